@@ -1,0 +1,143 @@
+//! Question and answer: what a door hands to the engine, and what it gets back.
+
+use std::time::Duration;
+
+use datafusion::arrow::{array::RecordBatch, datatypes::SchemaRef};
+use futures::stream::BoxStream;
+use plan::scan::{QueryId, Read, ReadCounts};
+use proto::{PositionVector, Problem};
+
+/// A SQL question.
+#[derive(Debug, Clone, Default)]
+pub struct Question {
+    /// The statement.
+    pub sql: String,
+    /// Values for `$1`, `$2`, …
+    pub parameters: Vec<serde_json::Value>,
+    /// The answer holds at least this.
+    pub at_least: PositionVector,
+    /// Whether an answer without some of the shards will do.
+    pub allow_partial: bool,
+    /// The deadline, if another than the default.
+    pub timeout: Option<Duration>,
+    /// From what to compute.
+    pub read: Read,
+}
+
+/// An answer: its columns, its rows as they come, and at their end what is to be said about it.
+pub struct Answer {
+    /// Arrow fields in order; names are unique; JSON columns carry `plan::column::JSON_METADATA`.
+    pub schema: SchemaRef,
+    /// Rows, then exactly one `Part::End`, unless a problem ends it. Dropping it cancels the query.
+    pub parts: BoxStream<'static, Result<Part, Problem>>,
+}
+
+/// A piece of an answer.
+#[derive(Debug)]
+pub enum Part {
+    /// Rows.
+    Rows(RecordBatch),
+    /// The end.
+    End(Box<Stats>),
+}
+
+/// What is said about an answer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stats {
+    /// Names the query.
+    pub query_id: Option<QueryId>,
+    /// From the question's arrival to the last row.
+    pub elapsed_ms: u64,
+    /// How old the newest document was when the view was taken: the largest over all shards.
+    pub freshness_ms: u64,
+    /// What the answer holds.
+    pub position: PositionVector,
+    /// Shards asked.
+    pub shards_total: u32,
+    /// Shards that answered.
+    pub shards_answered: u32,
+    /// Documents that conditions were decided for.
+    pub documents_scanned: u64,
+    /// Rows that crossed from the leaves.
+    pub rows_shipped: u64,
+    /// What was read.
+    pub read: ReadCounts,
+    /// Whether shards are missing.
+    pub partial: bool,
+    /// Whether rows were cut at the limit for results without LIMIT.
+    pub truncated: bool,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl Stats {
+    /// As the HTTP door tells it.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "query_id": self.query_id.map(|id| id.to_string()),
+            "elapsed_ms": self.elapsed_ms,
+            "freshness_ms": self.freshness_ms,
+            "position": self.position.to_string(),
+            "shards": { "total": self.shards_total, "answered": self.shards_answered },
+            "documents_scanned": self.documents_scanned,
+            "rows_shipped": self.rows_shipped,
+            "read": { "index": self.read.index, "columns": self.read.columns, "raw": self.read.raw },
+            "partial": self.partial,
+            "truncated": self.truncated,
+            "warnings": self.warnings,
+        })
+    }
+}
+
+/// A search.
+#[derive(Debug, Clone, Default)]
+pub struct SearchQuestion {
+    /// The collection's name as given.
+    pub collection: String,
+    /// The query text; everything, if empty.
+    pub query: String,
+    /// Only documents of this time and later.
+    pub from: Option<String>,
+    /// Only documents before this time.
+    pub to: Option<String>,
+    /// `_time` (default, newest first), a path, or either with `:asc` or `:desc`.
+    pub sort: Option<String>,
+    /// Hits at most: 20 unless said, at most 10,000.
+    pub limit: Option<usize>,
+    /// The cursor of the page before.
+    pub after: Option<String>,
+    /// See [`Question`].
+    pub at_least: PositionVector,
+    /// See [`Question`].
+    pub allow_partial: bool,
+    /// See [`Question`].
+    pub timeout: Option<Duration>,
+    /// See [`Question`].
+    pub read: Read,
+}
+
+/// The answer to a search.
+#[derive(Debug, Clone)]
+pub struct SearchAnswer {
+    /// The hits of this page.
+    pub hits: Vec<Hit>,
+    /// Documents that match, in all pages; exact.
+    pub total: u64,
+    /// The cursor of the next page, if there may be one.
+    pub after: Option<String>,
+    /// What is said about it.
+    pub stats: Stats,
+}
+
+/// A document that matches.
+#[derive(Debug, Clone)]
+pub struct Hit {
+    /// Its id.
+    pub id: String,
+    /// Its address.
+    pub address: String,
+    /// The document as it was given: JSON text, or text.
+    pub document: String,
+    /// Whether it is JSON.
+    pub json: bool,
+}

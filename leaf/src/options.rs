@@ -1,0 +1,61 @@
+//! Options: where a leaf keeps its shards, and when it does what. Every limit has its unit last.
+
+use std::{path::PathBuf, time::Duration};
+
+/// Where a leaf keeps its shards, and when it does what.
+#[derive(Debug, Clone)]
+pub struct LeafOptions {
+    /// The folder of all shards.
+    pub folder: PathBuf,
+    /// A tail of at most this many documents is scanned rather than indexed when a query needs it.
+    pub scan_tail_documents_max: usize,
+    /// The indexer publishes a micro-split of itself at this many documents …
+    pub publish_documents: usize,
+    /// … or this many bytes …
+    pub publish_bytes: usize,
+    /// … or when the oldest document has waited so long.
+    pub publish_after: Duration,
+    /// Under load, micro-splits that queries ask for are built at most this often.
+    pub publish_pause: Duration,
+    /// Micro-splits go to disk as one split at this many documents …
+    pub split_documents: usize,
+    /// … or this many bytes …
+    pub split_bytes: usize,
+    /// … or when nothing has come in for so long.
+    pub split_idle: Duration,
+    /// So many neighbouring splits of one generation become one.
+    pub merge_splits: usize,
+    /// A split of this many documents is not merged any more.
+    pub merge_documents_max: usize,
+    /// Documents taken in but not indexed: above it the leaf answers busy.
+    pub tail_documents_max: usize,
+    /// Their bytes.
+    pub tail_bytes_max: usize,
+    /// Threads that build indexes.
+    pub index_threads: usize,
+    /// How long request rows of pushes are kept, by the time of later records.
+    pub request_rows_kept: Duration,
+}
+
+impl LeafOptions {
+    /// The defaults, for this folder.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            scan_tail_documents_max: 300,
+            publish_documents: 20_000,
+            publish_bytes: 8 << 20,
+            publish_after: Duration::from_secs(1),
+            publish_pause: Duration::from_millis(20),
+            split_documents: 20_000,
+            split_bytes: 32 << 20,
+            split_idle: Duration::from_secs(10),
+            merge_splits: 8,
+            merge_documents_max: 2_000_000,
+            tail_documents_max: 200_000,
+            tail_bytes_max: 128 << 20,
+            index_threads: 2,
+            request_rows_kept: Duration::from_secs(24 * 3600),
+        }
+    }
+}

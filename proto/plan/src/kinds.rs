@@ -1,0 +1,131 @@
+//! Kinds: what values a path has had. Types follow from them (`Kinds::native`), so planning needs no declared schema.
+//!
+//! A shard's table of kinds never shrinks: types do not change because documents were replaced, deleted or merged.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::{BitOr, BitOrAssign},
+};
+
+use crate::{column::Type, path::Path};
+
+/// A set of kinds of JSON values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Kinds(pub u16);
+
+impl Kinds {
+    /// `null`.
+    pub const NULL: Self = Self(1);
+    /// `true`, `false`.
+    pub const BOOL: Self = Self(1 << 1);
+    /// A number within int64 without fraction or exponent.
+    pub const INT: Self = Self(1 << 2);
+    /// Any other number within double.
+    pub const FLOAT: Self = Self(1 << 3);
+    /// A number beyond double.
+    pub const BIG: Self = Self(1 << 4);
+    /// A string.
+    pub const TEXT: Self = Self(1 << 5);
+    /// An object.
+    pub const OBJECT: Self = Self(1 << 6);
+    /// An array.
+    pub const ARRAY: Self = Self(1 << 7);
+    /// Some value of the path lies in an array on the way: search sees it, a SQL path does not. Says nothing of its kind.
+    pub const ELEMENT: Self = Self(1 << 8);
+
+    /// Whether one of `other` is here.
+    pub fn any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether nothing is here besides `other`.
+    pub fn only(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    /// Without those of `other`.
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The type of the path when nothing asks for another: one kind has its own type, int and float are double, anything else is JSON.
+    /// None where nothing but nulls was seen outside of arrays.
+    pub fn native(self) -> Option<Type> {
+        let seen = self.without(Self::NULL | Self::ELEMENT);
+        if seen == Self::default() {
+            return None;
+        }
+        let types = [(Self::BOOL, Type::Bool), (Self::INT, Type::Int), (Self::INT | Self::FLOAT, Type::Double), (Self::TEXT, Type::Text)];
+        Some(types.into_iter().find(|(kinds, _)| seen.only(*kinds)).map_or(Type::Json, |(_, native)| native))
+    }
+
+    /// The type of the path as a number.
+    pub fn numeric(self) -> Type {
+        if self.any(Self::FLOAT | Self::BIG) || !self.any(Self::INT) { Type::Double } else { Type::Int }
+    }
+
+    /// The kind of a value.
+    pub fn of(value: &proto::json::Value) -> Self {
+        use proto::json::Value;
+        match value {
+            Value::Null => Self::NULL,
+            Value::Bool(_) => Self::BOOL,
+            Value::Int(_) => Self::INT,
+            Value::Float(_) => Self::FLOAT,
+            Value::Big(_) => Self::BIG,
+            Value::Text(_) => Self::TEXT,
+            Value::Array(_) => Self::ARRAY,
+            Value::Object(_) => Self::OBJECT,
+        }
+    }
+}
+
+impl BitOr for Kinds {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Kinds {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+impl fmt::Display for Kinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            (Self::NULL, "null"),
+            (Self::BOOL, "boolean"),
+            (Self::INT, "integer"),
+            (Self::FLOAT, "float"),
+            (Self::BIG, "number beyond double"),
+            (Self::TEXT, "text"),
+            (Self::OBJECT, "object"),
+            (Self::ARRAY, "array"),
+        ];
+        let seen: Vec<&str> = names.into_iter().filter(|(kind, _)| self.any(*kind)).map(|(_, name)| name).collect();
+        f.write_str(&seen.join(", "))
+    }
+}
+
+/// The kinds of all paths (of keys only: what lies in arrays counts under the path without indexes, marked `ELEMENT`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PathKinds {
+    /// By path; at most `proto::limits::PATHS_MAX`.
+    pub paths: BTreeMap<Path, Kinds>,
+    /// Whether there were more paths than that: one that is missing here may still exist, and is JSON.
+    pub overflow: bool,
+}
+
+impl PathKinds {
+    /// Takes over what the other has seen.
+    pub fn merge(&mut self, other: &Self) {
+        self.overflow |= other.overflow;
+        for (path, kinds) in &other.paths {
+            *self.paths.entry(path.clone()).or_default() |= *kinds;
+        }
+    }
+}

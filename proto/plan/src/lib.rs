@@ -1,0 +1,12 @@
+#![doc = include_str!("../README.md")]
+
+pub mod column;
+pub mod kinds;
+pub mod path;
+pub mod pushdown;
+pub mod scan;
+pub mod search;
+
+pub use column::{Column, Type, View, What};
+pub use kinds::{Kinds, PathKinds};
+pub use path::Path;

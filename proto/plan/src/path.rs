@@ -1,0 +1,175 @@
+//! Path: the way to a value in a document, and its one spelling: `user.name`, `items[0].sku`, `"odd key".x`.
+
+use std::fmt;
+
+use proto::json;
+use serde::{Deserialize, Serialize};
+
+/// One step of a path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// Into an object.
+    Key(Box<str>),
+    /// Into an array, from 0.
+    Index(u32),
+}
+
+/// The way to a value. The empty path is the document itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Path(Vec<Step>);
+
+impl Path {
+    /// From steps.
+    pub fn new(steps: Vec<Step>) -> Self {
+        Self(steps)
+    }
+
+    /// From keys.
+    pub fn of_keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(keys.into_iter().map(|key| Step::Key(key.into())).collect())
+    }
+
+    /// The path one key further.
+    pub fn key(&self, key: &str) -> Self {
+        self.with(Step::Key(key.into()))
+    }
+
+    /// The path one step further.
+    pub fn with(&self, step: Step) -> Self {
+        Self(self.0.iter().cloned().chain([step]).collect())
+    }
+
+    /// The steps.
+    pub fn steps(&self) -> &[Step] {
+        &self.0
+    }
+
+    /// The steps as `proto::json` takes them.
+    pub fn json_steps(&self) -> Vec<json::Step<'_>> {
+        let step = |step| match step {
+            &Step::Key(ref key) => json::Step::Key(key),
+            &Step::Index(index) => json::Step::Index(index),
+        };
+        self.0.iter().map(step).collect()
+    }
+
+    /// Its keys, if no step is an index.
+    pub fn keys(&self) -> Option<Vec<&str>> {
+        let key = |step| match step {
+            &Step::Key(ref key) => Some(&**key),
+            &Step::Index(_) => None,
+        };
+        self.0.iter().map(key).collect()
+    }
+
+    /// The last key: what a result column of it is called.
+    pub fn last_key(&self) -> Option<&str> {
+        let key = |step| match step {
+            &Step::Key(ref key) => Some(&**key),
+            &Step::Index(_) => None,
+        };
+        self.0.iter().rev().find_map(key)
+    }
+
+    /// Reads a spelling. Keys that are not plain words stand in double quotes, a quote in them doubled.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut steps = Vec::new();
+        let mut rest = text;
+        loop {
+            let (key, after) = match rest.strip_prefix('"') {
+                Some(quoted) => quoted_key(quoted).ok_or_else(|| format!("{text:?}: a quote is not closed"))?,
+                None => plain_key(rest),
+            };
+            if key.is_empty() && !rest.starts_with('"') {
+                return Err(format!("{text:?}: a key is missing; write a path as user.name, items[0].sku or \"odd key\".x"));
+            }
+            steps.push(Step::Key(key.into()));
+            rest = after;
+            while let Some(bracket) = rest.strip_prefix('[') {
+                let (index, after) = bracket.split_once(']').ok_or_else(|| format!("{text:?}: a bracket is not closed"))?;
+                let index = index.trim().parse().map_err(|_| format!("{text:?}: {index:?} is not an index; brackets count from 0"))?;
+                steps.push(Step::Index(index));
+                rest = after;
+            }
+            match rest.strip_prefix('.') {
+                Some(after) => rest = after,
+                None if rest.is_empty() => return Ok(Self(steps)),
+                None => return Err(format!("{text:?}: unexpected {rest:?}")),
+            }
+        }
+    }
+}
+
+/// Reads up to the closing quote: the key and what follows.
+fn quoted_key(text: &str) -> Option<(String, &str)> {
+    let mut key = String::new();
+    let mut rest = text;
+    loop {
+        let (part, after) = rest.split_once('"')?;
+        key.push_str(part);
+        match after.strip_prefix('"') {
+            Some(after) => {
+                key.push('"');
+                rest = after;
+            }
+            None => return Some((key, after)),
+        }
+    }
+}
+
+fn plain_key(text: &str) -> (String, &str) {
+    let end = text.find(['.', '[', '"', ']']).unwrap_or(text.len());
+    (text[..end].to_owned(), &text[end..])
+}
+
+/// Whether a key is spelled without quotes.
+fn is_plain(key: &str) -> bool {
+    let mut chars = key.chars();
+    chars.next().is_some_and(|c| c.is_alphabetic() || c == '_' || c == '@' || c == '$') && chars.all(|c| c.is_alphanumeric() || matches!(c, '_' | '@' | '$' | '-'))
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Index(index) => write!(f, "[{index}]")?,
+                Step::Key(key) => {
+                    let dot = if i == 0 { "" } else { "." };
+                    if is_plain(key) { write!(f, "{dot}{key}")? } else { write!(f, "{dot}\"{}\"", key.replace('"', "\"\""))? }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TryFrom<String> for Path {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.is_empty() { Ok(Self::default()) } else { Self::parse(&text) }
+    }
+}
+
+impl From<Path> for String {
+    fn from(path: Path) -> String {
+        path.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_reads_back_from_its_spelling() {
+        let odd = Path::of_keys(["a.b", "c\"d", "", "e f", "\0", "😀", "x[0]", "9"]).with(Step::Index(7)).key("z");
+        assert_eq!(Path::parse(&odd.to_string()), Ok(odd));
+        for text in ["user.name", "items[0].sku", "\"odd key\".x", "a[0][1]", "@timestamp", "user-agent"] {
+            assert_eq!(Path::parse(text).map(|p| p.to_string()).as_deref(), Ok(text));
+        }
+        for text in ["", ".", "a.", "a..b", "a[", "a[x]", "a[0]b", "\"a"] {
+            assert!(Path::parse(text).is_err(), "{text:?} is no path");
+        }
+    }
+}

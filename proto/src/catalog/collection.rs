@@ -1,0 +1,94 @@
+//! Collection: a named set of documents, and what is decided about it.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::{Malformed, is_name, malformed};
+
+/// The name of a collection: `[a-z0-9_][a-z0-9_-]{0,127}`, not `rachis`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CollectionName(Arc<str>);
+
+impl CollectionName {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CollectionName {
+    type Err = Malformed;
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        const RESERVED: [&str; 2] = ["rachis", "information_schema"];
+        match is_name(text, false) && !RESERVED.contains(&text) {
+            true => Ok(Self(text.into())),
+            false => Err(malformed(text, "the name of a collection (lower-case letters, digits, `_` and `-`, at most 128, such as events)")),
+        }
+    }
+}
+
+impl TryFrom<String> for CollectionName {
+    type Error = Malformed;
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        text.parse()
+    }
+}
+
+impl From<CollectionName> for String {
+    fn from(name: CollectionName) -> String {
+        name.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for CollectionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What never changes about a collection, and is never given again: the uid of the request that created it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CollectionUid(pub uuid::Uuid);
+
+impl fmt::Display for CollectionUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.simple())
+    }
+}
+
+/// A collection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Collection {
+    /// What never changes.
+    pub uid: CollectionUid,
+    /// The catalog version that changed it last.
+    pub version: u64,
+    /// What is decided about it.
+    pub settings: CollectionSettings,
+}
+
+/// What is decided about a collection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CollectionSettings {
+    /// How many shards; fixed when it is created.
+    #[serde(default = "one")]
+    pub shards: u32,
+    /// Where a document says when its event happened, in the spelling that SQL takes; the record's time where it is not given. Evaluated
+    /// when asked, so a change holds for everything there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_path: Option<String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Default for CollectionSettings {
+    fn default() -> Self {
+        Self { shards: 1, time_path: None }
+    }
+}

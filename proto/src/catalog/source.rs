@@ -1,0 +1,51 @@
+//! Source: one Kafka topic that feeds a collection.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::collection::CollectionName;
+use crate::record::Rules;
+
+/// A source and what is agreed on about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// The catalog version that changed it last.
+    pub version: u64,
+    /// What the user said.
+    pub settings: SourceSettings,
+    /// Whether reading is suspended by request.
+    pub suspended: bool,
+    /// Where to go on after a loss, by partition: set by `skip`, used once the stored position is before it.
+    #[serde(default)]
+    pub skips: BTreeMap<i32, i64>,
+}
+
+/// What a user says about a source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSettings {
+    /// Where the documents go; created where it does not exist.
+    pub collection: CollectionName,
+    /// The topic.
+    pub topic: String,
+    /// librdkafka's own keys: `bootstrap.servers` and any other, save those that load code.
+    pub config: BTreeMap<String, String>,
+    /// How records become documents.
+    #[serde(flatten)]
+    pub rules: Rules,
+    /// Where to begin a partition that nothing is stored of.
+    #[serde(default)]
+    pub start: Start,
+}
+
+/// Where to begin a partition that nothing is stored of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// At the first record there is.
+    #[default]
+    Earliest,
+    /// After the last record there is.
+    Latest,
+}

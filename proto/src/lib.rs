@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+
+pub mod address;
+pub mod catalog;
+pub mod ingest;
+pub mod json;
+pub mod limits;
+pub mod problem;
+pub mod record;
+pub mod routing;
+pub mod status;
+pub mod tailer;
+
+pub use address::{Address, Position, PositionVector, SourceName};
+pub use catalog::{Catalog, CollectionName, CollectionUid};
+pub use problem::{Code, Problem};

@@ -1,0 +1,32 @@
+//! Source partition -> shard. Shared by: tailer and aggregator (where to write), leaf (what it owns).
+
+use crate::address::SourceName;
+
+/// The shard that owns a partition, of a collection with `shards` of them: `(hash(source) + partition) mod shards`, so consecutive
+/// partitions of a topic spread evenly.
+pub fn shard_of(source: &SourceName, partition: i32, shards: u32) -> u32 {
+    let start = xxhash_rust::xxh3::xxh3_64(source.as_str().as_bytes());
+    let shards = u64::from(shards.max(1));
+    let number = (start % shards + u64::from(partition.unsigned_abs())) % shards;
+    u32::try_from(number).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_of_a_topic_spread_evenly() {
+        let source = SourceName::push();
+        let mut seen: Vec<u32> = (0..8).map(|p| shard_of(&source, p, 8)).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..8).collect::<Vec<_>>());
+        assert!((0..100).all(|p| shard_of(&source, p, 1) == 0));
+    }
+
+    #[test]
+    fn the_answer_never_changes() {
+        let clicks: SourceName = "clicks".parse().expect("a name");
+        assert_eq!((0..4).map(|p| shard_of(&clicks, p, 4)).collect::<Vec<_>>(), [2, 3, 0, 1], "stored data depends on it");
+    }
+}

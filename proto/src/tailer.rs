@@ -1,0 +1,38 @@
+//! What the tailer does for the others: agree on changes, look into topics, say how far it is. Shared by: tailer (does it), aggregator and
+//! leaf (ask).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::{
+    catalog::{Catalog, Change, SourceSettings},
+    problem::Problem,
+    record::Record,
+    status::TailStatus,
+};
+
+/// Everything that is agreed on, in one order.
+#[async_trait]
+pub trait Changes: Send + Sync {
+    /// The catalog, now and as it changes.
+    fn catalog(&self) -> watch::Receiver<Arc<Catalog>>;
+
+    /// Puts a change into the log and answers the catalog after it. With `expected`, only if the entry it changes is still at that version
+    /// (`Code::Conflict`). What the state machine refuses comes back as its problem. Durable when this returns.
+    async fn propose(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem>;
+}
+
+/// What only a tailer can say of sources.
+#[async_trait]
+pub trait Tailing: Send + Sync {
+    /// How far every partition is.
+    fn status(&self) -> Vec<TailStatus>;
+
+    /// How many partitions the topic has, or why it cannot be read. Used before a source is agreed on.
+    async fn partitions(&self, settings: &SourceSettings) -> Result<u32, Problem>;
+
+    /// The first records that a source would give, at most `records` of them, over all partitions; nothing is stored.
+    async fn preview(&self, settings: &SourceSettings, records: usize) -> Result<Vec<(i32, Record)>, Problem>;
+}
