@@ -269,7 +269,8 @@ mod tests {
     #[test]
     fn a_vector_reads_back_in_both_forms() {
         for partitions in [0, 1, 32, 33, 500] {
-            let vector: PositionVector = (0..partitions).map(|p| Position { source: SourceName::push(), partition: p, offset: i64::from(p) - 1 }).collect();
+            let vector: PositionVector =
+                (0..partitions).map(|p| Position { source: SourceName::push(), partition: p, offset: i64::from(p) - 1 }).collect();
             assert_eq!(vector.to_string().parse(), Ok(vector));
         }
     }

@@ -359,7 +359,10 @@ mod tests {
             (r#""\ud83d\ude00""#, text("😀")),
             (r#""\u0000""#, text("\0")),
             (r#" {"a":1,"b":2,"a":3} "#, Value::Object(vec![("b".into(), Value::Int(2)), ("a".into(), Value::Int(3))])),
-            (r#"{"\udc00x":[null,true,1e999]}"#, Value::Object(vec![("\u{FFFD}x".into(), Value::Array(vec![Value::Null, Value::Bool(true), Value::Big("1e999".into())]))])),
+            (
+                r#"{"\udc00x":[null,true,1e999]}"#,
+                Value::Object(vec![("\u{FFFD}x".into(), Value::Array(vec![Value::Null, Value::Bool(true), Value::Big("1e999".into())]))]),
+            ),
         ];
         for (json, value) in cases {
             assert_eq!(parse(json.as_bytes()), Ok(value.clone()), "{json}");
@@ -369,7 +372,26 @@ mod tests {
 
     #[test]
     fn what_the_grammar_forbids_is_refused() {
-        for json in ["", "  ", "{", "nul", "01", "1.", ".5", "+1", "NaN", "'a'", "{\"a\":1,}", "[1,]", "1 2", "\"a\nb\"", "\"\\x\"", "\"\\ud8\"", "{a:1}", "\u{feff}1"] {
+        for json in [
+            "",
+            "  ",
+            "{",
+            "nul",
+            "01",
+            "1.",
+            ".5",
+            "+1",
+            "NaN",
+            "'a'",
+            "{\"a\":1,}",
+            "[1,]",
+            "1 2",
+            "\"a\nb\"",
+            "\"\\x\"",
+            "\"\\ud8\"",
+            "{a:1}",
+            "\u{feff}1",
+        ] {
             assert!(parse(json.as_bytes()).is_err(), "{json:?} is refused");
         }
         assert!(parse(b"\"\xff\"").is_err(), "what is not UTF-8 is refused");
@@ -397,5 +419,41 @@ mod tests {
         let entries: Vec<String> = (0..200_000).map(|i| format!("\"k{i}\":{i}")).collect();
         let document = format!("{{{}}}", entries.join(","));
         assert!(matches!(parse(document.as_bytes()), Ok(Value::Object(entries)) if entries.len() == 200_000));
+    }
+
+    /// JSON text with what readers trip over: escapes, surrogates, odd numbers, equal keys, white space.
+    fn any_json() -> impl proptest::strategy::Strategy<Value = String> {
+        use proptest::prelude::*;
+        let string = prop::collection::vec(
+            prop_oneof!["[a-z]{1,3}", Just(r"\n".into()), Just(r"\ud800".into()), Just(r"\udc00".into()), Just(r"\u0000".into()), Just("é😀".into())],
+            0..4,
+        )
+        .prop_map(|parts| format!("\"{}\"", parts.concat()));
+        let number = prop_oneof!["-?(0|[1-9][0-9]{0,25})", "-?[0-9]\\.[0-9]{1,20}", "[1-9]e[+-]?[0-9]{1,3}"];
+        let scalar = prop_oneof![Just("null".to_owned()), Just("true".into()), Just("false".into()), number, string.clone()];
+        scalar.prop_recursive(4, 32, 5, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(|items| format!("[ {} ]", items.join(" , "))),
+                prop::collection::vec((string.clone(), inner), 0..5).prop_map(|entries| format!(
+                    "{{{}}}",
+                    entries.iter().map(|(key, value)| format!("{key} : {value}")).collect::<Vec<_>>().join(",")
+                )),
+            ]
+        })
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn both_readings_agree_on_all_json(json in any_json()) {
+            let value = parse(json.as_bytes());
+            proptest::prop_assert!(value.is_ok(), "{json} is refused");
+            proptest::prop_assert_eq!(value.ok(), from_raw(&json).ok());
+        }
+
+        #[test]
+        fn what_a_strict_reader_refuses_is_refused(text in "[\\[\\]{}:,\"0-9a-z.eE+\\- \\\\\n\t]{0,24}") {
+            let strict = serde_json::from_str::<&RawValue>(&text).is_ok();
+            proptest::prop_assert_eq!(parse(text.as_bytes()).is_ok(), strict, "{:?}", text);
+        }
     }
 }

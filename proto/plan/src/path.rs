@@ -14,6 +14,16 @@ pub enum Step {
     Index(u32),
 }
 
+impl Step {
+    /// The key, if it is one.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::Index(_) => None,
+        }
+    }
+}
+
 /// The way to a value. The empty path is the document itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -47,29 +57,23 @@ impl Path {
 
     /// The steps as `proto::json` takes them.
     pub fn json_steps(&self) -> Vec<json::Step<'_>> {
-        let step = |step| match step {
-            &Step::Key(ref key) => json::Step::Key(key),
-            &Step::Index(index) => json::Step::Index(index),
-        };
-        self.0.iter().map(step).collect()
+        fn json_step(step: &Step) -> json::Step<'_> {
+            match step {
+                Step::Key(key) => json::Step::Key(key),
+                Step::Index(index) => json::Step::Index(*index),
+            }
+        }
+        self.0.iter().map(json_step).collect()
     }
 
     /// Its keys, if no step is an index.
     pub fn keys(&self) -> Option<Vec<&str>> {
-        let key = |step| match step {
-            &Step::Key(ref key) => Some(&**key),
-            &Step::Index(_) => None,
-        };
-        self.0.iter().map(key).collect()
+        self.0.iter().map(Step::key).collect()
     }
 
     /// The last key: what a result column of it is called.
     pub fn last_key(&self) -> Option<&str> {
-        let key = |step| match step {
-            &Step::Key(ref key) => Some(&**key),
-            &Step::Index(_) => None,
-        };
-        self.0.iter().rev().find_map(key)
+        self.0.iter().rev().find_map(Step::key)
     }
 
     /// Reads a spelling. Keys that are not plain words stand in double quotes, a quote in them doubled.
@@ -126,7 +130,8 @@ fn plain_key(text: &str) -> (String, &str) {
 /// Whether a key is spelled without quotes.
 fn is_plain(key: &str) -> bool {
     let mut chars = key.chars();
-    chars.next().is_some_and(|c| c.is_alphabetic() || c == '_' || c == '@' || c == '$') && chars.all(|c| c.is_alphanumeric() || matches!(c, '_' | '@' | '$' | '-'))
+    chars.next().is_some_and(|c| c.is_alphabetic() || c == '_' || c == '@' || c == '$')
+        && chars.all(|c| c.is_alphanumeric() || matches!(c, '_' | '@' | '$' | '-'))
 }
 
 impl fmt::Display for Path {

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use datafusion::{
     arrow::{array::RecordBatch, datatypes::SchemaRef},
     logical_expr::Expr,
-    physical_plan::aggregates::PhysicalGroupBy,
     physical_expr::aggregate::AggregateFunctionExpr,
+    physical_plan::aggregates::PhysicalGroupBy,
 };
 use futures::stream::BoxStream;
 use proto::{

@@ -63,10 +63,11 @@ impl Catalog {
         let mut next = self.clone();
         next.version += 1;
         let result = match record.expected {
-            Some(expected) if self.version_of(&record.change) != expected => {
-                Err(Problem::new(Code::Conflict, format!("it was changed by somebody else (version {}, expected {expected})", self.version_of(&record.change)))
-                    .hint("read it again and repeat the change"))
-            }
+            Some(expected) if self.version_of(&record.change) != expected => Err(Problem::new(
+                Code::Conflict,
+                format!("it was changed by somebody else (version {}, expected {expected})", self.version_of(&record.change)),
+            )
+            .hint("read it again and repeat the change")),
             _ => next.change(record),
         };
         match result {
@@ -110,7 +111,9 @@ impl Catalog {
             return Err(Problem::new(Code::Conflict, format!("{name} is a view")).hint("choose another name, or drop the view"));
         }
         if settings.shards == 0 || settings.shards > SHARDS_MAX {
-            return Err(Problem::new(Code::BadRequest, format!("{} shards", settings.shards)).hint(format!("a collection has 1 to {SHARDS_MAX} shards")));
+            return Err(
+                Problem::new(Code::BadRequest, format!("{} shards", settings.shards)).hint(format!("a collection has 1 to {SHARDS_MAX} shards"))
+            );
         }
         let collection = Collection { uid: CollectionUid(uid), version: self.version, settings: settings.clone() };
         self.collections.insert(name.clone(), collection);
@@ -295,7 +298,8 @@ mod tests {
 
     #[test]
     fn cycles_and_drops_of_what_is_used_are_refused_with_a_reason() {
-        let (catalog, result) = with(vec![create("events"), field("a", &[], false), field("b", &["a"], false), field("c", &["b"], false), field("a", &["c"], true)]);
+        let (catalog, result) =
+            with(vec![create("events"), field("a", &[], false), field("b", &["a"], false), field("c", &["b"], false), field("a", &["c"], true)]);
         let problem = result.expect_err("a cycle");
         assert_eq!(problem.detail, "field events.a would use itself: field events.a -> field events.c -> field events.b -> field events.a");
         let uid = Uuid::now_v7();
@@ -317,7 +321,12 @@ mod tests {
     #[test]
     fn a_change_on_an_old_version_is_a_conflict() {
         let (catalog, _) = with(vec![create("events")]);
-        let record = |expected| ChangeRecord { uid: Uuid::now_v7(), level: LEVEL, expected: Some(expected), change: Change::DropCollection { name: name("events") } };
+        let record = |expected| ChangeRecord {
+            uid: Uuid::now_v7(),
+            level: LEVEL,
+            expected: Some(expected),
+            change: Change::DropCollection { name: name("events") },
+        };
         assert_eq!(catalog.apply(&record(7)).1.map_err(|p| p.code), Err(Code::Conflict));
         assert_eq!(catalog.apply(&record(1)).1, Ok(()));
     }
