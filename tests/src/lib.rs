@@ -1,1 +1,39 @@
-//! Placeholder.
+//! The harness of the whole's tests: a real Apache Kafka, the real server as a process, real event data, an oracle of its own.
+//!
+//! Everything runs in a temporary folder on ports that the system gives. Where a test fails, the folder is kept and named, with the logs in it.
+//! What is waited for is polled here, with a deadline and the last thing seen in the message; tests themselves never sleep.
+
+pub mod data;
+pub mod kafka;
+pub mod oracle;
+pub mod process;
+pub mod server;
+
+use std::{future::Future, time::Duration};
+
+pub use kafka::Kafka;
+pub use server::{Answer, Server, Settings};
+
+/// How long a condition may take to come true, seconds: generous, since it is only waited out where a promise is broken.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Polls until `check` gives a value; fails with the last complaint after [`PATIENCE`].
+pub async fn eventually<T, F: Future<Output = anyhow::Result<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
+    let begun = std::time::Instant::now();
+    let mut pause = Duration::from_millis(5);
+    loop {
+        match check().await {
+            Ok(value) => return value,
+            Err(complaint) if begun.elapsed() > PATIENCE => panic!("{what}: not within {PATIENCE:?}; last: {complaint:#}"),
+            Err(_) => tokio::time::sleep(pause).await,
+        }
+        pause = (pause * 2).min(Duration::from_millis(200));
+    }
+}
+
+/// The seed of a random test: from `RACHIS_SEED`, else drawn; printed, so that a failure can be run again.
+pub fn seed() -> u64 {
+    let seed = std::env::var("RACHIS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random);
+    eprintln!("seed: RACHIS_SEED={seed}");
+    seed
+}

@@ -1,0 +1,263 @@
+//! A real Apache Kafka: one broker (KRaft), in a temporary folder, on free ports; it can be killed, paused and started again.
+
+use std::{
+    net::TcpListener,
+    path::PathBuf,
+    process::Command,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rdkafka::{
+    ClientConfig, ClientContext, Message as _,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
+};
+
+use crate::{
+    PATIENCE,
+    process::{Folder, Process},
+};
+
+/// A broker.
+pub struct Kafka {
+    process: Process,
+    folder: Folder,
+    port: u16,
+}
+
+/// A record to produce.
+#[derive(Debug, Clone, Default)]
+pub struct Produce {
+    /// The partition; by the key's hash or at random, if none.
+    pub partition: Option<i32>,
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value; null, if none.
+    pub value: Option<Vec<u8>>,
+    /// Headers.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// The producer's time, milliseconds since 1970; now, if none.
+    pub time_ms: Option<i64>,
+}
+
+impl Produce {
+    /// A record that has only a value.
+    pub fn value(value: impl Into<Vec<u8>>) -> Self {
+        Self { value: Some(value.into()), ..Self::default() }
+    }
+
+    /// A record with a key.
+    pub fn keyed(key: impl Into<Vec<u8>>, value: Option<Vec<u8>>) -> Self {
+        Self { key: Some(key.into()), value, ..Self::default() }
+    }
+}
+
+impl Kafka {
+    /// Starts a broker and waits until it answers.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a broker with further lines of its configuration.
+    pub async fn start_with(further: &[&str]) -> Self {
+        let folder = Folder::new("kafka").expect("a temporary folder");
+        let (port, controller) = two_free_ports().expect("free ports");
+        std::fs::write(
+            folder.path().join("server.properties"),
+            properties(&folder.path().join("log").display().to_string(), port, controller, further),
+        )
+        .expect("the folder can be written");
+        format_storage(&folder).expect("the storage is formatted");
+        let process = spawn(&folder).expect("Kafka starts");
+        let mut kafka = Self { process, folder, port };
+        kafka.wait_until_ready().await;
+        kafka
+    }
+
+    /// `bootstrap.servers`.
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    async fn wait_until_ready(&mut self) {
+        let begun = Instant::now();
+        while self.topics().is_err() {
+            let log = || std::fs::read_to_string(self.folder.path().join("output")).unwrap_or_default();
+            assert!(self.process.ended().is_none(), "Kafka ended\n{}", log());
+            assert!(begun.elapsed() < PATIENCE, "Kafka does not answer\n{}", log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.bootstrap()).set("log_level", "0");
+        config
+    }
+
+    /// The names of its topics.
+    pub fn topics(&self) -> Result<Vec<String>> {
+        let client: BaseProducer = self.config().create()?;
+        let metadata = client.client().fetch_metadata(None, Duration::from_secs(2))?;
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Freezes it.
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.process.resume();
+    }
+
+    /// Starts it again after a kill, and waits until it answers.
+    pub async fn start_again(&mut self) {
+        self.process = spawn(&self.folder).expect("Kafka starts again");
+        self.wait_until_ready().await;
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
+        Ok(self.config().create()?)
+    }
+
+    /// Creates a topic with this configuration.
+    pub async fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        topic.config = config.to_vec();
+        let created = self.admin().expect("an admin client").create_topics([&topic], &AdminOptions::new()).await.expect("an answer");
+        assert!(created.iter().all(Result::is_ok), "{created:?}");
+    }
+
+    /// Deletes a topic.
+    pub async fn delete_topic(&self, name: &str) {
+        let deleted = self.admin().expect("an admin client").delete_topics(&[name], &AdminOptions::new()).await.expect("an answer");
+        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    }
+
+    /// Produces records in order (idempotent, all acknowledged) and gives back partition and offset of each.
+    pub async fn produce(&self, topic: &str, records: Vec<Produce>) -> Vec<(i32, i64)> {
+        let mut config = self.config();
+        config.set("enable.idempotence", "true").set("message.max.bytes", "20000000").set("queue.buffering.max.messages", "1000000");
+        let topic = topic.to_owned();
+        tokio::task::spawn_blocking(move || produce(&config, &topic, &records))
+            .await
+            .expect("the producer does not panic")
+            .expect("all are acknowledged")
+    }
+}
+
+/// Notes where each record went.
+struct Deliveries(Mutex<Vec<Option<(i32, i64)>>>);
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<usize>;
+    fn delivery(&self, result: &DeliveryResult<'_>, index: Box<usize>) {
+        if let (Ok(message), Ok(mut deliveries)) = (result, self.0.lock()) {
+            deliveries[*index] = Some((message.partition(), message.offset()));
+        }
+    }
+}
+
+fn produce(config: &ClientConfig, topic: &str, records: &[Produce]) -> Result<Vec<(i32, i64)>> {
+    let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries(Mutex::new(vec![None; records.len()])))?;
+    for (index, record) in records.iter().enumerate() {
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &record.headers {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
+        let mut next = BaseRecord::<[u8], [u8], Box<usize>>::with_opaque_to(topic, Box::new(index)).headers(headers);
+        next.partition = record.partition;
+        next.key = record.key.as_deref();
+        next.payload = record.value.as_deref();
+        next.timestamp = record.time_ms;
+        while let Err((error, back)) = producer.send(next) {
+            if error.rdkafka_error_code() != Some(rdkafka::types::RDKafkaErrorCode::QueueFull) {
+                bail!("record {index}: {error}");
+            }
+            producer.poll(Duration::from_millis(10));
+            next = back;
+        }
+        producer.poll(Duration::ZERO);
+    }
+    producer.flush(PATIENCE)?;
+    let deliveries = producer.context().0.lock().map_err(|_| anyhow::anyhow!("a callback panicked"))?.clone();
+    deliveries.into_iter().enumerate().map(|(index, delivery)| delivery.with_context(|| format!("record {index} was not acknowledged"))).collect()
+}
+
+/// The jars, as `tests/run` fetched them.
+fn jars() -> Result<PathBuf> {
+    let folder = std::env::var_os("RACHIS_KAFKA_JARS").map(PathBuf::from).or_else(|| {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
+        Some(cache.join("rachis/kafka-4.1.1"))
+    });
+    let folder = folder.context("no home folder")?;
+    ensure!(folder.is_dir(), "{} is not there; ./tests/run --prepare fetches Apache Kafka", folder.display());
+    Ok(folder)
+}
+
+fn java(folder: &Folder) -> Result<Command> {
+    let mut command = Command::new("java");
+    command.current_dir(folder.path()).args(["-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp"]).arg(jars()?.join("*"));
+    Ok(command)
+}
+
+fn format_storage(folder: &Folder) -> Result<()> {
+    // Any 22 characters of URL-safe base64 that decode to 16 bytes name a cluster.
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    let mut id: String = (0..21).map(|_| char::from(alphabet[rand::random_range(0..alphabet.len())])).collect();
+    id.push('A');
+    let output = java(folder)?.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", &id, "-c", "server.properties"]).output()?;
+    ensure!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+fn spawn(folder: &Folder) -> Result<Process> {
+    Process::start("kafka", java(folder)?.args(["kafka.Kafka", "server.properties"]), &folder.path().join("output"))
+}
+
+fn two_free_ports() -> Result<(u16, u16)> {
+    // Both are held until both are known, so they differ.
+    let (one, two) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+    Ok((one.local_addr()?.port(), two.local_addr()?.port()))
+}
+
+fn properties(log: &str, port: u16, controller: u16, further: &[&str]) -> String {
+    let lines = [
+        "process.roles=broker,controller".to_owned(),
+        "node.id=1".into(),
+        format!("controller.quorum.bootstrap.servers=127.0.0.1:{controller}"),
+        format!("listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
+        format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}"),
+        "controller.listener.names=CONTROLLER".into(),
+        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".into(),
+        format!("log.dirs={log}"),
+        "auto.create.topics.enable=false".into(),
+        "offsets.topic.replication.factor=1".into(),
+        "offsets.topic.num.partitions=1".into(),
+        "transaction.state.log.replication.factor=1".into(),
+        "transaction.state.log.min.isr=1".into(),
+        "transaction.state.log.num.partitions=1".into(),
+        "group.initial.rebalance.delay.ms=0".into(),
+        "group.min.session.timeout.ms=1000".into(),
+        "message.max.bytes=20000000".into(),
+        // A killed broker waits for its own old session; short, so that a test need not.
+        "broker.session.timeout.ms=1500".into(),
+        "broker.heartbeat.interval.ms=300".into(),
+        "controller.quorum.election.timeout.ms=300".into(),
+        "controller.quorum.fetch.timeout.ms=600".into(),
+    ];
+    lines.into_iter().chain(further.iter().map(|line| (*line).to_owned())).map(|line| line + "\n").collect()
+}
