@@ -2,6 +2,8 @@
 
 pub mod changes;
 pub mod error;
+pub mod kafka;
 
 pub use changes::FileChanges;
 pub use error::Error;
+pub use kafka::{Tailer, TailerOptions};

@@ -1,0 +1,210 @@
+//! Kafka sources: which are to be read stands in the catalog; each that is not suspended has a consumer of its own.
+
+mod board;
+mod config;
+mod context;
+mod partition;
+mod probe;
+mod record;
+mod sender;
+mod source;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+pub use config::KEYS_THAT_LOAD_CODE;
+use parking_lot::Mutex;
+pub use probe::PREVIEW_RECORDS_MAX;
+use proto::{
+    Catalog, Code, Problem, SourceName,
+    catalog::SourceSettings,
+    ingest::Ingest,
+    limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
+    record::Record,
+    status::{SourceState, TailStatus},
+    tailer::{Changes, Tailing},
+};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use self::{board::Board, partition::Limits, source::Job};
+
+/// How a tailer reads.
+#[derive(Debug, Clone)]
+pub struct TailerOptions {
+    /// The node's name in consumer groups, the same after a restart and no other node's. Without one a restarted node waits until the group
+    /// has given up its old self.
+    pub node: Option<String>,
+    /// Bytes in hand of one partition: above, it is paused and Kafka holds the rest.
+    pub window_bytes_max: usize,
+    /// Records of one batch.
+    pub batch_records_max: usize,
+    /// Bytes of one batch; a single larger record travels alone.
+    pub batch_bytes_max: usize,
+    /// How long a shutdown waits for consumers to close.
+    pub shutdown_wait: Duration,
+}
+
+impl Default for TailerOptions {
+    fn default() -> Self {
+        Self {
+            node: Some("rachis-1".into()),
+            window_bytes_max: 32 << 20,
+            batch_records_max: BATCH_RECORDS_MAX,
+            batch_bytes_max: BATCH_BYTES_MAX,
+            shutdown_wait: Duration::from_secs(10),
+        }
+    }
+}
+
+impl TailerOptions {
+    fn limits(&self) -> Limits {
+        Limits { window_bytes_max: self.window_bytes_max, batch_records_max: self.batch_records_max, batch_bytes_max: self.batch_bytes_max }
+    }
+}
+
+/// Reads every Kafka source of the catalog into the leaf.
+pub struct Tailer {
+    catalog: watch::Receiver<Arc<Catalog>>,
+    running: Arc<Mutex<BTreeMap<SourceName, Running>>>,
+    stop: CancellationToken,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+    shutdown_wait: Duration,
+}
+
+struct Running {
+    job: Arc<Job>,
+    board: Arc<Board>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Tailer {
+    /// Starts reading. Must be called within a tokio runtime.
+    pub fn start(options: TailerOptions, leaf: Arc<dyn Ingest>, changes: Arc<dyn Changes>) -> Arc<Self> {
+        let (running, stop, shutdown_wait) = (Arc::default(), CancellationToken::new(), options.shutdown_wait);
+        let keeper = Keeper { options, leaf, catalog: changes.catalog(), running: Arc::clone(&running), ending: BTreeMap::new(), stop: stop.clone() };
+        Arc::new(Self { catalog: changes.catalog(), running, stop, keeper: Mutex::new(Some(tokio::spawn(keeper.run()))), shutdown_wait })
+    }
+
+    /// Stops reading and waits until batches on their way are answered and the consumers are closed.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        let keeper = self.keeper.lock().take();
+        let all = async {
+            if let Some(keeper) = keeper {
+                let _ = keeper.await;
+            }
+        };
+        if tokio::time::timeout(self.shutdown_wait, all).await.is_err() {
+            tracing::warn!("a Kafka consumer did not close in time and is left behind");
+        }
+    }
+}
+
+/// Makes what runs what the catalog says.
+struct Keeper {
+    options: TailerOptions,
+    leaf: Arc<dyn Ingest>,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    running: Arc<Mutex<BTreeMap<SourceName, Running>>>,
+    /// Told to stop, and not yet seen to have ended.
+    ending: BTreeMap<SourceName, JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        loop {
+            let catalog = self.catalog.borrow_and_update().clone();
+            self.adapt(&catalog);
+            tokio::select! {
+                changed = self.catalog.changed() => if changed.is_err() { break },
+                () = self.stop.cancelled() => break,
+            }
+        }
+        let all = std::mem::take(&mut *self.running.lock());
+        all.values().for_each(|running| running.stop.cancel());
+        for task in all.into_values().map(|running| running.task).chain(self.ending.into_values()) {
+            let _ = task.await;
+        }
+    }
+
+    fn adapt(&mut self, catalog: &Catalog) {
+        let mut wanted: BTreeMap<SourceName, Job> = BTreeMap::new();
+        for (name, source) in &catalog.sources {
+            wanted.extend(Job::of(catalog, name, source, &self.options, &self.leaf).map(|job| (name.clone(), job)));
+        }
+        let mut running = self.running.lock();
+        let unwanted = |(name, running): &(&SourceName, &Running)| wanted.get(*name).is_none_or(|job| !running.job.is_same(job));
+        let stopping: Vec<SourceName> = running.iter().filter(unwanted).map(|(name, _)| name.clone()).collect();
+        self.ending.retain(|_, task| !task.is_finished());
+        for name in stopping {
+            let Some(old) = running.remove(&name) else { continue };
+            info!(source = %name, "source stops");
+            old.stop.cancel();
+            self.ending.insert(name, old.task);
+        }
+        for (name, job) in wanted {
+            if !running.contains_key(&name) {
+                let before = self.ending.remove(&name);
+                running.insert(name, self.launch(job, before));
+            }
+        }
+    }
+
+    /// Starts a source, once what ran under its name before has ended: both would be the same member of the group.
+    fn launch(&self, job: Job, before: Option<JoinHandle<()>>) -> Running {
+        let job = Arc::new(job);
+        let board = Arc::new(Board::new(job.collection.clone(), job.source.clone()));
+        let stop = self.stop.child_token();
+        let (kept, shown, until) = (job.clone(), board.clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            if let Some(before) = before {
+                let _ = before.await;
+            }
+            source::keep(kept, shown, until).await;
+        });
+        Running { job, board, stop, task }
+    }
+}
+
+#[async_trait]
+impl Tailing for Tailer {
+    fn status(&self) -> Vec<TailStatus> {
+        let catalog = self.catalog.borrow().clone();
+        let running = self.running.lock();
+        let rows = |(name, source): (&SourceName, &proto::catalog::Source)| {
+            let row = |state| TailStatus {
+                collection: source.settings.collection.clone(),
+                source: name.clone(),
+                partition: None,
+                state,
+                end: None,
+                lag: None,
+                error: None,
+            };
+            match running.get(name) {
+                _ if source.suspended => vec![row(SourceState::Suspended)],
+                Some(running) => running.board.rows(),
+                None => vec![row(SourceState::Starting)],
+            }
+        };
+        catalog.sources.iter().flat_map(rows).collect()
+    }
+
+    async fn partitions(&self, settings: &SourceSettings) -> Result<u32, Problem> {
+        let settings = settings.clone();
+        blocking(move || probe::partitions(&settings)).await
+    }
+
+    async fn preview(&self, settings: &SourceSettings, records: usize) -> Result<Vec<(i32, Record)>, Problem> {
+        let settings = settings.clone();
+        blocking(move || probe::preview(&settings, records)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::new(Code::Internal, format!("asking Kafka was interrupted: {error}")))?
+}

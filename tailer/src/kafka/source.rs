@@ -1,0 +1,373 @@
+//! One source: a consumer, its poll thread, and a sender for each partition.
+//!
+//! ```text
+//! broker ─ librdkafka ─ poll thread ─ Cell (window) ─ sender ══Write══> leaf
+//!                           ^  where to read on          │
+//!                           └────────────────────────────┘
+//! ```
+//!
+//! The group says which partitions; the leaf says where each begins. The consumer is placed with one list of explicit offsets, again whenever
+//! a partition is to be read from elsewhere. A record that was fetched for an earlier placing is never delivered after the next one.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use proto::{
+    CollectionName, CollectionUid, SourceName,
+    catalog::{Catalog, Source, SourceSettings},
+    ingest::Ingest,
+};
+use rdkafka::{
+    Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use tokio::runtime::Handle;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+
+use super::{
+    TailerOptions,
+    board::{Board, Cell},
+    config::{self, explain},
+    context::{Context, Rebalance},
+    partition::{Backoff, Flow, Partition},
+    record::record,
+    sender::Sender,
+};
+
+/// How long the poll thread waits for a record: how late it notices what senders want of it.
+const POLL: Duration = Duration::from_millis(20);
+/// Records taken before the poll thread looks after everything else.
+const BURST_RECORDS_MAX: usize = 1_000;
+/// Partitions that want to be placed wait so long for others that want it too.
+const PLACE_TOGETHER: Duration = Duration::from_millis(50);
+/// How often offsets are committed and figures told.
+const REPORT: Duration = Duration::from_secs(1);
+/// All partitions are asked about at most this often, when the broker says that an offset is gone without saying of which.
+const RESOLVE_ALL: Duration = Duration::from_secs(1);
+const RESTART_FIRST: Duration = Duration::from_millis(200);
+const RESTART_MOST: Duration = Duration::from_secs(30);
+
+/// What a source is to do; made anew when the catalog changes it.
+pub struct Job {
+    /// The collection.
+    pub collection: CollectionName,
+    /// What never changes about it.
+    pub uid: CollectionUid,
+    /// How many shards it has.
+    pub shards: u32,
+    /// The source.
+    pub source: SourceName,
+    /// The catalog version that changed the source last.
+    pub version: u64,
+    /// What the user said.
+    pub settings: SourceSettings,
+    /// Where to go on after a loss.
+    pub skips: BTreeMap<i32, i64>,
+    /// How much to hold and send.
+    pub options: TailerOptions,
+    /// Where records go.
+    pub leaf: Arc<dyn Ingest>,
+    cluster: OnceLock<String>,
+}
+
+impl Job {
+    /// What the catalog says of a source; nothing, if it is suspended or has no collection.
+    pub fn of(catalog: &Catalog, name: &SourceName, source: &Source, options: &TailerOptions, leaf: &Arc<dyn Ingest>) -> Option<Self> {
+        let collection = catalog.collections.get(&source.settings.collection).filter(|_| !source.suspended)?;
+        Some(Self {
+            collection: source.settings.collection.clone(),
+            uid: collection.uid,
+            shards: collection.settings.shards,
+            source: name.clone(),
+            version: source.version,
+            settings: source.settings.clone(),
+            skips: source.skips.clone(),
+            options: options.clone(),
+            leaf: leaf.clone(),
+            cluster: OnceLock::new(),
+        })
+    }
+
+    /// Whether this is the same work.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.version, self.uid, self.shards) == (other.version, other.uid, other.shards)
+    }
+
+    /// What identifies the topic beyond its name. Known once [`Job::set_cluster`] was called.
+    pub fn topic_id(&self) -> String {
+        format!("{}/{}", self.cluster.get().map_or("?", String::as_str), self.settings.topic)
+    }
+
+    /// Whether the cluster's identity is known.
+    pub fn knows_cluster(&self) -> bool {
+        self.cluster.get().is_some()
+    }
+
+    /// The cluster said who it is. The first word counts: a consumer never changes its cluster.
+    pub fn set_cluster(&self, id: String) {
+        let _ = self.cluster.set(id);
+    }
+
+    /// The consumer group, the same for ever: operators look at it and grant rights on it.
+    fn group(&self) -> String {
+        format!("rachis-{}-{}", self.uid, self.source)
+    }
+}
+
+/// Keeps a source running until it is stopped: after an error that a consumer cannot survive, another one is made.
+pub async fn keep(job: Arc<Job>, board: Arc<Board>, stop: CancellationToken) {
+    let mut backoff = Backoff::new(RESTART_FIRST, RESTART_MOST);
+    while !stop.is_cancelled() {
+        let started = Instant::now();
+        let (run, handle, ends) = (Reader::new(job.clone(), board.clone(), stop.child_token()), Handle::current(), tokio::sync::oneshot::channel());
+        let (done, ended) = ends;
+        let thread = std::thread::Builder::new().name(format!("kafka-{}", job.source)).spawn(move || {
+            let _ = done.send(run.run(&handle));
+        });
+        let trouble = match thread {
+            Ok(_) => ended.await.unwrap_or_else(|_| Err("the reader of the source broke; this is our fault".into())),
+            Err(error) => Err(format!("no thread for the source: {error}")),
+        };
+        board.show(BTreeMap::new());
+        let Err(trouble) = trouble else { break };
+        board.error(&trouble);
+        board.stopped(true);
+        if started.elapsed() > RESTART_MOST {
+            backoff.reset();
+        }
+        tokio::select! { () = tokio::time::sleep(backoff.next()) => {}, () = stop.cancelled() => {} }
+    }
+}
+
+struct Reader {
+    job: Arc<Job>,
+    board: Arc<Board>,
+    stop: CancellationToken,
+    cells: BTreeMap<i32, Arc<Cell>>,
+    /// Ends the senders of the partitions that are read now.
+    senders_stop: CancellationToken,
+    senders: TaskTracker,
+    committed: BTreeMap<i32, i64>,
+    /// Whether the group has said what to read and the client waits to be placed.
+    must_place: bool,
+    wants_place_since: Option<Instant>,
+    reported: Instant,
+    /// Records that came since.
+    taken: u64,
+    resolved_all: Option<Instant>,
+}
+
+type Consumer = Arc<BaseConsumer<Context>>;
+
+impl Reader {
+    fn new(job: Arc<Job>, board: Arc<Board>, stop: CancellationToken) -> Self {
+        Self {
+            job,
+            board,
+            senders_stop: stop.child_token(),
+            stop,
+            cells: BTreeMap::new(),
+            senders: TaskTracker::new(),
+            committed: BTreeMap::new(),
+            must_place: false,
+            wants_place_since: None,
+            reported: Instant::now(),
+            taken: 0,
+            resolved_all: None,
+        }
+    }
+
+    /// Runs on a thread of its own until it is stopped, or until an error that this consumer cannot survive.
+    fn run(mut self, handle: &Handle) -> Result<(), String> {
+        let config =
+            config::consumer(&self.job.settings, &self.job.group(), self.job.options.node.as_deref()).map_err(|problem| problem.to_string())?;
+        config::check_topic(&self.job.settings.topic).map_err(|problem| problem.to_string())?;
+        let consumer: BaseConsumer<Context> =
+            config.create_with_context(Context::new(self.board.clone())).map_err(|error| format!("the Kafka client cannot be made: {error}"))?;
+        consumer.subscribe(&[&self.job.settings.topic]).map_err(|error| error.to_string())?;
+        let consumer = Arc::new(consumer);
+        self.board.stopped(false);
+        info!(source = %self.job.source, topic = self.job.settings.topic, group = self.job.group(), "consumer started");
+        let result = self.poll(&consumer, handle);
+        self.commit(&consumer);
+        self.senders_stop.cancel();
+        self.senders.close();
+        // A batch on its way is answered before the consumer is closed.
+        let rest = self.senders.clone();
+        if handle.block_on(async { tokio::time::timeout(Duration::from_secs(5), rest.wait()).await }).is_err() {
+            warn!(source = %self.job.source, "a batch on its way was not answered in time");
+        }
+        drop(consumer);
+        info!(source = %self.job.source, "consumer closed");
+        result
+    }
+
+    fn poll(&mut self, consumer: &Consumer, handle: &Handle) -> Result<(), String> {
+        while !self.stop.is_cancelled() {
+            let mut wait = POLL;
+            for _ in 0..BURST_RECORDS_MAX {
+                match consumer.poll(wait) {
+                    None => break,
+                    Some(Ok(message)) => self.take(message.partition(), record(&message)),
+                    Some(Err(error)) => self.error(&error)?,
+                }
+                wait = Duration::ZERO;
+            }
+            for change in consumer.context().rebalances() {
+                self.rebalance(change, consumer, handle);
+            }
+            self.place(consumer)?;
+            self.steer(consumer);
+            if self.reported.elapsed() >= REPORT {
+                self.reported = Instant::now();
+                self.report(consumer);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, partition: i32, record: proto::record::Record) {
+        self.taken += 1;
+        let Some(cell) = self.cells.get(&partition) else { return };
+        if cell.partition.lock().push(record) {
+            cell.wake.notify_one();
+        }
+    }
+
+    fn error(&mut self, error: &KafkaError) -> Result<(), String> {
+        match error {
+            KafkaError::PartitionEOF(partition) => {
+                if let Some(cell) = self.cells.get(partition) {
+                    cell.partition.lock().reached_end();
+                }
+                self.board.fine();
+            }
+            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => self.resolve_all(),
+            KafkaError::MessageConsumptionFatal(code) => return Err(explain(*code, "")),
+            other => debug!(source = %self.job.source, error = %other, "the client reports"),
+        }
+        Ok(())
+    }
+
+    /// An offset that was to be read is not there, and the client does not say of which partition.
+    fn resolve_all(&mut self) {
+        if self.resolved_all.is_some_and(|at| at.elapsed() < RESOLVE_ALL) {
+            return;
+        }
+        self.resolved_all = Some(Instant::now());
+        info!(source = %self.job.source, "an offset is out of range: looking where each partition goes on");
+        for cell in self.cells.values() {
+            cell.partition.lock().resolve();
+            cell.wake.notify_one();
+        }
+    }
+
+    fn rebalance(&mut self, change: Rebalance, consumer: &Consumer, handle: &Handle) {
+        info!(source = %self.job.source, ?change, "partitions");
+        self.senders_stop.cancel();
+        self.cells.clear();
+        if let Rebalance::Assigned(numbers) = change {
+            self.senders_stop = self.stop.child_token();
+            self.must_place = true;
+            for number in numbers {
+                let cell = Arc::new(Cell { number, partition: Partition::new(self.job.options.limits()).into(), wake: tokio::sync::Notify::new() });
+                self.cells.insert(number, cell.clone());
+                let sender =
+                    Sender { job: self.job.clone(), cell, board: self.board.clone(), consumer: consumer.clone(), stop: self.senders_stop.clone() };
+                self.senders.spawn_on(sender.run(), handle);
+            }
+        }
+        self.board.show(self.cells.clone());
+    }
+
+    /// Places the consumer, if a partition is to be read from elsewhere than it is.
+    fn place(&mut self, consumer: &Consumer) -> Result<(), String> {
+        let wanting = self.cells.values().filter(|cell| cell.partition.lock().wants_place()).count();
+        if wanting == 0 && !self.must_place {
+            self.wants_place_since = None;
+            return Ok(());
+        }
+        let since = *self.wants_place_since.get_or_insert_with(Instant::now);
+        if wanting < self.cells.len() && since.elapsed() < PLACE_TOGETHER {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for cell in self.cells.values() {
+            if let Some(offset) = cell.partition.lock().place() {
+                list.add_partition_offset(&self.job.settings.topic, cell.number, Offset::Offset(offset)).map_err(|error| error.to_string())?;
+            }
+        }
+        consumer.assign(&list).map_err(|error| format!("the consumer cannot be placed: {error}"))?;
+        // Only what was told to the client is placed: a sender may have decided anew in between.
+        for element in list.elements() {
+            let Some(cell) = self.cells.get(&element.partition()) else { continue };
+            let mut partition = cell.partition.lock();
+            if partition.place().map(Offset::Offset) == Some(element.offset()) {
+                partition.placed();
+            }
+        }
+        // A partition that was paused before stays so within the client.
+        consumer.resume(&list).map_err(|error| error.to_string())?;
+        self.must_place = false;
+        self.wants_place_since = None;
+        Ok(())
+    }
+
+    /// Pauses partitions whose window is full, resumes those with room.
+    fn steer(&self, consumer: &Consumer) {
+        for cell in self.cells.values() {
+            let Some(flow) = cell.partition.lock().flow() else { continue };
+            let mut one = TopicPartitionList::new();
+            one.add_partition(&self.job.settings.topic, cell.number);
+            let result = match flow {
+                Flow::Pause => consumer.pause(&one),
+                Flow::Resume => consumer.resume(&one),
+            };
+            if let Err(error) = result {
+                // It then goes on without: memory is at risk, nothing else.
+                warn!(source = %self.job.source, partition = cell.number, ?flow, %error, "the flow cannot be changed");
+            }
+        }
+    }
+
+    fn report(&mut self, consumer: &Consumer) {
+        let ends = consumer.context().ends();
+        if std::mem::take(&mut self.taken) > 0 {
+            self.board.fine();
+        }
+        let source = self.job.source.to_string();
+        for cell in self.cells.values() {
+            let mut partition = cell.partition.lock();
+            if let Some(end) = ends.get(&cell.number) {
+                partition.note_end(*end);
+            }
+            let labels = [("source", source.clone()), ("partition", cell.number.to_string())];
+            if let (_, Some(lag)) = partition.end_and_lag() {
+                metrics::gauge!("rachis_tail_lag_records", &labels).set(lag as f64);
+            }
+            metrics::gauge!("rachis_tail_window_bytes", &labels).set(partition.held_bytes() as f64);
+        }
+        self.commit(consumer);
+    }
+
+    /// Tells the group how far it is, for operators' lag tools; nothing here reads it back.
+    fn commit(&mut self, consumer: &Consumer) {
+        let mut list = TopicPartitionList::new();
+        for cell in self.cells.values() {
+            let next = cell.partition.lock().stored() + 1;
+            if next > 0 && self.committed.insert(cell.number, next) != Some(next) {
+                let _ = list.add_partition_offset(&self.job.settings.topic, cell.number, Offset::Offset(next));
+            }
+        }
+        if list.count() > 0
+            && let Err(error) = consumer.commit(&list, CommitMode::Async)
+        {
+            debug!(source = %self.job.source, %error, "offsets not committed");
+        }
+    }
+}
