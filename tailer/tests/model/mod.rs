@@ -127,7 +127,7 @@ impl Model {
 #[async_trait]
 impl Ingest for Model {
     async fn write(&self, batch: Batch) -> Result<Verdict, Problem> {
-        let mut said = |what| *self.seen.lock().entry(what).or_default() += 1;
+        let said = |what| *self.seen.lock().entry(what).or_default() += 1;
         if self.happens(|c| c.unreachable) {
             said("unreachable");
             return Err(Problem::new(Code::Unavailable, "the model is away"));
