@@ -1,0 +1,263 @@
+//! The first figures: ingest, freshness, size, memory, start, recovery, and the latency of questions, of the real server with a real Kafka.
+//!
+//! Every figure is printed as a row of a table, with its unit. Nothing here is a test: a figure cannot fail.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use benches::bluesky::Bluesky;
+use clap::Parser;
+use serde_json::{Value, json};
+use tests::{Kafka, Server, Settings, kafka::Produce};
+
+/// Measures the server that was built.
+#[derive(Parser)]
+struct Arguments {
+    /// Documents of the main collection.
+    #[arg(long, default_value_t = 1_000_000)]
+    documents: u64,
+    /// Documents that are pushed besides.
+    #[arg(long, default_value_t = 200_000)]
+    pushed: u64,
+    /// Runs of each question.
+    #[arg(long, default_value_t = 20)]
+    runs: usize,
+    /// Seconds of the freshness measurement.
+    #[arg(long, default_value_t = 30)]
+    fresh_seconds: u64,
+    /// The seed of the documents.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// JSONBench's five questions.
+const QUESTIONS: [(&str, &str); 5] = [
+    ("Q1", "select commit.collection as event, count(*) as n from bluesky group by event order by n desc"),
+    (
+        "Q2",
+        "select commit.collection as event, count(*) as n, count(distinct did) as users from bluesky where kind = 'commit' and commit.operation = 'create' \
+         group by event order by n desc",
+    ),
+    (
+        "Q3",
+        "select commit.collection as event, extract(hour from to_timestamp_micros(time_us)) as hour, count(*) as n from bluesky where kind = 'commit' and \
+         commit.operation = 'create' and commit.collection in ('app.bsky.feed.post', 'app.bsky.feed.repost', 'app.bsky.feed.like') \
+         group by event, hour order by hour, event",
+    ),
+    (
+        "Q4",
+        "select did, min(time_us) as first from bluesky where kind = 'commit' and commit.operation = 'create' and commit.collection = 'app.bsky.feed.post' \
+         group by did order by first limit 3",
+    ),
+    (
+        "Q5",
+        "select did, max(time_us) - min(time_us) as span from bluesky where kind = 'commit' and commit.operation = 'create' and \
+         commit.collection = 'app.bsky.feed.post' group by did order by span desc limit 3",
+    ),
+];
+
+const SEARCHES: [(&str, &str); 4] = [
+    ("search, a frequent word", "coffee"),
+    ("search, a word at a path", "commit.record.text:rocket"),
+    ("search, a phrase", "\"open source\""),
+    ("search, two words", "coffee AND rocket"),
+];
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let begun = Instant::now();
+    let mut server = Server::start(Settings::default()).await;
+    row("start on an empty folder, until ready", begun.elapsed().as_secs_f64() * 1000.0, "ms");
+    row("resident memory, empty", mebibytes(server.process().resident_bytes()?), "MiB");
+
+    let kafka = Kafka::start().await;
+    let raw_bytes = ingest_through_kafka(&server, &kafka, &arguments).await?;
+    row("resident memory, right after ingest", mebibytes(server.process().resident_bytes()?), "MiB");
+    settled(&server, "bluesky").await?;
+    row("resident memory, settled", mebibytes(server.process().resident_bytes()?), "MiB");
+    row("bytes on disk per raw byte", folder_bytes(&server.data())? as f64 / raw_bytes as f64, "");
+
+    for (name, sql) in QUESTIONS {
+        let mut times = Vec::new();
+        for _ in 0..arguments.runs {
+            let asked = Instant::now();
+            let answer = server.ask(sql, json!({})).await?;
+            times.push(asked.elapsed());
+            ensure!(!answer.rows.is_empty(), "{name} found nothing");
+        }
+        percentiles(name, times);
+    }
+    documents_by_id(&server, &arguments).await?;
+    for (name, query) in SEARCHES {
+        let mut times = Vec::new();
+        for _ in 0..arguments.runs * 3 {
+            let asked = Instant::now();
+            let body = json!({ "q": query, "limit": 20 });
+            server.json(reqwest::Method::POST, "/v1/collections/bluesky/search", body).await?;
+            times.push(asked.elapsed());
+        }
+        percentiles(name, times);
+    }
+
+    server.kill();
+    let begun = Instant::now();
+    server.start_again().await;
+    row("recovery after kill -9, until ready", begun.elapsed().as_secs_f64() * 1000.0, "ms");
+    server.eventually("select count(*) from bluesky", json!(arguments.documents)).await;
+    row("recovery after kill -9, until the count is right", begun.elapsed().as_secs_f64() * 1000.0, "ms");
+
+    ingest_by_push(&server, &arguments).await?;
+    freshness(&server, &kafka, &arguments).await?;
+    row("resident memory at the end", mebibytes(server.process().resident_bytes()?), "MiB");
+    Ok(())
+}
+
+fn row(what: &str, figure: f64, unit: &str) {
+    let digits = if figure < 10.0 { 2 } else { usize::from(figure < 100.0) };
+    #[allow(clippy::print_stdout, reason = "the table is what this program is for")]
+    {
+        println!("| {what} | {figure:.digits$} {unit} |");
+    }
+}
+
+fn percentiles(what: &str, mut times: Vec<Duration>) {
+    times.sort_unstable();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1000.0;
+    row(&format!("{what}, p50"), at(0.5), "ms");
+    row(&format!("{what}, p99 of {}", times.len()), at(0.99), "ms");
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+fn folder_bytes(folder: &Path) -> Result<u64> {
+    let sizes = walkdir::WalkDir::new(folder).into_iter().filter_map(|entry| entry.ok()?.metadata().ok());
+    Ok(sizes.filter(std::fs::Metadata::is_file).map(|file| file.len()).sum())
+}
+
+/// Documents `range` as records of at most this many at a time.
+fn records(bluesky: &Bluesky, range: std::ops::Range<u64>, partitions: i32) -> Vec<Produce> {
+    let record = |i: u64| {
+        let mut document = String::new();
+        bluesky.document(i, &mut document);
+        Produce { partition: Some((i % partitions as u64) as i32), ..Produce::value(document) }
+    };
+    range.map(record).collect()
+}
+
+async fn ingest_through_kafka(server: &Server, kafka: &Kafka, arguments: &Arguments) -> Result<u64> {
+    const PARTITIONS: i32 = 2;
+    const AT_ONCE: u64 = 100_000;
+    kafka.create_topic("bluesky", PARTITIONS, &[]).await;
+    let bluesky = Bluesky::new(arguments.seed);
+    let mut raw_bytes = 0;
+    for from in (0..arguments.documents).step_by(AT_ONCE as usize) {
+        let records = records(&bluesky, from..(from + AT_ONCE).min(arguments.documents), PARTITIONS);
+        raw_bytes += records.iter().map(|record| record.value.as_ref().map_or(0, Vec::len) as u64).sum::<u64>();
+        kafka.produce("bluesky", records).await;
+    }
+    let begun = Instant::now();
+    server.source("bluesky-source", "bluesky", "bluesky", &kafka.bootstrap(), json!({})).await?;
+    loop {
+        let answer = server.ask("select count(*) from bluesky", json!({})).await?;
+        if answer.rows == [[json!(arguments.documents)]] {
+            break;
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(900), "only {:?} documents after 15 minutes", answer.rows);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    row("ingest through Kafka, until all are visible", raw_bytes as f64 / 1e6 / begun.elapsed().as_secs_f64(), "MB/s");
+    Ok(raw_bytes)
+}
+
+/// Waits until the tail is in splits and their number does not change for a while.
+async fn settled(server: &Server, collection: &str) -> Result<()> {
+    let sql = format!(
+        "select sum(tail), (select count(*) from rachis.splits where collection = '{collection}') from rachis.shards where collection = '{collection}'"
+    );
+    let begun = Instant::now();
+    let (mut last, mut since) = (Value::Null, Instant::now());
+    while begun.elapsed() < Duration::from_secs(600) {
+        let now = json!(server.ask(&sql, json!({})).await?.rows);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        } else if since.elapsed() > Duration::from_secs(15) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(())
+}
+
+async fn documents_by_id(server: &Server, arguments: &Arguments) -> Result<()> {
+    let mut times = Vec::new();
+    for i in 0..1000_u64 {
+        let n = i.wrapping_mul(0x9E37_79B9_7F4A_7C15) % arguments.documents;
+        let id = format!("bluesky-source/{}@{}", n % 2, n / 2);
+        let asked = Instant::now();
+        server.document("bluesky", &id).await?.with_context(|| id.clone())?;
+        times.push(asked.elapsed());
+    }
+    percentiles("a document by id", times);
+    Ok(())
+}
+
+async fn ingest_by_push(server: &Server, arguments: &Arguments) -> Result<()> {
+    const BODY_DOCUMENTS: u64 = 2_000;
+    const PUSHERS: u64 = 4;
+    let bluesky = Bluesky::new(arguments.seed + 1);
+    let body = |from: u64| {
+        let mut body = String::new();
+        for i in from..(from + BODY_DOCUMENTS).min(arguments.pushed) {
+            bluesky.document(i, &mut body);
+            body.push('\n');
+        }
+        body
+    };
+    let bodies: Vec<String> = (0..arguments.pushed).step_by(BODY_DOCUMENTS as usize).map(body).collect();
+    let bytes: usize = bodies.iter().map(String::len).sum();
+    let begun = Instant::now();
+    let push = |pusher: u64| {
+        let mine: Vec<String> = bodies.iter().skip(pusher as usize).step_by(PUSHERS as usize).cloned().collect();
+        async move {
+            for body in mine {
+                server.push("pushed", body).await?;
+            }
+            anyhow::Ok(())
+        }
+    };
+    futures::future::try_join_all((0..PUSHERS).map(push)).await?;
+    row("ingest by push, four pushers, all visible", bytes as f64 / 1e6 / begun.elapsed().as_secs_f64(), "MB/s");
+    server.eventually("select count(*) from pushed", json!(arguments.pushed)).await;
+    Ok(())
+}
+
+/// Produces 2 MB/s and, ten times a second, a marked record; asks for it until it is there.
+async fn freshness(server: &Server, kafka: &Kafka, arguments: &Arguments) -> Result<()> {
+    const BATCH_DOCUMENTS: u64 = 420;
+    kafka.create_topic("fresh", 2, &[]).await;
+    server.source("fresh-source", "fresh", "fresh", &kafka.bootstrap(), json!({})).await?;
+    let bluesky = Bluesky::new(arguments.seed + 2);
+    let mut times = Vec::new();
+    let begun = Instant::now();
+    for tick in 0..arguments.fresh_seconds * 10 {
+        let due = begun + Duration::from_millis(100 * tick);
+        tokio::time::sleep_until(due.into()).await;
+        let mut batch = records(&bluesky, tick * BATCH_DOCUMENTS..(tick + 1) * BATCH_DOCUMENTS, 2);
+        batch.push(Produce { partition: Some(0), ..Produce::value(format!("{{\"marker\":{tick}}}")) });
+        kafka.produce("fresh", batch).await;
+        let produced = Instant::now();
+        let sql = format!("select count(*) from fresh where marker = {tick}");
+        while server.ask(&sql, json!({})).await?.rows != [[json!(1)]] {
+            ensure!(produced.elapsed() < Duration::from_secs(30), "record {tick} is not visible after 30 s");
+        }
+        times.push(produced.elapsed());
+    }
+    percentiles("acknowledged by Kafka to visible, at 2 MB/s", times);
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! Mixed data is welcome: whatever JSON allows is kept, found and answered; what is not JSON is told apart, and its neighbours stay.
+
+use serde_json::{Value, json};
+use tests::{Server, Settings, eventually};
+
+/// Asks by index and columns and from raw documents; both must say the same.
+async fn both(server: &Server, sql: &str) -> Vec<Vec<Value>> {
+    let auto = server.ask(sql, json!({})).await.expect("an answer");
+    let raw = server.ask(sql, json!({ "scan": "raw" })).await.expect("an answer from raw documents");
+    assert_eq!(auto.rows, raw.rows, "{sql}: index and raw documents differ");
+    auto.rows
+}
+
+async fn in_splits(server: &Server, documents: u64) {
+    eventually("all documents are in splits on disk", || async {
+        let answer = server.ask("select sum(documents) from rachis.splits where place = 'disk'", json!({})).await?;
+        anyhow::ensure!(answer.rows[0][0].as_f64() >= Some(documents as f64), "{answer:?}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_stray_value_never_breaks_a_dashboard() {
+    let server = Server::start(Settings::default().small_splits()).await;
+    let body = [r#"{"ms":12}"#, r#"{"ms":"slow"}"#, r#"{"ms":30}"#, r#"{"ms":null}"#, r#"{"ms":{"p99":7}}"#, r#"{"ms":[1,2]}"#, "{}"].join("\n");
+    let pushed = server.push("requests", body).await.expect("a push");
+    assert_eq!((pushed["accepted"].as_u64(), pushed["rejected"].as_u64()), (Some(7), Some(0)));
+    for _ in ["in the tail", "in a split"] {
+        assert_eq!(both(&server, "select sum(ms), count(ms), max(ms) from requests").await, [[json!(42), json!(5), json!(30)]]);
+        assert_eq!(both(&server, "select count(*) from requests where ms > 20").await, [[json!(1)]]);
+        assert_eq!(both(&server, "select count(*) from requests where ms = 'slow'").await, [[json!(1)]]);
+        assert_eq!(both(&server, "select count(*) from requests where ms is null").await, [[json!(2)]]);
+        assert_eq!(both(&server, "select ms.p99 from requests where ms.p99 is not null").await, [[json!(7)]]);
+        let answer = server.sql("select sum(ms) from requests").await;
+        let warnings = answer.stats["warnings"].to_string();
+        assert!(warnings.contains("ms") && warnings.contains("not a number"), "{warnings}");
+        let native = both(&server, "select ms from requests order by _offset, _item").await;
+        assert_eq!(native, [[json!(12)], [json!("slow")], [json!(30)], [json!(null)], [json!({"p99":7})], [json!([1, 2])], [json!(null)]]);
+        in_splits(&server, 7).await;
+    }
+}
+
+#[tokio::test]
+async fn odd_keys_are_reached_like_any_other() {
+    let server = Server::start(Settings::default().small_splits()).await;
+    let document = json!({ "a.b": 1, "a": { "b": 2 }, "quo\"te": 3, "nul\u{0}key": 4, "😀": 5, "": 6, "with space": { "x": 7 }, "select": 8, "_x": 9, "9lives": 10 });
+    server.push("odd", document.to_string()).await.expect("a push");
+    for _ in ["in the tail", "in a split"] {
+        let columns = r#""a.b", a.b, "quo""te", "😀", "with space".x, "select", _x, "9lives""#;
+        let expected = [1, 2, 3, 5, 7, 8, 9, 10].map(|n| json!(n));
+        assert_eq!(both(&server, &format!("select {columns} from odd")).await, [expected]);
+        for (path, value) in [(r#""a.b""#, 1), ("a.b", 2), (r#""quo""te""#, 3), (r#""😀""#, 5), (r#""with space".x"#, 7)] {
+            assert_eq!(both(&server, &format!("select count(*) from odd where {path} = {value}")).await, [[json!(1)]], "{path}");
+            assert_eq!(both(&server, &format!("select count(*) from odd where {path} = {}", value + 100)).await, [[json!(0)]], "{path}");
+        }
+        in_splits(&server, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_document_comes_back_byte_for_byte() {
+    let server = Server::start(Settings::default().small_splits()).await;
+    let documents = [
+        r#"{"dup":1,"dup":2}"#,
+        r#"{ "spaced" :  [ 1 , 2.50 , 1e2 ] }"#,
+        r#"{"lone":"\ud800","pair":"\ud83d\ude00"}"#,
+        r#"{"huge":123456789012345678901234567890,"tiny":1e-400,"beyond":1e400,"minus":-0}"#,
+        r#""just a string""#,
+        "42",
+        "[1,[2,[3]]]",
+        "null",
+        "true",
+    ];
+    let pushed = server
+        .request(reqwest::Method::POST, "/v1/collections/bytes/documents")
+        .header("content-type", "application/x-ndjson")
+        .body(documents.join("\n"))
+        .send()
+        .await
+        .expect("an answer");
+    let pushed: Value = pushed.json().await.expect("JSON");
+    assert_eq!(pushed["accepted"], documents.len(), "{pushed}");
+    let position = pushed["position"].as_str().expect("a position").to_owned();
+    for _ in ["in the tail", "in a split"] {
+        for (item, document) in documents.iter().enumerate() {
+            let bytes = server.document("bytes", &format!("{position}.{item}")).await.expect("an answer").expect("the document");
+            assert_eq!(String::from_utf8_lossy(&bytes), *document);
+        }
+        assert_eq!(both(&server, "select dup from bytes where dup is not null").await, [[json!(2)]], "the last of equal keys wins");
+        assert_eq!(both(&server, "select count(*) from bytes where dup = 1").await, [[json!(0)]]);
+        assert_eq!(both(&server, "select count(*) from bytes where beyond is not null").await, [[json!(1)]]);
+        assert_eq!(both(&server, "select spaced[1]::text, _doc->>'minus' from bytes where spaced is not null").await, [[json!("2.50"), json!(null)]]);
+        in_splits(&server, documents.len() as u64).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_json_is_told_apart_and_its_neighbours_stay() {
+    let server = Server::start(Settings::default()).await;
+    let body = "{\"n\":1}\n{\"n\":\n{\"n\":2}\nnot json\n{\"n\":3}";
+    let pushed = server.push("mostly", body).await.expect("a push");
+    assert_eq!((pushed["accepted"].as_u64(), pushed["rejected"].as_u64()), (Some(3), Some(2)), "{pushed}");
+    let indexes: Vec<u64> = pushed["errors"].as_array().expect("errors").iter().filter_map(|error| error["index"].as_u64()).collect();
+    assert_eq!(indexes, [1, 3]);
+    assert_eq!(both(&server, "select sum(n) from mostly").await, [[json!(6)]]);
+    let dead = server.sql("select count(*) from rachis.dead_letters where collection = 'mostly'").await;
+    assert_eq!(dead.one(), &json!(2));
+}
+
+#[tokio::test]
+async fn two_hundred_thousand_keys_and_sixteen_mebibytes_are_documents() {
+    let server = Server::start(Settings::default().small_splits()).await;
+    let entries: Vec<String> = (0..200_000).map(|i| format!("\"key{i}\":{i}")).collect();
+    let wide = format!("{{{},\"kind\":\"wide\"}}", entries.join(","));
+    let head = "{\"kind\":\"long\",\"text\":\"";
+    let long = format!("{head}{}\"}}", "x".repeat((16 << 20) - head.len() - 2));
+    assert_eq!(long.len(), 16 << 20);
+    for document in [&wide, &long] {
+        let pushed = server.push("big", document.clone()).await.expect("a push");
+        assert_eq!(pushed["accepted"], 1, "{pushed}");
+    }
+    let pushed = server.push("big", "{\"kind\":\"small\",\"key7\":\"seven\"}").await.expect("a push");
+    assert_eq!(pushed["accepted"], 1);
+    for _ in ["in the tail", "in a split"] {
+        assert_eq!(both(&server, "select key7, key199999 from big where kind = 'wide'").await, [[json!(7), json!(199_999)]]);
+        assert_eq!(both(&server, "select length(text) from big where kind = 'long'").await, [[json!((16 << 20) - head.len() - 2)]]);
+        assert_eq!(both(&server, "select key7 from big where kind = 'small'").await, [[json!("seven")]]);
+        in_splits(&server, 3).await;
+    }
+    let too_long = server.push("big", format!("{{\"x\":\"{}\"}}", "x".repeat(16 << 20))).await.expect_err("over the limit");
+    assert!(too_long.to_string().contains("too_big"), "{too_long}");
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_paths_over_ten_documents_are_all_there() {
+    let server = Server::start(Settings::default().small_splits()).await;
+    let documents: Vec<String> = (0..10)
+        .map(|d| {
+            let entries: Vec<String> = (0..10_000).map(|k| format!("\"junk_{d}_{k}\":{k}")).collect();
+            format!("{{{},\"d\":{d},\"good\":\"yes\"}}", entries.join(","))
+        })
+        .collect();
+    let pushed = server.push("paths", documents.join("\n")).await.expect("a push");
+    assert_eq!(pushed["accepted"], 10, "{pushed}");
+    for _ in ["in the tail", "in a split"] {
+        assert_eq!(both(&server, "select count(*), sum(d) from paths where good = 'yes'").await, [[json!(10), json!(45)]]);
+        assert_eq!(both(&server, "select d from paths where junk_3_9999 = 9999").await, [[json!(3)]]);
+        assert_eq!(both(&server, "select (_doc->>'junk_9_42')::bigint from paths where d = 9").await, [[json!(42)]]);
+        in_splits(&server, 10).await;
+    }
+}
