@@ -1,0 +1,199 @@
+//! `/v1/collections`: what collections there are, what is decided about them, what is in them.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use plan::{Kinds, Path, scan::FieldStatus};
+use proto::{
+    Catalog, Code, CollectionName, PositionVector, Problem,
+    catalog::{Change, Collection, CollectionSettings},
+    ingest::{Outcomes, PartitionStatus, ShardId},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    App, body,
+    refusal::{PathText, Refusal, collection_name, no_collection, path_text},
+};
+
+/// What a user says about a collection; what is left out stays as it is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wish {
+    shards: Option<u32>,
+    #[serde(deserialize_with = "given")]
+    time_path: Option<Option<String>>,
+}
+
+/// Tells `null` (take it away) from nothing said.
+fn given<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(d).map(Some)
+}
+
+/// Lists all collections.
+pub(super) async fn list(State(app): State<App>) -> Result<Response, Refusal> {
+    let catalog = app.engine.roles.changes.catalog().borrow().clone();
+    let described = catalog.collections.iter().map(|(name, collection)| describe(&app, &catalog, name, collection));
+    let collections = futures::future::try_join_all(described).await?;
+    Ok(Json(json!({ "collections": collections })).into_response())
+}
+
+/// Shows one.
+pub(super) async fn get(State(app): State<App>, path: PathText) -> Result<Response, Refusal> {
+    let name = collection_name(&path_text(path)?)?;
+    let catalog = app.engine.roles.changes.catalog().borrow().clone();
+    let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name))?;
+    Ok(Json(describe(&app, &catalog, &name, collection).await?).into_response())
+}
+
+/// Creates one, or changes what may be changed.
+pub(super) async fn put(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+    let name = collection_name(&path_text(path)?)?;
+    let wish: Wish = body::json(&headers, body).await?;
+    let catalog = app.engine.roles.changes.catalog().borrow().clone();
+    let there = catalog.collections.get(&name);
+    let settings = settings(wish, there.map(|c| &c.settings), app.engine.options.push_shards)?;
+    let (change, expected, status) = match there {
+        Some(there) => (Change::AlterCollection { name: name.clone(), settings }, there.version, StatusCode::OK),
+        None => (Change::CreateCollection { name: name.clone(), settings }, 0, StatusCode::CREATED),
+    };
+    let catalog = app.engine.roles.changes.propose(change, Some(expected)).await?;
+    let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name))?;
+    Ok((status, Json(describe(&app, &catalog, &name, collection).await?)).into_response())
+}
+
+fn settings(wish: Wish, there: Option<&CollectionSettings>, shards: u32) -> Result<CollectionSettings, Problem> {
+    let before = there.cloned().unwrap_or_else(|| CollectionSettings { shards, ..CollectionSettings::default() });
+    let time_path = wish.time_path.unwrap_or(before.time_path);
+    if let Some(path) = &time_path {
+        Path::parse(path).map_err(|e| {
+            Problem::new(Code::BadRequest, format!("time_path is no path: {e}")).hint("spell it as in SQL, such as created_at or event.time")
+        })?;
+    }
+    Ok(CollectionSettings { shards: wish.shards.unwrap_or(before.shards), time_path })
+}
+
+/// Drops one with its documents.
+pub(super) async fn delete(State(app): State<App>, path: PathText) -> Result<Response, Refusal> {
+    let name = collection_name(&path_text(path)?)?;
+    app.engine.roles.changes.propose(Change::DropCollection { name: name.clone() }, None).await?;
+    Ok(Json(json!({ "dropped": name })).into_response())
+}
+
+/// Lists the paths of one.
+pub(super) async fn fields(State(app): State<App>, path: PathText) -> Result<Response, Refusal> {
+    let name = collection_name(&path_text(path)?)?;
+    let catalog = app.engine.roles.changes.catalog().borrow().clone();
+    let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name))?;
+    let shards = (0..collection.settings.shards).map(|number| ShardId { collection: collection.uid, number });
+    let all = futures::future::try_join_all(shards.map(|shard| app.engine.roles.leaf.fields(shard))).await?;
+    let fields: Vec<Value> = joined(all.into_iter().flatten()).into_values().map(|field| field_json(&field)).collect();
+    Ok(Json(json!({ "collection": name, "fields": fields })).into_response())
+}
+
+/// One row a path, over all shards: the poorest index stands for the path.
+fn joined(all: impl Iterator<Item = FieldStatus>) -> std::collections::BTreeMap<Path, FieldStatus> {
+    let mut fields: std::collections::BTreeMap<Path, FieldStatus> = std::collections::BTreeMap::new();
+    for field in all {
+        let Some(there) = fields.get_mut(&field.path) else {
+            fields.insert(field.path.clone(), field);
+            continue;
+        };
+        there.kinds |= field.kinds;
+        there.documents += field.documents;
+        if rank(field.indexed) < rank(there.indexed) {
+            there.indexed = field.indexed;
+        }
+        if there.sample.is_none() {
+            there.sample = field.sample;
+        }
+    }
+    fields
+}
+
+fn rank(indexed: &str) -> u8 {
+    match indexed {
+        "raw" => 0,
+        "columns" => 1,
+        _ => 2,
+    }
+}
+
+fn field_json(field: &FieldStatus) -> Value {
+    let kinds = field.kinds.to_string();
+    let kinds: Vec<&str> = kinds.split(", ").filter(|kind| !kind.is_empty()).collect();
+    let native = field.kinds.native().and_then(|native| plan::Type::TABLE.iter().find(|row| row.0 == native)).map(|row| row.2);
+    json!({
+        "path": field.path.to_string(),
+        "type": native,
+        "kinds": kinds,
+        "in_arrays": field.kinds.any(Kinds::ELEMENT),
+        "documents": field.documents,
+        "indexed": field.indexed,
+        "sample": field.sample,
+    })
+}
+
+async fn describe(app: &App, catalog: &Catalog, name: &CollectionName, collection: &Collection) -> Result<Value, Problem> {
+    let partitions = app.engine.roles.leaf.partitions(collection.uid).await?;
+    let totals = totals(&partitions);
+    let position: PositionVector = partitions.iter().map(|partition| partition.position.clone()).collect();
+    let sources: Vec<String> = catalog.sources_of(name).map(|(source, _)| source.to_string()).collect();
+    Ok(json!({
+        "name": name,
+        "uid": collection.uid.to_string(),
+        "version": collection.version,
+        "settings": collection.settings,
+        "sources": sources,
+        "position": position.to_string(),
+        "statistics": totals,
+    }))
+}
+
+fn totals(partitions: &[PartitionStatus]) -> Outcomes {
+    let mut sum = Outcomes::default();
+    for Outcomes { events, accepted, tombstones, duplicates, dead_letters, superseded, deleted, expired, documents, bytes } in
+        partitions.iter().map(|partition| partition.outcomes)
+    {
+        sum.events += events;
+        sum.accepted += accepted;
+        sum.tombstones += tombstones;
+        sum.duplicates += duplicates;
+        sum.dead_letters += dead_letters;
+        sum.superseded += superseded;
+        sum.deleted += deleted;
+        sum.expired += expired;
+        sum.documents += documents;
+        sum.bytes += bytes;
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(body: &str) -> Wish {
+        serde_json::from_str(body).expect("a wish")
+    }
+
+    #[test]
+    fn what_is_left_out_stays_as_it_is() {
+        let there = CollectionSettings { shards: 4, time_path: Some("at".into()) };
+        assert_eq!(settings(wish("{}"), Some(&there), 1).as_ref(), Ok(&there));
+        assert_eq!(settings(wish(r#"{"time_path":null}"#), Some(&there), 1), Ok(CollectionSettings { shards: 4, time_path: None }));
+        assert_eq!(settings(wish(r#"{"time_path":"event.time"}"#), None, 2), Ok(CollectionSettings { shards: 2, time_path: Some("event.time".into()) }));
+        assert!(settings(wish(r#"{"time_path":"a..b"}"#), None, 2).is_err());
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_and_named() {
+        let error = serde_json::from_str::<Wish>(r#"{"replicas":2}"#).expect_err("it is refused");
+        assert!(error.to_string().contains("replicas"));
+    }
+}

@@ -1,0 +1,236 @@
+//! Items of one request -> partitions of the collection's own source -> what became of them.
+//!
+//! A body without ids goes to one partition: the request's own (by its key, else in turn). Where documents name themselves (`_id`), each
+//! goes by its id, so that a later document of the same id finds the earlier; a body is atomic per partition. The request's own partition
+//! comes first: it is the one that knows whether the key was used with another body.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use proto::{
+    Code, CollectionName, PositionVector, Problem, SourceName,
+    catalog::{Change, Collection, CollectionSettings},
+    ingest::{ItemError, LEVEL, PUSH_ERRORS_MAX, Push, Pushed, RequestKey, ShardId},
+    json::Value,
+    record::Rules,
+    routing::shard_of,
+};
+use tokio::time::Instant;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use crate::query::Engine;
+
+/// Partitions of one push that are written at once.
+const PARTITIONS_AT_ONCE_MAX: usize = 16;
+/// How long a leaf may take for what it has taken in before the outcome is called unknown.
+const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(60);
+/// The first pause before a busy leaf is asked again; it doubles up to the last.
+const PAUSE_FIRST: Duration = Duration::from_millis(5);
+const PAUSE_LAST: Duration = Duration::from_millis(250);
+
+/// One request.
+pub(super) struct Request {
+    /// Its items, at least one.
+    pub items: Vec<Bytes>,
+    /// The client's key and the hash of the body.
+    pub key: Option<RequestKey>,
+    /// How many pushes came before it here.
+    pub number: u64,
+    /// Until when it waits for room.
+    pub deadline: Instant,
+}
+
+impl Request {
+    /// A key that goes with this body.
+    pub fn key(key: &str, body: &[u8]) -> RequestKey {
+        RequestKey { key: key.to_owned(), body: xxh3_128(body) }
+    }
+}
+
+/// What became of all items of a request.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub accepted: u64,
+    pub rejected: u64,
+    /// By index; at most `PUSH_ERRORS_MAX`.
+    pub errors: Vec<ItemError>,
+    /// Every partition that it went to.
+    pub position: PositionVector,
+}
+
+/// Stores a request's items, durable and visible when it returns. The collection is created where it does not exist.
+pub(super) async fn push(engine: &Engine, name: &CollectionName, request: Request) -> Result<Outcome, Problem> {
+    let collection = collection_or_new(engine, name).await?;
+    let shards = collection.settings.shards.max(1);
+    let home = match &request.key {
+        Some(key) => xxh3_64(key.key.as_bytes()) % u64::from(shards),
+        None => request.number % u64::from(shards),
+    };
+    let groups = share_out(request.items, shards, home as u32);
+    let time_ms = chrono::Utc::now().timestamp_millis();
+    let send = |group: Group| {
+        let source = SourceName::push();
+        let partition = group.partition as i32;
+        let shard = ShardId { collection: collection.uid, number: shard_of(&source, partition, shards) };
+        let push = Push { shard, partition, rules: Rules::default(), request: request.key.clone(), time_ms, level: LEVEL, items: group.items };
+        let deadline = request.deadline;
+        async move { Ok::<_, Problem>((send(engine, push, deadline).await?, group.indexes)) }
+    };
+    let mut outcome = Outcome::default();
+    let mut groups = groups.into_iter();
+    if let Some(first) = groups.next() {
+        let (pushed, indexes) = send(first).await?;
+        outcome.add(pushed, indexes);
+    }
+    let mut others = stream::iter(groups.map(send)).buffered(PARTITIONS_AT_ONCE_MAX);
+    while let Some(sent) = others.next().await {
+        let (pushed, indexes) = sent.map_err(|problem| partly(&problem))?;
+        outcome.add(pushed, indexes);
+    }
+    outcome.errors.sort_by_key(|error| error.index);
+    outcome.errors.truncate(PUSH_ERRORS_MAX);
+    Ok(outcome)
+}
+
+async fn collection_or_new(engine: &Engine, name: &CollectionName) -> Result<Collection, Problem> {
+    let catalog = engine.roles.changes.catalog().borrow().clone();
+    if let Some(collection) = catalog.collections.get(name) {
+        return Ok(collection.clone());
+    }
+    let settings = CollectionSettings { shards: engine.options.push_shards.max(1), ..CollectionSettings::default() };
+    let catalog = engine.roles.changes.propose(Change::CreateCollection { name: name.clone(), settings }, None).await?;
+    let created = catalog.collections.get(name).cloned();
+    created.ok_or_else(|| Problem::new(Code::Conflict, format!("collection {name} was dropped at the same moment")).hint("repeat the push"))
+}
+
+/// Writes one partition's share, waiting for room until the deadline.
+async fn send(engine: &Engine, push: Push, deadline: Instant) -> Result<Pushed, Problem> {
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let answer = tokio::time::timeout(OUTCOME_WAIT_MAX, engine.roles.leaf.push(push.clone())).await;
+        match answer {
+            Ok(Err(problem)) if problem.code == Code::Busy && Instant::now() + pause < deadline => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_LAST);
+            }
+            Ok(result) => return result,
+            Err(_) => {
+                let detail = format!("no answer from the shard within {} seconds", OUTCOME_WAIT_MAX.as_secs());
+                return Err(Problem::new(Code::UnknownOutcome, detail).hint("repeat it with the same Idempotency-Key: it is applied once"));
+            }
+        }
+    }
+}
+
+/// The problem of a request of which a part is stored already.
+fn partly(problem: &Problem) -> Problem {
+    Problem::new(Code::UnknownOutcome, format!("a part of the push is stored, another is not: {problem}"))
+        .hint("repeat it with the same Idempotency-Key: each part is applied once")
+}
+
+/// What one partition gets.
+#[derive(Debug, PartialEq)]
+struct Group {
+    partition: u32,
+    items: Vec<Bytes>,
+    /// Where its items stood in the request; none where it has all.
+    indexes: Option<Vec<u64>>,
+}
+
+/// Shares items out over partitions, the request's own first.
+fn share_out(items: Vec<Bytes>, partitions: u32, home: u32) -> Vec<Group> {
+    if partitions == 1 {
+        return vec![Group { partition: 0, items, indexes: None }];
+    }
+    let places: Vec<u32> = items.iter().map(|item| id_hash(item).map_or(home, |hash| (hash % u64::from(partitions)) as u32)).collect();
+    if places.iter().all(|place| *place == home) {
+        return vec![Group { partition: home, items, indexes: None }];
+    }
+    let mut groups: std::collections::BTreeMap<(bool, u32), Group> = std::collections::BTreeMap::new();
+    for (index, (item, partition)) in items.into_iter().zip(places).enumerate() {
+        let empty = || Group { partition, items: Vec::new(), indexes: Some(Vec::new()) };
+        let group = groups.entry((partition != home, partition)).or_insert_with(empty);
+        group.items.push(item);
+        group.indexes.get_or_insert_default().push(index as u64);
+    }
+    groups.into_values().collect()
+}
+
+/// The hash of a document's own id, if it has one that may be one.
+fn id_hash(item: &[u8]) -> Option<u64> {
+    // The key may be spelled with an escape; only then, or where it stands as it is, the document is worth reading.
+    let has = |needle: &[u8]| item.windows(needle.len()).any(|window| window == needle);
+    if !has(b"\"_id\"") && !has(b"\\u") {
+        return None;
+    }
+    match proto::json::parse(item).ok()?.get("_id")? {
+        Value::Text(text) => Some(xxh3_64(text.as_bytes())),
+        Value::Int(int) => Some(xxh3_64(int.to_string().as_bytes())),
+        _ => None,
+    }
+}
+
+impl Outcome {
+    fn add(&mut self, pushed: Pushed, indexes: Option<Vec<u64>>) {
+        self.accepted += pushed.accepted;
+        self.rejected += pushed.rejected;
+        self.position.advance(&pushed.position.source, pushed.position.partition, pushed.position.offset);
+        let place = |index: u64| indexes.as_ref().and_then(|all| all.get(index as usize)).copied().unwrap_or(index);
+        self.errors.extend(pushed.errors.into_iter().map(|error| ItemError { index: place(error.index), ..error }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::Position;
+
+    use super::*;
+
+    fn items(texts: &[&str]) -> Vec<Bytes> {
+        texts.iter().map(|text| Bytes::copy_from_slice(text.as_bytes())).collect()
+    }
+
+    #[test]
+    fn a_body_without_ids_stays_together() {
+        let body = items(&["{\"a\":1}", "oops", "{\"b\":{\"_id\":7}}"]);
+        assert_eq!(share_out(body.clone(), 8, 5), vec![Group { partition: 5, items: body, indexes: None }]);
+    }
+
+    #[test]
+    fn the_same_id_goes_to_the_same_partition_whatever_its_spelling() {
+        let spellings = ["{\"_id\":\"x1\"}", "{\"a\":0,\"_id\":\"\\u0078\\u0031\"}", "{\"\\u005fid\":\"x1\"}", "{\"_id\":\"no\",\"_id\":\"x1\"}"];
+        let hashes: Vec<Option<u64>> = spellings.iter().map(|item| id_hash(item.as_bytes())).collect();
+        assert!(hashes.iter().all(|hash| hash.is_some() && *hash == hashes[0]), "{hashes:?}");
+        assert_eq!(id_hash(b"{\"_id\":7}"), id_hash(b"{\"_id\":\"7\"}"), "an integer is an id by its text");
+        assert_eq!(id_hash(b"{\"_id\":{}}"), None);
+    }
+
+    #[test]
+    fn shares_keep_order_and_know_where_their_items_stood() {
+        let body: Vec<String> = (0..100).map(|i| format!("{{\"_id\":{i}}}")).collect();
+        let body = items(&body.iter().map(String::as_str).collect::<Vec<_>>());
+        let groups = share_out(body.clone(), 4, 2);
+        assert_eq!(groups[0].partition, 2, "the request's own partition is first");
+        let mut seen = 0;
+        for group in &groups {
+            let indexes = group.indexes.clone().expect("the body is shared out");
+            assert!(indexes.is_sorted());
+            for (item, index) in group.items.iter().zip(&indexes) {
+                assert_eq!(*item, body[*index as usize]);
+            }
+            seen += indexes.len();
+        }
+        assert_eq!((seen, groups.len()), (100, 4));
+    }
+
+    #[test]
+    fn errors_name_the_index_that_the_client_knows() {
+        let error = |index| ItemError { index, code: "not_json".into(), detail: String::new() };
+        let position = Position { source: SourceName::push(), partition: 3, offset: 9 };
+        let mut outcome = Outcome::default();
+        outcome.add(Pushed { accepted: 1, rejected: 2, errors: vec![error(0), error(2)], position }, Some(vec![4, 8, 15]));
+        assert_eq!(outcome.errors.iter().map(|e| e.index).collect::<Vec<_>>(), [4, 15]);
+        assert_eq!(outcome.position.to_string(), "push/3@9");
+    }
+}
