@@ -23,6 +23,10 @@ pub struct LeafOptions {
     pub split_bytes: usize,
     /// … or when nothing has come in for so long.
     pub split_idle: Duration,
+    /// … or when there are so many micro-splits.
+    pub memory_segments_max: usize,
+    /// Raw bytes of documents in micro-splits: above it the leaf answers busy.
+    pub memory_bytes_max: u64,
     /// So many neighbouring splits of one generation become one.
     pub merge_splits: usize,
     /// A split of this many documents is not merged any more.
@@ -50,6 +54,8 @@ impl LeafOptions {
             split_documents: 20_000,
             split_bytes: 32 << 20,
             split_idle: Duration::from_secs(10),
+            memory_segments_max: 16,
+            memory_bytes_max: 256 << 20,
             merge_splits: 8,
             merge_documents_max: 2_000_000,
             tail_documents_max: 200_000,

@@ -1,0 +1,45 @@
+//! Seeded bugs and crash points, with which the tests prove that they would notice. Without the feature `seeded-bugs` they are nothing.
+//!
+//! `RACHIS_FAULT=<name>` switches one bug on: `position-in-second-batch`, `no-gap-check`, `dead-letter-dropped`, `request-row-outside`,
+//! `manifest-before-files`, `delete-per-split`. `RACHIS_CRASH_AT=<point>[:n]` ends the process at the n-th pass of a point, as `kill -9` would.
+
+/// Whether a bug is switched on.
+#[cfg(not(feature = "seeded-bugs"))]
+#[inline(always)]
+pub fn on(_fault: &str) -> bool {
+    false
+}
+
+/// Passes a crash point.
+#[cfg(not(feature = "seeded-bugs"))]
+#[inline(always)]
+pub fn crash_point(_point: &str) {}
+
+/// Whether a bug is switched on.
+#[cfg(feature = "seeded-bugs")]
+pub fn on(fault: &str) -> bool {
+    static CHOSEN: std::sync::LazyLock<Option<String>> = std::sync::LazyLock::new(|| std::env::var("RACHIS_FAULT").ok());
+    CHOSEN.as_deref() == Some(fault)
+}
+
+/// Passes a crash point.
+#[cfg(feature = "seeded-bugs")]
+pub fn crash_point(point: &str) {
+    use std::sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    };
+    static CHOSEN: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
+        let text = std::env::var("RACHIS_CRASH_AT").ok()?;
+        let (point, pass) = text.split_once(':').unwrap_or((&text, "1"));
+        Some((point.to_owned(), pass.parse().ok()?))
+    });
+    static PASSES: AtomicU64 = AtomicU64::new(0);
+    if let Some((chosen, pass)) = CHOSEN.as_ref()
+        && chosen == point
+        && PASSES.fetch_add(1, Ordering::SeqCst) + 1 == *pass
+    {
+        tracing::error!(point, "crash point reached");
+        std::process::abort();
+    }
+}

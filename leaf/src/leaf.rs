@@ -1,0 +1,170 @@
+//! Leaf: all shards of this node; the doors `Ingest` (for those who send events) and `Scan` (for those who ask).
+//!
+//! Whatever touches a disk runs off the runtime's own threads: writes on each shard's writer, builds on the workers, reads through `blocking`.
+
+mod ask;
+mod shards;
+mod take;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use plan::scan::QueryId;
+use proto::{Catalog, Code, Problem, ingest::ShardId};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::{
+    error::Error,
+    options::LeafOptions,
+    shard::{rebuild, state::Moment, work::Work},
+};
+use shards::Shards;
+
+/// A view is let go of so long after its query's deadline, if nobody did it.
+const PIN_GRACE: Duration = Duration::from_secs(30);
+
+/// Views that are held for a query.
+struct Pins {
+    until: Instant,
+    moments: HashMap<ShardId, Arc<Moment>>,
+}
+
+/// All shards of this node.
+pub struct Leaf {
+    options: Arc<LeafOptions>,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    shards: Shards,
+    work: Arc<Work>,
+    pins: Mutex<HashMap<QueryId, Pins>>,
+    keeper: Mutex<Option<std::thread::JoinHandle<()>>>,
+    closed: Arc<(Mutex<bool>, Condvar)>,
+    closing: AtomicBool,
+}
+
+impl Leaf {
+    /// Opens the folder and all shards in it that the catalog knows. A shard that does not open is logged, and tried again when it is asked for.
+    pub fn open(options: LeafOptions, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Arc<Self>, Error> {
+        let options = Arc::new(options);
+        let file_error = |source| Error::File { path: options.folder.clone(), source };
+        std::fs::create_dir_all(&options.folder).map_err(file_error)?;
+        let work = Work::start(options.index_threads).map_err(file_error)?;
+        let leaf = Arc::new(Self {
+            shards: Shards::new(options.clone(), work.clone()),
+            catalog,
+            work,
+            pins: Mutex::default(),
+            keeper: Mutex::default(),
+            closed: Arc::default(),
+            closing: AtomicBool::new(false),
+            options,
+        });
+        let known = leaf.catalog.borrow().clone();
+        leaf.shards.open_existing(&known)?;
+        let keeper = Arc::downgrade(&leaf);
+        let closed = leaf.closed.clone();
+        let thread = std::thread::Builder::new().name("keep".into()).spawn(move || keep(&keeper, &closed, known));
+        *leaf.keeper.lock() = Some(thread.map_err(|source| Error::File { path: leaf.options.folder.clone(), source })?);
+        Ok(leaf)
+    }
+
+    /// Ends in order: what was acknowledged is on disk, threads are gone. Calls after it are answered with an error.
+    pub async fn close(self: &Arc<Self>) {
+        let leaf = self.clone();
+        if tokio::task::spawn_blocking(move || leaf.close_now()).await.is_err() {
+            warn!("the leaf did not close in order");
+        }
+    }
+
+    fn close_now(&self) {
+        if self.closing.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            return;
+        }
+        *self.closed.0.lock() = true;
+        self.closed.1.notify_all();
+        let keeper = self.keeper.lock().take();
+        if let Some(keeper) = keeper.filter(|keeper| keeper.thread().id() != std::thread::current().id()) {
+            let ended = keeper.join();
+            debug_assert!(ended.is_ok(), "the keeper does not panic");
+        }
+        self.pins.lock().clear();
+        self.work.stop();
+        self.shards.close();
+    }
+
+    /// The shard, opened where need be.
+    async fn shard(self: &Leaf, id: ShardId) -> Result<Arc<crate::shard::Shard>, Problem> {
+        if self.closing.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(Problem::new(Code::Unavailable, "the leaf is closing"));
+        }
+        if let Some(shard) = self.shards.ready(id) {
+            return Ok(shard);
+        }
+        self.known(id)?;
+        let shards = self.shards.clone();
+        blocking(move || shards.open(id)).await
+    }
+
+    /// Refuses a shard that the catalog does not have.
+    fn known(&self, id: ShardId) -> Result<(), Problem> {
+        let catalog = self.catalog.borrow().clone();
+        match catalog.collection(id.collection) {
+            Some((_, collection)) if id.number < collection.settings.shards => Ok(()),
+            Some((name, collection)) => {
+                let detail = format!("collection {name} has {} shards, {} is none of them", collection.settings.shards, id.number);
+                Err(Problem::new(Code::NotFound, detail))
+            }
+            None => Err(Problem::new(Code::NotFound, format!("there is no collection of uid {}", id.collection)).hint("it may have been dropped")),
+        }
+    }
+
+    /// Lets go of views whose query should be over.
+    fn expire_pins(&self) {
+        let now = Instant::now();
+        self.pins.lock().retain(|_, pins| pins.until > now);
+    }
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        self.close_now();
+    }
+}
+
+/// Runs what may wait for a disk, off the runtime's own threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Problem> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Problem::from),
+        Err(failure) => Err(Problem::new(Code::Internal, format!("the work panicked: {failure}"))),
+    }
+}
+
+/// The keeper: now and then removes what is not needed any more, and the shards of dropped collections.
+fn keep(leaf: &Weak<Leaf>, closed: &(Mutex<bool>, Condvar), mut known: Arc<Catalog>) {
+    let mut ended = closed.0.lock();
+    while !*ended {
+        closed.1.wait_for(&mut ended, rebuild::SWEEP_EVERY);
+        if *ended {
+            return;
+        }
+        let Some(leaf) = leaf.upgrade() else { return };
+        drop(ended);
+        leaf.expire_pins();
+        let now = leaf.catalog.borrow().clone();
+        if now.version != known.version {
+            leaf.shards.remove_dropped(&known, &now);
+            known = now;
+        }
+        for shard in leaf.shards.all() {
+            if let Err(error) = rebuild::sweep(&shard) {
+                warn!(shard = %shard.id, %error, "what is not needed any more stays for now");
+            }
+        }
+        drop(leaf);
+        ended = closed.0.lock();
+    }
+}

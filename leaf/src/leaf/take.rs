@@ -1,0 +1,75 @@
+//! The door for those who send events.
+
+use async_trait::async_trait;
+use proto::{
+    Code, CollectionUid, Position, Problem, SourceName,
+    ingest::{Batch, Ingest, PartitionStatus, Push, Pushed, ShardId, Stored, Verdict},
+    limits::PUSH_ITEMS_MAX,
+    routing::shard_of,
+};
+
+use super::Leaf;
+
+impl Leaf {
+    /// Why a partition does not belong to a shard, if it does not.
+    fn misrouted(&self, shard: ShardId, source: &SourceName, partition: i32) -> Option<String> {
+        let catalog = self.catalog.borrow().clone();
+        let Some((name, collection)) = catalog.collection(shard.collection) else {
+            return Some(format!("there is no collection of uid {}; it may have been dropped", shard.collection));
+        };
+        let owner = shard_of(source, partition, collection.settings.shards);
+        (owner != shard.number).then(|| format!("{source}/{partition} of {name} belongs to shard {owner}, not to {}", shard.number))
+    }
+}
+
+#[async_trait]
+impl Ingest for Leaf {
+    async fn write(&self, batch: Batch) -> Result<Verdict, Problem> {
+        if let Some(reason) = self.misrouted(batch.shard, &batch.source, batch.partition) {
+            return Ok(Verdict::Refused { reason });
+        }
+        self.shard(batch.shard).await?.write(batch).await
+    }
+
+    async fn push(&self, push: Push) -> Result<Pushed, Problem> {
+        if push.items.is_empty() {
+            return Err(Problem::new(Code::BadRequest, "the push holds no documents"));
+        }
+        if push.items.len() > PUSH_ITEMS_MAX {
+            let detail = format!("{} items are over the limit of {PUSH_ITEMS_MAX} for one push", push.items.len());
+            return Err(Problem::new(Code::TooLarge, detail).hint("send several pushes"));
+        }
+        if push.request.as_ref().is_some_and(|request| request.key.is_empty() || request.key.len() > 255) {
+            return Err(Problem::new(Code::BadRequest, "an Idempotency-Key must have 1 to 255 bytes"));
+        }
+        let shard = self.shard(push.shard).await?;
+        if let Some(reason) = self.misrouted(push.shard, &SourceName::push(), push.partition) {
+            return Err(Problem::new(Code::BadRequest, reason));
+        }
+        shard.push(push).await
+    }
+
+    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem> {
+        Ok(self.shard(shard).await?.stored(source, partition))
+    }
+
+    async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
+        let catalog = self.catalog.borrow().clone();
+        let shards = catalog.collection(collection).map_or(0, |(_, collection)| collection.settings.shards);
+        let mut partitions = Vec::new();
+        for number in 0..shards {
+            let id = ShardId { collection, number };
+            let shard = self.shard(id).await?;
+            let rows = shard.look(|state| state.rows.clone());
+            partitions.extend(rows.into_iter().map(|(partition, row)| PartitionStatus {
+                shard: id,
+                position: Position { source: partition.source, partition: partition.number, offset: row.offset },
+                outcomes: row.outcomes,
+                last_record_ms: row.last_record_ms,
+                last_ingested_ms: row.last_ingested_ms,
+                keys_elsewhere: row.keys_elsewhere,
+            }));
+        }
+        Ok(partitions)
+    }
+}

@@ -1,0 +1,221 @@
+//! Segments -> one split on disk, built again from the raw rows of their run; what is gone is left out.
+//!
+//! The file is on disk under its name before the manifest row that names it, and the row is synced before the state changes. What was
+//! replaced goes when no view holds it any more.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use metrics::{counter, histogram};
+use proto::Address;
+use tracing::{info, warn};
+
+use super::{
+    Shard,
+    state::{Indexed, extend},
+    work::Task,
+};
+use crate::{
+    document::Document,
+    error::Error,
+    fault,
+    split::Segment,
+    store::{Family, Kind, ManifestRow, Ranges, RowKey, Store, Unwritten, WriteBatch, manifest::file_name},
+};
+
+/// Rows of gone documents that are removed in one write.
+const SWEPT_ROWS_MAX: usize = 10_000;
+
+/// Segments that were replaced, kept until no view holds them.
+pub struct Grave {
+    segments: Vec<Arc<Segment>>,
+    files: Vec<PathBuf>,
+    ranges: Ranges,
+    unheld: bool,
+}
+
+/// Makes a split of the segments in memory, if there is enough of them or nothing comes in. Answers when to look again.
+pub fn split(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
+    let options = &shard.options;
+    let (segments, idle_from) = shard.look(|state| {
+        let memory: Vec<Indexed> = state.segments.iter().filter(|indexed| !indexed.on_disk).cloned().collect();
+        (memory, state.changed_at)
+    });
+    if segments.is_empty() {
+        return Ok(None);
+    }
+    let documents: u64 = segments.iter().map(|indexed| u64::from(indexed.segment.documents())).sum();
+    let bytes: u64 = segments.iter().map(|indexed| indexed.raw_bytes).sum();
+    let enough = documents >= options.split_documents as u64 || bytes >= options.split_bytes as u64 || segments.len() >= options.memory_segments_max;
+    if !enough && idle_from.elapsed() < options.split_idle {
+        return Ok(Some(idle_from + options.split_idle));
+    }
+    rebuild(shard, &segments, 0)?;
+    shard.work.schedule(Task::Compact, shard, Instant::now());
+    Ok(None)
+}
+
+/// Joins neighbours, or rebuilds a split of which more than half is gone. Answers when to look again.
+pub fn compact(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
+    let options = &shard.options;
+    let disk: Vec<Indexed> = shard.look(|state| state.segments.iter().filter(|indexed| indexed.on_disk).cloned().collect());
+    let Some((chosen, generation)) = choose(&disk, options.merge_splits.max(2), options.merge_documents_max as u64) else {
+        return Ok(None);
+    };
+    rebuild(shard, chosen, generation)?;
+    Ok(Some(Instant::now()))
+}
+
+/// The splits to rebuild into one, and its generation.
+fn choose(disk: &[Indexed], count: usize, documents_max: u64) -> Option<(&[Indexed], u32)> {
+    let documents = |indexed: &Indexed| u64::from(indexed.segment.documents());
+    let joins = |run: &&[Indexed]| {
+        let alike = run.iter().all(|indexed| indexed.generation == run[0].generation);
+        alike && run.iter().map(documents).sum::<u64>() <= documents_max
+    };
+    if let Some(run) = disk.windows(count).find(joins) {
+        return Some((run, run[0].generation + 1));
+    }
+    let hollow = disk.iter().position(|indexed| indexed.gone.len() * 2 > documents(indexed))?;
+    Some((&disk[hollow..=hollow], disk[hollow].generation))
+}
+
+/// Builds the split that replaces these neighbours.
+fn rebuild(shard: &Arc<Shard>, old: &[Indexed], generation: u32) -> Result<(), Error> {
+    let started = Instant::now();
+    let mut ranges = Ranges::new();
+    old.iter().for_each(|indexed| extend(&mut ranges, &indexed.ranges));
+    let live: u64 = old.iter().map(|indexed| u64::from(indexed.segment.documents()) - indexed.gone.len()).sum();
+    let id = shard.look(|state| state.draw_id());
+    let path = shard.splits.join(file_name(id));
+    let row = ManifestRow { ranges: ranges.clone(), place: old[0].place, generation, documents: live, raw_bytes: old.iter().map(|i| i.raw_bytes).sum() };
+    if fault::on("manifest-before-files") {
+        commit_manifest(shard, Some((id, &row)), old)?;
+        fault::crash_point("manifest-before-files");
+    }
+    let segment = match live {
+        0 => None,
+        _ => Some(Arc::new(Segment::to_file(&mut rows(&shard.store, old, &ranges), &path)?)),
+    };
+    fault::crash_point("before-manifest");
+    commit_manifest(shard, segment.is_some().then_some((id, &row)), old)?;
+    fault::crash_point("after-manifest");
+    let documents = segment.as_ref().map_or(0, |segment| segment.documents());
+    let new = segment.map(|segment| Indexed {
+        id,
+        place: row.place,
+        on_disk: true,
+        generation,
+        ranges: row.ranges,
+        raw_bytes: row.raw_bytes,
+        segment,
+        gone: Arc::default(),
+    });
+    let replaced = shard.look(|state| state.replace(old, new));
+    shard.changed.send_modify(|count| *count += 1);
+    bury(shard, replaced, ranges);
+    histogram!("rachis_leaf_split_seconds").record(started.elapsed());
+    counter!("rachis_leaf_splits_total").increment(1);
+    info!(shard = %shard.id, split = id, generation, documents, from = old.len(), "split written");
+    Ok(())
+}
+
+/// The documents that live in these segments, from their rows, in address order.
+fn rows<'a>(store: &'a Store, old: &'a [Indexed], ranges: &'a Ranges) -> impl Iterator<Item = Result<Arc<Document>, Error>> + 'a {
+    let lives = move |address: &Address| {
+        let number = old.iter().find(|indexed| indexed.covers(address)).and_then(|indexed| indexed.segment.find(address).map(|n| (indexed, n)));
+        number.is_some_and(|(indexed, number)| !indexed.gone.contains(number))
+    };
+    let all = ranges.iter().flat_map(move |(partition, (after, through))| store.documents(partition, *after, *through));
+    all.filter(move |row| row.as_ref().map_or(true, |document| lives(&document.address))).map(|row| row.map(Arc::new))
+}
+
+fn commit_manifest(shard: &Shard, new: Option<(u64, &ManifestRow)>, old: &[Indexed]) -> Result<(), Error> {
+    let key = |id: u64| RowKey::new(Kind::Manifest).signed(id.cast_signed()).bytes();
+    let mut batch = WriteBatch::default();
+    for indexed in old.iter().filter(|indexed| indexed.on_disk) {
+        shard.store.delete(&mut batch, Family::Meta, &key(indexed.id));
+    }
+    if let Some((id, row)) = new {
+        shard.store.put(&mut batch, Family::Meta, &key(id), &row.encode());
+    }
+    commit_or_fail(shard, batch, true)
+}
+
+fn commit_or_fail(shard: &Shard, batch: WriteBatch, sync: bool) -> Result<(), Error> {
+    let written = if sync { shard.store.commit_synced(batch) } else { shard.store.commit(batch) };
+    match written {
+        Ok(()) => Ok(()),
+        Err(Unwritten::Stalled) => Err(super::writer::busy("the store cannot keep up".into()).into()),
+        Err(Unwritten::Failed(source)) => {
+            shard.fail(source.to_string());
+            Err(Error::Storage { shard: shard.id, source })
+        }
+    }
+}
+
+fn bury(shard: &Shard, replaced: Vec<Indexed>, ranges: Ranges) {
+    let files = replaced.iter().filter(|indexed| indexed.on_disk).map(|indexed| shard.splits.join(file_name(indexed.id))).collect();
+    let segments = replaced.into_iter().map(|indexed| indexed.segment).collect();
+    shard.graves.lock().push(Grave { segments, files, ranges, unheld: false });
+    if let Err(error) = sweep(shard) {
+        warn!(shard = %shard.id, %error, "rows of gone documents stay for now");
+    }
+}
+
+/// Removes what no view holds any more: files at once, rows of gone documents when nothing that was replaced is held. Called now and then.
+pub fn sweep(shard: &Shard) -> Result<(), Error> {
+    let mut graves = shard.graves.lock();
+    for grave in graves.iter_mut().filter(|grave| !grave.unheld) {
+        // Only this list has them, so a count of one cannot grow again.
+        grave.unheld = grave.segments.iter().all(|segment| Arc::strong_count(segment) == 1);
+        if grave.unheld {
+            grave.segments.clear();
+            grave.files.drain(..).for_each(remove_file);
+        }
+    }
+    // A row that an older segment lacks may still be read through a younger one that was replaced and is held.
+    if graves.is_empty() || graves.iter().any(|grave| !grave.unheld) {
+        return Ok(());
+    }
+    let ranges: Vec<Ranges> = graves.drain(..).map(|grave| grave.ranges).collect();
+    drop(graves);
+    ranges.iter().try_for_each(|ranges| sweep_rows(shard, ranges))
+}
+
+fn remove_file(file: PathBuf) {
+    if let Err(error) = std::fs::remove_file(&file) {
+        warn!(file = %file.display(), %error, "a replaced split could not be removed; it is removed at the next start");
+    }
+}
+
+/// Removes the rows of documents that are gone and in no segment.
+fn sweep_rows(shard: &Shard, ranges: &Ranges) -> Result<(), Error> {
+    let mut batch = WriteBatch::default();
+    for (partition, (after, through)) in ranges {
+        for address in shard.store.gone(partition, *after, *through) {
+            let address = address?;
+            let indexed = shard.look(|state| state.segments.iter().any(|indexed| indexed.covers(&address) && indexed.segment.find(&address).is_some()));
+            if indexed {
+                continue;
+            }
+            remove_rows(&shard.store, &mut batch, &address);
+            if batch.len() >= SWEPT_ROWS_MAX {
+                commit_or_fail(shard, std::mem::take(&mut batch), false)?;
+            }
+        }
+    }
+    if batch.is_empty() { Ok(()) } else { commit_or_fail(shard, batch, false) }
+}
+
+/// Puts the removal of a gone document into a batch.
+pub fn remove_rows(store: &Store, batch: &mut WriteBatch, address: &Address) {
+    store.delete(batch, Family::Docs, &RowKey::new(Kind::Document).address(address).bytes());
+    store.delete(batch, Family::Meta, &RowKey::new(Kind::Gone).address(address).bytes());
+}
+
+/// How long to wait between two sweeps.
+pub const SWEEP_EVERY: Duration = Duration::from_millis(500);

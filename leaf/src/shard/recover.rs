@@ -1,0 +1,150 @@
+//! What is on disk -> the state in memory, however the last process ended.
+//!
+//! 1. Files that the manifest does not name are removed. 2. Splits it names are opened; one that is missing or broken is built again from
+//! the rows. 3. Gone rows mark their documents; those of documents that are in no split are removed with them. 4. Documents above the last
+//! split go into the tail, to be indexed again.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
+
+use plan::PathKinds;
+use proto::{Address, Code, Problem};
+use tracing::{info, warn};
+
+use super::{
+    rebuild::remove_rows,
+    state::{Indexed, State, merge_kinds},
+};
+use crate::{
+    error::Error,
+    split::Segment,
+    store::{Family, Kind, ManifestRow, Partition, PartitionRow, RowKey, Store, Unwritten, WriteBatch, manifest::file_name},
+};
+
+/// The state of a shard whose store has just been opened.
+pub fn recover(store: &Arc<Store>, splits: &Path) -> Result<State, Error> {
+    let file_error = |source| Error::File { path: splits.to_owned(), source };
+    std::fs::create_dir_all(splits).map_err(file_error)?;
+    let manifest = store.manifest()?;
+    remove_unnamed(splits, &manifest).map_err(file_error)?;
+    let rows = store.partitions()?;
+    let mut state = State::new(store.clone(), rows.clone(), load_paths(store, &rows)?);
+    state.next_id = manifest.keys().max().map_or(1, |id| id + 1);
+    let mut cleanup = WriteBatch::default();
+    let mut named: Vec<(u64, ManifestRow)> = manifest.into_iter().collect();
+    named.sort_by_key(|(_, row)| row.place);
+    for (id, row) in named {
+        for (partition, (_, through)) in &row.ranges {
+            let covered = state.covered.entry(partition.clone()).or_insert(*through);
+            *covered = (*covered).max(*through);
+        }
+        match open_split(store, splits, id, &row)? {
+            Some(segment) => state.segments.push(mark_gone(store, indexed(id, row, segment), &mut cleanup)?),
+            None => store.delete(&mut cleanup, Family::Meta, &RowKey::new(Kind::Manifest).signed(id.cast_signed()).bytes()),
+        }
+    }
+    load_tail(store, &mut state, &rows)?;
+    commit(store, cleanup)?;
+    info!(shard = %store.shard(), positions = %state.positions(), splits = state.segments.len(), tail = state.tail.documents(), "shard opened");
+    Ok(state)
+}
+
+/// Removes files that no manifest row names: builds that did not come to an end, and splits that were replaced.
+fn remove_unnamed(splits: &Path, manifest: &BTreeMap<u64, ManifestRow>) -> std::io::Result<()> {
+    let named: HashSet<String> = manifest.keys().map(|id| file_name(*id)).collect();
+    for entry in std::fs::read_dir(splits)? {
+        let entry = entry?;
+        if named.contains(entry.file_name().to_string_lossy().as_ref()) {
+            continue;
+        }
+        info!(file = %entry.path().display(), "removing what no manifest row names");
+        let removed = if entry.file_type()?.is_dir() { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
+        removed?;
+    }
+    Ok(())
+}
+
+fn load_paths(store: &Store, rows: &BTreeMap<Partition, PartitionRow>) -> Result<PathKinds, Error> {
+    let mut paths = PathKinds::default();
+    for partition in rows.keys() {
+        let (kinds, overflow) = store.kinds(partition)?;
+        merge_kinds(&mut paths, kinds, overflow);
+    }
+    Ok(paths)
+}
+
+fn indexed(id: u64, row: ManifestRow, segment: Segment) -> Indexed {
+    let ManifestRow { ranges, place, generation, raw_bytes, .. } = row;
+    Indexed { id, place, on_disk: true, generation, ranges, raw_bytes, segment: Arc::new(segment), gone: Arc::default() }
+}
+
+/// Opens a split or builds it again; none, where nothing of it lives any more.
+fn open_split(store: &Store, splits: &Path, id: u64, row: &ManifestRow) -> Result<Option<Segment>, Error> {
+    let path = splits.join(file_name(id));
+    let opened = match path.exists() {
+        true => Segment::open(&path),
+        false => Err(Problem::new(Code::Internal, format!("{} is missing", path.display())).into()),
+    };
+    let reason = match opened {
+        Ok(segment) => return Ok(Some(segment)),
+        Err(reason) => reason,
+    };
+    warn!(shard = %store.shard(), split = id, error = %reason, "a split does not open and is built again from its documents");
+    if path.exists() {
+        std::fs::remove_file(&path).map_err(|source| Error::File { path: path.clone(), source })?;
+    }
+    let mut gone = HashSet::new();
+    for (partition, (after, through)) in &row.ranges {
+        for address in store.gone(partition, *after, *through) {
+            gone.insert(address?);
+        }
+    }
+    let rows = row.ranges.iter().flat_map(|(partition, (after, through))| store.documents(partition, *after, *through));
+    let lives = |row: &Result<_, Error>| row.as_ref().map_or(true, |document: &crate::document::Document| !gone.contains(&document.address));
+    let mut live = rows.filter(lives).map(|row| row.map(Arc::new)).peekable();
+    if live.peek().is_none() {
+        return Ok(None);
+    }
+    Segment::to_file(&mut live, &path).map(Some)
+}
+
+fn mark_gone(store: &Store, mut indexed: Indexed, cleanup: &mut WriteBatch) -> Result<Indexed, Error> {
+    for (partition, (after, through)) in indexed.ranges.clone() {
+        for address in store.gone(&partition, after, through) {
+            let address: Address = address?;
+            if !indexed.mark_gone(&address) {
+                remove_rows(store, cleanup, &address);
+            }
+        }
+    }
+    Ok(indexed)
+}
+
+fn load_tail(store: &Store, state: &mut State, rows: &BTreeMap<Partition, PartitionRow>) -> Result<(), Error> {
+    for (partition, row) in rows {
+        let after = state.covered.get(partition).copied().unwrap_or(-1);
+        let gone: HashSet<Address> = store.gone(partition, after, row.offset).collect::<Result<_, _>>()?;
+        for document in store.documents(partition, after, row.offset) {
+            let document = document?;
+            if !gone.contains(&document.address) {
+                state.tail.push(Arc::new(document));
+            }
+        }
+    }
+    state.waiting_since = (state.tail.documents() > 0).then(std::time::Instant::now);
+    Ok(())
+}
+
+fn commit(store: &Store, batch: WriteBatch) -> Result<(), Error> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    match store.commit_synced(batch) {
+        Ok(()) => Ok(()),
+        Err(Unwritten::Failed(source)) => Err(Error::Storage { shard: store.shard(), source }),
+        Err(Unwritten::Stalled) => Err(Problem::new(Code::Busy, format!("shard {}: the store stalls", store.shard())).into()),
+    }
+}

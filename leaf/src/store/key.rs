@@ -1,0 +1,223 @@
+//! Keys of rows. They sort as what they name: an address by source, partition, offset, item.
+//!
+//! A source's name never holds a zero byte, so a zero ends it; numbers are big-endian with the sign flipped; a document without an item has
+//! the shorter key and so comes before all items of its record.
+
+use std::fmt;
+
+use proto::{Address, SourceName};
+
+use super::codec::{Read, Unreadable, unreadable};
+
+/// A partition of a source.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition {
+    /// The source.
+    pub source: SourceName,
+    /// From 0.
+    pub number: i32,
+}
+
+impl Partition {
+    /// The partition an address lies in.
+    pub fn of(address: &Address) -> Self {
+        Self { source: address.source.clone(), number: address.partition }
+    }
+
+    /// The address of a record or of one of its items.
+    pub fn address(&self, offset: i64, item: Option<u32>) -> Address {
+        Address { source: self.source.clone(), partition: self.number, offset, item }
+    }
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.source, self.number)
+    }
+}
+
+/// Which kind of row it is: the first byte of its key. A byte never changes its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// In `docs`.
+    Document = 1,
+    /// In `docs`.
+    DeadLetter = 2,
+    /// In `meta`, as all below.
+    Format = 16,
+    /// Position and counters of a partition.
+    Partition = 17,
+    /// A split that is live.
+    Manifest = 18,
+    /// A document that was replaced or deleted.
+    Gone = 19,
+    /// A push that was applied.
+    Request = 20,
+    /// The same, by time.
+    RequestAge = 21,
+    /// Kinds of values seen at a path.
+    Kinds = 22,
+    /// Hash over a block of a partition's input.
+    Digest = 23,
+}
+
+/// A key in the making.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowKey(Vec<u8>);
+
+impl RowKey {
+    /// Begins a key.
+    pub fn new(kind: Kind) -> Self {
+        Self(vec![kind as u8])
+    }
+
+    /// A partition.
+    pub fn partition(mut self, partition: &Partition) -> Self {
+        self.0.extend_from_slice(partition.source.as_str().as_bytes());
+        self.0.push(0);
+        self.0.extend_from_slice(&flip32(partition.number));
+        self
+    }
+
+    /// A number with sign.
+    pub fn signed(mut self, number: i64) -> Self {
+        self.0.extend_from_slice(&flip64(number));
+        self
+    }
+
+    /// Bytes that end the key.
+    pub fn rest(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// An address.
+    pub fn address(self, address: &Address) -> Self {
+        let key = self.partition(&Partition::of(address)).signed(address.offset);
+        match address.item {
+            Some(item) => key.rest(&item.to_be_bytes()),
+            None => key,
+        }
+    }
+
+    /// The key.
+    pub fn bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// The first key after all that begin like this one. Kinds are far below 255, so there is one.
+    pub fn after_prefix(self) -> Vec<u8> {
+        let mut key = self.0;
+        while let Some(last) = key.pop() {
+            if last < u8::MAX {
+                key.push(last + 1);
+                break;
+            }
+        }
+        key
+    }
+}
+
+/// Reads what follows the kind byte of a key.
+pub struct KeyReader<'a>(&'a [u8]);
+
+impl<'a> KeyReader<'a> {
+    /// Of a key of this kind.
+    pub fn new(key: &'a [u8], kind: Kind) -> Read<Self> {
+        match key.split_first() {
+            Some((first, rest)) if *first == kind as u8 => Ok(Self(rest)),
+            _ => unreadable(format!("the key is not one of {kind:?}")),
+        }
+    }
+
+    /// A partition.
+    pub fn partition(&mut self) -> Read<Partition> {
+        let end = self.0.iter().position(|b| *b == 0).ok_or_else(|| Unreadable("the source's name has no end".into()))?;
+        let name = std::str::from_utf8(&self.0[..end]).map_err(|e| Unreadable(e.to_string()))?;
+        let source = name.parse().map_err(|e: proto::address::Malformed| Unreadable(e.to_string()))?;
+        self.0 = &self.0[end + 1..];
+        Ok(Partition { source, number: unflip32(self.fixed()?) })
+    }
+
+    /// A number with sign.
+    pub fn signed(&mut self) -> Read<i64> {
+        Ok(unflip64(self.fixed()?))
+    }
+
+    /// An address, which ends the key.
+    pub fn address(mut self) -> Read<Address> {
+        let partition = self.partition()?;
+        let offset = self.signed()?;
+        let item = match self.0.len() {
+            0 => None,
+            _ => Some(u32::from_be_bytes(self.fixed()?)),
+        };
+        if self.0.is_empty() { Ok(partition.address(offset, item)) } else { unreadable("the address is too long") }
+    }
+
+    /// All that is left.
+    pub fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
+    fn fixed<const N: usize>(&mut self) -> Read<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk::<N>().ok_or_else(|| Unreadable("the key ends early".into()))?;
+        self.0 = rest;
+        Ok(*first)
+    }
+}
+
+fn flip32(number: i32) -> [u8; 4] {
+    (number.cast_unsigned() ^ (1 << 31)).to_be_bytes()
+}
+
+fn unflip32(bytes: [u8; 4]) -> i32 {
+    (u32::from_be_bytes(bytes) ^ (1 << 31)).cast_signed()
+}
+
+fn flip64(number: i64) -> [u8; 8] {
+    (number.cast_unsigned() ^ (1 << 63)).to_be_bytes()
+}
+
+fn unflip64(bytes: [u8; 8]) -> i64 {
+    (u64::from_be_bytes(bytes) ^ (1 << 63)).cast_signed()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Any address.
+    pub fn addresses() -> impl Strategy<Value = Address> {
+        ("[a-z0-9_][a-z0-9_.-]{0,8}", any::<i32>(), any::<i64>(), any::<Option<u32>>()).prop_map(|(source, partition, offset, item)| Address {
+            source: source.parse().expect("a name"),
+            partition,
+            offset,
+            item,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_reads_back_and_sorts_as_it_should(a in addresses(), b in addresses()) {
+            let key = |address: &Address| RowKey::new(Kind::Document).address(address).bytes();
+            prop_assert_eq!(KeyReader::new(&key(&a), Kind::Document)?.address()?, a.clone());
+            prop_assert_eq!(key(&a).cmp(&key(&b)), a.cmp(&b));
+            let near = Address { item: b.item, offset: a.offset, ..a.clone() };
+            prop_assert_eq!(key(&a).cmp(&key(&near)), a.cmp(&near));
+        }
+    }
+
+    #[test]
+    fn a_prefix_ends_before_its_next() {
+        let partition = Partition { source: SourceName::push(), number: -1 };
+        let prefix = RowKey::new(Kind::Gone).partition(&partition);
+        let inside = prefix.clone().signed(i64::MAX).rest(&[0xff; 8]).bytes();
+        let next = RowKey::new(Kind::Gone).partition(&Partition { number: 0, ..partition }).bytes();
+        assert!(inside < prefix.clone().after_prefix());
+        assert!(prefix.after_prefix() <= next);
+    }
+}

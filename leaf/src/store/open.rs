@@ -1,0 +1,119 @@
+//! Opening a store: RocksDB's settings, and why each is not the default.
+
+use std::{path::Path, sync::LazyLock};
+
+use proto::ingest::ShardId;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options,
+};
+
+use super::{Family, Kind, RowKey, Store, Unwritten, WriteBatch, format};
+use crate::error::Error;
+
+/// Blocks of all shards that are kept in memory, decompressed.
+const BLOCK_CACHE_BYTES: usize = 128 << 20;
+/// The log ahead of the writes; above it memory is flushed.
+const WAL_BYTES_MAX: u64 = 128 << 20;
+const DOCS_BUFFER_BYTES: usize = 16 << 20;
+const SMALL_BUFFER_BYTES: usize = 8 << 20;
+const DOCS_BLOCK_BYTES: usize = 32 << 10;
+const ZSTD_LEVEL: i32 = 3;
+const ZSTD_DICTIONARY_BYTES: i32 = 16 << 10;
+const ZSTD_TRAINING_BYTES: i32 = 1 << 20;
+const BLOOM_BITS: f64 = 10.0;
+const OPEN_FILES_MAX: i32 = 256;
+/// Pinned, so that an update of RocksDB does not change the files.
+const FORMAT_VERSION: i32 = 6;
+
+static BLOCK_CACHE: LazyLock<Cache> = LazyLock::new(|| Cache::new_lru_cache(BLOCK_CACHE_BYTES));
+
+impl Store {
+    /// Opens the rows of a shard, or makes the store where there is none.
+    pub fn open(shard: ShardId, folder: &Path) -> Result<Self, Error> {
+        std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
+        let families = [
+            ColumnFamilyDescriptor::new("default", small()),
+            ColumnFamilyDescriptor::new(Family::Docs.name(), docs()),
+            ColumnFamilyDescriptor::new(Family::Keys.name(), keys()),
+            ColumnFamilyDescriptor::new(Family::Meta.name(), small()),
+        ];
+        let db = DB::open_cf_descriptors(&database(), folder, families).map_err(|source| Error::Storage { shard, source })?;
+        let mut store = Self { shard, db, incarnation: 0 };
+        store.incarnation = store.read_or_draw_incarnation()?;
+        Ok(store)
+    }
+
+    fn read_or_draw_incarnation(&self) -> Result<u128, Error> {
+        let key = RowKey::new(Kind::Format).bytes();
+        if let Some(value) = self.get(Family::Meta, &key)? {
+            return self.read("format", format::decode(&value));
+        }
+        let incarnation = uuid::Uuid::now_v7().as_u128();
+        let mut batch = WriteBatch::default();
+        self.put(&mut batch, Family::Meta, &key, &format::encode(incarnation));
+        match self.commit_synced(batch) {
+            Ok(()) => Ok(incarnation),
+            Err(Unwritten::Failed(source)) => Err(self.failed(source)),
+            Err(Unwritten::Stalled) => Err(proto::Problem::new(proto::Code::Busy, format!("shard {}: the store stalls", self.shard)).into()),
+        }
+    }
+}
+
+fn database() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_max_total_wal_size(WAL_BYTES_MAX);
+    // All families reach the files together, so what is in a file was never without what was written with it.
+    options.set_atomic_flush(true);
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_paranoid_checks(true);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_keep_log_file_num(2);
+    options.set_stats_dump_period_sec(0);
+    options
+}
+
+fn blocks() -> BlockBasedOptions {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(&BLOCK_CACHE);
+    blocks.set_format_version(FORMAT_VERSION);
+    blocks
+}
+
+/// Documents: written once, read in runs or by point, removed late.
+fn docs() -> Options {
+    let mut blocks = blocks();
+    blocks.set_block_size(DOCS_BLOCK_BYTES);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_write_buffer_size(DOCS_BUFFER_BYTES);
+    // The same compression on all levels: files move down instead of being written again.
+    options.set_compression_type(DBCompressionType::Zstd);
+    options.set_compression_options(-14, ZSTD_LEVEL, 0, ZSTD_DICTIONARY_BYTES);
+    options.set_zstd_max_train_bytes(ZSTD_TRAINING_BYTES);
+    // Nothing here gets better by being written again for its age.
+    options.set_ttl(0);
+    options
+}
+
+/// Ids: looked up for every document that has one, mostly in vain.
+fn keys() -> Options {
+    let mut blocks = blocks();
+    blocks.set_bloom_filter(BLOOM_BITS, false);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_write_buffer_size(SMALL_BUFFER_BYTES);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options
+}
+
+fn small() -> Options {
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks());
+    options.set_write_buffer_size(SMALL_BUFFER_BYTES);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options
+}

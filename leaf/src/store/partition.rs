@@ -1,0 +1,180 @@
+//! Partition row. Family `meta`, key: 17 partition. Value: position, hash of the last record, counters. Written with every batch.
+
+use proto::ingest::Outcomes;
+
+use super::codec::{Read, Reader, Writer};
+
+const VERSION: u8 = 1;
+
+/// What is stored of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionRow {
+    /// The topic it is read from, once something was.
+    pub topic: Option<String>,
+    /// The position: -1 before the first record.
+    pub offset: i64,
+    /// The offset of the last record there was at or before the position.
+    pub last_offset: i64,
+    /// The hash of that record, 0 if none.
+    pub hash: u64,
+    /// What became of its events.
+    pub outcomes: Outcomes,
+    /// The last record's time, milliseconds since 1970.
+    pub last_record_ms: Option<i64>,
+    /// When the last record was taken in, milliseconds since 1970.
+    pub last_ingested_ms: Option<i64>,
+    /// Keys here that another partition has too.
+    pub keys_elsewhere: u64,
+    /// Of the first records, how many there were …
+    pub trial_records: u64,
+    /// … and how many of them were dead.
+    pub trial_dead: u64,
+    /// Bytes of all dead letters, as long as they were.
+    pub dead_bytes: u64,
+    /// So much was unusable that nothing more is taken.
+    pub dead: bool,
+}
+
+impl Default for PartitionRow {
+    fn default() -> Self {
+        Self {
+            topic: None,
+            offset: -1,
+            last_offset: -1,
+            hash: 0,
+            outcomes: Outcomes::default(),
+            last_record_ms: None,
+            last_ingested_ms: None,
+            keys_elsewhere: 0,
+            trial_records: 0,
+            trial_dead: 0,
+            dead_bytes: 0,
+            dead: false,
+        }
+    }
+}
+
+const TOPIC: u8 = 1;
+const RECORD_TIME: u8 = 1 << 1;
+const INGEST_TIME: u8 = 1 << 2;
+const DEAD: u8 = 1 << 3;
+
+impl PartitionRow {
+    /// The value of the row.
+    pub fn encode(&self) -> Vec<u8> {
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        let flags = flag(self.topic.is_some(), TOPIC)
+            | flag(self.last_record_ms.is_some(), RECORD_TIME)
+            | flag(self.last_ingested_ms.is_some(), INGEST_TIME)
+            | flag(self.dead, DEAD);
+        let value = Writer::new(VERSION)
+            .byte(flags)
+            .bytes(self.topic.as_deref().unwrap_or_default().as_bytes())
+            .signed(self.offset)
+            .signed(self.last_offset)
+            .rest(&self.hash.to_be_bytes())
+            .signed(self.last_record_ms.unwrap_or_default())
+            .signed(self.last_ingested_ms.unwrap_or_default());
+        let o = &self.outcomes;
+        let counters = [
+            o.events,
+            o.accepted,
+            o.tombstones,
+            o.duplicates,
+            o.dead_letters,
+            o.superseded,
+            o.deleted,
+            o.expired,
+            o.documents,
+            o.bytes,
+            self.keys_elsewhere,
+            self.trial_records,
+            self.trial_dead,
+            self.dead_bytes,
+        ];
+        counters.into_iter().fold(value, Writer::number).finish()
+    }
+
+    /// The row of a value.
+    pub fn decode(value: &[u8]) -> Read<Self> {
+        let mut reader = Reader::new(value, VERSION)?;
+        let flags = reader.byte()?;
+        let topic = reader.text()?.to_owned();
+        let (offset, last_offset, hash) = (reader.signed()?, reader.signed()?, u64::from_be_bytes(reader.fixed()?));
+        let (record_ms, ingested_ms) = (reader.signed()?, reader.signed()?);
+        let outcomes = Outcomes {
+            events: reader.number()?,
+            accepted: reader.number()?,
+            tombstones: reader.number()?,
+            duplicates: reader.number()?,
+            dead_letters: reader.number()?,
+            superseded: reader.number()?,
+            deleted: reader.number()?,
+            expired: reader.number()?,
+            documents: reader.number()?,
+            bytes: reader.number()?,
+        };
+        let row = Self {
+            topic: (flags & TOPIC != 0).then_some(topic),
+            offset,
+            last_offset,
+            hash,
+            outcomes,
+            last_record_ms: (flags & RECORD_TIME != 0).then_some(record_ms),
+            last_ingested_ms: (flags & INGEST_TIME != 0).then_some(ingested_ms),
+            keys_elsewhere: reader.number()?,
+            trial_records: reader.number()?,
+            trial_dead: reader.number()?,
+            dead_bytes: reader.number()?,
+            dead: flags & DEAD != 0,
+        };
+        reader.end()?;
+        Ok(row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_partition_reads_back(
+            topic in any::<Option<String>>(),
+            offsets in any::<(i64, i64, u64)>(),
+            times in any::<(Option<i64>, Option<i64>)>(),
+            c in proptest::collection::vec(any::<u64>(), 14),
+            dead: bool,
+        ) {
+            let outcomes = Outcomes {
+                events: c[0],
+                accepted: c[1],
+                tombstones: c[2],
+                duplicates: c[3],
+                dead_letters: c[4],
+                superseded: c[5],
+                deleted: c[6],
+                expired: c[7],
+                documents: c[8],
+                bytes: c[9],
+            };
+            let row = PartitionRow {
+                topic,
+                offset: offsets.0,
+                last_offset: offsets.1,
+                hash: offsets.2,
+                outcomes,
+                last_record_ms: times.0,
+                last_ingested_ms: times.1,
+                keys_elsewhere: c[10],
+                trial_records: c[11],
+                trial_dead: c[12],
+                dead_bytes: c[13],
+                dead,
+            };
+            prop_assert_eq!(PartitionRow::decode(&row.encode())?, row);
+        }
+    }
+}

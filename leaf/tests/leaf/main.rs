@@ -1,0 +1,5 @@
+//! Promises of a leaf: what it takes, keeps, shows and finds again.
+
+mod push;
+mod replay;
+mod support;

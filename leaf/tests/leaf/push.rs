@@ -1,0 +1,149 @@
+//! Pushes: durable and visible when acknowledged, applied once, never all for one bad item.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use plan::{Kinds, Path, scan::Scan as _};
+use proto::{
+    Code, PositionVector, SourceName,
+    ingest::{Ingest as _, Push},
+};
+
+use super::support::{Fixture, everything, query, small, tail_only};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_is_there_when_it_is_acknowledged() {
+    let fixture = Fixture::start(tail_only);
+    let pushed = fixture.push(&[r#"{"a": 1}"#]).await;
+    assert_eq!((pushed.accepted, pushed.rejected, pushed.position.to_string()), (1, 0, "push/0@0".into()));
+    let pushed = fixture.push(&[r#"{"a":2.5}"#, " [3] "]).await;
+    assert_eq!(pushed.position.to_string(), "push/0@1");
+    let expected = [("push/0@0", r#"{"a": 1}"#), ("push/0@1.0", r#"{"a":2.5}"#), ("push/0@1.1", " [3] ")];
+    assert_eq!(fixture.documents().await, expected.map(|(a, t)| (a.to_owned(), t.to_owned())).into());
+    let view = fixture.view().await;
+    assert_eq!(view.positions.to_string(), "push/0@1");
+    assert_eq!(view.paths.paths, [(Path::of_keys(["a"]), Kinds::INT | Kinds::FLOAT)].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_item_is_told_and_its_neighbours_are_kept() {
+    let fixture = Fixture::start(tail_only);
+    let pushed = fixture.push(&["1", "{", r#"{"_id":"push/0@1"}"#, "", "2"]).await;
+    assert_eq!((pushed.accepted, pushed.rejected), (2, 3));
+    let errors: Vec<(u64, &str)> = pushed.errors.iter().map(|e| (e.index, e.code.as_str())).collect();
+    assert_eq!(errors, [(1, "not_json"), (2, "bad_id"), (3, "empty")]);
+    let letters = fixture.leaf.dead_letters(fixture.shard, 2).await.expect("dead letters");
+    let told: Vec<(String, &str, &[u8])> = letters.iter().map(|l| (l.address.to_string(), l.code.as_str(), &l.bytes[..])).collect();
+    assert_eq!(told, [("push/0@0.3".into(), "empty", &b""[..]), ("push/0@0.2".into(), "bad_id", br#"{"_id":"push/0@1"}"#)]);
+    let outcomes = fixture.outcomes(&SourceName::push(), 0).await;
+    assert_eq!((outcomes.events, outcomes.accepted, outcomes.dead_letters, outcomes.documents), (5, 2, 3, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_applies_once_whatever_is_retried() {
+    let fixture = Fixture::start(tail_only);
+    let first = fixture.leaf.push(fixture.pushing_as("k", &["1", "{", "2"])).await.expect("a push");
+    fixture.push(&["3"]).await;
+    let again = fixture.leaf.push(fixture.pushing_as("k", &["1", "{", "2"])).await.expect("the same answer");
+    assert_eq!(again, first);
+    let other = fixture.leaf.push(fixture.pushing_as("k", &["1"])).await.expect_err("another body");
+    assert_eq!(other.code, Code::Conflict);
+    let fixture = fixture.restart().await;
+    assert_eq!(fixture.leaf.push(fixture.pushing_as("k", &["1", "{", "2"])).await, Ok(first));
+    assert_eq!(fixture.documents().await.len(), 3);
+    assert_eq!(fixture.outcomes(&SourceName::push(), 0).await.events, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_may_be_used_again_a_day_later() {
+    let fixture = Fixture::start(tail_only);
+    let at = |time_ms: i64, key: &str| Push { time_ms, ..fixture.pushing_as(key, &["1"]) };
+    let day = 24 * 3600 * 1000;
+    let first = fixture.leaf.push(at(day, "k")).await.expect("a push");
+    assert_eq!(fixture.leaf.push(at(2 * day, "other")).await.expect("a push").position.offset, 1);
+    assert_eq!(fixture.leaf.push(at(2 * day, "k")).await, Ok(first), "a day is not over");
+    fixture.leaf.push(at(2 * day + 1, "third")).await.expect("a push");
+    assert_eq!(fixture.leaf.push(at(2 * day + 1, "k")).await.expect("a push").position.offset, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_request_many_times_at_once_applies_once() {
+    let fixture = Arc::new(Fixture::start(tail_only));
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let fixture = fixture.clone();
+            tokio::spawn(async move { fixture.leaf.push(fixture.pushing_as("k", &["1", "2"])).await.expect("an answer") })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(task.await.expect("a task"));
+    }
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(fixture.documents().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_question_sees_what_was_acknowledged_before_it() {
+    let fixture = Arc::new(Fixture::start(small));
+    let pushers: Vec<_> = (0..4)
+        .map(|pusher| {
+            let fixture = fixture.clone();
+            tokio::spawn(async move {
+                for round in 0..50 {
+                    let text = format!(r#"{{"pusher":{pusher},"round":{round}}}"#);
+                    let pushed = fixture.push(&[&text]).await;
+                    let query = query();
+                    let deadline = Instant::now() + Duration::from_secs(20);
+                    fixture.leaf.pin(query, fixture.shard, &PositionVector::default(), deadline).await.expect("a view");
+                    let view = fixture.leaf.pinned(query, fixture.shard).expect("pinned");
+                    fixture.leaf.unpin(query);
+                    let at = view.positions.get(&SourceName::push(), 0).expect("a position");
+                    assert!(at >= pushed.position.offset);
+                    let documents = everything(&view);
+                    assert_eq!(documents.len() as i64, at + 1, "everything through the position and nothing after it");
+                    assert!(documents.iter().any(|d| d.text() == text));
+                }
+            })
+        })
+        .collect();
+    for pusher in pushers {
+        pusher.await.expect("a pusher");
+    }
+    assert_eq!(fixture.documents().await.len(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_waits_for_a_position_until_its_deadline() {
+    let fixture = Arc::new(Fixture::start(tail_only));
+    let at_least: PositionVector = "push/0@0".parse().expect("a vector");
+    let soon = Instant::now() + Duration::from_millis(20);
+    let late = fixture.leaf.pin(query(), fixture.shard, &at_least, soon).await.expect_err("nothing is there");
+    assert_eq!(late.code, Code::Timeout);
+    let waiting = {
+        let (fixture, at_least) = (fixture.clone(), at_least.clone());
+        tokio::spawn(async move { fixture.leaf.pin(query(), fixture.shard, &at_least, Instant::now() + Duration::from_secs(20)).await })
+    };
+    fixture.push(&["1"]).await;
+    assert!(waiting.await.expect("a task").expect("a view").positions.covers(&at_least));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pinned_view_does_not_change() {
+    let fixture = Fixture::start(small);
+    fixture.push(&[r#"{"_id":"a","v":1}"#, r#"{"_id":"b","v":1}"#]).await;
+    let query = query();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    fixture.leaf.pin(query, fixture.shard, &PositionVector::default(), deadline).await.expect("a view");
+    let view = fixture.leaf.pinned(query, fixture.shard).expect("pinned");
+    let before = everything(&view);
+    for round in 0..60 {
+        fixture.push(&[&format!(r#"{{"_id":"a","v":{round}}}"#)]).await;
+    }
+    assert_eq!(everything(&fixture.leaf.pinned(query, fixture.shard).expect("still pinned")), before);
+    assert_eq!(fixture.documents().await.len(), 2);
+    fixture.leaf.unpin(query);
+    assert!(fixture.leaf.pinned(query, fixture.shard).is_err());
+}

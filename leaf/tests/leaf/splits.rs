@@ -1,0 +1,179 @@
+//! Splits: everything stays what it is while micro-splits go to disk, are joined, and joined again.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use plan::scan::Scan as _;
+use proto::ingest::{Outcomes, Verdict};
+
+use super::support::{Fixture, clicks, everything, record, small, texts};
+
+/// Writes rounds of keyed and unkeyed records with a few tombstones, and answers what must be there.
+async fn fill(fixture: &Fixture, rounds: i64, from: i64) -> BTreeMap<String, String> {
+    let mut documents = BTreeMap::new();
+    let mut by_key: BTreeMap<String, String> = BTreeMap::new();
+    const ROUND: i64 = 30;
+    for round in 0..rounds {
+        let after = from + round * ROUND - 1;
+        let mut records = Vec::new();
+        for offset in after + 1..=after + ROUND {
+            let key = (offset % 3 != 0).then(|| format!("k{}", (offset * 7919) % 97));
+            let text = (offset % 11 != 5).then(|| format!(r#"{{"offset":{offset},"text":"number {offset} of many"}}"#));
+            let address = format!("clicks/0@{offset}");
+            if let Some(old) = key.as_ref().and_then(|key| by_key.remove(key)) {
+                documents.remove(&old);
+            }
+            if let Some(text) = &text {
+                documents.insert(address.clone(), text.clone());
+                key.as_ref().map(|key| by_key.insert(key.clone(), address));
+            }
+            records.push(record(offset, key.as_deref(), text.as_deref()));
+        }
+        loop {
+            match fixture.write(fixture.batch(0, after, after + ROUND, records.clone())).await {
+                Verdict::Applied { .. } => break,
+                Verdict::Busy { .. } => tokio::time::sleep(Duration::from_millis(5)).await,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    documents
+}
+
+async fn generations(fixture: &Fixture) -> Vec<u32> {
+    let status = fixture.leaf.status(fixture.shard).await.expect("a status");
+    status.splits.iter().filter(|split| split.place == "disk").map(|split| split.generation).collect()
+}
+
+async fn settled(fixture: &Fixture) {
+    fixture
+        .eventually("everything is in splits on disk", async |fixture| {
+            let status = fixture.leaf.status(fixture.shard).await.expect("a status");
+            status.tail == 0 && status.splits.iter().all(|split| split.place == "disk")
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn merges_of_merges_keep_every_document() {
+    let fixture = Fixture::start(small);
+    let mut expected = BTreeMap::new();
+    let mut from = 0;
+    while generations(&fixture).await.iter().max().is_none_or(|generation| *generation < 2) {
+        assert!(from < 20_000, "merges of merges never happen");
+        // Keys of an earlier filling are replaced by this one's, so fill anew and compare with what is left.
+        let documents = fill(&fixture, 4, from).await;
+        let keyed = |offset: i64| offset % 3 != 0;
+        let keys: std::collections::BTreeSet<i64> = (from..from + 120).filter(|o| keyed(*o)).map(|o| (o * 7919) % 97).collect();
+        expected.retain(|address: &String, _: &mut String| {
+            let offset: i64 = address.rsplit('@').next().and_then(|o| o.parse().ok()).expect("an offset");
+            !(keyed(offset) && keys.contains(&((offset * 7919) % 97)))
+        });
+        expected.extend(documents);
+        from += 120;
+        assert_eq!(fixture.documents().await, expected);
+        settled(&fixture).await;
+    }
+    assert_eq!(fixture.documents().await, expected);
+    let crashed = fixture.crashed();
+    assert_eq!(crashed.documents().await, expected, "after a crash");
+    let before = fixture.outcomes(&clicks(), 0).await;
+    let fixture = fixture.restart().await;
+    assert_eq!(fixture.documents().await, expected, "after a restart");
+    assert_eq!(fixture.outcomes(&clicks(), 0).await, before);
+    assert!(generations(&fixture).await.contains(&2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_or_broken_split_is_built_again_from_its_documents() {
+    let fixture = Fixture::start(small);
+    let expected = fill(&fixture, 10, 0).await;
+    settled(&fixture).await;
+    let splits: Vec<_> = std::fs::read_dir(fixture.splits_folder()).expect("splits").map(|e| e.expect("an entry").path()).collect();
+    let Fixture { folder, leaf, catalog, shard, adjust } = fixture;
+    leaf.close().await;
+    drop(leaf);
+    std::fs::remove_file(&splits[0]).expect("removed");
+    if let Some(second) = splits.get(1) {
+        std::fs::write(second, b"not a split").expect("written");
+    }
+    std::fs::write(splits[0].with_file_name("00000000deadbeef.split"), b"a build that did not end").expect("written");
+    std::fs::write(splits[0].with_file_name("something.tmp"), b"a build that did not end").expect("written");
+    let mut options = leaf::LeafOptions::new(folder.path());
+    adjust(&mut options);
+    let leaf = leaf::Leaf::open(options, catalog.subscribe()).expect("a leaf");
+    let fixture = Fixture { folder, leaf, catalog, shard, adjust };
+    assert_eq!(fixture.documents().await, expected);
+    let left: Vec<String> =
+        std::fs::read_dir(fixture.splits_folder()).expect("splits").map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    assert!(!left.iter().any(|name| name.contains("deadbeef") || name.ends_with(".tmp")), "what the manifest does not name is removed: {left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_held_reads_what_was_replaced_and_merged_away() {
+    let fixture = Fixture::start(small);
+    fill(&fixture, 4, 0).await;
+    settled(&fixture).await;
+    let view = fixture.view().await;
+    let before = texts(&everything(&view));
+    fill(&fixture, 40, 120).await;
+    settled(&fixture).await;
+    assert_eq!(texts(&everything(&view)), before, "its rows and files are still there");
+    drop(view);
+    let rows = async |fixture: &Fixture| fixture.leaf.status(fixture.shard).await.expect("a status").splits.iter().map(|s| s.gone).sum::<u64>();
+    assert!(rows(&fixture).await < 1_000);
+    assert!(fixture.documents().await.len() < before.len() + 40 * 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_in_which_everything_is_gone_is_empty_and_stays_so() {
+    let fixture = Fixture::start(small);
+    let puts = (0..150).map(|offset| record(offset, Some(&format!("k{offset}")), Some("{}"))).collect();
+    fixture.write(fixture.batch(0, -1, 149, puts)).await;
+    settled(&fixture).await;
+    let removals = (150..300).map(|offset| record(offset, Some(&format!("k{}", offset - 150)), None)).collect();
+    fixture.write(fixture.batch(0, 149, 299, removals)).await;
+    assert!(fixture.documents().await.is_empty());
+    fixture.eventually("the hollow split is gone", async |fixture| generations(fixture).await.is_empty()).await;
+    let fixture = fixture.restart().await;
+    assert!(fixture.documents().await.is_empty());
+    let expected = Outcomes { events: 300, accepted: 150, tombstones: 150, deleted: 150, bytes: 300, ..Outcomes::default() };
+    assert_eq!(fixture.outcomes(&clicks(), 0).await, expected);
+    let again = vec![record(300, Some("k1"), Some("7"))];
+    fixture.write(fixture.batch(0, 299, 300, again)).await;
+    assert_eq!(fixture.documents().await.into_values().collect::<Vec<_>>(), ["7"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_of_several_partitions_are_joined_in_order() {
+    let fixture = Fixture::start(small);
+    let mut expected = BTreeMap::new();
+    for round in 0..25i64 {
+        for partition in 0..3 {
+            let after = round * 10 - 1;
+            let records = (after + 1..=after + 10).map(|offset| record(offset, None, Some(&format!("{}", offset * 10 + i64::from(partition))))).collect();
+            fixture.write(fixture.batch(partition, after, after + 10, records)).await;
+            expected.extend((after + 1..=after + 10).map(|o| (format!("clicks/{partition}@{o}"), format!("{}", o * 10 + i64::from(partition)))));
+        }
+        assert_eq!(fixture.documents().await.len(), expected.len());
+    }
+    settled(&fixture).await;
+    assert_eq!(fixture.documents().await, expected);
+    assert_eq!(fixture.crashed().documents().await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_collection_leaves_nothing_behind() {
+    let fixture = Fixture::start(small);
+    fill(&fixture, 2, 0).await;
+    let folder = fixture.folder.path().join(fixture.shard.collection.to_string());
+    assert!(folder.exists());
+    fixture.catalog.send_modify(|catalog| {
+        let mut next = (**catalog).clone();
+        next.version += 1;
+        next.collections.clear();
+        *catalog = std::sync::Arc::new(next);
+    });
+    fixture.eventually("the folder is removed", async |_| !folder.exists()).await;
+    assert_eq!(std::fs::read_dir(fixture.folder.path()).expect("a folder").count(), 0);
+    assert!(fixture.leaf.status(fixture.shard).await.is_err());
+}
