@@ -48,7 +48,9 @@ pub fn recover(store: &Arc<Store>, splits: &Path) -> Result<State, Error> {
     }
     load_tail(store, &mut state, &rows)?;
     commit(store, cleanup)?;
-    info!(shard = %store.shard(), positions = %state.positions(), splits = state.segments.len(), tail = state.tail.documents(), "shard opened");
+    let incarnation = uuid::Uuid::from_u128(store.incarnation());
+    let (splits, tail) = (state.segments.len(), state.tail.documents());
+    info!(shard = %store.shard(), %incarnation, positions = %state.positions(), splits, tail, "shard opened");
     Ok(state)
 }
 

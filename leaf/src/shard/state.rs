@@ -1,10 +1,6 @@
 //! What a shard knows in memory: segments, tail, positions. One lock; every change is one moment, and a view is one moment.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use plan::{Kinds, Path, PathKinds};
 use proto::{Address, PositionVector, ingest::ShardId, limits::PATHS_MAX};
@@ -276,11 +272,6 @@ impl State {
     pub fn in_memory(&self) -> (u64, u64) {
         let memory = self.segments.iter().filter(|indexed| !indexed.on_disk);
         memory.fold((0, 0), |(documents, bytes), indexed| (documents + u64::from(indexed.segment.documents()), bytes + indexed.raw_bytes))
-    }
-
-    /// How long ago something came in.
-    pub fn idle(&self) -> Duration {
-        self.changed_at.elapsed()
     }
 }
 

@@ -231,8 +231,9 @@ impl Store {
         let from = RowKey::new(Kind::Gone).partition(partition).signed(after.saturating_add(1)).bytes();
         let to = RowKey::new(Kind::Gone).partition(partition).signed(through.saturating_add(1)).bytes();
         self.rows(Family::Meta, from, to).map(|row| {
-            let (key, _) = row?;
-            self.read("gone row", KeyReader::new(&key, Kind::Gone).and_then(KeyReader::address))
+            let (key, value) = row?;
+            let address = KeyReader::new(&key, Kind::Gone).and_then(KeyReader::address);
+            self.read("gone row", gone::Gone::decode(&value).and_then(|_| address))
         })
     }
 
