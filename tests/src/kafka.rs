@@ -229,7 +229,7 @@ fn produce(config: &ClientConfig, topic: &str, records: &[Produce]) -> Result<Ve
 }
 
 /// The jars, as `tests/run` fetched them.
-fn jars() -> Result<PathBuf> {
+pub fn jars() -> Result<PathBuf> {
     let folder = std::env::var_os("RACHIS_KAFKA_JARS").map(PathBuf::from).or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
         Some(cache.join("rachis/kafka-4.1.1"))

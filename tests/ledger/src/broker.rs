@@ -28,7 +28,7 @@ pub struct Broker {
 impl Broker {
     pub async fn start(jars: &Path, folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let (port, controller) = (free_port()?, free_port()?);
+        let (port, controller) = two_free_ports()?;
         std::fs::write(folder.join("server.properties"), properties(port, controller, &folder.join("data")))?;
         let mut broker = Self { jars: jars.to_owned(), folder: folder.to_owned(), port, process: None };
         broker.format()?;
@@ -110,9 +110,11 @@ impl Broker {
     }
 }
 
-/// A port that is free now. The broker must come back to the same one, so it cannot choose by itself.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).context("no free port")?.port())
+/// Ports that are free now, and differ. The broker must come back to the same ones, so it cannot choose by itself.
+fn two_free_ports() -> Result<(u16, u16)> {
+    let one = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
+    let two = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
+    Ok((one.local_addr()?.port(), two.local_addr()?.port()))
 }
 
 fn properties(port: u16, controller: u16, data: &Path) -> String {

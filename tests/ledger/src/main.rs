@@ -63,9 +63,6 @@ struct Arguments {
     /// A named point at which the server ends itself, instead of some of the kills; may be given several times.
     #[arg(long)]
     crash_at: Vec<String>,
-    /// Passed to the server, such as --server-argument=--config --server-argument=FILE.
-    #[arg(long, allow_hyphen_values = true)]
-    server_argument: Vec<String>,
     /// Where server and broker keep their data and logs; a new temporary folder where it is not given, kept when the check fails.
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -119,7 +116,7 @@ async fn run(arguments: &Arguments, seed: u64) -> Result<Report> {
         }
     };
     let faults = Faults { bug: arguments.bug.clone(), crash_at: arguments.crash_at.clone() };
-    let server = Server::start(&arguments.server, &folder.join("server"), &arguments.server_argument, faults).await?;
+    let server = Server::start(&arguments.server, &folder.join("server"), faults).await?;
     let run = Arc::new(Run { book: Arc::new(Book::new(arguments.records)), documents: Documents::new(seed), client: server.client() });
     let mut plan = Plan::new(seed, arguments.kills, arguments.records, server, broker);
     plan.prepare(&run).await?;

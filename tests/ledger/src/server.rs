@@ -1,4 +1,5 @@
-//! The server under test: started on a port it chooses, found by the file it writes, started again after every end.
+//! The server under test: started on a port it chooses, found by the file it writes, started again after every end. It takes the ledger's
+//! own environment, so settings of the server (`RACHIS_…`) go through.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,23 +16,15 @@ use crate::{crash::Faults, http::Client, process::Process};
 pub struct Server {
     binary: PathBuf,
     folder: PathBuf,
-    arguments: Vec<String>,
     faults: Faults,
     client: Client,
     process: Option<Process>,
 }
 
 impl Server {
-    pub async fn start(binary: &Path, folder: &Path, arguments: &[String], faults: Faults) -> Result<Self> {
+    pub async fn start(binary: &Path, folder: &Path, faults: Faults) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let mut server = Self {
-            binary: binary.to_owned(),
-            folder: folder.to_owned(),
-            arguments: arguments.to_vec(),
-            faults,
-            client: Client::new()?,
-            process: None,
-        };
+        let mut server = Self { binary: binary.to_owned(), folder: folder.to_owned(), faults, client: Client::new()?, process: None };
         server.spawn(None)?;
         server.ready(Duration::from_secs(60)).await?;
         Ok(server)
@@ -54,7 +47,7 @@ impl Server {
             std::fs::remove_file(&listening).context("cannot remove the earlier address")?;
         }
         let mut command = Command::new(&self.binary);
-        command.arg("dev").arg("--data").arg(self.folder.join("data")).args(["--listen", "127.0.0.1:0"]).args(&self.arguments);
+        command.arg("dev").arg("--data").arg(self.folder.join("data")).args(["--listen", "127.0.0.1:0"]);
         command.envs(self.faults.environment(crash)).env("RUST_BACKTRACE", "1");
         self.process = Some(Process::start(command, &self.folder.join("log"))?);
         Ok(())
