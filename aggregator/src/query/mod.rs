@@ -1,9 +1,53 @@
 //! How a statement is computed from the leaves, within its limits.
+//!
+//! ```text
+//! ask ─ admission ─ parse ─ pins ─ resolve ─ planner ─ rules ─ run ─> parts, statistics
+//!                            │                 │         │
+//!                            └ every shard,    └ shard_table, shard_scan ══> leaf
+//!                              one moment
+//! ```
+//!
+//! A query runs on threads of its own (`runtime`), within its own memory (`memory`), until its deadline, until it is cancelled or until
+//! its answer is dropped. In one process an answer can never be behind an earlier one: every query pins its views anew, and views only
+//! grow.
 
-use std::sync::Arc;
+mod admission;
+mod context;
+mod cursor;
+mod explain;
+mod failure;
+mod lookup;
+mod memory;
+mod pins;
+mod planner;
+mod push_aggregate;
+mod push_top;
+mod registry;
+mod report;
+mod run;
+mod runtime;
+mod search;
+mod session;
+mod shard_scan;
+mod shard_table;
+mod statement;
+mod system;
+mod world;
+mod yielding;
 
-use proto::{Code, Problem};
+#[cfg(test)]
+mod tests;
 
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use plan::scan::{QueryId, Read};
+use proto::{Catalog, Code, Problem};
+
+pub use self::registry::RunningQuery;
+use self::{admission::Admission, context::QueryContext, registry::Registry, runtime::QueryRuntime, session::Sessions};
 use crate::{
     AggregatorOptions, Roles,
     answer::{Answer, Question, SearchAnswer, SearchQuestion},
@@ -15,23 +59,84 @@ pub struct Engine {
     pub roles: Roles,
     /// Its limits.
     pub options: AggregatorOptions,
+    admission: Admission,
+    registry: Arc<Registry>,
+    runtime: QueryRuntime,
+    sessions: Sessions,
 }
 
 impl Engine {
-    /// An engine with its own runtime for queries.
+    /// An engine with its own runtime for queries. The spill folder is made, or emptied.
     pub fn new(roles: Roles, options: AggregatorOptions) -> Result<Arc<Self>, Problem> {
-        Ok(Arc::new(Self { roles, options }))
+        Ok(Arc::new(Self {
+            admission: Admission::new(options.queries_max, options.queue_max),
+            registry: Arc::default(),
+            runtime: QueryRuntime::start()?,
+            sessions: Sessions::new(&options)?,
+            roles,
+            options,
+        }))
     }
 
     /// Answers a SQL question.
     pub async fn ask(self: &Arc<Self>, question: Question) -> Result<Answer, Problem> {
-        let _ = question;
-        Err(Problem::new(Code::NotSupported, "SQL is not there yet"))
+        let started = Instant::now();
+        let context = self.context(question.read, question.timeout, started)?;
+        let ticket = self.admission.enter(context.deadline).await?;
+        let listed = self.registry.enter(context.id, &question.sql, context.cancel.clone());
+        let (mut reply, asked) = run::answer(&context);
+        let engine = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let work = async {
+                let running = statement::run(&engine, &context, &question).await?;
+                reply.send(running, &context, started).await
+            };
+            if let Err(problem) = run::guarded(&context, work).await {
+                reply.fail(problem).await;
+            }
+            drop((ticket, listed));
+        });
+        asked.answer().await
     }
 
     /// Answers a search.
     pub async fn search(self: &Arc<Self>, question: SearchQuestion) -> Result<SearchAnswer, Problem> {
-        let _ = question;
-        Err(Problem::new(Code::NotSupported, "search is not there yet"))
+        let started = Instant::now();
+        let context = self.context(question.read, question.timeout, started)?;
+        let ticket = self.admission.enter(context.deadline).await?;
+        let listed = self.registry.enter(context.id, &format!("search {}: {}", question.collection, question.query), context.cancel.clone());
+        let (answered, answer) = run::single(&context);
+        let engine = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let result = run::guarded(&context, search::run(&engine, &context, &question, started)).await;
+            drop((ticket, listed));
+            // Nobody waits any more: then nobody is told.
+            let _ = answered.send(result);
+        });
+        answer.wait().await
+    }
+
+    /// What runs now, oldest first.
+    pub fn queries(&self) -> Vec<RunningQuery> {
+        self.registry.list()
+    }
+
+    /// Cancels a query that runs; whether it was there.
+    pub fn cancel(&self, id: QueryId) -> bool {
+        self.registry.cancel(id)
+    }
+
+    /// The catalog as it is now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.roles.changes.catalog().borrow().clone()
+    }
+
+    fn context(&self, read: Read, timeout: Option<Duration>, started: Instant) -> Result<Arc<QueryContext>, Problem> {
+        let timeout = timeout.unwrap_or(self.options.timeout);
+        if timeout > self.options.timeout_max {
+            return Err(Problem::new(Code::BadRequest, format!("a timeout of {} ms", timeout.as_millis()))
+                .hint(format!("a query may have {} ms at most", self.options.timeout_max.as_millis())));
+        }
+        Ok(QueryContext::new(Arc::clone(&self.roles.leaf), read, started + timeout))
     }
 }

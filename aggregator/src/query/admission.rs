@@ -1,0 +1,98 @@
+//! Who may run: at most `queries_max` at once; at most `queue_max` wait for them; who comes then is told to come later.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use proto::{Code, Problem};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The gate in front of the query runtime.
+pub(super) struct Admission {
+    running: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    queries_max: usize,
+    queue_max: usize,
+}
+
+/// A place among the running queries, given back when dropped.
+pub(super) struct Ticket(#[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+
+impl Admission {
+    /// A gate of this width.
+    pub fn new(queries_max: usize, queue_max: usize) -> Self {
+        let queries_max = queries_max.max(1);
+        Self { running: Arc::new(Semaphore::new(queries_max)), waiting: AtomicUsize::new(0), queries_max, queue_max }
+    }
+
+    /// Waits for a place until the deadline. `Busy` where the queue is full or nothing became free in time.
+    pub async fn enter(&self, deadline: Instant) -> Result<Ticket, Problem> {
+        if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
+            return Ok(Ticket(permit));
+        }
+        let _place = self.queue()?;
+        let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.running).acquire_owned());
+        match permit.await {
+            Ok(Ok(permit)) => Ok(Ticket(permit)),
+            _ => Err(self.busy("no query ended before the deadline of this one")),
+        }
+    }
+
+    fn queue(&self) -> Result<Waiting<'_>, Problem> {
+        let place = Waiting(&self.waiting);
+        match self.waiting.fetch_add(1, Ordering::SeqCst) < self.queue_max {
+            true => Ok(place),
+            false => Err(self.busy(&format!("{} wait already", self.queue_max))),
+        }
+    }
+
+    fn busy(&self, why: &str) -> Problem {
+        Problem::new(Code::Busy, format!("{} queries are running; {why}", self.queries_max)).hint("try again later, or ask less at once")
+    }
+}
+
+/// Counted in `waiting` for as long as it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_queue_is_bounded_and_a_place_is_given_back() {
+        let gate = Arc::new(Admission::new(1, 1));
+        let soon = || Instant::now() + Duration::from_secs(30);
+        let first = gate.enter(soon()).await.expect("the first enters");
+        let waiter = tokio::spawn({
+            let gate = Arc::clone(&gate);
+            async move { gate.enter(soon()).await.map(drop) }
+        });
+        while gate.waiting.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(gate.enter(soon()).await.map(drop).map_err(|p| p.code), Err(Code::Busy), "the queue holds one");
+        drop(first);
+        assert_eq!(waiter.await.expect("no panic"), Ok(()));
+        assert!(gate.enter(soon()).await.is_ok());
+        assert_eq!(gate.waiting.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_beyond_the_deadline_is_told_busy() {
+        let gate = Admission::new(1, 8);
+        let _first = gate.enter(Instant::now()).await.expect("the first enters");
+        assert_eq!(gate.enter(Instant::now()).await.map(drop).map_err(|p| p.code), Err(Code::Busy));
+    }
+}

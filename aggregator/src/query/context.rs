@@ -1,0 +1,71 @@
+//! What all scans of one query share.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use plan::scan::{QueryId, Read};
+use proto::{Code, Problem};
+use tokio_util::sync::CancellationToken;
+
+use super::report::Report;
+use crate::Leaf;
+
+/// What all scans of one query share.
+pub(super) struct QueryContext {
+    /// Names it on every node.
+    pub id: QueryId,
+    /// Whom to ask.
+    pub leaf: Arc<dyn Leaf>,
+    /// From what to compute.
+    pub read: Read,
+    /// When to give up.
+    pub deadline: Instant,
+    /// Set when the client went or an operator said so.
+    pub cancel: CancellationToken,
+    /// What scans say when they are through.
+    pub report: Report,
+    scans: AtomicUsize,
+}
+
+impl QueryContext {
+    /// A new query.
+    pub fn new(leaf: Arc<dyn Leaf>, read: Read, deadline: Instant) -> Arc<Self> {
+        let id = QueryId(uuid::Uuid::now_v7().as_u128());
+        Arc::new(Self { id, leaf, read, deadline, cancel: CancellationToken::new(), report: Report::default(), scans: AtomicUsize::new(0) })
+    }
+
+    /// A number for a further scan of the query.
+    pub fn next_scan(&self) -> usize {
+        self.scans.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Why the query must end now, if it must.
+    pub fn interrupted(&self) -> Option<Problem> {
+        if self.cancel.is_cancelled() {
+            return Some(cancelled());
+        }
+        (Instant::now() >= self.deadline).then(timed_out)
+    }
+}
+
+impl fmt::Debug for QueryContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "query {}", self.id)
+    }
+}
+
+/// The client went, or somebody cancelled it.
+pub(super) fn cancelled() -> Problem {
+    Problem::new(Code::Cancelled, "the query was cancelled")
+}
+
+/// The deadline passed.
+pub(super) fn timed_out() -> Problem {
+    Problem::new(Code::Timeout, "the query did not end before its deadline").hint("ask for less (a condition on _time, fewer columns), or give it longer with timeout_ms")
+}

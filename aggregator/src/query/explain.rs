@@ -1,0 +1,33 @@
+//! EXPLAIN: the plan as it would run, what goes to the leaves included; with ANALYZE, what every operator did.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::array::RecordBatch,
+    physical_plan::{display::DisplayableExecutionPlan, execute_stream},
+};
+use futures::TryStreamExt as _;
+use plan::Type;
+use proto::Problem;
+
+use super::{
+    failure,
+    planner::Planned,
+    system::{Cell, batch},
+};
+
+/// The plan as rows.
+pub(super) async fn rows(planned: &Planned, analyze: bool) -> Result<RecordBatch, Problem> {
+    let mut rows = vec![("logical_plan", planned.logical.display_indent().to_string())];
+    let physical = planned.physical.as_ref();
+    rows.push(match analyze {
+        false => ("physical_plan", DisplayableExecutionPlan::new(physical).indent(false).to_string()),
+        true => {
+            let mut stream = execute_stream(Arc::clone(&planned.physical), planned.session.task_ctx()).map_err(failure::problem)?;
+            while stream.try_next().await.map_err(failure::problem)?.is_some() {}
+            ("physical_plan_with_metrics", DisplayableExecutionPlan::with_metrics(physical).indent(false).to_string())
+        }
+    });
+    let rows = rows.into_iter().map(|(kind, text)| vec![Cell::text(kind), Cell::text(text.trim_end())]).collect();
+    batch(&[("plan_type", Type::Text), ("plan", Type::Text)], rows)
+}

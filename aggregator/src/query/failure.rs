@@ -1,0 +1,83 @@
+//! DataFusion's errors -> problems: what a user did is never called our fault.
+
+use datafusion::{arrow::error::ArrowError, error::DataFusionError};
+use proto::{Code, Problem};
+
+/// The problem that an error is told as.
+pub(super) fn problem(error: DataFusionError) -> Problem {
+    let told = of_root(error.find_root());
+    match error.diagnostic().and_then(|diagnostic| diagnostic.span) {
+        Some(span) if told.at.is_none() && span.start.line > 0 => told.at(span.start.line, span.start.column),
+        _ => told,
+    }
+}
+
+/// A problem as an error that travels through DataFusion and comes out by [`problem`] as it was.
+pub(super) fn error(problem: Problem) -> DataFusionError {
+    DataFusionError::External(Box::new(problem))
+}
+
+fn of_root(root: &DataFusionError) -> Problem {
+    match root {
+        DataFusionError::External(inner) => of_external(inner.as_ref()),
+        DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
+            ArrowError::ExternalError(inner) => of_external(inner.as_ref()),
+            ArrowError::DivideByZero => Problem::new(Code::BadSql, "a division by zero").hint("write NULLIF(divisor, 0)"),
+            other => Problem::new(Code::BadSql, other.to_string()),
+        },
+        DataFusionError::ResourcesExhausted(message) => Problem::new(Code::LimitReached, format!("the query needs more memory or disk than it may have: {}", first_line(message)))
+            .hint("narrow it by a condition, group by less, or add a LIMIT"),
+        DataFusionError::NotImplemented(message) => Problem::new(Code::NotSupported, first_line(message)),
+        DataFusionError::IoError(e) => Problem::new(Code::Unavailable, format!("cannot spill to disk: {e}")),
+        DataFusionError::ExecutionJoin(e) => {
+            tracing::error!(error = %e, "a part of a query panicked");
+            Problem::new(Code::Internal, "the query met a fault of ours; it ended and nothing else did")
+        }
+        DataFusionError::Internal(message) => {
+            tracing::warn!(message, "the planner could not do something");
+            Problem::new(Code::NotSupported, format!("the query engine cannot do this: {}", first_line(message)))
+        }
+        DataFusionError::SQL(e, _) => Problem::new(Code::BadSql, e.to_string()),
+        other => Problem::new(Code::BadSql, first_line(&other.message())),
+    }
+}
+
+fn of_external(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Problem {
+    if let Some(problem) = inner.downcast_ref::<Problem>() {
+        return problem.clone();
+    }
+    match inner.downcast_ref::<DataFusionError>() {
+        Some(nested) => of_root(nested.find_root()),
+        None => Problem::new(Code::BadSql, first_line(&inner.to_string())),
+    }
+}
+
+/// Messages end where a backtrace or an appeal to report a bug begins.
+fn first_line(message: &str) -> String {
+    let end = message.find("\n\nbacktrace").or_else(|| message.find("\nThis issue was likely caused")).unwrap_or(message.len());
+    message[..end].trim().trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_comes_out_of_datafusion_as_it_went_in() {
+        let gone = Problem::new(Code::Timeout, "too late").hint("ask again").at(3, 7);
+        let wrapped = error(gone.clone()).context("while scanning").context("while sorting");
+        assert_eq!(problem(wrapped), gone);
+        let through_arrow = DataFusionError::from(ArrowError::ExternalError(Box::new(error(gone.clone()))));
+        assert_eq!(problem(through_arrow), gone);
+        let shared = DataFusionError::Shared(std::sync::Arc::new(error(gone.clone())));
+        assert_eq!(problem(shared), gone);
+    }
+
+    #[test]
+    fn what_a_user_did_is_not_our_fault() {
+        for error in [DataFusionError::Plan("no".into()), DataFusionError::Internal("no".into()), DataFusionError::Execution("no".into()), DataFusionError::NotImplemented("no".into())] {
+            assert_eq!(problem(error).code.status(), 400);
+        }
+        assert_eq!(problem(DataFusionError::ResourcesExhausted("no".into())).code, Code::LimitReached);
+    }
+}

@@ -1,0 +1,92 @@
+//! A resolved query -> a physical plan, over the views that the query pinned.
+
+use std::sync::Arc;
+
+use datafusion::{
+    catalog::TableProvider,
+    common::{
+        JoinType,
+        tree_node::TreeNodeRecursion,
+    },
+    datasource::MemTable,
+    execution::SessionState,
+    logical_expr::{LogicalPlan, LogicalPlanBuilder},
+    physical_plan::ExecutionPlan,
+    sql::{parser::Statement as ParsedStatement, sqlparser::ast},
+};
+use proto::{Code, Problem};
+
+use super::{
+    Engine, context::QueryContext, failure, pins::Pins, shard_table::{ShardTable, ShardTableProvider}, system,
+};
+use crate::sql::{Resolved, Table, TableUse};
+
+/// A plan that is ready to run.
+pub(super) struct Planned {
+    /// After DataFusion's logical rules.
+    pub logical: LogicalPlan,
+    /// What runs.
+    pub physical: Arc<dyn ExecutionPlan>,
+    /// The session it was planned in.
+    pub session: SessionState,
+}
+
+/// Plans a query; `rows_max` bounds its result from above.
+pub(super) async fn plan(engine: &Engine, context: &Arc<QueryContext>, pins: &Pins, resolved: Resolved, rows_max: Option<usize>) -> Result<Planned, Problem> {
+    resolved.warnings.iter().for_each(|warning| context.report.warn(warning));
+    let mut tables = Vec::with_capacity(resolved.tables.len());
+    for used in &resolved.tables {
+        tables.push((used.name.clone(), provider(engine, context, pins, used).await?));
+    }
+    let session = engine.sessions.session(tables)?;
+    let statement = ParsedStatement::Statement(Box::new(ast::Statement::Query(resolved.query)));
+    let logical = session.statement_to_plan(statement).await.map_err(failure::problem)?;
+    let logical = match rows_max {
+        // One more, to know whether there would have been more.
+        Some(rows_max) => LogicalPlanBuilder::from(logical).limit(0, Some(rows_max.saturating_add(1))).and_then(LogicalPlanBuilder::build).map_err(failure::problem)?,
+        None => logical,
+    };
+    let logical = session.optimize(&logical).map_err(failure::problem)?;
+    if pins.first_missing().is_some() && rows_by_absence(&logical) {
+        return Err(Problem::new(Code::Incomplete, "shards are missing, and in this query rows appear by absence (an outer or anti-join, NOT IN, EXCEPT)")
+            .hint("an answer from the shards that are there would hold rows that are not true; try again"));
+    }
+    let physical = session.query_planner().create_physical_plan(&logical, &session).await.map_err(failure::problem)?;
+    Ok(Planned { logical, physical, session })
+}
+
+async fn provider(engine: &Engine, context: &Arc<QueryContext>, pins: &Pins, used: &TableUse) -> Result<Arc<dyn TableProvider>, Problem> {
+    match &used.table {
+        Table::Collection { collection, columns } => {
+            let pinned = pins.collection(collection).ok_or_else(|| super::pins::no_collection(collection))?;
+            Ok(Arc::new(ShardTableProvider(Arc::new(ShardTable::new(Arc::clone(context), pinned, columns.clone())))))
+        }
+        Table::System { schema, name } => {
+            let table = system::find(schema, name).ok_or_else(|| Problem::new(Code::NotFound, format!("there is no table {schema}.{name}")))?;
+            let rows = system::rows(engine, table, context.deadline).await?;
+            let memory = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(failure::problem)?;
+            Ok(Arc::new(memory))
+        }
+    }
+}
+
+/// Whether a missing row could make another one appear.
+fn rows_by_absence(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let walked = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Join(join) = node {
+            found |= !matches!(join.join_type, JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi);
+        }
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    found || walked.is_err()
+}
+
+/// Whether a query says itself how many rows it gives.
+pub(super) fn has_limit(query: &ast::Query) -> bool {
+    let limited = query.limit_clause.as_ref().is_some_and(|clause| match clause {
+        ast::LimitClause::LimitOffset { limit, .. } => limit.is_some(),
+        ast::LimitClause::OffsetCommaLimit { .. } => true,
+    });
+    limited || query.fetch.is_some() || matches!(&*query.body, ast::SetExpr::Query(inner) if has_limit(inner))
+}

@@ -1,0 +1,110 @@
+//! What scans say when they are through, added up for the answer's statistics.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+use plan::{
+    Type, What,
+    scan::{Misfit, ReadCounts, Trailer},
+};
+
+use crate::answer::Stats;
+
+/// Warnings told in one answer.
+const WARNINGS_MAX: usize = 100;
+
+/// Sums over all scans of a query; shared by them.
+#[derive(Debug, Default)]
+pub(super) struct Report(Mutex<Sums>);
+
+#[derive(Debug, Default)]
+struct Sums {
+    documents: u64,
+    shipped: u64,
+    counts: ReadCounts,
+    /// By scan and column, over its shards: a column that two scans read is told once.
+    misfits: BTreeMap<(usize, String), Misfit>,
+    warnings: Vec<String>,
+}
+
+impl Report {
+    /// One shard's part of a scan is through.
+    pub fn add(&self, scan: usize, trailer: &Trailer) {
+        let mut sums = self.0.lock();
+        sums.documents += trailer.documents;
+        sums.shipped += trailer.shipped;
+        sums.counts.add(&trailer.counts);
+        for misfit in &trailer.misfits {
+            let sum = sums.misfits.entry((scan, misfit.column.name())).or_insert_with(|| Misfit { values: 0, of: 0, ..misfit.clone() });
+            sum.values += misfit.values;
+            sum.of += misfit.of;
+        }
+        trailer.warnings.iter().for_each(|warning| push(&mut sums.warnings, warning.clone()));
+    }
+
+    /// Something else the user should know.
+    pub fn warn(&self, warning: impl Into<String>) {
+        push(&mut self.0.lock().warnings, warning.into());
+    }
+
+    /// Writes the sums into an answer's statistics.
+    pub fn fill(&self, stats: &mut Stats) {
+        let sums = self.0.lock();
+        stats.documents_scanned += sums.documents;
+        stats.rows_shipped += sums.shipped;
+        stats.read.add(&sums.counts);
+        let mut widest: BTreeMap<&str, &Misfit> = BTreeMap::new();
+        for ((_, column), misfit) in &sums.misfits {
+            let known = widest.entry(column).or_insert(misfit);
+            if misfit.values > known.values {
+                *known = misfit;
+            }
+        }
+        sums.warnings.iter().cloned().chain(widest.values().filter(|m| m.values > 0).map(|m| told(m))).for_each(|w| push(&mut stats.warnings, w));
+    }
+}
+
+fn push(warnings: &mut Vec<String>, warning: String) {
+    if warnings.len() < WARNINGS_MAX && !warnings.contains(&warning) {
+        warnings.push(warning);
+    }
+}
+
+/// `ms: 1 of 4 values was not a number`.
+fn told(misfit: &Misfit) -> String {
+    let subject = match &misfit.column.what {
+        What::Path(path) => path.to_string(),
+        _ => misfit.column.name(),
+    };
+    let kind = match misfit.column.view.to {
+        Type::Bool => "a boolean",
+        Type::Int => "an integer",
+        Type::Double => "a number",
+        Type::Text => "text",
+        Type::Time => "a timestamp",
+        Type::Json => "JSON",
+    };
+    let verb = if misfit.values == 1 { "was" } else { "were" };
+    format!("{subject}: {} of {} values {verb} not {kind}", misfit.values, misfit.of)
+}
+
+#[cfg(test)]
+mod tests {
+    use plan::{Column, Path};
+
+    use super::*;
+
+    #[test]
+    fn misfits_are_summed_over_shards_and_told_once_for_two_scans() {
+        let misfit = |values, of| Misfit { column: Column::path(Path::of_keys(["ms"]), Type::Double), values, of };
+        let trailer = |values, of| Trailer { misfits: vec![misfit(values, of)], documents: 2, ..Trailer::default() };
+        let report = Report::default();
+        report.add(0, &trailer(1, 3));
+        report.add(0, &trailer(0, 1));
+        report.add(1, &trailer(1, 4));
+        let mut stats = Stats::default();
+        report.fill(&mut stats);
+        assert_eq!(stats.warnings, ["ms: 1 of 4 values was not a number"]);
+        assert_eq!(stats.documents_scanned, 6);
+    }
+}

@@ -1,0 +1,204 @@
+//! A question's way through its task on the query runtime: plan, then rows as they come, then the end; whatever happens is told.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use datafusion::arrow::{
+    array::{RecordBatch, RecordBatchOptions},
+    datatypes::{Field, Schema, SchemaRef},
+};
+use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
+use proto::{Code, Problem};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    context::{QueryContext, cancelled, timed_out},
+    pins::Pins,
+};
+use crate::answer::{Answer, Part, Stats};
+
+/// Parts of an answer that wait for a slow reader; then the query waits.
+const PARTS_MAX: usize = 4;
+/// How long the last word of a query waits for a slow reader.
+const LAST_WORD_MAX: Duration = Duration::from_secs(10);
+/// How long after its deadline a query may take to say so itself, before its door does.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Rows on their way, and what is known about the answer before they are through.
+pub(super) struct Running {
+    /// Columns; names are unique.
+    pub schema: SchemaRef,
+    /// Rows. Before `pins`: they end before the views are let go of.
+    pub rows: BoxStream<'static, Result<RecordBatch, Problem>>,
+    /// Rows after which the answer is cut.
+    pub rows_max: Option<usize>,
+    /// The views that are read.
+    pub pins: Option<Pins>,
+    /// What is known.
+    pub stats: Stats,
+}
+
+impl Running {
+    /// An answer that is there already.
+    pub fn of_batch(batch: RecordBatch, stats: Stats) -> Self {
+        Self { schema: batch.schema(), rows: futures::stream::once(async { Ok(batch) }).boxed(), rows_max: None, pins: None, stats }
+    }
+}
+
+/// Runs a piece of a query to its end, its deadline or its cancellation; a panic in it ends it and nothing else.
+pub(super) async fn guarded<T>(context: &QueryContext, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    tokio::select! {
+        biased;
+        () = context.cancel.cancelled() => Err(cancelled()),
+        () = tokio::time::sleep_until(context.deadline.into()) => Err(timed_out()),
+        result = AssertUnwindSafe(work).catch_unwind() => result.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))),
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Problem {
+    let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    tracing::error!(said, "a query panicked");
+    Problem::new(Code::Internal, "the query met a fault of ours; it ended and nothing else did").hint("please report the statement")
+}
+
+/// The task's end of an answer.
+pub(super) struct Reply {
+    head: Option<oneshot::Sender<Result<SchemaRef, Problem>>>,
+    parts: mpsc::Sender<Result<Part, Problem>>,
+}
+
+impl Reply {
+    /// Sends what a statement gives: its columns, its rows, its end.
+    pub async fn send(&mut self, running: Running, context: &QueryContext, started: Instant) -> Result<(), Problem> {
+        let Running { schema, mut rows, rows_max, pins, mut stats } = running;
+        let schema = distinct_names(&schema);
+        if let Some(head) = self.head.take() {
+            // Nobody listens: the guard of the answer cancels this very task.
+            let _ = head.send(Ok(Arc::clone(&schema)));
+        }
+        let mut left = rows_max.unwrap_or(usize::MAX);
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            if batch.num_rows() > left {
+                stats.truncated = true;
+            }
+            let kept = batch.slice(0, batch.num_rows().min(left));
+            left -= kept.num_rows();
+            if kept.num_rows() > 0 {
+                self.part(Part::Rows(renamed(kept, &schema)?)).await?;
+            }
+            if stats.truncated {
+                break;
+            }
+        }
+        drop(rows);
+        context.report.fill(&mut stats);
+        if stats.truncated {
+            let rows_max = rows_max.unwrap_or_default();
+            stats.warnings.push(format!("only the first {rows_max} rows are told; with a LIMIT a result may be longer"));
+        }
+        stats.query_id = Some(context.id);
+        stats.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        drop(pins);
+        self.part(Part::End(Box::new(stats))).await
+    }
+
+    async fn part(&self, part: Part) -> Result<(), Problem> {
+        self.parts.send(Ok(part)).await.map_err(|_| cancelled())
+    }
+
+    /// Tells why there is no answer, or no more of it.
+    pub async fn fail(mut self, problem: Problem) {
+        match self.head.take() {
+            Some(head) => drop(head.send(Err(problem))),
+            None => drop(tokio::time::timeout(LAST_WORD_MAX, self.parts.send(Err(problem))).await),
+        }
+    }
+}
+
+/// The asker's end of an answer. Dropping it, or what it becomes, cancels the query.
+pub(super) struct Asked {
+    head: oneshot::Receiver<Result<SchemaRef, Problem>>,
+    parts: mpsc::Receiver<Result<Part, Problem>>,
+    guard: tokio_util::sync::DropGuard,
+    deadline: tokio::time::Instant,
+}
+
+/// Both ends of an answer.
+pub(super) fn answer(context: &QueryContext) -> (Reply, Asked) {
+    let (head, asked_head) = oneshot::channel();
+    let (parts, asked_parts) = mpsc::channel(PARTS_MAX);
+    let deadline = (context.deadline + GRACE).into();
+    (Reply { head: Some(head), parts }, Asked { head: asked_head, parts: asked_parts, guard: context.cancel.clone().drop_guard(), deadline })
+}
+
+impl Asked {
+    /// Waits for the columns. A query that cannot even say that its time is over is left alone.
+    pub async fn answer(self) -> Result<Answer, Problem> {
+        let Self { head, parts, guard, deadline } = self;
+        let schema = match tokio::time::timeout_at(deadline, head).await {
+            Ok(Ok(head)) => head?,
+            Ok(Err(_)) => return Err(gone()),
+            Err(_) => return Err(timed_out()),
+        };
+        let parts = futures::stream::unfold(Some((parts, guard)), move |state| async move {
+            let (mut parts, guard) = state?;
+            let part = match tokio::time::timeout_at(deadline, parts.recv()).await {
+                Ok(Some(part)) => part,
+                Ok(None) => Err(gone()),
+                Err(_) => Err(timed_out()),
+            };
+            let more = matches!(part, Ok(Part::Rows(_)));
+            Some((part, more.then_some((parts, guard))))
+        });
+        Ok(Answer { schema, parts: parts.boxed() })
+    }
+}
+
+/// The asker's end of an answer that comes in one piece. Dropping it cancels the query.
+pub(super) struct Single<T> {
+    answer: oneshot::Receiver<Result<T, Problem>>,
+    _guard: tokio_util::sync::DropGuard,
+    deadline: tokio::time::Instant,
+}
+
+/// Both ends of an answer that comes in one piece.
+pub(super) fn single<T>(context: &QueryContext) -> (oneshot::Sender<Result<T, Problem>>, Single<T>) {
+    let (answered, answer) = oneshot::channel();
+    (answered, Single { answer, _guard: context.cancel.clone().drop_guard(), deadline: (context.deadline + GRACE).into() })
+}
+
+impl<T> Single<T> {
+    /// Waits for it.
+    pub async fn wait(self) -> Result<T, Problem> {
+        match tokio::time::timeout_at(self.deadline, self.answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(gone())),
+            Err(_) => Err(timed_out()),
+        }
+    }
+}
+
+/// The task ended without a word: the engine is shutting down.
+fn gone() -> Problem {
+    Problem::new(Code::Unavailable, "the query ended because the node is stopping").hint("try again")
+}
+
+/// Repeated names are numbered: `x`, `x_2`.
+fn distinct_names(schema: &SchemaRef) -> SchemaRef {
+    let mut seen = std::collections::BTreeSet::new();
+    let distinct = |field: &Arc<Field>| {
+        let candidates = std::iter::once(field.name().clone()).chain((2..).map(|n| format!("{}_{n}", field.name())));
+        let name = candidates.into_iter().find(|name| seen.insert(name.clone())).unwrap_or_default();
+        field.as_ref().clone().with_name(name)
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(distinct).collect::<Vec<_>>()))
+}
+
+fn renamed(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Problem> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
+        .map_err(|e| Problem::new(Code::Internal, format!("the rows do not fit their columns: {e}")))
+}

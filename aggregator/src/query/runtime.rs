@@ -1,0 +1,45 @@
+//! Where queries run: a runtime of their own, so that a heavy query never holds up a door, on threads with stacks deep enough to plan,
+//! optimise, run and drop any statement that the parser lets through.
+
+use std::future::Future;
+
+use proto::{Code, Problem};
+
+/// Stack of a thread. Only what is touched takes memory.
+const STACK_BYTES: usize = 64 << 20;
+/// Threads for what blocks (spilling).
+const BLOCKING_THREADS_MAX: usize = 64;
+
+/// The runtime of queries. It may be dropped anywhere, in async code too: what still runs ends at its next await.
+pub(super) struct QueryRuntime(Option<tokio::runtime::Runtime>);
+
+impl QueryRuntime {
+    /// Starts the threads, at least two, so that one long computation leaves room for another query.
+    pub fn start() -> Result<Self, Problem> {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .thread_stack_size(STACK_BYTES)
+            .thread_name("query")
+            .enable_all()
+            .build()
+            .map(|runtime| Self(Some(runtime)))
+            .map_err(|e| Problem::new(Code::Internal, format!("cannot start the threads of queries: {e}")))
+    }
+
+    /// Runs a task there.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.0 {
+            runtime.spawn(task);
+        }
+    }
+}
+
+impl Drop for QueryRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

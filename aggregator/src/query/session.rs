@@ -1,0 +1,103 @@
+//! How DataFusion is set up: which rules, which functions, what a query may take. Nothing of it reaches files or URLs.
+
+use std::{fs, path::Path, sync::Arc};
+
+use datafusion::{
+    catalog::{CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider, TableProvider},
+    common::ScalarValue,
+    execution::{
+        SessionState, SessionStateBuilder, SessionStateDefaults,
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+    },
+    physical_optimizer::{PhysicalOptimizerRule, optimizer::PhysicalOptimizer},
+    prelude::SessionConfig,
+};
+use proto::{Code, Problem};
+
+use super::{failure, memory::QueryPool, push_aggregate::PushAggregate, push_top::PushTop, yielding::Yielding};
+use crate::AggregatorOptions;
+
+/// Rows of a batch.
+const BATCH_ROWS: usize = 8_192;
+/// Parts that an operator above the scans is cut into.
+const PARTITIONS: usize = 2;
+const CATALOG: &str = "rachis";
+const SCHEMA: &str = "public";
+
+/// Makes a session for each query.
+pub(super) struct Sessions {
+    template: SessionState,
+    runtime: RuntimeEnv,
+    query_bytes_max: usize,
+}
+
+impl Sessions {
+    /// Sets it up; the spill folder is made, or emptied.
+    pub fn new(options: &AggregatorOptions) -> Result<Self, Problem> {
+        empty_folder(&options.spill_folder).map_err(|e| Problem::new(Code::Internal, format!("cannot prepare {}: {e}", options.spill_folder.display())))?;
+        let spill = DiskManagerBuilder::default()
+            .with_mode(DiskManagerMode::Directories(vec![options.spill_folder.clone()]))
+            .with_max_temp_directory_size(options.spill_bytes_max);
+        let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(spill).build().map_err(failure::problem)?;
+        let template = SessionStateBuilder::new()
+            .with_config(config())
+            .with_expr_planners(SessionStateDefaults::default_expr_planners())
+            .with_scalar_functions(SessionStateDefaults::default_scalar_functions())
+            .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
+            .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+            .with_window_functions(SessionStateDefaults::default_window_functions())
+            .with_physical_optimizer_rules(rules())
+            .build();
+        Ok(Self { template, runtime, query_bytes_max: options.query_bytes_max })
+    }
+
+    /// A session with these tables, its own memory and the present as its `now()`.
+    pub fn session(&self, tables: Vec<(String, Arc<dyn TableProvider>)>) -> Result<SessionState, Problem> {
+        let schema = MemorySchemaProvider::new();
+        for (name, table) in tables {
+            schema.register_table(name, table).map_err(failure::problem)?;
+        }
+        let (catalog, catalogs) = (MemoryCatalogProvider::new(), MemoryCatalogProviderList::new());
+        datafusion::catalog::CatalogProvider::register_schema(&catalog, SCHEMA, Arc::new(schema)).map_err(failure::problem)?;
+        catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+        let runtime = RuntimeEnv { memory_pool: Arc::new(QueryPool::new(self.query_bytes_max)), ..self.runtime.clone() };
+        let mut session = SessionStateBuilder::new_from_existing(self.template.clone())
+            .with_catalog_list(Arc::new(catalogs))
+            .with_runtime_env(Arc::new(runtime))
+            .build();
+        session.mark_start_execution();
+        Ok(session)
+    }
+}
+
+fn config() -> SessionConfig {
+    SessionConfig::new()
+        .with_target_partitions(PARTITIONS)
+        .with_batch_size(BATCH_ROWS)
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(false)
+        .set("datafusion.execution.time_zone", &ScalarValue::from("UTC"))
+        .set("datafusion.sql_parser.collect_spans", &ScalarValue::from(true))
+}
+
+/// DataFusion's rules, and ours where the plan has its final shape but nothing hides a scan yet.
+fn rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    let at = rules.iter().position(|rule| rule.name() == "EnsureCooperative").unwrap_or(rules.len().saturating_sub(1));
+    let ours: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 2] = [Arc::new(PushAggregate), Arc::new(PushTop)];
+    rules.splice(at..at, ours);
+    rules.insert(rules.len().saturating_sub(1), Arc::new(Yielding));
+    rules
+}
+
+/// Only we may look into what queries spill, and nothing is left of the last run.
+fn empty_folder(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?,
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+}

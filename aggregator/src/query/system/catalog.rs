@@ -1,0 +1,91 @@
+//! Tables of what is agreed on, and of what runs here.
+
+use std::collections::BTreeSet;
+
+use plan::column::ALWAYS;
+use proto::{Problem, catalog::DefinitionKind};
+
+use super::{
+    super::Engine,
+    TABLES,
+    cell::{Cell, sql_name},
+    state,
+};
+
+/// The catalog's name in `information_schema`.
+const CATALOG: &str = "rachis";
+/// The schema of collections and views in `information_schema`.
+const SCHEMA: &str = "public";
+
+/// `rachis.definitions`: every version of every definition.
+pub(super) fn definitions(engine: &Engine) -> Vec<Vec<Cell>> {
+    let catalog = engine.catalog();
+    let mut rows = Vec::new();
+    for (id, definition) in &catalog.definitions {
+        for version in &definition.versions {
+            let uses: Vec<String> = version.uses.iter().map(ToString::to_string).collect();
+            let reads: Vec<&str> = version.reads.iter().map(|name| name.as_str()).collect();
+            rows.push(vec![
+                Cell::text(id.kind.word()),
+                Cell::Text(id.collection.as_ref().map(ToString::to_string)),
+                Cell::text(&id.name),
+                Cell::Int(Some(i64::from(version.number))),
+                Cell::Bool(version.number == definition.current().number),
+                Cell::text(&version.text),
+                Cell::text(uses.join(", ")),
+                Cell::text(reads.join(", ")),
+            ]);
+        }
+    }
+    rows
+}
+
+/// `rachis.queries`: what runs, this very query included.
+pub(super) fn queries(engine: &Engine) -> Vec<Vec<Cell>> {
+    let row = |query: super::super::RunningQuery| {
+        vec![Cell::text(query.id.to_string()), Cell::text(query.text), Cell::Time(Some(query.started_ms)), Cell::count(query.elapsed_ms)]
+    };
+    engine.queries().into_iter().map(row).collect()
+}
+
+/// `information_schema.tables`.
+pub(super) fn tables(engine: &Engine) -> Vec<Vec<Cell>> {
+    let catalog = engine.catalog();
+    let row = |schema: &str, name: &str, kind: &str| vec![Cell::text(CATALOG), Cell::text(schema), Cell::text(name), Cell::text(kind)];
+    let collections = catalog.collections.keys().map(|name| row(SCHEMA, name.as_str(), "BASE TABLE"));
+    let views = catalog.definitions.keys().filter(|id| id.kind == DefinitionKind::View).map(|id| row(SCHEMA, &id.name, "VIEW"));
+    let system = TABLES.iter().map(|table| row(table.schema, table.name, "SYSTEM VIEW"));
+    collections.chain(views).chain(system).collect()
+}
+
+/// `information_schema.columns`: of collections what is always there, their fields and the paths seen; of system tables all.
+pub(super) async fn columns(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
+    let catalog = engine.catalog();
+    let mut rows = Vec::new();
+    for name in catalog.collections.keys() {
+        let always = ALWAYS.iter().map(|(column, _, of)| ((*column).to_owned(), sql_name(*of)));
+        let fields = catalog.definitions.keys().filter(|id| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(name));
+        let fields: BTreeSet<String> = fields.map(|id| id.name.clone()).collect();
+        let paths = state::merged_fields(engine, name).await?;
+        let seen = paths.iter().filter(|field| !field.path.steps().is_empty()).map(|field| (field.path.to_string(), field.kinds.native().map_or("JSON", sql_name)));
+        let seen = seen.filter(|(path, _)| !fields.contains(path));
+        let all = always.chain(fields.iter().map(|field| (field.clone(), "JSON"))).chain(seen);
+        rows.extend(all.enumerate().map(|(at, (column, of))| row(SCHEMA, name.as_str(), &column, at, of)));
+    }
+    for table in TABLES {
+        rows.extend(table.columns.iter().enumerate().map(|(at, (column, of))| row(table.schema, table.name, column, at, sql_name(*of))));
+    }
+    Ok(rows)
+}
+
+fn row(schema: &str, table: &str, column: &str, at: usize, of: &str) -> Vec<Cell> {
+    vec![
+        Cell::text(CATALOG),
+        Cell::text(schema),
+        Cell::text(table),
+        Cell::text(column),
+        Cell::count(at as u64 + 1),
+        Cell::text("YES"),
+        Cell::text(of),
+    ]
+}

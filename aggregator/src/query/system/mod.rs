@@ -1,0 +1,174 @@
+//! The system tables: computed when asked, from what the roles say of themselves.
+
+mod catalog;
+mod cell;
+mod state;
+
+use std::time::Instant;
+
+use datafusion::arrow::array::RecordBatch;
+use plan::Type;
+use proto::Problem;
+
+pub(super) use self::cell::{Cell, batch, sql_name, sql_name_of_arrow};
+pub(super) use self::state::merged_fields;
+use super::Engine;
+
+/// A system table.
+#[derive(Debug)]
+pub(super) struct SystemTable {
+    /// `rachis` or `information_schema`.
+    pub schema: &'static str,
+    /// Its name there.
+    pub name: &'static str,
+    /// Its columns.
+    pub columns: &'static [(&'static str, Type)],
+}
+
+const fn table(schema: &'static str, name: &'static str, columns: &'static [(&'static str, Type)]) -> SystemTable {
+    SystemTable { schema, name, columns }
+}
+
+use Type::{Bool, Int, Text, Time};
+
+/// All of them. `information_schema` speaks of what users ask: collections, views and these tables.
+pub(super) const TABLES: &[SystemTable] = &[
+    table("rachis", "collections", &[("name", Text), ("uid", Text), ("version", Int), ("shards", Int), ("time_path", Text), ("documents", Int), ("bytes", Int)]),
+    table(
+        "rachis",
+        "sources",
+        &[
+            ("collection", Text),
+            ("source", Text),
+            ("partition", Int),
+            ("state", Text),
+            ("position", Int),
+            ("end", Int),
+            ("lag", Int),
+            ("last_record", Time),
+            ("last_ingested", Time),
+            ("events", Int),
+            ("accepted", Int),
+            ("tombstones", Int),
+            ("duplicates", Int),
+            ("dead_letters", Int),
+            ("superseded", Int),
+            ("deleted", Int),
+            ("expired", Int),
+            ("documents", Int),
+            ("bytes", Int),
+            ("keys_elsewhere", Int),
+            ("shard", Int),
+            ("error", Text),
+        ],
+    ),
+    table("rachis", "fields", &[("collection", Text), ("path", Text), ("type", Text), ("kinds", Text), ("documents", Int), ("indexed", Text), ("sample", Text)]),
+    table(
+        "rachis",
+        "shards",
+        &[
+            ("collection", Text),
+            ("shard", Int),
+            ("position", Text),
+            ("documents", Int),
+            ("tail", Int),
+            ("splits", Int),
+            ("bytes", Int),
+            ("error", Text),
+        ],
+    ),
+    table(
+        "rachis",
+        "splits",
+        &[
+            ("collection", Text),
+            ("shard", Int),
+            ("id", Int),
+            ("place", Text),
+            ("generation", Int),
+            ("documents", Int),
+            ("gone", Int),
+            ("bytes", Int),
+            ("paths", Int),
+        ],
+    ),
+    table(
+        "rachis",
+        "dead_letters",
+        &[
+            ("collection", Text),
+            ("source", Text),
+            ("partition", Int),
+            ("offset", Int),
+            ("address", Text),
+            ("ingested", Time),
+            ("code", Text),
+            ("detail", Text),
+            ("bytes", Text),
+            ("length", Int),
+        ],
+    ),
+    table(
+        "rachis",
+        "definitions",
+        &[("kind", Text), ("collection", Text), ("name", Text), ("version", Int), ("in_force", Bool), ("text", Text), ("uses", Text), ("reads", Text)],
+    ),
+    table("rachis", "queries", &[("id", Text), ("text", Text), ("started", Time), ("elapsed_ms", Int)]),
+    table("information_schema", "tables", &[("table_catalog", Text), ("table_schema", Text), ("table_name", Text), ("table_type", Text)]),
+    table(
+        "information_schema",
+        "columns",
+        &[
+            ("table_catalog", Text),
+            ("table_schema", Text),
+            ("table_name", Text),
+            ("column_name", Text),
+            ("ordinal_position", Int),
+            ("is_nullable", Text),
+            ("data_type", Text),
+        ],
+    ),
+];
+
+/// A table by schema and name.
+pub(super) fn find(schema: &str, name: &str) -> Option<&'static SystemTable> {
+    TABLES.iter().find(|table| table.schema == schema && table.name == name)
+}
+
+/// A table by `schema.name`.
+pub(super) fn find_named(name: &str) -> Option<&'static SystemTable> {
+    name.split_once('.').and_then(|(schema, name)| find(schema, name))
+}
+
+/// A table's rows, now.
+pub(super) async fn rows(engine: &Engine, table: &SystemTable, deadline: Instant) -> Result<RecordBatch, Problem> {
+    let rows = match (table.schema, table.name) {
+        ("rachis", "collections") => state::collections(engine).await?,
+        ("rachis", "sources") => state::sources(engine).await?,
+        ("rachis", "fields") => state::fields(engine).await?,
+        ("rachis", "shards") => state::shards(engine).await?,
+        ("rachis", "splits") => state::splits(engine).await?,
+        ("rachis", "dead_letters") => state::dead_letters(engine, deadline).await?,
+        ("rachis", "definitions") => catalog::definitions(engine),
+        ("rachis", "queries") => catalog::queries(engine),
+        ("information_schema", "tables") => catalog::tables(engine),
+        ("information_schema", "columns") => catalog::columns(engine).await?,
+        _ => Vec::new(),
+    };
+    batch(table.columns, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_system_table_is_there_once_and_has_each_column_once() {
+        for table in TABLES {
+            assert_eq!(TABLES.iter().filter(|other| (other.schema, other.name) == (table.schema, table.name)).count(), 1, "{}", table.name);
+            for (column, _) in table.columns {
+                assert_eq!(table.columns.iter().filter(|(name, _)| name == column).count(), 1, "{}.{column}", table.name);
+            }
+        }
+    }
+}

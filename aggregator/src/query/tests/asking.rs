@@ -1,0 +1,139 @@
+//! What goes to the leaf, and what comes out.
+
+use plan::scan::Stage;
+use serde_json::json;
+
+use super::*;
+
+fn clicks(count: i64) -> impl Iterator<Item = Value> {
+    (0..count).map(|i| json!({ "n": i, "user": { "name": format!("u{}", i % 3) }, "ms": if i % 4 == 3 { json!("slow") } else { json!(i * 10) }, "at": i }))
+}
+
+#[tokio::test]
+async fn a_count_crosses_as_one_state_a_shard() {
+    let bench = bench(clicks(10)).await;
+    let (rows, stats) = bench.rows(r#"SELECT count(*) AS "n" FROM "rachis_0" AS "e""#, &[&[]]).await;
+    assert_eq!(rows, ["10"]);
+    assert_eq!((stats.shards_total, stats.shards_answered, stats.rows_shipped, stats.documents_scanned), (2, 2, 2, 10));
+    assert_eq!(stats.position.to_string(), "push/0@4,push/1@4");
+    assert!(stats.query_id.is_some() && !stats.partial && !stats.truncated);
+    assert!(bench.leaf.requests.lock().iter().all(|r| matches!(r.stage, Stage::Partial(_)) && r.columns.is_empty()));
+    bench.until_let_go().await;
+}
+
+#[tokio::test]
+async fn groups_and_conditions_go_to_the_leaf() {
+    let bench = bench(clicks(12)).await;
+    let sql = r#"SELECT "e"."user.name:text" AS "name", count(*) AS "c", sum("e"."n:int") AS "s", avg("e"."n:int") AS "a", min("e"."n:int") AS "lo", max("e"."n:int") AS "hi"
+                 FROM "rachis_0" AS "e" WHERE "e"."n:int" >= 3 AND "e"."user.name:text" LIKE 'u%' GROUP BY "e"."user.name:text" ORDER BY "name""#;
+    let (rows, stats) = bench.rows(sql, &[&["user.name:text", "n:int"]]).await;
+    assert_eq!(rows, ["u0 | 3 | 18 | 6.0 | 3 | 9", "u1 | 3 | 21 | 7.0 | 4 | 10", "u2 | 3 | 24 | 8.0 | 5 | 11"]);
+    assert_eq!(stats.rows_shipped, 6, "three groups a shard");
+    let requests = bench.leaf.requests.lock();
+    assert!(requests.iter().all(|r| matches!(r.stage, Stage::Partial(_)) && r.filter.len() == 2), "{requests:?}");
+}
+
+#[tokio::test]
+async fn an_aggregate_with_a_filter_goes_to_the_leaf_and_distinct_values_are_grouped_there() {
+    let bench = bench(clicks(12)).await;
+    let sql = r#"SELECT count(*) FILTER (WHERE "e"."n:int" > 5) AS "c" FROM "rachis_0" AS "e""#;
+    assert_eq!(bench.rows(sql, &[&["n:int"]]).await.0, ["6"]);
+    assert!(bench.leaf.requests.lock().drain(..).all(|r| matches!(r.stage, Stage::Partial(_))));
+    let sql = r#"SELECT count(DISTINCT "e"."user.name:text") AS "c" FROM "rachis_0" AS "e""#;
+    let (rows, stats) = bench.rows(sql, &[&["user.name:text"]]).await;
+    assert_eq!((rows, stats.rows_shipped), (vec!["3".to_owned()], 6));
+}
+
+#[tokio::test]
+async fn what_may_differ_from_call_to_call_stays_above_the_scan() {
+    let bench = bench(clicks(12)).await;
+    let (rows, _) = bench.rows(r#"SELECT count(*) AS "c" FROM "rachis_0" AS "e" WHERE random() < 2 AND "e"."n:int" < 6"#, &[&["n:int"]]).await;
+    assert_eq!(rows, ["6"]);
+    let requests = bench.leaf.requests.lock();
+    assert!(requests.iter().all(|r| matches!(r.stage, Stage::Rows { .. }) && r.filter.len() == 1), "{requests:?}");
+}
+
+#[tokio::test]
+async fn the_newest_are_chosen_in_the_leaf() {
+    let bench = bench(clicks(20)).await;
+    let sql = r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e" WHERE "e"."n:int" <> 18 ORDER BY "e"."_time" DESC LIMIT 3"#;
+    let (rows, stats) = bench.rows(sql, &[&["_time", "n:int"]]).await;
+    assert_eq!(rows, ["19", "17", "16"]);
+    assert_eq!(stats.rows_shipped, 6, "three a shard");
+    let requests = bench.leaf.requests.lock();
+    assert!(requests.iter().all(|r| matches!(&r.stage, Stage::Top { keys, limit: 3, .. } if keys[0].descending && keys[0].column.name() == "_time")), "{requests:?}");
+}
+
+#[tokio::test]
+async fn a_limit_goes_to_the_leaf() {
+    let bench = bench(clicks(50)).await;
+    let (rows, stats) = bench.rows(r#"SELECT "e"."n:int" FROM "rachis_0" AS "e" LIMIT 4"#, &[&["n:int"]]).await;
+    assert_eq!(rows.len(), 4);
+    assert!(stats.rows_shipped <= 8 && !stats.truncated, "{stats:?}");
+    assert!(bench.leaf.requests.lock().iter().all(|r| matches!(r.stage, Stage::Rows { limit: Some(4) })));
+}
+
+#[tokio::test]
+async fn values_that_do_not_fit_are_null_and_told() {
+    let bench = bench(clicks(8)).await;
+    let (rows, stats) = bench.rows(r#"SELECT sum("e"."ms:int") AS "s" FROM "rachis_0" AS "e""#, &[&["ms:int"]]).await;
+    assert_eq!(rows, ["180"]);
+    assert_eq!(stats.warnings, ["ms: 2 of 8 values were not an integer"]);
+}
+
+#[tokio::test]
+async fn a_self_join_reads_one_view_and_joins_what_it_should() {
+    let bench = bench(clicks(9)).await;
+    let sql = r#"SELECT "a"."user.name:text" AS "name", count(*) AS "c" FROM "rachis_0" AS "a" JOIN "rachis_1" AS "b" ON "a"."user.name:text" = "b"."user.name:text"
+                 WHERE "a"."n:int" < "b"."n:int" GROUP BY 1 ORDER BY 1"#;
+    let (rows, stats) = bench.rows(sql, &[&["user.name:text", "n:int"], &["user.name:text", "n:int"]]).await;
+    assert_eq!(rows, ["u0 | 3", "u1 | 3", "u2 | 3"]);
+    assert_eq!(stats.shards_total, 2, "each shard is pinned once");
+    let requests = bench.leaf.requests.lock();
+    assert_eq!(requests.len(), 4);
+    assert!(requests.iter().all(|r| r.query == requests[0].query));
+}
+
+#[tokio::test]
+async fn sub_queries_and_unions_are_answered() {
+    let bench = bench(clicks(9)).await;
+    let sql = r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e" WHERE "e"."n:int" > (SELECT avg("f"."n:int") FROM "rachis_1" AS "f") ORDER BY 1"#;
+    assert_eq!(bench.rows(sql, &[&["n:int"], &["n:int"]]).await.0, ["5", "6", "7", "8"]);
+    let sql = r#"SELECT count(*) AS "c" FROM "rachis_0" AS "e" UNION ALL SELECT 1 ORDER BY 1"#;
+    assert_eq!(bench.rows(sql, &[&[]]).await.0, ["1", "9"]);
+    let sql = r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e" WHERE "e"."n:int" NOT IN (SELECT "f"."n:int" FROM "rachis_1" AS "f" WHERE "f"."n:int" < 7) ORDER BY 1"#;
+    assert_eq!(bench.rows(sql, &[&["n:int"], &["n:int"]]).await.0, ["7", "8"]);
+}
+
+#[tokio::test]
+async fn repeated_names_are_numbered_and_json_columns_are_marked() {
+    let bench = bench(clicks(1)).await;
+    let sql = r#"SELECT "e"."n:int" AS "x", "e"."user:json" AS "user", "e"."n:int" + 1 AS "y" FROM "rachis_0" AS "e""#;
+    let answer = bench.ask_resolved(Question::default(), sql, &[&["n:int", "user:json"]]).await.expect("an answer");
+    assert_eq!(answer.schema.field(1).metadata().get("rachis").map(String::as_str), Some("json"));
+    let (batches, _) = read(answer).await.expect("rows");
+    assert_eq!(lines(&batches), [r#"0 | {"name":"u0"} | 1"#]);
+}
+
+#[tokio::test]
+async fn a_question_waits_only_for_what_is_routed_to_a_shard() {
+    let bench = bench(clicks(4)).await;
+    let at_least: PositionVector = "push/0@1,push/1@0,push/2@9".parse().expect("a vector");
+    let question = Question { at_least, ..Question::default() };
+    read(bench.ask_resolved(question, r#"SELECT count(*) AS "c" FROM "rachis_0" AS "e""#, &[&[]]).await.expect("an answer")).await.expect("rows");
+    let wanted = bench.leaf.wanted.lock();
+    let all: Vec<String> = wanted.iter().map(|(_, vector)| vector.to_string()).collect();
+    assert_eq!(all.iter().filter(|v| v.contains("push/0@1") && v.contains("push/2@9") && !v.contains("push/1")).count(), 1, "{all:?}");
+    assert_eq!(all.iter().filter(|v| *v == "push/1@0").count(), 1, "{all:?}");
+}
+
+#[tokio::test]
+async fn show_tables_needs_no_leaf() {
+    let bench = bench([]).await;
+    let running = super::super::statement::show_tables(&bench.engine.catalog()).expect("tables");
+    let batches: Vec<RecordBatch> = running.rows.map(|batch| batch.expect("rows")).collect().await;
+    let rows = lines(&batches);
+    assert_eq!(rows[0], "events | collection");
+    assert!(rows.contains(&"rachis.sources | system table".to_owned()));
+    assert_eq!(at_nothing(), PositionVector::default());
+}

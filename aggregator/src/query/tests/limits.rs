@@ -1,0 +1,109 @@
+//! How queries end early.
+
+use std::time::Duration;
+
+use proto::Code;
+use serde_json::json;
+
+use super::{fake::Fault, *};
+
+const ALL: &str = r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e""#;
+
+fn numbers(count: i64) -> impl Iterator<Item = Value> {
+    (0..count).map(|n| json!({ "n": n }))
+}
+
+#[tokio::test]
+async fn without_a_limit_a_result_is_cut_and_says_so() {
+    let bench = bench_with(numbers(30), |options| options.rows_max = 10).await;
+    let (rows, stats) = bench.rows(ALL, &[&["n:int"]]).await;
+    assert_eq!((rows.len(), stats.truncated, stats.warnings.len()), (10, true, 1));
+    let (rows, stats) = bench.rows(&format!("{ALL} ORDER BY 1"), &[&["n:int"]]).await;
+    assert_eq!((rows, stats.truncated), ((0..10).map(|n| n.to_string()).collect(), true), "the first by the order");
+    let (rows, stats) = bench.rows(&format!("{ALL} LIMIT 20"), &[&["n:int"]]).await;
+    assert_eq!((rows.len(), stats.truncated), (20, false), "with LIMIT a result may be longer");
+    let (rows, stats) = bench.rows(&format!("{ALL} WHERE \"e\".\"n:int\" < 10"), &[&["n:int"]]).await;
+    assert_eq!((rows.len(), stats.truncated), (10, false), "exactly the limit is whole");
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_query_and_its_scans() {
+    let bench = bench(numbers(3)).await;
+    *bench.leaf.fault.lock() = Some(Fault::Hang);
+    let question = Question { timeout: Some(Duration::from_millis(50)), ..Question::default() };
+    let problem = match bench.ask_resolved(question, ALL, &[&["n:int"]]).await {
+        Ok(answer) => read(answer).await.map(drop).expect_err("it hangs"),
+        Err(problem) => problem,
+    };
+    assert_eq!(problem.code, Code::Timeout);
+    bench.until_let_go().await;
+}
+
+#[tokio::test]
+async fn dropping_an_answer_stops_its_scans() {
+    let bench = bench(numbers(3)).await;
+    *bench.leaf.fault.lock() = Some(Fault::Hang);
+    let answer = bench.ask_resolved(Question::default(), ALL, &[&["n:int"]]).await.expect("columns");
+    while bench.leaf.hanging.load(std::sync::atomic::Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    drop(answer);
+    bench.until_let_go().await;
+}
+
+#[tokio::test]
+async fn a_scan_without_its_end_is_no_answer() {
+    let bench = bench(numbers(3)).await;
+    *bench.leaf.fault.lock() = Some(Fault::NoTrailer);
+    let answer = bench.ask_resolved(Question::default(), ALL, &[&["n:int"]]).await.expect("columns");
+    assert_eq!(read(answer).await.map(drop).map_err(|p| p.code), Err(Code::Incomplete));
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_query_and_nothing_else() {
+    let bench = bench(numbers(3)).await;
+    *bench.leaf.fault.lock() = Some(Fault::Panic);
+    let answer = bench.ask_resolved(Question::default(), ALL, &[&["n:int"]]).await.expect("columns");
+    assert_eq!(read(answer).await.map(drop).map_err(|p| p.code), Err(Code::Internal));
+    *bench.leaf.fault.lock() = None;
+    assert_eq!(bench.rows(ALL, &[&["n:int"]]).await.0.len(), 3);
+}
+
+#[tokio::test]
+async fn a_missing_shard_is_an_error_unless_partial_answers_will_do() {
+    let bench = bench(numbers(10)).await;
+    bench.leaf.away.lock().insert(1);
+    let refused = bench.ask_resolved(Question::default(), ALL, &[&["n:int"]]).await.map(drop).expect_err("incomplete");
+    assert_eq!(refused.code, Code::Incomplete);
+    let partial = || Question { allow_partial: true, ..Question::default() };
+    let (batches, stats) = read(bench.ask_resolved(partial(), ALL, &[&["n:int"]]).await.expect("an answer")).await.expect("rows");
+    assert_eq!((lines(&batches).len(), stats.partial, stats.shards_total, stats.shards_answered), (5, true, 2, 1));
+    let absence = [
+        r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e" WHERE "e"."n:int" NOT IN (SELECT "f"."n:int" FROM "rachis_1" AS "f")"#,
+        r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e" LEFT JOIN "rachis_1" AS "f" ON "e"."n:int" = "f"."n:int" + 1"#,
+        r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e" EXCEPT SELECT "f"."n:int" FROM "rachis_1" AS "f" WHERE "f"."n:int" > 3"#,
+    ];
+    for sql in absence {
+        let refused = bench.ask_resolved(partial(), sql, &[&["n:int"], &["n:int"]]).await.map(drop).expect_err(sql);
+        assert_eq!(refused.code, Code::Incomplete, "{sql}");
+    }
+    bench.until_let_go().await;
+}
+
+#[tokio::test]
+async fn memory_is_bounded() {
+    let bench = bench_with((0..2_000).map(|n| json!({ "n": n, "t": "x".repeat(2_000) })), |options| options.query_bytes_max = 1 << 20).await;
+    let sql = r#"SELECT array_agg("e"."t:text") AS "a" FROM "rachis_0" AS "e" GROUP BY "e"."n:int" % 2"#;
+    let problem = match bench.ask_resolved(Question::default(), sql, &[&["n:int", "t:text"]]).await {
+        Ok(answer) => read(answer).await.map(drop).expect_err("too much"),
+        Err(problem) => problem,
+    };
+    assert_eq!(problem.code, Code::LimitReached, "{problem}");
+}
+
+#[tokio::test]
+async fn an_engine_may_be_dropped_in_async_code() {
+    let bench = bench(numbers(1)).await;
+    assert_eq!(bench.rows(ALL, &[&["n:int"]]).await.0, ["0"]);
+    drop(bench);
+}
