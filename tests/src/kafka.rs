@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rdkafka::{
-    ClientConfig, ClientContext, Message as _,
+    ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     message::{DeliveryResult, Header, OwnedHeaders},
@@ -145,6 +145,37 @@ impl Kafka {
         assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
     }
 
+    /// Drops the records of a partition before `offset`, as retention would.
+    pub async fn delete_records_before(&self, topic: &str, partition: i32, offset: i64) {
+        let mut before = TopicPartitionList::new();
+        before.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
+        let deleted = self.admin().expect("an admin client").delete_records(&before, &AdminOptions::new()).await.expect("an answer");
+        assert!(deleted.elements().iter().all(|element| element.error().is_ok()), "{deleted:?}");
+    }
+
+    /// Produces records in one transaction that is committed or aborted.
+    pub async fn produce_in_transaction(&self, topic: &str, partition: i32, values: Vec<String>, commit: bool) {
+        let mut config = self.config();
+        config.set("transactional.id", format!("harness-{topic}-{partition}"));
+        let topic = topic.to_owned();
+        let work = move || -> Result<()> {
+            let producer: BaseProducer = config.create()?;
+            producer.init_transactions(PATIENCE)?;
+            producer.begin_transaction()?;
+            for value in &values {
+                producer.send(BaseRecord::<(), str>::to(&topic).partition(partition).payload(value)).map_err(|(error, _)| error)?;
+            }
+            producer.flush(PATIENCE)?;
+            if commit {
+                producer.commit_transaction(PATIENCE)?
+            } else {
+                producer.abort_transaction(PATIENCE)?
+            }
+            Ok(())
+        };
+        tokio::task::spawn_blocking(work).await.expect("the producer does not panic").expect("the transaction ends");
+    }
+
     /// Produces records in order (idempotent, all acknowledged) and gives back partition and offset of each.
     pub async fn produce(&self, topic: &str, records: Vec<Produce>) -> Vec<(i32, i64)> {
         let mut config = self.config();
@@ -198,7 +229,7 @@ fn produce(config: &ClientConfig, topic: &str, records: &[Produce]) -> Result<Ve
 }
 
 /// The jars, as `tests/run` fetched them.
-fn jars() -> Result<PathBuf> {
+pub fn jars() -> Result<PathBuf> {
     let folder = std::env::var_os("RACHIS_KAFKA_JARS").map(PathBuf::from).or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
         Some(cache.join("rachis/kafka-4.1.1"))

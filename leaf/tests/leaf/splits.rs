@@ -1,6 +1,6 @@
 //! Splits: everything stays what it is while micro-splits go to disk, are joined, and joined again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use plan::scan::Scan as _;
 use proto::ingest::{Outcomes, Verdict};
@@ -31,7 +31,7 @@ async fn fill(fixture: &Fixture, rounds: i64, from: i64) -> BTreeMap<String, Str
         loop {
             match fixture.write(fixture.batch(0, after, after + ROUND, records.clone())).await {
                 Verdict::Applied { .. } => break,
-                Verdict::Busy { .. } => tokio::time::sleep(Duration::from_millis(5)).await,
+                Verdict::Busy { .. } => tokio::task::yield_now().await,
                 other => panic!("{other:?}"),
             }
         }

@@ -222,7 +222,7 @@ mod tests {
     }
 
     fn settings() -> SourceSettings {
-        let config = BTreeMap::from([("bootstrap.servers".to_owned(), "127.0.0.1:9".to_owned())]);
+        let config = BTreeMap::from([("bootstrap.servers".to_owned(), "nowhere.invalid:9092".to_owned())]);
         SourceSettings { collection: "c".parse().expect("a name"), topic: "t".into(), config, rules: Rules::default(), start: Start::Earliest }
     }
 }

@@ -1,18 +1,16 @@
-//! A leaf that keeps records in memory and judges batches by the same table as the real one, misbehaving on request; a mock broker; and
-//! what the tests need to drive both.
+//! A mock broker, a model of the leaf, and what the tests need to drive both.
+
+mod leaf;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use parking_lot::Mutex;
+pub use leaf::{Chaos, Model};
 use proto::{
-    Code, CollectionUid, Problem, SourceName,
+    SourceName,
     catalog::{Change, CollectionSettings, SourceSettings, Start},
-    ingest::{Batch, Ingest, PartitionStatus, Push, Pushed, ShardId, Stored, Verdict},
-    record::{Record, Rules},
+    record::Rules,
     tailer::{Changes, Tailing as _},
 };
-use rand::{RngExt as _, SeedableRng, rngs::StdRng};
 use rdkafka::{
     ClientConfig,
     message::{Header, OwnedHeaders},
@@ -20,151 +18,6 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
 };
 use tailer::{FileChanges, Tailer, TailerOptions};
-
-/// What a partition has taken in.
-#[derive(Debug, Default, Clone)]
-pub struct Taken {
-    pub topic: Option<String>,
-    pub offset: Option<i64>,
-    pub hash: u64,
-    pub records: Vec<Record>,
-    pub shards: Vec<u32>,
-    /// The positions whose record came along with a later batch, and was compared.
-    pub compared: Vec<i64>,
-}
-
-/// How often of a hundred times it misbehaves.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Chaos {
-    pub busy: u32,
-    pub unreachable: u32,
-    pub applied_but_unanswered: u32,
-    pub loses_its_newest: u32,
-}
-
-/// The leaf.
-pub struct Model {
-    taken: Mutex<BTreeMap<(SourceName, i32), Taken>>,
-    chaos: Mutex<(Chaos, StdRng)>,
-    pub refuses: Mutex<Option<i32>>,
-    pub full: Mutex<bool>,
-    pub seen: Mutex<BTreeMap<&'static str, u32>>,
-}
-
-impl Model {
-    pub fn new(seed: u64, chaos: Chaos) -> Arc<Self> {
-        println!("seed {seed}");
-        Arc::new(Self {
-            taken: Mutex::default(),
-            chaos: Mutex::new((chaos, StdRng::seed_from_u64(seed))),
-            refuses: Mutex::default(),
-            full: Mutex::default(),
-            seen: Mutex::default(),
-        })
-    }
-
-    pub fn calm() -> Arc<Self> {
-        Self::new(0, Chaos::default())
-    }
-
-    pub fn taken(&self, source: &str, partition: i32) -> Taken {
-        self.taken.lock().get(&(name(source), partition)).cloned().unwrap_or_default()
-    }
-
-    pub fn count(&self, source: &str) -> usize {
-        self.taken.lock().iter().filter(|((of, _), _)| of.as_str() == source).map(|(_, taken)| taken.records.len()).sum()
-    }
-
-    fn happens(&self, percent: impl Fn(Chaos) -> u32) -> bool {
-        let mut chaos = self.chaos.lock();
-        let bound = percent(chaos.0);
-        chaos.1.random_range(0..100) < bound
-    }
-
-    fn judge(&self, batch: Batch) -> Verdict {
-        let mut all = self.taken.lock();
-        let taken = all.entry((batch.source.clone(), batch.partition)).or_default();
-        let stored = taken.offset.unwrap_or(-1);
-        if *self.refuses.lock() == Some(batch.partition) {
-            return Verdict::Refused { reason: "the model refuses".into() };
-        }
-        if *self.full.lock() {
-            return Verdict::Busy { reason: "the model is full".into() };
-        }
-        if taken.topic.as_ref().is_some_and(|topic| *topic != batch.topic) {
-            return Verdict::Refused { reason: "another topic".into() };
-        }
-        assert!(batch.records.is_sorted_by(|a, b| a.offset < b.offset), "records ascend");
-        assert!(batch.records.iter().all(|r| (batch.after..=batch.through).contains(&r.offset)), "records are within the range");
-        if let Some(same) = batch.records.iter().find(|r| r.offset == stored && taken.hash != 0) {
-            taken.compared.push(stored);
-            if same.hash() != taken.hash {
-                return Verdict::Refused { reason: "the last record is another one: the topic was made anew".into() };
-            }
-        }
-        if batch.through <= stored {
-            return Verdict::Already { stored };
-        }
-        if batch.after > stored {
-            return Verdict::Gap { stored };
-        }
-        if self.happens(|c| c.loses_its_newest) && !taken.records.is_empty() {
-            let keep = self.chaos.lock().1.random_range(0..taken.records.len());
-            taken.records.truncate(keep);
-            taken.offset = taken.records.last().map(|r| r.offset);
-            taken.hash = taken.records.last().map_or(0, Record::hash);
-            return Verdict::Gap { stored: taken.offset.unwrap_or(-1) };
-        }
-        taken.topic = Some(batch.topic);
-        taken.shards.push(batch.shard.number);
-        taken.records.extend(batch.records.into_iter().filter(|r| r.offset > stored));
-        taken.offset = Some(batch.through);
-        taken.hash = taken.records.last().filter(|r| r.offset == batch.through).map_or(0, Record::hash);
-        Verdict::Applied { stored: batch.through }
-    }
-}
-
-#[async_trait]
-impl Ingest for Model {
-    async fn write(&self, batch: Batch) -> Result<Verdict, Problem> {
-        let said = |what| *self.seen.lock().entry(what).or_default() += 1;
-        if self.happens(|c| c.unreachable) {
-            said("unreachable");
-            return Err(Problem::new(Code::Unavailable, "the model is away"));
-        }
-        if self.happens(|c| c.busy) {
-            said("busy");
-            return Ok(Verdict::Busy { reason: "the model is busy".into() });
-        }
-        let verdict = self.judge(batch);
-        said(match verdict {
-            Verdict::Applied { .. } => "applied",
-            Verdict::Already { .. } => "already",
-            Verdict::Gap { .. } => "gap",
-            Verdict::Busy { .. } => "full",
-            Verdict::Refused { .. } => "refused",
-        });
-        if self.happens(|c| c.applied_but_unanswered) {
-            said("unanswered");
-            return Err(Problem::new(Code::Timeout, "the model's answer is lost"));
-        }
-        Ok(verdict)
-    }
-
-    async fn push(&self, _: Push) -> Result<Pushed, Problem> {
-        Err(Problem::new(Code::NotSupported, "the model takes no pushes"))
-    }
-
-    async fn stored(&self, _: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem> {
-        let all = self.taken.lock();
-        let Some(taken) = all.get(&(source.clone(), partition)) else { return Ok(Stored { offset: -1, ..Stored::default() }) };
-        Ok(Stored { topic: taken.topic.clone(), offset: taken.offset.unwrap_or(-1), hash: taken.hash, dead: false })
-    }
-
-    async fn partitions(&self, _: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
-        Ok(Vec::new())
-    }
-}
 
 /// A mock broker, a change log and whatever tailer runs on them.
 pub struct World {
@@ -186,7 +39,8 @@ impl World {
 
     /// A tailer that puts little into a batch, so that there are many.
     pub fn tailer(&self) -> Arc<Tailer> {
-        let options = TailerOptions { batch_records_max: 50, window_bytes_max: 256 << 10, ..TailerOptions::default() };
+        // The mock broker does not know members by name, and waits until the old self of a restarted one is given up.
+        let options = TailerOptions { node: None, batch_records_max: 50, window_bytes_max: 256 << 10, ..TailerOptions::default() };
         Tailer::start(options, self.leaf.clone(), Arc::new(self.changes.clone()))
     }
 

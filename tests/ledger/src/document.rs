@@ -1,0 +1,59 @@
+//! Number -> bytes: every event can be written again at the end, so the books need not keep it and every byte can be compared.
+
+use crate::book::{Kind, key_text};
+
+/// So many neighbouring numbers share a word that a search finds them by.
+pub const GROUP: u64 = 500;
+
+/// Makes the events of one run.
+#[derive(Debug, Clone, Copy)]
+pub struct Documents {
+    seed: u64,
+}
+
+impl Documents {
+    pub fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    /// The bytes of a number's event. Odd spacing, escapes, repeated keys and spelled numbers are kept byte for byte or not at all.
+    pub fn bytes(&self, number: u64, kind: Kind, key: u32) -> String {
+        let hash = mix(self.seed ^ mix(number));
+        let id = match kind {
+            Kind::Owned => format!("\"_id\":\"{}\", ", key_text(kind, key)),
+            _ => String::new(),
+        };
+        let (word, group, filler) = (kind.word(), number / GROUP, filler(hash));
+        let (ratio, list, when) = (hash % 1_000, hash % 97, hash % 28 + 1);
+        let mixed = ["17", "1.50", "\"slow\"", "null", "[1,2]", "{\"a\":{}}", "true"][(hash % 7) as usize];
+        match kind {
+            // Not JSON, and found again by its number.
+            Kind::Dead | Kind::PushedDead => format!("{{\"n\": {number}, \"kind\":\"{word}\", \"cut\":\"{filler}"),
+            Kind::Nothing | Kind::Tombstone => String::new(),
+            _ => format!(
+                "{{{id}\"n\": {number} ,\"kind\":\"{word}\",\"words\":\"g{group} m{number} {filler}\",  \"ratio\":{ratio}.50,\"mixed\":{mixed},\
+                 \"nested\":{{\"list\":[{list}, 1e3,\"\\u00e9 ü\"],\"odd key\":true}},\"twice\":1,\"twice\":2,\"when\":\"2026-01-{when:02}T10:00:00Z\"}}"
+            ),
+        }
+    }
+}
+
+fn filler(hash: u64) -> String {
+    const WORDS: [&str; 12] = ["stem", "leaf", "vein", "petiole", "node", "bud", "disk full", "rachis", "pinna", "lobe", "margin", "tip"];
+    let mut rest = mix(hash);
+    let mut text = String::new();
+    for _ in 0..hash % 40 {
+        text.push_str(WORDS[(rest % 12) as usize]);
+        text.push(' ');
+        rest = mix(rest);
+    }
+    text
+}
+
+/// A step of a well-spread sequence (splitmix64).
+fn mix(value: u64) -> u64 {
+    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,123 @@
+//! Records to Kafka: an idempotent producer, documents without keys into one topic, overwrites and tombstones into another.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rdkafka::{
+    ClientConfig, ClientContext, Message,
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
+};
+
+use crate::{
+    Run,
+    book::{Book, Fate, Kind, key_text},
+    plan::Gate,
+};
+
+pub const PLAIN_PARTITIONS: i32 = 4;
+pub const KEYED_PARTITIONS: i32 = 3;
+const KEYS: u32 = 300;
+
+/// Writes every acknowledgement into the books.
+struct Acknowledgements(Arc<Book>);
+
+impl ClientContext for Acknowledgements {}
+
+impl ProducerContext for Acknowledgements {
+    type DeliveryOpaque = Box<u64>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: Box<u64>) {
+        let fate = match result {
+            Ok(message) => Fate::Acknowledged { partition: message.partition(), offset: message.offset() },
+            Err((error, _)) => {
+                eprintln!("ledger: record {number} was not acknowledged: {error}");
+                Fate::Unknown
+            }
+        };
+        self.0.close(*number, fate);
+        self.0.records_in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.produced.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The producer of one run, on a thread of its own.
+pub struct Producer {
+    thread: std::thread::JoinHandle<Result<()>>,
+}
+
+impl Producer {
+    pub fn start(run: Arc<Run>, gate: Arc<Gate>, address: String, seed: u64) -> Result<Self> {
+        let producer: ThreadedProducer<Acknowledgements> = ClientConfig::new()
+            .set("bootstrap.servers", address)
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", "2")
+            // Longer than any outage of the plan: a record is given up only where something is really wrong.
+            .set("message.timeout.ms", "300000")
+            .set("reconnect.backoff.max.ms", "500")
+            .set("log_level", "2")
+            .create_with_context(Acknowledgements(run.book.clone()))
+            .context("no producer")?;
+        let thread = std::thread::Builder::new().name("producer".into()).spawn(move || produce(&run, &gate, &producer, seed))?;
+        Ok(Self { thread })
+    }
+
+    /// When everything is acknowledged or given up.
+    pub async fn finish(self) -> Result<()> {
+        let thread = self.thread;
+        tokio::task::spawn_blocking(move || thread.join().map_err(|_| anyhow::anyhow!("the producer panicked"))?).await?
+    }
+}
+
+fn produce(run: &Run, gate: &Gate, producer: &ThreadedProducer<Acknowledgements>, seed: u64) -> Result<()> {
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x7072_6f64);
+    for sent in 0..gate.produce_quota {
+        while sent >= gate.produce_now(run.book.pushed.load(Ordering::Relaxed)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let kind = choose(&mut rng);
+        let key = rng.random_range(0..KEYS);
+        let number = run.book.open(kind, key, 0);
+        send(run, producer, number, kind, key)?;
+    }
+    producer.flush(Duration::from_secs(300)).context("not everything that was produced is acknowledged")
+}
+
+fn choose(rng: &mut StdRng) -> Kind {
+    match rng.random_range(0..200) {
+        0 => Kind::Dead,
+        1 => Kind::Nothing,
+        2..60 => Kind::Keyed,
+        60..70 => Kind::Tombstone,
+        _ => Kind::Plain,
+    }
+}
+
+fn send(run: &Run, producer: &ThreadedProducer<Acknowledgements>, number: u64, kind: Kind, key: u32) -> Result<()> {
+    let value = run.documents.bytes(number, kind, key);
+    let key = key_text(kind, key);
+    run.book.records_in_flight.fetch_add(1, Ordering::Relaxed);
+    let topic = if matches!(kind, Kind::Keyed | Kind::Tombstone) { "keyed" } else { "plain" };
+    let mut record: BaseRecord<'_, str, str, Box<u64>> = BaseRecord::with_opaque_to(topic, Box::new(number));
+    if !matches!(kind, Kind::Nothing | Kind::Tombstone) {
+        record = record.payload(&value);
+    }
+    if topic == "keyed" {
+        record = record.key(&key);
+    }
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                record = back;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err((error, _)) => return Err(error).with_context(|| format!("cannot produce record {number}")),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! A topic of a real Kafka is taken in as it is: byte for byte, through transactions, lost ranges, topics made anew, and killed brokers.
+//!
+//! The tailer runs here, against a model of the leaf that keeps what it was given; so what is compared is what came out of Kafka.
+
+#[path = "../../tailer/tests/model/leaf.rs"]
+mod leaf;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::ensure;
+use leaf::{Chaos, Model};
+use proto::{
+    SourceName,
+    catalog::{Change, CollectionSettings, SourceSettings, Start},
+    record::{Record, Rules, TimeKind, Value},
+    tailer::{Changes as _, Tailing as _},
+};
+use tailer::{FileChanges, Tailer, TailerOptions};
+use tests::{Kafka, eventually, kafka::Produce};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_arrives_as_kafka_has_it() {
+    let kafka = Kafka::start().await;
+    kafka.create_topic("plain", 2, &[]).await;
+    kafka.create_topic("stamped", 1, &[("message.timestamp.type", "LogAppendTime")]).await;
+    let node = Node::new(&kafka, "one");
+    node.source("plain").await;
+    node.source("stamped").await;
+    let records = vec![
+        Produce {
+            headers: vec![("a".into(), Some(b"1".to_vec())), ("a".into(), None), ("".into(), Some(vec![0, 255]))],
+            time_ms: Some(1_234),
+            ..keyed("k", Some("{}"))
+        },
+        keyed("k", None),
+        keyed("", Some("")),
+        Produce { partition: Some(0), value: Some(vec![0, 159, 146, 150]), ..Produce::default() },
+        Produce { partition: Some(0), ..Produce::default() },
+        Produce { partition: Some(0), value: Some(vec![b'x'; 9_000_000]), ..Produce::default() },
+    ];
+    kafka.produce("plain", records.clone()).await;
+    kafka.produce("stamped", vec![Produce { partition: Some(0), time_ms: Some(1), ..Produce::value("{}") }]).await;
+    node.has("plain", 6).await;
+    let taken = node.leaf.taken("plain", 0).records;
+    for (given, came) in records.iter().zip(&taken) {
+        let value = given.value.clone().map_or(Value::Null, |value| Value::One(value.into()));
+        let headers: Vec<_> = given.headers.iter().map(|(name, value)| (name.clone(), value.clone().map(Into::into))).collect();
+        assert_eq!((came.key.as_deref(), &came.value, &came.headers), (given.key.as_deref(), &value, &headers));
+        assert_eq!(came.time_kind, TimeKind::Create);
+    }
+    assert_eq!(taken[0].time_ms, 1_234);
+    node.has("stamped", 1).await;
+    let stamped = &node.leaf.taken("stamped", 0).records[0];
+    assert!(stamped.time_kind == TimeKind::Append && stamped.time_ms > 1_700_000_000_000, "{stamped:?}");
+    node.tailer.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aborted_transactions_are_left_out_and_their_holes_do_not_keep_a_source_from_its_end() {
+    let kafka = Kafka::start().await;
+    kafka.create_topic("t", 1, &[]).await;
+    let node = Node::new(&kafka, "one");
+    node.source("t").await;
+    let mut expected = Vec::new();
+    for round in 0..6 {
+        let values: Vec<String> = (0..10).map(|i| format!("{{\"round\":{round},\"i\":{i}}}")).collect();
+        kafka.produce_in_transaction("t", 0, values.clone(), round % 2 == 0).await;
+        if round % 2 == 0 {
+            expected.extend(values);
+        }
+    }
+    node.has("t", expected.len()).await;
+    let came: Vec<String> = node.leaf.taken("t", 0).records.iter().map(text).collect();
+    assert_eq!(came, expected);
+    node.state("t", "caught_up", "").await;
+    assert_eq!(node.tailer.status()[0].lag, Some(0), "the last offsets hold no record");
+    node.tailer.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_that_is_gone_stops_its_partition_until_somebody_says_to_go_on() {
+    let kafka = Kafka::start().await;
+    kafka.create_topic("t", 2, &[]).await;
+    let node = Node::new(&kafka, "one");
+    node.source("t").await;
+    node.produce(&kafka, "t", 0, 0..20).await;
+    node.has("t", 20).await;
+    node.suspend("t", true).await;
+    node.produce(&kafka, "t", 0, 20..100).await;
+    node.produce(&kafka, "t", 1, 0..30).await;
+    kafka.delete_records_before("t", 0, 50).await;
+    kafka.delete_records_before("t", 1, 10).await;
+    node.suspend("t", false).await;
+    // What was gone before anything was taken in was never promised; what came after it was.
+    node.state("t", "stopped", "t/0@20 through t/0@49 are gone").await;
+    node.has("t", 40).await;
+    assert_eq!(node.leaf.taken("t", 1).records[0].offset, 10);
+    node.change(Change::SkipSource { name: name("t"), to: BTreeMap::from([(0, 50)]) }).await;
+    node.has("t", 90).await;
+    let offsets: Vec<i64> = node.leaf.taken("t", 0).records.iter().map(|r| r.offset).collect();
+    assert_eq!(offsets, (0..20).chain(50..100).collect::<Vec<_>>());
+    node.tailer.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_anew_is_found_and_nothing_of_it_is_taken() {
+    let kafka = Kafka::start().await;
+    for (topic, now) in [("shorter", 5), ("longer", 200)] {
+        kafka.create_topic(topic, 1, &[]).await;
+        let node = Node::new(&kafka, topic);
+        node.source(topic).await;
+        node.produce(&kafka, topic, 0, 0..100).await;
+        node.has(topic, 100).await;
+        node.suspend(topic, true).await;
+        kafka.delete_topic(topic).await;
+        eventually("the topic is gone", || async { Ok(ensure!(!kafka.topics()?.contains(&topic.to_owned()), "still there")) }).await;
+        kafka.create_topic(topic, 1, &[]).await;
+        node.produce(&kafka, topic, 0, 1_000..1_000 + now).await;
+        node.suspend(topic, false).await;
+        node.state(topic, "stopped", "made anew").await;
+        assert_eq!(node.leaf.count(topic), 100);
+        node.tailer.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_and_a_frozen_broker_lose_nothing_and_double_nothing() {
+    let mut kafka = Kafka::start().await;
+    kafka.create_topic("t", 3, &[]).await;
+    let node =
+        Node::with(&kafka, "one", Model::new(tests::seed(), Chaos { busy: 5, unreachable: 5, applied_but_unanswered: 5, loses_its_newest: 1 }));
+    node.source("t").await;
+    for round in 0..4_usize {
+        for partition in 0..3 {
+            node.produce(&kafka, "t", partition, round * 500..(round + 1) * 500).await;
+        }
+        match round {
+            0 => node.has("t", 1_500).await,
+            1 => {
+                kafka.kill();
+                node.state("t", "", "bootstrap.servers").await;
+                kafka.start_again().await;
+            }
+            2 => {
+                kafka.pause();
+                let _ = tokio::time::timeout(Duration::from_secs(2), std::future::pending::<()>()).await;
+                kafka.resume();
+            }
+            _ => {}
+        }
+    }
+    node.has("t", 6_000).await;
+    node.state("t", "caught_up", "").await;
+    for partition in 0..3 {
+        let numbers: Vec<String> = node.leaf.taken("t", partition).records.iter().map(text).collect();
+        assert_eq!(numbers, (0..2_000).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>());
+    }
+    node.tailer.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tailers_on_one_source_double_nothing_and_a_successor_waits_for_nobody() {
+    let kafka = Kafka::start().await;
+    kafka.create_topic("t", 2, &[]).await;
+    let first = Node::new(&kafka, "same");
+    first.source("t").await;
+    first.produce(&kafka, "t", 0, 0..1_000).await;
+    first.has("t", 1_000).await;
+    // The first is not told to end: as after a kill -9, the group still counts it as a member.
+    let begun = std::time::Instant::now();
+    let second = first.tailer("same");
+    first.produce(&kafka, "t", 1, 0..1_000).await;
+    first.has("t", 2_000).await;
+    let third = first.tailer("another");
+    first.produce(&kafka, "t", 0, 1_000..2_000).await;
+    first.has("t", 3_000).await;
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+    for (partition, count) in [(0, 2_000), (1, 1_000)] {
+        let numbers: Vec<String> = first.leaf.taken("t", partition).records.iter().map(text).collect();
+        assert_eq!(numbers, (0..count).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>());
+    }
+    for tailer in [&first.tailer, &second, &third] {
+        tailer.shutdown().await;
+    }
+}
+
+/// A tailer with a change log of its own and a leaf to look into.
+struct Node {
+    tailer: Arc<Tailer>,
+    leaf: Arc<Model>,
+    changes: FileChanges,
+    bootstrap: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Node {
+    fn new(kafka: &Kafka, node: &str) -> Self {
+        Self::with(kafka, node, Model::calm())
+    }
+
+    fn with(kafka: &Kafka, node: &str, leaf: Arc<Model>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let changes = FileChanges::open(folder.path()).expect("a change log");
+        let tailer = start(&changes, &leaf, node);
+        Self { tailer, leaf, changes, bootstrap: kafka.bootstrap(), _folder: folder }
+    }
+
+    fn tailer(&self, node: &str) -> Arc<Tailer> {
+        start(&self.changes, &self.leaf, node)
+    }
+
+    async fn change(&self, change: Change) {
+        self.changes.propose(change, None).await.expect("accepted");
+    }
+
+    async fn source(&self, topic: &str) {
+        let collection: proto::CollectionName = "events".parse().expect("a name");
+        self.change(Change::CreateCollection { name: collection.clone(), settings: CollectionSettings::default() }).await;
+        let config =
+            BTreeMap::from([("bootstrap.servers".to_owned(), self.bootstrap.clone()), ("fetch.message.max.bytes".to_owned(), "10000000".to_owned())]);
+        let settings = SourceSettings { collection, topic: topic.into(), config, rules: Rules::default(), start: Start::Earliest };
+        self.change(Change::PutSource { name: name(topic), settings }).await;
+    }
+
+    async fn suspend(&self, topic: &str, suspended: bool) {
+        self.change(Change::SuspendSource { name: name(topic), suspended }).await;
+    }
+
+    async fn produce(&self, kafka: &Kafka, topic: &str, partition: i32, numbers: std::ops::Range<usize>) {
+        let record = |n| Produce { partition: Some(partition), ..Produce::value(format!("{{\"n\":{n}}}")) };
+        kafka.produce(topic, numbers.map(record).collect()).await;
+    }
+
+    async fn has(&self, topic: &str, records: usize) {
+        eventually(&format!("{topic} has {records} records"), || async {
+            ensure!(self.leaf.count(topic) == records, "{}; {:?}", self.leaf.count(topic), self.tailer.status());
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Waits until a partition is in this state with an error that contains this (none, if nothing).
+    async fn state(&self, topic: &str, state: &str, error: &str) {
+        eventually(&format!("{topic} is {state} {error}"), || async {
+            let rows = self.tailer.status();
+            let mut rows_of = rows.iter().filter(|row| row.source == name(topic));
+            let fits = |row: &proto::status::TailStatus| {
+                let said = row.error.as_deref().unwrap_or_default();
+                (state.is_empty() || row.state.word() == state) && if error.is_empty() { said.is_empty() } else { said.contains(error) }
+            };
+            Ok(ensure!(rows_of.any(fits), "{rows:?}"))
+        })
+        .await;
+    }
+}
+
+fn start(changes: &FileChanges, leaf: &Arc<Model>, node: &str) -> Arc<Tailer> {
+    let options = TailerOptions { node: Some(node.into()), batch_records_max: 200, ..TailerOptions::default() };
+    Tailer::start(options, leaf.clone(), Arc::new(changes.clone()))
+}
+
+fn name(text: &str) -> SourceName {
+    text.parse().expect("a name")
+}
+
+fn keyed(key: &str, value: Option<&str>) -> Produce {
+    Produce { partition: Some(0), ..Produce::keyed(key, value.map(|v| v.as_bytes().to_vec())) }
+}
+
+fn text(record: &Record) -> String {
+    match &record.value {
+        Value::One(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        other => format!("{other:?}"),
+    }
+}
