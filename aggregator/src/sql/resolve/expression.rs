@@ -1,7 +1,7 @@
 //! Expressions: a walk that resolves names and lets every operator pick the views of its operands.
 
 use datafusion::sql::sqlparser::ast::{self, AccessExpr, BinaryOperator as Op, Expr, Subscript, UnaryOperator, Value as Literal, ValueWithSpan};
-use plan::{Path, path::Step};
+use plan::path::Step;
 use proto::{Code, Problem};
 
 use super::{
