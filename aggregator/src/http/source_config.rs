@@ -11,7 +11,7 @@ pub(super) const HIDDEN: &str = "***";
 const KEYS_MAX: usize = 200;
 const VALUE_BYTES_MAX: usize = 64 << 10;
 
-/// Keys that make the process load code or run commands; never from a request.
+/// Keys that make the process load code or run commands; never from a request. (What else a consumer cannot take, the tailer says.)
 const LOAD_CODE: [&str; 8] = [
     "plugin.library.paths",
     "ssl.engine.location",
@@ -21,18 +21,6 @@ const LOAD_CODE: [&str; 8] = [
     "sasl.kerberos.keytab",
     "sasl.kerberos.principal",
     "sasl.kerberos.service.name",
-];
-
-/// Keys whose meaning is fixed here, because where to read is decided by what is stored.
-const OURS: [&str; 8] = [
-    "group.id",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "auto.offset.reset",
-    "enable.partition.eof",
-    "isolation.level",
-    "allow.auto.create.topics",
-    "check.crcs",
 ];
 
 /// The value of a source's body with its config as texts: numbers and booleans are taken by their text.
@@ -50,8 +38,7 @@ pub(super) fn check(config: &BTreeMap<String, String>) -> Result<(), Problem> {
     if config.len() > KEYS_MAX || config.values().any(|value| value.len() > VALUE_BYTES_MAX) {
         return Err(Problem::new(Code::BadRequest, format!("config has over {KEYS_MAX} keys, or a value of over {VALUE_BYTES_MAX} bytes")));
     }
-    let named = |refused: &[&str]| config.keys().filter(|key| refused.contains(&key.as_str())).cloned().collect::<Vec<_>>();
-    let load_code = named(&LOAD_CODE);
+    let load_code: Vec<&str> = config.keys().map(String::as_str).filter(|key| LOAD_CODE.contains(key)).collect();
     if !load_code.is_empty() {
         return Err(Problem::new(Code::BadRequest, format!("config may not hold {}: it makes this process load or run code", load_code.join(", ")))
             .hint("any other key of librdkafka passes through"));
@@ -59,11 +46,6 @@ pub(super) fn check(config: &BTreeMap<String, String>) -> Result<(), Problem> {
     if config.get("sasl.mechanisms").or(config.get("sasl.mechanism")).is_some_and(|value| value.eq_ignore_ascii_case("GSSAPI")) {
         return Err(Problem::new(Code::NotSupported, "Kerberos (GSSAPI) is not supported: it loads modules and runs kinit")
             .hint("use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"));
-    }
-    let ours = named(&OURS);
-    if !ours.is_empty() {
-        return Err(Problem::new(Code::BadRequest, format!("config may not hold {}: where to read is decided by what is stored", ours.join(", ")))
-            .hint("\"start\" says where a source begins"));
     }
     if config.get("bootstrap.servers").is_none_or(|servers| servers.trim().is_empty()) {
         return Err(Problem::new(Code::BadRequest, "config has no bootstrap.servers").hint("for example {\"bootstrap.servers\": \"localhost:9092\"}"));
@@ -107,7 +89,6 @@ mod tests {
             assert!(problem.detail.contains(key), "{problem}");
         }
         assert!(check(&config(&[("bootstrap.servers", "b:1"), ("sasl.mechanisms", "GSSAPI")])).is_err());
-        assert!(check(&config(&[("bootstrap.servers", "b:1"), ("auto.offset.reset", "latest")])).is_err());
         assert!(check(&config(&[("bootstrap.servers", " ")])).is_err());
         assert!(check(&config(&[("bootstrap.servers", "b:1"), ("sasl.mechanisms", "PLAIN"), ("fetch.wait.max.ms", "10")])).is_ok());
     }

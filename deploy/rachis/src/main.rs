@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The binary.
+
+fn main() -> std::process::ExitCode {
+    rachis::main()
+}

@@ -2,5 +2,4 @@
 
 mod push;
 mod replay;
-mod speed;
 mod support;

@@ -1,0 +1,344 @@
+//! What can be typed. Each command's work is in the module of its name.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Live analytics for event streams.
+#[derive(Debug, Parser)]
+#[command(name = "rachis", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the whole service in one process on one data folder
+    Dev(Dev),
+    /// Ask a question in SQL
+    Sql(Sql),
+    /// Search a collection
+    Search(Search),
+    /// Push files of JSON into a collection
+    Push(Push),
+    /// Work with Kafka topics that are read
+    Source(Source),
+    /// Work with collections
+    Collection(Collection),
+    /// Show the paths of a collection
+    Fields(Fields),
+}
+
+/// `rachis dev`
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// The folder of all data; made where it does not exist [default: $XDG_DATA_HOME/rachis or ~/.local/share/rachis]
+    #[arg(long, env = "RACHIS_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where to listen; port 0 takes a free one, which DIR/listening then names [default: 127.0.0.1:7700]
+    #[arg(long, env = "RACHIS_LISTEN", value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// Push a live stream of made-up shop events into the collection `shop`
+    #[arg(long)]
+    pub demo: bool,
+    /// A file of settings (TOML); RACHIS_SECTION__KEY in the environment overrides it
+    #[arg(long, env = "RACHIS_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Listen beyond this machine although there is neither TLS nor access control
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// Where the server is.
+#[derive(Debug, Clone, Args)]
+pub struct Server {
+    /// The server
+    #[arg(long, env = "RACHIS_URL", default_value = "http://127.0.0.1:7700", value_name = "URL")]
+    pub url: String,
+}
+
+/// How answers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// The server's own answer
+    Json,
+    /// A row a line
+    Ndjson,
+    /// With a line of names
+    Csv,
+}
+
+/// `rachis sql`
+#[derive(Debug, Args)]
+pub struct Sql {
+    /// The statement; `-` reads it from standard input
+    pub statement: String,
+    /// A value for $1, $2, …: JSON where it is JSON, else a text
+    #[arg(short, long = "parameter", value_name = "VALUE")]
+    pub parameters: Vec<String>,
+    /// How to write the answer
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+    /// The answer holds at least this position, such as `push/0@12`
+    #[arg(long, value_name = "POSITION")]
+    pub at_least: Option<String>,
+    /// Take an answer without the shards that do not answer
+    #[arg(long)]
+    pub allow_partial: bool,
+    /// Give up after so many milliseconds
+    #[arg(long, value_name = "MS")]
+    pub timeout_ms: Option<u64>,
+    /// Read raw documents only, no index and no columns
+    #[arg(long)]
+    pub raw: bool,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// `rachis search`
+#[derive(Debug, Args)]
+pub struct Search {
+    /// The collection
+    pub collection: String,
+    /// What to look for, such as `level:error AND "disk full"`; everything, if left out
+    #[arg(default_value = "")]
+    pub query: String,
+    /// Only documents of this time and later
+    #[arg(long)]
+    pub from: Option<String>,
+    /// Only documents before this time
+    #[arg(long)]
+    pub to: Option<String>,
+    /// A path, with `:asc` or `:desc` [default: _time:desc]
+    #[arg(long)]
+    pub sort: Option<String>,
+    /// Hits of a page
+    #[arg(long)]
+    pub limit: Option<usize>,
+    /// The cursor that the page before ended with
+    #[arg(long)]
+    pub after: Option<String>,
+    /// How to write the answer
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// `rachis push`
+#[derive(Debug, Args)]
+pub struct Push {
+    /// The collection; made where it does not exist
+    #[arg(short, long)]
+    pub collection: String,
+    /// Files of JSON documents, one a line, a list, or one over several lines; .gz and .zst are unpacked; `-` is standard input
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Each line is a document, whatever it begins with
+    #[arg(long)]
+    pub ndjson: bool,
+    /// Push once more what was pushed before (else a file pushed again within a day changes nothing)
+    #[arg(long)]
+    pub again: bool,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// `rachis source`
+#[derive(Debug, Args)]
+pub struct Source {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: SourceAction,
+}
+
+/// What to do with sources.
+#[derive(Debug, Subcommand)]
+pub enum SourceAction {
+    /// Read a topic, or change how it is read
+    Put(SourceSettings),
+    /// Show one source
+    Get(SourceName),
+    /// List all sources
+    List(List),
+    /// Stop reading a topic for good; its documents stay
+    Delete(SourceName),
+    /// Show what a topic would give; nothing is stored
+    Preview(Preview),
+    /// Stop reading until it is resumed
+    Suspend(SourceName),
+    /// Read on
+    Resume(SourceName),
+    /// Go on after a loss
+    Skip(Skip),
+}
+
+/// A list.
+#[derive(Debug, Args)]
+pub struct List {
+    /// How to write it
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// One source.
+#[derive(Debug, Args)]
+pub struct SourceName {
+    /// The source
+    pub name: String,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// What is said about a source.
+#[derive(Debug, Args)]
+pub struct SourceSettings {
+    /// The source
+    pub name: String,
+    /// Where its documents go; made where it does not exist [default: the source's name]
+    #[arg(short, long)]
+    pub collection: Option<String>,
+    /// The topic [default: the source's name]
+    #[arg(short, long)]
+    pub topic: Option<String>,
+    /// Where Kafka is: the same as -X bootstrap.servers=…
+    #[arg(short, long, value_name = "HOST:PORT,…")]
+    pub brokers: Option<String>,
+    /// Any key of librdkafka
+    #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = key_value)]
+    pub config: Vec<(String, String)>,
+    /// What a record's value is: json or text
+    #[arg(long)]
+    pub format: Option<String>,
+    /// What names a document: `record` (the record's key) or a path
+    #[arg(long)]
+    pub key: Option<String>,
+    /// Where to begin: earliest or latest
+    #[arg(long)]
+    pub start: Option<String>,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// `rachis source preview`
+#[derive(Debug, Args)]
+pub struct Preview {
+    /// Records to show
+    #[arg(long, default_value_t = 10)]
+    pub limit: usize,
+    /// The source; with a topic or brokers it need not exist
+    #[command(flatten)]
+    pub settings: SourceSettings,
+}
+
+/// `rachis source skip`
+#[derive(Debug, Args)]
+pub struct Skip {
+    /// The source
+    pub name: String,
+    /// The partition and the offset to go on with, such as `0=1234` or `0=latest`
+    #[arg(required = true, value_name = "PARTITION=OFFSET", value_parser = key_value)]
+    pub to: Vec<(String, String)>,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// `rachis collection`
+#[derive(Debug, Args)]
+pub struct Collection {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: CollectionAction,
+}
+
+/// What to do with collections.
+#[derive(Debug, Subcommand)]
+pub enum CollectionAction {
+    /// List all collections
+    List(List),
+    /// Show one collection
+    Get(CollectionName),
+    /// Create a collection, or change it
+    Put(CollectionSettings),
+    /// Drop a collection with its documents
+    Delete(CollectionName),
+}
+
+/// One collection.
+#[derive(Debug, Args)]
+pub struct CollectionName {
+    /// The collection
+    pub name: String,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// What is said about a collection.
+#[derive(Debug, Args)]
+pub struct CollectionSettings {
+    /// The collection
+    pub name: String,
+    /// Shards; cannot be changed later
+    #[arg(long)]
+    pub shards: Option<u32>,
+    /// Where a document says when its event happened, such as `created_at`
+    #[arg(long)]
+    pub time_path: Option<String>,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// `rachis fields`
+#[derive(Debug, Args)]
+pub struct Fields {
+    /// The collection
+    pub collection: String,
+    /// How to write it
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("there is no = in it")?;
+    match key.trim() {
+        "" => Err("there is nothing before the =".into()),
+        key => Ok((key.to_owned(), value.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn what_can_be_typed_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_value_may_hold_an_equals_sign() {
+        assert_eq!(key_value("sasl.password=a=b"), Ok(("sasl.password".into(), "a=b".into())));
+        assert!(key_value("=x").is_err() && key_value("x").is_err());
+    }
+}

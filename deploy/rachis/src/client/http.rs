@@ -1,0 +1,124 @@
+//! Requests to a server, and its problems as failures.
+
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, Response, Url};
+use serde_json::Value;
+
+use super::Failure;
+
+/// How long connecting may take.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// A server.
+#[derive(Debug, Clone)]
+pub struct Client {
+    base: Url,
+    http: reqwest::Client,
+}
+
+impl Client {
+    /// The server at this address.
+    pub fn new(url: &str) -> Result<Self, Failure> {
+        let bad = |why: String| Failure::usage(format!("the server's address {url:?} is not understood: {why}")).hint("for example --url http://127.0.0.1:7700");
+        let base: Url = url.parse().map_err(|e: <Url as std::str::FromStr>::Err| bad(e.to_string()))?;
+        if base.scheme() != "http" || base.cannot_be_a_base() {
+            return Err(bad("only http:// is spoken".into()));
+        }
+        let http = reqwest::Client::builder().connect_timeout(CONNECT_WAIT_MAX).build().map_err(|e| Failure::of("cannot make a client", &e))?;
+        Ok(Self { base, http })
+    }
+
+    /// A request to a path, given by its segments, which are percent-encoded here.
+    pub fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().push("v1").extend(segments);
+        }
+        self.http.request(method, url)
+    }
+
+    /// Sends a request; an answer that is none is a failure.
+    pub async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        match response.status().is_success() {
+            true => Ok(response),
+            false => Err(problem(response).await),
+        }
+    }
+
+    /// Sends a request and reads JSON.
+    pub async fn json(&self, request: RequestBuilder) -> Result<Value, Failure> {
+        let text = self.send(request).await?.text().await.map_err(|e| Failure::of("the answer broke off", &e))?;
+        serde_json::from_str(&text).map_err(|e| Failure::new(format!("the answer is not JSON: {e}")).hint("is there a Rachis at this address?"))
+    }
+
+    /// The failure of a request that got no answer.
+    pub fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let failure = Failure::of(&format!("no answer from {}", self.base), &error.without_url_ref());
+        failure.hint("is it running? `rachis dev` starts one; --url or RACHIS_URL names another")
+    }
+}
+
+trait WithoutUrl {
+    /// What happened, without repeating where.
+    fn without_url_ref(&self) -> std::io::Error;
+}
+
+impl WithoutUrl for reqwest::Error {
+    fn without_url_ref(&self) -> std::io::Error {
+        let mut deepest: &dyn std::error::Error = self;
+        while let Some(cause) = deepest.source() {
+            deepest = cause;
+        }
+        std::io::Error::other(deepest.to_string())
+    }
+}
+
+/// The failure that a problem says.
+pub async fn problem(response: Response) -> Failure {
+    let status = response.status();
+    let text = response.text().await.unwrap_or_default();
+    let Ok(body) = serde_json::from_str::<Value>(&text) else {
+        return Failure::new(format!("the server answered {status}: {}", text.chars().take(300).collect::<String>()));
+    };
+    problem_of(&body).unwrap_or_else(|| Failure::new(format!("the server answered {status}")))
+}
+
+/// The failure that the body of a problem says.
+pub fn problem_of(body: &Value) -> Option<Failure> {
+    let mut detail = body["detail"].as_str()?.to_owned();
+    if let (Some(line), Some(column)) = (body["line"].as_u64(), body["column"].as_u64()) {
+        detail = format!("{detail} (line {line}, column {column})");
+    }
+    let failure = Failure::new(detail);
+    Some(match body["hint"].as_str() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_paths_are_percent_encoded() {
+        let client = Client::new("http://127.0.0.1:7700/").expect("a client");
+        let request = client.request(Method::GET, &["collections", "a b", "documents", "push/0@1"]).build().expect("a request");
+        assert_eq!(request.url().as_str(), "http://127.0.0.1:7700/v1/collections/a%20b/documents/push%2F0@1");
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_a_usage_error() {
+        for url in ["127.0.0.1:7700", "https://x", "nonsense", "mailto:a@b"] {
+            assert_eq!(Client::new(url).map(|_| ()).map_err(|failure| failure.exit_code()), Err(2), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_problem_says_what_where_and_what_to_do() {
+        let body = serde_json::json!({"detail": "no such function", "hint": "did you mean lower?", "line": 1, "column": 8});
+        assert_eq!(problem_of(&body).map(|f| f.to_string()), Some("error: no such function (line 1, column 8)\nhint: did you mean lower?".into()));
+    }
+}

@@ -1,0 +1,155 @@
+//! Answers on standard output: tables for people, the server's own bytes for programs.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use super::Failure;
+
+/// Characters of a cell that a terminal is shown; more is cut.
+const CELL_CHARACTERS_MAX: usize = 100;
+
+/// Writes to standard output. A reader that went away (`| head`) is no failure.
+pub fn write(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|e| Failure::new(format!("cannot write the answer: {e}"))),
+    }
+}
+
+/// Writes a line beside the answer, on standard error.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Writes JSON with line breaks.
+pub fn pretty(value: &Value) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::of("cannot write the answer", &e))?;
+    write(format!("{text}\n").as_bytes())
+}
+
+/// The answer to a statement, values as they were written.
+#[derive(Deserialize)]
+pub struct Answer<'a> {
+    /// In order.
+    pub columns: Vec<Column>,
+    /// Objects by column name.
+    #[serde(borrow)]
+    pub rows: Vec<std::collections::HashMap<String, &'a RawValue>>,
+    /// What is said about it.
+    pub stats: Value,
+}
+
+/// A column of an answer.
+#[derive(Deserialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// The SQL name of its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+impl Answer<'_> {
+    /// As a table.
+    pub fn table(&self) -> String {
+        let numeric = |kind: &str| ["BIGINT", "INTEGER", "SMALLINT", "DOUBLE", "REAL"].contains(&kind) || kind.starts_with("DECIMAL");
+        let aligned: Vec<bool> = self.columns.iter().map(|column| numeric(&column.kind)).collect();
+        let cell = |row: &std::collections::HashMap<String, &RawValue>, name: &str| row.get(name).map_or(String::new(), |raw| shown(raw.get()));
+        let rows = self.rows.iter().map(|row| self.columns.iter().map(|column| cell(row, &column.name)).collect()).collect();
+        table(self.columns.iter().map(|column| column.name.as_str()), rows, &aligned)
+    }
+}
+
+/// Says beside an answer how many rows it has, how long it took, and its warnings.
+pub fn note_stats(rows: usize, stats: &Value) {
+    let noun = if rows == 1 { "row" } else { "rows" };
+    note(&format!("{rows} {noun} in {} ms", stats["elapsed_ms"]));
+    for warning in stats["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        note(&format!("warning: {warning}"));
+    }
+    if stats["partial"] == true {
+        note("warning: the answer is partial: not all shards answered");
+    }
+}
+
+/// A table of the values at these keys, of a list of objects.
+pub fn objects(list: &Value, keys: &[&str]) -> String {
+    let text = |value: &Value| match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.iter().all(Value::is_string) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    };
+    let at = |object: &Value, key: &str| text(key.split('.').fold(object, |value, part| &value[part]));
+    let rows: Vec<Vec<String>> = list.as_array().into_iter().flatten().map(|object| keys.iter().map(|key| cut(at(object, key))).collect()).collect();
+    let names: Vec<&str> = keys.iter().map(|key| key.rsplit('.').next().unwrap_or(key)).collect();
+    table(names.into_iter(), rows, &[])
+}
+
+fn table<'a>(names: impl Iterator<Item = &'a str>, rows: Vec<Vec<String>>, right: &[bool]) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(names.map(|name| Cell::new(one_line(name))));
+    for row in rows {
+        table.add_row(row.iter().enumerate().map(|(i, text)| match right.get(i) {
+            Some(true) => Cell::new(text).set_alignment(CellAlignment::Right),
+            _ => Cell::new(text),
+        }));
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    format!("{}\n", lines.join("\n"))
+}
+
+/// A JSON value as a person reads it in a table.
+fn shown(raw: &str) -> String {
+    if raw == "null" {
+        return "NULL".into();
+    }
+    cut(serde_json::from_str::<String>(raw).unwrap_or_else(|_| raw.to_owned()))
+}
+
+fn cut(text: String) -> String {
+    let text = one_line(&text);
+    match text.char_indices().nth(CELL_CHARACTERS_MAX) {
+        Some((at, _)) if io::stdout().is_terminal() => format!("{}…", &text[..at]),
+        _ => text,
+    }
+}
+
+/// Without what would break a line or speak to the terminal.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\r' | '\t' => ' ',
+            c if c.is_control() => '\u{FFFD}',
+            c => c,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_shows_values_as_they_were_written() {
+        let text = r#"{"columns":[{"name":"n","type":"DECIMAL(38,0)"},{"name":"t","type":"TEXT"},{"name":"j","type":"JSON"}],
+            "rows":[{"n":123456789012345678901234567890,"t":"two\nlines","j":{"a" : 1.50}},{"n":1,"t":null,"j":"\u001b[31m"}],"stats":{}}"#;
+        let table = serde_json::from_str::<Answer>(text).expect("an answer").table();
+        let lines: Vec<&str> = table.lines().collect();
+        assert!(lines[1].contains("123456789012345678901234567890") && lines[1].contains("two lines") && lines[1].contains("{\"a\" : 1.50}"), "{table}");
+        assert!(lines[2].contains("NULL") && lines[2].contains("\u{FFFD}[31m"), "{table}");
+    }
+
+    #[test]
+    fn objects_become_rows_of_the_named_values() {
+        let list = serde_json::json!([{"a": {"b": 7}, "c": ["x", "y"]}, {"a": {}, "c": null}]);
+        let table = objects(&list, &["a.b", "c"]);
+        let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines, [vec!["b", "c"], vec!["7", "x,", "y"], vec![]]);
+    }
+}

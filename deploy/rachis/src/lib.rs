@@ -1,0 +1,57 @@
+//! `rachis`: the one binary. `rachis dev` is the server, everything else speaks to one over HTTP.
+//!
+//! Standard output belongs to answers; what a person should know beside them goes to standard error. Exit codes: 0 it was done, 1 it failed,
+//! 2 it was not understood.
+
+mod cli;
+mod client;
+mod data_folder;
+mod demo;
+mod dev;
+mod settings;
+mod telemetry;
+
+use std::{io::Write, process::ExitCode, time::Duration};
+
+use clap::Parser;
+
+use crate::{cli::Command, client::Failure};
+
+/// How long tasks that are still running may take once everything is closed.
+const LAST_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Does what was typed; the exit code of the process.
+pub fn main() -> ExitCode {
+    let command = cli::Cli::parse().command;
+    let mut builder = match command {
+        Command::Dev(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let result = match builder.enable_all().build() {
+        Ok(runtime) => {
+            let result = runtime.block_on(run(command));
+            runtime.shutdown_timeout(LAST_WAIT_MAX);
+            result
+        }
+        Err(error) => Err(Failure::new(format!("cannot start threads: {error}"))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "{failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Dev(arguments) => dev::run(arguments).await,
+        Command::Sql(arguments) => client::sql::run(arguments).await,
+        Command::Search(arguments) => client::search::run(arguments).await,
+        Command::Push(arguments) => client::push::run(arguments).await,
+        Command::Source(arguments) => client::source::run(arguments).await,
+        Command::Collection(arguments) => client::collection::run(arguments).await,
+        Command::Fields(arguments) => client::collection::fields(arguments).await,
+    }
+}

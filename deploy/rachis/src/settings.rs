@@ -1,0 +1,197 @@
+//! Settings: defaults, then a TOML file, then the environment (`RACHIS_LEAF__SPLIT_DOCUMENTS=1000` is `split_documents` of `[leaf]`). A key
+//! that nobody knows is refused and named, in both.
+
+use std::{path::Path, time::Duration};
+
+use aggregator::AggregatorOptions;
+use config::{Config, File, FileFormat};
+use leaf::LeafOptions;
+use serde::Deserialize;
+use tailer::TailerOptions;
+
+use crate::client::Failure;
+
+/// Everything that can be set.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// What is logged, and how.
+    pub log: Log,
+    /// Limits of the leaf.
+    pub leaf: Leaf,
+    /// Limits of the aggregator.
+    pub aggregator: Aggregator,
+    /// Limits of the tailer.
+    pub tailer: Tailer,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// As `RUST_LOG`, which goes before it; `info` unless said.
+    pub filter: Option<String>,
+    /// Text unless said.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: a JSON object a line.
+    Json,
+}
+
+/// A section of the file: keys that may be left out, and how they change the options.
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident of $options:ty { $($key:ident: $kind:ty => $($field:ident).+ $(as $convert:path)?,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name { $($key: Option<$kind>,)* }
+
+        impl $name {
+            /// Puts what was said into the options.
+            pub fn apply(self, options: &mut $options) {
+                $(if let Some(value) = self.$key { options.$($field).+ = section!(@value value $($convert)?); })*
+            }
+        }
+    };
+    (@value $value:ident) => { $value };
+    (@value $value:ident $convert:path) => { $convert($value) };
+}
+
+section! {
+    /// Limits of the leaf: see `LeafOptions`.
+    Leaf of LeafOptions {
+        scan_tail_documents_max: usize => scan_tail_documents_max,
+        publish_documents: usize => publish_documents,
+        publish_bytes: usize => publish_bytes,
+        publish_after_ms: u64 => publish_after as Duration::from_millis,
+        publish_pause_ms: u64 => publish_pause as Duration::from_millis,
+        split_documents: usize => split_documents,
+        split_bytes: usize => split_bytes,
+        split_idle_ms: u64 => split_idle as Duration::from_millis,
+        memory_segments_max: usize => memory_segments_max,
+        memory_bytes_max: u64 => memory_bytes_max,
+        merge_splits: usize => merge_splits,
+        merge_documents_max: usize => merge_documents_max,
+        tail_documents_max: usize => tail_documents_max,
+        tail_bytes_max: usize => tail_bytes_max,
+        index_threads: usize => index_threads,
+        request_rows_kept_ms: u64 => request_rows_kept as Duration::from_millis,
+    }
+}
+
+section! {
+    /// Limits of the aggregator: see `AggregatorOptions`.
+    Aggregator of AggregatorOptions {
+        queries_max: usize => queries_max,
+        queue_max: usize => queue_max,
+        timeout_ms: u64 => timeout as Duration::from_millis,
+        timeout_max_ms: u64 => timeout_max as Duration::from_millis,
+        query_bytes_max: usize => query_bytes_max,
+        rows_max: usize => rows_max,
+        statement_bytes_max: usize => statement_bytes_max,
+        spill_bytes_max: u64 => spill_bytes_max,
+        push_bytes_inflight_max: usize => push_bytes_inflight_max,
+        push_shards: u32 => push_shards,
+    }
+}
+
+section! {
+    /// Limits of the tailer: see `TailerOptions`.
+    Tailer of TailerOptions {
+        window_bytes_max: usize => window_bytes_max,
+        batch_records_max: usize => batch_records_max,
+        batch_bytes_max: usize => batch_bytes_max,
+    }
+}
+
+/// Reads the settings.
+pub fn load(file: Option<&Path>) -> Result<Settings, Failure> {
+    let text = match file {
+        Some(file) => {
+            std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("cannot read the settings in {}: {e}", file.display())))?
+        }
+        None => String::new(),
+    };
+    read(&text, std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))).map_err(|why| {
+        let place = file.map_or("the environment".into(), |file| format!("{} and the environment", file.display()));
+        Failure::usage(format!("the settings in {place} are not understood: {why}")).hint("deploy/rachis.toml lists every key with its default")
+    })
+}
+
+/// The settings in a text, overridden by those in an environment.
+fn read(text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Settings, String> {
+    let mut builder = Config::builder().add_source(File::from_str(text, FileFormat::Toml));
+    let mut names = Vec::new();
+    for (name, value) in environment {
+        // Names without two underscores belong to others: RACHIS_URL, RACHIS_DATA.
+        let Some((section, key)) = name.strip_prefix("RACHIS_").and_then(|rest| rest.split_once("__")) else { continue };
+        let path = format!("{}.{}", section.to_ascii_lowercase(), key.to_ascii_lowercase());
+        builder = builder.set_override(path, value).map_err(|e| format!("{name}: {e}"))?;
+        names.push(name);
+    }
+    let named = |e: config::ConfigError| match names.is_empty() {
+        true => e.to_string(),
+        false => format!("{e} (from the environment: {})", names.join(", ")),
+    };
+    builder.build().and_then(Config::try_deserialize).map_err(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(text: &str, environment: &[(&str, &str)]) -> Result<LeafOptions, String> {
+        let mut options = LeafOptions::new("/nowhere");
+        read(text, environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))?.leaf.apply(&mut options);
+        Ok(options)
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_file_and_both_before_the_defaults() {
+        let file = "[leaf]\nsplit_documents = 7\nmerge_splits = 3\n";
+        let options = with(file, &[("RACHIS_LEAF__SPLIT_DOCUMENTS", "9"), ("RACHIS_LEAF__SPLIT_IDLE_MS", "300"), ("RACHIS_URL", "x")]).expect("settings");
+        assert_eq!((options.split_documents, options.merge_splits, options.split_idle), (9, 3, Duration::from_millis(300)));
+        assert_eq!(options.publish_documents, LeafOptions::new("/nowhere").publish_documents);
+    }
+
+    #[test]
+    fn a_key_that_nobody_knows_is_refused_and_named() {
+        for (file, environment, named) in [
+            ("[leaf]\nsplit_docs = 7\n", ("RACHIS_URL", ""), "split_docs"),
+            ("[leef]\n", ("RACHIS_URL", ""), "leef"),
+            ("", ("RACHIS_LEAF__SPLITS", "1"), "splits"),
+            ("", ("RACHIS_LEEF__SPLIT_DOCUMENTS", "1"), "leef"),
+            ("", ("RACHIS_LEAF__SPLIT_DOCUMENTS", "many"), "RACHIS_LEAF__SPLIT_DOCUMENTS"),
+            ("[log]\nformat = \"xml\"\n", ("RACHIS_URL", ""), "xml"),
+        ] {
+            let why = with(file, &[environment]).expect_err("it is refused");
+            assert!(why.contains(named), "{why} names {named}");
+        }
+    }
+
+    #[test]
+    fn the_sample_names_every_key_with_its_default() {
+        let sample = include_str!("../../rachis.toml");
+        let said: String = sample.lines().map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line)).collect::<Vec<_>>().join("\n");
+        let settings = read(&said, std::iter::empty()).expect("the sample is understood");
+        let Settings { leaf, aggregator, tailer, .. } = settings;
+        let unset = |section: String| section.contains("None");
+        assert!(!unset(format!("{leaf:?}{aggregator:?}{tailer:?}")), "a key is missing in {leaf:?} {aggregator:?} {tailer:?}");
+        let (mut leaf_options, mut aggregator_options, mut tailer_options) =
+            (LeafOptions::new("/nowhere"), AggregatorOptions::new("/nowhere"), TailerOptions::default());
+        leaf.apply(&mut leaf_options);
+        aggregator.apply(&mut aggregator_options);
+        tailer.apply(&mut tailer_options);
+        assert_eq!(format!("{leaf_options:?}"), format!("{:?}", LeafOptions::new("/nowhere")));
+        assert_eq!(format!("{aggregator_options:?}"), format!("{:?}", AggregatorOptions::new("/nowhere")));
+        assert_eq!(format!("{tailer_options:?}"), format!("{:?}", TailerOptions::default()));
+    }
+}
