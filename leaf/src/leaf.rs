@@ -21,6 +21,7 @@ use tracing::warn;
 use crate::{
     error::Error,
     options::LeafOptions,
+    scan::ScanPool,
     shard::{rebuild, state::Moment, work::Work},
 };
 use shards::Shards;
@@ -40,6 +41,7 @@ pub struct Leaf {
     catalog: watch::Receiver<Arc<Catalog>>,
     shards: Shards,
     work: Arc<Work>,
+    scans: ScanPool,
     pins: Mutex<HashMap<QueryId, Pins>>,
     keeper: Mutex<Option<std::thread::JoinHandle<()>>>,
     closed: Arc<(Mutex<bool>, Condvar)>,
@@ -57,6 +59,7 @@ impl Leaf {
             shards: Shards::new(options.clone(), work.clone()),
             catalog,
             work,
+            scans: ScanPool::new(options.scan_threads).map_err(file_error)?,
             pins: Mutex::default(),
             keeper: Mutex::default(),
             closed: Arc::default(),

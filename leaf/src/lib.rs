@@ -5,6 +5,8 @@ pub mod error;
 mod fault;
 pub mod leaf;
 pub mod options;
+pub mod raw;
+pub mod scan;
 mod shard;
 pub mod split;
 mod store;

@@ -37,6 +37,8 @@ pub struct LeafOptions {
     pub tail_bytes_max: usize,
     /// Threads that build indexes.
     pub index_threads: usize,
+    /// Threads that scan for queries.
+    pub scan_threads: usize,
     /// How long request rows of pushes are kept, by the time of later records.
     pub request_rows_kept: Duration,
 }
@@ -61,6 +63,7 @@ impl LeafOptions {
             tail_documents_max: 200_000,
             tail_bytes_max: 128 << 20,
             index_threads: 2,
+            scan_threads: 2,
             request_rows_kept: Duration::from_secs(24 * 3600),
         }
     }

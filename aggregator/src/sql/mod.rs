@@ -1,5 +1,14 @@
 //! SQL text -> a statement over flat typed columns. Pure: no I/O, no leaf; the catalog and the kinds of paths come in as arguments.
 
+mod define;
+pub mod functions;
+mod names;
+mod reads;
+mod resolve;
+mod search;
+mod statement;
+mod token;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use datafusion::sql::sqlparser::ast;
@@ -98,29 +107,33 @@ pub trait World {
     fn system_table(&self, schema: &str, name: &str) -> Option<Vec<(String, plan::Type)>>;
 }
 
+/// Bytes of stack that reading and resolving run on, whatever thread they are called from.
+const STACK_BYTES: usize = 64 << 20;
+
+/// Runs what recurses over a statement on a stack that is deep enough for every statement within the limits.
+fn deep<T>(work: impl FnOnce() -> T) -> T {
+    stacker::grow(STACK_BYTES, work)
+}
+
 /// Reads one statement. Length, tokens, nesting and operator chains are bounded before anything recursive runs.
 pub fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
-    let _ = (sql, statement_bytes_max);
-    Err(Problem::new(proto::Code::NotSupported, "SQL is not there yet"))
+    deep(|| statement::parse(sql, statement_bytes_max))
 }
 
 /// The collections that a query reads, through views too.
 pub fn collections(query: &ast::Query, catalog: &Catalog) -> Result<BTreeSet<CollectionName>, Problem> {
-    let _ = (query, catalog);
-    Ok(BTreeSet::new())
+    deep(|| reads::collections(query, catalog))
 }
 
 /// Resolves a query; `parameters` replace `$1`, `$2`, …
 pub fn resolve(query: &ast::Query, world: &dyn World, parameters: &[serde_json::Value]) -> Result<Resolved, Problem> {
-    let _ = (query, world, parameters);
-    Err(Problem::new(proto::Code::NotSupported, "SQL is not there yet"))
+    deep(|| resolve::resolve(query, world, parameters))
 }
 
 /// Checks a definition against the world and makes the change that creates it, with what to tell the user (such as: the field hides a path
 /// that documents have).
 pub fn define(id: &DefinitionId, text: &str, replace: bool, world: &dyn World) -> Result<(Change, Vec<String>), Problem> {
-    let _ = (id, text, replace, world);
-    Err(Problem::new(proto::Code::NotSupported, "definitions are not there yet"))
+    deep(|| define::define(id, text, replace, world))
 }
 
 /// A search of a collection as a condition over flat columns (names without qualifier), and those columns. Fields of the collection may be
@@ -130,6 +143,8 @@ pub fn search_condition(
     collection: &CollectionName,
     world: &dyn World,
 ) -> Result<(datafusion::logical_expr::Expr, Vec<Column>, Vec<String>), Problem> {
-    let _ = (query, collection, world);
-    Err(Problem::new(proto::Code::NotSupported, "search is not there yet"))
+    deep(|| search::condition(query, collection, world))
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ use proto::{Address, Code, PositionVector, Problem, ingest::{Outcomes, ShardId}}
 use super::{Leaf, PIN_GRACE, Pins, blocking};
 use crate::{
     error::Error,
+    scan,
     shard::state::{Indexed, Moment},
     store::{Partition, Store},
     view::View,
@@ -61,11 +62,10 @@ impl Scan for Leaf {
     }
 
     fn scan(&self, request: ScanRequest) -> ScanStream {
-        let problem = match self.pinned(request.query, request.shard) {
-            Ok(_) => Problem::new(Code::NotSupported, "scans are not there yet"),
-            Err(problem) => problem,
-        };
-        futures::stream::iter([Err(problem)]).boxed()
+        match self.pinned(request.query, request.shard) {
+            Ok(view) => scan::run(view, request, &self.scans),
+            Err(problem) => futures::stream::iter([Err(problem)]).boxed(),
+        }
     }
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {

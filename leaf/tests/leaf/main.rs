@@ -2,4 +2,5 @@
 
 mod push;
 mod replay;
+mod speed;
 mod support;

@@ -1,0 +1,176 @@
+//! The names that documents of one collection answer to: paths seen, fields defined, and the near misses worth suggesting.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use plan::{Kinds, Path, PathKinds, path::Step};
+use proto::{Catalog, CollectionName};
+
+/// The names of one collection.
+#[derive(Debug)]
+pub struct Names {
+    /// Whose.
+    pub collection: CollectionName,
+    /// Paths of keys and their kinds; every object on the way is a path too.
+    paths: BTreeMap<Path, Kinds>,
+    /// Whether there are paths that are not in here.
+    overflow: bool,
+    /// Fields by path.
+    fields: BTreeSet<Path>,
+    /// Paths and fields by their spelling in lower case.
+    folded: HashMap<String, Vec<Path>>,
+}
+
+/// What a name is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// A field, and what of its value is asked.
+    Field(Path, Vec<Step>),
+    /// A path with the kinds of its values; none where an index is on the way.
+    Path(Path, Kinds),
+}
+
+/// How exactly a name was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// As it was written.
+    Exact,
+    /// But for the case of letters.
+    Folded,
+}
+
+impl Names {
+    /// The names of a collection.
+    pub fn new(collection: &CollectionName, catalog: &Catalog, seen: &PathKinds) -> Self {
+        let mut paths = seen.paths.clone();
+        for path in seen.paths.keys() {
+            for length in 1..path.steps().len() {
+                paths.entry(Path::new(path.steps()[..length].to_vec())).or_default();
+            }
+        }
+        let own = |id: &&proto::catalog::DefinitionId| id.collection.as_ref() == Some(collection);
+        let fields: BTreeSet<Path> = catalog.definitions.keys().filter(own).filter_map(|id| Path::parse(&id.name).ok()).collect();
+        let mut folded: HashMap<String, Vec<Path>> = HashMap::new();
+        for path in paths.keys().chain(fields.iter().filter(|field| !paths.contains_key(*field))) {
+            folded.entry(path.to_string().to_lowercase()).or_default().push(path.clone());
+        }
+        Self { collection: collection.clone(), paths, overflow: seen.overflow, fields, folded }
+    }
+
+    /// What these steps are called here, if anything: fields first, then paths that were seen.
+    pub fn find(&self, steps: &[Step], fit: Fit) -> Option<Found> {
+        let path = Path::new(steps.to_vec());
+        match fit {
+            Fit::Exact => self.field(&path).or_else(|| self.seen(&path)),
+            Fit::Folded => self.folded_field(&path).or_else(|| self.folded_path(&path)),
+        }
+    }
+
+    /// A path of stored documents; never a field.
+    pub fn stored(&self, path: &Path) -> Option<Found> {
+        self.seen(path)
+    }
+
+    /// Whether documents have paths beyond those remembered.
+    pub fn overflow(&self) -> bool {
+        self.overflow
+    }
+
+    /// The longest field that is a beginning of the path.
+    fn field(&self, path: &Path) -> Option<Found> {
+        let steps = path.steps();
+        (1..=steps.len()).rev().find_map(|length| {
+            let field = Path::new(steps[..length].to_vec());
+            self.fields.contains(&field).then(|| Found::Field(field, steps[length..].to_vec()))
+        })
+    }
+
+    fn seen(&self, path: &Path) -> Option<Found> {
+        let keys = without_indexes(path);
+        let kinds = *self.paths.get(&keys)?;
+        // Behind an index only arrays' elements are met, whose kinds nobody has noted.
+        Some(Found::Path(path.clone(), if keys == *path { kinds } else { Kinds::default() }))
+    }
+
+    fn folded_field(&self, path: &Path) -> Option<Found> {
+        let steps = path.steps();
+        (1..=steps.len()).rev().find_map(|length| {
+            let field = Path::new(steps[..length].to_vec());
+            let [one] = self.folded.get(&field.to_string().to_lowercase())?.as_slice() else { return None };
+            self.fields.contains(one).then(|| Found::Field(one.clone(), steps[length..].to_vec()))
+        })
+    }
+
+    fn folded_path(&self, path: &Path) -> Option<Found> {
+        let keys = without_indexes(path);
+        let [one] = self.folded.get(&keys.to_string().to_lowercase())?.as_slice() else { return None };
+        let mut spelled = one.steps().iter();
+        let steps = path.steps().iter().map(|step| match step {
+            Step::Key(_) => spelled.next().cloned().unwrap_or_else(|| step.clone()),
+            Step::Index(_) => step.clone(),
+        });
+        self.seen(&Path::new(steps.collect()))
+    }
+
+    /// The top level, fields included: what `*` stands for besides `_id` and `_time`.
+    pub fn top_level(&self) -> Vec<Path> {
+        let top = self.paths.keys().filter(|path| path.steps().len() == 1 && path.last_key() != Some("_id"));
+        let all: BTreeSet<&Path> = top.chain(&self.fields).collect();
+        all.into_iter().cloned().collect()
+    }
+
+    /// A name that was perhaps meant.
+    pub fn suggest(&self, path: &Path) -> Option<String> {
+        let wanted = path.to_string();
+        if let Some(all) = self.folded.get(&wanted.to_lowercase()) {
+            return all.first().map(Path::to_string);
+        }
+        let last = path.last_key().map(str::to_lowercase);
+        let elsewhere = |candidate: &Path| candidate.last_key().map(str::to_lowercase) == last;
+        let names: Vec<String> = self.paths.keys().chain(&self.fields).map(Path::to_string).collect();
+        nearest(&wanted, names.iter().map(String::as_str))
+            .map(str::to_owned)
+            .or_else(|| self.paths.keys().chain(&self.fields).find(|path| elsewhere(path)).map(Path::to_string))
+    }
+
+    /// The nearest list on the way to this path, spelled with an index.
+    pub fn through_list(&self, path: &Path) -> Option<String> {
+        let kinds = self.paths.get(path)?;
+        let steps = path.steps();
+        (1..steps.len()).rev().find_map(|length| {
+            let list = Path::new(steps[..length].to_vec());
+            let is_list = kinds.any(Kinds::ELEMENT) && self.paths.get(&list).is_some_and(|kinds| kinds.any(Kinds::ARRAY));
+            is_list.then(|| Path::new(steps[..length].iter().cloned().chain([Step::Index(0)]).chain(steps[length..].iter().cloned()).collect()).to_string())
+        })
+    }
+}
+
+fn without_indexes(path: &Path) -> Path {
+    Path::new(path.steps().iter().filter(|step| matches!(step, Step::Key(_))).cloned().collect())
+}
+
+/// The name nearest to the one wanted, if it is near: at most a third of its letters differ.
+pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wanted: Vec<char> = wanted.to_lowercase().chars().take(64).collect();
+    let most = (wanted.len() / 3).max(1);
+    let near = |name: &&str| name.chars().count().abs_diff(wanted.len()) <= most;
+    let ranked = names.into_iter().filter(near).map(|name| (distance(&wanted, &name.to_lowercase().chars().take(64).collect::<Vec<_>>()), name));
+    ranked.filter(|(distance, _)| *distance <= most).min().map(|(_, name)| name)
+}
+
+/// Insertions, deletions, substitutions and swaps of neighbours between two words (optimal string alignment).
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = change.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}

@@ -1,0 +1,410 @@
+//! SELECT: the select list with its names, stars, GROUP BY, HAVING, ORDER BY by output name, number or expression.
+
+use datafusion::sql::sqlparser::ast::{
+    Distinct, Expr, GroupByExpr, NamedWindowDefinition, ObjectName, ObjectNamePart, OrderByExpr, OrderByOptions, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, Value as Literal, ValueWithSpan, WildcardAdditionalOptions, helpers::attached_token::AttachedToken,
+};
+use plan::{Kinds, Path, Type, View, path::Step};
+use proto::Problem;
+
+use super::{
+    Resolver, STAR_KEYS_MAX, bad,
+    expression::shortened,
+    name::{Input, OutColumn, Rows, Spelled},
+    not_offered,
+    query::{FLAVOR, no_group},
+    value::{Base, PathRef, Ty, Value, number, quoted},
+};
+use crate::sql::names::Fit;
+
+/// An item of the select list, stars spelled out.
+struct Item {
+    source: Source,
+    name: String,
+}
+
+/// Where an item comes from.
+enum Source {
+    /// An expression of the statement.
+    Written(Expr),
+    /// A column that a star stands for.
+    Star(Box<Value>),
+}
+
+impl Resolver<'_> {
+    /// A SELECT with the ORDER BY behind it: resolved, and the columns it gives.
+    pub fn select(&mut self, select: &Select, order: Vec<OrderByExpr>) -> Result<(Select, Vec<OrderByExpr>, Vec<OutColumn>), Problem> {
+        refuse_select_extras(select)?;
+        let depth = self.scopes.len();
+        let aggregates = std::mem::take(&mut self.aggregates);
+        let result = self.select_in_scope(select, order);
+        self.scopes.truncate(depth);
+        self.aggregates = aggregates;
+        result
+    }
+
+    fn select_in_scope(&mut self, select: &Select, order: Vec<OrderByExpr>) -> Result<(Select, Vec<OrderByExpr>, Vec<OutColumn>), Problem> {
+        let from = self.from(&select.from)?;
+        let selection = select.selection.as_ref().map(|e| self.condition(e)).transpose()?;
+        let items = self.items(&select.projection)?;
+        if items.is_empty() {
+            return Err(bad("SELECT of nothing").hint("name what to select, or *"));
+        }
+        let aliases: Vec<(String, Expr)> = select.projection.iter().filter_map(alias_of).collect();
+        let group_by = self.group_by(&select.group_by, &items, &aliases)?;
+        let mut names = Names::default();
+        let (mut projection, mut columns, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        for item in &items {
+            let value = match &item.source {
+                Source::Written(expr) => self.value(expr)?,
+                Source::Star(value) => (**value).clone(),
+            };
+            let name = names.unique(&item.name);
+            let origin = origin(&value);
+            let (expr, ty) = self.native(value.clone());
+            // JSON that was computed is marked as JSON again, which columns are by themselves.
+            let computed = ty == Ty::Json && !matches!(expr, Expr::CompoundIdentifier(_)) && !is_call(&expr, &["json_get", "unnest"]);
+            let expr = if computed { super::value::call("json_get", vec![expr, super::value::text(""), super::value::text("json")]) } else { expr };
+            projection.push(SelectItem::ExprWithAlias { expr: expr.clone(), alias: quoted(&name) });
+            columns.push(OutColumn { name, ty, origin, expr: None });
+            values.push((value, expr));
+        }
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.aliases.clone_from(&aliases);
+        }
+        let having = select.having.as_ref().map(|e| self.condition(e)).transpose()?;
+        let mut named_window = Vec::new();
+        for NamedWindowDefinition(name, window) in &select.named_window {
+            named_window.push(NamedWindowDefinition(quoted(&name.value.to_lowercase()), self.named_window(window)?));
+        }
+        let distinct = match &select.distinct {
+            Some(Distinct::On(keys)) => Some(Distinct::On(keys.iter().map(|e| Ok(self.expression(e)?.0)).collect::<Result<_, Problem>>()?)),
+            other => other.clone(),
+        };
+        let order = self.order_by(&order, &columns, &values, distinct.as_ref())?;
+        let select = Select { distinct, projection, from, selection, group_by, having, named_window, ..empty_select() };
+        Ok((select, order, columns))
+    }
+
+    /// The select list with stars spelled out, each item with the name it asks for.
+    fn items(&mut self, projection: &[SelectItem]) -> Result<Vec<Item>, Problem> {
+        let mut items = Vec::new();
+        for item in projection {
+            match item {
+                SelectItem::UnnamedExpr(expr) => items.push(Item { name: default_name(expr), source: Source::Written(expr.clone()) }),
+                SelectItem::ExprWithAlias { expr, alias } => items.push(Item { name: alias.value.clone(), source: Source::Written(expr.clone()) }),
+                SelectItem::Wildcard(options) => {
+                    refuse_wildcard_options(options)?;
+                    let scope = self.scopes.last().cloned().unwrap_or_default();
+                    if scope.inputs.is_empty() {
+                        return Err(bad("SELECT * without FROM").hint("name a collection; SHOW TABLES lists them"));
+                    }
+                    for (i, input) in scope.inputs.iter().enumerate() {
+                        let before: Vec<&str> = scope.inputs[..i].iter().map(|i| i.alias.as_str()).collect();
+                        // A column that USING has merged is shown once.
+                        let shown = |name: &str| !scope.merged.iter().any(|m| m.name == name && m.inputs.contains(&input.alias) && m.inputs.iter().any(|a| before.contains(&a.as_str())));
+                        items.extend(self.star(input)?.into_iter().filter(|item| shown(&item.name)));
+                    }
+                }
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
+                    refuse_wildcard_options(options)?;
+                    let alias = last_part(name).ok_or_else(|| bad(format!("{name}.* names no input")))?;
+                    let input = self.scopes.iter().rev().find_map(|scope| {
+                        scope.inputs.iter().find(|i| i.alias == alias).or_else(|| scope.inputs.iter().find(|i| i.alias.eq_ignore_ascii_case(&alias))).cloned()
+                    });
+                    let Some(input) = input else {
+                        return Err(bad(format!("{name} is no input of this query")).hint(format!("name the keys, or select {name} as a whole")));
+                    };
+                    items.extend(self.star(&input)?);
+                }
+                other => return Err(not_offered(format!("{other} in a select list"))),
+            }
+        }
+        Ok(items)
+    }
+
+    /// What `*` stands for in one input.
+    fn star(&mut self, input: &Input) -> Result<Vec<Item>, Problem> {
+        match &input.rows {
+            Rows::Columns(columns) => {
+                let mut items = Vec::with_capacity(columns.len());
+                for column in columns {
+                    let whole = [Step::Key(column.name.as_str().into())];
+                    if let Some(value) = self.name_in_columns(&input.alias, columns, &whole, Fit::Exact) {
+                        items.push(Item { source: Source::Star(Box::new(value)), name: column.name.clone() });
+                    }
+                }
+                Ok(items)
+            }
+            Rows::Documents { names, .. } => {
+                let mut top = names.top_level();
+                if top.len() > STAR_KEYS_MAX {
+                    self.warn(format!("{} has {} top-level keys; * shows the first {STAR_KEYS_MAX}", names.collection, top.len()));
+                    top.truncate(STAR_KEYS_MAX);
+                }
+                let mut items = Vec::new();
+                for path in [Path::of_keys(["_id"]), Path::of_keys(["_time"])].into_iter().chain(top) {
+                    let qualified: Vec<Step> = [Step::Key(input.alias.as_str().into())].into_iter().chain(path.steps().iter().cloned()).collect();
+                    let value = self.name(&Spelled { steps: qualified, span: datafusion::sql::sqlparser::tokenizer::Span::empty() })?;
+                    let name = path.keys().map_or_else(|| path.to_string(), |keys| keys.join("."));
+                    items.push(Item { source: Source::Star(Box::new(value)), name });
+                }
+                Ok(items)
+            }
+        }
+    }
+
+    /// GROUP BY: input names first, then output names and numbers.
+    fn group_by(&mut self, group: &GroupByExpr, items: &[Item], aliases: &[(String, Expr)]) -> Result<GroupByExpr, Problem> {
+        let GroupByExpr::Expressions(keys, modifiers) = group else { return Err(not_offered("GROUP BY ALL").hint("name the columns")) };
+        if !modifiers.is_empty() {
+            return Err(not_offered("this GROUP BY").hint("GROUP BY ROLLUP (…), CUBE (…) and GROUPING SETS ((…)) are there"));
+        }
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.aliases = aliases.to_vec();
+        }
+        let mut resolved = Vec::new();
+        let mut keyed = Vec::new();
+        for key in keys {
+            let value = match ordinal(key) {
+                Some(place) => match items.get(place.wrapping_sub(1)).map(|item| &item.source) {
+                    Some(Source::Written(expr)) => self.value(expr)?,
+                    Some(Source::Star(value)) => (**value).clone(),
+                    None => return Err(bad(format!("GROUP BY {place}: the select list has {} items", items.len()))),
+                },
+                None => self.value(key)?,
+            };
+            if let Value::Path(PathRef { base: Base::Table { alias, .. }, path, kinds, text }) = &value
+                && !path.steps().is_empty()
+            {
+                let to = if *text { Type::Text } else { kinds.native().unwrap_or(Type::Json) };
+                keyed.push((alias.clone(), path.clone(), View { to, cast: *text }));
+            }
+            resolved.push(self.native(value).0);
+        }
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.aliases.clear();
+            scope.group = keyed;
+        }
+        Ok(GroupByExpr::Expressions(resolved, vec![]))
+    }
+
+    fn order_by(&mut self, order: &[OrderByExpr], columns: &[OutColumn], values: &[(Value, Expr)], distinct: Option<&Distinct>) -> Result<Vec<OrderByExpr>, Problem> {
+        let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+        let mut resolved = Vec::new();
+        for item in order {
+            let place = output_index(&item.expr, &names)?;
+            let value = match place {
+                Some(place) => values[place].0.clone(),
+                None => self.value(&item.expr)?,
+            };
+            if distinct.is_none()
+                && let Some(keys) = self.mixed_keys(&value)
+            {
+                resolved.extend(keys.into_iter().map(|expr| OrderByExpr { expr, options: mirrored(item.options), with_fill: None }));
+                continue;
+            }
+            let expr = match place {
+                Some(place) if !matches!(distinct, Some(Distinct::On(_))) => number(&(place + 1).to_string()),
+                Some(place) => values[place].1.clone(),
+                None => {
+                    let (expr, _) = self.native(value);
+                    // What stands in the select list already is meant.
+                    match values.iter().position(|(_, selected)| *selected == expr) {
+                        Some(place) if !matches!(distinct, Some(Distinct::On(_))) => number(&(place + 1).to_string()),
+                        _ if matches!(expr, Expr::Value(_)) => Expr::Nested(Box::new(expr)),
+                        _ => expr,
+                    }
+                }
+            };
+            resolved.push(OrderByExpr { expr, options: item.options, with_fill: None });
+        }
+        Ok(resolved)
+    }
+
+    /// Mixed values are ordered as numbers first, then as texts.
+    fn mixed_keys(&mut self, value: &Value) -> Option<Vec<Expr>> {
+        let Value::Path(path) = value else { return None };
+        if value.ty() != Ty::Json || path.is_document() {
+            return None;
+        }
+        let seen = path.kinds.without(Kinds::NULL | Kinds::ELEMENT);
+        let unknown = seen == Kinds::default();
+        let mut keys = Vec::new();
+        if unknown || seen.any(Kinds::INT | Kinds::FLOAT) {
+            let to = if unknown { Type::Double } else { seen.numeric() };
+            keys.push(self.emit(path, View { to, cast: false }));
+        }
+        if unknown || seen.any(Kinds::TEXT) {
+            keys.push(self.emit(path, View { to: Type::Text, cast: false }));
+        }
+        (!keys.is_empty()).then_some(keys)
+    }
+}
+
+/// Where NULLs stand among mixed values is said aloud: the second key orders what is NULL in the first.
+fn mirrored(options: OrderByOptions) -> OrderByOptions {
+    let descending = options.asc == Some(false);
+    OrderByOptions { asc: options.asc, nulls_first: Some(options.nulls_first.unwrap_or(descending)) }
+}
+
+/// Names of result columns: a repeated one is numbered.
+#[derive(Default)]
+struct Names {
+    taken: std::collections::HashSet<String>,
+}
+
+impl Names {
+    fn unique(&mut self, name: &str) -> String {
+        let mut unique = name.to_owned();
+        let mut count = 1usize;
+        while !self.taken.insert(unique.clone()) {
+            count += 1;
+            unique = format!("{name}_{count}");
+        }
+        unique
+    }
+}
+
+/// The path that an item shows as it is.
+fn origin(value: &Value) -> Option<(proto::CollectionName, Path)> {
+    match value {
+        Value::Path(PathRef { base: Base::Table { collection, .. }, path, text: false, .. }) => Some((collection.clone(), path.clone())),
+        _ => None,
+    }
+}
+
+fn is_call(expr: &Expr, names: &[&str]) -> bool {
+    matches!(expr, Expr::Function(f) if names.contains(&f.name.to_string().as_str()))
+}
+
+fn alias_of(item: &SelectItem) -> Option<(String, Expr)> {
+    match item {
+        SelectItem::ExprWithAlias { expr, alias } => Some((alias.value.clone(), expr.clone())),
+        _ => None,
+    }
+}
+
+fn ordinal(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Literal::Number(digits, _), .. }) => digits.parse().ok(),
+        _ => None,
+    }
+}
+
+/// The output column that an ORDER BY item names: by its number, or by its name.
+pub fn output_index(expr: &Expr, names: &[&str]) -> Result<Option<usize>, Problem> {
+    if let Some(place) = ordinal(expr) {
+        return match place.checked_sub(1).filter(|index| *index < names.len()) {
+            Some(index) => Ok(Some(index)),
+            None => Err(bad(format!("ORDER BY {place}: the select list has {} items", names.len()))),
+        };
+    }
+    let Expr::Identifier(ident) = expr else { return Ok(None) };
+    let exact = names.iter().position(|name| *name == ident.value);
+    Ok(exact.or_else(|| names.iter().position(|name| name.eq_ignore_ascii_case(&ident.value))))
+}
+
+/// What a result column is called that has no alias.
+fn default_name(expr: &Expr) -> String {
+    match expr {
+        Expr::Identifier(ident) => ident.value.clone(),
+        Expr::CompoundIdentifier(idents) => idents.last().map_or_else(String::new, |ident| ident.value.clone()),
+        Expr::CompoundFieldAccess { root, access_chain } => {
+            let path = access_chain.iter().rev().find_map(|access| match access {
+                datafusion::sql::sqlparser::ast::AccessExpr::Dot(Expr::Identifier(ident)) => Some(ident.value.clone()),
+                _ => None,
+            });
+            path.unwrap_or_else(|| default_name(root))
+        }
+        Expr::BinaryOp { left, op, right } if matches!(op.to_string().as_str(), "->" | "->>") => match super::value::text_literal(right) {
+            Some(key) => key.to_owned(),
+            None => default_name(left),
+        },
+        Expr::Nested(inner) => default_name(inner),
+        Expr::Cast { expr: inner, .. } if !matches!(**inner, Expr::Value(_)) => default_name(inner),
+        Expr::Function(function) => last_part(&function.name).map_or_else(|| function.name.to_string(), |name| name.to_lowercase()),
+        Expr::Case { .. } => "case".into(),
+        Expr::Extract { .. } => "extract".into(),
+        Expr::Exists { .. } => "exists".into(),
+        Expr::Substring { .. } => "substring".into(),
+        Expr::Position { .. } => "position".into(),
+        Expr::Trim { .. } => "trim".into(),
+        Expr::Ceil { .. } => "ceil".into(),
+        Expr::Floor { .. } => "floor".into(),
+        Expr::Subquery(query) => match &*query.body {
+            datafusion::sql::sqlparser::ast::SetExpr::Select(select) => match select.projection.as_slice() {
+                [SelectItem::UnnamedExpr(inner)] => default_name(inner),
+                [SelectItem::ExprWithAlias { alias, .. }] => alias.value.clone(),
+                _ => "column".into(),
+            },
+            _ => "column".into(),
+        },
+        Expr::Value(ValueWithSpan { value: Literal::Placeholder(name), .. }) => name.clone(),
+        other => shortened(&other.to_string()),
+    }
+}
+
+/// The last part of a name.
+pub fn last_part(name: &ObjectName) -> Option<String> {
+    match name.0.last() {
+        Some(ObjectNamePart::Identifier(ident)) => Some(ident.value.clone()),
+        _ => None,
+    }
+}
+
+/// A SELECT of nothing, for struct updates.
+pub fn empty_select() -> Select {
+    Select {
+        select_token: AttachedToken::empty(),
+        optimizer_hints: vec![],
+        distinct: None,
+        select_modifiers: None,
+        top: None,
+        top_before_distinct: false,
+        projection: vec![],
+        exclude: None,
+        into: None,
+        from: vec![],
+        lateral_views: vec![],
+        prewhere: None,
+        selection: None,
+        connect_by: vec![],
+        group_by: no_group(),
+        cluster_by: vec![],
+        distribute_by: vec![],
+        sort_by: vec![],
+        having: None,
+        named_window: vec![],
+        qualify: None,
+        window_before_qualify: false,
+        value_table_mode: None,
+        flavor: FLAVOR,
+    }
+}
+
+fn refuse_wildcard_options(options: &WildcardAdditionalOptions) -> Result<(), Problem> {
+    let spelled = options.to_string();
+    if spelled.trim().is_empty() { Ok(()) } else { Err(not_offered(format!("*{spelled}")).hint("name the columns")) }
+}
+
+fn refuse_select_extras(select: &Select) -> Result<(), Problem> {
+    let refused = [
+        (select.top.is_some(), "TOP"),
+        (select.exclude.is_some(), "EXCLUDE"),
+        (select.into.is_some(), "SELECT INTO"),
+        (!select.lateral_views.is_empty(), "LATERAL VIEW"),
+        (select.prewhere.is_some(), "PREWHERE"),
+        (!select.connect_by.is_empty(), "CONNECT BY"),
+        (!select.cluster_by.is_empty(), "CLUSTER BY"),
+        (!select.distribute_by.is_empty(), "DISTRIBUTE BY"),
+        (!select.sort_by.is_empty(), "SORT BY"),
+        (select.qualify.is_some(), "QUALIFY"),
+        (select.value_table_mode.is_some(), "SELECT AS VALUE"),
+        (select.select_modifiers.as_ref().is_some_and(|m| m.is_any_set()), "a modifier of SELECT"),
+    ];
+    match refused.into_iter().find(|(there, _)| *there) {
+        Some((_, what)) => Err(not_offered(what)),
+        None => Ok(()),
+    }
+}

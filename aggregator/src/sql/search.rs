@@ -1,0 +1,167 @@
+//! Search in SQL: `search('level:error AND "disk full"')` is a boolean like any other, made of columns that say whether a clause matches.
+
+use std::sync::LazyLock;
+
+use datafusion::{
+    arrow::datatypes::Schema,
+    common::{
+        Column as UnqualifiedColumn, DFSchema,
+        tree_node::{Transformed, TreeNode},
+    },
+    execution::session_state::{SessionState, SessionStateBuilder},
+};
+use datafusion::sql::sqlparser::ast::{ExprWithAlias as SQLExprWithAlias, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, UnaryOperator, Value as Literal};
+use plan::{
+    Column, Path,
+    path::Step,
+    search::{Clause, Match, Query},
+};
+use proto::{Code, CollectionName, Problem};
+
+use super::{World, functions, resolve::{
+    Resolver, Value, Want,
+    name::{Input, Rows, Scope, Spelled},
+    value::{Ty, call, column, literal, text},
+}};
+
+/// Plans conditions for the search door: expressions only, over the library's functions and our own.
+static PLANNER: LazyLock<SessionState> = LazyLock::new(|| {
+    let mut state = SessionStateBuilder::new_with_default_features().build();
+    for function in functions::functions() {
+        // A name is registered once; what was there before comes back and is not needed.
+        let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
+    }
+    state
+});
+
+impl Resolver<'_> {
+    /// `search('…')`, or `search(alias, '…')` where there are several inputs.
+    pub fn search_call(&mut self, function: &Function) -> Result<Value, Problem> {
+        let wrong = || Problem::new(Code::BadSql, "search takes a text").hint("write search('level:error AND \"disk full\"'), or search(alias, '…') in a join");
+        let FunctionArguments::List(list) = &function.args else { return Err(wrong()) };
+        let mut arguments = Vec::new();
+        for argument in &list.args {
+            match argument {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => arguments.push(expr),
+                _ => return Err(wrong()),
+            }
+        }
+        let (alias, query) = match arguments.as_slice() {
+            [query] => (None, *query),
+            [Expr::Identifier(alias), query] => (Some(alias.value.as_str()), *query),
+            _ => return Err(wrong()),
+        };
+        let query = self.value(query)?;
+        let query = plan::search::parse(query.text_literal().ok_or_else(wrong)?)?;
+        let input = self.searched(alias)?;
+        let condition = self.search_query(&query, &input)?;
+        Ok(Value::new(Expr::Nested(Box::new(condition)), Ty::Bool))
+    }
+
+    /// The input whose documents are searched.
+    fn searched(&mut self, alias: Option<&str>) -> Result<Input, Problem> {
+        let scope = self.scopes.last().cloned().unwrap_or_default();
+        let documents: Vec<Input> = scope.inputs.into_iter().filter(|input| matches!(input.rows, Rows::Documents { .. })).collect();
+        let found = match alias {
+            Some(alias) => documents.iter().find(|input| input.alias.eq_ignore_ascii_case(alias)).cloned(),
+            None if documents.len() == 1 => documents.first().cloned(),
+            None => None,
+        };
+        found.ok_or_else(|| {
+            let names: Vec<String> = documents.iter().map(|input| format!("search({}, '…')", input.alias)).collect();
+            match (alias, names.is_empty()) {
+                (Some(alias), _) => Problem::new(Code::BadSql, format!("{alias} is no collection of this FROM")).hint("a search looks into the documents of a collection"),
+                (None, true) => Problem::new(Code::BadSql, "there are no documents to search here").hint("put search('…') where the collection is in FROM, inside of the view or sub-query"),
+                (None, false) => Problem::new(Code::BadSql, "search does not say where").hint(format!("write {}", names.join(" or "))),
+            }
+        })
+    }
+
+    /// A search as a condition over the columns of one input; never NULL.
+    pub fn search_query(&mut self, query: &Query, input: &Input) -> Result<Expr, Problem> {
+        self.count()?;
+        match query {
+            Query::All => Ok(literal(Literal::Boolean(true))),
+            Query::And(parts) => self.search_parts(parts, BinaryOperator::And, input),
+            Query::Or(parts) => self.search_parts(parts, BinaryOperator::Or, input),
+            Query::Not(part) => Ok(Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(self.search_query(part, input)?))) }),
+            Query::Clause { name, matches } => self.search_clause(name.as_deref(), matches, input),
+        }
+    }
+
+    fn search_parts(&mut self, parts: &[Query], op: BinaryOperator, input: &Input) -> Result<Expr, Problem> {
+        let mut resolved = parts.iter().map(|part| self.search_query(part, input).map(|e| Expr::Nested(Box::new(e)))).collect::<Result<Vec<_>, _>>()?;
+        // Balanced, so that a thousand clauses are ten levels deep.
+        while resolved.len() > 1 {
+            let mut next = Vec::with_capacity(resolved.len().div_ceil(2));
+            let mut pairs = resolved.into_iter();
+            while let Some(left) = pairs.next() {
+                next.push(match pairs.next() {
+                    Some(right) => Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(left), op: op.clone(), right: Box::new(right) })),
+                    None => left,
+                });
+            }
+            resolved = next;
+        }
+        resolved.pop().ok_or_else(|| Problem::new(Code::BadRequest, "an empty group in a search"))
+    }
+
+    fn search_clause(&mut self, name: Option<&str>, matches: &Match, input: &Input) -> Result<Expr, Problem> {
+        let Rows::Documents { table, .. } = &input.rows else { return Err(Problem::new(Code::BadSql, "there are no documents to search here")) };
+        let table = *table;
+        let Some(name) = name else { return Ok(self.clause_column(&input.alias, table, Clause { path: None, matches: matches.clone() })) };
+        let path = Path::parse(name).map_err(|detail| Problem::new(Code::BadRequest, detail).hint("a path in a search is spelled as in SQL"))?;
+        let steps = [Step::Key(input.alias.as_str().into())].into_iter().chain(path.steps().iter().cloned()).collect();
+        match self.name(&Spelled { steps, span: datafusion::sql::sqlparser::tokenizer::Span::empty() })? {
+            Value::Path(found) if found.is_document() => Ok(self.clause_column(&input.alias, table, Clause { path: None, matches: matches.clone() })),
+            Value::Path(found) if found.is_stored() => {
+                // Search sees the elements of lists too, so a path that SQL finds only there is a path.
+                Ok(self.clause_column(&input.alias, table, Clause { path: Some(found.path), matches: matches.clone() }))
+            }
+            value => {
+                // A field, or what every document has: its value is asked.
+                let clause = serde_json::to_string(&Clause { path: None, matches: matches.clone() }).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+                let (expr, ty) = match value.ty() {
+                    Ty::Json => self.fit(value, Want::Json),
+                    _ => self.native(value),
+                };
+                let json = if ty == Ty::Json { expr } else { call("to_json", vec![expr]) };
+                Ok(call("search_match", vec![json, text(&clause)]))
+            }
+        }
+    }
+
+    fn clause_column(&mut self, alias: &str, table: usize, clause: Clause) -> Expr {
+        let wanted = Column::search(clause);
+        let name = wanted.name();
+        self.read(table, wanted);
+        column(alias, &name)
+    }
+}
+
+/// A search of a collection as a condition over flat columns without qualifier, and those columns.
+pub fn condition(query: &str, collection: &CollectionName, world: &dyn World) -> Result<(datafusion::logical_expr::Expr, Vec<Column>, Vec<String>), Problem> {
+    const ALIAS: &str = "documents";
+    let query = plan::search::parse(query)?;
+    let mut resolver = Resolver::new(world, world.catalog(), &[]);
+    let names = resolver.names(collection);
+    let table = resolver.document_table(collection)?;
+    let input = Input { alias: ALIAS.to_owned(), rows: Rows::Documents { table, names } };
+    resolver.scopes.push(Scope { inputs: vec![input.clone()], closed: true, ..Scope::default() });
+    let condition = resolver.search_query(&query, &input)?;
+    let columns = resolver.columns(table);
+    let schema = Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>());
+    let planned = DFSchema::try_from_qualified_schema(ALIAS, &schema).and_then(|schema| {
+        let condition = SQLExprWithAlias { expr: condition, alias: None };
+        PLANNER.create_logical_expr_from_sql_expr(condition, &schema)
+    });
+    let unqualified = planned.and_then(|expr| {
+        let strip = |expr| match expr {
+            datafusion::logical_expr::Expr::Column(column) => Ok(Transformed::yes(datafusion::logical_expr::Expr::Column(UnqualifiedColumn::new_unqualified(column.name)))),
+            other => Ok(Transformed::no(other)),
+        };
+        expr.transform(strip).map(|transformed| transformed.data)
+    });
+    let expr = unqualified.map_err(|e| Problem::new(Code::BadRequest, format!("the search cannot be planned: {}", e.strip_backtrace())))?;
+    Ok((expr, columns, resolver.take_warnings()))
+}

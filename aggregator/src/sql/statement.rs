@@ -1,0 +1,202 @@
+//! Tokens -> statement: our own statements are read here, a query by sqlparser; anything else is refused by its name.
+
+use datafusion::sql::sqlparser::{
+    ast,
+    dialect::PostgreSqlDialect,
+    parser::{Parser, ParserError},
+    tokenizer::Token,
+};
+use plan::Path;
+use proto::{Code, CollectionName, Problem, catalog::DefinitionId};
+
+use super::{
+    Statement,
+    token::{Tokens, tokens},
+};
+
+/// Levels of recursion in the parser. A level of nesting takes several; the nesting itself is bounded before.
+const PARSER_LEVELS_MAX: usize = 500;
+/// What may stand here, for the refusal of anything else.
+const OFFERED: &str = "there are SELECT, WITH, VALUES, EXPLAIN [ANALYZE], CREATE [OR REPLACE] FIELD|VIEW, DROP FIELD|VIEW, SHOW TABLES, SHOW DEFINITIONS and DESCRIBE";
+
+/// Reads one statement.
+pub fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
+    let tokens = tokens(sql, statement_bytes_max)?;
+    if tokens.all.is_empty() {
+        return Err(Problem::new(Code::BadSql, "the statement is empty").hint(OFFERED));
+    }
+    match tokens.word(0).as_str() {
+        "SELECT" | "WITH" | "VALUES" => Ok(Statement::Query(query(tokens)?)),
+        "" if matches!(tokens.all[0].token, Token::LParen) => Ok(Statement::Query(query(tokens)?)),
+        "EXPLAIN" => explain(tokens),
+        "CREATE" => create(&tokens, sql),
+        "DROP" => drop_definition(&tokens),
+        "SHOW" => show(&tokens),
+        "DESCRIBE" | "DESC" => describe(&tokens),
+        word => {
+            let at = tokens.all[0].span.start;
+            let what = if word.is_empty() { tokens.all[0].token.to_string() } else { word.to_owned() };
+            Err(Problem::new(Code::NotSupported, format!("{what} is not a statement here")).hint(OFFERED).at(at.line, at.column))
+        }
+    }
+}
+
+/// Reads the text of a view.
+pub fn parse_query(sql: &str, bytes_max: usize) -> Result<Box<ast::Query>, Problem> {
+    match parse(sql, bytes_max)? {
+        Statement::Query(query) => Ok(query),
+        _ => Err(Problem::new(Code::BadSql, "a view is a query").hint("write CREATE VIEW name AS SELECT …")),
+    }
+}
+
+/// Reads the text of a field.
+pub fn parse_expression(sql: &str, bytes_max: usize) -> Result<ast::Expr, Problem> {
+    let tokens = tokens(sql, bytes_max)?;
+    if tokens.all.is_empty() {
+        return Err(Problem::new(Code::BadSql, "the expression is empty"));
+    }
+    with_parser(tokens, |parser| parser.parse_expr())
+}
+
+fn query(tokens: Tokens) -> Result<Box<ast::Query>, Problem> {
+    with_parser(tokens, |parser| parser.parse_query())
+}
+
+fn with_parser<T>(tokens: Tokens, parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ParserError>) -> Result<T, Problem> {
+    let dialect = PostgreSqlDialect {};
+    let mut parser = Parser::new(&dialect).with_recursion_limit(PARSER_LEVELS_MAX).with_tokens_with_locations(tokens.all);
+    let parsed = parse(&mut parser).map_err(problem)?;
+    let next = parser.peek_token();
+    match next.token {
+        Token::EOF => Ok(parsed),
+        token => {
+            let at = next.span.start;
+            Err(Problem::new(Code::BadSql, format!("{token} is not expected here")).at(at.line, at.column))
+        }
+    }
+}
+
+/// What the parser says, with the position taken out of its text.
+fn problem(error: ParserError) -> Problem {
+    let text = match error {
+        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
+        ParserError::RecursionLimitExceeded => return Problem::new(Code::TooComplex, "the statement is nested too deep").hint("split it with WITH"),
+    };
+    let Some((message, place)) = text.rsplit_once(" at Line: ") else { return Problem::new(Code::BadSql, text) };
+    let at = place.split_once(", Column: ").and_then(|(line, column)| Some((line.trim().parse().ok()?, column.trim().parse().ok()?)));
+    match at {
+        Some((line, column)) => Problem::new(Code::BadSql, message).at(line, column),
+        None => Problem::new(Code::BadSql, text),
+    }
+}
+
+fn explain(mut tokens: Tokens) -> Result<Statement, Problem> {
+    let analyze = tokens.word(1) == "ANALYZE";
+    let mut from = if analyze { 2 } else { 1 };
+    if tokens.word(from) == "VERBOSE" {
+        from += 1;
+    }
+    tokens.all.drain(..from);
+    match tokens.word(0).as_str() {
+        "SELECT" | "WITH" | "VALUES" => {}
+        "" if matches!(tokens.all.first().map(|t| &t.token), Some(Token::LParen)) => {}
+        _ => return Err(Problem::new(Code::NotSupported, "EXPLAIN explains queries").hint("write EXPLAIN [ANALYZE] SELECT …")),
+    }
+    Ok(Statement::Explain { query: query(tokens)?, analyze })
+}
+
+/// What a statement over definitions names: FIELD collection.path or VIEW name. The index after it comes back too.
+fn definition(tokens: &Tokens, index: usize) -> Result<(DefinitionId, usize), Problem> {
+    let (kind, mut keys, mut next) = (tokens.word(index), Vec::new(), index + 1);
+    while let Some(Token::Word(word)) = tokens.all.get(next).map(|t| &t.token) {
+        keys.push(word.value.as_str());
+        next += 1;
+        match tokens.all.get(next).map(|t| &t.token) {
+            Some(Token::Period) => next += 1,
+            _ => break,
+        }
+    }
+    let at = |problem: Problem| match tokens.all.get(index + 1) {
+        Some(token) => problem.at(token.span.start.line, token.span.start.column),
+        None => problem,
+    };
+    if let Some(versioned) = keys.iter().find(|key| key.contains('@') && !key.starts_with('@')) {
+        return Err(at(Problem::new(Code::BadSql, format!("{versioned}: versions are numbered by the catalog")).hint("leave the @ away")));
+    }
+    match (kind.as_str(), keys.as_slice()) {
+        ("VIEW", [name]) => Ok((DefinitionId::view(collection_name(name).map_err(at)?.as_str()), next)),
+        ("FIELD", [collection, path @ ..]) if !path.is_empty() => {
+            let name = Path::of_keys(path.iter().copied()).to_string();
+            Ok((DefinitionId::field(collection_name(collection).map_err(at)?, &name), next))
+        }
+        ("FIELD", _) => Err(at(Problem::new(Code::BadSql, "a field has a collection and a name").hint("write FIELD events.price"))),
+        ("VIEW", _) => Err(at(Problem::new(Code::BadSql, "a view has one name").hint("write VIEW slow"))),
+        _ => Err(at(Problem::new(Code::NotSupported, format!("{} {kind} is not offered", tokens.word(0))).hint(OFFERED))),
+    }
+}
+
+/// The name of a collection or view, in lower case as all of them are.
+fn collection_name(name: &str) -> Result<CollectionName, Problem> {
+    name.to_ascii_lowercase().parse().map_err(|e| Problem::new(Code::BadSql, format!("{e}")))
+}
+
+fn create(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
+    let replace = tokens.words(1, &["OR", "REPLACE"]);
+    let (id, next) = definition(tokens, if replace { 3 } else { 1 })?;
+    if tokens.word(next) != "AS" || tokens.all.len() == next + 1 {
+        return Err(Problem::new(Code::BadSql, format!("{id} is not defined")).hint("write CREATE FIELD events.price AS expression, or CREATE VIEW slow AS SELECT …"));
+    }
+    Ok(Statement::Define { id, text: tokens.text_from(sql, next + 1).to_owned(), replace })
+}
+
+fn drop_definition(tokens: &Tokens) -> Result<Statement, Problem> {
+    // IF EXISTS stands after the kind, where the name would be.
+    let if_exists = tokens.words(2, &["IF", "EXISTS"]);
+    let (id, next) = if if_exists {
+        let mut all = tokens.all.clone();
+        all.drain(2..4);
+        definition(&Tokens { all }, 1).map(|(id, next)| (id, next + 2))?
+    } else {
+        definition(tokens, 1)?
+    };
+    end(tokens, next)?;
+    Ok(Statement::Undefine { id, if_exists })
+}
+
+fn show(tokens: &Tokens) -> Result<Statement, Problem> {
+    let statement = match tokens.word(1).as_str() {
+        "TABLES" | "COLLECTIONS" => Statement::ShowTables,
+        "DEFINITIONS" | "FIELDS" | "VIEWS" => Statement::ShowDefinitions,
+        _ => return Err(Problem::new(Code::NotSupported, "SHOW shows TABLES or DEFINITIONS").hint("settings and statistics are in the tables of rachis")),
+    };
+    end(tokens, 2)?;
+    Ok(statement)
+}
+
+fn describe(tokens: &Tokens) -> Result<Statement, Problem> {
+    let mut name = Vec::new();
+    let mut next = 1;
+    while let Some(Token::Word(word)) = tokens.all.get(next).map(|t| &t.token) {
+        name.push(word.value.to_ascii_lowercase());
+        next += 1;
+        match tokens.all.get(next).map(|t| &t.token) {
+            Some(Token::Period) => next += 1,
+            _ => break,
+        }
+    }
+    if name.is_empty() {
+        return Err(Problem::new(Code::BadSql, "DESCRIBE what").hint("write DESCRIBE events"));
+    }
+    end(tokens, next)?;
+    Ok(Statement::Describe { name: name.join(".") })
+}
+
+fn end(tokens: &Tokens, index: usize) -> Result<(), Problem> {
+    match tokens.all.get(index) {
+        None => Ok(()),
+        Some(token) => {
+            let at = token.span.start;
+            Err(Problem::new(Code::BadSql, format!("{} is not expected here", token.token)).at(at.line, at.column))
+        }
+    }
+}

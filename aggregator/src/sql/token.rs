@@ -1,0 +1,267 @@
+//! SQL text -> tokens, within limits. Everything that recurses later (parser, resolver, planner, drop) is bounded here, where nothing does.
+//!
+//! The pass also makes words of documents usable as names: `user.name`, `@timestamp`, `price@2`, `interval` as a field, any word after a
+//! dot. The parser's dialect would read them as a function, an absolute value, an operator, a literal.
+
+use datafusion::sql::sqlparser::{
+    dialect::PostgreSqlDialect,
+    keywords::Keyword,
+    tokenizer::{Location, Token, TokenWithSpan, Tokenizer},
+};
+use proto::{Code, Problem};
+
+/// Tokens of one statement.
+pub const TOKENS_MAX: usize = 50_000;
+/// Parentheses, brackets and CASE inside one another.
+pub const NESTING_MAX: usize = 50;
+/// Operators side by side, without a comma or a clause between them.
+pub const OPERATORS_MAX: usize = 1_000;
+/// UNION, EXCEPT and INTERSECT side by side.
+pub const SET_OPERATIONS_MAX: usize = 200;
+
+/// The tokens of one statement: no white space, no comments, no semicolon at the end.
+pub struct Tokens {
+    /// In order, with where they stand.
+    pub all: Vec<TokenWithSpan>,
+}
+
+impl Tokens {
+    /// The word at this place, in capitals; empty where there is none, and for a quoted one.
+    pub fn word(&self, index: usize) -> String {
+        match self.all.get(index).map(|t| &t.token) {
+            Some(Token::Word(word)) if word.quote_style.is_none() => word.value.to_ascii_uppercase(),
+            _ => String::new(),
+        }
+    }
+
+    /// Whether the words from here on are these.
+    pub fn words(&self, index: usize, words: &[&str]) -> bool {
+        words.iter().enumerate().all(|(i, word)| self.word(index + i) == *word)
+    }
+
+    /// The text from this token to the last, as it was written.
+    pub fn text_from<'a>(&self, sql: &'a str, index: usize) -> &'a str {
+        match (self.all.get(index), self.all.last()) {
+            (Some(first), Some(last)) => &sql[offset(sql, first.span.start)..offset(sql, last.span.end)],
+            _ => "",
+        }
+    }
+}
+
+/// Reads the tokens of a statement and checks all limits.
+pub fn tokens(sql: &str, statement_bytes_max: usize) -> Result<Tokens, Problem> {
+    if sql.len() > statement_bytes_max {
+        return Err(too_complex(format!("a statement of {} bytes", sql.len()), format!("the limit is {statement_bytes_max} bytes")));
+    }
+    let mut raw = Vec::new();
+    Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location_into_buf(&mut raw).map_err(|e| {
+        Problem::new(Code::BadSql, format!("the statement cannot be read: {}", e.message)).at(e.location.line, e.location.column)
+    })?;
+    let mut all = significant(raw);
+    while all.last().is_some_and(|t| matches!(t.token, Token::SemiColon | Token::EOF)) {
+        all.pop();
+    }
+    if all.len() > TOKENS_MAX {
+        return Err(too_complex(format!("a statement of {} tokens", all.len()), format!("the limit is {TOKENS_MAX} tokens")));
+    }
+    if let Some(stray) = all.iter().find(|t| matches!(t.token, Token::SemiColon)) {
+        return Err(Problem::new(Code::BadSql, "more than one statement").hint("send one statement at a time").at(stray.span.start.line, stray.span.start.column));
+    }
+    bound(&all)?;
+    soften(&mut all);
+    Ok(Tokens { all })
+}
+
+fn too_complex(detail: String, hint: String) -> Problem {
+    Problem::new(Code::TooComplex, detail).hint(hint)
+}
+
+/// Drops white space and comments, and joins what belongs together only when it touches: `@timestamp`, `price@2`.
+fn significant(raw: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut all: Vec<TokenWithSpan> = Vec::with_capacity(raw.len());
+    let mut raw = raw.into_iter().peekable();
+    while let Some(token) = raw.next() {
+        match &token.token {
+            Token::Whitespace(_) => continue,
+            Token::AtSign => {
+                let next = raw.peek().filter(|next| next.span.start == token.span.end).and_then(|next| match &next.token {
+                    Token::Word(word) if word.quote_style.is_none() => Some(word.value.clone()),
+                    Token::Number(digits, false) => Some(digits.clone()),
+                    _ => None,
+                });
+                let before = all.last().filter(|last| last.span.end == token.span.start).and_then(|last| match &last.token {
+                    Token::Word(word) => Some(word.value.clone()),
+                    _ => None,
+                });
+                let Some(next) = next else {
+                    all.push(token);
+                    continue;
+                };
+                let end = raw.next().map_or(token.span.end, |next| next.span.end);
+                let mut start = token.span.start;
+                if before.is_some() {
+                    start = all.pop().map_or(start, |last| last.span.start);
+                }
+                let name = format!("{}@{next}", before.unwrap_or_default());
+                all.push(TokenWithSpan { token: Token::make_word(&name, Some('"')), span: datafusion::sql::sqlparser::tokenizer::Span::new(start, end) });
+            }
+            _ => all.push(token),
+        }
+    }
+    all
+}
+
+/// Counts nesting and operator chains.
+fn bound(all: &[TokenWithSpan]) -> Result<(), Problem> {
+    // One entry a level: operators and set operations seen there since the last comma or clause, and whether the level is a CASE.
+    let mut levels = vec![(0usize, 0usize, false)];
+    for token in all {
+        let at = token.span.start;
+        let (opens, closes, case) = match &token.token {
+            Token::LParen | Token::LBracket | Token::LBrace => (true, false, false),
+            Token::RParen | Token::RBracket | Token::RBrace => (false, true, false),
+            Token::Word(word) if word.keyword == Keyword::CASE => (true, false, true),
+            Token::Word(word) if word.keyword == Keyword::END => (false, levels.last().is_some_and(|level| level.2), false),
+            _ => (false, false, false),
+        };
+        if opens {
+            levels.push((0, 0, case));
+            if levels.len() - 1 > NESTING_MAX {
+                return Err(too_complex(format!("nested over {NESTING_MAX} levels deep"), "split the statement with WITH".into()).at(at.line, at.column));
+            }
+        }
+        if closes && levels.len() > 1 {
+            levels.pop();
+        }
+        let Some((operators, sets, _)) = levels.last_mut() else { continue };
+        match role(&token.token) {
+            Role::Operator => *operators += 1,
+            Role::SetOperation => *sets += 1,
+            Role::Boundary => *operators = 0,
+            Role::Plain => {}
+        }
+        if *operators > OPERATORS_MAX {
+            return Err(too_complex(format!("over {OPERATORS_MAX} operators side by side"), "a list fits into IN (…) or VALUES".into()).at(at.line, at.column));
+        }
+        if *sets > SET_OPERATIONS_MAX {
+            return Err(too_complex(format!("over {SET_OPERATIONS_MAX} set operations side by side"), "a list fits into VALUES".into()).at(at.line, at.column));
+        }
+    }
+    Ok(())
+}
+
+enum Role {
+    Operator,
+    SetOperation,
+    Boundary,
+    Plain,
+}
+
+fn role(token: &Token) -> Role {
+    match token {
+        Token::Comma => Role::Boundary,
+        Token::Word(word) if word.quote_style.is_none() => match word.keyword {
+            Keyword::SELECT | Keyword::FROM | Keyword::WHERE | Keyword::GROUP | Keyword::HAVING | Keyword::ORDER | Keyword::ON => Role::Boundary,
+            Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT => Role::SetOperation,
+            Keyword::AND
+            | Keyword::OR
+            | Keyword::XOR
+            | Keyword::NOT
+            | Keyword::IS
+            | Keyword::IN
+            | Keyword::LIKE
+            | Keyword::ILIKE
+            | Keyword::SIMILAR
+            | Keyword::BETWEEN
+            | Keyword::COLLATE
+            | Keyword::AT
+            | Keyword::NOTNULL
+            | Keyword::OVERLAPS
+            | Keyword::OPERATOR
+            | Keyword::JOIN
+            | Keyword::INTERVAL => Role::Operator,
+            _ => Role::Plain,
+        },
+        Token::Word(_)
+        | Token::Number(..)
+        | Token::SingleQuotedString(_)
+        | Token::Period
+        | Token::LParen
+        | Token::RParen
+        | Token::LBracket
+        | Token::RBracket
+        | Token::LBrace
+        | Token::RBrace
+        | Token::Placeholder(_)
+        | Token::EOF => Role::Plain,
+        _ => Role::Operator,
+    }
+}
+
+/// Quotes words that are names where they stand, though the dialect knows them as something else.
+fn soften(all: &mut [TokenWithSpan]) {
+    for i in 0..all.len() {
+        let after_dot = i > 0 && matches!(all[i - 1].token, Token::Period);
+        let next = all.get(i + 1).map(|t| t.token.clone());
+        let dot = matches!(next, Some(Token::Period));
+        let Token::Word(word) = &mut all[i].token else { continue };
+        if word.quote_style.is_some() || word.keyword == Keyword::NoKeyword {
+            continue;
+        }
+        if after_dot || dot || is_name_here(word.keyword, next.as_ref()) {
+            word.quote_style = Some('"');
+            word.keyword = Keyword::NoKeyword;
+        }
+    }
+}
+
+/// Whether a keyword is a plain name, given what follows it.
+fn is_name_here(keyword: Keyword, next: Option<&Token>) -> bool {
+    let string = matches!(
+        next,
+        Some(Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_) | Token::UnicodeStringLiteral(_) | Token::DollarQuotedString(_) | Token::Placeholder(_))
+    );
+    let paren = matches!(next, Some(Token::LParen));
+    match keyword {
+        Keyword::USER | Keyword::SESSION_USER | Keyword::CURRENT_USER | Keyword::CURRENT_ROLE | Keyword::CURRENT_CATALOG => true,
+        Keyword::INTERVAL => !string,
+        Keyword::DATE | Keyword::TIME | Keyword::TIMESTAMP | Keyword::TIMESTAMPTZ | Keyword::DATETIME => !string && !paren && !matches!(next, Some(Token::Word(_))),
+        Keyword::ARRAY => !matches!(next, Some(Token::LBracket | Token::LParen)),
+        Keyword::TRIM
+        | Keyword::MAP
+        | Keyword::STRUCT
+        | Keyword::ROW
+        | Keyword::POSITION
+        | Keyword::SUBSTRING
+        | Keyword::OVERLAY
+        | Keyword::EXTRACT
+        | Keyword::CEIL
+        | Keyword::FLOOR
+        | Keyword::CAST
+        | Keyword::TRY_CAST
+        | Keyword::CONVERT
+        | Keyword::TUPLE
+        | Keyword::CUBE
+        | Keyword::ROLLUP
+        | Keyword::LOCALTIME
+        | Keyword::MATCH => !paren,
+        _ => false,
+    }
+}
+
+/// Where a line and column are in the text, in bytes.
+fn offset(sql: &str, at: Location) -> usize {
+    let (mut line, mut column) = (1, 1);
+    for (i, c) in sql.char_indices() {
+        if line == at.line && column == at.column {
+            return i;
+        }
+        if c == '\n' {
+            line += 1;
+            column = 1;
+        } else {
+            column += 1;
+        }
+    }
+    sql.len()
+}

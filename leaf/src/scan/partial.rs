@@ -1,0 +1,161 @@
+//! Partial aggregate: DataFusion's own operator over the blocks of a worker.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use datafusion::{
+    arrow::{
+        array::{RecordBatch, RecordBatchOptions},
+        datatypes::SchemaRef,
+    },
+    error::{DataFusionError, Result as DataFusionResult},
+    execution::{
+        RecordBatchStream, SendableRecordBatchStream, TaskContext,
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        memory_pool::GreedyMemoryPool,
+        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+    },
+    physical_plan::{
+        EmptyRecordBatchStream, ExecutionPlan,
+        aggregates::{AggregateExec, AggregateMode},
+        streaming::{PartitionStream, StreamingTableExec},
+    },
+    prelude::SessionConfig,
+};
+use futures::{Stream, StreamExt, task::noop_waker_ref};
+use parking_lot::Mutex;
+use plan::scan::PartialAggregate;
+use proto::{Code, Problem};
+
+use super::{
+    SLICE,
+    blocks::{Blocks, Found, Next},
+    pool::Turn,
+};
+use crate::error::Error;
+
+/// Memory of one scan's aggregates. Where groups need more, what there is comes out early.
+const AGGREGATE_BYTES_MAX: usize = 512 << 20;
+
+/// The memory that the aggregates of one scan share.
+pub fn runtime() -> Result<Arc<RuntimeEnv>, Error> {
+    let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    let memory = Arc::new(GreedyMemoryPool::new(AGGREGATE_BYTES_MAX));
+    Ok(RuntimeEnvBuilder::new().with_memory_pool(memory).with_disk_manager_builder(no_disk).build_arc()?)
+}
+
+/// A worker's partial aggregate.
+pub struct Partial {
+    states: SendableRecordBatchStream,
+    output: SchemaRef,
+}
+
+impl Partial {
+    /// Over a worker's blocks.
+    pub fn new(aggregate: &PartialAggregate, blocks: Blocks, runtime: Arc<RuntimeEnv>) -> Result<Self, Error> {
+        let schema = aggregate.input.clone();
+        let rows = Rows { schema: schema.clone(), stream: Mutex::new(Some(RowStream { schema: schema.clone(), blocks, slice_end: None })) };
+        let input = StreamingTableExec::try_new(schema.clone(), vec![Arc::new(rows)], None, [], false, None)?;
+        let plan = AggregateExec::try_new(
+            AggregateMode::Partial,
+            aggregate.group_by.clone(),
+            aggregate.aggregates.clone(),
+            aggregate.filters.clone(),
+            Arc::new(input),
+            schema,
+        )?;
+        let context = TaskContext::default().with_session_config(SessionConfig::new()).with_runtime(runtime);
+        Ok(Self { states: plan.execute(0, Arc::new(context))?, output: aggregate.output.clone() })
+    }
+
+    /// The next batch of states.
+    pub fn turn(&mut self) -> Result<Turn<Option<RecordBatch>>, Error> {
+        // Its input never waits for anybody: pending means that the time slice is used up.
+        match self.states.poll_next_unpin(&mut Context::from_waker(noop_waker_ref())) {
+            Poll::Pending => Ok(Turn::Again),
+            Poll::Ready(None) => Ok(Turn::Done(None)),
+            Poll::Ready(Some(states)) => Ok(Turn::Done(Some(with_schema(&states?, &self.output)?))),
+        }
+    }
+}
+
+/// The same columns under the schema that was planned. A difference of types means that leaf and planner disagree.
+fn with_schema(states: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Error> {
+    let options = RecordBatchOptions::new().with_row_count(Some(states.num_rows()));
+    RecordBatch::try_new_with_options(schema.clone(), states.columns().to_vec(), &options)
+        .map_err(|error| Problem::new(Code::Internal, format!("the states of an aggregate are not those that were planned: {error}")).into())
+}
+
+/// The rows of a worker, as DataFusion takes them: once.
+struct Rows {
+    schema: SchemaRef,
+    stream: Mutex<Option<RowStream>>,
+}
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rows").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl PartitionStream for Rows {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        match self.stream.lock().take() {
+            Some(stream) => Box::pin(stream),
+            None => Box::pin(EmptyRecordBatchStream::new(self.schema.clone())),
+        }
+    }
+}
+
+struct RowStream {
+    schema: SchemaRef,
+    blocks: Blocks,
+    slice_end: Option<Instant>,
+}
+
+impl RowStream {
+    fn batch(&self, found: Found) -> DataFusionResult<RecordBatch> {
+        let options = RecordBatchOptions::new().with_row_count(Some(found.documents.len()));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), found.arrays, &options)?)
+    }
+}
+
+impl Stream for RowStream {
+    type Item = DataFusionResult<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let slice_end = match self.slice_end {
+            Some(end) if end <= Instant::now() => {
+                self.slice_end = None;
+                return Poll::Pending;
+            }
+            Some(end) => end,
+            None => Instant::now() + SLICE,
+        };
+        self.slice_end = Some(slice_end);
+        match self.blocks.next(slice_end) {
+            Ok(Next::Found(found)) => Poll::Ready(Some(self.batch(found))),
+            Ok(Next::End) => Poll::Ready(None),
+            Ok(Next::Pause) => {
+                self.slice_end = None;
+                Poll::Pending
+            }
+            Err(problem) => Poll::Ready(Some(Err(DataFusionError::External(Box::new(problem))))),
+        }
+    }
+}
+
+impl RecordBatchStream for RowStream {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+}

@@ -1,0 +1,546 @@
+//! Scans against a model: DataFusion over the same columns in a plain table.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use datafusion::{
+    arrow::{array::AsArray, compute::concat_batches, datatypes::Schema, util::pretty::pretty_format_batches},
+    datasource::MemTable,
+    execution::TaskContext,
+    functions_aggregate::{average::avg_udaf, count::count_udaf, min_max::min_udaf, sum::sum_udaf},
+    logical_expr::{Expr, and, lit, not, or},
+    physical_expr::{aggregate::AggregateExprBuilder, expressions},
+    physical_plan::{ExecutionPlan, aggregates::PhysicalGroupBy},
+    prelude::SessionContext,
+    scalar::ScalarValue,
+};
+use futures::executor::block_on;
+use plan::{
+    Column, Path, PathKinds, Type,
+    scan::{After, PartialAggregate, QueryId, Read, SortKey, Trailer},
+    search::{Clause, Match},
+};
+use proto::{Address, Code, PositionVector, SourceName, catalog::CollectionUid, ingest::ShardId, record::TimeKind};
+use roaring::RoaringBitmap;
+
+use super::*;
+use crate::{
+    document::{Document, Header},
+    raw::Rows,
+    split::{Literal, Lookup, Segment},
+    view::{Documents, SegmentView},
+};
+
+// What the tests scan.
+
+struct Store(HashMap<Address, Document>);
+
+impl Documents for Store {
+    fn read(&self, addresses: &[Address]) -> Result<Vec<Document>, Error> {
+        let missing = |address: &Address| Error::Problem(Problem::new(Code::Internal, format!("{address} is not there")));
+        addresses.iter().map(|address| self.0.get(address).cloned().ok_or_else(|| missing(address))).collect()
+    }
+}
+
+fn document(offset: i64, text: &str) -> Arc<Document> {
+    let address = Address { source: SourceName::push(), partition: 0, offset, item: None };
+    let header =
+        Header { ingested_ms: 1_700_000_000_000 + offset, time_ms: offset * 1_000, time_kind: TimeKind::Create, json: true, ..Header::default() };
+    Arc::new(Document { address, header, bytes: text.as_bytes().to_vec().into() })
+}
+
+fn shard() -> ShardId {
+    let collection: CollectionUid = serde_json::from_str("\"00000000-0000-0000-0000-000000000001\"").expect("a uid");
+    ShardId { collection, number: 0 }
+}
+
+/// All of them un-indexed.
+fn tail(documents: &[Arc<Document>]) -> View {
+    view(documents, &[], &[])
+}
+
+/// Segments of these sizes, the rest un-indexed, some gone.
+fn view(documents: &[Arc<Document>], sizes: &[usize], gone: &[u32]) -> View {
+    let store = Store(documents.iter().map(|document| (document.address.clone(), document.as_ref().clone())).collect());
+    let mut rest = documents;
+    let mut first = 0;
+    let mut segments = Vec::new();
+    for size in sizes {
+        let (here, after) = rest.split_at(*size);
+        let segment = Segment::in_memory(here).expect("a segment");
+        let gone: RoaringBitmap = gone.iter().filter_map(|number| number.checked_sub(first)).filter(|number| *number < *size as u32).collect();
+        segments.push(SegmentView { segment: Arc::new(segment), gone: Arc::new(gone) });
+        (rest, first) = (after, first + *size as u32);
+    }
+    let live = rest.iter().enumerate().filter(|(number, _)| !gone.contains(&(first + *number as u32)));
+    View {
+        shard: shard(),
+        positions: PositionVector::default(),
+        paths: Arc::new(PathKinds::default()),
+        segments,
+        tail: Arc::new(live.map(|(_, document)| document.clone()).collect()),
+        newest_ms: 0,
+        store: Arc::new(store),
+    }
+}
+
+fn request(read: Read, columns: &[&str], filter: Vec<Expr>, stage: Stage) -> ScanRequest {
+    let columns = columns.iter().map(|name| Column::parse(name).expect("a column")).collect();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    ScanRequest { query: QueryId(1), shard: shard(), read, time_path: None, columns, filter, stage, deadline }
+}
+
+fn pool() -> ScanPool {
+    ScanPool::new(2).expect("threads")
+}
+
+/// All rows of a scan, and its trailer.
+fn answer(view: &View, request: ScanRequest) -> Result<(Vec<RecordBatch>, Trailer), Problem> {
+    let pool = pool();
+    let mut stream = run(view.clone(), request, &pool);
+    let mut batches = Vec::new();
+    while let Some(chunk) = block_on(stream.next()) {
+        match chunk? {
+            Chunk::Rows(batch) => batches.push(batch),
+            Chunk::End(trailer) => {
+                assert!(block_on(stream.next()).is_none(), "nothing comes after the trailer");
+                assert_eq!(trailer.shipped, batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>());
+                return Ok((batches, trailer));
+            }
+        }
+    }
+    panic!("a stream without a trailer")
+}
+
+/// The rows as sorted lines of text.
+fn lines(batches: &[RecordBatch]) -> Vec<String> {
+    let mut lines = in_order(batches);
+    lines.sort();
+    lines
+}
+
+fn in_order(batches: &[RecordBatch]) -> Vec<String> {
+    let text = |batch: &RecordBatch| pretty_format_batches(std::slice::from_ref(batch)).expect("a table").to_string();
+    // The width of a printed column depends on its batch.
+    let line = |line: &str| line.split('|').map(str::trim).collect::<Vec<_>>().join("|");
+    let rows = |batch: &RecordBatch| text(batch).lines().skip(3).filter(|line| line.starts_with('|')).map(line).collect::<Vec<_>>();
+    batches.iter().filter(|batch| batch.num_rows() > 0).flat_map(rows).collect()
+}
+
+/// Random numbers of a seed that is printed when a test fails.
+struct Dice(u64);
+
+impl Dice {
+    fn new(test: &str) -> Self {
+        let seed = std::env::var("RACHIS_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |now| now.as_nanos() as u64));
+        eprintln!("{test}: RACHIS_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % end as u64) as usize
+    }
+
+    fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of[self.below(of.len())]
+    }
+}
+
+const VALUES: [&str; 22] = [
+    "null",
+    "true",
+    "false",
+    "0",
+    "1",
+    "2",
+    "-3",
+    "7",
+    "1.5",
+    "-0.0",
+    "2.0",
+    "1e3",
+    "9007199254740993",
+    "1e999",
+    "\"a\"",
+    "\"ab\"",
+    "\"abc d\"",
+    "\"7\"",
+    "\"2024-01-02T03:04:05Z\"",
+    "[1,\"ab\",{\"x\":2}]",
+    "{\"x\":1}",
+    "\"Ä ö\"",
+];
+
+fn random_document(dice: &mut Dice) -> String {
+    let mut entries = Vec::new();
+    for key in ["a", "b", "s", "t"] {
+        match (key, dice.below(6)) {
+            (_, 0) => {}
+            ("s", 1..=3) => entries.push(format!("\"s\":\"w{} {}\"", dice.below(5), dice.pick(&["ab", "x", "Ab"]))),
+            ("t", 1..=3) => entries.push(format!("\"t\":\"2024-01-0{}T00:00:00Z\"", 1 + dice.below(9))),
+            ("b", 1..=2) => entries.push(format!("\"b\":{}", dice.pick(&["true", "false"]))),
+            ("a", 1..=2) => entries.push(format!("\"a\":{}", dice.below(10))),
+            (key, _) => entries.push(format!("\"{key}\":{}", dice.pick(&VALUES))),
+        }
+    }
+    entries.push(format!("\"o\":{{\"p q\":{}}}", dice.pick(&VALUES)));
+    format!("{{{}}}", entries.join(","))
+}
+
+fn random_documents(dice: &mut Dice, count: usize) -> Vec<Arc<Document>> {
+    (0..count).map(|number| document(number as i64, &random_document(dice))).collect()
+}
+
+fn column(name: &str) -> Expr {
+    Expr::Column(datafusion::common::Column::new_unqualified(name))
+}
+
+const PATHS: [&str; 5] = ["a", "b", "s", "t", "o.\"p q\""];
+
+fn clause(path: Option<&str>, matches: Match) -> String {
+    Column::search(Clause { path: path.map(|path| Path::parse(path).expect("a path")), matches }).name()
+}
+
+fn time(day: i64) -> Expr {
+    lit(ScalarValue::TimestampMicrosecond(Some((19_722 + day) * 86_400_000_000), Some("UTC".into())))
+}
+
+/// A random condition over the documents' columns.
+fn random_condition(dice: &mut Dice, depth: usize) -> Expr {
+    if depth > 0 && dice.below(3) > 0 {
+        let (left, right) = (random_condition(dice, depth - 1), random_condition(dice, depth - 1));
+        return match dice.below(6) {
+            0 | 1 => and(left, right),
+            2 | 3 => or(left, right),
+            4 => not(left),
+            _ => match dice.below(4) {
+                0 => left.is_true(),
+                1 => left.is_not_true(),
+                2 => left.is_unknown(),
+                _ => left.is_not_false(),
+            },
+        };
+    }
+    let path = dice.pick(&PATHS);
+    let bang = dice.pick(&["", "", "!"]);
+    let int = lit(dice.below(8) as i64);
+    let typed = |to: &str| column(&format!("{path}:{to}{bang}"));
+    match dice.below(15) {
+        0 => typed("int").gt(int),
+        1 => typed("int").in_list(vec![int, lit(1i64), lit(ScalarValue::Int64(None))], dice.below(2) == 0),
+        2 => typed("double").lt_eq(lit([0.0, 1.5, -0.0, 7.0][dice.below(4)])),
+        3 => typed("double").eq(lit([0.0, 1.5, 2.0][dice.below(3)])),
+        4 => typed("text").eq(lit(dice.pick(&["ab", "7", "w1 ab"]))),
+        5 => typed("text").like(lit(dice.pick(&["a%", "w1%", "%", "ab", "%b%"]))),
+        6 => typed("text").not_like(lit("w%")),
+        7 => typed(dice.pick(&["int", "text", "json", "bool", "time"])).is_null(),
+        8 => typed("bool"),
+        9 => typed("time").gt_eq(time(dice.below(9) as i64)),
+        10 => typed("int").between(int, lit(6i64)),
+        11 => column("_offset").gt_eq(lit(dice.below(2_000) as i64)),
+        12 => column("_id").in_list(vec![lit("push/0@3"), lit("push/0@40"), lit("x")], dice.below(3) == 0),
+        13 => column(&clause(Some(path), Match::Words(dice.pick(&["ab", "7", "true", "w1 ab"]).into()))),
+        _ => match dice.below(3) {
+            0 => datafusion::prelude::cast(typed("int"), datafusion::arrow::datatypes::DataType::Float64).gt(lit([1.5, 2.0, -0.5][dice.below(3)])),
+            1 => column(&clause(None, Match::Prefix(dice.pick(&["a", "w", "2024"]).into()))),
+            _ => column("_ingested").lt(lit(ScalarValue::TimestampMicrosecond(Some((1_700_000_000_000 + 500) * 1_000), Some("UTC".into())))),
+        },
+    }
+}
+
+/// The columns of all documents as one batch: what a plain table would hold.
+fn table(documents: &[Arc<Document>], names: &[String]) -> RecordBatch {
+    let columns: Vec<Column> = names.iter().map(|name| Column::parse(name).expect("a column")).collect();
+    let rows = Rows::new(documents.iter().map(Arc::as_ref).collect(), None);
+    let places: Vec<u32> = (0..documents.len() as u32).collect();
+    let arrays = columns.iter().map(|column| rows.column(column, &places).array).collect();
+    batch_of(&Arc::new(Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>())), arrays, documents.len()).expect("a batch")
+}
+
+/// The model's answer: DataFusion over a plain table.
+fn model(documents: &[Arc<Document>], columns: &[&str], filter: &Expr) -> Vec<String> {
+    let mut names: Vec<String> = columns.iter().map(ToString::to_string).collect();
+    let mut named: Vec<String> = filter.column_refs().into_iter().map(|column| column.name.clone()).filter(|name| !names.contains(name)).collect();
+    named.sort();
+    named.dedup();
+    names.extend(named);
+    let batch = table(documents, &names);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).expect("a table");
+        let frame = SessionContext::new().read_table(Arc::new(table)).expect("a frame");
+        let frame = frame.filter(filter.clone()).expect("a filter").select(columns.iter().map(|name| column(name))).expect("columns");
+        lines(&frame.collect().await.expect("rows"))
+    })
+}
+
+// What is promised.
+
+const SHOWN: [&str; 6] = ["_id", "a:int", "a:double!", "s:text", "o.\"p q\":json", "t:time"];
+
+#[test]
+fn random_filters_find_what_a_plain_table_finds() {
+    let mut dice = Dice::new("random_filters_find_what_a_plain_table_finds");
+    let documents = random_documents(&mut dice, 600);
+    for _ in 0..60 {
+        let filter = random_condition(&mut dice, 3);
+        let expected = model(&documents, &SHOWN, &filter);
+        for read in [Read::Auto, Read::Raw] {
+            let (rows, trailer) =
+                answer(&tail(&documents), request(read, &SHOWN, vec![filter.clone()], Stage::Rows { limit: None })).expect("an answer");
+            assert_eq!(lines(&rows), expected, "{read:?}: {filter}");
+            assert_eq!((trailer.documents, trailer.matched), (600, expected.len() as u64), "{read:?}: {filter}");
+        }
+    }
+}
+
+#[test]
+fn limits_are_kept_and_a_limit_of_nothing_counts() {
+    let mut dice = Dice::new("limits_are_kept_and_a_limit_of_nothing_counts");
+    let documents = random_documents(&mut dice, 30_000);
+    let view = tail(&documents);
+    for limit in [1, 100, 29_999, 50_000] {
+        let (rows, _) = answer(&view, request(Read::Auto, &["_id"], vec![], Stage::Rows { limit: Some(limit) })).expect("an answer");
+        assert_eq!(lines(&rows).len(), limit.min(30_000));
+    }
+    let (rows, trailer) = answer(&view, request(Read::Auto, &["_id"], vec![], Stage::Rows { limit: Some(0) })).expect("an answer");
+    assert_eq!((rows.len(), trailer.matched), (0, 30_000));
+    let (rows, trailer) = answer(&view, request(Read::Auto, &[], vec![], Stage::Rows { limit: None })).expect("an answer");
+    assert_eq!((rows.iter().map(RecordBatch::num_rows).sum::<usize>(), trailer.matched, trailer.counts.raw), (30_000, 30_000, 0));
+}
+
+#[test]
+fn an_empty_view_answers_with_a_trailer() {
+    let keys = vec![SortKey { column: Column::parse("_time").expect("a column"), descending: true, nulls_first: false }];
+    for stage in [Stage::Rows { limit: None }, Stage::Top { keys, after: None, limit: 10 }] {
+        let (rows, trailer) = answer(&tail(&[]), request(Read::Auto, &["_id"], vec![column("a:int").gt(lit(1i64))], stage)).expect("an answer");
+        assert_eq!((rows.len(), trailer), (0, Trailer::default()));
+    }
+}
+
+#[test]
+fn pages_enumerate_every_row_exactly_once_in_order() {
+    let mut dice = Dice::new("pages_enumerate_every_row_exactly_once_in_order");
+    let documents = random_documents(&mut dice, 500);
+    let view = tail(&documents);
+    for (names, limit) in [(vec!["a:int"], 7), (vec!["b:bool", "s:text"], 60), (vec!["o.\"p q\":double!"], 1_000), (vec!["_time"], 33)] {
+        let keys: Vec<SortKey> = names
+            .iter()
+            .map(|name| SortKey { column: Column::parse(name).expect("a column"), descending: dice.below(2) == 0, nulls_first: dice.below(2) == 0 })
+            .collect();
+        let shown: Vec<&str> = names.iter().copied().chain(["_id"]).collect();
+        let mut paged = Vec::new();
+        let mut after = None;
+        loop {
+            let stage = Stage::Top { keys: keys.clone(), after: after.clone(), limit };
+            let (rows, trailer) = answer(&view, request(Read::Auto, &shown, vec![], stage)).expect("an answer");
+            assert_eq!(trailer.matched, 500, "pages do not change how many there are");
+            let page = in_order(&rows);
+            let Some(last) = rows.last() else { break };
+            let row = last.num_rows() - 1;
+            let values = (0..names.len()).map(|key| ScalarValue::try_from_array(last.column(key), row).expect("a value")).collect();
+            let address = last.column(names.len()).as_string_view().value(row).parse().expect("an address");
+            after = Some(After { values, address });
+            assert!(page.len() <= limit);
+            paged.extend(page);
+        }
+        let order: Vec<String> = keys
+            .iter()
+            .zip(&names)
+            .map(|(key, name)| {
+                let direction = if key.descending { "desc" } else { "asc" };
+                format!("\"{}\" {direction} nulls {}", name.replace('"', "\"\""), if key.nulls_first { "first" } else { "last" })
+            })
+            .collect();
+        let names: Vec<String> = shown.iter().map(ToString::to_string).chain(["_offset".to_owned()]).collect();
+        let batch = table(&documents, &names);
+        let expected = tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {
+            let context = SessionContext::new();
+            context.register_batch("t", batch).expect("a table");
+            let columns: Vec<String> = shown.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
+            let sql = format!("select {} from t order by {}, \"_offset\"", columns.join(", "), order.join(", "));
+            in_order(&context.sql(&sql).await.expect("a query").collect().await.expect("rows"))
+        });
+        assert_eq!(paged, expected, "{names:?}");
+    }
+}
+
+#[test]
+fn partial_aggregates_are_those_of_datafusion_over_the_rows() {
+    let mut dice = Dice::new("partial_aggregates_are_those_of_datafusion_over_the_rows");
+    let documents = random_documents(&mut dice, 2_000);
+    let names = ["s:text", "a:int", "a:double"];
+    let batch = table(&documents, &names.map(ToString::to_string));
+    let schema = batch.schema();
+    let at = |name: &str| expressions::col(name, &schema).expect("a column");
+    let aggregate = |udaf, arguments, alias: &str| {
+        Arc::new(AggregateExprBuilder::new(udaf, arguments).schema(schema.clone()).alias(alias).build().expect("an aggregate"))
+    };
+    let aggregates = vec![
+        aggregate(count_udaf(), vec![expressions::lit(1i64)], "n"),
+        aggregate(sum_udaf(), vec![at("a:int")], "sum"),
+        aggregate(avg_udaf(), vec![at("a:double")], "avg"),
+        aggregate(min_udaf(), vec![at("s:text")], "min"),
+    ];
+    for groups in [vec![], vec![(at("s:text"), "s".to_owned())]] {
+        let group_by = PhysicalGroupBy::new_single(groups);
+        let source = MemTable::try_new(schema.clone(), vec![vec![batch.clone()]]).expect("a table");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let (expected, output) = runtime.block_on(async {
+            let input = SessionContext::new().read_table(Arc::new(source)).expect("a frame").create_physical_plan().await.expect("a plan");
+            let mode = datafusion::physical_plan::aggregates::AggregateMode::Partial;
+            let plan = datafusion::physical_plan::aggregates::AggregateExec::try_new(
+                mode,
+                group_by.clone(),
+                aggregates.clone(),
+                vec![None; aggregates.len()],
+                input,
+                schema.clone(),
+            );
+            let plan: Arc<dyn ExecutionPlan> = Arc::new(plan.expect("an aggregate"));
+            (datafusion::physical_plan::collect(plan.clone(), Arc::new(TaskContext::default())).await.expect("states"), plan.schema())
+        });
+        let partial = PartialAggregate {
+            group_by,
+            aggregates: aggregates.clone(),
+            filters: vec![None; aggregates.len()],
+            input: schema.clone(),
+            output: output.clone(),
+        };
+        let partial = Arc::new(partial);
+        for read in [Read::Auto, Read::Raw] {
+            let (states, trailer) = answer(&tail(&documents), request(read, &names, vec![], Stage::Partial(partial.clone()))).expect("an answer");
+            assert!(states.iter().all(|states| states.schema() == output), "the schema is the planned one");
+            let states = concat_batches(&output, &states).expect("one batch");
+            assert_eq!(lines(&[states]), lines(&expected));
+            assert_eq!(trailer.matched, 2_000);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_null_and_counted() {
+    let texts = [r#"{"ms":12}"#, r#"{"ms":"slow"}"#, r#"{"ms":30}"#, r#"{"ms":null}"#, r#"{}"#];
+    let documents: Vec<_> = texts.iter().enumerate().map(|(offset, text)| document(offset as i64, text)).collect();
+    let (rows, trailer) = answer(&tail(&documents), request(Read::Auto, &["ms:int"], vec![], Stage::Rows { limit: None })).expect("an answer");
+    assert_eq!(lines(&rows), ["||", "||", "||", "|12|", "|30|"]);
+    let misfits: Vec<_> = trailer.misfits.iter().map(|misfit| (misfit.column.name(), misfit.values, misfit.of)).collect();
+    assert_eq!(misfits, [("ms:int".to_owned(), 1, 3)]);
+}
+
+#[test]
+fn a_deadline_ends_a_scan_with_a_timeout() {
+    let documents = random_documents(&mut Dice(1), 10);
+    let late = ScanRequest { deadline: Instant::now(), ..request(Read::Auto, &["a:int"], vec![], Stage::Rows { limit: None }) };
+    assert_eq!(answer(&tail(&documents), late).expect_err("a timeout").code, Code::Timeout);
+}
+
+#[test]
+fn an_unknown_column_in_a_filter_is_the_askers_mistake() {
+    let wrong = request(Read::Auto, &["a:int"], vec![column("nonsense").is_null()], Stage::Rows { limit: None });
+    assert_eq!(answer(&tail(&[]), wrong).expect_err("a problem").code, Code::BadRequest);
+}
+
+#[test]
+fn a_dropped_stream_stops_the_work() {
+    let documents = random_documents(&mut Dice(2), 100_000);
+    let view = tail(&documents);
+    let pool = pool();
+    let held = view.tail.clone();
+    let mut stream = run(view, request(Read::Raw, &["_doc"], vec![], Stage::Rows { limit: None }), &pool);
+    assert!(matches!(block_on(stream.next()), Some(Ok(Chunk::Rows(_)))));
+    drop(stream);
+    drop(pool); // waits for the step at work, if there is one
+    assert_eq!(Arc::strong_count(&held), 1, "nobody holds the view any more");
+}
+
+// The index's half of the filter, against values.
+
+/// An index that looks at every document, by what a lookup says it means.
+struct EveryDocument<'a>(&'a [Arc<Document>]);
+
+impl EveryDocument<'_> {
+    fn cells(&self, path: &Path, to: Type) -> Vec<Option<Literal>> {
+        let batch = table(self.0, &[Column::path(path.clone(), to).name()]);
+        let cell = |row| match ScalarValue::try_from_array(batch.column(0), row).expect("a value") {
+            ScalarValue::Boolean(value) => value.map(Literal::Bool),
+            ScalarValue::Int64(value) => value.map(Literal::Int),
+            ScalarValue::Float64(value) => value.map(Literal::Double),
+            ScalarValue::Utf8View(value) => value.map(Literal::Text),
+            ScalarValue::TimestampMicrosecond(value, _) => value.map(Literal::Time),
+            other => panic!("{other:?}"),
+        };
+        (0..batch.num_rows()).map(cell).collect()
+    }
+}
+
+fn order(a: &Literal, b: &Literal) -> std::cmp::Ordering {
+    match (a, b) {
+        (Literal::Bool(a), Literal::Bool(b)) => a.cmp(b),
+        (Literal::Int(a), Literal::Int(b)) | (Literal::Time(a), Literal::Time(b)) => a.cmp(b),
+        (Literal::Double(a), Literal::Double(b)) => a.partial_cmp(b).expect("finite"),
+        (Literal::Text(a), Literal::Text(b)) => a.cmp(b),
+        _ => panic!("{a:?} and {b:?} are of different types"),
+    }
+}
+
+impl Index for EveryDocument<'_> {
+    fn documents(&self) -> u32 {
+        self.0.len() as u32
+    }
+
+    fn lookup(&self, lookup: &Lookup) -> Result<Option<RoaringBitmap>, Error> {
+        let find = |cells: Vec<Option<Literal>>, holds: &dyn Fn(&Literal) -> bool| -> RoaringBitmap {
+            let found = cells.iter().enumerate().filter(|(_, cell)| cell.as_ref().is_some_and(holds));
+            found.map(|(number, _)| number as u32).collect()
+        };
+        let header = |holds: &dyn Fn(&Document) -> bool| -> RoaringBitmap {
+            self.0.iter().enumerate().filter(|(_, document)| holds(document)).map(|(number, _)| number as u32).collect()
+        };
+        Ok(Some(match lookup {
+            Lookup::In(path, to, values) => find(self.cells(path, *to), &|cell| values.iter().any(|value| order(cell, value).is_eq())),
+            Lookup::Range(path, to, from, until) => find(self.cells(path, *to), &|cell| {
+                let above = from.as_ref().is_none_or(|(bound, inclusive)| order(cell, bound).is_gt() || (*inclusive && order(cell, bound).is_eq()));
+                let below = until.as_ref().is_none_or(|(bound, inclusive)| order(cell, bound).is_lt() || (*inclusive && order(cell, bound).is_eq()));
+                above && below
+            }),
+            Lookup::Prefix(path, prefix) => {
+                find(self.cells(path, Type::Text), &|cell| matches!(cell, Literal::Text(text) if text.starts_with(prefix)))
+            }
+            Lookup::Exists(path, to) => find(self.cells(path, *to), &|_| true),
+            Lookup::Search(clause) => header(&|document| crate::raw::clause::Matcher::new(clause).matches(&crate::raw::root(document))),
+            Lookup::Id(ids) => header(&|document| ids.contains(&document.id())),
+            Lookup::Source(source) => header(&|document| document.address.source.as_str() == source),
+            Lookup::Header(what, low, high) => header(&|document| {
+                let number = match what {
+                    plan::What::Partition => i64::from(document.address.partition),
+                    plan::What::Offset => document.address.offset,
+                    plan::What::Ingested => document.header.ingested_ms * 1_000,
+                    _ => crate::raw::time_of_document(document, None, None),
+                };
+                (*low..=*high).contains(&number)
+            }),
+        }))
+    }
+}
+
+#[test]
+fn what_an_index_decides_is_what_the_values_say() {
+    let mut dice = Dice::new("what_an_index_decides_is_what_the_values_say");
+    let documents = random_documents(&mut dice, 300);
+    let ids: Vec<String> = documents.iter().map(|document| document.id()).collect();
+    let mut decided = 0;
+    for _ in 0..400 {
+        let filter = random_condition(&mut dice, 3);
+        let Some(found) = filter::decide(&filter, &EveryDocument(&documents), None).expect("an answer") else { continue };
+        decided += 1;
+        let mut found: Vec<String> = found.iter().map(|number| format!("|{}|", ids[number as usize])).collect();
+        found.sort();
+        assert_eq!(found, model(&documents, &["_id"], &filter), "{filter}");
+    }
+    assert!(decided > 100, "only {decided} of 400 conditions were decided by the index");
+}
