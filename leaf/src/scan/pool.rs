@@ -19,7 +19,8 @@ const WAITING_STEPS_MAX: usize = 10_000;
 /// A bounded number of threads that work on scans.
 pub struct ScanPool {
     queue: Arc<Queue>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads_max: usize,
 }
 
 /// Where steps wait for a thread: the handle of a pool.
@@ -44,8 +45,9 @@ impl ScanPool {
             let queue = queue.clone();
             std::thread::Builder::new().name(format!("scan-{number}")).spawn(move || queue.serve())
         };
-        let threads = (0..threads.max(1)).map(start).collect::<Result<_, _>>()?;
-        Ok(Self { queue, threads })
+        let threads_max = threads.max(1);
+        let threads = (0..threads_max).map(start).collect::<Result<_, _>>()?;
+        Ok(Self { queue, threads: Mutex::new(threads), threads_max })
     }
 
     pub(super) fn queue(&self) -> Arc<Queue> {
@@ -53,26 +55,31 @@ impl ScanPool {
     }
 
     pub(super) fn threads(&self) -> usize {
-        self.threads.len()
+        self.threads_max
     }
-}
 
-impl Drop for ScanPool {
-    fn drop(&mut self) {
+    /// Ends the threads: the steps at work are waited for, those that wait are told that the leaf is closing.
+    pub fn close(&self) {
         let waiting = {
             let mut state = self.queue.state.lock();
             state.closed = true;
             std::mem::take(&mut state.steps)
         };
-        // Dropped outside of the lock: a step owns views, whose end may do work. Those who wait for it are told.
+        // Dropped outside of the lock: a step owns a view, whose end may do work.
         drop(waiting);
         self.queue.filled.notify_all();
-        for thread in self.threads.drain(..) {
+        for thread in std::mem::take(&mut *self.threads.lock()) {
             // A thread of the pool may itself hold the last handle of the leaf.
             if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
                 error!("a scan thread ended by a panic");
             }
         }
+    }
+}
+
+impl Drop for ScanPool {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
