@@ -3,17 +3,57 @@
 //! Which documents it holds, which conditions its index decides, which columns it gives exactly: everything else the caller reads from the
 //! raw documents. So an answer never depends on what an index happens to hold.
 
-use std::{path::Path as FilePath, sync::Arc};
+mod build;
+mod bundle;
+mod bytes;
+mod columns;
+mod header;
+mod lookup;
+mod part;
+mod record;
+mod search;
+mod shape;
+mod survey;
+#[cfg(test)]
+mod tests;
+mod text;
+pub mod token;
+mod values;
 
-use datafusion::arrow::array::ArrayRef;
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path as FilePath,
+    sync::Arc,
+};
+
+use datafusion::arrow::{
+    array::{Array, ArrayRef},
+    compute,
+};
 use plan::{Column, Path, Type, search::Clause};
 use proto::Address;
 use roaring::RoaringBitmap;
 
+use self::{
+    bundle::{Bundle, BundleWriter},
+    lookup::Found,
+    part::Part,
+};
 use crate::{document::Document, error::Error};
 
+/// Raw bytes of the documents that one build holds in memory, beside about as much for what it builds …
+const PART_BYTES_MAX: usize = 192 << 20;
+/// … and how many they are at most.
+const PART_DOCUMENTS_MAX: usize = 1_000_000;
+
 /// An immutable index over a run of documents. Documents are numbered from 0 in address order.
-pub struct Segment {}
+pub struct Segment {
+    /// Each with the number of its first document.
+    parts: Vec<(u32, Part)>,
+    documents: u32,
+    bytes: u64,
+}
 
 /// A condition that an index may decide.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +89,15 @@ pub enum Literal {
     Time(i64),
 }
 
+/// What an index knows of a condition.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Narrowed {
+    /// Documents for which it is true.
+    pub sure: RoaringBitmap,
+    /// Documents for which only their bytes tell.
+    pub doubtful: RoaringBitmap,
+}
+
 /// Values of a column.
 pub struct Values {
     /// One a document, in the order asked, of the column's Arrow type.
@@ -77,62 +126,187 @@ pub struct PathShape {
 impl Segment {
     /// Indexes documents, given in address order, in memory.
     pub fn in_memory(documents: &[Arc<Document>]) -> Result<Self, Error> {
-        let _ = documents;
-        unimplemented_segment()
+        let parts = parts_of(documents).map(Part::in_memory).collect::<Result<Vec<_>, _>>()?;
+        let bytes = parts.iter().map(|part| part.bytes).sum();
+        Ok(Self::of_parts(parts, bytes))
     }
 
-    /// Indexes documents, given in address order, into one new file, synced under its final name when this returns.
+    /// Indexes documents, given in address order, into one new file, synced under its final name when this returns. The memory it takes is
+    /// bounded, however many they are.
     pub fn to_file(documents: &mut dyn Iterator<Item = Result<Arc<Document>, Error>>, file: &FilePath) -> Result<Self, Error> {
-        let _ = (documents, file);
-        unimplemented_segment()
+        let failed = |source| Error::File { path: file.to_owned(), source };
+        let mut bundle = BundleWriter::create(file).map_err(failed)?;
+        let (mut held, mut held_bytes, mut parts) = (Vec::new(), 0, 0u32);
+        for document in documents {
+            let document = document?;
+            held_bytes += document.weight();
+            held.push(document);
+            if held_bytes >= PART_BYTES_MAX || held.len() >= PART_DOCUMENTS_MAX {
+                Part::write(&held, parts as usize, &mut bundle)?;
+                (held_bytes, parts) = (0, parts + 1);
+                held.clear();
+            }
+        }
+        if !held.is_empty() || parts == 0 {
+            Part::write(&held, parts as usize, &mut bundle)?;
+            parts += 1;
+        }
+        drop(held);
+        bundle.entry(PARTS.to_owned(), |to| to.write_all(&parts.to_le_bytes())).and_then(|()| bundle.publish(file)).map_err(failed)?;
+        Self::open(file)
     }
 
     /// Opens a file, checking that it is whole.
     pub fn open(file: &FilePath) -> Result<Self, Error> {
-        let _ = file;
-        unimplemented_segment()
+        let failed = |source| Error::File { path: file.to_owned(), source };
+        let bundle = Bundle::open(file).map_err(failed)?;
+        let count = bundle.get(PARTS).and_then(|slice| slice.read_bytes()).map_err(failed)?;
+        let count = bytes::Reader::new(&count).u32().map_err(failed)?;
+        let parts = (0..count as usize).map(|number| Part::open(&bundle, number)).collect::<Result<Vec<_>, _>>();
+        let parts = parts.map_err(|e| failed(io::Error::other(e.to_string())))?;
+        Ok(Self::of_parts(parts, bundle.bytes))
+    }
+
+    fn of_parts(parts: Vec<Part>, bytes: u64) -> Self {
+        let mut documents = 0;
+        let numbered = |part: Part| {
+            let first = documents;
+            documents += part.shape.documents;
+            (first, part)
+        };
+        let parts = parts.into_iter().map(numbered).collect();
+        Self { parts, documents, bytes }
     }
 
     /// Documents in it, those gone since included.
     pub fn documents(&self) -> u32 {
-        0
+        self.documents
     }
 
     /// Bytes of its file, or in memory.
     pub fn bytes(&self) -> u64 {
-        0
+        self.bytes
     }
 
     /// The address of a document.
+    ///
+    /// # Panics
+    /// If it has no document of this number.
     pub fn address(&self, document: u32) -> Address {
-        let _ = document;
-        Address { source: proto::SourceName::push(), partition: 0, offset: 0, item: None }
+        let (first, part) = &self.parts[self.parts.partition_point(|(first, _)| *first <= document) - 1];
+        part.headers.address(document - first).expect("every document lies in a run")
     }
 
     /// The number of the document at an address, if it is here.
     pub fn find(&self, address: &Address) -> Option<u32> {
-        let _ = address;
-        None
+        self.parts.iter().find_map(|(first, part)| part.headers.find(address).map(|document| first + document))
     }
 
     /// Exactly the documents for which a condition is true, or None where this index cannot say.
     pub fn lookup(&self, lookup: &Lookup) -> Result<Option<RoaringBitmap>, Error> {
-        let _ = lookup;
-        Ok(None)
+        Ok(self.narrow(lookup)?.filter(|found| found.doubtful.is_empty()).map(|found| found.sure))
+    }
+
+    /// Where a condition is true for sure and where only the raw documents know; nowhere else is it true. None where this index cannot say.
+    pub fn narrow(&self, lookup: &Lookup) -> Result<Option<Narrowed>, Error> {
+        let mut narrowed = Narrowed::default();
+        for (first, part) in &self.parts {
+            let Some(Found { sure, doubtful }) = part.lookup(lookup)? else { return Ok(None) };
+            narrowed.sure.extend(sure.iter().map(|document| first + document));
+            narrowed.doubtful.extend(doubtful.iter().map(|document| first + document));
+        }
+        Ok(Some(narrowed))
     }
 
     /// The values of a column for these documents (ascending), or None where they must be read from the raw documents.
     pub fn values(&self, column: &Column, time_path: Option<&Path>, documents: &[u32]) -> Result<Option<Values>, Error> {
-        let _ = (column, time_path, documents);
-        Ok(None)
+        let mut given: Vec<Values> = Vec::with_capacity(1);
+        let mut rest = documents;
+        for (first, part) in &self.parts {
+            let (here, after) = rest.split_at(rest.partition_point(|document| document - first < part.shape.documents));
+            rest = after;
+            if here.is_empty() && !(documents.is_empty() && given.is_empty()) {
+                continue;
+            }
+            let values = if *first == 0 {
+                part.values(column, time_path, here)?
+            } else {
+                part.values(column, time_path, &here.iter().map(|document| document - first).collect::<Vec<_>>())?
+            };
+            match values {
+                Some(values) => given.push(values),
+                None => return Ok(None),
+            }
+        }
+        join(given)
     }
 
     /// The paths that were seen here, indexed or not.
     pub fn paths(&self) -> Vec<(Path, PathShape)> {
-        Vec::new()
+        let mut paths: BTreeMap<Path, PathShape> = BTreeMap::new();
+        for (_, part) in &self.parts {
+            for (id, node) in (0..).zip(&part.shape.nodes) {
+                let inside = node.inside.kinds();
+                let element = if inside == plan::Kinds::default() { inside } else { plan::Kinds::ELEMENT };
+                let kinds = node.outside.kinds() | inside | element;
+                if kinds == plan::Kinds::default() || (id == shape::ROOT && kinds == plan::Kinds::OBJECT) {
+                    continue;
+                }
+                let shape = PathShape {
+                    kinds,
+                    documents: node.outside.present(),
+                    column: node.column,
+                    postings: node.postings,
+                    sample: node.sample.clone(),
+                };
+                paths.entry(part.shape.path(id)).and_modify(|known| known.merge(&shape)).or_insert(shape);
+            }
+        }
+        paths.into_iter().collect()
     }
 }
 
-fn unimplemented_segment() -> Result<Segment, Error> {
-    Err(proto::Problem::new(proto::Code::NotSupported, "segments are not written yet").into())
+impl PathShape {
+    fn merge(&mut self, other: &Self) {
+        self.kinds |= other.kinds;
+        self.documents += other.documents;
+        self.column &= other.column;
+        self.postings |= other.postings;
+        if self.sample.is_none() {
+            self.sample.clone_from(&other.sample);
+        }
+    }
+}
+
+/// The entry of a bundle that says how many parts it has.
+const PARTS: &str = "parts";
+
+/// Cuts documents into as many as one build holds; at least one part.
+fn parts_of(documents: &[Arc<Document>]) -> impl Iterator<Item = &[Arc<Document>]> {
+    let mut rest = Some(documents);
+    std::iter::from_fn(move || {
+        let here = rest.take()?;
+        let mut bytes = 0;
+        let fits = |document: &&Arc<Document>| {
+            bytes += document.weight();
+            bytes <= PART_BYTES_MAX
+        };
+        let count = here.iter().take(PART_DOCUMENTS_MAX).take_while(fits).count().max(1).min(here.len());
+        let (part, after) = here.split_at(count);
+        rest = (!after.is_empty()).then_some(after);
+        Some(part)
+    })
+}
+
+fn join(given: Vec<Values>) -> Result<Option<Values>, Error> {
+    let (misfits, present) = given.iter().fold((0, 0), |(misfits, present), values| (misfits + values.misfits, present + values.present));
+    let array = match given.as_slice() {
+        [] => return Ok(None),
+        [only] => only.array.clone(),
+        several => {
+            let arrays: Vec<&dyn Array> = several.iter().map(|values| values.array.as_ref()).collect();
+            compute::concat(&arrays)?
+        }
+    };
+    Ok(Some(Values { array, misfits, present }))
 }

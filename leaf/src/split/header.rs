@@ -1,0 +1,155 @@
+//! Header: what stands beside the documents of a part: addresses, times, ids. Addresses ascend, so a run of one source partition is told
+//! once and an address is found by halving.
+
+use std::{cmp::Ordering, io};
+
+use proto::{Address, SourceName, record::TimeKind};
+use tantivy::columnar::{Column, ColumnType, ColumnarReader, ColumnarWriter, DynamicColumn};
+
+use super::{
+    bytes::{Reader, Writer},
+    columns::TextColumn,
+};
+use crate::document::Document;
+
+const OFFSET: &str = "_offset";
+const ITEM: &str = "_item";
+const INGESTED: &str = "_ingested";
+const TIME: &str = "_time";
+const ID: &str = "_id";
+
+/// Documents of one source partition, from one document to the next run.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Run {
+    pub first: u32,
+    pub end: u32,
+    pub source: SourceName,
+    pub partition: i32,
+}
+
+/// The runs of these documents.
+pub(super) fn runs<'a>(documents: impl Iterator<Item = &'a Document>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (number, Document { address, .. }) in (0u32..).zip(documents) {
+        match runs.last_mut().filter(|run| run.partition == address.partition && run.source == address.source) {
+            Some(run) => run.end = number + 1,
+            None => runs.push(Run { first: number, end: number + 1, source: address.source.clone(), partition: address.partition }),
+        }
+    }
+    runs
+}
+
+pub(super) fn encode_runs(runs: &[Run]) -> Vec<u8> {
+    let mut to = Writer::default();
+    to.u32(runs.len() as u32);
+    for run in runs {
+        to.u32(run.first);
+        to.u32(run.end);
+        to.text(run.source.as_str());
+        to.u32(run.partition as u32);
+    }
+    to.into_bytes()
+}
+
+pub(super) fn decode_runs(bytes: &[u8]) -> io::Result<Vec<Run>> {
+    let mut from = Reader::new(bytes);
+    let count = from.u32()?;
+    let mut run = || {
+        let (first, end, source, partition) = (from.u32()?, from.u32()?, from.text()?, from.u32()? as i32);
+        let source = source.parse().map_err(|e: proto::address::Malformed| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        Ok(Run { first, end, source, partition })
+    };
+    (0..count).map(|_| run()).collect()
+}
+
+/// Makes the columns of headers known, so that they are there even if no document has a value.
+pub(super) fn declare(columns: &mut ColumnarWriter) {
+    for name in [OFFSET, ITEM, INGESTED, TIME] {
+        columns.record_column_type(name, ColumnType::I64, false);
+    }
+    columns.record_column_type(ID, ColumnType::Str, false);
+}
+
+/// Records a document's header.
+pub(super) fn record(columns: &mut ColumnarWriter, number: u32, document: &Document) {
+    let Document { address, header, .. } = document;
+    columns.record_numerical(number, OFFSET, address.offset);
+    if let Some(item) = address.item {
+        columns.record_numerical(number, ITEM, i64::from(item));
+    }
+    columns.record_numerical(number, INGESTED, header.ingested_ms);
+    if header.time_kind != TimeKind::None {
+        columns.record_numerical(number, TIME, header.time_ms);
+    }
+    if let Some(id) = &header.id {
+        columns.record_str(number, ID, id);
+    }
+}
+
+/// The headers of a part, opened.
+pub(super) struct Headers {
+    pub runs: Vec<Run>,
+    pub offset: Column<i64>,
+    pub item: Column<i64>,
+    /// Milliseconds since 1970.
+    pub ingested: Column<i64>,
+    /// Milliseconds since 1970, where the record was stamped.
+    pub time: Column<i64>,
+    /// Own ids, where documents have them.
+    pub id: TextColumn,
+}
+
+impl Headers {
+    pub fn open(columns: &ColumnarReader, runs: Vec<Run>) -> io::Result<Self> {
+        let open = |name: &str| match columns.read_columns(name)?.first() {
+            Some(handle) => handle.open(),
+            None => Err(missing(name)),
+        };
+        let int = |name: &str| match open(name)? {
+            DynamicColumn::I64(column) => Ok(column),
+            _ => Err(missing(name)),
+        };
+        let DynamicColumn::Str(id) = open(ID)? else { return Err(missing(ID)) };
+        Ok(Self { runs, offset: int(OFFSET)?, item: int(ITEM)?, ingested: int(INGESTED)?, time: int(TIME)?, id: TextColumn::new(id) })
+    }
+
+    /// The run of a document.
+    pub fn run(&self, document: u32) -> Option<&Run> {
+        let after = self.runs.partition_point(|run| run.first <= document);
+        self.runs.get(after.checked_sub(1)?).filter(|run| document < run.end)
+    }
+
+    /// The address of a document.
+    pub fn address(&self, document: u32) -> Option<Address> {
+        let Run { source, partition, .. } = self.run(document)?;
+        let (offset, item) = self.place(document);
+        Some(Address { source: source.clone(), partition: *partition, offset, item })
+    }
+
+    fn place(&self, document: u32) -> (i64, Option<u32>) {
+        (self.offset.first(document).unwrap_or(-1), self.item.first(document).and_then(|item| u32::try_from(item).ok()))
+    }
+
+    /// The document at an address.
+    pub fn find(&self, address: &Address) -> Option<u32> {
+        let here = |run: &&Run| run.partition == address.partition && run.source == address.source;
+        self.runs.iter().filter(here).find_map(|run| self.find_in(run, (address.offset, address.item)))
+    }
+
+    fn find_in(&self, run: &Run, wanted: (i64, Option<u32>)) -> Option<u32> {
+        let (mut low, mut high) = (run.first, run.end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.place(middle).cmp(&wanted) {
+                Ordering::Equal => return Some(middle),
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+            }
+        }
+        None
+    }
+}
+
+fn missing(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a split lacks its column {name}"))
+}
