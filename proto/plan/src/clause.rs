@@ -1,12 +1,13 @@
 //! A search clause, decided on a document's values: the reference for what an index finds. Shared by: leaf (documents), aggregator (fields).
 
-use std::cmp::Ordering;
+use std::{borrow::Cow, cmp::Ordering};
 
 use proto::json::Value;
 
 use crate::{
     path::{Path, Step},
     search::{Clause, Limit, Match},
+    token,
 };
 
 /// A clause, made ready to be asked of many documents.
@@ -106,9 +107,9 @@ impl Matcher {
 fn asks(matches: &Match) -> Asks {
     match matches {
         Match::Exists | Match::Range { from: None, to: None } => Asks::Exists,
-        Match::Prefix(prefix) => Asks::Prefix(prefix.to_lowercase()),
+        Match::Prefix(prefix) => Asks::Prefix(token::lower(prefix).into_owned()),
         Match::Words(text) => Asks::Words {
-            tokens: tokens(text),
+            tokens: token::tokens(text).map(Cow::into_owned).collect(),
             number: Number::of_text(text.trim()),
             boolean: match text.trim() {
                 "true" => Some(true),
@@ -149,35 +150,16 @@ fn at_path(value: &Value<'_>, steps: &[Step], asks: &Asks) -> bool {
 fn scalar_matches(value: &Value<'_>, asks: &Asks) -> bool {
     match (asks, value) {
         (Asks::Exists, value) => *value != Value::Null,
-        (Asks::Words { tokens, .. }, Value::Text(text)) => side_by_side(text, tokens),
+        (Asks::Words { tokens, .. }, Value::Text(text)) => token::holds(text, tokens),
         (Asks::Words { number, .. }, Value::Int(_) | Value::Float(_)) => {
             number.zip(Number::of(value)).is_some_and(|(asked, value)| asked.compare(value) == Ordering::Equal)
         }
         (Asks::Words { boolean, .. }, Value::Bool(bool)) => *boolean == Some(*bool),
-        (Asks::Prefix(prefix), Value::Text(text)) => tokens(text).iter().any(|token| token.starts_with(prefix)),
+        (Asks::Prefix(prefix), Value::Text(text)) => token::holds_prefix(text, prefix),
         (Asks::Numbers(bounds), value) => Number::of(value).is_some_and(|value| bounds.iter().all(|(limit, bound)| bound.holds(value.compare(*limit)))),
         (Asks::Strings(bounds), Value::Text(text)) => bounds.iter().all(|(limit, bound)| bound.holds(text.as_ref().cmp(limit))),
         _ => false,
     }
-}
-
-/// Whether the words stand side by side in a text. No words stand nowhere.
-fn side_by_side(text: &str, words: &[String]) -> bool {
-    match words {
-        [] => false,
-        [word] => text.split(|c: char| !c.is_alphanumeric()).any(|token| is_token(token, word)),
-        words => tokens(text).windows(words.len()).any(|window| window == words),
-    }
-}
-
-/// Whether a run of letters and digits is this token once it is lower-cased.
-fn is_token(run: &str, token: &str) -> bool {
-    if run.is_ascii() { run.eq_ignore_ascii_case(token) && !run.is_empty() } else { run.to_lowercase() == token }
-}
-
-/// The tokens of a text.
-fn tokens(text: &str) -> Vec<String> {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|run| !run.is_empty()).map(str::to_lowercase).collect()
 }
 
 #[cfg(test)]

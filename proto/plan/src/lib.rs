@@ -7,6 +7,7 @@ pub mod path;
 pub mod pushdown;
 pub mod scan;
 pub mod search;
+pub mod token;
 pub mod value;
 
 pub use column::{Column, Type, View, What};
