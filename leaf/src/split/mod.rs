@@ -17,7 +17,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod text;
-pub mod token;
+mod token;
 mod values;
 
 use std::{

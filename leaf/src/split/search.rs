@@ -3,7 +3,11 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use plan::search::{Clause, Limit, Match};
+use plan::{
+    clause::Number,
+    search::{Clause, Limit, Match},
+    token::{holds, holds_prefix, lower, tokens},
+};
 use roaring::RoaringBitmap;
 
 use super::{
@@ -13,7 +17,7 @@ use super::{
     shape::ROOT,
     token,
 };
-use crate::{error::Error, raw::clause::Number};
+use crate::error::Error;
 
 /// What a clause asks of a value.
 enum Asks {
@@ -34,9 +38,9 @@ impl Asks {
     fn of(matches: &Match) -> Self {
         match matches {
             Match::Exists | Match::Range { from: None, to: None } => Self::Exists,
-            Match::Prefix(prefix) => Self::Prefix(token::lower(prefix).into_owned()),
+            Match::Prefix(prefix) => Self::Prefix(lower(prefix).into_owned()),
             Match::Words(text) => Self::Words {
-                tokens: token::tokens(text).map(|token| token.into_owned()).collect(),
+                tokens: tokens(text).map(|token| token.into_owned()).collect(),
                 number: Number::of_text(text.trim()),
                 boolean: text.trim().parse().ok(),
             },
@@ -187,8 +191,8 @@ impl Part {
 
 fn search_dictionary(column: &TextColumn, asks: &Asks) -> std::io::Result<RoaringBitmap> {
     match asks {
-        Asks::Words { tokens, .. } => column.documents_matching(|value| token::holds(value, tokens)),
-        Asks::Prefix(prefix) => column.documents_matching(|value| token::holds_prefix(value, prefix)),
+        Asks::Words { tokens, .. } => column.documents_matching(|value| holds(value, tokens)),
+        Asks::Prefix(prefix) => column.documents_matching(|value| holds_prefix(value, prefix)),
         Asks::Strings(Bounds { from, to }) => {
             // An exclusive lower bound and an inclusive upper one lie after their value.
             let place = |(value, inclusive): &(String, bool), after: bool| -> std::io::Result<u64> {

@@ -1,99 +1,17 @@
-//! Tokens: what a search compares. Shared by: the index of a segment, and the scan that verifies a search on raw documents.
-//!
-//! A token is a maximal run of letters and decimal digits, lower-cased character by character. The class is a subset of the regular
-//! expression class `\w`, and there is no limit of length: an id of any length is one token.
+//! Tokens as tantivy takes them: the same that a search compares everywhere else.
 
-use std::{borrow::Cow, sync::LazyLock};
-
-use regex::Regex;
+use plan::token::{Tokens, lower, tokens};
 use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
 
 /// Bytes of the longest token that postings hold; a document with a longer one is searched in its raw form.
 pub(super) const TOKEN_BYTES_MAX: usize = 60_000;
-
-/// The characters beyond ASCII that belong to a token, a bit each.
-static BEYOND_ASCII: LazyLock<Vec<u64>> = LazyLock::new(|| {
-    let word = Regex::new(r"^\w").expect("a constant expression");
-    let mut bits = vec![0u64; (char::MAX as usize >> 6) + 1];
-    for c in ('\u{80}'..=char::MAX).filter(|c| c.is_alphanumeric() && word.is_match(c.encode_utf8(&mut [0; 4]))) {
-        bits[c as usize >> 6] |= 1 << (c as usize & 63);
-    }
-    bits
-});
-
-/// Whether a character belongs to a token.
-pub fn is_token_char(c: char) -> bool {
-    if c.is_ascii() {
-        return c.is_ascii_alphanumeric();
-    }
-    BEYOND_ASCII[c as usize >> 6] >> (c as usize & 63) & 1 == 1
-}
-
-/// The tokens of a text, in order.
-pub fn tokens(text: &str) -> Tokens<'_> {
-    Tokens { rest: text }
-}
-
-/// The tokens of a text that are left.
-#[derive(Debug, Clone)]
-pub struct Tokens<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Tokens<'a> {
-    /// The next token as it is written.
-    fn next_written(&mut self) -> Option<&'a str> {
-        let start = self.rest.find(is_token_char)?;
-        let from = &self.rest[start..];
-        let (token, rest) = from.split_at(from.find(|c| !is_token_char(c)).unwrap_or(from.len()));
-        self.rest = rest;
-        Some(token)
-    }
-}
-
-impl<'a> Iterator for Tokens<'a> {
-    type Item = Cow<'a, str>;
-
-    fn next(&mut self) -> Option<Cow<'a, str>> {
-        self.next_written().map(lower)
-    }
-}
-
-/// A text in lower case, character by character: no character's case depends on its neighbours.
-pub fn lower(text: &str) -> Cow<'_, str> {
-    if text.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
-        return Cow::Borrowed(text);
-    }
-    Cow::Owned(text.chars().flat_map(char::to_lowercase).collect())
-}
-
-/// Whether the tokens of a text hold these, side by side and in this order. Nothing holds no tokens at all.
-pub fn holds(text: &str, phrase: &[String]) -> bool {
-    let [first, others @ ..] = phrase else { return false };
-    let mut rest = tokens(text);
-    while let Some(token) = rest.next() {
-        if token == first.as_str() && begins_with(rest.clone(), others) {
-            return true;
-        }
-    }
-    false
-}
-
-fn begins_with(mut tokens: Tokens<'_>, phrase: &[String]) -> bool {
-    phrase.iter().all(|wanted| tokens.next().is_some_and(|token| token == wanted.as_str()))
-}
-
-/// Whether a token of a text begins so (in lower case).
-pub fn holds_prefix(text: &str, prefix: &str) -> bool {
-    tokens(text).any(|token| token.starts_with(prefix))
-}
 
 /// Whether a text has a token that postings cannot hold.
 pub(super) fn is_beyond_postings(text: &str) -> bool {
     text.len() > TOKEN_BYTES_MAX && tokens(text).any(|token| token.len() > TOKEN_BYTES_MAX)
 }
 
-/// The same tokens for tantivy.
+/// Cuts a text into tokens.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Words {
     token: Token,
@@ -119,7 +37,7 @@ impl TokenStream for WordStream<'_> {
     fn advance(&mut self) -> bool {
         let Some(written) = self.rest.next_written() else { return false };
         self.token.position = self.token.position.wrapping_add(1);
-        self.token.offset_to = self.text.len() - self.rest.rest.len();
+        self.token.offset_to = self.text.len() - self.rest.rest().len();
         self.token.offset_from = self.token.offset_to - written.len();
         self.token.text.clear();
         self.token.text.push_str(&lower(written));
@@ -132,40 +50,5 @@ impl TokenStream for WordStream<'_> {
 
     fn token_mut(&mut self) -> &mut Token {
         self.token
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_runs_of_letters_and_digits_in_lower_case() {
-        let all = |text| tokens(text).collect::<Vec<_>>();
-        assert_eq!(all("Disk /dev/sda1 FULL: 99%"), ["disk", "dev", "sda1", "full", "99"]);
-        assert_eq!(all("it's_a-test"), ["it", "s", "a", "test"]);
-        assert_eq!(all("Grüße ΣΊΣΥΦΟΣ 東京 ٣٤"), ["grüße", "σίσυφοσ", "東京", "٣٤"]);
-        assert_eq!(all("x² ½"), ["x"], "a superscript is no decimal digit");
-        assert!(all(" \t\0-_.").is_empty());
-        assert_eq!(all(&"a".repeat(100_000))[0].len(), 100_000);
-    }
-
-    #[test]
-    fn a_token_is_made_of_word_characters() {
-        let word = Regex::new(r"^\w$").expect("a constant expression");
-        for c in (0..=0x10_FFFF).filter_map(char::from_u32).filter(|c| is_token_char(*c)) {
-            assert!(word.is_match(c.encode_utf8(&mut [0; 4])), "{c:?}");
-        }
-    }
-
-    #[test]
-    fn a_phrase_is_found_side_by_side() {
-        let phrase = |text: &str| tokens(text).map(Cow::into_owned).collect::<Vec<_>>();
-        assert!(holds("the DISK is disk, full!", &phrase("disk full")));
-        assert!(!holds("disk is full", &phrase("disk full")));
-        assert!(!holds("disk", &phrase("disk full")));
-        assert!(!holds("superuser=bob", &phrase("user")));
-        assert!(!holds("anything", &[]));
-        assert!(holds_prefix("the DISK", "dis") && !holds_prefix("the disk", "isk"));
     }
 }
