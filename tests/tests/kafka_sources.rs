@@ -105,15 +105,19 @@ async fn a_range_that_is_gone_stops_its_partition_until_somebody_says_to_go_on()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_made_anew_is_found_and_nothing_of_it_is_taken() {
     let kafka = Kafka::start().await;
-    for (topic, now) in [("shorter", 5), ("longer", 200)] {
+    for (topic, now, meanwhile_suspended) in [("shorter", 5, true), ("longer", 200, true), ("live", 5, false)] {
         kafka.create_topic(topic, 1, &[]).await;
         let node = Node::new(&kafka, topic);
         node.source(topic).await;
         node.produce(&kafka, topic, 0, 0..100).await;
         node.has(topic, 100).await;
-        node.suspend(topic, true).await;
+        node.suspend(topic, meanwhile_suspended).await;
         kafka.delete_topic(topic).await;
-        eventually("the topic is gone", || async { Ok(ensure!(!kafka.topics()?.contains(&topic.to_owned()), "still there")) }).await;
+        eventually("the topic is gone", || async {
+            ensure!(!kafka.topics()?.contains(&topic.to_owned()), "still there");
+            Ok(())
+        })
+        .await;
         kafka.create_topic(topic, 1, &[]).await;
         node.produce(&kafka, topic, 0, 1_000..1_000 + now).await;
         node.suspend(topic, false).await;
@@ -248,7 +252,8 @@ impl Node {
                 let said = row.error.as_deref().unwrap_or_default();
                 (state.is_empty() || row.state.word() == state) && if error.is_empty() { said.is_empty() } else { said.contains(error) }
             };
-            Ok(ensure!(rows_of.any(fits), "{rows:?}"))
+            ensure!(rows_of.any(fits), "{rows:?}");
+            Ok(())
         })
         .await;
     }

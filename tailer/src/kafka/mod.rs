@@ -147,10 +147,11 @@ impl Keeper {
             self.ending.insert(name, old.task);
         }
         for (name, job) in wanted {
-            if !running.contains_key(&name) {
-                let before = self.ending.remove(&name);
-                running.insert(name, self.launch(job, before));
+            if running.contains_key(&name) {
+                continue;
             }
+            let before = self.ending.remove(&name);
+            running.insert(name, self.launch(job, before));
         }
     }
 

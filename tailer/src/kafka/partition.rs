@@ -140,9 +140,11 @@ impl Partition {
         self.error = Some(why);
     }
 
-    /// Notes an error that does not stop the partition.
-    pub fn note(&mut self, error: String) {
-        self.error = Some(error);
+    /// Where to begin cannot be told now. A partition that is stopped keeps its own reason.
+    pub fn not_now(&mut self, error: String) {
+        if self.phase == Phase::Resolving {
+            self.error = Some(error);
+        }
     }
 
     fn drop_window(&mut self) {

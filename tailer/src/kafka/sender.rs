@@ -87,7 +87,7 @@ impl Sender {
         }
         if let Err(error) = self.resolve().await {
             self.board.error(&error);
-            self.cell.partition.lock().note(error);
+            self.cell.partition.lock().not_now(error);
         }
     }
 

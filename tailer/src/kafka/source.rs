@@ -160,6 +160,8 @@ struct Reader {
     /// Records that came since.
     taken: u64,
     resolved_all: Option<Instant>,
+    /// An offset that was to be read is not there, and the client does not say of which partition.
+    out_of_range: bool,
 }
 
 type Consumer = Arc<BaseConsumer<Context>>;
@@ -179,6 +181,7 @@ impl Reader {
             reported: Instant::now(),
             taken: 0,
             resolved_all: None,
+            out_of_range: false,
         }
     }
 
@@ -221,6 +224,7 @@ impl Reader {
             for change in consumer.context().rebalances() {
                 self.rebalance(change, consumer, handle);
             }
+            self.resolve_all();
             self.place(consumer)?;
             self.steer(consumer);
             if self.reported.elapsed() >= REPORT {
@@ -247,19 +251,21 @@ impl Reader {
                 }
                 self.board.fine();
             }
-            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => self.resolve_all(),
+            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => self.out_of_range = true,
             KafkaError::MessageConsumptionFatal(code) => return Err(explain(*code, "")),
             other => debug!(source = %self.job.source, error = %other, "the client reports"),
         }
         Ok(())
     }
 
-    /// An offset that was to be read is not there, and the client does not say of which partition.
+    /// Asks where every partition goes on, if an offset was out of range. Not more often than the limit, and never forgotten: the client
+    /// reads nothing more of that partition until it is placed anew.
     fn resolve_all(&mut self) {
-        if self.resolved_all.is_some_and(|at| at.elapsed() < RESOLVE_ALL) {
+        if !self.out_of_range || self.resolved_all.is_some_and(|at| at.elapsed() < RESOLVE_ALL) {
             return;
         }
         self.resolved_all = Some(Instant::now());
+        self.out_of_range = false;
         info!(source = %self.job.source, "an offset is out of range: looking where each partition goes on");
         for cell in self.cells.values() {
             cell.partition.lock().resolve();

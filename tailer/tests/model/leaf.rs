@@ -43,7 +43,7 @@ pub struct Model {
 
 impl Model {
     pub fn new(seed: u64, chaos: Chaos) -> Arc<Self> {
-        println!("seed {seed}");
+        eprintln!("seed {seed}");
         Arc::new(Self {
             taken: Mutex::default(),
             chaos: Mutex::new((chaos, StdRng::seed_from_u64(seed))),
