@@ -23,7 +23,7 @@ pub(super) async fn rows(planned: &Planned, analyze: bool) -> Result<RecordBatch
     rows.push(match analyze {
         false => ("physical_plan", DisplayableExecutionPlan::new(physical).indent(false).to_string()),
         true => {
-            let mut stream = execute_stream(Arc::clone(&planned.physical), planned.session.task_ctx()).map_err(failure::problem)?;
+            let mut stream = execute_stream(Arc::clone(&planned.physical), Arc::clone(&planned.task)).map_err(failure::problem)?;
             while stream.try_next().await.map_err(failure::problem)?.is_some() {}
             ("physical_plan_with_metrics", DisplayableExecutionPlan::with_metrics(physical).indent(false).to_string())
         }

@@ -84,7 +84,7 @@ impl Engine {
         let context = self.context(question.read, question.timeout, started)?;
         let ticket = self.admission.enter(context.deadline).await?;
         let listed = self.registry.enter(context.id, &question.sql, context.cancel.clone());
-        let (mut reply, asked) = run::answer(&context);
+        let (mut reply, asked) = run::answer(&context, Some((ticket, listed)));
         let engine = Arc::clone(self);
         self.runtime.spawn(async move {
             let work = async {
@@ -94,7 +94,6 @@ impl Engine {
             if let Err(problem) = run::guarded(&context, work).await {
                 reply.fail(problem).await;
             }
-            drop((ticket, listed));
         });
         asked.answer().await
     }

@@ -9,7 +9,7 @@ use datafusion::{
         tree_node::TreeNodeRecursion,
     },
     datasource::MemTable,
-    execution::SessionState,
+    execution::TaskContext,
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     physical_plan::ExecutionPlan,
     sql::{parser::Statement as ParsedStatement, sqlparser::ast},
@@ -27,8 +27,8 @@ pub(super) struct Planned {
     pub logical: LogicalPlan,
     /// What runs.
     pub physical: Arc<dyn ExecutionPlan>,
-    /// The session it was planned in.
-    pub session: SessionState,
+    /// What it runs in.
+    pub task: Arc<TaskContext>,
 }
 
 /// Plans a query; `rows_max` bounds its result from above.
@@ -52,7 +52,7 @@ pub(super) async fn plan(engine: &Engine, context: &Arc<QueryContext>, pins: &Pi
             .hint("an answer from the shards that are there would hold rows that are not true; try again"));
     }
     let physical = session.query_planner().create_physical_plan(&logical, &session).await.map_err(failure::problem)?;
-    Ok(Planned { logical, physical, session })
+    Ok(Planned { logical, physical, task: engine.sessions.task(&session) })
 }
 
 async fn provider(engine: &Engine, context: &Arc<QueryContext>, pins: &Pins, used: &TableUse) -> Result<Arc<dyn TableProvider>, Problem> {

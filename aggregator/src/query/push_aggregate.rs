@@ -1,8 +1,9 @@
-//! Rule: the first phase of an aggregate goes to the leaf, if nothing stands between it and the scan.
+//! Rule: the first phase of an aggregate goes to the leaf, if nothing stands between it and the scan but a projection.
 //!
 //! ```text
 //!   AggregateExec(Partial)              ShardScan(partial)   group keys and states cross, not rows
-//!     ShardScan(rows)          ->
+//!     [ProjectionExec]         ->
+//!       ShardScan(rows)
 //! ```
 //!
 //! The leaf runs DataFusion's own operator, so the states are the same; the schema is taken over bit for bit. What depends on the order of
@@ -14,12 +15,17 @@ use datafusion::{
     common::tree_node::{Transformed, TransformedResult as _, TreeNode as _},
     config::ConfigOptions,
     error::Result,
-    physical_expr::PhysicalExpr,
+    physical_expr::{
+        PhysicalExpr,
+        aggregate::{AggregateExprBuilder, AggregateFunctionExpr},
+        expressions::Column as PhysicalColumn,
+    },
     physical_expr_common::physical_expr::is_volatile,
     physical_optimizer::PhysicalOptimizerRule,
     physical_plan::{
         ExecutionPlan,
-        aggregates::{AggregateExec, AggregateMode},
+        aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy},
+        projection::ProjectionExec,
     },
 };
 use plan::scan::{PartialAggregate, Stage};
@@ -52,8 +58,21 @@ impl PhysicalOptimizerRule for PushAggregate {
 
 fn pushed(node: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
     let aggregate = node.downcast_ref::<AggregateExec>()?;
-    let scan = aggregate.input().downcast_ref::<ShardScan>()?;
-    if *aggregate.mode() != AggregateMode::Partial || !scan.gives_all_rows() || !fits(aggregate) {
+    if *aggregate.mode() != AggregateMode::Partial || !fits(aggregate) {
+        return None;
+    }
+    if let Some(scan) = aggregate.input().downcast_ref::<ShardScan>() {
+        return in_scan(aggregate, scan);
+    }
+    let projection = aggregate.input().downcast_ref::<ProjectionExec>()?;
+    let scan = projection.input().downcast_ref::<ShardScan>()?;
+    let inlined = over_input(aggregate, projection)?;
+    // Anything but the very same states would be taken for something else above.
+    (inlined.schema() == aggregate.schema() && fits(&inlined)).then(|| in_scan(&inlined, scan)).flatten()
+}
+
+fn in_scan(aggregate: &AggregateExec, scan: &ShardScan) -> Option<Arc<dyn ExecutionPlan>> {
+    if !scan.gives_all_rows() {
         return None;
     }
     let partial = PartialAggregate {
@@ -67,10 +86,42 @@ fn pushed(node: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
 }
 
 fn fits(aggregate: &AggregateExec) -> bool {
-    let plain = aggregate.aggr_expr().iter().all(|call| !call.is_distinct() && call.order_bys().is_empty());
+    let plain = |call: &Arc<AggregateFunctionExpr>| !call.is_distinct() && !call.is_reversed() && call.order_bys().is_empty();
     let groups = aggregate.group_expr().expr().iter().map(|(group, _)| group);
     let arguments = aggregate.aggr_expr().iter().flat_map(|call| call.expressions()).collect::<Vec<_>>();
     let filters = aggregate.filter_expr().iter().flatten();
     let stable = |expression: &Arc<dyn PhysicalExpr>| !is_volatile(expression);
-    plain && !aggregate.group_expr().has_grouping_set() && groups.chain(&arguments).chain(filters).all(stable)
+    aggregate.aggr_expr().iter().all(plain) && !aggregate.group_expr().has_grouping_set() && groups.chain(&arguments).chain(filters).all(stable)
+}
+
+/// The same aggregate over the projection's input, each column put in as what it is computed from. A common part of several expressions
+/// is computed once for each: on values that are there, where the rows are, that costs less than sending the rows.
+fn over_input(aggregate: &AggregateExec, projection: &ProjectionExec) -> Option<AggregateExec> {
+    let below = |expression: &Arc<dyn PhysicalExpr>| computed(expression, projection);
+    let group = |(group, name): &(Arc<dyn PhysicalExpr>, String)| Some((below(group)?, name.clone()));
+    let groups = aggregate.group_expr().expr().iter().map(group).collect::<Option<Vec<_>>>()?;
+    let input = projection.input();
+    let call = |call: &Arc<AggregateFunctionExpr>| {
+        let arguments = call.expressions().iter().map(below).collect::<Option<Vec<_>>>()?;
+        let built = AggregateExprBuilder::new(Arc::new(call.fun().clone()), arguments).schema(input.schema()).alias(call.name());
+        built.with_ignore_nulls(call.ignore_nulls()).build().ok().map(Arc::new)
+    };
+    let calls = aggregate.aggr_expr().iter().map(call).collect::<Option<Vec<_>>>()?;
+    let filter = |filter: &Option<Arc<dyn PhysicalExpr>>| match filter {
+        Some(filter) => below(filter).map(Some),
+        None => Some(None),
+    };
+    let filters = aggregate.filter_expr().iter().map(filter).collect::<Option<Vec<_>>>()?;
+    AggregateExec::try_new(AggregateMode::Partial, PhysicalGroupBy::new_single(groups), calls, filters, Arc::clone(input), input.schema()).ok()
+}
+
+fn computed(expression: &Arc<dyn PhysicalExpr>, projection: &ProjectionExec) -> Option<Arc<dyn PhysicalExpr>> {
+    let put_in = |node: Arc<dyn PhysicalExpr>| {
+        let from = node.downcast_ref::<PhysicalColumn>().and_then(|column| projection.expr().get(column.index()));
+        Ok(match from {
+            Some(from) => Transformed::yes(Arc::clone(&from.expr)),
+            None => Transformed::no(node),
+        })
+    };
+    Arc::clone(expression).transform_up(put_in).data().ok()
 }

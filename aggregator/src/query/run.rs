@@ -15,8 +15,10 @@ use proto::{Code, Problem};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    admission::Ticket,
     context::{QueryContext, cancelled, timed_out},
     pins::Pins,
+    registry::Registered,
 };
 use crate::answer::{Answer, Part, Stats};
 
@@ -66,6 +68,8 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Problem {
 
 /// The task's end of an answer.
 pub(super) struct Reply {
+    /// The query's place among those that run; given back before the last word, so that who has read it sees none.
+    held: Option<(Ticket, Registered)>,
     head: Option<oneshot::Sender<Result<SchemaRef, Problem>>>,
     parts: mpsc::Sender<Result<Part, Problem>>,
 }
@@ -103,6 +107,7 @@ impl Reply {
         stats.query_id = Some(context.id);
         stats.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         drop(pins);
+        drop(self.held.take());
         self.part(Part::End(Box::new(stats))).await
     }
 
@@ -112,6 +117,7 @@ impl Reply {
 
     /// Tells why there is no answer, or no more of it.
     pub async fn fail(mut self, problem: Problem) {
+        drop(self.held.take());
         match self.head.take() {
             Some(head) => drop(head.send(Err(problem))),
             None => drop(tokio::time::timeout(LAST_WORD_MAX, self.parts.send(Err(problem))).await),
@@ -128,11 +134,11 @@ pub(super) struct Asked {
 }
 
 /// Both ends of an answer.
-pub(super) fn answer(context: &QueryContext) -> (Reply, Asked) {
+pub(super) fn answer(context: &QueryContext, held: Option<(Ticket, Registered)>) -> (Reply, Asked) {
     let (head, asked_head) = oneshot::channel();
     let (parts, asked_parts) = mpsc::channel(PARTS_MAX);
     let deadline = (context.deadline + GRACE).into();
-    (Reply { head: Some(head), parts }, Asked { head: asked_head, parts: asked_parts, guard: context.cancel.clone().drop_guard(), deadline })
+    (Reply { held, head: Some(head), parts }, Asked { head: asked_head, parts: asked_parts, guard: context.cancel.clone().drop_guard(), deadline })
 }
 
 impl Asked {

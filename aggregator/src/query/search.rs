@@ -84,9 +84,8 @@ fn filter(engine: &Engine, condition: Expr, mut columns: Vec<Column>, question: 
     }
     let time = Column::always("_time").filter(|time| !columns.contains(time));
     columns.extend(time);
-    let session = engine.sessions.session(Vec::new())?;
     let schema = DFSchema::try_from(schema_of(&columns).as_ref().clone()).map_err(failure::problem)?;
-    let setting = SimplifyContext::builder().with_config_options(Arc::clone(session.config_options())).with_schema(Arc::new(schema.clone())).with_current_time().build();
+    let setting = SimplifyContext::builder().with_config_options(Arc::clone(engine.sessions.settings())).with_schema(Arc::new(schema.clone())).with_current_time().build();
     let simplifier = ExprSimplifier::new(setting);
     let simple = simplifier.coerce(all, &schema).and_then(|all| simplifier.simplify(all)).map_err(failure::problem)?;
     let yes = lit(true);

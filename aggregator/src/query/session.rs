@@ -5,8 +5,9 @@ use std::{fs, path::Path, sync::Arc};
 use datafusion::{
     catalog::{CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider, TableProvider},
     common::ScalarValue,
+    config::ConfigOptions,
     execution::{
-        SessionState, SessionStateBuilder, SessionStateDefaults,
+        SessionState, SessionStateBuilder, SessionStateDefaults, TaskContext,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
@@ -16,7 +17,7 @@ use datafusion::{
 use proto::{Code, Problem};
 
 use super::{failure, memory::QueryPool, push_aggregate::PushAggregate, push_top::PushTop, yielding::Yielding};
-use crate::AggregatorOptions;
+use crate::{AggregatorOptions, sql};
 
 /// Rows of a batch.
 const BATCH_ROWS: usize = 8_192;
@@ -43,7 +44,7 @@ impl Sessions {
         let template = SessionStateBuilder::new()
             .with_config(config())
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
-            .with_scalar_functions(SessionStateDefaults::default_scalar_functions())
+            .with_scalar_functions(SessionStateDefaults::default_scalar_functions().into_iter().chain(sql::functions::functions()).collect())
             .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
             .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())
@@ -52,7 +53,7 @@ impl Sessions {
         Ok(Self { template, runtime, query_bytes_max: options.query_bytes_max })
     }
 
-    /// A session with these tables, its own memory and the present as its `now()`.
+    /// A session with these tables and the present as its `now()`.
     pub fn session(&self, tables: Vec<(String, Arc<dyn TableProvider>)>) -> Result<SessionState, Problem> {
         let schema = MemorySchemaProvider::new();
         for (name, table) in tables {
@@ -61,13 +62,30 @@ impl Sessions {
         let (catalog, catalogs) = (MemoryCatalogProvider::new(), MemoryCatalogProviderList::new());
         datafusion::catalog::CatalogProvider::register_schema(&catalog, SCHEMA, Arc::new(schema)).map_err(failure::problem)?;
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
-        let runtime = RuntimeEnv { memory_pool: Arc::new(QueryPool::new(self.query_bytes_max)), ..self.runtime.clone() };
-        let mut session = SessionStateBuilder::new_from_existing(self.template.clone())
-            .with_catalog_list(Arc::new(catalogs))
-            .with_runtime_env(Arc::new(runtime))
-            .build();
+        let mut session = self.template.clone();
+        session.register_catalog_list(Arc::new(catalogs));
         session.mark_start_execution();
         Ok(session)
+    }
+
+    /// What a plan runs in: its session's functions and settings, and memory of its own.
+    pub fn task(&self, session: &SessionState) -> Arc<TaskContext> {
+        let runtime = RuntimeEnv { memory_pool: Arc::new(QueryPool::new(self.query_bytes_max)), ..self.runtime.clone() };
+        Arc::new(TaskContext::new(
+            None,
+            session.session_id().to_owned(),
+            session.config().clone(),
+            session.scalar_functions().clone(),
+            session.higher_order_functions().clone(),
+            session.aggregate_functions().clone(),
+            session.window_functions().clone(),
+            Arc::new(runtime),
+        ))
+    }
+
+    /// The settings that every session has.
+    pub fn settings(&self) -> &Arc<ConfigOptions> {
+        self.template.config_options()
     }
 }
 

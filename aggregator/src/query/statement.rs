@@ -62,7 +62,7 @@ async fn select(engine: &Engine, context: &Arc<QueryContext>, question: &Questio
 
 /// Starts a plan.
 pub(super) fn begin(pins: Pins, planned: Planned, stats: Stats, rows_max: Option<usize>) -> Result<Running, Problem> {
-    let rows = execute_stream(planned.physical, planned.session.task_ctx()).map_err(failure::problem)?;
+    let rows = execute_stream(planned.physical, planned.task).map_err(failure::problem)?;
     Ok(Running { schema: rows.schema(), rows: rows.map_err(failure::problem).boxed(), rows_max, pins: Some(pins), stats })
 }
 
@@ -118,7 +118,7 @@ fn defined(id: &DefinitionId, version: Option<i64>) -> Result<Running, Problem> 
     Ok(Running::of_batch(system::batch(&columns, vec![row])?, Stats::default()))
 }
 
-pub(super) fn show_tables(catalog: &Catalog) -> Result<Running, Problem> {
+fn show_tables(catalog: &Catalog) -> Result<Running, Problem> {
     let row = |name: String, kind: &str| vec![Cell::text(name), Cell::text(kind)];
     let collections = catalog.collections.keys().map(|name| row(name.to_string(), "collection"));
     let views = catalog.definitions.keys().filter(|id| id.kind == DefinitionKind::View).map(|id| row(id.name.clone(), "view"));

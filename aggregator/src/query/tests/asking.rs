@@ -128,12 +128,12 @@ async fn a_question_waits_only_for_what_is_routed_to_a_shard() {
 }
 
 #[tokio::test]
-async fn show_tables_needs_no_leaf() {
-    let bench = bench([]).await;
-    let running = super::super::statement::show_tables(&bench.engine.catalog()).expect("tables");
-    let batches: Vec<RecordBatch> = running.rows.map(|batch| batch.expect("rows")).collect().await;
-    let rows = lines(&batches);
-    assert_eq!(rows[0], "events | collection");
-    assert!(rows.contains(&"rachis.sources | system table".to_owned()));
-    assert_eq!(at_nothing(), PositionVector::default());
+async fn a_common_part_of_several_aggregates_does_not_keep_them_from_the_leaf() {
+    let bench = bench(clicks(10)).await;
+    let sql = r#"SELECT "e"."user.name:text" || '!' AS "g", min("e"."n:int" * 7 + 1) AS "lo", max("e"."n:int" * 7 + 1) AS "hi", avg("e"."n:int" * 7 + 1) AS "a"
+                 FROM "rachis_0" AS "e" GROUP BY 1 ORDER BY 1"#;
+    let (rows, stats) = bench.rows(sql, &[&["user.name:text", "n:int"]]).await;
+    assert_eq!(rows, ["u0! | 1 | 64 | 32.5", "u1! | 8 | 50 | 29.0", "u2! | 15 | 57 | 36.0"]);
+    assert_eq!(stats.rows_shipped, 6);
+    assert!(bench.leaf.requests.lock().iter().all(|r| matches!(r.stage, Stage::Partial(_))));
 }

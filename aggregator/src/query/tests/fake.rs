@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use datafusion::{
     arrow::{
         array::{ArrayRef, AsArray as _, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array},
-        compute::{SortOptions, and_kleene, concat_batches, filter_record_batch, prep_null_mask_filter, take_record_batch},
+        compute::{SortOptions, and_kleene, concat_batches, filter_record_batch, take_record_batch},
         row::{OwnedRow, RowConverter, SortField},
     },
     common::DFSchema,
@@ -125,7 +125,7 @@ fn passing(request: &ScanRequest, all: &RecordBatch) -> BooleanArray {
         let value = physical.evaluate(all).expect("evaluated").into_array(all.num_rows()).expect("an array");
         passes = and_kleene(&passes, value.as_boolean()).expect("and");
     }
-    prep_null_mask_filter(&passes)
+    passes
 }
 
 /// The first rows by the keys and then the address.
@@ -170,7 +170,7 @@ fn array(column: &Column, documents: &[(Address, Value)], misfits: &mut Vec<Misf
             value
         })
         .collect();
-    if unfit > 0 {
+    if there > 0 {
         misfits.push(Misfit { column: column.clone(), values: unfit, of: there });
     }
     match values.is_empty() {

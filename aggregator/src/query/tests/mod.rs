@@ -3,6 +3,8 @@
 mod asking;
 mod fake;
 mod limits;
+mod searching;
+mod statements;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
 
@@ -86,7 +88,7 @@ impl Bench {
         let rows_max = (!planner::has_limit(&resolved.query)).then_some(self.engine.options.rows_max);
         let started = Instant::now();
         let context = self.engine.context(question.read, question.timeout, started)?;
-        let (mut reply, asked) = run::answer(&context);
+        let (mut reply, asked) = run::answer(&context, None);
         let engine = Arc::clone(&self.engine);
         self.engine.runtime.spawn(async move {
             let work = async {
@@ -110,6 +112,16 @@ impl Bench {
         let answer = self.ask_resolved(Question::default(), sql, tables).await.unwrap_or_else(|p| panic!("{sql}: {p}"));
         let (batches, stats) = read(answer).await.unwrap_or_else(|p| panic!("{sql}: {p}"));
         (lines(&batches), stats)
+    }
+
+    /// Asks a statement as a door does.
+    async fn sql(&self, sql: &str) -> (Vec<String>, Stats) {
+        let (batches, stats) = self.try_sql(sql).await.unwrap_or_else(|p| panic!("{sql}: {p}"));
+        (lines(&batches), stats)
+    }
+
+    async fn try_sql(&self, sql: &str) -> Result<(Vec<RecordBatch>, Stats), Problem> {
+        read(self.engine.ask(Question { sql: sql.to_owned(), ..Question::default() }).await?).await
     }
 
     /// Waits until nothing of any query is held by the leaf.
@@ -141,9 +153,4 @@ fn lines(batches: &[RecordBatch]) -> Vec<String> {
     let table = pretty_format_batches(&[all]).expect("a table").to_string();
     let row = |line: &str| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(" | ");
     table.lines().filter(|line| line.starts_with('|')).skip(1).map(row).collect()
-}
-
-/// Nothing asked for.
-fn at_nothing() -> PositionVector {
-    PositionVector::default()
 }

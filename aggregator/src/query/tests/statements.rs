@@ -1,0 +1,118 @@
+//! Statements as users write them, through the resolver.
+
+use proto::Code;
+use serde_json::json;
+
+use super::*;
+
+fn orders() -> Vec<Value> {
+    vec![
+        json!({ "_id": "a", "price": 250, "user": { "name": "ann" }, "tags": ["x"], "ms": 12 }),
+        json!({ "_id": "b", "price": 120, "user": { "name": "bob" }, "ms": "slow" }),
+        json!({ "_id": "c", "price": 990, "user": { "name": "ann" }, "ms": 30 }),
+    ]
+}
+
+#[tokio::test]
+async fn a_path_is_asked_as_it_is_written() {
+    let bench = bench(orders()).await;
+    let (rows, stats) = bench.sql("SELECT user.name, count(*) AS n, sum(price) FROM events GROUP BY user.name ORDER BY n DESC, 1").await;
+    assert_eq!(rows, ["ann | 2 | 1240", "bob | 1 | 120"]);
+    assert_eq!(stats.warnings, [] as [&str; 0]);
+    let (rows, stats) = bench.sql("SELECT sum(ms) AS s FROM events").await;
+    assert_eq!(rows, ["42"]);
+    assert_eq!(stats.warnings.len(), 1, "{:?}", stats.warnings);
+    let (rows, _) = bench.sql("SELECT _id FROM events WHERE user.name LIKE 'a%' AND price BETWEEN 100 AND 500").await;
+    assert_eq!(rows, ["a"]);
+}
+
+#[tokio::test]
+async fn a_field_and_a_view_hold_for_everything_there() {
+    let bench = bench(orders()).await;
+    assert_eq!(bench.sql("CREATE FIELD events.euro AS price / 100.0").await.0, ["field events.euro | 1"]);
+    assert_eq!(bench.sql("SELECT max(euro) AS m FROM events").await.0, ["9.9"]);
+    assert_eq!(bench.sql("CREATE VIEW dear AS SELECT _id, euro FROM events WHERE euro > 2").await.0, ["view dear | 1"]);
+    assert_eq!(bench.sql("SELECT count(*) AS c FROM dear").await.0, ["2"]);
+    assert_eq!(bench.sql("CREATE OR REPLACE FIELD events.euro AS price / 1000.0").await.0, ["field events.euro | 2"]);
+    assert_eq!(bench.sql("SELECT count(*) AS c FROM dear").await.0, ["0"]);
+    let used = bench.try_sql("DROP FIELD events.euro").await.expect_err("the view uses it");
+    assert_eq!(used.code, Code::InUse);
+    let shown = bench.sql("SHOW DEFINITIONS").await.0;
+    assert_eq!(shown.len(), 2, "{shown:?}");
+    assert!(bench.sql("DESCRIBE dear").await.0.iter().any(|line| line.starts_with("euro | ")));
+    assert_eq!(bench.sql("DROP VIEW dear").await.0, ["view dear | 1"]);
+    assert_eq!(bench.sql("DROP FIELD events.euro").await.0, ["field events.euro | 2"]);
+    let hidden = bench.sql("CREATE FIELD events.price AS 0").await.1;
+    assert!(hidden.warnings.iter().any(|warning| warning.contains("_doc->'price'")), "{:?}", hidden.warnings);
+    assert_eq!(bench.sql("SELECT max(price) AS p, max((_doc->>'price')::int) AS q FROM events").await.0, ["0 | 990"]);
+}
+
+#[tokio::test]
+async fn the_plan_shows_what_goes_to_the_leaf() {
+    let bench = bench(orders()).await;
+    let plan = bench.sql("EXPLAIN SELECT user.name, count(*) FROM events WHERE price > 200 GROUP BY user.name").await.0.join("\n");
+    assert!(plan.contains("ShardScan: collection=events, shards=2") && plan.contains("partial=[") && plan.contains("filter=["), "{plan}");
+    assert!(bench.leaf.requests.lock().is_empty(), "nothing ran");
+    let plan = bench.sql("EXPLAIN ANALYZE SELECT _id FROM events ORDER BY _time DESC LIMIT 2").await.0.join("\n");
+    assert!(plan.contains("top=2 by [_time desc") && plan.contains("output_rows="), "{plan}");
+}
+
+#[tokio::test]
+async fn tables_are_shown_and_described() {
+    let bench = bench(orders()).await;
+    let tables = bench.sql("SHOW TABLES").await.0;
+    assert_eq!(tables[0], "events | collection");
+    assert!(tables.contains(&"rachis.sources | system table".to_owned()));
+    let columns = bench.sql("DESCRIBE events").await.0;
+    assert!(columns.iter().any(|line| line.starts_with("user.name | TEXT")), "{columns:?}");
+    assert!(columns.iter().any(|line| line.starts_with("_time | TIMESTAMP")), "{columns:?}");
+}
+
+#[tokio::test]
+async fn every_system_table_can_be_asked() {
+    let bench = bench(orders()).await;
+    for table in super::super::system::TABLES {
+        bench.sql(&format!("SELECT * FROM {}.{} LIMIT 5", table.schema, table.name)).await;
+        bench.sql(&format!("DESCRIBE {}.{}", table.schema, table.name)).await;
+    }
+    assert_eq!(bench.sql("SELECT name, shards FROM rachis.collections").await.0, ["events | 2"]);
+    assert_eq!(bench.sql("SELECT count(*) AS n FROM rachis.shards WHERE collection = 'events'").await.0, ["2"]);
+    let fields = bench.sql("SELECT path, type FROM rachis.fields WHERE path = 'user.name'").await.0;
+    assert_eq!(fields, ["user.name | TEXT"]);
+    assert_eq!(bench.sql("SELECT text FROM rachis.queries").await.0, ["SELECT text FROM rachis.queries"]);
+    assert!(bench.engine.queries().is_empty(), "it has ended");
+}
+
+#[tokio::test]
+async fn a_running_query_can_be_cancelled_by_its_id() {
+    let bench = bench(orders()).await;
+    *bench.leaf.fault.lock() = Some(fake::Fault::Hang);
+    let answer = bench.engine.ask(Question { sql: "SELECT _id FROM events".into(), ..Question::default() }).await.expect("columns");
+    let running = bench.engine.queries();
+    assert_eq!(running.len(), 1);
+    assert!(bench.engine.cancel(running[0].id));
+    assert_eq!(read(answer).await.map(drop).map_err(|p| p.code), Err(Code::Cancelled));
+    bench.until_let_go().await;
+}
+
+#[tokio::test]
+async fn what_a_user_gets_wrong_is_told_and_nothing_else_ends() {
+    let bench = bench(orders()).await;
+    let wrong = [
+        "", "SELEC 1", "SELECT FROM", "SELECT * FROM nowhere", "DROP TABLE events", "SET a = 1", "SELECT 1; SELECT 2", "SELECT sum(*) FROM events",
+        "SELECT no_such_function(1)", "CREATE TABLE t (a INT)", "COPY events TO 'x'", "SELECT * FROM 'file.csv'", "SELECT CAST('x' AS INT)",
+        "SELECT count(*) FROM events GROUP BY", "INSERT INTO events VALUES (1)", "SELECT $1", "DESCRIBE nowhere", "CREATE VIEW v AS SELECT v.x FROM v",
+    ];
+    for sql in wrong {
+        let problem = bench.try_sql(sql).await.map(|(rows, _)| lines(&rows)).expect_err(sql);
+        assert!((400..500).contains(&problem.code.status()), "{sql}: {problem:?}");
+    }
+    assert_eq!(bench.sql("SELECT count(*) FROM events").await.0, ["3"]);
+}
+
+#[tokio::test]
+async fn search_in_sql_is_decided_by_the_leaf() {
+    let bench = bench(orders()).await;
+    assert_eq!(bench.sql("SELECT count(*) AS c FROM events WHERE search('ann')").await.0, ["2"]);
+    assert!(bench.leaf.requests.lock().iter().all(|request| request.filter.len() == 1));
+}
