@@ -97,6 +97,7 @@ impl Leaf {
         self.scans.close();
         self.pins.lock().clear();
         self.work.stop();
+        self.scans.close();
         self.shards.close();
     }
 

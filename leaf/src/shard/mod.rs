@@ -111,7 +111,8 @@ impl Shard {
 
     /// Why the replica must be opened again, if it must.
     pub fn failure(&self) -> Option<&str> {
-        self.failed.get().map(String::as_str)
+        let ended = || self.queue.is_closed().then_some("its writer has ended");
+        self.failed.get().map(String::as_str).or_else(ended)
     }
 
     fn fail(&self, reason: String) {
@@ -220,13 +221,18 @@ impl Shard {
     /// Makes a stored change visible.
     fn apply(self: &Arc<Self>, change: Change) {
         let mut state = self.state.lock();
+        let removes = !change.gone.is_empty();
         state.apply(change, now_ms());
         let publish = self.publish_at(&state);
+        let hollow = removes && state.segments.iter().any(|indexed| indexed.on_disk && indexed.is_hollow());
         gauge!("rachis_leaf_tail_documents", "shard" => self.id.to_string()).set(state.tail.documents() as f64);
         drop(state);
         self.changed.send_modify(|count| *count += 1);
         if let Some(at) = publish {
             self.work.schedule(Task::Publish, self, at);
+        }
+        if hollow {
+            self.work.schedule(Task::Compact, self, Instant::now());
         }
     }
 

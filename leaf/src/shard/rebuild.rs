@@ -79,7 +79,7 @@ fn choose(disk: &[Indexed], count: usize, documents_max: u64) -> Option<(&[Index
     if let Some(run) = disk.windows(count).find(joins) {
         return Some((run, run[0].generation + 1));
     }
-    let hollow = disk.iter().position(|indexed| indexed.gone.len() * 2 > documents(indexed))?;
+    let hollow = disk.iter().position(Indexed::is_hollow)?;
     Some((&disk[hollow..=hollow], disk[hollow].generation))
 }
 

@@ -36,6 +36,11 @@ pub struct Indexed {
 }
 
 impl Indexed {
+    /// Whether more than half of it is gone.
+    pub fn is_hollow(&self) -> bool {
+        self.gone.len() * 2 > u64::from(self.segment.documents())
+    }
+
     /// Whether it covers the record of an address.
     pub fn covers(&self, address: &Address) -> bool {
         self.ranges.get(&Partition::of(address)).is_some_and(|(after, through)| address.offset > *after && address.offset <= *through)
@@ -222,10 +227,11 @@ impl State {
     pub fn end_build(&mut self, begun: Begun, segment: Option<Arc<Segment>>) {
         let Begun { taken, ranges, mut before } = begun;
         let gone = self.tail.settle(&taken);
-        for (partition, (_, through)) in &ranges {
-            self.covered.insert(partition.clone(), *through);
-        }
+        // Where no document was left nothing is covered: the next segment covers these records too.
         if let Some(segment) = segment {
+            for (partition, (_, through)) in &ranges {
+                self.covered.insert(partition.clone(), *through);
+            }
             before.view.segments.push(SegmentView { segment: segment.clone(), gone: Arc::default() });
             let raw_bytes = taken.documents.iter().map(|d| d.bytes.len() as u64).sum();
             let id = self.draw_id();
@@ -234,9 +240,6 @@ impl State {
                 indexed.mark_gone(address);
             }
             self.segments.push(indexed);
-        } else if let Some(last) = self.segments.last_mut().filter(|last| !last.on_disk) {
-            // Nothing lives in these ranges: the newest segment in memory covers them from now on.
-            extend(&mut last.ranges, &ranges);
         }
         self.waiting_since = (self.tail.documents() > 0).then(Instant::now);
         self.now = None;

@@ -265,6 +265,8 @@ impl Store {
         let mut options = ReadOptions::default();
         let empty = from >= to;
         options.set_iterate_upper_bound(to);
+        // A pass over many rows must not push out what points are read from.
+        options.fill_cache(false);
         let rows = self.db.iterator_cf_opt(self.family(family), options, IteratorMode::From(&from, Direction::Forward));
         rows.take_while(move |_| !empty).map(|row| row.map_err(|source| self.failed(source)))
     }
@@ -308,7 +310,7 @@ impl Documents for Store {
     fn read(&self, addresses: &[Address]) -> Result<Vec<Document>, Error> {
         let family = self.family(Family::Docs);
         let keys: Vec<Vec<u8>> = addresses.iter().map(|address| RowKey::new(Kind::Document).address(address).bytes()).collect();
-        let rows = self.db.batched_multi_get_cf(family, &keys, false);
+        let rows = self.db.batched_multi_get_cf(family, &keys, keys.is_sorted());
         let document = |(address, row): (&Address, Result<Option<rocksdb::DBPinnableSlice>, rocksdb::Error>)| {
             let value = row.map_err(|source| self.failed(source))?;
             let value = value.ok_or_else(|| self.corrupt("document", format!("{address} is named by a view and is not there")))?;

@@ -3,4 +3,5 @@
 mod push;
 mod replay;
 mod speed;
+mod splits;
 mod support;
