@@ -1,8 +1,9 @@
 //! What is on disk -> the state in memory, however the last process ended.
 //!
-//! 1. Files that the manifest does not name are removed. 2. Splits it names are opened; one that is missing or broken is built again from
-//! the rows. 3. Gone rows mark their documents; those of documents that are in no split are removed with them. 4. Documents above the last
-//! split go into the tail, to be indexed again.
+//! - Files that the manifest does not name are removed.
+//! - Splits it names are opened; one that is missing or broken is built again from the rows.
+//! - Gone rows mark their documents; those of documents that are in no split are removed with them.
+//! - Documents above the last split go into the tail, to be indexed again.
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -47,6 +47,9 @@ use rocksdb::{ColumnFamily, DB, Direction, ErrorKind, IteratorMode, ReadOptions,
 
 use crate::{document::Document, error::Error, view::Documents};
 
+/// Key and value.
+type Row = (Box<[u8]>, Box<[u8]>);
+
 /// A family of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -233,7 +236,7 @@ impl Store {
         self.rows(Family::Meta, from, to).map(|row| {
             let (key, value) = row?;
             let address = KeyReader::new(&key, Kind::Gone).and_then(KeyReader::address);
-            self.read("gone row", gone::Gone::decode(&value).and_then(|_| address))
+            self.read("gone row", gone::Gone::decode(&value).and(address))
         })
     }
 
@@ -261,7 +264,7 @@ impl Store {
     }
 
     /// Rows from one key on and before another, in order.
-    fn rows(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), Error>> + use<'_> {
+    fn rows(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> impl Iterator<Item = Result<Row, Error>> + use<'_> {
         let mut options = ReadOptions::default();
         let empty = from >= to;
         options.set_iterate_upper_bound(to);
