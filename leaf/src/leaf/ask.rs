@@ -8,7 +8,10 @@ use plan::{
     Path,
     scan::{DeadLetter, Document, FieldStatus, Pinned, QueryId, Scan, ScanRequest, ScanStream, ShardStatus, SplitStatus},
 };
-use proto::{Address, Code, PositionVector, Problem, ingest::{Outcomes, ShardId}};
+use proto::{
+    Address, Code, PositionVector, Problem,
+    ingest::{Outcomes, ShardId},
+};
 
 use super::{Leaf, PIN_GRACE, Pins, blocking};
 use crate::{

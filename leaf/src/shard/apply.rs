@@ -27,7 +27,9 @@ use crate::{
     store::{
         Family, Holders, Kind, Partition, PartitionRow, RequestRow, RowKey, Store, WriteBatch, dead_letter,
         digest::{self, Fate},
-        document, gone::Gone, kinds, request,
+        document,
+        gone::Gone,
+        kinds, request,
     },
 };
 
@@ -442,7 +444,12 @@ impl<'a> Group<'a> {
             }
             if trie.overflow_unsaved() {
                 self.change.overflow = true;
-                self.store.put(&mut self.batch, Family::Meta, &RowKey::new(Kind::Kinds).partition(partition).bytes(), &kinds::encode(plan::Kinds::default()));
+                self.store.put(
+                    &mut self.batch,
+                    Family::Meta,
+                    &RowKey::new(Kind::Kinds).partition(partition).bytes(),
+                    &kinds::encode(plan::Kinds::default()),
+                );
             }
         }
     }

@@ -150,7 +150,9 @@ mod tests {
             assert_eq!(id_of(push(unnamed)), Ok(None), "{unnamed}");
         }
         let long = format!(r#"{{"_id":"{}"}}"#, "x".repeat(513));
-        for bad in [r#"{"_id":""}"#, r#"{"_id":1.5}"#, r#"{"_id":true}"#, r#"{"_id":["a"]}"#, r#"{"_id":"clicks/0@1"}"#, r#"{"_id":"push/3@4.5"}"#, &long] {
+        for bad in
+            [r#"{"_id":""}"#, r#"{"_id":1.5}"#, r#"{"_id":true}"#, r#"{"_id":["a"]}"#, r#"{"_id":"clicks/0@1"}"#, r#"{"_id":"push/3@4.5"}"#, &long]
+        {
             assert_eq!(id_of(push(bad)), Err("bad_id"), "{bad}");
         }
     }

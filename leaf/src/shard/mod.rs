@@ -212,7 +212,8 @@ impl Shard {
     fn too_late(&self, at_least: &PositionVector) -> Problem {
         let positions = self.state.lock().positions();
         if positions.covers(at_least) {
-            return Problem::new(Code::Timeout, format!("shard {} could not index what came in before the deadline", self.id)).hint("allow more time");
+            return Problem::new(Code::Timeout, format!("shard {} could not index what came in before the deadline", self.id))
+                .hint("allow more time");
         }
         Problem::new(Code::Timeout, format!("shard {} holds {positions} and {at_least} was asked for", self.id))
             .hint("the source may be behind or stopped: select * from rachis.sources; or allow more time")

@@ -91,7 +91,8 @@ fn rebuild(shard: &Arc<Shard>, old: &[Indexed], generation: u32) -> Result<(), E
     let live: u64 = old.iter().map(|indexed| u64::from(indexed.segment.documents()) - indexed.gone.len()).sum();
     let id = shard.look(|state| state.draw_id());
     let path = shard.splits.join(file_name(id));
-    let row = ManifestRow { ranges: ranges.clone(), place: old[0].place, generation, documents: live, raw_bytes: old.iter().map(|i| i.raw_bytes).sum() };
+    let row =
+        ManifestRow { ranges: ranges.clone(), place: old[0].place, generation, documents: live, raw_bytes: old.iter().map(|i| i.raw_bytes).sum() };
     if fault::on("manifest-before-files") {
         commit_manifest(shard, Some((id, &row)), old)?;
         fault::crash_point("manifest-before-files");
@@ -198,7 +199,8 @@ fn sweep_rows(shard: &Shard, ranges: &Ranges) -> Result<(), Error> {
     for (partition, (after, through)) in ranges {
         for address in shard.store.gone(partition, *after, *through) {
             let address = address?;
-            let indexed = shard.look(|state| state.segments.iter().any(|indexed| indexed.covers(&address) && indexed.segment.find(&address).is_some()));
+            let indexed =
+                shard.look(|state| state.segments.iter().any(|indexed| indexed.covers(&address) && indexed.segment.find(&address).is_some()));
             if indexed {
                 continue;
             }

@@ -83,7 +83,8 @@ impl Tail {
         for (partition, count) in &taken.counts {
             let Some(slots) = self.slots.get_mut(partition) else { continue };
             for slot in slots.drain(..*count) {
-                let was_live = documents.next_if(|d| (d.address.offset, d.address.item) == (slot.offset, slot.item) && Partition::of(&d.address) == *partition);
+                let was_live =
+                    documents.next_if(|d| (d.address.offset, d.address.item) == (slot.offset, slot.item) && Partition::of(&d.address) == *partition);
                 match (slot.document, was_live) {
                     (Some(document), _) => {
                         self.documents -= 1;

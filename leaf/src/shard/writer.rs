@@ -171,7 +171,8 @@ impl Writer {
                 Ok(())
             }
             Err(Unwritten::Failed(source)) => {
-                let unknown = Problem::new(Code::UnknownOutcome, "the write failed and nobody knows how far it came").hint("send it again with the same Idempotency-Key");
+                let unknown = Problem::new(Code::UnknownOutcome, "the write failed and nobody knows how far it came")
+                    .hint("send it again with the same Idempotency-Key");
                 answers.into_iter().for_each(|answer| answer.send_unwritten("the store failed and opens again", unknown.clone()));
                 Err(Error::Storage { shard: shard.id, source })
             }
@@ -183,7 +184,11 @@ impl Writer {
         let begun = Instant::now();
         let store = &self.shard.store;
         fault::crash_point("before-commit");
-        if sync { store.commit_synced(finished.batch)? } else { store.commit(finished.batch)? }
+        if sync {
+            store.commit_synced(finished.batch)?
+        } else {
+            store.commit(finished.batch)?
+        }
         if !finished.torn.is_empty() {
             fault::crash_point("between-batches");
             store.commit(finished.torn)?;

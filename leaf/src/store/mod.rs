@@ -35,8 +35,8 @@ use std::collections::BTreeMap;
 
 use codec::Read;
 pub use holders::Holders;
-pub use key::{Kind, Partition, RowKey};
 use key::KeyReader;
+pub use key::{Kind, Partition, RowKey};
 pub use manifest::{ManifestRow, Ranges};
 pub use partition::PartitionRow;
 use plan::{Kinds, Path, scan::DeadLetter};
@@ -187,9 +187,7 @@ impl Store {
 
     /// All live splits by id.
     pub fn manifest(&self) -> Result<BTreeMap<u64, ManifestRow>, Error> {
-        self.all(Family::Meta, Kind::Manifest, "manifest row", |mut key, value| {
-            Ok((key.signed()?.cast_unsigned(), ManifestRow::decode(value)?))
-        })
+        self.all(Family::Meta, Kind::Manifest, "manifest row", |mut key, value| Ok((key.signed()?.cast_unsigned(), ManifestRow::decode(value)?)))
     }
 
     /// The kinds of a partition's paths, and whether there were too many.
@@ -225,7 +223,10 @@ impl Store {
         let to = RowKey::new(Kind::Document).partition(partition).signed(through.saturating_add(1)).bytes();
         self.rows(Family::Docs, from, to).map(|row| {
             let (key, value) = row?;
-            self.read("document", KeyReader::new(&key, Kind::Document).and_then(KeyReader::address).and_then(|address| document::decode(address, &value)))
+            self.read(
+                "document",
+                KeyReader::new(&key, Kind::Document).and_then(KeyReader::address).and_then(|address| document::decode(address, &value)),
+            )
         })
     }
 

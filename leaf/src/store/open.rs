@@ -3,9 +3,7 @@
 use std::{path::Path, sync::LazyLock};
 
 use proto::ingest::ShardId;
-use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options,
-};
+use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options};
 
 use super::{Family, Kind, RowKey, Store, Unwritten, WriteBatch, format};
 use crate::error::Error;

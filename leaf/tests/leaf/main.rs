@@ -5,3 +5,4 @@ mod replay;
 mod speed;
 mod splits;
 mod support;
+mod views;

@@ -130,7 +130,7 @@ async fn keys_replace_and_tombstones_remove_within_a_partition() {
 }
 
 /// What the documents and counters of one partition must be, computed from its records alone.
-fn model(records: &[Record]) -> (BTreeMap<String, String>, Outcomes) {
+pub fn model(records: &[Record]) -> (BTreeMap<String, String>, Outcomes) {
     let mut outcomes = Outcomes::default();
     let mut documents: BTreeMap<String, String> = BTreeMap::new();
     let mut by_key: BTreeMap<String, String> = BTreeMap::new();
@@ -166,7 +166,8 @@ fn model(records: &[Record]) -> (BTreeMap<String, String>, Outcomes) {
 }
 
 fn streams() -> impl Strategy<Value = Vec<Record>> {
-    let event = (1i64..4, proptest::option::of("[a-e]"), prop_oneof![3 => "[0-9]{1,3}".prop_map(Some), 1 => Just(None), 1 => Just(Some("bad".to_owned()))]);
+    let event =
+        (1i64..4, proptest::option::of("[a-e]"), prop_oneof![3 => "[0-9]{1,3}".prop_map(Some), 1 => Just(None), 1 => Just(Some("bad".to_owned()))]);
     proptest::collection::vec(event, 1..60).prop_map(|events| {
         let mut offset = -1;
         let place = |(gap, key, value): (i64, Option<String>, Option<String>)| {

@@ -19,7 +19,8 @@ use super::support::{Fixture, record};
 #[ignore = "a measurement"]
 async fn speed_of_one_shard() {
     let file = std::env::var("RACHIS_SPEED_FILE").expect("RACHIS_SPEED_FILE names a file of JSON lines");
-    let lines: Vec<Bytes> = std::io::BufReader::new(std::fs::File::open(file).expect("a file")).split(b'\n').map(|l| l.expect("a line").into()).collect();
+    let lines: Vec<Bytes> =
+        std::io::BufReader::new(std::fs::File::open(file).expect("a file")).split(b'\n').map(|l| l.expect("a line").into()).collect();
     let bytes: usize = lines.iter().map(Bytes::len).sum();
     let fixture = Fixture::start(|_| ());
     let begun = Instant::now();

@@ -103,8 +103,10 @@ async fn a_missing_or_broken_split_is_built_again_from_its_documents() {
     let leaf = leaf::Leaf::open(options, catalog.subscribe()).expect("a leaf");
     let fixture = Fixture { folder, leaf, catalog, shard, adjust };
     assert_eq!(fixture.documents().await, expected);
-    let left: Vec<String> =
-        std::fs::read_dir(fixture.splits_folder()).expect("splits").map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    let left: Vec<String> = std::fs::read_dir(fixture.splits_folder())
+        .expect("splits")
+        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
     assert!(!left.iter().any(|name| name.contains("deadbeef") || name.ends_with(".tmp")), "what the manifest does not name is removed: {left:?}");
 }
 
@@ -150,7 +152,8 @@ async fn documents_of_several_partitions_are_joined_in_order() {
     for round in 0..25i64 {
         for partition in 0..3 {
             let after = round * 10 - 1;
-            let records = (after + 1..=after + 10).map(|offset| record(offset, None, Some(&format!("{}", offset * 10 + i64::from(partition))))).collect();
+            let records =
+                (after + 1..=after + 10).map(|offset| record(offset, None, Some(&format!("{}", offset * 10 + i64::from(partition))))).collect();
             fixture.write(fixture.batch(partition, after, after + 10, records)).await;
             expected.extend((after + 1..=after + 10).map(|o| (format!("clicks/{partition}@{o}"), format!("{}", o * 10 + i64::from(partition)))));
         }

@@ -1,0 +1,80 @@
+//! A view is one moment: whatever is written, built, replaced and merged meanwhile, it holds exactly what its positions say.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use plan::scan::Scan as _;
+use proto::{ingest::Verdict, record::Record};
+
+use super::{
+    replay::model,
+    support::{Fixture, clicks, everything, record, small, texts},
+};
+
+/// A stream with many overwrites and removals, from a seed.
+fn stream(seed: u64, length: i64) -> Vec<Record> {
+    let mut random = seed;
+    let mut next = move |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    let one = |offset: i64| {
+        let key = (next(4) != 0).then(|| format!("k{}", next(150)));
+        let text = (next(8) != 0).then(|| format!(r#"{{"offset":{offset},"word":"w{}"}}"#, next(1_000)));
+        record(offset, key.as_deref(), text.as_deref())
+    };
+    (0..length).map(one).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_view_holds_exactly_what_its_positions_say() {
+    let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| std::process::id().into());
+    eprintln!("SEED={seed}");
+    let fixture = Arc::new(Fixture::start(small));
+    let records = Arc::new(stream(seed, 3_000));
+    let done = Arc::new(AtomicBool::new(false));
+    let views = Arc::new(AtomicU64::new(0));
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (fixture, records, done, views) = (fixture.clone(), records.clone(), done.clone(), views.clone());
+            tokio::spawn(async move {
+                while !done.load(Ordering::SeqCst) {
+                    let view = fixture.view().await;
+                    let at = view.positions.get(&clicks(), 0).unwrap_or(-1);
+                    let seen = texts(&everything(&view));
+                    let (expected, outcomes) = model(&records[..usize::try_from(at + 1).expect("a position")]);
+                    assert_eq!(seen, expected, "at {at}");
+                    assert_eq!(view.documents(), outcomes.documents);
+                    views.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    let mut after = -1;
+    while after + 1 < records.len() as i64 {
+        let through = (after + 23).min(records.len() as i64 - 1);
+        let slice = records[usize::try_from(after + 1).expect("small")..=usize::try_from(through).expect("small")].to_vec();
+        match fixture.write(fixture.batch(0, after, through, slice)).await {
+            Verdict::Applied { .. } => after = through,
+            Verdict::Busy { .. } => tokio::time::sleep(Duration::from_millis(2)).await,
+            other => panic!("{other:?}"),
+        }
+    }
+    fixture
+        .eventually("merges happen", async |fixture| {
+            let status = fixture.leaf.status(fixture.shard).await.expect("a status");
+            status.splits.iter().any(|split| split.place == "disk" && split.generation > 0)
+        })
+        .await;
+    done.store(true, Ordering::SeqCst);
+    for reader in readers {
+        reader.await.expect("a reader");
+    }
+    assert!(views.load(Ordering::SeqCst) >= 3);
+    assert_eq!(fixture.outcomes(&clicks(), 0).await, model(&records).1);
+}
