@@ -262,7 +262,10 @@ impl Shard {
 
     fn schedule_all(self: &Arc<Self>) {
         let now = Instant::now();
-        self.work.schedule(Task::Publish, self, now);
+        let publish = self.publish_at(&self.state.lock());
+        if let Some(at) = publish {
+            self.work.schedule(Task::Publish, self, at);
+        }
         self.work.schedule(Task::Split, self, now);
         self.work.schedule(Task::Compact, self, now);
     }
