@@ -90,9 +90,5 @@ fn attempt(documents: &[Arc<Document>], failed: &BTreeSet<u32>, current: &Cell<O
 
 /// What is indexed of a document: its value or, of a text, the text itself.
 fn parse(document: &Document) -> Option<Value<'_>> {
-    if document.header.json {
-        proto::json::parse(&document.bytes).ok()
-    } else {
-        Some(Value::Text(document.text().into()))
-    }
+    if document.header.json { proto::json::parse(&document.bytes).ok() } else { Some(Value::Text(document.text().into())) }
 }

@@ -51,7 +51,8 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> io::Result<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(|| io::Error::new(ErrorKind::UnexpectedEof, "a record of a split is short"))?;
+        let (taken, rest) =
+            self.rest.split_at_checked(length).ok_or_else(|| io::Error::new(ErrorKind::UnexpectedEof, "a record of a split is short"))?;
         self.rest = rest;
         Ok(taken)
     }

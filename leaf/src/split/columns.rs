@@ -108,7 +108,7 @@ pub(super) fn firsts<T: Copy + PartialOrd + std::fmt::Debug + Send + Sync + 'sta
 pub(super) fn documents_with(index: &ColumnIndex, documents: u32) -> RoaringBitmap {
     match index {
         ColumnIndex::Empty { .. } => RoaringBitmap::new(),
-        ColumnIndex::Full => (0..documents).collect(),
+        ColumnIndex::Full => range(0..documents),
         ColumnIndex::Optional(optional) => optional.iter_non_null_docs().collect(),
         several @ ColumnIndex::Multivalued(_) => (0..documents).filter(|document| several.has_value(*document)).collect(),
     }
@@ -120,7 +120,7 @@ where
     T: Copy + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static,
 {
     let rows = column.values.num_vals();
-    let (mut found, mut block, mut at) = (RoaringBitmap::new(), [T::default(); BLOCK_ROWS], 0);
+    let (mut block, mut at) = ([T::default(); BLOCK_ROWS], 0);
     let mut hits = Vec::new();
     while at < rows {
         let length = BLOCK_ROWS.min((rows - at) as usize);
@@ -129,8 +129,19 @@ where
         at += length as u32;
     }
     column.index.select_batch_in_place(0, &mut hits);
-    found.extend(hits);
-    found
+    sorted(hits)
+}
+
+/// A range of documents.
+pub(super) fn range(documents: std::ops::Range<u32>) -> RoaringBitmap {
+    let mut all = RoaringBitmap::new();
+    all.insert_range(documents);
+    all
+}
+
+/// Documents as they come out of a column: ascending.
+pub(super) fn sorted(documents: Vec<u32>) -> RoaringBitmap {
+    RoaringBitmap::from_sorted_iter(documents.iter().copied()).unwrap_or_else(|_| documents.into_iter().collect())
 }
 
 /// A column of strings: ordinals of a sorted dictionary.
@@ -204,7 +215,12 @@ impl TextColumn {
     }
 
     /// Converts the values of these ordinals, each distinct one once, and calls with every place that has one.
-    pub fn convert<T: Clone>(&self, ordinals: &[Option<u64>], convert: impl Fn(&str) -> Option<T>, mut set: impl FnMut(usize, Option<T>)) -> io::Result<()> {
+    pub fn convert<T: Clone>(
+        &self,
+        ordinals: &[Option<u64>],
+        convert: impl Fn(&str) -> Option<T>,
+        mut set: impl FnMut(usize, Option<T>),
+    ) -> io::Result<()> {
         let distinct = distinct(ordinals);
         let mut converted = Vec::with_capacity(distinct.len());
         self.column.dictionary().sorted_ords_to_term_cb(&distinct, |value| converted.push(std::str::from_utf8(value).ok().and_then(&convert)))?;
@@ -259,7 +275,7 @@ impl TextColumn {
         let ords = self.column.ords();
         hits.clear();
         ords.get_docids_for_value_range(ordinals.start..=ordinals.end - 1, 0..ords.num_docs(), hits);
-        found.extend(hits.iter().copied());
+        *found |= sorted(std::mem::take(hits));
     }
 
     /// The documents whose value's ordinal lies here.

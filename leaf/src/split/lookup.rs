@@ -9,7 +9,7 @@ use tantivy::columnar::Column;
 
 use super::{
     Literal, Lookup,
-    columns::{documents_where, documents_with},
+    columns::{documents_where, documents_with, range, sorted},
     part::{Part, index_error},
     shape::{Node, Side},
 };
@@ -53,7 +53,7 @@ impl Part {
             Lookup::Header(what, low, high) => Ok(self.header_between(what, *low, *high).map(Found::sure)),
             Lookup::Source(name) => {
                 let here = self.headers.runs.iter().filter(|run| run.source.as_str() == name);
-                Ok(Some(Found::sure(here.flat_map(|run| run.first..run.end).collect())))
+                Ok(Some(Found::sure(here.fold(RoaringBitmap::new(), |all, run| all | range(run.first..run.end)))))
             }
         }
     }
@@ -282,7 +282,7 @@ impl Part {
             What::Offset => Some(in_range(&headers.offset, low, high)),
             What::Partition => {
                 let here = headers.runs.iter().filter(|run| inside(i64::from(run.partition)));
-                Some(here.flat_map(|run| run.first..run.end).collect())
+                Some(here.fold(RoaringBitmap::new(), |all, run| all | range(run.first..run.end)))
             }
             What::Item => {
                 let first = if inside(0) { self.all() - documents_with(&headers.item.index, self.shape.documents) } else { RoaringBitmap::new() };
@@ -312,7 +312,6 @@ pub(super) fn in_range<T>(column: &Column<T>, low: T, high: T) -> RoaringBitmap
 where
     T: Copy + PartialOrd + std::fmt::Debug + Send + Sync + 'static,
 {
-    let mut found = RoaringBitmap::new();
     // Bounds outside of what a column holds are mapped wrongly by it.
     let (least, greatest) = (column.min_value(), column.max_value());
     let low = if low < least { least } else { low };
@@ -320,7 +319,7 @@ where
     if low <= high {
         let mut hits = Vec::new();
         column.get_docids_for_value_range(low..=high, 0..column.num_docs(), &mut hits);
-        found.extend(hits);
+        return sorted(hits);
     }
-    found
+    RoaringBitmap::new()
 }

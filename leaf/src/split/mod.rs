@@ -14,18 +14,11 @@ mod record;
 mod search;
 mod shape;
 mod survey;
-#[cfg(test)]
-mod tests;
 mod text;
 mod token;
 mod values;
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::Path as FilePath,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, io, path::Path as FilePath, sync::Arc};
 
 use datafusion::arrow::{
     array::{Array, ArrayRef},
@@ -212,8 +205,8 @@ impl Segment {
         let mut narrowed = Narrowed::default();
         for (first, part) in &self.parts {
             let Some(Found { sure, doubtful }) = part.lookup(lookup)? else { return Ok(None) };
-            narrowed.sure.extend(sure.iter().map(|document| first + document));
-            narrowed.doubtful.extend(doubtful.iter().map(|document| first + document));
+            add(&mut narrowed.sure, *first, sure);
+            add(&mut narrowed.doubtful, *first, doubtful);
         }
         Ok(Some(narrowed))
     }
@@ -252,13 +245,8 @@ impl Segment {
                 if kinds == plan::Kinds::default() || (id == shape::ROOT && kinds == plan::Kinds::OBJECT) {
                     continue;
                 }
-                let shape = PathShape {
-                    kinds,
-                    documents: node.outside.present(),
-                    column: node.column,
-                    postings: node.postings,
-                    sample: node.sample.clone(),
-                };
+                let shape =
+                    PathShape { kinds, documents: node.outside.present(), column: node.column, postings: node.postings, sample: node.sample.clone() };
                 paths.entry(part.shape.path(id)).and_modify(|known| known.merge(&shape)).or_insert(shape);
             }
         }
@@ -296,6 +284,15 @@ fn parts_of(documents: &[Arc<Document>]) -> impl Iterator<Item = &[Arc<Document>
         rest = (!after.is_empty()).then_some(after);
         Some(part)
     })
+}
+
+/// Adds a part's documents, which count from its first.
+fn add(all: &mut RoaringBitmap, first: u32, part: RoaringBitmap) {
+    if first == 0 {
+        *all |= part;
+    } else {
+        all.extend(part.iter().map(|document| first + document));
+    }
 }
 
 fn join(given: Vec<Values>) -> Result<Option<Values>, Error> {

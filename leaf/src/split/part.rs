@@ -14,7 +14,7 @@ use tantivy::{
 use super::{
     build::{Built, build},
     bundle::{Bundle, BundleWriter},
-    columns::Columns,
+    columns::{Columns, range},
     header::{self, Headers},
     lookup::Found,
     shape::{Node, Shape},
@@ -84,7 +84,7 @@ impl Part {
 
     /// All documents.
     pub fn all(&self) -> RoaringBitmap {
-        (0..self.shape.documents).collect()
+        range(0..self.shape.documents)
     }
 }
 

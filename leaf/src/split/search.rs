@@ -102,7 +102,9 @@ impl Part {
     fn search_anew(&self, clause: &Clause) -> Result<Option<Found>, Error> {
         let asks = Asks::of(&clause.matches);
         match (&clause.path, &asks) {
-            (None, Asks::Exists) if self.node(ROOT).column => Ok(Some(Found { sure: self.present(ROOT, false)?, doubtful: self.shape.failed.clone() })),
+            (None, Asks::Exists) if self.node(ROOT).column => {
+                Ok(Some(Found { sure: self.present(ROOT, false)?, doubtful: self.shape.failed.clone() }))
+            }
             (None, Asks::Exists) => Ok(None),
             (None, _) => self.search_all(&asks).map(Some),
             (Some(path), _) => {

@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn junk_keys_do_not_drive_out_good_ones() {
         let mut survey = Survey::new();
-        let junk: Vec<String> = (0..10).map(|d| format!("{{{}}}", (0..10_000).map(|k| format!("\"j{d}_{k}\":{k}")).collect::<Vec<_>>().join(","))).collect();
+        let junk: Vec<String> =
+            (0..10).map(|d| format!("{{{}}}", (0..10_000).map(|k| format!("\"j{d}_{k}\":{k}")).collect::<Vec<_>>().join(","))).collect();
         let good = r#"{"level":"error","ms":12}"#;
         let documents: Vec<&str> = junk.iter().map(String::as_str).chain(std::iter::repeat_n(good, 50)).collect();
         for (number, document) in documents.iter().enumerate() {

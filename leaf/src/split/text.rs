@@ -23,7 +23,8 @@ const TOKENIZER: &str = "words";
 const WRITER_BYTES: Range<usize> = 1 << 20..256 << 20;
 
 fn schema() -> (Schema, Field) {
-    let indexing = TextFieldIndexing::default().set_tokenizer(TOKENIZER).set_fieldnorms(false).set_index_option(IndexRecordOption::WithFreqsAndPositions);
+    let indexing =
+        TextFieldIndexing::default().set_tokenizer(TOKENIZER).set_fieldnorms(false).set_index_option(IndexRecordOption::WithFreqsAndPositions);
     let mut builder = Schema::builder();
     let field = builder.add_json_field("text", JsonObjectOptions::default().set_indexing_options(indexing));
     (builder.build(), field)
@@ -49,7 +50,8 @@ impl TextWriter {
         let (schema, field) = schema();
         let tokenizers = TokenizerManager::new();
         tokenizers.register(TOKENIZER, Words::default());
-        let settings = IndexSettings { docstore_compression: Compressor::None, docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
+        let settings =
+            IndexSettings { docstore_compression: Compressor::None, docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
         let directory = RamDirectory::create();
         let builder = Index::builder().schema(schema).settings(settings).tokenizers(tokenizers);
         let writer = builder.single_segment_index_writer(directory.clone(), bytes.clamp(WRITER_BYTES.start, WRITER_BYTES.end))?;

@@ -6,8 +6,14 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
+use leaf::{
+    document::{Document, Header},
+    raw::{self, Scalar, Seen},
+    split::{Literal, Lookup, Segment},
+};
 use plan::{
     Column, Path, Type, View, What,
+    clause::Matcher,
     path::Step,
     search::{Clause, Limit, Match},
 };
@@ -15,11 +21,6 @@ use proto::{Address, record::TimeKind};
 use roaring::RoaringBitmap;
 
 use self::made_up::{Dice, documents};
-use super::{Literal, Lookup, Segment};
-use crate::{
-    document::{Document, Header},
-    raw::{self, Scalar, Seen, clause::Matcher},
-};
 
 /// What was compared, to show that the index says something at all.
 #[derive(Debug, Default)]
@@ -167,8 +168,13 @@ fn check_conditions(segment: &Segment, documents: &[Arc<Document>], dice: &mut D
                 let bounds = picked.map(|value| (!dice.one_in(4)).then(|| (value, dice.one_in(2))));
                 let inside = |document: &Document| {
                     strict(document, &path, to).is_some_and(|value| {
-                        let above = bounds[0].as_ref().is_none_or(|(bound, inclusive)| compare(&value, bound).is_gt() || *inclusive && compare(&value, bound).is_eq());
-                        above && bounds[1].as_ref().is_none_or(|(bound, inclusive)| compare(&value, bound).is_lt() || *inclusive && compare(&value, bound).is_eq())
+                        let above = bounds[0]
+                            .as_ref()
+                            .is_none_or(|(bound, inclusive)| compare(&value, bound).is_gt() || *inclusive && compare(&value, bound).is_eq());
+                        above
+                            && bounds[1]
+                                .as_ref()
+                                .is_none_or(|(bound, inclusive)| compare(&value, bound).is_lt() || *inclusive && compare(&value, bound).is_eq())
                     })
                 };
                 check_lookup(segment, &Lookup::Range(path.clone(), to, bounds[0].clone(), bounds[1].clone()), documents, inside, &mut tally);
@@ -268,7 +274,7 @@ fn check_header_lookups(segment: &Segment, documents: &[Arc<Document>], dice: &m
 
 /// Everything, over a segment.
 fn check(segment: &Segment, documents: &[Arc<Document>], seed: u64) -> [Tally; 3] {
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let mut dice = Dice::new(seed ^ 0x9e37);
     check_headers(segment, documents, None);
     for path in ["t", "n", "a.b", "nowhere"] {
@@ -293,7 +299,7 @@ fn a_segment_says_what_the_documents_say() {
         }
     }
     for (what, (given, withheld)) in ["values", "conditions", "searches"].iter().zip(total) {
-        println!("{what}: {given} given, {withheld} withheld");
+        eprintln!("{what}: {given} given, {withheld} withheld");
         assert!(given > withheld, "{what}: the index says more often than not what it holds");
     }
 }
@@ -322,7 +328,7 @@ fn a_file_says_what_memory_says_and_again_after_opening() {
 fn a_broken_file_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let seed = made_up::seed();
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let mut dice = Dice::new(seed);
     let file = folder.path().join("1.split");
     Segment::to_file(&mut documents(seed, 60).into_iter().map(Ok), &file).expect("a file");
@@ -383,7 +389,8 @@ fn of_bodies(bodies: &[&str]) -> Vec<Arc<Document>> {
 fn ids_are_answered_by_their_dictionary_and_words_by_postings() {
     let documents = of_bodies(&[r#"{"id":"a-1","msg":"disk full"}"#, r#"{"id":"b-2","msg":"all is well"}"#, r#"{"id":"a-3","msg":"full disk"}"#]);
     let segment = Segment::in_memory(&documents).expect("a segment");
-    let shapes: Vec<(String, bool, bool)> = segment.paths().into_iter().map(|(path, shape)| (path.to_string(), shape.column, shape.postings)).collect();
+    let shapes: Vec<(String, bool, bool)> =
+        segment.paths().into_iter().map(|(path, shape)| (path.to_string(), shape.column, shape.postings)).collect();
     assert_eq!(shapes, [("id".to_owned(), true, false), ("msg".to_owned(), true, true)]);
     let found = |path: Option<&str>, words: &str| {
         let clause = Clause { path: path.map(|path| Path::parse(path).expect("a path")), matches: Match::Words(words.into()) };
@@ -425,5 +432,62 @@ fn a_token_too_long_for_postings_is_left_to_the_bytes() {
         let clause = Clause { path: Some(Path::of_keys(["msg"])), matches: Match::Words(words.into()) };
         let narrowed = segment.narrow(&Lookup::Search(clause)).expect("a lookup").expect("narrowed");
         assert_eq!((narrowed.sure.iter().collect::<Vec<_>>(), narrowed.doubtful.iter().collect::<Vec<_>>()), (sure, doubtful));
+    }
+}
+
+/// `RACHIS_MEASURE_NDJSON=file cargo test --release … -- --ignored --nocapture building_is_measured`
+#[test]
+#[ignore = "a measurement of one's own data"]
+fn building_is_measured() {
+    let file = std::env::var("RACHIS_MEASURE_NDJSON").expect("RACHIS_MEASURE_NDJSON names a file");
+    let text = std::fs::read_to_string(file).expect("lines of JSON");
+    let lines: Vec<&str> = text.lines().collect();
+    let documents = of_bodies(&lines);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mb = text.len() as f64 / 1e6;
+    for count in [10, 100, 1_000, 5_000] {
+        let some = &documents[..documents.len().min(count)];
+        let start = std::time::Instant::now();
+        let rounds = 3;
+        for _ in 0..rounds {
+            Segment::in_memory(some).expect("a segment");
+        }
+        eprintln!("{count} documents in memory: {:.2} ms", start.elapsed().as_secs_f64() * 1e3 / f64::from(rounds));
+    }
+    let start = std::time::Instant::now();
+    let segment = Segment::to_file(&mut documents.iter().cloned().map(Ok), &folder.path().join("1.split")).expect("a file");
+    let seconds = start.elapsed().as_secs_f64();
+    eprintln!(
+        "{} documents, {mb:.1} MB into one file: {seconds:.2} s, {:.1} MB/s, {:.2} x raw",
+        documents.len(),
+        mb / seconds,
+        segment.bytes() as f64 / 1e6 / mb
+    );
+    let start = std::time::Instant::now();
+    let opened = Segment::open(&folder.path().join("1.split")).expect("a segment");
+    eprintln!("opened in {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    let all: Vec<u32> = (0..opened.documents()).collect();
+    let timed = |what: &str, ask: &dyn Fn() -> String| {
+        for _ in 0..2 {
+            let start = std::time::Instant::now();
+            let answer = ask();
+            eprintln!("{what}: {answer} in {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
+        }
+    };
+    let search = |path: Option<&str>, words: &str| {
+        let clause = Clause { path: path.map(|path| Path::parse(path).expect("a path")), matches: Match::Words(words.into()) };
+        Segment::open(&folder.path().join("1.split"))
+            .expect("a segment")
+            .narrow(&Lookup::Search(clause))
+            .expect("a lookup")
+            .map_or(0, |found| found.sure.len())
+    };
+    timed("a word anywhere, opened anew", &|| search(None, "fix").to_string());
+    timed("two words anywhere, opened anew", &|| search(None, "pull request").to_string());
+    for (path, _) in opened.paths().into_iter().filter(|(_, shape)| shape.documents * 2 > u64::from(opened.documents())).take(4) {
+        let column = Column::path(path.clone(), Type::Text);
+        timed(&format!("all of {path}"), &|| {
+            opened.values(&column, None, &all).expect("values").map_or("raw".into(), |values| values.present.to_string())
+        });
     }
 }
