@@ -48,10 +48,17 @@ pub struct Blocks {
     worker: usize,
     workers: usize,
     taken: usize,
-    /// Of the unit at hand: where, what is left to do of it, and which conditions are open.
-    candidates: (Place, std::vec::IntoIter<u32>, Arc<[usize]>),
+    /// What is left to do of the unit at hand.
+    candidates: Vec<Candidates>,
     /// Parts of blocks that were too big.
     waiting: Vec<Block>,
+}
+
+/// Documents for which the same conditions are open.
+struct Candidates {
+    place: Place,
+    documents: std::vec::IntoIter<u32>,
+    open: Arc<[usize]>,
 }
 
 /// Documents on their way through the filter.
@@ -74,7 +81,7 @@ struct Block {
 impl Blocks {
     /// The share of a worker.
     pub fn new(scan: Arc<Prepared>, worker: usize, workers: usize) -> Self {
-        Self { scan, worker, workers, taken: 0, candidates: (Place::Tail, Vec::new().into_iter(), Arc::default()), waiting: Vec::new() }
+        Self { scan, worker, workers, taken: 0, candidates: Vec::new(), waiting: Vec::new() }
     }
 
     /// The next documents that pass. At least one block is worked on, then as many as there are until the slice is used up.
@@ -97,11 +104,14 @@ impl Blocks {
             return Ok(Some(block));
         }
         loop {
-            let (place, candidates, open) = &mut self.candidates;
-            let documents: Vec<u32> = candidates.by_ref().take(BLOCK_DOCUMENTS_MAX).collect();
-            if !documents.is_empty() {
+            while let Some(candidates) = self.candidates.last_mut() {
+                let documents: Vec<u32> = candidates.documents.by_ref().take(BLOCK_DOCUMENTS_MAX).collect();
+                if documents.is_empty() {
+                    self.candidates.pop();
+                    continue;
+                }
                 self.scan.tally.lock().documents += documents.len() as u64;
-                return Ok(Some(Block::new(&self.scan, *place, documents, open.clone(), self.scan.wanted.clone())));
+                return Ok(Some(Block::new(&self.scan, candidates.place, documents, candidates.open.clone(), self.scan.wanted.clone())));
             }
             match self.scan.take_unit(self.worker, self.workers, &mut self.taken) {
                 Some(unit) => self.candidates = candidates_of(&self.scan, unit)?,
@@ -111,20 +121,17 @@ impl Blocks {
     }
 }
 
-/// The documents of a unit that the index does not exclude and that are not gone, and the conditions that are open for them.
-fn candidates_of(scan: &Prepared, unit: Unit) -> Result<(Place, std::vec::IntoIter<u32>, Arc<[usize]>), Problem> {
-    let Place::Segment(number) = unit.place else {
-        let open = (0..scan.conjuncts.len()).collect();
-        return Ok((Place::Tail, (unit.from..unit.to).collect::<Vec<_>>().into_iter(), open));
+/// The documents of a unit that the index does not exclude and that are not gone.
+fn candidates_of(scan: &Prepared, unit: Unit) -> Result<Vec<Candidates>, Problem> {
+    let place = unit.place;
+    let candidates = |documents: Vec<u32>, open| Candidates { place, documents: documents.into_iter(), open };
+    let Place::Segment(number) = place else {
+        return Ok(vec![candidates((unit.from..unit.to).collect(), (0..scan.conjuncts.len()).collect())]);
     };
     let decided = scan.decided(number)?;
-    let gone = &scan.view.segments[number].gone;
-    let documents: Vec<u32> = match &decided.candidates {
-        Some(candidates) => candidates.range(unit.from..unit.to).filter(|document| !gone.contains(*document)).collect(),
-        None if gone.is_empty() => (unit.from..unit.to).collect(),
-        None => (unit.from..unit.to).filter(|document| !gone.contains(*document)).collect(),
-    };
-    Ok((unit.place, documents.into_iter(), decided.open.clone()))
+    let pass = decided.pass.range(unit.from..unit.to).collect();
+    let doubtful = decided.doubtful.range(unit.from..unit.to).collect();
+    Ok(vec![candidates(doubtful, decided.open.clone()), candidates(pass, Arc::default())])
 }
 
 /// Columns of some documents of a place, ascending, that passed the filter before.

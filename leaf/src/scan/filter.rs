@@ -1,8 +1,8 @@
 //! Filter -> index: which documents a condition is true for, as far as an index can say so exactly.
 //!
 //! SQL's conditions have three values. For each condition two questions are asked of an index: where is it true, where is it false; NULL is
-//! the rest. `NOT` swaps the questions, `AND` and `OR` intersect and join the answers, so nothing is guessed. What no lookup answers is
-//! None: the caller evaluates the condition on values.
+//! the rest. `NOT` swaps the questions, `AND` and `OR` intersect and join the answers, so nothing is guessed. An answer is a pair: documents
+//! for which it is so, and documents for which it may be so. For those between, the caller evaluates the condition on values.
 
 use datafusion::{
     arrow::datatypes::{DataType, TimeUnit},
@@ -19,24 +19,59 @@ use crate::{
 
 /// What decides conditions: a segment, or a stand-in that looks at every document.
 pub trait Index {
-    /// Exactly the documents for which a condition is true, or None where this index cannot say.
-    fn lookup(&self, lookup: &Lookup) -> Result<Option<RoaringBitmap>, Error>;
+    /// Where a condition is true, as far as this index can say; None where it knows nothing of it.
+    fn lookup(&self, lookup: &Lookup) -> Result<Option<Known>, Error>;
     /// How many documents there are.
     fn documents(&self) -> u32;
 }
 
 impl Index for Segment {
-    fn lookup(&self, lookup: &Lookup) -> Result<Option<RoaringBitmap>, Error> {
-        Segment::lookup(self, lookup)
+    fn lookup(&self, lookup: &Lookup) -> Result<Option<Known>, Error> {
+        Ok(Segment::lookup(self, lookup)?.map(Known::exactly))
     }
     fn documents(&self) -> u32 {
         Segment::documents(self)
     }
 }
 
-type Found = Result<Option<RoaringBitmap>, Error>;
+/// What is known of where a condition is true: everywhere in `sure`, nowhere outside of `possible`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Known {
+    /// Documents for which it is true.
+    pub sure: RoaringBitmap,
+    /// Documents for which it may be true, those of `sure` among them.
+    pub possible: RoaringBitmap,
+}
 
-/// The documents for which a condition is true, or None where the index cannot say.
+impl Known {
+    /// There and nowhere else.
+    pub fn exactly(found: RoaringBitmap) -> Self {
+        Self { sure: found.clone(), possible: found }
+    }
+
+    /// Whether nothing is left open.
+    pub fn is_exact(&self) -> bool {
+        self.sure.len() == self.possible.len()
+    }
+
+    /// Where both are true.
+    pub fn and(self, other: &Self) -> Self {
+        Self { sure: self.sure & &other.sure, possible: self.possible & &other.possible }
+    }
+
+    fn or(self, other: &Self) -> Self {
+        Self { sure: self.sure | &other.sure, possible: self.possible | &other.possible }
+    }
+
+    /// Where this is true and the other is not true.
+    fn without(self, other: &Self) -> Self {
+        Self { sure: self.sure - &other.possible, possible: self.possible - &other.sure }
+    }
+}
+
+type Found = Result<Known, Error>;
+
+/// Where a condition is true, as far as an index can say.
 pub fn decide(condition: &Expr, index: &dyn Index, time_path: Option<&Path>) -> Found {
     Decider { index, time_path }.decide(condition, true)
 }
@@ -47,12 +82,19 @@ struct Decider<'a> {
 }
 
 impl Decider<'_> {
-    fn all(&self) -> RoaringBitmap {
-        (0..self.index.documents()).collect()
+    fn all(&self) -> Known {
+        let mut all = RoaringBitmap::new();
+        all.insert_range(0..self.index.documents());
+        Known::exactly(all)
     }
 
-    fn without(&self, found: Option<RoaringBitmap>) -> Found {
-        Ok(found.map(|found| self.all() - found))
+    /// Nothing is known.
+    fn unknown(&self) -> Found {
+        Ok(Known { sure: RoaringBitmap::new(), ..self.all() })
+    }
+
+    fn lookup(&self, lookup: &Lookup) -> Found {
+        self.index.lookup(lookup)?.map_or_else(|| self.unknown(), Ok)
     }
 
     /// Where the condition is `wanted`.
@@ -75,65 +117,64 @@ impl Decider<'_> {
             Expr::Between(between) => {
                 let low = self.comparison(&between.expr, Operator::GtEq, &between.low, wanted != between.negated)?;
                 let high = self.comparison(&between.expr, Operator::LtEq, &between.high, wanted != between.negated)?;
-                Ok(combine(low, high, wanted != between.negated))
+                Ok(if wanted != between.negated { low.and(&high) } else { low.or(&high) })
             }
             Expr::InList(list) => self.in_list(&list.expr, &list.list, wanted != list.negated),
             Expr::Like(like) => self.like(like, wanted != like.negated),
             Expr::Column(column) => match Column::parse(&column.name) {
                 Some(column) => self.boolean(&column, wanted),
-                None => Ok(None),
+                None => self.unknown(),
             },
             Expr::ScalarFunction(call) if call.func.name() == "starts_with" => match call.args.as_slice() {
                 [subject, Expr::Literal(prefix, _)] => self.prefix(subject, prefix.try_as_str().flatten(), wanted),
-                _ => Ok(None),
+                _ => self.unknown(),
             },
-            _ => Ok(None),
+            _ => self.unknown(),
         }
     }
 
     fn constant(&self, value: &ScalarValue, wanted: bool) -> Found {
-        Ok(match value {
-            ScalarValue::Boolean(Some(value)) if *value == wanted => Some(self.all()),
-            ScalarValue::Boolean(_) | ScalarValue::Null => Some(RoaringBitmap::new()),
-            _ => None,
-        })
+        match value {
+            ScalarValue::Boolean(Some(value)) if *value == wanted => Ok(self.all()),
+            ScalarValue::Boolean(_) | ScalarValue::Null => Ok(Known::default()),
+            _ => self.unknown(),
+        }
     }
 
     /// Two conditions, of which both must be `wanted` or one.
     fn both(&self, left: &Expr, right: &Expr, wanted: bool, all: bool) -> Found {
         let left = self.decide(left, wanted)?;
-        if left.as_ref().is_some_and(|left| all && left.is_empty()) {
+        if all && left.possible.is_empty() {
             return Ok(left);
         }
         let right = self.decide(right, wanted)?;
-        if right.as_ref().is_some_and(|right| all && right.is_empty()) {
-            return Ok(right);
-        }
-        Ok(combine(left, right, all))
+        Ok(if all { left.and(&right) } else { left.or(&right) })
     }
 
     /// `IS TRUE`, `IS FALSE`: never NULL themselves.
     fn is(&self, inner: &Expr, value: bool, wanted: bool) -> Found {
         let found = self.decide(inner, value)?;
-        if wanted { Ok(found) } else { self.without(found) }
+        Ok(if wanted { found } else { self.all().without(&found) })
     }
 
     fn is_null(&self, inner: &Expr, wanted: bool) -> Found {
         let present = match subject(inner) {
             Some(column) => self.present(&column)?,
-            None => combine(self.decide(inner, true)?, self.decide(inner, false)?, false),
+            None => self.decide(inner, true)?.or(&self.decide(inner, false)?),
         };
-        if wanted { self.without(present) } else { Ok(present) }
+        Ok(if wanted { self.all().without(&present) } else { present })
     }
 
     /// Where a column is not NULL.
     fn present(&self, column: &Column) -> Found {
         match &column.what {
-            What::Path(path) if !column.view.cast => self.index.lookup(&Lookup::Exists(path.clone(), column.view.to)),
+            What::Path(path) if !column.view.cast => self.lookup(&Lookup::Exists(path.clone(), column.view.to)),
             // Any value has a text.
-            What::Path(path) if column.view.to == Type::Text => self.index.lookup(&Lookup::Exists(path.clone(), Type::Json)),
-            What::Path(_) | What::Key => Ok(None),
-            _ => Ok(Some(self.all())),
+            What::Path(path) if column.view.to == Type::Text => self.lookup(&Lookup::Exists(path.clone(), Type::Json)),
+            // What is not there cannot be converted.
+            What::Path(path) => Ok(Known { sure: RoaringBitmap::new(), ..self.lookup(&Lookup::Exists(path.clone(), Type::Json))? }),
+            What::Key => self.unknown(),
+            _ => Ok(self.all()),
         }
     }
 
@@ -141,28 +182,33 @@ impl Decider<'_> {
     fn boolean(&self, column: &Column, wanted: bool) -> Found {
         match &column.what {
             What::Search(clause) => {
-                let found = self.index.lookup(&Lookup::Search(clause.clone()))?;
-                if wanted { Ok(found) } else { self.without(found) }
+                let found = self.lookup(&Lookup::Search(clause.clone()))?;
+                Ok(if wanted { found } else { self.all().without(&found) })
             }
             What::Path(path) if column.view.to == Type::Bool && !column.view.cast => {
-                self.index.lookup(&Lookup::In(path.clone(), Type::Bool, vec![Literal::Bool(wanted)]))
+                self.lookup(&Lookup::In(path.clone(), Type::Bool, vec![Literal::Bool(wanted)]))
             }
-            _ => Ok(None),
+            _ => self.where_present(column),
         }
     }
 
+    /// A condition on a column that only its values decide; it is not true for a NULL.
+    fn where_present(&self, column: &Column) -> Found {
+        Ok(Known { sure: RoaringBitmap::new(), ..self.present(column)? })
+    }
+
     fn in_list(&self, needle: &Expr, list: &[Expr], wanted: bool) -> Found {
-        let Some(values) = list.iter().map(constant).collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let Some(values) = list.iter().map(constant).collect::<Option<Vec<_>>>() else { return self.unknown() };
         let has_null = values.iter().any(|value| value.is_null());
         if has_null && !wanted {
-            return Ok(Some(RoaringBitmap::new())); // whatever is not in the list is NULL, not false
+            return Ok(Known::default()); // whatever is not in the list is NULL, not false
         }
         let values: Vec<&ScalarValue> = values.into_iter().filter(|value| !value.is_null()).collect();
-        let Some(column) = subject(needle) else { return Ok(None) };
+        let Some(column) = subject(needle) else { return self.unknown() };
         let mut literals = Vec::with_capacity(values.len());
         for value in values {
             match point(&column, needle, value) {
-                Some(Point::At(Literal::Double(0.0))) | None => return Ok(None),
+                Some(Point::At(Literal::Double(0.0))) | None => return self.where_present(&column),
                 Some(Point::At(literal)) => literals.push(literal),
                 Some(Point::After(_)) => {}
             }
@@ -173,31 +219,26 @@ impl Decider<'_> {
     /// Where a column equals one of some values (or, if not wanted, is another value).
     fn one_of(&self, column: &Column, literals: Vec<Literal>, wanted: bool) -> Found {
         let found = match &column.what {
-            What::Path(path) => match (column.view.to, literals.is_empty()) {
-                (_, true) => Some(RoaringBitmap::new()),
-                (to, false) => self.index.lookup(&Lookup::In(path.clone(), to, literals))?,
-            },
-            What::Id => self.index.lookup(&Lookup::Id(literals.into_iter().filter_map(text).collect()))?,
+            What::Path(_) if literals.is_empty() => Known::default(),
+            What::Path(path) => self.lookup(&Lookup::In(path.clone(), column.view.to, literals))?,
+            What::Id => self.lookup(&Lookup::Id(literals.into_iter().filter_map(text).collect()))?,
             What::Source => {
-                let mut found = Some(RoaringBitmap::new());
+                let mut found = Known::default();
                 for source in literals.into_iter().filter_map(text) {
-                    found = combine(found, self.index.lookup(&Lookup::Source(source))?, false);
+                    found = found.or(&self.lookup(&Lookup::Source(source))?);
                 }
                 found
             }
-            What::Search(_) | What::Doc | What::Key => return Ok(None),
+            What::Search(_) | What::Doc | What::Key => return self.unknown(),
             _ => {
-                let mut found = Some(RoaringBitmap::new());
+                let mut found = Known::default();
                 for number in literals.iter().filter_map(number) {
-                    found = combine(found, self.header(column, number, number)?, false);
+                    found = found.or(&self.header(column, number, number)?);
                 }
                 found
             }
         };
-        if wanted {
-            return Ok(found);
-        }
-        Ok(self.present(column)?.zip(found).map(|(present, found)| present - found))
+        Ok(if wanted { found } else { self.present(column)?.without(&found) })
     }
 
     /// A header's number between two bounds, both inclusive.
@@ -208,9 +249,9 @@ impl Decider<'_> {
             _ => false,
         };
         match known {
-            true if low > high => Ok(Some(RoaringBitmap::new())),
-            true => self.index.lookup(&Lookup::Header(column.what.clone(), low, high)),
-            false => Ok(None),
+            true if low > high => Ok(Known::default()),
+            true => self.lookup(&Lookup::Header(column.what.clone(), low, high)),
+            false => self.unknown(),
         }
     }
 
@@ -219,28 +260,28 @@ impl Decider<'_> {
             (None, Some(value)) => (left, op, value),
             (Some(value), None) => match op.swap() {
                 Some(op) => (right, op, value),
-                None => return Ok(None),
+                None => return self.unknown(),
             },
-            _ => return Ok(None),
+            _ => return self.unknown(),
         };
         // Where a comparison is false, its opposite is true: neither holds for a NULL.
         let op = match (op, wanted) {
             (op, true) => op,
-            (Operator::IsDistinctFrom | Operator::IsNotDistinctFrom, false) => return Ok(None),
+            (Operator::IsDistinctFrom | Operator::IsNotDistinctFrom, false) => return self.unknown(),
             (op, false) => match op.negate() {
                 Some(op) => op,
-                None => return Ok(None),
+                None => return self.unknown(),
             },
         };
-        let Some(column) = subject(subject_side) else { return Ok(None) };
+        let Some(column) = subject(subject_side) else { return self.unknown() };
         if value.is_null() {
-            return Ok(is_order(op).then(RoaringBitmap::new));
+            return if is_order(op) { Ok(Known::default()) } else { self.unknown() };
         }
-        let Some(point) = point(&column, subject_side, value) else { return Ok(None) };
+        let Some(point) = point(&column, subject_side, value) else { return if is_order(op) { self.where_present(&column) } else { self.unknown() } };
         match op {
             // -0 and 0 are told apart by some and not by others.
             Operator::Gt | Operator::LtEq => self.range(&column, op, point),
-            _ if point == Point::At(Literal::Double(0.0)) => Ok(None),
+            _ if point == Point::At(Literal::Double(0.0)) && is_order(op) => self.where_present(&column),
             Operator::Eq | Operator::NotEq => {
                 let literals = match point {
                     Point::At(literal) => vec![literal],
@@ -249,7 +290,7 @@ impl Decider<'_> {
                 self.one_of(&column, literals, op == Operator::Eq)
             }
             Operator::GtEq | Operator::Lt => self.range(&column, op, point),
-            _ => Ok(None),
+            _ => self.unknown(),
         }
     }
 
@@ -266,17 +307,17 @@ impl Decider<'_> {
             What::Path(path) => {
                 let bound = Some((literal, inclusive));
                 let (from, to) = if above { (bound, None) } else { (None, bound) };
-                self.index.lookup(&Lookup::Range(path.clone(), column.view.to, from, to))
+                self.lookup(&Lookup::Range(path.clone(), column.view.to, from, to))
             }
-            What::Id | What::Source => Ok(None),
+            What::Id | What::Source => self.unknown(),
             _ => {
-                let Some(number) = number(&literal) else { return Ok(None) };
+                let Some(number) = number(&literal) else { return self.unknown() };
                 let (low, high) = match (above, inclusive) {
                     (true, true) => (number, i64::MAX),
-                    (true, false) if number == i64::MAX => return Ok(Some(RoaringBitmap::new())),
+                    (true, false) if number == i64::MAX => return Ok(Known::default()),
                     (true, false) => (number + 1, i64::MAX),
                     (false, true) => (i64::MIN, number),
-                    (false, false) if number == i64::MIN => return Ok(Some(RoaringBitmap::new())),
+                    (false, false) if number == i64::MIN => return Ok(Known::default()),
                     (false, false) => (i64::MIN, number - 1),
                 };
                 self.header(column, low, high)
@@ -285,10 +326,10 @@ impl Decider<'_> {
     }
 
     fn like(&self, like: &Like, wanted: bool) -> Found {
-        let Some(pattern) = constant(&like.pattern) else { return Ok(None) };
-        let Some(Some(pattern)) = pattern.try_as_str() else { return Ok(None) };
+        let Some(pattern) = constant(&like.pattern) else { return self.unknown() };
+        let Some(Some(pattern)) = pattern.try_as_str() else { return self.unknown() };
         if like.case_insensitive || like.escape_char.is_some() || pattern.contains(['_', '\\']) {
-            return Ok(None);
+            return self.unknown();
         }
         match pattern.strip_suffix('%') {
             Some(prefix) if !prefix.contains('%') => self.prefix(&like.expr, Some(prefix), wanted),
@@ -296,29 +337,22 @@ impl Decider<'_> {
                 let op = if wanted { Operator::Eq } else { Operator::NotEq };
                 self.comparison(&like.expr, op, &like.pattern, true)
             }
-            _ => Ok(None),
+            _ => self.unknown(),
         }
     }
 
     fn prefix(&self, subject_side: &Expr, prefix: Option<&str>, wanted: bool) -> Found {
-        let (Some(column), Some(prefix)) = (subject(subject_side), prefix) else { return Ok(None) };
-        let What::Path(path) = &column.what else { return Ok(None) };
+        let (Some(column), Some(prefix)) = (subject(subject_side), prefix) else { return self.unknown() };
+        let What::Path(path) = &column.what else { return self.unknown() };
         if column.view.to != Type::Text || column.view.cast {
-            return Ok(None);
+            return self.where_present(&column);
         }
         let found = match prefix {
             "" => self.present(&column)?,
-            prefix => self.index.lookup(&Lookup::Prefix(path.clone(), prefix.to_owned()))?,
+            prefix => self.lookup(&Lookup::Prefix(path.clone(), prefix.to_owned()))?,
         };
-        match wanted {
-            true => Ok(found),
-            false => Ok(self.present(&column)?.zip(found).map(|(present, found)| present - found)),
-        }
+        Ok(if wanted { found } else { self.present(&column)?.without(&found) })
     }
-}
-
-fn combine(left: Option<RoaringBitmap>, right: Option<RoaringBitmap>, all: bool) -> Option<RoaringBitmap> {
-    left.zip(right).map(|(left, right)| if all { left & right } else { left | right })
 }
 
 fn is_order(op: Operator) -> bool {

@@ -27,7 +27,10 @@ use plan::{
 use proto::{Code, Problem};
 use roaring::RoaringBitmap;
 
-use super::{filter, tally::Tally};
+use super::{
+    filter::{self, Known},
+    tally::Tally,
+};
 use crate::{error::Error, view::View};
 
 /// Documents of a segment that are worked on by one thread at a time.
@@ -86,9 +89,11 @@ pub enum Place {
 
 /// What the index of a segment said about the filter.
 pub struct Decided {
-    /// The documents that may pass; all, if None.
-    pub candidates: Option<RoaringBitmap>,
-    /// The conditions that are still open for them.
+    /// The documents that pass, whatever is open for others.
+    pub pass: RoaringBitmap,
+    /// The documents for which some conditions are open …
+    pub doubtful: RoaringBitmap,
+    /// … and these conditions.
     pub open: Arc<[usize]>,
 }
 
@@ -147,28 +152,36 @@ impl Prepared {
     }
 
     fn decide(&self, number: usize) -> Result<Decided, Error> {
-        let all: Arc<[usize]> = (0..self.conjuncts.len()).collect();
-        if self.request.read == Read::Raw || all.is_empty() {
-            return Ok(Decided { candidates: None, open: all });
-        }
         let view = &self.view.segments[number];
         let segment = &view.segment;
-        let mut candidates: Option<RoaringBitmap> = None;
+        let mut live = RoaringBitmap::new();
+        live.insert_range(0..segment.documents());
+        live -= view.gone.as_ref();
+        let documents = live.len();
+        let everything: Vec<usize> = (0..self.conjuncts.len()).collect();
+        if self.request.read == Read::Raw && !everything.is_empty() {
+            return Ok(Decided { pass: RoaringBitmap::new(), doubtful: live, open: everything.into() });
+        }
+        let mut known = Known::exactly(live);
         let mut open = Vec::new();
         for (number, conjunct) in self.conjuncts.iter().enumerate() {
-            match filter::decide(&conjunct.expr, segment.as_ref(), self.request.time_path.as_ref())? {
-                Some(found) => candidates = Some(candidates.map_or_else(|| found.clone(), |candidates| candidates & &found)),
-                None => open.push(number),
+            let found = filter::decide(&conjunct.expr, segment.as_ref(), self.request.time_path.as_ref())?;
+            if !found.is_exact() {
+                open.push(number);
+            }
+            known = known.and(&found);
+            if known.possible.is_empty() {
+                break;
             }
         }
-        let live = u64::from(segment.documents()) - view.gone.len();
-        let left = candidates.as_ref().map_or(live, |candidates| candidates.len() - candidates.intersection_len(&view.gone));
+        let doubtful = known.possible - &known.sure;
         let mut tally = self.tally.lock();
-        tally.documents += live - left;
-        tally.counts.index += if open.is_empty() { live } else { live - left };
+        tally.documents += documents - doubtful.len() - known.sure.len();
+        tally.counts.index += if self.conjuncts.is_empty() { 0 } else { documents - doubtful.len() };
+        drop(tally);
         // Conditions on stored columns first: they leave fewer raw documents to be read for the others.
         open.sort_by_cached_key(|conjunct| !self.stored(number, *conjunct));
-        Ok(Decided { candidates, open: open.into() })
+        Ok(Decided { pass: known.sure, doubtful, open: open.into() })
     }
 
     fn stored(&self, segment: usize, conjunct: usize) -> bool {
