@@ -14,7 +14,7 @@ use roaring::RoaringBitmap;
 
 use crate::{
     error::Error,
-    split::{Literal, Lookup, Segment},
+    split::{Literal, Lookup, Narrowed, Segment},
 };
 
 /// What decides conditions: a segment, or a stand-in that looks at every document.
@@ -27,7 +27,7 @@ pub trait Index {
 
 impl Index for Segment {
     fn lookup(&self, lookup: &Lookup) -> Result<Option<Known>, Error> {
-        Ok(Segment::lookup(self, lookup)?.map(Known::exactly))
+        Ok(self.narrow(lookup)?.map(|Narrowed { sure, doubtful }| Known { possible: &sure | doubtful, sure }))
     }
     fn documents(&self) -> u32 {
         Segment::documents(self)
@@ -208,7 +208,8 @@ impl Decider<'_> {
         let mut literals = Vec::with_capacity(values.len());
         for value in values {
             match point(&column, needle, value) {
-                Some(Point::At(Literal::Double(0.0))) | None => return self.where_present(&column),
+                None => return self.where_present(&column),
+                Some(point) if is_zero(&point) => return self.where_present(&column),
                 Some(Point::At(literal)) => literals.push(literal),
                 Some(Point::After(_)) => {}
             }
@@ -280,8 +281,7 @@ impl Decider<'_> {
         let Some(point) = point(&column, subject_side, value) else { return if is_order(op) { self.where_present(&column) } else { self.unknown() } };
         match op {
             // -0 and 0 are told apart by some and not by others.
-            Operator::Gt | Operator::LtEq => self.range(&column, op, point),
-            _ if point == Point::At(Literal::Double(0.0)) && is_order(op) => self.where_present(&column),
+            _ if is_zero(&point) && !matches!(op, Operator::Gt | Operator::LtEq) && is_order(op) => self.where_present(&column),
             Operator::Eq | Operator::NotEq => {
                 let literals = match point {
                     Point::At(literal) => vec![literal],
@@ -289,7 +289,7 @@ impl Decider<'_> {
                 };
                 self.one_of(&column, literals, op == Operator::Eq)
             }
-            Operator::GtEq | Operator::Lt => self.range(&column, op, point),
+            Operator::Gt | Operator::GtEq | Operator::Lt | Operator::LtEq => self.range(&column, op, point),
             _ => self.unknown(),
         }
     }
@@ -411,7 +411,8 @@ fn point(column: &Column, seen: &Expr, value: &ScalarValue) -> Option<Point> {
     match (column.view.to, value) {
         (Type::Bool, ScalarValue::Boolean(Some(bool))) => at(Literal::Bool(*bool)),
         (Type::Text, value) => at(Literal::Text(value.try_as_str()??.to_owned())),
-        (Type::Double, ScalarValue::Float64(Some(double))) if double.is_finite() => at(Literal::Double(*double)),
+        // A literal -0 is the same as 0.
+        (Type::Double, ScalarValue::Float64(Some(double))) if double.is_finite() => at(Literal::Double(*double + 0.0)),
         (Type::Int, ScalarValue::Int64(Some(int))) => at(Literal::Int(*int)),
         (Type::Int, ScalarValue::Float64(Some(double))) if double.abs() < EXACT_IN_DOUBLE_MAX && !is_plain(seen) => {
             let floor = Literal::Int(double.floor() as i64);
@@ -426,6 +427,10 @@ fn point(column: &Column, seen: &Expr, value: &ScalarValue) -> Option<Point> {
         (Type::Time, ScalarValue::TimestampMicrosecond(Some(time), _)) => at(Literal::Time(*time)),
         _ => None,
     }
+}
+
+fn is_zero(point: &Point) -> bool {
+    matches!(point, Point::At(Literal::Double(double)) if *double == 0.0)
 }
 
 fn is_plain(expr: &Expr) -> bool {

@@ -210,7 +210,7 @@ fn place_of(columns: &mut Vec<Column>, column: &Column) -> usize {
     })
 }
 
-/// The newest first: who asks for a few rows gets them sooner, and who asks for the newest finds them at once.
+/// All documents, the newest first: who asks for a few rows, or for the newest, finds them sooner.
 fn units_of(view: &View) -> Vec<Unit> {
     let cut = |place: Place, documents: u32| {
         let starts = (0..documents).step_by(UNIT_DOCUMENTS as usize);
@@ -233,7 +233,8 @@ impl Conjunct {
         let schema = Arc::new(Schema::new(named.iter().map(Column::field).collect::<Vec<Field>>()));
         let df_schema = Arc::new(DFSchema::try_from(schema.clone())?);
         let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(df_schema.clone()).build());
-        let expr = simplifier.coerce(expr, &df_schema)?;
+        // Casts of literals become literals, which an index can look up.
+        let expr = simplifier.simplify(simplifier.coerce(expr, &df_schema)?)?;
         let physical = create_physical_expr(&expr, &df_schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
         let columns = named.iter().map(|column| place_of(columns, column)).collect();
         Ok(Self { expr, columns, schema, physical })
