@@ -94,7 +94,6 @@ impl Leaf {
             let ended = keeper.join();
             debug_assert!(ended.is_ok(), "the keeper does not panic");
         }
-        self.scans.close();
         self.pins.lock().clear();
         self.work.stop();
         self.scans.close();

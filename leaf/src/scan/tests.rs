@@ -287,7 +287,8 @@ fn random_filters_find_what_a_plain_table_finds() {
     let mut dice = Dice::new("random_filters_find_what_a_plain_table_finds");
     let documents = random_documents(&mut dice, 600);
     let gone: Vec<u32> = (0..600).filter(|_| dice.below(10) == 0).collect();
-    let live: Vec<_> = documents.iter().enumerate().filter(|(number, _)| !gone.contains(&(*number as u32))).map(|(_, document)| document.clone()).collect();
+    let live: Vec<_> =
+        documents.iter().enumerate().filter(|(number, _)| !gone.contains(&(*number as u32))).map(|(_, document)| document.clone()).collect();
     let views = [view(&documents, &[], &gone), view(&documents, &[600], &gone), view(&documents, &[50, 300, 1, 200], &gone)];
     let mut counts = ReadCounts::default();
     for _ in 0..60 {
@@ -301,7 +302,9 @@ fn random_filters_find_what_a_plain_table_finds() {
                 assert_eq!((trailer.documents, trailer.matched), (live.len() as u64, expected.len() as u64), "{read:?}: {filter}");
                 match read {
                     Read::Auto => counts.add(&trailer.counts),
-                    Read::Raw => assert_eq!(trailer.counts, ReadCounts { index: 0, columns: 0, raw: live.len() as u64 }, "only raw documents are read"),
+                    Read::Raw => {
+                        assert_eq!(trailer.counts, ReadCounts { index: 0, columns: 0, raw: live.len() as u64 }, "only raw documents are read")
+                    }
                 }
             }
         }
@@ -402,7 +405,9 @@ fn pages_enumerate_every_row_exactly_once_in_order() {
 fn partial_aggregates_are_those_of_datafusion_over_the_rows() {
     let mut dice = Dice::new("partial_aggregates_are_those_of_datafusion_over_the_rows");
     // Sums of halves are exact, in whatever order they are added.
-    let text = |dice: &mut Dice| format!(r#"{{"s":{},"a":{}}}"#, dice.pick(&["\"x\"", "\"y z\"", "1", "null"]), dice.pick(&["1", "-7", "2.5", "\"7\"", "null"]));
+    let text = |dice: &mut Dice| {
+        format!(r#"{{"s":{},"a":{}}}"#, dice.pick(&["\"x\"", "\"y z\"", "1", "null"]), dice.pick(&["1", "-7", "2.5", "\"7\"", "null"]))
+    };
     let documents: Vec<_> = (0..2_000).map(|offset| document(offset, &text(&mut dice))).collect();
     let names = ["s:text", "a:int", "a:double"];
     let batch = table(&documents, &names.map(ToString::to_string));
