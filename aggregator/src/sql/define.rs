@@ -60,7 +60,11 @@ fn field(id: &DefinitionId, text: &str, replace: bool, world: &dyn World, catalo
     let table = resolver.document_table(&collection)?;
     // The field is expanded as it will be, which also meets every use of itself.
     let resolved = resolver.expand(id, |resolver| {
-        resolver.scopes.push(Scope { inputs: vec![Input { alias: collection.as_str().to_owned(), rows: Rows::Documents { table, names } }], closed: true, ..Scope::default() });
+        resolver.scopes.push(Scope {
+            inputs: vec![Input { alias: collection.as_str().to_owned(), rows: Rows::Documents { table, names } }],
+            closed: true,
+            ..Scope::default()
+        });
         resolver.expression(&expression)
     });
     resolved?;

@@ -139,7 +139,9 @@ impl Names {
         (1..steps.len()).rev().find_map(|length| {
             let list = Path::new(steps[..length].to_vec());
             let is_list = kinds.any(Kinds::ELEMENT) && self.paths.get(&list).is_some_and(|kinds| kinds.any(Kinds::ARRAY));
-            is_list.then(|| Path::new(steps[..length].iter().cloned().chain([Step::Index(0)]).chain(steps[length..].iter().cloned()).collect()).to_string())
+            is_list.then(|| {
+                Path::new(steps[..length].iter().cloned().chain([Step::Index(0)]).chain(steps[length..].iter().cloned()).collect()).to_string()
+            })
         })
     }
 }
@@ -151,7 +153,7 @@ fn without_indexes(path: &Path) -> Path {
 /// The name nearest to the one wanted, if it is near: at most a third of its letters differ.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted: Vec<char> = wanted.to_lowercase().chars().take(64).collect();
-    let most = (wanted.len() / 3).max(1);
+    let most = wanted.len() / 3;
     let near = |name: &&str| name.chars().count().abs_diff(wanted.len()) <= most;
     let ranked = names.into_iter().filter(near).map(|name| (distance(&wanted, &name.to_lowercase().chars().take(64).collect::<Vec<_>>()), name));
     ranked.filter(|(distance, _)| *distance <= most).min().map(|(_, name)| name)

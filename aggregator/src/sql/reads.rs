@@ -75,7 +75,8 @@ fn named(query: &Query) -> BTreeSet<String> {
 pub fn no_such_table(name: &str, catalog: &Catalog) -> Problem {
     let views = catalog.definitions.keys().filter(|id| id.collection.is_none()).map(|id| id.name.as_str());
     let near = nearest(name, catalog.collections.keys().map(CollectionName::as_str).chain(views));
-    let hint = near.map_or("SHOW TABLES lists what there is; a push or a source creates a collection".into(), |near| format!("perhaps {near} was meant"));
+    let hint =
+        near.map_or("SHOW TABLES lists what there is; a push or a source creates a collection".into(), |near| format!("perhaps {near} was meant"));
     Problem::new(Code::NotFound, format!("there is no collection {name}")).hint(hint)
 }
 
@@ -90,14 +91,18 @@ pub fn refuse_unfit_for_field(expression: &Expr) -> Result<(), Problem> {
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<&'static str> {
             match expr {
                 Expr::Function(function) if function.over.is_some() => ControlFlow::Break("a window"),
-                Expr::Function(function) if function_name(&function.name).is_some_and(|name| is_aggregate(&name)) => ControlFlow::Break("an aggregate"),
+                Expr::Function(function) if function_name(&function.name).is_some_and(|name| is_aggregate(&name)) => {
+                    ControlFlow::Break("an aggregate")
+                }
                 Expr::Function(function) if function_name(&function.name).is_some_and(|name| name == "unnest") => ControlFlow::Break("unnest"),
                 _ => ControlFlow::Continue(()),
             }
         }
     }
     match expression.visit(&mut Unfit) {
-        ControlFlow::Break(what) => Err(Problem::new(Code::NotSupported, format!("{what} in a field")).hint("a field is computed from one document; a view takes any query")),
+        ControlFlow::Break(what) => {
+            Err(Problem::new(Code::NotSupported, format!("{what} in a field")).hint("a field is computed from one document; a view takes any query"))
+        }
         ControlFlow::Continue(()) => Ok(()),
     }
 }

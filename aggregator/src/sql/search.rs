@@ -2,6 +2,10 @@
 
 use std::sync::LazyLock;
 
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, Expr, ExprWithAlias as SQLExprWithAlias, Function, FunctionArg, FunctionArgExpr, FunctionArguments, UnaryOperator,
+    Value as Literal,
+};
 use datafusion::{
     arrow::datatypes::Schema,
     common::{
@@ -10,7 +14,6 @@ use datafusion::{
     },
     execution::session_state::{SessionState, SessionStateBuilder},
 };
-use datafusion::sql::sqlparser::ast::{ExprWithAlias as SQLExprWithAlias, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, UnaryOperator, Value as Literal};
 use plan::{
     Column, Path,
     path::Step,
@@ -18,11 +21,14 @@ use plan::{
 };
 use proto::{Code, CollectionName, Problem};
 
-use super::{World, functions, resolve::{
-    Resolver, Value, Want,
-    name::{Input, Rows, Scope, Spelled},
-    value::{Ty, call, column, literal, text},
-}};
+use super::{
+    World, functions,
+    resolve::{
+        Resolver, Value, Want,
+        name::{Input, Rows, Scope, Spelled},
+        value::{Ty, call, column, literal, text},
+    },
+};
 
 /// Plans conditions for the search door: expressions only, over the library's functions and our own.
 static PLANNER: LazyLock<SessionState> = LazyLock::new(|| {
@@ -37,7 +43,9 @@ static PLANNER: LazyLock<SessionState> = LazyLock::new(|| {
 impl Resolver<'_> {
     /// `search('…')`, or `search(alias, '…')` where there are several inputs.
     pub fn search_call(&mut self, function: &Function) -> Result<Value, Problem> {
-        let wrong = || Problem::new(Code::BadSql, "search takes a text").hint("write search('level:error AND \"disk full\"'), or search(alias, '…') in a join");
+        let wrong = || {
+            Problem::new(Code::BadSql, "search takes a text").hint("write search('level:error AND \"disk full\"'), or search(alias, '…') in a join")
+        };
         let FunctionArguments::List(list) = &function.args else { return Err(wrong()) };
         let mut arguments = Vec::new();
         for argument in &list.args {
@@ -70,8 +78,10 @@ impl Resolver<'_> {
         found.ok_or_else(|| {
             let names: Vec<String> = documents.iter().map(|input| format!("search({}, '…')", input.alias)).collect();
             match (alias, names.is_empty()) {
-                (Some(alias), _) => Problem::new(Code::BadSql, format!("{alias} is no collection of this FROM")).hint("a search looks into the documents of a collection"),
-                (None, true) => Problem::new(Code::BadSql, "there are no documents to search here").hint("put search('…') where the collection is in FROM, inside of the view or sub-query"),
+                (Some(alias), _) => Problem::new(Code::BadSql, format!("{alias} is no collection of this FROM"))
+                    .hint("a search looks into the documents of a collection"),
+                (None, true) => Problem::new(Code::BadSql, "there are no documents to search here")
+                    .hint("put search('…') where the collection is in FROM, inside of the view or sub-query"),
                 (None, false) => Problem::new(Code::BadSql, "search does not say where").hint(format!("write {}", names.join(" or "))),
             }
         })
@@ -90,7 +100,8 @@ impl Resolver<'_> {
     }
 
     fn search_parts(&mut self, parts: &[Query], op: BinaryOperator, input: &Input) -> Result<Expr, Problem> {
-        let mut resolved = parts.iter().map(|part| self.search_query(part, input).map(|e| Expr::Nested(Box::new(e)))).collect::<Result<Vec<_>, _>>()?;
+        let mut resolved =
+            parts.iter().map(|part| self.search_query(part, input).map(|e| Expr::Nested(Box::new(e)))).collect::<Result<Vec<_>, _>>()?;
         // Balanced, so that a thousand clauses are ten levels deep.
         while resolved.len() > 1 {
             let mut next = Vec::with_capacity(resolved.len().div_ceil(2));
@@ -112,15 +123,20 @@ impl Resolver<'_> {
         let Some(name) = name else { return Ok(self.clause_column(&input.alias, table, Clause { path: None, matches: matches.clone() })) };
         let path = Path::parse(name).map_err(|detail| Problem::new(Code::BadRequest, detail).hint("a path in a search is spelled as in SQL"))?;
         let steps = [Step::Key(input.alias.as_str().into())].into_iter().chain(path.steps().iter().cloned()).collect();
+        let told = self.warning_count();
         match self.name(&Spelled { steps, span: datafusion::sql::sqlparser::tokenizer::Span::empty() })? {
             Value::Path(found) if found.is_document() => Ok(self.clause_column(&input.alias, table, Clause { path: None, matches: matches.clone() })),
             Value::Path(found) if found.is_stored() => {
-                // Search sees the elements of lists too, so a path that SQL finds only there is a path.
+                // Search sees the elements of lists too, so a path that SQL finds only there is a path like any other.
+                if found.kinds != plan::Kinds::default() {
+                    self.forget_warnings(told);
+                }
                 Ok(self.clause_column(&input.alias, table, Clause { path: Some(found.path), matches: matches.clone() }))
             }
             value => {
                 // A field, or what every document has: its value is asked.
-                let clause = serde_json::to_string(&Clause { path: None, matches: matches.clone() }).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+                let clause = serde_json::to_string(&Clause { path: None, matches: matches.clone() })
+                    .map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
                 let (expr, ty) = match value.ty() {
                     Ty::Json => self.fit(value, Want::Json),
                     _ => self.native(value),
@@ -140,7 +156,11 @@ impl Resolver<'_> {
 }
 
 /// A search of a collection as a condition over flat columns without qualifier, and those columns.
-pub fn condition(query: &str, collection: &CollectionName, world: &dyn World) -> Result<(datafusion::logical_expr::Expr, Vec<Column>, Vec<String>), Problem> {
+pub fn condition(
+    query: &str,
+    collection: &CollectionName,
+    world: &dyn World,
+) -> Result<(datafusion::logical_expr::Expr, Vec<Column>, Vec<String>), Problem> {
     const ALIAS: &str = "documents";
     let query = plan::search::parse(query)?;
     let mut resolver = Resolver::new(world, world.catalog(), &[]);
@@ -157,7 +177,9 @@ pub fn condition(query: &str, collection: &CollectionName, world: &dyn World) ->
     });
     let unqualified = planned.and_then(|expr| {
         let strip = |expr| match expr {
-            datafusion::logical_expr::Expr::Column(column) => Ok(Transformed::yes(datafusion::logical_expr::Expr::Column(UnqualifiedColumn::new_unqualified(column.name)))),
+            datafusion::logical_expr::Expr::Column(column) => {
+                Ok(Transformed::yes(datafusion::logical_expr::Expr::Column(UnqualifiedColumn::new_unqualified(column.name))))
+            }
             other => Ok(Transformed::no(other)),
         };
         expr.transform(strip).map(|transformed| transformed.data)

@@ -17,7 +17,8 @@ use super::{
 /// Levels of recursion in the parser. A level of nesting takes several; the nesting itself is bounded before.
 const PARSER_LEVELS_MAX: usize = 500;
 /// What may stand here, for the refusal of anything else.
-const OFFERED: &str = "there are SELECT, WITH, VALUES, EXPLAIN [ANALYZE], CREATE [OR REPLACE] FIELD|VIEW, DROP FIELD|VIEW, SHOW TABLES, SHOW DEFINITIONS and DESCRIBE";
+const OFFERED: &str =
+    "there are SELECT, WITH, VALUES, EXPLAIN [ANALYZE], CREATE [OR REPLACE] FIELD|VIEW, DROP FIELD|VIEW, SHOW TABLES, SHOW DEFINITIONS and DESCRIBE";
 
 /// Reads one statement.
 pub fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
@@ -144,7 +145,8 @@ fn create(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
     let replace = tokens.words(1, &["OR", "REPLACE"]);
     let (id, next) = definition(tokens, if replace { 3 } else { 1 })?;
     if tokens.word(next) != "AS" || tokens.all.len() == next + 1 {
-        return Err(Problem::new(Code::BadSql, format!("{id} is not defined")).hint("write CREATE FIELD events.price AS expression, or CREATE VIEW slow AS SELECT …"));
+        return Err(Problem::new(Code::BadSql, format!("{id} is not defined"))
+            .hint("write CREATE FIELD events.price AS expression, or CREATE VIEW slow AS SELECT …"));
     }
     Ok(Statement::Define { id, text: tokens.text_from(sql, next + 1).to_owned(), replace })
 }
@@ -167,7 +169,11 @@ fn show(tokens: &Tokens) -> Result<Statement, Problem> {
     let statement = match tokens.word(1).as_str() {
         "TABLES" | "COLLECTIONS" => Statement::ShowTables,
         "DEFINITIONS" | "FIELDS" | "VIEWS" => Statement::ShowDefinitions,
-        _ => return Err(Problem::new(Code::NotSupported, "SHOW shows TABLES or DEFINITIONS").hint("settings and statistics are in the tables of rachis")),
+        _ => {
+            return Err(
+                Problem::new(Code::NotSupported, "SHOW shows TABLES or DEFINITIONS").hint("settings and statistics are in the tables of rachis")
+            );
+        }
     };
     end(tokens, 2)?;
     Ok(statement)

@@ -14,7 +14,7 @@ use proto::{Code, Problem};
 pub const TOKENS_MAX: usize = 50_000;
 /// Parentheses, brackets and CASE inside one another.
 pub const NESTING_MAX: usize = 50;
-/// Operators side by side, without a comma or a clause between them.
+/// Conditions joined by AND and OR, and operators within one of them, side by side: without a comma or a clause between them.
 pub const OPERATORS_MAX: usize = 1_000;
 /// UNION, EXCEPT and INTERSECT side by side.
 pub const SET_OPERATIONS_MAX: usize = 200;
@@ -54,9 +54,9 @@ pub fn tokens(sql: &str, statement_bytes_max: usize) -> Result<Tokens, Problem> 
         return Err(too_complex(format!("a statement of {} bytes", sql.len()), format!("the limit is {statement_bytes_max} bytes")));
     }
     let mut raw = Vec::new();
-    Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location_into_buf(&mut raw).map_err(|e| {
-        Problem::new(Code::BadSql, format!("the statement cannot be read: {}", e.message)).at(e.location.line, e.location.column)
-    })?;
+    Tokenizer::new(&PostgreSqlDialect {}, sql)
+        .tokenize_with_location_into_buf(&mut raw)
+        .map_err(|e| Problem::new(Code::BadSql, format!("the statement cannot be read: {}", e.message)).at(e.location.line, e.location.column))?;
     let mut all = significant(raw);
     while all.last().is_some_and(|t| matches!(t.token, Token::SemiColon | Token::EOF)) {
         all.pop();
@@ -65,7 +65,9 @@ pub fn tokens(sql: &str, statement_bytes_max: usize) -> Result<Tokens, Problem> 
         return Err(too_complex(format!("a statement of {} tokens", all.len()), format!("the limit is {TOKENS_MAX} tokens")));
     }
     if let Some(stray) = all.iter().find(|t| matches!(t.token, Token::SemiColon)) {
-        return Err(Problem::new(Code::BadSql, "more than one statement").hint("send one statement at a time").at(stray.span.start.line, stray.span.start.column));
+        return Err(Problem::new(Code::BadSql, "more than one statement")
+            .hint("send one statement at a time")
+            .at(stray.span.start.line, stray.span.start.column));
     }
     bound(&all)?;
     soften(&mut all);
@@ -103,7 +105,10 @@ fn significant(raw: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                     start = all.pop().map_or(start, |last| last.span.start);
                 }
                 let name = format!("{}@{next}", before.unwrap_or_default());
-                all.push(TokenWithSpan { token: Token::make_word(&name, Some('"')), span: datafusion::sql::sqlparser::tokenizer::Span::new(start, end) });
+                all.push(TokenWithSpan {
+                    token: Token::make_word(&name, Some('"')),
+                    span: datafusion::sql::sqlparser::tokenizer::Span::new(start, end),
+                });
             }
             _ => all.push(token),
         }
@@ -113,45 +118,62 @@ fn significant(raw: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
 
 /// Counts nesting and operator chains.
 fn bound(all: &[TokenWithSpan]) -> Result<(), Problem> {
-    // One entry a level: operators and set operations seen there since the last comma or clause, and whether the level is a CASE.
-    let mut levels = vec![(0usize, 0usize, false)];
+    let mut levels = vec![Level::default()];
     for token in all {
         let at = token.span.start;
         let (opens, closes, case) = match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => (true, false, false),
             Token::RParen | Token::RBracket | Token::RBrace => (false, true, false),
             Token::Word(word) if word.keyword == Keyword::CASE => (true, false, true),
-            Token::Word(word) if word.keyword == Keyword::END => (false, levels.last().is_some_and(|level| level.2), false),
+            Token::Word(word) if word.keyword == Keyword::END => (false, levels.last().is_some_and(|level| level.case), false),
             _ => (false, false, false),
         };
         if opens {
-            levels.push((0, 0, case));
+            levels.push(Level { case, ..Level::default() });
             if levels.len() - 1 > NESTING_MAX {
-                return Err(too_complex(format!("nested over {NESTING_MAX} levels deep"), "split the statement with WITH".into()).at(at.line, at.column));
+                return Err(
+                    too_complex(format!("nested over {NESTING_MAX} levels deep"), "split the statement with WITH".into()).at(at.line, at.column)
+                );
             }
         }
         if closes && levels.len() > 1 {
             levels.pop();
         }
-        let Some((operators, sets, _)) = levels.last_mut() else { continue };
+        let Some(level) = levels.last_mut() else { continue };
         match role(&token.token) {
-            Role::Operator => *operators += 1,
-            Role::SetOperation => *sets += 1,
-            Role::Boundary => *operators = 0,
+            Role::Operator => level.operators += 1,
+            Role::Junction => (level.junctions, level.operators) = (level.junctions + 1, 0),
+            Role::SetOperation => level.set_operations += 1,
+            Role::Boundary => (level.junctions, level.operators) = (0, 0),
             Role::Plain => {}
         }
-        if *operators > OPERATORS_MAX {
-            return Err(too_complex(format!("over {OPERATORS_MAX} operators side by side"), "a list fits into IN (…) or VALUES".into()).at(at.line, at.column));
+        if level.operators.max(level.junctions) > OPERATORS_MAX {
+            return Err(too_complex(format!("over {OPERATORS_MAX} operators side by side"), "a list fits into IN (…) or VALUES".into())
+                .at(at.line, at.column));
         }
-        if *sets > SET_OPERATIONS_MAX {
-            return Err(too_complex(format!("over {SET_OPERATIONS_MAX} set operations side by side"), "a list fits into VALUES".into()).at(at.line, at.column));
+        if level.set_operations > SET_OPERATIONS_MAX {
+            return Err(too_complex(format!("over {SET_OPERATIONS_MAX} set operations side by side"), "a list fits into VALUES".into())
+                .at(at.line, at.column));
         }
     }
     Ok(())
 }
 
+/// What was seen at one level of nesting.
+#[derive(Default)]
+struct Level {
+    /// ANDs and ORs since the last comma or clause.
+    junctions: usize,
+    /// Other operators since then, or since the last of those.
+    operators: usize,
+    set_operations: usize,
+    /// Whether it is a CASE, which END closes.
+    case: bool,
+}
+
 enum Role {
     Operator,
+    Junction,
     SetOperation,
     Boundary,
     Plain,
@@ -163,9 +185,8 @@ fn role(token: &Token) -> Role {
         Token::Word(word) if word.quote_style.is_none() => match word.keyword {
             Keyword::SELECT | Keyword::FROM | Keyword::WHERE | Keyword::GROUP | Keyword::HAVING | Keyword::ORDER | Keyword::ON => Role::Boundary,
             Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT => Role::SetOperation,
-            Keyword::AND
-            | Keyword::OR
-            | Keyword::XOR
+            Keyword::AND | Keyword::OR => Role::Junction,
+            Keyword::XOR
             | Keyword::NOT
             | Keyword::IS
             | Keyword::IN
@@ -202,13 +223,16 @@ fn role(token: &Token) -> Role {
 fn soften(all: &mut [TokenWithSpan]) {
     for i in 0..all.len() {
         let after_dot = i > 0 && matches!(all[i - 1].token, Token::Period);
+        // A type stands there, not a name.
+        let after_cast =
+            i > 0 && (matches!(all[i - 1].token, Token::DoubleColon) || matches!(&all[i - 1].token, Token::Word(w) if w.keyword == Keyword::AS));
         let next = all.get(i + 1).map(|t| t.token.clone());
         let dot = matches!(next, Some(Token::Period));
         let Token::Word(word) = &mut all[i].token else { continue };
         if word.quote_style.is_some() || word.keyword == Keyword::NoKeyword {
             continue;
         }
-        if after_dot || dot || is_name_here(word.keyword, next.as_ref()) {
+        if after_dot || dot || (!after_cast && is_name_here(word.keyword, next.as_ref())) {
             word.quote_style = Some('"');
             word.keyword = Keyword::NoKeyword;
         }
@@ -219,13 +243,21 @@ fn soften(all: &mut [TokenWithSpan]) {
 fn is_name_here(keyword: Keyword, next: Option<&Token>) -> bool {
     let string = matches!(
         next,
-        Some(Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_) | Token::UnicodeStringLiteral(_) | Token::DollarQuotedString(_) | Token::Placeholder(_))
+        Some(
+            Token::SingleQuotedString(_)
+                | Token::EscapedStringLiteral(_)
+                | Token::UnicodeStringLiteral(_)
+                | Token::DollarQuotedString(_)
+                | Token::Placeholder(_)
+        )
     );
     let paren = matches!(next, Some(Token::LParen));
     match keyword {
         Keyword::USER | Keyword::SESSION_USER | Keyword::CURRENT_USER | Keyword::CURRENT_ROLE | Keyword::CURRENT_CATALOG => true,
         Keyword::INTERVAL => !string,
-        Keyword::DATE | Keyword::TIME | Keyword::TIMESTAMP | Keyword::TIMESTAMPTZ | Keyword::DATETIME => !string && !paren && !matches!(next, Some(Token::Word(_))),
+        Keyword::DATE | Keyword::TIME | Keyword::TIMESTAMP | Keyword::TIMESTAMPTZ | Keyword::DATETIME => {
+            !string && !paren && !matches!(next, Some(Token::Word(_)))
+        }
         Keyword::ARRAY => !matches!(next, Some(Token::LBracket | Token::LParen)),
         Keyword::TRIM
         | Keyword::MAP

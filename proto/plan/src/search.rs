@@ -11,7 +11,7 @@
 use proto::{Code, Problem};
 use serde::{Deserialize, Serialize};
 
-use crate::path::Path;
+use crate::{path::Path, token};
 
 /// One condition of a search.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -82,7 +82,9 @@ pub const SEARCH_DEPTH_MAX: usize = 50;
 /// Reads a search.
 pub fn parse(text: &str) -> Result<Query, Problem> {
     if text.len() > SEARCH_BYTES_MAX {
-        return Err(Problem::new(Code::TooComplex, format!("a search of {} bytes", text.len())).hint(format!("the limit is {SEARCH_BYTES_MAX} bytes")));
+        return Err(
+            Problem::new(Code::TooComplex, format!("a search of {} bytes", text.len())).hint(format!("the limit is {SEARCH_BYTES_MAX} bytes"))
+        );
     }
     let mut parser = Parser { text, at: 0, clauses: 0, depth: 0 };
     parser.skip_space();
@@ -139,7 +141,9 @@ impl<'a> Parser<'a> {
     fn deeper<T>(&mut self, inside: impl FnOnce(&mut Self) -> Result<T, Problem>) -> Result<T, Problem> {
         self.depth += 1;
         if self.depth > SEARCH_DEPTH_MAX {
-            return Err(Problem::new(Code::TooComplex, format!("a search over {SEARCH_DEPTH_MAX} levels deep")).hint("write it without so many parentheses"));
+            return Err(
+                Problem::new(Code::TooComplex, format!("a search over {SEARCH_DEPTH_MAX} levels deep")).hint("write it without so many parentheses")
+            );
         }
         let result = inside(self);
         self.depth -= 1;
@@ -292,7 +296,11 @@ impl<'a> Parser<'a> {
         let mut end = rest.len();
         while let Some((i, c)) = chars.next() {
             if star && !(c.is_whitespace() || matches!(c, '(' | ')') || stops.contains(&c)) {
-                return Err(self.wrong_at(started, "a * stands inside of a word", "a * ends a prefix, as in disk*; in SQL, LIKE and regular expressions find more"));
+                return Err(self.wrong_at(
+                    started,
+                    "a * stands inside of a word",
+                    "a * ends a prefix, as in disk*; in SQL, LIKE and regular expressions find more",
+                ));
             }
             match c {
                 c if c.is_whitespace() || matches!(c, '(' | ')' | '"') || stops.contains(&c) => {
@@ -312,7 +320,7 @@ impl<'a> Parser<'a> {
         let started = self.at;
         match self.bare(&[])? {
             (text, true) if text.is_empty() => Ok(Some(Match::Exists)),
-            (text, true) if text.chars().all(char::is_alphanumeric) => Ok(Some(Match::Prefix(text.to_lowercase()))),
+            (text, true) if text.chars().all(token::is_token_char) => Ok(Some(Match::Prefix(token::lower(&text).into_owned()))),
             (text, true) => {
                 let detail = format!("{text}* is more than one word");
                 Err(self.wrong_at(started, &detail, "a prefix is of letters and digits; write the words before it apart"))
@@ -381,7 +389,7 @@ fn is_word(rest: &str, word: &str) -> bool {
 
 fn has_token(matches: &Match) -> bool {
     match matches {
-        Match::Words(text) => text.chars().any(char::is_alphanumeric),
+        Match::Words(text) => text.chars().any(token::is_token_char),
         _ => true,
     }
 }
@@ -405,7 +413,9 @@ mod tests {
                     Match::Prefix(text) => format!("{name}{text}.."),
                     Match::Exists => format!("{name}exists"),
                     Match::Range { from, to } => {
-                        let bound = |limit: &Option<Limit>| limit.as_ref().map_or("*".into(), |l| format!("{}{}", l.value, if l.inclusive { "=" } else { "" }));
+                        let bound = |limit: &Option<Limit>| {
+                            limit.as_ref().map_or("*".into(), |l| format!("{}{}", l.value, if l.inclusive { "=" } else { "" }))
+                        };
                         format!("{name}[{} {}]", bound(from), bound(to))
                     }
                 }
@@ -481,7 +491,15 @@ mod tests {
 
     #[test]
     fn hostile_searches_end_quickly_in_a_problem() {
-        let hostile = ["(".repeat(60_000), "NOT ".repeat(10_000) + "a", "-".repeat(60_000) + "a", "a ".repeat(20_000), "x".repeat(100_000), "\"".repeat(60_001), "a:".repeat(30_000)];
+        let hostile = [
+            "(".repeat(60_000),
+            "NOT ".repeat(10_000) + "a",
+            "-".repeat(60_000) + "a",
+            "a ".repeat(20_000),
+            "x".repeat(100_000),
+            "\"".repeat(60_001),
+            "a:".repeat(30_000),
+        ];
         for text in hostile {
             let started = std::time::Instant::now();
             let read = parse(&text);

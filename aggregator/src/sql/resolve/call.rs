@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments,
-    NamedWindowExpr, ObjectName, ObjectNamePart, OrderByExpr, WindowFrame, WindowFrameBound, WindowSpec, WindowType,
+    CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList,
+    FunctionArguments, NamedWindowExpr, ObjectName, ObjectNamePart, OrderByExpr, WindowFrame, WindowFrameBound, WindowSpec, WindowType,
 };
 use plan::{Kinds, Type, View};
 use proto::Problem;
@@ -162,7 +162,9 @@ impl Resolver<'_> {
     fn call(&mut self, name: &str, function: &Function) -> Result<Value, Problem> {
         let (args, ty) = match &function.args {
             FunctionArguments::None => (FunctionArguments::None, Ty::Other),
-            FunctionArguments::Subquery(_) => return Err(not_offered(format!("{name} of a sub-query")).hint("put the sub-query in parentheses of its own")),
+            FunctionArguments::Subquery(_) => {
+                return Err(not_offered(format!("{name} of a sub-query")).hint("put the sub-query in parentheses of its own"));
+            }
             FunctionArguments::List(list) => {
                 let (list, ty) = self.arguments(name, list)?;
                 (FunctionArguments::List(list), ty)
@@ -171,7 +173,11 @@ impl Resolver<'_> {
         let filter = function.filter.as_ref().map(|e| self.condition(e).map(Box::new)).transpose()?;
         let over = function.over.as_ref().map(|over| self.window(over)).transpose()?;
         let numbers = among(NUMBER_AGGREGATES, name);
-        let within_group = function.within_group.iter().map(|o| self.sort_expression(o, if numbers { Want::Number } else { Want::Native })).collect::<Result<_, _>>()?;
+        let within_group = function
+            .within_group
+            .iter()
+            .map(|o| self.sort_expression(o, if numbers { Want::Number } else { Want::Native }))
+            .collect::<Result<_, _>>()?;
         let name = match name {
             "mean" => "avg",
             other => other,
@@ -204,7 +210,9 @@ impl Resolver<'_> {
         let mut clauses = Vec::new();
         for clause in &list.clauses {
             clauses.push(match clause {
-                FunctionArgumentClause::OrderBy(order) => FunctionArgumentClause::OrderBy(order.iter().map(|o| self.sort_expression(o, Want::Native)).collect::<Result<_, _>>()?),
+                FunctionArgumentClause::OrderBy(order) => {
+                    FunctionArgumentClause::OrderBy(order.iter().map(|o| self.sort_expression(o, Want::Native)).collect::<Result<_, _>>()?)
+                }
                 FunctionArgumentClause::IgnoreOrRespectNulls(nulls) => FunctionArgumentClause::IgnoreOrRespectNulls(*nulls),
                 other => return Err(not_offered(format!("{other} in {name}"))),
             });
@@ -403,7 +411,11 @@ impl Resolver<'_> {
                 }
                 other => Ok(other.clone()),
             };
-            Ok::<_, Problem>(WindowFrame { units: frame.units, start_bound: bound(&frame.start_bound)?, end_bound: frame.end_bound.as_ref().map(bound).transpose()? })
+            Ok::<_, Problem>(WindowFrame {
+                units: frame.units,
+                start_bound: bound(&frame.start_bound)?,
+                end_bound: frame.end_bound.as_ref().map(bound).transpose()?,
+            })
         };
         Ok(WindowSpec {
             window_name: spec.window_name.as_ref().map(|name| super::value::quoted(&name.value.to_lowercase())),

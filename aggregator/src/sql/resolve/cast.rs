@@ -1,7 +1,7 @@
 //! Casts and points in time. A cast around a path becomes a converting view of it; values that cannot be converted are NULL, as everywhere.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, TimeZone, Utc};
-use datafusion::sql::sqlparser::ast::{CastKind, DataType, Expr, ExactNumberInfo, TypedString};
+use datafusion::sql::sqlparser::ast::{CastKind, DataType, ExactNumberInfo, Expr, TypedString};
 use plan::{Type, View};
 use proto::Problem;
 
@@ -166,10 +166,17 @@ fn target(to: &DataType) -> Result<Target, Problem> {
         | DataType::Int64
         | DataType::Integer(_)
         | DataType::BigInt(_) => Target::View(Type::Int),
-        DataType::Real | DataType::Float(_) | DataType::Float4 | DataType::Float8 | DataType::Float32 | DataType::Float64 | DataType::Double(_) | DataType::DoublePrecision => {
+        DataType::Real
+        | DataType::Float(_)
+        | DataType::Float4
+        | DataType::Float8
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Double(_)
+        | DataType::DoublePrecision => Target::View(Type::Double),
+        DataType::Numeric(ExactNumberInfo::None) | DataType::Decimal(ExactNumberInfo::None) | DataType::Dec(ExactNumberInfo::None) => {
             Target::View(Type::Double)
         }
-        DataType::Numeric(ExactNumberInfo::None) | DataType::Decimal(ExactNumberInfo::None) | DataType::Dec(ExactNumberInfo::None) => Target::View(Type::Double),
         DataType::Numeric(info) | DataType::Decimal(info) | DataType::Dec(info) => Target::FromText(DataType::Decimal(*info), Ty::Decimal),
         DataType::Text
         | DataType::Varchar(_)
@@ -187,6 +194,9 @@ fn target(to: &DataType) -> Result<Target, Problem> {
         DataType::JSON | DataType::JSONB => Target::View(Type::Json),
         DataType::Custom(..) if matches!(word.as_str(), "TIMESTAMPTZ") => Target::View(Type::Time),
         DataType::Custom(..) if matches!(word.as_str(), "STRING") => Target::View(Type::Text),
-        _ => return Err(not_offered(format!("the type {to}")).hint("there are BOOLEAN, BIGINT, DOUBLE, DECIMAL(p,s), TEXT, TIMESTAMP, DATE, TIME, INTERVAL and JSON")),
+        _ => {
+            return Err(not_offered(format!("the type {to}"))
+                .hint("there are BOOLEAN, BIGINT, DOUBLE, DECIMAL(p,s), TEXT, TIMESTAMP, DATE, TIME, INTERVAL and JSON"));
+        }
     })
 }

@@ -1,6 +1,6 @@
 //! Operands that meet: each side's view is picked so that it fits the other.
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator as Op, CastKind, DataType, Expr, ExactNumberInfo, Value as Literal, ValueWithSpan};
+use datafusion::sql::sqlparser::ast::{BinaryOperator as Op, CastKind, DataType, ExactNumberInfo, Expr, Value as Literal, ValueWithSpan};
 use plan::{Kinds, Type, View};
 use proto::Problem;
 

@@ -24,6 +24,14 @@ impl Resolver<'_> {
         Ok(self.fit(value, want))
     }
 
+    /// Resolves a condition on rows: WHERE, HAVING, ON.
+    pub fn filter(&mut self, expr: &Expr) -> Result<Expr, Problem> {
+        self.filtering = true;
+        let condition = self.condition(expr);
+        self.filtering = false;
+        condition
+    }
+
     /// Resolves a condition.
     pub fn condition(&mut self, expr: &Expr) -> Result<Expr, Problem> {
         let value = self.value(expr)?;
@@ -140,7 +148,10 @@ impl Resolver<'_> {
                     trim_where: *trim_where,
                     trim_what: self.optional(trim_what, Want::Text)?,
                     expr: self.text_operand(expr)?,
-                    trim_characters: trim_characters.as_ref().map(|all| all.iter().map(|e| Ok(self.wanted(e, Want::Text)?.0)).collect::<Result<_, Problem>>()).transpose()?,
+                    trim_characters: trim_characters
+                        .as_ref()
+                        .map(|all| all.iter().map(|e| Ok(self.wanted(e, Want::Text)?.0)).collect::<Result<_, Problem>>())
+                        .transpose()?,
                 },
                 Ty::Text,
             )),
@@ -161,7 +172,11 @@ impl Resolver<'_> {
             }
             Expr::Exists { subquery, negated } => {
                 let (query, _) = self.query(subquery)?;
-                Ok(boolean(Expr::Exists { subquery: Box::new(query), negated: *negated }))
+                Ok(boolean(match self.filtering {
+                    true => Expr::Exists { subquery: Box::new(query), negated: *negated },
+                    // The planner knows EXISTS as a condition only; elsewhere its rows are counted.
+                    false => counted(query, *negated),
+                }))
             }
             Expr::Subquery(query) => {
                 let (query, columns) = self.query(query)?;
@@ -201,7 +216,9 @@ impl Resolver<'_> {
             Literal::Boolean(_) => Ty::Bool,
             Literal::Null => Ty::Null,
             Literal::Placeholder(name) => return self.parameter(name).map_err(|p| at(p, value.span)),
-            Literal::SingleQuotedString(_) | Literal::EscapedStringLiteral(_) | Literal::UnicodeStringLiteral(_) | Literal::DollarQuotedString(_) => Ty::Text,
+            Literal::SingleQuotedString(_) | Literal::EscapedStringLiteral(_) | Literal::UnicodeStringLiteral(_) | Literal::DollarQuotedString(_) => {
+                Ty::Text
+            }
             Literal::HexStringLiteral(_) => Ty::Other,
             other => return Err(at(not_offered(format!("the literal {other}")), value.span)),
         };
@@ -214,7 +231,8 @@ impl Resolver<'_> {
 
     fn parameter(&mut self, name: &str) -> Result<Value, Problem> {
         let given = self.parameters.len();
-        let index: usize = name.strip_prefix('$').and_then(|n| n.parse().ok()).ok_or_else(|| bad(format!("{name} is no parameter")).hint("write $1, $2, …"))?;
+        let index: usize =
+            name.strip_prefix('$').and_then(|n| n.parse().ok()).ok_or_else(|| bad(format!("{name} is no parameter")).hint("write $1, $2, …"))?;
         let value = index.checked_sub(1).and_then(|i| self.parameters.get(i));
         let value = value.ok_or_else(|| bad(format!("there is no value for {name}")).hint(format!("{given} parameters were given")))?;
         Ok(match value {
@@ -246,28 +264,39 @@ impl Resolver<'_> {
                 path.extend(further);
                 let span = match root {
                     Expr::Identifier(ident) => ident.span,
-                    Expr::CompoundIdentifier(idents) => idents.first().map_or(datafusion::sql::sqlparser::tokenizer::Span::empty(), |ident| ident.span),
+                    Expr::CompoundIdentifier(idents) => {
+                        idents.first().map_or(datafusion::sql::sqlparser::tokenizer::Span::empty(), |ident| ident.span)
+                    }
                     _ => datafusion::sql::sqlparser::tokenizer::Span::empty(),
                 };
                 self.name(&Spelled { steps: path, span })
             }
-            (_, further) => match (self.value(root)?, further) {
-                (value @ (Value::Path(_) | Value::Expr { ty: Ty::Json, .. }), Some(further)) => self.step(value, further),
-                (Value::Expr { expr, ty: Ty::Other }, _) if chain.iter().all(|c| matches!(c, AccessExpr::Subscript(_))) => {
-                    let chain = chain.iter().map(|c| self.subscript(c)).collect::<Result<_, _>>()?;
-                    Ok(Value::new(Expr::CompoundFieldAccess { root: Box::new(expr), access_chain: chain }, Ty::Other))
+            (_, further) => {
+                match (self.value(root)?, further) {
+                    (value @ (Value::Path(_) | Value::Expr { ty: Ty::Json, .. }), Some(further)) => self.step(value, further),
+                    (Value::Expr { expr, ty: Ty::Other }, _) if chain.iter().all(|c| matches!(c, AccessExpr::Subscript(_))) => {
+                        let chain = chain.iter().map(|c| self.subscript(c)).collect::<Result<_, _>>()?;
+                        Ok(Value::new(Expr::CompoundFieldAccess { root: Box::new(expr), access_chain: chain }, Ty::Other))
+                    }
+                    _ => Err(bad(format!("{root} has nothing inside that could be reached so"))
+                        .hint("an index into a list of a document is a number from 0")),
                 }
-                _ => Err(bad(format!("{root} has nothing inside that could be reached so")).hint("an index into a list of a document is a number from 0")),
-            },
+            }
         }
     }
 
     fn subscript(&mut self, access: &AccessExpr) -> Result<AccessExpr, Problem> {
         match access {
-            AccessExpr::Subscript(Subscript::Index { index }) => Ok(AccessExpr::Subscript(Subscript::Index { index: self.wanted(index, Want::Number)?.0 })),
+            AccessExpr::Subscript(Subscript::Index { index }) => {
+                Ok(AccessExpr::Subscript(Subscript::Index { index: self.wanted(index, Want::Number)?.0 }))
+            }
             AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, stride }) => {
                 let mut bound = |e: &Option<Expr>| e.as_ref().map(|e| Ok::<_, Problem>(self.wanted(e, Want::Number)?.0)).transpose();
-                Ok(AccessExpr::Subscript(Subscript::Slice { lower_bound: bound(lower_bound)?, upper_bound: bound(upper_bound)?, stride: bound(stride)? }))
+                Ok(AccessExpr::Subscript(Subscript::Slice {
+                    lower_bound: bound(lower_bound)?,
+                    upper_bound: bound(upper_bound)?,
+                    stride: bound(stride)?,
+                }))
             }
             AccessExpr::Dot(_) => Err(not_offered("a name behind this expression")),
         }
@@ -310,7 +339,14 @@ impl Resolver<'_> {
                 let (l, r) = (self.as_text(left), self.as_text(right));
                 Ok(Value::new(Expr::BinaryOp { left: Box::new(l), op: op.clone(), right: Box::new(r) }, Ty::Text))
             }
-            Op::PGRegexMatch | Op::PGRegexIMatch | Op::PGRegexNotMatch | Op::PGRegexNotIMatch | Op::PGLikeMatch | Op::PGILikeMatch | Op::PGNotLikeMatch | Op::PGNotILikeMatch => {
+            Op::PGRegexMatch
+            | Op::PGRegexIMatch
+            | Op::PGRegexNotMatch
+            | Op::PGRegexNotIMatch
+            | Op::PGLikeMatch
+            | Op::PGILikeMatch
+            | Op::PGNotLikeMatch
+            | Op::PGNotILikeMatch => {
                 let (left, right) = (self.text_operand(left)?, self.text_operand(right)?);
                 Ok(boolean(Expr::BinaryOp { left, op: op.clone(), right }))
             }
@@ -356,7 +392,14 @@ impl Resolver<'_> {
         let steps = match (op, &key) {
             (Op::HashArrow | Op::HashLongArrow, key) => {
                 let list = key.text_literal().ok_or_else(|| bad(format!("{op} takes a list of keys")).hint("write _doc #>> '{user,name}'"))?;
-                list.trim().trim_start_matches('{').trim_end_matches('}').split(',').map(|part| part.trim().trim_matches('"')).filter(|p| !p.is_empty()).map(text_step).collect()
+                list.trim()
+                    .trim_start_matches('{')
+                    .trim_end_matches('}')
+                    .split(',')
+                    .map(|part| part.trim().trim_matches('"'))
+                    .filter(|p| !p.is_empty())
+                    .map(text_step)
+                    .collect()
             }
             (_, Value::Expr { expr, .. }) => vec![arrow_step(expr).ok_or_else(|| {
                 bad(format!("{right} is neither a key nor an index")).hint("write _doc->'key' or tags->0; a path is not computed from data")
@@ -400,6 +443,9 @@ impl Resolver<'_> {
 
     fn in_subquery(&mut self, expr: &Expr, subquery: &ast::Query, negated: bool) -> Result<Value, Problem> {
         let left = self.value(expr)?;
+        if !self.filtering {
+            return Err(not_offered("IN of a sub-query outside of a condition").hint("put it into WHERE, or join"));
+        }
         let (query, columns) = self.query(subquery)?;
         let [column] = columns.as_slice() else {
             return Err(bad(format!("IN takes a sub-query of one column; this one has {}", columns.len())));
@@ -431,6 +477,27 @@ fn operand(expr: Expr) -> Expr {
         Expr::BinaryOp { op: Op::And | Op::Or, .. } => Expr::Nested(Box::new(expr)),
         other => other,
     }
+}
+
+/// `(SELECT count(*) > 0 FROM …)`: over the rows of a plain query itself, which may look at rows around it, else over its result.
+fn counted(mut query: ast::Query, negated: bool) -> Expr {
+    let mut count = call("count", vec![]);
+    if let Expr::Function(function) = &mut count
+        && let ast::FunctionArguments::List(list) = &mut function.args
+    {
+        list.args = vec![ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Wildcard)];
+    }
+    let op = if negated { Op::Eq } else { Op::Gt };
+    let some = Expr::BinaryOp { left: Box::new(count), op, right: Box::new(number("0")) };
+    if query.limit_clause.is_none()
+        && let ast::SetExpr::Select(select) = &mut *query.body
+        && super::select::keeps_rows(select)
+    {
+        select.projection = vec![ast::SelectItem::UnnamedExpr(some)];
+        query.order_by = None;
+        return Expr::Subquery(Box::new(query));
+    }
+    Expr::Subquery(Box::new(super::query::select_from(query, "there", some)))
 }
 
 fn access_step(access: &AccessExpr) -> Option<Step> {

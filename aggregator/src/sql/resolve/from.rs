@@ -1,25 +1,22 @@
 //! FROM: collections, system tables, views, WITH queries, sub-queries, and how they are joined.
 
-use std::rc::Rc;
+use std::{ops::ControlFlow, rc::Rc};
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, TableAlias, TableFactor, TableWithJoins, BinaryOperator,
+    BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    TableAlias, TableFactor, TableWithJoins, Visit, Visitor, WildcardAdditionalOptions,
 };
 use plan::path::Step;
 use proto::{Code, CollectionName, Problem, catalog::DefinitionId};
 
 use super::{
     Resolver, TABLES_MAX, at, bad,
-    name::{Input, Merged, OutColumn, Rows, Scope, Spelled},
+    name::{Input, Merged, OutColumn, Rows, Scope, Spelled, Unnested},
     not_offered,
     query::{derived, rename},
     value::{Ty, Value, call, quoted},
 };
-use crate::sql::{
-    Table, TableUse,
-    reads::no_such_table,
-    statement,
-};
+use crate::sql::{Table, TableUse, reads::no_such_table, statement};
 
 /// A WITH query in sight.
 #[derive(Debug, Clone)]
@@ -36,14 +33,32 @@ impl Resolver<'_> {
     /// Opens a scope with the inputs of a FROM clause. The caller closes it.
     pub fn from(&mut self, from: &[TableWithJoins]) -> Result<Vec<TableWithJoins>, Problem> {
         self.scopes.push(Scope::default());
-        from.iter().map(|item| self.joined(item)).collect()
+        let mut resolved = Vec::with_capacity(from.len());
+        for item in from {
+            // An unnested list is no relation of its own: it changes the one that has it.
+            match &item.relation {
+                TableFactor::UNNEST { .. } if self.unnest(&item.relation, from)? && item.joins.is_empty() => {}
+                _ => resolved.push(self.joined(item, from)?),
+            }
+        }
+        let unnested = self.scopes.last_mut().map(|scope| std::mem::take(&mut scope.unnested)).unwrap_or_default();
+        for unnested in &unnested {
+            if !resolved.iter_mut().any(|item| multiplied(item, unnested)) {
+                return Err(not_offered(format!("unnest of a list of {}", unnested.input)).hint("unnest it in a sub-query"));
+            }
+        }
+        Ok(resolved)
     }
 
-    fn joined(&mut self, item: &TableWithJoins) -> Result<TableWithJoins, Problem> {
+    fn joined(&mut self, item: &TableWithJoins, from: &[TableWithJoins]) -> Result<TableWithJoins, Problem> {
         let relation = self.relation(&item.relation)?;
         let mut joins = Vec::with_capacity(item.joins.len());
         for join in &item.joins {
-            joins.push(self.join(join)?);
+            let crossed = matches!(join.join_operator, JoinOperator::CrossJoin(JoinConstraint::None));
+            match &join.relation {
+                TableFactor::UNNEST { .. } if crossed && self.unnest(&join.relation, from)? => {}
+                _ => joins.push(self.join(join)?),
+            }
         }
         Ok(TableWithJoins { relation, joins })
     }
@@ -68,7 +83,7 @@ impl Resolver<'_> {
 
     fn constraint(&mut self, constraint: &JoinConstraint, before: usize, outer: Outer) -> Result<JoinConstraint, Problem> {
         match constraint {
-            JoinConstraint::On(condition) => Ok(JoinConstraint::On(self.condition(condition)?)),
+            JoinConstraint::On(condition) => Ok(JoinConstraint::On(self.filter(condition)?)),
             JoinConstraint::Using(names) => self.using(names, before, outer),
             JoinConstraint::Natural => Err(not_offered("NATURAL JOIN").hint("documents have no fixed columns: write USING (…) or ON …")),
             JoinConstraint::None => Err(bad("a join without ON").hint("write ON …, USING (…), or CROSS JOIN")),
@@ -126,12 +141,21 @@ impl Resolver<'_> {
     fn relation(&mut self, relation: &TableFactor) -> Result<TableFactor, Problem> {
         self.count()?;
         match relation {
-            TableFactor::Table { name, alias, args: None, with_hints, version: None, with_ordinality: false, partitions, json_path: None, sample: None, index_hints }
-                if with_hints.is_empty() && partitions.is_empty() && index_hints.is_empty() =>
-            {
-                self.table(name, alias.as_ref())
+            TableFactor::Table {
+                name,
+                alias,
+                args: None,
+                with_hints,
+                version: None,
+                with_ordinality: false,
+                partitions,
+                json_path: None,
+                sample: None,
+                index_hints,
+            } if with_hints.is_empty() && partitions.is_empty() && index_hints.is_empty() => self.table(name, alias.as_ref()),
+            TableFactor::Table { name, args: Some(_), .. } => {
+                Err(not_offered(format!("the table function {name}")).hint("tables are collections, views and the tables of rachis"))
             }
-            TableFactor::Table { name, args: Some(_), .. } => Err(not_offered(format!("the table function {name}")).hint("tables are collections, views and the tables of rachis")),
             TableFactor::Derived { lateral, subquery, alias, sample: None } => {
                 let alias = alias.as_ref().ok_or_else(|| bad("a sub-query in FROM needs a name").hint("write (SELECT …) AS name"))?;
                 // Its neighbours are out of its sight, unless it is lateral.
@@ -149,20 +173,59 @@ impl Resolver<'_> {
                     other => other,
                 })
             }
-            TableFactor::NestedJoin { table_with_joins, alias: None } => {
-                Ok(TableFactor::NestedJoin { table_with_joins: Box::new(self.joined(table_with_joins)?), alias: None })
-            }
+            TableFactor::NestedJoin { table_with_joins, alias: None } => Ok(TableFactor::NestedJoin {
+                table_with_joins: Box::new(self.joined(table_with_joins, std::slice::from_ref(table_with_joins))?),
+                alias: None,
+            }),
             TableFactor::NestedJoin { .. } => Err(not_offered("an alias for a join in parentheses")),
             TableFactor::Function { name, .. } => Err(not_offered(format!("the table function {name}"))),
-            other => Err(not_offered(super::expression::shortened(&other.to_string())).hint("FROM takes collections, views, sub-queries and the tables of rachis")),
+            other => Err(not_offered(super::expression::shortened(&other.to_string()))
+                .hint("FROM takes collections, views, sub-queries and the tables of rachis")),
         }
+    }
+
+    /// `unnest(list) AS item` in FROM, where the list is of an input before it. False where it is a list of no input.
+    fn unnest(&mut self, relation: &TableFactor, from: &[TableWithJoins]) -> Result<bool, Problem> {
+        let TableFactor::UNNEST { alias, array_exprs, with_offset: false, with_offset_alias: None, with_ordinality: false } = relation else {
+            return Err(not_offered("unnest with a number for each element"));
+        };
+        let [list] = array_exprs.as_slice() else { return Err(not_offered("unnest of several lists")) };
+        let outer = from
+            .iter()
+            .flat_map(|item| &item.joins)
+            .any(|join| !matches!(join.join_operator, JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_)));
+        if outer {
+            return Err(not_offered("unnest beside an outer join").hint("unnest the list in a sub-query"));
+        }
+        let list = self.list(list)?;
+        let json = matches!(&list, Expr::Function(f) if f.name.to_string() == "json_items");
+        let inputs = inputs_of(&list);
+        let default = Ident::new("unnest");
+        let name = alias.as_ref().map_or(&default, |alias| &alias.name);
+        let column_name = alias.as_ref().and_then(|alias| alias.columns.first()).map_or(name.value.clone(), |column| column.name.value.clone());
+        let here = |input: &String| self.scopes.last().is_some_and(|scope| scope.inputs.iter().any(|i| i.alias == *input));
+        let input = match inputs.as_slice() {
+            [one] if here(one) => one.clone(),
+            [] => return Err(not_offered("unnest of a list that is of no input").hint("write VALUES (…), (…)")),
+            _ => return Err(not_offered("unnest of a list of several inputs").hint("unnest it in a sub-query")),
+        };
+        let Some(scope) = self.scopes.last_mut() else { return Ok(false) };
+        let hidden = format!("unnest_{}", scope.unnested.len());
+        let spelled = super::value::column(&input, &hidden);
+        scope.unnested.push(Unnested { input, list, column: hidden });
+        let ty = if json { Ty::Json } else { Ty::Other };
+        self.input(name, Rows::Columns(vec![OutColumn { name: column_name, ty, origin: None, expr: Some(spelled) }]))?;
+        Ok(true)
     }
 
     /// Adds an input to the innermost scope.
     fn input(&mut self, alias: &Ident, rows: Rows) -> Result<(), Problem> {
         let Some(scope) = self.scopes.last_mut() else { return Err(bad("FROM is missing")) };
         if scope.inputs.iter().any(|input| input.alias == alias.value) {
-            return Err(at(bad(format!("{} stands for two inputs", alias.value)).hint(format!("give one another name: {} AS other", alias.value)), alias.span));
+            return Err(at(
+                bad(format!("{} stands for two inputs", alias.value)).hint(format!("give one another name: {} AS other", alias.value)),
+                alias.span,
+            ));
         }
         scope.inputs.push(Input { alias: alias.value.clone(), rows });
         Ok(())
@@ -173,7 +236,14 @@ impl Resolver<'_> {
         let parts: Vec<Ident> = name.0.iter().filter_map(|part| part.as_ident().cloned()).collect();
         match parts.as_slice() {
             [one] => {
-                if let Some(with) = self.with.iter().rev().find(|w| w.name == one.value).or_else(|| self.with.iter().rev().find(|w| w.name.eq_ignore_ascii_case(&one.value))).cloned() {
+                if let Some(with) = self
+                    .with
+                    .iter()
+                    .rev()
+                    .find(|w| w.name == one.value)
+                    .or_else(|| self.with.iter().rev().find(|w| w.name.eq_ignore_ascii_case(&one.value)))
+                    .cloned()
+                {
                     return self.fixed(&with.internal, with.columns, one, alias);
                 }
                 self.named(one, alias)
@@ -182,7 +252,7 @@ impl Resolver<'_> {
                 let (schema_name, table) = (schema.value.to_lowercase(), one.value.to_lowercase());
                 let columns = self.world.system_table(&schema_name, &table).ok_or_else(|| {
                     let hint = "SHOW TABLES lists what there is; a collection has no schema before it";
-                    at(Problem::new(Code::NotFound, format!("there is no table {name}")).hint(hint), schema.span)
+                    at(Problem::new(Code::NotFound, format!("there is no table {schema_name}.{table}")).hint(hint), schema.span)
                 })?;
                 let columns = columns.into_iter().map(|(name, of)| OutColumn::new(name, Ty::from(of))).collect();
                 let internal = self.base_table(Table::System { schema: schema_name, name: table })?;
@@ -266,6 +336,55 @@ impl Resolver<'_> {
         self.tables.push(TableUse { name: name.clone(), table });
         Ok(name)
     }
+}
+
+/// The inputs that an expression is over.
+fn inputs_of(expr: &Expr) -> Vec<String> {
+    struct Inputs(Vec<String>);
+    impl Visitor for Inputs {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            if let Expr::CompoundIdentifier(parts) = expr
+                && let Some(alias) = parts.first()
+                && !self.0.contains(&alias.value)
+            {
+                self.0.push(alias.value.clone());
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut inputs = Inputs(Vec::new());
+    let _ = expr.visit(&mut inputs);
+    inputs.0
+}
+
+/// Puts `(SELECT input.*, unnest(list) AS column FROM input) AS input` in the place of the input. False where it is not there.
+fn multiplied(item: &mut TableWithJoins, unnested: &Unnested) -> bool {
+    let factors = std::iter::once(&mut item.relation).chain(item.joins.iter_mut().map(|join| &mut join.relation));
+    for factor in factors {
+        let alias = match factor {
+            TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => alias.name.value.clone(),
+            TableFactor::NestedJoin { table_with_joins, .. } => match multiplied(table_with_joins, unnested) {
+                true => return true,
+                false => continue,
+            },
+            _ => continue,
+        };
+        if alias != unnested.input {
+            continue;
+        }
+        let all = SelectItemQualifiedWildcardKind::ObjectName(ObjectName::from(vec![quoted(&alias)]));
+        let element = SelectItem::ExprWithAlias { expr: call("unnest", vec![unnested.list.clone()]), alias: quoted(&unnested.column) };
+        let select = Select {
+            projection: vec![SelectItem::QualifiedWildcard(all, WildcardAdditionalOptions::default()), element],
+            from: vec![TableWithJoins { relation: factor.clone(), joins: vec![] }],
+            ..super::select::empty_select()
+        };
+        let query = Query { body: Box::new(SetExpr::Select(Box::new(select))), ..super::query::empty_query() };
+        *factor = derived(query, &alias, &[]);
+        return true;
+    }
+    false
 }
 
 /// Which side of a join may have no partner.

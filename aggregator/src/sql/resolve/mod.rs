@@ -58,6 +58,8 @@ pub struct Resolver<'w> {
     expressions: usize,
     /// How many aggregate functions are around it.
     aggregates: usize,
+    /// Whether it is a condition on rows.
+    filtering: bool,
 }
 
 /// Resolves a query.
@@ -84,6 +86,7 @@ impl<'w> Resolver<'w> {
             with_count: 0,
             expressions: 0,
             aggregates: 0,
+            filtering: false,
         }
     }
 
@@ -98,6 +101,17 @@ impl<'w> Resolver<'w> {
         }
     }
 
+    /// How many warnings there are, for [`Self::forget_warnings`].
+    pub fn warning_count(&self) -> usize {
+        self.warnings.len()
+    }
+
+    /// Takes back the warnings after the first ones.
+    pub fn forget_warnings(&mut self, first: usize) {
+        self.warnings.truncate(first);
+    }
+
+    /// All warnings.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
@@ -107,6 +121,7 @@ impl<'w> Resolver<'w> {
         self.uses.iter().filter(|used| *used != id).cloned().collect()
     }
 
+    /// The columns read of a table so far.
     pub fn columns(&self, table: usize) -> Vec<Column> {
         match self.tables.get(table).map(|t| &t.table) {
             Some(Table::Collection { columns, .. }) => columns.clone(),
@@ -145,7 +160,10 @@ impl<'w> Resolver<'w> {
         }
         if self.expanding.contains(id) {
             let way: Vec<String> = self.expanding.iter().chain([id]).map(DefinitionId::to_string).collect();
-            let hint = id.collection.as_ref().map_or("a view cannot read itself".to_owned(), |_| format!("to reach the stored value of the same name, write _doc->'{}'", id.name));
+            let hint = id
+                .collection
+                .as_ref()
+                .map_or("a view cannot read itself".to_owned(), |_| format!("to reach the stored value of the same name, write _doc->'{}'", id.name));
             return Err(Problem::new(Code::Conflict, format!("{id} would use itself: {}", way.join(" -> "))).hint(hint));
         }
         if self.expanding.len() >= EXPANSIONS_MAX {

@@ -31,6 +31,19 @@ pub struct Scope {
     pub group: Vec<(String, Path, View)>,
     /// Whether names outside of it are out of sight.
     pub closed: bool,
+    /// Lists that rows are multiplied by.
+    pub unnested: Vec<Unnested>,
+}
+
+/// `unnest(list)` in FROM: the input that has the list gets a column of its elements, and a row for each.
+#[derive(Debug, Clone)]
+pub struct Unnested {
+    /// The input's alias.
+    pub input: String,
+    /// The list.
+    pub list: Expr,
+    /// The column of the elements.
+    pub column: String,
 }
 
 /// A column named in USING.
@@ -150,7 +163,10 @@ impl Resolver<'_> {
                 let path = name.path();
                 let ways: Vec<String> = found.iter().map(|(alias, _)| format!("{}.{path}", Path::default().key(alias))).collect();
                 let inputs: Vec<&str> = found.iter().map(|(alias, _)| alias.as_str()).collect();
-                return Err(at(bad(format!("{path} is ambiguous: {} have it", inputs.join(" and "))).hint(format!("write {}", ways.join(" or "))), name.span));
+                return Err(at(
+                    bad(format!("{path} is ambiguous: {} have it", inputs.join(" and "))).hint(format!("write {}", ways.join(" or "))),
+                    name.span,
+                ));
             }
             if let Some((_, value)) = found.pop() {
                 return Ok(Some(value));
@@ -167,9 +183,7 @@ impl Resolver<'_> {
     fn input_called(&self, depth: usize, name: &Spelled) -> Option<(Input, Vec<Step>)> {
         let keys: Vec<&str> = name.steps.iter().map_while(|step| if let Step::Key(key) = step { Some(&**key) } else { None }).collect();
         let inputs = &self.scopes[depth].inputs;
-        let called = |alias: &str| {
-            inputs.iter().find(|i| i.alias == alias).or_else(|| inputs.iter().find(|i| i.alias.eq_ignore_ascii_case(alias)))
-        };
+        let called = |alias: &str| inputs.iter().find(|i| i.alias == alias).or_else(|| inputs.iter().find(|i| i.alias.eq_ignore_ascii_case(alias)));
         // `rachis.sources.state`: the schema may stand before a table that has no other alias.
         if keys.len() > 2 && ["rachis", "information_schema"].contains(&keys[0].to_ascii_lowercase().as_str()) {
             if let Some(input) = called(keys[1]) {
@@ -390,9 +404,10 @@ fn versioned(steps: &[Step]) -> Option<(Path, u32)> {
 /// An expansion keeps its meaning among operators around it.
 fn parenthesised(value: Value) -> Value {
     match value {
-        Value::Expr { expr: expr @ (Expr::BinaryOp { .. } | Expr::UnaryOp { .. } | Expr::Between { .. } | Expr::InList { .. } | Expr::Like { .. }), ty } => {
-            Value::new(Expr::Nested(Box::new(expr)), ty)
-        }
+        Value::Expr {
+            expr: expr @ (Expr::BinaryOp { .. } | Expr::UnaryOp { .. } | Expr::Between { .. } | Expr::InList { .. } | Expr::Like { .. }),
+            ty,
+        } => Value::new(Expr::Nested(Box::new(expr)), ty),
         other => other,
     }
 }

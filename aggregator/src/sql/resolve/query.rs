@@ -1,9 +1,9 @@
 //! Queries: WITH, set operations, ORDER BY over them, LIMIT.
 
 use datafusion::sql::sqlparser::ast::{
-    Cte, Expr, GroupByExpr, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind, Parens, Query, Select, SelectFlavor, SelectItem, SetExpr, SetOperator,
-    SetQuantifier, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value as Literal, ValueWithSpan, Values, With as WithClause,
-    helpers::attached_token::AttachedToken,
+    Cte, Expr, GroupByExpr, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind, Parens, Query, Select, SelectFlavor, SelectItem, SetExpr,
+    SetOperator, SetQuantifier, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value as Literal, ValueWithSpan, Values,
+    With as WithClause, helpers::attached_token::AttachedToken,
 };
 use proto::Problem;
 
@@ -71,7 +71,7 @@ impl Resolver<'_> {
             self.with.push(With { name, internal: internal.clone(), columns: columns.clone() });
             let columns = columns.iter().map(|c| TableAliasColumnDef { name: quoted(&c.name), data_type: None }).collect();
             tables.push(Cte {
-                alias: TableAlias { explicit: true, name: quoted(&internal), columns, at: None },
+                alias: TableAlias { explicit: false, name: quoted(&internal), columns, at: None },
                 query: Box::new(query),
                 from: None,
                 materialized: None,
@@ -252,7 +252,9 @@ fn lift(side: SetExpr, columns: &[OutColumn], lifted: &[bool]) -> SetExpr {
 
 fn recursive_parts(query: &Query) -> Option<(&SetExpr, SetQuantifier, &SetExpr)> {
     match &*query.body {
-        SetExpr::SetOperation { left, op: SetOperator::Union, set_quantifier, right } if query.with.is_none() && query.order_by.is_none() => Some((left, *set_quantifier, right)),
+        SetExpr::SetOperation { left, op: SetOperator::Union, set_quantifier, right } if query.with.is_none() && query.order_by.is_none() => {
+            Some((left, *set_quantifier, right))
+        }
         _ => None,
     }
 }

@@ -1,14 +1,18 @@
 //! SELECT: the select list with its names, stars, GROUP BY, HAVING, ORDER BY by output name, number or expression.
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::{
     Distinct, Expr, GroupByExpr, NamedWindowDefinition, ObjectName, ObjectNamePart, OrderByExpr, OrderByOptions, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, Value as Literal, ValueWithSpan, WildcardAdditionalOptions, helpers::attached_token::AttachedToken,
+    SelectItemQualifiedWildcardKind, Value as Literal, ValueWithSpan, Visit, Visitor, WildcardAdditionalOptions,
+    helpers::attached_token::AttachedToken,
 };
 use plan::{Kinds, Path, Type, View, path::Step};
 use proto::Problem;
 
 use super::{
     Resolver, STAR_KEYS_MAX, bad,
+    call::{function_name, is_aggregate},
     expression::shortened,
     name::{Input, OutColumn, Rows, Spelled},
     not_offered,
@@ -36,16 +40,16 @@ impl Resolver<'_> {
     pub fn select(&mut self, select: &Select, order: Vec<OrderByExpr>) -> Result<(Select, Vec<OrderByExpr>, Vec<OutColumn>), Problem> {
         refuse_select_extras(select)?;
         let depth = self.scopes.len();
-        let aggregates = std::mem::take(&mut self.aggregates);
+        let around = (std::mem::take(&mut self.aggregates), std::mem::take(&mut self.filtering));
         let result = self.select_in_scope(select, order);
         self.scopes.truncate(depth);
-        self.aggregates = aggregates;
+        (self.aggregates, self.filtering) = around;
         result
     }
 
     fn select_in_scope(&mut self, select: &Select, order: Vec<OrderByExpr>) -> Result<(Select, Vec<OrderByExpr>, Vec<OutColumn>), Problem> {
         let from = self.from(&select.from)?;
-        let selection = select.selection.as_ref().map(|e| self.condition(e)).transpose()?;
+        let selection = select.selection.as_ref().map(|e| self.filter(e)).transpose()?;
         let items = self.items(&select.projection)?;
         if items.is_empty() {
             return Err(bad("SELECT of nothing").hint("name what to select, or *"));
@@ -72,7 +76,7 @@ impl Resolver<'_> {
         if let Some(scope) = self.scopes.last_mut() {
             scope.aliases.clone_from(&aliases);
         }
-        let having = select.having.as_ref().map(|e| self.condition(e)).transpose()?;
+        let having = select.having.as_ref().map(|e| self.filter(e)).transpose()?;
         let mut named_window = Vec::new();
         for NamedWindowDefinition(name, window) in &select.named_window {
             named_window.push(NamedWindowDefinition(quoted(&name.value.to_lowercase()), self.named_window(window)?));
@@ -102,7 +106,12 @@ impl Resolver<'_> {
                     for (i, input) in scope.inputs.iter().enumerate() {
                         let before: Vec<&str> = scope.inputs[..i].iter().map(|i| i.alias.as_str()).collect();
                         // A column that USING has merged is shown once.
-                        let shown = |name: &str| !scope.merged.iter().any(|m| m.name == name && m.inputs.contains(&input.alias) && m.inputs.iter().any(|a| before.contains(&a.as_str())));
+                        let shown = |name: &str| {
+                            !scope
+                                .merged
+                                .iter()
+                                .any(|m| m.name == name && m.inputs.contains(&input.alias) && m.inputs.iter().any(|a| before.contains(&a.as_str())))
+                        };
                         items.extend(self.star(input)?.into_iter().filter(|item| shown(&item.name)));
                     }
                 }
@@ -110,7 +119,12 @@ impl Resolver<'_> {
                     refuse_wildcard_options(options)?;
                     let alias = last_part(name).ok_or_else(|| bad(format!("{name}.* names no input")))?;
                     let input = self.scopes.iter().rev().find_map(|scope| {
-                        scope.inputs.iter().find(|i| i.alias == alias).or_else(|| scope.inputs.iter().find(|i| i.alias.eq_ignore_ascii_case(&alias))).cloned()
+                        scope
+                            .inputs
+                            .iter()
+                            .find(|i| i.alias == alias)
+                            .or_else(|| scope.inputs.iter().find(|i| i.alias.eq_ignore_ascii_case(&alias)))
+                            .cloned()
                     });
                     let Some(input) = input else {
                         return Err(bad(format!("{name} is no input of this query")).hint(format!("name the keys, or select {name} as a whole")));
@@ -189,7 +203,13 @@ impl Resolver<'_> {
         Ok(GroupByExpr::Expressions(resolved, vec![]))
     }
 
-    fn order_by(&mut self, order: &[OrderByExpr], columns: &[OutColumn], values: &[(Value, Expr)], distinct: Option<&Distinct>) -> Result<Vec<OrderByExpr>, Problem> {
+    fn order_by(
+        &mut self,
+        order: &[OrderByExpr],
+        columns: &[OutColumn],
+        values: &[(Value, Expr)],
+        distinct: Option<&Distinct>,
+    ) -> Result<Vec<OrderByExpr>, Problem> {
         let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
         let mut resolved = Vec::new();
         for item in order {
@@ -343,6 +363,24 @@ fn default_name(expr: &Expr) -> String {
         Expr::Value(ValueWithSpan { value: Literal::Placeholder(name), .. }) => name.clone(),
         other => shortened(&other.to_string()),
     }
+}
+
+/// Whether a SELECT gives a row for each that it reads: it neither groups nor aggregates nor multiplies them.
+pub fn keeps_rows(select: &Select) -> bool {
+    struct Aggregates;
+    impl Visitor for Aggregates {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Function(f) if f.over.is_some() || function_name(&f.name).is_some_and(|name| is_aggregate(&name) || name == "unnest") => {
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+    !grouped && select.having.is_none() && select.distinct.is_none() && select.projection.visit(&mut Aggregates).is_continue()
 }
 
 /// The last part of a name.

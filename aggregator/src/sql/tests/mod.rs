@@ -3,3 +3,5 @@
 mod world;
 
 mod answers;
+mod refusals;
+mod texts;

@@ -46,7 +46,8 @@ impl World for Small {
     }
 
     fn system_table(&self, schema: &str, name: &str) -> Option<Vec<(String, Type)>> {
-        (schema == "rachis" && name == "sources").then(|| vec![("source".into(), Type::Text), ("lag".into(), Type::Int), ("last_record".into(), Type::Time)])
+        (schema == "rachis" && name == "sources")
+            .then(|| vec![("source".into(), Type::Text), ("lag".into(), Type::Int), ("last_record".into(), Type::Time)])
     }
 }
 
@@ -122,6 +123,11 @@ impl Small {
 
     /// The answer of a query: its columns' names, its rows, its warnings.
     pub fn ask(&self, sql: &str, parameters: &[serde_json::Value]) -> (Vec<String>, Vec<Vec<String>>, Vec<String>) {
+        // As in the engine, what plans a statement has a stack for everything within the limits.
+        stacker::grow(256 << 20, || self.planned(sql, parameters))
+    }
+
+    fn planned(&self, sql: &str, parameters: &[serde_json::Value]) -> (Vec<String>, Vec<Vec<String>>, Vec<String>) {
         let resolved = self.resolved(sql, parameters).unwrap_or_else(|problem| panic!("{sql}\n{problem:?}"));
         let text = resolved.query.to_string();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -147,7 +153,13 @@ impl Small {
         let mut rows = Vec::new();
         for batch in &batches {
             for row in 0..batch.num_rows() {
-                let cell = |column: &ArrayRef| if column.is_null(row) { "NULL".into() } else { array_value_to_string(column, row).expect("text") };
+                let cell = |column: &ArrayRef| {
+                    if column.is_null(row) || column.data_type().is_null() {
+                        "NULL".into()
+                    } else {
+                        array_value_to_string(column, row).expect("text")
+                    }
+                };
                 rows.push(batch.columns().iter().map(cell).collect());
             }
         }
@@ -161,7 +173,8 @@ impl Small {
                 let documents = &self.documents[collection];
                 let arrays: Vec<ArrayRef> = columns.iter().map(|column| array(column, documents)).collect();
                 let schema = Schema::new(columns.iter().map(Column::field).collect::<Vec<Field>>());
-                RecordBatch::try_new_with_options(Arc::new(schema), arrays, &RecordBatchOptions::new().with_row_count(Some(documents.len()))).expect("a batch")
+                RecordBatch::try_new_with_options(Arc::new(schema), arrays, &RecordBatchOptions::new().with_row_count(Some(documents.len())))
+                    .expect("a batch")
             }
             Table::System { schema, name } => {
                 let columns = self.system_table(schema, name).expect("a table");
@@ -210,7 +223,11 @@ fn array(column: &Column, documents: &[String]) -> ArrayRef {
         Type::Bool => Arc::new(scalars.map(|s| if let Some(Scalar::Bool(v)) = s { Some(v) } else { None }).collect::<BooleanArray>()),
         Type::Int => Arc::new(scalars.map(|s| if let Some(Scalar::Int(v)) = s { Some(v) } else { None }).collect::<Int64Array>()),
         Type::Double => Arc::new(scalars.map(|s| if let Some(Scalar::Double(v)) = s { Some(v) } else { None }).collect::<Float64Array>()),
-        Type::Text | Type::Json => Arc::new(scalars.map(|s| if let Some(Scalar::Text(v)) = s { Some(v.into_owned()) } else { None }).collect::<StringViewArray>()),
-        Type::Time => Arc::new(scalars.map(|s| if let Some(Scalar::Time(v)) = s { Some(v) } else { None }).collect::<TimestampMicrosecondArray>().with_timezone("UTC")),
+        Type::Text | Type::Json => {
+            Arc::new(scalars.map(|s| if let Some(Scalar::Text(v)) = s { Some(v.into_owned()) } else { None }).collect::<StringViewArray>())
+        }
+        Type::Time => Arc::new(
+            scalars.map(|s| if let Some(Scalar::Time(v)) = s { Some(v) } else { None }).collect::<TimestampMicrosecondArray>().with_timezone("UTC"),
+        ),
     }
 }

@@ -1,0 +1,222 @@
+//! What is refused, and how: a code, a detail, a hint, a place; and that nothing hostile takes long or harms.
+
+use std::time::{Duration, Instant};
+
+use proto::Code;
+
+use super::{
+    super::{Statement, parse},
+    world::Small,
+};
+
+fn world() -> Small {
+    Small::with(&[
+        ("events", &[r#"{"type":"a","id":1,"Mixed":2,"items":[{"sku":1}],"user":{"name":"x"}}"#]),
+        ("users", &[r#"{"id":1,"city":"Ulm"}"#]),
+    ])
+}
+
+#[test]
+fn mistakes_are_told_with_a_code_and_what_to_do() {
+    let world = world();
+    let table: &[(&str, Code, &str, &str)] = &[
+        ("select id from events, users", Code::BadSql, "id is ambiguous: events and users have it", "write events.id or users.id"),
+        ("select * from evnts", Code::NotFound, "there is no collection evnts", "perhaps events was meant"),
+        ("select * from rachis.nothing", Code::NotFound, "there is no table rachis.nothing", "SHOW TABLES"),
+        ("select x from rachis.sources", Code::BadSql, "there is no column x", "there are source, lag, last_record"),
+        ("select sorce from rachis.sources", Code::BadSql, "there is no column sorce", "perhaps source was meant"),
+        ("select lenght(type) from events", Code::BadSql, "there is no function lenght", "perhaps length was meant"),
+        ("select repeat('a', 1000000000)", Code::NotSupported, "the function repeat is not offered", "more than a query may hold"),
+        ("select lpad('a', id) from events", Code::NotSupported, "lpad to a length that is not a number up to 10000", "write the length"),
+        ("select * from generate_series(1, 10)", Code::NotSupported, "the table function generate_series is not supported", "tables are collections"),
+        ("select * from events for update", Code::NotSupported, "FOR UPDATE and FOR SHARE is not supported", "lock nothing"),
+        ("select * into x from events", Code::NotSupported, "SELECT INTO is not supported", ""),
+        ("select * from events natural join users", Code::NotSupported, "NATURAL JOIN is not supported", "USING"),
+        ("select * from events e, users e", Code::BadSql, "e stands for two inputs", "AS other"),
+        ("select a from (select 1 a)", Code::BadSql, "a sub-query in FROM needs a name", "AS name"),
+        ("select (select 1, 2)", Code::BadSql, "a sub-query of 2 columns stands where one value is wanted", ""),
+        ("select type from events order by 2", Code::BadSql, "ORDER BY 2: the select list has 1 items", ""),
+        ("select type from events limit type", Code::BadSql, "type is not known here", ""),
+        ("select 1 union select 1, 2", Code::BadSql, "UNION of 1 and 2 columns", "same columns"),
+        ("select * from events where _time > 'tomorrow'", Code::BadSql, "'tomorrow' is no point in time", "2026-01-31"),
+        ("select id in (select id from users) from events", Code::NotSupported, "IN of a sub-query outside of a condition is not supported", "WHERE"),
+        ("select search('(')", Code::BadRequest, "something to search for is missing here", ""),
+        ("select count(*) from events e, users u where search('x')", Code::BadSql, "search does not say where", "search(e, '…')"),
+        ("select type::regclass from events", Code::NotSupported, "the type REGCLASS is not supported", "there are BOOLEAN"),
+    ];
+    let mut wrong = Vec::new();
+    for (sql, code, detail, hint) in table {
+        match world.resolved(sql, &[]) {
+            Ok(resolved) => wrong.push(format!("{sql}: resolved to {}", resolved.query)),
+            Err(p) if p.code == *code && p.detail == *detail && p.hint.as_deref().unwrap_or("").contains(hint) => {}
+            Err(p) => wrong.push(format!("{sql}: {p:?}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_what_is_offered_is_a_statement() {
+    for sql in [
+        "insert into events values (1)",
+        "set x = 1",
+        "create table t (a int)",
+        "drop table events",
+        "copy events to 'x'",
+        "begin",
+        "truncate events",
+        "call f()",
+        "show variables",
+        "pragma x",
+    ] {
+        let problem = parse(sql, 1 << 20).expect_err(sql);
+        assert_eq!(problem.code, Code::NotSupported, "{sql}: {problem}");
+        assert!(problem.hint.is_some(), "{sql}");
+    }
+    for sql in ["", " ; ", "-- nothing", "select 1; select 2", "select", "select * from", "select 'a", "create field events.x", "select 1 1"] {
+        let problem = parse(sql, 1 << 20).expect_err(sql);
+        assert_eq!(problem.code, Code::BadSql, "{sql}: {problem}");
+    }
+    let problem = parse("select a\nfrom events\nwhere )", 1 << 20).expect_err("a mistake");
+    assert_eq!(problem.at, Some((3, 7)), "{problem:?}");
+}
+
+#[test]
+fn our_own_statements_are_read() {
+    let shown = |sql: &str| match parse(sql, 1 << 20).unwrap_or_else(|p| panic!("{sql}: {p}")) {
+        Statement::Query(query) => format!("query {query}"),
+        Statement::Explain { query, analyze } => format!("explain {analyze} {query}"),
+        Statement::Define { id, text, replace } => format!("define {id} as [{text}] {replace}"),
+        Statement::Undefine { id, if_exists } => format!("undefine {id} {if_exists}"),
+        Statement::ShowDefinitions => "definitions".into(),
+        Statement::ShowTables => "tables".into(),
+        Statement::Describe { name } => format!("describe {name}"),
+    };
+    let table = [
+        ("create field events.price as (_doc->>'p')::double / 100 ;", "define field events.price as [(_doc->>'p')::double / 100] false"),
+        ("CREATE OR REPLACE FIELD \"my-events\".user.\"odd key\" AS 'ä' || x", "define field my-events.user.\"odd key\" as ['ä' || x] true"),
+        ("create view slow as\nselect *\nfrom events -- all", "define view slow as [select *\nfrom events] false"),
+        ("drop field events.price", "undefine field events.price false"),
+        ("drop view if exists slow;", "undefine view slow true"),
+        ("show definitions", "definitions"),
+        ("show tables;", "tables"),
+        ("describe rachis.sources", "describe rachis.sources"),
+        ("explain analyze select 1", "explain true SELECT 1"),
+        ("explain select 1", "explain false SELECT 1"),
+    ];
+    for (sql, expected) in table {
+        assert_eq!(shown(sql), expected, "{sql}");
+    }
+}
+
+#[test]
+fn hostile_statements_end_quickly_in_a_problem() {
+    let deep = |open: &str, close: &str, n: usize| format!("select {}1{}", open.repeat(n), close.repeat(n));
+    let hostile = [
+        format!("select 1{}", " + 1".repeat(20_000)),
+        deep("(", ")", 10_000),
+        deep("(select ", ")", 200),
+        deep("case when ", " then 1 end", 200),
+        deep("array[", "]", 200),
+        deep("not ", "", 900),
+        deep("- ", "", 900),
+        deep("abs(", ")", 60),
+        format!("select * from {}events{}", "(".repeat(10_000), ")".repeat(10_000)),
+        format!("select 1 {}", "union select 1 ".repeat(5_000)),
+        format!("select {} from events", "a.".repeat(20_000) + "b"),
+        format!("select x{} from events", "[0]".repeat(20_000)),
+        format!("select x{} from events", "::int".repeat(5_000)),
+        format!("select x{} from events", "->'a'".repeat(5_000)),
+        format!("select * from events {}", "join users u on true ".repeat(2_000)),
+        format!("select '{}", "x".repeat(1 << 19)),
+        format!("select {}", "/*".repeat(100_000)),
+        "x".repeat(2 << 20),
+        "\u{0}\u{fffd}\u{202e}select\u{feff} 1".into(),
+        "select 😀 from 🎉 where ½ = ²".into(),
+        format!("select {}", "interval ".repeat(2_000)),
+        format!("with {} select 1", "recursive ".repeat(2_000)),
+    ];
+    let world = world();
+    for sql in hostile {
+        let shown: String = sql.chars().take(40).collect();
+        let started = Instant::now();
+        let result = match parse(&sql, 1 << 20) {
+            Ok(Statement::Query(query)) => super::super::resolve(&query, &world, &[]).map(drop),
+            Ok(_) => Ok(()),
+            Err(problem) => Err(problem),
+        };
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(10), "{shown} took {took:?}");
+        let problem = result.expect_err(&shown);
+        assert!([Code::BadSql, Code::TooComplex, Code::NotSupported, Code::NotFound].contains(&problem.code), "{shown}: {problem:?}");
+    }
+}
+
+#[test]
+fn large_statements_within_the_limits_are_answered() {
+    let world = world();
+    let table = [
+        format!("select count(*) from events where {}", (0..900).map(|i| format!("id = {i}")).collect::<Vec<_>>().join(" or ")),
+        format!("select {}", (0..300).map(|i| format!("id + {i}")).collect::<Vec<_>>().join(", ") + " from events"),
+        format!("select count(*) from events where id in ({})", (0..5_000).map(|i| i.to_string()).collect::<Vec<_>>().join(", ")),
+        format!("select {}1{}", "(".repeat(40), ")".repeat(40)),
+        format!("select 1{}", " + 1".repeat(300)),
+        format!("select * from {}(select 1 as one) t{}", "(select * from ".repeat(20), ") t".repeat(20)),
+    ];
+    for sql in table {
+        let started = Instant::now();
+        assert!(!world.answer(&sql).is_empty(), "{sql}");
+        assert!(started.elapsed() < Duration::from_secs(20), "{} took {:?}", &sql[..40], started.elapsed());
+    }
+}
+
+#[test]
+fn definitions_that_cannot_be_asked_are_refused() {
+    let mut world = world();
+    world.create("create field events.a as id + 1").expect("created");
+    world.create("create field events.b as a + 1").expect("created");
+    world.create("create view v as select b from events").expect("created");
+    let table = [
+        ("create field events.a as 1", Code::Conflict, "field events.a is there"),
+        (
+            "create or replace field events.a as b",
+            Code::Conflict,
+            "field events.a would use itself: field events.a -> field events.b -> field events.a",
+        ),
+        ("create field events.id as id + 1", Code::Conflict, "field events.id would use itself: field events.id -> field events.id"),
+        ("create field events.c as count(*)", Code::NotSupported, "an aggregate in a field"),
+        ("create field events.c as (select 1)", Code::NotSupported, "a sub-query in a field"),
+        ("create field events._id as 1", Code::BadSql, "_id is what every document has"),
+        ("create field nothing.c as 1", Code::NotFound, "there is no collection nothing"),
+        ("create field events.c as lenght(type)", Code::BadSql, "there is no function lenght"),
+        ("create view events as select 1", Code::Conflict, "events is a collection"),
+        ("create view w as select * from w", Code::Conflict, "view w would use itself: view w -> view w"),
+        ("create or replace view v as select * from v", Code::Conflict, "view v would use itself: view v -> view v"),
+        ("create view w as drop view v", Code::BadSql, "a view is a query"),
+        ("create view w as insert into v values (1)", Code::NotSupported, "INSERT is not a statement here"),
+    ];
+    let mut wrong = Vec::new();
+    for (sql, code, detail) in table {
+        match world.create(sql) {
+            Err(p) if p.code == code && (p.detail == detail || detail.is_empty()) => {}
+            other => wrong.push(format!("{sql}: {other:?}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let id = proto::catalog::DefinitionId::view("v");
+    assert_eq!(world.uses(&id), (vec!["field events.b".to_owned()], vec!["events".to_owned()]));
+}
+
+#[test]
+fn definitions_that_double_end_at_a_limit() {
+    let mut world = world();
+    world.create("create field events.f0 as id + id").expect("created");
+    let mut refused = None;
+    for i in 1..60 {
+        if let Err(problem) = world.create(&format!("create field events.f{i} as f{0} + f{0}", i - 1)) {
+            refused = Some(problem.code);
+            break;
+        }
+    }
+    assert_eq!(refused, Some(Code::TooComplex));
+}
