@@ -70,7 +70,7 @@ fn field(id: &DefinitionId, text: &str, replace: bool, world: &dyn World, catalo
     resolved?;
     let uses = resolver.used_by(id);
     let mut warnings = resolver.take_warnings();
-    let stored = Names::new(&collection, world.catalog(), &world.paths(&collection));
+    let stored = Names::new(&collection, world.catalog(), world.paths(&collection));
     if let Some(Found::Path(path, _)) = stored.stored(&path) {
         let keys: String = path.keys().unwrap_or_default().iter().map(|key| format!("->'{}'", key.replace('\'', "''"))).collect();
         warnings.push(format!("{} hides a path that documents have; _doc{keys} still reaches it", id.name));

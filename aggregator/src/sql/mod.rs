@@ -109,10 +109,12 @@ pub trait World {
 
 /// Bytes of stack that reading and resolving run on, whatever thread they are called from.
 const STACK_BYTES: usize = 64 << 20;
+/// Bytes that must be free of the stack that is there, or another one is made.
+const STACK_FREE_BYTES: usize = 48 << 20;
 
 /// Runs what recurses over a statement on a stack that is deep enough for every statement within the limits.
 fn deep<T>(work: impl FnOnce() -> T) -> T {
-    stacker::grow(STACK_BYTES, work)
+    stacker::maybe_grow(STACK_FREE_BYTES, STACK_BYTES, work)
 }
 
 /// Reads one statement. Length, tokens, nesting and operator chains are bounded before anything recursive runs.

@@ -1,6 +1,10 @@
 //! The names that documents of one collection answer to: paths seen, fields defined, and the near misses worth suggesting.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use plan::{Kinds, Path, PathKinds, path::Step};
 use proto::{Catalog, CollectionName};
@@ -10,14 +14,12 @@ use proto::{Catalog, CollectionName};
 pub struct Names {
     /// Whose.
     pub collection: CollectionName,
-    /// Paths of keys and their kinds; every object on the way is a path too.
-    paths: BTreeMap<Path, Kinds>,
-    /// Whether there are paths that are not in here.
-    overflow: bool,
+    /// Paths that were seen, of keys only, and their kinds.
+    seen: Arc<PathKinds>,
     /// Fields by path.
     fields: BTreeSet<Path>,
-    /// Paths and fields by their spelling in lower case.
-    folded: HashMap<String, Vec<Path>>,
+    /// Paths and fields by their spelling in lower case: made when a name is not found as it is written.
+    folded: OnceCell<HashMap<String, Vec<Path>>>,
 }
 
 /// What a name is.
@@ -40,20 +42,37 @@ pub enum Fit {
 
 impl Names {
     /// The names of a collection.
-    pub fn new(collection: &CollectionName, catalog: &Catalog, seen: &PathKinds) -> Self {
-        let mut paths = seen.paths.clone();
-        for path in seen.paths.keys() {
-            for length in 1..path.steps().len() {
-                paths.entry(Path::new(path.steps()[..length].to_vec())).or_default();
-            }
-        }
+    pub fn new(collection: &CollectionName, catalog: &Catalog, seen: Arc<PathKinds>) -> Self {
         let own = |id: &&proto::catalog::DefinitionId| id.collection.as_ref() == Some(collection);
         let fields: BTreeSet<Path> = catalog.definitions.keys().filter(own).filter_map(|id| Path::parse(&id.name).ok()).collect();
-        let mut folded: HashMap<String, Vec<Path>> = HashMap::new();
-        for path in paths.keys().chain(fields.iter().filter(|field| !paths.contains_key(*field))) {
-            folded.entry(path.to_string().to_lowercase()).or_default().push(path.clone());
+        Self { collection: collection.clone(), seen, fields, folded: OnceCell::new() }
+    }
+
+    /// Paths and fields by their spelling in lower case; every object on the way is a path too.
+    fn folded(&self) -> &HashMap<String, Vec<Path>> {
+        self.folded.get_or_init(|| {
+            let mut folded: HashMap<String, Vec<Path>> = HashMap::new();
+            for path in self.seen.paths.keys().chain(&self.fields) {
+                for length in 1..=path.steps().len() {
+                    let path = Path::new(path.steps()[..length].to_vec());
+                    let spellings = folded.entry(path.to_string().to_lowercase()).or_default();
+                    if !spellings.contains(&path) {
+                        spellings.push(path);
+                    }
+                }
+            }
+            folded
+        })
+    }
+
+    /// The kinds of a path of keys. An object on the way to one has none of its own if nobody noted any.
+    fn kinds(&self, path: &Path) -> Option<Kinds> {
+        // Paths are ordered by their steps, so what lies below a path follows it at once.
+        let (next, kinds) = self.seen.paths.range::<Path, _>(path..).next()?;
+        match next.steps().strip_prefix(path.steps())? {
+            [] => Some(*kinds),
+            _ => Some(Kinds::default()),
         }
-        Self { collection: collection.clone(), paths, overflow: seen.overflow, fields, folded }
     }
 
     /// What these steps are called here, if anything: fields first, then paths that were seen.
@@ -72,7 +91,7 @@ impl Names {
 
     /// Whether documents have paths beyond those remembered.
     pub fn overflow(&self) -> bool {
-        self.overflow
+        self.seen.overflow
     }
 
     /// The longest field that is a beginning of the path.
@@ -86,7 +105,7 @@ impl Names {
 
     fn seen(&self, path: &Path) -> Option<Found> {
         let keys = without_indexes(path);
-        let kinds = *self.paths.get(&keys)?;
+        let kinds = self.kinds(&keys)?;
         // Behind an index only arrays' elements are met, whose kinds nobody has noted.
         Some(Found::Path(path.clone(), if keys == *path { kinds } else { Kinds::default() }))
     }
@@ -95,14 +114,14 @@ impl Names {
         let steps = path.steps();
         (1..=steps.len()).rev().find_map(|length| {
             let field = Path::new(steps[..length].to_vec());
-            let [one] = self.folded.get(&field.to_string().to_lowercase())?.as_slice() else { return None };
+            let [one] = self.folded().get(&field.to_string().to_lowercase())?.as_slice() else { return None };
             self.fields.contains(one).then(|| Found::Field(one.clone(), steps[length..].to_vec()))
         })
     }
 
     fn folded_path(&self, path: &Path) -> Option<Found> {
         let keys = without_indexes(path);
-        let [one] = self.folded.get(&keys.to_string().to_lowercase())?.as_slice() else { return None };
+        let [one] = self.folded().get(&keys.to_string().to_lowercase())?.as_slice() else { return None };
         let mut spelled = one.steps().iter();
         let steps = path.steps().iter().map(|step| match step {
             Step::Key(_) => spelled.next().cloned().unwrap_or_else(|| step.clone()),
@@ -113,32 +132,33 @@ impl Names {
 
     /// The top level, fields included: what `*` stands for besides `_id` and `_time`.
     pub fn top_level(&self) -> Vec<Path> {
-        let top = self.paths.keys().filter(|path| path.steps().len() == 1 && path.last_key() != Some("_id"));
-        let all: BTreeSet<&Path> = top.chain(&self.fields).collect();
-        all.into_iter().cloned().collect()
+        let first = |path: &Path| Path::new(path.steps().iter().take(1).cloned().collect());
+        let mut all: BTreeSet<Path> = self.seen.paths.keys().map(first).filter(|path| path.last_key() != Some("_id")).collect();
+        all.extend(self.fields.iter().cloned());
+        all.into_iter().collect()
     }
 
     /// A name that was perhaps meant.
     pub fn suggest(&self, path: &Path) -> Option<String> {
         let wanted = path.to_string();
-        if let Some(all) = self.folded.get(&wanted.to_lowercase()) {
+        if let Some(all) = self.folded().get(&wanted.to_lowercase()) {
             return all.first().map(Path::to_string);
         }
         let last = path.last_key().map(str::to_lowercase);
         let elsewhere = |candidate: &Path| candidate.last_key().map(str::to_lowercase) == last;
-        let names: Vec<String> = self.paths.keys().chain(&self.fields).map(Path::to_string).collect();
+        let names: Vec<String> = self.seen.paths.keys().chain(&self.fields).map(Path::to_string).collect();
         nearest(&wanted, names.iter().map(String::as_str))
             .map(str::to_owned)
-            .or_else(|| self.paths.keys().chain(&self.fields).find(|path| elsewhere(path)).map(Path::to_string))
+            .or_else(|| self.seen.paths.keys().chain(&self.fields).find(|path| elsewhere(path)).map(Path::to_string))
     }
 
     /// The nearest list on the way to this path, spelled with an index.
     pub fn through_list(&self, path: &Path) -> Option<String> {
-        let kinds = self.paths.get(path)?;
+        let kinds = self.kinds(path)?;
         let steps = path.steps();
         (1..steps.len()).rev().find_map(|length| {
             let list = Path::new(steps[..length].to_vec());
-            let is_list = kinds.any(Kinds::ELEMENT) && self.paths.get(&list).is_some_and(|kinds| kinds.any(Kinds::ARRAY));
+            let is_list = kinds.any(Kinds::ELEMENT) && self.kinds(&list).is_some_and(|kinds| kinds.any(Kinds::ARRAY));
             is_list.then(|| {
                 Path::new(steps[..length].iter().cloned().chain([Step::Index(0)]).chain(steps[length..].iter().cloned()).collect()).to_string()
             })

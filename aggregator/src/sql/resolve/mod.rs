@@ -140,7 +140,7 @@ impl<'w> Resolver<'w> {
 
     pub fn names(&mut self, collection: &CollectionName) -> Rc<Names> {
         let (catalog, world) = (self.catalog, self.world);
-        let names = self.names.entry(collection.clone()).or_insert_with(|| Rc::new(Names::new(collection, catalog, &world.paths(collection))));
+        let names = self.names.entry(collection.clone()).or_insert_with(|| Rc::new(Names::new(collection, catalog, world.paths(collection))));
         Rc::clone(names)
     }
 
