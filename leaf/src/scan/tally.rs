@@ -36,7 +36,7 @@ impl Tally {
 
     /// The trailer.
     pub fn trailer(&self, columns: &[Column]) -> Trailer {
-        let misfits = columns.iter().zip(&self.misfits).filter(|(_, (misfits, _))| *misfits > 0);
+        let misfits = columns.iter().zip(&self.misfits).filter(|(_, (_, of))| *of > 0);
         let misfits = misfits.map(|(column, (values, of))| Misfit { column: column.clone(), values: *values, of: *of }).collect();
         Trailer { documents: self.documents, matched: self.matched, shipped: self.shipped, counts: self.counts, misfits, warnings: Vec::new() }
     }

@@ -151,7 +151,7 @@ pub struct Trailer {
     pub shipped: u64,
     /// What was read.
     pub counts: ReadCounts,
-    /// Values that did not fit their view, by column.
+    /// Values that did not fit their view, by column; also of columns where all fit, so that the sums over shards are right.
     pub misfits: Vec<Misfit>,
     /// What else the user should know.
     pub warnings: Vec<String>,
