@@ -67,5 +67,6 @@ pub(super) fn cancelled() -> Problem {
 
 /// The deadline passed.
 pub(super) fn timed_out() -> Problem {
-    Problem::new(Code::Timeout, "the query did not end before its deadline").hint("ask for less (a condition on _time, fewer columns), or give it longer with timeout_ms")
+    Problem::new(Code::Timeout, "the query did not end before its deadline")
+        .hint("ask for less (a condition on _time, fewer columns), or give it longer with timeout_ms")
 }

@@ -31,7 +31,8 @@ pub(super) fn write(keys: &[SortKey], after: &After) -> String {
 pub(super) fn read(text: &str, keys: &[SortKey]) -> Result<After, Problem> {
     let cursor = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| serde_json::from_slice::<Cursor>(&bytes).ok()).ok_or_else(malformed)?;
     if cursor.by != order(keys) || cursor.values.len() != keys.len() {
-        return Err(Problem::new(Code::BadRequest, "`after` belongs to another search: the order is not the same").hint("keep sort as it was, or leave `after` out"));
+        return Err(Problem::new(Code::BadRequest, "`after` belongs to another search: the order is not the same")
+            .hint("keep sort as it was, or leave `after` out"));
     }
     let values = cursor.values.iter().zip(keys).map(|(value, key)| value_of(value.as_deref(), key.column.view.to)).collect::<Option<_>>();
     let address: Option<Address> = cursor.address.parse().ok();

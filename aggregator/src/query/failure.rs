@@ -25,8 +25,10 @@ fn of_root(root: &DataFusionError) -> Problem {
             ArrowError::DivideByZero => Problem::new(Code::BadSql, "a division by zero").hint("write NULLIF(divisor, 0)"),
             other => Problem::new(Code::BadSql, other.to_string()),
         },
-        DataFusionError::ResourcesExhausted(message) => Problem::new(Code::LimitReached, format!("the query needs more memory or disk than it may have: {}", first_line(message)))
-            .hint("narrow it by a condition, group by less, or add a LIMIT"),
+        DataFusionError::ResourcesExhausted(message) => {
+            Problem::new(Code::LimitReached, format!("the query needs more memory or disk than it may have: {}", first_line(message)))
+                .hint("narrow it by a condition, group by less, or add a LIMIT")
+        }
         DataFusionError::NotImplemented(message) => Problem::new(Code::NotSupported, first_line(message)),
         DataFusionError::IoError(e) => Problem::new(Code::Unavailable, format!("cannot spill to disk: {e}")),
         DataFusionError::ExecutionJoin(e) => {
@@ -75,7 +77,12 @@ mod tests {
 
     #[test]
     fn what_a_user_did_is_not_our_fault() {
-        for error in [DataFusionError::Plan("no".into()), DataFusionError::Internal("no".into()), DataFusionError::Execution("no".into()), DataFusionError::NotImplemented("no".into())] {
+        for error in [
+            DataFusionError::Plan("no".into()),
+            DataFusionError::Internal("no".into()),
+            DataFusionError::Execution("no".into()),
+            DataFusionError::NotImplemented("no".into()),
+        ] {
             assert_eq!(problem(error).code.status(), 400);
         }
         assert_eq!(problem(DataFusionError::ResourcesExhausted("no".into())).code, Code::LimitReached);

@@ -33,7 +33,9 @@ impl Engine {
             }
         }
         // It may be where nobody answered: that it is not there must not be said.
-        missing.map_or(Ok(None), |why| Err(Problem::new(Code::Incomplete, format!("a shard of {collection} did not answer: {}", why.detail)).hint("try again")))
+        missing.map_or(Ok(None), |why| {
+            Err(Problem::new(Code::Incomplete, format!("a shard of {collection} did not answer: {}", why.detail)).hint("try again"))
+        })
     }
 
     /// All paths that were seen in a collection's documents.

@@ -4,12 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use futures::future::join_all;
 use plan::{Path, PathKinds, scan::Pinned};
-use proto::{
-    Catalog, Code, CollectionName, PositionVector, Problem,
-    catalog::Collection,
-    ingest::ShardId,
-    routing::shard_of,
-};
+use proto::{Catalog, Code, CollectionName, PositionVector, Problem, catalog::Collection, ingest::ShardId, routing::shard_of};
 
 use super::context::QueryContext;
 use crate::answer::Stats;
@@ -52,7 +47,12 @@ impl Drop for Pins {
 
 impl Pins {
     /// Pins every shard of these collections, all at once. Each view covers what `at_least` says of its partitions.
-    pub async fn take(context: &Arc<QueryContext>, catalog: &Catalog, names: &BTreeSet<CollectionName>, at_least: &PositionVector) -> Result<Self, Problem> {
+    pub async fn take(
+        context: &Arc<QueryContext>,
+        catalog: &Catalog,
+        names: &BTreeSet<CollectionName>,
+        at_least: &PositionVector,
+    ) -> Result<Self, Problem> {
         // Made first: what is pinned when this future is dropped half-way is let go of, too.
         let mut pins = Self { context: Arc::clone(context), collections: Vec::new() };
         let single = names.len() == 1;
@@ -112,7 +112,8 @@ async fn pin_collection(
         let wanted = share_of(at_least, shard.number, name, collection, catalog, single);
         (shard, context.leaf.pin(context.id, shard, &wanted, context.deadline).await)
     }));
-    let mut view = PinnedCollection { name: name.clone(), shards: Vec::new(), missing: Vec::new(), paths: Arc::default(), time_path: time_path(collection)? };
+    let mut view =
+        PinnedCollection { name: name.clone(), shards: Vec::new(), missing: Vec::new(), paths: Arc::default(), time_path: time_path(collection)? };
     for (shard, result) in pinned.await {
         match result {
             Ok(pinned) => view.shards.push((shard, pinned)),
@@ -126,7 +127,14 @@ async fn pin_collection(
 
 /// What a shard must hold of a vector: the partitions that are routed to it. A source that feeds another collection says nothing of this
 /// one, and `push` is said of one collection only.
-fn share_of(at_least: &PositionVector, shard: u32, name: &CollectionName, collection: &Collection, catalog: &Catalog, single: bool) -> PositionVector {
+fn share_of(
+    at_least: &PositionVector,
+    shard: u32,
+    name: &CollectionName,
+    collection: &Collection,
+    catalog: &Catalog,
+    single: bool,
+) -> PositionVector {
     let ours = |source: &proto::SourceName| match catalog.sources.get(source) {
         Some(source) => source.settings.collection == *name,
         None => single,

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use datafusion::{
     catalog::TableProvider,
-    common::{
-        JoinType,
-        tree_node::TreeNodeRecursion,
-    },
+    common::{JoinType, tree_node::TreeNodeRecursion},
     datasource::MemTable,
     execution::TaskContext,
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
@@ -17,7 +14,12 @@ use datafusion::{
 use proto::{Code, Problem};
 
 use super::{
-    Engine, context::QueryContext, failure, pins::Pins, shard_table::{ShardTable, ShardTableProvider}, system,
+    Engine,
+    context::QueryContext,
+    failure,
+    pins::Pins,
+    shard_table::{ShardTable, ShardTableProvider},
+    system,
 };
 use crate::sql::{Resolved, Table, TableUse};
 
@@ -32,7 +34,13 @@ pub(super) struct Planned {
 }
 
 /// Plans a query; `rows_max` bounds its result from above.
-pub(super) async fn plan(engine: &Engine, context: &Arc<QueryContext>, pins: &Pins, resolved: Resolved, rows_max: Option<usize>) -> Result<Planned, Problem> {
+pub(super) async fn plan(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    pins: &Pins,
+    resolved: Resolved,
+    rows_max: Option<usize>,
+) -> Result<Planned, Problem> {
     resolved.warnings.iter().for_each(|warning| context.report.warn(warning));
     let mut tables = Vec::with_capacity(resolved.tables.len());
     for used in &resolved.tables {
@@ -43,13 +51,19 @@ pub(super) async fn plan(engine: &Engine, context: &Arc<QueryContext>, pins: &Pi
     let logical = session.statement_to_plan(statement).await.map_err(failure::problem)?;
     let logical = match rows_max {
         // One more, to know whether there would have been more.
-        Some(rows_max) => LogicalPlanBuilder::from(logical).limit(0, Some(rows_max.saturating_add(1))).and_then(LogicalPlanBuilder::build).map_err(failure::problem)?,
+        Some(rows_max) => LogicalPlanBuilder::from(logical)
+            .limit(0, Some(rows_max.saturating_add(1)))
+            .and_then(LogicalPlanBuilder::build)
+            .map_err(failure::problem)?,
         None => logical,
     };
     let logical = session.optimize(&logical).map_err(failure::problem)?;
     if pins.first_missing().is_some() && rows_by_absence(&logical) {
-        return Err(Problem::new(Code::Incomplete, "shards are missing, and in this query rows appear by absence (an outer or anti-join, NOT IN, EXCEPT)")
-            .hint("an answer from the shards that are there would hold rows that are not true; try again"));
+        return Err(Problem::new(
+            Code::Incomplete,
+            "shards are missing, and in this query rows appear by absence (an outer or anti-join, NOT IN, EXCEPT)",
+        )
+        .hint("an answer from the shards that are there would hold rows that are not true; try again"));
     }
     let physical = session.query_planner().create_physical_plan(&logical, &session).await.map_err(failure::problem)?;
     Ok(Planned { logical, physical, task: engine.sessions.task(&session) })

@@ -19,6 +19,7 @@ use datafusion::{
         PhysicalExpr,
         aggregate::{AggregateExprBuilder, AggregateFunctionExpr},
         expressions::Column as PhysicalColumn,
+        scalar_subquery::ScalarSubqueryExpr,
     },
     physical_expr_common::physical_expr::is_volatile,
     physical_optimizer::PhysicalOptimizerRule,
@@ -90,8 +91,13 @@ fn fits(aggregate: &AggregateExec) -> bool {
     let groups = aggregate.group_expr().expr().iter().map(|(group, _)| group);
     let arguments = aggregate.aggr_expr().iter().flat_map(|call| call.expressions()).collect::<Vec<_>>();
     let filters = aggregate.filter_expr().iter().flatten();
-    let stable = |expression: &Arc<dyn PhysicalExpr>| !is_volatile(expression);
+    let stable = |expression: &Arc<dyn PhysicalExpr>| !is_volatile(expression) && !needs_this_plan(expression);
     aggregate.aggr_expr().iter().all(plain) && !aggregate.group_expr().has_grouping_set() && groups.chain(&arguments).chain(filters).all(stable)
+}
+
+/// Whether an expression asks for what only the running plan knows: the result of a sub-query.
+fn needs_this_plan(expression: &Arc<dyn PhysicalExpr>) -> bool {
+    expression.exists(|node| Ok(node.is::<ScalarSubqueryExpr>())).unwrap_or(true)
 }
 
 /// The same aggregate over the projection's input, each column put in as what it is computed from. A common part of several expressions

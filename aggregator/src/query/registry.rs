@@ -49,7 +49,12 @@ impl Registry {
     /// What runs, oldest first.
     pub fn list(&self) -> Vec<RunningQuery> {
         let elapsed = |entry: &Entry| u64::try_from(entry.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let shown = |(id, entry): (&QueryId, &Entry)| RunningQuery { id: *id, text: entry.text.clone(), started_ms: entry.started_ms, elapsed_ms: elapsed(entry) };
+        let shown = |(id, entry): (&QueryId, &Entry)| RunningQuery {
+            id: *id,
+            text: entry.text.clone(),
+            started_ms: entry.started_ms,
+            elapsed_ms: elapsed(entry),
+        };
         self.0.lock().iter().map(shown).collect()
     }
 

@@ -30,7 +30,14 @@ use plan::{
 };
 use proto::{Address, Catalog, Code, CollectionName, Problem, SourceName, ingest::ShardId, record::Format};
 
-use super::{Engine, context::QueryContext, cursor, failure, pins::{PinnedCollection, Pins}, shard_table::schema_of, world::PinnedWorld};
+use super::{
+    Engine,
+    context::QueryContext,
+    cursor, failure,
+    pins::{PinnedCollection, Pins},
+    shard_table::schema_of,
+    world::PinnedWorld,
+};
 use crate::{
     answer::{Hit, SearchAnswer, SearchQuestion, Stats},
     sql::{self, World as _},
@@ -49,7 +56,8 @@ const SHOWN: [&str; 6] = ["_id", "_doc", "_source", "_partition", "_offset", "_i
 pub(super) async fn run(engine: &Engine, context: &Arc<QueryContext>, question: &SearchQuestion, started: Instant) -> Result<SearchAnswer, Problem> {
     let limit = question.limit.unwrap_or(HITS);
     if limit > HITS_MAX {
-        return Err(Problem::new(Code::BadRequest, format!("a page of {limit} hits")).hint(format!("a page holds {HITS_MAX} at most; `after` gives the next one")));
+        return Err(Problem::new(Code::BadRequest, format!("a page of {limit} hits"))
+            .hint(format!("a page holds {HITS_MAX} at most; `after` gives the next one")));
     }
     let name: CollectionName = question.collection.parse().map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))?;
     let catalog = engine.catalog();
@@ -66,7 +74,8 @@ pub(super) async fn run(engine: &Engine, context: &Arc<QueryContext>, question: 
     let (found, total) = page.collect(context, pinned, filter, engine.options.query_bytes_max).await?;
     let (hits, last) = page.merge(&found, &catalog)?;
     let after = last.filter(|_| hits.len() == limit && limit > 0).map(|last| cursor::write(&page.keys, &last));
-    let mut stats = Stats { query_id: Some(context.id), elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), ..Stats::default() };
+    let mut stats =
+        Stats { query_id: Some(context.id), elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), ..Stats::default() };
     pins.fill(&mut stats);
     context.report.fill(&mut stats);
     Ok(SearchAnswer { hits, total, after, stats })
@@ -85,7 +94,11 @@ fn filter(engine: &Engine, condition: Expr, mut columns: Vec<Column>, question: 
     let time = Column::always("_time").filter(|time| !columns.contains(time));
     columns.extend(time);
     let schema = DFSchema::try_from(schema_of(&columns).as_ref().clone()).map_err(failure::problem)?;
-    let setting = SimplifyContext::builder().with_config_options(Arc::clone(engine.sessions.settings())).with_schema(Arc::new(schema.clone())).with_current_time().build();
+    let setting = SimplifyContext::builder()
+        .with_config_options(Arc::clone(engine.sessions.settings()))
+        .with_schema(Arc::new(schema.clone()))
+        .with_current_time()
+        .build();
     let simplifier = ExprSimplifier::new(setting);
     let simple = simplifier.coerce(all, &schema).and_then(|all| simplifier.simplify(all)).map_err(failure::problem)?;
     let yes = lit(true);
@@ -113,7 +126,8 @@ fn instant(text: &str) -> Result<i64, Problem> {
     };
     text.parse().ok().and_then(number).or_else(dated).ok_or_else(|| {
         let shown: String = text.chars().take(100).collect();
-        Problem::new(Code::BadRequest, format!("{shown:?} is not a time")).hint("write 2026-01-31T10:00:00Z, 2026-01-31, or a number of seconds or milliseconds since 1970")
+        Problem::new(Code::BadRequest, format!("{shown:?} is not a time"))
+            .hint("write 2026-01-31T10:00:00Z, 2026-01-31, or a number of seconds or milliseconds since 1970")
     })
 }
 
@@ -133,7 +147,8 @@ fn sort_key(sort: Option<&str>, collection: &CollectionName, world: &PinnedWorld
         return key(always);
     }
     if world.catalog().field(collection, name).is_some() {
-        return Err(Problem::new(Code::NotSupported, format!("a search cannot sort by the field {name}")).hint("ask by SQL: SELECT … WHERE search('…') ORDER BY …"));
+        return Err(Problem::new(Code::NotSupported, format!("a search cannot sort by the field {name}"))
+            .hint("ask by SQL: SELECT … WHERE search('…') ORDER BY …"));
     }
     let path = Path::parse(name).map_err(|e| Problem::new(Code::BadRequest, format!("sort: {e}")).hint("write sort=user.name:desc"))?;
     key(typed(path, collection, world, context))
@@ -179,7 +194,13 @@ impl Page {
     }
 
     /// Every shard's first documents, and how many match in all.
-    async fn collect(&self, context: &Arc<QueryContext>, pinned: &PinnedCollection, filter: Vec<Expr>, bytes_max: usize) -> Result<(RecordBatch, u64), Problem> {
+    async fn collect(
+        &self,
+        context: &Arc<QueryContext>,
+        pinned: &PinnedCollection,
+        filter: Vec<Expr>,
+        bytes_max: usize,
+    ) -> Result<(RecordBatch, u64), Problem> {
         let (columns, scan, bytes) = (self.columns(), context.next_scan(), AtomicUsize::new(0));
         let schema = schema_of(&columns);
         let request = |shard: ShardId| ScanRequest {
@@ -206,7 +227,9 @@ impl Page {
     fn merge(&self, found: &RecordBatch, catalog: &Catalog) -> Result<(Vec<Hit>, Option<After>), Problem> {
         let broken = |e: DataFusionError| failure::problem(e);
         let rows = Rows::of(found)?;
-        let field = |key: &SortKey| SortField::new_with_options(key.column.view.to.arrow(), SortOptions { descending: key.descending, nulls_first: key.nulls_first });
+        let field = |key: &SortKey| {
+            SortField::new_with_options(key.column.view.to.arrow(), SortOptions { descending: key.descending, nulls_first: key.nulls_first })
+        };
         let converter = RowConverter::new(self.keys.iter().map(field).collect()).map_err(|e| broken(e.into()))?;
         let keys = self.keys.iter().map(|key| column(found, &key.column)).collect::<Result<Vec<ArrayRef>, _>>()?;
         let ranks = converter.convert_columns(&keys).map_err(|e| broken(e.into()))?;
@@ -222,7 +245,13 @@ impl Page {
 }
 
 /// One shard's first documents and how many match in it.
-async fn one_shard(context: &QueryContext, request: ScanRequest, scan: usize, bytes: &AtomicUsize, bytes_max: usize) -> Result<(Vec<RecordBatch>, u64), Problem> {
+async fn one_shard(
+    context: &QueryContext,
+    request: ScanRequest,
+    scan: usize,
+    bytes: &AtomicUsize,
+    bytes_max: usize,
+) -> Result<(Vec<RecordBatch>, u64), Problem> {
     let (shard, mut batches) = (request.shard, Vec::new());
     let mut chunks = context.leaf.scan(request);
     while let Some(chunk) = chunks.try_next().await? {
@@ -230,7 +259,8 @@ async fn one_shard(context: &QueryContext, request: ScanRequest, scan: usize, by
             Chunk::Rows(batch) => {
                 let size = batch.get_array_memory_size();
                 if bytes.fetch_add(size, Ordering::Relaxed) + size > bytes_max {
-                    return Err(Problem::new(Code::LimitReached, "the hits of this page need more memory than a query may have").hint("ask for smaller pages with limit"));
+                    return Err(Problem::new(Code::LimitReached, "the hits of this page need more memory than a query may have")
+                        .hint("ask for smaller pages with limit"));
                 }
                 batches.push(batch);
             }
@@ -282,7 +312,8 @@ impl Rows {
 
     /// With the item always: it stands for the first of many and for the only one alike, and orders as both do.
     fn address(&self, row: usize) -> Result<Address, Problem> {
-        let source: SourceName = self.text("_source", row).parse().map_err(|e: proto::address::Malformed| Problem::new(Code::Internal, e.to_string()))?;
+        let source: SourceName =
+            self.text("_source", row).parse().map_err(|e: proto::address::Malformed| Problem::new(Code::Internal, e.to_string()))?;
         let partition = i32::try_from(self.int("_partition", row)).unwrap_or_default();
         let item = u32::try_from(self.int("_item", row)).unwrap_or_default();
         Ok(Address { source, partition, offset: self.int("_offset", row), item: Some(item) })
@@ -308,7 +339,16 @@ mod tests {
 
     #[test]
     fn times_are_read_as_people_write_them() {
-        for text in ["2026-01-31T10:00:00Z", "2026-01-31T11:00:00+01:00", "2026-01-31 10:00:00", "2026-01-31T10:00:00.0", "1769853600", "1769853600000", "1769853600000000", "1769853600000000000"] {
+        for text in [
+            "2026-01-31T10:00:00Z",
+            "2026-01-31T11:00:00+01:00",
+            "2026-01-31 10:00:00",
+            "2026-01-31T10:00:00.0",
+            "1769853600",
+            "1769853600000",
+            "1769853600000000",
+            "1769853600000000000",
+        ] {
             assert_eq!(instant(text), Ok(1_769_853_600_000_000), "{text}");
         }
         assert_eq!(instant("2026-01-31"), Ok(1_769_817_600_000_000));

@@ -36,7 +36,8 @@ pub(super) struct Sessions {
 impl Sessions {
     /// Sets it up; the spill folder is made, or emptied.
     pub fn new(options: &AggregatorOptions) -> Result<Self, Problem> {
-        empty_folder(&options.spill_folder).map_err(|e| Problem::new(Code::Internal, format!("cannot prepare {}: {e}", options.spill_folder.display())))?;
+        empty_folder(&options.spill_folder)
+            .map_err(|e| Problem::new(Code::Internal, format!("cannot prepare {}: {e}", options.spill_folder.display())))?;
         let spill = DiskManagerBuilder::default()
             .with_mode(DiskManagerMode::Directories(vec![options.spill_folder.clone()]))
             .with_max_temp_directory_size(options.spill_bytes_max);

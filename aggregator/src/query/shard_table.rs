@@ -85,7 +85,13 @@ impl TableProvider for ShardTableProvider {
         Ok(filters.iter().map(decide).collect())
     }
 
-    async fn scan(&self, _state: &dyn Session, projection: Option<&Vec<usize>>, filters: &[Expr], limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let table = &self.0;
         let column = |index: &usize| table.columns.get(*index).cloned();
         let columns = match projection {

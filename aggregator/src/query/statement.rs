@@ -42,7 +42,13 @@ const SHOW_DEFINITIONS: &str =
     "SELECT kind, collection, name, version, text FROM rachis.definitions WHERE in_force ORDER BY kind, collection, name LIMIT 100000";
 
 /// Pins, resolves, plans.
-async fn prepare(engine: &Engine, context: &Arc<QueryContext>, question: &Question, query: &ast::Query, rows_max: Option<usize>) -> Result<(Pins, Planned, Stats), Problem> {
+async fn prepare(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    question: &Question,
+    query: &ast::Query,
+    rows_max: Option<usize>,
+) -> Result<(Pins, Planned, Stats), Problem> {
     let catalog = engine.catalog();
     let names = sql::collections(query, &catalog)?;
     let pins = Pins::take(context, &catalog, &names, &question.at_least).await?;

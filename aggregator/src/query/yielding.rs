@@ -44,5 +44,9 @@ impl PhysicalOptimizerRule for Yielding {
 
 /// Whether an operator may give many more rows than it takes.
 fn multiplies(node: &dyn ExecutionPlan) -> bool {
-    node.is::<CrossJoinExec>() || node.is::<NestedLoopJoinExec>() || node.is::<HashJoinExec>() || node.is::<SortMergeJoinExec>() || node.is::<UnnestExec>()
+    node.is::<CrossJoinExec>()
+        || node.is::<NestedLoopJoinExec>()
+        || node.is::<HashJoinExec>()
+        || node.is::<SortMergeJoinExec>()
+        || node.is::<UnnestExec>()
 }

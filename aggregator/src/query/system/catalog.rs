@@ -67,7 +67,10 @@ pub(super) async fn columns(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> 
         let fields = catalog.definitions.keys().filter(|id| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(name));
         let fields: BTreeSet<String> = fields.map(|id| id.name.clone()).collect();
         let paths = state::merged_fields(engine, name).await?;
-        let seen = paths.iter().filter(|field| !field.path.steps().is_empty()).map(|field| (field.path.to_string(), field.kinds.native().map_or("JSON", sql_name)));
+        let seen = paths
+            .iter()
+            .filter(|field| !field.path.steps().is_empty())
+            .map(|field| (field.path.to_string(), field.kinds.native().map_or("JSON", sql_name)));
         let seen = seen.filter(|(path, _)| !fields.contains(path));
         let all = always.chain(fields.iter().map(|field| (field.clone(), "JSON"))).chain(seen);
         rows.extend(all.enumerate().map(|(at, (column, of))| row(SCHEMA, name.as_str(), &column, at, of)));

@@ -39,7 +39,8 @@ pub(in crate::query) fn batch(columns: &[(&str, Type)], rows: Vec<Vec<Cell>>) ->
     let fields: Vec<Field> = columns.iter().map(|(name, of)| Field::new(*name, of.arrow(), true)).collect();
     let arrays = columns.iter().enumerate().map(|(index, (_, of))| array(*of, rows.iter().map(|row| row.get(index)))).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options).map_err(|e| Problem::new(Code::Internal, format!("a system table's rows: {e}")))
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
+        .map_err(|e| Problem::new(Code::Internal, format!("a system table's rows: {e}")))
 }
 
 fn array<'a>(of: Type, cells: impl Iterator<Item = Option<&'a Cell>>) -> ArrayRef {
@@ -50,7 +51,9 @@ fn array<'a>(of: Type, cells: impl Iterator<Item = Option<&'a Cell>>) -> ArrayRe
             let micros = cells.map(|cell| if let Some(Cell::Time(Some(ms))) = cell { Some(ms.saturating_mul(1_000)) } else { None });
             Arc::new(micros.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
         }
-        _ => Arc::new(cells.map(|cell| if let Some(Cell::Text(Some(text))) = cell { Some(text.as_str()) } else { None }).collect::<StringViewArray>()),
+        _ => {
+            Arc::new(cells.map(|cell| if let Some(Cell::Text(Some(text))) = cell { Some(text.as_str()) } else { None }).collect::<StringViewArray>())
+        }
     }
 }
 

@@ -33,7 +33,11 @@ use Type::{Bool, Int, Text, Time};
 
 /// All of them. `information_schema` speaks of what users ask: collections, views and these tables.
 pub(super) const TABLES: &[SystemTable] = &[
-    table("rachis", "collections", &[("name", Text), ("uid", Text), ("version", Int), ("shards", Int), ("time_path", Text), ("documents", Int), ("bytes", Int)]),
+    table(
+        "rachis",
+        "collections",
+        &[("name", Text), ("uid", Text), ("version", Int), ("shards", Int), ("time_path", Text), ("documents", Int), ("bytes", Int)],
+    ),
     table(
         "rachis",
         "sources",
@@ -62,7 +66,11 @@ pub(super) const TABLES: &[SystemTable] = &[
             ("error", Text),
         ],
     ),
-    table("rachis", "fields", &[("collection", Text), ("path", Text), ("type", Text), ("kinds", Text), ("documents", Int), ("indexed", Text), ("sample", Text)]),
+    table(
+        "rachis",
+        "fields",
+        &[("collection", Text), ("path", Text), ("type", Text), ("kinds", Text), ("documents", Int), ("indexed", Text), ("sample", Text)],
+    ),
     table(
         "rachis",
         "shards",
@@ -111,7 +119,16 @@ pub(super) const TABLES: &[SystemTable] = &[
     table(
         "rachis",
         "definitions",
-        &[("kind", Text), ("collection", Text), ("name", Text), ("version", Int), ("in_force", Bool), ("text", Text), ("uses", Text), ("reads", Text)],
+        &[
+            ("kind", Text),
+            ("collection", Text),
+            ("name", Text),
+            ("version", Int),
+            ("in_force", Bool),
+            ("text", Text),
+            ("uses", Text),
+            ("reads", Text),
+        ],
     ),
     table("rachis", "queries", &[("id", Text), ("text", Text), ("started", Time), ("elapsed_ms", Int)]),
     table("information_schema", "tables", &[("table_catalog", Text), ("table_schema", Text), ("table_name", Text), ("table_type", Text)]),

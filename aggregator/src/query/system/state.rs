@@ -59,7 +59,13 @@ pub(super) async fn sources(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> 
     Ok(rows.iter().map(row).collect())
 }
 
-fn source_row(collection: &CollectionName, source: &SourceName, partition: Option<i32>, tail: Option<&TailStatus>, held: Option<&PartitionStatus>) -> Vec<Cell> {
+fn source_row(
+    collection: &CollectionName,
+    source: &SourceName,
+    partition: Option<i32>,
+    tail: Option<&TailStatus>,
+    held: Option<&PartitionStatus>,
+) -> Vec<Cell> {
     let outcome = |count: fn(&proto::ingest::Outcomes) -> u64| held.map_or(Cell::Int(Some(0)), |held| Cell::count(count(&held.outcomes)));
     // A push has no tail to be behind of: what was acknowledged is in.
     let pushed = held.filter(|_| source.is_push()).map(|_| SourceState::CaughtUp.word());

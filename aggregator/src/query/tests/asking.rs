@@ -6,7 +6,8 @@ use serde_json::json;
 use super::*;
 
 fn clicks(count: i64) -> impl Iterator<Item = Value> {
-    (0..count).map(|i| json!({ "n": i, "user": { "name": format!("u{}", i % 3) }, "ms": if i % 4 == 3 { json!("slow") } else { json!(i * 10) }, "at": i }))
+    (0..count)
+        .map(|i| json!({ "n": i, "user": { "name": format!("u{}", i % 3) }, "ms": if i % 4 == 3 { json!("slow") } else { json!(i * 10) }, "at": i }))
 }
 
 #[tokio::test]
@@ -61,7 +62,10 @@ async fn the_newest_are_chosen_in_the_leaf() {
     assert_eq!(rows, ["19", "17", "16"]);
     assert_eq!(stats.rows_shipped, 6, "three a shard");
     let requests = bench.leaf.requests.lock();
-    assert!(requests.iter().all(|r| matches!(&r.stage, Stage::Top { keys, limit: 3, .. } if keys[0].descending && keys[0].column.name() == "_time")), "{requests:?}");
+    assert!(
+        requests.iter().all(|r| matches!(&r.stage, Stage::Top { keys, limit: 3, .. } if keys[0].descending && keys[0].column.name() == "_time")),
+        "{requests:?}"
+    );
 }
 
 #[tokio::test]
@@ -136,4 +140,14 @@ async fn a_common_part_of_several_aggregates_does_not_keep_them_from_the_leaf() 
     assert_eq!(rows, ["u0! | 1 | 64 | 32.5", "u1! | 8 | 50 | 29.0", "u2! | 15 | 57 | 36.0"]);
     assert_eq!(stats.rows_shipped, 6);
     assert!(bench.leaf.requests.lock().iter().all(|r| matches!(r.stage, Stage::Partial(_))));
+}
+
+#[tokio::test]
+async fn an_aggregate_over_a_sub_query_is_computed_where_the_sub_query_is() {
+    let bench = bench(clicks(9)).await;
+    let sql = r#"SELECT sum("e"."n:int" - (SELECT min("f"."n:int") + 1 FROM "rachis_1" AS "f")) AS "s" FROM "rachis_0" AS "e""#;
+    let (rows, _) = bench.rows(sql, &[&["n:int"], &["n:int"]]).await;
+    assert_eq!(rows, ["27"]);
+    let requests = bench.leaf.requests.lock();
+    assert!(requests.iter().any(|r| matches!(r.stage, Stage::Rows { .. })) && requests.iter().any(|r| matches!(r.stage, Stage::Partial(_))));
 }

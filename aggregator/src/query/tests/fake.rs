@@ -31,7 +31,10 @@ use parking_lot::Mutex;
 use plan::{
     Column, Kinds, Path, PathKinds, Type, What,
     path::Step,
-    scan::{After, Chunk, DeadLetter, Document, FieldStatus, Misfit, PartialAggregate, Pinned, QueryId, Scan, ScanRequest, ScanStream, ShardStatus, SortKey, Stage, Trailer},
+    scan::{
+        After, Chunk, DeadLetter, Document, FieldStatus, Misfit, PartialAggregate, Pinned, QueryId, Scan, ScanRequest, ScanStream, ShardStatus,
+        SortKey, Stage, Trailer,
+    },
     search::Match,
 };
 use proto::{
@@ -83,14 +86,20 @@ impl FakeLeaf {
     pub fn add(&self, shard: ShardId, document: Value) {
         let mut shards = self.shards.lock();
         let documents = shards.entry(shard).or_default();
-        let address = Address { source: SourceName::push(), partition: i32::try_from(shard.number).expect("small"), offset: documents.len() as i64, item: None };
+        let address = Address {
+            source: SourceName::push(),
+            partition: i32::try_from(shard.number).expect("small"),
+            offset: documents.len() as i64,
+            item: None,
+        };
         documents.push((address, document));
     }
 
     fn compute(&self, request: &ScanRequest) -> (Vec<RecordBatch>, Trailer) {
         let documents = self.shards.lock().get(&request.shard).cloned().unwrap_or_default();
         let mut wanted = request.columns.clone();
-        let more = request.filter.iter().flat_map(|f| f.column_refs().into_iter().map(|c| Column::parse(&c.name).expect("a flat name")).collect::<Vec<_>>());
+        let more =
+            request.filter.iter().flat_map(|f| f.column_refs().into_iter().map(|c| Column::parse(&c.name).expect("a flat name")).collect::<Vec<_>>());
         let keys = if let Stage::Top { keys, .. } = &request.stage { keys.clone() } else { Vec::new() };
         for column in more.chain(keys.iter().map(|key| key.column.clone())) {
             if !wanted.contains(&column) {
@@ -102,7 +111,8 @@ impl FakeLeaf {
         let options = RecordBatchOptions::new().with_row_count(Some(documents.len()));
         let all = RecordBatch::try_new_with_options(schema_of(&wanted), arrays, &options).expect("a batch");
         let passes = passing(request, &all);
-        let addresses: Vec<Address> = documents.iter().zip(passes.iter()).filter(|(_, passes)| *passes == Some(true)).map(|((a, _), _)| a.clone()).collect();
+        let addresses: Vec<Address> =
+            documents.iter().zip(passes.iter()).filter(|(_, passes)| *passes == Some(true)).map(|((a, _), _)| a.clone()).collect();
         let matched = filter_record_batch(&all, &passes).expect("filtered");
         let shown = matched.project(&(0..request.columns.len()).collect::<Vec<_>>()).expect("projected");
         let batches = match &request.stage {
@@ -130,9 +140,12 @@ fn passing(request: &ScanRequest, all: &RecordBatch) -> BooleanArray {
 
 /// The first rows by the keys and then the address.
 fn top(matched: &RecordBatch, shown: &RecordBatch, addresses: &[Address], keys: &[SortKey], after: Option<&After>, limit: usize) -> RecordBatch {
-    let field = |key: &SortKey| SortField::new_with_options(key.column.view.to.arrow(), SortOptions { descending: key.descending, nulls_first: key.nulls_first });
+    let field = |key: &SortKey| {
+        SortField::new_with_options(key.column.view.to.arrow(), SortOptions { descending: key.descending, nulls_first: key.nulls_first })
+    };
     let converter = RowConverter::new(keys.iter().map(field).collect()).expect("a converter");
-    let arrays = |batch: &RecordBatch| keys.iter().map(|key| Arc::clone(batch.column_by_name(&key.column.name()).expect("a key"))).collect::<Vec<_>>();
+    let arrays =
+        |batch: &RecordBatch| keys.iter().map(|key| Arc::clone(batch.column_by_name(&key.column.name()).expect("a key"))).collect::<Vec<_>>();
     let rows = converter.convert_columns(&arrays(matched)).expect("rows");
     let after: Option<(OwnedRow, Address)> = after.map(|after| {
         let values: Vec<ArrayRef> = after.values.iter().map(|value| value.to_array().expect("an array")).collect();
@@ -149,11 +162,20 @@ fn top(matched: &RecordBatch, shown: &RecordBatch, addresses: &[Address], keys: 
 fn partial_states(partial: &PartialAggregate, rows: RecordBatch) -> Vec<RecordBatch> {
     assert_eq!(rows.schema(), partial.input);
     let source = MemorySourceConfig::try_new_exec(&[vec![rows]], Arc::clone(&partial.input), None).expect("a source");
-    let aggregate = AggregateExec::try_new(AggregateMode::Partial, partial.group_by.clone(), partial.aggregates.clone(), partial.filters.clone(), source, Arc::clone(&partial.input));
+    let aggregate = AggregateExec::try_new(
+        AggregateMode::Partial,
+        partial.group_by.clone(),
+        partial.aggregates.clone(),
+        partial.filters.clone(),
+        source,
+        Arc::clone(&partial.input),
+    );
     let aggregate = aggregate.expect("an aggregate");
     assert_eq!(aggregate.schema(), partial.output, "the states' schema is the planned one");
     let run = async { collect(Arc::new(aggregate), SessionContext::new().task_ctx()).await.expect("states") };
-    std::thread::scope(|scope| scope.spawn(|| tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(run)).join().expect("no panic"))
+    std::thread::scope(|scope| {
+        scope.spawn(|| tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(run)).join().expect("no panic")
+    })
 }
 
 fn array(column: &Column, documents: &[(Address, Value)], misfits: &mut Vec<Misfit>) -> ArrayRef {
@@ -281,7 +303,9 @@ impl Scan for FakeLeaf {
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {
         let shards = self.shards.lock();
-        let found = shards.get(&shard).and_then(|documents| documents.iter().find(|(a, d)| d.get("_id").and_then(Value::as_str).map_or_else(|| a.to_string() == id, |own| own == id)));
+        let found = shards.get(&shard).and_then(|documents| {
+            documents.iter().find(|(a, d)| d.get("_id").and_then(Value::as_str).map_or_else(|| a.to_string() == id, |own| own == id))
+        });
         Ok(found.map(|(address, document)| Document { address: address.clone(), id: id.to_owned(), bytes: document.to_string().into(), json: true }))
     }
 

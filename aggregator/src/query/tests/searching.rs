@@ -36,7 +36,8 @@ async fn the_newest_come_first_and_the_total_is_exact() {
     let bench = bench(notes(50)).await;
     let found = bench.search(SearchQuestion { query: "error".into(), ..SearchQuestion::default() }).await.expect("hits");
     assert_eq!((found.hits.len(), found.total), (20, 25));
-    let times: Vec<i64> = found.hits.iter().map(|hit| serde_json::from_str::<Value>(&hit.document).expect("JSON")["at"].as_i64().expect("a time")).collect();
+    let times: Vec<i64> =
+        found.hits.iter().map(|hit| serde_json::from_str::<Value>(&hit.document).expect("JSON")["at"].as_i64().expect("a time")).collect();
     assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
     assert!(found.hits.iter().all(|hit| hit.json && hit.id == hit.address));
     assert_eq!((found.stats.shards_answered, found.stats.documents_scanned), (2, 50));
@@ -46,7 +47,15 @@ async fn the_newest_come_first_and_the_total_is_exact() {
 #[tokio::test]
 async fn pages_hold_every_match_exactly_once() {
     let bench = bench(notes(101)).await;
-    for (sort, limit) in [(None, 7), (Some("_time:asc"), 10), (Some("size"), 9), (Some("size:desc"), 1), (Some("n:desc"), 100), (Some("level"), 101), (Some("nowhere"), 13)] {
+    for (sort, limit) in [
+        (None, 7),
+        (Some("_time:asc"), 10),
+        (Some("size"), 9),
+        (Some("size:desc"), 1),
+        (Some("n:desc"), 100),
+        (Some("level"), 101),
+        (Some("nowhere"), 13),
+    ] {
         let ids = bench.pages(SearchQuestion { sort: sort.map(str::to_owned), limit: Some(limit), ..SearchQuestion::default() }).await;
         assert_eq!(ids.len(), 101, "{sort:?}");
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 101, "{sort:?}");

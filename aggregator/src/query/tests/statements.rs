@@ -99,9 +99,24 @@ async fn a_running_query_can_be_cancelled_by_its_id() {
 async fn what_a_user_gets_wrong_is_told_and_nothing_else_ends() {
     let bench = bench(orders()).await;
     let wrong = [
-        "", "SELEC 1", "SELECT FROM", "SELECT * FROM nowhere", "DROP TABLE events", "SET a = 1", "SELECT 1; SELECT 2", "SELECT sum(*) FROM events",
-        "SELECT no_such_function(1)", "CREATE TABLE t (a INT)", "COPY events TO 'x'", "SELECT * FROM 'file.csv'", "SELECT CAST('x' AS INT)",
-        "SELECT count(*) FROM events GROUP BY", "INSERT INTO events VALUES (1)", "SELECT $1", "DESCRIBE nowhere", "CREATE VIEW v AS SELECT v.x FROM v",
+        "",
+        "SELEC 1",
+        "SELECT FROM",
+        "SELECT * FROM nowhere",
+        "DROP TABLE events",
+        "SET a = 1",
+        "SELECT 1; SELECT 2",
+        "SELECT sum(*) FROM events",
+        "SELECT no_such_function(1)",
+        "CREATE TABLE t (a INT)",
+        "COPY events TO 'x'",
+        "SELECT * FROM 'file.csv'",
+        "SELECT CAST('x' AS INT)",
+        "SELECT count(*) FROM events GROUP BY",
+        "INSERT INTO events VALUES (1)",
+        "SELECT $1",
+        "DESCRIBE nowhere",
+        "CREATE VIEW v AS SELECT v.x FROM v",
     ];
     for sql in wrong {
         let problem = bench.try_sql(sql).await.map(|(rows, _)| lines(&rows)).expect_err(sql);
