@@ -1,7 +1,8 @@
 //! An Arrow cell -> JSON or CSV text: the rules of values as users see them.
 //!
-//! A cell of JSON (by its field's metadata) stands in JSON answers as the value it is, verbatim; `_doc` is exact text. Timestamps are RFC
-//! 3339 in UTC, decimals are numbers with their own digits, what JSON cannot say (NaN, infinity) is null, bytes are hexadecimal.
+//! A cell of JSON (by its field's metadata, which `_doc` has not) stands in JSON answers as the value it is, verbatim; `_doc` is exact text.
+//! Timestamps are RFC 3339 in UTC, decimals are numbers with their own digits, what JSON cannot say (NaN, infinity) is null, bytes are
+//! hexadecimal.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use datafusion::arrow::{
@@ -15,9 +16,6 @@ use datafusion::arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use plan::column::JSON_METADATA;
-
-/// The name under which a document is selected as it was given.
-const DOCUMENT: &str = "_doc";
 
 /// The SQL name of a column's type.
 pub(super) fn type_name(field: &Field) -> String {
@@ -33,14 +31,20 @@ pub(super) fn type_name(field: &Field) -> String {
         DataType::UInt64 => "DECIMAL(20,0)".into(),
         DataType::Float16 | DataType::Float32 => "REAL".into(),
         DataType::Float64 => "DOUBLE".into(),
-        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => format!("DECIMAL({p},{s})"),
+        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => {
+            format!("DECIMAL({p},{s})")
+        }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "TEXT".into(),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => "VARBINARY".into(),
         DataType::Timestamp(..) => "TIMESTAMP".into(),
         DataType::Date32 | DataType::Date64 => "DATE".into(),
         DataType::Time32(_) | DataType::Time64(_) => "TIME".into(),
         DataType::Interval(_) | DataType::Duration(_) => "INTERVAL".into(),
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::ListView(item) | DataType::LargeListView(item) => {
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => {
             format!("{}[]", type_name(item))
         }
         DataType::Struct(fields) => {
@@ -92,7 +96,7 @@ pub(super) fn json(out: &mut Vec<u8>, field: &Field, array: &dyn Array, row: usi
         DataType::Null => out.extend_from_slice(b"null"),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
             let text = text_of(array, row);
-            if is_json(field) && field.name() != DOCUMENT { verbatim(out, text, lines) } else { string(out, text) }
+            if is_json(field) { verbatim(out, text, lines) } else { string(out, text) }
         }
         DataType::Float16 => float(out, f64::from(array.as_primitive::<Float16Type>().value(row))),
         DataType::Float32 => float32(out, array.as_primitive::<Float32Type>().value(row)),
@@ -361,7 +365,10 @@ mod tests {
     fn a_json_cell_is_the_value_it_is_and_a_document_is_exact_text() {
         let cells = || Arc::new(StringViewArray::from(vec!["{\"a\" : 1.50}", "\"x\"", "1e400", "[\n1]", "not json"])) as ArrayRef;
         assert_eq!(rendered(json_field("x"), cells()), ["{\"a\" : 1.50}", "\"x\"", "1e400", "[ 1]", "\"not json\""]);
-        assert_eq!(rendered(json_field("_doc"), cells()), ["\"{\\\"a\\\" : 1.50}\"", "\"\\\"x\\\"\"", "\"1e400\"", "\"[\\n1]\"", "\"not json\""]);
+        assert_eq!(
+            rendered(plan::Column::always("_doc").expect("it is always there").field(), cells()),
+            ["\"{\\\"a\\\" : 1.50}\"", "\"\\\"x\\\"\"", "\"1e400\"", "\"[\\n1]\"", "\"not json\""]
+        );
     }
 
     #[test]

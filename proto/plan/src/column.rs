@@ -156,12 +156,13 @@ impl Column {
         Some(Self { what: What::Path(Path::parse(path).ok()?), view: View { to, cast } })
     }
 
-    /// The Arrow field: flat name, type, nullability, and for JSON the metadata that says so.
+    /// The Arrow field: flat name, type, nullability, and for JSON the metadata that says so. A whole document is text: it may be told as it
+    /// was given only.
     pub fn field(&self) -> Field {
         let nullable = matches!(self.what, What::Path(_) | What::Key | What::Time);
         let field = Field::new(self.name(), self.view.to.arrow(), nullable);
         match self.view.to {
-            Type::Json => field.with_metadata([(JSON_METADATA.0.to_owned(), JSON_METADATA.1.to_owned())].into()),
+            Type::Json if self.what != What::Doc => field.with_metadata([(JSON_METADATA.0.to_owned(), JSON_METADATA.1.to_owned())].into()),
             _ => field,
         }
     }
