@@ -63,7 +63,9 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize, mut 
     }
     let unpacked = match packed.len() {
         0..INLINE_BYTES_MAX => unpack(&packed, packing, bytes_max)?,
-        _ => tokio::task::spawn_blocking(move || unpack(&packed, packing, bytes_max)).await.map_err(|e| Problem::new(Code::Internal, e.to_string()))??,
+        _ => tokio::task::spawn_blocking(move || unpack(&packed, packing, bytes_max))
+            .await
+            .map_err(|e| Problem::new(Code::Internal, e.to_string()))??,
     };
     if let Some(held) = held {
         held.grow_to(unpacked.len()).await?;

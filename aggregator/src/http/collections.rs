@@ -11,7 +11,7 @@ use plan::{Kinds, Path, scan::FieldStatus};
 use proto::{
     Catalog, Code, CollectionName, PositionVector, Problem,
     catalog::{Change, Collection, CollectionSettings},
-    ingest::{Outcomes, PartitionStatus, ShardId},
+    ingest::{Outcomes, PartitionStatus},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ fn given<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<String>
 
 /// Lists all collections.
 pub(super) async fn list(State(app): State<App>) -> Result<Response, Refusal> {
-    let catalog = app.engine.roles.changes.catalog().borrow().clone();
+    let catalog = app.engine.catalog();
     let described = catalog.collections.iter().map(|(name, collection)| describe(&app, &catalog, name, collection));
     let collections = futures::future::try_join_all(described).await?;
     Ok(Json(json!({ "collections": collections })).into_response())
@@ -46,7 +46,7 @@ pub(super) async fn list(State(app): State<App>) -> Result<Response, Refusal> {
 /// Shows one.
 pub(super) async fn get(State(app): State<App>, path: PathText) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
-    let catalog = app.engine.roles.changes.catalog().borrow().clone();
+    let catalog = app.engine.catalog();
     let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name))?;
     Ok(Json(describe(&app, &catalog, &name, collection).await?).into_response())
 }
@@ -55,7 +55,7 @@ pub(super) async fn get(State(app): State<App>, path: PathText) -> Result<Respon
 pub(super) async fn put(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
     let wish: Wish = body::json(&headers, body).await?;
-    let catalog = app.engine.roles.changes.catalog().borrow().clone();
+    let catalog = app.engine.catalog();
     let there = catalog.collections.get(&name);
     let settings = settings(wish, there.map(|c| &c.settings), app.engine.options.push_shards)?;
     let (change, expected, status) = match there {
@@ -88,40 +88,8 @@ pub(super) async fn delete(State(app): State<App>, path: PathText) -> Result<Res
 /// Lists the paths of one.
 pub(super) async fn fields(State(app): State<App>, path: PathText) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
-    let catalog = app.engine.roles.changes.catalog().borrow().clone();
-    let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name))?;
-    let shards = (0..collection.settings.shards).map(|number| ShardId { collection: collection.uid, number });
-    let all = futures::future::try_join_all(shards.map(|shard| app.engine.roles.leaf.fields(shard))).await?;
-    let fields: Vec<Value> = joined(all.into_iter().flatten()).into_values().map(|field| field_json(&field)).collect();
+    let fields: Vec<Value> = app.engine.fields(&name).await?.iter().map(field_json).collect();
     Ok(Json(json!({ "collection": name, "fields": fields })).into_response())
-}
-
-/// One row a path, over all shards: the poorest index stands for the path.
-fn joined(all: impl Iterator<Item = FieldStatus>) -> std::collections::BTreeMap<Path, FieldStatus> {
-    let mut fields: std::collections::BTreeMap<Path, FieldStatus> = std::collections::BTreeMap::new();
-    for field in all {
-        let Some(there) = fields.get_mut(&field.path) else {
-            fields.insert(field.path.clone(), field);
-            continue;
-        };
-        there.kinds |= field.kinds;
-        there.documents += field.documents;
-        if rank(field.indexed) < rank(there.indexed) {
-            there.indexed = field.indexed;
-        }
-        if there.sample.is_none() {
-            there.sample = field.sample;
-        }
-    }
-    fields
-}
-
-fn rank(indexed: &str) -> u8 {
-    match indexed {
-        "raw" => 0,
-        "columns" => 1,
-        _ => 2,
-    }
 }
 
 fn field_json(field: &FieldStatus) -> Value {
@@ -187,7 +155,10 @@ mod tests {
         let there = CollectionSettings { shards: 4, time_path: Some("at".into()) };
         assert_eq!(settings(wish("{}"), Some(&there), 1).as_ref(), Ok(&there));
         assert_eq!(settings(wish(r#"{"time_path":null}"#), Some(&there), 1), Ok(CollectionSettings { shards: 4, time_path: None }));
-        assert_eq!(settings(wish(r#"{"time_path":"event.time"}"#), None, 2), Ok(CollectionSettings { shards: 2, time_path: Some("event.time".into()) }));
+        assert_eq!(
+            settings(wish(r#"{"time_path":"event.time"}"#), None, 2),
+            Ok(CollectionSettings { shards: 2, time_path: Some("event.time".into()) })
+        );
         assert!(settings(wish(r#"{"time_path":"a..b"}"#), None, 2).is_err());
     }
 

@@ -12,18 +12,14 @@ use axum::{
 use bytes::Bytes;
 use metrics::counter;
 use plan::scan::Document;
-use proto::{
-    Code, Problem,
-    ingest::{RequestKey, ShardId},
-    limits::PUSH_BYTES_MAX,
-};
+use proto::{Code, Problem, ingest::RequestKey, limits::PUSH_BYTES_MAX};
 use tokio::time::Instant;
 
 use super::{
     App, body,
     items::{self, Form},
     push::{self, Outcome},
-    refusal::{PathText, Refusal, bad_path, collection_name, no_collection, path_text, respond},
+    refusal::{PathText, Refusal, bad_path, collection_name, path_text, respond},
 };
 
 /// How long a push waits for room.
@@ -91,13 +87,8 @@ fn answer(outcome: &Outcome, count: usize) -> Response {
 pub(super) async fn get(State(app): State<App>, path: Result<Path<(String, String)>, PathRejection>) -> Result<Response, Refusal> {
     let Path((collection, id)) = path.map_err(|e| bad_path(&e))?;
     let name = collection_name(&collection)?;
-    let catalog = app.engine.roles.changes.catalog().borrow().clone();
-    let there = catalog.collections.get(&name).ok_or_else(|| no_collection(&name))?;
-    let shards = (0..there.settings.shards).map(|number| ShardId { collection: there.uid, number });
-    let found = futures::future::try_join_all(shards.map(|shard| app.engine.roles.leaf.document(shard, &id))).await?;
-    // A key met in two partitions is two documents; the one taken in at the lower address is shown.
-    let first = found.into_iter().flatten().min_by(|a, b| a.address.cmp(&b.address));
-    let document = first.ok_or_else(|| {
+    let found = app.engine.document(&name, &id).await?;
+    let document = found.ok_or_else(|| {
         Problem::new(Code::NotFound, format!("there is no document {id:?} in {name}"))
             .hint("an id is the document's key or, without one, its address such as clicks/0@1234, percent-encoded")
     })?;

@@ -22,11 +22,19 @@ impl Form {
     pub fn of(content_type: Option<&str>) -> Result<Self, Problem> {
         let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match essence.as_str() {
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonl" | "application/jsonlines"
-            | "application/x-jsonlines" | "application/json-lines" | "text/x-ndjson" => Ok(Self::Lines),
+            "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
+            | "application/x-jsonl"
+            | "application/jsonlines"
+            | "application/x-jsonlines"
+            | "application/json-lines"
+            | "text/x-ndjson" => Ok(Self::Lines),
             "" | "application/json" | "application/x-www-form-urlencoded" | "application/octet-stream" => Ok(Self::ByContent),
             text if text.starts_with("text/") || text.ends_with("+json") => Ok(Self::ByContent),
-            other => Err(Problem::new(Code::UnsupportedMedia, format!("a push cannot be {other:?}")).hint("send application/json or application/x-ndjson")),
+            other => {
+                Err(Problem::new(Code::UnsupportedMedia, format!("a push cannot be {other:?}")).hint("send application/json or application/x-ndjson"))
+            }
         }
     }
 }
@@ -106,7 +114,10 @@ mod tests {
 
     #[test]
     fn elements_of_a_list_are_verbatim() {
-        assert_eq!(by_content(" [ {\"b\":1.50, \"a\" : 1e2} , [1,2],\"x\\u0041\" , null]\n"), texts(&["{\"b\":1.50, \"a\" : 1e2}", "[1,2]", "\"x\\u0041\"", "null"]));
+        assert_eq!(
+            by_content(" [ {\"b\":1.50, \"a\" : 1e2} , [1,2],\"x\\u0041\" , null]\n"),
+            texts(&["{\"b\":1.50, \"a\" : 1e2}", "[1,2]", "\"x\\u0041\"", "null"])
+        );
         assert_eq!(by_content("[{\"n\":123456789012345678901234567890}]"), texts(&["{\"n\":123456789012345678901234567890}"]));
     }
 

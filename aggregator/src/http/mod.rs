@@ -10,6 +10,7 @@ mod documents;
 mod items;
 mod observe;
 mod push;
+mod queries;
 mod refusal;
 mod render;
 mod room;
@@ -27,7 +28,7 @@ use std::{
 
 use axum::{
     Router,
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -43,7 +44,7 @@ use crate::query::Engine;
 /// Connections at once; one more waits to be accepted.
 const CONNECTIONS_MAX: usize = 4_096;
 /// How long a client may take for the head of a request.
-const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
+const HEAD_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long running requests may take once the door closes.
 const CLOSING_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the system has no file handle left.
@@ -124,12 +125,7 @@ async fn accept(
 fn connection_builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT_MAX);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Some(Duration::from_secs(10)))
-        .max_concurrent_streams(256)
-        .adaptive_window(true);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(10))).max_concurrent_streams(256).adaptive_window(true);
     builder
 }
 
@@ -142,6 +138,8 @@ fn router(app: App) -> Router {
         .route("/v1/collections/{collection}/documents/{*id}", get(documents::get))
         .route("/v1/collections/{collection}/search", get(search::by_query).post(search::by_body))
         .route("/v1/sql", post(sql::ask))
+        .route("/v1/queries", get(queries::list))
+        .route("/v1/queries/{query}", delete(queries::cancel))
         .route("/v1/sources", get(sources::list))
         .route("/v1/sources/{source}", get(sources::get).put(sources::put).delete(sources::delete))
         .route("/v1/sources/{source}/preview", post(sources::preview))

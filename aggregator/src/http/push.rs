@@ -94,7 +94,7 @@ pub(super) async fn push(engine: &Engine, name: &CollectionName, request: Reques
 }
 
 async fn collection_or_new(engine: &Engine, name: &CollectionName) -> Result<Collection, Problem> {
-    let catalog = engine.roles.changes.catalog().borrow().clone();
+    let catalog = engine.catalog();
     if let Some(collection) = catalog.collections.get(name) {
         return Ok(collection.clone());
     }

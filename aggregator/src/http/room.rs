@@ -57,7 +57,8 @@ async fn acquire(semaphore: &Arc<Semaphore>, bytes: usize, deadline: Instant) ->
     let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
     match timeout_at(deadline, Arc::clone(semaphore).acquire_many_owned(permits)).await {
         Ok(Ok(permit)) => Ok(permit),
-        _ => Err(Problem::new(Code::Busy, "more pushes are under way than there is room for").hint("repeat it in a moment; smaller bodies find room sooner")),
+        _ => Err(Problem::new(Code::Busy, "more pushes are under way than there is room for")
+            .hint("repeat it in a moment; smaller bodies find room sooner")),
     }
 }
 

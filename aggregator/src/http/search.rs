@@ -13,7 +13,7 @@ use super::{
     App, body,
     refusal::{PathText, Refusal, collection_name, no_collection, path_text},
     render::{self, Lines},
-    sql::{From, How},
+    sql::{How, ScanFrom},
 };
 use crate::answer::{SearchAnswer, SearchQuestion};
 
@@ -30,7 +30,7 @@ pub(super) struct Asked {
     at_least: Option<PositionVector>,
     allow_partial: bool,
     timeout_ms: Option<u64>,
-    scan: From,
+    scan: ScanFrom,
 }
 
 /// Answers a search by query string.
@@ -49,7 +49,7 @@ pub(super) async fn by_body(State(app): State<App>, path: PathText, headers: Hea
 
 async fn search(app: &App, path: PathText, asked: Asked) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
-    if !app.engine.roles.changes.catalog().borrow().collections.contains_key(&name) {
+    if !app.engine.catalog().collections.contains_key(&name) {
         return Err(no_collection(&name).into());
     }
     let how = How { at_least: asked.at_least, allow_partial: asked.allow_partial, timeout_ms: asked.timeout_ms, scan: asked.scan };
@@ -101,7 +101,12 @@ mod tests {
         let hit = |document: &str, json| Hit { id: "push/0@1".into(), address: "push/0@1".into(), document: document.into(), json };
         let hits = vec![hit("{\"n\" : 1.50}", true), hit("a \"line\"", false)];
         let text = String::from_utf8(told(&SearchAnswer { hits, total: 2, after: None, stats: Stats::default() })).expect("UTF-8");
-        assert!(text.starts_with(r#"{"hits":[{"id":"push/0@1","score":null,"document":{"n" : 1.50}},{"id":"push/0@1","score":null,"document":"a \"line\""}],"#), "{text}");
+        assert!(
+            text.starts_with(
+                r#"{"hits":[{"id":"push/0@1","score":null,"document":{"n" : 1.50}},{"id":"push/0@1","score":null,"document":"a \"line\""}],"#
+            ),
+            "{text}"
+        );
         let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!((&json["total"], &json["after"]), (&2.into(), &serde_json::Value::Null));
     }

@@ -48,7 +48,7 @@ pub(super) fn check(config: &BTreeMap<String, String>) -> Result<(), Problem> {
             .hint("use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"));
     }
     if config.get("bootstrap.servers").is_none_or(|servers| servers.trim().is_empty()) {
-        return Err(Problem::new(Code::BadRequest, "config has no bootstrap.servers").hint("for example {\"bootstrap.servers\": \"localhost:9092\"}"));
+        return Err(Problem::new(Code::BadRequest, "config has no bootstrap.servers").hint("for example {\"bootstrap.servers\": \"kafka:9092\"}"));
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ const PREVIEW_RECORDS_MAX: usize = 1_000;
 
 /// Lists all sources.
 pub(super) async fn list(State(app): State<App>) -> Response {
-    let catalog = app.engine.roles.changes.catalog().borrow().clone();
+    let catalog = app.engine.catalog();
     let status = app.engine.roles.tailing.status();
     let sources: Vec<Value> = catalog.sources.iter().map(|(name, source)| describe(name, source, &status)).collect();
     Json(json!({ "sources": sources })).into_response()
@@ -41,13 +41,13 @@ pub(super) async fn list(State(app): State<App>) -> Response {
 /// Shows one.
 pub(super) async fn get(State(app): State<App>, path: PathText) -> Result<Response, Refusal> {
     let name = source_name(&path_text(path)?)?;
-    Ok(Json(shown(&app, &app.engine.roles.changes.catalog().borrow().clone(), &name)?).into_response())
+    Ok(Json(shown(&app, &app.engine.catalog(), &name)?).into_response())
 }
 
 /// Creates one, with its collection, or changes its config. The topic is looked at first.
 pub(super) async fn put(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let name = source_name(&path_text(path)?)?;
-    let catalog = app.engine.roles.changes.catalog().borrow().clone();
+    let catalog = app.engine.catalog();
     let there = catalog.sources.get(&name);
     let settings = read_settings(body::json(&headers, body).await?, there)?;
     let partitions = app.engine.roles.tailing.partitions(&settings).await?;
@@ -64,9 +64,9 @@ pub(super) async fn put(State(app): State<App>, path: PathText, headers: HeaderM
 
 /// What a body says about a source.
 fn read_settings(body: Value, there: Option<&Source>) -> Result<SourceSettings, Problem> {
-    let hint = "a source is {\"collection\", \"topic\", \"config\": {\"bootstrap.servers\": …}, \"format\", \"key\", \"start\"}, the last three optional";
-    let mut settings: SourceSettings =
-        serde_json::from_value(source_config::with_texts(body)).map_err(|e| body::not_understood(&e).hint(hint))?;
+    let hint =
+        "a source is {\"collection\", \"topic\", \"config\": {\"bootstrap.servers\": …}, \"format\", \"key\", \"start\"}, the last three optional";
+    let mut settings: SourceSettings = serde_json::from_value(source_config::with_texts(body)).map_err(|e| body::not_understood(&e).hint(hint))?;
     if settings.topic.trim().is_empty() {
         return Err(Problem::new(Code::BadRequest, "the topic is empty").hint(hint));
     }
@@ -147,7 +147,7 @@ pub(super) async fn skip(State(app): State<App>, path: PathText, headers: Header
 /// Shows what a source would give, before it is created (by its body) or after (without one). Nothing is stored.
 pub(super) async fn preview(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let name = source_name(&path_text(path)?)?;
-    let catalog = app.engine.roles.changes.catalog().borrow().clone();
+    let catalog = app.engine.catalog();
     let there = catalog.sources.get(&name);
     let mut wish: Value = body::json(&headers, body).await?;
     let limit = take_limit(&mut wish)?;
@@ -164,7 +164,9 @@ pub(super) async fn preview(State(app): State<App>, path: PathText, headers: Hea
 fn take_limit(wish: &mut Value) -> Result<usize, Problem> {
     let Some(given) = wish.as_object_mut().and_then(|wish| wish.remove("limit")) else { return Ok(PREVIEW_RECORDS) };
     let limit = given.as_u64().and_then(|limit| usize::try_from(limit).ok()).filter(|limit| (1..=PREVIEW_RECORDS_MAX).contains(limit));
-    limit.ok_or_else(|| Problem::new(Code::BadRequest, format!("limit is {given}")).hint(format!("a preview shows 1 to {PREVIEW_RECORDS_MAX} records")))
+    limit.ok_or_else(|| {
+        Problem::new(Code::BadRequest, format!("limit is {given}")).hint(format!("a preview shows 1 to {PREVIEW_RECORDS_MAX} records"))
+    })
 }
 
 fn sample(partition: i32, record: &Record, format: Format) -> Value {
@@ -239,9 +241,12 @@ mod tests {
 
     #[test]
     fn a_source_needs_collection_topic_and_servers_only() {
-        let settings = read(json!({"collection": "c", "topic": "t", "config": {"bootstrap.servers": "b:1", "fetch.wait.max.ms": 10}})).expect("a source");
+        let settings =
+            read(json!({"collection": "c", "topic": "t", "config": {"bootstrap.servers": "b:1", "fetch.wait.max.ms": 10}})).expect("a source");
         assert_eq!((settings.rules.format, settings.rules.key, settings.config["fetch.wait.max.ms"].as_str()), (Format::Json, None, "10"));
-        let settings = read(json!({"collection": "c", "topic": "t", "config": {"bootstrap.servers": "b:1"}, "format": "text", "key": "user.id", "start": "latest"}));
+        let settings = read(
+            json!({"collection": "c", "topic": "t", "config": {"bootstrap.servers": "b:1"}, "format": "text", "key": "user.id", "start": "latest"}),
+        );
         assert_eq!(settings.map(|s| s.rules.key), Ok(Some(record::Key::Path("user.id".into()))));
     }
 

@@ -43,13 +43,13 @@ pub(super) struct How {
     #[serde(default)]
     pub timeout_ms: Option<u64>,
     #[serde(default)]
-    pub scan: From,
+    pub scan: ScanFrom,
 }
 
 /// From what an answer is computed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum From {
+pub(super) enum ScanFrom {
     #[default]
     Auto,
     Raw,
@@ -67,8 +67,8 @@ impl How {
     /// From what to compute.
     pub fn read(&self) -> Read {
         match self.scan {
-            From::Auto => Read::Auto,
-            From::Raw => Read::Raw,
+            ScanFrom::Auto => Read::Auto,
+            ScanFrom::Raw => Read::Raw,
         }
     }
 }
@@ -88,7 +88,8 @@ fn question(headers: &HeaderMap, bytes: &[u8]) -> Result<Question, Problem> {
         return Ok(Question { sql: sql.to_owned(), ..Question::default() });
     }
     let asked: Asked = serde_json::from_slice(bytes).map_err(|e| {
-        not_understood(&e).hint("a question is {\"sql\", \"parameters\", \"at_least\", \"allow_partial\", \"timeout_ms\", \"scan\"}, or plain text as text/plain")
+        not_understood(&e)
+            .hint("a question is {\"sql\", \"parameters\", \"at_least\", \"allow_partial\", \"timeout_ms\", \"scan\"}, or plain text as text/plain")
     })?;
     Ok(Question {
         timeout: asked.how.timeout()?,

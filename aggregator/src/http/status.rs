@@ -26,7 +26,7 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<Response, Refusal> 
     if app.closing.is_cancelled() {
         return Err(Problem::new(Code::Unavailable, "the process is shutting down").into());
     }
-    let catalog = app.engine.roles.changes.catalog().borrow().clone();
+    let catalog = app.engine.catalog();
     let leaf = &app.engine.roles.leaf;
     let all = catalog.collections.iter().map(|(name, collection)| async move {
         let asked = leaf.partitions(collection.uid);
