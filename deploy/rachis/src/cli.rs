@@ -136,7 +136,6 @@ pub struct Search {
 #[derive(Debug, Args)]
 pub struct Push {
     /// The collection; made where it does not exist
-    #[arg(short, long)]
     pub collection: String,
     /// Files of JSON documents, one a line, a list, or one over several lines; .gz and .zst are unpacked; `-` is standard input
     #[arg(required = true)]

@@ -80,8 +80,8 @@ mod tests {
     fn a_folder_belongs_to_one_process_at_a_time() {
         let place = std::env::temp_dir().join(format!("rachis-{}", uuid::Uuid::now_v7()));
         let first = DataFolder::take(&place.join("data")).expect("it is free");
-        first.listening("http://127.0.0.1:1").expect("it is written");
-        assert_eq!(fs::read_to_string(first.join("listening")).expect("it is there"), "http://127.0.0.1:1\n");
+        first.listening("http://127.0.0.1:0").expect("it is written");
+        assert_eq!(fs::read_to_string(first.join("listening")).expect("it is there"), "http://127.0.0.1:0\n");
         let second = DataFolder::take(&place.join("data")).expect_err("it is taken");
         assert!(second.to_string().contains("in use"), "{second}");
         drop(first);

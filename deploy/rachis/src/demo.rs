@@ -259,7 +259,12 @@ mod tests {
         let prices = || events.iter().map(|event| &event["product"]["price"]);
         assert!(prices().any(Value::is_string) && prices().any(Value::is_number));
         let order = events.iter().find(|event| event["type"] == "order").expect("one");
-        let sum: f64 = order["order"]["items"].as_array().expect("items").iter().map(|i| i["price"].as_f64().unwrap_or(0.0) * i["quantity"].as_f64().unwrap_or(0.0)).sum();
+        let sum: f64 = order["order"]["items"]
+            .as_array()
+            .expect("items")
+            .iter()
+            .map(|i| i["price"].as_f64().unwrap_or(0.0) * i["quantity"].as_f64().unwrap_or(0.0))
+            .sum();
         assert!((sum - order["order"]["total"].as_f64().expect("a total")).abs() < 0.01);
         assert!(shop.sessions.len() <= SESSIONS);
     }

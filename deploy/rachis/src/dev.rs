@@ -122,7 +122,8 @@ fn when_told_to_end() -> Result<CancellationToken, Failure> {
 }
 
 fn address(listen: &str, insecure: bool) -> Result<SocketAddr, Failure> {
-    let not_understood = |why: String| Failure::usage(format!("the address {listen:?} is not understood: {why}")).hint("give HOST:PORT, such as 127.0.0.1:7700");
+    let not_understood =
+        |why: String| Failure::usage(format!("the address {listen:?} is not understood: {why}")).hint("give HOST:PORT, such as 127.0.0.1:7700");
     let mut found = listen.to_socket_addrs().map_err(|e| not_understood(e.to_string()))?;
     let address = found.next().ok_or_else(|| not_understood("no such host".into()))?;
     match address.ip().is_loopback() || insecure {

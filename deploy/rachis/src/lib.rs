@@ -1,7 +1,4 @@
-//! `rachis`: the one binary. `rachis dev` is the server, everything else speaks to one over HTTP.
-//!
-//! Standard output belongs to answers; what a person should know beside them goes to standard error. Exit codes: 0 it was done, 1 it failed,
-//! 2 it was not understood.
+#![doc = include_str!("../README.md")]
 
 mod cli;
 mod client;

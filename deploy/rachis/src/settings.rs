@@ -83,6 +83,7 @@ section! {
         tail_documents_max: usize => tail_documents_max,
         tail_bytes_max: usize => tail_bytes_max,
         index_threads: usize => index_threads,
+        scan_threads: usize => scan_threads,
         request_rows_kept_ms: u64 => request_rows_kept as Duration::from_millis,
     }
 }
@@ -115,9 +116,7 @@ section! {
 /// Reads the settings.
 pub fn load(file: Option<&Path>) -> Result<Settings, Failure> {
     let text = match file {
-        Some(file) => {
-            std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("cannot read the settings in {}: {e}", file.display())))?
-        }
+        Some(file) => std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("cannot read the settings in {}: {e}", file.display())))?,
         None => String::new(),
     };
     read(&text, std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))).map_err(|why| {
@@ -157,7 +156,8 @@ mod tests {
     #[test]
     fn the_environment_goes_before_the_file_and_both_before_the_defaults() {
         let file = "[leaf]\nsplit_documents = 7\nmerge_splits = 3\n";
-        let options = with(file, &[("RACHIS_LEAF__SPLIT_DOCUMENTS", "9"), ("RACHIS_LEAF__SPLIT_IDLE_MS", "300"), ("RACHIS_URL", "x")]).expect("settings");
+        let options =
+            with(file, &[("RACHIS_LEAF__SPLIT_DOCUMENTS", "9"), ("RACHIS_LEAF__SPLIT_IDLE_MS", "300"), ("RACHIS_URL", "x")]).expect("settings");
         assert_eq!((options.split_documents, options.merge_splits, options.split_idle), (9, 3, Duration::from_millis(300)));
         assert_eq!(options.publish_documents, LeafOptions::new("/nowhere").publish_documents);
     }
@@ -180,7 +180,8 @@ mod tests {
     #[test]
     fn the_sample_names_every_key_with_its_default() {
         let sample = include_str!("../../rachis.toml");
-        let said: String = sample.lines().map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line)).collect::<Vec<_>>().join("\n");
+        let said: String =
+            sample.lines().map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line)).collect::<Vec<_>>().join("\n");
         let settings = read(&said, std::iter::empty()).expect("the sample is understood");
         let Settings { leaf, aggregator, tailer, .. } = settings;
         let unset = |section: String| section.contains("None");

@@ -12,7 +12,8 @@ pub async fn run(arguments: cli::Collection) -> Result<(), Failure> {
         CollectionAction::List(list) => {
             let client = Client::new(&list.server.url)?;
             let all = client.json(client.request(Method::GET, &["collections"])).await?;
-            let keys = ["name", "settings.shards", "settings.time_path", "sources", "statistics.documents", "statistics.bytes", "statistics.dead_letters"];
+            let keys =
+                ["name", "settings.shards", "settings.time_path", "sources", "statistics.documents", "statistics.bytes", "statistics.dead_letters"];
             write_list(&all["collections"], &keys, list.output)
         }
         CollectionAction::Get(one) => {
@@ -55,6 +56,8 @@ pub fn write_list(list: &Value, keys: &[&str], form: Output) -> Result<(), Failu
             let lines: String = list.as_array().into_iter().flatten().map(|object| format!("{object}\n")).collect();
             output::write(lines.as_bytes())
         }
-        Output::Csv => Err(Failure::usage("a list is not written as CSV").hint("take table, json or ndjson; or ask rachis.collections and its like by SQL")),
+        Output::Csv => {
+            Err(Failure::usage("a list is not written as CSV").hint("take table, json or ndjson; or ask rachis.collections and its like by SQL"))
+        }
     }
 }

@@ -20,7 +20,9 @@ pub struct Client {
 impl Client {
     /// The server at this address.
     pub fn new(url: &str) -> Result<Self, Failure> {
-        let bad = |why: String| Failure::usage(format!("the server's address {url:?} is not understood: {why}")).hint("for example --url http://127.0.0.1:7700");
+        let bad = |why: String| {
+            Failure::usage(format!("the server's address {url:?} is not understood: {why}")).hint("for example --url http://127.0.0.1:7700")
+        };
         let base: Url = url.parse().map_err(|e: <Url as std::str::FromStr>::Err| bad(e.to_string()))?;
         if base.scheme() != "http" || base.cannot_be_a_base() {
             return Err(bad("only http:// is spoken".into()));

@@ -141,7 +141,10 @@ mod tests {
             "rows":[{"n":123456789012345678901234567890,"t":"two\nlines","j":{"a" : 1.50}},{"n":1,"t":null,"j":"\u001b[31m"}],"stats":{}}"#;
         let table = serde_json::from_str::<Answer>(text).expect("an answer").table();
         let lines: Vec<&str> = table.lines().collect();
-        assert!(lines[1].contains("123456789012345678901234567890") && lines[1].contains("two lines") && lines[1].contains("{\"a\" : 1.50}"), "{table}");
+        assert!(
+            lines[1].contains("123456789012345678901234567890") && lines[1].contains("two lines") && lines[1].contains("{\"a\" : 1.50}"),
+            "{table}"
+        );
         assert!(lines[2].contains("NULL") && lines[2].contains("\u{FFFD}[31m"), "{table}");
     }
 

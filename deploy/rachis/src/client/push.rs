@@ -124,10 +124,9 @@ impl Push<'_> {
 
     async fn block(&mut self, path: &Path, block: Block) -> Result<(), Failure> {
         let answer = self.send(&block).await.map_err(|refused| match refused {
-            Refused::Changed(failure) => failure.hint(format!(
-                "{} is not what it was when it was pushed before; --again pushes all of it once more",
-                path.display()
-            )),
+            Refused::Changed(failure) => {
+                failure.hint(format!("{} is not what it was when it was pushed before; --again pushes all of it once more", path.display()))
+            }
             Refused::Failed(failure) => failure,
         })?;
         self.sum.bytes += block.bytes.len() as u64;
@@ -251,7 +250,8 @@ mod tests {
 
     #[test]
     fn a_file_name_may_say_that_it_has_lines() {
-        for (name, lines) in [("a.ndjson", true), ("a.jsonl.gz", true), ("A.NDJSON.zst", true), ("a.json", false), ("a.gz", false), ("ndjson", false)] {
+        for (name, lines) in [("a.ndjson", true), ("a.jsonl.gz", true), ("A.NDJSON.zst", true), ("a.json", false), ("a.gz", false), ("ndjson", false)]
+        {
             assert_eq!(is_named_lines(Path::new(name)), lines, "{name}");
         }
     }
