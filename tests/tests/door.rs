@@ -1,0 +1,261 @@
+//! The HTTP door: what is sent is understood or refused with a reason, what is asked is told in the form asked for, and nothing is left
+//! running for a client that went away.
+
+use std::{io::Write, time::Duration};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tests::{Server, Settings, eventually};
+
+async fn start() -> Server {
+    Server::start(Settings::default()).await
+}
+
+/// An address at which nobody listens.
+fn nowhere() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").to_string()
+}
+
+/// Sends a request; the status, the content type, the body.
+async fn send(request: reqwest::RequestBuilder) -> (StatusCode, String, Vec<u8>) {
+    let answer = request.send().await.expect("an answer");
+    let content_type = answer.headers().get("content-type").map_or("", |value| value.to_str().expect("ASCII")).to_owned();
+    (answer.status(), content_type, answer.bytes().await.expect("a body").to_vec())
+}
+
+/// Sends a request that must be refused; its problem.
+async fn refused(request: reqwest::RequestBuilder, status: u16) -> Value {
+    let (answered, content_type, body) = send(request).await;
+    let text = String::from_utf8_lossy(&body).into_owned();
+    assert_eq!((answered.as_u16(), content_type.as_str()), (status, "application/problem+json"), "{text}");
+    let problem: Value = serde_json::from_slice(&body).expect("JSON");
+    assert!(problem["code"].is_string() && problem["detail"].is_string() && problem["status"] == status && problem["title"].is_string(), "{problem}");
+    problem
+}
+
+fn push(server: &Server, collection: &str) -> reqwest::RequestBuilder {
+    server.request(Method::POST, &format!("/v1/collections/{collection}/documents"))
+}
+
+#[tokio::test]
+async fn a_push_keeps_what_is_json_and_names_what_is_not() {
+    let server = start().await;
+    let pushed = server.push("mixed", "{\"a\":1}\n{oops\n\n[1,2]\n7\n").await.expect("some are accepted");
+    assert_eq!((pushed["accepted"].as_u64(), pushed["rejected"].as_u64()), (Some(3), Some(1)), "{pushed}");
+    assert_eq!((&pushed["errors"][0]["index"], &pushed["errors"][0]["code"]), (&json!(1), &json!("not_json")));
+    assert_eq!(server.sql("select count(*) from mixed").await.one(), &json!(3));
+    let position = pushed["position"].as_str().expect("a position");
+    let answer = server.ask("select count(*) from mixed", json!({ "at_least": position })).await.expect("an answer");
+    assert_eq!(answer.stats["position"], position);
+
+    let nothing = refused(push(&server, "mixed").body("{oops"), 400).await;
+    assert_eq!((&nothing["accepted"], &nothing["rejected"], &nothing["errors"][0]["index"]), (&json!(0), &json!(1), &json!(0)));
+    refused(push(&server, "mixed").body("[{\"a\":1},{oops}]"), 400).await;
+    refused(push(&server, "mixed").body(""), 400).await;
+    assert_eq!(server.sql("select count(*) from mixed").await.one(), &json!(3), "a list that is none leaves nothing");
+}
+
+#[tokio::test]
+async fn packed_bodies_are_taken_up_to_a_limit() {
+    let server = start().await;
+    let lines = "{\"a\":1}\n".repeat(1_000);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(lines.as_bytes()).expect("memory");
+    let packed = [("gzip", gzip.finish().expect("memory")), ("zstd", zstd::encode_all(lines.as_bytes(), 3).expect("memory"))];
+    for (encoding, body) in packed {
+        let (status, _, _) = send(push(&server, "packed").header("content-encoding", encoding).body(body)).await;
+        assert_eq!(status, StatusCode::OK, "{encoding}");
+    }
+    assert_eq!(server.sql("select count(*) from packed").await.one(), &json!(2_000));
+    let bomb = zstd::encode_all(std::io::Read::take(std::io::repeat(b' '), 65 << 20), 3).expect("memory");
+    refused(push(&server, "packed").header("content-encoding", "zstd").body(bomb), 413).await;
+    refused(push(&server, "packed").header("content-encoding", "br").body("x"), 415).await;
+    refused(push(&server, "packed").header("content-type", "image/png").body("x"), 415).await;
+}
+
+#[tokio::test]
+async fn a_push_repeated_under_its_key_changes_nothing() {
+    let server = start().await;
+    let keyed = |key: &'static str, body: &'static str| push(&server, "keyed").header("idempotency-key", key).body(body);
+    let (_, _, first) = send(keyed("k1", "[1,2,3]")).await;
+    let (status, _, again) = send(keyed("k1", "[1,2,3]")).await;
+    assert_eq!((status, &first), (StatusCode::OK, &again), "the same answer");
+    refused(keyed("k1", "[1,2,3,4]"), 409).await;
+    send(keyed("k2", "[1,2,3]")).await;
+    assert_eq!(server.sql("select count(*) from keyed").await.one(), &json!(6));
+}
+
+#[tokio::test]
+async fn a_document_comes_back_as_it_was_given() {
+    let server = start().await;
+    let document = "{ \"_id\" : \"a/b ä\",\n  \"n\": 1.50, \"n\": 1e400 }";
+    server.push("raw", document).await.expect("a push");
+    assert_eq!(server.document("raw", "a/b ä").await.expect("an answer").as_deref(), Some(document.as_bytes()));
+    refused(server.request(Method::GET, "/v1/collections/raw/documents/none"), 404).await;
+    refused(server.request(Method::GET, "/v1/collections/none/documents/1"), 404).await;
+    let hits = server.get("/v1/collections/raw/search?q=*").await.expect("hits");
+    assert_eq!((&hits["total"], &hits["hits"][0]["id"]), (&json!(1), &json!("a/b ä")));
+}
+
+#[tokio::test]
+async fn an_answer_is_told_in_the_form_asked_for() {
+    let server = start().await;
+    server.push("forms", "{\"n\":1,\"t\":\"a,b\"}\n{\"n\":2}").await.expect("a push");
+    let ask = |accept: &'static str| {
+        server
+            .request(Method::POST, "/v1/sql")
+            .header("accept", accept)
+            .header("content-type", "text/plain")
+            .body("select n, t from forms order by n")
+    };
+    let (_, content_type, csv) = send(ask("text/csv")).await;
+    assert!(content_type.starts_with("text/csv"));
+    assert_eq!(String::from_utf8_lossy(&csv), "n,t\n1,\"a,b\"\n2,\n");
+    let (_, _, lines) = send(ask("application/x-ndjson")).await;
+    let lines: Vec<Value> = String::from_utf8_lossy(&lines).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines[..2], [json!({"n":1,"t":"a,b"}), json!({"n":2,"t":null})]);
+    assert_eq!(lines[2]["end"]["columns"], json!([{"name":"n","type":"BIGINT"},{"name":"t","type":"TEXT"}]));
+    let (status, content_type, arrow) = send(ask("application/vnd.apache.arrow.stream")).await;
+    assert_eq!((status, content_type.as_str()), (StatusCode::OK, "application/vnd.apache.arrow.stream"));
+    assert!(arrow.starts_with(&[0xff; 4]), "an Arrow stream begins so");
+    refused(ask("text/html"), 415).await;
+    let answer = server.sql("select _doc, n from forms where n = 1").await;
+    assert_eq!(answer.rows, [[json!("{\"n\":1,\"t\":\"a,b\"}"), json!(1)]], "a document is exact text");
+}
+
+#[tokio::test]
+async fn what_is_not_understood_is_refused_with_a_reason() {
+    let server = start().await;
+    server.push("c", "{}").await.expect("a push");
+    let post = |path: &str, body: Value| server.request(Method::POST, path).json(&body);
+    let problem = refused(post("/v1/sql", json!({"sql": "select 1", "limt": 3})), 400).await;
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("limt")), "{problem}");
+    let problem = refused(post("/v1/sql", json!({"sql": "selct 1"})), 400).await;
+    assert!(problem["line"] == 1, "{problem}");
+    let problem = refused(post("/v1/sql", json!({"sql": "select * from nowhere"})), 404).await;
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("nowhere")), "{problem}");
+    refused(post("/v1/collections/c/search", json!({"facets": ["a"]})), 400).await;
+    refused(server.request(Method::GET, "/v1/collections/c/search?limit=many"), 400).await;
+    refused(server.request(Method::GET, "/v1/nowhere"), 404).await;
+    refused(server.request(Method::PATCH, "/v1/sql"), 405).await;
+    refused(push(&server, "Bad%20Name").body("{}"), 400).await;
+    refused(push(&server, "%ff").body("{}"), 400).await;
+    refused(push(&server, "rachis").body("{}"), 400).await;
+    refused(server.request(Method::PUT, "/v1/collections/c").json(&json!({"replicas": 2})), 400).await;
+    refused(server.request(Method::GET, "/v1/collections/none"), 404).await;
+    refused(server.request(Method::DELETE, "/v1/queries/00"), 404).await;
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_is_never_agreed_on() {
+    let server = start().await;
+    let put = |body: Value| server.request(Method::PUT, "/v1/sources/s").json(&body);
+    let with = |key: &str, value: &str| json!({"collection": "c", "topic": "t", "config": {"bootstrap.servers": nowhere(), key: value}});
+    for key in ["plugin.library.paths", "ssl.engine.location", "ssl.providers"] {
+        let problem = refused(put(with(key, "/tmp/x.so")), 400).await;
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(key)), "{problem}");
+    }
+    let problem = refused(put(with("no.such.key", "1")), 400).await;
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("no.such.key")), "{problem}");
+    refused(put(with("client.id", "x")), 503).await;
+    refused(put(json!({"collection": "c", "topic": "t"})), 400).await;
+    assert_eq!(server.get("/v1/sources").await.expect("a list"), json!({"sources": []}));
+    assert_eq!(server.get("/v1/collections").await.expect("a list"), json!({"collections": []}), "no collection was made for it");
+}
+
+#[tokio::test]
+async fn a_collection_is_made_changed_and_dropped() {
+    let server = start().await;
+    let put = |body: Value| server.json(Method::PUT, "/v1/collections/c", body);
+    let made = put(json!({"shards": 3})).await.expect("it is made");
+    assert_eq!((&made["settings"]["shards"], &made["statistics"]["documents"]), (&json!(3), &json!(0)));
+    let body: String = (0..100).map(|i| format!("{{\"_id\":{i},\"at\":\"2024-01-01T00:00:{:02}Z\"}}\n", i % 60)).collect();
+    server.push("c", body.clone()).await.expect("a push");
+    server.push("c", body).await.expect("a push");
+    assert_eq!(server.sql("select count(*) from c").await.one(), &json!(100), "an id finds its document wherever it lies");
+    put(json!({"time_path": "at"})).await.expect("it is changed");
+    assert_eq!(server.sql("select max(_time) from c").await.one(), &json!("2024-01-01T00:00:59Z"), "for everything that is there");
+    let fields = server.get("/v1/collections/c/fields").await.expect("fields");
+    assert!(
+        fields["fields"].as_array().is_some_and(|fields| fields.iter().any(|field| field["path"] == "at" && field["type"] == "TEXT")),
+        "{fields}"
+    );
+    refused(server.request(Method::PUT, "/v1/collections/c").json(&json!({"shards": 4})), 409).await;
+    server.json(Method::DELETE, "/v1/collections/c", json!({})).await.expect("it is dropped");
+    refused(server.request(Method::GET, "/v1/collections/c"), 404).await;
+    server.push("c", "{}").await.expect("the name is free at once");
+    assert_eq!(server.sql("select count(*) from c").await.one(), &json!(1));
+}
+
+/// A question that runs until it is stopped, on documents that are there.
+const ENDLESS: &str = "select count(*) from many a, many b, many c, many d where a.n + b.n + c.n + d.n = -1";
+
+async fn with_many() -> Server {
+    let server = start().await;
+    let lines: String = (0..3_000).map(|i| format!("{{\"n\":{i}}}\n")).collect();
+    server.push("many", lines).await.expect("a push");
+    server
+}
+
+async fn running(server: &Server) -> anyhow::Result<Vec<Value>> {
+    Ok(server.get("/v1/queries").await?["queries"].as_array().cloned().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_query_ends_when_its_client_goes() {
+    let server = with_many().await;
+    let asking = server.request(Method::POST, "/v1/sql").json(&json!({ "sql": ENDLESS })).send();
+    let asking = tokio::spawn(asking);
+    eventually("the query runs", || async {
+        anyhow::ensure!(running(&server).await?.len() == 1);
+        Ok(())
+    })
+    .await;
+    asking.abort();
+    eventually("the query is gone", || async {
+        anyhow::ensure!(running(&server).await?.is_empty());
+        Ok(())
+    })
+    .await;
+    assert_eq!(server.sql("select count(*) from many").await.one(), &json!(3_000));
+}
+
+#[tokio::test]
+async fn a_query_ends_at_its_deadline_or_when_it_is_cancelled() {
+    let server = with_many().await;
+    let ask = |timeout_ms: u64| server.request(Method::POST, "/v1/sql").json(&json!({ "sql": ENDLESS, "timeout_ms": timeout_ms }));
+    let problem = refused(ask(200), 422).await;
+    assert_eq!(problem["code"], "timeout");
+    let asking = tokio::spawn(ask(60_000).send());
+    let id = eventually("the query runs", || async {
+        let running = running(&server).await?;
+        anyhow::ensure!(running.len() == 1);
+        Ok(running[0]["id"].as_str().unwrap_or_default().to_owned())
+    })
+    .await;
+    server.json(Method::DELETE, &format!("/v1/queries/{id}"), json!({})).await.expect("it is cancelled");
+    let answer = asking.await.expect("it ends").expect("an answer");
+    assert_eq!(answer.status().as_u16(), 499);
+}
+
+#[tokio::test]
+async fn a_server_ends_in_order_and_keeps_what_it_acknowledged() {
+    let mut server = with_many().await;
+    assert_eq!(server.get("/healthz").await.expect("health")["status"], "ok");
+    let (_, _, metrics) = send(server.request(Method::GET, "/metrics")).await;
+    let metrics = String::from_utf8_lossy(&metrics);
+    assert!(metrics.contains("rachis_push_items_total{outcome=\"accepted\"} 3000"), "{metrics}");
+    assert!(metrics.contains("route=\"/v1/collections/{collection}/documents\""), "{metrics}");
+    let asking = tokio::spawn(server.request(Method::POST, "/v1/sql").json(&json!({ "sql": ENDLESS })).timeout(Duration::from_secs(60)).send());
+    eventually("the query runs", || async {
+        anyhow::ensure!(running(&server).await?.len() == 1);
+        Ok(())
+    })
+    .await;
+    server.stop();
+    let _ = asking.await;
+    assert!(!server.data().join("listening").exists(), "nobody is sent to a closed door");
+    server.start_again().await;
+    assert_eq!(server.sql("select count(*) from many").await.one(), &json!(3_000));
+}
