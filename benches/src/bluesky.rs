@@ -61,7 +61,7 @@ impl Dice {
     }
     /// Below `n`, evenly.
     fn below(&mut self, n: u64) -> u64 {
-        (u128::from(self.roll()) * u128::from(n.max(1)) >> 64) as u64
+        ((u128::from(self.roll()) * u128::from(n.max(1))) >> 64) as u64
     }
     /// In `[0, 1)`.
     fn unit(&mut self) -> f64 {

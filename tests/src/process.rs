@@ -111,10 +111,10 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            if let Some(folder) = self.0.take() {
-                eprintln!("kept: {}", folder.keep().display());
-            }
+        if std::thread::panicking()
+            && let Some(folder) = self.0.take()
+        {
+            eprintln!("kept: {}", folder.keep().display());
         }
     }
 }

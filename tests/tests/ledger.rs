@@ -18,7 +18,7 @@ fn ledger(settings: &Settings, arguments: &[&str]) -> String {
         .expect("the ledger runs");
     let (said, noted) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
     assert!(output.status.success(), "{}\n{noted}\n{said}", output.status);
-    println!("{said}");
+    eprintln!("{said}");
     said
 }
 

@@ -145,7 +145,7 @@ impl<R: Rng> Shop<R> {
         event["time"] = time.into();
         event["session"] = session.id.clone().into();
         event["customer"] = json!({ "id": session.customer, "address": { "city": city, "country": country, "location": [lat, lon] } });
-        if session.customer % 5 == 0 {
+        if session.customer.is_multiple_of(5) {
             event["customer"]["tier"] = "gold".into();
         }
         if last {

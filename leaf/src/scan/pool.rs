@@ -174,7 +174,7 @@ mod tests {
         let queue = pool.queue();
         let count = |n: &mut u32| {
             *n += 1;
-            if *n % 100 == 0 { Turn::Done(*n) } else { Turn::Again }
+            if n.is_multiple_of(100) { Turn::Done(*n) } else { Turn::Again }
         };
         let (first, second) = (queue.work(0, count), queue.work(100_000, count));
         let broken = queue.work((), |()| -> Turn<()> { panic!("on purpose") });

@@ -144,8 +144,8 @@ impl Part {
         if self.side(id).bools == 0 {
             return Ok(Some(Found::default()));
         }
-        let above = |value: bool| from.is_none_or(|(bound, inclusive)| value > bound || (inclusive && value == bound));
-        let below = |value: bool| until.is_none_or(|(bound, inclusive)| value < bound || (inclusive && value == bound));
+        let above = |value: bool| from.is_none_or(|(bound, inclusive)| value & !bound || (inclusive && value == bound));
+        let below = |value: bool| until.is_none_or(|(bound, inclusive)| !value & bound || (inclusive && value == bound));
         let column = self.columns.bools(id, false).map_err(index_error)?;
         Ok(Some(Found::sure(documents_where(&column, |value| above(value) && below(value)))))
     }

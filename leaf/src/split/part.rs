@@ -44,7 +44,7 @@ impl Part {
         columns.serialize(shape.documents, None, &mut bytes).map_err(index_error)?;
         drop(columns);
         let memory = bytes.len() + text.as_ref().map_or(0, RamDirectory::total_mem_usage);
-        let text = text.map(|files| TextIndex::open(files)).transpose()?;
+        let text = text.map(TextIndex::open).transpose()?;
         Self::assemble(shape, runs, FileSlice::from(bytes), text, memory as u64)
     }
 

@@ -92,7 +92,7 @@ impl Survey {
         match by_key {
             Some(table) => table.get(key).copied(),
             None => {
-                let place = children.iter().position(|id| is(id))?;
+                let place = children.iter().position(is)?;
                 *expected = place + 1;
                 children.get(place).copied()
             }

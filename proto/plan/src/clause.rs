@@ -156,7 +156,9 @@ fn scalar_matches(value: &Value<'_>, asks: &Asks) -> bool {
         }
         (Asks::Words { boolean, .. }, Value::Bool(bool)) => *boolean == Some(*bool),
         (Asks::Prefix(prefix), Value::Text(text)) => token::holds_prefix(text, prefix),
-        (Asks::Numbers(bounds), value) => Number::of(value).is_some_and(|value| bounds.iter().all(|(limit, bound)| bound.holds(value.compare(*limit)))),
+        (Asks::Numbers(bounds), value) => {
+            Number::of(value).is_some_and(|value| bounds.iter().all(|(limit, bound)| bound.holds(value.compare(*limit))))
+        }
         (Asks::Strings(bounds), Value::Text(text)) => bounds.iter().all(|(limit, bound)| bound.holds(text.as_ref().cmp(limit))),
         _ => false,
     }
@@ -198,7 +200,13 @@ mod tests {
         assert!(ask("a", range(Some(("4.5", true)), Some(("5", true)))) && !ask("a", range(Some(("2", true)), Some(("4", true)))));
         assert!(ask("s", range(Some(("a", true)), Some(("b", true)))) && !ask("s", range(Some(("a", true)), Some(("b", false)))));
         assert!(!ask("s", range(Some(("1", true)), None)), "a number does not lie among strings");
-        assert!(ask("e", Match::Exists) && ask("o", Match::Exists) && !ask("nul", Match::Exists) && !ask("o.x", Match::Exists) && !ask("zzz", Match::Exists));
+        assert!(
+            ask("e", Match::Exists)
+                && ask("o", Match::Exists)
+                && !ask("nul", Match::Exists)
+                && !ask("o.x", Match::Exists)
+                && !ask("zzz", Match::Exists)
+        );
     }
 
     #[test]

@@ -260,7 +260,7 @@ impl Resolver<'_> {
             return Ok((resolved.into_iter().map(|(e, _)| e).collect(), ty));
         }
         if name.starts_with("to_timestamp") || name == "to_date" {
-            return self.to_time(name, values);
+            return self.as_time(name, values);
         }
         if let Some((_, places)) = OF_TIMES.iter().find(|row| row.0 == name) {
             return self.of_time(name, values, places);
@@ -306,7 +306,7 @@ impl Resolver<'_> {
     }
 
     /// `to_timestamp(path)` is a converting view, as a cast is.
-    fn to_time(&mut self, name: &str, values: Vec<Value>) -> Result<(Vec<Expr>, Ty), Problem> {
+    fn as_time(&mut self, name: &str, values: Vec<Value>) -> Result<(Vec<Expr>, Ty), Problem> {
         let ty = if name == "to_date" { Ty::Date } else { Ty::Time };
         let mut resolved = Vec::new();
         let only = values.len() == 1;

@@ -185,10 +185,11 @@ impl Resolver<'_> {
         let inputs = &self.scopes[depth].inputs;
         let called = |alias: &str| inputs.iter().find(|i| i.alias == alias).or_else(|| inputs.iter().find(|i| i.alias.eq_ignore_ascii_case(alias)));
         // `rachis.sources.state`: the schema may stand before a table that has no other alias.
-        if keys.len() > 2 && ["rachis", "information_schema"].contains(&keys[0].to_ascii_lowercase().as_str()) {
-            if let Some(input) = called(keys[1]) {
-                return Some((input.clone(), name.steps[2..].to_vec()));
-            }
+        if keys.len() > 2
+            && ["rachis", "information_schema"].contains(&keys[0].to_ascii_lowercase().as_str())
+            && let Some(input) = called(keys[1])
+        {
+            return Some((input.clone(), name.steps[2..].to_vec()));
         }
         if keys.is_empty() || name.steps.len() < 2 {
             return None;

@@ -27,7 +27,8 @@ struct Item {
     name: String,
 }
 
-/// Where an item comes from.
+/// Where an item comes from. There are few of them, so the larger variant costs nothing.
+#[expect(clippy::large_enum_variant, reason = "as many as a select list has items")]
 enum Source {
     /// An expression of the statement.
     Written(Expr),

@@ -104,6 +104,7 @@ impl PathRef {
 
 /// An expression on its way to its use.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "it lives for one step of the resolver")]
 pub enum Value {
     /// Resolved and typed.
     Expr {
