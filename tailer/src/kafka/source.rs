@@ -217,7 +217,7 @@ impl Reader {
                 match consumer.poll(wait) {
                     None => break,
                     Some(Ok(message)) => self.take(message.partition(), record(&message)),
-                    Some(Err(error)) => self.error(&error)?,
+                    Some(Err(error)) => self.error(&error),
                 }
                 wait = Duration::ZERO;
             }
@@ -227,6 +227,7 @@ impl Reader {
             self.resolve_all();
             self.place(consumer)?;
             self.steer(consumer);
+            self.check_alive(consumer)?;
             if self.reported.elapsed() >= REPORT {
                 self.reported = Instant::now();
                 self.report(consumer);
@@ -243,7 +244,7 @@ impl Reader {
         }
     }
 
-    fn error(&mut self, error: &KafkaError) -> Result<(), String> {
+    fn error(&mut self, error: &KafkaError) {
         match error {
             KafkaError::PartitionEOF(partition) => {
                 if let Some(cell) = self.cells.get(partition) {
@@ -252,10 +253,17 @@ impl Reader {
                 self.board.fine();
             }
             KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => self.out_of_range = true,
-            KafkaError::MessageConsumptionFatal(code) => return Err(explain(*code, "")),
             other => debug!(source = %self.job.source, error = %other, "the client reports"),
         }
-        Ok(())
+    }
+
+    /// After a fatal error (another member of the same name, mostly) the client does nothing more, and does not mark the event as fatal: it
+    /// has to be asked.
+    fn check_alive(&self, consumer: &Consumer) -> Result<(), String> {
+        match consumer.client().fatal_error() {
+            Some((code, reason)) => Err(explain(code, &reason)),
+            None => Ok(()),
+        }
     }
 
     /// Asks where every partition goes on, if an offset was out of range. Not more often than the limit, and never forgotten: the client
