@@ -51,7 +51,7 @@ async fn a_question_begun_after_the_acknowledgement_sees_the_document() {
 
 /// One document in; then one question, each time another kind.
 async fn push_then_ask(server: &Server, round: u64) -> Result<()> {
-    let document = format!("{{\"round\": {round}, \"word\":\"round r{round} seen\", \"even\":{}}}", round % 2 == 0);
+    let document = format!("{{\"round\": {round}, \"word\":\"round r{round} seen\", \"even\":{}}}", round.is_multiple_of(2));
     let answer = server.push("events", document.clone()).await?;
     ensure!(answer["accepted"] == json!(1), "{answer}");
     match round % 4 {
