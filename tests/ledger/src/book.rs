@@ -53,7 +53,7 @@ impl Kind {
 pub enum Fate {
     /// Not answered yet.
     Pending,
-    /// Acknowledged at this position. Pushes with ids tell only their first partition's: -1 stands for unknown.
+    /// Acknowledged at this position: for a push with ids, the first that its answer tells.
     Acknowledged { partition: i32, offset: i64 },
     /// Never answered, or answered with an unknown outcome: at most once.
     Unknown,
@@ -116,6 +116,8 @@ pub struct Book {
     pub missed: AtomicU64,
     /// Pushes that were sent more than once.
     pub retried: AtomicU64,
+    /// How far acknowledged pushes went, by partition.
+    reached: Mutex<BTreeMap<i32, i64>>,
     complaints: Mutex<Vec<String>>,
 }
 
@@ -131,6 +133,7 @@ impl Book {
             asked: AtomicU64::default(),
             missed: AtomicU64::default(),
             retried: AtomicU64::default(),
+            reached: Mutex::default(),
             complaints: Mutex::default(),
         }
     }
@@ -152,6 +155,19 @@ impl Book {
         if let Some(entry) = usize::try_from(number).ok().and_then(|at| entries.get_mut(at)) {
             entry.fate = fate;
         }
+    }
+
+    /// A push was acknowledged at these positions.
+    pub fn reach(&self, positions: &[(i32, i64)]) {
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        for (partition, offset) in positions {
+            let last = reached.entry(*partition).or_insert(*offset);
+            *last = (*last).max(*offset);
+        }
+    }
+
+    pub fn reached(&self) -> BTreeMap<i32, i64> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Something that is wrong already while the load runs.

@@ -212,10 +212,7 @@ impl Pusher {
                 if let Some(objection) = request.objection(answer) {
                     self.run.book.complain(objection);
                 }
-                let (partition, offset) = questions::position("push", &answer.position).unwrap_or_else(|| {
-                    self.run.book.complain(format!("push {}: {:?} is not a position of this source", request.id, answer.position));
-                    (-1, -1)
-                });
+                let (partition, offset) = self.position(request, answer);
                 Fate::Acknowledged { partition, offset }
             }
         };
@@ -223,6 +220,20 @@ impl Pusher {
             self.run.book.close(*number, fate);
         }
         self.run.book.pushed.fetch_add(request.items.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Where a push is: without ids in one partition, with ids in as many as its ids need.
+    fn position(&self, request: &Request, answer: &Answer) -> (i32, i64) {
+        let positions = questions::positions("push", &answer.position).unwrap_or_default();
+        self.run.book.reach(&positions);
+        match positions[..] {
+            [one] => return one,
+            [] => {}
+            _ if request.items.iter().all(|(_, kind, _)| *kind == Kind::Owned) => return positions[0],
+            _ => {}
+        }
+        self.run.book.complain(format!("push {}: {:?} is not the position of a push without ids", request.id, answer.position));
+        (-1, -1)
     }
 
     /// What is acknowledged is visible, now. Where the server is killed meanwhile there is no answer, and nothing is learnt.

@@ -70,8 +70,11 @@ pub async fn table(client: &Client, name: &str) -> Result<Vec<Row>> {
     client.rows(json!({"sql": format!("SELECT * FROM rachis.{name} WHERE collection = '{COLLECTION}' LIMIT 1000000")})).await
 }
 
-/// `push/0@12` or the like, of this source: partition and offset.
-pub fn position(source: &str, text: &str) -> Option<(i32, i64)> {
-    let (partition, offset) = text.strip_prefix(source)?.strip_prefix('/')?.split_once('@')?;
-    Some((partition.parse().ok()?, offset.parse().ok()?))
+/// `push/0@12,push/1@7` or the like, all of this source: partitions and offsets.
+pub fn positions(source: &str, text: &str) -> Option<Vec<(i32, i64)>> {
+    let one = |text: &str| -> Option<(i32, i64)> {
+        let (partition, offset) = text.strip_prefix(source)?.strip_prefix('/')?.split_once('@')?;
+        Some((partition.parse().ok()?, offset.parse().ok()?))
+    };
+    text.split(',').map(one).collect()
 }

@@ -14,14 +14,14 @@ use crate::{
     questions::{self, Row},
 };
 
-/// The last acknowledged offset of every partition.
-pub fn acknowledged(entries: &[Entry]) -> BTreeMap<(&'static str, i32), i64> {
-    let mut through = BTreeMap::new();
+/// The last acknowledged offset of every partition: Kafka's by record, those of pushes as their answers told.
+pub fn acknowledged(entries: &[Entry], pushed: BTreeMap<i32, i64>) -> BTreeMap<(&'static str, i32), i64> {
+    let mut through: BTreeMap<(&'static str, i32), i64> = pushed.into_iter().map(|(partition, offset)| (("push", partition), offset)).collect();
     for entry in entries {
         let source = match entry.kind {
             Kind::Plain | Kind::Dead | Kind::Nothing => "plain",
             Kind::Keyed | Kind::Tombstone => "keyed",
-            _ => "push",
+            _ => continue,
         };
         if let Fate::Acknowledged { partition, offset } = entry.fate {
             let last = through.entry((source, partition)).or_insert(offset);
@@ -61,10 +61,7 @@ pub async fn settle(client: &Client, through: &BTreeMap<(&'static str, i32), i64
 /// How far a partition is.
 fn stored(rows: &[Row], source: &str, partition: i32) -> Option<i64> {
     let row = find(rows, source, partition)?;
-    match row.get("position")? {
-        Value::String(text) => questions::position(source, text).map(|(_, offset)| offset),
-        value => value.as_i64(),
-    }
+    row.get("position")?.as_i64()
 }
 
 /// A partition's row.
