@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -116,6 +116,8 @@ pub struct Book {
     pub missed: AtomicU64,
     /// Pushes that were sent more than once.
     pub retried: AtomicU64,
+    /// Whether the load ended before its records were used up.
+    pub ended: AtomicBool,
     /// How far acknowledged pushes went, by partition.
     reached: Mutex<BTreeMap<i32, i64>>,
     complaints: Mutex<Vec<String>>,
@@ -133,6 +135,7 @@ impl Book {
             asked: AtomicU64::default(),
             missed: AtomicU64::default(),
             retried: AtomicU64::default(),
+            ended: AtomicBool::default(),
             reached: Mutex::default(),
             complaints: Mutex::default(),
         }
@@ -177,6 +180,12 @@ impl Book {
             eprintln!("ledger: {complaint}");
             complaints.push(complaint);
         }
+    }
+
+    /// The load cannot go on: the plan must not wait for it.
+    pub fn end_load(&self, why: String) {
+        self.complain(why);
+        self.ended.store(true, Ordering::Relaxed);
     }
 
     pub fn complaints(&self) -> Vec<String> {

@@ -152,6 +152,9 @@ impl Plan {
                     bail!("the broker ended by itself: {status}; {}", process.last_words());
                 }
             }
+            if run.book.ended.load(Ordering::Relaxed) {
+                bail!("the load ended early, at {} of {done}", run.book.done());
+            }
             let now = run.book.done();
             if now > last {
                 (last, since) = (now, Instant::now());

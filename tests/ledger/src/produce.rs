@@ -2,14 +2,14 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rdkafka::{
     ClientConfig, ClientContext, Message,
-    error::{KafkaError, RDKafkaErrorCode},
+    error::RDKafkaErrorCode,
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
 };
 
@@ -45,6 +45,11 @@ impl ProducerContext for Acknowledgements {
     }
 }
 
+type Connected = ThreadedProducer<Acknowledgements>;
+
+/// A refused record is offered again for so long.
+const GIVE_UP: Duration = Duration::from_secs(60);
+
 /// The producer of one run, on a thread of its own.
 pub struct Producer {
     thread: std::thread::JoinHandle<Result<()>>,
@@ -52,18 +57,15 @@ pub struct Producer {
 
 impl Producer {
     pub fn start(run: Arc<Run>, gate: Arc<Gate>, address: String, seed: u64) -> Result<Self> {
-        let producer: ThreadedProducer<Acknowledgements> = ClientConfig::new()
-            .set("bootstrap.servers", address)
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("linger.ms", "2")
-            // Longer than any outage of the plan: a record is given up only where something is really wrong.
-            .set("message.timeout.ms", "300000")
-            .set("reconnect.backoff.max.ms", "500")
-            .set("log_level", "2")
-            .create_with_context(Acknowledgements(run.book.clone()))
-            .context("no producer")?;
-        let thread = std::thread::Builder::new().name("producer".into()).spawn(move || produce(&run, &gate, &producer, seed))?;
+        let body = move || {
+            let done = produce(&run, &gate, &address, seed);
+            if let Err(error) = &done {
+                // Or the plan would wait for records that nobody sends.
+                run.book.end_load(format!("the producer ended: {error:#}"));
+            }
+            done
+        };
+        let thread = std::thread::Builder::new().name("producer".into()).spawn(body)?;
         Ok(Self { thread })
     }
 
@@ -74,7 +76,22 @@ impl Producer {
     }
 }
 
-fn produce(run: &Run, gate: &Gate, producer: &ThreadedProducer<Acknowledgements>, seed: u64) -> Result<()> {
+fn connect(book: &Arc<Book>, address: &str) -> Result<Connected> {
+    ClientConfig::new()
+        .set("bootstrap.servers", address)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "2")
+        // Longer than any outage of the plan: a record is given up only where something is really wrong.
+        .set("message.timeout.ms", "300000")
+        .set("reconnect.backoff.max.ms", "500")
+        .set("log_level", "2")
+        .create_with_context(Acknowledgements(book.clone()))
+        .context("no producer")
+}
+
+fn produce(run: &Run, gate: &Gate, address: &str, seed: u64) -> Result<()> {
+    let mut producer = connect(&run.book, address)?;
     let mut rng = StdRng::seed_from_u64(seed ^ 0x7072_6f64);
     for sent in 0..gate.produce_quota {
         while sent >= gate.produce_now(run.book.pushed.load(Ordering::Relaxed)) {
@@ -83,7 +100,7 @@ fn produce(run: &Run, gate: &Gate, producer: &ThreadedProducer<Acknowledgements>
         let kind = choose(&mut rng);
         let key = rng.random_range(0..KEYS);
         let number = run.book.open(kind, key, 0);
-        send(run, producer, number, kind, key)?;
+        send(run, &mut producer, address, number, kind, key)?;
     }
     producer.flush(Duration::from_secs(300)).context("not everything that was produced is acknowledged")
 }
@@ -98,7 +115,7 @@ fn choose(rng: &mut StdRng) -> Kind {
     }
 }
 
-fn send(run: &Run, producer: &ThreadedProducer<Acknowledgements>, number: u64, kind: Kind, key: u32) -> Result<()> {
+fn send(run: &Run, producer: &mut Connected, address: &str, number: u64, kind: Kind, key: u32) -> Result<()> {
     let value = run.documents.bytes(number, kind, key);
     let key = key_text(kind, key);
     run.book.records_in_flight.fetch_add(1, Ordering::Relaxed);
@@ -110,14 +127,20 @@ fn send(run: &Run, producer: &ThreadedProducer<Acknowledgements>, number: u64, k
     if topic == "keyed" {
         record = record.key(&key);
     }
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                record = back;
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err((error, _)) => return Err(error).with_context(|| format!("cannot produce record {number}")),
+    let began = Instant::now();
+    while let Err((error, back)) = producer.send(record) {
+        record = back;
+        if began.elapsed() > GIVE_UP {
+            return Err(error).with_context(|| format!("cannot produce record {number}"));
         }
+        if let Some((code, why)) = producer.client().fatal_error() {
+            // An idempotent producer that is not sure of its sequence ends for good; what it held is never acknowledged.
+            eprintln!("ledger: a new producer, since the earlier one ended: {code}: {why}");
+            *producer = connect(&run.book, address)?;
+        } else if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+            eprintln!("ledger: record {number} is refused for now: {error}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
+    Ok(())
 }
