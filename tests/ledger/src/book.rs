@@ -196,6 +196,13 @@ impl Book {
         self.lock().clone()
     }
 
+    /// Where the load stands, for a message.
+    pub fn standing(&self) -> String {
+        let [pushed, pushes, produced, records] =
+            [&self.pushed, &self.pushes_in_flight, &self.produced, &self.records_in_flight].map(|counter| counter.load(Ordering::Relaxed));
+        format!("{pushed} pushed and {pushes} pushes in flight, {produced} produced and {records} records in flight")
+    }
+
     pub fn done(&self) -> u64 {
         self.pushed.load(Ordering::Relaxed) + self.produced.load(Ordering::Relaxed)
     }

@@ -160,7 +160,11 @@ impl Plan {
                 (last, since) = (now, Instant::now());
             }
             if since.elapsed() > STANDSTILL {
-                bail!("nothing was acknowledged for {STANDSTILL:?}, at {now} of {done}; {}", self.server.process()?.last_words());
+                bail!(
+                    "nothing was acknowledged for {STANDSTILL:?}, at {now} of {done}: {}; {}",
+                    run.book.standing(),
+                    self.server.process()?.last_words()
+                );
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

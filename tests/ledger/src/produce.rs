@@ -85,6 +85,8 @@ fn connect(book: &Arc<Book>, address: &str) -> Result<Connected> {
         // Longer than any outage of the plan: a record is given up only where something is really wrong.
         .set("message.timeout.ms", "300000")
         .set("reconnect.backoff.max.ms", "500")
+        // A paused broker loses its partitions for a while; a client that heard of it then must look again soon, not in five minutes.
+        .set("topic.metadata.refresh.interval.ms", "2000")
         .set("log_level", "2")
         .create_with_context(Acknowledgements(book.clone()))
         .context("no producer")
