@@ -37,7 +37,7 @@ async fn speed_of_one_shard() {
         while let Verdict::Busy { .. } = fixture.write(batch.clone()).await {
             busy += 1;
             let waiting = Instant::now();
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::task::yield_now().await;
             pause += waiting.elapsed();
         }
         (after, weight) = (offset, 0);
