@@ -34,7 +34,7 @@ async fn one_stray_value_never_breaks_a_dashboard() {
         assert_eq!(both(&server, "select ms.p99 from requests where ms.p99 is not null").await, [[json!(7)]]);
         let answer = server.sql("select sum(ms) from requests").await;
         let warnings = answer.stats["warnings"].to_string();
-        assert!(warnings.contains("ms") && warnings.contains("not a number"), "{warnings}");
+        assert!(warnings.contains("ms: 3 of 5 values were not numbers"), "{warnings}");
         let native = both(&server, "select ms from requests order by _offset, _item").await;
         assert_eq!(native, [[json!(12)], [json!("slow")], [json!(30)], [json!(null)], [json!({"p99":7})], [json!([1, 2])], [json!(null)]]);
         in_splits(&server, 7).await;
@@ -144,7 +144,8 @@ async fn a_hundred_thousand_paths_over_ten_documents_are_all_there() {
     let pushed = server.push("paths", documents.join("\n")).await.expect("a push");
     assert_eq!(pushed["accepted"], 10, "{pushed}");
     for _ in ["in the tail", "in a split"] {
-        assert_eq!(both(&server, "select count(*), sum(d) from paths where good = 'yes'").await, [[json!(10), json!(45)]]);
+        // Of more paths than are remembered each is a number of any kind, so its sum is a double.
+        assert_eq!(both(&server, "select count(*), sum(d)::bigint from paths where good = 'yes'").await, [[json!(10), json!(45)]]);
         assert_eq!(both(&server, "select d from paths where junk_3_9999 = 9999").await, [[json!(3)]]);
         assert_eq!(both(&server, "select (_doc->>'junk_9_42')::bigint from paths where d = 9").await, [[json!(42)]]);
         in_splits(&server, 10).await;

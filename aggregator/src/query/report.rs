@@ -76,16 +76,15 @@ fn told(misfit: &Misfit) -> String {
         What::Path(path) => path.to_string(),
         _ => misfit.column.name(),
     };
-    let kind = match misfit.column.view.to {
-        Type::Bool => "a boolean",
-        Type::Int => "an integer",
-        Type::Double => "a number",
-        Type::Text => "text",
-        Type::Time => "a timestamp",
-        Type::Json => "JSON",
+    let (one, many) = match misfit.column.view.to {
+        Type::Bool => ("a boolean", "booleans"),
+        Type::Int | Type::Double => ("a number", "numbers"),
+        Type::Text => ("a text", "texts"),
+        Type::Time => ("a timestamp", "timestamps"),
+        Type::Json => ("JSON", "JSON"),
     };
-    let verb = if misfit.values == 1 { "was" } else { "were" };
-    format!("{subject}: {} of {} values {verb} not {kind}", misfit.values, misfit.of)
+    let verdict = if misfit.values == 1 { format!("was not {one}") } else { format!("were not {many}") };
+    format!("{subject}: {} of {} values {verdict}", misfit.values, misfit.of)
 }
 
 #[cfg(test)]

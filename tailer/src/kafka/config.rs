@@ -169,7 +169,7 @@ mod tests {
         let problem = built(&[("fetch.mim.bytes", "2")]).expect_err("no such key");
         assert!(problem.detail.contains("fetch.mim.bytes"), "{problem}");
         let problem = built(&[("fetch.min.bytes", "many")]).expect_err("no number");
-        assert!(problem.detail.contains("fetch.min.bytes") && problem.detail.contains("many"), "{problem}");
+        assert!(problem.detail.contains("fetch.min.bytes"), "{problem}");
     }
 
     #[test]

@@ -82,7 +82,7 @@ async fn values_that_do_not_fit_are_null_and_told() {
     let bench = bench(clicks(8)).await;
     let (rows, stats) = bench.rows(r#"SELECT sum("e"."ms:int") AS "s" FROM "rachis_0" AS "e""#, &[&["ms:int"]]).await;
     assert_eq!(rows, ["180"]);
-    assert_eq!(stats.warnings, ["ms: 2 of 8 values were not an integer"]);
+    assert_eq!(stats.warnings, ["ms: 2 of 8 values were not numbers"]);
 }
 
 #[tokio::test]
