@@ -116,7 +116,8 @@ pub struct Push {
     pub time_ms: i64,
     /// By which rules to accept.
     pub level: u16,
-    /// The items, each one event, as they were given. What cannot become a document becomes a dead letter.
+    /// The items, each one event, as they were given. What cannot become a document becomes a dead letter. None, where this partition only
+    /// holds the request for others.
     pub items: Vec<Bytes>,
 }
 

@@ -94,8 +94,9 @@ async fn a_document_comes_back_as_it_was_given() {
     assert_eq!(server.document("raw", "a/b ä").await.expect("an answer").as_deref(), Some(document.as_bytes()));
     refused(server.request(Method::GET, "/v1/collections/raw/documents/none"), 404).await;
     refused(server.request(Method::GET, "/v1/collections/none/documents/1"), 404).await;
-    let hits = server.get("/v1/collections/raw/search?q=*").await.expect("hits");
-    assert_eq!((&hits["total"], &hits["hits"][0]["id"]), (&json!(1), &json!("a/b ä")));
+    // Read as text: few readers of JSON know a number beyond double.
+    let hits = server.request(Method::GET, "/v1/collections/raw/search?q=*").send().await.expect("an answer").text().await.expect("a text");
+    assert!(hits.contains(document) && hits.contains("\"total\":1"), "{hits}");
 }
 
 #[tokio::test]

@@ -67,7 +67,7 @@ pub(super) async fn push(engine: &Engine, name: &CollectionName, request: Reques
         Some(key) => xxh3_64(key.key.as_bytes()) % u64::from(shards),
         None => request.number % u64::from(shards),
     };
-    let groups = share_out(request.items, shards, home as u32);
+    let groups = share_out(request.items, shards, home as u32, request.key.is_some());
     let time_ms = chrono::Utc::now().timestamp_millis();
     let send = |group: Group| {
         let source = SourceName::push();
@@ -138,8 +138,9 @@ struct Group {
     indexes: Option<Vec<u64>>,
 }
 
-/// Shares items out over partitions, the request's own first.
-fn share_out(items: Vec<Bytes>, partitions: u32, home: u32) -> Vec<Group> {
+/// Shares items out over partitions, the request's own first: it learns of a keyed request even where none of the items is its, so that the
+/// same key with another body is noticed wherever its items go.
+fn share_out(items: Vec<Bytes>, partitions: u32, home: u32, keyed: bool) -> Vec<Group> {
     if partitions == 1 {
         return vec![Group { partition: 0, items, indexes: None }];
     }
@@ -148,6 +149,9 @@ fn share_out(items: Vec<Bytes>, partitions: u32, home: u32) -> Vec<Group> {
         return vec![Group { partition: home, items, indexes: None }];
     }
     let mut groups: std::collections::BTreeMap<(bool, u32), Group> = std::collections::BTreeMap::new();
+    if keyed {
+        groups.insert((false, home), Group { partition: home, items: Vec::new(), indexes: Some(Vec::new()) });
+    }
     for (index, (item, partition)) in items.into_iter().zip(places).enumerate() {
         let empty = || Group { partition, items: Vec::new(), indexes: Some(Vec::new()) };
         let group = groups.entry((partition != home, partition)).or_insert_with(empty);
@@ -194,7 +198,7 @@ mod tests {
     #[test]
     fn a_body_without_ids_stays_together() {
         let body = items(&["{\"a\":1}", "oops", "{\"b\":{\"_id\":7}}"]);
-        assert_eq!(share_out(body.clone(), 8, 5), vec![Group { partition: 5, items: body, indexes: None }]);
+        assert_eq!(share_out(body.clone(), 8, 5, true), vec![Group { partition: 5, items: body, indexes: None }]);
     }
 
     #[test]
@@ -210,7 +214,7 @@ mod tests {
     fn shares_keep_order_and_know_where_their_items_stood() {
         let body: Vec<String> = (0..100).map(|i| format!("{{\"_id\":{i}}}")).collect();
         let body = items(&body.iter().map(String::as_str).collect::<Vec<_>>());
-        let groups = share_out(body.clone(), 4, 2);
+        let groups = share_out(body.clone(), 4, 2, false);
         assert_eq!(groups[0].partition, 2, "the request's own partition is first");
         let mut seen = 0;
         for group in &groups {
@@ -222,6 +226,15 @@ mod tests {
             seen += indexes.len();
         }
         assert_eq!((seen, groups.len()), (100, 4));
+    }
+
+    #[test]
+    fn a_request_is_held_in_its_own_partition_even_where_no_item_is_its() {
+        let elsewhere = (0..).find(|id| id_hash(format!("{{\"_id\":{id}}}").as_bytes()).is_some_and(|hash| hash % 4 != 2)).expect("an id");
+        let body = items(&[&format!("{{\"_id\":{elsewhere}}}")]);
+        let held = |keyed| share_out(body.clone(), 4, 2, keyed).iter().map(|group| (group.partition == 2, group.items.len())).collect::<Vec<_>>();
+        assert_eq!(held(true), [(true, 0), (false, 1)]);
+        assert_eq!(held(false), [(false, 1)]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Ingest for Leaf {
     }
 
     async fn push(&self, push: Push) -> Result<Pushed, Problem> {
-        if push.items.is_empty() {
+        if push.items.is_empty() && push.request.is_none() {
             return Err(Problem::new(Code::BadRequest, "the push holds no documents"));
         }
         if push.items.len() > PUSH_ITEMS_MAX {
