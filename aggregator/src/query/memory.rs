@@ -1,7 +1,7 @@
 //! The memory budget of one query.
 //!
 //! Operators that can spill do so when a reservation is refused. Repartitioning is never refused: under a memory limit it hangs for ever
-//! when two of its inputs spill (apache/datafusion issue 24883, in 55.2). What it takes is counted all the same, and the others give way.
+//! when two of its inputs spill (apache/datafusion#24883, in 55.2). What it takes is counted all the same, and the others give way.
 
 use std::fmt;
 
