@@ -81,11 +81,10 @@ pub fn binary() -> PathBuf {
 
 /// A program of this workspace, beside the test's own executable.
 pub fn built(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test has an executable");
-    let folder = test.ancestors().nth(2).expect("it lies in <target>/<profile>/deps");
-    let program = folder.join(name);
-    assert!(program.is_file(), "{} is not built; run ./tests/run", program.display());
-    program
+    let this = std::env::current_exe().expect("a process has an executable");
+    // A test lies in <target>/<profile>/deps, a program of the workspace in <target>/<profile>.
+    let program = this.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|program| program.is_file());
+    program.unwrap_or_else(|| panic!("{name} is not built beside {}; run ./tests/run", this.display()))
 }
 
 impl Server {
