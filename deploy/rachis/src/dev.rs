@@ -77,7 +77,7 @@ impl House {
         let leaf = Leaf::open(options, changes.catalog()).map_err(|e| Failure::of("cannot open the leaf", &e))?;
         let mut options = TailerOptions::default();
         settings.tailer.apply(&mut options);
-        let tailer = Tailer::start(options, leaf.clone(), changes.clone());
+        let tailer = Tailer::start(options, ingest(&leaf), changes.clone());
         let mut options = AggregatorOptions::new(folder.join("spill"));
         settings.aggregator.apply(&mut options);
         let roles = Roles { leaf: leaf.clone(), changes, tailing: tailer.clone() };
@@ -89,6 +89,16 @@ impl House {
         self.tailer.shutdown().await;
         self.leaf.close().await;
     }
+}
+
+#[cfg(not(feature = "seeded-bugs"))]
+fn ingest(leaf: &Arc<Leaf>) -> Arc<dyn proto::ingest::Ingest> {
+    leaf.clone()
+}
+
+#[cfg(feature = "seeded-bugs")]
+fn ingest(leaf: &Arc<Leaf>) -> Arc<dyn proto::ingest::Ingest> {
+    Arc::new(crate::overtaking::Overtaking(leaf.clone()))
 }
 
 /// A token that is cancelled by the first signal to end; the second ends the process.

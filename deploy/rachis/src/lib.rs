@@ -5,6 +5,8 @@ mod client;
 mod data_folder;
 mod demo;
 mod dev;
+#[cfg(feature = "seeded-bugs")]
+mod overtaking;
 mod settings;
 mod telemetry;
 

@@ -1,0 +1,45 @@
+//! A second sender that is ahead of the first, as a tailer is that was paused, replaced and continued: for the tests that must notice where
+//! a leaf takes records out of order.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use proto::{
+    address::SourceName,
+    catalog::CollectionUid,
+    ingest::{Batch, Ingest, PartitionStatus, Push, Pushed, ShardId, Stored, Verdict},
+    problem::Problem,
+};
+
+/// A leaf to which the second half of every batch is sent before the batch. A sound leaf answers that with a gap and stores nothing of it.
+pub struct Overtaking(pub Arc<dyn Ingest>);
+
+#[async_trait]
+impl Ingest for Overtaking {
+    async fn write(&self, batch: Batch) -> Result<Verdict, Problem> {
+        if let Some(ahead) = second_half(&batch) {
+            let verdict = self.0.write(ahead).await?;
+            tracing::debug!(?verdict, "a half was sent ahead");
+        }
+        self.0.write(batch).await
+    }
+
+    async fn push(&self, push: Push) -> Result<Pushed, Problem> {
+        self.0.push(push).await
+    }
+
+    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem> {
+        self.0.stored(shard, source, partition).await
+    }
+
+    async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
+        self.0.partitions(collection).await
+    }
+}
+
+fn second_half(batch: &Batch) -> Option<Batch> {
+    let new: Vec<_> = batch.records.iter().filter(|record| record.offset > batch.after).cloned().collect();
+    let (first, second) = new.split_at(new.len() / 2);
+    let last = first.last()?;
+    Some(Batch { after: last.offset, records: second.to_vec(), ..batch.clone() })
+}
