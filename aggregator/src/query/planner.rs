@@ -9,7 +9,7 @@ use datafusion::{
     execution::TaskContext,
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     physical_plan::ExecutionPlan,
-    sql::{parser::Statement as ParsedStatement, sqlparser::ast},
+    sql::sqlparser::ast,
 };
 use proto::{Code, Problem};
 
@@ -47,8 +47,7 @@ pub(super) async fn plan(
         tables.push((used.name.clone(), provider(engine, context, pins, used).await?));
     }
     let session = engine.sessions.session(tables)?;
-    let statement = ParsedStatement::Statement(Box::new(ast::Statement::Query(resolved.query)));
-    let logical = session.statement_to_plan(statement).await.map_err(failure::problem)?;
+    let logical = front::logical_plan(&session, resolved.query).await.map_err(failure::problem)?;
     let logical = match rows_max {
         // One more, to know whether there would have been more.
         Some(rows_max) => LogicalPlanBuilder::from(logical)
@@ -65,7 +64,7 @@ pub(super) async fn plan(
         )
         .hint("an answer from the shards that are there would hold rows that are not true; try again"));
     }
-    let physical = session.query_planner().create_physical_plan(&logical, &session).await.map_err(failure::problem)?;
+    let physical = front::physical_plan(&session, &logical).await.map_err(failure::problem)?;
     Ok(Planned { logical, physical, task: engine.sessions.task(&session) })
 }
 

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, ops::ControlFlow};
 
-use datafusion::sql::sqlparser::ast::{Expr, ObjectName, Query, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr, Query};
+use front::{Node, Root, walk};
 use proto::{Catalog, Code, CollectionName, Problem, catalog::DefinitionId};
 
 use super::{
@@ -54,21 +55,17 @@ fn meaning(name: &str, catalog: &Catalog) -> Option<Meaning> {
 
 /// All one-part names of relations in a query.
 fn named(query: &Query) -> BTreeSet<String> {
-    struct Relations(BTreeSet<String>);
-    impl Visitor for Relations {
-        type Break = ();
-        fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
-            if let [part] = relation.0.as_slice()
-                && let Some(ident) = part.as_ident()
-            {
-                self.0.insert(ident.value.clone());
-            }
-            ControlFlow::Continue(())
+    let mut names = BTreeSet::new();
+    walk(Root::Query(query), &mut |node| {
+        if let Node::Relation(relation) = node
+            && let [part] = relation.0.as_slice()
+            && let Some(ident) = part.as_ident()
+        {
+            names.insert(ident.value.clone());
         }
-    }
-    let mut relations = Relations(BTreeSet::new());
-    let _ = query.visit(&mut relations);
-    relations.0
+        ControlFlow::Continue(())
+    });
+    names
 }
 
 /// The refusal of a name that is neither a collection nor a view.
@@ -82,27 +79,20 @@ pub fn no_such_table(name: &str, catalog: &Catalog) -> Problem {
 
 /// A field is computed from one document: no sub-query, no aggregate, no window.
 pub fn refuse_unfit_for_field(expression: &Expr) -> Result<(), Problem> {
-    struct Unfit;
-    impl Visitor for Unfit {
-        type Break = &'static str;
-        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<&'static str> {
-            ControlFlow::Break("a sub-query")
-        }
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<&'static str> {
-            match expr {
-                Expr::Function(function) if function.over.is_some() => ControlFlow::Break("a window"),
-                Expr::Function(function) if function_name(&function.name).is_some_and(|name| is_aggregate(&name)) => {
-                    ControlFlow::Break("an aggregate")
-                }
-                Expr::Function(function) if function_name(&function.name).is_some_and(|name| name == "unnest") => ControlFlow::Break("unnest"),
-                _ => ControlFlow::Continue(()),
-            }
-        }
-    }
-    match expression.visit(&mut Unfit) {
-        ControlFlow::Break(what) => {
+    let unfit = walk(Root::Expr(expression), &mut |node| match node {
+        Node::Query(_) => ControlFlow::Break("a sub-query"),
+        Node::Expr(Expr::Function(function)) if function.over.is_some() => ControlFlow::Break("a window"),
+        Node::Expr(Expr::Function(function)) => match function_name(&function.name) {
+            Some(name) if is_aggregate(&name) => ControlFlow::Break("an aggregate"),
+            Some(name) if name == "unnest" => ControlFlow::Break("unnest"),
+            _ => ControlFlow::Continue(()),
+        },
+        _ => ControlFlow::Continue(()),
+    });
+    match unfit {
+        Some(what) => {
             Err(Problem::new(Code::NotSupported, format!("{what} in a field")).hint("a field is computed from one document; a view takes any query"))
         }
-        ControlFlow::Continue(()) => Ok(()),
+        None => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use datafusion::{
     datasource::MemTable,
     execution::TaskContext,
     functions_aggregate::{average::avg_udaf, count::count_udaf, min_max::min_udaf, sum::sum_udaf},
-    logical_expr::{Expr, and, lit, not, or},
+    logical_expr::{Expr, SortExpr, and, lit, not, or},
     physical_expr::{aggregate::AggregateExprBuilder, expressions},
     physical_plan::{ExecutionPlan, aggregates::PhysicalGroupBy},
     prelude::SessionContext,
@@ -380,22 +380,15 @@ fn pages_enumerate_every_row_exactly_once_in_order() {
             assert!(page.len() <= limit);
             paged.extend(page);
         }
-        let order: Vec<String> = keys
-            .iter()
-            .zip(&names)
-            .map(|(key, name)| {
-                let direction = if key.descending { "desc" } else { "asc" };
-                format!("\"{}\" {direction} nulls {}", name.replace('"', "\"\""), if key.nulls_first { "first" } else { "last" })
-            })
-            .collect();
+        let by_keys = keys.iter().zip(&names).map(|(key, name)| column(name).sort(!key.descending, key.nulls_first));
+        let order: Vec<SortExpr> = by_keys.chain([column("_offset").sort(true, false)]).collect();
         let names: Vec<String> = shown.iter().map(ToString::to_string).chain(["_offset".to_owned()]).collect();
         let batch = table(&documents, &names);
         let expected = tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {
             let context = SessionContext::new();
-            context.register_batch("t", batch).expect("a table");
-            let columns: Vec<String> = shown.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
-            let sql = format!("select {} from t order by {}, \"_offset\"", columns.join(", "), order.join(", "));
-            in_order(&context.sql(&sql).await.expect("a query").collect().await.expect("rows"))
+            let sorted = context.read_batch(batch).expect("a table").sort(order).expect("an order");
+            let frame = sorted.select(shown.iter().map(|name| column(name))).expect("columns");
+            in_order(&frame.collect().await.expect("rows"))
         });
         assert_eq!(paged, expected, "{names:?}");
     }

@@ -4,8 +4,9 @@ use std::{ops::ControlFlow, rc::Rc};
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
-    TableAlias, TableFactor, TableWithJoins, Visit, Visitor, WildcardAdditionalOptions,
+    TableAlias, TableFactor, TableWithJoins, WildcardAdditionalOptions,
 };
+use front::{Node, Root, walk};
 use plan::path::Step;
 use proto::{Code, CollectionName, Problem, catalog::DefinitionId};
 
@@ -27,6 +28,8 @@ pub struct With {
     pub internal: String,
     /// What it gives.
     pub columns: Vec<OutColumn>,
+    /// How many relations it reads.
+    pub relations: usize,
 }
 
 impl Resolver<'_> {
@@ -198,7 +201,7 @@ impl Resolver<'_> {
             return Err(not_offered("unnest beside an outer join").hint("unnest the list in a sub-query"));
         }
         let list = self.list(list)?;
-        let json = matches!(&list, Expr::Function(f) if f.name.to_string() == "json_items");
+        let json = is_json_list(&list);
         let inputs = inputs_of(&list);
         let default = Ident::new("unnest");
         let name = alias.as_ref().map_or(&default, |alias| &alias.name);
@@ -244,8 +247,10 @@ impl Resolver<'_> {
                     .or_else(|| self.with.iter().rev().find(|w| w.name.eq_ignore_ascii_case(&one.value)))
                     .cloned()
                 {
+                    self.count_relations(with.relations)?;
                     return self.fixed(&with.internal, with.columns, one, alias);
                 }
+                self.count_relations(1)?;
                 self.named(one, alias)
             }
             [schema, one] => {
@@ -340,22 +345,17 @@ impl Resolver<'_> {
 
 /// The inputs that an expression is over.
 fn inputs_of(expr: &Expr) -> Vec<String> {
-    struct Inputs(Vec<String>);
-    impl Visitor for Inputs {
-        type Break = ();
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            if let Expr::CompoundIdentifier(parts) = expr
-                && let Some(alias) = parts.first()
-                && !self.0.contains(&alias.value)
-            {
-                self.0.push(alias.value.clone());
-            }
-            ControlFlow::Continue(())
+    let mut inputs = Vec::new();
+    walk(Root::Expr(expr), &mut |node| {
+        if let Node::Expr(Expr::CompoundIdentifier(parts)) = node
+            && let Some(alias) = parts.first()
+            && !inputs.contains(&alias.value)
+        {
+            inputs.push(alias.value.clone());
         }
-    }
-    let mut inputs = Inputs(Vec::new());
-    let _ = expr.visit(&mut inputs);
-    inputs.0
+        ControlFlow::Continue(())
+    });
+    inputs
 }
 
 /// Puts `(SELECT input.*, unnest(list) AS column FROM input) AS input` in the place of the input. False where it is not there.
@@ -374,7 +374,9 @@ fn multiplied(item: &mut TableWithJoins, unnested: &Unnested) -> bool {
             continue;
         }
         let all = SelectItemQualifiedWildcardKind::ObjectName(ObjectName::from(vec![quoted(&alias)]));
-        let element = SelectItem::ExprWithAlias { expr: call("unnest", vec![unnested.list.clone()]), alias: quoted(&unnested.column) };
+        let element = call("unnest", vec![unnested.list.clone()]);
+        let element = if is_json_list(&unnested.list) { super::value::as_json(element) } else { element };
+        let element = SelectItem::ExprWithAlias { expr: element, alias: quoted(&unnested.column) };
         let select = Select {
             projection: vec![SelectItem::QualifiedWildcard(all, WildcardAdditionalOptions::default()), element],
             from: vec![TableWithJoins { relation: factor.clone(), joins: vec![] }],
@@ -385,6 +387,10 @@ fn multiplied(item: &mut TableWithJoins, unnested: &Unnested) -> bool {
         return true;
     }
     false
+}
+
+fn is_json_list(list: &Expr) -> bool {
+    matches!(list, Expr::Function(f) if f.name.to_string() == "json_items")
 }
 
 /// Which side of a join may have no partner.

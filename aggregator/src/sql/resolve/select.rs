@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, GroupByExpr, NamedWindowDefinition, ObjectName, ObjectNamePart, OrderByExpr, OrderByOptions, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, Value as Literal, ValueWithSpan, Visit, Visitor, WildcardAdditionalOptions,
-    helpers::attached_token::AttachedToken,
+    Distinct, Expr, Function, GroupByExpr, NamedWindowDefinition, ObjectName, ObjectNamePart, OrderByExpr, OrderByOptions, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, Value as Literal, ValueWithSpan, WildcardAdditionalOptions, helpers::attached_token::AttachedToken,
 };
+use front::{Node, Root, walk};
 use plan::{Kinds, Path, Type, View, path::Step};
 use proto::Problem;
 
@@ -68,8 +68,8 @@ impl Resolver<'_> {
             let origin = origin(&value);
             let (expr, ty) = self.native(value.clone());
             // JSON that was computed is marked as JSON again, which columns are by themselves.
-            let computed = ty == Ty::Json && !matches!(expr, Expr::CompoundIdentifier(_)) && !is_call(&expr, &["json_get", "unnest"]);
-            let expr = if computed { super::value::call("json_get", vec![expr, super::value::text(""), super::value::text("json")]) } else { expr };
+            let computed = ty == Ty::Json && !matches!(expr, Expr::CompoundIdentifier(_)) && !is_call(&expr, &["json_get"]);
+            let expr = if computed { super::value::as_json(expr) } else { expr };
             projection.push(SelectItem::ExprWithAlias { expr: expr.clone(), alias: quoted(&name) });
             columns.push(OutColumn { name, ty, origin, expr: None });
             values.push((value, expr));
@@ -152,7 +152,9 @@ impl Resolver<'_> {
                 Ok(items)
             }
             Rows::Documents { names, .. } => {
+                // What is always there goes before a key of the same name, which `_doc->'key'` still reaches.
                 let mut top = names.top_level();
+                top.retain(|path| path.keys().is_none_or(|keys| plan::Column::always(keys[0]).is_none()));
                 if top.len() > STAR_KEYS_MAX {
                     self.warn(format!("{} has {} top-level keys; * shows the first {STAR_KEYS_MAX}", names.collection, top.len()));
                     top.truncate(STAR_KEYS_MAX);
@@ -183,6 +185,9 @@ impl Resolver<'_> {
         for key in keys {
             let value = match ordinal(key) {
                 Some(place) => match items.get(place.wrapping_sub(1)).map(|item| &item.source) {
+                    Some(Source::Written(expr)) if is_aggregated(expr) => {
+                        return Err(bad(format!("GROUP BY {place}: {expr} is an aggregate")).hint("group by what it is computed over"));
+                    }
                     Some(Source::Written(expr)) => self.value(expr)?,
                     Some(Source::Star(value)) => (**value).clone(),
                     None => return Err(bad(format!("GROUP BY {place}: the select list has {} items", items.len()))),
@@ -231,7 +236,7 @@ impl Resolver<'_> {
                 None => {
                     let (expr, _) = self.native(value);
                     // What stands in the select list already is meant.
-                    match values.iter().position(|(_, selected)| *selected == expr) {
+                    match values.iter().position(|(_, selected)| selected.to_string() == expr.to_string()) {
                         Some(place) if !matches!(distinct, Some(Distinct::On(_))) => number(&(place + 1).to_string()),
                         _ if matches!(expr, Expr::Value(_)) => Expr::Nested(Box::new(expr)),
                         _ => expr,
@@ -368,20 +373,23 @@ fn default_name(expr: &Expr) -> String {
 
 /// Whether a SELECT gives a row for each that it reads: it neither groups nor aggregates nor multiplies them.
 pub fn keeps_rows(select: &Select) -> bool {
-    struct Aggregates;
-    impl Visitor for Aggregates {
-        type Break = ();
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            match expr {
-                Expr::Function(f) if f.over.is_some() || function_name(&f.name).is_some_and(|name| is_aggregate(&name) || name == "unnest") => {
-                    ControlFlow::Break(())
-                }
-                _ => ControlFlow::Continue(()),
-            }
-        }
-    }
+    let other_rows = |f: &Function| f.over.is_some() || function_name(&f.name).is_some_and(|name| is_aggregate(&name) || name == "unnest");
+    let mut look = |node: Node<'_>| match node {
+        Node::Expr(Expr::Function(f)) if other_rows(f) => ControlFlow::Break("other rows"),
+        _ => ControlFlow::Continue(()),
+    };
     let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
-    !grouped && select.having.is_none() && select.distinct.is_none() && select.projection.visit(&mut Aggregates).is_continue()
+    !grouped && select.having.is_none() && select.distinct.is_none() && walk(Root::Projection(&select.projection), &mut look).is_none()
+}
+
+fn is_aggregated(expr: &Expr) -> bool {
+    let mut look = |node: Node<'_>| match node {
+        Node::Expr(Expr::Function(f)) if f.over.is_none() && function_name(&f.name).is_some_and(|name| is_aggregate(&name)) => {
+            ControlFlow::Break("an aggregate")
+        }
+        _ => ControlFlow::Continue(()),
+    };
+    walk(Root::Expr(expr), &mut look).is_some()
 }
 
 /// The last part of a name.

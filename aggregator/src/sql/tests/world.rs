@@ -10,7 +10,6 @@ use datafusion::{
     },
     datasource::MemTable,
     execution::context::SessionContext,
-    sql::{parser::Statement as Parsed, sqlparser::ast},
 };
 use plan::{
     Column, Kinds, Path, PathKinds, Type, What,
@@ -141,8 +140,7 @@ impl Small {
                 let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).expect("a table");
                 context.register_table(used.name.as_str(), Arc::new(table)).expect("registered");
             }
-            let statement = Parsed::Statement(Box::new(ast::Statement::Query(resolved.query.clone())));
-            let plan = context.state().statement_to_plan(statement).await.unwrap_or_else(|e| panic!("{sql}\n{text}\n{e}"));
+            let plan = front::logical_plan(&context.state(), resolved.query.clone()).await.unwrap_or_else(|e| panic!("{sql}\n{text}\n{e}"));
             let frame = context.execute_logical_plan(plan).await.unwrap_or_else(|e| panic!("{sql}\n{text}\n{e}"));
             let schema = frame.schema().as_arrow().clone();
             let batches = frame.collect().await.unwrap_or_else(|e| panic!("{sql}\n{text}\n{e}"));
