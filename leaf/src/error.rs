@@ -67,7 +67,7 @@ fn query_problem(error: &datafusion::error::DataFusionError) -> Problem {
         E::External(inner) if inner.downcast_ref::<Problem>().is_some() => {
             inner.downcast_ref::<Problem>().cloned().unwrap_or_else(|| Problem::new(Code::Internal, inner.to_string()))
         }
-        E::Internal(detail) => Problem::new(Code::Internal, detail.clone()),
+        E::Internal(detail) => Problem::new(Code::NotSupported, format!("this cannot be computed: {}", detail.lines().next().unwrap_or_default())),
         other => Problem::new(Code::BadRequest, other.strip_backtrace()),
     }
 }

@@ -3,6 +3,7 @@
 //! Whatever touches a disk runs off the runtime's own threads: writes on each shard's writer, builds on the workers, reads through `blocking`.
 
 mod ask;
+mod memory;
 mod shards;
 mod take;
 
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
+    disk::Disk,
     error::Error,
     options::LeafOptions,
     scan::ScanPool,
@@ -40,6 +42,7 @@ pub struct Leaf {
     options: Arc<LeafOptions>,
     catalog: watch::Receiver<Arc<Catalog>>,
     shards: Shards,
+    disk: Arc<Disk>,
     work: Arc<Work>,
     scans: ScanPool,
     pins: Mutex<HashMap<QueryId, Pins>>,
@@ -55,8 +58,10 @@ impl Leaf {
         let file_error = |source| Error::File { path: options.folder.clone(), source };
         std::fs::create_dir_all(&options.folder).map_err(file_error)?;
         let work = Work::start(options.index_threads).map_err(file_error)?;
+        let disk = Arc::new(Disk::new(&options.folder, options.disk_used_percent_max));
         let leaf = Arc::new(Self {
-            shards: Shards::new(options.clone(), work.clone()),
+            shards: Shards::new(options.clone(), work.clone(), disk.clone()),
+            disk,
             catalog,
             work,
             scans: ScanPool::new(options.scan_threads).map_err(file_error)?,
@@ -163,7 +168,13 @@ fn keep(leaf: &Weak<Leaf>, closed: &(Mutex<bool>, Condvar), mut known: Arc<Catal
             leaf.shards.remove_dropped(&known, &now);
             known = now;
         }
-        for shard in leaf.shards.all() {
+        let room = leaf.disk.look();
+        let shards = leaf.shards.all();
+        memory::govern(&shards);
+        for shard in shards {
+            if room {
+                shard.wake();
+            }
             if let Err(error) = rebuild::sweep(&shard) {
                 warn!(shard = %shard.id, %error, "what is not needed any more stays for now");
             }

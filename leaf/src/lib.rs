@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod disk;
 pub mod document;
 pub mod error;
 mod fault;

@@ -39,6 +39,8 @@ pub struct LeafOptions {
     pub index_threads: usize,
     /// Threads that scan for queries.
     pub scan_threads: usize,
+    /// From so many percent of the disk on nothing is taken in.
+    pub disk_used_percent_max: u8,
     /// How long request rows of pushes are kept, by the time of later records.
     pub request_rows_kept: Duration,
 }
@@ -64,6 +66,7 @@ impl LeafOptions {
             tail_bytes_max: 128 << 20,
             index_threads: 2,
             scan_threads: 2,
+            disk_used_percent_max: 90,
             request_rows_kept: Duration::from_secs(24 * 3600),
         }
     }

@@ -8,6 +8,7 @@ pub mod kafka;
 pub mod oracle;
 pub mod process;
 pub mod server;
+pub mod small_disk;
 
 use std::{future::Future, time::Duration};
 

@@ -100,7 +100,12 @@ pub struct Folder(Option<TempDir>);
 impl Folder {
     /// A new one.
     pub fn new(name: &str) -> Result<Self> {
-        Ok(Self(Some(tempfile::Builder::new().prefix(&format!("rachis-{name}-")).tempdir()?)))
+        Self::new_in(&std::env::temp_dir(), name)
+    }
+
+    /// A new one in a folder.
+    pub fn new_in(place: &Path, name: &str) -> Result<Self> {
+        Ok(Self(Some(tempfile::Builder::new().prefix(&format!("rachis-{name}-")).tempdir_in(place)?)))
     }
 
     /// Where it is.

@@ -21,6 +21,8 @@ pub struct Settings {
     pub environment: Vec<(String, String)>,
     /// Another binary than the one built.
     pub binary: Option<PathBuf>,
+    /// Where its folder is made, if not where temporary folders are.
+    pub place: Option<PathBuf>,
 }
 
 impl Settings {
@@ -90,7 +92,8 @@ pub fn built(name: &str) -> PathBuf {
 impl Server {
     /// Starts a server on an empty folder and waits until it is ready.
     pub async fn start(settings: Settings) -> Self {
-        let folder = Folder::new("server").expect("a temporary folder");
+        let place = settings.place.clone().unwrap_or_else(std::env::temp_dir);
+        let folder = Folder::new_in(&place, "server").expect("a temporary folder");
         let process = spawn(&folder.path(), &settings).expect("the server starts");
         let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
         let mut server = Self { process, folder, settings, url: String::new(), client };

@@ -84,6 +84,7 @@ section! {
         tail_bytes_max: usize => tail_bytes_max,
         index_threads: usize => index_threads,
         scan_threads: usize => scan_threads,
+        disk_used_percent_max: u8 => disk_used_percent_max,
         request_rows_kept_ms: u64 => request_rows_kept as Duration::from_millis,
     }
 }
@@ -113,6 +114,10 @@ section! {
     }
 }
 
+const SECTIONS: [&str; 4] = ["log", "leaf", "aggregator", "tailer"];
+/// Where nothing, or at once, is a sensible thing to say.
+const MAY_BE_ZERO: [&str; 5] = ["scan_tail_documents_max", "publish_after_ms", "publish_pause_ms", "split_idle_ms", "queue_max"];
+
 /// Reads the settings.
 pub fn load(file: Option<&Path>) -> Result<Settings, Failure> {
     let text = match file {
@@ -131,7 +136,13 @@ fn read(text: &str, environment: impl Iterator<Item = (String, String)>) -> Resu
     let mut names = Vec::new();
     for (name, value) in environment {
         // Names without two underscores belong to others: RACHIS_URL, RACHIS_DATA.
-        let Some((section, key)) = name.strip_prefix("RACHIS_").and_then(|rest| rest.split_once("__")) else { continue };
+        let Some(rest) = name.strip_prefix("RACHIS_") else { continue };
+        let Some((section, key)) = rest.split_once("__") else {
+            if let Some(section) = SECTIONS.iter().find(|section| rest.to_ascii_lowercase().starts_with(&format!("{section}_"))) {
+                return Err(format!("{name}: two underscores stand between section and key: RACHIS_{}__…", section.to_ascii_uppercase()));
+            }
+            continue;
+        };
         let path = format!("{}.{}", section.to_ascii_lowercase(), key.to_ascii_lowercase());
         builder = builder.set_override(path, value).map_err(|e| format!("{name}: {e}"))?;
         names.push(name);
@@ -140,7 +151,21 @@ fn read(text: &str, environment: impl Iterator<Item = (String, String)>) -> Resu
         true => e.to_string(),
         false => format!("{e} (from the environment: {})", names.join(", ")),
     };
-    builder.build().and_then(Config::try_deserialize).map_err(named)
+    let config = builder.build().map_err(named)?;
+    refuse_zeros(&config)?;
+    config.try_deserialize().map_err(named)
+}
+
+/// A limit of nothing would stop everything without a word.
+fn refuse_zeros(config: &Config) -> Result<(), String> {
+    for section in SECTIONS {
+        let Ok(keys) = config.get_table(section) else { continue };
+        let zero = |value: config::Value| value.into_string().is_ok_and(|text| text.trim() == "0");
+        if let Some((key, _)) = keys.into_iter().find(|(key, value)| !MAY_BE_ZERO.contains(&key.as_str()) && zero(value.clone())) {
+            return Err(format!("{key} of [{section}] is 0; it is at least 1"));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -171,6 +196,9 @@ mod tests {
             ("", ("RACHIS_LEEF__SPLIT_DOCUMENTS", "1"), "leef"),
             ("", ("RACHIS_LEAF__SPLIT_DOCUMENTS", "many"), "RACHIS_LEAF__SPLIT_DOCUMENTS"),
             ("[log]\nformat = \"xml\"\n", ("RACHIS_URL", ""), "xml"),
+            ("[leaf]\nmerge_splits = 0\n", ("RACHIS_URL", ""), "merge_splits"),
+            ("", ("RACHIS_AGGREGATOR__QUERIES_MAX", "0"), "queries_max"),
+            ("", ("RACHIS_LEAF_SPLIT_DOCUMENTS", "1"), "RACHIS_LEAF__"),
         ] {
             let why = with(file, &[environment]).expect_err("it is refused");
             assert!(why.contains(named), "{why} names {named}");

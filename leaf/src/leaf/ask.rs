@@ -18,6 +18,7 @@ use crate::{
     error::Error,
     scan,
     shard::state::{Indexed, Moment},
+    split::Segment,
     store::{Partition, Store},
     view::View,
 };
@@ -80,8 +81,17 @@ impl Scan for Leaf {
 
     async fn fields(&self, shard: ShardId) -> Result<Vec<FieldStatus>, Problem> {
         let shard = self.shard(shard).await?;
-        let (paths, segments) = shard.look(|state| (state.paths(), state.segments.clone()));
-        blocking(move || Ok(fields(&paths, &segments))).await
+        let (paths, mut segments, tail) = shard.look(|state| {
+            let segments: Vec<_> = state.segments.iter().map(|indexed| indexed.segment.clone()).collect();
+            (state.paths(), segments, state.tail.live())
+        });
+        blocking(move || {
+            if !tail.is_empty() {
+                segments.push(Arc::new(Segment::in_memory(&tail)?));
+            }
+            Ok(fields(&paths, &segments))
+        })
+        .await
     }
 
     async fn status(&self, shard: ShardId) -> Result<ShardStatus, Problem> {
@@ -132,11 +142,11 @@ fn find(store: &Store, id: &str) -> Result<Option<crate::document::Document>, Er
 }
 
 /// Every path ever seen, with what the segments know of it.
-fn fields(paths: &plan::PathKinds, segments: &[Indexed]) -> Vec<FieldStatus> {
+fn fields(paths: &plan::PathKinds, segments: &[Arc<Segment>]) -> Vec<FieldStatus> {
     let unknown = |path: &Path, kinds| FieldStatus { path: path.clone(), kinds, documents: 0, indexed: "raw", sample: None };
     let mut fields: BTreeMap<Path, (FieldStatus, bool, bool)> =
         paths.paths.iter().map(|(path, kinds)| (path.clone(), (unknown(path, *kinds), true, false))).collect();
-    for (path, shape) in segments.iter().flat_map(|indexed| indexed.segment.paths()) {
+    for (path, shape) in segments.iter().flat_map(|segment| segment.paths()) {
         let (field, columns, text) = fields.entry(path.clone()).or_insert_with(|| (unknown(&path, shape.kinds), true, false));
         field.kinds |= shape.kinds;
         field.documents += shape.documents;

@@ -13,6 +13,7 @@ use proto::{Catalog, Code, CollectionUid, Problem, ingest::ShardId};
 use tracing::{error, info, warn};
 
 use crate::{
+    disk::Disk,
     error::Error,
     options::LeafOptions,
     shard::{Shard, work::Work},
@@ -31,13 +32,14 @@ type Slot = Arc<Mutex<Option<Arc<Shard>>>>;
 pub struct Shards {
     options: Arc<LeafOptions>,
     work: Arc<Work>,
+    disk: Arc<Disk>,
     slots: Arc<Mutex<HashMap<ShardId, Slot>>>,
 }
 
 impl Shards {
     /// None yet.
-    pub fn new(options: Arc<LeafOptions>, work: Arc<Work>) -> Self {
-        Self { options, work, slots: Arc::default() }
+    pub fn new(options: Arc<LeafOptions>, work: Arc<Work>, disk: Arc<Disk>) -> Self {
+        Self { options, work, disk, slots: Arc::default() }
     }
 
     /// The shard, if it is open and works.
@@ -70,9 +72,17 @@ impl Shards {
         if let Some(failed) = open.take() {
             failed.close();
         }
-        let shard = Shard::open(id, &self.folder(id), self.options.clone(), self.work.clone()).map_err(while_held)?;
+        let shard = match self.make(id) {
+            Err(Error::Storage { .. } | Error::File { .. }) if self.disk.drop_ballast() => self.make(id),
+            made => made,
+        };
+        let shard = shard.map_err(while_held)?;
         *open = Some(shard.clone());
         Ok(shard)
+    }
+
+    fn make(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
+        Shard::open(id, &self.folder(id), self.options.clone(), self.work.clone(), self.disk.clone())
     }
 
     /// Opens what is in the folder and in the catalog, several at once, and finishes removals.

@@ -25,7 +25,10 @@ pub mod writer;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -41,6 +44,7 @@ use work::{Task, Work};
 use writer::{Job, QUEUE_JOBS_MAX, Writer};
 
 use crate::{
+    disk::Disk,
     error::Error,
     options::LeafOptions,
     store::{Partition, Store},
@@ -64,14 +68,17 @@ pub struct Shard {
     queue: mpsc::Sender<Job>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     work: Arc<Work>,
+    disk: Arc<Disk>,
     failed: OnceLock<String>,
     building: Mutex<()>,
     graves: Mutex<Vec<rebuild::Grave>>,
+    /// Its micro-splits go to disk although there are few of them.
+    hurries: AtomicBool,
 }
 
 impl Shard {
     /// Opens a shard's folder, or makes it.
-    pub fn open(id: ShardId, folder: &Path, options: Arc<LeafOptions>, work: Arc<Work>) -> Result<Arc<Self>, Error> {
+    pub fn open(id: ShardId, folder: &Path, options: Arc<LeafOptions>, work: Arc<Work>, disk: Arc<Disk>) -> Result<Arc<Self>, Error> {
         let store = Arc::new(Store::open(id, &folder.join(STORE_FOLDER))?);
         let splits = folder.join(SPLITS_FOLDER);
         let state = recover::recover(&store, &splits)?;
@@ -86,9 +93,11 @@ impl Shard {
             queue,
             writer: Mutex::new(None),
             work,
+            disk,
             failed: OnceLock::new(),
             building: Mutex::new(()),
             graves: Mutex::new(Vec::new()),
+            hurries: AtomicBool::new(false),
         });
         let writer = Writer::new(shard.clone(), jobs)?;
         let thread = std::thread::Builder::new().name(format!("write-{}", id.number)).spawn(move || writer.run());
@@ -118,6 +127,17 @@ impl Shard {
     fn fail(&self, reason: String) {
         let _first_reason_stays = self.failed.set(reason);
         self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// There is room that was not there before: who waits may try again.
+    pub fn wake(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Has its micro-splits go to disk.
+    pub fn split_now(self: &Arc<Self>) {
+        self.hurries.store(true, Ordering::Relaxed);
+        self.work.schedule(Task::Split, self, Instant::now());
     }
 
     /// Its rows.
@@ -250,6 +270,9 @@ impl Shard {
 
     /// Why nothing more can be taken now, on top of so many documents and bytes.
     fn full(&self, (documents, bytes): (usize, usize)) -> Option<String> {
+        if let Some(reason) = self.disk.full() {
+            return Some(reason);
+        }
         let state = self.state.lock();
         let options = &self.options;
         let (waiting, weight) = (state.tail.documents() + documents, state.tail.bytes() + bytes);

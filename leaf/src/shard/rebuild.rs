@@ -5,7 +5,7 @@
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -49,7 +49,11 @@ pub fn split(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
     }
     let documents: u64 = segments.iter().map(|indexed| u64::from(indexed.segment.documents())).sum();
     let bytes: u64 = segments.iter().map(|indexed| indexed.raw_bytes).sum();
-    let enough = documents >= options.split_documents as u64 || bytes >= options.split_bytes as u64 || segments.len() >= options.memory_segments_max;
+    let hurries = shard.hurries.swap(false, Ordering::Relaxed);
+    let enough = hurries
+        || documents >= options.split_documents as u64
+        || bytes >= options.split_bytes as u64
+        || segments.len() >= options.memory_segments_max;
     if !enough && idle_from.elapsed() < options.split_idle {
         return Ok(Some(idle_from + options.split_idle));
     }

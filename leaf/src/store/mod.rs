@@ -129,6 +129,12 @@ impl Store {
         self.db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default()).map_err(|source| self.failed(source))
     }
 
+    /// Bytes of rows that are not in files yet.
+    pub fn bytes_in_memory(&self) -> u64 {
+        let bytes = |family| self.db.property_int_value_cf(self.family(family), "rocksdb.cur-size-all-mem-tables").ok().flatten().unwrap_or_default();
+        bytes(Family::Docs) + bytes(Family::Keys) + bytes(Family::Meta)
+    }
+
     /// Bytes of its files.
     pub fn bytes(&self) -> u64 {
         let bytes = |family| self.db.property_int_value_cf(self.family(family), "rocksdb.total-sst-files-size").ok().flatten().unwrap_or_default();

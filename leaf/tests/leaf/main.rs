@@ -1,8 +1,9 @@
 //! Promises of a leaf: what it takes, keeps, shows and finds again.
 
+mod made_up;
 mod push;
 mod replay;
-mod speed;
+mod segments;
 mod splits;
 mod support;
 mod views;

@@ -1,11 +1,15 @@
 //! Splits: everything stays what it is while micro-splits go to disk, are joined, and joined again.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use plan::scan::Scan as _;
 use proto::ingest::{Outcomes, Verdict};
 
-use super::support::{Fixture, clicks, everything, record, small, texts};
+use super::{
+    made_up::{self, Dice},
+    segments::check_values,
+    support::{Fixture, clicks, everything, record, small, texts},
+};
 
 /// Writes rounds of keyed and unkeyed records with a few tombstones, and answers what must be there.
 async fn fill(fixture: &Fixture, rounds: i64, from: i64) -> BTreeMap<String, String> {
@@ -81,6 +85,33 @@ async fn merges_of_merges_keep_every_document() {
     assert_eq!(fixture.documents().await, expected, "after a restart");
     assert_eq!(fixture.outcomes(&clicks(), 0).await, before);
     assert!(generations(&fixture).await.contains(&2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_say_what_the_documents_say_through_builds_merges_and_merges_of_merges() {
+    let seed = made_up::seed();
+    eprintln!("SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let fixture = Fixture::start(small);
+    let (mut round, mut checked) = (0, None);
+    while checked < Some(2) {
+        assert!(round < 200, "merges of merges never happen");
+        let documents = made_up::documents(seed + round, 50);
+        let texts: Vec<&str> = documents.iter().filter(|document| document.header.json).map(|document| document.text()).collect();
+        fixture.push(&texts).await;
+        round += 1;
+        settled(&fixture).await;
+        let oldest = generations(&fixture).await.into_iter().max();
+        if oldest > checked {
+            checked = oldest;
+            let view = fixture.view().await;
+            for held in &view.segments {
+                let addresses: Vec<_> = (0..held.segment.documents()).map(|number| held.segment.address(number)).collect();
+                let documents: Vec<_> = view.store.read(&addresses).expect("rows").into_iter().map(Arc::new).collect();
+                assert!(check_values(&held.segment, &documents, &mut dice).given > 100, "columns are read");
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,7 +207,10 @@ async fn a_dropped_collection_leaves_nothing_behind() {
         next.collections.clear();
         *catalog = std::sync::Arc::new(next);
     });
-    let left = |fixture: &Fixture| std::fs::read_dir(fixture.folder.path()).expect("a folder").count();
-    fixture.eventually("the folder is empty", async |fixture| left(fixture) == 0).await;
+    let left = |fixture: &Fixture| {
+        let entries = std::fs::read_dir(fixture.folder.path()).expect("a folder");
+        entries.filter(|entry| entry.as_ref().expect("an entry").path().is_dir()).count()
+    };
+    fixture.eventually("no collection's folder is there", async |fixture| left(fixture) == 0).await;
     assert!(fixture.leaf.status(fixture.shard).await.is_err());
 }

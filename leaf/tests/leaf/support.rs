@@ -164,6 +164,9 @@ fn open(folder: &Path, adjust: fn(&mut LeafOptions), catalog: watch::Receiver<Ar
 fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).expect("a folder") {
         let entry = entry.expect("an entry");
+        if entry.file_name() == "ballast" {
+            continue;
+        }
         let target = to.join(entry.file_name());
         if entry.file_type().expect("a type").is_dir() {
             std::fs::create_dir_all(&target).expect("a folder");

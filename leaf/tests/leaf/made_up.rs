@@ -11,13 +11,13 @@ use plan::Type;
 use proto::{Address, record::TimeKind};
 
 /// A seed: `SEED` from the environment, or of this moment.
-pub(super) fn seed() -> u64 {
+pub fn seed() -> u64 {
     let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     given.unwrap_or_else(|| std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64))
 }
 
 /// Numbers from a seed (SplitMix64).
-pub(super) struct Dice {
+pub struct Dice {
     state: u64,
 }
 
@@ -49,10 +49,10 @@ impl Dice {
 
 const KEYS: [&str; 14] = ["a", "b", "n", "t", "a.b", "c\\u0000d", "", "\\\"q\\\"", "é", "\\u0001", "items", "ids", "msg", "\\ud800"];
 
-pub(super) const WORDS: [&str; 16] =
+pub const WORDS: [&str; 16] =
     ["disk", "FULL", "a-1", "b_2", "user=bob", "Äpfel", "ΣΊΣΥΦΟΣ", "東京", "x²", "i\u{0307}", "12", "1.50", "zz", "the", "disk full", "İstanbul"];
 
-pub(super) const NUMBERS: [&str; 20] = [
+pub const NUMBERS: [&str; 20] = [
     "0",
     "-0",
     "0.0",
@@ -85,7 +85,7 @@ const TIMES: [&str; 6] = [
 ];
 
 /// Values of a type that documents may or may not have.
-pub(super) fn literals(to: Type) -> Vec<Literal> {
+pub fn literals(to: Type) -> Vec<Literal> {
     match to {
         Type::Bool => vec![Literal::Bool(true), Literal::Bool(false)],
         Type::Int => [0, 1, 12, i64::MAX, i64::MIN, 9_007_199_254_740_993].map(Literal::Int).to_vec(),
@@ -159,7 +159,7 @@ fn body(dice: &mut Dice, odd: bool) -> String {
 }
 
 /// So many documents, in address order. Every other seed makes them odder.
-pub(super) fn documents(seed: u64, count: usize) -> Vec<Arc<Document>> {
+pub fn documents(seed: u64, count: usize) -> Vec<Arc<Document>> {
     let mut dice = Dice::new(seed);
     let odd = seed % 2 == 1;
     let mut documents: Vec<Document> = (0..count).map(|number| document(&mut dice, number as i64, odd)).collect();

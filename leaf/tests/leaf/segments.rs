@@ -1,7 +1,5 @@
 //! What a segment says is what the documents say: random documents, every view of every path, every condition, by index and by bytes.
 
-mod made_up;
-
 use std::{collections::BTreeSet, sync::Arc};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
@@ -20,12 +18,12 @@ use plan::{
 use proto::{Address, record::TimeKind};
 use roaring::RoaringBitmap;
 
-use self::made_up::{Dice, documents};
+use super::made_up::{self, Dice, documents};
 
 /// What was compared, to show that the index says something at all.
 #[derive(Debug, Default)]
-struct Tally {
-    given: usize,
+pub struct Tally {
+    pub given: usize,
     withheld: usize,
 }
 
@@ -78,7 +76,8 @@ fn paths(segment: &Segment) -> Vec<Path> {
     paths
 }
 
-fn check_values(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Tally {
+/// Every view of every path, of all documents and of some.
+pub fn check_values(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Tally {
     let mut tally = Tally::default();
     let all: Vec<u32> = (0..documents.len() as u32).collect();
     for path in paths(segment) {
@@ -432,62 +431,5 @@ fn a_token_too_long_for_postings_is_left_to_the_bytes() {
         let clause = Clause { path: Some(Path::of_keys(["msg"])), matches: Match::Words(words.into()) };
         let narrowed = segment.narrow(&Lookup::Search(clause)).expect("a lookup").expect("narrowed");
         assert_eq!((narrowed.sure.iter().collect::<Vec<_>>(), narrowed.doubtful.iter().collect::<Vec<_>>()), (sure, doubtful));
-    }
-}
-
-/// `RACHIS_MEASURE_NDJSON=file cargo test --release … -- --ignored --nocapture building_is_measured`
-#[test]
-#[ignore = "a measurement of one's own data"]
-fn building_is_measured() {
-    let file = std::env::var("RACHIS_MEASURE_NDJSON").expect("RACHIS_MEASURE_NDJSON names a file");
-    let text = std::fs::read_to_string(file).expect("lines of JSON");
-    let lines: Vec<&str> = text.lines().collect();
-    let documents = of_bodies(&lines);
-    let folder = tempfile::tempdir().expect("a folder");
-    let mb = text.len() as f64 / 1e6;
-    for count in [10, 100, 1_000, 5_000] {
-        let some = &documents[..documents.len().min(count)];
-        let start = std::time::Instant::now();
-        let rounds = 3;
-        for _ in 0..rounds {
-            Segment::in_memory(some).expect("a segment");
-        }
-        eprintln!("{count} documents in memory: {:.2} ms", start.elapsed().as_secs_f64() * 1e3 / f64::from(rounds));
-    }
-    let start = std::time::Instant::now();
-    let segment = Segment::to_file(&mut documents.iter().cloned().map(Ok), &folder.path().join("1.split")).expect("a file");
-    let seconds = start.elapsed().as_secs_f64();
-    eprintln!(
-        "{} documents, {mb:.1} MB into one file: {seconds:.2} s, {:.1} MB/s, {:.2} x raw",
-        documents.len(),
-        mb / seconds,
-        segment.bytes() as f64 / 1e6 / mb
-    );
-    let start = std::time::Instant::now();
-    let opened = Segment::open(&folder.path().join("1.split")).expect("a segment");
-    eprintln!("opened in {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
-    let all: Vec<u32> = (0..opened.documents()).collect();
-    let timed = |what: &str, ask: &dyn Fn() -> String| {
-        for _ in 0..2 {
-            let start = std::time::Instant::now();
-            let answer = ask();
-            eprintln!("{what}: {answer} in {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
-        }
-    };
-    let search = |path: Option<&str>, words: &str| {
-        let clause = Clause { path: path.map(|path| Path::parse(path).expect("a path")), matches: Match::Words(words.into()) };
-        Segment::open(&folder.path().join("1.split"))
-            .expect("a segment")
-            .narrow(&Lookup::Search(clause))
-            .expect("a lookup")
-            .map_or(0, |found| found.sure.len())
-    };
-    timed("a word anywhere, opened anew", &|| search(None, "fix").to_string());
-    timed("two words anywhere, opened anew", &|| search(None, "pull request").to_string());
-    for (path, _) in opened.paths().into_iter().filter(|(_, shape)| shape.documents * 2 > u64::from(opened.documents())).take(4) {
-        let column = Column::path(path.clone(), Type::Text);
-        timed(&format!("all of {path}"), &|| {
-            opened.values(&column, None, &all).expect("values").map_or("raw".into(), |values| values.present.to_string())
-        });
     }
 }

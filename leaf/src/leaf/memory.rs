@@ -1,0 +1,52 @@
+//! Memory of all shards together: each has limits of its own, and a node has many. Looked at now and then; the biggest go to disk first.
+
+use std::sync::Arc;
+
+use crate::shard::Shard;
+
+/// Rows that RocksDB holds in memory, over all shards.
+const ROWS_BYTES_MAX: u64 = 256 << 20;
+/// Documents in micro-splits, over all shards.
+const MICRO_SPLIT_BYTES_MAX: u64 = 512 << 20;
+
+/// Writes out what is too much.
+pub fn govern(shards: &[Arc<Shard>]) {
+    for shard in too_much(shards, ROWS_BYTES_MAX, |shard| shard.store().bytes_in_memory()) {
+        if let Err(error) = shard.store().flush() {
+            tracing::warn!(shard = %shard.id, %error, "rows in memory could not be flushed");
+        }
+    }
+    for shard in too_much(shards, MICRO_SPLIT_BYTES_MAX, |shard| shard.look(|state| state.in_memory().1)) {
+        shard.split_now();
+    }
+}
+
+/// The biggest shards, without which the rest is within the limit.
+fn too_much<T>(shards: &[T], bytes_max: u64, bytes: impl Fn(&T) -> u64) -> Vec<&T> {
+    let mut sizes: Vec<(u64, &T)> = shards.iter().map(|shard| (bytes(shard), shard)).collect();
+    sizes.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    let mut total: u64 = sizes.iter().map(|(bytes, _)| bytes).sum();
+    let mut chosen = Vec::new();
+    for (bytes, shard) in sizes {
+        if total <= bytes_max {
+            break;
+        }
+        total -= bytes;
+        chosen.push(shard);
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_biggest_go_first_and_no_more_than_need_be() {
+        let sizes = [5, 40, 7, 30, 1];
+        assert_eq!(too_much(&sizes, 100, |size| *size), Vec::<&u64>::new());
+        assert_eq!(too_much(&sizes, 50, |size| *size), [&40]);
+        assert_eq!(too_much(&sizes, 13, |size| *size), [&40, &30]);
+        assert_eq!(too_much(&sizes, 0, |size| *size), [&40, &30, &7, &5, &1]);
+    }
+}

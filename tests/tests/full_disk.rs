@@ -1,0 +1,54 @@
+//! A full disk stops what comes in and nothing else: what was acknowledged is there, questions go on, and with room it goes on by itself.
+
+use std::cell::Cell;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::{Server, Settings, eventually, small_disk::SmallDisk};
+
+const DISK_BYTES: u64 = 192 << 20;
+const DOCUMENTS: usize = 2_000;
+
+fn body(push: usize) -> String {
+    (0..DOCUMENTS).map(|n| format!("{{\"push\":{push},\"n\":{n},\"text\":\"all is well\"}}\n")).collect()
+}
+
+async fn push(server: &Server, number: usize) -> (u16, Value) {
+    let request = server.request(Method::POST, "/v1/collections/events/documents").header("idempotency-key", format!("push {number}"));
+    let answer = request.body(body(number)).send().await.expect("the process lives");
+    (answer.status().as_u16(), answer.json().await.expect("JSON"))
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_what_comes_in_and_with_room_it_goes_on_by_itself() {
+    let disk = SmallDisk::mount(DISK_BYTES).expect("a small disk");
+    let server = Server::start(Settings { place: Some(disk.path().to_owned()), ..Settings::default().small_splits() }).await;
+    assert_eq!(push(&server, 0).await.0, 200);
+
+    disk.fill().expect("it is filled");
+    // What is sent before the leaf notices may still be taken, or fail; then it is refused and told why.
+    let taken = Cell::new(1);
+    eventually("pushes are refused", async || {
+        let (status, said) = push(&server, 1).await;
+        taken.set(taken.get().max(1 + usize::from(status == 200)));
+        anyhow::ensure!(status == 429 && said["detail"].as_str().is_some_and(|detail| detail.contains("% full")), "{status} {said}");
+        assert!(said["hint"].is_string(), "{said}");
+        Ok(())
+    })
+    .await;
+    for _ in 0..20 {
+        let answer = server.sql("select count(*), count(distinct push) from events").await;
+        assert_eq!(answer.rows, [[json!(taken.get() * DOCUMENTS), json!(taken.get())]], "questions go on");
+    }
+    assert!(!server.sql("select * from events where search('well') limit 5").await.rows.is_empty());
+
+    disk.empty().expect("there is room");
+    eventually("pushes are taken", async || {
+        let (status, said) = push(&server, 1).await;
+        anyhow::ensure!(status == 200, "{status} {said}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(push(&server, 2).await.0, 200);
+    assert_eq!(server.sql("select count(*), count(distinct push) from events").await.rows, [[json!(3 * DOCUMENTS), json!(3)]]);
+}
