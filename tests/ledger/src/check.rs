@@ -24,7 +24,8 @@ const PAGE: usize = 190;
 const AT_ONCE: usize = 8;
 /// Pushes that are repeated with their keys.
 const REPEATED: usize = 100;
-const SETTLE_WITHIN: Duration = Duration::from_secs(180);
+/// What is acknowledged is taken in: while it is, positions move at least so often.
+const STANDSTILL: Duration = Duration::from_secs(30);
 
 /// Number -> id, of what is there by SQL.
 type There = HashMap<u64, String>;
@@ -34,7 +35,7 @@ pub async fn everything(run: &Run) -> Result<Vec<String>> {
     let entries = run.book.entries();
     let through = settle::acknowledged(&entries, run.book.reached());
     let mut found = Vec::new();
-    if let Err(error) = settle::settle(&run.client, &through, SETTLE_WITHIN).await {
+    if let Err(error) = settle::settle(&run.client, &through, STANDSTILL).await {
         return Ok(vec![format!("{error:#}")]);
     }
     found.extend(repeated_pushes_change_nothing(run, &entries).await?);
@@ -45,7 +46,7 @@ pub async fn everything(run: &Run) -> Result<Vec<String>> {
     found.extend(by_search(run, &entries, &there).await?);
     found.extend(by_id(run, &entries, &there).await);
     found.extend(raw_adds_up(run, &there).await?);
-    let sources = settle::settle(&run.client, &through, SETTLE_WITHIN).await?;
+    let sources = settle::settle(&run.client, &through, STANDSTILL).await?;
     found.extend(outcomes(run, &entries, &sources, &there).await?);
     found.extend(dead_letters(run, &entries).await?);
     Ok(found)

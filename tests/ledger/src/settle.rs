@@ -37,9 +37,9 @@ pub fn vector(through: &BTreeMap<(&'static str, i32), i64>) -> String {
     positions.join(",")
 }
 
-/// Returns the table of sources once every partition is at its last acknowledged record.
-pub async fn settle(client: &Client, through: &BTreeMap<(&'static str, i32), i64>, within: Duration) -> Result<Vec<Row>> {
-    let deadline = Instant::now() + within;
+/// Returns the table of sources once every partition is at its last acknowledged record. Fails where none moves for so long.
+pub async fn settle(client: &Client, through: &BTreeMap<(&'static str, i32), i64>, standstill: Duration) -> Result<Vec<Row>> {
+    let (mut last, mut since) = (Vec::new(), Instant::now());
     loop {
         let rows = questions::table(client, "sources").await;
         let behind: Vec<String> = match &rows {
@@ -50,9 +50,14 @@ pub async fn settle(client: &Client, through: &BTreeMap<(&'static str, i32), i64
                 .collect(),
             Err(error) => vec![format!("{error:#}")],
         };
+        let positions: Vec<_> =
+            through.keys().map(|(source, partition)| rows.as_ref().ok().and_then(|rows| stored(rows, source, *partition))).collect();
+        if positions != last {
+            (last, since) = (positions, Instant::now());
+        }
         match rows {
             Ok(rows) if behind.is_empty() => return Ok(rows),
-            rows if Instant::now() > deadline => bail!("not everything is taken in after {within:?}: {}; {rows:?}", behind.join(", ")),
+            rows if since.elapsed() > standstill => bail!("nothing more is taken in for {standstill:?}: {}; {rows:?}", behind.join(", ")),
             _ => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
