@@ -3,12 +3,13 @@
 //! Every figure is printed as a row of a table, with its unit. Nothing here is a test: a figure cannot fail.
 
 use std::{
+    io::Write as _,
     path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use benches::bluesky::Bluesky;
+use benches::{bluesky::Bluesky, rival};
 use clap::Parser;
 use serde_json::{Value, json};
 use tests::{Kafka, Server, Settings, kafka::Produce};
@@ -75,13 +76,19 @@ async fn main() -> Result<()> {
     row("resident memory, empty", mebibytes(server.process().resident_bytes()?), "MiB");
 
     let kafka = Kafka::start().await;
-    let raw_bytes = ingest_through_kafka(&server, &kafka, &arguments).await?;
+    let lines = tempfile::NamedTempFile::new()?;
+    let raw_bytes = ingest_through_kafka(&server, &kafka, &arguments, lines.as_file()).await?;
     row("resident memory, right after ingest", mebibytes(server.process().resident_bytes()?), "MiB");
     settled(&server, "bluesky").await?;
     row("resident memory, settled", mebibytes(server.process().resident_bytes()?), "MiB");
     row("bytes on disk per raw byte", folder_bytes(&server.data())? as f64 / raw_bytes as f64, "");
 
-    for (name, sql) in QUESTIONS {
+    let duckdb = rival::duckdb(lines.path(), arguments.runs)?;
+    drop(lines);
+    row(&format!("DuckDB {}, loading the same as a file", duckdb.version), raw_bytes as f64 / 1e6 / duckdb.load_seconds, "MB/s");
+    row("DuckDB, bytes on disk per raw byte", duckdb.bytes as f64 / raw_bytes as f64, "");
+
+    for ((name, sql), rival) in QUESTIONS.into_iter().zip(duckdb.milliseconds) {
         let mut times = Vec::new();
         for _ in 0..arguments.runs {
             let asked = Instant::now();
@@ -89,7 +96,8 @@ async fn main() -> Result<()> {
             times.push(asked.elapsed());
             ensure!(!answer.rows.is_empty(), "{name} found nothing");
         }
-        percentiles(name, times);
+        let median = percentiles(name, times);
+        row(&format!("{name}, p50 over DuckDB's"), median / rival, "x");
     }
     documents_by_id(&server, &arguments).await?;
     for (name, query) in SEARCHES {
@@ -124,11 +132,13 @@ fn row(what: &str, figure: f64, unit: &str) {
     }
 }
 
-fn percentiles(what: &str, mut times: Vec<Duration>) {
+/// Two rows; the median in milliseconds.
+fn percentiles(what: &str, mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1000.0;
     row(&format!("{what}, p50"), at(0.5), "ms");
     row(&format!("{what}, p99 of {}", times.len()), at(0.99), "ms");
+    at(0.5)
 }
 
 fn mebibytes(bytes: u64) -> f64 {
@@ -136,7 +146,9 @@ fn mebibytes(bytes: u64) -> f64 {
 }
 
 fn folder_bytes(folder: &Path) -> Result<u64> {
-    let sizes = walkdir::WalkDir::new(folder).into_iter().filter_map(|entry| entry.ok()?.metadata().ok());
+    // The ballast is none of the documents' bytes.
+    let entries = walkdir::WalkDir::new(folder).into_iter().filter_entry(|entry| entry.file_name() != "ballast");
+    let sizes = entries.filter_map(|entry| entry.ok()?.metadata().ok());
     Ok(sizes.filter(std::fs::Metadata::is_file).map(|file| file.len()).sum())
 }
 
@@ -150,17 +162,27 @@ fn records(bluesky: &Bluesky, range: std::ops::Range<u64>, partitions: i32) -> V
     range.map(record).collect()
 }
 
-async fn ingest_through_kafka(server: &Server, kafka: &Kafka, arguments: &Arguments) -> Result<u64> {
+/// Produces the documents, writes them into a file too, and has them read; the raw bytes.
+async fn ingest_through_kafka(server: &Server, kafka: &Kafka, arguments: &Arguments, lines: &std::fs::File) -> Result<u64> {
     const PARTITIONS: i32 = 2;
     const AT_ONCE: u64 = 100_000;
     kafka.create_topic("bluesky", PARTITIONS, &[]).await;
     let bluesky = Bluesky::new(arguments.seed);
     let mut raw_bytes = 0;
+    let mut lines = std::io::BufWriter::new(lines);
     for from in (0..arguments.documents).step_by(AT_ONCE as usize) {
         let records = records(&bluesky, from..(from + AT_ONCE).min(arguments.documents), PARTITIONS);
         raw_bytes += records.iter().map(|record| record.value.as_ref().map_or(0, Vec::len) as u64).sum::<u64>();
+        for value in records.iter().filter_map(|record| record.value.as_ref()) {
+            lines.write_all(value)?;
+            lines.write_all(b"\n")?;
+        }
         kafka.produce("bluesky", records).await;
     }
+    lines.flush()?;
+    let (bootstrap, documents) = (kafka.bootstrap(), arguments.documents);
+    let limit = tokio::task::spawn_blocking(move || rival::consume(&bootstrap, "bluesky", PARTITIONS, documents)).await??;
+    row("limit: a consumer that throws everything away", raw_bytes as f64 / 1e6 / limit.as_secs_f64(), "MB/s");
     let begun = Instant::now();
     server.source("bluesky-source", "bluesky", "bluesky", &kafka.bootstrap(), json!({})).await?;
     loop {
@@ -171,7 +193,9 @@ async fn ingest_through_kafka(server: &Server, kafka: &Kafka, arguments: &Argume
         ensure!(begun.elapsed() < Duration::from_secs(900), "only {:?} documents after 15 minutes", answer.rows);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    row("ingest through Kafka, until all are visible", raw_bytes as f64 / 1e6 / begun.elapsed().as_secs_f64(), "MB/s");
+    let took = begun.elapsed();
+    row("ingest through Kafka, until all are visible", raw_bytes as f64 / 1e6 / took.as_secs_f64(), "MB/s");
+    row("ingest through Kafka over that limit", limit.as_secs_f64() / took.as_secs_f64(), "x");
     Ok(raw_bytes)
 }
 
