@@ -180,12 +180,23 @@ pub enum SourceAction {
     Skip(Skip),
 }
 
+/// How lists are written; a list as CSV is a question to `rachis sql`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ListOutput {
+    /// For people
+    Table,
+    /// The server's own answer
+    Json,
+    /// An object a line
+    Ndjson,
+}
+
 /// A list.
 #[derive(Debug, Args)]
 pub struct List {
     /// How to write it
     #[arg(short, long, default_value = "table")]
-    pub output: Output,
+    pub output: ListOutput,
     /// Where the server is.
     #[command(flatten)]
     pub server: Server,
@@ -310,7 +321,7 @@ pub struct Fields {
     pub collection: String,
     /// How to write it
     #[arg(short, long, default_value = "table")]
-    pub output: Output,
+    pub output: ListOutput,
     /// Where the server is.
     #[command(flatten)]
     pub server: Server,

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Failure, http::Client, output};
-use crate::cli::{self, CollectionAction, Output};
+use crate::cli::{self, CollectionAction, ListOutput};
 
 /// Lists, shows, makes, changes and drops collections.
 pub async fn run(arguments: cli::Collection) -> Result<(), Failure> {
@@ -48,16 +48,13 @@ pub async fn fields(arguments: cli::Fields) -> Result<(), Failure> {
 }
 
 /// Writes a list of objects; a table shows these keys only.
-pub fn write_list(list: &Value, keys: &[&str], form: Output) -> Result<(), Failure> {
+pub fn write_list(list: &Value, keys: &[&str], form: ListOutput) -> Result<(), Failure> {
     match form {
-        Output::Table => output::write(output::objects(list, keys).as_bytes()),
-        Output::Json => output::pretty(list),
-        Output::Ndjson => {
+        ListOutput::Table => output::write(output::objects(list, keys).as_bytes()),
+        ListOutput::Json => output::pretty(list),
+        ListOutput::Ndjson => {
             let lines: String = list.as_array().into_iter().flatten().map(|object| format!("{object}\n")).collect();
             output::write(lines.as_bytes())
-        }
-        Output::Csv => {
-            Err(Failure::usage("a list is not written as CSV").hint("take table, json or ndjson; or ask rachis.collections and its like by SQL"))
         }
     }
 }

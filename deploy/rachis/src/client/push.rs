@@ -148,6 +148,7 @@ impl Push<'_> {
     async fn send(&self, block: &Block) -> Result<Value, Refused> {
         let until = Instant::now() + PATIENCE;
         let mut pause = PAUSE_FIRST;
+        let mut told = false;
         loop {
             let content_type = if block.lines { "application/x-ndjson" } else { "application/json" };
             let request = self
@@ -166,6 +167,10 @@ impl Push<'_> {
             };
             if Instant::now() + pause > until {
                 return Err(Refused::Failed(again));
+            }
+            if pause >= Duration::from_secs(1) && !std::mem::replace(&mut told, true) {
+                let seconds = PATIENCE.as_secs();
+                self.bar.suspend(|| output::note(&format!("{again}\ntrying again for up to {seconds} seconds")));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_LAST);

@@ -23,7 +23,7 @@ pub async fn run(arguments: cli::Source) -> Result<(), Failure> {
             let all = client.json(client.request(Method::GET, &["sources"])).await?;
             let rows: Vec<Value> = all["sources"].as_array().into_iter().flatten().flat_map(by_partition).collect();
             match list.output {
-                cli::Output::Table => {
+                cli::ListOutput::Table => {
                     write_list(&rows.into(), &["name", "collection", "topic", "partition", "state", "end", "lag", "error"], list.output)
                 }
                 other => write_list(&all["sources"], &[], other),
