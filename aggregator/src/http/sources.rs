@@ -153,6 +153,10 @@ pub(super) async fn preview(State(app): State<App>, path: PathText, headers: Hea
     let limit = take_limit(&mut wish)?;
     let settings = match there {
         Some(source) if wish.as_object().is_some_and(serde_json::Map::is_empty) => source.settings.clone(),
+        None if wish.as_object().is_some_and(serde_json::Map::is_empty) => {
+            let hint = "say the topic and where Kafka is: {\"topic\", \"config\": {\"bootstrap.servers\": …}}";
+            return Err(Problem::new(Code::NotFound, format!("there is no source {name} yet")).hint(hint).into());
+        }
         _ => read_settings(wish, there)?,
     };
     let partitions = app.engine.roles.tailing.partitions(&settings).await?;

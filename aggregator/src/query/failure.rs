@@ -40,8 +40,22 @@ fn of_root(root: &DataFusionError) -> Problem {
             Problem::new(Code::NotSupported, format!("the query engine cannot do this: {}", first_line(message)))
         }
         DataFusionError::SQL(e, _) => Problem::new(Code::BadSql, e.to_string()),
-        other => Problem::new(Code::BadSql, first_line(&other.message())),
+        other => {
+            let said = first_line(&other.message());
+            match ungrouped(&said) {
+                Some(name) => Problem::new(Code::BadSql, format!("{name} is neither grouped by nor aggregated"))
+                    .hint(format!("add it to GROUP BY, or take one of its values: min({name})")),
+                None => Problem::new(Code::BadSql, said),
+            }
+        }
     }
+}
+
+/// The name in DataFusion's complaint about a column that a grouped query cannot show, as the user knows it.
+fn ungrouped(said: &str) -> Option<&str> {
+    let column = said.split_once("must appear in the GROUP BY clause")?.0.rsplit('"').nth(1)?;
+    let name = column.split_once('.').map_or(column, |(_, name)| name);
+    Some(name.rsplit_once(':').map_or(name, |(name, _)| name))
 }
 
 fn of_external(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Problem {

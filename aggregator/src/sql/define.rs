@@ -44,6 +44,10 @@ fn with(catalog: &Catalog, id: &DefinitionId, text: &str) -> Catalog {
 
 fn field(id: &DefinitionId, text: &str, replace: bool, world: &dyn World, catalog: &Catalog) -> Result<(Change, Vec<String>), Problem> {
     let collection = id.collection.clone().ok_or_else(|| Problem::new(Code::BadSql, "a field has a collection"))?;
+    if catalog.view(collection.as_str()).is_some() {
+        return Err(Problem::new(Code::BadSql, format!("{collection} is a view, and a field belongs to a collection"))
+            .hint("put the expression into the view: CREATE OR REPLACE VIEW …"));
+    }
     if !catalog.collections.contains_key(&collection) {
         return Err(super::reads::no_such_table(collection.as_str(), catalog));
     }

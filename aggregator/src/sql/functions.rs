@@ -33,6 +33,9 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(ToJson { signature: Signature::any(1, Volatility::Immutable) })),
         Arc::new(ScalarUDF::from(SearchMatch { signature: Signature::any(2, Volatility::Immutable) })),
     ]
+    .into_iter()
+    .chain(super::checked::functions())
+    .collect()
 }
 
 /// The field of JSON text.

@@ -1,5 +1,6 @@
 //! SQL text -> a statement over flat typed columns. Pure: no I/O, no leaf; the catalog and the kinds of paths come in as arguments.
 
+mod checked;
 mod define;
 pub mod functions;
 mod names;

@@ -143,7 +143,16 @@ fn collection_name(name: &str) -> Result<CollectionName, Problem> {
 
 fn create(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
     let replace = tokens.words(1, &["OR", "REPLACE"]);
-    let (id, next) = definition(tokens, if replace { 3 } else { 1 })?;
+    let kind = if replace { 3 } else { 1 };
+    if tokens.words(kind + 1, &["IF", "NOT", "EXISTS"]) {
+        return Err(Problem::new(Code::NotSupported, "IF NOT EXISTS is not offered").hint("CREATE OR REPLACE makes a new version of what is there"));
+    }
+    let (id, next) = definition(tokens, kind)?;
+    if tokens.all.get(next).is_some_and(|token| token.token == Token::LParen) {
+        return Err(
+            Problem::new(Code::NotSupported, "names of columns behind the name are not offered").hint("name them in the query: SELECT a AS x")
+        );
+    }
     if tokens.word(next) != "AS" || tokens.all.len() == next + 1 {
         return Err(Problem::new(Code::BadSql, format!("{id} is not defined"))
             .hint("write CREATE FIELD events.price AS expression, or CREATE VIEW slow AS SELECT …"));

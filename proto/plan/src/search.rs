@@ -223,6 +223,11 @@ impl<'a> Parser<'a> {
         }
         let name = own.or(name.map(str::to_owned));
         let started = self.at;
+        if let Some(sign) = self.rest().chars().next().filter(|c| matches!(c, '!' | ':' | '^' | '~')) {
+            return Err(
+                self.wrong(&format!("{sign} is not expected here"), "NOT or - before a clause negates it; put what is meant literally in quotes")
+            );
+        }
         let matches = self.value()?;
         if self.rest().starts_with(['~', '^']) {
             return Err(self.wrong("words are matched as they are, without distance or weight", "leave ~ and ^ away"));
@@ -308,6 +313,10 @@ impl<'a> Parser<'a> {
                     break;
                 }
                 '\\' => text.extend(chars.next().map(|(_, c)| c)),
+                '?' | '~' | '^' if !text.contains("//") && stops.is_empty() => {
+                    let hint = "words are matched as they are, without wildcards, distance or weight; disk* finds beginnings; in quotes it is text";
+                    return Err(self.wrong_at(started + i, &format!("{c} is not offered in a word"), hint));
+                }
                 '*' => star = true,
                 c => text.push(c),
             }
@@ -453,6 +462,8 @@ mod tests {
             ("items[0].sku:abc", "items[0].sku=\"abc\""),
             ("http://example.org", "\"http://example.org\""),
             ("12:30", "\"12:30\""),
+            ("http://example.org/?a=b", "\"http://example.org/?a=b\""),
+            ("\"what?\" di\\?k", "(\"what?\" & \"di?k\")"),
             ("and or not", "(\"and\" & \"or\" & \"not\")"),
             ("ORDER ANDROID", "(\"ORDER\" & \"ANDROID\")"),
             ("Disk*", "disk.."),
@@ -479,6 +490,10 @@ mod tests {
             ("x:[1 TO 2", "a range is not closed", 3),
             ("x:>", "there is nothing to compare with", 3),
             ("a --- b", "there is nothing to search for here", 5),
+            ("!a", "! is not expected here", 1),
+            ("a::b", ": is not expected here", 3),
+            ("di?k", "? is not offered in a word", 3),
+            ("disk~1", "~ is not offered in a word", 5),
             ("\"a b\"~2", "words are matched as they are, without distance or weight", 6),
             ("level:", "there is nothing to search for here", 7),
         ];

@@ -1,6 +1,9 @@
 //! Tables of what leaves and tailers say of themselves.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use futures::future::join_all;
 use plan::scan::FieldStatus;
@@ -53,10 +56,24 @@ pub(super) async fn sources(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> 
             rows.entry(at).or_default().1 = Some(held);
         }
     }
+    // While the partitions of a source are not read (its broker is away, it is suspended), what holds of the source holds of each.
+    let whole: BTreeMap<(CollectionName, SourceName), TailStatus> = rows
+        .iter()
+        .filter_map(|((collection, source, partition), (tail, _))| {
+            let tail = tail.clone().filter(|_| partition.is_none())?;
+            Some(((collection.clone(), source.clone()), tail))
+        })
+        .collect();
+    let held_somewhere: BTreeSet<(CollectionName, SourceName)> =
+        rows.keys().filter(|(_, _, partition)| partition.is_some()).map(|(collection, source, _)| (collection.clone(), source.clone())).collect();
+    let shown = rows
+        .iter()
+        .filter(|((collection, source, partition), _)| partition.is_some() || !held_somewhere.contains(&(collection.clone(), source.clone())));
     let row = |((collection, source, partition), (tail, held)): (&(CollectionName, SourceName, Option<i32>), &Row)| {
-        source_row(collection, source, *partition, tail.as_ref(), held.as_ref())
+        let tail = tail.as_ref().or_else(|| whole.get(&(collection.clone(), source.clone())));
+        source_row(collection, source, *partition, tail, held.as_ref())
     };
-    Ok(rows.iter().map(row).collect())
+    Ok(shown.map(row).collect())
 }
 
 fn source_row(

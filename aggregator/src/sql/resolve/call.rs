@@ -360,7 +360,7 @@ impl Resolver<'_> {
         let FunctionArguments::List(list) = &function.args else { return Err(bad("unnest takes a list")) };
         let [FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))] = list.args.as_slice() else { return Err(bad("unnest takes one list")) };
         let list = self.list(expr)?;
-        Ok(Value::new(call("unnest", vec![list]), Ty::Json))
+        Ok(Value::new(super::value::as_json(call("unnest", vec![list])), Ty::Json))
     }
 
     /// A list of JSON texts out of a path that holds lists.

@@ -48,7 +48,7 @@ impl Resolver<'_> {
                 other => {
                     let (expr, ty) = self.native(other);
                     let expr = if ty == Ty::Text { expr } else { cast_as(CastKind::Cast, expr, DataType::Text) };
-                    Ok(Value::new(call("json_get", vec![expr, text(""), text("json")]), Ty::Json))
+                    Ok(Value::new(super::value::as_json(expr), Ty::Json))
                 }
             },
             Target::View(to) => self.cast_expression(kind, value, to),

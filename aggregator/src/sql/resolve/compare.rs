@@ -112,6 +112,15 @@ impl Resolver<'_> {
         let divides = matches!(op, Op::Divide | Op::Modulo);
         // Division by zero in data is NULL, not the end of the query.
         let r = if divides && !is_nonzero(&r) { call("nullif", vec![r, number("0")]) } else { r };
+        let checked = match op {
+            Op::Plus => "checked_add",
+            Op::Minus => "checked_sub",
+            _ => "checked_mul",
+        };
+        // What does not fit is NULL, never another number.
+        if ty == Ty::Int && !divides {
+            return Ok(Value::new(call(checked, vec![l, r]), ty));
+        }
         Ok(Value::new(Expr::BinaryOp { left: Box::new(l), op: op.clone(), right: Box::new(r) }, ty))
     }
 

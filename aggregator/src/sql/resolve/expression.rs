@@ -88,8 +88,14 @@ impl Resolver<'_> {
                 Ok(boolean(Expr::ILike { negated: *negated, any: false, expr, pattern, escape_char: escape_char.clone() }))
             }
             Expr::SimilarTo { negated, expr, pattern, escape_char } => {
-                let (expr, pattern) = (self.text_operand(expr)?, self.text_operand(pattern)?);
-                Ok(boolean(Expr::SimilarTo { negated: *negated, expr, pattern, escape_char: escape_char.clone() }))
+                let (left, pattern) = (self.text_operand(expr)?, self.text_operand(pattern)?);
+                let (Some(similar), None) = (text_literal(&pattern), escape_char) else {
+                    return Err(not_offered("SIMILAR TO a pattern that is computed, or with ESCAPE").hint("write a regular expression behind ~"));
+                };
+                let pattern = regex_of_similar(similar);
+                check_pattern(&pattern)?;
+                let op = if *negated { Op::PGRegexNotMatch } else { Op::PGRegexMatch };
+                Ok(boolean(Expr::BinaryOp { left, op, right: Box::new(text(&pattern)) }))
             }
             Expr::AnyOp { left, compare_op: Op::Eq, right, .. } => match &**right {
                 Expr::Subquery(query) => self.in_subquery(left, query, false),
@@ -348,6 +354,11 @@ impl Resolver<'_> {
             | Op::PGNotLikeMatch
             | Op::PGNotILikeMatch => {
                 let (left, right) = (self.text_operand(left)?, self.text_operand(right)?);
+                if matches!(op, Op::PGRegexMatch | Op::PGRegexIMatch | Op::PGRegexNotMatch | Op::PGRegexNotIMatch)
+                    && let Some(pattern) = text_literal(&right)
+                {
+                    check_pattern(pattern)?;
+                }
                 Ok(boolean(Expr::BinaryOp { left, op: op.clone(), right }))
             }
             Op::PGStartsWith => Ok(boolean(call("starts_with", vec![*self.text_operand(left)?, *self.text_operand(right)?]))),
@@ -453,7 +464,7 @@ impl Resolver<'_> {
         // The sub-query's column takes part in the choice of a view like any other operand.
         let inner = super::value::column("in", &column.name);
         let (left, right) = self.fitted_pair(left, Value::new(inner.clone(), column.ty))?;
-        let query = if right == inner { query } else { super::query::select_from(query, "in", right) };
+        let query = if right.to_string() == inner.to_string() { query } else { super::query::select_from(query, "in", right) };
         Ok(boolean(Expr::InSubquery { expr: Box::new(left), subquery: Box::new(query), negated }))
     }
 }
@@ -498,6 +509,34 @@ fn counted(mut query: ast::Query, negated: bool) -> Expr {
         return Expr::Subquery(Box::new(query));
     }
     Expr::Subquery(Box::new(super::query::select_from(query, "there", some)))
+}
+
+/// Refuses a regular expression that cannot be used, before anything runs.
+fn check_pattern(pattern: &str) -> Result<(), Problem> {
+    match regex::Regex::new(pattern) {
+        Ok(_) => Ok(()),
+        Err(regex::Error::CompiledTooBig(bytes)) => {
+            Err(Problem::new(Code::TooComplex, format!("the regular expression takes over {bytes} bytes when it is compiled"))
+                .hint("repeat less: (a{1000}){1000} is a million states"))
+        }
+        Err(why) => Err(bad(format!("the regular expression is not understood: {why}"))),
+    }
+}
+
+/// SQL's pattern as a regular expression over the whole text: `%` and `_` are any text and any character, the rest is alike.
+fn regex_of_similar(pattern: &str) -> String {
+    let mut regex = String::from("(?s)^(?:");
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '%' => regex.push_str(".*"),
+            '_' => regex.push('.'),
+            '\\' => regex.extend(chars.next().map(|c| regex::escape(&c.to_string()))),
+            '.' | '^' | '$' => regex.extend(['\\', c]),
+            c => regex.push(c),
+        }
+    }
+    regex + ")$"
 }
 
 fn access_step(access: &AccessExpr) -> Option<Step> {

@@ -28,6 +28,8 @@ use name::Scope;
 pub const TABLES_MAX: usize = 200;
 /// Expressions of one query, those of expanded definitions included.
 pub const EXPRESSIONS_MAX: usize = 200_000;
+/// Relations of a query.
+const RELATIONS_MAX: usize = 200;
 /// Definitions inside one another.
 pub const EXPANSIONS_MAX: usize = 50;
 /// Warnings that are told.
@@ -55,6 +57,8 @@ pub struct Resolver<'w> {
     /// WITH queries around it.
     with: Vec<from::With>,
     with_count: usize,
+    /// Relations that the query reads once every WITH is put where it is named.
+    pub relations: usize,
     expressions: usize,
     /// How many aggregate functions are around it.
     aggregates: usize,
@@ -84,6 +88,7 @@ impl<'w> Resolver<'w> {
             scopes: Vec::new(),
             with: Vec::new(),
             with_count: 0,
+            relations: 0,
             expressions: 0,
             aggregates: 0,
             filtering: false,
@@ -149,6 +154,16 @@ impl<'w> Resolver<'w> {
         self.expressions += 1;
         match self.expressions > EXPRESSIONS_MAX {
             true => Err(Problem::new(Code::TooComplex, format!("over {EXPRESSIONS_MAX} expressions")).hint("definitions in definitions multiply")),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts relations, those behind a WITH for each time it is named: the planner puts it there each time.
+    pub fn count_relations(&mut self, more: usize) -> Result<(), Problem> {
+        self.relations = self.relations.saturating_add(more);
+        match self.relations > RELATIONS_MAX {
+            true => Err(Problem::new(Code::TooComplex, format!("over {RELATIONS_MAX} relations, when every WITH is put where it is named"))
+                .hint("WITH queries that name one another multiply")),
             false => Ok(()),
         }
     }

@@ -63,12 +63,15 @@ impl Resolver<'_> {
             let internal = format!("with_{}", self.with_count);
             self.with_count += 1;
             let renamed: Vec<String> = cte.alias.columns.iter().map(|c| c.name.value.clone()).collect();
+            let before = self.relations;
             let (query, columns) = match with.recursive.then(|| recursive_parts(&cte.query)).flatten() {
                 Some((start, quantifier, step)) => self.recursive(&name, &internal, &renamed, start, quantifier, step)?,
                 None => self.query(&cte.query)?,
             };
             let columns = rename(columns, &renamed, &name)?;
-            self.with.push(With { name, internal: internal.clone(), columns: columns.clone() });
+            // It counts where it is named.
+            let relations = std::mem::replace(&mut self.relations, before).saturating_sub(before).max(1);
+            self.with.push(With { name, internal: internal.clone(), columns: columns.clone(), relations });
             let columns = columns.iter().map(|c| TableAliasColumnDef { name: quoted(&c.name), data_type: None }).collect();
             tables.push(Cte {
                 alias: TableAlias { explicit: false, name: quoted(&internal), columns, at: None },
@@ -93,7 +96,7 @@ impl Resolver<'_> {
     ) -> Result<(Query, Vec<OutColumn>), Problem> {
         let (left, columns) = self.set_expression(start)?;
         let known = rename(columns.clone(), renamed, name)?;
-        self.with.push(With { name: name.to_owned(), internal: internal.to_owned(), columns: known });
+        self.with.push(With { name: name.to_owned(), internal: internal.to_owned(), columns: known, relations: 1 });
         let right = self.set_expression(step);
         self.with.pop();
         let (right, _) = right?;

@@ -204,6 +204,11 @@ pub fn text(value: &str) -> Expr {
     literal(ast::Value::SingleQuotedString(value.to_owned()))
 }
 
+/// JSON text, said to be such.
+pub fn as_json(expr: Expr) -> Expr {
+    call("json_get", vec![expr, text(""), text("json")])
+}
+
 /// A number literal.
 pub fn number(value: &str) -> Expr {
     literal(ast::Value::Number(value.to_owned(), false))

@@ -68,6 +68,12 @@ fn questions_about_one_collection_are_answered() {
         ("select events.type from events limit 1", "click"),
         ("select unnest(items) from events", "{\"sku\":\"a\",\"n\":1}; {\"sku\":\"b\"}"),
         ("values (1, 'a'), (2, 'b')", "1|a; 2|b"),
+        ("select 9223372036854775807 + 1, -9223372036854775807 - 2, 4000000000 * 4000000000, 3 * -7 - 2 + 1", "NULL|NULL|NULL|-22"),
+        ("select user.id * 4611686018427387904 from events order by _offset", "4611686018427387904; NULL; 4611686018427387904; NULL"),
+        ("select type from events where type similar to 'v_e%' group by type", "view"),
+        ("select 'abc' similar to 'b', 'abc' similar to '(x|ab)%', 'a.c' similar to 'a.c', 'abc' similar to 'a.c'", "false|true|true|false"),
+        ("select item from events, unnest(items) t(item)", "{\"sku\":\"a\",\"n\":1}; {\"sku\":\"b\"}"),
+        ("with a as (select 1 x), b as (select l.x from a l join a r on l.x = r.x) select count(*) from b l join b r on l.x = r.x", "1"),
         ("select 1 + 1, 'a'", "2|a"),
     ];
     check(&world, &table);

@@ -42,6 +42,19 @@ fn mistakes_are_told_with_a_code_and_what_to_do() {
         ("select id in (select id from users) from events", Code::NotSupported, "IN of a sub-query outside of a condition is not supported", "WHERE"),
         ("select search('(')", Code::BadRequest, "something to search for is missing here", ""),
         ("select count(*) from events e, users u where search('x')", Code::BadSql, "search does not say where", "search(e, '…')"),
+        (
+            "select count(*) from events where type ~ '((a{1000}){1000}){1000}'",
+            Code::TooComplex,
+            "the regular expression takes over 10485760 bytes when it is compiled",
+            "repeat less",
+        ),
+        (
+            "select type similar to type from events",
+            Code::NotSupported,
+            "SIMILAR TO a pattern that is computed, or with ESCAPE is not supported",
+            "~",
+        ),
+        ("select type, count(*) from events group by 1, 2", Code::BadSql, "GROUP BY 2: count(*) is an aggregate", ""),
         ("select type::regclass from events", Code::NotSupported, "the type REGCLASS is not supported", "there are BOOLEAN"),
     ];
     let mut wrong = Vec::new();
@@ -135,6 +148,8 @@ fn hostile_statements_end_quickly_in_a_problem() {
         "select 😀 from 🎉 where ½ = ²".into(),
         format!("select {}", "interval ".repeat(2_000)),
         format!("with {} select 1", "recursive ".repeat(2_000)),
+        doubling(20),
+        doubling(500),
     ];
     let world = world();
     for sql in hostile {
@@ -150,6 +165,12 @@ fn hostile_statements_end_quickly_in_a_problem() {
         let problem = result.expect_err(&shown);
         assert!([Code::BadSql, Code::TooComplex, Code::NotSupported, Code::NotFound].contains(&problem.code), "{shown}: {problem:?}");
     }
+}
+
+/// WITH queries of which each names the one before twice.
+fn doubling(queries: usize) -> String {
+    let further = (1..queries).map(|n| format!(", c{n} as (select l.x from c{0} l join c{0} r on l.x = r.x)", n - 1));
+    format!("with c0 as (select 1 x){} select * from c{}", further.collect::<String>(), queries - 1)
 }
 
 #[test]
