@@ -42,6 +42,31 @@ async fn one_stray_value_never_breaks_a_dashboard() {
 }
 
 #[tokio::test]
+async fn a_value_that_a_function_has_no_answer_for_is_null_and_the_others_have_theirs() {
+    let server = Server::start(Settings::default().small_splits()).await;
+    let body = [
+        r#"{"n":4,"at":"2026-11-20T10:30:00Z"}"#,
+        r#"{"n":-9,"at":"9999-12-31T00:00:00Z"}"#,
+        r#"{"n":16,"at":"0001-01-01T00:00:00Z"}"#,
+        r#"{"n":-9223372036854775808,"at":"2026-11-20T10:59:59Z"}"#,
+    ];
+    server.push("stray", body.join("\n")).await.expect("a push");
+    for _ in ["in the tail", "in a split"] {
+        assert_eq!(both(&server, "select sqrt(n) from stray order by _id").await, [[json!(2.0)], [json!(null)], [json!(4.0)], [json!(null)]]);
+        assert_eq!(both(&server, "select abs(n) from stray order by _id").await, [[json!(4)], [json!(9)], [json!(16)], [json!(null)]]);
+        assert_eq!(
+            both(&server, "select n * 4611686018427387904 is null from stray order by _id").await,
+            [true, true, true, true].map(|n| [json!(n)])
+        );
+        let by_hour = "select date_trunc('hour', at::timestamp) as hour, count(*) from stray where at > '2026' and at < '2027' group by hour";
+        assert_eq!(both(&server, by_hour).await, [[json!("2026-11-20T10:00:00Z"), json!(2)]]);
+        let hours = "select count(*), count(distinct date_trunc('hour', at::timestamp)) from stray";
+        assert_eq!(both(&server, hours).await[0][0], json!(4));
+        in_splits(&server, 4).await;
+    }
+}
+
+#[tokio::test]
 async fn odd_keys_are_reached_like_any_other() {
     let server = Server::start(Settings::default().small_splits()).await;
     let document = json!({ "a.b": 1, "a": { "b": 2 }, "quo\"te": 3, "nul\u{0}key": 4, "😀": 5, "": 6, "with space": { "x": 7 }, "select": 8, "_x": 9, "9lives": 10 });

@@ -45,7 +45,9 @@ impl Sessions {
         let template = SessionStateBuilder::new()
             .with_config(config())
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
-            .with_scalar_functions(SessionStateDefaults::default_scalar_functions().into_iter().chain(sql::functions::functions()).collect())
+            .with_scalar_functions(
+                SessionStateDefaults::default_scalar_functions().into_iter().map(sql::lenient::lenient).chain(sql::functions::functions()).collect(),
+            )
             .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
             .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())

@@ -3,6 +3,7 @@
 mod checked;
 mod define;
 pub mod functions;
+pub mod lenient;
 mod names;
 mod reads;
 mod resolve;

@@ -323,6 +323,13 @@ impl Resolver<'_> {
     }
 
     fn of_time(&mut self, name: &str, values: Vec<Value>, places: &[usize]) -> Result<(Vec<Expr>, Ty), Problem> {
+        const UNITS: [&str; 10] = ["microsecond", "millisecond", "second", "minute", "hour", "day", "week", "month", "quarter", "year"];
+        if matches!(name, "date_trunc" | "datetrunc")
+            && let Some(unit) = values.first().and_then(Value::text_literal)
+            && !UNITS.contains(&unit.to_lowercase().as_str())
+        {
+            return Err(bad(format!("{unit} is no unit of time")).hint(format!("there are {}", UNITS.join(", "))));
+        }
         let mut resolved = Vec::new();
         for (i, value) in values.into_iter().enumerate() {
             resolved.push(match (places.contains(&i), value.text_literal()) {

@@ -149,8 +149,10 @@ impl Resolver<'_> {
     pub fn in_list(&mut self, expr: &Expr, list: &[Expr], negated: bool) -> Result<Value, Problem> {
         let left = self.value(expr)?;
         let values = list.iter().map(|e| self.value(e)).collect::<Result<Vec<_>, _>>()?;
-        let mixed = left.ty() == Ty::Json && matches!(left, Value::Path(_));
-        let is_text = |v: &Value| v.text_literal().is_some();
+        let mixed = matches!(left, Value::Path(_)) && (matches!(left.ty(), Ty::Json | Ty::Text) || left.ty().is_number());
+        let numeric = left.ty().is_number();
+        // Beside a number, '5' is the number 5.
+        let is_text = |v: &Value| v.text_literal().is_some_and(|text| !numeric || text.trim().parse::<f64>().is_err());
         let (texts, others): (Vec<Value>, Vec<Value>) = if mixed { values.into_iter().partition(is_text) } else { (Vec::new(), values) };
         let mut parts = Vec::new();
         for part in [texts, others].into_iter().filter(|part| !part.is_empty()) {

@@ -54,6 +54,7 @@ fn mistakes_are_told_with_a_code_and_what_to_do() {
             "SIMILAR TO a pattern that is computed, or with ESCAPE is not supported",
             "~",
         ),
+        ("select date_trunc('wek', _time) from events", Code::BadSql, "wek is no unit of time", "week"),
         ("select type, count(*) from events group by 1, 2", Code::BadSql, "GROUP BY 2: count(*) is an aggregate", ""),
         ("select type::regclass from events", Code::NotSupported, "the type REGCLASS is not supported", "there are BOOLEAN"),
     ];

@@ -1,0 +1,125 @@
+//! Functions that have no value for some inputs (the root of -1, the day of a year that nanoseconds do not reach) give NULL for those, so that
+//! one stray value does not end a question about all the others.
+//!
+//! A batch is computed as always; only where that fails is it computed again row by row.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::datatypes::{DataType, FieldRef},
+    common::{Result, ScalarValue},
+    logical_expr::{
+        ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+        interval_arithmetic::Interval,
+        simplify::{ExprSimplifyResult, SimplifyContext},
+        sort_properties::{ExprProperties, SortProperties},
+    },
+};
+
+/// Functions whose failures are the values' doing: what a statement itself gets wrong about them is refused before they run.
+const OF_VALUES: [&str; 14] = [
+    "abs",
+    "acosh",
+    "atanh",
+    "chr",
+    "date_bin",
+    "date_trunc",
+    "factorial",
+    "gcd",
+    "lcm",
+    "make_date",
+    "sqrt",
+    "to_timestamp",
+    "to_timestamp_micros",
+    "to_timestamp_millis",
+];
+
+/// The function, lenient where its failures are the values' doing.
+pub fn lenient(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+    match OF_VALUES.contains(&function.name()) {
+        true => Arc::new(ScalarUDF::from(Lenient { function })),
+        false => function,
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Lenient {
+    function: Arc<ScalarUDF>,
+}
+
+impl ScalarUDFImpl for Lenient {
+    fn name(&self) -> &str {
+        self.function.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.function.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.function.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.function.inner().return_type(types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let field = self.function.inner().return_field_from_args(args)?;
+        Ok(Arc::new(field.as_ref().clone().with_nullable(true)))
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.function.inner().coerce_types(types)
+    }
+
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        self.function.inner().simplify(args, info)
+    }
+
+    fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
+        self.function.inner().evaluate_bounds(inputs)
+    }
+
+    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
+        self.function.inner().output_ordering(inputs)
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.function.inner().documentation()
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let of_rows = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
+        match self.function.inner().invoke_with_args(args.clone()) {
+            Err(_) if of_rows => self.by_row(&args),
+            // What a statement computes of its own literals is told.
+            computed => computed,
+        }
+    }
+}
+
+impl Lenient {
+    fn by_row(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let null = ScalarValue::try_from(args.return_field.data_type())?;
+        let values = (0..args.number_rows).map(|row| Ok(self.of_row(args, row)?.unwrap_or_else(|| null.clone()))).collect::<Result<Vec<_>>>()?;
+        match values.is_empty() {
+            true => Ok(ColumnarValue::Array(datafusion::arrow::array::new_empty_array(args.return_field.data_type()))),
+            false => Ok(ColumnarValue::Array(ScalarValue::iter_to_array(values)?)),
+        }
+    }
+
+    /// The value of one row, if it has one.
+    fn of_row(&self, args: &ScalarFunctionArgs, row: usize) -> Result<Option<ScalarValue>> {
+        let one = |arg: &ColumnarValue| match arg {
+            ColumnarValue::Array(array) => ScalarValue::try_from_array(array, row).map(ColumnarValue::Scalar),
+            scalar => Ok(scalar.clone()),
+        };
+        let alone = ScalarFunctionArgs { args: args.args.iter().map(one).collect::<Result<_>>()?, number_rows: 1, ..args.clone() };
+        match self.function.inner().invoke_with_args(alone) {
+            Ok(ColumnarValue::Scalar(value)) => Ok(Some(value)),
+            Ok(ColumnarValue::Array(array)) => ScalarValue::try_from_array(&array, 0).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+}
