@@ -182,6 +182,7 @@ async fn ingest_through_kafka(server: &Server, kafka: &Kafka, arguments: &Argume
     lines.flush()?;
     let (bootstrap, documents) = (kafka.bootstrap(), arguments.documents);
     let limit = tokio::task::spawn_blocking(move || rival::consume(&bootstrap, "bluesky", PARTITIONS, documents)).await??;
+    row("raw documents", raw_bytes as f64 / 1e6, "MB");
     row("limit: a consumer that throws everything away", raw_bytes as f64 / 1e6 / limit.as_secs_f64(), "MB/s");
     let begun = Instant::now();
     server.source("bluesky-source", "bluesky", "bluesky", &kafka.bootstrap(), json!({})).await?;
