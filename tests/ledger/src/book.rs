@@ -48,6 +48,13 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Whether it goes to Kafka.
+    pub fn is_produced(self) -> bool {
+        !matches!(self, Self::Pushed | Self::PushedDead | Self::Owned)
+    }
+}
+
 /// What its sender knows of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
@@ -57,6 +64,8 @@ pub enum Fate {
     Acknowledged { partition: i32, offset: i64 },
     /// Never answered, or answered with an unknown outcome: at most once.
     Unknown,
+    /// Given up, and not in the log: must not be there.
+    Never,
 }
 
 /// A line of the books.
@@ -160,6 +169,26 @@ impl Book {
         }
     }
 
+    /// Whether the producer was not told of some of its records.
+    pub fn has_unknown_records(&self) -> bool {
+        self.lock().iter().any(|entry| entry.fate == Fate::Unknown && entry.kind.is_produced())
+    }
+
+    /// What the log says of records whose producer was not told.
+    pub fn learn(&self, log: &HashMap<u64, (i32, i64)>) -> usize {
+        let mut entries = self.lock();
+        let unknown = entries.iter_mut().enumerate().filter(|(_, entry)| entry.fate == Fate::Unknown && entry.kind.is_produced());
+        let mut learnt = 0;
+        for (number, entry) in unknown {
+            entry.fate = match log.get(&(number as u64)) {
+                Some((partition, offset)) => Fate::Acknowledged { partition: *partition, offset: *offset },
+                None => Fate::Never,
+            };
+            learnt += 1;
+        }
+        learnt
+    }
+
     /// A push was acknowledged at these positions.
     pub fn reach(&self, positions: &[(i32, i64)]) {
         let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
@@ -220,7 +249,7 @@ pub fn expected(entries: &[Entry]) -> Vec<Expected> {
         .iter()
         .enumerate()
         .map(|(number, entry)| match (entry.kind, entry.fate) {
-            (Kind::Dead | Kind::Nothing | Kind::Tombstone | Kind::PushedDead, _) => Expected::Absent,
+            (Kind::Dead | Kind::Nothing | Kind::Tombstone | Kind::PushedDead, _) | (_, Fate::Never) => Expected::Absent,
             (Kind::Plain, Fate::Acknowledged { partition, offset }) => Expected::Present { id: format!("plain/{partition}@{offset}"), whole: true },
             (Kind::Pushed, Fate::Acknowledged { partition, offset }) => Expected::Present { id: format!("push/{partition}@{offset}"), whole: false },
             (Kind::Keyed | Kind::Owned, Fate::Acknowledged { .. }) => match last.get(&(entry.kind == Kind::Owned, entry.key)) {
@@ -246,7 +275,7 @@ pub fn key_text(kind: Kind, key: u32) -> String {
 fn last_of_keys(entries: &[Entry]) -> HashMap<(bool, u32), Option<usize>> {
     let mut last: HashMap<(bool, u32), (Option<usize>, i64)> = HashMap::new();
     for (number, entry) in entries.iter().enumerate() {
-        if !matches!(entry.kind, Kind::Keyed | Kind::Tombstone | Kind::Owned) {
+        if !matches!(entry.kind, Kind::Keyed | Kind::Tombstone | Kind::Owned) || entry.fate == Fate::Never {
             continue;
         }
         let owned = entry.kind == Kind::Owned;
@@ -266,7 +295,7 @@ fn last_of_keys(entries: &[Entry]) -> HashMap<(bool, u32), Option<usize>> {
 
 /// What the counters of each Kafka partition must be; nothing for a partition with something unknown in it.
 pub fn counts(entries: &[Entry]) -> BTreeMap<(&'static str, i32), Counts> {
-    let unknown = entries.iter().any(|entry| entry.fate == Fate::Unknown && !matches!(entry.kind, Kind::Pushed | Kind::PushedDead | Kind::Owned));
+    let unknown = entries.iter().any(|entry| entry.fate == Fate::Unknown && entry.kind.is_produced());
     if unknown {
         return BTreeMap::new();
     }
@@ -324,6 +353,20 @@ mod tests {
         assert_eq!(expected(&entries), [present, Expected::Absent, Expected::Absent, Expected::Absent]);
         let counts = counts(&entries)[&("keyed", 0)];
         assert_eq!((counts.events, counts.accepted, counts.superseded, counts.deleted, counts.documents, counts.through), (4, 3, 1, 1, 1, 7));
+    }
+
+    #[test]
+    fn the_log_tells_what_became_of_records_that_were_given_up() {
+        let book = Book::new(10);
+        for _ in 0..2 {
+            let number = book.open(Kind::Plain, 0, 0);
+            book.close(number, Fate::Unknown);
+        }
+        assert!(book.has_unknown_records());
+        assert_eq!(book.learn(&HashMap::from([(1, (2, 7))])), 2);
+        assert!(!book.has_unknown_records());
+        let present = Expected::Present { id: "plain/2@7".into(), whole: true };
+        assert_eq!(expected(&book.entries()), [Expected::Absent, present]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod check;
 mod crash;
 mod document;
 mod http;
+mod log;
 mod plan;
 mod process;
 mod produce;
@@ -132,6 +133,10 @@ async fn run(arguments: &Arguments, seed: u64) -> Result<Report> {
         pushers.finish().await?;
         if let Some(producer) = producer {
             producer.finish().await?;
+        }
+        if let Some(address) = plan.broker().map(Broker::address).filter(|_| run.book.has_unknown_records()) {
+            let log = tokio::task::spawn_blocking(move || log::read(&address)).await??;
+            eprintln!("ledger: of {} records that were given up, the log tells what became of them", run.book.learn(&log));
         }
     }
     let mut report = plan.report(&run, seed);

@@ -10,12 +10,14 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rdkafka::{
     ClientConfig, ClientContext, Message,
     error::RDKafkaErrorCode,
+    message::{Header, OwnedHeaders},
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
 };
 
 use crate::{
     Run,
     book::{Book, Fate, Kind, key_text},
+    log,
     plan::Gate,
 };
 
@@ -49,6 +51,9 @@ type Connected = ThreadedProducer<Acknowledgements>;
 
 /// A refused record is offered again for so long.
 const GIVE_UP: Duration = Duration::from_secs(60);
+/// Longer than any outage of the plan: a producer that is told of nothing for so long stands still for ever. It happens after a broker was
+/// frozen beyond its own session; what it held is given up, and the log tells at the end what became of it.
+const STANDSTILL: Duration = Duration::from_secs(20);
 
 /// The producer of one run, on a thread of its own.
 pub struct Producer {
@@ -94,9 +99,11 @@ fn connect(book: &Arc<Book>, address: &str) -> Result<Connected> {
 
 fn produce(run: &Run, gate: &Gate, address: &str, seed: u64) -> Result<()> {
     let mut producer = connect(&run.book, address)?;
+    let mut watch = Watch { told: 0, since: Instant::now() };
     let mut rng = StdRng::seed_from_u64(seed ^ 0x7072_6f64);
     for sent in 0..gate.produce_quota {
         while sent >= gate.produce_now(run.book.pushed.load(Ordering::Relaxed)) {
+            watch.look(&run.book, &mut producer, address)?;
             std::thread::sleep(Duration::from_millis(1));
         }
         let kind = choose(&mut rng);
@@ -104,7 +111,33 @@ fn produce(run: &Run, gate: &Gate, address: &str, seed: u64) -> Result<()> {
         let number = run.book.open(kind, key, 0);
         send(run, &mut producer, address, number, kind, key)?;
     }
-    producer.flush(Duration::from_secs(300)).context("not everything that was produced is acknowledged")
+    while run.book.records_in_flight.load(Ordering::Relaxed) > 0 {
+        watch.look(&run.book, &mut producer, address)?;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Notices a producer that stands still.
+struct Watch {
+    told: u64,
+    since: Instant,
+}
+
+impl Watch {
+    fn look(&mut self, book: &Arc<Book>, producer: &mut Connected, address: &str) -> Result<()> {
+        let told = book.produced.load(Ordering::Relaxed);
+        let held = book.records_in_flight.load(Ordering::Relaxed);
+        if told != self.told || held == 0 {
+            *self = Self { told, since: Instant::now() };
+        } else if self.since.elapsed() > STANDSTILL {
+            eprintln!("ledger: a new producer, since the earlier one was told nothing of {held} records for {STANDSTILL:?}");
+            // What it held is told as given up when it is let go of.
+            *producer = connect(book, address)?;
+            self.since = Instant::now();
+        }
+        Ok(())
+    }
 }
 
 fn choose(rng: &mut StdRng) -> Kind {
@@ -122,7 +155,9 @@ fn send(run: &Run, producer: &mut Connected, address: &str, number: u64, kind: K
     let key = key_text(kind, key);
     run.book.records_in_flight.fetch_add(1, Ordering::Relaxed);
     let topic = if matches!(kind, Kind::Keyed | Kind::Tombstone) { "keyed" } else { "plain" };
-    let mut record: BaseRecord<'_, str, str, Box<u64>> = BaseRecord::with_opaque_to(topic, Box::new(number));
+    let spelled = number.to_string();
+    let headers = OwnedHeaders::new().insert(Header { key: log::NUMBER, value: Some(&spelled) });
+    let mut record: BaseRecord<'_, str, str, Box<u64>> = BaseRecord::with_opaque_to(topic, Box::new(number)).headers(headers);
     if !matches!(kind, Kind::Nothing | Kind::Tombstone) {
         record = record.payload(&value);
     }
