@@ -210,9 +210,7 @@ impl Resolver<'_> {
         let mut clauses = Vec::new();
         for clause in &list.clauses {
             clauses.push(match clause {
-                FunctionArgumentClause::OrderBy(order) => {
-                    FunctionArgumentClause::OrderBy(order.iter().map(|o| self.sort_expression(o, Want::Native)).collect::<Result<_, _>>()?)
-                }
+                FunctionArgumentClause::OrderBy(order) => FunctionArgumentClause::OrderBy(self.sort_expressions(order)?),
                 FunctionArgumentClause::IgnoreOrRespectNulls(nulls) => FunctionArgumentClause::IgnoreOrRespectNulls(*nulls),
                 other => return Err(not_offered(format!("{other} in {name}"))),
             });
@@ -381,7 +379,23 @@ impl Resolver<'_> {
         }
     }
 
-    /// An ORDER BY inside of a call or a window.
+    /// An ORDER BY inside of a call or a window: several keys, where the values are mixed.
+    fn sort_expressions(&mut self, order: &[OrderByExpr]) -> Result<Vec<OrderByExpr>, Problem> {
+        let mut sorted = Vec::with_capacity(order.len());
+        for item in order {
+            let value = self.value(&item.expr)?;
+            match self.mixed_keys(&value) {
+                Some(keys) if item.with_fill.is_none() => {
+                    let options = super::select::mirrored(item.options);
+                    sorted.extend(keys.into_iter().map(|expr| OrderByExpr { expr, options, with_fill: None }));
+                }
+                _ => sorted.push(self.sort_expression(item, Want::Native)?),
+            }
+        }
+        Ok(sorted)
+    }
+
+    /// An ORDER BY of one key.
     pub fn sort_expression(&mut self, order: &OrderByExpr, want: Want) -> Result<OrderByExpr, Problem> {
         if order.with_fill.is_some() {
             return Err(not_offered("WITH FILL"));
@@ -427,7 +441,11 @@ impl Resolver<'_> {
         Ok(WindowSpec {
             window_name: spec.window_name.as_ref().map(|name| super::value::quoted(&name.value.to_lowercase())),
             partition_by: spec.partition_by.iter().map(|e| Ok(self.expression(e)?.0)).collect::<Result<_, Problem>>()?,
-            order_by: spec.order_by.iter().map(|o| self.sort_expression(o, Want::Native)).collect::<Result<_, _>>()?,
+            // A frame by distance has one key to measure it in.
+            order_by: match &spec.window_frame {
+                Some(_) => spec.order_by.iter().map(|o| self.sort_expression(o, Want::Native)).collect::<Result<_, _>>()?,
+                None => self.sort_expressions(&spec.order_by)?,
+            },
             window_frame: spec.window_frame.as_ref().map(frame).transpose()?,
         })
     }

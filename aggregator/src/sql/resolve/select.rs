@@ -17,7 +17,7 @@ use super::{
     name::{Input, OutColumn, Rows, Spelled},
     not_offered,
     query::{FLAVOR, no_group},
-    value::{Base, PathRef, Ty, Value, number, quoted},
+    value::{Base, PathRef, Ty, Value, call, number, quoted, text},
 };
 use crate::sql::names::Fit;
 
@@ -248,12 +248,19 @@ impl Resolver<'_> {
         Ok(resolved)
     }
 
-    /// Mixed values are ordered as numbers first, then as texts.
-    fn mixed_keys(&mut self, value: &Value) -> Option<Vec<Expr>> {
-        let Value::Path(path) = value else { return None };
-        if value.ty() != Ty::Json || path.is_document() {
+    /// Mixed values are ordered as numbers first, then as texts, then whatever else they are by their JSON.
+    pub fn mixed_keys(&mut self, value: &Value) -> Option<Vec<Expr>> {
+        if value.ty() != Ty::Json {
             return None;
         }
+        let path = match value {
+            Value::Path(path) if path.is_document() => return None,
+            Value::Path(path) => path,
+            Value::Expr { expr, .. } => {
+                let seen_as = |word: &str| call("json_get", vec![expr.clone(), text(""), text(word)]);
+                return Some(vec![seen_as("double"), seen_as("text"), expr.clone()]);
+            }
+        };
         let seen = path.kinds.without(Kinds::NULL | Kinds::ELEMENT);
         let unknown = seen == Kinds::default();
         let mut keys = Vec::new();
@@ -264,12 +271,18 @@ impl Resolver<'_> {
         if unknown || seen.any(Kinds::TEXT) {
             keys.push(self.emit(path, View { to: Type::Text, cast: false }));
         }
-        (!keys.is_empty()).then_some(keys)
+        if keys.is_empty() {
+            return None;
+        }
+        if unknown || seen.any(Kinds::BOOL | Kinds::ARRAY | Kinds::OBJECT | Kinds::BIG) {
+            keys.push(self.emit(path, View { to: Type::Json, cast: false }));
+        }
+        Some(keys)
     }
 }
 
 /// Where NULLs stand among mixed values is said aloud: the second key orders what is NULL in the first.
-fn mirrored(options: OrderByOptions) -> OrderByOptions {
+pub fn mirrored(options: OrderByOptions) -> OrderByOptions {
     let descending = options.asc == Some(false);
     OrderByOptions { asc: options.asc, nulls_first: Some(options.nulls_first.unwrap_or(descending)) }
 }
