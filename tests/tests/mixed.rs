@@ -37,6 +37,10 @@ async fn one_stray_value_never_breaks_a_dashboard() {
         assert!(warnings.contains("ms: 3 of 5 values were not numbers"), "{warnings}");
         let native = both(&server, "select ms from requests order by _offset, _item").await;
         assert_eq!(native, [[json!(12)], [json!("slow")], [json!(30)], [json!(null)], [json!({"p99":7})], [json!([1, 2])], [json!(null)]]);
+        let ordered = [[json!(12)], [json!(30)], [json!("slow")], [json!([1, 2])], [json!({"p99":7})], [json!(null)], [json!(null)]];
+        for sql in ["select ms from requests order by ms", "select ms from (select ms from requests) t order by ms"] {
+            assert_eq!(both(&server, sql).await, ordered, "{sql}");
+        }
         in_splits(&server, 7).await;
     }
 }
