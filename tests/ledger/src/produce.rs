@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rdkafka::{
     ClientConfig, ClientContext, Message,
-    error::RDKafkaErrorCode,
+    error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
 };
@@ -36,6 +36,8 @@ impl ProducerContext for Acknowledgements {
     fn delivery(&self, result: &DeliveryResult<'_>, number: Box<u64>) {
         let fate = match result {
             Ok(message) => Fate::Acknowledged { partition: message.partition(), offset: message.offset() },
+            // What a producer is let go of with was told of as a whole.
+            Err((error, _)) if is_purged(error) => Fate::Unknown,
             Err((error, _)) => {
                 eprintln!("ledger: record {number} was not acknowledged: {error}");
                 Fate::Unknown
@@ -45,6 +47,10 @@ impl ProducerContext for Acknowledgements {
         self.0.records_in_flight.fetch_sub(1, Ordering::Relaxed);
         self.0.produced.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+fn is_purged(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
 }
 
 type Connected = ThreadedProducer<Acknowledgements>;
