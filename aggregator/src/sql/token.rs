@@ -14,6 +14,8 @@ use proto::{Code, Problem};
 pub const TOKENS_MAX: usize = 50_000;
 /// Parentheses, brackets and CASE inside one another.
 pub const NESTING_MAX: usize = 50;
+/// Function calls inside one another: the parser tries each argument twice, so each level doubles its work.
+pub const CALLS_NESTED_MAX: usize = 16;
 /// Conditions joined by AND and OR, and operators within one of them, side by side: without a comma or a clause between them.
 pub const OPERATORS_MAX: usize = 1_000;
 /// UNION, EXCEPT and INTERSECT side by side.
@@ -110,16 +112,42 @@ fn significant(raw: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                     span: datafusion::sql::sqlparser::tokenizer::Span::new(start, end),
                 });
             }
+            // `a>-1`: no operator of SQL ends in a sign.
+            Token::CustomBinaryOperator(op) => match compared_with_signed(op) {
+                Some((comparison, sign)) => {
+                    let span = token.span;
+                    all.extend([comparison, sign].map(|token| TokenWithSpan { token, span }));
+                }
+                None => all.push(token),
+            },
             _ => all.push(token),
         }
     }
     all
 }
 
+/// A comparison and the sign of the number behind it, written without a space between them.
+fn compared_with_signed(op: &str) -> Option<(Token, Token)> {
+    let (comparison, sign) = match op.strip_suffix('-') {
+        Some(comparison) => (comparison, Token::Minus),
+        None => (op.strip_suffix('+')?, Token::Plus),
+    };
+    let comparison = match comparison {
+        "=" => Token::Eq,
+        "<" => Token::Lt,
+        ">" => Token::Gt,
+        "<=" => Token::LtEq,
+        ">=" => Token::GtEq,
+        "<>" | "!=" => Token::Neq,
+        _ => return None,
+    };
+    Some((comparison, sign))
+}
+
 /// Counts nesting and operator chains.
 fn bound(all: &[TokenWithSpan]) -> Result<(), Problem> {
     let mut levels = vec![Level::default()];
-    for token in all {
+    for (index, token) in all.iter().enumerate() {
         let at = token.span.start;
         let (opens, closes, case) = match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => (true, false, false),
@@ -129,7 +157,16 @@ fn bound(all: &[TokenWithSpan]) -> Result<(), Problem> {
             _ => (false, false, false),
         };
         if opens {
-            levels.push(Level { case, ..Level::default() });
+            let before = index.checked_sub(1).map(|before| &all[before].token);
+            let call = token.token == Token::LParen && before.is_some_and(is_called);
+            levels.push(Level { case, call, ..Level::default() });
+            if levels.iter().filter(|level| level.call).count() > CALLS_NESTED_MAX {
+                return Err(too_complex(
+                    format!("over {CALLS_NESTED_MAX} function calls inside one another"),
+                    "split the statement with WITH".into(),
+                )
+                .at(at.line, at.column));
+            }
             if levels.len() - 1 > NESTING_MAX {
                 return Err(
                     too_complex(format!("nested over {NESTING_MAX} levels deep"), "split the statement with WITH".into()).at(at.line, at.column)
@@ -169,6 +206,48 @@ struct Level {
     set_operations: usize,
     /// Whether it is a CASE, which END closes.
     case: bool,
+    /// Whether it holds the arguments of a call.
+    call: bool,
+}
+
+/// Whether a parenthesis behind this token opens arguments: it is a name, not a word that stands before a condition, a list or a query.
+fn is_called(before: &Token) -> bool {
+    let Token::Word(word) = before else { return false };
+    !matches!(
+        word.keyword,
+        Keyword::ALL
+            | Keyword::AND
+            | Keyword::ANY
+            | Keyword::AS
+            | Keyword::BETWEEN
+            | Keyword::BY
+            | Keyword::DISTINCT
+            | Keyword::ELSE
+            | Keyword::EXCEPT
+            | Keyword::EXISTS
+            | Keyword::FILTER
+            | Keyword::FROM
+            | Keyword::GROUP
+            | Keyword::HAVING
+            | Keyword::IN
+            | Keyword::INTERSECT
+            | Keyword::JOIN
+            | Keyword::LATERAL
+            | Keyword::LIKE
+            | Keyword::NOT
+            | Keyword::ON
+            | Keyword::OR
+            | Keyword::OVER
+            | Keyword::SELECT
+            | Keyword::SETS
+            | Keyword::SOME
+            | Keyword::THEN
+            | Keyword::UNION
+            | Keyword::USING
+            | Keyword::VALUES
+            | Keyword::WHEN
+            | Keyword::WHERE
+    ) || word.quote_style.is_some()
 }
 
 enum Role {
@@ -228,8 +307,10 @@ fn soften(all: &mut [TokenWithSpan]) {
             i > 0 && (matches!(all[i - 1].token, Token::DoubleColon) || matches!(&all[i - 1].token, Token::Word(w) if w.keyword == Keyword::AS));
         let next = all.get(i + 1).map(|t| t.token.clone());
         let dot = matches!(next, Some(Token::Period));
+        // CURRENT ROW bounds a window.
+        let after_current = i > 0 && matches!(&all[i - 1].token, Token::Word(w) if w.value.eq_ignore_ascii_case("current"));
         let Token::Word(word) = &mut all[i].token else { continue };
-        if word.quote_style.is_some() || word.keyword == Keyword::NoKeyword {
+        if word.quote_style.is_some() || word.keyword == Keyword::NoKeyword || (after_current && word.keyword == Keyword::ROW) {
             continue;
         }
         if after_dot || dot || (!after_cast && is_name_here(word.keyword, next.as_ref())) {

@@ -310,10 +310,12 @@ impl Resolver<'_> {
         let only = values.len() == 1;
         for value in values {
             resolved.push(match &value {
-                Value::Path(path) if only && !path.is_document() => {
+                Value::Path(path) if only && !path.is_document() && matches!(name, "to_timestamp" | "to_date") => {
                     let path = path.clone();
                     self.emit(&path, View { to: Type::Time, cast: true })
                 }
+                // The others say what the number counts.
+                Value::Path(path) if only && path.kinds.any(Kinds::INT | Kinds::FLOAT) => self.fit(value, Want::Number).0,
                 _ => self.native(value).0,
             });
         }

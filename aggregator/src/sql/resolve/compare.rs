@@ -1,15 +1,19 @@
 //! Operands that meet: each side's view is picked so that it fits the other.
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator as Op, CastKind, DataType, ExactNumberInfo, Expr, Value as Literal, ValueWithSpan};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator as Op, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value as Literal,
+    ValueWithSpan,
+};
 use plan::{Kinds, Type, View};
-use proto::Problem;
+use proto::{Code, Problem};
 
 use super::{
     Resolver,
     cast::cast_as,
     expression::boolean,
-    value::{Ty, Value, Want, call, literal, number},
+    value::{Ty, Value, Want, call, literal, number, text, text_literal},
 };
+use crate::sql::checked::{PRODUCT, SUM};
 
 const NUMBERS: fn() -> Kinds = || Kinds::INT | Kinds::FLOAT | Kinds::BIG;
 
@@ -112,14 +116,9 @@ impl Resolver<'_> {
         let divides = matches!(op, Op::Divide | Op::Modulo);
         // Division by zero in data is NULL, not the end of the query.
         let r = if divides && !is_nonzero(&r) { call("nullif", vec![r, number("0")]) } else { r };
-        let checked = match op {
-            Op::Plus => "checked_add",
-            Op::Minus => "checked_sub",
-            _ => "checked_mul",
-        };
         // What does not fit is NULL, never another number.
         if ty == Ty::Int && !divides {
-            return Ok(Value::new(call(checked, vec![l, r]), ty));
+            return Ok(Value::new(checked(l, op, r)?, ty));
         }
         Ok(Value::new(Expr::BinaryOp { left: Box::new(l), op: op.clone(), right: Box::new(r) }, ty))
     }
@@ -153,6 +152,7 @@ impl Resolver<'_> {
         let numeric = left.ty().is_number();
         // Beside a number, '5' is the number 5.
         let is_text = |v: &Value| v.text_literal().is_some_and(|text| !numeric || text.trim().parse::<f64>().is_err());
+        let with_null = values.iter().any(|value| value.ty() == Ty::Null);
         let (texts, others): (Vec<Value>, Vec<Value>) = if mixed { values.into_iter().partition(is_text) } else { (Vec::new(), values) };
         let mut parts = Vec::new();
         for part in [texts, others].into_iter().filter(|part| !part.is_empty()) {
@@ -161,12 +161,28 @@ impl Resolver<'_> {
             parts.push(Expr::InList { expr, list: resolved, negated });
         }
         let op = if negated { Op::And } else { Op::Or };
-        let joined = parts.into_iter().reduce(|l, r| {
+        let both = |l: Expr, op: &Op, r: Expr| Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(l), op: op.clone(), right: Box::new(r) }));
+        let several = parts.len() > 1;
+        let joined = parts.into_iter().reduce(|l, r| match with_null {
+            // Nobody knows whether what is no member is the NULL.
+            true => both(l, &op, r),
             // A value of the other kind is no member: the part that does not fit is not "unknown".
-            let known = |e: Expr| call("coalesce", vec![e, literal(Literal::Boolean(negated))]);
-            Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(known(l)), op: op.clone(), right: Box::new(known(r)) }))
+            false => {
+                let known = |e: Expr| call("coalesce", vec![e, literal(Literal::Boolean(negated))]);
+                both(known(l), &op, known(r))
+            }
         });
-        joined.map(boolean).ok_or_else(|| super::bad("IN () has nothing to be in"))
+        let joined = joined.ok_or_else(|| super::bad("IN () has nothing to be in"))?;
+        if !several || with_null {
+            return Ok(boolean(joined));
+        }
+        // No value is neither in nor out.
+        let (value, _) = self.native(left);
+        let unknown = match negated {
+            false => both(Expr::IsNull(Box::new(value)), &Op::And, literal(Literal::Null)),
+            true => both(Expr::IsNotNull(Box::new(value)), &Op::Or, literal(Literal::Null)),
+        };
+        Ok(boolean(both(joined, &op, unknown)))
     }
 
     /// `x BETWEEN a AND b`.
@@ -177,6 +193,53 @@ impl Resolver<'_> {
             Ok([expr, low, high]) => Ok(boolean(Expr::Between { expr: Box::new(expr), negated, low: Box::new(low), high: Box::new(high) })),
             Err(_) => Err(super::bad("BETWEEN takes three values")),
         }
+    }
+}
+
+/// Integers added, subtracted or multiplied; a chain becomes one call.
+fn checked(left: Expr, op: &Op, right: Expr) -> Result<Expr, Problem> {
+    const PRODUCTS_MAX: usize = 100;
+    if *op == Op::Multiply {
+        if side_by_side(&left) > PRODUCTS_MAX {
+            return Err(
+                Problem::new(Code::TooComplex, format!("over {PRODUCTS_MAX} products and quotients side by side")).hint("put some into a sub-query")
+            );
+        }
+        let mut factors = arguments_of(&left, PRODUCT).unwrap_or_else(|| vec![left]);
+        factors.push(right);
+        return Ok(call(PRODUCT, factors));
+    }
+    let sign = if *op == Op::Minus { '-' } else { '+' };
+    let mut terms = arguments_of(&left, SUM).unwrap_or_else(|| vec![text("+"), left]);
+    let signs = text_literal(&terms[0]).unwrap_or_default().to_owned();
+    terms[0] = text(&format!("{signs}{sign}"));
+    terms.push(right);
+    Ok(call(SUM, terms))
+}
+
+/// The arguments of a call of this function.
+fn arguments_of(expr: &Expr, name: &str) -> Option<Vec<Expr>> {
+    let Expr::Function(Function { name: called, args: FunctionArguments::List(list), .. }) = expr else { return None };
+    let argument = |arg: &FunctionArg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    };
+    if called.to_string() == name { list.args.iter().map(argument).collect() } else { None }
+}
+
+/// How many products and quotients lean on one another.
+fn side_by_side(mut expr: &Expr) -> usize {
+    let mut count = 0;
+    loop {
+        expr = match expr {
+            Expr::BinaryOp { left, .. } => left,
+            Expr::Function(Function { args: FunctionArguments::List(list), .. }) => match list.args.first() {
+                Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) => first,
+                _ => return count,
+            },
+            _ => return count,
+        };
+        count += 1;
     }
 }
 

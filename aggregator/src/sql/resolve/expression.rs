@@ -313,6 +313,9 @@ impl Resolver<'_> {
             UnaryOperator::Not => Ok(boolean(Expr::UnaryOp { op: *op, expr: Box::new(self.condition(expr)?) })),
             UnaryOperator::Minus | UnaryOperator::Plus => {
                 let (inner, ty) = self.wanted(expr, Want::Number)?;
+                if *op == UnaryOperator::Minus && ty == Ty::Int && !matches!(inner, Expr::Value(_)) {
+                    return Ok(Value::new(call(crate::sql::checked::SUM, vec![text("-"), inner]), ty));
+                }
                 Ok(Value::new(Expr::UnaryOp { op: *op, expr: Box::new(inner) }, ty))
             }
             UnaryOperator::BitwiseNot => Ok(Value::new(Expr::UnaryOp { op: *op, expr: Box::new(self.wanted(expr, Want::Number)?.0) }, Ty::Int)),
@@ -527,8 +530,20 @@ fn check_pattern(pattern: &str) -> Result<(), Problem> {
 fn regex_of_similar(pattern: &str) -> String {
     let mut regex = String::from("(?s)^(?:");
     let mut chars = pattern.chars();
+    let mut in_class = false;
     while let Some(c) = chars.next() {
         match c {
+            ']' => {
+                in_class = false;
+                regex.push(c);
+            }
+            '[' if !in_class => {
+                in_class = true;
+                regex.push(c);
+            }
+            c if in_class && c != '\\' => regex.push(c),
+            // A group never begins with a flag.
+            '(' => regex.push_str("(?:"),
             '%' => regex.push_str(".*"),
             '_' => regex.push('.'),
             '\\' => regex.extend(chars.next().map(|c| regex::escape(&c.to_string()))),

@@ -26,7 +26,7 @@ fn the_use_of_a_path_picks_its_view() {
         ("mixed = 1.5", r#""e"."mixed:int" = 1.5"#),
         ("mixed = 'one'", r#""e"."mixed:text" = 'one'"#),
         ("mixed like 'o%'", r#""e"."mixed:text" LIKE 'o%'"#),
-        ("mixed + 1", r#"checked_add("e"."mixed:int", 1)"#),
+        ("mixed + 1", r#"checked_sum('++', "e"."mixed:int", 1)"#),
         ("mixed is null", r#""e"."mixed:json" IS NULL"#),
         ("mixed::int", r#""e"."mixed:int!""#),
         ("i::int", r#""e"."i:int""#),
@@ -90,7 +90,7 @@ fn whole_statements_become_what_the_planner_takes() {
         ),
         (
             "with x as (select mixed m from events) select m + 1 from x",
-            r#"WITH "with_0" ("m") AS (SELECT "events"."mixed:json" AS "m" FROM "rachis_0" AS "events") SELECT checked_add(json_get("x"."m", '', 'int'), 1) AS "m + 1" FROM "with_0" AS "x""#,
+            r#"WITH "with_0" ("m") AS (SELECT "events"."mixed:json" AS "m" FROM "rachis_0" AS "events") SELECT checked_sum('++', json_get("x"."m", '', 'int'), 1) AS "m + 1" FROM "with_0" AS "x""#,
         ),
         (
             "select mixed from events order by mixed desc",
