@@ -59,7 +59,7 @@ impl LeafOptions {
             split_bytes: 32 << 20,
             split_idle: Duration::from_secs(10),
             memory_segments_max: 16,
-            memory_bytes_max: 256 << 20,
+            memory_bytes_max: 192 << 20,
             merge_splits: 8,
             merge_documents_max: 2_000_000,
             tail_documents_max: 200_000,
