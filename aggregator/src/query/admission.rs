@@ -20,7 +20,9 @@ pub(super) struct Admission {
 }
 
 /// A place among the running queries, given back when dropped.
-pub(super) struct Ticket(#[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+pub(super) struct Ticket {
+    _held: OwnedSemaphorePermit,
+}
 
 impl Admission {
     /// A gate of this width.
@@ -32,12 +34,12 @@ impl Admission {
     /// Waits for a place until the deadline. `Busy` where the queue is full or nothing became free in time.
     pub async fn enter(&self, deadline: Instant) -> Result<Ticket, Problem> {
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
-            return Ok(Ticket(permit));
+            return Ok(Ticket { _held: permit });
         }
         let _place = self.queue()?;
         let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.running).acquire_owned());
         match permit.await {
-            Ok(Ok(permit)) => Ok(Ticket(permit)),
+            Ok(Ok(permit)) => Ok(Ticket { _held: permit }),
             _ => Err(self.busy("no query ended before the deadline of this one")),
         }
     }

@@ -126,10 +126,10 @@ impl Shard {
 
     fn fail(&self, reason: String) {
         let _first_reason_stays = self.failed.set(reason);
-        self.changed.send_modify(|count| *count += 1);
+        self.wake();
     }
 
-    /// There is room that was not there before: who waits may try again.
+    /// Something is not as it was: who waits looks again.
     pub fn wake(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
