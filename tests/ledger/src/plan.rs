@@ -67,9 +67,11 @@ impl Gate {
 
     /// Numbers that may have been produced by now: in step with what is pushed, so that both are in flight at any moment.
     pub fn produce_now(&self, pushed: u64) -> u64 {
-        const AHEAD: u64 = 500;
+        const AHEAD_MAX: u64 = 500;
+        // A short run is not over before its last kill.
+        let ahead = (self.produce_quota / 20).min(AHEAD_MAX);
         let in_step = (pushed * self.produce_quota).checked_div(self.push_quota).unwrap_or(self.produce_quota);
-        self.share(self.produce_quota).min(in_step + AHEAD)
+        self.share(self.produce_quota).min(in_step + ahead)
     }
 }
 
@@ -199,8 +201,9 @@ impl Plan {
         if self.server.crashes() && self.rng.random_bool(0.8) {
             return self.crash_server(run).await;
         }
-        self.note_kill("kills of the server", run.book.pushes_in_flight.load(Ordering::Relaxed));
+        let in_flight = something_in_flight(&run.book.pushes_in_flight).await;
         self.server.process()?.kill()?;
+        self.note_kill("kills of the server", in_flight);
         self.wait_a_little(400).await;
         self.server.spawn(None)?;
         if self.rng.random_bool(0.25) {
@@ -237,8 +240,9 @@ impl Plan {
     }
 
     async fn kill_broker(&mut self, run: &Run) -> Result<()> {
-        self.note_kill("kills of the broker", run.book.records_in_flight.load(Ordering::Relaxed));
         let downtime = self.rng.random_range(0..800);
+        let in_flight = something_in_flight(&run.book.records_in_flight).await;
+        self.note_kill("kills of the broker", in_flight);
         let Some(broker) = &mut self.broker else { return Ok(()) };
         broker.process()?.kill()?;
         tokio::time::sleep(Duration::from_millis(downtime)).await;
@@ -274,6 +278,18 @@ impl Plan {
     pub async fn stop(&mut self) {
         if let Err(error) = self.server.stop().await {
             eprintln!("ledger: {error:#}");
+        }
+    }
+}
+
+/// What is under way, once there is something: the load stops only for moments before it is done.
+async fn something_in_flight(counter: &AtomicU64) -> u64 {
+    const WITHIN: Duration = Duration::from_secs(3);
+    let began = Instant::now();
+    loop {
+        match counter.load(Ordering::Relaxed) {
+            0 if began.elapsed() < WITHIN => tokio::time::sleep(Duration::from_micros(200)).await,
+            in_flight => return in_flight,
         }
     }
 }
