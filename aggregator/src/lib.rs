@@ -7,7 +7,10 @@ pub mod sql;
 
 use std::{sync::Arc, time::Duration};
 
-use proto::{ingest::Ingest, tailer::Changes, tailer::Tailing};
+use proto::{
+    ingest::{Ingest, Pushes},
+    tailer::{Changes, Tailing},
+};
 
 /// What an aggregator asks of a leaf.
 pub trait Leaf: Ingest + plan::scan::Scan {}
@@ -16,8 +19,10 @@ impl<L: Ingest + plan::scan::Scan> Leaf for L {}
 /// The roles that an aggregator asks, wherever they run.
 #[derive(Clone)]
 pub struct Roles {
-    /// The leaf that holds all shards.
+    /// The leaf that holds all shards, or all leaves as one.
     pub leaf: Arc<dyn Leaf>,
+    /// Who takes pushes.
+    pub pushes: Arc<dyn Pushes>,
     /// The change log.
     pub changes: Arc<dyn Changes>,
     /// What only tailers know.

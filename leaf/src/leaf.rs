@@ -15,7 +15,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use plan::scan::QueryId;
-use proto::{Catalog, Code, Problem, ingest::ShardId};
+use proto::{Catalog, Code, Problem, catalog::Collection, cluster::NodeName, ingest::ShardId};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -118,11 +118,21 @@ impl Leaf {
         blocking(move || shards.open(id)).await
     }
 
-    /// Refuses a shard that the catalog does not have.
+    /// Whether a shard is this node's.
+    fn holds(&self, collection: &Collection, number: u32) -> bool {
+        let here = |placed: &Vec<NodeName>| self.options.node.as_ref().is_none_or(|node| placed.contains(node));
+        number < collection.settings.shards && (collection.placement.is_empty() || collection.placement.get(number as usize).is_some_and(here))
+    }
+
+    /// Refuses a shard that the catalog does not have, or has elsewhere.
     fn known(&self, id: ShardId) -> Result<(), Problem> {
         let catalog = self.catalog.borrow().clone();
         match catalog.collection(id.collection) {
-            Some((_, collection)) if id.number < collection.settings.shards => Ok(()),
+            Some((_, collection)) if self.holds(collection, id.number) => Ok(()),
+            Some((name, collection)) if id.number < collection.settings.shards => {
+                let place = collection.leaf_of(id.number).map_or("nowhere", |leaf| leaf.as_str());
+                Err(Problem::new(Code::Unavailable, format!("shard {} of {name} is placed on {place}, not here", id.number)))
+            }
             Some((name, collection)) => {
                 let detail = format!("collection {name} has {} shards, {} is none of them", collection.settings.shards, id.number);
                 Err(Problem::new(Code::NotFound, detail))

@@ -8,6 +8,7 @@ pub mod leaf;
 pub mod options;
 pub mod raw;
 pub mod scan;
+pub mod service;
 mod shard;
 pub mod split;
 mod store;

@@ -2,11 +2,15 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use proto::cluster::NodeName;
+
 /// Where a leaf keeps its shards, and when it does what.
 #[derive(Debug, Clone)]
 pub struct LeafOptions {
     /// The folder of all shards.
     pub folder: PathBuf,
+    /// The name of this node, where shards are placed on several.
+    pub node: Option<NodeName>,
     /// A tail of at most this many documents is scanned rather than indexed when a query needs it.
     pub scan_tail_documents_max: usize,
     /// The indexer publishes a micro-split of itself at this many documents …
@@ -50,6 +54,7 @@ impl LeafOptions {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
+            node: None,
             scan_tail_documents_max: 300,
             publish_documents: 20_000,
             publish_bytes: 8 << 20,

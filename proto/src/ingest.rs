@@ -3,7 +3,7 @@
 //! The leaf decides what is new, from the position that it stores in the same write as the documents. So a batch may be sent twice, late,
 //! or by two senders: what was there is told (`Verdict::Already`), what is missing before it is told (`Verdict::Gap`).
 
-use std::fmt;
+use std::{fmt, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use crate::{
     address::{Position, SourceName},
     catalog::CollectionUid,
     problem::{Code, Problem},
-    record::{Record, Rules},
+    record::{Record, RequestKey, Rules},
 };
 
 /// A slice of a collection: the unit of placement.
@@ -121,15 +121,6 @@ pub struct Push {
     pub items: Vec<Bytes>,
 }
 
-/// Names a push, so that it can be repeated without effect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestKey {
-    /// The `Idempotency-Key`, 1 to 255 bytes.
-    pub key: String,
-    /// The hash of the body after decompression.
-    pub body: u128,
-}
-
 /// What became of a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pushed {
@@ -228,14 +219,23 @@ pub trait Ingest: Send + Sync {
     /// Judges a batch. `Err` only where the leaf cannot answer at all.
     async fn write(&self, batch: Batch) -> Result<Verdict, Problem>;
 
-    /// Applies a push: durable and visible when this returns. `Conflict` for a known key with another body, `Busy` without room.
-    async fn push(&self, push: Push) -> Result<Pushed, Problem>;
-
     /// What is stored of a partition; the shard is opened where need be.
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem>;
 
+    /// What became of a push that stands in the log at this offset, once it was taken in; waits for that until the deadline
+    /// (`Code::Timeout`). `Conflict` where the key was used for another body.
+    async fn pushed(&self, shard: ShardId, partition: i32, offset: i64, request: &RequestKey, deadline: Instant) -> Result<Pushed, Problem>;
+
     /// All partitions that shards of this collection hold.
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem>;
+}
+
+/// Takes pushes: the leaf itself where there is no log before it, else the log of the collection's pushes.
+#[async_trait]
+pub trait Pushes: Send + Sync {
+    /// Applies a push: durable and visible when this returns. `Conflict` for a known key with another body, `Busy` without room,
+    /// `UnknownOutcome` where nobody can say by the deadline.
+    async fn push(&self, push: Push, deadline: Instant) -> Result<Pushed, Problem>;
 }
 
 /// What the sender does about an error that is not a verdict.

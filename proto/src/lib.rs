@@ -2,14 +2,18 @@
 
 pub mod address;
 pub mod catalog;
+pub mod client;
+pub mod cluster;
 pub mod ingest;
 pub mod json;
 pub mod limits;
 pub mod problem;
 pub mod record;
 pub mod routing;
+pub mod service;
 pub mod status;
 pub mod tailer;
+pub mod wire;
 
 pub use address::{Address, Position, PositionVector, SourceName};
 pub use catalog::{Catalog, CollectionName, CollectionUid};

@@ -24,3 +24,9 @@ pub const SHARDS_MAX: u32 = 1_024;
 pub const DEFINITIONS_MAX: usize = 10_000;
 /// Bytes of the text of one definition.
 pub const DEFINITION_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a message that carries events between processes: the largest push, with what holds its items apart.
+pub const WRITE_MESSAGE_BYTES_MAX: usize = PUSH_BYTES_MAX + (16 << 20);
+/// Bytes of any other message between processes: the largest document, with its header.
+pub const MESSAGE_BYTES_MAX: usize = DOCUMENT_BYTES_MAX + (1 << 20);
+/// Bytes of one part of an answer that comes as a stream.
+pub const PART_BYTES_MAX: usize = 1 << 20;

@@ -73,7 +73,7 @@ impl Code {
 }
 
 /// An error as a client is told.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub struct Problem {
     /// What kind.
     pub code: Code,

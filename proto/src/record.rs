@@ -31,6 +31,17 @@ pub struct Record {
     pub time_kind: TimeKind,
     /// Record headers in order; a value may be null.
     pub headers: Vec<(String, Option<Bytes>)>,
+    /// Names the push that it is, where it is one: the same push is applied once.
+    pub request: Option<RequestKey>,
+}
+
+/// Names a push, so that it can be repeated without effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestKey {
+    /// The `Idempotency-Key`, 1 to 255 bytes.
+    pub key: String,
+    /// The hash of the body after decompression.
+    pub body: u128,
 }
 
 /// The value of a record.
@@ -43,6 +54,16 @@ pub enum Value {
     One(Bytes),
     /// The items of one push, in order: at least two.
     Many(Vec<Bytes>),
+}
+
+impl Value {
+    /// How many events it carries.
+    pub fn events(&self) -> u64 {
+        match self {
+            Self::Null | Self::One(_) => 1,
+            Self::Many(items) => items.len() as u64,
+        }
+    }
 }
 
 impl Record {
@@ -74,6 +95,10 @@ impl Record {
             Value::Null => part(2, &[]),
             Value::One(bytes) => part(3, bytes),
             Value::Many(items) => items.iter().for_each(|item| part(4, item)),
+        }
+        if let Some(request) = &self.request {
+            part(5, request.key.as_bytes());
+            part(6, &request.body.to_le_bytes());
         }
         hasher.digest().max(1)
     }

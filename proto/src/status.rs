@@ -23,6 +23,9 @@ pub enum SourceState {
 }
 
 impl SourceState {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Starting, Self::Reading, Self::CaughtUp, Self::Waiting, Self::Suspended, Self::Stopped];
+
     /// As tables show it.
     pub fn word(self) -> &'static str {
         match self {

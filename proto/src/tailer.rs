@@ -22,13 +22,29 @@ pub trait Changes: Send + Sync {
     /// Puts a change into the log and answers the catalog after it. With `expected`, only if the entry it changes is still at that version
     /// (`Code::Conflict`). What the state machine refuses comes back as its problem. Durable when this returns.
     async fn propose(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem>;
+
+    /// How the log is.
+    fn health(&self) -> LogHealth;
+}
+
+/// How a node stands to the change log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogHealth {
+    /// The last record that it has read; -1 before the first.
+    pub offset: i64,
+    /// Over all records and verdicts.
+    pub hash: u64,
+    /// The cluster, once known.
+    pub cluster: Option<uuid::Uuid>,
+    /// Why nothing can be decided, where nothing can.
+    pub trouble: Option<String>,
 }
 
 /// What only a tailer can say of sources.
 #[async_trait]
 pub trait Tailing: Send + Sync {
     /// How far every partition is.
-    fn status(&self) -> Vec<TailStatus>;
+    async fn status(&self) -> Result<Vec<TailStatus>, Problem>;
 
     /// How many partitions the topic has, or why it cannot be read. Used before a source is agreed on.
     async fn partitions(&self, settings: &SourceSettings) -> Result<u32, Problem>;

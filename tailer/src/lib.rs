@@ -3,6 +3,7 @@
 pub mod changes;
 pub mod error;
 pub mod kafka;
+pub mod service;
 
 pub use changes::FileChanges;
 pub use error::Error;

@@ -73,14 +73,14 @@ async fn a_broker_that_goes_away_shows_and_nothing_is_lost() {
     world.produce("t", 0, 0..10);
     world.source("s", world.settings("t")).await;
     let tailer = world.tailer();
-    eventually("caught up", || (tailer.status().iter().all(|row| row.state == SourceState::CaughtUp), states(&tailer, "s"))).await;
+    eventually("caught up", || (tailer.rows().iter().all(|row| row.state == SourceState::CaughtUp), states(&tailer, "s"))).await;
     world.cluster.broker_down(-1).expect("down");
     eventually("the error shows", || {
-        (tailer.status().iter().all(|row| row.error.as_ref().is_some_and(|e| e.contains("bootstrap.servers"))), states(&tailer, "s"))
+        (tailer.rows().iter().all(|row| row.error.as_ref().is_some_and(|e| e.contains("bootstrap.servers"))), states(&tailer, "s"))
     })
     .await;
     world.cluster.broker_up(-1).expect("up");
-    eventually("the error is gone", || (tailer.status().iter().all(|row| row.error.is_none()), states(&tailer, "s"))).await;
+    eventually("the error is gone", || (tailer.rows().iter().all(|row| row.error.is_none()), states(&tailer, "s"))).await;
     world.produce("t", 1, 0..10);
     eventually("all is in", || (world.leaf.count("s") == 20, states(&tailer, "s"))).await;
     tailer.shutdown().await;
@@ -94,12 +94,12 @@ async fn a_topic_that_does_not_exist_is_said_and_read_once_it_does() {
     let tailer = world.tailer();
     let problem = tailer.partitions(&settings).await.expect_err("there is no such topic");
     assert_eq!(problem.code, Code::NotFound, "{problem}");
-    eventually("the error shows", || (tailer.status()[0].error.as_ref().is_some_and(|e| e.contains("does not exist")), states(&tailer, "s"))).await;
+    eventually("the error shows", || (tailer.rows()[0].error.as_ref().is_some_and(|e| e.contains("does not exist")), states(&tailer, "s"))).await;
     world.cluster.create_topic("later", 3, 1).expect("a topic");
     world.produce("later", 2, 0..10);
     assert_eq!(tailer.partitions(&settings).await, Ok(3));
     eventually("all is in", || (world.leaf.count("s") == 10, states(&tailer, "s"))).await;
-    eventually("no error", || (tailer.status().iter().all(|row| row.error.is_none()), states(&tailer, "s"))).await;
+    eventually("no error", || (tailer.rows().iter().all(|row| row.error.is_none()), states(&tailer, "s"))).await;
     tailer.shutdown().await;
 }
 
@@ -140,7 +140,7 @@ async fn a_suspended_source_takes_nothing_and_resumes_where_it_was() {
         eventually("all is in", || (world.leaf.count("s") == (round + 1) * 100, states(&tailer, "s"))).await;
     }
     world.change(Change::DropSource { name: name("s") }).await;
-    eventually("no status", || (tailer.status().is_empty(), states(&tailer, "s"))).await;
+    eventually("no status", || (tailer.rows().is_empty(), states(&tailer, "s"))).await;
     tailer.shutdown().await;
 }
 
@@ -157,7 +157,7 @@ async fn a_full_leaf_makes_the_source_wait_with_its_window_bounded() {
     *world.leaf.full.lock() = false;
     eventually("all is in", || (world.leaf.count("s") == 20_000, states(&tailer, "s"))).await;
     eventually("caught up", || (states(&tailer, "s") == [(Some(0), "caught_up", None)], states(&tailer, "s"))).await;
-    assert_eq!(tailer.status()[0].lag, Some(0));
+    assert_eq!(tailer.rows()[0].lag, Some(0));
     tailer.shutdown().await;
 }
 
@@ -230,7 +230,6 @@ async fn brokers_that_cannot_be_reached_are_said_with_a_hint_in_bounded_time() {
     assert_eq!(problem.code, Code::Unavailable);
     assert!(problem.detail.contains(&port.to_string()) && problem.detail.contains("bootstrap.servers"), "{problem}");
     world.source("s", settings).await;
-    eventually("the error shows", || (tailer.status()[0].error.as_ref().is_some_and(|e| e.contains("bootstrap.servers")), states(&tailer, "s")))
-        .await;
+    eventually("the error shows", || (tailer.rows()[0].error.as_ref().is_some_and(|e| e.contains("bootstrap.servers")), states(&tailer, "s"))).await;
     tokio::time::timeout(Duration::from_secs(15), tailer.shutdown()).await.expect("a shutdown does not wait for brokers");
 }

@@ -65,7 +65,8 @@ impl Kafka {
     /// Starts a broker with further lines of its configuration.
     pub async fn start_with(further: &[&str]) -> Self {
         let folder = Folder::new("kafka").expect("a temporary folder");
-        let (port, controller) = two_free_ports().expect("free ports");
+        let ports = free_ports(2).expect("free ports");
+        let (port, controller) = (ports[0], ports[1]);
         std::fs::write(
             folder.path().join("server.properties"),
             properties(&folder.path().join("log").display().to_string(), port, controller, further),
@@ -259,10 +260,10 @@ fn spawn(folder: &Folder) -> Result<Process> {
     Process::start("kafka", java(folder)?.args(["kafka.Kafka", "server.properties"]), &folder.path().join("output"))
 }
 
-fn two_free_ports() -> Result<(u16, u16)> {
-    // Both are held until both are known, so they differ.
-    let (one, two) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-    Ok((one.local_addr()?.port(), two.local_addr()?.port()))
+/// So many ports that nobody listens at. All are held until all are known, so they differ.
+pub fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let held = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
+    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 fn properties(log: &str, port: u16, controller: u16, further: &[&str]) -> String {

@@ -3,6 +3,8 @@
 //! Everything runs in a temporary folder on ports that the system gives. Where a test fails, the folder is kept and named, with the logs in it.
 //! What is waited for is polled here, with a deadline and the last thing seen in the message; tests themselves never sleep.
 
+pub mod client;
+pub mod cluster;
 pub mod data;
 pub mod kafka;
 pub mod oracle;
@@ -12,8 +14,10 @@ pub mod small_disk;
 
 use std::{future::Future, time::Duration};
 
+pub use client::{Answer, Client};
+pub use cluster::Cluster;
 pub use kafka::Kafka;
-pub use server::{Answer, Server, Settings};
+pub use server::{Server, Settings};
 
 /// How long a condition may take to come true, seconds: generous, since it is only waited out where a promise is broken.
 pub const PATIENCE: Duration = Duration::from_secs(90);

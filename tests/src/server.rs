@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::{Value, json};
+use anyhow::{Result, bail, ensure};
 
 use crate::{
     PATIENCE,
+    client::Client,
     process::{Folder, Process},
 };
 
@@ -53,26 +53,13 @@ pub struct Server {
     process: Process,
     folder: Folder,
     settings: Settings,
-    url: String,
-    client: reqwest::Client,
+    client: Client,
 }
 
-/// An answer to a SQL question.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// Names and types of the columns.
-    pub columns: Vec<(String, String)>,
-    /// Rows, values in the order of the columns.
-    pub rows: Vec<Vec<Value>>,
-    /// What is said about it.
-    pub stats: Value,
-}
-
-impl Answer {
-    /// The only value of the only row.
-    pub fn one(&self) -> &Value {
-        assert!(self.rows.len() == 1 && self.rows[0].len() == 1, "not one value: {self:?}");
-        &self.rows[0][0]
+impl std::ops::Deref for Server {
+    type Target = Client;
+    fn deref(&self) -> &Client {
+        &self.client
     }
 }
 
@@ -95,8 +82,7 @@ impl Server {
         let place = settings.place.clone().unwrap_or_else(std::env::temp_dir);
         let folder = Folder::new_in(&place, "server").expect("a temporary folder");
         let process = spawn(&folder.path(), &settings).expect("the server starts");
-        let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
-        let mut server = Self { process, folder, settings, url: String::new(), client };
+        let mut server = Self { process, folder, settings, client: Client::new(vec![String::new()]) };
         server.wait_until_ready().await.expect("the server is ready");
         server
     }
@@ -109,8 +95,8 @@ impl Server {
                 bail!("the server ended with {status}\n{}", self.log_end());
             }
             if let Ok(url) = std::fs::read_to_string(&listening) {
-                self.url = url.trim().to_owned();
-                let ready = self.client.get(format!("{}/readyz", self.url)).timeout(Duration::from_secs(2)).send().await;
+                self.client = Client::new(vec![url.trim().to_owned()]);
+                let ready = self.client.request(reqwest::Method::GET, "/readyz").timeout(Duration::from_secs(2)).send().await;
                 if ready.is_ok_and(|answer| answer.status().is_success()) {
                     return Ok(());
                 }
@@ -159,90 +145,6 @@ impl Server {
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
-
-    /// Where it listens.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// A request to a path such as `/v1/collections`.
-    pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.url))
-    }
-
-    /// Sends JSON and reads JSON; an error status is an error with its body.
-    pub async fn json(&self, method: reqwest::Method, path: &str, body: Value) -> Result<Value> {
-        read_json(self.request(method, path).json(&body)).await
-    }
-
-    /// Reads JSON.
-    pub async fn get(&self, path: &str) -> Result<Value> {
-        read_json(self.request(reqwest::Method::GET, path)).await
-    }
-
-    /// Asks a SQL question with the further keys of its body.
-    pub async fn ask(&self, sql: &str, further: Value) -> Result<Answer> {
-        let mut body = json!({ "sql": sql });
-        for (key, value) in further.as_object().into_iter().flatten() {
-            body[key] = value.clone();
-        }
-        let answer = self.json(reqwest::Method::POST, "/v1/sql", body).await.with_context(|| sql.to_owned())?;
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let columns: Vec<(String, String)> =
-            answer["columns"].as_array().context("no columns")?.iter().map(|c| (text(&c["name"]), text(&c["type"]))).collect();
-        let values = |row: &Value| columns.iter().map(|(name, _)| row[name].clone()).collect();
-        let rows = answer["rows"].as_array().context("no rows")?.iter().map(values).collect();
-        Ok(Answer { columns, rows, stats: answer["stats"].clone() })
-    }
-
-    /// Asks a SQL question.
-    pub async fn sql(&self, sql: &str) -> Answer {
-        self.ask(sql, json!({})).await.expect("an answer")
-    }
-
-    /// Waits until a question has one value, and it is this.
-    pub async fn eventually(&self, sql: &str, value: Value) {
-        crate::eventually(&format!("{sql} is {value}"), || async {
-            let answer = self.ask(sql, json!({})).await?;
-            ensure!(answer.rows == [[value.clone()]], "{:?}", answer.rows);
-            Ok(())
-        })
-        .await;
-    }
-
-    /// Pushes a body to a collection.
-    pub async fn push(&self, collection: &str, body: impl Into<reqwest::Body>) -> Result<Value> {
-        read_json(self.request(reqwest::Method::POST, &format!("/v1/collections/{collection}/documents")).body(body)).await
-    }
-
-    /// A document's bytes, if it is there.
-    pub async fn document(&self, collection: &str, id: &str) -> Result<Option<Vec<u8>>> {
-        let mut url = reqwest::Url::parse(&self.url)?;
-        url.path_segments_mut().ok().context("a base")?.extend(["v1", "collections", collection, "documents", id]);
-        let answer = self.client.get(url).send().await?;
-        match answer.status().as_u16() {
-            404 => Ok(None),
-            200 => Ok(Some(answer.bytes().await?.to_vec())),
-            status => bail!("{status}: {}", answer.text().await?),
-        }
-    }
-
-    /// Creates a source that reads a topic.
-    pub async fn source(&self, name: &str, collection: &str, topic: &str, bootstrap: &str, further: Value) -> Result<Value> {
-        let mut body = json!({ "collection": collection, "topic": topic, "config": { "bootstrap.servers": bootstrap } });
-        for (key, value) in further.as_object().into_iter().flatten() {
-            body[key] = value.clone();
-        }
-        self.json(reqwest::Method::PUT, &format!("/v1/sources/{name}"), body).await
-    }
-}
-
-async fn read_json(request: reqwest::RequestBuilder) -> Result<Value> {
-    let answer = request.send().await?;
-    let status = answer.status();
-    let text = answer.text().await?;
-    ensure!(status.is_success(), "{status}: {text}");
-    serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
 }
 
 fn spawn(folder: &Path, settings: &Settings) -> Result<Process> {

@@ -13,7 +13,7 @@ use proto::{
     SourceName,
     catalog::{Change, CollectionSettings, SourceSettings, Start},
     record::{Record, Rules, TimeKind, Value},
-    tailer::{Changes as _, Tailing as _},
+    tailer::Changes as _,
 };
 use tailer::{FileChanges, Tailer, TailerOptions};
 use tests::{Kafka, eventually, kafka::Produce};
@@ -73,7 +73,7 @@ async fn aborted_transactions_are_left_out_and_their_holes_do_not_keep_a_source_
     let came: Vec<String> = node.leaf.taken("t", 0).records.iter().map(text).collect();
     assert_eq!(came, expected);
     node.state("t", "caught_up", "").await;
-    assert_eq!(node.tailer.status()[0].lag, Some(0), "the last offsets hold no record");
+    assert_eq!(node.tailer.rows()[0].lag, Some(0), "the last offsets hold no record");
     node.tailer.shutdown().await;
 }
 
@@ -222,7 +222,7 @@ impl Node {
 
     async fn source(&self, topic: &str) {
         let collection: proto::CollectionName = "events".parse().expect("a name");
-        self.change(Change::CreateCollection { name: collection.clone(), settings: CollectionSettings::default() }).await;
+        self.change(Change::CreateCollection { name: collection.clone(), settings: CollectionSettings::default(), placement: Vec::new() }).await;
         let config =
             BTreeMap::from([("bootstrap.servers".to_owned(), self.bootstrap.clone()), ("fetch.message.max.bytes".to_owned(), "10000000".to_owned())]);
         let settings = SourceSettings { collection, topic: topic.into(), config, rules: Rules::default(), start: Start::Earliest };
@@ -240,7 +240,7 @@ impl Node {
 
     async fn has(&self, topic: &str, records: usize) {
         eventually(&format!("{topic} has {records} records"), || async {
-            ensure!(self.leaf.count(topic) == records, "{}; {:?}", self.leaf.count(topic), self.tailer.status());
+            ensure!(self.leaf.count(topic) == records, "{}; {:?}", self.leaf.count(topic), self.tailer.rows());
             Ok(())
         })
         .await;
@@ -249,7 +249,7 @@ impl Node {
     /// Waits until a partition is in this state with an error that contains this (none, if nothing).
     async fn state(&self, topic: &str, state: &str, error: &str) {
         eventually(&format!("{topic} is {state} {error}"), || async {
-            let rows = self.tailer.status();
+            let rows = self.tailer.rows();
             let mut rows_of = rows.iter().filter(|row| row.source == name(topic));
             let fits = |row: &proto::status::TailStatus| {
                 let said = row.error.as_deref().unwrap_or_default();

@@ -64,7 +64,8 @@ const BREACHES: &[(&str, &str, &str)] = &[
     ("only_the_named_crates_name_a_dependency", "leaf/Cargo.toml", "\n[target.'cfg(breach)'.build-dependencies]\ntonic-build.workspace = true\n"),
     ("only_the_named_crates_name_a_dependency", "deploy/rachis/Cargo.toml", "\n[target.'cfg(breach)'.dev-dependencies]\naxum.workspace = true\n"),
     ("only_the_named_crates_name_a_dependency", "proto/src/some.rs", "//! Some.\nuse rdkafka::ClientConfig;\n"),
-    ("only_the_named_crates_name_a_dependency", "leaf/src/some.rs", "//! Some.\nfn f() -> prost::Message { 1 }\n"),
+    ("only_the_named_crates_name_a_dependency", "leaf/src/service/some.rs", "//! Some.\nfn f() -> prost::Message { 1 }\n"),
+    ("only_the_named_crates_name_a_dependency", "leaf/src/shard/some.rs", "//! Some.\nuse tonic::Status;\n"),
     ("versions_are_chosen_in_one_place", "leaf/Cargo.toml", "\n[target.'cfg(breach)'.dev-dependencies]\nrand = \"0.9\"\n"),
     ("the_lints_hold_in_every_crate", "extra/Cargo.toml", "[package]\nname = \"extra\"\n"),
     ("the_lints_hold_in_every_crate", "leaf/src/some.rs", "//! Some.\n#![allow(unsafe_code)]\n"),
@@ -98,8 +99,6 @@ const LONG: &str = {
         Err(_) => "",
     }
 };
-
-const ROLES: [&str; 3] = ["tailer", "leaf", "aggregator"];
 
 /// Crate folder -> the product's own crates that it may depend on. The binary may name all; tests and benches too.
 const MAY_DEPEND: [(&str, &[&str]); 6] = [
@@ -135,9 +134,10 @@ fn the_ledger_shares_no_code_with_the_server(house: &House) -> Vec<String> {
 }
 
 /// What only some of the product's crates may name, as a dependency or in their sources. Tests and benches may name everything.
-const NAMED: [(&str, &[&str]); 9] = [
+const NAMED: [(&str, &[&str]); 10] = [
     ("prost", &["proto"]),
-    ("tonic", &["proto"]),
+    ("tonic", &["proto", "proto/plan", "tailer", "leaf", "aggregator", "deploy/rachis"]),
+    ("tonic-", &["proto", "deploy/rachis"]),
     ("rdkafka", &["tailer"]),
     ("rocksdb", &["leaf"]),
     ("tantivy", &["leaf"]),
@@ -149,20 +149,37 @@ const NAMED: [(&str, &[&str]); 9] = [
 
 const PRODUCT: [&str; 7] = ["proto", "proto/plan", "tailer", "leaf", "aggregator", "aggregator/front", "deploy/rachis"];
 
+/// Where wire messages are turned into our types and back: nothing deeper sees gRPC, and nothing at all what is generated for it.
+const GRPC_DOORS: [&str; 8] = [
+    "proto/src/wire/",
+    "proto/src/client/",
+    "/service/",
+    "proto/plan/src/client.rs",
+    "proto/plan/src/wire.rs",
+    "aggregator/src/http/mod.rs",
+    "deploy/rachis/src/node.rs",
+    "deploy/rachis/src/cluster.rs",
+];
+
 fn only_the_named_crates_name_a_dependency(house: &House) -> Vec<String> {
     let mut complaints = Vec::new();
     for folder in PRODUCT {
         for (name, allowed) in NAMED {
-            if allowed.contains(&folder) {
-                continue;
+            let is = |found: &str| match name.strip_suffix('-') {
+                Some(_) => found.starts_with(name),
+                None => found == name || found.starts_with(&format!("{name}-")) && !NAMED.iter().any(|(other, _)| *other == format!("{name}-")),
+            };
+            if !allowed.contains(&folder) {
+                let relatives = house.dependencies(folder).into_iter().filter(|found| is(found));
+                complaints.extend(relatives.map(|found| format!("{folder}/Cargo.toml names {found}; only {allowed:?} may")));
             }
-            let relatives = house.dependencies(folder).into_iter().filter(|found| found == name || found.starts_with(&format!("{name}-")));
-            complaints.extend(relatives.map(|found| format!("{folder}/Cargo.toml names {found}; only {allowed:?} may")));
             let path = format!("{}::", name.replace('-', "_"));
             for (file, text) in house.sources(folder) {
-                // The doors to gRPC convert wire messages; nothing deeper sees them.
-                let door = matches!(name, "prost" | "tonic") && ROLES.contains(&folder) && file.contains("/service/");
-                if !door && names_path(&code_of(text, false), &path) {
+                let may = match name {
+                    "tonic" => GRPC_DOORS.iter().any(|door| file.contains(door)),
+                    _ => allowed.contains(&folder),
+                };
+                if !may && names_path(&code_of(text, false), &path) {
                     complaints.push(format!("{file} names {path}; only {allowed:?} may"));
                 }
             }

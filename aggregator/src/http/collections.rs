@@ -60,7 +60,7 @@ pub(super) async fn put(State(app): State<App>, path: PathText, headers: HeaderM
     let settings = settings(wish, there.map(|c| &c.settings), app.engine.options.push_shards)?;
     let (change, expected, status) = match there {
         Some(there) => (Change::AlterCollection { name: name.clone(), settings }, there.version, StatusCode::OK),
-        None => (Change::CreateCollection { name: name.clone(), settings }, 0, StatusCode::CREATED),
+        None => (Change::CreateCollection { name: name.clone(), settings, placement: Vec::new() }, 0, StatusCode::CREATED),
     };
     let catalog = app.engine.roles.changes.propose(change, Some(expected)).await?;
     let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name))?;

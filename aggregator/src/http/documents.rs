@@ -12,7 +12,7 @@ use axum::{
 use bytes::Bytes;
 use metrics::counter;
 use plan::scan::Document;
-use proto::{Code, Problem, ingest::RequestKey, limits::PUSH_BYTES_MAX};
+use proto::{Code, Problem, limits::PUSH_BYTES_MAX, record::RequestKey};
 use tokio::time::Instant;
 
 use super::{

@@ -28,6 +28,8 @@ use std::{
 
 use axum::{
     Router,
+    extract::Request,
+    http::{HeaderValue, header},
     routing::{delete, get, post},
 };
 use hyper_util::{
@@ -35,8 +37,11 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
+use proto::Problem;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use crate::query::Engine;
@@ -49,6 +54,9 @@ const HEAD_WAIT_MAX: Duration = Duration::from_secs(30);
 const CLOSING_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the system has no file handle left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a node serves: made here, handed to [`serve`].
+pub type Door = Router;
 
 /// Renders the metrics of this process as Prometheus text.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
@@ -73,11 +81,33 @@ impl std::ops::Deref for App {
     }
 }
 
-/// Serves until cancelled, then lets running requests end, for ten seconds at most. `metrics` is what `/metrics` shows.
-pub async fn serve(engine: Arc<Engine>, metrics: Option<MetricsText>, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+/// The door of an aggregator. `metrics` is what `/metrics` shows; once `closing` is cancelled it says that it is not ready.
+pub fn router(engine: Arc<Engine>, metrics: Option<MetricsText>, closing: CancellationToken) -> Router {
     let push_room = room::Room::new(engine.options.push_bytes_inflight_max);
-    let app = App(Arc::new(Shared { engine, metrics, push_room, pushes: AtomicU64::new(0), closing: shutdown.clone() }));
-    let service = TowerToHyperService::new(router(app));
+    routes(App(Arc::new(Shared { engine, metrics, push_room, pushes: AtomicU64::new(0), closing })))
+}
+
+/// The door of a node that only peers ask: how it is, and its metrics. `ready` says why it is not.
+pub fn status_router(metrics: MetricsText, closing: CancellationToken, ready: Ready) -> Router {
+    status::router(metrics, closing, ready)
+}
+
+/// Why a node is not ready, if it is not.
+pub type Ready = Arc<dyn Fn() -> Result<(), Problem> + Send + Sync>;
+
+/// HTTP and gRPC behind one address: what says that it is gRPC goes there.
+pub fn with_grpc(http: Router, grpc: Routes) -> Router {
+    let grpc = grpc.into_axum_router();
+    Router::new().fallback(move |request: Request| {
+        let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let door = if content_type.is_some_and(|kind| kind.starts_with(b"application/grpc")) { grpc.clone() } else { http.clone() };
+        door.oneshot(request)
+    })
+}
+
+/// Serves until cancelled, then lets running requests end, for ten seconds at most.
+pub async fn serve(router: Router, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+    let service = TowerToHyperService::new(router);
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     let cut = CancellationToken::new();
@@ -129,7 +159,7 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-fn router(app: App) -> Router {
+fn routes(app: App) -> Router {
     Router::new()
         .route("/v1/collections", get(collections::list))
         .route("/v1/collections/{collection}", get(collections::get).put(collections::put).delete(collections::delete))

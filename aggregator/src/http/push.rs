@@ -11,9 +11,9 @@ use futures::{StreamExt, stream};
 use proto::{
     Code, CollectionName, PositionVector, Problem, SourceName,
     catalog::{Change, Collection, CollectionSettings},
-    ingest::{ItemError, LEVEL, PUSH_ERRORS_MAX, Push, Pushed, RequestKey, ShardId},
+    ingest::{ItemError, LEVEL, PUSH_ERRORS_MAX, Push, Pushed, ShardId},
     json::Value,
-    record::Rules,
+    record::{RequestKey, Rules},
     routing::shard_of,
 };
 use tokio::time::Instant;
@@ -99,7 +99,7 @@ async fn collection_or_new(engine: &Engine, name: &CollectionName) -> Result<Col
         return Ok(collection.clone());
     }
     let settings = CollectionSettings { shards: engine.options.push_shards.max(1), ..CollectionSettings::default() };
-    let catalog = engine.roles.changes.propose(Change::CreateCollection { name: name.clone(), settings }, None).await?;
+    let catalog = engine.roles.changes.propose(Change::CreateCollection { name: name.clone(), settings, placement: Vec::new() }, None).await?;
     let created = catalog.collections.get(name).cloned();
     created.ok_or_else(|| Problem::new(Code::Conflict, format!("collection {name} was dropped at the same moment")).hint("repeat the push"))
 }
@@ -108,7 +108,8 @@ async fn collection_or_new(engine: &Engine, name: &CollectionName) -> Result<Col
 async fn send(engine: &Engine, push: Push, deadline: Instant) -> Result<Pushed, Problem> {
     let mut pause = PAUSE_FIRST;
     loop {
-        let answer = tokio::time::timeout(OUTCOME_WAIT_MAX, engine.roles.leaf.push(push.clone())).await;
+        let outcome_by = Instant::now() + OUTCOME_WAIT_MAX;
+        let answer = tokio::time::timeout_at(outcome_by, engine.roles.pushes.push(push.clone(), outcome_by.into_std())).await;
         match answer {
             Ok(Err(problem)) if problem.code == Code::Busy && Instant::now() + pause < deadline => {
                 tokio::time::sleep(pause).await;

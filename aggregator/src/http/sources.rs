@@ -31,17 +31,17 @@ const PREVIEW_RECORDS: usize = 10;
 const PREVIEW_RECORDS_MAX: usize = 1_000;
 
 /// Lists all sources.
-pub(super) async fn list(State(app): State<App>) -> Response {
+pub(super) async fn list(State(app): State<App>) -> Result<Response, Refusal> {
     let catalog = app.engine.catalog();
-    let status = app.engine.roles.tailing.status();
+    let status = app.engine.roles.tailing.status().await?;
     let sources: Vec<Value> = catalog.sources.iter().map(|(name, source)| describe(name, source, &status)).collect();
-    Json(json!({ "sources": sources })).into_response()
+    Ok(Json(json!({ "sources": sources })).into_response())
 }
 
 /// Shows one.
 pub(super) async fn get(State(app): State<App>, path: PathText) -> Result<Response, Refusal> {
     let name = source_name(&path_text(path)?)?;
-    Ok(Json(shown(&app, &app.engine.catalog(), &name)?).into_response())
+    Ok(Json(shown(&app, &app.engine.catalog(), &name).await?).into_response())
 }
 
 /// Creates one, with its collection, or changes its config. The topic is looked at first.
@@ -54,12 +54,16 @@ pub(super) async fn put(State(app): State<App>, path: PathText, headers: HeaderM
     if !catalog.collections.contains_key(&settings.collection) {
         let shards = partitions.clamp(1, SHARDS_OF_TOPIC_MAX);
         let created = CollectionSettings { shards, ..CollectionSettings::default() };
-        app.engine.roles.changes.propose(Change::CreateCollection { name: settings.collection.clone(), settings: created }, None).await?;
+        app.engine
+            .roles
+            .changes
+            .propose(Change::CreateCollection { name: settings.collection.clone(), settings: created, placement: Vec::new() }, None)
+            .await?;
     }
     let status = if there.is_some() { StatusCode::OK } else { StatusCode::CREATED };
     let expected = there.map_or(0, |source| source.version);
     let catalog = app.engine.roles.changes.propose(Change::PutSource { name: name.clone(), settings }, Some(expected)).await?;
-    Ok((status, Json(shown(&app, &catalog, &name)?)).into_response())
+    Ok((status, Json(shown(&app, &catalog, &name).await?)).into_response())
 }
 
 /// What a body says about a source.
@@ -100,7 +104,7 @@ pub(super) async fn resume(State(app): State<App>, path: PathText) -> Result<Res
 async fn set_suspended(app: &App, path: PathText, suspended: bool) -> Result<Response, Refusal> {
     let name = source_name(&path_text(path)?)?;
     let catalog = app.engine.roles.changes.propose(Change::SuspendSource { name: name.clone(), suspended }, None).await?;
-    Ok(Json(shown(app, &catalog, &name)?).into_response())
+    Ok(Json(shown(app, &catalog, &name).await?).into_response())
 }
 
 /// Where to go on, by partition.
@@ -123,7 +127,7 @@ pub(super) async fn skip(State(app): State<App>, path: PathText, headers: Header
     let wish: Value = body::json(&headers, body).await?;
     let hint = "{\"to\": {\"0\": 1234}} goes on with offset 1234 of partition 0, \"latest\" with what comes next";
     let skip: Skip = serde_json::from_value(wish).map_err(|e| body::not_understood(&e).hint(hint))?;
-    let status = app.engine.roles.tailing.status();
+    let status = app.engine.roles.tailing.status().await?;
     let end = |partition: i32| status.iter().find(|row| row.source == name && row.partition == Some(partition)).and_then(|row| row.end);
     let mut to = BTreeMap::new();
     for (partition, place) in skip.to {
@@ -141,7 +145,7 @@ pub(super) async fn skip(State(app): State<App>, path: PathText, headers: Header
         return Err(Problem::new(Code::BadRequest, "no partition is named").hint(hint).into());
     }
     let catalog = app.engine.roles.changes.propose(Change::SkipSource { name: name.clone(), to }, None).await?;
-    Ok(Json(shown(&app, &catalog, &name)?).into_response())
+    Ok(Json(shown(&app, &catalog, &name).await?).into_response())
 }
 
 /// Shows what a source would give, before it is created (by its body) or after (without one). Nothing is stored.
@@ -208,9 +212,9 @@ fn shown_document(bytes: &[u8], format: Format) -> (Value, Option<Value>) {
     }
 }
 
-fn shown(app: &App, catalog: &Catalog, name: &SourceName) -> Result<Value, Problem> {
+async fn shown(app: &App, catalog: &Catalog, name: &SourceName) -> Result<Value, Problem> {
     let source = catalog.sources.get(name).ok_or_else(|| no_source(name))?;
-    Ok(describe(name, source, &app.engine.roles.tailing.status()))
+    Ok(describe(name, source, &app.engine.roles.tailing.status().await?))
 }
 
 fn describe(name: &SourceName, source: &Source, status: &[TailStatus]) -> Value {

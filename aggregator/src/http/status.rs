@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use axum::{
-    Json,
+    Json, Router,
     extract::State,
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
+    routing::get,
 };
 use proto::{Code, Problem};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use super::{App, refusal::Refusal};
+use super::{App, MetricsText, Ready, refusal::Refusal};
 
 /// How long a leaf may take to say that it is there.
 const LEAF_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -21,29 +23,64 @@ pub(super) async fn healthz() -> Json<serde_json::Value> {
     Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
 }
 
-/// Questions and pushes can be answered: every collection's shards are there, and the door is not closing.
+/// Questions and pushes can be answered: the door is not closing, and not every collection is out of reach. Those that are, are named: one leaf
+/// that is away must not take every door away.
 pub(super) async fn readyz(State(app): State<App>) -> Result<Response, Refusal> {
     if app.closing.is_cancelled() {
-        return Err(Problem::new(Code::Unavailable, "the process is shutting down").into());
+        return Err(closing().into());
+    }
+    if app.engine.roles.changes.health().offset < 0 {
+        return Err(Problem::new(Code::Unavailable, "nothing is known of the catalog yet").hint("are the tailers there?").into());
     }
     let catalog = app.engine.catalog();
     let leaf = &app.engine.roles.leaf;
     let all = catalog.collections.iter().map(|(name, collection)| async move {
         let asked = leaf.partitions(collection.uid);
         match tokio::time::timeout(LEAF_WAIT_MAX, asked).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(problem)) => Err(Problem::new(Code::Unavailable, format!("collection {name} is not ready: {problem}"))),
-            Err(_) => Err(Problem::new(Code::Unavailable, format!("collection {name} did not answer within {} seconds", LEAF_WAIT_MAX.as_secs()))),
+            Ok(Ok(_)) => None,
+            Ok(Err(problem)) => Some(format!("{name}: {problem}")),
+            Err(_) => Some(format!("{name} did not answer within {} seconds", LEAF_WAIT_MAX.as_secs())),
         }
     });
-    futures::future::try_join_all(all).await?;
-    Ok(Json(json!({ "status": "ready", "collections": catalog.collections.len(), "catalog_version": catalog.version })).into_response())
+    let away: Vec<String> = futures::future::join_all(all).await.into_iter().flatten().collect();
+    if let (Some(first), true) = (away.first(), away.len() == catalog.collections.len()) {
+        return Err(Problem::new(Code::Unavailable, format!("no collection can be asked; {first}")).into());
+    }
+    let told = json!({ "status": "ready", "collections": catalog.collections.len(), "catalog_version": catalog.version, "away": away });
+    Ok(Json(told).into_response())
+}
+
+fn closing() -> Problem {
+    Problem::new(Code::Unavailable, "the process is shutting down")
+}
+
+/// The same for a node that only peers ask.
+pub(super) fn router(metrics: MetricsText, closed: CancellationToken, ready: Ready) -> Router {
+    let readyz = move || async move {
+        if closed.is_cancelled() {
+            return Err(Refusal(closing()));
+        }
+        ready().map_err(Refusal)?;
+        Ok::<_, Refusal>(Json(json!({ "status": "ready" })))
+    };
+    let metrics = move || async move { metrics_answer(&metrics) };
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .fallback(super::refusal::not_found)
+        .method_not_allowed_fallback(super::refusal::method_not_allowed)
+        .layer(axum::middleware::from_fn(super::observe::observe))
 }
 
 /// Metrics as Prometheus reads them.
 pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
     let text = app.metrics.as_ref().ok_or_else(|| Problem::new(Code::Unavailable, "this process records no metrics"))?;
+    Ok(metrics_answer(text))
+}
+
+fn metrics_answer(text: &MetricsText) -> Response {
     let mut response = text().into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
-    Ok(response)
+    response
 }

@@ -14,10 +14,11 @@ use datafusion::{
     physical_optimizer::{PhysicalOptimizerRule, optimizer::PhysicalOptimizer},
     prelude::SessionConfig,
 };
+use plan::functions;
 use proto::{Code, Problem};
 
 use super::{failure, memory::QueryPool, push_aggregate::PushAggregate, push_top::PushTop, yielding::Yielding};
-use crate::{AggregatorOptions, sql};
+use crate::AggregatorOptions;
 
 /// Rows of a batch.
 const BATCH_ROWS: usize = 8_192;
@@ -45,9 +46,7 @@ impl Sessions {
         let template = SessionStateBuilder::new()
             .with_config(config())
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
-            .with_scalar_functions(
-                SessionStateDefaults::default_scalar_functions().into_iter().map(sql::lenient::lenient).chain(sql::functions::functions()).collect(),
-            )
+            .with_scalar_functions(functions::scalar())
             .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
             .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())
@@ -93,13 +92,12 @@ impl Sessions {
 }
 
 fn config() -> SessionConfig {
-    SessionConfig::new()
+    functions::settings()
         .with_target_partitions(PARTITIONS)
         .with_batch_size(BATCH_ROWS)
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(false)
-        .set("datafusion.execution.time_zone", &ScalarValue::from("UTC"))
         .set("datafusion.sql_parser.collect_spans", &ScalarValue::from(true))
 }
 

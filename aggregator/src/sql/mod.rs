@@ -1,9 +1,6 @@
 //! SQL text -> a statement over flat typed columns. Pure: no I/O, no leaf; the catalog and the kinds of paths come in as arguments.
 
-mod checked;
 mod define;
-pub mod functions;
-pub mod lenient;
 mod names;
 mod reads;
 mod resolve;

@@ -22,7 +22,7 @@ use plan::{
 use proto::{Code, CollectionName, Problem};
 
 use super::{
-    World, functions,
+    World,
     resolve::{
         Resolver, Value, Want,
         name::{Input, Rows, Scope, Spelled},
@@ -33,7 +33,7 @@ use super::{
 /// Plans conditions for the search door: expressions only, over the library's functions and our own.
 static PLANNER: LazyLock<SessionState> = LazyLock::new(|| {
     let mut state = SessionStateBuilder::new_with_default_features().build();
-    for function in functions::functions() {
+    for function in plan::functions::own() {
         // A name is registered once; what was there before comes back and is not needed.
         let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
     }

@@ -18,6 +18,14 @@ pub struct Cli {
 pub enum Command {
     /// Run the whole service in one process on one data folder
     Dev(Dev),
+    /// Run a tailer of a cluster: it reads Kafka
+    Tailer(Node),
+    /// Run a leaf of a cluster: it keeps and scans shards
+    Leaf(Node),
+    /// Run an aggregator of a cluster: it answers
+    Aggregator(Node),
+    /// Make a cluster, look at it, mend its change log
+    Cluster(Cluster),
     /// Ask a question in SQL
     Sql(Sql),
     /// Search a collection
@@ -50,6 +58,75 @@ pub struct Dev {
     /// Listen beyond this machine although there is neither TLS nor access control
     #[arg(long)]
     pub insecure: bool,
+}
+
+/// `rachis tailer`, `rachis leaf`, `rachis aggregator`
+#[derive(Debug, Args)]
+pub struct Node {
+    /// The name of this node in [cluster], the same after a restart
+    #[arg(long, env = "RACHIS_NAME", value_name = "NAME")]
+    pub name: String,
+    /// The folder of its data; made where it does not exist [default: $XDG_DATA_HOME/rachis/NAME or ~/.local/share/rachis/NAME]
+    #[arg(long, env = "RACHIS_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where to listen [default: the address that [cluster] has for the name]
+    #[arg(long, env = "RACHIS_LISTEN", value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// A file of settings (TOML); RACHIS_SECTION__KEY in the environment overrides it
+    #[arg(long, env = "RACHIS_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Listen beyond this machine although there is neither TLS nor access control
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// `rachis cluster`
+#[derive(Debug, Args)]
+pub struct Cluster {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: ClusterAction,
+}
+
+/// What to do with a cluster.
+#[derive(Debug, Subcommand)]
+pub enum ClusterAction {
+    /// Make the change log of a new cluster, once
+    Init(ClusterConfig),
+    /// Show members, the change log as each sees it, shards and where they are placed
+    Status(ClusterStatus),
+    /// Make a lost change log anew from a node's copy
+    RestoreChanges(RestoreChanges),
+}
+
+/// Which cluster.
+#[derive(Debug, Args)]
+pub struct ClusterConfig {
+    /// The file of settings that the nodes have, or its keys in the environment
+    #[arg(long, env = "RACHIS_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `rachis cluster status`
+#[derive(Debug, Args)]
+pub struct ClusterStatus {
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterConfig,
+    /// How to write it
+    #[arg(short, long, default_value = "table")]
+    pub output: ListOutput,
+}
+
+/// `rachis cluster restore-changes`
+#[derive(Debug, Args)]
+pub struct RestoreChanges {
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterConfig,
+    /// The catalog.json in the data folder of the node that has read furthest (`rachis cluster status` shows it)
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
 }
 
 /// Where the server is.

@@ -2,17 +2,21 @@
 
 mod cli;
 mod client;
+mod cluster;
 mod data_folder;
 mod demo;
 mod dev;
+mod node;
 #[cfg(feature = "seeded-bugs")]
 mod overtaking;
 mod settings;
+mod shell;
 mod telemetry;
 
 use std::{io::Write, process::ExitCode, time::Duration};
 
 use clap::Parser;
+use proto::cluster::Role;
 
 use crate::{cli::Command, client::Failure};
 
@@ -27,7 +31,7 @@ const LAST_WAIT_MAX: Duration = Duration::from_secs(2);
 pub fn main() -> ExitCode {
     let command = cli::Cli::parse().command;
     let mut builder = match command {
-        Command::Dev(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Dev(_) | Command::Tailer(_) | Command::Leaf(_) | Command::Aggregator(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let result = match builder.enable_all().build() {
@@ -50,6 +54,10 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Dev(arguments) => dev::run(arguments).await,
+        Command::Tailer(arguments) => node::run(Role::Tailer, arguments).await,
+        Command::Leaf(arguments) => node::run(Role::Leaf, arguments).await,
+        Command::Aggregator(arguments) => node::run(Role::Aggregator, arguments).await,
+        Command::Cluster(arguments) => cluster::run(arguments).await,
         Command::Sql(arguments) => client::sql::run(arguments).await,
         Command::Search(arguments) => client::search::run(arguments).await,
         Command::Push(arguments) => client::push::run(arguments).await,

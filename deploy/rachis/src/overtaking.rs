@@ -1,14 +1,15 @@
 //! A second sender that is ahead of the first, as a tailer is that was paused, replaced and continued: for the tests that must notice where
 //! a leaf takes records out of order.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use proto::{
     address::SourceName,
     catalog::CollectionUid,
-    ingest::{Batch, Ingest, PartitionStatus, Push, Pushed, ShardId, Stored, Verdict},
+    ingest::{Batch, Ingest, PartitionStatus, Pushed, ShardId, Stored, Verdict},
     problem::Problem,
+    record::RequestKey,
 };
 
 /// A leaf to which the second half of every batch is sent before the batch. A sound leaf answers that with a gap and stores nothing of it.
@@ -24,8 +25,8 @@ impl Ingest for Overtaking {
         self.0.write(batch).await
     }
 
-    async fn push(&self, push: Push) -> Result<Pushed, Problem> {
-        self.0.push(push).await
+    async fn pushed(&self, shard: ShardId, partition: i32, offset: i64, request: &RequestKey, deadline: Instant) -> Result<Pushed, Problem> {
+        self.0.pushed(shard, partition, offset, request, deadline).await
     }
 
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem> {

@@ -1,13 +1,14 @@
 //! Settings: defaults, then a TOML file, then the environment (`RACHIS_LEAF__SPLIT_DOCUMENTS=1000` is `split_documents` of `[leaf]`). A key
 //! that nobody knows is refused and named, in both.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use aggregator::AggregatorOptions;
 use config::{Config, File, FileFormat};
 use leaf::LeafOptions;
+use proto::cluster::{Members, Role};
 use serde::Deserialize;
-use tailer::TailerOptions;
+use tailer::{TailerOptions, kafka::cluster::ClusterKafka};
 
 use crate::client::Failure;
 
@@ -23,6 +24,61 @@ pub struct Settings {
     pub aggregator: Aggregator,
     /// Limits of the tailer.
     pub tailer: Tailer,
+    /// The cluster that the node belongs to.
+    pub cluster: Cluster,
+}
+
+/// The cluster that a node belongs to.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cluster {
+    /// `bootstrap.servers` of its Kafka.
+    kafka: Option<String>,
+    /// Further librdkafka keys.
+    kafka_config: BTreeMap<String, String>,
+    /// The topic of the change log.
+    changes_topic: Option<String>,
+    /// Copies of each topic.
+    replication: Option<i32>,
+    /// `NAME=URL,NAME=URL`.
+    tailers: String,
+    /// `NAME=URL,NAME=URL`.
+    leaves: String,
+    /// `NAME=URL,NAME=URL`.
+    aggregators: String,
+}
+
+/// The key of [cluster] that names the nodes of a role.
+pub fn members_key(role: Role) -> &'static str {
+    match role {
+        Role::Tailer => "tailers",
+        Role::Leaf => "leaves",
+        Role::Aggregator => "aggregators",
+    }
+}
+
+impl Cluster {
+    /// All nodes.
+    pub fn members(&self) -> Result<Members, Failure> {
+        let mut members = Members::default();
+        for (role, list) in [(Role::Tailer, &self.tailers), (Role::Leaf, &self.leaves), (Role::Aggregator, &self.aggregators)] {
+            let key = members_key(role);
+            members.add(role, list).map_err(|why| {
+                Failure::usage(format!("{key} in [cluster]: {why}")).hint("such as leaf-1=http://10.0.0.7:7700,leaf-2=http://10.0.0.8:7700")
+            })?;
+        }
+        Ok(members)
+    }
+
+    /// Its Kafka.
+    pub fn kafka(&self) -> Result<ClusterKafka, Failure> {
+        let servers = self.kafka.clone().filter(|servers| !servers.trim().is_empty());
+        let servers = servers.ok_or_else(|| {
+            Failure::usage("kafka in [cluster] is missing").hint("it is the bootstrap.servers of the cluster's Kafka, such as kafka-1:9092")
+        })?;
+        let changes_topic = self.changes_topic.clone().unwrap_or_else(|| "rachis-changes".to_owned());
+        Ok(ClusterKafka { servers, config: self.kafka_config.clone(), changes_topic, replication: self.replication.unwrap_or(3) })
+    }
 }
 
 /// What is logged, and how.
@@ -50,7 +106,7 @@ pub enum LogFormat {
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident of $options:ty { $($key:ident: $kind:ty => $($field:ident).+ $(as $convert:path)?,)* }) => {
         $(#[$doc])*
-        #[derive(Debug, Default, Deserialize)]
+        #[derive(Debug, Clone, Default, Deserialize)]
         #[serde(deny_unknown_fields, default)]
         pub struct $name { $($key: Option<$kind>,)* }
 
@@ -114,7 +170,7 @@ section! {
     }
 }
 
-const SECTIONS: [&str; 4] = ["log", "leaf", "aggregator", "tailer"];
+const SECTIONS: [&str; 5] = ["log", "leaf", "aggregator", "tailer", "cluster"];
 /// Where nothing, or at once, is a sensible thing to say.
 const MAY_BE_ZERO: [&str; 5] = ["scan_tail_documents_max", "publish_after_ms", "publish_pause_ms", "split_idle_ms", "queue_max"];
 

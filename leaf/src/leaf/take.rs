@@ -1,14 +1,18 @@
 //! The door for those who send events.
 
+use std::time::Instant;
+
 use async_trait::async_trait;
 use proto::{
     Code, CollectionUid, Position, Problem, SourceName,
-    ingest::{Batch, Ingest, PartitionStatus, Push, Pushed, ShardId, Stored, Verdict},
+    ingest::{Batch, Ingest, PartitionStatus, Push, Pushed, Pushes, ShardId, Stored, Verdict},
     limits::PUSH_ITEMS_MAX,
+    record::RequestKey,
     routing::shard_of,
 };
 
-use super::Leaf;
+use super::{Leaf, blocking};
+use crate::{shard::writer::other_body, store::Partition};
 
 impl Leaf {
     /// Why a partition does not belong to a shard, if it does not.
@@ -31,7 +35,46 @@ impl Ingest for Leaf {
         self.shard(batch.shard).await?.write(batch).await
     }
 
-    async fn push(&self, push: Push) -> Result<Pushed, Problem> {
+    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem> {
+        Ok(self.shard(shard).await?.stored(source, partition))
+    }
+
+    async fn pushed(&self, shard: ShardId, partition: i32, offset: i64, request: &RequestKey, deadline: Instant) -> Result<Pushed, Problem> {
+        let shard = self.shard(shard).await?;
+        let position = Position { source: SourceName::push(), partition, offset };
+        shard.covered(&[position].into_iter().collect(), deadline).await?;
+        let (store, key) = (shard.store().clone(), request.key.clone());
+        let found = blocking(move || store.request(&Partition { source: SourceName::push(), number: partition }, &key)).await?;
+        match found {
+            Some(row) if row.body == request.body => Ok(row.answer),
+            Some(_) => Err(other_body(&request.key)),
+            None => Err(Problem::new(Code::UnknownOutcome, "the push is too old for its outcome to be known").hint("ask for its documents")),
+        }
+    }
+
+    async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
+        let catalog = self.catalog.borrow().clone();
+        let Some((_, found)) = catalog.collection(collection) else { return Ok(Vec::new()) };
+        let mut partitions = Vec::new();
+        for id in found.shards().filter(|shard| self.holds(found, shard.number)) {
+            let shard = self.shard(id).await?;
+            let rows = shard.look(|state| state.rows.clone());
+            partitions.extend(rows.into_iter().map(|(partition, row)| PartitionStatus {
+                shard: id,
+                position: Position { source: partition.source, partition: partition.number, offset: row.offset },
+                outcomes: row.outcomes,
+                last_record_ms: row.last_record_ms,
+                last_ingested_ms: row.last_ingested_ms,
+                keys_elsewhere: row.keys_elsewhere,
+            }));
+        }
+        Ok(partitions)
+    }
+}
+
+#[async_trait]
+impl Pushes for Leaf {
+    async fn push(&self, push: Push, _: Instant) -> Result<Pushed, Problem> {
         if push.items.is_empty() && push.request.is_none() {
             return Err(Problem::new(Code::BadRequest, "the push holds no documents"));
         }
@@ -47,29 +90,5 @@ impl Ingest for Leaf {
             return Err(Problem::new(Code::BadRequest, reason));
         }
         shard.push(push).await
-    }
-
-    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem> {
-        Ok(self.shard(shard).await?.stored(source, partition))
-    }
-
-    async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
-        let catalog = self.catalog.borrow().clone();
-        let shards = catalog.collection(collection).map_or(0, |(_, collection)| collection.settings.shards);
-        let mut partitions = Vec::new();
-        for number in 0..shards {
-            let id = ShardId { collection, number };
-            let shard = self.shard(id).await?;
-            let rows = shard.look(|state| state.rows.clone());
-            partitions.extend(rows.into_iter().map(|(partition, row)| PartitionStatus {
-                shard: id,
-                position: Position { source: partition.source, partition: partition.number, offset: row.offset },
-                outcomes: row.outcomes,
-                last_record_ms: row.last_record_ms,
-                last_ingested_ms: row.last_ingested_ms,
-                keys_elsewhere: row.keys_elsewhere,
-            }));
-        }
-        Ok(partitions)
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use proto::{
     Address, Position, SourceName,
     ingest::{Batch, ItemError, PUSH_ERRORS_MAX, Push, Pushed, Verdict},
-    record::{Record, TimeKind, Value},
+    record::{Record, RequestKey, TimeKind, Value},
 };
 
 use super::{
@@ -82,6 +82,8 @@ struct Target {
     rules: proto::record::Rules,
     naming: Naming,
     now_ms: i64,
+    /// Whether the records come from a log that has them still.
+    logged: bool,
 }
 
 /// A group that is ready to be written.
@@ -155,9 +157,13 @@ impl<'a> Group<'a> {
             Ok(naming) => naming,
             Err(reason) => return Ok(Verdict::Refused { reason }),
         };
-        let target = Target { partition, rules: batch.rules.clone(), naming, now_ms };
+        let target = Target { partition, rules: batch.rules.clone(), naming, now_ms, logged: true };
         for record in batch.records.iter().filter(|record| record.offset > stored) {
-            self.record(&target, record, &mut |_, _, _| ())?;
+            match &record.request {
+                Some(request) if self.request(&target.partition, request, record.time_ms)?.is_some() => self.repeat(&target, record, request)?,
+                Some(_) => drop(self.push_record(&target, record)?),
+                None => self.record(&target, record, &mut |_, _, _| ())?,
+            }
             if self.is_hopeless(&target.partition) {
                 return Ok(self.stop(&target.partition, &batch.topic));
             }
@@ -194,7 +200,7 @@ impl<'a> Group<'a> {
             Err(reason) => return Ok(PushOutcome::Refused(reason)),
         };
         if let Some(request) = &push.request
-            && let Some(known) = self.request(&partition, &request.key)?
+            && let Some(known) = self.request(&partition, request, push.time_ms)?
         {
             let same = known.body == request.body;
             return Ok(if same { PushOutcome::Repeated(known.answer) } else { PushOutcome::OtherBody });
@@ -204,33 +210,52 @@ impl<'a> Group<'a> {
             [one] => Value::One(one.clone()),
             many => Value::Many(many.to_vec()),
         };
-        let record = Record { offset, value, time_ms: push.time_ms, time_kind: TimeKind::Append, ..Record::default() };
-        let target = Target { partition, rules: push.rules.clone(), naming, now_ms };
-        let position = Position { source: SourceName::push(), partition: push.partition, offset };
-        let mut answer = Pushed { accepted: push.items.len() as u64, rejected: 0, errors: Vec::new(), position };
-        self.record(&target, &record, &mut |index, code, detail| {
+        let request = push.request.clone();
+        let record = Record { offset, value, time_ms: push.time_ms, time_kind: TimeKind::Append, request, ..Record::default() };
+        let target = Target { partition, rules: push.rules.clone(), naming, now_ms, logged: false };
+        let answer = self.push_record(&target, &record)?;
+        let row = self.row(&target.partition);
+        row.topic.get_or_insert_with(|| SourceName::PUSH.to_owned());
+        row.offset = offset;
+        row.last_ingested_ms = Some(now_ms);
+        Ok(PushOutcome::Applied(answer))
+    }
+
+    /// Takes a record that is a push, and notes its request with the answer.
+    fn push_record(&mut self, target: &Target, record: &Record) -> Result<Pushed, Error> {
+        let position = Position { source: target.partition.source.clone(), partition: target.partition.number, offset: record.offset };
+        let mut answer = Pushed { accepted: record.value.events(), rejected: 0, errors: Vec::new(), position };
+        self.record(target, record, &mut |index, code, detail| {
             answer.accepted -= 1;
             answer.rejected += 1;
             if answer.errors.len() < PUSH_ERRORS_MAX {
                 answer.errors.push(ItemError { index, code: code.to_owned(), detail: detail.to_owned() });
             }
         })?;
-        let row = self.row(&target.partition);
-        row.topic.get_or_insert_with(|| SourceName::PUSH.to_owned());
-        row.offset = offset;
-        row.last_ingested_ms = Some(now_ms);
-        if let Some(request) = &push.request {
-            let row = RequestRow { body: request.body, time_ms: push.time_ms, answer: answer.clone() };
-            self.requests.insert((target.partition, request.key.clone()), row);
+        if let Some(request) = &record.request {
+            let row = RequestRow { body: request.body, time_ms: record.time_ms, answer: answer.clone() };
+            self.requests.insert((target.partition.clone(), request.key.clone()), row);
         }
-        Ok(PushOutcome::Applied(answer))
+        Ok(answer)
     }
 
-    fn request(&self, partition: &Partition, key: &str) -> Result<Option<RequestRow>, Error> {
-        match self.requests.get(&(partition.clone(), key.to_owned())) {
-            Some(row) => Ok(Some(row.clone())),
-            None => self.store.request(partition, key),
-        }
+    /// Counts a push that stands in the log again: its request was applied before.
+    fn repeat(&mut self, target: &Target, record: &Record, request: &RequestKey) -> Result<(), Error> {
+        let outcomes = &mut self.row(&target.partition).outcomes;
+        outcomes.events += record.value.events();
+        outcomes.duplicates += record.value.events();
+        self.digest(&target.partition.address(record.offset, None), Fate::Repeated, request.key.as_bytes())?;
+        self.took(target, record);
+        Ok(())
+    }
+
+    /// What became of a request, where it was applied and is not too old to count.
+    fn request(&self, partition: &Partition, request: &RequestKey, time_ms: i64) -> Result<Option<RequestRow>, Error> {
+        let known = match self.requests.get(&(partition.clone(), request.key.clone())) {
+            Some(row) => Some(row.clone()),
+            None => self.store.request(partition, &request.key)?,
+        };
+        Ok(known.filter(|row| row.time_ms >= time_ms.saturating_sub(self.request_rows_kept_ms)))
     }
 
     /// Takes one record. `dead` hears of every item that becomes a dead letter: its index, code and detail.
@@ -244,14 +269,19 @@ impl<'a> Group<'a> {
                 }
             }
         }
-        let hash = if target.partition.source.is_push() { 0 } else { record.hash() };
+        self.took(target, record);
+        Ok(())
+    }
+
+    /// Notes the last record of a partition. Its hash proves the log where there is one.
+    fn took(&mut self, target: &Target, record: &Record) {
+        let hash = if target.logged { record.hash() } else { 0 };
         let row = self.row(&target.partition);
         row.last_offset = record.offset;
         row.hash = hash;
         if record.time_kind != TimeKind::None {
             row.last_record_ms = Some(record.time_ms);
         }
-        Ok(())
     }
 
     fn event(

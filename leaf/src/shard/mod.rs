@@ -192,6 +192,23 @@ impl Shard {
         Stored { topic: row.topic, offset: row.offset, hash: row.hash, dead: row.dead }
     }
 
+    /// Waits until everything through these positions was taken in: every question that begins then sees it.
+    pub async fn covered(&self, at_least: &PositionVector, deadline: Instant) -> Result<(), Problem> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            if let Some(reason) = self.failure() {
+                return Err(self.opens_again(&reason));
+            }
+            if self.state.lock().positions().covers(at_least) {
+                return Ok(());
+            }
+            if tokio::time::timeout_at(deadline.into(), changed.changed()).await.is_err() {
+                return Err(self.too_late(at_least));
+            }
+        }
+    }
+
     /// A moment in which everything is that was acknowledged before the call, and everything through `at_least`.
     pub async fn moment(self: &Arc<Self>, at_least: &PositionVector, deadline: Instant) -> Result<Arc<Moment>, Problem> {
         let mut changed = self.changed.subscribe();
@@ -199,7 +216,7 @@ impl Shard {
         loop {
             changed.borrow_and_update();
             if let Some(reason) = self.failure() {
-                return Err(Problem::new(Code::Unavailable, format!("shard {} opens again: {reason}", self.id)).hint("try again a little later"));
+                return Err(self.opens_again(&reason));
             }
             if let Some(moment) = self.ready(wanted, at_least) {
                 return Ok(moment);
@@ -227,6 +244,10 @@ impl Shard {
             self.work.schedule(Task::Publish, self, Instant::now() + pause);
         }
         published
+    }
+
+    fn opens_again(&self, reason: &str) -> Problem {
+        Problem::new(Code::Unavailable, format!("shard {} opens again: {reason}", self.id)).hint("try again a little later")
     }
 
     fn too_late(&self, at_least: &PositionVector) -> Problem {

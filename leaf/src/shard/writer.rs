@@ -215,11 +215,13 @@ fn push_answer(push: &Push, outcome: PushOutcome) -> Result<Pushed, Problem> {
     match outcome {
         PushOutcome::Applied(answer) | PushOutcome::Repeated(answer) => Ok(answer),
         PushOutcome::Refused(reason) => Err(Problem::new(Code::NotSupported, reason)),
-        PushOutcome::OtherBody => {
-            let key = push.request.as_ref().map_or("", |request| &request.key);
-            Err(Problem::new(Code::Conflict, format!("the Idempotency-Key {key} was used for another body")).hint("choose a new key for a new body"))
-        }
+        PushOutcome::OtherBody => Err(other_body(push.request.as_ref().map_or("", |request| &request.key))),
     }
+}
+
+/// The same key, and not the same push.
+pub fn other_body(key: &str) -> Problem {
+    Problem::new(Code::Conflict, format!("the Idempotency-Key {key} was used for another body")).hint("choose a new key for a new body")
 }
 
 pub(super) fn busy(reason: String) -> Problem {

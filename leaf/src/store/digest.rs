@@ -23,6 +23,8 @@ pub enum Fate {
     Tombstone = 2,
     /// A dead letter.
     Dead = 3,
+    /// A push whose request had been applied before; the bytes are its key.
+    Repeated = 4,
 }
 
 /// The block an offset belongs to: 65,536 offsets each.

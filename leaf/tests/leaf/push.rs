@@ -6,10 +6,7 @@ use std::{
 };
 
 use plan::{Kinds, Path, scan::Scan as _};
-use proto::{
-    Code, PositionVector, SourceName,
-    ingest::{Ingest as _, Push},
-};
+use proto::{Code, PositionVector, SourceName, ingest::Push};
 
 use super::support::{Fixture, everything, query, small, tail_only};
 
@@ -44,14 +41,14 @@ async fn a_bad_item_is_told_and_its_neighbours_are_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_applies_once_whatever_is_retried() {
     let fixture = Fixture::start(tail_only);
-    let first = fixture.leaf.push(fixture.pushing_as("k", &["1", "{", "2"])).await.expect("a push");
+    let first = fixture.try_push(fixture.pushing_as("k", &["1", "{", "2"])).await.expect("a push");
     fixture.push(&["3"]).await;
-    let again = fixture.leaf.push(fixture.pushing_as("k", &["1", "{", "2"])).await.expect("the same answer");
+    let again = fixture.try_push(fixture.pushing_as("k", &["1", "{", "2"])).await.expect("the same answer");
     assert_eq!(again, first);
-    let other = fixture.leaf.push(fixture.pushing_as("k", &["1"])).await.expect_err("another body");
+    let other = fixture.try_push(fixture.pushing_as("k", &["1"])).await.expect_err("another body");
     assert_eq!(other.code, Code::Conflict);
     let fixture = fixture.restart().await;
-    assert_eq!(fixture.leaf.push(fixture.pushing_as("k", &["1", "{", "2"])).await, Ok(first));
+    assert_eq!(fixture.try_push(fixture.pushing_as("k", &["1", "{", "2"])).await, Ok(first));
     assert_eq!(fixture.documents().await.len(), 3);
     assert_eq!(fixture.outcomes(&SourceName::push(), 0).await.events, 4);
 }
@@ -61,11 +58,11 @@ async fn a_request_may_be_used_again_a_day_later() {
     let fixture = Fixture::start(tail_only);
     let at = |time_ms: i64, key: &str| Push { time_ms, ..fixture.pushing_as(key, &["1"]) };
     let day = 24 * 3600 * 1000;
-    let first = fixture.leaf.push(at(day, "k")).await.expect("a push");
-    assert_eq!(fixture.leaf.push(at(2 * day, "other")).await.expect("a push").position.offset, 1);
-    assert_eq!(fixture.leaf.push(at(2 * day, "k")).await, Ok(first), "a day is not over");
-    fixture.leaf.push(at(2 * day + 1, "third")).await.expect("a push");
-    assert_eq!(fixture.leaf.push(at(2 * day + 1, "k")).await.expect("a push").position.offset, 3);
+    let first = fixture.try_push(at(day, "k")).await.expect("a push");
+    assert_eq!(fixture.try_push(at(2 * day, "other")).await.expect("a push").position.offset, 1);
+    assert_eq!(fixture.try_push(at(2 * day, "k")).await, Ok(first), "a day is not over");
+    fixture.try_push(at(2 * day + 1, "third")).await.expect("a push");
+    assert_eq!(fixture.try_push(at(2 * day + 1, "k")).await.expect("a push").position.offset, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,7 +71,7 @@ async fn the_same_request_many_times_at_once_applies_once() {
     let tasks: Vec<_> = (0..20)
         .map(|_| {
             let fixture = fixture.clone();
-            tokio::spawn(async move { fixture.leaf.push(fixture.pushing_as("k", &["1", "2"])).await.expect("an answer") })
+            tokio::spawn(async move { fixture.try_push(fixture.pushing_as("k", &["1", "2"])).await.expect("an answer") })
         })
         .collect();
     let mut answers = Vec::new();

@@ -14,10 +14,10 @@ use bytes::Bytes;
 use leaf::{Leaf, LeafOptions, document::Document, view::View};
 use plan::scan::{QueryId, Scan as _};
 use proto::{
-    Catalog, CollectionUid, PositionVector, SourceName,
+    Catalog, CollectionUid, PositionVector, Problem, SourceName,
     catalog::{Collection, CollectionSettings},
-    ingest::{Batch, Ingest as _, LEVEL, Outcomes, Push, RequestKey, ShardId, Verdict},
-    record::{Record, Rules, TimeKind, Value},
+    ingest::{Batch, Ingest as _, LEVEL, Outcomes, Push, Pushed, Pushes as _, ShardId, Verdict},
+    record::{Record, RequestKey, Rules, TimeKind, Value},
 };
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -55,7 +55,7 @@ impl Fixture {
         let collection = CollectionUid(uuid::Uuid::now_v7());
         let mut catalog = Catalog { version: 1, ..Catalog::default() };
         let settings = CollectionSettings { shards: 1, ..CollectionSettings::default() };
-        catalog.collections.insert("events".parse().expect("a name"), Collection { uid: collection, version: 1, settings });
+        catalog.collections.insert("events".parse().expect("a name"), Collection::new(collection, 1, settings));
         let folder = tempfile::tempdir().expect("a folder");
         let (sender, receiver) = watch::channel(Arc::new(catalog));
         let leaf = open(folder.path(), adjust, receiver);
@@ -115,7 +115,11 @@ impl Fixture {
     }
 
     pub async fn push(&self, items: &[&str]) -> proto::ingest::Pushed {
-        self.leaf.push(self.pushing(items)).await.expect("a push")
+        self.try_push(self.pushing(items)).await.expect("a push")
+    }
+
+    pub async fn try_push(&self, push: Push) -> Result<Pushed, Problem> {
+        self.leaf.push(push, Instant::now() + Duration::from_secs(20)).await
     }
 
     pub fn pushing_as(&self, key: &str, items: &[&str]) -> Push {
@@ -190,7 +194,7 @@ pub fn query() -> QueryId {
 pub fn record(offset: i64, key: Option<&str>, value: Option<&str>) -> Record {
     let value = value.map_or(Value::Null, |text| Value::One(Bytes::copy_from_slice(text.as_bytes())));
     let key = key.map(|key| Bytes::copy_from_slice(key.as_bytes()));
-    Record { offset, key, value, time_ms: 1_700_000_000_000 + offset, time_kind: TimeKind::Create, headers: vec![] }
+    Record { offset, key, value, time_ms: 1_700_000_000_000 + offset, time_kind: TimeKind::Create, headers: vec![], request: None }
 }
 
 /// All documents of a view, by index and by row.

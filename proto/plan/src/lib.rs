@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 pub mod clause;
+pub mod client;
 pub mod column;
+pub mod functions;
 pub mod kinds;
 pub mod path;
 pub mod pushdown;
@@ -9,6 +11,7 @@ pub mod scan;
 pub mod search;
 pub mod token;
 pub mod value;
+pub mod wire;
 
 pub use column::{Column, Type, View, What};
 pub use kinds::{Kinds, PathKinds};

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     address::SourceName,
+    cluster::NodeName,
     limits::{DEFINITION_BYTES_MAX, DEFINITIONS_MAX, SHARDS_MAX},
     problem::{Code, Problem},
 };
@@ -37,8 +38,15 @@ pub struct ChangeRecord {
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the fields are the entries' own")]
 pub enum Change {
-    /// Creates a collection; one that is there stays as it is.
-    CreateCollection { name: CollectionName, settings: CollectionSettings },
+    /// Creates a collection; one that is there stays as it is. In a cluster it says which leaves hold each shard.
+    CreateCollection {
+        name: CollectionName,
+        settings: CollectionSettings,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        placement: Vec<Vec<NodeName>>,
+    },
+    /// A topic for the collection's pushes is there.
+    OpenPushes { collection: CollectionUid },
     /// Changes what may be changed of a collection: everything but its shards.
     AlterCollection { name: CollectionName, settings: CollectionSettings },
     /// Drops a collection with its documents; refused while a source or a definition names it.
@@ -79,6 +87,7 @@ impl Catalog {
     /// The version of the entry that a change is about; 0 where there is none.
     fn version_of(&self, change: &Change) -> u64 {
         match change {
+            Change::OpenPushes { collection } => self.collection(*collection).map_or(0, |(_, c)| c.version),
             Change::CreateCollection { name, .. } | Change::AlterCollection { name, .. } | Change::DropCollection { name } => {
                 self.collections.get(name).map_or(0, |c| c.version)
             }
@@ -91,7 +100,8 @@ impl Catalog {
 
     fn change(&mut self, record: &ChangeRecord) -> Result<(), Problem> {
         match &record.change {
-            Change::CreateCollection { name, settings } => self.create_collection(record.uid, name, settings),
+            Change::CreateCollection { name, settings, placement } => self.create_collection(record.uid, name, settings, placement),
+            Change::OpenPushes { collection } => self.open_pushes(*collection),
             Change::AlterCollection { name, settings } => self.alter_collection(name, settings),
             Change::DropCollection { name } => self.drop_collection(name),
             Change::PutSource { name, settings } => self.put_source(name, settings),
@@ -103,7 +113,13 @@ impl Catalog {
         }
     }
 
-    fn create_collection(&mut self, uid: Uuid, name: &CollectionName, settings: &CollectionSettings) -> Result<(), Problem> {
+    fn create_collection(
+        &mut self,
+        uid: Uuid,
+        name: &CollectionName,
+        settings: &CollectionSettings,
+        placement: &[Vec<NodeName>],
+    ) -> Result<(), Problem> {
         if self.collections.contains_key(name) {
             return Ok(());
         }
@@ -115,9 +131,19 @@ impl Catalog {
                 Problem::new(Code::BadRequest, format!("{} shards", settings.shards)).hint(format!("a collection has 1 to {SHARDS_MAX} shards"))
             );
         }
-        let collection = Collection { uid: CollectionUid(uid), version: self.version, settings: settings.clone() };
+        if !placement.is_empty() && (placement.len() != settings.shards as usize || placement.iter().any(Vec::is_empty)) {
+            return Err(Problem::new(Code::BadRequest, format!("{} of {} shards are placed", placement.len(), settings.shards)));
+        }
+        let collection = Collection { placement: placement.to_vec(), ..Collection::new(CollectionUid(uid), self.version, settings.clone()) };
         self.collections.insert(name.clone(), collection);
         Ok(())
+    }
+
+    fn open_pushes(&mut self, uid: CollectionUid) -> Result<(), Problem> {
+        let there = self.collections.values_mut().find(|collection| collection.uid == uid);
+        there
+            .map(|collection| collection.push_topic = true)
+            .ok_or_else(|| Problem::new(Code::NotFound, format!("there is no collection of uid {uid}")))
     }
 
     fn alter_collection(&mut self, name: &CollectionName, settings: &CollectionSettings) -> Result<(), Problem> {
@@ -280,7 +306,7 @@ mod tests {
     }
 
     fn create(text: &str) -> Change {
-        Change::CreateCollection { name: name(text), settings: CollectionSettings::default() }
+        Change::CreateCollection { name: name(text), settings: CollectionSettings::default(), placement: Vec::new() }
     }
 
     fn field(text: &str, uses: &[&str], replace: bool) -> Change {

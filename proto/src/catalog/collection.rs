@@ -4,7 +4,11 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::{Malformed, is_name, malformed};
+use crate::{
+    address::{Malformed, is_name, malformed},
+    cluster::NodeName,
+    ingest::ShardId,
+};
 
 /// The name of a collection: `[a-z0-9_][a-z0-9_-]{0,127}`, not `rachis`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -68,6 +72,35 @@ pub struct Collection {
     pub version: u64,
     /// What is decided about it.
     pub settings: CollectionSettings,
+    /// The leaves that hold each shard, by its number; none where one process holds them all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placement: Vec<Vec<NodeName>>,
+    /// Whether there is a topic for its pushes.
+    #[serde(default)]
+    pub push_topic: bool,
+}
+
+impl Collection {
+    /// A collection that is placed nowhere in particular.
+    pub fn new(uid: CollectionUid, version: u64, settings: CollectionSettings) -> Self {
+        Self { uid, version, settings, placement: Vec::new(), push_topic: false }
+    }
+
+    /// Its shards.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let collection = self.uid;
+        (0..self.settings.shards).map(move |number| ShardId { collection, number })
+    }
+
+    /// The leaf that holds a shard; none where one process holds them all.
+    pub fn leaf_of(&self, shard: u32) -> Option<&NodeName> {
+        self.placement.get(shard as usize).and_then(|replicas| replicas.first())
+    }
+
+    /// The topic of its pushes.
+    pub fn push_topic_name(&self) -> String {
+        format!("rachis-push-{}", self.uid)
+    }
 }
 
 /// What is decided about a collection.

@@ -7,6 +7,7 @@ mod change;
 mod collection;
 mod definition;
 mod source;
+mod state;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ pub use collection::{Collection, CollectionName, CollectionSettings, CollectionU
 pub use definition::{Definition, DefinitionId, DefinitionKind, DefinitionVersion};
 use serde::{Deserialize, Serialize};
 pub use source::{Source, SourceSettings, Start};
+pub use state::{Begin, Entry, LogChange, LogRecord, Outcome, Recent, Seen, State, Trouble};
 
 use crate::address::SourceName;
 

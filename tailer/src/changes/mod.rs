@@ -3,6 +3,7 @@
 //! In a cluster the same state machine is fed from a topic; the trait that others see ([`Changes`]) is the same.
 
 mod log;
+pub mod topic;
 
 use std::{collections::HashSet, path::Path, sync::Arc, time::Instant};
 
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use proto::{
     Catalog, Code, Problem,
     catalog::{Change, ChangeRecord, LEVEL},
-    tailer::Changes,
+    tailer::{Changes, LogHealth},
 };
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -114,6 +115,12 @@ impl Changes for FileChanges {
         tokio::task::spawn_blocking(move || changes.submit(record))
             .await
             .map_err(|error| Problem::new(Code::UnknownOutcome, format!("writing a change was interrupted: {error}")))?
+    }
+
+    fn health(&self) -> LogHealth {
+        let offset = i64::try_from(self.shared.catalog.borrow().version).unwrap_or(i64::MAX);
+        let trouble = self.shared.state.lock().unsure.then(|| "a change may or may not have been written: restart the node".to_owned());
+        LogHealth { offset, trouble, ..LogHealth::default() }
     }
 }
 
@@ -292,6 +299,6 @@ mod tests {
     }
 
     fn create(text: &str) -> Change {
-        Change::CreateCollection { name: name(text), settings: CollectionSettings::default() }
+        Change::CreateCollection { name: name(text), settings: CollectionSettings::default(), placement: Vec::new() }
     }
 }

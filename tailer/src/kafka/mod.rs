@@ -1,6 +1,7 @@
 //! Kafka sources: which are to be read stands in the catalog; each that is not suspended has a consumer of its own.
 
 mod board;
+pub mod cluster;
 mod config;
 mod context;
 mod partition;
@@ -16,8 +17,8 @@ pub use config::KEYS_THAT_LOAD_CODE;
 use parking_lot::Mutex;
 pub use probe::PREVIEW_RECORDS_MAX;
 use proto::{
-    Catalog, Code, Problem, SourceName,
-    catalog::SourceSettings,
+    Catalog, Code, CollectionUid, Problem, SourceName,
+    catalog::{Source, SourceSettings},
     ingest::Ingest,
     limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
     record::Record,
@@ -28,7 +29,10 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use self::{board::Board, partition::Limits, source::Job};
+use self::{board::Board, cluster::ClusterKafka, partition::Limits, source::Job};
+
+/// A source of one collection: names of Kafka sources are unique, and every collection has its `push`.
+type JobName = (CollectionUid, SourceName);
 
 /// How a tailer reads.
 #[derive(Debug, Clone)]
@@ -44,6 +48,8 @@ pub struct TailerOptions {
     pub batch_bytes_max: usize,
     /// How long a shutdown waits for consumers to close.
     pub shutdown_wait: Duration,
+    /// Where the pushes of a cluster are logged; none where leaves take them themselves.
+    pub pushes: Option<ClusterKafka>,
 }
 
 impl Default for TailerOptions {
@@ -54,6 +60,7 @@ impl Default for TailerOptions {
             batch_records_max: BATCH_RECORDS_MAX,
             batch_bytes_max: BATCH_BYTES_MAX,
             shutdown_wait: Duration::from_secs(10),
+            pushes: None,
         }
     }
 }
@@ -67,7 +74,7 @@ impl TailerOptions {
 /// Reads every Kafka source of the catalog into the leaf.
 pub struct Tailer {
     catalog: watch::Receiver<Arc<Catalog>>,
-    running: Arc<Mutex<BTreeMap<SourceName, Running>>>,
+    running: Arc<Mutex<BTreeMap<JobName, Running>>>,
     stop: CancellationToken,
     keeper: Mutex<Option<JoinHandle<()>>>,
     shutdown_wait: Duration,
@@ -86,6 +93,31 @@ impl Tailer {
         let (running, stop, shutdown_wait) = (Arc::default(), CancellationToken::new(), options.shutdown_wait);
         let keeper = Keeper { options, leaf, catalog: changes.catalog(), running: Arc::clone(&running), ending: BTreeMap::new(), stop: stop.clone() };
         Arc::new(Self { catalog: changes.catalog(), running, stop, keeper: Mutex::new(Some(tokio::spawn(keeper.run()))), shutdown_wait })
+    }
+
+    /// How far every partition is that is read here.
+    pub fn rows(&self) -> Vec<TailStatus> {
+        let catalog = self.catalog.borrow().clone();
+        let running = self.running.lock();
+        let row = |name: &SourceName, source: &Source, state| TailStatus {
+            collection: source.settings.collection.clone(),
+            source: name.clone(),
+            partition: None,
+            state,
+            end: None,
+            lag: None,
+            error: None,
+        };
+        let rows = |(name, source): (&SourceName, &Source)| {
+            let uid = catalog.collections.get(&source.settings.collection).map(|collection| collection.uid);
+            match uid.and_then(|uid| running.get(&(uid, name.clone()))) {
+                _ if source.suspended => vec![row(name, source, SourceState::Suspended)],
+                Some(running) => running.board.rows(),
+                None => vec![row(name, source, SourceState::Starting)],
+            }
+        };
+        let pushes = running.values().filter(|running| running.job.source.is_push()).flat_map(|running| running.board.rows());
+        catalog.sources.iter().flat_map(rows).chain(pushes).collect()
     }
 
     /// Stops reading and waits until batches on their way are answered and the consumers are closed.
@@ -108,9 +140,9 @@ struct Keeper {
     options: TailerOptions,
     leaf: Arc<dyn Ingest>,
     catalog: watch::Receiver<Arc<Catalog>>,
-    running: Arc<Mutex<BTreeMap<SourceName, Running>>>,
+    running: Arc<Mutex<BTreeMap<JobName, Running>>>,
     /// Told to stop, and not yet seen to have ended.
-    ending: BTreeMap<SourceName, JoinHandle<()>>,
+    ending: BTreeMap<JobName, JoinHandle<()>>,
     stop: CancellationToken,
 }
 
@@ -132,17 +164,16 @@ impl Keeper {
     }
 
     fn adapt(&mut self, catalog: &Catalog) {
-        let mut wanted: BTreeMap<SourceName, Job> = BTreeMap::new();
-        for (name, source) in &catalog.sources {
-            wanted.extend(Job::of(catalog, name, source, &self.options, &self.leaf).map(|job| (name.clone(), job)));
-        }
+        let sources = catalog.sources.iter().filter_map(|(name, source)| Job::of(catalog, name, source, &self.options, &self.leaf));
+        let pushes = catalog.collections.iter().filter_map(|(name, collection)| Job::of_pushes(name, collection, &self.options, &self.leaf));
+        let wanted: BTreeMap<JobName, Job> = sources.chain(pushes).map(|job| ((job.uid, job.source.clone()), job)).collect();
         let mut running = self.running.lock();
-        let unwanted = |(name, running): &(&SourceName, &Running)| wanted.get(*name).is_none_or(|job| !running.job.is_same(job));
-        let stopping: Vec<SourceName> = running.iter().filter(unwanted).map(|(name, _)| name.clone()).collect();
+        let unwanted = |(name, running): &(&JobName, &Running)| wanted.get(*name).is_none_or(|job| !running.job.is_same(job));
+        let stopping: Vec<JobName> = running.iter().filter(unwanted).map(|(name, _)| name.clone()).collect();
         self.ending.retain(|_, task| !task.is_finished());
         for name in stopping {
             let Some(old) = running.remove(&name) else { continue };
-            info!(source = %name, "source stops");
+            info!(source = %name.1, "source stops");
             old.stop.cancel();
             self.ending.insert(name, old.task);
         }
@@ -173,26 +204,8 @@ impl Keeper {
 
 #[async_trait]
 impl Tailing for Tailer {
-    fn status(&self) -> Vec<TailStatus> {
-        let catalog = self.catalog.borrow().clone();
-        let running = self.running.lock();
-        let rows = |(name, source): (&SourceName, &proto::catalog::Source)| {
-            let row = |state| TailStatus {
-                collection: source.settings.collection.clone(),
-                source: name.clone(),
-                partition: None,
-                state,
-                end: None,
-                lag: None,
-                error: None,
-            };
-            match running.get(name) {
-                _ if source.suspended => vec![row(SourceState::Suspended)],
-                Some(running) => running.board.rows(),
-                None => vec![row(SourceState::Starting)],
-            }
-        };
-        catalog.sources.iter().flat_map(rows).collect()
+    async fn status(&self) -> Result<Vec<TailStatus>, Problem> {
+        Ok(self.rows())
     }
 
     async fn partitions(&self, settings: &SourceSettings) -> Result<u32, Problem> {

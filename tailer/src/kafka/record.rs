@@ -3,7 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use proto::record::{Record, TimeKind, Value};
+use proto::{
+    record::{Record, TimeKind, Value},
+    wire,
+};
 use rdkafka::{
     Message, Timestamp,
     message::{BorrowedHeaders, BorrowedMessage, Headers as _},
@@ -24,7 +27,19 @@ pub fn record(message: &BorrowedMessage<'_>) -> Record {
         time_ms,
         time_kind,
         headers,
+        request: None,
     }
+}
+
+/// A record of the topic of a collection's pushes. What is no push (somebody else wrote it) stays what it is: one value.
+pub fn push(record: Record) -> Record {
+    let Value::One(payload) = &record.value else { return record };
+    let Some((request, mut items)) = wire::push::decode(payload) else { return record };
+    let value = match items.len() {
+        1 => Value::One(items.remove(0)),
+        _ => Value::Many(items),
+    };
+    Record { value, request: Some(request), ..record }
 }
 
 /// The name under which a header is kept whose own name is not UTF-8.

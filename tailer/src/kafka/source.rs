@@ -17,8 +17,9 @@ use std::{
 
 use proto::{
     CollectionName, CollectionUid, SourceName,
-    catalog::{Catalog, Source, SourceSettings},
+    catalog::{Catalog, Collection, Source, SourceSettings, Start},
     ingest::Ingest,
+    record::Rules,
 };
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
@@ -35,7 +36,7 @@ use super::{
     config::{self, explain},
     context::{Context, Rebalance},
     partition::{Backoff, Flow, Partition},
-    record::record,
+    record::{push, record},
     sender::Sender,
 };
 
@@ -87,6 +88,29 @@ impl Job {
             version: source.version,
             settings: source.settings.clone(),
             skips: source.skips.clone(),
+            options: options.clone(),
+            leaf: leaf.clone(),
+            cluster: OnceLock::new(),
+        })
+    }
+
+    /// The pushes of a collection, where they are logged and there were any.
+    pub fn of_pushes(name: &CollectionName, collection: &Collection, options: &TailerOptions, leaf: &Arc<dyn Ingest>) -> Option<Self> {
+        let kafka = options.pushes.as_ref().filter(|_| collection.push_topic)?;
+        Some(Self {
+            collection: name.clone(),
+            uid: collection.uid,
+            shards: collection.settings.shards,
+            source: SourceName::push(),
+            version: 0,
+            settings: SourceSettings {
+                collection: name.clone(),
+                topic: collection.push_topic_name(),
+                config: kafka.source_config(),
+                rules: Rules::default(),
+                start: Start::Earliest,
+            },
+            skips: BTreeMap::new(),
             options: options.clone(),
             leaf: leaf.clone(),
             cluster: OnceLock::new(),
@@ -238,6 +262,7 @@ impl Reader {
 
     fn take(&mut self, partition: i32, record: proto::record::Record) {
         self.taken += 1;
+        let record = if self.job.source.is_push() { push(record) } else { record };
         let Some(cell) = self.cells.get(&partition) else { return };
         if cell.partition.lock().push(record) {
             cell.wake.notify_one();

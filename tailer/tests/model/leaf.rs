@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use proto::{
     Code, CollectionUid, Problem, SourceName,
-    ingest::{Batch, Ingest, PartitionStatus, Push, Pushed, ShardId, Stored, Verdict},
-    record::Record,
+    ingest::{Batch, Ingest, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    record::{Record, RequestKey},
 };
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
 
@@ -141,7 +141,7 @@ impl Ingest for Model {
         Ok(verdict)
     }
 
-    async fn push(&self, _: Push) -> Result<Pushed, Problem> {
+    async fn pushed(&self, _: ShardId, _: i32, _: i64, _: &RequestKey, _: std::time::Instant) -> Result<Pushed, Problem> {
         Err(Problem::new(Code::NotSupported, "the model takes no pushes"))
     }
 

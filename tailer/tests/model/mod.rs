@@ -9,7 +9,7 @@ use proto::{
     SourceName,
     catalog::{Change, CollectionSettings, SourceSettings, Start},
     record::Rules,
-    tailer::{Changes, Tailing as _},
+    tailer::Changes,
 };
 use rdkafka::{
     ClientConfig,
@@ -54,7 +54,7 @@ impl World {
 
     pub async fn source(&self, source: &str, settings: SourceSettings) {
         let shards = CollectionSettings { shards: 3, time_path: None };
-        self.change(Change::CreateCollection { name: settings.collection.clone(), settings: shards }).await;
+        self.change(Change::CreateCollection { name: settings.collection.clone(), settings: shards, placement: Vec::new() }).await;
         self.change(Change::PutSource { name: name(source), settings }).await;
     }
 
@@ -110,5 +110,5 @@ pub async fn within<T>(seconds: u64, work: impl Future<Output = T>) -> Option<T>
 
 /// The states and errors of a source's partitions.
 pub fn states(tailer: &Tailer, source: &str) -> Vec<(Option<i32>, &'static str, Option<String>)> {
-    tailer.status().into_iter().filter(|row| row.source.as_str() == source).map(|row| (row.partition, row.state.word(), row.error)).collect()
+    tailer.rows().into_iter().filter(|row| row.source.as_str() == source).map(|row| (row.partition, row.state.word(), row.error)).collect()
 }

@@ -46,7 +46,7 @@ pub(super) async fn sources(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> 
     type Row = (Option<TailStatus>, Option<PartitionStatus>);
     let catalog = engine.catalog();
     let mut rows: BTreeMap<(CollectionName, SourceName, Option<i32>), Row> = BTreeMap::new();
-    for tail in engine.roles.tailing.status() {
+    for tail in engine.roles.tailing.status().await? {
         let at = (tail.collection.clone(), tail.source.clone(), tail.partition);
         rows.entry(at).or_default().0 = Some(tail);
     }

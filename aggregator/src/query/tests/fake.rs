@@ -40,10 +40,10 @@ use plan::{
 use proto::{
     Address, Catalog, Code, CollectionUid, PositionVector, Problem, SourceName,
     catalog::{Change, ChangeRecord, SourceSettings},
-    ingest::{Batch, Ingest, PartitionStatus, Push, Pushed, ShardId, Stored, Verdict},
-    record::Record,
+    ingest::{Batch, Ingest, PartitionStatus, Push, Pushed, Pushes, ShardId, Stored, Verdict},
+    record::{Record, RequestKey},
     status::TailStatus,
-    tailer::{Changes, Tailing},
+    tailer::{Changes, LogHealth, Tailing},
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -333,7 +333,7 @@ impl Ingest for FakeLeaf {
     async fn write(&self, _: Batch) -> Result<Verdict, Problem> {
         not_here()
     }
-    async fn push(&self, _: Push) -> Result<Pushed, Problem> {
+    async fn pushed(&self, _: ShardId, _: i32, _: i64, _: &RequestKey, _: Instant) -> Result<Pushed, Problem> {
         not_here()
     }
     async fn stored(&self, _: ShardId, _: &SourceName, _: i32) -> Result<Stored, Problem> {
@@ -341,6 +341,13 @@ impl Ingest for FakeLeaf {
     }
     async fn partitions(&self, _: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
         Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl Pushes for FakeLeaf {
+    async fn push(&self, _: Push, _: Instant) -> Result<Pushed, Problem> {
+        not_here()
     }
 }
 
@@ -359,6 +366,9 @@ impl Changes for FakeChanges {
         self.0.send_replace(Arc::clone(&after));
         result.map(|()| after)
     }
+    fn health(&self) -> LogHealth {
+        LogHealth::default()
+    }
 }
 
 /// A tailer without sources.
@@ -366,8 +376,8 @@ pub struct FakeTailing;
 
 #[async_trait]
 impl Tailing for FakeTailing {
-    fn status(&self) -> Vec<TailStatus> {
-        Vec::new()
+    async fn status(&self) -> Result<Vec<TailStatus>, Problem> {
+        Ok(Vec::new())
     }
     async fn partitions(&self, _: &SourceSettings) -> Result<u32, Problem> {
         not_here()

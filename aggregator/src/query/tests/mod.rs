@@ -53,7 +53,7 @@ async fn bench_with(documents: impl IntoIterator<Item = Value>, limits: impl FnO
     let leaf = Arc::new(FakeLeaf::default());
     let changes = Arc::new(FakeChanges(watch::Sender::new(Arc::default())));
     let settings = CollectionSettings { shards: 2, ..CollectionSettings::default() };
-    let catalog = changes.propose(Change::CreateCollection { name: events(), settings }, None).await.expect("a collection");
+    let catalog = changes.propose(Change::CreateCollection { name: events(), settings, placement: Vec::new() }, None).await.expect("a collection");
     let collection = catalog.collections[&events()].uid;
     for (i, document) in documents.into_iter().enumerate() {
         leaf.add(ShardId { collection, number: u32::try_from(i % 2).expect("small") }, document);
@@ -61,7 +61,7 @@ async fn bench_with(documents: impl IntoIterator<Item = Value>, limits: impl FnO
     let spill = std::env::temp_dir().join(format!("rachis-query-test-{}", uuid::Uuid::now_v7()));
     let mut options = AggregatorOptions::new(&spill);
     limits(&mut options);
-    let roles = Roles { leaf: leaf.clone(), changes, tailing: Arc::new(FakeTailing) };
+    let roles = Roles { leaf: leaf.clone(), pushes: leaf.clone(), changes, tailing: Arc::new(FakeTailing) };
     Bench { engine: Engine::new(roles, options).expect("an engine"), leaf, spill }
 }
 

@@ -13,7 +13,7 @@ use super::{
     expression::boolean,
     value::{Ty, Value, Want, call, literal, number, text, text_literal},
 };
-use crate::sql::checked::{PRODUCT, SUM};
+use plan::functions::checked::{PRODUCT, SUM};
 
 const NUMBERS: fn() -> Kinds = || Kinds::INT | Kinds::FLOAT | Kinds::BIG;
 

@@ -314,7 +314,7 @@ impl Resolver<'_> {
             UnaryOperator::Minus | UnaryOperator::Plus => {
                 let (inner, ty) = self.wanted(expr, Want::Number)?;
                 if *op == UnaryOperator::Minus && ty == Ty::Int && !matches!(inner, Expr::Value(_)) {
-                    return Ok(Value::new(call(crate::sql::checked::SUM, vec![text("-"), inner]), ty));
+                    return Ok(Value::new(call(plan::functions::checked::SUM, vec![text("-"), inner]), ty));
                 }
                 Ok(Value::new(Expr::UnaryOp { op: *op, expr: Box::new(inner) }, ty))
             }

@@ -22,7 +22,7 @@ use proto::{
     json,
 };
 
-use super::super::{Resolved, Statement, Table, World, define, functions, parse, resolve};
+use super::super::{Resolved, Statement, Table, World, define, parse, resolve};
 
 /// Documents of collections, and the catalog.
 #[derive(Default)]
@@ -71,7 +71,7 @@ impl Small {
         let mut world = Self::default();
         for (name, documents) in collections {
             let name: CollectionName = name.parse().expect("a name");
-            world.change(Change::CreateCollection { name: name.clone(), settings: CollectionSettings::default() });
+            world.change(Change::CreateCollection { name: name.clone(), settings: CollectionSettings::default(), placement: Vec::new() });
             world.documents.insert(name, documents.iter().map(|d| (*d).to_owned()).collect());
         }
         world
@@ -132,7 +132,7 @@ impl Small {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let batches = runtime.block_on(async {
             let context = SessionContext::new();
-            for function in functions::functions() {
+            for function in plan::functions::own() {
                 context.register_udf((*function).clone());
             }
             for used in &resolved.tables {

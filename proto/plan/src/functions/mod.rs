@@ -1,8 +1,11 @@
-//! Functions of our own that resolved queries call: they look into JSON that is no column, such as a path into a view's result.
-//!
-//! A statement cannot name them; the resolver puts them where a path needs them.
+//! Functions that aggregator and leaf both know: DataFusion's, some of them lenient, and those of our own that resolved queries call. Those
+//! look into JSON that is no column, such as a path into a view's result; a statement cannot name them, the resolver puts them where a path
+//! needs them.
 
-use std::sync::Arc;
+pub mod checked;
+pub mod lenient;
+
+use std::sync::{Arc, LazyLock};
 
 use datafusion::{
     arrow::{
@@ -15,18 +18,56 @@ use datafusion::{
         json::{LineDelimitedWriter, writer::LineDelimited},
     },
     common::{DataFusionError, Result, ScalarValue, exec_err, plan_err},
+    execution::{SessionStateDefaults, TaskContext},
     logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    prelude::SessionConfig,
 };
-use plan::{
+use proto::json;
+
+use crate::{
     Path, Type, View,
     clause::Matcher,
     column::JSON_METADATA,
     value::{Scalar, Seen, view},
 };
-use proto::json;
 
-/// All of them, to be registered with a session.
-pub fn functions() -> Vec<Arc<ScalarUDF>> {
+/// All functions of rows, to be registered with a session.
+pub fn scalar() -> Vec<Arc<ScalarUDF>> {
+    SessionStateDefaults::default_scalar_functions().into_iter().map(lenient::lenient).chain(own()).collect()
+}
+
+/// The settings on which the meaning of an expression depends.
+pub fn settings() -> SessionConfig {
+    SessionConfig::new().set("datafusion.execution.time_zone", &ScalarValue::from("UTC"))
+}
+
+/// All functions by name, for expressions that come from another process.
+pub fn by_name() -> &'static TaskContext {
+    static ALL: LazyLock<TaskContext> = LazyLock::new(|| {
+        let scalar = scalar().into_iter().flat_map(|function| {
+            let names: Vec<String> = std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)).map(Into::into).collect();
+            names.into_iter().map(move |name| (name, Arc::clone(&function)))
+        });
+        let aggregates = SessionStateDefaults::default_aggregate_functions().into_iter().flat_map(|function| {
+            let names: Vec<String> = std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)).map(Into::into).collect();
+            names.into_iter().map(move |name| (name, Arc::clone(&function)))
+        });
+        TaskContext::new(
+            None,
+            String::new(),
+            settings(),
+            scalar.collect(),
+            Default::default(),
+            aggregates.collect(),
+            Default::default(),
+            Arc::default(),
+        )
+    });
+    &ALL
+}
+
+/// Those of our own.
+pub fn own() -> Vec<Arc<ScalarUDF>> {
     vec![
         Arc::new(ScalarUDF::from(JsonGet { signature: Signature::any(3, Volatility::Immutable) })),
         Arc::new(ScalarUDF::from(JsonItems { signature: Signature::any(1, Volatility::Immutable) })),
@@ -34,7 +75,7 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(SearchMatch { signature: Signature::any(2, Volatility::Immutable) })),
     ]
     .into_iter()
-    .chain(super::checked::functions())
+    .chain(checked::functions())
     .collect()
 }
 

@@ -1,0 +1,40 @@
+//! The gRPC door of a leaf: wire messages in, the traits `Ingest` and `Scan` behind them, wire messages out. Nothing deeper sees a wire type.
+
+mod ingest;
+mod scan;
+
+use std::{sync::Arc, time::Duration};
+
+use proto::{
+    Catalog, CollectionUid,
+    ingest::ShardId,
+    limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
+    wire::leaf::{ingest_server::IngestServer, scan_server::ScanServer},
+};
+use tokio::sync::watch;
+use tonic::service::RoutesBuilder;
+
+use crate::Leaf;
+
+/// The longest that a call may wait here, whatever it asks for.
+const WAIT_MAX: Duration = Duration::from_secs(3_600);
+
+/// Both services of a leaf, put into a node's routes.
+pub fn add(routes: &mut RoutesBuilder, leaf: &Arc<Leaf>, catalog: &watch::Receiver<Arc<Catalog>>) {
+    let ingest = ingest::IngestService { leaf: leaf.clone(), catalog: catalog.clone() };
+    routes.add_service(IngestServer::new(ingest).max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX));
+    let scan = scan::ScanService::new(leaf.clone(), catalog.clone());
+    routes.add_service(ScanServer::new(scan).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX));
+}
+
+fn deadline(wait_ms: u64) -> std::time::Instant {
+    std::time::Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX)
+}
+
+fn shard(told: Option<proto::wire::leaf::Shard>) -> Result<ShardId, proto::Problem> {
+    proto::wire::ingest::shard(told)
+}
+
+fn collection(bytes: &[u8]) -> Result<CollectionUid, proto::Problem> {
+    proto::wire::ingest::uid(bytes).map(CollectionUid)
+}

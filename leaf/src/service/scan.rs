@@ -1,0 +1,148 @@
+//! `rachis.leaf.v1.Scan`.
+
+use std::{collections::HashMap, pin::Pin, sync::Arc};
+
+use datafusion::arrow::datatypes::Schema;
+use futures::{Stream, StreamExt as _, stream};
+use parking_lot::Mutex;
+use plan::{
+    PathKinds,
+    scan::{Chunk, Scan, Stage},
+    wire::{Parts, end, query_id, read_request},
+};
+use proto::{
+    Catalog, Problem,
+    ingest::ShardId,
+    service::caught_up,
+    wire::{
+        ingest::{positions, vector},
+        leaf::{self as wire, scan_server},
+    },
+};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{deadline, shard};
+use crate::Leaf;
+
+/// The service.
+pub struct ScanService {
+    leaf: Arc<Leaf>,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    /// The hash of each shard's table of paths, while it stays the same table.
+    hashes: Mutex<HashMap<ShardId, (Arc<PathKinds>, u64)>>,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn answers<T, U: From<T>>(all: Vec<T>) -> Answers<U>
+where
+    T: Send + 'static,
+    U: Send + 'static,
+{
+    stream::iter(all.into_iter().map(|one| Ok(one.into()))).boxed()
+}
+
+impl ScanService {
+    /// Over a leaf.
+    pub fn new(leaf: Arc<Leaf>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
+        Self { leaf, catalog, hashes: Mutex::default() }
+    }
+
+    fn hash(&self, shard: ShardId, paths: &Arc<PathKinds>) -> u64 {
+        let mut hashes = self.hashes.lock();
+        match hashes.get(&shard) {
+            Some((known, hash)) if Arc::ptr_eq(known, paths) => *hash,
+            _ => {
+                let hash = hash_of(paths);
+                hashes.insert(shard, (paths.clone(), hash));
+                hash
+            }
+        }
+    }
+}
+
+/// Never 0, which says that nothing is known.
+fn hash_of(paths: &PathKinds) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.update(&[u8::from(paths.overflow)]);
+    for (path, kinds) in &paths.paths {
+        let text = path.to_string();
+        hasher.update(&(text.len() as u32).to_le_bytes());
+        hasher.update(text.as_bytes());
+        hasher.update(&kinds.0.to_le_bytes());
+    }
+    hasher.digest().max(1)
+}
+
+#[tonic::async_trait]
+impl scan_server::Scan for ScanService {
+    type ScanStream = Answers<wire::ScanPart>;
+    type FieldsStream = Answers<wire::Field>;
+    type DeadLettersStream = Answers<wire::DeadLetter>;
+
+    async fn pin(&self, request: Request<wire::PinRequest>) -> Result<Response<wire::Pinned>, Status> {
+        caught_up(&request, &self.catalog).await?;
+        let asked = request.into_inner();
+        let shard = shard(asked.shard)?;
+        let pinned = self.leaf.pin(query_id(&asked.query)?, shard, &vector(asked.at_least)?, deadline(asked.wait_ms)).await?;
+        let paths_hash = self.hash(shard, &pinned.paths);
+        Ok(Response::new(wire::Pinned {
+            positions: positions(&pinned.positions),
+            documents: pinned.documents,
+            freshness_ms: pinned.freshness_ms,
+            paths_hash,
+            paths: (asked.paths_known != paths_hash).then(|| pinned.paths.as_ref().into()),
+        }))
+    }
+
+    async fn unpin(&self, request: Request<wire::UnpinRequest>) -> Result<Response<wire::Unpinned>, Status> {
+        self.leaf.unpin(query_id(&request.into_inner().query)?);
+        Ok(Response::new(wire::Unpinned {}))
+    }
+
+    async fn scan(&self, request: Request<wire::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        let asked = read_request(request.into_inner())?;
+        let schema = match &asked.stage {
+            Stage::Partial(aggregate) => aggregate.output.clone(),
+            Stage::Rows { .. } | Stage::Top { .. } => Arc::new(Schema::new(asked.columns.iter().map(plan::Column::field).collect::<Vec<_>>())),
+        };
+        let mut parts = Parts::new(&schema)?;
+        let chunks = self.leaf.scan(asked).flat_map(move |chunk| {
+            let told: Result<Vec<wire::ScanPart>, Problem> = match chunk {
+                Ok(Chunk::Rows(batch)) => parts.of(&batch),
+                Ok(Chunk::End(trailer)) => Ok(vec![end(trailer)]),
+                Err(problem) => Err(problem),
+            };
+            match told {
+                Ok(parts) => stream::iter(parts.into_iter().map(Ok).collect::<Vec<_>>()),
+                Err(problem) => stream::iter(vec![Err(problem.into())]),
+            }
+        });
+        Ok(Response::new(chunks.boxed()))
+    }
+
+    async fn document(&self, request: Request<wire::DocumentRequest>) -> Result<Response<wire::DocumentAnswer>, Status> {
+        caught_up(&request, &self.catalog).await?;
+        let asked = request.into_inner();
+        let document = self.leaf.document(shard(asked.shard)?, &asked.id).await?;
+        Ok(Response::new(wire::DocumentAnswer { document: document.map(Into::into) }))
+    }
+
+    async fn fields(&self, request: Request<wire::ShardRequest>) -> Result<Response<Self::FieldsStream>, Status> {
+        caught_up(&request, &self.catalog).await?;
+        Ok(Response::new(answers(self.leaf.fields(shard(request.into_inner().shard)?).await?)))
+    }
+
+    async fn status(&self, request: Request<wire::ShardRequest>) -> Result<Response<wire::ShardStatus>, Status> {
+        caught_up(&request, &self.catalog).await?;
+        Ok(Response::new(self.leaf.status(shard(request.into_inner().shard)?).await?.into()))
+    }
+
+    async fn dead_letters(&self, request: Request<wire::DeadLettersRequest>) -> Result<Response<Self::DeadLettersStream>, Status> {
+        caught_up(&request, &self.catalog).await?;
+        let asked = request.into_inner();
+        Ok(Response::new(answers(self.leaf.dead_letters(shard(asked.shard)?, asked.limit as usize).await?)))
+    }
+}

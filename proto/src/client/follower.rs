@@ -1,0 +1,246 @@
+//! The change log as a node without Kafka sees it: it takes the state from its peers, keeps a copy, and has tailers propose.
+//!
+//! Every peer is asked, whatever its role: whoever knows more is believed, within one cluster. So any node starts while Kafka, or all tailers,
+//! are away.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+use uuid::Uuid;
+
+use super::{Peer, copy::Copy};
+use crate::{
+    catalog::{Catalog, Change, State},
+    cluster::{Members, NodeName, Role},
+    limits::MESSAGE_BYTES_MAX,
+    problem::{Code, Problem},
+    tailer::{Changes, LogHealth},
+    wire::{
+        node::{DescribeRequest, WatchRequest, node_client::NodeClient},
+        tailer::{Proposal, changes_client::ChangesClient},
+    },
+};
+
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MOST: Duration = Duration::from_secs(2);
+/// How long a proposal may take, over all tailers.
+const PROPOSE_WAIT: Duration = Duration::from_secs(20);
+/// How long one tailer may take for it.
+const TAILER_WAIT: Duration = Duration::from_secs(10);
+/// How long an answer about a change waits for other aggregators to hear of it.
+const HEARD_WAIT: Duration = Duration::from_secs(1);
+/// Bytes of a state.
+const STATE_BYTES_MAX: usize = 256 << 20;
+
+/// What a node knows of the change log, shared by whoever asks.
+#[derive(Debug)]
+pub struct Known {
+    copy: Copy,
+    state: watch::Sender<Arc<State>>,
+    catalog: watch::Sender<Arc<Catalog>>,
+    trouble: Mutex<Option<String>>,
+    /// One at a time is judged and saved.
+    saving: Mutex<()>,
+}
+
+impl Known {
+    /// From the copy in the data folder.
+    pub fn open(copy: Copy) -> std::io::Result<Arc<Self>> {
+        let state = copy.load()?.unwrap_or_default();
+        info!(file = %copy.file().display(), offset = state.offset, changes = state.catalog.version, "copy of the catalog read");
+        let catalog = Arc::new(state.catalog.clone());
+        Ok(Arc::new(Self {
+            copy,
+            state: watch::channel(Arc::new(state)).0,
+            catalog: watch::channel(catalog).0,
+            trouble: Mutex::new(None),
+            saving: Mutex::new(()),
+        }))
+    }
+
+    /// The state, now and as it changes.
+    pub fn state(&self) -> watch::Receiver<Arc<State>> {
+        self.state.subscribe()
+    }
+
+    /// The catalog, now and as it changes.
+    pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.catalog.subscribe()
+    }
+
+    /// Takes a state over and keeps a copy of it. Blocks for an fsync.
+    pub fn set(&self, state: State) {
+        // A copy that cannot be kept costs a start while the log is away; what is agreed on is not at risk.
+        if let Err(error) = self.copy.save(&state) {
+            warn!(%error, file = %self.copy.file().display(), "the copy of the catalog could not be kept");
+        }
+        let (catalog, changed) = (Arc::new(state.catalog.clone()), self.catalog.borrow().version != state.catalog.version);
+        self.state.send_replace(Arc::new(state));
+        if changed {
+            self.catalog.send_replace(catalog);
+        }
+    }
+
+    /// Takes a peer's state over, if it is newer.
+    fn offer(&self, state: State, from: &NodeName) {
+        let _saving = self.saving.lock();
+        let own = self.state.borrow().clone();
+        if let (Some(ours), Some(theirs)) = (own.cluster, state.cluster)
+            && ours != theirs
+        {
+            self.trouble(Some(format!("{from} belongs to cluster {}, this node to {}", theirs.simple(), ours.simple())));
+            return;
+        }
+        if state.is_newer_than(&own) {
+            debug!(%from, offset = state.offset, "catalog");
+            self.set(state);
+        }
+    }
+
+    /// Says why nothing can be decided, or that it can.
+    pub fn trouble(&self, trouble: Option<String>) {
+        let mut known = self.trouble.lock();
+        if *known != trouble {
+            match &trouble {
+                Some(why) => error!(why, "the change log is in trouble: what is agreed on is served, nothing is decided"),
+                None => info!("the change log is well again"),
+            }
+            *known = trouble;
+        }
+    }
+
+    /// How the log is.
+    pub fn health(&self) -> LogHealth {
+        let state = self.state.borrow().clone();
+        LogHealth { offset: state.offset, hash: state.hash, cluster: state.cluster, trouble: self.trouble.lock().clone() }
+    }
+}
+
+/// The change log, followed from peers.
+pub struct Follower {
+    known: Arc<Known>,
+    tailers: Vec<Peer>,
+    /// The other doors: a question to any of them sees a change from its answer on.
+    aggregators: Vec<Peer>,
+}
+
+impl Follower {
+    /// Follows all members but this node, until stopped. Must be called within a tokio runtime.
+    pub fn start(known: Arc<Known>, own: &NodeName, members: &Members, stop: &CancellationToken) -> Result<Arc<Self>, Problem> {
+        let (mut tailers, mut aggregators) = (Vec::new(), Vec::new());
+        for ((role, name), url) in members.nodes.iter().filter(|((_, name), _)| name != own) {
+            let peer = Peer::new(name.clone(), url, known.catalog())?;
+            match role {
+                Role::Tailer => tailers.push(peer.clone()),
+                Role::Aggregator => aggregators.push(peer.clone()),
+                Role::Leaf => {}
+            }
+            tokio::spawn(stop.clone().run_until_cancelled_owned(follow(known.clone(), peer)));
+        }
+        Ok(Arc::new(Self { known, tailers, aggregators }))
+    }
+}
+
+async fn follow(known: Arc<Known>, peer: Peer) {
+    let mut pause = RETRY_FIRST;
+    loop {
+        match watch_peer(&known, &peer).await {
+            Ok(states) if states > 0 => pause = RETRY_FIRST,
+            Ok(_) => {}
+            Err(problem) => debug!(peer = %peer.name, %problem, "a peer does not give its catalog"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_MOST);
+    }
+}
+
+/// Takes states until the stream ends; how many there were.
+async fn watch_peer(known: &Arc<Known>, peer: &Peer) -> Result<usize, Problem> {
+    let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let mut pieces = client.watch(WatchRequest {}).await.map_err(|status| peer.problem(status))?.into_inner();
+    let (mut states, mut bytes) = (0, Vec::new());
+    while let Some(piece) = pieces.message().await.map_err(|status| peer.problem(status))? {
+        if bytes.len() + piece.bytes.len() > STATE_BYTES_MAX {
+            return Err(Problem::new(Code::TooLarge, format!("the state has more than {STATE_BYTES_MAX} bytes")));
+        }
+        bytes.extend_from_slice(&piece.bytes);
+        if piece.last {
+            let state = serde_json::from_slice(&bytes).map_err(|e| super::super::wire::problem::malformed(&e.to_string()))?;
+            bytes.clear();
+            let (known, from) = (known.clone(), peer.name.clone());
+            let _ = tokio::task::spawn_blocking(move || known.offer(state, &from)).await;
+            states += 1;
+        }
+    }
+    Ok(states)
+}
+
+#[async_trait]
+impl Changes for Follower {
+    fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.known.catalog()
+    }
+
+    async fn propose(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem> {
+        let change = serde_json::to_vec(&change).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+        let uid = Uuid::now_v7();
+        let proposal = Proposal { uid: bytes::Bytes::copy_from_slice(uid.as_bytes()), expected, change: change.into() };
+        let deadline = Instant::now() + PROPOSE_WAIT;
+        let (mut pause, mut last) = (RETRY_FIRST, None);
+        for tailer in self.tailers.iter().cycle().skip(uid.as_u128() as usize % self.tailers.len().max(1)) {
+            if Instant::now() >= deadline {
+                break;
+            }
+            let mut client = ChangesClient::new(tailer.control.clone());
+            match client.propose(tailer.request(proposal.clone(), TAILER_WAIT)).await {
+                Ok(judged) => return self.after(judged.into_inner().offset, deadline).await,
+                Err(status) => {
+                    let problem = tailer.problem(status);
+                    if !matches!(problem.code, Code::Unavailable | Code::Timeout | Code::UnknownOutcome) {
+                        return Err(problem);
+                    }
+                    last = Some(problem);
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MOST);
+        }
+        Err(last.unwrap_or_else(|| Problem::new(Code::Unavailable, "this node knows no tailer").hint("add one to [cluster] tailers")))
+    }
+
+    fn health(&self) -> LogHealth {
+        self.known.health()
+    }
+}
+
+impl Follower {
+    /// Waits until the other aggregators have heard of what this node has, as far as they answer: the very next question may go to any.
+    async fn heard_everywhere(&self) {
+        let ask = |peer: &Peer| {
+            let peer = peer.clone();
+            async move { NodeClient::new(peer.control.clone()).describe(peer.request(DescribeRequest {}, HEARD_WAIT)).await }
+        };
+        drop(join_all(self.aggregators.iter().map(ask)).await);
+    }
+
+    /// The catalog, once this node has read the log so far.
+    async fn after(&self, offset: i64, deadline: Instant) -> Result<Arc<Catalog>, Problem> {
+        let mut state = self.known.state();
+        let read = tokio::time::timeout_at(deadline.into(), state.wait_for(|state| state.offset >= offset)).await;
+        let catalog = read.ok().and_then(Result::ok).map(|state| Arc::new(state.catalog.clone()));
+        let Some(catalog) = catalog else {
+            return Err(Problem::new(Code::UnknownOutcome, "the change is agreed on, and this node has not heard of it in time")
+                .hint("it will; read what is in force"));
+        };
+        self.heard_everywhere().await;
+        Ok(catalog)
+    }
+}

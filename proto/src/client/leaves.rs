@@ -1,0 +1,124 @@
+//! All leaves as one: a call about a shard goes to the leaf that holds it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use tokio::sync::watch;
+
+use super::{ASK_WAIT, Peer};
+use crate::{
+    address::SourceName,
+    catalog::{Catalog, CollectionUid},
+    cluster::{Members, NodeName, Role},
+    ingest::{Batch, Ingest, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    limits::WRITE_MESSAGE_BYTES_MAX,
+    problem::{Code, Problem},
+    record::RequestKey,
+    wire::leaf::{self as wire, ingest_client::IngestClient},
+};
+
+/// How long a leaf may take for a batch.
+const WRITE_WAIT: Duration = Duration::from_secs(30);
+
+/// All leaves of a cluster. A cheap handle.
+#[derive(Debug, Clone)]
+pub struct Leaves {
+    peers: Arc<BTreeMap<NodeName, Peer>>,
+    catalog: watch::Receiver<Arc<Catalog>>,
+}
+
+impl Leaves {
+    /// The leaves among the members.
+    pub fn new(members: &Members, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Self, Problem> {
+        let peer = |(name, url): (&NodeName, &str)| Ok((name.clone(), Peer::new(name.clone(), url, catalog.clone())?));
+        let peers = members.of(Role::Leaf).map(peer).collect::<Result<_, Problem>>()?;
+        Ok(Self { peers: Arc::new(peers), catalog })
+    }
+
+    /// The leaf that holds a shard.
+    pub fn holder(&self, shard: ShardId) -> Result<&Peer, Problem> {
+        let catalog = self.catalog.borrow().clone();
+        let (name, collection) = catalog.collection(shard.collection).ok_or_else(|| no_collection(shard.collection))?;
+        let leaf = collection.leaf_of(shard.number).ok_or_else(|| {
+            Problem::new(Code::Unavailable, format!("shard {} of {name} is placed nowhere", shard.number)).hint("it has no leaf in the catalog")
+        })?;
+        self.peer(leaf)
+    }
+
+    /// A leaf by its name.
+    pub fn peer(&self, leaf: &NodeName) -> Result<&Peer, Problem> {
+        self.peers.get(leaf).ok_or_else(|| {
+            Problem::new(Code::Unavailable, format!("{leaf} is not among the leaves that this node knows")).hint("add it to [cluster] leaves")
+        })
+    }
+
+    /// The leaves that hold shards of a collection.
+    pub fn holders(&self, collection: CollectionUid) -> Result<Vec<&Peer>, Problem> {
+        let catalog = self.catalog.borrow().clone();
+        let (_, found) = catalog.collection(collection).ok_or_else(|| no_collection(collection))?;
+        let names: BTreeSet<&NodeName> = found.placement.iter().filter_map(|replicas| replicas.first()).collect();
+        names.into_iter().map(|name| self.peer(name)).collect()
+    }
+}
+
+fn no_collection(uid: CollectionUid) -> Problem {
+    Problem::new(Code::NotFound, format!("there is no collection of uid {uid}")).hint("it may have been dropped")
+}
+
+fn client(peer: &Peer) -> IngestClient<tonic::transport::Channel> {
+    IngestClient::new(peer.data.clone()).max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX)
+}
+
+fn control(peer: &Peer) -> IngestClient<tonic::transport::Channel> {
+    IngestClient::new(peer.control.clone())
+}
+
+#[async_trait]
+impl Ingest for Leaves {
+    async fn write(&self, batch: Batch) -> Result<Verdict, Problem> {
+        let peer = self.holder(batch.shard)?;
+        let answer = client(peer).write(peer.request(batch.into(), WRITE_WAIT)).await;
+        answer.map_err(|status| peer.problem(status))?.into_inner().try_into()
+    }
+
+    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem> {
+        let peer = self.holder(shard)?;
+        let question = wire::PartitionRequest { shard: Some(shard.into()), source: source.as_str().to_owned(), partition };
+        let answer = control(peer).stored(peer.request(question, ASK_WAIT)).await;
+        Ok(answer.map_err(|status| peer.problem(status))?.into_inner().into())
+    }
+
+    async fn pushed(&self, shard: ShardId, partition: i32, offset: i64, request: &RequestKey, deadline: Instant) -> Result<Pushed, Problem> {
+        let peer = self.holder(shard)?;
+        let wait = deadline.saturating_duration_since(Instant::now());
+        let question = wire::PushedRequest {
+            shard: Some(shard.into()),
+            partition,
+            offset,
+            request: Some(request.clone().into()),
+            wait_ms: wait.as_millis() as u64,
+        };
+        // The leaf says itself that the time is over; the transport's deadline is for a leaf that says nothing.
+        let answer = control(peer).pushed(peer.request(question, wait + Duration::from_secs(1))).await;
+        answer.map_err(|status| peer.problem(status))?.into_inner().try_into()
+    }
+
+    async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
+        let peers = self.holders(collection)?;
+        let ask = |peer: &Peer| {
+            let (mut client, peer) = (control(peer), peer.clone());
+            let question = wire::PartitionsRequest { collection: bytes::Bytes::copy_from_slice(collection.0.as_bytes()) };
+            async move {
+                let answer = client.partitions(peer.request(question, ASK_WAIT)).await.map_err(|status| peer.problem(status))?;
+                answer.into_inner().partitions.into_iter().map(PartitionStatus::try_from).collect::<Result<Vec<_>, Problem>>()
+            }
+        };
+        let answers = join_all(peers.into_iter().map(ask)).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+}

@@ -1,0 +1,257 @@
+//! All tailers as one: what they know of sources, and the log of pushes behind them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+use super::{ASK_WAIT, Peer};
+use crate::{
+    address::SourceName,
+    catalog::{Catalog, CollectionName, SourceSettings},
+    cluster::{Members, Role},
+    ingest::{Ingest, Push, Pushed, Pushes},
+    limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
+    problem::{Code, Problem},
+    record::{Record, RequestKey},
+    status::{SourceState, TailStatus},
+    tailer::Tailing,
+    wire::{
+        ingest::there,
+        problem::malformed,
+        tailer::{self as wire, pushes_client::PushesClient, sources_client::SourcesClient},
+    },
+};
+
+/// How long one tailer may take to put a push into the log.
+const APPEND_WAIT: Duration = Duration::from_secs(10);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// All tailers of a cluster. A cheap handle.
+#[derive(Debug, Clone)]
+pub struct Tailers {
+    peers: Arc<Vec<Peer>>,
+    turn: Arc<AtomicUsize>,
+}
+
+impl Tailers {
+    /// The tailers among the members.
+    pub fn new(members: &Members, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Self, Problem> {
+        let peers = members.of(Role::Tailer).map(|(name, url)| Peer::new(name.clone(), url, catalog.clone()));
+        Ok(Self { peers: Arc::new(peers.collect::<Result<_, _>>()?), turn: Arc::default() })
+    }
+
+    /// All of them, another one first each time.
+    fn in_turn(&self) -> impl Iterator<Item = &Peer> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        (0..self.peers.len()).map(move |at| &self.peers[(first + at) % self.peers.len()])
+    }
+
+    /// The first answer of one that answers.
+    async fn any<T, F>(&self, ask: impl Fn(Peer) -> F) -> Result<T, Problem>
+    where
+        F: Future<Output = Result<T, Problem>>,
+    {
+        let mut last = Problem::new(Code::Unavailable, "this node knows no tailer").hint("add one to [cluster] tailers");
+        for peer in self.in_turn() {
+            match ask(peer.clone()).await {
+                Err(problem) if problem.code == Code::Unavailable => last = problem,
+                done => return done,
+            }
+        }
+        Err(last)
+    }
+}
+
+fn sources(peer: &Peer) -> SourcesClient<Channel> {
+    SourcesClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+fn json(settings: &SourceSettings) -> Result<bytes::Bytes, Problem> {
+    serde_json::to_vec(settings).map(Into::into).map_err(|e| Problem::new(Code::Internal, e.to_string()))
+}
+
+#[async_trait]
+impl Tailing for Tailers {
+    async fn status(&self) -> Result<Vec<TailStatus>, Problem> {
+        let ask = |peer: &Peer| {
+            let peer = peer.clone();
+            async move {
+                let answer = sources(&peer).status(peer.request(wire::StatusRequest {}, ASK_WAIT)).await;
+                let rows = answer.map_err(|status| peer.problem(status))?.into_inner().rows;
+                rows.into_iter().map(TailStatus::try_from).collect::<Result<Vec<_>, Problem>>()
+            }
+        };
+        let answers = join_all(self.peers.iter().map(ask)).await;
+        if let (false, Some(Err(problem))) = (answers.iter().any(Result::is_ok), answers.first()) {
+            return Err(problem.clone());
+        }
+        // A tailer that is away reads nothing: its partitions are others' by now, or nobody's.
+        Ok(merged(answers.into_iter().flatten().flatten().collect()))
+    }
+
+    async fn partitions(&self, settings: &SourceSettings) -> Result<u32, Problem> {
+        let settings = json(settings)?;
+        self.any(|peer| {
+            let question = wire::TopicRequest { settings: settings.clone() };
+            async move {
+                let answer = sources(&peer).partitions(peer.request(question, ASK_WAIT * 2)).await;
+                Ok(answer.map_err(|status| peer.problem(status))?.into_inner().partitions)
+            }
+        })
+        .await
+    }
+
+    async fn preview(&self, settings: &SourceSettings, records: usize) -> Result<Vec<(i32, Record)>, Problem> {
+        let settings = json(settings)?;
+        self.any(|peer| {
+            let question = wire::PreviewRequest { settings: settings.clone(), records: records as u64 };
+            async move {
+                let mut client = SourcesClient::new(peer.data.clone()).max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX);
+                let answer = client.preview(peer.request(question, ASK_WAIT * 3)).await;
+                let mut stream = answer.map_err(|status| peer.problem(status))?.into_inner();
+                let mut found = Vec::new();
+                while let Some(one) = stream.message().await.map_err(|status| peer.problem(status))? {
+                    found.push((one.partition, there(one.record, "the record")?.try_into()?));
+                }
+                Ok(found)
+            }
+        })
+        .await
+    }
+}
+
+/// What several tailers say of the same sources. Where one reads a partition, what the others say of the whole source (they read none of it)
+/// is left out; where two say something of one partition, it just changes hands, and the one with an end known is right.
+fn merged(rows: Vec<TailStatus>) -> Vec<TailStatus> {
+    let mut by_place: BTreeMap<(CollectionName, SourceName, Option<i32>), TailStatus> = BTreeMap::new();
+    for row in rows {
+        let place = (row.collection.clone(), row.source.clone(), row.partition);
+        match by_place.get(&place) {
+            Some(known) if rank(known) >= rank(&row) => {}
+            _ => drop(by_place.insert(place, row)),
+        }
+    }
+    let read: BTreeSet<(CollectionName, SourceName)> =
+        by_place.keys().filter(|(.., partition)| partition.is_some()).map(|(collection, source, _)| (collection.clone(), source.clone())).collect();
+    let kept = |((collection, source, partition), _): &(&(CollectionName, SourceName, Option<i32>), &TailStatus)| {
+        partition.is_some() || !read.contains(&(collection.clone(), source.clone()))
+    };
+    by_place.iter().filter(kept).map(|(_, row)| row.clone()).collect()
+}
+
+fn rank(row: &TailStatus) -> (bool, bool) {
+    (row.error.is_some(), row.end.is_some() && row.state != SourceState::Starting)
+}
+
+impl From<TailStatus> for wire::TailStatus {
+    fn from(row: TailStatus) -> Self {
+        Self {
+            collection: row.collection.as_str().to_owned(),
+            source: row.source.as_str().to_owned(),
+            partition: row.partition,
+            state: row.state.word().to_owned(),
+            end: row.end,
+            lag: row.lag,
+            error: row.error,
+        }
+    }
+}
+
+impl TryFrom<wire::TailStatus> for TailStatus {
+    type Error = Problem;
+    fn try_from(row: wire::TailStatus) -> Result<Self, Problem> {
+        let state = SourceState::ALL.into_iter().find(|state| state.word() == row.state).ok_or_else(|| malformed("an unknown state of a source"))?;
+        Ok(Self {
+            collection: row.collection.parse().map_err(|e: crate::address::Malformed| malformed(&e.to_string()))?,
+            source: crate::wire::ingest::source(&row.source)?,
+            partition: row.partition,
+            state,
+            end: row.end,
+            lag: row.lag,
+            error: row.error,
+        })
+    }
+}
+
+/// Pushes through the log: a tailer appends, and the answer comes when the leaf has taken it in.
+pub struct LoggedPushes {
+    tailers: Tailers,
+    leaf: Arc<dyn Ingest>,
+}
+
+impl LoggedPushes {
+    /// Through these tailers, into these leaves.
+    pub fn new(tailers: Tailers, leaf: Arc<dyn Ingest>) -> Self {
+        Self { tailers, leaf }
+    }
+
+    /// Puts a push into the log; its offset there. After a failure another tailer is asked: what is there twice is applied once.
+    async fn append(&self, push: &Push, request: &RequestKey, deadline: Instant) -> Result<i64, Problem> {
+        let message = wire::AppendRequest {
+            collection: bytes::Bytes::copy_from_slice(push.shard.collection.0.as_bytes()),
+            partition: push.partition,
+            request: Some(request.clone().into()),
+            time_ms: push.time_ms,
+            items: push.items.clone(),
+        };
+        let mut begun = false;
+        loop {
+            let mut last = None;
+            for peer in self.tailers.in_turn() {
+                let wait = APPEND_WAIT.min(deadline.saturating_duration_since(Instant::now()));
+                let mut client = PushesClient::new(peer.data.clone()).max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX);
+                match client.append(peer.request(message.clone(), wait)).await {
+                    Ok(appended) => return Ok(appended.into_inner().offset),
+                    Err(status) => {
+                        let problem = peer.problem(status);
+                        if !matches!(problem.code, Code::Unavailable | Code::UnknownOutcome | Code::Timeout | Code::Busy) {
+                            return Err(problem);
+                        }
+                        // A busy tailer has not begun; of all others nobody knows.
+                        begun |= problem.code != Code::Busy;
+                        last = Some(problem);
+                    }
+                }
+            }
+            let problem = last.unwrap_or_else(|| Problem::new(Code::Unavailable, "this node knows no tailer"));
+            if Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(if begun { unknown(&problem) } else { problem });
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+}
+
+fn unknown(problem: &Problem) -> Problem {
+    Problem::new(Code::UnknownOutcome, format!("nobody can say yet whether the push is stored: {}", problem.detail))
+        .hint("repeat it with the same Idempotency-Key: it is applied once")
+}
+
+#[async_trait]
+impl Pushes for LoggedPushes {
+    async fn push(&self, push: Push, deadline: Instant) -> Result<Pushed, Problem> {
+        // Every push has a key, so that it may be appended again after a failure, and found again.
+        let request = push.request.clone().unwrap_or_else(|| RequestKey { key: uuid::Uuid::now_v7().simple().to_string(), body: 0 });
+        let offset = self.append(&push, &request, deadline).await?;
+        loop {
+            match self.leaf.pushed(push.shard, push.partition, offset, &request, deadline).await {
+                Err(problem) if problem.code == Code::Unavailable && Instant::now() + RETRY_PAUSE < deadline => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(problem) if matches!(problem.code, Code::Unavailable | Code::Timeout) => {
+                    return Err(Problem::new(Code::UnknownOutcome, format!("the push is in the log and not visible yet: {}", problem.detail))
+                        .hint("it will be; repeat it with the same Idempotency-Key to learn its outcome"));
+                }
+                done => return done,
+            }
+        }
+    }
+}

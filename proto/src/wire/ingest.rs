@@ -1,0 +1,333 @@
+//! What goes between senders and leaves, in wire form and back.
+
+use bytes::Bytes;
+
+use super::{leaf as wire, problem::malformed};
+use crate::{
+    address::{Position, PositionVector, SourceName},
+    catalog::CollectionUid,
+    ingest::{Batch, ItemError, Outcomes, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    problem::Problem,
+    record::{Format, Record, RequestKey, Rules, TimeKind, Value},
+};
+
+/// Bytes of an id on the wire.
+pub fn uid(bytes: &[u8]) -> Result<uuid::Uuid, Problem> {
+    uuid::Uuid::from_slice(bytes).map_err(|_| malformed("an id has 16 bytes"))
+}
+
+/// A source by its name.
+pub fn source(name: &str) -> Result<SourceName, Problem> {
+    name.parse().map_err(|e: crate::address::Malformed| malformed(&e.to_string()))
+}
+
+/// What must be there.
+pub fn there<T>(value: Option<T>, what: &str) -> Result<T, Problem> {
+    value.ok_or_else(|| malformed(&format!("{what} is missing")))
+}
+
+impl From<ShardId> for wire::Shard {
+    fn from(shard: ShardId) -> Self {
+        Self { collection: Bytes::copy_from_slice(shard.collection.0.as_bytes()), number: shard.number }
+    }
+}
+
+impl TryFrom<wire::Shard> for ShardId {
+    type Error = Problem;
+    fn try_from(shard: wire::Shard) -> Result<Self, Problem> {
+        Ok(Self { collection: CollectionUid(uid(&shard.collection)?), number: shard.number })
+    }
+}
+
+/// A shard that must be there.
+pub fn shard(shard: Option<wire::Shard>) -> Result<ShardId, Problem> {
+    there(shard, "the shard")?.try_into()
+}
+
+impl From<&Position> for wire::Position {
+    fn from(position: &Position) -> Self {
+        Self { source: position.source.as_str().to_owned(), partition: position.partition, offset: position.offset }
+    }
+}
+
+impl TryFrom<wire::Position> for Position {
+    type Error = Problem;
+    fn try_from(position: wire::Position) -> Result<Self, Problem> {
+        Ok(Self { source: source(&position.source)?, partition: position.partition, offset: position.offset })
+    }
+}
+
+/// A vector, position by position.
+pub fn positions(vector: &PositionVector) -> Vec<wire::Position> {
+    vector.iter().map(|position| (&position).into()).collect()
+}
+
+/// A vector, back again.
+pub fn vector(positions: Vec<wire::Position>) -> Result<PositionVector, Problem> {
+    positions.into_iter().map(Position::try_from).collect()
+}
+
+impl From<Batch> for wire::Batch {
+    fn from(batch: Batch) -> Self {
+        Self {
+            shard: Some(batch.shard.into()),
+            source: batch.source.as_str().to_owned(),
+            topic: batch.topic,
+            partition: batch.partition,
+            after: batch.after,
+            through: batch.through,
+            level: batch.level.into(),
+            rules: Some(wire::Rules { text: batch.rules.format == Format::Text, key: batch.rules.key.map(Into::into) }),
+            records: batch.records.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::Batch> for Batch {
+    type Error = Problem;
+    fn try_from(batch: wire::Batch) -> Result<Self, Problem> {
+        let rules = there(batch.rules, "the rules")?;
+        Ok(Self {
+            shard: shard(batch.shard)?,
+            source: source(&batch.source)?,
+            topic: batch.topic,
+            partition: batch.partition,
+            after: batch.after,
+            through: batch.through,
+            level: batch.level.try_into().unwrap_or(u16::MAX),
+            rules: Rules { format: if rules.text { Format::Text } else { Format::Json }, key: rules.key.map(Into::into) },
+            records: batch.records.into_iter().map(Record::try_from).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<Record> for wire::Record {
+    fn from(record: Record) -> Self {
+        Self {
+            offset: record.offset,
+            key: record.key,
+            value: match record.value {
+                Value::Null => None,
+                Value::One(bytes) => Some(wire::record::Value::One(bytes)),
+                Value::Many(items) => Some(wire::record::Value::Many(wire::Items { items })),
+            },
+            time_ms: record.time_ms,
+            time_kind: match record.time_kind {
+                TimeKind::None => wire::TimeKind::None,
+                TimeKind::Create => wire::TimeKind::Create,
+                TimeKind::Append => wire::TimeKind::Append,
+            }
+            .into(),
+            headers: record.headers.into_iter().map(|(name, value)| wire::Header { name, value }).collect(),
+            request: record.request.map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<wire::Record> for Record {
+    type Error = Problem;
+    fn try_from(record: wire::Record) -> Result<Self, Problem> {
+        let time_kind = match record.time_kind() {
+            wire::TimeKind::None => TimeKind::None,
+            wire::TimeKind::Create => TimeKind::Create,
+            wire::TimeKind::Append => TimeKind::Append,
+        };
+        Ok(Self {
+            offset: record.offset,
+            key: record.key,
+            value: match record.value {
+                None => Value::Null,
+                Some(wire::record::Value::One(bytes)) => Value::One(bytes),
+                Some(wire::record::Value::Many(many)) => Value::Many(many.items),
+            },
+            time_ms: record.time_ms,
+            time_kind,
+            headers: record.headers.into_iter().map(|header| (header.name, header.value)).collect(),
+            request: record.request.map(TryInto::try_into).transpose()?,
+        })
+    }
+}
+
+impl From<RequestKey> for wire::Request {
+    fn from(request: RequestKey) -> Self {
+        Self { key: request.key, body: Bytes::copy_from_slice(&request.body.to_be_bytes()) }
+    }
+}
+
+impl TryFrom<wire::Request> for RequestKey {
+    type Error = Problem;
+    fn try_from(request: wire::Request) -> Result<Self, Problem> {
+        let body: [u8; 16] = request.body[..].try_into().map_err(|_| malformed("the hash of a body has 16 bytes"))?;
+        Ok(Self { key: request.key, body: u128::from_be_bytes(body) })
+    }
+}
+
+impl From<Verdict> for wire::Verdict {
+    fn from(verdict: Verdict) -> Self {
+        use wire::verdict::Verdict as V;
+        let verdict = match verdict {
+            Verdict::Applied { stored } => V::Applied(stored),
+            Verdict::Already { stored } => V::Already(stored),
+            Verdict::Gap { stored } => V::Gap(stored),
+            Verdict::Busy { reason } => V::Busy(reason),
+            Verdict::Refused { reason } => V::Refused(reason),
+        };
+        Self { verdict: Some(verdict) }
+    }
+}
+
+impl TryFrom<wire::Verdict> for Verdict {
+    type Error = Problem;
+    fn try_from(verdict: wire::Verdict) -> Result<Self, Problem> {
+        use wire::verdict::Verdict as V;
+        Ok(match there(verdict.verdict, "the verdict")? {
+            V::Applied(stored) => Self::Applied { stored },
+            V::Already(stored) => Self::Already { stored },
+            V::Gap(stored) => Self::Gap { stored },
+            V::Busy(reason) => Self::Busy { reason },
+            V::Refused(reason) => Self::Refused { reason },
+        })
+    }
+}
+
+impl From<Stored> for wire::StoredAnswer {
+    fn from(stored: Stored) -> Self {
+        Self { topic: stored.topic, offset: stored.offset, hash: stored.hash, dead: stored.dead }
+    }
+}
+
+impl From<wire::StoredAnswer> for Stored {
+    fn from(stored: wire::StoredAnswer) -> Self {
+        Self { topic: stored.topic, offset: stored.offset, hash: stored.hash, dead: stored.dead }
+    }
+}
+
+impl From<Pushed> for wire::PushAnswer {
+    fn from(pushed: Pushed) -> Self {
+        let error = |e: ItemError| wire::ItemError { index: e.index, code: e.code, detail: e.detail };
+        Self {
+            accepted: pushed.accepted,
+            rejected: pushed.rejected,
+            errors: pushed.errors.into_iter().map(error).collect(),
+            position: Some((&pushed.position).into()),
+        }
+    }
+}
+
+impl TryFrom<wire::PushAnswer> for Pushed {
+    type Error = Problem;
+    fn try_from(answer: wire::PushAnswer) -> Result<Self, Problem> {
+        let error = |e: wire::ItemError| ItemError { index: e.index, code: e.code, detail: e.detail };
+        Ok(Self {
+            accepted: answer.accepted,
+            rejected: answer.rejected,
+            errors: answer.errors.into_iter().map(error).collect(),
+            position: there(answer.position, "the position")?.try_into()?,
+        })
+    }
+}
+
+impl From<Outcomes> for wire::Outcomes {
+    fn from(o: Outcomes) -> Self {
+        Self {
+            events: o.events,
+            accepted: o.accepted,
+            tombstones: o.tombstones,
+            duplicates: o.duplicates,
+            dead_letters: o.dead_letters,
+            superseded: o.superseded,
+            deleted: o.deleted,
+            expired: o.expired,
+            documents: o.documents,
+            bytes: o.bytes,
+        }
+    }
+}
+
+impl From<wire::Outcomes> for Outcomes {
+    fn from(o: wire::Outcomes) -> Self {
+        Self {
+            events: o.events,
+            accepted: o.accepted,
+            tombstones: o.tombstones,
+            duplicates: o.duplicates,
+            dead_letters: o.dead_letters,
+            superseded: o.superseded,
+            deleted: o.deleted,
+            expired: o.expired,
+            documents: o.documents,
+            bytes: o.bytes,
+        }
+    }
+}
+
+impl From<PartitionStatus> for wire::PartitionStatus {
+    fn from(status: PartitionStatus) -> Self {
+        Self {
+            shard: Some(status.shard.into()),
+            position: Some((&status.position).into()),
+            outcomes: Some(status.outcomes.into()),
+            last_record_ms: status.last_record_ms,
+            last_ingested_ms: status.last_ingested_ms,
+            keys_elsewhere: status.keys_elsewhere,
+        }
+    }
+}
+
+impl TryFrom<wire::PartitionStatus> for PartitionStatus {
+    type Error = Problem;
+    fn try_from(status: wire::PartitionStatus) -> Result<Self, Problem> {
+        Ok(Self {
+            shard: shard(status.shard)?,
+            position: there(status.position, "the position")?.try_into()?,
+            outcomes: there(status.outcomes, "the outcomes")?.into(),
+            last_record_ms: status.last_record_ms,
+            last_ingested_ms: status.last_ingested_ms,
+            keys_elsewhere: status.keys_elsewhere,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+    }
+
+    fn record() -> impl Strategy<Value = Record> {
+        let value = prop_oneof![Just(Value::Null), bytes().prop_map(Value::One), proptest::collection::vec(bytes(), 0..4).prop_map(Value::Many)];
+        let request = proptest::option::of(("[a-z]{1,9}", any::<u128>()).prop_map(|(key, body)| RequestKey { key, body }));
+        let headers = proptest::collection::vec(("[a-z]{0,5}", proptest::option::of(bytes())), 0..3);
+        (any::<i64>(), proptest::option::of(bytes()), value, any::<i64>(), 0..3, headers, request).prop_map(
+            |(offset, key, value, time_ms, kind, headers, request)| {
+                let time_kind = [TimeKind::None, TimeKind::Create, TimeKind::Append][kind as usize];
+                Record { offset, key, value, time_ms, time_kind, headers, request }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_batch_comes_out_as_it_went_in(records in proptest::collection::vec(record(), 0..5), number in any::<u32>(), key in proptest::option::of("[a-z.]{1,8}")) {
+            use prost::Message as _;
+            let batch = Batch {
+                shard: ShardId { collection: CollectionUid(uuid::Uuid::from_u128(9)), number },
+                source: "clicks".parse().expect("a name"),
+                topic: "t".into(),
+                partition: 3,
+                after: -1,
+                through: 9,
+                level: 1,
+                rules: Rules { format: Format::Text, key: key.map(Into::into) },
+                records,
+            };
+            let bytes = wire::Batch::from(batch.clone()).encode_to_vec();
+            let back = Batch::try_from(wire::Batch::decode(&bytes[..]).expect("it decodes")).expect("it reads");
+            prop_assert_eq!(format!("{back:?}"), format!("{batch:?}"));
+        }
+    }
+}

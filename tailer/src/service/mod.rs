@@ -1,0 +1,50 @@
+//! The gRPC door of a tailer: proposals into the change log, pushes into their topics, questions about sources.
+
+mod pushes;
+mod sources;
+
+use std::sync::Arc;
+
+use proto::{
+    Problem,
+    limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
+    wire::{
+        ingest::uid,
+        problem::malformed,
+        tailer::{
+            self as wire,
+            changes_server::{self, ChangesServer},
+            pushes_server::PushesServer,
+            sources_server::SourcesServer,
+        },
+    },
+};
+use tonic::{Request, Response, Status, service::RoutesBuilder};
+
+pub use self::pushes::PushLog;
+use crate::{Tailer, changes::topic::TopicChanges};
+
+/// All services of a tailer, put into a node's routes.
+pub fn add(routes: &mut RoutesBuilder, changes: TopicChanges, pushes: Arc<PushLog>, tailer: Arc<Tailer>) {
+    routes.add_service(ChangesServer::new(ChangesService { changes }).max_decoding_message_size(MESSAGE_BYTES_MAX));
+    routes.add_service(PushesServer::from_arc(pushes).max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX));
+    routes.add_service(SourcesServer::new(sources::SourcesService { tailer }).max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX));
+}
+
+/// `rachis.tailer.v1.Changes`.
+struct ChangesService {
+    changes: TopicChanges,
+}
+
+#[tonic::async_trait]
+impl changes_server::Changes for ChangesService {
+    async fn propose(&self, request: Request<wire::Proposal>) -> Result<Response<wire::Judged>, Status> {
+        let proposal = request.into_inner();
+        let change = serde_json::from_slice(&proposal.change).map_err(|e| malformed(&e.to_string()))?;
+        let (uid, changes) = (uid(&proposal.uid)?, self.changes.clone());
+        // A change that was begun is finished, even if who asked for it goes away.
+        let judged = tokio::spawn(async move { changes.submit(uid, change, proposal.expected).await });
+        let offset = judged.await.map_err(|e| Problem::new(proto::Code::UnknownOutcome, e.to_string()))??;
+        Ok(Response::new(wire::Judged { offset }))
+    }
+}

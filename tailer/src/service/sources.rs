@@ -1,0 +1,48 @@
+//! `rachis.tailer.v1.Sources`.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, StreamExt as _, stream};
+use proto::{
+    catalog::SourceSettings,
+    tailer::Tailing,
+    wire::{
+        problem::malformed,
+        tailer::{self as wire, sources_server},
+    },
+};
+use tonic::{Request, Response, Status};
+
+use crate::Tailer;
+
+/// The service.
+pub struct SourcesService {
+    /// Who knows.
+    pub tailer: Arc<Tailer>,
+}
+
+fn settings(json: &[u8]) -> Result<SourceSettings, proto::Problem> {
+    serde_json::from_slice(json).map_err(|e| malformed(&e.to_string()))
+}
+
+#[tonic::async_trait]
+impl sources_server::Sources for SourcesService {
+    type PreviewStream = Pin<Box<dyn Stream<Item = Result<wire::PreviewRecord, Status>> + Send>>;
+
+    async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::StatusAnswer>, Status> {
+        let rows = self.tailer.status().await?;
+        Ok(Response::new(wire::StatusAnswer { rows: rows.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn partitions(&self, request: Request<wire::TopicRequest>) -> Result<Response<wire::PartitionsAnswer>, Status> {
+        let partitions = self.tailer.partitions(&settings(&request.into_inner().settings)?).await?;
+        Ok(Response::new(wire::PartitionsAnswer { partitions }))
+    }
+
+    async fn preview(&self, request: Request<wire::PreviewRequest>) -> Result<Response<Self::PreviewStream>, Status> {
+        let asked = request.into_inner();
+        let found = self.tailer.preview(&settings(&asked.settings)?, asked.records as usize).await?;
+        let told = |(partition, record): (i32, proto::record::Record)| Ok(wire::PreviewRecord { partition, record: Some(record.into()) });
+        Ok(Response::new(stream::iter(found.into_iter().map(told)).boxed()))
+    }
+}

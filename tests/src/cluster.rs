@@ -1,0 +1,196 @@
+//! A cluster under test: a real Kafka, and every role as processes of their own. Each node can be killed, paused and started again.
+
+use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Result, bail, ensure};
+
+use crate::{
+    Kafka, PATIENCE,
+    client::Client,
+    kafka::free_ports,
+    process::{Folder, Process},
+    server::{Settings, binary},
+};
+
+/// How many nodes of each role.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Leaves.
+    pub leaves: usize,
+    /// Tailers.
+    pub tailers: usize,
+    /// Aggregators.
+    pub aggregators: usize,
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self { leaves: 3, tailers: 2, aggregators: 2 }
+    }
+}
+
+impl Size {
+    /// The role and name of each node, in the order in which they start.
+    fn nodes(self) -> Vec<(&'static str, String)> {
+        let of = |role: &'static str, count: usize| (1..=count).map(move |n| (role, format!("{role}-{n}")));
+        of("tailer", self.tailers).chain(of("leaf", self.leaves)).chain(of("aggregator", self.aggregators)).collect()
+    }
+}
+
+/// A node.
+pub struct Node {
+    /// `tailer`, `leaf` or `aggregator`.
+    pub role: &'static str,
+    /// Such as `leaf-1`.
+    pub name: String,
+    /// Where it listens.
+    pub url: String,
+    process: Option<Process>,
+}
+
+/// A running cluster. Dereferences to a client of its aggregators.
+pub struct Cluster {
+    /// Its Kafka.
+    pub kafka: Kafka,
+    nodes: BTreeMap<String, Node>,
+    folder: Folder,
+    settings: Settings,
+    client: Client,
+}
+
+impl std::ops::Deref for Cluster {
+    type Target = Client;
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Cluster {
+    /// Starts a broker and all nodes, and waits until they are ready.
+    pub async fn start(size: Size, settings: Settings) -> Self {
+        Self::start_on(Kafka::start().await, size, settings).await
+    }
+
+    /// Starts all nodes on a broker that runs.
+    pub async fn start_on(kafka: Kafka, size: Size, settings: Settings) -> Self {
+        let folder = Folder::new("cluster").expect("a temporary folder");
+        let names = size.nodes();
+        let ports = free_ports(names.len()).expect("free ports");
+        let node = |((role, name), port): (&(&'static str, String), &u16)| {
+            (name.clone(), Node { role, name: name.clone(), url: format!("http://127.0.0.1:{port}"), process: None })
+        };
+        let nodes: BTreeMap<String, Node> = names.iter().zip(&ports).map(node).collect();
+        let urls = nodes.values().filter(|node| node.role == "aggregator").map(|node| node.url.clone()).collect();
+        let mut cluster = Self { kafka, nodes, folder, settings, client: Client::new(urls) };
+        std::fs::write(cluster.config(), cluster.config_text()).expect("the folder can be written");
+        cluster.command(&["cluster", "init"]).expect("the change log is made");
+        for (_, name) in &names {
+            cluster.spawn(name).expect("the node starts");
+        }
+        for (_, name) in &names {
+            cluster.wait_until_ready(name).await.expect("the node is ready");
+        }
+        cluster
+    }
+
+    /// The file of settings that all nodes have.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("cluster.toml")
+    }
+
+    fn config_text(&self) -> String {
+        let members = |role: &str| {
+            let of: Vec<String> = self.nodes.values().filter(|node| node.role == role).map(|node| format!("{}={}", node.name, node.url)).collect();
+            of.join(",")
+        };
+        format!(
+            "[cluster]\nkafka = \"{}\"\nreplication = 1\ntailers = \"{}\"\nleaves = \"{}\"\naggregators = \"{}\"\n",
+            self.kafka.bootstrap(),
+            members("tailer"),
+            members("leaf"),
+            members("aggregator")
+        )
+    }
+
+    /// Runs a command of the binary with the cluster's settings; what it wrote to standard output.
+    pub fn command(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(self.settings.binary.clone().unwrap_or_else(binary));
+        let output = command.args(arguments).arg("--config").arg(self.config()).output()?;
+        let (out, error) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
+        ensure!(output.status.success(), "{arguments:?}: {}\n{error}\n{out}", output.status);
+        Ok(out)
+    }
+
+    /// All nodes, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// A node's process, while it runs.
+    pub fn process(&self, name: &str) -> &Process {
+        self.nodes[name].process.as_ref().unwrap_or_else(|| panic!("{name} runs"))
+    }
+
+    /// The data folder of a node.
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.log"))
+    }
+
+    /// The end of a node's log.
+    pub fn log_end(&self, name: &str) -> String {
+        let log = std::fs::read_to_string(self.log(name)).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    fn spawn(&mut self, name: &str) -> Result<()> {
+        let node = &self.nodes[name];
+        let mut command = Command::new(self.settings.binary.clone().unwrap_or_else(binary));
+        command.args([node.role, "--name", name]).arg("--config").arg(self.config()).arg("--data").arg(self.data(name));
+        command.env_remove("RACHIS_URL").envs(self.settings.environment.iter().cloned());
+        let process = Process::start(name, &mut command, &self.log(name))?;
+        self.nodes.get_mut(name).expect("a node").process = Some(process);
+        Ok(())
+    }
+
+    async fn wait_until_ready(&mut self, name: &str) -> Result<()> {
+        let begun = std::time::Instant::now();
+        let url = format!("{}/readyz", self.nodes[name].url);
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
+        loop {
+            let node = self.nodes.get_mut(name).expect("a node");
+            if let Some(status) = node.process.as_mut().and_then(Process::ended) {
+                bail!("{name} ended with {status}\n{}", self.log_end(name));
+            }
+            if http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "{name} is not ready within {PATIENCE:?}\n{}", self.log_end(name));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// `kill -9` of a node.
+    pub fn kill(&mut self, name: &str) {
+        if let Some(mut process) = self.nodes.get_mut(name).expect("a node").process.take() {
+            process.kill();
+        }
+    }
+
+    /// Ends a node in order.
+    pub fn stop(&mut self, name: &str) {
+        let process = self.nodes.get_mut(name).expect("a node").process.take();
+        let status = process.expect("it runs").stop().expect("it ends");
+        assert!(status.success(), "an ordered stop of {name} ends with {status}\n{}", self.log_end(name));
+    }
+
+    /// Starts a node again on its folder, and waits until it is ready.
+    pub async fn start_again(&mut self, name: &str) {
+        self.spawn(name).expect("the node starts again");
+        self.wait_until_ready(name).await.expect("the node is ready again");
+    }
+}
