@@ -190,7 +190,16 @@ impl Cluster {
 
     /// Starts a node again on its folder, and waits until it is ready.
     pub async fn start_again(&mut self, name: &str) {
-        self.spawn(name).expect("the node starts again");
-        self.wait_until_ready(name).await.expect("the node is ready again");
+        self.start_all_again(&[name.to_owned()]).await;
+    }
+
+    /// Starts nodes again on their folders, and waits until all are ready.
+    pub async fn start_all_again(&mut self, names: &[String]) {
+        for name in names {
+            self.spawn(name).expect("the node starts again");
+        }
+        for name in names {
+            self.wait_until_ready(name).await.expect("the node is ready again");
+        }
     }
 }

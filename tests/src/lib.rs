@@ -10,6 +10,7 @@ pub mod kafka;
 pub mod oracle;
 pub mod process;
 pub mod server;
+pub mod service;
 pub mod small_disk;
 
 use std::{future::Future, time::Duration};
@@ -18,6 +19,7 @@ pub use client::{Answer, Client};
 pub use cluster::Cluster;
 pub use kafka::Kafka;
 pub use server::{Server, Settings};
+pub use service::Service;
 
 /// How long a condition may take to come true, seconds: generous, since it is only waited out where a promise is broken.
 pub const PATIENCE: Duration = Duration::from_secs(90);

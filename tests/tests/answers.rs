@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tests::{
-    Answer, Kafka, Server, Settings, data,
+    Answer, Client, Cluster, Kafka, Server, Settings,
+    cluster::Size,
+    data,
     kafka::Produce,
     oracle::{self, Oracle, SETS, Search, Statement},
 };
@@ -84,10 +86,17 @@ async fn answers_equal_the_oracles_however_they_are_computed() {
     server.start_again().await;
     asked.compare(&server, "after a restart").await;
     aggregates_leave_the_leaf_as_partial_aggregates(&server).await;
+    drop(server);
+
+    let cluster = Cluster::start_on(kafka, Size::default(), Settings::default().small_splits()).await;
+    read_the_sets(&cluster, &cluster.kafka, &documents).await;
+    asked.compare(&cluster, "three leaves, two tailers, two aggregators").await;
+    aggregates_leave_the_leaf_as_partial_aggregates(&cluster).await;
+    println!("{} statements and {} searches: the same in one process and in seven", statements.len(), searches.len());
 }
 
 /// Has a server read every set from Kafka, and waits until all is there.
-async fn read_the_sets(server: &Server, kafka: &Kafka, documents: &BTreeMap<&str, Vec<String>>) {
+async fn read_the_sets(server: &Client, kafka: &Kafka, documents: &BTreeMap<&str, Vec<String>>) {
     for set in documents.keys() {
         server.source(&format!("{set}-source"), set, set, &kafka.bootstrap(), json!({})).await.expect("a source");
     }
@@ -97,7 +106,7 @@ async fn read_the_sets(server: &Server, kafka: &Kafka, documents: &BTreeMap<&str
 }
 
 /// As above, but slice by slice, each in splits on disk before the next, so that there are enough of them for merges of merges.
-async fn read_in_slices(server: &Server, kafka: &Kafka, documents: &BTreeMap<&str, Vec<String>>) {
+async fn read_in_slices(server: &Client, kafka: &Kafka, documents: &BTreeMap<&str, Vec<String>>) {
     const SLICES: usize = 10;
     let topic = |set: &str| format!("{set}-again");
     for set in documents.keys() {
@@ -133,11 +142,11 @@ fn with_rows(statements: &[Statement], oracle: &Oracle) {
     assert!(empty * 10 <= statements.len(), "{empty} of {} statements find nothing", statements.len());
 }
 
-async fn splits_on_disk(server: &Server) -> u64 {
+async fn splits_on_disk(server: &Client) -> u64 {
     server.sql("select count(*) from rachis.splits where place = 'disk'").await.one().as_u64().expect("a count")
 }
 
-async fn aggregates_leave_the_leaf_as_partial_aggregates(server: &Server) {
+async fn aggregates_leave_the_leaf_as_partial_aggregates(server: &Client) {
     let answer = server.sql("select type, count(*), sum(actor.id) from github group by type").await;
     let shipped = answer.stats["rows_shipped"].as_u64().expect("a count");
     let groups = answer.rows.len() as u64;
@@ -162,7 +171,7 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     /// Asks everything, by index and columns and from raw documents, and compares with the oracle.
-    async fn compare(&self, server: &Server, stage: &str) -> Used {
+    async fn compare(&self, server: &Client, stage: &str) -> Used {
         let begun = std::time::Instant::now();
         let mut used = Used::default();
         let mut complaints = Vec::new();
@@ -198,7 +207,7 @@ impl Asked<'_> {
         used
     }
 
-    async fn search_and_compare(&self, server: &Server, search: &Search, lines: &[usize], scan: &str) -> Result<()> {
+    async fn search_and_compare(&self, server: &Client, search: &Search, lines: &[usize], scan: &str) -> Result<()> {
         const PAGE: usize = 1000;
         let mut found: Vec<String> = Vec::new();
         let mut after = Value::Null;
@@ -225,7 +234,7 @@ fn reread(document: &str) -> String {
     serde_json::from_str::<Value>(document).expect("real events are JSON").to_string()
 }
 
-async fn ask_and_compare(server: &Server, statement: &Statement, expected: &[Vec<Value>], scan: &str) -> Result<Answer> {
+async fn ask_and_compare(server: &Client, statement: &Statement, expected: &[Vec<Value>], scan: &str) -> Result<Answer> {
     let answer = server.ask(&statement.sql, json!({ "scan": scan })).await?;
     let mut found: Vec<Vec<String>> = answer.rows.iter().map(|row| row.iter().map(comparable).collect()).collect();
     let mut expected: Vec<Vec<String>> = expected.iter().map(|row| row.iter().map(comparable).collect()).collect();

@@ -2,7 +2,12 @@
 //! use is not dropped, and what would use itself is not made.
 
 use serde_json::{Value, json};
-use tests::{Server, Settings, data, eventually};
+use tests::{Client, Service, data, eventually};
+
+tests::of_one_process_and_of_a_cluster! {
+    a_field_and_a_view_redefined_hold_at_once_for_all_that_was_there: tests::Settings::default().small_splits(),
+    a_field_may_hide_a_stored_value_that_stays_reachable: tests::Settings::default().small_splits(),
+}
 
 /// Real edits: (page, added, deleted).
 struct Edits {
@@ -28,25 +33,23 @@ impl Edits {
     }
 }
 
-async fn both(server: &Server, sql: &str) -> Vec<Vec<Value>> {
+async fn both(server: &Client, sql: &str) -> Vec<Vec<Value>> {
     let auto = server.ask(sql, json!({})).await.expect("an answer");
     let raw = server.ask(sql, json!({ "scan": "raw" })).await.expect("an answer from raw documents");
     assert_eq!(auto.rows, raw.rows, "{sql}: index and raw documents differ");
     auto.rows
 }
 
-async fn refused(server: &Server, sql: &str, words: &str) {
+async fn refused(server: &Client, sql: &str, words: &str) {
     let problem = server.ask(sql, json!({})).await.expect_err("it is refused");
     assert!(format!("{problem:#}").contains(words), "{sql}: {problem:#}");
 }
 
-#[tokio::test]
-async fn a_field_and_a_view_redefined_hold_at_once_for_all_that_was_there() {
+async fn a_field_and_a_view_redefined_hold_at_once_for_all_that_was_there(server: Service) {
     if data::folder().is_none() {
         return;
     }
     let edits = Edits::read();
-    let server = Server::start(Settings::default().small_splits()).await;
     for body in edits.documents.chunks(5_000) {
         server.push("wiki", body.join("\n")).await.expect("a push");
     }
@@ -87,9 +90,7 @@ async fn a_field_and_a_view_redefined_hold_at_once_for_all_that_was_there() {
     assert_eq!(gone.rows, [[json!(0)]], "nothing has that name any more");
 }
 
-#[tokio::test]
-async fn a_field_may_hide_a_stored_value_that_stays_reachable() {
-    let mut server = Server::start(Settings::default().small_splits()).await;
+async fn a_field_may_hide_a_stored_value_that_stays_reachable(mut server: Service) {
     server.push("prices", "{\"price\":250}\n{\"price\":\"199\"}\n{\"other\":1}").await.expect("a push");
     let created = server.sql("create field prices.price as (_doc->>'price')::double / 100").await;
     assert!(created.stats["warnings"].to_string().contains("_doc->'price'"), "the answer says how the stored value is reached: {created:?}");
@@ -99,8 +100,7 @@ async fn a_field_may_hide_a_stored_value_that_stays_reachable() {
     refused(&server, "create or replace field prices.price as price / 100", "would use itself").await;
     server.sql("create field prices.cents as price * 100").await;
     refused(&server, "create or replace field prices.price as cents / 100", "would use itself").await;
-    server.kill();
-    server.start_again().await;
+    server.kill_and_start_again().await;
     assert_eq!(both(&server, ask).await, rows, "definitions survive kill -9");
     assert_eq!(both(&server, "select sum(cents) from prices").await, [[json!(449.0)]]);
 }

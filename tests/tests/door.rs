@@ -5,10 +5,17 @@ use std::{io::Write, time::Duration};
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tests::{Server, Settings, eventually};
+use tests::{Client, Server, Service, eventually};
 
-async fn start() -> Server {
-    Server::start(Settings::default()).await
+tests::of_one_process_and_of_a_cluster! {
+    a_push_keeps_what_is_json_and_names_what_is_not: tests::Settings::default(),
+    packed_bodies_are_taken_up_to_a_limit: tests::Settings::default(),
+    a_push_repeated_under_its_key_changes_nothing: tests::Settings::default(),
+    a_document_comes_back_as_it_was_given: tests::Settings::default(),
+    an_answer_is_told_in_the_form_asked_for: tests::Settings::default(),
+    what_is_not_understood_is_refused_with_a_reason: tests::Settings::default(),
+    a_source_that_cannot_be_is_never_agreed_on: tests::Settings::default(),
+    a_collection_is_made_changed_and_dropped: tests::Settings::default(),
 }
 
 /// An address at which nobody listens.
@@ -34,13 +41,11 @@ async fn refused(request: reqwest::RequestBuilder, status: u16) -> Value {
     problem
 }
 
-fn push(server: &Server, collection: &str) -> reqwest::RequestBuilder {
+fn push(server: &Client, collection: &str) -> reqwest::RequestBuilder {
     server.request(Method::POST, &format!("/v1/collections/{collection}/documents"))
 }
 
-#[tokio::test]
-async fn a_push_keeps_what_is_json_and_names_what_is_not() {
-    let server = start().await;
+async fn a_push_keeps_what_is_json_and_names_what_is_not(server: Service) {
     let pushed = server.push("mixed", "{\"a\":1}\n{oops\n\n[1,2]\n7\n").await.expect("some are accepted");
     assert_eq!((pushed["accepted"].as_u64(), pushed["rejected"].as_u64()), (Some(3), Some(1)), "{pushed}");
     assert_eq!((&pushed["errors"][0]["index"], &pushed["errors"][0]["code"]), (&json!(1), &json!("not_json")));
@@ -56,9 +61,7 @@ async fn a_push_keeps_what_is_json_and_names_what_is_not() {
     assert_eq!(server.sql("select count(*) from mixed").await.one(), &json!(3), "a list that is none leaves nothing");
 }
 
-#[tokio::test]
-async fn packed_bodies_are_taken_up_to_a_limit() {
-    let server = start().await;
+async fn packed_bodies_are_taken_up_to_a_limit(server: Service) {
     let lines = "{\"a\":1}\n".repeat(1_000);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     gzip.write_all(lines.as_bytes()).expect("memory");
@@ -74,9 +77,7 @@ async fn packed_bodies_are_taken_up_to_a_limit() {
     refused(push(&server, "packed").header("content-type", "image/png").body("x"), 415).await;
 }
 
-#[tokio::test]
-async fn a_push_repeated_under_its_key_changes_nothing() {
-    let server = start().await;
+async fn a_push_repeated_under_its_key_changes_nothing(server: Service) {
     let keyed = |key: &'static str, body: &'static str| push(&server, "keyed").header("idempotency-key", key).body(body);
     let (_, _, first) = send(keyed("k1", "[1,2,3]")).await;
     let (status, _, again) = send(keyed("k1", "[1,2,3]")).await;
@@ -86,9 +87,7 @@ async fn a_push_repeated_under_its_key_changes_nothing() {
     assert_eq!(server.sql("select count(*) from keyed").await.one(), &json!(6));
 }
 
-#[tokio::test]
-async fn a_document_comes_back_as_it_was_given() {
-    let server = start().await;
+async fn a_document_comes_back_as_it_was_given(server: Service) {
     let document = "{ \"_id\" : \"a/b ä\",\n  \"n\": 1.50, \"n\": 1e400 }";
     server.push("raw", document).await.expect("a push");
     assert_eq!(server.document("raw", "a/b ä").await.expect("an answer").as_deref(), Some(document.as_bytes()));
@@ -99,9 +98,7 @@ async fn a_document_comes_back_as_it_was_given() {
     assert!(hits.contains(document) && hits.contains("\"total\":1"), "{hits}");
 }
 
-#[tokio::test]
-async fn an_answer_is_told_in_the_form_asked_for() {
-    let server = start().await;
+async fn an_answer_is_told_in_the_form_asked_for(server: Service) {
     server.push("forms", "{\"n\":1,\"t\":\"a,b\"}\n{\"n\":2}").await.expect("a push");
     let ask = |accept: &'static str| {
         server
@@ -125,9 +122,7 @@ async fn an_answer_is_told_in_the_form_asked_for() {
     assert_eq!(answer.rows, [[json!("{\"n\":1,\"t\":\"a,b\"}"), json!(1)]], "a document is exact text");
 }
 
-#[tokio::test]
-async fn what_is_not_understood_is_refused_with_a_reason() {
-    let server = start().await;
+async fn what_is_not_understood_is_refused_with_a_reason(server: Service) {
     server.push("c", "{}").await.expect("a push");
     let post = |path: &str, body: Value| server.request(Method::POST, path).json(&body);
     let problem = refused(post("/v1/sql", json!({"sql": "select 1", "limt": 3})), 400).await;
@@ -148,9 +143,7 @@ async fn what_is_not_understood_is_refused_with_a_reason() {
     refused(server.request(Method::DELETE, "/v1/queries/00"), 404).await;
 }
 
-#[tokio::test]
-async fn a_source_that_cannot_be_is_never_agreed_on() {
-    let server = start().await;
+async fn a_source_that_cannot_be_is_never_agreed_on(server: Service) {
     let put = |body: Value| server.request(Method::PUT, "/v1/sources/s").json(&body);
     let with = |key: &str, value: &str| json!({"collection": "c", "topic": "t", "config": {"bootstrap.servers": nowhere(), key: value}});
     for key in ["plugin.library.paths", "ssl.engine.location", "ssl.providers"] {
@@ -165,9 +158,7 @@ async fn a_source_that_cannot_be_is_never_agreed_on() {
     assert_eq!(server.get("/v1/collections").await.expect("a list"), json!({"collections": []}), "no collection was made for it");
 }
 
-#[tokio::test]
-async fn a_collection_is_made_changed_and_dropped() {
-    let server = start().await;
+async fn a_collection_is_made_changed_and_dropped(server: Service) {
     let put = |body: Value| server.json(Method::PUT, "/v1/collections/c", body);
     let made = put(json!({"shards": 3})).await.expect("it is made");
     assert_eq!((&made["settings"]["shards"], &made["statistics"]["documents"]), (&json!(3), &json!(0)));
@@ -193,13 +184,13 @@ async fn a_collection_is_made_changed_and_dropped() {
 const ENDLESS: &str = "select count(*) from many a, many b, many c, many d where a.n + b.n + c.n + d.n = -1";
 
 async fn with_many() -> Server {
-    let server = start().await;
+    let server = Server::start(tests::Settings::default()).await;
     let lines: String = (0..3_000).map(|i| format!("{{\"n\":{i}}}\n")).collect();
     server.push("many", lines).await.expect("a push");
     server
 }
 
-async fn running(server: &Server) -> anyhow::Result<Vec<Value>> {
+async fn running(server: &Client) -> anyhow::Result<Vec<Value>> {
     Ok(server.get("/v1/queries").await?["queries"].as_array().cloned().unwrap_or_default())
 }
 

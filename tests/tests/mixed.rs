@@ -1,17 +1,27 @@
 //! Mixed data is welcome: whatever JSON allows is kept, found and answered; what is not JSON is told apart, and its neighbours stay.
 
 use serde_json::{Value, json};
-use tests::{Server, Settings, eventually};
+use tests::{Client, Service, eventually};
+
+tests::of_one_process_and_of_a_cluster! {
+    one_stray_value_never_breaks_a_dashboard: tests::Settings::default().small_splits(),
+    a_value_that_a_function_has_no_answer_for_is_null_and_the_others_have_theirs: tests::Settings::default().small_splits(),
+    odd_keys_are_reached_like_any_other: tests::Settings::default().small_splits(),
+    a_document_comes_back_byte_for_byte: tests::Settings::default().small_splits(),
+    what_is_not_json_is_told_apart_and_its_neighbours_stay: tests::Settings::default(),
+    two_hundred_thousand_keys_and_sixteen_mebibytes_are_documents: tests::Settings::default().small_splits(),
+    a_hundred_thousand_paths_over_ten_documents_are_all_there: tests::Settings::default().small_splits(),
+}
 
 /// Asks by index and columns and from raw documents; both must say the same.
-async fn both(server: &Server, sql: &str) -> Vec<Vec<Value>> {
+async fn both(server: &Client, sql: &str) -> Vec<Vec<Value>> {
     let auto = server.ask(sql, json!({})).await.expect("an answer");
     let raw = server.ask(sql, json!({ "scan": "raw" })).await.expect("an answer from raw documents");
     assert_eq!(auto.rows, raw.rows, "{sql}: index and raw documents differ");
     auto.rows
 }
 
-async fn in_splits(server: &Server, documents: u64) {
+async fn in_splits(server: &Client, documents: u64) {
     eventually("all documents are in splits on disk", || async {
         let answer = server.ask("select sum(documents) from rachis.splits where place = 'disk'", json!({})).await?;
         anyhow::ensure!(answer.rows[0][0].as_f64() >= Some(documents as f64), "{answer:?}");
@@ -20,9 +30,7 @@ async fn in_splits(server: &Server, documents: u64) {
     .await;
 }
 
-#[tokio::test]
-async fn one_stray_value_never_breaks_a_dashboard() {
-    let server = Server::start(Settings::default().small_splits()).await;
+async fn one_stray_value_never_breaks_a_dashboard(server: Service) {
     let body = [r#"{"ms":12}"#, r#"{"ms":"slow"}"#, r#"{"ms":30}"#, r#"{"ms":null}"#, r#"{"ms":{"p99":7}}"#, r#"{"ms":[1,2]}"#, "{}"].join("\n");
     let pushed = server.push("requests", body).await.expect("a push");
     assert_eq!((pushed["accepted"].as_u64(), pushed["rejected"].as_u64()), (Some(7), Some(0)));
@@ -45,9 +53,7 @@ async fn one_stray_value_never_breaks_a_dashboard() {
     }
 }
 
-#[tokio::test]
-async fn a_value_that_a_function_has_no_answer_for_is_null_and_the_others_have_theirs() {
-    let server = Server::start(Settings::default().small_splits()).await;
+async fn a_value_that_a_function_has_no_answer_for_is_null_and_the_others_have_theirs(server: Service) {
     let body = [
         r#"{"n":4,"at":"2026-11-20T10:30:00Z"}"#,
         r#"{"n":-9,"at":"9999-12-31T00:00:00Z"}"#,
@@ -70,9 +76,7 @@ async fn a_value_that_a_function_has_no_answer_for_is_null_and_the_others_have_t
     }
 }
 
-#[tokio::test]
-async fn odd_keys_are_reached_like_any_other() {
-    let server = Server::start(Settings::default().small_splits()).await;
+async fn odd_keys_are_reached_like_any_other(server: Service) {
     let document = json!({ "a.b": 1, "a": { "b": 2 }, "quo\"te": 3, "nul\u{0}key": 4, "😀": 5, "": 6, "with space": { "x": 7 }, "select": 8, "_x": 9, "9lives": 10 });
     server.push("odd", document.to_string()).await.expect("a push");
     for _ in ["in the tail", "in a split"] {
@@ -87,9 +91,7 @@ async fn odd_keys_are_reached_like_any_other() {
     }
 }
 
-#[tokio::test]
-async fn a_document_comes_back_byte_for_byte() {
-    let server = Server::start(Settings::default().small_splits()).await;
+async fn a_document_comes_back_byte_for_byte(server: Service) {
     let documents = [
         r#"{"dup":1,"dup":2}"#,
         r#"{ "spaced" :  [ 1 , 2.50 , 1e2 ] }"#,
@@ -124,9 +126,7 @@ async fn a_document_comes_back_byte_for_byte() {
     }
 }
 
-#[tokio::test]
-async fn what_is_not_json_is_told_apart_and_its_neighbours_stay() {
-    let server = Server::start(Settings::default()).await;
+async fn what_is_not_json_is_told_apart_and_its_neighbours_stay(server: Service) {
     let body = "{\"n\":1}\n{\"n\":\n{\"n\":2}\nnot json\n{\"n\":3}";
     let pushed = server.push("mostly", body).await.expect("a push");
     assert_eq!((pushed["accepted"].as_u64(), pushed["rejected"].as_u64()), (Some(3), Some(2)), "{pushed}");
@@ -137,9 +137,7 @@ async fn what_is_not_json_is_told_apart_and_its_neighbours_stay() {
     assert_eq!(dead.one(), &json!(2));
 }
 
-#[tokio::test]
-async fn two_hundred_thousand_keys_and_sixteen_mebibytes_are_documents() {
-    let server = Server::start(Settings::default().small_splits()).await;
+async fn two_hundred_thousand_keys_and_sixteen_mebibytes_are_documents(server: Service) {
     let entries: Vec<String> = (0..200_000).map(|i| format!("\"key{i}\":{i}")).collect();
     let wide = format!("{{{},\"kind\":\"wide\"}}", entries.join(","));
     let head = "{\"kind\":\"long\",\"text\":\"";
@@ -161,9 +159,7 @@ async fn two_hundred_thousand_keys_and_sixteen_mebibytes_are_documents() {
     assert!(too_long.to_string().contains("too_big"), "{too_long}");
 }
 
-#[tokio::test]
-async fn a_hundred_thousand_paths_over_ten_documents_are_all_there() {
-    let server = Server::start(Settings::default().small_splits()).await;
+async fn a_hundred_thousand_paths_over_ten_documents_are_all_there(server: Service) {
     let documents: Vec<String> = (0..10)
         .map(|d| {
             let entries: Vec<String> = (0..10_000).map(|k| format!("\"junk_{d}_{k}\":{k}")).collect();

@@ -36,11 +36,7 @@ pub struct ScanService {
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-fn answers<T, U: From<T>>(all: Vec<T>) -> Answers<U>
-where
-    T: Send + 'static,
-    U: Send + 'static,
-{
+fn answers<T: Send + 'static, U: From<T> + Send + 'static>(all: Vec<T>) -> Answers<U> {
     stream::iter(all.into_iter().map(|one| Ok(one.into()))).boxed()
 }
 

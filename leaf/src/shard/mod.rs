@@ -198,7 +198,7 @@ impl Shard {
         loop {
             changed.borrow_and_update();
             if let Some(reason) = self.failure() {
-                return Err(self.opens_again(&reason));
+                return Err(self.opens_again(reason));
             }
             if self.state.lock().positions().covers(at_least) {
                 return Ok(());
@@ -216,7 +216,7 @@ impl Shard {
         loop {
             changed.borrow_and_update();
             if let Some(reason) = self.failure() {
-                return Err(self.opens_again(&reason));
+                return Err(self.opens_again(reason));
             }
             if let Some(moment) = self.ready(wanted, at_least) {
                 return Ok(moment);
