@@ -40,6 +40,16 @@ fn nothing_is_lost_and_nothing_is_twice_while_server_and_broker_are_killed() {
 }
 
 #[test]
+fn nothing_is_lost_and_nothing_is_twice_while_processes_of_all_roles_are_killed_and_frozen() {
+    let jars = tests::kafka::jars().expect("Kafka's jars");
+    let arguments = ["--apart", "--kills", "14", "--records", "16000", "--kafka-jars", &jars.display().to_string()];
+    let said = ledger(&Settings::default().small_splits(), &arguments);
+    assert!(told(&said, " kills (") >= 14, "{said}");
+    assert!(told(&said, " batches refused") >= 1, "what was sent twice, or by one who was frozen, is refused: {said}");
+    assert!(told(&said, " acknowledged") >= 12_000, "{said}");
+}
+
+#[test]
 fn pushes_survive_kills_without_a_log_before_them() {
     let said = ledger(&Settings::default().small_splits(), &["--push-only", "--kills", "6", "--records", "8000"]);
     assert!(told(&said, " kills (") >= 6, "{said}");

@@ -98,7 +98,7 @@ impl Node {
         limits.clone().apply(&mut options);
         let opened = tokio::task::block_in_place(|| Leaf::open(options, self.known.catalog()));
         let leaf = opened.map_err(|e| Failure::of("cannot open the leaf", &e))?;
-        let mut routes = self.routes(&changes)?;
+        let mut routes = self.routes(&changes, shell)?;
         leaf::service::add(&mut routes, &leaf, &self.known.catalog());
         let router = http::with_grpc(http::status_router(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(false)), routes.routes());
         Ok(Running { router, close: vec![Box::pin(async move { leaf.close().await })], stop: self.stop })
@@ -117,7 +117,7 @@ impl Node {
         limits.clone().apply(&mut options);
         let tailer = Tailer::start(options, Arc::new(remote), shared.clone());
         let pushes = PushLog::new(kafka, shared.clone()).map_err(failed("reach Kafka"))?;
-        let mut routes = self.routes(&shared)?;
+        let mut routes = self.routes(&shared, shell)?;
         tailer::service::add(&mut routes, changes, pushes.clone(), tailer.clone());
         let router = http::with_grpc(http::status_router(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(true)), routes.routes());
         let close = Box::pin(async move {
@@ -139,7 +139,7 @@ impl Node {
         let roles = Roles { leaf, pushes, changes: changes.clone(), tailing: Arc::new(tailers) };
         let engine = Engine::new(roles, options).map_err(failed("start the query engine"))?;
         let http = http::router(engine, Some(shell.metrics.clone()), shell.shutdown.clone());
-        let router = http::with_grpc(http, self.routes(&changes)?.routes());
+        let router = http::with_grpc(http, self.routes(&changes, shell)?.routes());
         Ok(Running { router, close: Vec::new(), stop: self.stop })
     }
 
@@ -150,7 +150,7 @@ impl Node {
     }
 
     /// What every node serves: its catalog, health and reflection.
-    fn routes(&self, changes: &Arc<dyn Changes>) -> Result<RoutesBuilder, Failure> {
+    fn routes(&self, changes: &Arc<dyn Changes>, shell: &Shell) -> Result<RoutesBuilder, Failure> {
         let mut routes = RoutesBuilder::default();
         let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let node = NodeService {
@@ -159,7 +159,7 @@ impl Node {
             started_ms,
             state: self.known.state(),
             changes: changes.clone(),
-            stop: self.stop.clone(),
+            stop: shell.shutdown.clone(),
         };
         routes.add_service(NodeServer::new(node));
         let (health, service) = tonic_health::server::health_reporter();

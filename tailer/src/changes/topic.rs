@@ -47,7 +47,7 @@ const PARTITION: i32 = 0;
 const POLL: Duration = Duration::from_millis(50);
 const BROKER_ANSWER: Duration = Duration::from_secs(5);
 /// How often the topic is looked at, while nothing happens.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long to wait after trouble.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// A proposal that comes into the log later than this is refused by everybody.
@@ -219,7 +219,10 @@ impl Shared {
             }
             if looked.elapsed() > LOOK_EVERY {
                 looked = Instant::now();
-                self.look(&consumer, runtime)?;
+                // The client tells of the end once: that its brokers answer again has to be seen here.
+                if self.look(&consumer, runtime)? <= next {
+                    self.known.trouble(None);
+                }
             }
         }
         Ok(())
@@ -264,8 +267,8 @@ impl Shared {
         consumer.assign(&list).map_err(|e| e.to_string())
     }
 
-    /// Whether the topic is there, as long as it must be, and configured as it must be.
-    fn look(&self, consumer: &BaseConsumer, runtime: &tokio::runtime::Handle) -> Result<(), String> {
+    /// Whether the topic is there, as long as it must be, and configured as it must be; the offset after its last record.
+    fn look(&self, consumer: &BaseConsumer, runtime: &tokio::runtime::Handle) -> Result<i64, String> {
         let topic = &self.kafka.changes_topic;
         let metadata = consumer.fetch_metadata(Some(topic), BROKER_ANSWER).map_err(|error| unavailable(&error).detail)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none() && !found.partitions().is_empty());
@@ -288,7 +291,8 @@ impl Shared {
         if high <= known && !self.restored(consumer) {
             return Err(format!("topic {topic} ends at {high}, and this node has read it through {known}: it was cut or made anew"));
         }
-        self.check_settings(runtime)
+        self.check_settings(runtime)?;
+        Ok(high)
     }
 
     /// Whether the topic was made anew from a copy that this node may go on from.

@@ -50,6 +50,10 @@ const PLACE_TOGETHER: Duration = Duration::from_millis(50);
 const REPORT: Duration = Duration::from_secs(1);
 /// All partitions are asked about at most this often, when the broker says that an offset is gone without saying of which.
 const RESOLVE_ALL: Duration = Duration::from_secs(1);
+/// How much longer than its session a consumer may wait to hear what it is to read. After a broker stood still for longer than its own session,
+/// the client may wait for ever.
+const ASSIGNED_WITHIN: Duration = Duration::from_secs(5);
+const SESSION_DEFAULT: Duration = Duration::from_secs(10);
 const RESTART_FIRST: Duration = Duration::from_millis(200);
 const RESTART_MOST: Duration = Duration::from_secs(30);
 
@@ -137,6 +141,12 @@ impl Job {
         let _ = self.cluster.set(id);
     }
 
+    /// After how long the group gives a silent member up.
+    fn session(&self) -> Duration {
+        let said = self.settings.config.get("session.timeout.ms").and_then(|text| text.parse().ok());
+        said.map_or(SESSION_DEFAULT, Duration::from_millis)
+    }
+
     /// The consumer group, the same for ever: operators look at it and grant rights on it.
     fn group(&self) -> String {
         format!("rachis-{}-{}", self.uid, self.source)
@@ -179,6 +189,8 @@ struct Reader {
     committed: BTreeMap<i32, i64>,
     /// Whether the group has said what to read and the client waits to be placed.
     must_place: bool,
+    /// Since when the group has said nothing of what to read.
+    unassigned_since: Option<Instant>,
     wants_place_since: Option<Instant>,
     reported: Instant,
     /// Records that came since.
@@ -201,6 +213,7 @@ impl Reader {
             senders: TaskTracker::new(),
             committed: BTreeMap::new(),
             must_place: false,
+            unassigned_since: Some(Instant::now()),
             wants_place_since: None,
             reported: Instant::now(),
             taken: 0,
@@ -285,8 +298,13 @@ impl Reader {
     /// After a fatal error (another member of the same name, mostly) the client does nothing more, and does not mark the event as fatal: it
     /// has to be asked.
     fn check_alive(&self, consumer: &Consumer) -> Result<(), String> {
-        match consumer.client().fatal_error() {
-            Some((code, reason)) => Err(explain(code, &reason)),
+        if let Some((code, reason)) = consumer.client().fatal_error() {
+            return Err(explain(code, &reason));
+        }
+        match self.unassigned_since.filter(|since| since.elapsed() > self.job.session() + ASSIGNED_WITHIN) {
+            Some(since) => {
+                Err(format!("the consumer group has not said for {} s what to read (another consumer is made)", since.elapsed().as_secs()))
+            }
             None => Ok(()),
         }
     }
@@ -310,6 +328,7 @@ impl Reader {
         info!(source = %self.job.source, ?change, "partitions");
         self.senders_stop.cancel();
         self.cells.clear();
+        self.unassigned_since = matches!(change, Rebalance::Revoked).then(Instant::now);
         if let Rebalance::Assigned(numbers) = change {
             self.senders_stop = self.stop.child_token();
             self.must_place = true;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,11 +17,12 @@ use serde_json::{Value, value::RawValue};
 /// Everything is pushed and produced into this collection.
 pub const COLLECTION: &str = "ledger";
 
-/// Cheap to clone; all clones follow the server.
+/// Cheap to clone; all clones follow the server. Where it has several doors, each is asked in turn.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
-    url: Arc<RwLock<String>>,
+    urls: Arc<RwLock<Vec<String>>>,
+    turn: Arc<AtomicUsize>,
 }
 
 /// A page of hits.
@@ -46,21 +50,28 @@ pub struct Reply {
 impl Client {
     pub fn new() -> Result<Self> {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).connect_timeout(Duration::from_secs(2)).build()?;
-        Ok(Self { http, url: Arc::default() })
+        Ok(Self { http, urls: Arc::default(), turn: Arc::default() })
     }
 
     /// The server is there now.
-    pub fn moved(&self, url: &str) {
-        *self.url.write().unwrap_or_else(PoisonError::into_inner) = url.trim_end_matches('/').to_owned();
+    pub fn moved(&self, urls: Vec<String>) {
+        *self.urls.write().unwrap_or_else(PoisonError::into_inner) = urls;
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let url = self.url.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let urls = self.urls.read().unwrap_or_else(PoisonError::into_inner);
+        let url = urls.get(self.turn.fetch_add(1, Ordering::Relaxed) % urls.len().max(1)).cloned().unwrap_or_default();
         self.http.request(method, format!("{url}{path}"))
     }
 
-    pub async fn is_ready(&self) -> bool {
-        matches!(self.request(Method::GET, "/readyz").timeout(Duration::from_secs(5)).send().await, Ok(reply) if reply.status().is_success())
+    /// Whether the process at an address says that it is ready.
+    pub async fn is_ready(&self, url: &str) -> bool {
+        matches!(self.http.get(format!("{url}/readyz")).timeout(Duration::from_secs(5)).send().await, Ok(reply) if reply.status().is_success())
+    }
+
+    /// What the process at an address counts.
+    pub async fn metrics(&self, url: &str) -> Result<String> {
+        Ok(self.http.get(format!("{url}/metrics")).timeout(Duration::from_millis(500)).send().await?.text().await?)
     }
 
     /// Sends newline-separated documents. `Err`: nobody knows what became of them.

@@ -55,6 +55,9 @@ struct Arguments {
     /// No Kafka: push, kill, recover.
     #[arg(long)]
     push_only: bool,
+    /// The server's roles apart: two tailers, three leaves, two aggregators, each a process.
+    #[arg(long, conflicts_with = "push_only")]
+    apart: bool,
     /// The folder of Apache Kafka's jars.
     #[arg(long, env = "RACHIS_KAFKA_JARS")]
     kafka_jars: Option<PathBuf>,
@@ -117,7 +120,8 @@ async fn run(arguments: &Arguments, seed: u64) -> Result<Report> {
         }
     };
     let faults = Faults { bug: arguments.bug.clone(), crash_at: arguments.crash_at.clone() };
-    let server = Server::start(&arguments.server, &folder.join("server"), faults).await?;
+    let kafka = broker.as_ref().filter(|_| arguments.apart).map(Broker::address);
+    let server = Server::start(&arguments.server, &folder.join("server"), faults, kafka.as_deref()).await?;
     let run = Arc::new(Run { book: Arc::new(Book::new(arguments.records)), documents: Documents::new(seed), client: server.client() });
     let mut plan = Plan::new(seed, arguments.kills, arguments.records, server, broker);
     plan.prepare(&run).await?;
@@ -139,7 +143,7 @@ async fn run(arguments: &Arguments, seed: u64) -> Result<Report> {
             eprintln!("ledger: of {} records that were given up, the log tells what became of them", run.book.learn(&log));
         }
     }
-    let mut report = plan.report(&run, seed);
+    let mut report = plan.report(&run, seed).await;
     match carried_out {
         Ok(()) => audit(&mut plan, &run, &mut report, arguments.bug.is_some()).await?,
         // A server that ends by itself, does not come back or stands still is a finding.

@@ -165,7 +165,7 @@ impl Plan {
                 bail!(
                     "nothing was acknowledged for {STANDSTILL:?}, at {now} of {done}: {}; {}",
                     run.book.standing(),
-                    self.server.process()?.last_words()
+                    self.server.process(0)?.last_words()
                 );
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -178,8 +178,9 @@ impl Plan {
             Step::KillServer => self.kill_server(run).await,
             Step::KillBroker => self.kill_broker(run).await,
             Step::PauseServer => {
-                self.count("pauses of the server");
-                pause(self.server.process()?).await
+                let who = self.anybody();
+                self.count(self.server.role(who).words()[2]);
+                pause(self.server.process(who)?).await
             }
             Step::PauseBroker => {
                 self.count("pauses of the broker");
@@ -189,9 +190,10 @@ impl Plan {
                 }
             }
             Step::RestartServer => {
-                self.count("orderly restarts of the server");
-                self.server.stop().await?;
-                self.server.spawn(None)?;
+                let who = self.anybody();
+                self.count(self.server.role(who).words()[3]);
+                self.server.stop(who).await?;
+                self.server.spawn(who, None)?;
                 self.server.ready(READY_WITHIN).await
             }
         }
@@ -201,18 +203,20 @@ impl Plan {
         if self.server.crashes() && self.rng.random_bool(0.8) {
             return self.crash_server(run).await;
         }
+        let who = self.anybody();
+        let [killed, killed_at_start, ..] = self.server.role(who).words();
         let in_flight = something_in_flight(&run.book.pushes_in_flight).await;
-        self.server.process()?.kill()?;
-        self.note_kill("kills of the server", in_flight);
+        self.server.kill(who).await?;
+        self.note_kill(killed, in_flight);
         self.wait_a_little(400).await;
-        self.server.spawn(None)?;
+        self.server.spawn(who, None)?;
         if self.rng.random_bool(0.25) {
             // Recovery is a moment like any other.
             self.wait_a_little(300).await;
             self.server.must_run()?;
-            self.count("kills of the server while it starts");
-            self.server.process()?.kill()?;
-            self.server.spawn(None)?;
+            self.count(killed_at_start);
+            self.server.process(who)?.kill()?;
+            self.server.spawn(who, None)?;
         }
         self.server.ready(READY_WITHIN).await
     }
@@ -223,19 +227,20 @@ impl Plan {
         /// Few enough for a point that the server comes by only now and then.
         const PASSES_MAX: u32 = 3;
         let crash = (self.rng.random_range(0..1_000), self.rng.random_range(1..PASSES_MAX + 1));
-        self.server.process()?.kill()?;
-        self.server.spawn(Some(crash))?;
+        let who = self.anybody();
+        self.server.process(who)?.kill()?;
+        self.server.spawn(who, Some(crash))?;
         let ready = self.server.ready(READY_WITHIN).await;
-        let ended = self.server.process()?.wait(COMES_BY_WITHIN).await;
+        let ended = self.server.process(who)?.wait(COMES_BY_WITHIN).await;
         match (ready, ended) {
             (_, Ok(_)) => self.note_kill("ends of the server at a named point", run.book.pushes_in_flight.load(Ordering::Relaxed)),
             (Err(error), Err(_)) => return Err(error),
             (Ok(()), Err(_)) => {
-                self.note_kill("kills of the server", run.book.pushes_in_flight.load(Ordering::Relaxed));
-                self.server.process()?.kill()?;
+                self.note_kill(self.server.role(who).words()[0], run.book.pushes_in_flight.load(Ordering::Relaxed));
+                self.server.process(who)?.kill()?;
             }
         }
-        self.server.spawn(None)?;
+        self.server.spawn(who, None)?;
         self.server.ready(READY_WITHIN).await
     }
 
@@ -250,11 +255,20 @@ impl Plan {
         broker.answers(READY_WITHIN).await
     }
 
-    /// One kill more, with nothing in flight: what was there must be there.
+    /// One kill more of everybody, with nothing in flight: what was there must be there.
     pub async fn kill_and_restart_server(&mut self) -> Result<()> {
-        self.server.process()?.kill()?;
-        self.server.spawn(None)?;
+        for who in self.server.everybody() {
+            self.server.kill(who).await?;
+        }
+        for who in self.server.everybody() {
+            self.server.spawn(who, None)?;
+        }
         self.server.ready(READY_WITHIN).await
+    }
+
+    /// One of the server's processes.
+    fn anybody(&mut self) -> usize {
+        self.rng.random_range(self.server.everybody())
     }
 
     async fn wait_a_little(&mut self, milliseconds_max: u64) {
@@ -270,14 +284,16 @@ impl Plan {
         *self.done.entry(what).or_default() += 1;
     }
 
-    pub fn report(&self, run: &Run, seed: u64) -> Report {
-        Report::new(seed, self.kills_wanted, self.done.clone(), self.in_flight, &run.book)
+    pub async fn report(&self, run: &Run, seed: u64) -> Report {
+        Report::new(seed, self.kills_wanted, self.done.clone(), self.in_flight, self.server.refused().await, &run.book)
     }
 
     /// An orderly end; what remains is killed when it is dropped.
     pub async fn stop(&mut self) {
-        if let Err(error) = self.server.stop().await {
-            eprintln!("ledger: {error:#}");
+        for who in self.server.everybody().rev() {
+            if let Err(error) = self.server.stop(who).await {
+                eprintln!("ledger: {error:#}");
+            }
         }
     }
 }

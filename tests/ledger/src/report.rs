@@ -13,6 +13,7 @@ pub struct Report {
     kills_wanted: usize,
     done: BTreeMap<&'static str, usize>,
     in_flight: usize,
+    refused: u64,
     acknowledged: u64,
     retried: u64,
     asked: u64,
@@ -22,13 +23,14 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(seed: u64, kills_wanted: usize, done: BTreeMap<&'static str, usize>, in_flight: usize, book: &Book) -> Self {
+    pub fn new(seed: u64, kills_wanted: usize, done: BTreeMap<&'static str, usize>, in_flight: usize, refused: u64, book: &Book) -> Self {
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Self {
             seed,
             kills_wanted,
             done,
             in_flight,
+            refused,
             acknowledged: book::acknowledged(&book.entries()),
             retried: count(&book.retried),
             asked: count(&book.asked),
@@ -60,11 +62,12 @@ impl Report {
     pub fn line(&self) -> String {
         let done: Vec<String> = self.done.iter().map(|(what, count)| format!("{count} {what}")).collect();
         format!(
-            "seed {}: {} kills ({}), {} with a batch in flight; {} acknowledged; {} pushes sent again; {} questions asked at once, {} missed; {:.0} s",
+            "seed {}: {} kills ({}), {} with a batch in flight; {} batches refused; {} acknowledged; {} pushes sent again; {} questions asked at once, {} missed; {:.0} s",
             self.seed,
             self.kills(),
             done.join(", "),
             self.in_flight,
+            self.refused,
             self.acknowledged,
             self.retried,
             self.asked,
