@@ -193,6 +193,11 @@ impl Cluster {
         self.start_all_again(&[name.to_owned()]).await;
     }
 
+    /// Starts a node again on its folder; it need not become ready.
+    pub fn start_unready(&mut self, name: &str) {
+        self.spawn(name).expect("the node starts again");
+    }
+
     /// Starts nodes again on their folders, and waits until all are ready.
     pub async fn start_all_again(&mut self, names: &[String]) {
         for name in names {

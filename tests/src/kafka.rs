@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     message::{DeliveryResult, Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
@@ -144,6 +144,16 @@ impl Kafka {
     pub async fn delete_topic(&self, name: &str) {
         let deleted = self.admin().expect("an admin client").delete_topics(&[name], &AdminOptions::new()).await.expect("an answer");
         assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    }
+
+    /// Gives a topic these settings, and the defaults for all others.
+    pub async fn set_topic_config(&self, name: &str, settings: &[(&str, &str)]) {
+        let mut altered = AlterConfig::new(ResourceSpecifier::Topic(name));
+        for (key, value) in settings {
+            altered = altered.set(key, value);
+        }
+        let answer = self.admin().expect("an admin client").alter_configs([&altered], &AdminOptions::new()).await.expect("an answer");
+        assert!(answer.iter().all(Result::is_ok), "{answer:?}");
     }
 
     /// Drops the records of a partition before `offset`, as retention would.
