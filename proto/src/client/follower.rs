@@ -33,6 +33,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(2);
 /// How long a proposal may take, over all tailers.
 const PROPOSE_WAIT: Duration = Duration::from_secs(20);
+/// Tailers that answer and cannot decide are asked again for so long.
+const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 /// How long one tailer may take for it.
 const TAILER_WAIT: Duration = Duration::from_secs(10);
 /// How long an answer about a change waits for other aggregators to hear of it.
@@ -195,6 +197,7 @@ impl Changes for Follower {
         let proposal = Proposal { uid: bytes::Bytes::copy_from_slice(uid.as_bytes()), expected, change: change.into() };
         let deadline = Instant::now() + PROPOSE_WAIT;
         let (mut pause, mut last) = (RETRY_FIRST, None);
+        let (begun, mut refusals) = (Instant::now(), 0);
         for tailer in self.tailers.iter().cycle().skip(uid.as_u128() as usize % self.tailers.len().max(1)) {
             if Instant::now() >= deadline {
                 break;
@@ -203,8 +206,11 @@ impl Changes for Follower {
             match client.propose(tailer.request(proposal.clone(), TAILER_WAIT)).await {
                 Ok(judged) => return self.after(judged.into_inner().offset, deadline).await,
                 Err(status) => {
+                    refusals = if status.details().is_empty() { 0 } else { refusals + 1 };
                     let problem = tailer.problem(status);
-                    if !matches!(problem.code, Code::Unavailable | Code::Timeout | Code::UnknownOutcome) {
+                    // All of them answer, and none can do it: it will not pass in a moment.
+                    let hopeless = refusals > self.tailers.len() && begun.elapsed() > REFUSED_WITHIN;
+                    if hopeless || !matches!(problem.code, Code::Unavailable | Code::Timeout | Code::UnknownOutcome) {
                         return Err(problem);
                     }
                     last = Some(problem);
