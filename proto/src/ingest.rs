@@ -196,6 +196,23 @@ impl Outcomes {
     }
 }
 
+/// Records of a source partition that were not taken in and are gone, or were skipped on request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// The source.
+    pub source: SourceName,
+    /// The partition.
+    pub partition: i32,
+    /// The first offset.
+    pub from: i64,
+    /// The last offset.
+    pub through: i64,
+    /// When it was noticed, milliseconds since 1970.
+    pub noticed_ms: i64,
+    /// Why, for a person.
+    pub reason: String,
+}
+
 /// A partition as its shard sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionStatus {
@@ -228,6 +245,12 @@ pub trait Ingest: Send + Sync {
 
     /// All partitions that shards of this collection hold.
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem>;
+
+    /// Notes a loss, durable when this returns. One that begins where a known one does replaces it, if it reaches further.
+    async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem>;
+
+    /// All losses of a collection.
+    async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem>;
 }
 
 /// Takes pushes: the leaf itself where there is no log before it, else the log of the collection's pushes.

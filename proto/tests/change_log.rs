@@ -132,6 +132,24 @@ fn what_cannot_be_right_stops_a_node_and_changes_nothing() {
 }
 
 #[test]
+fn a_skip_reads_back_in_the_log_and_in_what_is_restored_from_it() {
+    let mut state = begun();
+    let source = r#"{"kind":"put_source","name":"s","settings":{"collection":"a","topic":"t","config":{}}}"#;
+    let skip = r#"{"kind":"skip_source","name":"s","to":{"0":50,"12":7}}"#;
+    let create = r#"{"kind":"create_collection","name":"a","settings":{}}"#;
+    for (offset, text) in (1..).zip([create, source, skip]) {
+        let change: Change = serde_json::from_str(text).expect("a change");
+        let record = ChangeRecord { uid: Uuid::from_u128(offset as u128), level: LEVEL, expected: None, change };
+        let outcome = state.read(offset, offset, &bytes(LogChange { record, not_after_ms: i64::MAX, seen: state.seen() }));
+        assert!(matches!(outcome, Ok(Outcome::Judged(_, Ok(())))), "{text}: {outcome:?}");
+    }
+    let skips = |state: &State| state.catalog.sources[&"s".parse().expect("a name")].skips.clone();
+    assert_eq!(skips(&state), [(0, 50), (12, 7)].into());
+    let restored = State::default().adopt(&begin(CLUSTER, Some(state.clone()))).expect("it is restored");
+    assert_eq!(skips(&restored), skips(&state));
+}
+
+#[test]
 fn a_log_made_anew_from_a_copy_is_gone_on_with_by_who_has_read_no_further() {
     let mut state = begun();
     for offset in 1..=3 {

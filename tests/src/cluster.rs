@@ -55,6 +55,8 @@ pub struct Cluster {
     nodes: BTreeMap<String, Node>,
     folder: Folder,
     settings: Settings,
+    /// Where nodes have their data, if not in the folder.
+    places: BTreeMap<String, PathBuf>,
     client: Client,
 }
 
@@ -71,8 +73,17 @@ impl Cluster {
         Self::start_on(Kafka::start().await, size, settings).await
     }
 
+    /// Starts a cluster in which a node has its data elsewhere.
+    pub async fn start_with_place(size: Size, settings: Settings, node: &str, place: PathBuf) -> Self {
+        Self::start_placed(Kafka::start().await, size, settings, [(node.to_owned(), place)].into()).await
+    }
+
     /// Starts all nodes on a broker that runs.
     pub async fn start_on(kafka: Kafka, size: Size, settings: Settings) -> Self {
+        Self::start_placed(kafka, size, settings, BTreeMap::new()).await
+    }
+
+    async fn start_placed(kafka: Kafka, size: Size, settings: Settings, places: BTreeMap<String, PathBuf>) -> Self {
         let folder = Folder::new("cluster").expect("a temporary folder");
         let names = size.nodes();
         let ports = free_ports(names.len()).expect("free ports");
@@ -81,7 +92,7 @@ impl Cluster {
         };
         let nodes: BTreeMap<String, Node> = names.iter().zip(&ports).map(node).collect();
         let urls = nodes.values().filter(|node| node.role == "aggregator").map(|node| node.url.clone()).collect();
-        let mut cluster = Self { kafka, nodes, folder, settings, client: Client::new(urls) };
+        let mut cluster = Self { kafka, nodes, folder, settings, places, client: Client::new(urls) };
         std::fs::write(cluster.config(), cluster.config_text()).expect("the folder can be written");
         cluster.command(&["cluster", "init"]).expect("the change log is made");
         for (_, name) in &names {
@@ -133,7 +144,7 @@ impl Cluster {
 
     /// The data folder of a node.
     pub fn data(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.places.get(name).cloned().unwrap_or_else(|| self.folder.path().join(name))
     }
 
     fn log(&self, name: &str) -> PathBuf {

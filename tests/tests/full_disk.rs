@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Server, Settings, eventually, small_disk::SmallDisk};
+use tests::{Cluster, Server, Settings, cluster::Size, eventually, kafka::Produce, small_disk::SmallDisk};
 
 const DISK_BYTES: u64 = 192 << 20;
 const DOCUMENTS: usize = 2_000;
@@ -51,4 +51,45 @@ async fn a_full_disk_stops_what_comes_in_and_with_room_it_goes_on_by_itself() {
     .await;
     assert_eq!(push(&server, 2).await.0, 200);
     assert_eq!(server.sql("select count(*), count(distinct push) from events").await.rows, [[json!(3 * DOCUMENTS), json!(3)]]);
+}
+
+#[tokio::test]
+async fn a_leaf_with_a_full_disk_holds_back_its_partitions_says_so_and_goes_on_with_room() {
+    let disk = SmallDisk::mount(DISK_BYTES).expect("a small disk");
+    let size = Size { leaves: 1, tailers: 1, aggregators: 1 };
+    let cluster = Cluster::start_with_place(size, Settings::default().small_splits(), "leaf-1", disk.path().join("leaf-1")).await;
+    cluster.kafka.create_topic("clicks", 2, &[]).await;
+    cluster.source("clicks", "clicks", "clicks", &cluster.kafka.bootstrap(), json!({})).await.expect("a source");
+    let records = |from: usize| (from..from + DOCUMENTS).map(|n| Produce::value(format!("{{\"n\":{n},\"text\":\"all is well\"}}"))).collect();
+    cluster.kafka.produce("clicks", records(0)).await;
+    cluster.eventually("select count(*) from clicks", json!(DOCUMENTS)).await;
+
+    disk.fill().expect("it is filled");
+    eventually("the sources wait, and say why", async || {
+        cluster.kafka.produce("clicks", records(DOCUMENTS)).await;
+        let rows = cluster.ask("select state, error from rachis.sources where source = 'clicks'", json!({})).await?.rows;
+        let waits = |row: &Vec<Value>| row[0] == "waiting" && row[1].as_str().is_some_and(|why| why.contains("% full"));
+        anyhow::ensure!(rows.iter().any(waits), "{rows:?}");
+        Ok(())
+    })
+    .await;
+    for _ in 0..20 {
+        let there = cluster.sql("select count(*), count(distinct n) from clicks where search('well')").await;
+        assert!(there.rows[0][0].as_u64() >= Some(DOCUMENTS as u64), "questions go on: {there:?}");
+    }
+    disk.empty().expect("there is room");
+    eventually("all that was produced is there", async || {
+        let rows = cluster
+            .ask("select sum(lag)::bigint, count(*) from rachis.sources where source = 'clicks' and state = 'caught_up'", json!({}))
+            .await?
+            .rows;
+        anyhow::ensure!(rows == [[json!(0), json!(2)]], "{rows:?}");
+        Ok(())
+    })
+    .await;
+    let there = cluster.sql("select count(distinct n), count(*) from clicks").await;
+    assert_eq!(there.rows[0][0], json!(2 * DOCUMENTS), "nothing is lost");
+    let taken = cluster.sql("select sum(events)::bigint, sum(position + 1)::bigint from rachis.sources where source = 'clicks'").await;
+    assert_eq!(taken.rows[0][0], taken.rows[0][1], "and nothing was taken twice");
+    assert_eq!(there.rows[0][1], taken.rows[0][0]);
 }

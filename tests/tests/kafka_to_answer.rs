@@ -4,7 +4,13 @@
 use anyhow::{Context as _, Result, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Kafka, Server, Settings, data, eventually, kafka::Produce, oracle::SETS};
+use tests::{Client, Kafka, Server, Service, Settings, data, eventually, kafka::Produce, oracle::SETS};
+
+tests::of_one_process_and_of_a_cluster! {
+    keys_tombstones_text_and_dead_letters_are_what_they_say: tests::Settings::default(),
+    a_source_is_looked_at_suspended_resumed_and_says_what_is_wrong: tests::Settings::default(),
+    a_lost_range_stops_its_partition_and_a_skip_goes_on: tests::Settings::default(),
+}
 
 const PARTITIONS: usize = 3;
 /// Documents that are asked back by id, of each set.
@@ -38,9 +44,8 @@ async fn real_events_go_from_kafka_to_answers_byte_for_byte() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_tombstones_text_and_dead_letters_are_what_they_say() {
-    let (kafka, server) = tokio::join!(Kafka::start(), Server::start(Settings::default()));
+async fn keys_tombstones_text_and_dead_letters_are_what_they_say(server: Service) {
+    let kafka = Kafka::start().await;
     for topic in ["accounts", "by-path", "lines"] {
         kafka.create_topic(topic, 1, &[]).await;
     }
@@ -77,9 +82,8 @@ async fn keys_tombstones_text_and_dead_letters_are_what_they_say() {
     assert!(lines.contains(&vec![json!("first line")]) && lines.contains(&vec![json!("{\"a\":1}")]), "{lines:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_source_is_looked_at_suspended_resumed_and_says_what_is_wrong() {
-    let (mut kafka, server) = tokio::join!(Kafka::start(), Server::start(Settings::default()));
+async fn a_source_is_looked_at_suspended_resumed_and_says_what_is_wrong(server: Service) {
+    let mut kafka = Kafka::start().await;
     kafka.create_topic("orders", 2, &[]).await;
     kafka.produce("orders", numbers(0..10)).await;
     let body = |topic: &str| json!({ "collection": "orders", "topic": topic, "config": { "bootstrap.servers": kafka.bootstrap() } });
@@ -119,9 +123,8 @@ async fn a_source_is_looked_at_suspended_resumed_and_says_what_is_wrong() {
     eventually("the error is gone", || caught_up(&server, "orders")).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lost_range_stops_its_partition_and_a_skip_goes_on() {
-    let (kafka, server) = tokio::join!(Kafka::start(), Server::start(Settings::default()));
+async fn a_lost_range_stops_its_partition_and_a_skip_goes_on(server: Service) {
+    let kafka = Kafka::start().await;
     kafka.create_topic("t", 1, &[]).await;
     kafka.produce("t", numbers_in(0, 0..20)).await;
     server.source("t", "t", "t", &kafka.bootstrap(), json!({})).await.expect("a source");
@@ -136,13 +139,24 @@ async fn a_lost_range_stops_its_partition_and_a_skip_goes_on() {
         Ok(())
     })
     .await;
+    let lost = "select source, partition, from_offset, through_offset, reason from rachis.losses";
+    let gone = [[json!("t"), json!(0), json!(20), json!(49), json!("gone at the broker before they were taken in")]];
+    assert_eq!(server.sql(lost).await.rows, gone, "the loss is remembered");
     server.json(Method::POST, "/v1/sources/t/skip", json!({ "to": { "0": 50 } })).await.expect("skipped");
     server.eventually("select count(*) from t", json!(70)).await;
     assert_eq!(server.sql("select min(n), max(n) from t where n >= 20").await.rows, [[json!(50), json!(99)]]);
+    server.json(Method::POST, "/v1/sources/t/suspend", json!({})).await.expect("suspended");
+    kafka.produce("t", numbers_in(0, 100..120)).await;
+    server.json(Method::POST, "/v1/sources/t/skip", json!({ "to": { "0": 110 } })).await.expect("skipped");
+    server.json(Method::POST, "/v1/sources/t/resume", json!({})).await.expect("resumed");
+    server.eventually("select count(*) from t", json!(80)).await;
+    let lost = server.sql(&format!("{lost} order by from_offset")).await.rows;
+    assert_eq!(lost[..1], gone, "and stays remembered");
+    assert_eq!(lost[1..], [[json!("t"), json!(0), json!(100), json!(109), json!("skipped on request")]]);
 }
 
 /// Waits for what was produced, by the positions in the producer's own metadata.
-async fn is_in(server: &Server, source: &str, places: &[(i32, i64)]) {
+async fn is_in(server: &Client, source: &str, places: &[(i32, i64)]) {
     let mut last = std::collections::BTreeMap::new();
     for (partition, offset) in places {
         last.insert(*partition, *offset);
@@ -158,14 +172,14 @@ async fn is_in(server: &Server, source: &str, places: &[(i32, i64)]) {
     .await;
 }
 
-async fn caught_up(server: &Server, source: &str) -> Result<()> {
+async fn caught_up(server: &Client, source: &str) -> Result<()> {
     let rows = server.ask(&format!("select state, lag, error from rachis.sources where source = '{source}'"), json!({})).await?.rows;
     ensure!(!rows.is_empty() && rows.iter().all(|row| *row == [json!("caught_up"), json!(0), Value::Null]), "{rows:?}");
     Ok(())
 }
 
 /// events, accepted, tombstones, dead letters, superseded, deleted, documents.
-async fn outcomes(server: &Server, source: &str) -> Vec<i64> {
+async fn outcomes(server: &Client, source: &str) -> Vec<i64> {
     let columns = ["events", "accepted", "tombstones", "dead_letters", "superseded", "deleted", "documents"];
     let sums: Vec<String> = columns.iter().map(|column| format!("sum({column}) as {column}")).collect();
     let answer = server.sql(&format!("select {} from rachis.sources where source = '{source}'", sums.join(", "))).await;
@@ -173,7 +187,7 @@ async fn outcomes(server: &Server, source: &str) -> Vec<i64> {
 }
 
 /// Per partition: every event has one outcome, and what is there is what was accepted less what was taken away.
-async fn equations_hold(server: &Server, source: &str, events: usize) {
+async fn equations_hold(server: &Client, source: &str, events: usize) {
     let wrong = server
         .sql(&format!(
             "select * from rachis.sources where source = '{source}' and (events <> accepted + tombstones + duplicates + dead_letters \
@@ -185,7 +199,7 @@ async fn equations_hold(server: &Server, source: &str, events: usize) {
 }
 
 /// Documents by the address that the producer's metadata says, byte for byte.
-async fn by_id(server: &Server, set: &str, documents: &[String], places: &[(i32, i64)]) -> Result<()> {
+async fn by_id(server: &Client, set: &str, documents: &[String], places: &[(i32, i64)]) -> Result<()> {
     let step = (documents.len() / DOCUMENTS_ASKED).max(1);
     for (document, (partition, offset)) in documents.iter().zip(places).step_by(step) {
         let address = format!("{set}/{partition}@{offset}");
@@ -195,7 +209,7 @@ async fn by_id(server: &Server, set: &str, documents: &[String], places: &[(i32,
     Ok(())
 }
 
-async fn refused(server: &Server, body: Value, status: u16, named: &str) {
+async fn refused(server: &Client, body: Value, status: u16, named: &str) {
     let answer = server.request(Method::PUT, "/v1/sources/orders").json(&body).send().await.expect("an answer");
     assert_eq!(answer.status().as_u16(), status);
     let problem: Value = answer.json().await.expect("a problem");

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use proto::{
     address::SourceName,
     catalog::CollectionUid,
-    ingest::{Batch, Ingest, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    ingest::{Batch, Ingest, Loss, PartitionStatus, Pushed, ShardId, Stored, Verdict},
     problem::Problem,
     record::RequestKey,
 };
@@ -35,6 +35,14 @@ impl Ingest for Overtaking {
 
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
         self.0.partitions(collection).await
+    }
+
+    async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
+        self.0.note_loss(shard, loss).await
+    }
+
+    async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
+        self.0.losses(collection).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use proto::{
     Code, CollectionUid, Position, Problem, SourceName,
-    ingest::{Batch, Ingest, PartitionStatus, Push, Pushed, Pushes, ShardId, Stored, Verdict},
+    ingest::{Batch, Ingest, Loss, PartitionStatus, Push, Pushed, Pushes, ShardId, Stored, Verdict},
     limits::PUSH_ITEMS_MAX,
     record::RequestKey,
     routing::shard_of,
@@ -69,6 +69,25 @@ impl Ingest for Leaf {
             }));
         }
         Ok(partitions)
+    }
+
+    async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
+        if let Some(reason) = self.misrouted(shard, &loss.source, loss.partition) {
+            return Err(Problem::new(Code::BadRequest, reason));
+        }
+        let shard = self.shard(shard).await?;
+        blocking(move || shard.store().note_loss(&loss)).await
+    }
+
+    async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
+        let catalog = self.catalog.borrow().clone();
+        let Some((_, found)) = catalog.collection(collection) else { return Ok(Vec::new()) };
+        let mut losses = Vec::new();
+        for id in found.shards().filter(|shard| self.holds(found, shard.number)) {
+            let shard = self.shard(id).await?;
+            losses.extend(blocking(move || shard.store().losses()).await?);
+        }
+        Ok(losses)
     }
 }
 

@@ -53,4 +53,17 @@ impl ingest_server::Ingest for IngestService {
         let partitions = self.leaf.partitions(collection(&request.into_inner().collection)?).await?;
         Ok(Response::new(wire::PartitionsAnswer { partitions: partitions.into_iter().map(Into::into).collect() }))
     }
+
+    async fn note_loss(&self, request: Request<wire::LossNote>) -> Result<Response<wire::LossNoted>, Status> {
+        caught_up(&request, &self.catalog).await?;
+        let note = request.into_inner();
+        self.leaf.note_loss(shard(note.shard)?, there(note.loss, "the loss")?.try_into()?).await?;
+        Ok(Response::new(wire::LossNoted {}))
+    }
+
+    async fn losses(&self, request: Request<wire::PartitionsRequest>) -> Result<Response<wire::LossesAnswer>, Status> {
+        caught_up(&request, &self.catalog).await?;
+        let losses = self.leaf.losses(collection(&request.into_inner().collection)?).await?;
+        Ok(Response::new(wire::LossesAnswer { losses: losses.into_iter().map(Into::into).collect() }))
+    }
 }

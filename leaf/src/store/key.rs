@@ -60,6 +60,8 @@ pub enum Kind {
     Kinds = 22,
     /// Hash over a block of a partition's input.
     Digest = 23,
+    /// Records that are gone and were not taken in.
+    Loss = 24,
 }
 
 /// A key in the making.

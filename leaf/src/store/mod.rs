@@ -13,6 +13,7 @@
 //! | `meta` | 21 partition, time, request key | the same by age | `request.rs` |
 //! | `meta` | 22 partition, path | kinds of values seen | `kinds.rs` |
 //! | `meta` | 23 partition, block | hash over the block's input | `digest.rs` |
+//! | `meta` | 24 partition, first offset | records that are gone, through where, and why | `loss.rs` |
 //!
 //! An address is source, 0, partition, offset and, where there is one, item: big-endian, sign flipped, so rows sort as addresses do. Every
 //! value begins with a version byte. A batch over several families is atomic because the log ahead of the writes is always on.
@@ -26,6 +27,7 @@ pub mod gone;
 pub mod holders;
 pub mod key;
 pub mod kinds;
+pub mod loss;
 pub mod manifest;
 mod open;
 pub mod partition;
@@ -40,7 +42,10 @@ pub use key::{Kind, Partition, RowKey};
 pub use manifest::{ManifestRow, Ranges};
 pub use partition::PartitionRow;
 use plan::{Kinds, Path, scan::DeadLetter};
-use proto::{Address, ingest::ShardId};
+use proto::{
+    Address, Code, Problem,
+    ingest::{Loss, ShardId},
+};
 pub use request::RequestRow;
 pub use rocksdb::WriteBatch;
 use rocksdb::{ColumnFamily, DB, Direction, ErrorKind, IteratorMode, ReadOptions, WriteOptions};
@@ -260,6 +265,29 @@ impl Store {
             self.read("dead letter", letter).map(|(letter, _)| letter)
         })
         .collect()
+    }
+
+    /// Notes a loss, unless one that begins there reaches as far. Durable when this returns.
+    pub fn note_loss(&self, loss: &Loss) -> Result<(), Error> {
+        let key = loss::key(loss);
+        let known = self.get(Family::Meta, &key)?;
+        let known = known.map(|value| self.read("loss", loss::decode(&key, &value))).transpose()?;
+        if known.is_some_and(|known| known.through >= loss.through) {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        self.put(&mut batch, Family::Meta, &key, &loss::encode(loss));
+        self.commit_synced(batch).map_err(|unwritten| match unwritten {
+            Unwritten::Stalled => Problem::new(Code::Busy, "the store has no room just now").hint("try again a little later").into(),
+            Unwritten::Failed(source) => self.failed(source),
+        })
+    }
+
+    /// All losses.
+    pub fn losses(&self) -> Result<Vec<Loss>, Error> {
+        let all = RowKey::new(Kind::Loss);
+        let rows = self.rows(Family::Meta, all.clone().bytes(), all.after_prefix());
+        rows.map(|row| row.and_then(|(key, value)| self.read("loss", loss::decode(&key, &value)))).collect()
     }
 
     fn family(&self, family: Family) -> &ColumnFamily {

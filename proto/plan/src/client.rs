@@ -13,7 +13,7 @@ use proto::{
     CollectionUid, PositionVector, Problem, SourceName,
     client::{ASK_WAIT, Peer, leaves::Leaves},
     cluster::NodeName,
-    ingest::{Batch, Ingest, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    ingest::{Batch, Ingest, Loss, PartitionStatus, Pushed, ShardId, Stored, Verdict},
     limits::MESSAGE_BYTES_MAX,
     record::RequestKey,
     wire::{
@@ -189,5 +189,13 @@ impl Ingest for RemoteLeaves {
 
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
         self.leaves.partitions(collection).await
+    }
+
+    async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
+        self.leaves.note_loss(shard, loss).await
+    }
+
+    async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
+        self.leaves.losses(collection).await
     }
 }

@@ -58,7 +58,11 @@ pub enum Change {
     /// Suspends or resumes reading.
     SuspendSource { name: SourceName, suspended: bool },
     /// Goes on after a loss: partition -> the offset to go on at.
-    SkipSource { name: SourceName, to: BTreeMap<i32, i64> },
+    SkipSource {
+        name: SourceName,
+        #[serde(with = "super::source::offsets")]
+        to: BTreeMap<i32, i64>,
+    },
     /// Creates a definition or, with `replace`, a further version of it.
     Define { id: DefinitionId, text: String, uses: Vec<DefinitionId>, reads: Vec<CollectionName>, replace: bool },
     /// Drops a definition; refused while another uses it. With `if_exists` a missing one is no error.

@@ -17,8 +17,23 @@ pub struct Source {
     /// Whether reading is suspended by request.
     pub suspended: bool,
     /// Where to go on after a loss, by partition: set by `skip`, used once the stored position is before it.
-    #[serde(default)]
+    #[serde(default, with = "offsets")]
     pub skips: BTreeMap<i32, i64>,
+}
+
+/// Offsets by partition. A key of a JSON object is a text; where it stands inside of a tagged value, serde does not read it as a number.
+pub(super) mod offsets {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+    pub fn serialize<S: Serializer>(offsets: &BTreeMap<i32, i64>, s: S) -> Result<S::Ok, S::Error> {
+        offsets.serialize(s)
+    }
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<i32, i64>, D::Error> {
+        let read = |(partition, offset): (String, i64)| Ok((partition.parse().map_err(D::Error::custom)?, offset));
+        BTreeMap::<String, i64>::deserialize(d)?.into_iter().map(read).collect()
+    }
 }
 
 /// What a user says about a source.

@@ -15,7 +15,7 @@ use crate::{
     address::SourceName,
     catalog::{Catalog, CollectionUid},
     cluster::{Members, NodeName, Role},
-    ingest::{Batch, Ingest, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    ingest::{Batch, Ingest, Loss, PartitionStatus, Pushed, ShardId, Stored, Verdict},
     limits::WRITE_MESSAGE_BYTES_MAX,
     problem::{Code, Problem},
     record::RequestKey,
@@ -66,6 +66,19 @@ impl Leaves {
     }
 }
 
+impl Leaves {
+    /// What all leaves that hold shards of a collection answer, together.
+    async fn of_all<T, F: Future<Output = Result<Vec<T>, Problem>>>(
+        &self,
+        collection: CollectionUid,
+        ask: impl Fn(Peer) -> F,
+    ) -> Result<Vec<T>, Problem> {
+        let peers = self.holders(collection)?;
+        let answers = join_all(peers.into_iter().cloned().map(ask)).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+}
+
 fn no_collection(uid: CollectionUid) -> Problem {
     Problem::new(Code::NotFound, format!("there is no collection of uid {uid}")).hint("it may have been dropped")
 }
@@ -109,16 +122,30 @@ impl Ingest for Leaves {
     }
 
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
-        let peers = self.holders(collection)?;
-        let ask = |peer: &Peer| {
-            let (mut client, peer) = (control(peer), peer.clone());
-            let question = wire::PartitionsRequest { collection: bytes::Bytes::copy_from_slice(collection.0.as_bytes()) };
-            async move {
-                let answer = client.partitions(peer.request(question, ASK_WAIT)).await.map_err(|status| peer.problem(status))?;
-                answer.into_inner().partitions.into_iter().map(PartitionStatus::try_from).collect::<Result<Vec<_>, Problem>>()
-            }
+        let ask = |peer: Peer| async move {
+            let answer = control(&peer).partitions(peer.request(of_collection(collection), ASK_WAIT)).await;
+            let told = answer.map_err(|status| peer.problem(status))?.into_inner().partitions;
+            told.into_iter().map(PartitionStatus::try_from).collect()
         };
-        let answers = join_all(peers.into_iter().map(ask)).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(answers.into_iter().flatten().collect())
+        self.of_all(collection, ask).await
     }
+
+    async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
+        let peer = self.holder(shard)?;
+        let note = wire::LossNote { shard: Some(shard.into()), loss: Some(loss.into()) };
+        control(peer).note_loss(peer.request(note, ASK_WAIT)).await.map(drop).map_err(|status| peer.problem(status))
+    }
+
+    async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
+        let ask = |peer: Peer| async move {
+            let answer = control(&peer).losses(peer.request(of_collection(collection), ASK_WAIT)).await;
+            let told = answer.map_err(|status| peer.problem(status))?.into_inner().losses;
+            told.into_iter().map(Loss::try_from).collect()
+        };
+        self.of_all(collection, ask).await
+    }
+}
+
+fn of_collection(collection: CollectionUid) -> wire::PartitionsRequest {
+    wire::PartitionsRequest { collection: bytes::Bytes::copy_from_slice(collection.0.as_bytes()) }
 }

@@ -6,7 +6,7 @@ use super::{leaf as wire, problem::malformed};
 use crate::{
     address::{Position, PositionVector, SourceName},
     catalog::CollectionUid,
-    ingest::{Batch, ItemError, Outcomes, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    ingest::{Batch, ItemError, Loss, Outcomes, PartitionStatus, Pushed, ShardId, Stored, Verdict},
     problem::Problem,
     record::{Format, Record, RequestKey, Rules, TimeKind, Value},
 };
@@ -258,6 +258,33 @@ impl From<wire::Outcomes> for Outcomes {
             documents: o.documents,
             bytes: o.bytes,
         }
+    }
+}
+
+impl From<Loss> for wire::Loss {
+    fn from(loss: Loss) -> Self {
+        Self {
+            source: loss.source.as_str().to_owned(),
+            partition: loss.partition,
+            from: loss.from,
+            through: loss.through,
+            noticed_ms: loss.noticed_ms,
+            reason: loss.reason,
+        }
+    }
+}
+
+impl TryFrom<wire::Loss> for Loss {
+    type Error = Problem;
+    fn try_from(told: wire::Loss) -> Result<Self, Problem> {
+        Ok(Self {
+            source: source(&told.source)?,
+            partition: told.partition,
+            from: told.from,
+            through: told.through,
+            noticed_ms: told.noticed_ms,
+            reason: told.reason,
+        })
     }
 }
 

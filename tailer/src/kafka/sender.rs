@@ -8,7 +8,7 @@ use std::{
 
 use proto::{
     Code, Problem,
-    ingest::{Batch, LEVEL, ShardId, Stored, Verdict},
+    ingest::{Batch, LEVEL, Loss, ShardId, Stored, Verdict},
 };
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tokio_util::sync::CancellationToken;
@@ -192,15 +192,22 @@ impl Sender {
         self.cell.partition.lock().note_end(high);
         match decide(stored.offset, low, high, skip, self.job.settings.start) {
             Decision::From(from) => {
+                // What is skipped on request is no less gone.
+                if skip == Some(from) && from > stored.offset + 1 {
+                    self.note_loss(stored.offset + 1, from - 1, "skipped on request").await?;
+                }
                 info!(partition = %at, stored = stored.offset, from, end = high, "reading");
                 self.cell.partition.lock().begin(stored.offset, from);
                 self.board.fine();
             }
             Decision::Advance { through } => return self.advance(through).await,
-            Decision::Lost { from, to } => self.stop(
+            Decision::Lost { from, to } => {
+                self.note_loss(from, to, "gone at the broker before they were taken in").await?;
+                self.stop(
                 format!("the records {at}@{from} through {at}@{to} are gone at the broker and were not taken in: the topic's retention was faster (to go on without them, skip to {})", to + 1),
                 true,
-            ),
+            )
+            }
             Decision::Shorter { end } => self.stop(
                 format!(
                     "the broker has offsets up to {} only, and {at}@{} is stored: the topic was truncated or made anew (create a source of another name for what is there now)",
@@ -225,6 +232,20 @@ impl Sender {
             }
             Err(problem) => Err(problem.to_string()),
         }
+    }
+
+    /// Has the leaf remember what is gone, before anything goes on or says so.
+    async fn note_loss(&self, from: i64, through: i64, reason: &str) -> Result<(), String> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let loss = Loss {
+            source: self.job.source.clone(),
+            partition: self.cell.number,
+            from,
+            through,
+            noticed_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+            reason: reason.to_owned(),
+        };
+        self.job.leaf.note_loss(self.shard(), loss).await.map_err(|problem| problem.to_string())
     }
 
     fn stop(&self, why: String, again: bool) {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use proto::{
     Code, CollectionUid, Problem, SourceName,
-    ingest::{Batch, Ingest, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    ingest::{Batch, Ingest, Loss, PartitionStatus, Pushed, ShardId, Stored, Verdict},
     record::{Record, RequestKey},
 };
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
@@ -39,12 +39,14 @@ pub struct Model {
     pub refuses: Mutex<Option<i32>>,
     pub full: Mutex<bool>,
     pub seen: Mutex<BTreeMap<&'static str, u32>>,
+    pub losses: Mutex<Vec<Loss>>,
 }
 
 impl Model {
     pub fn new(seed: u64, chaos: Chaos) -> Arc<Self> {
         eprintln!("seed {seed}");
         Arc::new(Self {
+            losses: Mutex::default(),
             taken: Mutex::default(),
             chaos: Mutex::new((chaos, StdRng::seed_from_u64(seed))),
             refuses: Mutex::default(),
@@ -153,5 +155,14 @@ impl Ingest for Model {
 
     async fn partitions(&self, _: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
         Ok(Vec::new())
+    }
+
+    async fn note_loss(&self, _: ShardId, loss: Loss) -> Result<(), Problem> {
+        self.losses.lock().push(loss);
+        Ok(())
+    }
+
+    async fn losses(&self, _: CollectionUid) -> Result<Vec<Loss>, Problem> {
+        Ok(self.losses.lock().clone())
     }
 }

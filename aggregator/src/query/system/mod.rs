@@ -118,6 +118,19 @@ pub(super) const TABLES: &[SystemTable] = &[
     ),
     table(
         "rachis",
+        "losses",
+        &[
+            ("collection", Text),
+            ("source", Text),
+            ("partition", Int),
+            ("from_offset", Int),
+            ("through_offset", Int),
+            ("noticed", Time),
+            ("reason", Text),
+        ],
+    ),
+    table(
+        "rachis",
         "definitions",
         &[
             ("kind", Text),
@@ -166,6 +179,7 @@ pub(super) async fn rows(engine: &Engine, table: &SystemTable, deadline: Instant
         ("rachis", "shards") => state::shards(engine).await?,
         ("rachis", "splits") => state::splits(engine).await?,
         ("rachis", "dead_letters") => state::dead_letters(engine, deadline).await?,
+        ("rachis", "losses") => state::losses(engine).await?,
         ("rachis", "definitions") => catalog::definitions(engine),
         ("rachis", "queries") => catalog::queries(engine),
         ("information_schema", "tables") => catalog::tables(engine),

@@ -51,9 +51,20 @@ pub(super) async fn sources(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> 
         rows.entry(at).or_default().0 = Some(tail);
     }
     for (name, collection) in &catalog.collections {
-        for held in engine.roles.leaf.partitions(collection.uid).await? {
-            let at = (name.clone(), held.position.source.clone(), Some(held.position.partition));
-            rows.entry(at).or_default().1 = Some(held);
+        match engine.roles.leaf.partitions(collection.uid).await {
+            Ok(partitions) => {
+                for held in partitions {
+                    let at = (name.clone(), held.position.source.clone(), Some(held.position.partition));
+                    rows.entry(at).or_default().1 = Some(held);
+                }
+            }
+            // What tailers say is most wanted while a leaf is away.
+            Err(problem) => {
+                let of_it = rows.iter_mut().filter(|((collection, ..), _)| collection == name);
+                of_it.filter_map(|(_, (tail, _))| tail.as_mut()).for_each(|tail| {
+                    tail.error.get_or_insert_with(|| problem.to_string());
+                });
+            }
         }
     }
     // While the partitions of a source are not read (its broker is away, it is suspended), what holds of the source holds of each.
@@ -211,6 +222,25 @@ pub(super) async fn splits(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
                 ]);
             }
         }
+    }
+    Ok(rows)
+}
+
+/// `rachis.losses`: records that are gone and were not taken in.
+pub(super) async fn losses(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
+    let mut rows = Vec::new();
+    for (name, collection) in &engine.catalog().collections {
+        rows.extend(engine.roles.leaf.losses(collection.uid).await?.into_iter().map(|loss| {
+            vec![
+                Cell::text(name.as_str()),
+                Cell::text(loss.source.as_str()),
+                Cell::Int(Some(i64::from(loss.partition))),
+                Cell::Int(Some(loss.from)),
+                Cell::Int(Some(loss.through)),
+                Cell::Time(Some(loss.noticed_ms)),
+                Cell::text(loss.reason),
+            ]
+        }));
     }
     Ok(rows)
 }

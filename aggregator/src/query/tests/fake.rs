@@ -40,7 +40,7 @@ use plan::{
 use proto::{
     Address, Catalog, Code, CollectionUid, PositionVector, Problem, SourceName,
     catalog::{Change, ChangeRecord, SourceSettings},
-    ingest::{Batch, Ingest, PartitionStatus, Push, Pushed, Pushes, ShardId, Stored, Verdict},
+    ingest::{Batch, Ingest, Loss, PartitionStatus, Push, Pushed, Pushes, ShardId, Stored, Verdict},
     record::{Record, RequestKey},
     status::TailStatus,
     tailer::{Changes, LogHealth, Tailing},
@@ -340,6 +340,12 @@ impl Ingest for FakeLeaf {
         not_here()
     }
     async fn partitions(&self, _: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
+        Ok(Vec::new())
+    }
+    async fn note_loss(&self, _: ShardId, _: Loss) -> Result<(), Problem> {
+        not_here()
+    }
+    async fn losses(&self, _: CollectionUid) -> Result<Vec<Loss>, Problem> {
         Ok(Vec::new())
     }
 }
