@@ -75,7 +75,7 @@ impl Leaf {
         leaf.shards.open_existing(&known)?;
         let keeper = Arc::downgrade(&leaf);
         let closed = leaf.closed.clone();
-        let thread = std::thread::Builder::new().name("keep".into()).spawn(move || keep(&keeper, &closed, known));
+        let thread = std::thread::Builder::new().name("keep".into()).spawn(move || keep(&keeper, &closed));
         *leaf.keeper.lock() = Some(thread.map_err(|source| Error::File { path: leaf.options.folder.clone(), source })?);
         Ok(leaf)
     }
@@ -163,7 +163,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 }
 
 /// The keeper: now and then removes what is not needed any more, and the shards of dropped collections.
-fn keep(leaf: &Weak<Leaf>, closed: &(Mutex<bool>, Condvar), mut known: Arc<Catalog>) {
+fn keep(leaf: &Weak<Leaf>, closed: &(Mutex<bool>, Condvar)) {
     let mut ended = closed.0.lock();
     while !*ended {
         closed.1.wait_for(&mut ended, rebuild::SWEEP_EVERY);
@@ -173,11 +173,8 @@ fn keep(leaf: &Weak<Leaf>, closed: &(Mutex<bool>, Condvar), mut known: Arc<Catal
         let Some(leaf) = leaf.upgrade() else { return };
         drop(ended);
         leaf.expire_pins();
-        let now = leaf.catalog.borrow().clone();
-        if now.version != known.version {
-            leaf.shards.remove_dropped(&known, &now);
-            known = now;
-        }
+        let catalog = leaf.catalog.borrow().clone();
+        leaf.shards.remove_dropped(&catalog, chrono::Utc::now().timestamp_millis());
         let room = leaf.disk.look();
         let shards = leaf.shards.all();
         memory::govern(&shards);

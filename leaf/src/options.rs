@@ -47,6 +47,8 @@ pub struct LeafOptions {
     pub disk_used_percent_max: u8,
     /// How long request rows of pushes are kept, by the time of later records.
     pub request_rows_kept: Duration,
+    /// How long the shards of a dropped collection are kept.
+    pub dropped_kept: Duration,
 }
 
 impl LeafOptions {
@@ -73,6 +75,7 @@ impl LeafOptions {
             scan_threads: 2,
             disk_used_percent_max: 90,
             request_rows_kept: Duration::from_secs(24 * 3600),
+            dropped_kept: Duration::from_secs(24 * 3600),
         }
     }
 }

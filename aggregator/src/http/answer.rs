@@ -142,7 +142,7 @@ fn streamed(answer: Answer, writer: Writer) -> impl futures::Stream<Item = Resul
 }
 
 /// Writes an answer in its form.
-struct Writer {
+pub(super) struct Writer {
     form: Form,
     schema: SchemaRef,
     out: Vec<u8>,
@@ -151,7 +151,8 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(form: Form, schema: SchemaRef) -> Result<Self, Problem> {
+    /// For rows of this schema.
+    pub fn new(form: Form, schema: SchemaRef) -> Result<Self, Problem> {
         let mut writer = Self { form, schema: schema.clone(), out: Vec::new(), rows: 0, arrow: None };
         match form {
             Form::Json => {
@@ -186,7 +187,8 @@ impl Writer {
         self.out.push(b']');
     }
 
-    fn rows(&mut self, batch: &RecordBatch) -> Result<(), Problem> {
+    /// Writes a batch.
+    pub fn rows(&mut self, batch: &RecordBatch) -> Result<(), Problem> {
         if let Some(arrow) = &mut self.arrow {
             arrow.write(batch).map_err(not_arrow)?;
             self.out.append(arrow.get_mut());
@@ -265,7 +267,8 @@ impl Writer {
         (self.form == Form::Ndjson).then(|| format!("{}\n", serde_json::json!({ "error": problem.to_json() })).into())
     }
 
-    fn take(&mut self) -> Bytes {
+    /// What was written since.
+    pub fn take(&mut self) -> Bytes {
         std::mem::take(&mut self.out).into()
     }
 }

@@ -1,5 +1,7 @@
 //! `/v1/collections`: what collections there are, what is decided about them, what is in them.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     body::Body,
@@ -20,14 +22,15 @@ use super::{
     App, body,
     refusal::{PathText, Refusal, collection_name, no_collection, path_text},
 };
+use crate::query::Engine;
 
 /// What a user says about a collection; what is left out stays as it is.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Wish {
-    shards: Option<u32>,
+pub(super) struct Wish {
+    pub shards: Option<u32>,
     #[serde(deserialize_with = "given")]
-    time_path: Option<Option<String>>,
+    pub time_path: Option<Option<String>>,
 }
 
 /// Tells `null` (take it away) from nothing said.
@@ -54,17 +57,22 @@ pub(super) async fn get(State(app): State<App>, path: PathText) -> Result<Respon
 /// Creates one, or changes what may be changed.
 pub(super) async fn put(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
-    let wish: Wish = body::json(&headers, body).await?;
-    let catalog = app.engine.catalog();
-    let there = catalog.collections.get(&name);
-    let settings = settings(wish, there.map(|c| &c.settings), app.engine.options.push_shards)?;
-    let (change, expected, status) = match there {
-        Some(there) => (Change::AlterCollection { name: name.clone(), settings }, there.version, StatusCode::OK),
-        None => (Change::CreateCollection { name: name.clone(), settings, placement: Vec::new() }, 0, StatusCode::CREATED),
-    };
-    let catalog = app.engine.roles.changes.propose(change, Some(expected)).await?;
+    let (made, catalog) = agree(&app.engine, &name, body::json(&headers, body).await?).await?;
+    let status = if made { StatusCode::CREATED } else { StatusCode::OK };
     let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name))?;
     Ok((status, Json(describe(&app, &catalog, &name, collection).await?)).into_response())
+}
+
+/// Makes a collection, or changes what may be changed; whether it was made, and the catalog afterwards.
+pub(super) async fn agree(engine: &Engine, name: &CollectionName, wish: Wish) -> Result<(bool, Arc<Catalog>), Problem> {
+    let catalog = engine.catalog();
+    let there = catalog.collections.get(name);
+    let settings = settings(wish, there.map(|c| &c.settings), engine.options.push_shards)?;
+    let (change, expected) = match there {
+        Some(there) => (Change::AlterCollection { name: name.clone(), settings }, there.version),
+        None => (Change::CreateCollection { name: name.clone(), settings, placement: Vec::new() }, 0),
+    };
+    Ok((there.is_none(), engine.roles.changes.propose(change, Some(expected)).await?))
 }
 
 fn settings(wish: Wish, there: Option<&CollectionSettings>, shards: u32) -> Result<CollectionSettings, Problem> {

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// How long a push waits for room.
-const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
+pub(super) const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Bytes of an `Idempotency-Key`.
 const REQUEST_KEY_BYTES_MAX: usize = 255;
 /// Bodies from this on are split off the core threads.

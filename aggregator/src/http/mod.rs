@@ -15,6 +15,7 @@ mod refusal;
 mod render;
 mod room;
 mod search;
+pub mod service;
 mod source_config;
 mod sources;
 mod sql;

@@ -1,6 +1,6 @@
 //! `/v1/sources`: the topics that are read, what is agreed on about them, and how far each partition is.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
@@ -23,6 +23,7 @@ use super::{
     refusal::{PathText, Refusal, no_source, path_text, source_name},
     source_config,
 };
+use crate::query::Engine;
 
 /// Shards of a collection that a source creates, however many partitions the topic has.
 const SHARDS_OF_TOPIC_MAX: u32 = 16;
@@ -47,23 +48,25 @@ pub(super) async fn get(State(app): State<App>, path: PathText) -> Result<Respon
 /// Creates one, with its collection, or changes its config. The topic is looked at first.
 pub(super) async fn put(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let name = source_name(&path_text(path)?)?;
-    let catalog = app.engine.catalog();
-    let there = catalog.sources.get(&name);
-    let settings = read_settings(body::json(&headers, body).await?, there)?;
-    let partitions = app.engine.roles.tailing.partitions(&settings).await?;
+    let (made, catalog) = agree(&app.engine, &name, body::json(&headers, body).await?).await?;
+    let status = if made { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(shown(&app, &catalog, &name).await?)).into_response())
+}
+
+/// Creates a source, with its collection, or changes its config; whether it was created, and the catalog afterwards.
+pub(super) async fn agree(engine: &Engine, name: &SourceName, body: Value) -> Result<(bool, Arc<Catalog>), Problem> {
+    let catalog = engine.catalog();
+    let there = catalog.sources.get(name);
+    let settings = read_settings(body, there)?;
+    let partitions = engine.roles.tailing.partitions(&settings).await?;
     if !catalog.collections.contains_key(&settings.collection) {
         let shards = partitions.clamp(1, SHARDS_OF_TOPIC_MAX);
-        let created = CollectionSettings { shards, ..CollectionSettings::default() };
-        app.engine
-            .roles
-            .changes
-            .propose(Change::CreateCollection { name: settings.collection.clone(), settings: created, placement: Vec::new() }, None)
-            .await?;
+        let (name, settings) = (settings.collection.clone(), CollectionSettings { shards, ..CollectionSettings::default() });
+        engine.roles.changes.propose(Change::CreateCollection { name, settings, placement: Vec::new() }, None).await?;
     }
-    let status = if there.is_some() { StatusCode::OK } else { StatusCode::CREATED };
     let expected = there.map_or(0, |source| source.version);
-    let catalog = app.engine.roles.changes.propose(Change::PutSource { name: name.clone(), settings }, Some(expected)).await?;
-    Ok((status, Json(shown(&app, &catalog, &name).await?)).into_response())
+    let catalog = engine.roles.changes.propose(Change::PutSource { name: name.clone(), settings }, Some(expected)).await?;
+    Ok((there.is_none(), catalog))
 }
 
 /// What a body says about a source.

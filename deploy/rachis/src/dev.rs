@@ -7,7 +7,14 @@ use leaf::{Leaf, LeafOptions};
 use tailer::{FileChanges, Tailer, TailerOptions};
 use tracing::info;
 
-use crate::{cli, client::Failure, data_folder::DataFolder, demo, settings, settings::Settings, shell::Shell};
+use crate::{
+    cli,
+    client::Failure,
+    data_folder::DataFolder,
+    demo, settings,
+    settings::Settings,
+    shell::{self, Shell},
+};
 
 /// Where it listens unless told otherwise.
 const LISTEN: &str = "127.0.0.1:7700";
@@ -23,7 +30,9 @@ pub async fn run(arguments: cli::Dev) -> Result<(), Failure> {
     let Shell { folder, listener, url, metrics, shutdown } = shell;
     let demo = arguments.demo.then(|| tokio::spawn(demo::run(url, shutdown.clone())));
 
-    let router = http::router(Arc::clone(&house.engine), Some(metrics), shutdown.clone());
+    let mut grpc = shell::routes()?;
+    http::service::add(&mut grpc, &house.engine);
+    let router = http::with_grpc(http::router(Arc::clone(&house.engine), Some(metrics), shutdown.clone()), grpc.routes());
     let served = http::serve(router, listener, shutdown.clone()).await;
     shutdown.cancel();
     folder.not_listening();

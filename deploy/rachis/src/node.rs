@@ -20,14 +20,20 @@ use proto::{
     cluster::{Members, NodeName, Role},
     service::node::NodeService,
     tailer::Changes,
-    wire::{DESCRIPTORS, node::node_server::NodeServer},
+    wire::node::node_server::NodeServer,
 };
 use tailer::{Tailer, TailerOptions, changes::topic::TopicChanges, service::PushLog};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use tracing::info;
 
-use crate::{cli, client::Failure, dev, settings, settings::Settings, shell::Shell};
+use crate::{
+    cli,
+    client::Failure,
+    dev, settings,
+    settings::Settings,
+    shell::{self, Shell},
+};
 
 /// Shards of a collection that a push creates, unless the settings say otherwise.
 const PUSH_SHARDS: u32 = 4;
@@ -138,8 +144,10 @@ impl Node {
         limits.clone().apply(&mut options);
         let roles = Roles { leaf, pushes, changes: changes.clone(), tailing: Arc::new(tailers) };
         let engine = Engine::new(roles, options).map_err(failed("start the query engine"))?;
+        let mut routes = self.routes(&changes, shell)?;
+        http::service::add(&mut routes, &engine);
         let http = http::router(engine, Some(shell.metrics.clone()), shell.shutdown.clone());
-        let router = http::with_grpc(http, self.routes(&changes, shell)?.routes());
+        let router = http::with_grpc(http, routes.routes());
         Ok(Running { router, close: Vec::new(), stop: self.stop })
     }
 
@@ -149,9 +157,9 @@ impl Node {
         Ok(follower)
     }
 
-    /// What every node serves: its catalog, health and reflection.
+    /// What every node serves: its catalog, besides what every process serves.
     fn routes(&self, changes: &Arc<dyn Changes>, shell: &Shell) -> Result<RoutesBuilder, Failure> {
-        let mut routes = RoutesBuilder::default();
+        let mut routes = shell::routes()?;
         let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let node = NodeService {
             name: self.name.clone(),
@@ -162,15 +170,6 @@ impl Node {
             stop: shell.shutdown.clone(),
         };
         routes.add_service(NodeServer::new(node));
-        let (health, service) = tonic_health::server::health_reporter();
-        let _always = tokio::spawn(async move { health.set_service_status("", tonic_health::ServingStatus::Serving).await });
-        routes.add_service(service);
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .map_err(|e| Failure::new(format!("the services cannot be described: {e}")))?;
-        routes.add_service(reflection);
         Ok(routes)
     }
 

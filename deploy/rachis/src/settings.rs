@@ -142,6 +142,7 @@ section! {
         scan_threads: usize => scan_threads,
         disk_used_percent_max: u8 => disk_used_percent_max,
         request_rows_kept_ms: u64 => request_rows_kept as Duration::from_millis,
+        dropped_kept_ms: u64 => dropped_kept as Duration::from_millis,
     }
 }
 
@@ -172,7 +173,7 @@ section! {
 
 const SECTIONS: [&str; 5] = ["log", "leaf", "aggregator", "tailer", "cluster"];
 /// Where nothing, or at once, is a sensible thing to say.
-const MAY_BE_ZERO: [&str; 5] = ["scan_tail_documents_max", "publish_after_ms", "publish_pause_ms", "split_idle_ms", "queue_max"];
+const MAY_BE_ZERO: [&str; 6] = ["scan_tail_documents_max", "publish_after_ms", "publish_pause_ms", "split_idle_ms", "queue_max", "dropped_kept_ms"];
 
 /// Reads the settings.
 pub fn load(file: Option<&Path>) -> Result<Settings, Failure> {

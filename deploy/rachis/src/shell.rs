@@ -9,8 +9,10 @@ use std::{
 };
 
 use aggregator::http::MetricsText;
+use proto::wire::DESCRIPTORS;
 use tokio::{net::TcpListener, signal::unix, sync::watch};
 use tokio_util::sync::CancellationToken;
+use tonic::service::RoutesBuilder;
 use tracing::{error, info};
 
 use crate::{
@@ -59,6 +61,23 @@ impl Shell {
         info!(url = self.url, data = %self.folder.path().display(), "listening");
         Ok(())
     }
+}
+
+/// What every process serves over gRPC: health and reflection.
+pub fn routes() -> Result<RoutesBuilder, Failure> {
+    let mut routes = RoutesBuilder::default();
+    let (_, health) = tonic_health::server::health_reporter();
+    routes.add_service(health);
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let failed = |e| Failure::new(format!("the services cannot be described: {e}"));
+    routes.add_service(described().build_v1().map_err(failed)?);
+    // Many clients still ask by the protocol's earlier name.
+    routes.add_service(described().build_v1alpha().map_err(failed)?);
+    Ok(routes)
 }
 
 /// A token that is cancelled by the first signal to end; the second ends the process.

@@ -1,9 +1,9 @@
-//! The shards of a leaf: opened when they are first needed, opened again after a failure, removed when their collection is dropped.
+//! The shards of a leaf: opened when they are first needed, opened again after a failure, removed a day after their collection was dropped.
 //!
 //! Folder: `<collection uid>/<shard number>/`. A dropped one is first renamed, so that a removal which is cut short goes on at the next start.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -34,12 +34,14 @@ pub struct Shards {
     work: Arc<Work>,
     disk: Arc<Disk>,
     slots: Arc<Mutex<HashMap<ShardId, Slot>>>,
+    /// Dropped collections of which nothing is left here.
+    removed: Arc<Mutex<HashSet<CollectionUid>>>,
 }
 
 impl Shards {
     /// None yet.
     pub fn new(options: Arc<LeafOptions>, work: Arc<Work>, disk: Arc<Disk>) -> Self {
-        Self { options, work, disk, slots: Arc::default() }
+        Self { options, work, disk, slots: Arc::default(), removed: Arc::default() }
     }
 
     /// The shard, if it is open and works.
@@ -94,6 +96,7 @@ impl Shards {
                     let numbers = folders(&folder)?.into_iter().filter_map(|folder| folder.file_name()?.to_str()?.parse().ok());
                     found.extend(numbers.map(|number| ShardId { collection: uid, number }));
                 }
+                Some(uid) if catalog.dropped.contains_key(&uid) => {}
                 Some(uid) => warn!(%uid, folder = %folder.display(), "a collection that the catalog does not know; its data is left alone"),
                 None if is_dropped(&folder) => remove(&folder),
                 None => warn!(folder = %folder.display(), "not the folder of a collection; left alone"),
@@ -115,26 +118,39 @@ impl Shards {
         Ok(())
     }
 
-    /// Removes the shards of collections that were in one catalog and are not in the next. A collection that was never known is left alone.
-    pub fn remove_dropped(&self, before: &Catalog, now: &Catalog) {
-        for (name, collection) in before.collections.iter().filter(|(_, collection)| now.collection(collection.uid).is_none()) {
-            let dropped: Vec<ShardId> = self.slots.lock().keys().filter(|id| id.collection == collection.uid).copied().collect();
-            for id in dropped {
+    /// Closes the shards of dropped collections at once, and removes their folders once they were dropped so long ago. A collection that the
+    /// catalog does not know at all is left alone.
+    pub fn remove_dropped(&self, catalog: &Catalog, now_ms: i64) {
+        let kept_ms = i64::try_from(self.options.dropped_kept.as_millis()).unwrap_or(i64::MAX);
+        for (uid, dropped_ms) in &catalog.dropped {
+            if self.removed.lock().contains(uid) {
+                continue;
+            }
+            let open: Vec<ShardId> = self.slots.lock().keys().filter(|id| id.collection == *uid).copied().collect();
+            for id in open {
                 let slot = self.slots.lock().remove(&id);
                 if let Some(shard) = slot.and_then(|slot| slot.lock().take()) {
                     shard.close();
                 }
             }
-            let folder = self.options.folder.join(collection.uid.to_string());
-            let aside = self.options.folder.join(format!("{DROPPED}{}", collection.uid));
-            if folder.exists() {
-                match std::fs::rename(&folder, &aside) {
-                    Ok(()) => remove(&aside),
-                    Err(error) => warn!(folder = %folder.display(), %error, "the data of a dropped collection could not be removed"),
-                }
-                info!(collection = %name, uid = %collection.uid, "collection dropped, its shards removed");
+            if dropped_ms.saturating_add(kept_ms) <= now_ms {
+                self.remove(*uid);
             }
         }
+    }
+
+    fn remove(&self, uid: CollectionUid) {
+        let folder = self.options.folder.join(uid.to_string());
+        let aside = self.options.folder.join(format!("{DROPPED}{uid}"));
+        if folder.exists() {
+            if let Err(error) = std::fs::rename(&folder, &aside) {
+                warn!(folder = %folder.display(), %error, "the data of a dropped collection could not be removed");
+                return;
+            }
+            remove(&aside);
+            info!(%uid, "the shards of a dropped collection are removed");
+        }
+        self.removed.lock().insert(uid);
     }
 
     /// Closes all.

@@ -26,6 +26,9 @@ use xxhash_rust::xxh3::Xxh3;
 use super::{deadline, shard};
 use crate::Leaf;
 
+/// Stack for reading a condition.
+const STACK_BYTES: usize = 16 << 20;
+
 /// The service.
 pub struct ScanService {
     leaf: Arc<Leaf>,
@@ -99,7 +102,8 @@ impl scan_server::Scan for ScanService {
     }
 
     async fn scan(&self, request: Request<wire::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
-        let asked = read_request(request.into_inner())?;
+        // A condition is read by descent; how deep it may be is the aggregator's to say.
+        let asked = stacker::grow(STACK_BYTES, || read_request(request.into_inner()))?;
         let schema = match &asked.stage {
             Stage::Partial(aggregate) => aggregate.output.clone(),
             Stage::Rows { .. } | Stage::Top { .. } => Arc::new(Schema::new(asked.columns.iter().map(plan::Column::field).collect::<Vec<_>>())),

@@ -196,17 +196,28 @@ async fn documents_of_several_partitions_are_joined_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_collection_leaves_nothing_behind() {
+async fn a_dropped_collection_leaves_nothing_behind_once_it_was_dropped_long_ago() {
     let fixture = Fixture::start(small);
     fill(&fixture, 2, 0).await;
     let folder = fixture.folder.path().join(fixture.shard.collection.to_string());
     assert!(folder.exists());
-    fixture.catalog.send_modify(|catalog| {
-        let mut next = (**catalog).clone();
-        next.version += 1;
-        next.collections.clear();
-        *catalog = std::sync::Arc::new(next);
-    });
+    let drop = |ago_ms: Option<i64>| {
+        fixture.catalog.send_modify(|catalog| {
+            let mut next = (**catalog).clone();
+            next.version += 1;
+            next.collections.clear();
+            let now_ms = chrono::Utc::now().timestamp_millis();
+            next.dropped.extend(ago_ms.map(|ago_ms| (fixture.shard.collection, now_ms - ago_ms)));
+            *catalog = std::sync::Arc::new(next);
+        })
+    };
+    const DAY_MS: i64 = 24 * 3_600 * 1_000;
+    // One that is not known any more, and not known to be dropped, stays; one that was just dropped is closed and stays for a day.
+    drop(None);
+    drop(Some(DAY_MS - 60_000));
+    fixture.eventually("its shard is closed", async |fixture| fixture.leaf.status(fixture.shard).await.is_err()).await;
+    assert!(folder.exists());
+    drop(Some(DAY_MS));
     let left = |fixture: &Fixture| {
         let entries = std::fs::read_dir(fixture.folder.path()).expect("a folder");
         entries.filter(|entry| entry.as_ref().expect("an entry").path().is_dir()).count()

@@ -19,6 +19,9 @@ use crate::{
 /// The rules that this program knows. A record of a higher level stops a node: it never skips.
 pub const LEVEL: u16 = 1;
 
+/// How long a dropped collection is remembered: a leaf that is away for longer keeps its shards.
+const DROPPED_REMEMBERED_MS: i64 = 30 * 24 * 3_600 * 1_000;
+
 /// A record of the change log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChangeRecord {
@@ -107,7 +110,7 @@ impl Catalog {
             Change::CreateCollection { name, settings, placement } => self.create_collection(record.uid, name, settings, placement),
             Change::OpenPushes { collection } => self.open_pushes(*collection),
             Change::AlterCollection { name, settings } => self.alter_collection(name, settings),
-            Change::DropCollection { name } => self.drop_collection(name),
+            Change::DropCollection { name } => self.drop_collection(record.uid, name),
             Change::PutSource { name, settings } => self.put_source(name, settings),
             Change::DropSource { name } => self.sources.remove(name).map(drop).ok_or_else(|| no_source(name)),
             Change::SuspendSource { name, suspended } => self.with_source(name, |source| source.suspended = *suspended),
@@ -161,7 +164,7 @@ impl Catalog {
         Ok(())
     }
 
-    fn drop_collection(&mut self, name: &CollectionName) -> Result<(), Problem> {
+    fn drop_collection(&mut self, request: Uuid, name: &CollectionName) -> Result<(), Problem> {
         if let Some((source, _)) = self.sources_of(name).next() {
             return Err(Problem::new(Code::InUse, format!("source {source} feeds {name}")).hint("drop the source first"));
         }
@@ -169,7 +172,11 @@ impl Catalog {
         if let Some((id, _)) = self.definitions.iter().find(|(id, d)| !own(id) && d.current().reads.contains(name)) {
             return Err(Problem::new(Code::InUse, format!("{id} reads {name}")).hint(format!("drop {id} first")));
         }
-        self.collections.remove(name).ok_or_else(|| no_collection(name))?;
+        let collection = self.collections.remove(name).ok_or_else(|| no_collection(name))?;
+        // The request's own time, the same on every node. One that has none is never old enough.
+        let at_ms = request.get_timestamp().map_or(i64::MAX, |time| (time.to_unix().0 * 1_000).try_into().unwrap_or(i64::MAX));
+        self.dropped.retain(|_, dropped_ms| *dropped_ms > at_ms.saturating_sub(DROPPED_REMEMBERED_MS));
+        self.dropped.insert(collection.uid, at_ms);
         let fields: Vec<DefinitionId> = self.definitions.keys().filter(|id| own(id)).cloned().collect();
         for id in fields {
             self.retire(&id);

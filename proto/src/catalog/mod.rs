@@ -32,6 +32,10 @@ pub struct Catalog {
     /// Definitions that are in force.
     #[serde(with = "definition::as_list")]
     pub definitions: BTreeMap<DefinitionId, Definition>,
+    /// Collections that were dropped in the last weeks, with the time of the request, milliseconds since 1970: their shards go a while later,
+    /// and on leaves that were away meanwhile, too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dropped: BTreeMap<CollectionUid, i64>,
     /// The highest number that a dropped definition had, so that a number never means two things.
     #[serde(with = "definition::as_list")]
     pub retired: BTreeMap<DefinitionId, u32>,
