@@ -9,10 +9,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use benches::{bluesky::Bluesky, rival};
+use benches::{
+    bluesky::Bluesky,
+    measure::{self, PARTITIONS, QUESTIONS, mebibytes, percentiles, row},
+    rival,
+};
 use clap::Parser;
 use serde_json::{Value, json};
-use tests::{Kafka, Server, Settings, kafka::Produce};
+use tests::{Kafka, Server, Settings};
 
 /// Measures the server that was built.
 #[derive(Parser)]
@@ -33,32 +37,6 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
-
-/// JSONBench's five questions.
-const QUESTIONS: [(&str, &str); 5] = [
-    ("Q1", "select commit.collection as event, count(*) as n from bluesky group by event order by n desc"),
-    (
-        "Q2",
-        "select commit.collection as event, count(*) as n, count(distinct did) as users from bluesky where kind = 'commit' and commit.operation = 'create' \
-         group by event order by n desc",
-    ),
-    (
-        "Q3",
-        "select commit.collection as event, extract(hour from to_timestamp_micros(time_us)) as hour, count(*) as n from bluesky where kind = 'commit' and \
-         commit.operation = 'create' and commit.collection in ('app.bsky.feed.post', 'app.bsky.feed.repost', 'app.bsky.feed.like') \
-         group by event, hour order by hour, event",
-    ),
-    (
-        "Q4",
-        "select did, min(time_us) as first from bluesky where kind = 'commit' and commit.operation = 'create' and commit.collection = 'app.bsky.feed.post' \
-         group by did order by first limit 3",
-    ),
-    (
-        "Q5",
-        "select did, max(time_us) - min(time_us) as span from bluesky where kind = 'commit' and commit.operation = 'create' and \
-         commit.collection = 'app.bsky.feed.post' group by did order by span desc limit 3",
-    ),
-];
 
 const SEARCHES: [(&str, &str); 4] = [
     ("search, a frequent word", "coffee"),
@@ -119,30 +97,9 @@ async fn main() -> Result<()> {
     row("recovery after kill -9, until the count is right", begun.elapsed().as_secs_f64() * 1000.0, "ms");
 
     ingest_by_push(&server, &arguments).await?;
-    freshness(&server, &kafka, &arguments).await?;
+    measure::freshness(&server, &kafka, arguments.seed + 2, arguments.fresh_seconds, 2).await?;
     row("resident memory at the end", mebibytes(server.process().resident_bytes()?), "MiB");
     Ok(())
-}
-
-fn row(what: &str, figure: f64, unit: &str) {
-    let digits = if figure < 10.0 { 2 } else { usize::from(figure < 100.0) };
-    #[allow(clippy::print_stdout, reason = "the table is what this program is for")]
-    {
-        println!("| {what} | {figure:.digits$} {unit} |");
-    }
-}
-
-/// Two rows; the median in milliseconds.
-fn percentiles(what: &str, mut times: Vec<Duration>) -> f64 {
-    times.sort_unstable();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1000.0;
-    row(&format!("{what}, p50"), at(0.5), "ms");
-    row(&format!("{what}, p99 of {}", times.len()), at(0.99), "ms");
-    at(0.5)
-}
-
-fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 fn folder_bytes(folder: &Path) -> Result<u64> {
@@ -152,49 +109,16 @@ fn folder_bytes(folder: &Path) -> Result<u64> {
     Ok(sizes.filter(std::fs::Metadata::is_file).map(|file| file.len()).sum())
 }
 
-/// Documents `range` as records of at most this many at a time.
-fn records(bluesky: &Bluesky, range: std::ops::Range<u64>, partitions: i32) -> Vec<Produce> {
-    let record = |i: u64| {
-        let mut document = String::new();
-        bluesky.document(i, &mut document);
-        Produce { partition: Some((i % partitions as u64) as i32), ..Produce::value(document) }
-    };
-    range.map(record).collect()
-}
-
 /// Produces the documents, writes them into a file too, and has them read; the raw bytes.
 async fn ingest_through_kafka(server: &Server, kafka: &Kafka, arguments: &Arguments, lines: &std::fs::File) -> Result<u64> {
-    const PARTITIONS: i32 = 2;
-    const AT_ONCE: u64 = 100_000;
-    kafka.create_topic("bluesky", PARTITIONS, &[]).await;
-    let bluesky = Bluesky::new(arguments.seed);
-    let mut raw_bytes = 0;
     let mut lines = std::io::BufWriter::new(lines);
-    for from in (0..arguments.documents).step_by(AT_ONCE as usize) {
-        let records = records(&bluesky, from..(from + AT_ONCE).min(arguments.documents), PARTITIONS);
-        raw_bytes += records.iter().map(|record| record.value.as_ref().map_or(0, Vec::len) as u64).sum::<u64>();
-        for value in records.iter().filter_map(|record| record.value.as_ref()) {
-            lines.write_all(value)?;
-            lines.write_all(b"\n")?;
-        }
-        kafka.produce("bluesky", records).await;
-    }
+    let raw_bytes = measure::produce(kafka, arguments.documents, arguments.seed, &mut lines).await?;
     lines.flush()?;
     let (bootstrap, documents) = (kafka.bootstrap(), arguments.documents);
     let limit = tokio::task::spawn_blocking(move || rival::consume(&bootstrap, "bluesky", PARTITIONS, documents)).await??;
     row("raw documents", raw_bytes as f64 / 1e6, "MB");
     row("limit: a consumer that throws everything away", raw_bytes as f64 / 1e6 / limit.as_secs_f64(), "MB/s");
-    let begun = Instant::now();
-    server.source("bluesky-source", "bluesky", "bluesky", &kafka.bootstrap(), json!({})).await?;
-    loop {
-        let answer = server.ask("select count(*) from bluesky", json!({})).await?;
-        if answer.rows == [[json!(arguments.documents)]] {
-            break;
-        }
-        ensure!(begun.elapsed() < Duration::from_secs(900), "only {:?} documents after 15 minutes", answer.rows);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let took = begun.elapsed();
+    let took = measure::ingest(server, kafka, arguments.documents).await?;
     row("ingest through Kafka, until all are visible", raw_bytes as f64 / 1e6 / took.as_secs_f64(), "MB/s");
     row("ingest through Kafka over that limit", limit.as_secs_f64() / took.as_secs_f64(), "x");
     Ok(raw_bytes)
@@ -259,30 +183,5 @@ async fn ingest_by_push(server: &Server, arguments: &Arguments) -> Result<()> {
     futures::future::try_join_all((0..PUSHERS).map(push)).await?;
     row("ingest by push, four pushers, all visible", bytes as f64 / 1e6 / begun.elapsed().as_secs_f64(), "MB/s");
     server.eventually("select count(*) from pushed", json!(arguments.pushed)).await;
-    Ok(())
-}
-
-/// Produces 2 MB/s and, ten times a second, a marked record; asks for it until it is there.
-async fn freshness(server: &Server, kafka: &Kafka, arguments: &Arguments) -> Result<()> {
-    const BATCH_DOCUMENTS: u64 = 420;
-    kafka.create_topic("fresh", 2, &[]).await;
-    server.source("fresh-source", "fresh", "fresh", &kafka.bootstrap(), json!({})).await?;
-    let bluesky = Bluesky::new(arguments.seed + 2);
-    let mut times = Vec::new();
-    let begun = Instant::now();
-    for tick in 0..arguments.fresh_seconds * 10 {
-        let due = begun + Duration::from_millis(100 * tick);
-        tokio::time::sleep_until(due.into()).await;
-        let mut batch = records(&bluesky, tick * BATCH_DOCUMENTS..(tick + 1) * BATCH_DOCUMENTS, 2);
-        batch.push(Produce { partition: Some(0), ..Produce::value(format!("{{\"marker\":{tick}}}")) });
-        kafka.produce("fresh", batch).await;
-        let produced = Instant::now();
-        let sql = format!("select count(*) from fresh where marker = {tick}");
-        while server.ask(&sql, json!({})).await?.rows != [[json!(1)]] {
-            ensure!(produced.elapsed() < Duration::from_secs(30), "record {tick} is not visible after 30 s");
-        }
-        times.push(produced.elapsed());
-    }
-    percentiles("acknowledged by Kafka to visible, at 2 MB/s", times);
     Ok(())
 }

@@ -66,6 +66,10 @@ async fn a_leaf_that_is_away_makes_an_answer_incomplete_and_the_answer_says_so()
     assert_eq!((&partial.stats["partial"], &partial.stats["shards"]), (&json!(true), &json!({ "total": 3, "answered": 2 })));
     let there = partial.one().as_u64().expect("a count");
     assert!((1..300).contains(&there), "{there} documents are on two leaves");
+    let described = cluster.get("/v1/collections/events").await.expect("what is agreed on is known");
+    assert!(described["statistics"].is_null() && described["away"].is_string() && described["settings"]["shards"] == 3, "{described}");
+    let listed = cluster.sql("select name, shards, documents from rachis.collections").await;
+    assert_eq!(listed.rows, [[json!("events"), json!(3), json!(null)]]);
     let absent = "select count(*) from events where n not in (select n from events where n < 100)";
     let refused = cluster.ask(absent, json!({ "allow_partial": true })).await.expect_err("rows could appear by absence");
     assert!(format!("{refused:#}").contains("503"), "{refused:#}");

@@ -116,19 +116,27 @@ fn field_json(field: &FieldStatus) -> Value {
 }
 
 async fn describe(app: &App, catalog: &Catalog, name: &CollectionName, collection: &Collection) -> Result<Value, Problem> {
-    let partitions = app.engine.roles.leaf.partitions(collection.uid).await?;
-    let totals = totals(&partitions);
-    let position: PositionVector = partitions.iter().map(|partition| partition.position.clone()).collect();
     let sources: Vec<String> = catalog.sources_of(name).map(|(source, _)| source.to_string()).collect();
-    Ok(json!({
+    let mut described = json!({
         "name": name,
         "uid": collection.uid.to_string(),
         "version": collection.version,
         "settings": collection.settings,
         "sources": sources,
-        "position": position.to_string(),
-        "statistics": totals,
-    }))
+        "position": null,
+        "statistics": null,
+    });
+    match app.engine.roles.leaf.partitions(collection.uid).await {
+        Ok(partitions) => {
+            let position: PositionVector = partitions.iter().map(|partition| partition.position.clone()).collect();
+            described["position"] = position.to_string().into();
+            described["statistics"] = json!(totals(&partitions));
+        }
+        // What is agreed on is known all the same.
+        Err(problem) if problem.code == Code::Unavailable => described["away"] = problem.to_string().into(),
+        Err(problem) => return Err(problem),
+    }
+    Ok(described)
 }
 
 fn totals(partitions: &[PartitionStatus]) -> Outcomes {

@@ -27,15 +27,20 @@ pub(super) async fn collections(engine: &Engine) -> Result<Vec<Vec<Cell>>, Probl
     let catalog = engine.catalog();
     let mut rows = Vec::new();
     for (name, collection) in &catalog.collections {
-        let partitions = engine.roles.leaf.partitions(collection.uid).await?;
+        // Of a collection whose leaf is away, what is agreed on is known, and no more.
+        let partitions = match engine.roles.leaf.partitions(collection.uid).await {
+            Err(problem) if problem.code == Code::Unavailable => None,
+            answer => Some(answer?),
+        };
+        let sum = |of: fn(&PartitionStatus) -> u64| partitions.as_ref().map_or(Cell::Int(None), |all| Cell::count(all.iter().map(of).sum()));
         rows.push(vec![
             Cell::text(name.as_str()),
             Cell::text(collection.uid.to_string()),
             Cell::count(collection.version),
             Cell::count(u64::from(collection.settings.shards)),
             Cell::Text(collection.settings.time_path.clone()),
-            Cell::count(partitions.iter().map(|p| p.outcomes.documents).sum()),
-            Cell::count(partitions.iter().map(|p| p.outcomes.bytes).sum()),
+            sum(|partition| partition.outcomes.documents),
+            sum(|partition| partition.outcomes.bytes),
         ]);
     }
     Ok(rows)
