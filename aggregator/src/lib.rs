@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use proto::{
     ingest::{Ingest, Pushes},
+    node::Nodes,
     tailer::{Changes, Tailing},
 };
 
@@ -27,6 +28,8 @@ pub struct Roles {
     pub changes: Arc<dyn Changes>,
     /// What only tailers know.
     pub tailing: Arc<dyn Tailing>,
+    /// All nodes.
+    pub nodes: Arc<dyn Nodes>,
 }
 
 /// Limits of an aggregator. Each has its unit last.

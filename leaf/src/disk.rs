@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use metrics::gauge;
 use nix::{fcntl::posix_fallocate, sys::statvfs::statvfs};
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
@@ -74,6 +75,7 @@ impl Disk {
                 return false;
             }
         };
+        gauge!("rachis_leaf_disk_used_ratio").set(space.used as f64 / space.total.max(1) as f64);
         let now = space.is_above(self.used_percent_max).then(|| {
             let (folder, used, max) = (self.folder.display(), space.used.saturating_mul(100) / space.total.max(1), self.used_percent_max);
             format!("the disk of {folder} is {used} % full, and from {max} % on nothing is taken in")
@@ -81,6 +83,7 @@ impl Disk {
         if now.is_none() && !self.ballast().exists() && !space.with(space.ballast()).is_above(self.used_percent_max) {
             self.take_ballast(space.ballast());
         }
+        gauge!("rachis_leaf_disk_full").set(f64::from(u8::from(now.is_some())));
         let before = std::mem::replace(&mut *self.full.lock(), now.clone());
         match (&before, &now) {
             (None, Some(reason)) => error!(reason, "no room: sources wait, pushes are refused, questions go on"),

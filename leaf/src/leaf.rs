@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use metrics::gauge;
 use parking_lot::{Condvar, Mutex};
 use plan::scan::QueryId;
 use proto::{Catalog, Code, Problem, catalog::Collection, cluster::NodeName, ingest::ShardId};
@@ -141,6 +142,21 @@ impl Leaf {
         }
     }
 
+    /// Tells the metrics what is here.
+    fn tell(&self, shards: &[Arc<crate::shard::Shard>]) {
+        let (mut tail, mut splits) = (0, 0);
+        for shard in shards {
+            shard.look(|state| {
+                tail += state.tail.documents();
+                splits += state.segments.iter().filter(|indexed| indexed.on_disk).count();
+            });
+        }
+        gauge!("rachis_leaf_shards").set(shards.len() as f64);
+        gauge!("rachis_leaf_splits").set(splits as f64);
+        gauge!("rachis_leaf_tail_documents").set(tail as f64);
+        gauge!("rachis_leaf_views").set(self.pins.lock().len() as f64);
+    }
+
     /// Lets go of views whose query should be over.
     fn expire_pins(&self) {
         let now = Instant::now();
@@ -178,6 +194,7 @@ fn keep(leaf: &Weak<Leaf>, closed: &(Mutex<bool>, Condvar)) {
         let room = leaf.disk.look();
         let shards = leaf.shards.all();
         memory::govern(&shards);
+        leaf.tell(&shards);
         for shard in shards {
             if room {
                 shard.wake();

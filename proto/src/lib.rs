@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod ingest;
 pub mod json;
 pub mod limits;
+pub mod node;
 pub mod problem;
 pub mod record;
 pub mod routing;

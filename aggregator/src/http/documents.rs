@@ -1,6 +1,6 @@
 //! `POST /v1/collections/{c}/documents` and `GET /v1/collections/{c}/documents/{id}`.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Json,
@@ -10,7 +10,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use metrics::counter;
 use plan::scan::Document;
 use proto::{Code, Problem, limits::PUSH_BYTES_MAX, record::RequestKey};
 use tokio::time::Instant;
@@ -24,8 +23,6 @@ use super::{
 
 /// How long a push waits for room.
 pub(super) const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Bytes of an `Idempotency-Key`.
-const REQUEST_KEY_BYTES_MAX: usize = 255;
 /// Bodies from this on are split off the core threads.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
@@ -34,15 +31,12 @@ pub(super) async fn push(State(app): State<App>, path: PathText, headers: Header
     let name = collection_name(&path_text(path)?)?;
     let deadline = Instant::now() + ROOM_WAIT_MAX;
     let form = Form::of(headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("what is no text")))?;
-    let mut held = app.push_room.hold(0, deadline).await?;
+    let mut held = app.intake.room.hold(0, deadline).await?;
     let bytes = body::read(&headers, body, PUSH_BYTES_MAX, Some(&mut held)).await?;
     let key = request_key(&headers, &bytes)?;
     let items = split(bytes, form).await?;
     let count = items.len();
-    let request = push::Request { items, key, number: app.pushes.fetch_add(1, Ordering::Relaxed), deadline };
-    let outcome = push::push(&app.engine, &name, request).await?;
-    counter!("rachis_push_items_total", "outcome" => "accepted").increment(outcome.accepted);
-    counter!("rachis_push_items_total", "outcome" => "rejected").increment(outcome.rejected);
+    let outcome = app.intake.take(&app.engine, &name, items, key, deadline).await?;
     Ok(answer(&outcome, count))
 }
 
@@ -57,9 +51,8 @@ fn request_key(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<RequestKey>, 
     let mut given = headers.get_all("idempotency-key").iter();
     let (Some(value), more) = (given.next(), given.next()) else { return Ok(None) };
     match value.to_str() {
-        Ok(key) if more.is_none() && (1..=REQUEST_KEY_BYTES_MAX).contains(&key.len()) => Ok(Some(push::Request::key(key, bytes))),
-        _ => Err(Problem::new(Code::BadRequest, "the Idempotency-Key is not understood")
-            .hint(format!("it is one header of 1 to {REQUEST_KEY_BYTES_MAX} visible ASCII characters"))),
+        Ok(key) if more.is_none() => push::request_key(key, bytes).map(Some),
+        _ => Err(push::bad_request_key()),
     }
 }
 

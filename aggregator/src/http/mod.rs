@@ -15,22 +15,19 @@ mod refusal;
 mod render;
 mod room;
 mod search;
-pub mod service;
+mod service;
 mod source_config;
 mod sources;
 mod sql;
 mod status;
 
-use std::{
-    io,
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::Request,
     http::{HeaderValue, header},
+    response::Response,
     routing::{delete, get, post},
 };
 use hyper_util::{
@@ -41,14 +38,20 @@ use hyper_util::{
 use proto::Problem;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::{
+    Status,
+    service::{Routes, RoutesBuilder},
+};
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use self::push::Intake;
 use crate::query::Engine;
 
 /// Connections at once; one more waits to be accepted.
 const CONNECTIONS_MAX: usize = 4_096;
+/// The header of a gRPC call that says how long it may take.
+const GRPC_TIMEOUT: &str = "grpc-timeout";
 /// How long a client may take for the head of a request.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long running requests may take once the door closes.
@@ -69,9 +72,7 @@ struct App(Arc<Shared>);
 struct Shared {
     engine: Arc<Engine>,
     metrics: Option<MetricsText>,
-    push_room: room::Room,
-    /// Pushes without key and ids so far: shares them out over partitions.
-    pushes: AtomicU64,
+    intake: Arc<Intake>,
     closing: CancellationToken,
 }
 
@@ -82,28 +83,58 @@ impl std::ops::Deref for App {
     }
 }
 
-/// The door of an aggregator. `metrics` is what `/metrics` shows; once `closing` is cancelled it says that it is not ready.
-pub fn router(engine: Arc<Engine>, metrics: Option<MetricsText>, closing: CancellationToken) -> Router {
-    let push_room = room::Room::new(engine.options.push_bytes_inflight_max);
-    routes(App(Arc::new(Shared { engine, metrics, push_room, pushes: AtomicU64::new(0), closing })))
+/// The door of an aggregator: HTTP and, beside what is in `grpc` already, its gRPC services. `metrics` is what `/metrics` shows; once `closing`
+/// is cancelled it says that it is not ready.
+pub fn door(engine: Arc<Engine>, metrics: Option<MetricsText>, closing: CancellationToken, mut grpc: RoutesBuilder) -> Door {
+    let intake = Arc::new(Intake::new(engine.options.push_bytes_inflight_max));
+    service::add(&mut grpc, &engine, &intake);
+    with_grpc(routes(App(Arc::new(Shared { engine, metrics, intake, closing }))), grpc.routes())
 }
 
-/// The door of a node that only peers ask: how it is, and its metrics. `ready` says why it is not.
-pub fn status_router(metrics: MetricsText, closing: CancellationToken, ready: Ready) -> Router {
-    status::router(metrics, closing, ready)
+/// The door of a node that only peers ask: how it is, its metrics, and what is in `grpc`. `ready` says why it is not ready.
+pub fn status_door(metrics: MetricsText, closing: CancellationToken, ready: Ready, grpc: RoutesBuilder) -> Door {
+    with_grpc(status::router(metrics, closing, ready), grpc.routes())
 }
 
 /// Why a node is not ready, if it is not.
 pub type Ready = Arc<dyn Fn() -> Result<(), Problem> + Send + Sync>;
 
 /// HTTP and gRPC behind one address: what says that it is gRPC goes there.
-pub fn with_grpc(http: Router, grpc: Routes) -> Router {
+fn with_grpc(http: Router, grpc: Routes) -> Router {
     let grpc = grpc.into_axum_router();
     Router::new().fallback(move |request: Request| {
         let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let door = if content_type.is_some_and(|kind| kind.starts_with(b"application/grpc")) { grpc.clone() } else { http.clone() };
-        door.oneshot(request)
+        let is_grpc = content_type.is_some_and(|kind| kind.starts_with(b"application/grpc"));
+        let (grpc, http) = (grpc.clone(), http.clone());
+        async move { if is_grpc { within_deadline(grpc, request).await } else { http.oneshot(request).await } }
     })
+}
+
+/// The deadline of a call ends the work for it here, too: a caller who is cut off cannot say that it has gone.
+async fn within_deadline(grpc: Router, request: Request) -> Result<Response, Infallible> {
+    let deadline = request.headers().get(GRPC_TIMEOUT).and_then(|value| deadline(value.to_str().ok()?));
+    match deadline {
+        None => grpc.oneshot(request).await,
+        Some(deadline) => match tokio::time::timeout(deadline, grpc.oneshot(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Ok(Status::deadline_exceeded("the call did not end before its deadline").into_http()),
+        },
+    }
+}
+
+/// A deadline as gRPC writes it: up to eight digits and a unit.
+fn deadline(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok().filter(|_| number.len() <= 8)?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3_600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
 }
 
 /// Serves until cancelled, then lets running requests end, for ten seconds at most.
@@ -164,6 +195,7 @@ fn routes(app: App) -> Router {
     Router::new()
         .route("/v1/collections", get(collections::list))
         .route("/v1/collections/{collection}", get(collections::get).put(collections::put).delete(collections::delete))
+        .route("/v1/collections/{collection}/skip", post(sources::skip_pushes))
         .route("/v1/collections/{collection}/fields", get(collections::fields))
         .route("/v1/collections/{collection}/documents", post(documents::push))
         .route("/v1/collections/{collection}/documents/{*id}", get(documents::get))
@@ -184,4 +216,34 @@ fn routes(app: App) -> Router {
         .method_not_allowed_fallback(refusal::method_not_allowed)
         .layer(axum::middleware::from_fn(observe::observe))
         .with_state(app)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_read_as_grpc_writes_them() {
+        let read = ["10S", "250m", "3M", "1H", "7u", "9n"].map(deadline);
+        let are = [10_000_000_000, 250_000_000, 180_000_000_000, 3_600_000_000_000, 7_000, 9].map(|ns| Some(Duration::from_nanos(ns)));
+        assert_eq!(read, are);
+        assert_eq!(["", "S", "10", "10x", "-1S", "123456789S", "é"].map(deadline), [None; 7]);
+    }
+
+    #[tokio::test]
+    async fn a_call_ends_at_its_deadline_whether_or_not_its_caller_is_still_there() {
+        let (held, ended) = tokio::sync::oneshot::channel::<()>();
+        let held = Arc::new(parking_lot::Mutex::new(Some(held)));
+        let hangs = Router::new().fallback(move || {
+            let held = held.lock().take();
+            async move {
+                let _held = held;
+                std::future::pending::<()>().await;
+            }
+        });
+        let call = Request::builder().header(GRPC_TIMEOUT, "20m").body(axum::body::Body::empty()).expect("a request");
+        let answer = within_deadline(hangs, call).await.expect("an answer");
+        assert_eq!(answer.headers().get("grpc-status").and_then(|status| status.to_str().ok()), Some("4"));
+        assert!(ended.await.is_err(), "the work was dropped");
+    }
 }

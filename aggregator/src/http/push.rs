@@ -4,10 +4,14 @@
 //! goes by its id, so that a later document of the same id finds the earlier; a body is atomic per partition. The request's own partition
 //! comes first: it is the one that knows whether the key was used with another body.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use metrics::counter;
 use proto::{
     Code, CollectionName, PositionVector, Problem, SourceName,
     catalog::{Change, Collection, CollectionSettings},
@@ -19,8 +23,11 @@ use proto::{
 use tokio::time::Instant;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
+use super::room::Room;
 use crate::query::Engine;
 
+/// Bytes of a client's key.
+const REQUEST_KEY_BYTES_MAX: usize = 255;
 /// Partitions of one push that are written at once.
 const PARTITIONS_AT_ONCE_MAX: usize = 16;
 /// How long a leaf may take for what it has taken in before the outcome is called unknown.
@@ -30,21 +37,59 @@ const PAUSE_FIRST: Duration = Duration::from_millis(5);
 const PAUSE_LAST: Duration = Duration::from_millis(250);
 
 /// One request.
-pub(super) struct Request {
+struct Request {
     /// Its items, at least one.
-    pub items: Vec<Bytes>,
+    items: Vec<Bytes>,
     /// The client's key and the hash of the body.
-    pub key: Option<RequestKey>,
-    /// How many pushes came before it here.
-    pub number: u64,
+    key: Option<RequestKey>,
+    /// How many pushes came before it here: shares out those without key and ids over partitions.
+    number: u64,
     /// Until when it waits for room.
-    pub deadline: Instant,
+    deadline: Instant,
 }
 
-impl Request {
-    /// A key that goes with this body.
-    pub fn key(key: &str, body: &[u8]) -> RequestKey {
-        RequestKey { key: key.to_owned(), body: xxh3_128(body) }
+/// A client's key with the body that it goes with.
+pub(super) fn request_key(key: &str, body: &[u8]) -> Result<RequestKey, Problem> {
+    let visible = key.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    match visible && (1..=REQUEST_KEY_BYTES_MAX).contains(&key.len()) {
+        true => Ok(RequestKey { key: key.to_owned(), body: xxh3_128(body) }),
+        false => Err(bad_request_key()),
+    }
+}
+
+pub(super) fn bad_request_key() -> Problem {
+    Problem::new(Code::BadRequest, "the idempotency key is not understood")
+        .hint(format!("it is one text of 1 to {REQUEST_KEY_BYTES_MAX} visible ASCII characters"))
+}
+
+/// Where pushes come in, over whichever door: one limit holds for all of them.
+pub(super) struct Intake {
+    /// Bytes under way.
+    pub room: Room,
+    /// Pushes so far.
+    count: AtomicU64,
+}
+
+impl Intake {
+    /// With room for so many bytes.
+    pub fn new(bytes_max: usize) -> Self {
+        Self { room: Room::new(bytes_max), count: AtomicU64::new(0) }
+    }
+
+    /// Stores what one request holds.
+    pub async fn take(
+        &self,
+        engine: &Engine,
+        name: &CollectionName,
+        items: Vec<Bytes>,
+        key: Option<RequestKey>,
+        deadline: Instant,
+    ) -> Result<Outcome, Problem> {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let outcome = push(engine, name, Request { items, key, number, deadline }).await?;
+        counter!("rachis_push_items_total", "outcome" => "accepted").increment(outcome.accepted);
+        counter!("rachis_push_items_total", "outcome" => "rejected").increment(outcome.rejected);
+        Ok(outcome)
     }
 }
 
@@ -60,7 +105,7 @@ pub(super) struct Outcome {
 }
 
 /// Stores a request's items, durable and visible when it returns. The collection is created where it does not exist.
-pub(super) async fn push(engine: &Engine, name: &CollectionName, request: Request) -> Result<Outcome, Problem> {
+async fn push(engine: &Engine, name: &CollectionName, request: Request) -> Result<Outcome, Problem> {
     let collection = collection_or_new(engine, name).await?;
     let shards = collection.settings.shards.max(1);
     let home = match &request.key {

@@ -6,8 +6,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, SecondsFormat};
-use plan::scan::QueryId;
-use proto::{Code, Problem};
+use proto::{
+    Code, Problem,
+    node::{QueryId, RunningQuery},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -15,15 +17,14 @@ use super::{
     refusal::{PathText, Refusal, path_text},
 };
 
-/// Lists the queries that run, oldest first.
+/// Lists the queries that run, with the node where they do.
 pub(super) async fn list(State(app): State<App>) -> Json<Value> {
     let started = |ms: i64| DateTime::from_timestamp_millis(ms).map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
-    let queries: Vec<Value> = app
-        .engine
-        .queries()
-        .iter()
-        .map(|query| json!({ "id": query.id.to_string(), "text": query.text, "started": started(query.started_ms), "elapsed_ms": query.elapsed_ms }))
-        .collect();
+    let row = |(node, query): &(String, RunningQuery)| {
+        let (id, started) = (query.id.to_string(), started(query.started_ms));
+        json!({ "id": id, "node": node, "text": query.text, "started": started, "elapsed_ms": query.elapsed_ms })
+    };
+    let queries: Vec<Value> = app.engine.queries().await.iter().map(row).collect();
     Json(json!({ "queries": queries }))
 }
 
@@ -31,8 +32,8 @@ pub(super) async fn list(State(app): State<App>) -> Json<Value> {
 pub(super) async fn cancel(State(app): State<App>, path: PathText) -> Result<Response, Refusal> {
     let text = path_text(path)?;
     let missing = || Problem::new(Code::NotFound, format!("no query {text} runs")).hint("GET /v1/queries lists those that do");
-    let id = u128::from_str_radix(&text, 16).map_err(|_| missing())?;
-    match app.engine.cancel(QueryId(id)) {
+    let id: QueryId = text.parse().map_err(|_| missing())?;
+    match app.engine.cancel_anywhere(id).await {
         true => Ok(Json(json!({ "cancelled": text })).into_response()),
         false => Err(missing().into()),
     }

@@ -20,10 +20,10 @@ use serde_json::{Value, json};
 
 use super::{
     App, body,
-    refusal::{PathText, Refusal, no_source, path_text, source_name},
+    refusal::{PathText, Refusal, collection_name, no_collection, no_source, path_text, source_name},
     source_config,
 };
-use crate::query::Engine;
+use crate::query::{Engine, Tails};
 
 /// Shards of a collection that a source creates, however many partitions the topic has.
 const SHARDS_OF_TOPIC_MAX: u32 = 16;
@@ -34,8 +34,8 @@ const PREVIEW_RECORDS_MAX: usize = 1_000;
 /// Lists all sources.
 pub(super) async fn list(State(app): State<App>) -> Result<Response, Refusal> {
     let catalog = app.engine.catalog();
-    let status = app.engine.roles.tailing.status().await?;
-    let sources: Vec<Value> = catalog.sources.iter().map(|(name, source)| describe(name, source, &status)).collect();
+    let tails = app.engine.tails().await?;
+    let sources: Vec<Value> = catalog.sources.iter().map(|(name, source)| describe(name, source, &tails)).collect();
     Ok(Json(json!({ "sources": sources })).into_response())
 }
 
@@ -110,6 +110,30 @@ async fn set_suspended(app: &App, path: PathText, suspended: bool) -> Result<Res
     Ok(Json(shown(app, &catalog, &name).await?).into_response())
 }
 
+/// Goes on after a loss.
+pub(super) async fn skip(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+    let name = source_name(&path_text(path)?)?;
+    let of_it = |row: &TailStatus| row.source == name;
+    let to = places(&app, body::json(&headers, body).await?, of_it).await?;
+    let catalog = app.engine.roles.changes.propose(Change::SkipSource { name: name.clone(), to }, None).await?;
+    Ok(Json(shown(&app, &catalog, &name).await?).into_response())
+}
+
+/// The same among the pushes of a collection.
+pub(super) async fn skip_pushes(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+    let name = collection_name(&path_text(path)?)?;
+    if !app.engine.catalog().collections.get(&name).ok_or_else(|| no_collection(&name))?.push_topic {
+        return Err(Problem::new(Code::BadRequest, format!("the pushes of {name} are not in a log: nothing of them can be lost there"))
+            .hint("a source of Kafka is skipped with POST /v1/sources/{source}/skip")
+            .into());
+    }
+    let of_it = |row: &TailStatus| row.collection == name && row.source.is_push();
+    let to = places(&app, body::json(&headers, body).await?, of_it).await?;
+    let catalog = app.engine.roles.changes.propose(Change::SkipPushes { collection: name.clone(), to }, None).await?;
+    let skips = catalog.collections.get(&name).map(|collection| collection.push_skips.clone()).unwrap_or_default();
+    Ok(Json(json!({ "collection": name, "skips": skips })).into_response())
+}
+
 /// Where to go on, by partition.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,31 +148,27 @@ enum SkipTo {
     Word(String),
 }
 
-/// Goes on after a loss.
-pub(super) async fn skip(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let name = source_name(&path_text(path)?)?;
-    let wish: Value = body::json(&headers, body).await?;
+/// The offsets that a body names. `of_it` says which rows of the tailers speak of the source.
+async fn places(app: &App, wish: Value, of_it: impl Fn(&TailStatus) -> bool) -> Result<BTreeMap<i32, i64>, Problem> {
     let hint = "{\"to\": {\"0\": 1234}} goes on with offset 1234 of partition 0, \"latest\" with what comes next";
     let skip: Skip = serde_json::from_value(wish).map_err(|e| body::not_understood(&e).hint(hint))?;
     let status = app.engine.roles.tailing.status().await?;
-    let end = |partition: i32| status.iter().find(|row| row.source == name && row.partition == Some(partition)).and_then(|row| row.end);
+    let end = |partition: i32| status.iter().find(|row| of_it(row) && row.partition == Some(partition)).and_then(|row| row.end);
     let mut to = BTreeMap::new();
     for (partition, place) in skip.to {
         let offset = match place {
             SkipTo::Offset(offset) if offset >= 0 => offset,
             SkipTo::Word(word) if word == "latest" => {
-                let unknown = || Problem::new(Code::Unavailable, format!("the end of partition {partition} of {name} is not known yet"));
-                end(partition).ok_or_else(unknown)?
+                end(partition).ok_or_else(|| Problem::new(Code::Unavailable, format!("the end of partition {partition} is not known yet")))?
             }
-            other => return Err(Problem::new(Code::BadRequest, format!("{other:?} is no place to go on at")).hint(hint).into()),
+            other => return Err(Problem::new(Code::BadRequest, format!("{other:?} is no place to go on at")).hint(hint)),
         };
         to.insert(partition, offset);
     }
-    if to.is_empty() {
-        return Err(Problem::new(Code::BadRequest, "no partition is named").hint(hint).into());
+    match to.is_empty() {
+        true => Err(Problem::new(Code::BadRequest, "no partition is named").hint(hint)),
+        false => Ok(to),
     }
-    let catalog = app.engine.roles.changes.propose(Change::SkipSource { name: name.clone(), to }, None).await?;
-    Ok(Json(shown(&app, &catalog, &name).await?).into_response())
 }
 
 /// Shows what a source would give, before it is created (by its body) or after (without one). Nothing is stored.
@@ -217,12 +237,13 @@ fn shown_document(bytes: &[u8], format: Format) -> (Value, Option<Value>) {
 
 async fn shown(app: &App, catalog: &Catalog, name: &SourceName) -> Result<Value, Problem> {
     let source = catalog.sources.get(name).ok_or_else(|| no_source(name))?;
-    Ok(describe(name, source, &app.engine.roles.tailing.status().await?))
+    Ok(describe(name, source, &app.engine.tails().await?))
 }
 
-fn describe(name: &SourceName, source: &Source, status: &[TailStatus]) -> Value {
+fn describe(name: &SourceName, source: &Source, tails: &Tails) -> Value {
     let settings = &source.settings;
-    let partitions: Vec<Value> = status
+    let partitions: Vec<Value> = tails
+        .rows
         .iter()
         .filter(|row| row.source == *name)
         .map(|row| json!({ "partition": row.partition, "state": row.state, "end": row.end, "lag": row.lag, "error": row.error }))
@@ -239,6 +260,7 @@ fn describe(name: &SourceName, source: &Source, status: &[TailStatus]) -> Value 
         "skips": source.skips,
         "version": source.version,
         "partitions": partitions,
+        "away": tails.away,
     })
 }
 

@@ -47,12 +47,16 @@ impl Admission {
     fn queue(&self) -> Result<Waiting<'_>, Problem> {
         let place = Waiting(&self.waiting);
         match self.waiting.fetch_add(1, Ordering::SeqCst) < self.queue_max {
-            true => Ok(place),
+            true => {
+                metrics::counter!("rachis_queries_queued_total").increment(1);
+                Ok(place)
+            }
             false => Err(self.busy(&format!("{} wait already", self.queue_max))),
         }
     }
 
     fn busy(&self, why: &str) -> Problem {
+        metrics::counter!("rachis_queries_total", "outcome" => Code::Busy.word()).increment(1);
         Problem::new(Code::Busy, format!("{} queries are running; {why}", self.queries_max)).hint("try again later, or ask less at once")
     }
 }

@@ -13,7 +13,7 @@ use plan::scan::{QueryId, Read};
 use proto::{Code, Problem};
 use tokio_util::sync::CancellationToken;
 
-use super::report::Report;
+use super::{answered::Answered, report::Report};
 use crate::Leaf;
 
 /// What all scans of one query share.
@@ -22,6 +22,8 @@ pub(super) struct QueryContext {
     pub id: QueryId,
     /// Whom to ask.
     pub leaf: Arc<dyn Leaf>,
+    /// What was answered before.
+    pub answered: Arc<Answered>,
     /// From what to compute.
     pub read: Read,
     /// When to give up.
@@ -35,9 +37,10 @@ pub(super) struct QueryContext {
 
 impl QueryContext {
     /// A new query.
-    pub fn new(leaf: Arc<dyn Leaf>, read: Read, deadline: Instant) -> Arc<Self> {
+    pub fn new(leaf: Arc<dyn Leaf>, answered: Arc<Answered>, read: Read, deadline: Instant) -> Arc<Self> {
         let id = QueryId(uuid::Uuid::now_v7().as_u128());
-        Arc::new(Self { id, leaf, read, deadline, cancel: CancellationToken::new(), report: Report::default(), scans: AtomicUsize::new(0) })
+        let (cancel, report, scans) = (CancellationToken::new(), Report::default(), AtomicUsize::new(0));
+        Arc::new(Self { id, leaf, answered, read, deadline, cancel, report, scans })
     }
 
     /// A number for a further scan of the query.

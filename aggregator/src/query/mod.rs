@@ -8,10 +8,10 @@
 //! ```
 //!
 //! A query runs on threads of its own (`runtime`), within its own memory (`memory`), until its deadline, until it is cancelled or until
-//! its answer is dropped. In one process an answer can never be behind an earlier one: every query pins its views anew, and views only
-//! grow.
+//! its answer is dropped. An answer is not behind an earlier one while the leaves can do better (`answered`).
 
 mod admission;
+mod answered;
 mod context;
 mod cursor;
 mod explain;
@@ -43,11 +43,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use plan::scan::{QueryId, Read};
-use proto::{Catalog, Code, Problem};
+use plan::scan::Read;
+use proto::{
+    Catalog, Code, Problem,
+    node::{Queries, QueryId, RunningQuery},
+    status::TailStatus,
+};
 
-pub use self::registry::RunningQuery;
-use self::{admission::Admission, context::QueryContext, registry::Registry, runtime::QueryRuntime, session::Sessions};
+use self::{admission::Admission, answered::Answered, context::QueryContext, registry::Registry, runtime::QueryRuntime, session::Sessions};
 use crate::{
     AggregatorOptions, Roles,
     answer::{Answer, Question, SearchAnswer, SearchQuestion},
@@ -63,6 +66,26 @@ pub struct Engine {
     registry: Arc<Registry>,
     runtime: QueryRuntime,
     sessions: Sessions,
+    answered: Arc<Answered>,
+}
+
+/// How far every partition is read, as far as tailers answer: what is agreed on, and what the leaves hold, is known without them.
+#[derive(Debug)]
+pub struct Tails {
+    /// What they say.
+    pub rows: Vec<TailStatus>,
+    /// Why none says anything.
+    pub away: Option<String>,
+}
+
+impl Queries for Engine {
+    fn running(&self) -> Vec<RunningQuery> {
+        self.registry.list()
+    }
+
+    fn cancel(&self, id: QueryId) -> bool {
+        self.registry.cancel(id)
+    }
 }
 
 impl Engine {
@@ -73,6 +96,7 @@ impl Engine {
             registry: Arc::default(),
             runtime: QueryRuntime::start()?,
             sessions: Sessions::new(&options)?,
+            answered: Arc::default(),
             roles,
             options,
         }))
@@ -115,14 +139,25 @@ impl Engine {
         answer.wait().await
     }
 
-    /// What runs now, oldest first.
-    pub fn queries(&self) -> Vec<RunningQuery> {
-        self.registry.list()
+    /// What runs now with the node where it does: here, then elsewhere, each oldest first.
+    pub async fn queries(&self) -> Vec<(String, RunningQuery)> {
+        let nodes = &self.roles.nodes;
+        let elsewhere = nodes.queries_of_others().await;
+        self.running().into_iter().map(|query| (nodes.own().to_owned(), query)).chain(elsewhere).collect()
     }
 
-    /// Cancels a query that runs; whether it was there.
-    pub fn cancel(&self, id: QueryId) -> bool {
-        self.registry.cancel(id)
+    /// Cancels a query that runs, wherever it does; whether it was there.
+    pub async fn cancel_anywhere(&self, id: QueryId) -> bool {
+        self.cancel(id) || self.roles.nodes.cancel_elsewhere(id).await
+    }
+
+    /// How far every partition is read.
+    pub async fn tails(&self) -> Result<Tails, Problem> {
+        match self.roles.tailing.status().await {
+            Ok(rows) => Ok(Tails { rows, away: None }),
+            Err(problem) if problem.code == Code::Unavailable => Ok(Tails { rows: Vec::new(), away: Some(problem.to_string()) }),
+            Err(problem) => Err(problem),
+        }
     }
 
     /// The catalog as it is now.
@@ -136,6 +171,6 @@ impl Engine {
             return Err(Problem::new(Code::BadRequest, format!("a timeout of {} ms", timeout.as_millis()))
                 .hint(format!("a query may have {} ms at most", self.options.timeout_max.as_millis())));
         }
-        Ok(QueryContext::new(Arc::clone(&self.roles.leaf), read, started + timeout))
+        Ok(QueryContext::new(Arc::clone(&self.roles.leaf), Arc::clone(&self.answered), read, started + timeout))
     }
 }

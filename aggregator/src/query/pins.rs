@@ -6,7 +6,7 @@ use futures::future::join_all;
 use plan::{Path, PathKinds, scan::Pinned};
 use proto::{Catalog, Code, CollectionName, PositionVector, Problem, catalog::Collection, ingest::ShardId, routing::shard_of};
 
-use super::context::QueryContext;
+use super::{answered, context::QueryContext};
 use crate::answer::Stats;
 
 /// A collection as one query sees it.
@@ -58,6 +58,8 @@ impl Pins {
         let single = names.len() == 1;
         let each = names.iter().map(|name| pin_collection(context, catalog, name, at_least, single));
         pins.collections = join_all(each).await.into_iter().collect::<Result<_, _>>()?;
+        let missed: usize = pins.collections.iter().map(|collection| collection.missing.len()).sum();
+        metrics::counter!("rachis_shards_missed_total").increment(missed as u64);
         Ok(pins)
     }
 
@@ -100,7 +102,7 @@ impl Pins {
 }
 
 async fn pin_collection(
-    context: &QueryContext,
+    context: &Arc<QueryContext>,
     catalog: &Catalog,
     name: &CollectionName,
     at_least: &PositionVector,
@@ -108,13 +110,10 @@ async fn pin_collection(
 ) -> Result<PinnedCollection, Problem> {
     let collection = catalog.collections.get(name).ok_or_else(|| no_collection(name))?;
     let shards = (0..collection.settings.shards).map(|number| ShardId { collection: collection.uid, number });
-    let pinned = join_all(shards.map(|shard| async move {
-        let wanted = share_of(at_least, shard.number, name, collection, catalog, single);
-        (shard, context.leaf.pin(context.id, shard, &wanted, context.deadline).await)
-    }));
+    let wanted = shards.map(|shard| (shard, share_of(at_least, shard.number, name, collection, catalog, single)));
     let mut view =
         PinnedCollection { name: name.clone(), shards: Vec::new(), missing: Vec::new(), paths: Arc::default(), time_path: time_path(collection)? };
-    for (shard, result) in pinned.await {
+    for (shard, result) in answered::pin(context, wanted.collect()).await {
         match result {
             Ok(pinned) => view.shards.push((shard, pinned)),
             Err(problem) if matches!(problem.code, Code::Unavailable | Code::Incomplete) => view.missing.push((shard, problem)),

@@ -7,24 +7,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use plan::scan::QueryId;
+use proto::node::{QueryId, RunningQuery};
 use tokio_util::sync::CancellationToken;
 
 /// Characters of a statement that are kept to show it.
 const TEXT_CHARACTERS_MAX: usize = 1_000;
-
-/// A query that runs.
-#[derive(Debug, Clone)]
-pub struct RunningQuery {
-    /// Names it.
-    pub id: QueryId,
-    /// The statement or search, its beginning.
-    pub text: String,
-    /// When it came, milliseconds since 1970.
-    pub started_ms: i64,
-    /// How long it has run, milliseconds.
-    pub elapsed_ms: u64,
-}
 
 struct Entry {
     text: String,
@@ -42,7 +29,10 @@ impl Registry {
     pub fn enter(self: &Arc<Self>, id: QueryId, text: &str, cancel: CancellationToken) -> Registered {
         let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
         let text = text.chars().take(TEXT_CHARACTERS_MAX).collect();
-        self.0.lock().insert(id, Entry { text, started_ms, since: Instant::now(), cancel });
+        let mut running = self.0.lock();
+        running.insert(id, Entry { text, started_ms, since: Instant::now(), cancel });
+        tell(running.len());
+        drop(running);
         Registered { registry: Arc::clone(self), id }
     }
 
@@ -64,6 +54,10 @@ impl Registry {
     }
 }
 
+fn tell(running: usize) {
+    metrics::gauge!("rachis_queries_running").set(running as f64);
+}
+
 /// A query is listed for as long as this lives.
 pub(super) struct Registered {
     registry: Arc<Registry>,
@@ -72,6 +66,8 @@ pub(super) struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.registry.0.lock().remove(&self.id);
+        let mut running = self.registry.0.lock();
+        running.remove(&self.id);
+        tell(running.len());
     }
 }

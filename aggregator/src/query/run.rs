@@ -52,12 +52,17 @@ impl Running {
 
 /// Runs a piece of a query to its end, its deadline or its cancellation; a panic in it ends it and nothing else.
 pub(super) async fn guarded<T>(context: &QueryContext, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-    tokio::select! {
+    let begun = Instant::now();
+    let result = tokio::select! {
         biased;
         () = context.cancel.cancelled() => Err(cancelled()),
         () = tokio::time::sleep_until(context.deadline.into()) => Err(timed_out()),
         result = AssertUnwindSafe(work).catch_unwind() => result.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))),
-    }
+    };
+    let outcome = result.as_ref().map_or_else(|problem| problem.code.word(), |_| "answered");
+    metrics::counter!("rachis_queries_total", "outcome" => outcome).increment(1);
+    metrics::histogram!("rachis_query_seconds").record(begun.elapsed().as_secs_f64());
+    result
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Problem {

@@ -38,6 +38,8 @@ pub enum Command {
     Collection(Collection),
     /// Show the paths of a collection
     Fields(Fields),
+    /// Gather what helps to find out what is wrong
+    Debug(Debug),
 }
 
 /// `rachis dev`
@@ -331,10 +333,10 @@ pub struct Preview {
     pub settings: SourceSettings,
 }
 
-/// `rachis source skip`
+/// `rachis source skip`, `rachis collection skip`
 #[derive(Debug, Args)]
 pub struct Skip {
-    /// The source
+    /// The source, or the collection
     pub name: String,
     /// The partition and the offset to go on with, such as `0=1234` or `0=latest`
     #[arg(required = true, value_name = "PARTITION=OFFSET", value_parser = key_value)]
@@ -363,6 +365,8 @@ pub enum CollectionAction {
     Put(CollectionSettings),
     /// Drop a collection with its documents
     Delete(CollectionName),
+    /// Go on after a loss among the pushes of a collection (in a cluster they are read from Kafka)
+    Skip(Skip),
 }
 
 /// One collection.
@@ -399,6 +403,35 @@ pub struct Fields {
     /// How to write it
     #[arg(short, long, default_value = "table")]
     pub output: ListOutput,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// `rachis debug`
+#[derive(Debug, Args)]
+pub struct Debug {
+    /// What to gather.
+    #[command(subcommand)]
+    pub action: DebugAction,
+}
+
+/// What to gather.
+#[derive(Debug, Subcommand)]
+pub enum DebugAction {
+    /// Write how each node is, its metrics and the system tables into one file; it holds no documents and no secrets
+    Bundle(Bundle),
+}
+
+/// `rachis debug bundle`
+#[derive(Debug, Args)]
+pub struct Bundle {
+    /// Where to write it [default: rachis-debug-TIME.tar.gz]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The settings of a cluster: its nodes are asked even where no aggregator answers
+    #[arg(long, env = "RACHIS_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Where the server is.
     #[command(flatten)]
     pub server: Server,

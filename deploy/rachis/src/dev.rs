@@ -4,13 +4,13 @@ use std::{path::PathBuf, sync::Arc};
 
 use aggregator::{AggregatorOptions, Roles, http, query::Engine};
 use leaf::{Leaf, LeafOptions};
+use proto::node::OnlyNode;
 use tailer::{FileChanges, Tailer, TailerOptions};
 use tracing::info;
 
 use crate::{
     cli,
     client::Failure,
-    data_folder::DataFolder,
     demo, settings,
     settings::Settings,
     shell::{self, Shell},
@@ -24,16 +24,14 @@ pub async fn run(arguments: cli::Dev) -> Result<(), Failure> {
     let settings = settings::load(arguments.config.as_deref())?;
     let data = arguments.data.map_or_else(default_data, Ok)?;
     let shell = Shell::start(&settings.log, &data, arguments.listen.as_deref().unwrap_or(LISTEN), arguments.insecure).await?;
-    let opened = tokio::task::block_in_place(|| House::open(&shell.folder, settings));
+    let opened = tokio::task::block_in_place(|| House::open(&shell, settings));
     let house = opened?;
     shell.listening()?;
-    let Shell { folder, listener, url, metrics, shutdown } = shell;
+    let Shell { folder, listener, url, metrics, shutdown, .. } = shell;
     let demo = arguments.demo.then(|| tokio::spawn(demo::run(url, shutdown.clone())));
 
-    let mut grpc = shell::routes()?;
-    http::service::add(&mut grpc, &house.engine);
-    let router = http::with_grpc(http::router(Arc::clone(&house.engine), Some(metrics), shutdown.clone()), grpc.routes());
-    let served = http::serve(router, listener, shutdown.clone()).await;
+    let door = http::door(Arc::clone(&house.engine), Some(metrics), shutdown.clone(), shell::routes()?);
+    let served = http::serve(door, listener, shutdown.clone()).await;
     shutdown.cancel();
     folder.not_listening();
     if let Some(demo) = demo {
@@ -52,7 +50,8 @@ struct House {
 }
 
 impl House {
-    fn open(folder: &DataFolder, settings: Settings) -> Result<Self, Failure> {
+    fn open(shell: &Shell, settings: Settings) -> Result<Self, Failure> {
+        let folder = &shell.folder;
         let changes = FileChanges::open(&folder.join("changes")).map_err(|e| Failure::of("cannot open the change log", &e))?;
         let changes: Arc<dyn proto::tailer::Changes> = Arc::new(changes);
         let mut options = LeafOptions::new(folder.join("shards"));
@@ -63,7 +62,8 @@ impl House {
         let tailer = Tailer::start(options, ingest(&leaf), changes.clone());
         let mut options = AggregatorOptions::new(folder.join("spill"));
         settings.aggregator.apply(&mut options);
-        let roles = Roles { leaf: leaf.clone(), pushes: leaf.clone(), changes, tailing: tailer.clone() };
+        let nodes = OnlyNode { url: shell.url.clone(), started_ms: shell.started_ms, changes: changes.clone() };
+        let roles = Roles { leaf: leaf.clone(), pushes: leaf.clone(), changes, tailing: tailer.clone(), nodes: Arc::new(nodes) };
         let engine = Engine::new(roles, options).map_err(|problem| Failure::of("cannot start the query engine", &problem))?;
         Ok(Self { engine, tailer, leaf })
     }

@@ -1,10 +1,7 @@
 //! `rachis tailer`, `rachis leaf`, `rachis aggregator`: one role as a process. Its peers are in the settings; what it knows of the catalog it
 //! keeps in its folder, so that it starts while everybody else is away.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use aggregator::{AggregatorOptions, Roles, http, query::Engine};
 use leaf::{Leaf, LeafOptions};
@@ -15,9 +12,11 @@ use proto::{
         copy::Copy,
         follower::{Follower, Known},
         leaves::Leaves,
+        nodes::RemoteNodes,
         tailers::{LoggedPushes, Tailers},
     },
     cluster::{Members, NodeName, Role},
+    node::Queries,
     service::node::NodeService,
     tailer::Changes,
     wire::node::node_server::NodeServer,
@@ -66,7 +65,7 @@ pub async fn run(role: Role, arguments: cli::Node) -> Result<(), Failure> {
     };
     shell.listening()?;
     let Shell { folder, listener, shutdown, .. } = shell;
-    let served = http::serve(running.router, listener, shutdown.clone()).await;
+    let served = http::serve(running.door, listener, shutdown.clone()).await;
     shutdown.cancel();
     folder.not_listening();
     for close in running.close {
@@ -89,7 +88,7 @@ struct Node {
 
 /// A node that is served.
 struct Running {
-    router: http::Door,
+    door: http::Door,
     /// In this order, once nobody new is let in.
     close: Vec<futures::future::BoxFuture<'static, ()>>,
     stop: CancellationToken,
@@ -104,10 +103,10 @@ impl Node {
         limits.clone().apply(&mut options);
         let opened = tokio::task::block_in_place(|| Leaf::open(options, self.known.catalog()));
         let leaf = opened.map_err(|e| Failure::of("cannot open the leaf", &e))?;
-        let mut routes = self.routes(&changes, shell)?;
+        let mut routes = self.routes(&changes, None, shell)?;
         leaf::service::add(&mut routes, &leaf, &self.known.catalog());
-        let router = http::with_grpc(http::status_router(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(false)), routes.routes());
-        Ok(Running { router, close: vec![Box::pin(async move { leaf.close().await })], stop: self.stop })
+        let door = http::status_door(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(false), routes);
+        Ok(Running { door, close: vec![Box::pin(async move { leaf.close().await })], stop: self.stop })
     }
 
     fn tailer(self, shell: &Shell) -> Result<Running, Failure> {
@@ -123,14 +122,14 @@ impl Node {
         limits.clone().apply(&mut options);
         let tailer = Tailer::start(options, Arc::new(remote), shared.clone());
         let pushes = PushLog::new(kafka, shared.clone()).map_err(failed("reach Kafka"))?;
-        let mut routes = self.routes(&shared, shell)?;
+        let mut routes = self.routes(&shared, None, shell)?;
         tailer::service::add(&mut routes, changes, pushes.clone(), tailer.clone());
-        let router = http::with_grpc(http::status_router(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(true)), routes.routes());
+        let door = http::status_door(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(true), routes);
         let close = Box::pin(async move {
             tailer.shutdown().await;
             let _ = tokio::task::spawn_blocking(move || pushes.flush(FLUSH_WAIT)).await;
         });
-        Ok(Running { router, close: vec![close], stop: self.stop })
+        Ok(Running { door, close: vec![close], stop: self.stop })
     }
 
     fn aggregator(self, shell: &Shell) -> Result<Running, Failure> {
@@ -142,13 +141,12 @@ impl Node {
         let mut options = AggregatorOptions { push_shards: PUSH_SHARDS, ..AggregatorOptions::new(shell.folder.join("spill")) };
         let Settings { aggregator: limits, .. } = &self.settings;
         limits.clone().apply(&mut options);
-        let roles = Roles { leaf, pushes, changes: changes.clone(), tailing: Arc::new(tailers) };
+        let nodes = RemoteNodes::new(self.name.as_str(), &self.members).map_err(failed("reach the other nodes"))?;
+        let roles = Roles { leaf, pushes, changes: changes.clone(), tailing: Arc::new(tailers), nodes: Arc::new(nodes) };
         let engine = Engine::new(roles, options).map_err(failed("start the query engine"))?;
-        let mut routes = self.routes(&changes, shell)?;
-        http::service::add(&mut routes, &engine);
-        let http = http::router(engine, Some(shell.metrics.clone()), shell.shutdown.clone());
-        let router = http::with_grpc(http, routes.routes());
-        Ok(Running { router, close: Vec::new(), stop: self.stop })
+        let routes = self.routes(&changes, Some(engine.clone()), shell)?;
+        let door = http::door(engine, Some(shell.metrics.clone()), shell.shutdown.clone(), routes);
+        Ok(Running { door, close: Vec::new(), stop: self.stop })
     }
 
     /// The change log, from peers.
@@ -158,15 +156,15 @@ impl Node {
     }
 
     /// What every node serves: its catalog, besides what every process serves.
-    fn routes(&self, changes: &Arc<dyn Changes>, shell: &Shell) -> Result<RoutesBuilder, Failure> {
+    fn routes(&self, changes: &Arc<dyn Changes>, queries: Option<Arc<dyn Queries>>, shell: &Shell) -> Result<RoutesBuilder, Failure> {
         let mut routes = shell::routes()?;
-        let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let node = NodeService {
             name: self.name.clone(),
             role: self.role,
-            started_ms,
+            started_ms: shell.started_ms,
             state: self.known.state(),
             changes: changes.clone(),
+            queries,
             stop: shell.shutdown.clone(),
         };
         routes.add_service(NodeServer::new(node));

@@ -6,6 +6,7 @@
 use std::{
     net::{SocketAddr, ToSocketAddrs},
     path::Path,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use aggregator::http::MetricsText;
@@ -33,6 +34,8 @@ pub struct Shell {
     pub listener: TcpListener,
     /// As clients on this machine reach it.
     pub url: String,
+    /// When it started, milliseconds since 1970.
+    pub started_ms: i64,
     /// What `/metrics` shows.
     pub metrics: MetricsText,
     /// Cancelled when the process is told to end.
@@ -51,7 +54,8 @@ impl Shell {
             Failure::new(format!("cannot listen at {address}: {e}")).hint("choose another address with --listen; port 0 takes a free one")
         })?;
         let bound = listener.local_addr().map_err(|e| Failure::new(format!("cannot tell where it listens: {e}")))?;
-        Ok(Self { folder, listener, url: data_folder::url(bound), metrics, shutdown })
+        let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+        Ok(Self { folder, listener, url: data_folder::url(bound), started_ms, metrics, shutdown })
     }
 
     /// Says in the data folder where it listens.

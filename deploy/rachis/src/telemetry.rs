@@ -1,6 +1,10 @@
 //! Logs to standard error, and the recorder of metrics.
 
-use std::{io::IsTerminal, sync::Arc, time::Duration};
+use std::{
+    io::IsTerminal,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use aggregator::http::MetricsText;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
@@ -28,17 +32,29 @@ pub fn start_log(log: &Log) -> Result<(), Failure> {
     started.map_err(|e| Failure::new(format!("cannot log: {e}")))
 }
 
+/// Memory of this process, where the system says so.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix("kB")?;
+    kibibytes.trim().parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
+}
+
 /// Records metrics from here on; gives what `/metrics` shows. Within a runtime.
 pub fn start_metrics() -> Result<MetricsText, Failure> {
     let failed = |e: metrics_exporter_prometheus::BuildError| Failure::new(format!("cannot record metrics: {e}"));
     let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS).map_err(failed)?;
     let handle = builder.install_recorder().map_err(failed)?;
     let upkeep = handle.clone();
+    metrics::gauge!("process_start_time_seconds").set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+    metrics::gauge!("rachis_build_info", "version" => proto::node::VERSION).set(1.0);
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(UPKEEP);
         loop {
             ticks.tick().await;
             upkeep.run_upkeep();
+            if let Some(bytes) = resident_bytes() {
+                metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
+            }
         }
     });
     Ok(Arc::new(move || handle.render()))

@@ -7,16 +7,16 @@ use futures::{Stream, StreamExt as _, stream};
 use parking_lot::Mutex;
 use plan::{
     PathKinds,
-    scan::{Chunk, Scan, Stage},
-    wire::{Parts, end, query_id, read_request},
+    scan::{Chunk, Pinned, Scan, Stage},
+    wire::{Parts, end, read_request},
 };
 use proto::{
-    Catalog, Problem,
+    Catalog, PositionVector, Problem,
     ingest::ShardId,
     service::caught_up,
     wire::{
-        ingest::{positions, vector},
-        leaf::{self as wire, scan_server},
+        ingest::{positions, query_id, vector},
+        leaf::{self as wire, pin_outcome::Outcome, scan_server},
     },
 };
 use tokio::sync::watch;
@@ -47,6 +47,18 @@ impl ScanService {
     /// Over a leaf.
     pub fn new(leaf: Arc<Leaf>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
         Self { leaf, catalog, hashes: Mutex::default() }
+    }
+
+    /// As it is told to somebody who knows a table of paths by this hash.
+    fn pinned(&self, shard: ShardId, pinned: &Pinned, paths_known: u64) -> wire::Pinned {
+        let paths_hash = self.hash(shard, &pinned.paths);
+        wire::Pinned {
+            positions: positions(&pinned.positions),
+            documents: pinned.documents,
+            freshness_ms: pinned.freshness_ms,
+            paths_hash,
+            paths: (paths_known != paths_hash).then(|| pinned.paths.as_ref().into()),
+        }
     }
 
     fn hash(&self, shard: ShardId, paths: &Arc<PathKinds>) -> u64 {
@@ -81,19 +93,21 @@ impl scan_server::Scan for ScanService {
     type FieldsStream = Answers<wire::Field>;
     type DeadLettersStream = Answers<wire::DeadLetter>;
 
-    async fn pin(&self, request: Request<wire::PinRequest>) -> Result<Response<wire::Pinned>, Status> {
+    async fn pin(&self, request: Request<wire::PinRequest>) -> Result<Response<wire::PinAnswer>, Status> {
         caught_up(&request, &self.catalog).await?;
         let asked = request.into_inner();
-        let shard = shard(asked.shard)?;
-        let pinned = self.leaf.pin(query_id(&asked.query)?, shard, &vector(asked.at_least)?, deadline(asked.wait_ms)).await?;
-        let paths_hash = self.hash(shard, &pinned.paths);
-        Ok(Response::new(wire::Pinned {
-            positions: positions(&pinned.positions),
-            documents: pinned.documents,
-            freshness_ms: pinned.freshness_ms,
-            paths_hash,
-            paths: (asked.paths_known != paths_hash).then(|| pinned.paths.as_ref().into()),
-        }))
+        let known: Vec<u64> = asked.shards.iter().map(|wanted| wanted.paths_known).collect();
+        let wanted = asked.shards.into_iter().map(|wanted| Ok((shard(wanted.shard)?, vector(wanted.at_least)?)));
+        let wanted: Vec<(ShardId, PositionVector)> = wanted.collect::<Result<_, Problem>>()?;
+        let outcomes = self.leaf.pin_all(query_id(&asked.query)?, &wanted, deadline(asked.wait_ms)).await;
+        let told = wanted.iter().zip(known).zip(outcomes).map(|(((shard, _), known), outcome)| {
+            let outcome = match outcome {
+                Ok(pinned) => Outcome::Pinned(self.pinned(*shard, &pinned, known)),
+                Err(problem) => Outcome::Problem(problem.into()),
+            };
+            wire::PinOutcome { outcome: Some(outcome) }
+        });
+        Ok(Response::new(wire::PinAnswer { outcomes: told.collect() }))
     }
 
     async fn unpin(&self, request: Request<wire::UnpinRequest>) -> Result<Response<wire::Unpinned>, Status> {

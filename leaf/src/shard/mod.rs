@@ -32,7 +32,6 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use metrics::gauge;
 use parking_lot::Mutex;
 use proto::{
     Code, PositionVector, Problem, SourceName,
@@ -267,7 +266,6 @@ impl Shard {
         state.apply(change, now_ms());
         let publish = self.publish_at(&state);
         let hollow = removes && state.segments.iter().any(|indexed| indexed.on_disk && indexed.is_hollow());
-        gauge!("rachis_leaf_tail_documents", "shard" => self.id.to_string()).set(state.tail.documents() as f64);
         drop(state);
         self.changed.send_modify(|count| *count += 1);
         if let Some(at) = publish {

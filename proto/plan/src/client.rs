@@ -1,13 +1,13 @@
 //! All leaves as one, for those who ask: a view is pinned and a scan runs on the leaf that holds the shard.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, future::join_all, stream};
 use parking_lot::Mutex;
 use proto::{
     CollectionUid, PositionVector, Problem, SourceName,
@@ -17,8 +17,8 @@ use proto::{
     limits::MESSAGE_BYTES_MAX,
     record::RequestKey,
     wire::{
-        ingest::{self as wire_ingest, there},
-        leaf::{self as wire, scan_client::ScanClient, scan_part::Part},
+        ingest::{self as wire_ingest, query_bytes, there},
+        leaf::{self as wire, pin_outcome::Outcome, scan_client::ScanClient, scan_part::Part},
         problem::malformed,
     },
 };
@@ -27,7 +27,7 @@ use tonic::transport::Channel;
 use crate::{
     PathKinds,
     scan::{Chunk, DeadLetter, Document, FieldStatus, Pinned, QueryId, Scan, ScanRequest, ScanStream, ShardStatus},
-    wire::{Rows, end_of, query_bytes, request},
+    wire::{Rows, end_of, request},
 };
 
 /// Tables of paths that are kept, one for a shard.
@@ -35,11 +35,14 @@ const PATHS_KNOWN_MAX: usize = 4_096;
 /// How long the transport waits longer than the leaf: a leaf that is alive says itself that the time is over.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// A table of paths and its hash.
+type KnownPaths = (u64, Arc<PathKinds>);
+
 /// All leaves of a cluster, as an aggregator asks them.
 pub struct RemoteLeaves {
     leaves: Leaves,
     /// The last table of paths of each shard, by its hash.
-    paths: Mutex<HashMap<ShardId, (u64, Arc<PathKinds>)>>,
+    paths: Mutex<HashMap<ShardId, KnownPaths>>,
     /// Where views are held.
     pinned: Mutex<HashMap<QueryId, HashSet<NodeName>>>,
 }
@@ -50,8 +53,50 @@ impl RemoteLeaves {
         Self { leaves, paths: Mutex::default(), pinned: Mutex::default() }
     }
 
-    fn known_paths(&self, shard: ShardId) -> Option<(u64, Arc<PathKinds>)> {
+    fn known_paths(&self, shard: ShardId) -> Option<KnownPaths> {
         self.paths.lock().get(&shard).cloned()
+    }
+
+    /// Pins shards that one leaf holds, in one call.
+    async fn pin_on(
+        &self,
+        peer: &Peer,
+        query: QueryId,
+        wanted: &[&(ShardId, PositionVector)],
+        deadline: Instant,
+    ) -> Result<Vec<Result<Pinned, Problem>>, Problem> {
+        // Noted first: what is pinned when this future is dropped half-way is let go of, too.
+        self.pinned.lock().entry(query).or_default().insert(peer.name.clone());
+        let wait = deadline.saturating_duration_since(Instant::now());
+        let known: Vec<Option<KnownPaths>> = wanted.iter().map(|(shard, _)| self.known_paths(*shard)).collect();
+        let shards = wanted.iter().zip(&known).map(|((shard, at_least), known)| wire::Wanted {
+            shard: Some((*shard).into()),
+            at_least: wire_ingest::positions(at_least),
+            paths_known: known.as_ref().map_or(0, |(hash, _)| *hash),
+        });
+        let shards = shards.collect();
+        let question = wire::PinRequest { query: query_bytes(query), shards, wait_ms: wait.as_millis() as u64 };
+        // The wait is for what is wanted; a leaf that has it may still take its time to build the view.
+        let answer = control(peer).pin(peer.request(question, wait + ASK_WAIT)).await.map_err(|status| peer.problem(status))?;
+        let outcomes = answer.into_inner().outcomes;
+        if outcomes.len() != wanted.len() {
+            return Err(malformed("there is not one view for each shard"));
+        }
+        let read = outcomes.into_iter().zip(wanted).zip(known).map(|((outcome, (shard, _)), known)| match there(outcome.outcome, "the view")? {
+            Outcome::Pinned(pinned) => self.read_pinned(*shard, pinned, known),
+            Outcome::Problem(problem) => Err(problem.into()),
+        });
+        Ok(read.collect())
+    }
+
+    fn read_pinned(&self, shard: ShardId, told: wire::Pinned, known: Option<KnownPaths>) -> Result<Pinned, Problem> {
+        let paths = match (told.paths, known) {
+            (Some(paths), _) => Arc::new(PathKinds::try_from(paths)?),
+            (None, Some((hash, paths))) if hash == told.paths_hash => paths,
+            (None, _) => return Err(malformed("the table of paths is missing")),
+        };
+        self.learn_paths(shard, told.paths_hash, &paths);
+        Ok(Pinned { positions: wire_ingest::vector(told.positions)?, paths, documents: told.documents, freshness_ms: told.freshness_ms })
     }
 
     fn learn_paths(&self, shard: ShardId, hash: u64, paths: &Arc<PathKinds>) {
@@ -74,26 +119,31 @@ fn data(peer: &Peer) -> ScanClient<Channel> {
 #[async_trait]
 impl Scan for RemoteLeaves {
     async fn pin(&self, query: QueryId, shard: ShardId, at_least: &PositionVector, deadline: Instant) -> Result<Pinned, Problem> {
-        let peer = self.leaves.holder(shard)?;
-        // Noted first: what is pinned when this future is dropped half-way is let go of, too.
-        self.pinned.lock().entry(query).or_default().insert(peer.name.clone());
-        let (wait, known) = (deadline.saturating_duration_since(Instant::now()), self.known_paths(shard));
-        let question = wire::PinRequest {
-            query: query_bytes(query),
-            shard: Some(shard.into()),
-            at_least: wire_ingest::positions(at_least),
-            wait_ms: wait.as_millis() as u64,
-            paths_known: known.as_ref().map_or(0, |(hash, _)| *hash),
-        };
-        let answer = control(peer).pin(peer.request(question, wait + GRACE)).await.map_err(|status| peer.problem(status))?.into_inner();
-        let paths = match (answer.paths, known) {
-            (Some(told), _) => Arc::new(PathKinds::try_from(told)?),
-            (None, Some((hash, paths))) if hash == answer.paths_hash => paths,
-            (None, _) => return Err(malformed("the table of paths is missing")),
-        };
-        self.learn_paths(shard, answer.paths_hash, &paths);
-        let positions = wire_ingest::vector(answer.positions)?;
-        Ok(Pinned { positions, paths, documents: answer.documents, freshness_ms: answer.freshness_ms })
+        let outcome = self.pin_all(query, &[(shard, at_least.clone())], deadline).await.pop();
+        outcome.unwrap_or_else(|| Err(malformed("the view is missing")))
+    }
+
+    async fn pin_all(&self, query: QueryId, wanted: &[(ShardId, PositionVector)], deadline: Instant) -> Vec<Result<Pinned, Problem>> {
+        let mut outcomes: Vec<Option<Result<Pinned, Problem>>> = vec![None; wanted.len()];
+        let mut by_leaf: BTreeMap<&NodeName, (&Peer, Vec<usize>)> = BTreeMap::new();
+        for (at, (shard, _)) in wanted.iter().enumerate() {
+            match self.leaves.holder(*shard) {
+                Ok(peer) => by_leaf.entry(&peer.name).or_insert((peer, Vec::new())).1.push(at),
+                Err(problem) => outcomes[at] = Some(Err(problem)),
+            }
+        }
+        let asked = by_leaf.into_values().map(|(peer, places)| async move {
+            let of_it: Vec<&(ShardId, PositionVector)> = places.iter().map(|at| &wanted[*at]).collect();
+            let told = self.pin_on(peer, query, &of_it, deadline).await;
+            (places, told)
+        });
+        for (places, told) in join_all(asked).await {
+            match told {
+                Ok(told) => places.into_iter().zip(told).for_each(|(at, outcome)| outcomes[at] = Some(outcome)),
+                Err(problem) => places.into_iter().for_each(|at| outcomes[at] = Some(Err(problem.clone()))),
+            }
+        }
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(malformed("a view is missing")))).collect()
     }
 
     fn unpin(&self, query: QueryId) {

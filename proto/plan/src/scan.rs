@@ -3,7 +3,7 @@
 //! A query first *pins* a view of every shard it will ask: all its scans read that one moment, and planning learns from it which paths
 //! there are and of which kinds. Then it scans, as often as its plan needs, and unpins.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use datafusion::{
@@ -12,23 +12,14 @@ use datafusion::{
     physical_expr::aggregate::AggregateFunctionExpr,
     physical_plan::aggregates::PhysicalGroupBy,
 };
-use futures::stream::BoxStream;
+use futures::{future::join_all, stream::BoxStream};
+pub use proto::node::QueryId;
 use proto::{
     Address, PositionVector, Problem,
     ingest::{Outcomes, ShardId},
 };
 
 use crate::{column::Column, kinds::PathKinds, path::Path};
-
-/// Names a query on every node that works for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct QueryId(pub u128);
-
-impl fmt::Display for QueryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
 
 /// A view of one shard, held for a query.
 #[derive(Debug, Clone)]
@@ -277,6 +268,11 @@ pub struct DeadLetter {
 pub trait Scan: Send + Sync {
     /// Holds a view of a shard for a query, that covers `at_least`; waits for it until the deadline (`Code::Timeout`).
     async fn pin(&self, query: QueryId, shard: ShardId, at_least: &PositionVector, deadline: Instant) -> Result<Pinned, Problem>;
+
+    /// The same for several shards at once; an outcome for each, in that order.
+    async fn pin_all(&self, query: QueryId, wanted: &[(ShardId, PositionVector)], deadline: Instant) -> Vec<Result<Pinned, Problem>> {
+        join_all(wanted.iter().map(|(shard, at_least)| self.pin(query, *shard, at_least, deadline))).await
+    }
 
     /// Lets go of all views of a query. A leaf does it by itself some time after the deadline.
     fn unpin(&self, query: QueryId);

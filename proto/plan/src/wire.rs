@@ -31,7 +31,7 @@ use proto::{
     Code, Problem,
     limits::PART_BYTES_MAX,
     wire::{
-        ingest::{self as wire_ingest, there, vector},
+        ingest::{self as wire_ingest, query_bytes, query_id, there, vector},
         leaf as wire,
         problem::malformed,
     },
@@ -40,8 +40,8 @@ use proto::{
 use crate::{
     Column, Kinds, Path, PathKinds, functions, pushdown,
     scan::{
-        After, DeadLetter, Document, FieldStatus, Misfit, PartialAggregate, QueryId, Read, ReadCounts, ScanRequest, ShardStatus, SortKey,
-        SplitStatus, Stage, Trailer,
+        After, DeadLetter, Document, FieldStatus, Misfit, PartialAggregate, Read, ReadCounts, ScanRequest, ShardStatus, SortKey, SplitStatus, Stage,
+        Trailer,
     },
 };
 
@@ -54,16 +54,6 @@ fn unencodable(error: &impl std::fmt::Display) -> Problem {
 
 fn undecodable(error: &impl std::fmt::Display) -> Problem {
     malformed(&error.to_string())
-}
-
-/// Bytes of a query's id.
-pub fn query_bytes(query: QueryId) -> Bytes {
-    Bytes::copy_from_slice(&query.0.to_be_bytes())
-}
-
-/// A query's id of its bytes.
-pub fn query_id(bytes: &[u8]) -> Result<QueryId, Problem> {
-    Ok(QueryId(u128::from_be_bytes(bytes.try_into().map_err(|_| malformed("a query's id has 16 bytes"))?)))
 }
 
 fn column(name: &str) -> Result<Column, Problem> {

@@ -66,6 +66,12 @@ pub enum Change {
         #[serde(with = "super::source::offsets")]
         to: BTreeMap<i32, i64>,
     },
+    /// Goes on after a loss among the pushes of a collection: partition -> the offset to go on at.
+    SkipPushes {
+        collection: CollectionName,
+        #[serde(with = "super::source::offsets")]
+        to: BTreeMap<i32, i64>,
+    },
     /// Creates a definition or, with `replace`, a further version of it.
     Define { id: DefinitionId, text: String, uses: Vec<DefinitionId>, reads: Vec<CollectionName>, replace: bool },
     /// Drops a definition; refused while another uses it. With `if_exists` a missing one is no error.
@@ -95,9 +101,10 @@ impl Catalog {
     fn version_of(&self, change: &Change) -> u64 {
         match change {
             Change::OpenPushes { collection } => self.collection(*collection).map_or(0, |(_, c)| c.version),
-            Change::CreateCollection { name, .. } | Change::AlterCollection { name, .. } | Change::DropCollection { name } => {
-                self.collections.get(name).map_or(0, |c| c.version)
-            }
+            Change::CreateCollection { name, .. }
+            | Change::AlterCollection { name, .. }
+            | Change::DropCollection { name }
+            | Change::SkipPushes { collection: name, .. } => self.collections.get(name).map_or(0, |c| c.version),
             Change::PutSource { name, .. } | Change::DropSource { name } | Change::SuspendSource { name, .. } | Change::SkipSource { name, .. } => {
                 self.sources.get(name).map_or(0, |s| s.version)
             }
@@ -115,6 +122,11 @@ impl Catalog {
             Change::DropSource { name } => self.sources.remove(name).map(drop).ok_or_else(|| no_source(name)),
             Change::SuspendSource { name, suspended } => self.with_source(name, |source| source.suspended = *suspended),
             Change::SkipSource { name, to } => self.with_source(name, |source| source.skips.extend(to)),
+            Change::SkipPushes { collection, to } => {
+                let there = self.collections.get_mut(collection).ok_or_else(|| no_collection(collection))?;
+                there.push_skips.extend(to);
+                Ok(())
+            }
             Change::Define { id, text, uses, reads, replace } => self.define(id, text, uses, reads, *replace),
             Change::Undefine { id, if_exists } => self.undefine(id, *if_exists),
         }

@@ -24,7 +24,8 @@ use crate::{
     problem::{Code, Problem},
     tailer::{Changes, LogHealth},
     wire::{
-        node::{DescribeRequest, WatchRequest, node_client::NodeClient},
+        node::{DescribeRequest, Piece, WatchRequest, node_client::NodeClient},
+        problem::malformed,
         tailer::{Proposal, changes_client::ChangesClient},
     },
 };
@@ -59,6 +60,8 @@ impl Known {
         let state = copy.load()?.unwrap_or_default();
         info!(file = %copy.file().display(), offset = state.offset, changes = state.catalog.version, "copy of the catalog read");
         let catalog = Arc::new(state.catalog.clone());
+        metrics::gauge!("rachis_changes_offset").set(state.offset as f64);
+        metrics::gauge!("rachis_changes_trouble").set(0.0);
         Ok(Arc::new(Self {
             copy,
             state: watch::channel(Arc::new(state)).0,
@@ -78,13 +81,22 @@ impl Known {
         self.catalog.subscribe()
     }
 
-    /// Takes a state over and keeps a copy of it. Blocks for an fsync.
-    pub fn set(&self, state: State) {
+    /// Takes a state over, if it is newer than what is known, and keeps a copy of it. Blocks for an fsync.
+    pub fn advance(&self, state: State) {
+        let _saving = self.saving.lock();
+        let own = self.state.borrow().clone();
+        if state.is_newer_than(&own) {
+            self.take(state);
+        }
+    }
+
+    fn take(&self, state: State) {
         // A copy that cannot be kept costs a start while the log is away; what is agreed on is not at risk.
         if let Err(error) = self.copy.save(&state) {
             warn!(%error, file = %self.copy.file().display(), "the copy of the catalog could not be kept");
         }
         let (catalog, changed) = (Arc::new(state.catalog.clone()), self.catalog.borrow().version != state.catalog.version);
+        metrics::gauge!("rachis_changes_offset").set(state.offset as f64);
         self.state.send_replace(Arc::new(state));
         if changed {
             self.catalog.send_replace(catalog);
@@ -98,18 +110,24 @@ impl Known {
         if let (Some(ours), Some(theirs)) = (own.cluster, state.cluster)
             && ours != theirs
         {
-            self.trouble(Some(format!("{from} belongs to cluster {}, this node to {}", theirs.simple(), ours.simple())));
+            self.trouble(Some(format!("{} {}, this node to {}", foreign(from), theirs.simple(), ours.simple())));
             return;
+        }
+        // What was said of this peer holds no longer.
+        let said = self.trouble.lock().as_ref().is_some_and(|trouble| trouble.starts_with(&foreign(from)));
+        if said {
+            self.trouble(None);
         }
         if state.is_newer_than(&own) {
             debug!(%from, offset = state.offset, "catalog");
-            self.set(state);
+            self.take(state);
         }
     }
 
     /// Says why nothing can be decided, or that it can.
     pub fn trouble(&self, trouble: Option<String>) {
         let mut known = self.trouble.lock();
+        metrics::gauge!("rachis_changes_trouble").set(f64::from(u8::from(trouble.is_some())));
         if *known != trouble {
             match &trouble {
                 Some(why) => error!(why, "the change log is in trouble: what is agreed on is served, nothing is decided"),
@@ -124,6 +142,10 @@ impl Known {
         let state = self.state.borrow().clone();
         LogHealth { offset: state.offset, hash: state.hash, cluster: state.cluster, trouble: self.trouble.lock().clone() }
     }
+}
+
+fn foreign(peer: &NodeName) -> String {
+    format!("{peer} belongs to cluster")
 }
 
 /// The change log, followed from peers.
@@ -166,23 +188,42 @@ async fn follow(known: Arc<Known>, peer: Peer) {
 
 /// Takes states until the stream ends; how many there were.
 async fn watch_peer(known: &Arc<Known>, peer: &Peer) -> Result<usize, Problem> {
-    let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let mut pieces = client.watch(WatchRequest {}).await.map_err(|status| peer.problem(status))?.into_inner();
-    let (mut states, mut bytes) = (0, Vec::new());
-    while let Some(piece) = pieces.message().await.map_err(|status| peer.problem(status))? {
-        if bytes.len() + piece.bytes.len() > STATE_BYTES_MAX {
-            return Err(Problem::new(Code::TooLarge, format!("the state has more than {STATE_BYTES_MAX} bytes")));
-        }
-        bytes.extend_from_slice(&piece.bytes);
-        if piece.last {
-            let state = serde_json::from_slice(&bytes).map_err(|e| super::super::wire::problem::malformed(&e.to_string()))?;
-            bytes.clear();
-            let (known, from) = (known.clone(), peer.name.clone());
-            let _ = tokio::task::spawn_blocking(move || known.offer(state, &from)).await;
-            states += 1;
-        }
+    let (mut reader, mut states) = (StateReader::open(peer).await?, 0);
+    while let Some(state) = reader.next().await? {
+        let (known, from) = (known.clone(), peer.name.clone());
+        let _ = tokio::task::spawn_blocking(move || known.offer(state, &from)).await;
+        states += 1;
     }
     Ok(states)
+}
+
+/// The states that a peer gives: now, and each time they change.
+pub(super) struct StateReader {
+    peer: Peer,
+    pieces: tonic::Streaming<Piece>,
+}
+
+impl StateReader {
+    pub(super) async fn open(peer: &Peer) -> Result<Self, Problem> {
+        let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let pieces = client.watch(WatchRequest {}).await.map_err(|status| peer.problem(status))?.into_inner();
+        Ok(Self { peer: peer.clone(), pieces })
+    }
+
+    /// The next one; none once the stream ends.
+    pub(super) async fn next(&mut self) -> Result<Option<State>, Problem> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.pieces.message().await.map_err(|status| self.peer.problem(status))? {
+            if bytes.len() + piece.bytes.len() > STATE_BYTES_MAX {
+                return Err(Problem::new(Code::TooLarge, format!("the state has more than {STATE_BYTES_MAX} bytes")));
+            }
+            bytes.extend_from_slice(&piece.bytes);
+            if piece.last {
+                return serde_json::from_slice(&bytes).map(Some).map_err(|e| malformed(&e.to_string()));
+            }
+        }
+        Ok(None)
+    }
 }
 
 #[async_trait]

@@ -6,6 +6,7 @@
 pub mod copy;
 pub mod follower;
 pub mod leaves;
+pub mod nodes;
 pub mod tailers;
 
 use std::{sync::Arc, time::Duration};
@@ -71,6 +72,7 @@ impl Peer {
         if told {
             return problem;
         }
+        metrics::counter!("rachis_peer_failures_total", "peer" => self.name.to_string()).increment(1);
         let code = if problem.code == Code::Timeout { Code::Unavailable } else { problem.code };
         Problem { code, detail: format!("{} does not answer: {}", self.name, problem.detail), ..problem }
     }

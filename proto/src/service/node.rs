@@ -12,9 +12,15 @@ use crate::{
     catalog::State,
     cluster::{NodeName, Role},
     limits::PART_BYTES_MAX,
+    node::{Queries, VERSION},
     problem::{Code, Problem},
     tailer::{Changes, LogHealth},
-    wire::node::{DescribeRequest, Description, Piece, WatchRequest, node_server},
+    wire::{
+        ingest::{query_bytes, query_id},
+        node::{
+            CancelAnswer, CancelRequest, DescribeRequest, Description, Piece, QueriesAnswer, QueriesRequest, RunningQuery, WatchRequest, node_server,
+        },
+    },
 };
 
 /// The service of a node.
@@ -24,11 +30,13 @@ pub struct NodeService {
     /// What it does.
     pub role: Role,
     /// When it started, milliseconds since 1970.
-    pub started_ms: u64,
+    pub started_ms: i64,
     /// What it knows of the change log.
     pub state: watch::Receiver<Arc<State>>,
     /// How the log is.
     pub changes: Arc<dyn Changes>,
+    /// What runs here, where queries run.
+    pub queries: Option<Arc<dyn Queries>>,
     /// Ends what would go on for ever.
     pub stop: CancellationToken,
 }
@@ -55,7 +63,7 @@ impl node_server::Node for NodeService {
         Ok(Response::new(Description {
             name: self.name.to_string(),
             role: self.role.word().to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: VERSION.to_owned(),
             started_ms: self.started_ms,
             offset,
             hash,
@@ -63,6 +71,22 @@ impl node_server::Node for NodeService {
             catalog_version: self.changes.catalog().borrow().version,
             cluster: cluster.map(|cluster| cluster.simple().to_string()).unwrap_or_default(),
         }))
+    }
+
+    async fn queries(&self, _: Request<QueriesRequest>) -> Result<Response<QueriesAnswer>, Status> {
+        let running = self.queries.as_ref().map(|queries| queries.running()).unwrap_or_default();
+        let told = running.into_iter().map(|query| RunningQuery {
+            id: query_bytes(query.id),
+            text: query.text,
+            started_ms: query.started_ms,
+            elapsed_ms: query.elapsed_ms,
+        });
+        Ok(Response::new(QueriesAnswer { queries: told.collect() }))
+    }
+
+    async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelAnswer>, Status> {
+        let id = query_id(&request.into_inner().query)?;
+        Ok(Response::new(CancelAnswer { cancelled: self.queries.as_ref().is_some_and(|queries| queries.cancel(id)) }))
     }
 }
 

@@ -7,9 +7,20 @@ use crate::{
     address::{Position, PositionVector, SourceName},
     catalog::CollectionUid,
     ingest::{Batch, ItemError, Loss, Outcomes, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    node::QueryId,
     problem::Problem,
     record::{Format, Record, RequestKey, Rules, TimeKind, Value},
 };
+
+/// Bytes of a query's id.
+pub fn query_bytes(query: QueryId) -> Bytes {
+    Bytes::copy_from_slice(&query.0.to_be_bytes())
+}
+
+/// A query's id of its bytes.
+pub fn query_id(bytes: &[u8]) -> Result<QueryId, Problem> {
+    Ok(QueryId(u128::from_be_bytes(bytes.try_into().map_err(|_| malformed("a query's id has 16 bytes"))?)))
+}
 
 /// Bytes of an id on the wire.
 pub fn uid(bytes: &[u8]) -> Result<uuid::Uuid, Problem> {

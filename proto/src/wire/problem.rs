@@ -25,19 +25,31 @@ fn grpc(code: Code) -> Grpc {
     }
 }
 
-impl From<Problem> for Status {
+impl From<Problem> for v1::Problem {
     fn from(problem: Problem) -> Self {
         let (line, column) = problem.at.unzip();
-        let told = v1::Problem { code: problem.code.word().to_owned(), detail: problem.detail.clone(), hint: problem.hint, line, column };
-        Status::with_details(grpc(problem.code), problem.detail, told.encode_to_vec().into())
+        Self { code: problem.code.word().to_owned(), detail: problem.detail, hint: problem.hint, line, column }
+    }
+}
+
+impl From<v1::Problem> for Problem {
+    fn from(told: v1::Problem) -> Self {
+        let code = Code::TABLE.iter().find(|row| row.1 == told.code).map_or(Code::Internal, |row| row.0);
+        Self { code, detail: told.detail, hint: told.hint, at: told.line.zip(told.column) }
+    }
+}
+
+impl From<Problem> for Status {
+    fn from(problem: Problem) -> Self {
+        let (code, detail) = (grpc(problem.code), problem.detail.clone());
+        Status::with_details(code, detail, v1::Problem::from(problem).encode_to_vec().into())
     }
 }
 
 impl From<Status> for Problem {
     fn from(status: Status) -> Self {
         if let Some(told) = (!status.details().is_empty()).then(|| v1::Problem::decode(status.details()).ok()).flatten() {
-            let code = Code::TABLE.iter().find(|row| row.1 == told.code).map_or(Code::Internal, |row| row.0);
-            return Self { code, detail: told.detail, hint: told.hint, at: told.line.zip(told.column) };
+            return told.into();
         }
         let detail = match std::error::Error::source(&status) {
             Some(source) => format!("{}: {}", status.message(), innermost(source)),

@@ -191,7 +191,7 @@ impl Shared {
                             unsaved = true;
                             // A proposer is told after this node serves what was decided.
                             if let Outcome::Judged(uid, result) = outcome {
-                                self.known.set(state.clone());
+                                self.known.advance(state.clone());
                                 unsaved = false;
                                 self.tell(uid, message.offset(), &result);
                             }
@@ -199,7 +199,7 @@ impl Shared {
                         Err(Trouble::Other { .. }) if message.offset() > 0 => {
                             state = self.adopt(&consumer, &state)?;
                             next = 1;
-                            self.known.set(state.clone());
+                            self.known.advance(state.clone());
                             self.assign(&consumer, next)?;
                         }
                         Err(trouble) => return Err(trouble.to_string()),
@@ -207,7 +207,7 @@ impl Shared {
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     if std::mem::take(&mut unsaved) {
-                        self.known.set(state.clone());
+                        self.known.advance(state.clone());
                     }
                     if state.cluster.is_none() {
                         return Err(format!("topic {} is empty: run `rachis cluster init` again", self.kafka.changes_topic));
@@ -283,8 +283,9 @@ impl Shared {
         if found.partitions().len() != 1 {
             return Err(format!("topic {topic} has {} partitions; the change log has one", found.partitions().len()));
         }
-        let (low, high) = consumer.fetch_watermarks(topic, PARTITION, BROKER_ANSWER).map_err(|error| unavailable(&error).detail)?;
+        // Taken first: peers may tell of records that came since the log was measured.
         let known = self.known.health().offset;
+        let (low, high) = consumer.fetch_watermarks(topic, PARTITION, BROKER_ANSWER).map_err(|error| unavailable(&error).detail)?;
         if low > 0 {
             return Err(format!("the first {low} records of topic {topic} are gone; the change log keeps all"));
         }
@@ -300,7 +301,7 @@ impl Shared {
         let state = self.known.state().borrow().clone();
         match self.adopt(consumer, &state) {
             Ok(adopted) => {
-                self.known.set(adopted);
+                self.known.advance(adopted);
                 true
             }
             Err(_) => false,

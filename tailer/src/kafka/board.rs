@@ -47,6 +47,8 @@ impl Board {
             warn!(source = %self.source, error, "trouble at the source");
             *shown = Some(error.to_owned());
         }
+        drop(shown);
+        self.tell();
     }
 
     /// Whether an error is shown.
@@ -66,9 +68,46 @@ impl Board {
         *self.stopped.lock() = stopped;
     }
 
-    /// The partitions that are read now.
+    /// The partitions that are read now. What is read here no more lags nothing behind: another tailer says how it is.
     pub fn show(&self, cells: BTreeMap<i32, Arc<Cell>>) {
-        *self.cells.lock() = cells;
+        let now: Vec<i32> = cells.keys().copied().collect();
+        let before = std::mem::replace(&mut *self.cells.lock(), cells);
+        for number in before.into_keys().filter(|number| !now.contains(number)) {
+            self.tell_partition(number, Some(0), 0);
+        }
+        self.tell();
+    }
+
+    /// Tells the metrics how the source and its partitions are.
+    pub fn tell(&self) {
+        for cell in self.cells.lock().values() {
+            let (held, lag) = {
+                let partition = cell.partition.lock();
+                (partition.held_bytes(), partition.end_and_lag().1)
+            };
+            self.tell_partition(cell.number, lag, held);
+        }
+        let trouble = self.rows().iter().any(|row| row.error.is_some() || row.state == SourceState::Stopped);
+        metrics::gauge!("rachis_tail_trouble", &self.labels()).set(f64::from(u8::from(trouble)));
+    }
+
+    /// The source is not read here any more.
+    pub fn close(&self) {
+        self.show(BTreeMap::new());
+        metrics::gauge!("rachis_tail_trouble", &self.labels()).set(0.0);
+    }
+
+    fn labels(&self) -> [(&'static str, String); 2] {
+        [("collection", self.collection.to_string()), ("source", self.source.to_string())]
+    }
+
+    fn tell_partition(&self, number: i32, lag: Option<i64>, held_bytes: usize) {
+        let [collection, source] = self.labels();
+        let of = [collection, source, ("partition", number.to_string())];
+        if let Some(lag) = lag {
+            metrics::gauge!("rachis_tail_lag_records", &of).set(lag as f64);
+        }
+        metrics::gauge!("rachis_tail_window_bytes", &of).set(held_bytes as f64);
     }
 
     /// One row a partition, or one for the source while its partitions are not known.

@@ -121,7 +121,7 @@ impl Sender {
                 }
                 Err(problem) => problem.to_string(),
             };
-            metrics::counter!("rachis_tail_busy_total", "source" => self.job.source.to_string()).increment(1);
+            metrics::counter!("rachis_tail_busy_total", &self.job.labels()).increment(1);
             self.cell.partition.lock().busy(reason);
             self.pause(backoff.next()).await;
             if self.stop.is_cancelled() {
@@ -146,7 +146,7 @@ impl Sender {
     }
 
     fn shard(&self) -> ShardId {
-        ShardId { collection: self.job.uid, number: proto::routing::shard_of(&self.job.source, self.cell.number, self.job.shards) }
+        self.job.shard(self.cell.number)
     }
 
     fn count(&self, verdict: &Verdict, records: u64, bytes: u64) {
@@ -164,10 +164,12 @@ impl Sender {
             }
             Verdict::Busy { .. } => "busy",
         };
-        metrics::counter!("rachis_tail_batches_total", "source" => source.clone(), "verdict" => word).increment(1);
+        let [collection, source] = self.job.labels();
+        metrics::counter!("rachis_tail_batches_total", &[collection.clone(), source.clone(), ("verdict", word.to_owned())]).increment(1);
         if matches!(verdict, Verdict::Applied { .. }) {
-            metrics::counter!("rachis_tail_records_total", "source" => source.clone()).increment(records);
-            metrics::counter!("rachis_tail_bytes_total", "source" => source).increment(bytes);
+            let labels = [collection, source];
+            metrics::counter!("rachis_tail_records_total", &labels).increment(records);
+            metrics::counter!("rachis_tail_bytes_total", &labels).increment(bytes);
         }
     }
 
@@ -203,10 +205,15 @@ impl Sender {
             Decision::Advance { through } => return self.advance(through).await,
             Decision::Lost { from, to } => {
                 self.note_loss(from, to, "gone at the broker before they were taken in").await?;
+                let command = match self.job.source.is_push() {
+                    true => format!("rachis collection skip {}", self.job.collection),
+                    false => format!("rachis source skip {}", self.job.source),
+                };
+                let (why, place) = ("the topic's retention was faster", format!("{}={}", self.cell.number, to + 1));
                 self.stop(
-                format!("the records {at}@{from} through {at}@{to} are gone at the broker and were not taken in: the topic's retention was faster (to go on without them, skip to {})", to + 1),
-                true,
-            )
+                    format!("the records {at}@{from} through {at}@{to} are gone at the broker and were not taken in: {why} (to go on without them: {command} {place})"),
+                    true,
+                )
             }
             Decision::Shorter { end } => self.stop(
                 format!(

@@ -15,18 +15,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::StreamExt as _;
 use proto::{
     CollectionName, CollectionUid, SourceName,
     catalog::{Catalog, Collection, Source, SourceSettings, Start},
-    ingest::Ingest,
+    ingest::{Ingest, ShardId},
     record::Rules,
+    routing::shard_of,
 };
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
@@ -48,6 +50,9 @@ const BURST_RECORDS_MAX: usize = 1_000;
 const PLACE_TOGETHER: Duration = Duration::from_millis(50);
 /// How often offsets are committed and figures told.
 const REPORT: Duration = Duration::from_secs(1);
+/// How often what idle partitions have stored is compared with what was acknowledged, and how many at once.
+const COMPARE: Duration = Duration::from_secs(2);
+const COMPARED_AT_ONCE: usize = 16;
 /// All partitions are asked about at most this often, when the broker says that an offset is gone without saying of which.
 const RESOLVE_ALL: Duration = Duration::from_secs(1);
 /// How much longer than its session a consumer may wait to hear what it is to read. After a broker stood still for longer than its own session,
@@ -81,6 +86,16 @@ pub struct Job {
 }
 
 impl Job {
+    /// What names it in metrics: every collection has a source called `push`.
+    pub fn labels(&self) -> [(&'static str, String); 2] {
+        [("collection", self.collection.to_string()), ("source", self.source.to_string())]
+    }
+
+    /// Where a partition's records go.
+    pub fn shard(&self, partition: i32) -> ShardId {
+        ShardId { collection: self.uid, number: shard_of(&self.source, partition, self.shards) }
+    }
+
     /// What the catalog says of a source; nothing, if it is suspended or has no collection.
     pub fn of(catalog: &Catalog, name: &SourceName, source: &Source, options: &TailerOptions, leaf: &Arc<dyn Ingest>) -> Option<Self> {
         let collection = catalog.collections.get(&source.settings.collection).filter(|_| !source.suspended)?;
@@ -114,7 +129,7 @@ impl Job {
                 rules: Rules::default(),
                 start: Start::Earliest,
             },
-            skips: BTreeMap::new(),
+            skips: collection.push_skips.clone(),
             options: options.clone(),
             leaf: leaf.clone(),
             cluster: OnceLock::new(),
@@ -123,7 +138,7 @@ impl Job {
 
     /// Whether this is the same work.
     pub fn is_same(&self, other: &Self) -> bool {
-        (self.version, self.uid, self.shards) == (other.version, other.uid, other.shards)
+        (self.version, self.uid, self.shards, &self.skips) == (other.version, other.uid, other.shards, &other.skips)
     }
 
     /// What identifies the topic beyond its name. Known once [`Job::set_cluster`] was called.
@@ -176,6 +191,7 @@ pub async fn keep(job: Arc<Job>, board: Arc<Board>, stop: CancellationToken) {
         }
         tokio::select! { () = tokio::time::sleep(backoff.next()) => {}, () = stop.cancelled() => {} }
     }
+    board.close();
 }
 
 struct Reader {
@@ -193,6 +209,8 @@ struct Reader {
     unassigned_since: Option<Instant>,
     wants_place_since: Option<Instant>,
     reported: Instant,
+    compared: Instant,
+    comparing: Option<JoinHandle<()>>,
     /// Records that came since.
     taken: u64,
     resolved_all: Option<Instant>,
@@ -216,6 +234,8 @@ impl Reader {
             unassigned_since: Some(Instant::now()),
             wants_place_since: None,
             reported: Instant::now(),
+            compared: Instant::now(),
+            comparing: None,
             taken: 0,
             resolved_all: None,
             out_of_range: false,
@@ -265,6 +285,7 @@ impl Reader {
             self.place(consumer)?;
             self.steer(consumer);
             self.check_alive(consumer)?;
+            self.compare(handle);
             if self.reported.elapsed() >= REPORT {
                 self.reported = Instant::now();
                 self.report(consumer);
@@ -393,23 +414,42 @@ impl Reader {
         }
     }
 
+    /// A leaf that came back from an older disk holds less than it has acknowledged. A partition that has nothing to send would not notice: its
+    /// leaf is asked now and then, and gets again what it lacks.
+    fn compare(&mut self, handle: &Handle) {
+        if self.compared.elapsed() < COMPARE || self.comparing.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        self.compared = Instant::now();
+        let idle = self.cells.values().filter(|cell| cell.partition.lock().held_bytes() == 0);
+        let acknowledged: Vec<(Arc<Cell>, i64)> = idle.map(|cell| (cell.clone(), cell.partition.lock().stored())).collect();
+        let job = self.job.clone();
+        let compare = move |(cell, acknowledged): (Arc<Cell>, i64)| {
+            let job = job.clone();
+            async move {
+                // A leaf that is away holds what it holds, and is asked again.
+                let Ok(held) = job.leaf.stored(job.shard(cell.number), &job.source, cell.number).await else { return };
+                if held.offset < acknowledged {
+                    warn!(source = %job.source, partition = cell.number, held = held.offset, acknowledged, "the leaf holds less than it has acknowledged: going back");
+                    cell.partition.lock().resolve();
+                    cell.wake.notify_one();
+                }
+            }
+        };
+        self.comparing = Some(handle.spawn(futures::stream::iter(acknowledged).for_each_concurrent(COMPARED_AT_ONCE, compare)));
+    }
+
     fn report(&mut self, consumer: &Consumer) {
         let ends = consumer.context().ends();
         if std::mem::take(&mut self.taken) > 0 {
             self.board.fine();
         }
-        let source = self.job.source.to_string();
         for cell in self.cells.values() {
-            let mut partition = cell.partition.lock();
             if let Some(end) = ends.get(&cell.number) {
-                partition.note_end(*end);
+                cell.partition.lock().note_end(*end);
             }
-            let labels = [("source", source.clone()), ("partition", cell.number.to_string())];
-            if let (_, Some(lag)) = partition.end_and_lag() {
-                metrics::gauge!("rachis_tail_lag_records", &labels).set(lag as f64);
-            }
-            metrics::gauge!("rachis_tail_window_bytes", &labels).set(partition.held_bytes() as f64);
         }
+        self.board.tell();
         self.commit(consumer);
     }
 

@@ -1,12 +1,6 @@
 //! `rachis.v1.Ingest`.
 
-use std::{
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt as _};
 use proto::{
@@ -19,7 +13,10 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    super::{documents::ROOM_WAIT_MAX, push, room::Room},
+    super::{
+        documents::ROOM_WAIT_MAX,
+        push::{Intake, request_key},
+    },
     collection,
 };
 use crate::query::Engine;
@@ -30,41 +27,34 @@ const PUSHES_AT_ONCE_MAX: usize = 8;
 /// The service. A cheap handle.
 #[derive(Clone)]
 pub struct IngestService {
-    engine: Arc<Engine>,
-    room: Arc<Room>,
-    /// Pushes without key and ids so far: shares them out over partitions.
-    pushes: Arc<AtomicU64>,
+    pub engine: Arc<Engine>,
+    pub intake: Arc<Intake>,
 }
 
 impl IngestService {
-    /// Over an engine, with room of its own for what is under way.
-    pub fn new(engine: Arc<Engine>) -> Self {
-        let room = Arc::new(Room::new(engine.options.push_bytes_inflight_max));
-        Self { engine, room, pushes: Arc::default() }
-    }
-
     async fn take(&self, asked: wire::PushRequest) -> Result<wire::PushAnswer, Problem> {
         let name = collection(&asked.collection)?;
         let bytes: usize = asked.documents.iter().map(|document| document.len()).sum();
         match asked.documents.len() {
-            0 => return Err(Problem::new(Code::BadRequest, "the push holds no document")),
+            0 => return Err(Problem::new(Code::BadRequest, "the push holds no document").hint("put at least one into `documents`")),
             _ if bytes > PUSH_BYTES_MAX => {
-                return Err(Problem::new(Code::TooLarge, format!("{bytes} bytes are over the limit of {PUSH_BYTES_MAX} for one push")));
+                let detail = format!("{bytes} bytes are over the limit of {PUSH_BYTES_MAX} for one push");
+                return Err(Problem::new(Code::TooLarge, detail).hint("send them as several pushes; PushMany takes a stream of them"));
             }
             count if count > PUSH_ITEMS_MAX => {
-                return Err(Problem::new(Code::TooLarge, format!("{count} documents are over the limit of {PUSH_ITEMS_MAX} for one push")));
+                let detail = format!("{count} documents are over the limit of {PUSH_ITEMS_MAX} for one push");
+                return Err(Problem::new(Code::TooLarge, detail).hint("send them as several pushes; PushMany takes a stream of them"));
             }
             _ => {}
         }
         let deadline = Instant::now() + ROOM_WAIT_MAX;
-        let _held = self.room.hold(bytes, deadline).await?;
+        let _held = self.intake.room.hold(bytes, deadline).await?;
         let key = match asked.idempotency_key.as_str() {
             "" => None,
             // The documents with what holds them apart, as one body.
-            key => Some(push::Request::key(key, &asked.documents.join(&b'\n'))),
+            key => Some(request_key(key, &asked.documents.join(&b'\n'))?),
         };
-        let number = self.pushes.fetch_add(1, Ordering::Relaxed);
-        let outcome = push::push(&self.engine, &name, push::Request { items: asked.documents, key, number, deadline }).await?;
+        let outcome = self.intake.take(&self.engine, &name, asked.documents, key, deadline).await?;
         let error = |e: ItemError| wire::PushError { index: e.index, code: e.code, detail: e.detail };
         Ok(wire::PushAnswer {
             accepted: outcome.accepted,

@@ -13,13 +13,16 @@ use proto::{
 };
 use tonic::service::RoutesBuilder;
 
-use super::refusal;
+use super::{push::Intake, refusal};
 use crate::query::Engine;
 
 /// All services of an aggregator, put into a node's routes.
-pub fn add(routes: &mut RoutesBuilder, engine: &Arc<Engine>) {
+pub(super) fn add(routes: &mut RoutesBuilder, engine: &Arc<Engine>, intake: &Arc<Intake>) {
     routes.add_service(QueryServer::new(query::QueryService { engine: engine.clone() }).max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX));
-    routes.add_service(IngestServer::new(ingest::IngestService::new(engine.clone())).max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX));
+    routes.add_service(
+        IngestServer::new(ingest::IngestService { engine: engine.clone(), intake: intake.clone() })
+            .max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX),
+    );
     routes.add_service(CatalogServer::new(catalog::CatalogService { engine: engine.clone() }));
 }
 

@@ -1,4 +1,4 @@
-//! Tables of what is agreed on, and of what runs here.
+//! Tables of what is agreed on.
 
 use std::collections::BTreeSet;
 
@@ -38,14 +38,6 @@ pub(super) fn definitions(engine: &Engine) -> Vec<Vec<Cell>> {
         }
     }
     rows
-}
-
-/// `rachis.queries`: what runs, this very query included.
-pub(super) fn queries(engine: &Engine) -> Vec<Vec<Cell>> {
-    let row = |query: super::super::RunningQuery| {
-        vec![Cell::text(query.id.to_string()), Cell::text(query.text), Cell::Time(Some(query.started_ms)), Cell::count(query.elapsed_ms)]
-    };
-    engine.queries().into_iter().map(row).collect()
 }
 
 /// `information_schema.tables`.

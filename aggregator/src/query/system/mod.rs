@@ -2,6 +2,7 @@
 
 mod catalog;
 mod cell;
+mod nodes;
 mod state;
 
 use std::time::Instant;
@@ -143,7 +144,22 @@ pub(super) const TABLES: &[SystemTable] = &[
             ("reads", Text),
         ],
     ),
-    table("rachis", "queries", &[("id", Text), ("text", Text), ("started", Time), ("elapsed_ms", Int)]),
+    table("rachis", "queries", &[("id", Text), ("node", Text), ("text", Text), ("started", Time), ("elapsed_ms", Int)]),
+    table(
+        "rachis",
+        "nodes",
+        &[
+            ("name", Text),
+            ("role", Text),
+            ("state", Text),
+            ("url", Text),
+            ("version", Text),
+            ("started", Time),
+            ("log_offset", Int),
+            ("log_hash", Text),
+            ("error", Text),
+        ],
+    ),
     table("information_schema", "tables", &[("table_catalog", Text), ("table_schema", Text), ("table_name", Text), ("table_type", Text)]),
     table(
         "information_schema",
@@ -181,7 +197,8 @@ pub(super) async fn rows(engine: &Engine, table: &SystemTable, deadline: Instant
         ("rachis", "dead_letters") => state::dead_letters(engine, deadline).await?,
         ("rachis", "losses") => state::losses(engine).await?,
         ("rachis", "definitions") => catalog::definitions(engine),
-        ("rachis", "queries") => catalog::queries(engine),
+        ("rachis", "queries") => nodes::queries(engine).await,
+        ("rachis", "nodes") => nodes::nodes(engine).await,
         ("information_schema", "tables") => catalog::tables(engine),
         ("information_schema", "columns") => catalog::columns(engine).await?,
         _ => Vec::new(),

@@ -15,7 +15,7 @@ use proto::{
 };
 
 use super::{
-    super::{Engine, pins::no_collection},
+    super::{Engine, Tails, pins::no_collection},
     cell::{Cell, sql_name},
 };
 
@@ -51,9 +51,13 @@ pub(super) async fn sources(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> 
     type Row = (Option<TailStatus>, Option<PartitionStatus>);
     let catalog = engine.catalog();
     let mut rows: BTreeMap<(CollectionName, SourceName, Option<i32>), Row> = BTreeMap::new();
-    for tail in engine.roles.tailing.status().await? {
+    let Tails { rows: tails, away } = engine.tails().await?;
+    for tail in tails {
         let at = (tail.collection.clone(), tail.source.clone(), tail.partition);
         rows.entry(at).or_default().0 = Some(tail);
+    }
+    for (name, source) in catalog.sources.iter().filter(|_| away.is_some()) {
+        rows.entry((source.settings.collection.clone(), name.clone(), None)).or_default();
     }
     for (name, collection) in &catalog.collections {
         match engine.roles.leaf.partitions(collection.uid).await {
@@ -87,7 +91,7 @@ pub(super) async fn sources(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> 
         .filter(|((collection, source, partition), _)| partition.is_some() || !held_somewhere.contains(&(collection.clone(), source.clone())));
     let row = |((collection, source, partition), (tail, held)): (&(CollectionName, SourceName, Option<i32>), &Row)| {
         let tail = tail.as_ref().or_else(|| whole.get(&(collection.clone(), source.clone())));
-        source_row(collection, source, *partition, tail, held.as_ref())
+        source_row(collection, source, *partition, tail, held.as_ref(), away.as_deref())
     };
     Ok(shown.map(row).collect())
 }
@@ -98,10 +102,11 @@ fn source_row(
     partition: Option<i32>,
     tail: Option<&TailStatus>,
     held: Option<&PartitionStatus>,
+    away: Option<&str>,
 ) -> Vec<Cell> {
     let outcome = |count: fn(&proto::ingest::Outcomes) -> u64| held.map_or(Cell::Int(Some(0)), |held| Cell::count(count(&held.outcomes)));
     // A push has no tail to be behind of: what was acknowledged is in.
-    let pushed = held.filter(|_| source.is_push()).map(|_| SourceState::CaughtUp.word());
+    let pushed = held.filter(|_| source.is_push() && away.is_none()).map(|_| SourceState::CaughtUp.word());
     vec![
         Cell::text(collection.as_str()),
         Cell::text(source.as_str()),
@@ -124,7 +129,7 @@ fn source_row(
         outcome(|o| o.bytes),
         held.map_or(Cell::Int(Some(0)), |held| Cell::count(held.keys_elsewhere)),
         Cell::Int(held.map(|held| i64::from(held.shard.number))),
-        Cell::Text(tail.and_then(|tail| tail.error.clone())),
+        Cell::Text(tail.and_then(|tail| tail.error.clone()).or_else(|| away.map(str::to_owned))),
     ]
 }
 

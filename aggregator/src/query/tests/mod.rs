@@ -18,6 +18,7 @@ use proto::{
     CollectionName, PositionVector, Problem,
     catalog::{Change, CollectionSettings},
     ingest::ShardId,
+    node::OnlyNode,
     tailer::Changes as _,
 };
 use serde_json::Value;
@@ -61,7 +62,8 @@ async fn bench_with(documents: impl IntoIterator<Item = Value>, limits: impl FnO
     let spill = std::env::temp_dir().join(format!("rachis-query-test-{}", uuid::Uuid::now_v7()));
     let mut options = AggregatorOptions::new(&spill);
     limits(&mut options);
-    let roles = Roles { leaf: leaf.clone(), pushes: leaf.clone(), changes, tailing: Arc::new(FakeTailing) };
+    let nodes = OnlyNode { url: String::new(), started_ms: 0, changes: changes.clone() };
+    let roles = Roles { leaf: leaf.clone(), pushes: leaf.clone(), changes, tailing: Arc::new(FakeTailing), nodes: Arc::new(nodes) };
     Bench { engine: Engine::new(roles, options).expect("an engine"), leaf, spill }
 }
 

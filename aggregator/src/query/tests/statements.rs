@@ -1,6 +1,7 @@
 //! Statements as users write them, through the resolver.
 
 use proto::Code;
+use proto::node::Queries as _;
 use serde_json::json;
 
 use super::*;
@@ -80,7 +81,8 @@ async fn every_system_table_can_be_asked() {
     let fields = bench.sql("SELECT path, type FROM rachis.fields WHERE path = 'user.name'").await.0;
     assert_eq!(fields, ["user.name | TEXT"]);
     assert_eq!(bench.sql("SELECT text FROM rachis.queries").await.0, ["SELECT text FROM rachis.queries"]);
-    assert!(bench.engine.queries().is_empty(), "it has ended");
+    assert!(bench.engine.running().is_empty(), "it has ended");
+    assert_eq!(bench.sql("SELECT name, role, state FROM rachis.nodes").await.0, ["dev | tailer, leaf, aggregator | up"]);
 }
 
 #[tokio::test]
@@ -88,7 +90,7 @@ async fn a_running_query_can_be_cancelled_by_its_id() {
     let bench = bench(orders()).await;
     *bench.leaf.fault.lock() = Some(fake::Fault::Hang);
     let answer = bench.engine.ask(Question { sql: "SELECT _id FROM events".into(), ..Question::default() }).await.expect("columns");
-    let running = bench.engine.queries();
+    let running = bench.engine.running();
     assert_eq!(running.len(), 1);
     assert!(bench.engine.cancel(running[0].id));
     assert_eq!(read(answer).await.map(drop).map_err(|p| p.code), Err(Code::Cancelled));

@@ -31,6 +31,7 @@ pub async fn run(arguments: cli::Collection) -> Result<(), Failure> {
             }
             output::pretty(&client.json(client.request(Method::PUT, &["collections", &settings.name]).json(&body)).await?)
         }
+        CollectionAction::Skip(one) => super::source::skip("collections", one).await,
         CollectionAction::Delete(one) => {
             let client = Client::new(&one.server.url)?;
             client.send(client.request(Method::DELETE, &["collections", &one.name])).await?;

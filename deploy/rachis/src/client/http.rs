@@ -40,6 +40,14 @@ impl Client {
         self.http.request(method, url)
     }
 
+    /// What is at a path beside `/v1`, whatever its status says.
+    pub async fn text(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let mut url = self.base.clone();
+        url.set_path(path);
+        let response = self.http.get(url).send().await.map_err(|e| self.unreachable(&e))?;
+        Ok(response.bytes().await.map_err(|e| Failure::of("the answer broke off", &e))?.to_vec())
+    }
+
     /// Sends a request; an answer that is none is a failure.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;

@@ -2,6 +2,7 @@
 //! surface.
 
 pub mod collection;
+pub mod debug;
 pub mod http;
 pub mod output;
 pub mod push;

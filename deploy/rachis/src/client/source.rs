@@ -38,14 +38,17 @@ pub async fn run(arguments: cli::Source) -> Result<(), Failure> {
             output::note(&format!("dropped source {}; its documents stay", one.name));
             Ok(())
         }
-        SourceAction::Skip(skip) => {
-            let client = Client::new(&skip.server.url)?;
-            let to: Map<String, Value> =
-                skip.to.into_iter().map(|(partition, offset)| (partition, serde_json::from_str(&offset).unwrap_or(Value::String(offset)))).collect();
-            let request = client.request(Method::POST, &["sources", &skip.name, "skip"]).json(&json!({ "to": to }));
-            output::pretty(&client.json(request).await?)
-        }
+        SourceAction::Skip(one) => skip("sources", one).await,
     }
+}
+
+/// Goes on after a loss, in one of these.
+pub async fn skip(of: &str, skip: cli::Skip) -> Result<(), Failure> {
+    let client = Client::new(&skip.server.url)?;
+    let to: Map<String, Value> =
+        skip.to.into_iter().map(|(partition, offset)| (partition, serde_json::from_str(&offset).unwrap_or(Value::String(offset)))).collect();
+    let request = client.request(Method::POST, &[of, &skip.name, "skip"]).json(&json!({ "to": to }));
+    output::pretty(&client.json(request).await?)
 }
 
 async fn simple(one: &cli::SourceName, method: Method, action: Option<&str>) -> Result<(), Failure> {
