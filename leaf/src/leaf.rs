@@ -30,7 +30,7 @@ use crate::{
 use shards::Shards;
 
 /// A view is let go of so long after its query's deadline, if nobody did it.
-const PIN_GRACE: Duration = Duration::from_secs(30);
+const PIN_GRACE: Duration = Duration::from_secs(10);
 
 /// Views that are held for a query.
 struct Pins {

@@ -93,6 +93,9 @@ impl Members {
             if self.nodes.keys().any(|(_, known)| *known == name) {
                 return Err(format!("{name} is named twice"));
             }
+            if let Some(((_, other), _)) = self.nodes.iter().find(|(_, known)| *known == url) {
+                return Err(format!("{other} and {name} have one address, {url}"));
+            }
             self.nodes.insert((role, name), url.to_owned());
         }
         Ok(())
@@ -147,7 +150,7 @@ mod tests {
         let mut members = Members::default();
         members.add(Role::Leaf, "leaf-1=http://a:1/, leaf-2=http://b:2").expect("a list");
         assert_eq!(members.of(Role::Leaf).map(|(name, url)| format!("{name} {url}")).collect::<Vec<_>>(), ["leaf-1 http://a:1", "leaf-2 http://b:2"]);
-        for bad in ["leaf-3", "leaf-3=b:2", "Leaf=http://a:1", "leaf-1=http://c:3", "x=http://"] {
+        for bad in ["leaf-3", "leaf-3=b:2", "Leaf=http://a:1", "leaf-1=http://c:3", "x=http://", "y=http://a:1"] {
             assert!(members.clone().add(Role::Tailer, bad).is_err(), "{bad}");
         }
     }

@@ -25,6 +25,9 @@ pub trait Changes: Send + Sync {
 
     /// How the log is.
     fn health(&self) -> LogHealth;
+
+    /// Waits until what this process knows is not behind what it slept through: a process that has just started, or was frozen, asks first.
+    async fn current(&self) {}
 }
 
 /// How a node stands to the change log.

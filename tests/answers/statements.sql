@@ -417,3 +417,25 @@ select a.userIdentity.userName as u, count(*) as n from trail a where a.userIden
 -- [search in sql, phrase]
 select count(*) from trail where search('errorMessage:"is not authorized to perform"')
 -- oracle: select count(*) from trail_raw where regexp_matches(doc->>'$.errorMessage', '(^|[^a-zA-Z0-9])is not authorized to perform([^a-zA-Z0-9]|$)', 'i')
+
+-- [no column is read, constants]
+select 1 as one, 'x' as letter from wiki where delta > 5000
+
+-- [no column is read, cross join]
+select count(*) from wiki a, (select 1 as one) b
+
+-- [no column is read, cross join of two]
+select count(*), min(b.delta) from (select 1 as one from wiki where delta > 20000) a cross join (select delta from wiki where delta > 20000) b
+
+-- [no column is read, exists]
+select count(*) from wiki where exists (select 1 from wiki where delta > 5000) and added > 5000
+
+-- [no column is read, limit]
+select count(*) from (select channel as q from wiki where added > 100 limit 30) z
+
+-- [no column is read, union all]
+select 'robot' as who from wiki where isRobot and delta > 5000 union all select 'somebody' from wiki where not isRobot and delta > 5000
+-- oracle: select 'robot' as who from wiki where "isRobot" and delta > 5000 union all select 'somebody' from wiki where not "isRobot" and delta > 5000
+
+-- [no column is read, left join]
+select count(*) from (select 1 as one from wiki where delta > 5000) a left join (select 2 as two from wiki where delta > 50000) b on true

@@ -144,7 +144,10 @@ async fn a_bundle_for_those_who_help_holds_every_node_and_no_secret_and_no_docum
         let mut command = Command::new(tests::server::binary());
         command.args(["debug", "bundle", "--output"]).arg(&file).env_remove("RACHIS_CONFIG").env_remove("RACHIS_URL");
         match by_config {
-            true => command.arg("--config").arg(cluster.config()).args(["--url", "http://127.0.0.1:1"]),
+            true => command
+                .arg("--config")
+                .arg(cluster.config())
+                .args(["--url", &cluster.nodes().find(|node| node.name == "tailer-1").expect("the dead one").url]),
             false => command.args(["--url", aggregator]),
         };
         let made = command.output().expect("the command runs");

@@ -27,6 +27,7 @@ use axum::{
     Router,
     extract::Request,
     http::{HeaderValue, header},
+    middleware::Next,
     response::Response,
     routing::{delete, get, post},
 };
@@ -88,7 +89,18 @@ impl std::ops::Deref for App {
 pub fn door(engine: Arc<Engine>, metrics: Option<MetricsText>, closing: CancellationToken, mut grpc: RoutesBuilder) -> Door {
     let intake = Arc::new(Intake::new(engine.options.push_bytes_inflight_max));
     service::add(&mut grpc, &engine, &intake);
-    with_grpc(routes(App(Arc::new(Shared { engine, metrics, intake, closing }))), grpc.routes())
+    let changes = engine.roles.changes.clone();
+    let door = with_grpc(routes(App(Arc::new(Shared { engine, metrics, intake, closing }))), grpc.routes());
+    door.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
+        let changes = changes.clone();
+        async move {
+            let path = request.uri().path();
+            if path.starts_with("/v1/") || path.starts_with("/rachis.v1.") || path == "/readyz" {
+                changes.current().await;
+            }
+            next.run(request).await
+        }
+    }))
 }
 
 /// The door of a node that only peers ask: how it is, its metrics, and what is in `grpc`. `ready` says why it is not ready.

@@ -120,7 +120,7 @@ async fn push(engine: &Engine, name: &CollectionName, request: Request) -> Resul
         let shard = ShardId { collection: collection.uid, number: shard_of(&source, partition, shards) };
         let push = Push { shard, partition, rules: Rules::default(), request: request.key.clone(), time_ms, level: LEVEL, items: group.items };
         let deadline = request.deadline;
-        async move { Ok::<_, Problem>((send(engine, push, deadline).await?, group.indexes)) }
+        async move { Ok::<_, Problem>((send_unless_dropped(engine, name, push, deadline).await?, group.indexes)) }
     };
     let mut outcome = Outcome::default();
     let mut groups = groups.into_iter();
@@ -147,6 +147,24 @@ async fn collection_or_new(engine: &Engine, name: &CollectionName) -> Result<Col
     let catalog = engine.roles.changes.propose(Change::CreateCollection { name: name.clone(), settings, placement: Vec::new() }, None).await?;
     let created = catalog.collections.get(name).cloned();
     created.ok_or_else(|| Problem::new(Code::Conflict, format!("collection {name} was dropped at the same moment")).hint("repeat the push"))
+}
+
+/// Writes one partition's share, unless its collection is dropped meanwhile.
+async fn send_unless_dropped(engine: &Engine, name: &CollectionName, push: Push, deadline: Instant) -> Result<Pushed, Problem> {
+    let uid = push.shard.collection;
+    let mut catalog = engine.roles.changes.catalog();
+    let dropped = || {
+        Problem::new(Code::Conflict, format!("collection {name} was dropped while the push was under way"))
+            .hint("what was pushed went with it; repeat the push, and the collection is made anew")
+    };
+    tokio::select! {
+        biased;
+        sent = send(engine, push, deadline) => match sent {
+            Err(problem) if problem.code == Code::NotFound => Err(dropped()),
+            sent => sent,
+        },
+        Ok(_) = catalog.wait_for(|catalog| catalog.collection(uid).is_none()) => Err(dropped()),
+    }
 }
 
 /// Writes one partition's share, waiting for room until the deadline.

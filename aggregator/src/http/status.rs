@@ -1,7 +1,5 @@
 //! `/healthz`, `/readyz`, `/metrics`: for those who watch over the process.
 
-use std::time::Duration;
-
 use axum::{
     Json, Router,
     extract::State,
@@ -9,22 +7,19 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use proto::{Code, Problem};
+use proto::{Code, Problem, cluster::Role, node::NodeStatus};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{App, MetricsText, Ready, refusal::Refusal};
-
-/// How long a leaf may take to say that it is there.
-const LEAF_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The process runs.
 pub(super) async fn healthz() -> Json<serde_json::Value> {
     Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
 }
 
-/// Questions and pushes can be answered: the door is not closing, and not every collection is out of reach. Those that are, are named: one leaf
-/// that is away must not take every door away.
+/// Questions and pushes can be answered: the door is not closing, and some leaf is there. What is out of reach is named: one leaf that is away must
+/// not take every door away.
 pub(super) async fn readyz(State(app): State<App>) -> Result<Response, Refusal> {
     if app.closing.is_cancelled() {
         return Err(closing().into());
@@ -32,21 +27,13 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<Response, Refusal> 
     if app.engine.roles.changes.health().offset < 0 {
         return Err(Problem::new(Code::Unavailable, "nothing is known of the catalog yet").hint("are the tailers there?").into());
     }
-    let catalog = app.engine.catalog();
-    let leaf = &app.engine.roles.leaf;
-    let all = catalog.collections.iter().map(|(name, collection)| async move {
-        let asked = leaf.partitions(collection.uid);
-        match tokio::time::timeout(LEAF_WAIT_MAX, asked).await {
-            Ok(Ok(_)) => None,
-            Ok(Err(problem)) => Some(format!("{name}: {problem}")),
-            Err(_) => Some(format!("{name} did not answer within {} seconds", LEAF_WAIT_MAX.as_secs())),
-        }
-    });
-    let away: Vec<String> = futures::future::join_all(all).await.into_iter().flatten().collect();
-    if let (Some(first), true) = (away.first(), away.len() == catalog.collections.len()) {
-        return Err(Problem::new(Code::Unavailable, format!("no collection can be asked; {first}")).into());
+    let leaves: Vec<NodeStatus> = app.engine.roles.nodes.status().await.into_iter().filter(|node| node.role.contains(Role::Leaf.word())).collect();
+    let away: Vec<&str> = leaves.iter().filter(|leaf| leaf.report.is_err()).map(|leaf| leaf.name.as_str()).collect();
+    if away.len() == leaves.len() {
+        return Err(Problem::new(Code::Unavailable, format!("no leaf answers: {}", away.join(", "))).into());
     }
-    let told = json!({ "status": "ready", "collections": catalog.collections.len(), "catalog_version": catalog.version, "away": away });
+    let catalog = app.engine.catalog();
+    let told = json!({ "status": "ready", "collections": catalog.collections.len(), "catalog_version": catalog.version, "leaves_away": away });
     Ok(Json(told).into_response())
 }
 

@@ -17,6 +17,8 @@ use super::context::QueryContext;
 
 /// How long a question waits for what was answered before.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
+/// How long before the end of a question a leaf says that it has waited in vain.
+const END_EARLIER: Duration = Duration::from_millis(200);
 /// Shards that are remembered.
 const SHARDS_MAX: usize = 65_536;
 
@@ -56,7 +58,9 @@ pub(super) async fn pin(context: &Arc<QueryContext>, wanted: Vec<(ShardId, Posit
     let late: Vec<usize> = (0..wanted.len()).filter(|at| outcomes[*at].as_ref().is_err_and(|problem| problem.code == Code::Timeout)).collect();
     if !late.is_empty() {
         let again: Vec<(ShardId, PositionVector)> = late.iter().map(|at| wanted[*at].clone()).collect();
-        let told = context.leaf.pin_all(context.id, &again, context.deadline).await;
+        // A little before the question's own end, so that the leaf can say what it lacks.
+        let end = context.deadline - (context.deadline.saturating_duration_since(Instant::now()) / 10).min(END_EARLIER);
+        let told = context.leaf.pin_all(context.id, &again, end).await;
         for (at, outcome) in late.into_iter().zip(told) {
             if let Ok(pinned) = &outcome
                 && !pinned.positions.covers(&both[at].1)

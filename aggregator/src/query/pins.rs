@@ -116,7 +116,8 @@ async fn pin_collection(
     for (shard, result) in answered::pin(context, wanted.collect()).await {
         match result {
             Ok(pinned) => view.shards.push((shard, pinned)),
-            Err(problem) if matches!(problem.code, Code::Unavailable | Code::Incomplete) => view.missing.push((shard, problem)),
+            // A leaf that does not know a collection that is here is not up to date, or is another cluster's.
+            Err(problem) if matches!(problem.code, Code::Unavailable | Code::Incomplete | Code::NotFound) => view.missing.push((shard, problem)),
             Err(problem) => return Err(problem),
         }
     }

@@ -19,7 +19,9 @@ use crate::{
 pub async fn run(arguments: cli::Cluster) -> Result<(), Failure> {
     match arguments.action {
         ClusterAction::Init(cluster) => {
-            let kafka = settings::load(cluster.config.as_deref())?.cluster.kafka()?;
+            let settings = settings::load(cluster.config.as_deref())?.cluster;
+            let kafka = settings.kafka()?;
+            refuse_second(&settings).await?;
             let id = topic::init(&kafka).await.map_err(told)?;
             output::note(&format!("cluster {}: its change log is topic {} at {}", id.simple(), kafka.changes_topic, kafka.servers));
             Ok(())
@@ -47,8 +49,22 @@ fn told(problem: Problem) -> Failure {
     }
 }
 
+/// Nodes that know their cluster must not get another one: where its log is lost, it is to be made anew from what they know.
+async fn refuse_second(settings: &settings::Cluster) -> Result<(), Failure> {
+    let there = RemoteNodes::new("", &settings.members()?).map_err(told)?.newest_state().await;
+    match there.filter(|state| state.cluster.is_some()) {
+        None => Ok(()),
+        Some(state) => Err(Failure::new(format!("these nodes are a cluster already: they know {} changes of it", state.catalog.version)).hint(
+            "if its log is lost, `rachis cluster restore-changes --from FILE` makes it anew; FILE is the catalog.json of a node that is up to date",
+        )),
+    }
+}
+
 async fn show(arguments: cli::ClusterStatus) -> Result<(), Failure> {
     let members = settings::load(arguments.cluster.config.as_deref())?.cluster.members()?;
+    if members.nodes.is_empty() {
+        return Err(Failure::usage("no cluster is described: [cluster] is missing").hint("--config names the file that all nodes have"));
+    }
     let asked = RemoteNodes::new("", &members).map_err(told)?;
     let (nodes, newest) = tokio::join!(asked.status(), asked.newest_state());
     let nodes: Vec<Value> = nodes.iter().map(row).collect();

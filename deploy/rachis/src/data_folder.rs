@@ -38,6 +38,21 @@ impl DataFolder {
         Ok(folder)
     }
 
+    /// Notes whose folder it is; refused where it is another's: its shards would be taken for this one's.
+    pub fn belongs_to(&self, node: &str) -> Result<(), Failure> {
+        let file = self.join("node");
+        match fs::read_to_string(&file) {
+            Ok(owner) if owner.trim_end() == node => Ok(()),
+            Ok(owner) => Err(Failure::new(format!("the data folder {} is that of {}, not of {node}", self.path.display(), owner.trim_end()))
+                .hint("give each node its own folder with --data")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let written = File::create(&file).and_then(|mut file| writeln!(file, "{node}").and_then(|()| file.sync_all()));
+                written.map_err(|e| Failure::new(format!("cannot write {}: {e}", file.display())))
+            }
+            Err(error) => Err(Failure::new(format!("cannot read {}: {error}", file.display()))),
+        }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -24,6 +24,7 @@ pub async fn run(arguments: cli::Dev) -> Result<(), Failure> {
     let settings = settings::load(arguments.config.as_deref())?;
     let data = arguments.data.map_or_else(default_data, Ok)?;
     let shell = Shell::start(&settings.log, &data, arguments.listen.as_deref().unwrap_or(LISTEN), arguments.insecure).await?;
+    shell.folder.belongs_to("dev")?;
     let opened = tokio::task::block_in_place(|| House::open(&shell, settings));
     let house = opened?;
     shell.listening()?;

@@ -24,7 +24,7 @@ use proto::{
 use tailer::{Tailer, TailerOptions, changes::topic::TopicChanges, service::PushLog};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     cli,
@@ -44,19 +44,30 @@ pub async fn run(role: Role, arguments: cli::Node) -> Result<(), Failure> {
     let settings = settings::load(arguments.config.as_deref())?;
     let members = settings.cluster.members()?;
     let name: NodeName = arguments.name.parse().map_err(|e: proto::address::Malformed| Failure::usage(e.to_string()))?;
+    if members.nodes.is_empty() {
+        let place =
+            arguments.config.as_deref().map_or_else(|| "there is no file of settings".to_owned(), |file| format!("{} has none", file.display()));
+        return Err(Failure::usage(format!("no cluster is described: [cluster] is missing ({place})"))
+            .hint("--config names the file that all nodes have; deploy/rachis.toml is a sample"));
+    }
     let url = members.nodes.get(&(role, name.clone())).ok_or_else(|| {
         let known: Vec<&str> = members.of(role).map(|(name, _)| name.as_str()).collect();
         let plural = settings::members_key(role);
         Failure::usage(format!("{name} is none of the {plural} in [cluster]: {}", known.join(", ")))
             .hint(format!("add it to `{plural}`, on every node"))
     })?;
-    let listen = arguments.listen.unwrap_or_else(|| url.trim_start_matches("http://").to_owned());
+    let told = url.trim_start_matches("http://").to_owned();
+    let listen = arguments.listen.unwrap_or_else(|| told.clone());
     let data = arguments.data.map_or_else(|| dev::default_data().map(|folder| folder.join(name.as_str())), Ok)?;
     let shell = Shell::start(&settings.log, &data, &listen, arguments.insecure).await?;
+    shell.folder.belongs_to(&format!("{} {name}", role.word()))?;
     let known = Copy::new(shell.folder.path())
         .and_then(Known::open)
         .map_err(|e| Failure::new(format!("the copy of the catalog does not read: {e}")).hint("move catalog.json away; peers give it again"))?;
     let node = Node { name, role, members, known, settings, stop: CancellationToken::new() };
+    if listen != told {
+        warn!(listen, told, "the others look for this node at the address that [cluster] has for it, which is not where it listens");
+    }
     info!(name = %node.name, role = role.word(), "node");
     let running = match role {
         Role::Leaf => node.leaf(&shell).await?,
@@ -105,7 +116,7 @@ impl Node {
         let leaf = opened.map_err(|e| Failure::of("cannot open the leaf", &e))?;
         let mut routes = self.routes(&changes, None, shell)?;
         leaf::service::add(&mut routes, &leaf, &self.known.catalog());
-        let door = http::status_door(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(false), routes);
+        let door = http::status_door(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(), routes);
         Ok(Running { door, close: vec![Box::pin(async move { leaf.close().await })], stop: self.stop })
     }
 
@@ -120,11 +131,13 @@ impl Node {
         let mut options = TailerOptions { node: Some(self.name.to_string()), pushes: Some(kafka.clone()), ..TailerOptions::default() };
         let Settings { tailer: limits, .. } = &self.settings;
         limits.clone().apply(&mut options);
+        let dropped_kept = options.dropped_kept;
         let tailer = Tailer::start(options, Arc::new(remote), shared.clone());
         let pushes = PushLog::new(kafka, shared.clone()).map_err(failed("reach Kafka"))?;
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(pushes.clone().remove_dropped(dropped_kept)));
         let mut routes = self.routes(&shared, None, shell)?;
         tailer::service::add(&mut routes, changes, pushes.clone(), tailer.clone());
-        let door = http::status_door(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(true), routes);
+        let door = http::status_door(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(), routes);
         let close = Box::pin(async move {
             tailer.shutdown().await;
             let _ = tokio::task::spawn_blocking(move || pushes.flush(FLUSH_WAIT)).await;
@@ -171,14 +184,14 @@ impl Node {
         Ok(routes)
     }
 
-    /// A node is ready once it knows its cluster; a tailer only while the log is well.
-    fn readiness(&self, log: bool) -> http::Ready {
+    /// A node is ready once it knows its cluster, and while it sees nothing wrong with the change log.
+    fn readiness(&self) -> http::Ready {
         let known = self.known.clone();
         Arc::new(move || {
             let health = known.health();
             match (health.cluster, health.trouble) {
                 (None, trouble) => Err(Problem::new(Code::Unavailable, trouble.unwrap_or_else(|| "the change log was not read yet".to_owned()))),
-                (_, Some(trouble)) if log => Err(Problem::new(Code::Unavailable, trouble)),
+                (_, Some(trouble)) => Err(Problem::new(Code::Unavailable, trouble)),
                 _ => Ok(()),
             }
         })

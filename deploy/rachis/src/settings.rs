@@ -168,6 +168,7 @@ section! {
         window_bytes_max: usize => window_bytes_max,
         batch_records_max: usize => batch_records_max,
         batch_bytes_max: usize => batch_bytes_max,
+        dropped_kept_ms: u64 => dropped_kept as Duration::from_millis,
     }
 }
 

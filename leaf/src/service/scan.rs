@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use plan::{
     PathKinds,
     scan::{Chunk, Pinned, Scan, Stage},
-    wire::{Parts, end, read_request},
+    wire::{Parts, read_request},
 };
 use proto::{
     Catalog, PositionVector, Problem,
@@ -126,7 +126,7 @@ impl scan_server::Scan for ScanService {
         let chunks = self.leaf.scan(asked).flat_map(move |chunk| {
             let told: Result<Vec<wire::ScanPart>, Problem> = match chunk {
                 Ok(Chunk::Rows(batch)) => parts.of(&batch),
-                Ok(Chunk::End(trailer)) => Ok(vec![end(trailer)]),
+                Ok(Chunk::End(trailer)) => parts.end(trailer),
                 Err(problem) => Err(problem),
             };
             match told {

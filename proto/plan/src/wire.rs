@@ -191,10 +191,22 @@ impl Parts {
     /// The parts of a batch.
     pub fn of(&mut self, batch: &RecordBatch) -> Result<Vec<wire::ScanPart>, Problem> {
         self.writer.write(batch).map_err(|e| unencodable(&e))?;
+        Ok(self.written())
+    }
+
+    /// The end of the stream, and then that of the answer. A batch without bytes (rows that have no column) is read when something follows it.
+    pub fn end(&mut self, trailer: Trailer) -> Result<Vec<wire::ScanPart>, Problem> {
+        self.writer.finish().map_err(|e| unencodable(&e))?;
+        let mut parts = self.written();
+        parts.push(end(trailer));
+        Ok(parts)
+    }
+
+    fn written(&mut self) -> Vec<wire::ScanPart> {
         let written = Bytes::from(std::mem::take(self.writer.get_mut()));
         let cut = |from: usize| written.slice(from..(from + PART_BYTES_MAX).min(written.len()));
         let part = |bytes| wire::ScanPart { part: Some(wire::scan_part::Part::Arrow(bytes)) };
-        Ok((0..written.len()).step_by(PART_BYTES_MAX).map(cut).map(part).collect())
+        (0..written.len()).step_by(PART_BYTES_MAX).map(cut).map(part).collect()
     }
 }
 
@@ -215,8 +227,7 @@ impl Rows {
     }
 }
 
-/// The last part.
-pub fn end(trailer: Trailer) -> wire::ScanPart {
+fn end(trailer: Trailer) -> wire::ScanPart {
     let misfit = |m: Misfit| wire::Misfit { column: m.column.name(), values: m.values, of: m.of };
     let end = wire::Trailer {
         documents: trailer.documents,

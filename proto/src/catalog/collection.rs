@@ -26,7 +26,10 @@ impl FromStr for CollectionName {
     type Err = Malformed;
     fn from_str(text: &str) -> Result<Self, Malformed> {
         const RESERVED: [&str; 2] = ["rachis", "information_schema"];
-        match is_name(text, false) && !RESERVED.contains(&text) {
+        if RESERVED.contains(&text) {
+            return Err(malformed(text, "the name of a collection: it is reserved for what Rachis says of itself"));
+        }
+        match is_name(text, false) {
             true => Ok(Self(text.into())),
             false => Err(malformed(text, "the name of a collection (lower-case letters, digits, `_` and `-`, at most 128, such as events)")),
         }
@@ -61,6 +64,11 @@ impl fmt::Display for CollectionUid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.simple())
     }
+}
+
+/// The topic of the pushes of a collection.
+pub fn push_topic_of(collection: CollectionUid) -> String {
+    format!("rachis-push-{collection}")
 }
 
 /// A collection.
@@ -102,7 +110,7 @@ impl Collection {
 
     /// The topic of its pushes.
     pub fn push_topic_name(&self) -> String {
-        format!("rachis-push-{}", self.uid)
+        push_topic_of(self.uid)
     }
 }
 

@@ -12,7 +12,7 @@ mod state;
 use std::collections::BTreeMap;
 
 pub use change::{Change, ChangeRecord, LEVEL};
-pub use collection::{Collection, CollectionName, CollectionSettings, CollectionUid};
+pub use collection::{Collection, CollectionName, CollectionSettings, CollectionUid, push_topic_of};
 pub use definition::{Definition, DefinitionId, DefinitionKind, DefinitionVersion};
 use serde::{Deserialize, Serialize};
 pub use source::{Source, SourceSettings, Start};

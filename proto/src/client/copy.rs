@@ -37,6 +37,13 @@ impl Copy {
         }
     }
 
+    /// Moves a file that does not read out of the way; where it is then.
+    pub fn set_aside(&self) -> io::Result<PathBuf> {
+        let aside = self.folder.join(format!("{FILE}.unreadable"));
+        fs::rename(self.file(), &aside)?;
+        Ok(aside)
+    }
+
     /// Keeps a state: whole or not at all. Blocks for an fsync.
     pub fn save(&self, state: &State) -> io::Result<()> {
         let new = self.folder.join(format!("{FILE}.new"));
@@ -62,5 +69,7 @@ mod tests {
         assert_eq!(copy.load().expect("read"), Some(state));
         fs::write(copy.file(), "{").expect("damaged");
         assert!(copy.load().is_err());
+        let aside = copy.set_aside().expect("set aside");
+        assert_eq!((copy.load().expect("nothing is there"), fs::read(aside).expect("it is kept").as_slice()), (None, b"{".as_slice()));
     }
 }

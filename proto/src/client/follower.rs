@@ -40,6 +40,11 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 const TAILER_WAIT: Duration = Duration::from_secs(10);
 /// How long an answer about a change waits for other aggregators to hear of it.
 const HEARD_WAIT: Duration = Duration::from_secs(1);
+/// How often this process notes that it runs, and after how long without a note it was asleep: earlier than others give it up.
+const TICK: Duration = Duration::from_millis(100);
+const SLEPT: Duration = Duration::from_millis(600);
+/// How long a question waits until this node has asked its peers.
+const CURRENT_WAIT: Duration = Duration::from_secs(3);
 /// Bytes of a state.
 const STATE_BYTES_MAX: usize = 256 << 20;
 
@@ -57,7 +62,16 @@ pub struct Known {
 impl Known {
     /// From the copy in the data folder.
     pub fn open(copy: Copy) -> std::io::Result<Arc<Self>> {
-        let state = copy.load()?.unwrap_or_default();
+        let state = match copy.load() {
+            // Whoever has a whole one gives it again: peers, or the log itself.
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                let aside = copy.set_aside()?;
+                error!(%error, aside = %aside.display(), "the copy of the catalog does not read; it is set aside, and peers are asked");
+                None
+            }
+            read => read?,
+        };
+        let state = state.unwrap_or_default();
         info!(file = %copy.file().display(), offset = state.offset, changes = state.catalog.version, "copy of the catalog read");
         let catalog = Arc::new(state.catalog.clone());
         metrics::gauge!("rachis_changes_offset").set(state.offset as f64);
@@ -95,12 +109,12 @@ impl Known {
         if let Err(error) = self.copy.save(&state) {
             warn!(%error, file = %self.copy.file().display(), "the copy of the catalog could not be kept");
         }
-        let (catalog, changed) = (Arc::new(state.catalog.clone()), self.catalog.borrow().version != state.catalog.version);
+        // Whoever has waited for a state finds its catalog in force.
+        if self.catalog.borrow().version != state.catalog.version {
+            self.catalog.send_replace(Arc::new(state.catalog.clone()));
+        }
         metrics::gauge!("rachis_changes_offset").set(state.offset as f64);
         self.state.send_replace(Arc::new(state));
-        if changed {
-            self.catalog.send_replace(catalog);
-        }
     }
 
     /// Takes a peer's state over, if it is newer.
@@ -154,12 +168,56 @@ pub struct Follower {
     tailers: Vec<Peer>,
     /// The other doors: a question to any of them sees a change from its answer on.
     aggregators: Vec<Peer>,
+    awake: Arc<Awake>,
+}
+
+/// Whether this process has been running all the time. Who proposes a change waits for an aggregator for a second only: one that slept longer, or
+/// has just started, may have missed changes that were answered.
+struct Awake {
+    ticked: Mutex<Instant>,
+    current: watch::Sender<bool>,
+}
+
+impl Awake {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { ticked: Mutex::new(Instant::now()), current: watch::channel(false).0 })
+    }
+
+    /// Notes that it runs, and whether it slept before.
+    fn tick(&self) {
+        let before = std::mem::replace(&mut *self.ticked.lock(), Instant::now());
+        if before.elapsed() > SLEPT {
+            self.current.send_replace(false);
+        }
+    }
+
+    /// Watches over it, and asks all peers where something may have been missed.
+    async fn keep(self: Arc<Self>, known: Arc<Known>, peers: Vec<Peer>) {
+        loop {
+            self.tick();
+            if !*self.current.borrow() {
+                join_all(peers.iter().map(|peer| tokio::time::timeout(HEARD_WAIT, take_one(&known, peer)))).await;
+                *self.ticked.lock() = Instant::now();
+                self.current.send_replace(true);
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    }
+}
+
+/// Takes a peer's state as it is now.
+async fn take_one(known: &Arc<Known>, peer: &Peer) -> Result<(), Problem> {
+    if let Some(state) = StateReader::open(peer).await?.next().await? {
+        let (known, from) = (known.clone(), peer.name.clone());
+        let _ = tokio::task::spawn_blocking(move || known.offer(state, &from)).await;
+    }
+    Ok(())
 }
 
 impl Follower {
     /// Follows all members but this node, until stopped. Must be called within a tokio runtime.
     pub fn start(known: Arc<Known>, own: &NodeName, members: &Members, stop: &CancellationToken) -> Result<Arc<Self>, Problem> {
-        let (mut tailers, mut aggregators) = (Vec::new(), Vec::new());
+        let (mut tailers, mut aggregators, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for ((role, name), url) in members.nodes.iter().filter(|((_, name), _)| name != own) {
             let peer = Peer::new(name.clone(), url, known.catalog())?;
             match role {
@@ -167,9 +225,12 @@ impl Follower {
                 Role::Aggregator => aggregators.push(peer.clone()),
                 Role::Leaf => {}
             }
+            all.push(peer.clone());
             tokio::spawn(stop.clone().run_until_cancelled_owned(follow(known.clone(), peer)));
         }
-        Ok(Arc::new(Self { known, tailers, aggregators }))
+        let awake = Awake::new();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(awake.clone().keep(known.clone(), all)));
+        Ok(Arc::new(Self { known, tailers, aggregators, awake }))
     }
 }
 
@@ -265,6 +326,13 @@ impl Changes for Follower {
 
     fn health(&self) -> LogHealth {
         self.known.health()
+    }
+
+    async fn current(&self) {
+        self.awake.tick();
+        let mut current = self.awake.current.subscribe();
+        // Peers that say nothing must not keep everybody waiting: what is known is served.
+        let _ = tokio::time::timeout(CURRENT_WAIT, current.wait_for(|current| *current)).await;
     }
 }
 

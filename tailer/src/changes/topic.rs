@@ -25,7 +25,10 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
 };
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    runtime::Runtime,
+    sync::{oneshot, watch},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -77,7 +80,10 @@ impl TopicChanges {
     pub fn start(kafka: ClusterKafka, known: Arc<Known>, leaves: Vec<NodeName>, stop: CancellationToken) -> Result<Self, Problem> {
         let appender = Appender::new(&kafka)?;
         let shared = Arc::new(Shared { kafka, known, appender, leaves, waiting: Mutex::default(), stop });
-        let (reader, runtime) = (shared.clone(), tokio::runtime::Handle::current());
+        // Of its own: the process' runtime may end before the thread has noticed.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Problem::new(Code::Internal, format!("no runtime for the change log: {error}")))?;
+        let reader = shared.clone();
         std::thread::Builder::new()
             .name("changes".into())
             .spawn(move || reader.keep(&runtime))
@@ -135,7 +141,8 @@ fn placed(change: Change, uid: Uuid, leaves: &[NodeName]) -> Change {
     }
 }
 
-fn now_ms() -> i64 {
+/// The time on this machine, milliseconds since 1970.
+pub fn now_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
@@ -158,7 +165,7 @@ impl Changes for TopicChanges {
 
 impl Shared {
     /// Reads until it is stopped; after trouble again, from the last record that was read.
-    fn keep(&self, runtime: &tokio::runtime::Handle) {
+    fn keep(&self, runtime: &Runtime) {
         while !self.stop.is_cancelled() {
             if let Err(trouble) = self.read(runtime) {
                 self.known.trouble(Some(trouble));
@@ -171,7 +178,7 @@ impl Shared {
         }
     }
 
-    fn read(&self, runtime: &tokio::runtime::Handle) -> Result<(), String> {
+    fn read(&self, runtime: &Runtime) -> Result<(), String> {
         let consumer = self.consumer()?;
         self.look(&consumer, runtime)?;
         let mut state = (*self.known.state().borrow().clone()).clone();
@@ -268,7 +275,7 @@ impl Shared {
     }
 
     /// Whether the topic is there, as long as it must be, and configured as it must be; the offset after its last record.
-    fn look(&self, consumer: &BaseConsumer, runtime: &tokio::runtime::Handle) -> Result<i64, String> {
+    fn look(&self, consumer: &BaseConsumer, runtime: &Runtime) -> Result<i64, String> {
         let topic = &self.kafka.changes_topic;
         let metadata = consumer.fetch_metadata(Some(topic), BROKER_ANSWER).map_err(|error| unavailable(&error).detail)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none() && !found.partitions().is_empty());
@@ -276,7 +283,9 @@ impl Shared {
             let known = self.known.health().offset;
             let hint = match known {
                 ..0 => "`rachis cluster init` makes it".to_owned(),
-                _ => format!("this node has read it through {known}: `rachis cluster restore-changes` makes it anew from a node's copy"),
+                _ => format!(
+                    "this node has read it through {known}: `rachis cluster restore-changes --from FILE` makes it anew; FILE is the catalog.json of a node that is up to date"
+                ),
             };
             return Err(format!("the change log, topic {topic}, is missing ({hint})"));
         };
@@ -290,7 +299,9 @@ impl Shared {
             return Err(format!("the first {low} records of topic {topic} are gone; the change log keeps all"));
         }
         if high <= known && !self.restored(consumer) {
-            return Err(format!("topic {topic} ends at {high}, and this node has read it through {known}: it was cut or made anew"));
+            return Err(format!(
+                "topic {topic} ends at {high}, and this node has read it through {known}: it was cut or made anew (delete it, and `rachis cluster restore-changes --from FILE` makes it anew from a node's catalog.json)"
+            ));
         }
         self.check_settings(runtime)?;
         Ok(high)
@@ -308,7 +319,7 @@ impl Shared {
         }
     }
 
-    fn check_settings(&self, runtime: &tokio::runtime::Handle) -> Result<(), String> {
+    fn check_settings(&self, runtime: &Runtime) -> Result<(), String> {
         let topic = &self.kafka.changes_topic;
         let described = runtime.block_on(async {
             let admin = self.kafka.admin()?;
@@ -363,7 +374,7 @@ async fn begin(kafka: &ClusterKafka, begin: Begin) -> Result<(), Problem> {
     let topic = &kafka.changes_topic;
     if !kafka.make_topic(topic, 1, &TOPIC_SETTINGS).await? && records(kafka).await? > 0 {
         return Err(Problem::new(Code::Conflict, format!("the change log, topic {topic}, is there already"))
-            .hint("one log serves one cluster; another cluster needs another [cluster] changes_topic"));
+            .hint("one log serves one cluster: another cluster needs another [cluster] changes_topic. To restore a log, delete the topic first"));
     }
     let record = LogRecord { level: LEVEL, entry: Entry::Begin(begin) };
     let json = serde_json::to_vec(&record).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;

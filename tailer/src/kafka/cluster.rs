@@ -16,6 +16,7 @@ use rdkafka::{
     producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
 };
 use tokio::sync::oneshot;
+use tracing::info;
 
 use super::config::{KEYS_THAT_LOAD_CODE, explain};
 
@@ -81,6 +82,23 @@ impl ClusterKafka {
             Some(Err((topic, code))) => Err(Problem::new(Code::Unavailable, format!("topic {topic} cannot be made: {}", explain(code, "")))),
             None => Err(Problem::new(Code::Unavailable, format!("topic {name} cannot be made: the broker does not say why"))),
         }
+    }
+
+    /// Removes topics; one that is not there is none too many.
+    pub async fn remove_topics(&self, names: &[String]) -> Result<(), Problem> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let options = AdminOptions::new().operation_timeout(Some(ADMIN_WAIT)).request_timeout(Some(ADMIN_WAIT));
+        let removed = self.admin()?.delete_topics(&names, &options).await.map_err(|error| unavailable(&error))?;
+        for outcome in removed {
+            match outcome {
+                Ok(topic) => info!(topic, "a topic of pushes is removed: its collection was dropped"),
+                Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {}
+                Err((topic, code)) => {
+                    return Err(Problem::new(Code::Unavailable, format!("topic {topic} cannot be removed: {}", explain(code, ""))));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -50,6 +50,8 @@ pub struct TailerOptions {
     pub shutdown_wait: Duration,
     /// Where the pushes of a cluster are logged; none where leaves take them themselves.
     pub pushes: Option<ClusterKafka>,
+    /// How long the pushes of a dropped collection are kept in their log.
+    pub dropped_kept: Duration,
 }
 
 impl Default for TailerOptions {
@@ -61,6 +63,7 @@ impl Default for TailerOptions {
             batch_bytes_max: BATCH_BYTES_MAX,
             shutdown_wait: Duration::from_secs(10),
             pushes: None,
+            dropped_kept: Duration::from_secs(24 * 3600),
         }
     }
 }

@@ -345,8 +345,9 @@ pub enum Decision {
     },
 }
 
-/// Decides where to begin a partition: `stored` at the leaf, `low..high` at the broker, `skip` as agreed on after a loss.
-pub fn decide(stored: i64, low: i64, high: i64, skip: Option<i64>, start: Start) -> Decision {
+/// Decides where to begin a partition: `stored` at the leaf, `acknowledged` by it earlier, `low..high` at the broker, `skip` as agreed on after
+/// a loss.
+pub fn decide(stored: i64, acknowledged: i64, low: i64, high: i64, skip: Option<i64>, start: Start) -> Decision {
     if let Some(to) = skip.filter(|to| *to > stored + 1) {
         return match to {
             to if to > high => Decision::SkipAhead { to, end: high },
@@ -355,6 +356,9 @@ pub fn decide(stored: i64, low: i64, high: i64, skip: Option<i64>, start: Start)
         };
     }
     match (stored, start) {
+        // The leaf has lost all that it had: what the broker has of it is read again, and what it has not is told.
+        (..0, _) if acknowledged >= 0 && low > 0 => Decision::Lost { from: 0, to: low - 1 },
+        (..0, _) if acknowledged >= 0 => Decision::From(0),
         (..0, Start::Latest) if high > 0 => Decision::Advance { through: high - 1 },
         (..0, _) => Decision::From(low),
         _ if stored + 1 > high => Decision::Shorter { end: high },
@@ -527,7 +531,7 @@ mod tests {
     #[test]
     fn where_to_begin() {
         use Decision::*;
-        let early = |stored, low, high, skip| decide(stored, low, high, skip, Start::Earliest);
+        let early = |stored, low, high, skip| decide(stored, -1, low, high, skip, Start::Earliest);
         assert_eq!(early(-1, 0, 0, None), From(0));
         assert_eq!(early(-1, 7, 9, None), From(7), "what was gone before the start was never asked for");
         assert_eq!(early(41, 0, 42, None), From(41), "at the last record, to compare it");
@@ -539,9 +543,12 @@ mod tests {
         assert_eq!(early(41, 45, 50, Some(43)), Lost { from: 43, to: 44 });
         assert_eq!(early(41, 0, 50, Some(60)), SkipAhead { to: 60, end: 50 });
         assert_eq!(early(-1, 0, 50, Some(20)), From(20));
-        assert_eq!(decide(-1, 3, 50, None, Start::Latest), Advance { through: 49 });
-        assert_eq!(decide(-1, 0, 0, None, Start::Latest), From(0));
-        assert_eq!(decide(10, 0, 50, None, Start::Latest), From(10), "the start counts once");
+        assert_eq!(decide(-1, -1, 3, 50, None, Start::Latest), Advance { through: 49 });
+        assert_eq!(decide(-1, -1, 0, 0, None, Start::Latest), From(0));
+        assert_eq!(decide(10, 10, 0, 50, None, Start::Latest), From(10), "the start counts once");
+        assert_eq!(decide(-1, 30, 0, 50, None, Start::Latest), From(0), "a leaf that lost its disk gets all again");
+        assert_eq!(decide(-1, 30, 5, 50, None, Start::Earliest), Lost { from: 0, to: 4 }, "and what is gone is told");
+        assert_eq!(decide(-1, 30, 5, 50, Some(5), Start::Earliest), From(5));
     }
 
     #[test]

@@ -192,7 +192,8 @@ impl Sender {
         let skip = self.job.skips.get(&self.cell.number).copied();
         let at = format!("{}/{}", self.job.source, self.cell.number);
         self.cell.partition.lock().note_end(high);
-        match decide(stored.offset, low, high, skip, self.job.settings.start) {
+        let acknowledged = self.cell.partition.lock().stored();
+        match decide(stored.offset, acknowledged, low, high, skip, self.job.settings.start) {
             Decision::From(from) => {
                 // What is skipped on request is no less gone.
                 if skip == Some(from) && from > stored.offset + 1 {

@@ -1,10 +1,10 @@
 //! `rachis.tailer.v1.Pushes`: pushes into the topic of their collection, which is made when the first one comes.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proto::{
     Catalog, Code, CollectionUid, Problem,
-    catalog::{Change, Collection},
+    catalog::{Change, Collection, push_topic_of},
     service::caught_up,
     tailer::Changes,
     wire::{
@@ -15,12 +15,19 @@ use proto::{
 };
 use tokio::sync::{Mutex, watch};
 use tonic::{Request, Response, Status};
+use tracing::warn;
 
-use crate::kafka::cluster::{Appender, ClusterKafka};
+use crate::{
+    changes::topic::now_ms,
+    kafka::cluster::{Appender, ClusterKafka},
+};
 
 /// How a topic of pushes is made. A leaf that is away for longer than its records are kept has lost them, and says so.
 const TOPIC_SETTINGS: [(&str, &str); 4] =
     [("cleanup.policy", "delete"), ("retention.ms", "604800000"), ("message.timestamp.type", "LogAppendTime"), ("max.message.bytes", "94371840")];
+
+/// How often topics of dropped collections are looked for.
+const REMOVE_EVERY: Duration = Duration::from_secs(5);
 
 /// The log of pushes.
 pub struct PushLog {
@@ -42,6 +49,26 @@ impl PushLog {
     /// Everything that was taken is delivered.
     pub fn flush(&self, wait: std::time::Duration) {
         self.appender.flush(wait);
+    }
+
+    /// Removes the topics of collections that were dropped so long ago, while the change log is well; goes on for ever.
+    pub async fn remove_dropped(self: Arc<Self>, kept: Duration) {
+        let kept_ms = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
+        let mut removed: BTreeSet<CollectionUid> = BTreeSet::new();
+        loop {
+            let (now_ms, catalog) = (now_ms(), self.catalog.borrow().clone());
+            let due = |(uid, dropped_ms): &(&CollectionUid, &i64)| dropped_ms.saturating_add(kept_ms) <= now_ms && !removed.contains(uid);
+            let due: Vec<CollectionUid> = catalog.dropped.iter().filter(due).map(|(uid, _)| *uid).collect();
+            if !due.is_empty() && self.changes.health().trouble.is_none() {
+                let topics: Vec<String> = due.iter().map(|uid| push_topic_of(*uid)).collect();
+                match self.kafka.remove_topics(&topics).await {
+                    Ok(()) => removed.extend(due),
+                    Err(problem) => warn!(%problem, "the topics of dropped collections could not be removed; it is tried again"),
+                }
+            }
+            removed.retain(|uid| catalog.dropped.contains_key(uid));
+            tokio::time::sleep(REMOVE_EVERY).await;
+        }
     }
 
     fn collection(&self, uid: CollectionUid) -> Result<Collection, Problem> {
