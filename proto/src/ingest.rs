@@ -259,6 +259,11 @@ pub trait Pushes: Send + Sync {
     /// Applies a push: durable and visible when this returns. `Conflict` for a known key with another body, `Busy` without room,
     /// `UnknownOutcome` where nobody can say by the deadline.
     async fn push(&self, push: Push, deadline: Instant) -> Result<Pushed, Problem>;
+
+    /// Whether a push to this shard would be shown soon: its leaf answers, or did a moment ago. Who may choose a partition chooses such a one.
+    async fn reachable(&self, _shard: ShardId) -> bool {
+        true
+    }
 }
 
 /// What the sender does about an error that is not a verdict.

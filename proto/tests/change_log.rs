@@ -1,10 +1,13 @@
 //! The change log gives every node the same state, whatever is retried, late, sent twice or read again; and what cannot be right stops a node
 //! instead of being skipped.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use proptest::prelude::*;
 use proto::{
     Catalog,
     catalog::{Begin, Change, ChangeRecord, CollectionSettings, Entry, LEVEL, LogChange, LogRecord, Outcome, Seen, State, Trouble},
+    client::{copy::Copy, follower::Known},
 };
 use uuid::Uuid;
 
@@ -171,4 +174,38 @@ fn a_log_made_anew_from_a_copy_is_gone_on_with_by_who_has_read_no_further() {
     assert_eq!(ahead.adopt(&first), Err(Trouble::Behind { known: 4, from: 3 }), "what it knows would be lost");
     assert_eq!(state.adopt(&begin(Uuid::from_u128(2), Some(state.clone()))), Err(Trouble::OtherCluster { found: Uuid::from_u128(2) }));
     assert_eq!(state.adopt(&begin(CLUSTER, None)), Err(Trouble::Other { offset: 0 }), "an empty log is no restored one");
+}
+
+#[test]
+fn a_node_never_goes_back_its_copy_reads_and_who_hears_of_a_state_finds_its_catalog() {
+    const STATES: i64 = 100;
+    let folder = tempfile::tempdir().expect("a folder");
+    let copy = Copy::new(folder.path()).expect("a copy");
+    let known = Known::open(copy.clone()).expect("nothing is kept yet");
+    let state = |offset: i64| State { offset, catalog: Catalog { version: offset as u64, ..Catalog::default() }, ..State::default() };
+    let (states, catalogs, done) = (known.state(), known.catalog(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // As a tailer has it: it reads the log itself, and its peers tell of it.
+        let writers = [0, 1].map(|from| {
+            scope.spawn({
+                let known = &known;
+                move || (from..=STATES).for_each(|offset| known.advance(state(offset)))
+            })
+        });
+        scope.spawn(|| {
+            let mut seen = -1;
+            while !done.load(Ordering::Relaxed) {
+                let now = states.borrow().clone();
+                let catalog = catalogs.borrow().version;
+                assert!(now.offset >= seen, "{} after {seen}", now.offset);
+                assert!(catalog >= now.catalog.version, "the catalog is {catalog}, the state has {}", now.catalog.version);
+                seen = now.offset;
+            }
+        });
+        writers.into_iter().for_each(|writer| writer.join().expect("it writes"));
+        done.store(true, Ordering::Relaxed);
+    });
+    known.advance(state(STATES - 1));
+    assert_eq!((known.state().borrow().offset, known.catalog().borrow().version), (STATES, STATES as u64));
+    assert_eq!(copy.load().expect("it reads"), Some(state(STATES)));
 }

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration
 use anyhow::{Result, bail, ensure};
 
 use crate::{
-    Kafka, PATIENCE,
+    Kafka, Network, PATIENCE,
     client::Client,
     kafka::free_ports,
+    network::Host,
     process::{Folder, Process},
     server::{Settings, binary},
 };
@@ -30,6 +31,12 @@ impl Default for Size {
 }
 
 impl Size {
+    /// A network with a host for each node and one for their Kafka.
+    pub fn network(self) -> Network {
+        let names: Vec<String> = self.nodes().into_iter().map(|(_, name)| name).chain(["kafka".to_owned()]).collect();
+        Network::new(&names).expect("a network")
+    }
+
     /// The role and name of each node, in the order in which they start.
     fn nodes(self) -> Vec<(&'static str, String)> {
         let of = |role: &'static str, count: usize| (1..=count).map(move |n| (role, format!("{role}-{n}")));
@@ -45,6 +52,7 @@ pub struct Node {
     pub name: String,
     /// Where it listens.
     pub url: String,
+    host: Host,
     process: Option<Process>,
 }
 
@@ -75,20 +83,27 @@ impl Cluster {
 
     /// Starts a cluster in which a node has its data elsewhere.
     pub async fn start_with_place(size: Size, settings: Settings, node: &str, place: PathBuf) -> Self {
-        Self::start_placed(Kafka::start().await, size, settings, [(node.to_owned(), place)].into()).await
+        Self::start_placed(Kafka::start().await, size, settings, [(node.to_owned(), place)].into(), |_| Host::default()).await
+    }
+
+    /// Starts a broker and all nodes, each on its host of a network.
+    pub async fn start_within(network: &Network, size: Size, settings: Settings) -> Self {
+        let kafka = Kafka::start_on(network.host("kafka"), &[]).await;
+        Self::start_placed(kafka, size, settings, BTreeMap::new(), |name| network.host(name)).await
     }
 
     /// Starts all nodes on a broker that runs.
     pub async fn start_on(kafka: Kafka, size: Size, settings: Settings) -> Self {
-        Self::start_placed(kafka, size, settings, BTreeMap::new()).await
+        Self::start_placed(kafka, size, settings, BTreeMap::new(), |_| Host::default()).await
     }
 
-    async fn start_placed(kafka: Kafka, size: Size, settings: Settings, places: BTreeMap<String, PathBuf>) -> Self {
+    async fn start_placed(kafka: Kafka, size: Size, settings: Settings, places: BTreeMap<String, PathBuf>, host_of: impl Fn(&str) -> Host) -> Self {
         let folder = Folder::new("cluster").expect("a temporary folder");
         let names = size.nodes();
         let ports = free_ports(names.len()).expect("free ports");
         let node = |((role, name), port): (&(&'static str, String), &u16)| {
-            (name.clone(), Node { role, name: name.clone(), url: format!("http://127.0.0.1:{port}"), process: None })
+            let host = host_of(name);
+            (name.clone(), Node { role, name: name.clone(), url: format!("http://{}", host.at(*port)), host, process: None })
         };
         let nodes: BTreeMap<String, Node> = names.iter().zip(&ports).map(node).collect();
         let urls = nodes.values().filter(|node| node.role == "aggregator").map(|node| node.url.clone()).collect();
@@ -137,6 +152,20 @@ impl Cluster {
         self.nodes.values()
     }
 
+    /// A client of one aggregator.
+    pub fn door(&self, name: &str) -> Client {
+        Client::new(vec![self.nodes[name].url.clone()])
+    }
+
+    /// A metric of a node, summed over its labels; 0, where there is none.
+    pub async fn metric(&self, node: &str, name: &str) -> Result<f64> {
+        let text = reqwest::Client::builder().no_proxy().build()?.get(format!("{}/metrics", self.nodes[node].url)).send().await?.text().await?;
+        let of = |line: &str| {
+            line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{'])).and_then(|_| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        };
+        Ok(text.lines().filter_map(of).sum::<f64>())
+    }
+
     /// A node's process, while it runs.
     pub fn process(&self, name: &str) -> &Process {
         self.nodes[name].process.as_ref().unwrap_or_else(|| panic!("{name} runs"))
@@ -160,8 +189,11 @@ impl Cluster {
 
     fn spawn(&mut self, name: &str) -> Result<()> {
         let node = &self.nodes[name];
-        let mut command = Command::new(self.settings.binary.clone().unwrap_or_else(binary));
+        let mut command = node.host.command(self.settings.binary.clone().unwrap_or_else(binary));
         command.args([node.role, "--name", name]).arg("--config").arg(self.config()).arg("--data").arg(self.data(name));
+        if !node.host.address.is_loopback() {
+            command.arg("--insecure");
+        }
         command.env_remove("RACHIS_URL").envs(self.settings.environment.iter().cloned());
         let process = Process::start(name, &mut command, &self.log(name))?;
         self.nodes.get_mut(name).expect("a node").process = Some(process);
@@ -171,7 +203,7 @@ impl Cluster {
     async fn wait_until_ready(&mut self, name: &str) -> Result<()> {
         let begun = std::time::Instant::now();
         let url = format!("{}/readyz", self.nodes[name].url);
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
         loop {
             let node = self.nodes.get_mut(name).expect("a node");
             if let Some(status) = node.process.as_mut().and_then(Process::ended) {

@@ -19,6 +19,7 @@ use rdkafka::{
 
 use crate::{
     PATIENCE,
+    network::Host,
     process::{Folder, Process},
 };
 
@@ -26,6 +27,7 @@ use crate::{
 pub struct Kafka {
     process: Process,
     folder: Folder,
+    host: Host,
     port: u16,
 }
 
@@ -64,24 +66,29 @@ impl Kafka {
 
     /// Starts a broker with further lines of its configuration.
     pub async fn start_with(further: &[&str]) -> Self {
+        Self::start_on(Host::default(), further).await
+    }
+
+    /// Starts a broker on a host.
+    pub async fn start_on(host: Host, further: &[&str]) -> Self {
         let folder = Folder::new("kafka").expect("a temporary folder");
         let ports = free_ports(2).expect("free ports");
         let (port, controller) = (ports[0], ports[1]);
         std::fs::write(
             folder.path().join("server.properties"),
-            properties(&folder.path().join("log").display().to_string(), port, controller, further),
+            properties(&folder.path().join("log").display().to_string(), &host, port, controller, further),
         )
         .expect("the folder can be written");
         format_storage(&folder).expect("the storage is formatted");
-        let process = spawn(&folder).expect("Kafka starts");
-        let mut kafka = Self { process, folder, port };
+        let process = spawn(&folder, &host).expect("Kafka starts");
+        let mut kafka = Self { process, folder, host, port };
         kafka.wait_until_ready().await;
         kafka
     }
 
     /// `bootstrap.servers`.
     pub fn bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.host.at(self.port).to_string()
     }
 
     async fn wait_until_ready(&mut self) {
@@ -124,12 +131,19 @@ impl Kafka {
 
     /// Starts it again after a kill, and waits until it answers.
     pub async fn start_again(&mut self) {
-        self.process = spawn(&self.folder).expect("Kafka starts again");
+        self.process = spawn(&self.folder, &self.host).expect("Kafka starts again");
         self.wait_until_ready().await;
     }
 
     fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
         Ok(self.config().create()?)
+    }
+
+    /// How many consumers a group has; none while it shares out its partitions anew.
+    pub fn members(&self, group: &str) -> Result<usize> {
+        let client: BaseProducer = self.config().create()?;
+        let groups = client.client().fetch_group_list(Some(group), Duration::from_secs(2))?;
+        Ok(groups.groups().iter().find(|found| found.name() == group && found.state() == "Stable").map_or(0, |found| found.members().len()))
     }
 
     /// Creates a topic with this configuration.
@@ -250,8 +264,8 @@ pub fn jars() -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn java(folder: &Folder) -> Result<Command> {
-    let mut command = Command::new("java");
+fn java(folder: &Folder, host: &Host) -> Result<Command> {
+    let mut command = host.command("java");
     command.current_dir(folder.path()).args(["-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp"]).arg(jars()?.join("*"));
     Ok(command)
 }
@@ -261,13 +275,14 @@ fn format_storage(folder: &Folder) -> Result<()> {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let mut id: String = (0..21).map(|_| char::from(alphabet[rand::random_range(0..alphabet.len())])).collect();
     id.push('A');
-    let output = java(folder)?.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", &id, "-c", "server.properties"]).output()?;
+    let output =
+        java(folder, &Host::default())?.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", &id, "-c", "server.properties"]).output()?;
     ensure!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 
-fn spawn(folder: &Folder) -> Result<Process> {
-    Process::start("kafka", java(folder)?.args(["kafka.Kafka", "server.properties"]), &folder.path().join("output"))
+fn spawn(folder: &Folder, host: &Host) -> Result<Process> {
+    Process::start("kafka", java(folder, host)?.args(["kafka.Kafka", "server.properties"]), &folder.path().join("output"))
 }
 
 /// So many ports that nobody listens at. All are held until all are known, so they differ.
@@ -276,13 +291,14 @@ pub fn free_ports(count: usize) -> Result<Vec<u16>> {
     held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
-fn properties(log: &str, port: u16, controller: u16, further: &[&str]) -> String {
+fn properties(log: &str, host: &Host, port: u16, controller: u16, further: &[&str]) -> String {
+    let (broker, controller) = (host.at(port), host.at(controller));
     let lines = [
         "process.roles=broker,controller".to_owned(),
         "node.id=1".into(),
-        format!("controller.quorum.bootstrap.servers=127.0.0.1:{controller}"),
-        format!("listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
-        format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}"),
+        format!("controller.quorum.bootstrap.servers={controller}"),
+        format!("listeners=PLAINTEXT://{broker},CONTROLLER://{controller}"),
+        format!("advertised.listeners=PLAINTEXT://{broker}"),
         "controller.listener.names=CONTROLLER".into(),
         "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".into(),
         format!("log.dirs={log}"),

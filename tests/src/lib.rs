@@ -7,6 +7,7 @@ pub mod client;
 pub mod cluster;
 pub mod data;
 pub mod kafka;
+pub mod network;
 pub mod oracle;
 pub mod process;
 pub mod server;
@@ -18,6 +19,7 @@ use std::{future::Future, time::Duration};
 pub use client::{Answer, Client};
 pub use cluster::Cluster;
 pub use kafka::Kafka;
+pub use network::Network;
 pub use server::{Server, Settings};
 pub use service::Service;
 

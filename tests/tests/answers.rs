@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
+use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tests::{
     Answer, Client, Cluster, Kafka, Server, Settings,
@@ -12,6 +13,9 @@ use tests::{
     kafka::Produce,
     oracle::{self, Oracle, SETS, Search, Statement},
 };
+
+/// Questions that are asked at the same time.
+const AT_ONCE: usize = 3;
 
 /// Every feature that the statements must show.
 const FEATURES: [&str; 24] = [
@@ -176,8 +180,10 @@ impl Asked<'_> {
         let mut used = Used::default();
         let mut complaints = Vec::new();
         for scan in ["auto", "raw"] {
-            for (statement, expected) in self.statements.iter().zip(&self.oracle.statements) {
-                match ask_and_compare(server, statement, expected, scan).await {
+            let statements = self.statements.iter().zip(&self.oracle.statements);
+            let asked = statements.map(|(statement, expected)| async move { (statement, ask_and_compare(server, statement, expected, scan).await) });
+            for (statement, answer) in stream::iter(asked).buffered(AT_ONCE).collect::<Vec<_>>().await {
+                match answer {
                     Ok(answer) if scan == "auto" => {
                         used.index += answer.stats["read"]["index"].as_u64().unwrap_or_default();
                         used.columns += answer.stats["read"]["columns"].as_u64().unwrap_or_default();
@@ -191,8 +197,10 @@ impl Asked<'_> {
                     Err(complaint) => complaints.push(format!("{scan}: {}\n    {complaint:#}", statement.sql)),
                 }
             }
-            for (search, lines) in self.searches.iter().zip(&self.oracle.searches) {
-                if let Err(complaint) = self.search_and_compare(server, search, lines, scan).await {
+            let searches = self.searches.iter().zip(&self.oracle.searches);
+            let asked = searches.map(|(search, lines)| async move { (search, self.search_and_compare(server, search, lines, scan).await) });
+            for (search, compared) in stream::iter(asked).buffered(AT_ONCE).collect::<Vec<_>>().await {
+                if let Err(complaint) = compared {
                     complaints.push(format!("{scan}: search {} in {}\n    {complaint:#}", search.query, search.set));
                 }
             }

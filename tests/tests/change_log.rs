@@ -64,10 +64,15 @@ async fn a_log_that_is_deleted_is_missed_and_restored_from_a_copy() {
 
 #[tokio::test]
 async fn a_log_that_is_made_anew_empty_is_never_taken_for_ours() {
-    let cluster = start().await;
+    let mut cluster = start().await;
     cluster.kafka.delete_topic(TOPIC).await;
     serves_and_decides_nothing(&cluster, "missing").await;
-    cluster.command(&["cluster", "init"]).expect("somebody makes another");
+    let refused = cluster.command(&["cluster", "init"]).expect_err("its nodes know a cluster");
+    assert!(format!("{refused:#}").contains("restore-changes --from FILE"), "{refused:#}");
+    let names: Vec<String> = cluster.nodes().map(|node| node.name.clone()).collect();
+    names.iter().for_each(|name| cluster.kill(name));
+    cluster.command(&["cluster", "init"]).expect("nobody is there to say so");
+    names.iter().for_each(|name| cluster.start_unready(name));
     serves_and_decides_nothing(&cluster, "made anew").await;
 }
 

@@ -73,6 +73,19 @@ async fn a_leaf_that_is_away_makes_an_answer_incomplete_and_the_answer_says_so()
     let absent = "select count(*) from events where n not in (select n from events where n < 100)";
     let refused = cluster.ask(absent, json!({ "allow_partial": true })).await.expect_err("rows could appear by absence");
     assert!(format!("{refused:#}").contains("503"), "{refused:#}");
+
+    // A push that may go anywhere goes where somebody is, and no door is closed.
+    for n in 0..12 {
+        let begun = Instant::now();
+        cluster.push("others", format!("{{\"n\":{n}}}")).await.expect("a push");
+        assert!(begun.elapsed() < Duration::from_secs(20), "push {n} waited for a leaf that is away: {:?}", begun.elapsed());
+    }
+    let there = cluster.ask("select count(*) from others", json!({ "allow_partial": true })).await.expect("a partial answer");
+    assert_eq!(*there.one(), json!(12), "where they are is there");
+    for _ in 0..2 {
+        let ready = cluster.get("/readyz").await.expect("the door is ready");
+        assert_eq!(ready["leaves_away"], json!([leaves[1]]), "{ready}");
+    }
     cluster.start_again(&leaves[1]).await;
     assert_eq!(cluster.sql("select count(*), sum(n)::bigint from events").await.rows, complete.rows);
 }

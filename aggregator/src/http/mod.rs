@@ -9,6 +9,7 @@ mod collections;
 mod documents;
 mod items;
 mod observe;
+mod patient;
 mod push;
 mod queries;
 mod refusal;
@@ -55,6 +56,8 @@ const CONNECTIONS_MAX: usize = 4_096;
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 /// How long a client may take for the head of a request.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of what is sent to it.
+const TAKES_NOTHING_MAX: Duration = Duration::from_secs(300);
 /// How long running requests may take once the door closes.
 const CLOSING_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the system has no file handle left.
@@ -156,7 +159,8 @@ pub async fn serve(router: Router, listener: TcpListener, shutdown: Cancellation
     let graceful = GracefulShutdown::new();
     let cut = CancellationToken::new();
     while let Some((stream, permit)) = accept(&listener, &connections, &shutdown).await {
-        let connection = connection_builder().serve_connection(TokioIo::new(stream), service.clone()).into_owned();
+        let stream = TokioIo::new(patient::Patient::new(stream, TAKES_NOTHING_MAX));
+        let connection = connection_builder().serve_connection(stream, service.clone()).into_owned();
         let (connection, cut) = (graceful.watch(connection), cut.clone());
         tokio::spawn(async move {
             if let Some(Err(error)) = cut.run_until_cancelled(connection).await {

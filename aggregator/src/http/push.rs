@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use metrics::counter;
 use proto::{
-    Code, CollectionName, PositionVector, Problem, SourceName,
+    Code, CollectionName, CollectionUid, PositionVector, Problem, SourceName,
     catalog::{Change, Collection, CollectionSettings},
     ingest::{ItemError, LEVEL, PUSH_ERRORS_MAX, Push, Pushed, ShardId},
     json::Value,
@@ -30,6 +30,8 @@ use crate::query::Engine;
 const REQUEST_KEY_BYTES_MAX: usize = 255;
 /// Partitions of one push that are written at once.
 const PARTITIONS_AT_ONCE_MAX: usize = 16;
+/// Partitions that are looked at for one that can be reached.
+const PARTITIONS_TRIED_MAX: usize = 8;
 /// How long a leaf may take for what it has taken in before the outcome is called unknown.
 const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(60);
 /// The first pause before a busy leaf is asked again; it doubles up to the last.
@@ -110,7 +112,7 @@ async fn push(engine: &Engine, name: &CollectionName, request: Request) -> Resul
     let shards = collection.settings.shards.max(1);
     let home = match &request.key {
         Some(key) => xxh3_64(key.key.as_bytes()) % u64::from(shards),
-        None => request.number % u64::from(shards),
+        None => reachable(engine, collection.uid, request.number % u64::from(shards), shards).await,
     };
     let groups = share_out(request.items, shards, home as u32, request.key.is_some());
     let time_ms = chrono::Utc::now().timestamp_millis();
@@ -136,6 +138,18 @@ async fn push(engine: &Engine, name: &CollectionName, request: Request) -> Resul
     outcome.errors.sort_by_key(|error| error.index);
     outcome.errors.truncate(PUSH_ERRORS_MAX);
     Ok(outcome)
+}
+
+/// The partition whose turn it is, or the next one whose leaf answers: a push that may go anywhere does not wait for one that is away.
+async fn reachable(engine: &Engine, collection: CollectionUid, turn: u64, shards: u32) -> u64 {
+    for next in (turn..turn + u64::from(shards)).take(PARTITIONS_TRIED_MAX) {
+        let partition = next % u64::from(shards);
+        let shard = ShardId { collection, number: shard_of(&SourceName::push(), partition as i32, shards) };
+        if engine.roles.pushes.reachable(shard).await {
+            return partition;
+        }
+    }
+    turn
 }
 
 async fn collection_or_new(engine: &Engine, name: &CollectionName) -> Result<Collection, Problem> {

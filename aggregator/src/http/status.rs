@@ -3,7 +3,7 @@
 use axum::{
     Json, Router,
     extract::State,
-    http::{HeaderValue, header},
+    http::{HeaderValue, Uri, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -55,9 +55,14 @@ pub(super) fn router(metrics: MetricsText, closed: CancellationToken, ready: Rea
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .fallback(super::refusal::not_found)
+        .fallback(not_here)
         .method_not_allowed_fallback(super::refusal::method_not_allowed)
         .layer(axum::middleware::from_fn(super::observe::observe))
+}
+
+async fn not_here(uri: Uri) -> Refusal {
+    let problem = Problem::new(Code::NotFound, format!("nothing is served at {} of this node: it is no aggregator", uri.path()));
+    Refusal(problem.hint("ask an aggregator; here are /healthz, /readyz and /metrics, and gRPC for other nodes"))
 }
 
 /// Metrics as Prometheus reads them.

@@ -54,7 +54,7 @@ async fn refuse_second(settings: &settings::Cluster) -> Result<(), Failure> {
     let there = RemoteNodes::new("", &settings.members()?).map_err(told)?.newest_state().await;
     match there.filter(|state| state.cluster.is_some()) {
         None => Ok(()),
-        Some(state) => Err(Failure::new(format!("these nodes are a cluster already: they know {} changes of it", state.catalog.version)).hint(
+        Some(state) => Err(Failure::new(format!("the cluster is there already: its nodes know {} changes", state.catalog.version)).hint(
             "if its log is lost, `rachis cluster restore-changes --from FILE` makes it anew; FILE is the catalog.json of a node that is up to date",
         )),
     }

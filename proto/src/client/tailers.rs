@@ -1,7 +1,7 @@
 //! All tailers as one: what they know of sources, and the log of pushes behind them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::future::join_all;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
@@ -19,7 +20,7 @@ use crate::{
     address::SourceName,
     catalog::{Catalog, CollectionName, SourceSettings},
     cluster::{Members, Role},
-    ingest::{Ingest, Push, Pushed, Pushes},
+    ingest::{Ingest, Push, Pushed, Pushes, ShardId},
     limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
     problem::{Code, Problem},
     record::{Record, RequestKey},
@@ -35,6 +36,11 @@ use crate::{
 /// How long one tailer may take to put a push into the log.
 const APPEND_WAIT: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Within what time a shard has to answer to be chosen for a push, and how long that is believed.
+const REACHABLE_WITHIN: Duration = Duration::from_millis(500);
+const REACHABLE_FOR: Duration = Duration::from_secs(1);
+/// Shards whose answer is remembered.
+const SHARDS_MAX: usize = 65_536;
 
 /// All tailers of a cluster. A cheap handle.
 #[derive(Debug, Clone)]
@@ -187,12 +193,14 @@ impl TryFrom<wire::TailStatus> for TailStatus {
 pub struct LoggedPushes {
     tailers: Tailers,
     leaf: Arc<dyn Ingest>,
+    /// Which shards answered when they were asked last, and when that was.
+    answered: Mutex<HashMap<ShardId, (Instant, bool)>>,
 }
 
 impl LoggedPushes {
     /// Through these tailers, into these leaves.
     pub fn new(tailers: Tailers, leaf: Arc<dyn Ingest>) -> Self {
-        Self { tailers, leaf }
+        Self { tailers, leaf, answered: Mutex::default() }
     }
 
     /// Puts a push into the log; its offset there. After a failure another tailer is asked: what is there twice is applied once.
@@ -253,5 +261,21 @@ impl Pushes for LoggedPushes {
                 done => return done,
             }
         }
+    }
+
+    async fn reachable(&self, shard: ShardId) -> bool {
+        let known = self.answered.lock().get(&shard).copied();
+        if let Some((_, answers)) = known.filter(|(asked, _)| asked.elapsed() < REACHABLE_FOR) {
+            return answers;
+        }
+        let source = SourceName::push();
+        let asked = tokio::time::timeout(REACHABLE_WITHIN, self.leaf.stored(shard, &source, 0)).await;
+        let answers = matches!(asked, Ok(Ok(_)));
+        let mut answered = self.answered.lock();
+        if answered.len() >= SHARDS_MAX {
+            answered.clear();
+        }
+        answered.insert(shard, (Instant::now(), answers));
+        answers
     }
 }
