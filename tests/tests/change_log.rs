@@ -72,7 +72,9 @@ async fn a_log_that_is_made_anew_empty_is_never_taken_for_ours() {
     let names: Vec<String> = cluster.nodes().map(|node| node.name.clone()).collect();
     names.iter().for_each(|name| cluster.kill(name));
     cluster.command(&["cluster", "init"]).expect("nobody is there to say so");
-    names.iter().for_each(|name| cluster.start_unready(name));
+    cluster.start_unready("tailer-1");
+    cluster.start_again("leaf-1").await;
+    cluster.start_again("aggregator-1").await;
     serves_and_decides_nothing(&cluster, "made anew").await;
 }
 
