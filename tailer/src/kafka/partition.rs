@@ -76,6 +76,8 @@ pub struct Partition {
     phase: Phase,
     /// The position at the leaf, as far as is known.
     stored: i64,
+    /// The highest it has been.
+    acknowledged: i64,
     /// The last offset that was taken into the window; records up to it are not taken again.
     read: i64,
     window: VecDeque<Record>,
@@ -101,6 +103,7 @@ impl Partition {
             limits,
             phase: Phase::Resolving,
             stored: -1,
+            acknowledged: -1,
             read: -1,
             window: VecDeque::new(),
             window_bytes: 0,
@@ -114,11 +117,27 @@ impl Partition {
         }
     }
 
+    /// What was found: the leaf holds everything through `stored`, and `end` is the offset after the last one at the broker.
+    pub fn found(&mut self, stored: i64, end: i64) {
+        self.note_stored(stored);
+        self.end = Some(end);
+    }
+
+    /// What the leaf has acknowledged while this partition was read here, even where it holds less by now.
+    pub fn acknowledged(&self) -> i64 {
+        self.acknowledged
+    }
+
+    fn note_stored(&mut self, stored: i64) {
+        self.stored = stored;
+        self.acknowledged = self.acknowledged.max(stored);
+    }
+
     /// The leaf holds everything through `stored`; reading begins at the offset `from`.
     pub fn begin(&mut self, stored: i64, from: i64) {
         self.drop_window();
         self.phase = Phase::Reading;
-        self.stored = stored;
+        self.note_stored(stored);
         self.read = from - 1;
         self.place = true;
         self.at_end = false;
@@ -215,7 +234,7 @@ impl Partition {
         match verdict {
             Verdict::Applied { stored } | Verdict::Already { stored } => {
                 self.error = None;
-                self.stored = self.stored.max(*stored);
+                self.note_stored(self.stored.max(*stored));
                 // Another sender may be ahead.
                 while self.window.front().is_some_and(|record| record.offset <= self.stored) {
                     self.window_bytes -= self.window.pop_front().map_or(0, |record| record.weight());
@@ -243,9 +262,12 @@ impl Partition {
         }
     }
 
-    /// Notes the offset after the last one at the broker.
+    /// Notes the offset after the last one at the broker, as the client heard it when it read last. It hears nothing of a partition that it does
+    /// not read.
     pub fn note_end(&mut self, end: i64) {
-        self.end = Some(end);
+        if self.phase == Phase::Reading {
+            self.end = Some(end);
+        }
     }
 
     /// Whether the consumer must be placed anew for this partition.

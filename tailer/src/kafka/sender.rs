@@ -191,8 +191,11 @@ impl Sender {
         }
         let skip = self.job.skips.get(&self.cell.number).copied();
         let at = format!("{}/{}", self.job.source, self.cell.number);
-        self.cell.partition.lock().note_end(high);
-        let acknowledged = self.cell.partition.lock().stored();
+        let acknowledged = {
+            let mut partition = self.cell.partition.lock();
+            partition.found(stored.offset, high);
+            partition.acknowledged()
+        };
         match decide(stored.offset, acknowledged, low, high, skip, self.job.settings.start) {
             Decision::From(from) => {
                 // What is skipped on request is no less gone.
