@@ -370,7 +370,8 @@ pub enum Decision {
 /// Decides where to begin a partition: `stored` at the leaf, `acknowledged` by it earlier, `low..high` at the broker, `skip` as agreed on after
 /// a loss.
 pub fn decide(stored: i64, acknowledged: i64, low: i64, high: i64, skip: Option<i64>, start: Start) -> Decision {
-    if let Some(to) = skip.filter(|to| *to > stored + 1) {
+    // Right behind what is stored is a place to go on at, too: the record there need not be the one that was taken in.
+    if let Some(to) = skip.filter(|to| *to > stored) {
         return match to {
             to if to > high => Decision::SkipAhead { to, end: high },
             to if to < low => Decision::Lost { from: to, to: low - 1 },
@@ -562,6 +563,7 @@ mod tests {
         assert_eq!(early(41, 0, 41, None), Shorter { end: 41 });
         assert_eq!(early(41, 45, 50, Some(45)), From(45));
         assert_eq!(early(41, 45, 50, Some(30)), Lost { from: 42, to: 44 }, "an old skip has had its turn");
+        assert_eq!(early(41, 0, 50, Some(42)), From(42), "whatever stands at 41 by now");
         assert_eq!(early(41, 45, 50, Some(43)), Lost { from: 43, to: 44 });
         assert_eq!(early(41, 0, 50, Some(60)), SkipAhead { to: 60, end: 50 });
         assert_eq!(early(-1, 0, 50, Some(20)), From(20));

@@ -196,11 +196,16 @@ impl Sender {
             partition.found(stored.offset, high);
             partition.acknowledged()
         };
+        // Gone is gone, also where somebody has said to go on further behind.
+        let next = stored.offset + 1;
+        if (next > 0 || acknowledged >= 0) && next < low {
+            self.note_loss(next, low - 1, "gone at the broker before they were taken in").await?;
+        }
         match decide(stored.offset, acknowledged, low, high, skip, self.job.settings.start) {
             Decision::From(from) => {
-                // What is skipped on request is no less gone.
-                if skip == Some(from) && from > stored.offset + 1 {
-                    self.note_loss(stored.offset + 1, from - 1, "skipped on request").await?;
+                // What is skipped on request is no less lost.
+                if skip == Some(from) && from > next.max(low) {
+                    self.note_loss(next.max(low), from - 1, "skipped on request").await?;
                 }
                 info!(partition = %at, stored = stored.offset, from, end = high, "reading");
                 self.cell.partition.lock().begin(stored.offset, from);
@@ -208,7 +213,6 @@ impl Sender {
             }
             Decision::Advance { through } => return self.advance(through).await,
             Decision::Lost { from, to } => {
-                self.note_loss(from, to, "gone at the broker before they were taken in").await?;
                 let command = match self.job.source.is_push() {
                     true => format!("rachis collection skip {}", self.job.collection),
                     false => format!("rachis source skip {}", self.job.source),
