@@ -20,7 +20,7 @@ pub const KEYS_THAT_LOAD_CODE: [&str; 8] = [
 ];
 
 /// What exactness rests on, or what the poll thread is built for: ours to say. Key, value.
-const OURS: [(&str, &str); 8] = [
+const OURS: [(&str, &str); 9] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "error"),
@@ -29,6 +29,8 @@ const OURS: [(&str, &str); 8] = [
     ("enable.partition.eof", "true"),
     ("allow.auto.create.topics", "false"),
     ("partition.assignment.strategy", "range"),
+    // Only here does the client say that a topic was made anew.
+    ("debug", "topic"),
 ];
 
 /// What suits most, and what a user may set otherwise. Key, value.
@@ -48,7 +50,7 @@ const DEFAULTS: [(&str, &str); 9] = [
 /// A consumer for a source, in a group or (without one) for looking only.
 pub fn consumer(settings: &SourceSettings, group: &str, instance: Option<&str>) -> Result<ClientConfig, Problem> {
     let mut config = ClientConfig::new();
-    config.set_log_level(RDKafkaLogLevel::Warning);
+    config.set_log_level(RDKafkaLogLevel::Debug);
     config.extend(DEFAULTS.map(owned));
     config.set("group.id", group);
     if let Some(instance) = instance {

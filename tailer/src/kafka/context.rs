@@ -36,17 +36,24 @@ pub struct Context {
     ends: Mutex<HashMap<i32, i64>>,
     /// The error that is shown is about the way to the brokers, and past once they are reached.
     unconnected: AtomicBool,
+    other_topic: AtomicBool,
 }
 
 impl Context {
     /// A context whose errors are shown on `board`.
     pub fn new(board: Arc<Board>) -> Self {
-        Self { board, notes: Mutex::default(), ends: Mutex::default(), unconnected: AtomicBool::new(false) }
+        Self { board, notes: Mutex::default(), ends: Mutex::default(), unconnected: AtomicBool::new(false), other_topic: AtomicBool::new(false) }
     }
 
     /// What was noted since the last call, in order.
     pub fn rebalances(&self) -> Vec<Rebalance> {
         std::mem::take(&mut self.notes.lock())
+    }
+
+    /// Whether the topic has become another one of the same name since the last call. Known before any record of it is given: the client asks for
+    /// records by the id of the topic.
+    pub fn is_other_topic(&self) -> bool {
+        self.other_topic.load(Ordering::Acquire) && self.other_topic.swap(false, Ordering::AcqRel)
     }
 
     /// The offsets after the last readable record, by partition, as last heard since the last call.
@@ -57,6 +64,9 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if says_other_topic(message) {
+            self.other_topic.store(true, Ordering::Release);
+        }
         match level {
             RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => debug!(source = %self.board.source, facility, "{message}"),
             // What matters of it comes as an error too, and is logged once, there.
@@ -90,6 +100,12 @@ impl ClientContext for Context {
             }
         }
     }
+}
+
+/// Whether the client says `Topic … changed id from … to …`. From zeros, it has just learned the id.
+fn says_other_topic(message: &str) -> bool {
+    const ZEROS: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+    message.split_once(" changed id from ").is_some_and(|(_, ids)| !ids.starts_with(ZEROS))
 }
 
 fn is_connection(code: RDKafkaErrorCode) -> bool {
@@ -126,5 +142,17 @@ impl ConsumerContext for Context {
             // Only operators' lag tools look at committed offsets.
             debug!(source = %self.board.source, %error, "offsets not committed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::says_other_topic;
+
+    #[test]
+    fn a_topic_that_was_made_anew_is_told_from_one_just_met() {
+        assert!(says_other_topic("[thrd:main]: Topic t changed id from izJppd3lT1Sybik5_HK7fw to Jg-4vRnpQuOv_0cLRJZWtA"));
+        assert!(!says_other_topic("[thrd:main]: Topic t changed id from AAAAAAAAAAAAAAAAAAAAAA to Jg-4vRnpQuOv_0cLRJZWtA"));
+        assert!(!says_other_topic("[thrd:main]: Topic t [0] Leader 1 Epoch 0"));
     }
 }

@@ -273,7 +273,10 @@ impl Reader {
             for _ in 0..BURST_RECORDS_MAX {
                 match consumer.poll(wait) {
                     None => break,
-                    Some(Ok(message)) => self.take(message.partition(), record(&message)),
+                    Some(Ok(message)) => {
+                        self.notice_other_topic(consumer);
+                        self.take(message.partition(), record(&message));
+                    }
                     Some(Err(error)) => self.error(&error),
                 }
                 wait = Duration::ZERO;
@@ -281,6 +284,7 @@ impl Reader {
             for change in consumer.context().rebalances() {
                 self.rebalance(change, consumer, handle);
             }
+            self.notice_other_topic(consumer);
             self.resolve_all();
             self.place(consumer)?;
             self.steer(consumer);
@@ -339,6 +343,18 @@ impl Reader {
         self.resolved_all = Some(Instant::now());
         self.out_of_range = false;
         info!(source = %self.job.source, "an offset is out of range: looking where each partition goes on");
+        self.resolve();
+    }
+
+    /// Before a record of another topic under the same name is taken, what is in hand goes, and each partition is compared with what is stored.
+    fn notice_other_topic(&self, consumer: &Consumer) {
+        if consumer.context().is_other_topic() {
+            info!(source = %self.job.source, "the topic was made anew: looking where each partition goes on");
+            self.resolve();
+        }
+    }
+
+    fn resolve(&self) {
         for cell in self.cells.values() {
             cell.partition.lock().resolve();
             cell.wake.notify_one();
