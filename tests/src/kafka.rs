@@ -11,8 +11,10 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer as _},
+    error::KafkaError,
     message::{DeliveryResult, Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
 };
@@ -178,57 +180,142 @@ impl Kafka {
         assert!(deleted.elements().iter().all(|element| element.error().is_ok()), "{deleted:?}");
     }
 
+    /// Gives a topic more partitions.
+    pub async fn add_partitions(&self, topic: &str, partitions: usize) {
+        let more = NewPartitions::new(topic, partitions);
+        let created = self.admin().expect("an admin client").create_partitions([&more], &AdminOptions::new()).await.expect("an answer");
+        assert!(created.iter().all(Result::is_ok), "{created:?}");
+    }
+
+    /// Takes the batches that end at `offset` or later out of the newest segment of a partition, as a disk that lost its newest writes. Only
+    /// while the broker is killed; it then starts with what is left, and takes it for the same topic.
+    pub fn cut_log(&self, topic: &str, partition: i32, offset: i64) {
+        let segments = self.segments(topic, partition);
+        let newest = segments.last().expect("a segment");
+        let log = std::fs::read(newest).expect("the segment can be read");
+        let file = std::fs::File::options().write(true).open(newest).expect("the segment can be written");
+        file.set_len(length_before(&log, offset) as u64).expect("it can be cut");
+    }
+
+    /// The files of a partition's records, the newest last.
+    fn segments(&self, topic: &str, partition: i32) -> Vec<PathBuf> {
+        let folder = self.folder.path().join("log").join(format!("{topic}-{partition}"));
+        let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut segments: Vec<PathBuf> =
+            files.filter_map(|file| Some(file.ok()?.path())).filter(|file| file.extension() == Some("log".as_ref())).collect();
+        segments.sort();
+        segments
+    }
+
+    /// The offsets that a plain consumer is given of a partition, from the first to the end.
+    pub async fn offsets(&self, topic: &str, partition: i32) -> Result<Vec<i64>> {
+        let mut config = self.config();
+        config.set("group.id", "harness").set("enable.partition.eof", "true").set("enable.auto.commit", "false");
+        let mut all = TopicPartitionList::new();
+        all.add_partition_offset(topic, partition, Offset::Beginning)?;
+        let work = move || -> Result<Vec<i64>> {
+            let consumer: BaseConsumer = config.create()?;
+            consumer.assign(&all)?;
+            let mut offsets = Vec::new();
+            loop {
+                match consumer.poll(PATIENCE) {
+                    Some(Ok(record)) => offsets.push(record.offset()),
+                    Some(Err(KafkaError::PartitionEOF(_))) => return Ok(offsets),
+                    Some(Err(error)) => bail!("{error}"),
+                    None => bail!("the broker gives nothing"),
+                }
+            }
+        };
+        tokio::task::spawn_blocking(work).await.context("the consumer does not panic")?
+    }
+
     /// Produces records in one transaction that is committed or aborted.
     pub async fn produce_in_transaction(&self, topic: &str, partition: i32, values: Vec<String>, commit: bool) {
+        let producer = self.begin_transaction(topic, partition, values).await;
+        let end = move || if commit { producer.commit_transaction(PATIENCE) } else { producer.abort_transaction(PATIENCE) };
+        tokio::task::spawn_blocking(end).await.expect("the producer does not panic").expect("the transaction ends");
+    }
+
+    /// Produces records in a transaction that its producer has yet to end.
+    pub async fn begin_transaction(&self, topic: &str, partition: i32, values: Vec<String>) -> BaseProducer {
         let mut config = self.config();
         config.set("transactional.id", format!("harness-{topic}-{partition}"));
         let topic = topic.to_owned();
-        let work = move || -> Result<()> {
+        let work = move || -> Result<BaseProducer> {
             let producer: BaseProducer = config.create()?;
             producer.init_transactions(PATIENCE)?;
             producer.begin_transaction()?;
             for value in &values {
-                producer.send(BaseRecord::<(), str>::to(&topic).partition(partition).payload(value)).map_err(|(error, _)| error)?;
+                // A compacted topic takes no record without a key.
+                producer.send(BaseRecord::to(&topic).partition(partition).key("k").payload(value)).map_err(|(error, _)| error)?;
             }
             producer.flush(PATIENCE)?;
-            if commit {
-                producer.commit_transaction(PATIENCE)?
-            } else {
-                producer.abort_transaction(PATIENCE)?
-            }
-            Ok(())
+            Ok(producer)
         };
-        tokio::task::spawn_blocking(work).await.expect("the producer does not panic").expect("the transaction ends");
+        tokio::task::spawn_blocking(work).await.expect("the producer does not panic").expect("the transaction begins")
     }
 
     /// Produces records in order (idempotent, all acknowledged) and gives back partition and offset of each.
     pub async fn produce(&self, topic: &str, records: Vec<Produce>) -> Vec<(i32, i64)> {
+        self.writer().produce(topic, records).await
+    }
+
+    /// Produces without holding the broker, which may be killed meanwhile.
+    pub fn writer(&self) -> Writer {
         let mut config = self.config();
         config.set("enable.idempotence", "true").set("message.max.bytes", "20000000").set("queue.buffering.max.messages", "1000000");
-        let topic = topic.to_owned();
-        tokio::task::spawn_blocking(move || produce(&config, &topic, &records))
-            .await
-            .expect("the producer does not panic")
-            .expect("all are acknowledged")
+        Writer(config)
     }
 }
 
+/// Produces to a broker that may be killed meanwhile.
+#[derive(Clone)]
+pub struct Writer(ClientConfig);
+
+impl Writer {
+    /// Produces records in order (idempotent, all acknowledged) and gives back partition and offset of each.
+    pub async fn produce(&self, topic: &str, records: Vec<Produce>) -> Vec<(i32, i64)> {
+        let (config, topic) = (self.0.clone(), topic.to_owned());
+        tokio::task::spawn_blocking(move || produce(&config, &topic, &records))
+            .await
+            .expect("the producer does not panic")
+            .unwrap_or_else(|error| panic!("all are acknowledged: {error:#}"))
+    }
+}
+
+/// How many bytes of a segment come before the batch that holds `offset`. A batch begins with its first offset (8 bytes) and the length of
+/// what follows (4 bytes); the offset of its last record, from the first, is at byte 23.
+fn length_before(log: &[u8], offset: i64) -> usize {
+    let mut at = 0;
+    while let (Some(first), Some(length), Some(last)) = (number(log, at, 8), number(log, at + 8, 4), number(log, at + 23, 4)) {
+        if first + last >= offset {
+            break;
+        }
+        at += 12 + length as usize;
+    }
+    at.min(log.len())
+}
+
+fn number(bytes: &[u8], at: usize, length: usize) -> Option<i64> {
+    Some(bytes.get(at..at + length)?.iter().fold(0, |number, byte| number << 8 | i64::from(*byte)))
+}
+
 /// Notes where each record went.
-struct Deliveries(Mutex<Vec<Option<(i32, i64)>>>);
+struct Deliveries(Mutex<Vec<Result<(i32, i64), KafkaError>>>);
 
 impl ClientContext for Deliveries {}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = Box<usize>;
     fn delivery(&self, result: &DeliveryResult<'_>, index: Box<usize>) {
-        if let (Ok(message), Ok(mut deliveries)) = (result, self.0.lock()) {
-            deliveries[*index] = Some((message.partition(), message.offset()));
+        if let Ok(mut deliveries) = self.0.lock() {
+            deliveries[*index] = result.as_ref().map(|message| (message.partition(), message.offset())).map_err(|(error, _)| error.clone());
         }
     }
 }
 
 fn produce(config: &ClientConfig, topic: &str, records: &[Produce]) -> Result<Vec<(i32, i64)>> {
-    let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries(Mutex::new(vec![None; records.len()])))?;
+    let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries(Mutex::new(vec![Err(KafkaError::Canceled); records.len()])))?;
     for (index, record) in records.iter().enumerate() {
         let mut headers = OwnedHeaders::new();
         for (key, value) in &record.headers {
@@ -250,7 +337,11 @@ fn produce(config: &ClientConfig, topic: &str, records: &[Produce]) -> Result<Ve
     }
     producer.flush(PATIENCE)?;
     let deliveries = producer.context().0.lock().map_err(|_| anyhow::anyhow!("a callback panicked"))?.clone();
-    deliveries.into_iter().enumerate().map(|(index, delivery)| delivery.with_context(|| format!("record {index} was not acknowledged"))).collect()
+    deliveries
+        .into_iter()
+        .enumerate()
+        .map(|(index, delivery)| delivery.with_context(|| format!("record {index} of {topic} was not acknowledged")))
+        .collect()
 }
 
 /// The jars, as `tests/run` fetched them.
