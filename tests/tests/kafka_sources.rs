@@ -225,7 +225,7 @@ impl Node {
         self.change(Change::CreateCollection { name: collection.clone(), settings: CollectionSettings::default(), placement: Vec::new() }).await;
         let config =
             BTreeMap::from([("bootstrap.servers".to_owned(), self.bootstrap.clone()), ("fetch.message.max.bytes".to_owned(), "10000000".to_owned())]);
-        let settings = SourceSettings { collection, topic: topic.into(), config, rules: Rules::default(), start: Start::Earliest };
+        let settings = SourceSettings { collection, topic: topic.into(), config, rules: Rules::default(), start: Start::Earliest, partitions: None };
         self.change(Change::PutSource { name: name(topic), settings }).await;
     }
 

@@ -11,7 +11,7 @@ use axum::{
 };
 use proto::{
     Catalog, Code, Problem, SourceName,
-    catalog::{Change, CollectionSettings, Source, SourceSettings},
+    catalog::{Change, CollectionSettings, Source, SourceSettings, Start},
     record::{self, Format, Record},
     status::TailStatus,
 };
@@ -57,8 +57,10 @@ pub(super) async fn put(State(app): State<App>, path: PathText, headers: HeaderM
 pub(super) async fn agree(engine: &Engine, name: &SourceName, body: Value) -> Result<(bool, Arc<Catalog>), Problem> {
     let catalog = engine.catalog();
     let there = catalog.sources.get(name);
-    let settings = read_settings(body, there)?;
+    let mut settings = read_settings(body, there)?;
     let partitions = engine.roles.tailing.partitions(&settings).await?;
+    let known = there.filter(|there| there.settings.topic == settings.topic).and_then(|there| there.settings.partitions);
+    settings.partitions = (settings.start == Start::Latest).then(|| known.unwrap_or(partitions));
     if !catalog.collections.contains_key(&settings.collection) {
         let shards = partitions.clamp(1, SHARDS_OF_TOPIC_MAX);
         let (name, settings) = (settings.collection.clone(), CollectionSettings { shards, ..CollectionSettings::default() });
@@ -76,6 +78,9 @@ fn read_settings(body: Value, there: Option<&Source>) -> Result<SourceSettings, 
     let mut settings: SourceSettings = serde_json::from_value(source_config::with_texts(body)).map_err(|e| body::not_understood(&e).hint(hint))?;
     if settings.topic.trim().is_empty() {
         return Err(Problem::new(Code::BadRequest, "the topic is empty").hint(hint));
+    }
+    if settings.partitions.is_some() {
+        return Err(Problem::new(Code::BadRequest, "partitions is not to be said: the topic is asked").hint(hint));
     }
     if let Some(record::Key::Path(path)) = &settings.rules.key {
         plan::Path::parse(path).map_err(|e| {
@@ -292,6 +297,7 @@ mod tests {
         };
         for (key, value, named) in [
             ("partitons", json!(3), "partitons"),
+            ("partitions", json!(3), "partitions"),
             ("format", json!("avro"), "avro"),
             ("start", json!("middle"), "middle"),
             ("collection", json!("Bad Name"), "Bad Name"),

@@ -52,6 +52,19 @@ pub struct SourceSettings {
     /// Where to begin a partition that nothing is stored of.
     #[serde(default)]
     pub start: Start,
+    /// How many partitions the topic had when a source that starts at the latest record was made. Ours to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<u32>,
+}
+
+impl SourceSettings {
+    /// Where a partition begins that nothing is stored of. One that was added after the source was made has no record from before it.
+    pub fn start_of(&self, partition: i32) -> Start {
+        match self.partitions {
+            Some(known) if i64::from(partition) >= i64::from(known) => Start::Earliest,
+            _ => self.start,
+        }
+    }
 }
 
 /// Where to begin a partition that nothing is stored of.

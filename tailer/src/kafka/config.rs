@@ -225,6 +225,13 @@ mod tests {
 
     fn settings() -> SourceSettings {
         let config = BTreeMap::from([("bootstrap.servers".to_owned(), "nowhere.invalid:9092".to_owned())]);
-        SourceSettings { collection: "c".parse().expect("a name"), topic: "t".into(), config, rules: Rules::default(), start: Start::Earliest }
+        SourceSettings {
+            collection: "c".parse().expect("a name"),
+            topic: "t".into(),
+            config,
+            rules: Rules::default(),
+            start: Start::Earliest,
+            partitions: None,
+        }
     }
 }

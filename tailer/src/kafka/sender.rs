@@ -201,7 +201,7 @@ impl Sender {
         if (next > 0 || acknowledged >= 0) && next < low {
             self.note_loss(next, low - 1, "gone at the broker before they were taken in").await?;
         }
-        match decide(stored.offset, acknowledged, low, high, skip, self.job.settings.start) {
+        match decide(stored.offset, acknowledged, low, high, skip, self.job.settings.start_of(self.cell.number)) {
             Decision::From(from) => {
                 // What is skipped on request is no less lost.
                 if skip == Some(from) && from > next.max(low) {

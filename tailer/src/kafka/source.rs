@@ -128,6 +128,7 @@ impl Job {
                 config: kafka.source_config(),
                 rules: Rules::default(),
                 start: Start::Earliest,
+                partitions: None,
             },
             skips: collection.push_skips.clone(),
             options: options.clone(),

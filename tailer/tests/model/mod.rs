@@ -49,7 +49,14 @@ impl World {
             ("bootstrap.servers".to_owned(), self.cluster.bootstrap_servers()),
             ("topic.metadata.refresh.interval.ms".to_owned(), "200".to_owned()),
         ]);
-        SourceSettings { collection: "events".parse().expect("a name"), topic: topic.into(), config, rules: Rules::default(), start: Start::Earliest }
+        SourceSettings {
+            collection: "events".parse().expect("a name"),
+            topic: topic.into(),
+            config,
+            rules: Rules::default(),
+            start: Start::Earliest,
+            partitions: None,
+        }
     }
 
     pub async fn source(&self, source: &str, settings: SourceSettings) {
