@@ -176,13 +176,18 @@ impl Cluster {
         self.places.get(name).cloned().unwrap_or_else(|| self.folder.path().join(name))
     }
 
-    fn log(&self, name: &str) -> PathBuf {
+    fn log_file(&self, name: &str) -> PathBuf {
         self.folder.path().join(format!("{name}.log"))
+    }
+
+    /// A node's log.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.log_file(name)).unwrap_or_default()
     }
 
     /// The end of a node's log.
     pub fn log_end(&self, name: &str) -> String {
-        let log = std::fs::read_to_string(self.log(name)).unwrap_or_default();
+        let log = self.log(name);
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
@@ -195,7 +200,7 @@ impl Cluster {
             command.arg("--insecure");
         }
         command.env_remove("RACHIS_URL").envs(self.settings.environment.iter().cloned());
-        let process = Process::start(name, &mut command, &self.log(name))?;
+        let process = Process::start(name, &mut command, &self.log_file(name))?;
         self.nodes.get_mut(name).expect("a node").process = Some(process);
         Ok(())
     }

@@ -177,6 +177,14 @@ async fn a_topic_that_is_deleted_is_missed_and_not_mistaken_for_its_successor(cl
     kafka.delete_topic(t).await;
     let all: Vec<usize> = (0..100).collect();
     let missed = Line { place: json!([0, "starting", 99, null, null]), said: Vec::new() }.saying(["does not exist", "create it, or check its name"]);
+    stands(cluster, t, std::slice::from_ref(&missed)).await;
+    // It stays away for longer than a consumer waits for its group; what is said is still that the topic is missing.
+    eventually("another consumer looks for it", || async {
+        let logs = cluster.log("tailer-1") + &cluster.log("tailer-2");
+        ensure!(!logs.contains("source=deleted error=\"the consumer group has not said"), "the silence of the group is blamed");
+        Ok(ensure!(logs.contains("consumer closed source=deleted"), "the first one is still there"))
+    })
+    .await;
     stands(cluster, t, &[missed]).await;
     documents(cluster, t, &all).await;
     kafka.create_topic(t, 1, &[]).await;

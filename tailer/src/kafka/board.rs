@@ -51,9 +51,9 @@ impl Board {
         self.tell();
     }
 
-    /// Whether an error is shown.
-    pub fn has_error(&self) -> bool {
-        self.error.lock().is_some()
+    /// The error that is shown.
+    pub fn shown(&self) -> Option<String> {
+        self.error.lock().clone()
     }
 
     /// Something succeeded.

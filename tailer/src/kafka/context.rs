@@ -93,7 +93,7 @@ impl ClientContext for Context {
             // These belong to one partition and reach the poll thread.
             None | Some(RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {}
             // It comes after the error that says why.
-            Some(RDKafkaErrorCode::AllBrokersDown) if self.board.has_error() => {}
+            Some(RDKafkaErrorCode::AllBrokersDown) if self.board.shown().is_some() => {}
             Some(code) => {
                 self.unconnected.store(is_connection(code), Ordering::Relaxed);
                 self.board.error(&explain(code, reason));

@@ -552,6 +552,17 @@ mod tests {
     }
 
     #[test]
+    fn a_stopped_partition_shows_what_was_found_and_not_what_the_client_heard_before() {
+        let mut partition = Partition::new(LIMITS);
+        partition.found(99, 50);
+        partition.stop("the broker has less".into(), true);
+        partition.note_end(100);
+        assert_eq!((partition.state(), partition.end_and_lag()), (SourceState::Stopped, (Some(50), Some(0))));
+        partition.found(99, 120);
+        assert_eq!(partition.end_and_lag(), (Some(120), Some(20)));
+    }
+
+    #[test]
     fn where_to_begin() {
         use Decision::*;
         let early = |stored, low, high, skip| decide(stored, -1, low, high, skip, Start::Earliest);

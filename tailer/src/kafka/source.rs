@@ -187,7 +187,7 @@ pub async fn keep(job: Arc<Job>, board: Arc<Board>, stop: CancellationToken) {
         let Err(trouble) = trouble else { break };
         board.error(&trouble);
         board.stopped(true);
-        if started.elapsed() > RESTART_MOST {
+        if started.elapsed() > ASSIGNED_WITHIN {
             backoff.reset();
         }
         tokio::select! { () = tokio::time::sleep(backoff.next()) => {}, () = stop.cancelled() => {} }
@@ -328,9 +328,10 @@ impl Reader {
             return Err(explain(code, &reason));
         }
         match self.unassigned_since.filter(|since| since.elapsed() > self.job.session() + ASSIGNED_WITHIN) {
-            Some(since) => {
-                Err(format!("the consumer group has not said for {} s what to read (another consumer is made)", since.elapsed().as_secs()))
-            }
+            // What is known to be wrong (no topic, no broker) says more than the silence that comes of it.
+            Some(since) => Err(self.board.shown().unwrap_or_else(|| {
+                format!("the consumer group has not said for {} s what to read (another consumer is made)", since.elapsed().as_secs())
+            })),
             None => Ok(()),
         }
     }
