@@ -146,7 +146,7 @@ async fn a_range_that_retention_took_stops_its_partition_until_it_is_skipped(clu
     change(cluster, t, "resume", json!({})).await;
     let stopped = |p: i32| {
         let range = format!("{t}/{p}@20 through {t}/{p}@49 are gone at the broker");
-        line(p, "stopped", 19, 60, 40).saying([&range, "retention was faster", "skip to 50"])
+        line(p, "stopped", 19, 60, 40).saying([&range, "retention was faster", "rachis source skip retained"])
     };
     // The third lost nothing that was not taken in, and goes on.
     stands(cluster, t, &[stopped(0), stopped(1), line(2, "caught_up", 29, 30, 0)]).await;
@@ -405,7 +405,12 @@ async fn what_happens_while_a_tailer_stands_still_is_found_when_it_goes_on(clust
     produce(kafka, anew, 0, 1_000..1_100).await;
     cluster.process("tailer-1").resume();
     let range = format!("{overtaken}/0@20 through {overtaken}/0@59 are gone");
-    stands(cluster, overtaken, &[line(0, "stopped", 19, 100, 80).saying([&range, "skip to 60"]), line(1, "caught_up", 99, 100, 0)]).await;
+    stands(
+        cluster,
+        overtaken,
+        &[line(0, "stopped", 19, 100, 80).saying([&range, "rachis source skip overtaken 0=60"]), line(1, "caught_up", 99, 100, 0)],
+    )
+    .await;
     losses(cluster, overtaken, &[(0, 20, 59, GONE)]).await;
     change(cluster, overtaken, "skip", json!({ "to": { "0": 60 } })).await;
     stands(cluster, overtaken, &[0, 1].map(|p| line(p, "caught_up", 99, 100, 0))).await;

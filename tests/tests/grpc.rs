@@ -51,6 +51,7 @@ async fn what_goes_in_by_one_door_comes_out_by_the_other(service: Service) {
     };
     let told = ingest.push(push("k", &[r#"{"_id":"a", "n" : 1.50}"#, "{oops", "[1]"])).await.expect("some are accepted").into_inner();
     assert_eq!((told.accepted, told.rejected, told.errors[0].index, told.errors[0].code.as_str()), (2, 1, 1, "not_json"));
+    assert!(told.position.starts_with("push/"), "{}", told.position);
     let again = ingest.push(push("k", &[r#"{"_id":"a", "n" : 1.50}"#, "{oops", "[1]"])).await.expect("the same answer").into_inner();
     assert_eq!(again, told);
     let other = Problem::from(ingest.push(push("k", &["{}"])).await.expect_err("another body"));

@@ -138,6 +138,11 @@ impl Known {
         }
     }
 
+    /// Nothing can be decided before the log was read.
+    pub fn unread(&self) {
+        *self.trouble.lock() = Some("the change log was not read yet".to_owned());
+    }
+
     /// Says why nothing can be decided, or that it can.
     pub fn trouble(&self, trouble: Option<String>) {
         let mut known = self.trouble.lock();
@@ -145,7 +150,7 @@ impl Known {
         if *known != trouble {
             match &trouble {
                 Some(why) => error!(why, "the change log is in trouble: what is agreed on is served, nothing is decided"),
-                None => info!("the change log is well again"),
+                None => info!("the change log is well"),
             }
             *known = trouble;
         }

@@ -79,6 +79,7 @@ impl TopicChanges {
     /// Begins to read. New collections are placed on `leaves`.
     pub fn start(kafka: ClusterKafka, known: Arc<Known>, leaves: Vec<NodeName>, stop: CancellationToken) -> Result<Self, Problem> {
         let appender = Appender::new(&kafka)?;
+        known.unread();
         let shared = Arc::new(Shared { kafka, known, appender, leaves, waiting: Mutex::default(), stop });
         // Of its own: the process' runtime may end before the thread has noticed.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -69,6 +69,9 @@ pub enum Flow {
     Resume,
 }
 
+/// Bytes below which batches are not made smaller.
+const BATCH_BYTES_LEAST: usize = 64 << 10;
+
 /// One partition.
 #[derive(Debug)]
 pub struct Partition {
@@ -250,6 +253,12 @@ impl Partition {
     pub fn give_up(&mut self) {
         self.flying_bytes = None;
         self.busy = false;
+    }
+
+    /// Batches have half the bytes from here on; how many at most.
+    pub fn halve_batches(&mut self) -> usize {
+        self.limits.batch_bytes_max = (self.limits.batch_bytes_max / 2).max(BATCH_BYTES_LEAST);
+        self.limits.batch_bytes_max
     }
 
     /// The end-of-partition event.
@@ -560,6 +569,30 @@ mod tests {
         assert_eq!((partition.state(), partition.end_and_lag()), (SourceState::Stopped, (Some(50), Some(0))));
         partition.found(99, 120);
         assert_eq!(partition.end_and_lag(), (Some(120), Some(20)));
+    }
+
+    #[test]
+    fn a_way_that_takes_no_large_batch_gets_smaller_ones() {
+        let mut partition = Partition::new(Limits { window_bytes_max: 1 << 20, batch_records_max: 1_000, batch_bytes_max: 512 << 10 });
+        partition.begin(-1, 0);
+        partition.placed();
+        for offset in 0..10 {
+            partition.push(record(offset, 60 << 10));
+        }
+        let first = sent(&mut partition);
+        partition.give_up();
+        assert_eq!(
+            [partition.halve_batches(), partition.halve_batches(), partition.halve_batches(), partition.halve_batches()],
+            [256 << 10, 128 << 10, 64 << 10, 64 << 10]
+        );
+        partition.resolve();
+        partition.begin(-1, 0);
+        partition.placed();
+        for offset in 0..10 {
+            partition.push(record(offset, 60 << 10));
+        }
+        let second = sent(&mut partition);
+        assert_eq!((first.2.len(), second.2.len()), (8, 1), "records of a batch, before and after");
     }
 
     #[test]

@@ -22,6 +22,8 @@ use super::{
     source::Job,
 };
 
+/// A batch that fails after this long was too large for the way to its leaf.
+const TOO_SLOW: Duration = Duration::from_secs(20);
 /// How long a stopped partition waits before it looks again whether it can go on.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How long the broker has to tell its offsets.
@@ -117,6 +119,15 @@ impl Sender {
                     let mut partition = self.cell.partition.lock();
                     partition.give_up();
                     partition.stop(problem.to_string(), false);
+                    return;
+                }
+                // Not a leaf that is away, which is known sooner, but a way to it that takes no batch of this size in its time.
+                Err(problem) if started.elapsed() > TOO_SLOW => {
+                    let mut partition = self.cell.partition.lock();
+                    partition.give_up();
+                    let bytes = partition.halve_batches();
+                    warn!(source = %self.job.source, partition = self.cell.number, %problem, bytes, "a batch took too long: smaller ones from here on");
+                    partition.resolve();
                     return;
                 }
                 Err(problem) => problem.to_string(),
