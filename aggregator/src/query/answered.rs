@@ -53,13 +53,13 @@ pub(super) async fn pin(context: &Arc<QueryContext>, wanted: Vec<(ShardId, Posit
     });
     let both: Vec<(ShardId, PositionVector)> = both.collect();
     // Where a question itself asks for no more, there is no reason to wait longer than for the leaf to catch up.
-    let soon = context.deadline.min(Instant::now() + CATCH_UP_WAIT);
+    // All of it ends a little before the question's own end, so that the leaf can say what it lacks.
+    let end = context.deadline - (context.deadline.saturating_duration_since(Instant::now()) / 10).min(END_EARLIER);
+    let soon = end.min(Instant::now() + CATCH_UP_WAIT);
     let mut outcomes = context.leaf.pin_all(context.id, &both, soon).await;
     let late: Vec<usize> = (0..wanted.len()).filter(|at| outcomes[*at].as_ref().is_err_and(|problem| problem.code == Code::Timeout)).collect();
     if !late.is_empty() {
         let again: Vec<(ShardId, PositionVector)> = late.iter().map(|at| wanted[*at].clone()).collect();
-        // A little before the question's own end, so that the leaf can say what it lacks.
-        let end = context.deadline - (context.deadline.saturating_duration_since(Instant::now()) / 10).min(END_EARLIER);
         let told = context.leaf.pin_all(context.id, &again, end).await;
         for (at, outcome) in late.into_iter().zip(told) {
             if let Ok(pinned) = &outcome
