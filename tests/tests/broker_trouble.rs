@@ -181,6 +181,7 @@ async fn a_topic_that_is_deleted_is_missed_and_not_mistaken_for_its_successor(cl
     // It stays away for longer than a consumer waits for its group; what is said is still that the topic is missing.
     eventually("another consumer looks for it", || async {
         let logs = cluster.log("tailer-1") + &cluster.log("tailer-2");
+        ensure!(!logs.contains("source=deleted error=\"the consumer group has not said"), "the silence of the group is blamed");
         ensure!(logs.contains("consumer closed source=deleted"), "the first one is still there");
         Ok(())
     })

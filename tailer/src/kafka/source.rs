@@ -367,6 +367,8 @@ impl Reader {
         info!(source = %self.job.source, ?change, "partitions");
         self.senders_stop.cancel();
         self.cells.clear();
+        // What was taken before says nothing of how the source is from here on: an error that came with the change stays shown.
+        self.taken = 0;
         self.unassigned_since = matches!(change, Rebalance::Revoked).then(Instant::now);
         if let Rebalance::Assigned(numbers) = change {
             self.senders_stop = self.stop.child_token();
