@@ -41,6 +41,8 @@ struct Pins {
 /// All shards of this node.
 pub struct Leaf {
     options: Arc<LeafOptions>,
+    /// Another one after each start.
+    boot: u64,
     catalog: watch::Receiver<Arc<Catalog>>,
     shards: Shards,
     disk: Arc<Disk>,
@@ -61,6 +63,7 @@ impl Leaf {
         let work = Work::start(options.index_threads).map_err(file_error)?;
         let disk = Arc::new(Disk::new(&options.folder, options.disk_used_percent_max));
         let leaf = Arc::new(Self {
+            boot: uuid::Uuid::now_v7().as_u64_pair().1,
             shards: Shards::new(options.clone(), work.clone(), disk.clone()),
             disk,
             catalog,

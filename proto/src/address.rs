@@ -147,6 +147,19 @@ impl PositionVector {
         other.0.iter().all(|(key, offset)| *offset < 0 || self.0.get(key).is_some_and(|mine| mine >= offset))
     }
 
+    /// In words, what of `other` is not in.
+    pub fn lacking(&self, other: &Self) -> String {
+        let one = |p: &Position| match self.get(&p.source, p.partition) {
+            Some(mine) if mine >= p.offset => None,
+            Some(mine) if mine >= 0 => Some(format!("{p} (it is at {mine})")),
+            _ => Some(format!("{p} (nothing of it is there)")),
+        };
+        let mut lacking = other.iter().filter(|p| p.offset >= 0).filter_map(|p| one(&p));
+        let named: Vec<String> = lacking.by_ref().take(NAMED_PARTITIONS_MAX).collect();
+        let more = lacking.count();
+        named.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+    }
+
     /// All positions, by source and partition.
     pub fn iter(&self) -> impl Iterator<Item = Position> + '_ {
         self.0.iter().map(|((source, partition), offset)| Position { source: source.clone(), partition: *partition, offset: *offset })
@@ -168,6 +181,8 @@ impl FromIterator<Position> for PositionVector {
 
 /// Above this many partitions a vector is told in its short form.
 const SPELLED_PARTITIONS_MAX: usize = 32;
+/// How many partitions are named that lack something.
+const NAMED_PARTITIONS_MAX: usize = 4;
 
 impl fmt::Display for PositionVector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -282,5 +297,7 @@ mod tests {
         assert!(!at("a/0@5").covers(&at("a/0@6")));
         assert!(!at("a/0@5").covers(&at("b/0@1")));
         assert!(at("a/0@5").covers(&at("b/0@-1")), "nothing is asked of a partition that is at its start");
+        assert_eq!(at("a/0@5,a/1@3").lacking(&at("a/0@6,a/1@3,b/0@-1,b/1@0")), "a/0@6 (it is at 5), b/1@0 (nothing of it is there)");
+        assert_eq!(at("").lacking(&at("a/0@1,a/1@1,a/2@1,a/3@1,a/4@1,a/5@1")).split(" and ").nth(1), Some("2 more"));
     }
 }

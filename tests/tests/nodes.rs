@@ -50,43 +50,64 @@ async fn every_aggregator_shows_all_nodes_and_all_queries_and_cancels_any_of_the
 
 #[tokio::test]
 async fn a_leaf_that_comes_back_from_an_older_disk_gets_again_what_it_lacks_and_no_answer_is_behind_an_earlier_one() {
-    let mut cluster = Cluster::start(Size { aggregators: 1, ..SMALL }, Settings::default()).await;
+    let mut cluster = Cluster::start(SMALL, Settings::default()).await;
     cluster.kafka.create_topic("clicks", 2, &[]).await;
     cluster.source("clicks", "clicks", "clicks", &cluster.kafka.bootstrap(), json!({})).await.expect("a source");
     let numbers =
         |range: std::ops::Range<i32>| range.map(|n| Produce { partition: Some(n % 2), ..Produce::value(format!("{{\"n\":{n}}}")) }).collect();
     cluster.kafka.produce("clicks", numbers(0..100)).await;
-    cluster.push("events", "{\"n\":1}").await.expect("a push");
-    cluster.eventually("select count(*) from clicks", json!(100)).await;
-    let (place, older) = (cluster.data("leaf-1"), cluster.data("older"));
+    let (here, there) = (door(&cluster, "aggregator-1"), door(&cluster, "aggregator-2"));
+    here.push("events", "{\"n\":1}").await.expect("a push");
+    here.eventually("select count(*) from clicks", json!(100)).await;
+    let older = cluster.data("older");
     cluster.stop("leaf-1");
-    copy(&place, &older);
+    copy(&cluster.data("leaf-1"), &older);
     cluster.start_again("leaf-1").await;
     cluster.kafka.produce("clicks", numbers(100..200)).await;
-    cluster.push("events", "{\"n\":2}").await.expect("a push");
-    cluster.eventually("select count(*) from clicks", json!(200)).await;
-    assert_eq!(*cluster.sql("select count(*) from events").await.one(), json!(2));
+    here.eventually("select count(*) from clicks", json!(200)).await;
+    here.push("events", "{\"n\":2}").await.expect("a push that nobody asks after");
 
-    cluster.kill("leaf-1");
-    std::fs::remove_dir_all(&place).expect("the disk is lost");
-    copy(&older, &place);
-    cluster.start_again("leaf-1").await;
-    for (question, all) in
-        [("select count(*), sum(n)::bigint from clicks", json!([200, 19_900])), ("select count(*), sum(n)::bigint from events", json!([2, 3]))]
-    {
-        let first = eventually("the leaf answers", || cluster.ask(question, json!({}))).await;
-        assert_eq!(json!(first.rows[0]), all, "the first answer after it: {first:?}");
-        assert_eq!(first.stats["warnings"], json!([]), "{first:?}");
+    // The tailer knows what was acknowledged, so an aggregator knows that was never asked.
+    lose(&mut cluster, &older).await;
+    for (door, question, all) in [
+        (&there, "select count(*), sum(n)::bigint from events", json!([2, 3])),
+        (&here, "select count(*), sum(n)::bigint from clicks", json!([200, 19_900])),
+        (&here, "select count(*), sum(n)::bigint from events", json!([2, 3])),
+    ] {
+        let first = eventually("the leaf answers", || door.ask(question, json!({}))).await;
+        assert_eq!((json!(first.rows[0]), &first.stats["warnings"]), (all, &json!([])), "the first answer after it: {first:?}");
     }
     let told = cluster.sql("select sum(documents)::bigint, sum(events)::bigint from rachis.sources where source = 'clicks'").await;
     assert_eq!(told.rows, [[json!(200), json!(200)]], "nothing twice");
+
+    // Without a tailer nobody brings it, and the aggregator that has acknowledged it says what is missing.
+    let pushed = here.push("events", "{\"n\":3}").await.expect("a push");
+    cluster.kill("tailer-1");
+    lose(&mut cluster, &older).await;
+    let behind = eventually("the leaf answers", || here.ask("select count(*) from events", json!({}))).await;
+    let warnings = behind.stats["warnings"].to_string();
+    let position = pushed["position"].as_str().expect("a position");
+    assert!(behind.rows[0][0] == 1 && warnings.contains("answered or acknowledged before") && warnings.contains(position), "{behind:?}");
+    cluster.start_again("tailer-1").await;
+    here.eventually("select count(*) from events", json!(3)).await;
+}
+
+/// The leaf loses its disk and comes back with an older one.
+async fn lose(cluster: &mut Cluster, older: &Path) {
+    let place = cluster.data("leaf-1");
+    cluster.kill("leaf-1");
+    std::fs::remove_dir_all(&place).expect("the disk is lost");
+    copy(older, &place);
+    cluster.start_again("leaf-1").await;
 }
 
 #[tokio::test]
 async fn a_lost_range_of_pushes_is_told_and_skipped_on_request() {
     let mut cluster = Cluster::start(SMALL, Settings::default()).await;
-    cluster.json(Method::PUT, "/v1/collections/events", json!({ "shards": 1 })).await.expect("a collection");
-    cluster.push("events", "{\"n\":1}").await.expect("a push");
+    cluster.json(Method::PUT, "/v1/collections/events", json!({ "shards": 2 })).await.expect("a collection");
+    for _ in 0..2 {
+        cluster.push("events", "{\"n\":1}").await.expect("a push");
+    }
     // The same key goes to the same partition.
     let url = cluster.url().to_owned();
     let keyed = |n: i32| {

@@ -122,7 +122,11 @@ async fn push(engine: &Engine, name: &CollectionName, request: Request) -> Resul
         let shard = ShardId { collection: collection.uid, number: shard_of(&source, partition, shards) };
         let push = Push { shard, partition, rules: Rules::default(), request: request.key.clone(), time_ms, level: LEVEL, items: group.items };
         let deadline = request.deadline;
-        async move { Ok::<_, Problem>((send_unless_dropped(engine, name, push, deadline).await?, group.indexes)) }
+        async move {
+            let pushed = send_unless_dropped(engine, name, push, deadline).await?;
+            engine.acknowledged(shard, pushed.position.clone());
+            Ok::<_, Problem>((pushed, group.indexes))
+        }
     };
     let mut outcome = Outcome::default();
     let mut groups = groups.into_iter();

@@ -1,17 +1,20 @@
-//! What this aggregator has answered: no later answer is behind it, while the leaves can do better.
+//! What this aggregator has answered or acknowledged: no later answer is behind it, while the leaves can do better.
 //!
 //! A leaf that comes back from an older disk holds less than it did, until the log has brought the rest again. A question waits for that, for
-//! a moment; then it is answered with what there is, and says so.
+//! a moment; then it is answered with what there is, and says so. What came in past this aggregator the tailers know: they are asked once
+//! after each start of a leaf.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use plan::scan::Pinned;
-use proto::{Code, PositionVector, Problem, ingest::ShardId};
+use proto::{Catalog, Code, Position, PositionVector, Problem, ingest::ShardId, routing::shard_of, status::TailStatus, tailer::Tailing};
+use tokio::sync::watch;
+use tracing::debug;
 
 use super::context::QueryContext;
 
@@ -21,64 +24,147 @@ const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 const END_EARLIER: Duration = Duration::from_millis(200);
 /// Shards that are remembered.
 const SHARDS_MAX: usize = 65_536;
+/// How long tailers may take to say what leaves have acknowledged, and after what time they are asked again if they did not.
+const TAILERS_WAIT: Duration = Duration::from_secs(1);
+const TAILERS_AGAIN: Duration = Duration::from_secs(2);
 
 /// How far the answers of each shard have been.
-#[derive(Debug, Default)]
-pub(super) struct Answered(Mutex<HashMap<ShardId, PositionVector>>);
+pub(super) struct Answered {
+    tailing: Arc<dyn Tailing>,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    shards: HashMap<ShardId, PositionVector>,
+    /// The starts of leaves after which the tailers have been asked.
+    boots: HashSet<u64>,
+    asked_in_vain: Option<Instant>,
+}
+
+impl Known {
+    fn advance(&mut self, shard: ShardId, positions: &PositionVector) {
+        if self.shards.len() >= SHARDS_MAX && !self.shards.contains_key(&shard) {
+            *self = Self::default();
+        }
+        self.shards.entry(shard).or_default().merge(positions);
+    }
+}
 
 impl Answered {
-    fn of(&self, shard: ShardId) -> PositionVector {
-        self.0.lock().get(&shard).cloned().unwrap_or_default()
+    /// Nothing yet.
+    pub fn new(tailing: Arc<dyn Tailing>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
+        Self { tailing, catalog, known: Mutex::default() }
     }
 
-    fn advance(&self, shard: ShardId, positions: &PositionVector) {
-        let mut answered = self.0.lock();
-        if answered.len() >= SHARDS_MAX && !answered.contains_key(&shard) {
-            answered.clear();
-        }
-        answered.entry(shard).or_default().merge(positions);
+    /// How far answers of a shard have been.
+    pub fn of(&self, shard: ShardId) -> PositionVector {
+        self.known.lock().shards.get(&shard).cloned().unwrap_or_default()
+    }
+
+    /// A shard was this far.
+    pub fn advance(&self, shard: ShardId, positions: &PositionVector) {
+        self.known.lock().advance(shard, positions);
     }
 
     fn set_back(&self, shard: ShardId, positions: &PositionVector) {
-        self.0.lock().insert(shard, positions.clone());
+        self.known.lock().shards.insert(shard, positions.clone());
     }
+
+    /// What is wanted of each, and what was answered before.
+    fn with(&self, wanted: &[(ShardId, PositionVector)]) -> Vec<(ShardId, PositionVector)> {
+        let both = wanted.iter().map(|(shard, at_least)| {
+            let mut both = self.of(*shard);
+            both.merge(at_least);
+            (*shard, both)
+        });
+        both.collect()
+    }
+
+    /// Asks the tailers what leaves have acknowledged, if one of these starts of a leaf is new. Where no tailer answers, nobody knows better.
+    async fn hear_of(&self, boots: HashSet<u64>) {
+        {
+            let known = self.known.lock();
+            if boots.is_subset(&known.boots) || known.asked_in_vain.is_some_and(|at| at.elapsed() < TAILERS_AGAIN) {
+                return;
+            }
+        }
+        let told = tokio::time::timeout(TAILERS_WAIT, self.tailing.status()).await;
+        let catalog = self.catalog.borrow().clone();
+        let mut known = self.known.lock();
+        match told {
+            Ok(Ok(rows)) => {
+                for (shard, position) in rows.iter().filter_map(|row| sent(&catalog, row)) {
+                    known.advance(shard, &PositionVector::from_iter([position]));
+                }
+                if known.boots.len() >= SHARDS_MAX {
+                    known.boots.clear();
+                }
+                known.boots.extend(boots);
+                known.asked_in_vain = None;
+            }
+            other => {
+                debug!(?other, "no tailer says what a leaf that was started has acknowledged before");
+                known.asked_in_vain = Some(Instant::now());
+            }
+        }
+    }
+}
+
+/// How far a shard can have been, as a row of a tailer says.
+fn sent(catalog: &Catalog, row: &TailStatus) -> Option<(ShardId, Position)> {
+    let (partition, offset) = (row.partition?, row.sent?);
+    let collection = catalog.collections.get(&row.collection)?;
+    let shard = ShardId { collection: collection.uid, number: shard_of(&row.source, partition, collection.settings.shards) };
+    Some((shard, Position { source: row.source.clone(), partition, offset }))
 }
 
 /// Pins shards at what is wanted of each, and at what was answered of it before.
 pub(super) async fn pin(context: &Arc<QueryContext>, wanted: Vec<(ShardId, PositionVector)>) -> Vec<(ShardId, Result<Pinned, Problem>)> {
-    let both = wanted.iter().map(|(shard, at_least)| {
-        let mut both = context.answered.of(*shard);
-        both.merge(at_least);
-        (*shard, both)
-    });
-    let both: Vec<(ShardId, PositionVector)> = both.collect();
+    let (leaf, answered) = (&context.leaf, &context.answered);
     // Where a question itself asks for no more, there is no reason to wait longer than for the leaf to catch up.
     // All of it ends a little before the question's own end, so that the leaf can say what it lacks.
     let end = context.deadline - (context.deadline.saturating_duration_since(Instant::now()) / 10).min(END_EARLIER);
     let soon = end.min(Instant::now() + CATCH_UP_WAIT);
-    let mut outcomes = context.leaf.pin_all(context.id, &both, soon).await;
-    let late: Vec<usize> = (0..wanted.len()).filter(|at| outcomes[*at].as_ref().is_err_and(|problem| problem.code == Code::Timeout)).collect();
-    if !late.is_empty() {
-        let again: Vec<(ShardId, PositionVector)> = late.iter().map(|at| wanted[*at].clone()).collect();
-        let told = context.leaf.pin_all(context.id, &again, end).await;
-        for (at, outcome) in late.into_iter().zip(told) {
-            if let Ok(pinned) = &outcome
-                && !pinned.positions.covers(&both[at].1)
-            {
-                context.report.warn(format!(
-                    "shard {} holds less than an earlier answer of this aggregator had: it is at {}, that one was at {}",
-                    wanted[at].0.number, pinned.positions, both[at].1
-                ));
-                context.answered.set_back(wanted[at].0, &pinned.positions);
-            }
-            outcomes[at] = outcome;
+    let mut outcomes = leaf.pin_all(context.id, &answered.with(&wanted), soon).await;
+    answered.hear_of(outcomes.iter().flatten().map(|pinned| pinned.boot).collect()).await;
+    let both = answered.with(&wanted);
+    let behind = places(&outcomes, |at, outcome| outcome.as_ref().is_ok_and(|pinned| !pinned.positions.covers(&both[at].1)));
+    pin_again(context, &behind, &both, soon, &mut outcomes).await;
+    let late = places(&outcomes, |_, outcome| outcome.as_ref().is_err_and(|problem| problem.code == Code::Timeout));
+    pin_again(context, &late, &wanted, end, &mut outcomes).await;
+    for at in late {
+        if let Ok(pinned) = &outcomes[at]
+            && !pinned.positions.covers(&both[at].1)
+        {
+            let lacking = pinned.positions.lacking(&both[at].1);
+            context.report.warn(format!("shard {} lacks what was answered or acknowledged before: {lacking}", wanted[at].0.number));
+            answered.set_back(wanted[at].0, &pinned.positions);
         }
     }
     let told = wanted.into_iter().map(|(shard, _)| shard).zip(outcomes);
     told.inspect(|(shard, outcome)| {
         if let Ok(pinned) = outcome {
-            context.answered.advance(*shard, &pinned.positions);
+            answered.advance(*shard, &pinned.positions);
         }
     })
     .collect()
+}
+
+type Outcomes = Vec<Result<Pinned, Problem>>;
+
+fn places(outcomes: &Outcomes, which: impl Fn(usize, &Result<Pinned, Problem>) -> bool) -> Vec<usize> {
+    (0..outcomes.len()).filter(|at| which(*at, &outcomes[*at])).collect()
+}
+
+/// Pins some of the shards once more.
+async fn pin_again(context: &Arc<QueryContext>, places: &[usize], wanted: &[(ShardId, PositionVector)], until: Instant, outcomes: &mut Outcomes) {
+    if places.is_empty() {
+        return;
+    }
+    let again: Vec<(ShardId, PositionVector)> = places.iter().map(|at| wanted[*at].clone()).collect();
+    for (at, outcome) in places.iter().zip(context.leaf.pin_all(context.id, &again, until).await) {
+        outcomes[*at] = outcome;
+    }
 }

@@ -45,7 +45,8 @@ use std::{
 
 use plan::scan::Read;
 use proto::{
-    Catalog, Code, Problem,
+    Catalog, Code, Position, PositionVector, Problem,
+    ingest::ShardId,
     node::{Queries, QueryId, RunningQuery},
     status::TailStatus,
 };
@@ -96,7 +97,7 @@ impl Engine {
             registry: Arc::default(),
             runtime: QueryRuntime::start()?,
             sessions: Sessions::new(&options)?,
-            answered: Arc::default(),
+            answered: Arc::new(Answered::new(roles.tailing.clone(), roles.changes.catalog())),
             roles,
             options,
         }))
@@ -149,6 +150,16 @@ impl Engine {
     /// Cancels a query that runs, wherever it does; whether it was there.
     pub async fn cancel_anywhere(&self, id: QueryId) -> bool {
         self.cancel(id) || self.roles.nodes.cancel_elsewhere(id).await
+    }
+
+    /// How far a shard was when it answered last, or acknowledged a push.
+    pub fn seen(&self, shard: ShardId) -> PositionVector {
+        self.answered.of(shard)
+    }
+
+    /// A push was acknowledged: no later answer is without it.
+    pub fn acknowledged(&self, shard: ShardId, position: Position) {
+        self.answered.advance(shard, &PositionVector::from_iter([position]));
     }
 
     /// How far every partition is read.

@@ -58,7 +58,13 @@ impl Scan for Leaf {
             }
         };
         let view = &moment.view;
-        Ok(Pinned { positions: view.positions.clone(), paths: view.paths.clone(), documents: view.documents(), freshness_ms: moment.freshness_ms })
+        Ok(Pinned {
+            positions: view.positions.clone(),
+            boot: self.boot,
+            paths: view.paths.clone(),
+            documents: view.documents(),
+            freshness_ms: moment.freshness_ms,
+        })
     }
 
     fn unpin(&self, query: QueryId) {

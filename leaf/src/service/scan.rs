@@ -54,6 +54,7 @@ impl ScanService {
         let paths_hash = self.hash(shard, &pinned.paths);
         wire::Pinned {
             positions: positions(&pinned.positions),
+            boot: pinned.boot,
             documents: pinned.documents,
             freshness_ms: pinned.freshness_ms,
             paths_hash,

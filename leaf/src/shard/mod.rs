@@ -255,7 +255,7 @@ impl Shard {
             return Problem::new(Code::Timeout, format!("shard {} could not index what came in before the deadline", self.id))
                 .hint("allow more time");
         }
-        Problem::new(Code::Timeout, format!("shard {} holds {positions} and {at_least} was asked for", self.id))
+        Problem::new(Code::Timeout, format!("shard {} lacks {}", self.id, positions.lacking(at_least)))
             .hint("the source may be behind or stopped: select * from rachis.sources; or allow more time")
     }
 

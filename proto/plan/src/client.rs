@@ -96,7 +96,13 @@ impl RemoteLeaves {
             (None, _) => return Err(malformed("the table of paths is missing")),
         };
         self.learn_paths(shard, told.paths_hash, &paths);
-        Ok(Pinned { positions: wire_ingest::vector(told.positions)?, paths, documents: told.documents, freshness_ms: told.freshness_ms })
+        Ok(Pinned {
+            positions: wire_ingest::vector(told.positions)?,
+            boot: told.boot,
+            paths,
+            documents: told.documents,
+            freshness_ms: told.freshness_ms,
+        })
     }
 
     fn learn_paths(&self, shard: ShardId, hash: u64, paths: &Arc<PathKinds>) {

@@ -26,6 +26,8 @@ use crate::{column::Column, kinds::PathKinds, path::Path};
 pub struct Pinned {
     /// What it holds: every record through it and none after.
     pub positions: PositionVector,
+    /// The leaf's, another one after each of its starts: from then on it may hold less than it did.
+    pub boot: u64,
     /// The kinds of all paths.
     pub paths: Arc<PathKinds>,
     /// Documents in it.

@@ -142,10 +142,12 @@ fn merged(rows: Vec<TailStatus>) -> Vec<TailStatus> {
     let mut by_place: BTreeMap<(CollectionName, SourceName, Option<i32>), TailStatus> = BTreeMap::new();
     for row in rows {
         let place = (row.collection.clone(), row.source.clone(), row.partition);
-        match by_place.get(&place) {
-            Some(known) if rank(known) >= rank(&row) => {}
-            _ => drop(by_place.insert(place, row)),
-        }
+        let sent = row.sent.max(by_place.get(&place).and_then(|known| known.sent));
+        let kept = match by_place.remove(&place) {
+            Some(known) if rank(&known) >= rank(&row) => known,
+            _ => row,
+        };
+        by_place.insert(place, TailStatus { sent, ..kept });
     }
     let read: BTreeSet<(CollectionName, SourceName)> =
         by_place.keys().filter(|(.., partition)| partition.is_some()).map(|(collection, source, _)| (collection.clone(), source.clone())).collect();
@@ -168,6 +170,7 @@ impl From<TailStatus> for wire::TailStatus {
             state: row.state.word().to_owned(),
             end: row.end,
             lag: row.lag,
+            sent: row.sent,
             error: row.error,
         }
     }
@@ -184,6 +187,7 @@ impl TryFrom<wire::TailStatus> for TailStatus {
             state,
             end: row.end,
             lag: row.lag,
+            sent: row.sent,
             error: row.error,
         })
     }

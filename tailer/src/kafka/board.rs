@@ -114,23 +114,24 @@ impl Board {
     pub fn rows(&self) -> Vec<TailStatus> {
         let cells = self.cells.lock().clone();
         let error = self.error.lock().clone();
-        let row = |partition, state, (end, lag), error| TailStatus {
+        let row = |partition, state, (end, lag), sent: i64, error| TailStatus {
             collection: self.collection.clone(),
             source: self.source.clone(),
             partition,
             state,
             end,
             lag,
+            sent: (sent >= 0).then_some(sent),
             error,
         };
         if cells.is_empty() {
             let state = if *self.stopped.lock() { SourceState::Stopped } else { SourceState::Starting };
-            return vec![row(None, state, (None, None), error)];
+            return vec![row(None, state, (None, None), -1, error)];
         }
         let cell_row = |cell: &Arc<Cell>| {
             let partition = cell.partition.lock();
             let error = partition.error().map(str::to_owned).or_else(|| error.clone());
-            row(Some(cell.number), partition.state(), partition.end_and_lag(), error)
+            row(Some(cell.number), partition.state(), partition.end_and_lag(), partition.sent(), error)
         };
         cells.values().map(cell_row).collect()
     }

@@ -109,6 +109,7 @@ impl Tailer {
             state,
             end: None,
             lag: None,
+            sent: None,
             error: None,
         };
         let rows = |(name, source): (&SourceName, &Source)| {

@@ -87,6 +87,8 @@ pub struct Partition {
     window_bytes: usize,
     /// Bytes of the batch on its way; only one is.
     flying_bytes: Option<usize>,
+    /// The last offset of a batch of which nobody knows whether the leaf has it.
+    unsettled: i64,
     /// The consumer must be placed at `read + 1`.
     place: bool,
     paused: bool,
@@ -111,6 +113,7 @@ impl Partition {
             window: VecDeque::new(),
             window_bytes: 0,
             flying_bytes: None,
+            unsettled: -1,
             place: false,
             paused: false,
             at_end: false,
@@ -129,6 +132,11 @@ impl Partition {
     /// What the leaf has acknowledged while this partition was read here, even where it holds less by now.
     pub fn acknowledged(&self) -> i64 {
         self.acknowledged
+    }
+
+    /// The farthest that the leaf can have been while this partition was read here: it may have taken in what it was last sent without a word.
+    pub fn sent(&self) -> i64 {
+        self.acknowledged.max(self.unsettled)
     }
 
     fn note_stored(&mut self, stored: i64) {
@@ -218,6 +226,7 @@ impl Partition {
         let through = records.last()?.offset;
         self.window_bytes -= bytes;
         self.flying_bytes = Some(bytes);
+        self.unsettled = through;
         Some(Outgoing { after: self.stored, through, records, bytes })
     }
 
@@ -230,7 +239,11 @@ impl Partition {
     /// The batch on its way is no more: what became of it decides how to go on.
     pub fn settle(&mut self, verdict: &Verdict) {
         self.flying_bytes = None;
+        self.not_taken();
         self.busy = false;
+        if let Verdict::Applied { stored } | Verdict::Already { stored } = verdict {
+            self.acknowledged = self.acknowledged.max(*stored);
+        }
         if self.phase != Phase::Reading {
             return;
         }
@@ -247,6 +260,11 @@ impl Partition {
             Verdict::Refused { reason } => self.stop(reason.clone(), false),
             Verdict::Busy { .. } => self.resolve(),
         }
+    }
+
+    /// The leaf has said of the batch on its way that it does not have it.
+    pub fn not_taken(&mut self) {
+        self.unsettled = -1;
     }
 
     /// The batch on its way was given up without an answer.

@@ -108,7 +108,10 @@ impl Sender {
             let answer = self.job.leaf.write(batch.clone()).await;
             metrics::histogram!("rachis_tail_write_seconds").record(started.elapsed().as_secs_f64());
             let reason = match answer {
-                Ok(Verdict::Busy { reason }) => reason,
+                Ok(Verdict::Busy { reason }) => {
+                    self.cell.partition.lock().not_taken();
+                    reason
+                }
                 Ok(verdict) => {
                     self.count(&verdict, records, out.bytes as u64);
                     self.cell.partition.lock().settle(&verdict);

@@ -273,7 +273,7 @@ impl Scan for FakeLeaf {
         let documents = self.shards.lock().get(&shard).cloned().unwrap_or_default();
         let mut positions = PositionVector::default();
         documents.iter().for_each(|(a, _)| positions.advance(&a.source, a.partition, a.offset));
-        Ok(Pinned { positions, paths: Arc::new(kinds_of(&documents)), documents: documents.len() as u64, freshness_ms: 1 })
+        Ok(Pinned { positions, boot: 1, paths: Arc::new(kinds_of(&documents)), documents: documents.len() as u64, freshness_ms: 1 })
     }
 
     fn unpin(&self, query: QueryId) {
