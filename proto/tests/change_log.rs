@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use proptest::prelude::*;
 use proto::{
     Catalog,
-    catalog::{Begin, Change, ChangeRecord, CollectionSettings, Entry, LEVEL, LogChange, LogRecord, Outcome, Seen, State, Trouble},
+    catalog::{Begin, Change, ChangeRecord, CollectionSettings, Entry, LEVEL, LogChange, LogRecord, Outcome, Seen, Skip, Skips, State, Trouble},
     client::{copy::Copy, follower::Known},
 };
 use uuid::Uuid;
@@ -138,7 +138,7 @@ fn what_cannot_be_right_stops_a_node_and_changes_nothing() {
 fn a_skip_reads_back_in_the_log_and_in_what_is_restored_from_it() {
     let mut state = begun();
     let source = r#"{"kind":"put_source","name":"s","settings":{"collection":"a","topic":"t","config":{}}}"#;
-    let skip = r#"{"kind":"skip_source","name":"s","to":{"0":50,"12":7}}"#;
+    let skip = r#"{"kind":"skip_source","name":"s","skips":{"0":{"from":42,"to":50},"12":{"from":0,"to":7}}}"#;
     let create = r#"{"kind":"create_collection","name":"a","settings":{}}"#;
     for (offset, text) in (1..).zip([create, source, skip]) {
         let change: Change = serde_json::from_str(text).expect("a change");
@@ -147,7 +147,7 @@ fn a_skip_reads_back_in_the_log_and_in_what_is_restored_from_it() {
         assert!(matches!(outcome, Ok(Outcome::Judged(_, Ok(())))), "{text}: {outcome:?}");
     }
     let skips = |state: &State| state.catalog.sources[&"s".parse().expect("a name")].skips.clone();
-    assert_eq!(skips(&state), [(0, 50), (12, 7)].into());
+    assert_eq!(skips(&state), Skips([(0, Skip { from: 42, to: 50 }), (12, Skip { from: 0, to: 7 })].into()));
     let restored = State::default().adopt(&begin(CLUSTER, Some(state.clone()))).expect("it is restored");
     assert_eq!(skips(&restored), skips(&state));
 }

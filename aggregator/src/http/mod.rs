@@ -17,6 +17,7 @@ mod render;
 mod room;
 mod search;
 mod service;
+mod skips;
 mod source_config;
 mod sources;
 mod sql;
@@ -211,7 +212,7 @@ fn routes(app: App) -> Router {
     Router::new()
         .route("/v1/collections", get(collections::list))
         .route("/v1/collections/{collection}", get(collections::get).put(collections::put).delete(collections::delete))
-        .route("/v1/collections/{collection}/skip", post(sources::skip_pushes))
+        .route("/v1/collections/{collection}/skip", post(skips::of_pushes))
         .route("/v1/collections/{collection}/fields", get(collections::fields))
         .route("/v1/collections/{collection}/documents", post(documents::push))
         .route("/v1/collections/{collection}/documents/{*id}", get(documents::get))
@@ -224,7 +225,7 @@ fn routes(app: App) -> Router {
         .route("/v1/sources/{source}/preview", post(sources::preview))
         .route("/v1/sources/{source}/suspend", post(sources::suspend))
         .route("/v1/sources/{source}/resume", post(sources::resume))
-        .route("/v1/sources/{source}/skip", post(sources::skip))
+        .route("/v1/sources/{source}/skip", post(skips::of_source))
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))
         .route("/metrics", get(status::metrics))

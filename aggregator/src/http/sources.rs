@@ -1,6 +1,6 @@
 //! `/v1/sources`: the topics that are read, what is agreed on about them, and how far each partition is.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json,
@@ -13,14 +13,12 @@ use proto::{
     Catalog, Code, Problem, SourceName,
     catalog::{Change, CollectionSettings, Source, SourceSettings, Start},
     record::{self, Format, Record},
-    status::TailStatus,
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     App, body,
-    refusal::{PathText, Refusal, collection_name, no_collection, no_source, path_text, source_name},
+    refusal::{PathText, Refusal, no_source, path_text, source_name},
     source_config,
 };
 use crate::query::{Engine, Tails};
@@ -115,67 +113,6 @@ async fn set_suspended(app: &App, path: PathText, suspended: bool) -> Result<Res
     Ok(Json(shown(app, &catalog, &name).await?).into_response())
 }
 
-/// Goes on after a loss.
-pub(super) async fn skip(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let name = source_name(&path_text(path)?)?;
-    let of_it = |row: &TailStatus| row.source == name;
-    let to = places(&app, body::json(&headers, body).await?, of_it).await?;
-    let catalog = app.engine.roles.changes.propose(Change::SkipSource { name: name.clone(), to }, None).await?;
-    Ok(Json(shown(&app, &catalog, &name).await?).into_response())
-}
-
-/// The same among the pushes of a collection.
-pub(super) async fn skip_pushes(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let name = collection_name(&path_text(path)?)?;
-    if !app.engine.catalog().collections.get(&name).ok_or_else(|| no_collection(&name))?.push_topic {
-        return Err(Problem::new(Code::BadRequest, format!("the pushes of {name} are not in a log: nothing of them can be lost there"))
-            .hint("a source of Kafka is skipped with POST /v1/sources/{source}/skip")
-            .into());
-    }
-    let of_it = |row: &TailStatus| row.collection == name && row.source.is_push();
-    let to = places(&app, body::json(&headers, body).await?, of_it).await?;
-    let catalog = app.engine.roles.changes.propose(Change::SkipPushes { collection: name.clone(), to }, None).await?;
-    let skips = catalog.collections.get(&name).map(|collection| collection.push_skips.clone()).unwrap_or_default();
-    Ok(Json(json!({ "collection": name, "skips": skips })).into_response())
-}
-
-/// Where to go on, by partition.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Skip {
-    to: BTreeMap<i32, SkipTo>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum SkipTo {
-    Offset(i64),
-    Word(String),
-}
-
-/// The offsets that a body names. `of_it` says which rows of the tailers speak of the source.
-async fn places(app: &App, wish: Value, of_it: impl Fn(&TailStatus) -> bool) -> Result<BTreeMap<i32, i64>, Problem> {
-    let hint = "{\"to\": {\"0\": 1234}} goes on with offset 1234 of partition 0, \"latest\" with what comes next";
-    let skip: Skip = serde_json::from_value(wish).map_err(|e| body::not_understood(&e).hint(hint))?;
-    let status = app.engine.roles.tailing.status().await?;
-    let end = |partition: i32| status.iter().find(|row| of_it(row) && row.partition == Some(partition)).and_then(|row| row.end);
-    let mut to = BTreeMap::new();
-    for (partition, place) in skip.to {
-        let offset = match place {
-            SkipTo::Offset(offset) if offset >= 0 => offset,
-            SkipTo::Word(word) if word == "latest" => {
-                end(partition).ok_or_else(|| Problem::new(Code::Unavailable, format!("the end of partition {partition} is not known yet")))?
-            }
-            other => return Err(Problem::new(Code::BadRequest, format!("{other:?} is no place to go on at")).hint(hint)),
-        };
-        to.insert(partition, offset);
-    }
-    match to.is_empty() {
-        true => Err(Problem::new(Code::BadRequest, "no partition is named").hint(hint)),
-        false => Ok(to),
-    }
-}
-
 /// Shows what a source would give, before it is created (by its body) or after (without one). Nothing is stored.
 pub(super) async fn preview(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let name = source_name(&path_text(path)?)?;
@@ -240,7 +177,8 @@ fn shown_document(bytes: &[u8], format: Format) -> (Value, Option<Value>) {
     }
 }
 
-async fn shown(app: &App, catalog: &Catalog, name: &SourceName) -> Result<Value, Problem> {
+/// A source as it is shown.
+pub(super) async fn shown(app: &App, catalog: &Catalog, name: &SourceName) -> Result<Value, Problem> {
     let source = catalog.sources.get(name).ok_or_else(|| no_source(name))?;
     Ok(describe(name, source, &app.engine.tails().await?))
 }

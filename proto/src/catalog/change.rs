@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Catalog, Collection, CollectionName, CollectionSettings, CollectionUid, Definition, DefinitionId, DefinitionKind, DefinitionVersion, Source,
-    SourceSettings,
+    Catalog, Collection, CollectionName, CollectionSettings, CollectionUid, Definition, DefinitionId, DefinitionKind, DefinitionVersion, Skips,
+    Source, SourceSettings,
 };
 use crate::{
     address::SourceName,
@@ -60,18 +60,10 @@ pub enum Change {
     DropSource { name: SourceName },
     /// Suspends or resumes reading.
     SuspendSource { name: SourceName, suspended: bool },
-    /// Goes on after a loss: partition -> the offset to go on at.
-    SkipSource {
-        name: SourceName,
-        #[serde(with = "super::source::offsets")]
-        to: BTreeMap<i32, i64>,
-    },
-    /// Goes on after a loss among the pushes of a collection: partition -> the offset to go on at.
-    SkipPushes {
-        collection: CollectionName,
-        #[serde(with = "super::source::offsets")]
-        to: BTreeMap<i32, i64>,
-    },
+    /// Leaves out a range of each of these partitions.
+    SkipSource { name: SourceName, skips: Skips },
+    /// The same among the pushes of a collection.
+    SkipPushes { collection: CollectionName, skips: Skips },
     /// Creates a definition or, with `replace`, a further version of it.
     Define { id: DefinitionId, text: String, uses: Vec<DefinitionId>, reads: Vec<CollectionName>, replace: bool },
     /// Drops a definition; refused while another uses it. With `if_exists` a missing one is no error.
@@ -121,10 +113,10 @@ impl Catalog {
             Change::PutSource { name, settings } => self.put_source(name, settings),
             Change::DropSource { name } => self.sources.remove(name).map(drop).ok_or_else(|| no_source(name)),
             Change::SuspendSource { name, suspended } => self.with_source(name, |source| source.suspended = *suspended),
-            Change::SkipSource { name, to } => self.with_source(name, |source| source.skips.extend(to)),
-            Change::SkipPushes { collection, to } => {
+            Change::SkipSource { name, skips } => self.with_source(name, |source| source.skips.0.extend(&skips.0)),
+            Change::SkipPushes { collection, skips } => {
                 let there = self.collections.get_mut(collection).ok_or_else(|| no_collection(collection))?;
-                there.push_skips.extend(to);
+                there.push_skips.0.extend(&skips.0);
                 Ok(())
             }
             Change::Define { id, text, uses, reads, replace } => self.define(id, text, uses, reads, *replace),
@@ -204,7 +196,7 @@ impl Catalog {
             return Err(no_collection(&settings.collection));
         }
         let Some(there) = self.sources.get(name) else {
-            let source = Source { version: self.version, settings: settings.clone(), suspended: false, skips: BTreeMap::new() };
+            let source = Source { version: self.version, settings: settings.clone(), suspended: false, skips: Skips::default() };
             self.sources.insert(name.clone(), source);
             return Ok(());
         };

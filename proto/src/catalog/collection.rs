@@ -1,9 +1,10 @@
 //! Collection: a named set of documents, and what is decided about it.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use super::source::Skips;
 use crate::{
     address::{Malformed, is_name, malformed},
     cluster::NodeName,
@@ -86,15 +87,15 @@ pub struct Collection {
     /// Whether there is a topic for its pushes.
     #[serde(default)]
     pub push_topic: bool,
-    /// Where reading them goes on after a loss.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "super::source::offsets")]
-    pub push_skips: BTreeMap<i32, i64>,
+    /// What reading them leaves out on request.
+    #[serde(default)]
+    pub push_skips: Skips,
 }
 
 impl Collection {
     /// A collection that is placed nowhere in particular.
     pub fn new(uid: CollectionUid, version: u64, settings: CollectionSettings) -> Self {
-        Self { uid, version, settings, placement: Vec::new(), push_topic: false, push_skips: BTreeMap::new() }
+        Self { uid, version, settings, placement: Vec::new(), push_topic: false, push_skips: Skips::default() }
     }
 
     /// Its shards.

@@ -15,7 +15,7 @@ pub use change::{Change, ChangeRecord, LEVEL};
 pub use collection::{Collection, CollectionName, CollectionSettings, CollectionUid, push_topic_of};
 pub use definition::{Definition, DefinitionId, DefinitionKind, DefinitionVersion};
 use serde::{Deserialize, Serialize};
-pub use source::{Source, SourceSettings, Start};
+pub use source::{Skip, Skips, Source, SourceSettings, Start};
 pub use state::{Begin, Entry, LogChange, LogRecord, Outcome, Recent, Seen, State, Trouble};
 
 use crate::address::SourceName;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::collection::CollectionName;
 use crate::record::Rules;
@@ -16,23 +16,38 @@ pub struct Source {
     pub settings: SourceSettings,
     /// Whether reading is suspended by request.
     pub suspended: bool,
-    /// Where to go on after a loss, by partition: set by `skip`, used once the stored position is before it.
-    #[serde(default, with = "offsets")]
-    pub skips: BTreeMap<i32, i64>,
+    /// What reading leaves out on request.
+    #[serde(default)]
+    pub skips: Skips,
 }
 
-/// Offsets by partition. A key of a JSON object is a text; where it stands inside of a tagged value, serde does not read it as a number.
-pub(super) mod offsets {
-    use std::collections::BTreeMap;
+/// Offsets that are left out: `from` and all before `to`. Where both are one, the record before them is not compared with what is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Skip {
+    /// The offset that was to be read next when the skip was asked for.
+    pub from: i64,
+    /// Where to go on.
+    pub to: i64,
+}
 
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-
-    pub fn serialize<S: Serializer>(offsets: &BTreeMap<i32, i64>, s: S) -> Result<S::Ok, S::Error> {
-        offsets.serialize(s)
+impl Skip {
+    /// Where to go on, if the next offset to read lies in what is left out. A leaf that stands before it, or is filled again, gets what there is.
+    pub fn over(&self, next: i64) -> Option<i64> {
+        (self.from <= next && next <= self.to).then_some(self.to)
     }
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<i32, i64>, D::Error> {
-        let read = |(partition, offset): (String, i64)| Ok((partition.parse().map_err(D::Error::custom)?, offset));
-        BTreeMap::<String, i64>::deserialize(d)?.into_iter().map(read).collect()
+}
+
+/// The last skip of each partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Skips(pub BTreeMap<i32, Skip>);
+
+/// A key of a JSON object is a text; where it stands inside of a tagged value, serde does not read it as a number.
+impl<'de> Deserialize<'de> for Skips {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let read = |(partition, skip): (String, Skip)| Ok((partition.parse().map_err(D::Error::custom)?, skip));
+        BTreeMap::<String, Skip>::deserialize(d)?.into_iter().map(read).collect::<Result<_, _>>().map(Self)
     }
 }
 

@@ -10,7 +10,12 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use proto::{catalog::Start, ingest::Verdict, record::Record, status::SourceState};
+use proto::{
+    catalog::{Skip, Start},
+    ingest::Verdict,
+    record::Record,
+    status::SourceState,
+};
 
 /// How much a partition may hold and send.
 #[derive(Debug, Clone, Copy)]
@@ -394,11 +399,9 @@ pub enum Decision {
     },
 }
 
-/// Decides where to begin a partition: `stored` at the leaf, `acknowledged` by it earlier, `low..high` at the broker, `skip` as agreed on after
-/// a loss.
-pub fn decide(stored: i64, acknowledged: i64, low: i64, high: i64, skip: Option<i64>, start: Start) -> Decision {
-    // Right behind what is stored is a place to go on at, too: the record there need not be the one that was taken in.
-    if let Some(to) = skip.filter(|to| *to > stored) {
+/// Decides where to begin a partition: `stored` at the leaf, `acknowledged` by it earlier, `low..high` at the broker, `skip` as agreed on.
+pub fn decide(stored: i64, acknowledged: i64, low: i64, high: i64, skip: Option<Skip>, start: Start) -> Decision {
+    if let Some(to) = skip.and_then(|skip| skip.over(stored + 1)) {
         return match to {
             to if to > high => Decision::SkipAhead { to, end: high },
             to if to < low => Decision::Lost { from: to, to: low - 1 },
@@ -623,18 +626,39 @@ mod tests {
         assert_eq!(early(41, 42, 50, None), From(42), "the last record is gone, nothing is lost");
         assert_eq!(early(41, 45, 50, None), Lost { from: 42, to: 44 });
         assert_eq!(early(41, 0, 41, None), Shorter { end: 41 });
-        assert_eq!(early(41, 45, 50, Some(45)), From(45));
-        assert_eq!(early(41, 45, 50, Some(30)), Lost { from: 42, to: 44 }, "an old skip has had its turn");
-        assert_eq!(early(41, 0, 50, Some(42)), From(42), "whatever stands at 41 by now");
-        assert_eq!(early(41, 45, 50, Some(43)), Lost { from: 43, to: 44 });
-        assert_eq!(early(41, 0, 50, Some(60)), SkipAhead { to: 60, end: 50 });
-        assert_eq!(early(-1, 0, 50, Some(20)), From(20));
+        let skip = |from, to| Some(Skip { from, to });
+        assert_eq!(early(41, 45, 50, skip(42, 45)), From(45));
+        assert_eq!(early(43, 45, 50, skip(42, 45)), From(45), "it was read on meanwhile");
+        assert_eq!(early(41, 45, 50, skip(20, 30)), Lost { from: 42, to: 44 }, "an old skip has had its turn");
+        assert_eq!(early(41, 0, 50, skip(42, 42)), From(42), "whatever stands at 41 by now");
+        assert_eq!(early(41, 45, 50, skip(42, 43)), Lost { from: 43, to: 44 });
+        assert_eq!(early(41, 0, 50, skip(42, 60)), SkipAhead { to: 60, end: 50 });
+        assert_eq!(early(-1, 0, 50, skip(0, 20)), From(20));
+        assert_eq!(early(30, 0, 50, skip(42, 45)), From(30), "a leaf that is behind gets what it lacks");
+        assert_eq!(decide(-1, 49, 0, 50, skip(42, 45), Start::Earliest), From(0), "and one that lost all, all");
         assert_eq!(decide(-1, -1, 3, 50, None, Start::Latest), Advance { through: 49 });
         assert_eq!(decide(-1, -1, 0, 0, None, Start::Latest), From(0));
         assert_eq!(decide(10, 10, 0, 50, None, Start::Latest), From(10), "the start counts once");
         assert_eq!(decide(-1, 30, 0, 50, None, Start::Latest), From(0), "a leaf that lost its disk gets all again");
         assert_eq!(decide(-1, 30, 5, 50, None, Start::Earliest), Lost { from: 0, to: 4 }, "and what is gone is told");
-        assert_eq!(decide(-1, 30, 5, 50, Some(5), Start::Earliest), From(5));
+        assert_eq!(decide(-1, 30, 5, 50, skip(0, 5), Start::Earliest), From(5));
+    }
+
+    #[test]
+    fn what_was_sent_counts_until_the_leaf_says_that_it_has_it_not() {
+        let mut partition = reading(4, 5);
+        push_all(&mut partition, 5..8);
+        assert_eq!(partition.sent(), 4);
+        assert_eq!(sent(&mut partition).1, 7);
+        partition.give_up();
+        assert_eq!((partition.sent(), partition.acknowledged()), (7, 4), "nobody knows");
+        partition.begin(6, 7);
+        assert_eq!(partition.sent(), 7, "and the disk that held it may be another by now");
+        partition.placed();
+        push_all(&mut partition, 7..9);
+        sent(&mut partition);
+        partition.settle(&Verdict::Gap { stored: 2 });
+        assert_eq!(partition.sent(), 6);
     }
 
     #[test]

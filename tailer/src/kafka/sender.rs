@@ -203,7 +203,7 @@ impl Sender {
             self.stop(why, true);
             return Ok(());
         }
-        let skip = self.job.skips.get(&self.cell.number).copied();
+        let skip = self.job.skips.0.get(&self.cell.number).copied();
         let at = format!("{}/{}", self.job.source, self.cell.number);
         let acknowledged = {
             let mut partition = self.cell.partition.lock();
@@ -218,7 +218,7 @@ impl Sender {
         match decide(stored.offset, acknowledged, low, high, skip, self.job.settings.start_of(self.cell.number)) {
             Decision::From(from) => {
                 // What is skipped on request is no less lost.
-                if skip == Some(from) && from > next.max(low) {
+                if skip.is_some_and(|skip| skip.over(next) == Some(from)) && from > next.max(low) {
                     self.note_loss(next.max(low), from - 1, "skipped on request").await?;
                 }
                 info!(partition = %at, stored = stored.offset, from, end = high, "reading");

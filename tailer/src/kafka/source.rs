@@ -18,7 +18,7 @@ use std::{
 use futures::StreamExt as _;
 use proto::{
     CollectionName, CollectionUid, SourceName,
-    catalog::{Catalog, Collection, Source, SourceSettings, Start},
+    catalog::{Catalog, Collection, Skips, Source, SourceSettings, Start},
     ingest::{Ingest, ShardId},
     record::Rules,
     routing::shard_of,
@@ -76,8 +76,8 @@ pub struct Job {
     pub version: u64,
     /// What the user said.
     pub settings: SourceSettings,
-    /// Where to go on after a loss.
-    pub skips: BTreeMap<i32, i64>,
+    /// What is left out on request.
+    pub skips: Skips,
     /// How much to hold and send.
     pub options: TailerOptions,
     /// Where records go.
