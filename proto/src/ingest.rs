@@ -260,8 +260,9 @@ pub trait Pushes: Send + Sync {
     /// `UnknownOutcome` where nobody can say by the deadline.
     async fn push(&self, push: Push, deadline: Instant) -> Result<Pushed, Problem>;
 
-    /// Whether a push to this shard would be shown soon: its leaf answers, or did a moment ago. Who may choose a partition chooses such a one.
-    async fn reachable(&self, _shard: ShardId) -> bool {
+    /// Whether a push to this partition would be shown soon: its leaf answers, or did a moment ago, and a tailer reads it. Who may choose a
+    /// partition chooses such a one.
+    async fn reachable(&self, _shard: ShardId, _partition: i32) -> bool {
         true
     }
 }

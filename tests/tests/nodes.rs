@@ -137,12 +137,40 @@ async fn a_lost_range_of_pushes_is_told_and_skipped_on_request() {
     assert!(error.contains("are gone at the broker") && error.contains(&format!("rachis collection skip events {partition}={end}")), "{error}");
     let refused = cluster.json(Method::POST, "/v1/collections/nothing/skip", json!({ "to": {} })).await.expect_err("there is none");
     assert!(format!("{refused:#}").contains("404"), "{refused:#}");
-    let to = json!({ "to": { partition.to_string(): end } });
-    let skipped = cluster.json(Method::POST, "/v1/collections/events/skip", to).await.expect("a skip");
-    assert_eq!(skipped["skips"][partition.to_string()], end, "{skipped}");
-    let again = keyed(3).send().await.expect("an answer").status();
-    assert_eq!(again, 409, "the key is known with another body, which says that the partition is read again");
-    cluster.eventually("select count(*) from events", json!(2)).await;
+    // A push that has to go there is refused at once, and not put behind what stands still; one that may go anywhere goes elsewhere.
+    let told = eventually("a push with this key is refused", || async {
+        let refused = keyed(3).send().await?;
+        anyhow::ensure!(refused.status() == 503, "{}", refused.status());
+        Ok(refused.text().await?)
+    })
+    .await;
+    assert!(told.contains(&format!("the pushes of events, partition {partition}, are stopped")) && told.contains("are gone at the broker"), "{told}");
+    for _ in 0..4 {
+        cluster.push("events", "{\"n\":1}").await.expect("a push");
+    }
+
+    let skip = |partition: i32, to: Value| {
+        let to = json!({ "to": { partition.to_string(): to } });
+        cluster.json(Method::POST, "/v1/collections/events/skip", to)
+    };
+    for (partition, to, said) in [
+        (partition, json!(0), "is stored through"),
+        (partition, json!(end + 1), "is beyond"),
+        (2, json!(end), "no partition 2"),
+        (partition, json!("end"), "no place"),
+    ] {
+        let refused = format!("{:#}", skip(partition, to).await.expect_err(said));
+        assert!(refused.contains("400") && refused.contains(said), "{refused}");
+    }
+    let skipped = skip(partition, json!(end)).await.expect("a skip");
+    assert_eq!(skipped["skips"][partition.to_string()]["to"], end, "{skipped}");
+    eventually("the key is known with another body, which says that the partition is read again", || async {
+        let status = keyed(3).send().await?.status();
+        anyhow::ensure!(status == 409, "{status}");
+        Ok(())
+    })
+    .await;
+    cluster.eventually("select count(*) from events", json!(7)).await;
     let losses =
         cluster.sql("select \"partition\", from_offset, through_offset, reason from rachis.losses where source = 'push' order by 2, 4").await;
     assert!(!losses.rows.is_empty() && losses.rows.iter().all(|row| row[0] == partition && row[2] == end - 1), "{losses:?}");

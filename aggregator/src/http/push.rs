@@ -88,7 +88,9 @@ impl Intake {
         deadline: Instant,
     ) -> Result<Outcome, Problem> {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let outcome = push(engine, name, Request { items, key, number, deadline }).await?;
+        let keyed = key.is_some();
+        let outcome = push(engine, name, Request { items, key, number, deadline }).await;
+        let outcome = outcome.map_err(|problem| if keyed { problem } else { without_key(problem) })?;
         counter!("rachis_push_items_total", "outcome" => "accepted").increment(outcome.accepted);
         counter!("rachis_push_items_total", "outcome" => "rejected").increment(outcome.rejected);
         Ok(outcome)
@@ -144,12 +146,12 @@ async fn push(engine: &Engine, name: &CollectionName, request: Request) -> Resul
     Ok(outcome)
 }
 
-/// The partition whose turn it is, or the next one whose leaf answers: a push that may go anywhere does not wait for one that is away.
+/// The partition whose turn it is, or the next one that can be reached: a push that may go anywhere does not wait for a leaf that is away.
 async fn reachable(engine: &Engine, collection: CollectionUid, turn: u64, shards: u32) -> u64 {
     for next in (turn..turn + u64::from(shards)).take(PARTITIONS_TRIED_MAX) {
         let partition = next % u64::from(shards);
         let shard = ShardId { collection, number: shard_of(&SourceName::push(), partition as i32, shards) };
-        if engine.roles.pushes.reachable(shard).await {
+        if engine.roles.pushes.reachable(shard, partition as i32).await {
             return partition;
         }
     }
@@ -209,6 +211,14 @@ async fn send(engine: &Engine, push: Push, deadline: Instant) -> Result<Pushed, 
 fn partly(problem: &Problem) -> Problem {
     Problem::new(Code::UnknownOutcome, format!("a part of the push is stored, another is not: {problem}"))
         .hint("repeat it with the same Idempotency-Key: each part is applied once")
+}
+
+/// Nobody can repeat a push that has no key without harm.
+fn without_key(problem: Problem) -> Problem {
+    match problem.code {
+        Code::UnknownOutcome => problem.hint("ask for its documents before you repeat it; one with an Idempotency-Key can be repeated without harm"),
+        _ => problem,
+    }
 }
 
 /// What one partition gets.

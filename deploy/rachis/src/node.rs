@@ -150,7 +150,7 @@ impl Node {
         let leaves = Leaves::new(&self.members, self.known.catalog()).map_err(failed("reach the leaves"))?;
         let leaf = Arc::new(RemoteLeaves::new(leaves));
         let tailers = Tailers::new(&self.members, self.known.catalog()).map_err(failed("reach the tailers"))?;
-        let pushes = Arc::new(LoggedPushes::new(tailers.clone(), leaf.clone()));
+        let pushes = Arc::new(LoggedPushes::new(tailers.clone(), leaf.clone(), self.known.catalog()));
         let mut options = AggregatorOptions { push_shards: PUSH_SHARDS, ..AggregatorOptions::new(shell.folder.join("spill")) };
         let Settings { aggregator: limits, .. } = &self.settings;
         limits.clone().apply(&mut options);

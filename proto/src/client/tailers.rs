@@ -36,6 +36,8 @@ use crate::{
 /// How long one tailer may take to put a push into the log.
 const APPEND_WAIT: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// How soon it is noticed that nobody reads what a push waits for.
+const STOPPED_NOTICED: Duration = Duration::from_secs(2);
 /// Within what time a shard has to answer to be chosen for a push, and how long that is believed.
 const REACHABLE_WITHIN: Duration = Duration::from_millis(500);
 const REACHABLE_FOR: Duration = Duration::from_secs(1);
@@ -197,14 +199,71 @@ impl TryFrom<wire::TailStatus> for TailStatus {
 pub struct LoggedPushes {
     tailers: Tailers,
     leaf: Arc<dyn Ingest>,
+    catalog: watch::Receiver<Arc<Catalog>>,
     /// Which shards answered when they were asked last, and when that was.
     answered: Mutex<HashMap<ShardId, (Instant, bool)>>,
+    /// What the tailers have stopped, and when that was asked.
+    stopped: Mutex<Option<(Instant, Arc<Stopped>)>>,
+    /// One asks them, others go by what is known.
+    asking: tokio::sync::Mutex<()>,
 }
+
+/// Partitions of pushes that are not read, and why.
+type Stopped = BTreeMap<(CollectionName, i32), String>;
 
 impl LoggedPushes {
     /// Through these tailers, into these leaves.
-    pub fn new(tailers: Tailers, leaf: Arc<dyn Ingest>) -> Self {
-        Self { tailers, leaf, answered: Mutex::default() }
+    pub fn new(tailers: Tailers, leaf: Arc<dyn Ingest>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
+        Self { tailers, leaf, catalog, answered: Mutex::default(), stopped: Mutex::default(), asking: Default::default() }
+    }
+
+    /// What of the pushes the tailers have stopped, as they said a moment ago.
+    async fn stopped(&self) -> Arc<Stopped> {
+        let known = self.stopped.lock().clone();
+        if let Some((_, stopped)) = known.as_ref().filter(|(asked, _)| asked.elapsed() < REACHABLE_FOR) {
+            return stopped.clone();
+        }
+        let known = known.map(|(_, stopped)| stopped).unwrap_or_default();
+        let Ok(_asking) = self.asking.try_lock() else { return known };
+        let stopped = match tokio::time::timeout(REACHABLE_WITHIN, self.tailers.status()).await {
+            Ok(Ok(rows)) => {
+                let of_pushes = rows.into_iter().filter(|row| row.source.is_push() && row.state == SourceState::Stopped);
+                Arc::new(of_pushes.filter_map(|row| Some(((row.collection, row.partition?), row.error.unwrap_or_default()))).collect())
+            }
+            _ => known,
+        };
+        *self.stopped.lock() = Some((Instant::now(), stopped.clone()));
+        stopped
+    }
+
+    /// Why nothing that is pushed there becomes visible, if that is so: "the pushes of …".
+    async fn why_stopped(&self, shard: ShardId, partition: i32) -> Option<String> {
+        let stopped = self.stopped().await;
+        let name = self.catalog.borrow().collection(shard.collection)?.0.clone();
+        stopped.get(&(name.clone(), partition)).map(|why| format!("the pushes of {name}, partition {partition}, are stopped: {why}"))
+    }
+
+    /// Waits until the leaf has taken in what stands in the log.
+    async fn outcome(&self, push: &Push, offset: i64, request: &RequestKey, deadline: Instant) -> Result<Pushed, Problem> {
+        let not_visible = |why: &str| {
+            Problem::new(Code::UnknownOutcome, format!("the push is in the log and not visible yet: {why}"))
+                .hint("it will be; repeat it with the same Idempotency-Key to learn its outcome")
+        };
+        loop {
+            let soon = deadline.min(Instant::now() + STOPPED_NOTICED);
+            match self.leaf.pushed(push.shard, push.partition, offset, request, soon).await {
+                Err(problem) if matches!(problem.code, Code::Unavailable | Code::Timeout) => {
+                    if Instant::now() + RETRY_PAUSE >= deadline {
+                        return Err(not_visible(&problem.detail));
+                    }
+                    if let Some(why) = self.why_stopped(push.shard, push.partition).await {
+                        return Err(not_visible(&why));
+                    }
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Puts a push into the log; its offset there. After a failure another tailer is asked: what is there twice is applied once.
@@ -254,20 +313,17 @@ impl Pushes for LoggedPushes {
     async fn push(&self, push: Push, deadline: Instant) -> Result<Pushed, Problem> {
         // Every push has a key, so that it may be appended again after a failure, and found again.
         let request = push.request.clone().unwrap_or_else(|| RequestKey { key: uuid::Uuid::now_v7().simple().to_string(), body: 0 });
-        let offset = self.append(&push, &request, deadline).await?;
-        loop {
-            match self.leaf.pushed(push.shard, push.partition, offset, &request, deadline).await {
-                Err(problem) if problem.code == Code::Unavailable && Instant::now() + RETRY_PAUSE < deadline => tokio::time::sleep(RETRY_PAUSE).await,
-                Err(problem) if matches!(problem.code, Code::Unavailable | Code::Timeout) => {
-                    return Err(Problem::new(Code::UnknownOutcome, format!("the push is in the log and not visible yet: {}", problem.detail))
-                        .hint("it will be; repeat it with the same Idempotency-Key to learn its outcome"));
-                }
-                done => return done,
-            }
+        if let Some(why) = self.why_stopped(push.shard, push.partition).await {
+            return Err(Problem::new(Code::Unavailable, why).hint("other partitions go on: a push without a key and without ids goes to one of them"));
         }
+        let offset = self.append(&push, &request, deadline).await?;
+        self.outcome(&push, offset, &request, deadline).await
     }
 
-    async fn reachable(&self, shard: ShardId) -> bool {
+    async fn reachable(&self, shard: ShardId, partition: i32) -> bool {
+        if self.why_stopped(shard, partition).await.is_some() {
+            return false;
+        }
         let known = self.answered.lock().get(&shard).copied();
         if let Some((_, answers)) = known.filter(|(asked, _)| asked.elapsed() < REACHABLE_FOR) {
             return answers;
