@@ -82,12 +82,13 @@ impl Answered {
         both.collect()
     }
 
-    /// Asks the tailers what leaves have acknowledged, if one of these starts of a leaf is new. Where no tailer answers, nobody knows better.
-    async fn hear_of(&self, boots: HashSet<u64>) {
+    /// Asks the tailers what leaves have acknowledged, if one of these starts of a leaf is new; whether they said it. Where no tailer answers,
+    /// nobody knows better.
+    async fn hear_of(&self, boots: HashSet<u64>) -> bool {
         {
             let known = self.known.lock();
             if boots.is_subset(&known.boots) || known.asked_in_vain.is_some_and(|at| at.elapsed() < TAILERS_AGAIN) {
-                return;
+                return false;
             }
         }
         let told = tokio::time::timeout(TAILERS_WAIT, self.tailing.status()).await;
@@ -103,10 +104,12 @@ impl Answered {
                 }
                 known.boots.extend(boots);
                 known.asked_in_vain = None;
+                true
             }
             other => {
                 debug!(?other, "no tailer says what a leaf that was started has acknowledged before");
                 known.asked_in_vain = Some(Instant::now());
+                false
             }
         }
     }
@@ -127,10 +130,13 @@ pub(super) async fn pin(context: &Arc<QueryContext>, wanted: Vec<(ShardId, Posit
     // All of it ends a little before the question's own end, so that the leaf can say what it lacks.
     let end = context.deadline - (context.deadline.saturating_duration_since(Instant::now()) / 10).min(END_EARLIER);
     let soon = end.min(Instant::now() + CATCH_UP_WAIT);
-    let mut outcomes = leaf.pin_all(context.id, &answered.with(&wanted), soon).await;
-    answered.hear_of(outcomes.iter().flatten().map(|pinned| pinned.boot).collect()).await;
-    let both = answered.with(&wanted);
-    let behind = places(&outcomes, |at, outcome| outcome.as_ref().is_ok_and(|pinned| !pinned.positions.covers(&both[at].1)));
+    let known = answered.with(&wanted);
+    let mut outcomes = leaf.pin_all(context.id, &known, soon).await;
+    // Otherwise it stays with what was known when it was asked, however much others have been answered meanwhile.
+    let heard = answered.hear_of(outcomes.iter().flatten().map(|pinned| pinned.boot).collect()).await;
+    let both = if heard { answered.with(&wanted) } else { known.clone() };
+    let lacks = |at: usize, pinned: &Pinned| both[at] != known[at] && !pinned.positions.covers(&both[at].1);
+    let behind = places(&outcomes, |at, outcome| outcome.as_ref().is_ok_and(|pinned| lacks(at, pinned)));
     pin_again(context, &behind, &both, soon, &mut outcomes).await;
     let late = places(&outcomes, |_, outcome| outcome.as_ref().is_err_and(|problem| problem.code == Code::Timeout));
     pin_again(context, &late, &wanted, end, &mut outcomes).await;

@@ -1,6 +1,12 @@
 //! What goes to the leaf, and what comes out.
 
+use std::sync::atomic::Ordering;
+
 use plan::scan::Stage;
+use proto::{
+    SourceName,
+    status::{SourceState, TailStatus},
+};
 use serde_json::json;
 
 use super::*;
@@ -129,6 +135,41 @@ async fn a_question_waits_only_for_what_is_routed_to_a_shard() {
     let all: Vec<String> = wanted.iter().map(|(_, vector)| vector.to_string()).collect();
     assert_eq!(all.iter().filter(|v| v.contains("push/0@1") && v.contains("push/2@9") && !v.contains("push/1")).count(), 1, "{all:?}");
     assert_eq!(all.iter().filter(|v| *v == "push/1@0").count(), 1, "{all:?}");
+}
+
+#[tokio::test]
+async fn a_question_waits_for_what_this_aggregator_acknowledged_and_after_each_start_of_a_leaf_for_what_tailers_have_sent() {
+    let bench = bench(clicks(2)).await;
+    let sent = |offset| {
+        let status = TailStatus {
+            collection: events(),
+            source: SourceName::push(),
+            partition: Some(0),
+            state: SourceState::Reading,
+            end: None,
+            lag: None,
+            sent: Some(offset),
+            error: None,
+        };
+        *bench.tailing.rows.lock() = vec![status];
+    };
+    let wanted = || async {
+        bench.leaf.wanted.lock().clear();
+        bench.sql("SELECT count(*) FROM events").await;
+        let mut wanted: Vec<String> = bench.leaf.wanted.lock().iter().map(|(_, vector)| vector.to_string()).collect();
+        wanted.sort();
+        (wanted, bench.tailing.asked.load(Ordering::SeqCst))
+    };
+    sent(7);
+    let told = |wanted: &[&str], asked| (wanted.iter().map(|w| w.to_string()).collect::<Vec<_>>(), asked);
+    assert_eq!(wanted().await, told(&["", "", "push/0@7"], 1), "once the leaf has answered it is asked for more");
+    sent(9);
+    assert_eq!(wanted().await, told(&["push/0@7", "push/1@0"], 1), "from then on at once, with what it has answered");
+    bench.leaf.boot.store(1, Ordering::SeqCst);
+    assert_eq!(wanted().await, told(&["push/0@7", "push/0@9", "push/1@0"], 2));
+    let collection = bench.engine.catalog().collections[&events()].uid;
+    bench.engine.acknowledged(ShardId { collection, number: 1 }, "push/1@5".parse().expect("a position"));
+    assert_eq!(wanted().await, told(&["push/0@9", "push/1@5"], 2));
 }
 
 #[tokio::test]

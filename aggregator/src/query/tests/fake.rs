@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -57,6 +57,8 @@ pub struct FakeLeaf {
     pub requests: Mutex<Vec<ScanRequest>>,
     pub pinned: Mutex<BTreeSet<(QueryId, ShardId)>>,
     pub wanted: Mutex<Vec<(ShardId, PositionVector)>>,
+    /// How often it was started.
+    pub boot: AtomicU64,
     /// Shards that do not answer.
     pub away: Mutex<BTreeSet<u32>>,
     /// What scans do instead of answering.
@@ -273,7 +275,13 @@ impl Scan for FakeLeaf {
         let documents = self.shards.lock().get(&shard).cloned().unwrap_or_default();
         let mut positions = PositionVector::default();
         documents.iter().for_each(|(a, _)| positions.advance(&a.source, a.partition, a.offset));
-        Ok(Pinned { positions, boot: 1, paths: Arc::new(kinds_of(&documents)), documents: documents.len() as u64, freshness_ms: 1 })
+        Ok(Pinned {
+            positions,
+            boot: self.boot.load(Ordering::SeqCst),
+            paths: Arc::new(kinds_of(&documents)),
+            documents: documents.len() as u64,
+            freshness_ms: 1,
+        })
     }
 
     fn unpin(&self, query: QueryId) {
@@ -378,12 +386,18 @@ impl Changes for FakeChanges {
 }
 
 /// A tailer without sources.
-pub struct FakeTailing;
+#[derive(Default)]
+pub struct FakeTailing {
+    pub rows: Mutex<Vec<TailStatus>>,
+    /// How often it was asked for them.
+    pub asked: AtomicUsize,
+}
 
 #[async_trait]
 impl Tailing for FakeTailing {
     async fn status(&self) -> Result<Vec<TailStatus>, Problem> {
-        Ok(Vec::new())
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Ok(self.rows.lock().clone())
     }
     async fn partitions(&self, _: &SourceSettings) -> Result<u32, Problem> {
         not_here()

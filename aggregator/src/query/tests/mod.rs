@@ -36,6 +36,7 @@ use crate::{
 struct Bench {
     engine: Arc<Engine>,
     leaf: Arc<FakeLeaf>,
+    tailing: Arc<FakeTailing>,
     spill: PathBuf,
 }
 
@@ -51,7 +52,7 @@ async fn bench(documents: impl IntoIterator<Item = Value>) -> Bench {
 }
 
 async fn bench_with(documents: impl IntoIterator<Item = Value>, limits: impl FnOnce(&mut AggregatorOptions)) -> Bench {
-    let leaf = Arc::new(FakeLeaf::default());
+    let (leaf, tailing) = (Arc::new(FakeLeaf::default()), Arc::new(FakeTailing::default()));
     let changes = Arc::new(FakeChanges(watch::Sender::new(Arc::default())));
     let settings = CollectionSettings { shards: 2, ..CollectionSettings::default() };
     let catalog = changes.propose(Change::CreateCollection { name: events(), settings, placement: Vec::new() }, None).await.expect("a collection");
@@ -63,8 +64,8 @@ async fn bench_with(documents: impl IntoIterator<Item = Value>, limits: impl FnO
     let mut options = AggregatorOptions::new(&spill);
     limits(&mut options);
     let nodes = OnlyNode { url: String::new(), started_ms: 0, changes: changes.clone() };
-    let roles = Roles { leaf: leaf.clone(), pushes: leaf.clone(), changes, tailing: Arc::new(FakeTailing), nodes: Arc::new(nodes) };
-    Bench { engine: Engine::new(roles, options).expect("an engine"), leaf, spill }
+    let roles = Roles { leaf: leaf.clone(), pushes: leaf.clone(), changes, tailing: tailing.clone(), nodes: Arc::new(nodes) };
+    Bench { engine: Engine::new(roles, options).expect("an engine"), leaf, tailing, spill }
 }
 
 fn events() -> CollectionName {
