@@ -44,14 +44,9 @@ pub fn settings() -> SessionConfig {
 /// All functions by name, for expressions that come from another process.
 pub fn by_name() -> &'static TaskContext {
     static ALL: LazyLock<TaskContext> = LazyLock::new(|| {
-        let scalar = scalar().into_iter().flat_map(|function| {
-            let names: Vec<String> = std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)).map(Into::into).collect();
-            names.into_iter().map(move |name| (name, Arc::clone(&function)))
-        });
-        let aggregates = SessionStateDefaults::default_aggregate_functions().into_iter().flat_map(|function| {
-            let names: Vec<String> = std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)).map(Into::into).collect();
-            names.into_iter().map(move |name| (name, Arc::clone(&function)))
-        });
+        let (scalar, aggregates) = (scalar(), SessionStateDefaults::default_aggregate_functions());
+        let scalar = scalar.iter().flat_map(|function| under_names(function, function.name(), function.aliases()));
+        let aggregates = aggregates.iter().flat_map(|function| under_names(function, function.name(), function.aliases()));
         TaskContext::new(
             None,
             String::new(),
@@ -64,6 +59,11 @@ pub fn by_name() -> &'static TaskContext {
         )
     });
     &ALL
+}
+
+/// A function by its name and by every alias.
+fn under_names<F>(function: &Arc<F>, name: &str, aliases: &[String]) -> Vec<(String, Arc<F>)> {
+    std::iter::once(name).chain(aliases.iter().map(String::as_str)).map(|name| (name.to_owned(), Arc::clone(function))).collect()
 }
 
 /// Those of our own.
