@@ -54,7 +54,7 @@ pub struct TailStatus {
     pub end: Option<i64>,
     /// Records between the position and the end, once known.
     pub lag: Option<i64>,
-    /// The farthest that the leaf can have been since the partition is read here: the highest offset that it was sent and has not refused.
+    /// The farthest that the leaf can have been, as far as is known here: the highest offset that it was sent and has not refused.
     pub sent: Option<i64>,
     /// The last error with its hint, until something succeeds.
     pub error: Option<String>,

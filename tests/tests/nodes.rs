@@ -87,9 +87,12 @@ async fn a_leaf_that_comes_back_from_an_older_disk_gets_again_what_it_lacks_and_
     let behind = eventually("the leaf answers", || here.ask("select count(*) from events", json!({}))).await;
     let warnings = behind.stats["warnings"].to_string();
     let position = pushed["position"].as_str().expect("a position");
-    assert!(behind.rows[0][0] == 1 && warnings.contains("answered or acknowledged before") && warnings.contains(position), "{behind:?}");
+    assert!(behind.rows[0][0] == 1 && warnings.contains("answered or pushed before") && warnings.contains(position), "{behind:?}");
+    let again = here.sql("select count(*) from events").await;
+    assert_eq!((&again.rows[0][0], &again.stats["warnings"]), (&json!(1), &behind.stats["warnings"]), "and says it again");
     cluster.start_again("tailer-1").await;
     here.eventually("select count(*) from events", json!(3)).await;
+    assert_eq!(here.sql("select count(*) from events").await.stats["warnings"], json!([]));
 }
 
 /// The leaf loses its disk and comes back with an older one.

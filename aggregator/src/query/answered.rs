@@ -1,8 +1,8 @@
 //! What this aggregator has answered or acknowledged: no later answer is behind it, while the leaves can do better.
 //!
 //! A leaf that comes back from an older disk holds less than it did, until the log has brought the rest again. A question waits for that, for
-//! a moment; then it is answered with what there is, and says so. What came in past this aggregator the tailers know: they are asked once
-//! after each start of a leaf.
+//! a moment; then it is answered with what there is, and says so. Once one has waited in vain, others wait no more and say it too. What came
+//! in past this aggregator the tailers know: they are asked once after each start of a leaf.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,7 +12,13 @@ use std::{
 
 use parking_lot::Mutex;
 use plan::scan::Pinned;
-use proto::{Catalog, Code, Position, PositionVector, Problem, ingest::ShardId, routing::shard_of, status::TailStatus, tailer::Tailing};
+use proto::{
+    Catalog, Code, Position, PositionVector, Problem,
+    ingest::ShardId,
+    routing::shard_of,
+    status::{SourceState, TailStatus},
+    tailer::Tailing,
+};
 use tokio::sync::watch;
 use tracing::debug;
 
@@ -37,10 +43,18 @@ pub(super) struct Answered {
 
 #[derive(Default)]
 struct Known {
-    shards: HashMap<ShardId, PositionVector>,
+    shards: HashMap<ShardId, Seen>,
     /// The starts of leaves after which the tailers have been asked.
     boots: HashSet<u64>,
     asked_in_vain: Option<Instant>,
+}
+
+/// What was seen of a shard.
+#[derive(Default, Clone)]
+struct Seen {
+    positions: PositionVector,
+    /// Whether a question has waited for them, and they did not come.
+    in_vain: bool,
 }
 
 impl Known {
@@ -48,7 +62,7 @@ impl Known {
         if self.shards.len() >= SHARDS_MAX && !self.shards.contains_key(&shard) {
             *self = Self::default();
         }
-        self.shards.entry(shard).or_default().merge(positions);
+        self.shards.entry(shard).or_default().positions.merge(positions);
     }
 }
 
@@ -60,7 +74,7 @@ impl Answered {
 
     /// How far answers of a shard have been.
     pub fn of(&self, shard: ShardId) -> PositionVector {
-        self.known.lock().shards.get(&shard).cloned().unwrap_or_default()
+        self.known.lock().shards.get(&shard).map(|seen| seen.positions.clone()).unwrap_or_default()
     }
 
     /// A shard was this far.
@@ -68,8 +82,14 @@ impl Answered {
         self.known.lock().advance(shard, positions);
     }
 
-    fn set_back(&self, shard: ShardId, positions: &PositionVector) {
-        self.known.lock().shards.insert(shard, positions.clone());
+    fn is_in_vain(&self, shard: ShardId) -> bool {
+        self.known.lock().shards.get(&shard).is_some_and(|seen| seen.in_vain)
+    }
+
+    fn set_in_vain(&self, shard: ShardId, in_vain: bool) {
+        if let Some(seen) = self.known.lock().shards.get_mut(&shard) {
+            seen.in_vain = in_vain;
+        }
     }
 
     /// What is wanted of each, and what was answered before.
@@ -102,7 +122,10 @@ impl Answered {
                 if known.boots.len() >= SHARDS_MAX {
                     known.boots.clear();
                 }
-                known.boots.extend(boots);
+                // A tailer that has just started does not know yet.
+                if !rows.iter().any(|row| row.source.is_push() && row.state == SourceState::Starting) {
+                    known.boots.extend(boots);
+                }
                 known.asked_in_vain = None;
                 true
             }
@@ -131,22 +154,24 @@ pub(super) async fn pin(context: &Arc<QueryContext>, wanted: Vec<(ShardId, Posit
     let end = context.deadline - (context.deadline.saturating_duration_since(Instant::now()) / 10).min(END_EARLIER);
     let soon = end.min(Instant::now() + CATCH_UP_WAIT);
     let known = answered.with(&wanted);
-    let mut outcomes = leaf.pin_all(context.id, &known, soon).await;
+    let in_vain: Vec<bool> = wanted.iter().map(|(shard, _)| answered.is_in_vain(*shard)).collect();
+    let asked: Vec<_> = (0..wanted.len()).map(|at| if in_vain[at] { wanted[at].clone() } else { known[at].clone() }).collect();
+    let mut outcomes = leaf.pin_all(context.id, &asked, soon).await;
     // Otherwise it stays with what was known when it was asked, however much others have been answered meanwhile.
     let heard = answered.hear_of(outcomes.iter().flatten().map(|pinned| pinned.boot).collect()).await;
     let both = if heard { answered.with(&wanted) } else { known.clone() };
     let lacks = |at: usize, pinned: &Pinned| both[at] != known[at] && !pinned.positions.covers(&both[at].1);
-    let behind = places(&outcomes, |at, outcome| outcome.as_ref().is_ok_and(|pinned| lacks(at, pinned)));
+    let behind = places(&outcomes, |at, outcome| !in_vain[at] && outcome.as_ref().is_ok_and(|pinned| lacks(at, pinned)));
     pin_again(context, &behind, &both, soon, &mut outcomes).await;
     let late = places(&outcomes, |_, outcome| outcome.as_ref().is_err_and(|problem| problem.code == Code::Timeout));
     pin_again(context, &late, &wanted, end, &mut outcomes).await;
-    for at in late {
-        if let Ok(pinned) = &outcomes[at]
-            && !pinned.positions.covers(&both[at].1)
-        {
+    for at in (0..wanted.len()).filter(|at| in_vain[*at] || late.contains(at)) {
+        let Ok(pinned) = &outcomes[at] else { continue };
+        let (shard, complete) = (wanted[at].0, pinned.positions.covers(&both[at].1));
+        answered.set_in_vain(shard, !complete);
+        if !complete {
             let lacking = pinned.positions.lacking(&both[at].1);
-            context.report.warn(format!("shard {} lacks what was answered or acknowledged before: {lacking}", wanted[at].0.number));
-            answered.set_back(wanted[at].0, &pinned.positions);
+            context.report.warn(format!("shard {} lacks what was answered or pushed before: {lacking}", shard.number));
         }
     }
     let told = wanted.into_iter().map(|(shard, _)| shard).zip(outcomes);

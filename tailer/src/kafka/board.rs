@@ -131,7 +131,11 @@ impl Board {
         let cell_row = |cell: &Arc<Cell>| {
             let partition = cell.partition.lock();
             let error = partition.error().map(str::to_owned).or_else(|| error.clone());
-            row(Some(cell.number), partition.state(), partition.end_and_lag(), partition.sent(), error)
+            let (state, (end, lag)) = (partition.state(), partition.end_and_lag());
+            // Of pushes all that is in the log may have been taken in, whoever sent it.
+            let behind = self.source.is_push() && matches!(state, SourceState::Reading | SourceState::Waiting);
+            let sent = partition.sent().max(end.filter(|_| behind).map_or(-1, |end| end - 1));
+            row(Some(cell.number), state, (end, lag), sent, error)
         };
         cells.values().map(cell_row).collect()
     }
