@@ -22,6 +22,8 @@ pub const PATHS_MAX: usize = 10_000;
 pub const SHARDS_MAX: u32 = 1_024;
 /// Definitions of one collection.
 pub const DEFINITIONS_MAX: usize = 10_000;
+/// Ranges that one partition leaves out.
+pub const SKIPS_MAX: usize = 256;
 /// Bytes of the text of one definition.
 pub const DEFINITION_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a message that carries events between processes: the largest push, with what holds its items apart.

@@ -138,7 +138,7 @@ fn what_cannot_be_right_stops_a_node_and_changes_nothing() {
 fn a_skip_reads_back_in_the_log_and_in_what_is_restored_from_it() {
     let mut state = begun();
     let source = r#"{"kind":"put_source","name":"s","settings":{"collection":"a","topic":"t","config":{}}}"#;
-    let skip = r#"{"kind":"skip_source","name":"s","skips":{"0":{"from":42,"to":50},"12":{"from":0,"to":7}}}"#;
+    let skip = r#"{"kind":"skip_source","name":"s","skips":{"0":[{"from":42,"to":50}],"12":[{"from":0,"to":7}]}}"#;
     let create = r#"{"kind":"create_collection","name":"a","settings":{}}"#;
     for (offset, text) in (1..).zip([create, source, skip]) {
         let change: Change = serde_json::from_str(text).expect("a change");
@@ -147,7 +147,7 @@ fn a_skip_reads_back_in_the_log_and_in_what_is_restored_from_it() {
         assert!(matches!(outcome, Ok(Outcome::Judged(_, Ok(())))), "{text}: {outcome:?}");
     }
     let skips = |state: &State| state.catalog.sources[&"s".parse().expect("a name")].skips.clone();
-    assert_eq!(skips(&state), Skips([(0, Skip { from: 42, to: 50 }), (12, Skip { from: 0, to: 7 })].into()));
+    assert_eq!(skips(&state), Skips([(0, vec![Skip { from: 42, to: 50 }]), (12, vec![Skip { from: 0, to: 7 }])].into()));
     let restored = State::default().adopt(&begin(CLUSTER, Some(state.clone()))).expect("it is restored");
     assert_eq!(skips(&restored), skips(&state));
 }

@@ -95,7 +95,7 @@ async fn a_range_that_is_gone_stops_its_partition_until_somebody_says_to_go_on()
     node.state("t", "stopped", "t/0@20 through t/0@49 are gone").await;
     node.has("t", 40).await;
     assert_eq!(node.leaf.taken("t", 1).records[0].offset, 10);
-    node.change(Change::SkipSource { name: name("t"), skips: Skips(BTreeMap::from([(0, Skip { from: 20, to: 50 })])) }).await;
+    node.change(Change::SkipSource { name: name("t"), skips: Skips(BTreeMap::from([(0, vec![Skip { from: 20, to: 50 }])])) }).await;
     node.has("t", 90).await;
     let offsets: Vec<i64> = node.leaf.taken("t", 0).records.iter().map(|r| r.offset).collect();
     assert_eq!(offsets, (0..20).chain(50..100).collect::<Vec<_>>());

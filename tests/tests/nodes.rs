@@ -4,21 +4,16 @@ use std::{path::Path, process::Command};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Client, Cluster, Settings, cluster::Size, eventually, kafka::Produce};
+use tests::{Cluster, Settings, cluster::Size, eventually, kafka::Produce};
 
 const SMALL: Size = Size { leaves: 1, tailers: 1, aggregators: 2 };
-
-/// One of the aggregators.
-fn door(cluster: &Cluster, name: &str) -> Client {
-    Client::new(vec![cluster.nodes().find(|node| node.name == name).expect("an aggregator").url.clone()])
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_aggregator_shows_all_nodes_and_all_queries_and_cancels_any_of_them() {
     let mut cluster = Cluster::start(SMALL, Settings::default()).await;
     let lines: String = (0..400).map(|n| format!("{{\"n\":{n}}}\n")).collect();
     cluster.push("events", lines).await.expect("a push");
-    let (here, there) = (door(&cluster, "aggregator-1"), door(&cluster, "aggregator-2"));
+    let (here, there) = (cluster.door("aggregator-1"), cluster.door("aggregator-2"));
     let nodes = "select name, role, state, error from rachis.nodes where version is not null and started is not null order by name";
     let up = |name: &str, role: &str| vec![json!(name), json!(role), json!("up"), json!(null)];
     let all = [up("aggregator-1", "aggregator"), up("aggregator-2", "aggregator"), up("leaf-1", "leaf"), up("tailer-1", "tailer")];
@@ -56,7 +51,7 @@ async fn a_leaf_that_comes_back_from_an_older_disk_gets_again_what_it_lacks_and_
     let numbers =
         |range: std::ops::Range<i32>| range.map(|n| Produce { partition: Some(n % 2), ..Produce::value(format!("{{\"n\":{n}}}")) }).collect();
     cluster.kafka.produce("clicks", numbers(0..100)).await;
-    let (here, there) = (door(&cluster, "aggregator-1"), door(&cluster, "aggregator-2"));
+    let (here, there) = (cluster.door("aggregator-1"), cluster.door("aggregator-2"));
     here.push("events", "{\"n\":1}").await.expect("a push");
     here.eventually("select count(*) from clicks", json!(100)).await;
     let older = cluster.data("older");
@@ -166,7 +161,7 @@ async fn a_lost_range_of_pushes_is_told_and_skipped_on_request() {
         assert!(refused.contains("400") && refused.contains(said), "{refused}");
     }
     let skipped = skip(partition, json!(end)).await.expect("a skip");
-    assert_eq!(skipped["skips"][partition.to_string()]["to"], end, "{skipped}");
+    assert_eq!(skipped["skips"][partition.to_string()][0]["to"], end, "{skipped}");
     eventually("the key is known with another body, which says that the partition is read again", || async {
         let status = keyed(3).send().await?.status();
         anyhow::ensure!(status == 409, "{status}");
@@ -177,6 +172,37 @@ async fn a_lost_range_of_pushes_is_told_and_skipped_on_request() {
     let losses =
         cluster.sql("select \"partition\", from_offset, through_offset, reason from rachis.losses where source = 'push' order by 2, 4").await;
     assert!(!losses.rows.is_empty() && losses.rows.iter().all(|row| row[0] == partition && row[2] == end - 1), "{losses:?}");
+}
+
+#[tokio::test]
+async fn a_leaf_that_is_filled_again_leaves_out_what_was_skipped_and_nothing_else() {
+    let mut cluster = Cluster::start(Size { aggregators: 1, ..SMALL }, Settings::default()).await;
+    cluster.kafka.create_topic("clicks", 1, &[]).await;
+    cluster.source("clicks", "clicks", "clicks", &cluster.kafka.bootstrap(), json!({})).await.expect("a source");
+    let numbers = |range: std::ops::Range<i32>| range.map(|n| Produce::value(format!("{{\"n\":{n}}}"))).collect();
+    let client = cluster.door("aggregator-1");
+    let post = async |what: &str, body: Value| client.json(Method::POST, &format!("/v1/sources/clicks/{what}"), body).await;
+    cluster.kafka.produce("clicks", numbers(0..20)).await;
+    cluster.eventually("select count(*) from clicks", json!(20)).await;
+    let moving = post("skip", json!({ "to": { "0": 20 } })).await.expect_err("it is read");
+    assert!(format!("{moving:#}").contains("409") && format!("{moving:#}").contains("suspend the source first"), "{moving:#}");
+    for (from, skip, to) in [(20, 30, 40), (40, 45, 50)] {
+        post("suspend", json!({})).await.expect("it stands still");
+        cluster.kafka.produce("clicks", numbers(from..to)).await;
+        post("skip", json!({ "to": { "0": skip } })).await.expect("a skip");
+        post("resume", json!({})).await.expect("it goes on");
+        cluster.eventually("select max(n) from clicks", json!(to - 1)).await;
+    }
+    let all = [[json!(35), json!((0..20).chain(30..40).chain(45..50).sum::<i32>())]];
+    let question = "select count(*), sum(n)::bigint from clicks";
+    assert_eq!(cluster.sql(question).await.rows, all);
+    cluster.stop("leaf-1");
+    std::fs::remove_dir_all(cluster.data("leaf-1")).expect("the disk is lost");
+    cluster.start_again("leaf-1").await;
+    cluster.eventually("select max(n) from clicks", json!(49)).await;
+    assert_eq!(cluster.sql(question).await.rows, all);
+    let losses = cluster.sql("select from_offset, through_offset, reason from rachis.losses order by 1").await;
+    assert_eq!(losses.rows, [(20, 29), (40, 44)].map(|(from, through)| [json!(from), json!(through), json!("skipped on request")]));
 }
 
 #[tokio::test]

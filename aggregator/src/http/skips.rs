@@ -32,12 +32,13 @@ const HINT: &str = "{\"to\": {\"0\": 1234}} goes on with offset 1234 of partitio
 pub(super) async fn of_source(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let name = source_name(&path_text(path)?)?;
     let catalog = app.engine.catalog();
-    let settings = &catalog.sources.get(&name).ok_or_else(|| no_source(&name))?.settings;
+    let there = catalog.sources.get(&name).ok_or_else(|| no_source(&name))?;
+    let settings = &there.settings;
     let collection = catalog.collections.get(&settings.collection).ok_or_else(|| no_collection(&settings.collection))?;
     let wish = body::json(&headers, body).await?;
     let partitions = app.engine.roles.tailing.partitions(settings).await?;
     let of_it = |row: &TailStatus| row.source == name;
-    let skips = Skipped { collection, source: &name, partitions }.skips(&app.engine, wish, of_it).await?;
+    let skips = Skipped { collection, source: &name, partitions, suspended: there.suspended }.skips(&app.engine, wish, of_it).await?;
     let catalog = app.engine.roles.changes.propose(Change::SkipSource { name: name.clone(), skips }, None).await?;
     Ok(Json(shown(&app, &catalog, &name).await?).into_response())
 }
@@ -55,7 +56,7 @@ pub(super) async fn of_pushes(State(app): State<App>, path: PathText, headers: H
     let wish = body::json(&headers, body).await?;
     let source = SourceName::push();
     let of_it = |row: &TailStatus| row.collection == name && row.source.is_push();
-    let skipped = Skipped { collection, source: &source, partitions: collection.settings.shards };
+    let skipped = Skipped { collection, source: &source, partitions: collection.settings.shards, suspended: false };
     let skips = skipped.skips(&app.engine, wish, of_it).await?;
     let catalog = app.engine.roles.changes.propose(Change::SkipPushes { collection: name.clone(), skips }, None).await?;
     let skips = catalog.collections.get(&name).map(|collection| collection.push_skips.clone()).unwrap_or_default();
@@ -81,6 +82,7 @@ struct Skipped<'a> {
     collection: &'a Collection,
     source: &'a SourceName,
     partitions: u32,
+    suspended: bool,
 }
 
 impl Skipped<'_> {
@@ -99,21 +101,38 @@ impl Skipped<'_> {
                     .hint(format!("it has {} of them, counted from 0", self.partitions)));
             }
             let row = rows.iter().find(|row| row.partition == Some(partition));
-            let from = self.next(engine, partition, row).await?;
-            skips.0.insert(partition, range(&format!("{}/{partition}", self.source), from, &place, row.and_then(|row| row.end))?);
+            self.stands(partition, row)?;
+            let from = self.next(engine, partition).await?;
+            skips.0.insert(partition, vec![range(&format!("{}/{partition}", self.source), from, &place, row.and_then(|row| row.end))?]);
         }
         Ok(skips)
     }
 
+    /// What is left out begins where the leaf stands: it must not move on meanwhile.
+    fn stands(&self, partition: i32, row: Option<&TailStatus>) -> Result<(), Problem> {
+        let at = format!("{}/{partition}", self.source);
+        match row.map(|row| row.state) {
+            _ if self.suspended => Ok(()),
+            Some(SourceState::Stopped) => Ok(()),
+            Some(state) => Err(Problem::new(Code::Conflict, format!("{at} is {}: only what stands still can be skipped", state.word())).hint(
+                match self.source.is_push() {
+                    true => "pushes are skipped where they are stopped: select * from rachis.sources",
+                    false => "suspend the source first, and resume it afterwards",
+                },
+            )),
+            None => Err(Problem::new(Code::Unavailable, format!("no tailer says what {at} does")).hint("try again in a moment")),
+        }
+    }
+
     /// The offset that is to be read next of a partition.
-    async fn next(&self, engine: &Engine, partition: i32, row: Option<&TailStatus>) -> Result<i64, Problem> {
+    async fn next(&self, engine: &Engine, partition: i32) -> Result<i64, Problem> {
         let shard = ShardId { collection: self.collection.uid, number: shard_of(self.source, partition, self.collection.settings.shards) };
         let stored = engine.roles.leaf.stored(shard, self.source, partition).await?.offset;
-        // A leaf that is filled again from what the broker has would have that left out, too.
+        // A leaf that was not filled again yet would never get what lies between.
         let seen = engine.seen(shard).get(self.source, partition).unwrap_or(-1);
-        if stored < seen && row.is_none_or(|row| row.state != SourceState::Stopped) {
-            let detail = format!("the leaf of {}/{partition} holds less than it has acknowledged (offset {stored} instead of {seen})", self.source);
-            return Err(Problem::new(Code::Unavailable, detail).hint("it is filled again from the broker; try again when it has caught up"));
+        if self.suspended && stored < seen {
+            let detail = format!("the leaf of {}/{partition} holds less than it did (offset {stored} instead of {seen})", self.source);
+            return Err(Problem::new(Code::Conflict, detail).hint("resume the source, so that it is filled again from the broker"));
         }
         Ok(stored + 1)
     }

@@ -113,11 +113,10 @@ impl Catalog {
             Change::PutSource { name, settings } => self.put_source(name, settings),
             Change::DropSource { name } => self.sources.remove(name).map(drop).ok_or_else(|| no_source(name)),
             Change::SuspendSource { name, suspended } => self.with_source(name, |source| source.suspended = *suspended),
-            Change::SkipSource { name, skips } => self.with_source(name, |source| source.skips.0.extend(&skips.0)),
+            Change::SkipSource { name, skips } => self.with_source(name, |source| source.skips.add(skips))?,
             Change::SkipPushes { collection, skips } => {
                 let there = self.collections.get_mut(collection).ok_or_else(|| no_collection(collection))?;
-                there.push_skips.0.extend(&skips.0);
-                Ok(())
+                there.push_skips.add(skips)
             }
             Change::Define { id, text, uses, reads, replace } => self.define(id, text, uses, reads, *replace),
             Change::Undefine { id, if_exists } => self.undefine(id, *if_exists),
@@ -212,12 +211,12 @@ impl Catalog {
         })
     }
 
-    fn with_source(&mut self, name: &SourceName, change: impl FnOnce(&mut Source)) -> Result<(), Problem> {
+    fn with_source<T>(&mut self, name: &SourceName, change: impl FnOnce(&mut Source) -> T) -> Result<T, Problem> {
         let version = self.version;
         let source = self.sources.get_mut(name).ok_or_else(|| no_source(name))?;
-        change(source);
+        let done = change(source);
         source.version = version;
-        Ok(())
+        Ok(done)
     }
 
     fn define(&mut self, id: &DefinitionId, text: &str, uses: &[DefinitionId], reads: &[CollectionName], replace: bool) -> Result<(), Problem> {

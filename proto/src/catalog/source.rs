@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::collection::CollectionName;
-use crate::record::Rules;
+use crate::{
+    limits::SKIPS_MAX,
+    problem::{Code, Problem},
+    record::Rules,
+};
 
 /// A source and what is agreed on about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,22 +36,47 @@ pub struct Skip {
 }
 
 impl Skip {
-    /// Where to go on, if the next offset to read lies in what is left out. A leaf that stands before it, or is filled again, gets what there is.
+    /// Where to go on, if the next offset to read lies in what is left out.
     pub fn over(&self, next: i64) -> Option<i64> {
         (self.from <= next && next <= self.to).then_some(self.to)
     }
+
+    /// Whether a record is left out, by whichever leaf and whenever it is read.
+    pub fn leaves_out(&self, offset: i64) -> bool {
+        self.from <= offset && offset < self.to
+    }
 }
 
-/// The last skip of each partition.
+/// What is left out of each partition, for ever: what a shard holds must not depend on when it is filled.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Skips(pub BTreeMap<i32, Skip>);
+pub struct Skips(pub BTreeMap<i32, Vec<Skip>>);
+
+impl Skips {
+    /// What is left out of a partition.
+    pub fn of(&self, partition: i32) -> &[Skip] {
+        self.0.get(&partition).map_or(&[], Vec::as_slice)
+    }
+
+    /// Adds others; `LimitReached` where a partition would have too many.
+    pub(super) fn add(&mut self, others: &Self) -> Result<(), Problem> {
+        for (partition, skips) in &others.0 {
+            let there = self.0.entry(*partition).or_default();
+            there.extend(skips.iter().filter(|skip| !there.contains(skip)).copied().collect::<Vec<_>>());
+            if there.len() > SKIPS_MAX {
+                return Err(Problem::new(Code::LimitReached, format!("partition {partition} has {SKIPS_MAX} skips"))
+                    .hint("create a source of another name for what is there now"));
+            }
+        }
+        Ok(())
+    }
+}
 
 /// A key of a JSON object is a text; where it stands inside of a tagged value, serde does not read it as a number.
 impl<'de> Deserialize<'de> for Skips {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let read = |(partition, skip): (String, Skip)| Ok((partition.parse().map_err(D::Error::custom)?, skip));
-        BTreeMap::<String, Skip>::deserialize(d)?.into_iter().map(read).collect::<Result<_, _>>().map(Self)
+        let read = |(partition, skips): (String, Vec<Skip>)| Ok((partition.parse().map_err(D::Error::custom)?, skips));
+        BTreeMap::<String, Vec<Skip>>::deserialize(d)?.into_iter().map(read).collect::<Result<_, _>>().map(Self)
     }
 }
 

@@ -81,6 +81,8 @@ const BATCH_BYTES_LEAST: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Partition {
     limits: Limits,
+    /// What is left out.
+    skips: Vec<Skip>,
     phase: Phase,
     /// The position at the leaf, as far as is known.
     stored: i64,
@@ -108,9 +110,10 @@ pub struct Partition {
 
 impl Partition {
     /// A partition of which nothing is known yet.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, skips: &[Skip]) -> Self {
         Self {
             limits,
+            skips: skips.to_vec(),
             phase: Phase::Resolving,
             stored: -1,
             acknowledged: -1,
@@ -196,7 +199,7 @@ impl Partition {
         }
         self.at_end = false;
         self.read = record.offset;
-        if record.offset < self.stored {
+        if record.offset < self.stored || self.skips.iter().any(|skip| skip.leaves_out(record.offset)) {
             return false;
         }
         self.window_bytes += record.weight();
@@ -399,9 +402,9 @@ pub enum Decision {
     },
 }
 
-/// Decides where to begin a partition: `stored` at the leaf, `acknowledged` by it earlier, `low..high` at the broker, `skip` as agreed on.
-pub fn decide(stored: i64, acknowledged: i64, low: i64, high: i64, skip: Option<Skip>, start: Start) -> Decision {
-    if let Some(to) = skip.and_then(|skip| skip.over(stored + 1)) {
+/// Decides where to begin a partition: `stored` at the leaf, `acknowledged` by it earlier, `low..high` at the broker, `skips` as agreed on.
+pub fn decide(stored: i64, acknowledged: i64, low: i64, high: i64, skips: &[Skip], start: Start) -> Decision {
+    if let Some(to) = skips.iter().filter_map(|skip| skip.over(stored + 1)).max() {
         return match to {
             to if to > high => Decision::SkipAhead { to, end: high },
             to if to < low => Decision::Lost { from: to, to: low - 1 },
@@ -502,7 +505,7 @@ mod tests {
 
     #[test]
     fn what_comes_twice_or_before_the_consumer_was_placed_is_not_taken() {
-        let mut partition = Partition::new(LIMITS);
+        let mut partition = Partition::new(LIMITS, &[]);
         assert!(!partition.push(record(5, 1)));
         partition.begin(9, 9);
         assert!(!partition.push(record(90, 1)), "asked for before");
@@ -583,7 +586,7 @@ mod tests {
 
     #[test]
     fn a_stopped_partition_shows_what_was_found_and_not_what_the_client_heard_before() {
-        let mut partition = Partition::new(LIMITS);
+        let mut partition = Partition::new(LIMITS, &[]);
         partition.found(99, 50);
         partition.stop("the broker has less".into(), true);
         partition.note_end(100);
@@ -594,7 +597,7 @@ mod tests {
 
     #[test]
     fn a_way_that_takes_no_large_batch_gets_smaller_ones() {
-        let mut partition = Partition::new(Limits { window_bytes_max: 1 << 20, batch_records_max: 1_000, batch_bytes_max: 512 << 10 });
+        let mut partition = Partition::new(Limits { window_bytes_max: 1 << 20, batch_records_max: 1_000, batch_bytes_max: 512 << 10 }, &[]);
         partition.begin(-1, 0);
         partition.placed();
         for offset in 0..10 {
@@ -619,29 +622,42 @@ mod tests {
     #[test]
     fn where_to_begin() {
         use Decision::*;
-        let early = |stored, low, high, skip| decide(stored, -1, low, high, skip, Start::Earliest);
-        assert_eq!(early(-1, 0, 0, None), From(0));
-        assert_eq!(early(-1, 7, 9, None), From(7), "what was gone before the start was never asked for");
-        assert_eq!(early(41, 0, 42, None), From(41), "at the last record, to compare it");
-        assert_eq!(early(41, 42, 50, None), From(42), "the last record is gone, nothing is lost");
-        assert_eq!(early(41, 45, 50, None), Lost { from: 42, to: 44 });
-        assert_eq!(early(41, 0, 41, None), Shorter { end: 41 });
-        let skip = |from, to| Some(Skip { from, to });
-        assert_eq!(early(41, 45, 50, skip(42, 45)), From(45));
-        assert_eq!(early(43, 45, 50, skip(42, 45)), From(45), "it was read on meanwhile");
-        assert_eq!(early(41, 45, 50, skip(20, 30)), Lost { from: 42, to: 44 }, "an old skip has had its turn");
-        assert_eq!(early(41, 0, 50, skip(42, 42)), From(42), "whatever stands at 41 by now");
-        assert_eq!(early(41, 45, 50, skip(42, 43)), Lost { from: 43, to: 44 });
-        assert_eq!(early(41, 0, 50, skip(42, 60)), SkipAhead { to: 60, end: 50 });
-        assert_eq!(early(-1, 0, 50, skip(0, 20)), From(20));
-        assert_eq!(early(30, 0, 50, skip(42, 45)), From(30), "a leaf that is behind gets what it lacks");
-        assert_eq!(decide(-1, 49, 0, 50, skip(42, 45), Start::Earliest), From(0), "and one that lost all, all");
-        assert_eq!(decide(-1, -1, 3, 50, None, Start::Latest), Advance { through: 49 });
-        assert_eq!(decide(-1, -1, 0, 0, None, Start::Latest), From(0));
-        assert_eq!(decide(10, 10, 0, 50, None, Start::Latest), From(10), "the start counts once");
-        assert_eq!(decide(-1, 30, 0, 50, None, Start::Latest), From(0), "a leaf that lost its disk gets all again");
-        assert_eq!(decide(-1, 30, 5, 50, None, Start::Earliest), Lost { from: 0, to: 4 }, "and what is gone is told");
-        assert_eq!(decide(-1, 30, 5, 50, skip(0, 5), Start::Earliest), From(5));
+        let early = |stored, low, high, skips: &[Skip]| decide(stored, -1, low, high, skips, Start::Earliest);
+        assert_eq!(early(-1, 0, 0, &[]), From(0));
+        assert_eq!(early(-1, 7, 9, &[]), From(7), "what was gone before the start was never asked for");
+        assert_eq!(early(41, 0, 42, &[]), From(41), "at the last record, to compare it");
+        assert_eq!(early(41, 42, 50, &[]), From(42), "the last record is gone, nothing is lost");
+        assert_eq!(early(41, 45, 50, &[]), Lost { from: 42, to: 44 });
+        assert_eq!(early(41, 0, 41, &[]), Shorter { end: 41 });
+        let skip = |from, to| Skip { from, to };
+        assert_eq!(early(41, 45, 50, &[skip(42, 45)]), From(45));
+        assert_eq!(early(43, 45, 50, &[skip(42, 45)]), From(45), "it was read on meanwhile");
+        assert_eq!(early(41, 45, 50, &[skip(20, 30)]), Lost { from: 42, to: 44 }, "an old skip has had its turn");
+        assert_eq!(early(41, 0, 50, &[skip(42, 45), skip(42, 48), skip(20, 30)]), From(48));
+        assert_eq!(early(41, 0, 50, &[skip(42, 42)]), From(42), "whatever stands at 41 by now");
+        assert_eq!(early(41, 45, 50, &[skip(42, 43)]), Lost { from: 43, to: 44 });
+        assert_eq!(early(41, 0, 50, &[skip(42, 60)]), SkipAhead { to: 60, end: 50 });
+        assert_eq!(early(-1, 0, 50, &[skip(0, 20)]), From(20));
+        assert_eq!(early(30, 0, 50, &[skip(42, 45)]), From(30), "a leaf that is behind gets what it lacks");
+        assert_eq!(decide(-1, 49, 0, 50, &[skip(42, 45)], Start::Earliest), From(0), "and one that lost all, all");
+        assert_eq!(decide(-1, -1, 3, 50, &[], Start::Latest), Advance { through: 49 });
+        assert_eq!(decide(-1, -1, 0, 0, &[], Start::Latest), From(0));
+        assert_eq!(decide(10, 10, 0, 50, &[], Start::Latest), From(10), "the start counts once");
+        assert_eq!(decide(-1, 30, 0, 50, &[], Start::Latest), From(0), "a leaf that lost its disk gets all again");
+        assert_eq!(decide(-1, 30, 5, 50, &[], Start::Earliest), Lost { from: 0, to: 4 }, "and what is gone is told");
+        assert_eq!(decide(-1, 30, 5, 50, &[skip(0, 5)], Start::Earliest), From(5));
+    }
+
+    #[test]
+    fn what_is_skipped_is_left_out_also_where_a_leaf_is_filled_again() {
+        let mut partition = Partition::new(LIMITS, &[Skip { from: 2, to: 4 }, Skip { from: 6, to: 6 }, Skip { from: 8, to: 10 }]);
+        partition.begin(-1, 0);
+        partition.placed();
+        push_all(&mut partition, 0..10);
+        assert_eq!(sent(&mut partition), (-1, 7, vec![0, 1, 4, 5, 6, 7]));
+        partition.settle(&Verdict::Applied { stored: 7 });
+        partition.reached_end();
+        assert_eq!((partition.state(), partition.place()), (SourceState::CaughtUp, Some(10)));
     }
 
     #[test]
@@ -670,7 +686,7 @@ mod tests {
     }
 
     fn reading(stored: i64, from: i64) -> Partition {
-        let mut partition = Partition::new(LIMITS);
+        let mut partition = Partition::new(LIMITS, &[]);
         partition.begin(stored, from);
         partition.placed();
         partition

@@ -203,7 +203,7 @@ impl Sender {
             self.stop(why, true);
             return Ok(());
         }
-        let skip = self.job.skips.0.get(&self.cell.number).copied();
+        let skips = self.job.skips.of(self.cell.number);
         let at = format!("{}/{}", self.job.source, self.cell.number);
         let acknowledged = {
             let mut partition = self.cell.partition.lock();
@@ -215,12 +215,15 @@ impl Sender {
         if (next > 0 || acknowledged >= 0) && next < low {
             self.note_loss(next, low - 1, "gone at the broker before they were taken in").await?;
         }
-        match decide(stored.offset, acknowledged, low, high, skip, self.job.settings.start_of(self.cell.number)) {
+        // What is skipped on request is no less lost.
+        for skip in skips.iter().filter(|skip| skip.to <= high) {
+            let from = skip.from.max(next).max(low);
+            if from < skip.to {
+                self.note_loss(from, skip.to - 1, "skipped on request").await?;
+            }
+        }
+        match decide(stored.offset, acknowledged, low, high, skips, self.job.settings.start_of(self.cell.number)) {
             Decision::From(from) => {
-                // What is skipped on request is no less lost.
-                if skip.is_some_and(|skip| skip.over(next) == Some(from)) && from > next.max(low) {
-                    self.note_loss(next.max(low), from - 1, "skipped on request").await?;
-                }
                 info!(partition = %at, stored = stored.offset, from, end = high, "reading");
                 self.cell.partition.lock().begin(stored.offset, from);
                 self.board.fine();

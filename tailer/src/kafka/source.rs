@@ -374,7 +374,11 @@ impl Reader {
             self.senders_stop = self.stop.child_token();
             self.must_place = true;
             for number in numbers {
-                let cell = Arc::new(Cell { number, partition: Partition::new(self.job.options.limits()).into(), wake: tokio::sync::Notify::new() });
+                let cell = Arc::new(Cell {
+                    number,
+                    partition: Partition::new(self.job.options.limits(), self.job.skips.of(number)).into(),
+                    wake: tokio::sync::Notify::new(),
+                });
                 self.cells.insert(number, cell.clone());
                 let sender =
                     Sender { job: self.job.clone(), cell, board: self.board.clone(), consumer: consumer.clone(), stop: self.senders_stop.clone() };
