@@ -49,8 +49,8 @@ pub trait Tailing: Send + Sync {
     /// How far every partition is.
     async fn status(&self) -> Result<Vec<TailStatus>, Problem>;
 
-    /// How many partitions the topic has, or why it cannot be read. Used before a source is agreed on.
-    async fn partitions(&self, settings: &SourceSettings) -> Result<u32, Problem>;
+    /// The offset after the last record of each of the topic's partitions, or why it cannot be read. Used before something is agreed on.
+    async fn ends(&self, settings: &SourceSettings) -> Result<Vec<i64>, Problem>;
 
     /// The first records that a source would give, at most `records` of them, over all partitions; nothing is stored.
     async fn preview(&self, settings: &SourceSettings, records: usize) -> Result<Vec<(i32, Record)>, Problem>;

@@ -92,12 +92,12 @@ async fn a_topic_that_does_not_exist_is_said_and_read_once_it_does() {
     let settings = world.settings("later");
     world.source("s", settings.clone()).await;
     let tailer = world.tailer();
-    let problem = tailer.partitions(&settings).await.expect_err("there is no such topic");
+    let problem = tailer.ends(&settings).await.expect_err("there is no such topic");
     assert_eq!(problem.code, Code::NotFound, "{problem}");
     eventually("the error shows", || (tailer.rows()[0].error.as_ref().is_some_and(|e| e.contains("does not exist")), states(&tailer, "s"))).await;
     world.cluster.create_topic("later", 3, 1).expect("a topic");
     world.produce("later", 2, 0..10);
-    assert_eq!(tailer.partitions(&settings).await, Ok(3));
+    assert_eq!(tailer.ends(&settings).await, Ok(vec![0, 0, 10]));
     eventually("all is in", || (world.leaf.count("s") == 10, states(&tailer, "s"))).await;
     eventually("no error", || (tailer.rows().iter().all(|row| row.error.is_none()), states(&tailer, "s"))).await;
     tailer.shutdown().await;
@@ -226,7 +226,7 @@ async fn brokers_that_cannot_be_reached_are_said_with_a_hint_in_bounded_time() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
     settings.config.insert("bootstrap.servers".into(), format!("127.0.0.1:{port}"));
     let tailer = world.tailer();
-    let problem = within(15, tailer.partitions(&settings)).await.expect("in time").expect_err("nobody there");
+    let problem = within(15, tailer.ends(&settings)).await.expect("in time").expect_err("nobody there");
     assert_eq!(problem.code, Code::Unavailable);
     assert!(problem.detail.contains(&port.to_string()) && problem.detail.contains("bootstrap.servers"), "{problem}");
     world.source("s", settings).await;

@@ -194,7 +194,7 @@ async fn a_topic_that_is_deleted_is_missed_and_not_mistaken_for_its_successor(cl
     let stopped = line(0, "stopped", 99, 5, 0).saying(["offsets up to 4 only", &at, "made anew", "create a source of another name"]);
     stands(cluster, t, std::slice::from_ref(&stopped)).await;
     // Somebody who goes on beyond what is there, or before what is stored, is told so, and nothing is taken.
-    for (to, said) in [(200, "up to 4 only"), (3, "stored through offset 99")] {
+    for (to, said) in [(200, "ends before offset 5"), (3, "stored through offset 99")] {
         let refused = cluster.json(Method::POST, &format!("/v1/sources/{t}/skip"), json!({ "to": { "0": to } })).await.expect_err(said);
         assert!(format!("{refused:#}").contains(said), "{refused:#}");
     }

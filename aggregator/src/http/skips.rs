@@ -26,7 +26,7 @@ use super::{
 };
 use crate::query::Engine;
 
-const HINT: &str = "{\"to\": {\"0\": 1234}} goes on with offset 1234 of partition 0, \"latest\" with what comes next";
+const HINT: &str = "{\"to\": {\"0\": 1234}} goes on with offset 1234 of partition 0, {\"to\": {\"0\": \"latest\"}} with what comes next";
 
 /// Leaves out records of a source.
 pub(super) async fn of_source(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
@@ -36,9 +36,10 @@ pub(super) async fn of_source(State(app): State<App>, path: PathText, headers: H
     let settings = &there.settings;
     let collection = catalog.collections.get(&settings.collection).ok_or_else(|| no_collection(&settings.collection))?;
     let wish = body::json(&headers, body).await?;
-    let partitions = app.engine.roles.tailing.partitions(settings).await?;
-    let of_it = |row: &TailStatus| row.source == name;
-    let skips = Skipped { collection, source: &name, partitions, suspended: there.suspended }.skips(&app.engine, wish, of_it).await?;
+    let ends = app.engine.roles.tailing.ends(settings).await?.into_iter().map(Some).collect();
+    let rows = rows(&app.engine, |row| row.source == name).await?;
+    let skips =
+        Skipped { what: name.to_string(), collection, source: &name, ends, rows, suspended: there.suspended }.skips(&app.engine, wish).await?;
     let catalog = app.engine.roles.changes.propose(Change::SkipSource { name: name.clone(), skips }, None).await?;
     Ok(Json(shown(&app, &catalog, &name).await?).into_response())
 }
@@ -55,62 +56,64 @@ pub(super) async fn of_pushes(State(app): State<App>, path: PathText, headers: H
     }
     let wish = body::json(&headers, body).await?;
     let source = SourceName::push();
-    let of_it = |row: &TailStatus| row.collection == name && row.source.is_push();
-    let skipped = Skipped { collection, source: &source, partitions: collection.settings.shards, suspended: false };
-    let skips = skipped.skips(&app.engine, wish, of_it).await?;
+    let rows = rows(&app.engine, |row| row.collection == name && row.source.is_push()).await?;
+    let end = |number| rows.iter().find(|row| row.partition == Some(number)).and_then(|row| row.end);
+    let ends = (0..collection.settings.shards as i32).map(end).collect();
+    let skipped = Skipped { what: format!("the pushes of {name}"), collection, source: &source, ends, rows, suspended: false };
+    let skips = skipped.skips(&app.engine, wish).await?;
     let catalog = app.engine.roles.changes.propose(Change::SkipPushes { collection: name.clone(), skips }, None).await?;
     let skips = catalog.collections.get(&name).map(|collection| collection.push_skips.clone()).unwrap_or_default();
     Ok(Json(json!({ "collection": name, "skips": skips })).into_response())
+}
+
+async fn rows(engine: &Engine, of_it: impl Fn(&TailStatus) -> bool) -> Result<Vec<TailStatus>, Problem> {
+    Ok(engine.roles.tailing.status().await?.into_iter().filter(of_it).collect())
 }
 
 /// Where to go on, by partition.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wish {
-    to: BTreeMap<i32, Place>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Place {
-    Offset(i64),
-    Word(String),
+    to: BTreeMap<i32, Value>,
 }
 
 /// Of what something is left out.
 struct Skipped<'a> {
+    /// As messages name it.
+    what: String,
     collection: &'a Collection,
     source: &'a SourceName,
-    partitions: u32,
+    /// Where each partition ends, as far as that is known.
+    ends: Vec<Option<i64>>,
+    /// What the tailers say of it.
+    rows: Vec<TailStatus>,
     suspended: bool,
 }
 
 impl Skipped<'_> {
-    /// What a body asks to leave out: all between what the leaves hold and the offsets that it names. `of_it` says which rows of the tailers
-    /// speak of the source.
-    async fn skips(&self, engine: &Engine, wish: Value, of_it: impl Fn(&TailStatus) -> bool) -> Result<Skips, Problem> {
+    /// What a body asks to leave out: all between what the leaves hold and the offsets that it names.
+    async fn skips(&self, engine: &Engine, wish: Value) -> Result<Skips, Problem> {
         let wish: Wish = serde_json::from_value(wish).map_err(|e| body::not_understood(&e).hint(HINT))?;
         if wish.to.is_empty() {
             return Err(Problem::new(Code::BadRequest, "no partition is named").hint(HINT));
         }
-        let rows: Vec<TailStatus> = engine.roles.tailing.status().await?.into_iter().filter(of_it).collect();
         let mut skips = Skips::default();
         for (partition, place) in wish.to {
-            if !u32::try_from(partition).is_ok_and(|number| number < self.partitions) {
-                return Err(Problem::new(Code::BadRequest, format!("{} has no partition {partition}", self.source))
-                    .hint(format!("it has {} of them, counted from 0", self.partitions)));
-            }
-            let row = rows.iter().find(|row| row.partition == Some(partition));
-            self.stands(partition, row)?;
-            let from = self.next(engine, partition).await?;
-            skips.0.insert(partition, vec![range(&format!("{}/{partition}", self.source), from, &place, row.and_then(|row| row.end))?]);
+            let Some(end) = usize::try_from(partition).ok().and_then(|number| self.ends.get(number)) else {
+                return Err(Problem::new(Code::BadRequest, format!("there is no partition {partition} of {}", self.what))
+                    .hint(format!("there are {} of them, counted from 0", self.ends.len())));
+            };
+            let at = format!("partition {partition} of {}", self.what);
+            self.stands(&at, partition)?;
+            let next = self.next(engine, &at, partition).await?;
+            skips.0.insert(partition, vec![range(&at, next, &place, *end)?]);
         }
         Ok(skips)
     }
 
     /// What is left out begins where the leaf stands: it must not move on meanwhile.
-    fn stands(&self, partition: i32, row: Option<&TailStatus>) -> Result<(), Problem> {
-        let at = format!("{}/{partition}", self.source);
+    fn stands(&self, at: &str, partition: i32) -> Result<(), Problem> {
+        let row = self.rows.iter().find(|row| row.partition == Some(partition));
         match row.map(|row| row.state) {
             _ if self.suspended => Ok(()),
             Some(SourceState::Stopped) => Ok(()),
@@ -125,35 +128,36 @@ impl Skipped<'_> {
     }
 
     /// The offset that is to be read next of a partition.
-    async fn next(&self, engine: &Engine, partition: i32) -> Result<i64, Problem> {
+    async fn next(&self, engine: &Engine, at: &str, partition: i32) -> Result<i64, Problem> {
         let shard = ShardId { collection: self.collection.uid, number: shard_of(self.source, partition, self.collection.settings.shards) };
-        let stored = engine.roles.leaf.stored(shard, self.source, partition).await?.offset;
+        let stored = engine.roles.leaf.stored(shard, self.source, partition).await;
+        let stored = stored.map_err(|problem| problem.hint("a skip begins where the leaf stands: try again when it answers"))?.offset;
         // A leaf that was not filled again yet would never get what lies between.
         let seen = engine.seen(shard).get(self.source, partition).unwrap_or(-1);
         if self.suspended && stored < seen {
-            let detail = format!("the leaf of {}/{partition} holds less than it did (offset {stored} instead of {seen})", self.source);
-            return Err(Problem::new(Code::Conflict, detail).hint("resume the source, so that it is filled again from the broker"));
+            return Err(Problem::new(Code::Conflict, format!("the leaf of {at} holds less than it did (offset {stored} instead of {seen})"))
+                .hint("resume the source, so that it is filled again from the broker"));
         }
         Ok(stored + 1)
     }
 }
 
 /// What is left out of a partition (`at`), if the next offset is `from` and the broker's records end before `end`, as far as that is known.
-fn range(at: &str, from: i64, place: &Place, end: Option<i64>) -> Result<Skip, Problem> {
+fn range(at: &str, from: i64, place: &Value, end: Option<i64>) -> Result<Skip, Problem> {
+    let end = end.ok_or_else(|| Problem::new(Code::Unavailable, format!("the end of {at} is not known yet")).hint("try again in a moment"))?;
     let to = match place {
-        Place::Offset(offset) if *offset >= 0 => *offset,
-        Place::Word(word) if word == "latest" => {
-            end.ok_or_else(|| Problem::new(Code::Unavailable, format!("the end of {at} is not known yet")).hint("name an offset"))?
-        }
-        other => return Err(Problem::new(Code::BadRequest, format!("{other:?} is no place to go on at")).hint(HINT)),
+        Value::String(word) if word == "latest" => end,
+        other => other
+            .as_i64()
+            .filter(|offset| *offset >= 0)
+            .ok_or_else(|| Problem::new(Code::BadRequest, format!("{other} is no place to go on at")).hint(HINT))?,
     };
-    if let Some(end) = end.filter(|end| to > *end) {
-        return Err(Problem::new(Code::BadRequest, format!("{at} has offsets up to {} only, {to} is beyond them", end - 1))
-            .hint("\"latest\" goes on with what comes next"));
+    let refused = |detail| Err(Problem::new(Code::BadRequest, detail).hint(format!("an offset from {from} to {end} is a place to go on at")));
+    if to > end {
+        return refused(format!("{at} ends before offset {end}: it cannot go on at {to}"));
     }
     if to < from {
-        return Err(Problem::new(Code::BadRequest, format!("{at} is stored through offset {}: it cannot go on at {to}", from - 1))
-            .hint(format!("a skip leaves out what is not stored yet: an offset from {from} on")));
+        return refused(format!("{at} is stored through offset {}: it cannot go on at {to}", from - 1));
     }
     Ok(Skip { from, to })
 }
@@ -164,18 +168,18 @@ mod tests {
 
     #[test]
     fn a_skip_leaves_out_what_is_not_stored_and_at_most_all_there_is() {
-        let offset = |to| range("t/0", 42, &Place::Offset(to), Some(60));
-        assert_eq!(offset(42), Ok(Skip { from: 42, to: 42 }), "whatever stands before it by now");
-        assert_eq!(offset(60), Ok(Skip { from: 42, to: 60 }));
-        assert_eq!(range("t/0", 42, &Place::Word("latest".into()), Some(60)), Ok(Skip { from: 42, to: 60 }));
-        assert_eq!(range("t/0", 0, &Place::Offset(9), None), Ok(Skip { from: 0, to: 9 }), "the end of a source that is not read is not known");
+        let to = |place: Value| range("t/0", 42, &place, Some(60));
+        assert_eq!(to(json!(42)), Ok(Skip { from: 42, to: 42 }), "whatever stands before it by now");
+        assert_eq!(to(json!(60)), Ok(Skip { from: 42, to: 60 }));
+        assert_eq!(to(json!("latest")), Ok(Skip { from: 42, to: 60 }));
         for (place, end, code, said) in [
-            (Place::Offset(41), Some(60), Code::BadRequest, "stored through offset 41"),
-            (Place::Offset(61), Some(60), Code::BadRequest, "up to 59 only"),
-            (Place::Offset(-1), Some(60), Code::BadRequest, "no place"),
-            (Place::Word("end".into()), Some(60), Code::BadRequest, "no place"),
-            (Place::Word("latest".into()), Some(5), Code::BadRequest, "stored through offset 41"),
-            (Place::Word("latest".into()), None, Code::Unavailable, "not known"),
+            (json!(41), Some(60), Code::BadRequest, "stored through offset 41"),
+            (json!(61), Some(60), Code::BadRequest, "ends before offset 60"),
+            (json!(-1), Some(60), Code::BadRequest, "-1 is no place"),
+            (json!("end"), Some(60), Code::BadRequest, "\"end\" is no place"),
+            (json!(4.5), Some(60), Code::BadRequest, "4.5 is no place"),
+            (json!("latest"), Some(5), Code::BadRequest, "stored through offset 41"),
+            (json!(43), None, Code::Unavailable, "not known"),
         ] {
             let problem = range("t/0", 42, &place, end).expect_err(said);
             assert!(problem.code == code && problem.detail.contains(said) && problem.hint.is_some(), "{problem:?}");

@@ -56,7 +56,7 @@ pub(super) async fn agree(engine: &Engine, name: &SourceName, body: Value) -> Re
     let catalog = engine.catalog();
     let there = catalog.sources.get(name);
     let mut settings = read_settings(body, there)?;
-    let partitions = engine.roles.tailing.partitions(&settings).await?;
+    let partitions = u32::try_from(engine.roles.tailing.ends(&settings).await?.len()).unwrap_or(u32::MAX);
     let known = there.filter(|there| there.settings.topic == settings.topic).and_then(|there| there.settings.partitions);
     settings.partitions = (settings.start == Start::Latest).then(|| known.unwrap_or(partitions));
     if !catalog.collections.contains_key(&settings.collection) {
@@ -128,7 +128,7 @@ pub(super) async fn preview(State(app): State<App>, path: PathText, headers: Hea
         }
         _ => read_settings(wish, there)?,
     };
-    let partitions = app.engine.roles.tailing.partitions(&settings).await?;
+    let partitions = app.engine.roles.tailing.ends(&settings).await?.len();
     let records = app.engine.roles.tailing.preview(&settings, limit).await?;
     let samples: Vec<Value> = records.iter().map(|(partition, record)| sample(*partition, record, settings.rules.format)).collect();
     Ok(Json(json!({ "topic": settings.topic, "partitions": partitions, "records": samples })).into_response())

@@ -2,10 +2,10 @@
 //!
 //! A leaf that comes back from an older disk holds less than it did, until the log has brought the rest again. A question waits for that, for
 //! a moment; then it is answered with what there is, and says so. Once one has waited in vain, others wait no more and say it too. What came
-//! in past this aggregator the tailers know: they are asked once after each start of a leaf.
+//! in past this aggregator the tailers know: they are asked after each start of a leaf, until they speak of every partition of the pushes.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,14 +13,13 @@ use std::{
 use parking_lot::Mutex;
 use plan::scan::Pinned;
 use proto::{
-    Catalog, Code, Position, PositionVector, Problem,
+    Catalog, Code, Position, PositionVector, Problem, SourceName,
     ingest::ShardId,
     routing::shard_of,
     status::{SourceState, TailStatus},
     tailer::Tailing,
 };
 use tokio::sync::watch;
-use tracing::debug;
 
 use super::context::QueryContext;
 
@@ -32,7 +31,7 @@ const END_EARLIER: Duration = Duration::from_millis(200);
 const SHARDS_MAX: usize = 65_536;
 /// How long tailers may take to say what leaves have acknowledged, and after what time they are asked again if they did not.
 const TAILERS_WAIT: Duration = Duration::from_secs(1);
-const TAILERS_AGAIN: Duration = Duration::from_secs(2);
+const TAILERS_AGAIN: Duration = Duration::from_millis(100);
 
 /// How far the answers of each shard have been.
 pub(super) struct Answered {
@@ -44,17 +43,16 @@ pub(super) struct Answered {
 #[derive(Default)]
 struct Known {
     shards: HashMap<ShardId, Seen>,
-    /// The starts of leaves after which the tailers have been asked.
-    boots: HashSet<u64>,
-    asked_in_vain: Option<Instant>,
 }
 
 /// What was seen of a shard.
 #[derive(Default, Clone)]
 struct Seen {
     positions: PositionVector,
-    /// Whether a question has waited for them, and they did not come.
+    /// Whether a question has waited for them, or for tailers to say what they are, in vain.
     in_vain: bool,
+    /// The start of its leaf after which the tailers have spoken of it.
+    boot: Option<u64>,
 }
 
 impl Known {
@@ -87,9 +85,7 @@ impl Answered {
     }
 
     fn set_in_vain(&self, shard: ShardId, in_vain: bool) {
-        if let Some(seen) = self.known.lock().shards.get_mut(&shard) {
-            seen.in_vain = in_vain;
-        }
+        self.known.lock().shards.entry(shard).or_default().in_vain = in_vain;
     }
 
     /// What is wanted of each, and what was answered before.
@@ -102,40 +98,39 @@ impl Answered {
         both.collect()
     }
 
-    /// Asks the tailers what leaves have acknowledged, if one of these starts of a leaf is new; whether they said it. Where no tailer answers,
-    /// nobody knows better.
-    async fn hear_of(&self, boots: HashSet<u64>) -> bool {
-        {
-            let known = self.known.lock();
-            if boots.is_subset(&known.boots) || known.asked_in_vain.is_some_and(|at| at.elapsed() < TAILERS_AGAIN) {
-                return false;
-            }
-        }
-        let told = tokio::time::timeout(TAILERS_WAIT, self.tailing.status()).await;
-        let catalog = self.catalog.borrow().clone();
-        let mut known = self.known.lock();
-        match told {
-            Ok(Ok(rows)) => {
-                for (shard, position) in rows.iter().filter_map(|row| sent(&catalog, row)) {
-                    known.advance(shard, &PositionVector::from_iter([position]));
-                }
-                if known.boots.len() >= SHARDS_MAX {
-                    known.boots.clear();
-                }
-                // A tailer that has just started does not know yet.
-                if !rows.iter().any(|row| row.source.is_push() && row.state == SourceState::Starting) {
-                    known.boots.extend(boots);
-                }
-                known.asked_in_vain = None;
-                true
-            }
-            other => {
-                debug!(?other, "no tailer says what a leaf that was started has acknowledged before");
-                known.asked_in_vain = Some(Instant::now());
-                false
-            }
-        }
+    /// Which of these shards may lack something that this aggregator does not know of: their leaves were started since the tailers were asked.
+    fn not_heard_of(&self, pinned: &[(ShardId, u64)]) -> Vec<(ShardId, u64)> {
+        let known = self.known.lock();
+        pinned.iter().filter(|(shard, boot)| known.shards.get(shard).is_none_or(|seen| seen.boot != Some(*boot))).copied().collect()
     }
+
+    /// Asks the tailers what these shards may have had; which of them nobody speaks of, though pushes go there.
+    async fn hear_of(&self, started: Vec<(ShardId, u64)>) -> Vec<(ShardId, u64)> {
+        let told = tokio::time::timeout(TAILERS_WAIT, self.tailing.status()).await;
+        let rows = told.ok().and_then(Result::ok).unwrap_or_default();
+        let catalog = self.catalog.borrow().clone();
+        let sent: Vec<(ShardId, Position)> = rows.iter().filter_map(|row| sent(&catalog, row)).collect();
+        let (heard, silent): (Vec<_>, Vec<_>) = started.into_iter().partition(|(shard, _)| speak_of(&rows, &catalog, *shard));
+        let mut known = self.known.lock();
+        for (shard, boot) in heard {
+            for (_, position) in sent.iter().filter(|(of, _)| *of == shard) {
+                known.advance(shard, &PositionVector::from_iter([position.clone()]));
+            }
+            known.shards.entry(shard).or_default().boot = Some(boot);
+        }
+        silent
+    }
+}
+
+/// Whether the tailers say of all pushes that go to a shard how far they are.
+fn speak_of(rows: &[TailStatus], catalog: &Catalog, shard: ShardId) -> bool {
+    let Some((name, collection)) = catalog.collection(shard.collection).filter(|(_, collection)| collection.push_topic) else { return true };
+    let (push, shards) = (SourceName::push(), collection.settings.shards);
+    let told = |partition| {
+        let of_it = |row: &&TailStatus| row.source == push && row.collection == *name && row.partition == Some(partition);
+        rows.iter().find(of_it).is_some_and(|row| row.state != SourceState::Starting)
+    };
+    (0..shards as i32).filter(|partition| shard_of(&push, *partition, shards) == shard.number).all(told)
 }
 
 /// How far a shard can have been, as a row of a tailer says.
@@ -157,21 +152,38 @@ pub(super) async fn pin(context: &Arc<QueryContext>, wanted: Vec<(ShardId, Posit
     let in_vain: Vec<bool> = wanted.iter().map(|(shard, _)| answered.is_in_vain(*shard)).collect();
     let asked: Vec<_> = (0..wanted.len()).map(|at| if in_vain[at] { wanted[at].clone() } else { known[at].clone() }).collect();
     let mut outcomes = leaf.pin_all(context.id, &asked, soon).await;
+    let pinned: Vec<(ShardId, u64)> =
+        wanted.iter().zip(&outcomes).filter_map(|((shard, _), pinned)| Some((*shard, pinned.as_ref().ok()?.boot))).collect();
+    let mut silent = answered.not_heard_of(&pinned);
     // Otherwise it stays with what was known when it was asked, however much others have been answered meanwhile.
-    let heard = answered.hear_of(outcomes.iter().flatten().map(|pinned| pinned.boot).collect()).await;
-    let both = if heard { answered.with(&wanted) } else { known.clone() };
+    let both = if silent.is_empty() {
+        known.clone()
+    } else {
+        silent = answered.hear_of(silent).await;
+        while !silent.iter().all(|(shard, _)| answered.is_in_vain(*shard)) && Instant::now() + TAILERS_AGAIN < soon {
+            tokio::time::sleep(TAILERS_AGAIN).await;
+            silent = answered.hear_of(silent).await;
+        }
+        answered.with(&wanted)
+    };
     let lacks = |at: usize, pinned: &Pinned| both[at] != known[at] && !pinned.positions.covers(&both[at].1);
     let behind = places(&outcomes, |at, outcome| !in_vain[at] && outcome.as_ref().is_ok_and(|pinned| lacks(at, pinned)));
     pin_again(context, &behind, &both, soon, &mut outcomes).await;
     let late = places(&outcomes, |_, outcome| outcome.as_ref().is_err_and(|problem| problem.code == Code::Timeout));
     pin_again(context, &late, &wanted, end, &mut outcomes).await;
-    for at in (0..wanted.len()).filter(|at| in_vain[*at] || late.contains(at)) {
-        let Ok(pinned) = &outcomes[at] else { continue };
-        let (shard, complete) = (wanted[at].0, pinned.positions.covers(&both[at].1));
-        answered.set_in_vain(shard, !complete);
-        if !complete {
+    for at in 0..wanted.len() {
+        let (shard, Ok(pinned)) = (wanted[at].0, &outcomes[at]) else { continue };
+        let unknown = silent.iter().any(|(of, _)| *of == shard);
+        let lacking = (in_vain[at] || late.contains(&at)) && !pinned.positions.covers(&both[at].1);
+        if unknown || lacking || in_vain[at] {
+            answered.set_in_vain(shard, unknown || lacking);
+        }
+        if lacking {
             let lacking = pinned.positions.lacking(&both[at].1);
             context.report.warn(format!("shard {} lacks what was answered or pushed before: {lacking}", shard.number));
+        } else if unknown {
+            let why = "its leaf was started, and no tailer reads all of its pushes yet";
+            context.report.warn(format!("shard {} may lack what was pushed before: {why}", shard.number));
         }
     }
     let told = wanted.into_iter().map(|(shard, _)| shard).zip(outcomes);

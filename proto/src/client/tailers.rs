@@ -107,13 +107,13 @@ impl Tailing for Tailers {
         Ok(merged(answers.into_iter().flatten().flatten().collect()))
     }
 
-    async fn partitions(&self, settings: &SourceSettings) -> Result<u32, Problem> {
+    async fn ends(&self, settings: &SourceSettings) -> Result<Vec<i64>, Problem> {
         let settings = json(settings)?;
         self.any(|peer| {
             let question = wire::TopicRequest { settings: settings.clone() };
             async move {
-                let answer = sources(&peer).partitions(peer.request(question, ASK_WAIT * 2)).await;
-                Ok(answer.map_err(|status| peer.problem(status))?.into_inner().partitions)
+                let answer = sources(&peer).ends(peer.request(question, ASK_WAIT * 2)).await;
+                Ok(answer.map_err(|status| peer.problem(status))?.into_inner().ends)
             }
         })
         .await

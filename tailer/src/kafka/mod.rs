@@ -212,9 +212,9 @@ impl Tailing for Tailer {
         Ok(self.rows())
     }
 
-    async fn partitions(&self, settings: &SourceSettings) -> Result<u32, Problem> {
+    async fn ends(&self, settings: &SourceSettings) -> Result<Vec<i64>, Problem> {
         let settings = settings.clone();
-        blocking(move || probe::partitions(&settings)).await
+        blocking(move || probe::ends(&settings)).await
     }
 
     async fn preview(&self, settings: &SourceSettings, records: usize) -> Result<Vec<(i32, Record)>, Problem> {

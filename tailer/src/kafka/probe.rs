@@ -31,9 +31,11 @@ struct Probe {
     topic: String,
 }
 
-/// How many partitions the topic has, or why it cannot be read. Blocks for seconds.
-pub fn partitions(settings: &SourceSettings) -> Result<u32, Problem> {
-    Probe::new(settings)?.partitions().map(|numbers| u32::try_from(numbers.len()).unwrap_or(u32::MAX))
+/// The offset after the last record of each partition, or why the topic cannot be read. Blocks for seconds.
+pub fn ends(settings: &SourceSettings) -> Result<Vec<i64>, Problem> {
+    let probe = Probe::new(settings)?;
+    let end = |number| probe.consumer.fetch_watermarks(&probe.topic, number, METADATA_WAIT).map(|(_, high)| high);
+    (0..).zip(probe.partitions()?).map(|(number, _)| end(number).map_err(|error| probe.unreachable(&error))).collect()
 }
 
 /// The first records that a source would give (of one that starts at the end: the last that are there). Blocks for seconds.

@@ -34,9 +34,9 @@ impl sources_server::Sources for SourcesService {
         Ok(Response::new(wire::StatusAnswer { rows: rows.into_iter().map(Into::into).collect() }))
     }
 
-    async fn partitions(&self, request: Request<wire::TopicRequest>) -> Result<Response<wire::PartitionsAnswer>, Status> {
-        let partitions = self.tailer.partitions(&settings(&request.into_inner().settings)?).await?;
-        Ok(Response::new(wire::PartitionsAnswer { partitions }))
+    async fn ends(&self, request: Request<wire::TopicRequest>) -> Result<Response<wire::EndsAnswer>, Status> {
+        let ends = self.tailer.ends(&settings(&request.into_inner().settings)?).await?;
+        Ok(Response::new(wire::EndsAnswer { ends }))
     }
 
     async fn preview(&self, request: Request<wire::PreviewRequest>) -> Result<Response<Self::PreviewStream>, Status> {

@@ -399,7 +399,7 @@ impl Tailing for FakeTailing {
         self.asked.fetch_add(1, Ordering::SeqCst);
         Ok(self.rows.lock().clone())
     }
-    async fn partitions(&self, _: &SourceSettings) -> Result<u32, Problem> {
+    async fn ends(&self, _: &SourceSettings) -> Result<Vec<i64>, Problem> {
         not_here()
     }
     async fn preview(&self, _: &SourceSettings, _: usize) -> Result<Vec<(i32, Record)>, Problem> {
