@@ -341,7 +341,8 @@ fn a_broken_file_is_refused() {
             1 => bytes[dice.below(whole.len())] ^= 1 << dice.below(8),
             _ => bytes.extend([0; 3]),
         }
-        if bytes[..8] != whole[..8] {
+        // Where only the first word is another one, nothing that is read is broken.
+        if bytes.len() == whole.len() && bytes[..8] != whole[..8] {
             continue;
         }
         std::fs::write(&broken, &bytes).expect("written");
