@@ -376,9 +376,13 @@ fn spawn(folder: &Folder, host: &Host) -> Result<Process> {
     Process::start("kafka", java(folder, host)?.args(["kafka.Kafka", "server.properties"]), &folder.path().join("output"))
 }
 
-/// So many ports that nobody listens at. All are held until all are known, so they differ.
+/// So many ports that nobody listens at, below those that the kernel gives to whoever connects: between here and the listening somebody else's
+/// connection would else take one now and then. All are held until all are known, so they differ.
 pub fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let held = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let first: u16 = range.split_whitespace().next().context("no range of ports")?.parse()?;
+    let one = || (0..1_000).find_map(|_| TcpListener::bind(("127.0.0.1", rand::random_range(first / 2..first))).ok()).context("no free port");
+    let held = (0..count).map(|_| one()).collect::<Result<Vec<_>>>()?;
     held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
