@@ -56,11 +56,12 @@ struct Seen {
 }
 
 impl Known {
-    fn advance(&mut self, shard: ShardId, positions: &PositionVector) {
+    /// What was seen of a shard. Where there are too many, all is forgotten.
+    fn seen(&mut self, shard: ShardId) -> &mut Seen {
         if self.shards.len() >= SHARDS_MAX && !self.shards.contains_key(&shard) {
-            *self = Self::default();
+            self.shards.clear();
         }
-        self.shards.entry(shard).or_default().positions.merge(positions);
+        self.shards.entry(shard).or_default()
     }
 }
 
@@ -77,7 +78,7 @@ impl Answered {
 
     /// A shard was this far.
     pub fn advance(&self, shard: ShardId, positions: &PositionVector) {
-        self.known.lock().advance(shard, positions);
+        self.known.lock().seen(shard).positions.merge(positions);
     }
 
     fn is_in_vain(&self, shard: ShardId) -> bool {
@@ -85,7 +86,7 @@ impl Answered {
     }
 
     fn set_in_vain(&self, shard: ShardId, in_vain: bool) {
-        self.known.lock().shards.entry(shard).or_default().in_vain = in_vain;
+        self.known.lock().seen(shard).in_vain = in_vain;
     }
 
     /// What is wanted of each, and what was answered before.
@@ -114,9 +115,9 @@ impl Answered {
         let mut known = self.known.lock();
         for (shard, boot) in heard {
             for (_, position) in sent.iter().filter(|(of, _)| *of == shard) {
-                known.advance(shard, &PositionVector::from_iter([position.clone()]));
+                known.seen(shard).positions.advance(&position.source, position.partition, position.offset);
             }
-            known.shards.entry(shard).or_default().boot = Some(boot);
+            known.seen(shard).boot = Some(boot);
         }
         silent
     }

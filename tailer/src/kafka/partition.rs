@@ -639,7 +639,7 @@ mod tests {
         assert_eq!(early(41, 0, 50, &[skip(42, 60)]), SkipAhead { to: 60, end: 50 });
         assert_eq!(early(-1, 0, 50, &[skip(0, 20)]), From(20));
         assert_eq!(early(30, 0, 50, &[skip(42, 45)]), From(30), "a leaf that is behind gets what it lacks");
-        assert_eq!(decide(-1, 49, 0, 50, &[skip(42, 45)], Start::Earliest), From(0), "and one that lost all, all");
+        assert_eq!(decide(-1, 49, 0, 50, &[skip(42, 45)], Start::Earliest), From(0), "and so does one that lost all");
         assert_eq!(decide(-1, -1, 3, 50, &[], Start::Latest), Advance { through: 49 });
         assert_eq!(decide(-1, -1, 0, 0, &[], Start::Latest), From(0));
         assert_eq!(decide(10, 10, 0, 50, &[], Start::Latest), From(10), "the start counts once");
