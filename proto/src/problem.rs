@@ -18,6 +18,7 @@ pub enum Code {
     InUse,
     TooLarge,
     UnsupportedMedia,
+    NotAcceptable,
     LimitReached,
     Busy,
     Unavailable,
@@ -31,13 +32,14 @@ pub enum Code {
 
 impl Code {
     /// Code, word, HTTP status, title.
-    pub const TABLE: [(Code, &'static str, u16, &'static str); 18] = [
+    pub const TABLE: [(Code, &'static str, u16, &'static str); 19] = [
         (Code::BadRequest, "bad_request", 400, "the request is not understood"),
         (Code::BadSql, "bad_sql", 400, "the statement is not understood"),
         (Code::NotSupported, "not_supported", 400, "this is not supported"),
         (Code::TooComplex, "too_complex", 400, "the statement is too long or too deep"),
         (Code::NotFound, "not_found", 404, "there is no such thing"),
         (Code::MethodNotAllowed, "method_not_allowed", 405, "this method is not offered here"),
+        (Code::NotAcceptable, "not_acceptable", 406, "no answer can have this form"),
         (Code::Conflict, "conflict", 409, "this contradicts what is there"),
         (Code::InUse, "in_use", 409, "something else uses it"),
         (Code::TooLarge, "too_large", 413, "the body is too large"),
@@ -53,7 +55,8 @@ impl Code {
     ];
 
     fn row(self) -> &'static (Code, &'static str, u16, &'static str) {
-        Self::TABLE.iter().find(|row| row.0 == self).unwrap_or(&Self::TABLE[13])
+        let row = |code: Code| Self::TABLE.iter().find(move |row| row.0 == code);
+        row(self).or_else(|| row(Code::Internal)).unwrap_or(&Self::TABLE[0])
     }
 
     /// The stable word.

@@ -117,7 +117,11 @@ async fn an_answer_is_told_in_the_form_asked_for(server: Service) {
     let (status, content_type, arrow) = send(ask("application/vnd.apache.arrow.stream")).await;
     assert_eq!((status, content_type.as_str()), (StatusCode::OK, "application/vnd.apache.arrow.stream"));
     assert!(arrow.starts_with(&[0xff; 4]), "an Arrow stream begins so");
-    refused(ask("text/html"), 415).await;
+    let problem = refused(ask("text/html"), 406).await;
+    let hint = problem["hint"].as_str().expect("a hint");
+    for form in ["application/json", "application/x-ndjson", "text/csv", "application/vnd.apache.arrow.stream"] {
+        assert!(hint.contains(form), "{hint}");
+    }
     let answer = server.sql("select _doc, n from forms where n = 1").await;
     assert_eq!(answer.rows, [[json!("{\"n\":1,\"t\":\"a,b\"}"), json!(1)]], "a document is exact text");
 }

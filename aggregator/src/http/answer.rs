@@ -66,8 +66,8 @@ impl Form {
             None if accept.iter().all(|value| value.trim().is_empty()) => Ok(Self::Json),
             None => {
                 let known: Vec<&str> = Self::TABLE.iter().map(|row| row.1).collect();
-                let problem = Problem::new(Code::UnsupportedMedia, format!("an answer cannot be {:?}", accept.join(", ")));
-                Err(problem.hint(format!("it can be {}", known.join(", "))))
+                let problem = Problem::new(Code::NotAcceptable, format!("an answer cannot be {:?}", accept.join(", ")));
+                Err(problem.hint(format!("Accept can name {}", known.join(", "))))
             }
         }
     }

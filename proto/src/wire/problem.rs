@@ -9,9 +9,13 @@ use crate::problem::{Code, Problem};
 /// The gRPC code of each of ours, for those who know no details.
 fn grpc(code: Code) -> Grpc {
     match code {
-        Code::BadRequest | Code::BadSql | Code::TooComplex | Code::TooLarge | Code::UnsupportedMedia | Code::MethodNotAllowed => {
-            Grpc::InvalidArgument
-        }
+        Code::BadRequest
+        | Code::BadSql
+        | Code::TooComplex
+        | Code::TooLarge
+        | Code::UnsupportedMedia
+        | Code::NotAcceptable
+        | Code::MethodNotAllowed => Grpc::InvalidArgument,
         Code::NotSupported => Grpc::Unimplemented,
         Code::NotFound => Grpc::NotFound,
         Code::Conflict => Grpc::AlreadyExists,
