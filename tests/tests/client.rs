@@ -96,6 +96,11 @@ async fn a_reason_and_an_exit_code_are_given() {
     let failed = typed.run(&["sql", "selct 1"]);
     assert!(failed.status.code() == Some(1) && err(&failed).starts_with("error: ") && failed.stdout.is_empty(), "{}", err(&failed));
     assert_eq!(typed.run(&["sql"]).status.code(), Some(2));
+    out(&typed.with_input(&["push", "events", "-"], "{}\n"));
+    for command in [["search", "evnets", "x"].as_slice(), &["fields", "evnets"], &["collection", "get", "evnets"]] {
+        let unknown = typed.run(command);
+        assert!(unknown.status.code() == Some(1) && err(&unknown).contains("perhaps events was meant"), "{command:?}: {}", err(&unknown));
+    }
     assert_eq!(typed.run(&["sql", "select 1", "--url", "nonsense"]).status.code(), Some(2));
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let away = typed.run(&["sql", "select 1", "--url", &format!("http://{nobody}")]);

@@ -50,7 +50,7 @@ pub(super) async fn list(State(app): State<App>) -> Result<Response, Refusal> {
 pub(super) async fn get(State(app): State<App>, path: PathText) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
     let catalog = app.engine.catalog();
-    let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name))?;
+    let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name, &catalog))?;
     Ok(Json(describe(&app, &catalog, &name, collection).await?).into_response())
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn put(State(app): State<App>, path: PathText, headers: HeaderM
     let name = collection_name(&path_text(path)?)?;
     let (made, catalog) = agree(&app.engine, &name, body::json(&headers, body).await?).await?;
     let status = if made { StatusCode::CREATED } else { StatusCode::OK };
-    let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name))?;
+    let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name, &catalog))?;
     Ok((status, Json(describe(&app, &catalog, &name, collection).await?)).into_response())
 }
 

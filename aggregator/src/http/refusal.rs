@@ -5,7 +5,10 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use proto::{Code, CollectionName, Problem, SourceName};
+use proto::{Catalog, Code, CollectionName, Problem, SourceName};
+
+pub(super) use crate::query::no_collection;
+use crate::sql::nearest;
 
 /// What a handler answers when it does not.
 #[derive(Debug)]
@@ -76,12 +79,9 @@ pub(super) fn source_name(text: &str) -> Result<SourceName, Problem> {
     }
 }
 
-/// The problem of a collection that is not there.
-pub(super) fn no_collection(name: &CollectionName) -> Problem {
-    Problem::new(Code::NotFound, format!("there is no collection {name}")).hint("GET /v1/collections lists them; a push or a source creates one")
-}
-
-/// The problem of a source that is not there.
-pub(super) fn no_source(name: &SourceName) -> Problem {
-    Problem::new(Code::NotFound, format!("there is no source {name}")).hint("GET /v1/sources lists them")
+/// The problem of a source that is not there; the hint names one that may have been meant.
+pub(super) fn no_source(name: &SourceName, catalog: &Catalog) -> Problem {
+    let near = nearest(name.as_str(), catalog.sources.keys().map(SourceName::as_str));
+    let hint = near.map_or_else(|| "GET /v1/sources lists them".to_owned(), |near| format!("perhaps {near} was meant"));
+    Problem::new(Code::NotFound, format!("there is no source {name}")).hint(hint)
 }

@@ -49,8 +49,9 @@ pub(super) async fn by_body(State(app): State<App>, path: PathText, headers: Hea
 
 async fn search(app: &App, path: PathText, asked: Asked) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
-    if !app.engine.catalog().collections.contains_key(&name) {
-        return Err(no_collection(&name).into());
+    let catalog = app.engine.catalog();
+    if !catalog.collections.contains_key(&name) {
+        return Err(no_collection(&name, &catalog).into());
     }
     let how = How { at_least: asked.at_least, allow_partial: asked.allow_partial, timeout_ms: asked.timeout_ms, scan: asked.scan };
     let question = SearchQuestion {

@@ -32,9 +32,9 @@ const HINT: &str = "{\"to\": {\"0\": 1234}} goes on with offset 1234 of partitio
 pub(super) async fn of_source(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let name = source_name(&path_text(path)?)?;
     let catalog = app.engine.catalog();
-    let there = catalog.sources.get(&name).ok_or_else(|| no_source(&name))?;
+    let there = catalog.sources.get(&name).ok_or_else(|| no_source(&name, &catalog))?;
     let settings = &there.settings;
-    let collection = catalog.collections.get(&settings.collection).ok_or_else(|| no_collection(&settings.collection))?;
+    let collection = catalog.collections.get(&settings.collection).ok_or_else(|| no_collection(&settings.collection, &catalog))?;
     let wish = body::json(&headers, body).await?;
     let ends = app.engine.roles.tailing.ends(settings).await?.into_iter().map(Some).collect();
     let rows = rows(&app.engine, |row| row.source == name).await?;
@@ -48,7 +48,7 @@ pub(super) async fn of_source(State(app): State<App>, path: PathText, headers: H
 pub(super) async fn of_pushes(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
     let catalog = app.engine.catalog();
-    let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name))?;
+    let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name, &catalog))?;
     if !collection.push_topic {
         return Err(Problem::new(Code::BadRequest, format!("the pushes of {name} are not in a log: nothing of them can be lost there"))
             .hint("a source of Kafka is skipped with POST /v1/sources/{source}/skip")

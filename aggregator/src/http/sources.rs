@@ -179,7 +179,7 @@ fn shown_document(bytes: &[u8], format: Format) -> (Value, Option<Value>) {
 
 /// A source as it is shown.
 pub(super) async fn shown(app: &App, catalog: &Catalog, name: &SourceName) -> Result<Value, Problem> {
-    let source = catalog.sources.get(name).ok_or_else(|| no_source(name))?;
+    let source = catalog.sources.get(name).ok_or_else(|| no_source(name, catalog))?;
     Ok(describe(name, source, &app.engine.tails().await?))
 }
 

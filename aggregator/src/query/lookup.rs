@@ -12,7 +12,7 @@ impl Engine {
     /// A document by its id: its key or its address. A key met in two partitions is two documents; the one of the lower shard is told.
     pub async fn document(&self, collection: &CollectionName, id: &str) -> Result<Option<Document>, Problem> {
         let catalog = self.catalog();
-        let there = catalog.collections.get(collection).ok_or_else(|| no_collection(collection))?;
+        let there = catalog.collections.get(collection).ok_or_else(|| no_collection(collection, &catalog))?;
         let shards = there.settings.shards;
         let numbers = match id.parse::<Address>() {
             Ok(address) => {

@@ -51,6 +51,7 @@ use proto::{
     status::TailStatus,
 };
 
+pub(crate) use self::pins::no_collection;
 use self::{admission::Admission, answered::Answered, context::QueryContext, registry::Registry, runtime::QueryRuntime, session::Sessions};
 use crate::{
     AggregatorOptions, Roles,

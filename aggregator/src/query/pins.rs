@@ -7,7 +7,7 @@ use plan::{Path, PathKinds, scan::Pinned};
 use proto::{Catalog, Code, CollectionName, PositionVector, Problem, catalog::Collection, ingest::ShardId, routing::shard_of};
 
 use super::{answered, context::QueryContext};
-use crate::answer::Stats;
+use crate::{answer::Stats, sql::nearest};
 
 /// A collection as one query sees it.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ async fn pin_collection(
     at_least: &PositionVector,
     single: bool,
 ) -> Result<PinnedCollection, Problem> {
-    let collection = catalog.collections.get(name).ok_or_else(|| no_collection(name))?;
+    let collection = catalog.collections.get(name).ok_or_else(|| no_collection(name, catalog))?;
     let shards = (0..collection.settings.shards).map(|number| ShardId { collection: collection.uid, number });
     let wanted = shards.map(|shard| (shard, share_of(at_least, shard.number, name, collection, catalog, single)));
     let mut view =
@@ -159,7 +159,15 @@ fn time_path(collection: &Collection) -> Result<Option<Path>, Problem> {
     collection.settings.time_path.as_ref().map(read).transpose()
 }
 
-/// There is no such collection.
-pub(super) fn no_collection(name: &CollectionName) -> Problem {
-    Problem::new(Code::NotFound, format!("there is no collection {name}")).hint("SHOW TABLES lists them; a push or a source creates one")
+/// There is no such collection; the hint names one that may have been meant.
+pub(crate) fn no_collection(name: &CollectionName, catalog: &Catalog) -> Problem {
+    let near = || nearest(name.as_str(), catalog.collections.keys().map(CollectionName::as_str));
+    let hint = match catalog.view(name.as_str()) {
+        Some(_) => format!("{name} is a view: ask it by SQL"),
+        None => near().map_or_else(
+            || "GET /v1/collections and SHOW TABLES list what there is; a push or a source creates a collection".to_owned(),
+            |near| format!("perhaps {near} was meant"),
+        ),
+    };
+    Problem::new(Code::NotFound, format!("there is no collection {name}")).hint(hint)
 }

@@ -71,7 +71,7 @@ pub(super) async fn plan(
 async fn provider(engine: &Engine, context: &Arc<QueryContext>, pins: &Pins, used: &TableUse) -> Result<Arc<dyn TableProvider>, Problem> {
     match &used.table {
         Table::Collection { collection, columns } => {
-            let pinned = pins.collection(collection).ok_or_else(|| super::pins::no_collection(collection))?;
+            let pinned = pins.collection(collection).ok_or_else(|| super::pins::no_collection(collection, &engine.catalog()))?;
             Ok(Arc::new(ShardTableProvider(Arc::new(ShardTable::new(Arc::clone(context), pinned, columns.clone())))))
         }
         Table::System { schema, name } => {

@@ -63,7 +63,7 @@ pub(super) async fn run(engine: &Engine, context: &Arc<QueryContext>, question: 
     let catalog = engine.catalog();
     let pins = Pins::take(context, &catalog, &BTreeSet::from([name.clone()]), &question.at_least).await?;
     pins.complete_or(question.allow_partial)?;
-    let pinned = pins.collection(&name).ok_or_else(|| super::pins::no_collection(&name))?;
+    let pinned = pins.collection(&name).ok_or_else(|| super::pins::no_collection(&name, &catalog))?;
     let world = PinnedWorld::new(Arc::clone(&catalog), &pins);
     let (condition, columns, warnings) = sql::search_condition(&question.query, &name, &world)?;
     warnings.into_iter().for_each(|warning| context.report.warn(warning));

@@ -17,6 +17,8 @@ use proto::{
     catalog::{Change, DefinitionId},
 };
 
+pub use names::nearest;
+
 /// What a statement says.
 #[derive(Debug, Clone)]
 pub enum Statement {

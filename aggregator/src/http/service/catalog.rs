@@ -60,7 +60,7 @@ impl catalog_server::Catalog for CatalogService {
         let name = collection(&asked.name)?;
         let wish = collections::Wish { shards: (asked.shards > 0).then_some(asked.shards), time_path: asked.time_path.map(said) };
         let (_, catalog) = collections::agree(&self.engine, &name, wish).await?;
-        let made = catalog.collections.get(&name).ok_or_else(|| no_collection(&name))?;
+        let made = catalog.collections.get(&name).ok_or_else(|| no_collection(&name, &catalog))?;
         Ok(Response::new(told(&name, made)))
     }
 
@@ -109,7 +109,7 @@ impl catalog_server::Catalog for CatalogService {
 
 impl CatalogService {
     fn source(&self, name: &SourceName, catalog: &proto::Catalog) -> Result<Response<wire::Source>, Status> {
-        let source = catalog.sources.get(name).ok_or_else(|| no_source(name))?;
+        let source = catalog.sources.get(name).ok_or_else(|| no_source(name, catalog))?;
         Ok(Response::new(told_source(name, source)))
     }
 }

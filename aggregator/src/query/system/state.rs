@@ -141,7 +141,7 @@ fn shards_of(collection: &Collection) -> impl Iterator<Item = ShardId> + use<> {
 /// What all shards together know of a collection's paths, by path.
 pub(in crate::query) async fn merged_fields(engine: &Engine, name: &CollectionName) -> Result<Vec<FieldStatus>, Problem> {
     let catalog = engine.catalog();
-    let collection = catalog.collections.get(name).ok_or_else(|| no_collection(name))?;
+    let collection = catalog.collections.get(name).ok_or_else(|| no_collection(name, &catalog))?;
     let answers = join_all(shards_of(collection).map(|shard| engine.roles.leaf.fields(shard))).await;
     let mut merged: BTreeMap<plan::Path, FieldStatus> = BTreeMap::new();
     for field in answers.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
