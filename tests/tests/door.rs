@@ -156,7 +156,13 @@ async fn a_source_that_cannot_be_is_never_agreed_on(server: Service) {
     }
     let problem = refused(put(with("no.such.key", "1")), 400).await;
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("no.such.key")), "{problem}");
-    refused(put(with("client.id", "x")), 503).await;
+    let problem = refused(put(with("client.id", "x")), 503).await;
+    let (detail, hint) = (problem["detail"].as_str().expect("a detail"), problem["hint"].as_str().expect("a hint"));
+    assert!(
+        detail.starts_with("source s was not created: ") && detail.contains("bootstrap.servers") && !detail.contains("automatically"),
+        "{problem}"
+    );
+    assert!(hint.contains("nothing was created or changed") && hint.contains("send it again"), "{problem}");
     refused(put(json!({"collection": "c", "topic": "t"})), 400).await;
     assert_eq!(server.get("/v1/sources").await.expect("a list"), json!({"sources": []}));
     assert_eq!(server.get("/v1/collections").await.expect("a list"), json!({"collections": []}), "no collection was made for it");

@@ -56,7 +56,8 @@ pub(super) async fn agree(engine: &Engine, name: &SourceName, body: Value) -> Re
     let catalog = engine.catalog();
     let there = catalog.sources.get(name);
     let mut settings = read_settings(body, there)?;
-    let partitions = u32::try_from(engine.roles.tailing.ends(&settings).await?.len()).unwrap_or(u32::MAX);
+    let partitions = engine.roles.tailing.ends(&settings).await.map_err(|problem| unchanged(name, there.is_some(), problem))?.len();
+    let partitions = u32::try_from(partitions).unwrap_or(u32::MAX);
     let known = there.filter(|there| there.settings.topic == settings.topic).and_then(|there| there.settings.partitions);
     settings.partitions = (settings.start == Start::Latest).then(|| known.unwrap_or(partitions));
     if !catalog.collections.contains_key(&settings.collection) {
@@ -67,6 +68,16 @@ pub(super) async fn agree(engine: &Engine, name: &SourceName, body: Value) -> Re
     let expected = there.map_or(0, |source| source.version);
     let catalog = engine.roles.changes.propose(Change::PutSource { name: name.clone(), settings }, Some(expected)).await?;
     Ok((there.is_none(), catalog))
+}
+
+/// The refusal of a source whose topic cannot be read: nothing was agreed on, and nobody goes on trying.
+fn unchanged(name: &SourceName, there: bool, problem: Problem) -> Problem {
+    let what = if there { format!("source {name} was not changed") } else { format!("source {name} was not created") };
+    let hint = match problem.hint {
+        Some(hint) => format!("{hint}; nothing was created or changed, so send it again afterwards"),
+        None => "nothing was created or changed: correct what is wrong and send it again".to_owned(),
+    };
+    Problem { detail: format!("{what}: {}", problem.detail), hint: Some(hint), ..problem }
 }
 
 /// What a body says about a source.

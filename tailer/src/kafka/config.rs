@@ -121,12 +121,15 @@ pub fn check_topic(topic: &str) -> Result<(), Problem> {
     }
 }
 
+/// What an explanation ends with where the client goes on by itself.
+const RETRIED: &str = "this is retried automatically";
+
 /// What an error of the client means, with what to do about it. `reason` is the client's own text.
 pub fn explain(code: RDKafkaErrorCode, reason: &str) -> String {
     use RDKafkaErrorCode as E;
     let hint = match code {
         E::AllBrokersDown | E::BrokerTransportFailure | E::OperationTimedOut => {
-            "no broker answers: check bootstrap.servers, the network and the broker; it is tried again by itself"
+            "no broker answers: check bootstrap.servers, the network and the broker; this is retried automatically"
         }
         E::Resolve => "the broker's name cannot be resolved: check bootstrap.servers and the broker's advertised.listeners",
         E::Authentication | E::SaslAuthenticationFailed => {
@@ -134,19 +137,24 @@ pub fn explain(code: RDKafkaErrorCode, reason: &str) -> String {
         }
         E::SSL => "TLS fails: check security.protocol, ssl.ca.location and that the broker's port speaks TLS",
         E::UnknownTopicOrPartition | E::UnknownTopic | E::UnknownPartition => {
-            "the topic does not exist there: create it, or check its name; it is looked for again by itself"
+            "the topic does not exist there: create it, or check its name; this is retried automatically"
         }
         E::TopicAuthorizationFailed => "the login may not read the topic: give it READ and DESCRIBE on it",
         E::GroupAuthorizationFailed => "the login may not use the consumer group: give it READ on the group, or set group.id to one that it may use",
         E::ClusterAuthorizationFailed => "the login may not do this on the cluster",
         E::Fenced | E::FencedInstanceId => "another process reads this source under the same node name: stop one of them",
         E::PollExceeded => "the reader was held up for too long and begins again",
-        _ => "it is tried again by itself",
+        _ => RETRIED,
     };
     match reason.is_empty() {
         true => format!("{code} ({hint})"),
         false => format!("{reason} ({hint})"),
     }
+}
+
+/// An explanation of [`explain`] for somebody who asked once: nothing goes on afterwards, so it must not say that it does.
+pub fn without_retry(explanation: &str) -> String {
+    explanation.replace(&format!(" ({RETRIED})"), "").replace(&format!("; {RETRIED}"), "")
 }
 
 #[cfg(test)]

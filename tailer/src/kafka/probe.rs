@@ -64,7 +64,7 @@ impl Probe {
         if let Some(error) = topic.and_then(|topic| topic.error()) {
             let code = RDKafkaErrorCode::from(error);
             let kind = if code == RDKafkaErrorCode::UnknownTopicOrPartition { Code::NotFound } else { Code::Unavailable };
-            return Err(Problem::new(kind, format!("topic {} cannot be read: {}", self.topic, config::explain(code, ""))));
+            return Err(Problem::new(kind, format!("topic {} cannot be read: {}", self.topic, config::without_retry(&config::explain(code, "")))));
         }
         let numbers: Vec<i32> = topic.map_or_else(Vec::new, |topic| topic.partitions().iter().map(|p| p.id()).collect());
         match numbers.is_empty() {
@@ -81,7 +81,7 @@ impl Probe {
         }
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::OperationTimedOut);
         let detail = self.said().unwrap_or_else(|| config::explain(code, &format!("no answer from the brokers: {code}")));
-        Problem::new(Code::Unavailable, detail)
+        Problem::new(Code::Unavailable, config::without_retry(&detail))
     }
 
     fn said(&self) -> Option<String> {
@@ -109,7 +109,7 @@ impl Probe {
             }
         }
         match self.said() {
-            Some(error) if found.is_empty() && open > 0 => Err(Problem::new(Code::Unavailable, error)),
+            Some(error) if found.is_empty() && open > 0 => Err(Problem::new(Code::Unavailable, config::without_retry(&error))),
             _ => Ok(found),
         }
     }
