@@ -90,6 +90,26 @@ async fn an_answer_is_written_in_each_form() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_was_cut_ends_with_an_exit_code_of_its_own_in_each_form() {
+    let server = Server::start(Settings::default()).await;
+    let typed = Typed { server: &server };
+    // One row more than an answer without LIMIT may have; with the text, more than the server holds back before it begins to answer.
+    let lines: String = (0..10_001).map(|n| format!("{{\"n\":{n},\"text\":\"{}\"}}\n", "x".repeat(500))).collect();
+    out(&typed.with_input(&["push", "c", "-"], &lines));
+    for columns in ["n", "n, text"] {
+        for form in ["table", "json", "ndjson", "csv"] {
+            let cut = typed.run(&["sql", &format!("select {columns} from c"), "-o", form]);
+            let noted = err(&cut);
+            assert_eq!(cut.status.code(), Some(3), "{columns} as {form}: {noted}");
+            assert!(noted.contains("error: the answer was cut") && noted.contains("10000 rows") && noted.contains("LIMIT"), "{form}: {noted}");
+            assert!(String::from_utf8_lossy(&cut.stdout).lines().count() >= if form == "json" { 1 } else { 10_000 }, "{form}: the rows are written");
+            let whole = typed.run(&["sql", &format!("select {columns} from c limit 10001"), "-o", form]);
+            assert!(whole.status.success(), "{columns} as {form}: {}", err(&whole));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reason_and_an_exit_code_are_given() {
     let server = Server::start(Settings::default()).await;
     let typed = Typed { server: &server };

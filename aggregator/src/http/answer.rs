@@ -6,12 +6,14 @@
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use datafusion::arrow::{array::RecordBatch, datatypes::SchemaRef, ipc::writer::StreamWriter};
 use futures::{StreamExt, stream};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use proto::{Code, Problem};
 use tracing::info;
 
@@ -20,7 +22,9 @@ use crate::answer::{Answer, Part, Stats};
 
 /// Bytes of an answer that are held back before the response begins.
 const HELD_BYTES_MAX: usize = 4 << 20;
-/// Bytes of the header that tells the statistics of forms that have no place for them.
+/// The header, or trailer, that holds the statistics of an answer in a form that has no place for them.
+const STATS_HEADER: &str = "rachis-stats";
+/// Bytes of it.
 const STATS_HEADER_BYTES_MAX: usize = 8 << 10;
 
 /// A form of an answer.
@@ -93,7 +97,11 @@ pub(super) async fn respond(mut answer: Answer, form: Form) -> Result<Response, 
             }
         }
     }
-    Ok(with_content_type(Body::from_stream(streamed(answer, writer)).into_response(), form))
+    let mut response = with_content_type(Body::new(StreamBody::new(streamed(answer, writer))).into_response(), form);
+    if tells_beside(form) {
+        response.headers_mut().insert(header::TRAILER, HeaderValue::from_static(STATS_HEADER));
+    }
+    Ok(response)
 }
 
 async fn next(answer: &mut Answer) -> Result<Part, Problem> {
@@ -102,13 +110,38 @@ async fn next(answer: &mut Answer) -> Result<Part, Problem> {
 
 fn whole(bytes: Bytes, form: Form, stats: &Stats) -> Response {
     let mut response = with_content_type(bytes.into_response(), form);
-    if matches!(form, Form::Csv | Form::Arrow) {
-        let stats = stats.to_json().to_string();
-        if let Some(value) = HeaderValue::from_str(&stats).ok().filter(|_| stats.len() <= STATS_HEADER_BYTES_MAX) {
-            response.headers_mut().insert("rachis-stats", value);
-        }
+    if tells_beside(form) {
+        response.headers_mut().extend(stats_header(stats));
     }
     response
+}
+
+/// Whether a form has no place for statistics, so that they go beside it.
+fn tells_beside(form: Form) -> bool {
+    matches!(form, Form::Csv | Form::Arrow)
+}
+
+/// The statistics as a header, or as a trailer where the answer was begun before they were known. Warnings beyond its size are left out.
+fn stats_header(stats: &Stats) -> HeaderMap {
+    let mut stats = stats.clone();
+    loop {
+        let text = in_ascii(&stats.to_json().to_string());
+        if text.len() <= STATS_HEADER_BYTES_MAX || stats.warnings.pop().is_none() {
+            return HeaderValue::from_str(&text).map(|value| (HeaderName::from_static(STATS_HEADER), value)).into_iter().collect();
+        }
+    }
+}
+
+/// JSON in the characters that a header may hold.
+fn in_ascii(json: &str) -> String {
+    let mut ascii = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c.is_ascii() {
+            true => ascii.push(c),
+            false => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| ascii.push_str(&format!("\\u{unit:04x}"))),
+        }
+    }
+    ascii
 }
 
 fn with_content_type(mut response: Response, form: Form) -> Response {
@@ -116,26 +149,40 @@ fn with_content_type(mut response: Response, form: Form) -> Response {
     response
 }
 
+/// What of a long answer is still to be sent.
+enum Rest {
+    Rows(Answer, Writer),
+    Trailers(HeaderMap),
+    Nothing,
+}
+
 /// The rest of a long answer, piece by piece as the client takes it.
-fn streamed(answer: Answer, writer: Writer) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {
-    stream::unfold(Some((answer, writer)), |state| async move {
-        let (mut answer, mut writer) = state?;
+fn streamed(answer: Answer, writer: Writer) -> impl futures::Stream<Item = Result<Frame<Bytes>, std::io::Error>> {
+    stream::unfold(Rest::Rows(answer, writer), |rest| async move {
+        let (mut answer, mut writer) = match rest {
+            Rest::Rows(answer, writer) => (answer, writer),
+            Rest::Trailers(stats) => return Some((Ok(Frame::trailers(stats)), Rest::Nothing)),
+            Rest::Nothing => return None,
+        };
         let held = writer.take();
         if !held.is_empty() {
-            return Some((Ok(held), Some((answer, writer))));
+            return Some((Ok(Frame::data(held)), Rest::Rows(answer, writer)));
         }
         let step = match next(&mut answer).await {
-            Ok(Part::Rows(batch)) => writer.rows(&batch).map(|()| true),
-            Ok(Part::End(stats)) => writer.end(&stats).map(|()| false),
+            Ok(Part::Rows(batch)) => writer.rows(&batch).map(|()| None),
+            Ok(Part::End(stats)) => writer.end(&stats).map(|()| Some(stats)),
             Err(problem) => Err(problem),
         };
         match step {
-            Ok(true) => Some((Ok(writer.take()), Some((answer, writer)))),
-            Ok(false) => Some((Ok(writer.take()), None)),
+            Ok(None) => Some((Ok(Frame::data(writer.take())), Rest::Rows(answer, writer))),
+            Ok(Some(stats)) => {
+                let rest = if tells_beside(writer.form) { Rest::Trailers(stats_header(&stats)) } else { Rest::Nothing };
+                Some((Ok(Frame::data(writer.take())), rest))
+            }
             Err(problem) => {
                 info!(%problem, "an answer broke off after its beginning was sent");
-                let last = writer.error(&problem).ok_or_else(|| std::io::Error::other(problem.to_string()));
-                Some((last, None))
+                let last = writer.error(&problem).map(Frame::data).ok_or_else(|| std::io::Error::other(problem.to_string()));
+                Some((last, Rest::Nothing))
             }
         }
     })
@@ -287,6 +334,8 @@ mod tests {
         ipc::reader::StreamReader,
     };
 
+    use http_body_util::BodyExt as _;
+
     use super::*;
 
     fn schema() -> SchemaRef {
@@ -329,6 +378,26 @@ mod tests {
         let arrow = body(respond(short(), Form::Arrow).await.expect("an answer")).await.expect("a body");
         let batches: Vec<RecordBatch> = StreamReader::try_new(arrow.as_slice(), None).expect("a stream").map(|b| b.expect("a batch")).collect();
         assert_eq!(batches, [batch(0, 2), batch(2, 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_form_without_room_for_statistics_has_them_in_a_header_or_after_the_rows() {
+        let stats = || Box::new(Stats { truncated: true, warnings: vec!["é".into(), "w".repeat(STATS_HEADER_BYTES_MAX)], ..Stats::default() });
+        let read = |headers: &HeaderMap| -> serde_json::Value {
+            serde_json::from_slice(headers.get(STATS_HEADER).expect("the statistics").as_bytes()).expect("JSON")
+        };
+        let long = || (0..60).map(|i| Ok(Part::Rows(batch(i * 8_192, 8_192)))).chain([Ok(Part::End(stats()))]).collect();
+        for form in [Form::Csv, Form::Arrow] {
+            let short = respond(answer(vec![Ok(Part::Rows(batch(0, 2))), Ok(Part::End(stats()))]), form).await.expect("an answer");
+            let told = read(short.headers());
+            assert_eq!((&told["truncated"], &told["warnings"]), (&serde_json::json!(true), &serde_json::json!(["é"])), "{form:?}");
+            let long = respond(answer(long()), form).await.expect("an answer");
+            assert_eq!(long.headers().get("trailer").and_then(|value| value.to_str().ok()), Some(STATS_HEADER));
+            let long = long.into_body().collect().await.expect("a body");
+            assert_eq!(read(long.trailers().expect("trailers"))["truncated"], true, "{form:?}");
+        }
+        let lines = respond(answer(long()), Form::Ndjson).await.expect("an answer").into_body().collect().await.expect("a body");
+        assert!(lines.trailers().is_none(), "NDJSON says it in its last line");
     }
 
     #[tokio::test]

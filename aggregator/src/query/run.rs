@@ -107,7 +107,7 @@ impl Reply {
         context.report.fill(&mut stats);
         if stats.truncated {
             let rows_max = rows_max.unwrap_or_default();
-            stats.warnings.push(format!("only the first {rows_max} rows are told; with a LIMIT a result may be longer"));
+            stats.warnings.push(format!("only the first {rows_max} rows are returned; a statement with a LIMIT may return more"));
         }
         stats.query_id = Some(context.id);
         stats.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -152,8 +152,12 @@ pub enum Output {
     Csv,
 }
 
+const EXIT_CODES: &str = "Exit code: 0, the answer is whole; 1, it failed; 2, the command was not understood; \
+    3, the answer was cut at the rows that a statement without LIMIT may return";
+
 /// `rachis sql`
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub struct Sql {
     /// The statement; `-` reads it from standard input
     pub statement: String,

@@ -18,18 +18,28 @@ use std::fmt;
 pub struct Failure {
     detail: String,
     hint: Option<String>,
-    usage: bool,
+    exit_code: u8,
 }
+
+/// What a process ends with that failed, that was not understood, and whose answer was cut.
+const FAILED: u8 = 1;
+const NOT_UNDERSTOOD: u8 = 2;
+const ANSWER_CUT: u8 = 3;
 
 impl Failure {
     /// It failed.
     pub fn new(detail: impl Into<String>) -> Self {
-        Self { detail: detail.into(), hint: None, usage: false }
+        Self { detail: detail.into(), hint: None, exit_code: FAILED }
     }
 
     /// It was not understood.
     pub fn usage(detail: impl Into<String>) -> Self {
-        Self { usage: true, ..Self::new(detail) }
+        Self { exit_code: NOT_UNDERSTOOD, ..Self::new(detail) }
+    }
+
+    /// The answer was written, and is not all of the result.
+    pub fn cut(detail: impl Into<String>) -> Self {
+        Self { exit_code: ANSWER_CUT, ..Self::new(detail) }
     }
 
     /// It failed, because of this and what is behind it.
@@ -53,7 +63,7 @@ impl Failure {
 
     /// What the process ends with.
     pub fn exit_code(&self) -> u8 {
-        if self.usage { 2 } else { 1 }
+        self.exit_code
     }
 }
 

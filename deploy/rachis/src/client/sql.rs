@@ -2,8 +2,11 @@
 
 use std::io::Read;
 
-use futures::StreamExt;
-use reqwest::{Method, header::ACCEPT};
+use http_body_util::BodyExt as _;
+use reqwest::{
+    Body, Method,
+    header::{ACCEPT, HeaderMap, TE},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -13,6 +16,9 @@ use super::{
 };
 use crate::cli::{self, Output};
 
+/// Bytes at the end of a JSON answer in which its statistics are.
+const STATS_BYTES_MAX: usize = 1 << 20;
+
 /// Asks, and writes the answer as it comes.
 pub async fn run(arguments: cli::Sql) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
@@ -21,37 +27,83 @@ pub async fn run(arguments: cli::Sql) -> Result<(), Failure> {
         Output::Ndjson => "application/x-ndjson",
         Output::Csv => "text/csv",
     };
-    let request = client.request(Method::POST, &["sql"]).header(ACCEPT, accept).json(&question(&arguments)?);
+    let request = client.request(Method::POST, &["sql"]).header(ACCEPT, accept).header(TE, "trailers").json(&question(&arguments)?);
     let response = client.send(request).await?;
-    let broke_off = |e: reqwest::Error| Failure::of("the answer broke off", &e);
     match arguments.output {
         Output::Table => {
-            let text = response.text().await.map_err(broke_off)?;
+            let text = response.text().await.map_err(|e| broke_off(&e))?;
             let answer: Answer = serde_json::from_str(&text).map_err(|e| Failure::of("the answer is not understood", &e))?;
             output::write(answer.table().as_bytes())?;
             output::note_stats(answer.rows.len(), &answer.stats);
-            Ok(())
+            whole(&answer.stats)
         }
-        Output::Json | Output::Csv => {
-            let stats = response.headers().get("rachis-stats").and_then(|value| serde_json::from_slice::<Value>(value.as_bytes()).ok());
-            let mut body = response.bytes_stream();
-            while let Some(piece) = body.next().await {
-                output::write(&piece.map_err(broke_off)?)?;
-            }
-            if arguments.output == Output::Json {
-                output::write(b"\n")?;
-            }
-            note_warnings(&stats.unwrap_or_default());
-            Ok(())
+        Output::Json => {
+            let mut end = Vec::new();
+            pieces(response, |piece| {
+                end.extend_from_slice(piece);
+                end.drain(..end.len().saturating_sub(STATS_BYTES_MAX));
+                output::write(piece)
+            })
+            .await?;
+            output::write(b"\n")?;
+            end_of_json(&end)
+        }
+        Output::Csv => {
+            let header = stats_of(response.headers());
+            let trailers = pieces(response, output::write).await?;
+            let stats = header.or_else(|| stats_of(&trailers)).unwrap_or_default();
+            note_warnings(&stats);
+            whole(&stats)
         }
         Output::Ndjson => {
             let mut lines = Lines::default();
-            let mut body = response.bytes_stream();
-            while let Some(piece) = body.next().await {
-                output::write(&lines.rows(&piece.map_err(broke_off)?))?;
-            }
+            pieces(response, |piece| output::write(&lines.rows(piece))).await?;
             lines.end()
         }
+    }
+}
+
+fn broke_off(error: &reqwest::Error) -> Failure {
+    Failure::of("the answer broke off", error)
+}
+
+/// Hands on the bytes of an answer as they come; its trailers, if it has any.
+async fn pieces(response: reqwest::Response, mut write: impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<HeaderMap, Failure> {
+    let (mut body, mut trailers) = (Body::from(response), HeaderMap::new());
+    while let Some(frame) = body.frame().await {
+        match frame.map_err(|e| broke_off(&e))?.into_data() {
+            Ok(piece) => write(&piece)?,
+            Err(other) => trailers.extend(other.into_trailers().unwrap_or_default()),
+        }
+    }
+    Ok(trailers)
+}
+
+/// The statistics of an answer that has no place for them in its body.
+fn stats_of(headers: &HeaderMap) -> Option<Value> {
+    serde_json::from_slice(headers.get("rachis-stats")?.as_bytes()).ok()
+}
+
+/// What the statistics at the end of a JSON answer say. Nothing in them looks like their own beginning, so the last such place is it.
+fn end_of_json(end: &[u8]) -> Result<(), Failure> {
+    let text = String::from_utf8_lossy(end);
+    let stats = text.rsplit_once("],\"stats\":").and_then(|(_, stats)| serde_json::from_str::<Value>(stats.trim_end().strip_suffix('}')?).ok());
+    match stats {
+        Some(stats) => {
+            note_warnings(&stats);
+            whole(&stats)
+        }
+        None => Err(Failure::new("the answer broke off: its statistics are missing")),
+    }
+}
+
+/// Fails for an answer that was cut, however it was written: a program must not take it for all there is.
+fn whole(stats: &Value) -> Result<(), Failure> {
+    match stats["truncated"] == true {
+        true => {
+            Err(Failure::cut("the answer was cut and is not the whole result").hint("a LIMIT in the statement sets how many rows may be returned"))
+        }
+        false => Ok(()),
     }
 }
 
@@ -100,7 +152,7 @@ impl Lines {
             return Err(problem_of(&last["error"]).unwrap_or_else(|| Failure::new("the answer broke off")));
         }
         note_warnings(&last["end"]["stats"]);
-        Ok(())
+        whole(&last["end"]["stats"])
     }
 }
 
