@@ -83,6 +83,12 @@ async fn an_answer_is_written_in_each_form() {
     assert_eq!(out(&typed.run(&["sql", "select $1 + 1 as n", "-p", "41", "-o", "csv"])), "n\n42\n");
     assert!(out(&typed.run(&["search", "c", "t:a"])).contains("push/0@0"));
     assert!(out(&typed.run(&["fields", "c"])).contains("BIGINT"));
+    out(&typed.run(&["sql", "create field c.twice as (_doc->>'n')::bigint * 2"]));
+    let fields = out(&typed.run(&["fields", "c"]));
+    let twice = fields.lines().find(|line| line.trim_start().starts_with("twice ")).unwrap_or_else(|| panic!("a defined field is among {fields}"));
+    assert!(twice.contains(" field ") && twice.contains("(_doc->>'n')::bigint * 2"), "{fields}");
+    let plan = out(&typed.run(&["sql", "explain select twice from c where n > 1"]));
+    assert!(plan.lines().count() > 5 && plan.lines().any(|line| line.trim_start().starts_with("ShardScan")), "{plan}");
     assert!(out(&typed.run(&["collection", "list"])).contains('c'));
     out(&typed.run(&["collection", "put", "made", "--shards", "2"]));
     out(&typed.run(&["collection", "delete", "made"]));

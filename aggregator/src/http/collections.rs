@@ -12,7 +12,7 @@ use axum::{
 use plan::{Kinds, Path, scan::FieldStatus};
 use proto::{
     Catalog, Code, CollectionName, PositionVector, Problem,
-    catalog::{Change, Collection, CollectionSettings},
+    catalog::{Change, Collection, CollectionSettings, DefinitionVersion},
     ingest::{Outcomes, PartitionStatus},
 };
 use serde::Deserialize;
@@ -93,19 +93,39 @@ pub(super) async fn delete(State(app): State<App>, path: PathText) -> Result<Res
     Ok(Json(json!({ "dropped": name })).into_response())
 }
 
-/// Lists the paths of one.
+/// Lists what can be asked of one by name: the fields that are defined, then the paths of its documents.
 pub(super) async fn fields(State(app): State<App>, path: PathText) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
-    let fields: Vec<Value> = app.engine.fields(&name).await?.iter().map(field_json).collect();
+    let paths = app.engine.fields(&name).await?;
+    let catalog = app.engine.catalog();
+    let defined = catalog.fields(&name).map(|(field, version)| defined_json(field, version));
+    let fields: Vec<Value> = defined.chain(paths.iter().map(path_json)).collect();
     Ok(Json(json!({ "collection": name, "fields": fields })).into_response())
 }
 
-fn field_json(field: &FieldStatus) -> Value {
+/// A defined field. It is computed when it is asked, so nothing is known of its values.
+fn defined_json(name: &str, version: &DefinitionVersion) -> Value {
+    json!({
+        "path": name,
+        "kind": "field",
+        "type": null,
+        "kinds": [],
+        "in_arrays": false,
+        "documents": null,
+        "indexed": null,
+        "sample": null,
+        "definition": version.text,
+        "version": version.number,
+    })
+}
+
+fn path_json(field: &FieldStatus) -> Value {
     let kinds = field.kinds.to_string();
     let kinds: Vec<&str> = kinds.split(", ").filter(|kind| !kind.is_empty()).collect();
     let native = field.kinds.native().and_then(|native| plan::Type::TABLE.iter().find(|row| row.0 == native)).map(|row| row.2);
     json!({
         "path": field.path.to_string(),
+        "kind": "path",
         "type": native,
         "kinds": kinds,
         "in_arrays": field.kinds.any(Kinds::ELEMENT),

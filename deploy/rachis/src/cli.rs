@@ -36,7 +36,7 @@ pub enum Command {
     Source(Source),
     /// Work with collections
     Collection(Collection),
-    /// Show the paths of a collection
+    /// Show the defined fields and the paths of a collection
     Fields(Fields),
     /// Gather what helps to find out what is wrong
     Debug(Debug),

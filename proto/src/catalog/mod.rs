@@ -57,6 +57,12 @@ impl Catalog {
         self.definitions.get(&DefinitionId::field(collection.clone(), name))
     }
 
+    /// The fields of a collection with what is in force, by name.
+    pub fn fields<'a>(&'a self, collection: &'a CollectionName) -> impl Iterator<Item = (&'a str, &'a DefinitionVersion)> {
+        let own = move |id: &DefinitionId| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(collection);
+        self.definitions.iter().filter(move |(id, _)| own(id)).map(|(id, definition)| (id.name.as_str(), definition.current()))
+    }
+
     /// A view.
     pub fn view(&self, name: &str) -> Option<&Definition> {
         self.definitions.get(&DefinitionId::view(name))

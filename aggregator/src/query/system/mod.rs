@@ -70,7 +70,17 @@ pub(super) const TABLES: &[SystemTable] = &[
     table(
         "rachis",
         "fields",
-        &[("collection", Text), ("path", Text), ("type", Text), ("kinds", Text), ("documents", Int), ("indexed", Text), ("sample", Text)],
+        &[
+            ("collection", Text),
+            ("path", Text),
+            ("type", Text),
+            ("kinds", Text),
+            ("documents", Int),
+            ("indexed", Text),
+            ("sample", Text),
+            ("kind", Text),
+            ("definition", Text),
+        ],
     ),
     table(
         "rachis",

@@ -167,10 +167,25 @@ fn rank(indexed: &str) -> u8 {
     }
 }
 
-/// `rachis.fields`.
+/// `rachis.fields`: the fields that are defined, and the paths of documents.
 pub(super) async fn fields(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
+    let catalog = engine.catalog();
     let mut rows = Vec::new();
-    for name in engine.catalog().collections.keys() {
+    for name in catalog.collections.keys() {
+        for (field, version) in catalog.fields(name) {
+            let unknown = Cell::Text(None);
+            rows.push(vec![
+                Cell::text(name.as_str()),
+                Cell::text(field),
+                unknown.clone(),
+                unknown.clone(),
+                Cell::Int(None),
+                unknown.clone(),
+                unknown,
+                Cell::text("field"),
+                Cell::text(&version.text),
+            ]);
+        }
         for field in merged_fields(engine, name).await? {
             rows.push(vec![
                 Cell::text(name.as_str()),
@@ -180,6 +195,8 @@ pub(super) async fn fields(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
                 Cell::count(field.documents),
                 Cell::text(field.indexed),
                 Cell::Text(field.sample),
+                Cell::text("path"),
+                Cell::Text(None),
             ]);
         }
     }

@@ -41,11 +41,11 @@ pub async fn run(arguments: cli::Collection) -> Result<(), Failure> {
     }
 }
 
-/// Shows the paths of a collection.
+/// Shows the defined fields and the paths of a collection.
 pub async fn fields(arguments: cli::Fields) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let all = client.json(client.request(Method::GET, &["collections", &arguments.collection, "fields"])).await?;
-    write_list(&all["fields"], &["path", "type", "kinds", "documents", "indexed", "sample"], arguments.output)
+    write_list(&all["fields"], &["path", "kind", "type", "kinds", "documents", "indexed", "sample", "definition"], arguments.output)
 }
 
 /// Writes a list of objects; a table shows these keys only.
