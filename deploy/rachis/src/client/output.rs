@@ -54,8 +54,17 @@ pub struct Column {
 }
 
 impl Answer<'_> {
-    /// As a table.
+    /// As a table; plans of EXPLAIN as they are, over several lines.
     pub fn table(&self) -> String {
+        if let [kind, plan] = self.columns.as_slice()
+            && (kind.name.as_str(), plan.name.as_str()) == ("plan_type", "plan")
+        {
+            let text = |row: &std::collections::HashMap<String, &RawValue>, name: &str| {
+                row.get(name).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok()).unwrap_or_default()
+            };
+            let plan = |row| format!("{}\n{}\n", one_line(&text(row, &kind.name)), indented(&text(row, &plan.name)));
+            return self.rows.iter().map(plan).collect::<Vec<_>>().join("\n");
+        }
         let numeric = |kind: &str| ["BIGINT", "INTEGER", "SMALLINT", "DOUBLE", "REAL"].contains(&kind) || kind.starts_with("DECIMAL");
         let aligned: Vec<bool> = self.columns.iter().map(|column| numeric(&column.kind)).collect();
         let cell = |row: &std::collections::HashMap<String, &RawValue>, name: &str| row.get(name).map_or(String::new(), |raw| shown(raw.get()));
@@ -120,6 +129,11 @@ fn cut(text: String) -> String {
     }
 }
 
+/// Lines below a heading, each without what would speak to the terminal.
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {}", one_line(line))).collect::<Vec<_>>().join("\n")
+}
+
 /// Without what would break a line or speak to the terminal.
 fn one_line(text: &str) -> String {
     text.chars()
@@ -146,6 +160,18 @@ mod tests {
             "{table}"
         );
         assert!(lines[2].contains("NULL") && lines[2].contains("\u{FFFD}[31m"), "{table}");
+    }
+
+    #[test]
+    fn a_plan_keeps_its_lines_and_all_of_each() {
+        let scan = format!("  ShardScan: {}", "x".repeat(CELL_CHARACTERS_MAX));
+        let answer = serde_json::json!({
+            "columns": [{"name": "plan_type", "type": "TEXT"}, {"name": "plan", "type": "TEXT"}],
+            "rows": [{"plan_type": "logical_plan", "plan": "Limit\n  Scan"}, {"plan_type": "physical_plan", "plan": format!("Limit\n{scan}")}],
+            "stats": {},
+        });
+        let table = serde_json::from_str::<Answer>(&answer.to_string()).expect("an answer").table();
+        assert_eq!(table, format!("logical_plan\n  Limit\n    Scan\n\nphysical_plan\n  Limit\n  {scan}\n"));
     }
 
     #[test]
