@@ -82,6 +82,7 @@ async fn an_answer_is_written_in_each_form() {
     assert_eq!(out(&typed.with_input(&["sql", "-", "-o", "csv"], "select count(*) as n from c")), "n\n2\n");
     assert_eq!(out(&typed.run(&["sql", "select $1 + 1 as n", "-p", "41", "-o", "csv"])), "n\n42\n");
     assert!(out(&typed.run(&["search", "c", "t:a"])).contains("push/0@0"));
+    assert!(out(&typed.run(&["search", "c", "-t:a"])).contains("push/0@0.1"), "a query may begin with a hyphen");
     assert!(out(&typed.run(&["fields", "c"])).contains("BIGINT"));
     out(&typed.run(&["sql", "create field c.twice as (_doc->>'n')::bigint * 2"]));
     let fields = out(&typed.run(&["fields", "c"]));

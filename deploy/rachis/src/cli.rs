@@ -189,8 +189,8 @@ pub struct Sql {
 pub struct Search {
     /// The collection
     pub collection: String,
-    /// What to look for, such as `level:error AND "disk full"`; everything, if left out
-    #[arg(default_value = "")]
+    /// What to look for, such as `level:error AND "disk full"` or `-level:debug`; everything, if left out
+    #[arg(default_value = "", allow_hyphen_values = true, value_parser = search_query)]
     pub query: String,
     /// Only documents of this time and later
     #[arg(long)]
@@ -441,6 +441,14 @@ pub struct Bundle {
     pub server: Server,
 }
 
+/// A search may begin with one hyphen, which excludes; two are an option that does not exist.
+fn search_query(text: &str) -> Result<String, String> {
+    match text.starts_with("--") {
+        true => Err("no option has this name; `rachis search --help` lists them".into()),
+        false => Ok(text.to_owned()),
+    }
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("there is no = in it")?;
     match key.trim() {
@@ -458,6 +466,19 @@ mod tests {
     #[test]
     fn what_can_be_typed_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_search_may_begin_with_a_hyphen_and_an_option_stays_an_option() {
+        let parsed = |arguments: &[&str]| match Cli::try_parse_from(["rachis", "search", "logs"].iter().chain(arguments)).map(|cli| cli.command) {
+            Ok(Command::Search(search)) => Ok((search.query, search.output, search.limit)),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        };
+        assert_eq!(parsed(&["-response:200"]), Ok(("-response:200".into(), Output::Table, None)));
+        assert_eq!(parsed(&["-o", "json", "-a AND -b:c", "--limit", "3"]), Ok(("-a AND -b:c".into(), Output::Json, Some(3))));
+        assert_eq!(parsed(&["-o", "json", "--limit=3"]), Ok((String::new(), Output::Json, Some(3))));
+        assert!(parsed(&["--limt=3"]).is_err_and(|error| error.contains("no option has this name")));
     }
 
     #[test]
