@@ -3,7 +3,7 @@
 //! The leaf decides what is new, from the position that it stores in the same write as the documents. So a batch may be sent twice, late,
 //! or by two senders: what was there is told (`Verdict::Already`), what is missing before it is told (`Verdict::Gap`).
 
-use std::{fmt, time::Instant};
+use std::{collections::BTreeMap, fmt, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -230,6 +230,15 @@ pub struct PartitionStatus {
     pub keys_elsewhere: u64,
 }
 
+/// The partitions of a collection, as far as its leaves answer.
+#[derive(Debug, Clone, Default)]
+pub struct Partitions {
+    /// What the shards hold whose leaves answer.
+    pub held: Vec<PartitionStatus>,
+    /// The other shards, and why nothing is known of them.
+    pub away: BTreeMap<u32, Problem>,
+}
+
 /// What a leaf does for those who send events.
 #[async_trait]
 pub trait Ingest: Send + Sync {
@@ -245,6 +254,14 @@ pub trait Ingest: Send + Sync {
 
     /// All partitions that shards of this collection hold.
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem>;
+
+    /// The partitions that the first `shards` shards hold; a leaf that is away hides its own and no others.
+    async fn partitions_there(&self, collection: CollectionUid, shards: u32) -> Partitions {
+        match self.partitions(collection).await {
+            Ok(held) => Partitions { held, away: BTreeMap::new() },
+            Err(problem) => Partitions { held: Vec::new(), away: (0..shards).map(|shard| (shard, problem.clone())).collect() },
+        }
+    }
 
     /// Notes a loss, durable when this returns. One that begins where a known one does replaces it, if it reaches further.
     async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem>;

@@ -1,10 +1,13 @@
 //! Roles apart: tailers, leaves and aggregators as processes are the same service as one process.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Cluster, Settings, cluster::Size, kafka::Produce};
+use tests::{Cluster, Settings, cluster::Size, kafka::Produce, server};
 
 #[tokio::test]
 async fn a_push_is_visible_at_every_aggregator_when_it_is_acknowledged() {
@@ -100,11 +103,11 @@ async fn a_dead_leaf_holds_back_its_own_partitions_and_no_others() {
     cluster.eventually("select count(*) from clicks", json!(30)).await;
     let held = cluster.sql("select partition, shard from rachis.sources where source = 'clicks' order by 1").await;
     let told: Value = serde_json::from_str(&cluster.command(&["cluster", "status", "-o", "json"]).expect("the status")).expect("JSON");
-    let leaf_of = |partition: usize| {
-        let shard = &held.rows[partition][1];
-        let row = told["shards"].as_array().and_then(|rows| rows.iter().find(|row| row["shard"] == *shard)).expect("a row");
+    let leaf_of_shard = |shard: u64| {
+        let row = told["shards"].as_array().and_then(|rows| rows.iter().find(|row| row["shard"] == shard)).expect("a row");
         row["leaf"].as_str().expect("a leaf").to_owned()
     };
+    let leaf_of = |partition: usize| leaf_of_shard(held.rows[partition][1].as_u64().expect("a shard"));
     let dead = leaf_of(0);
     cluster.kill(&dead);
     cluster.kafka.produce("clicks", (0..3).flat_map(|p| (10..20).map(value(p))).collect()).await;
@@ -115,6 +118,30 @@ async fn a_dead_leaf_holds_back_its_own_partitions_and_no_others() {
         Ok(())
     })
     .await;
+    tests::eventually("each partition is shown as it is, and those of the dead leaf as unknown, with the reason", || async {
+        let shown =
+            cluster.ask("select position, documents, state, error from rachis.sources where source = 'clicks' order by partition", json!({})).await?;
+        anyhow::ensure!(shown.rows.len() == 3, "{shown:?}");
+        for (partition, row) in shown.rows.iter().enumerate() {
+            match leaf_of(partition) == dead {
+                true => {
+                    let why = row[3].as_str().unwrap_or_default();
+                    anyhow::ensure!(row[..2] == [json!(null), json!(null)] && row[2] == "unknown" && why.contains(&dead), "{partition}: {row:?}");
+                }
+                false => anyhow::ensure!(row == &[json!(19), json!(20), json!("caught_up"), json!(null)], "{partition}: {row:?}"),
+            }
+        }
+        Ok(())
+    })
+    .await;
+    let url = cluster.door("aggregator-1").url().to_owned();
+    let status = Command::new(server::binary()).args(["cluster", "status", "--url", &url]).output().expect("it ends");
+    let (shown, noted) = (String::from_utf8_lossy(&status.stdout), String::from_utf8_lossy(&status.stderr));
+    assert!(noted.contains("1 of 7 nodes do not answer"), "{noted}");
+    let row = |words: &[&str]| shown.lines().any(|line| line.split_whitespace().collect::<Vec<_>>().starts_with(words));
+    assert!(row(&[&dead, "leaf", "away"]) && row(&["tailer-1", "tailer", "up"]) && row(&["clicks", "0", &leaf_of_shard(0)]), "{shown}");
+    let by_environment = Command::new(server::binary()).args(["cluster", "status"]).env("RACHIS_URL", &url).output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&by_environment.stdout), shown);
     cluster.start_again(&dead).await;
     cluster.eventually("select count(*) from clicks", json!(60)).await;
 }

@@ -112,6 +112,9 @@ pub struct ClusterConfig {
 /// `rachis cluster status`
 #[derive(Debug, Args)]
 pub struct ClusterStatus {
+    /// Ask this aggregator for all, instead of each node that the settings name [default without such settings: $RACHIS_URL]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
     /// Which cluster.
     #[command(flatten)]
     pub cluster: ClusterConfig,

@@ -4,14 +4,16 @@ use proto::{
     Catalog, Problem,
     catalog::State,
     client::nodes::RemoteNodes,
+    cluster::Members,
     node::{NodeStatus, Nodes as _},
 };
+use reqwest::{Method, header::ACCEPT};
 use serde_json::{Value, json};
 use tailer::changes::topic;
 
 use crate::{
     cli::{self, ClusterAction},
-    client::{Failure, collection::write_list, output},
+    client::{Failure, collection::write_list, http::Client, output},
     settings,
 };
 
@@ -61,15 +63,22 @@ async fn refuse_second(settings: &settings::Cluster) -> Result<(), Failure> {
 }
 
 async fn show(arguments: cli::ClusterStatus) -> Result<(), Failure> {
-    let members = settings::load(arguments.cluster.config.as_deref())?.cluster.members()?;
-    if members.nodes.is_empty() {
-        return Err(Failure::usage("no cluster is described: [cluster] is missing").hint("--config names the file that all nodes have"));
-    }
-    let asked = RemoteNodes::new("", &members).map_err(told)?;
-    let (nodes, newest) = tokio::join!(asked.status(), asked.newest_state());
-    let nodes: Vec<Value> = nodes.iter().map(row).collect();
-    let away = nodes.iter().filter(|node| node["state"] != "up").count();
-    let shards = newest.as_ref().map(|state| shards(&state.catalog)).unwrap_or_default();
+    let (nodes, shards) = match arguments.url {
+        Some(url) => seen_by(&url).await?,
+        None => {
+            let members = settings::load(arguments.cluster.config.as_deref())?.cluster.members()?;
+            let url = std::env::var("RACHIS_URL").ok().filter(|url| !url.is_empty());
+            match (members.nodes.is_empty(), url) {
+                (false, _) => seen_from_here(&members).await?,
+                (true, Some(url)) => seen_by(&url).await?,
+                (true, None) => {
+                    return Err(Failure::usage("no cluster is described: [cluster] is missing")
+                        .hint("--config names the file that all nodes have; --url or RACHIS_URL names an aggregator to ask instead"));
+                }
+            }
+        }
+    };
+    let (away, all) = (nodes.iter().filter(|node| node["state"] != "up").count(), nodes.len());
     match arguments.output {
         cli::ListOutput::Table => {
             write_list(
@@ -84,8 +93,27 @@ async fn show(arguments: cli::ClusterStatus) -> Result<(), Failure> {
     }
     match away {
         0 => Ok(()),
-        away => Err(Failure::new(format!("{away} of {} nodes do not answer", members.nodes.len()))),
+        away => Err(Failure::new(format!("{away} of {all} nodes do not answer"))),
     }
+}
+
+/// Nodes and shards as this process finds them, node by node.
+async fn seen_from_here(members: &Members) -> Result<(Vec<Value>, Vec<Value>), Failure> {
+    let asked = RemoteNodes::new("", members).map_err(told)?;
+    let (nodes, newest) = tokio::join!(asked.status(), asked.newest_state());
+    Ok((nodes.iter().map(row).collect(), newest.as_ref().map(|state| shards(&state.catalog)).unwrap_or_default()))
+}
+
+/// Nodes and shards as an aggregator sees them.
+async fn seen_by(url: &str) -> Result<(Vec<Value>, Vec<Value>), Failure> {
+    let client = Client::new(url)?;
+    let rows = async |sql: &str| {
+        let request = client.request(Method::POST, &["sql"]).header(ACCEPT, "application/json").json(&json!({ "sql": sql }));
+        client.json(request).await.map(|answer| answer["rows"].as_array().cloned().unwrap_or_default())
+    };
+    let nodes = rows("SELECT name, role, url, state, version, log_offset, log_hash, error AS trouble FROM rachis.nodes").await?;
+    let shards = rows("SELECT collection, shard, leaf FROM rachis.shards ORDER BY collection, shard LIMIT 1000000").await?;
+    Ok((nodes, shards))
 }
 
 fn row(node: &NodeStatus) -> Value {

@@ -243,6 +243,10 @@ impl Ingest for RemoteLeaves {
         self.leaves.pushed(shard, partition, offset, request, deadline).await
     }
 
+    async fn partitions_there(&self, collection: CollectionUid, shards: u32) -> proto::ingest::Partitions {
+        self.leaves.partitions_there(collection, shards).await
+    }
+
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
         self.leaves.partitions(collection).await
     }

@@ -15,7 +15,7 @@ use crate::{
     address::SourceName,
     catalog::{Catalog, CollectionUid},
     cluster::{Members, NodeName, Role},
-    ingest::{Batch, Ingest, Loss, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    ingest::{Batch, Ingest, Loss, PartitionStatus, Partitions, Pushed, ShardId, Stored, Verdict},
     limits::WRITE_MESSAGE_BYTES_MAX,
     problem::{Code, Problem},
     record::RequestKey,
@@ -122,12 +122,26 @@ impl Ingest for Leaves {
     }
 
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
-        let ask = |peer: Peer| async move {
-            let answer = control(&peer).partitions(peer.request(of_collection(collection), ASK_WAIT)).await;
-            let told = answer.map_err(|status| peer.problem(status))?.into_inner().partitions;
-            told.into_iter().map(PartitionStatus::try_from).collect()
-        };
-        self.of_all(collection, ask).await
+        self.of_all(collection, |peer: Peer| async move { partitions_at(&peer, collection).await }).await
+    }
+
+    async fn partitions_there(&self, collection: CollectionUid, shards: u32) -> Partitions {
+        let mut by_leaf: BTreeMap<NodeName, (Peer, Vec<u32>)> = BTreeMap::new();
+        let mut there = Partitions::default();
+        for number in 0..shards {
+            match self.holder(ShardId { collection, number }) {
+                Ok(peer) => by_leaf.entry(peer.name.clone()).or_insert_with(|| (peer.clone(), Vec::new())).1.push(number),
+                Err(problem) => drop(there.away.insert(number, problem)),
+            }
+        }
+        let ask = |(peer, shards): (Peer, Vec<u32>)| async move { (shards, partitions_at(&peer, collection).await) };
+        for (shards, answer) in join_all(by_leaf.into_values().map(ask)).await {
+            match answer {
+                Ok(held) => there.held.extend(held),
+                Err(problem) => there.away.extend(shards.into_iter().map(|shard| (shard, problem.clone()))),
+            }
+        }
+        there
     }
 
     async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
@@ -144,6 +158,12 @@ impl Ingest for Leaves {
         };
         self.of_all(collection, ask).await
     }
+}
+
+async fn partitions_at(peer: &Peer, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
+    let answer = control(peer).partitions(peer.request(of_collection(collection), ASK_WAIT)).await;
+    let held = answer.map_err(|status| peer.problem(status))?.into_inner().partitions;
+    held.into_iter().map(PartitionStatus::try_from).collect()
 }
 
 fn of_collection(collection: CollectionUid) -> wire::PartitionsRequest {

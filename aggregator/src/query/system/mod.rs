@@ -88,6 +88,7 @@ pub(super) const TABLES: &[SystemTable] = &[
         &[
             ("collection", Text),
             ("shard", Int),
+            ("leaf", Text),
             ("position", Text),
             ("documents", Int),
             ("tail", Int),

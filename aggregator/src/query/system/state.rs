@@ -5,12 +5,14 @@ use std::{
     time::Instant,
 };
 
-use futures::future::join_all;
+use futures::{StreamExt as _, future::join_all, stream};
 use plan::scan::FieldStatus;
 use proto::{
     Code, CollectionName, Problem, SourceName,
     catalog::Collection,
-    ingest::{PartitionStatus, ShardId},
+    cluster::NodeName,
+    ingest::{PartitionStatus, Partitions, ShardId},
+    routing::shard_of,
     status::{SourceState, TailStatus},
 };
 
@@ -21,6 +23,8 @@ use super::{
 
 /// Dead letters that are looked at, over all shards; the newest ones.
 const DEAD_LETTERS_MAX: usize = 10_000;
+/// Shards that are asked how they are at once.
+const SHARDS_AT_ONCE_MAX: usize = 64;
 
 /// `rachis.collections`.
 pub(super) async fn collections(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
@@ -46,54 +50,69 @@ pub(super) async fn collections(engine: &Engine) -> Result<Vec<Vec<Cell>>, Probl
     Ok(rows)
 }
 
+/// What is known of a partition.
+#[derive(Default)]
+struct SourceRow {
+    tail: Option<TailStatus>,
+    held: Option<PartitionStatus>,
+    /// Why its leaf says nothing.
+    leaf_away: Option<Problem>,
+}
+
 /// `rachis.sources`: a row per partition that a tailer reads or a leaf holds.
 pub(super) async fn sources(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
-    type Row = (Option<TailStatus>, Option<PartitionStatus>);
     let catalog = engine.catalog();
-    let mut rows: BTreeMap<(CollectionName, SourceName, Option<i32>), Row> = BTreeMap::new();
+    let mut rows: BTreeMap<(CollectionName, SourceName, Option<i32>), SourceRow> = BTreeMap::new();
     let Tails { rows: tails, away } = engine.tails().await?;
     for tail in tails {
         let at = (tail.collection.clone(), tail.source.clone(), tail.partition);
-        rows.entry(at).or_default().0 = Some(tail);
+        rows.entry(at).or_default().tail = Some(tail);
     }
     for (name, source) in catalog.sources.iter().filter(|_| away.is_some()) {
         rows.entry((source.settings.collection.clone(), name.clone(), None)).or_default();
     }
-    for (name, collection) in &catalog.collections {
-        match engine.roles.leaf.partitions(collection.uid).await {
-            Ok(partitions) => {
-                for held in partitions {
-                    let at = (name.clone(), held.position.source.clone(), Some(held.position.partition));
-                    rows.entry(at).or_default().1 = Some(held);
-                }
-            }
-            // What tailers say is most wanted while a leaf is away.
-            Err(problem) => {
-                let of_it = rows.iter_mut().filter(|((collection, ..), _)| collection == name);
-                of_it.filter_map(|(_, (tail, _))| tail.as_mut()).for_each(|tail| {
-                    tail.error.get_or_insert_with(|| problem.to_string());
-                });
-            }
+    let asked = catalog.collections.iter().map(|(name, collection)| partitions_there(engine, name.clone(), collection.clone())).collect::<Vec<_>>();
+    for (name, shards, there) in join_all(asked).await {
+        for held in there.held {
+            let at = (name.clone(), held.position.source.clone(), Some(held.position.partition));
+            rows.entry(at).or_default().held = Some(held);
+        }
+        // What tailers say is most wanted while a leaf is away; what only the leaf knows is unknown then.
+        for ((_, source, partition), row) in rows.iter_mut().filter(|((collection, ..), _)| *collection == name) {
+            row.leaf_away = match partition {
+                Some(partition) => there.away.get(&shard_of(source, *partition, shards)).cloned(),
+                None => there.away.values().next().cloned(),
+            };
         }
     }
     // While the partitions of a source are not read (its broker is away, it is suspended), what holds of the source holds of each.
     let whole: BTreeMap<(CollectionName, SourceName), TailStatus> = rows
         .iter()
-        .filter_map(|((collection, source, partition), (tail, _))| {
-            let tail = tail.clone().filter(|_| partition.is_none())?;
+        .filter_map(|((collection, source, partition), row)| {
+            let tail = row.tail.clone().filter(|_| partition.is_none())?;
             Some(((collection.clone(), source.clone()), tail))
         })
         .collect();
     let held_somewhere: BTreeSet<(CollectionName, SourceName)> =
         rows.keys().filter(|(_, _, partition)| partition.is_some()).map(|(collection, source, _)| (collection.clone(), source.clone())).collect();
-    let shown = rows
-        .iter()
-        .filter(|((collection, source, partition), _)| partition.is_some() || !held_somewhere.contains(&(collection.clone(), source.clone())));
-    let row = |((collection, source, partition), (tail, held)): (&(CollectionName, SourceName, Option<i32>), &Row)| {
-        let tail = tail.as_ref().or_else(|| whole.get(&(collection.clone(), source.clone())));
-        source_row(collection, source, *partition, tail, held.as_ref(), away.as_deref())
+    // The row of a whole source stands for partitions of which nobody says anything.
+    let shown = rows.iter().filter(|((collection, source, partition), row)| {
+        partition.is_some() || row.leaf_away.is_some() || !held_somewhere.contains(&(collection.clone(), source.clone()))
+    });
+    let row = |((collection, source, partition), row): (&(CollectionName, SourceName, Option<i32>), &SourceRow)| {
+        let tail = row.tail.as_ref().or_else(|| whole.get(&(collection.clone(), source.clone())));
+        source_row(collection, source, *partition, tail, row, away.as_deref())
     };
     Ok(shown.map(row).collect())
+}
+
+/// What `rachis.sources` shows as the state of a partition whose leaf is away: its tailer has nothing to send, or cannot send it, and nobody says
+/// what is stored.
+const UNKNOWN: &str = "unknown";
+
+async fn partitions_there(engine: &Engine, name: CollectionName, collection: Collection) -> (CollectionName, u32, Partitions) {
+    let shards = collection.settings.shards;
+    (name, shards, engine.roles.leaf.partitions_there(collection.uid, shards).await)
 }
 
 fn source_row(
@@ -101,20 +120,29 @@ fn source_row(
     source: &SourceName,
     partition: Option<i32>,
     tail: Option<&TailStatus>,
-    held: Option<&PartitionStatus>,
+    SourceRow { held, leaf_away, .. }: &SourceRow,
     away: Option<&str>,
 ) -> Vec<Cell> {
-    let outcome = |count: fn(&proto::ingest::Outcomes) -> u64| held.map_or(Cell::Int(Some(0)), |held| Cell::count(count(&held.outcomes)));
-    // A push has no tail to be behind of: what was acknowledged is in.
-    let pushed = held.filter(|_| source.is_push() && away.is_none()).map(|_| SourceState::CaughtUp.word());
+    let held = held.as_ref();
+    let none = if leaf_away.is_some() { Cell::Int(None) } else { Cell::Int(Some(0)) };
+    let outcome = |count: fn(&proto::ingest::Outcomes) -> u64| held.map_or(none.clone(), |held| Cell::count(count(&held.outcomes)));
+    let halted = |state: SourceState| matches!(state, SourceState::Suspended | SourceState::Stopped);
+    let state = match (tail, held) {
+        (Some(tail), _) if leaf_away.is_none() || halted(tail.state) => Some(tail.state.word()),
+        _ if leaf_away.is_some() => Some(UNKNOWN),
+        // A push has no tail to be behind of: what was acknowledged is in.
+        (None, Some(_)) if source.is_push() && away.is_none() => Some(SourceState::CaughtUp.word()),
+        _ => None,
+    };
+    let error = tail.and_then(|tail| tail.error.clone()).or_else(|| leaf_away.as_ref().map(Problem::to_string)).or_else(|| away.map(str::to_owned));
     vec![
         Cell::text(collection.as_str()),
         Cell::text(source.as_str()),
         Cell::Int(partition.map(i64::from)),
-        Cell::Text(tail.map(|tail| tail.state.word()).or(pushed).map(Into::into)),
+        Cell::Text(state.map(Into::into)),
         Cell::Int(held.map(|held| held.position.offset)),
         Cell::Int(tail.and_then(|tail| tail.end)),
-        Cell::Int(tail.and_then(|tail| tail.lag)),
+        Cell::Int(tail.filter(|_| leaf_away.is_none()).and_then(|tail| tail.lag)),
         Cell::Time(held.and_then(|held| held.last_record_ms)),
         Cell::Time(held.and_then(|held| held.last_ingested_ms)),
         outcome(|o| o.events),
@@ -127,9 +155,9 @@ fn source_row(
         outcome(|o| o.expired),
         outcome(|o| o.documents),
         outcome(|o| o.bytes),
-        held.map_or(Cell::Int(Some(0)), |held| Cell::count(held.keys_elsewhere)),
+        held.map_or(none.clone(), |held| Cell::count(held.keys_elsewhere)),
         Cell::Int(held.map(|held| i64::from(held.shard.number))),
-        Cell::Text(tail.and_then(|tail| tail.error.clone()).or_else(|| away.map(str::to_owned))),
+        Cell::Text(error),
     ]
 }
 
@@ -205,29 +233,32 @@ pub(super) async fn fields(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
 
 /// `rachis.shards`: one that does not answer says why.
 pub(super) async fn shards(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
-    let mut rows = Vec::new();
-    for (name, collection) in &engine.catalog().collections {
+    let catalog = engine.catalog();
+    let mut asked = Vec::new();
+    for (name, collection) in &catalog.collections {
         for shard in shards_of(collection) {
-            let (name, number) = (Cell::text(name.as_str()), Cell::count(u64::from(shard.number)));
-            rows.push(match engine.roles.leaf.status(shard).await {
-                Ok(status) => vec![
-                    name,
-                    number,
-                    Cell::text(status.positions.to_string()),
-                    Cell::count(status.outcomes.documents),
-                    Cell::count(status.tail),
-                    Cell::count(status.splits.len() as u64),
-                    Cell::count(status.bytes),
-                    Cell::Text(None),
-                ],
-                Err(problem) => {
-                    let unknown = Cell::Int(None);
-                    vec![name, number, Cell::Text(None), unknown.clone(), unknown.clone(), unknown.clone(), unknown, Cell::text(problem.to_string())]
-                }
-            });
+            asked.push(shard_row(engine, name.clone(), collection.leaf_of(shard.number).cloned(), shard));
         }
     }
-    Ok(rows)
+    Ok(stream::iter(asked).buffered(SHARDS_AT_ONCE_MAX).collect().await)
+}
+
+async fn shard_row(engine: &Engine, collection: CollectionName, leaf: Option<NodeName>, shard: ShardId) -> Vec<Cell> {
+    let mut row = vec![Cell::text(collection.as_str()), Cell::count(u64::from(shard.number)), Cell::Text(leaf.map(|leaf| leaf.to_string()))];
+    match engine.roles.leaf.status(shard).await {
+        Ok(status) => row.extend([
+            Cell::text(status.positions.to_string()),
+            Cell::count(status.outcomes.documents),
+            Cell::count(status.tail),
+            Cell::count(status.splits.len() as u64),
+            Cell::count(status.bytes),
+            Cell::Text(None),
+        ]),
+        Err(problem) => {
+            row.extend([Cell::Text(None), Cell::Int(None), Cell::Int(None), Cell::Int(None), Cell::Int(None), Cell::text(problem.to_string())]);
+        }
+    }
+    row
 }
 
 /// `rachis.splits`.
