@@ -133,6 +133,9 @@ pub struct Pushed {
     /// `push/0@12`: ask with `at_least` this to see it for sure, anywhere.
     #[serde(with = "position_text")]
     pub position: Position,
+    /// Whether an earlier request under the same key was applied, and this one changed nothing.
+    #[serde(skip)]
+    pub repeated: bool,
 }
 
 /// Errors told in one answer to a push.

@@ -45,9 +45,10 @@ async fn a_file_is_pushed_once_however_often_it_is_pushed() {
     let lines: String = (0..120_000).map(|i| format!("{{\"n\":{i},\"pad\":\"{}\"}}\n", "x".repeat(80))).collect();
     std::fs::write(&plain, &lines).expect("it is written");
     let path = plain.to_str().expect("UTF-8");
-    for _ in 0..2 {
+    for again in [false, true] {
         let pushed = typed.run(&["push", "files", path]);
         assert!(pushed.status.success() && err(&pushed).contains("120000 documents accepted"), "{}", err(&pushed));
+        assert_eq!(err(&pushed).contains("120000 of them had been pushed before"), again, "{}", err(&pushed));
         assert_eq!(server.sql("select count(*), count(distinct n) from files").await.rows, [[json!(120_000), json!(120_000)]]);
     }
     std::fs::write(&plain, lines.clone() + "{\"n\":-1}\n").expect("it is written");

@@ -81,7 +81,11 @@ async fn a_push_repeated_under_its_key_changes_nothing(server: Service) {
     let keyed = |key: &'static str, body: &'static str| push(&server, "keyed").header("idempotency-key", key).body(body);
     let (_, _, first) = send(keyed("k1", "[1,2,3]")).await;
     let (status, _, again) = send(keyed("k1", "[1,2,3]")).await;
-    assert_eq!((status, &first), (StatusCode::OK, &again), "the same answer");
+    let read = |body: &[u8]| serde_json::from_slice::<Value>(body).expect("JSON");
+    let mut repeated = read(&first);
+    assert!(repeated["accepted"] == 3 && repeated["repeated"].is_null(), "{repeated}");
+    repeated["repeated"] = true.into();
+    assert_eq!((status, read(&again)), (StatusCode::OK, repeated), "the same answer, and that it is one");
     refused(keyed("k1", "[1,2,3,4]"), 409).await;
     send(keyed("k2", "[1,2,3]")).await;
     assert_eq!(server.sql("select count(*) from keyed").await.one(), &json!(6));

@@ -57,12 +57,15 @@ fn request_key(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<RequestKey>, 
 }
 
 fn answer(outcome: &Outcome, count: usize) -> Response {
-    let told = serde_json::json!({
+    let mut told = serde_json::json!({
         "accepted": outcome.accepted,
         "rejected": outcome.rejected,
         "errors": outcome.errors,
         "position": outcome.position.to_string(),
     });
+    if outcome.repeated() {
+        told["repeated"] = true.into();
+    }
     if outcome.rejected == 0 || outcome.accepted > 0 {
         return Json(told).into_response();
     }

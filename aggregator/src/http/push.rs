@@ -106,6 +106,9 @@ pub(super) struct Outcome {
     pub errors: Vec<ItemError>,
     /// Every partition that it went to.
     pub position: PositionVector,
+    /// Parts of it, and how many of them an earlier request under the same key had stored already.
+    pub parts: usize,
+    pub parts_repeated: usize,
 }
 
 /// Stores a request's items, durable and visible when it returns. The collection is created where it does not exist.
@@ -268,7 +271,14 @@ fn id_hash(item: &[u8]) -> Option<u64> {
 }
 
 impl Outcome {
+    /// Whether an earlier request under the same key had stored all of it.
+    pub fn repeated(&self) -> bool {
+        self.parts > 0 && self.parts_repeated == self.parts
+    }
+
     fn add(&mut self, pushed: Pushed, indexes: Option<Vec<u64>>) {
+        self.parts += 1;
+        self.parts_repeated += usize::from(pushed.repeated);
         self.accepted += pushed.accepted;
         self.rejected += pushed.rejected;
         self.position.advance(&pushed.position.source, pushed.position.partition, pushed.position.offset);
@@ -334,7 +344,7 @@ mod tests {
         let error = |index| ItemError { index, code: "not_json".into(), detail: String::new() };
         let position = Position { source: SourceName::push(), partition: 3, offset: 9 };
         let mut outcome = Outcome::default();
-        outcome.add(Pushed { accepted: 1, rejected: 2, errors: vec![error(0), error(2)], position }, Some(vec![4, 8, 15]));
+        outcome.add(Pushed { accepted: 1, rejected: 2, errors: vec![error(0), error(2)], position, repeated: false }, Some(vec![4, 8, 15]));
         assert_eq!(outcome.errors.iter().map(|e| e.index).collect::<Vec<_>>(), [4, 15]);
         assert_eq!(outcome.position.to_string(), "push/3@9");
     }

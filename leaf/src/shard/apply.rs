@@ -224,7 +224,7 @@ impl<'a> Group<'a> {
     /// Takes a record that is a push, and notes its request with the answer.
     fn push_record(&mut self, target: &Target, record: &Record) -> Result<Pushed, Error> {
         let position = Position { source: target.partition.source.clone(), partition: target.partition.number, offset: record.offset };
-        let mut answer = Pushed { accepted: record.value.events(), rejected: 0, errors: Vec::new(), position };
+        let mut answer = Pushed { accepted: record.value.events(), rejected: 0, errors: Vec::new(), position, repeated: false };
         self.record(target, record, &mut |index, code, detail| {
             answer.accepted -= 1;
             answer.rejected += 1;

@@ -213,7 +213,8 @@ impl Writer {
 
 fn push_answer(push: &Push, outcome: PushOutcome) -> Result<Pushed, Problem> {
     match outcome {
-        PushOutcome::Applied(answer) | PushOutcome::Repeated(answer) => Ok(answer),
+        PushOutcome::Applied(answer) => Ok(answer),
+        PushOutcome::Repeated(answer) => Ok(Pushed { repeated: true, ..answer }),
         PushOutcome::Refused(reason) => Err(Problem::new(Code::NotSupported, reason)),
         PushOutcome::OtherBody => Err(other_body(push.request.as_ref().map_or("", |request| &request.key))),
     }

@@ -52,7 +52,7 @@ mod tests {
         fn a_request_reads_back(body: u128, time_ms: i64, counts: (u64, u64), offset in 0i64.., errors in proptest::collection::vec(any::<(u64, String, String)>(), 0..3)) {
             let errors = errors.into_iter().map(|(index, code, detail)| ItemError { index, code, detail }).collect();
             let position = Position { source: SourceName::push(), partition: 3, offset };
-            let row = RequestRow { body, time_ms, answer: Pushed { accepted: counts.0, rejected: counts.1, errors, position } };
+            let row = RequestRow { body, time_ms, answer: Pushed { accepted: counts.0, rejected: counts.1, errors, position, repeated: false } };
             prop_assert_eq!(RequestRow::decode(&row.encode())?, row);
         }
     }

@@ -234,6 +234,7 @@ impl TryFrom<wire::PushAnswer> for Pushed {
             rejected: answer.rejected,
             errors: answer.errors.into_iter().map(error).collect(),
             position: there(answer.position, "the position")?.try_into()?,
+            repeated: false,
         })
     }
 }

@@ -44,9 +44,12 @@ pub async fn run(arguments: cli::Push) -> Result<(), Failure> {
         }
     }
     bar.finish_and_clear();
-    let Sum { accepted, rejected, bytes, .. } = push.sum;
+    let Sum { accepted, rejected, repeated, bytes, .. } = push.sum;
     let seconds = begun.elapsed().as_secs_f64().max(0.001);
     output::note(&format!("{accepted} documents accepted, {rejected} rejected, {:.1} MB in {seconds:.1} s", bytes as f64 / 1e6));
+    if repeated > 0 {
+        output::note(&format!("{repeated} of them had been pushed before and were not stored again; --again would store them once more"));
+    }
     result?;
     match rejected {
         0 => Ok(()),
@@ -58,6 +61,8 @@ pub async fn run(arguments: cli::Push) -> Result<(), Failure> {
 struct Sum {
     accepted: u64,
     rejected: u64,
+    /// Of both: items that an earlier push had brought.
+    repeated: u64,
     bytes: u64,
     /// Items of the file so far.
     items: u64,
@@ -141,6 +146,9 @@ impl Push<'_> {
         self.sum.accepted += accepted;
         self.sum.rejected += rejected;
         self.sum.items += accepted + rejected;
+        if answer["repeated"] == true {
+            self.sum.repeated += accepted + rejected;
+        }
         Ok(())
     }
 
