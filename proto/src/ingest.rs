@@ -280,6 +280,11 @@ pub trait Pushes: Send + Sync {
     /// `UnknownOutcome` where nobody can say by the deadline.
     async fn push(&self, push: Push, deadline: Instant) -> Result<Pushed, Problem>;
 
+    /// Waits until a push to this partition could be stored and shown, until the deadline. `Unavailable` says what is away; nothing is written.
+    async fn ready(&self, _shard: ShardId, _partition: i32, _deadline: Instant) -> Result<(), Problem> {
+        Ok(())
+    }
+
     /// Whether a push to this partition would be shown soon: its leaf answers, or did a moment ago, and a tailer reads it. Who may choose a
     /// partition chooses such a one.
     async fn reachable(&self, _shard: ShardId, _partition: i32) -> bool {

@@ -1,6 +1,11 @@
 //! What one node of a cluster knows of the others, and what it remembers: who is there, what runs, what was answered, what went wrong.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -110,6 +115,46 @@ async fn lose(cluster: &mut Cluster, older: &Path) {
     std::fs::remove_dir_all(&place).expect("the disk is lost");
     copy(older, &place);
     cluster.start_again("leaf-1").await;
+}
+
+// Far less than the minute that an outcome is waited for once something was sent.
+const SOON: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_cannot_be_stored_is_refused_soon_with_the_reason_and_leaves_nothing() {
+    let mut cluster = Cluster::start(Size { aggregators: 1, ..SMALL }, Settings::default()).await;
+    cluster.push("events", "{\"n\":0}").await.expect("a push");
+    let url = cluster.url().to_owned();
+    let push = || reqwest::Client::new().post(format!("{url}/v1/collections/events/documents")).header("idempotency-key", "k").body("{\"n\":1}");
+    let refused = async |away: &str| {
+        let begun = Instant::now();
+        let answer = push().send().await.expect("an answer");
+        let (status, told) = (answer.status().as_u16(), answer.text().await.expect("a text"));
+        assert!(status == 503 && told.contains(away) && told.contains("nothing of this request was stored"), "{away}: {status}: {told}");
+        assert!(begun.elapsed() < SOON, "{away}: {:?}", begun.elapsed());
+    };
+    cluster.kill("leaf-1");
+    refused("leaf-1").await;
+    cluster.start_again("leaf-1").await;
+    cluster.kafka.pause();
+    refused("Kafka").await;
+    // The client says what it waits for, and goes on when it is there.
+    let mut command = Command::new(tests::server::binary());
+    command.args(["push", "events", "-", "--url", &url]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let (mut pushing, begun) = (command.spawn().expect("it starts"), Instant::now());
+    pushing.stdin.take().expect("a pipe").write_all(b"{\"n\":2}\n").expect("it reads");
+    let mut said = BufReader::new(pushing.stderr.take().expect("a pipe")).lines().map(|line| line.expect("a line"));
+    assert!(said.next().is_some_and(|line| line.starts_with("waiting: ")));
+    assert!(begun.elapsed() < Duration::from_secs(4), "it says so before anybody wonders: {:?}", begun.elapsed());
+    assert!(said.any(|line| line.contains("Kafka does not answer")));
+    cluster.kafka.resume();
+    assert!(said.any(|line| line.contains("1 documents accepted")) && pushing.wait().expect("it ends").success());
+    cluster.kill("tailer-1");
+    refused("tailer-1").await;
+    cluster.start_again("tailer-1").await;
+    let pushed = push().send().await.expect("an answer").json::<Value>().await.expect("JSON");
+    assert!(pushed["accepted"] == 1 && pushed["repeated"].is_null(), "nothing of what was refused is there: {pushed}");
+    assert_eq!(cluster.sql("select count(*), sum(n)::bigint from events").await.rows, [[json!(3), json!(3)]]);
 }
 
 #[tokio::test]

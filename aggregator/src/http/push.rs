@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt as _, stream};
 use metrics::counter;
 use proto::{
     Code, CollectionName, CollectionUid, PositionVector, Problem, SourceName,
@@ -32,6 +32,8 @@ const REQUEST_KEY_BYTES_MAX: usize = 255;
 const PARTITIONS_AT_ONCE_MAX: usize = 16;
 /// Partitions that are looked at for one that can be reached.
 const PARTITIONS_TRIED_MAX: usize = 8;
+/// How long a push waits for a leaf that is away before it is refused with nothing written.
+const AWAY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long a leaf may take for what it has taken in before the outcome is called unknown.
 const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(60);
 /// The first pause before a busy leaf is asked again; it doubles up to the last.
@@ -133,6 +135,13 @@ async fn push(engine: &Engine, name: &CollectionName, request: Request) -> Resul
             Ok::<_, Problem>((pushed, group.indexes))
         }
     };
+    // Nothing is written before every part of it could be: what is away then refuses the whole, and nobody has to find out which part is stored.
+    let ready_by = std::time::Instant::now() + AWAY_WAIT_MAX;
+    let ready = groups.iter().map(|group| {
+        let (partition, number) = (group.partition as i32, shard_of(&SourceName::push(), group.partition as i32, shards));
+        engine.roles.pushes.ready(ShardId { collection: collection.uid, number }, partition, ready_by)
+    });
+    stream::iter(ready.collect::<Vec<_>>()).buffer_unordered(PARTITIONS_AT_ONCE_MAX).try_collect::<()>().await?;
     let mut outcome = Outcome::default();
     let mut groups = groups.into_iter();
     if let Some(first) = groups.next() {

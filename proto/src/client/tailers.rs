@@ -35,6 +35,10 @@ use crate::{
 
 /// How long one tailer may take to put a push into the log.
 const APPEND_WAIT: Duration = Duration::from_secs(10);
+/// How long a push is tried again of which surely nothing is in the log yet.
+const NOT_BEGUN_WAIT: Duration = Duration::from_secs(5);
+/// How long a push that is in the log waits for a leaf that does not answer.
+const LEAF_AWAY_WAIT: Duration = Duration::from_secs(15);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How soon it is noticed that nobody reads what a push waits for.
 const STOPPED_NOTICED: Duration = Duration::from_secs(2);
@@ -249,11 +253,14 @@ impl LoggedPushes {
             Problem::new(Code::UnknownOutcome, format!("the push is in the log and not visible yet: {why}"))
                 .hint("it will be; repeat it with the same Idempotency-Key to learn its outcome")
         };
+        let mut away_since = None;
         loop {
             let soon = deadline.min(Instant::now() + STOPPED_NOTICED);
             match self.leaf.pushed(push.shard, push.partition, offset, request, soon).await {
                 Err(problem) if matches!(problem.code, Code::Unavailable | Code::Timeout) => {
-                    if Instant::now() + RETRY_PAUSE >= deadline {
+                    away_since = (problem.code == Code::Unavailable).then(|| away_since.unwrap_or_else(Instant::now));
+                    let given_up = away_since.is_some_and(|since: Instant| since.elapsed() >= LEAF_AWAY_WAIT);
+                    if given_up || Instant::now() + RETRY_PAUSE >= deadline {
                         return Err(not_visible(&problem.detail));
                     }
                     if let Some(why) = self.why_stopped(push.shard, push.partition).await {
@@ -266,8 +273,9 @@ impl LoggedPushes {
         }
     }
 
-    /// Puts a push into the log; its offset there. After a failure another tailer is asked: what is there twice is applied once.
-    async fn append(&self, push: &Push, request: &RequestKey, deadline: Instant) -> Result<i64, Problem> {
+    /// Puts a push into the log: its offset there, and whether it surely stands there once. After a failure another tailer is asked: what is there twice is applied once. While surely
+    /// nothing of it is in the log, it is given up soon; once that is unknown, it is tried until the deadline.
+    async fn append(&self, push: &Push, request: &RequestKey, deadline: Instant) -> Result<(i64, bool), Problem> {
         let message = wire::AppendRequest {
             collection: bytes::Bytes::copy_from_slice(push.shard.collection.0.as_bytes()),
             partition: push.partition,
@@ -276,31 +284,70 @@ impl LoggedPushes {
             items: push.items.clone(),
         };
         let mut begun = false;
+        let refused_at = deadline.min(Instant::now() + NOT_BEGUN_WAIT);
         loop {
             let mut last = None;
             for peer in self.tailers.in_turn() {
                 let wait = APPEND_WAIT.min(deadline.saturating_duration_since(Instant::now()));
                 let mut client = PushesClient::new(peer.data.clone()).max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX);
                 match client.append(peer.request(message.clone(), wait)).await {
-                    Ok(appended) => return Ok(appended.into_inner().offset),
+                    Ok(appended) => return Ok((appended.into_inner().offset, !begun)),
                     Err(status) => {
+                        let (answered, unconnected) = (!status.details().is_empty(), never_connected(&status));
                         let problem = peer.problem(status);
                         if !matches!(problem.code, Code::Unavailable | Code::UnknownOutcome | Code::Timeout | Code::Busy) {
                             return Err(problem);
                         }
-                        // A busy tailer has not begun; of all others nobody knows.
-                        begun |= problem.code != Code::Busy;
+                        // A tailer that says so itself has not begun, nor has one that was never reached; of all others nobody knows.
+                        begun |= !(unconnected || answered && matches!(problem.code, Code::Busy | Code::Unavailable));
                         last = Some(problem);
                     }
                 }
             }
             let problem = last.unwrap_or_else(|| Problem::new(Code::Unavailable, "this node knows no tailer"));
-            if Instant::now() + RETRY_PAUSE >= deadline {
-                return Err(if begun { unknown(&problem) } else { problem });
+            if Instant::now() + RETRY_PAUSE >= if begun { deadline } else { refused_at } {
+                return Err(if begun { unknown(&problem) } else { not_begun(problem) });
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
+
+    /// Whether a shard answered a moment ago.
+    fn answered_lately(&self, shard: ShardId) -> Option<bool> {
+        let known = self.answered.lock().get(&shard).copied();
+        known.filter(|(asked, _)| asked.elapsed() < REACHABLE_FOR).map(|(_, answers)| answers)
+    }
+
+    fn note_answer(&self, shard: ShardId, answers: bool) {
+        let mut answered = self.answered.lock();
+        if answered.len() >= SHARDS_MAX {
+            answered.clear();
+        }
+        answered.insert(shard, (Instant::now(), answers));
+    }
+}
+
+/// Whether a call failed before there was a connection, so that the other side has not heard of it.
+fn never_connected(status: &tonic::Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn not_begun(problem: Problem) -> Problem {
+    match problem.code {
+        Code::Unavailable => problem.hint("nothing of this request was stored: send it again later"),
+        _ => problem,
+    }
+}
+
+fn stopped_there(why: String) -> Problem {
+    Problem::new(Code::Unavailable, why).hint("other partitions go on: a push without a key and without ids goes to one of them")
 }
 
 fn unknown(problem: &Problem) -> Problem {
@@ -314,28 +361,52 @@ impl Pushes for LoggedPushes {
         // Every push has a key, so that it may be appended again after a failure, and found again.
         let request = push.request.clone().unwrap_or_else(|| RequestKey { key: uuid::Uuid::now_v7().simple().to_string(), body: 0 });
         if let Some(why) = self.why_stopped(push.shard, push.partition).await {
-            return Err(Problem::new(Code::Unavailable, why).hint("other partitions go on: a push without a key and without ids goes to one of them"));
+            return Err(stopped_there(why));
         }
-        let offset = self.append(&push, &request, deadline).await?;
-        self.outcome(&push, offset, &request, deadline).await
+        let (offset, appended_once) = self.append(&push, &request, deadline).await?;
+        let pushed = self.outcome(&push, offset, &request, deadline).await?;
+        // What this very call may have put there twice is no repetition of an earlier request.
+        Ok(Pushed { repeated: appended_once && pushed.position.offset != offset, ..pushed })
+    }
+
+    async fn ready(&self, shard: ShardId, partition: i32, deadline: Instant) -> Result<(), Problem> {
+        if let Some(why) = self.why_stopped(shard, partition).await {
+            return Err(stopped_there(why));
+        }
+        if self.answered_lately(shard) == Some(true) {
+            return Ok(());
+        }
+        let source = SourceName::push();
+        let mut last = Problem::new(Code::Unavailable, format!("the leaf of shard {} does not answer", shard.number));
+        loop {
+            match tokio::time::timeout_at(deadline.into(), self.leaf.stored(shard, &source, partition)).await {
+                Ok(Err(problem)) if problem.code == Code::Unavailable => last = problem,
+                // Whatever else is wrong, the push itself finds out.
+                Ok(_) => {
+                    self.note_answer(shard, true);
+                    return Ok(());
+                }
+                Err(_) => {}
+            }
+            if Instant::now() + RETRY_PAUSE >= deadline {
+                self.note_answer(shard, false);
+                return Err(not_begun(last));
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
     }
 
     async fn reachable(&self, shard: ShardId, partition: i32) -> bool {
         if self.why_stopped(shard, partition).await.is_some() {
             return false;
         }
-        let known = self.answered.lock().get(&shard).copied();
-        if let Some((_, answers)) = known.filter(|(asked, _)| asked.elapsed() < REACHABLE_FOR) {
+        if let Some(answers) = self.answered_lately(shard) {
             return answers;
         }
         let source = SourceName::push();
         let asked = tokio::time::timeout(REACHABLE_WITHIN, self.leaf.stored(shard, &source, 0)).await;
         let answers = matches!(asked, Ok(Ok(_)));
-        let mut answered = self.answered.lock();
-        if answered.len() >= SHARDS_MAX {
-            answered.clear();
-        }
-        answered.insert(shard, (Instant::now(), answers));
+        self.note_answer(shard, answers);
         answers
     }
 }

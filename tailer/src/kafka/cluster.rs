@@ -2,9 +2,11 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use proto::{Code, Problem};
 use rdkafka::{
     ClientConfig, ClientContext, Message as _,
@@ -18,11 +20,14 @@ use rdkafka::{
 use tokio::sync::oneshot;
 use tracing::info;
 
-use super::config::{KEYS_THAT_LOAD_CODE, explain};
+use super::config::{KEYS_THAT_LOAD_CODE, explain, without_retry};
 
 const ADMIN_WAIT: Duration = Duration::from_secs(10);
 /// How long a record may be on its way to the broker.
 const DELIVERY_WAIT: Duration = Duration::from_secs(8);
+/// How long the broker may take to say that it is there, and how long that is believed.
+const LOOK_WAIT: Duration = Duration::from_secs(2);
+const BELIEVED_FOR: Duration = Duration::from_secs(1);
 /// Records that wait for the broker.
 const QUEUE_RECORDS_MAX: usize = 20_000;
 /// Kilobytes that wait for the broker.
@@ -112,7 +117,13 @@ pub fn unavailable(error: &KafkaError) -> Problem {
 ///
 /// It does not ask the broker to drop what is sent twice: every record of ours names itself, and who reads it knows what it has seen.
 pub struct Appender {
-    producer: ThreadedProducer<Delivered>,
+    producer: Arc<ThreadedProducer<Delivered>>,
+    /// A topic that is there as long as the cluster is.
+    changes_topic: String,
+    /// When the broker answered last, and whether it did.
+    looked: Mutex<Option<(Instant, Result<(), Problem>)>>,
+    /// One asks it, others wait for what it says.
+    looking: tokio::sync::Mutex<()>,
 }
 
 struct Delivered;
@@ -143,7 +154,27 @@ impl Appender {
             ("queue.buffering.max.kbytes", &kbytes),
         ]);
         let producer = ThreadedProducer::from_config_and_context(&config, Delivered).map_err(|error| unavailable(&error))?;
-        Ok(Self { producer })
+        Ok(Self { producer: Arc::new(producer), changes_topic: kafka.changes_topic.clone(), looked: Mutex::default(), looking: Default::default() })
+    }
+
+    /// Whether the broker answers, asked before anything is sent: of what was sent into silence nobody knows whether it is stored.
+    pub async fn look(&self) -> Result<(), Problem> {
+        let lately = || self.looked.lock().clone().filter(|(at, _)| at.elapsed() < BELIEVED_FOR).map(|(_, answer)| answer);
+        if let Some(answer) = lately() {
+            return answer;
+        }
+        let _looking = self.looking.lock().await;
+        if let Some(answer) = lately() {
+            return answer;
+        }
+        let (producer, topic) = (Arc::clone(&self.producer), self.changes_topic.clone());
+        let asked = tokio::task::spawn_blocking(move || producer.client().fetch_metadata(Some(&topic), LOOK_WAIT).map(drop)).await;
+        let answer = asked.map_err(|error| Problem::new(Code::Internal, error.to_string()))?.map_err(|error| {
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::OperationTimedOut);
+            Problem::new(Code::Unavailable, format!("the cluster's Kafka does not answer: {}", without_retry(&explain(code, ""))))
+        });
+        *self.looked.lock() = Some((Instant::now(), answer.clone()));
+        answer
     }
 
     /// Writes a record: its offset. `Busy` where too much waits already, `UnknownOutcome` where the broker does not say.
@@ -163,6 +194,7 @@ impl Appender {
         }
         let delivered = delivered.await.map_err(|_| Problem::new(Code::UnknownOutcome, "the Kafka client is closing"))?;
         metrics::histogram!("rachis_append_seconds").record(begun.elapsed().as_secs_f64());
+        *self.looked.lock() = delivered.is_ok().then(|| (Instant::now(), Ok(())));
         delivered.map_err(|error| Problem { code: Code::UnknownOutcome, ..unavailable(&error) })
     }
 

@@ -100,6 +100,8 @@ impl pushes_server::Pushes for PushLog {
     async fn append(&self, request: Request<wire::AppendRequest>) -> Result<Response<wire::Appended>, Status> {
         caught_up(&request, &self.catalog).await?;
         let push = request.into_inner();
+        // What fails from here to the sending leaves nothing behind: `Unavailable` says so to who asked.
+        self.appender.look().await?;
         let collection = self.opened(CollectionUid(uid(&push.collection)?)).await?;
         if !u32::try_from(push.partition).is_ok_and(|partition| partition < collection.settings.shards) {
             return Err(Problem::new(

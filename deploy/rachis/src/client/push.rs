@@ -25,6 +25,9 @@ use crate::cli;
 const LIST_BYTES_MAX: usize = 64 << 20;
 /// How long a server that is busy, away or unsure is asked again.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a push may be silent before it says what it waits for, and how long the server may take to know.
+const QUIET_MAX: Duration = Duration::from_secs(2);
+const AWAY_WAIT: Duration = Duration::from_secs(15);
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LAST: Duration = Duration::from_secs(5);
 /// Rejected items that are told; more are counted.
@@ -141,7 +144,7 @@ impl Push<'_> {
         for error in answer["errors"].as_array().into_iter().flatten().take(room) {
             let index = self.sum.items + error["index"].as_u64().unwrap_or(0);
             let text = format!("{}: item {index}: {}", path.display(), error["detail"].as_str().unwrap_or("rejected"));
-            self.bar.suspend(|| output::note(&text));
+            self.note(&text);
         }
         self.sum.accepted += accepted;
         self.sum.rejected += rejected;
@@ -154,7 +157,8 @@ impl Push<'_> {
 
     /// Sends a block until it is known what became of it.
     async fn send(&self, block: &Block) -> Result<Value, Refused> {
-        let until = Instant::now() + PATIENCE;
+        let begun = Instant::now();
+        let until = begun + PATIENCE;
         let mut pause = PAUSE_FIRST;
         let mut told = false;
         loop {
@@ -165,7 +169,7 @@ impl Push<'_> {
                 .header("content-type", content_type)
                 .header("idempotency-key", &block.key)
                 .body(block.bytes.clone());
-            let again = match request.send().await {
+            let again = match self.answer_of(request).await {
                 Err(error) => self.client.unreachable(&error),
                 Ok(response) => match response.status() {
                     StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => problem(response).await,
@@ -176,13 +180,45 @@ impl Push<'_> {
             if Instant::now() + pause > until {
                 return Err(Refused::Failed(again));
             }
-            if pause >= Duration::from_secs(1) && !std::mem::replace(&mut told, true) {
-                let seconds = PATIENCE.as_secs();
-                self.bar.suspend(|| output::note(&format!("{again}\ntrying again for up to {seconds} seconds")));
+            if begun.elapsed() >= QUIET_MAX && !std::mem::replace(&mut told, true) {
+                let seconds = until.saturating_duration_since(Instant::now()).as_secs();
+                self.note(&format!("{again}\ntrying again for up to {seconds} seconds"));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_LAST);
         }
+    }
+
+    /// Sends a request. Where no answer comes for a while, it says what is waited for.
+    async fn answer_of(&self, request: reqwest::RequestBuilder) -> reqwest::Result<reqwest::Response> {
+        let mut sent = std::pin::pin!(request.send());
+        if let Ok(answer) = tokio::time::timeout(QUIET_MAX, &mut sent).await {
+            return answer;
+        }
+        self.note("waiting: the server has not said yet that the documents are stored");
+        tokio::select! {
+            answer = &mut sent => return answer,
+            away = self.away() => away.iter().for_each(|line| self.note(&format!("waiting: {line}"))),
+        }
+        sent.await
+    }
+
+    /// What the server knows to be away or not in order.
+    async fn away(&self) -> Vec<String> {
+        let sql = "SELECT name, coalesce(error, state) AS why FROM rachis.nodes WHERE state <> 'up' OR error IS NOT NULL";
+        let request = self.client.request(Method::POST, &["sql"]).header("accept", "application/json").json(&serde_json::json!({ "sql": sql }));
+        match tokio::time::timeout(AWAY_WAIT, self.client.json(request)).await {
+            Ok(Ok(answer)) => {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                answer["rows"].as_array().into_iter().flatten().map(|row| format!("{}: {}", text(&row["name"]), text(&row["why"]))).collect()
+            }
+            Ok(Err(failure)) => vec![failure.to_string()],
+            Err(_) => vec!["the server does not answer a question either".to_owned()],
+        }
+    }
+
+    fn note(&self, text: &str) {
+        self.bar.suspend(|| output::note(text));
     }
 }
 
