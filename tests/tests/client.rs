@@ -64,6 +64,22 @@ async fn a_file_is_pushed_once_however_often_it_is_pushed() {
     out(&typed.with_input(&["push", "packed", "-"], "{\"n\":1}\n"));
     assert_eq!(server.sql("select count(*), sum(n) from packed").await.rows, [[json!(5), json!(5)]]);
 
+    let pretty = folder.path().join("d.json");
+    // Over 8 MiB, so that blocks are cut between documents.
+    let document = |n: i32| format!("{{\n  \"n\": {n},\n  \"pad\": \"{}\"\n}}\n", "x".repeat(500));
+    std::fs::write(&pretty, (0..20_000).map(document).collect::<String>()).expect("it is written");
+    out(&typed.run(&["push", "pretty", pretty.to_str().expect("UTF-8")]));
+    assert_eq!(server.sql("select count(*), sum(n)::bigint from pretty").await.rows, [[json!(20_000), json!(199_990_000)]]);
+    for (name, bytes, named) in
+        [("e.xz", &b"\xfd7zXZ\0\0\x04"[..], "xz -dc"), ("e.csv", b"n,t\n1,a\n2,b\n", "CSV"), ("e.zip", b"PK\x03\x04", "unzip -p")]
+    {
+        let file = folder.path().join(name);
+        std::fs::write(&file, bytes).expect("it is written");
+        let refused = typed.run(&["push", "foreign", file.to_str().expect("UTF-8")]);
+        assert!(refused.status.code() == Some(1) && err(&refused).contains(named), "{}", err(&refused));
+    }
+    assert_eq!(server.sql("select count(*) from rachis.dead_letters").await.one(), &json!(0));
+
     let rejected = typed.with_input(&["push", "packed", "-"], "{\"n\":1}\n{oops\n");
     assert!(rejected.status.code() == Some(1) && err(&rejected).contains("item 1"), "{}", err(&rejected));
 }

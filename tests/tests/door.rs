@@ -10,6 +10,7 @@ use tests::{Client, Server, Service, eventually};
 tests::of_one_process_and_of_a_cluster! {
     a_push_keeps_what_is_json_and_names_what_is_not: tests::Settings::default(),
     packed_bodies_are_taken_up_to_a_limit: tests::Settings::default(),
+    documents_over_several_lines_are_documents_and_what_is_no_json_is_refused_whole: tests::Settings::default(),
     a_push_repeated_under_its_key_changes_nothing: tests::Settings::default(),
     a_document_comes_back_as_it_was_given: tests::Settings::default(),
     an_answer_is_told_in_the_form_asked_for: tests::Settings::default(),
@@ -75,6 +76,26 @@ async fn packed_bodies_are_taken_up_to_a_limit(server: Service) {
     refused(push(&server, "packed").header("content-encoding", "zstd").body(bomb), 413).await;
     refused(push(&server, "packed").header("content-encoding", "br").body("x"), 415).await;
     refused(push(&server, "packed").header("content-type", "image/png").body("x"), 415).await;
+}
+
+async fn documents_over_several_lines_are_documents_and_what_is_no_json_is_refused_whole(server: Service) {
+    let pretty = |n: i32| serde_json::to_string_pretty(&json!({ "n": n, "inside": { "list": [n, "a\nb"] } })).expect("JSON");
+    let body: String = (0..1_000).map(|n| pretty(n) + "\n").collect();
+    let pushed = server.push("pretty", body).await.expect("a push");
+    assert_eq!((&pushed["accepted"], &pushed["rejected"]), (&json!(1_000), &json!(0)), "{pushed}");
+    assert_eq!(server.sql("select count(*), sum(n)::bigint from pretty").await.rows, [[json!(1_000), json!(499_500)]]);
+    let broken = format!("{}\n{}\n{}", pretty(1), pretty(2).replace(':', ";"), pretty(3));
+    let problem = refused(push(&server, "pretty").body(broken), 400).await;
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("document 1") && detail.contains("line 11")), "{problem}");
+
+    for (body, named) in [(&b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4F"[..], "xz"), (b"\x1f\x8b\x08\0\n", "gzip"), (b"n,text\n1,a\n2,b\n", "CSV")] {
+        for kind in ["application/json", "application/x-ndjson", "text/csv"] {
+            let problem = refused(push(&server, "foreign").header("content-type", kind).body(body), 415).await;
+            assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(named)) && problem["hint"].is_string(), "{problem}");
+        }
+    }
+    assert_eq!(server.sql("select count(*) from rachis.dead_letters").await.one(), &json!(0), "nothing of them is kept");
+    assert_eq!(server.sql("select count(*) from pretty").await.one(), &json!(1_000));
 }
 
 async fn a_push_repeated_under_its_key_changes_nothing(server: Service) {

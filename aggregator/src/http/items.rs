@@ -1,12 +1,14 @@
 //! The body of a push -> its items, verbatim: slices of what was sent, never written anew.
 //!
-//! Unless the content type says NDJSON, a body that begins with `[` is a list and each element is an item; a body that is one JSON value over
-//! several lines is one item; of any other body each line that is not blank is one. Whether an item is JSON is judged later, one by one: its
-//! neighbours are kept.
+//! Unless the content type says NDJSON, a body that begins with `[` is a list and each element is an item; a body of JSON values of which one
+//! spreads over lines is these values; of any other body each line that is not blank is one. Whether an item is JSON is judged later, one by
+//! one: its neighbours are kept.
 
 use bytes::Bytes;
 use proto::{Code, Problem, limits::PUSH_ITEMS_MAX};
 use serde_json::value::RawValue;
+
+use super::foreign;
 
 /// What the content type says of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +45,11 @@ impl Form {
 pub(super) fn split(body: &Bytes, form: Form) -> Result<Vec<Bytes>, Problem> {
     const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
     let body = if body.starts_with(BYTE_ORDER_MARK) { body.slice(BYTE_ORDER_MARK.len()..) } else { body.clone() };
+    foreign::refuse(&body)?;
     let items = match form {
         Form::ByContent if body.trim_ascii_start().starts_with(b"[") => elements(&body)?,
-        Form::ByContent => one_over_lines(&body).map_or_else(|| lines(&body), |one| Ok(vec![one]))?,
-        Form::Lines => lines(&body)?,
+        Form::ByContent if may_spread(&body) => values_over_lines(&body)?.map_or_else(|| lines(&body), Ok)?,
+        _ => lines(&body)?,
     };
     match items.is_empty() {
         false => Ok(items),
@@ -82,12 +85,37 @@ fn lines(body: &Bytes) -> Result<Vec<Bytes>, Problem> {
     Ok(items)
 }
 
-/// The whole body, where it is one JSON value that spreads over lines of which the first is none by itself.
-fn one_over_lines(body: &Bytes) -> Option<Bytes> {
-    let whole = body.trim_ascii();
-    let first_end = whole.iter().position(|byte| *byte == b'\n')?;
-    let is_json = |bytes: &[u8]| serde_json::from_slice::<&RawValue>(bytes).is_ok();
-    (!is_json(&whole[..first_end]) && is_json(whole)).then(|| body.slice_ref(whole))
+/// Whether a value may spread over lines: some line is surely no value by itself.
+fn may_spread(body: &Bytes) -> bool {
+    let mut lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    let open = |line: &[u8]| matches!(line.last(), Some(b'{' | b'[' | b',' | b':'));
+    lines.next().is_some_and(|first| open(first) || serde_json::from_slice::<&RawValue>(first).is_err()) || lines.any(open)
+}
+
+/// The values of a body, where at least one spreads over lines. None, where each line is to be judged by itself; an error, where values that
+/// spread over lines end in something else: its lines would be no documents.
+fn values_over_lines(body: &Bytes) -> Result<Option<Vec<Bytes>>, Problem> {
+    let (mut items, mut spread) = (Vec::new(), false);
+    for value in serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>() {
+        match value {
+            Ok(_) if items.len() == PUSH_ITEMS_MAX => return Err(too_many()),
+            Ok(value) => {
+                spread |= value.get().contains('\n');
+                items.push(body.slice_ref(value.get().as_bytes()));
+            }
+            Err(error) if spread && !has_line_document(body) => {
+                let detail = format!("document {} of the body is not JSON: {error}; nothing was stored", items.len());
+                return Err(Problem::new(Code::BadRequest, detail).hint("correct it and send the body again"));
+            }
+            Err(_) => return Ok(None),
+        }
+    }
+    Ok(spread.then_some(items))
+}
+
+/// Whether a line looks like an object of its own, so that the body may be lines after all.
+fn has_line_document(body: &Bytes) -> bool {
+    body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).any(|line| line.len() > 2 && line.starts_with(b"{") && line.ends_with(b"}"))
 }
 
 fn too_many() -> Problem {
@@ -132,7 +160,17 @@ mod tests {
     #[test]
     fn a_document_may_spread_over_lines() {
         assert_eq!(by_content("{\n  \"a\": 1\n}\n"), texts(&["{\n  \"a\": 1\n}"]));
-        assert_eq!(by_content("{\n  \"a\": 1\n}\n{\"b\":2}"), texts(&["{", "  \"a\": 1", "}", "{\"b\":2}"]), "two of them do not");
+        assert_eq!(by_content("{\n  \"a\": 1\n}\n{\"b\":2}"), texts(&["{\n  \"a\": 1\n}", "{\"b\":2}"]));
+        assert_eq!(by_content("{\"b\":2}\n{\"a\":\n1}{\n}\n7"), texts(&["{\"b\":2}", "{\"a\":\n1}", "{\n}", "7"]));
+        assert_eq!(items("{\n}\n", Form::Lines), texts(&["{", "}"]), "lines are lines where that was said");
+    }
+
+    #[test]
+    fn a_fault_among_documents_over_lines_refuses_them_all_and_one_among_lines_only_itself() {
+        assert_eq!(by_content("{\n  \"a\": 1\n}\n{\n  \"a\" 2\n}"), Err(Code::BadRequest));
+        assert_eq!(by_content("{\"a\":1}\n{\"a\":\n{\"b\":2}\n"), texts(&["{\"a\":1}", "{\"a\":", "{\"b\":2}"]));
+        assert_eq!(by_content("{\"a\":\n1}\n{\"b\":2}\noops"), texts(&["{\"a\":", "1}", "{\"b\":2}", "oops"]), "a line that is one is kept");
+        assert_eq!(by_content("1 2\n{\"a\":1}"), texts(&["1 2", "{\"a\":1}"]), "several values of one line stay what they were");
     }
 
     #[test]

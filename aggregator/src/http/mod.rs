@@ -7,6 +7,7 @@ mod answer;
 mod body;
 mod collections;
 mod documents;
+mod foreign;
 mod items;
 mod observe;
 mod patient;

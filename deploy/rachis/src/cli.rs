@@ -223,7 +223,7 @@ pub struct Search {
 pub struct Push {
     /// The collection; made where it does not exist
     pub collection: String,
-    /// Files of JSON documents, one a line, a list, or one over several lines; .gz and .zst are unpacked; `-` is standard input
+    /// Files of JSON documents, one a line, a list, or each over several lines; gzip and zstd are unpacked; `-` is standard input
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// Each line is a document, whatever it begins with

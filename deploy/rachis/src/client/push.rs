@@ -17,12 +17,14 @@ use super::{
     Failure,
     http::{Client, problem},
     output,
-    push_blocks::{BLOCK_BYTES_MAX, Blocks},
+    push_blocks::{BLOCK_BYTES_MAX, Blocks, spreads_over_lines},
 };
 use crate::cli;
 
 /// Bytes that a server takes at once: a list cannot be cut, so it must fit.
 const LIST_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a file that are read at once.
+const READ_BYTES: usize = 1 << 20;
 /// How long a server that is busy, away or unsure is asked again.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a push may be silent before it says what it waits for, and how long the server may take to know.
@@ -96,9 +98,12 @@ impl Push<'_> {
         self.sum.items = 0;
         let mut current = blocks.next().map_err(failed)?;
         let is_list = !named_lines && current.trim_ascii_start().starts_with(b"[");
+        let spread = !named_lines && spreads_over_lines(&current);
+        let cut = |blocks: &mut Blocks<_>, block| if spread { blocks.cut_at_document(block) } else { Ok(block) };
+        current = cut(&mut blocks, current).map_err(failed)?;
         let mut number = 0u64;
         while !current.is_empty() {
-            let mut next = blocks.next().map_err(failed)?;
+            let mut next = blocks.next().and_then(|next| cut(&mut blocks, next)).map_err(failed)?;
             while is_list && !next.is_empty() {
                 if current.len() + next.len() > LIST_BYTES_MAX {
                     return Err(Failure::new(format!("{} is one list of over {LIST_BYTES_MAX} bytes", path.display()))
@@ -107,8 +112,8 @@ impl Push<'_> {
                 current.append(&mut next);
                 next = blocks.next().map_err(failed)?;
             }
-            // What fits into one block may also be one document over several lines: the server looks.
-            let lines = named_lines || number > 0 || (!next.is_empty() && !is_list);
+            // What fits into one block may also be documents over several lines: the server looks.
+            let lines = named_lines || !spread && (number > 0 || !next.is_empty() && !is_list);
             let block = Block { bytes: std::mem::take(&mut current), key: format!("{identity}-{number}"), lines };
             self.block(path, block).await?;
             number += 1;
@@ -253,18 +258,28 @@ struct Source {
 impl Source {
     fn open(path: &Path, bar: ProgressBar) -> io::Result<Self> {
         if path == Path::new("-") {
-            return Ok(Self { reader: Box::new(BufReader::new(Counted { inner: io::stdin(), bar })), metadata: None });
+            return Ok(Self { reader: unpacked(Counted { inner: io::stdin(), bar })?, metadata: None });
         }
         let file = File::open(path)?;
         let metadata = file.metadata()?;
-        let counted = BufReader::with_capacity(1 << 20, Counted { inner: file, bar });
-        let ending = path.extension().unwrap_or_default().to_ascii_lowercase();
-        let reader: Box<dyn BufRead> = match ending.to_str() {
-            Some("gz") => Box::new(BufReader::with_capacity(1 << 20, flate2::bufread::MultiGzDecoder::new(counted))),
-            Some("zst" | "zstd") => Box::new(BufReader::with_capacity(1 << 20, zstd::stream::read::Decoder::with_buffer(counted)?)),
-            _ => Box::new(counted),
-        };
-        Ok(Self { reader, metadata: Some(metadata) })
+        Ok(Self { reader: unpacked(Counted { inner: file, bar })?, metadata: Some(metadata) })
+    }
+}
+
+/// What a file holds, unpacked where its first bytes say that it is packed.
+fn unpacked(file: impl Read + 'static) -> io::Result<Box<dyn BufRead>> {
+    let mut packed = BufReader::with_capacity(READ_BYTES, file);
+    let begins = packed.fill_buf()?;
+    let refused = |what: &str, command: &str| Err(io::Error::other(format!("it is {what}, and nothing was sent; {command}")));
+    match begins {
+        [0x1f, 0x8b, ..] => Ok(Box::new(BufReader::with_capacity(READ_BYTES, flate2::bufread::MultiGzDecoder::new(packed)))),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Box::new(BufReader::with_capacity(READ_BYTES, zstd::stream::read::Decoder::with_buffer(packed)?))),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => refused("packed with xz", "unpack it on the way: xz -dc FILE | rachis push COLLECTION -"),
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => {
+            refused("packed with bzip2", "unpack it on the way: bzip2 -dc FILE | rachis push COLLECTION -")
+        }
+        [b'P', b'K', 3, 4, ..] => refused("a ZIP archive", "unpack it on the way: unzip -p FILE | rachis push COLLECTION -"),
+        _ => Ok(Box::new(packed)),
     }
 }
 

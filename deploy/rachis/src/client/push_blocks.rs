@@ -2,15 +2,23 @@
 
 use std::io::{self, BufRead};
 
+use serde_json::value::RawValue;
+
 /// Bytes of a block; a longer line is a block of its own.
 pub const BLOCK_BYTES_MAX: usize = 8 << 20;
+
+/// Whether documents seem to spread over lines: some line is surely no JSON by itself.
+pub fn spreads_over_lines(block: &[u8]) -> bool {
+    let ends = |line: &[u8]| matches!(line.trim_ascii_end().last(), Some(b'{' | b'[' | b',' | b':'));
+    block.trim_ascii_start().starts_with(b"{") && block.split(|byte| *byte == b'\n').any(ends)
+}
 
 /// The blocks of a reader.
 pub struct Blocks<R> {
     reader: R,
     bytes_max: usize,
     line_bytes_max: usize,
-    /// A line that did not fit into the block before.
+    /// What did not fit into the block before.
     next_line: Vec<u8>,
 }
 
@@ -35,6 +43,44 @@ impl<R: BufRead> Blocks<R> {
             block.extend_from_slice(&line);
         }
         Ok(block)
+    }
+
+    /// A block of documents that spread over lines, cut behind the last one that is whole: what is behind it begins the next block. A block
+    /// never begins with `[`, which a server would take for a list of documents.
+    pub fn cut_at_document(&mut self, mut block: Vec<u8>) -> io::Result<Vec<u8>> {
+        while !self.is_at_end()? {
+            let mut values = serde_json::Deserializer::from_slice(&block).into_iter::<&RawValue>();
+            let mut whole = 0;
+            loop {
+                match values.next() {
+                    Some(Ok(_)) => {
+                        let end = values.byte_offset();
+                        if block[end..].trim_ascii_start().first().is_some_and(|next| *next != b'[') {
+                            whole = end;
+                        }
+                    }
+                    Some(Err(error)) if !error.is_eof() => {
+                        return Err(io::Error::other(format!("a document that spreads over lines is not JSON: {error}")));
+                    }
+                    Some(Err(_)) | None => break,
+                }
+            }
+            if whole > 0 {
+                let mut rest = block.split_off(whole);
+                rest.append(&mut self.next_line);
+                self.next_line = rest;
+                break;
+            }
+            if block.len() > self.line_bytes_max {
+                return Err(io::Error::other(format!("a document has more than {} bytes", self.line_bytes_max)));
+            }
+            block.append(&mut self.next()?);
+        }
+        Ok(block)
+    }
+
+    fn is_at_end(&mut self) -> io::Result<bool> {
+        Ok(self.next_line.is_empty() && self.reader.fill_buf()?.is_empty())
     }
 
     /// A line with its end; empty at the end of all.
@@ -68,6 +114,30 @@ mod tests {
         for bytes_max in [1, 5, 64, 10_000] {
             assert_eq!(blocks(&text, bytes_max).concat(), text);
         }
+    }
+
+    #[test]
+    fn documents_over_lines_are_never_cut_and_no_block_begins_with_a_list() {
+        let text: String = (0..20).map(|n| if n % 3 == 0 { format!("[{n},\n1]\n") } else { format!("{{\n\"n\":{n}\n}}\n") }).collect();
+        let text = format!("{{\"first\":\n0}}\n{text}");
+        for bytes_max in [1, 7, 30, 64, 1_000] {
+            let mut blocks = Blocks::new(text.as_bytes(), bytes_max, 1_000);
+            let (mut all, mut documents) = (String::new(), 0);
+            loop {
+                let block = blocks.next().and_then(|block| blocks.cut_at_document(block)).expect("it reads");
+                if block.is_empty() {
+                    break;
+                }
+                assert!(!block.trim_ascii_start().starts_with(b"["), "{bytes_max}");
+                let whole = serde_json::Deserializer::from_slice(&block).into_iter::<&RawValue>();
+                documents += whole.map(|document| document.expect("documents are whole")).count();
+                all.push_str(std::str::from_utf8(&block).expect("UTF-8"));
+            }
+            assert_eq!((all.as_str(), documents), (text.as_str(), 21), "{bytes_max}");
+        }
+        assert!(spreads_over_lines(text.as_bytes()) && !spreads_over_lines(b"{\"a\":1}\n{\"b\":2}\n"));
+        let mut broken = Blocks::new(&b"{\n\"a\":1}\n{\"a\" 1}\n{\n}"[..], 20, 100);
+        assert!(broken.next().and_then(|block| broken.cut_at_document(block)).is_err());
     }
 
     #[test]
