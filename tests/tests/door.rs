@@ -14,6 +14,7 @@ tests::of_one_process_and_of_a_cluster! {
     a_push_repeated_under_its_key_changes_nothing: tests::Settings::default(),
     a_document_comes_back_as_it_was_given: tests::Settings::default(),
     an_answer_is_told_in_the_form_asked_for: tests::Settings::default(),
+    an_answer_is_compressed_for_who_takes_it_and_small_ones_are_not: tests::Settings::default(),
     what_is_not_understood_is_refused_with_a_reason: tests::Settings::default(),
     a_source_that_cannot_be_is_never_agreed_on: tests::Settings::default(),
     a_collection_is_made_changed_and_dropped: tests::Settings::default(),
@@ -149,6 +150,39 @@ async fn an_answer_is_told_in_the_form_asked_for(server: Service) {
     }
     let answer = server.sql("select _doc, n from forms where n = 1").await;
     assert_eq!(answer.rows, [[json!("{\"n\":1,\"t\":\"a,b\"}"), json!(1)]], "a document is exact text");
+}
+
+async fn an_answer_is_compressed_for_who_takes_it_and_small_ones_are_not(server: Service) {
+    let lines: String = (0..20_000).map(|n| format!("{{\"n\":{n},\"text\":\"{}\"}}\n", "word ".repeat(60))).collect();
+    server.push("long", lines).await.expect("a push");
+    let ask = |accept: &'static str, encoding: &'static str, sql: &str| {
+        let request = server.request(Method::POST, "/v1/sql").header("accept", accept).header("accept-encoding", encoding).header("te", "trailers");
+        request.header("content-type", "text/plain").body(sql.to_owned())
+    };
+    let encoding = |answer: &reqwest::Response| answer.headers().get("content-encoding").map(|value| value.to_str().expect("ASCII").to_owned());
+    // Some hundred rows are sent as a whole, all of them piece by piece.
+    for sql in ["select n, text from long order by n limit 300", "select n, text from long order by n limit 20000"] {
+        let plain = send(ask("text/csv", "identity", sql)).await.2;
+        for (named, accepted) in [("gzip", "gzip"), ("zstd", "gzip;q=0.5, zstd")] {
+            let answer = ask("text/csv", accepted, sql).send().await.expect("an answer");
+            assert_eq!(encoding(&answer).as_deref(), Some(named), "{sql}");
+            let packed = answer.bytes().await.expect("a body");
+            assert!(packed.len() * 5 < plain.len(), "{named}: {} of {} bytes", packed.len(), plain.len());
+            let mut unpacked = Vec::new();
+            match named {
+                "gzip" => drop(std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&packed[..]), &mut unpacked).expect("gzip")),
+                _ => unpacked = zstd::decode_all(&packed[..]).expect("zstd"),
+            }
+            assert!(unpacked == plain, "{named}: the same answer");
+        }
+    }
+    let small = ask("application/json", "gzip", "select 1").send().await.expect("an answer");
+    assert_eq!(encoding(&small), None);
+    let problem = ask("application/json", "gzip", &format!("select {}", "1 + ".repeat(600))).send().await.expect("an answer");
+    assert_eq!((problem.status().as_u16(), encoding(&problem)), (400, None));
+    let body: String = (0..100).map(|n| format!("{{{n}\n")).collect();
+    let pushed = push(&server, "long").header("accept-encoding", "gzip").body(body + "{}").send().await.expect("an answer");
+    assert_eq!((pushed.status().as_u16(), encoding(&pushed)), (200, None));
 }
 
 async fn what_is_not_understood_is_refused_with_a_reason(server: Service) {

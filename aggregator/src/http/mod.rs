@@ -29,7 +29,7 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::Request,
-    http::{HeaderValue, header},
+    http::{Extensions, HeaderMap, HeaderValue, StatusCode, Version, header},
     middleware::Next,
     response::Response,
     routing::{delete, get, post},
@@ -47,6 +47,10 @@ use tonic::{
     service::{Routes, RoutesBuilder},
 };
 use tower::ServiceExt as _;
+use tower_http::{
+    CompressionLevel,
+    compression::{CompressionLayer, Predicate, predicate::SizeAbove},
+};
 use tracing::{debug, warn};
 
 use self::push::Intake;
@@ -54,6 +58,9 @@ use crate::query::Engine;
 
 /// Connections at once; one more waits to be accepted.
 const CONNECTIONS_MAX: usize = 4_096;
+/// Bytes of an answer that is worth compressing, and how hard that is tried, for gzip and zstd alike.
+const COMPRESSED_BYTES_MIN: u16 = 1_024;
+const COMPRESSION_LEVEL: i32 = 1;
 /// The header of a gRPC call that says how long it may take.
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 /// How long a client may take for the head of a request.
@@ -209,13 +216,29 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
+/// Answers are compressed for those who take it, long ones piece by piece; pushes' answers and problems are as they are.
+fn compressed() -> CompressionLayer<impl Predicate> {
+    let is_answer = |status: StatusCode, _: Version, _: &HeaderMap, _: &Extensions| status.is_success();
+    let layer = CompressionLayer::new().gzip(true).zstd(true).quality(CompressionLevel::Precise(COMPRESSION_LEVEL));
+    layer.compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN).and(is_answer))
+}
+
 fn routes(app: App) -> Router {
+    answers()
+        .layer(compressed())
+        .route("/v1/collections/{collection}/documents", post(documents::push))
+        .fallback(refusal::not_found)
+        .method_not_allowed_fallback(refusal::method_not_allowed)
+        .layer(axum::middleware::from_fn(observe::observe))
+        .with_state(app)
+}
+
+fn answers() -> Router<App> {
     Router::new()
         .route("/v1/collections", get(collections::list))
         .route("/v1/collections/{collection}", get(collections::get).put(collections::put).delete(collections::delete))
         .route("/v1/collections/{collection}/skip", post(skips::of_pushes))
         .route("/v1/collections/{collection}/fields", get(collections::fields))
-        .route("/v1/collections/{collection}/documents", post(documents::push))
         .route("/v1/collections/{collection}/documents/{*id}", get(documents::get))
         .route("/v1/collections/{collection}/search", get(search::by_query).post(search::by_body))
         .route("/v1/sql", post(sql::ask))
@@ -230,10 +253,6 @@ fn routes(app: App) -> Router {
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))
         .route("/metrics", get(status::metrics))
-        .fallback(refusal::not_found)
-        .method_not_allowed_fallback(refusal::method_not_allowed)
-        .layer(axum::middleware::from_fn(observe::observe))
-        .with_state(app)
 }
 
 #[cfg(test)]
