@@ -63,8 +63,9 @@ const COMPRESSED_BYTES_MIN: u16 = 1_024;
 const COMPRESSION_LEVEL: i32 = 1;
 /// The header of a gRPC call that says how long it may take.
 const GRPC_TIMEOUT: &str = "grpc-timeout";
-/// How long a client may take for the head of a request.
-const HEAD_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a connection waits for the whole head of its next request. So long an idle one is kept, which is longer than the minute for which clients
+/// and proxies usually keep theirs; and a client that sends a head slowly has no longer either.
+const HEAD_WAIT_MAX: Duration = Duration::from_secs(90);
 /// How long a client may take nothing of what is sent to it.
 const TAKES_NOTHING_MAX: Duration = Duration::from_secs(300);
 /// How long running requests may take once the door closes.
@@ -169,7 +170,7 @@ pub async fn serve(router: Router, listener: TcpListener, shutdown: Cancellation
     let cut = CancellationToken::new();
     while let Some((stream, permit)) = accept(&listener, &connections, &shutdown).await {
         let stream = TokioIo::new(patient::Patient::new(stream, TAKES_NOTHING_MAX));
-        let connection = connection_builder().serve_connection(stream, service.clone()).into_owned();
+        let connection = connection_builder(HEAD_WAIT_MAX).serve_connection(stream, service.clone()).into_owned();
         let (connection, cut) = (graceful.watch(connection), cut.clone());
         tokio::spawn(async move {
             if let Some(Err(error)) = cut.run_until_cancelled(connection).await {
@@ -209,9 +210,9 @@ async fn accept(
     }
 }
 
-fn connection_builder() -> auto::Builder<TokioExecutor> {
+fn connection_builder(head_wait_max: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT_MAX);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_wait_max);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(10))).max_concurrent_streams(256).adaptive_window(true);
     builder
 }
@@ -265,6 +266,39 @@ mod tests {
         let are = [10_000_000_000, 250_000_000, 180_000_000_000, 3_600_000_000_000, 7_000, 9].map(|ns| Some(Duration::from_nanos(ns)));
         assert_eq!(read, are);
         assert_eq!(["", "S", "10", "10x", "-1S", "123456789S", "é"].map(deadline), [None; 7]);
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_kept_for_over_a_minute_and_a_slow_head_does_not_keep_one_for_ever() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        assert!(HEAD_WAIT_MAX >= Duration::from_secs(75));
+        let (near, mut far) = tokio::io::duplex(1 << 10);
+        let service = TowerToHyperService::new(Router::new().route("/", get(|| async { "x" })));
+        let serving = tokio::spawn(async move {
+            let builder = connection_builder(Duration::from_millis(500));
+            drop(builder.serve_connection(TokioIo::new(near), service).await);
+        });
+        let mut pace = tokio::time::interval(Duration::from_millis(100));
+        let mut answer = [0; 12];
+        for _ in 0..2 {
+            // Idle for less than it is kept, and then answered.
+            for _ in 0..3 {
+                pace.tick().await;
+            }
+            far.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("it is open");
+            far.read_exact(&mut answer).await.expect("an answer");
+            assert_eq!(&answer, b"HTTP/1.1 200");
+            while far.read_u8().await.expect("the rest of the answer") != b'x' {}
+        }
+        // A head of which something comes all the time, and which never ends.
+        far.write_all(b"GET / HTTP/1.1\r\n").await.expect("it is open");
+        let begun = std::time::Instant::now();
+        while !serving.is_finished() {
+            pace.tick().await;
+            let _ = far.write_all(b"a: b\r\n").await;
+            assert!(begun.elapsed() < Duration::from_secs(10), "it is never given up");
+        }
     }
 
     #[tokio::test]
