@@ -59,7 +59,7 @@ async fn a_log_that_is_deleted_is_missed_and_restored_from_a_copy() {
     cluster.command(&["cluster", "restore-changes", "--from", &copy.display().to_string()]).expect("it is made anew");
     decides_again(&cluster, "afterwards").await;
     let again = cluster.command(&["cluster", "init"]).expect_err("there is one");
-    assert!(format!("{again:#}").contains("is there already"), "{again:#}");
+    assert!(format!("{again:#}").contains("exists already"), "{again:#}");
 }
 
 #[tokio::test]

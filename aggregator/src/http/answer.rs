@@ -321,7 +321,7 @@ impl Writer {
 }
 
 fn not_arrow(error: datafusion::arrow::error::ArrowError) -> Problem {
-    Problem::new(Code::NotSupported, format!("the answer cannot be told as Arrow: {error}")).hint("ask for application/json")
+    Problem::new(Code::NotSupported, format!("the answer cannot be written as Arrow: {error}")).hint("ask for application/json")
 }
 
 #[cfg(test)]

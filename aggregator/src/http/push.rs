@@ -187,7 +187,7 @@ async fn send_unless_dropped(engine: &Engine, name: &CollectionName, push: Push,
     let mut catalog = engine.roles.changes.catalog();
     let dropped = || {
         Problem::new(Code::Conflict, format!("collection {name} was dropped while the push was under way"))
-            .hint("what was pushed went with it; repeat the push, and the collection is made anew")
+            .hint("what was pushed was dropped with it; push again to create the collection anew")
     };
     tokio::select! {
         biased;
@@ -221,14 +221,16 @@ async fn send(engine: &Engine, push: Push, deadline: Instant) -> Result<Pushed, 
 
 /// The problem of a request of which a part is stored already.
 fn partly(problem: &Problem) -> Problem {
-    Problem::new(Code::UnknownOutcome, format!("a part of the push is stored, another is not: {problem}"))
+    Problem::new(Code::UnknownOutcome, format!("one part of the push is stored and another is not: {problem}"))
         .hint("repeat it with the same Idempotency-Key: each part is applied once")
 }
 
 /// Nobody can repeat a push that has no key without harm.
 fn without_key(problem: Problem) -> Problem {
     match problem.code {
-        Code::UnknownOutcome => problem.hint("ask for its documents before you repeat it; one with an Idempotency-Key can be repeated without harm"),
+        Code::UnknownOutcome => {
+            problem.hint("look for its documents before you send it again; a push with an Idempotency-Key can always be sent again")
+        }
         _ => problem,
     }
 }

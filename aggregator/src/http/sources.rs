@@ -86,10 +86,10 @@ fn read_settings(body: Value, there: Option<&Source>) -> Result<SourceSettings, 
         "a source is {\"collection\", \"topic\", \"config\": {\"bootstrap.servers\": …}, \"format\", \"key\", \"start\"}, the last three optional";
     let mut settings: SourceSettings = serde_json::from_value(source_config::with_texts(body)).map_err(|e| body::not_understood(&e).hint(hint))?;
     if settings.topic.trim().is_empty() {
-        return Err(Problem::new(Code::BadRequest, "the topic is empty").hint(hint));
+        return Err(Problem::new(Code::BadRequest, "the topic has no name").hint(hint));
     }
     if settings.partitions.is_some() {
-        return Err(Problem::new(Code::BadRequest, "partitions is not to be said: the topic is asked").hint(hint));
+        return Err(Problem::new(Code::BadRequest, "partitions cannot be set: their number is read from the topic").hint(hint));
     }
     if let Some(record::Key::Path(path)) = &settings.rules.key {
         plan::Path::parse(path).map_err(|e| {

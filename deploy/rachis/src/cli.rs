@@ -24,7 +24,7 @@ pub enum Command {
     Leaf(Node),
     /// Run an aggregator of a cluster: it answers
     Aggregator(Node),
-    /// Make a cluster, look at it, mend its change log
+    /// Create a cluster, look at it, restore its change log
     Cluster(Cluster),
     /// Ask a question in SQL
     Sql(Sql),
@@ -93,11 +93,11 @@ pub struct Cluster {
 /// What to do with a cluster.
 #[derive(Debug, Subcommand)]
 pub enum ClusterAction {
-    /// Make the change log of a new cluster, once
+    /// Create the change log of a new cluster, once
     Init(ClusterConfig),
-    /// Show members, the change log as each sees it, shards and where they are placed
+    /// Show the members, the change log as each sees it, and where each shard is placed
     Status(ClusterStatus),
-    /// Make a lost change log anew from a node's copy
+    /// Restore a lost change log from a node's copy
     RestoreChanges(RestoreChanges),
 }
 
@@ -173,7 +173,7 @@ pub struct Sql {
     /// The answer holds at least this position, such as `push/0@12`
     #[arg(long, value_name = "POSITION")]
     pub at_least: Option<String>,
-    /// Take an answer without the shards that do not answer
+    /// Accept an answer that lacks the shards that are away
     #[arg(long)]
     pub allow_partial: bool,
     /// Give up after so many milliseconds

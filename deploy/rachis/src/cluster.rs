@@ -34,7 +34,7 @@ pub async fn run(arguments: cli::Cluster) -> Result<(), Failure> {
             let file = restore.from.display();
             let bytes = std::fs::read(&restore.from).map_err(|e| Failure::new(format!("cannot read {file}: {e}")))?;
             let state: State = serde_json::from_slice(&bytes)
-                .map_err(|e| Failure::new(format!("{file} is no copy of a catalog: {e}")).hint("it is catalog.json in a node's data folder"))?;
+                .map_err(|e| Failure::new(format!("{file} is not a copy of a catalog: {e}")).hint("it is catalog.json in a node's data folder"))?;
             let (offset, changes) = (state.offset, state.catalog.version);
             topic::restore(&kafka, state).await.map_err(told)?;
             output::note(&format!("the change log goes on from {changes} changes, which were read through record {offset}"));
@@ -56,7 +56,7 @@ async fn refuse_second(settings: &settings::Cluster) -> Result<(), Failure> {
     let there = RemoteNodes::new("", &settings.members()?).map_err(told)?.newest_state().await;
     match there.filter(|state| state.cluster.is_some()) {
         None => Ok(()),
-        Some(state) => Err(Failure::new(format!("the cluster is there already: its nodes know {} changes", state.catalog.version)).hint(
+        Some(state) => Err(Failure::new(format!("the cluster exists already: its nodes know {} changes", state.catalog.version)).hint(
             "if its log is lost, `rachis cluster restore-changes --from FILE` makes it anew; FILE is the catalog.json of a node that is up to date",
         )),
     }

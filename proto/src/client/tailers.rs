@@ -351,7 +351,7 @@ fn stopped_there(why: String) -> Problem {
 }
 
 fn unknown(problem: &Problem) -> Problem {
-    Problem::new(Code::UnknownOutcome, format!("nobody can say yet whether the push is stored: {}", problem.detail))
+    Problem::new(Code::UnknownOutcome, format!("it is not known yet whether the push is stored: {}", problem.detail))
         .hint("repeat it with the same Idempotency-Key: it is applied once")
 }
 
@@ -377,7 +377,9 @@ impl Pushes for LoggedPushes {
             return Ok(());
         }
         let source = SourceName::push();
-        let mut last = Problem::new(Code::Unavailable, format!("the leaf of shard {} does not answer", shard.number));
+        let holder = self.catalog.borrow().collection(shard.collection).and_then(|(_, collection)| collection.leaf_of(shard.number).cloned());
+        let holder = holder.map_or_else(|| format!("the leaf of shard {}", shard.number), |leaf| leaf.to_string());
+        let mut last = Problem::new(Code::Unavailable, format!("{holder} does not answer"));
         loop {
             match tokio::time::timeout_at(deadline.into(), self.leaf.stored(shard, &source, partition)).await {
                 Ok(Err(problem)) if problem.code == Code::Unavailable => last = problem,

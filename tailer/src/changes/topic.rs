@@ -374,7 +374,7 @@ pub async fn restore(kafka: &ClusterKafka, from: State) -> Result<(), Problem> {
 async fn begin(kafka: &ClusterKafka, begin: Begin) -> Result<(), Problem> {
     let topic = &kafka.changes_topic;
     if !kafka.make_topic(topic, 1, &TOPIC_SETTINGS).await? && records(kafka).await? > 0 {
-        return Err(Problem::new(Code::Conflict, format!("the change log, topic {topic}, is there already"))
+        return Err(Problem::new(Code::Conflict, format!("the change log, topic {topic}, exists already"))
             .hint("one log serves one cluster: another cluster needs another [cluster] changes_topic. To restore a log, delete the topic first"));
     }
     let record = LogRecord { level: LEVEL, entry: Entry::Begin(begin) };

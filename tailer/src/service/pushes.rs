@@ -106,7 +106,7 @@ impl pushes_server::Pushes for PushLog {
         if !u32::try_from(push.partition).is_ok_and(|partition| partition < collection.settings.shards) {
             return Err(Problem::new(
                 Code::BadRequest,
-                format!("the pushes have {} partitions, {} is none of them", collection.settings.shards, push.partition),
+                format!("the pushes have {} partitions, and {} is not one of them", collection.settings.shards, push.partition),
             )
             .into());
         }

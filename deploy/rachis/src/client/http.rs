@@ -25,7 +25,7 @@ impl Client {
         };
         let base: Url = url.parse().map_err(|e: <Url as std::str::FromStr>::Err| bad(e.to_string()))?;
         if base.scheme() != "http" || base.cannot_be_a_base() {
-            return Err(bad("only http:// is spoken".into()));
+            return Err(bad("only http:// is supported".into()));
         }
         let http = reqwest::Client::builder().connect_timeout(CONNECT_WAIT_MAX).build().map_err(|e| Failure::of("cannot make a client", &e))?;
         Ok(Self { base, http })
