@@ -151,30 +151,31 @@ fn with_content_type(mut response: Response, form: Form) -> Response {
 
 /// What of a long answer is still to be sent.
 enum Rest {
-    Rows(Answer, Writer),
+    Rows(Box<(Answer, Writer)>),
     Trailers(HeaderMap),
     Nothing,
 }
 
 /// The rest of a long answer, piece by piece as the client takes it.
 fn streamed(answer: Answer, writer: Writer) -> impl futures::Stream<Item = Result<Frame<Bytes>, std::io::Error>> {
-    stream::unfold(Rest::Rows(answer, writer), |rest| async move {
-        let (mut answer, mut writer) = match rest {
-            Rest::Rows(answer, writer) => (answer, writer),
+    stream::unfold(Rest::Rows(Box::new((answer, writer))), |rest| async move {
+        let mut rows = match rest {
+            Rest::Rows(rows) => rows,
             Rest::Trailers(stats) => return Some((Ok(Frame::trailers(stats)), Rest::Nothing)),
             Rest::Nothing => return None,
         };
+        let (answer, writer) = &mut *rows;
         let held = writer.take();
         if !held.is_empty() {
-            return Some((Ok(Frame::data(held)), Rest::Rows(answer, writer)));
+            return Some((Ok(Frame::data(held)), Rest::Rows(rows)));
         }
-        let step = match next(&mut answer).await {
+        let step = match next(answer).await {
             Ok(Part::Rows(batch)) => writer.rows(&batch).map(|()| None),
             Ok(Part::End(stats)) => writer.end(&stats).map(|()| Some(stats)),
             Err(problem) => Err(problem),
         };
         match step {
-            Ok(None) => Some((Ok(Frame::data(writer.take())), Rest::Rows(answer, writer))),
+            Ok(None) => Some((Ok(Frame::data(writer.take())), Rest::Rows(rows))),
             Ok(Some(stats)) => {
                 let rest = if tells_beside(writer.form) { Rest::Trailers(stats_header(&stats)) } else { Rest::Nothing };
                 Some((Ok(Frame::data(writer.take())), rest))
