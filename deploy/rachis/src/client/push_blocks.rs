@@ -136,7 +136,7 @@ mod tests {
             assert_eq!((all.as_str(), documents), (text.as_str(), 21), "{bytes_max}");
         }
         assert!(spreads_over_lines(text.as_bytes()) && !spreads_over_lines(b"{\"a\":1}\n{\"b\":2}\n"));
-        let mut broken = Blocks::new(&b"{\n\"a\":1}\n{\"a\" 1}\n{\n}"[..], 20, 100);
+        let mut broken = Blocks::new(&b"{\n\"a\":1}\n{\"a\" 1}\n{\n}"[..], 18, 100);
         assert!(broken.next().and_then(|block| broken.cut_at_document(block)).is_err());
     }
 
