@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use datafusion::arrow::{array::RecordBatch, datatypes::SchemaRef};
+use datafusion::arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, SchemaRef},
+};
 use futures::stream::BoxStream;
 use plan::scan::{QueryId, Read, ReadCounts};
 use proto::{PositionVector, Problem};
@@ -140,4 +143,40 @@ pub struct Hit {
     pub document: String,
     /// Whether it is JSON.
     pub json: bool,
+}
+
+/// The name of a type in SQL.
+pub fn type_name(of: &DataType) -> String {
+    match of {
+        json if plan::column::is_json(json) => "JSON".into(),
+        DataType::Null => "NULL".into(),
+        DataType::Boolean => "BOOLEAN".into(),
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => "SMALLINT".into(),
+        DataType::Int32 | DataType::UInt16 => "INTEGER".into(),
+        DataType::Int64 | DataType::UInt32 => "BIGINT".into(),
+        DataType::UInt64 => "DECIMAL(20,0)".into(),
+        DataType::Float16 | DataType::Float32 => "REAL".into(),
+        DataType::Float64 => "DOUBLE".into(),
+        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => {
+            format!("DECIMAL({p},{s})")
+        }
+        DataType::Utf8 | DataType::Utf8View => "TEXT".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => "VARBINARY".into(),
+        DataType::Timestamp(..) => "TIMESTAMP".into(),
+        DataType::Date32 | DataType::Date64 => "DATE".into(),
+        DataType::Time32(_) | DataType::Time64(_) => "TIME".into(),
+        DataType::Interval(_) | DataType::Duration(_) => "INTERVAL".into(),
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => format!("{}[]", type_name(item.data_type())),
+        DataType::Struct(fields) => {
+            let fields: Vec<String> = fields.iter().map(|field| format!("{} {}", field.name(), type_name(field.data_type()))).collect();
+            format!("STRUCT({})", fields.join(", "))
+        }
+        DataType::Map(..) => "MAP".into(),
+        DataType::Dictionary(_, values) => type_name(values),
+        other => other.to_string().to_ascii_uppercase(),
+    }
 }

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod http;
 pub mod query;
 pub mod sql;
+mod typing;
 
 use std::{sync::Arc, time::Duration};
 

@@ -110,7 +110,7 @@ pub fn ask(statements: &[Statement], searches: &[Search]) -> Result<Oracle> {
         "statements": statements.iter().map(|s| s.oracle.as_str()).collect::<Vec<_>>(),
         "searches": searches.iter().map(|s| json!({ "set": s.set, "means": s.means })).collect::<Vec<_>>(),
     });
-    let python = std::env::var_os("RACHIS_PYTHON").map_or_else(default_python, PathBuf::from);
+    let python = python();
     let mut child = Command::new(&python)
         .arg(answers().join("oracle.py"))
         .stdin(Stdio::piped())
@@ -124,7 +124,11 @@ pub fn ask(statements: &[Statement], searches: &[Search]) -> Result<Oracle> {
     Ok(Oracle { statements: serde_json::from_value(answer["statements"].clone())?, searches: serde_json::from_value(answer["searches"].clone())? })
 }
 
-fn default_python() -> PathBuf {
+/// A python that has DuckDB: `RACHIS_PYTHON`, else the one that `tests/run` makes.
+pub fn python() -> PathBuf {
+    if let Some(python) = std::env::var_os("RACHIS_PYTHON") {
+        return PathBuf::from(python);
+    }
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
-    cache.unwrap_or_default().join("rachis/python-duckdb-2.0.0/bin/python")
+    cache.unwrap_or_default().join("rachis/python-duckdb-2.0.0-grpcio-1.85.1/bin/python")
 }

@@ -9,7 +9,10 @@ use datafusion::{
     physical_plan::ExecutionPlan,
     sql::{
         parser::Statement as ParsedStatement,
-        sqlparser::ast::{Expr, ObjectName, Query, SelectItem, Statement, Visit, Visitor},
+        sqlparser::{
+            ast::{Expr, ObjectName, Query, SelectItem, Statement, Value, Visit, VisitMut, Visitor, VisitorMut},
+            tokenizer::Span,
+        },
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
@@ -62,6 +65,45 @@ impl Visitor for Walker<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<&'static str> {
         (self.0)(Node::Expr(expr))
+    }
+}
+
+/// Rewrites an expression from the outside in. `enter` may change a node before its children are met, or give what stands in its place for good,
+/// into which the walk does not go. A break ends the walk.
+pub fn rewrite(expr: &mut Expr, enter: &mut dyn FnMut(&mut Expr) -> ControlFlow<(), Option<Expr>>) -> ControlFlow<()> {
+    expr.visit(&mut Rewriter { enter, done: Vec::new() })
+}
+
+struct Rewriter<'a> {
+    enter: &'a mut dyn FnMut(&mut Expr) -> ControlFlow<(), Option<Expr>>,
+    /// What stands in the place of nodes that the walk comes by as marks.
+    done: Vec<Option<Expr>>,
+}
+
+/// No statement can hold a placeholder that begins so.
+const MARK: char = '\0';
+
+impl VisitorMut for Rewriter<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Some(done) = (self.enter)(expr)? {
+            let mark = Value::Placeholder(format!("{MARK}{}", self.done.len()));
+            self.done.push(Some(done));
+            *expr = Expr::Value(mark.with_span(Span::empty()));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Value(value) = expr
+            && let Value::Placeholder(name) = &value.value
+            && let Some(place) = name.strip_prefix(MARK).and_then(|place| place.parse::<usize>().ok())
+            && let Some(done) = self.done.get_mut(place).and_then(Option::take)
+        {
+            *expr = done;
+        }
+        ControlFlow::Continue(())
     }
 }
 

@@ -229,7 +229,7 @@ impl Writer {
             self.out.extend_from_slice(if i > 0 { b",{\"name\":" } else { b"{\"name\":" });
             render::string(&mut self.out, field.name());
             self.out.extend_from_slice(b",\"type\":");
-            render::string(&mut self.out, &render::type_name(field));
+            render::string(&mut self.out, &crate::answer::type_name(field.data_type()));
             self.out.push(b'}');
         }
         self.out.push(b']');

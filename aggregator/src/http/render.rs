@@ -15,52 +15,7 @@ use datafusion::arrow::{
     },
     util::display::{ArrayFormatter, FormatOptions},
 };
-use plan::column::JSON_METADATA;
-
-/// The SQL name of a column's type.
-pub(super) fn type_name(field: &Field) -> String {
-    if is_json(field) {
-        return "JSON".into();
-    }
-    match field.data_type() {
-        DataType::Null => "NULL".into(),
-        DataType::Boolean => "BOOLEAN".into(),
-        DataType::Int8 | DataType::Int16 | DataType::UInt8 => "SMALLINT".into(),
-        DataType::Int32 | DataType::UInt16 => "INTEGER".into(),
-        DataType::Int64 | DataType::UInt32 => "BIGINT".into(),
-        DataType::UInt64 => "DECIMAL(20,0)".into(),
-        DataType::Float16 | DataType::Float32 => "REAL".into(),
-        DataType::Float64 => "DOUBLE".into(),
-        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => {
-            format!("DECIMAL({p},{s})")
-        }
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "TEXT".into(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => "VARBINARY".into(),
-        DataType::Timestamp(..) => "TIMESTAMP".into(),
-        DataType::Date32 | DataType::Date64 => "DATE".into(),
-        DataType::Time32(_) | DataType::Time64(_) => "TIME".into(),
-        DataType::Interval(_) | DataType::Duration(_) => "INTERVAL".into(),
-        DataType::List(item)
-        | DataType::LargeList(item)
-        | DataType::FixedSizeList(item, _)
-        | DataType::ListView(item)
-        | DataType::LargeListView(item) => {
-            format!("{}[]", type_name(item))
-        }
-        DataType::Struct(fields) => {
-            let fields: Vec<String> = fields.iter().map(|field| format!("{} {}", field.name(), type_name(field))).collect();
-            format!("STRUCT({})", fields.join(", "))
-        }
-        DataType::Map(..) => "MAP".into(),
-        DataType::Dictionary(_, values) => type_name(&Field::new(field.name(), values.as_ref().clone(), true)),
-        other => other.to_string().to_ascii_uppercase(),
-    }
-}
-
-/// Whether a column holds JSON text.
-fn is_json(field: &Field) -> bool {
-    field.metadata().get(JSON_METADATA.0).is_some_and(|value| value == JSON_METADATA.1)
-}
+use plan::column::is_json;
 
 /// The columns of a batch in forms that the writers below know.
 pub(super) fn plain_columns(batch: &RecordBatch) -> Vec<ArrayRef> {
@@ -96,7 +51,7 @@ pub(super) fn json(out: &mut Vec<u8>, field: &Field, array: &dyn Array, row: usi
         DataType::Null => out.extend_from_slice(b"null"),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
             let text = text_of(array, row);
-            if is_json(field) { verbatim(out, text, lines) } else { string(out, text) }
+            if is_json(field.data_type()) { verbatim(out, text, lines) } else { string(out, text) }
         }
         DataType::Float16 => float(out, f64::from(array.as_primitive::<Float16Type>().value(row))),
         DataType::Float32 => float32(out, array.as_primitive::<Float32Type>().value(row)),
@@ -307,8 +262,8 @@ mod tests {
     use std::sync::Arc;
 
     use datafusion::arrow::array::{
-        BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int64Array, ListArray, StringViewArray, StructArray,
-        TimestampMicrosecondArray, UInt64Array,
+        BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int64Array, LargeStringArray, ListArray,
+        StringViewArray, StructArray, TimestampMicrosecondArray, UInt64Array,
     };
 
     use super::*;
@@ -339,7 +294,7 @@ mod tests {
     }
 
     fn json_field(name: &str) -> Field {
-        Field::new(name, DataType::Utf8View, true).with_metadata([(JSON_METADATA.0.to_owned(), JSON_METADATA.1.to_owned())].into())
+        plan::column::json_field(name, plan::Kinds::default())
     }
 
     #[test]
@@ -363,8 +318,12 @@ mod tests {
 
     #[test]
     fn a_json_cell_is_the_value_it_is_and_a_document_is_exact_text() {
-        let cells = || Arc::new(StringViewArray::from(vec!["{\"a\" : 1.50}", "\"x\"", "1e400", "[\n1]", "not json"])) as ArrayRef;
-        assert_eq!(rendered(json_field("x"), cells()), ["{\"a\" : 1.50}", "\"x\"", "1e400", "[ 1]", "\"not json\""]);
+        let texts = vec!["{\"a\" : 1.50}", "\"x\"", "1e400", "[\n1]", "not json"];
+        let cells = || Arc::new(StringViewArray::from(texts.clone())) as ArrayRef;
+        assert_eq!(
+            rendered(json_field("x"), Arc::new(LargeStringArray::from(texts.clone()))),
+            ["{\"a\" : 1.50}", "\"x\"", "1e400", "[ 1]", "\"not json\""]
+        );
         assert_eq!(
             rendered(plan::Column::always("_doc").expect("it is always there").field(), cells()),
             ["\"{\\\"a\\\" : 1.50}\"", "\"\\\"x\\\"\"", "\"1e400\"", "\"[\\n1]\"", "\"not json\""]
@@ -377,7 +336,7 @@ mod tests {
         let list = ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1), None]), None, Some(vec![])]);
         assert_eq!(of(list), ["[1,null]", "null", "[]"]);
         let fields = vec![Field::new("a\"b", DataType::Int64, true), json_field("j")];
-        let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1])), Arc::new(StringViewArray::from(vec!["{\"k\":[]}"]))];
+        let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1])), Arc::new(LargeStringArray::from(vec!["{\"k\":[]}"]))];
         assert_eq!(of(StructArray::new(fields.into(), columns, None)), ["{\"a\\\"b\":1,\"j\":{\"k\":[]}}"]);
         let words: DictionaryArray<datafusion::arrow::datatypes::Int32Type> = vec!["x", "y", "x"].into_iter().collect();
         assert_eq!(of(words), ["\"x\"", "\"y\"", "\"x\""]);
@@ -395,11 +354,11 @@ mod tests {
 
     #[test]
     fn types_have_sql_names() {
-        let name = |to: DataType| type_name(&Field::new("x", to, true));
+        let name = |to: DataType| crate::answer::type_name(&to);
         assert_eq!(name(DataType::Int64), "BIGINT");
         assert_eq!(name(DataType::Decimal128(38, 0)), "DECIMAL(38,0)");
         assert_eq!(name(DataType::new_list(DataType::Utf8, true)), "TEXT[]");
         assert_eq!(name(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))), "TIMESTAMP");
-        assert_eq!(type_name(&json_field("x")), "JSON");
+        assert_eq!(crate::answer::type_name(json_field("x").data_type()), "JSON");
     }
 }

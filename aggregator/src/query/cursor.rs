@@ -65,7 +65,8 @@ fn value_of(text: Option<&str>, of: Type) -> Option<ScalarValue> {
         Type::Int => ScalarValue::Int64(parsed(text)?),
         Type::Time => ScalarValue::TimestampMicrosecond(parsed(text)?, Some("UTC".into())),
         Type::Double => ScalarValue::Float64(parsed::<u64>(text)?.map(f64::from_bits)),
-        Type::Text | Type::Json => ScalarValue::Utf8View(text.map(str::to_owned)),
+        Type::Text | Type::Rank => ScalarValue::Utf8View(text.map(str::to_owned)),
+        Type::Json | Type::Canonical => ScalarValue::LargeUtf8(text.map(str::to_owned)),
     })
 }
 
@@ -92,7 +93,7 @@ mod tests {
             (Type::Double, ScalarValue::Float64(None)),
             (Type::Text, ScalarValue::Utf8View(Some("a\"\0😀".into()))),
             (Type::Time, ScalarValue::TimestampMicrosecond(Some(-5), Some("UTC".into()))),
-            (Type::Json, ScalarValue::Utf8View(None)),
+            (Type::Json, ScalarValue::LargeUtf8(None)),
         ];
         for (of, value) in values {
             let (keys, after) = ([key(of, true)], After { values: vec![value], address: "push/0@7.0".parse().expect("an address") });

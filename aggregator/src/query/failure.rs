@@ -4,7 +4,7 @@ use datafusion::{arrow::error::ArrowError, error::DataFusionError};
 use proto::{Code, Problem};
 
 /// The problem that an error is told as.
-pub(super) fn problem(error: DataFusionError) -> Problem {
+pub(crate) fn problem(error: DataFusionError) -> Problem {
     let told = of_root(error.find_root());
     match error.diagnostic().and_then(|diagnostic| diagnostic.span) {
         Some(span) if told.at.is_none() && span.start.line > 0 => told.at(span.start.line, span.start.column),
@@ -13,7 +13,7 @@ pub(super) fn problem(error: DataFusionError) -> Problem {
 }
 
 /// A problem as an error that travels through DataFusion and comes out by [`problem`] as it was.
-pub(super) fn error(problem: Problem) -> DataFusionError {
+pub(crate) fn error(problem: Problem) -> DataFusionError {
     DataFusionError::External(Box::new(problem))
 }
 
@@ -22,6 +22,7 @@ fn of_root(root: &DataFusionError) -> Problem {
         DataFusionError::External(inner) => of_external(inner.as_ref()),
         DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
             ArrowError::ExternalError(inner) => of_external(inner.as_ref()),
+            other if speaks_of_itself(&other.to_string()) => unsupported(&other.to_string()),
             ArrowError::DivideByZero => Problem::new(Code::BadSql, "a division by zero").hint("write NULLIF(divisor, 0)"),
             other => Problem::new(Code::BadSql, other.to_string()),
         },
@@ -29,17 +30,19 @@ fn of_root(root: &DataFusionError) -> Problem {
             Problem::new(Code::LimitReached, format!("the query needs more memory or disk than it may have: {}", first_line(message)))
                 .hint("narrow it by a condition, group by less, or add a LIMIT")
         }
-        DataFusionError::NotImplemented(message) => Problem::new(Code::NotSupported, first_line(message)),
+        DataFusionError::NotImplemented(message) => unsupported(message),
+        // Names are resolved before: what is missing now got lost around a sub-query.
+        DataFusionError::SchemaError(error, _) if !error.to_string().contains("must appear in the GROUP BY") => {
+            unsupported(&format!("Subquery: {error}"))
+        }
         DataFusionError::IoError(e) => Problem::new(Code::Unavailable, format!("cannot spill to disk: {e}")),
         DataFusionError::ExecutionJoin(e) => {
             tracing::error!(error = %e, "a part of a query panicked");
             Problem::new(Code::Internal, "the query met a fault of ours; it ended and nothing else did")
         }
-        DataFusionError::Internal(message) => {
-            tracing::warn!(message, "the planner could not do something");
-            Problem::new(Code::NotSupported, format!("the query engine cannot do this: {}", first_line(message)))
-        }
+        DataFusionError::Internal(message) => unsupported(message),
         DataFusionError::SQL(e, _) => Problem::new(Code::BadSql, e.to_string()),
+        other if speaks_of_itself(&other.message()) => unsupported(&other.message()),
         other => {
             let said = first_line(&other.message());
             match ungrouped(&said) {
@@ -48,6 +51,44 @@ fn of_root(root: &DataFusionError) -> Problem {
                 None => Problem::new(Code::BadSql, said),
             }
         }
+    }
+}
+
+/// Words of the query engine's inside, which help nobody who asks.
+const INSIDE: [&str; 14] = [
+    "LargeUtf8",
+    "Utf8",
+    "Int64",
+    "Float64",
+    "Timestamp(",
+    "CAST(",
+    "Internal error",
+    "logical expression",
+    "Schema",
+    "schema",
+    "coerce",
+    "signature",
+    "argument type",
+    "LogicalPlan",
+];
+
+fn speaks_of_itself(message: &str) -> bool {
+    INSIDE.iter().any(|word| message.contains(word))
+}
+
+/// What the query engine cannot do. A sub-query where it knows none is the usual reason.
+fn unsupported(message: &str) -> Problem {
+    tracing::warn!(message, "the query engine could not do something");
+    let said = first_line(message);
+    let subquery = ["Subquery", "subquery", "Exists", "OuterReferenceColumn", "SetComparison"].iter().any(|word| message.contains(word));
+    match (subquery, speaks_of_itself(&said)) {
+        (true, _) => {
+            Problem::new(Code::NotSupported, "a sub-query in this place, or that compares with the rows around it in this way, is not supported")
+                .hint("compare by =, put it into WHERE, or join")
+        }
+        (false, true) => Problem::new(Code::NotSupported, "this combination of types or clauses is not supported")
+            .hint("convert the values with x::type, or compute a part in a sub-query"),
+        (false, false) => Problem::new(Code::NotSupported, said),
     }
 }
 

@@ -15,7 +15,7 @@ mod answered;
 mod context;
 mod cursor;
 mod explain;
-mod failure;
+pub(crate) mod failure;
 mod lookup;
 mod memory;
 mod pins;
@@ -52,6 +52,9 @@ use proto::{
 };
 
 pub(crate) use self::pins::no_collection;
+#[cfg(test)]
+pub(crate) use self::planner::parameter;
+pub(crate) use self::shard_table::ShardTableProvider;
 use self::{admission::Admission, answered::Answered, context::QueryContext, registry::Registry, runtime::QueryRuntime, session::Sessions};
 use crate::{
     AggregatorOptions, Roles,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::{
     catalog::TableProvider,
-    common::{JoinType, tree_node::TreeNodeRecursion},
+    common::{JoinType, ScalarValue, tree_node::TreeNodeRecursion},
     datasource::MemTable,
     execution::TaskContext,
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
@@ -39,6 +39,7 @@ pub(super) async fn plan(
     context: &Arc<QueryContext>,
     pins: &Pins,
     resolved: Resolved,
+    parameters: &[serde_json::Value],
     rows_max: Option<usize>,
 ) -> Result<Planned, Problem> {
     resolved.warnings.iter().for_each(|warning| context.report.warn(warning));
@@ -46,8 +47,12 @@ pub(super) async fn plan(
     for used in &resolved.tables {
         tables.push((used.name.clone(), provider(engine, context, pins, used).await?));
     }
-    let session = engine.sessions.session(tables)?;
+    let session = engine.sessions.session(tables, &context.report.notices)?;
     let logical = front::logical_plan(&session, resolved.query).await.map_err(failure::problem)?;
+    let logical = match parameters {
+        [] => logical,
+        given => logical.with_param_values(given.iter().map(parameter).collect::<Result<Vec<_>, _>>()?).map_err(failure::problem)?,
+    };
     let logical = match rows_max {
         // One more, to know whether there would have been more.
         Some(rows_max) => LogicalPlanBuilder::from(logical)
@@ -66,6 +71,22 @@ pub(super) async fn plan(
     }
     let physical = front::physical_plan(&session, &logical).await.map_err(failure::problem)?;
     Ok(Planned { logical, physical, task: engine.sessions.task(&session) })
+}
+
+/// A parameter's value; its type is what it stands for.
+pub(crate) fn parameter(value: &serde_json::Value) -> Result<ScalarValue, Problem> {
+    Ok(match value {
+        serde_json::Value::Null => ScalarValue::Null,
+        serde_json::Value::Bool(bool) => ScalarValue::from(*bool),
+        serde_json::Value::Number(number) => match number.as_i64() {
+            Some(int) => ScalarValue::from(int),
+            None => ScalarValue::from(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        serde_json::Value::String(text) => ScalarValue::from(text.as_str()),
+        _ => {
+            return Err(Problem::new(Code::BadSql, "a parameter is a list or an object").hint("a parameter is a string, a number, a boolean or null"));
+        }
+    })
 }
 
 async fn provider(engine: &Engine, context: &Arc<QueryContext>, pins: &Pins, used: &TableUse) -> Result<Arc<dyn TableProvider>, Problem> {

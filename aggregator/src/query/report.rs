@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use plan::{
     Type, What,
+    functions::Notices,
     scan::{Misfit, ReadCounts, Trailer},
 };
 
@@ -15,7 +16,11 @@ const WARNINGS_MAX: usize = 100;
 
 /// Sums over all scans of a query; shared by them.
 #[derive(Debug, Default)]
-pub(super) struct Report(Mutex<Sums>);
+pub(super) struct Report {
+    sums: Mutex<Sums>,
+    /// What expressions above the scans have to say.
+    pub notices: Notices,
+}
 
 #[derive(Debug, Default)]
 struct Sums {
@@ -30,7 +35,7 @@ struct Sums {
 impl Report {
     /// One shard's part of a scan is through.
     pub fn add(&self, scan: usize, trailer: &Trailer) {
-        let mut sums = self.0.lock();
+        let mut sums = self.sums.lock();
         sums.documents += trailer.documents;
         sums.shipped += trailer.shipped;
         sums.counts.add(&trailer.counts);
@@ -44,12 +49,12 @@ impl Report {
 
     /// Something else the user should know.
     pub fn warn(&self, warning: impl Into<String>) {
-        push(&mut self.0.lock().warnings, warning.into());
+        push(&mut self.sums.lock().warnings, warning.into());
     }
 
     /// Writes the sums into an answer's statistics.
     pub fn fill(&self, stats: &mut Stats) {
-        let sums = self.0.lock();
+        let sums = self.sums.lock();
         stats.documents_scanned += sums.documents;
         stats.rows_shipped += sums.shipped;
         stats.read.add(&sums.counts);
@@ -60,7 +65,12 @@ impl Report {
                 *known = misfit;
             }
         }
-        sums.warnings.iter().cloned().chain(widest.values().filter(|m| m.values > 0).map(|m| told(m))).for_each(|w| push(&mut stats.warnings, w));
+        sums.warnings
+            .iter()
+            .cloned()
+            .chain(self.notices.warnings())
+            .chain(widest.values().filter(|m| m.values > 0).map(|m| told(m)))
+            .for_each(|w| push(&mut stats.warnings, w));
     }
 }
 
@@ -81,10 +91,16 @@ fn told(misfit: &Misfit) -> String {
         Type::Int | Type::Double => ("a number", "numbers"),
         Type::Text => ("a text", "texts"),
         Type::Time => ("a timestamp", "timestamps"),
-        Type::Json => ("JSON", "JSON"),
+        Type::Json | Type::Canonical | Type::Rank => ("JSON", "JSON"),
     };
     let verdict = if misfit.values == 1 { format!("was not {one}") } else { format!("were not {many}") };
-    format!("{subject}: {} of {} values {verdict}", misfit.values, misfit.of)
+    // Where nothing fits, another type was meant.
+    let name = Type::TABLE.iter().find(|row| row.0 == misfit.column.view.to).map_or("text", |row| row.2).to_lowercase();
+    let hint = match misfit.values == misfit.of && !misfit.column.view.cast {
+        true => format!("; {subject}::{name} converts what can be converted"),
+        false => String::new(),
+    };
+    format!("{subject}: {} of {} values {verdict}{hint}", misfit.values, misfit.of)
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use plan::{
     Column, Path, Type,
     pushdown::is_exact,
     scan::{After, Chunk, ScanRequest, SortKey, Stage},
+    value::{time_of_int, time_of_text},
 };
 use proto::{Address, Catalog, Code, CollectionName, Problem, SourceName, ingest::ShardId, record::Format};
 
@@ -109,22 +110,10 @@ fn filter(engine: &Engine, condition: Expr, mut columns: Vec<Column>, question: 
     }
 }
 
-/// Microseconds since 1970: RFC 3339, a date, a date and time (UTC), or a number of seconds, milli-, micro- or nanoseconds by its size.
+/// Microseconds since 1970: a time as statements and documents spell it, or a number of seconds, milli-, micro- or nanoseconds by its size.
 fn instant(text: &str) -> Result<i64, Problem> {
     let text = text.trim();
-    let number = |n: i64| match n.unsigned_abs() {
-        0..100_000_000_000 => n.checked_mul(1_000_000),
-        100_000_000_000..100_000_000_000_000 => n.checked_mul(1_000),
-        100_000_000_000_000..100_000_000_000_000_000 => Some(n),
-        _ => Some(n / 1_000),
-    };
-    let dated = || {
-        let rfc = chrono::DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_micros());
-        let day = || Some(chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros());
-        let naive = |format| chrono::NaiveDateTime::parse_from_str(text, format).ok().map(|t| t.and_utc().timestamp_micros());
-        rfc.or_else(day).or_else(|| naive("%Y-%m-%d %H:%M:%S%.f")).or_else(|| naive("%Y-%m-%dT%H:%M:%S%.f"))
-    };
-    text.parse().ok().and_then(number).or_else(dated).ok_or_else(|| {
+    text.parse().ok().and_then(time_of_int).or_else(|| time_of_text(text)).ok_or_else(|| {
         let shown: String = text.chars().take(100).collect();
         Problem::new(Code::BadRequest, format!("{shown:?} is not a time"))
             .hint("write 2026-01-31T10:00:00Z, 2026-01-31, or a number of seconds or milliseconds since 1970")
@@ -154,7 +143,7 @@ fn sort_key(sort: Option<&str>, collection: &CollectionName, world: &PinnedWorld
     key(typed(path, collection, world, context))
 }
 
-/// The path in its own type; one of mixed kinds as a number where it has been one, else as text.
+/// The path in its own type; one of mixed kinds in the order of ORDER BY.
 fn typed(path: Path, collection: &CollectionName, world: &PinnedWorld, context: &QueryContext) -> Column {
     use plan::Kinds;
     let known = world.paths(collection);
@@ -169,8 +158,7 @@ fn typed(path: Path, collection: &CollectionName, world: &PinnedWorld, context: 
         context.report.warn(format!("no document has {path}, so nothing is sorted by it"));
     }
     match kinds.native() {
-        Some(Type::Json) | None if kinds.any(Kinds::INT | Kinds::FLOAT) => Column::path(path, kinds.numeric()),
-        Some(Type::Json) | None => Column::path(path, Type::Text),
+        Some(Type::Json) | None => Column::path(path, Type::Rank),
         Some(native) => Column::path(path, native),
     }
 }

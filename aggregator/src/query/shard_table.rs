@@ -11,10 +11,11 @@ use datafusion::{
     logical_expr::{Expr, TableProviderFilterPushDown, TableType, expr_rewriter::unnormalize_cols},
     physical_plan::ExecutionPlan,
 };
-use plan::{Column, Path, pushdown::is_exact, scan::Stage};
+use plan::{Column, Kinds, Path, PathKinds, What, pushdown::is_exact, scan::Stage};
 use proto::{CollectionName, ingest::ShardId};
 
 use super::{context::QueryContext, pins::PinnedCollection, shard_scan::ShardScan};
+use crate::typing;
 
 /// What all scans of one table of a query share.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ pub(super) struct ShardTable {
     pub time_path: Option<Path>,
     /// The columns, in the order of the schema.
     pub columns: Vec<Column>,
+    paths: Arc<PathKinds>,
     schema: SchemaRef,
 }
 
@@ -43,9 +45,23 @@ impl ShardTable {
             shards: pinned.shards.iter().map(|(shard, _)| *shard).collect(),
             documents: usize::try_from(pinned.documents()).unwrap_or(usize::MAX),
             time_path: pinned.time_path.clone(),
-            schema: schema_of(&columns),
+            schema: schema_with(&columns, &pinned.paths),
+            paths: Arc::clone(&pinned.paths),
             columns,
         }
+    }
+
+    /// The table with this column, and where it stands.
+    fn with_column(&self, column: Column) -> (Self, usize) {
+        let mut columns = self.columns.clone();
+        let place = columns.iter().position(|known| *known == column).unwrap_or_else(|| {
+            columns.push(column);
+            columns.len() - 1
+        });
+        let schema = schema_with(&columns, &self.paths);
+        let (context, collection, shards) = (Arc::clone(&self.context), self.collection.clone(), self.shards.clone());
+        let (documents, time_path, paths) = (self.documents, self.time_path.clone(), Arc::clone(&self.paths));
+        (Self { context, collection, shards, documents, time_path, columns, paths, schema }, place)
     }
 
     /// Rows at most, as a planner may guess them. Never exact: an exact count would be put into the plan as a constant.
@@ -59,9 +75,31 @@ pub(super) fn schema_of(columns: &[Column]) -> SchemaRef {
     Arc::new(Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>()))
 }
 
+/// The same, with the kinds that each path has had.
+fn schema_with(columns: &[Column], paths: &PathKinds) -> SchemaRef {
+    let kinds = |column: &Column| match &column.what {
+        What::Path(path) => paths.paths.get(path).copied().unwrap_or_default(),
+        _ => Kinds::default(),
+    };
+    Arc::new(Schema::new(columns.iter().map(|column| column.field_of(kinds(column))).collect::<Vec<_>>()))
+}
+
 /// The table as DataFusion holds it.
 #[derive(Debug)]
-pub(super) struct ShardTableProvider(pub Arc<ShardTable>);
+pub(crate) struct ShardTableProvider(pub(super) Arc<ShardTable>);
+
+impl ShardTableProvider {
+    /// The provider, if it is one.
+    pub fn of(provider: &dyn TableProvider) -> Option<&Self> {
+        provider.downcast_ref::<Self>()
+    }
+
+    /// The table with this column, and where it stands.
+    pub fn with_column(&self, column: Column) -> (Self, usize) {
+        let (table, place) = self.0.with_column(column);
+        (Self(Arc::new(table)), place)
+    }
+}
 
 #[async_trait]
 impl TableProvider for ShardTableProvider {
@@ -100,8 +138,8 @@ impl TableProvider for ShardTableProvider {
         };
         let columns = columns.ok_or_else(|| DataFusionError::Internal("a projection names a column that is not there".into()))?;
         // The leaf knows flat names, not what a statement calls its tables.
-        let filter = unnormalize_cols(filters.iter().cloned());
-        let schema = schema_of(&columns);
+        let filter = unnormalize_cols(filters.iter().cloned()).into_iter().map(typing::over_columns).collect::<Result<_>>()?;
+        let schema = schema_with(&columns, &table.paths);
         Ok(Arc::new(ShardScan::new(Arc::clone(table), columns, filter, Stage::Rows { limit }, schema)))
     }
 }

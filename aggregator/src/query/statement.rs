@@ -21,7 +21,7 @@ use super::{
     world::PinnedWorld,
 };
 use crate::{
-    answer::{Question, Stats},
+    answer::{Question, Stats, type_name},
     sql::{self, Statement, World as _},
 };
 
@@ -56,7 +56,7 @@ async fn prepare(
     let mut stats = Stats::default();
     pins.fill(&mut stats);
     let resolved = sql::resolve(query, &PinnedWorld::new(catalog, &pins), &question.parameters)?;
-    let planned = planner::plan(engine, context, &pins, resolved, rows_max).await?;
+    let planned = planner::plan(engine, context, &pins, resolved, &question.parameters, rows_max).await?;
     Ok((pins, planned, stats))
 }
 
@@ -155,7 +155,7 @@ fn described(name: &str, of: &str, seen: &str) -> Vec<Cell> {
 async fn describe_view(engine: &Engine, context: &Arc<QueryContext>, question: &Question, name: &str) -> Result<Vec<Vec<Cell>>, Problem> {
     let text = format!("SELECT * FROM \"{}\" LIMIT 0", name.replace('"', "\"\""));
     let running = select_text(engine, context, question, &text).await?;
-    Ok(running.schema.fields().iter().map(|field| described(field.name(), &system::sql_name_of_arrow(field), "view")).collect())
+    Ok(running.schema.fields().iter().map(|field| described(field.name(), &type_name(field.data_type()), "view")).collect())
 }
 
 async fn describe_collection(context: &Arc<QueryContext>, catalog: &Arc<Catalog>, name: &CollectionName) -> Result<Vec<Vec<Cell>>, Problem> {

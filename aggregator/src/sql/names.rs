@@ -133,7 +133,8 @@ impl Names {
     /// The top level, fields included: what `*` stands for besides `_id` and `_time`.
     pub fn top_level(&self) -> Vec<Path> {
         let first = |path: &Path| Path::new(path.steps().iter().take(1).cloned().collect());
-        let mut all: BTreeSet<Path> = self.seen.paths.keys().map(first).filter(|path| path.last_key() != Some("_id")).collect();
+        let mut all: BTreeSet<Path> =
+            self.seen.paths.keys().map(first).filter(|path| !path.steps().is_empty() && path.last_key() != Some("_id")).collect();
         all.extend(self.fields.iter().cloned());
         all.into_iter().collect()
     }

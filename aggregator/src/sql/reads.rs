@@ -6,11 +6,8 @@ use datafusion::sql::sqlparser::ast::{Expr, Query};
 use front::{Node, Root, walk};
 use proto::{Catalog, Code, CollectionName, Problem, catalog::DefinitionId};
 
-use super::{
-    names::nearest,
-    resolve::call::{function_name, is_aggregate},
-    statement,
-};
+use super::{names::nearest, resolve::function_name, statement};
+use crate::typing::is_aggregate;
 
 /// The collections that a query reads, through views too. A name that is nothing at all is an error.
 pub fn collections(query: &Query, catalog: &Catalog) -> Result<BTreeSet<CollectionName>, Problem> {

@@ -12,7 +12,7 @@ use datafusion::{
         Column as UnqualifiedColumn, DFSchema,
         tree_node::{Transformed, TreeNode},
     },
-    execution::session_state::{SessionState, SessionStateBuilder},
+    execution::session_state::SessionState,
 };
 use plan::{
     Column, Path,
@@ -24,25 +24,19 @@ use proto::{Code, CollectionName, Problem};
 use super::{
     World,
     resolve::{
-        Resolver, Value, Want,
+        Resolver, Value,
         name::{Input, Rows, Scope, Spelled},
-        value::{Ty, call, column, literal, text},
+        value::{call, column, literal, text, text_literal},
     },
 };
+use crate::typing;
 
 /// Plans conditions for the search door: expressions only, over the library's functions and our own.
-static PLANNER: LazyLock<SessionState> = LazyLock::new(|| {
-    let mut state = SessionStateBuilder::new_with_default_features().build();
-    for function in plan::functions::own() {
-        // A name is registered once; what was there before comes back and is not needed.
-        let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
-    }
-    state
-});
+static PLANNER: LazyLock<SessionState> = LazyLock::new(|| typing::session().build());
 
 impl Resolver<'_> {
     /// `search('…')`, or `search(alias, '…')` where there are several inputs.
-    pub fn search_call(&mut self, function: &Function) -> Result<Value, Problem> {
+    pub fn search_call(&mut self, function: &Function) -> Result<Expr, Problem> {
         let wrong = || {
             Problem::new(Code::BadSql, "search takes a text").hint("write search('level:error AND \"disk full\"'), or search(alias, '…') in a join")
         };
@@ -59,11 +53,21 @@ impl Resolver<'_> {
             [Expr::Identifier(alias), query] => (Some(alias.value.as_str()), *query),
             _ => return Err(wrong()),
         };
-        let query = self.value(query)?;
-        let query = plan::search::parse(query.text_literal().ok_or_else(wrong)?)?;
+        let parameter = match query {
+            Expr::Value(value) => match &value.value {
+                Literal::Placeholder(name) => name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()),
+                _ => None,
+            },
+            _ => None,
+        };
+        let text = match parameter {
+            Some(index) => self.parameter(index).and_then(serde_json::Value::as_str),
+            None => text_literal(query),
+        };
+        let query = plan::search::parse(text.ok_or_else(wrong)?)?;
         let input = self.searched(alias)?;
         let condition = self.search_query(&query, &input)?;
-        Ok(Value::new(Expr::Nested(Box::new(condition)), Ty::Bool))
+        Ok(Expr::Nested(Box::new(condition)))
     }
 
     /// The input whose documents are searched.
@@ -137,11 +141,7 @@ impl Resolver<'_> {
                 // A field, or what every document has: its value is asked.
                 let clause = serde_json::to_string(&Clause { path: None, matches: matches.clone() })
                     .map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
-                let (expr, ty) = match value.ty() {
-                    Ty::Json => self.fit(value, Want::Json),
-                    _ => self.native(value),
-                };
-                let json = if ty == Ty::Json { expr } else { call("to_json", vec![expr]) };
+                let json = call("to_json", vec![self.written(value)]);
                 Ok(call("search_match", vec![json, text(&clause)]))
             }
         }
@@ -173,7 +173,7 @@ pub fn condition(
     let schema = Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>());
     let planned = DFSchema::try_from_qualified_schema(ALIAS, &schema).and_then(|schema| {
         let condition = SQLExprWithAlias { expr: condition, alias: None };
-        PLANNER.create_logical_expr_from_sql_expr(condition, &schema)
+        typing::typed(PLANNER.create_logical_expr_from_sql_expr(condition, &schema)?, &schema)
     });
     let unqualified = planned.and_then(|expr| {
         let strip = |expr| match expr {
@@ -182,8 +182,9 @@ pub fn condition(
             }
             other => Ok(Transformed::no(other)),
         };
-        expr.transform(strip).map(|transformed| transformed.data)
+        expr.transform(strip).and_then(|transformed| typing::over_columns(transformed.data))
     });
-    let expr = unqualified.map_err(|e| Problem::new(Code::BadRequest, format!("the search cannot be planned: {}", e.strip_backtrace())))?;
+    let expr = unqualified.map_err(crate::query::failure::problem)?;
+    let columns = expr.column_refs().into_iter().filter_map(|column| Column::parse(&column.name)).collect();
     Ok((expr, columns, resolver.take_warnings()))
 }

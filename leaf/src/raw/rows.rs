@@ -1,9 +1,8 @@
 //! Rows: raw documents -> columns. A document is read once, however many columns are asked of it.
 
-use std::{borrow::Cow, cell::OnceCell, sync::Arc};
+use std::{borrow::Cow, cell::OnceCell};
 
-use datafusion::arrow::array::{ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, StringViewBuilder, TimestampMicrosecondBuilder};
-use plan::{Column, Path, Type, What};
+use plan::{Column, Path, What, builder::Builder};
 use proto::{json, json::Value};
 
 use super::{Scalar, Seen, clause::Matcher};
@@ -53,7 +52,7 @@ impl<'a> Rows<'a> {
             let verbatim = || if document.header.json { json::raw_at(document.text(), &steps) } else { Some(document.text()) };
             built.push(super::at(&roots[place], path).map_or(Seen::Absent, |value| super::view(value, verbatim, column.view)));
         }
-        built.finish()
+        values(built)
     }
 
     fn record_key(&self, column: &Column, places: &[u32]) -> Values {
@@ -62,14 +61,19 @@ impl<'a> Rows<'a> {
             let key = self.documents[*place as usize].header.record_key.as_ref();
             built.push(key.map_or(Seen::Absent, |key| Seen::Fits(Scalar::Text(String::from_utf8_lossy(key)))));
         }
-        built.finish()
+        values(built)
     }
 
     fn collect<'s>(&'s self, column: &Column, places: &[u32], value: impl Fn(usize) -> Scalar<'s>) -> Values {
         let mut built = Builder::new(column.view.to, places.len());
         places.iter().for_each(|place| built.push(Seen::Fits(value(*place as usize))));
-        built.finish()
+        values(built)
     }
+}
+
+fn values(built: Builder) -> Values {
+    let (misfits, present) = (built.misfits, built.present);
+    Values { array: built.finish(), misfits, present }
 }
 
 /// What stands beside the bytes, and the bytes themselves.
@@ -83,72 +87,5 @@ fn of_header<'d>(document: &'d Document, what: &What) -> Scalar<'d> {
         What::Offset => Scalar::Int(address.offset),
         What::Item => Scalar::Int(address.item.map_or(0, i64::from)),
         _ => Scalar::Text(Cow::Borrowed(document.text())),
-    }
-}
-
-/// Collects what a view sees into an array of its type.
-pub struct Builder {
-    array: Arrays,
-    misfits: u64,
-    present: u64,
-}
-
-enum Arrays {
-    Bool(BooleanBuilder),
-    Int(Int64Builder),
-    Double(Float64Builder),
-    Text(StringViewBuilder),
-    Time(TimestampMicrosecondBuilder),
-}
-
-impl Arrays {
-    fn push_null(&mut self) {
-        match self {
-            Self::Bool(array) => array.append_null(),
-            Self::Int(array) => array.append_null(),
-            Self::Double(array) => array.append_null(),
-            Self::Text(array) => array.append_null(),
-            Self::Time(array) => array.append_null(),
-        }
-    }
-}
-
-impl Builder {
-    /// For so many values of this type.
-    pub fn new(to: Type, values: usize) -> Self {
-        let array = match to {
-            Type::Bool => Arrays::Bool(BooleanBuilder::with_capacity(values)),
-            Type::Int => Arrays::Int(Int64Builder::with_capacity(values)),
-            Type::Double => Arrays::Double(Float64Builder::with_capacity(values)),
-            Type::Text | Type::Json => Arrays::Text(StringViewBuilder::with_capacity(values)),
-            Type::Time => Arrays::Time(TimestampMicrosecondBuilder::with_capacity(values).with_data_type(to.arrow())),
-        };
-        Self { array, misfits: 0, present: 0 }
-    }
-
-    /// Takes the next value.
-    pub fn push(&mut self, seen: Seen<'_>) {
-        self.present += u64::from(seen != Seen::Absent);
-        self.misfits += u64::from(seen == Seen::Misfit);
-        match (&mut self.array, seen) {
-            (Arrays::Bool(array), Seen::Fits(Scalar::Bool(bool))) => array.append_value(bool),
-            (Arrays::Int(array), Seen::Fits(Scalar::Int(int))) => array.append_value(int),
-            (Arrays::Double(array), Seen::Fits(Scalar::Double(double))) => array.append_value(double),
-            (Arrays::Text(array), Seen::Fits(Scalar::Text(text))) => array.append_value(text),
-            (Arrays::Time(array), Seen::Fits(Scalar::Time(time))) => array.append_value(time),
-            (array, _) => array.push_null(),
-        }
-    }
-
-    /// The values.
-    pub fn finish(self) -> Values {
-        let array: ArrayRef = match self.array {
-            Arrays::Bool(mut array) => Arc::new(array.finish()),
-            Arrays::Int(mut array) => Arc::new(array.finish()),
-            Arrays::Double(mut array) => Arc::new(array.finish()),
-            Arrays::Text(mut array) => Arc::new(array.finish()),
-            Arrays::Time(mut array) => Arc::new(array.finish()),
-        };
-        Values { array, misfits: self.misfits, present: self.present }
     }
 }

@@ -10,6 +10,7 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use plan::{Column, Path, Type, What};
+use proto::json::Value;
 use roaring::RoaringBitmap;
 
 use crate::{
@@ -205,6 +206,10 @@ impl Decider<'_> {
         }
         let values: Vec<&ScalarValue> = values.into_iter().filter(|value| !value.is_null()).collect();
         let Some(column) = subject(needle) else { return self.unknown() };
+        if let Some(path) = canonical(&column) {
+            let values: Option<Vec<&str>> = values.iter().map(|value| value.try_as_str().flatten()).collect();
+            return values.map_or_else(|| self.unknown(), |values| self.equal_to_one_of(&column, path, &values, wanted));
+        }
         let mut literals = Vec::with_capacity(values.len());
         for value in values {
             match point(&column, needle, value) {
@@ -239,6 +244,26 @@ impl Decider<'_> {
                 found
             }
         };
+        Ok(if wanted { found } else { self.present(column)?.without(&found) })
+    }
+
+    /// Where the value at a path equals one of these, by their canonical JSON texts (or, if not wanted, is another value).
+    fn equal_to_one_of(&self, column: &Column, path: &Path, values: &[&str], wanted: bool) -> Found {
+        const EXACT_IN_DOUBLE_MAX: f64 = 9_007_199_254_740_992.0; // 2^53
+        let mut found = Known::default();
+        for value in values {
+            let value = proto::json::parse(value.as_bytes()).unwrap_or(Value::Null);
+            let (to, literals) = match &value {
+                Value::Bool(bool) => (Type::Bool, vec![Literal::Bool(*bool)]),
+                Value::Text(text) => (Type::Text, vec![Literal::Text(text.to_string())]),
+                // Columns tell -0 from 0.
+                Value::Int(0) => (Type::Double, vec![Literal::Double(0.0), Literal::Double(-0.0)]),
+                Value::Int(int) if (*int as f64).abs() < EXACT_IN_DOUBLE_MAX => (Type::Double, vec![Literal::Double(*int as f64)]),
+                Value::Float(double) if double.fract() != 0.0 => (Type::Double, vec![Literal::Double(*double)]),
+                _ => return self.where_present(column),
+            };
+            found = found.or(&self.lookup(&Lookup::In(path.clone(), to, literals))?);
+        }
         Ok(if wanted { found } else { self.present(column)?.without(&found) })
     }
 
@@ -277,6 +302,9 @@ impl Decider<'_> {
         let Some(column) = subject(subject_side) else { return self.unknown() };
         if value.is_null() {
             return if is_order(op) { Ok(Known::default()) } else { self.unknown() };
+        }
+        if let (Some(path), Operator::Eq | Operator::NotEq, Some(Some(value))) = (canonical(&column), op, value.try_as_str()) {
+            return self.equal_to_one_of(&column, path, &[value], op == Operator::Eq);
         }
         let Some(point) = point(&column, subject_side, value) else { return if is_order(op) { self.where_present(&column) } else { self.unknown() } };
         match op {
@@ -367,6 +395,14 @@ fn constant(expr: &Expr) -> Option<&ScalarValue> {
     }
 }
 
+/// The path of a column of canonical texts.
+fn canonical(column: &Column) -> Option<&Path> {
+    match &column.what {
+        What::Path(path) if column.view.to == Type::Canonical => Some(path),
+        _ => None,
+    }
+}
+
 /// The column that an expression is, through casts that keep the order of its values (see [`point`]). Casting views of paths are not among
 /// what an index knows, nor is JSON text.
 fn subject(expr: &Expr) -> Option<Column> {
@@ -404,7 +440,7 @@ enum Point {
 /// Where a literal lies among a column's values, where that can be said exactly and an index may know the column.
 fn point(column: &Column, seen: &Expr, value: &ScalarValue) -> Option<Point> {
     const EXACT_IN_DOUBLE_MAX: f64 = 9_007_199_254_740_992.0; // 2^53
-    if matches!(column.what, What::Path(_)) && (column.view.cast || column.view.to == Type::Json) {
+    if matches!(column.what, What::Path(_)) && (column.view.cast || matches!(column.view.to, Type::Json | Type::Canonical | Type::Rank)) {
         return None;
     }
     let at = |literal| Some(Point::At(literal));

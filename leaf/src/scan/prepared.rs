@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, LazyLock, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Instant,
@@ -14,7 +14,7 @@ use datafusion::{
         compute::prep_null_mask_filter,
         datatypes::{DataType, Field, Schema, SchemaRef},
     },
-    common::DFSchema,
+    common::{DFSchema, config::ConfigOptions},
     logical_expr::{Expr, physical_planning_context::PhysicalPlanningContext, simplify::SimplifyContext, utils::split_conjunction_owned},
     optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::{PhysicalExpr, create_physical_expr, execution_props::ExecutionProps},
@@ -22,6 +22,7 @@ use datafusion::{
 use parking_lot::Mutex;
 use plan::{
     Column,
+    functions::Notices,
     scan::{Read, ScanRequest, Stage},
 };
 use proto::{Code, Problem};
@@ -102,8 +103,10 @@ impl Prepared {
     pub fn new(view: View, request: ScanRequest, cancelled: Arc<AtomicBool>) -> Result<Self, Error> {
         let mut columns: Vec<Column> = Vec::new();
         let output: Arc<[usize]> = request.columns.iter().map(|column| place_of(&mut columns, column)).collect();
+        let notices = Notices::default();
+        let props = props(&notices);
         let filters = request.filter.iter().cloned().flat_map(split_conjunction_owned);
-        let conjuncts = filters.map(|filter| Conjunct::new(filter, &mut columns)).collect::<Result<Vec<_>, _>>()?;
+        let conjuncts = filters.map(|filter| Conjunct::new(filter, &mut columns, &props)).collect::<Result<Vec<_>, _>>()?;
         let wanted: Arc<[usize]> = match &request.stage {
             Stage::Top { keys, .. } => keys.iter().map(|key| place_of(&mut columns, &key.column)).collect(),
             Stage::Rows { limit: Some(0) } => Arc::default(),
@@ -111,7 +114,7 @@ impl Prepared {
         };
         let units = units_of(&view);
         let decided = view.segments.iter().map(|_| OnceLock::new()).collect();
-        let tally = Mutex::new(Tally::new(columns.len()));
+        let tally = Mutex::new(Tally::new(columns.len(), notices));
         let units_taken = AtomicUsize::new(0);
         Ok(Self { view, request, columns, output, wanted, conjuncts, tally, units, units_taken, decided, cancelled })
     }
@@ -210,6 +213,16 @@ fn place_of(columns: &mut Vec<Column>, column: &Column) -> usize {
     })
 }
 
+/// What conditions are evaluated with: values that have no answer are counted.
+fn props(notices: &Notices) -> ExecutionProps {
+    static SETTINGS: LazyLock<ConfigOptions> = LazyLock::new(|| plan::functions::settings().options().as_ref().clone());
+    let mut options = SETTINGS.clone();
+    options.extensions.insert(notices.clone());
+    let mut props = ExecutionProps::new();
+    props.mark_start_execution(Arc::new(options));
+    props
+}
+
 /// All documents, the newest first: who asks for a few rows, or for the newest, finds them sooner.
 fn units_of(view: &View) -> Vec<Unit> {
     let cut = |place: Place, documents: u32| {
@@ -224,7 +237,7 @@ fn units_of(view: &View) -> Vec<Unit> {
 }
 
 impl Conjunct {
-    fn new(expr: Expr, columns: &mut Vec<Column>) -> Result<Self, Error> {
+    fn new(expr: Expr, columns: &mut Vec<Column>, props: &ExecutionProps) -> Result<Self, Error> {
         let mut names: Vec<&str> = expr.column_refs().into_iter().map(|column| column.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
@@ -235,7 +248,7 @@ impl Conjunct {
         let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(df_schema.clone()).build());
         // Casts of literals become literals, which an index can look up.
         let expr = simplifier.simplify(simplifier.coerce(expr, &df_schema)?)?;
-        let physical = create_physical_expr(&expr, &df_schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
+        let physical = create_physical_expr(&expr, &df_schema, props, &PhysicalPlanningContext::default())?;
         let columns = named.iter().map(|column| place_of(columns, column)).collect();
         Ok(Self { expr, columns, schema, physical })
     }

@@ -2,6 +2,7 @@
 
 use plan::{
     Column,
+    functions::Notices,
     scan::{Misfit, ReadCounts, Trailer},
 };
 
@@ -19,12 +20,13 @@ pub struct Tally {
     /// What was read.
     pub counts: ReadCounts,
     misfits: Vec<(u64, u64)>,
+    notices: Notices,
 }
 
 impl Tally {
-    /// For so many columns.
-    pub fn new(columns: usize) -> Self {
-        Self { misfits: vec![(0, 0); columns], ..Self::default() }
+    /// For so many columns, and what conditions have to say.
+    pub fn new(columns: usize, notices: Notices) -> Self {
+        Self { misfits: vec![(0, 0); columns], notices, ..Self::default() }
     }
 
     /// Notes values of a column that were seen.
@@ -38,6 +40,13 @@ impl Tally {
     pub fn trailer(&self, columns: &[Column]) -> Trailer {
         let misfits = columns.iter().zip(&self.misfits).filter(|(_, (_, of))| *of > 0);
         let misfits = misfits.map(|(column, (values, of))| Misfit { column: column.clone(), values: *values, of: *of }).collect();
-        Trailer { documents: self.documents, matched: self.matched, shipped: self.shipped, counts: self.counts, misfits, warnings: Vec::new() }
+        Trailer {
+            documents: self.documents,
+            matched: self.matched,
+            shipped: self.shipped,
+            counts: self.counts,
+            misfits,
+            warnings: self.notices.warnings(),
+        }
     }
 }

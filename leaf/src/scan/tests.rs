@@ -229,7 +229,17 @@ fn random_condition(dice: &mut Dice, depth: usize) -> Expr {
     let bang = dice.pick(&["", "", "!"]);
     let int = lit(dice.below(8) as i64);
     let typed = |to: &str| column(&format!("{path}:{to}{bang}"));
-    match dice.below(15) {
+    let canonical = column(&format!("{path}:canonical"));
+    let json = |dice: &mut Dice| {
+        lit(ScalarValue::LargeUtf8(Some((*dice.pick(&["0", "1", "1.5", "\"ab\"", "\"7\"", "true", "9007199254740993", "[]"])).into())))
+    };
+    match dice.below(18) {
+        15 => canonical.eq(json(dice)),
+        16 => canonical.not_eq(json(dice)),
+        17 => {
+            let list = vec![json(dice), json(dice)];
+            canonical.in_list(list, dice.below(2) == 0)
+        }
         0 => typed("int").gt(int),
         1 => typed("int").in_list(vec![int, lit(1i64), lit(ScalarValue::Int64(None))], dice.below(2) == 0),
         2 => typed("double").lt_eq(lit([0.0, 1.5, -0.0, 7.0][dice.below(4)])),
@@ -237,7 +247,7 @@ fn random_condition(dice: &mut Dice, depth: usize) -> Expr {
         4 => typed("text").eq(lit(dice.pick(&["ab", "7", "w1 ab"]))),
         5 => typed("text").like(lit(dice.pick(&["a%", "w1%", "%", "ab", "%b%"]))),
         6 => typed("text").not_like(lit("w%")),
-        7 => typed(dice.pick(&["int", "text", "json", "bool", "time"])).is_null(),
+        7 => typed(dice.pick(&["int", "text", "json", "canonical", "bool", "time"])).is_null(),
         8 => typed("bool"),
         9 => typed("time").gt_eq(time(dice.below(9) as i64)),
         10 => typed("int").between(int, lit(6i64)),
@@ -507,7 +517,7 @@ impl EveryDocument<'_> {
             ScalarValue::Boolean(value) => value.map(Literal::Bool),
             ScalarValue::Int64(value) => value.map(Literal::Int),
             ScalarValue::Float64(value) => value.map(Literal::Double),
-            ScalarValue::Utf8View(value) => value.map(Literal::Text),
+            ScalarValue::Utf8View(value) | ScalarValue::LargeUtf8(value) => value.map(Literal::Text),
             ScalarValue::TimestampMicrosecond(value, _) => value.map(Literal::Time),
             other => panic!("{other:?}"),
         };

@@ -148,14 +148,14 @@ pub(super) fn sorted(documents: Vec<u32>) -> RoaringBitmap {
 pub(super) struct TextColumn {
     pub column: StrColumn,
     unpacked: OnceLock<Arc<StringViewArray>>,
-    /// The times that the values spell: strictly, and with a cast.
-    times: [OnceLock<Arc<[Option<i64>]>>; 2],
+    /// The times that the values spell.
+    times: OnceLock<Arc<[Option<i64>]>>,
 }
 
 impl Drop for TextColumn {
     fn drop(&mut self) {
         let unpacked = self.unpacked.get().map_or(0, |values| values.get_array_memory_size());
-        let times: usize = self.times.iter().filter_map(|times| times.get()).map(|times| size_of_val(&**times)).sum();
+        let times: usize = self.times.get().map_or(0, |times| size_of_val(&**times));
         UNPACKED_BYTES.fetch_sub(unpacked + times, Ordering::Relaxed);
     }
 }
@@ -170,7 +170,7 @@ fn keep<T>(place: &OnceLock<T>, value: T, bytes: usize) {
 
 impl TextColumn {
     pub fn new(column: StrColumn) -> Self {
-        Self { column, unpacked: OnceLock::new(), times: Default::default() }
+        Self { column, unpacked: OnceLock::new(), times: OnceLock::new() }
     }
 
     /// Distinct values.
@@ -202,15 +202,14 @@ impl TextColumn {
     }
 
     /// The times that the distinct values spell, in microseconds since 1970, by ordinal.
-    pub fn times(&self, cast: bool) -> io::Result<Arc<[Option<i64>]>> {
-        let place = &self.times[usize::from(cast)];
-        if let Some(times) = place.get() {
+    pub fn times(&self) -> io::Result<Arc<[Option<i64>]>> {
+        if let Some(times) = self.times.get() {
             return Ok(times.clone());
         }
         let mut times = Vec::with_capacity(self.distinct());
-        self.for_each(|_, value| times.push(if cast { raw::time_of_text(value) } else { raw::rfc3339(value) }))?;
+        self.for_each(|_, value| times.push(raw::time_of_text(value)))?;
         let times: Arc<[Option<i64>]> = times.into();
-        keep(place, times.clone(), size_of_val(&*times));
+        keep(&self.times, times.clone(), size_of_val(&*times));
         Ok(times)
     }
 

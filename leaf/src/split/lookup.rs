@@ -94,7 +94,7 @@ impl Part {
             Type::Text => self.texts_between(id, from, until),
             Type::Bool => self.bools_between(id, from, until),
             Type::Time => self.times_between(id, from, until),
-            Type::Json => Ok(None),
+            Type::Json | Type::Canonical | Type::Rank => Ok(None),
         }
     }
 
@@ -185,16 +185,16 @@ impl Part {
             let above = from.is_none_or(|(bound, inclusive)| value > bound || (inclusive && value == bound));
             above && until.is_none_or(|(bound, inclusive)| value < bound || (inclusive && value == bound))
         };
-        self.rfc3339_where(id, holds).map(Some)
+        self.times_where(id, holds).map(Some)
     }
 
     /// Documents whose string is a time for which this holds; the strings beyond the dictionary are in doubt.
-    fn rfc3339_where(&self, id: u32, holds: impl Fn(i64) -> bool) -> Result<Found, Error> {
+    fn times_where(&self, id: u32, holds: impl Fn(i64) -> bool) -> Result<Found, Error> {
         let Side { texts, longs, .. } = self.side(id);
         let mut sure = RoaringBitmap::new();
         if *texts > 0 {
             let column = self.columns.texts(id, false).map_err(index_error)?;
-            let times = column.times(false).map_err(index_error)?;
+            let times = column.times().map_err(index_error)?;
             let ordinals = (0u32..).zip(times.iter()).filter(|(_, time)| time.is_some_and(&holds)).map(|(ordinal, _)| ordinal).collect();
             sure = column.documents(&ordinals);
         }
@@ -217,8 +217,8 @@ impl Part {
             Type::Int => Found::sure(self.with_ints(id, false)?),
             Type::Double => Found::sure(self.with_ints(id, false)? | self.with_floats(id, false)?),
             Type::Text => Found::sure(self.with_texts(id, false)? | longs),
-            Type::Time => self.rfc3339_where(id, |_| true)?,
-            Type::Json => Found::sure(self.present(id, false)?),
+            Type::Time => self.times_where(id, |_| true)?,
+            Type::Json | Type::Canonical | Type::Rank => Found::sure(self.present(id, false)?),
         };
         Ok(Some(found))
     }

@@ -2,10 +2,18 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    Array, ArrayRef, BooleanArray, Float64Array, Int64Array, StringViewBuilder, TimestampMicrosecondArray, new_null_array,
+use datafusion::arrow::{
+    array::{
+        Array, ArrayRef, BooleanArray, Float64Array, Int64Array, LargeStringArray, StringViewArray, StringViewBuilder, TimestampMicrosecondArray,
+        new_null_array,
+    },
+    compute::cast,
 };
-use plan::{Column, Path, Type, View, What};
+use plan::{
+    Column, Path, Type, View, What,
+    value::{canonical, rank},
+};
+use proto::json::Value;
 use roaring::RoaringBitmap;
 use tantivy::columnar::ColumnIndex;
 
@@ -190,7 +198,19 @@ impl Part {
             Type::Int => self.ints(id, view.cast, &counts, asked)?,
             Type::Double => self.doubles(id, view.cast, &counts, asked)?,
             Type::Time => self.times(id, view.cast, &counts, asked)?,
-            Type::Text | Type::Json => self.texts(id, view, &counts, asked)?,
+            Type::Text => self.texts(id, view, &counts, asked)?,
+            Type::Json if counts.texts > 0 => None,
+            Type::Json => {
+                self.texts(id, View { to: Type::Text, cast: true }, &counts, asked)?.map(|texts| cast(&texts, &view.to.arrow())).transpose()?
+            }
+            Type::Canonical => {
+                let texts = self.encoded(id, &counts, asked, canonical)?;
+                texts.map(|texts| Arc::new(LargeStringArray::from(texts)) as ArrayRef)
+            }
+            Type::Rank => {
+                let ranks = self.encoded(id, &counts, asked, rank)?;
+                ranks.map(|ranks| Arc::new(StringViewArray::from_iter(ranks)) as ArrayRef)
+            }
         };
         let fits = |array: &ArrayRef| (array.len() - array.null_count()) as u64;
         Ok(array.map(|array| Values { misfits: counts.present() - fits(&array), present: counts.present(), array }))
@@ -262,7 +282,7 @@ impl Part {
         let mut values = vec![None; asked.documents.len()];
         if counts.texts > 0 {
             let column = self.columns.texts(id, false).map_err(index_error)?;
-            let times = column.times(cast).map_err(index_error)?;
+            let times = column.times().map_err(index_error)?;
             let time = |ordinal: u64| times.get(ordinal as usize).copied().flatten();
             overlay(&mut values, firsts(column.column.ords(), asked.documents), time);
         }
@@ -275,11 +295,31 @@ impl Part {
         Ok(Some(values))
     }
 
-    /// Strings as they are; as a cast also what has one spelling only. JSON text only of what has one spelling and is no string.
+    /// Every value in an encoding that does not depend on how it is spelled.
+    fn encoded<T: Clone>(&self, id: u32, counts: &Counts, asked: Asked, encode: impl Fn(&Value<'_>) -> T) -> Result<Option<Vec<Option<T>>>, Error> {
+        if counts.longs + counts.bigs + counts.nested > 0 {
+            return Ok(None);
+        }
+        let mut values = vec![None; asked.documents.len()];
+        if counts.ints > 0 {
+            overlay(&mut values, self.int_values(id, asked)?, |int| Some(encode(&Value::Int(int))));
+        }
+        if counts.floats > 0 {
+            overlay(&mut values, self.float_values(id, asked)?, |float| Some(encode(&Value::Float(float))));
+        }
+        if counts.bools > 0 {
+            overlay(&mut values, self.bool_values(id, asked)?, |bool| Some(encode(&Value::Bool(bool))));
+        }
+        if counts.texts > 0 {
+            self.overlay_texts(id, asked, &mut values, |text| Some(encode(&Value::Text(text.into()))))?;
+        }
+        Ok(Some(values))
+    }
+
+    /// Strings as they are; as a cast also what has one spelling only.
     fn texts(&self, id: u32, view: View, counts: &Counts, asked: Asked) -> Result<Option<ArrayRef>, Error> {
-        let verbatim = view.to == Type::Json || view.cast;
-        let strings = view.to == Type::Text;
-        if counts.longs > 0 || (verbatim && counts.floats + counts.bigs + counts.nested > 0) || (!strings && counts.texts > 0) {
+        let verbatim = view.cast;
+        if counts.longs > 0 || (verbatim && counts.floats + counts.bigs + counts.nested > 0) {
             return Ok(None);
         }
         let texts = if counts.texts > 0 {

@@ -90,7 +90,9 @@ pub fn literals(to: Type) -> Vec<Literal> {
         Type::Bool => vec![Literal::Bool(true), Literal::Bool(false)],
         Type::Int => [0, 1, 12, i64::MAX, i64::MIN, 9_007_199_254_740_993].map(Literal::Int).to_vec(),
         Type::Double => [0.0, -0.0, 1.5, 12.0, f64::MAX, f64::MIN, 9_007_199_254_740_992.0, f64::INFINITY].map(Literal::Double).to_vec(),
-        Type::Text | Type::Json => ["", "a", "disk", "zzz", "\u{10ffff}"].map(|text| Literal::Text(text.into())).to_vec(),
+        Type::Text | Type::Json | Type::Canonical | Type::Rank => {
+            ["", "a", "disk", "zzz", "\u{10ffff}"].map(|text| Literal::Text(text.into())).to_vec()
+        }
         Type::Time => vec![Literal::Time(0), Literal::Time(1_704_164_645_000_000), Literal::Time(i64::MAX)],
     }
 }

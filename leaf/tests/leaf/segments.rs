@@ -51,7 +51,8 @@ fn spelled_at(array: &ArrayRef, to: Type, row: usize) -> Option<String> {
         Type::Int => Scalar::Int(array.as_primitive::<Int64Type>().value(row)),
         Type::Double => Scalar::Double(array.as_primitive::<Float64Type>().value(row)),
         Type::Time => Scalar::Time(array.as_primitive::<TimestampMicrosecondType>().value(row)),
-        Type::Text | Type::Json => Scalar::Text(array.as_string_view().value(row).into()),
+        Type::Text | Type::Rank => Scalar::Text(array.as_string_view().value(row).into()),
+        Type::Json | Type::Canonical => Scalar::Text(array.as_string::<i64>().value(row).into()),
     }))
 }
 
@@ -155,7 +156,7 @@ fn check_conditions(segment: &Segment, documents: &[Arc<Document>], dice: &mut D
         for (to, ..) in Type::TABLE {
             let exists = Lookup::Exists(path.clone(), to);
             check_lookup(segment, &exists, documents, |document| strict(document, &path, to).is_some(), &mut tally);
-            if to == Type::Json {
+            if matches!(to, Type::Json | Type::Canonical | Type::Rank) {
                 continue;
             }
             let mut known: Vec<Literal> = documents.iter().filter_map(|document| strict(document, &path, to)).collect();

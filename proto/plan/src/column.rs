@@ -9,7 +9,7 @@ use std::fmt;
 
 use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 
-use crate::{path::Path, search::Clause};
+use crate::{kinds::Kinds, path::Path, search::Clause};
 
 /// The types a column can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,24 +22,32 @@ pub enum Type {
     Double,
     /// Arrow Utf8View. As a cast: a string as it is, any other value as its verbatim JSON text.
     Text,
-    /// Arrow Timestamp(Microsecond, UTC). Strict: an RFC 3339 string. As a cast also a number since 1970: seconds, milli-, micro- or nanoseconds by its size.
+    /// Arrow Timestamp(Microsecond, UTC). Strict: a string that [`crate::value::time_of_text`] reads. As a cast also a number since 1970:
+    /// seconds, milli-, micro- or nanoseconds by its size.
     Time,
-    /// Arrow Utf8View with the verbatim JSON text of the value; `null` is NULL.
+    /// Arrow LargeUtf8 with the verbatim JSON text of the value; `null` is NULL. No other column is LargeUtf8: the type says that it is JSON.
     Json,
+    /// Arrow LargeUtf8 with the canonical JSON text of the value: two values are equal exactly where these texts are.
+    Canonical,
+    /// Arrow Utf8View: texts that sort as ORDER BY does, numbers before texts before the rest.
+    Rank,
 }
 
 impl Type {
     /// Every type with its word in column names and its name in SQL.
-    pub const TABLE: [(Type, &'static str, &'static str); 6] = [
+    pub const TABLE: [(Type, &'static str, &'static str); 8] = [
         (Type::Bool, "bool", "BOOLEAN"),
         (Type::Int, "int", "BIGINT"),
         (Type::Double, "double", "DOUBLE"),
         (Type::Text, "text", "TEXT"),
         (Type::Time, "time", "TIMESTAMP"),
         (Type::Json, "json", "JSON"),
+        (Type::Canonical, "canonical", "JSON"),
+        (Type::Rank, "rank", "TEXT"),
     ];
 
-    fn word(self) -> &'static str {
+    /// Its word in column names.
+    pub fn word(self) -> &'static str {
         Self::TABLE.iter().find(|row| row.0 == self).map_or("json", |row| row.1)
     }
 
@@ -49,14 +57,36 @@ impl Type {
             Self::Bool => DataType::Boolean,
             Self::Int => DataType::Int64,
             Self::Double => DataType::Float64,
-            Self::Text | Self::Json => DataType::Utf8View,
+            Self::Text | Self::Rank => DataType::Utf8View,
+            Self::Json | Self::Canonical => DataType::LargeUtf8,
             Self::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         }
     }
 }
 
-/// The metadata key that tells a column of JSON text from one of text.
+/// The metadata that tells a client that a column is JSON text.
 pub const JSON_METADATA: (&str, &str) = ("rachis", "json");
+/// The metadata key for the kinds that the values of a JSON column have had, as a number; missing where nobody knows.
+pub const KINDS_METADATA: &str = "rachis.kinds";
+
+/// Whether values of this type are JSON text.
+pub fn is_json(data_type: &DataType) -> bool {
+    *data_type == DataType::LargeUtf8
+}
+
+/// The field of JSON text whose values have these kinds.
+pub fn json_field(name: &str, kinds: Kinds) -> Field {
+    let mut metadata = std::collections::HashMap::from([(JSON_METADATA.0.to_owned(), JSON_METADATA.1.to_owned())]);
+    if kinds != Kinds::default() {
+        metadata.insert(KINDS_METADATA.to_owned(), kinds.0.to_string());
+    }
+    Field::new(name, DataType::LargeUtf8, true).with_metadata(metadata)
+}
+
+/// The kinds that the values of a JSON field have had; none where nobody knows.
+pub fn kinds_of(field: &Field) -> Kinds {
+    field.metadata().get(KINDS_METADATA).and_then(|bits| bits.parse().ok()).map(Kinds).unwrap_or_default()
+}
 
 /// How a value is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,7 +114,7 @@ pub enum What {
     Offset,
     /// The item in the record (Int), 0 where the record holds one: with source, partition and offset the whole address.
     Item,
-    /// `_doc` (Json, or Text for sources of text): the document, byte for byte.
+    /// `_doc` (Text): the document, byte for byte.
     Doc,
     /// `_key` (Text): the record key as text.
     Key,
@@ -112,7 +142,7 @@ pub const ALWAYS: [(&str, What, Type); 9] = [
     ("_partition", What::Partition, Type::Int),
     ("_offset", What::Offset, Type::Int),
     ("_item", What::Item, Type::Int),
-    ("_doc", What::Doc, Type::Json),
+    ("_doc", What::Doc, Type::Text),
     ("_key", What::Key, Type::Text),
 ];
 
@@ -156,14 +186,16 @@ impl Column {
         Some(Self { what: What::Path(Path::parse(path).ok()?), view: View { to, cast } })
     }
 
-    /// The Arrow field: flat name, type, nullability, and for JSON the metadata that says so. A whole document is text: it may be told as it
-    /// was given only.
+    /// The Arrow field: flat name, type, nullability; JSON says so.
     pub fn field(&self) -> Field {
-        let nullable = matches!(self.what, What::Path(_) | What::Key | What::Time);
-        let field = Field::new(self.name(), self.view.to.arrow(), nullable);
+        self.field_of(Kinds::default())
+    }
+
+    /// The same, saying which kinds its values have had.
+    pub fn field_of(&self, kinds: Kinds) -> Field {
         match self.view.to {
-            Type::Json if self.what != What::Doc => field.with_metadata([(JSON_METADATA.0.to_owned(), JSON_METADATA.1.to_owned())].into()),
-            _ => field,
+            Type::Json | Type::Canonical => json_field(&self.name(), kinds),
+            to => Field::new(self.name(), to.arrow(), matches!(self.what, What::Path(_) | What::Key | What::Time)),
         }
     }
 }

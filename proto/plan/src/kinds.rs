@@ -10,6 +10,9 @@ use std::{
 
 use crate::{column::Type, path::Path};
 
+/// Up to here a double holds every integer.
+const EXACT_IN_DOUBLE_MAX: u64 = 1 << 53;
+
 /// A set of kinds of JSON values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Kinds(pub u16);
@@ -33,6 +36,10 @@ impl Kinds {
     pub const ARRAY: Self = Self(1 << 7);
     /// Some value of the path lies in an array on the way: search sees it, a SQL path does not. Says nothing of its kind.
     pub const ELEMENT: Self = Self(1 << 8);
+    /// An integer that a double cannot hold exactly; always beside `INT`.
+    pub const WIDE: Self = Self(1 << 9);
+    /// Every number.
+    pub const NUMBER: Self = Self(Self::INT.0 | Self::WIDE.0 | Self::FLOAT.0 | Self::BIG.0);
 
     /// Whether one of `other` is here.
     pub fn any(self, other: Self) -> bool {
@@ -49,14 +56,20 @@ impl Kinds {
         Self(self.0 & !other.0)
     }
 
-    /// The type of the path when nothing asks for another: one kind has its own type, int and float are double, anything else is JSON.
-    /// None where nothing but nulls was seen outside of arrays.
+    /// The kinds of values other than null that were seen outside of arrays.
+    pub fn seen(self) -> Self {
+        self.without(Self::NULL | Self::ELEMENT)
+    }
+
+    /// The type of the path when nothing asks for another: one kind has its own type, integers and fractions are double where a double holds
+    /// each of them exactly, anything else is JSON. None where nothing but nulls was seen outside of arrays.
     pub fn native(self) -> Option<Type> {
-        let seen = self.without(Self::NULL | Self::ELEMENT);
+        let seen = self.seen();
         if seen == Self::default() {
             return None;
         }
-        let types = [(Self::BOOL, Type::Bool), (Self::INT, Type::Int), (Self::INT | Self::FLOAT, Type::Double), (Self::TEXT, Type::Text)];
+        let types =
+            [(Self::BOOL, Type::Bool), (Self::INT | Self::WIDE, Type::Int), (Self::INT | Self::FLOAT, Type::Double), (Self::TEXT, Type::Text)];
         Some(types.into_iter().find(|(kinds, _)| seen.only(*kinds)).map_or(Type::Json, |(_, native)| native))
     }
 
@@ -71,6 +84,7 @@ impl Kinds {
         match value {
             Value::Null => Self::NULL,
             Value::Bool(_) => Self::BOOL,
+            Value::Int(int) if int.unsigned_abs() > EXACT_IN_DOUBLE_MAX => Self::INT | Self::WIDE,
             Value::Int(_) => Self::INT,
             Value::Float(_) => Self::FLOAT,
             Value::Big(_) => Self::BIG,

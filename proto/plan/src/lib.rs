@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod builder;
 pub mod clause;
 pub mod client;
 pub mod column;

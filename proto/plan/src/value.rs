@@ -12,6 +12,7 @@ use proto::json::Value;
 
 use crate::{
     column::{Type, View},
+    kinds::Kinds,
     path::{Path, Step},
 };
 
@@ -55,6 +56,8 @@ pub fn view<'a>(value: &'a Value<'_>, verbatim: impl FnOnce() -> Option<&'a str>
     }
     let scalar = match (view.to, view.cast) {
         (Type::Json, _) => verbatim().map(|text| Scalar::Text(Cow::Borrowed(text))),
+        (Type::Canonical, _) => Some(Scalar::Text(Cow::Owned(canonical(value)))),
+        (Type::Rank, _) => Some(Scalar::Text(Cow::Owned(rank(value)))),
         (Type::Text, false) => text_of(value),
         (Type::Text, true) => text_of(value).or_else(|| verbatim().map(|text| Scalar::Text(Cow::Borrowed(text)))),
         (Type::Bool, cast) => bool_of(value, cast).map(Scalar::Bool),
@@ -129,33 +132,38 @@ pub fn double_of_text(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|float: &f64| float.is_finite())
 }
 
-/// A point in time in microseconds since 1970.
+/// A point in time in microseconds since 1970. Casts: a number, too.
 pub fn time_of(value: &Value<'_>, cast: bool) -> Option<i64> {
     match value {
-        Value::Text(text) if cast => time_of_text(text),
-        Value::Text(text) => rfc3339(text),
+        Value::Text(text) => time_of_text(text),
         Value::Int(int) if cast => time_of_int(*int),
         Value::Float(float) if cast => time_of_double(*float),
         _ => None,
     }
 }
 
-/// An RFC 3339 string in microseconds since 1970; finer digits are cut.
-pub fn rfc3339(text: &str) -> Option<i64> {
-    let plausible = text.len() >= "2000-01-01T00:00:00Z".len() && text.as_bytes().first().is_some_and(u8::is_ascii_digit);
+/// The one reader of times, in microseconds since 1970; finer digits are cut. RFC 3339, or a date with or without a time of day and a zone,
+/// apart by a blank or a `T`; UTC where no zone is said. Shared by: documents, literals, casts and searches.
+pub fn time_of_text(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let plausible = text.len() >= "2000-01-01".len() && text.as_bytes()[0].is_ascii_digit() && text.as_bytes()[4] == b'-';
     if !plausible {
         return None;
     }
-    DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros())
-}
-
-/// A cast of text to a time: RFC 3339, or a date with or without a time of day, which is UTC.
-pub fn time_of_text(text: &str) -> Option<i64> {
-    let text = text.trim();
-    let day = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().and_then(|day| day.and_hms_opt(0, 0, 0));
-    let moment = |format| NaiveDateTime::parse_from_str(text, format).ok();
-    let in_utc = || day().or_else(|| moment("%Y-%m-%d %H:%M:%S%.f")).or_else(|| moment("%Y-%m-%dT%H:%M:%S%.f"));
-    rfc3339(text).or_else(|| in_utc().map(|time| time.and_utc().timestamp_micros()))
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Some(time.timestamp_micros());
+    }
+    if let Ok(day) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        return Some(day.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros());
+    }
+    let zoned = ["%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z", "%Y-%m-%dT%H:%M%#z"];
+    let zoned = zoned.into_iter().find_map(|format| DateTime::parse_from_str(text, format).ok()).map(|time| time.timestamp_micros());
+    let in_utc = || {
+        let text = text.trim_end_matches(['Z', 'z']).trim_end();
+        let formats = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"];
+        formats.into_iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok()).map(|time| time.and_utc().timestamp_micros())
+    };
+    zoned.or_else(in_utc)
 }
 
 /// Below each limit a number since 1970 counts seconds, milliseconds, microseconds; above all, nanoseconds. In seconds the first is the year 5138.
@@ -182,6 +190,86 @@ pub fn time_of_double(float: f64) -> Option<i64> {
         _ => 1e-3,
     };
     int_of_double((float * factor).floor())
+}
+
+const BEYOND_INT: f64 = 9_223_372_036_854_775_808.0; // 2^63: the first double above int64
+
+/// The canonical JSON text of a value: no blanks, keys in order, one spelling of each text and of each number. Two values are equal exactly
+/// where these are: `1` and `1.0`, `"a/b"` and `"a\/b"`, `{"a":1}` and `{ "a": 1 }`.
+pub fn canonical(value: &Value<'_>) -> String {
+    let mut text = String::new();
+    write_canonical(&mut text, value);
+    text
+}
+
+fn write_canonical(out: &mut String, value: &Value<'_>) {
+    use std::fmt::Write as _;
+    // Writing to a string cannot fail.
+    let _ = match value {
+        Value::Null => write!(out, "null"),
+        Value::Bool(bool) => write!(out, "{bool}"),
+        Value::Int(int) => write!(out, "{int}"),
+        Value::Float(float) => write!(out, "{}", canonical_double(*float)),
+        Value::Big(digits) => write!(out, "{digits}"),
+        Value::Text(text) => write!(out, "{}", serde_json::Value::from(text.as_ref())),
+        Value::Array(items) => {
+            out.push('[');
+            for (place, item) in items.iter().enumerate() {
+                if place > 0 {
+                    out.push(',');
+                }
+                write_canonical(out, item);
+            }
+            write!(out, "]")
+        }
+        Value::Object(entries) => {
+            let mut sorted: Vec<_> = entries.iter().collect();
+            sorted.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+            out.push('{');
+            for (place, (key, value)) in sorted.into_iter().enumerate() {
+                let comma = if place > 0 { "," } else { "" };
+                let _ = write!(out, "{comma}{}:", serde_json::Value::from(key.as_ref()));
+                write_canonical(out, value);
+            }
+            write!(out, "}}")
+        }
+    };
+}
+
+/// The canonical text of a number: an integer where it is one within int64, else the shortest that reads back.
+pub fn canonical_double(double: f64) -> String {
+    match double {
+        double if double.fract() == 0.0 && (-BEYOND_INT..BEYOND_INT).contains(&double) => (double as i64).to_string(),
+        double => serde_json::Value::from(double).to_string(),
+    }
+}
+
+/// A text whose bytes compare as ORDER BY does: numbers by their exact value, then texts by their bytes, then the rest by its canonical text.
+pub fn rank(value: &Value<'_>) -> String {
+    let number = |double: f64, remainder: i16| {
+        let bits = (double + 0.0).to_bits();
+        let ordered = if bits >> 63 == 0 { bits ^ (1 << 63) } else { !bits };
+        format!("1{ordered:016x}{:04x}", i32::from(remainder) + 0x8000)
+    };
+    match value {
+        // What the nearest double leaves over tells wide integers apart; it is below 2^10.
+        Value::Int(int) => number(*int as f64, (i128::from(*int) - (*int as f64) as i128) as i16),
+        Value::Float(float) => number(*float, 0),
+        Value::Big(digits) => number(if digits.starts_with('-') { f64::NEG_INFINITY } else { f64::INFINITY }, 0),
+        Value::Text(text) => format!("2{text}"),
+        other => format!("3{}", canonical(other)),
+    }
+}
+
+/// How two values of one kind compare; None between kinds, and of what has no order.
+pub fn compare(a: &Value<'_>, b: &Value<'_>) -> Option<std::cmp::Ordering> {
+    let is_number = |value: &Value<'_>| Kinds::of(value).any(Kinds::NUMBER);
+    match (a, b) {
+        (Value::Text(a), Value::Text(b)) => Some(a.cmp(b)),
+        (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(b)),
+        (a, b) if is_number(a) && is_number(b) => Some(rank(a).cmp(&rank(b))),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -15,10 +15,7 @@ use proto::{
 use tonic::{Request, Response, Status};
 
 use super::{
-    super::{
-        answer::{Form, Writer},
-        render,
-    },
+    super::answer::{Form, Writer},
     collection, said,
 };
 use crate::{
@@ -69,7 +66,10 @@ fn parts(answer: Answer, form: wire::Form) -> Result<impl Stream<Item = Result<w
         wire::Form::Ndjson => Form::Ndjson,
     };
     let mut writer = Writer::new(form, answer.schema.clone())?;
-    let column = |field: &Arc<datafusion::arrow::datatypes::Field>| wire::Column { name: field.name().clone(), r#type: render::type_name(field) };
+    let column = |field: &Arc<datafusion::arrow::datatypes::Field>| wire::Column {
+        name: field.name().clone(),
+        r#type: crate::answer::type_name(field.data_type()),
+    };
     let columns = wire::Columns { columns: answer.schema.fields().iter().map(column).collect() };
     let head = wire::SqlPart { part: Some(sql_part::Part::Columns(columns)) };
     let rest = answer.parts.flat_map(move |part| {

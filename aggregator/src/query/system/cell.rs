@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use datafusion::arrow::{
     array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, TimestampMicrosecondArray},
-    datatypes::{DataType, Field, Schema},
+    datatypes::{Field, Schema},
 };
-use plan::{Type, column::JSON_METADATA};
+use plan::Type;
 use proto::{Code, Problem};
 
 /// A value of a system table.
@@ -60,16 +60,4 @@ fn array<'a>(of: Type, cells: impl Iterator<Item = Option<&'a Cell>>) -> ArrayRe
 /// The name of a type in SQL.
 pub(in crate::query) fn sql_name(of: Type) -> &'static str {
     Type::TABLE.iter().find(|row| row.0 == of).map_or("JSON", |row| row.2)
-}
-
-/// The name in SQL of what an Arrow field holds.
-pub(in crate::query) fn sql_name_of_arrow(field: &Field) -> String {
-    let json = field.metadata().get(JSON_METADATA.0).is_some_and(|value| value == JSON_METADATA.1);
-    match field.data_type() {
-        _ if json => sql_name(Type::Json).to_owned(),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => sql_name(Type::Text).to_owned(),
-        DataType::Timestamp(..) => sql_name(Type::Time).to_owned(),
-        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision},{scale})"),
-        other => Type::TABLE.iter().find(|row| row.0.arrow() == *other).map_or_else(|| other.to_string().to_uppercase(), |row| row.2.to_owned()),
-    }
 }

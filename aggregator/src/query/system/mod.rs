@@ -11,7 +11,7 @@ use datafusion::arrow::array::RecordBatch;
 use plan::Type;
 use proto::Problem;
 
-pub(super) use self::cell::{Cell, batch, sql_name, sql_name_of_arrow};
+pub(super) use self::cell::{Cell, batch, sql_name};
 pub(super) use self::state::merged_fields;
 use super::Engine;
 

@@ -239,7 +239,12 @@ fn of_value(column: &Column, value: Option<&Value>) -> ScalarValue {
         Type::Double => ScalarValue::Float64(value.and_then(Value::as_f64).or(string.filter(|_| cast).and_then(|s| s.parse().ok()))),
         Type::Text => ScalarValue::Utf8View(string.map(str::to_owned).or(value.filter(|v| cast && !v.is_null()).map(ToString::to_string))),
         Type::Time => ScalarValue::TimestampMicrosecond(None, Some("UTC".into())),
-        Type::Json => ScalarValue::Utf8View(value.filter(|v| !v.is_null()).map(ToString::to_string)),
+        Type::Json | Type::Canonical => ScalarValue::LargeUtf8(value.filter(|v| !v.is_null()).map(ToString::to_string)),
+        Type::Rank => {
+            let text = value.filter(|v| !v.is_null()).map(ToString::to_string);
+            let rank = |text: String| plan::value::rank(&proto::json::parse(text.as_bytes()).expect("JSON"));
+            ScalarValue::Utf8View(text.map(rank))
+        }
     }
 }
 

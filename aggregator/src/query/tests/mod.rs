@@ -100,7 +100,7 @@ impl Bench {
                 pins.complete_or(question.allow_partial)?;
                 let mut stats = Stats::default();
                 pins.fill(&mut stats);
-                let planned = planner::plan(&engine, &context, &pins, resolved, rows_max).await?;
+                let planned = planner::plan(&engine, &context, &pins, resolved, &[], rows_max).await?;
                 reply.send(statement::begin(pins, planned, stats, rows_max)?, &context, started).await
             };
             if let Err(problem) = run::guarded(&context, work).await {

@@ -133,3 +133,31 @@ async fn search_in_sql_is_decided_by_the_leaf() {
     assert_eq!(bench.sql("SELECT count(*) AS c FROM events WHERE search('ann')").await.0, ["2"]);
     assert!(bench.leaf.requests.lock().iter().all(|request| request.filter.len() == 1));
 }
+
+#[tokio::test]
+async fn a_path_keeps_its_column_through_views_with_queries_and_sub_queries() {
+    let bench = bench(orders()).await;
+    bench.sql("CREATE VIEW v AS SELECT * FROM events").await;
+    bench.sql("CREATE VIEW w AS SELECT user AS who, price FROM v").await;
+    for sql in [
+        "SELECT count(*) FROM events WHERE user.name = 'ann' AND price > 100",
+        "SELECT count(*) FROM v WHERE user.name = 'ann' AND price > 100",
+        "SELECT count(*) FROM w WHERE who.name = 'ann' AND price > 100",
+        "WITH c AS (SELECT user u, price p FROM events) SELECT count(*) FROM c WHERE c.u.name = 'ann' AND p > 100",
+        "SELECT count(*) FROM (SELECT _doc->'user' AS u, price FROM events) s WHERE s.u.name = 'ann' AND price > 100",
+    ] {
+        bench.leaf.requests.lock().clear();
+        assert_eq!(bench.sql(sql).await.0, ["2"], "{sql}");
+        for request in bench.leaf.requests.lock().iter() {
+            let filter: Vec<String> = request.filter.iter().map(ToString::to_string).collect();
+            assert_eq!(filter, ["user.name:text = Utf8View(\"ann\")", "price:int > Int64(100)"], "{sql}");
+            assert!(request.columns.is_empty(), "{sql}: {:?}", request.columns);
+        }
+    }
+    bench.leaf.requests.lock().clear();
+    assert_eq!(bench.sql("SELECT w.who.name, sum(price) FROM w GROUP BY 1 ORDER BY 2 DESC").await.0, ["ann | 1240", "bob | 120"]);
+    for request in bench.leaf.requests.lock().iter() {
+        let columns: Vec<String> = request.columns.iter().map(plan::Column::name).collect();
+        assert!(columns.iter().all(|name| name == "user.name:text" || name == "price:int"), "{columns:?}");
+    }
+}

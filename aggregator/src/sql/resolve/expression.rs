@@ -1,6 +1,14 @@
-//! Expressions: a walk that resolves names and lets every operator pick the views of its operands.
+//! Expressions: every name in them becomes a column, and what SQL spells with words of its own becomes a call. Types are not looked at here.
 
-use datafusion::sql::sqlparser::ast::{self, AccessExpr, BinaryOperator as Op, Expr, Subscript, UnaryOperator, Value as Literal, ValueWithSpan};
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::{
+    ast::{
+        self, AccessExpr, BinaryOperator as Op, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Subscript, UnaryOperator,
+        Value as Literal, ValueWithSpan, WindowFrameBound, WindowType,
+    },
+    tokenizer::Span,
+};
 use plan::path::Step;
 use proto::{Code, Problem};
 
@@ -8,296 +16,287 @@ use super::{
     Resolver, at, bad,
     name::{Spelled, steps},
     not_offered,
-    value::{Ty, Value, Want, call, literal, number, text, text_literal},
+    query::{select_from, select_where},
+    value::{Value, call, column, literal, number, quoted, text, text_literal},
 };
+use crate::typing;
 
 impl Resolver<'_> {
-    /// Resolves an expression that is used as it is.
-    pub fn expression(&mut self, expr: &Expr) -> Result<(Expr, Ty), Problem> {
+    /// Resolves an expression.
+    pub fn expression(&mut self, expr: &Expr) -> Result<Expr, Problem> {
         let value = self.value(expr)?;
-        Ok(self.native(value))
-    }
-
-    /// Resolves an expression that is used as this.
-    pub fn wanted(&mut self, expr: &Expr, want: Want) -> Result<(Expr, Ty), Problem> {
-        let value = self.value(expr)?;
-        Ok(self.fit(value, want))
+        Ok(self.written(value))
     }
 
     /// Resolves a condition on rows: WHERE, HAVING, ON.
     pub fn filter(&mut self, expr: &Expr) -> Result<Expr, Problem> {
-        self.filtering = true;
-        let condition = self.condition(expr);
-        self.filtering = false;
-        condition
+        let around = std::mem::replace(&mut self.filtering, true);
+        let conjuncts = operands(expr, &Op::And);
+        let resolved = conjuncts.into_iter().map(|part| self.conjunct(part)).collect::<Result<Vec<_>, _>>();
+        self.filtering = around;
+        balanced(resolved?, &Op::And).ok_or_else(|| bad("a condition is missing"))
+    }
+
+    /// One of the conditions that must all be true: what is not true of a sub-query may be false or NULL.
+    fn conjunct(&mut self, expr: &Expr) -> Result<Expr, Problem> {
+        match expr {
+            Expr::Nested(inner) => self.conjunct(inner),
+            Expr::InSubquery { expr, subquery, negated } => self.in_subquery(expr, subquery, *negated),
+            Expr::AnyOp { left, compare_op: Op::Eq, right, .. } if matches!(**right, Expr::Subquery(_)) => match &**right {
+                Expr::Subquery(query) => self.in_subquery(left, query, false),
+                _ => self.expression(expr),
+            },
+            other => self.condition(other),
+        }
     }
 
     /// Resolves a condition.
     pub fn condition(&mut self, expr: &Expr) -> Result<Expr, Problem> {
-        let value = self.value(expr)?;
-        let value = match value.text_literal().map(str::to_lowercase).as_deref() {
-            Some("true" | "t" | "yes" | "on" | "1") => Value::new(literal(Literal::Boolean(true)), Ty::Bool),
-            Some("false" | "f" | "no" | "off" | "0") => Value::new(literal(Literal::Boolean(false)), Ty::Bool),
-            _ => value,
-        };
-        Ok(self.fit(value, Want::Bool).0)
+        let resolved = self.expression(&truth(expr.clone()))?;
+        Ok(resolved)
     }
 
-    /// Resolves an expression whose use is not known yet.
+    /// Resolves an expression that may be looked into.
     pub fn value(&mut self, expr: &Expr) -> Result<Value, Problem> {
-        self.count()?;
         match expr {
-            Expr::Identifier(ident) => self.name(&Spelled { steps: steps(std::slice::from_ref(ident)), span: ident.span }),
-            Expr::CompoundIdentifier(idents) => {
-                let span = idents.first().map_or(datafusion::sql::sqlparser::tokenizer::Span::empty(), |ident| ident.span);
-                self.name(&Spelled { steps: steps(idents), span })
-            }
+            Expr::Identifier(ident) => self.counted_name(std::slice::from_ref(ident)),
+            Expr::CompoundIdentifier(idents) => self.counted_name(idents),
             Expr::CompoundFieldAccess { root, access_chain } => self.access(root, access_chain),
-            Expr::Nested(inner) => Ok(match self.value(inner)? {
-                Value::Expr { expr, ty } => Value::new(nested(expr), ty),
-                path => path,
-            }),
-            Expr::Value(value) => self.literal(value),
-            Expr::BinaryOp { left, op, right } => self.binary(left, op, right),
-            Expr::UnaryOp { op, expr } => self.unary(op, expr),
-            Expr::IsNull(e) => Ok(boolean(Expr::IsNull(Box::new(self.expression(e)?.0)))),
-            Expr::IsNotNull(e) => Ok(boolean(Expr::IsNotNull(Box::new(self.expression(e)?.0)))),
-            Expr::IsTrue(e) => Ok(boolean(Expr::IsTrue(Box::new(self.condition(e)?)))),
-            Expr::IsNotTrue(e) => Ok(boolean(Expr::IsNotTrue(Box::new(self.condition(e)?)))),
-            Expr::IsFalse(e) => Ok(boolean(Expr::IsFalse(Box::new(self.condition(e)?)))),
-            Expr::IsNotFalse(e) => Ok(boolean(Expr::IsNotFalse(Box::new(self.condition(e)?)))),
-            Expr::IsUnknown(e) => Ok(boolean(Expr::IsUnknown(Box::new(self.condition(e)?)))),
-            Expr::IsNotUnknown(e) => Ok(boolean(Expr::IsNotUnknown(Box::new(self.condition(e)?)))),
-            Expr::IsDistinctFrom(l, r) => {
-                let (l, r) = self.compared(l, r)?;
-                Ok(boolean(Expr::IsDistinctFrom(Box::new(l), Box::new(r))))
+            Expr::Nested(inner) => match self.value(inner)? {
+                Value::Expr(expr) => Ok(Value::Expr(nested(expr))),
+                path => Ok(path),
+            },
+            Expr::BinaryOp { left, op: op @ (Op::Arrow | Op::LongArrow | Op::HashArrow | Op::HashLongArrow), right } => self.arrow(left, op, right),
+            other => self.rewritten(other).map(Value::Expr),
+        }
+    }
+
+    fn counted_name(&mut self, idents: &[ast::Ident]) -> Result<Value, Problem> {
+        self.count()?;
+        let span = idents.first().map_or(Span::empty(), |ident| ident.span);
+        self.name(&Spelled { steps: steps(idents), span })
+    }
+
+    fn rewritten(&mut self, expr: &Expr) -> Result<Expr, Problem> {
+        let mut rewritten = expr.clone();
+        let mut failed = None;
+        let _ = front::rewrite(&mut rewritten, &mut |node| match self.entered(node) {
+            Ok(done) => ControlFlow::Continue(done),
+            Err(problem) => {
+                failed = Some(problem);
+                ControlFlow::Break(())
             }
-            Expr::IsNotDistinctFrom(l, r) => {
-                let (l, r) = self.compared(l, r)?;
-                Ok(boolean(Expr::IsNotDistinctFrom(Box::new(l), Box::new(r))))
+        });
+        failed.map_or(Ok(rewritten), Err)
+    }
+
+    /// A node before its children are met: it may become another, whose children are met, or be done with.
+    fn entered(&mut self, node: &mut Expr) -> Result<Option<Expr>, Problem> {
+        self.count()?;
+        let taken = std::mem::replace(node, literal(Literal::Null));
+        let (next, done) = self.replaced(taken)?;
+        *node = next;
+        Ok(done)
+    }
+
+    fn replaced(&mut self, node: Expr) -> Result<(Expr, Option<Expr>), Problem> {
+        let done = |expr: Expr| Ok((literal(Literal::Null), Some(expr)));
+        let open = |expr: Expr| Ok((expr, None));
+        match node {
+            Expr::Identifier(_)
+            | Expr::CompoundIdentifier(_)
+            | Expr::CompoundFieldAccess { .. }
+            | Expr::BinaryOp { op: Op::Arrow | Op::LongArrow | Op::HashArrow | Op::HashLongArrow, .. } => {
+                let value = self.value(&node)?;
+                done(self.written(value))
             }
-            Expr::InList { expr, list, negated } => self.in_list(expr, list, *negated),
-            Expr::InSubquery { expr, subquery, negated } => self.in_subquery(expr, subquery, *negated),
-            Expr::Between { expr, negated, low, high } => self.between(expr, *negated, low, high),
-            Expr::Like { negated, any: false, expr, pattern, escape_char } => {
-                let (expr, pattern) = (self.text_operand(expr)?, self.text_operand(pattern)?);
-                Ok(boolean(Expr::Like { negated: *negated, any: false, expr, pattern, escape_char: escape_char.clone() }))
+            Expr::Value(value) => done(self.literal(&value)?),
+            Expr::BinaryOp { ref op, .. } if matches!(op, Op::And | Op::Or) => {
+                let op = op.clone();
+                let parts = operands(&node, &op).into_iter().map(|part| operand(truth(part.clone()))).collect();
+                balanced(parts, &op).map_or_else(|| Err(bad("a condition is missing")), open)
             }
-            Expr::ILike { negated, any: false, expr, pattern, escape_char } => {
-                let (expr, pattern) = (self.text_operand(expr)?, self.text_operand(pattern)?);
-                Ok(boolean(Expr::ILike { negated: *negated, any: false, expr, pattern, escape_char: escape_char.clone() }))
+            Expr::BinaryOp { left, op: Op::PGExp, right } => open(call("power", vec![*left, *right])),
+            Expr::BinaryOp { left, op: Op::PGStartsWith, right } => open(call("starts_with", vec![*left, *right])),
+            Expr::BinaryOp { left, op, right } => {
+                check_operator(&op)?;
+                if matches!(op, Op::PGRegexMatch | Op::PGRegexIMatch | Op::PGRegexNotMatch | Op::PGRegexNotIMatch)
+                    && let Some(pattern) = text_literal(&right)
+                {
+                    check_pattern(pattern)?;
+                }
+                open(Expr::BinaryOp { left, op, right })
             }
+            Expr::UnaryOp { op: UnaryOperator::Not, expr } => open(Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(truth(*expr)) }),
+            Expr::UnaryOp { op: UnaryOperator::Minus, expr } if matches!(*expr, Expr::Value(_) | Expr::Interval(_)) => {
+                open(Expr::UnaryOp { op: UnaryOperator::Minus, expr })
+            }
+            Expr::UnaryOp { op: UnaryOperator::Minus, expr } => open(call("negative", vec![*expr])),
+            Expr::UnaryOp { op: UnaryOperator::Plus, expr } => open(call("positive", vec![*expr])),
+            Expr::UnaryOp { op, .. } => Err(not_offered(format!("the operator {op}"))),
+            Expr::Like { any: true, .. } | Expr::ILike { any: true, .. } => Err(not_offered("LIKE ANY")),
             Expr::SimilarTo { negated, expr, pattern, escape_char } => {
-                let (left, pattern) = (self.text_operand(expr)?, self.text_operand(pattern)?);
                 let (Some(similar), None) = (text_literal(&pattern), escape_char) else {
                     return Err(not_offered("SIMILAR TO a pattern that is computed, or with ESCAPE").hint("write a regular expression behind ~"));
                 };
                 let pattern = regex_of_similar(similar);
                 check_pattern(&pattern)?;
-                let op = if *negated { Op::PGRegexNotMatch } else { Op::PGRegexMatch };
-                Ok(boolean(Expr::BinaryOp { left, op, right: Box::new(text(&pattern)) }))
+                let op = if negated { Op::PGRegexNotMatch } else { Op::PGRegexMatch };
+                open(Expr::BinaryOp { left: expr, op, right: Box::new(text(&pattern)) })
             }
-            Expr::AnyOp { left, compare_op: Op::Eq, right, .. } => match &**right {
-                Expr::Subquery(query) => self.in_subquery(left, query, false),
-                Expr::Array(array) => self.in_list(left, &array.elem, false),
-                Expr::Nested(inner) if matches!(**inner, Expr::Array(_)) => match &**inner {
-                    Expr::Array(array) => self.in_list(left, &array.elem, false),
-                    _ => Err(not_offered("= ANY of that")),
-                },
-                _ => Err(not_offered("= ANY of anything but a sub-query or ARRAY[…]").hint("write IN (…)")),
+            Expr::InSubquery { expr, subquery, negated } => done(self.in_subquery_anywhere(&expr, &subquery, negated)?),
+            Expr::AnyOp { left, compare_op, right, is_some } => self.any(*left, compare_op, *right, is_some),
+            Expr::AllOp { left, compare_op: Op::NotEq, right } if matches!(*right, Expr::Subquery(_)) => match *right {
+                Expr::Subquery(query) => done(self.in_subquery_anywhere(&left, &query, true)?),
+                other => open(other),
             },
-            Expr::AllOp { left, compare_op: Op::NotEq, right } => match &**right {
-                Expr::Subquery(query) => self.in_subquery(left, query, true),
-                _ => Err(not_offered("<> ALL of anything but a sub-query").hint("write NOT IN (…)")),
-            },
-            Expr::Cast { kind, expr, data_type, array: false, format: None } => self.cast(kind, expr, data_type),
-            Expr::TypedString(typed) => self.typed_literal(typed),
+            Expr::AllOp { ref right, .. } if !matches!(**right, Expr::Subquery(_)) => Err(not_offered("ALL of anything but a sub-query")),
+            Expr::Cast { kind, expr, data_type, array: false, format: None } => {
+                known_type(&data_type)?;
+                open(Expr::Cast { kind, expr, data_type, array: false, format: None })
+            }
+            Expr::TypedString(typed) => {
+                known_type(&typed.data_type)?;
+                if let (Some(arrow), Some(spelled)) = (typing::type_of(&typed.data_type), text_literal(&Expr::Value(typed.value.clone())))
+                    && arrow.is_temporal()
+                    && matches!(arrow, datafusion::arrow::datatypes::DataType::Timestamp(..) | datafusion::arrow::datatypes::DataType::Date32)
+                    && plan::value::time_of_text(spelled).is_none()
+                {
+                    let hint = "write a time as 2026-01-31, 2026-01-31 08:30 or 2026-01-31T08:30:00Z";
+                    return Err(at(bad(format!("'{spelled}' is not a point in time")).hint(hint), typed.value.span));
+                }
+                done(Expr::TypedString(typed))
+            }
+            Expr::Interval(interval) if matches!(*interval.value, Expr::Value(_)) => done(Expr::Interval(interval)),
             Expr::Interval(interval) => {
-                let value = Box::new(self.expression(&interval.value)?.0);
-                Ok(Value::new(Expr::Interval(ast::Interval { value, ..interval.clone() }), Ty::Interval))
+                Err(not_offered(format!("an interval of {}", shortened(&interval.value.to_string()))).hint("write n * INTERVAL '1 day'"))
             }
-            Expr::AtTimeZone { timestamp, time_zone } => {
-                let timestamp = Box::new(self.wanted(timestamp, Want::Time)?.0);
-                let time_zone = Box::new(self.wanted(time_zone, Want::Text)?.0);
-                Ok(Value::new(Expr::AtTimeZone { timestamp, time_zone }, Ty::Time))
+            Expr::AtTimeZone { timestamp, time_zone } => open(call("at_time_zone", vec![*timestamp, *time_zone])),
+            Expr::Extract { field, expr, .. } => open(call("date_part", vec![text(&field.to_string().to_lowercase()), *expr])),
+            Expr::Ceil { expr, field: ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) } => open(call("ceil", vec![*expr])),
+            Expr::Floor { expr, field: ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) } => open(call("floor", vec![*expr])),
+            Expr::Position { expr, r#in } => open(call("strpos", vec![*r#in, *expr])),
+            Expr::Substring { expr, substring_from, substring_for, .. } => {
+                let from = substring_from.map_or_else(|| number("1"), |from| *from);
+                open(call("substr", [*expr, from].into_iter().chain(substring_for.map(|length| *length)).collect()))
             }
-            Expr::Extract { field, syntax, expr } => {
-                let value = self.value(expr)?;
-                let expr = Box::new(self.time_operand(value)?);
-                let ty = if matches!(field, ast::DateTimeField::Epoch) { Ty::Double } else { Ty::Int };
-                Ok(Value::new(Expr::Extract { field: field.clone(), syntax: syntax.clone(), expr }, ty))
+            Expr::Trim { trim_where, trim_what, expr, trim_characters } => {
+                let name = match trim_where {
+                    Some(ast::TrimWhereField::Leading) => "ltrim",
+                    Some(ast::TrimWhereField::Trailing) => "rtrim",
+                    _ => "btrim",
+                };
+                let what = trim_what.map(|what| *what).into_iter().chain(trim_characters.unwrap_or_default());
+                open(call(name, [*expr].into_iter().chain(what).collect()))
             }
-            Expr::Ceil { expr, field } => {
-                let (expr, ty) = self.wanted(expr, Want::Number)?;
-                Ok(Value::new(Expr::Ceil { expr: Box::new(expr), field: field.clone() }, ty))
+            Expr::Overlay { expr, overlay_what, overlay_from, overlay_for } => {
+                let arguments = [*expr, *overlay_what, *overlay_from].into_iter().chain(overlay_for.map(|length| *length));
+                open(call("overlay", arguments.collect()))
             }
-            Expr::Floor { expr, field } => {
-                let (expr, ty) = self.wanted(expr, Want::Number)?;
-                Ok(Value::new(Expr::Floor { expr: Box::new(expr), field: field.clone() }, ty))
+            Expr::Case { case_token, end_token, operand, mut conditions, else_result } => {
+                if operand.is_none() {
+                    for when in &mut conditions {
+                        when.condition = truth(std::mem::replace(&mut when.condition, literal(Literal::Null)));
+                    }
+                }
+                open(Expr::Case { case_token, end_token, operand, conditions, else_result })
             }
-            Expr::Position { expr, r#in } => {
-                let (expr, r#in) = (self.text_operand(expr)?, self.text_operand(r#in)?);
-                Ok(Value::new(Expr::Position { expr, r#in }, Ty::Int))
-            }
-            Expr::Substring { expr, substring_from, substring_for, special, shorthand } => Ok(Value::new(
-                Expr::Substring {
-                    expr: self.text_operand(expr)?,
-                    substring_from: self.optional(substring_from, Want::Number)?,
-                    substring_for: self.optional(substring_for, Want::Number)?,
-                    special: *special,
-                    shorthand: *shorthand,
-                },
-                Ty::Text,
-            )),
-            Expr::Trim { trim_where, trim_what, expr, trim_characters } => Ok(Value::new(
-                Expr::Trim {
-                    trim_where: *trim_where,
-                    trim_what: self.optional(trim_what, Want::Text)?,
-                    expr: self.text_operand(expr)?,
-                    trim_characters: trim_characters
-                        .as_ref()
-                        .map(|all| all.iter().map(|e| Ok(self.wanted(e, Want::Text)?.0)).collect::<Result<_, Problem>>())
-                        .transpose()?,
-                },
-                Ty::Text,
-            )),
-            Expr::Overlay { expr, overlay_what, overlay_from, overlay_for } => Ok(Value::new(
-                Expr::Overlay {
-                    expr: self.text_operand(expr)?,
-                    overlay_what: self.text_operand(overlay_what)?,
-                    overlay_from: Box::new(self.wanted(overlay_from, Want::Number)?.0),
-                    overlay_for: self.optional(overlay_for, Want::Number)?,
-                },
-                Ty::Text,
-            )),
-            Expr::Function(function) => self.function(function),
-            Expr::Case { case_token, end_token, operand, conditions, else_result } => {
-                let (case, ty) = self.case(operand.as_deref(), conditions, else_result.as_deref())?;
-                let (operand, conditions, else_result) = case;
-                Ok(Value::new(Expr::Case { case_token: case_token.clone(), end_token: end_token.clone(), operand, conditions, else_result }, ty))
-            }
-            Expr::Exists { subquery, negated } => {
-                let (query, _) = self.query(subquery)?;
-                Ok(boolean(match self.filtering {
-                    true => Expr::Exists { subquery: Box::new(query), negated: *negated },
-                    // The planner knows EXISTS as a condition only; elsewhere its rows are counted.
-                    false => counted(query, *negated),
-                }))
-            }
+            Expr::Exists { subquery, negated } => done(self.exists(&subquery, negated)?),
             Expr::Subquery(query) => {
-                let (query, columns) = self.query(query)?;
+                let (query, columns) = self.query(&query)?;
                 match columns.as_slice() {
-                    [column] => Ok(Value::new(Expr::Subquery(Box::new(query)), column.ty)),
+                    [_] => done(Expr::Subquery(Box::new(query))),
                     _ => Err(bad(format!("a sub-query of {} columns stands where one value is wanted", columns.len()))),
                 }
             }
-            Expr::GroupingSets(sets) => Ok(Value::new(Expr::GroupingSets(self.sets(sets)?), Ty::Other)),
-            Expr::Cube(sets) => Ok(Value::new(Expr::Cube(self.sets(sets)?), Ty::Other)),
-            Expr::Rollup(sets) => Ok(Value::new(Expr::Rollup(self.sets(sets)?), Ty::Other)),
+            Expr::Function(function) => self.function(function),
+            Expr::Array(array) => open(call("make_array", array.elem)),
             Expr::Tuple(_) => Err(not_offered("a row of values").hint("compare the values one by one")),
-            Expr::Array(array) => {
-                let values = array.elem.iter().map(|e| self.value(e)).collect::<Result<Vec<_>, _>>()?;
-                let (elem, _) = self.unified(values)?;
-                Ok(Value::new(Expr::Array(ast::Array { elem, named: array.named }), Ty::Other))
-            }
+            Expr::IsDistinctFrom(left, right) => open(call("is_distinct", vec![*left, *right])),
+            Expr::IsNotDistinctFrom(left, right) => open(call("is_not_distinct", vec![*left, *right])),
+            Expr::IsTrue(e) => open(Expr::IsTrue(Box::new(truth(*e)))),
+            Expr::IsNotTrue(e) => open(Expr::IsNotTrue(Box::new(truth(*e)))),
+            Expr::IsFalse(e) => open(Expr::IsFalse(Box::new(truth(*e)))),
+            Expr::IsNotFalse(e) => open(Expr::IsNotFalse(Box::new(truth(*e)))),
+            Expr::IsUnknown(e) => open(Expr::IsUnknown(Box::new(truth(*e)))),
+            Expr::IsNotUnknown(e) => open(Expr::IsNotUnknown(Box::new(truth(*e)))),
+            other @ (Expr::Nested(_)
+            | Expr::IsNull(_)
+            | Expr::IsNotNull(_)
+            | Expr::InList { .. }
+            | Expr::Between { .. }
+            | Expr::Like { .. }
+            | Expr::ILike { .. }
+            | Expr::AllOp { .. }
+            | Expr::GroupingSets(_)
+            | Expr::Cube(_)
+            | Expr::Rollup(_)) => open(other),
             other => Err(not_offered(format!("the expression {}", shortened(&other.to_string())))),
         }
     }
 
-    fn optional(&mut self, expr: &Option<Box<Expr>>, want: Want) -> Result<Option<Box<Expr>>, Problem> {
-        expr.as_ref().map(|e| Ok(Box::new(self.wanted(e, want)?.0))).transpose()
-    }
-
-    fn text_operand(&mut self, expr: &Expr) -> Result<Box<Expr>, Problem> {
-        Ok(Box::new(self.wanted(expr, Want::Text)?.0))
-    }
-
-    fn sets(&mut self, sets: &[Vec<Expr>]) -> Result<Vec<Vec<Expr>>, Problem> {
-        sets.iter().map(|set| set.iter().map(|e| Ok(self.expression(e)?.0)).collect()).collect()
-    }
-
-    fn literal(&mut self, value: &ValueWithSpan) -> Result<Value, Problem> {
-        let ty = match &value.value {
-            Literal::Number(digits, _) => number_type(digits),
-            Literal::Boolean(_) => Ty::Bool,
-            Literal::Null => Ty::Null,
-            Literal::Placeholder(name) => return self.parameter(name).map_err(|p| at(p, value.span)),
-            Literal::SingleQuotedString(_) | Literal::EscapedStringLiteral(_) | Literal::UnicodeStringLiteral(_) | Literal::DollarQuotedString(_) => {
-                Ty::Text
-            }
-            Literal::HexStringLiteral(_) => Ty::Other,
-            other => return Err(at(not_offered(format!("the literal {other}")), value.span)),
-        };
-        // The planner knows fewer spellings of strings than the parser.
-        match (ty, text_literal(&Expr::Value(value.clone()))) {
-            (Ty::Text, Some(plain)) => Ok(Value::new(text(plain), ty)),
-            _ => Ok(Value::new(Expr::Value(value.clone()), ty)),
+    fn any(&mut self, left: Expr, op: Op, right: Expr, is_some: bool) -> Result<(Expr, Option<Expr>), Problem> {
+        let list = |left, array: ast::Array| Expr::InList { expr: Box::new(left), list: array.elem, negated: false };
+        match (op, right) {
+            (Op::Eq, Expr::Subquery(query)) => Ok((literal(Literal::Null), Some(self.in_subquery_anywhere(&left, &query, false)?))),
+            (Op::Eq, Expr::Array(array)) => Ok((list(left, array), None)),
+            (Op::Eq, Expr::Nested(inner)) => self.any(left, Op::Eq, *inner, is_some),
+            (compare_op, right @ Expr::Subquery(_)) => Ok((Expr::AnyOp { left: Box::new(left), compare_op, right: Box::new(right), is_some }, None)),
+            _ => Err(not_offered("ANY of anything but a sub-query or ARRAY[…]").hint("write IN (…)")),
         }
     }
 
-    fn parameter(&mut self, name: &str) -> Result<Value, Problem> {
-        let given = self.parameters.len();
-        let index: usize =
-            name.strip_prefix('$').and_then(|n| n.parse().ok()).ok_or_else(|| bad(format!("{name} is no parameter")).hint("write $1, $2, …"))?;
-        let value = index.checked_sub(1).and_then(|i| self.parameters.get(i));
-        let value = value.ok_or_else(|| bad(format!("there is no value for {name}")).hint(format!("{given} parameters were given")))?;
-        Ok(match value {
-            serde_json::Value::Null => Value::new(literal(Literal::Null), Ty::Null),
-            serde_json::Value::Bool(b) => Value::new(literal(Literal::Boolean(*b)), Ty::Bool),
-            serde_json::Value::Number(n) => {
-                let digits = n.to_string();
-                let ty = number_type(&digits);
-                let positive = number(digits.trim_start_matches('-'));
-                let minus = |e| Expr::Nested(Box::new(Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(e) }));
-                Value::new(if digits.starts_with('-') { minus(positive) } else { positive }, ty)
+    fn literal(&mut self, value: &ValueWithSpan) -> Result<Expr, Problem> {
+        match &value.value {
+            Literal::Number(..) | Literal::Boolean(_) | Literal::Null | Literal::HexStringLiteral(_) => {}
+            Literal::Placeholder(name) => {
+                let given = self.parameters.len();
+                let index: Option<usize> = name.strip_prefix('$').and_then(|n| n.parse().ok());
+                let index = index.ok_or_else(|| at(bad(format!("{name} is no parameter")).hint("write $1, $2, …"), value.span))?;
+                if index == 0 || index > given {
+                    return Err(at(bad(format!("there is no value for {name}")).hint(format!("{given} parameters were given")), value.span));
+                }
             }
-            serde_json::Value::String(s) => Value::new(text(s), Ty::Text),
-            _ => return Err(bad(format!("{name} is a list or an object")).hint("a parameter is a string, a number, a boolean or null")),
-        })
+            Literal::SingleQuotedString(_) | Literal::EscapedStringLiteral(_) | Literal::UnicodeStringLiteral(_) | Literal::DollarQuotedString(_) => {
+            }
+            other => return Err(at(not_offered(format!("the literal {other}")), value.span)),
+        }
+        // The planner knows fewer spellings of strings than the parser.
+        let expr = Expr::Value(value.clone());
+        Ok(text_literal(&expr).map(text).unwrap_or(expr))
     }
 
     /// `items[0].sku`, and a subscript of anything else.
     fn access(&mut self, root: &Expr, chain: &[AccessExpr]) -> Result<Value, Problem> {
-        let mut path = match root {
-            Expr::Identifier(ident) => steps(std::slice::from_ref(ident)),
-            Expr::CompoundIdentifier(idents) => steps(idents),
-            _ => Vec::new(),
-        };
-        let named = !path.is_empty();
         let further: Option<Vec<Step>> = chain.iter().map(access_step).collect();
-        match (named, further) {
-            (true, Some(further)) => {
-                path.extend(further);
-                let span = match root {
-                    Expr::Identifier(ident) => ident.span,
-                    Expr::CompoundIdentifier(idents) => {
-                        idents.first().map_or(datafusion::sql::sqlparser::tokenizer::Span::empty(), |ident| ident.span)
-                    }
-                    _ => datafusion::sql::sqlparser::tokenizer::Span::empty(),
+        match (root, further) {
+            (Expr::Identifier(_) | Expr::CompoundIdentifier(_), Some(further)) => {
+                let idents = match root {
+                    Expr::Identifier(ident) => std::slice::from_ref(ident),
+                    Expr::CompoundIdentifier(idents) => idents,
+                    _ => &[],
                 };
+                let span = idents.first().map_or(Span::empty(), |ident| ident.span);
+                let path: Vec<Step> = steps(idents).into_iter().chain(further).collect();
                 self.name(&Spelled { steps: path, span })
             }
-            (_, further) => {
-                match (self.value(root)?, further) {
-                    (value @ (Value::Path(_) | Value::Expr { ty: Ty::Json, .. }), Some(further)) => self.step(value, further),
-                    (Value::Expr { expr, ty: Ty::Other }, _) if chain.iter().all(|c| matches!(c, AccessExpr::Subscript(_))) => {
-                        let chain = chain.iter().map(|c| self.subscript(c)).collect::<Result<_, _>>()?;
-                        Ok(Value::new(Expr::CompoundFieldAccess { root: Box::new(expr), access_chain: chain }, Ty::Other))
-                    }
-                    _ => Err(bad(format!("{root} has nothing inside that could be reached so"))
-                        .hint("an index into a list of a document is a number from 0")),
-                }
+            (_, Some(further)) => {
+                let value = self.value(root)?;
+                Ok(self.step(value, further))
+            }
+            (_, None) => {
+                let root = Box::new(self.expression(root)?);
+                let chain = chain.iter().map(|access| self.subscript(access)).collect::<Result<_, _>>()?;
+                Ok(Value::Expr(Expr::CompoundFieldAccess { root, access_chain: chain }))
             }
         }
     }
 
     fn subscript(&mut self, access: &AccessExpr) -> Result<AccessExpr, Problem> {
         match access {
-            AccessExpr::Subscript(Subscript::Index { index }) => {
-                Ok(AccessExpr::Subscript(Subscript::Index { index: self.wanted(index, Want::Number)?.0 }))
-            }
+            AccessExpr::Subscript(Subscript::Index { index }) => Ok(AccessExpr::Subscript(Subscript::Index { index: self.expression(index)? })),
             AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, stride }) => {
-                let mut bound = |e: &Option<Expr>| e.as_ref().map(|e| Ok::<_, Problem>(self.wanted(e, Want::Number)?.0)).transpose();
+                let mut bound = |e: &Option<Expr>| e.as_ref().map(|e| self.expression(e)).transpose();
                 Ok(AccessExpr::Subscript(Subscript::Slice {
                     lower_bound: bound(lower_bound)?,
                     upper_bound: bound(upper_bound)?,
@@ -308,177 +307,299 @@ impl Resolver<'_> {
         }
     }
 
-    fn unary(&mut self, op: &UnaryOperator, expr: &Expr) -> Result<Value, Problem> {
-        match op {
-            UnaryOperator::Not => Ok(boolean(Expr::UnaryOp { op: *op, expr: Box::new(self.condition(expr)?) })),
-            UnaryOperator::Minus | UnaryOperator::Plus => {
-                let (inner, ty) = self.wanted(expr, Want::Number)?;
-                if *op == UnaryOperator::Minus && ty == Ty::Int && !matches!(inner, Expr::Value(_)) {
-                    return Ok(Value::new(call(plan::functions::checked::SUM, vec![text("-"), inner]), ty));
-                }
-                Ok(Value::new(Expr::UnaryOp { op: *op, expr: Box::new(inner) }, ty))
-            }
-            UnaryOperator::BitwiseNot => Ok(Value::new(Expr::UnaryOp { op: *op, expr: Box::new(self.wanted(expr, Want::Number)?.0) }, Ty::Int)),
-            other => Err(not_offered(format!("the operator {other}"))),
-        }
-    }
-
-    fn binary(&mut self, left: &Expr, op: &Op, right: &Expr) -> Result<Value, Problem> {
-        match op {
-            Op::And | Op::Or => self.connected(left, op, right),
-            Op::Eq | Op::NotEq | Op::Lt | Op::LtEq | Op::Gt | Op::GtEq => {
-                let (l, r) = self.compared(left, right)?;
-                Ok(boolean(Expr::BinaryOp { left: Box::new(l), op: op.clone(), right: Box::new(r) }))
-            }
-            Op::Plus | Op::Minus | Op::Multiply | Op::Divide | Op::Modulo => self.arithmetic(left, op, right),
-            Op::PGExp => {
-                let (l, r) = (self.wanted(left, Want::Number)?.0, self.wanted(right, Want::Number)?.0);
-                Ok(Value::new(call("power", vec![l, r]), Ty::Double))
-            }
-            Op::BitwiseAnd | Op::BitwiseOr | Op::BitwiseXor | Op::PGBitwiseXor | Op::PGBitwiseShiftLeft | Op::PGBitwiseShiftRight => {
-                let (l, r) = (self.wanted(left, Want::Number)?.0, self.wanted(right, Want::Number)?.0);
-                Ok(Value::new(Expr::BinaryOp { left: Box::new(l), op: op.clone(), right: Box::new(r) }, Ty::Int))
-            }
-            Op::StringConcat => {
-                let (left, right) = (self.value(left)?, self.value(right)?);
-                if left.ty() == Ty::Other || right.ty() == Ty::Other {
-                    let (l, r) = (self.native(left).0, self.native(right).0);
-                    return Ok(Value::new(Expr::BinaryOp { left: Box::new(l), op: op.clone(), right: Box::new(r) }, Ty::Other));
-                }
-                let (l, r) = (self.as_text(left), self.as_text(right));
-                Ok(Value::new(Expr::BinaryOp { left: Box::new(l), op: op.clone(), right: Box::new(r) }, Ty::Text))
-            }
-            Op::PGRegexMatch
-            | Op::PGRegexIMatch
-            | Op::PGRegexNotMatch
-            | Op::PGRegexNotIMatch
-            | Op::PGLikeMatch
-            | Op::PGILikeMatch
-            | Op::PGNotLikeMatch
-            | Op::PGNotILikeMatch => {
-                let (left, right) = (self.text_operand(left)?, self.text_operand(right)?);
-                if matches!(op, Op::PGRegexMatch | Op::PGRegexIMatch | Op::PGRegexNotMatch | Op::PGRegexNotIMatch)
-                    && let Some(pattern) = text_literal(&right)
-                {
-                    check_pattern(pattern)?;
-                }
-                Ok(boolean(Expr::BinaryOp { left, op: op.clone(), right }))
-            }
-            Op::PGStartsWith => Ok(boolean(call("starts_with", vec![*self.text_operand(left)?, *self.text_operand(right)?]))),
-            Op::Arrow | Op::LongArrow | Op::HashArrow | Op::HashLongArrow => self.arrow(left, op, right),
-            other => Err(not_offered(format!("the operator {other}")).hint("-> and ->> reach into documents; search('…') looks into lists")),
-        }
-    }
-
-    /// AND and OR chains come out balanced: deep ones would cost every later walk its stack.
-    fn connected(&mut self, left: &Expr, op: &Op, right: &Expr) -> Result<Value, Problem> {
-        let mut operands = vec![right];
-        let mut at = left;
-        loop {
-            match at {
-                Expr::BinaryOp { left, op: same, right } if same == op => {
-                    operands.push(right);
-                    at = left;
-                }
-                _ => break,
-            }
-        }
-        operands.push(at);
-        let mut resolved = operands.into_iter().rev().map(|operand| self.condition(operand)).collect::<Result<Vec<_>, _>>()?;
-        while resolved.len() > 1 {
-            let mut next = Vec::with_capacity(resolved.len().div_ceil(2));
-            let mut pairs = resolved.into_iter();
-            while let Some(left) = pairs.next() {
-                next.push(match pairs.next() {
-                    Some(right) => Expr::BinaryOp { left: Box::new(operand(left)), op: op.clone(), right: Box::new(operand(right)) },
-                    None => left,
-                });
-            }
-            resolved = next;
-        }
-        resolved.pop().map(boolean).ok_or_else(|| bad("a condition is missing"))
-    }
-
     /// `_doc->'a'->>'b'`, `tags->0`, `_doc#>>'{a,b}'`.
     fn arrow(&mut self, left: &Expr, op: &Op, right: &Expr) -> Result<Value, Problem> {
         let value = self.value(left)?;
-        let key = self.value(right)?;
-        let steps = match (op, &key) {
-            (Op::HashArrow | Op::HashLongArrow, key) => {
-                let list = key.text_literal().ok_or_else(|| bad(format!("{op} takes a list of keys")).hint("write _doc #>> '{user,name}'"))?;
-                list.trim()
-                    .trim_start_matches('{')
-                    .trim_end_matches('}')
-                    .split(',')
-                    .map(|part| part.trim().trim_matches('"'))
-                    .filter(|p| !p.is_empty())
-                    .map(text_step)
-                    .collect()
+        let key = match right {
+            Expr::Value(value) => self.literal(value)?,
+            other => other.clone(),
+        };
+        let steps = match op {
+            Op::HashArrow | Op::HashLongArrow => {
+                let list = text_literal(&key).ok_or_else(|| bad(format!("{op} takes a list of keys")).hint("write _doc #>> '{user,name}'"))?;
+                let parts = list.trim().trim_start_matches('{').trim_end_matches('}').split(',');
+                parts.map(|part| part.trim().trim_matches('"')).filter(|p| !p.is_empty()).map(text_step).collect()
             }
-            (_, Value::Expr { expr, .. }) => vec![arrow_step(expr).ok_or_else(|| {
+            _ => vec![arrow_step(&key).ok_or_else(|| {
                 bad(format!("{right} is neither a key nor an index")).hint("write _doc->'key' or tags->0; a path is not computed from data")
             })?],
-            _ => return Err(bad(format!("{op} takes a key or an index, not a path")).hint("write _doc->'key' or tags->0")),
         };
-        let mut value = self.step(value, steps)?;
-        if matches!(op, Op::LongArrow | Op::HashLongArrow)
-            && let Value::Path(path) = &mut value
-        {
-            path.text = true;
+        let value = self.step(value, steps);
+        if matches!(op, Op::LongArrow | Op::HashLongArrow) {
+            let expr = self.written(value);
+            return Ok(Value::Expr(call("as_text", vec![expr])));
         }
         Ok(value)
     }
 
-    #[allow(clippy::type_complexity, reason = "the parts of a CASE")]
-    fn case(
-        &mut self,
-        operand: Option<&Expr>,
-        conditions: &[ast::CaseWhen],
-        otherwise: Option<&Expr>,
-    ) -> Result<((Option<Box<Expr>>, Vec<ast::CaseWhen>, Option<Box<Expr>>), Ty), Problem> {
-        let (operand, conditions_resolved) = match operand {
-            None => (None, conditions.iter().map(|when| self.condition(&when.condition)).collect::<Result<Vec<_>, _>>()?),
-            Some(operand) => {
-                let mut values = vec![self.value(operand)?];
-                for when in conditions {
-                    values.push(self.value(&when.condition)?);
-                }
-                let (mut resolved, _) = self.unified(values)?;
-                let first = resolved.remove(0);
-                (Some(Box::new(first)), resolved)
+    fn function(&mut self, mut function: Function) -> Result<(Expr, Option<Expr>), Problem> {
+        let name = function_name(&function.name).ok_or_else(|| not_offered(format!("the function {}", function.name)))?;
+        if INTERNAL.contains(&name.as_str()) {
+            return Ok((Expr::Function(function), None));
+        }
+        typing::offered(&name)?;
+        if !matches!(function.parameters, FunctionArguments::None) {
+            return Err(not_offered(format!("{name} with two lists of arguments")));
+        }
+        if name == "search" {
+            return Ok((literal(Literal::Null), Some(self.search_call(&function)?)));
+        }
+        match &mut function.args {
+            FunctionArguments::None => {}
+            FunctionArguments::Subquery(_) => {
+                return Err(not_offered(format!("{name} of a sub-query")).hint("put the sub-query in parentheses of its own"));
             }
-        };
-        let results = conditions.iter().map(|when| &when.result).chain(otherwise).map(|e| self.value(e)).collect::<Result<Vec<_>, _>>()?;
-        let (mut results, ty) = self.unified(results)?;
-        let otherwise = if otherwise.is_some() { results.pop().map(Box::new) } else { None };
-        let whens = conditions_resolved.into_iter().zip(results).map(|(condition, result)| ast::CaseWhen { condition, result }).collect();
-        Ok(((operand, whens, otherwise), ty))
+            FunctionArguments::List(list) => {
+                let alone = list.args.len() == 1;
+                for arg in &list.args {
+                    match arg {
+                        FunctionArg::Unnamed(FunctionArgExpr::Expr(_)) => {}
+                        FunctionArg::Unnamed(FunctionArgExpr::Wildcard) if name == "count" && alone => {}
+                        other => return Err(not_offered(format!("the argument {other} of {name}"))),
+                    }
+                }
+                if name == "unnest" {
+                    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(list))] = list.args.as_mut_slice() else {
+                        return Err(bad("unnest takes one list"));
+                    };
+                    *list = call("items", vec![std::mem::replace(list, literal(Literal::Null))]);
+                }
+                if matches!(name.as_str(), "regexp_like" | "regexp_match" | "regexp_replace" | "regexp_count" | "regexp_instr")
+                    && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(pattern))) = list.args.get(1)
+                    && let Some(pattern) = text_literal(pattern)
+                {
+                    check_pattern(pattern)?;
+                }
+            }
+        }
+        function.name = ast::ObjectName::from(vec![quoted(&name)]);
+        if let Some(filter) = function.filter.take() {
+            function.filter = Some(Box::new(truth(*filter)));
+        }
+        match &mut function.over {
+            Some(WindowType::NamedWindow(window)) => *window = quoted(&window.value.to_lowercase()),
+            Some(WindowType::WindowSpec(spec)) => window_spec(spec)?,
+            None => {}
+        }
+        Ok((Expr::Function(function), None))
     }
 
-    fn in_subquery(&mut self, expr: &Expr, subquery: &ast::Query, negated: bool) -> Result<Value, Problem> {
-        let left = self.value(expr)?;
-        if !self.filtering {
-            return Err(not_offered("IN of a sub-query outside of a condition").hint("put it into WHERE, or join"));
-        }
+    /// `x IN (SELECT …)` where only the rows for which it is true go on.
+    fn in_subquery(&mut self, expr: &Expr, subquery: &ast::Query, negated: bool) -> Result<Expr, Problem> {
+        let left = self.expression(expr)?;
+        let query = self.one_column(subquery)?;
+        Ok(Expr::InSubquery { expr: Box::new(left), subquery: Box::new(query), negated })
+    }
+
+    fn one_column(&mut self, subquery: &ast::Query) -> Result<ast::Query, Problem> {
         let (query, columns) = self.query(subquery)?;
-        let [column] = columns.as_slice() else {
+        match columns.as_slice() {
+            [_] => Ok(query),
+            _ => Err(bad(format!("IN takes a sub-query of one column; this one has {}", columns.len()))),
+        }
+    }
+
+    /// `x IN (SELECT …)` anywhere: true, false, or NULL where nobody knows.
+    fn in_subquery_anywhere(&mut self, expr: &Expr, subquery: &ast::Query, negated: bool) -> Result<Expr, Problem> {
+        let left = self.expression(expr)?;
+        let (query, columns) = self.query(subquery)?;
+        let [only] = columns.as_slice() else {
             return Err(bad(format!("IN takes a sub-query of one column; this one has {}", columns.len())));
         };
-        // The sub-query's column takes part in the choice of a view like any other operand.
-        let inner = super::value::column("in", &column.name);
-        let (left, right) = self.fitted_pair(left, Value::new(inner.clone(), column.ty))?;
-        let query = if right.to_string() == inner.to_string() { query } else { super::query::select_from(query, "in", right) };
-        Ok(boolean(Expr::InSubquery { expr: Box::new(left), subquery: Box::new(query), negated }))
+        let member = column("member", &only.name);
+        let some = |condition: Option<Expr>| {
+            let count = call_count();
+            let rows = match condition {
+                Some(condition) => select_where(query.clone(), "member", count, condition),
+                None => select_from(query.clone(), "member", count),
+            };
+            binary(Expr::Subquery(Box::new(rows)), Op::Gt, number("0"))
+        };
+        let equal = some(Some(binary(member.clone(), Op::Eq, left.clone())));
+        let unknown = binary(
+            nested(some(Some(Expr::IsNull(Box::new(member))))),
+            Op::Or,
+            nested(binary(Expr::IsNull(Box::new(nested(left))), Op::And, some(None))),
+        );
+        let when = |condition, result| ast::CaseWhen { condition, result };
+        let boolean = |value| literal(Literal::Boolean(value));
+        Ok(Expr::Case {
+            case_token: ast::helpers::attached_token::AttachedToken::empty(),
+            end_token: ast::helpers::attached_token::AttachedToken::empty(),
+            operand: None,
+            conditions: vec![when(equal, boolean(!negated)), when(unknown, literal(Literal::Null))],
+            else_result: Some(Box::new(boolean(negated))),
+        })
+    }
+
+    fn exists(&mut self, subquery: &ast::Query, negated: bool) -> Result<Expr, Problem> {
+        // An aggregate over all rows has one row, even over none.
+        if let ast::SetExpr::Select(select) = &*subquery.body
+            && subquery.limit_clause.is_none()
+            && subquery.fetch.is_none()
+            && super::select::is_one_row(select)
+        {
+            self.query(subquery)?;
+            return Ok(literal(Literal::Boolean(!negated)));
+        }
+        let (query, _) = self.query(subquery)?;
+        Ok(match self.filtering {
+            true => Expr::Exists { subquery: Box::new(query), negated },
+            // The planner knows EXISTS as a condition only; elsewhere its rows are counted.
+            false => counted(query, negated),
+        })
     }
 }
 
-/// What is true or false.
-pub fn boolean(expr: Expr) -> Value {
-    Value::new(expr, Ty::Bool)
+/// Functions that the resolver itself writes down.
+const INTERNAL: [&str; 12] = [
+    "is_distinct",
+    "is_not_distinct",
+    "as_text",
+    "truth",
+    "negative",
+    "positive",
+    "items",
+    "inside",
+    "at_time_zone",
+    "json_get",
+    "to_json",
+    "search_match",
+];
+
+/// An expression as a condition, unless it can be nothing else.
+fn truth(expr: Expr) -> Expr {
+    match expr {
+        Expr::Nested(inner) => nested(truth(*inner)),
+        Expr::BinaryOp { left, op, right } if is_condition(&op) => Expr::BinaryOp { left, op, right },
+        condition @ (Expr::UnaryOp { op: UnaryOperator::Not, .. }
+        | Expr::IsNull(_)
+        | Expr::IsNotNull(_)
+        | Expr::IsTrue(_)
+        | Expr::IsNotTrue(_)
+        | Expr::IsFalse(_)
+        | Expr::IsNotFalse(_)
+        | Expr::IsUnknown(_)
+        | Expr::IsNotUnknown(_)
+        | Expr::IsDistinctFrom(..)
+        | Expr::IsNotDistinctFrom(..)
+        | Expr::InList { .. }
+        | Expr::InSubquery { .. }
+        | Expr::Between { .. }
+        | Expr::Like { .. }
+        | Expr::ILike { .. }
+        | Expr::SimilarTo { .. }
+        | Expr::AnyOp { .. }
+        | Expr::AllOp { .. }
+        | Expr::Exists { .. }) => condition,
+        other => call("truth", vec![other]),
+    }
+}
+
+fn is_condition(op: &Op) -> bool {
+    !matches!(
+        op,
+        Op::Plus
+            | Op::Minus
+            | Op::Multiply
+            | Op::Divide
+            | Op::Modulo
+            | Op::StringConcat
+            | Op::PGExp
+            | Op::BitwiseAnd
+            | Op::BitwiseOr
+            | Op::BitwiseXor
+            | Op::PGBitwiseXor
+            | Op::PGBitwiseShiftLeft
+            | Op::PGBitwiseShiftRight
+            | Op::Arrow
+            | Op::LongArrow
+            | Op::HashArrow
+            | Op::HashLongArrow
+    )
+}
+
+fn check_operator(op: &Op) -> Result<(), Problem> {
+    let known = is_condition(op) || !matches!(op, Op::Arrow | Op::LongArrow | Op::HashArrow | Op::HashLongArrow);
+    let refused = matches!(op, Op::Xor | Op::Spaceship | Op::MyIntegerDivide | Op::DuckIntegerDivide | Op::Custom(_) | Op::PGCustomBinaryOperator(_))
+        || matches!(op, Op::AtArrow | Op::ArrowAt | Op::AtQuestion | Op::AtAt | Op::Question | Op::QuestionAnd | Op::QuestionPipe | Op::HashMinus)
+        || matches!(op, Op::PGOverlap | Op::Overlaps | Op::Assignment | Op::Match | Op::Regexp);
+    match known && !refused {
+        true => Ok(()),
+        false => Err(not_offered(format!("the operator {op}")).hint("-> and ->> reach into documents; search('…') looks into lists")),
+    }
+}
+
+fn known_type(of: &ast::DataType) -> Result<(), Problem> {
+    match typing::type_of(of) {
+        Some(_) => Ok(()),
+        None => Err(not_offered(format!("the type {of}"))
+            .hint("there are BOOLEAN, BIGINT, DOUBLE, DECIMAL(p,s), TEXT, TIMESTAMP, DATE, TIME, INTERVAL and JSON")),
+    }
+}
+
+/// A window's named base, and its frame.
+pub fn window_spec(spec: &mut ast::WindowSpec) -> Result<(), Problem> {
+    if let Some(name) = &mut spec.window_name {
+        *name = quoted(&name.value.to_lowercase());
+    }
+    if let Some(frame) = &spec.window_frame {
+        for bound in std::iter::once(&frame.start_bound).chain(&frame.end_bound) {
+            if let WindowFrameBound::Preceding(Some(e)) | WindowFrameBound::Following(Some(e)) = bound
+                && !matches!(**e, Expr::Value(_) | Expr::Interval(_))
+            {
+                return Err(not_offered("a window frame that is not a literal"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The plain name of a function.
+pub fn function_name(name: &ast::ObjectName) -> Option<String> {
+    match name.0.as_slice() {
+        [ast::ObjectNamePart::Identifier(ident)] => Some(ident.value.to_lowercase()),
+        _ => None,
+    }
+}
+
+/// The operands of a chain of one operator, the first first.
+fn operands<'e>(expr: &'e Expr, op: &Op) -> Vec<&'e Expr> {
+    let mut operands = Vec::new();
+    let mut at = expr;
+    while let Expr::BinaryOp { left, op: same, right } = at
+        && same == op
+    {
+        operands.push(&**right);
+        at = left;
+    }
+    operands.push(at);
+    operands.reverse();
+    operands
+}
+
+/// A chain of AND or OR, balanced: a deep one would cost every later walk its stack.
+pub fn balanced(mut conditions: Vec<Expr>, op: &Op) -> Option<Expr> {
+    while conditions.len() > 1 {
+        let mut next = Vec::with_capacity(conditions.len().div_ceil(2));
+        let mut pairs = conditions.into_iter();
+        while let Some(left) = pairs.next() {
+            next.push(match pairs.next() {
+                Some(right) => binary(operand(left), op.clone(), operand(right)),
+                None => left,
+            });
+        }
+        conditions = next;
+    }
+    conditions.pop()
+}
+
+fn binary(left: Expr, op: Op, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
 }
 
 /// In parentheses, unless it already stands alone.
-fn nested(expr: Expr) -> Expr {
+pub fn nested(expr: Expr) -> Expr {
     match expr {
         alone @ (Expr::Nested(_) | Expr::Value(_) | Expr::CompoundIdentifier(_) | Expr::Function(_)) => alone,
         other => Expr::Nested(Box::new(other)),
@@ -493,16 +614,19 @@ fn operand(expr: Expr) -> Expr {
     }
 }
 
-/// `(SELECT count(*) > 0 FROM …)`: over the rows of a plain query itself, which may look at rows around it, else over its result.
-fn counted(mut query: ast::Query, negated: bool) -> Expr {
+fn call_count() -> Expr {
     let mut count = call("count", vec![]);
     if let Expr::Function(function) = &mut count
-        && let ast::FunctionArguments::List(list) = &mut function.args
+        && let FunctionArguments::List(list) = &mut function.args
     {
-        list.args = vec![ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Wildcard)];
+        list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Wildcard)];
     }
-    let op = if negated { Op::Eq } else { Op::Gt };
-    let some = Expr::BinaryOp { left: Box::new(count), op, right: Box::new(number("0")) };
+    count
+}
+
+/// `(SELECT count(*) > 0 FROM …)`: over the rows of a plain query itself, which may look at rows around it, else over its result.
+fn counted(mut query: ast::Query, negated: bool) -> Expr {
+    let some = binary(call_count(), if negated { Op::Eq } else { Op::Gt }, number("0"));
     if query.limit_clause.is_none()
         && let ast::SetExpr::Select(select) = &mut *query.body
         && super::select::keeps_rows(select)
@@ -511,7 +635,7 @@ fn counted(mut query: ast::Query, negated: bool) -> Expr {
         query.order_by = None;
         return Expr::Subquery(Box::new(query));
     }
-    Expr::Subquery(Box::new(super::query::select_from(query, "there", some)))
+    Expr::Subquery(Box::new(select_from(query, "there", some)))
 }
 
 /// Refuses a regular expression that cannot be used, before anything runs.
@@ -575,11 +699,6 @@ fn text_step(part: &str) -> Step {
     part.parse().map_or_else(|_| Step::Key(part.into()), Step::Index)
 }
 
-/// The type of a number as it is written.
-pub fn number_type(digits: &str) -> Ty {
-    if digits.parse::<i64>().is_ok() { Ty::Int } else { Ty::Double }
-}
-
 /// The beginning of a long text, for messages.
 pub fn shortened(text: &str) -> String {
     const SHOWN_CHARS_MAX: usize = 120;
@@ -587,9 +706,4 @@ pub fn shortened(text: &str) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
-}
-
-/// A problem of an argument.
-pub fn refused(detail: impl Into<String>, hint: &str) -> Problem {
-    Problem::new(Code::NotSupported, detail).hint(hint)
 }

@@ -15,7 +15,7 @@ use super::{
     name::{Input, Merged, OutColumn, Rows, Scope, Spelled, Unnested},
     not_offered,
     query::{derived, rename},
-    value::{Ty, Value, call, quoted},
+    value::{Value, call, quoted},
 };
 use crate::sql::{Table, TableUse, reads::no_such_table, statement};
 
@@ -102,14 +102,11 @@ impl Resolver<'_> {
             let name = super::select::last_part(name).ok_or_else(|| bad("USING takes names"))?;
             let l = self.side_of_using(&name, left)?;
             let r = self.side_of_using(&name, right)?;
-            let (le, re) = self.fitted_pair(l.1.clone(), r.1.clone())?;
+            let (le, re) = (self.written(l.1.clone()), self.written(r.1.clone()));
             let merged = match outer {
                 Outer::None | Outer::Left => l.1,
                 Outer::Right => r.1,
-                Outer::Full => {
-                    let (both, ty) = self.unified(vec![l.1, r.1])?;
-                    Value::new(call("coalesce", both), ty)
-                }
+                Outer::Full => Value::Expr(call("coalesce", vec![le.clone(), re.clone()])),
             };
             if let Some(scope) = self.scopes.last_mut() {
                 scope.merged.retain(|m| m.name != name);
@@ -133,7 +130,7 @@ impl Resolver<'_> {
         let value = self.name(&spelled);
         self.scopes.pop();
         let value = value?;
-        let shown = self.native(value.clone()).0;
+        let shown = self.written(value.clone());
         let alias = match &shown {
             Expr::CompoundIdentifier(parts) => parts.first().map(|part| part.value.clone()),
             _ => None,
@@ -200,8 +197,7 @@ impl Resolver<'_> {
         if outer {
             return Err(not_offered("unnest beside an outer join").hint("unnest the list in a sub-query"));
         }
-        let list = self.list(list)?;
-        let json = is_json_list(&list);
+        let list = call("items", vec![self.expression(list)?]);
         let inputs = inputs_of(&list);
         let default = Ident::new("unnest");
         let name = alias.as_ref().map_or(&default, |alias| &alias.name);
@@ -216,8 +212,7 @@ impl Resolver<'_> {
         let hidden = format!("unnest_{}", scope.unnested.len());
         let spelled = super::value::column(&input, &hidden);
         scope.unnested.push(Unnested { input, list, column: hidden });
-        let ty = if json { Ty::Json } else { Ty::Other };
-        self.input(name, Rows::Columns(vec![OutColumn { name: column_name, ty, origin: None, expr: Some(spelled) }]))?;
+        self.input(name, Rows::Columns(vec![OutColumn { name: column_name, origin: None, expr: Some(spelled) }]))?;
         Ok(true)
     }
 
@@ -259,7 +254,7 @@ impl Resolver<'_> {
                     let hint = "SHOW TABLES lists what there is; a collection has no schema before it";
                     at(Problem::new(Code::NotFound, format!("there is no table {schema_name}.{table}")).hint(hint), schema.span)
                 })?;
-                let columns = columns.into_iter().map(|(name, of)| OutColumn::new(name, Ty::from(of))).collect();
+                let columns = columns.into_iter().map(|(name, _)| OutColumn::new(name)).collect();
                 let internal = self.base_table(Table::System { schema: schema_name, name: table })?;
                 self.fixed(&internal, columns, one, alias)
             }
@@ -375,7 +370,6 @@ fn multiplied(item: &mut TableWithJoins, unnested: &Unnested) -> bool {
         }
         let all = SelectItemQualifiedWildcardKind::ObjectName(ObjectName::from(vec![quoted(&alias)]));
         let element = call("unnest", vec![unnested.list.clone()]);
-        let element = if is_json_list(&unnested.list) { super::value::as_json(element) } else { element };
         let element = SelectItem::ExprWithAlias { expr: element, alias: quoted(&unnested.column) };
         let select = Select {
             projection: vec![SelectItem::QualifiedWildcard(all, WildcardAdditionalOptions::default()), element],
@@ -387,10 +381,6 @@ fn multiplied(item: &mut TableWithJoins, unnested: &Unnested) -> bool {
         return true;
     }
     false
-}
-
-fn is_json_list(list: &Expr) -> bool {
-    matches!(list, Expr::Function(f) if f.name.to_string() == "json_items")
 }
 
 /// Which side of a join may have no partner.

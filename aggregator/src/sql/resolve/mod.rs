@@ -1,9 +1,6 @@
 //! Resolving: every name of a query becomes a flat typed column of a base table, every definition its expansion. What comes out is a query
 //! again, which the planner takes as it is: it meets no path, no view and no field.
 
-pub mod call;
-mod cast;
-mod compare;
 mod expression;
 mod from;
 pub mod name;
@@ -20,7 +17,7 @@ use datafusion::sql::sqlparser::{ast, tokenizer::Span};
 use plan::Column;
 use proto::{Catalog, Code, CollectionName, Problem, catalog::DefinitionId};
 
-pub use self::value::{Value, Want};
+pub use self::{expression::function_name, value::Value};
 use super::{Resolved, Table, TableUse, World, names::Names};
 use name::Scope;
 
@@ -60,8 +57,6 @@ pub struct Resolver<'w> {
     /// Relations that the query reads once every WITH is put where it is named.
     pub relations: usize,
     expressions: usize,
-    /// How many aggregate functions are around it.
-    aggregates: usize,
     /// Whether it is a condition on rows.
     filtering: bool,
 }
@@ -90,7 +85,6 @@ impl<'w> Resolver<'w> {
             with_count: 0,
             relations: 0,
             expressions: 0,
-            aggregates: 0,
             filtering: false,
         }
     }
@@ -132,6 +126,11 @@ impl<'w> Resolver<'w> {
             Some(Table::Collection { columns, .. }) => columns.clone(),
             _ => Vec::new(),
         }
+    }
+
+    /// The value of `$index`.
+    pub fn parameter(&self, index: usize) -> Option<&serde_json::Value> {
+        self.parameters.get(index.checked_sub(1)?)
     }
 
     /// Notes that a column of a table is read.

@@ -6,12 +6,13 @@ use datafusion::sql::sqlparser::{
     ast::{self, Expr, Ident},
     tokenizer::Span,
 };
-use plan::{Column, Kinds, Path, View, path::Step};
-use proto::{CollectionName, Problem, catalog::DefinitionId};
+use plan::{Column, Kinds, Path, path::Step};
+use proto::{Problem, catalog::DefinitionId};
 
 use super::{
     EXPANSIONS_MAX, Resolver, at, bad,
-    value::{Base, PathRef, Ty, Value, call, column, literal, text, view_word},
+    expression::nested,
+    value::{Base, PathRef, Stored, Value, column, literal},
 };
 use crate::sql::{
     names::{Fit, Found, Names, nearest},
@@ -27,8 +28,6 @@ pub struct Scope {
     pub merged: Vec<Merged>,
     /// The select list's aliases, where they may be used.
     pub aliases: Vec<(String, Expr)>,
-    /// Views of paths that rows are grouped by.
-    pub group: Vec<(String, Path, View)>,
     /// Whether names outside of it are out of sight.
     pub closed: bool,
     /// Lists that rows are multiplied by.
@@ -85,18 +84,16 @@ pub enum Rows {
 pub struct OutColumn {
     /// Its name.
     pub name: String,
-    /// Its type.
-    pub ty: Ty,
     /// The path it was taken from, for the kinds below it.
-    pub origin: Option<(CollectionName, Path)>,
+    pub origin: Option<Stored>,
     /// How it is spelled, if not as a column of the input's alias.
     pub expr: Option<Expr>,
 }
 
 impl OutColumn {
     /// A column.
-    pub fn new(name: impl Into<String>, ty: Ty) -> Self {
-        Self { name: name.into(), ty, origin: None, expr: None }
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), origin: None, expr: None }
     }
 }
 
@@ -216,19 +213,9 @@ impl Resolver<'_> {
         let same = |c: &&OutColumn| if fit == Fit::Exact { *c.name == **key } else { c.name.eq_ignore_ascii_case(key) };
         let found = columns.iter().find(same)?;
         let expr = found.expr.clone().unwrap_or_else(|| column(alias, &found.name));
-        if found.ty != Ty::Json {
-            let value = Value::new(expr, found.ty);
-            return match rest {
-                [] => Some(value),
-                _ if found.ty == Ty::Other => self.step(value, rest.to_vec()).ok(),
-                _ => None,
-            };
-        }
-        let mut path = PathRef { base: Base::Json(Box::new(expr)), path: Path::new(rest.to_vec()), kinds: Kinds::default(), text: false };
-        if let Some((collection, origin)) = &found.origin {
-            let whole = Path::new(origin.steps().iter().chain(rest).cloned().collect());
-            path.kinds = self.stored_kinds(&collection.clone(), &whole);
-        }
+        let base = Base::Computed { expr: Box::new(expr), shows: found.origin.clone() };
+        let mut path = PathRef { base, path: Path::new(rest.to_vec()), kinds: Kinds::default() };
+        path.kinds = self.kinds_of(&path);
         Some(Value::Path(path))
     }
 
@@ -238,12 +225,12 @@ impl Resolver<'_> {
             && let Some(always) = Column::always(if fit == Fit::Exact { key.to_string() } else { key.to_lowercase() }.as_str())
         {
             if &*always.name() == "_doc" {
-                let document = Value::Path(PathRef { base, path: Path::default(), kinds: Kinds::default(), text: false });
-                return if rest.is_empty() { Ok(Some(document)) } else { self.step(document, rest.to_vec()).map(Some) };
+                let document = Value::Path(PathRef { base, path: Path::default(), kinds: Kinds::default() });
+                return Ok(Some(if rest.is_empty() { document } else { self.step(document, rest.to_vec()) }));
             }
-            let (name, ty) = (always.name(), Ty::from(always.view.to));
+            let name = always.name();
             self.read(table, always);
-            let value = Value::new(column(alias, &name), ty);
+            let value = Value::Expr(column(alias, &name));
             return if rest.is_empty() { Ok(Some(value)) } else { Ok(None) };
         }
         if let Some((field, version)) = versioned(steps)
@@ -260,7 +247,7 @@ impl Resolver<'_> {
                 {
                     self.warn(format!("{path} lies inside of a list, so it is NULL here; write {way}, or unnest the list"));
                 }
-                Ok(Some(Value::Path(PathRef { base, path, kinds, text: false })))
+                Ok(Some(Value::Path(PathRef { base, path, kinds })))
             }
         }
     }
@@ -286,7 +273,7 @@ impl Resolver<'_> {
             resolver.scopes.pop();
             value
         })?;
-        if rest.is_empty() { Ok(parenthesised(value)) } else { self.step(value, rest) }
+        Ok(if rest.is_empty() { parenthesised(value) } else { self.step(value, rest) })
     }
 
     /// The select list's item of this name, where aliases may be used.
@@ -333,7 +320,7 @@ impl Resolver<'_> {
                 });
                 let inputs: Vec<&str> = many.iter().map(|i| i.alias.as_str()).collect();
                 self.warn(format!("no document of {} has {path}, so it is NULL{}", inputs.join(" or "), meant(near)));
-                Ok(Value::new(literal(ast::Value::Null), Ty::Null))
+                Ok(Value::Expr(literal(ast::Value::Null)))
             }
         }
     }
@@ -350,39 +337,18 @@ impl Resolver<'_> {
                     self.warn(format!("no document of {} has {path}, so it is NULL{}", names.collection, meant(names.suggest(&path))));
                 }
                 let base = Base::Table { alias: input.alias.clone(), table: *table, collection: names.collection.clone() };
-                Ok(Value::Path(PathRef { base, path, kinds: Kinds::default(), text: false }))
+                Ok(Value::Path(PathRef { base, path, kinds: Kinds::default() }))
             }
         }
     }
 
     /// The kinds at a path, for a step further.
     pub fn kinds_of(&mut self, path: &PathRef) -> Kinds {
-        match &path.base {
-            Base::Table { collection, .. } => self.stored_kinds(&collection.clone(), &path.path),
-            Base::Json(_) => Kinds::default(),
-        }
-    }
-
-    fn stored_kinds(&mut self, collection: &CollectionName, path: &Path) -> Kinds {
-        match self.names(collection).stored(path) {
+        let Some((collection, path)) = path.stored() else { return Kinds::default() };
+        match self.names(&collection).stored(&path) {
             Some(Found::Path(_, kinds)) => kinds,
             _ => Kinds::default(),
         }
-    }
-
-    /// Where rows are grouped by another view of the same path, that view, looked into: `GROUP BY ms` and `ms + 1` mean the same `ms`.
-    pub fn group_key(&mut self, alias: &str, path: &Path, view: View) -> Option<Expr> {
-        if self.aggregates > 0 {
-            return None;
-        }
-        let scope = self.scopes.iter().rev().find(|scope| scope.inputs.iter().any(|input| input.alias == alias))?;
-        let mut keys = scope.group.iter().filter(|(a, p, _)| a == alias && p == path);
-        let (_, _, key) = keys.next()?;
-        if scope.group.iter().any(|(a, p, v)| a == alias && p == path && *v == view) || key.to != plan::Type::Json {
-            return None;
-        }
-        let column_name = Column { what: plan::What::Path(path.clone()), view: *key }.name();
-        Some(call("json_get", vec![column(alias, &column_name), text(""), text(&view_word(view))]))
     }
 
     /// All scopes and WITH queries out of sight.
@@ -405,11 +371,8 @@ fn versioned(steps: &[Step]) -> Option<(Path, u32)> {
 /// An expansion keeps its meaning among operators around it.
 fn parenthesised(value: Value) -> Value {
     match value {
-        Value::Expr {
-            expr: expr @ (Expr::BinaryOp { .. } | Expr::UnaryOp { .. } | Expr::Between { .. } | Expr::InList { .. } | Expr::Like { .. }),
-            ty,
-        } => Value::new(Expr::Nested(Box::new(expr)), ty),
-        other => other,
+        Value::Expr(expr) => Value::Expr(nested(expr)),
+        path => path,
     }
 }
 

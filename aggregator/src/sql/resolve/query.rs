@@ -1,9 +1,9 @@
 //! Queries: WITH, set operations, ORDER BY over them, LIMIT.
 
 use datafusion::sql::sqlparser::ast::{
-    Cte, Expr, GroupByExpr, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind, Parens, Query, Select, SelectFlavor, SelectItem, SetExpr,
-    SetOperator, SetQuantifier, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value as Literal, ValueWithSpan, Values,
-    With as WithClause, helpers::attached_token::AttachedToken,
+    Cte, Distinct, Expr, GroupByExpr, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind, Parens, Query, Select, SelectFlavor, SelectItem,
+    SetExpr, SetOperator, SetQuantifier, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value as Literal, ValueWithSpan, Values,
+    WindowSpec, WindowType, With as WithClause, helpers::attached_token::AttachedToken,
 };
 use proto::Problem;
 
@@ -12,7 +12,7 @@ use super::{
     from::With,
     name::OutColumn,
     not_offered,
-    value::{Ty, number, quoted},
+    value::{call, column, number, quoted},
 };
 
 impl Resolver<'_> {
@@ -32,7 +32,11 @@ impl Resolver<'_> {
         let (body, order_by, columns) = match &*query.body {
             SetExpr::Select(select) => {
                 let (select, order, columns) = self.select(select, order)?;
-                (SetExpr::Select(Box::new(select)), order, columns)
+                match order.is_empty() || !matches!(select.distinct, Some(Distinct::Distinct)) {
+                    true => (SetExpr::Select(Box::new(select)), order, columns),
+                    // What is left once is ordered by its columns.
+                    false => (whole(SetExpr::Select(Box::new(select)), &columns), order, columns),
+                }
             }
             other => {
                 let (body, columns) = self.set_expression(other)?;
@@ -125,8 +129,13 @@ impl Resolver<'_> {
                 if columns.len() != others.len() {
                     return Err(bad(format!("{op} of {} and {} columns", columns.len(), others.len())).hint("both sides give the same columns"));
                 }
-                let (left, right, columns) = alike(left, columns, right, others);
+                let columns =
+                    columns.into_iter().zip(others).map(|(l, r)| OutColumn { origin: l.origin.clone().filter(|_| l.origin == r.origin), ..l });
+                let columns: Vec<OutColumn> = columns.collect();
                 let op = if *op == SetOperator::Minus { SetOperator::Except } else { *op };
+                if *set_quantifier == SetQuantifier::All && op != SetOperator::Union {
+                    return Ok((counted(left, op, right, &columns), columns));
+                }
                 Ok((SetExpr::SetOperation { left: Box::new(left), op, set_quantifier: *set_quantifier, right: Box::new(right) }, columns))
             }
             SetExpr::Values(values) => self.values(values),
@@ -135,24 +144,13 @@ impl Resolver<'_> {
     }
 
     fn values(&mut self, values: &Values) -> Result<(SetExpr, Vec<OutColumn>), Problem> {
-        let mut types: Vec<Ty> = Vec::new();
         let mut rows = Vec::with_capacity(values.rows.len());
         for row in &values.rows {
-            let mut resolved = Vec::with_capacity(row.len());
-            for (i, expr) in row.iter().enumerate() {
-                let (expr, ty) = self.expression(expr)?;
-                match types.get_mut(i) {
-                    None => types.push(ty),
-                    Some(known) if *known == Ty::Null => *known = ty,
-                    Some(known) if *known == ty || ty == Ty::Null => {}
-                    Some(known) if known.is_number() && ty.is_number() => *known = Ty::Double,
-                    Some(known) => *known = Ty::Other,
-                }
-                resolved.push(expr);
-            }
-            rows.push(Parens { opening_token: AttachedToken::empty(), content: resolved, closing_token: AttachedToken::empty() });
+            let content = row.iter().map(|expr| self.expression(expr)).collect::<Result<_, _>>()?;
+            rows.push(Parens { opening_token: AttachedToken::empty(), content, closing_token: AttachedToken::empty() });
         }
-        let columns = types.into_iter().enumerate().map(|(i, ty)| OutColumn::new(format!("column{}", i + 1), ty)).collect();
+        let width = values.rows.first().map_or(0, |row| row.content.len());
+        let columns = (1..=width).map(|place| OutColumn::new(format!("column{place}"))).collect();
         Ok((SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows }), columns))
     }
 
@@ -165,7 +163,8 @@ impl Resolver<'_> {
             return Err(not_offered("LIMIT BY"));
         }
         // Numbers and parameters only: no name means anything here.
-        let mut bound = |expr: Expr| match self.closed(|resolver| resolver.expression(&expr))?.0 {
+        let mut bound = |expr: Expr| match self.closed(|resolver| resolver.expression(&expr))? {
+            Expr::Value(ValueWithSpan { value: Literal::Placeholder(name), .. }) => self.bound_parameter(&name),
             Expr::Value(ValueWithSpan { value: Literal::Null, .. }) => Ok(None),
             Expr::Value(ValueWithSpan { value: Literal::Number(digits, _), .. }) if digits.parse::<u32>().is_ok() => Ok(Some(number(&digits))),
             other => Err(bad(format!("{other} is no count of rows")).hint("LIMIT and OFFSET take a number or a parameter")),
@@ -177,6 +176,16 @@ impl Resolver<'_> {
         }
         let offset = offset.map(|value| Offset { value, rows: datafusion::sql::sqlparser::ast::OffsetRows::None });
         Ok(Some(LimitClause::LimitOffset { limit, offset, limit_by: vec![] }))
+    }
+
+    /// A parameter as a count of rows.
+    fn bound_parameter(&self, name: &str) -> Result<Option<Expr>, Problem> {
+        let index: Option<usize> = name.strip_prefix('$').and_then(|n| n.parse().ok());
+        match index.and_then(|index| self.parameters.get(index.wrapping_sub(1))) {
+            Some(serde_json::Value::Null) => Ok(None),
+            Some(value) if value.as_u64().is_some_and(|n| u32::try_from(n).is_ok()) => Ok(Some(number(&value.to_string()))),
+            _ => Err(bad(format!("{name} is no count of rows")).hint("LIMIT and OFFSET take a number or a parameter")),
+        }
     }
 }
 
@@ -198,13 +207,56 @@ pub fn empty_query() -> Query {
 
 /// `SELECT item FROM (query) AS alias`.
 pub fn select_from(query: Query, alias: &str, item: Expr) -> Query {
-    let relation = derived(query, alias, &[]);
-    let select = Select {
-        projection: vec![SelectItem::UnnamedExpr(item)],
-        from: vec![TableWithJoins { relation, joins: vec![] }],
-        ..super::select::empty_select()
-    };
+    select_of(query, alias, vec![SelectItem::UnnamedExpr(item)], None)
+}
+
+/// `SELECT item FROM (query) AS alias WHERE condition`.
+pub fn select_where(query: Query, alias: &str, item: Expr, condition: Expr) -> Query {
+    select_of(query, alias, vec![SelectItem::UnnamedExpr(item)], Some(condition))
+}
+
+fn select_of(query: Query, alias: &str, projection: Vec<SelectItem>, selection: Option<Expr>) -> Query {
+    let from = vec![TableWithJoins { relation: derived(query, alias, &[]), joins: vec![] }];
+    let select = Select { projection, from, selection, ..super::select::empty_select() };
     Query { body: Box::new(SetExpr::Select(Box::new(select))), ..empty_query() }
+}
+
+fn items(alias: &str, columns: &[OutColumn]) -> Vec<SelectItem> {
+    columns.iter().map(|c| SelectItem::ExprWithAlias { expr: column(alias, &c.name), alias: quoted(&c.name) }).collect()
+}
+
+/// `SELECT columns FROM (body)`.
+fn whole(body: SetExpr, columns: &[OutColumn]) -> SetExpr {
+    let query = Query { body: Box::new(body), ..empty_query() };
+    SetExpr::Query(Box::new(select_of(query, "whole", items("whole", columns), None)))
+}
+
+/// EXCEPT ALL and INTERSECT ALL: of equal rows each has a number, and rows with their numbers are a set.
+fn counted(left: SetExpr, op: SetOperator, right: SetExpr, columns: &[OutColumn]) -> SetExpr {
+    const NUMBER: &str = "\u{1}number";
+    let numbered = |side: SetExpr| {
+        let names: Vec<String> = (0..columns.len()).map(|place| format!("column_{place}")).collect();
+        let mut row_number = call("row_number", vec![]);
+        if let Expr::Function(function) = &mut row_number {
+            function.over = Some(WindowType::WindowSpec(WindowSpec {
+                window_name: None,
+                partition_by: names.iter().map(|name| column("side", name)).collect(),
+                order_by: vec![],
+                window_frame: None,
+            }));
+        }
+        let items = names.iter().zip(columns).map(|(name, c)| SelectItem::ExprWithAlias { expr: column("side", name), alias: quoted(&c.name) });
+        let number = SelectItem::ExprWithAlias { expr: row_number, alias: quoted(NUMBER) };
+        let from = derived(Query { body: Box::new(side), ..empty_query() }, "side", &names);
+        let select = Select {
+            projection: items.chain([number]).collect(),
+            from: vec![TableWithJoins { relation: from, joins: vec![] }],
+            ..super::select::empty_select()
+        };
+        Box::new(SetExpr::Select(Box::new(select)))
+    };
+    let set = SetExpr::SetOperation { left: numbered(left), op, set_quantifier: SetQuantifier::None, right: numbered(right) };
+    whole(set, columns)
 }
 
 /// `(query) AS alias (columns)`.
@@ -212,45 +264,6 @@ pub fn derived(query: Query, alias: &str, columns: &[String]) -> TableFactor {
     let columns = columns.iter().map(|name| TableAliasColumnDef { name: quoted(name), data_type: None }).collect();
     let alias = Some(TableAlias { explicit: true, name: quoted(alias), columns, at: None });
     TableFactor::Derived { lateral: false, subquery: Box::new(query), alias, sample: None }
-}
-
-/// Both sides of a set operation, where one has JSON and the other a plain type: that one becomes JSON too.
-fn alike(left: SetExpr, columns: Vec<OutColumn>, right: SetExpr, others: Vec<OutColumn>) -> (SetExpr, SetExpr, Vec<OutColumn>) {
-    let mut both = Vec::new();
-    let (mut lift_left, mut lift_right) = (Vec::new(), Vec::new());
-    for (l, r) in columns.iter().zip(&others) {
-        let plain = |ty| matches!(ty, Ty::Bool | Ty::Int | Ty::Double | Ty::Decimal | Ty::Text);
-        lift_left.push(r.ty == Ty::Json && plain(l.ty));
-        lift_right.push(l.ty == Ty::Json && plain(r.ty));
-        let ty = match (l.ty, r.ty) {
-            (Ty::Json, _) | (_, Ty::Json) => Ty::Json,
-            (l, r) if l == r || r == Ty::Null => l,
-            (Ty::Null, r) => r,
-            (l, r) if l.is_number() && r.is_number() => Ty::Double,
-            _ => Ty::Other,
-        };
-        both.push(OutColumn { ty, origin: l.origin.clone().filter(|_| l.origin == r.origin), ..l.clone() });
-    }
-    (lift(left, &columns, &lift_left), lift(right, &others, &lift_right), both)
-}
-
-/// A side of a set operation with these columns as JSON.
-fn lift(side: SetExpr, columns: &[OutColumn], lifted: &[bool]) -> SetExpr {
-    if !lifted.contains(&true) {
-        return side;
-    }
-    let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
-    let items = columns.iter().zip(lifted).map(|(c, lift)| {
-        let expr = super::value::column("side", &c.name);
-        let expr = if *lift { super::value::call("to_json", vec![expr]) } else { expr };
-        SelectItem::ExprWithAlias { expr, alias: quoted(&c.name) }
-    });
-    let select = Select {
-        projection: items.collect(),
-        from: vec![TableWithJoins { relation: derived(Query { body: Box::new(side), ..empty_query() }, "side", &names), joins: vec![] }],
-        ..super::select::empty_select()
-    };
-    SetExpr::Select(Box::new(select))
 }
 
 fn recursive_parts(query: &Query) -> Option<(&SetExpr, SetQuantifier, &SetExpr)> {

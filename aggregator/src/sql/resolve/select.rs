@@ -3,23 +3,22 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, GroupByExpr, NamedWindowDefinition, ObjectName, ObjectNamePart, OrderByExpr, OrderByOptions, Select, SelectItem,
+    Distinct, Expr, Function, GroupByExpr, NamedWindowDefinition, NamedWindowExpr, ObjectName, ObjectNamePart, OrderByExpr, Select, SelectItem,
     SelectItemQualifiedWildcardKind, Value as Literal, ValueWithSpan, WildcardAdditionalOptions, helpers::attached_token::AttachedToken,
 };
 use front::{Node, Root, walk};
-use plan::{Kinds, Path, Type, View, path::Step};
+use plan::{Path, path::Step};
 use proto::Problem;
 
 use super::{
     Resolver, STAR_KEYS_MAX, bad,
-    call::{function_name, is_aggregate},
-    expression::shortened,
+    expression::{function_name, shortened, window_spec},
     name::{Input, OutColumn, Rows, Spelled},
     not_offered,
     query::{FLAVOR, no_group},
-    value::{Base, PathRef, Ty, Value, call, number, quoted, text},
+    value::{Stored, Value, call, number, quoted},
 };
-use crate::sql::names::Fit;
+use crate::{sql::names::Fit, typing::is_aggregate};
 
 /// An item of the select list, stars spelled out.
 struct Item {
@@ -41,10 +40,10 @@ impl Resolver<'_> {
     pub fn select(&mut self, select: &Select, order: Vec<OrderByExpr>) -> Result<(Select, Vec<OrderByExpr>, Vec<OutColumn>), Problem> {
         refuse_select_extras(select)?;
         let depth = self.scopes.len();
-        let around = (std::mem::take(&mut self.aggregates), std::mem::take(&mut self.filtering));
+        let around = std::mem::take(&mut self.filtering);
         let result = self.select_in_scope(select, order);
         self.scopes.truncate(depth);
-        (self.aggregates, self.filtering) = around;
+        self.filtering = around;
         result
     }
 
@@ -66,13 +65,10 @@ impl Resolver<'_> {
             };
             let name = names.unique(&item.name);
             let origin = origin(&value);
-            let (expr, ty) = self.native(value.clone());
-            // JSON that was computed is marked as JSON again, which columns are by themselves.
-            let computed = ty == Ty::Json && !matches!(expr, Expr::CompoundIdentifier(_)) && !is_call(&expr, &["json_get"]);
-            let expr = if computed { super::value::as_json(expr) } else { expr };
+            let expr = self.written(value.clone());
             projection.push(SelectItem::ExprWithAlias { expr: expr.clone(), alias: quoted(&name) });
-            columns.push(OutColumn { name, ty, origin, expr: None });
-            values.push((value, expr));
+            columns.push(OutColumn { name, origin, expr: None });
+            values.push(expr);
         }
         if let Some(scope) = self.scopes.last_mut() {
             scope.aliases.clone_from(&aliases);
@@ -83,7 +79,7 @@ impl Resolver<'_> {
             named_window.push(NamedWindowDefinition(quoted(&name.value.to_lowercase()), self.named_window(window)?));
         }
         let distinct = match &select.distinct {
-            Some(Distinct::On(keys)) => Some(Distinct::On(keys.iter().map(|e| Ok(self.expression(e)?.0)).collect::<Result<_, Problem>>()?)),
+            Some(Distinct::On(keys)) => Some(Distinct::On(keys.iter().map(|e| self.expression(e)).collect::<Result<_, Problem>>()?)),
             other => other.clone(),
         };
         let order = self.order_by(&order, &columns, &values, distinct.as_ref())?;
@@ -180,11 +176,14 @@ impl Resolver<'_> {
         if let Some(scope) = self.scopes.last_mut() {
             scope.aliases = aliases.to_vec();
         }
-        let mut resolved = Vec::new();
-        let mut keyed = Vec::new();
+        let mut resolved: Vec<Expr> = Vec::new();
         for key in keys {
+            let named = ordinal(key).and_then(|place| items.get(place.wrapping_sub(1))).map(|item| &item.source);
+            if has_query(key) || matches!(named, Some(Source::Written(expr)) if has_query(expr)) {
+                return Err(not_offered("a sub-query in GROUP BY").hint("compute it in FROM: SELECT … FROM (SELECT (…) AS x …) AS t GROUP BY x"));
+            }
             let value = match ordinal(key) {
-                Some(place) => match items.get(place.wrapping_sub(1)).map(|item| &item.source) {
+                Some(place) => match named {
                     Some(Source::Written(expr)) if is_aggregated(expr) => {
                         return Err(bad(format!("GROUP BY {place}: {expr} is an aggregate")).hint("group by what it is computed over"));
                     }
@@ -194,17 +193,17 @@ impl Resolver<'_> {
                 },
                 None => self.value(key)?,
             };
-            if let Value::Path(PathRef { base: Base::Table { alias, .. }, path, kinds, text }) = &value
-                && !path.steps().is_empty()
-            {
-                let to = if *text { Type::Text } else { kinds.native().unwrap_or(Type::Json) };
-                keyed.push((alias.clone(), path.clone(), View { to, cast: *text }));
+            let key = match self.written(value) {
+                // A constant is not the number of an item.
+                constant @ Expr::Value(_) => call("coalesce", vec![constant]),
+                key => key,
+            };
+            if !resolved.contains(&key) {
+                resolved.push(key);
             }
-            resolved.push(self.native(value).0);
         }
         if let Some(scope) = self.scopes.last_mut() {
             scope.aliases.clear();
-            scope.group = keyed;
         }
         Ok(GroupByExpr::Expressions(resolved, vec![]))
     }
@@ -213,78 +212,53 @@ impl Resolver<'_> {
         &mut self,
         order: &[OrderByExpr],
         columns: &[OutColumn],
-        values: &[(Value, Expr)],
+        values: &[Expr],
         distinct: Option<&Distinct>,
     ) -> Result<Vec<OrderByExpr>, Problem> {
         let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+        let on = matches!(distinct, Some(Distinct::On(_)));
         let mut resolved = Vec::new();
         for item in order {
-            let place = output_index(&item.expr, &names)?;
-            let value = match place {
-                Some(place) => values[place].0.clone(),
-                None => self.value(&item.expr)?,
-            };
-            if distinct.is_none()
-                && let Some(keys) = self.mixed_keys(&value)
-            {
-                resolved.extend(keys.into_iter().map(|expr| OrderByExpr { expr, options: mirrored(item.options), with_fill: None }));
-                continue;
+            if item.with_fill.is_some() {
+                return Err(not_offered("WITH FILL"));
             }
-            let expr = match place {
-                Some(place) if !matches!(distinct, Some(Distinct::On(_))) => number(&(place + 1).to_string()),
-                Some(place) => values[place].1.clone(),
+            let (place, expr) = match output_index(&item.expr, &names)? {
+                Some(place) => (Some(place), values[place].clone()),
+                // What stands in the select list already is meant.
                 None => {
-                    let (expr, _) = self.native(value);
-                    // What stands in the select list already is meant.
-                    match values.iter().position(|(_, selected)| selected.to_string() == expr.to_string()) {
-                        Some(place) if !matches!(distinct, Some(Distinct::On(_))) => number(&(place + 1).to_string()),
-                        _ if matches!(expr, Expr::Value(_)) => Expr::Nested(Box::new(expr)),
-                        _ => expr,
-                    }
+                    let expr = self.expression(&item.expr)?;
+                    (values.iter().position(|selected| *selected == expr), expr)
                 }
+            };
+            let expr = match (place, distinct) {
+                (None, Some(Distinct::Distinct)) => {
+                    return Err(bad(format!("ORDER BY {}: SELECT DISTINCT gives no such column", item.expr))
+                        .hint("select it too, or order by a column of the list"));
+                }
+                (Some(place), _) if !on => number(&(place + 1).to_string()),
+                _ if matches!(expr, Expr::Value(_)) => call("coalesce", vec![expr]),
+                _ => expr,
             };
             resolved.push(OrderByExpr { expr, options: item.options, with_fill: None });
         }
         Ok(resolved)
     }
 
-    /// Mixed values are ordered as numbers first, then as texts, then whatever else they are by their JSON.
-    pub fn mixed_keys(&mut self, value: &Value) -> Option<Vec<Expr>> {
-        if value.ty() != Ty::Json {
-            return None;
-        }
-        let path = match value {
-            Value::Path(path) if path.is_document() => return None,
-            Value::Path(path) => path,
-            Value::Expr { expr, .. } => {
-                let seen_as = |word: &str| call("json_get", vec![expr.clone(), text(""), text(word)]);
-                return Some(vec![seen_as("double"), seen_as("text"), expr.clone()]);
+    /// `WINDOW w AS (…)`.
+    fn named_window(&mut self, window: &NamedWindowExpr) -> Result<NamedWindowExpr, Problem> {
+        Ok(match window {
+            NamedWindowExpr::NamedWindow(name) => NamedWindowExpr::NamedWindow(quoted(&name.value.to_lowercase())),
+            NamedWindowExpr::WindowSpec(spec) => {
+                let mut spec = spec.clone();
+                window_spec(&mut spec)?;
+                spec.partition_by = spec.partition_by.iter().map(|e| self.expression(e)).collect::<Result<_, _>>()?;
+                for key in &mut spec.order_by {
+                    key.expr = self.expression(&key.expr)?;
+                }
+                NamedWindowExpr::WindowSpec(spec)
             }
-        };
-        let seen = path.kinds.without(Kinds::NULL | Kinds::ELEMENT);
-        let unknown = seen == Kinds::default();
-        let mut keys = Vec::new();
-        if unknown || seen.any(Kinds::INT | Kinds::FLOAT) {
-            let to = if unknown { Type::Double } else { seen.numeric() };
-            keys.push(self.emit(path, View { to, cast: false }));
-        }
-        if unknown || seen.any(Kinds::TEXT) {
-            keys.push(self.emit(path, View { to: Type::Text, cast: false }));
-        }
-        if keys.is_empty() {
-            return None;
-        }
-        if unknown || seen.any(Kinds::BOOL | Kinds::ARRAY | Kinds::OBJECT | Kinds::BIG) {
-            keys.push(self.emit(path, View { to: Type::Json, cast: false }));
-        }
-        Some(keys)
+        })
     }
-}
-
-/// Where NULLs stand among mixed values is said aloud: the second key orders what is NULL in the first.
-pub fn mirrored(options: OrderByOptions) -> OrderByOptions {
-    let descending = options.asc == Some(false);
-    OrderByOptions { asc: options.asc, nulls_first: Some(options.nulls_first.unwrap_or(descending)) }
 }
 
 /// Names of result columns: a repeated one is numbered.
@@ -306,15 +280,11 @@ impl Names {
 }
 
 /// The path that an item shows as it is.
-fn origin(value: &Value) -> Option<(proto::CollectionName, Path)> {
+fn origin(value: &Value) -> Option<Stored> {
     match value {
-        Value::Path(PathRef { base: Base::Table { collection, .. }, path, text: false, .. }) => Some((collection.clone(), path.clone())),
-        _ => None,
+        Value::Path(path) => path.stored(),
+        Value::Expr(_) => None,
     }
-}
-
-fn is_call(expr: &Expr, names: &[&str]) -> bool {
-    matches!(expr, Expr::Function(f) if names.contains(&f.name.to_string().as_str()))
 }
 
 fn alias_of(item: &SelectItem) -> Option<(String, Expr)> {
@@ -384,6 +354,16 @@ fn default_name(expr: &Expr) -> String {
     }
 }
 
+/// Whether a SELECT gives one row, whatever there is: an aggregate over all rows.
+pub fn is_one_row(select: &Select) -> bool {
+    let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+    let aggregated = |item: &SelectItem| match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => is_aggregated(expr),
+        _ => false,
+    };
+    !grouped && select.having.is_none() && select.projection.iter().any(aggregated)
+}
+
 /// Whether a SELECT gives a row for each that it reads: it neither groups nor aggregates nor multiplies them.
 pub fn keeps_rows(select: &Select) -> bool {
     let other_rows = |f: &Function| f.over.is_some() || function_name(&f.name).is_some_and(|name| is_aggregate(&name) || name == "unnest");
@@ -393,6 +373,14 @@ pub fn keeps_rows(select: &Select) -> bool {
     };
     let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
     !grouped && select.having.is_none() && select.distinct.is_none() && walk(Root::Projection(&select.projection), &mut look).is_none()
+}
+
+fn has_query(expr: &Expr) -> bool {
+    let mut look = |node: Node<'_>| match node {
+        Node::Query(_) => ControlFlow::Break("a sub-query"),
+        _ => ControlFlow::Continue(()),
+    };
+    walk(Root::Expr(expr), &mut look).is_some()
 }
 
 fn is_aggregated(expr: &Expr) -> bool {

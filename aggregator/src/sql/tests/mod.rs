@@ -3,5 +3,6 @@
 mod world;
 
 mod answers;
+mod cases;
 mod refusals;
 mod texts;

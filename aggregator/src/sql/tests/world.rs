@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use datafusion::{
     arrow::{
-        array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, TimestampMicrosecondArray},
+        array::{ArrayRef, RecordBatch, RecordBatchOptions},
         datatypes::{Field, Schema},
         util::display::array_value_to_string,
     },
@@ -13,6 +13,7 @@ use datafusion::{
 };
 use plan::{
     Column, Kinds, Path, PathKinds, Type, What,
+    builder::Builder,
     clause::Matcher,
     value::{Scalar, Seen, at, view},
 };
@@ -21,6 +22,8 @@ use proto::{
     catalog::{Change, ChangeRecord, CollectionSettings, LEVEL},
     json,
 };
+
+use crate::typing;
 
 use super::super::{Resolved, Statement, Table, World, define, parse, resolve};
 
@@ -112,6 +115,42 @@ impl Small {
         }
     }
 
+    /// Why a query is not answered: by the resolver, or where it gets its types.
+    pub fn problem(&self, sql: &str) -> Option<Problem> {
+        let resolved = match self.resolved(sql, &[]) {
+            Ok(resolved) => resolved,
+            Err(problem) => return Some(problem),
+        };
+        self.analyzed(&resolved).err().map(crate::query::failure::problem)
+    }
+
+    fn analyzed(&self, resolved: &Resolved) -> datafusion::error::Result<datafusion::logical_expr::LogicalPlan> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let context = SessionContext::new_with_state(typing::session().with_config(plan::functions::settings()).build());
+            for used in &resolved.tables {
+                let batch = self.rows(&used.table);
+                let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).expect("a table");
+                context.register_table(used.name.as_str(), Arc::new(table)).expect("registered");
+            }
+            let state = context.state();
+            let plan = front::logical_plan(&state, resolved.query.clone()).await?;
+            state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})
+        })
+    }
+
+    /// The expression that an item of `SELECT item FROM events e` becomes once it has its types.
+    pub fn typed(&self, item: &str) -> String {
+        let resolved = match self.resolved(&format!("select {item} from events e"), &[]) {
+            Ok(resolved) => resolved,
+            Err(problem) => return format!("{}: {problem}", problem.code.word()),
+        };
+        match self.analyzed(&resolved) {
+            Ok(plan) => plan.expressions().into_iter().next().map_or_else(String::new, |expr| expr.unalias_nested().data.to_string()),
+            Err(error) => crate::query::failure::problem(error).to_string(),
+        }
+    }
+
     /// A query's resolved text.
     pub fn text(&self, sql: &str) -> String {
         match self.resolved(sql, &[]) {
@@ -129,18 +168,24 @@ impl Small {
     fn planned(&self, sql: &str, parameters: &[serde_json::Value]) -> (Vec<String>, Vec<Vec<String>>, Vec<String>) {
         let resolved = self.resolved(sql, parameters).unwrap_or_else(|problem| panic!("{sql}\n{problem:?}"));
         let text = resolved.query.to_string();
+        let notices = plan::functions::Notices::default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let batches = runtime.block_on(async {
-            let context = SessionContext::new();
-            for function in plan::functions::own() {
-                context.register_udf((*function).clone());
-            }
+            let mut state = typing::session().with_config(plan::functions::settings()).build();
+            state.config_mut().options_mut().extensions.insert(notices.clone());
+            let context = SessionContext::new_with_state(state);
             for used in &resolved.tables {
                 let batch = self.rows(&used.table);
                 let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).expect("a table");
                 context.register_table(used.name.as_str(), Arc::new(table)).expect("registered");
             }
             let plan = front::logical_plan(&context.state(), resolved.query.clone()).await.unwrap_or_else(|e| panic!("{sql}\n{text}\n{e}"));
+            let plan = match parameters {
+                [] => plan,
+                given => plan
+                    .with_param_values(given.iter().map(|value| crate::query::parameter(value).expect("a value")).collect::<Vec<_>>())
+                    .expect("values"),
+            };
             let frame = context.execute_logical_plan(plan).await.unwrap_or_else(|e| panic!("{sql}\n{text}\n{e}"));
             let schema = frame.schema().as_arrow().clone();
             let batches = frame.collect().await.unwrap_or_else(|e| panic!("{sql}\n{text}\n{e}"));
@@ -161,7 +206,7 @@ impl Small {
                 rows.push(batch.columns().iter().map(cell).collect());
             }
         }
-        (names, rows, resolved.warnings)
+        (names, rows, resolved.warnings.into_iter().chain(notices.warnings()).collect())
     }
 
     /// The rows of an answer, cells apart by `|`.
@@ -170,7 +215,12 @@ impl Small {
             Table::Collection { collection, columns } => {
                 let documents = &self.documents[collection];
                 let arrays: Vec<ArrayRef> = columns.iter().map(|column| array(column, documents)).collect();
-                let schema = Schema::new(columns.iter().map(Column::field).collect::<Vec<Field>>());
+                let paths = self.paths(collection);
+                let kinds = |column: &Column| match &column.what {
+                    What::Path(path) => paths.paths.get(path).copied().unwrap_or_default(),
+                    _ => Kinds::default(),
+                };
+                let schema = Schema::new(columns.iter().map(|column| column.field_of(kinds(column))).collect::<Vec<Field>>());
                 RecordBatch::try_new_with_options(Arc::new(schema), arrays, &RecordBatchOptions::new().with_row_count(Some(documents.len())))
                     .expect("a batch")
             }
@@ -191,41 +241,22 @@ impl Small {
 
 /// One column over documents: what the definition of its view says.
 fn array(column: &Column, documents: &[String]) -> ArrayRef {
-    let mut scalars: Vec<Option<Scalar<'static>>> = Vec::new();
+    let mut built = Builder::new(column.view.to, documents.len());
     for (i, document) in documents.iter().enumerate() {
         let root = json::parse(document.as_bytes()).expect("JSON");
-        let text = |text: &str| Some(Scalar::Text(text.to_owned().into()));
-        scalars.push(match &column.what {
-            What::Id => text(&format!("push/0@{i}")),
-            What::Time | What::Ingested => Some(Scalar::Time(1_700_000_000_000_000 + i as i64 * 60_000_000)),
-            What::Source => text("push"),
-            What::Partition | What::Item => Some(Scalar::Int(0)),
-            What::Offset => Some(Scalar::Int(i as i64)),
-            What::Doc => text(document),
-            What::Key => None,
-            What::Search(clause) => Some(Scalar::Bool(Matcher::new(clause).matches(&root))),
-            What::Path(path) => at(&root, path).and_then(|value| match view(value, || json::raw_at(document, &path.json_steps()), column.view) {
-                Seen::Fits(scalar) => Some(match scalar {
-                    Scalar::Text(text) => Scalar::Text(text.into_owned().into()),
-                    Scalar::Bool(v) => Scalar::Bool(v),
-                    Scalar::Int(v) => Scalar::Int(v),
-                    Scalar::Double(v) => Scalar::Double(v),
-                    Scalar::Time(v) => Scalar::Time(v),
-                }),
-                _ => None,
-            }),
+        let text = |text: String| Seen::Fits(Scalar::Text(text.into()));
+        let verbatim = |path: &Path| json::raw_at(document, &path.json_steps());
+        built.push(match &column.what {
+            What::Id => text(format!("push/0@{i}")),
+            What::Time | What::Ingested => Seen::Fits(Scalar::Time(1_700_000_000_000_000 + i as i64 * 60_000_000)),
+            What::Source => text("push".into()),
+            What::Partition | What::Item => Seen::Fits(Scalar::Int(0)),
+            What::Offset => Seen::Fits(Scalar::Int(i as i64)),
+            What::Doc => text(document.clone()),
+            What::Key => Seen::Absent,
+            What::Search(clause) => Seen::Fits(Scalar::Bool(Matcher::new(clause).matches(&root))),
+            What::Path(path) => at(&root, path).map_or(Seen::Absent, |value| view(value, || verbatim(path), column.view)),
         });
     }
-    let scalars = scalars.into_iter();
-    match column.view.to {
-        Type::Bool => Arc::new(scalars.map(|s| if let Some(Scalar::Bool(v)) = s { Some(v) } else { None }).collect::<BooleanArray>()),
-        Type::Int => Arc::new(scalars.map(|s| if let Some(Scalar::Int(v)) = s { Some(v) } else { None }).collect::<Int64Array>()),
-        Type::Double => Arc::new(scalars.map(|s| if let Some(Scalar::Double(v)) = s { Some(v) } else { None }).collect::<Float64Array>()),
-        Type::Text | Type::Json => {
-            Arc::new(scalars.map(|s| if let Some(Scalar::Text(v)) = s { Some(v.into_owned()) } else { None }).collect::<StringViewArray>())
-        }
-        Type::Time => Arc::new(
-            scalars.map(|s| if let Some(Scalar::Time(v)) = s { Some(v) } else { None }).collect::<TimestampMicrosecondArray>().with_timezone("UTC"),
-        ),
-    }
+    built.finish()
 }

@@ -1,29 +1,36 @@
-//! Integer arithmetic that does not wrap: what does not fit into 64 bits, on the way or in the end, is NULL.
+//! Arithmetic in which every row has its own answer: what does not fit into 64 bits, and a division by zero, is NULL and counted.
 //!
-//! `checked_sum('+-+', a, b, c)` is `a - b + c`, `checked_mul(a, b, c)` is `a * b * c`, both from left to right: a long chain is one call, not
-//! a deep one. A statement cannot name them; the resolver puts them where integers are added, subtracted and multiplied.
+//! `checked_sum('+-+', a, b, c)` is `a - b + c`, `checked_mul(a, b, c)` is `a * b * c`, both over integers from left to right: a long chain is
+//! one call, not a deep one. `checked_div(a, b)` is over doubles, `checked_mod(a, b)` over integers. A statement cannot name them; they stand
+//! for operators once the types of operands are known.
 
 use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array, AsArray, Int64Array},
+        array::{Array, ArrayRef, AsArray, Float64Array, Int64Array},
         compute::cast,
-        datatypes::{DataType, Int64Type},
+        datatypes::{DataType, Float64Type, Int64Type},
     },
     common::{Result, ScalarValue, exec_err},
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 
+use super::notices::Notices;
+
 /// Adds and subtracts.
 pub const SUM: &str = "checked_sum";
 /// Multiplies.
 pub const PRODUCT: &str = "checked_mul";
+/// Divides.
+pub const QUOTIENT: &str = "checked_div";
+/// What an integer division leaves over.
+pub const REMAINDER: &str = "checked_mod";
 
-/// Both, to be registered with a session.
+/// All of them, to be registered with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     let function = |name| Arc::new(ScalarUDF::from(Checked { name, signature: Signature::variadic_any(Volatility::Immutable) }));
-    vec![function(SUM), function(PRODUCT)]
+    [SUM, PRODUCT, QUOTIENT, REMAINDER].map(function).into()
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -42,7 +49,7 @@ impl ScalarUDFImpl for Checked {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Int64)
+        Ok(if self.name == QUOTIENT { DataType::Float64 } else { DataType::Int64 })
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -53,7 +60,31 @@ impl ScalarUDFImpl for Checked {
         };
         let scalar = operands.iter().all(|operand| matches!(operand, ColumnarValue::Scalar(_)));
         let rows = if scalar { 1 } else { args.number_rows };
-        let columns = operands.iter().map(|operand| Ok(cast(&operand.to_array(rows)?, &DataType::Int64)?)).collect::<Result<Vec<_>>>()?;
+        let of = if self.name == QUOTIENT { DataType::Float64 } else { DataType::Int64 };
+        let columns = operands.iter().map(|operand| Ok(cast(&operand.to_array(rows)?, &of)?)).collect::<Result<Vec<ArrayRef>>>()?;
+        let computed: ArrayRef = match self.name {
+            QUOTIENT => Arc::new(quotients(&columns, rows)),
+            _ => Arc::new(self.integers(&signs, &columns, rows)),
+        };
+        let asked = (0..rows).filter(|row| columns.iter().all(|column| column.is_valid(*row))).count();
+        let answered = rows - computed.null_count();
+        if let Some(notices) = Notices::of(&args.config_options) {
+            let what = match self.name {
+                QUOTIENT => "division",
+                REMAINDER => "remainder",
+                _ => "integer arithmetic",
+            };
+            notices.count(what, (asked - answered) as u64, asked as u64);
+        }
+        match scalar {
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&computed, 0)?)),
+            false => Ok(ColumnarValue::Array(computed)),
+        }
+    }
+}
+
+impl Checked {
+    fn integers(&self, signs: &str, columns: &[ArrayRef], rows: usize) -> Int64Array {
         let columns: Vec<&Int64Array> = columns.iter().map(|column| column.as_primitive::<Int64Type>()).collect();
         let operand = |column: &Int64Array, row: usize| column.is_valid(row).then(|| column.value(row));
         let sum = |row| {
@@ -63,13 +94,27 @@ impl ScalarUDFImpl for Checked {
             })
         };
         let product = |row| columns.iter().try_fold(1_i64, |product, column| product.checked_mul(operand(column, row)?));
-        let computed: Int64Array = match self.name {
-            SUM => (0..rows).map(sum).collect(),
-            _ => (0..rows).map(product).collect(),
+        let remainder = |row| match columns.as_slice() {
+            [left, right] => remainder_of(operand(left, row)?, operand(right, row)?),
+            _ => None,
         };
-        match scalar {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&computed, 0)?)),
-            false => Ok(ColumnarValue::Array(Arc::new(computed))),
+        match self.name {
+            SUM => (0..rows).map(sum).collect(),
+            PRODUCT => (0..rows).map(product).collect(),
+            _ => (0..rows).map(remainder).collect(),
         }
     }
+}
+
+fn remainder_of(left: i64, right: i64) -> Option<i64> {
+    if right == 0 { None } else { Some(left.wrapping_rem(right)) }
+}
+
+fn quotients(columns: &[ArrayRef], rows: usize) -> Float64Array {
+    let columns: Vec<&Float64Array> = columns.iter().map(|column| column.as_primitive::<Float64Type>()).collect();
+    let quotient = |row: usize| match columns.as_slice() {
+        [left, right] if left.is_valid(row) && right.is_valid(row) && right.value(row) != 0.0 => Some(left.value(row) / right.value(row)),
+        _ => None,
+    };
+    (0..rows).map(quotient).collect()
 }

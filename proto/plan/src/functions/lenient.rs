@@ -9,36 +9,20 @@ use datafusion::{
     arrow::datatypes::{DataType, FieldRef},
     common::{Result, ScalarValue},
     logical_expr::{
-        ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+        ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
         interval_arithmetic::Interval,
+        preimage::PreimageResult,
         simplify::{ExprSimplifyResult, SimplifyContext},
-        sort_properties::{ExprProperties, SortProperties},
     },
 };
 
-/// Functions whose failures are the values' doing: what a statement itself gets wrong about them is refused before they run.
-const OF_VALUES: [&str; 14] = [
-    "abs",
-    "acosh",
-    "atanh",
-    "chr",
-    "date_bin",
-    "date_trunc",
-    "factorial",
-    "gcd",
-    "lcm",
-    "make_date",
-    "sqrt",
-    "to_timestamp",
-    "to_timestamp_micros",
-    "to_timestamp_millis",
-];
+use super::notices::Notices;
 
-/// The function, lenient where its failures are the values' doing.
+/// The function, lenient: what its values are to blame for is NULL and counted. What a statement computes of literals alone is an error.
 pub fn lenient(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
-    match OF_VALUES.contains(&function.name()) {
-        true => Arc::new(ScalarUDF::from(Lenient { function })),
-        false => function,
+    match function.signature().volatility {
+        Volatility::Immutable if !function.short_circuits() => Arc::new(ScalarUDF::from(Lenient { function })),
+        _ => function,
     }
 }
 
@@ -81,12 +65,12 @@ impl ScalarUDFImpl for Lenient {
         self.function.inner().evaluate_bounds(inputs)
     }
 
-    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
-        self.function.inner().output_ordering(inputs)
-    }
-
     fn documentation(&self) -> Option<&Documentation> {
         self.function.inner().documentation()
+    }
+
+    fn preimage(&self, args: &[Expr], literal: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
+        self.function.inner().preimage(args, literal, info)
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -102,7 +86,16 @@ impl ScalarUDFImpl for Lenient {
 impl Lenient {
     fn by_row(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         let null = ScalarValue::try_from(args.return_field.data_type())?;
-        let values = (0..args.number_rows).map(|row| Ok(self.of_row(args, row)?.unwrap_or_else(|| null.clone()))).collect::<Result<Vec<_>>>()?;
+        let mut unanswered = 0;
+        let mut values = Vec::with_capacity(args.number_rows);
+        for row in 0..args.number_rows {
+            let value = self.of_row(args, row)?;
+            unanswered += u64::from(value.is_none());
+            values.push(value.unwrap_or_else(|| null.clone()));
+        }
+        if let Some(notices) = Notices::of(&args.config_options) {
+            notices.count(self.name(), unanswered, args.number_rows as u64);
+        }
         match values.is_empty() {
             true => Ok(ColumnarValue::Array(datafusion::arrow::array::new_empty_array(args.return_field.data_type()))),
             false => Ok(ColumnarValue::Array(ScalarValue::iter_to_array(values)?)),

@@ -1,0 +1,178 @@
+//! What was once answered wrongly or refused, each as it must be: found by trying statements beside other databases.
+
+use super::{answers::check, world::Small};
+
+fn world() -> Small {
+    Small::with(&[
+        (
+            "e",
+            &[
+                r#"{"k":1,"n":1,"s":"7f00","status":200,"due":"2026-01-31","at":"2018-01-05T12:30:00","l":[9,10,100],"b":true,"big":9007199254740993,"x":1}"#,
+                r#"{"k":2,"n":2,"s":"zz","status":404,"due":"9999-12-31","at":"2018-01-06T00:00:00","l":[2,"x"],"b":false,"big":0.5,"x":1.0}"#,
+                r#"{"k":3,"n":4,"s":null,"status":200,"due":null,"at":"soon","l":[],"b":true,"big":9007199254740992,"x":"a/b"}"#,
+                r#"{"k":4,"n":7,"status":500,"min":-9223372036854775808,"b":null,"x":"a\/b"}"#,
+            ],
+        ),
+        ("t", &[r#"{"t":"a","u":"a","i":1}"#, r#"{"t":"b","u":null,"i":1}"#, r#"{"t":"zz","u":"q","i":2}"#]),
+        (
+            "code",
+            &[
+                r#"{"k":1,"c":200}"#,
+                r#"{"k":2,"c":"200"}"#,
+                r#"{"k":3,"c":true}"#,
+                r#"{"k":4,"c":{"a":1}}"#,
+                r#"{"k":5,"c":{ "a": 1.0 }}"#,
+                r#"{"k":6}"#,
+            ],
+        ),
+    ])
+}
+
+#[test]
+fn every_type_is_the_one_that_datafusion_says() {
+    check(
+        &world(),
+        &[
+            ("select count(*) from e where now() - _time > interval '1 day'", "4"),
+            ("select count(*) from e where now() - _time > interval '100 years'", "0"),
+            ("select median(n) + 1 from e", "4.0"),
+            ("select round(n) / 2, round(n) * 3000000000 from e where k = 4", "3.5|21000000000"),
+            ("select extract(hour from _time) / 24 from e where k = 1", "0.9166666666666666"),
+            ("select to_char(_time, 'YYYY-MM-DD'), to_char(_time, '%H:%M') from e where k = 1", "2023-11-14|22:13"),
+            ("select status::text, count(*) from e group by status order by 1", "200|2; 404|1; 500|1"),
+            ("select status + 1, count(*) from e group by status order by 1", "201|2; 405|1; 501|1"),
+            ("select count(*) from e where due::date = '2026-01-31'", "1"),
+            ("select k, due::date from e order by k", "1|2026-01-31; 2|9999-12-31; 3|NULL; 4|NULL"),
+            ("select _time at time zone 'America/New_York' from e where k = 1", "2023-11-14T17:13:20"),
+            ("select min / -1, min % -1, -min from e where k = 4", "9.223372036854776e18|0|NULL"),
+            ("select length(s), upper(status) from e where k = 1", "4|200"),
+            ("select 7 / 2, 7 % 2, 7.0 / 2", "3.5|1|3.5"),
+            ("select sum(n), avg(n), max(n) from e where n > (select avg(n) from e)", "11|5.5|7"),
+        ],
+    );
+}
+
+#[test]
+fn a_value_without_an_answer_is_null_and_counted_and_a_literal_is_an_error() {
+    let world = world();
+    let table = [
+        ("select encode(decode(s, 'hex'), 'hex') from e order by k", "7f00; NULL; NULL; NULL"),
+        ("select substr(s, 1, n - 3) from e where k = 1", "NULL"),
+        ("select power(n - 1, -1) from e where k = 2", "1.0"),
+        ("select sqrt(n - 2) from e order by k", "NULL; 0.0; 1.4142135623730951; 2.23606797749979"),
+        ("select n / (n - 1) from e order by k", "NULL; 2.0; 1.3333333333333333; 1.1666666666666667"),
+    ];
+    check(&world, &table);
+    let (_, _, warnings) = world.ask("select n / (n - 1) from e", &[]);
+    assert_eq!(warnings, ["division: 1 of 4 values had no answer and are NULL"]);
+    for sql in [
+        "select cast('x' as int)",
+        "select timestamp 'tomorrow'",
+        "select _time at time zone 'Mars/Base' from e",
+        "select 'x'::date",
+        "select 'NaN'::double",
+    ] {
+        assert!(world.problem(sql).is_some(), "{sql}");
+    }
+}
+
+#[test]
+fn equality_looks_at_each_value() {
+    check(
+        &world(),
+        &[
+            ("select k from code where c = '200' order by k", "1; 2"),
+            ("select k from code where c = 200 order by k", "1"),
+            ("select k from code where c <> '200' order by k", "3; 4; 5"),
+            ("select k from code where c <> 200 order by k", "2; 3; 4; 5"),
+            ("select k from code where c = 'true'", "3"),
+            ("select k from code where c in (200, 'x') order by k", "1"),
+            ("select k from code where c not in (200, 'x') order by k", "2; 3; 4; 5"),
+            ("select k from code where c is distinct from 200 order by k", "2; 3; 4; 5; 6"),
+            ("select k from code where c is not distinct from '200' order by k", "1; 2"),
+            ("select case c when 200 then 'n' when '200' then 't' else 'o' end from code order by k", "n; t; o; o; o; o"),
+            ("select count(*) from code a join code b on a.c = b.c", "7"),
+            ("select c, count(*) from code group by c order by 2 desc, 1", "{\"a\":1}|2; 200|1; \"200\"|1; true|1; NULL|1"),
+            ("select count(*) from (select distinct x from e) d", "2"),
+            ("select x, count(*) from e group by x order by x", "1|2; \"a/b\"|2"),
+            ("select c from code where k < 3 intersect select '200'", "\"200\""),
+            ("select k from e where big = 9007199254740993", "1"),
+            ("select k from e where big > 9007199254740992", "1"),
+            ("select k, big from e where big is not null order by big", "2|0.5; 3|9007199254740992; 1|9007199254740993"),
+            ("select count(*) from e a join e b on a.big = b.big", "3"),
+            ("select count(*) from e where k = status", "0"),
+            ("select count(*) from e where s = status", "0"),
+            ("select count(*) from e where s <> status", "2"),
+        ],
+    );
+}
+
+#[test]
+fn order_between_kinds_is_null_and_order_by_puts_numbers_before_texts_before_the_rest() {
+    let world = world();
+    check(
+        &world,
+        &[
+            ("select k from code where c < 300", "1"),
+            ("select k from code where c < '300' order by k", "1; 2"),
+            ("select k from code where not (c < 300)", ""),
+            ("select k from code where c between 100 and 300", "1"),
+            ("select c from code order by c", "200; \"200\"; true; {\"a\":1}; { \"a\": 1.0 }; NULL"),
+            ("select x, n from e order by x, n desc", "1.0|2; 1|1; \"a\\/b\"|7; \"a/b\"|4"),
+            ("select min(c), max(c) from code", "200|200"),
+            ("select max(c) from code where k = 2", "\"200\""),
+            ("select k, greatest(c, 100), least(c, 'x') from code where k < 3 order by k", "1|200|200; 2|100|200"),
+        ],
+    );
+}
+
+#[test]
+fn as_text_a_value_is_its_own_text() {
+    check(
+        &world(),
+        &[
+            ("select c || '!' from code order by k", "200!; 200!; true!; {\"a\":1}!; { \"a\": 1.0 }!; NULL"),
+            ("select coalesce(c, 'none') from code order by k", "200; 200; true; {\"a\":1}; { \"a\": 1.0 }; none"),
+            ("select case when k < 3 then c else 'x' end from code order by k limit 3", "200; 200; x"),
+            ("select concat(x, '-', n) from e order by k", "1-1; 1.0-2; a/b-4; a/b-7"),
+            ("select length(c), upper(c) from code where k in (1, 3) order by k", "3|200; 4|TRUE"),
+            ("select k from code where c like '2%' order by k", "1; 2"),
+        ],
+    );
+}
+
+#[test]
+fn what_was_found_by_trying_is_right() {
+    check(
+        &world(),
+        &[
+            ("select t from t where t not in (u, 'zz') order by t", ""),
+            ("select i from t except all select 1", "1; 2"),
+            ("select i from t intersect all select i from t where i = 1", "1; 1"),
+            ("select k from e where n in (select i from t) or k = 4 order by k", "1; 2; 4"),
+            ("select k from e where not (n in (select i from t)) order by k", "3; 4"),
+            ("select t from t where (t in (select u from t)) is null order by t", "b; zz"),
+            ("select exists (select count(*) from t where i = 9)", "true"),
+            ("select 3 as x, t, i from t group by 1, 2, 3 order by t", "3|a|1; 3|b|1; 3|zz|2"),
+            ("select 7 x, count(*) from t group by x", "7|3"),
+            ("select distinct b is true from e order by 1", "false; true"),
+            ("select distinct 1, i, i from t order by i", "1|1|1; 1|2|2"),
+            ("select x.v::double is null from (select 'Na' || 'N' as v, s from e where k = 1) x", "true"),
+            ("select unnest(array['a','b','12'])", "a; b; 12"),
+            ("select max(x.n) from (select unnest(l) as n from e where k = 1) x", "100"),
+            ("select max(l[0]), max(l[1]) from e", "9|10"),
+            ("select array_agg(l order by k) from e where k < 2", "[[9,10,100]]"),
+            ("select count(*) from e where at > timestamp '2018-01-05'", "2"),
+            ("select at - interval '1 day' from e where k = 1", "2018-01-04T12:30:00Z"),
+            ("select max(at::timestamp) - min(at::timestamp) > interval '11 hours' from e", "true"),
+            ("select 2 * interval '1 day' < interval '49 hours', interval '1 month' > interval '29 days'", "true|true"),
+            ("select t from t where t like 'z!z' escape '!'", "zz"),
+            ("select sum(i) from t where i > all (select 1)", "2"),
+            ("select cast(2.5 as int), cast(n + 0.5 as int) from e where k < 3 order by k", "2|2; 2|2"),
+            (
+                "select sum(v) over (order by i rows between 1 preceding and current row) from (values (1, 9223372036854775807), (2, 1), (3, 1), (4, 1)) x(i, v)",
+                "9223372036854775807; 9223372036854775808; 2; 2",
+            ),
+        ],
+    );
+}

@@ -1,0 +1,245 @@
+//! The rule that reads views of JSON as columns: `json_get(user, 'id', 'int')` over a scan of `user` becomes the scan's column `user.id:int`,
+//! through sub-queries, views and WITH queries. So a path that is seen through a view keeps its column and its index.
+//!
+//! ```text
+//!   Projection: json_get(v.user, 'id', 'int')        Projection: v."user.id:int"
+//!     SubqueryAlias: v                          ->     SubqueryAlias: v
+//!       Projection: e."user:json" AS user                Projection: e."user:json" AS user, e."user.id:int" AS "user.id:int"
+//!         TableScan: e                                     TableScan: e
+//! ```
+//!
+//! The answer is the same either way: both show what [`plan::value::view`] shows.
+
+use std::sync::Arc;
+
+use datafusion::{
+    common::{
+        Column, Result,
+        tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
+    },
+    datasource::{provider_as_source, source_as_provider},
+    logical_expr::{
+        Expr, JoinType, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, expr::ScalarFunction, expr_rewriter::NamePreserver,
+    },
+    optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule},
+};
+use plan::{Path, Type, View, What, functions::json, path::Step};
+
+use super::operand::literal;
+use crate::query::ShardTableProvider;
+
+/// The rule.
+#[derive(Debug)]
+pub struct ReadAsColumns;
+
+impl OptimizerRule for ReadAsColumns {
+    fn name(&self) -> &str {
+        "read_as_columns"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        None
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        plan.transform_up_with_subqueries(rewritten)
+    }
+}
+
+/// The rule, for a plan as it was planned: what is compared in a correlated sub-query has to be a column before it becomes a join.
+pub fn read_as_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
+    Ok(plan.transform_up_with_subqueries(rewritten)?.data)
+}
+
+/// `json_get(column, path, view)`.
+#[derive(Debug, Clone, PartialEq)]
+struct Call {
+    column: Column,
+    path: Path,
+    view: View,
+}
+
+impl Call {
+    fn of(expr: &Expr) -> Option<Self> {
+        let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else { return None };
+        let [Expr::Column(column), path, word, ..] = args.as_slice() else { return None };
+        if func.name() != json::GET {
+            return None;
+        }
+        let text = |expr: &Expr| literal(expr).and_then(|value| value.try_as_str().flatten()).map(str::to_owned);
+        Some(Self { column: column.clone(), path: Path::try_from(text(path)?).ok()?, view: json::view_of(&text(word)?)? })
+    }
+
+    /// The column of a scan that shows the same.
+    fn scanned(&self) -> Option<plan::Column> {
+        let read = plan::Column::parse(&self.column.name)?;
+        match read.what {
+            What::Path(path) if read.view.to == Type::Json => Some(plan::Column { what: What::Path(joined(&path, &self.path)), view: self.view }),
+            // A document of JSON: its paths are its columns.
+            What::Doc if !self.path.steps().is_empty() => Some(plan::Column { what: What::Path(self.path.clone()), view: self.view }),
+            _ => None,
+        }
+    }
+}
+
+fn joined(path: &Path, further: &Path) -> Path {
+    Path::new(path.steps().iter().chain(further.steps()).cloned().collect::<Vec<Step>>())
+}
+
+/// A condition with every view of JSON as the column that a leaf reads for it.
+pub fn over_columns(condition: Expr) -> Result<Expr> {
+    let read = |node: Expr| match Call::of(&node).and_then(|call| call.scanned()) {
+        Some(column) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(column.name())))),
+        None => Ok(Transformed::no(node)),
+    };
+    Ok(condition.transform(read)?.data)
+}
+
+fn rewritten(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    use LogicalPlan::{Aggregate, Filter, Join, Sort, Window};
+    if !matches!(plan, LogicalPlan::Projection(_) | Filter(_) | Aggregate(_) | Sort(_) | Window(_) | Join(_)) {
+        return Ok(Transformed::no(plan));
+    }
+    let mut calls: Vec<Call> = Vec::new();
+    plan.apply_expressions(|expr| {
+        expr.apply(|node| {
+            if let Some(call) = Call::of(node)
+                && !calls.contains(&call)
+            {
+                calls.push(call);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    let mut inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
+    let mut columns: Vec<(Call, Column)> = Vec::new();
+    for call in calls {
+        for input in &mut inputs {
+            if input.schema().has_column(&call.column)
+                && let Some((with, column)) = provided(input, &call)?
+            {
+                *input = with;
+                columns.push((call.clone(), column));
+                break;
+            }
+        }
+    }
+    if columns.is_empty() {
+        return Ok(Transformed::no(plan));
+    }
+    let (schema, own_columns) = (Arc::clone(plan.schema()), matches!(plan, LogicalPlan::Projection(_) | Aggregate(_)));
+    let names = NamePreserver::new(&plan);
+    let replaced = |node: Expr| match Call::of(&node).and_then(|call| columns.iter().find(|(known, _)| *known == call)) {
+        Some((_, column)) => Ok(Transformed::yes(Expr::Column(column.clone()))),
+        None => Ok(Transformed::no(node)),
+    };
+    let sort = matches!(plan, Sort(_));
+    let plan = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let expr = expr.transform(replaced)?.data;
+        Ok(Transformed::yes(if sort { expr } else { name.restore(expr) }))
+    })?;
+    let mut inputs = inputs.into_iter();
+    let plan = plan.data.map_children(|child| Ok(Transformed::yes(inputs.next().unwrap_or(child))))?.data.recompute_schema()?;
+    if own_columns {
+        return Ok(Transformed::yes(plan));
+    }
+    // What goes on is what went on before.
+    let before = schema.iter().map(|column| Expr::Column(Column::from(column))).collect();
+    Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(before, Arc::new(plan))?)))
+}
+
+/// The plan with one more column that shows what the call shows, and that column.
+fn provided(plan: &LogicalPlan, call: &Call) -> Result<Option<(LogicalPlan, Column)>> {
+    match plan {
+        LogicalPlan::TableScan(scan) => scanned(scan, call),
+        LogicalPlan::SubqueryAlias(alias) => {
+            let Some(inner) = below(alias.input.schema(), &alias.schema, call) else { return Ok(None) };
+            let Some((input, column)) = provided(&alias.input, &inner)? else { return Ok(None) };
+            let name = column.name;
+            let aliased = SubqueryAlias::try_new(Arc::new(input), alias.alias.clone())?;
+            Ok(Some((LogicalPlan::SubqueryAlias(aliased), Column::new(Some(alias.alias.clone()), name))))
+        }
+        LogicalPlan::Projection(projection) => projected(projection, call),
+        LogicalPlan::Filter(_) | LogicalPlan::Sort(_) | LogicalPlan::Limit(_) | LogicalPlan::Window(_) => {
+            let inputs = plan.inputs();
+            let Some(input) = inputs.first().filter(|input| input.schema().has_column(&call.column)) else { return Ok(None) };
+            let Some((input, column)) = provided(input, call)? else { return Ok(None) };
+            let mut input = Some(input);
+            let with = plan.clone().map_children(|child| Ok(Transformed::yes(input.take().unwrap_or(child))))?.data.recompute_schema()?;
+            Ok(Some((with, column)))
+        }
+        LogicalPlan::Join(join) => {
+            let left = !matches!(join.join_type, JoinType::RightSemi | JoinType::RightAnti) && join.left.schema().has_column(&call.column);
+            let right = !matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark)
+                && join.right.schema().has_column(&call.column);
+            let mut join = join.clone();
+            let column = match (left, right) {
+                (true, _) => {
+                    let Some((input, column)) = provided(&join.left, call)? else { return Ok(None) };
+                    join.left = Arc::new(input);
+                    column
+                }
+                (_, true) => {
+                    let Some((input, column)) = provided(&join.right, call)? else { return Ok(None) };
+                    join.right = Arc::new(input);
+                    column
+                }
+                _ => return Ok(None),
+            };
+            Ok(Some((LogicalPlan::Join(join).recompute_schema()?, column)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The call over the column that stands at the same place below.
+fn below(inner: &datafusion::common::DFSchema, outer: &datafusion::common::DFSchema, call: &Call) -> Option<Call> {
+    let place = outer.maybe_index_of_column(&call.column)?;
+    Some(Call { column: Column::from(inner.qualified_field(place)), ..call.clone() })
+}
+
+fn projected(projection: &Projection, call: &Call) -> Result<Option<(LogicalPlan, Column)>> {
+    let Some(place) = projection.schema.maybe_index_of_column(&call.column) else { return Ok(None) };
+    let inner = match projection.expr[place].clone().unalias() {
+        Expr::Column(column) => Call { column, ..call.clone() },
+        other => match Call::of(&other) {
+            Some(inner) if inner.view == (View { to: Type::Json, cast: false }) => {
+                Call { path: joined(&inner.path, &call.path), column: inner.column, view: call.view }
+            }
+            _ => return Ok(None),
+        },
+    };
+    let Some((input, column)) = provided(&projection.input, &inner)? else { return Ok(None) };
+    // Columns of one projection have different names, so these have too.
+    let (relation, name) = (call.column.relation.clone(), plan::Column { what: What::Path(call.path.clone()), view: call.view }.name());
+    let name = format!("{}\u{1}{name}", call.column.name);
+    let mut expr = projection.expr.clone();
+    let known = projection.schema.has_column(&Column::new(relation.clone(), name.clone()));
+    if !known {
+        expr.push(Expr::Column(column).alias_qualified(relation.clone(), name.clone()));
+    }
+    let with = Projection::try_new(expr, Arc::new(input))?;
+    Ok(Some((LogicalPlan::Projection(with), Column::new(relation, name))))
+}
+
+fn scanned(scan: &TableScan, call: &Call) -> Result<Option<(LogicalPlan, Column)>> {
+    let (Some(wanted), Ok(provider)) = (call.scanned(), source_as_provider(&scan.source)) else { return Ok(None) };
+    let Some(table) = ShardTableProvider::of(provider.as_ref()) else { return Ok(None) };
+    let (table, place) = table.with_column(wanted.clone());
+    let mut projection = scan.projection.clone().unwrap_or_else(|| (0..scan.source.schema().fields().len()).collect());
+    if !projection.contains(&place) {
+        projection.push(place);
+    }
+    let source = provider_as_source(Arc::new(table));
+    let with = TableScanBuilder::new(scan.table_name.clone(), source)
+        .with_projection(Some(projection))
+        .with_filters(scan.filters.clone())
+        .with_fetch(scan.fetch)
+        .build()?;
+    Ok(Some((LogicalPlan::TableScan(with), Column::new(Some(scan.table_name.clone()), wanted.name()))))
+}

@@ -1,0 +1,153 @@
+//! Correlated sub-queries compare columns: DataFusion turns them into joins only where they do. What a comparison computes of the rows around
+//! it, or of its own, is computed below as a column of its own.
+//!
+//! ```text
+//!   Filter: (SELECT … WHERE json_get(e.user, 'id', 'int') = outer(json_get(u.id, '', 'int'))) > 1     over u
+//!     -> Filter: (SELECT … FROM (SELECT *, json_get(e.user, …) AS a FROM e) WHERE a = outer(b)) > 1   over (SELECT *, json_get(u.id, …) AS b FROM u)
+//! ```
+
+use std::sync::Arc;
+
+use datafusion::{
+    common::{
+        Column, Result,
+        tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
+    },
+    logical_expr::{
+        BinaryExpr, Expr, ExprSchemable as _, Filter, LogicalPlan, Operator, Projection, Subquery,
+        expr::{Exists, InSubquery, ScalarFunction, SetComparison},
+        utils::{conjunction, split_conjunction_owned},
+    },
+};
+use plan::functions::json;
+
+/// A plan in which correlated sub-queries compare columns.
+pub fn columns_compared(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let inner = plan.transform_up_with_subqueries(|node| Ok(Transformed::yes(inner_columns(node)?)))?.data;
+    Ok(inner.transform_up_with_subqueries(|node| Ok(Transformed::yes(outer_columns(node)?)))?.data)
+}
+
+fn has_outer(expr: &Expr) -> bool {
+    expr.exists(|node| Ok(matches!(node, Expr::OuterReferenceColumn(..)))).unwrap_or(false)
+}
+
+/// In a filter over rows and rows around it, each side of an equality that is computed of the rows themselves.
+fn inner_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Filter(filter) = &plan else { return Ok(plan) };
+    if !has_outer(&filter.predicate) {
+        return Ok(plan);
+    }
+    let mut computed: Vec<Expr> = Vec::new();
+    let side = |expr: Expr, computed: &mut Vec<Expr>| match expr {
+        plain @ (Expr::Column(_) | Expr::OuterReferenceColumn(..) | Expr::Literal(..)) => plain,
+        other if has_outer(&other) || other.column_refs().is_empty() => other,
+        other => {
+            let name = format!("\u{1}inner_{}", computed.len());
+            computed.push(other.alias(&name));
+            Expr::Column(Column::from_name(name))
+        }
+    };
+    let conditions = split_conjunction_owned(filter.predicate.clone()).into_iter().map(|condition| match condition {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) if has_outer(&left) != has_outer(&right) => {
+            let (left, right) = (side(*left, &mut computed), side(*right, &mut computed));
+            Expr::BinaryExpr(BinaryExpr::new(Box::new(left), Operator::Eq, Box::new(right)))
+        }
+        other => other,
+    });
+    let predicate = conjunction(conditions.collect::<Vec<_>>());
+    match predicate {
+        Some(predicate) if !computed.is_empty() => {
+            let input = with_computed(&filter.input, computed)?;
+            Ok(LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(input))?))
+        }
+        _ => Ok(plan),
+    }
+}
+
+fn with_computed(input: &LogicalPlan, computed: Vec<Expr>) -> Result<LogicalPlan> {
+    let own = input.schema().iter().map(|column| Expr::Column(Column::from(column)));
+    Ok(LogicalPlan::Projection(Projection::try_new(own.chain(computed).collect(), Arc::new(input.clone()))?))
+}
+
+/// Of a node with sub-queries, each view of JSON that these take of its rows.
+fn outer_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
+    let Some(around) = inputs.first() else { return Ok(plan) };
+    let lateral = matches!((&plan, inputs.get(1)), (LogicalPlan::Join(_), Some(LogicalPlan::Subquery(_))));
+    let mut asked: Vec<(Expr, Column)> = Vec::new();
+    let mut replaced = |subquery: Subquery| replaced_in(subquery, around, &mut asked);
+    let with_exprs = plan.clone().map_expressions(|expr| {
+        expr.transform(|node| {
+            Ok(match node {
+                Expr::ScalarSubquery(subquery) => Transformed::yes(Expr::ScalarSubquery(replaced(subquery)?)),
+                Expr::Exists(Exists { subquery, negated }) => Transformed::yes(Expr::Exists(Exists { subquery: replaced(subquery)?, negated })),
+                Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+                    Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery: replaced(subquery)?, negated }))
+                }
+                Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }) => {
+                    Transformed::yes(Expr::SetComparison(SetComparison { expr, subquery: replaced(subquery)?, op, quantifier }))
+                }
+                other => Transformed::no(other),
+            })
+        })
+    })?;
+    let beside = match inputs.get(1) {
+        Some(LogicalPlan::Subquery(subquery)) if lateral => Some(LogicalPlan::Subquery(replaced(subquery.clone())?)),
+        other => other.cloned(),
+    };
+    if asked.is_empty() {
+        return Ok(plan);
+    }
+    let schema = Arc::clone(plan.schema());
+    let own = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_));
+    let computed = asked.into_iter().map(|(expr, column)| expr.alias(column.name)).collect();
+    let mut children = std::iter::once(with_computed(around, computed)?).chain(beside);
+    let plan = with_exprs.data.map_children(|child| Ok(Transformed::yes(children.next().unwrap_or(child))))?.data.recompute_schema()?;
+    if own {
+        return Ok(plan);
+    }
+    let before = schema.iter().map(|column| Expr::Column(Column::from(column))).collect();
+    Ok(LogicalPlan::Projection(Projection::try_new(before, Arc::new(plan))?))
+}
+
+/// The sub-query with columns in the place of views of the rows around it, which are asked for.
+fn replaced_in(subquery: Subquery, around: &LogicalPlan, asked: &mut Vec<(Expr, Column)>) -> Result<Subquery> {
+    if subquery.outer_ref_columns.is_empty() {
+        return Ok(subquery);
+    }
+    let before = asked.len();
+    let rewritten = subquery.subquery.as_ref().clone().transform_down_with_subqueries(|node| {
+        node.map_expressions(|expr| {
+            expr.transform_down(|node| {
+                let Some(view) = view_around(&node, around) else { return Ok(Transformed::no(node)) };
+                let field = view.to_field(around.schema())?.1;
+                let column = match asked.iter().find(|(known, _)| *known == view) {
+                    Some((_, column)) => column.clone(),
+                    None => {
+                        let column = Column::from_name(format!("\u{1}outer_{}", asked.len()));
+                        asked.push((view, column.clone()));
+                        column
+                    }
+                };
+                Ok(Transformed::new(Expr::OuterReferenceColumn(field, column), true, TreeNodeRecursion::Jump))
+            })
+        })
+    })?;
+    if asked.len() == before && !rewritten.transformed {
+        return Ok(subquery);
+    }
+    let plan = rewritten.data;
+    Ok(Subquery { outer_ref_columns: plan.all_out_ref_exprs(), subquery: Arc::new(plan), spans: subquery.spans })
+}
+
+/// `json_get(outer(column), …)` as a view of the rows around.
+fn view_around(expr: &Expr, around: &LogicalPlan) -> Option<Expr> {
+    let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else { return None };
+    let Some(Expr::OuterReferenceColumn(_, column)) = args.first() else { return None };
+    if func.name() != json::GET || !around.schema().has_column(column) {
+        return None;
+    }
+    let mut args = args.clone();
+    args[0] = Expr::Column(column.clone());
+    Some(Expr::ScalarFunction(ScalarFunction { func: Arc::clone(func), args }))
+}

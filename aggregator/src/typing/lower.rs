@@ -1,0 +1,735 @@
+//! Expressions with types open -> expressions in which every operand has the type that its use asks for.
+//!
+//! DataFusion plans a statement over JSON columns and the functions of [`super::open`], which take anything. Here, with the types that
+//! DataFusion gives each operand, they become plain operators and functions over typed views. What is decided depends on an operand's type and
+//! on the kinds that its path has had; these choose between ways that give equal answers.
+
+use std::{str::FromStr as _, sync::Arc};
+
+use datafusion::{
+    arrow::{
+        array::timezone::Tz,
+        datatypes::{DataType, FieldRef, IntervalUnit, TimeUnit},
+    },
+    common::{Column, DFSchema, Result, ScalarValue},
+    logical_expr::{
+        AggregateUDF, Between, BinaryExpr, Case, Expr, Like, LogicalPlanBuilder, Operator, ScalarUDF, Subquery,
+        expr::{AggregateFunction, InSubquery, ScalarFunction, SetComparison, Sort, WindowFunction},
+        lit,
+        type_coercion::functions::fields_with_udf,
+    },
+};
+use plan::{
+    Kinds, Type,
+    functions::{checked, extreme, interval, json},
+};
+use proto::Code;
+
+use super::{
+    compare::{compared, equal_pair, one_of},
+    open::Open,
+    operand::{Class, Operand, bad, call, cast, described, literal, null_of, shown, time, try_cast},
+    table::{PADDED_CHARS_MAX, Takes, takes},
+};
+
+/// One node, whose operands have their types.
+pub fn lower(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let of = |expr: &Expr| Operand::of(expr.clone(), schema);
+    match expr {
+        Expr::ScalarFunction(ScalarFunction { func, args }) => match func.inner().downcast_ref::<Open>() {
+            Some(open) => call_of(open, Operand::all(args, schema)?),
+            None => Ok(Expr::ScalarFunction(ScalarFunction { func, args })),
+        },
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => Ok(of(&left)?.condition()?.and(of(&right)?.condition()?)),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => Ok(of(&left)?.condition()?.or(of(&right)?.condition()?)),
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => operator(op, &of(&left)?, &of(&right)?),
+        Expr::Not(inner) => Ok(Expr::Not(Box::new(of(&inner)?.condition()?))),
+        Expr::Negative(inner) => negated(&of(&inner)?),
+        Expr::IsNull(inner) => Ok(Expr::IsNull(Box::new(of(&inner)?.key()))),
+        Expr::IsNotNull(inner) => Ok(Expr::IsNotNull(Box::new(of(&inner)?.key()))),
+        Expr::IsTrue(inner) => Ok(Expr::IsTrue(Box::new(of(&inner)?.condition()?))),
+        Expr::IsNotTrue(inner) => Ok(Expr::IsNotTrue(Box::new(of(&inner)?.condition()?))),
+        Expr::IsFalse(inner) => Ok(Expr::IsFalse(Box::new(of(&inner)?.condition()?))),
+        Expr::IsNotFalse(inner) => Ok(Expr::IsNotFalse(Box::new(of(&inner)?.condition()?))),
+        Expr::IsUnknown(inner) => Ok(Expr::IsUnknown(Box::new(of(&inner)?.condition()?))),
+        Expr::IsNotUnknown(inner) => Ok(Expr::IsNotUnknown(Box::new(of(&inner)?.condition()?))),
+        Expr::Between(Between { expr, negated, low, high }) => {
+            let (value, low, high) = (of(&expr)?, of(&low)?, of(&high)?);
+            let inside = compared(&value, Operator::GtEq, &low)?.and(compared(&value, Operator::LtEq, &high)?);
+            Ok(if negated { Expr::Not(Box::new(inside)) } else { inside })
+        }
+        Expr::InList(list) => one_of(&of(&list.expr)?, &Operand::all(list.list, schema)?, list.negated),
+        Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+            let (value, subquery) = alike_with_subquery(&of(&expr)?, subquery)?;
+            Ok(Expr::InSubquery(InSubquery::new(Box::new(value), subquery, negated)))
+        }
+        Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }) => {
+            let (value, subquery) = alike_with_subquery(&of(&expr)?, subquery)?;
+            Ok(Expr::SetComparison(SetComparison::new(Box::new(value), subquery, op, quantifier)))
+        }
+        Expr::Like(like) => like_of(like, schema, Expr::Like),
+        Expr::SimilarTo(like) => like_of(like, schema, Expr::SimilarTo),
+        Expr::Case(case) => case_of(case, schema),
+        Expr::Cast(inner) => converted(&of(&inner.expr)?, inner.field.data_type(), false),
+        Expr::TryCast(inner) => converted(&of(&inner.expr)?, inner.field.data_type(), true),
+        Expr::AggregateFunction(function) => aggregate_of(function, schema),
+        Expr::WindowFunction(function) => window_of(*function, schema),
+        other => Ok(other),
+    }
+}
+
+/// An operand and the column of a sub-query, so that they are equal where the values are.
+fn alike_with_subquery(value: &Operand, subquery: Subquery) -> Result<(Expr, Subquery)> {
+    let schema = subquery.subquery.schema();
+    let column = Operand::of(Expr::Column(Column::from(schema.qualified_field(0))), schema)?;
+    let (left, right) = equal_pair(value, &column)?;
+    if right == column.expr {
+        return Ok((left, subquery));
+    }
+    let plan = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone()).project([right.alias("in")])?.build()?;
+    Ok((left, subquery.with_plan(Arc::new(plan))))
+}
+
+/// A call with types open.
+pub fn call_of(open: &Open, args: Vec<Operand>) -> Result<Expr> {
+    let name = open.name();
+    if let Some(op) = open.operator() {
+        return match args.as_slice() {
+            [left, right] => operator(op, left, right),
+            _ => Err(bad(format!("{name} takes two operands"), "write a op b")),
+        };
+    }
+    match (name, args.as_slice()) {
+        ("is_distinct", [left, right]) => compared(left, Operator::IsDistinctFrom, right),
+        ("is_not_distinct", [left, right]) => compared(left, Operator::IsNotDistinctFrom, right),
+        ("as_text", [value]) => Ok(value.text()),
+        ("truth", [value]) => value.condition(),
+        ("negative", [value]) => negated(value),
+        ("positive", [value]) => value.number(),
+        ("items", [list]) => Ok(match list.class() {
+            Class::Json(_) | Class::Text => call(json::ITEMS, vec![list.expr.clone()]),
+            _ => list.expr.clone(),
+        }),
+        ("inside", [value, path, kinds @ ..]) => inside(value, path, kinds.first()),
+        ("json", [value]) => Ok(if value.kinds().is_some() { value.expr.clone() } else { call(json::TO_JSON, vec![value.expr.clone()]) }),
+        ("at_time_zone", [moment, zone]) => at_time_zone(moment, zone),
+        ("nullif", [value, other]) => {
+            let case = Case::new(
+                None,
+                vec![(Box::new(compared(value, Operator::Eq, other)?), Box::new(null_of(DataType::Null)))],
+                Some(Box::new(value.native())),
+            );
+            Ok(Expr::Case(case))
+        }
+        ("nvl2", [value, some, none]) => {
+            let (results, _) = unified(&[some.clone(), none.clone()])?;
+            let [some, none] = <[Expr; 2]>::try_from(results).map_err(|_| bad("nvl2 takes three values".into(), "write nvl2(a, b, c)"))?;
+            Ok(Expr::Case(Case::new(None, vec![(Box::new(value.key().is_not_null()), Box::new(some))], Some(Box::new(none)))))
+        }
+        ("greatest" | "least", values) => {
+            let (results, of) = unified(values)?;
+            match of {
+                Some(Class::Json(_)) => Ok(call(if name == "greatest" { extreme::GREATEST } else { extreme::LEAST }, results)),
+                _ => applied(open.inner()?, results),
+            }
+        }
+        ("now" | "current_timestamp", []) => Ok(cast(applied(open.inner()?, vec![])?, time())),
+        ("to_timestamp" | "to_date", [value]) if !matches!(value.class(), Class::Null) => {
+            let moment = match (value.class(), value.quoted()) {
+                (Class::Text, Some(_)) | (Class::Time | Class::Date, _) => value.time()?,
+                _ => value.converted(Type::Time),
+            };
+            Ok(if name == "to_date" { cast(moment, DataType::Date32) } else { moment })
+        }
+        ("to_char" | "date_format", [moment, pattern]) => {
+            let pattern = pattern.quoted().map_or_else(|| pattern.text(), |pattern| lit(strftime(pattern)));
+            applied(open.inner()?, vec![moment.time()?, pattern])
+        }
+        ("date_trunc" | "datetrunc", [unit, _]) => {
+            const UNITS: [&str; 10] = ["microsecond", "millisecond", "second", "minute", "hour", "day", "week", "month", "quarter", "year"];
+            match unit.quoted() {
+                Some(unit) if !UNITS.contains(&unit.to_lowercase().as_str()) => {
+                    Err(bad(format!("{unit} is no unit of time"), &format!("there are {}", UNITS.join(", "))))
+                }
+                _ => applied(open.inner()?, arguments(name, &args)?),
+            }
+        }
+        ("lpad" | "rpad", [_, length, ..]) => {
+            let small = matches!(literal(&length.expr), Some(ScalarValue::Int64(Some(n))) if u64::try_from(*n).is_ok_and(|n| n <= PADDED_CHARS_MAX));
+            if !small {
+                let detail = format!("{name} to a length that is not a number up to {PADDED_CHARS_MAX}");
+                return Err(crate::query::failure::error(
+                    proto::Problem::new(Code::NotSupported, detail).hint("write the length into the statement"),
+                ));
+            }
+            applied(open.inner()?, arguments(name, &args)?)
+        }
+        _ => applied(open.inner()?, arguments(name, &args)?),
+    }
+}
+
+/// What lies at a path inside of a value.
+fn inside(value: &Operand, path: &Operand, kinds: Option<&Operand>) -> Result<Expr> {
+    let spelled = path.quoted().unwrap_or_default();
+    let steps = plan::Path::try_from(spelled.to_owned()).map_err(|e| bad(e.to_string(), "write x.key or x[0]"))?;
+    match (value.class(), steps.steps()) {
+        // Of a list that was computed, the first element is number 1, as in SQL.
+        (Class::List, [plan::path::Step::Index(index), rest @ ..]) => {
+            let element = datafusion::functions_nested::extract::array_element_udf();
+            let element = Expr::ScalarFunction(ScalarFunction { func: element, args: vec![value.expr.clone(), lit(i64::from(*index))] });
+            match rest {
+                [] => Ok(element),
+                rest => {
+                    Ok(super::operand::view(view_of_json(element, &plan::Path::new(rest.to_vec()), None), plan::View { to: Type::Json, cast: false }))
+                }
+            }
+        }
+        (Class::Json(_) | Class::Text, _) => Ok(view_of_json(value.expr.clone(), &steps, kinds.and_then(Operand::quoted))),
+        (Class::Null, _) => Ok(null_of(DataType::LargeUtf8)),
+        (class, _) => {
+            Err(bad(format!("{} is {}: there is no {spelled} inside of it", shown(value), described(class)), "only JSON and lists are looked into"))
+        }
+    }
+}
+
+/// `json_get(expr, path, 'json', kinds)`; a path into a path is one path.
+fn view_of_json(expr: Expr, path: &plan::Path, kinds: Option<&str>) -> Expr {
+    let (root, whole) = match expr {
+        Expr::ScalarFunction(mut inner)
+            if inner.func.name() == json::GET && literal(&inner.args[2]).and_then(|word| word.try_as_str().flatten()) == Some("json") =>
+        {
+            let before = literal(&inner.args[1]).and_then(|path| path.try_as_str().flatten()).unwrap_or_default().to_owned();
+            let before = plan::Path::try_from(before).unwrap_or_default();
+            (inner.args.swap_remove(0), plan::Path::new(before.steps().iter().chain(path.steps()).cloned().collect()))
+        }
+        other => (other, path.clone()),
+    };
+    let mut args = vec![root, lit(whole.to_string()), lit("json")];
+    args.extend(kinds.map(lit));
+    call(json::GET, args)
+}
+
+/// Arguments as a function takes them.
+fn arguments(name: &str, args: &[Operand]) -> Result<Vec<Expr>> {
+    let text = |operand: &Operand| operand.text();
+    Ok(match takes(name) {
+        Takes::Numbers => args.iter().map(Operand::number).collect::<Result<_>>()?,
+        Takes::Doubles => args.iter().map(Operand::double).collect::<Result<_>>()?,
+        Takes::Conditions => args.iter().map(Operand::condition).collect::<Result<_>>()?,
+        Takes::Alike => unified(args)?.0,
+        Takes::AsTheyAre => args.iter().map(Operand::native).collect(),
+        Takes::Texts(numbers) => {
+            let one = |(place, operand): (usize, &Operand)| if numbers.contains(&place) { operand.number() } else { Ok(text(operand)) };
+            args.iter().enumerate().map(one).collect::<Result<_>>()?
+        }
+        Takes::Times(times) => {
+            let one = |(place, operand): (usize, &Operand)| match operand.class() {
+                Class::Interval => Ok(operand.expr.clone()),
+                _ if times.contains(&place) => operand.time(),
+                _ => Ok(text(operand)),
+            };
+            args.iter().enumerate().map(one).collect::<Result<_>>()?
+        }
+    })
+}
+
+/// A call of the library's function; what it cannot take is said in a user's words.
+fn applied(function: Arc<ScalarUDF>, args: Vec<Expr>) -> Result<Expr> {
+    Ok(Expr::ScalarFunction(ScalarFunction { func: function, args }))
+}
+
+/// An error unless functions take values of these types.
+pub fn check_types(node: &Expr, schema: &DFSchema) -> Result<()> {
+    let (args, name, taken) = match node {
+        Expr::ScalarFunction(call) => {
+            let args = Operand::all(call.args.clone(), schema)?;
+            let taken = fields_with_udf(&fields(&args), call.func.as_ref()).is_ok();
+            (args, call.func.name().to_owned(), taken)
+        }
+        Expr::AggregateFunction(call) => {
+            let args = Operand::all(call.params.args.clone(), schema)?;
+            let taken = fields_with_udf(&fields(&args), call.func.as_ref()).is_ok();
+            (args, call.func.name().to_owned(), taken)
+        }
+        _ => return Ok(()),
+    };
+    match taken || args.is_empty() {
+        true => Ok(()),
+        false => Err(refusal(&name, &args)),
+    }
+}
+
+fn fields(args: &[Operand]) -> Vec<FieldRef> {
+    args.iter().map(|arg| Arc::clone(&arg.field)).collect()
+}
+
+/// What a function cannot take, in a user's words.
+pub fn refusal(name: &str, args: &[Operand]) -> datafusion::error::DataFusionError {
+    let types: Vec<&str> = args.iter().map(|arg| described(arg.class())).collect();
+    bad(format!("{name} does not take {}", types.join(" and ")), "convert the argument: x::text, x::double, …")
+}
+
+/// `left op right`.
+pub fn operator(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
+    use Operator::{
+        BitwiseAnd, BitwiseOr, BitwiseShiftLeft, BitwiseShiftRight, BitwiseXor, Divide, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq,
+        Minus, Modulo, Multiply, NotEq, Plus, StringConcat,
+    };
+    let plain = |left: Expr, right: Expr| Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)));
+    match op {
+        Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom => compared(left, op, right),
+        Plus | Minus | Multiply | Divide | Modulo => arithmetic(op, left, right),
+        BitwiseAnd | BitwiseOr | BitwiseXor | BitwiseShiftLeft | BitwiseShiftRight => Ok(plain(left.number()?, right.number()?)),
+        StringConcat if [left, right].iter().any(|operand| operand.class() == Class::List) => Ok(plain(left.native(), right.native())),
+        StringConcat => Ok(plain(left.text(), right.text())),
+        _ => Ok(plain(left.text(), right.text())),
+    }
+}
+
+fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
+    let temporal = |class| matches!(class, Class::Time | Class::Date | Class::Interval);
+    if temporal(left.class()) || temporal(right.class()) {
+        return of_times(op, left, right);
+    }
+    let integer = |operand: &Operand| match operand.class() {
+        Class::Int | Class::Null => true,
+        Class::Json(kinds) => kinds.any(Kinds::INT) && !kinds.any(Kinds::FLOAT | Kinds::BIG),
+        Class::Text => operand.quoted().is_some_and(|text| text.trim().parse::<i64>().is_ok()),
+        _ => false,
+    };
+    let decimal = [left, right].iter().any(|operand| operand.class() == Class::Decimal);
+    let plain = |left: Expr, right: Expr| Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))));
+    match op {
+        Operator::Divide if !decimal => Ok(call(checked::QUOTIENT, vec![left.double()?, right.double()?])),
+        Operator::Modulo if integer(left) && integer(right) => Ok(call(checked::REMAINDER, vec![left.number()?, right.number()?])),
+        Operator::Divide | Operator::Modulo => {
+            let divisor = right.number()?;
+            let zero = Operand::of(divisor.clone(), &DFSchema::empty()).is_ok_and(|d| d.is_literal());
+            let divisor = if zero { divisor } else { datafusion::functions::core::expr_fn::nullif(divisor, lit(0_i64)) };
+            plain(left.number()?, divisor)
+        }
+        _ if integer(left) && integer(right) => chained(op, left.number()?, right.number()?),
+        _ => plain(left.number()?, right.number()?),
+    }
+}
+
+/// Integers added, subtracted or multiplied; a chain becomes one call.
+fn chained(op: Operator, left: Expr, right: Expr) -> Result<Expr> {
+    let (name, sign) = match op {
+        Operator::Multiply => (checked::PRODUCT, None),
+        Operator::Minus => (checked::SUM, Some('-')),
+        _ => (checked::SUM, Some('+')),
+    };
+    let mut args = match left {
+        Expr::ScalarFunction(call) if call.func.name() == name => call.args,
+        other if sign.is_some() => vec![lit("+"), other],
+        other => vec![other],
+    };
+    if let (Some(sign), Some(first)) = (sign, args.first_mut()) {
+        let signs = literal(first).and_then(|signs| signs.try_as_str().flatten()).unwrap_or_default();
+        *first = lit(format!("{signs}{sign}"));
+    }
+    args.push(right);
+    Ok(call(name, args))
+}
+
+fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
+    use Class::{Date, Int, Interval, Json, Text, Time};
+    let plain = |left: Expr, right: Expr| Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))));
+    let month_day_nano = || DataType::Interval(IntervalUnit::MonthDayNano);
+    match (left.class(), op, right.class()) {
+        (Interval, Operator::Multiply, other) if other != Interval => Ok(call(interval::SCALE, vec![left.expr.clone(), right.double()?])),
+        (other, Operator::Multiply, Interval) if other != Interval => Ok(call(interval::SCALE, vec![right.expr.clone(), left.double()?])),
+        (Interval, Operator::Divide, other) if other != Interval => {
+            let factor = call(checked::QUOTIENT, vec![lit(1.0), right.double()?]);
+            Ok(call(interval::SCALE, vec![left.expr.clone(), factor]))
+        }
+        (Interval, _, Interval) => {
+            let same = left.data_type() == right.data_type();
+            let of = |operand: &Operand| if same { operand.expr.clone() } else { call(interval::SCALE, vec![operand.expr.clone(), lit(1.0)]) };
+            plain(of(left), of(right))
+        }
+        // A text beside an interval is a time, and beside a time it is one too.
+        (Json(_) | Text, _, Interval) => plain(left.time()?, right.expr.clone()),
+        (Interval, _, Json(_) | Text) => plain(left.expr.clone(), right.time()?),
+        (Time, Operator::Plus | Operator::Minus, Text) if right.quoted().is_some_and(|text| plan::value::time_of_text(text).is_none()) => {
+            plain(left.expr.clone(), cast(right.expr.clone(), month_day_nano()))
+        }
+        (Json(_) | Text | Time | Date, Operator::Minus, Json(_) | Text | Time | Date) if !(left.class() == Date && right.class() == Date) => {
+            plain(left.time()?, right.time()?)
+        }
+        (Date, Operator::Plus | Operator::Minus, Int) => {
+            let days = call(interval::SCALE, vec![one_day(), right.double()?]);
+            Ok(cast(Expr::BinaryExpr(BinaryExpr::new(Box::new(left.expr.clone()), op, Box::new(days))), DataType::Date32))
+        }
+        (Date, Operator::Minus, Date) => {
+            let day = |operand: &Operand| cast(cast(operand.expr.clone(), DataType::Int32), DataType::Int64);
+            Ok(call(checked::SUM, vec![lit("+-"), day(left), day(right)]))
+        }
+        (Time | Date, Operator::Plus | Operator::Minus, Interval) | (Interval, Operator::Plus, Time | Date) => {
+            plain(left.expr.clone(), right.expr.clone())
+        }
+        (a, _, b) => Err(bad(
+            format!("{} {op} {} is {} {op} {}", shown(left), shown(right), described(a), described(b)),
+            "times go with intervals: _time - interval '1 day'",
+        )),
+    }
+}
+
+fn one_day() -> Expr {
+    Expr::Literal(ScalarValue::new_interval_mdn(0, 1, 0), None)
+}
+
+fn negated(value: &Operand) -> Result<Expr> {
+    let number = match value.class() {
+        Class::Interval => return Ok(call(interval::SCALE, vec![value.expr.clone(), lit(-1.0)])),
+        _ => value.number()?,
+    };
+    match value.class() {
+        Class::Int if value.is_literal() => Ok(Expr::Negative(Box::new(number))),
+        Class::Int => Ok(call(checked::SUM, vec![lit("-"), number])),
+        Class::Json(kinds) if kinds.any(Kinds::INT) && !kinds.any(Kinds::FLOAT | Kinds::BIG) => Ok(call(checked::SUM, vec![lit("-"), number])),
+        _ => Ok(Expr::Negative(Box::new(number))),
+    }
+}
+
+/// Values that become one result (CASE, COALESCE, an array), and what they then are: a text takes everything in, as it is; values of documents
+/// of different kinds stay JSON.
+pub fn unified(values: &[Operand]) -> Result<(Vec<Expr>, Option<Class>)> {
+    let text = values.iter().any(|value| value.class() == Class::Text);
+    if text && values.iter().all(|value| !matches!(value.class(), Class::Time | Class::Date | Class::Interval | Class::List | Class::Other)) {
+        return Ok((values.iter().map(Operand::text).collect(), Some(Class::Text)));
+    }
+    let temporal = |value: &Operand| matches!(value.class(), Class::Time | Class::Date);
+    if values.iter().any(temporal)
+        && values.iter().all(|value| temporal(value) || matches!(value.class(), Class::Null | Class::Json(_) | Class::Text))
+    {
+        let date = values.iter().all(|value| matches!(value.class(), Class::Date | Class::Null));
+        let of = |value: &Operand| if date { Ok(value.expr.clone()) } else { value.time() };
+        return Ok((values.iter().map(of).collect::<Result<_>>()?, Some(if date { Class::Date } else { Class::Time })));
+    }
+    let plain: Vec<Expr> = values.iter().map(Operand::native).collect();
+    if values.iter().all(|value| value.kinds().is_none()) {
+        let classes: Vec<Class> = values.iter().map(Operand::class).filter(|class| *class != Class::Null).collect();
+        if classes.windows(2).all(|pair| pair[0] == pair[1] || (pair[0].is_number() && pair[1].is_number())) {
+            return Ok((plain, classes.first().copied()));
+        }
+    }
+    let native = |value: &Operand| match value.class() {
+        Class::Json(kinds) => kinds.native().filter(|native| *native != Type::Json).map(Type::arrow),
+        _ => Some(value.data_type().clone()),
+    };
+    let types: Option<Vec<DataType>> = values.iter().filter(|value| value.class() != Class::Null).map(native).collect();
+    let types = types.unwrap_or_default();
+    let numbers = !types.is_empty() && types.iter().all(|of| matches!(of, DataType::Int64 | DataType::Float64));
+    let exact = types.windows(2).all(|pair| pair[0] == pair[1]) || (numbers && !values.iter().any(may_be_wide));
+    if !types.is_empty() && exact {
+        return Ok((plain, Some(Class::Other)));
+    }
+    let json = |value: &Operand| match value.class() {
+        Class::Json(_) => value.expr.clone(),
+        _ => value.canonical(),
+    };
+    Ok((values.iter().map(json).collect(), Some(Class::Json(Kinds::default()))))
+}
+
+/// Whether an integer may be one that a double does not hold.
+fn may_be_wide(value: &Operand) -> bool {
+    match value.class() {
+        Class::Json(kinds) => kinds.any(Kinds::WIDE),
+        Class::Int => !matches!(literal(&value.expr), Some(ScalarValue::Int64(Some(int))) if int.unsigned_abs() <= 1 << 53),
+        _ => false,
+    }
+}
+
+fn case_of(case: Case, schema: &DFSchema) -> Result<Expr> {
+    let operand = case.expr.map(|operand| Operand::of(*operand, schema)).transpose()?;
+    let (mut conditions, mut results) = (Vec::new(), Vec::new());
+    for (when, then) in case.when_then_expr {
+        let when = Operand::of(*when, schema)?;
+        conditions.push(match &operand {
+            Some(operand) => compared(operand, Operator::Eq, &when)?,
+            None => when.condition()?,
+        });
+        results.push(Operand::of(*then, schema)?);
+    }
+    let otherwise = case.else_expr.is_some();
+    if let Some(other) = case.else_expr {
+        results.push(Operand::of(*other, schema)?);
+    }
+    let (mut results, _) = unified(&results)?;
+    let otherwise = if otherwise { results.pop().map(Box::new) } else { None };
+    let when_then = conditions.into_iter().map(Box::new).zip(results.into_iter().map(Box::new)).collect();
+    Ok(Expr::Case(Case::new(None, when_then, otherwise)))
+}
+
+fn like_of(like: Like, schema: &DFSchema, wrap: fn(Like) -> Expr) -> Result<Expr> {
+    let (value, pattern) = (Operand::of(*like.expr, schema)?, Operand::of(*like.pattern, schema)?);
+    let (pattern, escape) = match (like.escape_char, pattern.quoted()) {
+        // The library knows the backslash only.
+        (Some(escape), Some(text)) if escape != '\\' => (lit(with_backslashes(text, escape)), None),
+        (escape, _) => (pattern.text(), escape.filter(|escape| *escape != '\\')),
+    };
+    Ok(wrap(Like {
+        negated: like.negated,
+        expr: Box::new(value.text()),
+        pattern: Box::new(pattern),
+        escape_char: escape,
+        case_insensitive: like.case_insensitive,
+    }))
+}
+
+fn with_backslashes(pattern: &str, escape: char) -> String {
+    let mut escaped = String::with_capacity(pattern.len());
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            c if c == escape => escaped.extend(chars.next().into_iter().flat_map(|next| ['\\', next])),
+            '\\' => escaped.push_str("\\\\"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// `value::type`: data that cannot be converted are NULL; of a literal that is an error.
+fn converted(value: &Operand, to: &DataType, lenient: bool) -> Result<Expr> {
+    if value.class() == Class::Null {
+        return Ok(null_of(to.clone()));
+    }
+    let view = match to {
+        DataType::Boolean => Some(Type::Bool),
+        DataType::Int64 => Some(Type::Int),
+        DataType::Float64 => Some(Type::Double),
+        DataType::Utf8View => Some(Type::Text),
+        DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => Some(Type::Time),
+        _ => None,
+    };
+    if let Some(text) = value.quoted() {
+        return of_literal(text, value, to, view, lenient);
+    }
+    if value.data_type() == to {
+        return Ok(value.expr.clone());
+    }
+    Ok(match (value.class(), view, to) {
+        (Class::Json(_), None, json) if plan::column::is_json(json) => value.expr.clone(),
+        (Class::Text, None, json) if plan::column::is_json(json) => call(json::GET, vec![value.expr.clone(), lit(""), lit("json")]),
+        (_, None, json) if plan::column::is_json(json) => call(json::TO_JSON, vec![value.expr.clone()]),
+        (Class::Json(kinds), Some(view), _) => value.view(view, !(view == Type::Text && kinds == Kinds::TEXT)),
+        (Class::Text, Some(Type::Text), _) => cast(value.expr.clone(), DataType::Utf8View),
+        (Class::Text, Some(view), _) => value.converted(view),
+        (Class::Double, Some(Type::Int), _) | (Class::Int | Class::Double, Some(Type::Time), _) => value.converted(view.unwrap_or(Type::Int)),
+        (Class::Json(_) | Class::Text, None, DataType::Date32) => try_cast(value.converted(Type::Time), DataType::Date32),
+        (Class::Json(_) | Class::Text, None, _) => try_cast(value.converted(Type::Text), to.clone()),
+        (Class::Time | Class::Date, Some(Type::Time), _) => cast(value.expr.clone(), to.clone()),
+        (Class::Int | Class::Bool | Class::Double | Class::Decimal | Class::Time | Class::Date | Class::Interval, ..) => {
+            try_cast(value.expr.clone(), to.clone())
+        }
+        _ => try_cast(value.expr.clone(), to.clone()),
+    })
+}
+
+fn of_literal(text: &str, value: &Operand, to: &DataType, view: Option<Type>, lenient: bool) -> Result<Expr> {
+    use plan::value::{bool_of_text, double_of_text, int_of_text};
+    let typed = match view {
+        Some(Type::Bool) => bool_of_text(text).map(lit),
+        Some(Type::Int) => int_of_text(text).map(lit),
+        Some(Type::Double) => double_of_text(text).map(lit),
+        Some(Type::Text) => Some(cast(value.expr.clone(), DataType::Utf8View)),
+        Some(Type::Time) => time_or_error(value, lenient)?,
+        _ if plan::column::is_json(to) => {
+            let json = proto::json::parse(text.as_bytes()).is_ok();
+            json.then(|| Expr::Literal(ScalarValue::LargeUtf8(Some(text.to_owned())), None))
+        }
+        _ if *to == DataType::Date32 => time_or_error(value, lenient)?.map(|moment| cast(moment, DataType::Date32)),
+        _ => ScalarValue::from(text.trim()).cast_to(to).ok().filter(|value| !value.is_null()).map(|value| Expr::Literal(value, None)),
+    };
+    match typed {
+        Some(typed) => Ok(typed),
+        None if lenient => Ok(null_of(to.clone())),
+        None => {
+            let name = crate::answer::type_name(to);
+            Err(bad(format!("'{text}' cannot be read as {name}"), "write a value of that type, or TRY_CAST to have NULL"))
+        }
+    }
+}
+
+fn time_or_error(value: &Operand, lenient: bool) -> Result<Option<Expr>> {
+    match value.time() {
+        Ok(moment) => Ok(Some(moment)),
+        Err(_) if lenient => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// `moment AT TIME ZONE zone`: the clock on the wall there; of a clock on the wall, the moment.
+fn at_time_zone(moment: &Operand, zone: &Operand) -> Result<Expr> {
+    let Some(name) = zone.quoted() else { return Err(bad("a time zone that is computed".into(), "write AT TIME ZONE 'Europe/Berlin'")) };
+    if Tz::from_str(name).is_err() {
+        return Err(bad(format!("there is no time zone {name}"), "write a name as 'Europe/Berlin', or '+02:00'"));
+    }
+    let there = DataType::Timestamp(TimeUnit::Microsecond, Some(name.into()));
+    let moment = moment.time()?;
+    let naive =
+        matches!(Operand::of(moment.clone(), &DFSchema::empty()), Ok(ref literal) if matches!(literal.data_type(), DataType::Timestamp(_, None)));
+    if naive {
+        return Ok(cast(cast(moment, there), time()));
+    }
+    Ok(Expr::ScalarFunction(ScalarFunction { func: datafusion::functions::datetime::to_local_time(), args: vec![cast(moment, there)] }))
+}
+
+/// A pattern as PostgreSQL and others write it, as `strftime` does; one with a `%` is taken as it is.
+fn strftime(pattern: &str) -> String {
+    const WORDS: [(&str, &str); 29] = [
+        ("YYYY", "%Y"),
+        ("yyyy", "%Y"),
+        ("YY", "%y"),
+        ("HH24", "%H"),
+        ("hh24", "%H"),
+        ("HH12", "%I"),
+        ("hh12", "%I"),
+        ("HH", "%I"),
+        ("hh", "%I"),
+        ("MI", "%M"),
+        ("mi", "%M"),
+        ("SS", "%S"),
+        ("ss", "%S"),
+        ("MS", "%3f"),
+        ("ms", "%3f"),
+        ("US", "%6f"),
+        ("us", "%6f"),
+        ("AM", "%p"),
+        ("PM", "%p"),
+        ("Month", "%B"),
+        ("Mon", "%b"),
+        ("MM", "%m"),
+        ("mm", "%m"),
+        ("DDD", "%j"),
+        ("DD", "%d"),
+        ("dd", "%d"),
+        ("Day", "%A"),
+        ("Dy", "%a"),
+        ("TZ", "%Z"),
+    ];
+    if pattern.contains('%') {
+        return pattern.to_owned();
+    }
+    let mut out = String::new();
+    let mut rest = pattern;
+    while let Some(next) = rest.chars().next() {
+        if let Some(quoted) = rest.strip_prefix('"') {
+            let end = quoted.find('"').unwrap_or(quoted.len());
+            out.push_str(&quoted[..end]);
+            rest = quoted.get(end + 1..).unwrap_or_default();
+            continue;
+        }
+        match WORDS.iter().find(|(word, _)| rest.starts_with(word)) {
+            Some((word, format)) => {
+                out.push_str(format);
+                rest = &rest[word.len()..];
+            }
+            None => {
+                out.push(next);
+                rest = &rest[next.len_utf8()..];
+            }
+        }
+    }
+    out
+}
+
+/// An ORDER BY key by which DataFusion sorts as we say.
+pub fn sort(sort: Sort, schema: &DFSchema) -> Result<Sort> {
+    Ok(Sort { expr: Operand::of(sort.expr, schema)?.sort_key(), ..sort })
+}
+
+fn aggregate_of(function: AggregateFunction, schema: &DFSchema) -> Result<Expr> {
+    let AggregateFunction { func, params } = function;
+    let Some(inner) = super::open::aggregate(&func) else { return Ok(Expr::AggregateFunction(AggregateFunction { func, params })) };
+    let (func, args) = aggregate(&inner, Operand::all(params.args, schema)?, params.distinct)?;
+    let mut order_by = params.order_by.into_iter().map(|key| sort(key, schema)).collect::<Result<Vec<_>>>()?;
+    // What is ordered within a group is the first argument.
+    if func.supports_within_group_clause()
+        && let ([key], Some(first)) = (order_by.as_mut_slice(), args.first())
+    {
+        key.expr = first.clone();
+    }
+    let filter =
+        params.filter.map(|filter| Ok::<_, datafusion::error::DataFusionError>(Box::new(Operand::of(*filter, schema)?.condition()?))).transpose()?;
+    Ok(Expr::AggregateFunction(AggregateFunction::new_udf(func, args, params.distinct, filter, order_by, params.null_treatment)))
+}
+
+/// An aggregate and its arguments, as their types ask for it.
+pub fn aggregate(inner: &Arc<AggregateUDF>, args: Vec<Operand>, distinct: bool) -> Result<(Arc<AggregateUDF>, Vec<Expr>)> {
+    let same = |args: Vec<Expr>| Ok((Arc::clone(inner), args));
+    match (inner.name(), args.as_slice()) {
+        ("sum", [value]) => {
+            let number = value.number()?;
+            let integer = match value.class() {
+                Class::Int => true,
+                Class::Json(kinds) => kinds.any(Kinds::INT) && !kinds.any(Kinds::FLOAT | Kinds::BIG),
+                _ => false,
+            };
+            // The sum of integers is a decimal: it cannot wrap.
+            same(vec![if integer { cast(number, DataType::Decimal128(20, 0)) } else { number }])
+        }
+        ("min" | "max", [value]) => match value.class() {
+            Class::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => {
+                let name = if inner.name() == "min" { extreme::MIN } else { extreme::MAX };
+                let function = plan::functions::extreme::aggregates().into_iter().find(|function| function.name() == name);
+                Ok((function.unwrap_or_else(|| Arc::clone(inner)), vec![value.expr.clone()]))
+            }
+            _ => same(vec![value.native()]),
+        },
+        ("count" | "approx_distinct" | "array_agg" | "grouping", _) => {
+            let of = |value: &Operand| if distinct || inner.name() != "array_agg" { value.key() } else { value.native() };
+            same(args.iter().map(of).collect())
+        }
+        (name, _) => same(arguments(name, &args)?),
+    }
+}
+
+fn window_of(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
+    use datafusion::logical_expr::WindowFunctionDefinition as Definition;
+    let WindowFunction { fun, mut params } = function;
+    let args = Operand::all(std::mem::take(&mut params.args), schema)?;
+    let (fun, args) = match fun {
+        Definition::AggregateUDF(func) => match super::open::aggregate(&func) {
+            Some(inner) => {
+                let (func, args) = aggregate(&inner, args, params.distinct)?;
+                (Definition::AggregateUDF(func), args)
+            }
+            None => (Definition::AggregateUDF(func), args.into_iter().map(|arg| arg.expr).collect()),
+        },
+        other => {
+            let name = other.name().to_owned();
+            (other, arguments(&name, &args)?)
+        }
+    };
+    params.args = args;
+    params.partition_by = Operand::all(params.partition_by, schema)?.iter().map(Operand::key).collect();
+    let ranged = params.window_frame.units == datafusion::logical_expr::WindowFrameUnits::Range && {
+        use datafusion::logical_expr::WindowFrameBound::{CurrentRow, Following, Preceding};
+        let free = |bound: &datafusion::logical_expr::WindowFrameBound| match bound {
+            CurrentRow => true,
+            Preceding(distance) | Following(distance) => distance.is_null(),
+        };
+        !(free(&params.window_frame.start_bound) && free(&params.window_frame.end_bound))
+    };
+    let key = |key: Sort| match ranged {
+        // A frame by distance measures it in numbers or times.
+        true => {
+            let operand = Operand::of(key.expr, schema)?;
+            let expr = if operand.kinds().is_some_and(|kinds| kinds.native().is_none_or(|native| native == Type::Json)) {
+                operand.double()?
+            } else {
+                operand.native()
+            };
+            Ok(Sort { expr, ..key })
+        }
+        false => sort(key, schema),
+    };
+    params.order_by = params.order_by.into_iter().map(key).collect::<Result<_>>()?;
+    params.filter =
+        params.filter.map(|filter| Ok::<_, datafusion::error::DataFusionError>(Box::new(Operand::of(*filter, schema)?.condition()?))).transpose()?;
+    Ok(Expr::WindowFunction(Box::new(WindowFunction { fun, params })))
+}

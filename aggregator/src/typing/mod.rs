@@ -1,0 +1,51 @@
+//! Types: DataFusion says the type of every expression, and here is what that means for values of several kinds.
+//!
+//! ```text
+//! resolved statement ─ DataFusion's planner, types open (`open`) ─ `rule`: each node with the types of its inputs (`lower`, `compare`)
+//!                        ─ DataFusion's rules ─ `columns`: views of JSON become columns of scans
+//! ```
+//!
+//! Every path is a JSON column in a resolved statement. What an operator or a function makes of it, a number, a text, a time, is a view of it,
+//! chosen when the types of its operands are known. What it is not: names and scopes, which `sql` resolves before.
+
+mod columns;
+mod compare;
+mod correlated;
+mod lower;
+mod open;
+mod operand;
+mod rule;
+mod table;
+
+use std::sync::Arc;
+
+use datafusion::{
+    execution::{SessionStateBuilder, SessionStateDefaults},
+    optimizer::{
+        Optimizer,
+        analyzer::{resolve_grouping_function::ResolveGroupingFunction, type_coercion::TypeCoercion},
+        optimize_projections::OptimizeProjections,
+    },
+};
+
+pub use columns::over_columns;
+pub use open::type_of;
+pub use rule::typed;
+pub use table::{is_aggregate, offered};
+
+/// A session in which statements are planned with their types open and get them afterwards.
+pub fn session() -> SessionStateBuilder {
+    let mut planners: Vec<Arc<dyn datafusion::logical_expr::planner::ExprPlanner>> = vec![Arc::new(open::Planner)];
+    planners.extend(SessionStateDefaults::default_expr_planners());
+    let mut rules = Optimizer::new().rules;
+    rules.extend([Arc::new(columns::ReadAsColumns) as _, Arc::new(OptimizeProjections::new()) as _]);
+    SessionStateBuilder::new()
+        .with_expr_planners(planners)
+        .with_type_planner(Arc::new(open::Planner))
+        .with_scalar_functions(open::scalar())
+        .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
+        .with_aggregate_functions(open::aggregates())
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .with_analyzer_rules(vec![Arc::new(rule::Types), Arc::new(ResolveGroupingFunction::new()), Arc::new(TypeCoercion::new())])
+        .with_optimizer_rules(rules)
+}

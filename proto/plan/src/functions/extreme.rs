@@ -1,0 +1,163 @@
+//! The least and the greatest of JSON values: that of the numbers or, where there are none, of the texts, else of the booleans. So a stray text does not hide the
+//! greatest number of its group, and a stray number does not change a group that has none.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, AsArray, LargeStringBuilder},
+        datatypes::{DataType, FieldRef},
+    },
+    common::{Result, ScalarValue, exec_err},
+    logical_expr::{
+        Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+        Volatility, function::AccumulatorArgs,
+    },
+};
+use proto::json::{self, Value};
+
+use crate::{Kinds, column::json_field, value::compare};
+
+/// The least value of a group.
+pub const MIN: &str = "json_min";
+/// The greatest value of a group.
+pub const MAX: &str = "json_max";
+/// The least value of a row.
+pub const LEAST: &str = "json_least";
+/// The greatest value of a row.
+pub const GREATEST: &str = "json_greatest";
+
+/// Over groups.
+pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
+    let function = |name| Arc::new(AggregateUDF::from(OfGroup { name, signature: Signature::any(1, Volatility::Immutable) }));
+    [MIN, MAX].map(function).into()
+}
+
+/// Over rows.
+pub fn functions() -> Vec<Arc<ScalarUDF>> {
+    let function = |name| Arc::new(ScalarUDF::from(OfRow { name, signature: Signature::variadic_any(Volatility::Immutable) }));
+    [LEAST, GREATEST].map(function).into()
+}
+
+/// The best value so far.
+#[derive(Debug)]
+struct Best {
+    greatest: bool,
+    text: Option<String>,
+}
+
+impl Best {
+    fn offer(&mut self, text: &str) {
+        let Ok(value) = json::parse(text.as_bytes()) else { return };
+        let better = match self.text.as_deref().and_then(|best| json::parse(best.as_bytes()).ok()) {
+            None => precedence(&value) > 0,
+            Some(best) => match compare(&value, &best) {
+                Some(ordering) => ordering == if self.greatest { Ordering::Greater } else { Ordering::Less },
+                None => precedence(&value) > precedence(&best),
+            },
+        };
+        if better {
+            self.text = Some(text.to_owned());
+        }
+    }
+}
+
+/// Numbers go before texts, texts before booleans; what has no order is never the least or the greatest.
+fn precedence(value: &Value<'_>) -> u8 {
+    match value {
+        Value::Bool(_) => 1,
+        Value::Text(_) => 2,
+        value if Kinds::of(value).any(Kinds::NUMBER) => 3,
+        _ => 0,
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct OfGroup {
+    name: &'static str,
+    signature: Signature,
+}
+
+impl AggregateUDFImpl for OfGroup {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::LargeUtf8)
+    }
+
+    fn return_field(&self, _: &[FieldRef]) -> Result<FieldRef> {
+        Ok(Arc::new(json_field(self.name, Kinds::default())))
+    }
+
+    fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        Ok(Box::new(Best { greatest: self.name == MAX, text: None }))
+    }
+}
+
+impl Accumulator for Best {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        match values {
+            [values] => values.as_string::<i64>().iter().flatten().for_each(|text| self.offer(text)),
+            _ => return exec_err!("one column of JSON is wanted"),
+        }
+        Ok(())
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.update_batch(states)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.evaluate()?])
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        Ok(ScalarValue::LargeUtf8(self.text.clone()))
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.text.as_ref().map_or(0, String::capacity)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct OfRow {
+    name: &'static str,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for OfRow {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::LargeUtf8)
+    }
+
+    fn return_field_from_args(&self, _: ReturnFieldArgs) -> Result<FieldRef> {
+        Ok(Arc::new(json_field(self.name, Kinds::default())))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let columns = args.args.iter().map(|arg| arg.to_array(args.number_rows)).collect::<Result<Vec<_>>>()?;
+        let columns: Vec<_> = columns.iter().map(|column| column.as_string::<i64>()).collect();
+        let mut chosen = LargeStringBuilder::with_capacity(args.number_rows, 0);
+        for row in 0..args.number_rows {
+            let mut best = Best { greatest: self.name == GREATEST, text: None };
+            columns.iter().filter(|column| column.is_valid(row)).for_each(|column| best.offer(column.value(row)));
+            chosen.append_option(best.text);
+        }
+        Ok(ColumnarValue::Array(Arc::new(chosen.finish())))
+    }
+}

@@ -1,0 +1,97 @@
+//! Intervals as quantities. DataFusion compares months, then days, then nanoseconds; here a month has 30 days and a day 24 hours, as in
+//! PostgreSQL, so that 25 hours are more than a day.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, AsArray, Int64Array, IntervalMonthDayNanoArray},
+        compute::cast,
+        datatypes::{DataType, DurationMicrosecondType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit},
+    },
+    common::{Result, ScalarValue, exec_err},
+    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+};
+
+/// How long an interval is, in microseconds.
+pub const MICROS: &str = "interval_micros";
+/// An interval so many times.
+pub const SCALE: &str = "interval_scale";
+
+const DAYS_OF_MONTH: i64 = 30;
+const MICROS_OF_DAY: i64 = 86_400_000_000;
+const NANOS_OF_DAY: f64 = 86_400e9;
+const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
+
+/// Both, to be registered with a session.
+pub fn functions() -> Vec<Arc<ScalarUDF>> {
+    let function = |name, arguments| {
+        let signature = Signature::any(arguments, Volatility::Immutable);
+        Arc::new(ScalarUDF::from(OfInterval { name, signature }))
+    };
+    vec![function(MICROS, 1), function(SCALE, 2)]
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct OfInterval {
+    name: &'static str,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for OfInterval {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(if self.name == MICROS { DataType::Int64 } else { INTERVAL })
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let rows = if scalar { 1 } else { args.number_rows };
+        let computed: ArrayRef = match (self.name, args.args.as_slice()) {
+            (MICROS, [interval]) => Arc::new(micros(&interval.to_array(rows)?)?),
+            (SCALE, [interval, factor]) => Arc::new(scaled(&interval.to_array(rows)?, &factor.to_array(rows)?)?),
+            _ => return exec_err!("{} takes an interval", self.name),
+        };
+        match scalar {
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&computed, 0)?)),
+            false => Ok(ColumnarValue::Array(computed)),
+        }
+    }
+}
+
+fn micros(intervals: &ArrayRef) -> Result<Int64Array> {
+    if matches!(intervals.data_type(), DataType::Duration(_)) {
+        let durations = cast(intervals, &DataType::Duration(TimeUnit::Microsecond))?;
+        return Ok(durations.as_primitive::<DurationMicrosecondType>().reinterpret_cast());
+    }
+    let intervals = cast(intervals, &INTERVAL)?;
+    let length = |interval: IntervalMonthDayNano| {
+        let days = i64::from(interval.months).checked_mul(DAYS_OF_MONTH)?.checked_add(i64::from(interval.days))?;
+        days.checked_mul(MICROS_OF_DAY)?.checked_add(interval.nanoseconds.div_euclid(1_000))
+    };
+    Ok(intervals.as_primitive::<IntervalMonthDayNanoType>().iter().map(|interval| interval.and_then(length)).collect())
+}
+
+fn scaled(intervals: &ArrayRef, factors: &ArrayRef) -> Result<IntervalMonthDayNanoArray> {
+    let intervals = match intervals.data_type() {
+        DataType::Duration(_) => cast(&cast(intervals, &DataType::Duration(TimeUnit::Nanosecond))?, &INTERVAL)?,
+        _ => cast(intervals, &INTERVAL)?,
+    };
+    let factors = cast(factors, &DataType::Float64)?;
+    let times = |interval: IntervalMonthDayNano, factor: f64| {
+        let months = f64::from(interval.months) * factor;
+        let days = f64::from(interval.days) * factor + months.fract() * DAYS_OF_MONTH as f64;
+        let nanos = (interval.nanoseconds as f64 * factor + days.fract() * NANOS_OF_DAY).round();
+        let fits = months.abs() < f64::from(i32::MAX) && days.abs() < f64::from(i32::MAX) && nanos.abs() < i64::MAX as f64;
+        fits.then(|| IntervalMonthDayNano::new(months.trunc() as i32, days.trunc() as i32, nanos as i64))
+    };
+    let pairs = intervals.as_primitive::<IntervalMonthDayNanoType>().iter().zip(factors.as_primitive::<Float64Type>());
+    Ok(pairs.map(|(interval, factor)| interval.zip(factor).and_then(|(interval, factor)| times(interval, factor))).collect())
+}
