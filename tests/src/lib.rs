@@ -10,9 +10,12 @@ pub mod kafka;
 pub mod network;
 pub mod oracle;
 pub mod process;
+pub mod rules;
 pub mod server;
 pub mod service;
 pub mod small_disk;
+pub mod statements;
+pub mod told;
 
 use std::{future::Future, time::Duration};
 
@@ -42,7 +45,12 @@ pub async fn eventually<T, F: Future<Output = anyhow::Result<T>>>(what: &str, mu
 
 /// The seed of a random test: from `RACHIS_SEED`, else drawn; printed, so that a failure can be run again.
 pub fn seed() -> u64 {
-    let seed = std::env::var("RACHIS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random);
+    seed_or(rand::random)
+}
+
+/// The same, but drawn by the caller: a test that writes its own questions asks the same ones in every short run, and others in a long one.
+pub fn seed_or(drawn: impl FnOnce() -> u64) -> u64 {
+    let seed = std::env::var("RACHIS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(drawn);
     eprintln!("seed: RACHIS_SEED={seed}");
     seed
 }

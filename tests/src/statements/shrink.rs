@@ -1,0 +1,97 @@
+//! Smaller statements of a statement that fails: each leaves something out.
+
+use super::{Expr, Query, Relation};
+
+/// Statements that are a little smaller, the boldest cuts first. Some of them mean nothing; whoever asks them finds out.
+pub fn smaller(query: &Query) -> Vec<Query> {
+    let mut out = Vec::new();
+    let mut with = |change: &dyn Fn(&mut Query)| {
+        let mut cut = query.clone();
+        change(&mut cut);
+        if cut != *query {
+            out.push(cut);
+        }
+    };
+    if let Some(Relation::Query(inner)) = query.from.first().map(|source| &source.relation) {
+        with(&|cut| *cut = (**inner).clone());
+    }
+    query.with.iter().for_each(|(_, inner)| with(&|cut| *cut = inner.clone()));
+    query.combined.iter().for_each(|(_, inner)| with(&|cut| *cut = inner.clone()));
+    with(&|cut| cut.combined.clear());
+    with(&|cut| cut.combined.truncate(1));
+    with(&|cut| cut.from.truncate(1));
+    with(&|cut| cut.filter = None);
+    with(&|cut| cut.having = None);
+    with(&|cut| (cut.limit, cut.offset) = (None, None));
+    with(&|cut| cut.offset = None);
+    with(&|cut| {
+        if cut.limit.is_none() {
+            cut.order.clear();
+        }
+    });
+    with(&|cut| cut.distinct = false);
+    for item in 0..query.items.len() {
+        with(&|cut| drop_item(cut, item));
+    }
+    for (i, item) in query.items.iter().enumerate() {
+        smaller_expr(item).into_iter().for_each(|expr| with(&|cut| cut.items[i] = expr.clone()));
+    }
+    for expr in query.filter.iter().flat_map(smaller_expr) {
+        with(&|cut| cut.filter = Some(expr.clone()));
+    }
+    for expr in query.having.iter().flat_map(smaller_expr) {
+        with(&|cut| cut.having = Some(expr.clone()));
+    }
+    for (i, source) in query.from.iter().enumerate() {
+        for expr in source.on.iter().flat_map(smaller_expr) {
+            with(&|cut| cut.from[i].on = Some(expr.clone()));
+        }
+        if let Relation::Query(inner) = &source.relation {
+            smaller(inner).into_iter().for_each(|inner| with(&|cut| cut.from[i].relation = Relation::Query(Box::new(inner.clone()))));
+        }
+    }
+    for (i, (_, inner)) in query.with.iter().enumerate() {
+        smaller(inner).into_iter().for_each(|inner| with(&|cut| cut.with[i].1 = inner.clone()));
+    }
+    for (i, (_, inner)) in query.combined.iter().enumerate() {
+        smaller(inner).into_iter().for_each(|inner| with(&|cut| cut.combined[i].1 = inner.clone()));
+    }
+    out
+}
+
+/// Without one item, and whatever names it by its number.
+fn drop_item(query: &mut Query, item: usize) {
+    if query.items.len() < 2 {
+        return;
+    }
+    query.items.remove(item);
+    query.group.retain(|(key, _)| *key != item);
+    query.order.retain(|key| key.item != item);
+    query.group.iter_mut().filter(|(key, _)| *key > item).for_each(|(key, _)| *key -= 1);
+    query.order.iter_mut().filter(|key| key.item > item).for_each(|key| key.item -= 1);
+    query.combined.iter_mut().filter(|(_, inner)| inner.items.len() > item).for_each(|(_, inner)| drop(inner.items.remove(item)));
+}
+
+/// A part in place of the whole, or the whole with a smaller part.
+fn smaller_expr(expr: &Expr) -> Vec<Expr> {
+    let Expr::Call { kind, parts, query, .. } = expr else { return Vec::new() };
+    let mut out: Vec<Expr> = parts.iter().filter(|part| part.kind() == *kind).cloned().collect();
+    let with = |i: usize, part: Expr| {
+        let mut cut = expr.clone();
+        if let Expr::Call { parts, .. } = &mut cut {
+            parts[i] = part;
+        }
+        cut
+    };
+    for (i, part) in parts.iter().enumerate() {
+        out.extend(smaller_expr(part).into_iter().map(|part| with(i, part)));
+    }
+    for inner in query.iter().flat_map(|query| smaller(query)) {
+        let mut cut = expr.clone();
+        if let Expr::Call { query, .. } = &mut cut {
+            *query = Some(Box::new(inner));
+        }
+        out.push(cut);
+    }
+    out
+}
