@@ -21,7 +21,7 @@ use datafusion::{
     logical_expr::{
         Expr, JoinType, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, expr::ScalarFunction, expr_rewriter::NamePreserver,
     },
-    optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule},
+    optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule, optimize_projections::OptimizeProjections},
 };
 use plan::{Path, Type, View, What, functions::json, path::Step};
 
@@ -45,8 +45,13 @@ impl OptimizerRule for ReadAsColumns {
         true
     }
 
-    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        plan.transform_up_with_subqueries(rewritten)
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let read = plan.transform_up_with_subqueries(rewritten)?;
+        match read.transformed {
+            // What was read for its paths alone is not read any more.
+            true => Ok(Transformed::yes(OptimizeProjections::new().rewrite(read.data, config)?.data)),
+            false => Ok(read),
+        }
     }
 }
 
@@ -115,6 +120,9 @@ fn rewritten(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             Ok(TreeNodeRecursion::Continue)
         })
     })?;
+    if calls.is_empty() {
+        return Ok(Transformed::no(plan));
+    }
     let mut inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
     let mut columns: Vec<(Call, Column)> = Vec::new();
     for call in calls {

@@ -23,8 +23,20 @@ use plan::functions::json;
 
 /// A plan in which correlated sub-queries compare columns.
 pub fn columns_compared(plan: LogicalPlan) -> Result<LogicalPlan> {
+    if !plan.exists(|node| Ok(has_subquery(node)))? {
+        return Ok(plan);
+    }
     let inner = plan.transform_up_with_subqueries(|node| Ok(Transformed::yes(inner_columns(node)?)))?.data;
     Ok(inner.transform_up_with_subqueries(|node| Ok(Transformed::yes(outer_columns(node)?)))?.data)
+}
+
+fn has_subquery(plan: &LogicalPlan) -> bool {
+    let mut found = matches!(plan, LogicalPlan::Subquery(_));
+    let looked = plan.apply_subqueries(|_| {
+        found = true;
+        Ok(TreeNodeRecursion::Stop)
+    });
+    found || looked.is_err()
 }
 
 fn has_outer(expr: &Expr) -> bool {

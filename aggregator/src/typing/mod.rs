@@ -24,7 +24,6 @@ use datafusion::{
     optimizer::{
         Optimizer,
         analyzer::{resolve_grouping_function::ResolveGroupingFunction, type_coercion::TypeCoercion},
-        optimize_projections::OptimizeProjections,
     },
 };
 
@@ -38,7 +37,7 @@ pub fn session() -> SessionStateBuilder {
     let mut planners: Vec<Arc<dyn datafusion::logical_expr::planner::ExprPlanner>> = vec![Arc::new(open::Planner)];
     planners.extend(SessionStateDefaults::default_expr_planners());
     let mut rules = Optimizer::new().rules;
-    rules.extend([Arc::new(columns::ReadAsColumns) as _, Arc::new(OptimizeProjections::new()) as _]);
+    rules.push(Arc::new(columns::ReadAsColumns));
     SessionStateBuilder::new()
         .with_expr_planners(planners)
         .with_type_planner(Arc::new(open::Planner))
