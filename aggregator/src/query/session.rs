@@ -63,17 +63,18 @@ impl Sessions {
         Ok(session)
     }
 
-    /// What a plan runs in: its session's functions and settings, and memory of its own.
+    /// What a plan runs in: its session's settings, and memory of its own.
     pub fn task(&self, session: &SessionState) -> Arc<TaskContext> {
         let runtime = RuntimeEnv { memory_pool: Arc::new(QueryPool::new(self.query_bytes_max)), ..self.runtime.clone() };
         Arc::new(TaskContext::new(
             None,
             session.session_id().to_owned(),
             session.config().clone(),
-            session.scalar_functions().clone(),
-            session.higher_order_functions().clone(),
-            session.aggregate_functions().clone(),
-            session.window_functions().clone(),
+            // A plan holds its functions itself.
+            Default::default(),
+            Default::default(),
+            Default::default(),
+            Default::default(),
             Arc::new(runtime),
         ))
     }

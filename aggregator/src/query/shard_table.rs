@@ -116,11 +116,13 @@ impl TableProvider for ShardTableProvider {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let decide = |filter: &&Expr| match is_exact(filter) {
-            true => TableProviderFilterPushDown::Exact,
-            false => TableProviderFilterPushDown::Unsupported,
+        let decide = |filter: &&Expr| {
+            Ok(match is_exact(&typing::over_columns((*filter).clone())?) {
+                true => TableProviderFilterPushDown::Exact,
+                false => TableProviderFilterPushDown::Unsupported,
+            })
         };
-        Ok(filters.iter().map(decide).collect())
+        filters.iter().map(decide).collect()
     }
 
     async fn scan(

@@ -40,19 +40,19 @@ pub fn lower(expr: Expr, schema: &DFSchema) -> Result<Expr> {
             Some(open) => call_of(open, Operand::all(args, schema)?),
             None => Ok(Expr::ScalarFunction(ScalarFunction { func, args })),
         },
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => Ok(of(&left)?.condition()?.and(of(&right)?.condition()?)),
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => Ok(of(&left)?.condition()?.or(of(&right)?.condition()?)),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => Ok(condition(*left, schema)?.and(condition(*right, schema)?)),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => Ok(condition(*left, schema)?.or(condition(*right, schema)?)),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => operator(op, &of(&left)?, &of(&right)?),
-        Expr::Not(inner) => Ok(Expr::Not(Box::new(of(&inner)?.condition()?))),
+        Expr::Not(inner) => Ok(Expr::Not(Box::new(condition(*inner, schema)?))),
         Expr::Negative(inner) => negated(&of(&inner)?),
         Expr::IsNull(inner) => Ok(Expr::IsNull(Box::new(of(&inner)?.key()))),
         Expr::IsNotNull(inner) => Ok(Expr::IsNotNull(Box::new(of(&inner)?.key()))),
-        Expr::IsTrue(inner) => Ok(Expr::IsTrue(Box::new(of(&inner)?.condition()?))),
-        Expr::IsNotTrue(inner) => Ok(Expr::IsNotTrue(Box::new(of(&inner)?.condition()?))),
-        Expr::IsFalse(inner) => Ok(Expr::IsFalse(Box::new(of(&inner)?.condition()?))),
-        Expr::IsNotFalse(inner) => Ok(Expr::IsNotFalse(Box::new(of(&inner)?.condition()?))),
-        Expr::IsUnknown(inner) => Ok(Expr::IsUnknown(Box::new(of(&inner)?.condition()?))),
-        Expr::IsNotUnknown(inner) => Ok(Expr::IsNotUnknown(Box::new(of(&inner)?.condition()?))),
+        Expr::IsTrue(inner) => Ok(Expr::IsTrue(Box::new(condition(*inner, schema)?))),
+        Expr::IsNotTrue(inner) => Ok(Expr::IsNotTrue(Box::new(condition(*inner, schema)?))),
+        Expr::IsFalse(inner) => Ok(Expr::IsFalse(Box::new(condition(*inner, schema)?))),
+        Expr::IsNotFalse(inner) => Ok(Expr::IsNotFalse(Box::new(condition(*inner, schema)?))),
+        Expr::IsUnknown(inner) => Ok(Expr::IsUnknown(Box::new(condition(*inner, schema)?))),
+        Expr::IsNotUnknown(inner) => Ok(Expr::IsNotUnknown(Box::new(condition(*inner, schema)?))),
         Expr::Between(Between { expr, negated, low, high }) => {
             let (value, low, high) = (of(&expr)?, of(&low)?, of(&high)?);
             let inside = compared(&value, Operator::GtEq, &low)?.and(compared(&value, Operator::LtEq, &high)?);
@@ -75,6 +75,18 @@ pub fn lower(expr: Expr, schema: &DFSchema) -> Result<Expr> {
         Expr::AggregateFunction(function) => aggregate_of(function, schema),
         Expr::WindowFunction(function) => window_of(*function, schema),
         other => Ok(other),
+    }
+}
+
+/// An expression as a condition. What can be nothing else is not asked for its type, which costs as much as the expression is deep.
+pub fn condition(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    use Operator::{And, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq, Or};
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { op: And | Or | Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom, .. })
+        | Expr::Not(_)
+        | Expr::IsNull(_)
+        | Expr::IsNotNull(_) => Ok(expr),
+        other => Operand::of(other, schema)?.condition(),
     }
 }
 
@@ -446,10 +458,9 @@ fn case_of(case: Case, schema: &DFSchema) -> Result<Expr> {
     let operand = case.expr.map(|operand| Operand::of(*operand, schema)).transpose()?;
     let (mut conditions, mut results) = (Vec::new(), Vec::new());
     for (when, then) in case.when_then_expr {
-        let when = Operand::of(*when, schema)?;
         conditions.push(match &operand {
-            Some(operand) => compared(operand, Operator::Eq, &when)?,
-            None => when.condition()?,
+            Some(operand) => compared(operand, Operator::Eq, &Operand::of(*when, schema)?)?,
+            None => condition(*when, schema)?,
         });
         results.push(Operand::of(*then, schema)?);
     }
@@ -653,8 +664,7 @@ fn aggregate_of(function: AggregateFunction, schema: &DFSchema) -> Result<Expr> 
     {
         key.expr = first.clone();
     }
-    let filter =
-        params.filter.map(|filter| Ok::<_, datafusion::error::DataFusionError>(Box::new(Operand::of(*filter, schema)?.condition()?))).transpose()?;
+    let filter = params.filter.map(|filter| condition(*filter, schema).map(Box::new)).transpose()?;
     Ok(Expr::AggregateFunction(AggregateFunction::new_udf(func, args, params.distinct, filter, order_by, params.null_treatment)))
 }
 
@@ -729,7 +739,6 @@ fn window_of(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
         false => sort(key, schema),
     };
     params.order_by = params.order_by.into_iter().map(key).collect::<Result<_>>()?;
-    params.filter =
-        params.filter.map(|filter| Ok::<_, datafusion::error::DataFusionError>(Box::new(Operand::of(*filter, schema)?.condition()?))).transpose()?;
+    params.filter = params.filter.map(|filter| condition(*filter, schema).map(Box::new)).transpose()?;
     Ok(Expr::WindowFunction(Box::new(WindowFunction { fun, params })))
 }

@@ -37,6 +37,8 @@ pub fn session() -> SessionStateBuilder {
     let mut planners: Vec<Arc<dyn datafusion::logical_expr::planner::ExprPlanner>> = vec![Arc::new(open::Planner)];
     planners.extend(SessionStateDefaults::default_expr_planners());
     let mut rules = Optimizer::new().rules;
+    // These look for fields of structs, which documents are not.
+    rules.retain(|rule| !["extract_leaf_expressions", "push_down_leaf_projections"].contains(&rule.name()));
     rules.push(Arc::new(columns::ReadAsColumns));
     SessionStateBuilder::new()
         .with_expr_planners(planners)

@@ -109,9 +109,12 @@ impl ScalarUDFImpl for Open {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
+        if let Some(Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom) = self.operator {
+            return Ok(Arc::new(Field::new(&self.name, DataType::Boolean, true)));
+        }
         let (schema, operands) = operands(args.arg_fields, args.scalar_arguments)?;
-        let refusal = refusal(&self.name, &operands);
-        let (_, field) = call_of(self, operands)?.to_field(&schema).map_err(|_| refusal)?;
+        let (_, field) = call_of(self, operands.clone())?.to_field(&schema).map_err(|_| refusal(&self.name, &operands))?;
         Ok(Arc::new(field.as_ref().clone().with_name(&self.name).with_nullable(true)))
     }
 
@@ -171,10 +174,9 @@ impl AggregateUDFImpl for OpenAggregate {
 
     fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef> {
         let (schema, operands) = operands(fields, &[])?;
-        let refusal = refusal(&self.name, &operands);
-        let (func, args) = lowered_aggregate(&self.inner, operands, false)?;
+        let (func, args) = lowered_aggregate(&self.inner, operands.clone(), false)?;
         let call = Expr::AggregateFunction(AggregateFunction::new_udf(func, args, false, None, vec![], None));
-        let (_, field) = call.to_field(&schema).map_err(|_| refusal)?;
+        let (_, field) = call.to_field(&schema).map_err(|_| refusal(&self.name, &operands))?;
         Ok(Arc::new(field.as_ref().clone().with_name(&self.name)))
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::{
     common::{
         Column, DFSchema, Result,
-        tree_node::{Transformed, TreeNode as _},
+        tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
     },
     config::ConfigOptions,
     logical_expr::{
@@ -19,7 +19,7 @@ use datafusion::{
 use super::{
     columns::read_as_columns,
     correlated::columns_compared,
-    lower::{check_types, lower, unified},
+    lower::{check_types, condition, lower, unified},
     operand::{Class, Operand, bad, described},
 };
 
@@ -34,9 +34,22 @@ impl AnalyzerRule for Types {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         let typed = plan.transform_up_with_subqueries(|node| Ok(Transformed::yes(node_typed(node)?)))?.data;
-        let columns = columns_compared(told(typed)?)?;
-        read_as_columns(columns)
+        let told = told(typed)?;
+        match reads_once(&told) {
+            true => Ok(told),
+            false => read_as_columns(columns_compared(told)?),
+        }
     }
+}
+
+/// Whether nothing but one table is read: then filters reach its scan before anything has to be a column.
+fn reads_once(plan: &LogicalPlan) -> bool {
+    let mut tables = 0;
+    let looked = plan.apply_with_subqueries(|node| {
+        tables += usize::from(matches!(node, LogicalPlan::TableScan(_)));
+        Ok(TreeNodeRecursion::Continue)
+    });
+    looked.is_ok() && tables <= 1
 }
 
 /// An expression over the columns of a schema, with its types.
@@ -44,18 +57,21 @@ pub fn typed(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let lowered = expr.transform_up(|node| Ok(Transformed::yes(lower(node, schema)?)))?.data;
     lowered.apply(|node| {
         check_types(node, schema)?;
-        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+        Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(lowered)
 }
 
 fn node_typed(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let mut schema = merge_schema(&plan.inputs());
-    if let LogicalPlan::TableScan(scan) = &plan {
-        schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
+    if let LogicalPlan::TableScan(_) = plan {
+        return Ok(plan);
     }
+    let schema = match plan.inputs().as_slice() {
+        [input] => Arc::clone(input.schema()),
+        inputs => Arc::new(merge_schema(inputs)),
+    };
     let names = NamePreserver::new(&plan);
-    let shown = !matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::TableScan(_));
+    let shown = !matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_));
     let typed_exprs = plan.map_expressions(|expr| {
         let name = names.save(&expr);
         let expr = typed(expr, &schema)?;
@@ -65,7 +81,7 @@ fn node_typed(plan: LogicalPlan) -> Result<LogicalPlan> {
         LogicalPlan::Aggregate(aggregate) => grouped(aggregate, &schema)?,
         LogicalPlan::Sort(sort) => sorted(sort, &schema)?,
         LogicalPlan::Filter(Filter { predicate, input, .. }) => {
-            return Ok(LogicalPlan::Filter(Filter::try_new(Operand::of(predicate, &schema)?.condition()?, input)?));
+            return Ok(LogicalPlan::Filter(Filter::try_new(condition(predicate, &schema)?, input)?));
         }
         LogicalPlan::Join(join) => joined(join, &schema)?,
         LogicalPlan::Distinct(Distinct::All(input)) => LogicalPlan::Distinct(Distinct::All(Arc::new(with_columns(&input, |column| column.key())?))),
@@ -151,7 +167,7 @@ fn joined(mut join: Join, schema: &DFSchema) -> Result<LogicalPlan> {
     let pair =
         |(left, right): (Expr, Expr)| super::compare::equal_pair(&Operand::of(left, join.left.schema())?, &Operand::of(right, join.right.schema())?);
     join.on = std::mem::take(&mut join.on).into_iter().map(pair).collect::<Result<_>>()?;
-    join.filter = join.filter.take().map(|filter| Operand::of(filter, schema)?.condition()).transpose()?;
+    join.filter = join.filter.take().map(|filter| condition(filter, schema)).transpose()?;
     Ok(LogicalPlan::Join(join))
 }
 
