@@ -4,9 +4,7 @@
 //! Only what holds no line that could be a document is refused.
 
 use proto::{Code, Problem};
-
-/// Records of a table of text that are compared.
-const RECORDS_COMPARED_MAX: usize = 100;
+use serde_json::value::RawValue;
 
 /// How formats begin whose bytes are never JSON, what they are, and what to do with them.
 const SIGNATURES: [(&[u8], &str, &str); 9] = [
@@ -36,39 +34,34 @@ pub(super) fn refuse(body: &[u8]) -> Result<(), Problem> {
 const CONVERT_TABLE: &str = "convert it first, to one JSON document a line: for example with `mlr --icsv --ojsonl cat`";
 
 fn is_table(body: &[u8]) -> bool {
-    [b',', b';', b'\t'].into_iter().any(|separator| are_records(body, separator))
+    let could_be_document = |line: &[u8]| matches!(line.first(), Some(b'{' | b'[')) || serde_json::from_slice::<&RawValue>(line).is_ok();
+    let mut lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    !lines.any(could_be_document) && [b',', b';', b'\t'].into_iter().any(|separator| are_records(body, separator))
 }
 
-/// Whether there are at least two records, all of as many fields, more than one, and none of them could be a document. A JSON value that is neither
-/// object nor list holds no separator outside of quotation marks.
+/// Whether there are at least two records, all of as many fields, more than one.
 fn are_records(body: &[u8], separator: u8) -> bool {
     let (mut records, mut separators_each) = (0, None);
-    let (mut quoted, mut begins_with, mut separators) = (false, None, 0);
+    let (mut quoted, mut empty, mut separators) = (false, true, 0);
     for byte in body.iter().copied().chain([b'\n']) {
         match byte {
             b'"' => quoted = !quoted,
             _ if quoted => continue,
             b'\n' => {
-                if matches!(begins_with, Some(b'{' | b'[')) {
-                    return false;
-                }
-                if begins_with.is_some() {
+                if !empty {
                     if separators == 0 || *separators_each.get_or_insert(separators) != separators {
                         return false;
                     }
                     records += 1;
                 }
-                if records == RECORDS_COMPARED_MAX {
-                    return true;
-                }
-                (begins_with, separators) = (None, 0);
+                (empty, separators) = (true, 0);
                 continue;
             }
             byte if byte == separator => separators += 1,
             byte if byte.is_ascii_whitespace() => continue,
             _ => {}
         }
-        begins_with.get_or_insert(byte);
+        empty = false;
     }
     records > 1 && !quoted
 }
@@ -109,6 +102,9 @@ mod tests {
             "a,b\n1\n",
             "a,b",
             "{\n  \"a\": 1,\n  \"b\": 2\n}",
+            "\t{\"a\":1}\n\t{\"a\":2}\n",
+            "1\t\n2\t\n",
+            "a,b\"\n{\"x\":1}\nc,d\"\ne,f",
             "",
         ] {
             assert_eq!(refused(body.as_bytes()), None, "{body:?}");

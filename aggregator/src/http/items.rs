@@ -95,15 +95,18 @@ fn may_spread(body: &Bytes) -> bool {
 /// The values of a body, where at least one spreads over lines. None, where each line is to be judged by itself; an error, where values that
 /// spread over lines end in something else: its lines would be no documents.
 fn values_over_lines(body: &Bytes) -> Result<Option<Vec<Bytes>>, Problem> {
-    let (mut items, mut spread) = (Vec::new(), false);
-    for value in serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>() {
+    let (mut items, mut spread, mut line) = (Vec::new(), false, 1);
+    let mut values = serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>();
+    while let Some(value) = values.next() {
         match value {
             Ok(_) if items.len() == PUSH_ITEMS_MAX => return Err(too_many()),
             Ok(value) => {
                 spread |= value.get().contains('\n');
                 items.push(body.slice_ref(value.get().as_bytes()));
+                line = 1 + body[..values.byte_offset()].iter().filter(|byte| **byte == b'\n').count();
             }
-            Err(error) if spread && !has_line_document(body) => {
+            // It begins on the line where the one before ends, or after blank ones: what is wrong further below is inside of it.
+            Err(error) if (spread || error.line() > line + 1) && !has_line_document(body) => {
                 let detail = format!("document {} of the body is not JSON: {error}; nothing was stored", items.len());
                 return Err(Problem::new(Code::BadRequest, detail).hint("correct it and send the body again"));
             }

@@ -42,12 +42,12 @@ fn of_root(root: &DataFusionError) -> Problem {
         }
         DataFusionError::Internal(message) => unsupported(message),
         DataFusionError::SQL(e, _) => Problem::new(Code::BadSql, e.to_string()),
-        other if speaks_of_itself(&other.message()) => unsupported(&other.message()),
         other => {
             let said = first_line(&other.message());
             match ungrouped(&said) {
                 Some(name) => Problem::new(Code::BadSql, format!("{name} is neither grouped by nor aggregated"))
                     .hint(format!("add it to GROUP BY, or take one of its values: min({name})")),
+                None if speaks_of_itself(&said) => unsupported(&said),
                 None => Problem::new(Code::BadSql, said),
             }
         }
@@ -55,7 +55,23 @@ fn of_root(root: &DataFusionError) -> Problem {
 }
 
 /// Words of the query engine's inside, which help nobody who asks.
-const INSIDE: [&str; 14] = [
+const INSIDE: [&str; 30] = [
+    "Arrow error",
+    "Cast error",
+    "Compute error",
+    "Execution error",
+    "Invalid argument error",
+    "Parser error",
+    "IntervalMonthDayNano",
+    "IntervalDayTime",
+    "Decimal128",
+    "Value(",
+    "Literal types",
+    "Unsupported",
+    "accumulator",
+    "null_aware",
+    ":json",
+    "@0",
     "LargeUtf8",
     "Utf8",
     "Int64",

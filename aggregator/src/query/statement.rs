@@ -30,7 +30,7 @@ pub(super) async fn run(engine: &Engine, context: &Arc<QueryContext>, question: 
     match sql::parse(&question.sql, engine.options.statement_bytes_max)? {
         Statement::Query(query) => select(engine, context, question, &query).await,
         Statement::Explain { query, analyze } => explain(engine, context, question, &query, analyze).await,
-        Statement::Define { id, text, replace } => define(engine, context, &id, &text, replace).await,
+        Statement::Define { id, text, at, replace } => define(engine, context, &id, &text, replace).await.map_err(|problem| below(at, problem)),
         Statement::Undefine { id, if_exists } => undefine(engine, id, if_exists).await,
         Statement::ShowDefinitions => select_text(engine, context, question, SHOW_DEFINITIONS).await,
         Statement::ShowTables => show_tables(&engine.catalog()),
@@ -93,12 +93,24 @@ async fn define(engine: &Engine, context: &Arc<QueryContext>, id: &DefinitionId,
     let catalog = engine.catalog();
     let names = read_by(engine, id, text, &catalog)?;
     let pins = Pins::take(context, &catalog, &names, &PositionVector::default()).await?;
-    let (change, warnings) = sql::define(id, text, replace, &PinnedWorld::new(catalog, &pins))?;
+    let mut defined = sql::define(id, text, replace, &PinnedWorld::new(catalog, &pins))?;
+    // Its types are checked by planning it. What it warns of is said once.
+    defined.query.warnings.clear();
+    planner::plan(engine, context, &pins, defined.query, &[], None).await?;
     drop(pins);
-    warnings.iter().for_each(|warning| context.report.warn(warning));
-    let after = engine.roles.changes.propose(change, None).await?;
+    defined.warnings.iter().for_each(|warning| context.report.warn(warning));
+    let after = engine.roles.changes.propose(defined.change, None).await?;
     let version = after.definitions.get(id).map(|definition| i64::from(definition.current().number));
-    defined(id, version)
+    row_of(id, version)
+}
+
+/// A problem whose place counts from the text of a definition, with its place in the statement.
+fn below((line, column): (u64, u64), mut problem: Problem) -> Problem {
+    problem.at = problem.at.map(|at| match at {
+        (1, within) => (line, column + within - 1),
+        (further, within) => (line + further - 1, within),
+    });
+    problem
 }
 
 /// The collections whose paths a definition is checked against.
@@ -115,10 +127,10 @@ fn read_by(engine: &Engine, id: &DefinitionId, text: &str, catalog: &Catalog) ->
 async fn undefine(engine: &Engine, id: DefinitionId, if_exists: bool) -> Result<Running, Problem> {
     let before = engine.catalog().definitions.get(&id).map(|definition| i64::from(definition.current().number));
     engine.roles.changes.propose(Change::Undefine { id: id.clone(), if_exists }, None).await?;
-    defined(&id, before)
+    row_of(&id, before)
 }
 
-fn defined(id: &DefinitionId, version: Option<i64>) -> Result<Running, Problem> {
+fn row_of(id: &DefinitionId, version: Option<i64>) -> Result<Running, Problem> {
     let columns = [("definition", Type::Text), ("version", Type::Int)];
     let row = vec![Cell::text(id.to_string()), Cell::Int(version)];
     Ok(Running::of_batch(system::batch(&columns, vec![row])?, Stats::default()))

@@ -1,23 +1,24 @@
 //! CREATE FIELD and CREATE VIEW: a definition is read and resolved once before it is agreed on, so that what is accepted can be asked.
 
+use datafusion::sql::sqlparser::ast;
 use plan::Path;
 use proto::{
-    Code, Problem,
+    Code, CollectionName, Problem,
     catalog::{Catalog, Change, Definition, DefinitionId, DefinitionKind, DefinitionVersion},
 };
 
 use super::{
-    World,
+    Defined, Resolved, World,
     names::{Found, Names},
     resolve::{
-        Resolver,
+        self, Resolver,
         name::{Input, Rows, Scope},
     },
     statement,
 };
 
 /// Checks a definition and makes the change that creates it, with what the user should know.
-pub fn define(id: &DefinitionId, text: &str, replace: bool, world: &dyn World) -> Result<(Change, Vec<String>), Problem> {
+pub fn define(id: &DefinitionId, text: &str, replace: bool, world: &dyn World) -> Result<Defined, Problem> {
     if text.len() > proto::limits::DEFINITION_BYTES_MAX {
         let limit = proto::limits::DEFINITION_BYTES_MAX;
         return Err(Problem::new(Code::TooComplex, format!("a definition of {} bytes", text.len())).hint(format!("the limit is {limit} bytes")));
@@ -42,7 +43,7 @@ fn with(catalog: &Catalog, id: &DefinitionId, text: &str) -> Catalog {
     next
 }
 
-fn field(id: &DefinitionId, text: &str, replace: bool, world: &dyn World, catalog: &Catalog) -> Result<(Change, Vec<String>), Problem> {
+fn field(id: &DefinitionId, text: &str, replace: bool, world: &dyn World, catalog: &Catalog) -> Result<Defined, Problem> {
     let collection = id.collection.clone().ok_or_else(|| Problem::new(Code::BadSql, "a field has a collection"))?;
     if catalog.view(collection.as_str()).is_some() {
         return Err(Problem::new(Code::BadSql, format!("{collection} is a view, and a field belongs to a collection"))
@@ -59,6 +60,7 @@ fn field(id: &DefinitionId, text: &str, replace: bool, world: &dyn World, catalo
     }
     let expression = statement::parse_expression(text, proto::limits::DEFINITION_BYTES_MAX)?;
     super::reads::refuse_unfit_for_field(&expression)?;
+    let query = resolve::resolve(&of_every_document(&expression, &collection)?, world, &[]);
     let mut resolver = Resolver::new(world, catalog, &[]);
     let names = resolver.names(&collection);
     let table = resolver.document_table(&collection)?;
@@ -71,7 +73,7 @@ fn field(id: &DefinitionId, text: &str, replace: bool, world: &dyn World, catalo
         });
         resolver.expression(&expression)
     });
-    resolved?;
+    let query = said_best(resolved, query)?;
     let uses = resolver.used_by(id);
     let mut warnings = resolver.take_warnings();
     let stored = Names::new(&collection, world.catalog(), world.paths(&collection));
@@ -80,17 +82,37 @@ fn field(id: &DefinitionId, text: &str, replace: bool, world: &dyn World, catalo
         warnings.push(format!("{} hides a path that documents have; _doc{keys} still reaches it", id.name));
     }
     let reads = vec![collection];
-    Ok((Change::Define { id: id.clone(), text: text.to_owned(), uses, reads, replace }, warnings))
+    Ok(Defined { change: Change::Define { id: id.clone(), text: text.to_owned(), uses, reads, replace }, query, warnings })
 }
 
-fn view(id: &DefinitionId, text: &str, replace: bool, world: &dyn World, catalog: &Catalog) -> Result<(Change, Vec<String>), Problem> {
+/// What the definition computes. A mistake is told as one of the text, with its place, unless it is one of definitions that name each other.
+fn said_best<T>(resolved: Result<T, Problem>, checked: Result<Resolved, Problem>) -> Result<Resolved, Problem> {
+    match resolved {
+        Err(problem) if problem.code == Code::Conflict || problem.code == Code::TooComplex => Err(problem),
+        Err(problem) => Err(checked.err().unwrap_or(problem)),
+        Ok(_) => checked,
+    }
+}
+
+/// `SELECT expression FROM collection`.
+fn of_every_document(expression: &ast::Expr, collection: &CollectionName) -> Result<ast::Query, Problem> {
+    let mut query = statement::parse_query(&format!("SELECT 1 FROM \"{collection}\""), proto::limits::DEFINITION_BYTES_MAX)?;
+    if let ast::SetExpr::Select(select) = &mut *query.body {
+        select.projection = vec![ast::SelectItem::UnnamedExpr(expression.clone())];
+    }
+    Ok(*query)
+}
+
+fn view(id: &DefinitionId, text: &str, replace: bool, world: &dyn World, catalog: &Catalog) -> Result<Defined, Problem> {
     if catalog.collections.keys().any(|collection| collection.as_str() == id.name) {
         return Err(Problem::new(Code::Conflict, format!("{} is a collection", id.name)).hint("choose another name"));
     }
     let query = statement::parse_query(text, proto::limits::DEFINITION_BYTES_MAX)?;
+    let checked = resolve::resolve(&query, world, &[]);
     let mut resolver = Resolver::new(world, catalog, &[]);
-    resolver.expand(id, |resolver| resolver.query(&query))?;
+    let resolved = resolver.expand(id, |resolver| resolver.query(&query));
+    let checked = said_best(resolved, checked)?;
     let (uses, warnings) = (resolver.used_by(id), resolver.take_warnings());
     let reads = resolver.reads.iter().cloned().collect();
-    Ok((Change::Define { id: id.clone(), text: text.to_owned(), uses, reads, replace }, warnings))
+    Ok(Defined { change: Change::Define { id: id.clone(), text: text.to_owned(), uses, reads, replace }, query: checked, warnings })
 }

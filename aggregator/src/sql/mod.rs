@@ -37,6 +37,8 @@ pub enum Statement {
         id: DefinitionId,
         /// The expression or query as written.
         text: String,
+        /// Where it begins in the statement: line and column from 1.
+        at: (u64, u64),
         /// OR REPLACE.
         replace: bool,
     },
@@ -133,9 +135,19 @@ pub fn resolve(query: &ast::Query, world: &dyn World, parameters: &[serde_json::
     deep(|| resolve::resolve(query, world, parameters))
 }
 
-/// Checks a definition against the world and makes the change that creates it, with what to tell the user (such as: the field hides a path
-/// that documents have).
-pub fn define(id: &DefinitionId, text: &str, replace: bool, world: &dyn World) -> Result<(Change, Vec<String>), Problem> {
+/// A definition that was resolved.
+#[derive(Debug)]
+pub struct Defined {
+    /// The change that creates it.
+    pub change: Change,
+    /// What it computes, to be planned once: a field of every document, or the view's query.
+    pub query: Resolved,
+    /// What to tell the user, such as: the field hides a path that documents have.
+    pub warnings: Vec<String>,
+}
+
+/// Checks a definition against the world. The place of a problem counts from the beginning of the text.
+pub fn define(id: &DefinitionId, text: &str, replace: bool, world: &dyn World) -> Result<Defined, Problem> {
     deep(|| define::define(id, text, replace, world))
 }
 

@@ -157,7 +157,8 @@ fn create(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
         return Err(Problem::new(Code::BadSql, format!("{id} is not defined"))
             .hint("write CREATE FIELD events.price AS expression, or CREATE VIEW slow AS SELECT …"));
     }
-    Ok(Statement::Define { id, text: tokens.text_from(sql, next + 1).to_owned(), replace })
+    let at = tokens.all.get(next + 1).map_or((1, 1), |token| (token.span.start.line, token.span.start.column));
+    Ok(Statement::Define { id, text: tokens.text_from(sql, next + 1).to_owned(), at, replace })
 }
 
 fn drop_definition(tokens: &Tokens) -> Result<Statement, Problem> {

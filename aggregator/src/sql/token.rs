@@ -73,7 +73,7 @@ pub fn tokens(sql: &str, statement_bytes_max: usize) -> Result<Tokens, Problem> 
     }
     bound(&all)?;
     soften(&mut all);
-    Ok(Tokens { all })
+    Ok(Tokens { all: with_distinct_operators(all) })
 }
 
 fn too_complex(detail: String, hint: String) -> Problem {
@@ -318,6 +318,25 @@ fn soften(all: &mut [TokenWithSpan]) {
             word.keyword = Keyword::NoKeyword;
         }
     }
+}
+
+/// `IS [NOT] DISTINCT FROM` as an operator of its own: the parser takes all that follows it, AND and OR included, for its right side.
+fn with_distinct_operators(all: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let is = |place: usize, keyword: Keyword| matches!(all.get(place).map(|t| &t.token), Some(Token::Word(word)) if word.keyword == keyword);
+    let (mut out, mut place) = (Vec::with_capacity(all.len()), 0);
+    while let Some(token) = all.get(place) {
+        let not = usize::from(is(place + 1, Keyword::NOT));
+        if is(place, Keyword::IS) && is(place + 1 + not, Keyword::DISTINCT) && is(place + 2 + not, Keyword::FROM) {
+            let name = if not == 1 { "is_not_distinct" } else { "is_distinct" };
+            let tokens = [Token::make_keyword("OPERATOR"), Token::LParen, Token::make_word(name, None), Token::RParen];
+            out.extend(tokens.map(|new| TokenWithSpan { token: new, span: token.span }));
+            place += 3 + not;
+        } else {
+            out.push(token.clone());
+            place += 1;
+        }
+    }
+    out
 }
 
 /// Whether a keyword is a plain name, given what follows it.

@@ -38,8 +38,17 @@ pub fn compared(left: &Operand, op: Operator, right: &Operand) -> Result<Expr> {
         return beside_quoted(left, op, text, right);
     }
     if is_equality(op) {
-        let (left, right) = equal_pair(left, right)?;
-        return Ok(binary(left, op, right));
+        let (l, r) = equal_pair(left, right)?;
+        let equal = binary(l.clone(), op, r.clone());
+        // What is no time at all is no time that differs, rather than nothing that is known.
+        return Ok(match (left.class(), right.class()) {
+            (Class::Json(_) | Class::Text, Class::Time | Class::Date) if matches!(op, Operator::Eq | Operator::NotEq) => {
+                let no_time = left.expr.clone().is_not_null().and(l.is_null());
+                when(no_time.and(r.is_not_null()), lit(op == Operator::NotEq)).otherwise(equal)?
+            }
+            (Class::Time | Class::Date, Class::Json(_) | Class::Text) => compared(right, op, left)?,
+            _ => equal,
+        });
     }
     ordered(left, op, right)
 }
@@ -58,8 +67,8 @@ pub fn equal_pair(left: &Operand, right: &Operand) -> Result<(Expr, Expr)> {
         (Json(kinds), other) | (other, Json(kinds)) if native_class(kinds) == Some(other) && (other != Int || both_int64(left, right)) => plain,
         (Json(_), Time | Date) => (left.time()?, right.time()?),
         (Time | Date, Json(_)) => (left.time()?, right.time()?),
-        (Json(_), other) if other.is_number() && left.only_numbers() => numbers(left, right)?,
-        (other, Json(_)) if other.is_number() && right.only_numbers() => numbers(left, right)?,
+        (Json(kinds), other) if other.is_number() && left.only_numbers() && !is_rounded(kinds) => numbers(left, right)?,
+        (other, Json(kinds)) if other.is_number() && right.only_numbers() && !is_rounded(kinds) => numbers(left, right)?,
         (Json(_), _) | (_, Json(_)) => (left.canonical(), right.canonical()),
         (a, b) if a.is_number() && b.is_number() => numbers(left, right)?,
         // A computed text beside a number is read as one.
@@ -73,6 +82,11 @@ pub fn equal_pair(left: &Operand, right: &Operand) -> Result<(Expr, Expr)> {
             return Err(bad(detail, "convert one of them: x::text, x::timestamp, …"));
         }
     })
+}
+
+/// Whether a view as doubles rounds some of its integers.
+fn is_rounded(kinds: Kinds) -> bool {
+    kinds.any(Kinds::WIDE) && kinds.any(Kinds::FLOAT | Kinds::BIG)
 }
 
 fn both_int64(left: &Operand, right: &Operand) -> bool {
@@ -149,7 +163,7 @@ fn ordered(left: &Operand, op: Operator, right: &Operand) -> Result<Expr> {
     match (left.class(), right.class()) {
         (Null, _) | (_, Null) => Ok(null_of(DataType::Boolean)),
         (Json(a), Json(b)) if a == Kinds::TEXT && b == Kinds::TEXT => plain(left.native(), right.native()),
-        (Json(_), Json(_)) if left.only_numbers() && right.only_numbers() => exactly(left, op, right),
+        (Json(a), Json(b)) if left.only_numbers() && right.only_numbers() && !is_rounded(a | b) => exactly(left, op, right),
         (Json(_), Json(_)) => Ok(by_kind()),
         (Json(_), Time | Date) | (Time | Date, Json(_)) => plain(left.time()?, right.time()?),
         (Json(kinds), other) | (other, Json(kinds)) if other.is_number() => match kinds.any(Kinds::WIDE) || kinds == Kinds::default() {

@@ -4,14 +4,17 @@
 //! DataFusion gives each operand, they become plain operators and functions over typed views. What is decided depends on an operand's type and
 //! on the kinds that its path has had; these choose between ways that give equal answers.
 
-use std::{str::FromStr as _, sync::Arc};
+use std::{
+    str::FromStr as _,
+    sync::{Arc, LazyLock},
+};
 
 use datafusion::{
     arrow::{
         array::timezone::Tz,
         datatypes::{DataType, FieldRef, IntervalUnit, TimeUnit},
     },
-    common::{Column, DFSchema, Result, ScalarValue},
+    common::{Column, DFSchema, Result, ScalarValue, internal_err, tree_node::Transformed},
     logical_expr::{
         AggregateUDF, Between, BinaryExpr, Case, Expr, Like, LogicalPlanBuilder, Operator, ScalarUDF, Subquery,
         expr::{AggregateFunction, InSubquery, ScalarFunction, SetComparison, Sort, WindowFunction},
@@ -114,6 +117,7 @@ pub fn call_of(open: &Open, args: Vec<Operand>) -> Result<Expr> {
     match (name, args.as_slice()) {
         ("is_distinct", [left, right]) => compared(left, Operator::IsDistinctFrom, right),
         ("is_not_distinct", [left, right]) => compared(left, Operator::IsNotDistinctFrom, right),
+        ("cast", [value, _]) => Ok(value.expr.clone()),
         ("as_text", [value]) => Ok(value.text()),
         ("truth", [value]) => value.condition(),
         ("negative", [value]) => negated(value),
@@ -152,6 +156,16 @@ pub fn call_of(open: &Open, args: Vec<Operand>) -> Result<Expr> {
                 _ => value.converted(Type::Time),
             };
             Ok(if name == "to_date" { cast(moment, DataType::Date32) } else { moment })
+        }
+        ("to_timestamp_seconds" | "to_timestamp_millis" | "to_timestamp_micros" | "to_timestamp_nanos", [value])
+            if value.class() == Class::Int || value.kinds().is_some_and(|kinds| kinds != Kinds::TEXT) =>
+        {
+            Ok(try_cast(applied(open.inner()?, vec![value.integer()?])?, time()))
+        }
+        ("round" | "trunc", [value, places]) => applied(open.inner()?, vec![value.number()?, places.integer()?]),
+        ("array_length" | "list_length" | "cardinality" | "empty" | "array_empty" | "list_empty", [list, rest @ ..]) if list.kinds().is_some() => {
+            let items = call(json::ITEMS, vec![list.expr.clone()]);
+            applied(open.inner()?, std::iter::once(Ok(items)).chain(rest.iter().map(Operand::integer)).collect::<Result<_>>()?)
         }
         ("to_char" | "date_format", [moment, pattern]) => {
             let pattern = pattern.quoted().map_or_else(|| pattern.text(), |pattern| lit(strftime(pattern)));
@@ -226,12 +240,13 @@ fn arguments(name: &str, args: &[Operand]) -> Result<Vec<Expr>> {
     let text = |operand: &Operand| operand.text();
     Ok(match takes(name) {
         Takes::Numbers => args.iter().map(Operand::number).collect::<Result<_>>()?,
+        Takes::Integers => args.iter().map(Operand::integer).collect::<Result<_>>()?,
         Takes::Doubles => args.iter().map(Operand::double).collect::<Result<_>>()?,
         Takes::Conditions => args.iter().map(Operand::condition).collect::<Result<_>>()?,
         Takes::Alike => unified(args)?.0,
         Takes::AsTheyAre => args.iter().map(Operand::native).collect(),
         Takes::Texts(numbers) => {
-            let one = |(place, operand): (usize, &Operand)| if numbers.contains(&place) { operand.number() } else { Ok(text(operand)) };
+            let one = |(place, operand): (usize, &Operand)| if numbers.contains(&place) { operand.integer() } else { Ok(text(operand)) };
             args.iter().enumerate().map(one).collect::<Result<_>>()?
         }
         Takes::Times(times) => {
@@ -245,30 +260,49 @@ fn arguments(name: &str, args: &[Operand]) -> Result<Vec<Expr>> {
     })
 }
 
+/// A function of the library, lenient.
+fn library(name: &str) -> Result<Arc<ScalarUDF>> {
+    static ALL: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(plan::functions::scalar);
+    ALL.iter().find(|function| function.name() == name).map_or_else(|| internal_err!("there is no function {name}"), |found| Ok(Arc::clone(found)))
+}
+
 /// A call of the library's function; what it cannot take is said in a user's words.
 fn applied(function: Arc<ScalarUDF>, args: Vec<Expr>) -> Result<Expr> {
     Ok(Expr::ScalarFunction(ScalarFunction { func: function, args }))
 }
 
-/// An error unless functions take values of these types.
-pub fn check_types(node: &Expr, schema: &DFSchema) -> Result<()> {
-    let (args, name, taken) = match node {
-        Expr::ScalarFunction(call) => {
-            let args = Operand::all(call.args.clone(), schema)?;
-            let taken = fields_with_udf(&fields(&args), call.func.as_ref()).is_ok();
-            (args, call.func.name().to_owned(), taken)
+/// A call with its arguments in the types that the function takes; a number that does not fit is NULL. An error where it takes no such types.
+pub fn with_types_taken(node: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let taken = |args: &[Operand], fields: Result<Vec<FieldRef>>, name: &str| match fields {
+        Ok(fields) => Ok(fields),
+        Err(_) if args.is_empty() => Ok(vec![]),
+        Err(_) => Err(refusal(name, args)),
+    };
+    match node {
+        Expr::ScalarFunction(ScalarFunction { func, args }) => {
+            let operands = Operand::all(args, schema)?;
+            let fields = taken(&operands, fields_with_udf(&fields(&operands), func.as_ref()), func.name())?;
+            let fitted = |(place, operand): (usize, Operand)| match fields.get(place).map(|field| field.data_type()) {
+                Some(wanted) if wanted != operand.data_type() && !operand.is_literal() && may_not_fit(operand.data_type(), wanted) => {
+                    try_cast(operand.expr, wanted.clone())
+                }
+                _ => operand.expr,
+            };
+            let args = operands.into_iter().enumerate().map(fitted).collect();
+            Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
         }
         Expr::AggregateFunction(call) => {
-            let args = Operand::all(call.params.args.clone(), schema)?;
-            let taken = fields_with_udf(&fields(&args), call.func.as_ref()).is_ok();
-            (args, call.func.name().to_owned(), taken)
+            let operands = Operand::all(call.params.args.clone(), schema)?;
+            taken(&operands, fields_with_udf(&fields(&operands), call.func.as_ref()), call.func.name())?;
+            Ok(Transformed::no(Expr::AggregateFunction(call)))
         }
-        _ => return Ok(()),
-    };
-    match taken || args.is_empty() {
-        true => Ok(()),
-        false => Err(refusal(&name, &args)),
+        other => Ok(Transformed::no(other)),
     }
+}
+
+/// Whether a value of one type may be none of the other: of an integer, or of times that reach less far.
+fn may_not_fit(from: &DataType, to: &DataType) -> bool {
+    (from.is_numeric() && to.is_integer()) || matches!((from, to), (DataType::Timestamp(..), DataType::Timestamp(TimeUnit::Nanosecond, _)))
 }
 
 fn fields(args: &[Operand]) -> Vec<FieldRef> {
@@ -278,20 +312,32 @@ fn fields(args: &[Operand]) -> Vec<FieldRef> {
 /// What a function cannot take, in a user's words.
 pub fn refusal(name: &str, args: &[Operand]) -> datafusion::error::DataFusionError {
     let types: Vec<&str> = args.iter().map(|arg| described(arg.class())).collect();
-    bad(format!("{name} does not take {}", types.join(" and ")), "convert the argument: x::text, x::double, …")
+    match types.as_slice() {
+        [] => bad(format!("{name} takes arguments, and there is none"), "write them in parentheses"),
+        types => {
+            bad(format!("{name} does not take {}", types.join(", ")), "check how many arguments it takes, or convert them: x::text, x::double, …")
+        }
+    }
 }
 
 /// `left op right`.
 pub fn operator(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
     use Operator::{
         BitwiseAnd, BitwiseOr, BitwiseShiftLeft, BitwiseShiftRight, BitwiseXor, Divide, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq,
-        Minus, Modulo, Multiply, NotEq, Plus, StringConcat,
+        Minus, Modulo, Multiply, NotEq, Plus, RegexIMatch, RegexMatch, RegexNotIMatch, RegexNotMatch, StringConcat,
     };
     let plain = |left: Expr, right: Expr| Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)));
     match op {
         Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom => compared(left, op, right),
         Plus | Minus | Multiply | Divide | Modulo => arithmetic(op, left, right),
-        BitwiseAnd | BitwiseOr | BitwiseXor | BitwiseShiftLeft | BitwiseShiftRight => Ok(plain(left.number()?, right.number()?)),
+        BitwiseAnd | BitwiseOr | BitwiseXor | BitwiseShiftLeft | BitwiseShiftRight => Ok(plain(left.integer()?, right.integer()?)),
+        RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch if !right.is_literal() => {
+            let flags = matches!(op, RegexIMatch | RegexNotIMatch).then(|| lit("i"));
+            let args = [left.text(), right.text()].into_iter().chain(flags).collect();
+            // A pattern out of a document may be none.
+            let matched = applied(library("regexp_like")?, args)?;
+            Ok(if matches!(op, RegexNotMatch | RegexNotIMatch) { Expr::Not(Box::new(matched)) } else { matched })
+        }
         StringConcat if [left, right].iter().any(|operand| operand.class() == Class::List) => Ok(plain(left.native(), right.native())),
         StringConcat => Ok(plain(left.text(), right.text())),
         _ => Ok(plain(left.text(), right.text())),
@@ -312,6 +358,9 @@ fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
     let decimal = [left, right].iter().any(|operand| operand.class() == Class::Decimal);
     let plain = |left: Expr, right: Expr| Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))));
     match op {
+        Operator::Divide | Operator::Modulo if left.is_literal() && is_zero(right) => {
+            Err(bad("a division by zero".into(), "write NULLIF(divisor, 0) where data may be zero"))
+        }
         Operator::Divide if !decimal => Ok(call(checked::QUOTIENT, vec![left.double()?, right.double()?])),
         Operator::Modulo if integer(left) && integer(right) => Ok(call(checked::REMAINDER, vec![left.number()?, right.number()?])),
         Operator::Divide | Operator::Modulo => {
@@ -323,6 +372,11 @@ fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
         _ if integer(left) && integer(right) => chained(op, left.number()?, right.number()?),
         _ => plain(left.number()?, right.number()?),
     }
+}
+
+fn is_zero(operand: &Operand) -> bool {
+    literal(&operand.expr)
+        .is_some_and(|value| !value.is_null() && value.cast_to(&DataType::Float64).is_ok_and(|value| value == ScalarValue::Float64(Some(0.0))))
 }
 
 /// Integers added, subtracted or multiplied; a chain becomes one call.
@@ -349,6 +403,8 @@ fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
     use Class::{Date, Int, Interval, Json, Text, Time};
     let plain = |left: Expr, right: Expr| Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))));
     let month_day_nano = || DataType::Interval(IntervalUnit::MonthDayNano);
+    let sign = if op == Operator::Minus { "-" } else { "+" };
+    let shifted = |moment: Expr, interval: Expr| Ok(call(interval::SHIFT, vec![lit(sign), moment, interval]));
     match (left.class(), op, right.class()) {
         (Interval, Operator::Multiply, other) if other != Interval => Ok(call(interval::SCALE, vec![left.expr.clone(), right.double()?])),
         (other, Operator::Multiply, Interval) if other != Interval => Ok(call(interval::SCALE, vec![right.expr.clone(), left.double()?])),
@@ -362,8 +418,8 @@ fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
             plain(of(left), of(right))
         }
         // A text beside an interval is a time, and beside a time it is one too.
-        (Json(_) | Text, _, Interval) => plain(left.time()?, right.expr.clone()),
-        (Interval, _, Json(_) | Text) => plain(left.expr.clone(), right.time()?),
+        (Json(_) | Text, _, Interval) => shifted(left.time()?, right.expr.clone()),
+        (Interval, Operator::Plus, Json(_) | Text) => shifted(right.time()?, left.expr.clone()),
         (Time, Operator::Plus | Operator::Minus, Text) if right.quoted().is_some_and(|text| plan::value::time_of_text(text).is_none()) => {
             plain(left.expr.clone(), cast(right.expr.clone(), month_day_nano()))
         }
@@ -378,6 +434,8 @@ fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
             let day = |operand: &Operand| cast(cast(operand.expr.clone(), DataType::Int32), DataType::Int64);
             Ok(call(checked::SUM, vec![lit("+-"), day(left), day(right)]))
         }
+        (Time, Operator::Plus | Operator::Minus, Interval) if *left.data_type() == time() => shifted(left.expr.clone(), right.expr.clone()),
+        (Interval, Operator::Plus, Time) if *right.data_type() == time() => shifted(right.expr.clone(), left.expr.clone()),
         (Time | Date, Operator::Plus | Operator::Minus, Interval) | (Interval, Operator::Plus, Time | Date) => {
             plain(left.expr.clone(), right.expr.clone())
         }
@@ -527,6 +585,7 @@ fn converted(value: &Operand, to: &DataType, lenient: bool) -> Result<Expr> {
         (Class::Text, None, json) if plan::column::is_json(json) => call(json::GET, vec![value.expr.clone(), lit(""), lit("json")]),
         (_, None, json) if plan::column::is_json(json) => call(json::TO_JSON, vec![value.expr.clone()]),
         (Class::Json(kinds), Some(view), _) => value.view(view, !(view == Type::Text && kinds == Kinds::TEXT)),
+        (Class::Double, Some(Type::Text), _) => value.text(),
         (Class::Text, Some(Type::Text), _) => cast(value.expr.clone(), DataType::Utf8View),
         (Class::Text, Some(view), _) => value.converted(view),
         (Class::Double, Some(Type::Int), _) | (Class::Int | Class::Double, Some(Type::Time), _) => value.converted(view.unwrap_or(Type::Int)),
@@ -657,6 +716,10 @@ fn aggregate_of(function: AggregateFunction, schema: &DFSchema) -> Result<Expr> 
     let AggregateFunction { func, params } = function;
     let Some(inner) = super::open::aggregate(&func) else { return Ok(Expr::AggregateFunction(AggregateFunction { func, params })) };
     let (func, args) = aggregate(&inner, Operand::all(params.args, schema)?, params.distinct)?;
+    // These are the same in every order, and the planner takes the order for another argument.
+    let ordered = !matches!(inner.name(), "min" | "max" | "sum" | "avg" | "count" | "approx_distinct" | "bool_and" | "bool_or");
+    let params =
+        datafusion::logical_expr::expr::AggregateFunctionParams { order_by: if ordered { params.order_by } else { vec![] }, args: vec![], ..params };
     let mut order_by = params.order_by.into_iter().map(|key| sort(key, schema)).collect::<Result<Vec<_>>>()?;
     // What is ordered within a group is the first argument.
     if func.supports_within_group_clause()
@@ -690,12 +753,32 @@ pub fn aggregate(inner: &Arc<AggregateUDF>, args: Vec<Operand>, distinct: bool) 
             }
             _ => same(vec![value.native()]),
         },
+        ("approx_distinct", [value]) if !matches!(value.class(), Class::Int | Class::Text) => same(vec![value.canonical()]),
         ("count" | "approx_distinct" | "array_agg" | "grouping", _) => {
             let of = |value: &Operand| if distinct || inner.name() != "array_agg" { value.key() } else { value.native() };
             same(args.iter().map(of).collect())
         }
         (name, _) => same(arguments(name, &args)?),
     }
+}
+
+/// The aggregate for a frame that lets go of rows.
+fn sliding(function: Arc<AggregateUDF>, mut args: Vec<Expr>, schema: &DFSchema) -> Result<(Arc<AggregateUDF>, Vec<Expr>)> {
+    use plan::functions::sliding;
+    let name = match function.name() {
+        "sum" => sliding::SUM,
+        "avg" => sliding::AVG,
+        _ => return Ok((function, args)),
+    };
+    let [value] = args.as_mut_slice() else { return Ok((function, args)) };
+    match Operand::of(value.clone(), schema)?.class() {
+        Class::Double => {}
+        Class::Int if name == sliding::AVG => *value = cast(value.clone(), DataType::Float64),
+        // Decimals and intervals are exact.
+        _ => return Ok((function, args)),
+    }
+    let named = sliding::aggregates().into_iter().find(|sliding| sliding.name() == name);
+    Ok((named.unwrap_or(function), args))
 }
 
 fn window_of(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
@@ -706,6 +789,8 @@ fn window_of(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
         Definition::AggregateUDF(func) => match super::open::aggregate(&func) {
             Some(inner) => {
                 let (func, args) = aggregate(&inner, args, params.distinct)?;
+                let (func, args) =
+                    if params.window_frame.is_ever_expanding() || params.distinct { (func, args) } else { sliding(func, args, schema)? };
                 (Definition::AggregateUDF(func), args)
             }
             None => (Definition::AggregateUDF(func), args.into_iter().map(|arg| arg.expr).collect()),
@@ -725,11 +810,19 @@ fn window_of(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
         };
         !(free(&params.window_frame.start_bound) && free(&params.window_frame.end_bound))
     };
+    // The planner has the distance as a text: of a number, or of an interval between times.
+    let timed = [&params.window_frame.start_bound, &params.window_frame.end_bound].into_iter().any(|bound| {
+        use datafusion::logical_expr::WindowFrameBound::{Following, Preceding};
+        matches!(bound, Preceding(distance) | Following(distance)
+            if matches!(distance.data_type(), DataType::Interval(_)) || distance.try_as_str().flatten().is_some_and(|text| text.trim().parse::<f64>().is_err()))
+    });
     let key = |key: Sort| match ranged {
         // A frame by distance measures it in numbers or times.
         true => {
             let operand = Operand::of(key.expr, schema)?;
-            let expr = if operand.kinds().is_some_and(|kinds| kinds.native().is_none_or(|native| native == Type::Json)) {
+            let expr = if timed {
+                operand.time()?
+            } else if operand.kinds().is_some_and(|kinds| kinds.native().is_none_or(|native| !matches!(native, Type::Int | Type::Double))) {
                 operand.double()?
             } else {
                 operand.native()

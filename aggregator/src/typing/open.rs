@@ -24,7 +24,8 @@ use super::{
 };
 
 /// Operators that are not spelled as functions in SQL.
-const SPECIAL: [&str; 10] = ["is_distinct", "is_not_distinct", "as_text", "truth", "negative", "positive", "items", "inside", "json", "at_time_zone"];
+const SPECIAL: [&str; 11] =
+    ["cast", "is_distinct", "is_not_distinct", "as_text", "truth", "negative", "positive", "items", "inside", "json", "at_time_zone"];
 
 /// A function or an operator of rows.
 #[derive(Debug)]

@@ -179,8 +179,18 @@ impl Operand {
                 None => Ok(self.converted(Type::Double)),
             },
             Class::Int if *self.data_type() != DataType::Int64 => Ok(cast(self.expr.clone(), DataType::Int64)),
+            Class::Null => Ok(null_of(DataType::Int64)),
             Class::Bool => Err(bad(format!("{} is a boolean, not a number", shown(self)), "convert it: x::int")),
             _ => Ok(self.expr.clone()),
+        }
+    }
+
+    /// As an integer; a fraction is rounded.
+    pub fn integer(&self) -> Result<Expr> {
+        match self.class() {
+            Class::Json(kinds) if !kinds.any(Kinds::FLOAT | Kinds::BIG) => Ok(self.view(Type::Int, false)),
+            Class::Json(_) | Class::Double => Ok(self.converted(Type::Int)),
+            _ => self.number(),
         }
     }
 
@@ -199,6 +209,8 @@ impl Operand {
             Class::Json(kinds) => self.view(Type::Text, kinds != Kinds::TEXT),
             Class::Text => self.expr.clone(),
             Class::List | Class::Other => self.expr.clone(),
+            // Without a fraction it is spelled as an integer is, which it may have been before another document had a fraction.
+            Class::Double => self.converted(Type::Text),
             _ => cast(self.expr.clone(), DataType::Utf8View),
         }
     }

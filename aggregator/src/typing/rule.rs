@@ -9,9 +9,14 @@ use datafusion::{
         tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
     },
     config::ConfigOptions,
+    functions_aggregate::first_last::first_value,
     logical_expr::{
-        Aggregate, BinaryExpr, Distinct, Expr, Filter, GroupingSet, Join, LogicalPlan, Operator, Projection, Sort, Union,
-        expr_rewriter::NamePreserver, lit, type_coercion::binary::type_union_coercion, utils::merge_schema,
+        Aggregate, BinaryExpr, Distinct, DistinctOn, Expr, Filter, GroupingSet, Join, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Sort,
+        Union,
+        expr_rewriter::NamePreserver,
+        lit,
+        type_coercion::binary::type_union_coercion,
+        utils::{grouping_set_to_exprlist, merge_schema},
     },
     optimizer::AnalyzerRule,
 };
@@ -19,7 +24,7 @@ use datafusion::{
 use super::{
     columns::read_as_columns,
     correlated::columns_compared,
-    lower::{check_types, condition, lower, unified},
+    lower::{condition, lower, sort, unified, with_types_taken},
     operand::{Class, Operand, bad, described},
 };
 
@@ -55,11 +60,7 @@ fn reads_once(plan: &LogicalPlan) -> bool {
 /// An expression over the columns of a schema, with its types.
 pub fn typed(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let lowered = expr.transform_up(|node| Ok(Transformed::yes(lower(node, schema)?)))?.data;
-    lowered.apply(|node| {
-        check_types(node, schema)?;
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(lowered)
+    Ok(lowered.transform_up(|node| with_types_taken(node, schema))?.data)
 }
 
 fn node_typed(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -73,6 +74,9 @@ fn node_typed(plan: LogicalPlan) -> Result<LogicalPlan> {
     let names = NamePreserver::new(&plan);
     let shown = !matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_));
     let typed_exprs = plan.map_expressions(|expr| {
+        if let Expr::GroupingSet(set) = expr {
+            return Ok(Transformed::yes(Expr::GroupingSet(each_key(set, |key| key_typed(key, &schema))?)));
+        }
         let name = names.save(&expr);
         let expr = typed(expr, &schema)?;
         Ok(Transformed::yes(name.restore(if shown { expr.transform_up(nullable)?.data } else { expr })))
@@ -85,6 +89,7 @@ fn node_typed(plan: LogicalPlan) -> Result<LogicalPlan> {
         }
         LogicalPlan::Join(join) => joined(join, &schema)?,
         LogicalPlan::Distinct(Distinct::All(input)) => LogicalPlan::Distinct(Distinct::All(Arc::new(with_columns(&input, |column| column.key())?))),
+        LogicalPlan::Distinct(Distinct::On(on)) => first_of_each(on, &schema)?,
         LogicalPlan::Union(union) => LogicalPlan::Union(alike(union)?),
         other => other,
     };
@@ -128,17 +133,64 @@ fn told(plan: LogicalPlan) -> Result<LogicalPlan> {
 }
 
 fn grouped(aggregate: Aggregate, schema: &DFSchema) -> Result<LogicalPlan> {
-    let keys = |exprs: Vec<Expr>| exprs.into_iter().map(|expr| key(expr, schema)).collect::<Result<Vec<_>>>();
     let one = |expr: Expr| match expr {
-        Expr::GroupingSet(GroupingSet::Rollup(exprs)) => Ok(Expr::GroupingSet(GroupingSet::Rollup(keys(exprs)?))),
-        Expr::GroupingSet(GroupingSet::Cube(exprs)) => Ok(Expr::GroupingSet(GroupingSet::Cube(keys(exprs)?))),
-        Expr::GroupingSet(GroupingSet::GroupingSets(sets)) => {
-            Ok(Expr::GroupingSet(GroupingSet::GroupingSets(sets.into_iter().map(keys).collect::<Result<_>>()?)))
-        }
+        Expr::GroupingSet(set) => Ok(Expr::GroupingSet(each_key(set, |expr| key(expr, schema))?)),
         other => key(other, schema),
     };
-    let group_expr = aggregate.group_expr.into_iter().map(one).collect::<Result<_>>()?;
-    Ok(LogicalPlan::Aggregate(Aggregate::try_new(aggregate.input, group_expr, aggregate.aggr_expr)?))
+    let group_expr = aggregate.group_expr.into_iter().map(one).collect::<Result<Vec<Expr>>>()?;
+    let named = grouping_set_to_exprlist(&group_expr)?;
+    // What `grouping` asks of is what is grouped by.
+    let asked = |node: Expr| match node {
+        Expr::AggregateFunction(mut call) if call.func.name() == "grouping" => {
+            for arg in &mut call.params.args {
+                if let Some(key) = named.iter().find(|key| (**key).clone().unalias() == arg.clone().unalias()) {
+                    *arg = (*key).clone();
+                }
+            }
+            Ok(Transformed::yes(Expr::AggregateFunction(call)))
+        }
+        other => Ok(Transformed::no(other)),
+    };
+    let aggr_expr = aggregate.aggr_expr.into_iter().map(|expr| Ok(expr.transform(asked)?.data)).collect::<Result<_>>()?;
+    Ok(LogicalPlan::Aggregate(Aggregate::try_new(aggregate.input, group_expr.clone(), aggr_expr)?))
+}
+
+/// `SELECT DISTINCT ON (keys) …`: the first row of each key, in the order of ORDER BY.
+fn first_of_each(on: DistinctOn, schema: &DFSchema) -> Result<LogicalPlan> {
+    let keys = on.on_expr.into_iter().map(|expr| Ok(Operand::of(expr, schema)?.key())).collect::<Result<Vec<_>>>()?;
+    let order = on.sort_expr.unwrap_or_default().into_iter().map(|key| sort(key, schema)).collect::<Result<Vec<_>>>()?;
+    let first = |(place, expr): (usize, Expr)| first_value(expr.unalias(), order.clone()).alias(format!("\u{1}first_{place}"));
+    let firsts: Vec<Expr> = on.select_expr.into_iter().enumerate().map(first).collect();
+    let names: Vec<Column> = (0..firsts.len()).map(|place| Column::from_name(format!("\u{1}first_{place}"))).collect();
+    let grouped = LogicalPlan::Aggregate(Aggregate::try_new(on.input, keys.clone(), firsts)?);
+    // The keys are the first columns of what was grouped, and of its order.
+    let key_columns = grouped.schema().columns().into_iter().take(keys.len());
+    let by_key =
+        order.iter().zip(key_columns).map(|(sort, column)| datafusion::logical_expr::SortExpr { expr: Expr::Column(column), ..sort.clone() });
+    let by_key: Vec<_> = by_key.collect();
+    let ordered = LogicalPlanBuilder::from(grouped).sort(by_key)?.build()?;
+    let shown = names
+        .into_iter()
+        .zip(on.schema.iter())
+        .map(|(column, (relation, field))| Expr::Column(column).alias_qualified(relation.cloned(), field.name()));
+    Ok(LogicalPlan::Projection(Projection::try_new(shown.collect(), Arc::new(ordered))?))
+}
+
+/// Grouping sets with each of their keys as another one.
+fn each_key(set: GroupingSet, change: impl Fn(Expr) -> Result<Expr>) -> Result<GroupingSet> {
+    let all = |keys: Vec<Expr>| keys.into_iter().map(&change).collect::<Result<Vec<_>>>();
+    Ok(match set {
+        GroupingSet::Rollup(keys) => GroupingSet::Rollup(all(keys)?),
+        GroupingSet::Cube(keys) => GroupingSet::Cube(all(keys)?),
+        GroupingSet::GroupingSets(sets) => GroupingSet::GroupingSets(sets.into_iter().map(all).collect::<Result<_>>()?),
+    })
+}
+
+/// A key with its types, under the name that it had.
+fn key_typed(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let (relation, name) = expr.qualified_name();
+    let typed = typed(expr.clone(), schema)?;
+    Ok(if typed == expr { typed } else { typed.alias_qualified(relation, name) })
 }
 
 /// What is grouped by, under the name that it had.

@@ -116,6 +116,10 @@ impl Resolver<'_> {
                 let parts = operands(&node, &op).into_iter().map(|part| operand(truth(part.clone()))).collect();
                 balanced(parts, &op).map_or_else(|| Err(bad("a condition is missing")), open)
             }
+            Expr::BinaryOp { left, op: Op::PGCustomBinaryOperator(name), right } => match name.as_slice() {
+                [name] if name == "is_distinct" || name == "is_not_distinct" => open(call(name, vec![*left, *right])),
+                _ => Err(not_offered("OPERATOR(…)")),
+            },
             Expr::BinaryOp { left, op: Op::PGExp, right } => open(call("power", vec![*left, *right])),
             Expr::BinaryOp { left, op: Op::PGStartsWith, right } => open(call("starts_with", vec![*left, *right])),
             Expr::BinaryOp { left, op, right } => {
@@ -145,15 +149,20 @@ impl Resolver<'_> {
                 open(Expr::BinaryOp { left: expr, op, right: Box::new(text(&pattern)) })
             }
             Expr::InSubquery { expr, subquery, negated } => done(self.in_subquery_anywhere(&expr, &subquery, negated)?),
-            Expr::AnyOp { left, compare_op, right, is_some } => self.any(*left, compare_op, *right, is_some),
+            Expr::AnyOp { left, compare_op, right, .. } => self.any(*left, compare_op, *right),
             Expr::AllOp { left, compare_op: Op::NotEq, right } if matches!(*right, Expr::Subquery(_)) => match *right {
                 Expr::Subquery(query) => done(self.in_subquery_anywhere(&left, &query, true)?),
                 other => open(other),
             },
-            Expr::AllOp { ref right, .. } if !matches!(**right, Expr::Subquery(_)) => Err(not_offered("ALL of anything but a sub-query")),
+            Expr::AllOp { left, compare_op, right } => match *right {
+                Expr::Subquery(query) => done(self.quantified(&left, &compare_op, &query, true)?),
+                _ => Err(not_offered("ALL of anything but a sub-query")),
+            },
             Expr::Cast { kind, expr, data_type, array: false, format: None } => {
                 known_type(&data_type)?;
-                open(Expr::Cast { kind, expr, data_type, array: false, format: None })
+                // The planner names a cast by what is cast alone, so two casts of one column would have one name.
+                let (expr, named) = (Box::new(self.expression(&expr)?), text(&data_type.to_string()));
+                done(call("cast", vec![Expr::Cast { kind, expr, data_type, array: false, format: None }, named]))
             }
             Expr::TypedString(typed) => {
                 known_type(&typed.data_type)?;
@@ -212,8 +221,6 @@ impl Resolver<'_> {
             Expr::Function(function) => self.function(function),
             Expr::Array(array) => open(call("make_array", array.elem)),
             Expr::Tuple(_) => Err(not_offered("a row of values").hint("compare the values one by one")),
-            Expr::IsDistinctFrom(left, right) => open(call("is_distinct", vec![*left, *right])),
-            Expr::IsNotDistinctFrom(left, right) => open(call("is_not_distinct", vec![*left, *right])),
             Expr::IsTrue(e) => open(Expr::IsTrue(Box::new(truth(*e)))),
             Expr::IsNotTrue(e) => open(Expr::IsNotTrue(Box::new(truth(*e)))),
             Expr::IsFalse(e) => open(Expr::IsFalse(Box::new(truth(*e)))),
@@ -227,7 +234,6 @@ impl Resolver<'_> {
             | Expr::Between { .. }
             | Expr::Like { .. }
             | Expr::ILike { .. }
-            | Expr::AllOp { .. }
             | Expr::GroupingSets(_)
             | Expr::Cube(_)
             | Expr::Rollup(_)) => open(other),
@@ -235,13 +241,13 @@ impl Resolver<'_> {
         }
     }
 
-    fn any(&mut self, left: Expr, op: Op, right: Expr, is_some: bool) -> Result<(Expr, Option<Expr>), Problem> {
+    fn any(&mut self, left: Expr, op: Op, right: Expr) -> Result<(Expr, Option<Expr>), Problem> {
         let list = |left, array: ast::Array| Expr::InList { expr: Box::new(left), list: array.elem, negated: false };
         match (op, right) {
             (Op::Eq, Expr::Subquery(query)) => Ok((literal(Literal::Null), Some(self.in_subquery_anywhere(&left, &query, false)?))),
             (Op::Eq, Expr::Array(array)) => Ok((list(left, array), None)),
-            (Op::Eq, Expr::Nested(inner)) => self.any(left, Op::Eq, *inner, is_some),
-            (compare_op, right @ Expr::Subquery(_)) => Ok((Expr::AnyOp { left: Box::new(left), compare_op, right: Box::new(right), is_some }, None)),
+            (Op::Eq, Expr::Nested(inner)) => self.any(left, Op::Eq, *inner),
+            (compare_op, Expr::Subquery(query)) => Ok((literal(Literal::Null), Some(self.quantified(&left, &compare_op, &query, false)?))),
             _ => Err(not_offered("ANY of anything but a sub-query or ARRAY[…]").hint("write IN (…)")),
         }
     }
@@ -387,49 +393,52 @@ impl Resolver<'_> {
     /// `x IN (SELECT …)` where only the rows for which it is true go on.
     fn in_subquery(&mut self, expr: &Expr, subquery: &ast::Query, negated: bool) -> Result<Expr, Problem> {
         let left = self.expression(expr)?;
-        let query = self.one_column(subquery)?;
-        Ok(Expr::InSubquery { expr: Box::new(left), subquery: Box::new(query), negated })
+        let reached = std::mem::replace(&mut self.reached, usize::MAX);
+        let (query, column) = self.one_column(subquery)?;
+        let correlated = self.reached < self.scopes.len();
+        self.reached = self.reached.min(reached);
+        // The planner joins by NOT IN only where nothing else is compared.
+        Ok(match negated && correlated {
+            true => membership(&left, &query, &column, &self.aliases_around(), negated),
+            false => Expr::InSubquery { expr: Box::new(left), subquery: Box::new(query), negated },
+        })
     }
 
-    fn one_column(&mut self, subquery: &ast::Query) -> Result<ast::Query, Problem> {
-        let (query, columns) = self.query(subquery)?;
-        match columns.as_slice() {
-            [_] => Ok(query),
-            _ => Err(bad(format!("IN takes a sub-query of one column; this one has {}", columns.len()))),
+    fn one_column(&mut self, subquery: &ast::Query) -> Result<(ast::Query, String), Problem> {
+        let (query, mut columns) = self.query(subquery)?;
+        match (columns.pop(), columns.len()) {
+            (Some(only), 0) => Ok((query, only.name)),
+            (_, others) => Err(bad(format!("IN takes a sub-query of one column; this one has {}", others + 1))),
         }
     }
 
     /// `x IN (SELECT …)` anywhere: true, false, or NULL where nobody knows.
     fn in_subquery_anywhere(&mut self, expr: &Expr, subquery: &ast::Query, negated: bool) -> Result<Expr, Problem> {
         let left = self.expression(expr)?;
-        let (query, columns) = self.query(subquery)?;
-        let [only] = columns.as_slice() else {
-            return Err(bad(format!("IN takes a sub-query of one column; this one has {}", columns.len())));
+        let (query, column) = self.one_column(subquery)?;
+        Ok(membership(&left, &query, &column, &self.aliases_around(), negated))
+    }
+
+    /// What inputs are called that an expression here may look at.
+    fn aliases_around(&self) -> Vec<String> {
+        self.scopes.iter().flat_map(|scope| &scope.inputs).map(|input| quoted(&input.alias).to_string()).collect()
+    }
+
+    /// `x > ALL (SELECT …)`, `x < ANY (SELECT …)`: true, false, or NULL where nobody knows.
+    fn quantified(&mut self, expr: &Expr, op: &Op, subquery: &ast::Query, all: bool) -> Result<Expr, Problem> {
+        let left = self.expression(expr)?;
+        let (query, name) = self.one_column(subquery)?;
+        let holds = |member: Expr| nested(binary(nested(left.clone()), op.clone(), nested(member)));
+        let (filtering, around) = (self.filtering, self.aliases_around());
+        let some = |condition: &dyn Fn(Expr) -> Expr| match filtering {
+            true => Expr::Exists { subquery: Box::new(rows_where(query.clone(), &name, number("1"), &around, condition)), negated: false },
+            false => binary(Expr::Subquery(Box::new(rows_where(query.clone(), &name, call_count(), &around, condition))), Op::Gt, number("0")),
         };
-        let member = column("member", &only.name);
-        let some = |condition: Option<Expr>| {
-            let count = call_count();
-            let rows = match condition {
-                Some(condition) => select_where(query.clone(), "member", count, condition),
-                None => select_from(query.clone(), "member", count),
-            };
-            binary(Expr::Subquery(Box::new(rows)), Op::Gt, number("0"))
+        let decided = match all {
+            true => some(&|member| Expr::UnaryOp { op: ast::UnaryOperator::Not, expr: Box::new(holds(member)) }),
+            false => some(&holds),
         };
-        let equal = some(Some(binary(member.clone(), Op::Eq, left.clone())));
-        let unknown = binary(
-            nested(some(Some(Expr::IsNull(Box::new(member))))),
-            Op::Or,
-            nested(binary(Expr::IsNull(Box::new(nested(left))), Op::And, some(None))),
-        );
-        let when = |condition, result| ast::CaseWhen { condition, result };
-        let boolean = |value| literal(Literal::Boolean(value));
-        Ok(Expr::Case {
-            case_token: ast::helpers::attached_token::AttachedToken::empty(),
-            end_token: ast::helpers::attached_token::AttachedToken::empty(),
-            operand: None,
-            conditions: vec![when(equal, boolean(!negated)), when(unknown, literal(Literal::Null))],
-            else_result: Some(Box::new(boolean(negated))),
-        })
+        Ok(decided_or_unknown(decided, !all, some(&|member| Expr::IsNull(Box::new(holds(member))))))
     }
 
     fn exists(&mut self, subquery: &ast::Query, negated: bool) -> Result<Expr, Problem> {
@@ -452,7 +461,8 @@ impl Resolver<'_> {
 }
 
 /// Functions that the resolver itself writes down.
-const INTERNAL: [&str; 12] = [
+const INTERNAL: [&str; 13] = [
+    "cast",
     "is_distinct",
     "is_not_distinct",
     "as_text",
@@ -622,6 +632,56 @@ fn call_count() -> Expr {
         list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Wildcard)];
     }
     count
+}
+
+/// `left IN (query)`, whose column has this name, by counting its rows: true, false, or NULL where nobody knows.
+fn membership(left: &Expr, query: &ast::Query, name: &str, around: &[String], negated: bool) -> Expr {
+    let some = |condition: &dyn Fn(Expr) -> Expr| {
+        let rows = rows_where(query.clone(), name, call_count(), around, condition);
+        binary(Expr::Subquery(Box::new(rows)), Op::Gt, number("0"))
+    };
+    let equal = some(&|member| binary(nested(member), Op::Eq, nested(left.clone())));
+    let any = some(&|_| literal(Literal::Boolean(true)));
+    let unknown = binary(
+        nested(some(&|member| Expr::IsNull(Box::new(nested(member))))),
+        Op::Or,
+        nested(binary(Expr::IsNull(Box::new(nested(left.clone()))), Op::And, any)),
+    );
+    decided_or_unknown(equal, !negated, unknown)
+}
+
+/// `CASE WHEN decided THEN value WHEN unknown THEN NULL ELSE NOT value END`.
+fn decided_or_unknown(decided: Expr, value: bool, unknown: Expr) -> Expr {
+    let when = |condition, result| ast::CaseWhen { condition, result };
+    let boolean = |value| literal(Literal::Boolean(value));
+    Expr::Case {
+        case_token: ast::helpers::attached_token::AttachedToken::empty(),
+        end_token: ast::helpers::attached_token::AttachedToken::empty(),
+        operand: None,
+        conditions: vec![when(decided, boolean(value)), when(unknown, literal(Literal::Null))],
+        else_result: Some(Box::new(boolean(!value))),
+    }
+}
+
+/// `SELECT item` over the rows of a query whose only column meets a condition; of a plain query its own rows, which may look at rows around it, unless
+/// these are called alike: then the condition would look at the wrong ones.
+fn rows_where(mut query: ast::Query, name: &str, item: Expr, around: &[String], condition: &dyn Fn(Expr) -> Expr) -> ast::Query {
+    if query.limit_clause.is_none()
+        && let ast::SetExpr::Select(select) = &mut *query.body
+        && super::select::keeps_rows(select)
+        && !select.from.iter().any(|from| around.iter().any(|alias| from.to_string().contains(alias)))
+        && let [ast::SelectItem::ExprWithAlias { expr, .. } | ast::SelectItem::UnnamedExpr(expr)] = select.projection.as_slice()
+    {
+        let condition = condition(expr.clone());
+        select.selection = Some(match select.selection.take() {
+            Some(before) => binary(nested(before), Op::And, nested(condition)),
+            None => condition,
+        });
+        select.projection = vec![ast::SelectItem::UnnamedExpr(item)];
+        query.order_by = None;
+        return query;
+    }
+    select_where(query, "member", item, condition(column("member", name)))
 }
 
 /// `(SELECT count(*) > 0 FROM …)`: over the rows of a plain query itself, which may look at rows around it, else over its result.

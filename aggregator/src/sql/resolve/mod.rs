@@ -59,6 +59,8 @@ pub struct Resolver<'w> {
     expressions: usize,
     /// Whether it is a condition on rows.
     filtering: bool,
+    /// The outermost of `scopes` in which a name was found.
+    reached: usize,
 }
 
 /// Resolves a query.
@@ -86,6 +88,7 @@ impl<'w> Resolver<'w> {
             relations: 0,
             expressions: 0,
             filtering: false,
+            reached: usize::MAX,
         }
     }
 

@@ -123,6 +123,7 @@ impl Resolver<'_> {
     pub fn name(&mut self, name: &Spelled) -> Result<Value, Problem> {
         for depth in (0..self.scopes.len()).rev() {
             if let Some(value) = self.name_in(depth, name)? {
+                self.reached = self.reached.min(depth);
                 return Ok(value);
             }
             if self.scopes[depth].closed {

@@ -193,11 +193,17 @@ impl Resolver<'_> {
                 },
                 None => self.value(key)?,
             };
+            let written = key;
             let key = match self.written(value) {
                 // A constant is not the number of an item.
                 constant @ Expr::Value(_) => call("coalesce", vec![constant]),
                 key => key,
             };
+            if let Expr::Rollup(sets) | Expr::Cube(sets) = &key
+                && sets.iter().enumerate().any(|(place, set)| sets[..place].contains(set))
+            {
+                return Err(not_offered(format!("one column twice in {written}")).hint("name it once"));
+            }
             if !resolved.contains(&key) {
                 resolved.push(key);
             }

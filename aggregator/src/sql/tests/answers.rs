@@ -79,7 +79,7 @@ fn questions_about_one_collection_are_answered() {
         ("select sum(user.id) over (order by _offset rows between 1 preceding and current row) from events order by _offset limit 2", "1; 3"),
         ("select count(*) from events where ms not in (12, 'x', null)", "0"),
         ("select count(*) from events where ms in (12, 'slow', null)", "2"),
-        ("select to_timestamp_millis(user.id) from events order by _offset limit 1", "1970-01-01T00:00:00.001"),
+        ("select to_timestamp_millis(user.id) from events order by _offset limit 1", "1970-01-01T00:00:00.001Z"),
         ("select 'bc' similar to '[^a]%', 'a.c' similar to 'a[._]c', 'abc' similar to 'a[._]c', '^c' similar to '[a^]c'", "true|true|false|true"),
         ("select user.id * 4611686018427387904 from events order by _offset", "4611686018427387904; NULL; 4611686018427387904; NULL"),
         ("select type from events where type similar to 'v_e%' group by type", "view"),

@@ -168,11 +168,79 @@ fn what_was_found_by_trying_is_right() {
             ("select 2 * interval '1 day' < interval '49 hours', interval '1 month' > interval '29 days'", "true|true"),
             ("select t from t where t like 'z!z' escape '!'", "zz"),
             ("select sum(i) from t where i > all (select 1)", "2"),
+            ("select sum(a::int), sum(a::double) from (select i::text as a from t) s", "4|4.0"),
+            ("select t from t a where t not in (select u from t b where b.i = a.i)", "zz"),
+            ("select t, t in (select u from t b where b.i = a.i) from t a order by t", "a|true; b|NULL; zz|false"),
+            ("select t, n from t a, lateral (select count(*) n from t b where b.i = a.i) x order by t", "a|2; b|2; zz|1"),
             ("select cast(2.5 as int), cast(n + 0.5 as int) from e where k < 3 order by k", "2|2; 2|2"),
             (
                 "select sum(v) over (order by i rows between 1 preceding and current row) from (values (1, 9223372036854775807), (2, 1), (3, 1), (4, 1)) x(i, v)",
                 "9223372036854775807; 9223372036854775808; 2; 2",
             ),
+            (
+                "select sum(v) over w, avg(v) over w from (values (1, 1e300), (2, 1.0), (3, 1.0), (4, null), (5, 4.0)) x(i, v) window w as (order by i rows between 1 preceding and current row)",
+                "1e300|1e300; 1e300|5e299; 2.0|1.0; 1.0|1.0; 4.0|4.0",
+            ),
+            (
+                "select min(c) over w, max(c) over w from code window w as (order by k rows between 1 preceding and current row)",
+                "200|200; 200|200; \"200\"|\"200\"; true|true; NULL|NULL; NULL|NULL",
+            ),
         ],
     );
+}
+
+#[test]
+fn what_a_reader_of_these_rules_has_found_is_right() {
+    let world = Small::with(&[(
+        "c",
+        &[
+            r#"{"n":1,"v":9,"a":1,"b":null,"t":"2024-01-01T10:00:00Z","ms":1704067200000,"l":[[1,2],[3]],"re":"a.","big":9007199254740993}"#,
+            r#"{"n":2,"v":10,"a":2,"b":2,"t":"2024-01-02T10:00:00Z","ms":1704067201000,"l":[[4]],"re":"(","big":9007199254740992}"#,
+            r#"{"n":3,"v":100,"a":null,"b":null,"t":"2024-01-09T10:00:00Z","ms":"zz","l":[],"re":"xyz","big":0.5}"#,
+            r#"{"n":4,"v":"x","a":0.5}"#,
+        ],
+    )]);
+    check(
+        &world,
+        &[
+            ("select n from c where a is distinct from b and n > 3", "4"),
+            ("select n from c where b is not distinct from null or n = 2 order by n", "1; 2; 3; 4"),
+            ("select n from c where n = 1 or a is not distinct from b and n = 2 order by n", "1; 2"),
+            ("select n from c where v > all (select v from c where n = 1) order by n", "2; 3"),
+            ("select n from c where v >= all (select v from c where n < 4)", "3"),
+            ("select n from c where v < any (select v from c where n = 3) order by n", "1; 2"),
+            ("select n from c where v > some (select v from c where n < 3) order by n", "2; 3"),
+            ("select n from c where n <> all (select n from c where n > 2) order by n", "1; 2"),
+            (
+                "select n, count(*) over (order by t range between interval '1 day' preceding and current row) from c where n < 4 order by n",
+                "1|1; 2|2; 3|1",
+            ),
+            ("select x.n, y.n m from c x join c y on x.big > y.big order by 1, 2", "1|2; 1|3; 2|3"),
+            ("select 'id-' || (a + 1), (a + 1)::text from c where n < 3 order by n", "id-2|2; id-3|3"),
+            ("select to_timestamp_millis(ms)::text from c order by n", "2024-01-01T00:00:00Z; 2024-01-01T00:00:01Z; NULL; NULL"),
+            ("select v <> timestamp '2024-01-01', v = timestamp '2024-01-01' from c where n in (1, 4) order by n", "true|false; true|false"),
+            ("select x.l[0], x.l[0][1] from (select n, l from c) x where n < 3 order by n", "[1,2]|2; [4]|NULL"),
+            ("select 'ab' ~ re, 'ab' !~ re from c where n < 4 order by n", "true|false; NULL|NULL; false|true"),
+            ("select t + n * interval '100000 years' from c where n = 3", "NULL"),
+            ("select left('abcdef', a) from c where n < 3 order by n", "a; ab"),
+            ("select approx_distinct(a), approx_distinct(v) from c", "3|4"),
+            ("select distinct on (a) a, n from c order by a, n desc", "0.5|4; 1.0|1; 2.0|2; NULL|3"),
+            ("select n % 2, grouping(n % 2), count(*) from c group by rollup(n % 2) order by 1, 2", "0|0|2; 1|0|2; NULL|1|4"),
+            ("select max(n order by v) from c", "4"),
+            ("select array_length(l) from c where n < 3 order by n", "2; 1"),
+            (
+                "select k, s || '!' from (select n % 2 as k, string_agg(v::text, ',' order by n) s from c group by 1) x order by k",
+                "0|10,x!; 1|9,100!",
+            ),
+            ("select n from c where big = 9007199254740992.0", "2"),
+            ("select count(*) from c x join c y on x.big = y.big + 0.0 where x.n in (1, 2)", "2"),
+            ("select to_char(t::timestamp + interval '7000 years', 'YYYY') from c where n = 1", "NULL"),
+            ("select ln(n - 2) from c where n < 3 order by n", "NULL; NULL"),
+        ],
+    );
+    let (_, _, warnings) = world.ask("select ln(-n) from c", &[]);
+    assert_eq!(warnings, ["ln: 4 of 4 values had no answer and are NULL"]);
+    let (_, rows, _) = world.ask("select sum($1), max($1)", &[serde_json::json!(3)]);
+    assert_eq!(rows, [["3", "3"]]);
+    assert!(world.problem("select 1 / 0").is_some_and(|problem| problem.detail == "a division by zero"));
 }

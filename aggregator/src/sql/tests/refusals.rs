@@ -55,6 +55,15 @@ fn mistakes_are_told_with_a_code_and_what_to_do() {
         ),
         ("select date_trunc('wek', _time) from events", Code::BadSql, "wek is no unit of time", "week"),
         ("select type, count(*) from events group by 1, 2", Code::BadSql, "GROUP BY 2: count(*) is an aggregate", ""),
+        ("select type, id from events group by 1", Code::BadSql, "id is neither grouped by nor aggregated", "min(id)"),
+        ("select 3 as x, type, id from events group by 1, 2", Code::BadSql, "id is neither grouped by nor aggregated", "min(id)"),
+        ("select id from events group by rollup(id, id)", Code::NotSupported, "one column twice in ROLLUP (id, id) is not supported", "name it once"),
+        (
+            "select (type in (select city from users)), count(*) from events group by 1",
+            Code::NotSupported,
+            "a sub-query in GROUP BY is not supported",
+            "compute it in FROM",
+        ),
         ("select type::regclass from events", Code::NotSupported, "the type REGCLASS is not supported", "there are BOOLEAN"),
     ];
     let mut wrong = Vec::new();
@@ -99,7 +108,7 @@ fn our_own_statements_are_read() {
     let shown = |sql: &str| match parse(sql, 1 << 20).unwrap_or_else(|p| panic!("{sql}: {p}")) {
         Statement::Query(query) => format!("query {query}"),
         Statement::Explain { query, analyze } => format!("explain {analyze} {query}"),
-        Statement::Define { id, text, replace } => format!("define {id} as [{text}] {replace}"),
+        Statement::Define { id, text, replace, .. } => format!("define {id} as [{text}] {replace}"),
         Statement::Undefine { id, if_exists } => format!("undefine {id} {if_exists}"),
         Statement::ShowDefinitions => "definitions".into(),
         Statement::ShowTables => "tables".into(),

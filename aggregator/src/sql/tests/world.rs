@@ -25,7 +25,7 @@ use proto::{
 
 use crate::typing;
 
-use super::super::{Resolved, Statement, Table, World, define, parse, resolve};
+use super::super::{Defined, Resolved, Statement, Table, World, define, parse, resolve};
 
 /// Documents of collections, and the catalog.
 #[derive(Default)]
@@ -90,8 +90,8 @@ impl Small {
     /// Runs a CREATE statement; gives its warnings.
     pub fn create(&mut self, sql: &str) -> Result<Vec<String>, Problem> {
         match parse(sql, 1 << 20)? {
-            Statement::Define { id, text, replace } => {
-                let (change, warnings) = define(&id, &text, replace, self)?;
+            Statement::Define { id, text, replace, .. } => {
+                let Defined { change, warnings, .. } = define(&id, &text, replace, self)?;
                 let record = ChangeRecord { uid: uuid::Uuid::now_v7(), level: LEVEL, expected: None, change };
                 let (catalog, result) = self.catalog.apply(&record);
                 self.catalog = catalog;

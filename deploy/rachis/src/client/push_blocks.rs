@@ -7,10 +7,12 @@ use serde_json::value::RawValue;
 /// Bytes of a block; a longer line is a block of its own.
 pub const BLOCK_BYTES_MAX: usize = 8 << 20;
 
-/// Whether documents seem to spread over lines: some line is surely no JSON by itself.
+/// Whether documents seem to spread over lines: the first line is no document, and some line is surely no JSON by itself.
 pub fn spreads_over_lines(block: &[u8]) -> bool {
     let ends = |line: &[u8]| matches!(line.trim_ascii_end().last(), Some(b'{' | b'[' | b',' | b':'));
-    block.trim_ascii_start().starts_with(b"{") && block.split(|byte| *byte == b'\n').any(ends)
+    let block = block.strip_prefix("\u{feff}".as_bytes()).unwrap_or(block).trim_ascii_start();
+    let first = block.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    block.starts_with(b"{") && !first.trim_ascii_end().ends_with(b"}") && block.split(|byte| *byte == b'\n').any(ends)
 }
 
 /// The blocks of a reader.

@@ -16,6 +16,7 @@ use datafusion::{
 };
 use proto::json::{self, Value};
 
+use super::sliding::Totals;
 use crate::{Kinds, column::json_field, value::compare};
 
 /// The least value of a group.
@@ -48,17 +49,78 @@ struct Best {
 
 impl Best {
     fn offer(&mut self, text: &str) {
-        let Ok(value) = json::parse(text.as_bytes()) else { return };
-        let better = match self.text.as_deref().and_then(|best| json::parse(best.as_bytes()).ok()) {
-            None => precedence(&value) > 0,
-            Some(best) => match compare(&value, &best) {
-                Some(ordering) => ordering == if self.greatest { Ordering::Greater } else { Ordering::Less },
-                None => precedence(&value) > precedence(&best),
-            },
-        };
-        if better {
+        if is_better(text, self.text.as_deref(), self.greatest) {
             self.text = Some(text.to_owned());
         }
+    }
+}
+
+fn is_better(text: &str, best: Option<&str>, greatest: bool) -> bool {
+    let Ok(value) = json::parse(text.as_bytes()) else { return false };
+    match best.and_then(|best| json::parse(best.as_bytes()).ok()) {
+        None => precedence(&value) > 0,
+        Some(best) => match compare(&value, &best) {
+            Some(ordering) => ordering == if greatest { Ordering::Greater } else { Ordering::Less },
+            None => precedence(&value) > precedence(&best),
+        },
+    }
+}
+
+/// The best value of a frame that slides. What has no order counts as NULL does, so that each that leaves has come.
+#[derive(Debug)]
+struct BestOfFrame {
+    greatest: bool,
+    values: Totals<Option<String>>,
+    bytes: usize,
+}
+
+impl BestOfFrame {
+    fn join(greatest: bool) -> impl Fn(&Option<String>, &Option<String>) -> Option<String> {
+        move |a, b| match b {
+            Some(text) if is_better(text, a.as_deref(), greatest) => b.clone(),
+            _ => a.clone(),
+        }
+    }
+}
+
+impl Accumulator for BestOfFrame {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let [values] = values else { return exec_err!("one column of JSON is wanted") };
+        for text in values.as_string::<i64>() {
+            let value = text.filter(|text| is_better(text, None, self.greatest)).map(str::to_owned);
+            self.bytes += value.as_ref().map_or(0, String::len);
+            self.values.push(value, Self::join(self.greatest));
+        }
+        Ok(())
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let [values] = values else { return exec_err!("one column of JSON is wanted") };
+        for text in values.as_string::<i64>() {
+            self.bytes = self.bytes.saturating_sub(text.map_or(0, str::len));
+            self.values.pop(Self::join(self.greatest));
+        }
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
+    fn merge_batch(&mut self, _: &[ArrayRef]) -> Result<()> {
+        exec_err!("a frame has no parts")
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        exec_err!("a frame has no parts")
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        Ok(ScalarValue::LargeUtf8(self.values.total(Self::join(self.greatest)).flatten()))
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.values.size() + self.bytes
     }
 }
 
@@ -97,6 +159,10 @@ impl AggregateUDFImpl for OfGroup {
 
     fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         Ok(Box::new(Best { greatest: self.name == MAX, text: None }))
+    }
+
+    fn create_sliding_accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        Ok(Box::new(BestOfFrame { greatest: self.name == MAX, values: Totals::default(), bytes: 0 }))
     }
 }
 

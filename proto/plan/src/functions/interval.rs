@@ -6,30 +6,36 @@ use std::sync::Arc;
 use datafusion::{
     arrow::{
         array::{Array, ArrayRef, AsArray, Int64Array, IntervalMonthDayNanoArray},
-        compute::cast,
+        compute::{cast, kernels::numeric},
         datatypes::{DataType, DurationMicrosecondType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit},
     },
     common::{Result, ScalarValue, exec_err},
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 
+use super::lenient::lenient;
+use crate::Type;
+
 /// How long an interval is, in microseconds.
 pub const MICROS: &str = "interval_micros";
 /// An interval so many times.
 pub const SCALE: &str = "interval_scale";
+/// A point in time so much later (`+`) or earlier (`-`).
+pub const SHIFT: &str = "time_shift";
 
 const DAYS_OF_MONTH: i64 = 30;
 const MICROS_OF_DAY: i64 = 86_400_000_000;
 const NANOS_OF_DAY: f64 = 86_400e9;
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
-/// Both, to be registered with a session.
+/// All, to be registered with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     let function = |name, arguments| {
         let signature = Signature::any(arguments, Volatility::Immutable);
         Arc::new(ScalarUDF::from(OfInterval { name, signature }))
     };
-    vec![function(MICROS, 1), function(SCALE, 2)]
+    // A time beyond the reach of its type is NULL.
+    vec![function(MICROS, 1), function(SCALE, 2), lenient(function(SHIFT, 3))]
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -48,7 +54,11 @@ impl ScalarUDFImpl for OfInterval {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(if self.name == MICROS { DataType::Int64 } else { INTERVAL })
+        Ok(match self.name {
+            MICROS => DataType::Int64,
+            SHIFT => Type::Time.arrow(),
+            _ => INTERVAL,
+        })
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -56,6 +66,14 @@ impl ScalarUDFImpl for OfInterval {
         let rows = if scalar { 1 } else { args.number_rows };
         let computed: ArrayRef = match (self.name, args.args.as_slice()) {
             (MICROS, [interval]) => Arc::new(micros(&interval.to_array(rows)?)?),
+            (SHIFT, [ColumnarValue::Scalar(sign), moment, interval]) => {
+                let (moment, interval) = (moment.to_array(rows)?, interval.to_array(rows)?);
+                let shifted = match sign.try_as_str().flatten() {
+                    Some("-") => numeric::sub(&moment, &interval)?,
+                    _ => numeric::add(&moment, &interval)?,
+                };
+                cast(&shifted, &Type::Time.arrow())?
+            }
             (SCALE, [interval, factor]) => Arc::new(scaled(&interval.to_array(rows)?, &factor.to_array(rows)?)?),
             _ => return exec_err!("{} takes an interval", self.name),
         };

@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::datatypes::{DataType, FieldRef},
+    arrow::{
+        array::{Array as _, ArrayRef, AsArray as _, Float64Array},
+        datatypes::{DataType, FieldRef, Float64Type},
+    },
     common::{Result, ScalarValue},
     logical_expr::{
         ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -58,7 +61,11 @@ impl ScalarUDFImpl for Lenient {
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
-        self.function.inner().simplify(args, info)
+        match self.name() {
+            // It would become an operator, which ends a question where a pattern of data is none.
+            "regexp_like" => Ok(ExprSimplifyResult::Original(args)),
+            _ => self.function.inner().simplify(args, info),
+        }
     }
 
     fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
@@ -77,6 +84,7 @@ impl ScalarUDFImpl for Lenient {
         let of_rows = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
         match self.function.inner().invoke_with_args(args.clone()) {
             Err(_) if of_rows => self.by_row(&args),
+            Ok(ColumnarValue::Array(array)) if *array.data_type() == DataType::Float64 => Ok(ColumnarValue::Array(self.finite(&args, array))),
             // What a statement computes of its own literals is told.
             computed => computed,
         }
@@ -84,6 +92,19 @@ impl ScalarUDFImpl for Lenient {
 }
 
 impl Lenient {
+    /// Doubles that came of numbers and are none (`ln(-1)`, `exp(1000)`) are no answers either.
+    fn finite(&self, args: &ScalarFunctionArgs, computed: ArrayRef) -> ArrayRef {
+        let doubles = computed.as_primitive::<Float64Type>();
+        let unanswered = doubles.iter().flatten().filter(|double| !double.is_finite()).count();
+        if unanswered == 0 {
+            return computed;
+        }
+        if let Some(notices) = Notices::of(&args.config_options) {
+            notices.count(self.name(), unanswered as u64, args.number_rows as u64);
+        }
+        Arc::new(doubles.iter().map(|double| double.filter(|double| double.is_finite())).collect::<Float64Array>())
+    }
+
     fn by_row(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         let null = ScalarValue::try_from(args.return_field.data_type())?;
         let mut unanswered = 0;

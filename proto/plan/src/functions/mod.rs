@@ -7,6 +7,8 @@ pub mod interval;
 pub mod json;
 pub mod lenient;
 pub mod notices;
+pub mod sliding;
+mod string_agg;
 
 use std::sync::{Arc, LazyLock};
 
@@ -26,7 +28,8 @@ pub fn scalar() -> Vec<Arc<ScalarUDF>> {
 
 /// All functions of groups.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
-    SessionStateDefaults::default_aggregate_functions().into_iter().chain(extreme::aggregates()).collect()
+    let library = SessionStateDefaults::default_aggregate_functions().into_iter().map(string_agg::as_text);
+    library.chain(extreme::aggregates()).chain(sliding::aggregates()).collect()
 }
 
 /// Functions of rows of our own.
