@@ -95,7 +95,7 @@ impl Stats {
 /// A search.
 #[derive(Debug, Clone, Default)]
 pub struct SearchQuestion {
-    /// The collection's name as given.
+    /// The name of the collection, or of the view, as given.
     pub collection: String,
     /// The query text; everything, if empty.
     pub query: String,
@@ -103,7 +103,7 @@ pub struct SearchQuestion {
     pub from: Option<String>,
     /// Only documents before this time.
     pub to: Option<String>,
-    /// `_time` (default, newest first), a path, or either with `:asc` or `:desc`.
+    /// `_time` (default, newest first), a path or a field, or any of them with `:asc` or `:desc`; of a view, a column or a path inside of one.
     pub sort: Option<String>,
     /// Hits at most: 20 unless said, at most 10,000.
     pub limit: Option<usize>,
@@ -124,7 +124,7 @@ pub struct SearchQuestion {
 pub struct SearchAnswer {
     /// The hits of this page.
     pub hits: Vec<Hit>,
-    /// Documents that match, in all pages; exact.
+    /// Documents, or rows of the view, that match, in all pages; exact.
     pub total: u64,
     /// The cursor of the next page, if there may be one.
     pub after: Option<String>,
@@ -132,14 +132,14 @@ pub struct SearchAnswer {
     pub stats: Stats,
 }
 
-/// A document that matches.
+/// A document, or a row of a view, that matches.
 #[derive(Debug, Clone)]
 pub struct Hit {
-    /// Its id.
+    /// Its id. Of a row its `_id`; empty where the view shows none.
     pub id: String,
-    /// Its address.
+    /// Its address. Of a row that of its `_source`, `_partition`, `_offset` and `_item`; empty where the view does not show them.
     pub address: String,
-    /// The document as it was given: JSON text, or text.
+    /// The document as it was given: JSON text, or text. Of a row an object of its columns.
     pub document: String,
     /// Whether it is JSON.
     pub json: bool,

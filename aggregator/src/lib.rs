@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod http;
 pub mod query;
+mod render;
 pub mod sql;
 mod typing;
 

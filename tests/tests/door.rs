@@ -18,6 +18,7 @@ tests::of_one_process_and_of_a_cluster! {
     what_is_not_understood_is_refused_with_a_reason: tests::Settings::default(),
     a_source_that_cannot_be_is_never_agreed_on: tests::Settings::default(),
     a_collection_is_made_changed_and_dropped: tests::Settings::default(),
+    a_search_sorts_by_a_field_and_looks_into_views: tests::Settings::default(),
 }
 
 /// An address at which nobody listens.
@@ -319,4 +320,44 @@ async fn a_server_ends_in_order_and_keeps_what_it_acknowledged() {
     assert!(!server.data().join("listening").exists(), "nobody is sent to a closed door");
     server.start_again().await;
     assert_eq!(server.sql("select count(*) from many").await.one(), &json!(3_000));
+}
+
+async fn a_search_sorts_by_a_field_and_looks_into_views(server: Service) {
+    let sale = |n: u32| json!({ "n": n, "cents": n % 10 * 50, "note": format!("sale {n}"), "tags": ["new", format!("t{}", n % 3)] }).to_string();
+    let pushed = server.push("sales", &(0..100).map(sale).collect::<Vec<_>>().join("\n")).await.expect("accepted");
+    server.sql("create field sales.price as cents / 100").await;
+    server.sql("create view dear as select _id, _time, price, note, tags from sales where cents >= 300").await;
+    server.sql("create view totals as select cents, count(*) as sold from sales group by cents").await;
+    let search = async |of: &str, mut question: Value| {
+        question["at_least"] = pushed["position"].clone();
+        let request = server.request(Method::POST, &format!("/v1/collections/{of}/search")).json(&question);
+        let (status, _, body) = send(request).await;
+        let answer: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(status, 200, "{answer}");
+        answer
+    };
+    let by_price = search("sales", json!({ "q": "tags:t1", "sort": "price:desc", "limit": 3 })).await;
+    let cents: Vec<&Value> = by_price["hits"].as_array().expect("hits").iter().map(|hit| &hit["document"]["cents"]).collect();
+    assert_eq!((cents, &by_price["total"]), (vec![&json!(450); 3], &json!(33)), "{by_price}");
+
+    let (mut ids, mut after) = (std::collections::BTreeSet::new(), Value::Null);
+    loop {
+        let page = search("dear", json!({ "q": "sale tags:t1 price:>3", "limit": 4, "after": after })).await;
+        assert_eq!(page["total"], 10, "{page}");
+        for hit in page["hits"].as_array().expect("hits") {
+            assert!(ids.insert(hit["id"].as_str().expect("an id").to_owned()), "{hit} came twice");
+            assert!(hit["document"]["price"].as_f64().expect("a number") > 3.0, "{hit}");
+        }
+        after = page["after"].clone();
+        if after.is_null() {
+            break;
+        }
+    }
+    assert_eq!(ids.len(), 10);
+
+    let totals = search("totals", json!({ "q": "sold:10", "sort": "cents", "limit": 1 })).await;
+    assert_eq!(totals["hits"], json!([{ "id": null, "score": null, "document": { "cents": 0, "sold": 10 } }]));
+    let unbounded = server.request(Method::GET, "/v1/collections/totals/search?from=2026-01-01");
+    assert!(refused(unbounded, 400).await["hint"].as_str().expect("a hint").contains("_time"));
+    refused(server.request(Method::GET, "/v1/collections/dear/documents/x"), 404).await;
 }

@@ -17,8 +17,10 @@ use hyper::body::Frame;
 use proto::{Code, Problem};
 use tracing::info;
 
-use super::render::{self, Lines};
-use crate::answer::{Answer, Part, Stats};
+use crate::{
+    answer::{Answer, Part, Stats},
+    render::{self, Lines},
+};
 
 /// Bytes of an answer that are held back before the response begins.
 const HELD_BYTES_MAX: usize = 4 << 20;

@@ -14,7 +14,6 @@ mod patient;
 mod push;
 mod queries;
 mod refusal;
-mod render;
 mod room;
 mod search;
 mod service;

@@ -12,10 +12,12 @@ use serde::Deserialize;
 use super::{
     App, body,
     refusal::{PathText, Refusal, collection_name, no_collection, path_text},
-    render::{self, Lines},
     sql::{How, ScanFrom},
 };
-use crate::answer::{SearchAnswer, SearchQuestion};
+use crate::{
+    answer::{SearchAnswer, SearchQuestion},
+    render::{self, Lines},
+};
 
 /// What may be asked.
 #[derive(Debug, Default, Deserialize)]
@@ -50,7 +52,7 @@ pub(super) async fn by_body(State(app): State<App>, path: PathText, headers: Hea
 async fn search(app: &App, path: PathText, asked: Asked) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
     let catalog = app.engine.catalog();
-    if !catalog.collections.contains_key(&name) {
+    if !catalog.collections.contains_key(&name) && catalog.view(name.as_str()).is_none() {
         return Err(no_collection(&name, &catalog).into());
     }
     let how = How { at_least: asked.at_least, allow_partial: asked.allow_partial, timeout_ms: asked.timeout_ms, scan: asked.scan };
@@ -78,7 +80,10 @@ fn told(answer: &SearchAnswer) -> Vec<u8> {
     out.extend_from_slice(b"{\"hits\":[");
     for (i, hit) in answer.hits.iter().enumerate() {
         out.extend_from_slice(if i > 0 { b",{\"id\":" } else { b"{\"id\":" });
-        render::string(&mut out, &hit.id);
+        match hit.id.as_str() {
+            "" => out.extend_from_slice(b"null"),
+            id => render::string(&mut out, id),
+        }
         out.extend_from_slice(b",\"score\":null,\"document\":");
         match hit.json {
             true => render::verbatim(&mut out, &hit.document, Lines::Any),
@@ -110,6 +115,13 @@ mod tests {
         );
         let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!((&json["total"], &json["after"]), (&2.into(), &serde_json::Value::Null));
+    }
+
+    #[test]
+    fn a_hit_without_an_id_says_so() {
+        let hits = vec![Hit { id: String::new(), address: String::new(), document: "{\"n\":1}".into(), json: true }];
+        let text = String::from_utf8(told(&SearchAnswer { hits, total: 1, after: None, stats: Stats::default() })).expect("UTF-8");
+        assert!(text.starts_with(r#"{"hits":[{"id":null,"score":null,"document":{"n":1}}],"#), "{text}");
     }
 
     #[test]

@@ -163,7 +163,7 @@ fn time_path(collection: &Collection) -> Result<Option<Path>, Problem> {
 pub(crate) fn no_collection(name: &CollectionName, catalog: &Catalog) -> Problem {
     let near = || nearest(name.as_str(), catalog.collections.keys().map(CollectionName::as_str));
     let hint = match catalog.view(name.as_str()) {
-        Some(_) => format!("{name} is a view: ask it by SQL"),
+        Some(_) => format!("{name} is a view: ask it by SQL or search it"),
         None => near().map_or_else(
             || "GET /v1/collections and SHOW TABLES list what there is; a push or a source creates a collection".to_owned(),
             |near| format!("perhaps {near} was meant"),

@@ -6,7 +6,7 @@ use datafusion::{
     catalog::TableProvider,
     common::{JoinType, ScalarValue, tree_node::TreeNodeRecursion},
     datasource::MemTable,
-    execution::TaskContext,
+    execution::{SessionState, TaskContext},
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     physical_plan::ExecutionPlan,
     sql::sqlparser::ast,
@@ -33,15 +33,21 @@ pub(super) struct Planned {
     pub task: Arc<TaskContext>,
 }
 
-/// Plans a query; `rows_max` bounds its result from above.
-pub(super) async fn plan(
+/// A query whose expressions have their types; plans are built upon it.
+pub(super) struct Typed {
+    session: SessionState,
+    /// Before DataFusion's logical rules.
+    pub logical: LogicalPlan,
+}
+
+/// Gives a query its types.
+pub(super) async fn typed(
     engine: &Engine,
     context: &Arc<QueryContext>,
     pins: &Pins,
     resolved: Resolved,
     parameters: &[serde_json::Value],
-    rows_max: Option<usize>,
-) -> Result<Planned, Problem> {
+) -> Result<Typed, Problem> {
     resolved.warnings.iter().for_each(|warning| context.report.warn(warning));
     let mut tables = Vec::with_capacity(resolved.tables.len());
     for used in &resolved.tables {
@@ -53,24 +59,46 @@ pub(super) async fn plan(
         [] => logical,
         given => logical.with_param_values(given.iter().map(parameter).collect::<Result<Vec<_>, _>>()?).map_err(failure::problem)?,
     };
+    let logical = session.analyzer().execute_and_check(logical, session.config_options(), |_, _| {}).map_err(failure::problem)?;
+    Ok(Typed { session, logical })
+}
+
+/// Plans a query; `rows_max` bounds its result from above.
+pub(super) async fn plan(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    pins: &Pins,
+    resolved: Resolved,
+    parameters: &[serde_json::Value],
+    rows_max: Option<usize>,
+) -> Result<Planned, Problem> {
+    let typed = typed(engine, context, pins, resolved, parameters).await?;
     let logical = match rows_max {
         // One more, to know whether there would have been more.
-        Some(rows_max) => LogicalPlanBuilder::from(logical)
+        Some(rows_max) => LogicalPlanBuilder::from(typed.logical.clone())
             .limit(0, Some(rows_max.saturating_add(1)))
             .and_then(LogicalPlanBuilder::build)
             .map_err(failure::problem)?,
-        None => logical,
+        None => typed.logical.clone(),
     };
-    let logical = session.optimize(&logical).map_err(failure::problem)?;
-    if pins.first_missing().is_some() && rows_by_absence(&logical) {
-        return Err(Problem::new(
-            Code::Incomplete,
-            "shards are missing, and in this query rows appear by absence (an outer or anti-join, NOT IN, EXCEPT)",
-        )
-        .hint("an answer from the shards that are there would hold rows that are not true; try again"));
+    typed.planned(engine, pins, logical).await
+}
+
+impl Typed {
+    /// Plans what was built upon it.
+    pub async fn planned(&self, engine: &Engine, pins: &Pins, logical: LogicalPlan) -> Result<Planned, Problem> {
+        let session = &self.session;
+        let logical = session.optimizer().optimize(logical, session, |_, _| {}).map_err(failure::problem)?;
+        if pins.first_missing().is_some() && rows_by_absence(&logical) {
+            return Err(Problem::new(
+                Code::Incomplete,
+                "shards are missing, and in this query rows appear by absence (an outer or anti-join, NOT IN, EXCEPT)",
+            )
+            .hint("an answer from the shards that are there would hold rows that are not true; try again"));
+        }
+        let physical = front::physical_plan(session, &logical).await.map_err(failure::problem)?;
+        Ok(Planned { logical, physical, task: engine.sessions.task(session) })
     }
-    let physical = front::physical_plan(&session, &logical).await.map_err(failure::problem)?;
-    Ok(Planned { logical, physical, task: engine.sessions.task(&session) })
 }
 
 /// A parameter's value; its type is what it stands for.

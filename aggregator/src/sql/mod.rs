@@ -135,6 +135,11 @@ pub fn resolve(query: &ast::Query, world: &dyn World, parameters: &[serde_json::
     deep(|| resolve::resolve(query, world, parameters))
 }
 
+/// The names of the columns that a query gives.
+pub fn columns(query: &ast::Query, world: &dyn World) -> Result<Vec<String>, Problem> {
+    deep(|| resolve::columns(query, world))
+}
+
 /// A definition that was resolved.
 #[derive(Debug)]
 pub struct Defined {

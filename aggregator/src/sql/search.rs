@@ -25,8 +25,8 @@ use super::{
     World,
     resolve::{
         Resolver, Value,
-        name::{Input, Rows, Scope, Spelled},
-        value::{call, column, literal, text, text_literal},
+        name::{Input, OutColumn, Rows, Scope, Spelled},
+        value::{Base, PathRef, call, column, literal, text, text_literal},
     },
 };
 use crate::typing;
@@ -70,22 +70,22 @@ impl Resolver<'_> {
         Ok(Expr::Nested(Box::new(condition)))
     }
 
-    /// The input whose documents are searched.
+    /// The input that is searched: the one named, else the only collection, else the only input.
     fn searched(&mut self, alias: Option<&str>) -> Result<Input, Problem> {
-        let scope = self.scopes.last().cloned().unwrap_or_default();
-        let documents: Vec<Input> = scope.inputs.into_iter().filter(|input| matches!(input.rows, Rows::Documents { .. })).collect();
-        let found = match alias {
-            Some(alias) => documents.iter().find(|input| input.alias.eq_ignore_ascii_case(alias)).cloned(),
-            None if documents.len() == 1 => documents.first().cloned(),
-            None => None,
+        let inputs = self.scopes.last().map(|scope| scope.inputs.clone()).unwrap_or_default();
+        let documents: Vec<&Input> = inputs.iter().filter(|input| matches!(input.rows, Rows::Documents { .. })).collect();
+        let found = match (alias, documents.as_slice(), inputs.as_slice()) {
+            (Some(alias), ..) => inputs.iter().find(|input| input.alias.eq_ignore_ascii_case(alias)),
+            (None, [only], _) => Some(*only),
+            (None, _, [only]) => Some(only),
+            _ => None,
         };
-        found.ok_or_else(|| {
-            let names: Vec<String> = documents.iter().map(|input| format!("search({}, '…')", input.alias)).collect();
+        found.cloned().ok_or_else(|| {
+            let names: Vec<String> = inputs.iter().map(|input| format!("search({}, '…')", input.alias)).collect();
             match (alias, names.is_empty()) {
-                (Some(alias), _) => Problem::new(Code::BadSql, format!("{alias} is no collection of this FROM"))
-                    .hint("a search looks into the documents of a collection"),
-                (None, true) => Problem::new(Code::BadSql, "there are no documents to search here")
-                    .hint("put search('…') where the collection is in FROM, inside of the view or sub-query"),
+                (Some(alias), _) => Problem::new(Code::BadSql, format!("{alias} is no input of this FROM"))
+                    .hint("a search looks into a collection, a view, a sub-query or a WITH query"),
+                (None, true) => Problem::new(Code::BadSql, "there is nothing to search here").hint("put search('…') behind a FROM"),
                 (None, false) => Problem::new(Code::BadSql, "search does not say where").hint(format!("write {}", names.join(" or "))),
             }
         })
@@ -104,31 +104,18 @@ impl Resolver<'_> {
     }
 
     fn search_parts(&mut self, parts: &[Query], op: BinaryOperator, input: &Input) -> Result<Expr, Problem> {
-        let mut resolved =
-            parts.iter().map(|part| self.search_query(part, input).map(|e| Expr::Nested(Box::new(e)))).collect::<Result<Vec<_>, _>>()?;
-        // Balanced, so that a thousand clauses are ten levels deep.
-        while resolved.len() > 1 {
-            let mut next = Vec::with_capacity(resolved.len().div_ceil(2));
-            let mut pairs = resolved.into_iter();
-            while let Some(left) = pairs.next() {
-                next.push(match pairs.next() {
-                    Some(right) => Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(left), op: op.clone(), right: Box::new(right) })),
-                    None => left,
-                });
-            }
-            resolved = next;
-        }
-        resolved.pop().ok_or_else(|| Problem::new(Code::BadRequest, "an empty group in a search"))
+        let resolved = parts.iter().map(|part| self.search_query(part, input).map(|e| Expr::Nested(Box::new(e)))).collect::<Result<Vec<_>, _>>()?;
+        joined(resolved, &op).ok_or_else(|| Problem::new(Code::BadRequest, "an empty group in a search"))
     }
 
     fn search_clause(&mut self, name: Option<&str>, matches: &Match, input: &Input) -> Result<Expr, Problem> {
-        let Rows::Documents { table, .. } = &input.rows else { return Err(Problem::new(Code::BadSql, "there are no documents to search here")) };
-        let table = *table;
+        let table = match &input.rows {
+            Rows::Documents { table, .. } => *table,
+            Rows::Columns(columns) => return self.search_columns(name, matches, &input.alias, columns),
+        };
         let Some(name) = name else { return Ok(self.clause_column(&input.alias, table, Clause { path: None, matches: matches.clone() })) };
-        let path = Path::parse(name).map_err(|detail| Problem::new(Code::BadRequest, detail).hint("a path in a search is spelled as in SQL"))?;
-        let steps = [Step::Key(input.alias.as_str().into())].into_iter().chain(path.steps().iter().cloned()).collect();
         let told = self.warning_count();
-        match self.name(&Spelled { steps, span: datafusion::sql::sqlparser::tokenizer::Span::empty() })? {
+        match self.named_in(&input.alias, name)? {
             Value::Path(found) if found.is_document() => Ok(self.clause_column(&input.alias, table, Clause { path: None, matches: matches.clone() })),
             Value::Path(found) if found.is_stored() => {
                 // Search sees the elements of lists too, so a path that SQL finds only there is a path like any other.
@@ -139,12 +126,38 @@ impl Resolver<'_> {
             }
             value => {
                 // A field, or what every document has: its value is asked.
-                let clause = serde_json::to_string(&Clause { path: None, matches: matches.clone() })
-                    .map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
-                let json = call("to_json", vec![self.written(value)]);
-                Ok(call("search_match", vec![json, text(&clause)]))
+                let value = self.written(value);
+                search_match(value, &Clause { path: None, matches: matches.clone() })
             }
         }
+    }
+
+    /// A clause asked of rows of fixed columns: of the one it names, or of all. A column is asked as a path of a document is: elements of
+    /// lists match, what is inside of an object has a name of its own.
+    fn search_columns(&mut self, name: Option<&str>, matches: &Match, alias: &str, columns: &[OutColumn]) -> Result<Expr, Problem> {
+        let Some(name) = name else {
+            let clause = Clause { path: None, matches: matches.clone() };
+            let mut any = Vec::with_capacity(columns.len());
+            for place in columns {
+                self.count()?;
+                let value = place.expr.clone().unwrap_or_else(|| column(alias, &place.name));
+                any.push(search_match(value, &clause)?);
+            }
+            let none = || literal(Literal::Boolean(false));
+            return Ok(joined(any, &BinaryOperator::Or).unwrap_or_else(none));
+        };
+        let (value, path) = match self.named_in(alias, name)? {
+            Value::Path(PathRef { base: Base::Computed { expr, .. }, path, .. }) => (*expr, path),
+            value => (self.written(value), Path::default()),
+        };
+        search_match(value, &Clause { path: Some(path), matches: matches.clone() })
+    }
+
+    /// What the name of a clause means in one input.
+    fn named_in(&mut self, alias: &str, name: &str) -> Result<Value, Problem> {
+        let path = Path::parse(name).map_err(|detail| Problem::new(Code::BadRequest, detail).hint("a path in a search is spelled as in SQL"))?;
+        let steps = [Step::Key(alias.into())].into_iter().chain(path.steps().iter().cloned()).collect();
+        self.name(&Spelled { steps, span: datafusion::sql::sqlparser::tokenizer::Span::empty() })
     }
 
     fn clause_column(&mut self, alias: &str, table: usize, clause: Clause) -> Expr {
@@ -153,6 +166,28 @@ impl Resolver<'_> {
         self.read(table, wanted);
         column(alias, &name)
     }
+}
+
+/// Conditions as one; none of none. Balanced, so that a thousand are ten levels deep.
+fn joined(mut conditions: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
+    while conditions.len() > 1 {
+        let mut next = Vec::with_capacity(conditions.len().div_ceil(2));
+        let mut pairs = conditions.into_iter();
+        while let Some(left) = pairs.next() {
+            next.push(match pairs.next() {
+                Some(right) => Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(left), op: op.clone(), right: Box::new(right) })),
+                None => left,
+            });
+        }
+        conditions = next;
+    }
+    conditions.pop()
+}
+
+/// Whether a clause matches a computed value.
+fn search_match(value: Expr, clause: &Clause) -> Result<Expr, Problem> {
+    let clause = serde_json::to_string(clause).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+    Ok(call("search_match", vec![call("to_json", vec![value]), text(&clause)]))
 }
 
 /// A search of a collection as a condition over flat columns without qualifier, and those columns.

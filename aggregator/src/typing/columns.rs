@@ -8,7 +8,8 @@
 //!         TableScan: e                                     TableScan: e
 //! ```
 //!
-//! The answer is the same either way: both show what [`plan::value::view`] shows.
+//! The answer is the same either way: both show what [`plan::value::view`] shows. A search of a path's value goes to the index as well, which
+//! leaves few documents to look into.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use datafusion::{
     },
     optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule, optimize_projections::OptimizeProjections},
 };
-use plan::{Path, Type, View, What, functions::json, path::Step};
+use plan::{Path, Type, View, What, functions::json, path::Step, search::Clause};
 
 use super::operand::literal;
 use crate::query::ShardTableProvider;
@@ -95,13 +96,34 @@ fn joined(path: &Path, further: &Path) -> Path {
     Path::new(path.steps().iter().chain(further.steps()).cloned().collect::<Vec<Step>>())
 }
 
-/// A condition with every view of JSON as the column that a leaf reads for it.
+/// A condition with every view of JSON as the column that a leaf reads for it, and with the index's answer beside every search of a path.
 pub fn over_columns(condition: Expr) -> Result<Expr> {
+    let column = |column: plan::Column| Expr::Column(Column::new_unqualified(column.name()));
     let read = |node: Expr| match Call::of(&node).and_then(|call| call.scanned()) {
-        Some(column) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(column.name())))),
-        None => Ok(Transformed::no(node)),
+        Some(view) => Ok(Transformed::yes(column(view))),
+        None => Ok(match searched(&node) {
+            Some(search) => Transformed::yes(column(search).and(node)),
+            None => Transformed::no(node),
+        }),
     };
     Ok(condition.transform(read)?.data)
+}
+
+/// The search of documents that finds at least those in which this search of a stored path's value matches. It may find more: it looks through
+/// lists on the way to the path, where the value is NULL, and without a path it looks everywhere.
+fn searched(node: &Expr) -> Option<plan::Column> {
+    let call = |expr: &Expr, name: &str| match expr {
+        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == name => Some(args.clone()),
+        _ => None,
+    };
+    let [value, clause] = call(node, json::SEARCH_MATCH)?.try_into().ok()?;
+    let value = call(&value, json::TO_JSON).and_then(|arguments| arguments.into_iter().next()).unwrap_or(value);
+    let (Expr::Column(column), Some(clause)) = (value, literal(&clause)) else { return None };
+    let mut clause: Clause = serde_json::from_str(clause.try_as_str().flatten()?).ok()?;
+    let read = plan::Column::parse(&column.name)?;
+    let What::Path(path) = read.what else { return None };
+    clause.path = clause.path.map(|further| joined(&path, &further));
+    (read.view.to == Type::Json).then(|| plan::Column::search(clause))
 }
 
 fn rewritten(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {

@@ -28,7 +28,7 @@ pub enum Command {
     Cluster(Cluster),
     /// Ask a question in SQL
     Sql(Sql),
-    /// Search a collection
+    /// Search a collection or a view
     Search(Search),
     /// Push files of JSON into a collection
     Push(Push),

@@ -157,7 +157,12 @@ impl fmt::Display for Path {
 impl TryFrom<String> for Path {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        if text.is_empty() { Ok(Self::default()) } else { Self::parse(&text) }
+        match text.chars().next() {
+            None => Ok(Self::default()),
+            // Further into a list; a key that stands for the list is left out again.
+            Some('[') => Self::parse(&format!("list{text}")).map(|path| Self(path.0[1..].to_vec())),
+            Some(_) => Self::parse(&text),
+        }
     }
 }
 
@@ -178,8 +183,15 @@ mod tests {
         for text in ["user.name", "items[0].sku", "\"odd key\".x", "a[0][1]", "@timestamp", "user-agent"] {
             assert_eq!(Path::parse(text).map(|p| p.to_string()).as_deref(), Ok(text));
         }
-        for text in ["", ".", "a.", "a..b", "a[", "a[x]", "a[0]b", "\"a"] {
+        for text in ["", ".", "a.", "a..b", "a[", "a[x]", "a[0]b", "\"a", "[0]"] {
             assert!(Path::parse(text).is_err(), "{text:?} is no path");
+        }
+    }
+
+    #[test]
+    fn a_path_further_into_a_value_reads_back_too() {
+        for path in [Path::default(), Path::default().with(Step::Index(1)).key("kind"), Path::default().with(Step::Index(0)).with(Step::Index(2))] {
+            assert_eq!(Path::try_from(path.to_string()), Ok(path));
         }
     }
 }

@@ -30,12 +30,12 @@ use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use plan::{
     Column, Kinds, Path, PathKinds, Type, What,
+    clause::Matcher,
     path::Step,
     scan::{
         After, Chunk, DeadLetter, Document, FieldStatus, Misfit, PartialAggregate, Pinned, QueryId, Scan, ScanRequest, ScanStream, ShardStatus,
         SortKey, Stage, Trailer,
     },
-    search::Match,
 };
 use proto::{
     Address, Catalog, Code, CollectionUid, PositionVector, Problem, SourceName,
@@ -162,7 +162,9 @@ fn top(matched: &RecordBatch, shown: &RecordBatch, addresses: &[Address], keys: 
 
 /// DataFusion's own partial operator over the rows.
 fn partial_states(partial: &PartialAggregate, rows: RecordBatch) -> Vec<RecordBatch> {
-    assert_eq!(rows.schema(), partial.input);
+    // A leaf does not know which kinds a path has had.
+    let rows = rows.with_schema(Arc::clone(&partial.input));
+    let rows = rows.expect("the schema is the planned one");
     let source = MemorySourceConfig::try_new_exec(&[vec![rows]], Arc::clone(&partial.input), None).expect("a source");
     let aggregate = AggregateExec::try_new(
         AggregateMode::Partial,
@@ -224,10 +226,10 @@ fn scalar(column: &Column, address: &Address, document: &Value) -> ScalarValue {
         What::Doc => text(document.to_string()),
         What::Key => ScalarValue::Utf8View(None),
         What::Path(path) => of_value(column, at(document, path)),
-        What::Search(clause) => ScalarValue::Boolean(Some(match &clause.matches {
-            Match::Words(words) => document.to_string().to_lowercase().contains(&words.to_lowercase()),
-            _ => clause.path.as_ref().is_some_and(|path| at(document, path).is_some_and(|v| !v.is_null())),
-        })),
+        What::Search(clause) => {
+            let text = document.to_string();
+            ScalarValue::Boolean(Some(Matcher::new(clause).matches(&proto::json::parse(text.as_bytes()).expect("JSON"))))
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod asking;
 mod fake;
+mod finding;
 mod limits;
 mod searching;
 mod statements;

@@ -70,6 +70,12 @@ pub fn resolve(query: &ast::Query, world: &dyn World, parameters: &[serde_json::
     Ok(resolver.into_resolved(query))
 }
 
+/// The names of the columns that a query gives.
+pub fn columns(query: &ast::Query, world: &dyn World) -> Result<Vec<String>, Problem> {
+    let (_, columns) = Resolver::new(world, world.catalog(), &[]).query(query)?;
+    Ok(columns.into_iter().map(|column| column.name).collect())
+}
+
 impl<'w> Resolver<'w> {
     pub fn new(world: &'w dyn World, catalog: &'w Catalog, parameters: &'w [serde_json::Value]) -> Self {
         Self {

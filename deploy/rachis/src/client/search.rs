@@ -18,7 +18,8 @@ struct Answer<'a> {
 
 #[derive(Deserialize)]
 struct Hit<'a> {
-    id: String,
+    /// None for a row of a view that shows none.
+    id: Option<String>,
     #[serde(borrow)]
     document: &'a RawValue,
 }
@@ -47,7 +48,8 @@ pub async fn run(arguments: cli::Search) -> Result<(), Failure> {
         }
         Output::Csv => {
             let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-            let rows: String = answer.hits.iter().map(|hit| format!("{},{}\n", quoted(&hit.id), quoted(hit.document.get()))).collect();
+            let row = |hit: &Hit| format!("{},{}\n", hit.id.as_deref().map_or(String::new(), quoted), quoted(hit.document.get()));
+            let rows: String = answer.hits.iter().map(row).collect();
             output::write(format!("id,document\n{rows}").as_bytes())?;
         }
         Output::Table => {

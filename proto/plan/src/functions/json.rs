@@ -32,6 +32,8 @@ pub const ITEMS: &str = "json_items";
 pub const TO_JSON: &str = "to_json";
 /// `json_compare`.
 pub const COMPARE: &str = "json_compare";
+/// `search_match`.
+pub const SEARCH_MATCH: &str = "search_match";
 
 /// All of them, to be registered with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
@@ -311,7 +313,7 @@ struct SearchMatch {
 
 impl ScalarUDFImpl for SearchMatch {
     fn name(&self) -> &str {
-        "search_match"
+        SEARCH_MATCH
     }
 
     fn signature(&self) -> &Signature {

@@ -17,8 +17,16 @@ use datafusion::arrow::{
 };
 use plan::column::is_json;
 
+/// A row as a JSON object of these columns.
+pub(crate) fn row(batch: &RecordBatch, columns: usize, row: usize) -> String {
+    let (mut out, schema) = (Vec::new(), batch.schema());
+    let fields = schema.fields().iter().zip(batch.columns()).take(columns);
+    object(&mut out, fields.map(|(field, column)| (field.name().clone(), field.as_ref(), column, row)), Lines::Any);
+    String::from_utf8(out).unwrap_or_default()
+}
+
 /// The columns of a batch in forms that the writers below know.
-pub(super) fn plain_columns(batch: &RecordBatch) -> Vec<ArrayRef> {
+pub(crate) fn plain_columns(batch: &RecordBatch) -> Vec<ArrayRef> {
     batch.columns().iter().map(plain).collect()
 }
 
@@ -35,7 +43,7 @@ fn plain(array: &ArrayRef) -> ArrayRef {
 
 /// Where JSON is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lines {
+pub(crate) enum Lines {
     /// Anywhere.
     Any,
     /// Into one line: a line break between the values of a document becomes a blank (within a string there can be none).
@@ -43,7 +51,7 @@ pub(super) enum Lines {
 }
 
 /// Writes a cell as JSON.
-pub(super) fn json(out: &mut Vec<u8>, field: &Field, array: &dyn Array, row: usize, lines: Lines) {
+pub(crate) fn json(out: &mut Vec<u8>, field: &Field, array: &dyn Array, row: usize, lines: Lines) {
     if array.is_null(row) {
         return out.extend_from_slice(b"null");
     }
@@ -73,7 +81,7 @@ pub(super) fn json(out: &mut Vec<u8>, field: &Field, array: &dyn Array, row: usi
 }
 
 /// Writes a cell as CSV: NULL is nothing, an empty text is `""`.
-pub(super) fn csv(out: &mut Vec<u8>, field: &Field, array: &dyn Array, row: usize) {
+pub(crate) fn csv(out: &mut Vec<u8>, field: &Field, array: &dyn Array, row: usize) {
     if array.is_null(row) {
         return;
     }
@@ -99,7 +107,7 @@ pub(super) fn csv(out: &mut Vec<u8>, field: &Field, array: &dyn Array, row: usiz
 }
 
 /// Writes a text as a CSV field, quoted where it has to be.
-pub(super) fn csv_text(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn csv_text(out: &mut Vec<u8>, text: &str) {
     let plain = !text.is_empty() && !text.starts_with(' ') && !text.ends_with(' ') && !text.bytes().any(|b| matches!(b, b',' | b'"' | b'\n' | b'\r'));
     if plain {
         return out.extend_from_slice(text.as_bytes());
@@ -115,12 +123,12 @@ pub(super) fn csv_text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Writes a JSON string.
-pub(super) fn string(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a text can be written to memory");
 }
 
 /// Embeds JSON text as the value it is. What is not JSON (a document of text) stays a text, so an answer is always JSON.
-pub(super) fn verbatim(out: &mut Vec<u8>, text: &str, lines: Lines) {
+pub(crate) fn verbatim(out: &mut Vec<u8>, text: &str, lines: Lines) {
     if serde_json::from_str::<&serde_json::value::RawValue>(text).is_err() {
         return string(out, text);
     }
