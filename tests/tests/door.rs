@@ -324,7 +324,7 @@ async fn a_server_ends_in_order_and_keeps_what_it_acknowledged() {
 
 async fn a_search_sorts_by_a_field_and_looks_into_views(server: Service) {
     let sale = |n: u32| json!({ "n": n, "cents": n % 10 * 50, "note": format!("sale {n}"), "tags": ["new", format!("t{}", n % 3)] }).to_string();
-    let pushed = server.push("sales", &(0..100).map(sale).collect::<Vec<_>>().join("\n")).await.expect("accepted");
+    let pushed = server.push("sales", (0..100).map(sale).collect::<Vec<_>>().join("\n")).await.expect("accepted");
     server.sql("create field sales.price as cents / 100").await;
     server.sql("create view dear as select _id, _time, price, note, tags from sales where cents >= 300").await;
     server.sql("create view totals as select cents, count(*) as sold from sales group by cents").await;

@@ -218,7 +218,8 @@ async fn a_view_is_paged_whatever_its_rows_are() {
         let mut pages = bench.all_pages(SearchQuestion { sort: sort.map(str::to_owned), limit: Some(limit), ..question(of, "") }).await;
         let whole = bench.found(SearchQuestion { limit: Some(1_000), ..question(of, "") }).await;
         let mut all: Vec<String> = whole.hits.into_iter().map(|hit| hit.document).collect();
-        (pages.sort_unstable(), all.sort_unstable());
+        pages.sort_unstable();
+        all.sort_unstable();
         assert_eq!(pages, all, "{of} by {sort:?}");
         assert_eq!(whole.total, all.len() as u64, "{of}");
     }
