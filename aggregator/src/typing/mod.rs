@@ -8,6 +8,7 @@
 //! Every path is a JSON column in a resolved statement. What an operator or a function makes of it, a number, a text, a time, is a view of it,
 //! chosen when the types of its operands are known. What it is not: names and scopes, which `sql` resolves before.
 
+mod aggregates;
 mod columns;
 mod compare;
 mod correlated;

@@ -19,7 +19,8 @@ use datafusion::{
 use plan::Type;
 
 use super::{
-    lower::{aggregate as lowered_aggregate, call_of, refusal},
+    aggregates::aggregate as lowered_aggregate,
+    lower::{call_of, refusal},
     operand::Operand,
 };
 

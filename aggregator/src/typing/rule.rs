@@ -22,9 +22,10 @@ use datafusion::{
 };
 
 use super::{
+    aggregates::sort,
     columns::read_as_columns,
     correlated::columns_compared,
-    lower::{condition, lower, sort, unified, with_types_taken},
+    lower::{condition, lower, unified, with_types_taken},
     operand::{Class, Operand, bad, described},
 };
 

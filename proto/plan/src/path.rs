@@ -80,21 +80,16 @@ impl Path {
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut steps = Vec::new();
         let mut rest = text;
-        // What lies inside of a list that is at hand begins with an index.
-        let mut key_wanted = !rest.starts_with('[');
         loop {
-            if key_wanted {
-                let (key, after) = match rest.strip_prefix('"') {
-                    Some(quoted) => quoted_key(quoted).ok_or_else(|| format!("{text:?}: a quote is not closed"))?,
-                    None => plain_key(rest),
-                };
-                if key.is_empty() && !rest.starts_with('"') {
-                    return Err(format!("{text:?}: a key is missing; write a path as user.name, items[0].sku or \"odd key\".x"));
-                }
-                steps.push(Step::Key(key.into()));
-                rest = after;
+            let (key, after) = match rest.strip_prefix('"') {
+                Some(quoted) => quoted_key(quoted).ok_or_else(|| format!("{text:?}: a quote is not closed"))?,
+                None => plain_key(rest),
+            };
+            if key.is_empty() && !rest.starts_with('"') {
+                return Err(format!("{text:?}: a key is missing; write a path as user.name, items[0].sku or \"odd key\".x"));
             }
-            key_wanted = true;
+            steps.push(Step::Key(key.into()));
+            rest = after;
             while let Some(bracket) = rest.strip_prefix('[') {
                 let (index, after) = bracket.split_once(']').ok_or_else(|| format!("{text:?}: a bracket is not closed"))?;
                 let index = index.trim().parse().map_err(|_| format!("{text:?}: {index:?} is not an index; brackets count from 0"))?;
