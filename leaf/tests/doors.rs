@@ -232,6 +232,7 @@ async fn rows(house: &House, request: ScanRequest) -> Result<(Vec<String>, Trail
     for chunk in chunks {
         match chunk {
             Chunk::Rows(batch) => batches.push(batch),
+            Chunk::SoFar(_) => {}
             Chunk::End(trailer) => end = Some(trailer),
         }
     }

@@ -1,4 +1,4 @@
-//! What scans say when they are through, added up for the answer's statistics.
+//! What scans say of what they read, added up for the answer's statistics.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,9 @@ use parking_lot::Mutex;
 use plan::{
     Type, What,
     functions::Notices,
-    scan::{Misfit, ReadCounts, Trailer},
+    scan::{Misfit, Trailer},
 };
+use proto::ingest::ShardId;
 
 use crate::answer::Stats;
 
@@ -24,27 +25,15 @@ pub(super) struct Report {
 
 #[derive(Debug, Default)]
 struct Sums {
-    documents: u64,
-    shipped: u64,
-    counts: ReadCounts,
-    /// By scan and column, over its shards: a column that two scans read is told once.
-    misfits: BTreeMap<(usize, String), Misfit>,
+    /// The last word of each shard in each scan.
+    told: BTreeMap<(usize, ShardId), Trailer>,
     warnings: Vec<String>,
 }
 
 impl Report {
-    /// One shard's part of a scan is through.
-    pub fn add(&self, scan: usize, trailer: &Trailer) {
-        let mut sums = self.sums.lock();
-        sums.documents += trailer.documents;
-        sums.shipped += trailer.shipped;
-        sums.counts.add(&trailer.counts);
-        for misfit in &trailer.misfits {
-            let sum = sums.misfits.entry((scan, misfit.column.name())).or_insert_with(|| Misfit { values: 0, of: 0, ..misfit.clone() });
-            sum.values += misfit.values;
-            sum.of += misfit.of;
-        }
-        trailer.warnings.iter().for_each(|warning| push(&mut sums.warnings, warning.clone()));
+    /// What one shard's part of a scan has read, now or in the end: a scan that has given enough rows is not heard to its end.
+    pub fn tell(&self, scan: usize, shard: ShardId, trailer: Trailer) {
+        self.sums.lock().told.insert((scan, shard), trailer);
     }
 
     /// Something else the user should know.
@@ -55,21 +44,32 @@ impl Report {
     /// Writes the sums into an answer's statistics.
     pub fn fill(&self, stats: &mut Stats) {
         let sums = self.sums.lock();
-        stats.documents_scanned += sums.documents;
-        stats.rows_shipped += sums.shipped;
-        stats.read.add(&sums.counts);
+        // By column and scan, over its shards: a column that two scans read is told once.
+        let mut misfits: BTreeMap<(String, usize), Misfit> = BTreeMap::new();
+        for ((scan, _), trailer) in &sums.told {
+            stats.documents_scanned += trailer.documents;
+            stats.rows_shipped += trailer.shipped;
+            stats.read.add(&trailer.counts);
+            for misfit in &trailer.misfits {
+                let sum = misfits.entry((misfit.column.name(), *scan)).or_insert_with(|| Misfit { values: 0, of: 0, ..misfit.clone() });
+                sum.values += misfit.values;
+                sum.of += misfit.of;
+            }
+        }
         let mut widest: BTreeMap<&str, &Misfit> = BTreeMap::new();
-        for ((_, column), misfit) in &sums.misfits {
+        for ((column, _), misfit) in &misfits {
             let known = widest.entry(column).or_insert(misfit);
             if misfit.values > known.values {
                 *known = misfit;
             }
         }
+        let told = sums.told.values().flat_map(|trailer| trailer.warnings.iter().cloned());
         sums.warnings
             .iter()
             .cloned()
+            .chain(told)
             .chain(self.notices.warnings())
-            .chain(widest.values().filter(|m| m.values > 0).map(|m| told(m)))
+            .chain(widest.values().filter(|m| m.values > 0).map(|m| described(m)))
             .for_each(|w| push(&mut stats.warnings, w));
     }
 }
@@ -81,7 +81,7 @@ fn push(warnings: &mut Vec<String>, warning: String) {
 }
 
 /// `ms: 1 of 4 values was not a number`.
-fn told(misfit: &Misfit) -> String {
+fn described(misfit: &Misfit) -> String {
     let subject = match &misfit.column.what {
         What::Path(path) => path.to_string(),
         _ => misfit.column.name(),
@@ -106,6 +106,7 @@ fn told(misfit: &Misfit) -> String {
 #[cfg(test)]
 mod tests {
     use plan::{Column, Path};
+    use proto::CollectionUid;
 
     use super::*;
 
@@ -113,10 +114,12 @@ mod tests {
     fn misfits_are_summed_over_shards_and_told_once_for_two_scans() {
         let misfit = |values, of| Misfit { column: Column::path(Path::of_keys(["ms"]), Type::Double), values, of };
         let trailer = |values, of| Trailer { misfits: vec![misfit(values, of)], documents: 2, ..Trailer::default() };
+        let shard = |number| ShardId { collection: CollectionUid(uuid::Uuid::nil()), number };
         let report = Report::default();
-        report.add(0, &trailer(1, 3));
-        report.add(0, &trailer(0, 1));
-        report.add(1, &trailer(1, 4));
+        report.tell(0, shard(0), trailer(7, 7));
+        report.tell(0, shard(0), trailer(1, 3));
+        report.tell(0, shard(1), trailer(0, 1));
+        report.tell(1, shard(0), trailer(1, 4));
         let mut stats = Stats::default();
         report.fill(&mut stats);
         assert_eq!(stats.warnings, ["ms: 1 of 4 values was not a number"]);

@@ -106,17 +106,21 @@ impl ShardScan {
             if let Some(problem) = state.table.context.interrupted() {
                 return Err(failure::error(problem));
             }
-            match state.chunks.next().await {
-                Some(Ok(Chunk::Rows(batch))) => {
-                    let batch = in_schema(batch, &state.schema)?;
-                    Ok(Some((batch, state)))
+            let report = |trailer| state.table.context.report.tell(state.scan, shard, trailer);
+            loop {
+                match state.chunks.next().await {
+                    Some(Ok(Chunk::Rows(batch))) => {
+                        let batch = in_schema(batch, &state.schema)?;
+                        return Ok(Some((batch, state)));
+                    }
+                    Some(Ok(Chunk::SoFar(trailer))) => report(trailer),
+                    Some(Ok(Chunk::End(trailer))) => {
+                        report(trailer);
+                        return Ok(None);
+                    }
+                    Some(Err(problem)) => return Err(failure::error(problem)),
+                    None => return Err(failure::error(unfinished(&state.table, shard))),
                 }
-                Some(Ok(Chunk::End(trailer))) => {
-                    state.table.context.report.add(state.scan, &trailer);
-                    Ok(None)
-                }
-                Some(Err(problem)) => Err(failure::error(problem)),
-                None => Err(failure::error(unfinished(&state.table, shard))),
             }
         })
     }

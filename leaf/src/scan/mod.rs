@@ -31,7 +31,7 @@ use datafusion::arrow::{
     compute::concat_batches,
     datatypes::SchemaRef,
 };
-use futures::{FutureExt, Stream, StreamExt, TryFutureExt, stream};
+use futures::{FutureExt, Stream, StreamExt, TryFutureExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use plan::scan::{Chunk, ScanRequest, ScanStream, Stage};
 use proto::Problem;
@@ -107,23 +107,22 @@ fn workers(view: View, request: ScanRequest, threads: usize, cancelled: Arc<Atom
     Ok((scan, workers))
 }
 
-/// The batches of all workers as they come, then the trailer. Ends at the first problem.
+/// The batches of all workers as they come, each behind what was read so far, then the trailer. Ends at the first problem.
 fn chunks(scan: Arc<Prepared>, workers: Vec<Worker>, queue: &Arc<Queue>, guard: CancelOnDrop) -> impl Stream<Item = Result<Chunk, Problem>> + use<> {
     let batches = stream::select_all(workers.into_iter().map(|worker| worker.batches(queue.clone()).boxed()));
-    stream::try_unfold((batches, Some(scan), guard), |(mut batches, scan, guard)| async move {
+    let chunks = stream::try_unfold((batches, Some(scan), guard), |(mut batches, scan, guard)| async move {
         let Some(scan) = scan else { return Ok(None) };
-        match batches.next().await {
-            Some(batch) => {
-                let batch = batch?;
-                scan.tally.lock().shipped += batch.num_rows() as u64;
-                Ok(Some((Chunk::Rows(batch), (batches, Some(scan), guard))))
-            }
-            None => {
-                let trailer = scan.tally.lock().trailer(&scan.columns);
-                Ok(Some((Chunk::End(trailer), (batches, None, guard))))
-            }
-        }
-    })
+        let batch = batches.next().await.transpose()?;
+        let mut tally = scan.tally.lock();
+        tally.shipped += batch.as_ref().map_or(0, |batch| batch.num_rows() as u64);
+        let trailer = tally.trailer(&scan.columns);
+        drop(tally);
+        Ok::<_, Problem>(Some(match batch {
+            Some(batch) => (vec![Ok(Chunk::SoFar(trailer)), Ok(Chunk::Rows(batch))], (batches, Some(scan), guard)),
+            None => (vec![Ok(Chunk::End(trailer))], (batches, None, guard)),
+        }))
+    });
+    chunks.map_ok(stream::iter).try_flatten()
 }
 
 /// One of the threads that work on a scan, while it has one.

@@ -97,12 +97,14 @@ fn pool() -> ScanPool {
 fn answer(view: &View, request: ScanRequest) -> Result<(Vec<RecordBatch>, Trailer), Problem> {
     let pool = pool();
     let mut stream = run(view.clone(), request, &pool);
-    let mut batches = Vec::new();
+    let (mut batches, mut shipped) = (Vec::new(), 0);
     while let Some(chunk) = block_on(stream.next()) {
         match chunk? {
             Chunk::Rows(batch) => batches.push(batch),
+            Chunk::SoFar(so_far) => shipped = so_far.shipped,
             Chunk::End(trailer) => {
                 assert!(block_on(stream.next()).is_none(), "nothing comes after the trailer");
+                assert_eq!(trailer.shipped, shipped, "whoever went after the last rows knows as much");
                 assert_eq!(trailer.shipped, batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>());
                 return Ok((batches, trailer));
             }
@@ -491,6 +493,7 @@ fn a_dropped_stream_stops_the_work() {
     let pool = pool();
     let held = view.tail.clone();
     let mut stream = run(view, request(Read::Raw, &["_doc"], vec![], Stage::Rows { limit: None }), &pool);
+    assert!(matches!(block_on(stream.next()), Some(Ok(Chunk::SoFar(_)))));
     assert!(matches!(block_on(stream.next()), Some(Ok(Chunk::Rows(_)))));
     drop(stream);
     drop(pool); // waits for the step at work, if there is one

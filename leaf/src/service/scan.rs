@@ -127,6 +127,7 @@ impl scan_server::Scan for ScanService {
         let chunks = self.leaf.scan(asked).flat_map(move |chunk| {
             let told: Result<Vec<wire::ScanPart>, Problem> = match chunk {
                 Ok(Chunk::Rows(batch)) => parts.of(&batch),
+                Ok(Chunk::SoFar(trailer)) => Ok(vec![Parts::so_far(trailer)]),
                 Ok(Chunk::End(trailer)) => parts.end(trailer),
                 Err(problem) => Err(problem),
             };

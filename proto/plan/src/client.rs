@@ -222,6 +222,7 @@ fn chunks(
         let Some(part) = part else { return Ok(None) };
         let pieces: Vec<Result<Chunk, Problem>> = match there(part.part, "the part")? {
             Part::Arrow(bytes) => rows.read(bytes)?.into_iter().map(|batch| Ok(Chunk::Rows(batch))).collect(),
+            Part::SoFar(trailer) => vec![Ok(Chunk::SoFar(end_of(trailer)?))],
             Part::End(trailer) => vec![Ok(Chunk::End(end_of(trailer)?))],
         };
         Ok(Some((stream::iter(pieces), (parts, rows, peer))))

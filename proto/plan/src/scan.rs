@@ -129,6 +129,8 @@ pub struct PartialAggregate {
 pub enum Chunk {
     /// Rows.
     Rows(RecordBatch),
+    /// What the end would say if it came now: who has enough rows does not wait for it.
+    SoFar(Trailer),
     /// The end. A stream that stops without it is an error.
     End(Trailer),
 }

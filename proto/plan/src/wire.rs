@@ -198,8 +198,13 @@ impl Parts {
     pub fn end(&mut self, trailer: Trailer) -> Result<Vec<wire::ScanPart>, Problem> {
         self.writer.finish().map_err(|e| unencodable(&e))?;
         let mut parts = self.written();
-        parts.push(end(trailer));
+        parts.push(wire::ScanPart { part: Some(wire::scan_part::Part::End(told(trailer))) });
         Ok(parts)
+    }
+
+    /// What the end would say if it came now.
+    pub fn so_far(trailer: Trailer) -> wire::ScanPart {
+        wire::ScanPart { part: Some(wire::scan_part::Part::SoFar(told(trailer))) }
     }
 
     fn written(&mut self) -> Vec<wire::ScanPart> {
@@ -227,9 +232,9 @@ impl Rows {
     }
 }
 
-fn end(trailer: Trailer) -> wire::ScanPart {
+fn told(trailer: Trailer) -> wire::Trailer {
     let misfit = |m: Misfit| wire::Misfit { column: m.column.name(), values: m.values, of: m.of };
-    let end = wire::Trailer {
+    wire::Trailer {
         documents: trailer.documents,
         matched: trailer.matched,
         shipped: trailer.shipped,
@@ -238,11 +243,10 @@ fn end(trailer: Trailer) -> wire::ScanPart {
         read_raw: trailer.counts.raw,
         misfits: trailer.misfits.into_iter().map(misfit).collect(),
         warnings: trailer.warnings,
-    };
-    wire::ScanPart { part: Some(wire::scan_part::Part::End(end)) }
+    }
 }
 
-/// The end as it came.
+/// The end, or what it would say, as it came.
 pub fn end_of(told: wire::Trailer) -> Result<Trailer, Problem> {
     let misfit = |m: wire::Misfit| Ok(Misfit { column: column(&m.column)?, values: m.values, of: m.of });
     Ok(Trailer {

@@ -207,9 +207,11 @@ async fn one_shard(
                 }
                 batches.push(batch);
             }
+            Chunk::SoFar(trailer) => context.report.tell(scan, shard, trailer),
             Chunk::End(trailer) => {
-                context.report.add(scan, &trailer);
-                return Ok((batches, trailer.matched));
+                let matched = trailer.matched;
+                context.report.tell(scan, shard, trailer);
+                return Ok((batches, matched));
             }
         }
     }

@@ -312,8 +312,9 @@ impl Scan for FakeLeaf {
             _ => {}
         }
         let (batches, trailer) = self.compute(&request);
+        let batches = batches.into_iter().flat_map(|batch| [Ok(Chunk::SoFar(trailer.clone())), Ok(Chunk::Rows(batch))]).collect::<Vec<_>>();
         let end = (*self.fault.lock() != Some(Fault::NoTrailer)).then_some(Ok(Chunk::End(trailer)));
-        stream::iter(batches.into_iter().map(|batch| Ok(Chunk::Rows(batch))).chain(end)).boxed()
+        stream::iter(batches.into_iter().chain(end)).boxed()
     }
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {
