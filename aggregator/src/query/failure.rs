@@ -54,7 +54,7 @@ fn of_root(root: &DataFusionError) -> Problem {
     }
 }
 
-/// Words of the query engine's inside, which help nobody who asks.
+/// Words by which a message of the query engine is about itself. A user cannot act on such a message.
 const INSIDE: [&str; 30] = [
     "Arrow error",
     "Cast error",

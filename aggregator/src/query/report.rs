@@ -44,7 +44,7 @@ impl Report {
     /// Writes the sums into an answer's statistics.
     pub fn fill(&self, stats: &mut Stats) {
         let sums = self.sums.lock();
-        // By column and scan, over its shards: a column that two scans read is told once.
+        // Each scan's counts are summed over its shards; of two scans of one column, only the larger count becomes a warning.
         let mut misfits: BTreeMap<(String, usize), Misfit> = BTreeMap::new();
         for ((scan, _), trailer) in &sums.told {
             stats.documents_scanned += trailer.documents;

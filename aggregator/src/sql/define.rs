@@ -85,7 +85,8 @@ fn field(id: &DefinitionId, text: &str, replace: bool, world: &dyn World, catalo
     Ok(Defined { change: Change::Define { id: id.clone(), text: text.to_owned(), uses, reads, replace }, query, warnings })
 }
 
-/// What the definition computes. A mistake is told as one of the text, with its place, unless it is one of definitions that name each other.
+/// What the definition computes. The check of its text reports mistakes with their place; only a cycle of definitions, or too deep a nesting, is
+/// reported by the expansion.
 fn said_best<T>(resolved: Result<T, Problem>, checked: Result<Resolved, Problem>) -> Result<Resolved, Problem> {
     match resolved {
         Err(problem) if problem.code == Code::Conflict || problem.code == Code::TooComplex => Err(problem),

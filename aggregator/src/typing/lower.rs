@@ -314,7 +314,7 @@ fn fields(args: &[Operand]) -> Vec<FieldRef> {
 pub fn refusal(name: &str, args: &[Operand]) -> datafusion::error::DataFusionError {
     let types: Vec<&str> = args.iter().map(|arg| described(arg.class())).collect();
     match types.as_slice() {
-        [] => bad(format!("{name} takes arguments, and there is none"), "write them in parentheses"),
+        [] => bad(format!("{name} needs an argument"), "write it in the parentheses"),
         types => {
             bad(format!("{name} does not take {}", types.join(", ")), "check how many arguments it takes, or convert them: x::text, x::double, …")
         }

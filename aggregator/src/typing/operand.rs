@@ -31,7 +31,7 @@ pub struct Operand {
 pub enum Class {
     /// NULL.
     Null,
-    /// JSON whose values have had these kinds; none where nobody knows.
+    /// JSON, with the kinds its values have had; no kinds if they are unknown.
     Json(Kinds),
     /// BOOLEAN.
     Bool,

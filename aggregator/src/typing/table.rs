@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::LazyLock};
 
 use proto::{Code, Problem};
 
-/// As what a function takes its arguments.
+/// How a function takes its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Takes {
     /// All as numbers.
@@ -96,7 +96,7 @@ const OURS: [&str; 2] = ["search", "unnest"];
 /// Characters that a padding function may make of one value.
 pub const PADDED_CHARS_MAX: u64 = 10_000;
 
-/// As what a function takes its arguments.
+/// How a function takes its arguments.
 pub fn takes(name: &str) -> Takes {
     TAKES.iter().find(|(_, names)| names.split_whitespace().any(|n| n == name)).map_or(Takes::Texts(&[]), |(takes, _)| *takes)
 }

@@ -104,7 +104,7 @@ fn answer(view: &View, request: ScanRequest) -> Result<(Vec<RecordBatch>, Traile
             Chunk::SoFar(so_far) => shipped = so_far.shipped,
             Chunk::End(trailer) => {
                 assert!(block_on(stream.next()).is_none(), "nothing comes after the trailer");
-                assert_eq!(trailer.shipped, shipped, "whoever went after the last rows knows as much");
+                assert_eq!(trailer.shipped, shipped, "the counts sent with the last batch are those at the end of the scan");
                 assert_eq!(trailer.shipped, batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>());
                 return Ok((batches, trailer));
             }

@@ -66,7 +66,7 @@ impl Type {
 
 /// The metadata that tells a client that a column is JSON text.
 pub const JSON_METADATA: (&str, &str) = ("rachis", "json");
-/// The metadata key for the kinds that the values of a JSON column have had, as a number; missing where nobody knows.
+/// The metadata key of a JSON column for the kinds its values have had, as a number; absent if they are unknown.
 pub const KINDS_METADATA: &str = "rachis.kinds";
 
 /// Whether values of this type are JSON text.
@@ -83,7 +83,7 @@ pub fn json_field(name: &str, kinds: Kinds) -> Field {
     Field::new(name, DataType::LargeUtf8, true).with_metadata(metadata)
 }
 
-/// The kinds that the values of a JSON field have had; none where nobody knows.
+/// The kinds that the values of a JSON field have had; empty if they are unknown.
 pub fn kinds_of(field: &Field) -> Kinds {
     field.metadata().get(KINDS_METADATA).and_then(|bits| bits.parse().ok()).map(Kinds).unwrap_or_default()
 }

@@ -412,7 +412,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// `x IN (SELECT …)` anywhere: true, false, or NULL where nobody knows.
+    /// `x IN (SELECT …)` in any expression, by three-valued logic: NULL where a NULL leaves it open.
     fn in_subquery_anywhere(&mut self, expr: &Expr, subquery: &ast::Query, negated: bool) -> Result<Expr, Problem> {
         let left = self.expression(expr)?;
         let (query, column) = self.one_column(subquery)?;
@@ -424,7 +424,7 @@ impl Resolver<'_> {
         self.scopes.iter().flat_map(|scope| &scope.inputs).map(|input| quoted(&input.alias).to_string()).collect()
     }
 
-    /// `x > ALL (SELECT …)`, `x < ANY (SELECT …)`: true, false, or NULL where nobody knows.
+    /// `x > ALL (SELECT …)` and `x < ANY (SELECT …)`, by three-valued logic: NULL where a comparison that is NULL leaves it open.
     fn quantified(&mut self, expr: &Expr, op: &Op, subquery: &ast::Query, all: bool) -> Result<Expr, Problem> {
         let left = self.expression(expr)?;
         let (query, name) = self.one_column(subquery)?;
@@ -634,7 +634,7 @@ fn call_count() -> Expr {
     count
 }
 
-/// `left IN (query)`, whose column has this name, by counting its rows: true, false, or NULL where nobody knows.
+/// Rewrites `left IN (query)` to a CASE that counts rows of the query; `name` is its only column. NULL where a NULL leaves it open.
 fn membership(left: &Expr, query: &ast::Query, name: &str, around: &[String], negated: bool) -> Expr {
     let some = |condition: &dyn Fn(Expr) -> Expr| {
         let rows = rows_where(query.clone(), name, call_count(), around, condition);

@@ -59,7 +59,7 @@ pub struct Resolver<'w> {
     expressions: usize,
     /// Whether it is a condition on rows.
     filtering: bool,
-    /// The outermost of `scopes` in which a name was found.
+    /// The index of the outermost scope in which a name was resolved: tells whether a sub-query is correlated.
     reached: usize,
 }
 

@@ -305,7 +305,7 @@ fn known(text: &str) -> Option<json::Value<'_>> {
     json::parse(text.as_bytes()).ok().filter(|value| *value != json::Value::Null)
 }
 
-/// `search_match(json, clause)`: whether a search clause matches a value; false where there is none.
+/// `search_match(json, clause)`: whether a search clause matches a value; false for NULL.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct SearchMatch {
     signature: Signature,

@@ -62,7 +62,7 @@ impl ScalarUDFImpl for Lenient {
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
         match self.name() {
-            // It would become an operator, which ends a question where a pattern of data is none.
+            // DataFusion would rewrite it to `~`, which fails the whole query on one invalid pattern in the data.
             "regexp_like" => Ok(ExprSimplifyResult::Original(args)),
             _ => self.function.inner().simplify(args, info),
         }
