@@ -96,7 +96,7 @@ fn speaks_of_itself(message: &str) -> bool {
 fn unsupported(message: &str) -> Problem {
     tracing::warn!(message, "the query engine could not do something");
     let said = first_line(message);
-    let subquery = ["Subquery", "subquery", "Exists", "OuterReferenceColumn", "SetComparison"].iter().any(|word| message.contains(word));
+    let subquery = ["Subquery", "subquery", "Exists", "OuterReferenceColumn"].iter().any(|word| message.contains(word));
     match (subquery, speaks_of_itself(&said)) {
         (true, _) => {
             Problem::new(Code::NotSupported, "a sub-query in this place, or that compares with the rows around it in this way, is not supported")

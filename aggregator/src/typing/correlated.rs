@@ -15,7 +15,7 @@ use datafusion::{
     },
     logical_expr::{
         BinaryExpr, Expr, ExprSchemable as _, Filter, LogicalPlan, Operator, Projection, Subquery,
-        expr::{Exists, InSubquery, ScalarFunction, SetComparison},
+        expr::{Exists, InSubquery, ScalarFunction},
         utils::{conjunction, split_conjunction_owned},
     },
 };
@@ -95,9 +95,6 @@ fn outer_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
                 Expr::Exists(Exists { subquery, negated }) => Transformed::yes(Expr::Exists(Exists { subquery: replaced(subquery)?, negated })),
                 Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
                     Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery: replaced(subquery)?, negated }))
-                }
-                Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }) => {
-                    Transformed::yes(Expr::SetComparison(SetComparison { expr, subquery: replaced(subquery)?, op, quantifier }))
                 }
                 other => Transformed::no(other),
             })

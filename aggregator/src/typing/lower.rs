@@ -17,7 +17,7 @@ use datafusion::{
     common::{Column, DFSchema, Result, ScalarValue, internal_err, tree_node::Transformed},
     logical_expr::{
         Between, BinaryExpr, Case, Expr, Like, LogicalPlanBuilder, Operator, ScalarUDF, Subquery,
-        expr::{InSubquery, ScalarFunction, SetComparison},
+        expr::{InSubquery, ScalarFunction},
         lit,
         type_coercion::functions::fields_with_udf,
     },
@@ -66,10 +66,6 @@ pub fn lower(expr: Expr, schema: &DFSchema) -> Result<Expr> {
         Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
             let (value, subquery) = alike_with_subquery(&of(&expr)?, subquery)?;
             Ok(Expr::InSubquery(InSubquery::new(Box::new(value), subquery, negated)))
-        }
-        Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }) => {
-            let (value, subquery) = alike_with_subquery(&of(&expr)?, subquery)?;
-            Ok(Expr::SetComparison(SetComparison::new(Box::new(value), subquery, op, quantifier)))
         }
         Expr::Like(like) => like_of(like, schema, Expr::Like),
         Expr::SimilarTo(like) => like_of(like, schema, Expr::SimilarTo),

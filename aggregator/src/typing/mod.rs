@@ -38,8 +38,9 @@ pub fn session() -> SessionStateBuilder {
     let mut planners: Vec<Arc<dyn datafusion::logical_expr::planner::ExprPlanner>> = vec![Arc::new(open::Planner)];
     planners.extend(SessionStateDefaults::default_expr_planners());
     let mut rules = Optimizer::new().rules;
-    // These look for fields of structs, which documents are not.
-    rules.retain(|rule| !["extract_leaf_expressions", "push_down_leaf_projections"].contains(&rule.name()));
+    // Documents are not structs, and the resolver rewrites ALL and ANY of a sub-query itself.
+    let unused = ["extract_leaf_expressions", "push_down_leaf_projections", "rewrite_set_comparison"];
+    rules.retain(|rule| !unused.contains(&rule.name()));
     rules.push(Arc::new(columns::ReadAsColumns));
     SessionStateBuilder::new()
         .with_expr_planners(planners)
