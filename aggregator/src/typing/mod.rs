@@ -23,7 +23,7 @@ use std::sync::Arc;
 use datafusion::{
     execution::{SessionStateBuilder, SessionStateDefaults},
     optimizer::{
-        Optimizer,
+        Optimizer, OptimizerRule,
         analyzer::{resolve_grouping_function::ResolveGroupingFunction, type_coercion::TypeCoercion},
     },
 };
@@ -41,6 +41,8 @@ pub fn session() -> SessionStateBuilder {
     // Documents are not structs, and the resolver rewrites ALL and ANY of a sub-query itself.
     let unused = ["extract_leaf_expressions", "push_down_leaf_projections", "rewrite_set_comparison"];
     rules.retain(|rule| !unused.contains(&rule.name()));
+    let simplify: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(plan::simplify::Simplify::default());
+    rules.iter_mut().filter(|rule| rule.name() == simplify.name()).for_each(|rule| *rule = Arc::clone(&simplify));
     rules.push(Arc::new(columns::ReadAsColumns));
     SessionStateBuilder::new()
         .with_expr_planners(planners)

@@ -247,7 +247,7 @@ impl Conjunct {
         let df_schema = Arc::new(DFSchema::try_from(schema.clone())?);
         let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(df_schema.clone()).build());
         // Casts of literals become literals, which an index can look up.
-        let expr = simplifier.simplify(simplifier.coerce(expr, &df_schema)?)?;
+        let expr = plan::simplify::simplify(simplifier.coerce(expr, &df_schema)?, &simplifier)?;
         let physical = create_physical_expr(&expr, &df_schema, props, &PhysicalPlanningContext::default())?;
         let columns = named.iter().map(|column| place_of(columns, column)).collect();
         Ok(Self { expr, columns, schema, physical })

@@ -10,6 +10,7 @@ pub mod path;
 pub mod pushdown;
 pub mod scan;
 pub mod search;
+pub mod simplify;
 pub mod token;
 pub mod value;
 pub mod wire;

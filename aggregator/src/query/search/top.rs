@@ -93,7 +93,7 @@ fn filter(engine: &Engine, condition: Expr, mut columns: Vec<Column>, bounds: Bo
         .with_current_time()
         .build();
     let simplifier = ExprSimplifier::new(setting);
-    let simple = simplifier.coerce(all, &schema).and_then(|all| simplifier.simplify(all)).map_err(failure::problem)?;
+    let simple = simplifier.coerce(all, &schema).and_then(|all| plan::simplify::simplify(all, &simplifier)).map_err(failure::problem)?;
     let yes = lit(true);
     let conditions: Vec<Expr> = split_conjunction_owned(simple).into_iter().filter(|part| *part != yes).collect();
     Ok(conditions.iter().all(is_exact).then_some(conditions))

@@ -88,6 +88,12 @@ fn equality_looks_at_each_value() {
             ("select k from code where c = 'true'", "3"),
             ("select k from code where c in (200, 'x') order by k", "1"),
             ("select k from code where c not in (200, 'x') order by k", "2; 3; 4; 5"),
+            ("select k from code where c not in (200, 'x') or c not in (7, 'y') order by k", "1; 2; 3; 4; 5"),
+            ("select k from code where c in (200, 'x') and c not in (7, null) order by k", ""),
+            (
+                "select t, i in (1, 7) and i in (2, 8), (u in ('a') and u in ('q')) is null from t order by t",
+                "a|false|false; b|false|true; zz|false|false",
+            ),
             ("select k from code where c is distinct from 200 order by k", "2; 3; 4; 5; 6"),
             ("select k from code where c is not distinct from '200' order by k", "1; 2"),
             ("select case c when 200 then 'n' when '200' then 't' else 'o' end from code order by k", "n; t; o; o; o; o"),
