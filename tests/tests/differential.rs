@@ -39,6 +39,8 @@ const SHRINK_ASKS_MAX: usize = 80;
 const SHOWN_MAX: usize = 25;
 /// Of a hundred statements, those that DuckDB may have no answer for (an integer too large for it).
 const SILENT_PERCENT_MAX: u64 = 8;
+/// Of a hundred statements, those that may have more rows than an answer.
+const CUT_PERCENT_MAX: u64 = 1;
 /// Of a hundred statements, those that must find something.
 const FOUND_PERCENT_MIN: u64 = 50;
 
@@ -143,6 +145,8 @@ enum Verdict {
     },
     /// DuckDB has none.
     Silent(String),
+    /// It has more rows than an answer.
+    Cut,
     /// Not there yet, and said so.
     NotThere(&'static str),
     /// A mistake of the statement, refused in our own words.
@@ -219,6 +223,10 @@ impl Court<'_> {
                 Some(different) => return Verdict::Wrong(Wrong::RawDiffers, format!("by columns, and expected as from raw documents: {different}")),
                 None => auto,
             },
+            (Told::Cut, Told::Cut) => return Verdict::Cut,
+            (Told::Cut, other) | (other, Told::Cut) => {
+                return Verdict::Wrong(Wrong::RawDiffers, format!("one of columns and raw has more rows than an answer, the other {other:?}"));
+            }
             (Told::Refused { status, detail }, Told::Refused { .. }) => {
                 return match refusal(status, &detail) {
                     // DuckDB refuses it, too: a mistake of the statement's.
@@ -259,6 +267,7 @@ impl Court<'_> {
         for part in statement.parts() {
             match self.told(&part.text(Spelling::Ours), "auto").await {
                 Told::Rows { rows, .. } => all.extend(rows),
+                Told::Cut => return Verdict::Cut,
                 Told::Refused { status, detail } => return refusal(status, &detail),
             }
             match self.answers(&part, false).await {
@@ -273,6 +282,7 @@ impl Court<'_> {
                 Some(different) => Verdict::Wrong(Wrong::PartsDiffer, format!("where it holds, does not, and is NULL: {different}")),
                 None => Verdict::Right { found: true },
             },
+            Told::Cut => Verdict::Cut,
             Told::Refused { status, detail } => refusal(status, &detail),
         }
     }
@@ -299,6 +309,7 @@ struct Seen {
     asked: u64,
     found: u64,
     mistaken: u64,
+    cut: u64,
     families: BTreeMap<Family, u64>,
     silent: Vec<String>,
     not_there: BTreeMap<&'static str, u64>,
@@ -314,6 +325,7 @@ impl Seen {
             Verdict::Silent(error) => self.silent.push(error),
             Verdict::NotThere(feature) => *self.not_there.entry(feature).or_default() += 1,
             Verdict::Mistaken => self.mistaken += 1,
+            Verdict::Cut => self.cut += 1,
             Verdict::Wrong(..) => {}
         }
         self.failures.extend(failure);
@@ -322,10 +334,11 @@ impl Seen {
     fn summary(&self) -> String {
         let errors: BTreeSet<String> = self.silent.iter().map(|error| error.lines().next().unwrap_or_default().chars().take(100).collect()).collect();
         format!(
-            "{} statements: {} found something, {} mistakes were refused, DuckDB had no answer to {} {errors:?}, not there yet {:?}, {} differ; {:?}",
+            "{} statements: {} found something, {} mistakes were refused, {} have more rows than an answer, DuckDB had no answer to {} {errors:?}, not there yet {:?}, {} differ; {:?}",
             self.asked,
             self.found,
             self.mistaken,
+            self.cut,
             self.silent.len(),
             self.not_there,
             self.failures.len(),
@@ -337,6 +350,7 @@ impl Seen {
     fn shows_something(&self) {
         let right = self.asked - self.failures.len() as u64;
         assert!(self.silent.len() as u64 * 100 <= self.asked * SILENT_PERCENT_MAX, "DuckDB was silent {} times", self.silent.len());
+        assert!(self.cut * 100 <= self.asked * CUT_PERCENT_MAX, "{} statements have more rows than an answer", self.cut);
         assert!(self.found * 100 >= right * FOUND_PERCENT_MIN, "only {} of {right} statements found something", self.found);
     }
 

@@ -259,6 +259,7 @@ impl Case<'_> {
                 }
                 Some(rows)
             }
+            (Told::Cut, _) | (_, Told::Cut) => panic!("a statement of a generator has few rows: {sql}"),
             (Told::Refused { status, detail }, _) | (_, Told::Refused { status, detail }) => {
                 let wrong = match told::refusal(status, &detail) {
                     Refusal::Failed => Wrong::Broken,

@@ -78,9 +78,18 @@ impl Generator<'_> {
         let kind = self.kind(scope);
         let depth = usize::from(self.chance(20));
         let one = self.expr(scope, kind, depth);
+        let list = self.list(one.clone());
+        match self.below(10) {
+            0 => Expr::call(Kind::Boolean, "({0} and {1})", vec![list, self.list(one)]),
+            1 => Expr::call(Kind::Boolean, "({0} or {1})", vec![list, self.list(one)]),
+            _ => list,
+        }
+    }
+
+    fn list(&mut self, one: Expr) -> Expr {
         let mut parts: Vec<Expr> = (0..1 + self.below(IN_MAX)).map(|_| self.literal_like(&one)).collect();
         if self.chance(12) {
-            parts.push(Expr::Literal { kind, value: Value::Null });
+            parts.push(Expr::Literal { kind: one.kind(), value: Value::Null });
         }
         let list: Vec<String> = (1..=parts.len()).map(|part| format!("{{{part}}}")).collect();
         let not = if self.chance(35) { "not " } else { "" };
