@@ -27,6 +27,8 @@ const LIST_BYTES_MAX: usize = 64 << 20;
 const READ_BYTES: usize = 1 << 20;
 /// How long a server that is busy, away or unsure is asked again.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The slowest network that a push waits for: a server that accepts a connection and stays silent must not hold it for good.
+const SLOWEST_BYTES_PER_SECOND: u64 = 64 << 10;
 /// How long a push may be silent before it says what it waits for, and how long the server may take to know.
 const QUIET_MAX: Duration = Duration::from_secs(2);
 const AWAY_WAIT: Duration = Duration::from_secs(15);
@@ -173,6 +175,7 @@ impl Push<'_> {
                 .request(Method::POST, &["collections", &self.arguments.collection, "documents"])
                 .header("content-type", content_type)
                 .header("idempotency-key", &block.key)
+                .timeout(PATIENCE + Duration::from_secs(block.bytes.len() as u64 / SLOWEST_BYTES_PER_SECOND))
                 .body(block.bytes.clone());
             let again = match self.answer_of(request).await {
                 Err(error) => self.client.unreachable(&error),
