@@ -48,7 +48,8 @@ const FOUND_PERCENT_MIN: u64 = 50;
 const SHORT_SEED: u64 = 1;
 
 /// What is not there yet, said in our own words: a part of what the server says, and what it is.
-const NOT_THERE: [(&str, &str); 2] = [
+const NOT_THERE: [(&str, &str); 3] = [
+    ("counted by a constant column", "EXCEPT and INTERSECT with a constant column, counted"),
     ("a sub-query in this place", "a sub-query inside of an aggregate, or one that compares otherwise than by ="),
     ("a sub-query in GROUP BY", "a sub-query in GROUP BY"),
 ];

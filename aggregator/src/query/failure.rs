@@ -47,6 +47,10 @@ fn of_root(root: &DataFusionError) -> Problem {
             match ungrouped(&said) {
                 Some(name) => Problem::new(Code::BadSql, format!("{name} is neither grouped by nor aggregated"))
                     .hint(format!("add it to GROUP BY, or take one of its values: min({name})")),
+                None if said.starts_with("Expects PARTITION BY") => {
+                    Problem::new(Code::NotSupported, "rows that are counted by a constant column of EXCEPT or INTERSECT")
+                        .hint("leave the constant out of the query and add it around: SELECT 'x', t.* FROM (…) AS t")
+                }
                 None if speaks_of_itself(&said) => unsupported(&said),
                 None => Problem::new(Code::BadSql, said),
             }

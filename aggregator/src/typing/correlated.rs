@@ -26,8 +26,19 @@ pub fn columns_compared(plan: LogicalPlan) -> Result<LogicalPlan> {
     if !plan.exists(|node| Ok(has_subquery(node)))? {
         return Ok(plan);
     }
-    let inner = plan.transform_up_with_subqueries(|node| Ok(Transformed::yes(inner_columns(node)?)))?.data;
-    Ok(inner.transform_up_with_subqueries(|node| Ok(Transformed::yes(outer_columns(node)?)))?.data)
+    let mut names = Names(0);
+    let inner = plan.transform_up_with_subqueries(|node| Ok(Transformed::yes(inner_columns(node, &mut names)?)))?.data;
+    Ok(inner.transform_up_with_subqueries(|node| Ok(Transformed::yes(outer_columns(node, &mut names)?)))?.data)
+}
+
+/// Names of computed columns. None is twice in a statement: a condition that becomes a join's passes the columns of the sub-queries around it.
+struct Names(usize);
+
+impl Names {
+    fn next(&mut self) -> String {
+        self.0 += 1;
+        format!("\u{1}compared_{}", self.0)
+    }
 }
 
 fn has_subquery(plan: &LogicalPlan) -> bool {
@@ -44,17 +55,17 @@ fn has_outer(expr: &Expr) -> bool {
 }
 
 /// In a filter over rows and rows around it, each side of an equality that is computed of the rows themselves.
-fn inner_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
+fn inner_columns(plan: LogicalPlan, names: &mut Names) -> Result<LogicalPlan> {
     let LogicalPlan::Filter(filter) = &plan else { return Ok(plan) };
     if !has_outer(&filter.predicate) {
         return Ok(plan);
     }
     let mut computed: Vec<Expr> = Vec::new();
-    let side = |expr: Expr, computed: &mut Vec<Expr>| match expr {
+    let mut side = |expr: Expr, computed: &mut Vec<Expr>| match expr {
         plain @ (Expr::Column(_) | Expr::OuterReferenceColumn(..) | Expr::Literal(..)) => plain,
         other if has_outer(&other) || other.column_refs().is_empty() => other,
         other => {
-            let name = format!("\u{1}inner_{}", computed.len());
+            let name = names.next();
             computed.push(other.alias(&name));
             Expr::Column(Column::from_name(name))
         }
@@ -82,12 +93,12 @@ fn with_computed(input: &LogicalPlan, computed: Vec<Expr>) -> Result<LogicalPlan
 }
 
 /// Of a node with sub-queries, each view of JSON that these take of its rows.
-fn outer_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
+fn outer_columns(plan: LogicalPlan, names: &mut Names) -> Result<LogicalPlan> {
     let inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
     let Some(around) = inputs.first() else { return Ok(plan) };
     let lateral = matches!((&plan, inputs.get(1)), (LogicalPlan::Join(_), Some(LogicalPlan::Subquery(_))));
     let mut asked: Vec<(Expr, Column)> = Vec::new();
-    let mut replaced = |subquery: Subquery| replaced_in(subquery, around, &mut asked);
+    let mut replaced = |subquery: Subquery| replaced_in(subquery, around, &mut asked, names);
     let with_exprs = plan.clone().map_expressions(|expr| {
         expr.transform(|node| {
             Ok(match node {
@@ -120,7 +131,7 @@ fn outer_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
 }
 
 /// The sub-query with columns in the place of views of the rows around it, which are asked for.
-fn replaced_in(subquery: Subquery, around: &LogicalPlan, asked: &mut Vec<(Expr, Column)>) -> Result<Subquery> {
+fn replaced_in(subquery: Subquery, around: &LogicalPlan, asked: &mut Vec<(Expr, Column)>, names: &mut Names) -> Result<Subquery> {
     if subquery.outer_ref_columns.is_empty() {
         return Ok(subquery);
     }
@@ -133,7 +144,7 @@ fn replaced_in(subquery: Subquery, around: &LogicalPlan, asked: &mut Vec<(Expr, 
                 let column = match asked.iter().find(|(known, _)| *known == view) {
                     Some((_, column)) => column.clone(),
                     None => {
-                        let column = Column::from_name(format!("\u{1}outer_{}", asked.len()));
+                        let column = Column::from_name(names.next());
                         asked.push((view, column.clone()));
                         column
                     }

@@ -91,7 +91,7 @@ fn operands(fields: &[FieldRef], literals: &[Option<&ScalarValue>]) -> Result<(D
             Some(value) => Expr::Literal(value.clone(), None),
             None => Expr::Column(Column::from_name(place.to_string())),
         };
-        Operand { expr, field: Arc::clone(field) }
+        Operand::with_field(expr, Arc::clone(field))
     };
     let operands = fields.iter().enumerate().map(one).collect();
     Ok((schema, operands))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::datatypes::{DataType, FieldRef, TimeUnit},
-    common::{DFSchema, Result, ScalarValue},
+    common::{DFSchema, DataFusionError, Result, ScalarValue},
     logical_expr::{Cast, Expr, ExprSchemable as _, TryCast, expr::ScalarFunction, lit},
 };
 use plan::{
@@ -24,6 +24,8 @@ pub struct Operand {
     pub expr: Expr,
     /// Its type, as DataFusion says.
     pub field: FieldRef,
+    /// The JSON value whose text it is, if it is one's.
+    text_of: Option<Box<Operand>>,
 }
 
 /// Types that are treated alike.
@@ -71,7 +73,13 @@ impl Operand {
     /// An expression over the columns of a schema.
     pub fn of(expr: Expr, schema: &DFSchema) -> Result<Self> {
         let (_, field) = expr.to_field(schema)?;
-        Ok(Self { expr, field })
+        let text_of = text_of_json(&expr).map(|json| Ok::<_, DataFusionError>(Box::new(Self::of(json, schema)?))).transpose()?;
+        Ok(Self { expr, field, text_of })
+    }
+
+    /// An expression whose type is known.
+    pub fn with_field(expr: Expr, field: FieldRef) -> Self {
+        Self { expr, field, text_of: None }
     }
 
     /// All of them.
@@ -245,13 +253,10 @@ impl Operand {
 
     /// A computed value, converted as the same value in a document is; what cannot be converted is NULL.
     pub fn converted(&self, to: Type) -> Expr {
-        match self.class() {
-            Class::Json(_) => self.view(to, true),
-            // A text that was taken out of a document is the value that it was.
-            Class::Text => match text_of_path(&self.expr) {
-                Some(path) => view(path, View { to, cast: true }),
-                None => view(call(json::TO_JSON, vec![self.expr.clone()]), View { to, cast: true }),
-            },
+        match (self.class(), &self.text_of) {
+            (Class::Json(_), _) => self.view(to, true),
+            // The text of a path is converted as the path is, where its kinds leave no difference: an index and columns know it.
+            (_, Some(json)) if json.kinds().is_some_and(|kinds| converts_like_its_text(kinds, to)) => json.view(to, true),
             _ => view(call(json::TO_JSON, vec![self.expr.clone()]), View { to, cast: true }),
         }
     }
@@ -266,10 +271,22 @@ pub fn literal(expr: &Expr) -> Option<&ScalarValue> {
     }
 }
 
+/// Whether values of these kinds are converted as their texts are: `2.7` is the integer 3, and the text `2.7` is none.
+fn converts_like_its_text(kinds: Kinds, to: Type) -> bool {
+    let besides = match to {
+        Type::Int => Kinds::INT | Kinds::WIDE,
+        Type::Double => Kinds::NUMBER,
+        Type::Bool => Kinds::BOOL,
+        Type::Time => Kinds::default(),
+        _ => return true,
+    };
+    kinds != Kinds::default() && kinds.only(Kinds::TEXT | besides)
+}
+
 /// The JSON behind `json_get(json, path, 'text!')`, as JSON.
-fn text_of_path(expr: &Expr) -> Option<Expr> {
+fn text_of_json(expr: &Expr) -> Option<Expr> {
     match expr {
-        Expr::Alias(alias) => text_of_path(&alias.expr),
+        Expr::Alias(alias) => text_of_json(&alias.expr),
         Expr::ScalarFunction(call) if call.func.name() == json::GET && (is_word(&call.args, "text!") || is_word(&call.args, "text")) => {
             let mut args = call.args.clone();
             args[2] = lit("json");

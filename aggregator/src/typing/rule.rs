@@ -11,10 +11,8 @@ use datafusion::{
     config::ConfigOptions,
     functions_aggregate::first_last::first_value,
     logical_expr::{
-        Aggregate, BinaryExpr, Distinct, DistinctOn, Expr, Filter, GroupingSet, Join, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Sort,
-        Union,
+        Aggregate, Distinct, DistinctOn, Expr, Filter, GroupingSet, Join, LogicalPlan, LogicalPlanBuilder, Projection, Sort, Union,
         expr_rewriter::NamePreserver,
-        lit,
         type_coercion::binary::type_union_coercion,
         utils::{grouping_set_to_exprlist, merge_schema},
     },
@@ -73,14 +71,12 @@ fn node_typed(plan: LogicalPlan) -> Result<LogicalPlan> {
         inputs => Arc::new(merge_schema(inputs)),
     };
     let names = NamePreserver::new(&plan);
-    let shown = !matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_));
     let typed_exprs = plan.map_expressions(|expr| {
         if let Expr::GroupingSet(set) = expr {
             return Ok(Transformed::yes(Expr::GroupingSet(each_key(set, |key| key_typed(key, &schema))?)));
         }
         let name = names.save(&expr);
-        let expr = typed(expr, &schema)?;
-        Ok(Transformed::yes(name.restore(if shown { expr.transform_up(nullable)?.data } else { expr })))
+        Ok(Transformed::yes(name.restore(typed(expr, &schema)?)))
     })?;
     let plan = match typed_exprs.data {
         LogicalPlan::Aggregate(aggregate) => grouped(aggregate, &schema)?,
@@ -95,19 +91,6 @@ fn node_typed(plan: LogicalPlan) -> Result<LogicalPlan> {
         other => other,
     };
     plan.recompute_schema()
-}
-
-/// `x IS TRUE` as DataFusion computes it: it says that it is never NULL, and its operator says that it may be, which a grouping refuses.
-fn nullable(expr: Expr) -> Result<Transformed<Expr>> {
-    let compared =
-        |value: Expr, op, literal: bool| Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(value), op, Box::new(lit(literal))))));
-    match expr {
-        Expr::IsTrue(value) => compared(*value, Operator::IsNotDistinctFrom, true),
-        Expr::IsFalse(value) => compared(*value, Operator::IsNotDistinctFrom, false),
-        Expr::IsNotTrue(value) => compared(*value, Operator::IsDistinctFrom, true),
-        Expr::IsNotFalse(value) => compared(*value, Operator::IsDistinctFrom, false),
-        other => Ok(Transformed::no(other)),
-    }
 }
 
 /// The same columns by the same names, each seen another way.

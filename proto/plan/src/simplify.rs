@@ -1,27 +1,54 @@
-//! DataFusion's simplifier without the one law of it that does not hold for NULL.
+//! DataFusion's simplifier, mended where it changes answers.
 //!
-//! It merges two lists of one needle: `x IN (1) AND x IN (2)` becomes false, `x NOT IN (1) OR x NOT IN (2)` true, and `x IN (1) AND x NOT IN (NULL)`
-//! becomes `x IN (1)`. Where `x` or an element is NULL, each of them is NULL, and nothing may become of it that is true or false.
+//! - It merges two lists of one needle: `x IN (1) AND x IN (2)` becomes false, `x NOT IN (1) OR x NOT IN (2)` true, and
+//!   `x IN (1) AND x NOT IN (NULL)` becomes `x IN (1)`. Where `x` or an element is NULL, each of them is NULL, and nothing may become of it that
+//!   is true or false. Here two lists stay two.
+//! - It makes lists of equalities, `x = 0.0 OR x = 1.5`, and a list tells -0 from 0, which are equal. Here a list that has one has both.
 
 use datafusion::{
     common::{
         Result,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
-    logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, simplify::SimplifyContext, utils::merge_schema},
+    logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, expr::InList, lit, simplify::SimplifyContext, utils::merge_schema},
     optimizer::{
         ApplyOrder, OptimizerConfig, OptimizerRule,
         simplify_expressions::{ExprSimplifier, SimplifyExpressions},
         utils::NamePreserver,
     },
+    scalar::ScalarValue,
 };
 
-/// Simplifies an expression, save that two lists of one needle stay two.
+/// Simplifies an expression.
 pub fn simplify(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
+    Ok(with_both_zeros(apart(expr, simplifier)?)?.data)
+}
+
+/// Simplifies an expression, save that two lists of one needle stay two.
+fn apart(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
     match has_two_lists_of_one_needle(&expr) {
-        true => Ok(expr.map_children(|part| simplify(part, simplifier).map(Transformed::yes))?.data),
+        true => Ok(expr.map_children(|part| apart(part, simplifier).map(Transformed::yes))?.data),
         false => simplifier.simplify(expr),
     }
+}
+
+fn with_both_zeros(expr: Expr) -> Result<Transformed<Expr>> {
+    expr.transform_up(|part| match part {
+        Expr::InList(mut list) if lacks_a_zero(&list) => {
+            list.list.extend([lit(0.0), lit(-0.0)]);
+            Ok(Transformed::yes(Expr::InList(list)))
+        }
+        part => Ok(Transformed::no(part)),
+    })
+}
+
+fn lacks_a_zero(list: &InList) -> bool {
+    let signs = |negative: bool| {
+        let is_it =
+            |item: &Expr| matches!(item, Expr::Literal(ScalarValue::Float64(Some(zero)), _) if *zero == 0.0 && zero.is_sign_negative() == negative);
+        list.list.iter().any(is_it)
+    };
+    signs(true) != signs(false)
 }
 
 /// Whether the simplifier could merge lists here. An OR of equalities of a column is one list.
@@ -66,6 +93,16 @@ fn listed(expr: &Expr) -> Option<&Expr> {
     }
 }
 
+/// Whether an expression of a plan is one that [`simplify`] treats in its own way.
+fn has(plan: &LogicalPlan, special: impl Fn(&Expr) -> bool) -> Result<bool> {
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        found |= special(expr);
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
 /// DataFusion's rule with [`simplify`].
 #[derive(Debug, Default)]
 pub struct Simplify(SimplifyExpressions);
@@ -84,28 +121,31 @@ impl OptimizerRule for Simplify {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let mut merges = false;
-        plan.apply_expressions(|expr| {
-            merges |= has_two_lists_of_one_needle(expr);
-            Ok(if merges { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-        })?;
-        if !merges {
-            return self.0.rewrite(plan, config);
-        }
-        if matches!(plan, LogicalPlan::TableScan(_)) {
-            return Ok(Transformed::no(plan)); // what it filters by came from above, and was simplified there
-        }
-        let context = SimplifyContext::builder()
-            .with_schema(merge_schema(&plan.inputs()).into())
-            .with_config_options(config.options())
-            .with_query_execution_start_time(config.query_execution_start_time());
-        let simplifier = ExprSimplifier::new(context.build()).with_canonicalize(!matches!(plan, LogicalPlan::Join(_)));
         let names = NamePreserver::new(&plan);
-        plan.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let simple = simplify(expr.clone(), &simplifier)?;
-            Ok(Transformed::new_transformed(name.restore(simple.clone()), simple != expr))
-        })
+        let each = |plan: LogicalPlan, change: &dyn Fn(Expr) -> Result<Transformed<Expr>>| {
+            plan.map_expressions(|expr| {
+                let name = names.save(&expr);
+                change(expr)?.map_data(|expr| Ok(name.restore(expr)))
+            })
+        };
+        let simple = match has(&plan, has_two_lists_of_one_needle)? {
+            false => self.0.rewrite(plan, config)?,
+            // What a scan filters by came from above, and was simplified there.
+            true if matches!(plan, LogicalPlan::TableScan(_)) => Transformed::no(plan),
+            true => {
+                let context = SimplifyContext::builder()
+                    .with_schema(merge_schema(&plan.inputs()).into())
+                    .with_config_options(config.options())
+                    .with_query_execution_start_time(config.query_execution_start_time());
+                let simplifier = ExprSimplifier::new(context.build()).with_canonicalize(!matches!(plan, LogicalPlan::Join(_)));
+                each(plan, &|expr| {
+                    let simple = apart(expr.clone(), &simplifier)?;
+                    Ok(Transformed::new_transformed(simple.clone(), simple != expr))
+                })?
+            }
+        };
+        let lacking = |expr: &Expr| expr.exists(|part| Ok(matches!(part, Expr::InList(list) if lacks_a_zero(list)))).unwrap_or_default();
+        simple.transform_data(|plan| if has(&plan, lacking)? { each(plan, &with_both_zeros) } else { Ok(Transformed::no(plan)) })
     }
 }
 

@@ -110,6 +110,9 @@ impl Generator<'_> {
         let sample = self.literal_like(&one);
         let Expr::Literal { value: Value::String(sample), .. } = sample else { return self.truth(scope) };
         let letters: Vec<char> = sample.chars().filter(|c| *c != '\\').collect();
+        if letters.is_empty() {
+            return self.truth(scope); // DuckDB takes a NULL of nullif for a text that begins with nothing
+        }
         let from = self.below(letters.len() + 1);
         let until = letters.len().min(from + 1 + self.below(6));
         let piece: String = letters[from.min(until)..until].iter().collect();

@@ -196,7 +196,7 @@ impl Resolver<'_> {
             let written = key;
             let key = match self.written(value) {
                 // A constant is not the number of an item.
-                constant @ Expr::Value(_) => call("coalesce", vec![constant]),
+                constant if is_constant(&constant) => call("coalesce", vec![constant]),
                 key => key,
             };
             if let Expr::Rollup(sets) | Expr::Cube(sets) = &key
@@ -242,7 +242,7 @@ impl Resolver<'_> {
                         .hint("select it too, or order by a column of the list"));
                 }
                 (Some(place), _) if !on => number(&(place + 1).to_string()),
-                _ if matches!(expr, Expr::Value(_)) => call("coalesce", vec![expr]),
+                _ if is_constant(&expr) => call("coalesce", vec![expr]),
                 _ => expr,
             };
             resolved.push(OrderByExpr { expr, options: item.options, with_fill: None });
@@ -297,6 +297,15 @@ fn alias_of(item: &SelectItem) -> Option<(String, Expr)> {
     match item {
         SelectItem::ExprWithAlias { expr, alias } => Some((alias.value.clone(), expr.clone())),
         _ => None,
+    }
+}
+
+/// A literal, with a sign or in parentheses.
+fn is_constant(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(_) => true,
+        Expr::Nested(inner) | Expr::UnaryOp { expr: inner, .. } => is_constant(inner),
+        _ => false,
     }
 }
 
