@@ -9,7 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -72,7 +72,7 @@ async fn statements_that_write_themselves_have_one_answer() {
     let server = Server::start(Settings::default().small_splits()).await;
     fill(&server, &sets).await;
 
-    let court = Court { server: &server, duck, shrunk: AtomicUsize::new(0) };
+    let court = Court { server: &server, duck, shrunk: AtomicUsize::new(0), explained: Mutex::default() };
     let begun = std::time::Instant::now();
     let asked = numbers.clone().map(|number| {
         let statement = Generator::new(&sets, mixed(seed, number)).statement(number);
@@ -166,11 +166,18 @@ struct Court<'a> {
     server: &'a Client,
     duck: Arc<Duck>,
     shrunk: AtomicUsize,
+    /// Of what is not there, an example was printed.
+    explained: Mutex<BTreeSet<&'static str>>,
 }
 
 impl Court<'_> {
     async fn judge(&self, statement: Statement) -> (Family, Verdict, Option<Failure>) {
         let verdict = self.verdict(&statement).await;
+        if let Verdict::NotThere(feature) = &verdict
+            && self.explained.lock().expect("nobody panicked").insert(*feature)
+        {
+            eprintln!("not there yet, {feature}: {}", statement.text(Spelling::Ours));
+        }
         let Verdict::Wrong(wrong, detail) = &verdict else { return (statement.family, verdict, None) };
         let mut failure = Failure { wrong: *wrong, detail: detail.clone(), whole: statement.text(Spelling::Ours), statement };
         if self.shrunk.fetch_add(1, Ordering::Relaxed) < SHRUNK_MAX {

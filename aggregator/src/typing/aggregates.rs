@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::datatypes::DataType,
+    arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType},
     common::{DFSchema, Result},
     logical_expr::{
         AggregateUDF, Expr,
@@ -42,6 +42,9 @@ pub fn aggregate_of(function: AggregateFunction, schema: &DFSchema) -> Result<Ex
     Ok(Expr::AggregateFunction(AggregateFunction::new_udf(func, args, params.distinct, filter, order_by, params.null_treatment)))
 }
 
+/// Digits of an integer that is summed: a sum has ten more, which then is the type of a sum of sums, too.
+const SUMMED_DIGITS: u8 = DECIMAL128_MAX_PRECISION - 10;
+
 /// An aggregate and its arguments, as their types ask for it.
 pub fn aggregate(inner: &Arc<AggregateUDF>, args: Vec<Operand>, distinct: bool) -> Result<(Arc<AggregateUDF>, Vec<Expr>)> {
     let same = |args: Vec<Expr>| Ok((Arc::clone(inner), args));
@@ -54,7 +57,7 @@ pub fn aggregate(inner: &Arc<AggregateUDF>, args: Vec<Operand>, distinct: bool) 
                 _ => false,
             };
             // The sum of integers is a decimal: it cannot wrap.
-            same(vec![if integer { cast(number, DataType::Decimal128(20, 0)) } else { number }])
+            same(vec![if integer { cast(number, DataType::Decimal128(SUMMED_DIGITS, 0)) } else { number }])
         }
         ("min" | "max", [value]) => match value.class() {
             Class::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => {

@@ -24,7 +24,7 @@ use datafusion::{
 };
 use plan::{
     Kinds, Type,
-    functions::{checked, extreme, interval, json},
+    functions::{self, checked, extreme, interval, json},
 };
 use proto::Code;
 
@@ -353,7 +353,10 @@ fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
         _ => false,
     };
     let decimal = [left, right].iter().any(|operand| operand.class() == Class::Decimal);
-    let plain = |left: Expr, right: Expr| Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))));
+    let plain = |left: Expr, right: Expr| match functions::arithmetic::name(op) {
+        Some(name) => Ok(call(name, vec![left, right])),
+        None => internal_err!("{op} is no arithmetic"),
+    };
     match op {
         Operator::Divide | Operator::Modulo if left.is_literal() && is_zero(right) => {
             Err(bad("a division by zero".into(), "write NULLIF(divisor, 0) where data may be zero"))
@@ -423,19 +426,19 @@ fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
         (Json(_) | Text | Time | Date, Operator::Minus, Json(_) | Text | Time | Date) if !(left.class() == Date && right.class() == Date) => {
             plain(left.time()?, right.time()?)
         }
-        (Date, Operator::Plus | Operator::Minus, Int) => {
+        (Date, Operator::Plus, Json(_)) | (Date, Operator::Plus | Operator::Minus, Int) => {
             let days = call(interval::SCALE, vec![one_day(), right.double()?]);
-            Ok(cast(Expr::BinaryExpr(BinaryExpr::new(Box::new(left.expr.clone()), op, Box::new(days))), DataType::Date32))
+            Ok(cast(shifted(left.time()?, days)?, DataType::Date32))
         }
+        (Date, Operator::Plus | Operator::Minus, Interval) => Ok(cast(shifted(left.time()?, right.expr.clone())?, DataType::Date32)),
+        (Interval, Operator::Plus, Date) => Ok(cast(shifted(right.time()?, left.expr.clone())?, DataType::Date32)),
         (Date, Operator::Minus, Date) => {
             let day = |operand: &Operand| cast(cast(operand.expr.clone(), DataType::Int32), DataType::Int64);
             Ok(call(checked::SUM, vec![lit("+-"), day(left), day(right)]))
         }
         (Time, Operator::Plus | Operator::Minus, Interval) if *left.data_type() == time() => shifted(left.expr.clone(), right.expr.clone()),
         (Interval, Operator::Plus, Time) if *right.data_type() == time() => shifted(right.expr.clone(), left.expr.clone()),
-        (Time | Date, Operator::Plus | Operator::Minus, Interval) | (Interval, Operator::Plus, Time | Date) => {
-            plain(left.expr.clone(), right.expr.clone())
-        }
+        (Time, Operator::Plus | Operator::Minus, Interval) | (Interval, Operator::Plus, Time) => plain(left.expr.clone(), right.expr.clone()),
         (a, _, b) => Err(bad(
             format!("{} {op} {} is {} {op} {}", shown(left), shown(right), described(a), described(b)),
             "times go with intervals: _time - interval '1 day'",
@@ -587,13 +590,16 @@ fn converted(value: &Operand, to: &DataType, lenient: bool) -> Result<Expr> {
         (Class::Text, Some(view), _) => value.converted(view),
         (Class::Double, Some(Type::Int), _) | (Class::Int | Class::Double, Some(Type::Time), _) => value.converted(view.unwrap_or(Type::Int)),
         (Class::Json(_) | Class::Text, None, DataType::Date32) => try_cast(value.converted(Type::Time), DataType::Date32),
-        (Class::Json(_) | Class::Text, None, _) => try_cast(value.converted(Type::Text), to.clone()),
+        (Class::Json(_) | Class::Text, None, _) => counted_cast(value.converted(Type::Text), to),
         (Class::Time | Class::Date, Some(Type::Time), _) => cast(value.expr.clone(), to.clone()),
-        (Class::Int | Class::Bool | Class::Double | Class::Decimal | Class::Time | Class::Date | Class::Interval, ..) => {
-            try_cast(value.expr.clone(), to.clone())
-        }
+        (_, None, _) => counted_cast(value.expr.clone(), to),
         _ => try_cast(value.expr.clone(), to.clone()),
     })
+}
+
+/// A cast that gives NULL where it fails, which is counted.
+fn counted_cast(expr: Expr, to: &DataType) -> Expr {
+    call(functions::convert::CAST, vec![expr, null_of(to.clone()), lit(crate::answer::type_name(to))])
 }
 
 fn of_literal(text: &str, value: &Operand, to: &DataType, view: Option<Type>, lenient: bool) -> Result<Expr> {

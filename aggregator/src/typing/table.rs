@@ -53,7 +53,7 @@ const TAKES: [(Takes, &str); 22] = [
     (Takes::AsTheyAre, "count approx_distinct array_agg grouping min max first_value last_value nth_value lag lead any_value mode nvl2 nullif"),
     (
         Takes::AsTheyAre,
-        "arrow_typeof now current_date current_time current_timestamp today random uuid version row_number rank dense_rank percent_rank cume_dist",
+        "arrow_typeof now current_date current_time current_timestamp today random uuid row_number rank dense_rank percent_rank cume_dist",
     ),
     (Takes::AsTheyAre, "array_length cardinality array_has list_has array_contains array_to_string list_to_string array_position list_position"),
     (Takes::AsTheyAre, "array_sort list_sort array_distinct list_distinct array_slice list_slice array_element list_element array_extract flatten"),
@@ -67,7 +67,7 @@ const TAKES: [(Takes, &str); 22] = [
 ];
 
 /// What the library has and we do not offer: it makes a lot of memory out of nothing, or tells about the machine.
-const REFUSED: [&str; 20] = [
+const REFUSED: [&str; 21] = [
     "repeat",
     "array_repeat",
     "list_repeat",
@@ -88,6 +88,7 @@ const REFUSED: [&str; 20] = [
     "make_map",
     "union_extract",
     "union_tag",
+    "version",
 ];
 
 /// Names that a statement may use beside those of the library.

@@ -45,6 +45,7 @@ impl Bench {
         loop {
             let page = self.found(SearchQuestion { after, ..question.clone() }).await;
             assert!(page.hits.len() <= question.limit.unwrap_or(20), "a page is no longer than asked");
+            assert!(documents.len() as u64 <= page.total, "the pages of {question:?} end");
             documents.extend(page.hits.into_iter().map(|hit| hit.document));
             match page.after {
                 Some(next) => after = Some(next),

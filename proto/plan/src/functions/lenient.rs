@@ -10,7 +10,7 @@ use datafusion::{
         array::{Array as _, ArrayRef, AsArray as _, Float64Array},
         datatypes::{DataType, FieldRef, Float64Type},
     },
-    common::{Result, ScalarValue},
+    common::{Result, ScalarValue, exec_err},
     logical_expr::{
         ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
         interval_arithmetic::Interval,
@@ -85,6 +85,9 @@ impl ScalarUDFImpl for Lenient {
         match self.function.inner().invoke_with_args(args.clone()) {
             Err(_) if of_rows => self.by_row(&args),
             Ok(ColumnarValue::Array(array)) if *array.data_type() == DataType::Float64 => Ok(ColumnarValue::Array(self.finite(&args, array))),
+            Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(double)))) if !double.is_finite() && !of_rows => {
+                exec_err!("{} has no answer for these numbers", self.name())
+            }
             // What a statement computes of its own literals is told.
             computed => computed,
         }

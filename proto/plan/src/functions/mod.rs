@@ -1,7 +1,9 @@
 //! Functions that aggregator and leaf both know: DataFusion's, which give NULL for values that have no answer, and those of our own that
 //! typed expressions call. A statement cannot name those of our own: they stand where the types of operands ask for them.
 
+pub mod arithmetic;
 pub mod checked;
+pub mod convert;
 pub mod extreme;
 pub mod interval;
 pub mod json;
@@ -34,7 +36,10 @@ pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
 
 /// Functions of rows of our own.
 pub fn own() -> Vec<Arc<ScalarUDF>> {
-    [json::functions(), checked::functions(), extreme::functions(), interval::functions()].into_iter().flatten().collect()
+    [json::functions(), arithmetic::functions(), checked::functions(), convert::functions(), extreme::functions(), interval::functions()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// One function of our own by its name.
