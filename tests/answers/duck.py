@@ -5,28 +5,13 @@ holds one JSON object of flat columns a line; each further one is `{"sql": text}
 `{"error": text}`. Nothing here knows how the server computes anything.
 """
 
-import datetime
-import decimal
 import json
-import math
 import sys
 
 import duckdb
 
-
-def plain(value):
-    """A value as JSON can say it: numbers stay numbers, times are RFC 3339 in UTC."""
-    if isinstance(value, decimal.Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, datetime.datetime):
-        if value.tzinfo is not None:
-            value = value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
-        return value.isoformat() + "Z"
-    if isinstance(value, datetime.date):
-        return value.isoformat()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+sys.dont_write_bytecode = True
+from oracle import plain  # noqa: E402: beside this file
 
 
 def main():

@@ -150,4 +150,5 @@ def main():
     json.dump({"statements": answers, "searches": found}, sys.stdout)
 
 
-main()
+if __name__ == "__main__":
+    main()

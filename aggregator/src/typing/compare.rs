@@ -208,16 +208,13 @@ fn beside_quoted(left: &Operand, op: Operator, text: &str, right: &Operand) -> R
             let equal = one_of(left, slice::from_ref(right), false)?;
             Ok(if op == Operator::IsDistinctFrom { equal.is_not_true() } else { equal.is_true() })
         }
-        Class::Json(_) => {
-            let by_text = binary(left.view(Type::Text, false), op, right.expr.clone());
-            match spelled {
-                Some(_) => {
-                    let by_number = beside_number(left, op, spelled)?;
-                    Ok(when(by_text.clone().is_null(), by_number).otherwise(by_text)?)
-                }
-                None => Ok(by_text),
+        Class::Json(_) => Ok(match spelled {
+            Some(number) => {
+                let number = folded(&Operand::of(number, &DFSchema::empty())?)?;
+                binary(call(json::COMPARE, vec![left.canonical(), json_literal(canonical(&Value::Text(text.into()))), number]), op, lit(0_i64))
             }
-        }
+            None => binary(left.view(Type::Text, false), op, right.expr.clone()),
+        }),
         class if class.is_number() => match spelled {
             Some(_) => beside_number(left, op, spelled),
             None if is_equality(op) => {

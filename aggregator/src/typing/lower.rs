@@ -32,7 +32,7 @@ use super::{
     aggregates::{aggregate_of, window_of},
     compare::{compared, equal_pair, one_of},
     open::Open,
-    operand::{Class, Operand, bad, call, cast, described, literal, null_of, shown, time, try_cast},
+    operand::{Class, Operand, bad, call, cast, counted_cast, described, literal, null_of, shown, time, try_cast},
     table::{PADDED_CHARS_MAX, Takes, takes},
 };
 
@@ -343,7 +343,8 @@ pub fn operator(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
 
 fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
     let temporal = |class| matches!(class, Class::Time | Class::Date | Class::Interval);
-    if temporal(left.class()) || temporal(right.class()) {
+    let (left_class, right_class) = (left.class(), right.class());
+    if temporal(left_class) || temporal(right_class) {
         return of_times(op, left, right);
     }
     let integer = |operand: &Operand| match operand.class() {
@@ -353,9 +354,9 @@ fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
         _ => false,
     };
     let decimal = [left, right].iter().any(|operand| operand.class() == Class::Decimal);
-    let plain = |left: Expr, right: Expr| match functions::arithmetic::name(op) {
-        Some(name) => Ok(call(name, vec![left, right])),
-        None => internal_err!("{op} is no arithmetic"),
+    let plain = |left: Expr, right: Expr| match [left_class, right_class].contains(&Class::Other) {
+        true => Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))),
+        false => lenient(op, left, right),
     };
     match op {
         Operator::Divide | Operator::Modulo if left.is_literal() && is_zero(right) => {
@@ -371,6 +372,14 @@ fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
         }
         _ if integer(left) && integer(right) => chained(op, left.number()?, right.number()?),
         _ => plain(left.number()?, right.number()?),
+    }
+}
+
+/// An operator as the function that gives NULL for a row whose result does not fit.
+fn lenient(op: Operator, left: Expr, right: Expr) -> Result<Expr> {
+    match functions::arithmetic::name(op) {
+        Some(name) => Ok(call(name, vec![left, right])),
+        None => internal_err!("{op} is no arithmetic"),
     }
 }
 
@@ -401,7 +410,7 @@ fn chained(op: Operator, left: Expr, right: Expr) -> Result<Expr> {
 
 fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
     use Class::{Date, Int, Interval, Json, Text, Time};
-    let plain = |left: Expr, right: Expr| Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))));
+    let plain = |left: Expr, right: Expr| lenient(op, left, right);
     let month_day_nano = || DataType::Interval(IntervalUnit::MonthDayNano);
     let sign = if op == Operator::Minus { "-" } else { "+" };
     let shifted = |moment: Expr, interval: Expr| Ok(call(interval::SHIFT, vec![lit(sign), moment, interval]));
@@ -430,6 +439,7 @@ fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
             let days = call(interval::SCALE, vec![one_day(), right.double()?]);
             Ok(cast(shifted(left.time()?, days)?, DataType::Date32))
         }
+        (Json(_) | Int, Operator::Plus, Date) => of_times(op, right, left),
         (Date, Operator::Plus | Operator::Minus, Interval) => Ok(cast(shifted(left.time()?, right.expr.clone())?, DataType::Date32)),
         (Interval, Operator::Plus, Date) => Ok(cast(shifted(right.time()?, left.expr.clone())?, DataType::Date32)),
         (Date, Operator::Minus, Date) => {
@@ -580,6 +590,15 @@ fn converted(value: &Operand, to: &DataType, lenient: bool) -> Result<Expr> {
     if value.data_type() == to {
         return Ok(value.expr.clone());
     }
+    if let (Some(constant), None) = (literal(&value.expr), view)
+        && !plan::column::is_json(to)
+    {
+        return match constant.cast_to(to) {
+            Ok(constant) if !constant.is_null() => Ok(Expr::Literal(constant, None)),
+            _ if lenient => Ok(null_of(to.clone())),
+            _ => Err(unreadable(&constant.to_string(), to)),
+        };
+    }
     Ok(match (value.class(), view, to) {
         (Class::Json(_), None, json) if plan::column::is_json(json) => value.expr.clone(),
         (Class::Text, None, json) if plan::column::is_json(json) => call(json::GET, vec![value.expr.clone(), lit(""), lit("json")]),
@@ -595,11 +614,6 @@ fn converted(value: &Operand, to: &DataType, lenient: bool) -> Result<Expr> {
         (_, None, _) => counted_cast(value.expr.clone(), to),
         _ => try_cast(value.expr.clone(), to.clone()),
     })
-}
-
-/// A cast that gives NULL where it fails, which is counted.
-fn counted_cast(expr: Expr, to: &DataType) -> Expr {
-    call(functions::convert::CAST, vec![expr, null_of(to.clone()), lit(crate::answer::type_name(to))])
 }
 
 fn of_literal(text: &str, value: &Operand, to: &DataType, view: Option<Type>, lenient: bool) -> Result<Expr> {
@@ -620,11 +634,13 @@ fn of_literal(text: &str, value: &Operand, to: &DataType, view: Option<Type>, le
     match typed {
         Some(typed) => Ok(typed),
         None if lenient => Ok(null_of(to.clone())),
-        None => {
-            let name = crate::answer::type_name(to);
-            Err(bad(format!("'{text}' cannot be read as {name}"), "write a value of that type, or TRY_CAST to have NULL"))
-        }
+        None => Err(unreadable(&format!("'{text}'"), to)),
     }
+}
+
+fn unreadable(constant: &str, to: &DataType) -> datafusion::error::DataFusionError {
+    let name = crate::answer::type_name(to);
+    bad(format!("{constant} cannot be read as {name}"), "write a value of that type, or TRY_CAST to have NULL")
 }
 
 fn time_or_error(value: &Operand, lenient: bool) -> Result<Option<Expr>> {

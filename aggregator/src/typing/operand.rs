@@ -10,7 +10,7 @@ use datafusion::{
 use plan::{
     Kinds, Type, View,
     column::{is_json, kinds_of},
-    functions::{json, own_named},
+    functions::{convert, json, own_named},
     value::{bool_of_text, time_of_text},
 };
 use proto::{Code, Problem};
@@ -231,6 +231,7 @@ impl Operand {
                 Some(text) => time_literal(text),
                 None => Ok(self.converted(Type::Time)),
             },
+            Class::Date if !self.is_literal() => Ok(counted_cast(self.expr.clone(), &time())),
             Class::Date => Ok(cast(self.expr.clone(), time())),
             Class::Time if !matches!(self.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _)) => Ok(cast(self.expr.clone(), time())),
             Class::Null => Ok(null_of(time())),
@@ -329,6 +330,11 @@ pub fn cast(expr: Expr, to: DataType) -> Expr {
         },
         other => Expr::Cast(Cast::new(Box::new(other), to)),
     }
+}
+
+/// A cast that gives NULL where it fails, which is counted.
+pub fn counted_cast(expr: Expr, to: &DataType) -> Expr {
+    call(convert::CAST, vec![expr, null_of(to.clone()), lit(crate::answer::type_name(to))])
 }
 
 /// A cast that gives NULL where it fails.

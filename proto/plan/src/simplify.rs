@@ -5,12 +5,21 @@
 //!   is true or false. Here two lists stay two.
 //! - It makes lists of equalities, `x = 0.0 OR x = 1.5`, and a list tells -0 from 0, which are equal. Here a list that has one has both.
 
+use std::{collections::HashSet, sync::Arc};
+
 use datafusion::{
+    arrow::datatypes::{DataType, Field},
     common::{
         Result,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
-    logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, expr::InList, lit, simplify::SimplifyContext, utils::merge_schema},
+    logical_expr::{
+        BinaryExpr, Expr, LogicalPlan, Operator,
+        expr::{InList, Placeholder},
+        lit,
+        simplify::SimplifyContext,
+        utils::merge_schema,
+    },
     optimizer::{
         ApplyOrder, OptimizerConfig, OptimizerRule,
         simplify_expressions::{ExprSimplifier, SimplifyExpressions},
@@ -24,13 +33,45 @@ pub fn simplify(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
     Ok(with_both_zeros(apart(expr, simplifier)?)?.data)
 }
 
-/// Simplifies an expression, save that two lists of one needle stay two.
+/// Simplifies an expression, save that two lists of one needle stay two: each is simplified alone and then hidden from the rest.
 fn apart(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
-    match has_two_lists_of_one_needle(&expr) {
-        true => Ok(expr.map_children(|part| apart(part, simplifier).map(Transformed::yes))?.data),
-        false => simplifier.simplify(expr),
+    if !may_merge_lists(&expr) {
+        return simplifier.simplify(expr);
     }
+    let mut lists: Vec<Expr> = Vec::new();
+    let hidden = expr.transform_down(|part| {
+        if listed(&part).is_none() {
+            return Ok(Transformed::no(part));
+        }
+        let parts = part.map_children(|part| Ok(Transformed::yes(apart(part, simplifier)?)))?.data;
+        let list = if may_merge_lists(&parts) { parts } else { simplifier.simplify(parts)? };
+        let shown = match list {
+            constant @ Expr::Literal(..) => constant,
+            list => {
+                let place = lists.iter().position(|known| *known == list).unwrap_or(lists.len());
+                if place == lists.len() {
+                    lists.push(list);
+                }
+                let field = Field::new("list", DataType::Boolean, true);
+                Expr::Placeholder(Placeholder::new_with_field(format!("{HIDDEN}{place}"), Some(Arc::new(field))))
+            }
+        };
+        Ok(Transformed::new(shown, true, TreeNodeRecursion::Jump))
+    })?;
+    let simple = simplifier.simplify(hidden.data)?;
+    let list_of = |id: &str| id.strip_prefix(HIDDEN).and_then(|place| lists.get(place.parse::<usize>().ok()?)).cloned();
+    let shown = simple.transform_down(|part| match &part {
+        Expr::Placeholder(placeholder) => Ok(match list_of(&placeholder.id) {
+            Some(list) => Transformed::new(list, true, TreeNodeRecursion::Jump),
+            None => Transformed::no(part),
+        }),
+        _ => Ok(Transformed::no(part)),
+    })?;
+    Ok(shown.data)
 }
+
+/// What the name of a hidden list begins with.
+const HIDDEN: &str = "\u{1}list_";
 
 fn with_both_zeros(expr: Expr) -> Result<Transformed<Expr>> {
     expr.transform_up(|part| match part {
@@ -51,11 +92,12 @@ fn lacks_a_zero(list: &InList) -> bool {
     signs(true) != signs(false)
 }
 
-/// Whether the simplifier could merge lists here. An OR of equalities of a column is one list.
-fn has_two_lists_of_one_needle(expr: &Expr) -> bool {
+/// Whether the simplifier could merge lists here: there are two whose needles share a column. An OR of equalities of a column is one list.
+fn may_merge_lists(expr: &Expr) -> bool {
     let mut needles = Vec::new();
     lists(expr, &mut needles);
-    (1..needles.len()).any(|place| needles[..place].contains(&needles[place]))
+    let mut columns = HashSet::new();
+    needles.len() > 1 && needles.iter().any(|needle| needle.column_refs().into_iter().filter(|column| !columns.insert(*column)).count() > 0)
 }
 
 fn lists<'a>(expr: &'a Expr, needles: &mut Vec<&'a Expr>) {
@@ -65,7 +107,7 @@ fn lists<'a>(expr: &'a Expr, needles: &mut Vec<&'a Expr>) {
             Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => {
                 let mut merged: Vec<&Expr> = Vec::new();
                 for side in datafusion::logical_expr::utils::split_binary(part, Operator::Or) {
-                    match listed(side) {
+                    match listed(side).filter(|_| !is_negated(side)) {
                         Some(needle) if merged.contains(&needle) => {}
                         Some(needle) => merged.push(needle),
                         None => lists(side, needles),
@@ -81,10 +123,14 @@ fn lists<'a>(expr: &'a Expr, needles: &mut Vec<&'a Expr>) {
     debug_assert!(visited.is_ok(), "nothing above fails");
 }
 
-/// The needle of what the simplifier takes for a list within an OR.
+fn is_negated(expr: &Expr) -> bool {
+    matches!(expr, Expr::InList(list) if list.negated)
+}
+
+/// The needle of a list, or of what the simplifier makes one of within an OR.
 fn listed(expr: &Expr) -> Option<&Expr> {
     match expr {
-        Expr::InList(list) if !list.negated => Some(&list.expr),
+        Expr::InList(list) => Some(&list.expr),
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (&**left, &**right) {
             (needle @ Expr::Column(_), Expr::Literal(..)) | (Expr::Literal(..), needle @ Expr::Column(_)) => Some(needle),
             _ => None,
@@ -128,7 +174,7 @@ impl OptimizerRule for Simplify {
                 change(expr)?.map_data(|expr| Ok(name.restore(expr)))
             })
         };
-        let simple = match has(&plan, has_two_lists_of_one_needle)? {
+        let simple = match has(&plan, may_merge_lists)? {
             false => self.0.rewrite(plan, config)?,
             // What a scan filters by came from above, and was simplified there.
             true if matches!(plan, LogicalPlan::TableScan(_)) => Transformed::no(plan),
@@ -151,12 +197,34 @@ impl OptimizerRule for Simplify {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::prelude::{col, lit};
+    use datafusion::{
+        arrow::datatypes::Schema,
+        common::DFSchema,
+        prelude::{col, lit},
+    };
 
     use super::*;
 
     fn list(needle: &str, of: i64, negated: bool) -> Expr {
         col(needle).in_list(vec![lit(of), lit(of + 1), lit(of + 2), lit(of + 3)], negated)
+    }
+
+    #[test]
+    fn what_stands_around_two_lists_is_simplified() {
+        let schema = Schema::new(["x", "y"].map(|name| Field::new(name, DataType::Int64, true)).to_vec());
+        let schema = Arc::new(DFSchema::try_from(schema).expect("a schema"));
+        let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(schema).build());
+        let simple = |expr: Expr| simplify(expr, &simplifier).expect("simple");
+        let (one, other) = (list("x", 1, false), list("x", 7, true));
+        let same = col("y").gt(lit(3i64));
+        assert_eq!(simple(one.clone().and(other.clone()).and(lit(true))), one.clone().and(other.clone()));
+        assert_eq!(simple(one.clone().and(other.clone()).and(lit(false))), lit(false));
+        assert_eq!(
+            simple(same.clone().and(one.clone()).or(same.clone().and(other.clone()))),
+            same.and(one.clone().or(other.clone())),
+            "what both sides of an OR ask is asked once"
+        );
+        assert_eq!(simple(col("x").is_null().and(lit(1i64).gt(lit(2i64)).or(other.clone().or(other.clone())))), col("x").is_null().and(other));
     }
 
     #[test]
@@ -170,7 +238,7 @@ mod tests {
             col("x").eq(lit(1i64)).or(col("x").eq(lit(2i64))).and(within.clone()),
             within.clone().or(without.clone()),
         ] {
-            assert!(has_two_lists_of_one_needle(&merges), "{merges}");
+            assert!(may_merge_lists(&merges), "{merges}");
         }
         for stays in [
             within.clone().and(list("y", 1, true)),
@@ -178,7 +246,7 @@ mod tests {
             col("x").eq(lit(1i64)).or(col("x").eq(lit(2i64))),
             without.and(col("x").eq(lit(1i64))),
         ] {
-            assert!(!has_two_lists_of_one_needle(&stays), "{stays}");
+            assert!(!may_merge_lists(&stays), "{stays}");
         }
     }
 }

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::{compute::kernels::numeric, datatypes::DataType},
+    arrow::{
+        array::AsArray as _,
+        compute::kernels::numeric,
+        datatypes::{DataType, Decimal128Type},
+    },
     common::{Result, exec_err, internal_err},
     logical_expr::{ColumnarValue, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, binary::BinaryTypeCoercer},
     physical_expr_common::datum::apply,
@@ -51,17 +55,26 @@ impl ScalarUDFImpl for Arithmetic {
         BinaryTypeCoercer::new(left, &self.operator, right).get_result_type()
     }
 
+    fn is_strict(&self) -> bool {
+        true
+    }
+
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let [left, right] = args.args.as_slice() else { return exec_err!("{} takes two numbers", self.name) };
         let (left_type, right_type) = BinaryTypeCoercer::new(&left.data_type(), &self.operator, &right.data_type()).get_input_types()?;
         let (left, right) = (left.cast_to(&left_type, None)?, right.cast_to(&right_type, None)?);
-        match self.operator {
+        let computed = match self.operator {
             Operator::Plus => apply(&left, &right, numeric::add),
             Operator::Minus => apply(&left, &right, numeric::sub),
             Operator::Multiply => apply(&left, &right, numeric::mul),
             Operator::Divide => apply(&left, &right, numeric::div),
             Operator::Modulo => apply(&left, &right, numeric::rem),
             other => internal_err!("{other} is no arithmetic"),
+        }?;
+        // The kernels look at 128 bits, which hold more digits than a decimal has.
+        if let DataType::Decimal128(digits, _) = computed.data_type() {
+            computed.to_array(1)?.as_primitive::<Decimal128Type>().validate_decimal_precision(digits)?;
         }
+        Ok(computed)
     }
 }

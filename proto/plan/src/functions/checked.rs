@@ -52,6 +52,10 @@ impl ScalarUDFImpl for Checked {
         Ok(if self.name == QUOTIENT { DataType::Float64 } else { DataType::Int64 })
     }
 
+    fn is_strict(&self) -> bool {
+        true
+    }
+
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let (signs, operands) = match (self.name, args.args.as_slice()) {
             (SUM, [ColumnarValue::Scalar(signs), operands @ ..]) => (signs.try_as_str().flatten().unwrap_or_default().to_owned(), operands),

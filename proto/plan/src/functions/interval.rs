@@ -13,7 +13,7 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 
-use super::lenient::lenient;
+use super::{lenient::lenient, notices::Notices};
 use crate::Type;
 
 /// How long an interval is, in microseconds.
@@ -74,7 +74,15 @@ impl ScalarUDFImpl for OfInterval {
                 };
                 cast(&shifted, &Type::Time.arrow())?
             }
-            (SCALE, [interval, factor]) => Arc::new(scaled(&interval.to_array(rows)?, &factor.to_array(rows)?)?),
+            (SCALE, [interval, factor]) => {
+                let (interval, factor) = (interval.to_array(rows)?, factor.to_array(rows)?);
+                let scaled = scaled(&interval, &factor)?;
+                let asked = (0..rows).filter(|row| interval.is_valid(*row) && factor.is_valid(*row)).count();
+                if let Some(notices) = Notices::of(&args.config_options) {
+                    notices.count("interval arithmetic", (asked + scaled.null_count()).saturating_sub(rows) as u64, asked as u64);
+                }
+                Arc::new(scaled)
+            }
             _ => return exec_err!("{} takes an interval", self.name),
         };
         match scalar {

@@ -38,11 +38,12 @@ pub const SEARCH_MATCH: &str = "search_match";
 /// All of them, to be registered with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     let any = |arguments| Signature::any(arguments, Volatility::Immutable);
+    let many = || Signature::variadic_any(Volatility::Immutable);
     vec![
-        Arc::new(ScalarUDF::from(JsonGet { signature: Signature::variadic_any(Volatility::Immutable) })),
+        Arc::new(ScalarUDF::from(JsonGet { signature: many() })),
         Arc::new(ScalarUDF::from(JsonItems { signature: any(1) })),
         Arc::new(ScalarUDF::from(ToJson { signature: any(1) })),
-        Arc::new(ScalarUDF::from(JsonCompare { signature: any(2) })),
+        Arc::new(ScalarUDF::from(JsonCompare { signature: many() })),
         Arc::new(ScalarUDF::from(SearchMatch { signature: any(2) })),
     ]
 }
@@ -252,7 +253,8 @@ pub fn json_of(array: &ArrayRef) -> Result<ArrayRef> {
     Ok(Arc::new(spelled.finish()))
 }
 
-/// `json_compare(a, b)`: -1, 0 or 1 where both are numbers, texts or booleans; NULL between kinds, and counted.
+/// `json_compare(a, b, …)`: -1, 0 or 1 where both are numbers, texts or booleans; NULL between kinds, and counted. Of several it is the first
+/// that is of the value's kind: a quoted number is a text and a number.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct JsonCompare {
     signature: Signature,
@@ -274,20 +276,16 @@ impl ScalarUDFImpl for JsonCompare {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if scalar { 1 } else { args.number_rows };
-        let [left, right] = args.args.as_slice() else { return exec_err!("{COMPARE} takes two values") };
-        let (left, right) = (texts(&left.to_array(rows)?)?, texts(&right.to_array(rows)?)?);
+        let columns = args.args.iter().map(|arg| texts(&arg.to_array(rows)?)).collect::<Result<Vec<_>>>()?;
+        let [left, right @ ..] = columns.as_slice() else { return exec_err!("{COMPARE} takes two values") };
         let mut compared = Int64Builder::with_capacity(rows);
         let (mut unlike, mut pairs) = (0, 0);
-        for (left, right) in left.as_string_view().iter().zip(right.as_string_view()) {
-            let ordering = match (left.and_then(known), right.and_then(known)) {
-                (Some(left), Some(right)) => {
-                    pairs += 1;
-                    let ordering = compare(&left, &right);
-                    unlike += u64::from(ordering.is_none());
-                    ordering
-                }
-                _ => None,
-            };
+        for row in 0..rows {
+            let others: Vec<json::Value> = right.iter().filter_map(|column| known(column, row)).collect();
+            let pair = known(left, row).filter(|_| !others.is_empty());
+            let ordering = pair.as_ref().and_then(|left| others.iter().find_map(|right| compare(left, right)));
+            pairs += u64::from(pair.is_some());
+            unlike += u64::from(pair.is_some() && ordering.is_none());
             compared.append_option(ordering.map(|ordering| ordering as i64));
         }
         if let Some(notices) = Notices::of(&args.config_options) {
@@ -301,7 +299,9 @@ impl ScalarUDFImpl for JsonCompare {
     }
 }
 
-fn known(text: &str) -> Option<json::Value<'_>> {
+fn known(column: &ArrayRef, row: usize) -> Option<json::Value<'_>> {
+    let texts = column.as_string_view();
+    let text = texts.is_valid(row).then(|| texts.value(row))?;
     json::parse(text.as_bytes()).ok().filter(|value| *value != json::Value::Null)
 }
 

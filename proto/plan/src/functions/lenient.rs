@@ -10,7 +10,7 @@ use datafusion::{
         array::{Array as _, ArrayRef, AsArray as _, Float64Array},
         datatypes::{DataType, FieldRef, Float64Type},
     },
-    common::{Result, ScalarValue, exec_err},
+    common::{Result, ScalarValue},
     logical_expr::{
         ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
         interval_arithmetic::Interval,
@@ -60,6 +60,10 @@ impl ScalarUDFImpl for Lenient {
         self.function.inner().coerce_types(types)
     }
 
+    fn is_strict(&self) -> bool {
+        self.function.is_strict()
+    }
+
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
         match self.name() {
             // DataFusion would rewrite it to `~`, which fails the whole query on one invalid pattern in the data.
@@ -85,8 +89,12 @@ impl ScalarUDFImpl for Lenient {
         match self.function.inner().invoke_with_args(args.clone()) {
             Err(_) if of_rows => self.by_row(&args),
             Ok(ColumnarValue::Array(array)) if *array.data_type() == DataType::Float64 => Ok(ColumnarValue::Array(self.finite(&args, array))),
-            Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(double)))) if !double.is_finite() && !of_rows => {
-                exec_err!("{} has no answer for these numbers", self.name())
+            // A sub-query's value is one for all rows, too.
+            Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(double)))) if !double.is_finite() => {
+                if let Some(notices) = Notices::of(&args.config_options) {
+                    notices.count(self.name(), 1, 1);
+                }
+                Ok(ColumnarValue::Scalar(ScalarValue::Float64(None)))
             }
             // What a statement computes of its own literals is told.
             computed => computed,
