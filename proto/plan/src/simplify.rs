@@ -40,7 +40,7 @@ fn apart(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
     }
     let mut lists: Vec<Expr> = Vec::new();
     let hidden = expr.transform_down(|part| {
-        if listed(&part).is_none() {
+        if comparison(&part).is_none() {
             return Ok(Transformed::no(part));
         }
         let parts = part.map_children(|part| Ok(Transformed::yes(apart(part, simplifier)?)))?.data;
@@ -92,49 +92,47 @@ fn lacks_a_zero(list: &InList) -> bool {
     signs(true) != signs(false)
 }
 
-/// Whether the simplifier could merge lists here: there are two whose needles share a column. An OR of equalities of a column is one list.
+/// Whether the simplifier could merge lists here: two comparisons with constants share a column. It makes lists of them on its way, under NOT
+/// too, but an OR of equalities of one needle is one list.
 fn may_merge_lists(expr: &Expr) -> bool {
     let mut needles = Vec::new();
-    lists(expr, &mut needles);
+    compared(expr, &mut needles);
     let mut columns = HashSet::new();
     needles.len() > 1 && needles.iter().any(|needle| needle.column_refs().into_iter().filter(|column| !columns.insert(*column)).count() > 0)
 }
 
-fn lists<'a>(expr: &'a Expr, needles: &mut Vec<&'a Expr>) {
+fn compared<'a>(expr: &'a Expr, needles: &mut Vec<&'a Expr>) {
     let visited = expr.apply(|part| {
-        match part {
-            Expr::InList(list) => needles.push(&list.expr),
-            Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => {
-                let mut merged: Vec<&Expr> = Vec::new();
-                for side in datafusion::logical_expr::utils::split_binary(part, Operator::Or) {
-                    match listed(side).filter(|_| !is_negated(side)) {
-                        Some(needle) if merged.contains(&needle) => {}
-                        Some(needle) => merged.push(needle),
-                        None => lists(side, needles),
-                    }
+        if let Some((needle, _)) = comparison(part) {
+            needles.push(needle);
+        } else if let Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) = part {
+            let mut equal: Vec<&Expr> = Vec::new();
+            for side in datafusion::logical_expr::utils::split_binary(part, Operator::Or) {
+                match comparison(side) {
+                    Some((needle, true)) if equal.contains(&needle) => {}
+                    Some((needle, true)) => equal.push(needle),
+                    _ => compared(side, needles),
                 }
-                needles.append(&mut merged);
-                return Ok(TreeNodeRecursion::Jump);
             }
-            _ => {}
+            needles.append(&mut equal);
+            return Ok(TreeNodeRecursion::Jump);
         }
         Ok(TreeNodeRecursion::Continue)
     });
     debug_assert!(visited.is_ok(), "nothing above fails");
 }
 
-fn is_negated(expr: &Expr) -> bool {
-    matches!(expr, Expr::InList(list) if list.negated)
-}
-
-/// The needle of a list, or of what the simplifier makes one of within an OR.
-fn listed(expr: &Expr) -> Option<&Expr> {
+/// What is compared with constants here, by a list or by an equality, and whether it is to be equal.
+fn comparison(expr: &Expr) -> Option<(&Expr, bool)> {
     match expr {
-        Expr::InList(list) => Some(&list.expr),
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (&**left, &**right) {
-            (needle @ Expr::Column(_), Expr::Literal(..)) | (Expr::Literal(..), needle @ Expr::Column(_)) => Some(needle),
-            _ => None,
-        },
+        Expr::InList(list) => Some((&list.expr, !list.negated)),
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Eq | Operator::NotEq), right }) => {
+            match (left.any_column_refs(), right.any_column_refs()) {
+                (true, false) => Some((left, *op == Operator::Eq)),
+                (false, true) => Some((right, *op == Operator::Eq)),
+                _ => None,
+            }
+        }
         _ => None,
     }
 }
@@ -200,7 +198,7 @@ mod tests {
     use datafusion::{
         arrow::datatypes::Schema,
         common::DFSchema,
-        prelude::{col, lit},
+        prelude::{cast, col, lit},
     };
 
     use super::*;
@@ -228,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn two_lists_of_one_needle_are_seen_wherever_they_stand() {
+    fn what_may_become_two_lists_of_one_needle_is_seen_wherever_it_stands() {
         let (within, without) = (list("x", 1, false), list("x", 7, true));
         for merges in [
             within.clone().and(within.clone()),
@@ -237,6 +235,9 @@ mod tests {
             (!(within.clone().and(col("y").gt(lit(1i64)).or(without.clone())))).is_null(),
             col("x").eq(lit(1i64)).or(col("x").eq(lit(2i64))).and(within.clone()),
             within.clone().or(without.clone()),
+            without.clone().and(col("x").eq(lit(1i64))),
+            !(without.clone().or(col("x").not_eq(lit(1i64)).and(col("x").not_eq(lit(2i64))))),
+            without.clone().and(col("x").eq(cast(lit("1"), DataType::Int64)).or(col("x").eq(lit(2i64)))),
         ] {
             assert!(may_merge_lists(&merges), "{merges}");
         }
@@ -244,7 +245,7 @@ mod tests {
             within.clone().and(list("y", 1, true)),
             within.clone().or(within.clone()).or(col("x").eq(lit(1i64))),
             col("x").eq(lit(1i64)).or(col("x").eq(lit(2i64))),
-            without.and(col("x").eq(lit(1i64))),
+            without.and(col("y").eq(lit(1i64))),
         ] {
             assert!(!may_merge_lists(&stays), "{stays}");
         }

@@ -114,6 +114,16 @@ fn equality_looks_at_each_value() {
             ),
             ("select coalesce(case when i in (1, 2, 3, 4) then 'a' when i in (5, 6, 8, 9) then 'b' end, 'other') from t", "a; a; a"),
             ("select coalesce(u) in ('a', 'b', 'c', 'd') and u in ('q', 'r', 's', 'v') from t where t = 'b'", "NULL"),
+            ("select t, count(*) from t group by t having (t = 'a' or t = 'b') and t not in ('x', 'y', null, 'q')", ""),
+            ("select a.t from t a join t b on a.t = b.t where (a.t = 'a' or a.t = 'x') and a.t not in (null, 'q', 'r', 's')", ""),
+            (
+                "select k, not (c not in (200) or (c <> 200 and c <> 1 and c <> 'z')) from code order by k",
+                "1|true; 2|false; 3|false; 4|false; 5|false; 6|NULL",
+            ),
+            (
+                "select a.k from code a join code b on a.k = b.k and (not (a.c = 200 or a.c = 2) or not (a.c in (1, 200, 'abc'))) order by 1",
+                "2; 3; 4; 5",
+            ),
             ("select k from code where c is distinct from 200 order by k", "2; 3; 4; 5; 6"),
             ("select k from code where c is not distinct from '200' order by k", "1; 2"),
             ("select case c when 200 then 'n' when '200' then 't' else 'o' end from code order by k", "n; t; o; o; o; o"),
