@@ -12,6 +12,7 @@ use std::{
 use datafusion::{
     arrow::{
         array::timezone::Tz,
+        compute::can_cast_types,
         datatypes::{DataType, FieldRef, IntervalUnit, TimeUnit},
     },
     common::{Column, DFSchema, Result, ScalarValue, internal_err, tree_node::Transformed},
@@ -589,6 +590,18 @@ fn converted(value: &Operand, to: &DataType, lenient: bool) -> Result<Expr> {
     }
     if value.data_type() == to {
         return Ok(value.expr.clone());
+    }
+    if view.is_none()
+        && value.kinds().is_none()
+        && value.class() != Class::Text
+        && !plan::column::is_json(to)
+        && !can_cast_types(value.data_type(), to)
+    {
+        let name = crate::answer::type_name(to);
+        return Err(bad(
+            format!("{} is {}, which is not converted to {name}", shown(value), described(value.class())),
+            "compare it, or convert it to text",
+        ));
     }
     if let (Some(constant), None) = (literal(&value.expr), view)
         && !plan::column::is_json(to)

@@ -89,6 +89,7 @@ fn a_value_without_an_answer_is_null_and_counted_and_a_literal_is_an_error() {
         "select 'x'::date",
         "select 'NaN'::double",
         "select 12345::decimal(4,2)",
+        "select (s like 'x')::date from e",
     ] {
         assert!(world.problem(sql).is_some(), "{sql}");
     }
