@@ -10,16 +10,19 @@ use std::sync::Arc;
 
 use datafusion::{
     common::{
-        Column, Result,
+        Column, ExprSchema as _, Result,
         tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
     },
     logical_expr::{
         BinaryExpr, Expr, ExprSchemable as _, Filter, LogicalPlan, Operator, Projection, Subquery,
         expr::{Exists, InSubquery, ScalarFunction},
+        lit,
         utils::{conjunction, split_conjunction_owned},
     },
 };
-use plan::functions::json;
+use plan::{Kinds, column::is_json, functions::json};
+
+use super::operand::call;
 
 /// A plan in which correlated sub-queries compare columns.
 pub fn columns_compared(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -170,4 +173,48 @@ fn view_around(expr: &Expr, around: &LogicalPlan) -> Option<Expr> {
     let mut args = args.clone();
     args[0] = Expr::Column(column.clone());
     Some(Expr::ScalarFunction(ScalarFunction { func: Arc::clone(func), args }))
+}
+
+/// A node whose sub-queries find the columns around them as JSON, as they were planned: what is grouped by, or one of a set, has a type by now.
+pub fn json_around(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let mut outer: Vec<Column> = Vec::new();
+    let mut look = |subquery: &Subquery| {
+        outer.extend(subquery.outer_ref_columns.iter().filter_map(|expr| match expr {
+            Expr::OuterReferenceColumn(field, column) if is_json(field.data_type()) => Some(column.clone()),
+            _ => None,
+        }));
+    };
+    plan.apply_expressions(|expr| {
+        expr.apply(|node| {
+            match node {
+                Expr::ScalarSubquery(subquery) | Expr::Exists(Exists { subquery, .. }) | Expr::InSubquery(InSubquery { subquery, .. }) => {
+                    look(subquery)
+                }
+                _ => {}
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    let inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
+    if let (LogicalPlan::Join(_), Some(LogicalPlan::Subquery(lateral))) = (&plan, inputs.get(1)) {
+        look(lateral);
+    }
+    let Some(around) = inputs.first() else { return Ok(plan) };
+    let changed =
+        |column: &Column| outer.contains(column) && around.schema().field_from_column(column).is_ok_and(|field| !is_json(field.data_type()));
+    let columns = around.schema().columns();
+    if !columns.iter().any(changed) {
+        return Ok(plan);
+    }
+    let seen = columns.into_iter().map(|column| match changed(&column) {
+        true => {
+            let kinds = Kinds::of_type(around.schema().field_from_column(&column)?.data_type());
+            let spelled = call(json::TO_JSON, vec![Expr::Column(column.clone())]);
+            Ok(call(json::GET, vec![spelled, lit(""), lit("json"), lit(kinds.0.to_string())]).alias_qualified(column.relation, column.name))
+        }
+        false => Ok(Expr::Column(column)),
+    });
+    let around = LogicalPlan::Projection(Projection::try_new(seen.collect::<Result<_>>()?, Arc::new(around.clone()))?);
+    let mut children = std::iter::once(around).chain(inputs.into_iter().skip(1));
+    Ok(plan.map_children(|child| Ok(Transformed::yes(children.next().unwrap_or(child))))?.data)
 }

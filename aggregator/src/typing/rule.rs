@@ -22,7 +22,7 @@ use datafusion::{
 use super::{
     aggregates::sort,
     columns::read_as_columns,
-    correlated::columns_compared,
+    correlated::{columns_compared, json_around},
     lower::{condition, lower, unified, with_types_taken},
     operand::{Class, Operand, bad, described},
 };
@@ -66,6 +66,7 @@ fn node_typed(plan: LogicalPlan) -> Result<LogicalPlan> {
     if let LogicalPlan::TableScan(_) = plan {
         return Ok(plan);
     }
+    let plan = json_around(plan)?;
     let schema = match plan.inputs().as_slice() {
         [input] => Arc::clone(input.schema()),
         inputs => Arc::new(merge_schema(inputs)),

@@ -197,6 +197,12 @@ fn what_was_found_by_trying_is_right() {
             ("select 3 as x, t, i from t group by 1, 2, 3 order by t", "3|a|1; 3|b|1; 3|zz|2"),
             ("select 7 x, count(*) from t group by x", "7|3"),
             ("select count(distinct t) from t having sum(i) <> 143", "3"),
+            ("select count(*) from (select distinct t as c from t) x where exists (select 1 from t y where y.t = x.c)", "3"),
+            (
+                "select c, exists (select 1 from t y where y.t = x.c and i = 1) b from (select t as c from t except select 'b') x order by c",
+                "a|true; zz|false",
+            ),
+            ("select c, (select max(i) from t y where y.i = x.c) from (select i as c from t group by i) x order by c", "1|1; 2|2"),
             ("select (-7) x, count(*) from t group by 1", "-7|3"),
             ("select distinct b is true from e order by 1", "false; true"),
             ("select b is true, count(*) from e group by 1 order by 1", "false|2; true|2"),
