@@ -7,7 +7,6 @@ use anyhow::{Result, bail, ensure};
 use crate::{
     Kafka, Network, PATIENCE,
     client::Client,
-    kafka::free_ports,
     network::Host,
     process::{Folder, Process},
     server::{Settings, binary},
@@ -83,7 +82,7 @@ impl Cluster {
 
     /// Starts a cluster in which a node has its data elsewhere.
     pub async fn start_with_place(size: Size, settings: Settings, node: &str, place: PathBuf) -> Self {
-        Self::start_placed(Kafka::start().await, size, settings, [(node.to_owned(), place)].into(), |_| Host::default()).await
+        Self::start_placed(Kafka::start().await, size, settings, [(node.to_owned(), place)].into(), |_| Host::here()).await
     }
 
     /// Starts a broker and all nodes, each on its host of a network.
@@ -94,18 +93,18 @@ impl Cluster {
 
     /// Starts all nodes on a broker that runs.
     pub async fn start_on(kafka: Kafka, size: Size, settings: Settings) -> Self {
-        Self::start_placed(kafka, size, settings, BTreeMap::new(), |_| Host::default()).await
+        Self::start_placed(kafka, size, settings, BTreeMap::new(), |_| Host::here()).await
     }
 
     async fn start_placed(kafka: Kafka, size: Size, settings: Settings, places: BTreeMap<String, PathBuf>, host_of: impl Fn(&str) -> Host) -> Self {
         let folder = Folder::new("cluster").expect("a temporary folder");
         let names = size.nodes();
-        let ports = free_ports(names.len()).expect("free ports");
-        let node = |((role, name), port): (&(&'static str, String), &u16)| {
+        let node = |(role, name): &(&'static str, String)| {
             let host = host_of(name);
-            (name.clone(), Node { role, name: name.clone(), url: format!("http://{}", host.at(*port)), host, process: None })
+            let port = host.free_ports(1).expect("a free port")[0];
+            (name.clone(), Node { role, name: name.clone(), url: format!("http://{}", host.at(port)), host, process: None })
         };
-        let nodes: BTreeMap<String, Node> = names.iter().zip(&ports).map(node).collect();
+        let nodes: BTreeMap<String, Node> = names.iter().map(node).collect();
         let urls = nodes.values().filter(|node| node.role == "aggregator").map(|node| node.url.clone()).collect();
         let mut cluster = Self { kafka, nodes, folder, settings, places, client: Client::new(urls) };
         std::fs::write(cluster.config(), cluster.config_text()).expect("the folder can be written");

@@ -1,7 +1,6 @@
 //! A real Apache Kafka: one broker (KRaft), in a temporary folder, on free ports; it can be killed, paused and started again.
 
 use std::{
-    net::TcpListener,
     path::PathBuf,
     process::Command,
     sync::Mutex,
@@ -68,13 +67,13 @@ impl Kafka {
 
     /// Starts a broker with further lines of its configuration.
     pub async fn start_with(further: &[&str]) -> Self {
-        Self::start_on(Host::default(), further).await
+        Self::start_on(Host::here(), further).await
     }
 
     /// Starts a broker on a host.
     pub async fn start_on(host: Host, further: &[&str]) -> Self {
         let folder = Folder::new("kafka").expect("a temporary folder");
-        let ports = free_ports(2).expect("free ports");
+        let ports = host.free_ports(2).expect("free ports");
         let (port, controller) = (ports[0], ports[1]);
         std::fs::write(
             folder.path().join("server.properties"),
@@ -367,23 +366,13 @@ fn format_storage(folder: &Folder) -> Result<()> {
     let mut id: String = (0..21).map(|_| char::from(alphabet[rand::random_range(0..alphabet.len())])).collect();
     id.push('A');
     let output =
-        java(folder, &Host::default())?.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", &id, "-c", "server.properties"]).output()?;
+        java(folder, &Host::here())?.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", &id, "-c", "server.properties"]).output()?;
     ensure!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 
 fn spawn(folder: &Folder, host: &Host) -> Result<Process> {
     Process::start("kafka", java(folder, host)?.args(["kafka.Kafka", "server.properties"]), &folder.path().join("output"))
-}
-
-/// So many ports that nobody listens at, below those that the kernel gives to whoever connects: between here and the listening somebody else's
-/// connection would else take one now and then. All are held until all are known, so they differ.
-pub fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
-    let first: u16 = range.split_whitespace().next().context("no range of ports")?.parse()?;
-    let one = || (0..1_000).find_map(|_| TcpListener::bind(("127.0.0.1", rand::random_range(first / 2..first))).ok()).context("no free port");
-    let held = (0..count).map(|_| one()).collect::<Result<Vec<_>>>()?;
-    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 fn properties(log: &str, host: &Host, port: u16, controller: u16, further: &[&str]) -> String {

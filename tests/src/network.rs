@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs::{File, TryLockError},
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     process::Command,
     sync::Mutex,
 };
@@ -28,7 +28,7 @@ const TESTER: u8 = 253;
 /// The host that is the test process itself.
 pub const TEST: &str = "test";
 
-/// Where a process runs: on this machine as it is unless said, else in a network namespace.
+/// Where a process runs and listens: at a loopback address of this machine, or in a network namespace.
 #[derive(Debug, Clone)]
 pub struct Host {
     namespace: Option<String>,
@@ -36,16 +36,29 @@ pub struct Host {
     pub address: Ipv4Addr,
 }
 
-impl Default for Host {
-    fn default() -> Self {
-        Self { namespace: None, address: Ipv4Addr::LOCALHOST }
-    }
-}
-
 impl Host {
+    /// This machine, at a random address of 127.0.0.0/8. The ports of a process that is killed stay free at that address, and it can start again
+    /// there; at one address for all, another test's process would listen at them now and then.
+    pub fn here() -> Self {
+        let [first, second, third] = rand::random();
+        Self { namespace: None, address: Ipv4Addr::new(127, first, second, u8::max(third, 1).min(254)) }
+    }
+
     /// The address of one of its ports.
     pub fn at(&self, port: u16) -> SocketAddr {
         SocketAddr::from((self.address, port))
+    }
+
+    /// So many ports that nobody listens at, below those that the kernel gives to whoever connects. All are held until all are known, so they
+    /// differ.
+    pub fn free_ports(&self, count: usize) -> Result<Vec<u16>> {
+        let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+        let first: u16 = range.split_whitespace().next().context("no range of ports")?.parse()?;
+        // In a network namespace nobody else listens, and the address is not this process's to listen at.
+        let address = if self.namespace.is_none() { self.address } else { Ipv4Addr::LOCALHOST };
+        let one = || (0..1_000).find_map(|_| TcpListener::bind((address, rand::random_range(first / 2..first))).ok()).context("no free port");
+        let held = (0..count).map(|_| one()).collect::<Result<Vec<_>>>()?;
+        held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
     }
 
     /// A program that runs there. Its process id is the program's own.
