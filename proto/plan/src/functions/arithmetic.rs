@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::AsArray as _,
+        array::{ArrayRef, AsArray as _},
         compute::kernels::numeric,
-        datatypes::{DataType, Decimal128Type},
+        datatypes::{DataType, Decimal128Type, Field},
     },
     common::{Result, exec_err, internal_err},
-    logical_expr::{ColumnarValue, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, binary::BinaryTypeCoercer},
+    logical_expr::{Operator, ReturnFieldArgs, ScalarUDF, binary::BinaryTypeCoercer},
     physical_expr_common::datum::apply,
 };
 
-use super::lenient::lenient;
+use super::{
+    function::{Call, Function, Returns},
+    lenient::lenient,
+};
 
 const NAMES: [(Operator, &str); 5] = [
     (Operator::Plus, "add"),
@@ -25,8 +28,8 @@ const NAMES: [(Operator, &str); 5] = [
 
 /// All of them, to be registered with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    let function = |(operator, name)| Arc::new(ScalarUDF::from(Arithmetic { operator, name, signature: Signature::any(2, Volatility::Immutable) }));
-    NAMES.map(function).map(lenient).into()
+    let function = |(_, name)| lenient(Function::new(name, Some(2), Returns::Of(field), compute).strict().into());
+    NAMES.map(function).into()
 }
 
 /// The function of an operator, if it is one of arithmetic.
@@ -34,47 +37,36 @@ pub fn name(operator: Operator) -> Option<&'static str> {
     NAMES.iter().find(|(named, _)| *named == operator).map(|(_, name)| *name)
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Arithmetic {
-    operator: Operator,
-    name: &'static str,
-    signature: Signature,
+fn operator(name: &str) -> Result<Operator> {
+    match NAMES.iter().find(|(_, named)| *named == name) {
+        Some((operator, _)) => Ok(*operator),
+        None => internal_err!("{name} is no arithmetic"),
+    }
 }
 
-impl ScalarUDFImpl for Arithmetic {
-    fn name(&self) -> &str {
-        self.name
-    }
+fn field(name: &'static str, args: &ReturnFieldArgs) -> Result<Field> {
+    let [left, right] = args.arg_fields else { return exec_err!("{name} takes two numbers") };
+    let of = BinaryTypeCoercer::new(left.data_type(), &operator(name)?, right.data_type()).get_result_type()?;
+    Ok(Field::new(name, of, true))
+}
 
-    fn signature(&self) -> &Signature {
-        &self.signature
+fn compute(call: &Call) -> Result<ArrayRef> {
+    let operator = operator(call.name)?;
+    let [left, right] = call.args() else { return exec_err!("{} takes two numbers", call.name) };
+    let (left_type, right_type) = BinaryTypeCoercer::new(&left.data_type(), &operator, &right.data_type()).get_input_types()?;
+    let (left, right) = (left.cast_to(&left_type, None)?, right.cast_to(&right_type, None)?);
+    let computed = match operator {
+        Operator::Plus => apply(&left, &right, numeric::add),
+        Operator::Minus => apply(&left, &right, numeric::sub),
+        Operator::Multiply => apply(&left, &right, numeric::mul),
+        Operator::Divide => apply(&left, &right, numeric::div),
+        Operator::Modulo => apply(&left, &right, numeric::rem),
+        other => internal_err!("{other} is no arithmetic"),
+    }?;
+    let computed = computed.into_array(call.rows)?;
+    // The kernels look at 128 bits, which hold more digits than a decimal has.
+    if let DataType::Decimal128(digits, _) = computed.data_type() {
+        computed.as_primitive::<Decimal128Type>().validate_decimal_precision(*digits)?;
     }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        let [left, right] = types else { return exec_err!("{} takes two numbers", self.name) };
-        BinaryTypeCoercer::new(left, &self.operator, right).get_result_type()
-    }
-
-    fn is_strict(&self) -> bool {
-        true
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [left, right] = args.args.as_slice() else { return exec_err!("{} takes two numbers", self.name) };
-        let (left_type, right_type) = BinaryTypeCoercer::new(&left.data_type(), &self.operator, &right.data_type()).get_input_types()?;
-        let (left, right) = (left.cast_to(&left_type, None)?, right.cast_to(&right_type, None)?);
-        let computed = match self.operator {
-            Operator::Plus => apply(&left, &right, numeric::add),
-            Operator::Minus => apply(&left, &right, numeric::sub),
-            Operator::Multiply => apply(&left, &right, numeric::mul),
-            Operator::Divide => apply(&left, &right, numeric::div),
-            Operator::Modulo => apply(&left, &right, numeric::rem),
-            other => internal_err!("{other} is no arithmetic"),
-        }?;
-        // The kernels look at 128 bits, which hold more digits than a decimal has.
-        if let DataType::Decimal128(digits, _) = computed.data_type() {
-            computed.to_array(1)?.as_primitive::<Decimal128Type>().validate_decimal_precision(digits)?;
-        }
-        Ok(computed)
-    }
+    Ok(computed)
 }

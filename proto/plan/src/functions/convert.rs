@@ -4,61 +4,34 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::Array as _,
+        array::{Array as _, ArrayRef},
         compute::{CastOptions, cast_with_options},
-        datatypes::{DataType, Field, FieldRef},
+        datatypes::Field,
     },
-    common::{Result, ScalarValue, exec_err},
-    logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    common::{Result, exec_err},
+    logical_expr::{ReturnFieldArgs, ScalarUDF},
 };
 
-use super::notices::Notices;
+use super::function::{Call, Function, Returns};
 
 /// Its name.
 pub const CAST: &str = "lenient_cast";
 
 /// The function, to be registered with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![Arc::new(ScalarUDF::from(LenientCast { signature: Signature::any(3, Volatility::Immutable) }))]
+    vec![Function::new(CAST, Some(3), Returns::Of(field), convert).into()]
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct LenientCast {
-    signature: Signature,
+fn field(name: &'static str, args: &ReturnFieldArgs) -> Result<Field> {
+    let [_, to, _] = args.arg_fields else { return exec_err!("{name} takes a value, a type and its name") };
+    Ok(Field::new(name, to.data_type().clone(), true))
 }
 
-impl ScalarUDFImpl for LenientCast {
-    fn name(&self) -> &str {
-        CAST
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        types.get(1).map_or_else(|| exec_err!("{CAST} takes a value and a type"), |to| Ok(to.clone()))
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        let types: Vec<DataType> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
-        Ok(Arc::new(Field::new(CAST, self.return_type(&types)?, true)))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [value, to, ColumnarValue::Scalar(name)] = args.args.as_slice() else { return exec_err!("{CAST} takes a value, a type and its name") };
-        let scalar = matches!(value, ColumnarValue::Scalar(_));
-        let rows = if scalar { 1 } else { args.number_rows };
-        let values = value.to_array(rows)?;
-        let cast = cast_with_options(&values, &to.data_type(), &CastOptions { safe: true, ..Default::default() })?;
-        let asked = rows - values.logical_null_count();
-        if let Some(notices) = Notices::of(&args.config_options) {
-            let what = format!("as {}", name.try_as_str().flatten().unwrap_or_default());
-            notices.count(&what, (cast.null_count() - values.logical_null_count()) as u64, asked as u64);
-        }
-        match scalar {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&cast, 0)?)),
-            false => Ok(ColumnarValue::Array(cast)),
-        }
-    }
+fn convert(call: &Call) -> Result<ArrayRef> {
+    let [_, to, _] = call.args() else { return exec_err!("{CAST} takes a value, a type and its name") };
+    let values = call.column(0)?;
+    let converted = cast_with_options(&values, &to.data_type(), &CastOptions { safe: true, ..Default::default() })?;
+    let unanswered = converted.null_count() - values.logical_null_count();
+    call.count(&format!("as {}", call.text(2)?), unanswered, call.rows - values.logical_null_count());
+    Ok(converted)
 }

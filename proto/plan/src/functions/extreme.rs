@@ -9,14 +9,14 @@ use datafusion::{
         datatypes::{DataType, FieldRef},
     },
     common::{Result, ScalarValue, exec_err},
-    logical_expr::{
-        Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-        Volatility, function::AccumulatorArgs,
-    },
+    logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, ScalarUDF, Signature, Volatility, function::AccumulatorArgs},
 };
 use proto::json::{self, Value};
 
-use super::sliding::Totals;
+use super::{
+    function::{Call, Function, Returns},
+    sliding::Totals,
+};
 use crate::{Kinds, column::json_field, value::compare};
 
 /// The least value of a group.
@@ -36,8 +36,7 @@ pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
 
 /// Over rows.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    let function = |name| Arc::new(ScalarUDF::from(OfRow { name, signature: Signature::variadic_any(Volatility::Immutable) }));
-    [LEAST, GREATEST].map(function).into()
+    [LEAST, GREATEST].map(|name| Function::new(name, None, Returns::Json, of_row).into()).into()
 }
 
 /// The best value so far.
@@ -192,38 +191,14 @@ impl Accumulator for Best {
     }
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct OfRow {
-    name: &'static str,
-    signature: Signature,
-}
-
-impl ScalarUDFImpl for OfRow {
-    fn name(&self) -> &str {
-        self.name
+fn of_row(call: &Call) -> Result<ArrayRef> {
+    let columns = call.columns(0)?;
+    let columns: Vec<_> = columns.iter().map(|column| column.as_string::<i64>()).collect();
+    let mut chosen = LargeStringBuilder::with_capacity(call.rows, 0);
+    for row in 0..call.rows {
+        let mut best = Best { greatest: call.name == GREATEST, text: None };
+        columns.iter().filter(|column| column.is_valid(row)).for_each(|column| best.offer(column.value(row)));
+        chosen.append_option(best.text);
     }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::LargeUtf8)
-    }
-
-    fn return_field_from_args(&self, _: ReturnFieldArgs) -> Result<FieldRef> {
-        Ok(Arc::new(json_field(self.name, Kinds::default())))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let columns = args.args.iter().map(|arg| arg.to_array(args.number_rows)).collect::<Result<Vec<_>>>()?;
-        let columns: Vec<_> = columns.iter().map(|column| column.as_string::<i64>()).collect();
-        let mut chosen = LargeStringBuilder::with_capacity(args.number_rows, 0);
-        for row in 0..args.number_rows {
-            let mut best = Best { greatest: self.name == GREATEST, text: None };
-            columns.iter().filter(|column| column.is_valid(row)).for_each(|column| best.offer(column.value(row)));
-            chosen.append_option(best.text);
-        }
-        Ok(ColumnarValue::Array(Arc::new(chosen.finish())))
-    }
+    Ok(Arc::new(chosen.finish()))
 }

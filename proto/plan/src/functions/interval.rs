@@ -9,11 +9,14 @@ use datafusion::{
         compute::{cast, kernels::numeric},
         datatypes::{DataType, DurationMicrosecondType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit},
     },
-    common::{Result, ScalarValue, exec_err},
-    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    common::Result,
+    logical_expr::ScalarUDF,
 };
 
-use super::{lenient::lenient, notices::Notices};
+use super::{
+    function::{Call, Function, Returns},
+    lenient::lenient,
+};
 use crate::Type;
 
 /// How long an interval is, in microseconds.
@@ -30,66 +33,30 @@ const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
 /// All, to be registered with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    let function = |name, arguments| {
-        let signature = Signature::any(arguments, Volatility::Immutable);
-        Arc::new(ScalarUDF::from(OfInterval { name, signature }))
+    let shift = Function::new(SHIFT, Some(3), Returns::Type(Type::Time.arrow()), shift);
+    vec![
+        Function::new(MICROS, Some(1), Returns::Type(DataType::Int64), |call| Ok(Arc::new(micros(&call.column(0)?)?))).into(),
+        Function::new(SCALE, Some(2), Returns::Type(INTERVAL), scale).into(),
+        // A time beyond the reach of its type is NULL.
+        lenient(shift.into()),
+    ]
+}
+
+fn shift(call: &Call) -> Result<ArrayRef> {
+    let (moment, interval) = (call.column(1)?, call.column(2)?);
+    let shifted = match call.text(0)? {
+        "-" => numeric::sub(&moment, &interval)?,
+        _ => numeric::add(&moment, &interval)?,
     };
-    // A time beyond the reach of its type is NULL.
-    vec![function(MICROS, 1), function(SCALE, 2), lenient(function(SHIFT, 3))]
+    Ok(cast(&shifted, &Type::Time.arrow())?)
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct OfInterval {
-    name: &'static str,
-    signature: Signature,
-}
-
-impl ScalarUDFImpl for OfInterval {
-    fn name(&self) -> &str {
-        self.name
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(match self.name {
-            MICROS => DataType::Int64,
-            SHIFT => Type::Time.arrow(),
-            _ => INTERVAL,
-        })
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        let rows = if scalar { 1 } else { args.number_rows };
-        let computed: ArrayRef = match (self.name, args.args.as_slice()) {
-            (MICROS, [interval]) => Arc::new(micros(&interval.to_array(rows)?)?),
-            (SHIFT, [ColumnarValue::Scalar(sign), moment, interval]) => {
-                let (moment, interval) = (moment.to_array(rows)?, interval.to_array(rows)?);
-                let shifted = match sign.try_as_str().flatten() {
-                    Some("-") => numeric::sub(&moment, &interval)?,
-                    _ => numeric::add(&moment, &interval)?,
-                };
-                cast(&shifted, &Type::Time.arrow())?
-            }
-            (SCALE, [interval, factor]) => {
-                let (interval, factor) = (interval.to_array(rows)?, factor.to_array(rows)?);
-                let scaled = scaled(&interval, &factor)?;
-                let asked = (0..rows).filter(|row| interval.is_valid(*row) && factor.is_valid(*row)).count();
-                if let Some(notices) = Notices::of(&args.config_options) {
-                    notices.count("interval arithmetic", (asked + scaled.null_count()).saturating_sub(rows) as u64, asked as u64);
-                }
-                Arc::new(scaled)
-            }
-            _ => return exec_err!("{} takes an interval", self.name),
-        };
-        match scalar {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&computed, 0)?)),
-            false => Ok(ColumnarValue::Array(computed)),
-        }
-    }
+fn scale(call: &Call) -> Result<ArrayRef> {
+    let (interval, factor) = (call.column(0)?, call.column(1)?);
+    let scaled = scaled(&interval, &factor)?;
+    let asked = (0..call.rows).filter(|row| interval.is_valid(*row) && factor.is_valid(*row)).count();
+    call.count("interval arithmetic", (asked + scaled.null_count()).saturating_sub(call.rows), asked);
+    Ok(Arc::new(scaled))
 }
 
 fn micros(intervals: &ArrayRef) -> Result<Int64Array> {

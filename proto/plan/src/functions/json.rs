@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, BooleanBuilder, Int64Builder, LargeStringBuilder, ListBuilder, RecordBatch, StringViewArray},
+        array::{Array, ArrayRef, AsArray, BooleanBuilder, Int64Builder, LargeStringBuilder, ListBuilder, RecordBatch},
         compute::cast,
-        datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type},
+        datatypes::{DataType, Field, Float32Type, Float64Type},
         json::{LineDelimitedWriter, writer::LineDelimited},
     },
     common::{DataFusionError, Result, ScalarValue, exec_err, plan_err},
-    logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    logical_expr::{ReturnFieldArgs, ScalarUDF},
 };
 use proto::json;
 
-use super::notices::Notices;
+use super::function::{Call, Function, Returns};
 use crate::{
     Kinds, Path, Type, View,
     builder::Builder,
@@ -37,22 +37,14 @@ pub const SEARCH_MATCH: &str = "search_match";
 
 /// All of them, to be registered with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    let any = |arguments| Signature::any(arguments, Volatility::Immutable);
-    let many = || Signature::variadic_any(Volatility::Immutable);
+    let items = || DataType::List(Arc::new(json_field("item", Kinds::default())));
     vec![
-        Arc::new(ScalarUDF::from(JsonGet { signature: many() })),
-        Arc::new(ScalarUDF::from(JsonItems { signature: any(1) })),
-        Arc::new(ScalarUDF::from(ToJson { signature: any(1) })),
-        Arc::new(ScalarUDF::from(JsonCompare { signature: many() })),
-        Arc::new(ScalarUDF::from(SearchMatch { signature: any(2) })),
+        Function::new(GET, None, Returns::Of(field), get).into(),
+        Function::new(ITEMS, Some(1), Returns::Type(items()), elements).into(),
+        Function::new(TO_JSON, Some(1), Returns::Json, |call| json_of(&call.column(0)?)).into(),
+        Function::new(COMPARE, None, Returns::Type(DataType::Int64), comparisons).into(),
+        Function::new(SEARCH_MATCH, Some(2), Returns::Type(DataType::Boolean), matches).into(),
     ]
-}
-
-/// `json_get(text, 'user.name', 'int!'[, kinds])`: a view of a value inside of JSON text; the `!` is a cast's. Text that is not JSON is NULL.
-/// The kinds that the values there have had may be said.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct JsonGet {
-    signature: Signature,
 }
 
 fn literal<'a>(scalars: &[Option<&'a ScalarValue>], index: usize) -> Result<&'a str> {
@@ -76,71 +68,36 @@ fn path_of(text: &str) -> Result<Path> {
     Path::try_from(text.to_owned()).map_err(|e| DataFusionError::Plan(e.to_string()))
 }
 
-impl ScalarUDFImpl for JsonGet {
-    fn name(&self) -> &str {
-        GET
+fn field(name: &'static str, args: &ReturnFieldArgs) -> Result<Field> {
+    let to = known_view(literal(args.scalar_arguments, 2)?)?.to;
+    if !matches!(to, Type::Json | Type::Canonical) {
+        return Ok(Field::new(name, to.arrow(), true));
     }
+    let said = args.scalar_arguments.get(3).copied().flatten().and_then(|kinds| kinds.try_as_str().flatten()).and_then(|bits| bits.parse().ok());
+    let same = literal(args.scalar_arguments, 1)?.is_empty();
+    let kinds = said.map(Kinds).or_else(|| args.arg_fields.first().filter(|_| same).map(|field| kinds_of(field)));
+    Ok(json_field(name, kinds.unwrap_or_default()))
+}
 
-    fn signature(&self) -> &Signature {
-        &self.signature
+/// `json_get(text, 'user.name', 'int!'[, kinds])`: a view of a value inside of JSON text; the `!` is a cast's. Text that is not JSON is NULL.
+/// The kinds that the values there have had may be said.
+fn get(call: &Call) -> Result<ArrayRef> {
+    let (path, view) = (call.text(1)?, known_view(call.text(2)?)?);
+    let steps = path_of(path)?;
+    let mut built = Builder::new(view.to, call.rows);
+    texts(&call.column(0)?)?.as_string_view().iter().for_each(|text| push(&mut built, text, &steps, view));
+    if built.misfits > 0 {
+        let name = Type::TABLE.iter().find(|row| row.0 == view.to).map_or("JSON", |row| row.2);
+        let subject = if path.is_empty() { String::new() } else { format!("{path} ") };
+        call.count(&format!("{subject}as {name}"), built.misfits as usize, built.present as usize);
     }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        plan_err!("the type follows from the third argument")
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        let to = known_view(literal(args.scalar_arguments, 2)?)?.to;
-        if !matches!(to, Type::Json | Type::Canonical) {
-            return Ok(Arc::new(Field::new(GET, to.arrow(), true)));
-        }
-        let said = args.scalar_arguments.get(3).copied().flatten().and_then(|kinds| kinds.try_as_str().flatten()).and_then(|bits| bits.parse().ok());
-        let same = literal(args.scalar_arguments, 1)?.is_empty();
-        let kinds = said.map(Kinds).or_else(|| args.arg_fields.first().filter(|_| same).map(|field| kinds_of(field)));
-        Ok(Arc::new(json_field(GET, kinds.unwrap_or_default())))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let (path, word) = (scalar_text(&args.args, 1)?, scalar_text(&args.args, 2)?);
-        let (steps, view) = (path_of(&path)?, known_view(&word)?);
-        rowwise(&args, |texts| {
-            let mut built = Builder::new(view.to, texts.len());
-            texts.iter().for_each(|text| push(&mut built, text, &steps, view));
-            if built.misfits > 0
-                && let Some(notices) = Notices::of(&args.config_options)
-            {
-                let name = Type::TABLE.iter().find(|row| row.0 == view.to).map_or("JSON", |row| row.2);
-                let subject = if path.is_empty() { String::new() } else { format!("{path} ") };
-                notices.count(&format!("{subject}as {name}"), built.misfits, built.present);
-            }
-            Ok(built.finish())
-        })
-    }
+    Ok(built.finish())
 }
 
 fn push(built: &mut Builder, text: Option<&str>, path: &Path, to: View) {
     let verbatim = text.and_then(|text| json::raw_at(text, &path.json_steps()));
     let value = verbatim.and_then(|text| json::parse(text.as_bytes()).ok());
     built.push(value.as_ref().map_or(Seen::Absent, |value| view(value, || verbatim, to)));
-}
-
-fn scalar_text(args: &[ColumnarValue], index: usize) -> Result<String> {
-    match args.get(index) {
-        Some(ColumnarValue::Scalar(scalar)) => Ok(scalar.try_as_str().flatten().unwrap_or_default().to_owned()),
-        _ => exec_err!("argument {index} is a literal"),
-    }
-}
-
-/// Computes an array over the texts of the first argument; a scalar stays one.
-fn rowwise(args: &ScalarFunctionArgs, compute: impl FnOnce(&StringViewArray) -> Result<ArrayRef>) -> Result<ColumnarValue> {
-    let Some(first) = args.args.first() else { return exec_err!("an argument is missing") };
-    match first {
-        ColumnarValue::Scalar(scalar) => {
-            let computed = compute(texts(&scalar.to_array()?)?.as_string_view())?;
-            Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&computed, 0)?))
-        }
-        ColumnarValue::Array(array) => Ok(ColumnarValue::Array(compute(texts(array)?.as_string_view())?)),
-    }
 }
 
 /// Any array of texts as the one kind that we read.
@@ -153,71 +110,18 @@ fn texts(array: &ArrayRef) -> Result<ArrayRef> {
 }
 
 /// `json_items(text)`: the elements of a JSON list as JSON texts; NULL for anything else.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct JsonItems {
-    signature: Signature,
-}
-
-impl ScalarUDFImpl for JsonItems {
-    fn name(&self) -> &str {
-        ITEMS
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::List(Arc::new(json_field("item", Kinds::default()))))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        rowwise(&args, |texts| {
-            let mut lists = ListBuilder::new(LargeStringBuilder::new()).with_field(json_field("item", Kinds::default()));
-            for text in texts {
-                match text.filter(|text| text.trim_start().starts_with('[')).and_then(|text| json::raw_items(text).ok()) {
-                    Some(items) => lists.append_value(items.into_iter().map(|item| (item != "null").then_some(item))),
-                    None => lists.append_null(),
-                }
-            }
-            Ok(Arc::new(lists.finish()))
-        })
-    }
-}
-
-/// `to_json(value)`: any value as canonical JSON text; JSON as it is.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct ToJson {
-    signature: Signature,
-}
-
-impl ScalarUDFImpl for ToJson {
-    fn name(&self) -> &str {
-        TO_JSON
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::LargeUtf8)
-    }
-
-    fn return_field_from_args(&self, _: ReturnFieldArgs) -> Result<FieldRef> {
-        Ok(Arc::new(json_field(TO_JSON, Kinds::default())))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        match args.args.first() {
-            Some(ColumnarValue::Scalar(scalar)) => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&json_of(&scalar.to_array()?)?, 0)?)),
-            Some(ColumnarValue::Array(array)) => Ok(ColumnarValue::Array(json_of(array)?)),
-            None => exec_err!("an argument is missing"),
+fn elements(call: &Call) -> Result<ArrayRef> {
+    let mut lists = ListBuilder::new(LargeStringBuilder::new()).with_field(json_field("item", Kinds::default()));
+    for text in texts(&call.column(0)?)?.as_string_view() {
+        match text.filter(|text| text.trim_start().starts_with('[')).and_then(|text| json::raw_items(text).ok()) {
+            Some(items) => lists.append_value(items.into_iter().map(|item| (item != "null").then_some(item))),
+            None => lists.append_null(),
         }
     }
+    Ok(Arc::new(lists.finish()))
 }
 
-/// Any array as canonical JSON texts.
+/// Any array as canonical JSON texts; JSON as it is.
 pub fn json_of(array: &ArrayRef) -> Result<ArrayRef> {
     let mut spelled = LargeStringBuilder::with_capacity(array.len(), 0);
     match array.data_type() {
@@ -255,48 +159,21 @@ pub fn json_of(array: &ArrayRef) -> Result<ArrayRef> {
 
 /// `json_compare(a, b, …)`: -1, 0 or 1 where both are numbers, texts or booleans; NULL between kinds, and counted. Of several it is the first
 /// that is of the value's kind: a quoted number is a text and a number.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct JsonCompare {
-    signature: Signature,
-}
-
-impl ScalarUDFImpl for JsonCompare {
-    fn name(&self) -> &str {
-        COMPARE
+fn comparisons(call: &Call) -> Result<ArrayRef> {
+    let columns = call.columns(0)?.iter().map(texts).collect::<Result<Vec<_>>>()?;
+    let [left, right @ ..] = columns.as_slice() else { return exec_err!("{COMPARE} takes two values") };
+    let mut compared = Int64Builder::with_capacity(call.rows);
+    let (mut unlike, mut pairs) = (0, 0);
+    for row in 0..call.rows {
+        let others: Vec<json::Value> = right.iter().filter_map(|column| known(column, row)).collect();
+        let pair = known(left, row).filter(|_| !others.is_empty());
+        let ordering = pair.as_ref().and_then(|left| others.iter().find_map(|right| compare(left, right)));
+        pairs += usize::from(pair.is_some());
+        unlike += usize::from(pair.is_some() && ordering.is_none());
+        compared.append_option(ordering.map(|ordering| ordering as i64));
     }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Int64)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        let rows = if scalar { 1 } else { args.number_rows };
-        let columns = args.args.iter().map(|arg| texts(&arg.to_array(rows)?)).collect::<Result<Vec<_>>>()?;
-        let [left, right @ ..] = columns.as_slice() else { return exec_err!("{COMPARE} takes two values") };
-        let mut compared = Int64Builder::with_capacity(rows);
-        let (mut unlike, mut pairs) = (0, 0);
-        for row in 0..rows {
-            let others: Vec<json::Value> = right.iter().filter_map(|column| known(column, row)).collect();
-            let pair = known(left, row).filter(|_| !others.is_empty());
-            let ordering = pair.as_ref().and_then(|left| others.iter().find_map(|right| compare(left, right)));
-            pairs += u64::from(pair.is_some());
-            unlike += u64::from(pair.is_some() && ordering.is_none());
-            compared.append_option(ordering.map(|ordering| ordering as i64));
-        }
-        if let Some(notices) = Notices::of(&args.config_options) {
-            notices.count("comparison of a value with another kind", unlike, pairs);
-        }
-        let compared: ArrayRef = Arc::new(compared.finish());
-        match scalar {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&compared, 0)?)),
-            false => Ok(ColumnarValue::Array(compared)),
-        }
-    }
+    call.count("comparison of a value with another kind", unlike, pairs);
+    Ok(Arc::new(compared.finish()))
 }
 
 fn known(column: &ArrayRef, row: usize) -> Option<json::Value<'_>> {
@@ -306,34 +183,13 @@ fn known(column: &ArrayRef, row: usize) -> Option<json::Value<'_>> {
 }
 
 /// `search_match(json, clause)`: whether a search clause matches a value; false for NULL.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct SearchMatch {
-    signature: Signature,
-}
-
-impl ScalarUDFImpl for SearchMatch {
-    fn name(&self) -> &str {
-        SEARCH_MATCH
+fn matches(call: &Call) -> Result<ArrayRef> {
+    let clause = serde_json::from_str(call.text(1)?).map_err(|e| DataFusionError::Execution(e.to_string()))?;
+    let matcher = Matcher::new(&clause);
+    let mut matches = BooleanBuilder::with_capacity(call.rows);
+    for text in texts(&call.column(0)?)?.as_string_view() {
+        let value = text.and_then(|text| json::parse(text.as_bytes()).ok());
+        matches.append_value(value.is_some_and(|value| matcher.matches(&value)));
     }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Boolean)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let clause = serde_json::from_str(&scalar_text(&args.args, 1)?).map_err(|e| DataFusionError::Execution(e.to_string()))?;
-        let matcher = Matcher::new(&clause);
-        rowwise(&args, |texts| {
-            let mut matches = BooleanBuilder::with_capacity(texts.len());
-            for text in texts {
-                let value = text.and_then(|text| json::parse(text.as_bytes()).ok());
-                matches.append_value(value.is_some_and(|value| matcher.matches(&value)));
-            }
-            Ok(Arc::new(matches.finish()))
-        })
-    }
+    Ok(Arc::new(matches.finish()))
 }

@@ -5,6 +5,7 @@ pub mod arithmetic;
 pub mod checked;
 pub mod convert;
 pub mod extreme;
+mod function;
 pub mod interval;
 pub mod json;
 pub mod lenient;

@@ -1,0 +1,158 @@
+//! A scalar function of ours: its name, its arguments, the type of its result, and the code that computes it.
+
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use datafusion::{
+    arrow::{
+        array::ArrayRef,
+        datatypes::{DataType, Field, FieldRef},
+    },
+    common::{Result, ScalarValue, exec_err, internal_err},
+    logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+};
+
+use super::notices::Notices;
+use crate::{Kinds, column::json_field};
+
+/// A function whose result depends on its arguments alone, and may be NULL. Functions of one name are the same function.
+#[derive(Debug)]
+pub(super) struct Function {
+    pub name: &'static str,
+    signature: Signature,
+    is_strict: bool,
+    returns: Returns,
+    compute: Compute,
+}
+
+/// The result of a call, one value a row.
+type Compute = fn(&Call<'_>) -> Result<ArrayRef>;
+
+/// The type of a function's result.
+#[derive(Debug)]
+pub(super) enum Returns {
+    /// Always this one.
+    Type(DataType),
+    /// JSON text.
+    Json,
+    /// It follows from the arguments.
+    Of(fn(&'static str, &ReturnFieldArgs<'_>) -> Result<Field>),
+}
+
+impl Function {
+    /// A function of so many arguments; of any number, if none is said.
+    pub fn new(name: &'static str, arguments: Option<usize>, returns: Returns, compute: Compute) -> Self {
+        let signature = match arguments {
+            Some(arguments) => Signature::any(arguments, Volatility::Immutable),
+            None => Signature::variadic_any(Volatility::Immutable),
+        };
+        Self { name, signature, is_strict: false, returns, compute }
+    }
+
+    /// Says that the result is NULL where an argument is.
+    pub fn strict(self) -> Self {
+        Self { is_strict: true, ..self }
+    }
+}
+
+impl From<Function> for Arc<ScalarUDF> {
+    fn from(function: Function) -> Self {
+        Self::new(ScalarUDF::from(function))
+    }
+}
+
+impl PartialEq for Function {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Function {}
+
+impl Hash for Function {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Function {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        internal_err!("{} says its type as a field", self.name)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        Ok(Arc::new(match &self.returns {
+            Returns::Type(of) => Field::new(self.name, of.clone(), true),
+            Returns::Json => json_field(self.name, Kinds::default()),
+            Returns::Of(field) => field(self.name, &args)?,
+        }))
+    }
+
+    fn is_strict(&self) -> bool {
+        self.is_strict
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let call = Call { name: self.name, rows: if scalar { 1 } else { args.number_rows }, args: &args };
+        let computed = (self.compute)(&call)?;
+        match scalar {
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&computed, 0)?)),
+            false => Ok(ColumnarValue::Array(computed)),
+        }
+    }
+}
+
+/// One call: the arguments of a batch of rows, or of one row where all are constants.
+pub(super) struct Call<'a> {
+    /// The function's name.
+    pub name: &'static str,
+    /// How many rows the result has.
+    pub rows: usize,
+    args: &'a ScalarFunctionArgs,
+}
+
+impl Call<'_> {
+    /// All arguments as they came.
+    pub fn args(&self) -> &[ColumnarValue] {
+        &self.args.args
+    }
+
+    /// An argument with a value for each row.
+    pub fn column(&self, index: usize) -> Result<ArrayRef> {
+        match self.args().get(index) {
+            Some(arg) => arg.to_array(self.rows),
+            None => exec_err!("{} lacks its argument {index}", self.name),
+        }
+    }
+
+    /// The arguments from one on, each with a value for each row.
+    pub fn columns(&self, from: usize) -> Result<Vec<ArrayRef>> {
+        (from..self.args().len()).map(|index| self.column(index)).collect()
+    }
+
+    /// An argument that is a literal text; NULL is the empty text.
+    pub fn text(&self, index: usize) -> Result<&str> {
+        match self.args().get(index) {
+            Some(ColumnarValue::Scalar(scalar)) => Ok(scalar.try_as_str().flatten().unwrap_or_default()),
+            _ => exec_err!("argument {index} of {} is a literal text", self.name),
+        }
+    }
+
+    /// Counts rows that have no result, of those that had all arguments.
+    pub fn count(&self, what: &str, unanswered: usize, of: usize) {
+        if let Some(notices) = Notices::of(&self.args.config_options) {
+            notices.count(what, unanswered as u64, of as u64);
+        }
+    }
+}
