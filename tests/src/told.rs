@@ -62,7 +62,7 @@ pub enum Told {
         /// What was said about it.
         warnings: Value,
     },
-    /// More rows than an answer has, so that nothing can be said of it.
+    /// The answer was cut at the row limit, so it cannot be compared.
     Cut,
     /// None.
     Refused {

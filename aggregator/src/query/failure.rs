@@ -47,8 +47,9 @@ fn of_root(root: &DataFusionError) -> Problem {
             match ungrouped(&said) {
                 Some(name) => Problem::new(Code::BadSql, format!("{name} is neither grouped by nor aggregated"))
                     .hint(format!("add it to GROUP BY, or take one of its values: min({name})")),
-                None if said.starts_with("Expects PARTITION BY") => {
-                    Problem::new(Code::NotSupported, "rows that are counted by a constant column of EXCEPT or INTERSECT")
+                None if ["Expects PARTITION BY", "All partition by columns", "partition_by().len()"].iter().any(|words| said.contains(words)) => {
+                    let detail = "a window, EXCEPT ALL or INTERSECT ALL over a constant column of DISTINCT, EXCEPT or INTERSECT";
+                    Problem::new(Code::NotSupported, detail)
                         .hint("leave the constant out of the query and add it around: SELECT 'x', t.* FROM (…) AS t")
                 }
                 None if speaks_of_itself(&said) => unsupported(&said),
@@ -59,7 +60,8 @@ fn of_root(root: &DataFusionError) -> Problem {
 }
 
 /// Words by which a message of the query engine is about itself. A user cannot act on such a message.
-const INSIDE: [&str; 30] = [
+const INSIDE: [&str; 31] = [
+    "Assertion failed",
     "Arrow error",
     "Cast error",
     "Compute error",

@@ -1,4 +1,4 @@
-//! What scans say of what they read, added up for the answer's statistics.
+//! Adds up what the scans of a query have read, for the answer's statistics.
 
 use std::collections::BTreeMap;
 
@@ -25,13 +25,13 @@ pub(super) struct Report {
 
 #[derive(Debug, Default)]
 struct Sums {
-    /// The last word of each shard in each scan.
+    /// The newest statistics of each shard in each scan.
     told: BTreeMap<(usize, ShardId), Trailer>,
     warnings: Vec<String>,
 }
 
 impl Report {
-    /// What one shard's part of a scan has read, now or in the end: a scan that has given enough rows is not heard to its end.
+    /// Replaces the statistics of one shard's part of a scan. They may be the last ones: a scan that has given enough rows is not read to its end.
     pub fn tell(&self, scan: usize, shard: ShardId, trailer: Trailer) {
         self.sums.lock().told.insert((scan, shard), trailer);
     }

@@ -97,7 +97,7 @@ async fn define(engine: &Engine, context: &Arc<QueryContext>, id: &DefinitionId,
     // Its types are checked by planning it. What it warns of is said once.
     defined.query.warnings.clear();
     match planner::plan(engine, context, &pins, defined.query, &[], None).await {
-        // Its types are known then; only an answer would be a wrong one.
+        // The types were checked before a shard was asked. A shard that is away makes answers incomplete, not the definition wrong.
         Err(problem) if problem.code == Code::Incomplete => {}
         planned => drop(planned?),
     }

@@ -116,7 +116,7 @@ const STACK_BYTES: usize = 64 << 20;
 const STACK_FREE_BYTES: usize = 48 << 20;
 
 /// Runs what recurses over a statement on a stack that is deep enough for every statement within the limits.
-fn deep<T>(work: impl FnOnce() -> T) -> T {
+pub fn deep<T>(work: impl FnOnce() -> T) -> T {
     stacker::maybe_grow(STACK_FREE_BYTES, STACK_BYTES, work)
 }
 

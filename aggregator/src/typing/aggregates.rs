@@ -1,4 +1,4 @@
-//! Aggregates and windows with types open -> those over arguments of the types that each asks for.
+//! Gives aggregates and windows their types: each argument is converted to the type that the function takes.
 
 use std::sync::Arc;
 
@@ -6,8 +6,9 @@ use datafusion::{
     arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType},
     common::{DFSchema, Result},
     logical_expr::{
-        AggregateUDF, Expr,
+        Accumulator, AggregateUDF, AggregateUDFImpl, Expr, Signature,
         expr::{AggregateFunction, Sort, WindowFunction},
+        function::AccumulatorArgs,
     },
 };
 use plan::{Kinds, Type, functions::extreme};
@@ -27,12 +28,12 @@ pub fn aggregate_of(function: AggregateFunction, schema: &DFSchema) -> Result<Ex
     let AggregateFunction { func, params } = function;
     let Some(inner) = super::open::aggregate(&func) else { return Ok(Expr::AggregateFunction(AggregateFunction { func, params })) };
     let (func, args) = aggregate(&inner, Operand::all(params.args, schema)?, params.distinct)?;
-    // These are the same in every order, and the planner takes the order for another argument.
+    // The order of rows does not change these, and the planner would take the ORDER BY for another argument.
     let ordered = !matches!(inner.name(), "min" | "max" | "sum" | "avg" | "count" | "approx_distinct" | "bool_and" | "bool_or");
     let params =
         datafusion::logical_expr::expr::AggregateFunctionParams { order_by: if ordered { params.order_by } else { vec![] }, args: vec![], ..params };
     let mut order_by = params.order_by.into_iter().map(|key| sort(key, schema)).collect::<Result<Vec<_>>>()?;
-    // What is ordered within a group is the first argument.
+    // WITHIN GROUP orders by the first argument.
     if func.supports_within_group_clause()
         && let ([key], Some(first)) = (order_by.as_mut_slice(), args.first())
     {
@@ -42,7 +43,7 @@ pub fn aggregate_of(function: AggregateFunction, schema: &DFSchema) -> Result<Ex
     Ok(Expr::AggregateFunction(AggregateFunction::new_udf(func, args, params.distinct, filter, order_by, params.null_treatment)))
 }
 
-/// Digits of an integer that is summed: a sum has ten more, which then is the type of a sum of sums, too.
+/// Digits of the integers that `sum` takes. DataFusion gives a sum ten digits more, so that it has the most that a decimal may have.
 const SUMMED_DIGITS: u8 = DECIMAL128_MAX_PRECISION - 10;
 
 /// An aggregate and its arguments, as their types ask for it.
@@ -76,7 +77,7 @@ pub fn aggregate(inner: &Arc<AggregateUDF>, args: Vec<Operand>, distinct: bool) 
     }
 }
 
-/// The aggregate for a frame that lets go of rows.
+/// The variant of an aggregate for a window frame whose start moves, so that rows leave it.
 fn sliding(function: Arc<AggregateUDF>, mut args: Vec<Expr>, schema: &DFSchema) -> Result<(Arc<AggregateUDF>, Vec<Expr>)> {
     use plan::functions::sliding;
     let name = match function.name() {
@@ -95,6 +96,37 @@ fn sliding(function: Arc<AggregateUDF>, mut args: Vec<Expr>, schema: &DFSchema) 
     Ok((named.unwrap_or(function), args))
 }
 
+/// `min` or `max` as a window function. DataFusion takes the results over a growing frame for sorted and leaves out an ORDER BY; but the frames of
+/// the first rows may have no value, and their NULLs belong to the other end.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct NotMonotonic(Arc<AggregateUDF>);
+
+impl AggregateUDFImpl for NotMonotonic {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.0.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.0.return_type(types)
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.0.coerce_types(types)
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        self.0.accumulator(args)
+    }
+
+    fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        self.0.create_sliding_accumulator(args)
+    }
+}
+
 /// A window function with its types.
 pub fn window_of(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
     use datafusion::logical_expr::WindowFunctionDefinition as Definition;
@@ -104,6 +136,7 @@ pub fn window_of(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
         Definition::AggregateUDF(func) => match super::open::aggregate(&func) {
             Some(inner) => {
                 let (func, args) = aggregate(&inner, args, params.distinct)?;
+                let func = if matches!(func.name(), "min" | "max") { Arc::new(AggregateUDF::from(NotMonotonic(func))) } else { func };
                 let (func, args) =
                     if params.window_frame.is_ever_expanding() || params.distinct { (func, args) } else { sliding(func, args, schema)? };
                 (Definition::AggregateUDF(func), args)

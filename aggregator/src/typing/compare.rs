@@ -77,8 +77,8 @@ pub fn equal_pair(left: &Operand, right: &Operand) -> Result<(Expr, Expr)> {
         (Interval, Interval) => (left.sort_key(), right.sort_key()),
         (a, b) if a == b || matches!((a, b), (List | Other, _) | (_, List | Other)) => plain,
         (Bool, _) | (_, Bool) => (left.canonical(), right.canonical()),
-        (a, b) => {
-            let detail = format!("{} is {} and {} is {}", shown(left), described(a), shown(right), described(b));
+        _ => {
+            let detail = format!("{} is {} and {} is {}", shown(left), described(left), shown(right), described(right));
             return Err(bad(detail, "convert one of them: x::text, x::timestamp, …"));
         }
     })
@@ -208,13 +208,18 @@ fn beside_quoted(left: &Operand, op: Operator, text: &str, right: &Operand) -> R
             let equal = one_of(left, slice::from_ref(right), false)?;
             Ok(if op == Operator::IsDistinctFrom { equal.is_not_true() } else { equal.is_true() })
         }
-        Class::Json(_) => Ok(match spelled {
-            Some(number) => {
-                let number = folded(&Operand::of(number, &DFSchema::empty())?)?;
-                binary(call(json::COMPARE, vec![left.canonical(), json_literal(canonical(&Value::Text(text.into()))), number]), op, lit(0_i64))
-            }
-            None => binary(left.view(Type::Text, false), op, right.expr.clone()),
-        }),
+        Class::Json(_) => {
+            // What the text spells besides itself.
+            let spelled = spelled.map(|number| folded(&Operand::of(number, &DFSchema::empty())?)).transpose()?;
+            let spelled = spelled.or_else(|| plan::value::bool_of_text(text).map(|value| json_literal(canonical(&Value::Bool(value)))));
+            Ok(match spelled {
+                Some(spelled) => {
+                    let sides = vec![left.canonical(), json_literal(canonical(&Value::Text(text.into()))), spelled];
+                    binary(call(json::COMPARE, sides), op, lit(0_i64))
+                }
+                None => binary(left.view(Type::Text, false), op, right.expr.clone()),
+            })
+        }
         class if class.is_number() => match spelled {
             Some(_) => beside_number(left, op, spelled),
             None if is_equality(op) => {

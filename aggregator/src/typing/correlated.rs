@@ -10,19 +10,14 @@ use std::sync::Arc;
 
 use datafusion::{
     common::{
-        Column, ExprSchema as _, Result,
+        Column, DFSchema, ExprSchema as _, Result,
         tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
     },
     logical_expr::{
-        BinaryExpr, Expr, ExprSchemable as _, Filter, LogicalPlan, Operator, Projection, Subquery,
-        expr::{Exists, InSubquery, ScalarFunction},
-        lit,
-        utils::{conjunction, split_conjunction_owned},
+        BinaryExpr, Expr, ExprSchemable as _, Filter, LogicalPlan, Operator, Projection, Subquery, lit,
+        utils::{conjunction, merge_schema, split_conjunction, split_conjunction_owned},
     },
 };
-use plan::{Kinds, column::is_json, functions::json};
-
-use super::operand::call;
 
 /// A plan in which correlated sub-queries compare columns.
 pub fn columns_compared(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -34,7 +29,8 @@ pub fn columns_compared(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(inner.transform_up_with_subqueries(|node| Ok(Transformed::yes(outer_columns(node, &mut names)?)))?.data)
 }
 
-/// Names of computed columns. None is twice in a statement: a condition that becomes a join's passes the columns of the sub-queries around it.
+/// Names of computed columns, each used once in a statement. A condition that becomes part of a join moves past the columns that other
+/// sub-queries have computed, and must not take one of those for its own.
 struct Names(usize);
 
 impl Names {
@@ -73,7 +69,7 @@ fn inner_columns(plan: LogicalPlan, names: &mut Names) -> Result<LogicalPlan> {
             Expr::Column(Column::from_name(name))
         }
     };
-    let conditions = split_conjunction_owned(filter.predicate.clone()).into_iter().map(|condition| match condition {
+    let conditions = split_conjunction_owned(filter.predicate.clone()).into_iter().map(|condition| match never_null(condition) {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) if has_outer(&left) != has_outer(&right) => {
             let (left, right) = (side(*left, &mut computed), side(*right, &mut computed));
             Expr::BinaryExpr(BinaryExpr::new(Box::new(left), Operator::Eq, Box::new(right)))
@@ -90,50 +86,120 @@ fn inner_columns(plan: LogicalPlan, names: &mut Names) -> Result<LogicalPlan> {
     }
 }
 
+/// `CASE WHEN a IS NULL AND … THEN false ELSE a = b END` is `a = b` for a filter, which takes NULL for false.
+fn never_null(condition: Expr) -> Expr {
+    let Expr::Case(case) = &condition else { return condition };
+    match (case.when_then_expr.as_slice(), case.else_expr.as_deref()) {
+        ([(when, then)], Some(equality @ Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, .. })))
+            if case.expr.is_none()
+                && **then == lit(false)
+                && split_conjunction(when).into_iter().any(|part| matches!(part, Expr::IsNull(side) if side == left)) =>
+        {
+            equality.clone()
+        }
+        _ => condition,
+    }
+}
+
 fn with_computed(input: &LogicalPlan, computed: Vec<Expr>) -> Result<LogicalPlan> {
     let own = input.schema().iter().map(|column| Expr::Column(Column::from(column)));
     Ok(LogicalPlan::Projection(Projection::try_new(own.chain(computed).collect(), Arc::new(input.clone()))?))
 }
 
-/// Of a node with sub-queries, each view of JSON that these take of its rows.
-fn outer_columns(plan: LogicalPlan, names: &mut Names) -> Result<LogicalPlan> {
-    let inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
-    let Some(around) = inputs.first() else { return Ok(plan) };
-    let lateral = matches!((&plan, inputs.get(1)), (LogicalPlan::Join(_), Some(LogicalPlan::Subquery(_))));
-    let mut asked: Vec<(Expr, Column)> = Vec::new();
-    let mut replaced = |subquery: Subquery| replaced_in(subquery, around, &mut asked, names);
-    let with_exprs = plan.clone().map_expressions(|expr| {
-        expr.transform(|node| {
-            Ok(match node {
-                Expr::ScalarSubquery(subquery) => Transformed::yes(Expr::ScalarSubquery(replaced(subquery)?)),
-                Expr::Exists(Exists { subquery, negated }) => Transformed::yes(Expr::Exists(Exists { subquery: replaced(subquery)?, negated })),
-                Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
-                    Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery: replaced(subquery)?, negated }))
+/// Changes the sub-queries of a node that see its rows: those in its expressions and, of a join, the lateral ones on its right side.
+fn map_seeing(plan: LogicalPlan, mut change: impl FnMut(Subquery) -> Result<Subquery>) -> Result<LogicalPlan> {
+    let plan = plan.map_subqueries(|node| map_subquery(node, &mut change))?.data;
+    match plan {
+        LogicalPlan::Join(mut join) => {
+            join.right = Arc::new(map_lateral(join.right.as_ref().clone(), change)?);
+            Ok(LogicalPlan::Join(join))
+        }
+        other => Ok(other),
+    }
+}
+
+/// Changes the sub-query that is the right side of a lateral join.
+fn map_lateral(right: LogicalPlan, mut change: impl FnMut(Subquery) -> Result<Subquery>) -> Result<LogicalPlan> {
+    let mapped = right.transform_down(|node| match node {
+        LogicalPlan::SubqueryAlias(_) => Ok(Transformed::no(node)),
+        node => Ok(Transformed { tnr: TreeNodeRecursion::Jump, ..map_subquery(node, &mut change)? }),
+    })?;
+    mapped.data.recompute_schema()
+}
+
+fn map_subquery(node: LogicalPlan, change: &mut impl FnMut(Subquery) -> Result<Subquery>) -> Result<Transformed<LogicalPlan>> {
+    match node {
+        LogicalPlan::Subquery(subquery) => Ok(Transformed::yes(LogicalPlan::Subquery(change(subquery)?))),
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// A sub-query over another plan.
+fn with_plan(subquery: &Subquery, plan: LogicalPlan) -> Subquery {
+    Subquery { outer_ref_columns: plan.all_out_ref_exprs(), subquery: Arc::new(plan), spans: subquery.spans.clone() }
+}
+
+/// Gives a node's inputs their types, then the sub-queries that see its rows. A column of a row around was JSON when the sub-query was planned;
+/// one by which rows are grouped, or of a set operation, has a type by now.
+pub fn map_inputs(plan: LogicalPlan, typed: &mut impl FnMut(LogicalPlan) -> Result<LogicalPlan>) -> Result<LogicalPlan> {
+    let plan = match plan {
+        LogicalPlan::Join(mut join) => {
+            join.left = Arc::new(typed(join.left.as_ref().clone())?);
+            let left = Arc::clone(join.left.schema());
+            let right = map_lateral(join.right.as_ref().clone(), |subquery| with_fields_around(&subquery, &left))?;
+            join.right = Arc::new(typed(right)?);
+            LogicalPlan::Join(join)
+        }
+        other => other.map_children(|input| Ok(Transformed::yes(typed(input)?)))?.data,
+    };
+    let around = merge_schema(&plan.inputs());
+    let mut change = |subquery: Subquery| {
+        let seen = with_fields_around(&subquery, &around)?;
+        Ok(with_plan(&subquery, typed(seen.subquery.as_ref().clone())?))
+    };
+    match plan {
+        // What the right side of a lateral join sees has its type by now.
+        LogicalPlan::Subquery(subquery) => Ok(LogicalPlan::Subquery(with_plan(&subquery, subquery.subquery.as_ref().clone()))),
+        other => Ok(other.map_subqueries(|node| map_subquery(node, &mut change))?.data),
+    }
+}
+
+/// The sub-query with the fields that columns of the rows around it have.
+fn with_fields_around(subquery: &Subquery, around: &DFSchema) -> Result<Subquery> {
+    let seen = subquery.subquery.as_ref().clone().transform_down(|node| {
+        node.map_expressions(|expr| {
+            expr.transform_down(|part| match part {
+                Expr::OuterReferenceColumn(_, ref column) if around.has_column(column) => {
+                    let field = Arc::clone(around.field_from_column(column)?);
+                    Ok(Transformed::yes(Expr::OuterReferenceColumn(field, column.clone())))
                 }
-                other => Transformed::no(other),
+                other => Ok(Transformed::no(other)),
             })
         })
     })?;
-    let beside = match inputs.get(1) {
-        Some(LogicalPlan::Subquery(subquery)) if lateral => Some(LogicalPlan::Subquery(replaced(subquery.clone())?)),
-        other => other.cloned(),
-    };
+    Ok(with_plan(subquery, seen.data))
+}
+
+/// Of a node with sub-queries, each expression that these take of its rows.
+fn outer_columns(plan: LogicalPlan, names: &mut Names) -> Result<LogicalPlan> {
+    let Some(around) = plan.inputs().first().map(|input| (*input).clone()) else { return Ok(plan) };
+    let mut asked: Vec<(Expr, Column)> = Vec::new();
+    let replaced = map_seeing(plan.clone(), |subquery| replaced_in(subquery, &around, &mut asked, names))?;
     if asked.is_empty() {
         return Ok(plan);
     }
-    let schema = Arc::clone(plan.schema());
     let own = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_));
     let computed = asked.into_iter().map(|(expr, column)| expr.alias(column.name)).collect();
-    let mut children = std::iter::once(with_computed(around, computed)?).chain(beside);
-    let plan = with_exprs.data.map_children(|child| Ok(Transformed::yes(children.next().unwrap_or(child))))?.data.recompute_schema()?;
+    let mut first = Some(with_computed(&around, computed)?);
+    let replaced = replaced.map_children(|input| Ok(Transformed::yes(first.take().unwrap_or(input))))?.data.recompute_schema()?;
     if own {
-        return Ok(plan);
+        return Ok(replaced);
     }
-    let before = schema.iter().map(|column| Expr::Column(Column::from(column))).collect();
-    Ok(LogicalPlan::Projection(Projection::try_new(before, Arc::new(plan))?))
+    let before = plan.schema().iter().map(|column| Expr::Column(Column::from(column))).collect();
+    Ok(LogicalPlan::Projection(Projection::try_new(before, Arc::new(replaced))?))
 }
 
-/// The sub-query with columns in the place of views of the rows around it, which are asked for.
+/// The sub-query with columns in the place of what it computes of the rows around it, which is asked for.
 fn replaced_in(subquery: Subquery, around: &LogicalPlan, asked: &mut Vec<(Expr, Column)>, names: &mut Names) -> Result<Subquery> {
     if subquery.outer_ref_columns.is_empty() {
         return Ok(subquery);
@@ -142,7 +208,7 @@ fn replaced_in(subquery: Subquery, around: &LogicalPlan, asked: &mut Vec<(Expr, 
     let rewritten = subquery.subquery.as_ref().clone().transform_down_with_subqueries(|node| {
         node.map_expressions(|expr| {
             expr.transform_down(|node| {
-                let Some(view) = view_around(&node, around) else { return Ok(Transformed::no(node)) };
+                let Some(view) = computed_around(&node, around) else { return Ok(Transformed::no(node)) };
                 let field = view.to_field(around.schema())?.1;
                 let column = match asked.iter().find(|(known, _)| *known == view) {
                     Some((_, column)) => column.clone(),
@@ -156,65 +222,25 @@ fn replaced_in(subquery: Subquery, around: &LogicalPlan, asked: &mut Vec<(Expr, 
             })
         })
     })?;
-    if asked.len() == before && !rewritten.transformed {
-        return Ok(subquery);
+    match asked.len() == before && !rewritten.transformed {
+        true => Ok(subquery),
+        false => Ok(with_plan(&subquery, rewritten.data)),
     }
-    let plan = rewritten.data;
-    Ok(Subquery { outer_ref_columns: plan.all_out_ref_exprs(), subquery: Arc::new(plan), spans: subquery.spans })
 }
 
-/// `json_get(outer(column), …)` as a view of the rows around.
-fn view_around(expr: &Expr, around: &LogicalPlan) -> Option<Expr> {
-    let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else { return None };
-    let Some(Expr::OuterReferenceColumn(_, column)) = args.first() else { return None };
-    if func.name() != json::GET || !around.schema().has_column(column) {
+/// What a function or a cast makes of columns of the rows around and of nothing else, as those rows see it.
+fn computed_around(expr: &Expr, around: &LogicalPlan) -> Option<Expr> {
+    if !matches!(expr, Expr::ScalarFunction(_) | Expr::Cast(_) | Expr::TryCast(_)) || !has_outer(expr) || expr.is_volatile() {
         return None;
     }
-    let mut args = args.clone();
-    args[0] = Expr::Column(column.clone());
-    Some(Expr::ScalarFunction(ScalarFunction { func: Arc::clone(func), args }))
-}
-
-/// A node whose sub-queries find the columns around them as JSON, as they were planned: what is grouped by, or one of a set, has a type by now.
-pub fn json_around(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let mut outer: Vec<Column> = Vec::new();
-    let mut look = |subquery: &Subquery| {
-        outer.extend(subquery.outer_ref_columns.iter().filter_map(|expr| match expr {
-            Expr::OuterReferenceColumn(field, column) if is_json(field.data_type()) => Some(column.clone()),
-            _ => None,
-        }));
-    };
-    plan.apply_expressions(|expr| {
-        expr.apply(|node| {
-            match node {
-                Expr::ScalarSubquery(subquery) | Expr::Exists(Exists { subquery, .. }) | Expr::InSubquery(InSubquery { subquery, .. }) => {
-                    look(subquery)
-                }
-                _ => {}
-            }
-            Ok(TreeNodeRecursion::Continue)
-        })
-    })?;
-    let inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
-    if let (LogicalPlan::Join(_), Some(LogicalPlan::Subquery(lateral))) = (&plan, inputs.get(1)) {
-        look(lateral);
-    }
-    let Some(around) = inputs.first() else { return Ok(plan) };
-    let changed =
-        |column: &Column| outer.contains(column) && around.schema().field_from_column(column).is_ok_and(|field| !is_json(field.data_type()));
-    let columns = around.schema().columns();
-    if !columns.iter().any(changed) {
-        return Ok(plan);
-    }
-    let seen = columns.into_iter().map(|column| match changed(&column) {
-        true => {
-            let kinds = Kinds::of_type(around.schema().field_from_column(&column)?.data_type());
-            let spelled = call(json::TO_JSON, vec![Expr::Column(column.clone())]);
-            Ok(call(json::GET, vec![spelled, lit(""), lit("json"), lit(kinds.0.to_string())]).alias_qualified(column.relation, column.name))
+    let mut theirs = true;
+    let seen = expr.clone().transform_down(|part| match part {
+        Expr::OuterReferenceColumn(_, column) if around.schema().has_column(&column) => Ok(Transformed::yes(Expr::Column(column))),
+        Expr::OuterReferenceColumn(..) | Expr::Column(_) | Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) => {
+            theirs = false;
+            Ok(Transformed { data: part, transformed: false, tnr: TreeNodeRecursion::Stop })
         }
-        false => Ok(Expr::Column(column)),
+        other => Ok(Transformed::no(other)),
     });
-    let around = LogicalPlan::Projection(Projection::try_new(seen.collect::<Result<_>>()?, Arc::new(around.clone()))?);
-    let mut children = std::iter::once(around).chain(inputs.into_iter().skip(1));
-    Ok(plan.map_children(|child| Ok(Transformed::yes(children.next().unwrap_or(child))))?.data)
+    seen.ok().filter(|_| theirs).map(|seen| seen.data)
 }

@@ -32,6 +32,7 @@ use proto::Code;
 use super::{
     aggregates::{aggregate_of, window_of},
     compare::{compared, equal_pair, one_of},
+    literals::computed,
     open::Open,
     operand::{Class, Operand, bad, call, cast, counted_cast, described, literal, null_of, shown, time, try_cast},
     table::{PADDED_CHARS_MAX, Takes, takes},
@@ -210,9 +211,7 @@ fn inside(value: &Operand, path: &Operand, kinds: Option<&Operand>) -> Result<Ex
         }
         (Class::Json(_) | Class::Text, _) => Ok(view_of_json(value.expr.clone(), &steps, kinds.and_then(Operand::quoted))),
         (Class::Null, _) => Ok(null_of(DataType::LargeUtf8)),
-        (class, _) => {
-            Err(bad(format!("{} is {}: there is no {spelled} inside of it", shown(value), described(class)), "only JSON and lists are looked into"))
-        }
+        _ => Err(bad(format!("{} is {}: there is no {spelled} inside of it", shown(value), described(value)), "only JSON and lists are looked into")),
     }
 }
 
@@ -286,6 +285,9 @@ pub fn with_types_taken(node: Expr, schema: &DFSchema) -> Result<Transformed<Exp
                 }
                 _ => operand.expr,
             };
+            if let Some(computed) = computed(&func, &operands, &fields)? {
+                return Ok(Transformed::yes(Expr::Literal(computed, None)));
+            }
             let args = operands.into_iter().enumerate().map(fitted).collect();
             Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
         }
@@ -309,9 +311,13 @@ fn fields(args: &[Operand]) -> Vec<FieldRef> {
 
 /// What a function cannot take, in a user's words.
 pub fn refusal(name: &str, args: &[Operand]) -> datafusion::error::DataFusionError {
-    let types: Vec<&str> = args.iter().map(|arg| described(arg.class())).collect();
+    let types: Vec<String> = args.iter().map(described).collect();
     match types.as_slice() {
         [] => bad(format!("{name} needs an argument"), "write it in the parentheses"),
+        [_, _] if ["+", "-", "*", "/", "%"].contains(&name) && args.iter().any(|arg| arg.class() == Class::Decimal) => bad(
+            format!("the result of {name} would have more than 38 digits"),
+            "use decimals of fewer digits, such as x::decimal(18, 4), or x::double",
+        ),
         types => {
             bad(format!("{name} does not take {}", types.join(", ")), "check how many arguments it takes, or convert them: x::text, x::double, …")
         }
@@ -357,7 +363,7 @@ fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
     let decimal = [left, right].iter().any(|operand| operand.class() == Class::Decimal);
     let plain = |left: Expr, right: Expr| match [left_class, right_class].contains(&Class::Other) {
         true => Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))),
-        false => lenient(op, left, right),
+        false => counted_operator(op, left, right),
     };
     match op {
         Operator::Divide | Operator::Modulo if left.is_literal() && is_zero(right) => {
@@ -376,11 +382,11 @@ fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
     }
 }
 
-/// An operator as the function that gives NULL for a row whose result does not fit.
-fn lenient(op: Operator, left: Expr, right: Expr) -> Result<Expr> {
+/// An operator as the function that gives NULL for a row whose result does not fit, and counts it.
+fn counted_operator(op: Operator, left: Expr, right: Expr) -> Result<Expr> {
     match functions::arithmetic::name(op) {
         Some(name) => Ok(call(name, vec![left, right])),
-        None => internal_err!("{op} is no arithmetic"),
+        None => internal_err!("{op} is not an arithmetic operator"),
     }
 }
 
@@ -410,12 +416,19 @@ fn chained(op: Operator, left: Expr, right: Expr) -> Result<Expr> {
 }
 
 fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
-    use Class::{Date, Int, Interval, Json, Text, Time};
-    let plain = |left: Expr, right: Expr| lenient(op, left, right);
+    use Class::{Date, Interval, Json, Text, Time};
+    let plain = |left: Expr, right: Expr| counted_operator(op, left, right);
     let month_day_nano = || DataType::Interval(IntervalUnit::MonthDayNano);
     let sign = if op == Operator::Minus { "-" } else { "+" };
     let shifted = |moment: Expr, interval: Expr| Ok(call(interval::SHIFT, vec![lit(sign), moment, interval]));
+    let days = right.class().is_number() || right.only_numbers() || (op == Operator::Plus && right.kinds().is_some());
     match (left.class(), op, right.class()) {
+        (Class::Null, ..) => Ok(null_of(right.data_type().clone())),
+        (.., Class::Null) => Ok(null_of(left.data_type().clone())),
+        (Date, Operator::Plus | Operator::Minus, _) if days => {
+            let days = call(interval::SCALE, vec![one_day(), right.double()?]);
+            Ok(cast(shifted(left.time()?, days)?, DataType::Date32))
+        }
         (Interval, Operator::Multiply, other) if other != Interval => Ok(call(interval::SCALE, vec![left.expr.clone(), right.double()?])),
         (other, Operator::Multiply, Interval) if other != Interval => Ok(call(interval::SCALE, vec![right.expr.clone(), left.double()?])),
         (Interval, Operator::Divide, other) if other != Interval => {
@@ -436,11 +449,8 @@ fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
         (Json(_) | Text | Time | Date, Operator::Minus, Json(_) | Text | Time | Date) if !(left.class() == Date && right.class() == Date) => {
             plain(left.time()?, right.time()?)
         }
-        (Date, Operator::Plus, Json(_)) | (Date, Operator::Plus | Operator::Minus, Int) => {
-            let days = call(interval::SCALE, vec![one_day(), right.double()?]);
-            Ok(cast(shifted(left.time()?, days)?, DataType::Date32))
-        }
-        (Json(_) | Int, Operator::Plus, Date) => of_times(op, right, left),
+        (Json(_), Operator::Plus, Date) => of_times(op, right, left),
+        (number, Operator::Plus, Date) if number.is_number() => of_times(op, right, left),
         (Date, Operator::Plus | Operator::Minus, Interval) => Ok(cast(shifted(left.time()?, right.expr.clone())?, DataType::Date32)),
         (Interval, Operator::Plus, Date) => Ok(cast(shifted(right.time()?, left.expr.clone())?, DataType::Date32)),
         (Date, Operator::Minus, Date) => {
@@ -450,8 +460,8 @@ fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
         (Time, Operator::Plus | Operator::Minus, Interval) if *left.data_type() == time() => shifted(left.expr.clone(), right.expr.clone()),
         (Interval, Operator::Plus, Time) if *right.data_type() == time() => shifted(right.expr.clone(), left.expr.clone()),
         (Time, Operator::Plus | Operator::Minus, Interval) | (Interval, Operator::Plus, Time) => plain(left.expr.clone(), right.expr.clone()),
-        (a, _, b) => Err(bad(
-            format!("{} {op} {} is {} {op} {}", shown(left), shown(right), described(a), described(b)),
+        _ => Err(bad(
+            format!("{} {op} {} is {} {op} {}", shown(left), shown(right), described(left), described(right)),
             "times go with intervals: _time - interval '1 day'",
         )),
     }
@@ -591,26 +601,16 @@ fn converted(value: &Operand, to: &DataType, lenient: bool) -> Result<Expr> {
     if value.data_type() == to {
         return Ok(value.expr.clone());
     }
-    if view.is_none()
-        && value.kinds().is_none()
-        && value.class() != Class::Text
+    let date_of_number = value.class().is_number() && matches!(to, DataType::Date32);
+    if !matches!(value.class(), Class::Json(_) | Class::Text)
         && !plan::column::is_json(to)
-        && !can_cast_types(value.data_type(), to)
+        && (date_of_number || !can_cast_types(value.data_type(), to))
     {
         let name = crate::answer::type_name(to);
         return Err(bad(
-            format!("{} is {}, which is not converted to {name}", shown(value), described(value.class())),
-            "compare it, or convert it to text",
+            format!("{} is {}, which is not converted to {name}", shown(value), described(value)),
+            "extract(epoch FROM x) gives the seconds of a time or an interval, x::text the text of any value",
         ));
-    }
-    if let (Some(constant), None) = (literal(&value.expr), view)
-        && !plan::column::is_json(to)
-    {
-        return match constant.cast_to(to) {
-            Ok(constant) if !constant.is_null() => Ok(Expr::Literal(constant, None)),
-            _ if lenient => Ok(null_of(to.clone())),
-            _ => Err(unreadable(&constant.to_string(), to)),
-        };
     }
     Ok(match (value.class(), view, to) {
         (Class::Json(_), None, json) if plan::column::is_json(json) => value.expr.clone(),
@@ -623,9 +623,13 @@ fn converted(value: &Operand, to: &DataType, lenient: bool) -> Result<Expr> {
         (Class::Double, Some(Type::Int), _) | (Class::Int | Class::Double, Some(Type::Time), _) => value.converted(view.unwrap_or(Type::Int)),
         (Class::Json(_) | Class::Text, None, DataType::Date32) => try_cast(value.converted(Type::Time), DataType::Date32),
         (Class::Json(_) | Class::Text, None, _) => counted_cast(value.converted(Type::Text), to),
-        (Class::Time | Class::Date, Some(Type::Time), _) => cast(value.expr.clone(), to.clone()),
-        (_, None, _) => counted_cast(value.expr.clone(), to),
-        _ => try_cast(value.expr.clone(), to.clone()),
+        (Class::Time | Class::Date, Some(Type::Time), _) => value.time()?,
+        _ => match literal(&value.expr).map(|constant| (constant, constant.cast_to(to))) {
+            Some((_, Ok(converted))) if !converted.is_null() => Expr::Literal(converted, None),
+            Some(_) if lenient => null_of(to.clone()),
+            Some((constant, _)) => return Err(unreadable(&constant.to_string(), to)),
+            None => counted_cast(value.expr.clone(), to),
+        },
     })
 }
 

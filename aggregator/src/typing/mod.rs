@@ -12,6 +12,7 @@ mod aggregates;
 mod columns;
 mod compare;
 mod correlated;
+mod literals;
 mod lower;
 mod open;
 mod operand;

@@ -10,11 +10,12 @@ use datafusion::{
 use plan::{
     Kinds, Type, View,
     column::{is_json, kinds_of},
-    functions::{convert, json, own_named},
+    functions::{convert, is_own, json, own_named},
     value::{bool_of_text, time_of_text},
 };
 use proto::{Code, Problem};
 
+use super::literals::spelled;
 use crate::query::failure;
 
 /// An expression and its type.
@@ -24,7 +25,7 @@ pub struct Operand {
     pub expr: Expr,
     /// Its type, as DataFusion says.
     pub field: FieldRef,
-    /// The JSON value whose text it is, if it is one's.
+    /// If this is the text of a JSON value: that value.
     text_of: Option<Box<Operand>>,
 }
 
@@ -247,7 +248,7 @@ impl Operand {
             Class::Null => Ok(null_of(DataType::Boolean)),
             _ => match self.quoted().and_then(bool_of_text) {
                 Some(value) => Ok(lit(value)),
-                None => Err(bad(format!("{} is {}, not a condition", shown(self), described(self.class())), "compare it with something")),
+                None => Err(bad(format!("{} is {}, not a condition", shown(self), described(self)), "compare it with something")),
             },
         }
     }
@@ -272,7 +273,8 @@ pub fn literal(expr: &Expr) -> Option<&ScalarValue> {
     }
 }
 
-/// Whether values of these kinds are converted as their texts are: `2.7` is the integer 3, and the text `2.7` is none.
+/// Whether a cast gives the same result for values of these kinds and for their texts. It does not for fractions cast to integers: the number
+/// `2.7` becomes 3, while the text `2.7` becomes NULL.
 fn converts_like_its_text(kinds: Kinds, to: Type) -> bool {
     let besides = match to {
         Type::Int => Kinds::INT | Kinds::WIDE,
@@ -369,9 +371,9 @@ pub fn bad(detail: String, hint: &str) -> datafusion::error::DataFusionError {
     failure::error(Problem::new(Code::BadSql, detail).hint(hint))
 }
 
-/// A class in a user's words.
-pub fn described(class: Class) -> &'static str {
-    match class {
+/// The type of an operand in a user's words.
+pub fn described(operand: &Operand) -> String {
+    let name = match operand.class() {
         Class::Null => "NULL",
         Class::Json(_) => "JSON",
         Class::Bool => "a boolean",
@@ -381,18 +383,16 @@ pub fn described(class: Class) -> &'static str {
         Class::Date => "a date",
         Class::Interval => "an interval",
         Class::List => "a list",
-        Class::Other => "another type",
-    }
+        Class::Other => return crate::answer::type_name(operand.data_type()),
+    };
+    name.to_owned()
 }
 
 /// An operand as a user knows it, cut where it is long.
 pub fn shown(operand: &Operand) -> String {
     const SHOWN_CHARS_MAX: usize = 60;
     let name = match literal(&operand.expr) {
-        Some(value) => match value.try_as_str().flatten() {
-            Some(text) => format!("'{text}'"),
-            None => value.to_string(),
-        },
+        Some(value) => spelled(value),
         None => named(&operand.expr).unwrap_or_else(|| "an expression".into()),
     };
     match name.char_indices().nth(SHOWN_CHARS_MAX) {
@@ -413,7 +413,7 @@ fn named(expr: &Expr) -> Option<String> {
             },
         )),
         Expr::ScalarFunction(call) if call.func.name() == json::GET => named(call.args.first()?),
-        Expr::ScalarFunction(call) => Some(format!("{}(…)", call.func.name())),
+        Expr::ScalarFunction(call) if !is_own(call.func.name()) => Some(format!("{}(…)", call.func.name())),
         Expr::Alias(alias) => named(&alias.expr),
         _ => None,
     }

@@ -22,7 +22,7 @@ use datafusion::{
 use super::{
     aggregates::sort,
     columns::read_as_columns,
-    correlated::{columns_compared, json_around},
+    correlated::{columns_compared, map_inputs},
     lower::{condition, lower, unified, with_types_taken},
     operand::{Class, Operand, bad, described},
 };
@@ -37,8 +37,7 @@ impl AnalyzerRule for Types {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let typed = plan.transform_up_with_subqueries(|node| Ok(Transformed::yes(node_typed(node)?)))?.data;
-        let told = told(typed)?;
+        let told = told(plan_typed(plan)?)?;
         match reads_once(&told) {
             true => Ok(told),
             false => read_as_columns(columns_compared(told)?),
@@ -62,11 +61,14 @@ pub fn typed(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     Ok(lowered.transform_up(|node| with_types_taken(node, schema))?.data)
 }
 
+fn plan_typed(plan: LogicalPlan) -> Result<LogicalPlan> {
+    crate::sql::deep(|| node_typed(map_inputs(plan, &mut plan_typed)?))
+}
+
 fn node_typed(plan: LogicalPlan) -> Result<LogicalPlan> {
     if let LogicalPlan::TableScan(_) = plan {
         return Ok(plan);
     }
-    let plan = json_around(plan)?;
     let schema = match plan.inputs().as_slice() {
         [input] => Arc::clone(input.schema()),
         inputs => Arc::new(merge_schema(inputs)),
@@ -228,7 +230,7 @@ fn alike(union: Union) -> Result<Union> {
             _ => {
                 for pair in values.windows(2) {
                     if type_union_coercion(pair[0].data_type(), pair[1].data_type()).is_none() {
-                        let (a, b) = (described(pair[0].class()), described(pair[1].class()));
+                        let (a, b) = (described(&pair[0]), described(&pair[1]));
                         return Err(bad(
                             format!("column {} of a UNION is {a} in one query and {b} in another", place + 1),
                             "convert one of them: x::text",

@@ -41,18 +41,6 @@ impl Kinds {
     /// Every number.
     pub const NUMBER: Self = Self(Self::INT.0 | Self::WIDE.0 | Self::FLOAT.0 | Self::BIG.0);
 
-    /// The kinds that the values of a column may have as JSON.
-    pub fn of_type(of: &datafusion::arrow::datatypes::DataType) -> Self {
-        use datafusion::arrow::datatypes::DataType;
-        match of {
-            DataType::Boolean => Self::BOOL,
-            DataType::Utf8 | DataType::Utf8View => Self::TEXT,
-            integer if integer.is_integer() => Self::INT | Self::WIDE,
-            DataType::Float32 | DataType::Float64 => Self::INT | Self::FLOAT,
-            _ => Self::default(),
-        }
-    }
-
     /// Whether one of `other` is here.
     pub fn any(self, other: Self) -> bool {
         self.0 & other.0 != 0

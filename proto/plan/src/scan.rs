@@ -129,7 +129,7 @@ pub struct PartialAggregate {
 pub enum Chunk {
     /// Rows.
     Rows(RecordBatch),
-    /// What the end would say if it came now: who has enough rows does not wait for it.
+    /// The statistics up to here. A reader that has enough rows drops the stream before its end, and takes the statistics from the last of these.
     SoFar(Trailer),
     /// The end. A stream that stops without it is an error.
     End(Trailer),

@@ -1,9 +1,9 @@
 //! DataFusion's simplifier, mended where it changes answers.
 //!
-//! - It merges two lists of one needle: `x IN (1) AND x IN (2)` becomes false, `x NOT IN (1) OR x NOT IN (2)` true, and
-//!   `x IN (1) AND x NOT IN (NULL)` becomes `x IN (1)`. Where `x` or an element is NULL, each of them is NULL, and nothing may become of it that
-//!   is true or false. Here two lists stay two.
-//! - It makes lists of equalities, `x = 0.0 OR x = 1.5`, and a list tells -0 from 0, which are equal. Here a list that has one has both.
+//! - It merges two lists over one expression: `x IN (1) AND x IN (2)` becomes false, `x NOT IN (1) OR x NOT IN (2)` true, and
+//!   `x IN (1) AND x NOT IN (NULL)` becomes `x IN (1)`. Where `x` or an element is NULL, the right result is NULL. Here two lists stay two.
+//! - It makes a list of equalities such as `x = 0.0 OR x = 1.5`. `=` takes -0 for 0, but a list does not. Here a list that has one of them has
+//!   both.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -33,7 +33,7 @@ pub fn simplify(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
     Ok(with_both_zeros(apart(expr, simplifier)?)?.data)
 }
 
-/// Simplifies an expression, save that two lists of one needle stay two: each is simplified alone and then hidden from the rest.
+/// Simplifies an expression, except that two lists over one expression stay two: each is simplified alone and then hidden from the rest.
 fn apart(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
     if !may_merge_lists(&expr) {
         return simplifier.simplify(expr);
@@ -76,29 +76,55 @@ const HIDDEN: &str = "\u{1}list_";
 fn with_both_zeros(expr: Expr) -> Result<Transformed<Expr>> {
     expr.transform_up(|part| match part {
         Expr::InList(mut list) if lacks_a_zero(&list) => {
-            list.list.extend([lit(0.0), lit(-0.0)]);
+            let positive = list.list.iter().any(|item| is_zero(item, false));
+            list.list.push(lit(if positive { -0.0 } else { 0.0 }));
             Ok(Transformed::yes(Expr::InList(list)))
         }
         part => Ok(Transformed::no(part)),
     })
 }
 
+/// Whether a list has one of the two zeros.
 fn lacks_a_zero(list: &InList) -> bool {
-    let signs = |negative: bool| {
-        let is_it =
-            |item: &Expr| matches!(item, Expr::Literal(ScalarValue::Float64(Some(zero)), _) if *zero == 0.0 && zero.is_sign_negative() == negative);
-        list.list.iter().any(is_it)
-    };
-    signs(true) != signs(false)
+    let has = |negative| list.list.iter().any(|item| is_zero(item, negative));
+    has(true) != has(false)
 }
 
-/// Whether the simplifier could merge lists here: two comparisons with constants share a column. It makes lists of them on its way, under NOT
-/// too, but an OR of equalities of one needle is one list.
+fn is_zero(item: &Expr, negative: bool) -> bool {
+    matches!(item, Expr::Literal(ScalarValue::Float64(Some(zero)), _) if *zero == 0.0 && zero.is_sign_negative() == negative)
+}
+
+/// Whether the simplifier could merge lists here: two comparisons with constants share a column, a column of a row around, or a sub-query. It
+/// makes lists of equalities on its way, under NOT too, but an OR of equalities over one expression is one list.
 fn may_merge_lists(expr: &Expr) -> bool {
     let mut needles = Vec::new();
     compared(expr, &mut needles);
-    let mut columns = HashSet::new();
-    needles.len() > 1 && needles.iter().any(|needle| needle.column_refs().into_iter().filter(|column| !columns.insert(*column)).count() > 0)
+    let mut seen = HashSet::new();
+    needles.len() > 1 && needles.iter().any(|needle| inputs(needle).into_iter().filter(|input| !seen.insert(*input)).count() > 0)
+}
+
+/// What the value of an expression depends on: all of its leaves that are not literals.
+fn inputs(expr: &Expr) -> HashSet<&Expr> {
+    let mut inputs = HashSet::new();
+    let visited = expr.apply(|part| {
+        if is_input(part) {
+            inputs.insert(part);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(visited.is_ok(), "nothing above fails");
+    inputs
+}
+
+fn is_input(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(..) => false,
+        Expr::Column(_) | Expr::OuterReferenceColumn(..) | Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::Placeholder(_) => {
+            true
+        }
+        Expr::ScalarFunction(function) => function.args.is_empty(),
+        _ => false,
+    }
 }
 
 fn compared<'a>(expr: &'a Expr, needles: &mut Vec<&'a Expr>) {
@@ -110,7 +136,10 @@ fn compared<'a>(expr: &'a Expr, needles: &mut Vec<&'a Expr>) {
             for side in datafusion::logical_expr::utils::split_binary(part, Operator::Or) {
                 match comparison(side) {
                     Some((needle, true)) if equal.contains(&needle) => {}
-                    Some((needle, true)) => equal.push(needle),
+                    Some((needle, true)) => {
+                        equal.push(needle);
+                        compared(needle, needles);
+                    }
                     _ => compared(side, needles),
                 }
             }
@@ -122,14 +151,15 @@ fn compared<'a>(expr: &'a Expr, needles: &mut Vec<&'a Expr>) {
     debug_assert!(visited.is_ok(), "nothing above fails");
 }
 
-/// What is compared with constants here, by a list or by an equality, and whether it is to be equal.
+/// The expression that a list or an equality compares with constants, and whether it asks for equality.
 fn comparison(expr: &Expr) -> Option<(&Expr, bool)> {
     match expr {
         Expr::InList(list) => Some((&list.expr, !list.negated)),
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Eq | Operator::NotEq), right }) => {
-            match (left.any_column_refs(), right.any_column_refs()) {
-                (true, false) => Some((left, *op == Operator::Eq)),
-                (false, true) => Some((right, *op == Operator::Eq)),
+            let is_constant = |side: &Expr| !side.exists(|part| Ok(is_input(part))).unwrap_or(true);
+            match (is_constant(left), is_constant(right)) {
+                (false, true) => Some((left, *op == Operator::Eq)),
+                (true, false) => Some((right, *op == Operator::Eq)),
                 _ => None,
             }
         }
@@ -167,10 +197,11 @@ impl OptimizerRule for Simplify {
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         let names = NamePreserver::new(&plan);
         let each = |plan: LogicalPlan, change: &dyn Fn(Expr) -> Result<Transformed<Expr>>| {
-            plan.map_expressions(|expr| {
+            let named = |expr: Expr| {
                 let name = names.save(&expr);
                 change(expr)?.map_data(|expr| Ok(name.restore(expr)))
-            })
+            };
+            plan.map_expressions(|expr| if let Expr::GroupingSet(_) = expr { expr.map_children(named) } else { named(expr) })
         };
         let simple = match has(&plan, may_merge_lists)? {
             false => self.0.rewrite(plan, config)?,
@@ -207,6 +238,12 @@ mod tests {
         col(needle).in_list(vec![lit(of), lit(of + 1), lit(of + 2), lit(of + 3)], negated)
     }
 
+    /// A list of a column of the row around a sub-query.
+    fn around(of: i64, negated: bool) -> Expr {
+        let field = Arc::new(Field::new("x", DataType::Int64, true));
+        Expr::OuterReferenceColumn(field, "x".into()).in_list(vec![lit(of), lit(of + 1)], negated)
+    }
+
     #[test]
     fn what_stands_around_two_lists_is_simplified() {
         let schema = Schema::new(["x", "y"].map(|name| Field::new(name, DataType::Int64, true)).to_vec());
@@ -226,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_become_two_lists_of_one_needle_is_seen_wherever_it_stands() {
+    fn what_may_become_two_lists_over_one_expression_is_seen_wherever_it_stands() {
         let (within, without) = (list("x", 1, false), list("x", 7, true));
         for merges in [
             within.clone().and(within.clone()),
@@ -238,6 +275,9 @@ mod tests {
             without.clone().and(col("x").eq(lit(1i64))),
             !(without.clone().or(col("x").not_eq(lit(1i64)).and(col("x").not_eq(lit(2i64))))),
             without.clone().and(col("x").eq(cast(lit("1"), DataType::Int64)).or(col("x").eq(lit(2i64)))),
+            col("y").eq(lit(1i64)).or(within.clone().and(list("x", 9, false)).is_not_null().eq(lit(false))),
+            around(1, false).and(around(7, false)),
+            around(1, true).or(around(7, true)).is_null(),
         ] {
             assert!(may_merge_lists(&merges), "{merges}");
         }

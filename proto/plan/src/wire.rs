@@ -202,7 +202,7 @@ impl Parts {
         Ok(parts)
     }
 
-    /// What the end would say if it came now.
+    /// The statistics up to here.
     pub fn so_far(trailer: Trailer) -> wire::ScanPart {
         wire::ScanPart { part: Some(wire::scan_part::Part::SoFar(told(trailer))) }
     }
@@ -246,7 +246,7 @@ fn told(trailer: Trailer) -> wire::Trailer {
     }
 }
 
-/// The end, or what it would say, as it came.
+/// The statistics of a scan, from its end or from before.
 pub fn end_of(told: wire::Trailer) -> Result<Trailer, Problem> {
     let misfit = |m: wire::Misfit| Ok(Misfit { column: column(&m.column)?, values: m.values, of: m.of });
     Ok(Trailer {

@@ -77,13 +77,21 @@ impl Generator<'_> {
     fn membership(&mut self, scope: &[Expr]) -> Expr {
         let kind = self.kind(scope);
         let depth = usize::from(self.chance(20));
-        let one = self.expr(scope, kind, depth);
+        let one = match self.expr(scope, kind, depth) {
+            // DuckDB keeps rows for which CASE without ELSE is NULL.
+            Expr::Call { ours, .. } if ours.starts_with("case") && !ours.contains("else") => self.expr(scope, kind, 0),
+            one => one,
+        };
         let list = self.list(one.clone());
-        match self.below(10) {
-            0 => Expr::call(Kind::Boolean, "({0} and {1})", vec![list, self.list(one)]),
-            1 => Expr::call(Kind::Boolean, "({0} or {1})", vec![list, self.list(one)]),
-            _ => list,
-        }
+        let form = match self.below(20) {
+            0 | 1 => "({0} and {1})",
+            2 | 3 => "({0} or {1})",
+            4 => "(({0} and {1}) is null)",
+            5 => "(({0} or {1}) is not null)",
+            6 => "(({0} and {1}) = ({0} or {1}))",
+            _ => return list,
+        };
+        Expr::call(Kind::Boolean, form, vec![list, self.list(one)])
     }
 
     fn list(&mut self, one: Expr) -> Expr {

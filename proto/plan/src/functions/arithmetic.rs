@@ -37,21 +37,23 @@ pub fn name(operator: Operator) -> Option<&'static str> {
     NAMES.iter().find(|(named, _)| *named == operator).map(|(_, name)| *name)
 }
 
-fn operator(name: &str) -> Result<Operator> {
-    match NAMES.iter().find(|(_, named)| *named == name) {
-        Some((operator, _)) => Ok(*operator),
-        None => internal_err!("{name} is no arithmetic"),
-    }
+/// The operator of a function, if it is one of these.
+pub fn operator(name: &str) -> Option<Operator> {
+    NAMES.iter().find(|(_, named)| *named == name).map(|(operator, _)| *operator)
+}
+
+fn own_operator(name: &str) -> Result<Operator> {
+    operator(name).map_or_else(|| internal_err!("{name} is not an arithmetic operator"), Ok)
 }
 
 fn field(name: &'static str, args: &ReturnFieldArgs) -> Result<Field> {
     let [left, right] = args.arg_fields else { return exec_err!("{name} takes two numbers") };
-    let of = BinaryTypeCoercer::new(left.data_type(), &operator(name)?, right.data_type()).get_result_type()?;
+    let of = BinaryTypeCoercer::new(left.data_type(), &own_operator(name)?, right.data_type()).get_result_type()?;
     Ok(Field::new(name, of, true))
 }
 
 fn compute(call: &Call) -> Result<ArrayRef> {
-    let operator = operator(call.name)?;
+    let operator = own_operator(call.name)?;
     let [left, right] = call.args() else { return exec_err!("{} takes two numbers", call.name) };
     let (left_type, right_type) = BinaryTypeCoercer::new(&left.data_type(), &operator, &right.data_type()).get_input_types()?;
     let (left, right) = (left.cast_to(&left_type, None)?, right.cast_to(&right_type, None)?);
@@ -61,7 +63,7 @@ fn compute(call: &Call) -> Result<ArrayRef> {
         Operator::Multiply => apply(&left, &right, numeric::mul),
         Operator::Divide => apply(&left, &right, numeric::div),
         Operator::Modulo => apply(&left, &right, numeric::rem),
-        other => internal_err!("{other} is no arithmetic"),
+        other => internal_err!("{other} is not an arithmetic operator"),
     }?;
     let computed = computed.into_array(call.rows)?;
     // The kernels look at 128 bits, which hold more digits than a decimal has.

@@ -11,7 +11,7 @@ use datafusion::{
         json::{LineDelimitedWriter, writer::LineDelimited},
     },
     common::{DataFusionError, Result, ScalarValue, exec_err, plan_err},
-    logical_expr::{ReturnFieldArgs, ScalarUDF},
+    logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarUDF},
 };
 use proto::json;
 
@@ -157,15 +157,20 @@ pub fn json_of(array: &ArrayRef) -> Result<ArrayRef> {
     Ok(Arc::new(spelled.finish()))
 }
 
-/// `json_compare(a, b, …)`: -1, 0 or 1 where both are numbers, texts or booleans; NULL between kinds, and counted. Of several it is the first
-/// that is of the value's kind: a quoted number is a text and a number.
+/// `json_compare(a, b, …)`: -1, 0 or 1 where both are numbers, texts or booleans; NULL between kinds, and counted. Several
+/// right sides are alternatives, and the first of the left side's kind is compared: a quoted number serves as a text and as a number.
 fn comparisons(call: &Call) -> Result<ArrayRef> {
     let columns = call.columns(0)?.iter().map(texts).collect::<Result<Vec<_>>>()?;
     let [left, right @ ..] = columns.as_slice() else { return exec_err!("{COMPARE} takes two values") };
+    let constant = call.args().iter().skip(1).all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+    let at = |row| -> Vec<json::Value> { right.iter().filter_map(|column| known(column, row)).collect() };
+    let mut others = if call.rows == 0 { Vec::new() } else { at(0) };
     let mut compared = Int64Builder::with_capacity(call.rows);
     let (mut unlike, mut pairs) = (0, 0);
     for row in 0..call.rows {
-        let others: Vec<json::Value> = right.iter().filter_map(|column| known(column, row)).collect();
+        if !constant {
+            others = at(row);
+        }
         let pair = known(left, row).filter(|_| !others.is_empty());
         let ordering = pair.as_ref().and_then(|left| others.iter().find_map(|right| compare(left, right)));
         pairs += usize::from(pair.is_some());

@@ -10,7 +10,7 @@ use datafusion::{
         array::{Array as _, ArrayRef, AsArray as _, Float64Array},
         datatypes::{DataType, FieldRef, Float64Type},
     },
-    common::{Result, ScalarValue},
+    common::{DataFusionError, Result, ScalarValue},
     logical_expr::{
         ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
         interval_arithmetic::Interval,
@@ -21,7 +21,7 @@ use datafusion::{
 
 use super::notices::Notices;
 
-/// The function, lenient: what its values are to blame for is NULL and counted. What a statement computes of literals alone is an error.
+/// The function, lenient: where it has no answer for its values, the result is NULL and counted.
 pub fn lenient(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     match function.signature().volatility {
         Volatility::Immutable if !function.short_circuits() => Arc::new(ScalarUDF::from(Lenient { function })),
@@ -88,21 +88,29 @@ impl ScalarUDFImpl for Lenient {
         let of_rows = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
         match self.function.inner().invoke_with_args(args.clone()) {
             Err(_) if of_rows => self.by_row(&args),
+            // The value of a sub-query is a scalar, too. Literals were computed while the statement was typed.
+            Err(error) if is_of_values(&error) => self.unanswered(&args),
             Ok(ColumnarValue::Array(array)) if *array.data_type() == DataType::Float64 => Ok(ColumnarValue::Array(self.finite(&args, array))),
-            // A sub-query's value is one for all rows, too.
-            Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(double)))) if !double.is_finite() => {
-                if let Some(notices) = Notices::of(&args.config_options) {
-                    notices.count(self.name(), 1, 1);
-                }
-                Ok(ColumnarValue::Scalar(ScalarValue::Float64(None)))
-            }
-            // What a statement computes of its own literals is told.
+            Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(double)))) if !double.is_finite() => self.unanswered(&args),
             computed => computed,
         }
     }
 }
 
+/// Whether an error comes of values, and not of a call that cannot be computed.
+fn is_of_values(error: &DataFusionError) -> bool {
+    !matches!(error.find_root(), DataFusionError::Internal(_) | DataFusionError::NotImplemented(_) | DataFusionError::Plan(_))
+}
+
 impl Lenient {
+    /// One value for all rows that has no answer.
+    fn unanswered(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if let Some(notices) = Notices::of(&args.config_options) {
+            notices.count(self.name(), 1, 1);
+        }
+        Ok(ColumnarValue::Scalar(ScalarValue::try_from(args.return_field.data_type())?))
+    }
+
     /// Doubles that came of numbers and are none (`ln(-1)`, `exp(1000)`) are no answers either.
     fn finite(&self, args: &ScalarFunctionArgs, computed: ArrayRef) -> ArrayRef {
         let doubles = computed.as_primitive::<Float64Type>();

@@ -43,13 +43,19 @@ pub fn own() -> Vec<Arc<ScalarUDF>> {
         .collect()
 }
 
+static OWN: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(own);
+
 /// One function of our own by its name.
 pub fn own_named(name: &str) -> Arc<ScalarUDF> {
-    static OWN: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(own);
     Arc::clone(OWN.iter().find(|function| function.name() == name).expect("a function of our own is asked for by its constant"))
 }
 
-/// The settings on which it depends what an expression means, and which statements are planned.
+/// Whether a function is one of our own.
+pub fn is_own(name: &str) -> bool {
+    OWN.iter().any(|function| function.name() == name)
+}
+
+/// Settings that decide what an expression means and which plans are accepted.
 pub fn settings() -> SessionConfig {
     SessionConfig::new()
         .set("datafusion.execution.time_zone", &ScalarValue::from("UTC"))
