@@ -49,7 +49,7 @@ const SHORT_SEED: u64 = 1;
 
 /// What is not there yet, said in our own words: a part of what the server says, and what it is.
 const NOT_THERE: [(&str, &str); 3] = [
-    ("over a constant column of DISTINCT", "a window, EXCEPT ALL or INTERSECT ALL over a constant column of DISTINCT, EXCEPT or INTERSECT"),
+    ("over a constant column of DISTINCT", "a window, EXCEPT ALL or INTERSECT ALL over a constant column"),
     ("a sub-query in this place", "a sub-query inside of an aggregate, or one that compares otherwise than by ="),
     ("a sub-query in GROUP BY", "a sub-query in GROUP BY"),
 ];

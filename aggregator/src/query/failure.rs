@@ -47,11 +47,6 @@ fn of_root(root: &DataFusionError) -> Problem {
             match ungrouped(&said) {
                 Some(name) => Problem::new(Code::BadSql, format!("{name} is neither grouped by nor aggregated"))
                     .hint(format!("add it to GROUP BY, or take one of its values: min({name})")),
-                None if ["Expects PARTITION BY", "All partition by columns", "partition_by().len()"].iter().any(|words| said.contains(words)) => {
-                    let detail = "a window, EXCEPT ALL or INTERSECT ALL over a constant column of DISTINCT, EXCEPT or INTERSECT";
-                    Problem::new(Code::NotSupported, detail)
-                        .hint("leave the constant out of the query and add it around: SELECT 'x', t.* FROM (…) AS t")
-                }
                 None if speaks_of_itself(&said) => unsupported(&said),
                 None => Problem::new(Code::BadSql, said),
             }
@@ -61,7 +56,7 @@ fn of_root(root: &DataFusionError) -> Problem {
 
 /// Words by which a message of the query engine is about itself. A user cannot act on such a message.
 const INSIDE: [&str; 31] = [
-    "Assertion failed",
+    "PARTITION BY",
     "Arrow error",
     "Cast error",
     "Compute error",
@@ -102,6 +97,10 @@ fn speaks_of_itself(message: &str) -> bool {
 fn unsupported(message: &str) -> Problem {
     tracing::warn!(message, "the query engine could not do something");
     let said = first_line(message);
+    if ["Expects PARTITION BY", "All partition by columns"].iter().any(|words| message.contains(words)) {
+        let detail = "a window, EXCEPT ALL or INTERSECT ALL over a constant column of DISTINCT, EXCEPT or INTERSECT is not supported";
+        return Problem::new(Code::NotSupported, detail).hint("leave the constant out of the query and add it around: SELECT 'x', t.* FROM (…) AS t");
+    }
     let subquery = ["Subquery", "subquery", "Exists", "OuterReferenceColumn"].iter().any(|word| message.contains(word));
     match (subquery, speaks_of_itself(&said)) {
         (true, _) => {

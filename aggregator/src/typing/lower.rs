@@ -606,11 +606,12 @@ fn converted(value: &Operand, to: &DataType, lenient: bool) -> Result<Expr> {
         && !plan::column::is_json(to)
         && (date_of_number || !can_cast_types(value.data_type(), to))
     {
+        let hint = match date_of_number {
+            true => "'1970-01-01'::date + x adds days",
+            false => "extract(epoch FROM x) gives the seconds of a time or an interval, x::text the text of any value",
+        };
         let name = crate::answer::type_name(to);
-        return Err(bad(
-            format!("{} is {}, which is not converted to {name}", shown(value), described(value)),
-            "extract(epoch FROM x) gives the seconds of a time or an interval, x::text the text of any value",
-        ));
+        return Err(bad(format!("{} is {}, which is not converted to {name}", shown(value), described(value)), hint));
     }
     Ok(match (value.class(), view, to) {
         (Class::Json(_), None, json) if plan::column::is_json(json) => value.expr.clone(),
