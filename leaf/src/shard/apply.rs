@@ -459,7 +459,15 @@ impl<'a> Group<'a> {
             let before = time_ms.saturating_sub(self.request_rows_kept_ms);
             for (time_ms, key) in self.store.requests_before(&partition, before, REQUESTS_CLEARED_MAX)? {
                 self.store.delete(&mut self.batch, Family::Meta, &age_key(&partition, time_ms, &key));
-                self.store.delete(&mut self.batch, Family::Meta, &request_key(&partition, &key));
+                // A key that was used again has one row, of its newest use.
+                let row = (partition.clone(), key);
+                let used_again = match requests.get(&row) {
+                    Some(_) => true,
+                    None => self.store.request(&partition, &row.1)?.is_some_and(|row| row.time_ms > time_ms),
+                };
+                if !used_again {
+                    self.store.delete(&mut self.batch, Family::Meta, &request_key(&partition, &row.1));
+                }
             }
         }
         Ok(())

@@ -71,6 +71,24 @@ async fn a_request_may_be_used_again_a_day_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_used_again_applies_once_again() {
+    let fixture = Fixture::start(tail_only);
+    let at = |time_ms: i64, key: &str| Push { time_ms, ..fixture.pushing_as(key, &["1"]) };
+    let day = 24 * 3600 * 1000;
+    // More old requests than one push clears away, so that the row of `x` outlives its next use.
+    for number in 0..150 {
+        fixture.try_push(at(day, &format!("old {number:03}"))).await.expect("a push");
+    }
+    fixture.try_push(at(day, "x")).await.expect("a push");
+    for key in ["old 000", "x"] {
+        let again = fixture.try_push(at(2 * day + 1, key)).await.expect("a push");
+        assert!(!again.repeated, "{key} may be used again");
+        fixture.try_push(at(2 * day + 1, &format!("after {key}"))).await.expect("a push");
+        assert_eq!(fixture.try_push(at(2 * day + 1, key)).await, Ok(Pushed { repeated: true, ..again }), "{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_request_many_times_at_once_applies_once() {
     let fixture = Arc::new(Fixture::start(tail_only));
     let tasks: Vec<_> = (0..20)
