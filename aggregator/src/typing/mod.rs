@@ -17,6 +17,7 @@ mod lower;
 mod open;
 mod operand;
 mod rule;
+mod size;
 mod table;
 
 use std::sync::Arc;

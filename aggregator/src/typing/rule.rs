@@ -25,6 +25,7 @@ use super::{
     correlated::{columns_compared, map_inputs},
     lower::{condition, lower, unified, with_types_taken},
     operand::{Class, Operand, bad, described},
+    size,
 };
 
 /// The rule.
@@ -57,7 +58,20 @@ fn reads_once(plan: &LogicalPlan) -> bool {
 
 /// An expression over the columns of a schema, with its types.
 pub fn typed(expr: Expr, schema: &DFSchema) -> Result<Expr> {
-    let lowered = expr.transform_up(|node| Ok(Transformed::yes(lower(node, schema)?)))?.data;
+    let parts = size::parts(&expr);
+    let copies = |node: &Expr| matches!(node, Expr::InList(_) | Expr::Between(_) | Expr::Case(_) | Expr::ScalarFunction(_));
+    let lowered = expr.transform_up(|node| {
+        let may_copy = copies(&node);
+        if may_copy {
+            size::check(&node, parts)?;
+        }
+        let lowered = lower(node, schema)?;
+        if may_copy {
+            size::check(&lowered, parts)?;
+        }
+        Ok(Transformed::yes(lowered))
+    })?;
+    let lowered = lowered.data;
     Ok(lowered.transform_up(|node| with_types_taken(node, schema))?.data)
 }
 

@@ -242,6 +242,8 @@ fn what_was_found_by_trying_is_right() {
                 "2026-01-31|1; 9999-12-31|1; NULL|0; NULL|0",
             ),
             ("select x.n, l.i from (select distinct n from e) x, lateral (select i from t where t.i = x.n) l order by 1", "1|1; 1|1; 2|2"),
+            ("select sum(k) over (partition by c < t) from code a join t on t.i = a.k order by 1", "2; 2; 2"),
+            ("select sum(k) over (partition by length(t) + 0.5 > 2 order by k) from e join t on t.i = e.k order by 1", "2; 2; 2"),
             ("select max(u) over (order by t rows between unbounded preceding and 2 preceding) m from t order by m", "a; NULL; NULL"),
             ("select c, (select max(i) from t y where y.i = x.c) from (select i as c from t group by i) x order by c", "1|1; 2|2"),
             ("select (-7) x, count(*) from t group by 1", "-7|3"),

@@ -176,6 +176,41 @@ fn hostile_statements_end_quickly_in_a_problem() {
     }
 }
 
+#[test]
+fn expressions_that_multiply_when_they_are_written_out_end_at_a_limit() {
+    let world = world();
+    let forms = [
+        "(coalesce({e}, id < 5) in (true, id > 5))",
+        "coalesce({e}, id < 5)",
+        "nullif({e}, id < 5)",
+        "({e} in (true, id > 5, id < 2))",
+        "({e} between (id < 5) and (id > 3))",
+        "(case when {e} then id < 5 else id > 5 end)",
+        "(case {e} when id < 5 then id > 2 else id > 5 end)",
+        "(nvl({e}, id < 5) = (id > 3))",
+        "(case when coalesce(id, 3) = 5 then {e} else id > 5 end)",
+    ];
+    for form in forms {
+        let nested = |depth| (0..depth).fold("(id = 1)".to_owned(), |inner, _| form.replace("{e}", &inner));
+        let mut refused = Vec::new();
+        for depth in 1..=15 {
+            let started = Instant::now();
+            let problem = world.problem(&format!("select count(*) from events where {}", nested(depth)));
+            let took = started.elapsed();
+            assert!(took < Duration::from_secs(20), "{form} {depth} deep took {took:?}");
+            match problem {
+                Some(problem) if problem.code == Code::TooComplex => refused.push(depth),
+                Some(problem) => panic!("{form} {depth} deep: {problem:?}"),
+                None => println!("{form} {depth} deep: {took:?}"),
+            }
+        }
+        match form.starts_with("(case when coalesce") {
+            true => assert_eq!(refused, [0; 0], "{form} copies nothing"),
+            false => assert!(!refused.contains(&3) && refused.contains(&15), "{form}: {refused:?}"),
+        }
+    }
+}
+
 /// WITH queries of which each names the one before twice.
 fn doubling(queries: usize) -> String {
     let further = (1..queries).map(|n| format!(", c{n} as (select l.x from c{0} l join c{0} r on l.x = r.x)", n - 1));

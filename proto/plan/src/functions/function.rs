@@ -11,7 +11,9 @@ use datafusion::{
         datatypes::{DataType, Field, FieldRef},
     },
     common::{Result, ScalarValue, exec_err, internal_err},
-    logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    logical_expr::{
+        ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, interval_arithmetic::Interval,
+    },
 };
 
 use super::notices::Notices;
@@ -102,6 +104,10 @@ impl ScalarUDFImpl for Function {
         self.is_strict
     }
 
+    fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
+        any_value(self, inputs)
+    }
+
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let call = Call { name: self.name, rows: if scalar { 1 } else { args.number_rows }, args: &args };
@@ -111,6 +117,15 @@ impl ScalarUDFImpl for Function {
             false => Ok(ColumnarValue::Array(computed)),
         }
     }
+}
+
+/// Any value of a function's type. DataFusion's own default is a value of no type, with which a comparison of the result has no bounds at all: a
+/// window that is partitioned by such a comparison is refused then.
+pub(super) fn any_value(function: &dyn ScalarUDFImpl, inputs: &[&Interval]) -> Result<Interval> {
+    let fields: Vec<FieldRef> = inputs.iter().map(|input| Arc::new(Field::new("", input.data_type(), true))).collect();
+    let scalars: Vec<Option<&ScalarValue>> = inputs.iter().map(|input| Some(input.lower()).filter(|lower| *lower == input.upper())).collect();
+    let field = function.return_field_from_args(ReturnFieldArgs { arg_fields: &fields, scalar_arguments: &scalars });
+    Interval::make_unbounded(field.as_ref().map_or(&DataType::Null, |field| field.data_type()))
 }
 
 /// One call: the arguments of a batch of rows, or of one row where all are constants.

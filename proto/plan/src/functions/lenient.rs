@@ -19,7 +19,7 @@ use datafusion::{
     },
 };
 
-use super::notices::Notices;
+use super::{function::any_value, notices::Notices};
 
 /// The function, lenient: where it has no answer for its values, the result is NULL and counted.
 pub fn lenient(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
@@ -73,7 +73,8 @@ impl ScalarUDFImpl for Lenient {
     }
 
     fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
-        self.function.inner().evaluate_bounds(inputs)
+        let bounds = self.function.inner().evaluate_bounds(inputs)?;
+        if bounds.data_type() == DataType::Null { any_value(self, inputs) } else { Ok(bounds) }
     }
 
     fn documentation(&self) -> Option<&Documentation> {
