@@ -29,6 +29,7 @@ impl Store {
     /// Opens the rows of a shard, or makes the store where there is none.
     pub fn open(shard: ShardId, folder: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
+        refuse_headless(folder)?;
         let families = [
             ColumnFamilyDescriptor::new("default", small()),
             ColumnFamilyDescriptor::new(Family::Docs.name(), docs()),
@@ -54,6 +55,23 @@ impl Store {
             Err(Unwritten::Failed(source)) => Err(self.failed(source)),
             Err(Unwritten::Stalled) => Err(proto::Problem::new(proto::Code::Busy, format!("shard {}: the store stalls", self.shard)).into()),
         }
+    }
+}
+
+/// Refuses a folder of RocksDB whose `CURRENT` is gone: RocksDB would make an empty store there, and remove what it does not know.
+fn refuse_headless(folder: &Path) -> Result<(), Error> {
+    let file_error = |source| Error::File { path: folder.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(file_error)? {
+        names.push(entry.map_err(file_error)?.file_name().to_string_lossy().into_owned());
+    }
+    let has = |what: &str| names.iter().find(|name| name.starts_with(what) || name.ends_with(what));
+    match (names.iter().any(|name| name == "CURRENT"), has("MANIFEST-").or_else(|| has(".sst"))) {
+        (false, Some(orphan)) => {
+            let detail = format!("{} has {orphan} but no CURRENT: a file of the store is lost, and all of its documents would be", folder.display());
+            Err(proto::Problem::new(proto::Code::Unavailable, detail).hint("bring the folder back from a copy, or move it away to begin anew").into())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Promises of a leaf: what it takes, keeps, shows and finds again.
 
+mod damage;
 mod made_up;
 mod push;
 mod replay;

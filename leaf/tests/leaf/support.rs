@@ -64,9 +64,15 @@ impl Fixture {
 
     /// Closes in order and opens again.
     pub async fn restart(self) -> Self {
+        self.restart_changed(|_| ()).await
+    }
+
+    /// Closes in order, changes what is on disk, and opens again.
+    pub async fn restart_changed(self, change: impl FnOnce(&Path)) -> Self {
         self.leaf.close().await;
         let Self { folder, leaf, catalog, shard, adjust } = self;
         drop(leaf);
+        change(folder.path());
         let leaf = open(folder.path(), adjust, catalog.subscribe());
         Self { folder, leaf, catalog, shard, adjust }
     }
