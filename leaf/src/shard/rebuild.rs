@@ -103,7 +103,8 @@ fn rebuild(shard: &Arc<Shard>, old: &[Indexed], generation: u32) -> Result<(), E
     }
     let segment = match live {
         0 => None,
-        _ => Some(Arc::new(Segment::to_file(&mut rows(&shard.store, old, &ranges), &path)?)),
+        // A split that does not read back is in no manifest.
+        _ => Some(Arc::new(Segment::to_file(&mut rows(&shard.store, old, &ranges), &path).inspect_err(|_| drop(std::fs::remove_file(&path)))?)),
     };
     fault::crash_point("before-manifest");
     commit_manifest(shard, segment.is_some().then_some((id, &row)), old)?;
@@ -147,11 +148,11 @@ fn commit_manifest(shard: &Shard, new: Option<(u64, &ManifestRow)>, old: &[Index
     if let Some((id, row)) = new {
         shard.store.put(&mut batch, Family::Meta, &key(id), &row.encode());
     }
-    commit_or_fail(shard, batch, true)
+    // The split is built already: a store that stalls is waited for.
+    written(shard, shard.store.commit_patiently(batch))
 }
 
-fn commit_or_fail(shard: &Shard, batch: WriteBatch, sync: bool) -> Result<(), Error> {
-    let written = if sync { shard.store.commit_synced(batch) } else { shard.store.commit(batch) };
+fn written(shard: &Shard, written: Result<(), Unwritten>) -> Result<(), Error> {
     match written {
         Ok(()) => Ok(()),
         Err(Unwritten::Stalled) => Err(super::writer::busy("the store cannot keep up".into()).into()),
@@ -210,11 +211,11 @@ fn sweep_rows(shard: &Shard, ranges: &Ranges) -> Result<(), Error> {
             }
             remove_rows(&shard.store, &mut batch, &address);
             if batch.len() >= SWEPT_ROWS_MAX {
-                commit_or_fail(shard, std::mem::take(&mut batch), false)?;
+                written(shard, shard.store.commit(std::mem::take(&mut batch)))?;
             }
         }
     }
-    if batch.is_empty() { Ok(()) } else { commit_or_fail(shard, batch, false) }
+    if batch.is_empty() { Ok(()) } else { written(shard, shard.store.commit(batch)) }
 }
 
 /// Puts the removal of a gone document into a batch.

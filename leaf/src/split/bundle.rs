@@ -45,9 +45,23 @@ struct Entry {
 /// Writes a bundle.
 pub(super) struct BundleWriter {
     file: BufWriter<File>,
-    temporary: PathBuf,
+    temporary: Temporary,
     at: u64,
     entries: Vec<Entry>,
+}
+
+/// A file that goes with its writer, unless it got another name.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        match std::fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(file = %self.0.display(), %error, "an unfinished split could not be removed; it is removed at the next start");
+            }
+            _ => {}
+        }
+    }
 }
 
 impl BundleWriter {
@@ -56,8 +70,8 @@ impl BundleWriter {
         let mut name = file.file_name().unwrap_or_default().to_os_string();
         name.push(".");
         name.push(TEMPORARY);
-        let temporary = file.with_file_name(name);
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
+        let temporary = Temporary(file.with_file_name(name));
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(&temporary.0)?);
         file.write_all(&MAGIC.to_le_bytes())?;
         Ok(Self { file, temporary, at: 8, entries: Vec::new() })
     }
@@ -89,7 +103,7 @@ impl BundleWriter {
         self.file.write_all(&footer)?;
         self.file.write_all(&trailer.into_bytes())?;
         self.file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        std::fs::rename(&self.temporary, file)?;
+        std::fs::rename(&self.temporary.0, file)?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(FilePath::new("."));
         File::open(folder)?.sync_all()
     }
@@ -233,5 +247,29 @@ impl Directory for Folder {
 
     fn watch(&self, _: WatchCallback) -> tantivy::Result<WatchHandle> {
         Ok(WatchHandle::empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_finished_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let names = || {
+            let entries = std::fs::read_dir(folder.path()).expect("the folder");
+            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
+        };
+        let file = folder.path().join("7.split");
+        let mut unfinished = BundleWriter::create(&file).expect("a file");
+        let full = unfinished.entry("a".into(), |to| to.write_all(&[1; 4 << 20]).and_then(|()| Err(io::ErrorKind::StorageFull.into())));
+        assert!(full.is_err() && names() == ["7.split.tmp"], "{:?}", names());
+        drop(unfinished);
+        assert_eq!(names(), [""; 0]);
+        let mut finished = BundleWriter::create(&file).expect("a file");
+        finished.entry("a".into(), |to| to.write_all(b"1")).expect("an entry");
+        finished.publish(&file).expect("a bundle");
+        assert_eq!(names(), ["7.split"]);
     }
 }

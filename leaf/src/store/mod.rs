@@ -105,18 +105,23 @@ impl Store {
 
     /// Writes a batch; it survives the process, and the machine soon.
     pub fn commit(&self, batch: WriteBatch) -> Result<(), Unwritten> {
-        self.write(batch, false)
+        self.write(batch, false, false)
     }
 
     /// Writes a batch; it survives the machine when this returns.
     pub fn commit_synced(&self, batch: WriteBatch) -> Result<(), Unwritten> {
-        self.write(batch, true)
+        self.write(batch, true, false)
     }
 
-    fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), Unwritten> {
+    /// As [`Self::commit_synced`], waiting while the store stalls.
+    pub fn commit_patiently(&self, batch: WriteBatch) -> Result<(), Unwritten> {
+        self.write(batch, true, true)
+    }
+
+    fn write(&self, batch: WriteBatch, sync: bool, patient: bool) -> Result<(), Unwritten> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        options.set_no_slowdown(true);
+        options.set_no_slowdown(!patient);
         self.db.write_opt(batch, &options).map_err(|error| match error.kind() {
             ErrorKind::Incomplete => Unwritten::Stalled,
             _ => Unwritten::Failed(error),
