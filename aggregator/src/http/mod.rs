@@ -5,6 +5,7 @@
 
 mod answer;
 mod body;
+mod browser;
 mod collections;
 mod documents;
 mod foreign;
@@ -28,9 +29,9 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::Request,
-    http::{Extensions, HeaderMap, HeaderValue, StatusCode, Version, header},
+    http::{Extensions, HeaderMap, StatusCode, Version, header},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
     routing::{delete, get, post},
 };
 use hyper_util::{
@@ -52,6 +53,7 @@ use tower_http::{
 };
 use tracing::{debug, warn};
 
+pub use self::browser::Names;
 use self::push::Intake;
 use crate::query::Engine;
 
@@ -127,11 +129,22 @@ pub type Ready = Arc<dyn Fn() -> Result<(), Problem> + Send + Sync>;
 fn with_grpc(http: Router, grpc: Routes) -> Router {
     let grpc = grpc.into_axum_router();
     Router::new().fallback(move |request: Request| {
-        let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let is_grpc = content_type.is_some_and(|kind| kind.starts_with(b"application/grpc"));
+        let is_grpc = is_grpc(&request);
         let (grpc, http) = (grpc.clone(), http.clone());
         async move { if is_grpc { within_deadline(grpc, request).await } else { http.oneshot(request).await } }
     })
+}
+
+fn is_grpc(request: &Request) -> bool {
+    request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Refuses a request in the form in which its client reads it.
+fn refuse(request: &Request, problem: Problem) -> Response {
+    match is_grpc(request) {
+        true => Status::permission_denied(problem.to_string()).into_http(),
+        false => refusal::Refusal(problem).into_response(),
+    }
 }
 
 /// The deadline of a call ends the work for it here, too: a caller who is cut off cannot say that it has gone.
@@ -161,13 +174,20 @@ fn deadline(text: &str) -> Option<Duration> {
     }
 }
 
-/// Serves until cancelled, then lets running requests end, for ten seconds at most.
-pub async fn serve(router: Router, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
-    let service = TowerToHyperService::new(router);
+/// Serves until cancelled, then lets running requests end, for ten seconds at most. Pages of browsers are kept out, save those of `names`.
+pub async fn serve(router: Router, listener: TcpListener, shutdown: CancellationToken, names: Names) -> io::Result<()> {
+    let guarded = |on_loopback| {
+        let names = names.clone();
+        let guard = move |request: Request, next: Next| browser::guard(names.clone(), on_loopback, request, next);
+        TowerToHyperService::new(router.clone().layer(axum::middleware::from_fn(guard)))
+    };
+    let (near, far) = (guarded(true), guarded(false));
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     let cut = CancellationToken::new();
     while let Some((stream, permit)) = accept(&listener, &connections, &shutdown).await {
+        let on_loopback = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+        let service = if on_loopback { &near } else { &far };
         let stream = TokioIo::new(patient::Patient::new(stream, TAKES_NOTHING_MAX));
         let connection = connection_builder(HEAD_WAIT_MAX).serve_connection(stream, service.clone()).into_owned();
         let (connection, cut) = (graceful.watch(connection), cut.clone());

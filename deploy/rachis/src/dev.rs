@@ -25,6 +25,7 @@ pub async fn run(arguments: cli::Dev) -> Result<(), Failure> {
     let data = arguments.data.map_or_else(default_data, Ok)?;
     let shell = Shell::start(&settings.log, &data, arguments.listen.as_deref().unwrap_or(LISTEN), arguments.insecure).await?;
     shell.folder.belongs_to("dev")?;
+    let names = settings.http.names();
     let opened = tokio::task::block_in_place(|| House::open(&shell, settings));
     let house = opened?;
     shell.listening()?;
@@ -32,7 +33,7 @@ pub async fn run(arguments: cli::Dev) -> Result<(), Failure> {
     let demo = arguments.demo.then(|| tokio::spawn(demo::run(url, shutdown.clone())));
 
     let door = http::door(Arc::clone(&house.engine), Some(metrics), shutdown.clone(), shell::routes()?);
-    let served = http::serve(door, listener, shutdown.clone()).await;
+    let served = http::serve(door, listener, shutdown.clone(), names).await;
     shutdown.cancel();
     folder.not_listening();
     if let Some(demo) = demo {

@@ -69,6 +69,7 @@ pub async fn run(role: Role, arguments: cli::Node) -> Result<(), Failure> {
         warn!(listen, told, "the others look for this node at the address that [cluster] has for it, which is not where it listens");
     }
     info!(name = %node.name, role = role.word(), "node");
+    let names = node.settings.http.names();
     let running = match role {
         Role::Leaf => node.leaf(&shell).await?,
         Role::Tailer => node.tailer(&shell)?,
@@ -76,7 +77,7 @@ pub async fn run(role: Role, arguments: cli::Node) -> Result<(), Failure> {
     };
     shell.listening()?;
     let Shell { folder, listener, shutdown, .. } = shell;
-    let served = http::serve(running.door, listener, shutdown.clone()).await;
+    let served = http::serve(running.door, listener, shutdown.clone(), names).await;
     shutdown.cancel();
     folder.not_listening();
     for close in running.close {

@@ -26,6 +26,23 @@ pub struct Settings {
     pub tailer: Tailer,
     /// The cluster that the node belongs to.
     pub cluster: Cluster,
+    /// What may ask.
+    pub http: Http,
+}
+
+/// What may ask a node over HTTP and gRPC.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// `NAME,NAME`: names that the node answers to besides its own addresses, and whose pages may ask it.
+    names: String,
+}
+
+impl Http {
+    /// The names.
+    pub fn names(&self) -> aggregator::http::Names {
+        self.names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
 }
 
 /// The cluster that a node belongs to.

@@ -18,6 +18,7 @@ fn grpc(code: Code) -> Grpc {
         | Code::MethodNotAllowed => Grpc::InvalidArgument,
         Code::NotSupported => Grpc::Unimplemented,
         Code::NotFound => Grpc::NotFound,
+        Code::Forbidden => Grpc::PermissionDenied,
         Code::Conflict => Grpc::AlreadyExists,
         Code::InUse => Grpc::FailedPrecondition,
         Code::LimitReached | Code::Busy => Grpc::ResourceExhausted,

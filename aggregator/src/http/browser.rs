@@ -1,0 +1,105 @@
+//! What a page in somebody's browser may not do: ask a node that listens on the same machine. A page can send requests to any address, its own
+//! name can be made to mean 127.0.0.1 (DNS rebinding), and no password stands in between.
+
+use std::net::IpAddr;
+
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderValue, Uri, header, uri::Authority},
+    middleware::Next,
+    response::Response,
+};
+use proto::{Code, Problem};
+
+/// Names that a node answers to besides its own addresses, such as that of a proxy in front of it.
+pub type Names = std::sync::Arc<[String]>;
+
+/// Lets a request through that no strange page has sent.
+pub(super) async fn guard(names: Names, on_loopback: bool, request: Request, next: Next) -> Response {
+    match refused(request.headers(), request.uri(), on_loopback, &names) {
+        None => next.run(request).await,
+        Some(problem) => super::refuse(&request, problem),
+    }
+}
+
+fn refused(headers: &HeaderMap, uri: &Uri, on_loopback: bool, names: &[String]) -> Option<Problem> {
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default());
+    let host = uri.authority().map(Authority::as_str).or_else(|| text(header::HOST));
+    let known = |authority: &str| names.iter().any(|name| name.eq_ignore_ascii_case(host_of(authority)) || name.eq_ignore_ascii_case(authority));
+    if let Some(host) = host
+        && on_loopback
+        && !is_loopback(host_of(host))
+        && !known(host)
+    {
+        return Some(
+            Problem::new(Code::Forbidden, format!("on this machine's own address the node does not answer to the name {host}"))
+                .hint("ask 127.0.0.1 or localhost, or add the name to `names` in [http] of its settings"),
+        );
+    }
+    let origin = text(header::ORIGIN)?;
+    let from = origin.split_once("://").map_or("", |(_, authority)| authority);
+    let own = host.is_some_and(|host| host.eq_ignore_ascii_case(from));
+    (!own && !known(from)).then(|| {
+        Problem::new(Code::Forbidden, format!("a page of {origin} may not ask this node"))
+            .hint("a program that is no browser leaves Origin out; add the page's name to `names` in [http] to let it ask")
+    })
+}
+
+/// An authority without its port.
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_strange_page_is_refused() {
+        let names = ["rachis.example.com".to_owned(), format!("grafana.example.com:{}", 7)];
+        // A port is part of an authority, and of an origin.
+        let at_port = |host: &str| if host.is_empty() || host == "null" { host.to_owned() } else { format!("{host}:{}", 7) };
+        let refused = |host: &str, origin: &str, on_loopback| {
+            let mut headers = HeaderMap::new();
+            let header = |text: String| HeaderValue::from_str(&text).expect("a header");
+            headers.insert(header::HOST, header(at_port(host)));
+            if !origin.is_empty() {
+                headers.insert(header::ORIGIN, header(at_port(origin)));
+            }
+            refused(&headers, &Uri::from_static("/v1/sql"), on_loopback, &names).map(|problem| problem.code)
+        };
+        for (host, origin, on_loopback) in [
+            ("127.0.0.1", "", true),
+            ("127.9.8.7", "", true),
+            ("localhost", "http://localhost", true),
+            ("LOCALHOST", "", true),
+            ("[::1]", "", true),
+            ("rachis.example.com", "", true),
+            ("10.0.0.7", "", false),
+            ("leaf-1", "", false),
+            ("10.0.0.7", "http://10.0.0.7", false),
+            ("10.0.0.7", "https://grafana.example.com", false),
+        ] {
+            assert_eq!(refused(host, origin, on_loopback), None, "{host} {origin}");
+        }
+        for (host, origin, on_loopback) in [
+            ("evil.example.com", "", true),
+            ("localhost.evil.example.com", "", true),
+            ("127.0.0.1", "http://evil.example.com", true),
+            ("127.0.0.1", "http://localhost", true),
+            ("127.0.0.1", "null", true),
+            ("10.0.0.7", "http://evil.example.com", false),
+            ("10.0.0.7", "https://other.example.com", false),
+        ] {
+            assert_eq!(refused(host, origin, on_loopback), Some(Code::Forbidden), "{host} {origin}");
+        }
+    }
+}
