@@ -19,6 +19,7 @@ tests::of_one_process_and_of_a_cluster! {
     a_source_that_cannot_be_is_never_agreed_on: tests::Settings::default(),
     a_collection_is_made_changed_and_dropped: tests::Settings::default(),
     a_search_sorts_by_a_field_and_looks_into_views: tests::Settings::default(),
+    a_page_in_a_browser_may_not_ask: tests::Settings::default(),
 }
 
 /// An address at which nobody listens.
@@ -46,6 +47,22 @@ async fn refused(request: reqwest::RequestBuilder, status: u16) -> Value {
 
 fn push(server: &Client, collection: &str) -> reqwest::RequestBuilder {
     server.request(Method::POST, &format!("/v1/collections/{collection}/documents"))
+}
+
+async fn a_page_in_a_browser_may_not_ask(server: Service) {
+    server.push("mixed", "{\"a\":1}").await.expect("a push of a program");
+    // What a form of any page can send, without a preflight.
+    let form = push(&server, "mixed").header("origin", "http://evil.example.com").header("content-type", "text/plain").body("{\"a\":2}");
+    assert_eq!(refused(form, 403).await["code"], "forbidden");
+    let rebound = server.request(Method::POST, "/v1/sql").header("host", "evil.example.com:7700").body("select * from mixed");
+    let problem = refused(rebound, 403).await;
+    assert!(problem["hint"].as_str().is_some_and(|hint| hint.contains("[http]")), "{problem}");
+    for header in ["http://evil.example.com", "null"] {
+        let call = server.request(Method::POST, "/rachis.v1.Query/Sql").header("content-type", "application/grpc").header("origin", header);
+        let answer = call.send().await.expect("an answer");
+        assert_eq!(answer.headers().get("grpc-status").map(|status| status.as_bytes()), Some(&b"7"[..]), "{answer:?}");
+    }
+    assert_eq!(server.sql("select count(*) from mixed").await.one(), &json!(1), "nothing was stored");
 }
 
 async fn a_push_keeps_what_is_json_and_names_what_is_not(server: Service) {
@@ -299,6 +316,26 @@ async fn a_query_ends_at_its_deadline_or_when_it_is_cancelled() {
     server.json(Method::DELETE, &format!("/v1/queries/{id}"), json!({})).await.expect("it is cancelled");
     let answer = asking.await.expect("it ends").expect("an answer");
     assert_eq!(answer.status().as_u16(), 499);
+}
+
+#[tokio::test]
+async fn what_a_server_stores_is_for_its_user_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = Server::start(tests::Settings::default()).await;
+    server.push("mixed", "{\"a\":1}").await.expect("a push");
+    let mut folders = vec![server.data()];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            // What the server removes meanwhile is no matter.
+            let Ok((path, found)) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?))) else { continue };
+            let mode = found.permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{} has the mode {mode:o}", path.display());
+            files += usize::from(found.is_file());
+            folders.extend(found.is_dir().then_some(path));
+        }
+    }
+    assert!(files > 5, "{files} files");
 }
 
 #[tokio::test]

@@ -4,8 +4,12 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
     net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
+
+use nix::sys::stat::{Mode, umask};
+use tracing::warn;
 
 use crate::client::Failure;
 
@@ -21,8 +25,17 @@ impl DataFolder {
     /// Takes a folder for this process alone.
     pub fn take(path: &Path) -> Result<Self, Failure> {
         let failed = |what: &str, error: io::Error| Failure::new(format!("cannot {what} the data folder {}: {error}", path.display()));
+        // What is stored, and the passwords of brokers in the catalog, is for the user of this process alone.
+        umask(Mode::S_IRWXG | Mode::S_IRWXO);
         fs::create_dir_all(path).map_err(|e| failed("make", e))?;
         let path = path.canonicalize().map_err(|e| failed("find", e))?;
+        let mode = fs::metadata(&path).map_err(|e| failed("read", e))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            let (folder, mode) = (path.display(), mode & 0o777);
+            warn!(
+                "other users of this machine may look into the data folder {folder} (mode {mode:03o}), where passwords of brokers may be: chmod -R go-rwx {folder}"
+            );
+        }
         let file = path.join("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&file).map_err(|e| failed("write to", e))?;
         match lock.try_lock() {
