@@ -55,7 +55,9 @@ fn of_root(root: &DataFusionError) -> Problem {
 }
 
 /// Words by which a message of the query engine is about itself. A user cannot act on such a message.
-const INSIDE: [&str; 31] = [
+const INSIDE: [&str; 33] = [
+    "Correlated scalar subquery",
+    "scalar correlated subquery",
     "PARTITION BY",
     "Arrow error",
     "Cast error",

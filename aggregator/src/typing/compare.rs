@@ -211,7 +211,10 @@ fn beside_quoted(left: &Operand, op: Operator, text: &str, right: &Operand) -> R
         Class::Json(_) => {
             // What the text spells besides itself.
             let spelled = spelled.map(|number| folded(&Operand::of(number, &DFSchema::empty())?)).transpose()?;
-            let spelled = spelled.or_else(|| plan::value::bool_of_text(text).map(|value| json_literal(canonical(&Value::Bool(value)))));
+            let spelled = spelled.or_else(|| {
+                let truth = proto::json::parse(text.as_bytes()).ok().filter(|value| matches!(value, Value::Bool(_)));
+                truth.map(|truth| json_literal(canonical(&truth)))
+            });
             Ok(match spelled {
                 Some(spelled) => {
                     let sides = vec![left.canonical(), json_literal(canonical(&Value::Text(text.into()))), spelled];

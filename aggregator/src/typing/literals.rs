@@ -10,7 +10,10 @@ use datafusion::{
     common::{Result, ScalarValue},
     logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, Volatility},
 };
-use plan::functions::{self, Notices, checked, interval};
+use plan::{
+    Type,
+    functions::{self, Notices, checked, interval, json},
+};
 
 use super::operand::{Operand, bad, literal};
 
@@ -25,7 +28,9 @@ pub fn computed(func: &ScalarUDF, operands: &[Operand], taken: &[FieldRef]) -> R
         return Ok(None);
     };
     let large = |literal: &&ScalarValue| literal.try_as_str().flatten().is_some_and(|text| text.len() > LITERAL_BYTES_MAX);
-    if func.signature().volatility != Volatility::Immutable || func.short_circuits() || literals.iter().any(large) {
+    // A cast of JSON may be one that is tried.
+    let excepted = func.signature().volatility != Volatility::Immutable || func.short_circuits() || func.name() == json::GET;
+    if excepted || literals.iter().any(large) {
         return Ok(None);
     }
     let args: Vec<ScalarValue> = match literals.iter().zip(taken).map(|(literal, field)| literal.cast_to(field.data_type())).collect() {
@@ -50,12 +55,22 @@ pub fn computed(func: &ScalarUDF, operands: &[Operand], taken: &[FieldRef]) -> R
     match answer {
         _ if !notices.warnings().is_empty() => Err(bad(
             format!("{} has no answer", spelled_call(func.name(), &literals)),
-            "change the literals; a document's value that has no answer is NULL and counted",
+            "change the literals; for a value of a document the result would be NULL and counted in warnings",
         )),
         Ok(ColumnarValue::Scalar(value)) if !value.is_null() => Ok(Some(value)),
-        // What is there only to be rewritten cannot be computed.
+        // Some functions exist only to be rewritten by the planner, and fail when they are called: they stay calls.
         _ => Ok(None),
     }
+}
+
+/// A literal converted as the same value in a document is, if it can be.
+pub fn converted(literal: &ScalarValue, to: Type) -> Option<ScalarValue> {
+    let texts = json::json_of(&literal.to_array().ok()?).ok()?;
+    let text = ScalarValue::try_from_array(&texts, 0).ok()?;
+    let value = proto::json::parse(text.try_as_str()??.as_bytes()).ok()?;
+    let mut built = plan::builder::Builder::new(to, 1);
+    built.push(plan::value::view(&value, || None, plan::View { to, cast: true }));
+    ScalarValue::try_from_array(&built.finish(), 0).ok().filter(|converted| !converted.is_null())
 }
 
 /// A call as a statement spells it.

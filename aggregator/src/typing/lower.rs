@@ -13,7 +13,7 @@ use datafusion::{
     arrow::{
         array::timezone::Tz,
         compute::can_cast_types,
-        datatypes::{DataType, FieldRef, IntervalUnit, TimeUnit},
+        datatypes::{DECIMAL128_MAX_PRECISION, DataType, FieldRef, IntervalUnit, TimeUnit},
     },
     common::{Column, DFSchema, Result, ScalarValue, internal_err, tree_node::Transformed},
     logical_expr::{
@@ -32,7 +32,7 @@ use proto::Code;
 use super::{
     aggregates::{aggregate_of, window_of},
     compare::{compared, equal_pair, one_of},
-    literals::computed,
+    literals,
     open::Open,
     operand::{Class, Operand, bad, call, cast, counted_cast, described, literal, null_of, shown, time, try_cast},
     table::{PADDED_CHARS_MAX, Takes, takes},
@@ -72,8 +72,8 @@ pub fn lower(expr: Expr, schema: &DFSchema) -> Result<Expr> {
         Expr::Like(like) => like_of(like, schema, Expr::Like),
         Expr::SimilarTo(like) => like_of(like, schema, Expr::SimilarTo),
         Expr::Case(case) => case_of(case, schema),
-        Expr::Cast(inner) => converted(&of(&inner.expr)?, inner.field.data_type(), false),
-        Expr::TryCast(inner) => converted(&of(&inner.expr)?, inner.field.data_type(), true),
+        Expr::Cast(inner) => converted(&of(&inner.expr)?, inner.field.data_type(), false, schema),
+        Expr::TryCast(inner) => converted(&of(&inner.expr)?, inner.field.data_type(), true, schema),
         Expr::AggregateFunction(function) => aggregate_of(function, schema),
         Expr::WindowFunction(function) => window_of(*function, schema),
         other => Ok(other),
@@ -285,7 +285,7 @@ pub fn with_types_taken(node: Expr, schema: &DFSchema) -> Result<Transformed<Exp
                 }
                 _ => operand.expr,
             };
-            if let Some(computed) = computed(&func, &operands, &fields)? {
+            if let Some(computed) = literals::computed(&func, &operands, &fields)? {
                 return Ok(Transformed::yes(Expr::Literal(computed, None)));
             }
             let args = operands.into_iter().enumerate().map(fitted).collect();
@@ -360,18 +360,15 @@ fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
         Class::Text => operand.quoted().is_some_and(|text| text.trim().parse::<i64>().is_ok()),
         _ => false,
     };
-    let decimal = [left, right].iter().any(|operand| operand.class() == Class::Decimal);
     let plain = |left: Expr, right: Expr| match [left_class, right_class].contains(&Class::Other) {
         true => Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))),
         false => counted_operator(op, left, right),
     };
     match op {
-        Operator::Divide | Operator::Modulo if left.is_literal() && is_zero(right) => {
-            Err(bad("a division by zero".into(), "write NULLIF(divisor, 0) where data may be zero"))
-        }
-        Operator::Divide if !decimal => Ok(call(checked::QUOTIENT, vec![left.double()?, right.double()?])),
+        Operator::Divide | Operator::Modulo if left.is_literal() && is_zero(right) => Err(by_zero()),
+        Operator::Divide => Ok(call(checked::QUOTIENT, vec![left.double()?, right.double()?])),
         Operator::Modulo if integer(left) && integer(right) => Ok(call(checked::REMAINDER, vec![left.number()?, right.number()?])),
-        Operator::Divide | Operator::Modulo => {
+        Operator::Modulo => {
             let divisor = right.number()?;
             let zero = Operand::of(divisor.clone(), &DFSchema::empty()).is_ok_and(|d| d.is_literal());
             let divisor = if zero { divisor } else { datafusion::functions::core::expr_fn::nullif(divisor, lit(0_i64)) };
@@ -388,6 +385,10 @@ fn counted_operator(op: Operator, left: Expr, right: Expr) -> Result<Expr> {
         Some(name) => Ok(call(name, vec![left, right])),
         None => internal_err!("{op} is not an arithmetic operator"),
     }
+}
+
+fn by_zero() -> datafusion::error::DataFusionError {
+    bad("a division by zero".into(), "write NULLIF(divisor, 0) where data may be zero")
 }
 
 fn is_zero(operand: &Operand) -> bool {
@@ -421,7 +422,7 @@ fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
     let month_day_nano = || DataType::Interval(IntervalUnit::MonthDayNano);
     let sign = if op == Operator::Minus { "-" } else { "+" };
     let shifted = |moment: Expr, interval: Expr| Ok(call(interval::SHIFT, vec![lit(sign), moment, interval]));
-    let days = right.class().is_number() || right.only_numbers() || (op == Operator::Plus && right.kinds().is_some());
+    let days = right.class().is_number() || (op == Operator::Plus && right.kinds().is_some());
     match (left.class(), op, right.class()) {
         (Class::Null, ..) => Ok(null_of(right.data_type().clone())),
         (.., Class::Null) => Ok(null_of(left.data_type().clone())),
@@ -431,6 +432,7 @@ fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
         }
         (Interval, Operator::Multiply, other) if other != Interval => Ok(call(interval::SCALE, vec![left.expr.clone(), right.double()?])),
         (other, Operator::Multiply, Interval) if other != Interval => Ok(call(interval::SCALE, vec![right.expr.clone(), left.double()?])),
+        (Interval, Operator::Divide, other) if other != Interval && is_zero(right) => Err(by_zero()),
         (Interval, Operator::Divide, other) if other != Interval => {
             let factor = call(checked::QUOTIENT, vec![lit(1.0), right.double()?]);
             Ok(call(interval::SCALE, vec![left.expr.clone(), factor]))
@@ -477,7 +479,13 @@ fn negated(value: &Operand) -> Result<Expr> {
         _ => value.number()?,
     };
     match value.class() {
-        Class::Int if value.is_literal() => Ok(Expr::Negative(Box::new(number))),
+        Class::Int if value.is_literal() => match literal(&number) {
+            Some(ScalarValue::Int64(Some(int))) => match int.checked_neg() {
+                Some(negative) => Ok(lit(negative)),
+                None => Err(bad(format!("-({int}) has no answer"), "write it as a fraction, with a point")),
+            },
+            _ => Ok(Expr::Negative(Box::new(number))),
+        },
         Class::Int => Ok(call(checked::SUM, vec![lit("-"), number])),
         Class::Json(kinds) if kinds.any(Kinds::INT) && !kinds.any(Kinds::FLOAT | Kinds::BIG) => Ok(call(checked::SUM, vec![lit("-"), number])),
         _ => Ok(Expr::Negative(Box::new(number))),
@@ -583,7 +591,7 @@ fn with_backslashes(pattern: &str, escape: char) -> String {
 }
 
 /// `value::type`: data that cannot be converted are NULL; of a literal that is an error.
-fn converted(value: &Operand, to: &DataType, lenient: bool) -> Result<Expr> {
+fn converted(value: &Operand, to: &DataType, lenient: bool, schema: &DFSchema) -> Result<Expr> {
     if value.class() == Class::Null {
         return Ok(null_of(to.clone()));
     }
@@ -601,14 +609,10 @@ fn converted(value: &Operand, to: &DataType, lenient: bool) -> Result<Expr> {
     if value.data_type() == to {
         return Ok(value.expr.clone());
     }
-    let date_of_number = value.class().is_number() && matches!(to, DataType::Date32);
-    if !matches!(value.class(), Class::Json(_) | Class::Text)
-        && !plan::column::is_json(to)
-        && (date_of_number || !can_cast_types(value.data_type(), to))
-    {
-        let hint = match date_of_number {
-            true => "'1970-01-01'::date + x adds days",
-            false => "extract(epoch FROM x) gives the seconds of a time or an interval, x::text the text of any value",
+    if !matches!(value.class(), Class::Json(_) | Class::Text) && !plan::column::is_json(to) && !can_cast_types(value.data_type(), to) {
+        let hint = match value.class() {
+            Class::Time | Class::Date | Class::Interval => "extract(epoch FROM x) gives the seconds of a time or an interval",
+            _ => "x::text gives the text of any value",
         };
         let name = crate::answer::type_name(to);
         return Err(bad(format!("{} is {}, which is not converted to {name}", shown(value), described(value)), hint));
@@ -621,14 +625,32 @@ fn converted(value: &Operand, to: &DataType, lenient: bool) -> Result<Expr> {
         (Class::Double, Some(Type::Text), _) => value.text(),
         (Class::Text, Some(Type::Text), _) => cast(value.expr.clone(), DataType::Utf8View),
         (Class::Text, Some(view), _) => value.converted(view),
-        (Class::Double, Some(Type::Int), _) | (Class::Int | Class::Double, Some(Type::Time), _) => value.converted(view.unwrap_or(Type::Int)),
+        (Class::Double, Some(view @ Type::Int), _) | (Class::Int | Class::Double, Some(view @ Type::Time), _) => {
+            match literal(&value.expr).map(|number| (number, literals::converted(number, view))) {
+                Some((_, Some(converted))) => Expr::Literal(converted, None),
+                Some(_) if lenient => null_of(to.clone()),
+                Some((number, None)) => return Err(unreadable(&literals::spelled(number), to)),
+                None => value.converted(view),
+            }
+        }
+        // As a number at a path: in seconds since 1970.
+        (Class::Int | Class::Double, None, DataType::Date32) => try_cast(value.converted(Type::Time), DataType::Date32),
+        (Class::Decimal, Some(Type::Time), _) | (Class::Decimal, None, DataType::Date32) => {
+            let double = Operand::of(value.double()?, schema)?;
+            return converted(&double, to, lenient, schema);
+        }
+        // Rounded, as the cast between decimals does it.
+        (Class::Decimal, Some(Type::Int), _) if !matches!(value.data_type(), DataType::Decimal128(_, 0)) => {
+            let whole = Operand::of(cast(value.expr.clone(), DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0)), schema)?;
+            return converted(&whole, to, lenient, schema);
+        }
         (Class::Json(_) | Class::Text, None, DataType::Date32) => try_cast(value.converted(Type::Time), DataType::Date32),
         (Class::Json(_) | Class::Text, None, _) => counted_cast(value.converted(Type::Text), to),
         (Class::Time | Class::Date, Some(Type::Time), _) => value.time()?,
         _ => match literal(&value.expr).map(|constant| (constant, constant.cast_to(to))) {
             Some((_, Ok(converted))) if !converted.is_null() => Expr::Literal(converted, None),
             Some(_) if lenient => null_of(to.clone()),
-            Some((constant, _)) => return Err(unreadable(&constant.to_string(), to)),
+            Some((constant, _)) => return Err(unreadable(&literals::spelled(constant), to)),
             None => counted_cast(value.expr.clone(), to),
         },
     })

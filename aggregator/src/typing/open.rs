@@ -120,6 +120,10 @@ impl ScalarUDFImpl for Open {
         Ok(Arc::new(field.as_ref().clone().with_name(&self.name).with_nullable(true)))
     }
 
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        plan::functions::schema_name(&self.name, args)
+    }
+
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
         internal_err!("{} was left without types", self.name)
     }

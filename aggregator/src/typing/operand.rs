@@ -411,7 +411,9 @@ fn named(expr: &Expr) -> Option<String> {
                 plan::What::Path(path) => path.to_string(),
                 _ => read.name(),
             },
-        )),
+        ))
+        // A result that the planner has named.
+        .filter(|name| !name.contains('(')),
         Expr::ScalarFunction(call) if call.func.name() == json::GET => named(call.args.first()?),
         Expr::ScalarFunction(call) if !is_own(call.func.name()) => Some(format!("{}(…)", call.func.name())),
         Expr::Alias(alias) => named(&alias.expr),

@@ -55,7 +55,7 @@ fn product(call: &Call) -> Result<ArrayRef> {
 
 fn quotient(call: &Call) -> Result<ArrayRef> {
     answers::<Float64Type>(call, 0, "division", |operands| match operands {
-        [left, right] if *right != 0.0 => Some(left / right),
+        [left, right] if *right != 0.0 => Some(left / right).filter(|quotient| quotient.is_finite()),
         _ => None,
     })
 }

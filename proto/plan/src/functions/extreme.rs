@@ -1,5 +1,5 @@
-//! The least and the greatest of JSON values: that of the numbers or, where there are none, of the texts, else of the booleans. So a stray text does not hide the
-//! greatest number of its group, and a stray number does not change a group that has none.
+//! The least and the greatest of JSON values: that of the numbers or, where there are none, of the texts, else of the booleans. So a stray text
+//! does not hide the greatest number of its group.
 
 use std::{cmp::Ordering, sync::Arc};
 

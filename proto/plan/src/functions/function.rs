@@ -1,7 +1,7 @@
 //! A scalar function of ours: its name, its arguments, the type of its result, and the code that computes it.
 
 use std::{
-    hash::{Hash, Hasher},
+    hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
 
@@ -10,9 +10,12 @@ use datafusion::{
         array::ArrayRef,
         datatypes::{DataType, Field, FieldRef},
     },
-    common::{Result, ScalarValue, exec_err, internal_err},
+    common::{
+        Result, ScalarValue, exec_err, internal_err,
+        tree_node::{TreeNode as _, TreeNodeRecursion},
+    },
     logical_expr::{
-        ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, interval_arithmetic::Interval,
+        ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, interval_arithmetic::Interval,
     },
 };
 
@@ -104,6 +107,10 @@ impl ScalarUDFImpl for Function {
         self.is_strict
     }
 
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        schema_name(self.name, args)
+    }
+
     fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
         any_value(self, inputs)
     }
@@ -117,6 +124,28 @@ impl ScalarUDFImpl for Function {
             false => Ok(ColumnarValue::Array(computed)),
         }
     }
+}
+
+/// Parts of a call whose name spells them.
+const SPELLED_PARTS_MAX: usize = 32;
+
+/// The name of a call in a schema. DataFusion asks for it at every level of an expression, and a name that spells a deep call is long: 400 terms
+/// took a minute. A large call is named by its hash.
+pub fn schema_name(function: &str, args: &[Expr]) -> Result<String> {
+    let mut parts = 0;
+    for arg in args {
+        arg.apply(|_| {
+            parts += 1;
+            Ok(if parts > SPELLED_PARTS_MAX { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+    }
+    if parts > SPELLED_PARTS_MAX {
+        let mut hasher = DefaultHasher::new();
+        args.hash(&mut hasher);
+        return Ok(format!("{function}(#{:016x})", hasher.finish()));
+    }
+    let spelled: Vec<String> = args.iter().map(|arg| arg.schema_name().to_string()).collect();
+    Ok(format!("{function}({})", spelled.join(",")))
 }
 
 /// Any value of a function's type. DataFusion's own default is a value of no type, with which a comparison of the result has no bounds at all: a

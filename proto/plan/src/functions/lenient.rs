@@ -19,7 +19,10 @@ use datafusion::{
     },
 };
 
-use super::{function::any_value, notices::Notices};
+use super::{
+    function::{any_value, schema_name},
+    notices::Notices,
+};
 
 /// The function, lenient: where it has no answer for its values, the result is NULL and counted.
 pub fn lenient(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
@@ -64,6 +67,10 @@ impl ScalarUDFImpl for Lenient {
         self.function.is_strict()
     }
 
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        schema_name(self.name(), args)
+    }
+
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
         match self.name() {
             // DataFusion would rewrite it to `~`, which fails the whole query on one invalid pattern in the data.
@@ -89,7 +96,7 @@ impl ScalarUDFImpl for Lenient {
         let of_rows = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
         match self.function.inner().invoke_with_args(args.clone()) {
             Err(_) if of_rows => self.by_row(&args),
-            // The value of a sub-query is a scalar, too. Literals were computed while the statement was typed.
+            // The value of a sub-query is a scalar, too. Literals come here only where the result is a text or a list.
             Err(error) if is_of_values(&error) => self.unanswered(&args),
             Ok(ColumnarValue::Array(array)) if *array.data_type() == DataType::Float64 => Ok(ColumnarValue::Array(self.finite(&args, array))),
             Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(double)))) if !double.is_finite() => self.unanswered(&args),

@@ -22,6 +22,7 @@ use datafusion::{
     prelude::SessionConfig,
 };
 
+pub use function::schema_name;
 pub use notices::Notices;
 
 /// All functions of rows, to be registered with a session.
