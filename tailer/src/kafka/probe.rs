@@ -22,8 +22,14 @@ use super::{board::Board, config, context::Context, record::record};
 
 const METADATA_WAIT: Duration = Duration::from_secs(6);
 const PREVIEW_WAIT: Duration = Duration::from_secs(8);
+/// Between two questions for a leader.
+const LEADER_WAIT: Duration = Duration::from_millis(200);
 /// Records of one preview.
 pub const PREVIEW_RECORDS_MAX: usize = 1_000;
+
+fn leader_is_chosen(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable))
+}
 
 struct Probe {
     consumer: BaseConsumer<Context>,
@@ -34,8 +40,7 @@ struct Probe {
 /// The offset after the last record of each partition, or why the topic cannot be read. Blocks for seconds.
 pub fn ends(settings: &SourceSettings) -> Result<Vec<i64>, Problem> {
     let probe = Probe::new(settings)?;
-    let end = |number| probe.consumer.fetch_watermarks(&probe.topic, number, METADATA_WAIT).map(|(_, high)| high);
-    (0..).zip(probe.partitions()?).map(|(number, _)| end(number).map_err(|error| probe.unreachable(&error))).collect()
+    (0..).zip(probe.partitions()?).map(|(number, _)| probe.end(number).map_err(|error| probe.unreachable(&error))).collect()
 }
 
 /// The first records that a source would give (of one that starts at the end: the last that are there). Blocks for seconds.
@@ -56,6 +61,20 @@ impl Probe {
             .create_with_context(Context::new(board.clone()))
             .map_err(|error: KafkaError| Problem::new(Code::BadRequest, format!("the Kafka client cannot be made: {error}")))?;
         Ok(Self { consumer, board, topic: settings.topic.clone() })
+    }
+
+    /// The offset after the last record of a partition. One whose leader is just chosen, as of a topic that was just made, is asked again.
+    fn end(&self, partition: i32) -> Result<i64, KafkaError> {
+        let deadline = Instant::now() + METADATA_WAIT;
+        loop {
+            match self.consumer.fetch_watermarks(&self.topic, partition, METADATA_WAIT) {
+                Err(error) if leader_is_chosen(&error) && Instant::now() < deadline => {
+                    let _ = self.consumer.poll(LEADER_WAIT);
+                    let _ = self.consumer.fetch_metadata(Some(&self.topic), METADATA_WAIT);
+                }
+                answered => return answered.map(|(_, high)| high),
+            }
+        }
     }
 
     fn partitions(&self) -> Result<Vec<i32>, Problem> {
