@@ -306,6 +306,11 @@ async fn a_query_ends_at_its_deadline_or_when_it_is_cancelled() {
     let ask = |timeout_ms: u64| server.request(Method::POST, "/v1/sql").json(&json!({ "sql": ENDLESS, "timeout_ms": timeout_ms }));
     let problem = refused(ask(200), 422).await;
     assert_eq!(problem["code"], "timeout");
+    eventually("the first query is gone", || async {
+        anyhow::ensure!(running(&server).await?.is_empty());
+        Ok(())
+    })
+    .await;
     let asking = tokio::spawn(ask(60_000).send());
     let id = eventually("the query runs", || async {
         let running = running(&server).await?;

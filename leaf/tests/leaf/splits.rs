@@ -119,10 +119,12 @@ async fn a_missing_or_broken_split_is_built_again_from_its_documents() {
     let fixture = Fixture::start(small);
     let expected = fill(&fixture, 10, 0).await;
     settled(&fixture).await;
-    let splits: Vec<_> = std::fs::read_dir(fixture.splits_folder()).expect("splits").map(|e| e.expect("an entry").path()).collect();
+    let splits_folder = fixture.splits_folder();
     let Fixture { folder, leaf, catalog, shard, adjust } = fixture;
     leaf.close().await;
     drop(leaf);
+    // Only now, when nothing is merged any more.
+    let splits: Vec<_> = std::fs::read_dir(splits_folder).expect("splits").map(|e| e.expect("an entry").path()).collect();
     std::fs::remove_file(&splits[0]).expect("removed");
     if let Some(second) = splits.get(1) {
         std::fs::write(second, b"not a split").expect("written");
