@@ -27,6 +27,7 @@ pub mod gone;
 pub mod holders;
 pub mod key;
 pub mod kinds;
+mod log;
 pub mod loss;
 pub mod manifest;
 mod open;
@@ -118,7 +119,10 @@ impl Store {
         self.write(batch, true, true)
     }
 
-    fn write(&self, batch: WriteBatch, sync: bool, patient: bool) -> Result<(), Unwritten> {
+    fn write(&self, mut batch: WriteBatch, sync: bool, patient: bool) -> Result<(), Unwritten> {
+        if sync {
+            batch.put_log_data(log::MARK);
+        }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         options.set_no_slowdown(!patient);

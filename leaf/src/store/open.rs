@@ -5,7 +5,7 @@ use std::{path::Path, sync::LazyLock};
 use proto::ingest::ShardId;
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options};
 
-use super::{Family, Kind, RowKey, Store, Unwritten, WriteBatch, format};
+use super::{Family, Kind, RowKey, Store, Unwritten, WriteBatch, format, log};
 use crate::error::Error;
 
 /// Blocks of all shards that are kept in memory, decompressed.
@@ -30,6 +30,7 @@ impl Store {
     pub fn open(shard: ShardId, folder: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
         refuse_headless(folder)?;
+        refuse_hole(folder)?;
         let families = [
             ColumnFamilyDescriptor::new("default", small()),
             ColumnFamilyDescriptor::new(Family::Docs.name(), docs()),
@@ -73,6 +74,23 @@ fn refuse_headless(folder: &Path) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// The file in a store's folder by which somebody accepts that what stands behind a damaged record is lost.
+const ACCEPT_LOSS: &str = "ACCEPT-LOSS";
+
+/// Refuses a log with a damaged record in front of acknowledged writes, unless their loss is accepted.
+fn refuse_hole(folder: &Path) -> Result<(), Error> {
+    let file_error = |source| Error::File { path: folder.to_owned(), source };
+    let Some(log::Hole { file, offset }) = log::hole(folder).map_err(file_error)? else { return Ok(()) };
+    let (file, accept) = (file.display(), folder.join(ACCEPT_LOSS));
+    if accept.exists() {
+        tracing::error!(%file, offset, "a record of the log is damaged; the writes behind it are lost, which was accepted");
+        return std::fs::remove_file(&accept).map_err(file_error);
+    }
+    let detail = format!("{file} is damaged at byte {offset}, and acknowledged writes stand behind it");
+    let hint = format!("bring the folder back from a copy; or, to go on without these writes, make the file {}", accept.display());
+    Err(proto::Problem::new(proto::Code::Unavailable, detail).hint(hint).into())
 }
 
 fn database() -> Options {

@@ -1,6 +1,9 @@
 //! Damage on disk: what is lost is said, and nothing is answered as if it had never been.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use proto::Code;
 
@@ -24,9 +27,42 @@ async fn a_store_without_its_current_file_is_refused_and_not_emptied() {
     assert_eq!(fixture.documents().await.len(), 3);
 }
 
-/// The first file of this name below a folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_writes_behind_a_damaged_record_of_the_log_are_not_dropped_in_silence() {
+    let fixture = Fixture::start(tail_only);
+    for number in 0..5 {
+        let text = format!(r#"{{"number":{number},"filler":"{}"}}"#, "x".repeat(20_000));
+        fixture.push(&[&text]).await;
+    }
+    let flip = |folder: &Path, number: u32| {
+        let log = found(folder, ".log").expect("a log");
+        let mut bytes = std::fs::read(&log).expect("the log");
+        let at = memchr::memmem::find(&bytes, format!(r#""number":{number}"#).as_bytes()).expect("the document is in the log");
+        bytes[at] ^= 1;
+        std::fs::write(&log, bytes).expect("the log");
+    };
+    let damaged = fixture.crashed_changed(|folder| flip(folder, 2));
+    let refused = damaged.try_push(damaged.pushing(&["5"])).await.expect_err("writes would be lost");
+    assert_eq!(refused.code, Code::Unavailable, "{refused:?}");
+    assert!(refused.detail.contains("is damaged at byte") && refused.hint.as_ref().is_some_and(|hint| hint.contains("ACCEPT-LOSS")), "{refused:?}");
+
+    let accepted =
+        damaged.restart_changed(|folder| drop(std::fs::write(found(folder, "CURRENT").expect("the store").with_file_name("ACCEPT-LOSS"), ""))).await;
+    assert_eq!(accepted.documents().await.len(), 2, "what stands before the damage");
+    accepted.push(&["5"]).await;
+    assert_eq!(accepted.documents().await.len(), 3);
+
+    let torn = fixture.crashed_changed(|folder| {
+        let log = File::options().write(true).open(found(folder, ".log").expect("a log")).expect("the log");
+        log.set_len(log.metadata().expect("the log").len() - 100).expect("it is cut");
+    });
+    assert_eq!(torn.documents().await.len(), 4, "a write that was cut short at the end of the log was never acknowledged");
+}
+
+/// The first file whose name ends so, below a folder.
 fn found(folder: &Path, name: &str) -> Option<PathBuf> {
     let entries: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    let here = entries.iter().find(|path| path.file_name() == Some(name.as_ref())).cloned();
+    let ends = |path: &&PathBuf| path.is_file() && path.file_name().is_some_and(|file| file.to_string_lossy().ends_with(name));
+    let here = entries.iter().find(ends).cloned();
     here.or_else(|| entries.iter().filter(|path| path.is_dir()).find_map(|folder| found(folder, name)))
 }

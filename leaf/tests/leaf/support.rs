@@ -79,8 +79,14 @@ impl Fixture {
 
     /// Opens what is on disk at this moment, as after a `kill -9`: a copy of the folder, while the first goes on.
     pub fn crashed(&self) -> Self {
+        self.crashed_changed(|_| ())
+    }
+
+    /// As after a `kill -9`, with the files changed.
+    pub fn crashed_changed(&self, change: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         copy(self.folder.path(), folder.path());
+        change(folder.path());
         let leaf = open(folder.path(), self.adjust, self.catalog.subscribe());
         let catalog = watch::Sender::new(self.catalog.borrow().clone());
         Self { folder, leaf, catalog, shard: self.shard, adjust: self.adjust }
