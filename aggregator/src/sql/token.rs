@@ -18,6 +18,8 @@ pub const NESTING_MAX: usize = 50;
 pub const CALLS_NESTED_MAX: usize = 16;
 /// Conditions joined by AND and OR, and operators within one of them, side by side: without a comma or a clause between them.
 pub const OPERATORS_MAX: usize = 1_000;
+/// Operators on the way from an expression to its deepest part, those in parentheses included.
+pub const OPERATORS_DEEP_MAX: usize = 2 * OPERATORS_MAX;
 /// UNION, EXCEPT and INTERSECT side by side.
 pub const SET_OPERATIONS_MAX: usize = 200;
 
@@ -173,16 +175,19 @@ fn bound(all: &[TokenWithSpan]) -> Result<(), Problem> {
                 );
             }
         }
-        if closes && levels.len() > 1 {
-            levels.pop();
-        }
+        let inside = if closes && levels.len() > 1 { levels.pop().map_or(0, |level| level.depth()) } else { 0 };
         let Some(level) = levels.last_mut() else { continue };
+        level.inside = level.inside.max(inside);
         match role(&token.token) {
             Role::Operator => level.operators += 1,
-            Role::Junction => (level.junctions, level.operators) = (level.junctions + 1, 0),
+            Role::Junction => level.join(),
             Role::SetOperation => level.set_operations += 1,
-            Role::Boundary => (level.junctions, level.operators) = (0, 0),
+            Role::Boundary => level.begin(),
             Role::Plain => {}
+        }
+        if level.depth() > OPERATORS_DEEP_MAX {
+            return Err(too_complex(format!("over {OPERATORS_DEEP_MAX} operators inside one another"), "compute a part in a WITH query".into())
+                .at(at.line, at.column));
         }
         if level.operators.max(level.junctions) > OPERATORS_MAX {
             return Err(too_complex(format!("over {OPERATORS_MAX} operators side by side"), "a list fits into IN (…) or VALUES".into())
@@ -203,11 +208,36 @@ struct Level {
     junctions: usize,
     /// Other operators since then, or since the last of those.
     operators: usize,
+    /// The depth of what stood in parentheses since then.
+    inside: usize,
+    /// The depth of the deepest condition before the last AND or OR.
+    joined: usize,
+    /// The depth of the deepest expression before the last comma or clause.
+    before: usize,
     set_operations: usize,
     /// Whether it is a CASE, which END closes.
     case: bool,
     /// Whether it holds the arguments of a call.
     call: bool,
+}
+
+impl Level {
+    /// Operators on the way to the deepest part.
+    fn depth(&self) -> usize {
+        self.before.max(self.junctions + self.joined.max(self.operators + self.inside))
+    }
+
+    /// Goes on behind an AND or OR.
+    fn join(&mut self) {
+        self.joined = self.joined.max(self.operators + self.inside);
+        (self.junctions, self.operators, self.inside) = (self.junctions + 1, 0, 0);
+    }
+
+    /// Goes on behind a comma or a clause.
+    fn begin(&mut self) {
+        self.before = self.depth();
+        (self.junctions, self.joined, self.operators, self.inside) = (0, 0, 0, 0);
+    }
 }
 
 /// Whether a parenthesis behind this token opens arguments: it is a name, not a word that stands before a condition, a list or a query.

@@ -78,7 +78,7 @@ fn spelled_call(name: &str, literals: &[&ScalarValue]) -> String {
     let spelled: Vec<String> = literals.iter().map(|literal| spelled(literal)).collect();
     let operator = functions::arithmetic::operator(name).map(|operator| operator.to_string());
     match (name, literals, spelled.as_slice()) {
-        (checked::SUM, [signs, ..], [_, terms @ ..]) => {
+        (checked::SUM | checked::DOUBLE_SUM, [signs, ..], [_, terms @ ..]) => {
             let signs = signs.try_as_str().flatten().unwrap_or_default().chars();
             let whole: String = signs.zip(terms).map(|(sign, term)| format!(" {sign} {term}")).collect();
             whole.trim_start_matches(" + ").trim_start().to_owned()
@@ -87,7 +87,7 @@ fn spelled_call(name: &str, literals: &[&ScalarValue]) -> String {
             format!("{moment} {} {interval}", sign.try_as_str().flatten().unwrap_or_default())
         }
         (functions::convert::CAST, [_, _, to], [value, ..]) => format!("{value}::{}", to.try_as_str().flatten().unwrap_or_default()),
-        (checked::PRODUCT | interval::SCALE, ..) => spelled.join(" * "),
+        (checked::PRODUCT | checked::DOUBLE_PRODUCT | interval::SCALE, ..) => spelled.join(" * "),
         (checked::QUOTIENT, ..) => spelled.join(" / "),
         (checked::REMAINDER, ..) => spelled.join(" % "),
         _ => match operator {

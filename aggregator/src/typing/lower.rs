@@ -25,7 +25,7 @@ use datafusion::{
 };
 use plan::{
     Kinds, Type,
-    functions::{self, checked, extreme, interval, json},
+    functions::{self, checked, extreme, interval, json, text},
 };
 use proto::Code;
 
@@ -343,7 +343,7 @@ pub fn operator(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
             Ok(if matches!(op, RegexNotMatch | RegexNotIMatch) { Expr::Not(Box::new(matched)) } else { matched })
         }
         StringConcat if [left, right].iter().any(|operand| operand.class() == Class::List) => Ok(plain(left.native(), right.native())),
-        StringConcat => Ok(plain(left.text(), right.text())),
+        StringConcat => Ok(joined(left.text(), right.text())),
         _ => Ok(plain(left.text(), right.text())),
     }
 }
@@ -360,6 +360,7 @@ fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
         Class::Text => operand.quoted().is_some_and(|text| text.trim().parse::<i64>().is_ok()),
         _ => false,
     };
+    let double = |operand: &Operand| !matches!(operand.class(), Class::Decimal | Class::Other | Class::Bool | Class::List);
     let plain = |left: Expr, right: Expr| match [left_class, right_class].contains(&Class::Other) {
         true => Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))),
         false => counted_operator(op, left, right),
@@ -374,7 +375,8 @@ fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
             let divisor = if zero { divisor } else { datafusion::functions::core::expr_fn::nullif(divisor, lit(0_i64)) };
             plain(left.number()?, divisor)
         }
-        _ if integer(left) && integer(right) => chained(op, left.number()?, right.number()?),
+        _ if integer(left) && integer(right) => Ok(chained(op, [checked::SUM, checked::PRODUCT], left.number()?, right.number()?)),
+        _ if double(left) && double(right) => Ok(chained(op, [checked::DOUBLE_SUM, checked::DOUBLE_PRODUCT], left.double()?, right.double()?)),
         _ => plain(left.number()?, right.number()?),
     }
 }
@@ -396,12 +398,12 @@ fn is_zero(operand: &Operand) -> bool {
         .is_some_and(|value| !value.is_null() && value.cast_to(&DataType::Float64).is_ok_and(|value| value == ScalarValue::Float64(Some(0.0))))
 }
 
-/// Integers added, subtracted or multiplied; a chain becomes one call.
-fn chained(op: Operator, left: Expr, right: Expr) -> Result<Expr> {
+/// Numbers added, subtracted or multiplied by the functions of their type; a chain becomes one call.
+fn chained(op: Operator, [sum, product]: [&str; 2], left: Expr, right: Expr) -> Expr {
     let (name, sign) = match op {
-        Operator::Multiply => (checked::PRODUCT, None),
-        Operator::Minus => (checked::SUM, Some('-')),
-        _ => (checked::SUM, Some('+')),
+        Operator::Multiply => (product, None),
+        Operator::Minus => (sum, Some('-')),
+        _ => (sum, Some('+')),
     };
     let mut args = match left {
         Expr::ScalarFunction(call) if call.func.name() == name => call.args,
@@ -413,7 +415,17 @@ fn chained(op: Operator, left: Expr, right: Expr) -> Result<Expr> {
         *first = lit(format!("{signs}{sign}"));
     }
     args.push(right);
-    Ok(call(name, args))
+    call(name, args)
+}
+
+/// Texts joined; a chain becomes one call.
+fn joined(left: Expr, right: Expr) -> Expr {
+    let mut args = match left {
+        Expr::ScalarFunction(call) if call.func.name() == text::JOIN => call.args,
+        other => vec![other],
+    };
+    args.push(right);
+    call(text::JOIN, args)
 }
 
 fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {

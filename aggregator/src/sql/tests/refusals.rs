@@ -149,6 +149,8 @@ fn hostile_statements_end_quickly_in_a_problem() {
         format!("select x{} from events", "[0]".repeat(20_000)),
         format!("select x{} from events", "::int".repeat(5_000)),
         format!("select x{} from events", "->'a'".repeat(5_000)),
+        format!("select {}", (0..24).fold("1".to_owned(), |inner, _| format!("({inner}{})", "+1".repeat(900)))),
+        format!("select {}", (0..40).fold("1".to_owned(), |inner, _| format!("(true and {inner} = 1{})", " or 1 = 2".repeat(200)))),
         format!("select * from events {}", "join users u on true ".repeat(2_000)),
         format!("select '{}", "x".repeat(1 << 19)),
         format!("select {}", "/*".repeat(100_000)),

@@ -1,7 +1,8 @@
 //! Arithmetic in which every row has its own answer: what does not fit into 64 bits, and a division by zero, is NULL and counted.
 //!
 //! `checked_sum('+-+', a, b, c)` is `a - b + c`, `checked_mul(a, b, c)` is `a * b * c`, both over integers from left to right: a long chain is
-//! one call, not a deep one. `checked_div(a, b)` is over doubles, `checked_mod(a, b)` over integers. A statement cannot name them; they stand
+//! one call, not a deep one, because DataFusion takes the square of the depth, or more, to plan. `double_sum` and `double_mul` are the same over
+//! doubles. `checked_div(a, b)` is over doubles, `checked_mod(a, b)` over integers. A statement cannot name them; they stand
 //! for operators once the types of operands are known.
 
 use std::sync::Arc;
@@ -22,6 +23,10 @@ use super::function::{Call, Function, Returns};
 pub const SUM: &str = "checked_sum";
 /// Multiplies.
 pub const PRODUCT: &str = "checked_mul";
+/// Adds and subtracts doubles.
+pub const DOUBLE_SUM: &str = "double_sum";
+/// Multiplies doubles.
+pub const DOUBLE_PRODUCT: &str = "double_mul";
 /// Divides.
 pub const QUOTIENT: &str = "checked_div";
 /// What an integer division leaves over.
@@ -30,11 +35,14 @@ pub const REMAINDER: &str = "checked_mod";
 /// All of them, to be registered with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     let integer = |name, compute| Function::new(name, None, Returns::Type(Int64Type::DATA_TYPE), compute).strict().into();
+    let double = |name, compute| Function::new(name, None, Returns::Type(Float64Type::DATA_TYPE), compute).strict().into();
     vec![
+        double(DOUBLE_SUM, double_sum),
+        double(DOUBLE_PRODUCT, double_product),
+        double(QUOTIENT, quotient),
         integer(SUM, sum),
         integer(PRODUCT, product),
         integer(REMAINDER, remainder),
-        Function::new(QUOTIENT, None, Returns::Type(Float64Type::DATA_TYPE), quotient).strict().into(),
     ]
 }
 
@@ -48,6 +56,25 @@ fn sum(call: &Call) -> Result<ArrayRef> {
     })
 }
 
+fn double_sum(call: &Call) -> Result<ArrayRef> {
+    let signs = call.text(0)?;
+    answers::<Float64Type>(call, 1, "arithmetic", |operands| {
+        let mut terms = operands.iter().zip(signs.bytes()).map(|(operand, sign)| if sign == b'-' { -operand } else { *operand });
+        // Not from 0.0 on: the sum of -0.0 alone is -0.0.
+        let first = terms.next()?;
+        terms.try_fold(first, |sum, term| finite(sum + term))
+    })
+}
+
+fn double_product(call: &Call) -> Result<ArrayRef> {
+    let product = |operands: &[f64]| operands.iter().try_fold(1.0, |product, operand| finite(product * operand));
+    answers::<Float64Type>(call, 0, "arithmetic", product)
+}
+
+fn finite(double: f64) -> Option<f64> {
+    Some(double).filter(|double| double.is_finite())
+}
+
 fn product(call: &Call) -> Result<ArrayRef> {
     let product = |operands: &[i64]| operands.iter().try_fold(1_i64, |product, operand| product.checked_mul(*operand));
     answers::<Int64Type>(call, 0, "integer arithmetic", product)
@@ -55,7 +82,7 @@ fn product(call: &Call) -> Result<ArrayRef> {
 
 fn quotient(call: &Call) -> Result<ArrayRef> {
     answers::<Float64Type>(call, 0, "division", |operands| match operands {
-        [left, right] if *right != 0.0 => Some(left / right).filter(|quotient| quotient.is_finite()),
+        [left, right] if *right != 0.0 => finite(left / right),
         _ => None,
     })
 }

@@ -11,13 +11,15 @@ use datafusion::{
         datatypes::{DataType, Field, FieldRef},
     },
     common::{
-        Result, ScalarValue, exec_err, internal_err,
+        DataFusionError, Result, ScalarValue, exec_err, internal_err,
         tree_node::{TreeNode as _, TreeNodeRecursion},
     },
     logical_expr::{
         ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, interval_arithmetic::Interval,
     },
 };
+
+use proto::{Code, Problem};
 
 use super::notices::Notices;
 use crate::{Kinds, column::json_field};
@@ -155,6 +157,11 @@ pub(super) fn any_value(function: &dyn ScalarUDFImpl, inputs: &[&Interval]) -> R
     let scalars: Vec<Option<&ScalarValue>> = inputs.iter().map(|input| Some(input.lower()).filter(|lower| *lower == input.upper())).collect();
     let field = function.return_field_from_args(ReturnFieldArgs { arg_fields: &fields, scalar_arguments: &scalars });
     Interval::make_unbounded(field.as_ref().map_or(&DataType::Null, |field| field.data_type()))
+}
+
+/// An error that ends a query at a limit.
+pub(super) fn limit(detail: String, hint: &str) -> DataFusionError {
+    DataFusionError::External(Box::new(Problem::new(Code::LimitReached, detail).hint(hint)))
 }
 
 /// One call: the arguments of a batch of rows, or of one row where all are constants.

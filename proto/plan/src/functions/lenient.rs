@@ -8,6 +8,7 @@ use std::sync::Arc;
 use datafusion::{
     arrow::{
         array::{Array as _, ArrayRef, AsArray as _, Float64Array},
+        compute::cast,
         datatypes::{DataType, FieldRef, Float64Type},
     },
     common::{DataFusionError, Result, ScalarValue},
@@ -20,7 +21,7 @@ use datafusion::{
 };
 
 use super::{
-    function::{any_value, schema_name},
+    function::{any_value, limit, schema_name},
     notices::Notices,
 };
 
@@ -93,6 +94,9 @@ impl ScalarUDFImpl for Lenient {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if self.name() == "levenshtein" {
+            refuse_long_work(&args)?;
+        }
         let of_rows = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
         match self.function.inner().invoke_with_args(args.clone()) {
             Err(_) if of_rows => self.by_row(&args),
@@ -105,9 +109,33 @@ impl ScalarUDFImpl for Lenient {
     }
 }
 
+/// Pairs of characters that `levenshtein` may compare in one batch: about a second, in which nothing can stop it.
+const COMPARED_PAIRS_MAX: u64 = 200_000_000;
+
+/// Refuses texts whose distance takes too long: the work is the product of their lengths.
+fn refuse_long_work(args: &ScalarFunctionArgs) -> Result<()> {
+    let [left, right, ..] = args.args.as_slice() else { return Ok(()) };
+    let scalar = [left, right].iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+    let lengths = |arg: &ColumnarValue| -> Result<Vec<u64>> {
+        let texts = cast(&arg.to_array(if scalar { 1 } else { args.number_rows })?, &DataType::Utf8View)?;
+        Ok(texts.as_string_view().iter().map(|text| text.map_or(0, |text| text.len() as u64)).collect())
+    };
+    let pairs: u64 = lengths(left)?.iter().zip(lengths(right)?).map(|(left, right)| left.saturating_mul(right)).fold(0, u64::saturating_add);
+    match pairs > COMPARED_PAIRS_MAX {
+        true => Err(limit(
+            format!("levenshtein would compare {pairs} pairs of characters at once; the limit is {COMPARED_PAIRS_MAX}"),
+            "compare shorter texts, such as left(x, 1000)",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Whether an error comes of values, and not of a call that cannot be computed.
 fn is_of_values(error: &DataFusionError) -> bool {
-    !matches!(error.find_root(), DataFusionError::Internal(_) | DataFusionError::NotImplemented(_) | DataFusionError::Plan(_))
+    !matches!(
+        error.find_root(),
+        DataFusionError::Internal(_) | DataFusionError::NotImplemented(_) | DataFusionError::Plan(_) | DataFusionError::External(_)
+    )
 }
 
 impl Lenient {
@@ -162,5 +190,30 @@ impl Lenient {
             Ok(ColumnarValue::Array(array)) => ScalarValue::try_from_array(&array, 0).map(Some),
             Err(_) => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{arrow::datatypes::Field, config::ConfigOptions};
+
+    use super::*;
+
+    #[test]
+    fn the_distance_of_texts_that_are_too_long_is_refused() {
+        let levenshtein = super::super::scalar().into_iter().find(|function| function.name() == "levenshtein").expect("it is there");
+        let distance = |characters: usize| {
+            let text = |letter: &str| ColumnarValue::Scalar(ScalarValue::from(letter.repeat(characters)));
+            levenshtein.invoke_with_args(ScalarFunctionArgs {
+                args: vec![text("a"), text("b")],
+                arg_fields: ["a", "b"].map(|name| Arc::new(Field::new(name, DataType::Utf8, true))).to_vec(),
+                number_rows: 1,
+                return_field: Arc::new(Field::new("", DataType::Int32, true)),
+                config_options: Arc::new(ConfigOptions::new()),
+            })
+        };
+        assert!(matches!(distance(100), Ok(ColumnarValue::Scalar(ScalarValue::Int32(Some(100))))));
+        let refused = distance(20_000).expect_err("it would take seconds");
+        assert!(refused.to_string().contains("400000000 pairs"), "{refused}");
     }
 }

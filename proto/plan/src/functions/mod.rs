@@ -12,6 +12,7 @@ pub mod lenient;
 pub mod notices;
 pub mod sliding;
 mod string_agg;
+pub mod text;
 
 use std::sync::{Arc, LazyLock};
 
@@ -38,10 +39,16 @@ pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
 
 /// Functions of rows of our own.
 pub fn own() -> Vec<Arc<ScalarUDF>> {
-    [json::functions(), arithmetic::functions(), checked::functions(), convert::functions(), extreme::functions(), interval::functions()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let all = [
+        json::functions(),
+        arithmetic::functions(),
+        checked::functions(),
+        convert::functions(),
+        extreme::functions(),
+        interval::functions(),
+        text::functions(),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 static OWN: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(own);
