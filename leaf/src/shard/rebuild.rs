@@ -29,6 +29,10 @@ use crate::{
 /// Rows of gone documents that are removed in one write.
 const SWEPT_ROWS_MAX: usize = 10_000;
 
+/// How often and how long a build waits for a store that stalls: a minute in all.
+const STALLED_TRIES_MAX: usize = 600;
+const STALLED_PAUSE: Duration = Duration::from_millis(100);
+
 /// Segments that were replaced, kept until no view holds them.
 pub struct Grave {
     segments: Vec<Arc<Segment>>,
@@ -107,7 +111,12 @@ fn rebuild(shard: &Arc<Shard>, old: &[Indexed], generation: u32) -> Result<(), E
         _ => Some(Arc::new(Segment::to_file(&mut rows(&shard.store, old, &ranges), &path).inspect_err(|_| drop(std::fs::remove_file(&path)))?)),
     };
     fault::crash_point("before-manifest");
-    commit_manifest(shard, segment.is_some().then_some((id, &row)), old)?;
+    let committed = commit_manifest(shard, segment.is_some().then_some((id, &row)), old);
+    // What was surely not written leaves no file; after a failure the row may be there, and the next start knows.
+    if matches!(committed, Err(Error::Problem(_))) {
+        drop(std::fs::remove_file(&path));
+    }
+    committed?;
     fault::crash_point("after-manifest");
     let documents = segment.as_ref().map_or(0, |segment| segment.documents());
     let new = segment.map(|segment| Indexed {
@@ -141,15 +150,26 @@ fn rows<'a>(store: &'a Store, old: &'a [Indexed], ranges: &'a Ranges) -> impl It
 
 fn commit_manifest(shard: &Shard, new: Option<(u64, &ManifestRow)>, old: &[Indexed]) -> Result<(), Error> {
     let key = |id: u64| RowKey::new(Kind::Manifest).signed(id.cast_signed()).bytes();
-    let mut batch = WriteBatch::default();
-    for indexed in old.iter().filter(|indexed| indexed.on_disk) {
-        shard.store.delete(&mut batch, Family::Meta, &key(indexed.id));
-    }
-    if let Some((id, row)) = new {
-        shard.store.put(&mut batch, Family::Meta, &key(id), &row.encode());
-    }
+    let commit = || {
+        let mut batch = WriteBatch::default();
+        for indexed in old.iter().filter(|indexed| indexed.on_disk) {
+            shard.store.delete(&mut batch, Family::Meta, &key(indexed.id));
+        }
+        if let Some((id, row)) = new {
+            shard.store.put(&mut batch, Family::Meta, &key(id), &row.encode());
+        }
+        shard.store.commit_synced(batch)
+    };
     // The split is built already: a store that stalls is waited for.
-    written(shard, shard.store.commit_patiently(batch))
+    let mut committed = commit();
+    for _ in 0..STALLED_TRIES_MAX {
+        if !matches!(committed, Err(Unwritten::Stalled)) || shard.work.is_stopped() {
+            break;
+        }
+        std::thread::sleep(STALLED_PAUSE);
+        committed = commit();
+    }
+    written(shard, committed)
 }
 
 fn written(shard: &Shard, written: Result<(), Unwritten>) -> Result<(), Error> {

@@ -92,7 +92,8 @@ impl Work {
         }
     }
 
-    fn is_stopped(&self) -> bool {
+    /// Whether the threads are told to end.
+    pub fn is_stopped(&self) -> bool {
         self.stopped.load(std::sync::atomic::Ordering::SeqCst)
     }
 

@@ -3,7 +3,7 @@
 //! behind that byte without a word.
 //!
 //! A synced write carries a mark. Once it was acknowledged, all of the log before it was on disk; so a mark behind a damaged record shows that the
-//! damage came later. The format is RocksDB's: blocks of 32 KiB, in them records of a masked CRC-32C, a length, a type and as many bytes.
+//! damage came later, save where the power failed during that very write. The format is RocksDB's: blocks of 32 KiB, in them records of a masked CRC-32C, a length, a type and as many bytes.
 
 use std::{
     fs::File,
@@ -84,9 +84,10 @@ impl<'a> Iterator for Records<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let at = self.at;
         let header = self.block.get(at..at + HEADER_BYTES)?;
-        // Space that was set aside, or is left at the end of a block.
+        // A page that was zeroed, and perhaps space that was set aside: then nothing stands behind it.
         if header.iter().all(|byte| *byte == 0) {
-            return None;
+            self.at = self.block.len();
+            return Some((at, None));
         }
         let length = usize::from(u16::from_le_bytes([header[4], header[5]]));
         let bytes = self.block.get(at + HEADER_BYTES..at + HEADER_BYTES + length);

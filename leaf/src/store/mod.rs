@@ -106,26 +106,21 @@ impl Store {
 
     /// Writes a batch; it survives the process, and the machine soon.
     pub fn commit(&self, batch: WriteBatch) -> Result<(), Unwritten> {
-        self.write(batch, false, false)
+        self.write(batch, false)
     }
 
     /// Writes a batch; it survives the machine when this returns.
     pub fn commit_synced(&self, batch: WriteBatch) -> Result<(), Unwritten> {
-        self.write(batch, true, false)
+        self.write(batch, true)
     }
 
-    /// As [`Self::commit_synced`], waiting while the store stalls.
-    pub fn commit_patiently(&self, batch: WriteBatch) -> Result<(), Unwritten> {
-        self.write(batch, true, true)
-    }
-
-    fn write(&self, mut batch: WriteBatch, sync: bool, patient: bool) -> Result<(), Unwritten> {
+    fn write(&self, mut batch: WriteBatch, sync: bool) -> Result<(), Unwritten> {
         if sync {
             batch.put_log_data(log::MARK);
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        options.set_no_slowdown(!patient);
+        options.set_no_slowdown(true);
         self.db.write_opt(batch, &options).map_err(|error| match error.kind() {
             ErrorKind::Incomplete => Unwritten::Stalled,
             _ => Unwritten::Failed(error),

@@ -1,6 +1,9 @@
 //! Opening a store: RocksDB's settings, and why each is not the default.
 
-use std::{path::Path, sync::LazyLock};
+use std::{
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
 use proto::ingest::ShardId;
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options};
@@ -30,7 +33,7 @@ impl Store {
     pub fn open(shard: ShardId, folder: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
         refuse_headless(folder)?;
-        refuse_hole(folder)?;
+        let accepted = refuse_hole(folder)?;
         let families = [
             ColumnFamilyDescriptor::new("default", small()),
             ColumnFamilyDescriptor::new(Family::Docs.name(), docs()),
@@ -38,6 +41,9 @@ impl Store {
             ColumnFamilyDescriptor::new(Family::Meta.name(), small()),
         ];
         let db = DB::open_cf_descriptors(&database(), folder, families).map_err(|source| Error::Storage { shard, source })?;
+        if let Some(accepted) = accepted {
+            std::fs::remove_file(&accepted).map_err(|source| Error::File { path: accepted, source })?;
+        }
         let mut store = Self { shard, db, incarnation: 0 };
         store.incarnation = store.read_or_draw_incarnation()?;
         Ok(store)
@@ -66,8 +72,12 @@ fn refuse_headless(folder: &Path) -> Result<(), Error> {
     for entry in std::fs::read_dir(folder).map_err(file_error)? {
         names.push(entry.map_err(file_error)?.file_name().to_string_lossy().into_owned());
     }
-    let has = |what: &str| names.iter().find(|name| name.starts_with(what) || name.ends_with(what));
-    match (names.iter().any(|name| name == "CURRENT"), has("MANIFEST-").or_else(|| has(".sst"))) {
+    // A store whose very first opening was cut short has a manifest and nothing else.
+    let holds = |name: &&String| {
+        let empty_log = || std::fs::metadata(folder.join(name)).is_ok_and(|log| log.len() == 0);
+        name.ends_with(".sst") || (name.ends_with(".log") && !empty_log())
+    };
+    match (names.iter().any(|name| name == "CURRENT"), names.iter().find(holds)) {
         (false, Some(orphan)) => {
             let detail = format!("{} has {orphan} but no CURRENT: a file of the store is lost, and all of its documents would be", folder.display());
             Err(proto::Problem::new(proto::Code::Unavailable, detail).hint("bring the folder back from a copy, or move it away to begin anew").into())
@@ -79,16 +89,18 @@ fn refuse_headless(folder: &Path) -> Result<(), Error> {
 /// The file in a store's folder by which somebody accepts that what stands behind a damaged record is lost.
 const ACCEPT_LOSS: &str = "ACCEPT-LOSS";
 
-/// Refuses a log with a damaged record in front of acknowledged writes, unless their loss is accepted.
-fn refuse_hole(folder: &Path) -> Result<(), Error> {
-    let file_error = |source| Error::File { path: folder.to_owned(), source };
-    let Some(log::Hole { file, offset }) = log::hole(folder).map_err(file_error)? else { return Ok(()) };
-    let (file, accept) = (file.display(), folder.join(ACCEPT_LOSS));
-    if accept.exists() {
+/// Refuses a log with a damaged record in front of acknowledged writes, unless their loss is accepted: by this file, which goes once the store is open.
+fn refuse_hole(folder: &Path) -> Result<Option<PathBuf>, Error> {
+    let accept = folder.join(ACCEPT_LOSS);
+    let accepted = accept.exists().then(|| accept.clone());
+    let hole = log::hole(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
+    let Some(log::Hole { file, offset }) = hole else { return Ok(accepted) };
+    let file = file.display();
+    if accepted.is_some() {
         tracing::error!(%file, offset, "a record of the log is damaged; the writes behind it are lost, which was accepted");
-        return std::fs::remove_file(&accept).map_err(file_error);
+        return Ok(accepted);
     }
-    let detail = format!("{file} is damaged at byte {offset}, and acknowledged writes stand behind it");
+    let detail = format!("{file} is damaged at byte {offset}, and acknowledged writes may stand behind it");
     let hint = format!("bring the folder back from a copy; or, to go on without these writes, make the file {}", accept.display());
     Err(proto::Problem::new(proto::Code::Unavailable, detail).hint(hint).into())
 }
