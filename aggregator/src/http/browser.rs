@@ -28,7 +28,7 @@ fn refused(headers: &HeaderMap, uri: &Uri, on_loopback: bool, names: &[String]) 
     let known = |authority: &str| names.iter().any(|name| name.eq_ignore_ascii_case(host_of(authority)) || name.eq_ignore_ascii_case(authority));
     if let Some(host) = host
         && on_loopback
-        && !is_loopback(host_of(host))
+        && !is_here(host_of(host))
         && !known(host)
     {
         return Some(
@@ -53,9 +53,11 @@ fn host_of(authority: &str) -> &str {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+/// An address cannot be made to mean another one; of names only `localhost` and what ends so is always this machine.
+fn is_here(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    address.is_ok() || name == "localhost" || name.ends_with(".localhost")
 }
 
 #[cfg(test)]
@@ -82,6 +84,9 @@ mod tests {
             ("localhost", "http://localhost", true),
             ("LOCALHOST", "", true),
             ("[::1]", "", true),
+            ("[::ffff:127.0.0.1]", "", true),
+            ("0.0.0.0", "", true),
+            ("leaf.localhost.", "", true),
             ("rachis.example.com", "", true),
             ("10.0.0.7", "", false),
             ("leaf-1", "", false),

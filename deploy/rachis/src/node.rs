@@ -69,7 +69,9 @@ pub async fn run(role: Role, arguments: cli::Node) -> Result<(), Failure> {
         warn!(listen, told, "the others look for this node at the address that [cluster] has for it, which is not where it listens");
     }
     info!(name = %node.name, role = role.word(), "node");
-    let names = node.settings.http.names();
+    // Peers on this machine may know each other by the machine's name, which means loopback here.
+    let members = node.members.nodes.values().filter_map(|url| Some(url.split_once("://")?.1.to_owned()));
+    let names = node.settings.http.names().iter().cloned().chain(members).collect();
     let running = match role {
         Role::Leaf => node.leaf(&shell).await?,
         Role::Tailer => node.tailer(&shell)?,

@@ -28,7 +28,15 @@ const LEADER_WAIT: Duration = Duration::from_millis(200);
 pub const PREVIEW_RECORDS_MAX: usize = 1_000;
 
 fn leader_is_chosen(error: &KafkaError) -> bool {
-    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable))
+    use RDKafkaErrorCode::{
+        FencedLeaderEpoch, LeaderNotAvailable, NotLeaderForPartition, ReplicaNotAvailable, UnknownLeaderEpoch, UnknownTopicOrPartition,
+    };
+    // The partition is in the metadata: a broker that does not know it yet will.
+    let code = error.rdkafka_error_code();
+    matches!(
+        code,
+        Some(NotLeaderForPartition | LeaderNotAvailable | FencedLeaderEpoch | UnknownLeaderEpoch | ReplicaNotAvailable | UnknownTopicOrPartition)
+    )
 }
 
 struct Probe {

@@ -109,8 +109,9 @@ impl ScalarUDFImpl for Lenient {
     }
 }
 
-/// Pairs of characters that `levenshtein` may compare in one batch: about a second, in which nothing can stop it.
-const COMPARED_PAIRS_MAX: u64 = 200_000_000;
+/// Pairs of bytes that `levenshtein` may compare in one row, and in one batch, in which nothing can stop it: texts of 4,000 characters, a few seconds.
+const COMPARED_PAIRS_MAX: u64 = 16_000_000;
+const COMPARED_PAIRS_OF_BATCH_MAX: u64 = 2_000_000_000;
 
 /// Refuses texts whose distance takes too long: the work is the product of their lengths.
 fn refuse_long_work(args: &ScalarFunctionArgs) -> Result<()> {
@@ -120,11 +121,17 @@ fn refuse_long_work(args: &ScalarFunctionArgs) -> Result<()> {
         let texts = cast(&arg.to_array(if scalar { 1 } else { args.number_rows })?, &DataType::Utf8View)?;
         Ok(texts.as_string_view().iter().map(|text| text.map_or(0, |text| text.len() as u64)).collect())
     };
-    let pairs: u64 = lengths(left)?.iter().zip(lengths(right)?).map(|(left, right)| left.saturating_mul(right)).fold(0, u64::saturating_add);
-    match pairs > COMPARED_PAIRS_MAX {
+    let (left, right) = (lengths(left)?, lengths(right)?);
+    let pairs = || left.iter().zip(&right).map(|(left, right)| left.saturating_mul(*right));
+    let (longest, all) = (pairs().max().unwrap_or_default(), pairs().fold(0, u64::saturating_add));
+    let (compared, max) = match longest > COMPARED_PAIRS_MAX {
+        true => (longest, COMPARED_PAIRS_MAX),
+        false => (all, COMPARED_PAIRS_OF_BATCH_MAX),
+    };
+    match compared > max {
         true => Err(limit(
-            format!("levenshtein would compare {pairs} pairs of characters at once; the limit is {COMPARED_PAIRS_MAX}"),
-            "compare shorter texts, such as left(x, 1000)",
+            format!("levenshtein would compare {compared} pairs of bytes at once; the limit is {max}"),
+            "compare shorter texts, such as left(x, 400)",
         )),
         false => Ok(()),
     }
@@ -214,6 +221,6 @@ mod tests {
         };
         assert!(matches!(distance(100), Ok(ColumnarValue::Scalar(ScalarValue::Int32(Some(100))))));
         let refused = distance(20_000).expect_err("it would take seconds");
-        assert!(refused.to_string().contains("400000000 pairs"), "{refused}");
+        assert!(refused.to_string().contains("400000000 pairs of bytes at once; the limit is 16000000"), "{refused}");
     }
 }

@@ -17,8 +17,8 @@ use super::function::{Call, Function, Returns, limit};
 /// `text_join(a, b, c)` is `a || b || c`: NULL where one of them is.
 pub const JOIN: &str = "text_join";
 
-/// Bytes that the rows of one batch may come to: 8 KiB each in a full batch.
-const BATCH_BYTES_MAX: usize = 64 << 20;
+/// Bytes that the rows of one batch may come to: 32 KiB each in a full batch.
+const BATCH_BYTES_MAX: usize = 256 << 20;
 
 /// The function, to be registered with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
@@ -29,7 +29,7 @@ fn join(call: &Call) -> Result<ArrayRef> {
     let columns = call.columns(0)?.iter().map(|column| Ok(cast(column, &DataType::Utf8View)?)).collect::<Result<Vec<_>>>()?;
     let columns: Vec<_> = columns.iter().map(|column| column.as_string_view()).collect();
     let parts = |row| columns.iter().map(move |column| column.is_valid(row).then(|| column.value(row)));
-    let bytes: usize = (0..call.rows).map(|row| parts(row).flatten().map(str::len).sum::<usize>()).sum();
+    let bytes: usize = (0..call.rows).filter_map(|row| parts(row).map(|part| part.map(str::len)).sum::<Option<usize>>()).sum();
     if bytes > BATCH_BYTES_MAX {
         return Err(limit(
             format!("|| makes {bytes} bytes of {} rows at once; the limit is {BATCH_BYTES_MAX}", call.rows),
