@@ -38,7 +38,7 @@ impl Code {
         (Code::BadSql, "bad_sql", 400, "the statement is not understood"),
         (Code::NotSupported, "not_supported", 400, "this is not supported"),
         (Code::TooComplex, "too_complex", 400, "the statement is too long or too deep"),
-        (Code::Forbidden, "forbidden", 403, "this asker may not ask"),
+        (Code::Forbidden, "forbidden", 403, "this client may not ask"),
         (Code::NotFound, "not_found", 404, "there is no such thing"),
         (Code::MethodNotAllowed, "method_not_allowed", 405, "this method is not offered here"),
         (Code::NotAcceptable, "not_acceptable", 406, "no answer can have this form"),

@@ -49,12 +49,11 @@ impl Host {
         SocketAddr::from((self.address, port))
     }
 
-    /// So many ports that nobody listens at, below those that the kernel gives to whoever connects. All are held until all are known, so they
-    /// differ.
+    /// Picks free ports below the kernel's range for outgoing connections. It holds each one until it has them all, so no two are the same.
     pub fn free_ports(&self, count: usize) -> Result<Vec<u16>> {
         let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
         let first: u16 = range.split_whitespace().next().context("no range of ports")?.parse()?;
-        // In a network namespace nobody else listens, and the address is not this process's to listen at.
+        // The test process cannot bind an address of another network namespace. All ports are free there, and any address of its own will do.
         let address = if self.namespace.is_none() { self.address } else { Ipv4Addr::LOCALHOST };
         let one = || (0..1_000).find_map(|_| TcpListener::bind((address, rand::random_range(first / 2..first))).ok()).context("no free port");
         let held = (0..count).map(|_| one()).collect::<Result<Vec<_>>>()?;

@@ -1,5 +1,7 @@
-//! What a page in somebody's browser may not do: ask a node that listens on the same machine. A page can send requests to any address, its own
-//! name can be made to mean 127.0.0.1 (DNS rebinding), and no password stands in between.
+//! Keeps pages in a browser from asking a node. A page can send a request to any address without reading the answer, and its own name can be made
+//! to mean 127.0.0.1 (DNS rebinding), so that it reads the answer, too. A node has no password that would stop it.
+//!
+//! The `Origin` is checked everywhere, the name only where the connection came to a loopback address: elsewhere a node does not know its names.
 
 use std::net::IpAddr;
 
@@ -14,7 +16,7 @@ use proto::{Code, Problem};
 /// Names that a node answers to besides its own addresses, such as that of a proxy in front of it.
 pub type Names = std::sync::Arc<[String]>;
 
-/// Lets a request through that no strange page has sent.
+/// Passes a request on, unless a page of another origin may have sent it.
 pub(super) async fn guard(names: Names, on_loopback: bool, request: Request, next: Next) -> Response {
     match refused(request.headers(), request.uri(), on_loopback, &names) {
         None => next.run(request).await,
@@ -53,7 +55,7 @@ fn host_of(authority: &str) -> &str {
     }
 }
 
-/// An address cannot be made to mean another one; of names only `localhost` and what ends so is always this machine.
+/// Whether a host always means the address that was asked: an IP address does, and `localhost` and names below it do. Other names can be rebound.
 fn is_here(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     let name = host.trim_end_matches('.').to_ascii_lowercase();

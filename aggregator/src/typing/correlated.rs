@@ -199,7 +199,7 @@ fn outer_columns(plan: LogicalPlan, names: &mut Names) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(before, Arc::new(replaced))?))
 }
 
-/// The sub-query with columns in the place of what it computes of the rows around it, which is asked for.
+/// Replaces what the sub-query computes from the rows around it by columns, and adds these to `asked`.
 fn replaced_in(subquery: Subquery, around: &LogicalPlan, asked: &mut Vec<(Expr, Column)>, names: &mut Names) -> Result<Subquery> {
     if subquery.outer_ref_columns.is_empty() {
         return Ok(subquery);
@@ -228,7 +228,7 @@ fn replaced_in(subquery: Subquery, around: &LogicalPlan, asked: &mut Vec<(Expr, 
     }
 }
 
-/// What a function or a cast makes of columns of the rows around and of nothing else, as those rows see it.
+/// If a function or a cast takes columns of the rows around and nothing else: the same expression over those rows.
 fn computed_around(expr: &Expr, around: &LogicalPlan) -> Option<Expr> {
     if !matches!(expr, Expr::ScalarFunction(_) | Expr::Cast(_) | Expr::TryCast(_)) || !has_outer(expr) || expr.is_volatile() {
         return None;

@@ -1,6 +1,6 @@
 //! How large an expression becomes once DataFusion has rewritten it. `COALESCE(a, b)` becomes a CASE that has `a` twice, a CASE of conditions
-//! becomes ANDs and ORs, a short list becomes equalities: nested, each of these multiplies what is inside of it, and planning takes minutes and
-//! gigabytes for a statement of a line.
+//! becomes ANDs and ORs, and a short list becomes equalities. Nested, each of these multiplies what is inside of it: planning a statement of one
+//! line took minutes and gigabytes.
 
 use datafusion::{
     common::{

@@ -92,7 +92,7 @@ impl Work {
         }
     }
 
-    /// Whether the threads are told to end.
+    /// Whether [`Self::stop`] was called.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(std::sync::atomic::Ordering::SeqCst)
     }

@@ -3,7 +3,8 @@
 //! behind that byte without a word.
 //!
 //! A synced write carries a mark. Once it was acknowledged, all of the log before it was on disk; so a mark behind a damaged record shows that the
-//! damage came later, save where the power failed during that very write. The format is RocksDB's: blocks of 32 KiB, in them records of a masked CRC-32C, a length, a type and as many bytes.
+//! damage came later, unless the power failed during that very write. Writes that are synced only later carry none: they come from Kafka, which
+//! still has them. The format is RocksDB's: blocks of 32 KiB, in them records of a masked CRC-32C, a length, a type and as many bytes.
 
 use std::{
     fs::File,

@@ -51,6 +51,17 @@ async fn acknowledged_writes_behind_a_damaged_record_of_the_log_are_not_dropped_
     assert_eq!(accepted.documents().await.len(), 2, "what stands before the damage");
     accepted.push(&["5"]).await;
     assert_eq!(accepted.documents().await.len(), 3);
+    assert_eq!(found(accepted.folder.path(), "ACCEPT-LOSS"), None, "it does not accept the next loss");
+
+    // A page of zeros where a block, and so a record, begins.
+    let zeroed = fixture.crashed_changed(|folder| {
+        let log = found(folder, ".log").expect("a log");
+        let mut bytes = std::fs::read(&log).expect("the log");
+        bytes[32 << 10..36 << 10].fill(0);
+        std::fs::write(&log, bytes).expect("the log");
+    });
+    let refused = zeroed.try_push(zeroed.pushing(&["5"])).await.expect_err("writes would be lost");
+    assert!(refused.detail.contains("is damaged at byte 32768"), "{refused:?}");
 
     let torn = fixture.crashed_changed(|folder| {
         let log = File::options().write(true).open(found(folder, ".log").expect("a log")).expect("the log");

@@ -71,7 +71,7 @@ impl Probe {
         Ok(Self { consumer, board, topic: settings.topic.clone() })
     }
 
-    /// The offset after the last record of a partition. One whose leader is just chosen, as of a topic that was just made, is asked again.
+    /// The offset after the last record of a partition. It is asked again while the brokers choose a leader, as they do for a new topic.
     fn end(&self, partition: i32) -> Result<i64, KafkaError> {
         let deadline = Instant::now() + METADATA_WAIT;
         loop {
