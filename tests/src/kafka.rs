@@ -153,6 +153,23 @@ impl Kafka {
         topic.config = config.to_vec();
         let created = self.admin().expect("an admin client").create_topics([&topic], &AdminOptions::new()).await.expect("an answer");
         assert!(created.iter().all(Result::is_ok), "{created:?}");
+        self.leads(name, partitions).await;
+    }
+
+    /// Waits until the broker leads all partitions of a topic: the controller answers a change before the broker has heard of it.
+    async fn leads(&self, topic: &str, partitions: i32) {
+        crate::eventually(&format!("the broker leads {partitions} partitions of {topic}"), || async {
+            let (config, topic) = (self.config(), topic.to_owned());
+            let ask = move || -> Result<()> {
+                let client: BaseProducer = config.create()?;
+                for partition in 0..partitions {
+                    client.client().fetch_watermarks(&topic, partition, Duration::from_secs(2))?;
+                }
+                Ok(())
+            };
+            tokio::task::spawn_blocking(ask).await?
+        })
+        .await;
     }
 
     /// Deletes a topic.
@@ -184,6 +201,7 @@ impl Kafka {
         let more = NewPartitions::new(topic, partitions);
         let created = self.admin().expect("an admin client").create_partitions([&more], &AdminOptions::new()).await.expect("an answer");
         assert!(created.iter().all(Result::is_ok), "{created:?}");
+        self.leads(topic, i32::try_from(partitions).expect("few partitions")).await;
     }
 
     /// Takes the batches that end at `offset` or later out of the newest segment of a partition, as a disk that lost its newest writes. Only
