@@ -47,6 +47,8 @@ pub struct AggregatorOptions {
     pub timeout_max: Duration,
     /// Memory of one query.
     pub query_bytes_max: usize,
+    /// Memory of all queries together.
+    pub queries_bytes_max: usize,
     /// Rows of a result without LIMIT.
     pub rows_max: usize,
     /// Bytes of a statement.
@@ -70,6 +72,7 @@ impl AggregatorOptions {
             timeout: Duration::from_secs(60),
             timeout_max: Duration::from_secs(3600),
             query_bytes_max: 1 << 30,
+            queries_bytes_max: 2 << 30,
             rows_max: 10_000,
             statement_bytes_max: 1 << 20,
             spill_folder: spill_folder.into(),

@@ -21,6 +21,8 @@ pub struct Settings {
     pub environment: Vec<(String, String)>,
     /// Another binary than the one built.
     pub binary: Option<PathBuf>,
+    /// Bytes of addresses that it may use, if not all.
+    pub address_space: Option<u64>,
     /// Where its folder is made, if not where temporary folders are.
     pub place: Option<PathBuf>,
 }
@@ -151,7 +153,15 @@ fn spawn(folder: &Path, settings: &Settings) -> Result<Process> {
     let data = folder.join("data");
     // The file of the run before would name an address that nobody listens on.
     let _ = std::fs::remove_file(data.join("listening"));
-    let mut command = Command::new(settings.binary.clone().unwrap_or_else(binary));
+    let binary = settings.binary.clone().unwrap_or_else(binary);
+    let mut command = match settings.address_space {
+        Some(bytes) => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("ulimit -v {}; exec \"$0\" \"$@\"", bytes >> 10)]).arg(binary);
+            shell
+        }
+        None => Command::new(binary),
+    };
     command.arg("dev").arg("--data").arg(&data).args(["--listen", "127.0.0.1:0"]);
     command.env_remove("RACHIS_URL").envs(settings.environment.iter().cloned());
     Process::start("rachis", &mut command, &folder.join("log"))

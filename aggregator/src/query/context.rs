@@ -3,13 +3,16 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
-use plan::scan::{QueryId, Read};
+use plan::{
+    functions,
+    scan::{QueryId, Read},
+};
 use proto::{Code, Problem};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +36,7 @@ pub(super) struct QueryContext {
     /// What scans say when they are through.
     pub report: Report,
     scans: AtomicUsize,
+    ended: Arc<OnceLock<Problem>>,
 }
 
 impl QueryContext {
@@ -40,7 +44,7 @@ impl QueryContext {
     pub fn new(leaf: Arc<dyn Leaf>, answered: Arc<Answered>, read: Read, deadline: Instant) -> Arc<Self> {
         let id = QueryId(uuid::Uuid::now_v7().as_u128());
         let (cancel, report, scans) = (CancellationToken::new(), Report::default(), AtomicUsize::new(0));
-        Arc::new(Self { id, leaf, answered, read, deadline, cancel, report, scans })
+        Arc::new(Self { id, leaf, answered, read, deadline, cancel, report, scans, ended: Arc::default() })
     }
 
     /// A number for a further scan of the query.
@@ -50,11 +54,27 @@ impl QueryContext {
 
     /// Why the query must end now, if it must.
     pub fn interrupted(&self) -> Option<Problem> {
-        if self.cancel.is_cancelled() {
-            return Some(cancelled());
-        }
-        (Instant::now() >= self.deadline).then(timed_out)
+        interrupted(&self.ended, &self.cancel, self.deadline)
     }
+
+    /// Ends the query for a reason of the node's own.
+    pub fn end(&self, why: Problem) {
+        let _first_reason_counts = self.ended.set(why);
+        self.cancel.cancel();
+    }
+
+    /// What its functions know of it.
+    pub fn for_functions(&self) -> functions::Query {
+        let (ended, cancel, deadline) = (Arc::clone(&self.ended), self.cancel.clone(), self.deadline);
+        functions::Query::new(self.report.notices.clone(), move || interrupted(&ended, &cancel, deadline))
+    }
+}
+
+fn interrupted(ended: &OnceLock<Problem>, cancel: &CancellationToken, deadline: Instant) -> Option<Problem> {
+    if cancel.is_cancelled() {
+        return Some(ended.get().cloned().unwrap_or_else(cancelled));
+    }
+    (Instant::now() >= deadline).then(timed_out)
 }
 
 impl fmt::Debug for QueryContext {

@@ -1,26 +1,48 @@
-//! The memory budget of one query.
+//! The memory budgets of one query and of all queries of a node.
 //!
-//! Operators that can spill do so when a reservation is refused. Repartitioning is never refused: under a memory limit it hangs for ever
-//! when two of its inputs spill (apache/datafusion#24883, in 55.2). What it takes is counted all the same, and the others give way.
+//! Operators that can spill do so when a reservation is refused. Repartitioning is not refused: under a memory limit it hangs for ever
+//! when two of its inputs spill (apache/datafusion#24883, in 55.2). What it takes is counted all the same, and the others give way; far above
+//! the limit the query ends.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
 
 use datafusion::{
     error::Result,
     execution::memory_pool::{GreedyMemoryPool, MemoryLimit, MemoryPool, MemoryReservation},
 };
+use proto::{Code, Problem};
+
+use super::context::QueryContext;
+
+/// What all queries of a node may take together.
+pub(super) type NodeMemory = Arc<GreedyMemoryPool>;
 
 /// A pool for one query.
 #[derive(Debug)]
 pub(super) struct QueryPool {
     bytes_max: usize,
     pool: GreedyMemoryPool,
+    node: NodeMemory,
+    context: Weak<QueryContext>,
 }
 
 impl QueryPool {
-    /// A pool of this size.
-    pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, pool: GreedyMemoryPool::new(bytes_max) }
+    /// A pool of this size, within the node's.
+    pub fn new(bytes_max: usize, node: NodeMemory, context: Weak<QueryContext>) -> Self {
+        Self { bytes_max, pool: GreedyMemoryPool::new(bytes_max), node, context }
+    }
+
+    /// Ends the query if it takes far more than it may.
+    fn end_above_limit(&self) {
+        if self.pool.reserved() > self.bytes_max.saturating_mul(2)
+            && let Some(context) = self.context.upgrade()
+        {
+            let detail = format!("the query needs more memory than it may have ({} bytes) to share its rows out", self.bytes_max);
+            context.end(Problem::new(Code::LimitReached, detail).hint("narrow it by a condition, group by less, or add a LIMIT"));
+        }
     }
 }
 
@@ -37,18 +59,22 @@ impl MemoryPool for QueryPool {
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
         self.pool.grow(reservation, additional);
+        self.node.grow(reservation, additional);
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
         self.pool.shrink(reservation, shrink);
+        self.node.shrink(reservation, shrink);
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         if reservation.consumer().name().starts_with("RepartitionExec") {
-            self.pool.grow(reservation, additional);
+            self.grow(reservation, additional);
+            self.end_above_limit();
             return Ok(());
         }
-        self.pool.try_grow(reservation, additional)
+        self.pool.try_grow(reservation, additional)?;
+        self.node.try_grow(reservation, additional).inspect_err(|_| self.pool.shrink(reservation, additional))
     }
 
     fn reserved(&self) -> usize {
@@ -62,15 +88,13 @@ impl MemoryPool for QueryPool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use datafusion::execution::memory_pool::MemoryConsumer;
 
     use super::*;
 
     #[test]
     fn repartitioning_is_never_refused_but_counted() {
-        let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(100));
+        let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(100, Arc::new(GreedyMemoryPool::new(1_000)), Weak::new()));
         let repartition = MemoryConsumer::new("RepartitionExec[0]").register(&pool);
         let sort = MemoryConsumer::new("ExternalSorter[0]").register(&pool);
         assert!(sort.try_grow(60).is_ok());
@@ -79,5 +103,19 @@ mod tests {
         assert!(sort.try_grow(1).is_err(), "others give way");
         drop(repartition);
         assert!(sort.try_grow(40).is_ok());
+    }
+
+    #[test]
+    fn queries_share_the_memory_of_their_node() {
+        let node = Arc::new(GreedyMemoryPool::new(150));
+        let pool = || -> Arc<dyn MemoryPool> { Arc::new(QueryPool::new(100, Arc::clone(&node), Weak::new())) };
+        let (one, other) = (pool(), pool());
+        let (first, second) = (MemoryConsumer::new("a").register(&one), MemoryConsumer::new("b").register(&other));
+        assert!(first.try_grow(100).is_ok());
+        assert!(second.try_grow(60).is_err(), "the node has 50 left");
+        assert_eq!(other.reserved(), 0, "what was refused is not counted");
+        assert!(second.try_grow(50).is_ok());
+        drop(first);
+        assert!(second.try_grow(50).is_ok());
     }
 }

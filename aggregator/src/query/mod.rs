@@ -14,6 +14,7 @@ mod admission;
 mod answered;
 mod context;
 mod cursor;
+mod ends;
 mod explain;
 pub(crate) mod failure;
 mod lookup;
@@ -32,6 +33,7 @@ mod shard_scan;
 mod shard_table;
 mod statement;
 mod system;
+mod wide_rows;
 mod world;
 mod yielding;
 

@@ -35,6 +35,7 @@ pub(super) struct Planned {
 
 /// A query whose expressions have their types; plans are built upon it.
 pub(super) struct Typed {
+    context: Arc<QueryContext>,
     session: SessionState,
     /// Before DataFusion's logical rules.
     pub logical: LogicalPlan,
@@ -53,14 +54,14 @@ pub(super) async fn typed(
     for used in &resolved.tables {
         tables.push((used.name.clone(), provider(engine, context, pins, used).await?));
     }
-    let session = engine.sessions.session(tables, &context.report.notices)?;
+    let session = engine.sessions.session(tables, context.for_functions())?;
     let logical = front::logical_plan(&session, resolved.query).await.map_err(failure::problem)?;
     let logical = match parameters {
         [] => logical,
         given => logical.with_param_values(given.iter().map(parameter).collect::<Result<Vec<_>, _>>()?).map_err(failure::problem)?,
     };
     let logical = session.analyzer().execute_and_check(logical, session.config_options(), |_, _| {}).map_err(failure::problem)?;
-    Ok(Typed { session, logical })
+    Ok(Typed { context: Arc::clone(context), session, logical })
 }
 
 /// Plans a query; `rows_max` bounds its result from above.
@@ -97,7 +98,8 @@ impl Typed {
             .hint("an answer from the shards that are there would hold rows that are not true; try again"));
         }
         let physical = front::physical_plan(session, &logical).await.map_err(failure::problem)?;
-        Ok(Planned { logical, physical, task: engine.sessions.task(session) })
+        let task = engine.sessions.task(session, &physical, &self.context)?;
+        Ok(Planned { logical, physical, task })
     }
 }
 

@@ -11,6 +11,7 @@ use datafusion::arrow::{
     datatypes::{Field, Schema, SchemaRef},
 };
 use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
+use plan::arrays;
 use proto::{Code, Problem};
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,6 +25,8 @@ use crate::answer::{Answer, Part, Stats};
 
 /// Parts of an answer that wait for a slow reader; then the query waits.
 const PARTS_MAX: usize = 4;
+/// Bytes of a part, unless it is one row: whoever writes it out has all of it in memory.
+const PART_BYTES_MAX: u64 = 4 << 20;
 /// How long the last word of a query waits for a slow reader.
 const LAST_WORD_MAX: Duration = Duration::from_secs(10);
 /// How long after its deadline a query may take to say so itself, before its door does.
@@ -55,7 +58,7 @@ pub(super) async fn guarded<T>(context: &QueryContext, work: impl Future<Output 
     let begun = Instant::now();
     let result = tokio::select! {
         biased;
-        () = context.cancel.cancelled() => Err(cancelled()),
+        () = context.cancel.cancelled() => Err(context.interrupted().unwrap_or_else(cancelled)),
         () = tokio::time::sleep_until(context.deadline.into()) => Err(timed_out()),
         result = AssertUnwindSafe(work).catch_unwind() => result.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))),
     };
@@ -97,7 +100,9 @@ impl Reply {
             let kept = batch.slice(0, batch.num_rows().min(left));
             left -= kept.num_rows();
             if kept.num_rows() > 0 {
-                self.part(Part::Rows(renamed(kept, &schema)?)).await?;
+                for part in arrays::cut(renamed(kept, &schema)?, PART_BYTES_MAX) {
+                    self.part(Part::Rows(part)).await?;
+                }
             }
             if stats.truncated {
                 break;

@@ -9,19 +9,28 @@ use datafusion::{
     execution::{
         SessionState, TaskContext,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        memory_pool::GreedyMemoryPool,
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     physical_optimizer::{PhysicalOptimizerRule, optimizer::PhysicalOptimizer},
+    physical_plan::ExecutionPlan,
     prelude::SessionConfig,
 };
-use plan::functions::{self, Notices};
+use plan::functions;
 use proto::{Code, Problem};
 
-use super::{failure, memory::QueryPool, push_aggregate::PushAggregate, push_top::PushTop, yielding::Yielding};
+use super::{
+    context::QueryContext,
+    ends::MayEnd,
+    failure,
+    memory::{NodeMemory, QueryPool},
+    push_aggregate::PushAggregate,
+    push_top::PushTop,
+    wide_rows::{self, WatchWideRows},
+    yielding::Yielding,
+};
 use crate::{AggregatorOptions, typing};
 
-/// Rows of a batch.
-const BATCH_ROWS: usize = 8_192;
 /// Parts that an operator above the scans is cut into.
 const PARTITIONS: usize = 2;
 const CATALOG: &str = "rachis";
@@ -32,6 +41,7 @@ pub(super) struct Sessions {
     template: SessionState,
     runtime: RuntimeEnv,
     query_bytes_max: usize,
+    node: NodeMemory,
 }
 
 impl Sessions {
@@ -43,12 +53,15 @@ impl Sessions {
             .with_mode(DiskManagerMode::Directories(vec![options.spill_folder.clone()]))
             .with_max_temp_directory_size(options.spill_bytes_max);
         let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(spill).build().map_err(failure::problem)?;
-        let template = typing::session().with_config(config()).with_physical_optimizer_rules(rules()).build();
-        Ok(Self { template, runtime, query_bytes_max: options.query_bytes_max })
+        let mut builder = typing::session().with_config(config()).with_physical_optimizer_rules(beside(rules(), || Arc::new(MayEnd)));
+        *builder.analyzer_rules() = builder.analyzer_rules().take().map(|rules| beside(rules, || Arc::new(MayEnd)));
+        *builder.optimizer_rules() = builder.optimizer_rules().take().map(|rules| beside(rules, || Arc::new(MayEnd)));
+        let template = builder.build();
+        Ok(Self { template, runtime, query_bytes_max: options.query_bytes_max, node: Arc::new(GreedyMemoryPool::new(options.queries_bytes_max)) })
     }
 
-    /// A session with these tables and the present as its `now()`.
-    pub fn session(&self, tables: Vec<(String, Arc<dyn TableProvider>)>, notices: &Notices) -> Result<SessionState, Problem> {
+    /// A session with these tables, for this query, and the present as its `now()`.
+    pub fn session(&self, tables: Vec<(String, Arc<dyn TableProvider>)>, query: functions::Query) -> Result<SessionState, Problem> {
         let schema = MemorySchemaProvider::new();
         for (name, table) in tables {
             schema.register_table(name, table).map_err(failure::problem)?;
@@ -58,25 +71,27 @@ impl Sessions {
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         let mut session = self.template.clone();
         session.register_catalog_list(Arc::new(catalogs));
-        session.config_mut().options_mut().extensions.insert(notices.clone());
+        session.config_mut().options_mut().extensions.insert(query);
         session.mark_start_execution();
         Ok(session)
     }
 
-    /// What a plan runs in: its session's settings, and memory of its own.
-    pub fn task(&self, session: &SessionState) -> Arc<TaskContext> {
-        let runtime = RuntimeEnv { memory_pool: Arc::new(QueryPool::new(self.query_bytes_max)), ..self.runtime.clone() };
-        Arc::new(TaskContext::new(
+    /// What a plan runs in: its session's settings, batches that fit the plan, and memory of its own.
+    pub fn task(&self, session: &SessionState, plan: &Arc<dyn ExecutionPlan>, context: &Arc<QueryContext>) -> Result<Arc<TaskContext>, Problem> {
+        let pool = QueryPool::new(self.query_bytes_max, self.node.clone(), Arc::downgrade(context));
+        let runtime = RuntimeEnv { memory_pool: Arc::new(pool), ..self.runtime.clone() };
+        let batch_rows = wide_rows::batch_rows(plan).map_err(failure::problem)?;
+        Ok(Arc::new(TaskContext::new(
             None,
             session.session_id().to_owned(),
-            session.config().clone(),
+            session.config().clone().with_batch_size(batch_rows),
             // A plan holds its functions itself.
             Default::default(),
             Default::default(),
             Default::default(),
             Default::default(),
             Arc::new(runtime),
-        ))
+        )))
     }
 
     /// The settings that every session has.
@@ -88,13 +103,18 @@ impl Sessions {
 fn config() -> SessionConfig {
     functions::settings()
         .with_target_partitions(PARTITIONS)
-        .with_batch_size(BATCH_ROWS)
+        .with_batch_size(functions::constants::BATCH_ROWS)
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(false)
         // Over input that has an order it plans what cannot run.
         .set_bool("datafusion.optimizer.enable_distinct_aggregation_soft_limit", false)
         .set("datafusion.sql_parser.collect_spans", &ScalarValue::from(true))
+}
+
+/// These rules, and one beside each.
+fn beside<R>(rules: Vec<R>, other: impl Fn() -> R) -> Vec<R> {
+    rules.into_iter().flat_map(|rule| [rule, other()]).collect()
 }
 
 /// DataFusion's rules, and ours where the plan has its final shape but nothing hides a scan yet.
@@ -105,7 +125,9 @@ fn rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let at = rules.iter().position(|rule| rule.name() == "EnsureCooperative").unwrap_or(rules.len().saturating_sub(1));
     let ours: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 2] = [Arc::new(PushAggregate), Arc::new(PushTop)];
     rules.splice(at..at, ours);
-    rules.insert(rules.len().saturating_sub(1), Arc::new(Yielding));
+    let last = rules.len().saturating_sub(1);
+    rules.insert(last, Arc::new(WatchWideRows));
+    rules.insert(last + 1, Arc::new(Yielding));
     rules
 }
 

@@ -29,7 +29,7 @@ use datafusion::{
         stream::RecordBatchStreamAdapter,
     },
 };
-use futures::{Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use plan::{
     Column,
     scan::{Chunk, ScanRequest, ScanStream, SortKey, Stage},
@@ -135,6 +135,12 @@ fn in_schema(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options).map_err(DataFusionError::from)
 }
 
+/// A batch in parts of so many rows at most.
+fn parts(batch: RecordBatch, rows_max: usize) -> impl Iterator<Item = RecordBatch> {
+    let rows = batch.num_rows();
+    (0..rows).step_by(rows_max.max(1)).map(move |from| batch.slice(from, rows_max.min(rows - from)))
+}
+
 /// Rows without an end may be half of what there is.
 fn unfinished(table: &ShardTable, shard: ShardId) -> Problem {
     Problem::new(Code::Incomplete, format!("shard {} of {} stopped answering half-way", shard.number, table.collection)).hint("try again")
@@ -191,12 +197,13 @@ impl ExecutionPlan for ShardScan {
         Ok(self)
     }
 
-    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let Some(shard) = self.table.shards.get(partition) else {
             return Ok(Box::pin(EmptyRecordBatchStream::new(self.schema())));
         };
         let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let rows = self.rows(*shard).map(move |batch| batch.map(|batch| batch.record_output(&metrics)));
+        let batch_rows = context.session_config().batch_size();
+        let rows = self.rows(*shard).map_ok(move |batch| stream::iter(parts(batch.record_output(&metrics), batch_rows).map(Ok))).try_flatten();
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows))))
     }
 

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType},
-    common::{DFSchema, Result},
+    arrow::{
+        array::{Array as _, ArrayRef},
+        datatypes::{DECIMAL128_MAX_PRECISION, DataType},
+    },
+    common::{DFSchema, DataFusionError, Result, ScalarValue},
     logical_expr::{
         Accumulator, AggregateUDF, AggregateUDFImpl, Expr, Signature,
         expr::{AggregateFunction, Sort, WindowFunction},
@@ -12,6 +15,7 @@ use datafusion::{
     },
 };
 use plan::{Kinds, Type, functions::extreme};
+use proto::{Code, Problem};
 
 use super::{
     lower::{arguments, condition},
@@ -96,12 +100,15 @@ fn sliding(function: Arc<AggregateUDF>, mut args: Vec<Expr>, schema: &DFSchema) 
     Ok((named.unwrap_or(function), args))
 }
 
-/// `min` or `max` as a window function. DataFusion takes the results over a growing frame for sorted and leaves out an ORDER BY; but the frames of
-/// the first rows may have no value, and their NULLs belong to the other end.
+/// An aggregate as a window function.
+///
+/// DataFusion takes the results of `min` and `max` over a growing frame for sorted and leaves out an ORDER BY; but the frames of the first rows may
+/// have no value, and their NULLs belong to the other end. So no order is claimed here. And a text or a list is made anew for every row, or copied
+/// to all: what that comes to is bounded.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct NotMonotonic(Arc<AggregateUDF>);
+struct InWindow(Arc<AggregateUDF>);
 
-impl AggregateUDFImpl for NotMonotonic {
+impl AggregateUDFImpl for InWindow {
     fn name(&self) -> &str {
         self.0.name()
     }
@@ -119,11 +126,71 @@ impl AggregateUDFImpl for NotMonotonic {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        self.0.accumulator(args)
+        Ok(Repeated::new(self.0.accumulator(args)?))
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        self.0.create_sliding_accumulator(args)
+        Ok(Repeated::new(self.0.create_sliding_accumulator(args)?))
+    }
+}
+
+/// Bytes that one window may make of the rows of one partition.
+const WINDOW_BYTES_MAX: usize = 256 << 20;
+
+/// Counts the values that it gives: each is for the rows that came since the last one.
+#[derive(Debug)]
+struct Repeated {
+    inner: Box<dyn Accumulator>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Repeated {
+    fn new(inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
+        Box::new(Self { inner, rows: 0, bytes: 0 })
+    }
+
+    fn came(&mut self, values: &[ArrayRef]) {
+        self.rows += values.first().map_or(0, |values| values.len());
+    }
+}
+
+impl Accumulator for Repeated {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.came(values);
+        self.inner.update_batch(values)
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.inner.retract_batch(values)
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        self.inner.supports_retract_batch()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.inner.merge_batch(states)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.inner.state()
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let value = self.inner.evaluate()?;
+        self.bytes = self.bytes.saturating_add(value.size().saturating_mul(self.rows.max(1)));
+        self.rows = 0;
+        if self.bytes > WINDOW_BYTES_MAX {
+            let detail = format!("a window makes over {WINDOW_BYTES_MAX} bytes of texts or lists for one partition");
+            let problem = Problem::new(Code::LimitReached, detail).hint("aggregate by GROUP BY, or over a frame of fewer rows");
+            return Err(DataFusionError::External(Box::new(problem)));
+        }
+        Ok(value)
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.inner.size()
     }
 }
 
@@ -136,7 +203,8 @@ pub fn window_of(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
         Definition::AggregateUDF(func) => match super::open::aggregate(&func) {
             Some(inner) => {
                 let (func, args) = aggregate(&inner, args, params.distinct)?;
-                let func = if matches!(func.name(), "min" | "max") { Arc::new(AggregateUDF::from(NotMonotonic(func))) } else { func };
+                let grows = matches!(func.name(), "min" | "max" | "array_agg" | "string_agg" | extreme::MIN | extreme::MAX);
+                let func = if grows { Arc::new(AggregateUDF::from(InWindow(func))) } else { func };
                 let (func, args) =
                     if params.window_frame.is_ever_expanding() || params.distinct { (func, args) } else { sliding(func, args, schema)? };
                 (Definition::AggregateUDF(func), args)

@@ -12,7 +12,7 @@ use datafusion::{
 };
 use plan::{
     Type,
-    functions::{self, Notices, checked, interval, json},
+    functions::{self, Query, checked, interval, json},
 };
 
 use super::operand::{Operand, bad, literal};
@@ -43,8 +43,8 @@ pub fn computed(func: &ScalarUDF, operands: &[Operand], taken: &[FieldRef]) -> R
     if !(of.is_primitive() || *of == DataType::Boolean) {
         return Ok(None);
     }
-    let (notices, mut config) = (Notices::default(), functions::settings().options().as_ref().clone());
-    config.extensions.insert(notices.clone());
+    let (query, mut config) = (Query::default(), functions::settings().options().as_ref().clone());
+    config.extensions.insert(query.clone());
     let answer = func.invoke_with_args(ScalarFunctionArgs {
         args: args.into_iter().map(ColumnarValue::Scalar).collect(),
         arg_fields: taken.to_vec(),
@@ -53,7 +53,7 @@ pub fn computed(func: &ScalarUDF, operands: &[Operand], taken: &[FieldRef]) -> R
         config_options: Arc::new(config),
     });
     match answer {
-        _ if !notices.warnings().is_empty() => Err(bad(
+        _ if !query.notices.warnings().is_empty() => Err(bad(
             format!("{} has no answer", spelled_call(func.name(), &literals)),
             "change the literals; for a value of a document the result would be NULL and counted in warnings",
         )),

@@ -171,6 +171,7 @@ section! {
         timeout_ms: u64 => timeout as Duration::from_millis,
         timeout_max_ms: u64 => timeout_max as Duration::from_millis,
         query_bytes_max: usize => query_bytes_max,
+        queries_bytes_max: usize => queries_bytes_max,
         rows_max: usize => rows_max,
         statement_bytes_max: usize => statement_bytes_max,
         spill_bytes_max: u64 => spill_bytes_max,

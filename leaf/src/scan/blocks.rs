@@ -8,7 +8,7 @@ use datafusion::arrow::{
     array::{Array, ArrayRef, BooleanArray},
     compute::{concat, filter},
 };
-use plan::scan::Read;
+use plan::{arrays, scan::Read};
 use proto::{Address, Problem};
 
 use super::prepared::{Place, Prepared, Unit};
@@ -285,7 +285,7 @@ impl Block {
         if self.documents.is_empty() {
             return None;
         }
-        let arrays = self.wanted.iter().map(|column| self.arrays[*column].clone()).collect::<Option<_>>()?;
+        let arrays = self.wanted.iter().map(|column| self.arrays[*column].as_ref().map(arrays::compact)).collect::<Option<_>>()?;
         Some(Found { place: self.place, documents: self.documents, arrays })
     }
 }

@@ -26,10 +26,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datafusion::arrow::{
-    array::{ArrayRef, RecordBatch, RecordBatchOptions},
-    compute::concat_batches,
-    datatypes::SchemaRef,
+use datafusion::{
+    arrow::{
+        array::{ArrayRef, RecordBatch, RecordBatchOptions},
+        compute::concat_batches,
+        datatypes::SchemaRef,
+    },
+    execution::runtime_env::RuntimeEnv,
 };
 use futures::{FutureExt, Stream, StreamExt, TryFutureExt, TryStreamExt, stream};
 use parking_lot::Mutex;
@@ -59,10 +62,11 @@ const BATCH_BYTES: usize = 1 << 20;
 pub fn run(view: View, request: ScanRequest, pool: &ScanPool) -> ScanStream {
     let (queue, threads) = (pool.queue(), pool.threads());
     let guard = CancelOnDrop(Arc::default());
-    let asked = (view, request, threads, guard.0.clone());
+    let asked = (view, request, threads, pool.memory(), guard.0.clone());
     let chunks = async move {
-        let workers =
-            queue.work(asked, |(view, request, threads, cancelled)| Turn::Done(workers(view.clone(), request.clone(), *threads, cancelled.clone())));
+        let workers = queue.work(asked, |(view, request, threads, memory, cancelled)| {
+            Turn::Done(workers(view.clone(), request.clone(), *threads, memory, cancelled.clone()))
+        });
         let (_, workers) = workers.await?;
         let (scan, workers) = workers?;
         Ok::<_, Problem>(chunks(scan, workers, &queue, guard))
@@ -79,7 +83,13 @@ impl Drop for CancelOnDrop {
     }
 }
 
-fn workers(view: View, request: ScanRequest, threads: usize, cancelled: Arc<AtomicBool>) -> Result<(Arc<Prepared>, Vec<Worker>), Problem> {
+fn workers(
+    view: View,
+    request: ScanRequest,
+    threads: usize,
+    memory: &Arc<RuntimeEnv>,
+    cancelled: Arc<AtomicBool>,
+) -> Result<(Arc<Prepared>, Vec<Worker>), Problem> {
     let scan = Arc::new(Prepared::new(view, request, cancelled)?);
     scan.check()?;
     let count = scan.workers(threads);
@@ -99,8 +109,7 @@ fn workers(view: View, request: ScanRequest, threads: usize, cancelled: Arc<Atom
             all_blocks.map(look).collect::<Result<_, Error>>()?
         }
         Stage::Partial(aggregate) => {
-            let runtime = partial::runtime()?;
-            let partial = |blocks| Ok(worker(Work::Partial(Partial::new(aggregate, blocks, runtime.clone())?)));
+            let partial = |blocks| Ok(worker(Work::Partial(Partial::new(aggregate, blocks, memory.clone())?)));
             all_blocks.map(partial).collect::<Result<_, Error>>()?
         }
     };

@@ -39,11 +39,11 @@ use super::{
 };
 use crate::error::Error;
 
-/// Memory of one scan's aggregates. Where groups need more, what there is comes out early.
-const AGGREGATE_BYTES_MAX: usize = 512 << 20;
+/// Memory of the aggregates of all scans of a leaf. Where groups need more, what there is comes out early.
+const AGGREGATE_BYTES_MAX: usize = 256 << 20;
 
-/// The memory that the aggregates of one scan share.
-pub fn runtime() -> Result<Arc<RuntimeEnv>, Error> {
+/// The memory that the aggregates of all scans share.
+pub fn memory() -> Result<Arc<RuntimeEnv>, Error> {
     let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
     let memory = Arc::new(GreedyMemoryPool::new(AGGREGATE_BYTES_MAX));
     Ok(RuntimeEnvBuilder::new().with_memory_pool(memory).with_disk_manager_builder(no_disk).build_arc()?)

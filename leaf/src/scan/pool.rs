@@ -8,6 +8,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use datafusion::execution::runtime_env::RuntimeEnv;
 use parking_lot::{Condvar, Mutex};
 use proto::{Code, Problem};
 use tokio::sync::oneshot;
@@ -21,6 +22,7 @@ pub struct ScanPool {
     queue: Arc<Queue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     threads_max: usize,
+    memory: Arc<RuntimeEnv>,
 }
 
 /// Where steps wait for a thread: the handle of a pool.
@@ -47,7 +49,13 @@ impl ScanPool {
         };
         let threads_max = threads.max(1);
         let threads = (0..threads_max).map(start).collect::<Result<_, _>>()?;
-        Ok(Self { queue, threads: Mutex::new(threads), threads_max })
+        let memory = super::partial::memory().map_err(std::io::Error::other)?;
+        Ok(Self { queue, threads: Mutex::new(threads), threads_max, memory })
+    }
+
+    /// The memory that all aggregates share.
+    pub(super) fn memory(&self) -> Arc<RuntimeEnv> {
+        self.memory.clone()
     }
 
     pub(super) fn queue(&self) -> Arc<Queue> {

@@ -11,7 +11,7 @@ use std::{
 use datafusion::{
     arrow::{
         array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions},
-        compute::prep_null_mask_filter,
+        compute::{concat, prep_null_mask_filter},
         datatypes::{DataType, Field, Schema, SchemaRef},
     },
     common::{DFSchema, config::ConfigOptions},
@@ -22,7 +22,7 @@ use datafusion::{
 use parking_lot::Mutex;
 use plan::{
     Column,
-    functions::Notices,
+    functions::{Notices, Query, constants},
     scan::{Read, ScanRequest, Stage},
 };
 use proto::{Code, Problem};
@@ -66,6 +66,8 @@ pub struct Conjunct {
     pub columns: Vec<usize>,
     schema: SchemaRef,
     physical: Arc<dyn PhysicalExpr>,
+    /// Over how many rows it is evaluated at once.
+    batch_rows: usize,
 }
 
 /// Documents that are worked on by one thread at a time.
@@ -104,7 +106,8 @@ impl Prepared {
         let mut columns: Vec<Column> = Vec::new();
         let output: Arc<[usize]> = request.columns.iter().map(|column| place_of(&mut columns, column)).collect();
         let notices = Notices::default();
-        let props = props(&notices);
+        let (stop, deadline) = (cancelled.clone(), request.deadline);
+        let props = props(Query::new(notices.clone(), move || interrupted(&stop, deadline)));
         let filters = request.filter.iter().cloned().flat_map(split_conjunction_owned);
         let conjuncts = filters.map(|filter| Conjunct::new(filter, &mut columns, &props)).collect::<Result<Vec<_>, _>>()?;
         let wanted: Arc<[usize]> = match &request.stage {
@@ -140,13 +143,7 @@ impl Prepared {
 
     /// Whether the work should stop: the deadline passed, or nobody listens any more.
     pub fn check(&self) -> Result<(), Problem> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Err(Problem::new(Code::Cancelled, "the query was cancelled"));
-        }
-        if Instant::now() >= self.request.deadline {
-            return Err(Problem::new(Code::Timeout, "the scan did not end before the deadline").hint("ask for less, or give the query more time"));
-        }
-        Ok(())
+        interrupted(&self.cancelled, self.request.deadline).map_or(Ok(()), Err)
     }
 
     /// What the index of a segment says about the filter; asked once, whoever comes first.
@@ -205,6 +202,15 @@ impl Prepared {
     }
 }
 
+/// Why a scan must stop, if it must.
+fn interrupted(cancelled: &AtomicBool, deadline: Instant) -> Option<Problem> {
+    if cancelled.load(Ordering::Relaxed) {
+        return Some(Problem::new(Code::Cancelled, "the query was cancelled"));
+    }
+    let late = || Problem::new(Code::Timeout, "the scan did not end before the deadline").hint("ask for less, or give the query more time");
+    (Instant::now() >= deadline).then(late)
+}
+
 /// The place of a column in the list, where it is added if it is new.
 fn place_of(columns: &mut Vec<Column>, column: &Column) -> usize {
     columns.iter().position(|known| known == column).unwrap_or_else(|| {
@@ -213,11 +219,11 @@ fn place_of(columns: &mut Vec<Column>, column: &Column) -> usize {
     })
 }
 
-/// What conditions are evaluated with: values that have no answer are counted.
-fn props(notices: &Notices) -> ExecutionProps {
+/// What conditions are evaluated with: values that have no answer are counted, and a long evaluation ends with its query.
+fn props(query: Query) -> ExecutionProps {
     static SETTINGS: LazyLock<ConfigOptions> = LazyLock::new(|| plan::functions::settings().options().as_ref().clone());
     let mut options = SETTINGS.clone();
-    options.extensions.insert(notices.clone());
+    options.extensions.insert(query);
     let mut props = ExecutionProps::new();
     props.mark_start_execution(Arc::new(options));
     props
@@ -250,14 +256,26 @@ impl Conjunct {
         let expr = plan::simplify::simplify(simplifier.coerce(expr, &df_schema)?, &simplifier)?;
         let physical = create_physical_expr(&expr, &df_schema, props, &PhysicalPlanningContext::default())?;
         let columns = named.iter().map(|column| place_of(columns, column)).collect();
-        Ok(Self { expr, columns, schema, physical })
+        let batch_rows = constants::rows(constants::bytes(&physical)?);
+        Ok(Self { expr, columns, schema, physical, batch_rows })
     }
 
     /// Which of the rows pass, given the values of its columns.
     pub fn passes(&self, values: Vec<ArrayRef>, rows: usize) -> Result<BooleanArray, Error> {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(self.schema.clone(), values, &options)?;
-        let passes = self.physical.evaluate(&batch)?.into_array(rows)?;
+        if rows <= self.batch_rows {
+            return self.passes_of(&batch);
+        }
+        let parts = (0..rows).step_by(self.batch_rows).map(|from| self.passes_of(&batch.slice(from, self.batch_rows.min(rows - from))));
+        let parts = parts.collect::<Result<Vec<_>, _>>()?;
+        let passes = concat(&parts.iter().map(|part| part as &dyn Array).collect::<Vec<_>>())?;
+        Ok(passes.as_boolean().clone())
+    }
+
+    fn passes_of(&self, batch: &RecordBatch) -> Result<BooleanArray, Error> {
+        let rows = batch.num_rows();
+        let passes = self.physical.evaluate(batch)?.into_array(rows)?;
         match passes.data_type() {
             DataType::Boolean if passes.null_count() == 0 => Ok(passes.as_boolean().clone()),
             DataType::Boolean => Ok(prep_null_mask_filter(passes.as_boolean())),

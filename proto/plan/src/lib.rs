@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod arrays;
 pub mod builder;
 pub mod clause;
 pub mod client;

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use front::{Node, Root, walk};
 use plan::{Path, path::Step};
-use proto::Problem;
+use proto::{Code, Problem};
 
 use super::{
     Resolver, STAR_KEYS_MAX, bad,
@@ -210,6 +210,11 @@ impl Resolver<'_> {
         }
         if let Some(scope) = self.scopes.last_mut() {
             scope.aliases.clear();
+        }
+        let sets = resolved.iter().map(grouping_sets).fold(1, u64::saturating_mul);
+        if sets > GROUPING_SETS_MAX {
+            return Err(Problem::new(Code::TooComplex, format!("GROUP BY asks for {sets} grouping sets; the limit is {GROUPING_SETS_MAX}"))
+                .hint("CUBE of n columns has 2^n sets: name the ones that you need with GROUPING SETS ((a, b), (a))"));
         }
         Ok(GroupByExpr::Expressions(resolved, vec![]))
     }
@@ -469,5 +474,18 @@ fn refuse_select_extras(select: &Select) -> Result<(), Problem> {
     match refused.into_iter().find(|(there, _)| *there) {
         Some((_, what)) => Err(not_offered(what)),
         None => Ok(()),
+    }
+}
+
+/// Grouping sets of one GROUP BY: the rows are grouped once for each.
+const GROUPING_SETS_MAX: u64 = 512;
+
+/// How many grouping sets a key of GROUP BY stands for.
+fn grouping_sets(key: &Expr) -> u64 {
+    match key {
+        Expr::Cube(columns) => u32::try_from(columns.len()).ok().and_then(|columns| 1_u64.checked_shl(columns)).unwrap_or(u64::MAX),
+        Expr::Rollup(columns) => columns.len() as u64 + 1,
+        Expr::GroupingSets(sets) => sets.len() as u64,
+        _ => 1,
     }
 }

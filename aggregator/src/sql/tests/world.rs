@@ -168,11 +168,11 @@ impl Small {
     fn planned(&self, sql: &str, parameters: &[serde_json::Value]) -> (Vec<String>, Vec<Vec<String>>, Vec<String>) {
         let resolved = self.resolved(sql, parameters).unwrap_or_else(|problem| panic!("{sql}\n{problem:?}"));
         let text = resolved.query.to_string();
-        let notices = plan::functions::Notices::default();
+        let query = plan::functions::Query::default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let batches = runtime.block_on(async {
             let mut state = typing::session().with_config(plan::functions::settings()).build();
-            state.config_mut().options_mut().extensions.insert(notices.clone());
+            state.config_mut().options_mut().extensions.insert(query.clone());
             let context = SessionContext::new_with_state(state);
             for used in &resolved.tables {
                 let batch = self.rows(&used.table);
@@ -206,7 +206,7 @@ impl Small {
                 rows.push(batch.columns().iter().map(cell).collect());
             }
         }
-        (names, rows, resolved.warnings.into_iter().chain(notices.warnings()).collect())
+        (names, rows, resolved.warnings.into_iter().chain(query.notices.warnings()).collect())
     }
 
     /// The rows of an answer, cells apart by `|`.

@@ -21,7 +21,7 @@ use datafusion::{
 
 use proto::{Code, Problem};
 
-use super::notices::Notices;
+use super::{bounded, query::Query};
 use crate::{Kinds, column::json_field};
 
 /// A function whose result depends on its arguments alone, and may be NULL. Functions of one name are the same function.
@@ -118,13 +118,15 @@ impl ScalarUDFImpl for Function {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        let call = Call { name: self.name, rows: if scalar { 1 } else { args.number_rows }, args: &args };
-        let computed = (self.compute)(&call)?;
-        match scalar {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&computed, 0)?)),
-            false => Ok(ColumnarValue::Array(computed)),
-        }
+        bounded::invoke(self.name, args, |args| {
+            let scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+            let call = Call { name: self.name, rows: if scalar { 1 } else { args.number_rows }, args: &args };
+            let computed = (self.compute)(&call)?;
+            match scalar {
+                true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&computed, 0)?)),
+                false => Ok(ColumnarValue::Array(computed)),
+            }
+        })
     }
 }
 
@@ -202,8 +204,8 @@ impl Call<'_> {
 
     /// Counts rows that have no result, of those that had all arguments.
     pub fn count(&self, what: &str, unanswered: usize, of: usize) {
-        if let Some(notices) = Notices::of(&self.args.config_options) {
-            notices.count(what, unanswered as u64, of as u64);
+        if let Some(query) = Query::of(&self.args.config_options) {
+            query.notices.count(what, unanswered as u64, of as u64);
         }
     }
 }

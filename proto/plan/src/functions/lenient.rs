@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array as _, ArrayRef, AsArray as _, Float64Array},
-        compute::cast,
+        array::{ArrayRef, AsArray as _, Float64Array},
         datatypes::{DataType, FieldRef, Float64Type},
     },
     common::{DataFusionError, Result, ScalarValue},
@@ -21,8 +20,9 @@ use datafusion::{
 };
 
 use super::{
-    function::{any_value, limit, schema_name},
-    notices::Notices,
+    bounded,
+    function::{any_value, schema_name},
+    query::Query,
 };
 
 /// The function, lenient: where it has no answer for its values, the result is NULL and counted.
@@ -94,46 +94,7 @@ impl ScalarUDFImpl for Lenient {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if self.name() == "levenshtein" {
-            refuse_long_work(&args)?;
-        }
-        let of_rows = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
-        match self.function.inner().invoke_with_args(args.clone()) {
-            Err(_) if of_rows => self.by_row(&args),
-            // The value of a sub-query is a scalar, too. Literals come here only where the result is a text or a list.
-            Err(error) if is_of_values(&error) => self.unanswered(&args),
-            Ok(ColumnarValue::Array(array)) if *array.data_type() == DataType::Float64 => Ok(ColumnarValue::Array(self.finite(&args, array))),
-            Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(double)))) if !double.is_finite() => self.unanswered(&args),
-            computed => computed,
-        }
-    }
-}
-
-/// Pairs of bytes that `levenshtein` may compare in one row, and in one batch, in which nothing can stop it: texts of 4,000 characters, a few seconds.
-const COMPARED_PAIRS_MAX: u64 = 16_000_000;
-const COMPARED_PAIRS_OF_BATCH_MAX: u64 = 2_000_000_000;
-
-/// Refuses texts whose distance takes too long: the work is the product of their lengths.
-fn refuse_long_work(args: &ScalarFunctionArgs) -> Result<()> {
-    let [left, right, ..] = args.args.as_slice() else { return Ok(()) };
-    let scalar = [left, right].iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-    let lengths = |arg: &ColumnarValue| -> Result<Vec<u64>> {
-        let texts = cast(&arg.to_array(if scalar { 1 } else { args.number_rows })?, &DataType::Utf8View)?;
-        Ok(texts.as_string_view().iter().map(|text| text.map_or(0, |text| text.len() as u64)).collect())
-    };
-    let (left, right) = (lengths(left)?, lengths(right)?);
-    let pairs = || left.iter().zip(&right).map(|(left, right)| left.saturating_mul(*right));
-    let (longest, all) = (pairs().max().unwrap_or_default(), pairs().fold(0, u64::saturating_add));
-    let (compared, max) = match longest > COMPARED_PAIRS_MAX {
-        true => (longest, COMPARED_PAIRS_MAX),
-        false => (all, COMPARED_PAIRS_OF_BATCH_MAX),
-    };
-    match compared > max {
-        true => Err(limit(
-            format!("levenshtein would compare {compared} pairs of bytes at once; the limit is {max}"),
-            "compare shorter texts, such as left(x, 400)",
-        )),
-        false => Ok(()),
+        bounded::invoke(self.name(), args, |args| self.answer(&args))
     }
 }
 
@@ -146,10 +107,23 @@ fn is_of_values(error: &DataFusionError) -> bool {
 }
 
 impl Lenient {
+    /// The library's answer, and NULL where it has none.
+    fn answer(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let of_rows = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
+        match self.function.inner().invoke_with_args(args.clone()) {
+            Err(_) if of_rows => self.by_row(args),
+            // The value of a sub-query is a scalar, too. Literals come here only where the result is a text or a list.
+            Err(error) if is_of_values(&error) => self.unanswered(args),
+            Ok(ColumnarValue::Array(array)) if *array.data_type() == DataType::Float64 => Ok(ColumnarValue::Array(self.finite(args, array))),
+            Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(double)))) if !double.is_finite() => self.unanswered(args),
+            computed => computed,
+        }
+    }
+
     /// One value for all rows that has no answer.
     fn unanswered(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if let Some(notices) = Notices::of(&args.config_options) {
-            notices.count(self.name(), 1, 1);
+        if let Some(query) = Query::of(&args.config_options) {
+            query.notices.count(self.name(), 1, 1);
         }
         Ok(ColumnarValue::Scalar(ScalarValue::try_from(args.return_field.data_type())?))
     }
@@ -161,8 +135,8 @@ impl Lenient {
         if unanswered == 0 {
             return computed;
         }
-        if let Some(notices) = Notices::of(&args.config_options) {
-            notices.count(self.name(), unanswered as u64, args.number_rows as u64);
+        if let Some(query) = Query::of(&args.config_options) {
+            query.notices.count(self.name(), unanswered as u64, args.number_rows as u64);
         }
         Arc::new(doubles.iter().map(|double| double.filter(|double| double.is_finite())).collect::<Float64Array>())
     }
@@ -176,8 +150,8 @@ impl Lenient {
             unanswered += u64::from(value.is_none());
             values.push(value.unwrap_or_else(|| null.clone()));
         }
-        if let Some(notices) = Notices::of(&args.config_options) {
-            notices.count(self.name(), unanswered, args.number_rows as u64);
+        if let Some(query) = Query::of(&args.config_options) {
+            query.notices.count(self.name(), unanswered, args.number_rows as u64);
         }
         match values.is_empty() {
             true => Ok(ColumnarValue::Array(datafusion::arrow::array::new_empty_array(args.return_field.data_type()))),
@@ -197,30 +171,5 @@ impl Lenient {
             Ok(ColumnarValue::Array(array)) => ScalarValue::try_from_array(&array, 0).map(Some),
             Err(_) => Ok(None),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use datafusion::{arrow::datatypes::Field, config::ConfigOptions};
-
-    use super::*;
-
-    #[test]
-    fn the_distance_of_texts_that_are_too_long_is_refused() {
-        let levenshtein = super::super::scalar().into_iter().find(|function| function.name() == "levenshtein").expect("it is there");
-        let distance = |characters: usize| {
-            let text = |letter: &str| ColumnarValue::Scalar(ScalarValue::from(letter.repeat(characters)));
-            levenshtein.invoke_with_args(ScalarFunctionArgs {
-                args: vec![text("a"), text("b")],
-                arg_fields: ["a", "b"].map(|name| Arc::new(Field::new(name, DataType::Utf8, true))).to_vec(),
-                number_rows: 1,
-                return_field: Arc::new(Field::new("", DataType::Int32, true)),
-                config_options: Arc::new(ConfigOptions::new()),
-            })
-        };
-        assert!(matches!(distance(100), Ok(ColumnarValue::Scalar(ScalarValue::Int32(Some(100))))));
-        let refused = distance(20_000).expect_err("it would take seconds");
-        assert!(refused.to_string().contains("400000000 pairs of bytes at once; the limit is 16000000"), "{refused}");
     }
 }

@@ -2,7 +2,10 @@
 //! typed expressions call. A statement cannot name those of our own: they stand where the types of operands ask for them.
 
 pub mod arithmetic;
+pub mod bounded;
 pub mod checked;
+mod collected;
+pub mod constants;
 pub mod convert;
 pub mod extreme;
 mod function;
@@ -10,8 +13,8 @@ pub mod interval;
 pub mod json;
 pub mod lenient;
 pub mod notices;
+mod query;
 pub mod sliding;
-mod string_agg;
 pub mod text;
 
 use std::sync::{Arc, LazyLock};
@@ -25,6 +28,7 @@ use datafusion::{
 
 pub use function::schema_name;
 pub use notices::Notices;
+pub use query::Query;
 
 /// All functions of rows, to be registered with a session.
 pub fn scalar() -> Vec<Arc<ScalarUDF>> {
@@ -33,7 +37,7 @@ pub fn scalar() -> Vec<Arc<ScalarUDF>> {
 
 /// All functions of groups.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
-    let library = SessionStateDefaults::default_aggregate_functions().into_iter().map(string_agg::as_text);
+    let library = SessionStateDefaults::default_aggregate_functions().into_iter().map(collected::bounded);
     library.chain(extreme::aggregates()).chain(sliding::aggregates()).collect()
 }
 

@@ -1,12 +1,7 @@
-//! Notices: what expressions of one query have to say about values that had no answer. A session carries them in its settings, so that a
-//! function finds them wherever it runs; no session, no notices.
+//! Notices: what expressions of one query have to say about values that had no answer.
 
-use std::{any::Any, collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use datafusion::{
-    common::{Result, config::ConfigEntry, config::ConfigExtension, config::ExtensionOptions, config_err},
-    config::ConfigOptions,
-};
 use parking_lot::Mutex;
 
 /// Kinds of notices that one query keeps.
@@ -33,36 +28,5 @@ impl Notices {
         let counts = self.0.lock();
         let unanswered = counts.iter().filter(|(_, (values, _))| *values > 0);
         unanswered.map(|(what, (values, of))| format!("{what}: {values} of {of} values had no answer and are NULL")).collect()
-    }
-
-    /// Those of a session, if it has any.
-    pub fn of(options: &ConfigOptions) -> Option<&Self> {
-        options.extensions.get::<Self>()
-    }
-}
-
-impl ConfigExtension for Notices {
-    const PREFIX: &'static str = "rachis_notices";
-}
-
-impl ExtensionOptions for Notices {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
-
-    fn cloned(&self) -> Box<dyn ExtensionOptions> {
-        Box::new(self.clone())
-    }
-
-    fn set(&mut self, key: &str, _: &str) -> Result<()> {
-        config_err!("{key} cannot be set")
-    }
-
-    fn entries(&self) -> Vec<ConfigEntry> {
-        Vec::new()
     }
 }

@@ -1,4 +1,4 @@
-//! `||` over texts. A chain of them is one call, and its result is bounded: texts that are joined with themselves grow without an end.
+//! `||` over texts. A chain of them is one call.
 
 use std::sync::Arc;
 
@@ -12,13 +12,10 @@ use datafusion::{
     logical_expr::ScalarUDF,
 };
 
-use super::function::{Call, Function, Returns, limit};
+use super::function::{Call, Function, Returns};
 
 /// `text_join(a, b, c)` is `a || b || c`: NULL where one of them is.
 pub const JOIN: &str = "text_join";
-
-/// Bytes that the rows of one batch may come to: 32 KiB each in a full batch.
-const BATCH_BYTES_MAX: usize = 256 << 20;
 
 /// The function, to be registered with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
@@ -28,24 +25,14 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
 fn join(call: &Call) -> Result<ArrayRef> {
     let columns = call.columns(0)?.iter().map(|column| Ok(cast(column, &DataType::Utf8View)?)).collect::<Result<Vec<_>>>()?;
     let columns: Vec<_> = columns.iter().map(|column| column.as_string_view()).collect();
-    let parts = |row| columns.iter().map(move |column| column.is_valid(row).then(|| column.value(row)));
-    let bytes: usize = (0..call.rows).filter_map(|row| parts(row).map(|part| part.map(str::len)).sum::<Option<usize>>()).sum();
-    if bytes > BATCH_BYTES_MAX {
-        return Err(limit(
-            format!("|| makes {bytes} bytes of {} rows at once; the limit is {BATCH_BYTES_MAX}", call.rows),
-            "join shorter texts, such as left(x, 1000), or fewer of them",
-        ));
-    }
     let mut joined = StringViewBuilder::with_capacity(call.rows);
     let mut text = String::new();
     for row in 0..call.rows {
         text.clear();
-        let whole = parts(row).all(|part| {
-            part.is_some_and(|part| {
-                text.push_str(part);
-                true
-            })
-        });
+        let whole = columns.iter().all(|column| column.is_valid(row));
+        if whole {
+            columns.iter().for_each(|column| text.push_str(column.value(row)));
+        }
         joined.append_option(whole.then_some(text.as_str()));
     }
     Ok(Arc::new(joined.finish()))

@@ -1,0 +1,299 @@
+//! Rows that are wide. Some operators copy the values of a row as often as they give it (joins, windows, `unnest`), a batch at a time and
+//! whatever it comes to; and constants are written out for every row of a batch. So batches are small where a plan may copy much, and what goes
+//! into such an operator is watched: it is cut, or the query ends at a limit.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use datafusion::{
+    arrow::{array::RecordBatch, datatypes::DataType},
+    common::{
+        Statistics,
+        tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion},
+    },
+    config::ConfigOptions,
+    error::Result,
+    execution::{
+        TaskContext,
+        memory_pool::{MemoryConsumer, MemoryReservation},
+    },
+    physical_expr::PhysicalExpr,
+    physical_optimizer::PhysicalOptimizerRule,
+    physical_plan::{
+        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
+        execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions},
+        joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec},
+        scalar_subquery::ScalarSubqueryExec,
+        statistics::{ChildStats, StatisticsArgs},
+        stream::RecordBatchStreamAdapter,
+        unnest::UnnestExec,
+        windows::{BoundedWindowAggExec, WindowAggExec},
+    },
+};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use plan::{
+    arrays,
+    functions::constants::{self, BATCH_ROWS},
+};
+use proto::{Code, Problem};
+
+use super::failure;
+
+/// Rows of a batch where a join copies lists, and where it copies texts.
+const ROWS_OF_LISTS: usize = 64;
+const ROWS_OF_TEXTS: usize = 1_024;
+/// Bytes that an operator may copy at once.
+const COPIED_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of one value that a sub-query gives.
+const SUBQUERY_BYTES_MAX: u64 = 16 << 20;
+/// Bytes that `unnest` may make of a batch before it is cut.
+const UNNESTED_BYTES_MAX: u64 = 32 << 20;
+/// Bytes that the windows over one partition may repeat.
+const REPEATED_BYTES_MAX: u64 = 512 << 20;
+
+/// The rule: what goes into an operator that copies rows is watched.
+#[derive(Debug)]
+pub(super) struct WatchWideRows;
+
+impl PhysicalOptimizerRule for WatchWideRows {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let watch = |node: Arc<dyn ExecutionPlan>| {
+            let Some(why) = why(node.as_ref()) else { return Ok(Transformed::no(node)) };
+            let watched = |input: &Arc<dyn ExecutionPlan>| Arc::new(Watched { input: Arc::clone(input), why: why.clone() }) as Arc<dyn ExecutionPlan>;
+            let inputs = node.children().into_iter().map(watched).collect();
+            node.replace_children(inputs, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep)).map(Transformed::yes)
+        };
+        plan.transform_up(watch).data()
+    }
+
+    fn name(&self) -> &str {
+        "WatchWideRows"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+/// Rows of a plan's batches: fewer, where it copies or writes out what may be long.
+pub(super) fn batch_rows(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
+    let mut rows = BATCH_ROWS;
+    plan.apply(|node| {
+        let mut bytes = 0;
+        node.apply_expressions(&mut |expr| {
+            bytes += constants::bytes(expr)?;
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        rows = rows.min(constants::rows(bytes));
+        let any = |is: fn(&DataType) -> bool| node.children().iter().any(|input| input.schema().fields().iter().any(|field| is(field.data_type())));
+        rows = match why(node.as_ref()) {
+            Some(Why::Joined { .. }) if any(DataType::is_nested) => rows.min(ROWS_OF_LISTS),
+            Some(Why::Joined { texts: true }) if any(constants::is_long) => rows.min(ROWS_OF_TEXTS),
+            _ => rows,
+        };
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(rows)
+}
+
+/// Why an operator's input is watched.
+#[derive(Debug, Clone)]
+enum Why {
+    /// A join copies lists, and some joins texts, for every row that they give.
+    Joined { texts: bool },
+    /// Each item of these lists becomes a row with a copy of the others.
+    Unnested { lists: Vec<usize> },
+    /// The value of a sub-query is written out for every row of a batch.
+    Subquery,
+    /// A window holds all rows of its input, and may repeat one value for all of them.
+    Windowed { holds: bool, repeats: bool },
+}
+
+fn why(node: &dyn ExecutionPlan) -> Option<Why> {
+    if node.is::<CrossJoinExec>() || node.is::<NestedLoopJoinExec>() {
+        return Some(Why::Joined { texts: true });
+    }
+    if node.is::<HashJoinExec>() || node.is::<SortMergeJoinExec>() {
+        return Some(Why::Joined { texts: false });
+    }
+    if let Some(unnest) = node.downcast_ref::<UnnestExec>() {
+        let lists = unnest.list_column_indices().iter().map(|list| list.index_in_input_schema).collect();
+        return Some(Why::Unnested { lists });
+    }
+    if node.is::<ScalarSubqueryExec>() {
+        return Some(Why::Subquery);
+    }
+    let repeats = || {
+        let own = node.schema();
+        let given = node.children().first().map_or(0, |input| input.schema().fields().len());
+        own.fields().iter().skip(given).any(|field| constants::is_long(field.data_type()))
+    };
+    match (node.is::<WindowAggExec>(), node.is::<BoundedWindowAggExec>()) {
+        (false, false) => None,
+        (holds, _) => Some(Why::Windowed { holds, repeats: repeats() }),
+    }
+}
+
+/// Passes its input on as it is, or in smaller batches, until it is too much.
+#[derive(Debug)]
+struct Watched {
+    input: Arc<dyn ExecutionPlan>,
+    why: Why,
+}
+
+impl DisplayAs for Watched {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watched")
+    }
+}
+
+impl ExecutionPlan for Watched {
+    fn name(&self) -> &str {
+        "Watched"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.input.properties()
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(&self, _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>, _: ReplaceChildrenOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
+        Ok(Arc::new(Self { input, why: self.why.clone() }))
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let input = self.input.execute(partition, Arc::clone(&context))?;
+        let watch = Watch {
+            why: self.why.clone(),
+            batch_rows: context.session_config().batch_size() as u64,
+            held: MemoryConsumer::new("Window").register(context.memory_pool()),
+            rows: AtomicU64::new(0),
+            widest: AtomicU64::new(0),
+        };
+        let batches = input.map(move |batch| watch.passed(batch?).map(|parts| stream::iter(parts.into_iter().map(Ok)))).try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
+    }
+
+    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
+        vec![ChildStats::At(partition)]
+    }
+
+    fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        Ok(inputs.first().map_or_else(|| Arc::new(Statistics::new_unknown(&self.schema())), Arc::clone))
+    }
+}
+
+/// What was seen of one partition's input.
+struct Watch {
+    why: Why,
+    batch_rows: u64,
+    held: MemoryReservation,
+    rows: AtomicU64,
+    widest: AtomicU64,
+}
+
+impl Watch {
+    /// The batch, in parts that are small enough; an error where one row is too much.
+    fn passed(&self, batch: RecordBatch) -> Result<Vec<RecordBatch>> {
+        match &self.why {
+            Why::Joined { texts } => {
+                let copied = |of: &DataType| constants::is_long(of) && (*texts || !matches!(of, DataType::Utf8View | DataType::BinaryView));
+                let (widest, most) = (widest(&batch, copied), COPIED_BYTES_MAX / self.batch_rows);
+                match widest > most {
+                    true => Err(too_wide(format!("a join copies a row of {widest} bytes for every row that it gives; the limit is {most}"))),
+                    false => Ok(vec![batch]),
+                }
+            }
+            Why::Unnested { lists } => cut(batch, lists),
+            Why::Subquery => match widest(&batch, constants::is_long) {
+                wide if wide > SUBQUERY_BYTES_MAX => Err(too_wide(format!(
+                    "a sub-query gives one value of {wide} bytes, or stands beside such a row; the limit is {SUBQUERY_BYTES_MAX}"
+                ))),
+                _ => Ok(vec![batch]),
+            },
+            Why::Windowed { holds, repeats } => {
+                if *holds {
+                    // The rows as they come, and all of them put together.
+                    self.held.try_grow(2 * batch.columns().iter().map(arrays::size).sum::<u64>() as usize)?;
+                }
+                if *repeats {
+                    let rows = self.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed) + batch.num_rows() as u64;
+                    let here = widest(&batch, constants::is_long);
+                    let widest = self.widest.fetch_max(here, Ordering::Relaxed).max(here);
+                    let repeated = rows.saturating_mul(widest);
+                    if *holds && repeated > REPEATED_BYTES_MAX {
+                        return Err(too_wide(format!(
+                            "a window may repeat a value of {widest} bytes for {rows} rows; the limit is {REPEATED_BYTES_MAX} bytes"
+                        )));
+                    }
+                }
+                Ok(vec![batch])
+            }
+        }
+    }
+}
+
+fn too_wide(detail: String) -> datafusion::error::DataFusionError {
+    failure::error(
+        Problem::new(Code::LimitReached, detail).hint("leave the long columns out, shorten them, as left(x, 1000), or join or unnest later"),
+    )
+}
+
+/// Bytes of the widest row, of columns of these types.
+fn widest(batch: &RecordBatch, counted: impl Fn(&DataType) -> bool) -> u64 {
+    const HARMLESS_BYTES_MAX: u64 = 64 << 10;
+    let columns: Vec<_> = batch.columns().iter().filter(|column| counted(column.data_type())).collect();
+    let all: u64 = columns.iter().map(|column| arrays::size(column)).sum();
+    if all <= HARMLESS_BYTES_MAX {
+        return all / (batch.num_rows().max(1) as u64);
+    }
+    let width = |row| columns.iter().map(|column| arrays::size(&column.slice(row, 1))).sum();
+    (0..batch.num_rows()).map(width).max().unwrap_or_default()
+}
+
+/// A batch in parts of which each makes no more than a limit when these lists are unnested.
+fn cut(batch: RecordBatch, lists: &[usize]) -> Result<Vec<RecordBatch>> {
+    let made = |row: usize| {
+        let one = batch.slice(row, 1);
+        let bytes = |index: usize| arrays::size(one.column(index));
+        let items = lists.iter().map(|list| arrays::items(one.column(*list))).max().unwrap_or_default();
+        let others: u64 = (0..one.num_columns()).filter(|index| !lists.contains(index)).map(bytes).sum();
+        let own: u64 = lists.iter().map(|list| bytes(*list)).sum();
+        own.saturating_add(items.saturating_mul(others + 16))
+    };
+    let (mut parts, mut from, mut sum) = (Vec::new(), 0, 0_u64);
+    for row in 0..batch.num_rows() {
+        let bytes = made(row);
+        if bytes > COPIED_BYTES_MAX {
+            return Err(too_wide(format!("unnest makes {bytes} bytes of one row; the limit is {COPIED_BYTES_MAX}")));
+        }
+        sum = sum.saturating_add(bytes);
+        if sum > UNNESTED_BYTES_MAX && row > from {
+            parts.push(batch.slice(from, row - from));
+            (from, sum) = (row, bytes);
+        }
+    }
+    parts.push(batch.slice(from, batch.num_rows() - from));
+    Ok(parts)
+}

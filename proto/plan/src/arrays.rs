@@ -1,0 +1,85 @@
+//! Arrays by what they weigh.
+
+use std::sync::Arc;
+
+use datafusion::arrow::{
+    array::{Array, ArrayRef, AsArray as _, RecordBatch, RecordBatchOptions},
+    buffer::Buffer,
+    datatypes::DataType,
+};
+
+/// Bytes of an array's values. Views count what they show, not the buffers that they share with others.
+pub fn size(array: &ArrayRef) -> u64 {
+    match array.data_type() {
+        DataType::Utf8View => array.as_string_view().lengths().map(u64::from).sum::<u64>() + 16 * array.len() as u64,
+        _ => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()) as u64,
+    }
+}
+
+/// Items of all lists of an array, also of those within lists.
+pub fn items(array: &ArrayRef) -> u64 {
+    let of = |values: &ArrayRef| (values.len() as u64).max(items(values));
+    match array.data_type() {
+        DataType::List(_) => {
+            let lists = array.as_list::<i32>();
+            let (first, last) = (lists.value_offsets().first(), lists.value_offsets().last());
+            let (first, last) = (first.copied().unwrap_or_default() as usize, last.copied().unwrap_or_default() as usize);
+            of(&lists.values().slice(first, last - first))
+        }
+        DataType::LargeList(_) => of(array.as_list::<i64>().values()),
+        DataType::FixedSizeList(..) => of(array.as_fixed_size_list().values()),
+        _ => array.len() as u64,
+    }
+}
+
+/// Texts that were left of many, in a buffer of their own: views keep, and ship, all that they were chosen from.
+pub fn compact(array: &ArrayRef) -> ArrayRef {
+    /// Below this the copy costs more than it saves.
+    const UNUSED_BYTES_MIN: usize = 4 << 10;
+    let Some(texts) = array.as_string_view_opt() else { return Arc::clone(array) };
+    let held: usize = texts.data_buffers().iter().map(Buffer::len).sum();
+    match held > 2 * texts.total_buffer_bytes_used() + UNUSED_BYTES_MIN {
+        true => Arc::new(texts.gc()),
+        false => Arc::clone(array),
+    }
+}
+
+/// A batch in parts of so many bytes at most, or of one row.
+pub fn cut(batch: RecordBatch, bytes_max: u64) -> Vec<RecordBatch> {
+    let rows = batch.num_rows();
+    if rows <= 1 || batch.columns().iter().map(size).sum::<u64>() <= bytes_max {
+        return vec![batch];
+    }
+    let half = rows / 2;
+    let halves = [batch.slice(0, half), batch.slice(half, rows - half)];
+    halves.into_iter().flat_map(|half| cut(half, bytes_max)).map(|part| compacted(&part)).collect()
+}
+
+fn compacted(batch: &RecordBatch) -> RecordBatch {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let columns = batch.columns().iter().map(compact).collect();
+    RecordBatch::try_new_with_options(batch.schema(), columns, &options).unwrap_or_else(|_| batch.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::{
+        array::StringViewArray,
+        compute::concat_batches,
+        datatypes::{Field, Schema},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_batch_is_cut_into_small_parts_and_stays_the_same() {
+        let texts = StringViewArray::from_iter_values((0..1_000).map(|n| "x".repeat(n)));
+        let schema = Arc::new(Schema::new(vec![Field::new("t", DataType::Utf8View, true)]));
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(texts)]).expect("a batch");
+        let parts = cut(batch.clone(), 50_000);
+        assert!(parts.iter().all(|part| size(part.column(0)) <= 50_000), "no part is large");
+        let held = |part: &RecordBatch| part.column(0).as_string_view().data_buffers().iter().map(Buffer::len).sum::<usize>();
+        assert!(parts.iter().all(|part| held(part) <= 150_000), "no part holds the others' texts");
+        assert_eq!(concat_batches(&schema, &parts).expect("one again"), batch);
+    }
+}

@@ -1,0 +1,429 @@
+//! Calls within bounds. A function of the library computes a batch in one go, however much it makes of it, and nothing can stop it meanwhile.
+//! So each call is weighed first: what its rows may come to, in bytes or in work, by the lengths of its arguments. A heavy batch is computed
+//! in parts, and between two parts the query may end, at its deadline or at its limit of memory.
+
+use std::{collections::HashSet, sync::Arc};
+
+use datafusion::{
+    arrow::{
+        array::{Array as _, ArrayRef, AsArray as _},
+        compute::{cast, concat},
+        datatypes::DataType,
+    },
+    common::{Result, ScalarValue},
+    logical_expr::{ColumnarValue, ScalarFunctionArgs},
+};
+
+use super::{function::limit, query::Query, text};
+use crate::arrays::{items, size};
+
+/// What the rows of one part may weigh: bytes that are made, or steps of work.
+const PART_WEIGHT_MAX: u64 = 32 << 20;
+/// What one row may weigh. A part has one row at least.
+const ROW_WEIGHT_MAX: u64 = 256 << 20;
+/// Bytes of one value that is made of constants: it is copied while the query is planned, and for every row.
+const CONSTANT_BYTES_MAX: u64 = 16 << 20;
+/// What a compiled regular expression takes, besides what the library keeps for each.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
+const PATTERN_WEIGHT: u64 = 2 << 20;
+/// Bytes of a row's own: a view, an offset, a validity.
+const ROW_BYTES: u64 = 24;
+
+/// Computes a call, in parts where the whole would be too much at once.
+pub(super) fn invoke(name: &str, args: ScalarFunctionArgs, compute: impl Fn(ScalarFunctionArgs) -> Result<ColumnarValue>) -> Result<ColumnarValue> {
+    let query = Query::of(&args.config_options).cloned().unwrap_or_default();
+    let of_rows = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
+    let rows = if of_rows { args.number_rows } else { 1 };
+    let call = Weighed::new(name, &args, rows)?;
+    let most = if of_rows { query.room() } else { CONSTANT_BYTES_MAX };
+    let too_much = |bytes: u64| {
+        let shown = if name == text::JOIN { "||" } else { name };
+        limit(format!("{shown} makes {bytes} bytes of {rows} rows at once; the limit is {most}"), "make shorter texts or lists, or fewer of them")
+    };
+    if !call.is_heavy() {
+        let computed = compute(args)?;
+        let bytes = match &computed {
+            ColumnarValue::Array(array) => size(array),
+            ColumnarValue::Scalar(value) => value.size() as u64,
+        };
+        if bytes > most {
+            return Err(too_much(bytes));
+        }
+        if let ColumnarValue::Array(array) = &computed {
+            query.hold(array, bytes);
+        }
+        return Ok(computed);
+    }
+    let mut parts: Vec<ArrayRef> = Vec::new();
+    let (mut from, mut bytes) = (0, 0);
+    while from < rows {
+        query.check()?;
+        let to = call.part(from)?;
+        let part = compute(sliced(&args, from, to - from))?;
+        if !of_rows {
+            let bytes = scalar_bytes(&part);
+            return if bytes > most { Err(too_much(bytes)) } else { Ok(part) };
+        }
+        let part = part.into_array(to - from)?;
+        bytes += size(&part);
+        if bytes > most {
+            return Err(too_much(bytes));
+        }
+        parts.push(part);
+        from = to;
+    }
+    let whole = match parts.as_slice() {
+        [one] => Arc::clone(one),
+        parts => concat(&parts.iter().map(AsRef::as_ref).collect::<Vec<_>>())?,
+    };
+    query.hold(&whole, bytes);
+    Ok(ColumnarValue::Array(whole))
+}
+
+fn scalar_bytes(value: &ColumnarValue) -> u64 {
+    match value {
+        ColumnarValue::Scalar(value) => value.size() as u64,
+        ColumnarValue::Array(array) => size(array),
+    }
+}
+
+fn sliced(args: &ScalarFunctionArgs, from: usize, rows: usize) -> ScalarFunctionArgs {
+    let slice = |arg: &ColumnarValue| match arg {
+        ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(from, rows)),
+        scalar => scalar.clone(),
+    };
+    ScalarFunctionArgs { args: args.args.iter().map(slice).collect(), number_rows: rows, ..args.clone() }
+}
+
+/// An argument by what its values weigh.
+enum Argument {
+    /// The same for all rows.
+    Constant { bytes: u64, items: u64, value: ScalarValue },
+    /// Texts, their lengths in bytes.
+    Texts(ArrayRef),
+    /// Lists: bytes and items of each.
+    Lists(Vec<(u64, u64)>),
+    /// Values of one length.
+    Fixed { bytes: u64 },
+}
+
+impl Argument {
+    fn new(arg: &ColumnarValue) -> Result<Self> {
+        let array = match arg {
+            ColumnarValue::Scalar(value) => {
+                let items = if value.data_type().is_nested() { value.to_array().map_or(1, |array| items(&array)) } else { 1 };
+                return Ok(Self::Constant { bytes: value.size() as u64, items, value: value.clone() });
+            }
+            ColumnarValue::Array(array) => array,
+        };
+        Ok(match array.data_type() {
+            DataType::Utf8View => Self::Texts(Arc::clone(array)),
+            DataType::Utf8 | DataType::LargeUtf8 => Self::Texts(cast(array, &DataType::Utf8View)?),
+            of if of.is_nested() => Self::Lists(
+                (0..array.len())
+                    .map(|row| {
+                        let one = array.slice(row, 1);
+                        (size(&one), items(&one))
+                    })
+                    .collect(),
+            ),
+            _ => Self::Fixed { bytes: size(array) / array.len().max(1) as u64 },
+        })
+    }
+
+    fn bytes(&self, row: usize) -> u64 {
+        match self {
+            Self::Constant { bytes, .. } | Self::Fixed { bytes } => *bytes,
+            Self::Texts(texts) => texts.as_string_view().views().get(row).map_or(0, |view| u64::from(*view as u32)),
+            Self::Lists(lists) => lists.get(row).map_or(0, |(bytes, _)| *bytes),
+        }
+    }
+
+    fn all(&self, rows: usize) -> u64 {
+        match self {
+            Self::Constant { bytes, .. } | Self::Fixed { bytes } => bytes.saturating_mul(rows as u64),
+            Self::Texts(texts) => size(texts),
+            Self::Lists(lists) => lists.iter().map(|(bytes, _)| bytes).sum(),
+        }
+    }
+
+    fn items(&self, row: usize) -> u64 {
+        match self {
+            Self::Constant { items, .. } => *items,
+            Self::Lists(lists) => lists.get(row).map_or(0, |(_, items)| *items),
+            Self::Texts(_) | Self::Fixed { .. } => 1,
+        }
+    }
+
+    fn text(&self, row: usize) -> Option<&str> {
+        match self {
+            Self::Constant { value, .. } => value.try_as_str().flatten(),
+            Self::Texts(texts) => texts.is_valid(row).then(|| texts.as_string_view().value(row)),
+            _ => None,
+        }
+    }
+
+    fn int(&self) -> u64 {
+        match self {
+            Self::Constant { value, .. } => match value.cast_to(&DataType::Int64) {
+                Ok(ScalarValue::Int64(Some(int))) => u64::try_from(int).unwrap_or_default(),
+                _ => 0,
+            },
+            _ => 0,
+        }
+    }
+}
+
+/// A call and the weights of its rows.
+struct Weighed<'a> {
+    name: &'a str,
+    args: Vec<Argument>,
+    rows: usize,
+    growth: Option<Growth>,
+}
+
+/// What a call makes of a row beyond its arguments.
+type Growth = fn(&Row<'_>) -> u64;
+
+/// The arguments of one row.
+struct Row<'a> {
+    args: &'a [Argument],
+    row: usize,
+}
+
+impl Row<'_> {
+    fn bytes(&self, index: usize) -> u64 {
+        self.args.get(index).map_or(0, |arg| arg.bytes(self.row))
+    }
+
+    fn items(&self, index: usize) -> u64 {
+        self.args.get(index).map_or(0, |arg| arg.items(self.row))
+    }
+
+    fn text(&self, index: usize) -> &str {
+        self.args.get(index).and_then(|arg| arg.text(self.row)).unwrap_or_default()
+    }
+
+    fn all(&self) -> u64 {
+        self.args.iter().map(|arg| arg.bytes(self.row)).fold(ROW_BYTES, u64::saturating_add)
+    }
+
+    /// What the row weighs: a copy of its arguments, because the library may make one, and what the call makes beyond that.
+    fn weight(&self, growth: Option<Growth>) -> u64 {
+        self.all().saturating_add(growth.map_or(0, |growth| growth(self)))
+    }
+}
+
+/// How a function's results, or its work, grow beyond its arguments. The results of all others are no larger than these.
+fn growth(name: &str) -> Option<Growth> {
+    Some(match name {
+        "lpad" | "rpad" => |row| row.args.get(1).map_or(0, Argument::int).saturating_mul(row.bytes(2).max(4)),
+        "replace" => |row| replaced(row.text(0), row.text(1), row.text(2)),
+        "translate" => |row| if row.text(2).is_ascii() { row.bytes(0) } else { row.bytes(0).saturating_mul(row.text(2).len() as u64) },
+        "regexp_replace" => |row| {
+            let references = row.text(2).matches(['$', '\\']).count() as u64;
+            (row.bytes(0) + 1).saturating_mul(row.text(2).len() as u64).saturating_add(references.saturating_mul(row.bytes(0)))
+        },
+        "regexp_match" => |row| row.bytes(0).saturating_mul(row.text(1).matches('(').count() as u64 + 1),
+        "to_char" => |row| row.bytes(1).saturating_mul(40),
+        "upper" | "lower" | "initcap" | "encode" => |row| row.bytes(0).saturating_mul(2),
+        "string_to_array" => |row| row.bytes(0).saturating_mul(20),
+        "array_to_string" => |row| row.items(0).saturating_mul(row.bytes(1) + row.bytes(2) + 32),
+        "array_replace" | "array_replace_n" | "array_replace_all" => |row| row.items(0).saturating_mul(row.bytes(2)),
+        "array_has_all" | "array_has_any" | "array_union" | "array_intersect" | "array_except" => |row| row.items(0).saturating_mul(row.items(1)),
+        "levenshtein" => |row| row.bytes(0).saturating_mul(row.bytes(1)),
+        "to_json" | "json_get" | "json_items" => |row| row.all().saturating_mul(6),
+        _ => return None,
+    })
+}
+
+impl<'a> Weighed<'a> {
+    fn new(name: &'a str, args: &ScalarFunctionArgs, rows: usize) -> Result<Self> {
+        Ok(Self { name, args: args.args.iter().map(Argument::new).collect::<Result<_>>()?, rows, growth: growth(name) })
+    }
+
+    fn weight(&self, row: usize) -> u64 {
+        Row { args: &self.args, row }.weight(self.growth)
+    }
+
+    /// Whether the rows together are too much for one part.
+    fn is_heavy(&self) -> bool {
+        let weight = match self.growth {
+            None => self.args.iter().map(|arg| arg.all(self.rows)).fold(0, u64::saturating_add),
+            Some(_) => (0..self.rows).map(|row| self.weight(row)).fold(0, u64::saturating_add),
+        };
+        weight > PART_WEIGHT_MAX || self.pattern().is_some()
+    }
+
+    /// The argument that is a regular expression of each row's own.
+    fn pattern(&self) -> Option<&Argument> {
+        let is_regex = self.name.starts_with("regexp_");
+        self.args.get(1).filter(|pattern| is_regex && !matches!(pattern, Argument::Constant { .. }))
+    }
+
+    /// The end of the part that begins here.
+    fn part(&self, from: usize) -> Result<usize> {
+        let (mut sum, mut patterns) = (0_u64, HashSet::new());
+        for row in from..self.rows {
+            let mut weight = self.weight(row);
+            if weight > ROW_WEIGHT_MAX {
+                return Err(limit(
+                    format!("{} would take {weight} bytes or steps for one row; the limit is {ROW_WEIGHT_MAX}", self.name),
+                    "give it shorter texts or lists, such as left(x, 1000)",
+                ));
+            }
+            if let Some(pattern) = self.pattern().and_then(|pattern| pattern.text(row))
+                && patterns.insert(pattern)
+            {
+                check_pattern(self.name, pattern)?;
+                weight += PATTERN_WEIGHT;
+            }
+            sum = sum.saturating_add(weight);
+            if sum > PART_WEIGHT_MAX && row > from {
+                return Ok(row);
+            }
+        }
+        Ok(self.rows)
+    }
+}
+
+/// The length of a text in which another is replaced, exactly where it may be long.
+fn replaced(text: &str, from: &str, to: &str) -> u64 {
+    const COUNTED_BYTES_MIN: usize = 64 << 10;
+    let (length, to) = (text.len() as u64, to.len() as u64);
+    let most = length / (from.len().max(1) as u64) + 1;
+    match most.saturating_mul(to) {
+        small if small <= COUNTED_BYTES_MIN as u64 => small,
+        _ => (text.matches(from).count() as u64).saturating_mul(to),
+    }
+}
+
+/// Refuses a regular expression of the data that is large when it is compiled. One that is none is left to the function.
+fn check_pattern(name: &str, pattern: &str) -> Result<()> {
+    match regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build() {
+        Err(regex::Error::CompiledTooBig(_)) => Err(limit(
+            format!("{name}: a regular expression in the data takes over {PATTERN_BYTES_MAX} bytes when it is compiled"),
+            "repeat less: (a{1000}){1000} is a million states",
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{arrow::array::StringViewArray, arrow::datatypes::Field, config::ConfigOptions};
+    use proto::{Code, Problem};
+
+    use super::{super::notices::Notices, *};
+
+    fn args(columns: &[ColumnarValue], rows: usize, query: &Query) -> ScalarFunctionArgs {
+        let mut options = ConfigOptions::new();
+        options.extensions.insert(query.clone());
+        ScalarFunctionArgs {
+            args: columns.to_vec(),
+            arg_fields: columns.iter().map(|arg| Arc::new(Field::new("", arg.data_type(), true))).collect(),
+            number_rows: rows,
+            return_field: Arc::new(Field::new("", DataType::Utf8View, true)),
+            config_options: Arc::new(options),
+        }
+    }
+
+    fn call(name: &str, columns: &[ColumnarValue], rows: usize, query: &Query) -> Result<ColumnarValue> {
+        let function = super::super::scalar().into_iter().find(|function| function.name() == name).expect("it is there");
+        let mut args = args(columns, rows, query);
+        let types: Vec<DataType> = columns.iter().map(ColumnarValue::data_type).collect();
+        args.return_field = Arc::new(Field::new("", function.return_type(&types).unwrap_or(DataType::Utf8View), true));
+        function.invoke_with_args(args)
+    }
+
+    fn texts(text: &str, rows: usize) -> ColumnarValue {
+        ColumnarValue::Array(Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(text, rows))))
+    }
+
+    fn constant(text: &str) -> ColumnarValue {
+        ColumnarValue::Scalar(ScalarValue::Utf8View(Some(text.to_owned())))
+    }
+
+    #[test]
+    fn a_heavy_batch_is_computed_in_parts_and_gives_the_same() {
+        let query = Query::default();
+        let (rows, long) = (100, "ab".repeat(5_000));
+        let replaced = call("replace", &[texts(&long, rows), constant("a"), constant(&"x".repeat(100))], rows, &query).expect("50 MB");
+        let ColumnarValue::Array(replaced) = replaced else { panic!("rows") };
+        let expected = long.replace('a', &"x".repeat(100));
+        assert_eq!(replaced.len(), rows);
+        let replaced = cast(&replaced, &DataType::Utf8View).expect("texts");
+        assert!(replaced.as_string_view().iter().all(|text| text == Some(expected.as_str())));
+    }
+
+    #[test]
+    fn what_functions_made_counts_while_somebody_has_it() {
+        let query = Query::default();
+        let (rows, long) = (200, "a".repeat(10_000));
+        let replace = || call("replace", &[texts(&long, rows), constant("a"), constant(&"x".repeat(70))], rows, &query);
+        let held = replace().expect("140 MB fit");
+        let refused = replace().expect_err("twice that does not");
+        assert!(refused.to_string().contains("replace makes"), "{refused}");
+        drop(held);
+        assert!(replace().is_ok(), "what was let go of does not count");
+    }
+
+    #[test]
+    fn between_two_parts_the_query_may_end() {
+        let query = Query::new(Notices::default(), || Some(Problem::new(Code::Timeout, "over")));
+        let rows = 100;
+        let long = "ab".repeat(5_000);
+        let ended = call("replace", &[texts(&long, rows), constant("a"), constant(&"x".repeat(100))], rows, &query).expect_err("its time is over");
+        assert!(ended.to_string().contains("over"), "{ended}");
+        assert!(call("replace", &[texts("ab", rows), constant("a"), constant("b")], rows, &query).is_ok(), "a light call is not asked");
+    }
+
+    #[test]
+    fn a_constant_that_grows_is_refused() {
+        let query = Query::default();
+        let refused = call(text::JOIN, &[constant(&"a".repeat(9 << 20)), constant(&"a".repeat(9 << 20))], 1, &query).expect_err("18 MiB");
+        assert!(refused.to_string().contains("|| makes"), "{refused}");
+    }
+
+    #[test]
+    fn a_pattern_in_the_data_is_bounded() {
+        let patterns = ColumnarValue::Array(Arc::new(StringViewArray::from_iter_values(["a+", r"(\w{100}){100}"])));
+        let refused = call("regexp_like", &[texts("aaa", 2), patterns], 2, &Query::default()).expect_err("it is large");
+        assert!(refused.to_string().contains("when it is compiled"), "{refused}");
+    }
+
+    #[test]
+    fn the_distance_of_texts_that_are_too_long_is_refused() {
+        let distance = |length: usize| call("levenshtein", &[texts(&"a".repeat(length), 1), constant(&"b".repeat(length))], 1, &Query::default());
+        assert!(distance(1_000).is_ok());
+        let refused = distance(20_000).expect_err("it would take seconds");
+        assert!(refused.to_string().contains("for one row"), "{refused}");
+    }
+
+    /// No result of an offered function is larger than the weight of its call.
+    #[test]
+    fn a_weight_is_no_less_than_the_result() {
+        let query = Query::default();
+        let long = "aß(".repeat(300);
+        let two = [constant(&long), constant("ß")];
+        let three = [constant(&long), constant("a"), constant("xyzß")];
+        let calls: [(&str, &[ColumnarValue]); 8] = [
+            ("replace", &three),
+            ("replace", &[constant(&long), constant(""), constant("xyz")]),
+            ("translate", &three),
+            ("regexp_replace", &three),
+            ("upper", &two[..1]),
+            ("string_to_array", &two),
+            ("concat", &three),
+            (text::JOIN, &three),
+        ];
+        for (name, columns) in calls {
+            let texts = |column: &ColumnarValue| cast(&column.to_array(3).expect("rows"), &DataType::Utf8).expect("texts");
+            let rows: Vec<ColumnarValue> = columns.iter().map(|column| ColumnarValue::Array(texts(column))).collect();
+            let weighed = Weighed::new(name, &args(&rows, 3, &query), 3).expect("weighed");
+            let weight: u64 = (0..3).map(|row| weighed.weight(row)).sum();
+            let ColumnarValue::Array(made) = call(name, &rows, 3, &query).expect("computed") else { panic!("rows") };
+            assert!(size(&made) <= weight, "{name}: {} bytes, weighed {weight}", size(&made));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Aggregates that collect their values into one: `string_agg`, as a text (the library gives it the type that says JSON here), and `array_agg`.
+//! One value has a limit, because it is copied whole wherever it goes.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::{
+        array::ArrayRef,
+        datatypes::{DataType, FieldRef},
+    },
+    common::{Result, ScalarValue},
+    logical_expr::{
+        Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature,
+        function::{AccumulatorArgs, StateFieldsArgs},
+        utils::AggregateOrderSensitivity,
+    },
+};
+
+use super::function::limit;
+
+/// Bytes that one value may be collected of.
+const COLLECTED_BYTES_MAX: usize = 64 << 20;
+const STRING_AGG: &str = "string_agg";
+
+/// The function in the place of the library's; any other as it is.
+pub fn bounded(function: Arc<AggregateUDF>) -> Arc<AggregateUDF> {
+    match function.name() {
+        STRING_AGG | "array_agg" => Arc::new(AggregateUDF::from(Collected { function })),
+        _ => function,
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Collected {
+    function: Arc<AggregateUDF>,
+}
+
+impl Collected {
+    fn is_text(&self) -> bool {
+        self.name() == STRING_AGG
+    }
+
+    fn one(&self, inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
+        Box::new(One { name: if self.is_text() { STRING_AGG } else { "array_agg" }, inner })
+    }
+}
+
+impl AggregateUDFImpl for Collected {
+    fn name(&self) -> &str {
+        self.function.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.function.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.function.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        if self.is_text() { Ok(DataType::Utf8View) } else { self.function.inner().return_type(types) }
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        self.function.state_fields(args)
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        self.function.order_sensitivity()
+    }
+
+    fn with_beneficial_ordering(self: Arc<Self>, is_ordered: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
+        let ordered = self.function.as_ref().clone().with_beneficial_ordering(is_ordered)?;
+        Ok(ordered.map(|function| Arc::new(Self { function: Arc::new(function) }) as Arc<dyn AggregateUDFImpl>))
+    }
+
+    fn reverse_expr(&self) -> ReversedUDAF {
+        if self.is_text() { ReversedUDAF::NotSupported } else { self.function.reverse_udf() }
+    }
+
+    fn supports_null_handling_clause(&self) -> bool {
+        self.function.supports_null_handling_clause()
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        Ok(self.one(self.function.accumulator(args)?))
+    }
+
+    fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        Ok(self.one(self.function.create_sliding_accumulator(args)?))
+    }
+
+    fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
+        !self.is_text() && self.function.groups_accumulator_supported(args)
+    }
+
+    fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        self.function.create_groups_accumulator(args)
+    }
+}
+
+/// What is collected into one value.
+#[derive(Debug)]
+struct One {
+    name: &'static str,
+    inner: Box<dyn Accumulator>,
+}
+
+impl One {
+    fn check(&self) -> Result<()> {
+        let bytes = self.inner.size();
+        match bytes > COLLECTED_BYTES_MAX {
+            true => Err(limit(
+                format!("{} collects {bytes} bytes into one value; the limit is {COLLECTED_BYTES_MAX}", self.name),
+                "collect less: group by more, or shorten the values, as left(x, 1000)",
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Accumulator for One {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.inner.update_batch(values)?;
+        self.check()
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.inner.retract_batch(values)
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        self.inner.supports_retract_batch()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.inner.merge_batch(states)?;
+        self.check()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.inner.state()
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let value = self.inner.evaluate()?;
+        if self.name == STRING_AGG { value.cast_to(&DataType::Utf8View) } else { Ok(value) }
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.inner.size()
+    }
+}
