@@ -18,7 +18,7 @@ use super::{function::limit, query::Query, text};
 use crate::arrays::{items, size};
 
 /// What the rows of one part may weigh: bytes that are made, or steps of work.
-const PART_WEIGHT_MAX: u64 = 32 << 20;
+const PART_WEIGHT_MAX: u64 = 16 << 20;
 /// What one row may weigh. A part has one row at least.
 const ROW_WEIGHT_MAX: u64 = 256 << 20;
 /// Bytes of one value that is made of constants: it is copied while the query is planned, and for every row.
@@ -360,8 +360,8 @@ mod tests {
     fn what_functions_made_counts_while_somebody_has_it() {
         let query = Query::default();
         let (rows, long) = (200, "a".repeat(10_000));
-        let replace = || call("replace", &[texts(&long, rows), constant("a"), constant(&"x".repeat(70))], rows, &query);
-        let held = replace().expect("140 MB fit");
+        let replace = || call("replace", &[texts(&long, rows), constant("a"), constant(&"x".repeat(35))], rows, &query);
+        let held = replace().expect("70 MB fit");
         let refused = replace().expect_err("twice that does not");
         assert!(refused.to_string().contains("replace makes"), "{refused}");
         drop(held);

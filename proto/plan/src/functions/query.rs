@@ -18,7 +18,7 @@ use proto::Problem;
 use super::notices::Notices;
 
 /// Bytes that functions of one query may have made and not yet let go of.
-pub(super) const COMPUTED_BYTES_MAX: u64 = 256 << 20;
+pub(super) const COMPUTED_BYTES_MAX: u64 = 128 << 20;
 /// Smaller results are not worth counting: an expression has at most some thousand of them.
 const COUNTED_BYTES_MIN: u64 = 64 << 10;
 
