@@ -71,3 +71,9 @@ fn query_problem(error: &datafusion::error::DataFusionError) -> Problem {
         other => Problem::new(Code::BadRequest, other.strip_backtrace()),
     }
 }
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
+}

@@ -47,6 +47,10 @@ pub struct LeafOptions {
     pub disk_used_percent_max: u8,
     /// How long request rows of pushes are kept, by the time of later records.
     pub request_rows_kept: Duration,
+    /// How long dead letters are kept.
+    pub dead_letters_kept: Duration,
+    /// Bytes of dead letters that are kept of a topic's partition: above it the partition stops.
+    pub dead_letter_bytes_max: u64,
     /// How long the shards of a dropped collection are kept.
     pub dropped_kept: Duration,
 }
@@ -75,6 +79,8 @@ impl LeafOptions {
             scan_threads: 2,
             disk_used_percent_max: 90,
             request_rows_kept: Duration::from_secs(24 * 3600),
+            dead_letters_kept: Duration::from_secs(30 * 24 * 3600),
+            dead_letter_bytes_max: 1 << 30,
             dropped_kept: Duration::from_secs(24 * 3600),
         }
     }

@@ -159,6 +159,8 @@ section! {
         scan_threads: usize => scan_threads,
         disk_used_percent_max: u8 => disk_used_percent_max,
         request_rows_kept_ms: u64 => request_rows_kept as Duration::from_millis,
+        dead_letters_kept_ms: u64 => dead_letters_kept as Duration::from_millis,
+        dead_letter_bytes_max: u64 => dead_letter_bytes_max,
         dropped_kept_ms: u64 => dropped_kept as Duration::from_millis,
     }
 }

@@ -12,6 +12,7 @@
 //! lock, after what it says is stored.
 
 pub mod apply;
+pub mod dead_letters;
 pub mod event;
 pub mod judge;
 pub mod publish;
@@ -71,6 +72,8 @@ pub struct Shard {
     failed: OnceLock<String>,
     building: Mutex<()>,
     graves: Mutex<Vec<rebuild::Grave>>,
+    /// Held by whoever removes dead letters, so that none is counted off twice.
+    removing: Mutex<()>,
     /// Its micro-splits go to disk although there are few of them.
     hurries: AtomicBool,
 }
@@ -96,9 +99,10 @@ impl Shard {
             failed: OnceLock::new(),
             building: Mutex::new(()),
             graves: Mutex::new(Vec::new()),
+            removing: Mutex::new(()),
             hurries: AtomicBool::new(false),
         });
-        let writer = Writer::new(shard.clone(), jobs)?;
+        let writer = Writer::new(shard.clone(), jobs);
         let thread = std::thread::Builder::new().name(format!("write-{}", id.number)).spawn(move || writer.run());
         *shard.writer.lock() = Some(thread.map_err(|source| Error::File { path: folder.to_owned(), source })?);
         shard.schedule_all();

@@ -181,6 +181,11 @@ impl Segment {
         self.bytes
     }
 
+    /// Documents of which nothing is indexed, because no index could be built with them.
+    pub fn unindexed(&self) -> u64 {
+        self.parts.iter().map(|(_, part)| part.shape.failed.len()).sum()
+    }
+
     /// The address of a document.
     ///
     /// # Panics

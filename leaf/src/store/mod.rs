@@ -271,6 +271,21 @@ impl Store {
         .collect()
     }
 
+    /// Dead letters of a partition from a key on, in address order: the key, when it was taken in, how long it was.
+    pub fn dead_letter_rows(
+        &self,
+        partition: &Partition,
+        from: Option<Vec<u8>>,
+    ) -> impl Iterator<Item = Result<(Box<[u8]>, i64, u64), Error>> + use<'_> {
+        let prefix = RowKey::new(Kind::DeadLetter).partition(partition);
+        let rows = self.rows(Family::Docs, from.unwrap_or_else(|| prefix.clone().bytes()), prefix.after_prefix());
+        rows.map(|row| {
+            let (key, value) = row?;
+            let (ingested_ms, length) = self.read("dead letter", dead_letter::age_and_length(&value))?;
+            Ok((key, ingested_ms, length))
+        })
+    }
+
     /// Notes a loss, unless one that begins there reaches as far. Durable when this returns.
     pub fn note_loss(&self, loss: &Loss) -> Result<(), Error> {
         let key = loss::key(loss);
