@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use proto::{Code, Problem, ingest::ShardId};
 
+use crate::split::Damaged;
+
 /// What went wrong in a leaf.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -54,6 +56,9 @@ impl From<Error> for Problem {
         match error {
             Error::Problem(problem) => problem,
             Error::Query(source) => query_problem(&source),
+            Error::Index(source) if Damaged::of(&source).is_some() => {
+                Problem::new(Code::Unavailable, source.to_string()).hint("it is built again from its documents: try again a little later")
+            }
             other => Problem::new(Code::Internal, other.to_string()),
         }
     }

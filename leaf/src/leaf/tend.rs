@@ -1,4 +1,4 @@
-//! The tender: work that nobody waits for, on one thread at a low rate, shard by shard: dead letters that are old enough to go.
+//! The tender: work that nobody waits for, on one thread at a low rate: dead letters that are old enough to go, damage in files of splits.
 
 use std::{
     sync::Weak,
@@ -7,7 +7,8 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::{Closed, Leaf};
+use super::{Closed, Leaf, scrub::Scrubber};
+use crate::shard::Shard;
 
 /// The tender looks so often whether there is something to do.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -19,6 +20,7 @@ const EXPIRE_TIME: Duration = Duration::from_secs(1);
 /// Runs until the leaf is closed.
 pub fn tend(leaf: &Weak<Leaf>, closed: &Closed) {
     let mut expires_at = Instant::now();
+    let mut scrubber = Scrubber::new();
     loop {
         let mut ended = closed.0.lock();
         if !*ended {
@@ -29,6 +31,8 @@ pub fn tend(leaf: &Weak<Leaf>, closed: &Closed) {
         }
         drop(ended);
         let Some(leaf) = leaf.upgrade() else { return };
+        scrubber.run(&leaf.shards, &leaf.options);
+        leaf.shards.all().iter().for_each(Shard::mend);
         if Instant::now() >= expires_at {
             let complete = leaf.expire_dead_letters();
             let pause = (leaf.options.dead_letters_kept / 100).clamp(LOOK_EVERY, EXPIRE_EVERY_MAX);

@@ -143,6 +143,13 @@ impl Shard {
         self.work.schedule(Task::Split, self, Instant::now());
     }
 
+    /// Has damaged splits built again, if there are any.
+    pub fn mend(self: &Arc<Self>) {
+        if self.look(|state| state.segments.iter().any(|indexed| indexed.segment.is_damaged())) {
+            self.work.schedule(Task::Compact, self, Instant::now());
+        }
+    }
+
     /// Its rows.
     pub fn store(&self) -> &Arc<Store> {
         &self.store

@@ -2,12 +2,20 @@
 
 use std::{
     fs::File,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use leaf::{LeafOptions, split::Segment};
+use plan::scan::Scan as _;
 use proto::Code;
 
-use super::support::{Fixture, tail_only};
+use super::{
+    made_up::{self, Dice},
+    splits::{fill, settled},
+    support::{Fixture, small, tail_only},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_its_current_file_is_refused_and_not_emptied() {
@@ -68,6 +76,70 @@ async fn acknowledged_writes_behind_a_damaged_record_of_the_log_are_not_dropped_
         log.set_len(log.metadata().expect("the log").len() - 100).expect("it is cut");
     });
     assert_eq!(torn.documents().await.len(), 4, "a write that was cut short at the end of the log was never acknowledged");
+}
+
+/// Splits at small sizes, and a scrubber that reads all of them again and again.
+fn scrubbed(options: &mut LeafOptions) {
+    small(options);
+    options.scrub_bytes_per_second = 1 << 30;
+    options.scrub_every = Duration::from_millis(20);
+}
+
+/// Flips a bit somewhere in each split.
+fn damage_splits(folder: &Path, dice: &mut Dice) {
+    for split in std::fs::read_dir(folder).expect("splits").map(|entry| entry.expect("an entry").path()) {
+        let file = File::options().read(true).write(true).open(&split).expect("a split");
+        let at = dice.below(file.metadata().expect("a length").len() as usize) as u64;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).expect("a byte");
+        byte[0] ^= 1 << dice.below(8);
+        file.write_all_at(&byte, at).expect("written");
+    }
+}
+
+async fn mended(fixture: &Fixture) {
+    let whole = |path: &Path| Segment::open(path).is_ok_and(|segment| segment.scrub(0, u64::MAX).is_ok());
+    fixture
+        .eventually("all splits are whole", async |fixture| {
+            let splits: Vec<_> = std::fs::read_dir(fixture.splits_folder()).expect("splits").map(|entry| entry.expect("an entry").path()).collect();
+            !splits.is_empty() && splits.iter().all(|split| whole(split))
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_split_that_is_damaged_while_it_is_open_is_found_and_built_again_from_its_documents() {
+    let seed = made_up::seed();
+    eprintln!("seed {seed}");
+    let mut dice = Dice::new(seed);
+    let fixture = Fixture::start(scrubbed);
+    let expected = fill(&fixture, 10, 0).await;
+    settled(&fixture).await;
+    for _ in 0..5 {
+        damage_splits(&fixture.splits_folder(), &mut dice);
+        mended(&fixture).await;
+        // A shard whose split did not even name its documents opens again when it is asked.
+        fixture.eventually("it answers", async |fixture| fixture.leaf.status(fixture.shard).await.is_ok()).await;
+        assert_eq!(fixture.documents().await, expected);
+    }
+    let fixture = fixture.restart().await;
+    assert_eq!(fixture.documents().await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_split_that_is_damaged_while_the_leaf_is_away_is_built_again_from_its_documents() {
+    let seed = made_up::seed();
+    eprintln!("seed {seed}");
+    let mut dice = Dice::new(seed);
+    let mut fixture = Fixture::start(scrubbed);
+    let expected = fill(&fixture, 10, 0).await;
+    settled(&fixture).await;
+    for _ in 0..5 {
+        let splits = fixture.splits_folder();
+        fixture = fixture.restart_changed(|_| damage_splits(&splits, &mut dice)).await;
+        mended(&fixture).await;
+        assert_eq!(fixture.documents().await, expected);
+    }
 }
 
 /// The first file whose name ends so, below a folder.
