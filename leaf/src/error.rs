@@ -1,6 +1,6 @@
 //! Error: what went wrong in a leaf, and how a client is told.
 
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 use proto::{Code, Problem, ingest::ShardId};
 
@@ -51,11 +51,24 @@ pub enum Error {
     Problem(#[from] Problem),
 }
 
+impl Error {
+    /// Whether there was no room on the disk.
+    pub(crate) fn is_no_room(&self) -> bool {
+        let says_so = |text: &str| text.contains("No space left on device") || text.contains("Disk quota exceeded");
+        match self {
+            Self::Storage { source, .. } => says_so(source.as_ref()),
+            Self::File { source, .. } => matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
+            _ => false,
+        }
+    }
+}
+
 impl From<Error> for Problem {
     fn from(error: Error) -> Problem {
         match error {
             Error::Problem(problem) => problem,
             Error::Query(source) => query_problem(&source),
+            full if full.is_no_room() => Problem::new(Code::Busy, full.to_string()).hint("make room on its disk; it goes on by itself"),
             Error::Index(source) if Damaged::of(&source).is_some() => {
                 Problem::new(Code::Unavailable, source.to_string()).hint("it is built again from its documents: try again a little later")
             }

@@ -155,6 +155,7 @@ impl Leaf {
     /// Tells the metrics what is here.
     fn tell(&self, shards: &[Arc<crate::shard::Shard>]) {
         let (mut tail, mut splits, mut unindexed) = (0, 0, 0);
+        let read_only = shards.iter().filter(|shard| shard.store().is_read_only()).count();
         for shard in shards {
             shard.look(|state| {
                 tail += state.tail.documents();
@@ -163,6 +164,7 @@ impl Leaf {
             });
         }
         gauge!("rachis_leaf_shards").set(shards.len() as f64);
+        gauge!("rachis_leaf_read_only_shards").set(read_only as f64);
         gauge!("rachis_leaf_splits").set(splits as f64);
         gauge!("rachis_leaf_tail_documents").set(tail as f64);
         gauge!("rachis_leaf_unindexed_documents").set(unindexed as f64);
@@ -211,6 +213,9 @@ fn keep(leaf: &Weak<Leaf>, closed: &Closed) {
         for shard in shards {
             if room {
                 shard.wake();
+            }
+            if shard.store().is_read_only() && leaf.disk.has_room() {
+                shard.open_for_writing();
             }
             if let Err(error) = rebuild::sweep(&shard) {
                 warn!(shard = %shard.id, %error, "what is not needed any more stays for now");

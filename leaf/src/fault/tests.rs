@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use plan::scan::Scan as _;
 use proto::{
-    ingest::{Outcomes, Verdict},
+    ingest::{Ingest as _, Outcomes, Verdict},
     record::Record,
 };
 
@@ -104,4 +104,31 @@ async fn a_document_that_cannot_be_indexed_does_not_stop_the_others_from_getting
     let fixture = fixture.restart().await;
     assert_eq!(fixture.documents().await, expected);
     assert_eq!(unindexed(&fixture).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_finds_no_room_answers_and_takes_nothing_until_there_is_some() {
+    let fixture = Fixture::start(small);
+    let batch = |fixture: &Fixture, after: i64| {
+        let records = (after + 1..=after + 90).map(|offset| record(offset, Some(&format!("k{}", offset % 50)), Some(&offset.to_string())));
+        fixture.batch(0, after, after + 90, records.collect())
+    };
+    assert_eq!(fixture.write(batch(&fixture, -1)).await, Verdict::Applied { stored: 89 });
+    fixture.push(&["1", "nonsense"]).await;
+    let before = fixture.documents().await;
+    let rows = fixture.splits_folder().with_file_name("rows");
+    let fixture = fixture.restart_changed(|_| std::fs::write(rows.join("no-room"), "").expect("written")).await;
+    assert_eq!(fixture.documents().await, before);
+    assert!(fixture.leaf.shard(fixture.shard).await.expect("the shard").store().is_read_only());
+    let Verdict::Busy { reason } = fixture.write(batch(&fixture, 89)).await else { panic!("it was taken") };
+    assert!(reason.contains("no room on the disk"), "{reason}");
+    let refused = fixture.leaf.clear_dead_letters(fixture.shard.collection, None).await.expect_err("nothing is written");
+    assert_eq!(refused.code, proto::Code::Busy, "{refused:?}");
+    let fixture = fixture.restart().await;
+    assert_eq!(fixture.documents().await, before, "it opens so again and again");
+
+    std::fs::remove_file(rows.join("no-room")).expect("removed");
+    fixture.eventually("it takes more", async |fixture| matches!(fixture.leaf.write(batch(fixture, 89)).await, Ok(Verdict::Applied { .. }))).await;
+    assert_eq!(fixture.documents().await.len(), 51);
+    assert_eq!(fixture.outcomes(&clicks(), 0).await.events, 180);
 }

@@ -43,6 +43,9 @@ pub struct Grave {
 
 /// Makes a split of the segments in memory, if there is enough of them or nothing comes in. Answers when to look again.
 pub fn split(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
+    if shard.store.is_read_only() {
+        return Ok(None);
+    }
     let options = &shard.options;
     let (segments, idle_from) = shard.look(|state| {
         let memory: Vec<Indexed> = state.segments.iter().filter(|indexed| !indexed.on_disk).cloned().collect();
@@ -68,6 +71,9 @@ pub fn split(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
 
 /// Joins neighbours, or rebuilds a split that is damaged or of which more than half is gone. Answers when to look again.
 pub fn compact(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
+    if shard.store.is_read_only() {
+        return Ok(None);
+    }
     let options = &shard.options;
     let disk: Vec<Indexed> = shard.look(|state| state.segments.iter().filter(|indexed| indexed.on_disk).cloned().collect());
     let Some((chosen, generation)) = choose(&disk, options.merge_splits.max(2), options.merge_documents_max as u64) else {
@@ -210,6 +216,9 @@ fn bury(shard: &Shard, replaced: Vec<Indexed>, ranges: Ranges) {
 
 /// Removes what no view holds any more: files at once, rows of gone documents when nothing that was replaced is held. Called now and then.
 pub fn sweep(shard: &Shard) -> Result<(), Error> {
+    if shard.store.is_read_only() {
+        return Ok(());
+    }
     let mut graves = shard.graves.lock();
     for grave in graves.iter_mut().filter(|grave| !grave.unheld) {
         // Only this list has them, so a count of one cannot grow again.
