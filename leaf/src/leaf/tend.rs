@@ -12,6 +12,8 @@ use crate::shard::Shard;
 
 /// The tender looks so often whether there is something to do.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What was found to be damaged is built again so soon, and again where that failed.
+const MEND_EVERY: Duration = Duration::from_secs(2);
 /// Dead letters are looked at a hundred times while they are kept, and at least so often.
 const EXPIRE_EVERY_MAX: Duration = Duration::from_secs(3_600);
 /// A shard with very many old dead letters takes so long at once.
@@ -20,7 +22,7 @@ const EXPIRE_TIME: Duration = Duration::from_secs(1);
 /// Runs until the leaf is closed.
 pub fn tend(leaf: &Weak<Leaf>, closed: &Closed) {
     let mut expires_at = Instant::now();
-    let mut scrubber = Scrubber::new();
+    let (mut scrubber, mut mends_at) = (Scrubber::new(), Instant::now());
     loop {
         let mut ended = closed.0.lock();
         if !*ended {
@@ -32,7 +34,10 @@ pub fn tend(leaf: &Weak<Leaf>, closed: &Closed) {
         drop(ended);
         let Some(leaf) = leaf.upgrade() else { return };
         scrubber.run(&leaf.shards, &leaf.options);
-        leaf.shards.all().iter().for_each(Shard::mend);
+        if Instant::now() >= mends_at {
+            leaf.shards.all().iter().for_each(Shard::mend);
+            mends_at = Instant::now() + MEND_EVERY;
+        }
         if Instant::now() >= expires_at {
             let complete = leaf.expire_dead_letters();
             let pause = (leaf.options.dead_letters_kept / 100).clamp(LOOK_EVERY, EXPIRE_EVERY_MAX);

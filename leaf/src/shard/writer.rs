@@ -1,6 +1,9 @@
 //! The one thread that writes a shard: takes all that waits, writes it at once, makes it visible, answers.
 //!
 //! Pushes that wait together share one synced write; batches from a log are written without a sync of their own, because their log has them.
+//!
+//! A group is made in memory and then written. Where making it panics nothing of it is left, and it is made again record by record: what panics alone
+//! is set aside as a dead letter.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -300,6 +303,7 @@ fn build(shard: &Shard, memory: &mut Memory, inputs: &[Input], aside: &SetAside)
     for input in inputs {
         let full = shard.full(group.load());
         outcomes.push(match (input, full) {
+            (Input::Removal(_), Some(reason)) if shard.store.is_read_only() => Outcome::Removed(Err(busy(reason))),
             // It makes room, so it needs none.
             (Input::Removal(removal), _) => {
                 group.remove_dead_letters(removal);
