@@ -119,7 +119,8 @@ fn rebuild(shard: &Arc<Shard>, old: &[Indexed], generation: u32) -> Result<(), E
         // A split that does not read back is in no manifest.
         _ => Some(Arc::new(Segment::to_file(&mut rows(&shard.store, old, &ranges), &path).inspect_err(|_| drop(std::fs::remove_file(&path)))?)),
     };
-    if segment.as_ref().is_some_and(|segment| u64::from(segment.documents()) != live) {
+    let (built, damaged) = (segment.as_ref().map_or(0, |segment| segment.documents()), old.iter().any(|indexed| indexed.segment.is_damaged()));
+    if damaged && u64::from(built) != live {
         return Err(distrust(shard, old, &path));
     }
     fault::crash_point("before-manifest");
