@@ -102,6 +102,12 @@ async fn a_disk_without_a_byte_left_answers_what_it_has_also_after_a_restart_and
     }
     assert!(!server.sql("select * from events where search('well') limit 5").await.rows.is_empty());
     assert_eq!(push(&server, next.get()).await.0, 429);
+    eventually("the metrics say so", async || {
+        let metrics = server.request(Method::GET, "/metrics").send().await?.text().await?;
+        anyhow::ensure!(metrics.contains("rachis_leaf_read_only_shards 1"), "{metrics}");
+        Ok(())
+    })
+    .await;
 
     disk.empty().expect("there is room");
     let last = next.get();
