@@ -209,7 +209,6 @@ fn keep(leaf: &Weak<Leaf>, closed: &Closed) {
         let shards = leaf.shards.all();
         memory::govern(&shards);
         leaf.tell(&shards);
-        // Shards that take nothing are few and soon over, so whether there is room is asked for each.
         for shard in shards {
             if room {
                 shard.wake();
