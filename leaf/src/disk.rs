@@ -44,6 +44,11 @@ impl Space {
         self.used.saturating_mul(100) >= self.total.saturating_mul(u64::from(percent))
     }
 
+    /// Whether something can be opened for writing.
+    fn has_room(self) -> bool {
+        self.total - self.used.min(self.total) >= self.ballast()
+    }
+
     fn with(self, bytes: u64) -> Self {
         Self { used: self.used + bytes, ..self }
     }
@@ -64,6 +69,11 @@ impl Disk {
     /// Why nothing can be taken, if the disk is full.
     pub fn full(&self) -> Option<String> {
         self.full.lock().clone()
+    }
+
+    /// Whether a shard that was opened without room may find some now: as much as the ballast takes, and the disk is not full.
+    pub fn has_room(&self) -> bool {
+        self.full().is_none() && Space::of(&self.folder).is_ok_and(Space::has_room)
     }
 
     /// Looks again, and answers whether there is room now that was not there before.

@@ -1,8 +1,10 @@
 //! Error: what went wrong in a leaf, and how a client is told.
 
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 use proto::{Code, Problem, ingest::ShardId};
+
+use crate::split::Damaged;
 
 /// What went wrong in a leaf.
 #[derive(Debug, thiserror::Error)]
@@ -49,11 +51,27 @@ pub enum Error {
     Problem(#[from] Problem),
 }
 
+impl Error {
+    /// Whether there was no room on the disk.
+    pub(crate) fn is_no_room(&self) -> bool {
+        let says_so = |text: &str| text.contains("No space left on device") || text.contains("Disk quota exceeded");
+        match self {
+            Self::Storage { source, .. } => says_so(source.as_ref()),
+            Self::File { source, .. } => matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
+            _ => false,
+        }
+    }
+}
+
 impl From<Error> for Problem {
     fn from(error: Error) -> Problem {
         match error {
             Error::Problem(problem) => problem,
             Error::Query(source) => query_problem(&source),
+            full if full.is_no_room() => Problem::new(Code::Busy, full.to_string()).hint("make room on its disk; it goes on by itself"),
+            Error::Index(source) if Damaged::of(&source).is_some() => {
+                Problem::new(Code::Unavailable, source.to_string()).hint("it is built again from its documents: try again a little later")
+            }
             other => Problem::new(Code::Internal, other.to_string()),
         }
     }
@@ -70,4 +88,10 @@ fn query_problem(error: &datafusion::error::DataFusionError) -> Problem {
         E::Internal(detail) => Problem::new(Code::NotSupported, format!("this cannot be computed: {}", detail.lines().next().unwrap_or_default())),
         other => Problem::new(Code::BadRequest, other.strip_backtrace()),
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
 }

@@ -2,6 +2,12 @@
 //!
 //! `RACHIS_FAULT=<name>` switches one bug on: `position-in-second-batch`, `no-gap-check`, `dead-letter-dropped`, `request-row-outside`,
 //! `manifest-before-files`, `delete-per-split`. `RACHIS_CRASH_AT=<point>[:n]` ends the process at the n-th pass of a point, as `kill -9` would.
+//!
+//! Some faults strike only what carries their name in its bytes (`panic-in-writer`, `panic-in-build`, `unbuildable`), or a folder in which a file of
+//! that name lies (`no-room`). The crate's own tests have these switched on always.
+
+#[cfg(test)]
+mod tests;
 
 /// Whether a bug is switched on.
 #[cfg(not(feature = "seeded-bugs"))]
@@ -14,6 +20,37 @@ pub fn on(_fault: &str) -> bool {
 #[cfg(not(feature = "seeded-bugs"))]
 #[inline(always)]
 pub fn crash_point(_point: &str) {}
+
+/// Whether a fault strikes what has these bytes.
+#[cfg(not(any(test, feature = "seeded-bugs")))]
+#[inline(always)]
+pub fn strikes(_fault: &str, _bytes: &[u8]) -> bool {
+    false
+}
+
+/// Whether a fault strikes what has these bytes.
+#[cfg(any(test, feature = "seeded-bugs"))]
+pub fn strikes(fault: &str, bytes: &[u8]) -> bool {
+    (cfg!(test) || on(fault)) && memchr::memmem::find(bytes, fault.as_bytes()).is_some()
+}
+
+/// Whether a fault strikes a folder.
+#[cfg(not(any(test, feature = "seeded-bugs")))]
+#[inline(always)]
+pub fn lies_in(_fault: &str, _folder: &std::path::Path) -> bool {
+    false
+}
+
+/// Whether a fault strikes a folder.
+#[cfg(any(test, feature = "seeded-bugs"))]
+pub fn lies_in(fault: &str, folder: &std::path::Path) -> bool {
+    (cfg!(test) || on(fault)) && folder.join(fault).exists()
+}
+
+/// Panics where a fault strikes.
+pub fn panic_on(fault: &str, bytes: &[u8]) {
+    assert!(!strikes(fault, bytes), "the fault {fault} is switched on");
+}
 
 /// Whether a bug is switched on.
 #[cfg(feature = "seeded-bugs")]

@@ -4,8 +4,10 @@
 
 mod ask;
 mod memory;
+mod scrub;
 mod shards;
 mod take;
+mod tend;
 
 use std::{
     collections::HashMap,
@@ -38,6 +40,9 @@ struct Pins {
     moments: HashMap<ShardId, Arc<Moment>>,
 }
 
+/// Whether the leaf is closed, and who waits for it.
+type Closed = (Mutex<bool>, Condvar);
+
 /// All shards of this node.
 pub struct Leaf {
     options: Arc<LeafOptions>,
@@ -49,8 +54,8 @@ pub struct Leaf {
     work: Arc<Work>,
     scans: ScanPool,
     pins: Mutex<HashMap<QueryId, Pins>>,
-    keeper: Mutex<Option<std::thread::JoinHandle<()>>>,
-    closed: Arc<(Mutex<bool>, Condvar)>,
+    keepers: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    closed: Arc<Closed>,
     closing: AtomicBool,
 }
 
@@ -70,17 +75,19 @@ impl Leaf {
             work,
             scans: ScanPool::new(options.scan_threads).map_err(file_error)?,
             pins: Mutex::default(),
-            keeper: Mutex::default(),
+            keepers: Mutex::default(),
             closed: Arc::default(),
             closing: AtomicBool::new(false),
             options,
         });
         let known = leaf.catalog.borrow().clone();
         leaf.shards.open_existing(&known)?;
-        let keeper = Arc::downgrade(&leaf);
-        let closed = leaf.closed.clone();
-        let thread = std::thread::Builder::new().name("keep".into()).spawn(move || keep(&keeper, &closed));
-        *leaf.keeper.lock() = Some(thread.map_err(|source| Error::File { path: leaf.options.folder.clone(), source })?);
+        let keepers: [(&str, fn(&Weak<Leaf>, &Closed)); 2] = [("keep", keep), ("tend", tend::tend)];
+        for (name, run) in keepers {
+            let (kept, closed) = (Arc::downgrade(&leaf), leaf.closed.clone());
+            let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(&kept, &closed));
+            leaf.keepers.lock().push(thread.map_err(|source| Error::File { path: leaf.options.folder.clone(), source })?);
+        }
         Ok(leaf)
     }
 
@@ -98,10 +105,10 @@ impl Leaf {
         }
         *self.closed.0.lock() = true;
         self.closed.1.notify_all();
-        let keeper = self.keeper.lock().take();
-        if let Some(keeper) = keeper.filter(|keeper| keeper.thread().id() != std::thread::current().id()) {
+        let keepers = std::mem::take(&mut *self.keepers.lock());
+        for keeper in keepers.into_iter().filter(|keeper| keeper.thread().id() != std::thread::current().id()) {
             let ended = keeper.join();
-            debug_assert!(ended.is_ok(), "the keeper does not panic");
+            debug_assert!(ended.is_ok(), "a keeper does not panic");
         }
         self.pins.lock().clear();
         self.work.stop();
@@ -110,7 +117,7 @@ impl Leaf {
     }
 
     /// The shard, opened where need be.
-    async fn shard(self: &Leaf, id: ShardId) -> Result<Arc<crate::shard::Shard>, Problem> {
+    pub(crate) async fn shard(self: &Leaf, id: ShardId) -> Result<Arc<crate::shard::Shard>, Problem> {
         if self.closing.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(Problem::new(Code::Unavailable, "the leaf is closing"));
         }
@@ -147,16 +154,20 @@ impl Leaf {
 
     /// Tells the metrics what is here.
     fn tell(&self, shards: &[Arc<crate::shard::Shard>]) {
-        let (mut tail, mut splits) = (0, 0);
+        let (mut tail, mut splits, mut unindexed) = (0, 0, 0);
+        let read_only = shards.iter().filter(|shard| shard.store().is_read_only()).count();
         for shard in shards {
             shard.look(|state| {
                 tail += state.tail.documents();
+                unindexed += state.segments.iter().map(|indexed| indexed.segment.unindexed()).sum::<u64>();
                 splits += state.segments.iter().filter(|indexed| indexed.on_disk).count();
             });
         }
         gauge!("rachis_leaf_shards").set(shards.len() as f64);
+        gauge!("rachis_leaf_read_only_shards").set(read_only as f64);
         gauge!("rachis_leaf_splits").set(splits as f64);
         gauge!("rachis_leaf_tail_documents").set(tail as f64);
+        gauge!("rachis_leaf_unindexed_documents").set(unindexed as f64);
         gauge!("rachis_leaf_views").set(self.pins.lock().len() as f64);
     }
 
@@ -182,7 +193,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 }
 
 /// The keeper: now and then removes what is not needed any more, and the shards of dropped collections.
-fn keep(leaf: &Weak<Leaf>, closed: &(Mutex<bool>, Condvar)) {
+fn keep(leaf: &Weak<Leaf>, closed: &Closed) {
     let mut ended = closed.0.lock();
     while !*ended {
         closed.1.wait_for(&mut ended, rebuild::SWEEP_EVERY);
@@ -201,6 +212,9 @@ fn keep(leaf: &Weak<Leaf>, closed: &(Mutex<bool>, Condvar)) {
         for shard in shards {
             if room {
                 shard.wake();
+            }
+            if shard.store().is_read_only() && leaf.disk.has_room() {
+                shard.open_for_writing();
             }
             if let Err(error) = rebuild::sweep(&shard) {
                 warn!(shard = %shard.id, %error, "what is not needed any more stays for now");

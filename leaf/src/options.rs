@@ -45,8 +45,16 @@ pub struct LeafOptions {
     pub scan_threads: usize,
     /// From so many percent of the disk on nothing is taken in.
     pub disk_used_percent_max: u8,
+    /// The files of splits are compared with their checksums in the background, so many bytes a second, one file at a time …
+    pub scrub_bytes_per_second: u64,
+    /// … and all of them at most so often.
+    pub scrub_every: Duration,
     /// How long request rows of pushes are kept, by the time of later records.
     pub request_rows_kept: Duration,
+    /// How long dead letters are kept.
+    pub dead_letters_kept: Duration,
+    /// Bytes of dead letters that are kept of a topic's partition: above it the partition stops.
+    pub dead_letter_bytes_max: u64,
     /// How long the shards of a dropped collection are kept.
     pub dropped_kept: Duration,
 }
@@ -74,7 +82,11 @@ impl LeafOptions {
             index_threads: 2,
             scan_threads: 2,
             disk_used_percent_max: 90,
+            scrub_bytes_per_second: 4 << 20,
+            scrub_every: Duration::from_secs(24 * 3600),
             request_rows_kept: Duration::from_secs(24 * 3600),
+            dead_letters_kept: Duration::from_secs(30 * 24 * 3600),
+            dead_letter_bytes_max: 1 << 30,
             dropped_kept: Duration::from_secs(24 * 3600),
         }
     }

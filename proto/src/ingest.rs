@@ -146,7 +146,7 @@ pub const PUSH_ERRORS_MAX: usize = 100;
 pub struct ItemError {
     /// Counts items from 0.
     pub index: u64,
-    /// A stable word: `not_json`, `too_big`, `too_deep`, `empty`, `bad_id`.
+    /// A stable word: `not_json`, `too_big`, `too_deep`, `empty`, `bad_id`, `panicked`.
     pub code: String,
     /// For a person.
     pub detail: String,
@@ -216,6 +216,23 @@ pub struct Loss {
     pub reason: String,
 }
 
+/// What a clearing of dead letters removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cleared {
+    /// How many.
+    pub letters: u64,
+    /// Whether that was all; if not, the time was over.
+    pub complete: bool,
+}
+
+impl Cleared {
+    /// With those of another shard.
+    pub fn add(&mut self, other: Self) {
+        self.letters += other.letters;
+        self.complete &= other.complete;
+    }
+}
+
 /// A partition as its shard sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionStatus {
@@ -271,6 +288,12 @@ pub trait Ingest: Send + Sync {
 
     /// All losses of a collection.
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem>;
+
+    /// Removes the dead letters of a collection, or those of one of its sources; partitions that they stopped go on. How many were removed is
+    /// told also where the time was over before all were.
+    async fn clear_dead_letters(&self, _collection: CollectionUid, _source: Option<&SourceName>) -> Result<Cleared, Problem> {
+        Err(Problem::new(Code::NotSupported, "dead letters cannot be cleared here"))
+    }
 }
 
 /// Takes pushes: the leaf itself where there is no log before it, else the log of the collection's pushes.

@@ -9,6 +9,7 @@ use tests::{Client, Server, Service, eventually};
 
 tests::of_one_process_and_of_a_cluster! {
     a_push_keeps_what_is_json_and_names_what_is_not: tests::Settings::default(),
+    dead_letters_are_cleared_on_request_and_stay_counted: tests::Settings::default(),
     packed_bodies_are_taken_up_to_a_limit: tests::Settings::default(),
     documents_over_several_lines_are_documents_and_what_is_no_json_is_refused_whole: tests::Settings::default(),
     a_push_repeated_under_its_key_changes_nothing: tests::Settings::default(),
@@ -79,6 +80,20 @@ async fn a_push_keeps_what_is_json_and_names_what_is_not(server: Service) {
     refused(push(&server, "mixed").body("[{\"a\":1},{oops}]"), 400).await;
     refused(push(&server, "mixed").body(""), 400).await;
     assert_eq!(server.sql("select count(*) from mixed").await.one(), &json!(3), "a list that is none leaves nothing");
+}
+
+async fn dead_letters_are_cleared_on_request_and_stay_counted(server: Service) {
+    server.push("letters", "{\"a\":1}\n{oops\n{\"a\":2}\nnonsense").await.expect("some are accepted");
+    server.push("others", "{\"a\":1}\n{oops").await.expect("some are accepted");
+    let clear = |query: &str| server.request(Method::DELETE, &format!("/v1/collections/letters/dead-letters{query}"));
+    refused(clear("?sourc=push"), 400).await;
+    refused(server.request(Method::DELETE, "/v1/collections/nowhere/dead-letters"), 404).await;
+    let cleared = async |query: &str| serde_json::from_slice::<Value>(&send(clear(query)).await.2).expect("JSON");
+    assert_eq!(cleared("?source=clicks").await["cleared"], 0);
+    assert_eq!(cleared("?source=push").await, json!({ "collection": "letters", "source": "push", "cleared": 2, "complete": true }));
+    assert_eq!(server.sql("select collection from rachis.dead_letters").await.rows, [[json!("others")]]);
+    let outcomes = server.get("/v1/collections/letters").await.expect("a collection")["statistics"].clone();
+    assert_eq!((&outcomes["events"], &outcomes["dead_letters"]), (&json!(4), &json!(2)), "what became of the events stays counted: {outcomes}");
 }
 
 async fn packed_bodies_are_taken_up_to_a_limit(server: Service) {

@@ -1,6 +1,6 @@
 //! A full disk stops what comes in and nothing else: what was acknowledged is there, questions go on, and with room it goes on by itself.
 
-use std::cell::Cell;
+use std::{cell::Cell, fs, process::Command};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -51,6 +51,74 @@ async fn a_full_disk_stops_what_comes_in_and_with_room_it_goes_on_by_itself() {
     .await;
     assert_eq!(push(&server, 2).await.0, 200);
     assert_eq!(server.sql("select count(*), count(distinct push) from events").await.rows, [[json!(3 * DOCUMENTS), json!(3)]]);
+}
+
+/// Moves the shards of a server that does not run to another disk.
+fn move_shards(server: &Server, disk: &SmallDisk) {
+    let (here, there) = (server.data().join("shards"), disk.path().join("shards"));
+    let copied = Command::new("cp").arg("-a").arg(&here).arg(&there).status().expect("cp runs");
+    assert!(copied.success());
+    fs::remove_dir_all(&here).expect("the shards were copied");
+    std::os::unix::fs::symlink(&there, &here).expect("a link");
+}
+
+#[tokio::test]
+async fn a_disk_without_a_byte_left_answers_what_it_has_also_after_a_restart_and_goes_on_with_room() {
+    let disk = SmallDisk::mount(DISK_BYTES).expect("a small disk");
+    let settings = Settings::default().small_splits().with("RACHIS_LEAF__DISK_USED_PERCENT_MAX", 100);
+    let mut server = Server::start(settings).await;
+    assert_eq!(push(&server, 0).await.0, 200);
+    server.stop();
+    move_shards(&server, &disk);
+    server.start_again().await;
+    assert_eq!(push(&server, 1).await.0, 200);
+
+    disk.fill().expect("it is filled");
+    let next = Cell::new(2);
+    let refused = async || {
+        let (status, said) = push(&server, next.get()).await;
+        next.set(next.get() + usize::from(status == 200));
+        anyhow::ensure!(status == 429 && said["detail"].as_str().is_some_and(|detail| detail.contains("100 % full")), "{status} {said}");
+        assert!(said["hint"].is_string(), "{said}");
+        Ok(())
+    };
+    eventually("pushes are refused", refused).await;
+    // Of a push whose write failed nobody knows; it is sent again under its key below.
+    let stored = server.sql("select count(distinct push) from events").await.one().as_u64().expect("a number") as usize;
+    assert!(stored == next.get() || stored == next.get() + 1, "{stored} of {}", next.get());
+    let all = [[json!(stored * DOCUMENTS), json!(stored)]];
+    for _ in 0..20 {
+        assert_eq!(server.sql("select count(*), count(distinct push) from events").await.rows, all, "questions go on");
+    }
+    assert!(!server.sql("select * from events where search('well') limit 5").await.rows.is_empty());
+
+    server.kill();
+    // Not even the ballast is left.
+    fs::remove_file(disk.path().join("shards/ballast")).expect("the ballast");
+    disk.fill().expect("it is filled");
+    server.start_again().await;
+    for _ in 0..20 {
+        assert_eq!(server.sql("select count(*), count(distinct push) from events").await.rows, all, "after a restart, too");
+    }
+    assert!(!server.sql("select * from events where search('well') limit 5").await.rows.is_empty());
+    assert_eq!(push(&server, next.get()).await.0, 429);
+    eventually("the metrics say so", async || {
+        let metrics = server.request(Method::GET, "/metrics").send().await?.text().await?;
+        anyhow::ensure!(metrics.contains("rachis_leaf_read_only_shards 1"), "{metrics}");
+        Ok(())
+    })
+    .await;
+
+    disk.empty().expect("there is room");
+    let last = next.get();
+    eventually("pushes are taken", async || {
+        let (status, said) = push(&server, last).await;
+        anyhow::ensure!(status == 200, "{status} {said}");
+        Ok(())
+    })
+    .await;
+    let all = [[json!((last + 1) * DOCUMENTS), json!(last + 1)]];
+    assert_eq!(server.sql("select count(*), count(distinct push) from events").await.rows, all, "nothing is lost, and nothing is there twice");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ tests::of_one_process_and_of_a_cluster! {
     keys_tombstones_text_and_dead_letters_are_what_they_say: tests::Settings::default(),
     a_source_is_looked_at_suspended_resumed_and_says_what_is_wrong: tests::Settings::default(),
     a_lost_range_stops_its_partition_and_a_skip_goes_on: tests::Settings::default(),
+    a_source_of_nonsense_stops_and_goes_on_once_its_dead_letters_are_cleared: tests::Settings::default(),
 }
 
 const PARTITIONS: usize = 3;
@@ -121,6 +122,27 @@ async fn a_source_is_looked_at_suspended_resumed_and_says_what_is_wrong(server: 
     kafka.produce("orders", numbers(20..30)).await;
     server.eventually("select count(*) from orders", json!(30)).await;
     eventually("the error is gone", || caught_up(&server, "orders")).await;
+}
+
+async fn a_source_of_nonsense_stops_and_goes_on_once_its_dead_letters_are_cleared(server: Service) {
+    let kafka = Kafka::start().await;
+    kafka.create_topic("mixed-up", 1, &[]).await;
+    kafka.produce("mixed-up", vec![Produce::value("nonsense"); 600]).await;
+    server.source("mixed-up", "mixed", "mixed-up", &kafka.bootstrap(), json!({})).await.expect("a source");
+    let call = "/v1/collections/mixed/dead-letters?source=mixed-up";
+    eventually("it stops, and says how it goes on", async || {
+        let rows = server.ask("select state, error from rachis.sources where source = 'mixed-up'", json!({})).await?.rows;
+        let stopped = rows.iter().any(|row| row[0] == "stopped" && row[1].as_str().is_some_and(|why| why.contains(&format!("DELETE {call}"))));
+        ensure!(stopped, "{rows:?}");
+        Ok(())
+    })
+    .await;
+    kafka.produce("mixed-up", vec![Produce::value("{\"a\":1}"); 10]).await;
+    let cleared = server.json(Method::DELETE, call, Value::Null).await.expect("they are cleared");
+    assert_eq!((&cleared["cleared"], &cleared["complete"]), (&json!(501), &json!(true)), "{cleared}");
+    server.eventually("select count(*) from mixed", json!(10)).await;
+    eventually("it is at its end", || caught_up(&server, "mixed-up")).await;
+    assert_eq!(server.sql("select count(*) from rachis.dead_letters").await.one(), &json!(99), "what came behind the stop");
 }
 
 async fn a_lost_range_stops_its_partition_and_a_skip_goes_on(server: Service) {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::{
     Json,
     body::Body,
-    extract::State,
+    extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use plan::{Kinds, Path, scan::FieldStatus};
 use proto::{
-    Catalog, Code, CollectionName, PositionVector, Problem,
+    Catalog, Code, CollectionName, PositionVector, Problem, SourceName,
     catalog::{Change, Collection, CollectionSettings, DefinitionVersion},
     ingest::{Outcomes, PartitionStatus},
 };
@@ -91,6 +91,30 @@ pub(super) async fn delete(State(app): State<App>, path: PathText) -> Result<Res
     let name = collection_name(&path_text(path)?)?;
     app.engine.roles.changes.propose(Change::DropCollection { name: name.clone() }, None).await?;
     Ok(Json(json!({ "dropped": name })).into_response())
+}
+
+/// Whose dead letters are cleared.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct OfSource {
+    source: Option<String>,
+}
+
+/// Removes its dead letters, or those of one source; partitions that they stopped go on. A source that was dropped may have left some, too.
+pub(super) async fn clear_dead_letters(
+    State(app): State<App>,
+    path: PathText,
+    query: Result<Query<OfSource>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let name = collection_name(&path_text(path)?)?;
+    let Query(OfSource { source }) = query
+        .map_err(|e| Problem::new(Code::BadRequest, e.body_text()).hint("?source=NAME clears those of one source alone, push is that of pushes"))?;
+    let parse = |source: String| source.parse::<SourceName>().map_err(|e| Problem::new(Code::BadRequest, e.to_string()));
+    let source = source.map(parse).transpose()?;
+    let catalog = app.engine.catalog();
+    let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name, &catalog))?;
+    let cleared = app.engine.roles.leaf.clear_dead_letters(collection.uid, source.as_ref()).await?;
+    Ok(Json(json!({ "collection": name, "source": source, "cleared": cleared.letters, "complete": cleared.complete })).into_response())
 }
 
 /// Lists what can be asked of one by name: the fields that are defined, then the paths of its documents.

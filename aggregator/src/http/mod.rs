@@ -258,6 +258,7 @@ fn answers() -> Router<App> {
         .route("/v1/collections", get(collections::list))
         .route("/v1/collections/{collection}", get(collections::get).put(collections::put).delete(collections::delete))
         .route("/v1/collections/{collection}/skip", post(skips::of_pushes))
+        .route("/v1/collections/{collection}/dead-letters", delete(collections::clear_dead_letters))
         .route("/v1/collections/{collection}/fields", get(collections::fields))
         .route("/v1/collections/{collection}/documents/{*id}", get(documents::get))
         .route("/v1/collections/{collection}/search", get(search::by_query).post(search::by_body))

@@ -28,7 +28,7 @@ pub async fn run(arguments: cli::Dev) -> Result<(), Failure> {
     let names = settings.http.names();
     let opened = tokio::task::block_in_place(|| House::open(&shell, settings));
     let house = opened?;
-    shell.listening()?;
+    shell.listening();
     let Shell { folder, listener, url, metrics, shutdown, .. } = shell;
     let demo = arguments.demo.then(|| tokio::spawn(demo::run(url, shutdown.clone())));
 

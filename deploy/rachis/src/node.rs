@@ -77,7 +77,7 @@ pub async fn run(role: Role, arguments: cli::Node) -> Result<(), Failure> {
         Role::Tailer => node.tailer(&shell)?,
         Role::Aggregator => node.aggregator(&shell)?,
     };
-    shell.listening()?;
+    shell.listening();
     let Shell { folder, listener, shutdown, .. } = shell;
     let served = http::serve(running.door, listener, shutdown.clone(), names).await;
     shutdown.cancel();

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use proto::{
     address::SourceName,
     catalog::CollectionUid,
-    ingest::{Batch, Ingest, Loss, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    ingest::{Batch, Cleared, Ingest, Loss, PartitionStatus, Pushed, ShardId, Stored, Verdict},
     problem::Problem,
     record::RequestKey,
 };
@@ -43,6 +43,10 @@ impl Ingest for Overtaking {
 
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
         self.0.losses(collection).await
+    }
+
+    async fn clear_dead_letters(&self, collection: CollectionUid, source: Option<&SourceName>) -> Result<Cleared, Problem> {
+        self.0.clear_dead_letters(collection, source).await
     }
 }
 

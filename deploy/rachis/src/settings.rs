@@ -158,7 +158,11 @@ section! {
         index_threads: usize => index_threads,
         scan_threads: usize => scan_threads,
         disk_used_percent_max: u8 => disk_used_percent_max,
+        scrub_bytes_per_second: u64 => scrub_bytes_per_second,
+        scrub_every_ms: u64 => scrub_every as Duration::from_millis,
         request_rows_kept_ms: u64 => request_rows_kept as Duration::from_millis,
+        dead_letters_kept_ms: u64 => dead_letters_kept as Duration::from_millis,
+        dead_letter_bytes_max: u64 => dead_letter_bytes_max,
         dropped_kept_ms: u64 => dropped_kept as Duration::from_millis,
     }
 }

@@ -14,7 +14,7 @@ use proto::wire::DESCRIPTORS;
 use tokio::{net::TcpListener, signal::unix, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     client::Failure,
@@ -58,12 +58,13 @@ impl Shell {
         Ok(Self { folder, listener, url: data_folder::url(bound), started_ms, metrics, shutdown })
     }
 
-    /// Says in the data folder where it listens.
-    pub fn listening(&self) -> Result<(), Failure> {
-        let failed = |e| Failure::new(format!("cannot write the address into {}: {e}", self.folder.path().display()));
-        self.folder.listening(&self.url).map_err(failed)?;
-        info!(url = self.url, data = %self.folder.path().display(), "listening");
-        Ok(())
+    /// Says in the data folder where it listens. A full disk, say, keeps it from that and not from answering.
+    pub fn listening(&self) {
+        let data = self.folder.path().display();
+        if let Err(error) = self.folder.listening(&self.url) {
+            warn!(%data, %error, "the address could not be written into the data folder");
+        }
+        info!(url = self.url, %data, "listening");
     }
 }
 

@@ -1,11 +1,11 @@
 //! The door for those who send events.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use proto::{
     Code, CollectionUid, Position, Problem, SourceName,
-    ingest::{Batch, Ingest, Loss, PartitionStatus, Push, Pushed, Pushes, ShardId, Stored, Verdict},
+    ingest::{Batch, Cleared, Ingest, Loss, PartitionStatus, Push, Pushed, Pushes, ShardId, Stored, Verdict},
     limits::PUSH_ITEMS_MAX,
     record::RequestKey,
     routing::shard_of,
@@ -13,6 +13,9 @@ use proto::{
 
 use super::{Leaf, blocking};
 use crate::{shard::writer::other_body, store::Partition};
+
+/// One request clears dead letters for so long; another goes on.
+const CLEAR_TIME: Duration = Duration::from_secs(20);
 
 impl Leaf {
     /// Why a partition does not belong to a shard, if it does not.
@@ -88,6 +91,18 @@ impl Ingest for Leaf {
             losses.extend(blocking(move || shard.store().losses()).await?);
         }
         Ok(losses)
+    }
+
+    async fn clear_dead_letters(&self, collection: CollectionUid, source: Option<&SourceName>) -> Result<Cleared, Problem> {
+        let catalog = self.catalog.borrow().clone();
+        let mut cleared = Cleared { letters: 0, complete: true };
+        let Some((_, found)) = catalog.collection(collection) else { return Ok(cleared) };
+        let until = Instant::now() + CLEAR_TIME;
+        for id in found.shards().filter(|shard| self.holds(found, shard.number)) {
+            let (shard, source) = (self.shard(id).await?, source.cloned());
+            cleared.add(blocking(move || shard.clear_dead_letters(source.as_ref(), until)).await?);
+        }
+        Ok(cleared)
     }
 }
 

@@ -306,13 +306,41 @@ const SHOWN: [&str; 6] = ["_id", "a:int", "a:double!", "s:text", "o.\"p q\":json
 fn random_filters_find_what_a_plain_table_finds() {
     let mut dice = Dice::new("random_filters_find_what_a_plain_table_finds");
     let documents = random_documents(&mut dice, 600);
+    random_filters_find_among(&documents, &mut dice);
+}
+
+#[test]
+fn a_filter_finds_the_same_where_documents_could_not_be_indexed() {
+    let mut dice = Dice::new("a_filter_finds_the_same_where_documents_could_not_be_indexed");
+    let mut documents = random_documents(&mut dice, 600);
+    for number in [0, 7, 299, 300, 301, 599] {
+        let fault = dice.pick(&["panic-in-build", "unbuildable"]);
+        let text = documents[number].text().replacen('{', &format!("{{\"fault\":\"{fault}\","), 1);
+        documents[number] = document(number as i64, &text);
+    }
+    random_filters_find_among(&documents, &mut dice);
+    assert_eq!(view(&documents, &[600], &[]).segments[0].segment.unindexed(), 6, "and no others are left out");
+}
+
+#[test]
+fn many_documents_that_cannot_be_indexed_cost_others_their_index_and_nobody_an_answer() {
+    let texts = (0..400).map(|n| document(n, &format!(r#"{{"n":{n},"fault":"{}"}}"#, if n % 4 == 0 { "unbuildable" } else { "none" })));
+    let documents: Vec<_> = texts.collect();
+    let view = view(&documents, &[400], &[]);
+    assert!((100..400).contains(&view.segments[0].segment.unindexed()), "{}", view.segments[0].segment.unindexed());
+    let filter = column("n:int").lt(lit(333_i64));
+    let (rows, _) = answer(&view, request(Read::Auto, &["n:int"], vec![filter], Stage::Rows { limit: None })).expect("an answer");
+    assert_eq!(lines(&rows).len(), 333);
+}
+
+fn random_filters_find_among(documents: &[Arc<Document>], dice: &mut Dice) {
     let gone: Vec<u32> = (0..600).filter(|_| dice.below(10) == 0).collect();
     let live: Vec<_> =
         documents.iter().enumerate().filter(|(number, _)| !gone.contains(&(*number as u32))).map(|(_, document)| document.clone()).collect();
-    let views = [view(&documents, &[], &gone), view(&documents, &[600], &gone), view(&documents, &[50, 300, 1, 200], &gone)];
+    let views = [view(documents, &[], &gone), view(documents, &[600], &gone), view(documents, &[50, 300, 1, 200], &gone)];
     let mut counts = ReadCounts::default();
     for _ in 0..60 {
-        let filter = random_condition(&mut dice, 3);
+        let filter = random_condition(dice, 3);
         let expected = model(&live, &SHOWN, &filter);
         for view in &views {
             assert_eq!(view.documents(), live.len() as u64);

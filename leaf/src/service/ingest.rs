@@ -66,4 +66,12 @@ impl ingest_server::Ingest for IngestService {
         let losses = self.leaf.losses(collection(&request.into_inner().collection)?).await?;
         Ok(Response::new(wire::LossesAnswer { losses: losses.into_iter().map(Into::into).collect() }))
     }
+
+    async fn clear_dead_letters(&self, request: Request<wire::ClearRequest>) -> Result<Response<wire::Cleared>, Status> {
+        caught_up(&request, &self.catalog).await?;
+        let asked = request.into_inner();
+        let of = asked.source.as_deref().map(source).transpose()?;
+        let cleared = self.leaf.clear_dead_letters(collection(&asked.collection)?, of.as_ref()).await?;
+        Ok(Response::new(wire::Cleared { letters: cleared.letters, complete: cleared.complete }))
+    }
 }

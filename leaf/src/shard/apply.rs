@@ -3,7 +3,8 @@
 //! Reads what it replaces, writes nothing itself: a group that fails leaves no trace but kinds that are stored later.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -15,6 +16,7 @@ use proto::{
 };
 
 use super::{
+    dead_letters::Removal,
     event::{self, Event, Naming},
     judge::{self, Judgement},
     state::Change,
@@ -24,6 +26,7 @@ use crate::{
     document::{Document, Header},
     error::Error,
     fault,
+    options::LeafOptions,
     store::{
         Family, Holders, Kind, Partition, PartitionRow, RequestRow, RowKey, Store, WriteBatch, dead_letter,
         digest::{self, Fate},
@@ -37,30 +40,59 @@ use crate::{
 const TRIAL_EVENTS: u64 = 1_000;
 /// … more than so many dead ones stop it.
 const TRIAL_DEAD_MAX: u64 = TRIAL_EVENTS / 2;
-/// So many bytes of dead letters stop a topic's partition.
-const DEAD_BYTES_MAX: u64 = 1 << 30;
+/// Items of one record that are set aside one by one; if there are more, all of its items are.
+const SET_ASIDE_ITEMS_MAX: usize = 16;
 /// Requests that one push clears away for their age.
 const REQUESTS_CLEARED_MAX: usize = 100;
 
-/// What lives as long as the writer: the kinds of each partition's paths.
+/// What outlives a group: the kinds of each partition's paths.
 #[derive(Default)]
 pub struct Memory {
     tries: HashMap<Partition, Trie>,
 }
 
 impl Memory {
-    /// From what is stored.
-    pub fn load(store: &Store, partitions: impl Iterator<Item = Partition>) -> Result<Self, Error> {
-        let load = |partition: Partition| {
-            let (paths, overflow) = store.kinds(&partition)?;
-            Ok((partition, Trie::load(paths, overflow)))
-        };
-        Ok(Self { tries: partitions.map(load).collect::<Result<_, Error>>()? })
+    /// The kinds of a partition's paths; read from the store where they are not here.
+    fn trie(&mut self, store: &Store, partition: &Partition) -> Result<&mut Trie, Error> {
+        if !self.tries.contains_key(partition) {
+            let (paths, overflow) = store.kinds(partition)?;
+            self.tries.insert(partition.clone(), Trie::load(paths, overflow));
+        }
+        Ok(self.tries.get_mut(partition).expect("it was put in above"))
     }
 
     /// A group was written.
     pub fn saved(&mut self) {
         self.tries.values_mut().for_each(Trie::saved);
+    }
+}
+
+/// The items of one record that become dead letters because the writer panicked on them.
+#[derive(Default)]
+pub struct SetAside {
+    items: BTreeSet<u32>,
+    all: bool,
+    panic: String,
+    /// The item at work.
+    at: Cell<u32>,
+}
+
+impl SetAside {
+    /// Adds the item at work, on which the writer panicked so; after so many all items. False, where all were set aside before.
+    pub fn add(&mut self, panic: String) -> bool {
+        let before = std::mem::replace(&mut self.all, !self.items.insert(self.at.get()) || self.items.len() > SET_ASIDE_ITEMS_MAX);
+        self.panic = panic;
+        !before
+    }
+
+    fn dead<'e>(&self, item: Option<u32>) -> Option<Event<'e>> {
+        let item = item.unwrap_or_default();
+        self.at.set(item);
+        (self.all || self.items.contains(&item)).then(|| Event::Dead { code: "panicked", detail: self.detail() })
+    }
+
+    fn detail(&self) -> String {
+        format!("a defect of the program: it panicked while it took this in ({}); report it, and send it again to a version without it", self.panic)
     }
 }
 
@@ -101,7 +133,8 @@ pub struct Group<'a> {
     store: &'a Store,
     memory: &'a mut Memory,
     known: &'a dyn Fn(&Partition) -> PartitionRow,
-    request_rows_kept_ms: i64,
+    options: &'a LeafOptions,
+    aside: &'a SetAside,
     batch: WriteBatch,
     /// Always empty, save where a seeded bug tears the batch in two.
     torn: WriteBatch,
@@ -114,13 +147,20 @@ pub struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// An empty group. `known` gives a partition as it is stored.
-    pub fn new(store: &'a Store, memory: &'a mut Memory, known: &'a dyn Fn(&Partition) -> PartitionRow, request_rows_kept_ms: i64) -> Self {
+    /// An empty group. `known` gives a partition as it is stored; `aside` is for a group of one record.
+    pub fn new(
+        store: &'a Store,
+        memory: &'a mut Memory,
+        known: &'a dyn Fn(&Partition) -> PartitionRow,
+        options: &'a LeafOptions,
+        aside: &'a SetAside,
+    ) -> Self {
         Self {
             store,
             memory,
             known,
-            request_rows_kept_ms,
+            options,
+            aside,
             batch: WriteBatch::default(),
             torn: WriteBatch::default(),
             rows: BTreeMap::new(),
@@ -177,8 +217,28 @@ impl<'a> Group<'a> {
 
     /// Whether so much of a topic is unusable that it cannot be meant.
     fn is_hopeless(&mut self, partition: &Partition) -> bool {
+        let bytes_max = self.options.dead_letter_bytes_max;
         let row = self.row(partition);
-        !partition.source.is_push() && (row.trial_dead > TRIAL_DEAD_MAX || row.dead_bytes > DEAD_BYTES_MAX)
+        !partition.source.is_push() && (row.trial_dead > TRIAL_DEAD_MAX || row.dead_bytes > bytes_max)
+    }
+
+    fn request_rows_kept_ms(&self) -> i64 {
+        i64::try_from(self.options.request_rows_kept.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Removes dead letters. A partition that they stopped goes on once few enough are left; what became of its events stays counted.
+    pub fn remove_dead_letters(&mut self, removal: &Removal) {
+        for key in &removal.keys {
+            self.store.delete(&mut self.batch, Family::Docs, key);
+        }
+        let row = self.row(&removal.partition);
+        row.dead_bytes = row.dead_bytes.saturating_sub(removal.bytes);
+        if removal.on_request {
+            // Whoever clears them says that the rest may be better: it is tried anew.
+            (row.trial_records, row.trial_dead) = (0, 0);
+        }
+        let goes_on = row.dead && !self.is_hopeless(&removal.partition);
+        self.row(&removal.partition).dead &= !goes_on;
     }
 
     /// Stops a partition at its last record, wherever the batch was cut.
@@ -255,7 +315,7 @@ impl<'a> Group<'a> {
             Some(row) => Some(row.clone()),
             None => self.store.request(partition, &request.key)?,
         };
-        Ok(known.filter(|row| row.time_ms >= time_ms.saturating_sub(self.request_rows_kept_ms)))
+        Ok(known.filter(|row| row.time_ms >= time_ms.saturating_sub(self.request_rows_kept_ms())))
     }
 
     /// Takes one record. `dead` hears of every item that becomes a dead letter: its index, code and detail.
@@ -294,7 +354,8 @@ impl<'a> Group<'a> {
     ) -> Result<(), Error> {
         let address = target.partition.address(record.offset, item);
         let ingested_ms = if record.time_kind == TimeKind::Append { record.time_ms } else { target.now_ms };
-        let event = event::read(bytes.map(|b| &b[..]), record.key.as_deref(), target.rules.format, &target.naming);
+        let read = || event::read(bytes.map(|b| &b[..]), record.key.as_deref(), target.rules.format, &target.naming);
+        let event = self.aside.dead(item).unwrap_or_else(read);
         let row = self.row(&target.partition);
         row.outcomes.events += 1;
         let on_trial = row.trial_records < TRIAL_EVENTS;
@@ -302,7 +363,7 @@ impl<'a> Group<'a> {
         match event {
             Event::Document { id, value } => {
                 if let Some(value) = &value {
-                    self.memory.tries.entry(target.partition.clone()).or_default().observe(value);
+                    self.memory.trie(self.store, &target.partition)?.observe(value);
                 }
                 let header = Header {
                     ingested_ms,
@@ -359,6 +420,7 @@ impl<'a> Group<'a> {
                 None => self.count_elsewhere(&target.partition, &others, true),
             }
         }
+        fault::panic_on("panic-in-writer", &document.bytes);
         self.weight += document.weight();
         self.change.documents.push(Arc::new(document));
         Ok(())
@@ -456,7 +518,7 @@ impl<'a> Group<'a> {
             self.store.put(&mut self.batch, Family::Meta, &age_key(partition, row.time_ms, key), &request::age());
         }
         for (partition, time_ms) in newest {
-            let before = time_ms.saturating_sub(self.request_rows_kept_ms);
+            let before = time_ms.saturating_sub(self.request_rows_kept_ms());
             for (time_ms, key) in self.store.requests_before(&partition, before, REQUESTS_CLEARED_MAX)? {
                 self.store.delete(&mut self.batch, Family::Meta, &age_key(&partition, time_ms, &key));
                 // A key that was used again has one row, of its newest use.

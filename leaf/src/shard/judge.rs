@@ -78,9 +78,13 @@ fn check_source(batch: &Batch, row: &PartitionRow) -> Result<(), String> {
 /// Why a partition takes nothing more.
 pub fn dead_reason(name: &str, row: &PartitionRow) -> String {
     format!(
-        "{name} is stopped: {} of {} events could not become documents ({} bytes); see rachis.dead_letters, and create the source under another \
-         name with the right format",
-        row.outcomes.dead_letters, row.outcomes.events, row.dead_bytes
+        "{name} is stopped: {} of {} events could not become documents ({} bytes of them are kept); see rachis.dead_letters. If the format is wrong, \
+         create the source under another name with the right one; if the rest can be meant, clear them with \
+         DELETE /v1/collections/{{collection}}/dead-letters?source={} and it goes on",
+        row.outcomes.dead_letters,
+        row.outcomes.events,
+        row.dead_bytes,
+        name.rsplit_once('/').map_or(name, |(source, _)| source)
     )
 }
 

@@ -12,6 +12,7 @@
 //! lock, after what it says is stored.
 
 pub mod apply;
+pub mod dead_letters;
 pub mod event;
 pub mod judge;
 pub mod publish;
@@ -51,6 +52,8 @@ use crate::{
 
 /// A push waits so long for room before it is told to come again.
 const PUSH_WAIT: Duration = Duration::from_secs(10);
+/// A shard that was opened without room on the disk stays so for so long at least, whatever the disk says.
+const READ_ONLY_WAIT: Duration = Duration::from_secs(2);
 const STORE_FOLDER: &str = "rows";
 const SPLITS_FOLDER: &str = "splits";
 
@@ -69,8 +72,11 @@ pub struct Shard {
     work: Arc<Work>,
     disk: Arc<Disk>,
     failed: OnceLock<String>,
+    opened_at: Instant,
     building: Mutex<()>,
     graves: Mutex<Vec<rebuild::Grave>>,
+    /// Held by whoever removes dead letters, so that none is counted off twice.
+    removing: Mutex<()>,
     /// Its micro-splits go to disk although there are few of them.
     hurries: AtomicBool,
 }
@@ -78,7 +84,7 @@ pub struct Shard {
 impl Shard {
     /// Opens a shard's folder, or makes it.
     pub fn open(id: ShardId, folder: &Path, options: Arc<LeafOptions>, work: Arc<Work>, disk: Arc<Disk>) -> Result<Arc<Self>, Error> {
-        let store = Arc::new(Store::open(id, &folder.join(STORE_FOLDER))?);
+        let store = Arc::new(open_store(id, &folder.join(STORE_FOLDER), &disk)?);
         let splits = folder.join(SPLITS_FOLDER);
         let state = recover::recover(&store, &splits)?;
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS_MAX);
@@ -94,11 +100,13 @@ impl Shard {
             work,
             disk,
             failed: OnceLock::new(),
+            opened_at: Instant::now(),
             building: Mutex::new(()),
             graves: Mutex::new(Vec::new()),
+            removing: Mutex::new(()),
             hurries: AtomicBool::new(false),
         });
-        let writer = Writer::new(shard.clone(), jobs)?;
+        let writer = Writer::new(shard.clone(), jobs);
         let thread = std::thread::Builder::new().name(format!("write-{}", id.number)).spawn(move || writer.run());
         *shard.writer.lock() = Some(thread.map_err(|source| Error::File { path: folder.to_owned(), source })?);
         shard.schedule_all();
@@ -137,6 +145,20 @@ impl Shard {
     pub fn split_now(self: &Arc<Self>) {
         self.hurries.store(true, Ordering::Relaxed);
         self.work.schedule(Task::Split, self, Instant::now());
+    }
+
+    /// Has damaged splits built again, if there are any.
+    pub fn mend(self: &Arc<Self>) {
+        if self.look(|state| state.segments.iter().any(|indexed| indexed.segment.is_damaged())) {
+            self.work.schedule(Task::Compact, self, Instant::now());
+        }
+    }
+
+    /// There is room on the disk: a shard that was opened without any opens again.
+    pub fn open_for_writing(&self) {
+        if self.store.is_read_only() && self.opened_at.elapsed() >= READ_ONLY_WAIT && self.failure().is_none() {
+            self.fail("there is room on the disk again".into());
+        }
     }
 
     /// Its rows.
@@ -292,6 +314,9 @@ impl Shard {
         if let Some(reason) = self.disk.full() {
             return Some(reason);
         }
+        if self.store.is_read_only() {
+            return Some(format!("there was no room on the disk when shard {} was opened, so it only answers until there is some", self.id));
+        }
         let state = self.state.lock();
         let options = &self.options;
         let (waiting, weight) = (state.tail.documents() + documents, state.tail.bytes() + bytes);
@@ -318,6 +343,21 @@ impl Shard {
 
     fn unknown(&self) -> Problem {
         Problem::new(Code::UnknownOutcome, format!("shard {} closed before it answered", self.id)).hint("send it again with the same Idempotency-Key")
+    }
+}
+
+/// The rows of a shard; where there is no room on the disk, first without the ballast, then read-only.
+fn open_store(id: ShardId, folder: &Path, disk: &Disk) -> Result<Store, Error> {
+    let opened = match Store::open(id, folder) {
+        Err(full) if full.is_no_room() && disk.drop_ballast() => Store::open(id, folder),
+        opened => opened,
+    };
+    match opened {
+        Err(full) if full.is_no_room() => {
+            tracing::error!(shard = %id, error = %full, "no room to open the shard: it is opened read-only, and again when there is room");
+            Store::open_read_only(id, folder).map_err(|failure| if failure.is_no_room() { failure } else { full })
+        }
+        opened => opened,
     }
 }
 

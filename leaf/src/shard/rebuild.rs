@@ -10,7 +10,7 @@ use std::{
 };
 
 use metrics::{counter, histogram};
-use proto::Address;
+use proto::{Address, Code, Problem};
 use tracing::{info, warn};
 
 use super::{
@@ -43,6 +43,9 @@ pub struct Grave {
 
 /// Makes a split of the segments in memory, if there is enough of them or nothing comes in. Answers when to look again.
 pub fn split(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
+    if shard.store.is_read_only() {
+        return Ok(None);
+    }
     let options = &shard.options;
     let (segments, idle_from) = shard.look(|state| {
         let memory: Vec<Indexed> = state.segments.iter().filter(|indexed| !indexed.on_disk).cloned().collect();
@@ -66,8 +69,11 @@ pub fn split(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
     Ok(None)
 }
 
-/// Joins neighbours, or rebuilds a split of which more than half is gone. Answers when to look again.
+/// Joins neighbours, or rebuilds a split that is damaged or of which more than half is gone. Answers when to look again.
 pub fn compact(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
+    if shard.store.is_read_only() {
+        return Ok(None);
+    }
     let options = &shard.options;
     let disk: Vec<Indexed> = shard.look(|state| state.segments.iter().filter(|indexed| indexed.on_disk).cloned().collect());
     let Some((chosen, generation)) = choose(&disk, options.merge_splits.max(2), options.merge_documents_max as u64) else {
@@ -77,13 +83,16 @@ pub fn compact(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
     Ok(Some(Instant::now()))
 }
 
-/// The splits to rebuild into one, and its generation.
+/// The splits to rebuild into one, and its generation: a damaged one first.
 fn choose(disk: &[Indexed], count: usize, documents_max: u64) -> Option<(&[Indexed], u32)> {
     let documents = |indexed: &Indexed| u64::from(indexed.segment.documents());
     let joins = |run: &&[Indexed]| {
         let alike = run.iter().all(|indexed| indexed.generation == run[0].generation);
         alike && run.iter().map(documents).sum::<u64>() <= documents_max
     };
+    if let Some(damaged) = disk.iter().position(|indexed| indexed.segment.is_damaged()) {
+        return Some((&disk[damaged..=damaged], disk[damaged].generation));
+    }
     if let Some(run) = disk.windows(count).find(joins) {
         return Some((run, run[0].generation + 1));
     }
@@ -110,6 +119,10 @@ fn rebuild(shard: &Arc<Shard>, old: &[Indexed], generation: u32) -> Result<(), E
         // A split that does not read back is in no manifest.
         _ => Some(Arc::new(Segment::to_file(&mut rows(&shard.store, old, &ranges), &path).inspect_err(|_| drop(std::fs::remove_file(&path)))?)),
     };
+    let (built, damaged) = (segment.as_ref().map_or(0, |segment| segment.documents()), old.iter().any(|indexed| indexed.segment.is_damaged()));
+    if damaged && u64::from(built) != live {
+        return Err(distrust(shard, old, &path));
+    }
     fault::crash_point("before-manifest");
     let committed = commit_manifest(shard, segment.is_some().then_some((id, &row)), old);
     // What was surely not written leaves no file; after a failure the row may be there, and the next start knows.
@@ -136,6 +149,16 @@ fn rebuild(shard: &Arc<Shard>, old: &[Indexed], generation: u32) -> Result<(), E
     counter!("rachis_leaf_splits_total").increment(1);
     info!(shard = %shard.id, split = id, generation, documents, from = old.len(), "split written");
     Ok(())
+}
+
+/// A damaged split does not even say which documents it has: the shard opens again without it, and builds it from all documents of its range.
+fn distrust(shard: &Shard, old: &[Indexed], new: &std::path::Path) -> Error {
+    drop(std::fs::remove_file(new));
+    for indexed in old.iter().filter(|indexed| indexed.on_disk && indexed.segment.is_damaged()) {
+        remove_file(shard.splits.join(file_name(indexed.id)));
+    }
+    shard.fail("a split is damaged and does not name its documents".into());
+    Problem::new(Code::Unavailable, format!("shard {}: a split is damaged and does not name its documents", shard.id)).into()
 }
 
 /// The documents that live in these segments, from their rows, in address order.
@@ -194,6 +217,9 @@ fn bury(shard: &Shard, replaced: Vec<Indexed>, ranges: Ranges) {
 
 /// Removes what no view holds any more: files at once, rows of gone documents when nothing that was replaced is held. Called now and then.
 pub fn sweep(shard: &Shard) -> Result<(), Error> {
+    if shard.store.is_read_only() {
+        return Ok(());
+    }
     let mut graves = shard.graves.lock();
     for grave in graves.iter_mut().filter(|grave| !grave.unheld) {
         // Only this list has them, so a count of one cannot grow again.

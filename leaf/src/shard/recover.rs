@@ -146,7 +146,8 @@ fn load_tail(store: &Store, state: &mut State, rows: &BTreeMap<Partition, Partit
 }
 
 fn commit(store: &Store, batch: WriteBatch) -> Result<(), Error> {
-    if batch.is_empty() {
+    // What it removes is removed at the next opening, too.
+    if batch.is_empty() || store.is_read_only() {
         return Ok(());
     }
     match store.commit_synced(batch) {

@@ -1,8 +1,12 @@
 //! The one thread that writes a shard: takes all that waits, writes it at once, makes it visible, answers.
 //!
 //! Pushes that wait together share one synced write; batches from a log are written without a sync of their own, because their log has them.
+//!
+//! A group is made in memory and then written. Where making it panics nothing of it is left, and it is made again record by record: what panics alone
+//! is set aside as a dead letter.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,11 +21,12 @@ use tracing::{error, warn};
 
 use super::{
     Shard,
-    apply::{Finished, Group, Memory, PushOutcome},
+    apply::{Finished, Group, Memory, PushOutcome, SetAside},
+    dead_letters::Removal,
     now_ms,
 };
 use crate::{
-    error::Error,
+    error::{Error, panic_text},
     fault,
     store::{Partition, Unwritten},
 };
@@ -43,33 +48,58 @@ pub enum Job {
     Write(Batch, oneshot::Sender<Verdict>),
     /// Take a push.
     Push(Push, oneshot::Sender<Result<Pushed, Problem>>),
+    /// Remove dead letters.
+    Remove(Removal, oneshot::Sender<Result<(), Problem>>),
     /// End.
     Stop,
 }
 
-/// An answer that waits for the write.
-enum Answer {
-    Write(oneshot::Sender<Verdict>, Verdict),
-    Push(oneshot::Sender<Result<Pushed, Problem>>, Result<Pushed, Problem>),
+impl Job {
+    fn input(&self) -> Option<Input<'_>> {
+        match self {
+            Self::Write(batch, _) => Some(Input::Batch(batch)),
+            Self::Push(push, _) => Some(Input::Push(push)),
+            Self::Remove(removal, _) => Some(Input::Removal(removal)),
+            Self::Stop => None,
+        }
+    }
 }
 
-impl Answer {
-    /// An asker that has gone away does not matter: what was written stays.
-    fn send(self) {
-        match self {
-            Self::Write(to, verdict) => drop(to.send(verdict)),
-            Self::Push(to, answer) => drop(to.send(answer)),
-        }
-    }
+/// What a group takes in.
+#[derive(Clone, Copy)]
+enum Input<'a> {
+    Batch(&'a Batch),
+    Push(&'a Push),
+    Removal(&'a Removal),
+}
 
-    /// Nothing was written: an answer that promised so becomes another.
-    fn send_unwritten(self, reason: &str, push: Problem) {
+/// What becomes of an input once its group is written.
+enum Outcome {
+    Verdict(Verdict),
+    Pushed(Result<Pushed, Problem>),
+    Removed(Result<(), Problem>),
+}
+
+impl Outcome {
+    /// Nothing was written: an outcome that promised so becomes another.
+    fn unwritten(self, reason: &str, push: &Problem) -> Self {
         match self {
-            Self::Write(to, Verdict::Applied { .. } | Verdict::Refused { .. }) => drop(to.send(Verdict::Busy { reason: reason.to_owned() })),
-            Self::Push(to, Ok(_)) => drop(to.send(Err(push))),
-            unaffected => unaffected.send(),
+            Self::Verdict(Verdict::Applied { .. } | Verdict::Refused { .. }) => Self::Verdict(Verdict::Busy { reason: reason.to_owned() }),
+            Self::Pushed(Ok(_)) => Self::Pushed(Err(push.clone())),
+            Self::Removed(Ok(())) => Self::Removed(Err(busy(reason.to_owned()))),
+            unaffected => unaffected,
         }
     }
+}
+
+/// A group that is ready to be written.
+struct Built {
+    finished: Option<Finished>,
+    /// One an input.
+    outcomes: Vec<Outcome>,
+    sync: bool,
+    documents: usize,
+    bytes: usize,
 }
 
 /// The writer of a shard.
@@ -82,11 +112,9 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// The writer of a shard, with what is stored of its kinds.
-    pub fn new(shard: Arc<Shard>, queue: mpsc::Receiver<Job>) -> Result<Self, Error> {
-        let partitions: Vec<Partition> = shard.state.lock().rows.keys().cloned().collect();
-        let memory = Memory::load(&shard.store, partitions.into_iter())?;
-        Ok(Self { shard, queue, memory, synced_at: Instant::now(), unsynced_bytes: 0 })
+    /// The writer of a shard.
+    pub fn new(shard: Arc<Shard>, queue: mpsc::Receiver<Job>) -> Self {
+        Self { shard, queue, memory: Memory::default(), synced_at: Instant::now(), unsynced_bytes: 0 }
     }
 
     /// Writes until it is stopped or the store fails.
@@ -117,6 +145,7 @@ impl Writer {
             match &job {
                 Job::Stop => return (jobs, true),
                 Job::Write(batch, _) => weight += batch.records.iter().map(proto::record::Record::weight).sum::<usize>(),
+                Job::Remove(removal, _) => weight += removal.keys.iter().map(Vec::len).sum::<usize>(),
                 Job::Push(push, _) => weight += push.items.iter().map(bytes::Bytes::len).sum::<usize>(),
             }
             jobs.push(job);
@@ -126,55 +155,110 @@ impl Writer {
     }
 
     fn group(&mut self, jobs: Vec<Job>) -> Result<(), Error> {
-        let shard = self.shard.clone();
-        let known = |partition: &Partition| shard.state.lock().rows.get(partition).cloned().unwrap_or_default();
-        let kept_ms = i64::try_from(shard.options.request_rows_kept.as_millis()).unwrap_or(i64::MAX);
-        let mut group = Group::new(&shard.store, &mut self.memory, &known, kept_ms);
-        let mut answers = Vec::with_capacity(jobs.len());
-        let mut sync = false;
-        for job in jobs {
-            let full = shard.full(group.load());
-            match job {
-                Job::Write(batch, to) => {
-                    let verdict = match full {
-                        Some(reason) => Verdict::Busy { reason },
-                        None => group.write(&batch, now_ms())?,
-                    };
-                    answers.push(Answer::Write(to, verdict));
-                }
-                Job::Push(push, to) => {
-                    sync = true;
-                    let answer = match full {
-                        Some(reason) => Err(busy(reason)),
-                        None => push_answer(&push, group.push(&push, now_ms())?),
-                    };
-                    answers.push(Answer::Push(to, answer));
-                }
-                Job::Stop => {}
+        let inputs: Vec<Input> = jobs.iter().filter_map(Job::input).collect();
+        let (outcomes, written) = match self.build(&inputs, &SetAside::default()) {
+            Ok(built) => self.write(built?),
+            Err(panic) => {
+                warn!(shard = %self.shard.id, panic, "the writer panicked; record by record it finds on which");
+                self.one_by_one(&inputs)
+            }
+        };
+        // An asker that has gone away does not matter: what was written stays.
+        for (job, outcome) in jobs.into_iter().zip(outcomes) {
+            match (job, outcome) {
+                (Job::Write(_, to), Outcome::Verdict(verdict)) => drop(to.send(verdict)),
+                (Job::Push(_, to), Outcome::Pushed(answer)) => drop(to.send(answer)),
+                (Job::Remove(_, to), Outcome::Removed(done)) => drop(to.send(done)),
+                _ => {}
             }
         }
-        let (documents, bytes) = group.load();
-        let written = match group.finish()? {
-            Some(finished) => self.commit(finished, sync, bytes),
-            None => Ok(()),
-        };
-        match written {
+        written
+    }
+
+    /// Makes a group of these inputs. If it panics nothing of it is left, and what the panic said is answered.
+    fn build(&mut self, inputs: &[Input], aside: &SetAside) -> Result<Result<Built, Error>, String> {
+        let Self { shard, memory, .. } = self;
+        let built = catch_unwind(AssertUnwindSafe(|| build(shard, memory, inputs, aside)));
+        built.map_err(|panic| {
+            counter!("rachis_leaf_panics_total").increment(1);
+            // It may know of what was not written; what is written is read again.
+            self.memory = Memory::default();
+            panic_text(&*panic)
+        })
+    }
+
+    /// Writes each record of these inputs in a group of its own, and those on which the writer panics as dead letters.
+    fn one_by_one(&mut self, inputs: &[Input]) -> (Vec<Outcome>, Result<(), Error>) {
+        let mut outcomes = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let (outcome, written) = match input {
+                Input::Push(_) | Input::Removal(_) => self.alone(*input),
+                Input::Batch(batch) => self.record_by_record(batch),
+            };
+            outcomes.extend(outcome);
+            if written.is_err() {
+                return (outcomes, written);
+            }
+        }
+        (outcomes, Ok(()))
+    }
+
+    fn record_by_record(&mut self, batch: &Batch) -> (Option<Outcome>, Result<(), Error>) {
+        let mut after = batch.after;
+        for (number, record) in batch.records.iter().enumerate() {
+            let through = if number + 1 == batch.records.len() { batch.through } else { record.offset };
+            let Batch { shard, source, topic, partition, level, rules, .. } = batch;
+            let (source, topic, rules, records) = (source.clone(), topic.clone(), rules.clone(), vec![record.clone()]);
+            let piece = Batch { shard: *shard, source, topic, partition: *partition, after, through, level: *level, rules, records };
+            let outcome = self.alone(Input::Batch(&piece));
+            let goes_on = matches!(outcome, (Some(Outcome::Verdict(Verdict::Applied { .. } | Verdict::Already { .. })), Ok(())));
+            if number + 1 == batch.records.len() || !goes_on {
+                return outcome;
+            }
+            after = through;
+        }
+        self.alone(Input::Batch(batch))
+    }
+
+    /// Writes one record; its items on which the writer panics become dead letters.
+    fn alone(&mut self, input: Input) -> (Option<Outcome>, Result<(), Error>) {
+        let mut aside = SetAside::default();
+        loop {
+            match self.build(&[input], &aside) {
+                Ok(Ok(built)) => {
+                    let (mut outcomes, written) = self.write(built);
+                    return (outcomes.pop(), written);
+                }
+                Ok(Err(failure)) => return (None, Err(failure)),
+                Err(panic) => {
+                    error!(shard = %self.shard.id, panic, "the writer panicked on a record, which becomes a dead letter");
+                    if !aside.add(panic.clone()) {
+                        return (None, Err(Problem::new(Code::Internal, format!("the writer panics: {panic}")).into()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes a group; what becomes of its inputs.
+    fn write(&mut self, built: Built) -> (Vec<Outcome>, Result<(), Error>) {
+        let Built { finished, outcomes, sync, documents, bytes } = built;
+        let unwritten =
+            |outcomes: Vec<Outcome>, reason: &str, push: Problem| outcomes.into_iter().map(|outcome| outcome.unwritten(reason, &push)).collect();
+        match finished.map_or(Ok(()), |finished| self.commit(finished, sync, bytes)) {
             Ok(()) => {
                 counter!("rachis_leaf_documents_total").increment(documents as u64);
                 counter!("rachis_leaf_groups_total").increment(1);
-                answers.into_iter().for_each(Answer::send);
-                Ok(())
+                (outcomes, Ok(()))
             }
             Err(Unwritten::Stalled) => {
                 let reason = "the store cannot keep up; try again";
-                answers.into_iter().for_each(|answer| answer.send_unwritten(reason, busy(reason.into())));
-                Ok(())
+                (unwritten(outcomes, reason, busy(reason.into())), Ok(()))
             }
             Err(Unwritten::Failed(source)) => {
                 let unknown = Problem::new(Code::UnknownOutcome, "the write failed and nobody knows how far it came")
                     .hint("send it again with the same Idempotency-Key");
-                answers.into_iter().for_each(|answer| answer.send_unwritten("the store failed and opens again", unknown.clone()));
-                Err(Error::Storage { shard: shard.id, source })
+                (unwritten(outcomes, "the store failed and opens again", unknown), Err(Error::Storage { shard: self.shard.id, source }))
             }
         }
     }
@@ -209,6 +293,31 @@ impl Writer {
         histogram!("rachis_leaf_commit_seconds").record(begun.elapsed());
         Ok(())
     }
+}
+
+/// Makes a group of these inputs.
+fn build(shard: &Shard, memory: &mut Memory, inputs: &[Input], aside: &SetAside) -> Result<Built, Error> {
+    let known = |partition: &Partition| shard.state.lock().rows.get(partition).cloned().unwrap_or_default();
+    let mut group = Group::new(&shard.store, memory, &known, &shard.options, aside);
+    let mut outcomes = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        let full = shard.full(group.load());
+        outcomes.push(match (input, full) {
+            (Input::Removal(_), Some(reason)) if shard.store.is_read_only() => Outcome::Removed(Err(busy(reason))),
+            // It makes room, so it needs none.
+            (Input::Removal(removal), _) => {
+                group.remove_dead_letters(removal);
+                Outcome::Removed(Ok(()))
+            }
+            (Input::Batch(_), Some(reason)) => Outcome::Verdict(Verdict::Busy { reason }),
+            (Input::Batch(batch), None) => Outcome::Verdict(group.write(batch, now_ms())?),
+            (Input::Push(_), Some(reason)) => Outcome::Pushed(Err(busy(reason))),
+            (Input::Push(push), None) => Outcome::Pushed(push_answer(push, group.push(push, now_ms())?)),
+        });
+    }
+    let sync = inputs.iter().any(|input| !matches!(input, Input::Batch(_)));
+    let (documents, bytes) = group.load();
+    Ok(Built { finished: group.finish()?, outcomes, sync, documents, bytes })
 }
 
 fn push_answer(push: &Push, outcome: PushOutcome) -> Result<Pushed, Problem> {

@@ -1,16 +1,11 @@
 //! Build: documents -> the columns, postings and shape of one part.
 //!
-//! Two passes: a survey of the paths, then the recording. A document that cannot be indexed is left out and noted in the shape; it is
-//! answered from its bytes.
+//! Two passes: a survey of the paths, then the recording. A document that is left out is noted in the shape; it is answered from its bytes.
 
-use std::{
-    cell::Cell,
-    collections::BTreeSet,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use proto::json::Value;
+use roaring::RoaringBitmap;
 use tantivy::{columnar::ColumnarWriter, directory::RamDirectory};
 
 use super::{
@@ -23,9 +18,6 @@ use crate::{document::Document, error::Error};
 
 /// Raw bytes up to which documents are kept parsed between the passes; above, they are parsed again.
 const PARSED_BYTES_MAX: usize = 16 << 20;
-/// Documents that may be left out of a part before its build is given up.
-const FAILED_DOCUMENTS_MAX: usize = 16;
-
 /// A part that was built.
 pub(super) struct Built {
     pub shape: Shape,
@@ -35,40 +27,14 @@ pub(super) struct Built {
     pub text: Option<RamDirectory>,
 }
 
-/// Builds a part.
-pub(super) fn build(documents: &[Arc<Document>]) -> Result<Built, Error> {
-    let mut failed = BTreeSet::new();
-    loop {
-        let current = Cell::new(None);
-        let attempt = catch_unwind(AssertUnwindSafe(|| attempt(documents, &failed, &current)));
-        let reason = match attempt {
-            Ok(Ok(built)) => return Ok(built),
-            Ok(Err(error)) if current.get().is_none() => return Err(error),
-            Ok(Err(error)) => error.to_string(),
-            Err(panic) => panic_text(&*panic),
-        };
-        let culprit = current.get().filter(|_| failed.len() < FAILED_DOCUMENTS_MAX);
-        let Some(culprit) = culprit else {
-            return Err(tantivy::TantivyError::InternalError(format!("an index could not be built: {reason}")).into());
-        };
-        tracing::warn!(address = %documents[culprit as usize].address, reason, "document left out of the index; it is answered from its bytes");
-        failed.insert(culprit);
-    }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
-}
-
-/// One attempt without the documents known to fail; `current` is the document at work.
-fn attempt(documents: &[Arc<Document>], failed: &BTreeSet<u32>, current: &Cell<Option<u32>>) -> Result<Built, Error> {
+/// Builds a part. Nothing is indexed of the documents that are left out; they stand in it with their headers.
+pub(super) fn build(documents: &[Arc<Document>], left_out: &RoaringBitmap) -> Result<Built, Error> {
     let bytes: usize = documents.iter().map(|document| document.bytes.len()).sum();
+    let read = |number: u32, document| if left_out.contains(number) { None } else { parse(document) };
     let mut parsed = Vec::new();
     let mut survey = Survey::new();
     for (number, document) in (0..).zip(documents) {
-        current.set(Some(number));
-        let value = if failed.contains(&number) { None } else { parse(document) };
+        let value = read(number, document);
         if let Some(value) = &value {
             survey.document(number, value);
         }
@@ -76,14 +42,11 @@ fn attempt(documents: &[Arc<Document>], failed: &BTreeSet<u32>, current: &Cell<O
             parsed.push(value);
         }
     }
-    current.set(None);
     let mut recorder = Recorder::new(&survey, bytes)?;
     for (number, document) in (0..).zip(documents) {
-        current.set(Some(number));
-        let again = if bytes <= PARSED_BYTES_MAX || failed.contains(&number) { None } else { parse(document) };
+        let again = if bytes <= PARSED_BYTES_MAX { None } else { read(number, document) };
         recorder.document(number, document, parsed.get(number as usize).unwrap_or(&again).as_ref())?;
     }
-    current.set(None);
     let (shape, columns, text) = recorder.finish(documents.len() as u32)?;
     Ok(Built { shape, runs: header::runs(documents.iter().map(|document| &**document)), columns, text })
 }

@@ -1,10 +1,10 @@
 //! Header: what stands beside the documents of a part: addresses, times, ids. Addresses ascend, so a run of one source partition is told
 //! once and an address is found by halving.
 
-use std::{cmp::Ordering, io};
+use std::{cmp::Ordering, io, sync::OnceLock};
 
 use proto::{Address, SourceName, record::TimeKind};
-use tantivy::columnar::{Column, ColumnType, ColumnarReader, ColumnarWriter, DynamicColumn};
+use tantivy::columnar::{Column, ColumnType, ColumnarReader, ColumnarWriter, DynamicColumn, DynamicColumnHandle};
 
 use super::{
     bytes::{Reader, Writer},
@@ -91,26 +91,55 @@ pub(super) struct Headers {
     pub runs: Vec<Run>,
     pub offset: Column<i64>,
     pub item: Column<i64>,
-    /// Milliseconds since 1970.
-    pub ingested: Column<i64>,
-    /// Milliseconds since 1970, where the record was stamped.
-    pub time: Column<i64>,
-    /// Own ids, where documents have them.
-    pub id: TextColumn,
+    ingested: Late<Column<i64>>,
+    time: Late<Column<i64>>,
+    id: Late<TextColumn>,
+}
+
+/// A column that is opened when it is first asked for. Addresses are not among them: they say what is gone.
+struct Late<T> {
+    handle: DynamicColumnHandle,
+    opened: OnceLock<T>,
+}
+
+impl<T> Late<T> {
+    fn new(columns: &ColumnarReader, name: &str) -> io::Result<Self> {
+        Ok(Self { handle: handle(columns, name)?, opened: OnceLock::new() })
+    }
+
+    fn get(&self, name: &str, take: impl FnOnce(DynamicColumn) -> Option<T>) -> io::Result<&T> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let opened = take(self.handle.open()?).ok_or_else(|| missing(name))?;
+        Ok(self.opened.get_or_init(|| opened))
+    }
 }
 
 impl Headers {
     pub fn open(columns: &ColumnarReader, runs: Vec<Run>) -> io::Result<Self> {
-        let open = |name: &str| match columns.read_columns(name)?.first() {
-            Some(handle) => handle.open(),
-            None => Err(missing(name)),
+        let open = |name: &str| ints(handle(columns, name)?.open()?).ok_or_else(|| missing(name));
+        let (offset, item) = (open(OFFSET)?, open(ITEM)?);
+        Ok(Self { runs, offset, item, ingested: Late::new(columns, INGESTED)?, time: Late::new(columns, TIME)?, id: Late::new(columns, ID)? })
+    }
+
+    /// When each was taken in, milliseconds since 1970.
+    pub fn ingested(&self) -> io::Result<&Column<i64>> {
+        self.ingested.get(INGESTED, ints)
+    }
+
+    /// Milliseconds since 1970, where the record was stamped.
+    pub fn time(&self) -> io::Result<&Column<i64>> {
+        self.time.get(TIME, ints)
+    }
+
+    /// Own ids, where documents have them.
+    pub fn id(&self) -> io::Result<&TextColumn> {
+        let take = |column| match column {
+            DynamicColumn::Str(column) => Some(TextColumn::new(column)),
+            _ => None,
         };
-        let int = |name: &str| match open(name)? {
-            DynamicColumn::I64(column) => Ok(column),
-            _ => Err(missing(name)),
-        };
-        let DynamicColumn::Str(id) = open(ID)? else { return Err(missing(ID)) };
-        Ok(Self { runs, offset: int(OFFSET)?, item: int(ITEM)?, ingested: int(INGESTED)?, time: int(TIME)?, id: TextColumn::new(id) })
+        self.id.get(ID, take)
     }
 
     /// The run of a document.
@@ -147,6 +176,17 @@ impl Headers {
             }
         }
         None
+    }
+}
+
+fn handle(columns: &ColumnarReader, name: &str) -> io::Result<DynamicColumnHandle> {
+    columns.read_columns(name)?.into_iter().next().ok_or_else(|| missing(name))
+}
+
+fn ints(column: DynamicColumn) -> Option<Column<i64>> {
+    match column {
+        DynamicColumn::I64(column) => Some(column),
+        _ => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Lookup: the documents of a part for which a condition on a path or a header is true, from dictionaries and columns.
 
-use std::ops::Range;
+use std::{io, ops::Range};
 
 use plan::{Path, Type, What};
 use proto::Address;
@@ -50,7 +50,7 @@ impl Part {
             Lookup::Exists(path, to) => self.at(path, |id| self.existing(id, *to)),
             Lookup::Search(clause) => Ok(self.search(clause)?.map(|found| found.as_ref().clone())),
             Lookup::Id(ids) => self.ids_among(ids).map(Some),
-            Lookup::Header(what, low, high) => Ok(self.header_between(what, *low, *high).map(Found::sure)),
+            Lookup::Header(what, low, high) => Ok(self.header_between(what, *low, *high).map_err(index_error)?.map(Found::sure)),
             Lookup::Source(name) => {
                 let here = self.headers.runs.iter().filter(|run| run.source.as_str() == name);
                 Ok(Some(Found::sure(here.fold(RoaringBitmap::new(), |all, run| all | range(run.first..run.end)))))
@@ -260,25 +260,26 @@ impl Part {
 
     fn ids_among(&self, ids: &[String]) -> Result<Found, Error> {
         let headers = &self.headers;
+        let own = headers.id().map_err(index_error)?;
         let mut sure = RoaringBitmap::new();
         for id in ids {
-            if let Some(ordinal) = headers.id.ordinal(id).map_err(index_error)? {
-                sure |= headers.id.documents_in(ordinal..ordinal + 1);
+            if let Some(ordinal) = own.ordinal(id).map_err(index_error)? {
+                sure |= own.documents_in(ordinal..ordinal + 1);
             }
             // A document with a key of its own is not named by its address.
             let at = id.parse::<Address>().ok().and_then(|address| headers.find(&address));
-            if let Some(document) = at.filter(|document| headers.id.column.ords().first(*document).is_none()) {
+            if let Some(document) = at.filter(|document| own.column.ords().first(*document).is_none()) {
                 sure.insert(document);
             }
         }
         Ok(Found::sure(sure))
     }
 
-    fn header_between(&self, what: &What, low: i64, high: i64) -> Option<RoaringBitmap> {
+    fn header_between(&self, what: &What, low: i64, high: i64) -> io::Result<Option<RoaringBitmap>> {
         let headers = &self.headers;
         let inside = |micros: i64| low <= micros && micros <= high;
         let of_ms = |ms: i64| inside(ms.saturating_mul(1_000));
-        match what {
+        Ok(match what {
             What::Offset => Some(in_range(&headers.offset, low, high)),
             What::Partition => {
                 let here = headers.runs.iter().filter(|run| inside(i64::from(run.partition)));
@@ -288,14 +289,14 @@ impl Part {
                 let first = if inside(0) { self.all() - documents_with(&headers.item.index, self.shape.documents) } else { RoaringBitmap::new() };
                 Some(first | in_range(&headers.item, low, high))
             }
-            What::Ingested => Some(documents_where(&headers.ingested, of_ms)),
+            What::Ingested => Some(documents_where(headers.ingested()?, of_ms)),
             What::Time => {
-                let stamped = documents_where(&headers.time, of_ms);
-                let others = documents_where(&headers.ingested, of_ms) - documents_with(&headers.time.index, self.shape.documents);
-                Some(stamped | others)
+                let (time, ingested) = (headers.time()?, headers.ingested()?);
+                let others = documents_where(ingested, of_ms) - documents_with(&time.index, self.shape.documents);
+                Some(documents_where(time, of_ms) | others)
             }
             _ => None,
-        }
+        })
     }
 }
 

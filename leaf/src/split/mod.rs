@@ -6,6 +6,7 @@
 mod build;
 mod bundle;
 mod bytes;
+mod checked;
 mod columns;
 mod header;
 mod lookup;
@@ -27,9 +28,12 @@ use datafusion::arrow::{
 use plan::{Column, Path, Type, search::Clause};
 use proto::Address;
 use roaring::RoaringBitmap;
+use tantivy::HasLen as _;
 
+pub(crate) use self::checked::Damaged;
 use self::{
     bundle::{Bundle, BundleWriter},
+    checked::Checked,
     lookup::Found,
     part::Part,
 };
@@ -46,6 +50,7 @@ pub struct Segment {
     parts: Vec<(u32, Part)>,
     documents: u32,
     bytes: u64,
+    file: Option<Arc<Checked>>,
 }
 
 /// A condition that an index may decide.
@@ -121,7 +126,7 @@ impl Segment {
     pub fn in_memory(documents: &[Arc<Document>]) -> Result<Self, Error> {
         let parts = parts_of(documents).map(Part::in_memory).collect::<Result<Vec<_>, _>>()?;
         let bytes = parts.iter().map(|part| part.bytes).sum();
-        Ok(Self::of_parts(parts, bytes))
+        Ok(Self::of_parts(parts, bytes, None))
     }
 
     /// Indexes documents, given in address order, into one new file, synced under its final name when this returns. The memory it takes is
@@ -146,10 +151,13 @@ impl Segment {
         }
         drop(held);
         bundle.entry(PARTS.to_owned(), |to| to.write_all(&parts.to_le_bytes())).and_then(|()| bundle.publish(file)).map_err(failed)?;
-        Self::open(file)
+        let written = Self::open(file)?;
+        // What was just written is still in memory, so that it reads back is soon known.
+        written.scrub(0, u64::MAX).map_err(failed)?;
+        Ok(written)
     }
 
-    /// Opens a file, checking that it is whole.
+    /// Opens a file. Its bytes are compared with their checksums when they are first read: whatever does not match is an error, then or now.
     pub fn open(file: &FilePath) -> Result<Self, Error> {
         let failed = |source| Error::File { path: file.to_owned(), source };
         let bundle = Bundle::open(file).map_err(failed)?;
@@ -157,10 +165,11 @@ impl Segment {
         let count = bytes::Reader::new(&count).u32().map_err(failed)?;
         let parts = (0..count as usize).map(|number| Part::open(&bundle, number)).collect::<Result<Vec<_>, _>>();
         let parts = parts.map_err(|e| failed(io::Error::other(e.to_string())))?;
-        Ok(Self::of_parts(parts, bundle.bytes))
+        let bytes = bundle.checked.len() as u64;
+        Ok(Self::of_parts(parts, bytes, Some(bundle.checked)))
     }
 
-    fn of_parts(parts: Vec<Part>, bytes: u64) -> Self {
+    fn of_parts(parts: Vec<Part>, bytes: u64, file: Option<Arc<Checked>>) -> Self {
         let mut documents = 0;
         let numbered = |part: Part| {
             let first = documents;
@@ -168,7 +177,7 @@ impl Segment {
             (first, part)
         };
         let parts = parts.into_iter().map(numbered).collect();
-        Self { parts, documents, bytes }
+        Self { parts, documents, bytes, file }
     }
 
     /// Documents in it, those gone since included.
@@ -179,6 +188,27 @@ impl Segment {
     /// Bytes of its file, or in memory.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes of its file that were read and compared so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.file.as_ref().map_or(0, |file| file.read_bytes())
+    }
+
+    /// Whether its file was found to be damaged.
+    pub fn is_damaged(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| file.damaged().is_some())
+    }
+
+    /// Compares its file with its checksums from an extent on, until so many bytes were read: the extent to go on with, if there is one, and the
+    /// bytes that were read.
+    pub fn scrub(&self, from: usize, bytes_max: u64) -> io::Result<(Option<usize>, u64)> {
+        self.file.as_ref().map_or(Ok((None, 0)), |file| file.scrub(from, bytes_max))
+    }
+
+    /// Documents of which nothing is indexed, because no index could be built with them.
+    pub fn unindexed(&self) -> u64 {
+        self.parts.iter().map(|(_, part)| part.shape.failed.len()).sum()
     }
 
     /// The address of a document.

@@ -18,7 +18,7 @@ use super::{
     text::TextWriter,
     token,
 };
-use crate::{document::Document, error::Error};
+use crate::{document::Document, error::Error, fault};
 
 /// Characters of a sample.
 const SAMPLE_CHARS_MAX: usize = 200;
@@ -80,7 +80,10 @@ impl<'s> Recorder<'s> {
     pub fn document(&mut self, number: u32, document: &Document, value: Option<&Value>) -> Result<(), Error> {
         header::record(&mut self.columns, number, document);
         match value {
-            Some(value) => self.value(number, ROOT, value, false),
+            Some(value) => {
+                fault::panic_on("panic-in-build", &document.bytes);
+                self.value(number, ROOT, value, false);
+            }
             None => {
                 self.failed.insert(number);
             }

@@ -1,6 +1,6 @@
 //! Values: columns of a part as Arrow arrays, given only where they are what the raw documents would say.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use datafusion::arrow::{
     array::{
@@ -95,8 +95,8 @@ impl Part {
             What::Offset => ints(firsts(&headers.offset, asked.documents)),
             What::Item => ints(firsts(&headers.item, asked.documents).into_iter().map(|item| item.or(Some(0))).collect()),
             What::Partition => ints(self.of_runs(asked, |run| i64::from(run.partition))),
-            What::Ingested => times(ingested(headers, asked.documents)),
-            What::Time => times(record_times(headers, asked.documents)),
+            What::Ingested => times(ingested(headers, asked.documents).map_err(index_error)?),
+            What::Time => times(record_times(headers, asked.documents).map_err(index_error)?),
             What::Source => self.sources(asked),
             What::Id => self.ids(asked)?,
             _ => return Ok(None),
@@ -115,11 +115,12 @@ impl Part {
     }
 
     fn ids(&self, asked: Asked) -> Result<ArrayRef, Error> {
-        let own = firsts(self.headers.id.column.ords(), asked.documents);
+        let id = self.headers.id().map_err(index_error)?;
+        let own = firsts(id.column.ords(), asked.documents);
         if own.iter().all(Option::is_some) && !own.is_empty() {
-            return self.headers.id.values(&own);
+            return id.values(&own);
         }
-        let named = self.headers.id.values(&own)?;
+        let named = id.values(&own)?;
         let named = datafusion::arrow::array::AsArray::as_string_view(&named);
         let mut values = StringViewBuilder::with_capacity(asked.documents.len());
         for (document, own) in asked.documents.iter().zip(named) {
@@ -376,7 +377,7 @@ impl Part {
             Some(Some(id)) => self.time_values(id, true, &self.counts(id, asked)?, asked)?,
         };
         let Some(by_path) = by_path else { return Ok(None) };
-        let by_header = record_times(&self.headers, asked.documents);
+        let by_header = record_times(&self.headers, asked.documents).map_err(index_error)?;
         Ok(Some(complete(times(by_path.into_iter().zip(by_header).map(|(path, header)| path.or(header)).collect()))))
     }
 }
@@ -399,14 +400,14 @@ fn micros(ms: i64) -> i64 {
     ms.saturating_mul(1_000)
 }
 
-fn ingested(headers: &Headers, documents: &[u32]) -> Vec<Option<i64>> {
-    firsts(&headers.ingested, documents).into_iter().map(|ms| ms.map(micros)).collect()
+fn ingested(headers: &Headers, documents: &[u32]) -> io::Result<Vec<Option<i64>>> {
+    Ok(firsts(headers.ingested()?, documents).into_iter().map(|ms| ms.map(micros)).collect())
 }
 
 /// The record's time, or when it was taken in.
-fn record_times(headers: &Headers, documents: &[u32]) -> Vec<Option<i64>> {
-    let stamped = firsts(&headers.time, documents);
-    stamped.into_iter().zip(ingested(headers, documents)).map(|(stamped, ingested)| stamped.map(micros).or(ingested)).collect()
+fn record_times(headers: &Headers, documents: &[u32]) -> io::Result<Vec<Option<i64>>> {
+    let stamped = firsts(headers.time()?, documents);
+    Ok(stamped.into_iter().zip(ingested(headers, documents)?).map(|(stamped, ingested)| stamped.map(micros).or(ingested)).collect())
 }
 
 /// An array in which every document has its value.

@@ -31,6 +31,15 @@ pub fn decode(address: Address, value: &[u8]) -> Read<(DeadLetter, u128)> {
     Ok((DeadLetter { address, ingested_ms, code, detail, bytes: Bytes::copy_from_slice(reader.rest()), length }, hash))
 }
 
+/// When the dead letter of a row was taken in, and how long it was.
+pub fn age_and_length(value: &[u8]) -> Read<(i64, u64)> {
+    let mut reader = Reader::new(value, VERSION)?;
+    let ingested_ms = reader.signed()?;
+    reader.bytes()?;
+    reader.bytes()?;
+    Ok((ingested_ms, reader.number()?))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -41,7 +50,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_dead_letter_reads_back(address in addresses(), ingested_ms: i64, code: String, detail: String, bytes: Vec<u8>) {
-            let (letter, hash) = decode(address.clone(), &encode(ingested_ms, &code, &detail, &bytes))?;
+            let row = encode(ingested_ms, &code, &detail, &bytes);
+            prop_assert_eq!(age_and_length(&row)?, (ingested_ms, bytes.len() as u64));
+            let (letter, hash) = decode(address.clone(), &row)?;
             prop_assert_eq!(hash, xxhash_rust::xxh3::xxh3_128(&bytes));
             let length = bytes.len() as u64;
             prop_assert_eq!(letter, DeadLetter { address, ingested_ms, code, detail, bytes: bytes.into(), length });

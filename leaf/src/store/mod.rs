@@ -80,7 +80,7 @@ impl Family {
 /// Why a write did not happen.
 #[derive(Debug)]
 pub enum Unwritten {
-    /// RocksDB would have to wait; nothing was written.
+    /// RocksDB would have to wait, or the store is read-only; nothing was written.
     Stalled,
     /// It failed, and what is on disk is not known: the store must be closed and opened again.
     Failed(rocksdb::Error),
@@ -91,6 +91,7 @@ pub struct Store {
     shard: ShardId,
     db: DB,
     incarnation: u128,
+    read_only: bool,
 }
 
 impl Store {
@@ -104,6 +105,11 @@ impl Store {
         self.incarnation
     }
 
+    /// Whether it was opened on a full disk, and takes nothing.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
     /// Writes a batch; it survives the process, and the machine soon.
     pub fn commit(&self, batch: WriteBatch) -> Result<(), Unwritten> {
         self.write(batch, false)
@@ -115,6 +121,9 @@ impl Store {
     }
 
     fn write(&self, mut batch: WriteBatch, sync: bool) -> Result<(), Unwritten> {
+        if self.read_only {
+            return Err(Unwritten::Stalled);
+        }
         if sync {
             batch.put_log_data(log::MARK);
         }
@@ -129,11 +138,14 @@ impl Store {
 
     /// Makes all commits survive the machine.
     pub fn sync(&self) -> Result<(), Error> {
-        self.db.flush_wal(true).map_err(|source| self.failed(source))
+        if self.read_only { Ok(()) } else { self.db.flush_wal(true).map_err(|source| self.failed(source)) }
     }
 
     /// Writes everything out of memory, before an orderly end.
     pub fn flush(&self) -> Result<(), Error> {
+        if self.read_only {
+            return Ok(());
+        }
         let families = [Family::Docs, Family::Keys, Family::Meta].map(|family| self.family(family));
         self.db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default()).map_err(|source| self.failed(source))
     }
@@ -269,6 +281,21 @@ impl Store {
             self.read("dead letter", letter).map(|(letter, _)| letter)
         })
         .collect()
+    }
+
+    /// Dead letters of a partition from a key on, in address order: the key, when it was taken in, how long it was.
+    pub fn dead_letter_rows(
+        &self,
+        partition: &Partition,
+        from: Option<Vec<u8>>,
+    ) -> impl Iterator<Item = Result<(Box<[u8]>, i64, u64), Error>> + use<'_> {
+        let prefix = RowKey::new(Kind::DeadLetter).partition(partition);
+        let rows = self.rows(Family::Docs, from.unwrap_or_else(|| prefix.clone().bytes()), prefix.after_prefix());
+        rows.map(|row| {
+            let (key, value) = row?;
+            let (ingested_ms, length) = self.read("dead letter", dead_letter::age_and_length(&value))?;
+            Ok((key, ingested_ms, length))
+        })
     }
 
     /// Notes a loss, unless one that begins there reaches as far. Durable when this returns.

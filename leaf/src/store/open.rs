@@ -9,7 +9,7 @@ use proto::ingest::ShardId;
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options};
 
 use super::{Family, Kind, RowKey, Store, Unwritten, WriteBatch, format, log};
-use crate::error::Error;
+use crate::{error::Error, fault};
 
 /// Blocks of all shards that are kept in memory, decompressed.
 const BLOCK_CACHE_BYTES: usize = 128 << 20;
@@ -34,17 +34,25 @@ impl Store {
         std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
         refuse_headless(folder)?;
         let accepted = refuse_hole(folder)?;
-        let families = [
-            ColumnFamilyDescriptor::new("default", small()),
-            ColumnFamilyDescriptor::new(Family::Docs.name(), docs()),
-            ColumnFamilyDescriptor::new(Family::Keys.name(), keys()),
-            ColumnFamilyDescriptor::new(Family::Meta.name(), small()),
-        ];
-        let db = DB::open_cf_descriptors(&database(), folder, families).map_err(|source| Error::Storage { shard, source })?;
+        if fault::lies_in("no-room", folder) {
+            return Err(Error::File { path: folder.to_owned(), source: std::io::ErrorKind::StorageFull.into() });
+        }
+        let db = DB::open_cf_descriptors(&database(), folder, families()).map_err(|source| Error::Storage { shard, source })?;
         if let Some(accepted) = accepted {
             std::fs::remove_file(&accepted).map_err(|source| Error::File { path: accepted, source })?;
         }
-        let mut store = Self { shard, db, incarnation: 0 };
+        let mut store = Self { shard, db, incarnation: 0, read_only: false };
+        store.incarnation = store.read_or_draw_incarnation()?;
+        Ok(store)
+    }
+
+    /// Opens the rows of a shard that are there, and writes nothing: not even a full disk is in the way.
+    pub fn open_read_only(shard: ShardId, folder: &Path) -> Result<Self, Error> {
+        refuse_headless(folder)?;
+        // Whether a loss is accepted is for the next opening to act on.
+        refuse_hole(folder)?;
+        let db = DB::open_cf_descriptors_read_only(&database(), folder, families(), false).map_err(|source| Error::Storage { shard, source })?;
+        let mut store = Self { shard, db, incarnation: 0, read_only: true };
         store.incarnation = store.read_or_draw_incarnation()?;
         Ok(store)
     }
@@ -63,6 +71,15 @@ impl Store {
             Err(Unwritten::Stalled) => Err(proto::Problem::new(proto::Code::Busy, format!("shard {}: the store stalls", self.shard)).into()),
         }
     }
+}
+
+fn families() -> [ColumnFamilyDescriptor; 4] {
+    [
+        ColumnFamilyDescriptor::new("default", small()),
+        ColumnFamilyDescriptor::new(Family::Docs.name(), docs()),
+        ColumnFamilyDescriptor::new(Family::Keys.name(), keys()),
+        ColumnFamilyDescriptor::new(Family::Meta.name(), small()),
+    ]
 }
 
 /// Refuses a folder of RocksDB whose `CURRENT` is gone: RocksDB would make an empty store there, and remove what it does not know.

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Writes rounds of keyed and unkeyed records with a few tombstones, and answers what must be there.
-async fn fill(fixture: &Fixture, rounds: i64, from: i64) -> BTreeMap<String, String> {
+pub async fn fill(fixture: &Fixture, rounds: i64, from: i64) -> BTreeMap<String, String> {
     let mut documents = BTreeMap::new();
     let mut by_key: BTreeMap<String, String> = BTreeMap::new();
     const ROUND: i64 = 30;
@@ -48,7 +48,7 @@ async fn generations(fixture: &Fixture) -> Vec<u32> {
     status.splits.iter().filter(|split| split.place == "disk").map(|split| split.generation).collect()
 }
 
-async fn settled(fixture: &Fixture) {
+pub async fn settled(fixture: &Fixture) {
     fixture
         .eventually("everything is in splits on disk", async |fixture| {
             let status = fixture.leaf.status(fixture.shard).await.expect("a status");

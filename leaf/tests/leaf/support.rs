@@ -11,7 +11,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use leaf::{Leaf, LeafOptions, document::Document, view::View};
 use plan::scan::{QueryId, Scan as _};
 use proto::{
     Catalog, CollectionUid, PositionVector, Problem, SourceName,
@@ -21,6 +20,8 @@ use proto::{
 };
 use tempfile::TempDir;
 use tokio::sync::watch;
+
+use super::under_test::{Leaf, LeafOptions, document::Document, view::View};
 
 pub struct Fixture {
     pub folder: TempDir,

@@ -13,7 +13,7 @@ use proto::{
     CollectionUid, PositionVector, Problem, SourceName,
     client::{ASK_WAIT, Peer, leaves::Leaves},
     cluster::NodeName,
-    ingest::{Batch, Ingest, Loss, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    ingest::{Batch, Cleared, Ingest, Loss, PartitionStatus, Pushed, ShardId, Stored, Verdict},
     limits::MESSAGE_BYTES_MAX,
     record::RequestKey,
     wire::{
@@ -258,5 +258,9 @@ impl Ingest for RemoteLeaves {
 
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
         self.leaves.losses(collection).await
+    }
+
+    async fn clear_dead_letters(&self, collection: CollectionUid, source: Option<&SourceName>) -> Result<Cleared, Problem> {
+        self.leaves.clear_dead_letters(collection, source).await
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     address::SourceName,
     catalog::{Catalog, CollectionUid},
     cluster::{Members, NodeName, Role},
-    ingest::{Batch, Ingest, Loss, PartitionStatus, Partitions, Pushed, ShardId, Stored, Verdict},
+    ingest::{Batch, Cleared, Ingest, Loss, PartitionStatus, Partitions, Pushed, ShardId, Stored, Verdict},
     limits::WRITE_MESSAGE_BYTES_MAX,
     problem::{Code, Problem},
     record::RequestKey,
@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a leaf may take for a batch.
 const WRITE_WAIT: Duration = Duration::from_secs(30);
+/// How long a leaf may take to clear dead letters; it stops by itself before.
+const CLEAR_WAIT: Duration = Duration::from_secs(60);
 
 /// All leaves of a cluster. A cheap handle.
 #[derive(Debug, Clone)]
@@ -157,6 +159,18 @@ impl Ingest for Leaves {
             told.into_iter().map(Loss::try_from).collect()
         };
         self.of_all(collection, ask).await
+    }
+
+    async fn clear_dead_letters(&self, collection: CollectionUid, source: Option<&SourceName>) -> Result<Cleared, Problem> {
+        let ask = |peer: Peer| async move {
+            let request = wire::ClearRequest { collection: of_collection(collection).collection, source: source.map(ToString::to_string) };
+            let answer = control(&peer).clear_dead_letters(peer.request(request, CLEAR_WAIT)).await;
+            let wire::Cleared { letters, complete } = answer.map_err(|status| peer.problem(status))?.into_inner();
+            Ok(vec![Cleared { letters, complete }])
+        };
+        let mut all = Cleared { letters: 0, complete: true };
+        self.of_all(collection, ask).await?.into_iter().for_each(|cleared| all.add(cleared));
+        Ok(all)
     }
 }
 

@@ -115,6 +115,9 @@ impl Sender {
                 Ok(verdict) => {
                     self.count(&verdict, records, out.bytes as u64);
                     self.cell.partition.lock().settle(&verdict);
+                    if matches!(verdict, Verdict::Refused { .. }) {
+                        self.check_dead().await;
+                    }
                     return;
                 }
                 Err(problem) if is_final(&problem) => {
@@ -298,9 +301,16 @@ impl Sender {
         }
     }
 
+    /// Looks again from time to time: somebody may clear the dead letters, or they may become too old to be kept.
     fn stop_dead(&self) {
-        let hint = "look at rachis.dead_letters; if they are text, create a source with \"format\": \"text\"";
-        self.stop(format!("more than half of the first records cannot become documents, so nothing more is read ({hint})"), false);
+        let (collection, source) = (&self.job.collection, &self.job.source);
+        self.stop(
+            format!(
+                "so many records cannot become documents that nothing more is read: look at rachis.dead_letters (if they are text, create a source with \
+                 \"format\": \"text\"; to go on without them: DELETE /v1/collections/{collection}/dead-letters?source={source})"
+            ),
+            true,
+        );
     }
 
     /// The first offset that the broker has, and the one after the last. Makes sure that the cluster's identity is known.
