@@ -18,7 +18,7 @@ const ADDRESS_SPACE: u64 = 4 << 30;
 const QUERY_BYTES: u64 = 256 << 20;
 /// What a statement may take, and what may pass until its answer must be there: the deadline, the time in which a query says so itself, and a
 /// slow machine.
-const DEADLINE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(2);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 /// How a hostile statement may end, besides with an answer.
 const REFUSALS: [&str; 5] = ["limit_reached", "too_complex", "timeout", "not_supported", "bad_sql"];
@@ -28,7 +28,7 @@ async fn no_statement_ends_the_server_or_outlives_its_deadline() {
     let mut rng = StdRng::seed_from_u64(tests::seed());
     let server = server().await;
     let at_first = server.process().resident_bytes().expect("its memory");
-    let generated: usize = std::env::var("RACHIS_STATEMENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
+    let generated: usize = std::env::var("RACHIS_STATEMENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
     let statements: Vec<String> = known().into_iter().chain((0..generated).map(|_| written(&mut rng))).collect();
     let (ended, served) = (AtomicBool::new(false), AtomicUsize::new(0));
     let hostile = async {
@@ -118,8 +118,8 @@ async fn ask(server: &Server, sql: &str) -> Result<()> {
     let status = answer.status().as_u16();
     let read = match answer.bytes().await {
         Ok(read) => read,
-        // What is longer than can be read until the deadline breaks off there: the status was sent long before.
-        Err(_) if status == 200 && begun.elapsed() >= DEADLINE => Default::default(),
+        // At its deadline, or at a limit, an answer breaks off whose beginning was sent: the client sees that its end is missing.
+        Err(_) if status == 200 && server.log_end().contains("broke off") => Default::default(),
         Err(error) => return Err(error).context("an answer that breaks off"),
     };
     if verbose {

@@ -45,10 +45,10 @@ use proto::{Code, Problem};
 use super::failure;
 
 /// Rows of a batch where a join copies lists, and where it copies texts.
-const ROWS_OF_LISTS: usize = 64;
+const ROWS_OF_LISTS: usize = 32;
 const ROWS_OF_TEXTS: usize = 1_024;
 /// Bytes that an operator may copy at once.
-const COPIED_BYTES_MAX: u64 = 256 << 20;
+const COPIED_BYTES_MAX: u64 = 128 << 20;
 /// Bytes of one value that a sub-query gives.
 const SUBQUERY_BYTES_MAX: u64 = 16 << 20;
 /// Bytes that `unnest` may make of a batch before it is cut.

@@ -6,16 +6,16 @@ use std::{collections::HashSet, sync::Arc};
 
 use datafusion::{
     arrow::{
-        array::{Array as _, ArrayRef, AsArray as _},
-        compute::{cast, concat},
+        array::{Array as _, ArrayRef, AsArray as _, UInt64Array},
+        compute::{cast, concat, take},
         datatypes::DataType,
     },
     common::{Result, ScalarValue},
     logical_expr::{ColumnarValue, ScalarFunctionArgs},
 };
 
-use super::{function::limit, query::Query, text};
-use crate::arrays::{items, size};
+use super::{constants, function::limit, query::Query, text};
+use crate::arrays::{compact, items, size};
 
 /// What the rows of one part may weigh: bytes that are made, or steps of work.
 const PART_WEIGHT_MAX: u64 = 16 << 20;
@@ -59,7 +59,7 @@ pub(super) fn invoke(name: &str, args: ScalarFunctionArgs, compute: impl Fn(Scal
     while from < rows {
         query.check()?;
         let to = call.part(from)?;
-        let part = compute(sliced(&args, from, to - from))?;
+        let part = compute(sliced(&args, from, to - from)?)?;
         if !of_rows {
             let bytes = scalar_bytes(&part);
             return if bytes > most { Err(too_much(bytes)) } else { Ok(part) };
@@ -87,12 +87,21 @@ fn scalar_bytes(value: &ColumnarValue) -> u64 {
     }
 }
 
-fn sliced(args: &ScalarFunctionArgs, from: usize, rows: usize) -> ScalarFunctionArgs {
+fn sliced(args: &ScalarFunctionArgs, from: usize, rows: usize) -> Result<ScalarFunctionArgs> {
     let slice = |arg: &ColumnarValue| match arg {
-        ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(from, rows)),
-        scalar => scalar.clone(),
+        ColumnarValue::Array(array) => own_rows(array, from, rows).map(ColumnarValue::Array),
+        scalar => Ok(scalar.clone()),
     };
-    ScalarFunctionArgs { args: args.args.iter().map(slice).collect(), number_rows: rows, ..args.clone() }
+    Ok(ScalarFunctionArgs { args: args.args.iter().map(slice).collect::<Result<_>>()?, number_rows: rows, ..args.clone() })
+}
+
+/// Some rows of an array, in buffers of their own: functions make room for a result by the length of these.
+fn own_rows(array: &ArrayRef, from: usize, rows: usize) -> Result<ArrayRef> {
+    match array.data_type() {
+        DataType::Utf8View => Ok(compact(&array.slice(from, rows))),
+        of if constants::is_long(of) => Ok(take(array, &UInt64Array::from_iter_values((from..from + rows).map(|row| row as u64)), None)?),
+        _ => Ok(array.slice(from, rows)),
+    }
 }
 
 /// An argument by what its values weigh.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::datatypes::DataType,
+    arrow::datatypes::{DataType, Schema},
     common::{
-        Result,
+        Result, ScalarValue,
         tree_node::{TreeNode as _, TreeNodeRecursion},
     },
     physical_expr::{PhysicalExpr, ScalarFunctionExpr, expressions::Literal, scalar_subquery::ScalarSubqueryExpr},
@@ -14,12 +14,12 @@ use datafusion::{
 /// Rows of a batch.
 pub const BATCH_ROWS: usize = 8_192;
 /// Bytes that the constants of an expression may take, written out for a batch.
-const WRITTEN_BYTES_MAX: usize = 32 << 20;
+const WRITTEN_BYTES_MAX: usize = 8 << 20;
 /// Constants up to this length do no harm.
 const SHORT_BYTES_MAX: usize = 1 << 10;
 /// The value of a sub-query is not known beforehand.
-const SUBQUERY_BYTES: usize = 2 << 20;
-const ROWS_MIN: usize = 16;
+const SUBQUERY_BYTES: usize = 1 << 20;
+const ROWS_MIN: usize = 8;
 
 /// Rows of a batch over which an expression with constants of so many bytes is computed.
 pub fn rows(bytes: usize) -> usize {
@@ -33,7 +33,7 @@ pub fn bytes(expr: &Arc<dyn PhysicalExpr>) -> Result<usize> {
         bytes += if let Some(literal) = part.downcast_ref::<Literal>() {
             Some(literal.value().size()).filter(|size| *size > SHORT_BYTES_MAX).unwrap_or_default()
         } else if let Some(subquery) = part.downcast_ref::<ScalarSubqueryExpr>() {
-            if is_long(subquery.return_field(&datafusion::arrow::datatypes::Schema::empty())?.data_type()) { SUBQUERY_BYTES } else { 0 }
+            if is_long(subquery.return_field(&Schema::empty())?.data_type()) { SUBQUERY_BYTES } else { 0 }
         } else {
             padded(part).filter(|length| *length > SHORT_BYTES_MAX).unwrap_or_default()
         };
@@ -47,7 +47,7 @@ fn padded(part: &Arc<dyn PhysicalExpr>) -> Option<usize> {
     let call = part.downcast_ref::<ScalarFunctionExpr>().filter(|call| matches!(call.name(), "lpad" | "rpad"))?;
     let length = call.args().get(1)?.downcast_ref::<Literal>()?.value().cast_to(&DataType::Int64).ok()?;
     match length {
-        datafusion::common::ScalarValue::Int64(Some(length)) => usize::try_from(length).ok(),
+        ScalarValue::Int64(Some(length)) => usize::try_from(length).ok(),
         _ => None,
     }
 }
