@@ -42,6 +42,8 @@ struct Pins {
 
 /// Whether the leaf is closed, and who waits for it.
 type Closed = (Mutex<bool>, Condvar);
+/// What runs beside the leaf until it is closed.
+type Keeper = fn(&Weak<Leaf>, &Closed);
 
 /// All shards of this node.
 pub struct Leaf {
@@ -82,8 +84,7 @@ impl Leaf {
         });
         let known = leaf.catalog.borrow().clone();
         leaf.shards.open_existing(&known)?;
-        let keepers: [(&str, fn(&Weak<Leaf>, &Closed)); 2] = [("keep", keep), ("tend", tend::tend)];
-        for (name, run) in keepers {
+        for (name, run) in [("keep", keep as Keeper), ("tend", tend::tend)] {
             let (kept, closed) = (Arc::downgrade(&leaf), leaf.closed.clone());
             let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(&kept, &closed));
             leaf.keepers.lock().push(thread.map_err(|source| Error::File { path: leaf.options.folder.clone(), source })?);

@@ -126,11 +126,11 @@ impl AggregateUDFImpl for InWindow {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Repeated::new(self.0.accumulator(args)?))
+        Ok(Repeated::boxed(self.0.accumulator(args)?))
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Repeated::new(self.0.create_sliding_accumulator(args)?))
+        Ok(Repeated::boxed(self.0.create_sliding_accumulator(args)?))
     }
 }
 
@@ -146,7 +146,7 @@ struct Repeated {
 }
 
 impl Repeated {
-    fn new(inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
+    fn boxed(inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
         Box::new(Self { inner, rows: 0, bytes: 0 })
     }
 

@@ -25,13 +25,16 @@ const COUNTED_BYTES_MIN: u64 = 64 << 10;
 /// Why a query must end now, if it must.
 type Interrupt = dyn Fn() -> Option<Problem> + Send + Sync;
 
+/// A function's result, as long as somebody has it, and its bytes.
+type Computed = (Weak<dyn Array>, u64);
+
 /// What functions know of a query, and tell of it. Clones are the same query.
 #[derive(Clone, Default)]
 pub struct Query {
     /// Values that had no answer.
     pub notices: Notices,
     interrupt: Option<Arc<Interrupt>>,
-    computed: Arc<Mutex<Vec<(Weak<dyn Array>, u64)>>>,
+    computed: Arc<Mutex<Vec<Computed>>>,
 }
 
 impl Query {
