@@ -64,9 +64,9 @@ impl QueryContext {
     }
 
     /// What its functions know of it.
-    pub fn for_functions(&self) -> functions::Query {
+    pub fn for_functions(&self, bytes_max: usize) -> functions::Query {
         let (ended, cancel, deadline) = (Arc::clone(&self.ended), self.cancel.clone(), self.deadline);
-        functions::Query::new(self.report.notices.clone(), move || interrupted(&ended, &cancel, deadline))
+        functions::Query::new(self.report.notices.clone(), move || interrupted(&ended, &cancel, deadline)).with_memory(bytes_max)
     }
 }
 

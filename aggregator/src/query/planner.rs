@@ -54,7 +54,7 @@ pub(super) async fn typed(
     for used in &resolved.tables {
         tables.push((used.name.clone(), provider(engine, context, pins, used).await?));
     }
-    let session = engine.sessions.session(tables, context.for_functions())?;
+    let session = engine.sessions.session(tables, context.for_functions(engine.options.query_bytes_max))?;
     let logical = front::logical_plan(&session, resolved.query).await.map_err(failure::problem)?;
     let logical = match parameters {
         [] => logical,

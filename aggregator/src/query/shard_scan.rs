@@ -136,7 +136,7 @@ fn in_schema(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 }
 
 /// A batch in parts of so many rows at most.
-fn parts(batch: RecordBatch, rows_max: usize) -> impl Iterator<Item = RecordBatch> {
+pub(super) fn parts(batch: RecordBatch, rows_max: usize) -> impl Iterator<Item = RecordBatch> {
     let rows = batch.num_rows();
     (0..rows).step_by(rows_max.max(1)).map(move |from| batch.slice(from, rows_max.min(rows - from)))
 }

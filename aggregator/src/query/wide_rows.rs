@@ -22,7 +22,7 @@ use datafusion::{
         TaskContext,
         memory_pool::{MemoryConsumer, MemoryReservation},
     },
-    physical_expr::PhysicalExpr,
+    physical_expr::{PhysicalExpr, utils::collect_columns, window::WindowExpr},
     physical_optimizer::PhysicalOptimizerRule,
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
@@ -42,13 +42,13 @@ use plan::{
 };
 use proto::{Code, Problem};
 
-use super::failure;
+use super::{failure, shard_scan::parts};
 
-/// Rows of a batch where a join copies lists, and where it copies texts.
-const ROWS_OF_LISTS: usize = 32;
+/// Rows of a batch where a join copies lists, and where it copies texts: from the join upwards, not below it.
+const ROWS_OF_LISTS: usize = 64;
 const ROWS_OF_TEXTS: usize = 1_024;
 /// Bytes that an operator may copy at once.
-const COPIED_BYTES_MAX: u64 = 128 << 20;
+const COPIED_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of one value that a sub-query gives.
 const SUBQUERY_BYTES_MAX: u64 = 16 << 20;
 /// Bytes that `unnest` may make of a batch before it is cut.
@@ -64,8 +64,15 @@ impl PhysicalOptimizerRule for WatchWideRows {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let watch = |node: Arc<dyn ExecutionPlan>| {
             let Some(why) = why(node.as_ref()) else { return Ok(Transformed::no(node)) };
-            let watched = |input: &Arc<dyn ExecutionPlan>| Arc::new(Watched { input: Arc::clone(input), why: why.clone() }) as Arc<dyn ExecutionPlan>;
-            let inputs = node.children().into_iter().map(watched).collect();
+            // The first input of a plan with sub-queries only passes through.
+            let passes = |place: usize| place == 0 && matches!(why, Why::Subquery);
+            let watched = |(place, input): (usize, &Arc<dyn ExecutionPlan>)| -> Result<Arc<dyn ExecutionPlan>> {
+                if passes(place) {
+                    return Ok(Arc::clone(input));
+                }
+                Ok(Arc::new(Watched { input: Arc::clone(input), why: why.clone(), rows_below: batch_rows(input)? }))
+            };
+            let inputs = node.children().into_iter().enumerate().map(watched).collect::<Result<_>>()?;
             node.replace_children(inputs, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep)).map(Transformed::yes)
         };
         plan.transform_up(watch).data()
@@ -80,10 +87,13 @@ impl PhysicalOptimizerRule for WatchWideRows {
     }
 }
 
-/// Rows of a plan's batches: fewer, where it copies or writes out what may be long.
+/// Rows of a plan's batches: fewer, where it copies or writes out what may be long. What lies below a watched operator has its own.
 pub(super) fn batch_rows(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
     let mut rows = BATCH_ROWS;
     plan.apply(|node| {
+        if node.is::<Watched>() {
+            return Ok(TreeNodeRecursion::Jump);
+        }
         let mut bytes = 0;
         node.apply_expressions(&mut |expr| {
             bytes += constants::bytes(expr)?;
@@ -93,12 +103,17 @@ pub(super) fn batch_rows(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
         let any = |is: fn(&DataType) -> bool| node.children().iter().any(|input| input.schema().fields().iter().any(|field| is(field.data_type())));
         rows = match why(node.as_ref()) {
             Some(Why::Joined { .. }) if any(DataType::is_nested) => rows.min(ROWS_OF_LISTS),
-            Some(Why::Joined { texts: true }) if any(constants::is_long) => rows.min(ROWS_OF_TEXTS),
+            Some(Why::Joined { texts }) if any(if texts { constants::is_long } else { is_copied }) => rows.min(ROWS_OF_TEXTS),
             _ => rows,
         };
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(rows)
+}
+
+/// Whether the values of a type are copied with their row: views are not.
+fn is_copied(of: &DataType) -> bool {
+    constants::is_long(of) && !matches!(of, DataType::Utf8View | DataType::BinaryView)
 }
 
 /// Why an operator's input is watched.
@@ -110,8 +125,8 @@ enum Why {
     Unnested { lists: Vec<usize> },
     /// The value of a sub-query is written out for every row of a batch.
     Subquery,
-    /// A window holds all rows of its input, and may repeat one value for all of them.
-    Windowed { holds: bool, repeats: bool },
+    /// A window holds all rows of its input, and may repeat a value of these columns for all of them.
+    Windowed { holds: bool, repeated: Vec<usize> },
 }
 
 fn why(node: &dyn ExecutionPlan) -> Option<Why> {
@@ -128,15 +143,15 @@ fn why(node: &dyn ExecutionPlan) -> Option<Why> {
     if node.is::<ScalarSubqueryExec>() {
         return Some(Why::Subquery);
     }
-    let repeats = || {
-        let own = node.schema();
-        let given = node.children().first().map_or(0, |input| input.schema().fields().len());
-        own.fields().iter().skip(given).any(|field| constants::is_long(field.data_type()))
+    let (windows, holds) = match (node.downcast_ref::<WindowAggExec>(), node.downcast_ref::<BoundedWindowAggExec>()) {
+        (Some(window), _) => (window.window_expr(), true),
+        (_, Some(window)) => (window.window_expr(), false),
+        _ => return None,
     };
-    match (node.is::<WindowAggExec>(), node.is::<BoundedWindowAggExec>()) {
-        (false, false) => None,
-        (holds, _) => Some(Why::Windowed { holds, repeats: repeats() }),
-    }
+    let long = |window: &&Arc<dyn WindowExpr>| window.field().is_ok_and(|field| constants::is_long(field.data_type()));
+    let read = windows.iter().filter(long).flat_map(|window| window.expressions());
+    let repeated = read.flat_map(|expr| collect_columns(&expr)).map(|column| column.index()).collect();
+    Some(Why::Windowed { holds, repeated })
 }
 
 /// Passes its input on as it is, or in smaller batches, until it is too much.
@@ -144,6 +159,7 @@ fn why(node: &dyn ExecutionPlan) -> Option<Why> {
 struct Watched {
     input: Arc<dyn ExecutionPlan>,
     why: Why,
+    rows_below: usize,
 }
 
 impl DisplayAs for Watched {
@@ -175,7 +191,7 @@ impl ExecutionPlan for Watched {
 
     fn replace_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>, _: ReplaceChildrenOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self { input, why: self.why.clone() }))
+        Ok(Arc::new(Self { input, why: self.why.clone(), rows_below: self.rows_below }))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -183,7 +199,17 @@ impl ExecutionPlan for Watched {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input = self.input.execute(partition, Arc::clone(&context))?;
+        let below = TaskContext::new(
+            context.task_id(),
+            context.session_id(),
+            context.session_config().clone().with_batch_size(self.rows_below),
+            Default::default(),
+            Default::default(),
+            Default::default(),
+            Default::default(),
+            context.runtime_env(),
+        );
+        let input = self.input.execute(partition, Arc::new(below))?;
         let watch = Watch {
             why: self.why.clone(),
             batch_rows: context.session_config().batch_size() as u64,
@@ -218,31 +244,33 @@ impl Watch {
     fn passed(&self, batch: RecordBatch) -> Result<Vec<RecordBatch>> {
         match &self.why {
             Why::Joined { texts } => {
-                let copied = |of: &DataType| constants::is_long(of) && (*texts || !matches!(of, DataType::Utf8View | DataType::BinaryView));
-                let (widest, most) = (widest(&batch, copied), COPIED_BYTES_MAX / self.batch_rows);
+                let copied = if *texts { constants::is_long } else { is_copied };
+                let (widest, most) = (widest(&batch, |_, of| copied(of)), COPIED_BYTES_MAX / self.batch_rows);
                 match widest > most {
                     true => Err(too_wide(format!("a join copies a row of {widest} bytes for every row that it gives; the limit is {most}"))),
-                    false => Ok(vec![batch]),
+                    // A join without a key gives batches as long as those that it takes.
+                    false => Ok(parts(batch, self.batch_rows as usize).collect()),
                 }
             }
             Why::Unnested { lists } => cut(batch, lists),
-            Why::Subquery => match widest(&batch, constants::is_long) {
+            Why::Subquery => match widest(&batch, |_, of| constants::is_long(of)) {
                 wide if wide > SUBQUERY_BYTES_MAX => Err(too_wide(format!(
                     "a sub-query gives one value of {wide} bytes, or stands beside such a row; the limit is {SUBQUERY_BYTES_MAX}"
                 ))),
                 _ => Ok(vec![batch]),
             },
-            Why::Windowed { holds, repeats } => {
+            Why::Windowed { holds, repeated } => {
                 if *holds {
                     // The rows as they come, and all of them put together.
                     self.held.try_grow(2 * batch.columns().iter().map(arrays::size).sum::<u64>() as usize)?;
                 }
-                if *repeats {
-                    let rows = self.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed) + batch.num_rows() as u64;
-                    let here = widest(&batch, constants::is_long);
+                if !repeated.is_empty() {
+                    let seen = self.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed) + batch.num_rows() as u64;
+                    // A window that does not hold its rows gives them batch by batch.
+                    let rows = if *holds { seen } else { seen.min(self.batch_rows) };
+                    let here = widest(&batch, |index, of| constants::is_long(of) && repeated.contains(&index));
                     let widest = self.widest.fetch_max(here, Ordering::Relaxed).max(here);
-                    let repeated = rows.saturating_mul(widest);
-                    if *holds && repeated > REPEATED_BYTES_MAX {
+                    if rows.saturating_mul(widest) > REPEATED_BYTES_MAX {
                         return Err(too_wide(format!(
                             "a window may repeat a value of {widest} bytes for {rows} rows; the limit is {REPEATED_BYTES_MAX} bytes"
                         )));
@@ -260,15 +288,15 @@ fn too_wide(detail: String) -> datafusion::error::DataFusionError {
     )
 }
 
-/// Bytes of the widest row, of columns of these types.
-fn widest(batch: &RecordBatch, counted: impl Fn(&DataType) -> bool) -> u64 {
+/// Bytes of the widest row, of these columns.
+fn widest(batch: &RecordBatch, counted: impl Fn(usize, &DataType) -> bool) -> u64 {
     const HARMLESS_BYTES_MAX: u64 = 64 << 10;
-    let columns: Vec<_> = batch.columns().iter().filter(|column| counted(column.data_type())).collect();
-    let all: u64 = columns.iter().map(|column| arrays::size(column)).sum();
+    let columns: Vec<_> = batch.columns().iter().enumerate().filter(|(index, column)| counted(*index, column.data_type())).collect();
+    let all: u64 = columns.iter().map(|(_, column)| arrays::size(column)).sum();
     if all <= HARMLESS_BYTES_MAX {
         return all / (batch.num_rows().max(1) as u64);
     }
-    let width = |row| columns.iter().map(|column| arrays::size(&column.slice(row, 1))).sum();
+    let width = |row| columns.iter().map(|(_, column)| arrays::size(&column.slice(row, 1))).sum();
     (0..batch.num_rows()).map(width).max().unwrap_or_default()
 }
 

@@ -1,7 +1,7 @@
 //! The names that documents of one collection answer to: paths seen, fields defined, and the near misses worth suggesting.
 
 use std::{
-    cell::OnceCell,
+    cell::{Cell, OnceCell},
     collections::{BTreeSet, HashMap},
     sync::Arc,
 };
@@ -20,7 +20,12 @@ pub struct Names {
     fields: BTreeSet<Path>,
     /// Paths and fields by their spelling in lower case: made when a name is not found as it is written.
     folded: OnceCell<HashMap<String, Vec<Path>>>,
+    /// How often something was suggested.
+    suggested: Cell<usize>,
 }
+
+/// Suggestions for one statement: each looks at all names, of which there may be thousands.
+const SUGGESTIONS_MAX: usize = 20;
 
 /// What a name is.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +50,7 @@ impl Names {
     pub fn new(collection: &CollectionName, catalog: &Catalog, seen: Arc<PathKinds>) -> Self {
         let own = |id: &&proto::catalog::DefinitionId| id.collection.as_ref() == Some(collection);
         let fields: BTreeSet<Path> = catalog.definitions.keys().filter(own).filter_map(|id| Path::parse(&id.name).ok()).collect();
-        Self { collection: collection.clone(), seen, fields, folded: OnceCell::new() }
+        Self { collection: collection.clone(), seen, fields, folded: OnceCell::new(), suggested: Cell::new(0) }
     }
 
     /// Paths and fields by their spelling in lower case; every object on the way is a path too.
@@ -139,11 +144,14 @@ impl Names {
         all.into_iter().collect()
     }
 
-    /// A name that was perhaps meant.
+    /// A name that was perhaps meant, for the first names that are not known.
     pub fn suggest(&self, path: &Path) -> Option<String> {
         let wanted = path.to_string();
         if let Some(all) = self.folded().get(&wanted.to_lowercase()) {
             return all.first().map(Path::to_string);
+        }
+        if self.suggested.replace(self.suggested.get() + 1) >= SUGGESTIONS_MAX {
+            return None;
         }
         let last = path.last_key().map(str::to_lowercase);
         let elsewhere = |candidate: &Path| candidate.last_key().map(str::to_lowercase) == last;

@@ -14,7 +14,10 @@ use datafusion::{
         function::AccumulatorArgs,
     },
 };
-use plan::{Kinds, Type, functions::extreme};
+use plan::{
+    Kinds, Type, arrays,
+    functions::{constants, extreme},
+};
 use proto::{Code, Problem};
 
 use super::{
@@ -126,11 +129,15 @@ impl AggregateUDFImpl for InWindow {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Repeated::boxed(self.0.accumulator(args)?))
+        let long = constants::is_long(args.return_field.data_type());
+        let accumulator = self.0.accumulator(args)?;
+        Ok(if long { Repeated::boxed(accumulator) } else { accumulator })
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Repeated::boxed(self.0.create_sliding_accumulator(args)?))
+        let long = constants::is_long(args.return_field.data_type());
+        let accumulator = self.0.create_sliding_accumulator(args)?;
+        Ok(if long { Repeated::boxed(accumulator) } else { accumulator })
     }
 }
 
@@ -179,7 +186,7 @@ impl Accumulator for Repeated {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let value = self.inner.evaluate()?;
-        self.bytes = self.bytes.saturating_add(value.size().saturating_mul(self.rows.max(1)));
+        self.bytes = self.bytes.saturating_add((arrays::value_size(&value) as usize).saturating_mul(self.rows.max(1)));
         self.rows = 0;
         if self.bytes > WINDOW_BYTES_MAX {
             let detail = format!("a window makes over {WINDOW_BYTES_MAX} bytes of texts or lists for one partition");

@@ -37,7 +37,8 @@ impl Scrubber {
         if self.rest.is_empty() && self.begun.is_none_or(|begun| begun.elapsed() >= options.scrub_every) {
             self.begin(shards);
         }
-        while self.budget > 0.0
+        // Less than a byte reads nothing.
+        while self.budget >= 1.0
             && let Some((shard, split)) = self.rest.front().copied()
         {
             match find(shards, shard, split) {

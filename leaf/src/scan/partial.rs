@@ -40,7 +40,7 @@ use super::{
 use crate::error::Error;
 
 /// Memory of the aggregates of all scans of a leaf. Where groups need more, what there is comes out early.
-const AGGREGATE_BYTES_MAX: usize = 256 << 20;
+const AGGREGATE_BYTES_MAX: usize = 512 << 20;
 
 /// The memory that the aggregates of all scans share.
 pub fn memory() -> Result<Arc<RuntimeEnv>, Error> {

@@ -56,6 +56,7 @@ impl Shard {
     /// Removes dead letters of a partition in the order of their addresses: all, or those from the first on that are so old.
     fn remove(&self, partition: &Partition, before_ms: Option<i64>, until: Instant) -> Result<Cleared, Error> {
         let _one_at_a_time = self.removing.lock();
+        let now = now_ms();
         let mut cleared = Cleared { letters: 0, complete: true };
         // A stopped partition goes on also where nothing is left to remove.
         let mut lifts = before_ms.is_none() && self.look(|state| state.rows.get(partition).is_some_and(|row| row.dead));
@@ -66,8 +67,12 @@ impl Shard {
             let more = loop {
                 let Some(row) = rows.next() else { break false };
                 let (key, ingested_ms, length) = row?;
-                if before_ms.is_some_and(|before_ms| ingested_ms >= before_ms) {
+                if before_ms.is_some_and(|before_ms| ingested_ms >= before_ms && ingested_ms <= now) {
                     break false;
+                }
+                // A clock that was ahead once keeps nobody behind it.
+                if before_ms.is_some() && ingested_ms > now {
+                    continue;
                 }
                 if removal.keys.len() >= REMOVED_ROWS_MAX || removal.bytes >= REMOVED_BYTES_MAX {
                     from = Some(key.into_vec());

@@ -119,8 +119,8 @@ fn rebuild(shard: &Arc<Shard>, old: &[Indexed], generation: u32) -> Result<(), E
         // A split that does not read back is in no manifest.
         _ => Some(Arc::new(Segment::to_file(&mut rows(&shard.store, old, &ranges), &path).inspect_err(|_| drop(std::fs::remove_file(&path)))?)),
     };
-    let (built, damaged) = (segment.as_ref().map_or(0, |segment| segment.documents()), old.iter().any(|indexed| indexed.segment.is_damaged()));
-    if damaged && u64::from(built) != live {
+    // A split whose addresses are damaged hides documents, also before anybody has noticed.
+    if segment.as_ref().map_or(0, |segment| u64::from(segment.documents())) != live {
         return Err(distrust(shard, old, &path));
     }
     fault::crash_point("before-manifest");
@@ -154,7 +154,8 @@ fn rebuild(shard: &Arc<Shard>, old: &[Indexed], generation: u32) -> Result<(), E
 /// A damaged split does not even say which documents it has: the shard opens again without it, and builds it from all documents of its range.
 fn distrust(shard: &Shard, old: &[Indexed], new: &std::path::Path) -> Error {
     drop(std::fs::remove_file(new));
-    for indexed in old.iter().filter(|indexed| indexed.on_disk && indexed.segment.is_damaged()) {
+    let known = old.iter().any(|indexed| indexed.segment.is_damaged());
+    for indexed in old.iter().filter(|indexed| indexed.on_disk && (!known || indexed.segment.is_damaged())) {
         remove_file(shard.splits.join(file_name(indexed.id)));
     }
     shard.fail("a split is damaged and does not name its documents".into());

@@ -2,17 +2,45 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::{
-    array::{Array, ArrayRef, AsArray as _, RecordBatch, RecordBatchOptions},
-    buffer::Buffer,
-    datatypes::DataType,
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, AsArray as _, RecordBatch, RecordBatchOptions},
+        buffer::Buffer,
+        datatypes::DataType,
+    },
+    common::ScalarValue,
 };
 
-/// Bytes of an array's values. Views count what they show, not the buffers that they share with others.
+/// Bytes of an array's values: of a slice, what it shows and not what it was cut from; of views, not the buffers that they share with others.
 pub fn size(array: &ArrayRef) -> u64 {
+    let rows = array.len() as u64;
+    let between = |first: Option<usize>, last: Option<usize>| (first.unwrap_or_default(), last.unwrap_or_default() - first.unwrap_or_default());
     match array.data_type() {
-        DataType::Utf8View => array.as_string_view().lengths().map(u64::from).sum::<u64>() + 16 * array.len() as u64,
+        DataType::Utf8View => array.as_string_view().lengths().map(u64::from).sum::<u64>() + 16 * rows,
+        DataType::List(_) => {
+            let lists = array.as_list::<i32>();
+            let ends = lists.value_offsets();
+            let (from, length) = between(ends.first().map(|end| *end as usize), ends.last().map(|end| *end as usize));
+            size(&lists.values().slice(from, length)) + 4 * rows
+        }
+        DataType::LargeList(_) => {
+            let lists = array.as_list::<i64>();
+            let ends = lists.value_offsets();
+            let (from, length) = between(ends.first().map(|end| *end as usize), ends.last().map(|end| *end as usize));
+            size(&lists.values().slice(from, length)) + 8 * rows
+        }
+        DataType::FixedSizeList(..) => size(array.as_fixed_size_list().values()),
+        DataType::Struct(_) => array.as_struct().columns().iter().map(size).sum(),
         _ => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()) as u64,
+    }
+}
+
+/// Bytes of one value.
+pub fn value_size(value: &ScalarValue) -> u64 {
+    match value {
+        ScalarValue::List(list) => size(&(Arc::clone(list) as ArrayRef)),
+        ScalarValue::LargeList(list) => size(&(Arc::clone(list) as ArrayRef)),
+        other => other.size().saturating_sub(size_of::<ScalarValue>()) as u64,
     }
 }
 
@@ -64,12 +92,24 @@ fn compacted(batch: &RecordBatch) -> RecordBatch {
 #[cfg(test)]
 mod tests {
     use datafusion::arrow::{
-        array::StringViewArray,
+        array::{ListBuilder, StringViewArray, StringViewBuilder},
         compute::concat_batches,
         datatypes::{Field, Schema},
     };
 
     use super::*;
+
+    #[test]
+    fn a_slice_of_lists_weighs_what_it_shows() {
+        let mut lists = ListBuilder::new(StringViewBuilder::new());
+        for n in 0..100 {
+            lists.append_value((0..n).map(|_| Some("a text of more than twelve bytes")));
+        }
+        let lists: ArrayRef = Arc::new(lists.finish());
+        let weights: Vec<u64> = (0..100).map(|row| size(&lists.slice(row, 1))).collect();
+        assert_eq!((weights[0], weights[1], weights[50]), (4, 4 + 48, 4 + 50 * 48));
+        assert_eq!(weights.iter().sum::<u64>(), size(&lists));
+    }
 
     #[test]
     fn a_batch_is_cut_into_small_parts_and_stays_the_same() {

@@ -1,6 +1,6 @@
 //! SELECT: the select list with its names, stars, GROUP BY, HAVING, ORDER BY by output name, number or expression.
 
-use std::ops::ControlFlow;
+use std::{collections::HashMap, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
     Distinct, Expr, Function, GroupByExpr, NamedWindowDefinition, NamedWindowExpr, ObjectName, ObjectNamePart, OrderByExpr, Select, SelectItem,
@@ -228,6 +228,10 @@ impl Resolver<'_> {
     ) -> Result<Vec<OrderByExpr>, Problem> {
         let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
         let on = matches!(distinct, Some(Distinct::On(_)));
+        let mut places: HashMap<&Expr, usize> = HashMap::new();
+        for (place, value) in values.iter().enumerate() {
+            places.entry(value).or_insert(place);
+        }
         let mut resolved = Vec::new();
         for item in order {
             if item.with_fill.is_some() {
@@ -238,7 +242,7 @@ impl Resolver<'_> {
                 // What stands in the select list already is meant.
                 None => {
                     let expr = self.expression(&item.expr)?;
-                    (values.iter().position(|selected| *selected == expr), expr)
+                    (places.get(&expr).copied(), expr)
                 }
             };
             let expr = match (place, distinct) {

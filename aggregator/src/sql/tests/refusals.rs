@@ -48,6 +48,12 @@ fn mistakes_are_told_with_a_code_and_what_to_do() {
             "repeat less",
         ),
         (
+            "select count(*) from events group by cube (a, b, c, d, e), cube (f, g, h, i, j)",
+            Code::TooComplex,
+            "GROUP BY asks for 1024 grouping sets; the limit is 512",
+            "GROUPING SETS",
+        ),
+        (
             "select type similar to type from events",
             Code::NotSupported,
             "SIMILAR TO a pattern that is computed, or with ESCAPE is not supported",

@@ -15,12 +15,14 @@ use datafusion::{
 };
 
 use super::{constants, function::limit, query::Query, text};
-use crate::arrays::{compact, items, size};
+use crate::arrays::{compact, items, size, value_size};
 
 /// What the rows of one part may weigh: bytes that are made, or steps of work.
 const PART_WEIGHT_MAX: u64 = 16 << 20;
 /// What one row may weigh. A part has one row at least.
 const ROW_WEIGHT_MAX: u64 = 256 << 20;
+/// Bytes of one call's result for a batch.
+const CALL_BYTES_MAX: u64 = 128 << 20;
 /// Bytes of one value that is made of constants: it is copied while the query is planned, and for every row.
 const CONSTANT_BYTES_MAX: u64 = 16 << 20;
 /// What a compiled regular expression takes, besides what the library keeps for each.
@@ -35,7 +37,7 @@ pub(super) fn invoke(name: &str, args: ScalarFunctionArgs, compute: impl Fn(Scal
     let of_rows = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
     let rows = if of_rows { args.number_rows } else { 1 };
     let call = Weighed::new(name, &args, rows)?;
-    let most = if of_rows { query.room() } else { CONSTANT_BYTES_MAX };
+    let most = if of_rows { query.room().min(CALL_BYTES_MAX) } else { CONSTANT_BYTES_MAX };
     let too_much = |bytes: u64| {
         let shown = if name == text::JOIN { "||" } else { name };
         limit(format!("{shown} makes {bytes} bytes of {rows} rows at once; the limit is {most}"), "make shorter texts or lists, or fewer of them")
@@ -44,7 +46,7 @@ pub(super) fn invoke(name: &str, args: ScalarFunctionArgs, compute: impl Fn(Scal
         let computed = compute(args)?;
         let bytes = match &computed {
             ColumnarValue::Array(array) => size(array),
-            ColumnarValue::Scalar(value) => value.size() as u64,
+            ColumnarValue::Scalar(value) => value_size(value),
         };
         if bytes > most {
             return Err(too_much(bytes));
@@ -82,7 +84,7 @@ pub(super) fn invoke(name: &str, args: ScalarFunctionArgs, compute: impl Fn(Scal
 
 fn scalar_bytes(value: &ColumnarValue) -> u64 {
     match value {
-        ColumnarValue::Scalar(value) => value.size() as u64,
+        ColumnarValue::Scalar(value) => value_size(value),
         ColumnarValue::Array(array) => size(array),
     }
 }
@@ -107,28 +109,34 @@ fn own_rows(array: &ArrayRef, from: usize, rows: usize) -> Result<ArrayRef> {
 /// An argument by what its values weigh.
 enum Argument {
     /// The same for all rows.
-    Constant { bytes: u64, items: u64, value: ScalarValue },
+    Constant { bytes: u64, items: u64, int: u64, value: ScalarValue },
     /// Texts, their lengths in bytes.
     Texts(ArrayRef),
     /// Lists: bytes and items of each.
     Lists(Vec<(u64, u64)>),
-    /// Values of one length.
+    /// Values of one length, or of which only all together count.
     Fixed { bytes: u64 },
 }
 
 impl Argument {
-    fn new(arg: &ColumnarValue) -> Result<Self> {
+    /// `alone`: each value counts, not only all together.
+    fn new(arg: &ColumnarValue, alone: bool) -> Result<Self> {
         let array = match arg {
             ColumnarValue::Scalar(value) => {
                 let items = if value.data_type().is_nested() { value.to_array().map_or(1, |array| items(&array)) } else { 1 };
-                return Ok(Self::Constant { bytes: value.size() as u64, items, value: value.clone() });
+                let int = match value.cast_to(&DataType::Int64) {
+                    Ok(ScalarValue::Int64(Some(int))) => u64::try_from(int).unwrap_or_default(),
+                    _ => 0,
+                };
+                return Ok(Self::Constant { bytes: value_size(value), items, int, value: value.clone() });
             }
             ColumnarValue::Array(array) => array,
         };
+        let all = size(array);
         Ok(match array.data_type() {
             DataType::Utf8View => Self::Texts(Arc::clone(array)),
-            DataType::Utf8 | DataType::LargeUtf8 => Self::Texts(cast(array, &DataType::Utf8View)?),
-            of if of.is_nested() => Self::Lists(
+            DataType::Utf8 | DataType::LargeUtf8 if alone || all > PART_WEIGHT_MAX => Self::Texts(cast(array, &DataType::Utf8View)?),
+            of if of.is_nested() && (alone || all > PART_WEIGHT_MAX) => Self::Lists(
                 (0..array.len())
                     .map(|row| {
                         let one = array.slice(row, 1);
@@ -136,7 +144,7 @@ impl Argument {
                     })
                     .collect(),
             ),
-            _ => Self::Fixed { bytes: size(array) / array.len().max(1) as u64 },
+            _ => Self::Fixed { bytes: all.div_ceil(array.len().max(1) as u64) },
         })
     }
 
@@ -174,10 +182,7 @@ impl Argument {
 
     fn int(&self) -> u64 {
         match self {
-            Self::Constant { value, .. } => match value.cast_to(&DataType::Int64) {
-                Ok(ScalarValue::Int64(Some(int))) => u64::try_from(int).unwrap_or_default(),
-                _ => 0,
-            },
+            Self::Constant { int, .. } => *int,
             _ => 0,
         }
     }
@@ -231,7 +236,9 @@ fn growth(name: &str) -> Option<Growth> {
         "translate" => |row| if row.text(2).is_ascii() { row.bytes(0) } else { row.bytes(0).saturating_mul(row.text(2).len() as u64) },
         "regexp_replace" => |row| {
             let references = row.text(2).matches(['$', '\\']).count() as u64;
-            (row.bytes(0) + 1).saturating_mul(row.text(2).len() as u64).saturating_add(references.saturating_mul(row.bytes(0)))
+            // Without `g` one match is replaced.
+            let matches = if row.text(3).contains('g') { row.bytes(0) + 1 } else { 1 };
+            matches.saturating_mul(row.text(2).len() as u64).saturating_add(references.saturating_mul(row.bytes(0)))
         },
         "regexp_match" => |row| row.bytes(0).saturating_mul(row.text(1).matches('(').count() as u64 + 1),
         "to_char" => |row| row.bytes(1).saturating_mul(40),
@@ -239,7 +246,8 @@ fn growth(name: &str) -> Option<Growth> {
         "string_to_array" => |row| row.bytes(0).saturating_mul(20),
         "array_to_string" => |row| row.items(0).saturating_mul(row.bytes(1) + row.bytes(2) + 32),
         "array_replace" | "array_replace_n" | "array_replace_all" => |row| row.items(0).saturating_mul(row.bytes(2)),
-        "array_has_all" | "array_has_any" | "array_union" | "array_intersect" | "array_except" => |row| row.items(0).saturating_mul(row.items(1)),
+        "concat_ws" => |row| row.bytes(0).saturating_mul(row.args.len() as u64),
+        "array_has_all" | "array_has_any" => |row| row.items(0).saturating_mul(row.items(1)),
         "levenshtein" => |row| row.bytes(0).saturating_mul(row.bytes(1)),
         "to_json" | "json_get" | "json_items" => |row| row.all().saturating_mul(6),
         _ => return None,
@@ -248,7 +256,9 @@ fn growth(name: &str) -> Option<Growth> {
 
 impl<'a> Weighed<'a> {
     fn new(name: &'a str, args: &ScalarFunctionArgs, rows: usize) -> Result<Self> {
-        Ok(Self { name, args: args.args.iter().map(Argument::new).collect::<Result<_>>()?, rows, growth: growth(name) })
+        let growth = growth(name);
+        let alone = growth.is_some() || name.starts_with("regexp_");
+        Ok(Self { name, args: args.args.iter().map(|arg| Argument::new(arg, alone)).collect::<Result<_>>()?, rows, growth })
     }
 
     fn weight(&self, row: usize) -> u64 {
@@ -261,7 +271,7 @@ impl<'a> Weighed<'a> {
             None => self.args.iter().map(|arg| arg.all(self.rows)).fold(0, u64::saturating_add),
             Some(_) => (0..self.rows).map(|row| self.weight(row)).fold(0, u64::saturating_add),
         };
-        weight > PART_WEIGHT_MAX || self.pattern().is_some()
+        weight > PART_WEIGHT_MAX || (self.rows > 0 && self.pattern().is_some())
     }
 
     /// The argument that is a regular expression of each row's own.
@@ -367,7 +377,7 @@ mod tests {
 
     #[test]
     fn what_functions_made_counts_while_somebody_has_it() {
-        let query = Query::default();
+        let query = Query::default().with_memory(128 << 20);
         let (rows, long) = (200, "a".repeat(10_000));
         let replace = || call("replace", &[texts(&long, rows), constant("a"), constant(&"x".repeat(35))], rows, &query);
         let held = replace().expect("70 MB fit");
@@ -416,7 +426,7 @@ mod tests {
         let long = "aß(".repeat(300);
         let two = [constant(&long), constant("ß")];
         let three = [constant(&long), constant("a"), constant("xyzß")];
-        let calls: [(&str, &[ColumnarValue]); 8] = [
+        let calls: [(&str, &[ColumnarValue]); 9] = [
             ("replace", &three),
             ("replace", &[constant(&long), constant(""), constant("xyz")]),
             ("translate", &three),
@@ -424,6 +434,7 @@ mod tests {
             ("upper", &two[..1]),
             ("string_to_array", &two),
             ("concat", &three),
+            ("concat_ws", &three),
             (text::JOIN, &three),
         ];
         for (name, columns) in calls {

@@ -16,7 +16,8 @@ use datafusion::{
     },
 };
 
-use super::function::limit;
+use super::{constants, function::limit};
+use crate::arrays;
 
 /// Bytes that one value may be collected of.
 const COLLECTED_BYTES_MAX: usize = 64 << 20;
@@ -40,8 +41,8 @@ impl Collected {
         self.name() == STRING_AGG
     }
 
-    fn one(&self, inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
-        Box::new(One { name: if self.is_text() { STRING_AGG } else { "array_agg" }, inner })
+    fn one(&self, inner: Box<dyn Accumulator>, distinct: bool) -> Box<dyn Accumulator> {
+        Box::new(One { name: if self.is_text() { STRING_AGG } else { "array_agg" }, inner, distinct, bytes: 0 })
     }
 }
 
@@ -84,15 +85,19 @@ impl AggregateUDFImpl for Collected {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(self.one(self.function.accumulator(args)?))
+        let distinct = args.is_distinct;
+        Ok(self.one(self.function.accumulator(args)?, distinct))
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(self.one(self.function.create_sliding_accumulator(args)?))
+        let distinct = args.is_distinct;
+        Ok(self.one(self.function.create_sliding_accumulator(args)?, distinct))
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
-        !self.is_text() && self.function.groups_accumulator_supported(args)
+        // The library's counts the views of texts and not the texts.
+        let counted = args.expr_fields.iter().all(|field| !constants::is_long(field.data_type()));
+        counted && !self.is_text() && self.function.groups_accumulator_supported(args)
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
@@ -105,11 +110,19 @@ impl AggregateUDFImpl for Collected {
 struct One {
     name: &'static str,
     inner: Box<dyn Accumulator>,
+    /// Equal values are kept once: what came in says little.
+    distinct: bool,
+    /// What came in.
+    bytes: usize,
 }
 
 impl One {
-    fn check(&self) -> Result<()> {
-        let bytes = self.inner.size();
+    /// Counts what came in.
+    fn came(&mut self, values: &[ArrayRef]) -> Result<()> {
+        if !self.distinct {
+            self.bytes += values.first().map_or(0, arrays::size) as usize;
+        }
+        let bytes = self.inner.size().max(self.bytes);
         match bytes > COLLECTED_BYTES_MAX {
             true => Err(limit(
                 format!("{} collects {bytes} bytes into one value; the limit is {COLLECTED_BYTES_MAX}", self.name),
@@ -123,10 +136,11 @@ impl One {
 impl Accumulator for One {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         self.inner.update_batch(values)?;
-        self.check()
+        self.came(values)
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.bytes = self.bytes.saturating_sub(values.first().map_or(0, arrays::size) as usize);
         self.inner.retract_batch(values)
     }
 
@@ -136,7 +150,7 @@ impl Accumulator for One {
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         self.inner.merge_batch(states)?;
-        self.check()
+        self.came(states)
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
@@ -149,6 +163,6 @@ impl Accumulator for One {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.inner.size()
+        size_of_val(self) + self.inner.size().max(self.bytes)
     }
 }

@@ -17,8 +17,9 @@ pub const BATCH_ROWS: usize = 8_192;
 const WRITTEN_BYTES_MAX: usize = 8 << 20;
 /// Constants up to this length do no harm.
 const SHORT_BYTES_MAX: usize = 1 << 10;
-/// The value of a sub-query is not known beforehand.
-const SUBQUERY_BYTES: usize = 1 << 20;
+/// The value of a sub-query is not known beforehand: a list, and JSON.
+const SUBQUERY_LIST_BYTES: usize = 1 << 20;
+const SUBQUERY_JSON_BYTES: usize = 64 << 10;
 const ROWS_MIN: usize = 8;
 
 /// Rows of a batch over which an expression with constants of so many bytes is computed.
@@ -31,9 +32,15 @@ pub fn bytes(expr: &Arc<dyn PhysicalExpr>) -> Result<usize> {
     let mut bytes = 0;
     expr.apply(|part| {
         bytes += if let Some(literal) = part.downcast_ref::<Literal>() {
-            Some(literal.value().size()).filter(|size| *size > SHORT_BYTES_MAX).unwrap_or_default()
+            // A text that is a view is written once.
+            let written = !matches!(literal.value().data_type(), DataType::Utf8View);
+            Some(literal.value().size()).filter(|size| written && *size > SHORT_BYTES_MAX).unwrap_or_default()
         } else if let Some(subquery) = part.downcast_ref::<ScalarSubqueryExpr>() {
-            if is_long(subquery.return_field(&Schema::empty())?.data_type()) { SUBQUERY_BYTES } else { 0 }
+            match subquery.return_field(&Schema::empty())?.data_type() {
+                of if of.is_nested() => SUBQUERY_LIST_BYTES,
+                DataType::LargeUtf8 => SUBQUERY_JSON_BYTES,
+                _ => 0,
+            }
         } else {
             padded(part).filter(|length| *length > SHORT_BYTES_MAX).unwrap_or_default()
         };

@@ -17,8 +17,8 @@ use proto::Problem;
 
 use super::notices::Notices;
 
-/// Bytes that functions of one query may have made and not yet let go of.
-pub(super) const COMPUTED_BYTES_MAX: u64 = 128 << 20;
+/// Bytes that functions may have made and nobody has let go of, where no query says how many.
+const COMPUTED_BYTES_MAX: u64 = 256 << 20;
 /// Smaller results are not worth counting: an expression has at most some thousand of them.
 const COUNTED_BYTES_MIN: u64 = 64 << 10;
 
@@ -29,18 +29,30 @@ type Interrupt = dyn Fn() -> Option<Problem> + Send + Sync;
 type Computed = (Weak<dyn Array>, u64);
 
 /// What functions know of a query, and tell of it. Clones are the same query.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Query {
     /// Values that had no answer.
     pub notices: Notices,
     interrupt: Option<Arc<Interrupt>>,
+    computed_bytes_max: u64,
     computed: Arc<Mutex<Vec<Computed>>>,
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Self { notices: Notices::default(), interrupt: None, computed_bytes_max: COMPUTED_BYTES_MAX, computed: Arc::default() }
+    }
 }
 
 impl Query {
     /// A query that ends when `interrupt` says why: functions ask it between the parts of a long work.
     pub fn new(notices: Notices, interrupt: impl Fn() -> Option<Problem> + Send + Sync + 'static) -> Self {
         Self { notices, interrupt: Some(Arc::new(interrupt)), ..Self::default() }
+    }
+
+    /// The same, whose functions may have made so many bytes that somebody still has: whatever holds them for long counts them itself.
+    pub fn with_memory(self, computed_bytes_max: usize) -> Self {
+        Self { computed_bytes_max: computed_bytes_max as u64, ..self }
     }
 
     /// That of a session, if it has any.
@@ -60,7 +72,7 @@ impl Query {
     pub(super) fn room(&self) -> u64 {
         let mut computed = self.computed.lock();
         computed.retain(|(array, _)| array.strong_count() > 0);
-        COMPUTED_BYTES_MAX.saturating_sub(computed.iter().map(|(_, bytes)| bytes).sum())
+        self.computed_bytes_max.saturating_sub(computed.iter().map(|(_, bytes)| bytes).sum())
     }
 
     /// Counts a function's result for as long as somebody has it.
