@@ -112,6 +112,8 @@ impl Kafka {
     pub fn topics(&self) -> Result<Vec<String>> {
         let client: BaseProducer = self.config().create()?;
         let metadata = client.client().fetch_metadata(None, Duration::from_secs(2))?;
+        // A broker that has started and not yet registered takes no topics.
+        ensure!(!metadata.brokers().is_empty(), "no broker is registered");
         Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
     }
 

@@ -185,7 +185,7 @@ impl Accumulator for Repeated {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let value = self.inner.evaluate()?;
+        let value = arrays::compact_value(self.inner.evaluate()?);
         self.bytes = self.bytes.saturating_add((arrays::value_size(&value) as usize).saturating_mul(self.rows.max(1)));
         self.rows = 0;
         if self.bytes > WINDOW_BYTES_MAX {

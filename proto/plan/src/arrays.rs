@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray as _, RecordBatch, RecordBatchOptions},
+        array::{Array, ArrayRef, AsArray as _, ListArray, RecordBatch, RecordBatchOptions},
         buffer::Buffer,
         datatypes::DataType,
     },
@@ -70,6 +70,14 @@ pub fn compact(array: &ArrayRef) -> ArrayRef {
         true => Arc::new(texts.gc()),
         false => Arc::clone(array),
     }
+}
+
+/// A value with texts in a buffer of its own: a list that was collected of many arrays keeps, and lists, the buffers of all.
+pub fn compact_value(value: ScalarValue) -> ScalarValue {
+    let ScalarValue::List(list) = &value else { return value };
+    let (DataType::List(field), Some(texts)) = (list.data_type(), list.values().as_string_view_opt()) else { return value };
+    let own = ListArray::try_new(Arc::clone(field), list.offsets().clone(), Arc::new(texts.gc()), list.nulls().cloned());
+    own.map_or(value.clone(), |own| ScalarValue::List(Arc::new(own)))
 }
 
 /// A batch in parts of so many bytes at most, or of one row.
