@@ -83,7 +83,7 @@ async fn a_disk_without_a_byte_left_answers_what_it_has_also_after_a_restart_and
         Ok(())
     };
     eventually("pushes are refused", refused).await;
-    // Of a push whose write failed nobody knows; it is sent again under its key below.
+    // The outcome of a push whose write failed is unknown, so the test sends it again below with the same key.
     let stored = server.sql("select count(distinct push) from events").await.one().as_u64().expect("a number") as usize;
     assert!(stored == next.get() || stored == next.get() + 1, "{stored} of {}", next.get());
     let all = [[json!(stored * DOCUMENTS), json!(stored)]];

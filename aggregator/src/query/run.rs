@@ -25,7 +25,7 @@ use crate::answer::{Answer, Part, Stats};
 
 /// Parts of an answer that wait for a slow reader; then the query waits.
 const PARTS_MAX: usize = 4;
-/// Bytes of a part, unless it is one row: whoever writes it out has all of it in memory.
+/// The size limit of a part in bytes, because a client's writer holds a whole part in memory. A part has at least one row.
 const PART_BYTES_MAX: u64 = 4 << 20;
 /// How long the last word of a query waits for a slow reader.
 const LAST_WORD_MAX: Duration = Duration::from_secs(10);

@@ -106,8 +106,8 @@ fn sliding(function: Arc<AggregateUDF>, mut args: Vec<Expr>, schema: &DFSchema) 
 /// An aggregate as a window function.
 ///
 /// DataFusion takes the results of `min` and `max` over a growing frame for sorted and leaves out an ORDER BY; but the frames of the first rows may
-/// have no value, and their NULLs belong to the other end. So no order is claimed here. And a text or a list is made anew for every row, or copied
-/// to all: what that comes to is bounded.
+/// have no value, and their NULLs belong to the other end. So this wrapper claims no order. It also limits how many bytes of texts or lists the
+/// window produces, because DataFusion builds a value for every row or copies one value to all rows.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct InWindow(Arc<AggregateUDF>);
 

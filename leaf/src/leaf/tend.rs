@@ -1,4 +1,4 @@
-//! The tender: work that nobody waits for, on one thread at a low rate: dead letters that are old enough to go, damage in files of splits.
+//! Background maintenance on one low-rate thread: it expires old dead letters, scrubs split files, and rebuilds damaged splits.
 
 use std::{
     sync::Weak,

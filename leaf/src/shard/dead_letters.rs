@@ -70,7 +70,7 @@ impl Shard {
                 if before_ms.is_some_and(|before_ms| ingested_ms >= before_ms && ingested_ms <= now) {
                     break false;
                 }
-                // A clock that was ahead once keeps nobody behind it.
+                // A letter stamped by a clock that ran ahead must not keep the letters behind it from expiring.
                 if before_ms.is_some() && ingested_ms > now {
                     continue;
                 }

@@ -75,7 +75,7 @@ pub struct Shard {
     opened_at: Instant,
     building: Mutex<()>,
     graves: Mutex<Vec<rebuild::Grave>>,
-    /// Held by whoever removes dead letters, so that none is counted off twice.
+    /// Serializes the removal of dead letters, so that no letter's bytes are subtracted twice.
     removing: Mutex<()>,
     /// Its micro-splits go to disk although there are few of them.
     hurries: AtomicBool,

@@ -1,7 +1,7 @@
-//! Checked: the bytes of a split's file, each extent compared with its checksum when it is first read. Nothing that does not match is handed out.
+//! Checked: the bytes of a split's file, each extent compared with its checksum when it is first read.
 //!
-//! So opening a file reads what opening needs. What nobody reads is read by the scrubber, a little at a time; it reads again what was read before,
-//! because a disk may lose later what it had.
+//! Opening a file therefore reads only what opening needs. The scrubber verifies the whole file in the background, including extents that a query has
+//! verified already: a disk may corrupt them later, and until the scrubber comes by a query would still use them.
 
 use std::{
     fs::File,

@@ -83,7 +83,7 @@ fn made_with_what_can_be(documents: &[Arc<Document>]) -> Result<Made, Error> {
         Err(reason) => reason,
     };
     leave_out(documents, 0, &mut left_out);
-    // What fails only when all are together leaves nobody to blame.
+    // A build that fails only with all documents together has no single culprit to leave out.
     let all = range(0..documents.len() as u32);
     let made = made(documents, &left_out).or_else(|_| {
         left_out.clone_from(&all);

@@ -88,8 +88,9 @@ fn scrubbed(options: &mut LeafOptions) {
     options.scrub_every = Duration::from_millis(20);
 }
 
-/// Flips a bit somewhere in each split.
-fn damage_splits(folder: &FilePath, dice: &mut Dice) {
+/// Flips a bit somewhere in each split, and returns how many it damaged.
+fn damage_splits(folder: &FilePath, dice: &mut Dice) -> usize {
+    let mut damaged = 0;
     for split in std::fs::read_dir(folder).expect("splits").map(|entry| entry.expect("an entry").path()) {
         // A file that is being written, or was replaced just now, is left alone.
         let Ok(file) = File::options().read(true).write(true).open(&split) else { continue };
@@ -100,7 +101,9 @@ fn damage_splits(folder: &FilePath, dice: &mut Dice) {
         }
         byte[0] ^= 1 << dice.below(8);
         file.write_all_at(&byte, at).expect("written");
+        damaged += 1;
     }
+    damaged
 }
 
 /// Flips a bit of a split that is read only where a column is.
@@ -170,13 +173,15 @@ async fn a_split_that_is_damaged_while_it_is_open_is_found_and_built_again_from_
     let fixture = Fixture::start(scrubbed);
     let expected = fill(&fixture, 10, 0).await;
     settled(&fixture).await;
+    let mut damaged = 0;
     for _ in 0..5 {
-        damage_splits(&fixture.splits_folder(), &mut dice);
+        damaged += damage_splits(&fixture.splits_folder(), &mut dice);
         mended(&fixture).await;
         // A shard whose split did not even name its documents opens again when it is asked.
         fixture.eventually("it answers", async |fixture| fixture.leaf.status(fixture.shard).await.is_ok()).await;
         assert_eq!(fixture.documents().await, expected);
     }
+    assert!(damaged > 0, "no split was damaged in five rounds");
     let fixture = fixture.restart().await;
     assert_eq!(fixture.documents().await, expected);
 }
@@ -191,7 +196,7 @@ async fn a_split_that_is_damaged_while_the_leaf_is_away_is_built_again_from_its_
     settled(&fixture).await;
     for _ in 0..5 {
         let splits = fixture.splits_folder();
-        fixture = fixture.restart_changed(|_| damage_splits(&splits, &mut dice)).await;
+        fixture = fixture.restart_changed(|_| assert!(damage_splits(&splits, &mut dice) > 0)).await;
         mended(&fixture).await;
         assert_eq!(fixture.documents().await, expected);
     }

@@ -44,10 +44,7 @@ pub(super) fn invoke(name: &str, args: ScalarFunctionArgs, compute: impl Fn(Scal
     };
     if !call.is_heavy() {
         let computed = compute(args)?;
-        let bytes = match &computed {
-            ColumnarValue::Array(array) => size(array),
-            ColumnarValue::Scalar(value) => value_size(value),
-        };
+        let bytes = computed_size(&computed);
         if bytes > most {
             return Err(too_much(bytes));
         }
@@ -63,7 +60,7 @@ pub(super) fn invoke(name: &str, args: ScalarFunctionArgs, compute: impl Fn(Scal
         let to = call.part(from)?;
         let part = compute(sliced(&args, from, to - from)?)?;
         if !of_rows {
-            let bytes = scalar_bytes(&part);
+            let bytes = computed_size(&part);
             return if bytes > most { Err(too_much(bytes)) } else { Ok(part) };
         }
         let part = part.into_array(to - from)?;
@@ -82,7 +79,7 @@ pub(super) fn invoke(name: &str, args: ScalarFunctionArgs, compute: impl Fn(Scal
     Ok(ColumnarValue::Array(whole))
 }
 
-fn scalar_bytes(value: &ColumnarValue) -> u64 {
+fn computed_size(value: &ColumnarValue) -> u64 {
     match value {
         ColumnarValue::Scalar(value) => value_size(value),
         ColumnarValue::Array(array) => size(array),
@@ -317,7 +314,7 @@ fn replaced(text: &str, from: &str, to: &str) -> u64 {
     }
 }
 
-/// Refuses a regular expression of the data that is large when it is compiled. One that is none is left to the function.
+/// Rejects a regular expression from the data if it compiles to more than the limit. The function itself handles an invalid one.
 fn check_pattern(name: &str, pattern: &str) -> Result<()> {
     match regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build() {
         Err(regex::Error::CompiledTooBig(_)) => Err(limit(

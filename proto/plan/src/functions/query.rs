@@ -17,7 +17,7 @@ use proto::Problem;
 
 use super::notices::Notices;
 
-/// Bytes that functions may have made and nobody has let go of, where no query says how many.
+/// The limit for function results that are still in use, where the query sets none.
 const COMPUTED_BYTES_MAX: u64 = 256 << 20;
 /// Smaller results are not worth counting: an expression has at most some thousand of them.
 const COUNTED_BYTES_MIN: u64 = 64 << 10;
@@ -28,7 +28,7 @@ type Interrupt = dyn Fn() -> Option<Problem> + Send + Sync;
 /// A function's result, as long as somebody has it, and its bytes.
 type Computed = (Weak<dyn Array>, u64);
 
-/// What functions know of a query, and tell of it. Clones are the same query.
+/// The per-query state that functions share: counts of values without an answer, the interrupt, and the memory in use. Clones share it.
 #[derive(Clone)]
 pub struct Query {
     /// Values that had no answer.
