@@ -101,8 +101,6 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proto::SourceName;
 
     use super::*;
@@ -119,11 +117,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_clearing_that_is_cut_short_leaves_the_rest_and_counts_what_is_left() {
-        let fixture = Fixture::start(|options| {
-            tail_only(options);
-            // The pushes of these tests are of 2023.
-            options.dead_letters_kept = Duration::from_secs(100 * 365 * 24 * 3600);
-        });
+        let fixture = Fixture::start(tail_only);
         for _ in 0..2 {
             fixture.push(&vec!["nonsense"; REMOVED_ROWS_MAX]).await;
         }

@@ -174,6 +174,8 @@ impl Fixture {
 
 fn open(folder: &Path, adjust: fn(&mut LeafOptions), catalog: watch::Receiver<Arc<Catalog>>) -> Arc<Leaf> {
     let mut options = LeafOptions::new(folder);
+    // The records and pushes of these tests are of 2023: their dead letters are not old unless a test says so.
+    options.dead_letters_kept = Duration::from_secs(100 * 365 * 24 * 3600);
     adjust(&mut options);
     Leaf::open(options, catalog).expect("a leaf")
 }
