@@ -1,9 +1,11 @@
 //! Leaf: all shards of this node; the doors `Ingest` (for those who send events) and `Scan` (for those who ask).
 //!
-//! Whatever touches a disk runs off the runtime's own threads: writes on each shard's writer, builds on the workers, reads through `blocking`.
+//! Whatever touches a disk runs off the runtime's own threads: writes on the writers, builds on the workers, reads through `blocking`. How many
+//! threads there are does not depend on how many shards there are.
 
 mod ask;
 mod memory;
+mod room;
 mod shards;
 mod take;
 
@@ -25,7 +27,7 @@ use crate::{
     error::Error,
     options::LeafOptions,
     scan::ScanPool,
-    shard::{rebuild, state::Moment, work::Work},
+    shard::{Crew, budget::Budget, rebuild, state::Moment, summary::Summary, work::Work, writers::Writers},
 };
 use shards::Shards;
 
@@ -38,50 +40,68 @@ struct Pins {
     moments: HashMap<ShardId, Arc<Moment>>,
 }
 
+/// Who knows how a shard is.
+enum ShardInfo {
+    Open(Arc<crate::shard::Shard>),
+    Closed(Summary),
+}
+
 /// All shards of this node.
 pub struct Leaf {
     options: Arc<LeafOptions>,
     /// Another one after each start.
     boot: u64,
     catalog: watch::Receiver<Arc<Catalog>>,
-    shards: Shards,
-    disk: Arc<Disk>,
-    work: Arc<Work>,
+    shards: Arc<Shards>,
+    crew: Arc<Crew>,
     scans: ScanPool,
     pins: Mutex<HashMap<QueryId, Pins>>,
-    keeper: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// The keeper, and who goes on with what the last process left undone.
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     closed: Arc<(Mutex<bool>, Condvar)>,
     closing: AtomicBool,
 }
 
 impl Leaf {
-    /// Opens the folder and all shards in it that the catalog knows. A shard that does not open is logged, and tried again when it is asked for.
+    /// Opens the folder. Shards are opened when they are asked for, and in the background where the last process left something undone. A shard
+    /// that does not open is logged, and tried again when it is asked for.
     pub fn open(options: LeafOptions, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Arc<Self>, Error> {
         let options = Arc::new(options);
         let file_error = |source| Error::File { path: options.folder.clone(), source };
         std::fs::create_dir_all(&options.folder).map_err(file_error)?;
-        let work = Work::start(options.index_threads).map_err(file_error)?;
-        let disk = Arc::new(Disk::new(&options.folder, options.disk_used_percent_max));
+        let crew = Arc::new(Crew {
+            options: options.clone(),
+            writers: Writers::start().map_err(file_error)?,
+            work: Work::start(options.index_threads).map_err(file_error)?,
+            disk: Arc::new(Disk::new(&options.folder, options.disk_used_percent_max)),
+            budget: Budget::new(options.unsplit_bytes_max),
+            tables_open_max: room::tables_open_max(&options),
+        });
         let leaf = Arc::new(Self {
             boot: uuid::Uuid::now_v7().as_u64_pair().1,
-            shards: Shards::new(options.clone(), work.clone(), disk.clone()),
-            disk,
+            shards: Arc::new(Shards::new(crew.clone())),
+            crew,
             catalog,
-            work,
             scans: ScanPool::new(options.scan_threads).map_err(file_error)?,
             pins: Mutex::default(),
-            keeper: Mutex::default(),
+            threads: Mutex::default(),
             closed: Arc::default(),
             closing: AtomicBool::new(false),
             options,
         });
         let known = leaf.catalog.borrow().clone();
-        leaf.shards.open_existing(&known)?;
-        let keeper = Arc::downgrade(&leaf);
-        let closed = leaf.closed.clone();
-        let thread = std::thread::Builder::new().name("keep".into()).spawn(move || keep(&keeper, &closed));
-        *leaf.keeper.lock() = Some(thread.map_err(|source| Error::File { path: leaf.options.folder.clone(), source })?);
+        let found = leaf.shards.existing(&known)?;
+        let shards = leaf.shards.clone();
+        leaf.spawn("resume", move || shards.resume(&found))?;
+        let (keeper, closed) = (Arc::downgrade(&leaf), leaf.closed.clone());
+        leaf.spawn("keep", move || keep(&keeper, &closed))?;
         Ok(leaf)
+    }
+
+    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        self.threads.lock().push(thread.map_err(|source| Error::File { path: self.options.folder.clone(), source })?);
+        Ok(())
     }
 
     /// Ends in order: what was acknowledged is on disk, threads are gone. Calls after it are answered with an error.
@@ -98,34 +118,75 @@ impl Leaf {
         }
         *self.closed.0.lock() = true;
         self.closed.1.notify_all();
-        let keeper = self.keeper.lock().take();
-        if let Some(keeper) = keeper.filter(|keeper| keeper.thread().id() != std::thread::current().id()) {
-            let ended = keeper.join();
-            debug_assert!(ended.is_ok(), "the keeper does not panic");
+        self.shards.stop();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != std::thread::current().id()) {
+            let ended = thread.join();
+            debug_assert!(ended.is_ok(), "neither of them panics");
         }
         self.pins.lock().clear();
-        self.work.stop();
+        self.crew.work.stop();
         self.scans.close();
+        self.crew.writers.stop();
         self.shards.close();
     }
 
     /// The shard, opened where need be.
     async fn shard(self: &Leaf, id: ShardId) -> Result<Arc<crate::shard::Shard>, Problem> {
-        if self.closing.load(std::sync::atomic::Ordering::SeqCst) {
-            return Err(Problem::new(Code::Unavailable, "the leaf is closing"));
-        }
+        self.is_here()?;
         if let Some(shard) = self.shards.ready(id) {
             return Ok(shard);
         }
         self.known(id)?;
+        let turn = self.shards.turn_to_open().await;
         let shards = self.shards.clone();
-        blocking(move || shards.open(id)).await
+        blocking(move || {
+            let _until_it_is_open = turn;
+            shards.open(id)
+        })
+        .await
+    }
+
+    /// Where questions about a shard are answered that are none to its documents: one that is closed stays so, where it left a summary.
+    async fn info(&self, id: ShardId) -> Result<ShardInfo, Problem> {
+        self.is_here()?;
+        if let Some(shard) = self.shards.peek(id) {
+            return Ok(ShardInfo::Open(shard));
+        }
+        self.known(id)?;
+        let turn = self.shards.turn_to_read().await;
+        let shards = self.shards.clone();
+        let summary = blocking(move || {
+            let _until_it_is_read = turn;
+            Ok(shards.summary(id))
+        });
+        match summary.await? {
+            Some(summary) => Ok(ShardInfo::Closed(summary)),
+            None => Ok(ShardInfo::Open(self.shard(id).await?)),
+        }
+    }
+
+    fn is_here(&self) -> Result<(), Problem> {
+        match self.closing.load(std::sync::atomic::Ordering::SeqCst) {
+            true => Err(Problem::new(Code::Unavailable, "the leaf is closing")),
+            false => Ok(()),
+        }
+    }
+
+    /// Shards that are open at this moment.
+    pub fn open_shards(&self) -> usize {
+        self.shards.open_count()
     }
 
     /// Whether a shard is this node's.
     fn holds(&self, collection: &Collection, number: u32) -> bool {
         let here = |placed: &Vec<NodeName>| self.options.node.as_ref().is_none_or(|node| placed.contains(node));
         number < collection.settings.shards && (collection.placement.is_empty() || collection.placement.get(number as usize).is_some_and(here))
+    }
+
+    /// Bytes in memory that no split on disk has yet, of all shards.
+    pub fn unsplit_bytes(&self) -> usize {
+        self.crew.budget.bytes()
     }
 
     /// Refuses a shard that the catalog does not have, or has elsewhere.
@@ -157,6 +218,7 @@ impl Leaf {
         gauge!("rachis_leaf_shards").set(shards.len() as f64);
         gauge!("rachis_leaf_splits").set(splits as f64);
         gauge!("rachis_leaf_tail_documents").set(tail as f64);
+        gauge!("rachis_leaf_unsplit_bytes").set(self.unsplit_bytes() as f64);
         gauge!("rachis_leaf_views").set(self.pins.lock().len() as f64);
     }
 
@@ -194,9 +256,10 @@ fn keep(leaf: &Weak<Leaf>, closed: &(Mutex<bool>, Condvar)) {
         leaf.expire_pins();
         let catalog = leaf.catalog.borrow().clone();
         leaf.shards.remove_dropped(&catalog, chrono::Utc::now().timestamp_millis());
-        let room = leaf.disk.look();
+        let room = leaf.crew.disk.look();
+        leaf.shards.count_files();
         let shards = leaf.shards.all();
-        memory::govern(&shards);
+        memory::govern(&shards, &leaf.crew.budget);
         leaf.tell(&shards);
         for shard in shards {
             if room {
@@ -206,6 +269,7 @@ fn keep(leaf: &Weak<Leaf>, closed: &(Mutex<bool>, Condvar)) {
                 warn!(shard = %shard.id, %error, "what is not needed any more stays for now");
             }
         }
+        leaf.shards.close_idle();
         drop(leaf);
         ended = closed.0.lock();
     }

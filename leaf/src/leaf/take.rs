@@ -11,7 +11,7 @@ use proto::{
     routing::shard_of,
 };
 
-use super::{Leaf, blocking};
+use super::{Leaf, ShardInfo, blocking};
 use crate::{shard::writer::other_body, store::Partition};
 
 impl Leaf {
@@ -36,7 +36,10 @@ impl Ingest for Leaf {
     }
 
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem> {
-        Ok(self.shard(shard).await?.stored(source, partition))
+        Ok(match self.info(shard).await? {
+            ShardInfo::Closed(summary) => summary.stored(source, partition),
+            ShardInfo::Open(shard) => shard.stored(source, partition),
+        })
     }
 
     async fn pushed(&self, shard: ShardId, partition: i32, offset: i64, request: &RequestKey, deadline: Instant) -> Result<Pushed, Problem> {
@@ -57,8 +60,10 @@ impl Ingest for Leaf {
         let Some((_, found)) = catalog.collection(collection) else { return Ok(Vec::new()) };
         let mut partitions = Vec::new();
         for id in found.shards().filter(|shard| self.holds(found, shard.number)) {
-            let shard = self.shard(id).await?;
-            let rows = shard.look(|state| state.rows.clone());
+            let rows = match self.info(id).await? {
+                ShardInfo::Closed(summary) => summary.rows,
+                ShardInfo::Open(shard) => shard.look(|state| state.rows.clone()),
+            };
             partitions.extend(rows.into_iter().map(|(partition, row)| PartitionStatus {
                 shard: id,
                 position: Position { source: partition.source, partition: partition.number, offset: row.offset },
@@ -84,8 +89,10 @@ impl Ingest for Leaf {
         let Some((_, found)) = catalog.collection(collection) else { return Ok(Vec::new()) };
         let mut losses = Vec::new();
         for id in found.shards().filter(|shard| self.holds(found, shard.number)) {
-            let shard = self.shard(id).await?;
-            losses.extend(blocking(move || shard.store().losses()).await?);
+            losses.extend(match self.info(id).await? {
+                ShardInfo::Closed(summary) => summary.losses,
+                ShardInfo::Open(shard) => blocking(move || shard.store().losses()).await?,
+            });
         }
         Ok(losses)
     }

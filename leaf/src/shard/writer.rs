@@ -1,4 +1,4 @@
-//! The one thread that writes a shard: takes all that waits, writes it at once, makes it visible, answers.
+//! The one writer of a shard: takes all that waits, writes it at once, makes it visible, answers. It runs on the threads of `writers.rs`.
 //!
 //! Pushes that wait together share one synced write; batches from a log are written without a sync of their own, because their log has them.
 
@@ -13,7 +13,6 @@ use proto::{
     ingest::{Batch, Push, Pushed, Verdict},
 };
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, warn};
 
 use super::{
     Shard,
@@ -23,7 +22,7 @@ use super::{
 use crate::{
     error::Error,
     fault,
-    store::{Partition, Unwritten},
+    store::{Partition, Store, Unwritten},
 };
 
 /// Jobs that wait for the writer.
@@ -43,8 +42,6 @@ pub enum Job {
     Write(Batch, oneshot::Sender<Verdict>),
     /// Take a push.
     Push(Push, oneshot::Sender<Result<Pushed, Problem>>),
-    /// End.
-    Stop,
 }
 
 /// An answer that waits for the write.
@@ -74,7 +71,6 @@ impl Answer {
 
 /// The writer of a shard.
 pub struct Writer {
-    shard: Arc<Shard>,
     queue: mpsc::Receiver<Job>,
     memory: Memory,
     synced_at: Instant,
@@ -83,50 +79,48 @@ pub struct Writer {
 
 impl Writer {
     /// The writer of a shard, with what is stored of its kinds.
-    pub fn new(shard: Arc<Shard>, queue: mpsc::Receiver<Job>) -> Result<Self, Error> {
-        let partitions: Vec<Partition> = shard.state.lock().rows.keys().cloned().collect();
-        let memory = Memory::load(&shard.store, partitions.into_iter())?;
-        Ok(Self { shard, queue, memory, synced_at: Instant::now(), unsynced_bytes: 0 })
+    pub fn new(store: &Store, partitions: impl Iterator<Item = Partition>, queue: mpsc::Receiver<Job>) -> Result<Self, Error> {
+        Ok(Self { queue, memory: Memory::load(store, partitions)?, synced_at: Instant::now(), unsynced_bytes: 0 })
     }
 
-    /// Writes until it is stopped or the store fails.
-    pub fn run(mut self) {
-        while let Some(first) = self.queue.blocking_recv() {
-            let (jobs, stop) = self.gather(first);
-            let written = self.group(jobs);
-            if let Err(failure) = written {
-                error!(shard = %self.shard.id, error = %failure, "the store failed; the replica closes and opens again");
-                self.shard.fail(failure.to_string());
-                break;
-            }
-            if stop {
-                break;
-            }
+    /// Whether jobs wait.
+    pub fn has_jobs(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Writes what waits, up to the limits of a group. After an error the store must be closed and opened again.
+    pub fn write_group(&mut self, shard: &Arc<Shard>) -> Result<(), Error> {
+        let Ok(first) = self.queue.try_recv() else { return Ok(()) };
+        let jobs = self.gather(first);
+        self.group(shard, jobs)
+    }
+
+    /// Takes no more jobs, and writes those that wait.
+    pub fn write_rest(&mut self, shard: &Arc<Shard>) -> Result<(), Error> {
+        self.queue.close();
+        while self.has_jobs() {
+            self.write_group(shard)?;
         }
-        if let Err(failure) = self.shard.store.sync() {
-            warn!(shard = %self.shard.id, error = %failure, "the log could not be synced at the end");
-        }
+        Ok(())
     }
 
     /// All that waits, up to the limits of a group.
-    fn gather(&mut self, first: Job) -> (Vec<Job>, bool) {
+    fn gather(&mut self, first: Job) -> Vec<Job> {
         let mut jobs = Vec::new();
         let mut weight = 0;
         let mut next = Some(first);
         while let Some(job) = next {
             match &job {
-                Job::Stop => return (jobs, true),
                 Job::Write(batch, _) => weight += batch.records.iter().map(proto::record::Record::weight).sum::<usize>(),
                 Job::Push(push, _) => weight += push.items.iter().map(bytes::Bytes::len).sum::<usize>(),
             }
             jobs.push(job);
             next = if jobs.len() < GROUP_JOBS_MAX && weight < GROUP_BYTES_MAX { self.queue.try_recv().ok() } else { None };
         }
-        (jobs, false)
+        jobs
     }
 
-    fn group(&mut self, jobs: Vec<Job>) -> Result<(), Error> {
-        let shard = self.shard.clone();
+    fn group(&mut self, shard: &Arc<Shard>, jobs: Vec<Job>) -> Result<(), Error> {
         let known = |partition: &Partition| shard.state.lock().rows.get(partition).cloned().unwrap_or_default();
         let kept_ms = i64::try_from(shard.options.request_rows_kept.as_millis()).unwrap_or(i64::MAX);
         let mut group = Group::new(&shard.store, &mut self.memory, &known, kept_ms);
@@ -150,12 +144,11 @@ impl Writer {
                     };
                     answers.push(Answer::Push(to, answer));
                 }
-                Job::Stop => {}
             }
         }
         let (documents, bytes) = group.load();
         let written = match group.finish()? {
-            Some(finished) => self.commit(finished, sync, bytes),
+            Some(finished) => self.commit(shard, finished, sync, bytes),
             None => Ok(()),
         };
         match written {
@@ -180,9 +173,9 @@ impl Writer {
     }
 
     /// Writes a group and makes it visible.
-    fn commit(&mut self, finished: Finished, sync: bool, bytes: usize) -> Result<(), Unwritten> {
+    fn commit(&mut self, shard: &Arc<Shard>, finished: Finished, sync: bool, bytes: usize) -> Result<(), Unwritten> {
         let begun = Instant::now();
-        let store = &self.shard.store;
+        let store = &shard.store;
         fault::crash_point("before-commit");
         if sync {
             store.commit_synced(finished.batch)?
@@ -195,12 +188,12 @@ impl Writer {
         }
         fault::crash_point("after-commit");
         self.memory.saved();
-        self.shard.apply(finished.change);
+        shard.apply(finished.change);
         self.unsynced_bytes = if sync { 0 } else { self.unsynced_bytes + bytes };
         if sync {
             self.synced_at = Instant::now();
         } else if self.synced_at.elapsed() >= SYNC_AFTER || self.unsynced_bytes >= SYNC_BYTES {
-            if let Err(Error::Storage { source, .. }) = self.shard.store.sync() {
+            if let Err(Error::Storage { source, .. }) = shard.store.sync() {
                 return Err(Unwritten::Failed(source));
             }
             self.synced_at = Instant::now();

@@ -56,6 +56,9 @@ use crate::{document::Document, error::Error, view::Documents};
 /// Key and value.
 type Row = (Box<[u8]>, Box<[u8]>);
 
+/// Levels of a family.
+const LEVELS: usize = 7;
+
 /// A family of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -148,6 +151,13 @@ impl Store {
     pub fn bytes(&self) -> u64 {
         let bytes = |family| self.db.property_int_value_cf(self.family(family), "rocksdb.total-sst-files-size").ok().flatten().unwrap_or_default();
         bytes(Family::Docs) + bytes(Family::Keys) + bytes(Family::Meta)
+    }
+
+    /// Its files of rows.
+    pub fn tables(&self) -> usize {
+        let at = |family, level| self.db.property_int_value_cf(self.family(family), &format!("rocksdb.num-files-at-level{level}")).ok().flatten();
+        let of = |family| (0..LEVELS).filter_map(|level| at(family, level)).sum::<u64>() as usize;
+        of(Family::Docs) + of(Family::Keys) + of(Family::Meta)
     }
 
     /// Puts a row into a batch.

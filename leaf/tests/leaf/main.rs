@@ -2,6 +2,7 @@
 
 mod damage;
 mod made_up;
+mod many;
 mod push;
 mod replay;
 mod segments;

@@ -82,6 +82,15 @@ impl Fixture {
         self.crashed_changed(|_| ())
     }
 
+    /// As after a `kill -9`, with other options from now on.
+    pub fn crashed_as(&self, adjust: fn(&mut LeafOptions)) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        copy(self.folder.path(), folder.path());
+        let leaf = open(folder.path(), adjust, self.catalog.subscribe());
+        let catalog = watch::Sender::new(self.catalog.borrow().clone());
+        Self { folder, leaf, catalog, shard: self.shard, adjust }
+    }
+
     /// As after a `kill -9`, with the files changed.
     pub fn crashed_changed(&self, change: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
