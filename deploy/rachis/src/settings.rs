@@ -187,6 +187,7 @@ section! {
     /// Limits of the tailer: see `TailerOptions`.
     Tailer of TailerOptions {
         window_bytes_max: usize => window_bytes_max,
+        windows_bytes_max: usize => windows_bytes_max,
         batch_records_max: usize => batch_records_max,
         batch_bytes_max: usize => batch_bytes_max,
         dropped_kept_ms: u64 => dropped_kept as Duration::from_millis,
