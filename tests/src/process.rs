@@ -72,6 +72,11 @@ impl Process {
         Ok(self.status("VmRSS")? * 1024)
     }
 
+    /// Memory of its own in bytes: without files that are mapped, which the system takes back when it needs the room.
+    pub fn anonymous_bytes(&self) -> Result<u64> {
+        Ok(self.status("RssAnon")? * 1024)
+    }
+
     /// The most resident memory that it ever had, in bytes.
     pub fn peak_bytes(&self) -> Result<u64> {
         Ok(self.status("VmHWM")? * 1024)

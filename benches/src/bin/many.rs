@@ -23,7 +23,7 @@ use tests::{Kafka, Server, Settings, kafka::Produce, server::binary};
 /// Measures a node with many collections.
 #[derive(Parser)]
 struct Arguments {
-    /// Collections.
+    /// Collections; none measures the shards that catch up alone.
     #[arg(long, default_value_t = 2_000)]
     collections: u64,
     /// The low limit of open files.
@@ -33,7 +33,7 @@ struct Arguments {
     #[arg(long, default_value_t = 16)]
     shards: i32,
     /// Documents that they catch up with.
-    #[arg(long, default_value_t = 800_000)]
+    #[arg(long, default_value_t = 2_000_000)]
     documents: u64,
     /// The seed of the documents.
     #[arg(long, default_value_t = 1)]
@@ -57,10 +57,13 @@ const LISTINGS: [&str; 4] = [
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    collections("", Settings::default(), &arguments).await?;
-    let folder = tempfile::tempdir()?;
-    let limited = limited(folder.path(), arguments.open_files)?;
-    collections(&format!("{} open files: ", arguments.open_files), Settings { binary: Some(limited), ..Settings::default() }, &arguments).await?;
+    if arguments.collections > 0 {
+        collections("", Settings::default(), &arguments).await?;
+        let folder = tempfile::tempdir()?;
+        let limited = limited(folder.path(), arguments.open_files)?;
+        let settings = Settings { binary: Some(limited), ..Settings::default() };
+        collections(&format!("{} open files: ", arguments.open_files), settings, &arguments).await?;
+    }
     catch_up(&arguments).await
 }
 
@@ -154,13 +157,16 @@ async fn catch_up(arguments: &Arguments) -> Result<()> {
     server.json(reqwest::Method::PUT, "/v1/collections/many", json!({ "shards": shards })).await?;
     let begun = Instant::now();
     server.source("many-source", "many", "many", &kafka.bootstrap(), json!({})).await?;
+    let mut anonymous = 0;
     while server.ask("select sum(documents) from rachis.shards", json!({})).await?.rows != [[json!(documents)]] {
         ensure!(begun.elapsed() < Duration::from_secs(900), "not all documents are there after 15 minutes");
+        anonymous = anonymous.max(server.process().anonymous_bytes()?);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let took = begun.elapsed();
     row(&format!("{shards} shards catch up, {:.0} MB", raw_bytes as f64 / 1e6), raw_bytes as f64 / 1e6 / took.as_secs_f64(), "MB/s");
     row(&format!("{shards} shards catch up: peak of resident memory"), mebibytes(server.process().peak_bytes()?), "MiB");
+    row(&format!("{shards} shards catch up: without mapped files"), mebibytes(anonymous), "MiB");
     server.eventually("select count(*) from many", json!(documents)).await;
     row(&format!("{shards} shards catch up: peak with a question behind it"), mebibytes(server.process().peak_bytes()?), "MiB");
     Ok(())

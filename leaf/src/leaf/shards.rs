@@ -5,10 +5,10 @@
 //!
 //! What holds, whatever comes between:
 //!
-//! - Each shard has one place, and whoever opens or closes it holds the lock of that place throughout: it is never open twice.
-//! - Only an open shard's place gives handles of it, so while its lock is held their number does not grow (but by builds, which the shard
-//!   itself notices, `shard/retire.rs`).
-//! - Who waits for room to open a shard holds the lock of its own place, and only tries those of others: two never wait for each other.
+//! - Each shard has one place, and whoever opens or closes it has that place for itself throughout: it is never open twice.
+//! - Only an open shard's place gives handles of it, so meanwhile their number does not grow (but by builds, which the shard itself notices,
+//!   `shard/retire.rs`).
+//! - Who waits for room to open a shard has its own place, and only tries to get those of others: two never wait for each other.
 //! - What an open shard may take of the process's files is set aside before it opens (`room.rs`), and given back after it is closed.
 
 use std::{
@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use proto::{Catalog, Code, CollectionUid, Problem, ingest::ShardId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, info, warn};
@@ -50,7 +50,7 @@ struct Open {
 
 /// Where a shard is, if it is open.
 struct Place {
-    open: Mutex<Option<Open>>,
+    open: RwLock<Option<Open>>,
     /// When it was asked for last, in milliseconds of the leaf; 0 if nobody ever did.
     used_ms: AtomicU64,
 }
@@ -115,7 +115,7 @@ impl Shards {
 
     /// All that are open, but for those that are opened or closed at this moment.
     pub fn all(&self) -> Vec<Arc<Shard>> {
-        self.places().into_iter().filter_map(|(_, place)| Some(place.open.try_lock()?.as_ref()?.shard.clone())).collect()
+        self.places().into_iter().filter_map(|(_, place)| Some(place.open.try_read()?.as_ref()?.shard.clone())).collect()
     }
 
     fn places(&self) -> Vec<(ShardId, Arc<Place>)> {
@@ -135,12 +135,12 @@ impl Shards {
     }
 
     fn place(&self, id: ShardId) -> Arc<Place> {
-        let place = || Arc::new(Place { open: Mutex::default(), used_ms: AtomicU64::new(0) });
+        let place = || Arc::new(Place { open: RwLock::default(), used_ms: AtomicU64::new(0) });
         self.places.lock().entry(id).or_insert_with(place).clone()
     }
 
     fn open_at(&self, id: ShardId, place: &Place) -> Result<Arc<Shard>, Error> {
-        let mut open = place.open.lock();
+        let mut open = place.open.write();
         if let Some(there) = open.as_ref().filter(|open| open.shard.failure().is_none()) {
             return Ok(there.shard.clone());
         }
@@ -196,7 +196,7 @@ impl Shards {
     /// Counts the files of open shards anew: they grow.
     pub fn count_files(&self) {
         for (_, place) in self.places() {
-            let Some(mut open) = place.open.try_lock() else { continue };
+            let Some(mut open) = place.open.try_write() else { continue };
             if let Some(Open { shard, reserved }) = open.as_mut() {
                 reserved.update(files_of(shard.store().tables(), &self.crew.options));
             }
@@ -224,7 +224,7 @@ impl Shards {
     pub fn summary(&self, id: ShardId) -> Option<Summary> {
         let place = self.place(id);
         // While it is opened or closed, that is waited for by who opens it.
-        let open = place.open.try_lock()?;
+        let open = place.open.try_read()?;
         let folder = self.folder(id);
         match open.as_ref() {
             Some(_) => None,
@@ -281,7 +281,7 @@ impl Shards {
             let there: Vec<ShardId> = self.places.lock().keys().filter(|id| id.collection == *uid).copied().collect();
             for id in there {
                 let place = self.places.lock().remove(&id);
-                if let Some(open) = place.and_then(|place| place.open.lock().take()) {
+                if let Some(open) = place.and_then(|place| place.open.write().take()) {
                     open.shard.close();
                 }
             }
@@ -314,7 +314,7 @@ impl Shards {
     pub fn close(&self) {
         self.stop();
         let places: Vec<Arc<Place>> = self.places.lock().drain().map(|(_, place)| place).collect();
-        for Open { shard, .. } in places.iter().filter_map(|place| place.open.lock().take()) {
+        for Open { shard, .. } in places.iter().filter_map(|place| place.open.write().take()) {
             shard.close();
             let Err(shard) = shard.retire() else { continue };
             if let Err(failure) = shard.store().flush() {
@@ -329,13 +329,13 @@ impl Shards {
 }
 
 fn working(place: &Place) -> Option<Arc<Shard>> {
-    let shard = place.open.try_lock()?.as_ref()?.shard.clone();
+    let shard = place.open.try_read()?.as_ref()?.shard.clone();
     shard.failure().is_none().then_some(shard)
 }
 
 /// Closes a shard that nobody uses, and answers whether it did.
 fn close_idle(place: &Place) -> bool {
-    let Some(mut open) = place.open.try_lock() else { return false };
+    let Some(mut open) = place.open.try_write() else { return false };
     if !open.as_ref().is_some_and(|open| open.shard.can_retire()) {
         return false;
     }

@@ -110,6 +110,8 @@ async fn a_shard_that_was_closed_for_idleness_goes_on_where_it_was() {
     assert_eq!(fixture.write(fixture.batch(0, 22, 23, records(23..=23))).await, Verdict::Gap { stored: 20 });
     fixture.all_closed().await;
     assert_eq!(fixture.write(fixture.batch(0, 20, 21, records(21..=21))).await, Verdict::Applied { stored: 21 });
+    fixture.all_closed().await;
+    assert_eq!(fixture.leaf.stored(fixture.shard, &clicks(), 0).await.expect("a position").offset, 21);
     let after = fixture.documents().await;
     assert!(after.contains_key("clicks/0@21") && !after.contains_key("clicks/0@14"), "the key's newest document is the new one: {after:?}");
     assert_eq!(after.len(), before.len());
@@ -122,14 +124,19 @@ async fn a_view_that_is_held_keeps_its_shard_open() {
         fixture.push(&[&format!("{{\"_id\":\"a{}\",\"number\":{number}}}", number % 10)]).await;
     }
     let (others, query) = (fixture.collections(5), fixture.pin(fixture.shard).await);
+    fixture.push_to(others[0], "1").await;
+    let other = fixture.pin(others[0]).await;
     let before = everything(&fixture.leaf.pinned(query, fixture.shard).expect("a view"));
     for number in 0..200 {
         fixture.push(&[&format!("{{\"_id\":\"a{}\",\"number\":{number}}}", number % 10)]).await;
     }
-    for other in others {
-        fixture.push_to(other, "{}").await;
+    for other in &others[1..] {
+        fixture.push_to(*other, "{}").await;
     }
-    fixture.eventually("all others are closed", async |fixture| fixture.leaf.open_shards() == 1).await;
+    fixture.eventually("all others are closed", async |fixture| fixture.leaf.open_shards() == 2).await;
+    fixture.push_to(others[0], "2").await;
+    assert_eq!(everything(&fixture.leaf.pinned(other, others[0]).expect("a view")).len(), 1);
+    fixture.leaf.unpin(other);
     let view = fixture.leaf.pinned(query, fixture.shard).expect("still pinned");
     assert_eq!(everything(&view), before);
     fixture.leaf.unpin(query);
@@ -223,23 +230,20 @@ async fn open_files_stay_within_their_budget() {
 async fn all_shards_together_hold_no_more_in_memory_than_their_budget() {
     // None goes to disk by itself, and none is over a limit of its own.
     let tight = |options: &mut LeafOptions| {
-        small(options);
-        options.split_documents = usize::MAX;
-        options.split_idle = Duration::from_secs(3600);
-        options.memory_segments_max = usize::MAX;
+        super::support::tail_only(options);
         options.unsplit_bytes_max = 1 << 20;
     };
     let fixture = Fixture::start(tight);
     let shards = fixture.collections(8);
     let text = format!(r#"{{"text":"{}"}}"#, "x".repeat(2_000));
     let held = || fixture.leaf.unsplit_bytes();
-    for _ in 0..100 {
+    for _ in 0..200 {
         stream::iter(&shards).for_each_concurrent(8, |shard| fixture.push_to(*shard, &text)).await;
         assert!(held() <= 1 << 20, "{} bytes are held", held());
     }
     let mut on_disk = 0;
     for shard in &shards {
-        assert_eq!(fixture.documents_of(*shard).await.len(), 100);
+        assert_eq!(fixture.documents_of(*shard).await.len(), 200);
         on_disk += fixture.leaf.status(*shard).await.expect("a status").splits.iter().filter(|split| split.place == "disk").count();
     }
     assert!(on_disk > 0, "the largest went to disk");
