@@ -81,7 +81,7 @@ impl LeafOptions {
             merge_documents_max: 2_000_000,
             tail_documents_max: 200_000,
             tail_bytes_max: 128 << 20,
-            unsplit_bytes_max: 384 << 20,
+            unsplit_bytes_max: 192 << 20,
             index_threads: 2,
             scan_threads: 2,
             disk_used_percent_max: 90,

@@ -22,7 +22,7 @@ use super::{
 use crate::{document::Document, error::Error};
 
 /// Raw bytes up to which documents are kept parsed between the passes; above, they are parsed again.
-const PARSED_BYTES_MAX: usize = 16 << 20;
+const PARSED_BYTES_MAX: usize = 4 << 20;
 /// Documents that may be left out of a part before its build is given up.
 const FAILED_DOCUMENTS_MAX: usize = 16;
 

@@ -36,7 +36,7 @@ use self::{
 use crate::{document::Document, error::Error};
 
 /// Raw bytes of the documents that one build holds in memory, beside about as much for what it builds …
-const PART_BYTES_MAX: usize = 96 << 20;
+const PART_BYTES_MAX: usize = 48 << 20;
 /// … and how many they are at most.
 const PART_DOCUMENTS_MAX: usize = 1_000_000;
 

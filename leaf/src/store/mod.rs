@@ -141,6 +141,19 @@ impl Store {
         self.db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default()).map_err(|source| self.failed(source))
     }
 
+    /// Has everything written out of memory, unless that is under way. Does not wait for it.
+    pub fn flush_soon(&self) -> Result<(), Error> {
+        let waiting = |family| self.db.property_int_value_cf(self.family(family), "rocksdb.num-immutable-mem-table").ok().flatten();
+        let families = [Family::Docs, Family::Keys, Family::Meta];
+        // Another flush would wait for the one before.
+        if families.into_iter().any(|family| waiting(family) != Some(0)) {
+            return Ok(());
+        }
+        let mut options = rocksdb::FlushOptions::default();
+        options.set_wait(false);
+        self.db.flush_cfs_opt(&families.map(|family| self.family(family)), &options).map_err(|source| self.failed(source))
+    }
+
     /// Bytes of rows that are not in files yet.
     pub fn bytes_in_memory(&self) -> u64 {
         let bytes = |family| self.db.property_int_value_cf(self.family(family), "rocksdb.cur-size-all-mem-tables").ok().flatten().unwrap_or_default();

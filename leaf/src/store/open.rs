@@ -29,12 +29,13 @@ const MANIFEST_PREALLOCATED_BYTES: usize = 64 << 10;
 const TABLE_CACHE_SHARD_BITS: i32 = 2;
 /// Memory for rows is taken so much at a time: a store that is hardly written to takes little.
 const ARENA_BLOCK_BYTES: usize = 64 << 10;
-/// Rows of all shards that are in no file yet. The leaf writes the largest out long before (`leaf/memory.rs`); above it whoever writes does.
-const WRITE_BUFFERS_BYTES: usize = 512 << 20;
+/// Rows of all shards that are in no file yet: above it every write stalls, which senders are told. Shortly before it, whoever writes flushes; and
+/// the leaf flushes the largest at half of it (`leaf/memory.rs`), which may have no writes of their own.
+const WRITE_BUFFERS_BYTES: usize = 128 << 20;
 /// Pinned, so that an update of RocksDB does not change the files.
 const FORMAT_VERSION: i32 = 6;
 
-static WRITE_BUFFERS: LazyLock<WriteBufferManager> = LazyLock::new(|| WriteBufferManager::new_write_buffer_manager(WRITE_BUFFERS_BYTES, false));
+static WRITE_BUFFERS: LazyLock<WriteBufferManager> = LazyLock::new(|| WriteBufferManager::new_write_buffer_manager(WRITE_BUFFERS_BYTES, true));
 static BLOCK_CACHE: LazyLock<Cache> = LazyLock::new(|| Cache::new_lru_cache(BLOCK_CACHE_BYTES));
 
 impl Store {

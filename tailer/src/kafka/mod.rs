@@ -62,7 +62,7 @@ impl Default for TailerOptions {
         Self {
             node: Some("rachis-1".into()),
             window_bytes_max: 32 << 20,
-            windows_bytes_max: 128 << 20,
+            windows_bytes_max: 64 << 20,
             batch_records_max: BATCH_RECORDS_MAX,
             batch_bytes_max: BATCH_BYTES_MAX,
             shutdown_wait: Duration::from_secs(10),
