@@ -2,6 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,7 +18,11 @@ use proto::{
     ingest::{Ingest as _, Push, ShardId, Verdict},
 };
 
-use super::support::{Fixture, clicks, everything, query, record, small, texts};
+use super::{
+    replay::model,
+    support::{Fixture, clicks, everything, query, record, small, texts},
+    views::stream as records_of,
+};
 
 /// Two shards may be open, and none stays open for nothing.
 fn two_open(options: &mut LeafOptions) {
@@ -37,7 +45,7 @@ impl Fixture {
         let settings = CollectionSettings { shards: 1, ..CollectionSettings::default() };
         let made: Vec<ShardId> = (0..count).map(|_| ShardId { collection: proto::CollectionUid(uuid::Uuid::now_v7()), number: 0 }).collect();
         self.catalog.send_modify(|catalog| {
-            let catalog = std::sync::Arc::make_mut(catalog);
+            let catalog = Arc::make_mut(catalog);
             for (number, shard) in made.iter().enumerate() {
                 let name = format!("many-{number}-{}", catalog.collections.len()).parse().expect("a name");
                 catalog.collections.insert(name, Collection::new(shard.collection, 1, settings.clone()));
@@ -247,4 +255,66 @@ async fn all_shards_together_hold_no_more_in_memory_than_their_budget() {
         on_disk += fixture.leaf.status(*shard).await.expect("a status").splits.iter().filter(|split| split.place == "disk").count();
     }
     assert!(on_disk > 0, "the largest went to disk");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn shards_that_open_and_close_all_the_time_lose_nothing_and_repeat_nothing() {
+    const RECORDS: i64 = 400;
+    let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| std::process::id().into());
+    eprintln!("SEED={seed}");
+    let fixture = Arc::new(Fixture::start(two_open));
+    let shards = fixture.collections(6);
+    let streams: Vec<Arc<Vec<_>>> = (0..6).map(|number| Arc::new(records_of(seed + number, RECORDS))).collect();
+    let done = Arc::new(AtomicBool::new(false));
+    let write = |(shard, records): (ShardId, Arc<Vec<proto::record::Record>>)| {
+        let fixture = fixture.clone();
+        tokio::spawn(async move {
+            let mut after = -1;
+            while after < RECORDS - 1 {
+                let through = (after + 7).min(RECORDS - 1);
+                let slice = records[(after + 1) as usize..=through as usize].to_vec();
+                match fixture.leaf.write(proto::ingest::Batch { shard, ..fixture.batch(0, after, through, slice) }).await {
+                    Ok(Verdict::Applied { stored }) => after = stored,
+                    Ok(Verdict::Busy { .. }) => tokio::task::yield_now().await,
+                    Err(problem) if problem.code == Code::Busy => tokio::task::yield_now().await,
+                    other => panic!("{other:?}"),
+                }
+                // Between two batches it may be closed; wherever it is answered, the answer is the same.
+                assert_eq!(fixture.leaf.stored(shard, &clicks(), 0).await.expect("a position").offset, after);
+            }
+        })
+    };
+    let read = |(shard, records): (ShardId, Arc<Vec<proto::record::Record>>)| {
+        let (fixture, done) = (fixture.clone(), done.clone());
+        tokio::spawn(async move {
+            while !done.load(Ordering::SeqCst) {
+                let query = query();
+                let pinned = fixture.leaf.pin(query, shard, &PositionVector::default(), Instant::now() + Duration::from_secs(20)).await;
+                if pinned.as_ref().is_err_and(|problem| problem.code == Code::Busy) {
+                    continue;
+                }
+                pinned.expect("a view");
+                let view = fixture.leaf.pinned(query, shard).expect("it is pinned");
+                fixture.leaf.unpin(query);
+                let at = view.positions.get(&clicks(), 0).unwrap_or(-1);
+                assert_eq!(texts(&everything(&view)), model(&records[..(at + 1) as usize]).0, "at {at}");
+                drop(view);
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    let both = || shards.iter().copied().zip(streams.iter().cloned());
+    let (writers, readers) = (both().map(write).collect::<Vec<_>>(), both().map(read).collect::<Vec<_>>());
+    for writer in writers {
+        writer.await.expect("a writer");
+    }
+    done.store(true, Ordering::SeqCst);
+    for reader in readers {
+        reader.await.expect("a reader");
+    }
+    let crashed = fixture.crashed();
+    for (shard, records) in both() {
+        assert_eq!(fixture.documents_of(shard).await, model(&records).0);
+        assert_eq!(crashed.documents_of(shard).await, model(&records).0, "after kill -9");
+    }
 }
