@@ -15,7 +15,8 @@ use plan::scan::{QueryId, Scan as _};
 use proto::{
     Code, PositionVector, SourceName,
     catalog::{Collection, CollectionSettings},
-    ingest::{Ingest as _, Push, ShardId, Verdict},
+    ingest::{Batch, Ingest as _, Push, ShardId, Verdict},
+    record::Record,
 };
 
 use super::{
@@ -257,64 +258,86 @@ async fn all_shards_together_hold_no_more_in_memory_than_their_budget() {
     assert!(on_disk > 0, "the largest went to disk");
 }
 
+/// Whether there was no room to open a shard: a store that is still held by somebody is never met.
+fn is_full(problem: &proto::Problem) -> bool {
+    problem.code == Code::Busy && problem.detail.contains("are open")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn shards_that_open_and_close_all_the_time_lose_nothing_and_repeat_nothing() {
-    const RECORDS: i64 = 400;
+    const BATCH: usize = 9;
+    const ROUNDS: usize = 12;
     let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| std::process::id().into());
     eprintln!("SEED={seed}");
-    let fixture = Arc::new(Fixture::start(two_open));
-    let shards = fixture.collections(6);
-    let streams: Vec<Arc<Vec<_>>> = (0..6).map(|number| Arc::new(records_of(seed + number, RECORDS))).collect();
-    let done = Arc::new(AtomicBool::new(false));
-    let write = |(shard, records): (ShardId, Arc<Vec<proto::record::Record>>)| {
-        let fixture = fixture.clone();
-        tokio::spawn(async move {
-            let mut after = -1;
-            while after < RECORDS - 1 {
-                let through = (after + 7).min(RECORDS - 1);
-                let slice = records[(after + 1) as usize..=through as usize].to_vec();
-                match fixture.leaf.write(proto::ingest::Batch { shard, ..fixture.batch(0, after, through, slice) }).await {
-                    Ok(Verdict::Applied { stored }) => after = stored,
-                    Ok(Verdict::Busy { .. }) => tokio::task::yield_now().await,
-                    Err(problem) if problem.code == Code::Busy => tokio::task::yield_now().await,
-                    other => panic!("{other:?}"),
-                }
-                // Between two batches it may be closed; wherever it is answered, the answer is the same.
-                assert_eq!(fixture.leaf.stored(shard, &clicks(), 0).await.expect("a position").offset, after);
-            }
-        })
+    let three_open = |options: &mut LeafOptions| {
+        two_open(options);
+        options.open_shards_max = 3;
     };
-    let read = |(shard, records): (ShardId, Arc<Vec<proto::record::Record>>)| {
-        let (fixture, done) = (fixture.clone(), done.clone());
+    let fixture = Arc::new(Fixture::start(three_open));
+    let streams = (0..6).map(|number| Arc::new(records_of(seed + number, (BATCH * ROUNDS) as i64)));
+    let shards: Vec<(ShardId, Arc<Vec<Record>>)> = fixture.collections(6).into_iter().zip(streams).collect();
+    let done = Arc::new(AtomicBool::new(false));
+    // Each goes round all shards, of which three can be open: what one has opened is closed for another.
+    let reader = |first: usize, holds: bool| {
+        let (fixture, shards, done) = (fixture.clone(), shards.clone(), done.clone());
         tokio::spawn(async move {
-            while !done.load(Ordering::SeqCst) {
+            let mut _held = None;
+            for (shard, records) in shards.iter().cycle().skip(first) {
+                if done.load(Ordering::SeqCst) {
+                    return;
+                }
                 let query = query();
-                let pinned = fixture.leaf.pin(query, shard, &PositionVector::default(), Instant::now() + Duration::from_secs(20)).await;
-                if pinned.as_ref().is_err_and(|problem| problem.code == Code::Busy) {
+                let pinned = fixture.leaf.pin(query, *shard, &PositionVector::default(), Instant::now() + Duration::from_secs(20)).await;
+                if pinned.as_ref().is_err_and(is_full) {
                     continue;
                 }
                 pinned.expect("a view");
-                let view = fixture.leaf.pinned(query, shard).expect("it is pinned");
+                let view = fixture.leaf.pinned(query, *shard).expect("it is pinned");
                 fixture.leaf.unpin(query);
                 let at = view.positions.get(&clicks(), 0).unwrap_or(-1);
                 assert_eq!(texts(&everything(&view)), model(&records[..(at + 1) as usize]).0, "at {at}");
-                drop(view);
-                tokio::task::yield_now().await;
+                _held = holds.then_some(view);
             }
         })
     };
-    let both = || shards.iter().copied().zip(streams.iter().cloned());
-    let (writers, readers) = (both().map(write).collect::<Vec<_>>(), both().map(read).collect::<Vec<_>>());
-    for writer in writers {
-        writer.await.expect("a writer");
+    // Whether it is open or closed, a position never goes back.
+    let watcher = || {
+        let (fixture, shards, done) = (fixture.clone(), shards.clone(), done.clone());
+        tokio::spawn(async move {
+            let mut seen = vec![-1; shards.len()];
+            for (number, (shard, _)) in shards.iter().enumerate().cycle() {
+                if done.load(Ordering::SeqCst) {
+                    return;
+                }
+                match fixture.leaf.stored(*shard, &clicks(), 0).await {
+                    Ok(stored) => assert!(std::mem::replace(&mut seen[number], stored.offset) <= stored.offset),
+                    Err(problem) => assert!(is_full(&problem), "{problem:?}"),
+                }
+            }
+        })
+    };
+    let others = [reader(0, true), reader(3, false), watcher()];
+    for round in 0..ROUNDS {
+        for (shard, records) in &shards {
+            let slice = &records[round * BATCH..(round + 1) * BATCH];
+            let (after, through) = (slice[0].offset - 1, slice[BATCH - 1].offset);
+            loop {
+                match fixture.leaf.write(Batch { shard: *shard, ..fixture.batch(0, after, through, slice.to_vec()) }).await {
+                    Ok(verdict) if verdict == (Verdict::Applied { stored: through }) => break,
+                    Ok(Verdict::Busy { .. }) => tokio::task::yield_now().await,
+                    Err(problem) if is_full(&problem) => tokio::task::yield_now().await,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
     }
     done.store(true, Ordering::SeqCst);
-    for reader in readers {
-        reader.await.expect("a reader");
+    for other in others {
+        other.await.expect("it ends");
     }
     let crashed = fixture.crashed();
-    for (shard, records) in both() {
-        assert_eq!(fixture.documents_of(shard).await, model(&records).0);
-        assert_eq!(crashed.documents_of(shard).await, model(&records).0, "after kill -9");
+    for (shard, records) in &shards {
+        assert_eq!(fixture.documents_of(*shard).await, model(records).0);
+        assert_eq!(crashed.documents_of(*shard).await, model(records).0, "after kill -9");
     }
 }
