@@ -51,7 +51,20 @@ pub fn tail_only(options: &mut LeafOptions) {
     options.tail_documents_max = usize::MAX;
 }
 
+/// No shard stays open for nothing.
+pub fn none_idle(options: &mut LeafOptions) {
+    small(options);
+    options.idle_shards_max = 0;
+    options.shard_idle = Duration::ZERO;
+    // The pushes of these tests are of 2023.
+    options.dead_letters_kept = Duration::from_secs(100 * 365 * 24 * 3600);
+}
+
 impl Fixture {
+    pub async fn all_closed(&self) {
+        self.eventually("nobody uses a shard and all are closed", async |fixture| fixture.leaf.open_shards() == 0).await;
+    }
+
     pub fn start(adjust: fn(&mut LeafOptions)) -> Self {
         let collection = CollectionUid(uuid::Uuid::now_v7());
         let mut catalog = Catalog { version: 1, ..Catalog::default() };
@@ -81,6 +94,15 @@ impl Fixture {
     /// Opens what is on disk at this moment, as after a `kill -9`: a copy of the folder, while the first goes on.
     pub fn crashed(&self) -> Self {
         self.crashed_changed(|_| ())
+    }
+
+    /// As after a `kill -9`, with other options from now on.
+    pub fn crashed_as(&self, adjust: fn(&mut LeafOptions)) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        copy(self.folder.path(), folder.path());
+        let leaf = open(folder.path(), adjust, self.catalog.subscribe());
+        let catalog = watch::Sender::new(self.catalog.borrow().clone());
+        Self { folder, leaf, catalog, shard: self.shard, adjust }
     }
 
     /// As after a `kill -9`, with the files changed.

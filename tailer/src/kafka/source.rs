@@ -40,6 +40,7 @@ use super::{
     partition::{Backoff, Flow, Partition},
     record::{push, record},
     sender::Sender,
+    windows::{Held, Windows},
 };
 
 /// How long the poll thread waits for a record: how late it notices what senders want of it.
@@ -170,12 +171,12 @@ impl Job {
 }
 
 /// Keeps a source running until it is stopped: after an error that a consumer cannot survive, another one is made.
-pub async fn keep(job: Arc<Job>, board: Arc<Board>, stop: CancellationToken) {
+pub async fn keep(job: Arc<Job>, board: Arc<Board>, windows: Arc<Windows>, stop: CancellationToken) {
     let mut backoff = Backoff::new(RESTART_FIRST, RESTART_MOST);
     while !stop.is_cancelled() {
         let started = Instant::now();
-        let (run, handle, ends) = (Reader::new(job.clone(), board.clone(), stop.child_token()), Handle::current(), tokio::sync::oneshot::channel());
-        let (done, ended) = ends;
+        let run = Reader::new(job.clone(), board.clone(), Held::new(windows.clone()), stop.child_token());
+        let (handle, (done, ended)) = (Handle::current(), tokio::sync::oneshot::channel());
         let thread = std::thread::Builder::new().name(format!("kafka-{}", job.source)).spawn(move || {
             let _ = done.send(run.run(&handle));
         });
@@ -200,6 +201,8 @@ struct Reader {
     board: Arc<Board>,
     stop: CancellationToken,
     cells: BTreeMap<i32, Arc<Cell>>,
+    /// What they have in hand, as others see it.
+    held: Held,
     /// Ends the senders of the partitions that are read now.
     senders_stop: CancellationToken,
     senders: TaskTracker,
@@ -222,10 +225,11 @@ struct Reader {
 type Consumer = Arc<BaseConsumer<Context>>;
 
 impl Reader {
-    fn new(job: Arc<Job>, board: Arc<Board>, stop: CancellationToken) -> Self {
+    fn new(job: Arc<Job>, board: Arc<Board>, held: Held, stop: CancellationToken) -> Self {
         Self {
             job,
             board,
+            held,
             senders_stop: stop.child_token(),
             stop,
             cells: BTreeMap::new(),
@@ -422,9 +426,11 @@ impl Reader {
     }
 
     /// Pauses partitions whose window is full, resumes those with room.
-    fn steer(&self, consumer: &Consumer) {
+    fn steer(&mut self, consumer: &Consumer) {
+        let bytes = self.cells.values().map(|cell| cell.partition.lock().held_bytes()).sum();
+        let window_bytes_max = self.held.update(self.cells.len(), bytes, self.job.options.window_bytes_max);
         for cell in self.cells.values() {
-            let Some(flow) = cell.partition.lock().flow() else { continue };
+            let Some(flow) = cell.partition.lock().flow(window_bytes_max) else { continue };
             let mut one = TopicPartitionList::new();
             one.add_partition(&self.job.settings.topic, cell.number);
             let result = match flow {
