@@ -206,7 +206,7 @@ impl Leaf {
         }
     }
 
-    /// Tells the metrics what is here.
+    /// Tells the metrics what is open here.
     fn tell(&self, shards: &[Arc<crate::shard::Shard>]) {
         let (mut tail, mut splits) = (0, 0);
         for shard in shards {
