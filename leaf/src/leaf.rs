@@ -215,7 +215,7 @@ impl Leaf {
         }
     }
 
-    /// Tells the metrics what is here.
+    /// Tells the metrics what is open here.
     fn tell(&self, shards: &[Arc<crate::shard::Shard>]) {
         let (mut tail, mut splits, mut unindexed) = (0, 0, 0);
         let read_only = shards.iter().filter(|shard| shard.store().is_read_only()).count();
