@@ -219,7 +219,9 @@ impl Shards {
             let closed = match self.room.is_exceeded() {
                 true => self.close_one(|_, _| true),
                 false => {
-                    let may = |used, shard: &Shard| u128::from(used) <= before && !shard.store().is_read_only();
+                    // Until it is to open again.
+                    let only_answers = |shard: &Shard| shard.store().is_read_only() && shard.failure().is_none();
+                    let may = |used, shard: &Shard| u128::from(used) <= before && !only_answers(shard);
                     room && self.room.shards() > options.idle_shards_max && self.close_one(may)
                 }
             };
