@@ -1,9 +1,11 @@
 //! Leaf: all shards of this node; the doors `Ingest` (for those who send events) and `Scan` (for those who ask).
 //!
-//! Whatever touches a disk runs off the runtime's own threads: writes on each shard's writer, builds on the workers, reads through `blocking`.
+//! Whatever touches a disk runs off the runtime's own threads: writes on the writers, builds on the workers, reads through `blocking`. How many
+//! threads there are does not depend on how many shards there are.
 
 mod ask;
 mod memory;
+mod room;
 mod scrub;
 mod shards;
 mod take;
@@ -27,7 +29,7 @@ use crate::{
     error::Error,
     options::LeafOptions,
     scan::ScanPool,
-    shard::{rebuild, state::Moment, work::Work},
+    shard::{Crew, budget::Budget, rebuild, state::Moment, summary::Summary, work::Work, writers::Writers},
 };
 use shards::Shards;
 
@@ -45,51 +47,71 @@ type Closed = (Mutex<bool>, Condvar);
 /// What runs beside the leaf until it is closed.
 type Keeper = fn(&Weak<Leaf>, &Closed);
 
+/// Who knows how a shard is.
+enum ShardInfo {
+    Open(Arc<crate::shard::Shard>),
+    Closed(Summary),
+}
+
 /// All shards of this node.
 pub struct Leaf {
     options: Arc<LeafOptions>,
     /// Another one after each start.
     boot: u64,
     catalog: watch::Receiver<Arc<Catalog>>,
-    shards: Shards,
-    disk: Arc<Disk>,
-    work: Arc<Work>,
+    shards: Arc<Shards>,
+    crew: Arc<Crew>,
     scans: ScanPool,
     pins: Mutex<HashMap<QueryId, Pins>>,
-    keepers: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// The keeper, the tender, and who goes on with what the last process left undone.
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     closed: Arc<Closed>,
     closing: AtomicBool,
 }
 
 impl Leaf {
-    /// Opens the folder and all shards in it that the catalog knows. A shard that does not open is logged, and tried again when it is asked for.
+    /// Opens the folder. Shards are opened when they are asked for, and in the background where the last process left something undone. A shard
+    /// that does not open is logged, and tried again when it is asked for.
     pub fn open(options: LeafOptions, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Arc<Self>, Error> {
         let options = Arc::new(options);
         let file_error = |source| Error::File { path: options.folder.clone(), source };
         std::fs::create_dir_all(&options.folder).map_err(file_error)?;
-        let work = Work::start(options.index_threads).map_err(file_error)?;
-        let disk = Arc::new(Disk::new(&options.folder, options.disk_used_percent_max));
+        let crew = Arc::new(Crew {
+            options: options.clone(),
+            writers: Writers::start().map_err(file_error)?,
+            work: Work::start(options.index_threads).map_err(file_error)?,
+            disk: Arc::new(Disk::new(&options.folder, options.disk_used_percent_max)),
+            budget: Budget::new(options.unsplit_bytes_max),
+            tables_open_max: room::tables_open_max(&options),
+        });
         let leaf = Arc::new(Self {
             boot: uuid::Uuid::now_v7().as_u64_pair().1,
-            shards: Shards::new(options.clone(), work.clone(), disk.clone()),
-            disk,
+            shards: Arc::new(Shards::new(crew.clone())),
+            crew,
             catalog,
-            work,
             scans: ScanPool::new(options.scan_threads).map_err(file_error)?,
             pins: Mutex::default(),
-            keepers: Mutex::default(),
+            threads: Mutex::default(),
             closed: Arc::default(),
             closing: AtomicBool::new(false),
             options,
         });
         let known = leaf.catalog.borrow().clone();
-        leaf.shards.open_existing(&known)?;
+        leaf.shards.tidy(&known)?;
+        let found = leaf.shards.stored(&known)?;
+        let shards = leaf.shards.clone();
+        leaf.spawn("resume", move || shards.resume(&found))?;
         for (name, run) in [("keep", keep as Keeper), ("tend", tend::tend)] {
             let (kept, closed) = (Arc::downgrade(&leaf), leaf.closed.clone());
-            let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(&kept, &closed));
-            leaf.keepers.lock().push(thread.map_err(|source| Error::File { path: leaf.options.folder.clone(), source })?);
+            leaf.spawn(name, move || run(&kept, &closed))?;
         }
         Ok(leaf)
+    }
+
+    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        self.threads.lock().push(thread.map_err(|source| Error::File { path: self.options.folder.clone(), source })?);
+        Ok(())
     }
 
     /// Ends in order: what was acknowledged is on disk, threads are gone. Calls after it are answered with an error.
@@ -106,34 +128,69 @@ impl Leaf {
         }
         *self.closed.0.lock() = true;
         self.closed.1.notify_all();
-        let keepers = std::mem::take(&mut *self.keepers.lock());
-        for keeper in keepers.into_iter().filter(|keeper| keeper.thread().id() != std::thread::current().id()) {
-            let ended = keeper.join();
-            debug_assert!(ended.is_ok(), "a keeper does not panic");
+        self.shards.stop();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != std::thread::current().id()) {
+            let ended = thread.join();
+            debug_assert!(ended.is_ok(), "none of them panics");
         }
         self.pins.lock().clear();
-        self.work.stop();
+        self.crew.work.stop();
         self.scans.close();
+        self.crew.writers.stop();
         self.shards.close();
     }
 
     /// The shard, opened where need be.
-    pub(crate) async fn shard(self: &Leaf, id: ShardId) -> Result<Arc<crate::shard::Shard>, Problem> {
-        if self.closing.load(std::sync::atomic::Ordering::SeqCst) {
-            return Err(Problem::new(Code::Unavailable, "the leaf is closing"));
-        }
+    pub(crate) async fn shard(&self, id: ShardId) -> Result<Arc<crate::shard::Shard>, Problem> {
+        self.is_here()?;
         if let Some(shard) = self.shards.ready(id) {
             return Ok(shard);
         }
         self.known(id)?;
+        self.shards.open(id).await
+    }
+
+    /// Where questions about a shard are answered that are none to its documents: one that is closed stays so, where it left a summary.
+    async fn info(&self, id: ShardId) -> Result<ShardInfo, Problem> {
+        self.is_here()?;
+        if let Some(shard) = self.shards.peek(id) {
+            return Ok(ShardInfo::Open(shard));
+        }
+        self.known(id)?;
+        let turn = self.shards.turn_to_read().await;
         let shards = self.shards.clone();
-        blocking(move || shards.open(id)).await
+        let summary = blocking(move || {
+            let _until_it_is_read = turn;
+            Ok(shards.summary(id))
+        });
+        match summary.await? {
+            Some(summary) => Ok(ShardInfo::Closed(summary)),
+            None => Ok(ShardInfo::Open(self.shard(id).await?)),
+        }
+    }
+
+    fn is_here(&self) -> Result<(), Problem> {
+        match self.closing.load(std::sync::atomic::Ordering::SeqCst) {
+            true => Err(Problem::new(Code::Unavailable, "the leaf is closing")),
+            false => Ok(()),
+        }
+    }
+
+    /// Shards that are open at this moment.
+    pub fn open_shards(&self) -> usize {
+        self.shards.open_count()
     }
 
     /// Whether a shard is this node's.
     fn holds(&self, collection: &Collection, number: u32) -> bool {
         let here = |placed: &Vec<NodeName>| self.options.node.as_ref().is_none_or(|node| placed.contains(node));
         number < collection.settings.shards && (collection.placement.is_empty() || collection.placement.get(number as usize).is_some_and(here))
+    }
+
+    /// Bytes in memory that no split on disk has yet, of all shards.
+    pub fn unsplit_bytes(&self) -> usize {
+        self.crew.budget.bytes()
     }
 
     /// Refuses a shard that the catalog does not have, or has elsewhere.
@@ -153,7 +210,7 @@ impl Leaf {
         }
     }
 
-    /// Tells the metrics what is here.
+    /// Tells the metrics what is open here.
     fn tell(&self, shards: &[Arc<crate::shard::Shard>]) {
         let (mut tail, mut splits, mut unindexed) = (0, 0, 0);
         let read_only = shards.iter().filter(|shard| shard.store().is_read_only()).count();
@@ -169,6 +226,7 @@ impl Leaf {
         gauge!("rachis_leaf_splits").set(splits as f64);
         gauge!("rachis_leaf_tail_documents").set(tail as f64);
         gauge!("rachis_leaf_unindexed_documents").set(unindexed as f64);
+        gauge!("rachis_leaf_unsplit_bytes").set(self.unsplit_bytes() as f64);
         gauge!("rachis_leaf_views").set(self.pins.lock().len() as f64);
     }
 
@@ -206,21 +264,23 @@ fn keep(leaf: &Weak<Leaf>, closed: &Closed) {
         leaf.expire_pins();
         let catalog = leaf.catalog.borrow().clone();
         leaf.shards.remove_dropped(&catalog, chrono::Utc::now().timestamp_millis());
-        let room = leaf.disk.look();
+        let room = leaf.crew.disk.look();
+        leaf.shards.count_files();
         let shards = leaf.shards.all();
-        memory::govern(&shards);
+        memory::govern(&shards, &leaf.crew.budget);
         leaf.tell(&shards);
         for shard in shards {
             if room {
                 shard.wake();
             }
-            if shard.store().is_read_only() && leaf.disk.has_room() {
+            if shard.store().is_read_only() && leaf.crew.disk.has_room() {
                 shard.open_for_writing();
             }
             if let Err(error) = rebuild::sweep(&shard) {
                 warn!(shard = %shard.id, %error, "what is not needed any more stays for now");
             }
         }
+        leaf.shards.close_idle();
         drop(leaf);
         ended = closed.0.lock();
     }

@@ -39,12 +39,22 @@ pub struct LeafOptions {
     pub tail_documents_max: usize,
     /// Their bytes.
     pub tail_bytes_max: usize,
+    /// Bytes in memory that no split on disk has yet, of all shards: above it the leaf answers busy.
+    pub unsplit_bytes_max: usize,
     /// Threads that build indexes.
     pub index_threads: usize,
     /// Threads that scan for queries.
     pub scan_threads: usize,
     /// From so many percent of the disk on nothing is taken in.
     pub disk_used_percent_max: u8,
+    /// Above so many open shards those are closed that nobody uses.
+    pub open_shards_max: usize,
+    /// Shards that stay open although nobody uses them …
+    pub idle_shards_max: usize,
+    /// … and others are closed so long after their last use.
+    pub shard_idle: Duration,
+    /// Files that open shards may have open together: a shard for which there are none is not opened.
+    pub open_files_max: usize,
     /// The files of splits are compared with their checksums in the background, so many bytes a second, one file at a time …
     pub scrub_bytes_per_second: u64,
     /// … and all of them at most so often.
@@ -79,9 +89,14 @@ impl LeafOptions {
             merge_documents_max: 2_000_000,
             tail_documents_max: 200_000,
             tail_bytes_max: 128 << 20,
+            unsplit_bytes_max: 192 << 20,
             index_threads: 2,
             scan_threads: 2,
             disk_used_percent_max: 90,
+            open_shards_max: 256,
+            idle_shards_max: 64,
+            shard_idle: Duration::from_secs(5),
+            open_files_max: 4_096,
             scrub_bytes_per_second: 4 << 20,
             scrub_every: Duration::from_secs(24 * 3600),
             request_rows_kept: Duration::from_secs(24 * 3600),

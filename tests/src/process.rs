@@ -69,10 +69,33 @@ impl Process {
 
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> Result<u64> {
+        Ok(self.status("VmRSS")? * 1024)
+    }
+
+    /// Memory of its own in bytes: without files that are mapped, which the system takes back when it needs the room.
+    pub fn anonymous_bytes(&self) -> Result<u64> {
+        Ok(self.status("RssAnon")? * 1024)
+    }
+
+    /// The most resident memory that it ever had, in bytes.
+    pub fn peak_bytes(&self) -> Result<u64> {
+        Ok(self.status("VmHWM")? * 1024)
+    }
+
+    /// Its threads.
+    pub fn threads(&self) -> Result<u64> {
+        self.status("Threads")
+    }
+
+    /// Files and connections that it has open.
+    pub fn open_files(&self) -> Result<u64> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count() as u64)
+    }
+
+    fn status(&self, key: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-        let kib: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
-        Ok(kib * 1024)
+        let line = status.lines().find(|line| line.split(':').next() == Some(key)).with_context(|| format!("no {key}"))?;
+        Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
     }
 
     /// User and system time used so far.

@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
+use futures::{StreamExt as _, stream};
 use plan::{Kinds, Path, scan::FieldStatus};
 use proto::{
     Catalog, Code, CollectionName, PositionVector, Problem, SourceName,
@@ -23,6 +24,9 @@ use super::{
     refusal::{PathText, Refusal, collection_name, no_collection, path_text},
 };
 use crate::query::Engine;
+
+/// Collections that are asked how they are at once.
+const AT_ONCE_MAX: usize = 64;
 
 /// What a user says about a collection; what is left out stays as it is.
 #[derive(Debug, Default, Deserialize)]
@@ -41,8 +45,8 @@ fn given<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<String>
 /// Lists all collections.
 pub(super) async fn list(State(app): State<App>) -> Result<Response, Refusal> {
     let catalog = app.engine.catalog();
-    let described = catalog.collections.iter().map(|(name, collection)| describe(&app, &catalog, name, collection));
-    let collections = futures::future::try_join_all(described).await?;
+    let described: Vec<_> = catalog.collections.iter().map(|(name, collection)| describe(&app, &catalog, name, collection)).collect();
+    let collections: Vec<Value> = stream::iter(described).buffered(AT_ONCE_MAX).collect().await;
     Ok(Json(json!({ "collections": collections })).into_response())
 }
 
@@ -51,7 +55,7 @@ pub(super) async fn get(State(app): State<App>, path: PathText) -> Result<Respon
     let name = collection_name(&path_text(path)?)?;
     let catalog = app.engine.catalog();
     let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name, &catalog))?;
-    Ok(Json(describe(&app, &catalog, &name, collection).await?).into_response())
+    Ok(Json(describe(&app, &catalog, &name, collection).await).into_response())
 }
 
 /// Creates one, or changes what may be changed.
@@ -60,7 +64,7 @@ pub(super) async fn put(State(app): State<App>, path: PathText, headers: HeaderM
     let (made, catalog) = agree(&app.engine, &name, body::json(&headers, body).await?).await?;
     let status = if made { StatusCode::CREATED } else { StatusCode::OK };
     let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name, &catalog))?;
-    Ok((status, Json(describe(&app, &catalog, &name, collection).await?)).into_response())
+    Ok((status, Json(describe(&app, &catalog, &name, collection).await)).into_response())
 }
 
 /// Makes a collection, or changes what may be changed; whether it was made, and the catalog afterwards.
@@ -159,7 +163,7 @@ fn path_json(field: &FieldStatus) -> Value {
     })
 }
 
-async fn describe(app: &App, catalog: &Catalog, name: &CollectionName, collection: &Collection) -> Result<Value, Problem> {
+async fn describe(app: &App, catalog: &Catalog, name: &CollectionName, collection: &Collection) -> Value {
     let sources: Vec<String> = catalog.sources_of(name).map(|(source, _)| source.to_string()).collect();
     let mut described = json!({
         "name": name,
@@ -177,10 +181,9 @@ async fn describe(app: &App, catalog: &Catalog, name: &CollectionName, collectio
             described["statistics"] = json!(totals(&partitions));
         }
         // What is agreed on is known all the same.
-        Err(problem) if problem.code == Code::Unavailable => described["away"] = problem.to_string().into(),
-        Err(problem) => return Err(problem),
+        Err(problem) => described["away"] = problem.to_string().into(),
     }
-    Ok(described)
+    described
 }
 
 fn totals(partitions: &[PartitionStatus]) -> Outcomes {

@@ -11,7 +11,7 @@ use tracing::info;
 use crate::{
     cli,
     client::Failure,
-    demo, settings,
+    demo, files, settings,
     settings::Settings,
     shell::{self, Shell},
 };
@@ -57,6 +57,7 @@ impl House {
         let changes = FileChanges::open(&folder.join("changes")).map_err(|e| Failure::of("cannot open the change log", &e))?;
         let changes: Arc<dyn proto::tailer::Changes> = Arc::new(changes);
         let mut options = LeafOptions::new(folder.join("shards"));
+        options.open_files_max = files::of_shards();
         settings.leaf.apply(&mut options);
         let leaf = Leaf::open(options, changes.catalog()).map_err(|e| Failure::of("cannot open the leaf", &e))?;
         let mut options = TailerOptions::default();

@@ -6,6 +6,7 @@ mod cluster;
 mod data_folder;
 mod demo;
 mod dev;
+mod files;
 mod node;
 #[cfg(feature = "seeded-bugs")]
 mod overtaking;

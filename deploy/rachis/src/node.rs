@@ -29,7 +29,7 @@ use tracing::{info, warn};
 use crate::{
     cli,
     client::Failure,
-    dev, settings,
+    dev, files, settings,
     settings::Settings,
     shell::{self, Shell},
 };
@@ -112,6 +112,7 @@ impl Node {
     async fn leaf(self, shell: &Shell) -> Result<Running, Failure> {
         let changes = self.follow()?;
         let mut options = LeafOptions::new(shell.folder.join("shards"));
+        options.open_files_max = files::of_shards();
         options.node = Some(self.name.clone());
         let Settings { leaf: limits, .. } = &self.settings;
         limits.clone().apply(&mut options);

@@ -155,9 +155,13 @@ section! {
         merge_documents_max: usize => merge_documents_max,
         tail_documents_max: usize => tail_documents_max,
         tail_bytes_max: usize => tail_bytes_max,
+        unsplit_bytes_max: usize => unsplit_bytes_max,
         index_threads: usize => index_threads,
         scan_threads: usize => scan_threads,
         disk_used_percent_max: u8 => disk_used_percent_max,
+        open_shards_max: usize => open_shards_max,
+        idle_shards_max: usize => idle_shards_max,
+        shard_idle_ms: u64 => shard_idle as Duration::from_millis,
         scrub_bytes_per_second: u64 => scrub_bytes_per_second,
         scrub_every_ms: u64 => scrub_every as Duration::from_millis,
         request_rows_kept_ms: u64 => request_rows_kept as Duration::from_millis,
@@ -188,6 +192,7 @@ section! {
     /// Limits of the tailer: see `TailerOptions`.
     Tailer of TailerOptions {
         window_bytes_max: usize => window_bytes_max,
+        windows_bytes_max: usize => windows_bytes_max,
         batch_records_max: usize => batch_records_max,
         batch_bytes_max: usize => batch_bytes_max,
         dropped_kept_ms: u64 => dropped_kept as Duration::from_millis,
@@ -196,7 +201,16 @@ section! {
 
 const SECTIONS: [&str; 5] = ["log", "leaf", "aggregator", "tailer", "cluster"];
 /// Where nothing, or at once, is a sensible thing to say.
-const MAY_BE_ZERO: [&str; 6] = ["scan_tail_documents_max", "publish_after_ms", "publish_pause_ms", "split_idle_ms", "queue_max", "dropped_kept_ms"];
+const MAY_BE_ZERO: [&str; 8] = [
+    "scan_tail_documents_max",
+    "publish_after_ms",
+    "publish_pause_ms",
+    "split_idle_ms",
+    "idle_shards_max",
+    "shard_idle_ms",
+    "queue_max",
+    "dropped_kept_ms",
+];
 
 /// Reads the settings.
 pub fn load(file: Option<&Path>) -> Result<Settings, Failure> {

@@ -10,7 +10,7 @@ use proto::{
 
 use crate::{
     store::Partition,
-    support::{Fixture, clicks, record, small, tail_only},
+    support::{Fixture, clicks, none_idle, record, small, tail_only},
 };
 
 const PANICS: &str = r#"{"name":"panic-in-writer"}"#;
@@ -131,4 +131,30 @@ async fn a_shard_that_finds_no_room_answers_and_takes_nothing_until_there_is_som
     fixture.eventually("it takes more", async |fixture| matches!(fixture.leaf.write(batch(fixture, 89)).await, Ok(Verdict::Applied { .. }))).await;
     assert_eq!(fixture.documents().await.len(), 51);
     assert_eq!(fixture.outcomes(&clicks(), 0).await.events, 180);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_finds_no_room_closes_again_as_it_was_and_is_known_without_being_opened() {
+    let fixture = Fixture::start(none_idle);
+    for text in ["1", "nonsense", "{}"] {
+        fixture.push(&[text]).await;
+    }
+    let before = fixture.documents().await;
+    fixture.all_closed().await;
+    let rows = fixture.splits_folder().with_file_name("rows");
+    let summary = std::fs::read(rows.join("SUMMARY")).expect("it closed in order");
+    std::fs::write(rows.join("no-room"), "").expect("written");
+    for _ in 0..2 {
+        assert_eq!(fixture.documents().await, before);
+        assert!(fixture.leaf.shard(fixture.shard).await.expect("the shard").store().is_read_only());
+        fixture.all_closed().await;
+        assert_eq!(std::fs::read(rows.join("SUMMARY")).ok().as_ref(), Some(&summary));
+        assert_eq!(fixture.leaf.status(fixture.shard).await.expect("a status").outcomes.documents, 2);
+        assert_eq!(fixture.leaf.open_shards(), 0);
+    }
+    std::fs::remove_file(rows.join("no-room")).expect("removed");
+    fixture.push(&["2"]).await;
+    fixture.all_closed().await;
+    assert_eq!(fixture.leaf.status(fixture.shard).await.expect("a status").outcomes.documents, 3);
+    assert_eq!(fixture.documents().await.len(), 3);
 }

@@ -1,23 +1,20 @@
 //! The door for those who ask.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use plan::{
-    Path,
-    scan::{DeadLetter, Document, FieldStatus, Pinned, QueryId, Scan, ScanRequest, ScanStream, ShardStatus, SplitStatus},
-};
-use proto::{
-    Address, Code, PositionVector, Problem,
-    ingest::{Outcomes, ShardId},
-};
+use plan::scan::{DeadLetter, Document, FieldStatus, Pinned, QueryId, Scan, ScanRequest, ScanStream, ShardStatus, SplitStatus};
+use proto::{Address, Code, PositionVector, Problem, ingest::ShardId};
 
-use super::{Leaf, PIN_GRACE, Pins, blocking};
+use super::{Leaf, PIN_GRACE, Pins, ShardInfo, blocking};
 use crate::{
     error::Error,
     scan,
-    shard::state::{Indexed, Moment},
+    shard::{
+        state::Moment,
+        summary::{self, fields, split_status},
+    },
     split::Segment,
     store::{Partition, Store},
     view::View,
@@ -86,7 +83,10 @@ impl Scan for Leaf {
     }
 
     async fn fields(&self, shard: ShardId) -> Result<Vec<FieldStatus>, Problem> {
-        let shard = self.shard(shard).await?;
+        let shard = match self.info(shard).await? {
+            ShardInfo::Closed(summary) => return Ok(summary.fields),
+            ShardInfo::Open(shard) => shard,
+        };
         let (paths, mut segments, tail) = shard.look(|state| {
             let segments: Vec<_> = state.segments.iter().map(|indexed| indexed.segment.clone()).collect();
             (state.paths(), segments, state.tail.live())
@@ -101,20 +101,26 @@ impl Scan for Leaf {
     }
 
     async fn status(&self, shard: ShardId) -> Result<ShardStatus, Problem> {
-        let shard = self.shard(shard).await?;
-        let (positions, rows, segments, tail) =
-            shard.look(|state| (state.positions(), state.rows.clone(), state.segments.clone(), state.tail.documents() as u64));
+        let shard = match self.info(shard).await? {
+            ShardInfo::Closed(summary) => return Ok(summary.status(shard)),
+            ShardInfo::Open(shard) => shard,
+        };
+        let (rows, segments, tail) = shard.look(|state| (state.rows.clone(), state.segments.clone(), state.tail.documents() as u64));
         blocking(move || {
-            let outcomes = rows.values().fold(Outcomes::default(), |sum, row| add(sum, &row.outcomes));
             let splits: Vec<SplitStatus> = segments.iter().map(split_status).collect();
             let on_disk: u64 = splits.iter().filter(|split| split.place == "disk").map(|split| split.bytes).sum();
-            Ok(ShardStatus { shard: shard.id, positions, outcomes, tail, splits, bytes: shard.store().bytes() + on_disk })
+            Ok(summary::status(shard.id, &rows, splits, tail, shard.store().bytes() + on_disk))
         })
         .await
     }
 
     async fn dead_letters(&self, shard: ShardId, limit: usize) -> Result<Vec<DeadLetter>, Problem> {
-        let shard = self.shard(shard).await?;
+        let shard = match self.info(shard).await? {
+            // Most shards have none.
+            ShardInfo::Closed(summary) if summary.oldest_dead_letter_ms.is_none() => return Ok(Vec::new()),
+            ShardInfo::Closed(_) => self.shard(shard).await?,
+            ShardInfo::Open(shard) => shard,
+        };
         let limit = limit.min(DEAD_LETTERS_MAX);
         blocking(move || {
             let partitions: Vec<Partition> = shard.look(|state| state.rows.keys().cloned().collect());
@@ -145,55 +151,4 @@ fn find(store: &Store, id: &str) -> Result<Option<crate::document::Document>, Er
         newest = found.filter(newer).or(newest);
     }
     Ok(newest)
-}
-
-/// Every path ever seen, with what the segments know of it.
-fn fields(paths: &plan::PathKinds, segments: &[Arc<Segment>]) -> Vec<FieldStatus> {
-    let unknown = |path: &Path, kinds| FieldStatus { path: path.clone(), kinds, documents: 0, indexed: "raw", sample: None };
-    let mut fields: BTreeMap<Path, (FieldStatus, bool, bool)> =
-        paths.paths.iter().map(|(path, kinds)| (path.clone(), (unknown(path, *kinds), true, false))).collect();
-    for (path, shape) in segments.iter().flat_map(|segment| segment.paths()) {
-        let (field, columns, text) = fields.entry(path.clone()).or_insert_with(|| (unknown(&path, shape.kinds), true, false));
-        field.kinds |= shape.kinds;
-        field.documents += shape.documents;
-        field.sample = field.sample.take().or(shape.sample);
-        *columns &= shape.column;
-        *text |= shape.postings;
-    }
-    let word = |(mut field, columns, text): (FieldStatus, bool, bool)| {
-        field.indexed = match (columns, text) {
-            (false, _) => "raw",
-            (true, true) => "text",
-            (true, false) => "columns",
-        };
-        field
-    };
-    fields.into_values().map(word).collect()
-}
-
-fn split_status(indexed: &Indexed) -> SplitStatus {
-    SplitStatus {
-        id: indexed.id,
-        place: if indexed.on_disk { "disk" } else { "memory" },
-        generation: indexed.generation,
-        documents: u64::from(indexed.segment.documents()),
-        gone: indexed.gone.len(),
-        bytes: indexed.segment.bytes(),
-        paths: indexed.segment.paths().iter().filter(|(_, shape)| shape.column).count() as u64,
-    }
-}
-
-fn add(a: Outcomes, b: &Outcomes) -> Outcomes {
-    Outcomes {
-        events: a.events + b.events,
-        accepted: a.accepted + b.accepted,
-        tombstones: a.tombstones + b.tombstones,
-        duplicates: a.duplicates + b.duplicates,
-        dead_letters: a.dead_letters + b.dead_letters,
-        superseded: a.superseded + b.superseded,
-        deleted: a.deleted + b.deleted,
-        expired: a.expired + b.expired,
-        documents: a.documents + b.documents,
-        bytes: a.bytes + b.bytes,
-    }
 }

@@ -2,22 +2,25 @@
 
 use std::sync::Arc;
 
-use crate::shard::Shard;
+use metrics::gauge;
+
+use crate::shard::{Shard, budget::Budget};
 
 /// Rows that RocksDB holds in memory, over all shards.
-const ROWS_BYTES_MAX: u64 = 256 << 20;
-/// Documents in micro-splits, over all shards.
-const MICRO_SPLIT_BYTES_MAX: u64 = 512 << 20;
+const ROWS_BYTES_MAX: u64 = 64 << 20;
 
-/// Writes out what is too much.
-pub fn govern(shards: &[Arc<Shard>]) {
+/// Writes out what is too much, of rows and of the budget for what is in no split yet: half of it, so that what comes in has room meanwhile.
+pub fn govern(shards: &[Arc<Shard>], budget: &Budget) {
+    gauge!("rachis_leaf_rows_in_memory_bytes").set(shards.iter().map(|shard| shard.store().bytes_in_memory()).sum::<u64>() as f64);
     for shard in too_much(shards, ROWS_BYTES_MAX, |shard| shard.store().bytes_in_memory()) {
-        if let Err(error) = shard.store().flush() {
+        if let Err(error) = shard.store().flush_soon() {
             tracing::warn!(shard = %shard.id, %error, "rows in memory could not be flushed");
         }
     }
-    for shard in too_much(shards, MICRO_SPLIT_BYTES_MAX, |shard| shard.look(|state| state.in_memory().1)) {
-        shard.split_now();
+    if budget.bytes() > budget.bytes_max() / 2 {
+        for shard in too_much(shards, budget.bytes_max() as u64 / 2, |shard| shard.look(|state| state.held_bytes() as u64)) {
+            shard.split_now();
+        }
     }
 }
 

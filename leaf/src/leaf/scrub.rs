@@ -1,13 +1,23 @@
 //! The scrubber: compares the files of all splits with their checksums, one after another and slowly, so that damage is found before somebody asks.
+//!
+//! It reads files, not shards: for it none is opened and none stays open. Only where a file does not match is the shard opened, which then finds the
+//! damage in its own split, and stays open until that is built again.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{collections::VecDeque, io, path::PathBuf, time::Instant};
 
 use metrics::{counter, gauge};
 use proto::ingest::ShardId;
 use tracing::warn;
 
-use super::shards::Shards;
-use crate::{options::LeafOptions, split::Segment};
+use super::Leaf;
+use crate::{error::Error, split::SplitFile};
+
+/// The file of a split.
+struct Named {
+    shard: ShardId,
+    split: u64,
+    path: PathBuf,
+}
 
 /// Where the scrubber is.
 pub struct Scrubber {
@@ -15,74 +25,83 @@ pub struct Scrubber {
     looked: Instant,
     /// Bytes that may be read now, more or less than none.
     budget: f64,
-    /// Splits that are still to be read in this round, and how many there were.
-    rest: VecDeque<(ShardId, u64)>,
+    /// Files that are still to be read in this round, and how many there were.
+    rest: VecDeque<Named>,
     round: usize,
-    /// Where the first of them goes on.
+    /// The first of them, if it was opened, and where it goes on.
+    current: Option<SplitFile>,
     from: usize,
 }
 
 impl Scrubber {
     /// At the beginning.
     pub fn new() -> Self {
-        Self { begun: None, looked: Instant::now(), budget: 0.0, rest: VecDeque::new(), round: 0, from: 0 }
+        Self { begun: None, looked: Instant::now(), budget: 0.0, rest: VecDeque::new(), round: 0, current: None, from: 0 }
     }
 
     /// Reads on, as much as the time since the last call allows.
-    pub fn run(&mut self, shards: &Shards, options: &LeafOptions) {
-        let rate = options.scrub_bytes_per_second as f64;
+    pub fn run(&mut self, leaf: &Leaf) {
+        let rate = leaf.options.scrub_bytes_per_second as f64;
         // What was not read while there was nothing to read is not made up for: a second's worth at most.
         self.budget = (self.budget + self.looked.elapsed().as_secs_f64() * rate).min(rate);
         self.looked = Instant::now();
-        if self.rest.is_empty() && self.begun.is_none_or(|begun| begun.elapsed() >= options.scrub_every) {
-            self.begin(shards);
+        if self.rest.is_empty() && self.begun.is_none_or(|begun| begun.elapsed() >= leaf.options.scrub_every) {
+            self.begin(leaf);
         }
         // Less than a byte reads nothing.
         while self.budget >= 1.0
-            && let Some((shard, split)) = self.rest.front().copied()
+            && let Some(Named { shard, split, path }) = self.rest.front()
         {
-            match find(shards, shard, split) {
-                Some(segment) => self.read(&segment, shard, split),
-                // It was replaced or closed meanwhile.
-                None => self.next(),
-            }
-        }
-    }
-
-    fn begin(&mut self, shards: &Shards) {
-        let of_shard = |shard: &Arc<crate::shard::Shard>| {
-            shard.look(|state| state.segments.iter().filter(|indexed| indexed.on_disk).map(|indexed| (shard.id, indexed.id)).collect::<Vec<_>>())
-        };
-        self.rest = shards.all().iter().flat_map(of_shard).collect();
-        (self.round, self.from, self.begun) = (self.rest.len(), 0, Some(Instant::now()));
-        gauge!("rachis_leaf_scrubbed_ratio").set(if self.rest.is_empty() { 1.0 } else { 0.0 });
-    }
-
-    fn read(&mut self, segment: &Segment, shard: ShardId, split: u64) {
-        match segment.scrub(self.from, self.budget as u64) {
-            Ok((next, bytes)) => {
-                self.budget -= bytes as f64;
-                counter!("rachis_leaf_scrubbed_bytes_total").increment(bytes);
-                match next {
-                    Some(next) => self.from = next,
-                    None => self.next(),
+            let most = self.budget as u64;
+            let read = match self.current.take().map_or_else(|| SplitFile::open(path), Ok) {
+                Ok(file) => file.compare(self.from, most).map(|read| read.map(|(next, bytes)| (file, next, bytes))),
+                Err(failure) => Err(failure),
+            };
+            match read {
+                Ok(Some((file, next, bytes))) => {
+                    self.budget -= bytes as f64;
+                    counter!("rachis_leaf_scrubbed_bytes_total").increment(bytes);
+                    match next {
+                        Some(next) => (self.current, self.from) = (Some(file), next),
+                        None => self.next(),
+                    }
+                }
+                // It was replaced meanwhile.
+                Err(failure) if failure.kind() == io::ErrorKind::NotFound => self.next(),
+                Ok(None) | Err(_) => {
+                    if let Err(error) = confirm(leaf, *shard, *split, self.from) {
+                        warn!(%shard, split, %error, "a split could not be read through");
+                    }
+                    self.next();
                 }
             }
-            Err(error) => {
-                warn!(%shard, split, %error, "a split could not be read through");
-                self.next();
-            }
         }
+    }
+
+    fn begin(&mut self, leaf: &Leaf) {
+        let of_shard = |shard| leaf.shards.split_files(shard).into_iter().map(move |(split, path)| Named { shard, split, path });
+        self.rest = leaf.here().into_iter().flat_map(of_shard).collect();
+        (self.round, self.begun) = (self.rest.len(), Some(Instant::now()));
+        gauge!("rachis_leaf_scrubbed_ratio").set(if self.rest.is_empty() { 1.0 } else { 0.0 });
     }
 
     fn next(&mut self) {
         self.rest.pop_front();
-        self.from = 0;
+        (self.current, self.from) = (None, 0);
         gauge!("rachis_leaf_scrubbed_ratio").set(1.0 - self.rest.len() as f64 / self.round.max(1) as f64);
     }
 }
 
-fn find(shards: &Shards, shard: ShardId, split: u64) -> Option<Arc<Segment>> {
-    let shard = shards.ready(shard)?;
-    shard.look(|state| state.segments.iter().find(|indexed| indexed.id == split).map(|indexed| indexed.segment.clone()))
+/// Has the shard look at its split itself, from an extent on. It may have none of this id: then nobody needs the file.
+fn confirm(leaf: &Leaf, id: ShardId, split: u64, from: usize) -> Result<(), Error> {
+    if leaf.known(id).is_err() {
+        return Ok(());
+    }
+    let shard = leaf.shards.open_unused(id)?;
+    let segment = shard.look(|state| state.segments.iter().find(|indexed| indexed.id == split).map(|indexed| indexed.segment.clone()));
+    if let Some(segment) = segment {
+        let file_error = |source| Error::File { path: leaf.shards.folder(id), source };
+        segment.scrub(from, u64::MAX).map_err(file_error)?;
+    }
+    Ok(())
 }

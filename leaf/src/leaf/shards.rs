@@ -1,136 +1,355 @@
-//! The shards of a leaf: opened when they are first needed, opened again after a failure, removed a day after their collection was dropped.
+//! The shards of a leaf: opened when they are first needed, closed when nobody has used them for a while, opened again after a failure, removed
+//! a day after their collection was dropped.
 //!
 //! Folder: `<collection uid>/<shard number>/`. A dropped one is first renamed, so that a removal which is cut short goes on at the next start.
+//!
+//! What holds, whatever comes between:
+//!
+//! - Each shard has one place. Whoever opens or closes the shard has the place's turn throughout, so it is never open twice. Whoever only wants the
+//!   shard while it is open needs no turn, and waits for nobody.
+//! - A shard is taken out of its place before it is closed. From then on nobody gets a handle of it (but builds, which the shard itself notices,
+//!   `shard/retire.rs`).
+//! - Whoever opens a shard has one turn, and only tries to get those of others: two never wait for each other. Nobody keeps a turn while waiting
+//!   for room.
+//! - What an open shard may take of the process's files is set aside before it opens (`room.rs`), and given back after it is closed.
 
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use proto::{Catalog, Code, CollectionUid, Problem, ingest::ShardId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, info, warn};
 
+use super::room::{Reserved, Room, files_of, tables_in};
 use crate::{
-    disk::Disk,
     error::Error,
-    options::LeafOptions,
-    shard::{Shard, work::Work},
+    shard::{Crew, SPLITS_FOLDER, STORE_FOLDER, Shard, summary::Summary},
+    store::manifest::split_of,
 };
 
 const DROPPED: &str = "dropped-";
-/// Shards that are open at once.
-const OPEN_SHARDS_MAX: usize = 1_000;
-/// Shards that are opened beside one another at the start.
+/// Shards that are opened beside one another; summaries that are read beside one another.
 const OPENERS: usize = 4;
+/// Shards that the keeper closes one after another before it looks after everything else.
+const CLOSED_AT_ONCE_MAX: usize = 32;
+/// So long an opening waits for room before it is refused …
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+/// … and the first of those who wait looks so often whether another shard can be closed by now.
+const ROOM_LOOK: Duration = Duration::from_millis(20);
 
-type Slot = Arc<Mutex<Option<Arc<Shard>>>>;
+/// A shard that is open, with what it was given to be open.
+struct Open {
+    shard: Arc<Shard>,
+    reserved: Reserved,
+}
+
+/// Where a shard is, if it is open.
+struct Place {
+    /// Written by whoever opens or closes the shard, throughout; read by who reads its summary.
+    turn: RwLock<()>,
+    /// Locked for a moment only.
+    open: RwLock<Option<Open>>,
+    /// When it was asked for last, in milliseconds of the leaf; 0 if nobody ever did.
+    used_ms: AtomicU64,
+}
+
+impl Place {
+    /// The shard, if it is open.
+    fn shard(&self) -> Option<Arc<Shard>> {
+        self.open.read().as_ref().map(|open| open.shard.clone())
+    }
+
+    /// The shard, if it is open and works.
+    fn working(&self) -> Option<Arc<Shard>> {
+        self.shard().filter(|shard| shard.failure().is_none())
+    }
+}
 
 /// The shards of a leaf.
-#[derive(Clone)]
 pub struct Shards {
-    options: Arc<LeafOptions>,
-    work: Arc<Work>,
-    disk: Arc<Disk>,
-    slots: Arc<Mutex<HashMap<ShardId, Slot>>>,
+    crew: Arc<Crew>,
+    began: Instant,
+    places: Mutex<HashMap<ShardId, Arc<Place>>>,
+    room: Arc<Room>,
+    openers: Arc<Semaphore>,
+    /// Those who wait for room stand in line, of whom the first looks for it.
+    line: tokio::sync::Mutex<()>,
+    readers: Arc<Semaphore>,
     /// Dropped collections of which nothing is left here.
-    removed: Arc<Mutex<HashSet<CollectionUid>>>,
+    removed: Mutex<HashSet<CollectionUid>>,
+    closed: AtomicBool,
 }
 
 impl Shards {
     /// None yet.
-    pub fn new(options: Arc<LeafOptions>, work: Arc<Work>, disk: Arc<Disk>) -> Self {
-        Self { options, work, disk, slots: Arc::default(), removed: Arc::default() }
+    pub fn new(crew: Arc<Crew>) -> Self {
+        let room = Room::new(crew.options.open_shards_max, crew.options.open_files_max);
+        Self {
+            crew,
+            began: Instant::now(),
+            places: Mutex::default(),
+            room,
+            openers: Arc::new(Semaphore::new(OPENERS)),
+            line: tokio::sync::Mutex::default(),
+            readers: Arc::new(Semaphore::new(OPENERS)),
+            removed: Mutex::default(),
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// The shard, if it is open and works.
     pub fn ready(&self, id: ShardId) -> Option<Arc<Shard>> {
-        let slot = self.slots.lock().get(&id).cloned()?;
-        let shard = slot.try_lock()?.clone()?;
-        shard.failure().is_none().then_some(shard)
+        let place = self.places.lock().get(&id).cloned()?;
+        let shard = place.working()?;
+        self.note_use(&place);
+        Some(shard)
+    }
+
+    /// The same, for who is curious: it is no use of the shard.
+    pub fn peek(&self, id: ShardId) -> Option<Arc<Shard>> {
+        let place = self.places.lock().get(&id).cloned()?;
+        place.working()
+    }
+
+    fn note_use(&self, place: &Place) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        place.used_ms.store(now.max(1), Ordering::Relaxed);
+    }
+
+    /// Waits until a summary may be read.
+    pub async fn turn_to_read(&self) -> Option<OwnedSemaphorePermit> {
+        self.readers.clone().acquire_owned().await.ok()
     }
 
     /// All that are open.
     pub fn all(&self) -> Vec<Arc<Shard>> {
-        let slots: Vec<Slot> = self.slots.lock().values().cloned().collect();
-        slots.iter().filter_map(|slot| slot.try_lock()?.clone()).collect()
+        self.places().into_iter().filter_map(|(_, place)| place.shard()).collect()
     }
 
-    /// The shard, opened where need be. Waits for a disk.
-    pub fn open(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
-        let slot = {
-            let mut slots = self.slots.lock();
-            if slots.len() >= OPEN_SHARDS_MAX && !slots.contains_key(&id) {
-                let detail = format!("{OPEN_SHARDS_MAX} shards are open on this node");
-                return Err(Problem::new(Code::LimitReached, detail).hint("use fewer shards a collection, or more nodes").into());
+    fn places(&self) -> Vec<(ShardId, Arc<Place>)> {
+        self.places.lock().iter().map(|(id, place)| (*id, place.clone())).collect()
+    }
+
+    /// How many are open.
+    pub fn open_count(&self) -> usize {
+        self.room.shards()
+    }
+
+    /// The shard, opened where need be. Where all open ones are in use and there is no room for another, it waits a few seconds for room.
+    pub async fn open(self: &Arc<Self>, id: ShardId) -> Result<Arc<Shard>, Problem> {
+        let until = tokio::time::Instant::now() + ROOM_WAIT;
+        let mut first_in_line = None;
+        loop {
+            // Few are opened at once, and so few threads wait for a disk, however many are asked for.
+            let turn = self.openers.clone().acquire_owned().await.ok();
+            let shards = self.clone();
+            let opened = super::blocking(move || {
+                let _until_it_is_open = turn;
+                let place = shards.place(id);
+                shards.note_use(&place);
+                shards.open_at(id, &place)
+            });
+            if let Some(shard) = opened.await? {
+                return Ok(shard);
             }
-            slots.entry(id).or_default().clone()
-        };
-        let mut open = slot.lock();
-        if let Some(shard) = open.as_ref().filter(|shard| shard.failure().is_none()) {
-            return Ok(shard.clone());
+            if first_in_line.is_none() {
+                first_in_line = tokio::time::timeout_at(until, self.line.lock()).await.ok();
+            }
+            if tokio::time::Instant::now() >= until {
+                return Err(self.no_room(id));
+            }
+            tokio::time::sleep(ROOM_LOOK).await;
         }
-        if let Some(failed) = open.take() {
-            failed.close();
+    }
+
+    /// The same, for work that nobody waits for: it is no use of the shard, which is among the first to be closed again. Waits for a disk.
+    pub fn open_unused(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
+        let until = Instant::now() + ROOM_WAIT;
+        loop {
+            if let Some(shard) = self.open_at(id, &self.place(id))? {
+                return Ok(shard);
+            }
+            if Instant::now() >= until || self.closed.load(Ordering::SeqCst) {
+                return Err(self.no_room(id).into());
+            }
+            self.room.wait(ROOM_LOOK);
         }
+    }
+
+    fn no_room(&self, id: ShardId) -> Problem {
+        let detail = format!("shard {id} has no room to open: {} are open, and all of them are in use", self.room.shards());
+        Problem::new(Code::Busy, detail).hint("try again a little later, ask of fewer shards at once, or allow more open files (ulimit -n)")
+    }
+
+    fn place(&self, id: ShardId) -> Arc<Place> {
+        let place = || Arc::new(Place { turn: RwLock::default(), open: RwLock::default(), used_ms: AtomicU64::new(0) });
+        self.places.lock().entry(id).or_insert_with(place).clone()
+    }
+
+    /// None where there is no room, and none to be made.
+    fn open_at(&self, id: ShardId, place: &Place) -> Result<Option<Arc<Shard>>, Error> {
+        let _turn = place.turn.write();
+        if let Some(shard) = place.working() {
+            return Ok(Some(shard));
+        }
+        let failed = place.open.write().take();
+        if let Some(failed) = failed {
+            failed.shard.close();
+        }
+        let Some(reserved) = self.make_room(id) else { return Ok(None) };
         let shard = match self.make(id) {
-            Err(Error::Storage { .. } | Error::File { .. }) if self.disk.drop_ballast() => self.make(id),
+            Err(Error::Storage { .. } | Error::File { .. }) if self.crew.disk.drop_ballast() => self.make(id),
             made => made,
         };
         let shard = shard.map_err(while_held)?;
-        *open = Some(shard.clone());
-        Ok(shard)
+        if self.closed.load(Ordering::SeqCst) {
+            shard.close();
+            return Err(Problem::new(Code::Unavailable, "the leaf is closing").into());
+        }
+        *place.open.write() = Some(Open { shard: shard.clone(), reserved });
+        Ok(Some(shard))
     }
 
     fn make(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
-        Shard::open(id, &self.folder(id), self.options.clone(), self.work.clone(), self.disk.clone())
+        Shard::open(id, &self.folder(id), self.crew.clone())
     }
 
-    /// Opens what is in the folder and in the catalog, several at once, and finishes removals.
-    pub fn open_existing(&self, catalog: &Catalog) -> Result<(), Error> {
-        let mut found = Vec::new();
-        for folder in folders(&self.options.folder)? {
-            match uid_of(&folder) {
-                Some(uid) if catalog.collection(uid).is_some() => {
-                    let numbers = folders(&folder)?.into_iter().filter_map(|folder| folder.file_name()?.to_str()?.parse().ok());
-                    found.extend(numbers.map(|number| ShardId { collection: uid, number }));
+    /// Sets aside what the shard takes to be open; closes others for it, those first that were not used for longest. Where all of them are in use
+    /// the files alone decide: a question may need more shards at once than stay open otherwise.
+    fn make_room(&self, id: ShardId) -> Option<Reserved> {
+        let files = files_of(tables_in(&self.folder(id).join(STORE_FOLDER)), &self.crew.options);
+        while !self.room.has(files) && self.close_one(|_, _| true) {}
+        self.room.reserve(files)
+    }
+
+    /// Closes the shard that was not used for longest, of those that nobody uses and for which `may` holds, with the time of their last use. Where
+    /// the disk has no room, those stay that still could write: opening takes some of it, and rows in memory may find none.
+    fn close_one(&self, may: impl Fn(u64, &Shard) -> bool) -> bool {
+        let room = self.crew.disk.has_room();
+        let used = |(_, place): (ShardId, Arc<Place>)| (place.used_ms.load(Ordering::Relaxed), place);
+        let mut places: Vec<(u64, Arc<Place>)> = self.places().into_iter().map(used).collect();
+        places.sort_by_key(|(used, _)| *used);
+        places.iter().any(|(used, place)| close_idle(place, |shard| (room || shard.store().is_read_only()) && may(*used, shard)))
+    }
+
+    /// Counts the files of open shards anew: they grow.
+    pub fn count_files(&self) {
+        for (_, place) in self.places() {
+            let Some(shard) = place.shard() else { continue };
+            let files = files_of(shard.store().tables(), &self.crew.options);
+            if let Some(open) = place.open.write().as_mut().filter(|open| Arc::ptr_eq(&open.shard, &shard)) {
+                open.reserved.update(files);
+            }
+        }
+    }
+
+    /// Closes shards that nobody has used for a while, beyond those few that stay open; so many at once that nobody waits for it.
+    pub fn close_idle(&self) {
+        let options = &self.crew.options;
+        let before = self.began.elapsed().saturating_sub(options.shard_idle).as_millis();
+        for _ in 0..CLOSED_AT_ONCE_MAX {
+            let closed = match self.room.is_exceeded() {
+                true => self.close_one(|_, _| true),
+                // One that was opened without room on the disk only answers until it opens again, and would take nothing after another opening too.
+                false if self.crew.disk.has_room() && self.room.shards() > options.idle_shards_max => {
+                    let only_answers = |shard: &Shard| shard.store().is_read_only() && shard.failure().is_none();
+                    self.close_one(|used, shard| u128::from(used) <= before && !only_answers(shard))
                 }
+                false => false,
+            };
+            if !closed {
+                return;
+            }
+        }
+    }
+
+    /// What can be said of a shard that is not open, if anything can. Waits for a disk.
+    pub fn summary(&self, id: ShardId) -> Option<Summary> {
+        let place = self.place(id);
+        // While it is opened or closed, that is waited for by who opens it.
+        let _turn = place.turn.try_read()?;
+        let folder = self.folder(id);
+        match place.shard() {
+            Some(_) => None,
+            // Nothing was ever sent to it.
+            None if !folder.exists() => Some(Summary::default()),
+            None => Summary::read(&folder.join(STORE_FOLDER)),
+        }
+    }
+
+    /// The shards of which something is in the folder, open or not, of collections that the catalog has.
+    pub fn stored(&self, catalog: &Catalog) -> Result<Vec<ShardId>, Error> {
+        let mut found = Vec::new();
+        for folder in folders(&self.crew.options.folder)? {
+            if let Some(uid) = uid_of(&folder).filter(|uid| catalog.collection(*uid).is_some()) {
+                let numbers = folders(&folder)?.into_iter().filter_map(|folder| folder.file_name()?.to_str()?.parse().ok());
+                found.extend(numbers.map(|number| ShardId { collection: uid, number }));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The files of a shard's splits by their ids, whether it is open or not; some may be no splits of it any more, or not yet.
+    pub fn split_files(&self, id: ShardId) -> Vec<(u64, PathBuf)> {
+        let entries = std::fs::read_dir(self.folder(id).join(SPLITS_FOLDER));
+        let files = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        files.filter_map(|file| Some((split_of(&file)?, file))).collect()
+    }
+
+    /// Finishes removals, and names what is in the folder and is no shard of the catalog.
+    pub fn tidy(&self, catalog: &Catalog) -> Result<(), Error> {
+        for folder in folders(&self.crew.options.folder)? {
+            match uid_of(&folder) {
+                Some(uid) if catalog.collection(uid).is_some() => {}
                 Some(uid) if catalog.dropped.contains_key(&uid) => {}
                 Some(uid) => warn!(%uid, folder = %folder.display(), "a collection that the catalog does not know; its data is left alone"),
                 None if is_dropped(&folder) => remove(&folder),
                 None => warn!(folder = %folder.display(), "not the folder of a collection; left alone"),
             }
         }
-        let next = Mutex::new(found.into_iter());
-        std::thread::scope(|scope| {
-            for _ in 0..OPENERS {
-                scope.spawn(|| {
-                    loop {
-                        let Some(id) = next.lock().next() else { return };
-                        if let Err(failure) = self.open(id) {
-                            error!(shard = %id, error = %failure, "a shard does not open; it is tried again when it is asked for");
-                        }
-                    }
-                });
-            }
-        });
         Ok(())
+    }
+
+    /// Opens, one after another, those shards that did not close in order or have more to index than a question should: what the last process
+    /// left undone goes on, and a store that is damaged is known. Ends early where the leaf closes.
+    pub fn resume(&self, found: &[ShardId]) {
+        for id in found {
+            if self.closed.load(Ordering::SeqCst) {
+                return;
+            }
+            let left = self.summary(*id).is_none_or(|summary| summary.tail > self.crew.options.scan_tail_documents_max as u64);
+            if !left {
+                continue;
+            }
+            if let Err(failure) = self.open_unused(*id) {
+                error!(shard = %id, error = %failure, "a shard does not open; it is tried again when it is asked for");
+            }
+        }
     }
 
     /// Closes the shards of dropped collections at once, and removes their folders once they were dropped so long ago. A collection that the
     /// catalog does not know at all is left alone.
     pub fn remove_dropped(&self, catalog: &Catalog, now_ms: i64) {
-        let kept_ms = i64::try_from(self.options.dropped_kept.as_millis()).unwrap_or(i64::MAX);
+        let kept_ms = i64::try_from(self.crew.options.dropped_kept.as_millis()).unwrap_or(i64::MAX);
         for (uid, dropped_ms) in &catalog.dropped {
             if self.removed.lock().contains(uid) {
                 continue;
             }
-            let open: Vec<ShardId> = self.slots.lock().keys().filter(|id| id.collection == *uid).copied().collect();
-            for id in open {
-                let slot = self.slots.lock().remove(&id);
-                if let Some(shard) = slot.and_then(|slot| slot.lock().take()) {
-                    shard.close();
+            let there: Vec<ShardId> = self.places.lock().keys().filter(|id| id.collection == *uid).copied().collect();
+            for id in there {
+                let Some(place) = self.places.lock().remove(&id) else { continue };
+                let _turn = place.turn.write();
+                let open = place.open.write().take();
+                if let Some(open) = open {
+                    open.shard.close();
                 }
             }
             if dropped_ms.saturating_add(kept_ms) <= now_ms {
@@ -140,8 +359,8 @@ impl Shards {
     }
 
     fn remove(&self, uid: CollectionUid) {
-        let folder = self.options.folder.join(uid.to_string());
-        let aside = self.options.folder.join(format!("{DROPPED}{uid}"));
+        let folder = self.crew.options.folder.join(uid.to_string());
+        let aside = self.crew.options.folder.join(format!("{DROPPED}{uid}"));
         if folder.exists() {
             if let Err(error) = std::fs::rename(&folder, &aside) {
                 warn!(folder = %folder.display(), %error, "the data of a dropped collection could not be removed");
@@ -153,19 +372,56 @@ impl Shards {
         self.removed.lock().insert(uid);
     }
 
+    /// No shard opens for good from here on.
+    pub fn stop(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
     /// Closes all.
     pub fn close(&self) {
-        let slots: Vec<Slot> = self.slots.lock().drain().map(|(_, slot)| slot).collect();
-        for shard in slots.iter().filter_map(|slot| slot.lock().take()) {
+        self.stop();
+        let places: Vec<Arc<Place>> = self.places.lock().drain().map(|(_, place)| place).collect();
+        for place in places {
+            let _turn = place.turn.write();
+            let open = place.open.write().take();
+            let Some(Open { shard, .. }) = open else { continue };
             shard.close();
+            let Err(shard) = shard.retire() else { continue };
             if let Err(failure) = shard.store().flush() {
                 warn!(shard = %shard.id, error = %failure, "rows in memory could not be flushed; the log has them");
             }
         }
     }
 
-    fn folder(&self, id: ShardId) -> PathBuf {
-        self.options.folder.join(id.collection.to_string()).join(id.number.to_string())
+    /// The folder of a shard.
+    pub fn folder(&self, id: ShardId) -> PathBuf {
+        self.crew.options.folder.join(id.collection.to_string()).join(id.number.to_string())
+    }
+}
+
+/// Closes a shard that nobody uses, if it may be, and answers whether it did.
+fn close_idle(place: &Place, may: impl Fn(&Shard) -> bool) -> bool {
+    let Some(_turn) = place.turn.try_write() else { return false };
+    let Some(shard) = place.shard() else { return false };
+    if !may(&shard) || !shard.can_retire() {
+        return false;
+    }
+    let taken = {
+        let mut open = place.open.write();
+        drop(shard);
+        // Somebody may have asked for it meanwhile.
+        if open.as_ref().is_none_or(|open| Arc::strong_count(&open.shard) > 1) {
+            return false;
+        }
+        open.take()
+    };
+    let Some(Open { shard, reserved }) = taken else { return false };
+    match shard.retire() {
+        Ok(()) => true,
+        Err(shard) => {
+            *place.open.write() = Some(Open { shard, reserved });
+            false
+        }
     }
 }
 

@@ -11,8 +11,11 @@ use proto::{
     routing::shard_of,
 };
 
-use super::{Leaf, blocking};
-use crate::{shard::writer::other_body, store::Partition};
+use super::{Leaf, ShardInfo, blocking};
+use crate::{
+    shard::writer::other_body,
+    store::{Partition, PartitionRow},
+};
 
 /// One request clears dead letters for so long; another goes on.
 const CLEAR_TIME: Duration = Duration::from_secs(20);
@@ -39,7 +42,10 @@ impl Ingest for Leaf {
     }
 
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem> {
-        Ok(self.shard(shard).await?.stored(source, partition))
+        Ok(match self.info(shard).await? {
+            ShardInfo::Closed(summary) => summary.stored(source, partition),
+            ShardInfo::Open(shard) => shard.stored(source, partition),
+        })
     }
 
     async fn pushed(&self, shard: ShardId, partition: i32, offset: i64, request: &RequestKey, deadline: Instant) -> Result<Pushed, Problem> {
@@ -60,8 +66,10 @@ impl Ingest for Leaf {
         let Some((_, found)) = catalog.collection(collection) else { return Ok(Vec::new()) };
         let mut partitions = Vec::new();
         for id in found.shards().filter(|shard| self.holds(found, shard.number)) {
-            let shard = self.shard(id).await?;
-            let rows = shard.look(|state| state.rows.clone());
+            let rows = match self.info(id).await? {
+                ShardInfo::Closed(summary) => summary.rows,
+                ShardInfo::Open(shard) => shard.look(|state| state.rows.clone()),
+            };
             partitions.extend(rows.into_iter().map(|(partition, row)| PartitionStatus {
                 shard: id,
                 position: Position { source: partition.source, partition: partition.number, offset: row.offset },
@@ -87,8 +95,10 @@ impl Ingest for Leaf {
         let Some((_, found)) = catalog.collection(collection) else { return Ok(Vec::new()) };
         let mut losses = Vec::new();
         for id in found.shards().filter(|shard| self.holds(found, shard.number)) {
-            let shard = self.shard(id).await?;
-            losses.extend(blocking(move || shard.store().losses()).await?);
+            losses.extend(match self.info(id).await? {
+                ShardInfo::Closed(summary) => summary.losses,
+                ShardInfo::Open(shard) => blocking(move || shard.store().losses()).await?,
+            });
         }
         Ok(losses)
     }
@@ -99,7 +109,15 @@ impl Ingest for Leaf {
         let Some((_, found)) = catalog.collection(collection) else { return Ok(cleared) };
         let until = Instant::now() + CLEAR_TIME;
         for id in found.shards().filter(|shard| self.holds(found, shard.number)) {
-            let (shard, source) = (self.shard(id).await?, source.cloned());
+            let of_it =
+                |row: (&Partition, &PartitionRow)| source.is_none_or(|source| row.0.source == *source) && (row.1.dead || row.1.dead_bytes > 0);
+            let shard = match self.info(id).await? {
+                // Nothing to clear, and nothing that stopped.
+                ShardInfo::Closed(summary) if !summary.rows.iter().any(of_it) => continue,
+                ShardInfo::Closed(_) => self.shard(id).await?,
+                ShardInfo::Open(shard) => shard,
+            };
+            let source = source.cloned();
             cleared.add(blocking(move || shard.clear_dead_letters(source.as_ref(), until)).await?);
         }
         Ok(cleared)

@@ -1,14 +1,18 @@
 //! Background maintenance on one low-rate thread: it expires old dead letters, scrubs split files, and rebuilds damaged splits.
 
 use std::{
-    sync::Weak,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
+use proto::ingest::ShardId;
 use tracing::{info, warn};
 
 use super::{Closed, Leaf, scrub::Scrubber};
-use crate::shard::Shard;
+use crate::{
+    error::Error,
+    shard::{Shard, dead_letters::expired_before_ms, summary::Summary},
+};
 
 /// The tender looks so often whether there is something to do.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -33,9 +37,11 @@ pub fn tend(leaf: &Weak<Leaf>, closed: &Closed) {
         }
         drop(ended);
         let Some(leaf) = leaf.upgrade() else { return };
-        scrubber.run(&leaf.shards, &leaf.options);
+        scrubber.run(&leaf);
         if Instant::now() >= mends_at {
-            leaf.shards.all().iter().for_each(Shard::mend);
+            for shard in leaf.shards.all() {
+                shard.mend();
+            }
             mends_at = Instant::now() + MEND_EVERY;
         }
         if Instant::now() >= expires_at {
@@ -47,13 +53,21 @@ pub fn tend(leaf: &Weak<Leaf>, closed: &Closed) {
 }
 
 impl Leaf {
-    /// Removes old dead letters, and answers whether all of them are gone.
+    /// Removes old dead letters, and answers whether all of them are gone. One shard after another, so that others can be closed meanwhile.
     fn expire_dead_letters(&self) -> bool {
         let mut complete = true;
-        for shard in self.shards.all().into_iter().filter(|shard| shard.failure().is_none()) {
+        for id in self.here() {
             if *self.closed.0.lock() {
                 return true;
             }
+            let shard = match self.with_old_dead_letters(id) {
+                Ok(Some(shard)) => shard,
+                Ok(None) => continue,
+                Err(error) => {
+                    warn!(shard = %id, %error, "its old dead letters stay for now");
+                    continue;
+                }
+            };
             match shard.expire_dead_letters(Instant::now() + EXPIRE_TIME) {
                 Ok(expired) => {
                     complete &= expired.complete;
@@ -65,5 +79,28 @@ impl Leaf {
             }
         }
         complete
+    }
+
+    /// The shards of this node of which something is stored, open or not.
+    pub(super) fn here(&self) -> Vec<ShardId> {
+        let catalog = self.catalog.borrow().clone();
+        let stored = self.shards.stored(&catalog).unwrap_or_else(|error| {
+            warn!(%error, "the folder of the shards could not be read; what is done in the background is left for later");
+            Vec::new()
+        });
+        stored.into_iter().filter(|id| self.known(*id).is_ok()).collect()
+    }
+
+    /// The shard, if it may have dead letters that are too old. One that is closed is opened only if its summary does not say that it has none, and
+    /// if there is room on the disk.
+    fn with_old_dead_letters(&self, id: ShardId) -> Result<Option<Arc<Shard>>, Error> {
+        if let Some(shard) = self.shards.peek(id) {
+            return Ok((!shard.store().is_read_only()).then_some(shard));
+        }
+        let old = |summary: Summary| summary.oldest_dead_letter_ms.is_some_and(|oldest| oldest < expired_before_ms(&self.options));
+        match self.crew.disk.has_room() && self.shards.summary(id).is_none_or(old) {
+            true => self.shards.open_unused(id).map(Some),
+            false => Ok(None),
+        }
     }
 }

@@ -10,7 +10,7 @@ use proto::ingest::Cleared;
 use tokio::sync::oneshot;
 
 use super::{Shard, now_ms, writer::Job};
-use crate::{error::Error, store::Partition};
+use crate::{error::Error, options::LeafOptions, store::Partition};
 
 /// Rows that are removed in one write.
 const REMOVED_ROWS_MAX: usize = 5_000;
@@ -29,7 +29,24 @@ pub struct Removal {
     pub on_request: bool,
 }
 
+/// Dead letters that were taken in before this are older than they are kept.
+pub fn expired_before_ms(options: &LeafOptions) -> i64 {
+    let kept_ms = i64::try_from(options.dead_letters_kept.as_millis()).unwrap_or(i64::MAX);
+    now_ms().saturating_sub(kept_ms)
+}
+
 impl Shard {
+    /// When the oldest dead letter was taken in; of each partition that is its first.
+    pub(super) fn oldest_dead_letter_ms(&self) -> Result<Option<i64>, Error> {
+        let mut oldest: Option<i64> = None;
+        for partition in self.look(|state| state.rows.keys().cloned().collect::<Vec<_>>()) {
+            if let Some((_, ingested_ms, _)) = self.store.dead_letter_rows(&partition, None).next().transpose()? {
+                oldest = Some(oldest.map_or(ingested_ms, |known| known.min(ingested_ms)));
+            }
+        }
+        Ok(oldest)
+    }
+
     /// Removes all dead letters, or those of one source, until this time at the latest. Waits for the writer.
     pub fn clear_dead_letters(self: &Arc<Self>, source: Option<&proto::SourceName>, until: Instant) -> Result<Cleared, Error> {
         let of_it = |partition: &&Partition| source.is_none_or(|source| partition.source == *source);
@@ -43,8 +60,7 @@ impl Shard {
 
     /// Removes the dead letters that are older than they are kept. Waits for the writer.
     pub fn expire_dead_letters(self: &Arc<Self>, until: Instant) -> Result<Cleared, Error> {
-        let kept_ms = i64::try_from(self.options.dead_letters_kept.as_millis()).unwrap_or(i64::MAX);
-        let before_ms = now_ms().saturating_sub(kept_ms);
+        let before_ms = expired_before_ms(&self.options);
         let partitions: Vec<Partition> = self.look(|state| state.rows.keys().cloned().collect());
         let mut expired = Cleared { letters: 0, complete: true };
         for partition in partitions {
@@ -54,7 +70,7 @@ impl Shard {
     }
 
     /// Removes dead letters of a partition in the order of their addresses: all, or those from the first on that are so old.
-    fn remove(&self, partition: &Partition, before_ms: Option<i64>, until: Instant) -> Result<Cleared, Error> {
+    fn remove(self: &Arc<Self>, partition: &Partition, before_ms: Option<i64>, until: Instant) -> Result<Cleared, Error> {
         let _one_at_a_time = self.removing.lock();
         let now = now_ms();
         let mut cleared = Cleared { letters: 0, complete: true };
@@ -89,6 +105,7 @@ impl Shard {
             let letters = removal.keys.len() as u64;
             let (to, done) = oneshot::channel();
             self.queue.blocking_send(Job::Remove(removal, to)).map_err(|_| self.closed())?;
+            self.crew.writers.enqueue(self);
             done.blocking_recv().map_err(|_| self.closed())??;
             cleared.letters += letters;
             metrics::counter!("rachis_leaf_dead_letters_removed_total").increment(letters);

@@ -1,7 +1,7 @@
 //! Shard: one replica of a slice of a collection. Batches and pushes in, views out.
 //!
 //! ```text
-//! write, push ─ queue ─ writer thread: judge, one RocksDB batch ─ state: tail ─ ack
+//! write, push ─ queue ─ writer: judge, one RocksDB batch ─ state: tail ─ ack
 //!                                          publisher: tail ─ micro-split     (in memory)
 //!                                          splitter: micro-splits ─ split    (file, then manifest row, then the state)
 //!                                          compactor: splits ─ bigger split  (the same)
@@ -10,21 +10,29 @@
 //!
 //! Only the writer changes rows of documents, keys and positions; only a rebuild changes the manifest. The state in memory changes under one
 //! lock, after what it says is stored.
+//!
+//! A shard is used through counted handles. It is closed for idleness by whoever has the last one (`retire.rs`), so nothing of it is lost by
+//! that: no job waits, no build runs, no view is held.
 
 pub mod apply;
+pub mod budget;
 pub mod dead_letters;
 pub mod event;
 pub mod judge;
 pub mod publish;
 pub mod rebuild;
 pub mod recover;
+mod retire;
 pub mod state;
+pub mod summary;
 pub mod tail;
 pub mod trie;
 pub mod work;
 pub mod writer;
+pub mod writers;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -33,29 +41,36 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use budget::Budget;
+use metrics::counter;
 use parking_lot::Mutex;
 use proto::{
     Code, PositionVector, Problem, SourceName,
     ingest::{Batch, Push, Pushed, ShardId, Stored, Verdict},
 };
 use state::{Change, Moment, State};
+use summary::Summary;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, warn};
 use work::{Task, Work};
 use writer::{Job, QUEUE_JOBS_MAX, Writer};
+use writers::Writers;
 
 use crate::{
     disk::Disk,
-    error::Error,
+    error::{Error, panic_text},
     options::LeafOptions,
-    store::{Partition, Store},
+    store::Store,
 };
 
 /// A push waits so long for room before it is told to come again.
 const PUSH_WAIT: Duration = Duration::from_secs(10);
 /// A shard that was opened without room on the disk stays so for so long at least, whatever the disk says.
 const READ_ONLY_WAIT: Duration = Duration::from_secs(2);
-const STORE_FOLDER: &str = "rows";
-const SPLITS_FOLDER: &str = "splits";
+/// The folder of a shard's rows, in that of the shard.
+pub const STORE_FOLDER: &str = "rows";
+/// The folder of a shard's splits, in that of the shard.
+pub const SPLITS_FOLDER: &str = "splits";
 
 /// One replica of a shard.
 pub struct Shard {
@@ -68,9 +83,12 @@ pub struct Shard {
     /// Counts changes of the state, for those who wait for one.
     changed: watch::Sender<u64>,
     queue: mpsc::Sender<Job>,
-    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// None once it is closed or failed; its queue ends with it.
+    writer: Mutex<Option<Writer>>,
+    /// Whether it stands in the line of the writers, or one of them is at it.
+    in_line: AtomicBool,
+    crew: Arc<Crew>,
     work: Arc<Work>,
-    disk: Arc<Disk>,
     failed: OnceLock<String>,
     opened_at: Instant,
     building: Mutex<()>,
@@ -81,24 +99,47 @@ pub struct Shard {
     hurries: AtomicBool,
 }
 
+/// What the shards of a leaf share.
+pub struct Crew {
+    /// Limits.
+    pub options: Arc<LeafOptions>,
+    /// The threads that write.
+    pub writers: Arc<Writers>,
+    /// The threads that build.
+    pub work: Arc<Work>,
+    /// Where the shards are.
+    pub disk: Arc<Disk>,
+    /// What all shards hold in memory.
+    pub budget: Arc<Budget>,
+    /// Files of rows that a shard has open at most.
+    pub tables_open_max: usize,
+}
+
 impl Shard {
     /// Opens a shard's folder, or makes it.
-    pub fn open(id: ShardId, folder: &Path, options: Arc<LeafOptions>, work: Arc<Work>, disk: Arc<Disk>) -> Result<Arc<Self>, Error> {
-        let store = Arc::new(open_store(id, &folder.join(STORE_FOLDER), &disk)?);
+    pub fn open(id: ShardId, folder: &Path, crew: Arc<Crew>) -> Result<Arc<Self>, Error> {
+        let rows = folder.join(STORE_FOLDER);
+        let store = Arc::new(open_store(id, &rows, &crew)?);
+        // Before anything is written to it. One that takes nothing stays as its summary says.
+        if !store.is_read_only() {
+            Summary::remove(&rows).map_err(|source| Error::File { path: rows.clone(), source })?;
+        }
         let splits = folder.join(SPLITS_FOLDER);
-        let state = recover::recover(&store, &splits)?;
+        let mut state = recover::recover(&store, &splits)?;
+        state.count_against(&crew.budget);
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS_MAX);
         let shard = Arc::new(Self {
             id,
-            options,
+            options: crew.options.clone(),
             store,
             splits,
             state: Mutex::new(state),
             changed: watch::Sender::new(0),
             queue,
-            writer: Mutex::new(None),
-            work,
-            disk,
+            writer: Mutex::new(Some(Writer::new(jobs))),
+            in_line: AtomicBool::new(false),
+            work: crew.work.clone(),
+            crew,
             failed: OnceLock::new(),
             opened_at: Instant::now(),
             building: Mutex::new(()),
@@ -106,22 +147,58 @@ impl Shard {
             removing: Mutex::new(()),
             hurries: AtomicBool::new(false),
         });
-        let writer = Writer::new(shard.clone(), jobs);
-        let thread = std::thread::Builder::new().name(format!("write-{}", id.number)).spawn(move || writer.run());
-        *shard.writer.lock() = Some(thread.map_err(|source| Error::File { path: folder.to_owned(), source })?);
         shard.schedule_all();
         Ok(shard)
     }
 
-    /// Stops the writer and lets go of it. What waits in the queue is answered with an error; what was acknowledged is stored.
-    pub fn close(&self) {
-        let thread = self.writer.lock().take();
-        if let Some(thread) = thread {
-            while let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(Job::Stop) {
-                std::thread::yield_now();
+    /// Takes no more jobs, and writes those that wait; what was acknowledged is stored. Its handles are let go of by who has them.
+    pub fn close(self: &Arc<Self>) {
+        let Some(mut writer) = self.writer.lock().take() else { return };
+        // Whoever closes a shard goes on with others.
+        let written = catch_unwind(AssertUnwindSafe(|| writer.write_rest(self)));
+        match written {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => {
+                error!(shard = %self.id, error = %failure, "the store failed while it was closed");
+                self.fail(failure.to_string());
             }
-            let ended = thread.join();
-            debug_assert!(ended.is_ok(), "the writer does not panic");
+            Err(panic) => self.note_panic(&*panic),
+        }
+        self.sync();
+    }
+
+    /// Writes one group of jobs.
+    fn write_group(self: &Arc<Self>) {
+        let mut writer = self.writer.lock();
+        let written = writer.as_mut().map_or(Ok(()), |writer| writer.write_group(self));
+        if let Err(failure) = written {
+            error!(shard = %self.id, error = %failure, "the store failed; the replica closes and opens again");
+            self.fail(failure.to_string());
+            *writer = None;
+            self.sync();
+        }
+    }
+
+    /// Its writer panicked where nobody caught it: what it holds in memory is not to be trusted.
+    fn note_panic(&self, panic: &(dyn std::any::Any + Send)) {
+        counter!("rachis_leaf_panics_total").increment(1);
+        let panic = panic_text(panic);
+        error!(shard = %self.id, panic, "the writer panicked; the replica closes and opens again");
+        self.fail(format!("its writer panicked: {panic}"));
+    }
+
+    /// Lets go of the writer. What waits in the queue is answered with an error.
+    fn stop_writing(&self) {
+        *self.writer.lock() = None;
+    }
+
+    fn has_jobs(&self) -> bool {
+        self.writer.lock().as_ref().is_some_and(Writer::has_jobs)
+    }
+
+    fn sync(&self) {
+        if let Err(failure) = self.store.sync() {
+            warn!(shard = %self.id, error = %failure, "the log could not be synced at the end");
         }
     }
 
@@ -141,17 +218,22 @@ impl Shard {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Has its micro-splits go to disk.
+    /// Has what is in no split go to disk.
     pub fn split_now(self: &Arc<Self>) {
         self.hurries.store(true, Ordering::Relaxed);
+        if self.state.lock().tail.documents() > 0 {
+            self.work.schedule(Task::Publish, self, Instant::now());
+        }
         self.work.schedule(Task::Split, self, Instant::now());
     }
 
-    /// Has damaged splits built again, if there are any.
-    pub fn mend(self: &Arc<Self>) {
-        if self.look(|state| state.segments.iter().any(|indexed| indexed.segment.is_damaged())) {
+    /// Has damaged splits built again, and answers whether there are any.
+    pub fn mend(self: &Arc<Self>) -> bool {
+        let damaged = self.look(|state| state.segments.iter().any(|indexed| indexed.segment.is_damaged()));
+        if damaged {
             self.work.schedule(Task::Compact, self, Instant::now());
         }
+        damaged
     }
 
     /// There is room on the disk: a shard that was opened without any opens again.
@@ -172,33 +254,39 @@ impl Shard {
     }
 
     /// Judges a batch.
-    pub async fn write(&self, batch: Batch) -> Result<Verdict, Problem> {
+    pub async fn write(self: &Arc<Self>, batch: Batch) -> Result<Verdict, Problem> {
         let (to, answer) = oneshot::channel();
         match self.queue.try_send(Job::Write(batch, to)) {
-            Ok(()) => answer.await.map_err(|_| self.closed()),
+            Ok(()) => {
+                self.crew.writers.enqueue(self);
+                answer.await.map_err(|_| self.closed())
+            }
             Err(mpsc::error::TrySendError::Full(_)) => Ok(Verdict::Busy { reason: format!("{QUEUE_JOBS_MAX} batches wait for the writer") }),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(self.closed()),
         }
     }
 
     /// Applies a push; waits for room.
-    pub async fn push(&self, push: Push) -> Result<Pushed, Problem> {
+    pub async fn push(self: &Arc<Self>, push: Push) -> Result<Pushed, Problem> {
         let deadline = tokio::time::Instant::now() + PUSH_WAIT;
-        let mut changed = self.changed.subscribe();
+        let (mut changed, mut freed) = (self.changed.subscribe(), self.crew.budget.freed());
         loop {
             changed.borrow_and_update();
+            freed.borrow_and_update();
             let (to, answer) = oneshot::channel();
             let sent = tokio::time::timeout_at(deadline, self.queue.send(Job::Push(push.clone(), to))).await;
             match sent {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => self.crew.writers.enqueue(self),
                 Ok(Err(_)) => return Err(self.closed()),
                 Err(_) => return Err(writer::busy(format!("{QUEUE_JOBS_MAX} pushes wait for the writer"))),
             }
             let answer = answer.await.map_err(|_| self.unknown())?;
             match answer {
                 Err(problem) if problem.code == Code::Busy => {
-                    let waited = tokio::time::timeout_at(deadline, changed.changed()).await;
-                    if !matches!(waited, Ok(Ok(()))) {
+                    let room = async {
+                        tokio::select! { changed = changed.changed() => changed, freed = freed.changed() => freed }
+                    };
+                    if !matches!(tokio::time::timeout_at(deadline, room).await, Ok(Ok(()))) {
                         return Err(problem);
                     }
                 }
@@ -209,8 +297,7 @@ impl Shard {
 
     /// What is stored of a partition.
     pub fn stored(&self, source: &SourceName, partition: i32) -> Stored {
-        let row = self.state.lock().rows.get(&Partition { source: source.clone(), number: partition }).cloned().unwrap_or_default();
-        Stored { topic: row.topic, offset: row.offset, hash: row.hash, dead: row.dead }
+        summary::stored(&self.state.lock().rows, source, partition)
     }
 
     /// Waits until everything through these positions was taken in: every question that begins then sees it.
@@ -311,7 +398,7 @@ impl Shard {
 
     /// Why nothing more can be taken now, on top of so many documents and bytes.
     fn full(&self, (documents, bytes): (usize, usize)) -> Option<String> {
-        if let Some(reason) = self.disk.full() {
+        if let Some(reason) = self.crew.disk.full() {
             return Some(reason);
         }
         if self.store.is_read_only() {
@@ -324,7 +411,11 @@ impl Shard {
         if waiting >= options.tail_documents_max || weight >= options.tail_bytes_max {
             return Some(format!("{waiting} documents ({weight} bytes) wait to be indexed"));
         }
-        (in_memory >= options.memory_bytes_max).then(|| format!("{in_memory} bytes of documents wait for their split"))
+        if in_memory >= options.memory_bytes_max {
+            return Some(format!("{in_memory} bytes of documents wait for their split"));
+        }
+        let (own, budget) = (state.held_bytes(), &self.crew.budget);
+        budget.is_full(own, bytes).then(|| format!("{} bytes of all shards of this node wait for their splits", budget.bytes()))
     }
 
     fn schedule_all(self: &Arc<Self>) {
@@ -347,15 +438,15 @@ impl Shard {
 }
 
 /// The rows of a shard; where there is no room on the disk, first without the ballast, then read-only.
-fn open_store(id: ShardId, folder: &Path, disk: &Disk) -> Result<Store, Error> {
-    let opened = match Store::open(id, folder) {
-        Err(full) if full.is_no_room() && disk.drop_ballast() => Store::open(id, folder),
+fn open_store(id: ShardId, folder: &Path, crew: &Crew) -> Result<Store, Error> {
+    let opened = match Store::open(id, folder, crew.tables_open_max) {
+        Err(full) if full.is_no_room() && crew.disk.drop_ballast() => Store::open(id, folder, crew.tables_open_max),
         opened => opened,
     };
     match opened {
         Err(full) if full.is_no_room() => {
             tracing::error!(shard = %id, error = %full, "no room to open the shard: it is opened read-only, and again when there is room");
-            Store::open_read_only(id, folder).map_err(|failure| if failure.is_no_room() { failure } else { full })
+            Store::open_read_only(id, folder, crew.tables_open_max).map_err(|failure| if failure.is_no_room() { failure } else { full })
         }
         opened => opened,
     }

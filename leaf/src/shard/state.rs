@@ -6,7 +6,10 @@ use plan::{Kinds, Path, PathKinds};
 use proto::{Address, PositionVector, ingest::ShardId, limits::PATHS_MAX};
 use roaring::RoaringBitmap;
 
-use super::tail::{Tail, Taken};
+use super::{
+    budget::{Budget, Held},
+    tail::{Tail, Taken},
+};
 use crate::{
     document::Document,
     split::Segment,
@@ -107,6 +110,7 @@ pub struct State {
     freshness_ms: u64,
     now: Option<Arc<Moment>>,
     published: Option<Arc<Moment>>,
+    held: Option<Held>,
 }
 
 /// What a build for the tail began with.
@@ -140,6 +144,26 @@ impl State {
             freshness_ms: 0,
             now: None,
             published: None,
+            held: None,
+        }
+    }
+
+    /// From now on, what it holds in memory counts against a budget.
+    pub fn count_against(&mut self, budget: &Arc<Budget>) {
+        self.held = Some(Held::new(budget.clone()));
+        self.count();
+    }
+
+    /// Bytes of the tail and of micro-splits, as they were counted last.
+    pub fn held_bytes(&self) -> usize {
+        self.held.as_ref().map_or(0, Held::bytes)
+    }
+
+    fn count(&mut self) {
+        let segments = self.segments.iter().filter(|indexed| !indexed.on_disk).map(|indexed| indexed.segment.bytes());
+        let bytes = self.tail.bytes() + usize::try_from(segments.sum::<u64>()).unwrap_or(usize::MAX);
+        if let Some(held) = &mut self.held {
+            held.update(bytes);
         }
     }
 
@@ -172,6 +196,7 @@ impl State {
         if !change.kinds.is_empty() || change.overflow {
             merge_kinds(Arc::make_mut(&mut self.paths), change.kinds, change.overflow);
         }
+        self.count();
     }
 
     fn mark_gone(&mut self, address: &Address) {
@@ -245,6 +270,7 @@ impl State {
         self.now = None;
         self.unindexable = false;
         self.published = Some(Arc::new(before));
+        self.count();
     }
 
     /// Puts one segment (or none, where nothing lives any more) in the place of neighbours, and answers these with their state of this moment.
@@ -262,7 +288,20 @@ impl State {
         }
         self.now = None;
         self.published = None;
+        self.count();
         old
+    }
+
+    /// Documents that are in no split on disk, and their bytes.
+    pub fn unsplit(&self) -> (usize, usize) {
+        let (documents, bytes) = self.in_memory();
+        (self.tail.documents() + documents as usize, self.tail.bytes() + bytes as usize)
+    }
+
+    /// Lets go of the views that are kept for the next question.
+    pub fn forget_moments(&mut self) {
+        self.now = None;
+        self.published = None;
     }
 
     /// A new id of a segment.

@@ -1,4 +1,4 @@
-//! The one thread that writes a shard: takes all that waits, writes it at once, makes it visible, answers.
+//! The one writer of a shard: takes all that waits, writes it at once, makes it visible, answers. It runs on the threads of `writers.rs`.
 //!
 //! Pushes that wait together share one synced write; batches from a log are written without a sync of their own, because their log has them.
 //!
@@ -50,17 +50,14 @@ pub enum Job {
     Push(Push, oneshot::Sender<Result<Pushed, Problem>>),
     /// Remove dead letters.
     Remove(Removal, oneshot::Sender<Result<(), Problem>>),
-    /// End.
-    Stop,
 }
 
 impl Job {
-    fn input(&self) -> Option<Input<'_>> {
+    fn input(&self) -> Input<'_> {
         match self {
-            Self::Write(batch, _) => Some(Input::Batch(batch)),
-            Self::Push(push, _) => Some(Input::Push(push)),
-            Self::Remove(removal, _) => Some(Input::Removal(removal)),
-            Self::Stop => None,
+            Self::Write(batch, _) => Input::Batch(batch),
+            Self::Push(push, _) => Input::Push(push),
+            Self::Remove(removal, _) => Input::Removal(removal),
         }
     }
 }
@@ -104,7 +101,6 @@ struct Built {
 
 /// The writer of a shard.
 pub struct Writer {
-    shard: Arc<Shard>,
     queue: mpsc::Receiver<Job>,
     memory: Memory,
     synced_at: Instant,
@@ -112,38 +108,39 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// The writer of a shard.
-    pub fn new(shard: Arc<Shard>, queue: mpsc::Receiver<Job>) -> Self {
-        Self { shard, queue, memory: Memory::default(), synced_at: Instant::now(), unsynced_bytes: 0 }
+    /// A new one; kinds are read when they are needed first.
+    pub fn new(queue: mpsc::Receiver<Job>) -> Self {
+        Self { queue, memory: Memory::default(), synced_at: Instant::now(), unsynced_bytes: 0 }
     }
 
-    /// Writes until it is stopped or the store fails.
-    pub fn run(mut self) {
-        while let Some(first) = self.queue.blocking_recv() {
-            let (jobs, stop) = self.gather(first);
-            let written = self.group(jobs);
-            if let Err(failure) = written {
-                error!(shard = %self.shard.id, error = %failure, "the store failed; the replica closes and opens again");
-                self.shard.fail(failure.to_string());
-                break;
-            }
-            if stop {
-                break;
-            }
+    /// Whether jobs wait.
+    pub fn has_jobs(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Writes what waits, up to the limits of a group. After an error the store must be closed and opened again.
+    pub fn write_group(&mut self, shard: &Arc<Shard>) -> Result<(), Error> {
+        let Ok(first) = self.queue.try_recv() else { return Ok(()) };
+        let jobs = self.gather(first);
+        self.group(shard, jobs)
+    }
+
+    /// Takes no more jobs, and writes those that wait.
+    pub fn write_rest(&mut self, shard: &Arc<Shard>) -> Result<(), Error> {
+        self.queue.close();
+        while self.has_jobs() {
+            self.write_group(shard)?;
         }
-        if let Err(failure) = self.shard.store.sync() {
-            warn!(shard = %self.shard.id, error = %failure, "the log could not be synced at the end");
-        }
+        Ok(())
     }
 
     /// All that waits, up to the limits of a group.
-    fn gather(&mut self, first: Job) -> (Vec<Job>, bool) {
+    fn gather(&mut self, first: Job) -> Vec<Job> {
         let mut jobs = Vec::new();
         let mut weight = 0;
         let mut next = Some(first);
         while let Some(job) = next {
             match &job {
-                Job::Stop => return (jobs, true),
                 Job::Write(batch, _) => weight += batch.records.iter().map(proto::record::Record::weight).sum::<usize>(),
                 Job::Remove(removal, _) => weight += removal.keys.iter().map(Vec::len).sum::<usize>(),
                 Job::Push(push, _) => weight += push.items.iter().map(bytes::Bytes::len).sum::<usize>(),
@@ -151,16 +148,16 @@ impl Writer {
             jobs.push(job);
             next = if jobs.len() < GROUP_JOBS_MAX && weight < GROUP_BYTES_MAX { self.queue.try_recv().ok() } else { None };
         }
-        (jobs, false)
+        jobs
     }
 
-    fn group(&mut self, jobs: Vec<Job>) -> Result<(), Error> {
-        let inputs: Vec<Input> = jobs.iter().filter_map(Job::input).collect();
-        let (outcomes, written) = match self.build(&inputs, &SetAside::default()) {
-            Ok(built) => self.write(built?),
+    fn group(&mut self, shard: &Arc<Shard>, jobs: Vec<Job>) -> Result<(), Error> {
+        let inputs: Vec<Input> = jobs.iter().map(Job::input).collect();
+        let (outcomes, written) = match self.build(shard, &inputs, &SetAside::default()) {
+            Ok(built) => self.write(shard, built?),
             Err(panic) => {
-                warn!(shard = %self.shard.id, panic, "the writer panicked; record by record it finds on which");
-                self.one_by_one(&inputs)
+                warn!(shard = %shard.id, panic, "the writer panicked; record by record it finds on which");
+                self.one_by_one(shard, &inputs)
             }
         };
         // An asker that has gone away does not matter: what was written stays.
@@ -176,9 +173,8 @@ impl Writer {
     }
 
     /// Makes a group of these inputs. If it panics nothing of it is left, and what the panic said is answered.
-    fn build(&mut self, inputs: &[Input], aside: &SetAside) -> Result<Result<Built, Error>, String> {
-        let Self { shard, memory, .. } = self;
-        let built = catch_unwind(AssertUnwindSafe(|| build(shard, memory, inputs, aside)));
+    fn build(&mut self, shard: &Shard, inputs: &[Input], aside: &SetAside) -> Result<Result<Built, Error>, String> {
+        let built = catch_unwind(AssertUnwindSafe(|| build(shard, &mut self.memory, inputs, aside)));
         built.map_err(|panic| {
             counter!("rachis_leaf_panics_total").increment(1);
             // It may know of what was not written; what is written is read again.
@@ -188,12 +184,12 @@ impl Writer {
     }
 
     /// Writes each record of these inputs in a group of its own, and those on which the writer panics as dead letters.
-    fn one_by_one(&mut self, inputs: &[Input]) -> (Vec<Outcome>, Result<(), Error>) {
+    fn one_by_one(&mut self, shard: &Arc<Shard>, inputs: &[Input]) -> (Vec<Outcome>, Result<(), Error>) {
         let mut outcomes = Vec::with_capacity(inputs.len());
         for input in inputs {
             let (outcome, written) = match input {
-                Input::Push(_) | Input::Removal(_) => self.alone(*input),
-                Input::Batch(batch) => self.record_by_record(batch),
+                Input::Push(_) | Input::Removal(_) => self.alone(shard, *input),
+                Input::Batch(batch) => self.record_by_record(shard, batch),
             };
             outcomes.extend(outcome);
             if written.is_err() {
@@ -203,35 +199,35 @@ impl Writer {
         (outcomes, Ok(()))
     }
 
-    fn record_by_record(&mut self, batch: &Batch) -> (Option<Outcome>, Result<(), Error>) {
+    fn record_by_record(&mut self, shard: &Arc<Shard>, batch: &Batch) -> (Option<Outcome>, Result<(), Error>) {
         let mut after = batch.after;
         for (number, record) in batch.records.iter().enumerate() {
             let through = if number + 1 == batch.records.len() { batch.through } else { record.offset };
-            let Batch { shard, source, topic, partition, level, rules, .. } = batch;
+            let Batch { source, topic, partition, level, rules, .. } = batch;
             let (source, topic, rules, records) = (source.clone(), topic.clone(), rules.clone(), vec![record.clone()]);
-            let piece = Batch { shard: *shard, source, topic, partition: *partition, after, through, level: *level, rules, records };
-            let outcome = self.alone(Input::Batch(&piece));
+            let piece = Batch { shard: batch.shard, source, topic, partition: *partition, after, through, level: *level, rules, records };
+            let outcome = self.alone(shard, Input::Batch(&piece));
             let goes_on = matches!(outcome, (Some(Outcome::Verdict(Verdict::Applied { .. } | Verdict::Already { .. })), Ok(())));
             if number + 1 == batch.records.len() || !goes_on {
                 return outcome;
             }
             after = through;
         }
-        self.alone(Input::Batch(batch))
+        self.alone(shard, Input::Batch(batch))
     }
 
     /// Writes one record; its items on which the writer panics become dead letters.
-    fn alone(&mut self, input: Input) -> (Option<Outcome>, Result<(), Error>) {
+    fn alone(&mut self, shard: &Arc<Shard>, input: Input) -> (Option<Outcome>, Result<(), Error>) {
         let mut aside = SetAside::default();
         loop {
-            match self.build(&[input], &aside) {
+            match self.build(shard, &[input], &aside) {
                 Ok(Ok(built)) => {
-                    let (mut outcomes, written) = self.write(built);
+                    let (mut outcomes, written) = self.write(shard, built);
                     return (outcomes.pop(), written);
                 }
                 Ok(Err(failure)) => return (None, Err(failure)),
                 Err(panic) => {
-                    error!(shard = %self.shard.id, panic, "the writer panicked on a record, which becomes a dead letter");
+                    error!(shard = %shard.id, panic, "the writer panicked on a record, which becomes a dead letter");
                     if !aside.add(panic.clone()) {
                         return (None, Err(Problem::new(Code::Internal, format!("the writer panics: {panic}")).into()));
                     }
@@ -241,11 +237,11 @@ impl Writer {
     }
 
     /// Writes a group; what becomes of its inputs.
-    fn write(&mut self, built: Built) -> (Vec<Outcome>, Result<(), Error>) {
+    fn write(&mut self, shard: &Arc<Shard>, built: Built) -> (Vec<Outcome>, Result<(), Error>) {
         let Built { finished, outcomes, sync, documents, bytes } = built;
         let unwritten =
             |outcomes: Vec<Outcome>, reason: &str, push: Problem| outcomes.into_iter().map(|outcome| outcome.unwritten(reason, &push)).collect();
-        match finished.map_or(Ok(()), |finished| self.commit(finished, sync, bytes)) {
+        match finished.map_or(Ok(()), |finished| self.commit(shard, finished, sync, bytes)) {
             Ok(()) => {
                 counter!("rachis_leaf_documents_total").increment(documents as u64);
                 counter!("rachis_leaf_groups_total").increment(1);
@@ -258,15 +254,15 @@ impl Writer {
             Err(Unwritten::Failed(source)) => {
                 let unknown = Problem::new(Code::UnknownOutcome, "the write failed and nobody knows how far it came")
                     .hint("send it again with the same Idempotency-Key");
-                (unwritten(outcomes, "the store failed and opens again", unknown), Err(Error::Storage { shard: self.shard.id, source }))
+                (unwritten(outcomes, "the store failed and opens again", unknown), Err(Error::Storage { shard: shard.id, source }))
             }
         }
     }
 
     /// Writes a group and makes it visible.
-    fn commit(&mut self, finished: Finished, sync: bool, bytes: usize) -> Result<(), Unwritten> {
+    fn commit(&mut self, shard: &Arc<Shard>, finished: Finished, sync: bool, bytes: usize) -> Result<(), Unwritten> {
         let begun = Instant::now();
-        let store = &self.shard.store;
+        let store = &shard.store;
         fault::crash_point("before-commit");
         if sync {
             store.commit_synced(finished.batch)?
@@ -279,12 +275,12 @@ impl Writer {
         }
         fault::crash_point("after-commit");
         self.memory.saved();
-        self.shard.apply(finished.change);
+        shard.apply(finished.change);
         self.unsynced_bytes = if sync { 0 } else { self.unsynced_bytes + bytes };
         if sync {
             self.synced_at = Instant::now();
         } else if self.synced_at.elapsed() >= SYNC_AFTER || self.unsynced_bytes >= SYNC_BYTES {
-            if let Err(Error::Storage { source, .. }) = self.shard.store.sync() {
+            if let Err(Error::Storage { source, .. }) = shard.store.sync() {
                 return Err(Unwritten::Failed(source));
             }
             self.synced_at = Instant::now();

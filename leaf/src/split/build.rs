@@ -17,7 +17,8 @@ use super::{
 use crate::{document::Document, error::Error};
 
 /// Raw bytes up to which documents are kept parsed between the passes; above, they are parsed again.
-const PARSED_BYTES_MAX: usize = 16 << 20;
+const PARSED_BYTES_MAX: usize = 4 << 20;
+
 /// A part that was built.
 pub(super) struct Built {
     pub shape: Shape,

@@ -113,14 +113,20 @@ impl Checked {
         io::Error::new(io::ErrorKind::InvalidData, damage)
     }
 
-    /// Compares the extents from this one on with the file, until so many bytes were read; the next extent, or none at the end.
+    /// Compares the extents from this one on with the file, until so many bytes were read; the next extent, or none at the end. What does not match
+    /// is damaged for whoever reads it from now on.
     pub fn scrub(&self, from: usize, bytes_max: u64) -> io::Result<(Option<usize>, u64)> {
+        self.compare(from, bytes_max)?.map_err(|extent| self.report(extent))
+    }
+
+    /// The same, and only says which extent does not match.
+    pub fn compare(&self, from: usize, bytes_max: u64) -> io::Result<Result<(Option<usize>, u64), &Extent>> {
         let file = File::open(&self.file)?;
         let mut buffer = vec![0; SCRUB_READ_BYTES];
         let mut read = 0;
         for (number, extent) in self.extents.iter().enumerate().skip(from) {
             if read >= bytes_max {
-                return Ok((Some(number), read));
+                return Ok(Ok((Some(number), read)));
             }
             let mut hash = Xxh3::new();
             let mut at = extent.range.start;
@@ -128,17 +134,17 @@ impl Checked {
                 let piece = &mut buffer[..SCRUB_READ_BYTES.min(extent.range.end - at)];
                 // Bytes that a disk does not give back are lost, too.
                 if file.read_exact_at(piece, at as u64).is_err() {
-                    return Err(self.report(extent));
+                    return Ok(Err(extent));
                 }
                 hash.update(piece);
                 at += piece.len();
             }
             read += extent.range.len() as u64;
             if hash.digest() != extent.checksum {
-                return Err(self.report(extent));
+                return Ok(Err(extent));
             }
         }
-        Ok((None, read))
+        Ok(Ok((None, read)))
     }
 }
 

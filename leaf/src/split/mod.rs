@@ -40,7 +40,7 @@ use self::{
 use crate::{document::Document, error::Error};
 
 /// Raw bytes of the documents that one build holds in memory, beside about as much for what it builds …
-const PART_BYTES_MAX: usize = 192 << 20;
+const PART_BYTES_MAX: usize = 48 << 20;
 /// … and how many they are at most.
 const PART_DOCUMENTS_MAX: usize = 1_000_000;
 
@@ -281,6 +281,24 @@ impl Segment {
             }
         }
         paths.into_iter().collect()
+    }
+}
+
+/// The file of a split beside its segment: for whoever compares it, and asks it nothing.
+pub struct SplitFile {
+    checked: Arc<Checked>,
+}
+
+impl SplitFile {
+    /// Opens a file; one whose end does not match does not open.
+    pub fn open(file: &FilePath) -> io::Result<Self> {
+        Ok(Self { checked: Bundle::open(file)?.checked })
+    }
+
+    /// Compares it with its checksums from an extent on, until so many bytes were read: the extent to go on with, if there is one, and the bytes that
+    /// were read; None where it does not match.
+    pub fn compare(&self, from: usize, bytes_max: u64) -> io::Result<Option<(Option<usize>, u64)>> {
+        Ok(self.checked.compare(from, bytes_max)?.ok())
     }
 }
 

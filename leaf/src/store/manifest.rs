@@ -2,7 +2,7 @@
 //!
 //! Written after the split's file is on disk under its name, so it names only what is there.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
     codec::{Read, Reader, Unreadable, Writer},
@@ -32,6 +32,11 @@ pub struct ManifestRow {
 /// The name of a split's file.
 pub fn file_name(id: u64) -> String {
     format!("{id:016x}.split")
+}
+
+/// The split that a file is of, by its name.
+pub fn split_of(file: &Path) -> Option<u64> {
+    u64::from_str_radix(file.file_name()?.to_str()?.strip_suffix(".split")?, 16).ok()
 }
 
 impl ManifestRow {

@@ -56,6 +56,9 @@ use crate::{document::Document, error::Error, view::Documents};
 /// Key and value.
 type Row = (Box<[u8]>, Box<[u8]>);
 
+/// Levels of a family.
+const LEVELS: usize = 7;
+
 /// A family of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -150,6 +153,19 @@ impl Store {
         self.db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default()).map_err(|source| self.failed(source))
     }
 
+    /// Has everything written out of memory, unless that is under way. Does not wait for it.
+    pub fn flush_soon(&self) -> Result<(), Error> {
+        let waiting = |family| self.db.property_int_value_cf(self.family(family), "rocksdb.num-immutable-mem-table").ok().flatten();
+        let families = [Family::Docs, Family::Keys, Family::Meta];
+        // Another flush would wait for the one before.
+        if families.into_iter().any(|family| waiting(family) != Some(0)) {
+            return Ok(());
+        }
+        let mut options = rocksdb::FlushOptions::default();
+        options.set_wait(false);
+        self.db.flush_cfs_opt(&families.map(|family| self.family(family)), &options).map_err(|source| self.failed(source))
+    }
+
     /// Bytes of rows that are not in files yet.
     pub fn bytes_in_memory(&self) -> u64 {
         let bytes = |family| self.db.property_int_value_cf(self.family(family), "rocksdb.cur-size-all-mem-tables").ok().flatten().unwrap_or_default();
@@ -160,6 +176,13 @@ impl Store {
     pub fn bytes(&self) -> u64 {
         let bytes = |family| self.db.property_int_value_cf(self.family(family), "rocksdb.total-sst-files-size").ok().flatten().unwrap_or_default();
         bytes(Family::Docs) + bytes(Family::Keys) + bytes(Family::Meta)
+    }
+
+    /// Its files of rows.
+    pub fn tables(&self) -> usize {
+        let at = |family, level| self.db.property_int_value_cf(self.family(family), &format!("rocksdb.num-files-at-level{level}")).ok().flatten();
+        let of = |family| (0..LEVELS).filter_map(|level| at(family, level)).sum::<u64>() as usize;
+        of(Family::Docs) + of(Family::Keys) + of(Family::Meta)
     }
 
     /// Puts a row into a batch.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use proto::ingest::ShardId;
-use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options};
+use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options, WriteBufferManager};
 
 use super::{Family, Kind, RowKey, Store, Unwritten, WriteBatch, format, log};
 use crate::{error::Error, fault};
@@ -22,22 +22,32 @@ const ZSTD_LEVEL: i32 = 3;
 const ZSTD_DICTIONARY_BYTES: i32 = 16 << 10;
 const ZSTD_TRAINING_BYTES: i32 = 1 << 20;
 const BLOOM_BITS: f64 = 10.0;
-const OPEN_FILES_MAX: i32 = 256;
+/// Of its open files RocksDB keeps so many for others than tables.
+const OTHER_FILES: usize = 10;
+/// Set aside on disk for a manifest while a store is open; most hold little.
+const MANIFEST_PREALLOCATED_BYTES: usize = 64 << 10;
+const TABLE_CACHE_SHARD_BITS: i32 = 2;
+/// Memory for rows is taken so much at a time: a store that is hardly written to takes little.
+const ARENA_BLOCK_BYTES: usize = 64 << 10;
+/// Rows of all shards that are in no file yet: above it every write stalls, which senders are told. Shortly before it, whoever writes flushes; and
+/// the leaf flushes the largest at half of it (`leaf/memory.rs`), which may have no writes of their own.
+const WRITE_BUFFERS_BYTES: usize = 128 << 20;
 /// Pinned, so that an update of RocksDB does not change the files.
 const FORMAT_VERSION: i32 = 6;
 
+static WRITE_BUFFERS: LazyLock<WriteBufferManager> = LazyLock::new(|| WriteBufferManager::new_write_buffer_manager(WRITE_BUFFERS_BYTES, true));
 static BLOCK_CACHE: LazyLock<Cache> = LazyLock::new(|| Cache::new_lru_cache(BLOCK_CACHE_BYTES));
 
 impl Store {
-    /// Opens the rows of a shard, or makes the store where there is none.
-    pub fn open(shard: ShardId, folder: &Path) -> Result<Self, Error> {
+    /// Opens the rows of a shard, or makes the store where there is none. So many of its tables are open at once.
+    pub fn open(shard: ShardId, folder: &Path, tables_open_max: usize) -> Result<Self, Error> {
         std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
         refuse_headless(folder)?;
         let accepted = refuse_hole(folder)?;
         if fault::lies_in("no-room", folder) {
             return Err(Error::File { path: folder.to_owned(), source: std::io::ErrorKind::StorageFull.into() });
         }
-        let db = DB::open_cf_descriptors(&database(), folder, families()).map_err(|source| Error::Storage { shard, source })?;
+        let db = DB::open_cf_descriptors(&database(tables_open_max), folder, families()).map_err(|source| Error::Storage { shard, source })?;
         if let Some(accepted) = accepted {
             std::fs::remove_file(&accepted).map_err(|source| Error::File { path: accepted, source })?;
         }
@@ -47,11 +57,12 @@ impl Store {
     }
 
     /// Opens the rows of a shard that are there, and writes nothing: not even a full disk is in the way.
-    pub fn open_read_only(shard: ShardId, folder: &Path) -> Result<Self, Error> {
+    pub fn open_read_only(shard: ShardId, folder: &Path, tables_open_max: usize) -> Result<Self, Error> {
         refuse_headless(folder)?;
         // Whether a loss is accepted is for the next opening to act on.
         refuse_hole(folder)?;
-        let db = DB::open_cf_descriptors_read_only(&database(), folder, families(), false).map_err(|source| Error::Storage { shard, source })?;
+        let db = DB::open_cf_descriptors_read_only(&database(tables_open_max), folder, families(), false);
+        let db = db.map_err(|source| Error::Storage { shard, source })?;
         let mut store = Self { shard, db, incarnation: 0, read_only: true };
         store.incarnation = store.read_or_draw_incarnation()?;
         Ok(store)
@@ -122,7 +133,7 @@ fn refuse_hole(folder: &Path) -> Result<Option<PathBuf>, Error> {
     Err(proto::Problem::new(proto::Code::Unavailable, detail).hint(hint).into())
 }
 
-fn database() -> Options {
+fn database(tables_open_max: usize) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
@@ -133,7 +144,11 @@ fn database() -> Options {
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_paranoid_checks(true);
     options.set_max_background_jobs(2);
-    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_open_files(i32::try_from(tables_open_max + OTHER_FILES).unwrap_or(i32::MAX));
+    options.set_write_buffer_manager(&WRITE_BUFFERS);
+    // Its tables are few, and so are those who look for them at once.
+    options.set_table_cache_num_shard_bits(TABLE_CACHE_SHARD_BITS);
+    options.set_manifest_preallocation_size(MANIFEST_PREALLOCATED_BYTES);
     options.set_keep_log_file_num(2);
     options.set_stats_dump_period_sec(0);
     options
@@ -153,6 +168,7 @@ fn docs() -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(DOCS_BUFFER_BYTES);
+    options.set_arena_block_size(ARENA_BLOCK_BYTES);
     // The same compression on all levels: files move down instead of being written again.
     options.set_compression_type(DBCompressionType::Zstd);
     options.set_compression_options(-14, ZSTD_LEVEL, 0, ZSTD_DICTIONARY_BYTES);
@@ -169,6 +185,7 @@ fn keys() -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(SMALL_BUFFER_BYTES);
+    options.set_arena_block_size(ARENA_BLOCK_BYTES);
     options.set_compression_type(DBCompressionType::Lz4);
     options
 }
@@ -177,6 +194,7 @@ fn small() -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks());
     options.set_write_buffer_size(SMALL_BUFFER_BYTES);
+    options.set_arena_block_size(ARENA_BLOCK_BYTES);
     options.set_compression_type(DBCompressionType::Lz4);
     options
 }

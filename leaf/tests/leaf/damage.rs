@@ -14,7 +14,7 @@ use proto::{Code, Problem};
 use super::{
     made_up::{self, Dice},
     splits::{fill, settled},
-    support::{Fixture, record, small, tail_only},
+    support::{Fixture, none_idle, record, small, tail_only},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,6 +197,28 @@ async fn a_split_that_is_damaged_while_the_leaf_is_away_is_built_again_from_its_
     for _ in 0..5 {
         let splits = fixture.splits_folder();
         fixture = fixture.restart_changed(|_| assert!(damage_splits(&splits, &mut dice) > 0)).await;
+        mended(&fixture).await;
+        assert_eq!(fixture.documents().await, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_split_of_a_shard_that_nobody_uses_is_compared_too_and_built_again_from_its_documents() {
+    let seed = made_up::seed();
+    eprintln!("seed {seed}");
+    let mut dice = Dice::new(seed);
+    let fixture = Fixture::start(|options| {
+        scrubbed(options);
+        none_idle(options);
+    });
+    let expected = fill(&fixture, 10, 0).await;
+    for _ in 0..5 {
+        // Reading its splits does not keep it open …
+        fixture.all_closed().await;
+        damage_splits(&fixture.splits_folder(), &mut dice);
+        // … but what is damaged is mended before it closes again.
+        mended(&fixture).await;
+        fixture.all_closed().await;
         mended(&fixture).await;
         assert_eq!(fixture.documents().await, expected);
     }

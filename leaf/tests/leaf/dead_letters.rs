@@ -9,7 +9,7 @@ use proto::{
     record::Record,
 };
 
-use super::support::{Fixture, clicks, record, tail_only};
+use super::support::{Fixture, clicks, none_idle, record, tail_only};
 
 /// Records of which so many of every ten are no JSON.
 fn records(after: i64, through: i64, bad: i64) -> Vec<Record> {
@@ -90,4 +90,37 @@ async fn old_dead_letters_go_by_themselves_and_their_bytes_count_no_more() {
     fixture.eventually("the old ones are gone", async |fixture| letters(fixture).await == 0).await;
     assert_eq!(fixture.outcomes(&clicks(), 0).await, before);
     assert_eq!(fixture.write(fixture.batch(0, at, at + 100, records(at, at + 100, 3))).await, Verdict::Applied { stored: at + 100 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_dead_letters_of_a_shard_that_nobody_uses_go_too() {
+    let fixture = Fixture::start(none_idle);
+    fixture.write(fixture.batch(0, -1, 99, records(-1, 99, 3))).await;
+    let before = fixture.outcomes(&clicks(), 0).await;
+    fixture.all_closed().await;
+    // What a shard leaves behind says from which opening on it is right.
+    let left = |fixture: &Fixture| std::fs::read(fixture.splits_folder().with_file_name("rows").join("SUMMARY"));
+    let closed = left(&fixture).expect("it closed in order");
+    let fixture = fixture.crashed_as(|options| {
+        none_idle(options);
+        options.dead_letters_kept = Duration::from_millis(1);
+    });
+    fixture.eventually("it was opened, and closed again", async |fixture| left(fixture).is_ok_and(|left| left != closed)).await;
+    fixture.all_closed().await;
+    assert_eq!((letters(&fixture).await, fixture.outcomes(&clicks(), 0).await), (0, before));
+    assert_eq!(fixture.leaf.open_shards(), 0, "and it stays closed: there is nothing more to do");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clearing_opens_a_shard_that_has_something_to_clear_and_no_other() {
+    let fixture = Fixture::start(none_idle);
+    assert!(matches!(fixture.write(fixture.batch(0, -1, 999, records(-1, 999, 9))).await, Verdict::Refused { .. }));
+    fixture.all_closed().await;
+    assert!(stopped(&fixture).await.is_some());
+    assert_eq!(clear(&fixture, Some("another")).await, 0);
+    assert_eq!(fixture.leaf.open_shards(), 0);
+    assert_eq!(clear(&fixture, Some("clicks")).await, 501);
+    assert_eq!(stopped(&fixture).await, None);
+    fixture.all_closed().await;
+    assert_eq!((stopped(&fixture).await, letters(&fixture).await), (None, 0));
 }

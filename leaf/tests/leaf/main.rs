@@ -3,6 +3,7 @@
 mod damage;
 mod dead_letters;
 mod made_up;
+mod many;
 mod push;
 mod replay;
 mod segments;

@@ -1,8 +1,8 @@
 //! A leaf on a folder of its own, and everything that a view of it holds.
 
 use std::{
-    collections::BTreeMap,
-    path::Path,
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -51,7 +51,20 @@ pub fn tail_only(options: &mut LeafOptions) {
     options.tail_documents_max = usize::MAX;
 }
 
+/// No shard stays open for nothing.
+pub fn none_idle(options: &mut LeafOptions) {
+    small(options);
+    options.idle_shards_max = 0;
+    options.shard_idle = Duration::ZERO;
+    // The pushes of these tests are of 2023.
+    options.dead_letters_kept = Duration::from_secs(100 * 365 * 24 * 3600);
+}
+
 impl Fixture {
+    pub async fn all_closed(&self) {
+        self.eventually("nobody uses a shard and all are closed", async |fixture| fixture.leaf.open_shards() == 0).await;
+    }
+
     pub fn start(adjust: fn(&mut LeafOptions)) -> Self {
         let collection = CollectionUid(uuid::Uuid::now_v7());
         let mut catalog = Catalog { version: 1, ..Catalog::default() };
@@ -83,17 +96,24 @@ impl Fixture {
         self.crashed_changed(|_| ())
     }
 
+    /// As after a `kill -9`, with other options from now on.
+    pub fn crashed_as(&self, adjust: fn(&mut LeafOptions)) -> Self {
+        let folder = snapshot(self.folder.path());
+        let leaf = open(folder.path(), adjust, self.catalog.subscribe());
+        let catalog = watch::Sender::new(self.catalog.borrow().clone());
+        Self { folder, leaf, catalog, shard: self.shard, adjust }
+    }
+
     /// As after a `kill -9`, with the files changed.
     pub fn crashed_changed(&self, change: impl FnOnce(&Path)) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        copy(self.folder.path(), folder.path());
+        let folder = snapshot(self.folder.path());
         change(folder.path());
         let leaf = open(folder.path(), self.adjust, self.catalog.subscribe());
         let catalog = watch::Sender::new(self.catalog.borrow().clone());
         Self { folder, leaf, catalog, shard: self.shard, adjust: self.adjust }
     }
 
-    pub fn splits_folder(&self) -> std::path::PathBuf {
+    pub fn splits_folder(&self) -> PathBuf {
         self.folder.path().join(self.shard.collection.to_string()).join("0").join("splits")
     }
 
@@ -180,8 +200,26 @@ fn open(folder: &Path, adjust: fn(&mut LeafOptions), catalog: watch::Receiver<Ar
     Leaf::open(options, catalog).expect("a leaf")
 }
 
+/// A copy of a folder as it is at one moment: what a crash leaves. It is made again where files came or went meanwhile, for a crash never leaves
+/// an old manifest beside the files of a new one.
+fn snapshot(from: &Path) -> TempDir {
+    loop {
+        let (folder, before) = (tempfile::tempdir().expect("a folder"), files(from));
+        copy(from, folder.path());
+        if files(from) == before {
+            return folder;
+        }
+    }
+}
+
+/// The files below a folder.
+fn files(folder: &Path) -> BTreeSet<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { [path].into() }).collect()
+}
+
 fn copy(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).expect("a folder") {
+    for entry in std::fs::read_dir(from).into_iter().flatten() {
         let entry = entry.expect("an entry");
         if entry.file_name() == "ballast" {
             continue;
@@ -191,7 +229,6 @@ fn copy(from: &Path, to: &Path) {
             std::fs::create_dir_all(&target).expect("a folder");
             copy(&entry.path(), &target);
         } else {
-            // A file may go away while it is copied; as after a crash, what is named must then be made again.
             let _gone_meanwhile = std::fs::copy(entry.path(), target);
         }
     }

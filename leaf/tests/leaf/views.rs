@@ -14,7 +14,7 @@ use super::{
 };
 
 /// A stream with many overwrites and removals, from a seed.
-fn stream(seed: u64, length: i64) -> Vec<Record> {
+pub fn stream(seed: u64, length: i64) -> Vec<Record> {
     let mut random = seed;
     let mut next = move |below: u64| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

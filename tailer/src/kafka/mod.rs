@@ -9,6 +9,7 @@ mod probe;
 mod record;
 mod sender;
 mod source;
+mod windows;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -29,7 +30,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use self::{board::Board, cluster::ClusterKafka, partition::Limits, source::Job};
+use self::{board::Board, cluster::ClusterKafka, partition::Limits, source::Job, windows::Windows};
 
 /// A source of one collection: names of Kafka sources are unique, and every collection has its `push`.
 type JobName = (CollectionUid, SourceName);
@@ -42,6 +43,8 @@ pub struct TailerOptions {
     pub node: Option<String>,
     /// Bytes in hand of one partition: above, it is paused and Kafka holds the rest.
     pub window_bytes_max: usize,
+    /// Bytes in hand of all partitions together: near it each has its even share.
+    pub windows_bytes_max: usize,
     /// Records of one batch.
     pub batch_records_max: usize,
     /// Bytes of one batch; a single larger record travels alone.
@@ -59,6 +62,7 @@ impl Default for TailerOptions {
         Self {
             node: Some("rachis-1".into()),
             window_bytes_max: 32 << 20,
+            windows_bytes_max: 64 << 20,
             batch_records_max: BATCH_RECORDS_MAX,
             batch_bytes_max: BATCH_BYTES_MAX,
             shutdown_wait: Duration::from_secs(10),
@@ -70,7 +74,7 @@ impl Default for TailerOptions {
 
 impl TailerOptions {
     fn limits(&self) -> Limits {
-        Limits { window_bytes_max: self.window_bytes_max, batch_records_max: self.batch_records_max, batch_bytes_max: self.batch_bytes_max }
+        Limits { batch_records_max: self.batch_records_max, batch_bytes_max: self.batch_bytes_max }
     }
 }
 
@@ -94,7 +98,15 @@ impl Tailer {
     /// Starts reading. Must be called within a tokio runtime.
     pub fn start(options: TailerOptions, leaf: Arc<dyn Ingest>, changes: Arc<dyn Changes>) -> Arc<Self> {
         let (running, stop, shutdown_wait) = (Arc::default(), CancellationToken::new(), options.shutdown_wait);
-        let keeper = Keeper { options, leaf, catalog: changes.catalog(), running: Arc::clone(&running), ending: BTreeMap::new(), stop: stop.clone() };
+        let keeper = Keeper {
+            windows: Windows::new(options.windows_bytes_max),
+            options,
+            leaf,
+            catalog: changes.catalog(),
+            running: Arc::clone(&running),
+            ending: BTreeMap::new(),
+            stop: stop.clone(),
+        };
         Arc::new(Self { catalog: changes.catalog(), running, stop, keeper: Mutex::new(Some(tokio::spawn(keeper.run()))), shutdown_wait })
     }
 
@@ -142,6 +154,7 @@ impl Tailer {
 /// Makes what runs what the catalog says.
 struct Keeper {
     options: TailerOptions,
+    windows: Arc<Windows>,
     leaf: Arc<dyn Ingest>,
     catalog: watch::Receiver<Arc<Catalog>>,
     running: Arc<Mutex<BTreeMap<JobName, Running>>>,
@@ -195,12 +208,12 @@ impl Keeper {
         let job = Arc::new(job);
         let board = Arc::new(Board::new(job.collection.clone(), job.source.clone()));
         let stop = self.stop.child_token();
-        let (kept, shown, until) = (job.clone(), board.clone(), stop.clone());
+        let (kept, shown, until, windows) = (job.clone(), board.clone(), stop.clone(), self.windows.clone());
         let task = tokio::spawn(async move {
             if let Some(before) = before {
                 let _ = before.await;
             }
-            source::keep(kept, shown, until).await;
+            source::keep(kept, shown, windows, until).await;
         });
         Running { job, board, stop, task }
     }

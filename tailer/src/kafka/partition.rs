@@ -20,8 +20,6 @@ use proto::{
 /// How much a partition may hold and send.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Above this the partition is paused; below half it is resumed.
-    pub window_bytes_max: usize,
     /// Records of one batch.
     pub batch_records_max: usize,
     /// Bytes of one batch; a single larger record travels alone.
@@ -321,14 +319,14 @@ impl Partition {
         self.paused = false;
     }
 
-    /// What to do about flow, once the window passes its limits.
-    pub fn flow(&mut self) -> Option<Flow> {
-        let held = self.window_bytes + self.flying_bytes.unwrap_or(0);
-        if !self.paused && held > self.limits.window_bytes_max {
+    /// What to do about flow: above this limit the partition is paused, and below half of it resumed.
+    pub fn flow(&mut self, window_bytes_max: usize) -> Option<Flow> {
+        let held = self.held_bytes();
+        if !self.paused && held > window_bytes_max {
             self.paused = true;
             return Some(Flow::Pause);
         }
-        if self.paused && held < self.limits.window_bytes_max / 2 {
+        if self.paused && held < window_bytes_max / 2 {
             self.paused = false;
             return Some(Flow::Resume);
         }
@@ -458,7 +456,8 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { window_bytes_max: 10_000, batch_records_max: 10, batch_bytes_max: 3_000 };
+    const WINDOW_BYTES_MAX: usize = 10_000;
+    const LIMITS: Limits = Limits { batch_records_max: 10, batch_bytes_max: 3_000 };
 
     #[test]
     fn a_partition_sends_all_it_has_as_soon_as_the_last_batch_is_acknowledged() {
@@ -552,21 +551,21 @@ mod tests {
     fn the_window_pauses_above_its_limit_and_resumes_below_half() {
         let mut partition = reading(-1, 0);
         let mut offset = 0;
-        while partition.flow().is_none() {
+        while partition.flow(WINDOW_BYTES_MAX).is_none() {
             partition.push(record(offset, 1_000));
             offset += 1;
         }
-        assert!(partition.held_bytes() > LIMITS.window_bytes_max);
-        assert_eq!(partition.flow(), None, "said once");
+        assert!(partition.held_bytes() > WINDOW_BYTES_MAX);
+        assert_eq!(partition.flow(WINDOW_BYTES_MAX), None, "said once");
         let mut resumed = None;
         while resumed.is_none() {
             let (_, through, _) = sent(&mut partition);
             partition.settle(&Verdict::Applied { stored: through });
-            assert!(partition.held_bytes() > 0 || partition.flow().is_some());
-            resumed = partition.flow();
+            assert!(partition.held_bytes() > 0 || partition.flow(WINDOW_BYTES_MAX).is_some());
+            resumed = partition.flow(WINDOW_BYTES_MAX);
         }
         assert_eq!(resumed, Some(Flow::Resume));
-        assert!(partition.held_bytes() < LIMITS.window_bytes_max / 2);
+        assert!(partition.held_bytes() < WINDOW_BYTES_MAX / 2);
     }
 
     #[test]
@@ -597,7 +596,7 @@ mod tests {
 
     #[test]
     fn a_way_that_takes_no_large_batch_gets_smaller_ones() {
-        let mut partition = Partition::new(Limits { window_bytes_max: 1 << 20, batch_records_max: 1_000, batch_bytes_max: 512 << 10 }, &[]);
+        let mut partition = Partition::new(Limits { batch_records_max: 1_000, batch_bytes_max: 512 << 10 }, &[]);
         partition.begin(-1, 0);
         partition.placed();
         for offset in 0..10 {

@@ -40,6 +40,7 @@ use super::{
     partition::{Backoff, Flow, Partition},
     record::{push, record},
     sender::Sender,
+    windows::{Held, Windows},
 };
 
 /// How long the poll thread waits for a record: how late it notices what senders want of it.
@@ -58,6 +59,8 @@ const RESOLVE_ALL: Duration = Duration::from_secs(1);
 /// How much longer than its session a consumer may wait to hear what it is to read. After a broker stood still for longer than its own session,
 /// the client may wait for ever.
 const ASSIGNED_WITHIN: Duration = Duration::from_secs(5);
+/// A consumer that is not closed by then is left behind.
+const CLOSED_WITHIN: Duration = Duration::from_secs(30);
 const SESSION_DEFAULT: Duration = Duration::from_secs(10);
 const RESTART_FIRST: Duration = Duration::from_millis(200);
 const RESTART_MOST: Duration = Duration::from_secs(30);
@@ -170,12 +173,12 @@ impl Job {
 }
 
 /// Keeps a source running until it is stopped: after an error that a consumer cannot survive, another one is made.
-pub async fn keep(job: Arc<Job>, board: Arc<Board>, stop: CancellationToken) {
+pub async fn keep(job: Arc<Job>, board: Arc<Board>, windows: Arc<Windows>, stop: CancellationToken) {
     let mut backoff = Backoff::new(RESTART_FIRST, RESTART_MOST);
     while !stop.is_cancelled() {
         let started = Instant::now();
-        let (run, handle, ends) = (Reader::new(job.clone(), board.clone(), stop.child_token()), Handle::current(), tokio::sync::oneshot::channel());
-        let (done, ended) = ends;
+        let run = Reader::new(job.clone(), board.clone(), Held::new(windows.clone()), stop.child_token());
+        let (handle, (done, ended)) = (Handle::current(), tokio::sync::oneshot::channel());
         let thread = std::thread::Builder::new().name(format!("kafka-{}", job.source)).spawn(move || {
             let _ = done.send(run.run(&handle));
         });
@@ -200,6 +203,8 @@ struct Reader {
     board: Arc<Board>,
     stop: CancellationToken,
     cells: BTreeMap<i32, Arc<Cell>>,
+    /// What they have in hand, as others see it.
+    held: Held,
     /// Ends the senders of the partitions that are read now.
     senders_stop: CancellationToken,
     senders: TaskTracker,
@@ -222,10 +227,11 @@ struct Reader {
 type Consumer = Arc<BaseConsumer<Context>>;
 
 impl Reader {
-    fn new(job: Arc<Job>, board: Arc<Board>, stop: CancellationToken) -> Self {
+    fn new(job: Arc<Job>, board: Arc<Board>, held: Held, stop: CancellationToken) -> Self {
         Self {
             job,
             board,
+            held,
             senders_stop: stop.child_token(),
             stop,
             cells: BTreeMap::new(),
@@ -263,9 +269,22 @@ impl Reader {
         if handle.block_on(async { tokio::time::timeout(Duration::from_secs(5), rest.wait()).await }).is_err() {
             warn!(source = %self.job.source, "a batch on its way was not answered in time");
         }
-        drop(consumer);
-        info!(source = %self.job.source, "consumer closed");
+        self.close(consumer);
         result
+    }
+
+    /// Leaves the group. The client closes a consumer without a limit of time, so that happens aside: the source goes on without it.
+    fn close(&self, consumer: Consumer) {
+        let (done, closed) = std::sync::mpsc::channel();
+        let closing = std::thread::Builder::new().name(format!("close-{}", self.job.source)).spawn(move || {
+            drop(consumer);
+            let _ = done.send(());
+        });
+        match closing {
+            Ok(_) if closed.recv_timeout(CLOSED_WITHIN).is_ok() => info!(source = %self.job.source, "consumer closed"),
+            // The client's thread is left behind; the group gives its member up after the session.
+            _ => warn!(source = %self.job.source, "the consumer could not be closed within {} s and is left behind", CLOSED_WITHIN.as_secs()),
+        }
     }
 
     fn poll(&mut self, consumer: &Consumer, handle: &Handle) -> Result<(), String> {
@@ -422,9 +441,11 @@ impl Reader {
     }
 
     /// Pauses partitions whose window is full, resumes those with room.
-    fn steer(&self, consumer: &Consumer) {
+    fn steer(&mut self, consumer: &Consumer) {
+        let bytes = self.cells.values().map(|cell| cell.partition.lock().held_bytes()).sum();
+        let window_bytes_max = self.held.update(self.cells.len(), bytes, self.job.options.window_bytes_max);
         for cell in self.cells.values() {
-            let Some(flow) = cell.partition.lock().flow() else { continue };
+            let Some(flow) = cell.partition.lock().flow(window_bytes_max) else { continue };
             let mut one = TopicPartitionList::new();
             one.add_partition(&self.job.settings.topic, cell.number);
             let result = match flow {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use plan::column::ALWAYS;
-use proto::{Problem, catalog::DefinitionKind};
+use proto::catalog::DefinitionKind;
 
 use super::{
     super::Engine,
@@ -50,15 +50,15 @@ pub(super) fn tables(engine: &Engine) -> Vec<Vec<Cell>> {
     collections.chain(views).chain(system).collect()
 }
 
-/// `information_schema.columns`: of collections what is always there, their fields and the paths seen; of system tables all.
-pub(super) async fn columns(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
+/// `information_schema.columns`: of collections what is always there, their fields and the paths seen; of system tables all. Paths of a shard that
+/// does not answer are missing; `rachis.fields` says why.
+pub(super) async fn columns(engine: &Engine) -> Vec<Vec<Cell>> {
     let catalog = engine.catalog();
     let mut rows = Vec::new();
-    for name in catalog.collections.keys() {
+    for (name, paths, _) in state::all_fields(engine).await {
         let always = ALWAYS.iter().map(|(column, _, of)| ((*column).to_owned(), sql_name(*of)));
-        let fields = catalog.definitions.keys().filter(|id| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(name));
+        let fields = catalog.definitions.keys().filter(|id| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(&name));
         let fields: BTreeSet<String> = fields.map(|id| id.name.clone()).collect();
-        let paths = state::merged_fields(engine, name).await?;
         let seen = paths
             .iter()
             .filter(|field| !field.path.steps().is_empty())
@@ -70,7 +70,7 @@ pub(super) async fn columns(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> 
     for table in TABLES {
         rows.extend(table.columns.iter().enumerate().map(|(at, (column, of))| row(table.schema, table.name, column, at, sql_name(*of))));
     }
-    Ok(rows)
+    rows
 }
 
 fn row(schema: &str, table: &str, column: &str, at: usize, of: &str) -> Vec<Cell> {

@@ -80,6 +80,7 @@ pub(super) const TABLES: &[SystemTable] = &[
             ("sample", Text),
             ("kind", Text),
             ("definition", Text),
+            ("error", Text),
         ],
     ),
     table(
@@ -202,7 +203,7 @@ pub(super) async fn rows(engine: &Engine, table: &SystemTable, deadline: Instant
     let rows = match (table.schema, table.name) {
         ("rachis", "collections") => state::collections(engine).await?,
         ("rachis", "sources") => state::sources(engine).await?,
-        ("rachis", "fields") => state::fields(engine).await?,
+        ("rachis", "fields") => state::fields(engine).await,
         ("rachis", "shards") => state::shards(engine).await?,
         ("rachis", "splits") => state::splits(engine).await?,
         ("rachis", "dead_letters") => state::dead_letters(engine, deadline).await?,
@@ -211,7 +212,7 @@ pub(super) async fn rows(engine: &Engine, table: &SystemTable, deadline: Instant
         ("rachis", "queries") => nodes::queries(engine).await,
         ("rachis", "nodes") => nodes::nodes(engine).await,
         ("information_schema", "tables") => catalog::tables(engine),
-        ("information_schema", "columns") => catalog::columns(engine).await?,
+        ("information_schema", "columns") => catalog::columns(engine).await,
         _ => Vec::new(),
     };
     batch(table.columns, rows)

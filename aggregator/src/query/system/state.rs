@@ -23,31 +23,29 @@ use super::{
 
 /// Dead letters that are looked at, over all shards; the newest ones.
 const DEAD_LETTERS_MAX: usize = 10_000;
-/// Shards that are asked how they are at once.
-const SHARDS_AT_ONCE_MAX: usize = 64;
+/// Shards, or collections, that are asked how they are at once.
+const AT_ONCE_MAX: usize = 64;
 
 /// `rachis.collections`.
 pub(super) async fn collections(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
-    let catalog = engine.catalog();
-    let mut rows = Vec::new();
-    for (name, collection) in &catalog.collections {
-        // Of a collection whose leaf is away, what is agreed on is known, and no more.
-        let partitions = match engine.roles.leaf.partitions(collection.uid).await {
-            Err(problem) if problem.code == Code::Unavailable => None,
-            answer => Some(answer?),
-        };
-        let sum = |of: fn(&PartitionStatus) -> u64| partitions.as_ref().map_or(Cell::Int(None), |all| Cell::count(all.iter().map(of).sum()));
-        rows.push(vec![
-            Cell::text(name.as_str()),
-            Cell::text(collection.uid.to_string()),
-            Cell::count(collection.version),
-            Cell::count(u64::from(collection.settings.shards)),
-            Cell::Text(collection.settings.time_path.clone()),
-            sum(|partition| partition.outcomes.documents),
-            sum(|partition| partition.outcomes.bytes),
-        ]);
-    }
-    Ok(rows)
+    let asked =
+        engine.catalog().collections.iter().map(|(name, collection)| collection_row(engine, name.clone(), collection.clone())).collect::<Vec<_>>();
+    Ok(stream::iter(asked).buffered(AT_ONCE_MAX).collect().await)
+}
+
+async fn collection_row(engine: &Engine, name: CollectionName, collection: Collection) -> Vec<Cell> {
+    // Of a collection whose leaf does not answer, what is agreed on is known, and no more.
+    let partitions = engine.roles.leaf.partitions(collection.uid).await.ok();
+    let sum = |of: fn(&PartitionStatus) -> u64| partitions.as_ref().map_or(Cell::Int(None), |all| Cell::count(all.iter().map(of).sum()));
+    vec![
+        Cell::text(name.as_str()),
+        Cell::text(collection.uid.to_string()),
+        Cell::count(collection.version),
+        Cell::count(u64::from(collection.settings.shards)),
+        Cell::Text(collection.settings.time_path.clone()),
+        sum(|partition| partition.outcomes.documents),
+        sum(|partition| partition.outcomes.bytes),
+    ]
 }
 
 /// What is known of a partition.
@@ -72,7 +70,8 @@ pub(super) async fn sources(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> 
         rows.entry((source.settings.collection.clone(), name.clone(), None)).or_default();
     }
     let asked = catalog.collections.iter().map(|(name, collection)| partitions_there(engine, name.clone(), collection.clone())).collect::<Vec<_>>();
-    for (name, shards, there) in join_all(asked).await {
+    let answers: Vec<_> = stream::iter(asked).buffered(AT_ONCE_MAX).collect().await;
+    for (name, shards, there) in answers {
         for held in there.held {
             let at = (name.clone(), held.position.source.clone(), Some(held.position.partition));
             rows.entry(at).or_default().held = Some(held);
@@ -170,20 +169,46 @@ fn shards_of(collection: &Collection) -> impl Iterator<Item = ShardId> + use<> {
 pub(in crate::query) async fn merged_fields(engine: &Engine, name: &CollectionName) -> Result<Vec<FieldStatus>, Problem> {
     let catalog = engine.catalog();
     let collection = catalog.collections.get(name).ok_or_else(|| no_collection(name, &catalog))?;
+    let (fields, away) = fields_there(engine, collection).await;
+    away.map_or(Ok(fields), Err)
+}
+
+/// What those shards know of a collection's paths that answer, by path, and why one of the others does not.
+async fn fields_there(engine: &Engine, collection: &Collection) -> (Vec<FieldStatus>, Option<Problem>) {
     let answers = join_all(shards_of(collection).map(|shard| engine.roles.leaf.fields(shard))).await;
-    let mut merged: BTreeMap<plan::Path, FieldStatus> = BTreeMap::new();
-    for field in answers.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
-        match merged.get_mut(&field.path) {
-            None => drop(merged.insert(field.path.clone(), field)),
-            Some(known) => {
-                known.kinds |= field.kinds;
-                known.documents += field.documents;
-                known.indexed = if rank(field.indexed) > rank(known.indexed) { field.indexed } else { known.indexed };
-                known.sample = known.sample.take().or(field.sample);
+    let (mut merged, mut away) = (BTreeMap::<plan::Path, FieldStatus>::new(), None);
+    for answer in answers {
+        let fields = answer.unwrap_or_else(|problem| {
+            away = Some(problem);
+            Vec::new()
+        });
+        for field in fields {
+            match merged.get_mut(&field.path) {
+                None => drop(merged.insert(field.path.clone(), field)),
+                Some(known) => {
+                    known.kinds |= field.kinds;
+                    known.documents += field.documents;
+                    known.indexed = if rank(field.indexed) > rank(known.indexed) { field.indexed } else { known.indexed };
+                    known.sample = known.sample.take().or(field.sample);
+                }
             }
         }
     }
-    Ok(merged.into_values().collect())
+    (merged.into_values().collect(), away)
+}
+
+/// The paths of every collection, by name. A shard that does not answer hides its own paths, and no others.
+pub(super) async fn all_fields(engine: &Engine) -> Vec<(CollectionName, Vec<FieldStatus>, Option<Problem>)> {
+    let catalog = engine.catalog();
+    let of = |(name, collection): (&CollectionName, &Collection)| {
+        let (name, collection) = (name.clone(), collection.clone());
+        async move {
+            let (fields, away) = fields_there(engine, &collection).await;
+            (name, fields, away)
+        }
+    };
+    let asked: Vec<_> = catalog.collections.iter().map(of).collect();
+    stream::iter(asked).buffered(AT_ONCE_MAX).collect().await
 }
 
 /// The least indexed shard speaks for all.
@@ -195,13 +220,13 @@ fn rank(indexed: &str) -> u8 {
     }
 }
 
-/// `rachis.fields`: the fields that are defined, and the paths of documents.
-pub(super) async fn fields(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
+/// `rachis.fields`: the fields that are defined, and the paths of documents. Where a shard does not answer, a row without a path says why.
+pub(super) async fn fields(engine: &Engine) -> Vec<Vec<Cell>> {
     let catalog = engine.catalog();
+    let unknown = Cell::Text(None);
     let mut rows = Vec::new();
-    for name in catalog.collections.keys() {
-        for (field, version) in catalog.fields(name) {
-            let unknown = Cell::Text(None);
+    for (name, fields, away) in all_fields(engine).await {
+        for (field, version) in catalog.fields(&name) {
             rows.push(vec![
                 Cell::text(name.as_str()),
                 Cell::text(field),
@@ -209,12 +234,13 @@ pub(super) async fn fields(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
                 unknown.clone(),
                 Cell::Int(None),
                 unknown.clone(),
-                unknown,
+                unknown.clone(),
                 Cell::text("field"),
                 Cell::text(&version.text),
+                unknown.clone(),
             ]);
         }
-        for field in merged_fields(engine, name).await? {
+        for field in fields {
             rows.push(vec![
                 Cell::text(name.as_str()),
                 Cell::text(field.path.to_string()),
@@ -224,11 +250,18 @@ pub(super) async fn fields(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
                 Cell::text(field.indexed),
                 Cell::Text(field.sample),
                 Cell::text("path"),
-                Cell::Text(None),
+                unknown.clone(),
+                unknown.clone(),
             ]);
         }
+        if let Some(problem) = away {
+            let mut row = vec![Cell::text(name.as_str())];
+            row.extend([unknown.clone(), unknown.clone(), unknown.clone(), Cell::Int(None), unknown.clone(), unknown.clone()]);
+            row.extend([Cell::text("path"), unknown.clone(), Cell::text(problem.to_string())]);
+            rows.push(row);
+        }
     }
-    Ok(rows)
+    rows
 }
 
 /// `rachis.shards`: one that does not answer says why.
@@ -240,7 +273,7 @@ pub(super) async fn shards(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
             asked.push(shard_row(engine, name.clone(), collection.leaf_of(shard.number).cloned(), shard));
         }
     }
-    Ok(stream::iter(asked).buffered(SHARDS_AT_ONCE_MAX).collect().await)
+    Ok(stream::iter(asked).buffered(AT_ONCE_MAX).collect().await)
 }
 
 async fn shard_row(engine: &Engine, collection: CollectionName, leaf: Option<NodeName>, shard: ShardId) -> Vec<Cell> {

@@ -326,6 +326,9 @@ impl Scan for FakeLeaf {
     }
 
     async fn fields(&self, shard: ShardId) -> Result<Vec<FieldStatus>, Problem> {
+        if self.away.lock().contains(&shard.number) {
+            return Err(Problem::new(Code::Unavailable, "it is away"));
+        }
         let documents = self.shards.lock().get(&shard).cloned().unwrap_or_default();
         let status = |(path, kinds)| FieldStatus { path, kinds, documents: documents.len() as u64, indexed: "columns", sample: None };
         Ok(kinds_of(&documents).paths.into_iter().map(status).collect())

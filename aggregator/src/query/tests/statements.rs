@@ -86,6 +86,19 @@ async fn every_system_table_can_be_asked() {
 }
 
 #[tokio::test]
+async fn a_shard_that_does_not_answer_hides_its_own_paths_and_no_others() {
+    let bench = bench(orders()).await;
+    let named = "FROM rachis.fields WHERE path = 'user.name' AND error IS NULL";
+    assert_eq!(bench.sql(&format!("SELECT path {named}")).await.0, ["user.name"]);
+    bench.leaf.away.lock().insert(1);
+    assert_eq!(bench.sql(&format!("SELECT path {named}")).await.0, ["user.name"]);
+    let errors = bench.sql("SELECT collection, path, error FROM rachis.fields WHERE error IS NOT NULL").await.0;
+    assert_eq!(errors, ["events |  | it is away"]);
+    let columns = "SELECT column_name FROM information_schema.columns WHERE table_name = 'events' AND column_name IN ('_source', 'user.name')";
+    assert_eq!(bench.sql(columns).await.0, ["_source", "user.name"]);
+}
+
+#[tokio::test]
 async fn a_running_query_can_be_cancelled_by_its_id() {
     let bench = bench(orders()).await;
     *bench.leaf.fault.lock() = Some(fake::Fault::Hang);
