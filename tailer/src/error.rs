@@ -40,6 +40,29 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The log is shorter than what was acknowledged.
+    #[error(
+        "{} holds {bytes} bytes of changes, and {acknowledged} were acknowledged: its end is lost, and with it collections, sources or their settings \
+         (bring back the file from a copy; or delete {} to go on with what is there)",
+        file.display(),
+        end_file.display()
+    )]
+    Short {
+        /// The file.
+        file: PathBuf,
+        /// Bytes of it that hold whole records.
+        bytes: u64,
+        /// Bytes that it had when a change was acknowledged last.
+        acknowledged: u64,
+        /// The file that says so.
+        end_file: PathBuf,
+    },
+    /// The length of the log was noted, and cannot be read.
+    #[error("{} does not say how long the change log is any more (if changes.log is known to be whole, delete this file)", file.display())]
+    UnreadableEnd {
+        /// The file.
+        file: PathBuf,
+    },
     /// A line was written by a newer program.
     #[error("{} line {line} is a change that this program does not know: {reason} (start the version that wrote it, or a newer one)", file.display())]
     Unknown {

@@ -1,10 +1,14 @@
 //! The file: a line that names the format, then a line a record: 16 hexadecimal digits of xxh3 over the JSON, a space, the JSON.
 //!
 //! A record is synced before the next one is begun, so what a crash can tear is the last line, and nobody was told that it counts.
+//!
+//! A second file says how long the first was when a record counted last. A log that is shorter has lost what was agreed on (a copy that is too old,
+//! a repaired file system): it is not opened, and nothing of it is changed, until somebody decides.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, BufRead as _, BufReader, Seek as _, SeekFrom, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -20,6 +24,8 @@ use crate::Error;
 
 /// The name of the file in the data folder.
 pub(super) const FILE: &str = "changes.log";
+/// The name of the file that says how long that one is.
+pub(super) const END_FILE: &str = "changes.end";
 const HEAD: &[u8] = b"rachis changes 1\n";
 const CHECKSUM_DIGITS: usize = 16;
 
@@ -29,6 +35,8 @@ pub(super) struct Log {
     file: File,
     /// Where the next line begins.
     end: u64,
+    /// Holds the length at which a record counted last.
+    end_file: File,
 }
 
 /// What became of a record that was to be appended.
@@ -56,12 +64,15 @@ impl Log {
             Err(TryLockError::WouldBlock) => return Err(Error::InUse { file: path }),
             Err(TryLockError::Error(source)) => return Err(io("lock", &path)(source)),
         }
-        let mut log = Self { path: path.clone(), file, end: 0 };
-        if !log.read_head()? {
-            log.write_head(folder).map_err(io("write", &path))?;
-            return Ok(log);
+        let end_path = folder.join(END_FILE);
+        let end_file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&end_path).map_err(io("open", &end_path))?;
+        let acknowledged = read_end(&end_file, &end_path)?;
+        let mut log = Self { path: path.clone(), file, end: 0, end_file };
+        match log.read_head()? {
+            false if acknowledged == 0 => log.write_head(folder).map_err(io("write", &path))?,
+            begun => log.read_records(begun, acknowledged, &mut each)?,
         }
-        log.read_records(&mut each)?;
+        log.write_end().map_err(io("write", &end_path))?;
         Ok(log)
     }
 
@@ -94,8 +105,13 @@ impl Log {
         Ok(())
     }
 
-    fn read_records(&mut self, each: &mut impl FnMut(ChangeRecord) -> Result<(), String>) -> Result<(), Error> {
+    /// Reads the lines after the first, if that is there. The log must be at least so long.
+    fn read_records(&mut self, begun: bool, acknowledged: u64, each: &mut impl FnMut(ChangeRecord) -> Result<(), String>) -> Result<(), Error> {
         let io = |what, source| Error::Io { what, file: self.path.clone(), source };
+        let short = |bytes| Error::Short { file: self.path.clone(), bytes, acknowledged, end_file: self.path.with_file_name(END_FILE) };
+        if !begun {
+            return Err(short(0));
+        }
         let length = self.file.metadata().map_err(|e| io("read", e))?.len();
         self.file.seek(SeekFrom::Start(HEAD.len() as u64)).map_err(|e| io("read", e))?;
         let mut reader = BufReader::new(&self.file);
@@ -110,12 +126,15 @@ impl Log {
                 }
                 // The last line, cut short or with a hole where a block was not written: it was never acknowledged.
                 Err(reason) if end + bytes.len() as u64 == length && (!bytes.ends_with(b"\n") || bytes.contains(&0)) => {
-                    warn!(file = %self.path.display(), line = number, bytes = bytes.len(), %reason, "the last line of the change log is torn and cut off");
+                    warn!(file = %self.path.display(), line = number, bytes = bytes.len(), %reason, "the last line of the change log is torn");
                     break;
                 }
                 Err(reason) => return Err(Error::Damaged { file: self.path.clone(), line: number, reason }),
             }
             bytes.clear();
+        }
+        if end < acknowledged {
+            return Err(short(end));
         }
         if end < length {
             self.file.set_len(end).and_then(|()| self.file.sync_all()).map_err(|e| io("cut", e))?;
@@ -143,7 +162,36 @@ impl Log {
             return Ok(Appended::Unsure(error));
         }
         self.end += line.len() as u64;
+        if let Err(error) = self.write_end() {
+            // The record itself is safe; only a later loss of it would not be noticed.
+            warn!(file = END_FILE, %error, "the length of the change log could not be noted");
+        }
         Ok(Appended::Durable)
+    }
+
+    /// Notes how long the log is.
+    fn write_end(&self) -> io::Result<()> {
+        self.end_file.write_all_at(&end_line(self.end), 0)?;
+        self.end_file.sync_all()
+    }
+}
+
+/// A length as it stands in its file: decimal digits, a space, 16 hexadecimal digits of xxh3 over them. It fits into a sector.
+fn end_line(end: u64) -> Vec<u8> {
+    let digits = format!("{end:020}");
+    format!("{digits} {:016x}\n", xxh3_64(digits.as_bytes())).into_bytes()
+}
+
+/// The length that is noted; 0 where nothing is yet.
+fn read_end(mut file: &File, path: &Path) -> Result<u64, Error> {
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(|source| Error::Io { what: "read", file: path.to_owned(), source })?;
+    let end = std::str::from_utf8(&text).ok().and_then(|text| text.split(' ').next()?.parse().ok());
+    match end {
+        Some(end) if end_line(end) == text => Ok(end),
+        // Made, and not written before a crash.
+        _ if text.iter().all(|byte| *byte == 0) => Ok(0),
+        _ => Err(Error::UnreadableEnd { file: path.to_owned() }),
     }
 }
 

@@ -168,11 +168,13 @@ mod tests {
         let changes = FileChanges::open(folder.path()).expect("a new log");
         changes.propose(create("first"), None).await.expect("accepted");
         let kept = fs::read(file(&folder)).expect("the file").len();
+        let acknowledged = fs::read(end_file(&folder)).expect("the file");
         changes.propose(create("second"), None).await.expect("accepted");
         let whole = fs::read(file(&folder)).expect("the file");
         drop(changes);
         for end in kept..whole.len() {
             fs::write(file(&folder), &whole[..end]).expect("written");
+            fs::write(end_file(&folder), &acknowledged).expect("written");
             let changes = FileChanges::open(folder.path()).expect("a torn log opens");
             assert_eq!(changes.catalog().borrow().collections.keys().map(|n| n.as_str()).collect::<Vec<_>>(), ["first"], "torn at {end}");
             drop(changes);
@@ -182,6 +184,7 @@ mod tests {
         let mut holes = whole.clone();
         holes[kept + 3..kept + 9].fill(0);
         fs::write(file(&folder), &holes).expect("written");
+        fs::write(end_file(&folder), &acknowledged).expect("written");
         assert_eq!(FileChanges::open(folder.path()).expect("opens").catalog().borrow().collections.len(), 1);
     }
 
@@ -192,10 +195,45 @@ mod tests {
         let head = fs::read(file(&folder)).expect("the file");
         for end in 0..head.len() {
             fs::write(file(&folder), &head[..end]).expect("written");
+            fs::write(end_file(&folder), "").expect("written");
             let changes = FileChanges::open(folder.path()).expect("opens");
             changes.propose(create("events"), None).await.expect("accepted");
             drop(changes);
             assert_eq!(FileChanges::open(folder.path()).expect("opens").catalog().borrow().collections.len(), 1, "torn at {end}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_lost_its_end_is_not_opened_until_somebody_decides() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let changes = FileChanges::open(folder.path()).expect("a new log");
+        for i in 0..3 {
+            changes.propose(create(&format!("c{i}")), None).await.expect("accepted");
+        }
+        drop(changes);
+        let (whole, noted) = (fs::read(file(&folder)).expect("the file"), fs::read(end_file(&folder)).expect("the file"));
+        let ends: Vec<usize> = whole.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
+        // Between two records, within the last one, without any, and the file gone: each is what a crash leaves of changes that nobody was told of.
+        for length in [ends[2], ends[1], whole.len() - 1, ends[0], 5, 0] {
+            fs::write(file(&folder), &whole[..length]).expect("written");
+            let error = FileChanges::open(folder.path()).err().expect("it is too short").to_string();
+            assert!(error.contains("its end is lost") && error.contains("delete") && error.contains(log::END_FILE), "{length}: {error}");
+            assert_eq!(fs::read(file(&folder)).expect("the file"), &whole[..length], "it is left as it is");
+        }
+        fs::remove_file(file(&folder)).expect("it was there");
+        assert!(matches!(FileChanges::open(folder.path()), Err(Error::Short { .. })), "a log that is gone is no new one");
+        // A copy brings all of it back; and who decides to go on without the end does.
+        fs::write(file(&folder), &whole).expect("written");
+        assert_eq!(FileChanges::open(folder.path()).expect("whole again").catalog().borrow().collections.len(), 3);
+        fs::write(file(&folder), &whole[..ends[1]]).expect("written");
+        fs::remove_file(end_file(&folder)).expect("it was there");
+        assert_eq!(FileChanges::open(folder.path()).expect("it was decided").catalog().borrow().collections.len(), 1);
+        // What does not say anything any more is not taken for nothing.
+        for at in 0..noted.len() {
+            let mut damaged = noted.clone();
+            damaged[at] ^= 1;
+            fs::write(end_file(&folder), damaged).expect("written");
+            assert!(matches!(FileChanges::open(folder.path()), Err(Error::UnreadableEnd { .. })), "byte {at}");
         }
     }
 
@@ -292,6 +330,10 @@ mod tests {
 
     fn file(folder: &tempfile::TempDir) -> std::path::PathBuf {
         folder.path().join(log::FILE)
+    }
+
+    fn end_file(folder: &tempfile::TempDir) -> std::path::PathBuf {
+        folder.path().join(log::END_FILE)
     }
 
     fn name(text: &str) -> CollectionName {
