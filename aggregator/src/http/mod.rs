@@ -1,4 +1,4 @@
-//! The HTTP door: how the engine is asked and told over HTTP. One file per resource; this one joins them and keeps the connections.
+//! The HTTP door: how the engine is asked and told over HTTP. One file per resource; this one joins them.
 //!
 //! Nothing here decides what an answer is: a handler reads a request strictly (an unknown key is refused and named), hands it on, and writes
 //! what comes back. Every error is a problem (RFC 9457), the door's own ones included.
@@ -7,6 +7,7 @@ mod answer;
 mod body;
 mod browser;
 mod collections;
+mod connections;
 mod documents;
 mod foreign;
 mod items;
@@ -24,7 +25,7 @@ mod sources;
 mod sql;
 mod status;
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -34,13 +35,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{delete, get, post},
 };
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
-use proto::Problem;
-use tokio::{net::TcpListener, sync::Semaphore};
+use proto::{Code, Problem};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status,
@@ -51,29 +46,16 @@ use tower_http::{
     CompressionLevel,
     compression::{CompressionLayer, Predicate, predicate::SizeAbove},
 };
-use tracing::{debug, warn};
 
-pub use self::browser::Names;
 use self::push::Intake;
+pub use self::{browser::Names, connections::serve};
 use crate::query::Engine;
 
-/// Connections at once; one more waits to be accepted.
-const CONNECTIONS_MAX: usize = 4_096;
 /// Bytes of an answer that is worth compressing, and how hard that is tried, for gzip and zstd alike.
 const COMPRESSED_BYTES_MIN: u16 = 1_024;
 const COMPRESSION_LEVEL: i32 = 1;
 /// The header of a gRPC call that says how long it may take.
 const GRPC_TIMEOUT: &str = "grpc-timeout";
-/// How long a connection waits for the whole head of its next request. So long an idle one is kept, which is longer than the minute for which clients
-/// and proxies usually keep theirs; and a client that sends a head slowly has no longer either.
-const HEAD_WAIT_MAX: Duration = Duration::from_secs(90);
-/// How long a client may take nothing of what is sent to it.
-const TAKES_NOTHING_MAX: Duration = Duration::from_secs(300);
-/// How long running requests may take once the door closes.
-const CLOSING_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How long accepting pauses when the system has no file handle left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// What a node serves: made here, handed to [`serve`].
 pub type Door = Router;
 
@@ -142,7 +124,8 @@ fn is_grpc(request: &Request) -> bool {
 /// Refuses a request in the form in which its client reads it.
 fn refuse(request: &Request, problem: Problem) -> Response {
     match is_grpc(request) {
-        true => Status::permission_denied(problem.to_string()).into_http(),
+        true if problem.code == Code::Forbidden => Status::permission_denied(problem.to_string()).into_http(),
+        true => Status::unavailable(problem.to_string()).into_http(),
         false => refusal::Refusal(problem).into_response(),
     }
 }
@@ -172,68 +155,6 @@ fn deadline(text: &str) -> Option<Duration> {
         "n" => Some(Duration::from_nanos(number)),
         _ => None,
     }
-}
-
-/// Serves until cancelled, then lets running requests end, for ten seconds at most. Pages of browsers are kept out, save those of `names`.
-pub async fn serve(router: Router, listener: TcpListener, shutdown: CancellationToken, names: Names) -> io::Result<()> {
-    let guarded = |on_loopback| {
-        let names = names.clone();
-        let guard = move |request: Request, next: Next| browser::guard(names.clone(), on_loopback, request, next);
-        TowerToHyperService::new(router.clone().layer(axum::middleware::from_fn(guard)))
-    };
-    let (near, far) = (guarded(true), guarded(false));
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let graceful = GracefulShutdown::new();
-    let cut = CancellationToken::new();
-    while let Some((stream, permit)) = accept(&listener, &connections, &shutdown).await {
-        let on_loopback = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-        let service = if on_loopback { &near } else { &far };
-        let stream = TokioIo::new(patient::Patient::new(stream, TAKES_NOTHING_MAX));
-        let connection = connection_builder(HEAD_WAIT_MAX).serve_connection(stream, service.clone()).into_owned();
-        let (connection, cut) = (graceful.watch(connection), cut.clone());
-        tokio::spawn(async move {
-            if let Some(Err(error)) = cut.run_until_cancelled(connection).await {
-                debug!(%error, "connection ended");
-            }
-            drop(permit);
-        });
-    }
-    drop(listener);
-    if tokio::time::timeout(CLOSING_WAIT_MAX, graceful.shutdown()).await.is_err() {
-        warn!(seconds = CLOSING_WAIT_MAX.as_secs(), "requests still running are cut off");
-        cut.cancel();
-    }
-    Ok(())
-}
-
-/// The next connection and its place among those at once; none once the door closes.
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-    shutdown: &CancellationToken,
-) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = shutdown.run_until_cancelled(Arc::clone(connections).acquire_owned()).await?.ok()?;
-    loop {
-        match shutdown.run_until_cancelled(listener.accept()).await? {
-            Ok((stream, _)) => {
-                if let Err(error) = stream.set_nodelay(true) {
-                    debug!(%error, "small packets may be late");
-                }
-                return Some((stream, permit));
-            }
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                shutdown.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await?;
-            }
-        }
-    }
-}
-
-fn connection_builder(head_wait_max: Duration) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_wait_max);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(10))).max_concurrent_streams(256).adaptive_window(true);
-    builder
 }
 
 /// Answers are compressed for those who take it, long ones piece by piece; pushes' answers and problems are as they are.
@@ -278,6 +199,8 @@ fn answers() -> Router<App> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]
@@ -309,39 +232,6 @@ mod tests {
             let _ = io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut come);
         }
         assert_eq!(come, first.as_bytes());
-    }
-
-    #[tokio::test]
-    async fn an_idle_connection_is_kept_for_over_a_minute_and_a_slow_head_does_not_keep_one_for_ever() {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-        assert!(HEAD_WAIT_MAX >= Duration::from_secs(75));
-        let (near, mut far) = tokio::io::duplex(1 << 10);
-        let service = TowerToHyperService::new(Router::new().route("/", get(|| async { "~" })));
-        let serving = tokio::spawn(async move {
-            let builder = connection_builder(Duration::from_millis(500));
-            drop(builder.serve_connection(TokioIo::new(near), service).await);
-        });
-        let mut pace = tokio::time::interval(Duration::from_millis(100));
-        let mut answer = [0; 12];
-        for _ in 0..2 {
-            // Idle for less than it is kept, and then answered.
-            for _ in 0..3 {
-                pace.tick().await;
-            }
-            far.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("it is open");
-            far.read_exact(&mut answer).await.expect("an answer");
-            assert_eq!(&answer, b"HTTP/1.1 200");
-            while far.read_u8().await.expect("the rest of the answer") != b'~' {}
-        }
-        // A head of which something comes all the time, and which never ends.
-        far.write_all(b"GET / HTTP/1.1\r\n").await.expect("it is open");
-        let begun = std::time::Instant::now();
-        while !serving.is_finished() {
-            pace.tick().await;
-            let _ = far.write_all(b"a: b\r\n").await;
-            assert!(begun.elapsed() < Duration::from_secs(10), "it is never given up");
-        }
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use tracing::info;
 use crate::{
     cli,
     client::Failure,
-    demo, files, settings,
+    demo, settings,
     settings::Settings,
     shell::{self, Shell},
 };
@@ -29,11 +29,11 @@ pub async fn run(arguments: cli::Dev) -> Result<(), Failure> {
     let opened = tokio::task::block_in_place(|| House::open(&shell, settings));
     let house = opened?;
     shell.listening();
-    let Shell { folder, listener, url, metrics, shutdown, .. } = shell;
+    let Shell { folder, listener, url, metrics, shutdown, files, .. } = shell;
     let demo = arguments.demo.then(|| tokio::spawn(demo::run(url, shutdown.clone())));
 
     let door = http::door(Arc::clone(&house.engine), Some(metrics), shutdown.clone(), shell::routes()?);
-    let served = http::serve(door, listener, shutdown.clone(), names).await;
+    let served = http::serve(door, listener, shutdown.clone(), names, files.connections).await;
     shutdown.cancel();
     folder.not_listening();
     if let Some(demo) = demo {
@@ -57,7 +57,7 @@ impl House {
         let changes = FileChanges::open(&folder.join("changes")).map_err(|e| Failure::of("cannot open the change log", &e))?;
         let changes: Arc<dyn proto::tailer::Changes> = Arc::new(changes);
         let mut options = LeafOptions::new(folder.join("shards"));
-        options.open_files_max = files::of_shards();
+        options.open_files_max = shell.files.of_shards;
         settings.leaf.apply(&mut options);
         let leaf = Leaf::open(options, changes.catalog()).map_err(|e| Failure::of("cannot open the leaf", &e))?;
         let mut options = TailerOptions::default();

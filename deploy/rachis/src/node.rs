@@ -29,7 +29,7 @@ use tracing::{info, warn};
 use crate::{
     cli,
     client::Failure,
-    dev, files, settings,
+    dev, settings,
     settings::Settings,
     shell::{self, Shell},
 };
@@ -78,8 +78,8 @@ pub async fn run(role: Role, arguments: cli::Node) -> Result<(), Failure> {
         Role::Aggregator => node.aggregator(&shell)?,
     };
     shell.listening();
-    let Shell { folder, listener, shutdown, .. } = shell;
-    let served = http::serve(running.door, listener, shutdown.clone(), names).await;
+    let Shell { folder, listener, shutdown, files, .. } = shell;
+    let served = http::serve(running.door, listener, shutdown.clone(), names, files.connections).await;
     shutdown.cancel();
     folder.not_listening();
     for close in running.close {
@@ -112,7 +112,7 @@ impl Node {
     async fn leaf(self, shell: &Shell) -> Result<Running, Failure> {
         let changes = self.follow()?;
         let mut options = LeafOptions::new(shell.folder.join("shards"));
-        options.open_files_max = files::of_shards();
+        options.open_files_max = shell.files.of_shards;
         options.node = Some(self.name.clone());
         let Settings { leaf: limits, .. } = &self.settings;
         limits.clone().apply(&mut options);

@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use crate::{
     client::Failure,
     data_folder::{self, DataFolder},
+    files::{self, Files},
     settings::Log,
     telemetry,
 };
@@ -36,6 +37,8 @@ pub struct Shell {
     pub url: String,
     /// When it started, milliseconds since 1970.
     pub started_ms: i64,
+    /// Files that it may have open.
+    pub files: Files,
     /// What `/metrics` shows.
     pub metrics: MetricsText,
     /// Cancelled when the process is told to end.
@@ -47,6 +50,7 @@ impl Shell {
     pub async fn start(log: &Log, data: &Path, listen: &str, insecure: bool) -> Result<Self, Failure> {
         telemetry::start_log(log)?;
         let address = address(listen, insecure)?;
+        let files = files::divided();
         let metrics = telemetry::start_metrics()?;
         let shutdown = when_told_to_end()?;
         let folder = DataFolder::take(data)?;
@@ -55,7 +59,7 @@ impl Shell {
         })?;
         let bound = listener.local_addr().map_err(|e| Failure::new(format!("cannot tell where it listens: {e}")))?;
         let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
-        Ok(Self { folder, listener, url: data_folder::url(bound), started_ms, metrics, shutdown })
+        Ok(Self { folder, listener, url: data_folder::url(bound), started_ms, files, metrics, shutdown })
     }
 
     /// Says in the data folder where it listens. A full disk, say, keeps it from that and not from answering.

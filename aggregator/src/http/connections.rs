@@ -1,0 +1,407 @@
+//! Connections of a door: how many are open at once, which of them give way, and how they end.
+//!
+//! A connection on which no request runs is idle. Where as many are open as may be, the one that is idle for longest gives way to a new one. Where
+//! none is idle a few more are let in, on which only the operators' paths are served: whoever watches over a node reaches it when nobody else does.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::{HeaderValue, Version, header},
+    middleware::Next,
+    response::Response,
+};
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use parking_lot::Mutex;
+use proto::{Code, Problem};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use super::{Names, browser, patient, refuse};
+
+/// Connections beyond the limit, for the operators' paths.
+const SPARE_CONNECTIONS_MAX: usize = 64;
+/// What is served on those.
+const OPERATORS_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+/// A connection that gives way may still begin a request for so long.
+const GIVES_WAY_WITHIN: Duration = Duration::from_secs(1);
+/// How long a connection waits for the whole head of its next request. So long an idle one is kept, which is longer than the minute for which clients
+/// and proxies usually keep theirs; and a client that sends a head slowly has no longer either.
+const HEAD_WAIT_MAX: Duration = Duration::from_secs(90);
+/// How long a client may take nothing of what is sent to it.
+const TAKES_NOTHING_MAX: Duration = Duration::from_secs(300);
+/// How long running requests may take once the door closes.
+const CLOSING_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long accepting pauses when the system has no file handle left, or no connection can give way.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until cancelled, then lets running requests end, for ten seconds at most. At most so many connections are open at once, but for a few for
+/// operators. Pages of browsers are kept out, save those of `names`.
+pub async fn serve(router: Router, listener: TcpListener, shutdown: CancellationToken, names: Names, connections_max: usize) -> io::Result<()> {
+    let guarded = |on_loopback, spare| {
+        let names = names.clone();
+        let guard = move |request: Request, next: Next| browser::guard(names.clone(), on_loopback, request, next);
+        let router = if spare { router.clone().layer(axum::middleware::from_fn(only_operators)) } else { router.clone() };
+        TowerToHyperService::new(router.layer(axum::middleware::from_fn(guard)))
+    };
+    let services = [[guarded(false, false), guarded(false, true)], [guarded(true, false), guarded(true, true)]];
+    let connections = Connections::new(connections_max);
+    let (running, closing, cut) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+    while let Some((stream, open)) = accept(&listener, &connections, &shutdown).await {
+        let on_loopback = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+        let service = services[usize::from(on_loopback)][usize::from(open.spare)].clone();
+        let stream = TokioIo::new(patient::Patient::new(stream, TAKES_NOTHING_MAX));
+        let connection = run(stream, service, open, closing.clone());
+        let cut = cut.clone();
+        running.spawn(async move { cut.run_until_cancelled(connection).await });
+    }
+    drop(listener);
+    closing.cancel();
+    running.close();
+    if tokio::time::timeout(CLOSING_WAIT_MAX, running.wait()).await.is_err() {
+        warn!(seconds = CLOSING_WAIT_MAX.as_secs(), "requests still running are cut off");
+        cut.cancel();
+    }
+    Ok(())
+}
+
+/// The next connection and its place among those that are open; none once the door closes.
+async fn accept(listener: &TcpListener, connections: &Arc<Connections>, shutdown: &CancellationToken) -> Option<(TcpStream, Open)> {
+    loop {
+        shutdown.run_until_cancelled(connections.room()).await?;
+        match shutdown.run_until_cancelled(listener.accept()).await? {
+            Ok((stream, _)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!(%error, "small packets may be late");
+                }
+                return Some((stream, connections.open()));
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                // No file handle is left, mostly: an idle connection has one.
+                connections.one_gives_way();
+                shutdown.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await?;
+            }
+        }
+    }
+}
+
+/// Serves a connection until it ends, gives way or the door closes.
+async fn run<S>(stream: TokioIo<patient::Patient<S>>, service: TowerToHyperService<Router>, open: Open, closing: CancellationToken)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let one = open.one.clone();
+    let counted = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        let (running, service) = (Running::begin(&one), service.clone());
+        async move {
+            let response = hyper::service::Service::call(&service, request).await;
+            response.map(|response| response.map(|body| Body::new(Answering { body, _running: running })))
+        }
+    });
+    let builder = connection_builder(HEAD_WAIT_MAX);
+    let mut connection = std::pin::pin!(builder.serve_connection(stream, counted));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = open.one.gives_way.cancelled() => None,
+        () = closing.cancelled() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            loop {
+                match tokio::time::timeout(GIVES_WAY_WITHIN, connection.as_mut()).await {
+                    Ok(ended) => break ended,
+                    Err(_) if open.one.is_idle() => break Ok(()),
+                    Err(_) => {}
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "connection ended");
+    }
+}
+
+fn connection_builder(head_wait_max: Duration) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_wait_max);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(10))).max_concurrent_streams(256).adaptive_window(true);
+    builder
+}
+
+/// Passes on what operators ask, and has the client close a connection that is one too many.
+async fn only_operators(request: Request, next: Next) -> Response {
+    let closes = request.version() < Version::HTTP_2;
+    let mut response = if OPERATORS_PATHS.contains(&request.uri().path()) {
+        next.run(request).await
+    } else {
+        metrics::counter!("rachis_http_refused_connections_total").increment(1);
+        let problem = Problem::new(Code::Unavailable, "as many connections as may be are open, and requests run on all of them");
+        refuse(&request, problem.hint("try again a little later, and use a connection for many requests"))
+    };
+    if closes {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Connections that are open.
+struct Connections {
+    max: usize,
+    all: Mutex<BTreeMap<u64, Arc<One>>>,
+    next: AtomicU64,
+}
+
+/// One of them.
+struct One {
+    number: u64,
+    /// Requests that run on it, and since when there are none.
+    requests: Mutex<(usize, Instant)>,
+    gives_way: CancellationToken,
+}
+
+/// A connection is counted for as long as this lives, or until it gives way.
+struct Open {
+    connections: Arc<Connections>,
+    one: Arc<One>,
+    spare: bool,
+}
+
+impl Connections {
+    fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max: max.max(1), all: Mutex::default(), next: AtomicU64::new(0) })
+    }
+
+    /// Waits until one more may be open, or another gives way to it.
+    async fn room(&self) {
+        while self.all.lock().len() >= self.max + SPARE_CONNECTIONS_MAX && !self.one_gives_way() {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+
+    /// Counts one more. Where there are too many the one that is idle for longest gives way, and where none is idle the new one is spare.
+    fn open(self: &Arc<Self>) -> Open {
+        let spare = self.all.lock().len() >= self.max && !self.one_gives_way();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut all = self.all.lock();
+        let one = Arc::new(One { number, requests: Mutex::new((0, Instant::now())), gives_way: CancellationToken::new() });
+        all.insert(number, one.clone());
+        metrics::gauge!("rachis_http_connections").set(all.len() as f64);
+        Open { connections: self.clone(), one, spare }
+    }
+
+    /// Lets the connection that is idle for longest give way, and answers whether there is one.
+    fn one_gives_way(&self) -> bool {
+        let mut all = self.all.lock();
+        let idle = all.values().filter_map(|one| Some((one.idle_since()?, one.number))).min();
+        let Some(one) = idle.and_then(|(_, number)| all.remove(&number)) else { return false };
+        one.gives_way.cancel();
+        metrics::counter!("rachis_http_idle_connections_closed_total").increment(1);
+        true
+    }
+}
+
+impl One {
+    fn idle_since(&self) -> Option<Instant> {
+        let (requests, since) = *self.requests.lock();
+        (requests == 0).then_some(since)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.idle_since().is_some()
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut all = self.connections.all.lock();
+        all.remove(&self.one.number);
+        metrics::gauge!("rachis_http_connections").set(all.len() as f64);
+    }
+}
+
+/// A request runs on a connection for as long as this lives.
+struct Running(Arc<One>);
+
+impl Running {
+    fn begin(one: &Arc<One>) -> Self {
+        one.requests.lock().0 += 1;
+        Self(one.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut requests = self.0.requests.lock();
+        *requests = (requests.0 - 1, Instant::now());
+    }
+}
+
+/// The body of an answer: its request runs until it is sent.
+struct Answering {
+    body: Body,
+    _running: Running,
+}
+
+impl hyper::body::Body for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A door with a path that answers, one that does not, and one for operators.
+    async fn door(connections_max: usize) -> std::net::SocketAddr {
+        let router = Router::new()
+            .route("/", get(|| async { "here" }))
+            .route("/never", get(std::future::pending::<()>))
+            .route("/healthz", get(|| async { "well" }));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(serve(router, listener, CancellationToken::new(), Names::default(), connections_max));
+        address
+    }
+
+    async fn connected(address: std::net::SocketAddr) -> TcpStream {
+        TcpStream::connect(address).await.expect("a connection")
+    }
+
+    async fn asks(stream: &mut TcpStream, path: &str) {
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await.expect("it is open");
+    }
+
+    /// What comes next, as far as it comes at once.
+    async fn answer(stream: &mut TcpStream) -> String {
+        let mut bytes = vec![0; 4_096];
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut bytes)).await.expect("something comes");
+        String::from_utf8_lossy(&bytes[..read.unwrap_or(0)]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn idle_connections_give_way_to_new_ones_the_longest_idle_first() {
+        let address = door(8).await;
+        let mut kept = connected(address).await;
+        let mut idle = Vec::new();
+        for _ in 0..100 {
+            asks(&mut kept, "/").await;
+            assert!(answer(&mut kept).await.ends_with("here"), "who asks now and then is kept");
+            let mut one = connected(address).await;
+            asks(&mut one, "/").await;
+            assert!(answer(&mut one).await.ends_with("here"));
+            idle.push(one);
+        }
+        assert_eq!(answer(&mut idle[0]).await, "", "the first of them is closed");
+        // One that never ends the head of its request is idle, too.
+        let mut slow = Vec::new();
+        for _ in 0..20 {
+            let mut one = connected(address).await;
+            one.write_all(b"GET / HTTP/1.1\r\n").await.expect("it is open");
+            slow.push(one);
+        }
+        let mut one = connected(address).await;
+        asks(&mut one, "/").await;
+        assert!(answer(&mut one).await.ends_with("here"));
+    }
+
+    #[tokio::test]
+    async fn operators_are_answered_while_requests_run_on_every_connection() {
+        let address = door(8).await;
+        let mut busy = Vec::new();
+        for _ in 0..8 {
+            let mut one = connected(address).await;
+            asks(&mut one, "/never").await;
+            busy.push(one);
+        }
+        let refused = async |path: &str| {
+            let mut one = connected(address).await;
+            asks(&mut one, path).await;
+            answer(&mut one).await
+        };
+        // The last of them may not have been read yet.
+        while !refused("/").await.starts_with("HTTP/1.1 503") {}
+        for _ in 0..2 * SPARE_CONNECTIONS_MAX {
+            assert!(refused("/healthz").await.ends_with("well"));
+        }
+        let told = refused("/").await;
+        assert!(told.contains("connection: close") && told.contains("requests run on all of them"), "{told}");
+        // Idle ones beyond the limit keep nobody out either.
+        let mut idle = Vec::new();
+        for _ in 0..3 * SPARE_CONNECTIONS_MAX {
+            idle.push(connected(address).await);
+        }
+        assert!(refused("/healthz").await.ends_with("well"));
+        drop(busy);
+        while !refused("/").await.ends_with("here") {}
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_kept_for_over_a_minute_and_a_slow_head_does_not_keep_one_for_ever() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        assert!(HEAD_WAIT_MAX >= Duration::from_secs(75));
+        let (near, mut far) = tokio::io::duplex(1 << 10);
+        let service = TowerToHyperService::new(Router::new().route("/", get(|| async { "~" })));
+        let serving = tokio::spawn(async move {
+            let builder = connection_builder(Duration::from_millis(500));
+            drop(builder.serve_connection(TokioIo::new(near), service).await);
+        });
+        let mut pace = tokio::time::interval(Duration::from_millis(100));
+        let mut answer = [0; 12];
+        for _ in 0..2 {
+            // Idle for less than it is kept, and then answered.
+            for _ in 0..3 {
+                pace.tick().await;
+            }
+            far.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("it is open");
+            far.read_exact(&mut answer).await.expect("an answer");
+            assert_eq!(&answer, b"HTTP/1.1 200");
+            while far.read_u8().await.expect("the rest of the answer") != b'~' {}
+        }
+        // A head of which something comes all the time, and which never ends.
+        far.write_all(b"GET / HTTP/1.1\r\n").await.expect("it is open");
+        let begun = std::time::Instant::now();
+        while !serving.is_finished() {
+            pace.tick().await;
+            let _ = far.write_all(b"a: b\r\n").await;
+            assert!(begun.elapsed() < Duration::from_secs(10), "it is never given up");
+        }
+    }
+}
