@@ -8,7 +8,7 @@ use datafusion::arrow::{
 };
 use futures::stream::BoxStream;
 use plan::scan::{QueryId, Read, ReadCounts};
-use proto::{PositionVector, Problem};
+use proto::{Code, PositionVector, Problem};
 
 /// A SQL question.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +17,13 @@ pub struct Question {
     pub sql: String,
     /// Values for `$1`, `$2`, …
     pub parameters: Vec<serde_json::Value>,
+    /// How it is answered.
+    pub how: How,
+}
+
+/// How a question is answered.
+#[derive(Debug, Clone, Default)]
+pub struct How {
     /// The answer holds at least this.
     pub at_least: PositionVector,
     /// Whether an answer without some of the shards will do.
@@ -25,6 +32,19 @@ pub struct Question {
     pub timeout: Option<Duration>,
     /// From what to compute.
     pub read: Read,
+    /// The query's id, if the asker chose one: with it a query can be cancelled before anything of its answer came.
+    pub id: Option<QueryId>,
+}
+
+impl How {
+    /// An id that an asker chose: a UUID, with or without hyphens.
+    pub fn chosen_id(text: &str) -> Result<QueryId, Problem> {
+        let id = uuid::Uuid::try_parse(text).ok().filter(|id| !id.is_nil());
+        id.map(|id| QueryId(id.as_u128())).ok_or_else(|| {
+            Problem::new(Code::BadRequest, format!("the query id {:?} is no UUID", text.chars().take(100).collect::<String>()))
+                .hint("give 32 hexadecimal digits, a new one for each question, or leave it out")
+        })
+    }
 }
 
 /// An answer: its columns, its rows as they come, and at their end what is to be said about it.
@@ -109,14 +129,8 @@ pub struct SearchQuestion {
     pub limit: Option<usize>,
     /// The cursor of the page before.
     pub after: Option<String>,
-    /// See [`Question`].
-    pub at_least: PositionVector,
-    /// See [`Question`].
-    pub allow_partial: bool,
-    /// See [`Question`].
-    pub timeout: Option<Duration>,
-    /// See [`Question`].
-    pub read: Read,
+    /// How it is answered.
+    pub how: How,
 }
 
 /// The answer to a search.

@@ -19,7 +19,7 @@ use std::{
 
 use metrics::gauge;
 use parking_lot::{Condvar, Mutex};
-use plan::scan::QueryId;
+use plan::scan::{QueryId, READING_MAX};
 use proto::{Catalog, Code, Problem, catalog::Collection, cluster::NodeName, ingest::ShardId};
 use tokio::sync::watch;
 use tracing::warn;
@@ -33,8 +33,8 @@ use crate::{
 };
 use shards::Shards;
 
-/// A view is let go of so long after its query's deadline, if nobody did it.
-const PIN_GRACE: Duration = Duration::from_secs(10);
+/// A view is let go of so long after its query's deadline, if nobody did it: its answer may still be read.
+const PIN_GRACE: Duration = READING_MAX.saturating_add(Duration::from_secs(10));
 
 /// Views that are held for a query.
 struct Pins {

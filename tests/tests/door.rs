@@ -335,7 +335,8 @@ async fn a_query_ends_at_its_deadline_or_when_it_is_cancelled() {
     .await;
     server.json(Method::DELETE, &format!("/v1/queries/{id}"), json!({})).await.expect("it is cancelled");
     let answer = asking.await.expect("it ends").expect("an answer");
-    assert_eq!(answer.status().as_u16(), 499);
+    let (status, told) = (answer.status().as_u16(), answer.text().await.unwrap_or_default());
+    assert_eq!(status, 499, "{told}");
 }
 
 #[tokio::test]

@@ -33,12 +33,14 @@ pub(super) struct Asked {
     allow_partial: bool,
     timeout_ms: Option<u64>,
     scan: ScanFrom,
+    query_id: Option<String>,
 }
 
 /// Answers a search by query string.
 pub(super) async fn by_query(State(app): State<App>, path: PathText, query: Result<Query<Asked>, QueryRejection>) -> Result<Response, Refusal> {
     let Query(asked) = query.map_err(|e| {
-        Problem::new(Code::BadRequest, e.body_text()).hint("a search is q, from, to, sort, limit, after, at_least, allow_partial, timeout_ms, scan")
+        Problem::new(Code::BadRequest, e.body_text())
+            .hint("a search is q, from, to, sort, limit, after, at_least, allow_partial, timeout_ms, scan, query_id")
     })?;
     search(&app, path, asked).await
 }
@@ -55,7 +57,8 @@ async fn search(app: &App, path: PathText, asked: Asked) -> Result<Response, Ref
     if !catalog.collections.contains_key(&name) && catalog.view(name.as_str()).is_none() {
         return Err(no_collection(&name, &catalog).into());
     }
-    let how = How { at_least: asked.at_least, allow_partial: asked.allow_partial, timeout_ms: asked.timeout_ms, scan: asked.scan };
+    let Asked { at_least, allow_partial, timeout_ms, scan, query_id, .. } = asked;
+    let how = How { at_least, allow_partial, timeout_ms, scan, query_id };
     let question = SearchQuestion {
         collection: name.to_string(),
         query: asked.q,
@@ -64,10 +67,7 @@ async fn search(app: &App, path: PathText, asked: Asked) -> Result<Response, Ref
         sort: asked.sort,
         limit: asked.limit,
         after: asked.after.filter(|after| !after.is_empty()),
-        timeout: how.timeout()?,
-        read: how.read(),
-        allow_partial: how.allow_partial,
-        at_least: how.at_least.unwrap_or_default(),
+        how: how.read()?,
     };
     let answer = app.engine.search(question).await?;
     let mut response = told(&answer).into_response();

@@ -17,7 +17,7 @@ use super::{
     body::{self, not_understood},
     refusal::Refusal,
 };
-use crate::answer::Question;
+use crate::answer::{self as questions, Question};
 
 /// Bytes of a request beyond those of its statement: parameters, and the escapes of JSON.
 const EXTRA_BYTES_MAX: usize = 4 << 20;
@@ -44,6 +44,8 @@ pub(super) struct How {
     pub timeout_ms: Option<u64>,
     #[serde(default)]
     pub scan: ScanFrom,
+    #[serde(default)]
+    pub query_id: Option<String>,
 }
 
 /// From what an answer is computed.
@@ -56,20 +58,21 @@ pub(super) enum ScanFrom {
 }
 
 impl How {
-    /// The deadline that it names.
-    pub fn timeout(&self) -> Result<Option<Duration>, Problem> {
-        match self.timeout_ms {
-            Some(0) => Err(Problem::new(Code::BadRequest, "timeout_ms is 0").hint("give at least 1, or leave it out")),
-            other => Ok(other.map(Duration::from_millis)),
+    /// What it says.
+    pub fn read(self) -> Result<questions::How, Problem> {
+        if self.timeout_ms == Some(0) {
+            return Err(Problem::new(Code::BadRequest, "timeout_ms is 0").hint("give at least 1, or leave it out"));
         }
-    }
-
-    /// From what to compute.
-    pub fn read(&self) -> Read {
-        match self.scan {
-            ScanFrom::Auto => Read::Auto,
-            ScanFrom::Raw => Read::Raw,
-        }
+        Ok(questions::How {
+            at_least: self.at_least.unwrap_or_default(),
+            allow_partial: self.allow_partial,
+            timeout: self.timeout_ms.map(Duration::from_millis),
+            read: match self.scan {
+                ScanFrom::Auto => Read::Auto,
+                ScanFrom::Raw => Read::Raw,
+            },
+            id: self.query_id.as_deref().map(questions::How::chosen_id).transpose()?,
+        })
     }
 }
 
@@ -89,16 +92,9 @@ fn question(headers: &HeaderMap, bytes: &[u8]) -> Result<Question, Problem> {
     }
     let asked: Asked = serde_json::from_slice(bytes).map_err(|e| {
         not_understood(&e)
-            .hint("a question is {\"sql\", \"parameters\", \"at_least\", \"allow_partial\", \"timeout_ms\", \"scan\"}, or plain text as text/plain")
+            .hint("a question is {\"sql\", \"parameters\", \"at_least\", \"allow_partial\", \"timeout_ms\", \"scan\", \"query_id\"}, or plain text as text/plain")
     })?;
-    Ok(Question {
-        timeout: asked.how.timeout()?,
-        read: asked.how.read(),
-        allow_partial: asked.how.allow_partial,
-        sql: asked.sql,
-        parameters: asked.parameters,
-        at_least: asked.how.at_least.unwrap_or_default(),
-    })
+    Ok(Question { sql: asked.sql, parameters: asked.parameters, how: asked.how.read()? })
 }
 
 /// Whether a body is JSON: by its content type or, where that says nothing of use, by its look.
@@ -124,10 +120,12 @@ mod tests {
 
     #[test]
     fn a_question_says_what_goes_with_it() {
-        let body = r#"{"sql":"select $1","parameters":[1],"at_least":"push/0@3","allow_partial":true,"timeout_ms":5,"scan":"raw"}"#;
-        let question = asked("application/json", body).expect("a question");
-        assert_eq!((question.sql.as_str(), question.parameters.len(), question.at_least.to_string().as_str()), ("select $1", 1, "push/0@3"));
-        assert_eq!((question.allow_partial, question.timeout, question.read), (true, Some(Duration::from_millis(5)), Read::Raw));
+        let body = r#"{"sql":"select $1","parameters":[1],"at_least":"push/0@3","allow_partial":true,"timeout_ms":5,"scan":"raw",
+            "query_id":"00000000-0000-0000-0000-0000000000ff"}"#;
+        let Question { sql, parameters, how } = asked("application/json", body).expect("a question");
+        assert_eq!((sql.as_str(), parameters.len(), how.at_least.to_string().as_str()), ("select $1", 1, "push/0@3"));
+        assert_eq!((how.allow_partial, how.timeout, how.read), (true, Some(Duration::from_millis(5)), Read::Raw));
+        assert_eq!(how.id.map(|id| id.0), Some(255));
     }
 
     #[test]
@@ -142,7 +140,15 @@ mod tests {
     fn what_is_not_known_is_refused_and_named() {
         let problem = asked("application/json", r#"{"sql":"select 1","limt":3}"#).expect_err("it is refused");
         assert!(problem.detail.contains("limt"), "{problem}");
-        for body in [r#"{"sql":1}"#, "{}", "[", r#"{"sql":"x","scan":"fast"}"#, r#"{"sql":"x","at_least":"here"}"#, r#"{"sql":"x","timeout_ms":0}"#] {
+        for body in [
+            r#"{"sql":1}"#,
+            "{}",
+            "[",
+            r#"{"sql":"x","scan":"fast"}"#,
+            r#"{"sql":"x","at_least":"here"}"#,
+            r#"{"sql":"x","timeout_ms":0}"#,
+            r#"{"sql":"x","query_id":"mine"}"#,
+        ] {
             assert_eq!(asked("application/json", body).map_err(|p| p.code).err(), Some(Code::BadRequest), "{body}");
         }
     }

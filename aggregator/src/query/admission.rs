@@ -11,9 +11,13 @@ use std::{
 use proto::{Code, Problem};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// Queries that wait for a slow reader of their answer without a place among those that run; further ones keep theirs.
+const READERS_MAX: usize = 64;
+
 /// The gate in front of the query runtime.
 pub(super) struct Admission {
     running: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
     waiting: AtomicUsize,
     queries_max: usize,
     queue_max: usize,
@@ -21,27 +25,49 @@ pub(super) struct Admission {
 
 /// A place among the running queries, given back when dropped.
 pub(super) struct Ticket {
-    _held: OwnedSemaphorePermit,
+    held: OwnedSemaphorePermit,
+    readers: Arc<Semaphore>,
+}
+
+impl Ticket {
+    /// Gives the place to another query, for this one waits until its answer is read; it goes on without one.
+    pub fn waits_for_reader(&mut self) {
+        if !Arc::ptr_eq(self.held.semaphore(), &self.readers)
+            && let Ok(permit) = Arc::clone(&self.readers).try_acquire_owned()
+        {
+            self.held = permit;
+        }
+    }
 }
 
 impl Admission {
     /// A gate of this width.
     pub fn new(queries_max: usize, queue_max: usize) -> Self {
         let queries_max = queries_max.max(1);
-        Self { running: Arc::new(Semaphore::new(queries_max)), waiting: AtomicUsize::new(0), queries_max, queue_max }
+        Self {
+            running: Arc::new(Semaphore::new(queries_max)),
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
+            waiting: AtomicUsize::new(0),
+            queries_max,
+            queue_max,
+        }
     }
 
     /// Waits for a place until the deadline. `Busy` where the queue is full or nothing became free in time.
     pub async fn enter(&self, deadline: Instant) -> Result<Ticket, Problem> {
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
-            return Ok(Ticket { _held: permit });
+            return Ok(self.ticket(permit));
         }
         let _place = self.queue()?;
         let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.running).acquire_owned());
         match permit.await {
-            Ok(Ok(permit)) => Ok(Ticket { _held: permit }),
+            Ok(Ok(permit)) => Ok(self.ticket(permit)),
             _ => Err(self.busy("no query ended before the deadline of this one")),
         }
+    }
+
+    fn ticket(&self, held: OwnedSemaphorePermit) -> Ticket {
+        Ticket { held, readers: Arc::clone(&self.readers) }
     }
 
     fn queue(&self) -> Result<Waiting<'_>, Problem> {

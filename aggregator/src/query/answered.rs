@@ -147,12 +147,12 @@ pub(super) async fn pin(context: &Arc<QueryContext>, wanted: Vec<(ShardId, Posit
     let (leaf, answered) = (&context.leaf, &context.answered);
     // Where a question itself asks for no more, there is no reason to wait longer than for the leaf to catch up.
     // All of it ends a little before the question's own end, so that the leaf can say what it lacks.
-    let end = context.deadline - (context.deadline.saturating_duration_since(Instant::now()) / 10).min(END_EARLIER);
+    let end = context.deadline() - (context.deadline().saturating_duration_since(Instant::now()) / 10).min(END_EARLIER);
     let soon = end.min(Instant::now() + CATCH_UP_WAIT);
     let known = answered.with(&wanted);
     let in_vain: Vec<bool> = wanted.iter().map(|(shard, _)| answered.is_in_vain(*shard)).collect();
     let asked: Vec<_> = (0..wanted.len()).map(|at| if in_vain[at] { wanted[at].clone() } else { known[at].clone() }).collect();
-    let mut outcomes = leaf.pin_all(context.id, &asked, soon).await;
+    let mut outcomes = leaf.pin_all(context.views, &asked, soon).await;
     let pinned: Vec<(ShardId, u64)> =
         wanted.iter().zip(&outcomes).filter_map(|((shard, _), pinned)| Some((*shard, pinned.as_ref().ok()?.boot))).collect();
     let mut silent = answered.not_heard_of(&pinned);
@@ -208,7 +208,7 @@ async fn pin_again(context: &Arc<QueryContext>, places: &[usize], wanted: &[(Sha
         return;
     }
     let again: Vec<(ShardId, PositionVector)> = places.iter().map(|at| wanted[*at].clone()).collect();
-    for (at, outcome) in places.iter().zip(context.leaf.pin_all(context.id, &again, until).await) {
+    for (at, outcome) in places.iter().zip(context.leaf.pin_all(context.views, &again, until).await) {
         outcomes[*at] = outcome;
     }
 }

@@ -6,12 +6,13 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use plan::{
     functions,
-    scan::{QueryId, Read},
+    scan::{QueryId, READING_MAX, Read},
 };
 use proto::{Code, Problem};
 use tokio_util::sync::CancellationToken;
@@ -21,8 +22,10 @@ use crate::Leaf;
 
 /// What all scans of one query share.
 pub(super) struct QueryContext {
-    /// Names it on every node.
+    /// Names it for those who ask and operate; the asker may have chosen it.
     pub id: QueryId,
+    /// Names it for the leaves: nobody else's, whatever askers choose.
+    pub views: QueryId,
     /// Whom to ask.
     pub leaf: Arc<dyn Leaf>,
     /// What was answered before.
@@ -30,7 +33,7 @@ pub(super) struct QueryContext {
     /// From what to compute.
     pub read: Read,
     /// When to give up.
-    pub deadline: Instant,
+    pub time: Arc<Time>,
     /// Set when the client went or an operator said so.
     pub cancel: CancellationToken,
     /// What scans say when they are through.
@@ -41,10 +44,16 @@ pub(super) struct QueryContext {
 
 impl QueryContext {
     /// A new query.
-    pub fn new(leaf: Arc<dyn Leaf>, answered: Arc<Answered>, read: Read, deadline: Instant) -> Arc<Self> {
-        let id = QueryId(uuid::Uuid::now_v7().as_u128());
+    pub fn new(leaf: Arc<dyn Leaf>, answered: Arc<Answered>, read: Read, id: Option<QueryId>, deadline: Instant) -> Arc<Self> {
+        let views = QueryId(uuid::Uuid::now_v7().as_u128());
         let (cancel, report, scans) = (CancellationToken::new(), Report::default(), AtomicUsize::new(0));
-        Arc::new(Self { id, leaf, answered, read, deadline, cancel, report, scans, ended: Arc::default() })
+        let (id, time) = (id.unwrap_or(views), Arc::new(Time::new(deadline)));
+        Arc::new(Self { id, views, leaf, answered, read, time, cancel, report, scans, ended: Arc::default() })
+    }
+
+    /// When to give up, as it is known now.
+    pub fn deadline(&self) -> Instant {
+        self.time.deadline()
     }
 
     /// A number for a further scan of the query.
@@ -54,7 +63,7 @@ impl QueryContext {
 
     /// Why the query must end now, if it must.
     pub fn interrupted(&self) -> Option<Problem> {
-        interrupted(&self.ended, &self.cancel, self.deadline)
+        interrupted(&self.ended, &self.cancel, &self.time)
     }
 
     /// Ends the query for a reason of the node's own.
@@ -65,16 +74,70 @@ impl QueryContext {
 
     /// What its functions know of it.
     pub fn for_functions(&self, bytes_max: usize) -> functions::Query {
-        let (ended, cancel, deadline) = (Arc::clone(&self.ended), self.cancel.clone(), self.deadline);
-        functions::Query::new(self.report.notices.clone(), move || interrupted(&ended, &cancel, deadline)).with_memory(bytes_max)
+        let (ended, cancel, time) = (Arc::clone(&self.ended), self.cancel.clone(), Arc::clone(&self.time));
+        functions::Query::new(self.report.notices.clone(), move || interrupted(&ended, &cancel, &time)).with_memory(bytes_max)
     }
 }
 
-fn interrupted(ended: &OnceLock<Problem>, cancel: &CancellationToken, deadline: Instant) -> Option<Problem> {
+/// When a query gives up: at its deadline, later by as long as it waited for who reads its answer. The question's work has a limit, and an export may
+/// be read slowly.
+#[derive(Debug)]
+pub(super) struct Time {
+    deadline: Instant,
+    waited: Mutex<Waited>,
+}
+
+/// How long a query waited for its reader, and since when it does.
+#[derive(Debug, Default)]
+struct Waited {
+    before: Duration,
+    since: Option<Instant>,
+}
+
+impl Time {
+    fn new(deadline: Instant) -> Self {
+        Self { deadline, waited: Mutex::default() }
+    }
+
+    /// When to give up, as it is known now.
+    pub fn deadline(&self) -> Instant {
+        let waited = self.waited.lock();
+        let all = waited.before + waited.since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.deadline + all.min(READING_MAX)
+    }
+
+    /// Waits for the reader, which does not count.
+    pub async fn reading<T>(&self, taken: impl Future<Output = T>) -> T {
+        struct Waits<'a>(&'a Time);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                let mut waited = self.0.waited.lock();
+                let this_time = waited.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+                waited.before += this_time;
+            }
+        }
+        self.waited.lock().since = Some(Instant::now());
+        let _until_it_is_taken = Waits(self);
+        taken.await
+    }
+
+    /// Waits until so long after the deadline, wherever that moves meanwhile.
+    pub async fn passed(&self, grace: Duration) {
+        loop {
+            let end = self.deadline() + grace;
+            if Instant::now() >= end {
+                return;
+            }
+            tokio::time::sleep_until(end.into()).await;
+        }
+    }
+}
+
+fn interrupted(ended: &OnceLock<Problem>, cancel: &CancellationToken, time: &Time) -> Option<Problem> {
     if cancel.is_cancelled() {
         return Some(ended.get().cloned().unwrap_or_else(cancelled));
     }
-    (Instant::now() >= deadline).then(timed_out)
+    (Instant::now() >= time.deadline()).then(timed_out)
 }
 
 impl fmt::Debug for QueryContext {

@@ -40,12 +40,8 @@ mod yielding;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
-use plan::scan::Read;
 use proto::{
     Catalog, Code, Position, PositionVector, Problem,
     ingest::ShardId,
@@ -60,7 +56,7 @@ pub(crate) use self::shard_table::ShardTableProvider;
 use self::{admission::Admission, answered::Answered, context::QueryContext, registry::Registry, runtime::QueryRuntime, session::Sessions};
 use crate::{
     AggregatorOptions, Roles,
-    answer::{Answer, Question, SearchAnswer, SearchQuestion},
+    answer::{Answer, How, Question, SearchAnswer, SearchQuestion},
 };
 
 /// The engine: admits, plans, runs.
@@ -112,9 +108,9 @@ impl Engine {
     /// Answers a SQL question.
     pub async fn ask(self: &Arc<Self>, question: Question) -> Result<Answer, Problem> {
         let started = Instant::now();
-        let context = self.context(question.read, question.timeout, started)?;
-        let ticket = self.admission.enter(context.deadline).await?;
-        let listed = self.registry.enter(context.id, &question.sql, context.cancel.clone());
+        let context = self.context(&question.how, started)?;
+        let ticket = self.admission.enter(context.deadline()).await?;
+        let listed = self.registry.enter(context.id, &question.sql, context.cancel.clone())?;
         let (mut reply, asked) = run::answer(&context, Some((ticket, listed)));
         let engine = Arc::clone(self);
         self.runtime.spawn(async move {
@@ -132,9 +128,9 @@ impl Engine {
     /// Answers a search.
     pub async fn search(self: &Arc<Self>, question: SearchQuestion) -> Result<SearchAnswer, Problem> {
         let started = Instant::now();
-        let context = self.context(question.read, question.timeout, started)?;
-        let ticket = self.admission.enter(context.deadline).await?;
-        let listed = self.registry.enter(context.id, &format!("search {}: {}", question.collection, question.query), context.cancel.clone());
+        let context = self.context(&question.how, started)?;
+        let ticket = self.admission.enter(context.deadline()).await?;
+        let listed = self.registry.enter(context.id, &format!("search {}: {}", question.collection, question.query), context.cancel.clone())?;
         let (answered, answer) = run::single(&context);
         let engine = Arc::clone(self);
         self.runtime.spawn(async move {
@@ -182,12 +178,12 @@ impl Engine {
         self.roles.changes.catalog().borrow().clone()
     }
 
-    fn context(&self, read: Read, timeout: Option<Duration>, started: Instant) -> Result<Arc<QueryContext>, Problem> {
-        let timeout = timeout.unwrap_or(self.options.timeout);
+    fn context(&self, how: &How, started: Instant) -> Result<Arc<QueryContext>, Problem> {
+        let timeout = how.timeout.unwrap_or(self.options.timeout);
         if timeout > self.options.timeout_max {
             return Err(Problem::new(Code::BadRequest, format!("a timeout of {} ms", timeout.as_millis()))
                 .hint(format!("a query may have {} ms at most", self.options.timeout_max.as_millis())));
         }
-        Ok(QueryContext::new(Arc::clone(&self.roles.leaf), Arc::clone(&self.answered), read, started + timeout))
+        Ok(QueryContext::new(Arc::clone(&self.roles.leaf), Arc::clone(&self.answered), how.read, how.id, started + timeout))
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        self.context.leaf.unpin(self.context.id);
+        self.context.leaf.unpin(self.context.views);
     }
 }
 

@@ -127,7 +127,7 @@ async fn provider(engine: &Engine, context: &Arc<QueryContext>, pins: &Pins, use
         }
         Table::System { schema, name } => {
             let table = system::find(schema, name).ok_or_else(|| Problem::new(Code::NotFound, format!("there is no table {schema}.{name}")))?;
-            let rows = system::rows(engine, table, context.deadline).await?;
+            let rows = system::rows(engine, table, context.deadline()).await?;
             let memory = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(failure::problem)?;
             Ok(Arc::new(memory))
         }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use proto::node::{QueryId, RunningQuery};
+use proto::{
+    Code, Problem,
+    node::{QueryId, RunningQuery},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Characters of a statement that are kept to show it.
@@ -26,14 +29,17 @@ pub(super) struct Registry(Mutex<BTreeMap<QueryId, Entry>>);
 
 impl Registry {
     /// Notes a query until the answer's guard is dropped.
-    pub fn enter(self: &Arc<Self>, id: QueryId, text: &str, cancel: CancellationToken) -> Registered {
+    pub fn enter(self: &Arc<Self>, id: QueryId, text: &str, cancel: CancellationToken) -> Result<Registered, Problem> {
         let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
         let text = text.chars().take(TEXT_CHARACTERS_MAX).collect();
         let mut running = self.0.lock();
+        if running.contains_key(&id) {
+            return Err(Problem::new(Code::Conflict, format!("a query of the id {id} runs already")).hint("choose a new id for each question"));
+        }
         running.insert(id, Entry { text, started_ms, since: Instant::now(), cancel });
         tell(running.len());
         drop(running);
-        Registered { registry: Arc::clone(self), id }
+        Ok(Registered { registry: Arc::clone(self), id })
     }
 
     /// What runs, oldest first.

@@ -13,11 +13,14 @@ use datafusion::arrow::{
 use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
 use plan::arrays;
 use proto::{Code, Problem};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
 
 use super::{
     admission::Ticket,
-    context::{QueryContext, cancelled, timed_out},
+    context::{QueryContext, Time, cancelled, timed_out},
     pins::Pins,
     registry::Registered,
 };
@@ -59,7 +62,7 @@ pub(super) async fn guarded<T>(context: &QueryContext, work: impl Future<Output 
     let result = tokio::select! {
         biased;
         () = context.cancel.cancelled() => Err(context.interrupted().unwrap_or_else(cancelled)),
-        () = tokio::time::sleep_until(context.deadline.into()) => Err(timed_out()),
+        () = context.time.passed(Duration::ZERO) => Err(timed_out()),
         result = AssertUnwindSafe(work).catch_unwind() => result.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))),
     };
     let outcome = result.as_ref().map_or_else(|problem| problem.code.word(), |_| "answered");
@@ -101,7 +104,7 @@ impl Reply {
             left -= kept.num_rows();
             if kept.num_rows() > 0 {
                 for part in arrays::cut(renamed(kept, &schema)?, PART_BYTES_MAX) {
-                    self.part(Part::Rows(part)).await?;
+                    self.part(Part::Rows(part), context).await?;
                 }
             }
             if stats.truncated {
@@ -118,11 +121,20 @@ impl Reply {
         stats.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         drop(pins);
         drop(self.held.take());
-        self.part(Part::End(Box::new(stats))).await
+        self.part(Part::End(Box::new(stats)), context).await
     }
 
-    async fn part(&self, part: Part) -> Result<(), Problem> {
-        self.parts.send(Ok(part)).await.map_err(|_| cancelled())
+    /// Hands a part on. Where the reader has not taken those before it, the query waits for it: beside those that compute, not in their place.
+    async fn part(&mut self, part: Part, context: &QueryContext) -> Result<(), Problem> {
+        let part = match self.parts.try_send(Ok(part)) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(part)) => part,
+            Err(TrySendError::Closed(_)) => return Err(cancelled()),
+        };
+        if let Some((ticket, _)) = &mut self.held {
+            ticket.waits_for_reader();
+        }
+        context.time.reading(self.parts.send(part)).await.map_err(|_| cancelled())
     }
 
     /// Tells why there is no answer, or no more of it.
@@ -140,35 +152,34 @@ pub(super) struct Asked {
     head: oneshot::Receiver<Result<SchemaRef, Problem>>,
     parts: mpsc::Receiver<Result<Part, Problem>>,
     guard: tokio_util::sync::DropGuard,
-    deadline: tokio::time::Instant,
+    time: Arc<Time>,
 }
 
 /// Both ends of an answer.
 pub(super) fn answer(context: &QueryContext, held: Option<(Ticket, Registered)>) -> (Reply, Asked) {
     let (head, asked_head) = oneshot::channel();
     let (parts, asked_parts) = mpsc::channel(PARTS_MAX);
-    let deadline = (context.deadline + GRACE).into();
-    (Reply { held, head: Some(head), parts }, Asked { head: asked_head, parts: asked_parts, guard: context.cancel.clone().drop_guard(), deadline })
+    let time = Arc::clone(&context.time);
+    (Reply { held, head: Some(head), parts }, Asked { head: asked_head, parts: asked_parts, guard: context.cancel.clone().drop_guard(), time })
 }
 
 impl Asked {
     /// Waits for the columns. A query that cannot even say that its time is over is left alone.
     pub async fn answer(self) -> Result<Answer, Problem> {
-        let Self { head, parts, guard, deadline } = self;
-        let schema = match tokio::time::timeout_at(deadline, head).await {
-            Ok(Ok(head)) => head?,
-            Ok(Err(_)) => return Err(gone()),
-            Err(_) => return Err(timed_out()),
+        let Self { head, parts, guard, time } = self;
+        let schema = tokio::select! {
+            head = head => head.unwrap_or_else(|_| Err(gone()))?,
+            () = time.passed(GRACE) => return Err(timed_out()),
         };
-        let parts = futures::stream::unfold(Some((parts, guard)), move |state| async move {
-            let (mut parts, guard) = state?;
-            let part = match tokio::time::timeout_at(deadline, parts.recv()).await {
-                Ok(Some(part)) => part,
-                Ok(None) => Err(gone()),
-                Err(_) => Err(timed_out()),
+        let parts = futures::stream::unfold(Some((parts, guard, time)), |state| async move {
+            let (mut parts, guard, time) = state?;
+            let part = tokio::select! {
+                biased;
+                part = parts.recv() => part.unwrap_or_else(|| Err(gone())),
+                () = time.passed(GRACE) => Err(timed_out()),
             };
             let more = matches!(part, Ok(Part::Rows(_)));
-            Some((part, more.then_some((parts, guard))))
+            Some((part, more.then_some((parts, guard, time))))
         });
         Ok(Answer { schema, parts: parts.boxed() })
     }
@@ -184,7 +195,7 @@ pub(super) struct Single<T> {
 /// Both ends of an answer that comes in one piece.
 pub(super) fn single<T>(context: &QueryContext) -> (oneshot::Sender<Result<T, Problem>>, Single<T>) {
     let (answered, answer) = oneshot::channel();
-    (answered, Single { answer, _guard: context.cancel.clone().drop_guard(), deadline: (context.deadline + GRACE).into() })
+    (answered, Single { answer, _guard: context.cancel.clone().drop_guard(), deadline: (context.deadline() + GRACE).into() })
 }
 
 impl<T> Single<T> {

@@ -32,7 +32,7 @@ use datafusion::{
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use plan::{
     Column,
-    scan::{Chunk, ScanRequest, ScanStream, SortKey, Stage},
+    scan::{Chunk, READING_MAX, ScanRequest, ScanStream, SortKey, Stage},
 };
 use proto::{Code, Problem, ingest::ShardId};
 
@@ -80,14 +80,15 @@ impl ShardScan {
     fn request(&self, shard: ShardId) -> ScanRequest {
         let context = &self.table.context;
         ScanRequest {
-            query: context.id,
+            query: context.views,
             shard,
             read: context.read,
             time_path: self.table.time_path.clone(),
             columns: self.columns.clone(),
             filter: self.filter.clone(),
             stage: self.stage.clone(),
-            deadline: context.deadline,
+            // While its reader takes its time a scan waits. It ends with its query, not by itself.
+            deadline: context.deadline() + READING_MAX,
         }
     }
 

@@ -51,8 +51,8 @@ async fn prepare(
 ) -> Result<(Pins, Planned, Stats), Problem> {
     let catalog = engine.catalog();
     let names = sql::collections(query, &catalog)?;
-    let pins = Pins::take(context, &catalog, &names, &question.at_least).await?;
-    pins.complete_or(question.allow_partial)?;
+    let pins = Pins::take(context, &catalog, &names, &question.how.at_least).await?;
+    pins.complete_or(question.how.allow_partial)?;
     let mut stats = Stats::default();
     pins.fill(&mut stats);
     let resolved = sql::resolve(query, &PinnedWorld::new(catalog, &pins), &question.parameters)?;

@@ -3,7 +3,10 @@
 //! A query first *pins* a view of every shard it will ask: all its scans read that one moment, and planning learns from it which paths
 //! there are and of which kinds. Then it scans, as often as its plan needs, and unpins.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use datafusion::{
@@ -14,6 +17,10 @@ use datafusion::{
 };
 use futures::{future::join_all, stream::BoxStream};
 pub use proto::node::QueryId;
+
+/// How long the readers of an answer may take over it, beyond the deadline of its query: so long a leaf keeps the views of a query whose aggregator
+/// is gone.
+pub const READING_MAX: Duration = Duration::from_secs(3_600);
 use proto::{
     Address, PositionVector, Problem,
     ingest::{Outcomes, ShardId},

@@ -275,7 +275,7 @@ impl Reader {
 
     /// Leaves the group. The client closes a consumer without a limit of time, so that happens aside: the source goes on without it.
     fn close(&self, consumer: Consumer) {
-        let (done, closed) = std::sync::mpsc::channel();
+        let (done, closed) = std::sync::mpsc::sync_channel(1);
         let closing = std::thread::Builder::new().name(format!("close-{}", self.job.source)).spawn(move || {
             drop(consumer);
             let _ = done.send(());

@@ -19,7 +19,7 @@ use super::{
     collection, said,
 };
 use crate::{
-    answer::{Answer, Part, Question, SearchQuestion, Stats},
+    answer::{Answer, How, Part, Question, SearchQuestion, Stats},
     query::Engine,
 };
 
@@ -29,15 +29,15 @@ pub struct QueryService {
     pub engine: Arc<Engine>,
 }
 
-/// What may be said about any question: position, whether partial, deadline, from what.
-fn how(told: Option<wire::How>) -> Result<(PositionVector, bool, Option<Duration>, Read), Problem> {
+fn how(told: Option<wire::How>) -> Result<How, Problem> {
     let told = told.unwrap_or_default();
     let at_least = match told.at_least.as_str() {
         "" => PositionVector::default(),
         text => text.parse().map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))?,
     };
     let timeout = (told.timeout_ms > 0).then(|| Duration::from_millis(told.timeout_ms));
-    Ok((at_least, told.allow_partial, timeout, if told.raw { Read::Raw } else { Read::Auto }))
+    let id = said(told.query_id).map(|text| How::chosen_id(&text)).transpose()?;
+    Ok(How { at_least, allow_partial: told.allow_partial, timeout, read: if told.raw { Read::Raw } else { Read::Auto }, id })
 }
 
 fn stats(stats: &Stats) -> wire::Stats {
@@ -97,16 +97,16 @@ impl query_server::Query for QueryService {
     async fn sql(&self, request: Request<wire::SqlRequest>) -> Result<Response<Self::SqlStream>, Status> {
         let asked = request.into_inner();
         let form = asked.form();
-        let (at_least, allow_partial, timeout, read) = how(asked.how)?;
+        let how = how(asked.how)?;
         let parameter = |text: &String| serde_json::from_str(text).map_err(|e| malformed(&format!("the parameter {text} is no JSON: {e}")));
         let parameters = asked.parameters.iter().map(parameter).collect::<Result<_, _>>()?;
-        let answer = self.engine.ask(Question { sql: asked.sql, parameters, at_least, allow_partial, timeout, read }).await?;
+        let answer = self.engine.ask(Question { sql: asked.sql, parameters, how }).await?;
         Ok(Response::new(parts(answer, form)?.boxed()))
     }
 
     async fn search(&self, request: Request<wire::SearchRequest>) -> Result<Response<wire::SearchAnswer>, Status> {
         let asked = request.into_inner();
-        let (at_least, allow_partial, timeout, read) = how(asked.how)?;
+        let how = how(asked.how)?;
         let question = SearchQuestion {
             collection: collection(&asked.collection)?.to_string(),
             query: asked.query,
@@ -115,10 +115,7 @@ impl query_server::Query for QueryService {
             sort: said(asked.sort),
             limit: (asked.limit > 0).then_some(asked.limit as usize),
             after: said(asked.after),
-            at_least,
-            allow_partial,
-            timeout,
-            read,
+            how,
         };
         let found = self.engine.search(question).await?;
         let hit = |hit: crate::answer::Hit| wire::Hit { id: hit.id, address: hit.address, document: hit.document, json: hit.json };

@@ -60,8 +60,8 @@ pub(super) async fn run(engine: &Engine, context: &Arc<QueryContext>, question: 
         false if catalog.collections.contains_key(&name) => BTreeSet::from([name.clone()]),
         false => return Err(no_collection(&name, &catalog)),
     };
-    let pins = Pins::take(context, &catalog, &reads, &question.at_least).await?;
-    pins.complete_or(question.allow_partial)?;
+    let pins = Pins::take(context, &catalog, &reads, &question.how.at_least).await?;
+    pins.complete_or(question.how.allow_partial)?;
     let world = PinnedWorld::new(catalog, &pins);
     let asked = Asked { engine, context, question, pins: &pins, world: &world, sort, bounds, limit };
     let found = match is_view {

@@ -148,14 +148,14 @@ impl Page {
         let (columns, scan, bytes) = (self.columns(), context.next_scan(), AtomicUsize::new(0));
         let schema = schema_of(&columns);
         let request = |shard: ShardId| ScanRequest {
-            query: context.id,
+            query: context.views,
             shard,
             read: context.read,
             time_path: pinned.time_path.clone(),
             columns: columns.clone(),
             filter: filter.clone(),
             stage: Stage::Top { keys: self.keys.clone(), after: self.after.clone(), limit: self.limit },
-            deadline: context.deadline,
+            deadline: context.deadline(),
         };
         let requests: Vec<ScanRequest> = pinned.shards.iter().map(|(shard, _)| request(*shard)).collect();
         let shards = stream::iter(requests).map(|request| one_shard(context, request, scan, &bytes, bytes_max)).buffer_unordered(SHARDS_AT_ONCE);

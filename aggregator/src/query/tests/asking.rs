@@ -129,7 +129,7 @@ async fn repeated_names_are_numbered_and_json_columns_are_marked() {
 async fn a_question_waits_only_for_what_is_routed_to_a_shard() {
     let bench = bench(clicks(4)).await;
     let at_least: PositionVector = "push/0@1,push/1@0,push/2@9".parse().expect("a vector");
-    let question = Question { at_least, ..Question::default() };
+    let question = Question { how: How { at_least, ..How::default() }, ..Question::default() };
     read(bench.ask_resolved(question, r#"SELECT count(*) AS "c" FROM "rachis_0" AS "e""#, &[&[]]).await.expect("an answer")).await.expect("rows");
     let wanted = bench.leaf.wanted.lock();
     let all: Vec<String> = wanted.iter().map(|(_, vector)| vector.to_string()).collect();

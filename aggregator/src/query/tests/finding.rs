@@ -6,7 +6,7 @@ use proto::Code;
 use serde_json::json;
 
 use super::*;
-use crate::answer::{SearchAnswer, SearchQuestion};
+use crate::answer::{How, SearchAnswer, SearchQuestion};
 
 /// Sales: an amount that repeats, some without one, one that is a text; tags in a list.
 fn sales(count: i64) -> impl Iterator<Item = Value> {
@@ -263,7 +263,7 @@ async fn a_missing_shard_is_told_in_a_search_of_a_view_too() {
     bench.sql("create view plain as select n from events").await;
     bench.leaf.away.lock().insert(0);
     assert_eq!(bench.refused(question("plain", "")).await.code, Code::Incomplete);
-    let partial = bench.found(SearchQuestion { allow_partial: true, ..question("plain", "") }).await;
+    let partial = bench.found(SearchQuestion { how: How { allow_partial: true, ..How::default() }, ..question("plain", "") }).await;
     assert_eq!((partial.total, partial.stats.partial), (5, true));
 }
 

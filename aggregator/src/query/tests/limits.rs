@@ -30,13 +30,51 @@ async fn without_a_limit_a_result_is_cut_and_says_so() {
 async fn a_deadline_ends_a_query_and_its_scans() {
     let bench = bench(numbers(3)).await;
     *bench.leaf.fault.lock() = Some(Fault::Hang);
-    let question = Question { timeout: Some(Duration::from_millis(50)), ..Question::default() };
+    let question = Question { how: How { timeout: Some(Duration::from_millis(50)), ..How::default() }, ..Question::default() };
     let problem = match bench.ask_resolved(question, ALL, &[&["n:int"]]).await {
         Ok(answer) => read(answer).await.map(drop).expect_err("it hangs"),
         Err(problem) => problem,
     };
     assert_eq!(problem.code, Code::Timeout);
     bench.until_let_go().await;
+}
+
+#[tokio::test]
+async fn the_time_a_reader_takes_does_not_count() {
+    let bench = bench_with(numbers(300), |options| options.queries_max = 1).await;
+    let timeout = Duration::from_secs(2);
+    let sql = "SELECT a.n FROM events a CROSS JOIN events b LIMIT 90000".to_owned();
+    let slow = Question { sql, how: How { timeout: Some(timeout), ..How::default() }, ..Question::default() };
+    let mut answer = bench.engine.ask(slow).await.expect("columns");
+    let first = answer.parts.next().await.expect("a part");
+    assert!(matches!(first, Ok(Part::Rows(_))), "{first:?}");
+    // Another query has its place meanwhile, for the first one computes nothing.
+    assert_eq!(bench.sql("SELECT count(*) FROM events").await.0, ["300"]);
+    tokio::time::sleep(timeout + Duration::from_millis(200)).await;
+    let (rest, stats) = read(answer).await.expect("the deadline is for the question's work");
+    let Ok(Part::Rows(first)) = first else { unreachable!() };
+    assert_eq!(first.num_rows() + rest.iter().map(RecordBatch::num_rows).sum::<usize>(), 90_000);
+    assert!(stats.elapsed_ms > 2_000, "{stats:?}");
+}
+
+#[tokio::test]
+async fn an_asker_may_choose_the_id_by_which_a_query_is_cancelled() {
+    let bench = bench(numbers(3)).await;
+    *bench.leaf.fault.lock() = Some(Fault::Hang);
+    let id = How::chosen_id("018f6f1e-6b1c-7c11-8a3c-2f4a5b6c7d8e").expect("a UUID");
+    let question = || Question { sql: "SELECT n FROM events".into(), how: How { id: Some(id), ..How::default() }, ..Question::default() };
+    let answer = bench.engine.ask(question()).await.expect("columns");
+    assert_eq!(bench.engine.queries().await.iter().map(|(_, query)| query.id).collect::<Vec<_>>(), [id]);
+    let second = bench.engine.ask(question()).await.map(|_| ()).expect_err("its id is in use");
+    assert_eq!(second.code, Code::Conflict, "{second}");
+    assert!(bench.engine.cancel_anywhere(id).await);
+    assert_eq!(read(answer).await.map(drop).map_err(|p| p.code), Err(Code::Cancelled));
+    *bench.leaf.fault.lock() = None;
+    let (_, stats) = read(bench.engine.ask(question()).await.expect("it is free again")).await.expect("rows");
+    assert_eq!(stats.query_id, Some(id));
+    for text in ["", "mine", "00000000-0000-0000-0000-000000000000"] {
+        assert_eq!(How::chosen_id(text).map_err(|p| p.code), Err(Code::BadRequest), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -75,7 +113,7 @@ async fn a_missing_shard_is_an_error_unless_partial_answers_will_do() {
     bench.leaf.away.lock().insert(1);
     let refused = bench.ask_resolved(Question::default(), ALL, &[&["n:int"]]).await.map(drop).expect_err("incomplete");
     assert_eq!(refused.code, Code::Incomplete);
-    let partial = || Question { allow_partial: true, ..Question::default() };
+    let partial = || Question { how: How { allow_partial: true, ..How::default() }, ..Question::default() };
     let (batches, stats) = read(bench.ask_resolved(partial(), ALL, &[&["n:int"]]).await.expect("an answer")).await.expect("rows");
     assert_eq!((lines(&batches).len(), stats.partial, stats.shards_total, stats.shards_answered), (5, true, 2, 1));
     let absence = [

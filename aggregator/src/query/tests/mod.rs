@@ -29,7 +29,7 @@ use self::fake::{FakeChanges, FakeLeaf, FakeTailing};
 use super::{Engine, pins::Pins, planner, run, statement};
 use crate::{
     AggregatorOptions, Roles,
-    answer::{Answer, Part, Question, Stats},
+    answer::{Answer, How, Part, Question, Stats},
     sql::{Resolved, Table, TableUse},
 };
 
@@ -91,14 +91,14 @@ impl Bench {
         let resolved = resolved(sql, tables);
         let rows_max = (!planner::has_limit(&resolved.query)).then_some(self.engine.options.rows_max);
         let started = Instant::now();
-        let context = self.engine.context(question.read, question.timeout, started)?;
+        let context = self.engine.context(&question.how, started)?;
         let (mut reply, asked) = run::answer(&context, None);
         let engine = Arc::clone(&self.engine);
         self.engine.runtime.spawn(async move {
             let work = async {
                 let names = BTreeSet::from([events()]);
-                let pins = Pins::take(&context, &engine.catalog(), &names, &question.at_least).await?;
-                pins.complete_or(question.allow_partial)?;
+                let pins = Pins::take(&context, &engine.catalog(), &names, &question.how.at_least).await?;
+                pins.complete_or(question.how.allow_partial)?;
                 let mut stats = Stats::default();
                 pins.fill(&mut stats);
                 let planned = planner::plan(&engine, &context, &pins, resolved, &[], rows_max).await?;

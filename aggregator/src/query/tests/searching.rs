@@ -6,7 +6,7 @@ use proto::Code;
 use serde_json::json;
 
 use super::*;
-use crate::answer::{SearchAnswer, SearchQuestion};
+use crate::answer::{How, SearchAnswer, SearchQuestion};
 
 fn notes(count: i64) -> impl Iterator<Item = Value> {
     (0..count).map(|n| json!({ "n": n, "at": n / 4, "size": if n % 5 == 0 { json!("big") } else { json!(n % 3) }, "level": if n % 2 == 0 { "error" } else { "info" } }))
@@ -100,7 +100,8 @@ async fn a_missing_shard_is_told_in_a_search_too() {
     let bench = bench(notes(10)).await;
     bench.leaf.away.lock().insert(0);
     assert_eq!(bench.search(SearchQuestion::default()).await.map(|found| found.total).map_err(|p| p.code), Err(Code::Incomplete));
-    let partial = bench.search(SearchQuestion { allow_partial: true, ..SearchQuestion::default() }).await.expect("hits");
+    let partial =
+        bench.search(SearchQuestion { how: How { allow_partial: true, ..How::default() }, ..SearchQuestion::default() }).await.expect("hits");
     assert_eq!((partial.total, partial.stats.partial), (5, true));
 }
 
