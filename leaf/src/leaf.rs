@@ -36,6 +36,9 @@ use shards::Shards;
 /// A view is let go of so long after its query's deadline, if nobody did it: its answer may still be read.
 const PIN_GRACE: Duration = READING_MAX.saturating_add(Duration::from_secs(10));
 
+/// Who wants a shard and names no deadline waits so long for it to be opened.
+const OPEN_WAIT: Duration = Duration::from_secs(10);
+
 /// Views that are held for a query.
 struct Pins {
     until: Instant,
@@ -143,12 +146,21 @@ impl Leaf {
 
     /// The shard, opened where need be.
     pub(crate) async fn shard(&self, id: ShardId) -> Result<Arc<crate::shard::Shard>, Problem> {
+        self.shard_until(id, Instant::now() + OPEN_WAIT).await
+    }
+
+    /// The same, within this time. One that does not open in time goes on opening.
+    async fn shard_until(&self, id: ShardId, deadline: Instant) -> Result<Arc<crate::shard::Shard>, Problem> {
         self.is_here()?;
         if let Some(shard) = self.shards.ready(id) {
             return Ok(shard);
         }
         self.known(id)?;
-        self.shards.open(id).await
+        let opened = tokio::time::timeout_at(deadline.into(), self.shards.open(id)).await;
+        opened.unwrap_or_else(|_| {
+            let detail = format!("shard {id} is being opened, or waits for others that are");
+            Err(Problem::new(Code::Unavailable, detail).hint("try again a little later"))
+        })
     }
 
     /// Where questions about a shard are answered that are none to its documents: one that is closed stays so, where it left a summary.
@@ -211,10 +223,10 @@ impl Leaf {
     }
 
     /// Tells the metrics what is open here.
-    fn tell(&self, shards: &[Arc<crate::shard::Shard>]) {
-        let (mut tail, mut splits, mut unindexed) = (0, 0, 0);
-        let read_only = shards.iter().filter(|shard| shard.store().is_read_only()).count();
-        for shard in shards {
+    fn tell(&self, shards: &[Weak<crate::shard::Shard>]) {
+        let (mut tail, mut splits, mut unindexed, mut read_only) = (0, 0, 0, 0);
+        for shard in shards.iter().filter_map(Weak::upgrade) {
+            read_only += usize::from(shard.store().is_read_only());
             shard.look(|state| {
                 tail += state.tail.documents();
                 unindexed += state.segments.iter().map(|indexed| indexed.segment.unindexed()).sum::<u64>();
@@ -269,7 +281,7 @@ fn keep(leaf: &Weak<Leaf>, closed: &Closed) {
         let shards = leaf.shards.all();
         memory::govern(&shards, &leaf.crew.budget);
         leaf.tell(&shards);
-        for shard in shards {
+        for shard in shards.iter().filter_map(Weak::upgrade) {
             if room {
                 shard.wake();
             }

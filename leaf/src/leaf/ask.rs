@@ -49,7 +49,7 @@ impl Scan for Leaf {
         let moment = match held.filter(|moment| moment.view.positions.covers(at_least)) {
             Some(moment) => moment,
             None => {
-                let moment = self.shard(shard).await?.moment(at_least, deadline).await?;
+                let moment = self.shard_until(shard, deadline).await?.moment(at_least, deadline).await?;
                 self.hold(query, shard, &moment, deadline);
                 moment
             }

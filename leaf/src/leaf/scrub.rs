@@ -69,10 +69,16 @@ impl Scrubber {
                 // It was replaced meanwhile.
                 Err(failure) if failure.kind() == io::ErrorKind::NotFound => self.next(),
                 Ok(None) | Err(_) => {
-                    if let Err(error) = confirm(leaf, *shard, *split, self.from) {
-                        warn!(%shard, split, %error, "a split could not be read through");
+                    match confirm(leaf, *shard, *split, self.from) {
+                        Ok(()) => self.next(),
+                        // There is no room to open its shard, say: it is tried again after the others.
+                        Err(error) => {
+                            warn!(%shard, split, %error, "a split could not be read through");
+                            self.rest.rotate_left(1);
+                            (self.current, self.from) = (None, 0);
+                            return;
+                        }
                     }
-                    self.next();
                 }
             }
         }

@@ -10,15 +10,16 @@
 //! - A shard is taken out of its place before it is closed. From then on nobody gets a handle of it (but builds, which the shard itself notices,
 //!   `shard/retire.rs`).
 //! - Whoever opens a shard has one turn, and only tries to get those of others: two never wait for each other. Nobody keeps a turn while waiting
-//!   for room.
+//!   for room. Those who wait for one shard stand at its place, and one of them opens it: the few threads that open are left to other shards.
+//! - A shard that has failed stays at its place until nobody holds anything of it; only then is its store opened again.
 //! - What an open shard may take of the process's files is set aside before it opens (`room.rs`), and given back after it is closed.
 
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -52,7 +53,10 @@ struct Open {
 }
 
 /// Where a shard is, if it is open.
+#[derive(Default)]
 struct Place {
+    /// Those who want it opened stand here.
+    queue: Arc<tokio::sync::Mutex<()>>,
     /// Written by whoever opens or closes the shard, throughout; read by who reads its summary.
     turn: RwLock<()>,
     /// Locked for a moment only.
@@ -80,8 +84,9 @@ pub struct Shards {
     places: Mutex<HashMap<ShardId, Arc<Place>>>,
     room: Arc<Room>,
     openers: Arc<Semaphore>,
-    /// Those who wait for room stand in line, of whom the first looks for it.
+    /// Those who wait for room stand in line, of whom the first looks for it; and how many they are.
     line: tokio::sync::Mutex<()>,
+    waiting: AtomicUsize,
     readers: Arc<Semaphore>,
     /// Dropped collections of which nothing is left here.
     removed: Mutex<HashSet<CollectionUid>>,
@@ -99,6 +104,7 @@ impl Shards {
             room,
             openers: Arc::new(Semaphore::new(OPENERS)),
             line: tokio::sync::Mutex::default(),
+            waiting: AtomicUsize::new(0),
             readers: Arc::new(Semaphore::new(OPENERS)),
             removed: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -129,9 +135,9 @@ impl Shards {
         self.readers.clone().acquire_owned().await.ok()
     }
 
-    /// All that are open.
-    pub fn all(&self) -> Vec<Arc<Shard>> {
-        self.places().into_iter().filter_map(|(_, place)| place.shard()).collect()
+    /// All that are open. Without a hold on them, so that they can be closed meanwhile.
+    pub fn all(&self) -> Vec<Weak<Shard>> {
+        self.places().into_iter().filter_map(|(_, place)| Some(Arc::downgrade(&place.shard()?))).collect()
     }
 
     fn places(&self) -> Vec<(ShardId, Arc<Place>)> {
@@ -145,28 +151,37 @@ impl Shards {
 
     /// The shard, opened where need be. Where all open ones are in use and there is no room for another, it waits a few seconds for room.
     pub async fn open(self: &Arc<Self>, id: ShardId) -> Result<Arc<Shard>, Problem> {
-        let until = tokio::time::Instant::now() + ROOM_WAIT;
+        let mut waits: Option<(Waits, tokio::time::Instant)> = None;
         let mut first_in_line = None;
         loop {
+            // Who waits already has room before who comes now.
+            if waits.is_some() || self.waiting.load(Ordering::SeqCst) > 0 {
+                let (_, until) = *waits.get_or_insert_with(|| (Waits::begin(&self.waiting), tokio::time::Instant::now() + ROOM_WAIT));
+                if first_in_line.is_none() {
+                    first_in_line = tokio::time::timeout_at(until, self.line.lock()).await.ok();
+                }
+                if first_in_line.is_none() || tokio::time::Instant::now() >= until {
+                    return Err(self.no_room(id));
+                }
+            }
+            let place = self.place(id);
+            let at_place = place.queue.clone().lock_owned().await;
             // Few are opened at once, and so few threads wait for a disk, however many are asked for.
             let turn = self.openers.clone().acquire_owned().await.ok();
             let shards = self.clone();
             let opened = super::blocking(move || {
-                let _until_it_is_open = turn;
-                let place = shards.place(id);
+                let _until_it_is_open = (at_place, turn);
                 shards.note_use(&place);
                 shards.open_at(id, &place)
             });
             if let Some(shard) = opened.await? {
                 return Ok(shard);
             }
-            if first_in_line.is_none() {
-                first_in_line = tokio::time::timeout_at(until, self.line.lock()).await.ok();
+            if waits.is_none() {
+                waits = Some((Waits::begin(&self.waiting), tokio::time::Instant::now() + ROOM_WAIT));
+            } else {
+                tokio::time::sleep(ROOM_LOOK).await;
             }
-            if tokio::time::Instant::now() >= until {
-                return Err(self.no_room(id));
-            }
-            tokio::time::sleep(ROOM_LOOK).await;
         }
     }
 
@@ -190,7 +205,7 @@ impl Shards {
     }
 
     fn place(&self, id: ShardId) -> Arc<Place> {
-        let place = || Arc::new(Place { turn: RwLock::default(), open: RwLock::default(), used_ms: AtomicU64::new(0) });
+        let place = || Arc::<Place>::default();
         self.places.lock().entry(id).or_insert_with(place).clone()
     }
 
@@ -200,16 +215,20 @@ impl Shards {
         if let Some(shard) = place.working() {
             return Ok(Some(shard));
         }
-        let failed = place.open.write().take();
-        if let Some(failed) = failed {
-            failed.shard.close();
+        if let Some(failed) = place.shard() {
+            failed.close();
+            if failed.is_held() {
+                let detail = format!("shard {id} opens again when running queries let go of it");
+                return Err(Problem::new(Code::Busy, detail).hint("try again a little later").into());
+            }
+            drop(failed);
+            drop(place.open.write().take());
         }
         let Some(reserved) = self.make_room(id) else { return Ok(None) };
         let shard = match self.make(id) {
-            Err(Error::Storage { .. } | Error::File { .. }) if self.crew.disk.drop_ballast() => self.make(id),
+            Err(full) if full.is_no_room() && self.crew.disk.drop_ballast() => self.make(id),
             made => made,
-        };
-        let shard = shard.map_err(while_held)?;
+        }?;
         if self.closed.load(Ordering::SeqCst) {
             shard.close();
             return Err(Problem::new(Code::Unavailable, "the leaf is closing").into());
@@ -343,16 +362,21 @@ impl Shards {
             if self.removed.lock().contains(uid) {
                 continue;
             }
-            let there: Vec<ShardId> = self.places.lock().keys().filter(|id| id.collection == *uid).copied().collect();
-            for id in there {
-                let Some(place) = self.places.lock().remove(&id) else { continue };
-                let _turn = place.turn.write();
+            let there: Vec<(ShardId, Arc<Place>)> = self.places().into_iter().filter(|(id, _)| id.collection == *uid).collect();
+            let mut all_closed = true;
+            for (id, place) in there {
+                // One that is opened at this moment is closed the next time.
+                let Some(_turn) = place.turn.try_write() else {
+                    all_closed = false;
+                    continue;
+                };
+                self.places.lock().remove(&id);
                 let open = place.open.write().take();
                 if let Some(open) = open {
                     open.shard.close();
                 }
             }
-            if dropped_ms.saturating_add(kept_ms) <= now_ms {
+            if all_closed && dropped_ms.saturating_add(kept_ms) <= now_ms {
                 self.remove(*uid);
             }
         }
@@ -425,13 +449,19 @@ fn close_idle(place: &Place, may: impl Fn(&Shard) -> bool) -> bool {
     }
 }
 
-/// A store that a query still holds cannot be opened a second time: soon it can.
-fn while_held(error: Error) -> Error {
-    match &error {
-        Error::Storage { shard, source } if source.as_ref().contains("lock hold by current process") => {
-            Problem::new(Code::Busy, format!("shard {shard} opens again when running queries let go of it")).hint("try again a little later").into()
-        }
-        _ => error,
+/// Somebody waits for room for as long as this lives.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn begin(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -453,5 +483,82 @@ fn is_dropped(folder: &Path) -> bool {
 fn remove(folder: &Path) {
     if let Err(error) = std::fs::remove_dir_all(folder) {
         warn!(folder = %folder.display(), %error, "the data of a dropped collection could not be removed; it is tried at the next start");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{StreamExt as _, stream};
+    use plan::scan::Scan as _;
+    use proto::{
+        PositionVector,
+        catalog::{Collection, CollectionSettings},
+        ingest::{Push, Pushes as _},
+    };
+
+    use super::*;
+    use crate::support::{Fixture, query, small};
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_shard_that_takes_long_to_open_holds_up_no_other() {
+        let fixture = Fixture::start(small);
+        let other = ShardId { collection: CollectionUid(uuid::Uuid::now_v7()), number: 0 };
+        fixture.catalog.send_modify(|catalog| {
+            let settings = CollectionSettings { shards: 1, ..CollectionSettings::default() };
+            Arc::make_mut(catalog).collections.insert("other".parse().expect("a name"), Collection::new(other.collection, 1, settings));
+        });
+        let place = fixture.leaf.shards.place(fixture.shard);
+        let ((begins, begun), (ends, ended)) = (std::sync::mpsc::sync_channel(1), std::sync::mpsc::sync_channel::<()>(1));
+        let opens = std::thread::spawn(move || {
+            let _turn = place.turn.write();
+            begins.send(()).expect("it is waited for");
+            let _ends = ended.recv();
+        });
+        begun.recv().expect("it has its turn");
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let many = stream::iter(0..4 * OPENERS).map(|_| {
+            let (leaf, push, waiting) = (fixture.leaf.clone(), fixture.pushing(&["1"]), waiting.clone());
+            tokio::spawn(async move {
+                waiting.fetch_add(1, Ordering::SeqCst);
+                leaf.push(push, soon()).await
+            })
+        });
+        let many: Vec<_> = many.collect().await;
+        while waiting.load(Ordering::SeqCst) < many.len() {
+            tokio::task::yield_now().await;
+        }
+        fixture.leaf.push(Push { shard: other, ..fixture.pushing(&["1"]) }, soon()).await.expect("another shard opens and takes");
+        assert!(!many.iter().any(tokio::task::JoinHandle::is_finished));
+        drop(ends);
+        opens.join().expect("it ends");
+        for one in many {
+            one.await.expect("it ends").expect("it is open by now");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_shard_that_failed_opens_again_once_nobody_holds_its_store_and_its_store_is_left_alone_until_then() {
+        let fixture = Fixture::start(small);
+        fixture.push(&["1"]).await;
+        let (held, other) = (query(), query());
+        fixture.leaf.pin(held, fixture.shard, &PositionVector::default(), soon()).await.expect("a view");
+        // What has no writer any more has failed.
+        fixture.leaf.shard(fixture.shard).await.expect("the shard").close();
+        let files = || std::fs::read_dir(fixture.leaf.shards.folder(fixture.shard).join(STORE_FOLDER)).expect("a folder").count();
+        let before = files();
+        for _ in 0..3 {
+            let refused = fixture.try_push(fixture.pushing(&["1"])).await.expect_err("a view is held");
+            assert_eq!(refused.code, Code::Busy, "{refused}");
+        }
+        assert_eq!(files(), before, "nothing was written beside it");
+        assert_eq!(fixture.leaf.pinned(held, fixture.shard).expect("it is pinned").documents(), 1);
+        fixture.leaf.unpin(held);
+        fixture.try_push(fixture.pushing(&["1"])).await.expect("it is open again");
+        let pinned = fixture.leaf.pin(other, fixture.shard, &PositionVector::default(), soon()).await.expect("a view");
+        assert_eq!(pinned.documents, 2);
     }
 }

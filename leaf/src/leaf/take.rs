@@ -49,7 +49,7 @@ impl Ingest for Leaf {
     }
 
     async fn pushed(&self, shard: ShardId, partition: i32, offset: i64, request: &RequestKey, deadline: Instant) -> Result<Pushed, Problem> {
-        let shard = self.shard(shard).await?;
+        let shard = self.shard_until(shard, deadline).await?;
         let position = Position { source: SourceName::push(), partition, offset };
         shard.covered(&[position].into_iter().collect(), deadline).await?;
         let (store, key) = (shard.store().clone(), request.key.clone());
@@ -113,7 +113,7 @@ impl Ingest for Leaf {
                 |row: (&Partition, &PartitionRow)| source.is_none_or(|source| row.0.source == *source) && (row.1.dead || row.1.dead_bytes > 0);
             let shard = match self.info(id).await? {
                 // Nothing to clear, and nothing that stopped.
-                ShardInfo::Closed(summary) if !summary.rows.iter().any(of_it) => continue,
+                ShardInfo::Closed(summary) if summary.oldest_dead_letter_ms.is_none() && !summary.rows.iter().any(of_it) => continue,
                 ShardInfo::Closed(_) => self.shard(id).await?,
                 ShardInfo::Open(shard) => shard,
             };
@@ -126,7 +126,7 @@ impl Ingest for Leaf {
 
 #[async_trait]
 impl Pushes for Leaf {
-    async fn push(&self, push: Push, _: Instant) -> Result<Pushed, Problem> {
+    async fn push(&self, push: Push, deadline: Instant) -> Result<Pushed, Problem> {
         if push.items.is_empty() && push.request.is_none() {
             return Err(Problem::new(Code::BadRequest, "the push holds no documents"));
         }
@@ -137,7 +137,7 @@ impl Pushes for Leaf {
         if push.request.as_ref().is_some_and(|request| request.key.is_empty() || request.key.len() > 255) {
             return Err(Problem::new(Code::BadRequest, "an Idempotency-Key must have 1 to 255 bytes"));
         }
-        let shard = self.shard(push.shard).await?;
+        let shard = self.shard_until(push.shard, deadline).await?;
         if let Some(reason) = self.misrouted(push.shard, &SourceName::push(), push.partition) {
             return Err(Problem::new(Code::BadRequest, reason));
         }

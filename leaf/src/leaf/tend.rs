@@ -1,6 +1,7 @@
 //! Background maintenance on one low-rate thread: it expires old dead letters, scrubs split files, and rebuilds damaged splits.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -25,7 +26,7 @@ const EXPIRE_TIME: Duration = Duration::from_secs(1);
 
 /// Runs until the leaf is closed.
 pub fn tend(leaf: &Weak<Leaf>, closed: &Closed) {
-    let mut expires_at = Instant::now();
+    let (mut expires_at, mut expiring) = (Instant::now(), VecDeque::new());
     let (mut scrubber, mut mends_at) = (Scrubber::new(), Instant::now());
     loop {
         let mut ended = closed.0.lock();
@@ -40,26 +41,28 @@ pub fn tend(leaf: &Weak<Leaf>, closed: &Closed) {
         scrubber.run(&leaf);
         if Instant::now() >= mends_at {
             for shard in leaf.shards.all() {
-                shard.mend();
+                if let Some(shard) = shard.upgrade() {
+                    shard.mend();
+                }
             }
             mends_at = Instant::now() + MEND_EVERY;
         }
-        if Instant::now() >= expires_at {
-            let complete = leaf.expire_dead_letters();
+        if expiring.is_empty() && Instant::now() >= expires_at {
             let pause = (leaf.options.dead_letters_kept / 100).clamp(LOOK_EVERY, EXPIRE_EVERY_MAX);
-            expires_at = Instant::now() + if complete { pause } else { LOOK_EVERY };
+            (expires_at, expiring) = (Instant::now() + pause, leaf.here().into());
         }
+        leaf.expire_dead_letters(&mut expiring);
     }
 }
 
 impl Leaf {
-    /// Removes old dead letters, and answers whether all of them are gone. One shard after another, so that others can be closed meanwhile.
-    fn expire_dead_letters(&self) -> bool {
-        let mut complete = true;
-        for id in self.here() {
-            if *self.closed.0.lock() {
-                return true;
-            }
+    /// Removes old dead letters of the first of these shards, for a short while: what else is tended to must not wait for all of them. One shard
+    /// after another, so that others can be closed meanwhile.
+    fn expire_dead_letters(&self, rest: &mut VecDeque<ShardId>) {
+        let until = Instant::now() + LOOK_EVERY;
+        while Instant::now() < until
+            && let Some(id) = rest.pop_front()
+        {
             let shard = match self.with_old_dead_letters(id) {
                 Ok(Some(shard)) => shard,
                 Ok(None) => continue,
@@ -70,7 +73,9 @@ impl Leaf {
             };
             match shard.expire_dead_letters(Instant::now() + EXPIRE_TIME) {
                 Ok(expired) => {
-                    complete &= expired.complete;
+                    if !expired.complete {
+                        rest.push_back(id);
+                    }
                     if expired.letters > 0 {
                         info!(shard = %shard.id, letters = expired.letters, "old dead letters are removed");
                     }
@@ -78,7 +83,6 @@ impl Leaf {
                 Err(error) => warn!(shard = %shard.id, %error, "old dead letters stay for now"),
             }
         }
-        complete
     }
 
     /// The shards of this node of which something is stored, open or not.

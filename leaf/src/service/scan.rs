@@ -1,6 +1,10 @@
 //! `rachis.leaf.v1.Scan`.
 
-use std::{collections::HashMap, pin::Pin, sync::Arc};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{Arc, Weak},
+};
 
 use datafusion::arrow::datatypes::Schema;
 use futures::{Stream, StreamExt as _, stream};
@@ -34,7 +38,7 @@ pub struct ScanService {
     leaf: Arc<Leaf>,
     catalog: watch::Receiver<Arc<Catalog>>,
     /// The hash of each shard's table of paths, while it stays the same table.
-    hashes: Mutex<HashMap<ShardId, (Arc<PathKinds>, u64)>>,
+    hashes: Mutex<HashMap<ShardId, (Weak<PathKinds>, u64)>>,
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -65,10 +69,11 @@ impl ScanService {
     fn hash(&self, shard: ShardId, paths: &Arc<PathKinds>) -> u64 {
         let mut hashes = self.hashes.lock();
         match hashes.get(&shard) {
-            Some((known, hash)) if Arc::ptr_eq(known, paths) => *hash,
+            Some((known, hash)) if known.as_ptr() == Arc::as_ptr(paths) => *hash,
             _ => {
                 let hash = hash_of(paths);
-                hashes.insert(shard, (paths.clone(), hash));
+                hashes.retain(|_, (known, _)| known.strong_count() > 0);
+                hashes.insert(shard, (Arc::downgrade(paths), hash));
                 hash
             }
         }

@@ -17,6 +17,9 @@ const REMOVED_ROWS_MAX: usize = 5_000;
 /// What they weighed, in bytes: about so much is read to find them.
 const REMOVED_BYTES_MAX: u64 = 16 << 20;
 
+/// So many dead letters of the future are looked at to find an older one behind them.
+const PASSED_OVER_MAX: usize = 1_000;
+
 /// A run of dead letters of one partition, to be removed.
 pub struct Removal {
     /// Whose.
@@ -36,13 +39,21 @@ pub fn expired_before_ms(options: &LeafOptions) -> i64 {
 }
 
 impl Shard {
-    /// When the oldest dead letter was taken in; of each partition that is its first.
+    /// When the oldest dead letter was taken in, or earlier; nothing where there are none. Of each partition that is its first, save those that a
+    /// clock which ran ahead has stamped: where there are many of them the answer is 0, for any age.
     pub(super) fn oldest_dead_letter_ms(&self) -> Result<Option<i64>, Error> {
-        let mut oldest: Option<i64> = None;
+        let (now, mut oldest) = (now_ms(), None::<i64>);
         for partition in self.look(|state| state.rows.keys().cloned().collect::<Vec<_>>()) {
-            if let Some((_, ingested_ms, _)) = self.store.dead_letter_rows(&partition, None).next().transpose()? {
-                oldest = Some(oldest.map_or(ingested_ms, |known| known.min(ingested_ms)));
+            let (mut first, mut passed_over) = (None, 0);
+            for row in self.store.dead_letter_rows(&partition, None) {
+                let (_, ingested_ms, _) = row?;
+                passed_over += 1;
+                first = Some(if passed_over > PASSED_OVER_MAX { 0 } else { ingested_ms });
+                if ingested_ms <= now || passed_over > PASSED_OVER_MAX {
+                    break;
+                }
             }
+            oldest = first.map(|first| oldest.map_or(first, |known| known.min(first))).or(oldest);
         }
         Ok(oldest)
     }

@@ -165,6 +165,8 @@ impl Shard {
             Err(panic) => self.note_panic(&*panic),
         }
         self.sync();
+        // Who waits for something of it waits in vain.
+        self.wake();
     }
 
     /// Writes one group of jobs.

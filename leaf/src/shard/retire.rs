@@ -48,6 +48,13 @@ impl Shard {
         self.has_jobs() || Arc::strong_count(&self.store) > 2 || !self.graves.lock().is_empty()
     }
 
+    /// Whether somebody beside its place and who asks has the shard or anything of its store. Asked of one that has failed, which gets no new
+    /// handles.
+    pub fn is_held(self: &Arc<Self>) -> bool {
+        self.look(|state| state.forget_moments());
+        Arc::strong_count(self) > 2 || Arc::strong_count(&self.store) > 2
+    }
+
     /// Closes the shard, if this is its last handle and no view of it is held; else gives it back. Only the last handle can tell for sure.
     pub fn retire(self: Arc<Self>) -> Result<(), Arc<Self>> {
         let shard = Arc::try_unwrap(self)?;

@@ -76,8 +76,9 @@ impl Writers {
         while let Some(shard) = self.next() {
             let written = catch_unwind(AssertUnwindSafe(|| shard.write_group()));
             if let Err(panic) = written {
-                shard.note_panic(&*panic);
+                // First, so that nothing more is written on what it left in memory.
                 shard.stop_writing();
+                shard.note_panic(&*panic);
             }
             // In this order: a job that comes in between is seen by one of the two.
             shard.in_line.store(false, Ordering::SeqCst);

@@ -294,6 +294,32 @@ async fn all_shards_together_hold_no_more_in_memory_than_their_budget() {
     assert!(on_disk > 0, "the largest went to disk");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_of_a_closed_shard_are_cleared_and_expire_whatever_they_weigh_and_say_of_their_time() {
+    let fixture = Fixture::start(none_idle);
+    let letters = async |fixture: &Fixture| fixture.leaf.dead_letters(fixture.shard, 9).await.expect("dead letters").len();
+    // One without a byte.
+    assert_eq!(fixture.write(fixture.batch(0, -1, 0, vec![record(0, None, Some(""))])).await, Verdict::Applied { stored: 0 });
+    assert_eq!(letters(&fixture).await, 1);
+    fixture.all_closed().await;
+    let cleared = fixture.leaf.clear_dead_letters(fixture.shard.collection, None).await.expect("it clears");
+    assert_eq!((cleared.letters, cleared.complete), (1, true));
+
+    // An old one behind one that a clock which ran ahead has stamped.
+    for time_ms in [4_102_444_800_000, 1_700_000_000_000] {
+        fixture.try_push(Push { time_ms, ..fixture.pushing(&["nonsense"]) }).await.expect("a push");
+    }
+    assert_eq!(letters(&fixture).await, 2);
+    fixture.all_closed().await;
+    let fixture = fixture
+        .restart_as(|options| {
+            none_idle(options);
+            options.dead_letters_kept = Duration::from_secs(30 * 24 * 3_600);
+        })
+        .await;
+    fixture.eventually("the old one is gone", async |fixture| letters(fixture).await == 1).await;
+}
+
 /// Whether there was no room to open a shard: a store that is still held by somebody is never met.
 fn is_full(problem: &proto::Problem) -> bool {
     problem.code == Code::Busy && problem.detail.contains("are open")

@@ -91,6 +91,11 @@ impl Fixture {
         Self { folder, leaf, catalog, shard, adjust }
     }
 
+    /// Closes in order and opens again with other options.
+    pub async fn restart_as(self, adjust: fn(&mut LeafOptions)) -> Self {
+        Self { adjust, ..self }.restart().await
+    }
+
     /// Opens what is on disk at this moment, as after a `kill -9`: a copy of the folder, while the first goes on.
     pub fn crashed(&self) -> Self {
         self.crashed_changed(|_| ())

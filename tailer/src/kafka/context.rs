@@ -37,17 +37,31 @@ pub struct Context {
     /// The error that is shown is about the way to the brokers, and past once they are reached.
     unconnected: AtomicBool,
     other_topic: AtomicBool,
+    /// Whether it is closed: what the client says from then on is not about the source any more.
+    closed: AtomicBool,
 }
 
 impl Context {
     /// A context whose errors are shown on `board`.
     pub fn new(board: Arc<Board>) -> Self {
-        Self { board, notes: Mutex::default(), ends: Mutex::default(), unconnected: AtomicBool::new(false), other_topic: AtomicBool::new(false) }
+        Self {
+            board,
+            notes: Mutex::default(),
+            ends: Mutex::default(),
+            unconnected: AtomicBool::new(false),
+            other_topic: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// What was noted since the last call, in order.
     pub fn rebalances(&self) -> Vec<Rebalance> {
         std::mem::take(&mut self.notes.lock())
+    }
+
+    /// From here on nothing of it is shown: another consumer may speak for the source.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Whether the topic has become another one of the same name since the last call. Known before any record of it is given: the client asks for
@@ -75,6 +89,9 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
         if self.unconnected.load(Ordering::Relaxed) && all_connected(&statistics) {
             self.unconnected.store(false, Ordering::Relaxed);
             self.board.fine();
@@ -89,6 +106,9 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
         match error.rdkafka_error_code() {
             // These belong to one partition and reach the poll thread.
             None | Some(RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {}

@@ -2,7 +2,7 @@
 //! says.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -44,7 +44,7 @@ pub struct Sender {
     /// Where errors of the source are shown.
     pub board: Arc<Board>,
     /// To ask the broker for offsets.
-    pub consumer: Arc<BaseConsumer<Context>>,
+    pub consumer: Weak<BaseConsumer<Context>>,
     /// Ends it.
     pub stop: CancellationToken,
 }
@@ -317,6 +317,8 @@ impl Sender {
     async fn watermarks(&self) -> Result<(i64, i64), String> {
         let (consumer, job, partition) = (self.consumer.clone(), self.job.clone(), self.cell.number);
         let ask = move || {
+            // Held here only: who closes the consumer waits for nobody else's hold.
+            let consumer = consumer.upgrade().ok_or("the source stops")?;
             if !job.knows_cluster() {
                 match consumer.client().fetch_cluster_id(BROKER_ANSWER) {
                     Some(cluster) => job.set_cluster(cluster),

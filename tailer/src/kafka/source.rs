@@ -11,7 +11,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -59,6 +62,8 @@ const RESOLVE_ALL: Duration = Duration::from_secs(1);
 /// How much longer than its session a consumer may wait to hear what it is to read. After a broker stood still for longer than its own session,
 /// the client may wait for ever.
 const ASSIGNED_WITHIN: Duration = Duration::from_secs(5);
+/// So many consumers of a source may be left behind; then none is made until one of them is closed.
+const CLOSING_MAX: usize = 3;
 /// A consumer that is not closed by then is left behind.
 const CLOSED_WITHIN: Duration = Duration::from_secs(30);
 const SESSION_DEFAULT: Duration = Duration::from_secs(10);
@@ -175,9 +180,13 @@ impl Job {
 /// Keeps a source running until it is stopped: after an error that a consumer cannot survive, another one is made.
 pub async fn keep(job: Arc<Job>, board: Arc<Board>, windows: Arc<Windows>, stop: CancellationToken) {
     let mut backoff = Backoff::new(RESTART_FIRST, RESTART_MOST);
+    let closing = Arc::new(AtomicUsize::new(0));
     while !stop.is_cancelled() {
+        if closing.load(Ordering::SeqCst) >= CLOSING_MAX {
+            tokio::select! { () = tokio::time::sleep(RESTART_MOST) => continue, () = stop.cancelled() => break }
+        }
         let started = Instant::now();
-        let run = Reader::new(job.clone(), board.clone(), Held::new(windows.clone()), stop.child_token());
+        let run = Reader::new(job.clone(), board.clone(), Held::new(windows.clone()), closing.clone(), stop.child_token());
         let (handle, (done, ended)) = (Handle::current(), tokio::sync::oneshot::channel());
         let thread = std::thread::Builder::new().name(format!("kafka-{}", job.source)).spawn(move || {
             let _ = done.send(run.run(&handle));
@@ -205,6 +214,8 @@ struct Reader {
     cells: BTreeMap<i32, Arc<Cell>>,
     /// What they have in hand, as others see it.
     held: Held,
+    /// Consumers of the source that are being closed.
+    closing: Arc<AtomicUsize>,
     /// Ends the senders of the partitions that are read now.
     senders_stop: CancellationToken,
     senders: TaskTracker,
@@ -227,11 +238,12 @@ struct Reader {
 type Consumer = Arc<BaseConsumer<Context>>;
 
 impl Reader {
-    fn new(job: Arc<Job>, board: Arc<Board>, held: Held, stop: CancellationToken) -> Self {
+    fn new(job: Arc<Job>, board: Arc<Board>, held: Held, closing: Arc<AtomicUsize>, stop: CancellationToken) -> Self {
         Self {
             job,
             board,
             held,
+            closing,
             senders_stop: stop.child_token(),
             stop,
             cells: BTreeMap::new(),
@@ -275,15 +287,23 @@ impl Reader {
 
     /// Leaves the group. The client closes a consumer without a limit of time, so that happens aside: the source goes on without it.
     fn close(&self, consumer: Consumer) {
+        consumer.context().close();
         let (done, closed) = std::sync::mpsc::sync_channel(1);
-        let closing = std::thread::Builder::new().name(format!("close-{}", self.job.source)).spawn(move || {
+        let closing = self.closing.clone();
+        closing.fetch_add(1, Ordering::SeqCst);
+        let thread = std::thread::Builder::new().name(format!("close-{}", self.job.source)).spawn(move || {
             drop(consumer);
+            closing.fetch_sub(1, Ordering::SeqCst);
             let _ = done.send(());
         });
-        match closing {
+        match thread {
             Ok(_) if closed.recv_timeout(CLOSED_WITHIN).is_ok() => info!(source = %self.job.source, "consumer closed"),
+            Err(error) => {
+                self.closing.fetch_sub(1, Ordering::SeqCst);
+                warn!(source = %self.job.source, %error, "no thread to close the consumer on");
+            }
             // The client's thread is left behind; the group gives its member up after the session.
-            _ => warn!(source = %self.job.source, "the consumer could not be closed within {} s and is left behind", CLOSED_WITHIN.as_secs()),
+            Ok(_) => warn!(source = %self.job.source, "the consumer could not be closed within {} s and is left behind", CLOSED_WITHIN.as_secs()),
         }
     }
 
@@ -399,8 +419,13 @@ impl Reader {
                     wake: tokio::sync::Notify::new(),
                 });
                 self.cells.insert(number, cell.clone());
-                let sender =
-                    Sender { job: self.job.clone(), cell, board: self.board.clone(), consumer: consumer.clone(), stop: self.senders_stop.clone() };
+                let sender = Sender {
+                    job: self.job.clone(),
+                    cell,
+                    board: self.board.clone(),
+                    consumer: Arc::downgrade(consumer),
+                    stop: self.senders_stop.clone(),
+                };
                 self.senders.spawn_on(sender.run(), handle);
             }
         }
