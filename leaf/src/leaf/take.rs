@@ -13,7 +13,7 @@ use proto::{
 
 use super::{Leaf, ShardInfo, blocking};
 use crate::{
-    shard::writer::other_body,
+    shard::{summary::Summary, writer::other_body},
     store::{Partition, PartitionRow},
 };
 
@@ -30,6 +30,14 @@ impl Leaf {
         let owner = shard_of(source, partition, collection.settings.shards);
         (owner != shard.number).then(|| format!("{source}/{partition} of {name} belongs to shard {owner}, not to {}", shard.number))
     }
+}
+
+/// Whether a closed shard may have dead letters of a source, or a partition of it that they stopped.
+fn has_to_clear(summary: &Summary, source: Option<&SourceName>) -> bool {
+    let letters = summary.oldest_dead_letter_ms.is_some();
+    let of_it = |(partition, _): &(&Partition, &PartitionRow)| source.is_none_or(|source| partition.source == *source);
+    // A dead letter may weigh nothing.
+    summary.rows.iter().filter(of_it).any(|(_, row)| row.dead || row.dead_bytes > 0 || (letters && row.outcomes.dead_letters > 0))
 }
 
 #[async_trait]
@@ -109,11 +117,8 @@ impl Ingest for Leaf {
         let Some((_, found)) = catalog.collection(collection) else { return Ok(cleared) };
         let until = Instant::now() + CLEAR_TIME;
         for id in found.shards().filter(|shard| self.holds(found, shard.number)) {
-            let of_it =
-                |row: (&Partition, &PartitionRow)| source.is_none_or(|source| row.0.source == *source) && (row.1.dead || row.1.dead_bytes > 0);
             let shard = match self.info(id).await? {
-                // Nothing to clear, and nothing that stopped.
-                ShardInfo::Closed(summary) if summary.oldest_dead_letter_ms.is_none() && !summary.rows.iter().any(of_it) => continue,
+                ShardInfo::Closed(summary) if !has_to_clear(&summary, source) => continue,
                 ShardInfo::Closed(_) => self.shard(id).await?,
                 ShardInfo::Open(shard) => shard,
             };

@@ -141,6 +141,7 @@ async fn every_question_sees_what_was_acknowledged_before_it() {
 async fn a_question_waits_for_a_position_until_its_deadline() {
     let fixture = Arc::new(Fixture::start(tail_only));
     let at_least: PositionVector = "push/0@0".parse().expect("a vector");
+    assert!(fixture.documents().await.is_empty(), "the shard is open");
     let soon = Instant::now() + Duration::from_millis(20);
     let late = fixture.leaf.pin(query(), fixture.shard, &at_least, soon).await.expect_err("nothing is there");
     assert_eq!(late.code, Code::Timeout);
