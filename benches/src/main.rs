@@ -2,11 +2,7 @@
 //!
 //! Every figure is printed as a row of a table, with its unit. Nothing here is a test: a figure cannot fail.
 
-use std::{
-    io::Write as _,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{io::Write as _, path::Path, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use benches::{
@@ -15,7 +11,7 @@ use benches::{
     rival,
 };
 use clap::Parser;
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::{Kafka, Server, Settings};
 
 /// Measures the server that was built.
@@ -57,7 +53,7 @@ async fn main() -> Result<()> {
     let lines = tempfile::NamedTempFile::new()?;
     let raw_bytes = ingest_through_kafka(&server, &kafka, &arguments, lines.as_file()).await?;
     row("resident memory, right after ingest", mebibytes(server.process().resident_bytes()?), "MiB");
-    settled(&server, "bluesky").await?;
+    measure::settled(&server, "bluesky").await?;
     row("resident memory, settled", mebibytes(server.process().resident_bytes()?), "MiB");
     row("bytes on disk per raw byte", folder_bytes(&server.data())? as f64 / raw_bytes as f64, "");
 
@@ -122,25 +118,6 @@ async fn ingest_through_kafka(server: &Server, kafka: &Kafka, arguments: &Argume
     row("ingest through Kafka, until all are visible", raw_bytes as f64 / 1e6 / took.as_secs_f64(), "MB/s");
     row("ingest through Kafka over that limit", limit.as_secs_f64() / took.as_secs_f64(), "x");
     Ok(raw_bytes)
-}
-
-/// Waits until the tail is in splits and their number does not change for a while.
-async fn settled(server: &Server, collection: &str) -> Result<()> {
-    let sql = format!(
-        "select sum(tail), (select count(*) from rachis.splits where collection = '{collection}') from rachis.shards where collection = '{collection}'"
-    );
-    let begun = Instant::now();
-    let (mut last, mut since) = (Value::Null, Instant::now());
-    while begun.elapsed() < Duration::from_secs(600) {
-        let now = json!(server.ask(&sql, json!({})).await?.rows);
-        if now != last {
-            (last, since) = (now, Instant::now());
-        } else if since.elapsed() > Duration::from_secs(15) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    Ok(())
 }
 
 async fn documents_by_id(server: &Server, arguments: &Arguments) -> Result<()> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{Client, Kafka, kafka::Produce};
 
 use crate::bluesky::Bluesky;
@@ -103,6 +103,25 @@ pub async fn ingest(client: &Client, kafka: &Kafka, documents: u64) -> Result<Du
         ensure!(begun.elapsed() < Duration::from_secs(900), "only {:?} documents after 15 minutes", answer.rows);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Waits until the tail is in splits and their number does not change for a while.
+pub async fn settled(client: &Client, collection: &str) -> Result<()> {
+    let sql = format!(
+        "select sum(tail), (select count(*) from rachis.splits where collection = '{collection}') from rachis.shards where collection = '{collection}'"
+    );
+    let begun = Instant::now();
+    let (mut last, mut since) = (Value::Null, Instant::now());
+    while begun.elapsed() < Duration::from_secs(600) {
+        let now = json!(client.ask(&sql, json!({})).await?.rows);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        } else if since.elapsed() > Duration::from_secs(15) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(())
 }
 
 /// Produces so many MB/s and, ten times a second, a marked record; asks for it until it is there.

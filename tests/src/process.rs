@@ -92,8 +92,17 @@ impl Process {
         Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count() as u64)
     }
 
+    /// Bytes that it has read from files, those of mapped pages left out.
+    pub fn read_bytes(&self) -> Result<u64> {
+        self.told("io", "rchar")
+    }
+
     fn status(&self, key: &str) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        self.told("status", key)
+    }
+
+    fn told(&self, file: &str, key: &str) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?;
         let line = status.lines().find(|line| line.split(':').next() == Some(key)).with_context(|| format!("no {key}"))?;
         Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
     }

@@ -11,7 +11,8 @@
 //!   `shard/retire.rs`).
 //! - Whoever opens a shard has one turn, and only tries to get those of others: two never wait for each other. Nobody keeps a turn while waiting
 //!   for room. Those who wait for one shard stand at its place, and one of them opens it: the few threads that open are left to other shards.
-//! - A shard that has failed stays at its place until nobody holds anything of it; only then is its store opened again.
+//! - A shard that has failed stays at its place until nobody holds its store; only then is that opened again. Views of it do not hold it: who reads on
+//!   in one is told to ask again.
 //! - What an open shard may take of the process's files is set aside before it opens (`room.rs`), and given back after it is closed.
 
 use std::{
@@ -217,8 +218,8 @@ impl Shards {
         }
         if let Some(failed) = place.shard() {
             failed.close();
-            if failed.is_held() {
-                let detail = format!("shard {id} opens again when running queries let go of it");
+            if !failed.lets_go() {
+                let detail = format!("shard {id} opens again when what is under way in it has ended");
                 return Err(Problem::new(Code::Busy, detail).hint("try again a little later").into());
             }
             drop(failed);
@@ -497,7 +498,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::support::{Fixture, query, small};
+    use crate::support::{Fixture, everything, query, small};
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(20)
@@ -541,23 +542,29 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_shard_that_failed_opens_again_once_nobody_holds_its_store_and_its_store_is_left_alone_until_then() {
+    async fn a_shard_that_failed_opens_again_though_views_of_it_are_held_and_its_store_is_never_open_twice() {
         let fixture = Fixture::start(small);
         fixture.push(&["1"]).await;
         let (held, other) = (query(), query());
         fixture.leaf.pin(held, fixture.shard, &PositionVector::default(), soon()).await.expect("a view");
-        // What has no writer any more has failed.
-        fixture.leaf.shard(fixture.shard).await.expect("the shard").close();
+        let view = fixture.leaf.pinned(held, fixture.shard).expect("it is pinned");
+        assert_eq!(everything(&view).len(), 1);
+        // What has no writer any more has failed. While somebody is at work in its store, that is left alone.
+        let at_work = fixture.leaf.shard(fixture.shard).await.expect("the shard");
+        at_work.close();
         let files = || std::fs::read_dir(fixture.leaf.shards.folder(fixture.shard).join(STORE_FOLDER)).expect("a folder").count();
         let before = files();
         for _ in 0..3 {
-            let refused = fixture.try_push(fixture.pushing(&["1"])).await.expect_err("a view is held");
+            let refused = fixture.try_push(fixture.pushing(&["1"])).await.expect_err("somebody is at work in it");
             assert_eq!(refused.code, Code::Busy, "{refused}");
         }
         assert_eq!(files(), before, "nothing was written beside it");
-        assert_eq!(fixture.leaf.pinned(held, fixture.shard).expect("it is pinned").documents(), 1);
-        fixture.leaf.unpin(held);
+        drop(at_work);
         fixture.try_push(fixture.pushing(&["1"])).await.expect("it is open again");
+        let addresses = ["push/0@0".parse().expect("an address")];
+        let told = view.store.read(&addresses).map(|_| ()).expect_err("its store is closed");
+        assert_eq!(Problem::from(told).code, Code::Unavailable);
+        fixture.leaf.unpin(held);
         let pinned = fixture.leaf.pin(other, fixture.shard, &PositionVector::default(), soon()).await.expect("a view");
         assert_eq!(pinned.documents, 2);
     }

@@ -44,15 +44,19 @@ impl Shard {
         if let Err(error) = rebuild::sweep(self) {
             warn!(shard = %self.id, %error, "what is not needed any more stays for now");
         }
-        // One handle of the store is the shard's, and one its state's.
-        self.has_jobs() || Arc::strong_count(&self.store) > 2 || !self.graves.lock().is_empty()
+        self.has_jobs() || self.look(|state| state.has_views()) || self.has_readers() || !self.graves.lock().is_empty()
     }
 
-    /// Whether somebody beside its place and who asks has the shard or anything of its store. Asked of one that has failed, which gets no new
-    /// handles.
-    pub fn is_held(self: &Arc<Self>) -> bool {
-        self.look(|state| state.forget_moments());
-        Arc::strong_count(self) > 2 || Arc::strong_count(&self.store) > 2
+    /// Whether somebody reads in its store: one handle is the shard's, and one its state's.
+    fn has_readers(&self) -> bool {
+        Arc::strong_count(&self.store) > 2
+    }
+
+    /// Has nothing of a shard that failed keep its store open, and answers whether nothing does but its place and who asks. What is under way ends
+    /// soon; views that are held end here.
+    pub fn lets_go(self: &Arc<Self>) -> bool {
+        self.look(|state| state.close());
+        Arc::strong_count(self) <= 2 && Arc::strong_count(&self.store) <= 1
     }
 
     /// Closes the shard, if this is its last handle and no view of it is held; else gives it back. Only the last handle can tell for sure.

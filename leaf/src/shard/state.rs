@@ -13,7 +13,7 @@ use super::{
 use crate::{
     document::Document,
     split::Segment,
-    store::{Partition, PartitionRow, Ranges, Store},
+    store::{Partition, PartitionRow, Ranges, Shared, Store},
     view::{Documents, SegmentView, View},
 };
 
@@ -84,7 +84,8 @@ pub struct Change {
 /// What is in memory.
 pub struct State {
     shard: ShardId,
-    store: Arc<Store>,
+    /// As views have them.
+    documents: Arc<Shared>,
     /// Partitions as they are stored.
     pub rows: BTreeMap<Partition, PartitionRow>,
     /// Oldest first; those on disk before those in memory.
@@ -128,7 +129,7 @@ impl State {
         let newest_ms = rows.values().filter_map(|row| row.last_ingested_ms).max().unwrap_or_default();
         Self {
             shard: store.shard(),
-            store,
+            documents: Shared::new(store),
             rows,
             segments: Vec::new(),
             tail: Tail::default(),
@@ -227,7 +228,7 @@ impl State {
             segments: segments.collect(),
             tail: Arc::new(tail),
             newest_ms: self.newest_ms,
-            store: self.store.clone() as Arc<dyn Documents>,
+            store: self.documents.clone() as Arc<dyn Documents>,
         };
         Moment { view, sequence: self.sequence, freshness_ms: self.freshness_ms }
     }
@@ -302,6 +303,17 @@ impl State {
     pub fn forget_moments(&mut self) {
         self.now = None;
         self.published = None;
+    }
+
+    /// Whether somebody holds a view.
+    pub fn has_views(&self) -> bool {
+        Arc::strong_count(&self.documents) > 1
+    }
+
+    /// Lets go of the store: views that are held read no more documents.
+    pub fn close(&mut self) {
+        self.forget_moments();
+        self.documents.close();
     }
 
     /// A new id of a segment.

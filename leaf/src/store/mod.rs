@@ -33,6 +33,7 @@ pub mod manifest;
 mod open;
 pub mod partition;
 pub mod request;
+mod shared;
 
 use std::collections::BTreeMap;
 
@@ -50,8 +51,9 @@ use proto::{
 pub use request::RequestRow;
 pub use rocksdb::WriteBatch;
 use rocksdb::{ColumnFamily, DB, Direction, ErrorKind, IteratorMode, ReadOptions, WriteOptions};
+pub use shared::Shared;
 
-use crate::{document::Document, error::Error, view::Documents};
+use crate::{document::Document, error::Error};
 
 /// Key and value.
 type Row = (Box<[u8]>, Box<[u8]>);
@@ -398,15 +400,16 @@ fn age_of(key: &[u8]) -> Read<(i64, String)> {
     Ok((key.signed()?, String::from_utf8_lossy(key.rest()).into_owned()))
 }
 
-impl Documents for Store {
-    fn read(&self, addresses: &[Address]) -> Result<Vec<Document>, Error> {
+impl Store {
+    /// The documents at these addresses, in this order.
+    fn read_documents(&self, addresses: &[Address]) -> Result<Vec<Document>, Error> {
         let family = self.family(Family::Docs);
         let keys: Vec<Vec<u8>> = addresses.iter().map(|address| RowKey::new(Kind::Document).address(address).bytes()).collect();
         let rows = self.db.batched_multi_get_cf(family, &keys, keys.is_sorted());
         let document = |(address, row): (&Address, Result<Option<rocksdb::DBPinnableSlice>, rocksdb::Error>)| {
             let value = row.map_err(|source| self.failed(source))?;
             let value = value.ok_or_else(|| self.corrupt("document", format!("{address} is named by a view and is not there")))?;
-            Store::read(self, "document", document::decode(address.clone(), &value))
+            self.read("document", document::decode(address.clone(), &value))
         };
         addresses.iter().zip(rows).map(document).collect()
     }

@@ -40,6 +40,27 @@ async fn a_deadline_ends_a_query_and_its_scans() {
 }
 
 #[tokio::test]
+async fn planning_ends_when_the_query_is_cancelled_or_its_time_is_over() {
+    let bench = bench(numbers(3)).await;
+    let sql = r#"SELECT count(*) FROM "rachis_0" AS "e" WHERE "e"."n:int" > 1"#;
+    for code in [Code::Cancelled, Code::Timeout] {
+        let timeout = Some(Duration::from_secs(if code == Code::Timeout { 0 } else { 20 }));
+        let context = bench.engine.context(&How { timeout, ..How::default() }, Instant::now()).expect("a context");
+        let leaf_time = How { timeout: Some(Duration::from_secs(20)), ..How::default() };
+        let pinning = bench.engine.context(&leaf_time, Instant::now()).expect("a context");
+        let pins = Pins::take(&pinning, &bench.engine.catalog(), &BTreeSet::from([events()]), &PositionVector::default()).await.expect("views");
+        if code == Code::Cancelled {
+            context.cancel.cancel();
+        }
+        // Nothing but the planner's own rules looks: it never waits.
+        let planned = planner::plan(&bench.engine, &context, &pins, resolved(sql, &[&["n:int"]]), &[], None).await;
+        assert_eq!(planned.map(|_| ()).map_err(|problem| problem.code), Err(code));
+        let planned = planner::plan(&bench.engine, &pinning, &pins, resolved(sql, &[&["n:int"]]), &[], None).await;
+        assert!(planned.is_ok(), "the same is planned with time");
+    }
+}
+
+#[tokio::test]
 async fn the_time_a_reader_takes_does_not_count() {
     let bench = bench_with(numbers(300), |options| options.queries_max = 1).await;
     let timeout = Duration::from_secs(2);
