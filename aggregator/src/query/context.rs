@@ -18,7 +18,7 @@ use proto::{Code, Problem};
 use tokio_util::sync::CancellationToken;
 
 use super::{answered::Answered, report::Report};
-use crate::Leaf;
+use crate::{Leaf, answer::How};
 
 /// What all scans of one query share.
 pub(super) struct QueryContext {
@@ -44,11 +44,11 @@ pub(super) struct QueryContext {
 
 impl QueryContext {
     /// A new query.
-    pub fn new(leaf: Arc<dyn Leaf>, answered: Arc<Answered>, read: Read, id: Option<QueryId>, deadline: Instant) -> Arc<Self> {
+    pub fn new(leaf: Arc<dyn Leaf>, answered: Arc<Answered>, how: &How, started: Instant, timeout: Duration) -> Arc<Self> {
         let views = QueryId(uuid::Uuid::now_v7().as_u128());
         let (cancel, report, scans) = (CancellationToken::new(), Report::default(), AtomicUsize::new(0));
-        let (id, time) = (id.unwrap_or(views), Arc::new(Time::new(deadline)));
-        Arc::new(Self { id, views, leaf, answered, read, time, cancel, report, scans, ended: Arc::default() })
+        let (id, time) = (how.id.unwrap_or(views), Arc::new(Time::new(started, timeout)));
+        Arc::new(Self { id, views, leaf, answered, read: how.read, time, cancel, report, scans, ended: Arc::default() })
     }
 
     /// When to give up, as it is known now.
@@ -80,10 +80,11 @@ impl QueryContext {
 }
 
 /// When a query gives up: at its deadline, later by as long as it waited for who reads its answer. The question's work has a limit, and an export may
-/// be read slowly.
+/// be read slowly; but for no part of the answer it waits longer than the question's own time.
 #[derive(Debug)]
 pub(super) struct Time {
     deadline: Instant,
+    timeout: Duration,
     waited: Mutex<Waited>,
 }
 
@@ -95,8 +96,8 @@ struct Waited {
 }
 
 impl Time {
-    fn new(deadline: Instant) -> Self {
-        Self { deadline, waited: Mutex::default() }
+    fn new(started: Instant, timeout: Duration) -> Self {
+        Self { deadline: started + timeout, timeout, waited: Mutex::default() }
     }
 
     /// When to give up, as it is known now.
@@ -106,8 +107,8 @@ impl Time {
         self.deadline + all.min(READING_MAX)
     }
 
-    /// Waits for the reader, which does not count.
-    pub async fn reading<T>(&self, taken: impl Future<Output = T>) -> T {
+    /// Waits until the reader has taken a part, which does not count.
+    pub async fn reading<T>(&self, taken: impl Future<Output = T>) -> Result<T, Problem> {
         struct Waits<'a>(&'a Time);
         impl Drop for Waits<'_> {
             fn drop(&mut self) {
@@ -118,7 +119,10 @@ impl Time {
         }
         self.waited.lock().since = Some(Instant::now());
         let _until_it_is_taken = Waits(self);
-        taken.await
+        tokio::time::timeout(self.timeout, taken).await.map_err(|_| {
+            Problem::new(Code::Timeout, format!("the answer was not read on for {} ms", self.timeout.as_millis()))
+                .hint("read it faster, or allow more time with timeout_ms: each part of 4 MiB may take so long")
+        })
     }
 
     /// Waits until so long after the deadline, wherever that moves meanwhile.

@@ -184,6 +184,6 @@ impl Engine {
             return Err(Problem::new(Code::BadRequest, format!("a timeout of {} ms", timeout.as_millis()))
                 .hint(format!("a query may have {} ms at most", self.options.timeout_max.as_millis())));
         }
-        Ok(QueryContext::new(Arc::clone(&self.roles.leaf), Arc::clone(&self.answered), how.read, how.id, started + timeout))
+        Ok(QueryContext::new(Arc::clone(&self.roles.leaf), Arc::clone(&self.answered), how, started, timeout))
     }
 }

@@ -134,7 +134,7 @@ impl Reply {
         if let Some((ticket, _)) = &mut self.held {
             ticket.waits_for_reader();
         }
-        context.time.reading(self.parts.send(part)).await.map_err(|_| cancelled())
+        context.time.reading(self.parts.send(part)).await?.map_err(|_| cancelled())
     }
 
     /// Tells why there is no answer, or no more of it.
