@@ -19,7 +19,7 @@ use std::{
 
 use metrics::gauge;
 use parking_lot::{Condvar, Mutex};
-use plan::scan::{QueryId, READING_MAX};
+use plan::scan::QueryId;
 use proto::{Catalog, Code, Problem, catalog::Collection, cluster::NodeName, ingest::ShardId};
 use tokio::sync::watch;
 use tracing::warn;
@@ -33,8 +33,8 @@ use crate::{
 };
 use shards::Shards;
 
-/// A view is let go of so long after its query's deadline, if nobody did it: its answer may still be read.
-const PIN_GRACE: Duration = READING_MAX.saturating_add(Duration::from_secs(10));
+/// A view is let go of so long after its query's deadline, if nobody did it and no scan of the query goes on.
+const PIN_GRACE: Duration = Duration::from_secs(10);
 
 /// Who wants a shard and names no deadline waits so long for it to be opened.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
@@ -42,6 +42,8 @@ const OPEN_WAIT: Duration = Duration::from_secs(10);
 /// Views that are held for a query.
 struct Pins {
     until: Instant,
+    /// Also held by each scan of the query, for as long as somebody may read on in it.
+    scanned: Arc<()>,
     moments: HashMap<ShardId, Arc<Moment>>,
 }
 
@@ -245,7 +247,7 @@ impl Leaf {
     /// Lets go of views whose query should be over.
     fn expire_pins(&self) {
         let now = Instant::now();
-        self.pins.lock().retain(|_, pins| pins.until > now);
+        self.pins.lock().retain(|_, pins| pins.until > now || Arc::strong_count(&pins.scanned) > 1);
     }
 }
 

@@ -26,17 +26,27 @@ pub(super) struct Admission {
 /// A place among the running queries, given back when dropped.
 pub(super) struct Ticket {
     held: OwnedSemaphorePermit,
+    running: Arc<Semaphore>,
     readers: Arc<Semaphore>,
 }
 
 impl Ticket {
-    /// Gives the place to another query, for this one waits until its answer is read; it goes on without one.
-    pub fn waits_for_reader(&mut self) {
-        if !Arc::ptr_eq(self.held.semaphore(), &self.readers)
-            && let Ok(permit) = Arc::clone(&self.readers).try_acquire_owned()
-        {
-            self.held = permit;
+    /// Gives the place to another query, for this one waits until its answer is read; whether it did.
+    pub fn gives_way(&mut self) -> bool {
+        self.change(Arc::clone(&self.readers))
+    }
+
+    /// Takes a place again, if there is one; else it goes on without.
+    pub fn goes_on(&mut self) {
+        let _or_without = self.change(Arc::clone(&self.running));
+    }
+
+    fn change(&mut self, to: Arc<Semaphore>) -> bool {
+        if Arc::ptr_eq(self.held.semaphore(), &to) {
+            return true;
         }
+        let permit = to.try_acquire_owned();
+        permit.map(|permit| self.held = permit).is_ok()
     }
 }
 
@@ -67,7 +77,7 @@ impl Admission {
     }
 
     fn ticket(&self, held: OwnedSemaphorePermit) -> Ticket {
-        Ticket { held, readers: Arc::clone(&self.readers) }
+        Ticket { held, running: Arc::clone(&self.running), readers: Arc::clone(&self.readers) }
     }
 
     fn queue(&self) -> Result<Waiting<'_>, Problem> {

@@ -109,8 +109,8 @@ impl Engine {
     pub async fn ask(self: &Arc<Self>, question: Question) -> Result<Answer, Problem> {
         let started = Instant::now();
         let context = self.context(&question.how, started)?;
-        let ticket = self.admission.enter(context.deadline()).await?;
         let listed = self.registry.enter(context.id, &question.sql, context.cancel.clone())?;
+        let ticket = self.admitted(&context).await?;
         let (mut reply, asked) = run::answer(&context, Some((ticket, listed)));
         let engine = Arc::clone(self);
         self.runtime.spawn(async move {
@@ -129,8 +129,8 @@ impl Engine {
     pub async fn search(self: &Arc<Self>, question: SearchQuestion) -> Result<SearchAnswer, Problem> {
         let started = Instant::now();
         let context = self.context(&question.how, started)?;
-        let ticket = self.admission.enter(context.deadline()).await?;
         let listed = self.registry.enter(context.id, &format!("search {}: {}", question.collection, question.query), context.cancel.clone())?;
+        let ticket = self.admitted(&context).await?;
         let (answered, answer) = run::single(&context);
         let engine = Arc::clone(self);
         self.runtime.spawn(async move {
@@ -176,6 +176,14 @@ impl Engine {
     /// The catalog as it is now.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.roles.changes.catalog().borrow().clone()
+    }
+
+    /// Waits for a place among the queries that run.
+    async fn admitted(&self, context: &QueryContext) -> Result<admission::Ticket, Problem> {
+        tokio::select! {
+            ticket = self.admission.enter(context.deadline()) => ticket,
+            () = context.cancel.cancelled() => Err(context::cancelled()),
+        }
     }
 
     fn context(&self, how: &How, started: Instant) -> Result<Arc<QueryContext>, Problem> {

@@ -13,10 +13,7 @@ use datafusion::arrow::{
 use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
 use plan::arrays;
 use proto::{Code, Problem};
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    oneshot,
-};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     admission::Ticket,
@@ -30,6 +27,8 @@ use crate::answer::{Answer, Part, Stats};
 const PARTS_MAX: usize = 4;
 /// The size limit of a part in bytes, because a client's writer holds a whole part in memory. A part has at least one row.
 const PART_BYTES_MAX: u64 = 4 << 20;
+/// A reader who takes a part so soon is none that a query waits for.
+const READ_SOON: Duration = Duration::from_secs(1);
 /// How long the last word of a query waits for a slow reader.
 const LAST_WORD_MAX: Duration = Duration::from_secs(10);
 /// How long after its deadline a query may take to say so itself, before its door does.
@@ -124,17 +123,22 @@ impl Reply {
         self.part(Part::End(Box::new(stats)), context).await
     }
 
-    /// Hands a part on. Where the reader has not taken those before it, the query waits for it: beside those that compute, not in their place.
+    /// Hands a part on. Where the reader has not taken those before it for a while, the query waits for it: beside those that compute, not in their
+    /// place. Where too many do so already it keeps its place, and its deadline.
     async fn part(&mut self, part: Part, context: &QueryContext) -> Result<(), Problem> {
-        let part = match self.parts.try_send(Ok(part)) {
-            Ok(()) => return Ok(()),
-            Err(TrySendError::Full(part)) => part,
-            Err(TrySendError::Closed(_)) => return Err(cancelled()),
+        let time = &context.time;
+        let taken = match time.reading(tokio::time::timeout(READ_SOON, self.parts.reserve())).await? {
+            Ok(taken) => taken,
+            Err(_) => {
+                let gave_way = self.held.as_mut().is_none_or(|(ticket, _)| ticket.gives_way());
+                let taken = if gave_way { time.reading(self.parts.reserve()).await? } else { self.parts.reserve().await };
+                if let Some((ticket, _)) = &mut self.held {
+                    ticket.goes_on();
+                }
+                taken
+            }
         };
-        if let Some((ticket, _)) = &mut self.held {
-            ticket.waits_for_reader();
-        }
-        context.time.reading(self.parts.send(part)).await?.map_err(|_| cancelled())
+        taken.map(|place| place.send(Ok(part))).map_err(|_| cancelled())
     }
 
     /// Tells why there is no answer, or no more of it.

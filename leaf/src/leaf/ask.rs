@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use plan::scan::{DeadLetter, Document, FieldStatus, Pinned, QueryId, Scan, ScanRequest, ScanStream, ShardStatus, SplitStatus};
 use proto::{Address, Code, PositionVector, Problem, ingest::ShardId};
 
-use super::{Leaf, PIN_GRACE, Pins, ShardInfo, blocking};
+use super::{Leaf, OPEN_WAIT, PIN_GRACE, Pins, ShardInfo, blocking};
 use crate::{
     error::Error,
     scan,
@@ -36,7 +36,7 @@ impl Leaf {
     fn hold(&self, query: QueryId, shard: ShardId, moment: &Arc<Moment>, deadline: Instant) {
         let until = deadline + PIN_GRACE;
         let mut pins = self.pins.lock();
-        let held = pins.entry(query).or_insert_with(|| Pins { until, moments: Default::default() });
+        let held = pins.entry(query).or_insert_with(|| Pins { until, scanned: Arc::default(), moments: Default::default() });
         held.until = held.until.max(until);
         held.moments.insert(shard, moment.clone());
     }
@@ -49,7 +49,10 @@ impl Scan for Leaf {
         let moment = match held.filter(|moment| moment.view.positions.covers(at_least)) {
             Some(moment) => moment,
             None => {
-                let moment = self.shard_until(shard, deadline).await?.moment(at_least, deadline).await?;
+                // Who has more time than this asks again.
+                let late = || Problem::new(Code::Timeout, format!("shard {shard} did not open in time")).hint("allow more time");
+                let opened = tokio::time::timeout_at(deadline.into(), self.shard_until(shard, deadline + OPEN_WAIT));
+                let moment = opened.await.unwrap_or_else(|_| Err(late()))?.moment(at_least, deadline).await?;
                 self.hold(query, shard, &moment, deadline);
                 moment
             }
@@ -70,7 +73,14 @@ impl Scan for Leaf {
 
     fn scan(&self, request: ScanRequest) -> ScanStream {
         match self.pinned(request.query, request.shard) {
-            Ok(view) => scan::run(view, request, &self.scans),
+            Ok(view) => {
+                let scanned = self.pins.lock().get(&request.query).map(|pins| pins.scanned.clone());
+                let chunks = scan::run(view, request, &self.scans);
+                let held = move |_: &_| {
+                    let _while_it_is_read = &scanned;
+                };
+                chunks.inspect(held).boxed()
+            }
             Err(problem) => futures::stream::iter([Err(problem)]).boxed(),
         }
     }

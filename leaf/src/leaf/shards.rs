@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -85,9 +85,9 @@ pub struct Shards {
     places: Mutex<HashMap<ShardId, Arc<Place>>>,
     room: Arc<Room>,
     openers: Arc<Semaphore>,
-    /// Those who wait for room stand in line, of whom the first looks for it; and how many they are.
-    line: tokio::sync::Mutex<()>,
-    waiting: AtomicUsize,
+    /// Those who wait for room stand in line, of whom the first looks for it; and each of them has one of these.
+    line: Arc<tokio::sync::Mutex<()>>,
+    waiting: Arc<()>,
     readers: Arc<Semaphore>,
     /// Dropped collections of which nothing is left here.
     removed: Mutex<HashSet<CollectionUid>>,
@@ -104,8 +104,8 @@ impl Shards {
             places: Mutex::default(),
             room,
             openers: Arc::new(Semaphore::new(OPENERS)),
-            line: tokio::sync::Mutex::default(),
-            waiting: AtomicUsize::new(0),
+            line: Arc::default(),
+            waiting: Arc::default(),
             readers: Arc::new(Semaphore::new(OPENERS)),
             removed: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -152,35 +152,40 @@ impl Shards {
 
     /// The shard, opened where need be. Where all open ones are in use and there is no room for another, it waits a few seconds for room.
     pub async fn open(self: &Arc<Self>, id: ShardId) -> Result<Arc<Shard>, Problem> {
-        let mut waits: Option<(Waits, tokio::time::Instant)> = None;
-        let mut first_in_line = None;
+        let place = self.place(id);
+        let mut at_place = place.queue.clone().lock_owned().await;
+        let (mut waits, mut first_in_line) = (None, None);
+        let mut until = None;
         loop {
-            // Who waits already has room before who comes now.
-            if waits.is_some() || self.waiting.load(Ordering::SeqCst) > 0 {
-                let (_, until) = *waits.get_or_insert_with(|| (Waits::begin(&self.waiting), tokio::time::Instant::now() + ROOM_WAIT));
+            // Who waits for room already has it before who comes now.
+            if waits.is_some() || Arc::strong_count(&self.waiting) > 1 {
+                waits.get_or_insert_with(|| self.waiting.clone());
+                let until = *until.get_or_insert_with(|| tokio::time::Instant::now() + ROOM_WAIT);
                 if first_in_line.is_none() {
-                    first_in_line = tokio::time::timeout_at(until, self.line.lock()).await.ok();
+                    first_in_line = tokio::time::timeout_at(until, self.line.clone().lock_owned()).await.ok();
                 }
                 if first_in_line.is_none() || tokio::time::Instant::now() >= until {
                     return Err(self.no_room(id));
                 }
             }
-            let place = self.place(id);
-            let at_place = place.queue.clone().lock_owned().await;
             // Few are opened at once, and so few threads wait for a disk, however many are asked for.
             let turn = self.openers.clone().acquire_owned().await.ok();
-            let shards = self.clone();
+            let (shards, place) = (self.clone(), place.clone());
             let opened = super::blocking(move || {
-                let _until_it_is_open = (at_place, turn);
+                let _until_it_is_open = turn;
+                let Some(reserved) = shards.room_at(id, &place) else { return Ok(Err((at_place, first_in_line, waits))) };
+                // From here on it waits for no room, however long it opens.
+                drop((first_in_line, waits));
                 shards.note_use(&place);
-                shards.open_at(id, &place)
+                let opened = shards.open_at(id, &place, reserved);
+                drop(at_place);
+                opened.map(Ok)
             });
-            if let Some(shard) = opened.await? {
-                return Ok(shard);
-            }
-            if waits.is_none() {
-                waits = Some((Waits::begin(&self.waiting), tokio::time::Instant::now() + ROOM_WAIT));
-            } else {
+            (at_place, first_in_line, waits) = match opened.await? {
+                Ok(shard) => return Ok(shard),
+                Err(waits_on) => waits_on,
+            };
+            if waits.replace(self.waiting.clone()).is_some() {
                 tokio::time::sleep(ROOM_LOOK).await;
             }
         }
@@ -188,10 +193,10 @@ impl Shards {
 
     /// The same, for work that nobody waits for: it is no use of the shard, which is among the first to be closed again. Waits for a disk.
     pub fn open_unused(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
-        let until = Instant::now() + ROOM_WAIT;
+        let (place, until) = (self.place(id), Instant::now() + ROOM_WAIT);
         loop {
-            if let Some(shard) = self.open_at(id, &self.place(id))? {
-                return Ok(shard);
+            if let Some(reserved) = self.room_at(id, &place) {
+                return self.open_at(id, &place, reserved);
             }
             if Instant::now() >= until || self.closed.load(Ordering::SeqCst) {
                 return Err(self.no_room(id).into());
@@ -210,22 +215,39 @@ impl Shards {
         self.places.lock().entry(id).or_insert_with(place).clone()
     }
 
-    /// None where there is no room, and none to be made.
-    fn open_at(&self, id: ShardId, place: &Place) -> Result<Option<Arc<Shard>>, Error> {
+    /// Room to open a shard, which one that is open has already; nothing where there is none, and none to be made.
+    fn room_at(&self, id: ShardId, place: &Place) -> Option<Option<Reserved>> {
+        match place.shard() {
+            Some(_) => Some(None),
+            None => self.make_room(id).map(Some),
+        }
+    }
+
+    fn open_at(&self, id: ShardId, place: &Place, reserved: Option<Reserved>) -> Result<Arc<Shard>, Error> {
         let _turn = place.turn.write();
         if let Some(shard) = place.working() {
-            return Ok(Some(shard));
+            return Ok(shard);
         }
-        if let Some(failed) = place.shard() {
-            failed.close();
-            if !failed.lets_go() {
-                let detail = format!("shard {id} opens again when what is under way in it has ended");
-                return Err(Problem::new(Code::Busy, detail).hint("try again a little later").into());
+        let again = || {
+            let detail = format!("shard {id} opens again when what is under way in it has ended");
+            Error::from(Problem::new(Code::Busy, detail).hint("try again a little later"))
+        };
+        let failed = place.open.write().take();
+        let reserved = match failed {
+            None => reserved,
+            Some(Open { shard: failed, reserved }) => {
+                failed.close();
+                match failed.let_go() {
+                    Ok(()) => Some(reserved),
+                    Err(shard) => {
+                        *place.open.write() = Some(Open { shard, reserved });
+                        return Err(again());
+                    }
+                }
             }
-            drop(failed);
-            drop(place.open.write().take());
-        }
-        let Some(reserved) = self.make_room(id) else { return Ok(None) };
+        };
+        // It was closed while its turn was waited for.
+        let reserved = reserved.ok_or_else(again)?;
         let shard = match self.make(id) {
             Err(full) if full.is_no_room() && self.crew.disk.drop_ballast() => self.make(id),
             made => made,
@@ -235,7 +257,7 @@ impl Shards {
             return Err(Problem::new(Code::Unavailable, "the leaf is closing").into());
         }
         *place.open.write() = Some(Open { shard: shard.clone(), reserved });
-        Ok(Some(shard))
+        Ok(shard)
     }
 
     fn make(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
@@ -450,22 +472,6 @@ fn close_idle(place: &Place, may: impl Fn(&Shard) -> bool) -> bool {
     }
 }
 
-/// Somebody waits for room for as long as this lives.
-struct Waits<'a>(&'a AtomicUsize);
-
-impl<'a> Waits<'a> {
-    fn begin(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::SeqCst);
-        Self(waiting)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 fn folders(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let file_error = |source| Error::File { path: folder.to_owned(), source };
     let entries = std::fs::read_dir(folder).map_err(file_error)?;
@@ -489,6 +495,8 @@ fn remove(folder: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use futures::{StreamExt as _, stream};
     use plan::scan::Scan as _;
     use proto::{

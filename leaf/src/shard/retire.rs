@@ -52,11 +52,15 @@ impl Shard {
         Arc::strong_count(&self.store) > 2
     }
 
-    /// Has nothing of a shard that failed keep its store open, and answers whether nothing does but its place and who asks. What is under way ends
+    /// Closes the store of a shard that failed, if this is its last handle and nobody reads in its store; else gives it back. What is under way ends
     /// soon; views that are held end here.
-    pub fn lets_go(self: &Arc<Self>) -> bool {
+    pub fn let_go(self: Arc<Self>) -> Result<(), Arc<Self>> {
         self.look(|state| state.close());
-        Arc::strong_count(self) <= 2 && Arc::strong_count(&self.store) <= 1
+        let shard = Arc::try_unwrap(self)?;
+        match Arc::strong_count(&shard.store) {
+            1 => Ok(()),
+            _ => Err(Arc::new(shard)),
+        }
     }
 
     /// Closes the shard, if this is its last handle and no view of it is held; else gives it back. Only the last handle can tell for sure.

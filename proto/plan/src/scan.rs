@@ -18,8 +18,7 @@ use datafusion::{
 use futures::{future::join_all, stream::BoxStream};
 pub use proto::node::QueryId;
 
-/// How long the readers of an answer may take over it, beyond the deadline of its query: so long a leaf keeps the views of a query whose aggregator
-/// is gone.
+/// How long the readers of an answer may take over it, beyond the deadline of its query.
 pub const READING_MAX: Duration = Duration::from_secs(3_600);
 use proto::{
     Address, PositionVector, Problem,

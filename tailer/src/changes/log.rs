@@ -36,7 +36,7 @@ pub(super) struct Log {
     /// Where the next line begins.
     end: u64,
     /// Holds the length at which a record counted last.
-    end_file: File,
+    end_file: Option<File>,
 }
 
 /// What became of a record that was to be appended.
@@ -65,14 +65,22 @@ impl Log {
             Err(TryLockError::Error(source)) => return Err(io("lock", &path)(source)),
         }
         let end_path = folder.join(END_FILE);
-        let end_file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&end_path).map_err(io("open", &end_path))?;
-        let acknowledged = read_end(&end_file, &end_path)?;
+        let end_file = match OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&end_path) {
+            Ok(file) => Some(file),
+            // A full disk has no room for a new file, and the log is read all the same.
+            Err(error) if !end_path.exists() => {
+                warn!(file = END_FILE, %error, "the length of the change log cannot be noted");
+                None
+            }
+            Err(error) => return Err(io("open", &end_path)(error)),
+        };
+        let acknowledged = end_file.as_ref().map_or(Ok(0), |file| read_end(file, &end_path))?;
         let mut log = Self { path: path.clone(), file, end: 0, end_file };
         match log.read_head()? {
             false if acknowledged == 0 => log.write_head(folder).map_err(io("write", &path))?,
             begun => log.read_records(begun, acknowledged, &mut each)?,
         }
-        log.write_end().map_err(io("write", &end_path))?;
+        log.note_end();
         Ok(log)
     }
 
@@ -162,17 +170,16 @@ impl Log {
             return Ok(Appended::Unsure(error));
         }
         self.end += line.len() as u64;
-        if let Err(error) = self.write_end() {
-            // The record itself is safe; only a later loss of it would not be noticed.
-            warn!(file = END_FILE, %error, "the length of the change log could not be noted");
-        }
+        self.note_end();
         Ok(Appended::Durable)
     }
 
-    /// Notes how long the log is.
-    fn write_end(&self) -> io::Result<()> {
-        self.end_file.write_all_at(&end_line(self.end), 0)?;
-        self.end_file.sync_all()
+    /// Notes how long the log is. Where that fails what is in the log is safe; only a later loss of it would not be noticed.
+    fn note_end(&self) {
+        let Some(file) = &self.end_file else { return };
+        if let Err(error) = file.write_all_at(&end_line(self.end), 0).and_then(|()| file.sync_all()) {
+            warn!(file = END_FILE, %error, "the length of the change log could not be noted");
+        }
     }
 }
 

@@ -183,6 +183,7 @@ pub async fn keep(job: Arc<Job>, board: Arc<Board>, windows: Arc<Windows>, stop:
     let closing = Arc::new(AtomicUsize::new(0));
     while !stop.is_cancelled() {
         if closing.load(Ordering::SeqCst) >= CLOSING_MAX {
+            board.error(&format!("{CLOSING_MAX} consumers of the source could not be closed, and no other is made: restart the node"));
             tokio::select! { () = tokio::time::sleep(RESTART_MOST) => continue, () = stop.cancelled() => break }
         }
         let started = Instant::now();
@@ -292,6 +293,10 @@ impl Reader {
         let closing = self.closing.clone();
         closing.fetch_add(1, Ordering::SeqCst);
         let thread = std::thread::Builder::new().name(format!("close-{}", self.job.source)).spawn(move || {
+            // A sender may still ask the broker something with it, for some seconds.
+            while Arc::strong_count(&consumer) > 1 {
+                std::thread::sleep(POLL);
+            }
             drop(consumer);
             closing.fetch_sub(1, Ordering::SeqCst);
             let _ = done.send(());
