@@ -1,7 +1,8 @@
 //! Connections of a door: how many are open at once, which of them give way, and how they end.
 //!
-//! A connection on which no request runs is idle. Where as many are open as may be, the one that is idle for longest gives way to a new one. Where
-//! none is idle a few more are let in, on which only the operators' paths are served: whoever watches over a node reaches it when nobody else does.
+//! A connection on which no request runs, and from which nothing waits to be sent, is idle. Where as many are open as may be, the one that is idle for
+//! longest gives way to a new one. Where none is idle a few more are let in, on which only the operators' paths are served: whoever watches over a
+//! node reaches it when nobody else does.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +10,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -42,8 +43,11 @@ use super::{Names, browser, patient, refuse};
 const SPARE_CONNECTIONS_MAX: usize = 64;
 /// What is served on those.
 const OPERATORS_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
-/// A connection that gives way may still begin a request for so long.
+/// A connection that gives way may still begin a request for so long; if it can have several at once, what of it waits to be sent may have no progress
+/// for as long as this times …
 const GIVES_WAY_WITHIN: Duration = Duration::from_secs(1);
+/// … so many.
+const STANDSTILLS_MAX: usize = 5;
 /// How long a connection waits for the whole head of its next request. So long an idle one is kept, which is longer than the minute for which clients
 /// and proxies usually keep theirs; and a client that sends a head slowly has no longer either.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(90);
@@ -51,7 +55,9 @@ const HEAD_WAIT_MAX: Duration = Duration::from_secs(90);
 const TAKES_NOTHING_MAX: Duration = Duration::from_secs(300);
 /// How long running requests may take once the door closes.
 const CLOSING_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How long accepting pauses when the system has no file handle left, or no connection can give way.
+/// So often it is looked whether a connection has ended, where too many are open.
+const ROOM_LOOK: Duration = Duration::from_millis(5);
+/// How long accepting pauses when the system has no file handle left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until cancelled, then lets running requests end, for ten seconds at most. At most so many connections are open at once, but for a few for
@@ -68,8 +74,8 @@ pub async fn serve(router: Router, listener: TcpListener, shutdown: Cancellation
     let (running, closing, cut) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     while let Some((stream, open)) = accept(&listener, &connections, &shutdown).await {
         let on_loopback = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-        let service = services[usize::from(on_loopback)][usize::from(open.spare)].clone();
-        let stream = TokioIo::new(patient::Patient::new(stream, TAKES_NOTHING_MAX));
+        let service = services[usize::from(on_loopback)][usize::from(open.one.spare)].clone();
+        let stream = TokioIo::new(patient::Patient::new(stream, TAKES_NOTHING_MAX, open.one.progress.clone()));
         let connection = run(stream, service, open, closing.clone());
         let cut = cut.clone();
         running.spawn(async move { cut.run_until_cancelled(connection).await });
@@ -98,7 +104,7 @@ async fn accept(listener: &TcpListener, connections: &Arc<Connections>, shutdown
             Err(error) => {
                 warn!(%error, "cannot accept a connection");
                 // No file handle is left, mostly: an idle connection has one.
-                connections.one_gives_way();
+                connections.one_gives_way(|_| true);
                 shutdown.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await?;
             }
         }
@@ -113,8 +119,15 @@ where
     let one = open.one.clone();
     let counted = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let (running, service) = (Running::begin(&one), service.clone());
+        if request.version() == Version::HTTP_2 {
+            one.is_many_at_once.store(true, Ordering::Relaxed);
+        }
         async move {
             let response = hyper::service::Service::call(&service, request).await;
+            // Its client is to come again: then it may have an ordinary one.
+            if running.0.spare {
+                running.0.gives_way.cancel();
+            }
             response.map(|response| response.map(|body| Body::new(Answering { body, _running: running })))
         }
     });
@@ -126,19 +139,17 @@ where
         () = closing.cancelled() => None,
     };
     let ended = match ended {
-        Some(ended) => ended,
+        Some(ended) => Some(ended),
         None => {
             connection.as_mut().graceful_shutdown();
-            loop {
-                match tokio::time::timeout(GIVES_WAY_WITHIN, connection.as_mut()).await {
-                    Ok(ended) => break ended,
-                    Err(_) if open.one.is_idle() => break Ok(()),
-                    Err(_) => {}
-                }
-            }
+            let at_standstill = async {
+                tokio::select! { () = open.one.standstill() => {}, () = closing.cancelled() => std::future::pending().await }
+            };
+            // When the door closes, whoever serves it says how long that takes.
+            tokio::select! { ended = connection.as_mut() => Some(ended), () = at_standstill => None }
         }
     };
-    if let Err(error) = ended {
+    if let Some(Err(error)) = ended {
         debug!(%error, "connection ended");
     }
 }
@@ -176,16 +187,20 @@ struct Connections {
 /// One of them.
 struct One {
     number: u64,
+    /// Whether only operators are served.
+    spare: bool,
+    /// Whether several requests may run at once, so that what is written may wait for the client without blocking it.
+    is_many_at_once: AtomicBool,
+    progress: Arc<patient::Progress>,
     /// Requests that run on it, and since when there are none.
     requests: Mutex<(usize, Instant)>,
     gives_way: CancellationToken,
 }
 
-/// A connection is counted for as long as this lives, or until it gives way.
+/// A connection is counted for as long as this lives.
 struct Open {
     connections: Arc<Connections>,
     one: Arc<One>,
-    spare: bool,
 }
 
 impl Connections {
@@ -195,27 +210,44 @@ impl Connections {
 
     /// Waits until one more may be open, or another gives way to it.
     async fn room(&self) {
-        while self.all.lock().len() >= self.max + SPARE_CONNECTIONS_MAX && !self.one_gives_way() {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+        let most = self.max + SPARE_CONNECTIONS_MAX;
+        while self.all.lock().len() >= most {
+            if self.count(|_| true) >= most {
+                self.one_gives_way(|_| true);
+            }
+            tokio::time::sleep(ROOM_LOOK).await;
         }
     }
 
     /// Counts one more. Where there are too many the one that is idle for longest gives way, and where none is idle the new one is spare.
     fn open(self: &Arc<Self>) -> Open {
-        let spare = self.all.lock().len() >= self.max && !self.one_gives_way();
+        let spare = self.count(|one| !one.spare) >= self.max && !self.one_gives_way(|one| !one.spare);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut all = self.all.lock();
-        let one = Arc::new(One { number, requests: Mutex::new((0, Instant::now())), gives_way: CancellationToken::new() });
+        let one = Arc::new(One {
+            number,
+            spare,
+            is_many_at_once: AtomicBool::new(false),
+            progress: Arc::default(),
+            requests: Mutex::new((0, Instant::now())),
+            gives_way: CancellationToken::new(),
+        });
         all.insert(number, one.clone());
         metrics::gauge!("rachis_http_connections").set(all.len() as f64);
-        Open { connections: self.clone(), one, spare }
+        Open { connections: self.clone(), one }
     }
 
-    /// Lets the connection that is idle for longest give way, and answers whether there is one.
-    fn one_gives_way(&self) -> bool {
-        let mut all = self.all.lock();
-        let idle = all.values().filter_map(|one| Some((one.idle_since()?, one.number))).min();
-        let Some(one) = idle.and_then(|(_, number)| all.remove(&number)) else { return false };
+    /// Those of these that do not give way.
+    fn count(&self, of: impl Fn(&One) -> bool) -> usize {
+        self.all.lock().values().filter(|one| of(one) && !one.gives_way.is_cancelled()).count()
+    }
+
+    /// Lets the connection that is idle for longest, of these, give way, and answers whether there is one. It counts until it has ended.
+    fn one_gives_way(&self, of: impl Fn(&One) -> bool) -> bool {
+        let all = self.all.lock();
+        let may = |one: &&Arc<One>| of(one) && !one.gives_way.is_cancelled();
+        let idle = all.values().filter(may).filter_map(|one| Some((one.idle_since()?, one.number))).min();
+        let Some(one) = idle.and_then(|(_, number)| all.get(&number)) else { return false };
         one.gives_way.cancel();
         metrics::counter!("rachis_http_idle_connections_closed_total").increment(1);
         true
@@ -225,11 +257,19 @@ impl Connections {
 impl One {
     fn idle_since(&self) -> Option<Instant> {
         let (requests, since) = *self.requests.lock();
-        (requests == 0).then_some(since)
+        (requests == 0 && !self.progress.is_blocked()).then_some(since)
     }
 
-    fn is_idle(&self) -> bool {
-        self.idle_since().is_some()
+    /// Waits until nothing of it goes on.
+    async fn standstill(&self) {
+        let enough = if self.is_many_at_once.load(Ordering::Relaxed) { STANDSTILLS_MAX } else { 1 };
+        let (mut still, mut written) = (0, self.progress.written());
+        while still < enough {
+            tokio::time::sleep(GIVES_WAY_WITHIN).await;
+            let now = self.progress.written();
+            still = if self.idle_since().is_some() && now == written { still + 1 } else { 0 };
+            written = now;
+        }
     }
 }
 

@@ -4,6 +4,10 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -13,23 +17,47 @@ use tokio::{
     time::Sleep,
 };
 
+/// How the writing goes.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Bytes that were taken.
+    written: AtomicU64,
+    /// Whether something waits to be taken.
+    blocked: AtomicBool,
+}
+
+impl Progress {
+    /// Bytes that were taken so far.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Whether something waits to be taken.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+}
+
 /// A stream that fails once it could not write anything for so long.
 pub(super) struct Patient<S> {
     stream: S,
     patience: Duration,
+    progress: Arc<Progress>,
     /// Runs while something waits to be written.
     blocked: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
     /// Over a stream.
-    pub fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, blocked: None }
+    pub fn new(stream: S, patience: Duration, progress: Arc<Progress>) -> Self {
+        Self { stream, patience, progress, blocked: None }
     }
 
     /// What a write gives: an error, if nothing was taken for too long.
     fn judge(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
+        self.progress.blocked.store(written.is_pending(), Ordering::Relaxed);
+        if let Poll::Ready(result) = &written {
+            self.progress.written.fetch_add(result.as_ref().map_or(0, |bytes| *bytes as u64), Ordering::Relaxed);
             self.blocked = None;
             return written;
         }
@@ -78,7 +106,7 @@ mod tests {
     #[tokio::test]
     async fn who_takes_nothing_is_given_up_and_who_is_slow_is_not() {
         let (near, mut far) = tokio::io::duplex(1);
-        let mut near = Patient::new(near, Duration::from_millis(200));
+        let mut near = Patient::new(near, Duration::from_millis(200), Arc::default());
         let begun = std::time::Instant::now();
         // A byte at a time, 50 ms apart, takes longer than the patience for one.
         let slow = async {
