@@ -32,22 +32,22 @@ fn told(said: &str, words: &str) -> u64 {
 #[test]
 fn nothing_is_lost_and_nothing_is_twice_while_server_and_broker_are_killed() {
     let jars = tests::kafka::jars().expect("Kafka's jars");
-    let said = ledger(&Settings::default().small_splits(), &["--kills", "12", "--records", "24000", "--kafka-jars", &jars.display().to_string()]);
+    // More than have to be acknowledged: the producer gives up records while the broker is dead, the more the slower the machine.
+    let said = ledger(&Settings::default().small_splits(), &["--kills", "12", "--records", "36000", "--kafka-jars", &jars.display().to_string()]);
     assert!(told(&said, " kills (") >= 10, "{said}");
     assert!(told(&said, " kills of the broker") >= 1, "{said}");
     assert!(told(&said, " with a batch in flight") >= 5, "{said}");
-    // Half of them: what a broker that is killed has not acknowledged in time is not counted on.
-    assert!(told(&said, " acknowledged") >= 12_000, "{said}");
+    assert!(told(&said, " acknowledged") >= 20_000, "{said}");
 }
 
 #[test]
 fn nothing_is_lost_and_nothing_is_twice_while_processes_of_all_roles_are_killed_and_frozen() {
     let jars = tests::kafka::jars().expect("Kafka's jars");
-    let arguments = ["--apart", "--kills", "14", "--records", "16000", "--kafka-jars", &jars.display().to_string()];
+    let arguments = ["--apart", "--kills", "14", "--records", "20000", "--kafka-jars", &jars.display().to_string()];
     let said = ledger(&Settings::default().small_splits(), &arguments);
     assert!(told(&said, " kills (") >= 14, "{said}");
     assert!(told(&said, " batches refused") >= 1, "what was sent twice, or by one who was frozen, is refused: {said}");
-    assert!(told(&said, " acknowledged") >= 8_000, "{said}");
+    assert!(told(&said, " acknowledged") >= 12_000, "{said}");
 }
 
 #[test]
