@@ -33,7 +33,7 @@ use crate::{
 };
 use shards::Shards;
 
-/// A view is let go of so long after its query's deadline, if nobody did it and no scan of the query goes on.
+/// The leaf drops a query's views this long after the deadline, unless a scan of the query is still being read.
 const PIN_GRACE: Duration = Duration::from_secs(10);
 
 /// Who wants a shard and names no deadline waits so long for it to be opened.

@@ -1,8 +1,8 @@
 //! Connections of a door: how many are open at once, which of them give way, and how they end.
 //!
-//! A connection on which no request runs, and from which nothing waits to be sent, is idle. Where as many are open as may be, the one that is idle for
-//! longest gives way to a new one. Where none is idle a few more are let in, on which only the operators' paths are served: whoever watches over a
-//! node reaches it when nobody else does.
+//! A connection is idle while no request runs on it and no byte waits to be sent. At the limit, the server closes the connection that has been idle
+//! longest and accepts the new one. If no connection is idle, the server accepts a few more and serves only health checks and metrics on them, so
+//! monitoring still works on an overloaded node.
 
 use std::{
     collections::BTreeMap,
@@ -43,10 +43,9 @@ use super::{Names, browser, patient, refuse};
 const SPARE_CONNECTIONS_MAX: usize = 64;
 /// What is served on those.
 const OPERATORS_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
-/// A connection that gives way may still begin a request for so long; if it can have several at once, what of it waits to be sent may have no progress
-/// for as long as this times …
+/// How often a connection that is being closed is checked for progress. An idle HTTP/1 connection is cut at the first check.
 const GIVES_WAY_WITHIN: Duration = Duration::from_secs(1);
-/// … so many.
+/// An HTTP/2 connection is cut after this many checks without progress: its data may wait for the client's window while the socket is writable.
 const STANDSTILLS_MAX: usize = 5;
 /// How long a connection waits for the whole head of its next request. So long an idle one is kept, which is longer than the minute for which clients
 /// and proxies usually keep theirs; and a client that sends a head slowly has no longer either.
@@ -124,7 +123,7 @@ where
         }
         async move {
             let response = hyper::service::Service::call(&service, request).await;
-            // Its client is to come again: then it may have an ordinary one.
+            // The client has to reconnect; it may then get an ordinary connection.
             if running.0.spare {
                 running.0.gives_way.cancel();
             }
@@ -145,7 +144,7 @@ where
             let at_standstill = async {
                 tokio::select! { () = open.one.standstill() => {}, () = closing.cancelled() => std::future::pending().await }
             };
-            // When the door closes, whoever serves it says how long that takes.
+            // During shutdown, `serve` limits the time for all connections.
             tokio::select! { ended = connection.as_mut() => Some(ended), () = at_standstill => None }
         }
     };
@@ -402,7 +401,7 @@ mod tests {
         }
         let told = refused("/").await;
         assert!(told.contains("connection: close") && told.contains("requests run on all of them"), "{told}");
-        // Idle ones beyond the limit keep nobody out either.
+        // Idle connections beyond the limit do not lock operators out either.
         let mut idle = Vec::new();
         for _ in 0..3 * SPARE_CONNECTIONS_MAX {
             idle.push(connected(address).await);

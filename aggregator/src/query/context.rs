@@ -24,7 +24,7 @@ use crate::{Leaf, answer::How};
 pub(super) struct QueryContext {
     /// Names it for those who ask and operate; the asker may have chosen it.
     pub id: QueryId,
-    /// Names it for the leaves: nobody else's, whatever askers choose.
+    /// Names its views on the leaves. Always generated, so that two queries never share views.
     pub views: QueryId,
     /// Whom to ask.
     pub leaf: Arc<dyn Leaf>,

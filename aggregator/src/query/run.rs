@@ -27,7 +27,7 @@ use crate::answer::{Answer, Part, Stats};
 const PARTS_MAX: usize = 4;
 /// The size limit of a part in bytes, because a client's writer holds a whole part in memory. A part has at least one row.
 const PART_BYTES_MAX: u64 = 4 << 20;
-/// A reader who takes a part so soon is none that a query waits for.
+/// A query keeps its place for this long while it waits for the client to read a part.
 const READ_SOON: Duration = Duration::from_secs(1);
 /// How long the last word of a query waits for a slow reader.
 const LAST_WORD_MAX: Duration = Duration::from_secs(10);
@@ -123,8 +123,8 @@ impl Reply {
         self.part(Part::End(Box::new(stats)), context).await
     }
 
-    /// Hands a part on. Where the reader has not taken those before it for a while, the query waits for it: beside those that compute, not in their
-    /// place. Where too many do so already it keeps its place, and its deadline.
+    /// Sends a part. While the client does not read, the query gives its place to another one and its deadline stands still. If too many queries
+    /// wait for their clients already, this one keeps its place and its deadline runs.
     async fn part(&mut self, part: Part, context: &QueryContext) -> Result<(), Problem> {
         let time = &context.time;
         let taken = match time.reading(tokio::time::timeout(READ_SOON, self.parts.reserve())).await? {

@@ -5,14 +5,14 @@
 //!
 //! What holds, whatever comes between:
 //!
-//! - Each shard has one place. Whoever opens or closes the shard has the place's turn throughout, so it is never open twice. Whoever only wants the
-//!   shard while it is open needs no turn, and waits for nobody.
-//! - A shard is taken out of its place before it is closed. From then on nobody gets a handle of it (but builds, which the shard itself notices,
-//!   `shard/retire.rs`).
+//! - Each shard has one place, with a lock called its turn. Opening and closing hold the turn from start to end, so a shard is never open twice.
+//!   Requests to an open shard take no turn and do not wait.
+//! - The closing thread takes the shard out of its place first. From then on requests get no handle of it. Builds still can; `shard/retire.rs`
+//!   detects that and keeps the shard open.
 //! - Whoever opens a shard has one turn, and only tries to get those of others: two never wait for each other. Nobody keeps a turn while waiting
 //!   for room. Those who wait for one shard stand at its place, and one of them opens it: the few threads that open are left to other shards.
-//! - A shard that has failed stays at its place until nobody holds its store; only then is that opened again. Views of it do not hold it: who reads on
-//!   in one is told to ask again.
+//! - A failed shard stays in its place until its store has no users; then the store is opened again. Views do not count as users: a query that reads
+//!   on in an old view fails with a hint to ask again.
 //! - What an open shard may take of the process's files is set aside before it opens (`room.rs`), and given back after it is closed.
 
 use std::{
@@ -58,7 +58,7 @@ struct Open {
 struct Place {
     /// Those who want it opened stand here.
     queue: Arc<tokio::sync::Mutex<()>>,
-    /// Written by whoever opens or closes the shard, throughout; read by who reads its summary.
+    /// Write-locked while the shard is opened or closed; read-locked while its summary is read.
     turn: RwLock<()>,
     /// Locked for a moment only.
     open: RwLock<Option<Open>>,
@@ -191,7 +191,7 @@ impl Shards {
         }
     }
 
-    /// The same, for work that nobody waits for: it is no use of the shard, which is among the first to be closed again. Waits for a disk.
+    /// The same for background work. It does not count as a use, so the shard is among the first to be closed again. Blocks on disk reads.
     pub fn open_unused(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
         let (place, until) = (self.place(id), Instant::now() + ROOM_WAIT);
         loop {
@@ -215,7 +215,7 @@ impl Shards {
         self.places.lock().entry(id).or_insert_with(place).clone()
     }
 
-    /// Room to open a shard, which one that is open has already; nothing where there is none, and none to be made.
+    /// Reserves room to open a shard, closing idle shards if necessary. `None`: there is no room. `Some(None)`: the shard has its room already.
     fn room_at(&self, id: ShardId, place: &Place) -> Option<Option<Reserved>> {
         match place.shard() {
             Some(_) => Some(None),

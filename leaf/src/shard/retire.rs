@@ -2,7 +2,7 @@
 //!
 //! - Only who has the last handle of the shard closes it, and handles are counted: so no job waits or is written, no build runs, and nobody
 //!   waits for a position. Whoever asks for the shard meanwhile waits until it is closed (`leaf/shards.rs`), and opens it anew.
-//! - A view holds the store, not the shard. While one does, the shard stays open: a store is never open twice.
+//! - While a query holds a view, an idle shard stays open. Views do not keep a failed shard open: `let_go` closes its store under them.
 //! - What is in no split yet is in rows, and goes into the tail when the shard opens. Where that is more than a question would read without an
 //!   index, it goes to disk as a split first.
 //! - A split that was found to be damaged is built again first: once it is closed nobody knows of it.

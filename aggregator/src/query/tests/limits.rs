@@ -95,7 +95,7 @@ async fn an_answer_that_nobody_reads_is_given_up() {
     while let Some(part) = answer.parts.next().await {
         last = Some(part.map(|_| ()).map_err(|problem| problem.code));
     }
-    assert_eq!(last, Some(Err(Code::Timeout)), "and who comes back is told so");
+    assert_eq!(last, Some(Err(Code::Timeout)), "the client learns the reason");
 }
 
 #[tokio::test]
