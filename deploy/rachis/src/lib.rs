@@ -21,7 +21,8 @@ use proto::cluster::Role;
 
 use crate::{cli::Command, client::Failure};
 
-/// Gives memory back to the system where the system's own allocator keeps it: after a million documents that is a third of the process.
+/// Returns freed memory to the system, which the system's own allocator keeps: after a million documents that is a third of the process. It serves
+/// the C and C++ libraries, too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
