@@ -257,7 +257,8 @@ impl LoggedPushes {
         loop {
             let soon = deadline.min(Instant::now() + STOPPED_NOTICED);
             match self.leaf.pushed(push.shard, push.partition, offset, request, soon).await {
-                Err(problem) if matches!(problem.code, Code::Unavailable | Code::Timeout) => {
+                // A shard that has to be opened first may be busy. The push is in the log, so nobody may take that for a refusal.
+                Err(problem) if matches!(problem.code, Code::Unavailable | Code::Timeout | Code::Busy) => {
                     away_since = (problem.code == Code::Unavailable).then(|| away_since.unwrap_or_else(Instant::now));
                     let given_up = away_since.is_some_and(|since: Instant| since.elapsed() >= LEAF_AWAY_WAIT);
                     if given_up || Instant::now() + RETRY_PAUSE >= deadline {
@@ -267,6 +268,10 @@ impl LoggedPushes {
                         return Err(not_visible(&why));
                     }
                     tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                // Any other failure, too, comes after the push was stored, and must not read as if it was not.
+                Err(problem) if !matches!(problem.code, Code::UnknownOutcome | Code::Conflict | Code::NotFound) => {
+                    return Err(not_visible(&problem.detail));
                 }
                 done => return done,
             }
@@ -410,5 +415,78 @@ impl Pushes for LoggedPushes {
         let answers = matches!(asked, Ok(Ok(_)));
         self.note_answer(shard, answers);
         answers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::{
+        address::{Position, SourceName},
+        catalog::CollectionUid,
+        ingest::{Batch, Loss, PartitionStatus, Stored, Verdict},
+        record::Rules,
+    };
+
+    /// A leaf that answers for a push what it is told to, and nothing else.
+    struct Scripted(Mutex<VecDeque<Result<Pushed, Problem>>>);
+
+    #[async_trait]
+    impl Ingest for Scripted {
+        async fn pushed(&self, _: ShardId, _: i32, _: i64, _: &RequestKey, _: Instant) -> Result<Pushed, Problem> {
+            self.0.lock().pop_front().expect("an answer is left")
+        }
+
+        async fn write(&self, _: Batch) -> Result<Verdict, Problem> {
+            unimplemented!("nothing is written")
+        }
+
+        async fn stored(&self, _: ShardId, _: &SourceName, _: i32) -> Result<Stored, Problem> {
+            unimplemented!("nothing is stored")
+        }
+
+        async fn partitions(&self, _: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
+            unimplemented!("there are no partitions")
+        }
+
+        async fn note_loss(&self, _: ShardId, _: Loss) -> Result<(), Problem> {
+            unimplemented!("nothing is lost")
+        }
+
+        async fn losses(&self, _: CollectionUid) -> Result<Vec<Loss>, Problem> {
+            unimplemented!("nothing is lost")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_push_that_is_in_the_log_is_never_refused() {
+        let failure = |code| Err(Problem::new(code, "the shard is being opened"));
+        let request = RequestKey { key: "k".into(), body: 0 };
+        let shard = ShardId { collection: CollectionUid(uuid::Uuid::nil()), number: 0 };
+        let push = Push { shard, partition: 0, rules: Rules::default(), request: None, time_ms: 0, level: 0, items: Vec::new() };
+        let pushed = Pushed {
+            accepted: 1,
+            rejected: 0,
+            errors: Vec::new(),
+            position: Position { source: SourceName::push(), partition: 0, offset: 7 },
+            repeated: false,
+        };
+        let outcome = async |answers: Vec<Result<Pushed, Problem>>| {
+            let catalog = watch::channel(Arc::default()).1;
+            let tailers = Tailers::new(&Members::default(), catalog.clone()).expect("none");
+            let pushes = LoggedPushes::new(tailers, Arc::new(Scripted(Mutex::new(answers.into()))), catalog);
+            pushes.outcome(&push, 7, &request, Instant::now() + Duration::from_secs(60)).await.map_err(|problem| problem.code)
+        };
+        for passing in [Code::Busy, Code::Unavailable, Code::Timeout] {
+            assert_eq!(outcome(vec![failure(passing), failure(passing), Ok(pushed.clone())]).await, Ok(pushed.clone()), "{passing:?}");
+        }
+        for lasting in [Code::Internal, Code::TooLarge, Code::LimitReached] {
+            assert_eq!(outcome(vec![failure(lasting)]).await, Err(Code::UnknownOutcome), "{lasting:?}");
+        }
+        for of_the_push in [Code::Conflict, Code::NotFound, Code::UnknownOutcome] {
+            assert_eq!(outcome(vec![failure(of_the_push)]).await, Err(of_the_push));
+        }
     }
 }
