@@ -73,7 +73,12 @@ impl Disk {
 
     /// Whether a shard that was opened without room may find some now: as much as the ballast takes, and the disk is not full.
     pub fn has_room(&self) -> bool {
-        self.full().is_none() && Space::of(&self.folder).is_ok_and(Space::has_room)
+        self.full().is_none() && self.has_space()
+    }
+
+    /// Whether as much is free as the ballast takes, however full the disk may be for new documents: enough to close shards and to open them again.
+    pub fn has_space(&self) -> bool {
+        Space::of(&self.folder).is_ok_and(Space::has_room)
     }
 
     /// Looks again, and answers whether there is room now that was not there before.

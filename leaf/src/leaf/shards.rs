@@ -273,13 +273,13 @@ impl Shards {
     }
 
     /// Closes the shard that was not used for longest, of those that nobody uses and for which `may` holds, with the time of their last use. Where
-    /// the disk has no room, those stay that still could write: opening takes some of it, and rows in memory may find none.
+    /// the disk has no space, those stay that still could write: opening takes some of it, and rows in memory may find none.
     fn close_one(&self, may: impl Fn(u64, &Shard) -> bool) -> bool {
-        let room = self.crew.disk.has_room();
+        let space = self.crew.disk.has_space();
         let used = |(_, place): (ShardId, Arc<Place>)| (place.used_ms.load(Ordering::Relaxed), place);
         let mut places: Vec<(u64, Arc<Place>)> = self.places().into_iter().map(used).collect();
         places.sort_by_key(|(used, _)| *used);
-        places.iter().any(|(used, place)| close_idle(place, |shard| (room || shard.store().is_read_only()) && may(*used, shard)))
+        places.iter().any(|(used, place)| close_idle(place, |shard| (space || shard.store().is_read_only()) && may(*used, shard)))
     }
 
     /// Counts the files of open shards anew: they grow.
@@ -293,15 +293,18 @@ impl Shards {
         }
     }
 
-    /// Closes shards that nobody has used for a while, beyond those few that stay open; so many at once that nobody waits for it.
+    /// Closes shards that nobody has used for a while, beyond those few that stay open, and shards that were opened without room on the disk and are
+    /// to open again, for they would hold their share of memory until somebody asks for them. So many at once that nobody waits for it.
     pub fn close_idle(&self) {
         let options = &self.crew.options;
         let before = self.began.elapsed().saturating_sub(options.shard_idle).as_millis();
         for _ in 0..CLOSED_AT_ONCE_MAX {
+            let opens_again = |_, shard: &Shard| shard.store().is_read_only() && shard.failure().is_some();
             let closed = match self.room.is_exceeded() {
+                _ if self.crew.disk.has_room() && self.close_one(opens_again) => true,
                 true => self.close_one(|_, _| true),
                 // One that was opened without room on the disk only answers until it opens again, and would take nothing after another opening too.
-                false if self.crew.disk.has_room() && self.room.shards() > options.idle_shards_max => {
+                false if self.crew.disk.has_space() && self.room.shards() > options.idle_shards_max => {
                     let only_answers = |shard: &Shard| shard.store().is_read_only() && shard.failure().is_none();
                     self.close_one(|used, shard| u128::from(used) <= before && !only_answers(shard))
                 }

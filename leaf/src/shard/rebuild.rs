@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Rows of gone documents that are removed in one write.
-const SWEPT_ROWS_MAX: usize = 10_000;
+pub(super) const SWEPT_ROWS_MAX: usize = 10_000;
 
 /// How often and how long a build waits for a store that stalls: a minute in all.
 const STALLED_TRIES_MAX: usize = 600;
@@ -216,7 +216,8 @@ fn bury(shard: &Shard, replaced: Vec<Indexed>, ranges: Ranges) {
     }
 }
 
-/// Removes what no view holds any more: files at once, rows of gone documents when nothing that was replaced is held. Called now and then.
+/// Removes what no view holds any more: files at once, rows of gone documents when nothing that was replaced in their range is held. Called now and
+/// then.
 pub fn sweep(shard: &Shard) -> Result<(), Error> {
     if shard.store.is_read_only() {
         return Ok(());
@@ -231,12 +232,19 @@ pub fn sweep(shard: &Shard) -> Result<(), Error> {
         }
     }
     // A row that an older segment lacks may still be read through a younger one that was replaced and is held.
-    if graves.is_empty() || graves.iter().any(|grave| !grave.unheld) {
-        return Ok(());
-    }
-    let ranges: Vec<Ranges> = graves.drain(..).map(|grave| grave.ranges).collect();
+    let held: Vec<Ranges> = graves.iter().filter(|grave| !grave.unheld).map(|grave| grave.ranges.clone()).collect();
+    let swept = graves.extract_if(.., |grave| grave.unheld && !held.iter().any(|held| overlap(held, &grave.ranges)));
+    let ranges: Vec<Ranges> = swept.map(|grave| grave.ranges).collect();
     drop(graves);
     ranges.iter().try_for_each(|ranges| sweep_rows(shard, ranges))
+}
+
+/// Whether a record may be in both.
+fn overlap(one: &Ranges, other: &Ranges) -> bool {
+    let meets = |(partition, (after, through)): (_, &(i64, i64))| {
+        other.get(partition).is_some_and(|(other_after, other_through)| after < other_through && other_after < through)
+    };
+    one.iter().any(meets)
 }
 
 fn remove_file(file: PathBuf) {

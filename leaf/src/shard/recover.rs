@@ -16,7 +16,7 @@ use proto::{Address, Code, Problem};
 use tracing::{info, warn};
 
 use super::{
-    rebuild::remove_rows,
+    rebuild::{SWEPT_ROWS_MAX, remove_rows},
     state::{Indexed, State, merge_kinds},
 };
 use crate::{
@@ -124,6 +124,9 @@ fn mark_gone(store: &Store, mut indexed: Indexed, cleanup: &mut WriteBatch) -> R
             let address: Address = address?;
             if !indexed.mark_gone(&address) {
                 remove_rows(store, cleanup, &address);
+                if cleanup.len() >= SWEPT_ROWS_MAX {
+                    commit(store, std::mem::take(cleanup))?;
+                }
             }
         }
     }

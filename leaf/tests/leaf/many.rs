@@ -169,6 +169,28 @@ async fn more_collections_than_may_be_open_take_and_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_more_shards_are_open_than_may_be_while_the_disk_takes_nothing_new() {
+    let fixture = Fixture::start(two_open);
+    let shards = fixture.collections(30);
+    for shard in &shards {
+        fixture.push_to(*shard, "1").await;
+    }
+    // There is space, and it is kept for others.
+    let full = fixture
+        .restart_as(|options| {
+            two_open(options);
+            options.disk_used_percent_max = 0;
+        })
+        .await;
+    let refused = full.try_push(Push { shard: shards[0], ..full.pushing(&["2"]) }).await.expect_err("the disk is full");
+    assert!(refused.code == Code::Busy && refused.detail.contains("full"), "{refused}");
+    for shard in &shards {
+        assert_eq!(full.documents_of(*shard).await.len(), 1);
+    }
+    full.eventually("no more are open than may be", async |fixture| fixture.leaf.open_shards() <= 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_question_may_need_more_shards_than_stay_open() {
     let fixture = Fixture::start(two_open);
     let shards = fixture.collections(30);

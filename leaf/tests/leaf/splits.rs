@@ -160,6 +160,28 @@ async fn a_view_that_is_held_reads_what_was_replaced_and_merged_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_that_no_view_names_go_though_views_of_others_are_always_held() {
+    let fixture = Fixture::start(small);
+    let put = async |from: i64| {
+        let puts = (from..from + 150).map(|offset| record(offset, Some(&format!("k{}", offset - from)), Some("{}"))).collect();
+        fixture.write(fixture.batch(0, from - 1, from + 149, puts)).await;
+        settled(&fixture).await;
+    };
+    put(0).await;
+    let first = fixture.view().await;
+    let old: Vec<_> = everything(&first).into_iter().map(|document| document.address).collect();
+    put(150).await;
+    let second = fixture.view().await;
+    put(300).await;
+    assert_eq!(first.store.read(&old).expect("rows").len(), 150, "a view that is held reads what was replaced");
+    drop(first);
+    fixture.eventually("the oldest rows are removed", async |_| old.iter().all(|address| second.store.read(&[address.clone()]).is_err())).await;
+    assert_eq!(everything(&second).len(), 150, "the rows of the view that is still held stay");
+    drop(second);
+    assert_eq!(fixture.documents().await.len(), 150);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shard_in_which_everything_is_gone_is_empty_and_stays_so() {
     let fixture = Fixture::start(small);
     let puts = (0..150).map(|offset| record(offset, Some(&format!("k{offset}")), Some("{}"))).collect();
