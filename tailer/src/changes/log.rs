@@ -80,6 +80,8 @@ impl Log {
             false if acknowledged == 0 => log.write_head(folder).map_err(io("write", &path))?,
             begun => log.read_records(begun, acknowledged, &mut each)?,
         }
+        // What was read may not be on disk yet, where a process was killed in the middle of an append: from now on it counts.
+        log.file.sync_data().map_err(io("sync", &path))?;
         log.note_end();
         Ok(log)
     }

@@ -1,6 +1,7 @@
 //! Kafka sources: which are to be read stands in the catalog; each that is not suspended has a consumer of its own.
 
 mod board;
+mod closing;
 pub mod cluster;
 mod config;
 mod context;
@@ -30,7 +31,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use self::{board::Board, cluster::ClusterKafka, partition::Limits, source::Job, windows::Windows};
+use self::{board::Board, closing::Closing, cluster::ClusterKafka, partition::Limits, source::Job, windows::Windows};
 
 /// A source of one collection: names of Kafka sources are unique, and every collection has its `push`.
 type JobName = (CollectionUid, SourceName);
@@ -105,6 +106,7 @@ impl Tailer {
             catalog: changes.catalog(),
             running: Arc::clone(&running),
             ending: BTreeMap::new(),
+            closing: BTreeMap::new(),
             stop: stop.clone(),
         };
         Arc::new(Self { catalog: changes.catalog(), running, stop, keeper: Mutex::new(Some(tokio::spawn(keeper.run()))), shutdown_wait })
@@ -160,6 +162,8 @@ struct Keeper {
     running: Arc<Mutex<BTreeMap<JobName, Running>>>,
     /// Told to stop, and not yet seen to have ended.
     ending: BTreeMap<JobName, JoinHandle<()>>,
+    /// Consumers that are being closed. They outlive a source's settings.
+    closing: BTreeMap<JobName, Arc<Closing>>,
     stop: CancellationToken,
 }
 
@@ -188,6 +192,7 @@ impl Keeper {
         let unwanted = |(name, running): &(&JobName, &Running)| wanted.get(*name).is_none_or(|job| !running.job.is_same(job));
         let stopping: Vec<JobName> = running.iter().filter(unwanted).map(|(name, _)| name.clone()).collect();
         self.ending.retain(|_, task| !task.is_finished());
+        self.closing.retain(|name, closing| wanted.contains_key(name) || closing.unfinished() > 0);
         for name in stopping {
             let Some(old) = running.remove(&name) else { continue };
             info!(source = %name.1, "source stops");
@@ -199,12 +204,13 @@ impl Keeper {
                 continue;
             }
             let before = self.ending.remove(&name);
-            running.insert(name, self.launch(job, before));
+            let closing = self.closing.entry(name.clone()).or_default().clone();
+            running.insert(name, self.launch(job, before, closing));
         }
     }
 
     /// Starts a source, once what ran under its name before has ended: both would be the same member of the group.
-    fn launch(&self, job: Job, before: Option<JoinHandle<()>>) -> Running {
+    fn launch(&self, job: Job, before: Option<JoinHandle<()>>, closing: Arc<Closing>) -> Running {
         let job = Arc::new(job);
         let board = Arc::new(Board::new(job.collection.clone(), job.source.clone()));
         let stop = self.stop.child_token();
@@ -213,7 +219,7 @@ impl Keeper {
             if let Some(before) = before {
                 let _ = before.await;
             }
-            source::keep(kept, shown, windows, until).await;
+            source::keep(kept, shown, windows, closing, until).await;
         });
         Running { job, board, stop, task }
     }

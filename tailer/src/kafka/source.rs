@@ -11,10 +11,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -38,6 +35,7 @@ use tracing::{debug, info, warn};
 use super::{
     TailerOptions,
     board::{Board, Cell},
+    closing::Closing,
     config::{self, explain},
     context::{Context, Rebalance},
     partition::{Backoff, Flow, Partition},
@@ -178,11 +176,10 @@ impl Job {
 }
 
 /// Keeps a source running until it is stopped: after an error that a consumer cannot survive, another one is made.
-pub async fn keep(job: Arc<Job>, board: Arc<Board>, windows: Arc<Windows>, stop: CancellationToken) {
+pub async fn keep(job: Arc<Job>, board: Arc<Board>, windows: Arc<Windows>, closing: Arc<Closing>, stop: CancellationToken) {
     let mut backoff = Backoff::new(RESTART_FIRST, RESTART_MOST);
-    let closing = Arc::new(AtomicUsize::new(0));
     while !stop.is_cancelled() {
-        if closing.load(Ordering::SeqCst) >= CLOSING_MAX {
+        if closing.unfinished() >= CLOSING_MAX {
             board.error(&format!("{CLOSING_MAX} consumers of the source could not be closed, and no other is made: restart the node"));
             tokio::select! { () = tokio::time::sleep(RESTART_MOST) => continue, () = stop.cancelled() => break }
         }
@@ -215,8 +212,7 @@ struct Reader {
     cells: BTreeMap<i32, Arc<Cell>>,
     /// What they have in hand, as others see it.
     held: Held,
-    /// Consumers of the source that are being closed.
-    closing: Arc<AtomicUsize>,
+    closing: Arc<Closing>,
     /// Ends the senders of the partitions that are read now.
     senders_stop: CancellationToken,
     senders: TaskTracker,
@@ -239,7 +235,7 @@ struct Reader {
 type Consumer = Arc<BaseConsumer<Context>>;
 
 impl Reader {
-    fn new(job: Arc<Job>, board: Arc<Board>, held: Held, closing: Arc<AtomicUsize>, stop: CancellationToken) -> Self {
+    fn new(job: Arc<Job>, board: Arc<Board>, held: Held, closing: Arc<Closing>, stop: CancellationToken) -> Self {
         Self {
             job,
             board,
@@ -286,29 +282,22 @@ impl Reader {
         result
     }
 
-    /// Leaves the group. The client closes a consumer without a limit of time, so that happens aside: the source goes on without it.
+    /// Leaves the group, and waits a while until it is left.
     fn close(&self, consumer: Consumer) {
         consumer.context().close();
-        let (done, closed) = std::sync::mpsc::sync_channel(1);
-        let closing = self.closing.clone();
-        closing.fetch_add(1, Ordering::SeqCst);
-        let thread = std::thread::Builder::new().name(format!("close-{}", self.job.source)).spawn(move || {
-            // A sender may still ask the broker something with it, for some seconds.
+        // A sender may still ask the broker something with it, for some seconds.
+        let close = move || {
             while Arc::strong_count(&consumer) > 1 {
                 std::thread::sleep(POLL);
             }
             drop(consumer);
-            closing.fetch_sub(1, Ordering::SeqCst);
-            let _ = done.send(());
-        });
-        match thread {
-            Ok(_) if closed.recv_timeout(CLOSED_WITHIN).is_ok() => info!(source = %self.job.source, "consumer closed"),
-            Err(error) => {
-                self.closing.fetch_sub(1, Ordering::SeqCst);
-                warn!(source = %self.job.source, %error, "no thread to close the consumer on");
-            }
+        };
+        let source = &self.job.source;
+        match self.closing.run(&format!("close-{source}"), CLOSED_WITHIN, close) {
+            Ok(true) => info!(%source, "consumer closed"),
             // The client's thread is left behind; the group gives its member up after the session.
-            Ok(_) => warn!(source = %self.job.source, "the consumer could not be closed within {} s and is left behind", CLOSED_WITHIN.as_secs()),
+            Ok(false) => warn!(%source, "the consumer could not be closed within {} s and is left behind", CLOSED_WITHIN.as_secs()),
+            Err(error) => warn!(%source, %error, "no thread to close the consumer on"),
         }
     }
 
