@@ -9,11 +9,19 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use proto::{Code, Problem};
+use tokio::time::Instant;
 
 use super::room::Held;
 
-/// How long a client may be silent in the middle of a body.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How fast a body has to come: one that trickles in keeps room that others wait for.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// How long a client may be silent in the middle of a body. As long at its beginning the rate does not count.
+    silence_max: Duration,
+    bytes_per_second_min: usize,
+}
+
+const PACE: Pace = Pace { silence_max: Duration::from_secs(30), bytes_per_second_min: 32 << 10 };
 /// Decompressed bytes for each compressed one that room is taken for ahead.
 const EXPANSION_GUESS: usize = 8;
 /// Bodies under this are decompressed where they are read.
@@ -47,17 +55,37 @@ impl Packing {
 }
 
 /// The bytes of a body, unpacked, at most `bytes_max` of them. What they take is held in `held`, if given.
-pub(super) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize, mut held: Option<&mut Held>) -> Result<Bytes, Problem> {
+pub(super) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize, held: Option<&mut Held>) -> Result<Bytes, Problem> {
+    read_at(PACE, headers, body, bytes_max, held).await
+}
+
+async fn read_at(pace: Pace, headers: &HeaderMap, body: Body, bytes_max: usize, mut held: Option<&mut Held>) -> Result<Bytes, Problem> {
     let packing = Packing::of(headers)?;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > bytes_max) {
         return Err(too_large(bytes_max));
     }
-    if let (Some(held), Some(bytes)) = (held.as_deref_mut(), announced) {
-        let expected = if packing == Packing::None { bytes } else { bytes.saturating_mul(1 + EXPANSION_GUESS).min(bytes_max) };
-        held.grow_to(expected).await?;
+    // What it unpacks to is held from the beginning, so that it is not refused when all of it has come.
+    let expansion = if packing == Packing::None { 1 } else { 1 + EXPANSION_GUESS };
+    let room = |bytes: usize| bytes.saturating_mul(2).min(announced.unwrap_or(bytes_max)).max(bytes);
+    let mut stream = body.into_data_stream();
+    let mut packed = BytesMut::new();
+    let begun = Instant::now();
+    while let Some(frame) = next_frame(&mut stream, pace, begun, packed.len()).await? {
+        let bytes = packed.len() + frame.len();
+        if bytes > bytes_max {
+            return Err(too_large(bytes_max));
+        }
+        // Room for twice as much as has come, not for what is announced: who announces much and sends little takes little.
+        if let Some(held) = held.as_deref_mut() {
+            held.grow_to(room(bytes).saturating_mul(expansion).min(bytes_max)).await?;
+        }
+        if bytes > packed.capacity() {
+            packed.reserve(room(bytes) - packed.len());
+        }
+        packed.extend_from_slice(&frame);
     }
-    let packed = receive(body, bytes_max, announced.unwrap_or_default(), held.as_deref_mut()).await?;
+    let packed = packed.freeze();
     if packing == Packing::None {
         return Ok(packed);
     }
@@ -74,27 +102,19 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize, mut 
     Ok(unpacked)
 }
 
-async fn receive(body: Body, bytes_max: usize, announced: usize, mut held: Option<&mut Held>) -> Result<Bytes, Problem> {
-    let mut stream = body.into_data_stream();
-    let mut all = BytesMut::with_capacity(announced);
-    while let Some(frame) = next_frame(&mut stream).await? {
-        if all.len() + frame.len() > bytes_max {
-            return Err(too_large(bytes_max));
-        }
-        if let Some(held) = held.as_deref_mut() {
-            held.grow_to(all.len() + frame.len()).await?;
-        }
-        all.extend_from_slice(&frame);
-    }
-    Ok(all.freeze())
-}
-
-async fn next_frame(stream: &mut axum::body::BodyDataStream) -> Result<Option<Bytes>, Problem> {
-    match tokio::time::timeout(SILENCE_MAX, stream.next()).await {
+async fn next_frame(stream: &mut axum::body::BodyDataStream, pace: Pace, begun: Instant, received: usize) -> Result<Option<Bytes>, Problem> {
+    let Pace { silence_max, bytes_per_second_min } = pace;
+    let late = begun + silence_max + Duration::from_secs_f64(received as f64 / bytes_per_second_min as f64);
+    let silent = Instant::now() + silence_max;
+    match tokio::time::timeout_at(silent.min(late), stream.next()).await {
         Ok(Some(Ok(frame))) => Ok(Some(frame)),
         Ok(None) => Ok(None),
         Ok(Some(Err(error))) => Err(Problem::new(Code::BadRequest, format!("the body broke off: {error}"))),
-        Err(_) => Err(Problem::new(Code::BadRequest, format!("the body stopped for {} seconds", SILENCE_MAX.as_secs()))),
+        Err(_) if silent <= late => Err(Problem::new(Code::BadRequest, format!("the body stopped for {} seconds", silence_max.as_secs()))),
+        Err(_) => {
+            let detail = format!("the body came too slowly: {received} bytes in {} seconds", begun.elapsed().as_secs());
+            Err(Problem::new(Code::BadRequest, detail).hint(format!("send at least {bytes_per_second_min} bytes a second, or smaller bodies")))
+        }
     }
 }
 
@@ -163,6 +183,38 @@ mod tests {
         let members = [gzip(b"one\n"), gzip(b"two\n")].concat();
         assert_eq!(code("x-gzip", members, 100).await.as_deref(), Ok(b"one\ntwo\n".as_slice()), "gzip files may be joined");
         assert_eq!(code("identity", text.clone(), 1 << 20).await.as_deref(), Ok(text.as_slice()));
+    }
+
+    /// So many pieces of so many bytes, one each 50 milliseconds.
+    fn trickle(pieces: usize, bytes: usize) -> Body {
+        let pace = tokio::time::interval(Duration::from_millis(50));
+        let sent = futures::stream::unfold((0, pace), move |(sent, mut pace)| async move {
+            pace.tick().await;
+            (sent < pieces).then(|| (Ok::<_, std::io::Error>(Bytes::from(vec![b' '; bytes])), (sent + 1, pace)))
+        });
+        Body::from_stream(sent)
+    }
+
+    #[tokio::test]
+    async fn a_body_that_trickles_in_is_given_up_and_takes_little_room_meanwhile() {
+        let room = super::super::room::Room::new(1 << 20);
+        let headers: HeaderMap = [(header::CONTENT_LENGTH, (1 << 20).into())].into_iter().collect();
+        let pace = Pace { silence_max: Duration::from_millis(300), bytes_per_second_min: 1 << 10 };
+        let mut held = room.hold(0, Instant::now()).await.expect("nothing is held");
+        let slow = async {
+            let slow = read_at(pace, &headers, trickle(usize::MAX, 10), 1 << 20, Some(&mut held)).await.expect_err("it is too slow");
+            assert!(slow.code == Code::BadRequest && slow.detail.contains("too slowly"), "{slow}");
+        };
+        let others = async {
+            let mut pace = tokio::time::interval(Duration::from_millis(20));
+            for _ in 0..10 {
+                pace.tick().await;
+                assert!(room.hold((1 << 20) - 1_000, Instant::now()).await.is_ok(), "others have the rest of the room");
+            }
+        };
+        tokio::join!(slow, others);
+        let steady = read_at(pace, &headers, trickle(30, 16 << 10), 1 << 20, Some(&mut held)).await;
+        assert_eq!(steady.map(|bytes| bytes.len()), Ok(30 * (16 << 10)), "it takes longer than anybody may be silent, and comes fast enough");
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 //! monitoring still works on an overloaded node.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     io,
     pin::Pin,
     sync::{
@@ -43,6 +43,8 @@ use super::{Names, browser, patient, refuse};
 const SPARE_CONNECTIONS_MAX: usize = 64;
 /// What is served on those.
 const OPERATORS_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+/// Numbers requests.
+static REQUESTS: AtomicU64 = AtomicU64::new(0);
 /// How often a connection that is being closed is checked for progress. An idle HTTP/1 connection is cut at the first check.
 const GIVES_WAY_WITHIN: Duration = Duration::from_secs(1);
 /// An HTTP/2 connection is cut after this many checks without progress: its data may wait for the client's window while the socket is writable.
@@ -124,10 +126,10 @@ where
         async move {
             let response = hyper::service::Service::call(&service, request).await;
             // The client has to reconnect; it may then get an ordinary connection.
-            if running.0.spare {
-                running.0.gives_way.cancel();
+            if running.one.spare {
+                running.one.gives_way.cancel();
             }
-            response.map(|response| response.map(|body| Body::new(Answering { body, _running: running })))
+            response.map(|response| response.map(|body| Body::new(Answering { body, running })))
         }
     });
     let builder = connection_builder(HEAD_WAIT_MAX);
@@ -136,6 +138,10 @@ where
         ended = connection.as_mut() => Some(ended),
         () = open.one.gives_way.cancelled() => None,
         () = closing.cancelled() => None,
+        () = open.one.takes_nothing(TAKES_NOTHING_MAX) => {
+            debug!("a client takes nothing of its answer, and its connection is cut");
+            return;
+        }
     };
     let ended = match ended {
         Some(ended) => Some(ended),
@@ -145,7 +151,11 @@ where
                 tokio::select! { () = open.one.standstill() => {}, () = closing.cancelled() => std::future::pending().await }
             };
             // During shutdown, `serve` limits the time for all connections.
-            tokio::select! { ended = connection.as_mut() => Some(ended), () = at_standstill => None }
+            tokio::select! {
+                ended = connection.as_mut() => Some(ended),
+                () = at_standstill => None,
+                () = open.one.takes_nothing(TAKES_NOTHING_MAX) => None,
+            }
         }
     };
     if let Some(Err(error)) = ended {
@@ -193,6 +203,9 @@ struct One {
     progress: Arc<patient::Progress>,
     /// Requests that run on it, and since when there are none.
     requests: Mutex<(usize, Instant)>,
+    /// Since when the piece of an answer that was sent last waits for the client, for each request that waits. Over HTTP/2 other requests may go on
+    /// meanwhile, so [`patient`] notices nothing.
+    untaken: Mutex<HashMap<u64, Instant>>,
     gives_way: CancellationToken,
 }
 
@@ -211,7 +224,8 @@ impl Connections {
     async fn room(&self) {
         let most = self.max + SPARE_CONNECTIONS_MAX;
         while self.all.lock().len() >= most {
-            if self.count(|_| true) >= most {
+            // A request that came in the last moment keeps a connection that gives way open, so another has to.
+            if !self.all.lock().values().any(|one| one.gives_way.is_cancelled() && one.idle_since().is_some()) {
                 self.one_gives_way(|_| true);
             }
             tokio::time::sleep(ROOM_LOOK).await;
@@ -229,6 +243,7 @@ impl Connections {
             is_many_at_once: AtomicBool::new(false),
             progress: Arc::default(),
             requests: Mutex::new((0, Instant::now())),
+            untaken: Mutex::default(),
             gives_way: CancellationToken::new(),
         });
         all.insert(number, one.clone());
@@ -259,6 +274,18 @@ impl One {
         (requests == 0 && !self.progress.is_blocked()).then_some(since)
     }
 
+    /// Waits until a piece of one of several answers has waited for the client for so long.
+    async fn takes_nothing(&self, at_most: Duration) {
+        let mut looks = tokio::time::interval(at_most / 16);
+        loop {
+            looks.tick().await;
+            let is_many_at_once = self.is_many_at_once.load(Ordering::Relaxed);
+            if is_many_at_once && self.untaken.lock().values().any(|since| since.elapsed() > at_most) {
+                return;
+            }
+        }
+    }
+
     /// Waits until nothing of it goes on.
     async fn standstill(&self) {
         let enough = if self.is_many_at_once.load(Ordering::Relaxed) { STANDSTILLS_MAX } else { 1 };
@@ -281,18 +308,22 @@ impl Drop for Open {
 }
 
 /// A request runs on a connection for as long as this lives.
-struct Running(Arc<One>);
+struct Running {
+    one: Arc<One>,
+    number: u64,
+}
 
 impl Running {
     fn begin(one: &Arc<One>) -> Self {
         one.requests.lock().0 += 1;
-        Self(one.clone())
+        Self { one: one.clone(), number: REQUESTS.fetch_add(1, Ordering::Relaxed) }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut requests = self.0.requests.lock();
+        self.one.untaken.lock().remove(&self.number);
+        let mut requests = self.one.requests.lock();
         *requests = (requests.0 - 1, Instant::now());
     }
 }
@@ -300,7 +331,7 @@ impl Drop for Running {
 /// The body of an answer: its request runs until it is sent.
 struct Answering {
     body: Body,
-    _running: Running,
+    running: Running,
 }
 
 impl hyper::body::Body for Answering {
@@ -308,7 +339,13 @@ impl hyper::body::Body for Answering {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        // Whoever asks for the next piece has sent the one before.
+        self.running.one.untaken.lock().remove(&self.running.number);
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            self.running.one.untaken.lock().insert(self.running.number, Instant::now());
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -332,6 +369,7 @@ mod tests {
         let router = Router::new()
             .route("/", get(|| async { "here" }))
             .route("/never", get(std::future::pending::<()>))
+            .route("/long/{bytes}", get(|axum::extract::Path(bytes): axum::extract::Path<usize>| async move { vec![b'~'; bytes] }))
             .route("/healthz", get(|| async { "well" }));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -378,6 +416,82 @@ mod tests {
         let mut one = connected(address).await;
         asks(&mut one, "/").await;
         assert!(answer(&mut one).await.ends_with("here"));
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_an_answer_is_still_being_sent_does_not_give_way() {
+        // Some of these end in the socket's buffers, some in the server's, some in neither.
+        for mebibytes in [1, 2, 4, 8, 16] {
+            let address = door(4).await;
+            let mut slow = connected(address).await;
+            asks(&mut slow, &format!("/long/{}", mebibytes << 20)).await;
+            let begun = answer(&mut slow).await;
+            assert!(begun.starts_with("HTTP/1.1 200"), "{begun}");
+            let mut others = Vec::new();
+            for _ in 0..20 {
+                let mut one = connected(address).await;
+                asks(&mut one, "/").await;
+                assert!(answer(&mut one).await.ends_with("here"), "the idle ones of the others give way");
+                others.push(one);
+            }
+            // Longer than one that gives way is given.
+            tokio::time::interval_at((Instant::now() + 2 * GIVES_WAY_WITHIN).into(), GIVES_WAY_WITHIN).tick().await;
+            let head = begun.find("\r\n\r\n").expect("the head comes at once") + 4;
+            let mut rest = vec![0; (mebibytes << 20) + head - begun.len()];
+            slow.read_exact(&mut rest).await.expect("the whole answer comes");
+            assert!(rest.iter().all(|byte| *byte == b'~'));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_which_the_client_takes_nothing_is_noticed_and_one_that_is_still_computed_is_not() {
+        let connections = Connections::new(1);
+        let open = connections.open();
+        open.one.is_many_at_once.store(true, Ordering::Relaxed);
+        let (pieces, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, io::Error>>(4);
+        let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
+        let mut answer = std::pin::pin!(Answering { body, running: Running::begin(&open.one) });
+        let mut piece = async || std::future::poll_fn(|context| hyper::body::Body::poll_frame(answer.as_mut(), context)).await;
+        let patience = Duration::from_millis(200);
+        let noticed = async |wait| tokio::time::timeout(wait, open.one.takes_nothing(patience)).await.is_ok();
+
+        pieces.send(Ok(Bytes::from_static(b"one"))).await.expect("it is read");
+        assert!(piece().await.is_some_and(|piece| piece.is_ok()));
+        // The server asks for the next piece, for the first was sent.
+        let next = tokio::time::timeout(5 * patience, async { tokio::join!(piece(), noticed(4 * patience)) });
+        pieces.send(Ok(Bytes::from_static(b"two"))).await.expect("it is read");
+        let (second, _) = next.await.expect("it comes");
+        assert!(second.is_some_and(|piece| piece.is_ok()));
+        assert!(noticed(Duration::from_secs(20)).await, "nobody asks for a third");
+        let waits = tokio::time::timeout(4 * patience, piece()).await;
+        assert!(waits.is_err(), "nothing is ready");
+        assert!(!noticed(4 * patience).await, "the client would take what is not there yet");
+    }
+
+    #[tokio::test]
+    async fn connections_that_give_way_and_ask_again_do_not_keep_others_out() {
+        let connections = Connections::new(4);
+        let idle: Vec<Open> = (0..4).map(|_| connections.open()).collect();
+        // Each is told to give way, and a request begins on it in that moment.
+        let mut kept = Vec::new();
+        for _ in 0..SPARE_CONNECTIONS_MAX {
+            let open = connections.open();
+            let told = connections.all.lock().values().find(|one| one.gives_way.is_cancelled() && one.idle_since().is_some()).cloned();
+            kept.push((Running::begin(&told.expect("one is idle")), open));
+        }
+        assert!(connections.all.lock().len() >= connections.max + SPARE_CONNECTIONS_MAX);
+        let one_ends = async {
+            loop {
+                let idle = connections.all.lock().values().find(|one| one.gives_way.is_cancelled() && one.idle_since().is_some()).cloned();
+                if let Some(idle) = idle {
+                    return connections.all.lock().remove(&idle.number);
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let both = async { tokio::join!(connections.room(), one_ends) };
+        tokio::time::timeout(Duration::from_secs(20), both).await.expect("an idle one gives way, and there is room");
+        drop(idle);
     }
 
     #[tokio::test]

@@ -132,6 +132,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn at_most_64_slow_readers_make_room_for_other_queries() {
+        let gate = Admission::new(1, 0);
+        let mut readers = Vec::new();
+        for _ in 0..READERS_MAX {
+            let mut ticket = gate.enter(Instant::now()).await.expect("the reader before gave its place");
+            assert!(ticket.gives_way());
+            assert!(ticket.gives_way(), "giving way twice is giving way once");
+            readers.push(ticket);
+        }
+        let mut last = gate.enter(Instant::now()).await.expect("the 64th gave its place, too");
+        assert!(!last.gives_way(), "the 65th keeps its place");
+        assert_eq!(gate.enter(Instant::now()).await.map(drop).map_err(|p| p.code), Err(Code::Busy));
+        // A reader that goes on while no place is free goes on without one, and another may wait in its stead when it has one again.
+        readers[0].goes_on();
+        assert!(!last.gives_way());
+        drop(last);
+        readers[0].goes_on();
+        assert_eq!(gate.enter(Instant::now()).await.map(drop).map_err(|p| p.code), Err(Code::Busy), "the only place is taken again");
+        drop(readers);
+        let mut next = gate.enter(Instant::now()).await.expect("all is given back");
+        assert!(next.gives_way());
+    }
+
+    #[tokio::test]
     async fn who_waits_beyond_the_deadline_is_told_busy() {
         let gate = Admission::new(1, 8);
         let _first = gate.enter(Instant::now()).await.expect("the first enters");

@@ -116,8 +116,11 @@ async fn pin_collection(
     for (shard, result) in answered::pin(context, wanted.collect()).await {
         match result {
             Ok(pinned) => view.shards.push((shard, pinned)),
-            // A leaf that does not know a collection that is here is not up to date, or is another cluster's.
-            Err(problem) if matches!(problem.code, Code::Unavailable | Code::Incomplete | Code::NotFound) => view.missing.push((shard, problem)),
+            // A leaf that does not know a collection that is here is not up to date, or is another cluster's. One that is busy has no room to open
+            // the shard.
+            Err(problem) if matches!(problem.code, Code::Unavailable | Code::Incomplete | Code::NotFound | Code::Busy) => {
+                view.missing.push((shard, problem));
+            }
             Err(problem) => return Err(problem),
         }
     }

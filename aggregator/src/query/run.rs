@@ -1,6 +1,7 @@
 //! A question's way through its task on the query runtime: plan, then rows as they come, then the end; whatever happens is told.
 
 use std::{
+    collections::VecDeque,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,6 +12,7 @@ use datafusion::arrow::{
     datatypes::{Field, Schema, SchemaRef},
 };
 use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
+use parking_lot::Mutex;
 use plan::arrays;
 use proto::{Code, Problem};
 use tokio::sync::{mpsc, oneshot};
@@ -81,8 +83,13 @@ pub(super) struct Reply {
     /// The query's place among those that run; given back before the last word, so that who has read it sees none.
     held: Option<(Ticket, Registered)>,
     head: Option<oneshot::Sender<Result<SchemaRef, Problem>>>,
-    parts: mpsc::Sender<Result<Part, Problem>>,
+    parts: mpsc::Sender<Result<Sent, Problem>>,
+    /// The last parts, as far as nobody has read them.
+    unread: VecDeque<Sent>,
 }
+
+/// A part on its way, until it is read or its query is given up. A client that keeps its connection and reads nothing would else keep it, too.
+type Sent = Arc<Mutex<Option<Part>>>;
 
 impl Reply {
     /// Sends what a statement gives: its columns, its rows, its end.
@@ -138,7 +145,14 @@ impl Reply {
                 taken
             }
         };
-        taken.map(|place| place.send(Ok(part))).map_err(|_| cancelled())
+        let place = taken.map_err(|_| cancelled())?;
+        let sent = Arc::new(Mutex::new(Some(part)));
+        self.unread.push_back(Arc::clone(&sent));
+        if self.unread.len() > PARTS_MAX {
+            self.unread.pop_front();
+        }
+        place.send(Ok(sent));
+        Ok(())
     }
 
     /// Tells why there is no answer, or no more of it.
@@ -146,7 +160,10 @@ impl Reply {
         drop(self.held.take());
         match self.head.take() {
             Some(head) => drop(head.send(Err(problem))),
-            None => drop(tokio::time::timeout(LAST_WORD_MAX, self.parts.send(Err(problem))).await),
+            None if tokio::time::timeout(LAST_WORD_MAX, self.parts.send(Err(problem))).await.is_err() => {
+                self.unread.iter().for_each(|sent| drop(sent.lock().take()));
+            }
+            None => {}
         }
     }
 }
@@ -154,7 +171,7 @@ impl Reply {
 /// The asker's end of an answer. Dropping it, or what it becomes, cancels the query.
 pub(super) struct Asked {
     head: oneshot::Receiver<Result<SchemaRef, Problem>>,
-    parts: mpsc::Receiver<Result<Part, Problem>>,
+    parts: mpsc::Receiver<Result<Sent, Problem>>,
     guard: tokio_util::sync::DropGuard,
     time: Arc<Time>,
 }
@@ -164,7 +181,10 @@ pub(super) fn answer(context: &QueryContext, held: Option<(Ticket, Registered)>)
     let (head, asked_head) = oneshot::channel();
     let (parts, asked_parts) = mpsc::channel(PARTS_MAX);
     let time = Arc::clone(&context.time);
-    (Reply { held, head: Some(head), parts }, Asked { head: asked_head, parts: asked_parts, guard: context.cancel.clone().drop_guard(), time })
+    (
+        Reply { held, head: Some(head), parts, unread: VecDeque::new() },
+        Asked { head: asked_head, parts: asked_parts, guard: context.cancel.clone().drop_guard(), time },
+    )
 }
 
 impl Asked {
@@ -179,7 +199,7 @@ impl Asked {
             let (mut parts, guard, time) = state?;
             let part = tokio::select! {
                 biased;
-                part = parts.recv() => part.unwrap_or_else(|| Err(gone())),
+                sent = parts.recv() => sent.unwrap_or_else(|| Err(gone())).and_then(|sent| sent.lock().take().ok_or_else(timed_out)),
                 () = time.passed(GRACE) => Err(timed_out()),
             };
             let more = matches!(part, Ok(Part::Rows(_)));

@@ -99,6 +99,18 @@ async fn an_answer_that_nobody_reads_is_given_up() {
 }
 
 #[tokio::test]
+async fn what_nobody_reads_does_not_stay_in_memory_when_its_query_was_given_up() {
+    let bench = bench(numbers(300)).await;
+    let sql = "SELECT a.n FROM events a CROSS JOIN events b LIMIT 90000".to_owned();
+    let unread = Question { sql, how: How { timeout: Some(Duration::from_millis(100)), ..How::default() }, ..Question::default() };
+    let mut answer = bench.engine.ask(unread).await.expect("columns");
+    let given_up = Duration::from_secs(12);
+    tokio::time::interval_at(tokio::time::Instant::now() + given_up, given_up).tick().await;
+    let first = answer.parts.next().await.expect("a word").map(|_| ()).map_err(|problem| problem.code);
+    assert_eq!(first, Err(Code::Timeout), "the parts that were ready are gone");
+}
+
+#[tokio::test]
 async fn an_asker_may_choose_the_id_by_which_a_query_is_cancelled() {
     let bench = bench(numbers(3)).await;
     *bench.leaf.fault.lock() = Some(Fault::Hang);
