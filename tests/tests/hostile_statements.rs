@@ -24,6 +24,8 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 const OTHERS_EVERY: Duration = Duration::from_millis(200);
 /// So much of a long answer is read.
 const READ_BYTES_MAX: usize = 64 << 20;
+/// How the ids of statements begin that are ended while they run.
+const HOSTILE_IDS: &str = "0000000000004000";
 /// How a hostile statement may end, besides with an answer.
 const REFUSALS: [&str; 5] = ["limit_reached", "too_complex", "timeout", "not_supported", "bad_sql"];
 
@@ -76,6 +78,79 @@ async fn no_statement_ends_the_server_or_outlives_its_deadline() {
         Ok(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_statement_holds_is_free_soon_after_its_end_however_it_ends() {
+    let server = server().await;
+    let at_first = server.process().resident_bytes().expect("its memory");
+    let (mut ended_while_running, mut longest) = (0, Duration::ZERO);
+    for (number, sql) in known().iter().enumerate() {
+        let id = format!("{HOSTILE_IDS}{number:016}");
+        let ending = ["the client leaves", "somebody cancels", "the deadline comes"][number % 3];
+        let timeout_ms = if ending == "the deadline comes" { 300 } else { 60_000 };
+        let body = json!({ "sql": sql, "timeout_ms": timeout_ms, "query_id": id });
+        let request = server.request(Method::POST, "/v1/sql").json(&body);
+        let mut asked = tokio::spawn(async move {
+            let mut answer = request.send().await?;
+            while answer.chunk().await?.is_some() {}
+            Ok::<(), reqwest::Error>(())
+        });
+        let runs = || async {
+            let running = running(&server).await?;
+            ensure!(running == 1, "{running} run");
+            Ok(())
+        };
+        let what = format!("{sql} runs");
+        let was_running = tokio::select! {
+            _ = &mut asked => false,
+            () = eventually(&what, runs) => true,
+        };
+        match ending {
+            "the client leaves" => asked.abort(),
+            "somebody cancels" => {
+                // It may have ended by itself meanwhile.
+                let _cancelled = server.request(Method::DELETE, &format!("/v1/queries/{id}")).send().await.expect("an answer");
+            }
+            _ if was_running => drop((&mut asked).await),
+            _ => {}
+        }
+        let over = Instant::now();
+        eventually(&format!("{sql} left nothing after {ending}"), || async {
+            let running = running(&server).await?;
+            ensure!(running == 0, "{running} run");
+            let held = held_bytes(&server).await?;
+            ensure!(held == 0.0, "{held} bytes");
+            Ok(())
+        })
+        .await;
+        longest = longest.max(over.elapsed());
+        if std::env::var_os("RACHIS_VERBOSE").is_some() {
+            eprintln!("{:?} after {ending}: {}", over.elapsed(), sql.chars().take(100).collect::<String>());
+        }
+        ended_while_running += usize::from(was_running);
+    }
+    println!("{ended_while_running} of {} statements were ended; all was free again after at most {longest:?}", known().len());
+    assert!(ended_while_running > known().len() / 3, "only {ended_while_running} were ended while they ran");
+    eventually("its memory is free again", || async {
+        let bytes = server.process().resident_bytes()?;
+        ensure!(bytes < at_first + QUERY_BYTES, "{at_first} bytes at first, {bytes} now");
+        Ok(())
+    })
+    .await;
+}
+
+/// How many hostile statements run.
+async fn running(server: &Server) -> Result<u64> {
+    let running = server.ask(&format!("SELECT count(*) FROM rachis.queries WHERE id LIKE '{HOSTILE_IDS}%'"), json!({})).await?;
+    running.one().as_u64().context("a number")
+}
+
+/// What the server says that its queries hold.
+async fn held_bytes(server: &Server) -> Result<f64> {
+    let metrics = server.request(Method::GET, "/metrics").send().await?.text().await?;
+    let line = metrics.lines().find_map(|line| line.strip_prefix("rachis_queries_memory_bytes ")).context("no such metric")?;
+    Ok(line.parse()?)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

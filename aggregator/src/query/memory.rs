@@ -27,12 +27,13 @@ pub(super) struct QueryPool {
     pool: GreedyMemoryPool,
     node: NodeMemory,
     context: Weak<QueryContext>,
+    node_bytes: metrics::Gauge,
 }
 
 impl QueryPool {
     /// A pool of this size, within the node's.
     pub fn new(bytes_max: usize, node: NodeMemory, context: Weak<QueryContext>) -> Self {
-        Self { bytes_max, pool: GreedyMemoryPool::new(bytes_max), node, context }
+        Self { bytes_max, pool: GreedyMemoryPool::new(bytes_max), node, context, node_bytes: metrics::gauge!("rachis_queries_memory_bytes") }
     }
 
     /// Ends the query if it takes far more than it may.
@@ -60,11 +61,13 @@ impl MemoryPool for QueryPool {
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
         self.pool.grow(reservation, additional);
         self.node.grow(reservation, additional);
+        self.node_bytes.increment(additional as f64);
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
         self.pool.shrink(reservation, shrink);
         self.node.shrink(reservation, shrink);
+        self.node_bytes.decrement(shrink as f64);
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
@@ -74,7 +77,9 @@ impl MemoryPool for QueryPool {
             return Ok(());
         }
         self.pool.try_grow(reservation, additional)?;
-        self.node.try_grow(reservation, additional).inspect_err(|_| self.pool.shrink(reservation, additional))
+        self.node.try_grow(reservation, additional).inspect_err(|_| self.pool.shrink(reservation, additional))?;
+        self.node_bytes.increment(additional as f64);
+        Ok(())
     }
 
     fn reserved(&self) -> usize {

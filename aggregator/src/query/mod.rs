@@ -19,6 +19,7 @@ mod explain;
 pub(crate) mod failure;
 mod lookup;
 mod memory;
+mod paced;
 mod pins;
 mod planner;
 mod push_aggregate;

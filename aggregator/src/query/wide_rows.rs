@@ -42,7 +42,7 @@ use plan::{
 };
 use proto::{Code, Problem};
 
-use super::{failure, shard_scan::parts};
+use super::{failure, paced::Paced, shard_scan::parts};
 
 /// Rows of a batch where a join copies lists, and where it copies texts: from the join upwards, not below it.
 const ROWS_OF_LISTS: usize = 64;
@@ -217,8 +217,10 @@ impl ExecutionPlan for Watched {
             rows: AtomicU64::new(0),
             widest: AtomicU64::new(0),
         };
+        let joined = matches!(self.why, Why::Joined { .. });
         let batches = input.map(move |batch| watch.passed(batch?).map(|parts| stream::iter(parts.into_iter().map(Ok)))).try_flatten();
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
+        let watched: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches));
+        Ok(if joined { Box::pin(Paced::new(watched)) } else { watched })
     }
 
     fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
