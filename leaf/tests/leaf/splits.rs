@@ -175,7 +175,9 @@ async fn rows_that_no_view_names_go_though_views_of_others_are_always_held() {
     put(300).await;
     assert_eq!(first.store.read(&old).expect("rows").len(), 150, "a view that is held reads what was replaced");
     drop(first);
-    fixture.eventually("the oldest rows are removed", async |_| old.iter().all(|address| second.store.read(&[address.clone()]).is_err())).await;
+    fixture
+        .eventually("the oldest rows are removed", async |_| old.iter().all(|address| second.store.read(std::slice::from_ref(address)).is_err()))
+        .await;
     assert_eq!(everything(&second).len(), 150, "the rows of the view that is still held stay");
     drop(second);
     assert_eq!(fixture.documents().await.len(), 150);

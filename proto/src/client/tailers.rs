@@ -440,23 +440,23 @@ mod tests {
         }
 
         async fn write(&self, _: Batch) -> Result<Verdict, Problem> {
-            unimplemented!("nothing is written")
+            unreachable!("nothing is written")
         }
 
         async fn stored(&self, _: ShardId, _: &SourceName, _: i32) -> Result<Stored, Problem> {
-            unimplemented!("nothing is stored")
+            unreachable!("nothing is stored")
         }
 
         async fn partitions(&self, _: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
-            unimplemented!("there are no partitions")
+            unreachable!("there are no partitions")
         }
 
         async fn note_loss(&self, _: ShardId, _: Loss) -> Result<(), Problem> {
-            unimplemented!("nothing is lost")
+            unreachable!("nothing is lost")
         }
 
         async fn losses(&self, _: CollectionUid) -> Result<Vec<Loss>, Problem> {
-            unimplemented!("nothing is lost")
+            unreachable!("nothing is lost")
         }
     }
 
