@@ -67,7 +67,12 @@ async fn read_at(pace: Pace, headers: &HeaderMap, body: Body, bytes_max: usize, 
     }
     // What it unpacks to is held from the beginning, so that it is not refused when all of it has come.
     let expansion = if packing == Packing::None { 1 } else { 1 + EXPANSION_GUESS };
-    let room = |bytes: usize| bytes.saturating_mul(2).min(announced.unwrap_or(bytes_max)).max(bytes);
+    // Room for twice as much as has come: who announces much and sends little takes little. Once an eighth has come, room for the whole body, so that
+    // those who wait in the middle of theirs hold little, too.
+    let room = |bytes: usize| match announced {
+        Some(announced) if bytes >= announced / 8 => announced.max(bytes),
+        _ => bytes.saturating_mul(2),
+    };
     let mut stream = body.into_data_stream();
     let mut packed = BytesMut::new();
     let begun = Instant::now();
@@ -76,7 +81,6 @@ async fn read_at(pace: Pace, headers: &HeaderMap, body: Body, bytes_max: usize, 
         if bytes > bytes_max {
             return Err(too_large(bytes_max));
         }
-        // Room for twice as much as has come, not for what is announced: who announces much and sends little takes little.
         if let Some(held) = held.as_deref_mut() {
             held.grow_to(room(bytes).saturating_mul(expansion).min(bytes_max)).await?;
         }

@@ -5,12 +5,12 @@
 //! monitoring still works on an overloaded node.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -43,8 +43,6 @@ use super::{Names, browser, patient, refuse};
 const SPARE_CONNECTIONS_MAX: usize = 64;
 /// What is served on those.
 const OPERATORS_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
-/// Numbers requests.
-static REQUESTS: AtomicU64 = AtomicU64::new(0);
 /// How often a connection that is being closed is checked for progress. An idle HTTP/1 connection is cut at the first check.
 const GIVES_WAY_WITHIN: Duration = Duration::from_secs(1);
 /// An HTTP/2 connection is cut after this many checks without progress: its data may wait for the client's window while the socket is writable.
@@ -54,6 +52,15 @@ const STANDSTILLS_MAX: usize = 5;
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(90);
 /// How long a client may take nothing of what is sent to it.
 const TAKES_NOTHING_MAX: Duration = Duration::from_secs(300);
+/// How long a piece of an answer may wait until its client has taken all of it …
+const UNTAKEN_MAX: Duration = Duration::from_secs(1_800);
+/// … and how long where all such pieces together have more than so many bytes.
+const UNTAKEN_FULL_MAX: Duration = Duration::from_secs(10);
+const UNTAKEN_BYTES_MAX: usize = 512 << 20;
+/// How often it is checked whether pieces wait.
+const UNTAKEN_LOOK: Duration = Duration::from_secs(2);
+/// An idle connection that is being closed is cut after so many checks, whatever its client sends.
+const IDLE_CHECKS_MAX: usize = 30;
 /// How long running requests may take once the door closes.
 const CLOSING_WAIT_MAX: Duration = Duration::from_secs(10);
 /// So often it is looked whether a connection has ended, where too many are open.
@@ -126,10 +133,10 @@ where
         async move {
             let response = hyper::service::Service::call(&service, request).await;
             // The client has to reconnect; it may then get an ordinary connection.
-            if running.one.spare {
-                running.one.gives_way.cancel();
+            if running.0.spare {
+                running.0.gives_way.cancel();
             }
-            response.map(|response| response.map(|body| Body::new(Answering { body, running })))
+            response.map(|response| response.map(|body| Body::new(Answering { body, running: Arc::new(running) })))
         }
     });
     let builder = connection_builder(HEAD_WAIT_MAX);
@@ -138,7 +145,7 @@ where
         ended = connection.as_mut() => Some(ended),
         () = open.one.gives_way.cancelled() => None,
         () = closing.cancelled() => None,
-        () = open.one.takes_nothing(TAKES_NOTHING_MAX) => {
+        () = open.one.takes_nothing() => {
             debug!("a client takes nothing of its answer, and its connection is cut");
             return;
         }
@@ -154,7 +161,7 @@ where
             tokio::select! {
                 ended = connection.as_mut() => Some(ended),
                 () = at_standstill => None,
-                () = open.one.takes_nothing(TAKES_NOTHING_MAX) => None,
+                () = open.one.takes_nothing() => None,
             }
         }
     };
@@ -191,6 +198,7 @@ struct Connections {
     max: usize,
     all: Mutex<BTreeMap<u64, Arc<One>>>,
     next: AtomicU64,
+    untaken_bytes: AtomicUsize,
 }
 
 /// One of them.
@@ -203,9 +211,10 @@ struct One {
     progress: Arc<patient::Progress>,
     /// Requests that run on it, and since when there are none.
     requests: Mutex<(usize, Instant)>,
-    /// Since when the piece of an answer that was sent last waits for the client, for each request that waits. Over HTTP/2 other requests may go on
-    /// meanwhile, so [`patient`] notices nothing.
-    untaken: Mutex<HashMap<u64, Instant>>,
+    /// Since when pieces of answers wait for the client, by their numbers. Over HTTP/2 other requests may go on meanwhile, so [`patient`] notices
+    /// nothing.
+    untaken: Mutex<BTreeMap<u64, Instant>>,
+    connections: Arc<Connections>,
     gives_way: CancellationToken,
 }
 
@@ -217,7 +226,7 @@ struct Open {
 
 impl Connections {
     fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max: max.max(1), all: Mutex::default(), next: AtomicU64::new(0) })
+        Arc::new(Self { max: max.max(1), all: Mutex::default(), next: AtomicU64::new(0), untaken_bytes: AtomicUsize::new(0) })
     }
 
     /// Waits until one more may be open, or another gives way to it.
@@ -244,11 +253,17 @@ impl Connections {
             progress: Arc::default(),
             requests: Mutex::new((0, Instant::now())),
             untaken: Mutex::default(),
+            connections: self.clone(),
             gives_way: CancellationToken::new(),
         });
         all.insert(number, one.clone());
         metrics::gauge!("rachis_http_connections").set(all.len() as f64);
         Open { connections: self.clone(), one }
+    }
+
+    /// How long a piece of an answer may wait for its client.
+    fn patience(&self) -> Duration {
+        if self.untaken_bytes.load(Ordering::Relaxed) > UNTAKEN_BYTES_MAX { UNTAKEN_FULL_MAX } else { UNTAKEN_MAX }
     }
 
     /// Those of these that do not give way.
@@ -274,26 +289,27 @@ impl One {
         (requests == 0 && !self.progress.is_blocked()).then_some(since)
     }
 
-    /// Waits until a piece of one of several answers has waited for the client for so long.
-    async fn takes_nothing(&self, at_most: Duration) {
-        let mut looks = tokio::time::interval(at_most / 16);
-        loop {
+    /// Waits until a piece of an answer has waited too long for the client.
+    async fn takes_nothing(&self) {
+        let mut looks = tokio::time::interval(UNTAKEN_LOOK);
+        while !self.waits_longer_than(self.connections.patience()) {
             looks.tick().await;
-            let is_many_at_once = self.is_many_at_once.load(Ordering::Relaxed);
-            if is_many_at_once && self.untaken.lock().values().any(|since| since.elapsed() > at_most) {
-                return;
-            }
         }
+    }
+
+    fn waits_longer_than(&self, patience: Duration) -> bool {
+        self.untaken.lock().first_key_value().is_some_and(|(_, since)| since.elapsed() > patience)
     }
 
     /// Waits until nothing of it goes on.
     async fn standstill(&self) {
         let enough = if self.is_many_at_once.load(Ordering::Relaxed) { STANDSTILLS_MAX } else { 1 };
-        let (mut still, mut written) = (0, self.progress.written());
-        while still < enough {
+        let (mut still, mut idle, mut written) = (0, 0, self.progress.written());
+        while still < enough && idle < IDLE_CHECKS_MAX {
             tokio::time::sleep(GIVES_WAY_WITHIN).await;
-            let now = self.progress.written();
-            still = if self.idle_since().is_some() && now == written { still + 1 } else { 0 };
+            let (now, is_idle) = (self.progress.written(), self.idle_since().is_some());
+            still = if is_idle && now == written { still + 1 } else { 0 };
+            idle = if is_idle { idle + 1 } else { 0 };
             written = now;
         }
     }
@@ -308,30 +324,57 @@ impl Drop for Open {
 }
 
 /// A request runs on a connection for as long as this lives.
-struct Running {
-    one: Arc<One>,
-    number: u64,
-}
+struct Running(Arc<One>);
 
 impl Running {
     fn begin(one: &Arc<One>) -> Self {
         one.requests.lock().0 += 1;
-        Self { one: one.clone(), number: REQUESTS.fetch_add(1, Ordering::Relaxed) }
+        Self(one.clone())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.one.untaken.lock().remove(&self.number);
-        let mut requests = self.one.requests.lock();
+        let mut requests = self.0.requests.lock();
         *requests = (requests.0 - 1, Instant::now());
     }
 }
 
-/// The body of an answer: its request runs until it is sent.
+/// The body of an answer. Its request runs until all pieces of it are sent.
 struct Answering {
     body: Body,
-    running: Running,
+    running: Arc<Running>,
+}
+
+/// A piece of an answer, until it is sent.
+struct Piece {
+    bytes: Bytes,
+    number: u64,
+    running: Arc<Running>,
+}
+
+impl Piece {
+    fn new(bytes: Bytes, running: Arc<Running>) -> Self {
+        let connections = &running.0.connections;
+        let number = connections.next.fetch_add(1, Ordering::Relaxed);
+        connections.untaken_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        running.0.untaken.lock().insert(number, Instant::now());
+        Self { bytes, number, running }
+    }
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let one = &self.running.0;
+        one.untaken.lock().remove(&self.number);
+        one.connections.untaken_bytes.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
 }
 
 impl hyper::body::Body for Answering {
@@ -339,13 +382,9 @@ impl hyper::body::Body for Answering {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        // Whoever asks for the next piece has sent the one before.
-        self.running.one.untaken.lock().remove(&self.running.number);
+        let running = self.running.clone();
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
-            self.running.one.untaken.lock().insert(self.running.number, Instant::now());
-        }
-        polled
+        polled.map_ok(|frame| frame.map_data(|bytes| Bytes::from_owner(Piece::new(bytes, running))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -444,28 +483,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_of_which_the_client_takes_nothing_is_noticed_and_one_that_is_still_computed_is_not() {
+    async fn pieces_of_an_answer_count_until_they_are_sent() {
         let connections = Connections::new(1);
         let open = connections.open();
-        open.one.is_many_at_once.store(true, Ordering::Relaxed);
-        let (pieces, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, io::Error>>(4);
-        let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
-        let mut answer = std::pin::pin!(Answering { body, running: Running::begin(&open.one) });
-        let mut piece = async || std::future::poll_fn(|context| hyper::body::Body::poll_frame(answer.as_mut(), context)).await;
-        let patience = Duration::from_millis(200);
-        let noticed = async |wait| tokio::time::timeout(wait, open.one.takes_nothing(patience)).await.is_ok();
-
-        pieces.send(Ok(Bytes::from_static(b"one"))).await.expect("it is read");
-        assert!(piece().await.is_some_and(|piece| piece.is_ok()));
-        // The server asks for the next piece, for the first was sent.
-        let next = tokio::time::timeout(5 * patience, async { tokio::join!(piece(), noticed(4 * patience)) });
-        pieces.send(Ok(Bytes::from_static(b"two"))).await.expect("it is read");
-        let (second, _) = next.await.expect("it comes");
-        assert!(second.is_some_and(|piece| piece.is_ok()));
-        assert!(noticed(Duration::from_secs(20)).await, "nobody asks for a third");
-        let waits = tokio::time::timeout(4 * patience, piece()).await;
-        assert!(waits.is_err(), "nothing is ready");
-        assert!(!noticed(4 * patience).await, "the client would take what is not there yet");
+        let mut answer = Answering { body: Body::from("a piece"), running: Arc::new(Running::begin(&open.one)) };
+        let piece = std::future::poll_fn(|context| hyper::body::Body::poll_frame(Pin::new(&mut answer), context)).await;
+        let piece = piece.expect("a frame").expect("no error").into_data().expect("bytes");
+        assert_eq!((piece.as_ref(), connections.untaken_bytes.load(Ordering::Relaxed)), (b"a piece".as_ref(), 7));
+        drop(answer);
+        assert!(open.one.idle_since().is_none(), "the whole answer was handed over, and is not sent");
+        assert!(!open.one.waits_longer_than(connections.patience()));
+        tokio::time::interval_at((Instant::now() + Duration::from_millis(50)).into(), UNTAKEN_LOOK).tick().await;
+        assert!(open.one.waits_longer_than(Duration::from_millis(20)));
+        let part = piece.slice(2..);
+        drop(piece);
+        assert!(open.one.waits_longer_than(Duration::from_millis(20)), "a part of it waits");
+        drop(part);
+        assert!(!open.one.waits_longer_than(Duration::ZERO) && open.one.idle_since().is_some());
+        assert_eq!(connections.untaken_bytes.load(Ordering::Relaxed), 0);
+        connections.untaken_bytes.store(UNTAKEN_BYTES_MAX + 1, Ordering::Relaxed);
+        assert_eq!(connections.patience(), UNTAKEN_FULL_MAX, "where much waits, nothing waits long");
     }
 
     #[tokio::test]

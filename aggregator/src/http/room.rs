@@ -1,6 +1,6 @@
 //! Back pressure in bytes: what pushes hold in memory at once. A push waits for room until its deadline; then it is told to come again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use proto::{Code, Problem};
 use tokio::{
@@ -19,7 +19,8 @@ pub(super) struct Held {
     permit: OwnedSemaphorePermit,
     semaphore: Arc<Semaphore>,
     bytes_max: usize,
-    deadline: Instant,
+    /// How long it waits for more.
+    patience: Duration,
 }
 
 impl Room {
@@ -31,17 +32,18 @@ impl Room {
 
     /// Holds so many bytes (all there are, if it asks for more than that), waiting for them until the deadline.
     pub async fn hold(&self, bytes: usize, deadline: Instant) -> Result<Held, Problem> {
+        let patience = deadline.saturating_duration_since(Instant::now());
         let permit = acquire(&self.semaphore, bytes.min(self.bytes_max), deadline).await?;
-        Ok(Held { permit, semaphore: Arc::clone(&self.semaphore), bytes_max: self.bytes_max, deadline })
+        Ok(Held { permit, semaphore: Arc::clone(&self.semaphore), bytes_max: self.bytes_max, patience })
     }
 }
 
 impl Held {
-    /// Holds at least so many bytes from now on.
+    /// Holds at least so many bytes from now on, waiting for them as long as the first ones could be waited for.
     pub async fn grow_to(&mut self, bytes: usize) -> Result<(), Problem> {
         let more = bytes.min(self.bytes_max).saturating_sub(self.permit.num_permits());
         if more > 0 {
-            self.permit.merge(acquire(&self.semaphore, more, self.deadline).await?);
+            self.permit.merge(acquire(&self.semaphore, more, Instant::now() + self.patience).await?);
         }
         Ok(())
     }
@@ -64,8 +66,6 @@ async fn acquire(semaphore: &Arc<Semaphore>, bytes: usize, deadline: Instant) ->
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn soon() -> Instant {

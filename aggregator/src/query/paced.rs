@@ -26,6 +26,8 @@ const SLOW: Duration = Duration::from_millis(40);
 const FAST: Duration = Duration::from_millis(5);
 /// By how much batches shrink and grow.
 const STEP: usize = 4;
+/// A batch is not made smaller than this: what a join does once for each batch would take longer than its rows.
+const ROWS_MIN: usize = 64;
 
 /// The stream.
 pub(super) struct Paced {
@@ -36,19 +38,19 @@ pub(super) struct Paced {
     rows_max: usize,
     /// When the last batch was given, and how many rows it had.
     given: Option<(Instant, usize)>,
-    /// Since when the task has not yielded here.
-    busy_since: Instant,
+    /// When the task asked here first since it waited. What passes while it waits, for input or for its turn, is not its own.
+    busy_since: Option<Instant>,
 }
 
 impl Paced {
     /// The batches of an input.
     pub(super) fn new(input: SendableRecordBatchStream) -> Self {
-        Self { input, rest: None, rows_max: usize::MAX, given: None, busy_since: Instant::now() }
+        Self { input, rest: None, rows_max: usize::MAX, given: None, busy_since: None }
     }
 
     fn adapt(&mut self, took: Duration, rows: usize) {
         if took > SLOW {
-            self.rows_max = (self.rows_max.min(rows) / STEP).max(1);
+            self.rows_max = (self.rows_max.min(rows) / STEP).max(ROWS_MIN);
         } else if took < FAST {
             self.rows_max = self.rows_max.saturating_mul(STEP);
         }
@@ -62,8 +64,8 @@ impl Stream for Paced {
         if let Some((given, rows)) = self.given.take() {
             self.adapt(given.elapsed(), rows);
         }
-        if self.busy_since.elapsed() > YIELDS_AFTER {
-            self.busy_since = Instant::now();
+        if self.busy_since.get_or_insert_with(Instant::now).elapsed() > YIELDS_AFTER {
+            self.busy_since = None;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -72,7 +74,7 @@ impl Stream for Paced {
             None => match self.input.poll_next_unpin(context) {
                 Poll::Ready(Some(Ok(batch))) => batch,
                 Poll::Pending => {
-                    self.busy_since = Instant::now();
+                    self.busy_since = None;
                     return Poll::Pending;
                 }
                 ended => return ended,
@@ -111,8 +113,8 @@ mod tests {
     #[tokio::test]
     async fn batches_shrink_for_a_slow_join_grow_again_for_a_fast_one_and_hold_all_rows_in_order() {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
-        let numbers = |from: i64| Arc::new(Int64Array::from_iter_values(from..from + 64));
-        let batch = |number| Ok(RecordBatch::try_new(schema.clone(), vec![numbers(i64::from(number) * 64)])?);
+        let numbers = |from: i64| Arc::new(Int64Array::from_iter_values(from..from + 4_096));
+        let batch = |number| Ok(RecordBatch::try_new(schema.clone(), vec![numbers(i64::from(number) * 4_096)])?);
         let batches = stream::iter((0..16).map(batch).collect::<Vec<_>>());
         let mut paced = Paced::new(Box::pin(RecordBatchStreamAdapter::new(schema, batches)));
         let (mut rows, mut all) = (Vec::new(), Vec::new());
@@ -124,9 +126,9 @@ mod tests {
             let took = if rows.len() <= 3 { 2 * SLOW } else { Duration::ZERO };
             paced.given = paced.given.map(|(given, rows)| (given - took, rows));
         }
-        assert_eq!(rows[..7], [64, 16, 4, 1, 4, 16, 23], "{rows:?}");
-        assert_eq!(rows[7..], [64; 14][..], "{rows:?}");
-        assert_eq!(all, (0..1024).collect::<Vec<_>>());
+        assert_eq!(rows[..7], [4_096, 1_024, 256, 64, 256, 1_024, 1_472], "{rows:?}");
+        assert_eq!(rows[7..], [4_096; 14][..], "{rows:?}");
+        assert_eq!(all, (0..65_536).collect::<Vec<_>>());
     }
 
     #[tokio::test]
@@ -135,8 +137,10 @@ mod tests {
         let batches = stream::iter(vec![Ok(RecordBatch::new_empty(schema.clone())), Ok(RecordBatch::new_empty(schema.clone()))]);
         let mut paced = Paced::new(Box::pin(RecordBatchStreamAdapter::new(schema, batches)));
         assert!(futures::poll!(paced.next()).is_ready(), "it has not computed for long");
-        paced.busy_since -= 2 * YIELDS_AFTER;
+        paced.busy_since = paced.busy_since.map(|since| since - 2 * YIELDS_AFTER);
         assert!(futures::poll!(paced.next()).is_pending());
+        // However long it then waited for its turn.
+        tokio::time::interval_at(tokio::time::Instant::now() + 2 * YIELDS_AFTER, YIELDS_AFTER).tick().await;
         assert!(futures::poll!(paced.next()).is_ready());
     }
 }

@@ -89,7 +89,7 @@ pub(super) struct Reply {
 }
 
 /// A part on its way, until it is read or its query is given up. A client that keeps its connection and reads nothing would else keep it, too.
-type Sent = Arc<Mutex<Option<Part>>>;
+type Sent = Arc<Mutex<Option<Result<Part, Problem>>>>;
 
 impl Reply {
     /// Sends what a statement gives: its columns, its rows, its end.
@@ -146,7 +146,7 @@ impl Reply {
             }
         };
         let place = taken.map_err(|_| cancelled())?;
-        let sent = Arc::new(Mutex::new(Some(part)));
+        let sent = Arc::new(Mutex::new(Some(Ok(part))));
         self.unread.push_back(Arc::clone(&sent));
         if self.unread.len() > PARTS_MAX {
             self.unread.pop_front();
@@ -160,8 +160,12 @@ impl Reply {
         drop(self.held.take());
         match self.head.take() {
             Some(head) => drop(head.send(Err(problem))),
-            None if tokio::time::timeout(LAST_WORD_MAX, self.parts.send(Err(problem))).await.is_err() => {
-                self.unread.iter().for_each(|sent| drop(sent.lock().take()));
+            None if tokio::time::timeout(LAST_WORD_MAX, self.parts.send(Err(problem.clone()))).await.is_err() => {
+                for sent in &self.unread {
+                    if let Some(unread) = sent.lock().as_mut() {
+                        *unread = Err(problem.clone());
+                    }
+                }
             }
             None => {}
         }
@@ -199,7 +203,7 @@ impl Asked {
             let (mut parts, guard, time) = state?;
             let part = tokio::select! {
                 biased;
-                sent = parts.recv() => sent.unwrap_or_else(|| Err(gone())).and_then(|sent| sent.lock().take().ok_or_else(timed_out)),
+                sent = parts.recv() => sent.unwrap_or_else(|| Err(gone())).and_then(|sent| sent.lock().take().unwrap_or_else(|| Err(gone()))),
                 () = time.passed(GRACE) => Err(timed_out()),
             };
             let more = matches!(part, Ok(Part::Rows(_)));

@@ -70,7 +70,9 @@ impl PhysicalOptimizerRule for WatchWideRows {
                 if passes(place) {
                     return Ok(Arc::clone(input));
                 }
-                Ok(Arc::new(Watched { input: Arc::clone(input), why: why.clone(), rows_below: batch_rows(input)? }))
+                // The first input of a join is collected. A cross join goes through its batches one by one, and yields.
+                let paced = place == 1 && matches!(why, Why::Joined { .. }) && !node.is::<CrossJoinExec>();
+                Ok(Arc::new(Watched { input: Arc::clone(input), why: why.clone(), paced, rows_below: batch_rows(input)? }))
             };
             let inputs = node.children().into_iter().enumerate().map(watched).collect::<Result<_>>()?;
             node.replace_children(inputs, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep)).map(Transformed::yes)
@@ -159,6 +161,8 @@ fn why(node: &dyn ExecutionPlan) -> Option<Why> {
 struct Watched {
     input: Arc<dyn ExecutionPlan>,
     why: Why,
+    /// Whether its batches are as large as the operator is fast.
+    paced: bool,
     rows_below: usize,
 }
 
@@ -191,7 +195,7 @@ impl ExecutionPlan for Watched {
 
     fn replace_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>, _: ReplaceChildrenOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self { input, why: self.why.clone(), rows_below: self.rows_below }))
+        Ok(Arc::new(Self { input, why: self.why.clone(), paced: self.paced, rows_below: self.rows_below }))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -217,10 +221,9 @@ impl ExecutionPlan for Watched {
             rows: AtomicU64::new(0),
             widest: AtomicU64::new(0),
         };
-        let joined = matches!(self.why, Why::Joined { .. });
         let batches = input.map(move |batch| watch.passed(batch?).map(|parts| stream::iter(parts.into_iter().map(Ok)))).try_flatten();
         let watched: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches));
-        Ok(if joined { Box::pin(Paced::new(watched)) } else { watched })
+        Ok(if self.paced { Box::pin(Paced::new(watched)) } else { watched })
     }
 
     fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {

@@ -23,7 +23,7 @@ use crate::{
     error::Error,
     fault,
     split::Segment,
-    store::{Family, Kind, ManifestRow, Ranges, RowKey, Store, Unwritten, WriteBatch, manifest::file_name},
+    store::{Family, Kind, ManifestRow, Partition, Ranges, RowKey, Store, Unwritten, WriteBatch, manifest::file_name},
 };
 
 /// Rows of gone documents that are removed in one write.
@@ -39,6 +39,13 @@ pub struct Grave {
     files: Vec<PathBuf>,
     ranges: Ranges,
     unheld: bool,
+}
+
+impl Grave {
+    fn of(shard: &Shard, replaced: Vec<Indexed>, ranges: Ranges) -> Self {
+        let files = replaced.iter().filter(|indexed| indexed.on_disk).map(|indexed| shard.splits.join(file_name(indexed.id))).collect();
+        Self { segments: replaced.into_iter().map(|indexed| indexed.segment).collect(), files, ranges, unheld: false }
+    }
 }
 
 /// Makes a split of the segments in memory, if there is enough of them or nothing comes in. Answers when to look again.
@@ -142,9 +149,16 @@ fn rebuild(shard: &Arc<Shard>, old: &[Indexed], generation: u32) -> Result<(), E
         segment,
         gone: Arc::default(),
     });
-    let replaced = shard.look(|state| state.replace(old, new));
+    {
+        // Whoever sweeps finds a segment among the live ones or here, and never in neither.
+        let mut graves = shard.graves.lock();
+        let replaced = shard.look(|state| state.replace(old, new));
+        graves.push(Grave::of(shard, replaced, ranges));
+    }
     shard.changed.send_modify(|count| *count += 1);
-    bury(shard, replaced, ranges);
+    if let Err(error) = sweep(shard) {
+        warn!(shard = %shard.id, %error, "rows of gone documents stay for now");
+    }
     histogram!("rachis_leaf_split_seconds").record(started.elapsed());
     counter!("rachis_leaf_splits_total").increment(1);
     info!(shard = %shard.id, split = id, generation, documents, from = old.len(), "split written");
@@ -207,15 +221,6 @@ fn written(shard: &Shard, written: Result<(), Unwritten>) -> Result<(), Error> {
     }
 }
 
-fn bury(shard: &Shard, replaced: Vec<Indexed>, ranges: Ranges) {
-    let files = replaced.iter().filter(|indexed| indexed.on_disk).map(|indexed| shard.splits.join(file_name(indexed.id))).collect();
-    let segments = replaced.into_iter().map(|indexed| indexed.segment).collect();
-    shard.graves.lock().push(Grave { segments, files, ranges, unheld: false });
-    if let Err(error) = sweep(shard) {
-        warn!(shard = %shard.id, %error, "rows of gone documents stay for now");
-    }
-}
-
 /// Removes what no view holds any more: files at once, rows of gone documents when nothing that was replaced in their range is held. Called now and
 /// then.
 pub fn sweep(shard: &Shard) -> Result<(), Error> {
@@ -259,9 +264,7 @@ fn sweep_rows(shard: &Shard, ranges: &Ranges) -> Result<(), Error> {
     for (partition, (after, through)) in ranges {
         for address in shard.store.gone(partition, *after, *through) {
             let address = address?;
-            let indexed =
-                shard.look(|state| state.segments.iter().any(|indexed| indexed.covers(&address) && indexed.segment.find(&address).is_some()));
-            if indexed {
+            if is_named(shard, &address) {
                 continue;
             }
             remove_rows(&shard.store, &mut batch, &address);
@@ -271,6 +274,14 @@ fn sweep_rows(shard: &Shard, ranges: &Ranges) -> Result<(), Error> {
         }
     }
     if batch.is_empty() { Ok(()) } else { written(shard, shard.store.commit(batch)) }
+}
+
+/// Whether a segment may name a document: a live one, or one that was replaced meanwhile and is held by a view.
+fn is_named(shard: &Shard, address: &Address) -> bool {
+    let graves = shard.graves.lock();
+    let one = Ranges::from([(Partition::of(address), (address.offset - 1, address.offset))]);
+    let names = |indexed: &Indexed| indexed.covers(address) && indexed.segment.find(address).is_some();
+    graves.iter().any(|grave| overlap(&grave.ranges, &one)) || shard.look(|state| state.segments.iter().any(names))
 }
 
 /// Puts the removal of a gone document into a batch.

@@ -162,7 +162,7 @@ struct Keeper {
     running: Arc<Mutex<BTreeMap<JobName, Running>>>,
     /// Told to stop, and not yet seen to have ended.
     ending: BTreeMap<JobName, JoinHandle<()>>,
-    /// Consumers that are being closed. They outlive a source's settings.
+    /// Consumers that are being closed, for as long as anything of their source runs: they outlive its settings.
     closing: BTreeMap<JobName, Arc<Closing>>,
     stop: CancellationToken,
 }
@@ -192,7 +192,7 @@ impl Keeper {
         let unwanted = |(name, running): &(&JobName, &Running)| wanted.get(*name).is_none_or(|job| !running.job.is_same(job));
         let stopping: Vec<JobName> = running.iter().filter(unwanted).map(|(name, _)| name.clone()).collect();
         self.ending.retain(|_, task| !task.is_finished());
-        self.closing.retain(|name, closing| wanted.contains_key(name) || closing.unfinished() > 0);
+        self.closing.retain(|name, closing| wanted.contains_key(name) || Arc::strong_count(closing) > 1);
         for name in stopping {
             let Some(old) = running.remove(&name) else { continue };
             info!(source = %name.1, "source stops");
