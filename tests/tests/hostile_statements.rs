@@ -266,6 +266,7 @@ fn known() -> Vec<String> {
             .into(),
         format!("SELECT max(greatest({})) FROM e", many(900, |n| format!("t || '{n}'"))),
         format!("SELECT count(*) FROM e GROUP BY CUBE ({})", letters.join(", ")),
+        format!("SELECT {} FROM e", many(3_000, |n| format!("t AS c{n}"))),
         "SELECT count(*) FROM e WHERE regexp_like(t, p)".into(),
         "SELECT count(*) FROM e WHERE w ~ (p || p || p)".into(),
         format!("SELECT sum({plus}) FROM e"),

@@ -29,6 +29,8 @@ use crate::answer::{Answer, Part, Stats};
 const PARTS_MAX: usize = 4;
 /// The size limit of a part in bytes, because a client's writer holds a whole part in memory. A part has at least one row.
 const PART_BYTES_MAX: u64 = 4 << 20;
+/// The size limit of one row in bytes.
+const ROW_BYTES_MAX: u64 = 64 << 20;
 /// A query keeps its place for this long while it waits for the client to read a part.
 const READ_SOON: Duration = Duration::from_secs(1);
 /// How long the last word of a query waits for a slow reader.
@@ -110,7 +112,11 @@ impl Reply {
             left -= kept.num_rows();
             if kept.num_rows() > 0 {
                 for part in arrays::cut(renamed(kept, &schema)?, PART_BYTES_MAX) {
-                    self.part(Part::Rows(part), context).await?;
+                    let bytes = arrays::batch_size(&part);
+                    if bytes > ROW_BYTES_MAX {
+                        return Err(too_wide(bytes));
+                    }
+                    self.part(Part::Rows(arrays::compacted(&part)), context).await?;
                 }
             }
             if stats.truncated {
@@ -234,6 +240,11 @@ impl<T> Single<T> {
             Err(_) => Err(timed_out()),
         }
     }
+}
+
+fn too_wide(bytes: u64) -> Problem {
+    Problem::new(Code::LimitReached, format!("a row of the answer has {bytes} bytes; the limit is {ROW_BYTES_MAX}"))
+        .hint("ask for fewer columns, or shorten the values, as left(x, 1000)")
 }
 
 /// The task ended without a word: the engine is shutting down.

@@ -80,18 +80,32 @@ pub fn compact_value(value: ScalarValue) -> ScalarValue {
     own.map_or(value.clone(), |own| ScalarValue::List(Arc::new(own)))
 }
 
-/// A batch in parts of so many bytes at most, or of one row.
-pub fn cut(batch: RecordBatch, bytes_max: u64) -> Vec<RecordBatch> {
-    let rows = batch.num_rows();
-    if rows <= 1 || batch.columns().iter().map(size).sum::<u64>() <= bytes_max {
-        return vec![batch];
-    }
-    let half = rows / 2;
-    let halves = [batch.slice(0, half), batch.slice(half, rows - half)];
-    halves.into_iter().flat_map(|half| cut(half, bytes_max)).map(|part| compacted(&part)).collect()
+/// A batch in parts of so many bytes at most, or of one row. They share its values: see [`compacted`].
+pub fn cut(batch: RecordBatch, bytes_max: u64) -> impl Iterator<Item = RecordBatch> {
+    let mut ranges = Vec::new();
+    halve(&batch, 0, bytes_max, &mut ranges);
+    ranges.into_iter().map(move |(from, rows)| batch.slice(from, rows))
 }
 
-fn compacted(batch: &RecordBatch) -> RecordBatch {
+/// Bytes of a batch's values.
+pub fn batch_size(batch: &RecordBatch) -> u64 {
+    batch.columns().iter().map(size).sum()
+}
+
+/// The rows of the parts: each with its first row and how many they are.
+fn halve(batch: &RecordBatch, from: usize, bytes_max: u64, ranges: &mut Vec<(usize, usize)>) {
+    let rows = batch.num_rows();
+    if rows <= 1 || batch_size(batch) <= bytes_max {
+        ranges.push((from, rows));
+        return;
+    }
+    let half = rows / 2;
+    halve(&batch.slice(0, half), from, bytes_max, ranges);
+    halve(&batch.slice(half, rows - half), from + half, bytes_max, ranges);
+}
+
+/// A batch that was cut out of another, with texts of its own.
+pub fn compacted(batch: &RecordBatch) -> RecordBatch {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let columns = batch.columns().iter().map(compact).collect();
     RecordBatch::try_new_with_options(batch.schema(), columns, &options).unwrap_or_else(|_| batch.clone())
@@ -124,7 +138,7 @@ mod tests {
         let texts = StringViewArray::from_iter_values((0..1_000).map(|n| "x".repeat(n)));
         let schema = Arc::new(Schema::new(vec![Field::new("t", DataType::Utf8View, true)]));
         let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(texts)]).expect("a batch");
-        let parts = cut(batch.clone(), 50_000);
+        let parts: Vec<RecordBatch> = cut(batch.clone(), 50_000).map(|part| compacted(&part)).collect();
         assert!(parts.iter().all(|part| size(part.column(0)) <= 50_000), "no part is large");
         let held = |part: &RecordBatch| part.column(0).as_string_view().data_buffers().iter().map(Buffer::len).sum::<usize>();
         assert!(parts.iter().all(|part| held(part) <= 150_000), "no part holds the others' texts");

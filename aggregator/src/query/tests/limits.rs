@@ -99,6 +99,19 @@ async fn an_answer_that_nobody_reads_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_row_of_an_answer_has_a_limit() {
+    let bench = bench([json!({ "t": "x".repeat(1 << 20) })].into_iter()).await;
+    let columns = |count: usize| (0..count).map(|n| format!("t AS c{n}")).collect::<Vec<_>>().join(", ");
+    let ask = async |count: usize| {
+        let question = Question { sql: format!("SELECT {} FROM events", columns(count)), ..Question::default() };
+        read(bench.engine.ask(question).await?).await.map(|(rows, _)| rows.len())
+    };
+    assert_eq!(ask(60).await.map_err(|problem| problem.code), Ok(1));
+    let problem = ask(70).await.expect_err("it is too wide");
+    assert!(problem.code == Code::LimitReached && problem.detail.contains("a row of the answer has 73"), "{problem}");
+}
+
+#[tokio::test]
 async fn what_nobody_reads_does_not_stay_in_memory_when_its_query_was_given_up() {
     let bench = bench(numbers(300)).await;
     let sql = "SELECT a.n FROM events a CROSS JOIN events b LIMIT 90000".to_owned();
