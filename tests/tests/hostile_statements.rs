@@ -125,6 +125,7 @@ async fn what_a_statement_holds_is_free_soon_after_its_end_however_it_ends() {
         })
         .await;
         longest = longest.max(over.elapsed());
+        assert!(longest < ANSWERED_WITHIN, "{sql} was free only {longest:?} after {ending}");
         if std::env::var_os("RACHIS_VERBOSE").is_some() {
             eprintln!("{:?} after {ending}: {}", over.elapsed(), sql.chars().take(100).collect::<String>());
         }

@@ -75,14 +75,17 @@ async fn read_at(pace: Pace, headers: &HeaderMap, body: Body, bytes_max: usize, 
     };
     let mut stream = body.into_data_stream();
     let mut packed = BytesMut::new();
-    let begun = Instant::now();
+    let mut begun = Instant::now();
     while let Some(frame) = next_frame(&mut stream, pace, begun, packed.len()).await? {
         let bytes = packed.len() + frame.len();
         if bytes > bytes_max {
             return Err(too_large(bytes_max));
         }
         if let Some(held) = held.as_deref_mut() {
+            let waits = Instant::now();
             held.grow_to(room(bytes).saturating_mul(expansion).min(bytes_max)).await?;
+            // The client is not slow while the server has no room.
+            begun += waits.elapsed();
         }
         if bytes > packed.capacity() {
             packed.reserve(room(bytes) - packed.len());

@@ -509,7 +509,7 @@ mod tests {
     async fn connections_that_give_way_and_ask_again_do_not_keep_others_out() {
         let connections = Connections::new(4);
         let idle: Vec<Open> = (0..4).map(|_| connections.open()).collect();
-        // Each is told to give way, and a request begins on it in that moment.
+        // The server asks each idle connection to close, and its client starts a request at that moment.
         let mut kept = Vec::new();
         for _ in 0..SPARE_CONNECTIONS_MAX {
             let open = connections.open();

@@ -86,7 +86,7 @@ pub(super) struct Reply {
     held: Option<(Ticket, Registered)>,
     head: Option<oneshot::Sender<Result<SchemaRef, Problem>>>,
     parts: mpsc::Sender<Result<Sent, Problem>>,
-    /// The last parts, as far as nobody has read them.
+    /// The last parts that were sent. The client may not have read them yet.
     unread: VecDeque<Sent>,
 }
 

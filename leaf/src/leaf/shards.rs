@@ -293,15 +293,16 @@ impl Shards {
         }
     }
 
-    /// Closes shards that nobody has used for a while, beyond those few that stay open, and shards that were opened without room on the disk and are
-    /// to open again, for they would hold their share of memory until somebody asks for them. So many at once that nobody waits for it.
+    /// Closes shards that nobody has used for a while, except the few that may stay open. Also closes read-only shards that can be opened for writing
+    /// again, because they would hold memory until the next request. Closes only a few per call, so that no request waits long.
     pub fn close_idle(&self) {
         let options = &self.crew.options;
         let before = self.began.elapsed().saturating_sub(options.shard_idle).as_millis();
         for _ in 0..CLOSED_AT_ONCE_MAX {
             let opens_again = |_, shard: &Shard| shard.store().is_read_only() && shard.failure().is_some();
+            let reopens = self.crew.disk.has_room() && self.close_one(opens_again);
             let closed = match self.room.is_exceeded() {
-                _ if self.crew.disk.has_room() && self.close_one(opens_again) => true,
+                _ if reopens => true,
                 true => self.close_one(|_, _| true),
                 // One that was opened without room on the disk only answers until it opens again, and would take nothing after another opening too.
                 false if self.crew.disk.has_space() && self.room.shards() > options.idle_shards_max => {

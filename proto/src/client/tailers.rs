@@ -257,7 +257,7 @@ impl LoggedPushes {
         loop {
             let soon = deadline.min(Instant::now() + STOPPED_NOTICED);
             match self.leaf.pushed(push.shard, push.partition, offset, request, soon).await {
-                // A shard that has to be opened first may be busy. The push is in the log, so nobody may take that for a refusal.
+                // A leaf answers busy while it opens the shard. The log already has the push, so the caller must not take this for a refusal.
                 Err(problem) if matches!(problem.code, Code::Unavailable | Code::Timeout | Code::Busy) => {
                     away_since = (problem.code == Code::Unavailable).then(|| away_since.unwrap_or_else(Instant::now));
                     let given_up = away_since.is_some_and(|since: Instant| since.elapsed() >= LEAF_AWAY_WAIT);
@@ -430,7 +430,7 @@ mod tests {
         record::Rules,
     };
 
-    /// A leaf that answers for a push what it is told to, and nothing else.
+    /// A leaf that returns the given outcomes, one per call.
     struct Scripted(Mutex<VecDeque<Result<Pushed, Problem>>>);
 
     #[async_trait]

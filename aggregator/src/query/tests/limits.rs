@@ -84,12 +84,17 @@ async fn the_time_a_reader_takes_does_not_count() {
     assert!(rows == 90_000 && stats.elapsed_ms > 2_000 && begun.elapsed() > timeout, "{rows} rows, {stats:?}");
 }
 
+/// An answer of more parts than wait for a reader, over 300 numbers.
+async fn long_answer(bench: &Bench, timeout: Duration) -> Answer {
+    let sql = "SELECT a.n FROM events a CROSS JOIN events b LIMIT 90000".to_owned();
+    let question = Question { sql, how: How { timeout: Some(timeout), ..How::default() }, ..Question::default() };
+    bench.engine.ask(question).await.expect("columns")
+}
+
 #[tokio::test]
 async fn an_answer_that_nobody_reads_is_given_up() {
     let bench = bench(numbers(300)).await;
-    let sql = "SELECT a.n FROM events a CROSS JOIN events b LIMIT 90000".to_owned();
-    let unread = Question { sql, how: How { timeout: Some(Duration::from_millis(500)), ..How::default() }, ..Question::default() };
-    let mut answer = bench.engine.ask(unread).await.expect("columns");
+    let mut answer = long_answer(&bench, Duration::from_millis(500)).await;
     bench.until_let_go().await;
     let mut last = None;
     while let Some(part) = answer.parts.next().await {
@@ -114,9 +119,7 @@ async fn a_row_of_an_answer_has_a_limit() {
 #[tokio::test]
 async fn what_nobody_reads_does_not_stay_in_memory_when_its_query_was_given_up() {
     let bench = bench(numbers(300)).await;
-    let sql = "SELECT a.n FROM events a CROSS JOIN events b LIMIT 90000".to_owned();
-    let unread = Question { sql, how: How { timeout: Some(Duration::from_millis(100)), ..How::default() }, ..Question::default() };
-    let mut answer = bench.engine.ask(unread).await.expect("columns");
+    let mut answer = long_answer(&bench, Duration::from_millis(100)).await;
     let given_up = Duration::from_secs(12);
     tokio::time::interval_at(tokio::time::Instant::now() + given_up, given_up).tick().await;
     let first = answer.parts.next().await.expect("a word").map(|_| ()).map_err(|problem| problem.code);
