@@ -106,6 +106,11 @@ impl Engine {
         }))
     }
 
+    /// Ends all queries, and waits until they gave back what they hold, for two seconds at most. Whoever asks later is not answered.
+    pub async fn close(&self) {
+        self.runtime.close().await;
+    }
+
     /// Answers a SQL question.
     pub async fn ask(self: &Arc<Self>, question: Question) -> Result<Answer, Problem> {
         let started = Instant::now();

@@ -72,6 +72,8 @@ impl House {
     }
 
     async fn close(self) {
+        // A query that still runs keeps its shards open, and a shard that closes while the process exits ends it by a signal.
+        self.engine.close().await;
         self.tailer.shutdown().await;
         self.leaf.close().await;
     }
