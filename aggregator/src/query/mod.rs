@@ -17,6 +17,7 @@ mod cursor;
 mod ends;
 mod explain;
 pub(crate) mod failure;
+mod grouping_sets;
 mod lookup;
 mod memory;
 mod paced;

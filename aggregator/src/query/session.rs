@@ -23,6 +23,7 @@ use super::{
     context::QueryContext,
     ends::MayEnd,
     failure,
+    grouping_sets::ForgetConstants,
     memory::{NodeMemory, QueryPool},
     push_aggregate::PushAggregate,
     push_top::PushTop,
@@ -128,6 +129,7 @@ fn rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let last = rules.len().saturating_sub(1);
     rules.insert(last, Arc::new(WatchWideRows));
     rules.insert(last + 1, Arc::new(Yielding));
+    rules.insert(0, Arc::new(ForgetConstants));
     rules
 }
 

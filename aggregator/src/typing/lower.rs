@@ -660,7 +660,7 @@ fn converted(value: &Operand, to: &DataType, lenient: bool, schema: &DFSchema) -
         (Class::Json(_) | Class::Text, None, _) => counted_cast(value.converted(Type::Text), to),
         (Class::Time | Class::Date, Some(Type::Time), _) => value.time()?,
         _ => match literal(&value.expr).map(|constant| (constant, constant.cast_to(to))) {
-            Some((_, Ok(converted))) if !converted.is_null() => Expr::Literal(converted, None),
+            Some((constant, Ok(converted))) if constant.is_null() || !converted.is_null() => Expr::Literal(converted, None),
             Some(_) if lenient => null_of(to.clone()),
             Some((constant, _)) => return Err(unreadable(&literals::spelled(constant), to)),
             None => counted_cast(value.expr.clone(), to),

@@ -34,6 +34,6 @@ pub use duck::{Duck, Said};
 pub use expression::{Expr, Kind, Spelling};
 pub use generate::Generator;
 pub use profile::{Column, Set};
-pub use query::{Combine, Join, Order, Query, Relation, Source};
+pub use query::{Combine, Join, Order, Query, Relation, Sets, Source};
 pub use shapes::{Family, Statement};
 pub use shrink::smaller;

@@ -78,8 +78,10 @@ impl Generator<'_> {
         let kind = self.kind(scope);
         let depth = usize::from(self.chance(20));
         let one = match self.expr(scope, kind, depth) {
-            // DuckDB keeps rows for which CASE without ELSE is NULL.
-            Expr::Call { ours, .. } if ours.starts_with("case") && !ours.contains("else") => self.expr(scope, kind, 0),
+            // DuckDB keeps rows for which CASE without ELSE is NULL, or nullif.
+            Expr::Call { ours, .. } if (ours.starts_with("case") && !ours.contains("else")) || ours.starts_with("nullif") => {
+                self.expr(scope, kind, 0)
+            }
             one => one,
         };
         let list = self.list(one.clone());

@@ -17,6 +17,8 @@ pub struct Query {
     pub filter: Option<Expr>,
     /// GROUP BY: items by number, and whether they are written out.
     pub group: Vec<(usize, bool)>,
+    /// Which sets of these keys, where they are written out.
+    pub sets: Sets,
     /// HAVING.
     pub having: Option<Expr>,
     /// What is combined with it.
@@ -40,6 +42,20 @@ pub struct Source {
     pub alias: Option<String>,
     /// ON.
     pub on: Option<Expr>,
+}
+
+/// The sets of keys of a GROUP BY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sets {
+    /// All keys together.
+    #[default]
+    One,
+    /// ROLLUP.
+    Rollup,
+    /// CUBE.
+    Cube,
+    /// GROUPING SETS: each key alone.
+    Each,
 }
 
 /// How two sources are joined.
@@ -147,7 +163,16 @@ impl Query {
         }
         if !self.group.is_empty() {
             let word = |(item, written): &(usize, bool)| if *written { self.items[*item].text(spelling) } else { (item + 1).to_string() };
-            out += &format!(" group by {}", self.group.iter().map(word).collect::<Vec<_>>().join(", "));
+            let keys: Vec<String> = self.group.iter().map(word).collect();
+            // A key that begins with a parenthesis would be read as a tuple.
+            let in_sets = || format!("(({}))", keys.join("), ("));
+            out += " group by ";
+            out += &match self.sets {
+                Sets::One => keys.join(", "),
+                Sets::Rollup => format!("rollup {}", in_sets()),
+                Sets::Cube => format!("cube {}", in_sets()),
+                Sets::Each => format!("grouping sets {}", in_sets()),
+            };
         }
         if let Some(having) = &self.having {
             out += &format!(" having {}", having.text(spelling));

@@ -1,7 +1,7 @@
 //! Whole statements by chance: which clauses go together.
 
 use super::{
-    Combine, Expr, Generator, Join, Kind, Order, Query, Relation, Source, Spelling,
+    Combine, Expr, Generator, Join, Kind, Order, Query, Relation, Sets, Source, Spelling,
     generate::{DEPTH_MAX, Scope},
 };
 
@@ -156,8 +156,11 @@ impl Generator<'_> {
         keys.dedup();
         let written = self.chance(50);
         // A literal in GROUP BY would be a position, and one that is written out too.
-        let is_literal = |key: &Expr| matches!(key, Expr::Literal { .. });
-        query.group = (0..keys.len()).map(|item| (item, written && !keys.iter().any(is_literal))).collect();
+        let written = written && !keys.iter().any(|key| matches!(key, Expr::Literal { .. }));
+        query.group = (0..keys.len()).map(|item| (item, written)).collect();
+        if written && self.chance(40) {
+            query.sets = self.pick(&[Sets::Rollup, Sets::Cube, Sets::Each]);
+        }
         query.items = keys;
         let aggregates: Vec<Expr> = (0..1 + self.below(3)).map(|_| self.aggregate(scope)).collect();
         if self.chance(30) {

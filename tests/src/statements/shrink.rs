@@ -1,6 +1,6 @@
 //! Smaller statements of a statement that fails: each leaves something out.
 
-use super::{Expr, Query, Relation};
+use super::{Expr, Query, Relation, Sets};
 
 /// Statements that are a little smaller, the boldest cuts first. Some of them mean nothing; whoever asks them finds out.
 pub fn smaller(query: &Query) -> Vec<Query> {
@@ -30,6 +30,7 @@ pub fn smaller(query: &Query) -> Vec<Query> {
         }
     });
     with(&|cut| cut.distinct = false);
+    with(&|cut| cut.sets = Sets::One);
     for item in 0..query.items.len() {
         with(&|cut| drop_item(cut, item));
     }

@@ -52,6 +52,15 @@ async fn an_aggregate_with_a_filter_goes_to_the_leaf_and_distinct_values_are_gro
 }
 
 #[tokio::test]
+async fn groups_of_a_constant_key_come_once_and_in_order() {
+    let bench = bench(clicks(12)).await;
+    let sql = "SELECT w, k, count(*) FROM (SELECT 'a' AS w, n % 2 AS k FROM events) AS t GROUP BY CUBE (w, k) ORDER BY w NULLS FIRST, k NULLS FIRST";
+    assert_eq!(bench.sql(sql).await.0, [" |  | 12", " | 0 | 6", " | 1 | 6", "a |  | 12", "a | 0 | 6", "a | 1 | 6"]);
+    let sql = "SELECT w, row_number() OVER (PARTITION BY w ORDER BY k) FROM (SELECT 'a' AS w, n % 2 AS k FROM events) AS t GROUP BY ROLLUP (w, k) ORDER BY 1, 2";
+    assert_eq!(bench.sql(sql).await.0, ["a | 1", "a | 2", "a | 3", " | 1"]);
+}
+
+#[tokio::test]
 async fn what_may_differ_from_call_to_call_stays_above_the_scan() {
     let bench = bench(clicks(12)).await;
     let (rows, _) = bench.rows(r#"SELECT count(*) AS "c" FROM "rachis_0" AS "e" WHERE random() < 2 AND "e"."n:int" < 6"#, &[&["n:int"]]).await;

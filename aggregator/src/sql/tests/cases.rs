@@ -259,6 +259,7 @@ fn what_was_found_by_trying_is_right() {
             ("select max(u) over (order by t rows between unbounded preceding and 2 preceding) m from t order by m", "a; NULL; NULL"),
             ("select c, (select max(i) from t y where y.i = x.c) from (select i as c from t group by i) x order by c", "1|1; 2|2"),
             ("select (-7) x, count(*) from t group by 1", "-7|3"),
+            ("select (i < null)::text, (i + null)::text x from t where i = 2", "NULL|NULL"),
             ("select distinct b is true from e order by 1", "false; true"),
             ("select b is true, count(*) from e group by 1 order by 1", "false|2; true|2"),
             ("select 118 c from t union all select coalesce(n, n, 118) from e union select 83 from t order by 1", "1; 2; 4; 7; 83; 118"),
