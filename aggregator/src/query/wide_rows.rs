@@ -26,6 +26,7 @@ use datafusion::{
     physical_optimizer::PhysicalOptimizerRule,
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
+        aggregates::AggregateExec,
         execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions},
         joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec},
         scalar_subquery::ScalarSubqueryExec,
@@ -53,6 +54,10 @@ const COPIED_BYTES_MAX: u64 = 256 << 20;
 const SUBQUERY_BYTES_MAX: u64 = 16 << 20;
 /// Bytes that `unnest` may make of a batch before it is cut.
 const UNNESTED_BYTES_MAX: u64 = 32 << 20;
+/// Bytes that all groups may keep of a batch that is grouped by several sets of keys …
+const GROUPED_BYTES_MAX: u64 = 32 << 20;
+/// … and its rows, at least.
+const ROWS_OF_SETS_MIN: usize = 16;
 /// Bytes that the windows over one partition may repeat.
 const REPEATED_BYTES_MAX: u64 = 512 << 20;
 
@@ -127,6 +132,8 @@ enum Why {
     Unnested { lists: Vec<usize> },
     /// The value of a sub-query is written out for every row of a batch.
     Subquery,
+    /// Each row is put into a group of each of so many sets of keys, and what they hold is counted after each batch.
+    Grouped { sets: usize },
     /// A window holds all rows of its input, and may repeat a value of these columns for all of them.
     Windowed { holds: bool, repeated: Vec<usize> },
 }
@@ -144,6 +151,10 @@ fn why(node: &dyn ExecutionPlan) -> Option<Why> {
     }
     if node.is::<ScalarSubqueryExec>() {
         return Some(Why::Subquery);
+    }
+    if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
+        let sets = aggregate.group_expr().groups().len();
+        return (sets > 1).then_some(Why::Grouped { sets });
     }
     let (windows, holds) = match (node.downcast_ref::<WindowAggExec>(), node.downcast_ref::<BoundedWindowAggExec>()) {
         (Some(window), _) => (window.window_expr(), true),
@@ -264,6 +275,15 @@ impl Watch {
                 ))),
                 _ => Ok(vec![batch]),
             },
+            Why::Grouped { sets } => {
+                let bytes = GROUPED_BYTES_MAX / *sets as u64;
+                let widest = widest(&batch, |_, of| constants::is_long(of));
+                if widest > bytes {
+                    return Err(too_wide(format!("each of {sets} grouping sets may keep a row of {widest} bytes; the limit is {bytes}")));
+                }
+                let rows = (self.batch_rows as usize / sets).max(ROWS_OF_SETS_MIN);
+                Ok(arrays::cut(batch, bytes).flat_map(|part| parts(part, rows)).collect())
+            }
             Why::Windowed { holds, repeated } => {
                 if *holds {
                     // The rows as they come, and all of them put together.

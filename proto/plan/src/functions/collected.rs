@@ -1,4 +1,5 @@
-//! Aggregates that collect their values into one: `string_agg`, as a text (the library gives it the type that says JSON here), and `array_agg`.
+//! Aggregates that collect their values into one: `string_agg`, as a text (the library gives it the type that says JSON here), `array_agg`, and
+//! `nth_value`, which collects them to count to the one that it gives.
 //! One value has a limit, because it is copied whole wherever it goes.
 
 use std::sync::Arc;
@@ -22,27 +23,30 @@ use crate::arrays;
 /// Bytes that one value may be collected of.
 const COLLECTED_BYTES_MAX: usize = 64 << 20;
 const STRING_AGG: &str = "string_agg";
+const NTH_VALUE: &str = "nth_value";
+const COLLECTING: [&str; 3] = [STRING_AGG, "array_agg", NTH_VALUE];
 
 /// The function in the place of the library's; any other as it is.
 pub fn bounded(function: Arc<AggregateUDF>) -> Arc<AggregateUDF> {
-    match function.name() {
-        STRING_AGG | "array_agg" => Arc::new(AggregateUDF::from(Collected { function })),
-        _ => function,
+    match COLLECTING.into_iter().find(|name| *name == function.name()) {
+        Some(name) => Arc::new(AggregateUDF::from(Collected { name, function })),
+        None => function,
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Collected {
+    name: &'static str,
     function: Arc<AggregateUDF>,
 }
 
 impl Collected {
     fn is_text(&self) -> bool {
-        self.name() == STRING_AGG
+        self.name == STRING_AGG
     }
 
     fn one(&self, inner: Box<dyn Accumulator>, distinct: bool) -> Box<dyn Accumulator> {
-        Box::new(One { name: if self.is_text() { STRING_AGG } else { "array_agg" }, inner, distinct, bytes: 0 })
+        Box::new(One { name: self.name, inner, keeps_all: !distinct && self.name != NTH_VALUE, bytes: 0 })
     }
 }
 
@@ -73,7 +77,7 @@ impl AggregateUDFImpl for Collected {
 
     fn with_beneficial_ordering(self: Arc<Self>, is_ordered: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
         let ordered = self.function.as_ref().clone().with_beneficial_ordering(is_ordered)?;
-        Ok(ordered.map(|function| Arc::new(Self { function: Arc::new(function) }) as Arc<dyn AggregateUDFImpl>))
+        Ok(ordered.map(|function| Arc::new(Self { name: self.name, function: Arc::new(function) }) as Arc<dyn AggregateUDFImpl>))
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
@@ -110,8 +114,8 @@ impl AggregateUDFImpl for Collected {
 struct One {
     name: &'static str,
     inner: Box<dyn Accumulator>,
-    /// Equal values are kept once: what came in says little.
-    distinct: bool,
+    /// Otherwise equal values are kept once, or the first ones alone: what came in says little.
+    keeps_all: bool,
     /// What came in.
     bytes: usize,
 }
@@ -119,7 +123,7 @@ struct One {
 impl One {
     /// Counts what came in.
     fn came(&mut self, values: &[ArrayRef]) -> Result<()> {
-        if !self.distinct {
+        if self.keeps_all {
             self.bytes += values.first().map_or(0, arrays::size) as usize;
         }
         let bytes = self.inner.size().max(self.bytes);
@@ -154,11 +158,12 @@ impl Accumulator for One {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        self.inner.state()
+        // A list of texts is built in a buffer of 8 KiB.
+        Ok(self.inner.state()?.into_iter().map(arrays::compact_value).collect())
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let value = self.inner.evaluate()?;
+        let value = arrays::compact_value(self.inner.evaluate()?);
         if self.name == STRING_AGG { value.cast_to(&DataType::Utf8View) } else { Ok(value) }
     }
 

@@ -7,6 +7,7 @@ pub mod checked;
 mod collected;
 pub mod constants;
 pub mod convert;
+mod distinct;
 pub mod extreme;
 mod function;
 pub mod interval;
@@ -37,7 +38,7 @@ pub fn scalar() -> Vec<Arc<ScalarUDF>> {
 
 /// All functions of groups.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
-    let library = SessionStateDefaults::default_aggregate_functions().into_iter().map(collected::bounded);
+    let library = SessionStateDefaults::default_aggregate_functions().into_iter().map(collected::bounded).map(distinct::shared);
     library.chain(extreme::aggregates()).chain(sliding::aggregates()).collect()
 }
 
