@@ -18,6 +18,7 @@ tests::of_one_process_and_of_a_cluster! {
     an_answer_is_compressed_for_who_takes_it_and_small_ones_are_not: tests::Settings::default(),
     what_is_not_understood_is_refused_with_a_reason: tests::Settings::default(),
     a_source_that_cannot_be_is_never_agreed_on: tests::Settings::default(),
+    every_key_of_a_very_wide_document_is_found: tests::Settings::default(),
     a_collection_is_made_changed_and_dropped: tests::Settings::default(),
     a_search_sorts_by_a_field_and_looks_into_views: tests::Settings::default(),
     a_page_in_a_browser_may_not_ask: tests::Settings::default(),
@@ -258,6 +259,19 @@ async fn a_source_that_cannot_be_is_never_agreed_on(server: Service) {
     refused(put(json!({"collection": "c", "topic": "t"})), 400).await;
     assert_eq!(server.get("/v1/sources").await.expect("a list"), json!({"sources": []}));
     assert_eq!(server.get("/v1/collections").await.expect("a list"), json!({"collections": []}), "no collection was made for it");
+}
+
+async fn every_key_of_a_very_wide_document_is_found(server: Service) {
+    let wide: serde_json::Map<String, Value> = (0..12_000).map(|key| (format!("k{key}"), json!(format!("v{key}")))).collect();
+    server.push("wide", Value::Object(wide).to_string()).await.expect("pushed");
+    for key in [0, 4_000, 6_000, 9_999, 10_001, 11_999] {
+        let found = server.json(Method::POST, "/v1/collections/wide/search", json!({ "q": format!("k{key}:v{key}") })).await.expect("an answer");
+        assert_eq!(found["total"], 1, "k{key}");
+        assert_eq!(server.sql(&format!("select count(*) from wide where k{key} = 'v{key}'")).await.one(), &json!(1), "k{key}");
+    }
+    let fields = server.get("/v1/collections/wide/fields").await.expect("fields");
+    assert_eq!(fields["fields"].as_array().map(Vec::len), Some(10_000));
+    assert!(fields["warnings"][0].as_str().is_some_and(|warning| warning.contains("10000 paths or more")), "{}", fields["warnings"]);
 }
 
 async fn a_collection_is_made_changed_and_dropped(server: Service) {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderValue, Uri, header, uri::Authority},
+    http::{HeaderMap, HeaderName, HeaderValue, Uri, header, uri::Authority},
     middleware::Next,
     response::Response,
 };
@@ -25,9 +25,15 @@ pub(super) async fn guard(names: Names, on_loopback: bool, request: Request, nex
 }
 
 fn refused(headers: &HeaderMap, uri: &Uri, on_loopback: bool, names: &[String]) -> Option<Problem> {
-    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default());
+    let text = |name: HeaderName| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default());
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Some(Problem::new(Code::BadRequest, "the request has more than one Host header").hint("send one, with the node's address"));
+    }
     let host = uri.authority().map(Authority::as_str).or_else(|| text(header::HOST));
     let known = |authority: &str| names.iter().any(|name| name.eq_ignore_ascii_case(host_of(authority)) || name.eq_ignore_ascii_case(authority));
+    if host.is_none() && on_loopback {
+        return Some(Problem::new(Code::BadRequest, "the request has no Host header").hint("send the node's address as Host, as HTTP/1.1 asks for"));
+    }
     if let Some(host) = host
         && on_loopback
         && !is_here(host_of(host))
@@ -38,7 +44,14 @@ fn refused(headers: &HeaderMap, uri: &Uri, on_loopback: bool, names: &[String]) 
                 .hint("ask 127.0.0.1 or localhost, or add the name to `names` in [http] of its settings"),
         );
     }
-    let origin = text(header::ORIGIN)?;
+    let Some(origin) = text(header::ORIGIN) else {
+        // A browser leaves the origin out where a page shows an image or follows a link, and says so itself.
+        let foreign = text(HeaderName::from_static("sec-fetch-site")).filter(|site| ["cross-site", "same-site"].contains(site));
+        return foreign.map(|_| {
+            Problem::new(Code::Forbidden, "a page of another site may not ask this node")
+                .hint("open the address in a tab of its own, or ask with curl")
+        });
+    };
     let from = origin.split_once("://").map_or("", |(_, authority)| authority);
     let own = host.is_some_and(|host| host.eq_ignore_ascii_case(from));
     (!own && !known(from)).then(|| {
@@ -65,6 +78,25 @@ fn is_here(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_says_once_which_host_it_asks_and_is_not_sent_by_a_page_of_another_site() {
+        let refused = |sent: &[(&'static str, &'static str)], on_loopback| {
+            let of = |(name, value): &(&'static str, &'static str)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+            let mut headers = HeaderMap::new();
+            headers.extend(sent.iter().map(of));
+            refused(&headers, &Uri::from_static("/v1/sql"), on_loopback, &[]).map(|problem| problem.code)
+        };
+        let here = ("host", "127.0.0.1");
+        assert_eq!(refused(&[here], true), None);
+        assert_eq!(refused(&[], false), None, "elsewhere a node does not know its names");
+        assert_eq!(refused(&[], true), Some(Code::BadRequest));
+        assert_eq!(refused(&[here, ("host", "evil.example.com")], true), Some(Code::BadRequest));
+        assert_eq!(refused(&[here, ("sec-fetch-site", "none")], true), None, "typed into the address bar");
+        assert_eq!(refused(&[here, ("sec-fetch-site", "same-origin")], true), None);
+        assert_eq!(refused(&[here, ("sec-fetch-site", "cross-site")], true), Some(Code::Forbidden));
+        assert_eq!(refused(&[here, ("sec-fetch-site", "same-site")], true), Some(Code::Forbidden));
+    }
 
     #[test]
     fn only_a_strange_page_is_refused() {

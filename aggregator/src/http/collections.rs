@@ -15,6 +15,7 @@ use proto::{
     Catalog, Code, CollectionName, PositionVector, Problem, SourceName,
     catalog::{Change, Collection, CollectionSettings, DefinitionVersion},
     ingest::{Outcomes, PartitionStatus},
+    limits::PATHS_MAX,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -128,7 +129,11 @@ pub(super) async fn fields(State(app): State<App>, path: PathText) -> Result<Res
     let catalog = app.engine.catalog();
     let defined = catalog.fields(&name).map(|(field, version)| defined_json(field, version));
     let fields: Vec<Value> = defined.chain(paths.iter().map(path_json)).collect();
-    Ok(Json(json!({ "collection": name, "fields": fields })).into_response())
+    let mut warnings = Vec::new();
+    if paths.len() >= PATHS_MAX {
+        warnings.push(format!("{name} has {PATHS_MAX} paths or more: those beyond are not listed, but can be asked by name"));
+    }
+    Ok(Json(json!({ "collection": name, "fields": fields, "warnings": warnings })).into_response())
 }
 
 /// A defined field. It is computed when it is asked, so nothing is known of its values.

@@ -26,10 +26,7 @@ fn of_root(root: &DataFusionError) -> Problem {
             ArrowError::DivideByZero => Problem::new(Code::BadSql, "a division by zero").hint("write NULLIF(divisor, 0)"),
             other => Problem::new(Code::BadSql, other.to_string()),
         },
-        DataFusionError::ResourcesExhausted(message) => {
-            Problem::new(Code::LimitReached, format!("the query needs more memory or disk than it may have: {}", first_line(message)))
-                .hint("narrow it by a condition, group by less, or add a LIMIT")
-        }
+        DataFusionError::ResourcesExhausted(message) => exhausted(message),
         DataFusionError::NotImplemented(message) => unsupported(message),
         // Names are resolved before: what is missing now got lost around a sub-query.
         DataFusionError::SchemaError(error, _) if !error.to_string().contains("must appear in the GROUP BY") => {
@@ -52,6 +49,14 @@ fn of_root(root: &DataFusionError) -> Problem {
             }
         }
     }
+}
+
+/// The query engine names its operators and pools; a user knows memory and disk.
+fn exhausted(message: &str) -> Problem {
+    tracing::debug!(message, "a query met a limit of the query engine");
+    let what = if message.contains("disk") { "disk for what it puts aside" } else { "memory" };
+    Problem::new(Code::LimitReached, format!("the query needs more {what} than it may have"))
+        .hint("narrow it by a condition, group by less, add a LIMIT, or leave long columns out")
 }
 
 /// Words by which a message of the query engine is about itself. A user cannot act on such a message.

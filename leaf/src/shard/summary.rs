@@ -4,7 +4,7 @@
 //! It is a convenience. Where it is missing, does not read back, or belongs to another state of the store, the shard is opened instead.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Write as _},
     path::Path as FilePath,
@@ -218,13 +218,20 @@ pub fn fields(paths: &PathKinds, segments: &[Arc<Segment>]) -> Vec<FieldStatus> 
     let unknown = |path: &Path, kinds| FieldStatus { path: path.clone(), kinds, documents: 0, indexed: "raw", sample: None };
     let mut fields: BTreeMap<Path, (FieldStatus, bool, bool)> =
         paths.paths.iter().map(|(path, kinds)| (path.clone(), (unknown(path, *kinds), true, false))).collect();
-    for (path, shape) in segments.iter().flat_map(|segment| segment.paths()) {
-        let (field, columns, text) = fields.entry(path.clone()).or_insert_with(|| (unknown(&path, shape.kinds), true, false));
-        field.kinds |= shape.kinds;
-        field.documents += shape.documents;
-        field.sample = field.sample.take().or(shape.sample);
-        *columns &= shape.column;
-        *text |= shape.postings;
+    for segment in segments {
+        let seen = segment.paths();
+        if segment.has_untracked() {
+            let seen: BTreeSet<&Path> = seen.iter().map(|(path, _)| path).collect();
+            fields.iter_mut().filter(|(path, _)| !seen.contains(path)).for_each(|(_, (_, columns, _))| *columns = false);
+        }
+        for (path, shape) in seen {
+            let (field, columns, text) = fields.entry(path.clone()).or_insert_with(|| (unknown(&path, shape.kinds), true, false));
+            field.kinds |= shape.kinds;
+            field.documents += shape.documents;
+            field.sample = field.sample.take().or(shape.sample);
+            *columns &= shape.column;
+            *text |= shape.postings;
+        }
     }
     let word = |(mut field, columns, text): (FieldStatus, bool, bool)| {
         field.indexed = match (columns, text) {

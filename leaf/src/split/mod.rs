@@ -282,6 +282,11 @@ impl Segment {
         }
         paths.into_iter().collect()
     }
+
+    /// Whether it holds documents with paths that [`paths`](Self::paths) does not name.
+    pub fn has_untracked(&self) -> bool {
+        self.parts.iter().any(|(_, part)| !part.shape.unknown().is_empty())
+    }
 }
 
 /// The file of a split beside its segment: for whoever compares it, and asks it nothing.

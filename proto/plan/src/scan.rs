@@ -212,7 +212,7 @@ pub struct FieldStatus {
     pub path: Path,
     /// Kinds ever seen.
     pub kinds: crate::kinds::Kinds,
-    /// Documents in splits that have a value here other than null.
+    /// Documents in splits that have a value here other than null; without those of which a split does not index this path.
     pub documents: u64,
     /// Whether the index finds it everywhere: `columns`, `text` (columns and postings), `raw` (in some split over the budget).
     pub indexed: &'static str,

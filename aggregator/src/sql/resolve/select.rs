@@ -152,7 +152,8 @@ impl Resolver<'_> {
                 let mut top = names.top_level();
                 top.retain(|path| path.keys().is_none_or(|keys| plan::Column::always(keys[0]).is_none()));
                 if top.len() > STAR_KEYS_MAX {
-                    self.warn(format!("{} has {} top-level keys; * shows the first {STAR_KEYS_MAX}", names.collection, top.len()));
+                    let at_least = if names.overflow() { "at least " } else { "" };
+                    self.warn(format!("{} has {at_least}{} top-level keys; * shows the first {STAR_KEYS_MAX}", names.collection, top.len()));
                     top.truncate(STAR_KEYS_MAX);
                 }
                 let mut items = Vec::new();

@@ -45,7 +45,9 @@ pub async fn run(arguments: cli::Collection) -> Result<(), Failure> {
 pub async fn fields(arguments: cli::Fields) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let all = client.json(client.request(Method::GET, &["collections", &arguments.collection, "fields"])).await?;
-    write_list(&all["fields"], &["path", "kind", "type", "kinds", "documents", "indexed", "sample", "definition"], arguments.output)
+    write_list(&all["fields"], &["path", "kind", "type", "kinds", "documents", "indexed", "sample", "definition"], arguments.output)?;
+    output::note_warnings(&all);
+    Ok(())
 }
 
 /// Writes a list of objects; a table shows these keys only.

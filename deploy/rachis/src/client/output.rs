@@ -25,6 +25,13 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Notes the warnings of an answer.
+pub fn note_warnings(answer: &Value) {
+    for warning in answer["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        note(&format!("warning: {warning}"));
+    }
+}
+
 /// Writes JSON with line breaks.
 pub fn pretty(value: &Value) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::of("cannot write the answer", &e))?;
@@ -77,9 +84,7 @@ impl Answer<'_> {
 pub fn note_stats(rows: usize, stats: &Value) {
     let noun = if rows == 1 { "row" } else { "rows" };
     note(&format!("{rows} {noun} in {} ms", stats["elapsed_ms"]));
-    for warning in stats["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        note(&format!("warning: {warning}"));
-    }
+    note_warnings(stats);
     if stats["partial"] == true {
         note("warning: the answer is partial: not all shards answered");
     }
