@@ -31,9 +31,6 @@ fn refused(headers: &HeaderMap, uri: &Uri, on_loopback: bool, names: &[String]) 
     }
     let host = uri.authority().map(Authority::as_str).or_else(|| text(header::HOST));
     let known = |authority: &str| names.iter().any(|name| name.eq_ignore_ascii_case(host_of(authority)) || name.eq_ignore_ascii_case(authority));
-    if host.is_none() && on_loopback {
-        return Some(Problem::new(Code::BadRequest, "the request has no Host header").hint("send the node's address as Host, as HTTP/1.1 asks for"));
-    }
     if let Some(host) = host
         && on_loopback
         && !is_here(host_of(host))
@@ -45,9 +42,11 @@ fn refused(headers: &HeaderMap, uri: &Uri, on_loopback: bool, names: &[String]) 
         );
     }
     let Some(origin) = text(header::ORIGIN) else {
-        // A browser leaves the origin out where a page shows an image or follows a link, and says so itself.
-        let foreign = text(HeaderName::from_static("sec-fetch-site")).filter(|site| ["cross-site", "same-site"].contains(site));
-        return foreign.map(|_| {
+        // A page that shows an image sends no origin. A browser says so itself, where the address is a secure or a local one. A person who follows a
+        // link is let in: the page with the link does not see the answer.
+        let says = |name: &'static str, words: &[&str]| text(HeaderName::from_static(name)).is_some_and(|said| words.contains(&said));
+        let embedded = says("sec-fetch-site", &["cross-site", "same-site"]) && !says("sec-fetch-mode", &["navigate"]);
+        return embedded.then(|| {
             Problem::new(Code::Forbidden, "a page of another site may not ask this node")
                 .hint("open the address in a tab of its own, or ask with curl")
         });
@@ -80,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_says_once_which_host_it_asks_and_is_not_sent_by_a_page_of_another_site() {
+    fn a_request_names_one_host_and_is_not_sent_by_a_page_of_another_site() {
         let refused = |sent: &[(&'static str, &'static str)], on_loopback| {
             let of = |(name, value): &(&'static str, &'static str)| (HeaderName::from_static(name), HeaderValue::from_static(value));
             let mut headers = HeaderMap::new();
@@ -89,13 +88,13 @@ mod tests {
         };
         let here = ("host", "127.0.0.1");
         assert_eq!(refused(&[here], true), None);
-        assert_eq!(refused(&[], false), None, "elsewhere a node does not know its names");
-        assert_eq!(refused(&[], true), Some(Code::BadRequest));
+        assert_eq!(refused(&[], true), None, "no browser leaves it out");
         assert_eq!(refused(&[here, ("host", "evil.example.com")], true), Some(Code::BadRequest));
         assert_eq!(refused(&[here, ("sec-fetch-site", "none")], true), None, "typed into the address bar");
         assert_eq!(refused(&[here, ("sec-fetch-site", "same-origin")], true), None);
         assert_eq!(refused(&[here, ("sec-fetch-site", "cross-site")], true), Some(Code::Forbidden));
-        assert_eq!(refused(&[here, ("sec-fetch-site", "same-site")], true), Some(Code::Forbidden));
+        assert_eq!(refused(&[here, ("sec-fetch-site", "same-site"), ("sec-fetch-mode", "no-cors")], true), Some(Code::Forbidden));
+        assert_eq!(refused(&[here, ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")], true), None, "a link was followed");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::{
     App, body,
     refusal::{PathText, Refusal, collection_name, no_collection, path_text},
 };
-use crate::query::Engine;
+use crate::query::{Engine, Fields};
 
 /// Collections that are asked how they are at once.
 const AT_ONCE_MAX: usize = 64;
@@ -125,13 +125,13 @@ pub(super) async fn clear_dead_letters(
 /// Lists what can be asked of one by name: the fields that are defined, then the paths of its documents.
 pub(super) async fn fields(State(app): State<App>, path: PathText) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
-    let paths = app.engine.fields(&name).await?;
+    let Fields { fields: paths, full } = app.engine.fields(&name).await?;
     let catalog = app.engine.catalog();
     let defined = catalog.fields(&name).map(|(field, version)| defined_json(field, version));
     let fields: Vec<Value> = defined.chain(paths.iter().map(path_json)).collect();
     let mut warnings = Vec::new();
-    if paths.len() >= PATHS_MAX {
-        warnings.push(format!("{name} has {PATHS_MAX} paths or more: those beyond are not listed, but can be asked by name"));
+    if full {
+        warnings.push(format!("a shard lists {PATHS_MAX} paths at most: {name} may have more, which can be asked by name"));
     }
     Ok(Json(json!({ "collection": name, "fields": fields, "warnings": warnings })).into_response())
 }

@@ -3,6 +3,8 @@
 use datafusion::{arrow::error::ArrowError, error::DataFusionError};
 use proto::{Code, Problem};
 
+use super::memory::TOGETHER;
+
 /// The problem that an error is told as.
 pub(crate) fn problem(error: DataFusionError) -> Problem {
     let told = of_root(error.find_root());
@@ -54,6 +56,10 @@ fn of_root(root: &DataFusionError) -> Problem {
 /// The query engine names its operators and pools; a user knows memory and disk.
 fn exhausted(message: &str) -> Problem {
     tracing::debug!(message, "a query met a limit of the query engine");
+    if message.contains(TOGETHER) {
+        return Problem::new(Code::LimitReached, "the queries of this node need more memory than they may have together")
+            .hint("ask again when others have ended, or ask for less at once");
+    }
     let what = if message.contains("disk") { "disk for what it puts aside" } else { "memory" };
     Problem::new(Code::LimitReached, format!("the query needs more {what} than it may have"))
         .hint("narrow it by a condition, group by less, add a LIMIT, or leave long columns out")

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use futures::future::join_all;
-use plan::scan::{Document, FieldStatus};
+use plan::scan::Document;
 use proto::{Address, Code, CollectionName, Problem, ingest::ShardId, routing::shard_of};
 
-use super::{Engine, context::timed_out, pins::no_collection, system};
+use super::{Engine, Fields, context::timed_out, pins::no_collection, system};
 
 impl Engine {
     /// A document by its id: its key or its address. A key met in two partitions is two documents; the one of the lower shard is told.
@@ -39,7 +39,7 @@ impl Engine {
     }
 
     /// All paths that were seen in a collection's documents.
-    pub async fn fields(&self, collection: &CollectionName) -> Result<Vec<FieldStatus>, Problem> {
+    pub async fn fields(&self, collection: &CollectionName) -> Result<Fields, Problem> {
         system::merged_fields(self, collection).await
     }
 }

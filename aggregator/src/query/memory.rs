@@ -10,12 +10,15 @@ use std::{
 };
 
 use datafusion::{
-    error::Result,
+    error::{DataFusionError, Result},
     execution::memory_pool::{GreedyMemoryPool, MemoryLimit, MemoryPool, MemoryReservation},
 };
 use proto::{Code, Problem};
 
 use super::context::QueryContext;
+
+/// Words of a refusal for which other queries are the reason.
+pub(super) const TOGETHER: &str = "all queries of the node together";
 
 /// What all queries of a node may take together.
 pub(super) type NodeMemory = Arc<GreedyMemoryPool>;
@@ -77,7 +80,10 @@ impl MemoryPool for QueryPool {
             return Ok(());
         }
         self.pool.try_grow(reservation, additional)?;
-        self.node.try_grow(reservation, additional).inspect_err(|_| self.pool.shrink(reservation, additional))?;
+        self.node.try_grow(reservation, additional).map_err(|_| {
+            self.pool.shrink(reservation, additional);
+            DataFusionError::ResourcesExhausted(format!("{TOGETHER}: {additional} bytes more for {}", reservation.consumer().name()))
+        })?;
         self.node_bytes.increment(additional as f64);
         Ok(())
     }

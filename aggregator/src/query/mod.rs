@@ -17,8 +17,8 @@ mod cursor;
 mod ends;
 mod explain;
 pub(crate) mod failure;
-mod grouping_sets;
 mod lookup;
+mod made_nulls;
 mod memory;
 mod paced;
 mod pins;
@@ -55,6 +55,7 @@ pub(crate) use self::pins::no_collection;
 #[cfg(test)]
 pub(crate) use self::planner::parameter;
 pub(crate) use self::shard_table::ShardTableProvider;
+pub use self::system::Fields;
 use self::{admission::Admission, answered::Answered, context::QueryContext, registry::Registry, runtime::QueryRuntime, session::Sessions};
 use crate::{
     AggregatorOptions, Roles,

@@ -23,7 +23,7 @@ use super::{
     context::QueryContext,
     ends::MayEnd,
     failure,
-    grouping_sets::ForgetConstants,
+    made_nulls::ForgetConstants,
     memory::{NodeMemory, QueryPool},
     push_aggregate::PushAggregate,
     push_top::PushTop,

@@ -76,7 +76,8 @@ impl PhysicalOptimizerRule for WatchWideRows {
                     return Ok(Arc::clone(input));
                 }
                 // The first input of a join is collected. A cross join goes through its batches one by one, and yields.
-                let paced = place == 1 && matches!(why, Why::Joined { .. }) && !node.is::<CrossJoinExec>();
+                let joined = place == 1 && matches!(why, Why::Joined { .. }) && !node.is::<CrossJoinExec>();
+                let paced = joined || matches!(why, Why::Grouped { .. });
                 Ok(Arc::new(Watched { input: Arc::clone(input), why: why.clone(), paced, rows_below: batch_rows(input)? }))
             };
             let inputs = node.children().into_iter().enumerate().map(watched).collect::<Result<_>>()?;
@@ -132,8 +133,8 @@ enum Why {
     Unnested { lists: Vec<usize> },
     /// The value of a sub-query is written out for every row of a batch.
     Subquery,
-    /// Each row is put into a group of each of so many sets of keys, and what they hold is counted after each batch.
-    Grouped { sets: usize },
+    /// Each row is put into a group of each of so many sets of keys, which may keep the values of these columns; they are counted after each batch.
+    Grouped { sets: usize, kept: Vec<usize> },
     /// A window holds all rows of its input, and may repeat a value of these columns for all of them.
     Windowed { holds: bool, repeated: Vec<usize> },
 }
@@ -153,8 +154,11 @@ fn why(node: &dyn ExecutionPlan) -> Option<Why> {
         return Some(Why::Subquery);
     }
     if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
-        let sets = aggregate.group_expr().groups().len();
-        return (sets > 1).then_some(Why::Grouped { sets });
+        let (sets, input) = (aggregate.group_expr().groups().len(), aggregate.input().schema());
+        let long = |expr: &Arc<dyn PhysicalExpr>| expr.data_type(&input).is_ok_and(|of| constants::is_long(&of));
+        let read = aggregate.group_expr().input_exprs().into_iter().chain(aggregate.aggr_expr().iter().flat_map(|call| call.expressions()));
+        let kept = read.filter(long).flat_map(|expr| collect_columns(&expr)).map(|column| column.index()).collect();
+        return (sets > 1).then_some(Why::Grouped { sets, kept });
     }
     let (windows, holds) = match (node.downcast_ref::<WindowAggExec>(), node.downcast_ref::<BoundedWindowAggExec>()) {
         (Some(window), _) => (window.window_expr(), true),
@@ -275,9 +279,9 @@ impl Watch {
                 ))),
                 _ => Ok(vec![batch]),
             },
-            Why::Grouped { sets } => {
+            Why::Grouped { sets, kept } => {
                 let bytes = GROUPED_BYTES_MAX / *sets as u64;
-                let widest = widest(&batch, |_, of| constants::is_long(of));
+                let widest = widest(&batch, |index, of| constants::is_long(of) && kept.contains(&index));
                 if widest > bytes {
                     return Err(too_wide(format!("each of {sets} grouping sets may keep a row of {widest} bytes; the limit is {bytes}")));
                 }

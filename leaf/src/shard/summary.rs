@@ -218,20 +218,17 @@ pub fn fields(paths: &PathKinds, segments: &[Arc<Segment>]) -> Vec<FieldStatus> 
     let unknown = |path: &Path, kinds| FieldStatus { path: path.clone(), kinds, documents: 0, indexed: "raw", sample: None };
     let mut fields: BTreeMap<Path, (FieldStatus, bool, bool)> =
         paths.paths.iter().map(|(path, kinds)| (path.clone(), (unknown(path, *kinds), true, false))).collect();
-    for segment in segments {
-        let seen = segment.paths();
-        if segment.has_untracked() {
-            let seen: BTreeSet<&Path> = seen.iter().map(|(path, _)| path).collect();
-            fields.iter_mut().filter(|(path, _)| !seen.contains(path)).for_each(|(_, (_, columns, _))| *columns = false);
-        }
-        for (path, shape) in seen {
-            let (field, columns, text) = fields.entry(path.clone()).or_insert_with(|| (unknown(&path, shape.kinds), true, false));
-            field.kinds |= shape.kinds;
-            field.documents += shape.documents;
-            field.sample = field.sample.take().or(shape.sample);
-            *columns &= shape.column;
-            *text |= shape.postings;
-        }
+    for (path, shape) in segments.iter().flat_map(|segment| segment.paths()) {
+        let (field, columns, text) = fields.entry(path.clone()).or_insert_with(|| (unknown(&path, shape.kinds), true, false));
+        field.kinds |= shape.kinds;
+        field.documents += shape.documents;
+        field.sample = field.sample.take().or(shape.sample);
+        *columns &= shape.column;
+        *text |= shape.postings;
+    }
+    for segment in segments.iter().filter(|segment| segment.has_untracked()) {
+        let seen: BTreeSet<Path> = segment.paths().into_iter().map(|(path, _)| path).collect();
+        fields.iter_mut().filter(|(path, _)| !seen.contains(path)).for_each(|(_, (_, columns, _))| *columns = false);
     }
     let word = |(mut field, columns, text): (FieldStatus, bool, bool)| {
         field.indexed = match (columns, text) {

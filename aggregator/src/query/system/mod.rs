@@ -12,6 +12,7 @@ use plan::Type;
 use proto::Problem;
 
 pub(super) use self::cell::{Cell, batch, sql_name};
+pub use self::state::Fields;
 pub(super) use self::state::merged_fields;
 use super::Engine;
 

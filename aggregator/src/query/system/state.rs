@@ -12,6 +12,7 @@ use proto::{
     catalog::Collection,
     cluster::NodeName,
     ingest::{PartitionStatus, Partitions, ShardId},
+    limits::PATHS_MAX,
     routing::shard_of,
     status::{SourceState, TailStatus},
 };
@@ -166,22 +167,31 @@ fn shards_of(collection: &Collection) -> impl Iterator<Item = ShardId> + use<> {
 }
 
 /// What all shards together know of a collection's paths, by path.
-pub(in crate::query) async fn merged_fields(engine: &Engine, name: &CollectionName) -> Result<Vec<FieldStatus>, Problem> {
+pub(in crate::query) async fn merged_fields(engine: &Engine, name: &CollectionName) -> Result<Fields, Problem> {
     let catalog = engine.catalog();
     let collection = catalog.collections.get(name).ok_or_else(|| no_collection(name, &catalog))?;
     let (fields, away) = fields_there(engine, collection).await;
     away.map_or(Ok(fields), Err)
 }
 
+/// What is known of the paths of a collection.
+pub struct Fields {
+    /// By path.
+    pub fields: Vec<FieldStatus>,
+    /// Whether a shard knows as many paths as it remembers: there may be more.
+    pub full: bool,
+}
+
 /// What those shards know of a collection's paths that answer, by path, and why one of the others does not.
-async fn fields_there(engine: &Engine, collection: &Collection) -> (Vec<FieldStatus>, Option<Problem>) {
+async fn fields_there(engine: &Engine, collection: &Collection) -> (Fields, Option<Problem>) {
     let answers = join_all(shards_of(collection).map(|shard| engine.roles.leaf.fields(shard))).await;
-    let (mut merged, mut away) = (BTreeMap::<plan::Path, FieldStatus>::new(), None);
+    let (mut merged, mut away, mut full) = (BTreeMap::<plan::Path, FieldStatus>::new(), None, false);
     for answer in answers {
         let fields = answer.unwrap_or_else(|problem| {
             away = Some(problem);
             Vec::new()
         });
+        full |= fields.len() >= PATHS_MAX;
         for field in fields {
             match merged.get_mut(&field.path) {
                 None => drop(merged.insert(field.path.clone(), field)),
@@ -194,7 +204,7 @@ async fn fields_there(engine: &Engine, collection: &Collection) -> (Vec<FieldSta
             }
         }
     }
-    (merged.into_values().collect(), away)
+    (Fields { fields: merged.into_values().collect(), full }, away)
 }
 
 /// The paths of every collection, by name. A shard that does not answer hides its own paths, and no others.
@@ -204,7 +214,7 @@ pub(super) async fn all_fields(engine: &Engine) -> Vec<(CollectionName, Vec<Fiel
         let (name, collection) = (name.clone(), collection.clone());
         async move {
             let (fields, away) = fields_there(engine, &collection).await;
-            (name, fields, away)
+            (name, fields.fields, away)
         }
     };
     let asked: Vec<_> = catalog.collections.iter().map(of).collect();

@@ -61,6 +61,34 @@ async fn groups_of_a_constant_key_come_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn groups_of_a_constant_key_come_once_however_many_there_are() {
+    let bench = bench((0..20_000).map(|n| json!({ "n": n }))).await;
+    let both = "SELECT 'a' AS w, n FROM events UNION ALL SELECT 'a' AS w, n FROM events";
+    let sql = format!("SELECT count(*), sum(c) FROM (SELECT w, n, count(*) AS c FROM ({both}) AS t GROUP BY CUBE (w, n)) AS x");
+    assert_eq!(bench.sql(&sql).await.0, ["40002 | 160000"]);
+}
+
+#[tokio::test]
+async fn rows_of_an_outer_join_without_a_partner_have_no_constants() {
+    let bench = bench(clicks(12)).await;
+    let few = "(SELECT 'x' AS w, n FROM events WHERE n < 3) AS a";
+    for join in [
+        format!("{few} RIGHT JOIN events AS b ON a.n = b.n"),
+        format!("events AS b LEFT JOIN {few} ON a.n = b.n"),
+        format!("{few} FULL JOIN events AS b ON a.n = b.n"),
+    ] {
+        let sql = format!("SELECT a.w, b.n FROM {join} ORDER BY a.w NULLS FIRST, b.n DESC LIMIT 10");
+        assert_eq!(bench.sql(&sql).await.0[..2], [" | 11", " | 10"], "{sql}");
+        let sql = format!("SELECT a.w, b.n FROM {join} ORDER BY a.w, b.n LIMIT 4");
+        assert_eq!(bench.sql(&sql).await.0, ["x | 0", "x | 1", "x | 2", " | 3"], "{sql}");
+        let sql = format!(
+            "SELECT a.w, count(*), max(r) FROM (SELECT a.w, row_number() OVER (PARTITION BY a.w ORDER BY b.n) AS r FROM {join}) AS a GROUP BY a.w ORDER BY 2"
+        );
+        assert_eq!(bench.sql(&sql).await.0, ["x | 3 | 3", " | 9 | 9"], "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn what_may_differ_from_call_to_call_stays_above_the_scan() {
     let bench = bench(clicks(12)).await;
     let (rows, _) = bench.rows(r#"SELECT count(*) AS "c" FROM "rachis_0" AS "e" WHERE random() < 2 AND "e"."n:int" < 6"#, &[&["n:int"]]).await;

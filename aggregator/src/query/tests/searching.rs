@@ -111,6 +111,6 @@ async fn a_document_is_found_by_its_key_and_by_its_address() {
     let document = bench.engine.document(&events(), "k").await.expect("asked").expect("there");
     assert_eq!(&document.bytes[..], br#"{"_id":"k"}"#);
     assert_eq!(bench.engine.document(&events(), "nobody").await.expect("asked"), None);
-    let paths: Vec<String> = bench.engine.fields(&events()).await.expect("fields").into_iter().map(|field| field.path.to_string()).collect();
+    let paths: Vec<String> = bench.engine.fields(&events()).await.expect("fields").fields.into_iter().map(|field| field.path.to_string()).collect();
     assert!(paths.contains(&"n".to_owned()) && paths.contains(&"_id".to_owned()), "{paths:?}");
 }

@@ -81,7 +81,11 @@ impl AggregateUDFImpl for Collected {
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
-        if self.is_text() { ReversedUDAF::NotSupported } else { self.function.reverse_udf() }
+        match self.function.reverse_udf() {
+            _ if self.is_text() => ReversedUDAF::NotSupported,
+            ReversedUDAF::Reversed(function) => ReversedUDAF::Reversed(bounded(function)),
+            other => other,
+        }
     }
 
     fn supports_null_handling_clause(&self) -> bool {
@@ -114,7 +118,7 @@ impl AggregateUDFImpl for Collected {
 struct One {
     name: &'static str,
     inner: Box<dyn Accumulator>,
-    /// Otherwise equal values are kept once, or the first ones alone: what came in says little.
+    /// Otherwise equal values are kept once, or only some: what came in says little.
     keeps_all: bool,
     /// What came in.
     bytes: usize,

@@ -22,6 +22,7 @@ use datafusion::{
 };
 
 use super::constants;
+use crate::arrays;
 
 /// The function in the place of the library's `count`; any other as it is.
 pub fn shared(function: Arc<AggregateUDF>) -> Arc<AggregateUDF> {
@@ -113,13 +114,15 @@ struct DistinctCounts {
     counts: Vec<i64>,
     /// The pair of each row that was taken in last.
     places: Vec<usize>,
+    /// In the place of `pairs`, once some are taken out: the values of all groups that are left, group by group.
+    sorted: Option<ArrayRef>,
 }
 
 impl DistinctCounts {
     fn new(of: &DataType) -> Result<Self> {
         let schema = Schema::new(vec![Field::new("group", DataType::UInt64, false), Field::new("value", of.clone(), true)]);
         let pairs = new_group_values(Arc::new(schema), &GroupOrdering::None)?;
-        Ok(Self { item: Arc::new(Field::new_list_field(of.clone(), true)), pairs, counts: Vec::new(), places: Vec::new() })
+        Ok(Self { item: Arc::new(Field::new_list_field(of.clone(), true)), pairs, counts: Vec::new(), places: Vec::new(), sorted: None })
     }
 
     /// Takes in pairs. Values that are NULL do not count.
@@ -143,31 +146,44 @@ impl DistinctCounts {
 
     /// Takes the first groups out, or all: their counts, and their values, group by group.
     fn take(&mut self, emit_to: EmitTo) -> Result<(Vec<i64>, ArrayRef)> {
+        let all = match self.sorted.take() {
+            Some(sorted) => sorted,
+            None => self.sort()?,
+        };
+        let counts = emit_to.take_needed(&mut self.counts);
+        let taken = counts.iter().sum::<i64>() as usize;
+        self.sorted = (taken < all.len()).then(|| all.slice(taken, all.len() - taken));
+        Ok((counts, all.slice(0, taken)))
+    }
+
+    /// The values of all groups, group by group; no pair is left.
+    fn sort(&mut self) -> Result<ArrayRef> {
         let [groups, values] = <[ArrayRef; 2]>::try_from(self.pairs.emit(EmitTo::All)?).or_else(|_| exec_err!("a pair has two columns"))?;
         self.pairs.clear_shrink(0);
-        let counts = emit_to.take_needed(&mut self.counts);
-        let taken = counts.len() as u64;
         // Where the values of each group begin.
-        let mut next: Vec<u64> = counts.iter().scan(0, |end, count| Some(std::mem::replace(end, *end + *count as u64))).collect();
-        let mut of_taken = vec![0_u64; counts.iter().sum::<i64>() as usize];
-        let (mut left, mut of_left) = (Vec::new(), Vec::new());
+        let mut next: Vec<u64> = self.counts.iter().scan(0, |end, count| Some(std::mem::replace(end, *end + *count as u64))).collect();
+        let mut rows = vec![0_u64; values.len()];
         for (row, group) in (0_u64..).zip(groups.as_primitive::<UInt64Type>().values()) {
-            match next.get_mut(*group as usize) {
-                Some(next) => {
-                    of_taken[*next as usize] = row;
-                    *next += 1;
-                }
-                None => {
-                    left.push(*group - taken);
-                    of_left.push(row);
-                }
-            }
+            let next = &mut next[*group as usize];
+            rows[*next as usize] = row;
+            *next += 1;
         }
-        if !left.is_empty() {
-            let of_left = take(&values, &UInt64Array::from(of_left), None)?;
-            self.pairs.intern(&[Arc::new(UInt64Array::from(left)), of_left], &mut self.places)?;
-        }
-        Ok((counts, take(&values, &UInt64Array::from(of_taken), None)?))
+        Ok(take(&values, &UInt64Array::from(rows), None)?)
+    }
+
+    /// Goes on with the values that are left.
+    fn resume(&mut self) -> Result<()> {
+        let Some(sorted) = self.sorted.take() else { return Ok(()) };
+        let groups = self.counts.iter().enumerate().flat_map(|(group, count)| std::iter::repeat_n(group, *count as usize));
+        self.pairs.intern(&[groups_of(groups), own(&sorted)?], &mut self.places)
+    }
+}
+
+/// Values without those that they were cut out of.
+fn own(values: &ArrayRef) -> Result<ArrayRef> {
+    match values.as_string_view_opt() {
+        Some(_) => Ok(arrays::compact(values)),
+        None => Ok(take(values, &UInt64Array::from_iter_values(0..values.len() as u64), None)?),
     }
 }
 
@@ -187,6 +203,7 @@ fn groups_of(indices: impl Iterator<Item = usize>) -> ArrayRef {
 impl GroupsAccumulator for DistinctCounts {
     fn update_batch(&mut self, values: &[ArrayRef], groups: &[usize], wanted: Option<&BooleanArray>, groups_in_all: usize) -> Result<()> {
         let [values] = values else { return exec_err!("one column is counted") };
+        self.resume()?;
         self.counts.resize(groups_in_all, 0);
         self.add(&groups_of(groups.iter().copied()), values, wanted)
     }
@@ -194,6 +211,7 @@ impl GroupsAccumulator for DistinctCounts {
     fn merge_batch(&mut self, states: &[ArrayRef], groups: &[usize], groups_in_all: usize) -> Result<()> {
         let [lists] = states else { return exec_err!("the state is one list") };
         let lists = lists.as_list::<i32>();
+        self.resume()?;
         self.counts.resize(groups_in_all, 0);
         let ends = lists.value_offsets();
         let (first, last) = (ends.first().copied().unwrap_or_default() as usize, ends.last().copied().unwrap_or_default() as usize);
@@ -204,7 +222,7 @@ impl GroupsAccumulator for DistinctCounts {
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
         let (counts, values) = self.take(emit_to)?;
         let offsets = OffsetBuffer::from_lengths(counts.iter().map(|count| *count as usize));
-        Ok(vec![Arc::new(ListArray::try_new(Arc::clone(&self.item), offsets, values, None)?)])
+        Ok(vec![Arc::new(ListArray::try_new(Arc::clone(&self.item), offsets, own(&values)?, None)?)])
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], wanted: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
@@ -223,6 +241,7 @@ impl GroupsAccumulator for DistinctCounts {
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
         if matches!(emit_to, EmitTo::All) {
             self.pairs.clear_shrink(0);
+            self.sorted = None;
             return Ok(Arc::new(Int64Array::from(std::mem::take(&mut self.counts))));
         }
         let (counts, _) = self.take(emit_to)?;
@@ -230,7 +249,8 @@ impl GroupsAccumulator for DistinctCounts {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.pairs.size() + self.counts.capacity() * size_of::<i64>() + self.places.capacity() * size_of::<usize>()
+        let sorted = self.sorted.as_ref().map_or(0, |sorted| sorted.get_array_memory_size());
+        size_of_val(self) + sorted + self.pairs.size() + self.counts.capacity() * size_of::<i64>() + self.places.capacity() * size_of::<usize>()
     }
 }
 
@@ -282,7 +302,22 @@ mod tests {
                 let all: Vec<usize> = (0..groups_in_all - gone).collect();
                 counts.merge_batch(&states, &all, groups_in_all - gone).expect("merged");
             }
-            // From time to time the first groups go.
+            // From time to time all goes through states that are given in pieces, …
+            if step % 23 == 22 {
+                let mut pieces = DistinctCounts::new(&DataType::Utf8View).expect("counts");
+                let all = groups_in_all - gone;
+                for from in (0..all).step_by(5) {
+                    let some = 5.min(all - from);
+                    let states = counts.state(EmitTo::First(some)).expect("states");
+                    let groups: Vec<usize> = (from..from + some).collect();
+                    // Of a slice of a list, what it shows.
+                    let states = [states[0].slice(0, 1), states[0].slice(1, some - 1)];
+                    pieces.merge_batch(&states[..1], &groups[..1], all).expect("merged");
+                    pieces.merge_batch(&states[1..], &groups[1..], all).expect("merged");
+                }
+                counts = pieces;
+            }
+            // … or the first groups go.
             if step % 17 == 16 {
                 let some = (groups_in_all - gone) / 2;
                 let given = counts.evaluate(EmitTo::First(some)).expect("counts");

@@ -1,13 +1,16 @@
-//! Rule: what grouping sets give has neither constants nor an order nor a partitioning.
+//! Rule: what operators give that put NULL in the place of values has neither constants nor an order.
 //!
-//! DataFusion takes over what it knows of the input: a key that is constant there, or sorted, is taken for that after the grouping as well. But a
-//! set without this key has NULL in its place. Groups came twice (the next operator took a change of the key for the end of a group), and an ORDER BY of
-//! the key was left out (in 55.2).
+//! DataFusion takes over what it knows of the input: a column that is constant there, or sorted, is taken for that in the output as well. But a
+//! grouping set without this key has NULL in its place, and so has the row of an outer join without a partner. Then groups come twice (the next
+//! operator takes a change of the key for the end of a group), and an ORDER BY of the column is left out (in 55.2).
 
 use std::{fmt, sync::Arc};
 
 use datafusion::{
-    common::tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion},
+    common::{
+        JoinType,
+        tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion},
+    },
     config::ConfigOptions,
     error::Result,
     execution::TaskContext,
@@ -17,6 +20,7 @@ use datafusion::{
         DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties as _, Partitioning, PlanProperties, SendableRecordBatchStream,
         aggregates::AggregateExec,
         execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions},
+        joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec},
     },
 };
 
@@ -27,9 +31,8 @@ pub(super) struct ForgetConstants;
 impl PhysicalOptimizerRule for ForgetConstants {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let wrap = |node: Arc<dyn ExecutionPlan>| {
-            let has_sets = node.downcast_ref::<AggregateExec>().is_some_and(|aggregate| aggregate.group_expr().has_grouping_set());
-            Ok(match has_sets {
-                true => Transformed::yes(Arc::new(GroupingSets::of(node)) as Arc<dyn ExecutionPlan>),
+            Ok(match makes_nulls(node.as_ref()) {
+                true => Transformed::yes(Arc::new(MadeNulls::of(node)) as Arc<dyn ExecutionPlan>),
                 false => Transformed::no(node),
             })
         };
@@ -45,14 +48,25 @@ impl PhysicalOptimizerRule for ForgetConstants {
     }
 }
 
+fn makes_nulls(node: &dyn ExecutionPlan) -> bool {
+    if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
+        return aggregate.group_expr().has_grouping_set();
+    }
+    let join = (node.downcast_ref::<HashJoinExec>().map(HashJoinExec::join_type))
+        .or_else(|| node.downcast_ref::<NestedLoopJoinExec>().map(NestedLoopJoinExec::join_type))
+        .copied()
+        .or_else(|| node.downcast_ref::<SortMergeJoinExec>().map(SortMergeJoinExec::join_type));
+    matches!(join, Some(JoinType::Left | JoinType::Right | JoinType::Full))
+}
+
 /// Passes its input on, of which nothing is known.
 #[derive(Debug)]
-struct GroupingSets {
+struct MadeNulls {
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
 
-impl GroupingSets {
+impl MadeNulls {
     fn of(input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(input.schema()),
@@ -64,15 +78,15 @@ impl GroupingSets {
     }
 }
 
-impl DisplayAs for GroupingSets {
+impl DisplayAs for MadeNulls {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GroupingSets")
+        f.write_str("MadeNulls")
     }
 }
 
-impl ExecutionPlan for GroupingSets {
+impl ExecutionPlan for MadeNulls {
     fn name(&self) -> &str {
-        "GroupingSets"
+        "MadeNulls"
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
