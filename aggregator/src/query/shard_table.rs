@@ -1,6 +1,6 @@
 //! A collection as a table of one query: the columns that the query reads of it, over the shards that it pinned.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
@@ -51,17 +51,21 @@ impl ShardTable {
         }
     }
 
-    /// The table with this column, and where it stands.
-    fn with_column(&self, column: Column) -> (Self, usize) {
+    /// The table with these columns, and where each stands.
+    fn with_columns(&self, wanted: impl Iterator<Item = Column>) -> (Self, Vec<usize>) {
         let mut columns = self.columns.clone();
-        let place = columns.iter().position(|known| *known == column).unwrap_or_else(|| {
-            columns.push(column);
-            columns.len() - 1
-        });
+        let mut places: HashMap<Column, usize> = columns.iter().cloned().zip(0..).collect();
+        let place = |column: Column| {
+            *places.entry(column).or_insert_with_key(|column| {
+                columns.push(column.clone());
+                columns.len() - 1
+            })
+        };
+        let places = wanted.map(place).collect();
         let schema = schema_with(&columns, &self.paths);
         let (context, collection, shards) = (Arc::clone(&self.context), self.collection.clone(), self.shards.clone());
         let (documents, time_path, paths) = (self.documents, self.time_path.clone(), Arc::clone(&self.paths));
-        (Self { context, collection, shards, documents, time_path, columns, paths, schema }, place)
+        (Self { context, collection, shards, documents, time_path, columns, paths, schema }, places)
     }
 
     /// Rows at most, as a planner may guess them. Never exact: an exact count would be put into the plan as a constant.
@@ -94,10 +98,10 @@ impl ShardTableProvider {
         provider.downcast_ref::<Self>()
     }
 
-    /// The table with this column, and where it stands.
-    pub fn with_column(&self, column: Column) -> (Self, usize) {
-        let (table, place) = self.0.with_column(column);
-        (Self(Arc::new(table)), place)
+    /// The table with these columns, and where each stands.
+    pub fn with_columns(&self, columns: impl Iterator<Item = Column>) -> (Self, Vec<usize>) {
+        let (table, places) = self.0.with_columns(columns);
+        (Self(Arc::new(table)), places)
     }
 }
 

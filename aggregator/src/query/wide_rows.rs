@@ -48,6 +48,8 @@ use super::{failure, paced::Paced, shard_scan::parts};
 /// Rows of a batch where a join copies lists, and where it copies texts: from the join upwards, not below it.
 const ROWS_OF_LISTS: usize = 64;
 const ROWS_OF_TEXTS: usize = 1_024;
+/// Values of a batch: what is done to a batch of very many columns takes long, and nothing can stop it meanwhile.
+const BATCH_VALUES: usize = 64 * BATCH_ROWS;
 /// Bytes that an operator may copy at once.
 const COPIED_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of one value that a sub-query gives.
@@ -107,7 +109,7 @@ pub(super) fn batch_rows(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
             bytes += constants::bytes(expr)?;
             Ok(TreeNodeRecursion::Continue)
         })?;
-        rows = rows.min(constants::rows(bytes));
+        rows = rows.min(constants::rows(bytes)).min((BATCH_VALUES / node.schema().fields().len().max(1)).max(ROWS_OF_LISTS));
         let any = |is: fn(&DataType) -> bool| node.children().iter().any(|input| input.schema().fields().iter().any(|field| is(field.data_type())));
         rows = match why(node.as_ref()) {
             Some(Why::Joined { .. }) if any(DataType::is_nested) => rows.min(ROWS_OF_LISTS),

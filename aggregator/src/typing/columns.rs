@@ -11,7 +11,10 @@
 //! The answer is the same either way: both show what [`plan::value::view`] shows. A search of a path's value goes to the index as well, which
 //! leaves few documents to look into.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use datafusion::{
     common::{
@@ -20,7 +23,7 @@ use datafusion::{
     },
     datasource::{provider_as_source, source_as_provider},
     logical_expr::{
-        Expr, JoinType, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, expr::ScalarFunction, expr_rewriter::NamePreserver,
+        Expr, Join, JoinType, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder, expr::ScalarFunction, expr_rewriter::NamePreserver,
     },
     optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule, optimize_projections::OptimizeProjections},
 };
@@ -62,7 +65,7 @@ pub fn read_as_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
 }
 
 /// `json_get(column, path, view)`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Call {
     column: Column,
     path: Path,
@@ -131,14 +134,10 @@ fn rewritten(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if !matches!(plan, LogicalPlan::Projection(_) | Filter(_) | Aggregate(_) | Sort(_) | Window(_) | Join(_)) {
         return Ok(Transformed::no(plan));
     }
-    let mut calls: Vec<Call> = Vec::new();
+    let (mut calls, mut seen) = (Vec::new(), HashSet::new());
     plan.apply_expressions(|expr| {
         expr.apply(|node| {
-            if let Some(call) = Call::of(node)
-                && !calls.contains(&call)
-            {
-                calls.push(call);
-            }
+            calls.extend(Call::of(node).filter(|call| seen.insert(call.clone())));
             Ok(TreeNodeRecursion::Continue)
         })
     })?;
@@ -146,25 +145,21 @@ fn rewritten(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         return Ok(Transformed::no(plan));
     }
     let mut inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
-    let mut columns: Vec<(Call, Column)> = Vec::new();
-    for call in calls {
-        for input in &mut inputs {
-            if input.schema().has_column(&call.column)
-                && let Some((with, column)) = provided(input, &call)?
-            {
-                *input = with;
-                columns.push((call.clone(), column));
-                break;
-            }
-        }
+    let mut columns: HashMap<Call, Column> = HashMap::new();
+    for input in &mut inputs {
+        let wanted: Vec<Call> =
+            calls.iter().filter(|call| !columns.contains_key(*call) && input.schema().has_column(&call.column)).cloned().collect();
+        let (with, shown) = provided(input, &wanted)?;
+        *input = with;
+        columns.extend(wanted.into_iter().zip(shown).filter_map(|(call, column)| Some((call, column?))));
     }
     if columns.is_empty() {
         return Ok(Transformed::no(plan));
     }
     let (schema, own_columns) = (Arc::clone(plan.schema()), matches!(plan, LogicalPlan::Projection(_) | Aggregate(_)));
     let names = NamePreserver::new(&plan);
-    let replaced = |node: Expr| match Call::of(&node).and_then(|call| columns.iter().find(|(known, _)| *known == call)) {
-        Some((_, column)) => Ok(Transformed::yes(Expr::Column(column.clone()))),
+    let replaced = |node: Expr| match Call::of(&node).and_then(|call| columns.get(&call)) {
+        Some(column) => Ok(Transformed::yes(Expr::Column(column.clone()))),
         None => Ok(Transformed::no(node)),
     };
     let sort = matches!(plan, Sort(_));
@@ -183,48 +178,58 @@ fn rewritten(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(before, Arc::new(plan))?)))
 }
 
-/// The plan with one more column that shows what the call shows, and that column.
-fn provided(plan: &LogicalPlan, call: &Call) -> Result<Option<(LogicalPlan, Column)>> {
+/// A plan with more columns, and for each call the column that shows the same, if there is one.
+type Provided = (LogicalPlan, Vec<Option<Column>>);
+
+/// The plan with columns that show what these calls show, as far as it can have them. All calls at once: each column that is added to a plan makes
+/// its schema anew.
+fn provided(plan: &LogicalPlan, calls: &[Call]) -> Result<Provided> {
+    let unchanged = || Ok((plan.clone(), vec![None; calls.len()]));
+    if calls.is_empty() {
+        return unchanged();
+    }
     match plan {
-        LogicalPlan::TableScan(scan) => scanned(scan, call),
+        LogicalPlan::TableScan(scan) => scanned(scan, calls),
         LogicalPlan::SubqueryAlias(alias) => {
-            let Some(inner) = below(alias.input.schema(), &alias.schema, call) else { return Ok(None) };
-            let Some((input, column)) = provided(&alias.input, &inner)? else { return Ok(None) };
-            let name = column.name;
+            let inner: Vec<Option<Call>> = calls.iter().map(|call| below(alias.input.schema(), &alias.schema, call)).collect();
+            let (input, columns) = provided_for_some(&alias.input, &inner)?;
             let aliased = SubqueryAlias::try_new(Arc::new(input), alias.alias.clone())?;
-            Ok(Some((LogicalPlan::SubqueryAlias(aliased), Column::new(Some(alias.alias.clone()), name))))
+            let outer = |column: Column| Column::new(Some(alias.alias.clone()), column.name);
+            Ok((LogicalPlan::SubqueryAlias(aliased), columns.into_iter().map(|column| column.map(outer)).collect()))
         }
-        LogicalPlan::Projection(projection) => projected(projection, call),
+        LogicalPlan::Projection(projection) => projected(projection, calls),
         LogicalPlan::Filter(_) | LogicalPlan::Sort(_) | LogicalPlan::Limit(_) | LogicalPlan::Window(_) => {
             let inputs = plan.inputs();
-            let Some(input) = inputs.first().filter(|input| input.schema().has_column(&call.column)) else { return Ok(None) };
-            let Some((input, column)) = provided(input, call)? else { return Ok(None) };
+            let Some(input) = inputs.first() else { return unchanged() };
+            let inner: Vec<Option<Call>> = calls.iter().map(|call| input.schema().has_column(&call.column).then(|| call.clone())).collect();
+            let (input, columns) = provided_for_some(input, &inner)?;
             let mut input = Some(input);
             let with = plan.clone().map_children(|child| Ok(Transformed::yes(input.take().unwrap_or(child))))?.data.recompute_schema()?;
-            Ok(Some((with, column)))
+            Ok((with, columns))
         }
         LogicalPlan::Join(join) => {
-            let left = !matches!(join.join_type, JoinType::RightSemi | JoinType::RightAnti) && join.left.schema().has_column(&call.column);
-            let right = !matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark)
-                && join.right.schema().has_column(&call.column);
-            let mut join = join.clone();
-            let column = match (left, right) {
-                (true, _) => {
-                    let Some((input, column)) = provided(&join.left, call)? else { return Ok(None) };
-                    join.left = Arc::new(input);
-                    column
-                }
-                (_, true) => {
-                    let Some((input, column)) = provided(&join.right, call)? else { return Ok(None) };
-                    join.right = Arc::new(input);
-                    column
-                }
-                _ => return Ok(None),
-            };
-            Ok(Some((LogicalPlan::Join(join).recompute_schema()?, column)))
+            let has_left = !matches!(join.join_type, JoinType::RightSemi | JoinType::RightAnti);
+            let has_right = !matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark);
+            let of_left = |call: &Call| has_left && join.left.schema().has_column(&call.column);
+            let of_right = |call: &Call| has_right && join.right.schema().has_column(&call.column);
+            let (left, right): (Vec<_>, Vec<_>) =
+                calls.iter().map(|call| (of_left(call).then(|| call.clone()), (!of_left(call) && of_right(call)).then(|| call.clone()))).unzip();
+            let (left, left_columns) = provided_for_some(&join.left, &left)?;
+            let (right, right_columns) = provided_for_some(&join.right, &right)?;
+            let with = Join { left: Arc::new(left), right: Arc::new(right), ..join.clone() };
+            let columns = left_columns.into_iter().zip(right_columns).map(|(left, right)| left.or(right)).collect();
+            Ok((LogicalPlan::Join(with).recompute_schema()?, columns))
         }
-        _ => Ok(None),
+        _ => unchanged(),
     }
+}
+
+/// The same where some calls have no meaning for this plan.
+fn provided_for_some(plan: &LogicalPlan, calls: &[Option<Call>]) -> Result<Provided> {
+    let known: Vec<Call> = calls.iter().flatten().cloned().collect();
+    let (plan, columns) = provided(plan, &known)?;
+    let mut columns = columns.into_iter();
+    Ok((plan, calls.iter().map(|call| call.as_ref().and_then(|_| columns.next().flatten())).collect()))
 }
 
 /// The call over the column that stands at the same place below.
@@ -233,43 +238,53 @@ fn below(inner: &datafusion::common::DFSchema, outer: &datafusion::common::DFSch
     Some(Call { column: Column::from(inner.qualified_field(place)), ..call.clone() })
 }
 
-fn projected(projection: &Projection, call: &Call) -> Result<Option<(LogicalPlan, Column)>> {
-    let Some(place) = projection.schema.maybe_index_of_column(&call.column) else { return Ok(None) };
-    let inner = match projection.expr[place].clone().unalias() {
-        Expr::Column(column) => Call { column, ..call.clone() },
-        other => match Call::of(&other) {
-            Some(inner) if inner.view == (View { to: Type::Json, cast: false }) => {
-                Call { path: joined(&inner.path, &call.path), column: inner.column, view: call.view }
-            }
-            _ => return Ok(None),
-        },
+fn projected(projection: &Projection, calls: &[Call]) -> Result<Provided> {
+    let inner = |call: &Call| {
+        let place = projection.schema.maybe_index_of_column(&call.column)?;
+        match projection.expr[place].clone().unalias() {
+            Expr::Column(column) => Some(Call { column, ..call.clone() }),
+            other => Call::of(&other).filter(|inner| inner.view == View { to: Type::Json, cast: false }).map(|inner| Call {
+                path: joined(&inner.path, &call.path),
+                column: inner.column,
+                view: call.view,
+            }),
+        }
     };
-    let Some((input, column)) = provided(&projection.input, &inner)? else { return Ok(None) };
-    // Columns of one projection have different names, so these have too.
-    let (relation, name) = (call.column.relation.clone(), plan::Column { what: What::Path(call.path.clone()), view: call.view }.name());
-    let name = format!("{}\u{1}{name}", call.column.name);
+    let inner: Vec<Option<Call>> = calls.iter().map(inner).collect();
+    let (input, columns) = provided_for_some(&projection.input, &inner)?;
     let mut expr = projection.expr.clone();
-    let known = projection.schema.has_column(&Column::new(relation.clone(), name.clone()));
-    if !known {
-        expr.push(Expr::Column(column).alias_qualified(relation.clone(), name.clone()));
-    }
-    let with = Projection::try_new(expr, Arc::new(input))?;
-    Ok(Some((LogicalPlan::Projection(with), Column::new(relation, name))))
+    let mut known: HashSet<Column> = projection.schema.columns().into_iter().collect();
+    let mut shown = |call: &Call, column: Column| {
+        // Columns of one projection have different names, so these have too.
+        let (relation, name) = (call.column.relation.clone(), plan::Column { what: What::Path(call.path.clone()), view: call.view }.name());
+        let name = format!("{}\u{1}{name}", call.column.name);
+        let own = Column::new(relation.clone(), name.clone());
+        if known.insert(own.clone()) {
+            expr.push(Expr::Column(column).alias_qualified(relation, name));
+        }
+        own
+    };
+    let columns = calls.iter().zip(columns).map(|(call, column)| column.map(|column| shown(call, column))).collect();
+    Ok((LogicalPlan::Projection(Projection::try_new(expr, Arc::new(input))?), columns))
 }
 
-fn scanned(scan: &TableScan, call: &Call) -> Result<Option<(LogicalPlan, Column)>> {
-    let (Some(wanted), Ok(provider)) = (call.scanned(), source_as_provider(&scan.source)) else { return Ok(None) };
-    let Some(table) = ShardTableProvider::of(provider.as_ref()) else { return Ok(None) };
-    let (table, place) = table.with_column(wanted.clone());
+fn scanned(scan: &TableScan, calls: &[Call]) -> Result<Provided> {
+    let provider = source_as_provider(&scan.source)?;
+    let wanted: Vec<Option<plan::Column>> = calls.iter().map(Call::scanned).collect();
+    let table = ShardTableProvider::of(provider.as_ref());
+    let Some(table) = table.filter(|_| wanted.iter().any(Option::is_some)) else {
+        return Ok((LogicalPlan::TableScan(scan.clone()), vec![None; calls.len()]));
+    };
+    let (table, places) = table.with_columns(wanted.iter().flatten().cloned());
     let mut projection = scan.projection.clone().unwrap_or_else(|| (0..scan.source.schema().fields().len()).collect());
-    if !projection.contains(&place) {
-        projection.push(place);
-    }
+    let mut projected: HashSet<usize> = projection.iter().copied().collect();
+    projection.extend(places.into_iter().filter(|place| projected.insert(*place)));
     let source = provider_as_source(Arc::new(table));
     let with = TableScanBuilder::new(scan.table_name.clone(), source)
         .with_projection(Some(projection))
         .with_filters(scan.filters.clone())
         .with_fetch(scan.fetch)
         .build()?;
-    Ok(Some((LogicalPlan::TableScan(with), Column::new(Some(scan.table_name.clone()), wanted.name()))))
+    let shown = |wanted: plan::Column| Column::new(Some(scan.table_name.clone()), wanted.name());
+    Ok((LogicalPlan::TableScan(with), wanted.into_iter().map(|wanted| wanted.map(shown)).collect()))
 }

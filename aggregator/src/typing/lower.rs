@@ -335,7 +335,7 @@ pub fn operator(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
         Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom => compared(left, op, right),
         Plus | Minus | Multiply | Divide | Modulo => arithmetic(op, left, right),
         BitwiseAnd | BitwiseOr | BitwiseXor | BitwiseShiftLeft | BitwiseShiftRight => Ok(plain(left.integer()?, right.integer()?)),
-        RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch if !right.is_literal() => {
+        RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch if !right.is_literal() || right.quoted().is_some_and(takes_long) => {
             let flags = matches!(op, RegexIMatch | RegexNotIMatch).then(|| lit("i"));
             let args = [left.text(), right.text()].into_iter().chain(flags).collect();
             // A pattern out of a document may be none.
@@ -346,6 +346,11 @@ pub fn operator(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
         StringConcat => Ok(joined(left.text(), right.text())),
         _ => Ok(plain(left.text(), right.text())),
     }
+}
+
+/// Whether matching a long text may take long: then a function does it in parts.
+fn takes_long(pattern: &str) -> bool {
+    pattern.len() > PATTERN_BYTES_MAX || pattern.contains('{')
 }
 
 fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
@@ -573,6 +578,9 @@ fn case_of(case: Case, schema: &DFSchema) -> Result<Expr> {
     Ok(Expr::Case(Case::new(None, when_then, otherwise)))
 }
 
+/// Bytes of a pattern with which a text of any length is compared quickly.
+const PATTERN_BYTES_MAX: usize = 64;
+
 fn like_of(like: Like, schema: &DFSchema, wrap: fn(Like) -> Expr) -> Result<Expr> {
     let (value, pattern) = (Operand::of(*like.expr, schema)?, Operand::of(*like.pattern, schema)?);
     let (pattern, escape) = match (like.escape_char, pattern.quoted()) {
@@ -580,6 +588,12 @@ fn like_of(like: Like, schema: &DFSchema, wrap: fn(Like) -> Expr) -> Result<Expr
         (Some(escape), Some(text)) if escape != '\\' => (lit(with_backslashes(text, escape)), None),
         (escape, _) => (pattern.text(), escape.filter(|escape| *escape != '\\')),
     };
+    // A pattern of each row's own is compiled for each row, and a long one takes long over long texts: a function does it in parts.
+    let constant = literal(&pattern).map(|pattern| pattern.try_as_str().flatten().unwrap_or_default());
+    if constant.is_none_or(takes_long) && escape.is_none() {
+        let matched = call(if like.case_insensitive { text::ILIKE } else { text::LIKE }, vec![value.text(), pattern]);
+        return Ok(if like.negated { !matched } else { matched });
+    }
     Ok(wrap(Like {
         negated: like.negated,
         expr: Box::new(value.text()),

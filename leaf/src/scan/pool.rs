@@ -6,16 +6,20 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::JoinHandle,
+    time::Duration,
 };
 
 use datafusion::execution::runtime_env::RuntimeEnv;
 use parking_lot::{Condvar, Mutex};
 use proto::{Code, Problem};
 use tokio::sync::oneshot;
-use tracing::error;
+use tracing::{error, warn};
 
 /// Steps that may wait for a thread; above it a scan is refused as busy.
 const WAITING_STEPS_MAX: usize = 10_000;
+
+/// How long the end waits for the steps at work.
+const CLOSING_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A bounded number of threads that work on scans.
 pub struct ScanPool {
@@ -29,11 +33,14 @@ pub struct ScanPool {
 pub struct Queue {
     state: Mutex<State>,
     filled: Condvar,
+    left: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     steps: VecDeque<Step>,
+    /// Threads at a step.
+    working: usize,
     closed: bool,
 }
 
@@ -42,7 +49,7 @@ type Step = Box<dyn FnOnce(&Arc<Queue>) + Send>;
 impl ScanPool {
     /// Starts so many threads, at least one.
     pub fn new(threads: usize) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue { state: Mutex::default(), filled: Condvar::new() });
+        let queue = Arc::new(Queue { state: Mutex::default(), filled: Condvar::new(), left: Condvar::new() });
         let start = |number: usize| {
             let queue = queue.clone();
             std::thread::Builder::new().name(format!("scan-{number}")).spawn(move || queue.serve())
@@ -66,7 +73,7 @@ impl ScanPool {
         self.threads_max
     }
 
-    /// Ends the threads: the steps at work are waited for, those that wait are told that the leaf is closing.
+    /// Ends the threads: the steps at work are waited for, for some seconds; those that wait are told that the leaf is closing.
     pub fn close(&self) {
         let waiting = {
             let mut state = self.queue.state.lock();
@@ -76,8 +83,16 @@ impl ScanPool {
         // Dropped outside of the lock: a step owns a view, whose end may do work.
         drop(waiting);
         self.queue.filled.notify_all();
+        // A thread of the pool may itself hold the last handle of the leaf.
+        let own = usize::from(self.threads.lock().iter().any(|thread| thread.thread().id() == std::thread::current().id()));
+        let mut state = self.queue.state.lock();
+        self.queue.left.wait_while_for(&mut state, |state| state.working > own, CLOSING_WAIT_MAX);
+        if state.working > own {
+            warn!(scans = state.working, "scans do not end; the process ends without them");
+            self.threads.lock().clear();
+        }
+        drop(state);
         for thread in std::mem::take(&mut *self.threads.lock()) {
-            // A thread of the pool may itself hold the last handle of the leaf.
             if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
                 error!("a scan thread ended by a panic");
             }
@@ -103,6 +118,8 @@ impl Queue {
     fn serve(self: Arc<Self>) {
         while let Some(step) = self.next() {
             step(&self);
+            self.state.lock().working -= 1;
+            self.left.notify_all();
         }
     }
 
@@ -113,7 +130,10 @@ impl Queue {
                 return None;
             }
             match state.steps.pop_front() {
-                Some(step) => return Some(step),
+                Some(step) => {
+                    state.working += 1;
+                    return Some(step);
+                }
                 None => self.filled.wait(&mut state),
             }
         }

@@ -77,10 +77,8 @@ async fn rows_of_an_outer_join_without_a_partner_have_no_constants() {
         format!("events AS b LEFT JOIN {few} ON a.n = b.n"),
         format!("{few} FULL JOIN events AS b ON a.n = b.n"),
     ] {
-        let sql = format!("SELECT a.w, b.n FROM {join} ORDER BY a.w NULLS FIRST, b.n DESC LIMIT 10");
-        assert_eq!(bench.sql(&sql).await.0[..2], [" | 11", " | 10"], "{sql}");
-        let sql = format!("SELECT a.w, b.n FROM {join} ORDER BY a.w, b.n LIMIT 4");
-        assert_eq!(bench.sql(&sql).await.0, ["x | 0", "x | 1", "x | 2", " | 3"], "{sql}");
+        let sql = format!("SELECT a.w, b.n FROM {join} ORDER BY a.w NULLS FIRST, b.n LIMIT 10");
+        assert_eq!(bench.sql(&sql).await.0[..2], [" | 3", " | 4"], "{sql}");
         let sql = format!(
             "SELECT a.w, count(*), max(r) FROM (SELECT a.w, row_number() OVER (PARTITION BY a.w ORDER BY b.n) AS r FROM {join}) AS a GROUP BY a.w ORDER BY 2"
         );

@@ -2,7 +2,10 @@
 //! So each call is weighed first: what its rows may come to, in bytes or in work, by the lengths of its arguments. A heavy batch is computed
 //! in parts, and between two parts the query may end, at its deadline or at its limit of memory.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use datafusion::{
     arrow::{
@@ -13,6 +16,8 @@ use datafusion::{
     common::{Result, ScalarValue},
     logical_expr::{ColumnarValue, ScalarFunctionArgs},
 };
+
+use regex_syntax::hir::{Hir, HirKind};
 
 use super::{constants, function::limit, query::Query, text};
 use crate::arrays::{compact, items, size, value_size};
@@ -28,6 +33,10 @@ const CONSTANT_BYTES_MAX: u64 = 16 << 20;
 /// What a compiled regular expression takes, besides what the library keeps for each.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 const PATTERN_WEIGHT: u64 = 2 << 20;
+/// States of a regular expression that are looked at in one step.
+const STEPS_OF_ONE: u64 = 2;
+/// What compiling one byte of a LIKE pattern takes, in steps.
+const PATTERN_BYTE_WEIGHT: u64 = 500;
 /// Bytes of a row's own: a view, an offset, a validity.
 const ROW_BYTES: u64 = 24;
 
@@ -36,10 +45,12 @@ pub(super) fn invoke(name: &str, args: ScalarFunctionArgs, compute: impl Fn(Scal
     let query = Query::of(&args.config_options).cloned().unwrap_or_default();
     let of_rows = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
     let rows = if of_rows { args.number_rows } else { 1 };
+    // A join may call for every batch of pairs, and look at the clock nowhere else.
+    query.check()?;
     let call = Weighed::new(name, &args, rows)?;
     let most = if of_rows { query.room().min(CALL_BYTES_MAX) } else { CONSTANT_BYTES_MAX };
     let too_much = |bytes: u64| {
-        let shown = if name == text::JOIN { "||" } else { name };
+        let shown = shown(name);
         limit(format!("{shown} makes {bytes} bytes of {rows} rows at once; the limit is {most}"), "make shorter texts or lists, or fewer of them")
     };
     if !call.is_heavy() {
@@ -77,6 +88,16 @@ pub(super) fn invoke(name: &str, args: ScalarFunctionArgs, compute: impl Fn(Scal
     };
     query.hold(&whole, bytes);
     Ok(ColumnarValue::Array(whole))
+}
+
+/// A function as the statement spells it.
+fn shown(name: &str) -> &str {
+    match name {
+        text::JOIN => "||",
+        text::LIKE => "LIKE",
+        text::ILIKE => "ILIKE",
+        name => name,
+    }
 }
 
 fn computed_size(value: &ColumnarValue) -> u64 {
@@ -191,6 +212,8 @@ struct Weighed<'a> {
     args: Vec<Argument>,
     rows: usize,
     growth: Option<Growth>,
+    /// States of a regular expression that is the same for all rows.
+    states: u64,
 }
 
 /// What a call makes of a row beyond its arguments.
@@ -245,6 +268,11 @@ fn growth(name: &str) -> Option<Growth> {
         "array_replace" | "array_replace_n" | "array_replace_all" => |row| row.items(0).saturating_mul(row.bytes(2)),
         "concat_ws" => |row| row.bytes(0).saturating_mul(row.args.len() as u64),
         "array_has_all" | "array_has_any" => |row| row.items(0).saturating_mul(row.items(1)),
+        // A pattern with wildcards inside is compiled, for each row, and at each byte of the text any byte of it may be at work.
+        text::LIKE | text::ILIKE => |row| match row.text(1).trim_matches('%').contains(['%', '_']) {
+            true => row.bytes(1).saturating_mul(PATTERN_BYTE_WEIGHT).saturating_add(row.bytes(0).saturating_mul(row.bytes(1)) / STEPS_OF_ONE),
+            false => 0,
+        },
         "levenshtein" => |row| row.bytes(0).saturating_mul(row.bytes(1)),
         "to_json" | "json_get" | "json_items" => |row| row.all().saturating_mul(6),
         _ => return None,
@@ -255,18 +283,24 @@ impl<'a> Weighed<'a> {
     fn new(name: &'a str, args: &ScalarFunctionArgs, rows: usize) -> Result<Self> {
         let growth = growth(name);
         let alone = growth.is_some() || name.starts_with("regexp_");
-        Ok(Self { name, args: args.args.iter().map(|arg| Argument::new(arg, alone)).collect::<Result<_>>()?, rows, growth })
+        let args: Vec<_> = args.args.iter().map(|arg| Argument::new(arg, alone)).collect::<Result<_>>()?;
+        let states = match args.get(1) {
+            Some(pattern @ Argument::Constant { .. }) if name.starts_with("regexp_") => pattern.text(0).map_or(0, states),
+            _ => 0,
+        };
+        Ok(Self { name, args, rows, growth, states })
     }
 
     fn weight(&self, row: usize) -> u64 {
-        Row { args: &self.args, row }.weight(self.growth)
+        let row = Row { args: &self.args, row };
+        row.weight(self.growth).saturating_add(row.bytes(0).saturating_mul(self.states) / STEPS_OF_ONE)
     }
 
     /// Whether the rows together are too much for one part.
     fn is_heavy(&self) -> bool {
         let weight = match self.growth {
-            None => self.args.iter().map(|arg| arg.all(self.rows)).fold(0, u64::saturating_add),
-            Some(_) => (0..self.rows).map(|row| self.weight(row)).fold(0, u64::saturating_add),
+            None if self.states == 0 => self.args.iter().map(|arg| arg.all(self.rows)).fold(0, u64::saturating_add),
+            _ => (0..self.rows).map(|row| self.weight(row)).fold(0, u64::saturating_add),
         };
         weight > PART_WEIGHT_MAX || (self.rows > 0 && self.pattern().is_some())
     }
@@ -279,20 +313,25 @@ impl<'a> Weighed<'a> {
 
     /// The end of the part that begins here.
     fn part(&self, from: usize) -> Result<usize> {
-        let (mut sum, mut patterns) = (0_u64, HashSet::new());
+        let (mut sum, mut patterns) = (0_u64, HashMap::new());
         for row in from..self.rows {
             let mut weight = self.weight(row);
+            if let Some(pattern) = self.pattern().and_then(|pattern| pattern.text(row)) {
+                let states = match patterns.entry(pattern) {
+                    Entry::Occupied(known) => *known.get(),
+                    Entry::Vacant(new) => {
+                        check_pattern(self.name, pattern)?;
+                        weight += PATTERN_WEIGHT;
+                        *new.insert(states(pattern))
+                    }
+                };
+                weight = weight.saturating_add(Row { args: &self.args, row }.bytes(0).saturating_mul(states) / STEPS_OF_ONE);
+            }
             if weight > ROW_WEIGHT_MAX {
                 return Err(limit(
-                    format!("{} would take {weight} bytes or steps for one row; the limit is {ROW_WEIGHT_MAX}", self.name),
+                    format!("{} would take {weight} bytes or steps for one row; the limit is {ROW_WEIGHT_MAX}", shown(self.name)),
                     "give it shorter texts or lists, such as left(x, 1000)",
                 ));
-            }
-            if let Some(pattern) = self.pattern().and_then(|pattern| pattern.text(row))
-                && patterns.insert(pattern)
-            {
-                check_pattern(self.name, pattern)?;
-                weight += PATTERN_WEIGHT;
             }
             sum = sum.saturating_add(weight);
             if sum > PART_WEIGHT_MAX && row > from {
@@ -312,6 +351,22 @@ fn replaced(text: &str, from: &str, to: &str) -> u64 {
         small if small <= COUNTED_BYTES_MIN as u64 => small,
         _ => (text.matches(from).count() as u64).saturating_mul(to),
     }
+}
+
+/// How many states a regular expression may be in at once, about: the length of what it is written out to. Where the library cannot keep all
+/// combinations of them, it looks at each at every byte.
+fn states(pattern: &str) -> u64 {
+    fn of(part: &Hir) -> u64 {
+        match part.kind() {
+            HirKind::Empty | HirKind::Look(_) => 0,
+            HirKind::Literal(literal) => literal.0.len() as u64,
+            HirKind::Class(_) => 1,
+            HirKind::Repetition(repeated) => u64::from(repeated.max.unwrap_or(repeated.min + 1)).saturating_mul(of(&repeated.sub)),
+            HirKind::Capture(group) => of(&group.sub),
+            HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().map(of).fold(0, u64::saturating_add),
+        }
+    }
+    regex_syntax::parse(pattern).as_ref().map_or(0, of)
 }
 
 /// Rejects a regular expression from the data if it compiles to more than the limit. The function itself handles an invalid one.
@@ -386,12 +441,15 @@ mod tests {
 
     #[test]
     fn between_two_parts_the_query_may_end() {
-        let query = Query::new(Notices::default(), || Some(Problem::new(Code::Timeout, "over")));
+        // Its time is over the third time that somebody looks.
+        let looks = std::sync::atomic::AtomicUsize::new(0);
+        let over = move || (looks.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 1).then(|| Problem::new(Code::Timeout, "over"));
+        let query = Query::new(Notices::default(), over);
         let rows = 100;
+        assert!(call("replace", &[texts("ab", rows), constant("a"), constant("b")], rows, &query).is_ok(), "a light call looks once");
         let long = "ab".repeat(5_000);
         let ended = call("replace", &[texts(&long, rows), constant("a"), constant(&"x".repeat(100))], rows, &query).expect_err("its time is over");
         assert!(ended.to_string().contains("over"), "{ended}");
-        assert!(call("replace", &[texts("ab", rows), constant("a"), constant("b")], rows, &query).is_ok(), "a light call is not asked");
     }
 
     #[test]
@@ -399,6 +457,14 @@ mod tests {
         let query = Query::default();
         let refused = call(text::JOIN, &[constant(&"a".repeat(9 << 20)), constant(&"a".repeat(9 << 20))], 1, &query).expect_err("18 MiB");
         assert!(refused.to_string().contains("|| makes"), "{refused}");
+    }
+
+    #[test]
+    fn the_states_of_a_regular_expression_are_those_of_what_it_is_written_out_to() {
+        for (pattern, expected) in [("abc", 3), ("a.*b", 3), ("(a|bc)+", 6), ("[a-z]{10}", 10), ("(a.*){50}", 100), ("((a{9}){9}){9}", 729), ("(", 0)]
+        {
+            assert_eq!(states(pattern), expected, "{pattern}");
+        }
     }
 
     #[test]
