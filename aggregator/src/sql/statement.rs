@@ -132,6 +132,8 @@ fn definition(tokens: &Tokens, index: usize) -> Result<(DefinitionId, usize), Pr
         }
         ("FIELD", _) => Err(at(Problem::new(Code::BadSql, "a field has a collection and a name").hint("write FIELD events.price"))),
         ("VIEW", _) => Err(at(Problem::new(Code::BadSql, "a view has one name").hint("write VIEW slow"))),
+        ("TABLE", _) if tokens.word(0) == "DROP" => Err(at(Problem::new(Code::NotSupported, "DROP TABLE is not offered")
+            .hint("a collection is removed by `rachis collection drop NAME`, or DELETE /v1/collections/NAME"))),
         _ => Err(at(Problem::new(Code::NotSupported, format!("{} {kind} is not offered", tokens.word(0))).hint(OFFERED))),
     }
 }

@@ -33,8 +33,10 @@ const CONSTANT_BYTES_MAX: u64 = 16 << 20;
 /// What a compiled regular expression takes, besides what the library keeps for each.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 const PATTERN_WEIGHT: u64 = 2 << 20;
-/// States of a regular expression that are looked at in one step.
-const STEPS_OF_ONE: u64 = 2;
+/// States of a regular expression that are looked at in one step, at worst, …
+const STATES_A_STEP: u64 = 2;
+/// … and mostly: a part is not made so small that compiling the pattern for each takes longer than its rows.
+const STATES_A_STEP_MOSTLY: u64 = 16;
 /// What compiling one byte of a LIKE pattern takes, in steps.
 const PATTERN_BYTE_WEIGHT: u64 = 500;
 /// Bytes of a row's own: a view, an offset, a validity.
@@ -268,11 +270,8 @@ fn growth(name: &str) -> Option<Growth> {
         "array_replace" | "array_replace_n" | "array_replace_all" => |row| row.items(0).saturating_mul(row.bytes(2)),
         "concat_ws" => |row| row.bytes(0).saturating_mul(row.args.len() as u64),
         "array_has_all" | "array_has_any" => |row| row.items(0).saturating_mul(row.items(1)),
-        // A pattern with wildcards inside is compiled, for each row, and at each byte of the text any byte of it may be at work.
-        text::LIKE | text::ILIKE => |row| match row.text(1).trim_matches('%').contains(['%', '_']) {
-            true => row.bytes(1).saturating_mul(PATTERN_BYTE_WEIGHT).saturating_add(row.bytes(0).saturating_mul(row.bytes(1)) / STEPS_OF_ONE),
-            false => 0,
-        },
+        // A pattern with wildcards inside is compiled, for each row.
+        text::LIKE | text::ILIKE => |row| row.bytes(1).saturating_mul(PATTERN_BYTE_WEIGHT),
         "levenshtein" => |row| row.bytes(0).saturating_mul(row.bytes(1)),
         "to_json" | "json_get" | "json_items" => |row| row.all().saturating_mul(6),
         _ => return None,
@@ -292,15 +291,24 @@ impl<'a> Weighed<'a> {
     }
 
     fn weight(&self, row: usize) -> u64 {
+        Row { args: &self.args, row }.weight(self.growth)
+    }
+
+    /// States times bytes that a search of the row's text may look at: for each row's own regular expression see [`part`](Self::part).
+    fn searched(&self, row: usize) -> u64 {
         let row = Row { args: &self.args, row };
-        row.weight(self.growth).saturating_add(row.bytes(0).saturating_mul(self.states) / STEPS_OF_ONE)
+        let states = match self.name {
+            text::LIKE | text::ILIKE if row.text(1).trim_matches('%').contains(['%', '_']) => row.bytes(1),
+            _ => self.states,
+        };
+        row.bytes(0).saturating_mul(states)
     }
 
     /// Whether the rows together are too much for one part.
     fn is_heavy(&self) -> bool {
         let weight = match self.growth {
             None if self.states == 0 => self.args.iter().map(|arg| arg.all(self.rows)).fold(0, u64::saturating_add),
-            _ => (0..self.rows).map(|row| self.weight(row)).fold(0, u64::saturating_add),
+            _ => (0..self.rows).map(|row| self.weight(row).saturating_add(self.searched(row) / STATES_A_STEP_MOSTLY)).fold(0, u64::saturating_add),
         };
         weight > PART_WEIGHT_MAX || (self.rows > 0 && self.pattern().is_some())
     }
@@ -316,6 +324,7 @@ impl<'a> Weighed<'a> {
         let (mut sum, mut patterns) = (0_u64, HashMap::new());
         for row in from..self.rows {
             let mut weight = self.weight(row);
+            let mut searched = self.searched(row);
             if let Some(pattern) = self.pattern().and_then(|pattern| pattern.text(row)) {
                 let states = match patterns.entry(pattern) {
                     Entry::Occupied(known) => *known.get(),
@@ -325,15 +334,16 @@ impl<'a> Weighed<'a> {
                         *new.insert(states(pattern))
                     }
                 };
-                weight = weight.saturating_add(Row { args: &self.args, row }.bytes(0).saturating_mul(states) / STEPS_OF_ONE);
+                searched = Row { args: &self.args, row }.bytes(0).saturating_mul(states);
             }
-            if weight > ROW_WEIGHT_MAX {
+            let worst = weight.saturating_add(searched / STATES_A_STEP);
+            if worst > ROW_WEIGHT_MAX {
                 return Err(limit(
-                    format!("{} would take {weight} bytes or steps for one row; the limit is {ROW_WEIGHT_MAX}", shown(self.name)),
+                    format!("{} would take {worst} bytes or steps for one row; the limit is {ROW_WEIGHT_MAX}", shown(self.name)),
                     "give it shorter texts or lists, such as left(x, 1000)",
                 ));
             }
-            sum = sum.saturating_add(weight);
+            sum = sum.saturating_add(weight).saturating_add(searched / STATES_A_STEP_MOSTLY);
             if sum > PART_WEIGHT_MAX && row > from {
                 return Ok(row);
             }
