@@ -45,7 +45,7 @@ fn refused(headers: &HeaderMap, uri: &Uri, on_loopback: bool, names: &[String]) 
         // A page that shows an image sends no origin. A browser says so itself, where the address is a secure or a local one. A person who follows a
         // link is let in: the page with the link does not see the answer.
         let says = |name: &'static str, words: &[&str]| text(HeaderName::from_static(name)).is_some_and(|said| words.contains(&said));
-        let embedded = says("sec-fetch-site", &["cross-site", "same-site"]) && !says("sec-fetch-mode", &["navigate"]);
+        let embedded = says("sec-fetch-site", &["cross-site", "same-site"]) && !says("sec-fetch-dest", &["document"]);
         return embedded.then(|| {
             Problem::new(Code::Forbidden, "a page of another site may not ask this node")
                 .hint("open the address in a tab of its own, or ask with curl")
@@ -93,8 +93,8 @@ mod tests {
         assert_eq!(refused(&[here, ("sec-fetch-site", "none")], true), None, "typed into the address bar");
         assert_eq!(refused(&[here, ("sec-fetch-site", "same-origin")], true), None);
         assert_eq!(refused(&[here, ("sec-fetch-site", "cross-site")], true), Some(Code::Forbidden));
-        assert_eq!(refused(&[here, ("sec-fetch-site", "same-site"), ("sec-fetch-mode", "no-cors")], true), Some(Code::Forbidden));
-        assert_eq!(refused(&[here, ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")], true), None, "a link was followed");
+        assert_eq!(refused(&[here, ("sec-fetch-site", "same-site"), ("sec-fetch-dest", "image")], true), Some(Code::Forbidden));
+        assert_eq!(refused(&[here, ("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "document")], true), None, "a link was followed");
     }
 
     #[test]

@@ -24,9 +24,6 @@ fn of_root(root: &DataFusionError) -> Problem {
         DataFusionError::External(inner) => of_external(inner.as_ref()),
         DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
             ArrowError::ExternalError(inner) => of_external(inner.as_ref()),
-            other if other.to_string().contains("regex from LIKE pattern") => {
-                Problem::new(Code::LimitReached, "a pattern of LIKE is too large").hint("write fewer wildcards, or use strpos(x, 'text') > 0")
-            }
             other if speaks_of_itself(&other.to_string()) => unsupported(&other.to_string()),
             ArrowError::DivideByZero => Problem::new(Code::BadSql, "a division by zero").hint("write NULLIF(divisor, 0)"),
             other => Problem::new(Code::BadSql, other.to_string()),

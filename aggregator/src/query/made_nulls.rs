@@ -1,14 +1,15 @@
-//! Rule: what operators give that put NULL in the place of values has neither constants nor an order.
+//! Rule: grouping sets and outer joins do not pass on constants or orderings of their input.
 //!
-//! DataFusion takes over what it knows of the input: a column that is constant there, or sorted, is taken for that in the output as well. But a
-//! grouping set without this key has NULL in its place, and so has the row of an outer join without a partner. Then groups come twice (the next
-//! operator takes a change of the key for the end of a group), and an ORDER BY of the column is left out (in 55.2).
+//! DataFusion 55.2 assumes that a column which is constant or sorted in the input is so in the output. But grouping sets replace keys with NULL, and
+//! an outer join gives NULL for rows without a partner. With the wrong assumption a later operator emits a group twice (it takes a change of the key
+//! for the end of the group), and the planner drops an ORDER BY of the column.
 
 use std::{fmt, sync::Arc};
 
 use datafusion::{
     common::{
-        JoinType,
+        JoinType, Statistics,
+        stats::Precision,
         tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion},
     },
     config::ConfigOptions,
@@ -21,6 +22,7 @@ use datafusion::{
         aggregates::AggregateExec,
         execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions},
         joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec},
+        statistics::{ChildStats, StatisticsArgs},
     },
 };
 
@@ -111,6 +113,16 @@ impl ExecutionPlan for MadeNulls {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
+        vec![ChildStats::At(partition)]
+    }
+
+    fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        // Of the rows; what is known of a column may not hold for its NULLs.
+        let rows = inputs.first().map_or(Precision::Absent, |input| input.num_rows);
+        Ok(Arc::new(Statistics::new_unknown(&self.schema()).with_num_rows(rows.to_inexact())))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

@@ -158,7 +158,10 @@ fn why(node: &dyn ExecutionPlan) -> Option<Why> {
     if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
         let (sets, input) = (aggregate.group_expr().groups().len(), aggregate.input().schema());
         let long = |expr: &Arc<dyn PhysicalExpr>| expr.data_type(&input).is_ok_and(|of| constants::is_long(&of));
-        let read = aggregate.group_expr().input_exprs().into_iter().chain(aggregate.aggr_expr().iter().flat_map(|call| call.expressions()));
+        let read = aggregate.group_expr().input_exprs().into_iter().chain(aggregate.aggr_expr().iter().flat_map(|call| {
+            let keys = call.order_bys().iter().map(|key| Arc::clone(&key.expr));
+            call.expressions().into_iter().chain(keys).collect::<Vec<_>>()
+        }));
         let kept = read.filter(long).flat_map(|expr| collect_columns(&expr)).map(|column| column.index()).collect();
         return (sets > 1).then_some(Why::Grouped { sets, kept });
     }

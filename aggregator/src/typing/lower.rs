@@ -578,7 +578,7 @@ fn case_of(case: Case, schema: &DFSchema) -> Result<Expr> {
     Ok(Expr::Case(Case::new(None, when_then, otherwise)))
 }
 
-/// Bytes of a pattern with which a text of any length is compared quickly.
+/// Bytes of a regular expression with which a text of any length is compared quickly.
 const PATTERN_BYTES_MAX: usize = 64;
 
 fn like_of(like: Like, schema: &DFSchema, wrap: fn(Like) -> Expr) -> Result<Expr> {
@@ -590,7 +590,7 @@ fn like_of(like: Like, schema: &DFSchema, wrap: fn(Like) -> Expr) -> Result<Expr
     };
     // A pattern of each row's own is compiled for each row, and a long one takes long over long texts: a function does it in parts.
     let constant = literal(&pattern).map(|pattern| pattern.try_as_str().flatten().unwrap_or_default());
-    if constant.is_none_or(takes_long) && escape.is_none() {
+    if constant.is_none_or(text::is_compiled_long) && escape.is_none() {
         let matched = call(if like.case_insensitive { text::ILIKE } else { text::LIKE }, vec![value.text(), pattern]);
         return Ok(if like.negated { !matched } else { matched });
     }

@@ -293,8 +293,8 @@ impl Shards {
         }
     }
 
-    /// Closes shards that nobody has used for a while, except the few that may stay open. Also closes read-only shards that can be opened for writing
-    /// again, because they would hold memory until the next request. Closes only a few per call, so that no request waits long.
+    /// Closes idle shards until only `idle_shards_max` of them are open. Also closes each read-only shard that could be opened for writing: it would
+    /// hold memory until somebody asks for it. Closes at most [`CLOSED_AT_ONCE_MAX`] shards a call, so that requests do not wait for it.
     pub fn close_idle(&self) {
         let options = &self.crew.options;
         let before = self.began.elapsed().saturating_sub(options.shard_idle).as_millis();

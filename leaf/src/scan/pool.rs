@@ -18,7 +18,7 @@ use tracing::{error, warn};
 /// Steps that may wait for a thread; above it a scan is refused as busy.
 const WAITING_STEPS_MAX: usize = 10_000;
 
-/// How long the end waits for the steps at work.
+/// How long `close` waits for running steps.
 const CLOSING_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A bounded number of threads that work on scans.
@@ -73,8 +73,12 @@ impl ScanPool {
         self.threads_max
     }
 
-    /// Ends the threads: the steps at work are waited for, for some seconds; those that wait are told that the leaf is closing.
+    /// Stops the threads. Queued steps fail with "the leaf is closing"; running steps get [`CLOSING_WAIT_MAX`] to finish.
     pub fn close(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        if threads.is_empty() {
+            return;
+        }
         let waiting = {
             let mut state = self.queue.state.lock();
             state.closed = true;
@@ -84,16 +88,16 @@ impl ScanPool {
         drop(waiting);
         self.queue.filled.notify_all();
         // A thread of the pool may itself hold the last handle of the leaf.
-        let own = usize::from(self.threads.lock().iter().any(|thread| thread.thread().id() == std::thread::current().id()));
+        let is_own = |thread: &JoinHandle<()>| thread.thread().id() == std::thread::current().id();
+        let own = usize::from(threads.iter().any(is_own));
         let mut state = self.queue.state.lock();
-        self.queue.left.wait_while_for(&mut state, |state| state.working > own, CLOSING_WAIT_MAX);
-        if state.working > own {
-            warn!(scans = state.working, "scans do not end; the process ends without them");
-            self.threads.lock().clear();
+        if self.queue.left.wait_while_for(&mut state, |state| state.working > own, CLOSING_WAIT_MAX).timed_out() {
+            warn!(scans = state.working, "closing without waiting longer for running scans");
+            return;
         }
         drop(state);
-        for thread in std::mem::take(&mut *self.threads.lock()) {
-            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+        for thread in threads.into_iter().filter(|thread| !is_own(thread)) {
+            if thread.join().is_err() {
                 error!("a scan thread ended by a panic");
             }
         }

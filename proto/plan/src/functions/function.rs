@@ -15,7 +15,9 @@ use datafusion::{
         tree_node::{TreeNode as _, TreeNodeRecursion},
     },
     logical_expr::{
-        ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, interval_arithmetic::Interval,
+        ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        interval_arithmetic::Interval,
+        simplify::{ExprSimplifyResult, SimplifyContext},
     },
 };
 
@@ -32,7 +34,11 @@ pub(super) struct Function {
     is_strict: bool,
     returns: Returns,
     compute: Compute,
+    simplify: Option<Simplify>,
 }
+
+/// What a call is instead, once its arguments are simplified.
+type Simplify = fn(&[Expr]) -> Option<Expr>;
 
 /// The result of a call, one value a row.
 type Compute = fn(&Call<'_>) -> Result<ArrayRef>;
@@ -55,7 +61,12 @@ impl Function {
             Some(arguments) => Signature::any(arguments, Volatility::Immutable),
             None => Signature::variadic_any(Volatility::Immutable),
         };
-        Self { name, signature, is_strict: false, returns, compute }
+        Self { name, signature, is_strict: false, returns, compute, simplify: None }
+    }
+
+    /// Says what a call is instead.
+    pub fn simplified(self, simplify: Simplify) -> Self {
+        Self { simplify: Some(simplify), ..self }
     }
 
     /// Says that the result is NULL where an argument is.
@@ -111,6 +122,13 @@ impl ScalarUDFImpl for Function {
 
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         schema_name(self.name, args)
+    }
+
+    fn simplify(&self, args: Vec<Expr>, _: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        Ok(match self.simplify.and_then(|simplify| simplify(&args)) {
+            Some(simple) => ExprSimplifyResult::Simplified(simple),
+            None => ExprSimplifyResult::Original(args),
+        })
     }
 
     fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {

@@ -10,10 +10,10 @@ use datafusion::{
         error::ArrowError,
     },
     common::Result,
-    logical_expr::{ColumnarValue, ScalarUDF},
+    logical_expr::{ColumnarValue, Expr, Like, ScalarUDF},
 };
 
-use super::function::{Call, Function, Returns};
+use super::function::{Call, Function, Returns, limit};
 
 /// `text_join(a, b, c)` is `a || b || c`: NULL where one of them is.
 pub const JOIN: &str = "text_join";
@@ -25,12 +25,33 @@ pub const ILIKE: &str = "text_ilike";
 
 /// The functions, to be registered with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    let matches = |name, compute| Function::new(name, Some(2), Returns::Type(DataType::Boolean), compute).strict().into();
+    let matches = |name, compute| Function::new(name, Some(2), Returns::Type(DataType::Boolean), compute).strict();
     vec![
         Function::new(JOIN, None, Returns::Type(DataType::Utf8View), join).strict().into(),
-        matches(LIKE, |call| matched(call, like)),
-        matches(ILIKE, |call| matched(call, ilike)),
+        matches(LIKE, |call| matched(call, like)).simplified(|args| as_like(args, false)).into(),
+        matches(ILIKE, |call| matched(call, ilike)).simplified(|args| as_like(args, true)).into(),
     ]
+}
+
+/// Bytes of a pattern with wildcards inside with which a text of any length is compared quickly.
+const COMPILED_BYTES_MAX: usize = 64;
+
+/// Whether a pattern has wildcards inside: it is compiled to a regular expression.
+pub(super) fn is_compiled(pattern: &str) -> bool {
+    pattern.trim_matches('%').contains(['%', '_'])
+}
+
+/// Whether comparing a long text with a pattern may take long.
+pub fn is_compiled_long(pattern: &str) -> bool {
+    pattern.len() > COMPILED_BYTES_MAX && is_compiled(pattern)
+}
+
+/// LIKE itself, which an index may decide, where the pattern turned out to be constant and takes no time.
+fn as_like(args: &[Expr], case_insensitive: bool) -> Option<Expr> {
+    let [text, pattern] = args else { return None };
+    let Expr::Literal(constant, _) = pattern else { return None };
+    let quick = !is_compiled_long(constant.try_as_str().flatten()?);
+    quick.then(|| Expr::Like(Like::new(false, Box::new(text.clone()), Box::new(pattern.clone()), None, case_insensitive)))
 }
 
 /// A kernel of arrow that compares texts with patterns.
@@ -43,7 +64,8 @@ fn matched(call: &Call, kernel: Kernel) -> Result<ArrayRef> {
         Some(ColumnarValue::Scalar(pattern)) => Box::new(Scalar::new(pattern.cast_to(&DataType::Utf8View)?.to_array()?)),
         _ => Box::new(cast(&call.column(1)?, &DataType::Utf8View)?),
     };
-    Ok(Arc::new(kernel(&texts, patterns.as_ref())?))
+    let too_large = |_| limit("a pattern of LIKE is too large".to_owned(), "write fewer wildcards, or use strpos(x, 'text') > 0");
+    Ok(Arc::new(kernel(&texts, patterns.as_ref()).map_err(too_large)?))
 }
 
 fn join(call: &Call) -> Result<ArrayRef> {
