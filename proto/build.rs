@@ -5,7 +5,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    const FILES: [&str; 5] = ["problem.proto", "public.proto", "leaf.proto", "tailer.proto", "node.proto"];
+    const FILES: [&str; 5] = [
+        "problem.proto",
+        "public.proto",
+        "leaf.proto",
+        "tailer.proto",
+        "node.proto",
+    ];
     let descriptors = protox::compile(FILES, ["wire"])?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo names no folder for what is built")?);
     fs::write(out.join("rachis.bin"), descriptors.encode_to_vec())?;

@@ -41,8 +41,14 @@ impl How {
     pub fn chosen_id(text: &str) -> Result<QueryId, Problem> {
         let id = uuid::Uuid::try_parse(text).ok().filter(|id| !id.is_nil());
         id.map(|id| QueryId(id.as_u128())).ok_or_else(|| {
-            Problem::new(Code::BadRequest, format!("the query id {:?} is no UUID", text.chars().take(100).collect::<String>()))
-                .hint("give 32 hexadecimal digits, a new one for each question, or leave it out")
+            Problem::new(
+                Code::BadRequest,
+                format!(
+                    "the query id {:?} is no UUID",
+                    text.chars().take(100).collect::<String>()
+                ),
+            )
+            .hint("give 32 hexadecimal digits, a new one for each question, or leave it out")
         })
     }
 }
@@ -123,7 +129,8 @@ pub struct SearchQuestion {
     pub from: Option<String>,
     /// Only documents before this time.
     pub to: Option<String>,
-    /// `_time` (default, newest first), a path or a field, or any of them with `:asc` or `:desc`; of a view, a column or a path inside of one.
+    /// `_time` (default, newest first), a path or a field, or any of them with `:asc` or `:desc`; of a view, a column
+    /// or a path inside of one.
     pub sort: Option<String>,
     /// Hits at most: 20 unless said, at most 10,000.
     pub limit: Option<usize>,
@@ -151,7 +158,8 @@ pub struct SearchAnswer {
 pub struct Hit {
     /// Its id. Of a row its `_id`; empty where the view shows none.
     pub id: String,
-    /// Its address. Of a row that of its `_source`, `_partition`, `_offset` and `_item`; empty where the view does not show them.
+    /// Its address. Of a row that of its `_source`, `_partition`, `_offset` and `_item`; empty where the view does not
+    /// show them.
     pub address: String,
     /// The document as it was given: JSON text, or text. Of a row an object of its columns.
     pub document: String,
@@ -171,11 +179,16 @@ pub fn type_name(of: &DataType) -> String {
         DataType::UInt64 => "DECIMAL(20,0)".into(),
         DataType::Float16 | DataType::Float32 => "REAL".into(),
         DataType::Float64 => "DOUBLE".into(),
-        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => {
+        DataType::Decimal32(p, s)
+        | DataType::Decimal64(p, s)
+        | DataType::Decimal128(p, s)
+        | DataType::Decimal256(p, s) => {
             format!("DECIMAL({p},{s})")
         }
         DataType::Utf8 | DataType::Utf8View => "TEXT".into(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => "VARBINARY".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            "VARBINARY".into()
+        }
         DataType::Timestamp(..) => "TIMESTAMP".into(),
         DataType::Date32 | DataType::Date64 => "DATE".into(),
         DataType::Time32(_) | DataType::Time64(_) => "TIME".into(),
@@ -186,7 +199,10 @@ pub fn type_name(of: &DataType) -> String {
         | DataType::ListView(item)
         | DataType::LargeListView(item) => format!("{}[]", type_name(item.data_type())),
         DataType::Struct(fields) => {
-            let fields: Vec<String> = fields.iter().map(|field| format!("{} {}", field.name(), type_name(field.data_type()))).collect();
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|field| format!("{} {}", field.name(), type_name(field.data_type())))
+                .collect();
             format!("STRUCT({})", fields.join(", "))
         }
         DataType::Map(..) => "MAP".into(),

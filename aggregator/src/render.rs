@@ -1,17 +1,18 @@
 //! An Arrow cell -> JSON or CSV text: the rules of values as users see them.
 //!
-//! A cell of JSON (by its field's metadata, which `_doc` has not) stands in JSON answers as the value it is, verbatim; `_doc` is exact text.
-//! Timestamps are RFC 3339 in UTC, decimals are numbers with their own digits, what JSON cannot say (NaN, infinity) is null, bytes are
-//! hexadecimal.
+//! A cell of JSON (by its field's metadata, which `_doc` has not) stands in JSON answers as the value it is, verbatim;
+//! `_doc` is exact text. Timestamps are RFC 3339 in UTC, decimals are numbers with their own digits, what JSON cannot
+//! say (NaN, infinity) is null, bytes are hexadecimal.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use datafusion::arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
     compute::cast,
     datatypes::{
-        DataType, Date32Type, Date64Type, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Field, Float16Type, Float32Type, Float64Type,
-        Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-        TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+        DataType, Date32Type, Date64Type, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Field,
+        Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
+        TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
+        UInt16Type, UInt32Type, UInt64Type,
     },
     util::display::{ArrayFormatter, FormatOptions},
 };
@@ -21,7 +22,11 @@ use plan::column::is_json;
 pub(crate) fn row(batch: &RecordBatch, columns: usize, row: usize) -> String {
     let (mut out, schema) = (Vec::new(), batch.schema());
     let fields = schema.fields().iter().zip(batch.columns()).take(columns);
-    object(&mut out, fields.map(|(field, column)| (field.name().clone(), field.as_ref(), column, row)), Lines::Any);
+    object(
+        &mut out,
+        fields.map(|(field, column)| (field.name().clone(), field.as_ref(), column, row)),
+        Lines::Any,
+    );
     String::from_utf8(out).unwrap_or_default()
 }
 
@@ -46,7 +51,8 @@ fn plain(array: &ArrayRef) -> ArrayRef {
 pub(crate) enum Lines {
     /// Anywhere.
     Any,
-    /// Into one line: a line break between the values of a document becomes a blank (within a string there can be none).
+    /// Into one line: a line break between the values of a document becomes a blank (within a string there can be
+    /// none).
     One,
 }
 
@@ -59,7 +65,11 @@ pub(crate) fn json(out: &mut Vec<u8>, field: &Field, array: &dyn Array, row: usi
         DataType::Null => out.extend_from_slice(b"null"),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
             let text = text_of(array, row);
-            if is_json(field.data_type()) { verbatim(out, text, lines) } else { string(out, text) }
+            if is_json(field.data_type()) {
+                verbatim(out, text, lines)
+            } else {
+                string(out, text)
+            }
         }
         DataType::Float16 => float(out, f64::from(array.as_primitive::<Float16Type>().value(row))),
         DataType::Float32 => float32(out, array.as_primitive::<Float32Type>().value(row)),
@@ -69,7 +79,14 @@ pub(crate) fn json(out: &mut Vec<u8>, field: &Field, array: &dyn Array, row: usi
         DataType::FixedSizeList(item, _) => list(out, item, &array.as_fixed_size_list().value(row), lines),
         DataType::Struct(fields) => {
             let columns = array.as_struct().columns();
-            object(out, fields.iter().zip(columns).map(|(field, column)| (field.name().clone(), field.as_ref(), column, row)), lines);
+            object(
+                out,
+                fields
+                    .iter()
+                    .zip(columns)
+                    .map(|(field, column)| (field.name().clone(), field.as_ref(), column, row)),
+                lines,
+            );
         }
         DataType::Map(entry, _) => map(out, entry, array, row, lines),
         other => match bare(array, row) {
@@ -108,7 +125,10 @@ pub(crate) fn csv(out: &mut Vec<u8>, field: &Field, array: &dyn Array, row: usiz
 
 /// Writes a text as a CSV field, quoted where it has to be.
 pub(crate) fn csv_text(out: &mut Vec<u8>, text: &str) {
-    let plain = !text.is_empty() && !text.starts_with(' ') && !text.ends_with(' ') && !text.bytes().any(|b| matches!(b, b',' | b'"' | b'\n' | b'\r'));
+    let plain = !text.is_empty()
+        && !text.starts_with(' ')
+        && !text.ends_with(' ')
+        && !text.bytes().any(|b| matches!(b, b',' | b'"' | b'\n' | b'\r'));
     if plain {
         return out.extend_from_slice(text.as_bytes());
     }
@@ -127,7 +147,8 @@ pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a text can be written to memory");
 }
 
-/// Embeds JSON text as the value it is. What is not JSON (a document of text) stays a text, so an answer is always JSON.
+/// Embeds JSON text as the value it is. What is not JSON (a document of text) stays a text, so an answer is always
+/// JSON.
 pub(crate) fn verbatim(out: &mut Vec<u8>, text: &str, lines: Lines) {
     if serde_json::from_str::<&serde_json::value::RawValue>(text).is_err() {
         return string(out, text);
@@ -181,7 +202,11 @@ fn bare(array: &dyn Array, row: usize) -> Option<(String, bool)> {
         DataType::LargeBinary => (hex(array.as_binary::<i64>().value(row)), false),
         DataType::BinaryView => (hex(array.as_binary_view().value(row)), false),
         DataType::FixedSizeBinary(_) => (hex(array.as_fixed_size_binary().value(row)), false),
-        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) | DataType::Struct(_) | DataType::Map(..) => return None,
+        DataType::List(_)
+        | DataType::LargeList(_)
+        | DataType::FixedSizeList(..)
+        | DataType::Struct(_)
+        | DataType::Map(..) => return None,
         _ => {
             let options = FormatOptions::default();
             let formatter = ArrayFormatter::try_new(array, &options).ok()?;
@@ -210,7 +235,10 @@ fn timestamp(array: &dyn Array, unit: TimeUnit, row: usize) -> String {
             (raw, Some(DateTime::from_timestamp_nanos(raw)))
         }
     };
-    time.map_or_else(|| raw.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    time.map_or_else(
+        || raw.to_string(),
+        |time| time.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+    )
 }
 
 fn date(time: Option<chrono::NaiveDateTime>) -> String {
@@ -241,7 +269,11 @@ fn list(out: &mut Vec<u8>, item: &Field, values: &ArrayRef, lines: Lines) {
     out.push(b']');
 }
 
-fn object<'a>(out: &mut Vec<u8>, entries: impl Iterator<Item = (String, &'a Field, &'a ArrayRef, usize)>, lines: Lines) {
+fn object<'a>(
+    out: &mut Vec<u8>,
+    entries: impl Iterator<Item = (String, &'a Field, &'a ArrayRef, usize)>,
+    lines: Lines,
+) {
     out.push(b'{');
     for (i, (name, field, column, row)) in entries.enumerate() {
         if i > 0 {
@@ -256,13 +288,19 @@ fn object<'a>(out: &mut Vec<u8>, entries: impl Iterator<Item = (String, &'a Fiel
 
 fn map(out: &mut Vec<u8>, entry: &Field, array: &dyn Array, row: usize, lines: Lines) {
     let entries = array.as_map().value(row);
-    let (DataType::Struct(fields), [keys, values]) = (entry.data_type(), entries.columns()) else { return out.extend_from_slice(b"{}") };
+    let (DataType::Struct(fields), [keys, values]) = (entry.data_type(), entries.columns()) else {
+        return out.extend_from_slice(b"{}");
+    };
     let keys = plain(keys);
     let name = |row: usize| match keys.data_type() {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => text_of(&keys, row).to_owned(),
         _ => bare(&keys, row).map(|(text, _)| text).unwrap_or_default(),
     };
-    object(out, (0..entries.len()).map(|at| (name(at), fields[1].as_ref(), values, at)), lines);
+    object(
+        out,
+        (0..entries.len()).map(|at| (name(at), fields[1].as_ref(), values, at)),
+        lines,
+    );
 }
 
 #[cfg(test)]
@@ -270,8 +308,8 @@ mod tests {
     use std::sync::Arc;
 
     use datafusion::arrow::array::{
-        BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int64Array, LargeStringArray, ListArray,
-        StringViewArray, StructArray, TimestampMicrosecondArray, UInt64Array,
+        BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int64Array,
+        LargeStringArray, ListArray, StringViewArray, StructArray, TimestampMicrosecondArray, UInt64Array,
     };
 
     use super::*;
@@ -307,19 +345,36 @@ mod tests {
 
     #[test]
     fn numbers_keep_their_digits_and_what_json_cannot_say_is_null() {
-        assert_eq!(of(Int64Array::from(vec![Some(i64::MAX), Some(i64::MIN), None])), ["9223372036854775807", "-9223372036854775808", "null"]);
+        assert_eq!(
+            of(Int64Array::from(vec![Some(i64::MAX), Some(i64::MIN), None])),
+            ["9223372036854775807", "-9223372036854775808", "null"]
+        );
         assert_eq!(of(UInt64Array::from(vec![u64::MAX])), ["18446744073709551615"]);
-        assert_eq!(of(Float64Array::from(vec![1.0, 0.1, f64::NAN, f64::INFINITY, -0.0, 1e300])), ["1.0", "0.1", "null", "null", "-0.0", "1e+300"]);
+        assert_eq!(
+            of(Float64Array::from(vec![1.0, 0.1, f64::NAN, f64::INFINITY, -0.0, 1e300])),
+            ["1.0", "0.1", "null", "null", "-0.0", "1e+300"]
+        );
         let sums = Decimal128Array::from(vec![i128::from(i64::MAX) * 10, -5]);
-        assert_eq!(of(sums.clone().with_precision_and_scale(38, 0).expect("fits")), ["92233720368547758070", "-5"]);
-        assert_eq!(of(sums.with_precision_and_scale(38, 2).expect("fits")), ["922337203685477580.70", "-0.05"]);
+        assert_eq!(
+            of(sums.clone().with_precision_and_scale(38, 0).expect("fits")),
+            ["92233720368547758070", "-5"]
+        );
+        assert_eq!(
+            of(sums.with_precision_and_scale(38, 2).expect("fits")),
+            ["922337203685477580.70", "-0.05"]
+        );
         assert_eq!(of(BooleanArray::from(vec![true, false])), ["true", "false"]);
     }
 
     #[test]
     fn times_are_rfc_3339_in_utc() {
         let times = TimestampMicrosecondArray::from(vec![0, 1_700_000_000_123_456, -1, i64::MAX]).with_timezone("UTC");
-        let shown = ["\"1970-01-01T00:00:00Z\"", "\"2023-11-14T22:13:20.123456Z\"", "\"1969-12-31T23:59:59.999999Z\"", "\"9223372036854775807\""];
+        let shown = [
+            "\"1970-01-01T00:00:00Z\"",
+            "\"2023-11-14T22:13:20.123456Z\"",
+            "\"1969-12-31T23:59:59.999999Z\"",
+            "\"9223372036854775807\"",
+        ];
         assert_eq!(of(times), shown);
         assert_eq!(of(Date32Array::from(vec![19_675])), ["\"2023-11-14\""]);
     }
@@ -333,19 +388,35 @@ mod tests {
             ["{\"a\" : 1.50}", "\"x\"", "1e400", "[ 1]", "\"not json\""]
         );
         assert_eq!(
-            rendered(plan::Column::always("_doc").expect("it is always there").field(), cells()),
-            ["\"{\\\"a\\\" : 1.50}\"", "\"\\\"x\\\"\"", "\"1e400\"", "\"[\\n1]\"", "\"not json\""]
+            rendered(
+                plan::Column::always("_doc").expect("it is always there").field(),
+                cells()
+            ),
+            [
+                "\"{\\\"a\\\" : 1.50}\"",
+                "\"\\\"x\\\"\"",
+                "\"1e400\"",
+                "\"[\\n1]\"",
+                "\"not json\""
+            ]
         );
     }
 
     #[test]
     fn what_has_parts_is_json_too() {
         use datafusion::arrow::datatypes::Int64Type;
-        let list = ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1), None]), None, Some(vec![])]);
+        let list =
+            ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1), None]), None, Some(vec![])]);
         assert_eq!(of(list), ["[1,null]", "null", "[]"]);
         let fields = vec![Field::new("a\"b", DataType::Int64, true), json_field("j")];
-        let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1])), Arc::new(LargeStringArray::from(vec!["{\"k\":[]}"]))];
-        assert_eq!(of(StructArray::new(fields.into(), columns, None)), ["{\"a\\\"b\":1,\"j\":{\"k\":[]}}"]);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(vec![1])),
+            Arc::new(LargeStringArray::from(vec!["{\"k\":[]}"])),
+        ];
+        assert_eq!(
+            of(StructArray::new(fields.into(), columns, None)),
+            ["{\"a\\\"b\":1,\"j\":{\"k\":[]}}"]
+        );
         let words: DictionaryArray<datafusion::arrow::datatypes::Int32Type> = vec!["x", "y", "x"].into_iter().collect();
         assert_eq!(of(words), ["\"x\"", "\"y\"", "\"x\""]);
         assert_eq!(of(BinaryArray::from(vec![&b"\x00\xff"[..]])), ["\"00ff\""]);
@@ -353,11 +424,27 @@ mod tests {
 
     #[test]
     fn csv_tells_null_from_nothing_and_quotes_what_it_must() {
-        let texts = StringViewArray::from(vec![Some("a,b"), Some(""), None, Some("say \"hi\""), Some("two\nlines"), Some("plain")]);
-        assert_eq!(csv_of(texts), ["\"a,b\"", "\"\"", "", "\"say \"\"hi\"\"\"", "\"two\nlines\"", "plain"]);
+        let texts = StringViewArray::from(vec![
+            Some("a,b"),
+            Some(""),
+            None,
+            Some("say \"hi\""),
+            Some("two\nlines"),
+            Some("plain"),
+        ]);
+        assert_eq!(
+            csv_of(texts),
+            ["\"a,b\"", "\"\"", "", "\"say \"\"hi\"\"\"", "\"two\nlines\"", "plain"]
+        );
         assert_eq!(csv_of(Float64Array::from(vec![1.5, f64::NAN])), ["1.5", ""]);
         use datafusion::arrow::datatypes::Int64Type;
-        assert_eq!(csv_of(ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1), Some(2)])])), ["\"[1,2]\""]);
+        assert_eq!(
+            csv_of(ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![
+                Some(1),
+                Some(2)
+            ])])),
+            ["\"[1,2]\""]
+        );
     }
 
     #[test]
@@ -366,7 +453,10 @@ mod tests {
         assert_eq!(name(DataType::Int64), "BIGINT");
         assert_eq!(name(DataType::Decimal128(38, 0)), "DECIMAL(38,0)");
         assert_eq!(name(DataType::new_list(DataType::Utf8, true)), "TEXT[]");
-        assert_eq!(name(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))), "TIMESTAMP");
+        assert_eq!(
+            name(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
+            "TIMESTAMP"
+        );
         assert_eq!(crate::answer::type_name(json_field("x").data_type()), "JSON");
     }
 }

@@ -1,8 +1,9 @@
 //! Bluesky-like events: what JSONBench measures with, made up, the same for the same seed.
 //!
-//! Shares of the collections, of creates among their events and of distinct users per collection follow the published counts of JSONBench's
-//! file of a million documents; field order and record shapes follow public Jetstream events. Text is words by Zipf's law with a long tail,
-//! so searches have frequent and rare terms; identifiers are as random as real ones. Document `i` depends on the seed and on `i` alone.
+//! Shares of the collections, of creates among their events and of distinct users per collection follow the published
+//! counts of JSONBench's file of a million documents; field order and record shapes follow public Jetstream events.
+//! Text is words by Zipf's law with a long tail, so searches have frequent and rare terms; identifiers are as random as
+//! real ones. Document `i` depends on the seed and on `i` alone.
 
 use std::fmt::Write as _;
 
@@ -21,7 +22,12 @@ struct Share {
 }
 
 const fn share(name: &'static str, events: u64, creates: u64, users: u64) -> Share {
-    Share { name, events, creates, users }
+    Share {
+        name,
+        events,
+        creates,
+        users,
+    }
 }
 
 const SHARES: [Share; 13] = [
@@ -120,24 +126,36 @@ fn time(out: &mut String, us: u64) {
     let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
     let year = yoe + era * 400 + u64::from(month <= 2);
     let (ms, s) = (rest / 1000 % 1000, rest / 1_000_000);
-    let _ = write!(out, "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{ms:03}Z", s / 3600, s / 60 % 60, s % 60);
+    let _ = write!(
+        out,
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{ms:03}Z",
+        s / 3600,
+        s / 60 % 60,
+        s % 60
+    );
 }
 
 /// A word of the tail.
 fn rare(dice: &mut Dice) -> String {
     const SYLLABLES: [&str; 24] = [
-        "ba", "ce", "di", "fo", "gu", "hai", "jou", "ka", "le", "mi", "no", "pu", "rai", "sou", "ta", "ve", "wi", "zo", "chu", "sta", "tri", "lo",
-        "ne", "ri",
+        "ba", "ce", "di", "fo", "gu", "hai", "jou", "ka", "le", "mi", "no", "pu", "rai", "sou", "ta", "ve", "wi", "zo",
+        "chu", "sta", "tri", "lo", "ne", "ri",
     ];
     let rank = dice.zipf(60_000).wrapping_mul(2_654_435_761);
-    (0..2 + rank % 2).map(|i| SYLLABLES[(rank >> (5 * i) & 0xFFFF) as usize % SYLLABLES.len()]).collect()
+    (0..2 + rank % 2)
+        .map(|i| SYLLABLES[(rank >> (5 * i) & 0xFFFF) as usize % SYLLABLES.len()])
+        .collect()
 }
 
 fn text(out: &mut String, dice: &mut Dice, words: &[&str]) {
     let count = 1 + (-15.0 * (1.0 - dice.unit()).ln()).min(40.0) as usize;
     for i in 0..count {
         out.push_str(if i == 0 { "" } else { " " });
-        if dice.chance(0.2) { out.push_str(&rare(dice)) } else { out.push_str(words[dice.zipf(words.len() as u64) as usize]) }
+        if dice.chance(0.2) {
+            out.push_str(&rare(dice))
+        } else {
+            out.push_str(words[dice.zipf(words.len() as u64) as usize])
+        }
     }
     out.push_str([".", "!", "?", "", "\\n\\n🦋"][dice.below(5) as usize]);
 }
@@ -157,7 +175,11 @@ fn popular(out: &mut String, dice: &mut Dice) {
 fn blob(out: &mut String, dice: &mut Dice) {
     out.push_str("{\"$type\":\"blob\",\"ref\":{\"$link\":\"");
     cid(out, dice.roll());
-    let _ = write!(out, "\"}},\"mimeType\":\"image/jpeg\",\"size\":{}}}", 20_000 + dice.below(900_000));
+    let _ = write!(
+        out,
+        "\"}},\"mimeType\":\"image/jpeg\",\"size\":{}}}",
+        20_000 + dice.below(900_000)
+    );
 }
 
 fn post(out: &mut String, dice: &mut Dice, words: &[&str]) {
@@ -166,7 +188,12 @@ fn post(out: &mut String, dice: &mut Dice, words: &[&str]) {
         if dice.chance(0.25) {
             text(out, dice, words);
         }
-        let _ = write!(out, "\",\"aspectRatio\":{{\"height\":{},\"width\":{}}},\"image\":", 300 + dice.below(1700), 300 + dice.below(1700));
+        let _ = write!(
+            out,
+            "\",\"aspectRatio\":{{\"height\":{},\"width\":{}}},\"image\":",
+            300 + dice.below(1700),
+            300 + dice.below(1700)
+        );
         blob(out, dice);
         out.push_str("}]},");
     } else if dice.chance(0.13) {
@@ -174,7 +201,12 @@ fn post(out: &mut String, dice: &mut Dice, words: &[&str]) {
         text(out, dice, words);
         out.push_str("\",\"thumb\":");
         blob(out, dice);
-        let _ = write!(out, ",\"uri\":\"https://{}.example/{}\"}}}},", rare(dice), dice.below(10_000_000));
+        let _ = write!(
+            out,
+            ",\"uri\":\"https://{}.example/{}\"}}}},",
+            rare(dice),
+            dice.below(10_000_000)
+        );
     }
     out.push_str("\"langs\":[\"en\"],");
     if dice.chance(0.42) {
@@ -225,7 +257,10 @@ pub struct Bluesky {
 impl Bluesky {
     /// The documents of this seed.
     pub fn new(seed: u64) -> Self {
-        Self { seed, words: WORDS.split_whitespace().collect() }
+        Self {
+            seed,
+            words: WORDS.split_whitespace().collect(),
+        }
     }
 
     /// Appends document `i`, without a line end.
@@ -234,7 +269,10 @@ impl Bluesky {
         let us = FIRST_US + i * STEP_US + dice.below(3000);
         let total: u64 = SHARES.iter().map(|share| share.events).sum();
         let mut at = dice.below(total);
-        let share = SHARES.iter().find(|share| at.checked_sub(share.events).map(|rest| at = rest).is_none()).unwrap_or(&SHARES[0]);
+        let share = SHARES
+            .iter()
+            .find(|share| at.checked_sub(share.events).map(|rest| at = rest).is_none())
+            .unwrap_or(&SHARES[0]);
         // Most users do little, some do much: the square of an even draw.
         let user = ((dice.unit().powi(2) * share.users as f64) as u64 + share.name.len() as u64 * 977) % USERS;
         out.push_str("{\"did\":\"");
@@ -243,16 +281,29 @@ impl Bluesky {
         if share.name.is_empty() {
             out.push_str("\"kind\":\"identity\",\"identity\":{\"did\":\"");
             did(out, user);
-            let _ = write!(out, "\",\"handle\":\"{}.bsky.social\",\"seq\":{},\"time\":\"", rare(&mut dice), 4_000_000_000 + i);
+            let _ = write!(
+                out,
+                "\",\"handle\":\"{}.bsky.social\",\"seq\":{},\"time\":\"",
+                rare(&mut dice),
+                4_000_000_000 + i
+            );
             time(out, us - 200_000);
             out.push_str("\"}}");
             return;
         }
         let create = dice.below(share.events) < share.creates;
-        let operation = if create { "create" } else { ["delete", "update"][usize::from(share.name.ends_with("profile"))] };
+        let operation = if create {
+            "create"
+        } else {
+            ["delete", "update"][usize::from(share.name.ends_with("profile"))]
+        };
         out.push_str("\"kind\":\"commit\",\"commit\":{\"rev\":\"");
         tid(out, us - 400_000, dice.roll());
-        let _ = write!(out, "\",\"operation\":\"{operation}\",\"collection\":\"{}\",\"rkey\":\"", share.name);
+        let _ = write!(
+            out,
+            "\",\"operation\":\"{operation}\",\"collection\":\"{}\",\"rkey\":\"",
+            share.name
+        );
         tid(out, us - 900_000, dice.roll());
         out.push('"');
         if operation != "delete" {
@@ -285,20 +336,37 @@ mod tests {
         let made = documents(1, 20_000);
         assert_eq!(made, documents(1, 20_000));
         assert_ne!(made[0], documents(2, 1)[0]);
-        assert!(made.iter().all(|document| serde_json::from_str::<serde_json::Value>(document).is_ok()));
+        assert!(
+            made.iter()
+                .all(|document| serde_json::from_str::<serde_json::Value>(document).is_ok())
+        );
         let mean = made.iter().map(String::len).sum::<usize>() / made.len();
         assert!((400..560).contains(&mean), "{mean} bytes a document");
     }
 
     #[test]
     fn shares_and_users_are_those_of_the_published_file() {
-        let made: Vec<serde_json::Value> = documents(1, 100_000).iter().filter_map(|document| serde_json::from_str(document).ok()).collect();
-        let of = |name: &str| made.iter().filter(|d| d["commit"]["collection"] == name).collect::<Vec<_>>();
+        let made: Vec<serde_json::Value> = documents(1, 100_000)
+            .iter()
+            .filter_map(|document| serde_json::from_str(document).ok())
+            .collect();
+        let of = |name: &str| {
+            made.iter()
+                .filter(|d| d["commit"]["collection"] == name)
+                .collect::<Vec<_>>()
+        };
         let likes = of("app.bsky.feed.like");
         assert!((43_500..46_500).contains(&likes.len()), "{} likes", likes.len());
-        let creates = of("app.bsky.feed.post").iter().filter(|d| d["commit"]["operation"] == "create").count();
+        let creates = of("app.bsky.feed.post")
+            .iter()
+            .filter(|d| d["commit"]["operation"] == "create")
+            .count();
         assert!((8_200..9_200).contains(&creates), "{creates} posts created");
         let users: std::collections::HashSet<&str> = likes.iter().filter_map(|d| d["did"].as_str()).collect();
-        assert!((25_000..43_000).contains(&users.len()), "{} users who like", users.len());
+        assert!(
+            (25_000..43_000).contains(&users.len()),
+            "{} users who like",
+            users.len()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The first figures: ingest, freshness, size, memory, start, recovery, and the latency of questions, of the real server with a real Kafka.
+//! The first figures: ingest, freshness, size, memory, start, recovery, and the latency of questions, of the real
+//! server with a real Kafka.
 //!
 //! Every figure is printed as a row of a table, with its unit. Nothing here is a test: a figure cannot fail.
 
@@ -46,21 +47,49 @@ async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let begun = Instant::now();
     let mut server = Server::start(Settings::default()).await;
-    row("start on an empty folder, until ready", begun.elapsed().as_secs_f64() * 1000.0, "ms");
-    row("resident memory, empty", mebibytes(server.process().resident_bytes()?), "MiB");
+    row(
+        "start on an empty folder, until ready",
+        begun.elapsed().as_secs_f64() * 1000.0,
+        "ms",
+    );
+    row(
+        "resident memory, empty",
+        mebibytes(server.process().resident_bytes()?),
+        "MiB",
+    );
 
     let kafka = Kafka::start().await;
     let lines = tempfile::NamedTempFile::new()?;
     let raw_bytes = ingest_through_kafka(&server, &kafka, &arguments, lines.as_file()).await?;
-    row("resident memory, right after ingest", mebibytes(server.process().resident_bytes()?), "MiB");
+    row(
+        "resident memory, right after ingest",
+        mebibytes(server.process().resident_bytes()?),
+        "MiB",
+    );
     measure::settled(&server, "bluesky").await?;
-    row("resident memory, settled", mebibytes(server.process().resident_bytes()?), "MiB");
-    row("bytes on disk per raw byte", folder_bytes(&server.data())? as f64 / raw_bytes as f64, "");
+    row(
+        "resident memory, settled",
+        mebibytes(server.process().resident_bytes()?),
+        "MiB",
+    );
+    row(
+        "bytes on disk per raw byte",
+        folder_bytes(&server.data())? as f64 / raw_bytes as f64,
+        "",
+    );
 
     let duckdb = rival::duckdb(lines.path(), arguments.runs)?;
     drop(lines);
-    row(&format!("DuckDB {}, loading the same as a file", duckdb.version), raw_bytes as f64 / 1e6 / duckdb.load_seconds, "MB/s");
-    row("DuckDB, bytes on disk per raw byte", duckdb.bytes as f64 / raw_bytes as f64, "");
+    row(
+        &format!("DuckDB {}, loading the same as a file", duckdb.version),
+        raw_bytes as f64 / 1e6 / duckdb.load_seconds,
+        "MB/s",
+    );
+    row(
+        "DuckDB, bytes on disk per raw byte",
+        duckdb.bytes as f64 / raw_bytes as f64,
+        "",
+    );
 
     for ((name, sql), rival) in QUESTIONS.into_iter().zip(duckdb.milliseconds) {
         let mut times = Vec::new();
@@ -79,7 +108,9 @@ async fn main() -> Result<()> {
         for _ in 0..arguments.runs * 3 {
             let asked = Instant::now();
             let body = json!({ "q": query, "limit": 20 });
-            server.json(reqwest::Method::POST, "/v1/collections/bluesky/search", body).await?;
+            server
+                .json(reqwest::Method::POST, "/v1/collections/bluesky/search", body)
+                .await?;
             times.push(asked.elapsed());
         }
         percentiles(name, times);
@@ -88,35 +119,69 @@ async fn main() -> Result<()> {
     server.kill();
     let begun = Instant::now();
     server.start_again().await;
-    row("recovery after kill -9, until ready", begun.elapsed().as_secs_f64() * 1000.0, "ms");
-    server.eventually("select count(*) from bluesky", json!(arguments.documents)).await;
-    row("recovery after kill -9, until the count is right", begun.elapsed().as_secs_f64() * 1000.0, "ms");
+    row(
+        "recovery after kill -9, until ready",
+        begun.elapsed().as_secs_f64() * 1000.0,
+        "ms",
+    );
+    server
+        .eventually("select count(*) from bluesky", json!(arguments.documents))
+        .await;
+    row(
+        "recovery after kill -9, until the count is right",
+        begun.elapsed().as_secs_f64() * 1000.0,
+        "ms",
+    );
 
     ingest_by_push(&server, &arguments).await?;
     measure::freshness(&server, &kafka, arguments.seed + 2, arguments.fresh_seconds, 2).await?;
-    row("resident memory at the end", mebibytes(server.process().resident_bytes()?), "MiB");
+    row(
+        "resident memory at the end",
+        mebibytes(server.process().resident_bytes()?),
+        "MiB",
+    );
     Ok(())
 }
 
 fn folder_bytes(folder: &Path) -> Result<u64> {
     // The ballast is none of the documents' bytes.
-    let entries = walkdir::WalkDir::new(folder).into_iter().filter_entry(|entry| entry.file_name() != "ballast");
+    let entries = walkdir::WalkDir::new(folder)
+        .into_iter()
+        .filter_entry(|entry| entry.file_name() != "ballast");
     let sizes = entries.filter_map(|entry| entry.ok()?.metadata().ok());
     Ok(sizes.filter(std::fs::Metadata::is_file).map(|file| file.len()).sum())
 }
 
 /// Produces the documents, writes them into a file too, and has them read; the raw bytes.
-async fn ingest_through_kafka(server: &Server, kafka: &Kafka, arguments: &Arguments, lines: &std::fs::File) -> Result<u64> {
+async fn ingest_through_kafka(
+    server: &Server,
+    kafka: &Kafka,
+    arguments: &Arguments,
+    lines: &std::fs::File,
+) -> Result<u64> {
     let mut lines = std::io::BufWriter::new(lines);
     let raw_bytes = measure::produce(kafka, arguments.documents, arguments.seed, &mut lines).await?;
     lines.flush()?;
     let (bootstrap, documents) = (kafka.bootstrap(), arguments.documents);
-    let limit = tokio::task::spawn_blocking(move || rival::consume(&bootstrap, "bluesky", PARTITIONS, documents)).await??;
+    let limit =
+        tokio::task::spawn_blocking(move || rival::consume(&bootstrap, "bluesky", PARTITIONS, documents)).await??;
     row("raw documents", raw_bytes as f64 / 1e6, "MB");
-    row("limit: a consumer that throws everything away", raw_bytes as f64 / 1e6 / limit.as_secs_f64(), "MB/s");
+    row(
+        "limit: a consumer that throws everything away",
+        raw_bytes as f64 / 1e6 / limit.as_secs_f64(),
+        "MB/s",
+    );
     let took = measure::ingest(server, kafka, arguments.documents).await?;
-    row("ingest through Kafka, until all are visible", raw_bytes as f64 / 1e6 / took.as_secs_f64(), "MB/s");
-    row("ingest through Kafka over that limit", limit.as_secs_f64() / took.as_secs_f64(), "x");
+    row(
+        "ingest through Kafka, until all are visible",
+        raw_bytes as f64 / 1e6 / took.as_secs_f64(),
+        "MB/s",
+    );
+    row(
+        "ingest through Kafka over that limit",
+        limit.as_secs_f64() / took.as_secs_f64(),
+        "x",
+    );
     Ok(raw_bytes)
 }
 
@@ -145,11 +210,19 @@ async fn ingest_by_push(server: &Server, arguments: &Arguments) -> Result<()> {
         }
         body
     };
-    let bodies: Vec<String> = (0..arguments.pushed).step_by(BODY_DOCUMENTS as usize).map(body).collect();
+    let bodies: Vec<String> = (0..arguments.pushed)
+        .step_by(BODY_DOCUMENTS as usize)
+        .map(body)
+        .collect();
     let bytes: usize = bodies.iter().map(String::len).sum();
     let begun = Instant::now();
     let push = |pusher: u64| {
-        let mine: Vec<String> = bodies.iter().skip(pusher as usize).step_by(PUSHERS as usize).cloned().collect();
+        let mine: Vec<String> = bodies
+            .iter()
+            .skip(pusher as usize)
+            .step_by(PUSHERS as usize)
+            .cloned()
+            .collect();
         async move {
             for body in mine {
                 server.push("pushed", body).await?;
@@ -158,7 +231,13 @@ async fn ingest_by_push(server: &Server, arguments: &Arguments) -> Result<()> {
         }
     };
     futures::future::try_join_all((0..PUSHERS).map(push)).await?;
-    row("ingest by push, four pushers, all visible", bytes as f64 / 1e6 / begun.elapsed().as_secs_f64(), "MB/s");
-    server.eventually("select count(*) from pushed", json!(arguments.pushed)).await;
+    row(
+        "ingest by push, four pushers, all visible",
+        bytes as f64 / 1e6 / begun.elapsed().as_secs_f64(),
+        "MB/s",
+    );
+    server
+        .eventually("select count(*) from pushed", json!(arguments.pushed))
+        .await;
     Ok(())
 }

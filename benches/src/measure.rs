@@ -16,7 +16,10 @@ pub const PARTITIONS: i32 = 2;
 
 /// JSONBench's five questions.
 pub const QUESTIONS: [(&str, &str); 5] = [
-    ("Q1", "select commit.collection as event, count(*) as n from bluesky group by event order by n desc"),
+    (
+        "Q1",
+        "select commit.collection as event, count(*) as n from bluesky group by event order by n desc",
+    ),
     (
         "Q2",
         "select commit.collection as event, count(*) as n, count(distinct did) as users from bluesky where kind = 'commit' and commit.operation = 'create' \
@@ -68,7 +71,10 @@ fn records(bluesky: &Bluesky, range: std::ops::Range<u64>, partitions: i32) -> V
     let record = |i: u64| {
         let mut document = String::new();
         bluesky.document(i, &mut document);
-        Produce { partition: Some((i % partitions as u64) as i32), ..Produce::value(document) }
+        Produce {
+            partition: Some((i % partitions as u64) as i32),
+            ..Produce::value(document)
+        }
     };
     range.map(record).collect()
 }
@@ -94,13 +100,19 @@ pub async fn produce(kafka: &Kafka, documents: u64, seed: u64, lines: &mut impl 
 /// Has the documents read; how long until all are visible.
 pub async fn ingest(client: &Client, kafka: &Kafka, documents: u64) -> Result<Duration> {
     let begun = Instant::now();
-    client.source("bluesky-source", "bluesky", "bluesky", &kafka.bootstrap(), json!({})).await?;
+    client
+        .source("bluesky-source", "bluesky", "bluesky", &kafka.bootstrap(), json!({}))
+        .await?;
     loop {
         let answer = client.ask("select count(*) from bluesky", json!({})).await?;
         if answer.rows == [[json!(documents)]] {
             return Ok(begun.elapsed());
         }
-        ensure!(begun.elapsed() < Duration::from_secs(900), "only {:?} documents after 15 minutes", answer.rows);
+        ensure!(
+            begun.elapsed() < Duration::from_secs(900),
+            "only {:?} documents after 15 minutes",
+            answer.rows
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -130,7 +142,15 @@ pub async fn freshness(client: &Client, kafka: &Kafka, seed: u64, seconds: u64, 
     const TENTH_DOCUMENTS: u64 = 210;
     let topic = format!("fresh-{megabytes}");
     kafka.create_topic(&topic, 2, &[]).await;
-    client.source(&format!("{topic}-source"), &topic, &topic, &kafka.bootstrap(), json!({})).await?;
+    client
+        .source(
+            &format!("{topic}-source"),
+            &topic,
+            &topic,
+            &kafka.bootstrap(),
+            json!({}),
+        )
+        .await?;
     let (bluesky, documents) = (Bluesky::new(seed), TENTH_DOCUMENTS * megabytes);
     let mut times = Vec::new();
     let begun = Instant::now();
@@ -138,12 +158,18 @@ pub async fn freshness(client: &Client, kafka: &Kafka, seed: u64, seconds: u64, 
         let due = begun + Duration::from_millis(100 * tick);
         tokio::time::sleep_until(due.into()).await;
         let mut batch = records(&bluesky, tick * documents..(tick + 1) * documents, 2);
-        batch.push(Produce { partition: Some(0), ..Produce::value(format!("{{\"marker\":{tick}}}")) });
+        batch.push(Produce {
+            partition: Some(0),
+            ..Produce::value(format!("{{\"marker\":{tick}}}"))
+        });
         kafka.produce(&topic, batch).await;
         let produced = Instant::now();
         let sql = format!("select count(*) from \"{topic}\" where marker = {tick}");
         while client.ask(&sql, json!({})).await?.rows != [[json!(1)]] {
-            ensure!(produced.elapsed() < Duration::from_secs(30), "record {tick} is not visible after 30 s");
+            ensure!(
+                produced.elapsed() < Duration::from_secs(30),
+                "record {tick} is not visible after 30 s"
+            );
         }
         times.push(produced.elapsed());
     }

@@ -1,4 +1,5 @@
-//! What the figures are measured against, in the same run: DuckDB on the same documents, and a consumer that does nothing with them.
+//! What the figures are measured against, in the same run: DuckDB on the same documents, and a consumer that does
+//! nothing with them.
 
 use std::{
     path::{Path, PathBuf},
@@ -29,8 +30,17 @@ pub struct DuckDb {
 /// Loads a file of JSON lines into DuckDB and asks JSONBench's questions.
 pub fn duckdb(lines: &Path, runs: usize) -> Result<DuckDb> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("duckdb_jsonbench.py");
-    let output = Command::new(python()?).arg(script).arg(lines).arg(runs.to_string()).output().context("python cannot be run")?;
-    ensure!(output.status.success(), "DuckDB: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(python()?)
+        .arg(script)
+        .arg(lines)
+        .arg(runs.to_string())
+        .output()
+        .context("python cannot be run")?;
+    ensure!(
+        output.status.success(),
+        "DuckDB: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).context("DuckDB's figures do not read back")
 }
 
@@ -39,14 +49,19 @@ fn python() -> Result<PathBuf> {
         return Ok(given.into());
     }
     let home = std::env::var_os("HOME").context("no HOME")?;
-    let caches = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| PathBuf::from(home).join(".cache"), PathBuf::from).join("rachis");
+    let caches = std::env::var_os("XDG_CACHE_HOME")
+        .map_or_else(|| PathBuf::from(home).join(".cache"), PathBuf::from)
+        .join("rachis");
     for entry in std::fs::read_dir(&caches).with_context(|| caches.display().to_string())? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with("python-duckdb-") {
             return Ok(entry.path().join("bin/python"));
         }
     }
-    bail!("there is no python with duckdb in {}; ./tests/run --prepare makes one", caches.display())
+    bail!(
+        "there is no python with duckdb in {}; ./tests/run --prepare makes one",
+        caches.display()
+    )
 }
 
 /// How long a consumer that throws everything away needs for so many records of a topic.

@@ -1,7 +1,7 @@
 //! Disk: how full the disk of the shards is, and the ballast that makes room for a way out of a full one.
 //!
-//! Above its limit the leaf takes nothing more and goes on answering. Others may fill the disk all the same: then the ballast goes, so that a
-//! shard whose write failed can be opened again, and it comes back when there is room.
+//! Above its limit the leaf takes nothing more and goes on answering. Others may fill the disk all the same: then the
+//! ballast goes, so that a shard whose write failed can be opened again, and it comes back when there is room.
 
 use std::{
     fs, io,
@@ -37,7 +37,10 @@ impl Space {
         let found = statvfs(folder)?;
         let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
         let used = bytes(found.blocks().saturating_sub(found.blocks_free()));
-        Ok(Self { used, total: used + bytes(found.blocks_available()) })
+        Ok(Self {
+            used,
+            total: used + bytes(found.blocks_available()),
+        })
     }
 
     fn is_above(self, percent: u8) -> bool {
@@ -50,7 +53,10 @@ impl Space {
     }
 
     fn with(self, bytes: u64) -> Self {
-        Self { used: self.used + bytes, ..self }
+        Self {
+            used: self.used + bytes,
+            ..self
+        }
     }
 
     fn ballast(self) -> u64 {
@@ -61,7 +67,11 @@ impl Space {
 impl Disk {
     /// The disk of a folder that is there. From so many percent on it is full.
     pub fn new(folder: &Path, used_percent_max: u8) -> Self {
-        let disk = Self { folder: folder.to_owned(), used_percent_max, full: Mutex::default() };
+        let disk = Self {
+            folder: folder.to_owned(),
+            used_percent_max,
+            full: Mutex::default(),
+        };
         disk.look();
         disk
     }
@@ -71,12 +81,14 @@ impl Disk {
         self.full.lock().clone()
     }
 
-    /// Whether a shard that was opened without room may find some now: as much as the ballast takes, and the disk is not full.
+    /// Whether a shard that was opened without room may find some now: as much as the ballast takes, and the disk is
+    /// not full.
     pub fn has_room(&self) -> bool {
         self.full().is_none() && self.has_space()
     }
 
-    /// Whether as much is free as the ballast takes, however full the disk may be for new documents: enough to close shards and to open them again.
+    /// Whether as much is free as the ballast takes, however full the disk may be for new documents: enough to close
+    /// shards and to open them again.
     pub fn has_space(&self) -> bool {
         Space::of(&self.folder).is_ok_and(Space::has_room)
     }
@@ -92,7 +104,11 @@ impl Disk {
         };
         gauge!("rachis_leaf_disk_used_ratio").set(space.used as f64 / space.total.max(1) as f64);
         let now = space.is_above(self.used_percent_max).then(|| {
-            let (folder, used, max) = (self.folder.display(), space.used.saturating_mul(100) / space.total.max(1), self.used_percent_max);
+            let (folder, used, max) = (
+                self.folder.display(),
+                space.used.saturating_mul(100) / space.total.max(1),
+                self.used_percent_max,
+            );
             format!("the disk of {folder} is {used} % full, and from {max} % on nothing is taken in")
         });
         if now.is_none() && !self.ballast().exists() && !space.with(space.ballast()).is_above(self.used_percent_max) {
@@ -122,7 +138,8 @@ impl Disk {
     }
 
     fn take_ballast(&self, bytes: u64) {
-        let taken = fs::File::create(self.ballast()).and_then(|file| Ok(posix_fallocate(file, 0, bytes.cast_signed())?));
+        let taken =
+            fs::File::create(self.ballast()).and_then(|file| Ok(posix_fallocate(file, 0, bytes.cast_signed())?));
         if let Err(problem) = taken {
             warn!(error = %problem, bytes, "no ballast was taken");
             let _ = fs::remove_file(self.ballast());
@@ -136,10 +153,27 @@ mod tests {
 
     #[test]
     fn a_disk_is_full_from_its_limit_on() {
-        let space = Space { used: 899, total: 1_000 };
+        let space = Space {
+            used: 899,
+            total: 1_000,
+        };
         assert!(!space.is_above(90) && space.with(1).is_above(90));
-        assert_eq!(Space { used: 0, total: 64 << 40 }.ballast(), BALLAST_BYTES_MAX);
-        assert_eq!(Space { used: 0, total: 32 << 20 }.ballast(), 1 << 20);
+        assert_eq!(
+            Space {
+                used: 0,
+                total: 64 << 40
+            }
+            .ballast(),
+            BALLAST_BYTES_MAX
+        );
+        assert_eq!(
+            Space {
+                used: 0,
+                total: 32 << 20
+            }
+            .ballast(),
+            1 << 20
+        );
     }
 
     #[test]

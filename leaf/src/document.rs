@@ -36,7 +36,10 @@ pub struct Header {
 impl Document {
     /// The id: the key or, without one, the address.
     pub fn id(&self) -> String {
-        self.header.id.as_ref().map_or_else(|| self.address.to_string(), |id| id.to_string())
+        self.header
+            .id
+            .as_ref()
+            .map_or_else(|| self.address.to_string(), |id| id.to_string())
     }
 
     /// The bytes as text. They were checked to be UTF-8 when they came in.

@@ -68,9 +68,12 @@ impl From<Error> for Problem {
         match error {
             Error::Problem(problem) => problem,
             Error::Query(source) => query_problem(&source),
-            full if full.is_no_room() => Problem::new(Code::Busy, full.to_string()).hint("make room on its disk; it goes on by itself"),
+            full if full.is_no_room() => {
+                Problem::new(Code::Busy, full.to_string()).hint("make room on its disk; it goes on by itself")
+            }
             Error::Index(source) if Damaged::of(&source).is_some() => {
-                Problem::new(Code::Unavailable, source.to_string()).hint("it is built again from its documents: try again a little later")
+                Problem::new(Code::Unavailable, source.to_string())
+                    .hint("it is built again from its documents: try again a little later")
             }
             other => Problem::new(Code::Internal, other.to_string()),
         }
@@ -81,11 +84,17 @@ impl From<Error> for Problem {
 fn query_problem(error: &datafusion::error::DataFusionError) -> Problem {
     use datafusion::error::DataFusionError as E;
     match error.find_root() {
-        E::ResourcesExhausted(detail) => Problem::new(Code::LimitReached, detail.clone()).hint("ask for less, or group by fewer values"),
-        E::External(inner) if inner.downcast_ref::<Problem>().is_some() => {
-            inner.downcast_ref::<Problem>().cloned().unwrap_or_else(|| Problem::new(Code::Internal, inner.to_string()))
+        E::ResourcesExhausted(detail) => {
+            Problem::new(Code::LimitReached, detail.clone()).hint("ask for less, or group by fewer values")
         }
-        E::Internal(detail) => Problem::new(Code::NotSupported, format!("this cannot be computed: {}", detail.lines().next().unwrap_or_default())),
+        E::External(inner) if inner.downcast_ref::<Problem>().is_some() => inner
+            .downcast_ref::<Problem>()
+            .cloned()
+            .unwrap_or_else(|| Problem::new(Code::Internal, inner.to_string())),
+        E::Internal(detail) => Problem::new(
+            Code::NotSupported,
+            format!("this cannot be computed: {}", detail.lines().next().unwrap_or_default()),
+        ),
         other => Problem::new(Code::BadRequest, other.strip_backtrace()),
     }
 }
@@ -93,5 +102,6 @@ fn query_problem(error: &datafusion::error::DataFusionError) -> Problem {
 /// What a panic said.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
 }

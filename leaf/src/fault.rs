@@ -1,10 +1,12 @@
-//! Seeded bugs and crash points, with which the tests prove that they would notice. Without the feature `seeded-bugs` they are nothing.
+//! Seeded bugs and crash points, with which the tests prove that they would notice. Without the feature `seeded-bugs`
+//! they are nothing.
 //!
-//! `RACHIS_FAULT=<name>` switches one bug on: `position-in-second-batch`, `no-gap-check`, `dead-letter-dropped`, `request-row-outside`,
-//! `manifest-before-files`, `delete-per-split`. `RACHIS_CRASH_AT=<point>[:n]` ends the process at the n-th pass of a point, as `kill -9` would.
+//! `RACHIS_FAULT=<name>` switches one bug on: `position-in-second-batch`, `no-gap-check`, `dead-letter-dropped`,
+//! `request-row-outside`, `manifest-before-files`, `delete-per-split`. `RACHIS_CRASH_AT=<point>[:n]` ends the process
+//! at the n-th pass of a point, as `kill -9` would.
 //!
-//! Some faults strike only what carries their name in its bytes (`panic-in-writer`, `panic-in-build`, `unbuildable`), or a folder in which a file of
-//! that name lies (`no-room`). The crate's own tests have these switched on always.
+//! Some faults strike only what carries their name in its bytes (`panic-in-writer`, `panic-in-build`, `unbuildable`),
+//! or a folder in which a file of that name lies (`no-room`). The crate's own tests have these switched on always.
 
 #[cfg(test)]
 mod tests;
@@ -55,7 +57,8 @@ pub fn panic_on(fault: &str, bytes: &[u8]) {
 /// Whether a bug is switched on.
 #[cfg(feature = "seeded-bugs")]
 pub fn on(fault: &str) -> bool {
-    static CHOSEN: std::sync::LazyLock<Option<String>> = std::sync::LazyLock::new(|| std::env::var("RACHIS_FAULT").ok());
+    static CHOSEN: std::sync::LazyLock<Option<String>> =
+        std::sync::LazyLock::new(|| std::env::var("RACHIS_FAULT").ok());
     CHOSEN.as_deref() == Some(fault)
 }
 

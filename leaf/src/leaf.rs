@@ -1,7 +1,7 @@
 //! Leaf: all shards of this node; the doors `Ingest` (for those who send events) and `Scan` (for those who ask).
 //!
-//! Whatever touches a disk runs off the runtime's own threads: writes on the writers, builds on the workers, reads through `blocking`. How many
-//! threads there are does not depend on how many shards there are.
+//! Whatever touches a disk runs off the runtime's own threads: writes on the writers, builds on the workers, reads
+//! through `blocking`. How many threads there are does not depend on how many shards there are.
 
 mod ask;
 mod memory;
@@ -75,11 +75,14 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// Opens the folder. Shards are opened when they are asked for, and in the background where the last process left something undone. A shard
-    /// that does not open is logged, and tried again when it is asked for.
+    /// Opens the folder. Shards are opened when they are asked for, and in the background where the last process left
+    /// something undone. A shard that does not open is logged, and tried again when it is asked for.
     pub fn open(options: LeafOptions, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Arc<Self>, Error> {
         let options = Arc::new(options);
-        let file_error = |source| Error::File { path: options.folder.clone(), source };
+        let file_error = |source| Error::File {
+            path: options.folder.clone(),
+            source,
+        };
         std::fs::create_dir_all(&options.folder).map_err(file_error)?;
         let crew = Arc::new(Crew {
             options: options.clone(),
@@ -115,7 +118,10 @@ impl Leaf {
 
     fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-        self.threads.lock().push(thread.map_err(|source| Error::File { path: self.options.folder.clone(), source })?);
+        self.threads.lock().push(thread.map_err(|source| Error::File {
+            path: self.options.folder.clone(),
+            source,
+        })?);
         Ok(())
     }
 
@@ -135,7 +141,10 @@ impl Leaf {
         self.closed.1.notify_all();
         self.shards.stop();
         let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads.into_iter().filter(|thread| thread.thread().id() != std::thread::current().id()) {
+        for thread in threads
+            .into_iter()
+            .filter(|thread| thread.thread().id() != std::thread::current().id())
+        {
             let ended = thread.join();
             debug_assert!(ended.is_ok(), "none of them panics");
         }
@@ -165,7 +174,8 @@ impl Leaf {
         })
     }
 
-    /// Where questions about a shard are answered that are none to its documents: one that is closed stays so, where it left a summary.
+    /// Where questions about a shard are answered that are none to its documents: one that is closed stays so, where it
+    /// left a summary.
     async fn info(&self, id: ShardId) -> Result<ShardInfo, Problem> {
         self.is_here()?;
         if let Some(shard) = self.shards.peek(id) {
@@ -199,7 +209,8 @@ impl Leaf {
     /// Whether a shard is this node's.
     fn holds(&self, collection: &Collection, number: u32) -> bool {
         let here = |placed: &Vec<NodeName>| self.options.node.as_ref().is_none_or(|node| placed.contains(node));
-        number < collection.settings.shards && (collection.placement.is_empty() || collection.placement.get(number as usize).is_some_and(here))
+        number < collection.settings.shards
+            && (collection.placement.is_empty() || collection.placement.get(number as usize).is_some_and(here))
     }
 
     /// Bytes in memory that no split on disk has yet, of all shards.
@@ -214,13 +225,23 @@ impl Leaf {
             Some((_, collection)) if self.holds(collection, id.number) => Ok(()),
             Some((name, collection)) if id.number < collection.settings.shards => {
                 let place = collection.leaf_of(id.number).map_or("nowhere", |leaf| leaf.as_str());
-                Err(Problem::new(Code::Unavailable, format!("shard {} of {name} is placed on {place}, not here", id.number)))
+                Err(Problem::new(
+                    Code::Unavailable,
+                    format!("shard {} of {name} is placed on {place}, not here", id.number),
+                ))
             }
             Some((name, collection)) => {
-                let detail = format!("collection {name} has {} shards, {} is none of them", collection.settings.shards, id.number);
+                let detail = format!(
+                    "collection {name} has {} shards, {} is none of them",
+                    collection.settings.shards, id.number
+                );
                 Err(Problem::new(Code::NotFound, detail))
             }
-            None => Err(Problem::new(Code::NotFound, format!("there is no collection of uid {}", id.collection)).hint("it may have been dropped")),
+            None => Err(Problem::new(
+                Code::NotFound,
+                format!("there is no collection of uid {}", id.collection),
+            )
+            .hint("it may have been dropped")),
         }
     }
 
@@ -231,7 +252,11 @@ impl Leaf {
             read_only += usize::from(shard.store().is_read_only());
             shard.look(|state| {
                 tail += state.tail.documents();
-                unindexed += state.segments.iter().map(|indexed| indexed.segment.unindexed()).sum::<u64>();
+                unindexed += state
+                    .segments
+                    .iter()
+                    .map(|indexed| indexed.segment.unindexed())
+                    .sum::<u64>();
                 splits += state.segments.iter().filter(|indexed| indexed.on_disk).count();
             });
         }
@@ -247,7 +272,9 @@ impl Leaf {
     /// Lets go of views whose query should be over.
     fn expire_pins(&self) {
         let now = Instant::now();
-        self.pins.lock().retain(|_, pins| pins.until > now || Arc::strong_count(&pins.scanned) > 1);
+        self.pins
+            .lock()
+            .retain(|_, pins| pins.until > now || Arc::strong_count(&pins.scanned) > 1);
     }
 }
 
@@ -277,7 +304,8 @@ fn keep(leaf: &Weak<Leaf>, closed: &Closed) {
         drop(ended);
         leaf.expire_pins();
         let catalog = leaf.catalog.borrow().clone();
-        leaf.shards.remove_dropped(&catalog, chrono::Utc::now().timestamp_millis());
+        leaf.shards
+            .remove_dropped(&catalog, chrono::Utc::now().timestamp_millis());
         let room = leaf.crew.disk.look();
         leaf.shards.count_files();
         let shards = leaf.shards.all();

@@ -55,7 +55,8 @@ pub struct LeafOptions {
     pub shard_idle: Duration,
     /// Files that open shards may have open together: a shard for which there are none is not opened.
     pub open_files_max: usize,
-    /// The files of splits are compared with their checksums in the background, so many bytes a second, one file at a time …
+    /// The files of splits are compared with their checksums in the background, so many bytes a second, one file at a
+    /// time …
     pub scrub_bytes_per_second: u64,
     /// … and all of them at most so often.
     pub scrub_every: Duration,

@@ -1,7 +1,7 @@
 //! Where an event is: source, partition, offset, item. Shared by: everybody.
 //!
-//! A document's address is its name for ever: row key, default `_id`, tie-break of every sort, content of every cursor. Nothing local to
-//! one replica (a split, a row number) ever leaves a leaf.
+//! A document's address is its name for ever: row key, default `_id`, tie-break of every sort, content of every cursor.
+//! Nothing local to one replica (a split, a row number) ever leaves a leaf.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
@@ -43,14 +43,19 @@ pub struct Malformed {
 }
 
 pub(crate) fn malformed(text: &str, expected: &'static str) -> Malformed {
-    Malformed { text: text.chars().take(200).collect(), expected }
+    Malformed {
+        text: text.chars().take(200).collect(),
+        expected,
+    }
 }
 
 /// `[a-z0-9_]` followed by at most 127 of `[a-z0-9_-]` and, where `dots`, of `.`.
 pub(crate) fn is_name(text: &str, dots: bool) -> bool {
     let first = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     let bytes = text.as_bytes();
-    matches!(bytes.first(), Some(&b) if first(b)) && bytes.len() <= 128 && bytes.iter().all(|&b| first(b) || b == b'-' || (dots && b == b'.'))
+    matches!(bytes.first(), Some(&b) if first(b))
+        && bytes.len() <= 128
+        && bytes.iter().all(|&b| first(b) || b == b'-' || (dots && b == b'.'))
 }
 
 impl FromStr for SourceName {
@@ -58,7 +63,10 @@ impl FromStr for SourceName {
     fn from_str(text: &str) -> Result<Self, Malformed> {
         match is_name(text, true) {
             true => Ok(Self(text.into())),
-            false => Err(malformed(text, "the name of a source (lower-case letters, digits, `_`, `-` and `.`, at most 128, such as clicks)")),
+            false => Err(malformed(
+                text,
+                "the name of a source (lower-case letters, digits, `_`, `-` and `.`, at most 128, such as clicks)",
+            )),
         }
     }
 }
@@ -113,14 +121,18 @@ impl FromStr for Position {
         let split = || {
             let (source, rest) = text.rsplit_once('/')?;
             let (partition, offset) = rest.split_once('@')?;
-            Some(Self { source: source.parse().ok()?, partition: number(partition)?, offset: offset.parse().ok().filter(|o| *o >= -1)? })
+            Some(Self {
+                source: source.parse().ok()?,
+                partition: number(partition)?,
+                offset: offset.parse().ok().filter(|o| *o >= -1)?,
+            })
         };
         split().ok_or_else(|| malformed(text, POSITION))
     }
 }
 
-/// One position per source partition of a collection. Travels with answers and questions: an answer at a vector holds every record
-/// through it and none after it. As text: `clicks/0@1234,clicks/1@998`.
+/// One position per source partition of a collection. Travels with answers and questions: an answer at a vector holds
+/// every record through it and none after it. As text: `clicks/0@1234,clicks/1@998`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PositionVector(BTreeMap<(SourceName, i32), i64>);
@@ -134,7 +146,9 @@ impl PositionVector {
 
     /// Takes over whatever is farther in the other.
     pub fn merge(&mut self, other: &Self) {
-        other.iter().for_each(|p| self.advance(&p.source, p.partition, p.offset));
+        other
+            .iter()
+            .for_each(|p| self.advance(&p.source, p.partition, p.offset));
     }
 
     /// The offset of a partition, if the vector speaks of it.
@@ -144,7 +158,10 @@ impl PositionVector {
 
     /// Whether everything through `other` is in.
     pub fn covers(&self, other: &Self) -> bool {
-        other.0.iter().all(|(key, offset)| *offset < 0 || self.0.get(key).is_some_and(|mine| mine >= offset))
+        other
+            .0
+            .iter()
+            .all(|(key, offset)| *offset < 0 || self.0.get(key).is_some_and(|mine| mine >= offset))
     }
 
     /// In words, what of `other` is not in.
@@ -157,12 +174,21 @@ impl PositionVector {
         let mut lacking = other.iter().filter(|p| p.offset >= 0).filter_map(|p| one(&p));
         let named: Vec<String> = lacking.by_ref().take(NAMED_PARTITIONS_MAX).collect();
         let more = lacking.count();
-        named.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+        named.join(", ")
+            + &if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            }
     }
 
     /// All positions, by source and partition.
     pub fn iter(&self) -> impl Iterator<Item = Position> + '_ {
-        self.0.iter().map(|((source, partition), offset)| Position { source: source.clone(), partition: *partition, offset: *offset })
+        self.0.iter().map(|((source, partition), offset)| Position {
+            source: source.clone(),
+            partition: *partition,
+            offset: *offset,
+        })
     }
 
     /// Whether nothing is known.
@@ -174,7 +200,9 @@ impl PositionVector {
 impl FromIterator<Position> for PositionVector {
     fn from_iter<I: IntoIterator<Item = Position>>(positions: I) -> Self {
         let mut vector = Self::default();
-        positions.into_iter().for_each(|p| vector.advance(&p.source, p.partition, p.offset));
+        positions
+            .into_iter()
+            .for_each(|p| vector.advance(&p.source, p.partition, p.offset));
         vector
     }
 }
@@ -189,7 +217,11 @@ impl fmt::Display for PositionVector {
         if self.0.len() > SPELLED_PARTITIONS_MAX {
             use base64::Engine as _;
             let spelled: Vec<String> = self.iter().map(|p| p.to_string()).collect();
-            return write!(f, "v1.{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(spelled.join(",")));
+            return write!(
+                f,
+                "v1.{}",
+                base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(spelled.join(","))
+            );
         }
         for (i, position) in self.iter().enumerate() {
             write!(f, "{}{position}", if i == 0 { "" } else { "," })?;
@@ -203,11 +235,17 @@ impl FromStr for PositionVector {
     fn from_str(text: &str) -> Result<Self, Malformed> {
         if let Some(short) = text.strip_prefix("v1.") {
             use base64::Engine as _;
-            let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(short).map_err(|_| malformed(text, POSITION))?;
+            let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+                .decode(short)
+                .map_err(|_| malformed(text, POSITION))?;
             let spelled = String::from_utf8(bytes).map_err(|_| malformed(text, POSITION))?;
             return spelled.split(',').map(str::parse::<Position>).collect();
         }
-        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse::<Position>).collect()
+        text.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(str::parse::<Position>)
+            .collect()
     }
 }
 
@@ -224,7 +262,8 @@ impl From<PositionVector> for String {
     }
 }
 
-/// A document's position: `clicks/0@1234`, or `clicks/0@1234.7` when one record holds many. Ordered by source, partition, offset, item.
+/// A document's position: `clicks/0@1234`, or `clicks/0@1234.7` when one record holds many. Ordered by source,
+/// partition, offset, item.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     /// The source.
@@ -250,12 +289,19 @@ impl FromStr for Address {
         let split = || {
             let (source, rest) = text.rsplit_once('/')?;
             let (partition, offset) = rest.split_once('@')?;
-            let (offset, item) = offset.split_once('.').map_or((offset, None), |(offset, item)| (offset, Some(item)));
+            let (offset, item) = offset
+                .split_once('.')
+                .map_or((offset, None), |(offset, item)| (offset, Some(item)));
             let item = match item {
                 Some(item) => Some(number(item)?),
                 None => None,
             };
-            Some(Self { source: source.parse().ok()?, partition: number(partition)?, offset: number(offset)?, item })
+            Some(Self {
+                source: source.parse().ok()?,
+                partition: number(partition)?,
+                offset: number(offset)?,
+                item,
+            })
         };
         split().ok_or_else(|| malformed(text, "an address such as clicks/0@1234 or clicks/0@1234.7"))
     }
@@ -263,7 +309,8 @@ impl FromStr for Address {
 
 /// A number as we print it: digits, no sign, no leading zero. So every address has one spelling.
 fn number<N: FromStr>(text: &str) -> Option<N> {
-    let canonical = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    let canonical =
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if canonical { text.parse().ok() } else { None }
 }
 
@@ -273,10 +320,25 @@ mod tests {
 
     #[test]
     fn an_address_has_one_spelling() {
-        for text in ["clicks/0@1234", "clicks/12@0.7", "push/0@9223372036854775807", "a.b-c/3@1"] {
+        for text in [
+            "clicks/0@1234",
+            "clicks/12@0.7",
+            "push/0@9223372036854775807",
+            "a.b-c/3@1",
+        ] {
             assert_eq!(text.parse::<Address>().map(|a| a.to_string()).as_deref(), Ok(text));
         }
-        for text in ["clicks", "clicks/0", "clicks/0@", "clicks/00@1", "clicks/0@-1", "clicks/0@1.", "clicks/0@+1", "Clicks/0@1", "/0@1"] {
+        for text in [
+            "clicks",
+            "clicks/0",
+            "clicks/0@",
+            "clicks/00@1",
+            "clicks/0@-1",
+            "clicks/0@1.",
+            "clicks/0@+1",
+            "Clicks/0@1",
+            "/0@1",
+        ] {
             assert!(text.parse::<Address>().is_err(), "{text} is no address");
         }
     }
@@ -284,8 +346,13 @@ mod tests {
     #[test]
     fn a_vector_reads_back_in_both_forms() {
         for partitions in [0, 1, 32, 33, 500] {
-            let vector: PositionVector =
-                (0..partitions).map(|p| Position { source: SourceName::push(), partition: p, offset: i64::from(p) - 1 }).collect();
+            let vector: PositionVector = (0..partitions)
+                .map(|p| Position {
+                    source: SourceName::push(),
+                    partition: p,
+                    offset: i64::from(p) - 1,
+                })
+                .collect();
             assert_eq!(vector.to_string().parse(), Ok(vector));
         }
     }
@@ -296,8 +363,20 @@ mod tests {
         assert!(at("a/0@5,a/1@3").covers(&at("a/0@5")));
         assert!(!at("a/0@5").covers(&at("a/0@6")));
         assert!(!at("a/0@5").covers(&at("b/0@1")));
-        assert!(at("a/0@5").covers(&at("b/0@-1")), "nothing is asked of a partition that is at its start");
-        assert_eq!(at("a/0@5,a/1@3").lacking(&at("a/0@6,a/1@3,b/0@-1,b/1@0")), "a/0@6 (it is at 5), b/1@0 (nothing of it is there)");
-        assert_eq!(at("").lacking(&at("a/0@1,a/1@1,a/2@1,a/3@1,a/4@1,a/5@1")).split(" and ").nth(1), Some("2 more"));
+        assert!(
+            at("a/0@5").covers(&at("b/0@-1")),
+            "nothing is asked of a partition that is at its start"
+        );
+        assert_eq!(
+            at("a/0@5,a/1@3").lacking(&at("a/0@6,a/1@3,b/0@-1,b/1@0")),
+            "a/0@6 (it is at 5), b/1@0 (nothing of it is there)"
+        );
+        assert_eq!(
+            at("")
+                .lacking(&at("a/0@1,a/1@1,a/2@1,a/3@1,a/4@1,a/5@1"))
+                .split(" and ")
+                .nth(1),
+            Some("2 more")
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Who is in the cluster, and where shards are placed. Shared by: everybody.
 //!
-//! Members come from each node's settings; placement is rows of the catalog, computed once by rendezvous hashing when a collection is created.
+//! Members come from each node's settings; placement is rows of the catalog, computed once by rendezvous hashing when a
+//! collection is created.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
@@ -27,7 +28,10 @@ impl FromStr for NodeName {
         let part = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
         match (1..=63).contains(&text.len()) && text.bytes().all(part) && text.as_bytes()[0].is_ascii_alphanumeric() {
             true => Ok(Self(text.into())),
-            false => Err(malformed(text, "the name of a node (lower-case letters, digits, `-` and `.`, at most 63, such as leaf-1)")),
+            false => Err(malformed(
+                text,
+                "the name of a node (lower-case letters, digits, `-` and `.`, at most 63, such as leaf-1)",
+            )),
         }
     }
 }
@@ -84,8 +88,13 @@ impl Members {
     /// Adds `NAME=URL,NAME=URL`. The reason, where it does not read.
     pub fn add(&mut self, role: Role, list: &str) -> Result<(), String> {
         for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-            let (name, url) = entry.split_once('=').ok_or_else(|| format!("{entry:?} is not NAME=URL"))?;
-            let name: NodeName = name.trim().parse().map_err(|e: crate::address::Malformed| e.to_string())?;
+            let (name, url) = entry
+                .split_once('=')
+                .ok_or_else(|| format!("{entry:?} is not NAME=URL"))?;
+            let name: NodeName = name
+                .trim()
+                .parse()
+                .map_err(|e: crate::address::Malformed| e.to_string())?;
             let url = url.trim().trim_end_matches('/');
             if !url.starts_with("http://") || url.len() <= "http://".len() {
                 return Err(format!("{url:?} of {name} is no address such as http://10.0.0.7:7700"));
@@ -103,11 +112,15 @@ impl Members {
 
     /// Those of a role.
     pub fn of(&self, role: Role) -> impl Iterator<Item = (&NodeName, &str)> {
-        self.nodes.iter().filter(move |((of, _), _)| *of == role).map(|((_, name), url)| (name, url.as_str()))
+        self.nodes
+            .iter()
+            .filter(move |((of, _), _)| *of == role)
+            .map(|((_, name), url)| (name, url.as_str()))
     }
 }
 
-/// Which leaf holds each shard of a new collection: the one that rendezvous hashing likes best among those that hold the fewest of it.
+/// Which leaf holds each shard of a new collection: the one that rendezvous hashing likes best among those that hold
+/// the fewest of it.
 pub fn place(collection: CollectionUid, shards: u32, leaves: &[NodeName]) -> Vec<Vec<NodeName>> {
     if leaves.is_empty() {
         return Vec::new();
@@ -118,7 +131,11 @@ pub fn place(collection: CollectionUid, shards: u32, leaves: &[NodeName]) -> Vec
         .map(|number| {
             let of = |leaf: &NodeName| held.get(leaf).copied().unwrap_or_default();
             let fewest = leaves.iter().map(of).min().unwrap_or_default();
-            let best = leaves.iter().filter(|leaf| of(leaf) == fewest).max_by_key(|leaf| weight(number, leaf)).unwrap_or(&leaves[0]);
+            let best = leaves
+                .iter()
+                .filter(|leaf| of(leaf) == fewest)
+                .max_by_key(|leaf| weight(number, leaf))
+                .unwrap_or(&leaves[0]);
             *held.entry(best).or_default() += 1;
             vec![best.clone()]
         })
@@ -130,7 +147,9 @@ mod tests {
     use super::*;
 
     fn leaves(count: usize) -> Vec<NodeName> {
-        (1..=count).map(|n| format!("leaf-{n}").parse().expect("a name")).collect()
+        (1..=count)
+            .map(|n| format!("leaf-{n}").parse().expect("a name"))
+            .collect()
     }
 
     #[test]
@@ -139,8 +158,14 @@ mod tests {
         for (shards, count) in [(1, 3), (4, 3), (16, 5), (1024, 7)] {
             let placed = place(uid, shards, &leaves(count));
             assert_eq!(placed, place(uid, shards, &leaves(count)));
-            let held: Vec<usize> = leaves(count).iter().map(|leaf| placed.iter().filter(|row| row[0] == *leaf).count()).collect();
-            assert!(held.iter().max() <= held.iter().min().map(|least| least + 1).as_ref(), "{shards} on {count}: {held:?}");
+            let held: Vec<usize> = leaves(count)
+                .iter()
+                .map(|leaf| placed.iter().filter(|row| row[0] == *leaf).count())
+                .collect();
+            assert!(
+                held.iter().max() <= held.iter().min().map(|least| least + 1).as_ref(),
+                "{shards} on {count}: {held:?}"
+            );
         }
         assert!(place(uid, 4, &[]).is_empty());
     }
@@ -148,9 +173,24 @@ mod tests {
     #[test]
     fn members_read_from_a_list() {
         let mut members = Members::default();
-        members.add(Role::Leaf, "leaf-1=http://a:1/, leaf-2=http://b:2").expect("a list");
-        assert_eq!(members.of(Role::Leaf).map(|(name, url)| format!("{name} {url}")).collect::<Vec<_>>(), ["leaf-1 http://a:1", "leaf-2 http://b:2"]);
-        for bad in ["leaf-3", "leaf-3=b:2", "Leaf=http://a:1", "leaf-1=http://c:3", "x=http://", "y=http://a:1"] {
+        members
+            .add(Role::Leaf, "leaf-1=http://a:1/, leaf-2=http://b:2")
+            .expect("a list");
+        assert_eq!(
+            members
+                .of(Role::Leaf)
+                .map(|(name, url)| format!("{name} {url}"))
+                .collect::<Vec<_>>(),
+            ["leaf-1 http://a:1", "leaf-2 http://b:2"]
+        );
+        for bad in [
+            "leaf-3",
+            "leaf-3=b:2",
+            "Leaf=http://a:1",
+            "leaf-1=http://c:3",
+            "x=http://",
+            "y=http://a:1",
+        ] {
             assert!(members.clone().add(Role::Tailer, bad).is_err(), "{bad}");
         }
     }

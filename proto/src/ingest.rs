@@ -1,7 +1,8 @@
 //! Batch -> verdict: how events get into a shard. Shared by: tailer and aggregator (they send), leaf (decides).
 //!
-//! The leaf decides what is new, from the position that it stores in the same write as the documents. So a batch may be sent twice, late,
-//! or by two senders: what was there is told (`Verdict::Already`), what is missing before it is told (`Verdict::Gap`).
+//! The leaf decides what is new, from the position that it stores in the same write as the documents. So a batch may be
+//! sent twice, late, or by two senders: what was there is told (`Verdict::Already`), what is missing before it is told
+//! (`Verdict::Gap`).
 
 use std::{collections::BTreeMap, fmt, time::Instant};
 
@@ -31,10 +32,12 @@ impl fmt::Display for ShardId {
     }
 }
 
-/// The rules by which events are accepted or refused. A batch says by which it was made, so replicas of different age judge alike.
+/// The rules by which events are accepted or refused. A batch says by which it was made, so replicas of different age
+/// judge alike.
 pub const LEVEL: u16 = 1;
 
-/// Consecutive records of one source partition. Offsets have holes (compaction, transactions), so the range is told apart from the records.
+/// Consecutive records of one source partition. Offsets have holes (compaction, transactions), so the range is told
+/// apart from the records.
 #[derive(Debug, Clone)]
 pub struct Batch {
     /// Where it goes.
@@ -53,8 +56,8 @@ pub struct Batch {
     pub level: u16,
     /// How records become documents.
     pub rules: Rules,
-    /// The records with `after < offset <= through`, ascending. A resuming sender includes the record at the stored position: the leaf
-    /// compares its hash and so finds a topic that was truncated or created anew.
+    /// The records with `after < offset <= through`, ascending. A resuming sender includes the record at the stored
+    /// position: the leaf compares its hash and so finds a topic that was truncated or created anew.
     pub records: Vec<Record>,
 }
 
@@ -101,7 +104,8 @@ pub struct Stored {
     pub dead: bool,
 }
 
-/// One HTTP push: a record of the collection's own source whose offset the leaf gives (no log before it), synced before the answer.
+/// One HTTP push: a record of the collection's own source whose offset the leaf gives (no log before it), synced before
+/// the answer.
 #[derive(Debug, Clone)]
 pub struct Push {
     /// Where it goes.
@@ -116,8 +120,8 @@ pub struct Push {
     pub time_ms: i64,
     /// By which rules to accept.
     pub level: u16,
-    /// The items, each one event, as they were given. What cannot become a document becomes a dead letter. None, where this partition only
-    /// holds the request for others.
+    /// The items, each one event, as they were given. What cannot become a document becomes a dead letter. None, where
+    /// this partition only holds the request for others.
     pub items: Vec<Bytes>,
 }
 
@@ -165,8 +169,8 @@ mod position_text {
     }
 }
 
-/// Events of one partition, counted by what became of them. Always: `events = accepted + tombstones + duplicates + dead_letters` and
-/// `documents = accepted - superseded - deleted - expired`.
+/// Events of one partition, counted by what became of them. Always: `events = accepted + tombstones + duplicates +
+/// dead_letters` and `documents = accepted - superseded - deleted - expired`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcomes {
     /// Items of records taken in.
@@ -268,9 +272,16 @@ pub trait Ingest: Send + Sync {
     /// What is stored of a partition; the shard is opened where need be.
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem>;
 
-    /// What became of a push that stands in the log at this offset, once it was taken in; waits for that until the deadline
-    /// (`Code::Timeout`). `Conflict` where the key was used for another body.
-    async fn pushed(&self, shard: ShardId, partition: i32, offset: i64, request: &RequestKey, deadline: Instant) -> Result<Pushed, Problem>;
+    /// What became of a push that stands in the log at this offset, once it was taken in; waits for that until the
+    /// deadline (`Code::Timeout`). `Conflict` where the key was used for another body.
+    async fn pushed(
+        &self,
+        shard: ShardId,
+        partition: i32,
+        offset: i64,
+        request: &RequestKey,
+        deadline: Instant,
+    ) -> Result<Pushed, Problem>;
 
     /// All partitions that shards of this collection hold.
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem>;
@@ -278,20 +289,31 @@ pub trait Ingest: Send + Sync {
     /// The partitions that the first `shards` shards hold; a leaf that is away hides its own and no others.
     async fn partitions_there(&self, collection: CollectionUid, shards: u32) -> Partitions {
         match self.partitions(collection).await {
-            Ok(held) => Partitions { held, away: BTreeMap::new() },
-            Err(problem) => Partitions { held: Vec::new(), away: (0..shards).map(|shard| (shard, problem.clone())).collect() },
+            Ok(held) => Partitions {
+                held,
+                away: BTreeMap::new(),
+            },
+            Err(problem) => Partitions {
+                held: Vec::new(),
+                away: (0..shards).map(|shard| (shard, problem.clone())).collect(),
+            },
         }
     }
 
-    /// Notes a loss, durable when this returns. One that begins where a known one does replaces it, if it reaches further.
+    /// Notes a loss, durable when this returns. One that begins where a known one does replaces it, if it reaches
+    /// further.
     async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem>;
 
     /// All losses of a collection.
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem>;
 
-    /// Removes the dead letters of a collection, or those of one of its sources; partitions that they stopped go on. How many were removed is
-    /// told also where the time was over before all were.
-    async fn clear_dead_letters(&self, _collection: CollectionUid, _source: Option<&SourceName>) -> Result<Cleared, Problem> {
+    /// Removes the dead letters of a collection, or those of one of its sources; partitions that they stopped go on.
+    /// How many were removed is told also where the time was over before all were.
+    async fn clear_dead_letters(
+        &self,
+        _collection: CollectionUid,
+        _source: Option<&SourceName>,
+    ) -> Result<Cleared, Problem> {
         Err(Problem::new(Code::NotSupported, "dead letters cannot be cleared here"))
     }
 }
@@ -299,17 +321,18 @@ pub trait Ingest: Send + Sync {
 /// Takes pushes: the leaf itself where there is no log before it, else the log of the collection's pushes.
 #[async_trait]
 pub trait Pushes: Send + Sync {
-    /// Applies a push: durable and visible when this returns. `Conflict` for a known key with another body, `Busy` without room,
-    /// `UnknownOutcome` where nobody can say by the deadline.
+    /// Applies a push: durable and visible when this returns. `Conflict` for a known key with another body, `Busy`
+    /// without room, `UnknownOutcome` where nobody can say by the deadline.
     async fn push(&self, push: Push, deadline: Instant) -> Result<Pushed, Problem>;
 
-    /// Waits until a push to this partition could be stored and shown, until the deadline. `Unavailable` says what is away; nothing is written.
+    /// Waits until a push to this partition could be stored and shown, until the deadline. `Unavailable` says what is
+    /// away; nothing is written.
     async fn ready(&self, _shard: ShardId, _partition: i32, _deadline: Instant) -> Result<(), Problem> {
         Ok(())
     }
 
-    /// Whether a push to this partition would be shown soon: its leaf answers, or did a moment ago, and a tailer reads it. Who may choose a
-    /// partition chooses such a one.
+    /// Whether a push to this partition would be shown soon: its leaf answers, or did a moment ago, and a tailer reads
+    /// it. Who may choose a partition chooses such a one.
     async fn reachable(&self, _shard: ShardId, _partition: i32) -> bool {
         true
     }

@@ -1,9 +1,11 @@
-//! Bytes -> JSON value: the one reading of a document. Shared by: leaf (indexes and scans it), aggregator (splits a push into items).
+//! Bytes -> JSON value: the one reading of a document. Shared by: leaf (indexes and scans it), aggregator (splits a
+//! push into items).
 //!
-//! Everything that the grammar of RFC 8259 allows is read: numbers that no machine type holds keep their text, a lone surrogate becomes
-//! U+FFFD, the last of several equal keys wins. The bytes themselves are never rewritten by anybody.
+//! Everything that the grammar of RFC 8259 allows is read: numbers that no machine type holds keep their text, a lone
+//! surrogate becomes U+FFFD, the last of several equal keys wins. The bytes themselves are never rewritten by anybody.
 //!
-//! The fast reader (sonic-rs) refuses some of that; what it refuses is read again, slowly, level by level, as raw values.
+//! The fast reader (sonic-rs) refuses some of that; what it refuses is read again, slowly, level by level, as raw
+//! values.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -126,11 +128,16 @@ fn depth_over(bytes: &[u8], max: usize) -> bool {
     false
 }
 
-/// The verbatim text of the value at a path of keys and indexes, where the document has it; the last of equal keys wins. The document has
-/// been read before, so it is JSON.
+/// The verbatim text of the value at a path of keys and indexes, where the document has it; the last of equal keys
+/// wins. The document has been read before, so it is JSON.
 pub fn raw_at<'a>(document: &'a str, path: &[Step<'_>]) -> Option<&'a str> {
     path.iter().try_fold(document.trim_ascii(), |at, step| match step {
-        Step::Key(key) if at.starts_with('{') => raw_entries(at).ok()?.into_iter().rev().find(|(name, _)| name == key).map(|(_, value)| value),
+        Step::Key(key) if at.starts_with('{') => raw_entries(at)
+            .ok()?
+            .into_iter()
+            .rev()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value),
         Step::Index(index) if at.starts_with('[') => raw_items(at).ok()?.get(*index as usize).copied(),
         _ => None,
     })
@@ -231,7 +238,10 @@ fn from_raw(raw: &str) -> Result<Value<'_>, serde_json::Error> {
     let raw = raw.trim_ascii();
     Ok(match raw.as_bytes().first() {
         Some(b'{') => Value::Object(last_wins(
-            raw_entries(raw)?.into_iter().map(|(key, value)| Ok((key, from_raw(value)?))).collect::<Result<_, serde_json::Error>>()?,
+            raw_entries(raw)?
+                .into_iter()
+                .map(|(key, value)| Ok((key, from_raw(value)?)))
+                .collect::<Result<_, serde_json::Error>>()?,
         )),
         Some(b'[') => Value::Array(raw_items(raw)?.into_iter().map(from_raw).collect::<Result<_, _>>()?),
         Some(b'"') => Value::Text(serde_json::from_str::<Lossy>(raw)?.0),
@@ -293,7 +303,11 @@ impl<'de> Visitor<'de> for ValueVisitor {
         Ok(i64::try_from(value).map_or(Value::Float(value as f64), Value::Int))
     }
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
-        if value.is_finite() { Ok(Value::Float(value)) } else { Err(E::custom("a number beyond double")) }
+        if value.is_finite() {
+            Ok(Value::Float(value))
+        } else {
+            Err(E::custom("a number beyond double"))
+        }
     }
     fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
         Ok(Value::Text(Cow::Borrowed(value)))
@@ -358,10 +372,16 @@ mod tests {
             (r#""\ud800""#, text("\u{FFFD}")),
             (r#""\ud83d\ude00""#, text("😀")),
             (r#""\u0000""#, text("\0")),
-            (r#" {"a":1,"b":2,"a":3} "#, Value::Object(vec![("b".into(), Value::Int(2)), ("a".into(), Value::Int(3))])),
+            (
+                r#" {"a":1,"b":2,"a":3} "#,
+                Value::Object(vec![("b".into(), Value::Int(2)), ("a".into(), Value::Int(3))]),
+            ),
             (
                 r#"{"\udc00x":[null,true,1e999]}"#,
-                Value::Object(vec![("\u{FFFD}x".into(), Value::Array(vec![Value::Null, Value::Bool(true), Value::Big("1e999".into())]))]),
+                Value::Object(vec![(
+                    "\u{FFFD}x".into(),
+                    Value::Array(vec![Value::Null, Value::Bool(true), Value::Big("1e999".into())]),
+                )]),
             ),
         ];
         for (json, value) in cases {
@@ -399,7 +419,10 @@ mod tests {
         let deepest = format!("{}{}", "[".repeat(100), "]".repeat(100));
         assert!(parse(deepest.as_bytes()).is_ok());
         assert!(parse(format!("[{deepest}]").as_bytes()).is_err());
-        assert!(parse(format!("\"{}\"", "[".repeat(500)).as_bytes()).is_ok(), "brackets in a string do not nest");
+        assert!(
+            parse(format!("\"{}\"", "[".repeat(500)).as_bytes()).is_ok(),
+            "brackets in a string do not nest"
+        );
     }
 
     #[test]
@@ -407,7 +430,10 @@ mod tests {
         let document = r#" {"a": {"b": [1.50, {"c" : "x\u0041"}]}, "n":1e2, "a.b":3, "n": -0 }"#;
         let at = |path: &[Step]| raw_at(document, path);
         assert_eq!(at(&[Step::Key("a"), Step::Key("b"), Step::Index(0)]), Some("1.50"));
-        assert_eq!(at(&[Step::Key("a"), Step::Key("b"), Step::Index(1), Step::Key("c")]), Some(r#""x\u0041""#));
+        assert_eq!(
+            at(&[Step::Key("a"), Step::Key("b"), Step::Index(1), Step::Key("c")]),
+            Some(r#""x\u0041""#)
+        );
         assert_eq!(at(&[Step::Key("n")]), Some("-0"), "the last wins");
         assert_eq!(at(&[Step::Key("a.b")]), Some("3"));
         assert_eq!(at(&[Step::Key("a"), Step::Index(0)]), None);
@@ -425,18 +451,39 @@ mod tests {
     fn any_json() -> impl proptest::strategy::Strategy<Value = String> {
         use proptest::prelude::*;
         let string = prop::collection::vec(
-            prop_oneof!["[a-z]{1,3}", Just(r"\n".into()), Just(r"\ud800".into()), Just(r"\udc00".into()), Just(r"\u0000".into()), Just("é😀".into())],
+            prop_oneof![
+                "[a-z]{1,3}",
+                Just(r"\n".into()),
+                Just(r"\ud800".into()),
+                Just(r"\udc00".into()),
+                Just(r"\u0000".into()),
+                Just("é😀".into())
+            ],
             0..4,
         )
         .prop_map(|parts| format!("\"{}\"", parts.concat()));
-        let number = prop_oneof!["-?(0|[1-9][0-9]{0,25})", "-?[0-9]\\.[0-9]{1,20}", "[1-9]e[+-]?[0-9]{1,3}"];
-        let scalar = prop_oneof![Just("null".to_owned()), Just("true".into()), Just("false".into()), number, string.clone()];
+        let number = prop_oneof![
+            "-?(0|[1-9][0-9]{0,25})",
+            "-?[0-9]\\.[0-9]{1,20}",
+            "[1-9]e[+-]?[0-9]{1,3}"
+        ];
+        let scalar = prop_oneof![
+            Just("null".to_owned()),
+            Just("true".into()),
+            Just("false".into()),
+            number,
+            string.clone()
+        ];
         scalar.prop_recursive(4, 32, 5, move |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..5).prop_map(|items| format!("[ {} ]", items.join(" , "))),
                 prop::collection::vec((string.clone(), inner), 0..5).prop_map(|entries| format!(
                     "{{{}}}",
-                    entries.iter().map(|(key, value)| format!("{key} : {value}")).collect::<Vec<_>>().join(",")
+                    entries
+                        .iter()
+                        .map(|(key, value)| format!("{key} : {value}"))
+                        .collect::<Vec<_>>()
+                        .join(",")
                 )),
             ]
         })

@@ -1,4 +1,5 @@
-//! Nodes and what they work at, for `rachis.nodes` and `rachis.queries`. Shared by: every node (says it), aggregator (shows it).
+//! Nodes and what they work at, for `rachis.nodes` and `rachis.queries`. Shared by: every node (says it), aggregator
+//! (shows it).
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -105,8 +106,17 @@ impl Nodes for OnlyNode {
     }
 
     async fn status(&self) -> Vec<NodeStatus> {
-        let report = NodeReport { version: VERSION.to_owned(), started_ms: self.started_ms, log: self.changes.health() };
-        vec![NodeStatus { name: self.own().to_owned(), role: "tailer, leaf, aggregator".to_owned(), url: self.url.clone(), report: Ok(report) }]
+        let report = NodeReport {
+            version: VERSION.to_owned(),
+            started_ms: self.started_ms,
+            log: self.changes.health(),
+        };
+        vec![NodeStatus {
+            name: self.own().to_owned(),
+            role: "tailer, leaf, aggregator".to_owned(),
+            url: self.url.clone(),
+            report: Ok(report),
+        }]
     }
 
     async fn queries_of_others(&self) -> Vec<(String, RunningQuery)> {

@@ -1,4 +1,5 @@
-//! Problem: an error as a client is told (RFC 9457). Shared by: everybody. The one table of codes and their HTTP status stands here.
+//! Problem: an error as a client is told (RFC 9457). Shared by: everybody. The one table of codes and their HTTP status
+//! stands here.
 
 use std::fmt;
 
@@ -37,15 +38,35 @@ impl Code {
         (Code::BadRequest, "bad_request", 400, "the request is not understood"),
         (Code::BadSql, "bad_sql", 400, "the statement is not understood"),
         (Code::NotSupported, "not_supported", 400, "this is not supported"),
-        (Code::TooComplex, "too_complex", 400, "the statement is too long or too deep"),
+        (
+            Code::TooComplex,
+            "too_complex",
+            400,
+            "the statement is too long or too deep",
+        ),
         (Code::Forbidden, "forbidden", 403, "this client may not ask"),
         (Code::NotFound, "not_found", 404, "there is no such thing"),
-        (Code::MethodNotAllowed, "method_not_allowed", 405, "this method is not offered here"),
-        (Code::NotAcceptable, "not_acceptable", 406, "no answer can have this form"),
+        (
+            Code::MethodNotAllowed,
+            "method_not_allowed",
+            405,
+            "this method is not offered here",
+        ),
+        (
+            Code::NotAcceptable,
+            "not_acceptable",
+            406,
+            "no answer can have this form",
+        ),
         (Code::Conflict, "conflict", 409, "this contradicts what is there"),
         (Code::InUse, "in_use", 409, "something else uses it"),
         (Code::TooLarge, "too_large", 413, "the body is too large"),
-        (Code::UnsupportedMedia, "unsupported_media", 415, "this content type or encoding is not supported"),
+        (
+            Code::UnsupportedMedia,
+            "unsupported_media",
+            415,
+            "this content type or encoding is not supported",
+        ),
         (Code::LimitReached, "limit_reached", 422, "the query hit its own limit"),
         (Code::Busy, "busy", 429, "too much at once"),
         (Code::Cancelled, "cancelled", 499, "the query was cancelled"),
@@ -53,7 +74,12 @@ impl Code {
         (Code::Unavailable, "unavailable", 503, "not ready"),
         (Code::Incomplete, "incomplete", 503, "a part of the data did not answer"),
         (Code::Timeout, "timeout", 422, "the deadline passed"),
-        (Code::UnknownOutcome, "unknown_outcome", 504, "nobody knows whether it was applied"),
+        (
+            Code::UnknownOutcome,
+            "unknown_outcome",
+            504,
+            "nobody knows whether it was applied",
+        ),
     ];
 
     fn row(self) -> &'static (Code, &'static str, u16, &'static str) {
@@ -93,7 +119,12 @@ pub struct Problem {
 impl Problem {
     /// A problem of this code.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), hint: None, at: None }
+        Self {
+            code,
+            detail: detail.into(),
+            hint: None,
+            at: None,
+        }
     }
 
     /// With what to do about it.

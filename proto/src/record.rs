@@ -1,4 +1,5 @@
-//! What arrives: one record of a source partition, as the source gave it. Shared by: tailer (makes it), leaf (keeps it).
+//! What arrives: one record of a source partition, as the source gave it. Shared by: tailer (makes it), leaf (keeps
+//! it).
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -75,7 +76,11 @@ impl Record {
             Value::One(bytes) => bytes.len(),
             Value::Many(items) => items.iter().map(|item| item.len() + 16).sum(),
         };
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len) + 16).sum();
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len) + 16)
+            .sum();
         FIXED + self.key.as_ref().map_or(0, Bytes::len) + value + headers
     }
 
@@ -133,13 +138,18 @@ pub enum Format {
 pub enum Key {
     /// The record's key (for a push: the document's top-level `_id`, where there is one).
     Record,
-    /// The value at this path, in the spelling that SQL takes (`user.id`); the topic is declared to be partitioned by it.
+    /// The value at this path, in the spelling that SQL takes (`user.id`); the topic is declared to be partitioned by
+    /// it.
     Path(String),
 }
 
 impl From<String> for Key {
     fn from(text: String) -> Self {
-        if text == "record" { Self::Record } else { Self::Path(text) }
+        if text == "record" {
+            Self::Record
+        } else {
+            Self::Path(text)
+        }
     }
 }
 

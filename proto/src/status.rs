@@ -1,4 +1,5 @@
-//! What runs and how far it is, for `rachis.sources`, `/readyz` and metrics. Shared by: tailer (says it), aggregator (shows it).
+//! What runs and how far it is, for `rachis.sources`, `/readyz` and metrics. Shared by: tailer (says it), aggregator
+//! (shows it).
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +25,14 @@ pub enum SourceState {
 
 impl SourceState {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Starting, Self::Reading, Self::CaughtUp, Self::Waiting, Self::Suspended, Self::Stopped];
+    pub const ALL: [Self; 6] = [
+        Self::Starting,
+        Self::Reading,
+        Self::CaughtUp,
+        Self::Waiting,
+        Self::Suspended,
+        Self::Stopped,
+    ];
 
     /// As tables show it.
     pub fn word(self) -> &'static str {
@@ -39,7 +47,8 @@ impl SourceState {
     }
 }
 
-/// One partition of a source, as its tailer sees it. A source whose partitions are not known has one row with `partition: None`.
+/// One partition of a source, as its tailer sees it. A source whose partitions are not known has one row with
+/// `partition: None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TailStatus {
     /// The collection.
@@ -54,7 +63,8 @@ pub struct TailStatus {
     pub end: Option<i64>,
     /// Records between the position and the end, once known.
     pub lag: Option<i64>,
-    /// The farthest that the leaf can have been, as far as is known here: the highest offset that it was sent and has not refused.
+    /// The farthest that the leaf can have been, as far as is known here: the highest offset that it was sent and has
+    /// not refused.
     pub sent: Option<i64>,
     /// The last error with its hint, until something succeeds.
     pub error: Option<String>,

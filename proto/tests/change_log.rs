@@ -1,12 +1,15 @@
-//! The change log gives every node the same state, whatever is retried, late, sent twice or read again; and what cannot be right stops a node
-//! instead of being skipped.
+//! The change log gives every node the same state, whatever is retried, late, sent twice or read again; and what cannot
+//! be right stops a node instead of being skipped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use proto::{
     Catalog,
-    catalog::{Begin, Change, ChangeRecord, CollectionSettings, Entry, LEVEL, LogChange, LogRecord, Outcome, Seen, Skip, Skips, State, Trouble},
+    catalog::{
+        Begin, Change, ChangeRecord, CollectionSettings, Entry, LEVEL, LogChange, LogRecord, Outcome, Seen, Skip,
+        Skips, State, Trouble,
+    },
     client::{copy::Copy, follower::Known},
 };
 use uuid::Uuid;
@@ -14,22 +17,53 @@ use uuid::Uuid;
 const CLUSTER: Uuid = Uuid::from_u128(1);
 
 fn begin(cluster: Uuid, from: Option<State>) -> Vec<u8> {
-    let entry = Entry::Begin(Begin { cluster, from: from.map(Box::new) });
+    let entry = Entry::Begin(Begin {
+        cluster,
+        from: from.map(Box::new),
+    });
     serde_json::to_vec(&LogRecord { level: LEVEL, entry }).expect("JSON")
 }
 
 fn change(uid: u128, name: &str, not_after_ms: i64, seen: Seen) -> LogChange {
-    let change = Change::CreateCollection { name: name.parse().expect("a name"), settings: CollectionSettings::default(), placement: Vec::new() };
-    LogChange { record: ChangeRecord { uid: Uuid::from_u128(uid), level: LEVEL, expected: None, change }, not_after_ms, seen }
+    let change = Change::CreateCollection {
+        name: name.parse().expect("a name"),
+        settings: CollectionSettings::default(),
+        placement: Vec::new(),
+    };
+    LogChange {
+        record: ChangeRecord {
+            uid: Uuid::from_u128(uid),
+            level: LEVEL,
+            expected: None,
+            change,
+        },
+        not_after_ms,
+        seen,
+    }
 }
 
 fn drop_of(uid: u128, name: &str, seen: Seen) -> LogChange {
-    let change = Change::DropCollection { name: name.parse().expect("a name") };
-    LogChange { record: ChangeRecord { uid: Uuid::from_u128(uid), level: LEVEL, expected: None, change }, not_after_ms: i64::MAX, seen }
+    let change = Change::DropCollection {
+        name: name.parse().expect("a name"),
+    };
+    LogChange {
+        record: ChangeRecord {
+            uid: Uuid::from_u128(uid),
+            level: LEVEL,
+            expected: None,
+            change,
+        },
+        not_after_ms: i64::MAX,
+        seen,
+    }
 }
 
 fn bytes(change: LogChange) -> Vec<u8> {
-    serde_json::to_vec(&LogRecord { level: LEVEL, entry: Entry::Change(change) }).expect("JSON")
+    serde_json::to_vec(&LogRecord {
+        level: LEVEL,
+        entry: Entry::Change(change),
+    })
+    .expect("JSON")
 }
 
 /// A node that has read a log that begins.
@@ -55,7 +89,13 @@ struct Proposal {
 
 fn proposals() -> impl Strategy<Value = Vec<Proposal>> {
     let proposal = (0..12_u128, 0..3_usize, any::<bool>(), 0..6_usize, 0..40_i64);
-    let proposal = proposal.prop_map(|(uid, collection, drop, view, valid_ms)| Proposal { uid: uid + 1, collection, drop, view, valid_ms });
+    let proposal = proposal.prop_map(|(uid, collection, drop, view, valid_ms)| Proposal {
+        uid: uid + 1,
+        collection,
+        drop,
+        view,
+        valid_ms,
+    });
     proptest::collection::vec(proposal, 1..60)
 }
 
@@ -77,7 +117,8 @@ proptest! {
             log.push((now, record));
             states.push(next);
         }
-        // Another node reads it in pieces, is restarted from its copy in between, and begins again at the last record that it has.
+        // Another node reads it in pieces, is restarted from its copy in between, and begins again at the last record
+        // that it has.
         let mut node = State::default();
         let mut pieces = restarts.iter().cycle();
         while node.offset + 1 < log.len() as i64 {
@@ -115,7 +156,9 @@ proptest! {
 fn what_cannot_be_right_stops_a_node_and_changes_nothing() {
     let mut state = begun();
     let seen = state.seen();
-    state.read(1, 1, &bytes(change(1, "a", i64::MAX, seen))).expect("it reads");
+    state
+        .read(1, 1, &bytes(change(1, "a", i64::MAX, seen)))
+        .expect("it reads");
     let known = state.clone();
     let mut trouble = |offset: i64, record: &[u8]| {
         let found = state.read(offset, 2, record).expect_err("it stops");
@@ -123,15 +166,44 @@ fn what_cannot_be_right_stops_a_node_and_changes_nothing() {
         found
     };
     let other = bytes(change(2, "b", i64::MAX, seen));
-    assert_eq!(trouble(1, &other), Trouble::Other { offset: 1 }, "the log was made anew");
-    assert_eq!(trouble(3, &other), Trouble::Hole { expected: 2, found: 3 }, "it was compacted");
-    let wrong = Seen { offset: 1, hash: known.hash ^ 1 };
-    assert_eq!(trouble(2, &bytes(change(2, "b", i64::MAX, wrong))), Trouble::Diverged { offset: 2, seen: 1 }, "another node judged otherwise");
-    for unknown in ["{\"level\":99}", "{\"level\":1,\"change\":{\"kind\":\"make_tea\"}}", "not JSON", ""] {
-        assert!(matches!(trouble(2, unknown.as_bytes()), Trouble::Unknown { offset: 2, .. }), "{unknown}");
+    assert_eq!(
+        trouble(1, &other),
+        Trouble::Other { offset: 1 },
+        "the log was made anew"
+    );
+    assert_eq!(
+        trouble(3, &other),
+        Trouble::Hole { expected: 2, found: 3 },
+        "it was compacted"
+    );
+    let wrong = Seen {
+        offset: 1,
+        hash: known.hash ^ 1,
+    };
+    assert_eq!(
+        trouble(2, &bytes(change(2, "b", i64::MAX, wrong))),
+        Trouble::Diverged { offset: 2, seen: 1 },
+        "another node judged otherwise"
+    );
+    for unknown in [
+        "{\"level\":99}",
+        "{\"level\":1,\"change\":{\"kind\":\"make_tea\"}}",
+        "not JSON",
+        "",
+    ] {
+        assert!(
+            matches!(trouble(2, unknown.as_bytes()), Trouble::Unknown { offset: 2, .. }),
+            "{unknown}"
+        );
     }
-    assert!(matches!(trouble(2, &begin(CLUSTER, None)), Trouble::Unknown { .. }), "a log begins once");
-    assert!(matches!(State::default().read(0, 0, &other), Err(Trouble::Unknown { .. })), "and it begins");
+    assert!(
+        matches!(trouble(2, &begin(CLUSTER, None)), Trouble::Unknown { .. }),
+        "a log begins once"
+    );
+    assert!(
+        matches!(State::default().read(0, 0, &other), Err(Trouble::Unknown { .. })),
+        "and it begins"
+    );
 }
 
 #[test]
@@ -142,13 +214,37 @@ fn a_skip_reads_back_in_the_log_and_in_what_is_restored_from_it() {
     let create = r#"{"kind":"create_collection","name":"a","settings":{}}"#;
     for (offset, text) in (1..).zip([create, source, skip]) {
         let change: Change = serde_json::from_str(text).expect("a change");
-        let record = ChangeRecord { uid: Uuid::from_u128(offset as u128), level: LEVEL, expected: None, change };
-        let outcome = state.read(offset, offset, &bytes(LogChange { record, not_after_ms: i64::MAX, seen: state.seen() }));
+        let record = ChangeRecord {
+            uid: Uuid::from_u128(offset as u128),
+            level: LEVEL,
+            expected: None,
+            change,
+        };
+        let outcome = state.read(
+            offset,
+            offset,
+            &bytes(LogChange {
+                record,
+                not_after_ms: i64::MAX,
+                seen: state.seen(),
+            }),
+        );
         assert!(matches!(outcome, Ok(Outcome::Judged(_, Ok(())))), "{text}: {outcome:?}");
     }
     let skips = |state: &State| state.catalog.sources[&"s".parse().expect("a name")].skips.clone();
-    assert_eq!(skips(&state), Skips([(0, vec![Skip { from: 42, to: 50 }]), (12, vec![Skip { from: 0, to: 7 }])].into()));
-    let restored = State::default().adopt(&begin(CLUSTER, Some(state.clone()))).expect("it is restored");
+    assert_eq!(
+        skips(&state),
+        Skips(
+            [
+                (0, vec![Skip { from: 42, to: 50 }]),
+                (12, vec![Skip { from: 0, to: 7 }])
+            ]
+            .into()
+        )
+    );
+    let restored = State::default()
+        .adopt(&begin(CLUSTER, Some(state.clone())))
+        .expect("it is restored");
     assert_eq!(skips(&restored), skips(&state));
 }
 
@@ -157,23 +253,48 @@ fn a_log_made_anew_from_a_copy_is_gone_on_with_by_who_has_read_no_further() {
     let mut state = begun();
     for offset in 1..=3 {
         let seen = state.seen();
-        state.read(offset, offset, &bytes(change(offset as u128, &format!("c{offset}"), i64::MAX, seen))).expect("it reads");
+        state
+            .read(
+                offset,
+                offset,
+                &bytes(change(offset as u128, &format!("c{offset}"), i64::MAX, seen)),
+            )
+            .expect("it reads");
     }
     let first = begin(CLUSTER, Some(state.clone()));
     let mut behind = begun();
-    behind.read(1, 1, &bytes(change(1, "c1", i64::MAX, behind.seen()))).expect("it reads");
+    behind
+        .read(1, 1, &bytes(change(1, "c1", i64::MAX, behind.seen())))
+        .expect("it reads");
     for node in [&state, &behind, &State::default()] {
         let mut adopted = node.adopt(&first).expect("it goes on");
         assert_eq!((names(&adopted.catalog), adopted.offset), (vec!["c1", "c2", "c3"], 0));
         let seen = adopted.seen();
-        adopted.read(1, 9, &bytes(change(9, "more", i64::MAX, seen))).expect("it reads on");
+        adopted
+            .read(1, 9, &bytes(change(9, "more", i64::MAX, seen)))
+            .expect("it reads on");
         assert!(adopted.is_newer_than(&state));
     }
     let mut ahead = state.clone();
-    ahead.read(4, 4, &bytes(change(4, "c4", i64::MAX, ahead.seen()))).expect("it reads");
-    assert_eq!(ahead.adopt(&first), Err(Trouble::Behind { known: 4, from: 3 }), "what it knows would be lost");
-    assert_eq!(state.adopt(&begin(Uuid::from_u128(2), Some(state.clone()))), Err(Trouble::OtherCluster { found: Uuid::from_u128(2) }));
-    assert_eq!(state.adopt(&begin(CLUSTER, None)), Err(Trouble::Other { offset: 0 }), "an empty log is no restored one");
+    ahead
+        .read(4, 4, &bytes(change(4, "c4", i64::MAX, ahead.seen())))
+        .expect("it reads");
+    assert_eq!(
+        ahead.adopt(&first),
+        Err(Trouble::Behind { known: 4, from: 3 }),
+        "what it knows would be lost"
+    );
+    assert_eq!(
+        state.adopt(&begin(Uuid::from_u128(2), Some(state.clone()))),
+        Err(Trouble::OtherCluster {
+            found: Uuid::from_u128(2)
+        })
+    );
+    assert_eq!(
+        state.adopt(&begin(CLUSTER, None)),
+        Err(Trouble::Other { offset: 0 }),
+        "an empty log is no restored one"
+    );
 }
 
 #[test]
@@ -182,7 +303,14 @@ fn a_node_never_goes_back_its_copy_reads_and_who_hears_of_a_state_finds_its_cata
     let folder = tempfile::tempdir().expect("a folder");
     let copy = Copy::new(folder.path()).expect("a copy");
     let known = Known::open(copy.clone()).expect("nothing is kept yet");
-    let state = |offset: i64| State { offset, catalog: Catalog { version: offset as u64, ..Catalog::default() }, ..State::default() };
+    let state = |offset: i64| State {
+        offset,
+        catalog: Catalog {
+            version: offset as u64,
+            ..Catalog::default()
+        },
+        ..State::default()
+    };
     let (states, catalogs, done) = (known.state(), known.catalog(), AtomicBool::new(false));
     std::thread::scope(|scope| {
         // As a tailer has it: it reads the log itself, and its peers tell of it.
@@ -198,7 +326,11 @@ fn a_node_never_goes_back_its_copy_reads_and_who_hears_of_a_state_finds_its_cata
                 let now = states.borrow().clone();
                 let catalog = catalogs.borrow().version;
                 assert!(now.offset >= seen, "{} after {seen}", now.offset);
-                assert!(catalog >= now.catalog.version, "the catalog is {catalog}, the state has {}", now.catalog.version);
+                assert!(
+                    catalog >= now.catalog.version,
+                    "the catalog is {catalog}, the state has {}",
+                    now.catalog.version
+                );
                 seen = now.offset;
             }
         });
@@ -206,6 +338,9 @@ fn a_node_never_goes_back_its_copy_reads_and_who_hears_of_a_state_finds_its_cata
         done.store(true, Ordering::Relaxed);
     });
     known.advance(state(STATES - 1));
-    assert_eq!((known.state().borrow().offset, known.catalog().borrow().version), (STATES, STATES as u64));
+    assert_eq!(
+        (known.state().borrow().offset, known.catalog().borrow().version),
+        (STATES, STATES as u64)
+    );
     assert_eq!(copy.load().expect("it reads"), Some(state(STATES)));
 }

@@ -28,7 +28,10 @@ pub struct Answer {
 impl Answer {
     /// The only value of the only row.
     pub fn one(&self) -> &Value {
-        assert!(self.rows.len() == 1 && self.rows[0].len() == 1, "not one value: {self:?}");
+        assert!(
+            self.rows.len() == 1 && self.rows[0].len() == 1,
+            "not one value: {self:?}"
+        );
         &self.rows[0][0]
     }
 }
@@ -36,8 +39,16 @@ impl Answer {
 impl Client {
     /// Of these addresses.
     pub fn new(urls: Vec<String>) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
-        Self { urls, turn: AtomicUsize::new(0), http }
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(PATIENCE)
+            .build()
+            .expect("a client");
+        Self {
+            urls,
+            turn: AtomicUsize::new(0),
+            http,
+        }
     }
 
     /// The address whose turn it is.
@@ -66,13 +77,29 @@ impl Client {
         for (key, value) in further.as_object().into_iter().flatten() {
             body[key] = value.clone();
         }
-        let answer = self.json(reqwest::Method::POST, "/v1/sql", body).await.with_context(|| sql.to_owned())?;
+        let answer = self
+            .json(reqwest::Method::POST, "/v1/sql", body)
+            .await
+            .with_context(|| sql.to_owned())?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let columns: Vec<(String, String)> =
-            answer["columns"].as_array().context("no columns")?.iter().map(|c| (text(&c["name"]), text(&c["type"]))).collect();
+        let columns: Vec<(String, String)> = answer["columns"]
+            .as_array()
+            .context("no columns")?
+            .iter()
+            .map(|c| (text(&c["name"]), text(&c["type"])))
+            .collect();
         let values = |row: &Value| columns.iter().map(|(name, _)| row[name].clone()).collect();
-        let rows = answer["rows"].as_array().context("no rows")?.iter().map(values).collect();
-        Ok(Answer { columns, rows, stats: answer["stats"].clone() })
+        let rows = answer["rows"]
+            .as_array()
+            .context("no rows")?
+            .iter()
+            .map(values)
+            .collect();
+        Ok(Answer {
+            columns,
+            rows,
+            stats: answer["stats"].clone(),
+        })
     }
 
     /// Asks a SQL question.
@@ -92,13 +119,23 @@ impl Client {
 
     /// Pushes a body to a collection.
     pub async fn push(&self, collection: &str, body: impl Into<reqwest::Body>) -> Result<Value> {
-        read_json(self.request(reqwest::Method::POST, &format!("/v1/collections/{collection}/documents")).body(body)).await
+        read_json(
+            self.request(
+                reqwest::Method::POST,
+                &format!("/v1/collections/{collection}/documents"),
+            )
+            .body(body),
+        )
+        .await
     }
 
     /// A document's bytes, if it is there.
     pub async fn document(&self, collection: &str, id: &str) -> Result<Option<Vec<u8>>> {
         let mut url = reqwest::Url::parse(self.url())?;
-        url.path_segments_mut().ok().context("a base")?.extend(["v1", "collections", collection, "documents", id]);
+        url.path_segments_mut()
+            .ok()
+            .context("a base")?
+            .extend(["v1", "collections", collection, "documents", id]);
         let answer = self.http.get(url).send().await?;
         match answer.status().as_u16() {
             404 => Ok(None),
@@ -108,12 +145,21 @@ impl Client {
     }
 
     /// Creates a source that reads a topic.
-    pub async fn source(&self, name: &str, collection: &str, topic: &str, bootstrap: &str, further: Value) -> Result<Value> {
-        let mut body = json!({ "collection": collection, "topic": topic, "config": { "bootstrap.servers": bootstrap } });
+    pub async fn source(
+        &self,
+        name: &str,
+        collection: &str,
+        topic: &str,
+        bootstrap: &str,
+        further: Value,
+    ) -> Result<Value> {
+        let mut body =
+            json!({ "collection": collection, "topic": topic, "config": { "bootstrap.servers": bootstrap } });
         for (key, value) in further.as_object().into_iter().flatten() {
             body[key] = value.clone();
         }
-        self.json(reqwest::Method::PUT, &format!("/v1/sources/{name}"), body).await
+        self.json(reqwest::Method::PUT, &format!("/v1/sources/{name}"), body)
+            .await
     }
 }
 

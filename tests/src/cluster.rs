@@ -1,4 +1,5 @@
-//! A cluster under test: a real Kafka, and every role as processes of their own. Each node can be killed, paused and started again.
+//! A cluster under test: a real Kafka, and every role as processes of their own. Each node can be killed, paused and
+//! started again.
 
 use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
 
@@ -25,21 +26,33 @@ pub struct Size {
 
 impl Default for Size {
     fn default() -> Self {
-        Self { leaves: 3, tailers: 2, aggregators: 2 }
+        Self {
+            leaves: 3,
+            tailers: 2,
+            aggregators: 2,
+        }
     }
 }
 
 impl Size {
     /// A network with a host for each node and one for their Kafka.
     pub fn network(self) -> Network {
-        let names: Vec<String> = self.nodes().into_iter().map(|(_, name)| name).chain(["kafka".to_owned()]).collect();
+        let names: Vec<String> = self
+            .nodes()
+            .into_iter()
+            .map(|(_, name)| name)
+            .chain(["kafka".to_owned()])
+            .collect();
         Network::new(&names).expect("a network")
     }
 
     /// The role and name of each node, in the order in which they start.
     fn nodes(self) -> Vec<(&'static str, String)> {
         let of = |role: &'static str, count: usize| (1..=count).map(move |n| (role, format!("{role}-{n}")));
-        of("tailer", self.tailers).chain(of("leaf", self.leaves)).chain(of("aggregator", self.aggregators)).collect()
+        of("tailer", self.tailers)
+            .chain(of("leaf", self.leaves))
+            .chain(of("aggregator", self.aggregators))
+            .collect()
     }
 }
 
@@ -82,7 +95,14 @@ impl Cluster {
 
     /// Starts a cluster in which a node has its data elsewhere.
     pub async fn start_with_place(size: Size, settings: Settings, node: &str, place: PathBuf) -> Self {
-        Self::start_placed(Kafka::start().await, size, settings, [(node.to_owned(), place)].into(), |_| Host::here()).await
+        Self::start_placed(
+            Kafka::start().await,
+            size,
+            settings,
+            [(node.to_owned(), place)].into(),
+            |_| Host::here(),
+        )
+        .await
     }
 
     /// Starts a broker and all nodes, each on its host of a network.
@@ -96,17 +116,43 @@ impl Cluster {
         Self::start_placed(kafka, size, settings, BTreeMap::new(), |_| Host::here()).await
     }
 
-    async fn start_placed(kafka: Kafka, size: Size, settings: Settings, places: BTreeMap<String, PathBuf>, host_of: impl Fn(&str) -> Host) -> Self {
+    async fn start_placed(
+        kafka: Kafka,
+        size: Size,
+        settings: Settings,
+        places: BTreeMap<String, PathBuf>,
+        host_of: impl Fn(&str) -> Host,
+    ) -> Self {
         let folder = Folder::new("cluster").expect("a temporary folder");
         let names = size.nodes();
         let node = |(role, name): &(&'static str, String)| {
             let host = host_of(name);
             let port = host.free_ports(1).expect("a free port")[0];
-            (name.clone(), Node { role, name: name.clone(), url: format!("http://{}", host.at(port)), host, process: None })
+            (
+                name.clone(),
+                Node {
+                    role,
+                    name: name.clone(),
+                    url: format!("http://{}", host.at(port)),
+                    host,
+                    process: None,
+                },
+            )
         };
         let nodes: BTreeMap<String, Node> = names.iter().map(node).collect();
-        let urls = nodes.values().filter(|node| node.role == "aggregator").map(|node| node.url.clone()).collect();
-        let mut cluster = Self { kafka, nodes, folder, settings, places, client: Client::new(urls) };
+        let urls = nodes
+            .values()
+            .filter(|node| node.role == "aggregator")
+            .map(|node| node.url.clone())
+            .collect();
+        let mut cluster = Self {
+            kafka,
+            nodes,
+            folder,
+            settings,
+            places,
+            client: Client::new(urls),
+        };
         std::fs::write(cluster.config(), cluster.config_text()).expect("the folder can be written");
         cluster.command(&["cluster", "init"]).expect("the change log is made");
         for (_, name) in &names {
@@ -125,7 +171,12 @@ impl Cluster {
 
     fn config_text(&self) -> String {
         let members = |role: &str| {
-            let of: Vec<String> = self.nodes.values().filter(|node| node.role == role).map(|node| format!("{}={}", node.name, node.url)).collect();
+            let of: Vec<String> = self
+                .nodes
+                .values()
+                .filter(|node| node.role == role)
+                .map(|node| format!("{}={}", node.name, node.url))
+                .collect();
             of.join(",")
         };
         format!(
@@ -141,8 +192,15 @@ impl Cluster {
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(self.settings.binary.clone().unwrap_or_else(binary));
         let output = command.args(arguments).arg("--config").arg(self.config()).output()?;
-        let (out, error) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
-        ensure!(output.status.success(), "{arguments:?}: {}\n{error}\n{out}", output.status);
+        let (out, error) = (
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        );
+        ensure!(
+            output.status.success(),
+            "{arguments:?}: {}\n{error}\n{out}",
+            output.status
+        );
         Ok(out)
     }
 
@@ -158,21 +216,36 @@ impl Cluster {
 
     /// A metric of a node, summed over its labels; 0, where there is none.
     pub async fn metric(&self, node: &str, name: &str) -> Result<f64> {
-        let text = reqwest::Client::builder().no_proxy().build()?.get(format!("{}/metrics", self.nodes[node].url)).send().await?.text().await?;
+        let text = reqwest::Client::builder()
+            .no_proxy()
+            .build()?
+            .get(format!("{}/metrics", self.nodes[node].url))
+            .send()
+            .await?
+            .text()
+            .await?;
         let of = |line: &str| {
-            line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{'])).and_then(|_| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            line.strip_prefix(name)
+                .filter(|rest| rest.starts_with([' ', '{']))
+                .and_then(|_| line.rsplit_once(' ')?.1.parse::<f64>().ok())
         };
         Ok(text.lines().filter_map(of).sum::<f64>())
     }
 
     /// A node's process, while it runs.
     pub fn process(&self, name: &str) -> &Process {
-        self.nodes[name].process.as_ref().unwrap_or_else(|| panic!("{name} runs"))
+        self.nodes[name]
+            .process
+            .as_ref()
+            .unwrap_or_else(|| panic!("{name} runs"))
     }
 
     /// The data folder of a node.
     pub fn data(&self, name: &str) -> PathBuf {
-        self.places.get(name).cloned().unwrap_or_else(|| self.folder.path().join(name))
+        self.places
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| self.folder.path().join(name))
     }
 
     fn log_file(&self, name: &str) -> PathBuf {
@@ -194,11 +267,18 @@ impl Cluster {
     fn spawn(&mut self, name: &str) -> Result<()> {
         let node = &self.nodes[name];
         let mut command = node.host.command(self.settings.binary.clone().unwrap_or_else(binary));
-        command.args([node.role, "--name", name]).arg("--config").arg(self.config()).arg("--data").arg(self.data(name));
+        command
+            .args([node.role, "--name", name])
+            .arg("--config")
+            .arg(self.config())
+            .arg("--data")
+            .arg(self.data(name));
         if !node.host.address.is_loopback() {
             command.arg("--insecure");
         }
-        command.env_remove("RACHIS_URL").envs(self.settings.environment.iter().cloned());
+        command
+            .env_remove("RACHIS_URL")
+            .envs(self.settings.environment.iter().cloned());
         let process = Process::start(name, &mut command, &self.log_file(name))?;
         self.nodes.get_mut(name).expect("a node").process = Some(process);
         Ok(())
@@ -207,16 +287,28 @@ impl Cluster {
     async fn wait_until_ready(&mut self, name: &str) -> Result<()> {
         let begun = std::time::Instant::now();
         let url = format!("{}/readyz", self.nodes[name].url);
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(2))
+            .build()?;
         loop {
             let node = self.nodes.get_mut(name).expect("a node");
             if let Some(status) = node.process.as_mut().and_then(Process::ended) {
                 bail!("{name} ended with {status}\n{}", self.log_end(name));
             }
-            if http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            if http
+                .get(&url)
+                .send()
+                .await
+                .is_ok_and(|answer| answer.status().is_success())
+            {
                 return Ok(());
             }
-            ensure!(begun.elapsed() < PATIENCE, "{name} is not ready within {PATIENCE:?}\n{}", self.log_end(name));
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "{name} is not ready within {PATIENCE:?}\n{}",
+                self.log_end(name)
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -232,7 +324,11 @@ impl Cluster {
     pub fn stop(&mut self, name: &str) {
         let process = self.nodes.get_mut(name).expect("a node").process.take();
         let status = process.expect("it runs").stop().expect("it ends");
-        assert!(status.success(), "an ordered stop of {name} ends with {status}\n{}", self.log_end(name));
+        assert!(
+            status.success(),
+            "an ordered stop of {name} ends with {status}\n{}",
+            self.log_end(name)
+        );
     }
 
     /// Starts a node again on its folder, and waits until it is ready.

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// The folder of real event data: `RACHIS_TEST_DATA`, else `../shared/data` beside the repository. None where it is not there; where `CI`
-/// is set that is a failure, because a test without its data shows nothing.
+/// The folder of real event data: `RACHIS_TEST_DATA`, else `../shared/data` beside the repository. None where it is not
+/// there; where `CI` is set that is a failure, because a test without its data shows nothing.
 pub fn folder() -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let folder = std::env::var_os("RACHIS_TEST_DATA").map_or(beside, PathBuf::from);
@@ -16,15 +16,23 @@ pub fn folder() -> Option<PathBuf> {
         return Some(folder);
     }
     let ci = std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false" && value != "0");
-    assert!(!ci, "{} is not there; name the folder of real event data in RACHIS_TEST_DATA", folder.display());
-    eprintln!("LEFT OUT: {} is not there (RACHIS_TEST_DATA names the folder of real event data)", folder.display());
+    assert!(
+        !ci,
+        "{} is not there; name the folder of real event data in RACHIS_TEST_DATA",
+        folder.display()
+    );
+    eprintln!(
+        "LEFT OUT: {} is not there (RACHIS_TEST_DATA names the folder of real event data)",
+        folder.display()
+    );
     None
 }
 
 /// The documents of one file (`gharchive_2015.ndjson.gz`), as they stand there.
 pub fn documents(file: &str) -> Result<Vec<String>> {
     let path = folder().context("no folder of real event data")?.join(file);
-    let gz = flate2::read::MultiGzDecoder::new(std::fs::File::open(&path).with_context(|| format!("{}", path.display()))?);
+    let gz =
+        flate2::read::MultiGzDecoder::new(std::fs::File::open(&path).with_context(|| format!("{}", path.display()))?);
     let lines: Result<Vec<String>, _> = BufReader::new(gz).lines().collect();
     Ok(lines?.into_iter().filter(|line| !line.trim().is_empty()).collect())
 }

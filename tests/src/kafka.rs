@@ -1,4 +1,5 @@
-//! A real Apache Kafka: one broker (KRaft), in a temporary folder, on free ports; it can be killed, paused and started again.
+//! A real Apache Kafka: one broker (KRaft), in a temporary folder, on free ports; it can be killed, paused and started
+//! again.
 
 use std::{
     path::PathBuf,
@@ -50,12 +51,19 @@ pub struct Produce {
 impl Produce {
     /// A record that has only a value.
     pub fn value(value: impl Into<Vec<u8>>) -> Self {
-        Self { value: Some(value.into()), ..Self::default() }
+        Self {
+            value: Some(value.into()),
+            ..Self::default()
+        }
     }
 
     /// A record with a key.
     pub fn keyed(key: impl Into<Vec<u8>>, value: Option<Vec<u8>>) -> Self {
-        Self { key: Some(key.into()), value, ..Self::default() }
+        Self {
+            key: Some(key.into()),
+            value,
+            ..Self::default()
+        }
     }
 }
 
@@ -77,12 +85,23 @@ impl Kafka {
         let (port, controller) = (ports[0], ports[1]);
         std::fs::write(
             folder.path().join("server.properties"),
-            properties(&folder.path().join("log").display().to_string(), &host, port, controller, further),
+            properties(
+                &folder.path().join("log").display().to_string(),
+                &host,
+                port,
+                controller,
+                further,
+            ),
         )
         .expect("the folder can be written");
         format_storage(&folder).expect("the storage is formatted");
         let process = spawn(&folder, &host).expect("Kafka starts");
-        let mut kafka = Self { process, folder, host, port };
+        let mut kafka = Self {
+            process,
+            folder,
+            host,
+            port,
+        };
         kafka.wait_until_ready().await;
         kafka
     }
@@ -146,37 +165,57 @@ impl Kafka {
     pub fn members(&self, group: &str) -> Result<usize> {
         let client: BaseProducer = self.config().create()?;
         let groups = client.client().fetch_group_list(Some(group), Duration::from_secs(2))?;
-        Ok(groups.groups().iter().find(|found| found.name() == group && found.state() == "Stable").map_or(0, |found| found.members().len()))
+        Ok(groups
+            .groups()
+            .iter()
+            .find(|found| found.name() == group && found.state() == "Stable")
+            .map_or(0, |found| found.members().len()))
     }
 
     /// Creates a topic with this configuration.
     pub async fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
         let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         topic.config = config.to_vec();
-        let created = self.admin().expect("an admin client").create_topics([&topic], &AdminOptions::new()).await.expect("an answer");
+        let created = self
+            .admin()
+            .expect("an admin client")
+            .create_topics([&topic], &AdminOptions::new())
+            .await
+            .expect("an answer");
         assert!(created.iter().all(Result::is_ok), "{created:?}");
         self.leads(name, partitions).await;
     }
 
-    /// Waits until the broker leads all partitions of a topic: the controller answers a change before the broker has heard of it.
+    /// Waits until the broker leads all partitions of a topic: the controller answers a change before the broker has
+    /// heard of it.
     async fn leads(&self, topic: &str, partitions: i32) {
-        crate::eventually(&format!("the broker leads {partitions} partitions of {topic}"), || async {
-            let (config, topic) = (self.config(), topic.to_owned());
-            let ask = move || -> Result<()> {
-                let client: BaseProducer = config.create()?;
-                for partition in 0..partitions {
-                    client.client().fetch_watermarks(&topic, partition, Duration::from_secs(2))?;
-                }
-                Ok(())
-            };
-            tokio::task::spawn_blocking(ask).await?
-        })
+        crate::eventually(
+            &format!("the broker leads {partitions} partitions of {topic}"),
+            || async {
+                let (config, topic) = (self.config(), topic.to_owned());
+                let ask = move || -> Result<()> {
+                    let client: BaseProducer = config.create()?;
+                    for partition in 0..partitions {
+                        client
+                            .client()
+                            .fetch_watermarks(&topic, partition, Duration::from_secs(2))?;
+                    }
+                    Ok(())
+                };
+                tokio::task::spawn_blocking(ask).await?
+            },
+        )
         .await;
     }
 
     /// Deletes a topic.
     pub async fn delete_topic(&self, name: &str) {
-        let deleted = self.admin().expect("an admin client").delete_topics(&[name], &AdminOptions::new()).await.expect("an answer");
+        let deleted = self
+            .admin()
+            .expect("an admin client")
+            .delete_topics(&[name], &AdminOptions::new())
+            .await
+            .expect("an answer");
         assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
     }
 
@@ -186,33 +225,58 @@ impl Kafka {
         for (key, value) in settings {
             altered = altered.set(key, value);
         }
-        let answer = self.admin().expect("an admin client").alter_configs([&altered], &AdminOptions::new()).await.expect("an answer");
+        let answer = self
+            .admin()
+            .expect("an admin client")
+            .alter_configs([&altered], &AdminOptions::new())
+            .await
+            .expect("an answer");
         assert!(answer.iter().all(Result::is_ok), "{answer:?}");
     }
 
     /// Drops the records of a partition before `offset`, as retention would.
     pub async fn delete_records_before(&self, topic: &str, partition: i32, offset: i64) {
         let mut before = TopicPartitionList::new();
-        before.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
-        let deleted = self.admin().expect("an admin client").delete_records(&before, &AdminOptions::new()).await.expect("an answer");
-        assert!(deleted.elements().iter().all(|element| element.error().is_ok()), "{deleted:?}");
+        before
+            .add_partition_offset(topic, partition, Offset::Offset(offset))
+            .expect("an offset");
+        let deleted = self
+            .admin()
+            .expect("an admin client")
+            .delete_records(&before, &AdminOptions::new())
+            .await
+            .expect("an answer");
+        assert!(
+            deleted.elements().iter().all(|element| element.error().is_ok()),
+            "{deleted:?}"
+        );
     }
 
     /// Gives a topic more partitions.
     pub async fn add_partitions(&self, topic: &str, partitions: usize) {
         let more = NewPartitions::new(topic, partitions);
-        let created = self.admin().expect("an admin client").create_partitions([&more], &AdminOptions::new()).await.expect("an answer");
+        let created = self
+            .admin()
+            .expect("an admin client")
+            .create_partitions([&more], &AdminOptions::new())
+            .await
+            .expect("an answer");
         assert!(created.iter().all(Result::is_ok), "{created:?}");
-        self.leads(topic, i32::try_from(partitions).expect("few partitions")).await;
+        self.leads(topic, i32::try_from(partitions).expect("few partitions"))
+            .await;
     }
 
-    /// Takes the batches that end at `offset` or later out of the newest segment of a partition, as a disk that lost its newest writes. Only
-    /// while the broker is killed; it then starts with what is left, and takes it for the same topic.
+    /// Takes the batches that end at `offset` or later out of the newest segment of a partition, as a disk that lost
+    /// its newest writes. Only while the broker is killed; it then starts with what is left, and takes it for the same
+    /// topic.
     pub fn cut_log(&self, topic: &str, partition: i32, offset: i64) {
         let segments = self.segments(topic, partition);
         let newest = segments.last().expect("a segment");
         let log = std::fs::read(newest).expect("the segment can be read");
-        let file = std::fs::File::options().write(true).open(newest).expect("the segment can be written");
+        let file = std::fs::File::options()
+            .write(true)
+            .open(newest)
+            .expect("the segment can be written");
         file.set_len(length_before(&log, offset) as u64).expect("it can be cut");
     }
 
@@ -220,8 +284,10 @@ impl Kafka {
     fn segments(&self, topic: &str, partition: i32) -> Vec<PathBuf> {
         let folder = self.folder.path().join("log").join(format!("{topic}-{partition}"));
         let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        let mut segments: Vec<PathBuf> =
-            files.filter_map(|file| Some(file.ok()?.path())).filter(|file| file.extension() == Some("log".as_ref())).collect();
+        let mut segments: Vec<PathBuf> = files
+            .filter_map(|file| Some(file.ok()?.path()))
+            .filter(|file| file.extension() == Some("log".as_ref()))
+            .collect();
         segments.sort();
         segments
     }
@@ -229,7 +295,10 @@ impl Kafka {
     /// The offsets that a plain consumer is given of a partition, from the first to the end.
     pub async fn offsets(&self, topic: &str, partition: i32) -> Result<Vec<i64>> {
         let mut config = self.config();
-        config.set("group.id", "harness").set("enable.partition.eof", "true").set("enable.auto.commit", "false");
+        config
+            .set("group.id", "harness")
+            .set("enable.partition.eof", "true")
+            .set("enable.auto.commit", "false");
         let mut all = TopicPartitionList::new();
         all.add_partition_offset(topic, partition, Offset::Beginning)?;
         let work = move || -> Result<Vec<i64>> {
@@ -245,14 +314,25 @@ impl Kafka {
                 }
             }
         };
-        tokio::task::spawn_blocking(work).await.context("the consumer does not panic")?
+        tokio::task::spawn_blocking(work)
+            .await
+            .context("the consumer does not panic")?
     }
 
     /// Produces records in one transaction that is committed or aborted.
     pub async fn produce_in_transaction(&self, topic: &str, partition: i32, values: Vec<String>, commit: bool) {
         let producer = self.begin_transaction(topic, partition, values).await;
-        let end = move || if commit { producer.commit_transaction(PATIENCE) } else { producer.abort_transaction(PATIENCE) };
-        tokio::task::spawn_blocking(end).await.expect("the producer does not panic").expect("the transaction ends");
+        let end = move || {
+            if commit {
+                producer.commit_transaction(PATIENCE)
+            } else {
+                producer.abort_transaction(PATIENCE)
+            }
+        };
+        tokio::task::spawn_blocking(end)
+            .await
+            .expect("the producer does not panic")
+            .expect("the transaction ends");
     }
 
     /// Produces records in a transaction that its producer has yet to end.
@@ -266,12 +346,17 @@ impl Kafka {
             producer.begin_transaction()?;
             for value in &values {
                 // A compacted topic takes no record without a key.
-                producer.send(BaseRecord::to(&topic).partition(partition).key("k").payload(value)).map_err(|(error, _)| error)?;
+                producer
+                    .send(BaseRecord::to(&topic).partition(partition).key("k").payload(value))
+                    .map_err(|(error, _)| error)?;
             }
             producer.flush(PATIENCE)?;
             Ok(producer)
         };
-        tokio::task::spawn_blocking(work).await.expect("the producer does not panic").expect("the transaction begins")
+        tokio::task::spawn_blocking(work)
+            .await
+            .expect("the producer does not panic")
+            .expect("the transaction begins")
     }
 
     /// Produces records in order (idempotent, all acknowledged) and gives back partition and offset of each.
@@ -282,7 +367,10 @@ impl Kafka {
     /// Produces without holding the broker, which may be killed meanwhile.
     pub fn writer(&self) -> Writer {
         let mut config = self.config();
-        config.set("enable.idempotence", "true").set("message.max.bytes", "20000000").set("queue.buffering.max.messages", "1000000");
+        config
+            .set("enable.idempotence", "true")
+            .set("message.max.bytes", "20000000")
+            .set("queue.buffering.max.messages", "1000000");
         Writer(config)
     }
 }
@@ -302,11 +390,13 @@ impl Writer {
     }
 }
 
-/// How many bytes of a segment come before the batch that holds `offset`. A batch begins with its first offset (8 bytes) and the length of
-/// what follows (4 bytes); the offset of its last record, from the first, is at byte 23.
+/// How many bytes of a segment come before the batch that holds `offset`. A batch begins with its first offset (8
+/// bytes) and the length of what follows (4 bytes); the offset of its last record, from the first, is at byte 23.
 fn length_before(log: &[u8], offset: i64) -> usize {
     let mut at = 0;
-    while let (Some(first), Some(length), Some(last)) = (number(log, at, 8), number(log, at + 8, 4), number(log, at + 23, 4)) {
+    while let (Some(first), Some(length), Some(last)) =
+        (number(log, at, 8), number(log, at + 8, 4), number(log, at + 23, 4))
+    {
         if first + last >= offset {
             break;
         }
@@ -316,7 +406,12 @@ fn length_before(log: &[u8], offset: i64) -> usize {
 }
 
 fn number(bytes: &[u8], at: usize, length: usize) -> Option<i64> {
-    Some(bytes.get(at..at + length)?.iter().fold(0, |number, byte| number << 8 | i64::from(*byte)))
+    Some(
+        bytes
+            .get(at..at + length)?
+            .iter()
+            .fold(0, |number, byte| number << 8 | i64::from(*byte)),
+    )
 }
 
 /// Notes where each record went.
@@ -328,17 +423,24 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = Box<usize>;
     fn delivery(&self, result: &DeliveryResult<'_>, index: Box<usize>) {
         if let Ok(mut deliveries) = self.0.lock() {
-            deliveries[*index] = result.as_ref().map(|message| (message.partition(), message.offset())).map_err(|(error, _)| error.clone());
+            deliveries[*index] = result
+                .as_ref()
+                .map(|message| (message.partition(), message.offset()))
+                .map_err(|(error, _)| error.clone());
         }
     }
 }
 
 fn produce(config: &ClientConfig, topic: &str, records: &[Produce]) -> Result<Vec<(i32, i64)>> {
-    let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries(Mutex::new(vec![Err(KafkaError::Canceled); records.len()])))?;
+    let producer: BaseProducer<Deliveries> =
+        config.create_with_context(Deliveries(Mutex::new(vec![Err(KafkaError::Canceled); records.len()])))?;
     for (index, record) in records.iter().enumerate() {
         let mut headers = OwnedHeaders::new();
         for (key, value) in &record.headers {
-            headers = headers.insert(Header { key, value: value.as_deref() });
+            headers = headers.insert(Header {
+                key,
+                value: value.as_deref(),
+            });
         }
         let mut next = BaseRecord::<[u8], [u8], Box<usize>>::with_opaque_to(topic, Box::new(index)).headers(headers);
         next.partition = record.partition;
@@ -355,7 +457,12 @@ fn produce(config: &ClientConfig, topic: &str, records: &[Produce]) -> Result<Ve
         producer.poll(Duration::ZERO);
     }
     producer.flush(PATIENCE)?;
-    let deliveries = producer.context().0.lock().map_err(|_| anyhow::anyhow!("a callback panicked"))?.clone();
+    let deliveries = producer
+        .context()
+        .0
+        .lock()
+        .map_err(|_| anyhow::anyhow!("a callback panicked"))?
+        .clone();
     deliveries
         .into_iter()
         .enumerate()
@@ -366,33 +473,62 @@ fn produce(config: &ClientConfig, topic: &str, records: &[Produce]) -> Result<Ve
 /// The jars, as `tests/run` fetched them.
 pub fn jars() -> Result<PathBuf> {
     let folder = std::env::var_os("RACHIS_KAFKA_JARS").map(PathBuf::from).or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
+        let cache = std::env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
         Some(cache.join("rachis/kafka-4.1.1"))
     });
     let folder = folder.context("no home folder")?;
-    ensure!(folder.is_dir(), "{} is not there; ./tests/run --prepare fetches Apache Kafka", folder.display());
+    ensure!(
+        folder.is_dir(),
+        "{} is not there; ./tests/run --prepare fetches Apache Kafka",
+        folder.display()
+    );
     Ok(folder)
 }
 
 fn java(folder: &Folder, host: &Host) -> Result<Command> {
     let mut command = host.command("java");
-    command.current_dir(folder.path()).args(["-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp"]).arg(jars()?.join("*"));
+    command
+        .current_dir(folder.path())
+        .args(["-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp"])
+        .arg(jars()?.join("*"));
     Ok(command)
 }
 
 fn format_storage(folder: &Folder) -> Result<()> {
     // Any 22 characters of URL-safe base64 that decode to 16 bytes name a cluster.
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    let mut id: String = (0..21).map(|_| char::from(alphabet[rand::random_range(0..alphabet.len())])).collect();
+    let mut id: String = (0..21)
+        .map(|_| char::from(alphabet[rand::random_range(0..alphabet.len())]))
+        .collect();
     id.push('A');
-    let output =
-        java(folder, &Host::here())?.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", &id, "-c", "server.properties"]).output()?;
-    ensure!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = java(folder, &Host::here())?
+        .args([
+            "kafka.tools.StorageTool",
+            "format",
+            "--standalone",
+            "-t",
+            &id,
+            "-c",
+            "server.properties",
+        ])
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 
 fn spawn(folder: &Folder, host: &Host) -> Result<Process> {
-    Process::start("kafka", java(folder, host)?.args(["kafka.Kafka", "server.properties"]), &folder.path().join("output"))
+    Process::start(
+        "kafka",
+        java(folder, host)?.args(["kafka.Kafka", "server.properties"]),
+        &folder.path().join("output"),
+    )
 }
 
 fn properties(log: &str, host: &Host, port: u16, controller: u16, further: &[&str]) -> String {
@@ -421,5 +557,9 @@ fn properties(log: &str, host: &Host, port: u16, controller: u16, further: &[&st
         "controller.quorum.election.timeout.ms=300".into(),
         "controller.quorum.fetch.timeout.ms=600".into(),
     ];
-    lines.into_iter().chain(further.iter().map(|line| (*line).to_owned())).map(|line| line + "\n").collect()
+    lines
+        .into_iter()
+        .chain(further.iter().map(|line| (*line).to_owned()))
+        .map(|line| line + "\n")
+        .collect()
 }

@@ -67,13 +67,21 @@ fn answers() -> PathBuf {
 /// All statements.
 pub fn statements() -> Result<Vec<Statement>> {
     let text = std::fs::read_to_string(answers().join("statements.sql"))?;
-    text.split("\n\n").filter(|block| block.trim_start().starts_with("-- [")).map(statement).collect()
+    text.split("\n\n")
+        .filter(|block| block.trim_start().starts_with("-- ["))
+        .map(statement)
+        .collect()
 }
 
 fn statement(block: &str) -> Result<Statement> {
     let mut lines = block.trim().lines();
     let head = lines.next().context("a block has a first line")?;
-    let features = head.trim_start_matches("-- [").trim_end_matches(']').split(", ").map(str::to_owned).collect();
+    let features = head
+        .trim_start_matches("-- [")
+        .trim_end_matches(']')
+        .split(", ")
+        .map(str::to_owned)
+        .collect();
     let mut sql = Vec::new();
     let mut oracle = None;
     for line in lines {
@@ -83,14 +91,26 @@ fn statement(block: &str) -> Result<Statement> {
         }
     }
     let sql = sql.join("\n");
-    Ok(Statement { features, oracle: oracle.unwrap_or_else(|| sql.clone()), sql })
+    Ok(Statement {
+        features,
+        oracle: oracle.unwrap_or_else(|| sql.clone()),
+        sql,
+    })
 }
 
 /// All searches.
 pub fn searches() -> Result<Vec<Search>> {
     let list: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(answers().join("searches.json"))?)?;
     let text = |value: &Value| value.as_str().map(str::to_owned).context("a text");
-    list.iter().map(|s| Ok(Search { set: text(&s["set"])?, query: text(&s["q"])?, means: s["means"].clone() })).collect()
+    list.iter()
+        .map(|s| {
+            Ok(Search {
+                set: text(&s["set"])?,
+                query: text(&s["q"])?,
+                means: s["means"].clone(),
+            })
+        })
+        .collect()
 }
 
 /// What the oracle says: rows of each statement, line numbers (from 0) of each search.
@@ -103,7 +123,10 @@ pub struct Oracle {
 
 /// Asks the oracle.
 pub fn ask(statements: &[Statement], searches: &[Search]) -> Result<Oracle> {
-    let sets: serde_json::Map<String, Value> = SETS.iter().map(|(name, file)| ((*name).to_owned(), (*file).into())).collect();
+    let sets: serde_json::Map<String, Value> = SETS
+        .iter()
+        .map(|(name, file)| ((*name).to_owned(), (*file).into()))
+        .collect();
     let request = json!({
         "data": crate::data::folder().context("no folder of real event data")?,
         "sets": sets,
@@ -117,11 +140,18 @@ pub fn ask(statements: &[Statement], searches: &[Search]) -> Result<Oracle> {
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("{}; ./tests/run --prepare makes it", python.display()))?;
-    child.stdin.take().context("its input")?.write_all(request.to_string().as_bytes())?;
+    child
+        .stdin
+        .take()
+        .context("its input")?
+        .write_all(request.to_string().as_bytes())?;
     let output = child.wait_with_output()?;
     ensure!(output.status.success(), "the oracle failed");
     let answer: Value = serde_json::from_slice(&output.stdout)?;
-    Ok(Oracle { statements: serde_json::from_value(answer["statements"].clone())?, searches: serde_json::from_value(answer["searches"].clone())? })
+    Ok(Oracle {
+        statements: serde_json::from_value(answer["statements"].clone())?,
+        searches: serde_json::from_value(answer["searches"].clone())?,
+    })
 }
 
 /// A python that has DuckDB: `RACHIS_PYTHON`, else the one that `tests/run` makes.
@@ -129,6 +159,10 @@ pub fn python() -> PathBuf {
     if let Some(python) = std::env::var_os("RACHIS_PYTHON") {
         return PathBuf::from(python);
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
-    cache.unwrap_or_default().join("rachis/python-duckdb-2.0.0-grpcio-1.85.1/bin/python")
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    cache
+        .unwrap_or_default()
+        .join("rachis/python-duckdb-2.0.0-grpcio-1.85.1/bin/python")
 }

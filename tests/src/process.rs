@@ -22,10 +22,21 @@ pub struct Process {
 impl Process {
     /// Starts a command; what it prints is appended to `log`.
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
-        let log = File::options().create(true).append(true).open(log).with_context(|| format!("{}", log.display()))?;
-        let child =
-            command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().with_context(|| format!("cannot start {name}: {command:?}"))?;
-        Ok(Self { child, name: name.to_owned() })
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("{}", log.display()))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {name}: {command:?}"))?;
+        Ok(Self {
+            child,
+            name: name.to_owned(),
+        })
     }
 
     /// Its process id.
@@ -103,7 +114,10 @@ impl Process {
 
     fn told(&self, file: &str, key: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?;
-        let line = status.lines().find(|line| line.split(':').next() == Some(key)).with_context(|| format!("no {key}"))?;
+        let line = status
+            .lines()
+            .find(|line| line.split(':').next() == Some(key))
+            .with_context(|| format!("no {key}"))?;
         Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
     }
 
@@ -137,12 +151,19 @@ impl Folder {
 
     /// A new one in a folder.
     pub fn new_in(place: &Path, name: &str) -> Result<Self> {
-        Ok(Self(Some(tempfile::Builder::new().prefix(&format!("rachis-{name}-")).tempdir_in(place)?)))
+        Ok(Self(Some(
+            tempfile::Builder::new()
+                .prefix(&format!("rachis-{name}-"))
+                .tempdir_in(place)?,
+        )))
     }
 
     /// Where it is.
     pub fn path(&self) -> PathBuf {
-        self.0.as_ref().map(|folder| folder.path().to_owned()).unwrap_or_default()
+        self.0
+            .as_ref()
+            .map(|folder| folder.path().to_owned())
+            .unwrap_or_default()
     }
 }
 

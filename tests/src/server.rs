@@ -74,7 +74,12 @@ pub fn binary() -> PathBuf {
 pub fn built(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("a process has an executable");
     // A test lies in <target>/<profile>/deps, a program of the workspace in <target>/<profile>.
-    let program = this.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|program| program.is_file());
+    let program = this
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file());
     program.unwrap_or_else(|| panic!("{name} is not built beside {}; run ./tests/run", this.display()))
 }
 
@@ -84,7 +89,12 @@ impl Server {
         let place = settings.place.clone().unwrap_or_else(std::env::temp_dir);
         let folder = Folder::new_in(&place, "server").expect("a temporary folder");
         let process = spawn(&folder.path(), &settings).expect("the server starts");
-        let mut server = Self { process, folder, settings, client: Client::new(vec![String::new()]) };
+        let mut server = Self {
+            process,
+            folder,
+            settings,
+            client: Client::new(vec![String::new()]),
+        };
         server.wait_until_ready().await.expect("the server is ready");
         server
     }
@@ -98,12 +108,21 @@ impl Server {
             }
             if let Ok(url) = std::fs::read_to_string(&listening) {
                 self.client = Client::new(vec![url.trim().to_owned()]);
-                let ready = self.client.request(reqwest::Method::GET, "/readyz").timeout(Duration::from_secs(2)).send().await;
+                let ready = self
+                    .client
+                    .request(reqwest::Method::GET, "/readyz")
+                    .timeout(Duration::from_secs(2))
+                    .send()
+                    .await;
                 if ready.is_ok_and(|answer| answer.status().is_success()) {
                     return Ok(());
                 }
             }
-            ensure!(begun.elapsed() < PATIENCE, "not ready within {PATIENCE:?}\n{}", self.log_end());
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "not ready within {PATIENCE:?}\n{}",
+                self.log_end()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -135,7 +154,11 @@ impl Server {
     /// Ends it in order.
     pub fn stop(&mut self) {
         let status = self.process.stop().expect("it ends");
-        assert!(status.success(), "an ordered stop ends with {status}\n{}", self.log_end());
+        assert!(
+            status.success(),
+            "an ordered stop ends with {status}\n{}",
+            self.log_end()
+        );
     }
 
     /// The process.
@@ -157,12 +180,20 @@ fn spawn(folder: &Path, settings: &Settings) -> Result<Process> {
     let mut command = match settings.address_space {
         Some(bytes) => {
             let mut shell = Command::new("sh");
-            shell.args(["-c", &format!("ulimit -v {}; exec \"$0\" \"$@\"", bytes >> 10)]).arg(binary);
+            shell
+                .args(["-c", &format!("ulimit -v {}; exec \"$0\" \"$@\"", bytes >> 10)])
+                .arg(binary);
             shell
         }
         None => Command::new(binary),
     };
-    command.arg("dev").arg("--data").arg(&data).args(["--listen", "127.0.0.1:0"]);
-    command.env_remove("RACHIS_URL").envs(settings.environment.iter().cloned());
+    command
+        .arg("dev")
+        .arg("--data")
+        .arg(&data)
+        .args(["--listen", "127.0.0.1:0"]);
+    command
+        .env_remove("RACHIS_URL")
+        .envs(settings.environment.iter().cloned());
     Process::start("rachis", &mut command, &folder.join("log"))
 }

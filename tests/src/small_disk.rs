@@ -17,7 +17,17 @@ impl SmallDisk {
     /// Makes one of so many bytes. Takes root, or sudo that asks no password.
     pub fn mount(bytes: u64) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("rachis-disk-").tempdir()?;
-        as_root("mount", &["-t", "tmpfs", "-o", &format!("size={bytes},mode=777"), "tmpfs", &folder.path().display().to_string()])?;
+        as_root(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={bytes},mode=777"),
+                "tmpfs",
+                &folder.path().display().to_string(),
+            ],
+        )?;
         Ok(Self(folder))
     }
 
@@ -67,7 +77,13 @@ fn as_root(program: &str, arguments: &[&str]) -> Result<()> {
             command
         }
     };
-    let status = command.args(arguments).status().with_context(|| format!("{program} cannot be run"))?;
-    ensure!(status.success(), "{program} {arguments:?} ends with {status}; it takes root, or sudo without a password");
+    let status = command
+        .args(arguments)
+        .status()
+        .with_context(|| format!("{program} cannot be run"))?;
+    ensure!(
+        status.success(),
+        "{program} {arguments:?} ends with {status}; it takes root, or sudo without a password"
+    );
     Ok(())
 }

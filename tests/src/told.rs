@@ -86,20 +86,44 @@ pub enum Refusal {
 
 /// Asks, by columns (`auto`) or from raw documents (`raw`).
 pub async fn ask(client: &Client, sql: &str, scan: &str) -> Told {
-    let request = client.request(reqwest::Method::POST, "/v1/sql").json(&json!({ "sql": sql, "scan": scan }));
-    let answer = request.send().await.unwrap_or_else(|error| panic!("the server does not answer {sql}: {error}"));
+    let request = client
+        .request(reqwest::Method::POST, "/v1/sql")
+        .json(&json!({ "sql": sql, "scan": scan }));
+    let answer = request
+        .send()
+        .await
+        .unwrap_or_else(|error| panic!("the server does not answer {sql}: {error}"));
     let status = answer.status().as_u16();
-    let body: Value = answer.json().await.unwrap_or_else(|error| panic!("no JSON for {sql}: {error}"));
+    let body: Value = answer
+        .json()
+        .await
+        .unwrap_or_else(|error| panic!("no JSON for {sql}: {error}"));
     if status != 200 {
         let word = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
-        return Told::Refused { status, detail: format!("{} {}", word("detail"), word("hint")).trim().to_owned() };
+        return Told::Refused {
+            status,
+            detail: format!("{} {}", word("detail"), word("hint")).trim().to_owned(),
+        };
     }
     if body["stats"]["truncated"] != false {
         return Told::Cut;
     }
-    let names: Vec<&str> = body["columns"].as_array().expect("columns").iter().filter_map(|column| column["name"].as_str()).collect();
-    let rows = body["rows"].as_array().expect("rows").iter().map(|row| names.iter().map(|name| row[*name].clone()).collect()).collect();
-    Told::Rows { rows, warnings: body["stats"]["warnings"].clone() }
+    let names: Vec<&str> = body["columns"]
+        .as_array()
+        .expect("columns")
+        .iter()
+        .filter_map(|column| column["name"].as_str())
+        .collect();
+    let rows = body["rows"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| names.iter().map(|name| row[*name].clone()).collect())
+        .collect();
+    Told::Rows {
+        rows,
+        warnings: body["stats"]["warnings"].clone(),
+    }
 }
 
 /// Whose words a refusal is in.
@@ -107,13 +131,24 @@ pub fn refusal(status: u16, detail: &str) -> Refusal {
     if status >= 500 {
         return Refusal::Failed;
     }
-    FORBIDDEN.iter().find(|word| detail.contains(**word)).map_or(Refusal::Ours, |word| Refusal::PlannersWord(word))
+    FORBIDDEN
+        .iter()
+        .find(|word| detail.contains(**word))
+        .map_or(Refusal::Ours, |word| Refusal::PlannersWord(word))
 }
 
 /// The first words of a refusal without what it says it of: what it has in common with others.
 pub fn class(detail: &str) -> String {
     /// Words that make a class.
     const WORDS_MAX: usize = 9;
-    let plain = |word: &&str| word.chars().all(|c| c.is_ascii_alphabetic() || c == ',' || c == '.' || c == ':');
-    detail.split_whitespace().filter(plain).take(WORDS_MAX).collect::<Vec<_>>().join(" ")
+    let plain = |word: &&str| {
+        word.chars()
+            .all(|c| c.is_ascii_alphabetic() || c == ',' || c == '.' || c == ':')
+    };
+    detail
+        .split_whitespace()
+        .filter(plain)
+        .take(WORDS_MAX)
+        .collect::<Vec<_>>()
+        .join(" ")
 }

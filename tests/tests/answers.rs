@@ -1,5 +1,6 @@
-//! Right answers: what SQL and search say of real events equals what an independent oracle says, and is the same however it is computed:
-//! from the fresh tail, from splits, after merges of merges and after a restart, by index and columns or from raw documents alone.
+//! Right answers: what SQL and search say of real events equals what an independent oracle says, and is the same
+//! however it is computed: from the fresh tail, from splits, after merges of merges and after a restart, by index and
+//! columns or from raw documents alone.
 
 use std::collections::BTreeMap;
 
@@ -50,9 +51,15 @@ async fn answers_equal_the_oracles_however_they_are_computed() {
     if data::folder().is_none() {
         return;
     }
-    let (statements, searches) = (oracle::statements().expect("statements"), oracle::searches().expect("searches"));
+    let (statements, searches) = (
+        oracle::statements().expect("statements"),
+        oracle::searches().expect("searches"),
+    );
     the_questions_are_many_and_different(&statements, &searches);
-    let documents: BTreeMap<&str, Vec<String>> = SETS.iter().map(|(set, file)| (*set, data::documents(file).expect("documents"))).collect();
+    let documents: BTreeMap<&str, Vec<String>> = SETS
+        .iter()
+        .map(|(set, file)| (*set, data::documents(file).expect("documents")))
+        .collect();
     let asked = (statements.clone(), searches.clone());
     let oracle = tokio::task::spawn_blocking(move || oracle::ask(&asked.0, &asked.1));
 
@@ -60,31 +67,58 @@ async fn answers_equal_the_oracles_however_they_are_computed() {
     let mut server = Server::start(Settings::default().no_splits()).await;
     for (set, documents) in &documents {
         kafka.create_topic(set, 2, &[]).await;
-        let value = |(i, document): (usize, &String)| Produce { partition: Some((i % 2) as i32), ..Produce::value(document.as_str()) };
-        kafka.produce(set, documents.iter().enumerate().map(value).collect()).await;
+        let value = |(i, document): (usize, &String)| Produce {
+            partition: Some((i % 2) as i32),
+            ..Produce::value(document.as_str())
+        };
+        kafka
+            .produce(set, documents.iter().enumerate().map(value).collect())
+            .await;
     }
     read_the_sets(&server, &kafka, &documents).await;
-    let oracle = oracle.await.expect("the oracle does not panic").expect("the oracle answers");
+    let oracle = oracle
+        .await
+        .expect("the oracle does not panic")
+        .expect("the oracle answers");
     with_rows(&statements, &oracle);
-    let asked = Asked { statements: &statements, searches: &searches, oracle: &oracle, documents: &documents };
+    let asked = Asked {
+        statements: &statements,
+        searches: &searches,
+        oracle: &oracle,
+        documents: &documents,
+    };
 
     let tail = asked.compare(&server, "fresh tail").await;
     assert_eq!(splits_on_disk(&server).await, 0, "nothing is in a split yet");
-    assert!(tail.columns > 0 && tail.index > 0, "micro-splits were really used: {tail:?}");
+    assert!(
+        tail.columns > 0 && tail.index > 0,
+        "micro-splits were really used: {tail:?}"
+    );
 
     server.stop();
 
     let mut server = Server::start(Settings::default().small_splits()).await;
     read_in_slices(&server, &kafka, &documents).await;
     tests::eventually("merges of merges in every collection", || async {
-        let merged =
-            server.ask("select collection, max(generation) as g from rachis.splits where place = 'disk' group by collection", json!({})).await?;
-        ensure!(merged.rows.len() == SETS.len() && merged.rows.iter().all(|row| row[1].as_u64() >= Some(2)), "{:?}", merged.rows);
+        let merged = server
+            .ask(
+                "select collection, max(generation) as g from rachis.splits where place = 'disk' group by collection",
+                json!({}),
+            )
+            .await?;
+        ensure!(
+            merged.rows.len() == SETS.len() && merged.rows.iter().all(|row| row[1].as_u64() >= Some(2)),
+            "{:?}",
+            merged.rows
+        );
         Ok(())
     })
     .await;
     let merged = asked.compare(&server, "after merging").await;
-    assert!(merged.columns > 0 && merged.index > 0, "splits were really used: {merged:?}");
+    assert!(
+        merged.columns > 0 && merged.index > 0,
+        "splits were really used: {merged:?}"
+    );
 
     server.kill();
     server.start_again().await;
@@ -94,38 +128,67 @@ async fn answers_equal_the_oracles_however_they_are_computed() {
 
     let cluster = Cluster::start_on(kafka, Size::default(), Settings::default().small_splits()).await;
     read_the_sets(&cluster, &cluster.kafka, &documents).await;
-    asked.compare(&cluster, "three leaves, two tailers, two aggregators").await;
+    asked
+        .compare(&cluster, "three leaves, two tailers, two aggregators")
+        .await;
     aggregates_leave_the_leaf_as_partial_aggregates(&cluster).await;
-    println!("{} statements and {} searches: the same in one process and in seven", statements.len(), searches.len());
+    println!(
+        "{} statements and {} searches: the same in one process and in seven",
+        statements.len(),
+        searches.len()
+    );
 }
 
 /// Has a server read every set from Kafka, and waits until all is there.
 async fn read_the_sets(server: &Client, kafka: &Kafka, documents: &BTreeMap<&str, Vec<String>>) {
     for set in documents.keys() {
-        server.source(&format!("{set}-source"), set, set, &kafka.bootstrap(), json!({})).await.expect("a source");
+        server
+            .source(&format!("{set}-source"), set, set, &kafka.bootstrap(), json!({}))
+            .await
+            .expect("a source");
     }
     for (set, documents) in documents {
-        server.eventually(&format!("select count(*) from {set}"), json!(documents.len())).await;
+        server
+            .eventually(&format!("select count(*) from {set}"), json!(documents.len()))
+            .await;
     }
 }
 
-/// As above, but slice by slice, each in splits on disk before the next, so that there are enough of them for merges of merges.
+/// As above, but slice by slice, each in splits on disk before the next, so that there are enough of them for merges of
+/// merges.
 async fn read_in_slices(server: &Client, kafka: &Kafka, documents: &BTreeMap<&str, Vec<String>>) {
     const SLICES: usize = 10;
     let topic = |set: &str| format!("{set}-again");
     for set in documents.keys() {
         kafka.create_topic(&topic(set), 2, &[]).await;
-        server.source(&format!("{set}-source"), set, &topic(set), &kafka.bootstrap(), json!({})).await.expect("a source");
+        server
+            .source(
+                &format!("{set}-source"),
+                set,
+                &topic(set),
+                &kafka.bootstrap(),
+                json!({}),
+            )
+            .await
+            .expect("a source");
     }
     for slice in 0..SLICES {
         let mut there = 0;
         for (set, documents) in documents {
             let (from, to) = (documents.len() * slice / SLICES, documents.len() * (slice + 1) / SLICES);
-            let value = |i: usize| Produce { partition: Some((i % 2) as i32), ..Produce::value(documents[i].as_str()) };
+            let value = |i: usize| Produce {
+                partition: Some((i % 2) as i32),
+                ..Produce::value(documents[i].as_str())
+            };
             kafka.produce(&topic(set), (from..to).map(value).collect()).await;
             there += to;
         }
-        server.eventually("select sum(documents)::bigint from rachis.splits where place = 'disk'", json!(there)).await;
+        server
+            .eventually(
+                "select sum(documents)::bigint from rachis.splits where place = 'disk'",
+                json!(there),
+            )
+            .await;
     }
 }
 
@@ -134,7 +197,10 @@ fn the_questions_are_many_and_different(statements: &[Statement], searches: &[Se
     assert!(shapes.len() >= 100, "{} different statements", shapes.len());
     assert!(searches.len() >= 50, "{} searches", searches.len());
     for feature in FEATURES {
-        let shown = statements.iter().filter(|s| s.features.iter().any(|f| f.starts_with(feature))).count();
+        let shown = statements
+            .iter()
+            .filter(|s| s.features.iter().any(|f| f.starts_with(feature)))
+            .count();
         assert!(shown > 0, "no statement shows {feature}");
         eprintln!("{feature}: {shown} statements");
     }
@@ -143,20 +209,40 @@ fn the_questions_are_many_and_different(statements: &[Statement], searches: &[Se
 fn with_rows(statements: &[Statement], oracle: &Oracle) {
     let nothing = |rows: &Vec<Vec<Value>>| rows.iter().flatten().all(|value| value.is_null() || value == 0);
     let empty = oracle.statements.iter().filter(|rows| nothing(rows)).count();
-    assert!(empty * 10 <= statements.len(), "{empty} of {} statements find nothing", statements.len());
+    assert!(
+        empty * 10 <= statements.len(),
+        "{empty} of {} statements find nothing",
+        statements.len()
+    );
 }
 
 async fn splits_on_disk(server: &Client) -> u64 {
-    server.sql("select count(*) from rachis.splits where place = 'disk'").await.one().as_u64().expect("a count")
+    server
+        .sql("select count(*) from rachis.splits where place = 'disk'")
+        .await
+        .one()
+        .as_u64()
+        .expect("a count")
 }
 
 async fn aggregates_leave_the_leaf_as_partial_aggregates(server: &Client) {
-    let answer = server.sql("select type, count(*), sum(actor.id) from github group by type").await;
+    let answer = server
+        .sql("select type, count(*), sum(actor.id) from github group by type")
+        .await;
     let shipped = answer.stats["rows_shipped"].as_u64().expect("a count");
     let groups = answer.rows.len() as u64;
-    assert!(shipped >= groups && shipped <= groups * 4, "{shipped} rows crossed for {groups} groups in at most 4 scans");
-    let count = server.sql("select count(*) from wiki where channel = '#en.wikipedia'").await;
-    assert!(count.stats["rows_shipped"].as_u64() <= Some(4), "one row a scan: {}", count.stats);
+    assert!(
+        shipped >= groups && shipped <= groups * 4,
+        "{shipped} rows crossed for {groups} groups in at most 4 scans"
+    );
+    let count = server
+        .sql("select count(*) from wiki where channel = '#en.wikipedia'")
+        .await;
+    assert!(
+        count.stats["rows_shipped"].as_u64() <= Some(4),
+        "one row a scan: {}",
+        count.stats
+    );
 }
 
 /// What the index and the columns were used for.
@@ -181,7 +267,9 @@ impl Asked<'_> {
         let mut complaints = Vec::new();
         for scan in ["auto", "raw"] {
             let statements = self.statements.iter().zip(&self.oracle.statements);
-            let asked = statements.map(|(statement, expected)| async move { (statement, ask_and_compare(server, statement, expected, scan).await) });
+            let asked = statements.map(|(statement, expected)| async move {
+                (statement, ask_and_compare(server, statement, expected, scan).await)
+            });
             for (statement, answer) in stream::iter(asked).buffered(AT_ONCE).collect::<Vec<_>>().await {
                 match answer {
                     Ok(answer) if scan == "auto" => {
@@ -198,10 +286,15 @@ impl Asked<'_> {
                 }
             }
             let searches = self.searches.iter().zip(&self.oracle.searches);
-            let asked = searches.map(|(search, lines)| async move { (search, self.search_and_compare(server, search, lines, scan).await) });
+            let asked = searches.map(|(search, lines)| async move {
+                (search, self.search_and_compare(server, search, lines, scan).await)
+            });
             for (search, compared) in stream::iter(asked).buffered(AT_ONCE).collect::<Vec<_>>().await {
                 if let Err(complaint) = compared {
-                    complaints.push(format!("{scan}: search {} in {}\n    {complaint:#}", search.query, search.set));
+                    complaints.push(format!(
+                        "{scan}: search {} in {}\n    {complaint:#}",
+                        search.query, search.set
+                    ));
                 }
             }
         }
@@ -211,7 +304,12 @@ impl Asked<'_> {
             self.searches.len(),
             begun.elapsed()
         );
-        assert!(complaints.is_empty(), "{stage}: {} answers differ\n{}", complaints.len(), complaints.join("\n"));
+        assert!(
+            complaints.is_empty(),
+            "{stage}: {} answers differ\n{}",
+            complaints.len(),
+            complaints.join("\n")
+        );
         used
     }
 
@@ -221,8 +319,19 @@ impl Asked<'_> {
         let mut after = Value::Null;
         loop {
             let body = json!({ "q": search.query, "limit": PAGE, "after": after, "scan": scan });
-            let page = server.json(reqwest::Method::POST, &format!("/v1/collections/{}/search", search.set), body).await?;
-            ensure!(page["total"] == lines.len(), "{} documents match, expected {}", page["total"], lines.len());
+            let page = server
+                .json(
+                    reqwest::Method::POST,
+                    &format!("/v1/collections/{}/search", search.set),
+                    body,
+                )
+                .await?;
+            ensure!(
+                page["total"] == lines.len(),
+                "{} documents match, expected {}",
+                page["total"],
+                lines.len()
+            );
             let hits = page["hits"].as_array().context("no hits")?;
             found.extend(hits.iter().map(|hit| hit["document"].to_string()));
             after = page["after"].clone();
@@ -230,22 +339,44 @@ impl Asked<'_> {
                 break;
             }
         }
-        let mut expected: Vec<String> = lines.iter().map(|line| reread(&self.documents[search.set.as_str()][*line])).collect();
+        let mut expected: Vec<String> = lines
+            .iter()
+            .map(|line| reread(&self.documents[search.set.as_str()][*line]))
+            .collect();
         found.sort_unstable();
         expected.sort_unstable();
-        ensure!(found == expected, "the pages hold {} documents, expected {}, and not the same ones", found.len(), expected.len());
+        ensure!(
+            found == expected,
+            "the pages hold {} documents, expected {}, and not the same ones",
+            found.len(),
+            expected.len()
+        );
         Ok(())
     }
 }
 
 fn reread(document: &str) -> String {
-    serde_json::from_str::<Value>(document).expect("real events are JSON").to_string()
+    serde_json::from_str::<Value>(document)
+        .expect("real events are JSON")
+        .to_string()
 }
 
-async fn ask_and_compare(server: &Client, statement: &Statement, expected: &[Vec<Value>], scan: &str) -> Result<Answer> {
+async fn ask_and_compare(
+    server: &Client,
+    statement: &Statement,
+    expected: &[Vec<Value>],
+    scan: &str,
+) -> Result<Answer> {
     let answer = server.ask(&statement.sql, json!({ "scan": scan })).await?;
-    let mut found: Vec<Vec<String>> = answer.rows.iter().map(|row| row.iter().map(comparable).collect()).collect();
-    let mut expected: Vec<Vec<String>> = expected.iter().map(|row| row.iter().map(comparable).collect()).collect();
+    let mut found: Vec<Vec<String>> = answer
+        .rows
+        .iter()
+        .map(|row| row.iter().map(comparable).collect())
+        .collect();
+    let mut expected: Vec<Vec<String>> = expected
+        .iter()
+        .map(|row| row.iter().map(comparable).collect())
+        .collect();
     if !statement.ordered() {
         found.sort_unstable();
         expected.sort_unstable();
@@ -264,10 +395,15 @@ async fn ask_and_compare(server: &Client, statement: &Statement, expected: &[Vec
     Ok(answer)
 }
 
-/// A value as text: numbers to twelve digits (sums of doubles depend on their order), times without a fraction of zeros.
+/// A value as text: numbers to twelve digits (sums of doubles depend on their order), times without a fraction of
+/// zeros.
 fn comparable(value: &Value) -> String {
     if let Some(number) = value.as_f64() {
-        return if value.is_i64() || number == number.trunc() && number.abs() < 1e15 { format!("{number:.0}") } else { format!("{number:.11e}") };
+        return if value.is_i64() || number == number.trunc() && number.abs() < 1e15 {
+            format!("{number:.0}")
+        } else {
+            format!("{number:.11e}")
+        };
     }
     match value.as_str() {
         Some(text) => text.trim_end_matches('Z').trim_end_matches(".000").to_owned(),

@@ -1,7 +1,9 @@
-//! Trouble with a broker and its topics, seen by a whole cluster: whatever happens there, what is stored is right, `rachis.sources` says plainly
-//! what is wrong and what to do, nothing is skipped silently, and `rachis.losses` names what is gone.
+//! Trouble with a broker and its topics, seen by a whole cluster: whatever happens there, what is stored is right,
+//! `rachis.sources` says plainly what is wrong and what to do, nothing is skipped silently, and `rachis.losses` names
+//! what is gone.
 //!
-//! A cluster takes seconds to start, so promises that leave the broker and the nodes alone share one, each with topics of its own.
+//! A cluster takes seconds to start, so promises that leave the broker and the nodes alone share one, each with topics
+//! of its own.
 
 use std::{
     ops::Range,
@@ -27,8 +29,12 @@ use tests::{
 use tokio_util::sync::CancellationToken;
 
 /// Looks for what a broker does by itself (retention, compaction) soon rather than after minutes.
-const BUSY_BROKER: [&str; 4] =
-    ["log.retention.check.interval.ms=200", "log.initial.task.delay.ms=200", "log.segment.delete.delay.ms=100", "log.cleaner.backoff.ms=200"];
+const BUSY_BROKER: [&str; 4] = [
+    "log.retention.check.interval.ms=200",
+    "log.initial.task.delay.ms=200",
+    "log.segment.delete.delay.ms=100",
+    "log.cleaner.backoff.ms=200",
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_to_a_topic_what_is_stored_is_right_and_said() {
@@ -50,7 +56,9 @@ async fn aborted_transactions_leave_nothing_and_an_open_one_holds_back_what_foll
     kafka.create_topic(t, 1, &[]).await;
     source(cluster, t, t, json!({})).await;
     for round in 0..6 {
-        kafka.produce_in_transaction(t, 0, values(round * 10..round * 10 + 10), round % 2 == 0).await;
+        kafka
+            .produce_in_transaction(t, 0, values(round * 10..round * 10 + 10), round % 2 == 0)
+            .await;
     }
     // A transaction is ten records and a marker: the last eleven offsets hold no record that anybody is to see.
     stands(cluster, t, &[line(0, "caught_up", 53, 66, 0)]).await;
@@ -60,7 +68,10 @@ async fn aborted_transactions_leave_nothing_and_an_open_one_holds_back_what_foll
     produce(kafka, t, 0, 70..75).await;
     stands(cluster, t, &[line(0, "caught_up", 53, 66, 0)]).await;
     documents(cluster, t, &committed).await;
-    tokio::task::spawn_blocking(move || open.abort_transaction(tests::PATIENCE)).await.expect("no panic").expect("aborted");
+    tokio::task::spawn_blocking(move || open.abort_transaction(tests::PATIENCE))
+        .await
+        .expect("no panic")
+        .expect("aborted");
     stands(cluster, t, &[line(0, "caught_up", 80, 82, 0)]).await;
     documents(cluster, t, &committed.into_iter().chain(70..75).collect::<Vec<_>>()).await;
     outcomes(cluster, t, [35, 35, 0, 0, 0, 0, 35]).await;
@@ -69,7 +80,11 @@ async fn aborted_transactions_leave_nothing_and_an_open_one_holds_back_what_foll
 
 async fn a_compacted_topic_leaves_the_latest_of_each_key_and_its_empty_tail_is_its_end(cluster: &Cluster) {
     let (kafka, t) = (&cluster.kafka, "compacted");
-    let settings = [("cleanup.policy", "compact"), ("segment.ms", "10000"), ("min.cleanable.dirty.ratio", "0.01")];
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("segment.ms", "10000"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+    ];
     kafka.create_topic(t, 1, &settings).await;
     // A segment ends where a record is ten seconds younger than its first, and only ended segments are compacted.
     let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_millis()).expect("in this age");
@@ -78,9 +93,22 @@ async fn a_compacted_topic_leaves_the_latest_of_each_key_and_its_empty_tail_is_i
         time_ms: Some(now + seconds * 1_000),
         ..Produce::keyed(key, n.map(|n| format!("{{\"n\":{n}}}").into()))
     };
-    let rounds = |from: i64, to: i64| (from..to).map(|n| record(&format!("k{}", n % 10), Some(n), -100)).collect::<Vec<_>>();
+    let rounds = |from: i64, to: i64| {
+        (from..to)
+            .map(|n| record(&format!("k{}", n % 10), Some(n), -100))
+            .collect::<Vec<_>>()
+    };
     kafka.produce(t, rounds(0, 200)).await;
-    kafka.produce(t, vec![record("k0", None, -50), record("k1", None, -50), record("k2", Some(202), -50)]).await;
+    kafka
+        .produce(
+            t,
+            vec![
+                record("k0", None, -50),
+                record("k1", None, -50),
+                record("k2", Some(202), -50),
+            ],
+        )
+        .await;
     kafka.produce_in_transaction(t, 0, values(0..5), false).await;
     holds(kafka, t, 0, &[193, 194, 195, 196, 197, 198, 199, 200, 201, 202]).await;
     source(cluster, t, t, json!({ "key": "record" })).await;
@@ -89,8 +117,12 @@ async fn a_compacted_topic_leaves_the_latest_of_each_key_and_its_empty_tail_is_i
     outcomes(cluster, t, [10, 8, 2, 0, 0, 0, 8]).await;
     // Compaction overtakes the position, and takes the very record that is compared after a pause.
     change(cluster, t, "suspend", json!({})).await;
-    kafka.produce(t, (209..309).map(|n| record("k2", Some(n), 50)).collect()).await;
-    kafka.produce(t, vec![record("k3", None, 100), record("k4", Some(310), 100)]).await;
+    kafka
+        .produce(t, (209..309).map(|n| record("k2", Some(n), 50)).collect())
+        .await;
+    kafka
+        .produce(t, vec![record("k3", None, 100), record("k4", Some(310), 100)])
+        .await;
     kafka.produce(t, vec![record("k9", Some(311), 150)]).await;
     holds(kafka, t, 0, &[195, 196, 197, 198, 199, 200, 201, 308, 309, 310, 311]).await;
     change(cluster, t, "resume", json!({})).await;
@@ -102,7 +134,8 @@ async fn a_compacted_topic_leaves_the_latest_of_each_key_and_its_empty_tail_is_i
 
 async fn partitions_that_are_added_are_read_from_their_first_record(cluster: &Cluster) {
     let kafka = &cluster.kafka;
-    // A source that starts at the latest record leaves out what was there before it, and that is none of a partition that came later.
+    // A source that starts at the latest record leaves out what was there before it, and that is none of a partition
+    // that came later.
     for (t, start, begin, suspended) in [("grown", "earliest", 0, false), ("grown-meanwhile", "latest", 10, true)] {
         kafka.create_topic(t, 1, &[]).await;
         produce(kafka, t, 0, 0..10).await;
@@ -117,7 +150,16 @@ async fn partitions_that_are_added_are_read_from_their_first_record(cluster: &Cl
         if suspended {
             change(cluster, t, "resume", json!({})).await;
         }
-        stands(cluster, t, &[line(0, "caught_up", 14, 15, 0), line(1, "caught_up", -1, 0, 0), line(2, "caught_up", 19, 20, 0)]).await;
+        stands(
+            cluster,
+            t,
+            &[
+                line(0, "caught_up", 14, 15, 0),
+                line(1, "caught_up", -1, 0, 0),
+                line(2, "caught_up", 19, 20, 0),
+            ],
+        )
+        .await;
         documents(cluster, t, &(begin..35).collect::<Vec<_>>()).await;
         let all = 35 - begin as i64;
         outcomes(cluster, t, [all, all, 0, 0, 0, 0, all]).await;
@@ -158,13 +200,36 @@ async fn a_range_that_retention_took_stops_its_partition_until_it_is_skipped(clu
     };
     documents(cluster, t, &there(0..0, 0..0)).await;
     change(cluster, t, "skip", json!({ "to": { "0": 50 } })).await;
-    stands(cluster, t, &[line(0, "caught_up", 59, 60, 0), stopped(1), line(2, "caught_up", 29, 30, 0)]).await;
+    stands(
+        cluster,
+        t,
+        &[
+            line(0, "caught_up", 59, 60, 0),
+            stopped(1),
+            line(2, "caught_up", 29, 30, 0),
+        ],
+    )
+    .await;
     documents(cluster, t, &there(50..60, 0..0)).await;
     change(cluster, t, "skip", json!({ "to": { "1": "latest" } })).await;
     produce(kafka, t, 1, 60..70).await;
-    stands(cluster, t, &[line(0, "caught_up", 59, 60, 0), line(1, "caught_up", 69, 70, 0), line(2, "caught_up", 29, 30, 0)]).await;
+    stands(
+        cluster,
+        t,
+        &[
+            line(0, "caught_up", 59, 60, 0),
+            line(1, "caught_up", 69, 70, 0),
+            line(2, "caught_up", 29, 30, 0),
+        ],
+    )
+    .await;
     documents(cluster, t, &there(50..60, 60..70)).await;
-    losses(cluster, t, &[(0, 20, 49, GONE), (1, 20, 49, GONE), (1, 50, 59, SKIPPED)]).await;
+    losses(
+        cluster,
+        t,
+        &[(0, 20, 49, GONE), (1, 20, 49, GONE), (1, 50, 59, SKIPPED)],
+    )
+    .await;
     outcomes(cluster, t, [90, 90, 0, 0, 0, 0, 90]).await;
 }
 
@@ -176,13 +241,23 @@ async fn a_topic_that_is_deleted_is_missed_and_not_mistaken_for_its_successor(cl
     stands(cluster, t, &[line(0, "caught_up", 99, 100, 0)]).await;
     kafka.delete_topic(t).await;
     let all: Vec<usize> = (0..100).collect();
-    let missed = Line { place: json!([0, "starting", 99, null, null]), said: Vec::new() }.saying(["does not exist", "create it, or check its name"]);
+    let missed = Line {
+        place: json!([0, "starting", 99, null, null]),
+        said: Vec::new(),
+    }
+    .saying(["does not exist", "create it, or check its name"]);
     stands(cluster, t, std::slice::from_ref(&missed)).await;
     // It stays away for longer than a consumer waits for its group; what is said is still that the topic is missing.
     eventually("another consumer looks for it", || async {
         let logs = cluster.log("tailer-1") + &cluster.log("tailer-2");
-        ensure!(!logs.contains("source=deleted error=\"the consumer group has not said"), "the silence of the group is blamed");
-        ensure!(logs.contains("consumer closed source=deleted"), "the first one is still there");
+        ensure!(
+            !logs.contains("source=deleted error=\"the consumer group has not said"),
+            "the silence of the group is blamed"
+        );
+        ensure!(
+            logs.contains("consumer closed source=deleted"),
+            "the first one is still there"
+        );
         Ok(())
     })
     .await;
@@ -191,11 +266,23 @@ async fn a_topic_that_is_deleted_is_missed_and_not_mistaken_for_its_successor(cl
     kafka.create_topic(t, 1, &[]).await;
     produce(kafka, t, 0, 1_000..1_005).await;
     let at = format!("{t}/0@99 is stored");
-    let stopped = line(0, "stopped", 99, 5, 0).saying(["offsets up to 4 only", &at, "made anew", "create a source of another name"]);
+    let stopped = line(0, "stopped", 99, 5, 0).saying([
+        "offsets up to 4 only",
+        &at,
+        "made anew",
+        "create a source of another name",
+    ]);
     stands(cluster, t, std::slice::from_ref(&stopped)).await;
     // Somebody who goes on beyond what is there, or before what is stored, is told so, and nothing is taken.
     for (to, said) in [(200, "ends before offset 5"), (3, "stored through offset 99")] {
-        let refused = cluster.json(Method::POST, &format!("/v1/sources/{t}/skip"), json!({ "to": { "0": to } })).await.expect_err(said);
+        let refused = cluster
+            .json(
+                Method::POST,
+                &format!("/v1/sources/{t}/skip"),
+                json!({ "to": { "0": to } }),
+            )
+            .await
+            .expect_err(said);
         assert!(format!("{refused:#}").contains(said), "{refused:#}");
     }
     stands(cluster, t, std::slice::from_ref(&stopped)).await;
@@ -225,7 +312,12 @@ async fn a_topic_made_anew_beyond_our_position_is_found(cluster: &Cluster) {
             change(cluster, t, "resume", json!({})).await;
         }
         let at = format!("{t}/0@99 holds another record");
-        stands(cluster, t, &[line(0, "stopped", 99, 200, 100).saying([&at, "made anew", "create a source of another name", "skip"])]).await;
+        stands(
+            cluster,
+            t,
+            &[line(0, "stopped", 99, 200, 100).saying([&at, "made anew", "create a source of another name", "skip"])],
+        )
+        .await;
         documents(cluster, t, &(0..100).collect::<Vec<_>>()).await;
         losses(cluster, t, &[]).await;
         change(cluster, t, "skip", json!({ "to": { "0": 150 } })).await;
@@ -237,10 +329,22 @@ async fn a_topic_made_anew_beyond_our_position_is_found(cluster: &Cluster) {
 }
 
 async fn a_topic_that_never_was_becomes_no_source(cluster: &Cluster) {
-    let refused = cluster.source("never", "never", "never-was", &cluster.kafka.bootstrap(), json!({})).await.expect_err("there is no such topic");
+    let refused = cluster
+        .source("never", "never", "never-was", &cluster.kafka.bootstrap(), json!({}))
+        .await
+        .expect_err("there is no such topic");
     let told = format!("{refused:#}");
-    assert!(told.contains("404") && told.contains("never-was") && told.contains("does not exist"), "{told}");
-    assert!(cluster.sql("select * from rachis.sources where source = 'never'").await.rows.is_empty());
+    assert!(
+        told.contains("404") && told.contains("never-was") && told.contains("does not exist"),
+        "{told}"
+    );
+    assert!(
+        cluster
+            .sql("select * from rachis.sources where source = 'never'")
+            .await
+            .rows
+            .is_empty()
+    );
 }
 
 async fn large_records_arrive_and_too_large_ones_hold_nobody_up(cluster: &Cluster) {
@@ -250,7 +354,12 @@ async fn large_records_arrive_and_too_large_ones_hold_nobody_up(cluster: &Cluste
     kafka.create_topic(t, 1, &[("max.message.bytes", "20000000")]).await;
     let padded = |n: usize, bytes: usize| format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(bytes));
     let small = |numbers: Range<usize>| numbers.map(|n| padded(n, 1)).collect::<Vec<_>>();
-    let bodies = [small(0..1), vec![padded(1, LARGE_BYTES), padded(2, TOO_LARGE_BYTES)], small(3..103)].concat();
+    let bodies = [
+        small(0..1),
+        vec![padded(1, LARGE_BYTES), padded(2, TOO_LARGE_BYTES)],
+        small(3..103),
+    ]
+    .concat();
     kafka.produce(t, bodies.into_iter().map(Produce::value).collect()).await;
     source(cluster, t, t, json!({})).await;
     // One after the other, each larger than the client fetches by default, and than a batch to the leaf.
@@ -258,13 +367,31 @@ async fn large_records_arrive_and_too_large_ones_hold_nobody_up(cluster: &Cluste
     kafka.produce(t, more.into_iter().map(Produce::value).collect()).await;
     stands(cluster, t, &[line(0, "caught_up", 106, 107, 0)]).await;
     documents(cluster, t, &(0..107).filter(|n| *n != 2).collect::<Vec<_>>()).await;
-    let large = cluster.sql(&format!("select n, length(pad) from {t} where length(pad) > 1 order by n")).await;
-    assert_eq!(large.rows, [1, 103, 104, 105].map(|n| vec![json!(n), json!(LARGE_BYTES)]));
-    let bytes = cluster.document(t, "large/0@104").await.expect("an answer").expect("a document");
+    let large = cluster
+        .sql(&format!(
+            "select n, length(pad) from {t} where length(pad) > 1 order by n"
+        ))
+        .await;
+    assert_eq!(
+        large.rows,
+        [1, 103, 104, 105].map(|n| vec![json!(n), json!(LARGE_BYTES)])
+    );
+    let bytes = cluster
+        .document(t, "large/0@104")
+        .await
+        .expect("an answer")
+        .expect("a document");
     assert!(bytes == padded(104, LARGE_BYTES).into_bytes(), "byte for byte");
-    let dead = cluster.sql(&format!("select address, code, length, length(bytes) from rachis.dead_letters where collection = '{t}'")).await;
+    let dead = cluster
+        .sql(&format!(
+            "select address, code, length, length(bytes) from rachis.dead_letters where collection = '{t}'"
+        ))
+        .await;
     let whole = padded(2, TOO_LARGE_BYTES).len();
-    assert_eq!(dead.rows, [[json!("large/0@2"), json!("too_big"), json!(whole), json!(1 << 20)]]);
+    assert_eq!(
+        dead.rows,
+        [[json!("large/0@2"), json!("too_big"), json!(whole), json!(1 << 20)]]
+    );
     outcomes(cluster, t, [107, 106, 0, 1, 0, 0, 106]).await;
 }
 
@@ -292,13 +419,24 @@ async fn a_killed_broker_shows_and_loses_and_doubles_nothing(cluster: &mut Clust
     let sql = format!("select position, error from rachis.sources where source = '{t}'");
     let rows = eventually("the error shows", || async {
         let rows = cluster.ask(&sql, json!({})).await?.rows;
-        let says = |row: &Vec<Value>| row[1].as_str().is_some_and(|error| error.contains("check bootstrap.servers"));
+        let says = |row: &Vec<Value>| {
+            row[1]
+                .as_str()
+                .is_some_and(|error| error.contains("check bootstrap.servers"))
+        };
         ensure!(rows.len() == 3 && rows.iter().all(says), "{rows:?}");
         Ok(rows)
     })
     .await;
-    let positions: i64 = rows.iter().map(|row| row[0].as_i64().map_or(0, |position| position + 1)).sum();
-    assert_eq!(count(cluster, t).await.expect("questions are answered"), positions as u64, "and the positions are what they hold");
+    let positions: i64 = rows
+        .iter()
+        .map(|row| row[0].as_i64().map_or(0, |position| position + 1))
+        .sum();
+    assert_eq!(
+        count(cluster, t).await.expect("questions are answered"),
+        positions as u64,
+        "and the positions are what they hold"
+    );
     cluster.kafka.start_again().await;
     stop.cancel();
     let written = writing.await.expect("all are acknowledged");
@@ -308,19 +446,38 @@ async fn a_killed_broker_shows_and_loses_and_doubles_nothing(cluster: &mut Clust
 async fn a_broker_frozen_beyond_the_session_shows_and_loses_and_doubles_nothing(cluster: &mut Cluster) {
     let t = "frozen";
     cluster.kafka.create_topic(t, 2, &[]).await;
-    source(cluster, t, t, json!({ "config": { "session.timeout.ms": 1_500, "heartbeat.interval.ms": 300 } })).await;
+    source(
+        cluster,
+        t,
+        t,
+        json!({ "config": { "session.timeout.ms": 1_500, "heartbeat.interval.ms": 300 } }),
+    )
+    .await;
     produce(&cluster.kafka, t, 0, 0..500).await;
-    stands(cluster, t, &[line(0, "caught_up", 499, 500, 0), line(1, "caught_up", -1, 0, 0)]).await;
+    stands(
+        cluster,
+        t,
+        &[line(0, "caught_up", 499, 500, 0), line(1, "caught_up", -1, 0, 0)],
+    )
+    .await;
     cluster.kafka.pause();
     // Beyond the session the client gives its partitions back, and somebody is to know why nothing comes.
-    let silent = Line { place: json!([0, "starting", 499, null, null]), said: Vec::new() }
-        .saying(["the consumer group has not said", "another consumer is made"]);
+    let silent = Line {
+        place: json!([0, "starting", 499, null, null]),
+        said: Vec::new(),
+    }
+    .saying(["the consumer group has not said", "another consumer is made"]);
     stands(cluster, t, &[silent]).await;
     documents(cluster, t, &(0..500).collect::<Vec<_>>()).await;
     cluster.kafka.resume();
     produce(&cluster.kafka, t, 0, 500..600).await;
     produce(&cluster.kafka, t, 1, 600..700).await;
-    stands(cluster, t, &[line(0, "caught_up", 599, 600, 0), line(1, "caught_up", 99, 100, 0)]).await;
+    stands(
+        cluster,
+        t,
+        &[line(0, "caught_up", 599, 600, 0), line(1, "caught_up", 99, 100, 0)],
+    )
+    .await;
     documents(cluster, t, &(0..700).collect::<Vec<_>>()).await;
     outcomes(cluster, t, [700, 700, 0, 0, 0, 0, 700]).await;
     losses(cluster, t, &[]).await;
@@ -345,20 +502,34 @@ async fn a_log_that_lost_its_newest_records_is_found_and_never_taken_for_ours(cl
     for t in [suspended, live] {
         produce(&cluster.kafka, t, 0, 1_050..1_150).await;
     }
-    assert_eq!(cluster.kafka.offsets(cut, 0).await.expect("its offsets"), (0..50).collect::<Vec<_>>());
+    assert_eq!(
+        cluster.kafka.offsets(cut, 0).await.expect("its offsets"),
+        (0..50).collect::<Vec<_>>()
+    );
     change(cluster, suspended, "resume", json!({})).await;
     let at = |t: &str| format!("{t}/0@99");
     stands(
         cluster,
         cut,
-        &[line(0, "stopped", 99, 50, 0).saying(["offsets up to 49 only", &at(cut), "truncated", "create a source of another name"])],
+        &[line(0, "stopped", 99, 50, 0).saying([
+            "offsets up to 49 only",
+            &at(cut),
+            "truncated",
+            "create a source of another name",
+        ])],
     )
     .await;
     for t in [suspended, live] {
         stands(
             cluster,
             t,
-            &[line(0, "stopped", 99, 150, 50).saying(["another record", &at(t), "truncated", "create a source of another name", "skip"])],
+            &[line(0, "stopped", 99, 150, 50).saying([
+                "another record",
+                &at(t),
+                "truncated",
+                "create a source of another name",
+                "skip",
+            ])],
         )
         .await;
     }
@@ -376,12 +547,18 @@ async fn a_log_that_lost_its_newest_records_is_found_and_never_taken_for_ours(cl
     }
     losses(cluster, suspended, &[]).await;
     losses(cluster, live, &[(0, 100, 119, SKIPPED)]).await;
-    // Once the cut topic has grown beyond what is stored, it is still not ours. Whatever changes a source has it looked at at once.
+    // Once the cut topic has grown beyond what is stored, it is still not ours. Whatever changes a source has it looked
+    // at at once.
     produce(&cluster.kafka, cut, 0, 2_000..2_100).await;
     for what in ["suspend", "resume"] {
         change(cluster, cut, what, json!({})).await;
     }
-    stands(cluster, cut, &[line(0, "stopped", 99, 150, 50).saying(["another record", &at(cut)])]).await;
+    stands(
+        cluster,
+        cut,
+        &[line(0, "stopped", 99, 150, 50).saying(["another record", &at(cut)])],
+    )
+    .await;
     documents(cluster, cut, &(0..100).collect::<Vec<_>>()).await;
 }
 
@@ -399,7 +576,8 @@ async fn what_happens_while_a_tailer_stands_still_is_found_when_it_goes_on(clust
     stands(cluster, overtaken, &[0, 1].map(|p| line(p, "caught_up", 19, 20, 0))).await;
     stands(cluster, anew, &[line(0, "caught_up", 19, 20, 0)]).await;
     cluster.process("tailer-1").pause();
-    // A request of the tailer may still wait at the broker, and is answered with the first records that come: with those that stay.
+    // A request of the tailer may still wait at the broker, and is answered with the first records that come: with
+    // those that stay.
     for partition in [1, 0] {
         produce(kafka, overtaken, partition, 20..100).await;
     }
@@ -412,7 +590,10 @@ async fn what_happens_while_a_tailer_stands_still_is_found_when_it_goes_on(clust
     stands(
         cluster,
         overtaken,
-        &[line(0, "stopped", 19, 100, 80).saying([&range, "rachis source skip overtaken 0=60"]), line(1, "caught_up", 99, 100, 0)],
+        &[
+            line(0, "stopped", 19, 100, 80).saying([&range, "rachis source skip overtaken 0=60"]),
+            line(1, "caught_up", 99, 100, 0),
+        ],
     )
     .await;
     losses(cluster, overtaken, &[(0, 20, 59, GONE)]).await;
@@ -420,7 +601,12 @@ async fn what_happens_while_a_tailer_stands_still_is_found_when_it_goes_on(clust
     stands(cluster, overtaken, &[0, 1].map(|p| line(p, "caught_up", 99, 100, 0))).await;
     losses(cluster, overtaken, &[(0, 20, 59, GONE)]).await;
     outcomes(cluster, overtaken, [160, 160, 0, 0, 0, 0, 160]).await;
-    stands(cluster, anew, &[line(0, "stopped", 19, 100, 80).saying(["anew-meanwhile/0@19 holds another record", "made anew"])]).await;
+    stands(
+        cluster,
+        anew,
+        &[line(0, "stopped", 19, 100, 80).saying(["anew-meanwhile/0@19 holds another record", "made anew"])],
+    )
+    .await;
     documents(cluster, anew, &(0..20).collect::<Vec<_>>()).await;
     outcomes(cluster, anew, [20, 20, 0, 0, 0, 0, 20]).await;
 }
@@ -441,7 +627,13 @@ async fn a_storm_of_rebalances_loses_and_doubles_nothing_and_each_partition_ends
     let mut cluster = start(3, &[]).await;
     let t = "storm";
     cluster.kafka.create_topic(t, 6, &[]).await;
-    source(&cluster, t, t, json!({ "config": { "session.timeout.ms": 1_500, "heartbeat.interval.ms": 300 } })).await;
+    source(
+        &cluster,
+        t,
+        t,
+        json!({ "config": { "session.timeout.ms": 1_500, "heartbeat.interval.ms": 300 } }),
+    )
+    .await;
     let (stop, partitions) = (CancellationToken::new(), Arc::new(AtomicUsize::new(6)));
     let writing = tokio::spawn(write_until(stop.clone(), cluster.kafka.writer(), t, partitions.clone()));
     let mut rng = StdRng::seed_from_u64(tests::seed());
@@ -484,34 +676,63 @@ async fn a_storm_of_rebalances_loses_and_doubles_nothing_and_each_partition_ends
     let shares = read_by_one_of(&cluster, t, 9, &tailers).await;
     let calm_after = over.elapsed();
     let total: usize = written.iter().sum();
-    eprintln!("{moves} leavings and joinings, {total} records, calm after {calm_after:?}, partitions of each tailer: {shares:?}");
+    eprintln!(
+        "{moves} leavings and joinings, {total} records, calm after {calm_after:?}, partitions of each tailer: {shares:?}"
+    );
     assert!(calm_after < STORM_OVER_WITHIN, "{calm_after:?}");
     assert!(moves >= 20, "{moves} leavings and joinings are a storm");
 }
 
 /// Waits until each of so many partitions is read by exactly one of these tailers; how many each reads.
 async fn read_by_one_of(cluster: &Cluster, source: &str, partitions: usize, tailers: &[&str]) -> Vec<usize> {
-    eventually(&format!("each partition of {source} is read by one of {tailers:?}"), || async {
-        let (mut read, mut shares) = (Vec::new(), Vec::new());
-        for tailer in tailers {
-            let url = cluster.nodes().find(|node| node.name == *tailer).context("a node")?.url.clone();
-            let channel = tonic::transport::Endpoint::from_shared(url)?.connect().await?;
-            let rows = SourcesClient::new(channel).status(StatusRequest {}).await?.into_inner().rows;
-            let of_it = rows.iter().filter(|row| row.source == source && row.state != "starting").filter_map(|row| row.partition);
-            let before = read.len();
-            read.extend(of_it);
-            shares.push(read.len() - before);
-        }
-        read.sort();
-        ensure!(read.iter().copied().eq(0..partitions as i32), "{read:?}, shares {shares:?}");
-        Ok(shares)
-    })
+    eventually(
+        &format!("each partition of {source} is read by one of {tailers:?}"),
+        || async {
+            let (mut read, mut shares) = (Vec::new(), Vec::new());
+            for tailer in tailers {
+                let url = cluster
+                    .nodes()
+                    .find(|node| node.name == *tailer)
+                    .context("a node")?
+                    .url
+                    .clone();
+                let channel = tonic::transport::Endpoint::from_shared(url)?.connect().await?;
+                let rows = SourcesClient::new(channel)
+                    .status(StatusRequest {})
+                    .await?
+                    .into_inner()
+                    .rows;
+                let of_it = rows
+                    .iter()
+                    .filter(|row| row.source == source && row.state != "starting")
+                    .filter_map(|row| row.partition);
+                let before = read.len();
+                read.extend(of_it);
+                shares.push(read.len() - before);
+            }
+            read.sort();
+            ensure!(
+                read.iter().copied().eq(0..partitions as i32),
+                "{read:?}, shares {shares:?}"
+            );
+            Ok(shares)
+        },
+    )
     .await
 }
 
 /// A cluster whose broker has these further settings.
 async fn start(tailers: usize, broker: &[&str]) -> Cluster {
-    Cluster::start_on(Kafka::start_with(broker).await, Size { leaves: 2, tailers, aggregators: 1 }, Settings::default()).await
+    Cluster::start_on(
+        Kafka::start_with(broker).await,
+        Size {
+            leaves: 2,
+            tailers,
+            aggregators: 1,
+        },
+        Settings::default(),
+    )
+    .await
 }
 
 /// A source of the collection of its name; what changes about its topic is noticed soon.
@@ -525,7 +746,10 @@ async fn source(cluster: &Cluster, name: &str, topic: &str, further: Value) {
         body[key] = value.clone();
     }
     body["config"] = config;
-    cluster.json(Method::PUT, &format!("/v1/sources/{name}"), body).await.expect("a source");
+    cluster
+        .json(Method::PUT, &format!("/v1/sources/{name}"), body)
+        .await
+        .expect("a source");
 }
 
 fn values(numbers: Range<usize>) -> Vec<String> {
@@ -533,8 +757,13 @@ fn values(numbers: Range<usize>) -> Vec<String> {
 }
 
 async fn produce(kafka: &Kafka, topic: &str, partition: i32, numbers: Range<usize>) {
-    let record = |value| Produce { partition: Some(partition), ..Produce::value(value) };
-    kafka.produce(topic, values(numbers).into_iter().map(record).collect()).await;
+    let record = |value| Produce {
+        partition: Some(partition),
+        ..Produce::value(value)
+    };
+    kafka
+        .produce(topic, values(numbers).into_iter().map(record).collect())
+        .await;
 }
 
 /// Waits until a plain consumer is given these offsets.
@@ -556,8 +785,19 @@ async fn write_until(stop: CancellationToken, writer: Writer, topic: &str, parti
             break;
         }
         let partition = chunk % partitions.load(Ordering::Relaxed);
-        let record = |value| Produce { partition: Some(partition as i32), ..Produce::value(value) };
-        writer.produce(topic, values(chunk * CHUNK..(chunk + 1) * CHUNK).into_iter().map(record).collect()).await;
+        let record = |value| Produce {
+            partition: Some(partition as i32),
+            ..Produce::value(value)
+        };
+        writer
+            .produce(
+                topic,
+                values(chunk * CHUNK..(chunk + 1) * CHUNK)
+                    .into_iter()
+                    .map(record)
+                    .collect(),
+            )
+            .await;
         written.resize(written.len().max(partitions.load(Ordering::Relaxed)), 0);
         written[partition] += CHUNK;
     }
@@ -566,7 +806,11 @@ async fn write_until(stop: CancellationToken, writer: Writer, topic: &str, parti
 
 /// Waits until everything written (so many to each partition, numbered from 0) is in, once.
 async fn all_is_in(cluster: &Cluster, source: &str, written: &[usize]) {
-    let lines: Vec<Line> = written.iter().zip(0..).map(|(count, p)| line(p, "caught_up", *count as i64 - 1, *count as i64, 0)).collect();
+    let lines: Vec<Line> = written
+        .iter()
+        .zip(0..)
+        .map(|(count, p)| line(p, "caught_up", *count as i64 - 1, *count as i64, 0))
+        .collect();
     stands(cluster, source, &lines).await;
     let total: usize = written.iter().sum();
     documents(cluster, source, &(0..total).collect::<Vec<_>>()).await;
@@ -575,7 +819,12 @@ async fn all_is_in(cluster: &Cluster, source: &str, written: &[usize]) {
 }
 
 async fn count(cluster: &Cluster, collection: &str) -> Result<u64> {
-    cluster.ask(&format!("select count(*) from {collection}"), json!({})).await?.one().as_u64().context("a count")
+    cluster
+        .ask(&format!("select count(*) from {collection}"), json!({}))
+        .await?
+        .one()
+        .as_u64()
+        .context("a count")
 }
 
 /// What a row of `rachis.sources` is to say.
@@ -588,7 +837,10 @@ struct Line {
 /// Partition, state, position (none below 0), end and lag; no error.
 fn line(partition: i32, state: &str, position: i64, end: i64, lag: i64) -> Line {
     let position = (position >= 0).then_some(position);
-    Line { place: json!([partition, state, position, end, lag]), said: Vec::new() }
+    Line {
+        place: json!([partition, state, position, end, lag]),
+        said: Vec::new(),
+    }
 }
 
 impl Line {
@@ -600,16 +852,26 @@ impl Line {
 
     fn is(&self, row: &[Value]) -> bool {
         let (place, error) = (json!(row[..5]), row[5].as_str());
-        place == self.place && error.is_some() != self.said.is_empty() && self.said.iter().all(|said| error.is_some_and(|error| error.contains(said)))
+        place == self.place
+            && error.is_some() != self.said.is_empty()
+            && self
+                .said
+                .iter()
+                .all(|said| error.is_some_and(|error| error.contains(said)))
     }
 }
 
 /// Waits until these are the rows of a source.
 async fn stands(cluster: &Cluster, source: &str, lines: &[Line]) {
-    let sql = format!("select partition, state, position, \"end\", lag, error from rachis.sources where source = '{source}' order by partition");
+    let sql = format!(
+        "select partition, state, position, \"end\", lag, error from rachis.sources where source = '{source}' order by partition"
+    );
     eventually(&format!("{source} stands as it should, {lines:?}"), || async {
         let rows = cluster.ask(&sql, json!({})).await?.rows;
-        ensure!(rows.len() == lines.len() && lines.iter().zip(&rows).all(|(line, row)| line.is(row)), "{rows:?}");
+        ensure!(
+            rows.len() == lines.len() && lines.iter().zip(&rows).all(|(line, row)| line.is(row)),
+            "{rows:?}"
+        );
         Ok(())
     })
     .await;
@@ -617,27 +879,59 @@ async fn stands(cluster: &Cluster, source: &str, lines: &[Line]) {
 
 /// The documents of a collection are these numbers, each once.
 async fn documents(cluster: &Cluster, collection: &str, numbers: &[usize]) {
-    let rows = cluster.sql(&format!("select n from \"{collection}\" order by n limit 100000")).await.rows;
+    let rows = cluster
+        .sql(&format!("select n from \"{collection}\" order by n limit 100000"))
+        .await
+        .rows;
     let expected: Vec<Vec<Value>> = numbers.iter().map(|n| vec![json!(n)]).collect();
     assert_eq!(rows, expected, "the documents of {collection}");
 }
 
-/// events, accepted, tombstones, dead letters, superseded, deleted, documents of a source; both equations hold of each partition.
+/// events, accepted, tombstones, dead letters, superseded, deleted, documents of a source; both equations hold of each
+/// partition.
 async fn outcomes(cluster: &Cluster, source: &str, expected: [i64; 7]) {
-    let columns = ["events", "accepted", "tombstones", "dead_letters", "superseded", "deleted", "documents"];
-    let sums: Vec<String> = columns.iter().map(|column| format!("sum({column})::bigint as {column}")).collect();
-    let answer = cluster.sql(&format!("select {} from rachis.sources where source = '{source}'", sums.join(", "))).await;
-    assert_eq!(answer.rows, [expected.map(|count| json!(count)).to_vec()], "{columns:?} of {source}");
+    let columns = [
+        "events",
+        "accepted",
+        "tombstones",
+        "dead_letters",
+        "superseded",
+        "deleted",
+        "documents",
+    ];
+    let sums: Vec<String> = columns
+        .iter()
+        .map(|column| format!("sum({column})::bigint as {column}"))
+        .collect();
+    let answer = cluster
+        .sql(&format!(
+            "select {} from rachis.sources where source = '{source}'",
+            sums.join(", ")
+        ))
+        .await;
+    assert_eq!(
+        answer.rows,
+        [expected.map(|count| json!(count)).to_vec()],
+        "{columns:?} of {source}"
+    );
     let wrong = "events <> accepted + tombstones + duplicates + dead_letters or documents <> accepted - superseded - deleted - expired";
-    let wrong = cluster.sql(&format!("select * from rachis.sources where source = '{source}' and ({wrong})")).await;
+    let wrong = cluster
+        .sql(&format!(
+            "select * from rachis.sources where source = '{source}' and ({wrong})"
+        ))
+        .await;
     assert!(wrong.rows.is_empty(), "an event without an outcome: {wrong:?}");
 }
 
 /// What `rachis.losses` says of a source: partition, first and last offset, reason.
 async fn losses(cluster: &Cluster, source: &str, expected: &[(i32, i64, i64, &str)]) {
-    let sql = format!("select partition, from_offset, through_offset, reason from rachis.losses where source = '{source}' order by 1, 2");
-    let expected: Vec<Vec<Value>> =
-        expected.iter().map(|(partition, from, through, why)| vec![json!(partition), json!(from), json!(through), json!(why)]).collect();
+    let sql = format!(
+        "select partition, from_offset, through_offset, reason from rachis.losses where source = '{source}' order by 1, 2"
+    );
+    let expected: Vec<Vec<Value>> = expected
+        .iter()
+        .map(|(partition, from, through, why)| vec![json!(partition), json!(from), json!(through), json!(why)])
+        .collect();
     assert_eq!(cluster.sql(&sql).await.rows, expected, "the losses of {source}");
 }
 
@@ -645,5 +939,8 @@ const GONE: &str = "gone at the broker before they were taken in";
 const SKIPPED: &str = "skipped on request";
 
 async fn change(cluster: &Cluster, source: &str, what: &str, body: Value) {
-    cluster.json(Method::POST, &format!("/v1/sources/{source}/{what}"), body).await.unwrap_or_else(|error| panic!("{what} of {source}: {error:#}"));
+    cluster
+        .json(Method::POST, &format!("/v1/sources/{source}/{what}"), body)
+        .await
+        .unwrap_or_else(|error| panic!("{what} of {source}: {error:#}"));
 }

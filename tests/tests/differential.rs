@@ -1,5 +1,5 @@
-//! Statements that write themselves have one answer: by columns, from raw documents, and by DuckDB over the same events; a predicate parts
-//! all rows; and nothing is refused in the planner's own words.
+//! Statements that write themselves have one answer: by columns, from raw documents, and by DuckDB over the same
+//! events; a predicate parts all rows; and nothing is refused in the planner's own words.
 //!
 //! A run asks [`STATEMENTS`] of them. The long form, and how to repeat one that failed:
 //!
@@ -49,8 +49,14 @@ const SHORT_SEED: u64 = 1;
 
 /// What is not there yet, said in our own words: a part of what the server says, and what it is.
 const NOT_THERE: [(&str, &str); 3] = [
-    ("over a constant column of DISTINCT", "a window, EXCEPT ALL or INTERSECT ALL over a constant column"),
-    ("a sub-query in this place", "a sub-query inside of an aggregate, or one that compares otherwise than by ="),
+    (
+        "over a constant column of DISTINCT",
+        "a window, EXCEPT ALL or INTERSECT ALL over a constant column",
+    ),
+    (
+        "a sub-query in this place",
+        "a sub-query inside of an aggregate, or one that compares otherwise than by =",
+    ),
     ("a sub-query in GROUP BY", "a sub-query in GROUP BY"),
 ];
 
@@ -61,7 +67,11 @@ async fn statements_that_write_themselves_have_one_answer() {
     }
     let long = std::env::var_os("RACHIS_STATEMENTS").is_some();
     let seed = tests::seed_or(|| if long { rand::random() } else { SHORT_SEED });
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().expect("a number"))
+    };
     let numbers = match number("RACHIS_STATEMENT") {
         Some(number) => number..number + 1,
         None => 0..number("RACHIS_STATEMENTS").unwrap_or(STATEMENTS),
@@ -72,7 +82,11 @@ async fn statements_that_write_themselves_have_one_answer() {
     let server = Server::start(Settings::default().small_splits()).await;
     fill(&server, &sets).await;
 
-    let court = Court { server: &server, duck, shrunk: AtomicUsize::new(0) };
+    let court = Court {
+        server: &server,
+        duck,
+        shrunk: AtomicUsize::new(0),
+    };
     let begun = std::time::Instant::now();
     let asked = numbers.clone().map(|number| {
         let statement = Generator::new(&sets, mixed(seed, number)).statement(number);
@@ -83,7 +97,12 @@ async fn statements_that_write_themselves_have_one_answer() {
     while let Some(verdict) = verdicts.next().await {
         seen.take(verdict);
         if seen.asked.is_multiple_of(1_000) {
-            eprintln!("{} statements, {} differences, {:?}", seen.asked, seen.failures.len(), begun.elapsed());
+            eprintln!(
+                "{} statements, {} differences, {:?}",
+                seen.asked,
+                seen.failures.len(),
+                begun.elapsed()
+            );
         }
     }
     eprintln!("{}, in {:?}", seen.summary(), begun.elapsed());
@@ -91,12 +110,19 @@ async fn statements_that_write_themselves_have_one_answer() {
     if numbers.end - numbers.start >= STATEMENTS {
         seen.shows_something();
     }
-    assert!(seen.failures.is_empty(), "{} of {} statements have not one answer; RACHIS_SEED={seed}", seen.failures.len(), seen.asked);
+    assert!(
+        seen.failures.is_empty(),
+        "{} of {} statements have not one answer; RACHIS_SEED={seed}",
+        seen.failures.len(),
+        seen.asked
+    );
 }
 
 /// One number of two, so that each statement can be written without those before it.
 fn mixed(seed: u64, number: u64) -> u64 {
-    (seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).rotate_left(17).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    (seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .rotate_left(17)
+        .wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
 fn the_sets(seed: u64) -> Vec<Set> {
@@ -113,17 +139,28 @@ fn the_sets(seed: u64) -> Vec<Set> {
 async fn fill(server: &Client, sets: &[Set]) {
     let parts = |set: &Set| set.documents.len() * 2 / 3;
     for set in sets {
-        server.push(&set.name, set.documents[..parts(set)].join("\n")).await.expect("a push");
+        server
+            .push(&set.name, set.documents[..parts(set)].join("\n"))
+            .await
+            .expect("a push");
     }
     let there: usize = sets.iter().map(parts).sum();
     eventually("all documents are in splits on disk", || async {
-        let answer = server.ask("select sum(documents) from rachis.splits where place = 'disk'", json!({})).await?;
+        let answer = server
+            .ask(
+                "select sum(documents) from rachis.splits where place = 'disk'",
+                json!({}),
+            )
+            .await?;
         anyhow::ensure!(answer.rows[0][0].as_f64() >= Some(there as f64), "{answer:?}");
         Ok(())
     })
     .await;
     for set in sets {
-        server.push(&set.name, set.documents[parts(set)..].join("\n")).await.expect("a push");
+        server
+            .push(&set.name, set.documents[parts(set)..].join("\n"))
+            .await
+            .expect("a push");
     }
 }
 
@@ -180,12 +217,29 @@ impl Court<'_> {
     async fn judge(&self, statement: Statement) -> Judged {
         let (family, text) = (statement.family, statement.text(Spelling::Ours));
         let verdict = self.verdict(&statement).await;
-        let Verdict::Wrong(wrong, detail) = &verdict else { return Judged { family, text, verdict, failure: None } };
-        let mut failure = Failure { wrong: *wrong, detail: detail.clone(), whole: text.clone(), statement };
+        let Verdict::Wrong(wrong, detail) = &verdict else {
+            return Judged {
+                family,
+                text,
+                verdict,
+                failure: None,
+            };
+        };
+        let mut failure = Failure {
+            wrong: *wrong,
+            detail: detail.clone(),
+            whole: text.clone(),
+            statement,
+        };
         if self.shrunk.fetch_add(1, Ordering::Relaxed) < SHRUNK_MAX {
             self.shrink(&mut failure).await;
         }
-        Judged { family, text, verdict, failure: Some(failure) }
+        Judged {
+            family,
+            text,
+            verdict,
+            failure: Some(failure),
+        }
     }
 
     /// Leaves out what can be left out while the same is wrong.
@@ -201,11 +255,19 @@ impl Court<'_> {
                     continue;
                 }
                 asks += 1;
-                let statement = Statement { query, ..failure.statement.clone() };
+                let statement = Statement {
+                    query,
+                    ..failure.statement.clone()
+                };
                 if let Verdict::Wrong(wrong, detail) = self.verdict(&statement).await
                     && wrong == failure.wrong
                 {
-                    let smaller = Failure { wrong, detail, statement, whole: failure.whole.clone() };
+                    let smaller = Failure {
+                        wrong,
+                        detail,
+                        statement,
+                        whole: failure.whole.clone(),
+                    };
                     if smaller.words() == class {
                         *failure = smaller;
                         continue 'smaller;
@@ -229,26 +291,40 @@ impl Court<'_> {
         let auto = self.told(&sql, "auto").await;
         let raw = self.told(&sql, "raw").await;
         let rows = match (auto, raw) {
-            (Told::Rows { rows: auto, .. }, Told::Rows { rows: raw, .. }) => match difference(&auto, &raw, query.ordered()) {
-                Some(different) => return Verdict::Wrong(Wrong::RawDiffers, format!("by columns, and expected as from raw documents: {different}")),
-                None => auto,
-            },
+            (Told::Rows { rows: auto, .. }, Told::Rows { rows: raw, .. }) => {
+                match difference(&auto, &raw, query.ordered()) {
+                    Some(different) => {
+                        return Verdict::Wrong(
+                            Wrong::RawDiffers,
+                            format!("by columns, and expected as from raw documents: {different}"),
+                        );
+                    }
+                    None => auto,
+                }
+            }
             (Told::Cut, Told::Cut) => return Verdict::Cut,
             (Told::Cut, other) | (other, Told::Cut) => {
-                return Verdict::Wrong(Wrong::RawDiffers, format!("one of columns and raw has more rows than an answer, the other {other:?}"));
+                return Verdict::Wrong(
+                    Wrong::RawDiffers,
+                    format!("one of columns and raw has more rows than an answer, the other {other:?}"),
+                );
             }
             (Told::Refused { status, detail }, Told::Refused { .. }) => {
                 return match refusal(status, &detail) {
                     // DuckDB refuses it, too: a mistake of the statement's.
-                    Verdict::Wrong(Wrong::Refused, _) if careless || self.theirs(query).await.is_err() => Verdict::Mistaken,
+                    Verdict::Wrong(Wrong::Refused, _) if careless || self.theirs(query).await.is_err() => {
+                        Verdict::Mistaken
+                    }
                     verdict => verdict,
                 };
             }
-            (Told::Refused { status, detail }, Told::Rows { .. }) | (Told::Rows { .. }, Told::Refused { status, detail }) => {
+            (Told::Refused { status, detail }, Told::Rows { .. })
+            | (Told::Rows { .. }, Told::Refused { status, detail }) => {
                 return match refusal(status, &detail) {
-                    Verdict::Wrong(Wrong::Refused, _) => {
-                        Verdict::Wrong(Wrong::RawDiffers, format!("one of columns and raw refuses: {status} {detail}"))
-                    }
+                    Verdict::Wrong(Wrong::Refused, _) => Verdict::Wrong(
+                        Wrong::RawDiffers,
+                        format!("one of columns and raw refuses: {status} {detail}"),
+                    ),
                     verdict => verdict,
                 };
             }
@@ -268,7 +344,10 @@ impl Court<'_> {
 
     async fn theirs(&self, query: &Query) -> Result<Vec<Vec<Value>>, String> {
         let (duck, sql) = (self.duck.clone(), query.text(Spelling::Theirs));
-        tokio::task::spawn_blocking(move || duck.ask(&sql)).await.expect("DuckDB is asked without a panic").expect("DuckDB lives")
+        tokio::task::spawn_blocking(move || duck.ask(&sql))
+            .await
+            .expect("DuckDB is asked without a panic")
+            .expect("DuckDB lives")
     }
 
     /// Where a predicate holds, does not, and is NULL is every row, once.
@@ -282,14 +361,22 @@ impl Court<'_> {
             }
             match self.answers(&part, false).await {
                 Verdict::Right { .. } => {}
-                Verdict::Wrong(wrong, detail) => return Verdict::Wrong(wrong, format!("{}: {detail}", part.text(Spelling::Ours))),
+                Verdict::Wrong(wrong, detail) => {
+                    return Verdict::Wrong(wrong, format!("{}: {detail}", part.text(Spelling::Ours)));
+                }
                 verdict => return verdict,
             }
         }
-        let whole = Query { filter: None, ..statement.query.clone() };
+        let whole = Query {
+            filter: None,
+            ..statement.query.clone()
+        };
         match self.told(&whole.text(Spelling::Ours), "auto").await {
             Told::Rows { rows, .. } => match difference(&all, &rows, false) {
-                Some(different) => Verdict::Wrong(Wrong::PartsDiffer, format!("where it holds, does not, and is NULL: {different}")),
+                Some(different) => Verdict::Wrong(
+                    Wrong::PartsDiffer,
+                    format!("where it holds, does not, and is NULL: {different}"),
+                ),
                 None => Verdict::Right { found: true },
             },
             Told::Cut => Verdict::Cut,
@@ -328,7 +415,12 @@ struct Seen {
 
 impl Seen {
     fn take(&mut self, judged: Judged) {
-        let Judged { family, text, verdict, failure } = judged;
+        let Judged {
+            family,
+            text,
+            verdict,
+            failure,
+        } = judged;
         self.asked += 1;
         *self.families.entry(family).or_default() += 1;
         match verdict {
@@ -349,7 +441,11 @@ impl Seen {
     }
 
     fn summary(&self) -> String {
-        let errors: BTreeSet<String> = self.silent.iter().map(|error| error.lines().next().unwrap_or_default().chars().take(100).collect()).collect();
+        let errors: BTreeSet<String> = self
+            .silent
+            .iter()
+            .map(|error| error.lines().next().unwrap_or_default().chars().take(100).collect())
+            .collect();
         format!(
             "{} statements: {} found something, {} mistakes were refused, {} have more rows than an answer, DuckDB had no answer to {} {errors:?}, not there yet {:?}, {} differ; {:?}",
             self.asked,
@@ -366,16 +462,31 @@ impl Seen {
     /// A test that asks for nothing shows nothing.
     fn shows_something(&self) {
         let right = self.asked - self.failures.len() as u64;
-        assert!(self.silent.len() as u64 * 100 <= self.asked * SILENT_PERCENT_MAX, "DuckDB was silent {} times", self.silent.len());
-        assert!(self.cut * 100 <= self.asked * CUT_PERCENT_MAX, "{} statements have more rows than an answer", self.cut);
-        assert!(self.found * 100 >= right * FOUND_PERCENT_MIN, "only {} of {right} statements found something", self.found);
+        assert!(
+            self.silent.len() as u64 * 100 <= self.asked * SILENT_PERCENT_MAX,
+            "DuckDB was silent {} times",
+            self.silent.len()
+        );
+        assert!(
+            self.cut * 100 <= self.asked * CUT_PERCENT_MAX,
+            "{} statements have more rows than an answer",
+            self.cut
+        );
+        assert!(
+            self.found * 100 >= right * FOUND_PERCENT_MIN,
+            "only {} of {right} statements found something",
+            self.found
+        );
     }
 
     /// One of each class, the most frequent first; all of them into a file.
     fn print_differences(&self, seed: u64, folder: &Folder) {
         let mut classes: BTreeMap<(Wrong, String), Vec<&Failure>> = BTreeMap::new();
         for failure in &self.failures {
-            classes.entry((failure.wrong, failure.class())).or_default().push(failure);
+            classes
+                .entry((failure.wrong, failure.class()))
+                .or_default()
+                .push(failure);
         }
         let mut classes: Vec<_> = classes.into_iter().collect();
         classes.sort_by_key(|(_, failures)| std::cmp::Reverse(failures.len()));
@@ -383,7 +494,11 @@ impl Seen {
             eprintln!("\n{} × {wrong:?}: {class}\n{}", failures.len(), failures[0].text(seed));
         }
         if !classes.is_empty() {
-            let all: Vec<String> = classes.iter().flat_map(|(_, failures)| failures).map(|failure| failure.text(seed)).collect();
+            let all: Vec<String> = classes
+                .iter()
+                .flat_map(|(_, failures)| failures)
+                .map(|failure| failure.text(seed))
+                .collect();
             let file = folder.path().join("differences.txt");
             std::fs::write(&file, all.join("\n")).expect("a file of differences");
             eprintln!("\n{} classes; all differences: {}", classes.len(), file.display());
@@ -395,7 +510,11 @@ impl Failure {
     /// What makes it another one: the words of a refusal, or the shape of the statement.
     fn class(&self) -> String {
         let words = self.words();
-        if words.is_empty() { self.statement.text(Spelling::Shape) } else { words }
+        if words.is_empty() {
+            self.statement.text(Spelling::Shape)
+        } else {
+            words
+        }
     }
 
     /// What a refusal says, without what it says it of.
@@ -403,7 +522,10 @@ impl Failure {
         if !matches!(self.wrong, Wrong::Broken | Wrong::PlannersWords | Wrong::Refused) {
             return String::new();
         }
-        let said = self.detail.split_once(" in: ").map_or(self.detail.as_str(), |(_, said)| said);
+        let said = self
+            .detail
+            .split_once(" in: ")
+            .map_or(self.detail.as_str(), |(_, said)| said);
         told::class(said)
     }
 

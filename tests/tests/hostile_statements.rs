@@ -1,6 +1,6 @@
-//! No statement harms the node. A server that may use 4 GiB of address space is given statements that ask for far more memory or time: the ones
-//! that once ended it, and some that a program writes of the same kinds. Each is answered or refused within its deadline, the server stays, and
-//! others are served meanwhile.
+//! No statement harms the node. A server that may use 4 GiB of address space is given statements that ask for far more
+//! memory or time: the ones that once ended it, and some that a program writes of the same kinds. Each is answered or
+//! refused within its deadline, the server stays, and others are served meanwhile.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,8 +16,8 @@ use tests::{Server, Settings, eventually};
 /// What the server may use of addresses, and what its queries may use of memory.
 const ADDRESS_SPACE: u64 = 4 << 30;
 const QUERY_BYTES: u64 = 256 << 20;
-/// What a statement may take, and what may pass until its answer must be there: the deadline, the time in which a query says so itself, and a
-/// slow machine.
+/// What a statement may take, and what may pass until its answer must be there: the deadline, the time in which a query
+/// says so itself, and a slow machine.
 const DEADLINE: Duration = Duration::from_secs(2);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 /// Others push a document and ask a small question so often.
@@ -37,7 +37,10 @@ async fn no_statement_ends_the_server_or_outlives_its_deadline() {
     let generated = asked.unwrap_or(40);
     let server = server().await;
     let at_first = server.process().resident_bytes().expect("its memory");
-    let statements: Vec<String> = known().into_iter().chain((0..generated).map(|_| written(&mut rng))).collect();
+    let statements: Vec<String> = known()
+        .into_iter()
+        .chain((0..generated).map(|_| written(&mut rng)))
+        .collect();
     let (ended, served) = (AtomicBool::new(false), AtomicUsize::new(0));
     let hostile = async {
         let mut failed = Vec::new();
@@ -56,15 +59,35 @@ async fn no_statement_ends_the_server_or_outlives_its_deadline() {
         while !ended.load(Ordering::SeqCst) {
             pace.tick().await;
             let n = served.fetch_add(1, Ordering::SeqCst);
-            server.push("others", format!("{{\"n\":{n}}}\n")).await.expect("a push is acknowledged");
-            let count = server.ask("SELECT count(*) FROM others", json!({ "timeout_ms": 30_000 })).await.expect("a small question is answered");
+            server
+                .push("others", format!("{{\"n\":{n}}}\n"))
+                .await
+                .expect("a push is acknowledged");
+            let count = server
+                .ask("SELECT count(*) FROM others", json!({ "timeout_ms": 30_000 }))
+                .await
+                .expect("a small question is answered");
             assert_eq!(count.one(), n + 1, "what was acknowledged is visible");
         }
     };
     let (failed, ()) = tokio::join!(hostile, others);
-    assert!(failed.is_empty(), "{} of {} statements:\n{}\n{}", failed.len(), statements.len(), failed.join("\n"), server.log_end());
-    let (served, offered) = (served.load(Ordering::SeqCst), begun.elapsed().as_secs_f64() / OTHERS_EVERY.as_secs_f64());
-    println!("others: {:.0} % of {} pushes and questions a second", served as f64 / offered * 100.0, 1.0 / OTHERS_EVERY.as_secs_f64());
+    assert!(
+        failed.is_empty(),
+        "{} of {} statements:\n{}\n{}",
+        failed.len(),
+        statements.len(),
+        failed.join("\n"),
+        server.log_end()
+    );
+    let (served, offered) = (
+        served.load(Ordering::SeqCst),
+        begun.elapsed().as_secs_f64() / OTHERS_EVERY.as_secs_f64(),
+    );
+    println!(
+        "others: {:.0} % of {} pushes and questions a second",
+        served as f64 / offered * 100.0,
+        1.0 / OTHERS_EVERY.as_secs_f64()
+    );
     assert!(served > statements.len() / 10, "others were hardly served");
     eventually("no query is left", || async {
         let running = server.ask("SELECT count(*) FROM rachis.queries", json!({})).await?;
@@ -112,7 +135,11 @@ async fn what_a_statement_holds_is_free_soon_after_its_end_however_it_ends() {
             "the client leaves" => asked.abort(),
             "somebody cancels" => {
                 // It may have ended by itself meanwhile.
-                let _cancelled = server.request(Method::DELETE, &format!("/v1/queries/{id}")).send().await.expect("an answer");
+                let _cancelled = server
+                    .request(Method::DELETE, &format!("/v1/queries/{id}"))
+                    .send()
+                    .await
+                    .expect("an answer");
             }
             _ if was_running => drop((&mut asked).await),
             _ => {}
@@ -127,14 +154,27 @@ async fn what_a_statement_holds_is_free_soon_after_its_end_however_it_ends() {
         })
         .await;
         longest = longest.max(over.elapsed());
-        assert!(longest < ANSWERED_WITHIN, "{sql} was free only {longest:?} after {ending}");
+        assert!(
+            longest < ANSWERED_WITHIN,
+            "{sql} was free only {longest:?} after {ending}"
+        );
         if std::env::var_os("RACHIS_VERBOSE").is_some() {
-            eprintln!("{:?} after {ending}: {}", over.elapsed(), sql.chars().take(100).collect::<String>());
+            eprintln!(
+                "{:?} after {ending}: {}",
+                over.elapsed(),
+                sql.chars().take(100).collect::<String>()
+            );
         }
         ended_while_running += usize::from(was_running);
     }
-    println!("{ended_while_running} of {} statements were ended; all was free again after at most {longest:?}", known().len());
-    assert!(ended_while_running > known().len() / 3, "only {ended_while_running} were ended while they ran");
+    println!(
+        "{ended_while_running} of {} statements were ended; all was free again after at most {longest:?}",
+        known().len()
+    );
+    assert!(
+        ended_while_running > known().len() / 3,
+        "only {ended_while_running} were ended while they ran"
+    );
     eventually("its memory is free again", || async {
         // The allocator gives back what a thread has freed when the thread runs next.
         ensure!(running(&server).await? == 0, "a statement runs");
@@ -147,14 +187,22 @@ async fn what_a_statement_holds_is_free_soon_after_its_end_however_it_ends() {
 
 /// How many hostile statements run.
 async fn running(server: &Server) -> Result<u64> {
-    let running = server.ask(&format!("SELECT count(*) FROM rachis.queries WHERE id LIKE '{HOSTILE_IDS}%'"), json!({})).await?;
+    let running = server
+        .ask(
+            &format!("SELECT count(*) FROM rachis.queries WHERE id LIKE '{HOSTILE_IDS}%'"),
+            json!({}),
+        )
+        .await?;
     running.one().as_u64().context("a number")
 }
 
 /// What the server says that its queries hold.
 async fn held_bytes(server: &Server) -> Result<f64> {
     let metrics = server.request(Method::GET, "/metrics").send().await?.text().await?;
-    let line = metrics.lines().find_map(|line| line.strip_prefix("rachis_queries_memory_bytes ")).context("no such metric")?;
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("rachis_queries_memory_bytes "))
+        .context("no such metric")?;
     Ok(line.parse()?)
 }
 
@@ -164,7 +212,12 @@ async fn a_server_ends_in_order_while_a_hostile_statement_runs() {
     let url = server.url().to_owned();
     let asked = tokio::spawn(async move {
         let body = json!({ "sql": "SELECT count(*) FROM e AS a, e AS b, e AS c, e AS d WHERE a.n + b.n + c.n + d.n = -1", "timeout_ms": 600_000 });
-        reqwest::Client::new().post(format!("{url}/v1/sql")).json(&body).send().await.map(|answer| answer.status().as_u16())
+        reqwest::Client::new()
+            .post(format!("{url}/v1/sql"))
+            .json(&body)
+            .send()
+            .await
+            .map(|answer| answer.status().as_u16())
     });
     eventually("the statement runs", || async {
         let running = server.ask("SELECT count(*) FROM rachis.queries", json!({})).await?;
@@ -174,24 +227,38 @@ async fn a_server_ends_in_order_while_a_hostile_statement_runs() {
     .await;
     server.stop();
     let status = asked.await.expect("no panic");
-    assert!(!status.is_ok_and(|status| status == 200), "the statement was not answered");
+    assert!(
+        !status.is_ok_and(|status| status == 200),
+        "the statement was not answered"
+    );
 }
 
 async fn server() -> Server {
-    let settings = Settings { address_space: Some(ADDRESS_SPACE), ..Settings::default() };
-    let settings = settings.with("RACHIS_AGGREGATOR__QUERY_BYTES_MAX", QUERY_BYTES).with("RACHIS_AGGREGATOR__QUERIES_BYTES_MAX", 2 * QUERY_BYTES);
+    let settings = Settings {
+        address_space: Some(ADDRESS_SPACE),
+        ..Settings::default()
+    };
+    let settings = settings
+        .with("RACHIS_AGGREGATOR__QUERY_BYTES_MAX", QUERY_BYTES)
+        .with("RACHIS_AGGREGATOR__QUERIES_BYTES_MAX", 2 * QUERY_BYTES);
     let server = Server::start(settings).await;
     let words = ["alpha", "beta", "gamma", "delta"];
     let lines = |from: usize, to: usize, text: usize| -> String {
         let line = |n: usize| {
             let list: Vec<usize> = (0..n % 20).collect();
             let pattern = format!("(a{{{}}}){{10}}", n % 500);
-            format!("{}\n", json!({ "n": n, "w": words[n % 4], "t": "ab ".repeat(text), "l": list, "p": pattern, "o": { "k": n } }))
+            format!(
+                "{}\n",
+                json!({ "n": n, "w": words[n % 4], "t": "ab ".repeat(text), "l": list, "p": pattern, "o": { "k": n } })
+            )
         };
         (from..to).map(line).collect()
     };
     for piece in 0..10 {
-        server.push("e", lines(piece * 2_000, piece * 2_000 + 2_000, 20)).await.expect("pushed");
+        server
+            .push("e", lines(piece * 2_000, piece * 2_000 + 2_000, 20))
+            .await
+            .expect("pushed");
     }
     // Some large documents.
     server.push("e", lines(20_000, 20_020, 100_000)).await.expect("pushed");
@@ -206,22 +273,34 @@ async fn ask(server: &Server, sql: &str) -> Result<()> {
     if verbose {
         eprintln!("{sql}");
     }
-    let mut answer = server.request(Method::POST, "/v1/sql").json(&body).timeout(ANSWERED_WITHIN).send().await.context("no answer")?;
+    let mut answer = server
+        .request(Method::POST, "/v1/sql")
+        .json(&body)
+        .timeout(ANSWERED_WITHIN)
+        .send()
+        .await
+        .context("no answer")?;
     let status = answer.status().as_u16();
     let mut read = Vec::new();
-    // A long answer comes for as long as somebody reads it, however long that takes: this client has seen enough, and goes.
+    // A long answer comes for as long as somebody reads it, however long that takes: this client has seen enough, and
+    // goes.
     while read.len() < READ_BYTES_MAX {
         match answer.chunk().await {
             Ok(Some(chunk)) => read.extend_from_slice(&chunk),
             Ok(None) => break,
-            // At its deadline, or at a limit, an answer breaks off whose beginning was sent: the client sees that its end is missing.
+            // At its deadline, or at a limit, an answer breaks off whose beginning was sent: the client sees that its
+            // end is missing.
             Err(_) if status == 200 && server.log_end().contains("broke off") => break,
             Err(error) => return Err(error).context("an answer that breaks off"),
         }
     }
     if verbose {
         let said: String = String::from_utf8_lossy(&read).chars().take(200).collect();
-        eprintln!("    {:?} {status} {} MB: {said}", begun.elapsed(), server.process().resident_bytes()? >> 20);
+        eprintln!(
+            "    {:?} {status} {} MB: {said}",
+            begun.elapsed(),
+            server.process().resident_bytes()? >> 20
+        );
     }
     if status == 200 {
         return Ok(());
@@ -239,8 +318,11 @@ fn many(count: usize, of: impl Fn(usize) -> String) -> String {
 
 /// Statements that once ended a server, or filled its machine.
 fn known() -> Vec<String> {
-    let nested = |depth: usize, wrap: &dyn Fn(String) -> String| (0..depth).fold("w".to_owned(), |inner, _| wrap(inner));
-    let doubled = (0..26).fold("(SELECT 'xxxxxxxxxxxxxxxx' AS x)".to_owned(), |inner, _| format!("(SELECT x || x AS x FROM {inner} AS t)"));
+    let nested =
+        |depth: usize, wrap: &dyn Fn(String) -> String| (0..depth).fold("w".to_owned(), |inner, _| wrap(inner));
+    let doubled = (0..26).fold("(SELECT 'xxxxxxxxxxxxxxxx' AS x)".to_owned(), |inner, _| {
+        format!("(SELECT x || x AS x FROM {inner} AS t)")
+    });
     let letters: Vec<String> = (0..22).map(|n| format!("o.k + {n}")).collect();
     let plus = (0..24).fold("n".to_owned(), |inner, _| format!("({inner}{})", " + n".repeat(900)));
     vec![
@@ -311,23 +393,43 @@ fn written(rng: &mut StdRng) -> String {
     let text = grown(rng, 3);
     let of = |rng: &mut StdRng, from: &str| grown(rng, 2).replace("e.", from);
     match rng.random_range(0..10) {
-        0 => format!("SELECT {} FROM e", many(rng.random_range(1..80), |n| format!("{text} || '{n}' AS c{n}"))),
-        1 => format!("SELECT max({text}), min({}), count(DISTINCT {}) FROM e", grown(rng, 2), grown(rng, 2)),
+        0 => format!(
+            "SELECT {} FROM e",
+            many(rng.random_range(1..80), |n| format!("{text} || '{n}' AS c{n}"))
+        ),
+        1 => format!(
+            "SELECT max({text}), min({}), count(DISTINCT {}) FROM e",
+            grown(rng, 2),
+            grown(rng, 2)
+        ),
         2 => format!("SELECT {text} AS g, count(*) FROM e GROUP BY {text}"),
         3 => format!("SELECT string_agg({text}, ', ') OVER (PARTITION BY e.w ORDER BY e.n) FROM e"),
-        4 => format!("SELECT array_agg({text}) OVER (ORDER BY e.n ROWS BETWEEN {} PRECEDING AND CURRENT ROW) FROM e", rng.random_range(1..5_000)),
-        5 => format!("SELECT {}, {} FROM e AS a, e AS b WHERE a.n <> b.n", of(rng, "a."), of(rng, "b.")),
+        4 => format!(
+            "SELECT array_agg({text}) OVER (ORDER BY e.n ROWS BETWEEN {} PRECEDING AND CURRENT ROW) FROM e",
+            rng.random_range(1..5_000)
+        ),
+        5 => format!(
+            "SELECT {}, {} FROM e AS a, e AS b WHERE a.n <> b.n",
+            of(rng, "a."),
+            of(rng, "b.")
+        ),
         6 => format!("SELECT {}, b.l FROM e AS a JOIN e AS b ON a.w = b.w", of(rng, "a.")),
         7 => format!("SELECT * FROM (SELECT unnest(e.l) AS i, {text} AS x FROM e) AS u ORDER BY u.x DESC"),
         8 => format!("SELECT e.n, x.all_of FROM e, (SELECT array_agg({text}) AS all_of FROM e) AS x"),
-        _ => format!("SELECT e.n FROM e WHERE {text} > 'a' ORDER BY {} LIMIT 10", grown(rng, 2)),
+        _ => format!(
+            "SELECT e.n FROM e WHERE {text} > 'a' ORDER BY {} LIMIT 10",
+            grown(rng, 2)
+        ),
     }
 }
 
 /// An expression whose text is longer than what it is made of.
 fn grown(rng: &mut StdRng, depth: usize) -> String {
     if depth == 0 {
-        return (*["e.w", "e.t", "e.p", "(e.w || e.t)", "e.l::text"].choose(rng).expect("some")).to_owned();
+        return (*["e.w", "e.t", "e.p", "(e.w || e.t)", "e.l::text"]
+            .choose(rng)
+            .expect("some"))
+        .to_owned();
     }
     let inner = grown(rng, depth - 1);
     let long = "xy".repeat(rng.random_range(1..1_000));
@@ -340,6 +442,9 @@ fn grown(rng: &mut StdRng, depth: usize) -> String {
         5 => format!("concat({inner}, {inner}, '{long}')"),
         6 => format!("array_to_string(string_to_array({inner}, 'a'), '{long}')"),
         7 => format!("greatest({inner}, {})", grown(rng, depth - 1)),
-        _ => format!("CASE WHEN e.n > {} THEN {inner} ELSE '{long}' END", rng.random_range(0..20_000)),
+        _ => format!(
+            "CASE WHEN e.n > {} THEN {inner} ELSE '{long}' END",
+            rng.random_range(0..20_000)
+        ),
     }
 }

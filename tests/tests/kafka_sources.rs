@@ -1,6 +1,8 @@
-//! A topic of a real Kafka is taken in as it is: byte for byte, through transactions, lost ranges, topics made anew, and killed brokers.
+//! A topic of a real Kafka is taken in as it is: byte for byte, through transactions, lost ranges, topics made anew,
+//! and killed brokers.
 //!
-//! The tailer runs here, against a model of the leaf that keeps what it was given; so what is compared is what came out of Kafka.
+//! The tailer runs here, against a model of the leaf that keeps what it was given; so what is compared is what came out
+//! of Kafka.
 
 #[path = "../../tailer/tests/model/leaf.rs"]
 mod leaf;
@@ -22,36 +24,75 @@ use tests::{Kafka, eventually, kafka::Produce};
 async fn a_record_arrives_as_kafka_has_it() {
     let kafka = Kafka::start().await;
     kafka.create_topic("plain", 2, &[]).await;
-    kafka.create_topic("stamped", 1, &[("message.timestamp.type", "LogAppendTime")]).await;
+    kafka
+        .create_topic("stamped", 1, &[("message.timestamp.type", "LogAppendTime")])
+        .await;
     let node = Node::new(&kafka, "one");
     node.source("plain").await;
     node.source("stamped").await;
     let records = vec![
         Produce {
-            headers: vec![("a".into(), Some(b"1".to_vec())), ("a".into(), None), ("".into(), Some(vec![0, 255]))],
+            headers: vec![
+                ("a".into(), Some(b"1".to_vec())),
+                ("a".into(), None),
+                ("".into(), Some(vec![0, 255])),
+            ],
             time_ms: Some(1_234),
             ..keyed("k", Some("{}"))
         },
         keyed("k", None),
         keyed("", Some("")),
-        Produce { partition: Some(0), value: Some(vec![0, 159, 146, 150]), ..Produce::default() },
-        Produce { partition: Some(0), ..Produce::default() },
-        Produce { partition: Some(0), value: Some(vec![b'x'; 9_000_000]), ..Produce::default() },
+        Produce {
+            partition: Some(0),
+            value: Some(vec![0, 159, 146, 150]),
+            ..Produce::default()
+        },
+        Produce {
+            partition: Some(0),
+            ..Produce::default()
+        },
+        Produce {
+            partition: Some(0),
+            value: Some(vec![b'x'; 9_000_000]),
+            ..Produce::default()
+        },
     ];
     kafka.produce("plain", records.clone()).await;
-    kafka.produce("stamped", vec![Produce { partition: Some(0), time_ms: Some(1), ..Produce::value("{}") }]).await;
+    kafka
+        .produce(
+            "stamped",
+            vec![Produce {
+                partition: Some(0),
+                time_ms: Some(1),
+                ..Produce::value("{}")
+            }],
+        )
+        .await;
     node.has("plain", 6).await;
     let taken = node.leaf.taken("plain", 0).records;
     for (given, came) in records.iter().zip(&taken) {
-        let value = given.value.clone().map_or(Value::Null, |value| Value::One(value.into()));
-        let headers: Vec<_> = given.headers.iter().map(|(name, value)| (name.clone(), value.clone().map(Into::into))).collect();
-        assert_eq!((came.key.as_deref(), &came.value, &came.headers), (given.key.as_deref(), &value, &headers));
+        let value = given
+            .value
+            .clone()
+            .map_or(Value::Null, |value| Value::One(value.into()));
+        let headers: Vec<_> = given
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().map(Into::into)))
+            .collect();
+        assert_eq!(
+            (came.key.as_deref(), &came.value, &came.headers),
+            (given.key.as_deref(), &value, &headers)
+        );
         assert_eq!(came.time_kind, TimeKind::Create);
     }
     assert_eq!(taken[0].time_ms, 1_234);
     node.has("stamped", 1).await;
     let stamped = &node.leaf.taken("stamped", 0).records[0];
-    assert!(stamped.time_kind == TimeKind::Append && stamped.time_ms > 1_700_000_000_000, "{stamped:?}");
+    assert!(
+        stamped.time_kind == TimeKind::Append && stamped.time_ms > 1_700_000_000_000,
+        "{stamped:?}"
+    );
     node.tailer.shutdown().await;
 }
 
@@ -64,7 +105,9 @@ async fn aborted_transactions_are_left_out_and_their_holes_do_not_keep_a_source_
     let mut expected = Vec::new();
     for round in 0..6 {
         let values: Vec<String> = (0..10).map(|i| format!("{{\"round\":{round},\"i\":{i}}}")).collect();
-        kafka.produce_in_transaction("t", 0, values.clone(), round % 2 == 0).await;
+        kafka
+            .produce_in_transaction("t", 0, values.clone(), round % 2 == 0)
+            .await;
         if round % 2 == 0 {
             expected.extend(values);
         }
@@ -95,7 +138,11 @@ async fn a_range_that_is_gone_stops_its_partition_until_somebody_says_to_go_on()
     node.state("t", "stopped", "t/0@20 through t/0@49 are gone").await;
     node.has("t", 40).await;
     assert_eq!(node.leaf.taken("t", 1).records[0].offset, 10);
-    node.change(Change::SkipSource { name: name("t"), skips: Skips(BTreeMap::from([(0, vec![Skip { from: 20, to: 50 }])])) }).await;
+    node.change(Change::SkipSource {
+        name: name("t"),
+        skips: Skips(BTreeMap::from([(0, vec![Skip { from: 20, to: 50 }])])),
+    })
+    .await;
     node.has("t", 90).await;
     let offsets: Vec<i64> = node.leaf.taken("t", 0).records.iter().map(|r| r.offset).collect();
     assert_eq!(offsets, (0..20).chain(50..100).collect::<Vec<_>>());
@@ -131,12 +178,24 @@ async fn a_topic_made_anew_is_found_and_nothing_of_it_is_taken() {
 async fn a_killed_and_a_frozen_broker_lose_nothing_and_double_nothing() {
     let mut kafka = Kafka::start().await;
     kafka.create_topic("t", 3, &[]).await;
-    let node =
-        Node::with(&kafka, "one", Model::new(tests::seed(), Chaos { busy: 5, unreachable: 5, applied_but_unanswered: 5, loses_its_newest: 1 }));
+    let node = Node::with(
+        &kafka,
+        "one",
+        Model::new(
+            tests::seed(),
+            Chaos {
+                busy: 5,
+                unreachable: 5,
+                applied_but_unanswered: 5,
+                loses_its_newest: 1,
+            },
+        ),
+    );
     node.source("t").await;
     for round in 0..4_usize {
         for partition in 0..3 {
-            node.produce(&kafka, "t", partition, round * 500..(round + 1) * 500).await;
+            node.produce(&kafka, "t", partition, round * 500..(round + 1) * 500)
+                .await;
         }
         match round {
             0 => node.has("t", 1_500).await,
@@ -157,7 +216,10 @@ async fn a_killed_and_a_frozen_broker_lose_nothing_and_double_nothing() {
     node.state("t", "caught_up", "").await;
     for partition in 0..3 {
         let numbers: Vec<String> = node.leaf.taken("t", partition).records.iter().map(text).collect();
-        assert_eq!(numbers, (0..2_000).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>());
+        assert_eq!(
+            numbers,
+            (0..2_000).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>()
+        );
     }
     node.tailer.shutdown().await;
 }
@@ -181,7 +243,10 @@ async fn two_tailers_on_one_source_double_nothing_and_a_successor_waits_for_nobo
     assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
     for (partition, count) in [(0, 2_000), (1, 1_000)] {
         let numbers: Vec<String> = first.leaf.taken("t", partition).records.iter().map(text).collect();
-        assert_eq!(numbers, (0..count).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>());
+        assert_eq!(
+            numbers,
+            (0..count).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>()
+        );
     }
     // Those of the same name have put each other out; whoever is left goes on by itself.
     second.shutdown().await;
@@ -209,7 +274,13 @@ impl Node {
         let folder = tempfile::tempdir().expect("a folder");
         let changes = FileChanges::open(folder.path()).expect("a change log");
         let tailer = start(&changes, &leaf, node);
-        Self { tailer, leaf, changes, bootstrap: kafka.bootstrap(), _folder: folder }
+        Self {
+            tailer,
+            leaf,
+            changes,
+            bootstrap: kafka.bootstrap(),
+            _folder: folder,
+        }
     }
 
     fn tailer(&self, node: &str) -> Arc<Tailer> {
@@ -222,25 +293,55 @@ impl Node {
 
     async fn source(&self, topic: &str) {
         let collection: proto::CollectionName = "events".parse().expect("a name");
-        self.change(Change::CreateCollection { name: collection.clone(), settings: CollectionSettings::default(), placement: Vec::new() }).await;
-        let config =
-            BTreeMap::from([("bootstrap.servers".to_owned(), self.bootstrap.clone()), ("fetch.message.max.bytes".to_owned(), "10000000".to_owned())]);
-        let settings = SourceSettings { collection, topic: topic.into(), config, rules: Rules::default(), start: Start::Earliest, partitions: None };
-        self.change(Change::PutSource { name: name(topic), settings }).await;
+        self.change(Change::CreateCollection {
+            name: collection.clone(),
+            settings: CollectionSettings::default(),
+            placement: Vec::new(),
+        })
+        .await;
+        let config = BTreeMap::from([
+            ("bootstrap.servers".to_owned(), self.bootstrap.clone()),
+            ("fetch.message.max.bytes".to_owned(), "10000000".to_owned()),
+        ]);
+        let settings = SourceSettings {
+            collection,
+            topic: topic.into(),
+            config,
+            rules: Rules::default(),
+            start: Start::Earliest,
+            partitions: None,
+        };
+        self.change(Change::PutSource {
+            name: name(topic),
+            settings,
+        })
+        .await;
     }
 
     async fn suspend(&self, topic: &str, suspended: bool) {
-        self.change(Change::SuspendSource { name: name(topic), suspended }).await;
+        self.change(Change::SuspendSource {
+            name: name(topic),
+            suspended,
+        })
+        .await;
     }
 
     async fn produce(&self, kafka: &Kafka, topic: &str, partition: i32, numbers: std::ops::Range<usize>) {
-        let record = |n| Produce { partition: Some(partition), ..Produce::value(format!("{{\"n\":{n}}}")) };
+        let record = |n| Produce {
+            partition: Some(partition),
+            ..Produce::value(format!("{{\"n\":{n}}}"))
+        };
         kafka.produce(topic, numbers.map(record).collect()).await;
     }
 
     async fn has(&self, topic: &str, records: usize) {
         eventually(&format!("{topic} has {records} records"), || async {
-            ensure!(self.leaf.count(topic) == records, "{}; {:?}", self.leaf.count(topic), self.tailer.rows());
+            ensure!(
+                self.leaf.count(topic) == records,
+                "{}; {:?}",
+                self.leaf.count(topic),
+                self.tailer.rows()
+            );
             Ok(())
         })
         .await;
@@ -253,7 +354,12 @@ impl Node {
             let mut rows_of = rows.iter().filter(|row| row.source == name(topic));
             let fits = |row: &proto::status::TailStatus| {
                 let said = row.error.as_deref().unwrap_or_default();
-                (state.is_empty() || row.state.word() == state) && if error.is_empty() { said.is_empty() } else { said.contains(error) }
+                (state.is_empty() || row.state.word() == state)
+                    && if error.is_empty() {
+                        said.is_empty()
+                    } else {
+                        said.contains(error)
+                    }
             };
             ensure!(rows_of.any(fits), "{rows:?}");
             Ok(())
@@ -263,7 +369,11 @@ impl Node {
 }
 
 fn start(changes: &FileChanges, leaf: &Arc<Model>, node: &str) -> Arc<Tailer> {
-    let options = TailerOptions { node: Some(node.into()), batch_records_max: 200, ..TailerOptions::default() };
+    let options = TailerOptions {
+        node: Some(node.into()),
+        batch_records_max: 200,
+        ..TailerOptions::default()
+    };
     Tailer::start(options, leaf.clone(), Arc::new(changes.clone()))
 }
 
@@ -272,7 +382,10 @@ fn name(text: &str) -> SourceName {
 }
 
 fn keyed(key: &str, value: Option<&str>) -> Produce {
-    Produce { partition: Some(0), ..Produce::keyed(key, value.map(|v| v.as_bytes().to_vec())) }
+    Produce {
+        partition: Some(0),
+        ..Produce::keyed(key, value.map(|v| v.as_bytes().to_vec()))
+    }
 }
 
 fn text(record: &Record) -> String {

@@ -1,4 +1,5 @@
-//! Mixed data is welcome: whatever JSON allows is kept, found and answered; what is not JSON is told apart, and its neighbours stay.
+//! Mixed data is welcome: whatever JSON allows is kept, found and answered; what is not JSON is told apart, and its
+//! neighbours stay.
 
 use serde_json::{Value, json};
 use tests::{Client, Service, eventually};
@@ -16,14 +17,22 @@ tests::of_one_process_and_of_a_cluster! {
 /// Asks by index and columns and from raw documents; both must say the same.
 async fn both(server: &Client, sql: &str) -> Vec<Vec<Value>> {
     let auto = server.ask(sql, json!({})).await.expect("an answer");
-    let raw = server.ask(sql, json!({ "scan": "raw" })).await.expect("an answer from raw documents");
+    let raw = server
+        .ask(sql, json!({ "scan": "raw" }))
+        .await
+        .expect("an answer from raw documents");
     assert_eq!(auto.rows, raw.rows, "{sql}: index and raw documents differ");
     auto.rows
 }
 
 async fn in_splits(server: &Client, documents: u64) {
     eventually("all documents are in splits on disk", || async {
-        let answer = server.ask("select sum(documents) from rachis.splits where place = 'disk'", json!({})).await?;
+        let answer = server
+            .ask(
+                "select sum(documents) from rachis.splits where place = 'disk'",
+                json!({}),
+            )
+            .await?;
         anyhow::ensure!(answer.rows[0][0].as_f64() >= Some(documents as f64), "{answer:?}");
         Ok(())
     })
@@ -31,22 +40,71 @@ async fn in_splits(server: &Client, documents: u64) {
 }
 
 async fn one_stray_value_never_breaks_a_dashboard(server: Service) {
-    let body = [r#"{"ms":12}"#, r#"{"ms":"slow"}"#, r#"{"ms":30}"#, r#"{"ms":null}"#, r#"{"ms":{"p99":7}}"#, r#"{"ms":[1,2]}"#, "{}"].join("\n");
+    let body = [
+        r#"{"ms":12}"#,
+        r#"{"ms":"slow"}"#,
+        r#"{"ms":30}"#,
+        r#"{"ms":null}"#,
+        r#"{"ms":{"p99":7}}"#,
+        r#"{"ms":[1,2]}"#,
+        "{}",
+    ]
+    .join("\n");
     let pushed = server.push("requests", body).await.expect("a push");
-    assert_eq!((pushed["accepted"].as_u64(), pushed["rejected"].as_u64()), (Some(7), Some(0)));
+    assert_eq!(
+        (pushed["accepted"].as_u64(), pushed["rejected"].as_u64()),
+        (Some(7), Some(0))
+    );
     for _ in ["in the tail", "in a split"] {
-        assert_eq!(both(&server, "select sum(ms), count(ms), max(ms) from requests").await, [[json!(42), json!(5), json!(30)]]);
-        assert_eq!(both(&server, "select count(*) from requests where ms > 20").await, [[json!(1)]]);
-        assert_eq!(both(&server, "select count(*) from requests where ms = 'slow'").await, [[json!(1)]]);
-        assert_eq!(both(&server, "select count(*) from requests where ms is null").await, [[json!(2)]]);
-        assert_eq!(both(&server, "select ms.p99 from requests where ms.p99 is not null").await, [[json!(7)]]);
+        assert_eq!(
+            both(&server, "select sum(ms), count(ms), max(ms) from requests").await,
+            [[json!(42), json!(5), json!(30)]]
+        );
+        assert_eq!(
+            both(&server, "select count(*) from requests where ms > 20").await,
+            [[json!(1)]]
+        );
+        assert_eq!(
+            both(&server, "select count(*) from requests where ms = 'slow'").await,
+            [[json!(1)]]
+        );
+        assert_eq!(
+            both(&server, "select count(*) from requests where ms is null").await,
+            [[json!(2)]]
+        );
+        assert_eq!(
+            both(&server, "select ms.p99 from requests where ms.p99 is not null").await,
+            [[json!(7)]]
+        );
         let answer = server.sql("select sum(ms) from requests").await;
         let warnings = answer.stats["warnings"].to_string();
         assert!(warnings.contains("ms: 3 of 5 values were not numbers"), "{warnings}");
         let native = both(&server, "select ms from requests order by _offset, _item").await;
-        assert_eq!(native, [[json!(12)], [json!("slow")], [json!(30)], [json!(null)], [json!({"p99":7})], [json!([1, 2])], [json!(null)]]);
-        let ordered = [[json!(12)], [json!(30)], [json!("slow")], [json!([1, 2])], [json!({"p99":7})], [json!(null)], [json!(null)]];
-        for sql in ["select ms from requests order by ms", "select ms from (select ms from requests) t order by ms"] {
+        assert_eq!(
+            native,
+            [
+                [json!(12)],
+                [json!("slow")],
+                [json!(30)],
+                [json!(null)],
+                [json!({"p99":7})],
+                [json!([1, 2])],
+                [json!(null)]
+            ]
+        );
+        let ordered = [
+            [json!(12)],
+            [json!(30)],
+            [json!("slow")],
+            [json!([1, 2])],
+            [json!({"p99":7})],
+            [json!(null)],
+            [json!(null)],
+        ];
+        for sql in [
+            "select ms from requests order by ms",
+            "select ms from (select ms from requests) t order by ms",
+        ] {
             assert_eq!(both(&server, sql).await, ordered, "{sql}");
         }
         in_splits(&server, 7).await;
@@ -62,14 +120,27 @@ async fn a_value_that_a_function_has_no_answer_for_is_null_and_the_others_have_t
     ];
     server.push("stray", body.join("\n")).await.expect("a push");
     for _ in ["in the tail", "in a split"] {
-        assert_eq!(both(&server, "select sqrt(n) from stray order by _id").await, [[json!(2.0)], [json!(null)], [json!(4.0)], [json!(null)]]);
-        assert_eq!(both(&server, "select abs(n) from stray order by _id").await, [[json!(4)], [json!(9)], [json!(16)], [json!(null)]]);
         assert_eq!(
-            both(&server, "select n * 4611686018427387904 is null from stray order by _id").await,
+            both(&server, "select sqrt(n) from stray order by _id").await,
+            [[json!(2.0)], [json!(null)], [json!(4.0)], [json!(null)]]
+        );
+        assert_eq!(
+            both(&server, "select abs(n) from stray order by _id").await,
+            [[json!(4)], [json!(9)], [json!(16)], [json!(null)]]
+        );
+        assert_eq!(
+            both(
+                &server,
+                "select n * 4611686018427387904 is null from stray order by _id"
+            )
+            .await,
             [true, true, true, true].map(|n| [json!(n)])
         );
         let by_hour = "select date_trunc('hour', at::timestamp) as hour, count(*) from stray where at > '2026' and at < '2027' group by hour";
-        assert_eq!(both(&server, by_hour).await, [[json!("2026-11-20T10:00:00Z"), json!(2)]]);
+        assert_eq!(
+            both(&server, by_hour).await,
+            [[json!("2026-11-20T10:00:00Z"), json!(2)]]
+        );
         let hours = "select count(*), count(distinct date_trunc('hour', at::timestamp)) from stray";
         assert_eq!(both(&server, hours).await[0][0], json!(4));
         in_splits(&server, 4).await;
@@ -83,9 +154,27 @@ async fn odd_keys_are_reached_like_any_other(server: Service) {
         let columns = r#""a.b", a.b, "quo""te", "😀", "with space".x, "select", _x, "9lives""#;
         let expected = [1, 2, 3, 5, 7, 8, 9, 10].map(|n| json!(n));
         assert_eq!(both(&server, &format!("select {columns} from odd")).await, [expected]);
-        for (path, value) in [(r#""a.b""#, 1), ("a.b", 2), (r#""quo""te""#, 3), (r#""😀""#, 5), (r#""with space".x"#, 7)] {
-            assert_eq!(both(&server, &format!("select count(*) from odd where {path} = {value}")).await, [[json!(1)]], "{path}");
-            assert_eq!(both(&server, &format!("select count(*) from odd where {path} = {}", value + 100)).await, [[json!(0)]], "{path}");
+        for (path, value) in [
+            (r#""a.b""#, 1),
+            ("a.b", 2),
+            (r#""quo""te""#, 3),
+            (r#""😀""#, 5),
+            (r#""with space".x"#, 7),
+        ] {
+            assert_eq!(
+                both(&server, &format!("select count(*) from odd where {path} = {value}")).await,
+                [[json!(1)]],
+                "{path}"
+            );
+            assert_eq!(
+                both(
+                    &server,
+                    &format!("select count(*) from odd where {path} = {}", value + 100)
+                )
+                .await,
+                [[json!(0)]],
+                "{path}"
+            );
         }
         in_splits(&server, 1).await;
     }
@@ -115,13 +204,34 @@ async fn a_document_comes_back_byte_for_byte(server: Service) {
     let position = pushed["position"].as_str().expect("a position").to_owned();
     for _ in ["in the tail", "in a split"] {
         for (item, document) in documents.iter().enumerate() {
-            let bytes = server.document("bytes", &format!("{position}.{item}")).await.expect("an answer").expect("the document");
+            let bytes = server
+                .document("bytes", &format!("{position}.{item}"))
+                .await
+                .expect("an answer")
+                .expect("the document");
             assert_eq!(String::from_utf8_lossy(&bytes), *document);
         }
-        assert_eq!(both(&server, "select dup from bytes where dup is not null").await, [[json!(2)]], "the last of equal keys wins");
-        assert_eq!(both(&server, "select count(*) from bytes where dup = 1").await, [[json!(0)]]);
-        assert_eq!(both(&server, "select count(*) from bytes where beyond is not null").await, [[json!(1)]]);
-        assert_eq!(both(&server, "select spaced[1]::text, _doc->>'minus' from bytes where spaced is not null").await, [[json!("2.50"), json!(null)]]);
+        assert_eq!(
+            both(&server, "select dup from bytes where dup is not null").await,
+            [[json!(2)]],
+            "the last of equal keys wins"
+        );
+        assert_eq!(
+            both(&server, "select count(*) from bytes where dup = 1").await,
+            [[json!(0)]]
+        );
+        assert_eq!(
+            both(&server, "select count(*) from bytes where beyond is not null").await,
+            [[json!(1)]]
+        );
+        assert_eq!(
+            both(
+                &server,
+                "select spaced[1]::text, _doc->>'minus' from bytes where spaced is not null"
+            )
+            .await,
+            [[json!("2.50"), json!(null)]]
+        );
         in_splits(&server, documents.len() as u64).await;
     }
 }
@@ -129,11 +239,22 @@ async fn a_document_comes_back_byte_for_byte(server: Service) {
 async fn what_is_not_json_is_told_apart_and_its_neighbours_stay(server: Service) {
     let body = "{\"n\":1}\n{\"n\":\n{\"n\":2}\nnot json\n{\"n\":3}";
     let pushed = server.push("mostly", body).await.expect("a push");
-    assert_eq!((pushed["accepted"].as_u64(), pushed["rejected"].as_u64()), (Some(3), Some(2)), "{pushed}");
-    let indexes: Vec<u64> = pushed["errors"].as_array().expect("errors").iter().filter_map(|error| error["index"].as_u64()).collect();
+    assert_eq!(
+        (pushed["accepted"].as_u64(), pushed["rejected"].as_u64()),
+        (Some(3), Some(2)),
+        "{pushed}"
+    );
+    let indexes: Vec<u64> = pushed["errors"]
+        .as_array()
+        .expect("errors")
+        .iter()
+        .filter_map(|error| error["index"].as_u64())
+        .collect();
     assert_eq!(indexes, [1, 3]);
     assert_eq!(both(&server, "select sum(n) from mostly").await, [[json!(6)]]);
-    let dead = server.sql("select count(*) from rachis.dead_letters where collection = 'mostly'").await;
+    let dead = server
+        .sql("select count(*) from rachis.dead_letters where collection = 'mostly'")
+        .await;
     assert_eq!(dead.one(), &json!(2));
 }
 
@@ -147,15 +268,30 @@ async fn two_hundred_thousand_keys_and_sixteen_mebibytes_are_documents(server: S
         let pushed = server.push("big", document.clone()).await.expect("a push");
         assert_eq!(pushed["accepted"], 1, "{pushed}");
     }
-    let pushed = server.push("big", "{\"kind\":\"small\",\"key7\":\"seven\"}").await.expect("a push");
+    let pushed = server
+        .push("big", "{\"kind\":\"small\",\"key7\":\"seven\"}")
+        .await
+        .expect("a push");
     assert_eq!(pushed["accepted"], 1);
     for _ in ["in the tail", "in a split"] {
-        assert_eq!(both(&server, "select key7, key199999 from big where kind = 'wide'").await, [[json!(7), json!(199_999)]]);
-        assert_eq!(both(&server, "select length(text) from big where kind = 'long'").await, [[json!((16 << 20) - head.len() - 2)]]);
-        assert_eq!(both(&server, "select key7 from big where kind = 'small'").await, [[json!("seven")]]);
+        assert_eq!(
+            both(&server, "select key7, key199999 from big where kind = 'wide'").await,
+            [[json!(7), json!(199_999)]]
+        );
+        assert_eq!(
+            both(&server, "select length(text) from big where kind = 'long'").await,
+            [[json!((16 << 20) - head.len() - 2)]]
+        );
+        assert_eq!(
+            both(&server, "select key7 from big where kind = 'small'").await,
+            [[json!("seven")]]
+        );
         in_splits(&server, 3).await;
     }
-    let too_long = server.push("big", format!("{{\"x\":\"{}\"}}", "x".repeat(16 << 20))).await.expect_err("over the limit");
+    let too_long = server
+        .push("big", format!("{{\"x\":\"{}\"}}", "x".repeat(16 << 20)))
+        .await
+        .expect_err("over the limit");
     assert!(too_long.to_string().contains("too_big"), "{too_long}");
 }
 
@@ -170,9 +306,18 @@ async fn a_hundred_thousand_paths_over_ten_documents_are_all_there(server: Servi
     assert_eq!(pushed["accepted"], 10, "{pushed}");
     for _ in ["in the tail", "in a split"] {
         // Of more paths than are remembered each is a number of any kind, so its sum is a double.
-        assert_eq!(both(&server, "select count(*), sum(d)::bigint from paths where good = 'yes'").await, [[json!(10), json!(45)]]);
-        assert_eq!(both(&server, "select d from paths where junk_3_9999 = 9999").await, [[json!(3)]]);
-        assert_eq!(both(&server, "select (_doc->>'junk_9_42')::bigint from paths where d = 9").await, [[json!(42)]]);
+        assert_eq!(
+            both(&server, "select count(*), sum(d)::bigint from paths where good = 'yes'").await,
+            [[json!(10), json!(45)]]
+        );
+        assert_eq!(
+            both(&server, "select d from paths where junk_3_9999 = 9999").await,
+            [[json!(3)]]
+        );
+        assert_eq!(
+            both(&server, "select (_doc->>'junk_9_42')::bigint from paths where d = 9").await,
+            [[json!(42)]]
+        );
         in_splits(&server, 10).await;
     }
 }

@@ -1,5 +1,6 @@
-//! A stray value changes its own row and no other: what the first documents answer stays, whatever kinds come behind them, by columns and
-//! from raw documents, fresh and in splits; and it is what the rules of values say, by an evaluator that shares no code with the server.
+//! A stray value changes its own row and no other: what the first documents answer stays, whatever kinds come behind
+//! them, by columns and from raw documents, fresh and in splits; and it is what the rules of values say, by an
+//! evaluator that shares no code with the server.
 //!
 //! A run asks [`CASES`] statements. The long form, and how to repeat a run:
 //!
@@ -74,7 +75,11 @@ impl Set {
     fn new(seed: u64, number: usize, cases: usize) -> Self {
         let mut generator = Generator::new(seed.wrapping_add((number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         let documents = generator.documents(FIRST, STRAYS);
-        Self { number, documents, statements: (0..cases).map(|_| generator.statement()).collect() }
+        Self {
+            number,
+            documents,
+            statements: (0..cases).map(|_| generator.statement()).collect(),
+        }
     }
 
     fn first(&self) -> String {
@@ -97,7 +102,10 @@ async fn a_stray_value_changes_its_own_row_and_no_other() {
     let mut found = Found::default();
     let numbers: Vec<usize> = (0..cases.div_ceil(CASES_OF_A_SET)).collect();
     for numbers in numbers.chunks(SETS_AT_ONCE) {
-        let sets: Vec<Set> = numbers.iter().map(|number| Set::new(seed, *number, CASES_OF_A_SET.min(cases - number * CASES_OF_A_SET))).collect();
+        let sets: Vec<Set> = numbers
+            .iter()
+            .map(|number| Set::new(seed, *number, CASES_OF_A_SET.min(cases - number * CASES_OF_A_SET)))
+            .collect();
         push(&fresh, &sets, Part::First).await;
         push(&fresh, &sets, Part::Strays).await;
         found.ask(&fresh, &sets, "fresh").await;
@@ -109,16 +117,37 @@ async fn a_stray_value_changes_its_own_row_and_no_other() {
         found.ask(&split, &sets, "in splits").await;
         for server in [&fresh, &split] {
             for name in sets.iter().flat_map(|set| [set.first(), set.all()]) {
-                server.request(reqwest::Method::DELETE, &format!("/v1/collections/{name}")).send().await.expect("an answer");
+                server
+                    .request(reqwest::Method::DELETE, &format!("/v1/collections/{name}"))
+                    .send()
+                    .await
+                    .expect("an answer");
             }
         }
-        eprintln!("{} questions, {} differences, {:?}", found.asked, found.differences.len(), begun.elapsed());
+        eprintln!(
+            "{} questions, {} differences, {:?}",
+            found.asked,
+            found.differences.len(),
+            begun.elapsed()
+        );
     }
     let folder = Folder::new("stray-values").expect("a folder");
     found.print(&folder);
-    eprintln!("{cases} statements, the rules have an answer to {} of {}, {:?}", found.said, found.said + found.unsaid, begun.elapsed());
-    assert!(cases < CASES || found.said * 100 >= (found.said + found.unsaid) * SAID_PERCENT_MIN, "the rules say too little");
-    assert!(found.differences.is_empty(), "{} differences over {cases} statements; RACHIS_SEED={seed} RACHIS_CASES={cases}", found.differences.len());
+    eprintln!(
+        "{cases} statements, the rules have an answer to {} of {}, {:?}",
+        found.said,
+        found.said + found.unsaid,
+        begun.elapsed()
+    );
+    assert!(
+        cases < CASES || found.said * 100 >= (found.said + found.unsaid) * SAID_PERCENT_MIN,
+        "the rules say too little"
+    );
+    assert!(
+        found.differences.is_empty(),
+        "{} differences over {cases} statements; RACHIS_SEED={seed} RACHIS_CASES={cases}",
+        found.differences.len()
+    );
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -144,11 +173,23 @@ async fn push(server: &Client, sets: &[Set], part: Part) {
 async fn on_disk(server: &Client, sets: &[Set], part: Part) {
     let more = if part == Part::First { 0 } else { STRAYS };
     eventually("all documents are in splits on disk", || async {
-        let answer = server.ask("select collection, sum(documents) from rachis.splits where place = 'disk' group by collection", json!({})).await?;
-        let there: BTreeMap<&str, f64> = answer.rows.iter().filter_map(|row| Some((row[0].as_str()?, row[1].as_f64()?))).collect();
+        let answer = server
+            .ask(
+                "select collection, sum(documents) from rachis.splits where place = 'disk' group by collection",
+                json!({}),
+            )
+            .await?;
+        let there: BTreeMap<&str, f64> = answer
+            .rows
+            .iter()
+            .filter_map(|row| Some((row[0].as_str()?, row[1].as_f64()?)))
+            .collect();
         for set in sets {
             for (name, documents) in [(set.first(), FIRST), (set.all(), FIRST + more)] {
-                anyhow::ensure!(there.get(name.as_str()) == Some(&(documents as f64)), "{name}: {there:?}");
+                anyhow::ensure!(
+                    there.get(name.as_str()) == Some(&(documents as f64)),
+                    "{name}: {there:?}"
+                );
             }
         }
         Ok(())
@@ -166,7 +207,11 @@ struct Found {
 
 impl Found {
     async fn ask(&mut self, server: &Client, sets: &[Set], stage: &str) {
-        let asked = sets.iter().flat_map(|set| set.statements.iter().map(move |statement| judge(server, set, statement, stage)));
+        let asked = sets.iter().flat_map(|set| {
+            set.statements
+                .iter()
+                .map(move |statement| judge(server, set, statement, stage))
+        });
         let verdicts: Vec<(usize, bool, Vec<Difference>)> = stream::iter(asked).buffered(AT_ONCE).collect().await;
         for (asked, said, differences) in verdicts {
             self.asked += asked;
@@ -179,20 +224,31 @@ impl Found {
     fn print(&self, folder: &Folder) {
         let mut classes: BTreeMap<(Wrong, &str), Vec<&Difference>> = BTreeMap::new();
         for difference in &self.differences {
-            classes.entry((difference.wrong, &difference.class)).or_default().push(difference);
+            classes
+                .entry((difference.wrong, &difference.class))
+                .or_default()
+                .push(difference);
         }
         let mut classes: Vec<_> = classes.into_iter().collect();
         classes.sort_by_key(|(_, differences)| std::cmp::Reverse(differences.len()));
         for ((wrong, class), differences) in classes.iter().take(SHOWN_MAX) {
-            eprintln!("\n{} × {wrong:?}: {class}\n{}", differences.len(), differences[0].detail);
+            eprintln!(
+                "\n{} × {wrong:?}: {class}\n{}",
+                differences.len(),
+                differences[0].detail
+            );
         }
         if !classes.is_empty() {
             let text = |((wrong, class), differences): &((Wrong, &str), Vec<&Difference>)| {
-                let all: Vec<&str> = differences.iter().map(|difference| difference.detail.as_str()).collect();
+                let all: Vec<&str> = differences
+                    .iter()
+                    .map(|difference| difference.detail.as_str())
+                    .collect();
                 format!("{} × {wrong:?}: {class}\n{}\n", differences.len(), all.join("\n"))
             };
             let file = folder.path().join("differences.txt");
-            std::fs::write(&file, classes.iter().map(text).collect::<Vec<_>>().join("\n")).expect("a file of differences");
+            std::fs::write(&file, classes.iter().map(text).collect::<Vec<_>>().join("\n"))
+                .expect("a file of differences");
             eprintln!("\n{} classes; all differences: {}", classes.len(), file.display());
         }
     }
@@ -203,11 +259,21 @@ async fn judge(server: &Client, set: &Set, statement: &Statement, stage: &str) -
     let (first, all) = (set.first(), set.all());
     let rows = &set.documents.rows;
     let said = (statement.answer(&rows[..FIRST]), statement.answer(rows));
-    // Where a row is of one document, its answer among all is looked at; elsewhere the statement names the first documents.
+    // Where a row is of one document, its answer among all is looked at; elsewhere the statement names the first
+    // documents.
     let limited = statement.text(&all, if statement.is_by_row() { None } else { Some(FIRST) });
-    let questions = [(statement.text(&first, None), said.0.ok()), (limited, None), (statement.text(&all, None), said.1.ok())];
+    let questions = [
+        (statement.text(&first, None), said.0.ok()),
+        (limited, None),
+        (statement.text(&all, None), said.1.ok()),
+    ];
     let is_said = questions[2].1.is_some();
-    let mut case = Case { statement, set, stage, differences: Vec::new() };
+    let mut case = Case {
+        statement,
+        set,
+        stage,
+        differences: Vec::new(),
+    };
     let mut answers: Vec<Option<Vec<Vec<Value>>>> = Vec::new();
     let mut asked = 0;
     for (at, (sql, expected)) in questions.iter().enumerate() {
@@ -217,7 +283,10 @@ async fn judge(server: &Client, set: &Set, statement: &Statement, stage: &str) -
             continue;
         }
         asked += 2;
-        let (auto, raw) = (told::ask(server, sql, "auto").await, told::ask(server, sql, "raw").await);
+        let (auto, raw) = (
+            told::ask(server, sql, "auto").await,
+            told::ask(server, sql, "raw").await,
+        );
         let rows = case.one_of(sql, auto, raw, at == 2 || statement.is_by_row() && at == 1);
         case.rules(at, sql, expected.as_ref(), rows.as_deref());
         answers.push(rows);
@@ -227,7 +296,12 @@ async fn judge(server: &Client, set: &Set, statement: &Statement, stage: &str) -
         let is_first = |row: &&Vec<Value>| !statement.is_by_row() || row[0].as_u64() < Some(FIRST as u64);
         let after: Vec<Vec<Value>> = after.iter().filter(is_first).cloned().collect();
         if let Some(apart) = statement.apart(before, &after) {
-            case.differ(Wrong::StrayChanges, statement.shape(), &questions[1].0, &format!("since strays came: {apart}"));
+            case.differ(
+                Wrong::StrayChanges,
+                statement.shape(),
+                &questions[1].0,
+                &format!("since strays came: {apart}"),
+            );
         }
     }
     (asked, is_said, case.differences)
@@ -243,7 +317,10 @@ struct Case<'a> {
 impl Case<'_> {
     fn differ(&mut self, wrong: Wrong, class: String, sql: &str, what: &str) {
         let documents = shown_documents(self.set, what);
-        let detail = format!("    {sql}\n    set {}, {}: {what}{documents}", self.set.number, self.stage);
+        let detail = format!(
+            "    {sql}\n    set {}, {}: {what}{documents}",
+            self.set.number, self.stage
+        );
         self.differences.push(Difference { wrong, class, detail });
     }
 
@@ -252,10 +329,23 @@ impl Case<'_> {
         match (auto, raw) {
             (Told::Rows { rows, warnings }, Told::Rows { rows: raw, .. }) => {
                 if let Some(apart) = self.statement.apart(&raw, &rows) {
-                    self.differ(Wrong::RawDiffers, self.statement.shape(), sql, &format!("by columns, and expected as from raw documents: {apart}"));
+                    self.differ(
+                        Wrong::RawDiffers,
+                        self.statement.shape(),
+                        sql,
+                        &format!("by columns, and expected as from raw documents: {apart}"),
+                    );
                 }
-                if with_strays && self.statement.leaves_out(&self.set.documents.rows) && warnings.as_array().is_none_or(Vec::is_empty) {
-                    self.differ(Wrong::NoWarning, self.statement.shape(), sql, "a value that is no number was left out, and no warning says so");
+                if with_strays
+                    && self.statement.leaves_out(&self.set.documents.rows)
+                    && warnings.as_array().is_none_or(Vec::is_empty)
+                {
+                    self.differ(
+                        Wrong::NoWarning,
+                        self.statement.shape(),
+                        sql,
+                        "a value that is no number was left out, and no warning says so",
+                    );
                 }
                 Some(rows)
             }
@@ -273,9 +363,15 @@ impl Case<'_> {
     }
 
     fn rules(&mut self, at: usize, sql: &str, expected: Option<&tests::rules::Answer>, rows: Option<&[Vec<Value>]>) {
-        let (Some(expected), Some(rows)) = (expected, rows) else { return };
+        let (Some(expected), Some(rows)) = (expected, rows) else {
+            return;
+        };
         if let Some(apart) = self.statement.difference(expected, rows) {
-            let wrong = if at == 0 { Wrong::RulesOfFirst } else { Wrong::RulesOfAll };
+            let wrong = if at == 0 {
+                Wrong::RulesOfFirst
+            } else {
+                Wrong::RulesOfAll
+            };
             self.differ(wrong, self.statement.shape(), sql, &apart);
         }
     }
@@ -293,5 +389,8 @@ fn shown_documents(set: &Set, what: &str) -> String {
         .collect();
     numbers.dedup();
     numbers.truncate(SHOWN_DOCUMENTS_MAX);
-    numbers.iter().map(|number| format!("\n      {}", set.documents.texts[*number])).collect()
+    numbers
+        .iter()
+        .map(|number| format!("\n      {}", set.documents.texts[*number]))
+        .collect()
 }

@@ -68,10 +68,13 @@ impl Visitor for Walker<'_> {
     }
 }
 
-/// Rewrites an expression from the outside in. `enter` may change a node before its children are met, or give what stands in its place for good,
-/// into which the walk does not go. A break ends the walk.
+/// Rewrites an expression from the outside in. `enter` may change a node before its children are met, or give what
+/// stands in its place for good, into which the walk does not go. A break ends the walk.
 pub fn rewrite(expr: &mut Expr, enter: &mut dyn FnMut(&mut Expr) -> ControlFlow<(), Option<Expr>>) -> ControlFlow<()> {
-    expr.visit(&mut Rewriter { enter, done: Vec::new() })
+    expr.visit(&mut Rewriter {
+        enter,
+        done: Vec::new(),
+    })
 }
 
 struct Rewriter<'a> {
@@ -114,6 +117,9 @@ pub fn logical_plan(session: &SessionState, query: Box<Query>) -> BoxFuture<'_, 
 }
 
 /// An optimised logical plan -> what runs.
-pub fn physical_plan<'a>(session: &'a SessionState, plan: &'a LogicalPlan) -> BoxFuture<'a, Result<Arc<dyn ExecutionPlan>>> {
+pub fn physical_plan<'a>(
+    session: &'a SessionState,
+    plan: &'a LogicalPlan,
+) -> BoxFuture<'a, Result<Arc<dyn ExecutionPlan>>> {
     async move { session.query_planner().create_physical_plan(plan, session).await }.boxed()
 }

@@ -1,8 +1,8 @@
 //! An answer as it comes -> the bytes of a response, in the form that was asked for.
 //!
-//! The first bytes are held back: while they are, a problem still gets its own status. Longer answers are streamed; a problem in the middle
-//! is the last line of NDJSON and breaks off every other form, so that half an answer never looks like a whole one. A client that goes drops
-//! the body, with it the answer, and that cancels the query.
+//! The first bytes are held back: while they are, a problem still gets its own status. Longer answers are streamed; a
+//! problem in the middle is the last line of NDJSON and breaks off every other form, so that half an answer never looks
+//! like a whole one. A client that goes drops the body, with it the answer, and that cancels the query.
 
 use axum::{
     body::Body,
@@ -47,21 +47,34 @@ impl Form {
         (Form::Json, "application/json", "application/json"),
         (Form::Ndjson, "application/x-ndjson", "application/x-ndjson"),
         (Form::Csv, "text/csv", "text/csv; charset=utf-8; header=present"),
-        (Form::Arrow, "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.stream"),
+        (
+            Form::Arrow,
+            "application/vnd.apache.arrow.stream",
+            "application/vnd.apache.arrow.stream",
+        ),
     ];
 
     fn content_type(self) -> &'static str {
-        Self::TABLE.iter().find(|row| row.0 == self).map_or("application/json", |row| row.2)
+        Self::TABLE
+            .iter()
+            .find(|row| row.0 == self)
+            .map_or("application/json", |row| row.2)
     }
 
     /// What `Accept` prefers of what there is; JSON where it does not say.
     pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+        let accept: Vec<&str> = headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
         let mut best: Option<(f32, Self)> = None;
         for wish in accept.iter().flat_map(|value| value.split(',')) {
             let mut parts = wish.split(';').map(str::trim);
             let range = parts.next().unwrap_or_default().to_ascii_lowercase();
-            let weight = parts.find_map(|part| part.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
+            let weight = parts
+                .find_map(|part| part.strip_prefix("q="))
+                .map_or(1.0, |q| q.parse().unwrap_or(0.0));
             let form = Self::TABLE.iter().find(|row| matches(&range, row.1)).map(|row| row.0);
             if let Some(form) = form.filter(|_| weight > 0.0 && best.is_none_or(|(other, _)| weight > other)) {
                 best = Some((weight, form));
@@ -72,7 +85,10 @@ impl Form {
             None if accept.iter().all(|value| value.trim().is_empty()) => Ok(Self::Json),
             None => {
                 let known: Vec<&str> = Self::TABLE.iter().map(|row| row.1).collect();
-                let problem = Problem::new(Code::NotAcceptable, format!("an answer cannot be {:?}", accept.join(", ")));
+                let problem = Problem::new(
+                    Code::NotAcceptable,
+                    format!("an answer cannot be {:?}", accept.join(", ")),
+                );
                 Err(problem.hint(format!("Accept can name {}", known.join(", "))))
             }
         }
@@ -83,7 +99,9 @@ impl Form {
 fn matches(range: &str, media: &str) -> bool {
     range == media
         || range == "*/*"
-        || range.strip_suffix("/*").is_some_and(|kind| media.split('/').next() == Some(kind))
+        || range
+            .strip_suffix("/*")
+            .is_some_and(|kind| media.split('/').next() == Some(kind))
         || (range == "application/ndjson" && media == "application/x-ndjson")
 }
 
@@ -99,15 +117,24 @@ pub(super) async fn respond(mut answer: Answer, form: Form) -> Result<Response, 
             }
         }
     }
-    let mut response = with_content_type(Body::new(StreamBody::new(streamed(answer, writer))).into_response(), form);
+    let mut response = with_content_type(
+        Body::new(StreamBody::new(streamed(answer, writer))).into_response(),
+        form,
+    );
     if tells_beside(form) {
-        response.headers_mut().insert(header::TRAILER, HeaderValue::from_static(STATS_HEADER));
+        response
+            .headers_mut()
+            .insert(header::TRAILER, HeaderValue::from_static(STATS_HEADER));
     }
     Ok(response)
 }
 
 async fn next(answer: &mut Answer) -> Result<Part, Problem> {
-    answer.parts.next().await.unwrap_or_else(|| Err(Problem::new(Code::Internal, "the answer stopped before its end")))
+    answer
+        .parts
+        .next()
+        .await
+        .unwrap_or_else(|| Err(Problem::new(Code::Internal, "the answer stopped before its end")))
 }
 
 fn whole(bytes: Bytes, form: Form, stats: &Stats) -> Response {
@@ -123,13 +150,17 @@ fn tells_beside(form: Form) -> bool {
     matches!(form, Form::Csv | Form::Arrow)
 }
 
-/// The statistics as a header, or as a trailer where the answer was begun before they were known. Warnings beyond its size are left out.
+/// The statistics as a header, or as a trailer where the answer was begun before they were known. Warnings beyond its
+/// size are left out.
 fn stats_header(stats: &Stats) -> HeaderMap {
     let mut stats = stats.clone();
     loop {
         let text = in_ascii(&stats.to_json().to_string());
         if text.len() <= STATS_HEADER_BYTES_MAX || stats.warnings.pop().is_none() {
-            return HeaderValue::from_str(&text).map(|value| (HeaderName::from_static(STATS_HEADER), value)).into_iter().collect();
+            return HeaderValue::from_str(&text)
+                .map(|value| (HeaderName::from_static(STATS_HEADER), value))
+                .into_iter()
+                .collect();
         }
     }
 }
@@ -140,14 +171,19 @@ fn in_ascii(json: &str) -> String {
     for c in json.chars() {
         match c.is_ascii() {
             true => ascii.push(c),
-            false => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| ascii.push_str(&format!("\\u{unit:04x}"))),
+            false => c
+                .encode_utf16(&mut [0; 2])
+                .iter()
+                .for_each(|unit| ascii.push_str(&format!("\\u{unit:04x}"))),
         }
     }
     ascii
 }
 
 fn with_content_type(mut response: Response, form: Form) -> Response {
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
     response
 }
 
@@ -179,12 +215,19 @@ fn streamed(answer: Answer, writer: Writer) -> impl futures::Stream<Item = Resul
         match step {
             Ok(None) => Some((Ok(Frame::data(writer.take())), Rest::Rows(rows))),
             Ok(Some(stats)) => {
-                let rest = if tells_beside(writer.form) { Rest::Trailers(stats_header(&stats)) } else { Rest::Nothing };
+                let rest = if tells_beside(writer.form) {
+                    Rest::Trailers(stats_header(&stats))
+                } else {
+                    Rest::Nothing
+                };
                 Some((Ok(Frame::data(writer.take())), rest))
             }
             Err(problem) => {
                 info!(%problem, "an answer broke off after its beginning was sent");
-                let last = writer.error(&problem).map(Frame::data).ok_or_else(|| std::io::Error::other(problem.to_string()));
+                let last = writer
+                    .error(&problem)
+                    .map(Frame::data)
+                    .ok_or_else(|| std::io::Error::other(problem.to_string()));
                 Some((last, Rest::Nothing))
             }
         }
@@ -203,7 +246,13 @@ pub(super) struct Writer {
 impl Writer {
     /// For rows of this schema.
     pub fn new(form: Form, schema: SchemaRef) -> Result<Self, Problem> {
-        let mut writer = Self { form, schema: schema.clone(), out: Vec::new(), rows: 0, arrow: None };
+        let mut writer = Self {
+            form,
+            schema: schema.clone(),
+            out: Vec::new(),
+            rows: 0,
+            arrow: None,
+        };
         match form {
             Form::Json => {
                 writer.out.extend_from_slice(b"{\"columns\":");
@@ -228,7 +277,8 @@ impl Writer {
     fn columns(&mut self) {
         self.out.push(b'[');
         for (i, field) in self.schema.fields().iter().enumerate() {
-            self.out.extend_from_slice(if i > 0 { b",{\"name\":" } else { b"{\"name\":" });
+            self.out
+                .extend_from_slice(if i > 0 { b",{\"name\":" } else { b"{\"name\":" });
             render::string(&mut self.out, field.name());
             self.out.extend_from_slice(b",\"type\":");
             render::string(&mut self.out, &crate::answer::type_name(field.data_type()));
@@ -324,7 +374,11 @@ impl Writer {
 }
 
 fn not_arrow(error: datafusion::arrow::error::ArrowError) -> Problem {
-    Problem::new(Code::NotSupported, format!("the answer cannot be written as Arrow: {error}")).hint("ask for application/json")
+    Problem::new(
+        Code::NotSupported,
+        format!("the answer cannot be written as Arrow: {error}"),
+    )
+    .hint("ask for application/json")
 }
 
 #[cfg(test)]
@@ -342,7 +396,10 @@ mod tests {
     use super::*;
 
     fn schema() -> SchemaRef {
-        Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true), Field::new("t,x", DataType::Utf8, true)]))
+        Arc::new(Schema::new(vec![
+            Field::new("n", DataType::Int64, true),
+            Field::new("t,x", DataType::Utf8, true),
+        ]))
     }
 
     fn batch(from: i64, rows: i64) -> RecordBatch {
@@ -352,54 +409,112 @@ mod tests {
     }
 
     fn answer(parts: Vec<Result<Part, Problem>>) -> Answer {
-        Answer { schema: schema(), parts: stream::iter(parts).boxed() }
+        Answer {
+            schema: schema(),
+            parts: stream::iter(parts).boxed(),
+        }
     }
 
     fn short() -> Answer {
-        answer(vec![Ok(Part::Rows(batch(0, 2))), Ok(Part::Rows(batch(2, 1))), Ok(Part::End(Box::default()))])
+        answer(vec![
+            Ok(Part::Rows(batch(0, 2))),
+            Ok(Part::Rows(batch(2, 1))),
+            Ok(Part::End(Box::default())),
+        ])
     }
 
     async fn body(response: Response) -> Result<Vec<u8>, axum::Error> {
-        axum::body::to_bytes(response.into_body(), usize::MAX).await.map(|bytes| bytes.to_vec())
+        axum::body::to_bytes(response.into_body(), usize::MAX)
+            .await
+            .map(|bytes| bytes.to_vec())
     }
 
     async fn text(answer: Answer, form: Form) -> String {
-        String::from_utf8(body(respond(answer, form).await.expect("an answer")).await.expect("a body")).expect("UTF-8")
+        String::from_utf8(
+            body(respond(answer, form).await.expect("an answer"))
+                .await
+                .expect("a body"),
+        )
+        .expect("UTF-8")
     }
 
     #[tokio::test]
     async fn an_answer_is_told_in_each_form() {
         let json: serde_json::Value = serde_json::from_str(&text(short(), Form::Json).await).expect("JSON");
-        assert_eq!(json["columns"], serde_json::json!([{"name":"n","type":"BIGINT"},{"name":"t,x","type":"TEXT"}]));
-        assert_eq!(json["rows"], serde_json::json!([{"n":0,"t,x":"row 0"},{"n":1,"t,x":null},{"n":2,"t,x":"row 2"}]));
+        assert_eq!(
+            json["columns"],
+            serde_json::json!([{"name":"n","type":"BIGINT"},{"name":"t,x","type":"TEXT"}])
+        );
+        assert_eq!(
+            json["rows"],
+            serde_json::json!([{"n":0,"t,x":"row 0"},{"n":1,"t,x":null},{"n":2,"t,x":"row 2"}])
+        );
         assert_eq!(json["stats"]["partial"], false);
         assert_eq!(text(short(), Form::Csv).await, "n,\"t,x\"\n0,row 0\n1,\n2,row 2\n");
         let lines = text(short(), Form::Ndjson).await;
         let lines: Vec<&str> = lines.lines().collect();
-        assert_eq!(lines[..3], ["{\"n\":0,\"t,x\":\"row 0\"}", "{\"n\":1,\"t,x\":null}", "{\"n\":2,\"t,x\":\"row 2\"}"]);
+        assert_eq!(
+            lines[..3],
+            [
+                "{\"n\":0,\"t,x\":\"row 0\"}",
+                "{\"n\":1,\"t,x\":null}",
+                "{\"n\":2,\"t,x\":\"row 2\"}"
+            ]
+        );
         assert!(lines.len() == 4 && lines[3].starts_with("{\"end\":{\"columns\":["));
-        let arrow = body(respond(short(), Form::Arrow).await.expect("an answer")).await.expect("a body");
-        let batches: Vec<RecordBatch> = StreamReader::try_new(arrow.as_slice(), None).expect("a stream").map(|b| b.expect("a batch")).collect();
+        let arrow = body(respond(short(), Form::Arrow).await.expect("an answer"))
+            .await
+            .expect("a body");
+        let batches: Vec<RecordBatch> = StreamReader::try_new(arrow.as_slice(), None)
+            .expect("a stream")
+            .map(|b| b.expect("a batch"))
+            .collect();
         assert_eq!(batches, [batch(0, 2), batch(2, 1)]);
     }
 
     #[tokio::test]
     async fn a_form_without_room_for_statistics_has_them_in_a_header_or_after_the_rows() {
-        let stats = || Box::new(Stats { truncated: true, warnings: vec!["é".into(), "w".repeat(STATS_HEADER_BYTES_MAX)], ..Stats::default() });
+        let stats = || {
+            Box::new(Stats {
+                truncated: true,
+                warnings: vec!["é".into(), "w".repeat(STATS_HEADER_BYTES_MAX)],
+                ..Stats::default()
+            })
+        };
         let read = |headers: &HeaderMap| -> serde_json::Value {
             serde_json::from_slice(headers.get(STATS_HEADER).expect("the statistics").as_bytes()).expect("JSON")
         };
-        let long = || (0..60).map(|i| Ok(Part::Rows(batch(i * 8_192, 8_192)))).chain([Ok(Part::End(stats()))]).collect();
+        let long = || {
+            (0..60)
+                .map(|i| Ok(Part::Rows(batch(i * 8_192, 8_192))))
+                .chain([Ok(Part::End(stats()))])
+                .collect()
+        };
         for form in [Form::Csv, Form::Arrow] {
-            let short = respond(answer(vec![Ok(Part::Rows(batch(0, 2))), Ok(Part::End(stats()))]), form).await.expect("an answer");
+            let short = respond(answer(vec![Ok(Part::Rows(batch(0, 2))), Ok(Part::End(stats()))]), form)
+                .await
+                .expect("an answer");
             let told = read(short.headers());
-            assert_eq!((&told["truncated"], &told["warnings"]), (&serde_json::json!(true), &serde_json::json!(["é"])), "{form:?}");
+            assert_eq!(
+                (&told["truncated"], &told["warnings"]),
+                (&serde_json::json!(true), &serde_json::json!(["é"])),
+                "{form:?}"
+            );
             let long = respond(answer(long()), form).await.expect("an answer");
-            assert_eq!(long.headers().get("trailer").and_then(|value| value.to_str().ok()), Some(STATS_HEADER));
+            assert_eq!(
+                long.headers().get("trailer").and_then(|value| value.to_str().ok()),
+                Some(STATS_HEADER)
+            );
             let long = long.into_body().collect().await.expect("a body");
             assert_eq!(read(long.trailers().expect("trailers"))["truncated"], true, "{form:?}");
         }
-        let lines = respond(answer(long()), Form::Ndjson).await.expect("an answer").into_body().collect().await.expect("a body");
+        let lines = respond(answer(long()), Form::Ndjson)
+            .await
+            .expect("an answer")
+            .into_body()
+            .collect()
+            .await
+            .expect("a body");
         assert!(lines.trailers().is_none(), "NDJSON says it in its last line");
     }
 
@@ -409,7 +524,11 @@ mod tests {
         let result = respond(answer(vec![Ok(Part::Rows(batch(0, 2))), Err(timeout())]), Form::Json).await;
         assert_eq!(result.err(), Some(timeout()));
         let stopped = respond(answer(vec![Ok(Part::Rows(batch(0, 2)))]), Form::Json).await;
-        assert_eq!(stopped.err().map(|p| p.code), Some(Code::Internal), "an answer without end is none");
+        assert_eq!(
+            stopped.err().map(|p| p.code),
+            Some(Code::Internal),
+            "an answer without end is none"
+        );
     }
 
     #[tokio::test]
@@ -425,19 +544,33 @@ mod tests {
         }
         let lines = text(long(failed()), Form::Ndjson).await;
         assert!(lines.lines().last().is_some_and(|line| line.starts_with("{\"error\":")));
-        let whole: serde_json::Value = serde_json::from_str(&text(long(Ok(Part::End(Box::default()))), Form::Json).await).expect("JSON");
+        let whole: serde_json::Value =
+            serde_json::from_str(&text(long(Ok(Part::End(Box::default()))), Form::Json).await).expect("JSON");
         assert_eq!(whole["rows"].as_array().map(Vec::len), Some(60 * 8_192));
     }
 
     #[test]
     fn the_preferred_form_is_taken() {
-        let form = |accept: &str| Form::of(&[(header::ACCEPT, accept.parse().expect("a header"))].into_iter().collect()).ok();
+        let form = |accept: &str| {
+            Form::of(
+                &[(header::ACCEPT, accept.parse().expect("a header"))]
+                    .into_iter()
+                    .collect(),
+            )
+            .ok()
+        };
         assert_eq!(Form::of(&HeaderMap::new()).ok(), Some(Form::Json));
         assert_eq!(form("*/*"), Some(Form::Json));
         assert_eq!(form("text/csv"), Some(Form::Csv));
         assert_eq!(form("text/*"), Some(Form::Csv));
-        assert_eq!(form("text/html, application/x-ndjson;q=0.9, text/csv;q=0.8"), Some(Form::Ndjson));
-        assert_eq!(form("application/vnd.apache.arrow.stream, */*;q=0.1"), Some(Form::Arrow));
+        assert_eq!(
+            form("text/html, application/x-ndjson;q=0.9, text/csv;q=0.8"),
+            Some(Form::Ndjson)
+        );
+        assert_eq!(
+            form("application/vnd.apache.arrow.stream, */*;q=0.1"),
+            Some(Form::Arrow)
+        );
         assert_eq!(form("text/html"), None);
         assert_eq!(form("text/csv;q=0"), None);
     }

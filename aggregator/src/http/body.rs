@@ -1,4 +1,5 @@
-//! Request body -> bytes: within a limit that holds before and after decompression, and within patience for a client that stalls.
+//! Request body -> bytes: within a limit that holds before and after decompression, and within patience for a client
+//! that stalls.
 
 use std::{io::Read, time::Duration};
 
@@ -21,7 +22,10 @@ struct Pace {
     bytes_per_second_min: usize,
 }
 
-const PACE: Pace = Pace { silence_max: Duration::from_secs(30), bytes_per_second_min: 32 << 10 };
+const PACE: Pace = Pace {
+    silence_max: Duration::from_secs(30),
+    bytes_per_second_min: 32 << 10,
+};
 /// Decompressed bytes for each compressed one that room is taken for ahead.
 const EXPANSION_GUESS: usize = 8;
 /// Bodies under this are decompressed where they are read.
@@ -41,34 +45,60 @@ impl Packing {
         let words: Vec<String> = headers
             .get_all(header::CONTENT_ENCODING)
             .iter()
-            .flat_map(|value| String::from_utf8_lossy(value.as_bytes()).split(',').map(|word| word.trim().to_ascii_lowercase()).collect::<Vec<_>>())
+            .flat_map(|value| {
+                String::from_utf8_lossy(value.as_bytes())
+                    .split(',')
+                    .map(|word| word.trim().to_ascii_lowercase())
+                    .collect::<Vec<_>>()
+            })
             .filter(|word| !word.is_empty() && word != "identity")
             .collect();
         match words.as_slice() {
             [] => Ok(Self::None),
             [word] if word == "gzip" || word == "x-gzip" => Ok(Self::Gzip),
             [word] if word == "zstd" => Ok(Self::Zstd),
-            other => Err(Problem::new(Code::UnsupportedMedia, format!("the content encoding {:?} is not supported", other.join(", ")))
-                .hint("send the body as it is, or with gzip or zstd")),
+            other => Err(Problem::new(
+                Code::UnsupportedMedia,
+                format!("the content encoding {:?} is not supported", other.join(", ")),
+            )
+            .hint("send the body as it is, or with gzip or zstd")),
         }
     }
 }
 
 /// The bytes of a body, unpacked, at most `bytes_max` of them. What they take is held in `held`, if given.
-pub(super) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize, held: Option<&mut Held>) -> Result<Bytes, Problem> {
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+    held: Option<&mut Held>,
+) -> Result<Bytes, Problem> {
     read_at(PACE, headers, body, bytes_max, held).await
 }
 
-async fn read_at(pace: Pace, headers: &HeaderMap, body: Body, bytes_max: usize, mut held: Option<&mut Held>) -> Result<Bytes, Problem> {
+async fn read_at(
+    pace: Pace,
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+    mut held: Option<&mut Held>,
+) -> Result<Bytes, Problem> {
     let packing = Packing::of(headers)?;
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > bytes_max) {
         return Err(too_large(bytes_max));
     }
     // What it unpacks to is held from the beginning, so that it is not refused when all of it has come.
-    let expansion = if packing == Packing::None { 1 } else { 1 + EXPANSION_GUESS };
-    // Room for twice as much as has come: who announces much and sends little takes little. Once an eighth has come, room for the whole body, so that
-    // those who wait in the middle of theirs hold little, too.
+    let expansion = if packing == Packing::None {
+        1
+    } else {
+        1 + EXPANSION_GUESS
+    };
+    // Room for twice as much as has come: who announces much and sends little takes little. Once an eighth has come,
+    // room for the whole body, so that those who wait in the middle of theirs hold little, too.
     let room = |bytes: usize| match announced {
         Some(announced) if bytes >= announced / 8 => announced.max(bytes),
         _ => bytes.saturating_mul(2),
@@ -83,7 +113,8 @@ async fn read_at(pace: Pace, headers: &HeaderMap, body: Body, bytes_max: usize, 
         }
         if let Some(held) = held.as_deref_mut() {
             let waits = Instant::now();
-            held.grow_to(room(bytes).saturating_mul(expansion).min(bytes_max)).await?;
+            held.grow_to(room(bytes).saturating_mul(expansion).min(bytes_max))
+                .await?;
             // The client is not slow while the server has no room.
             begun += waits.elapsed();
         }
@@ -109,18 +140,34 @@ async fn read_at(pace: Pace, headers: &HeaderMap, body: Body, bytes_max: usize, 
     Ok(unpacked)
 }
 
-async fn next_frame(stream: &mut axum::body::BodyDataStream, pace: Pace, begun: Instant, received: usize) -> Result<Option<Bytes>, Problem> {
-    let Pace { silence_max, bytes_per_second_min } = pace;
+async fn next_frame(
+    stream: &mut axum::body::BodyDataStream,
+    pace: Pace,
+    begun: Instant,
+    received: usize,
+) -> Result<Option<Bytes>, Problem> {
+    let Pace {
+        silence_max,
+        bytes_per_second_min,
+    } = pace;
     let late = begun + silence_max + Duration::from_secs_f64(received as f64 / bytes_per_second_min as f64);
     let silent = Instant::now() + silence_max;
     match tokio::time::timeout_at(silent.min(late), stream.next()).await {
         Ok(Some(Ok(frame))) => Ok(Some(frame)),
         Ok(None) => Ok(None),
         Ok(Some(Err(error))) => Err(Problem::new(Code::BadRequest, format!("the body broke off: {error}"))),
-        Err(_) if silent <= late => Err(Problem::new(Code::BadRequest, format!("the body stopped for {} seconds", silence_max.as_secs()))),
+        Err(_) if silent <= late => Err(Problem::new(
+            Code::BadRequest,
+            format!("the body stopped for {} seconds", silence_max.as_secs()),
+        )),
         Err(_) => {
-            let detail = format!("the body came too slowly: {received} bytes in {} seconds", begun.elapsed().as_secs());
-            Err(Problem::new(Code::BadRequest, detail).hint(format!("send at least {bytes_per_second_min} bytes a second, or smaller bodies")))
+            let detail = format!(
+                "the body came too slowly: {received} bytes in {} seconds",
+                begun.elapsed().as_secs()
+            );
+            Err(Problem::new(Code::BadRequest, detail).hint(format!(
+                "send at least {bytes_per_second_min} bytes a second, or smaller bodies"
+            )))
         }
     }
 }
@@ -128,14 +175,22 @@ async fn next_frame(stream: &mut axum::body::BodyDataStream, pace: Pace, begun: 
 fn unpack(packed: &[u8], packing: Packing, bytes_max: usize) -> Result<Bytes, Problem> {
     let broken = |error: std::io::Error| {
         let word = if packing == Packing::Gzip { "gzip" } else { "zstd" };
-        Problem::new(Code::BadRequest, format!("the body is not {word}: {error}")).hint("the Content-Encoding header must say how the body is packed")
+        Problem::new(Code::BadRequest, format!("the body is not {word}: {error}"))
+            .hint("the Content-Encoding header must say how the body is packed")
     };
     let mut all = Vec::with_capacity(packed.len().saturating_mul(4).min(bytes_max));
     let over = bytes_max as u64 + 1;
     match packing {
         Packing::None => return Ok(Bytes::copy_from_slice(packed)),
-        Packing::Gzip => flate2::read::MultiGzDecoder::new(packed).take(over).read_to_end(&mut all).map_err(broken)?,
-        Packing::Zstd => zstd::stream::read::Decoder::with_buffer(packed).map_err(broken)?.take(over).read_to_end(&mut all).map_err(broken)?,
+        Packing::Gzip => flate2::read::MultiGzDecoder::new(packed)
+            .take(over)
+            .read_to_end(&mut all)
+            .map_err(broken)?,
+        Packing::Zstd => zstd::stream::read::Decoder::with_buffer(packed)
+            .map_err(broken)?
+            .take(over)
+            .read_to_end(&mut all)
+            .map_err(broken)?,
     };
     if all.len() > bytes_max {
         return Err(too_large(bytes_max));
@@ -144,7 +199,8 @@ fn unpack(packed: &[u8], packing: Packing, bytes_max: usize) -> Result<Bytes, Pr
 }
 
 fn too_large(bytes_max: usize) -> Problem {
-    Problem::new(Code::TooLarge, format!("the body has more than {bytes_max} bytes")).hint("send it in several requests")
+    Problem::new(Code::TooLarge, format!("the body has more than {bytes_max} bytes"))
+        .hint("send it in several requests")
 }
 
 /// A JSON body as what it should be; unknown keys are refused and named. An empty body is `{}`.
@@ -159,7 +215,10 @@ const SETTINGS_BYTES_MAX: usize = 1 << 20;
 
 /// What is wrong with a JSON body.
 pub(super) fn not_understood(error: &serde_json::Error) -> Problem {
-    Problem::new(Code::BadRequest, format!("the body is not what is expected here: {error}"))
+    Problem::new(
+        Code::BadRequest,
+        format!("the body is not what is expected here: {error}"),
+    )
 }
 
 #[cfg(test)]
@@ -175,21 +234,42 @@ mod tests {
     }
 
     fn headers(encoding: &str) -> HeaderMap {
-        [(header::CONTENT_ENCODING, encoding.parse().expect("a header"))].into_iter().collect()
+        [(header::CONTENT_ENCODING, encoding.parse().expect("a header"))]
+            .into_iter()
+            .collect()
     }
 
     async fn code(encoding: &str, packed: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, Code> {
-        read(&headers(encoding), Body::from(packed), bytes_max, None).await.map(|bytes| bytes.to_vec()).map_err(|p| p.code)
+        read(&headers(encoding), Body::from(packed), bytes_max, None)
+            .await
+            .map(|bytes| bytes.to_vec())
+            .map_err(|p| p.code)
     }
 
     #[tokio::test]
     async fn a_packed_body_comes_out_as_it_went_in() {
         let text = b"{\"a\":1}\n".repeat(10_000);
         assert_eq!(code("gzip", gzip(&text), 1 << 20).await.as_deref(), Ok(text.as_slice()));
-        assert_eq!(code("zstd", zstd::encode_all(text.as_slice(), 3).expect("memory takes it"), 1 << 20).await.as_deref(), Ok(text.as_slice()));
+        assert_eq!(
+            code(
+                "zstd",
+                zstd::encode_all(text.as_slice(), 3).expect("memory takes it"),
+                1 << 20
+            )
+            .await
+            .as_deref(),
+            Ok(text.as_slice())
+        );
         let members = [gzip(b"one\n"), gzip(b"two\n")].concat();
-        assert_eq!(code("x-gzip", members, 100).await.as_deref(), Ok(b"one\ntwo\n".as_slice()), "gzip files may be joined");
-        assert_eq!(code("identity", text.clone(), 1 << 20).await.as_deref(), Ok(text.as_slice()));
+        assert_eq!(
+            code("x-gzip", members, 100).await.as_deref(),
+            Ok(b"one\ntwo\n".as_slice()),
+            "gzip files may be joined"
+        );
+        assert_eq!(
+            code("identity", text.clone(), 1 << 20).await.as_deref(),
+            Ok(text.as_slice())
+        );
     }
 
     /// So many pieces of so many bytes, one each 50 milliseconds.
@@ -197,7 +277,12 @@ mod tests {
         let pace = tokio::time::interval(Duration::from_millis(50));
         let sent = futures::stream::unfold((0, pace), move |(sent, mut pace)| async move {
             pace.tick().await;
-            (sent < pieces).then(|| (Ok::<_, std::io::Error>(Bytes::from(vec![b' '; bytes])), (sent + 1, pace)))
+            (sent < pieces).then(|| {
+                (
+                    Ok::<_, std::io::Error>(Bytes::from(vec![b' '; bytes])),
+                    (sent + 1, pace),
+                )
+            })
         });
         Body::from_stream(sent)
     }
@@ -206,32 +291,59 @@ mod tests {
     async fn a_body_that_trickles_in_is_given_up_and_takes_little_room_meanwhile() {
         let room = super::super::room::Room::new(1 << 20);
         let headers: HeaderMap = [(header::CONTENT_LENGTH, (1 << 20).into())].into_iter().collect();
-        let pace = Pace { silence_max: Duration::from_millis(300), bytes_per_second_min: 1 << 10 };
+        let pace = Pace {
+            silence_max: Duration::from_millis(300),
+            bytes_per_second_min: 1 << 10,
+        };
         let mut held = room.hold(0, Instant::now()).await.expect("nothing is held");
         let slow = async {
-            let slow = read_at(pace, &headers, trickle(usize::MAX, 10), 1 << 20, Some(&mut held)).await.expect_err("it is too slow");
-            assert!(slow.code == Code::BadRequest && slow.detail.contains("too slowly"), "{slow}");
+            let slow = read_at(pace, &headers, trickle(usize::MAX, 10), 1 << 20, Some(&mut held))
+                .await
+                .expect_err("it is too slow");
+            assert!(
+                slow.code == Code::BadRequest && slow.detail.contains("too slowly"),
+                "{slow}"
+            );
         };
         let others = async {
             let mut pace = tokio::time::interval(Duration::from_millis(20));
             for _ in 0..10 {
                 pace.tick().await;
-                assert!(room.hold((1 << 20) - 1_000, Instant::now()).await.is_ok(), "others have the rest of the room");
+                assert!(
+                    room.hold((1 << 20) - 1_000, Instant::now()).await.is_ok(),
+                    "others have the rest of the room"
+                );
             }
         };
         tokio::join!(slow, others);
         let steady = read_at(pace, &headers, trickle(30, 16 << 10), 1 << 20, Some(&mut held)).await;
-        assert_eq!(steady.map(|bytes| bytes.len()), Ok(30 * (16 << 10)), "it takes longer than anybody may be silent, and comes fast enough");
+        assert_eq!(
+            steady.map(|bytes| bytes.len()),
+            Ok(30 * (16 << 10)),
+            "it takes longer than anybody may be silent, and comes fast enough"
+        );
     }
 
     #[tokio::test]
     async fn a_small_body_that_unpacks_to_a_huge_one_is_refused() {
         let zeros = vec![b' '; 10 << 20];
         assert_eq!(code("gzip", gzip(&zeros), 1 << 20).await, Err(Code::TooLarge));
-        assert_eq!(code("zstd", zstd::encode_all(zeros.as_slice(), 3).expect("memory takes it"), 1 << 20).await, Err(Code::TooLarge));
+        assert_eq!(
+            code(
+                "zstd",
+                zstd::encode_all(zeros.as_slice(), 3).expect("memory takes it"),
+                1 << 20
+            )
+            .await,
+            Err(Code::TooLarge)
+        );
         assert_eq!(code("identity", zeros, 1 << 20).await, Err(Code::TooLarge));
         let exact = vec![b' '; 1 << 20];
-        assert_eq!(code("gzip", gzip(&exact), 1 << 20).await.map(|b| b.len()), Ok(1 << 20), "the limit itself is allowed");
+        assert_eq!(
+            code("gzip", gzip(&exact), 1 << 20).await.map(|b| b.len()),
+            Ok(1 << 20),
+            "the limit itself is allowed"
+        );
     }
 
     #[tokio::test]
@@ -242,6 +354,9 @@ mod tests {
         torn.truncate(torn.len() - 8);
         assert_eq!(code("gzip", torn, 10_000).await, Err(Code::BadRequest));
         assert_eq!(code("br", b"{}".to_vec(), 100).await, Err(Code::UnsupportedMedia));
-        assert_eq!(code("gzip, zstd", b"{}".to_vec(), 100).await, Err(Code::UnsupportedMedia));
+        assert_eq!(
+            code("gzip, zstd", b"{}".to_vec(), 100).await,
+            Err(Code::UnsupportedMedia)
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! Keeps pages in a browser from asking a node. A page can send a request to any address without reading the answer, and its own name can be made
-//! to mean 127.0.0.1 (DNS rebinding), so that it reads the answer, too. A node has no password that would stop it.
+//! Keeps pages in a browser from asking a node. A page can send a request to any address without reading the answer,
+//! and its own name can be made to mean 127.0.0.1 (DNS rebinding), so that it reads the answer, too. A node has no
+//! password that would stop it.
 //!
-//! The `Origin` is checked everywhere, the name only where the connection came to a loopback address: elsewhere a node does not know its names.
+//! The `Origin` is checked everywhere, the name only where the connection came to a loopback address: elsewhere a node
+//! does not know its names.
 
 use std::net::IpAddr;
 
@@ -25,26 +27,42 @@ pub(super) async fn guard(names: Names, on_loopback: bool, request: Request, nex
 }
 
 fn refused(headers: &HeaderMap, uri: &Uri, on_loopback: bool, names: &[String]) -> Option<Problem> {
-    let text = |name: HeaderName| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default());
+    let text = |name: HeaderName| {
+        headers
+            .get(name)
+            .map(|value: &HeaderValue| value.to_str().unwrap_or_default())
+    };
     if headers.get_all(header::HOST).iter().count() > 1 {
-        return Some(Problem::new(Code::BadRequest, "the request has more than one Host header").hint("send one, with the node's address"));
+        return Some(
+            Problem::new(Code::BadRequest, "the request has more than one Host header")
+                .hint("send one, with the node's address"),
+        );
     }
     let host = uri.authority().map(Authority::as_str).or_else(|| text(header::HOST));
-    let known = |authority: &str| names.iter().any(|name| name.eq_ignore_ascii_case(host_of(authority)) || name.eq_ignore_ascii_case(authority));
+    let known = |authority: &str| {
+        names
+            .iter()
+            .any(|name| name.eq_ignore_ascii_case(host_of(authority)) || name.eq_ignore_ascii_case(authority))
+    };
     if let Some(host) = host
         && on_loopback
         && !is_here(host_of(host))
         && !known(host)
     {
         return Some(
-            Problem::new(Code::Forbidden, format!("on this machine's own address the node does not answer to the name {host}"))
-                .hint("ask 127.0.0.1 or localhost, or add the name to `names` in [http] of its settings"),
+            Problem::new(
+                Code::Forbidden,
+                format!("on this machine's own address the node does not answer to the name {host}"),
+            )
+            .hint("ask 127.0.0.1 or localhost, or add the name to `names` in [http] of its settings"),
         );
     }
     let Some(origin) = text(header::ORIGIN) else {
-        // A page that shows an image sends no origin. A browser says so itself, where the address is a secure or a local one. A person who follows a
-        // link is let in: the page with the link does not see the answer.
-        let says = |name: &'static str, words: &[&str]| text(HeaderName::from_static(name)).is_some_and(|said| words.contains(&said));
+        // A page that shows an image sends no origin. A browser says so itself, where the address is a secure or a
+        // local one. A person who follows a link is let in: the page with the link does not see the answer.
+        let says = |name: &'static str, words: &[&str]| {
+            text(HeaderName::from_static(name)).is_some_and(|said| words.contains(&said))
+        };
         let embedded = says("sec-fetch-site", &["cross-site", "same-site"]) && !says("sec-fetch-dest", &["document"]);
         return embedded.then(|| {
             Problem::new(Code::Forbidden, "a page of another site may not ask this node")
@@ -54,8 +72,9 @@ fn refused(headers: &HeaderMap, uri: &Uri, on_loopback: bool, names: &[String]) 
     let from = origin.split_once("://").map_or("", |(_, authority)| authority);
     let own = host.is_some_and(|host| host.eq_ignore_ascii_case(from));
     (!own && !known(from)).then(|| {
-        Problem::new(Code::Forbidden, format!("a page of {origin} may not ask this node"))
-            .hint("a program that is no browser leaves Origin out; add the page's name to `names` in [http] to let it ask")
+        Problem::new(Code::Forbidden, format!("a page of {origin} may not ask this node")).hint(
+            "a program that is no browser leaves Origin out; add the page's name to `names` in [http] to let it ask",
+        )
     })
 }
 
@@ -67,7 +86,8 @@ fn host_of(authority: &str) -> &str {
     }
 }
 
-/// Whether a host always means the address that was asked: an IP address does, and `localhost` and names below it do. Other names can be rebound.
+/// Whether a host always means the address that was asked: an IP address does, and `localhost` and names below it do.
+/// Other names can be rebound.
 fn is_here(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     let name = host.trim_end_matches('.').to_ascii_lowercase();
@@ -81,7 +101,9 @@ mod tests {
     #[test]
     fn a_request_names_one_host_and_is_not_sent_by_a_page_of_another_site() {
         let refused = |sent: &[(&'static str, &'static str)], on_loopback| {
-            let of = |(name, value): &(&'static str, &'static str)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+            let of = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
             let mut headers = HeaderMap::new();
             headers.extend(sent.iter().map(of));
             refused(&headers, &Uri::from_static("/v1/sql"), on_loopback, &[]).map(|problem| problem.code)
@@ -89,19 +111,48 @@ mod tests {
         let here = ("host", "127.0.0.1");
         assert_eq!(refused(&[here], true), None);
         assert_eq!(refused(&[], true), None, "no browser leaves it out");
-        assert_eq!(refused(&[here, ("host", "evil.example.com")], true), Some(Code::BadRequest));
-        assert_eq!(refused(&[here, ("sec-fetch-site", "none")], true), None, "typed into the address bar");
+        assert_eq!(
+            refused(&[here, ("host", "evil.example.com")], true),
+            Some(Code::BadRequest)
+        );
+        assert_eq!(
+            refused(&[here, ("sec-fetch-site", "none")], true),
+            None,
+            "typed into the address bar"
+        );
         assert_eq!(refused(&[here, ("sec-fetch-site", "same-origin")], true), None);
-        assert_eq!(refused(&[here, ("sec-fetch-site", "cross-site")], true), Some(Code::Forbidden));
-        assert_eq!(refused(&[here, ("sec-fetch-site", "same-site"), ("sec-fetch-dest", "image")], true), Some(Code::Forbidden));
-        assert_eq!(refused(&[here, ("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "document")], true), None, "a link was followed");
+        assert_eq!(
+            refused(&[here, ("sec-fetch-site", "cross-site")], true),
+            Some(Code::Forbidden)
+        );
+        assert_eq!(
+            refused(
+                &[here, ("sec-fetch-site", "same-site"), ("sec-fetch-dest", "image")],
+                true
+            ),
+            Some(Code::Forbidden)
+        );
+        assert_eq!(
+            refused(
+                &[here, ("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "document")],
+                true
+            ),
+            None,
+            "a link was followed"
+        );
     }
 
     #[test]
     fn only_a_strange_page_is_refused() {
         let names = ["rachis.example.com".to_owned(), format!("grafana.example.com:{}", 7)];
         // A port is part of an authority, and of an origin.
-        let at_port = |host: &str| if host.is_empty() || host == "null" { host.to_owned() } else { format!("{host}:{}", 7) };
+        let at_port = |host: &str| {
+            if host.is_empty() || host == "null" {
+                host.to_owned()
+            } else {
+                format!("{host}:{}", 7)
+            }
+        };
         let refused = |host: &str, origin: &str, on_loopback| {
             let mut headers = HeaderMap::new();
             let header = |text: String| HeaderValue::from_str(&text).expect("a header");
@@ -137,7 +188,11 @@ mod tests {
             ("10.0.0.7", "http://evil.example.com", false),
             ("10.0.0.7", "https://other.example.com", false),
         ] {
-            assert_eq!(refused(host, origin, on_loopback), Some(Code::Forbidden), "{host} {origin}");
+            assert_eq!(
+                refused(host, origin, on_loopback),
+                Some(Code::Forbidden),
+                "{host} {origin}"
+            );
         }
     }
 }

@@ -46,7 +46,11 @@ fn given<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<String>
 /// Lists all collections.
 pub(super) async fn list(State(app): State<App>) -> Result<Response, Refusal> {
     let catalog = app.engine.catalog();
-    let described: Vec<_> = catalog.collections.iter().map(|(name, collection)| describe(&app, &catalog, name, collection)).collect();
+    let described: Vec<_> = catalog
+        .collections
+        .iter()
+        .map(|(name, collection)| describe(&app, &catalog, name, collection))
+        .collect();
     let collections: Vec<Value> = stream::iter(described).buffered(AT_ONCE_MAX).collect().await;
     Ok(Json(json!({ "collections": collections })).into_response())
 }
@@ -55,16 +59,27 @@ pub(super) async fn list(State(app): State<App>) -> Result<Response, Refusal> {
 pub(super) async fn get(State(app): State<App>, path: PathText) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
     let catalog = app.engine.catalog();
-    let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name, &catalog))?;
+    let collection = catalog
+        .collections
+        .get(&name)
+        .ok_or_else(|| no_collection(&name, &catalog))?;
     Ok(Json(describe(&app, &catalog, &name, collection).await).into_response())
 }
 
 /// Creates one, or changes what may be changed.
-pub(super) async fn put(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+pub(super) async fn put(
+    State(app): State<App>,
+    path: PathText,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
     let (made, catalog) = agree(&app.engine, &name, body::json(&headers, body).await?).await?;
     let status = if made { StatusCode::CREATED } else { StatusCode::OK };
-    let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name, &catalog))?;
+    let collection = catalog
+        .collections
+        .get(&name)
+        .ok_or_else(|| no_collection(&name, &catalog))?;
     Ok((status, Json(describe(&app, &catalog, &name, collection).await)).into_response())
 }
 
@@ -74,27 +89,54 @@ pub(super) async fn agree(engine: &Engine, name: &CollectionName, wish: Wish) ->
     let there = catalog.collections.get(name);
     let settings = settings(wish, there.map(|c| &c.settings), engine.options.push_shards)?;
     let (change, expected) = match there {
-        Some(there) => (Change::AlterCollection { name: name.clone(), settings }, there.version),
-        None => (Change::CreateCollection { name: name.clone(), settings, placement: Vec::new() }, 0),
+        Some(there) => (
+            Change::AlterCollection {
+                name: name.clone(),
+                settings,
+            },
+            there.version,
+        ),
+        None => (
+            Change::CreateCollection {
+                name: name.clone(),
+                settings,
+                placement: Vec::new(),
+            },
+            0,
+        ),
     };
-    Ok((there.is_none(), engine.roles.changes.propose(change, Some(expected)).await?))
+    Ok((
+        there.is_none(),
+        engine.roles.changes.propose(change, Some(expected)).await?,
+    ))
 }
 
 fn settings(wish: Wish, there: Option<&CollectionSettings>, shards: u32) -> Result<CollectionSettings, Problem> {
-    let before = there.cloned().unwrap_or_else(|| CollectionSettings { shards, ..CollectionSettings::default() });
+    let before = there.cloned().unwrap_or_else(|| CollectionSettings {
+        shards,
+        ..CollectionSettings::default()
+    });
     let time_path = wish.time_path.unwrap_or(before.time_path);
     if let Some(path) = &time_path {
         Path::parse(path).map_err(|e| {
-            Problem::new(Code::BadRequest, format!("time_path is no path: {e}")).hint("spell it as in SQL, such as created_at or event.time")
+            Problem::new(Code::BadRequest, format!("time_path is no path: {e}"))
+                .hint("spell it as in SQL, such as created_at or event.time")
         })?;
     }
-    Ok(CollectionSettings { shards: wish.shards.unwrap_or(before.shards), time_path })
+    Ok(CollectionSettings {
+        shards: wish.shards.unwrap_or(before.shards),
+        time_path,
+    })
 }
 
 /// Drops one with its documents.
 pub(super) async fn delete(State(app): State<App>, path: PathText) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
-    app.engine.roles.changes.propose(Change::DropCollection { name: name.clone() }, None).await?;
+    app.engine
+        .roles
+        .changes
+        .propose(Change::DropCollection { name: name.clone() }, None)
+        .await?;
     Ok(Json(json!({ "dropped": name })).into_response())
 }
 
@@ -105,21 +147,39 @@ pub(super) struct OfSource {
     source: Option<String>,
 }
 
-/// Removes its dead letters, or those of one source; partitions that they stopped go on. A source that was dropped may have left some, too.
+/// Removes its dead letters, or those of one source; partitions that they stopped go on. A source that was dropped may
+/// have left some, too.
 pub(super) async fn clear_dead_letters(
     State(app): State<App>,
     path: PathText,
     query: Result<Query<OfSource>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let name = collection_name(&path_text(path)?)?;
-    let Query(OfSource { source }) = query
-        .map_err(|e| Problem::new(Code::BadRequest, e.body_text()).hint("?source=NAME clears those of one source alone, push is that of pushes"))?;
-    let parse = |source: String| source.parse::<SourceName>().map_err(|e| Problem::new(Code::BadRequest, e.to_string()));
+    let Query(OfSource { source }) = query.map_err(|e| {
+        Problem::new(Code::BadRequest, e.body_text())
+            .hint("?source=NAME clears those of one source alone, push is that of pushes")
+    })?;
+    let parse = |source: String| {
+        source
+            .parse::<SourceName>()
+            .map_err(|e| Problem::new(Code::BadRequest, e.to_string()))
+    };
     let source = source.map(parse).transpose()?;
     let catalog = app.engine.catalog();
-    let collection = catalog.collections.get(&name).ok_or_else(|| no_collection(&name, &catalog))?;
-    let cleared = app.engine.roles.leaf.clear_dead_letters(collection.uid, source.as_ref()).await?;
-    Ok(Json(json!({ "collection": name, "source": source, "cleared": cleared.letters, "complete": cleared.complete })).into_response())
+    let collection = catalog
+        .collections
+        .get(&name)
+        .ok_or_else(|| no_collection(&name, &catalog))?;
+    let cleared = app
+        .engine
+        .roles
+        .leaf
+        .clear_dead_letters(collection.uid, source.as_ref())
+        .await?;
+    Ok(
+        Json(json!({ "collection": name, "source": source, "cleared": cleared.letters, "complete": cleared.complete }))
+            .into_response(),
+    )
 }
 
 /// Lists what can be asked of one by name: the fields that are defined, then the paths of its documents.
@@ -127,11 +187,15 @@ pub(super) async fn fields(State(app): State<App>, path: PathText) -> Result<Res
     let name = collection_name(&path_text(path)?)?;
     let Fields { fields: paths, full } = app.engine.fields(&name).await?;
     let catalog = app.engine.catalog();
-    let defined = catalog.fields(&name).map(|(field, version)| defined_json(field, version));
+    let defined = catalog
+        .fields(&name)
+        .map(|(field, version)| defined_json(field, version));
     let fields: Vec<Value> = defined.chain(paths.iter().map(path_json)).collect();
     let mut warnings = Vec::new();
     if full {
-        warnings.push(format!("a shard lists {PATHS_MAX} paths at most: {name} may have more, which can be asked by name"));
+        warnings.push(format!(
+            "a shard lists {PATHS_MAX} paths at most: {name} may have more, which can be asked by name"
+        ));
     }
     Ok(Json(json!({ "collection": name, "fields": fields, "warnings": warnings })).into_response())
 }
@@ -155,7 +219,11 @@ fn defined_json(name: &str, version: &DefinitionVersion) -> Value {
 fn path_json(field: &FieldStatus) -> Value {
     let kinds = field.kinds.to_string();
     let kinds: Vec<&str> = kinds.split(", ").filter(|kind| !kind.is_empty()).collect();
-    let native = field.kinds.native().and_then(|native| plan::Type::TABLE.iter().find(|row| row.0 == native)).map(|row| row.2);
+    let native = field
+        .kinds
+        .native()
+        .and_then(|native| plan::Type::TABLE.iter().find(|row| row.0 == native))
+        .map(|row| row.2);
     json!({
         "path": field.path.to_string(),
         "kind": "path",
@@ -193,8 +261,18 @@ async fn describe(app: &App, catalog: &Catalog, name: &CollectionName, collectio
 
 fn totals(partitions: &[PartitionStatus]) -> Outcomes {
     let mut sum = Outcomes::default();
-    for Outcomes { events, accepted, tombstones, duplicates, dead_letters, superseded, deleted, expired, documents, bytes } in
-        partitions.iter().map(|partition| partition.outcomes)
+    for Outcomes {
+        events,
+        accepted,
+        tombstones,
+        duplicates,
+        dead_letters,
+        superseded,
+        deleted,
+        expired,
+        documents,
+        bytes,
+    } in partitions.iter().map(|partition| partition.outcomes)
     {
         sum.events += events;
         sum.accepted += accepted;
@@ -220,12 +298,24 @@ mod tests {
 
     #[test]
     fn what_is_left_out_stays_as_it_is() {
-        let there = CollectionSettings { shards: 4, time_path: Some("at".into()) };
+        let there = CollectionSettings {
+            shards: 4,
+            time_path: Some("at".into()),
+        };
         assert_eq!(settings(wish("{}"), Some(&there), 1).as_ref(), Ok(&there));
-        assert_eq!(settings(wish(r#"{"time_path":null}"#), Some(&there), 1), Ok(CollectionSettings { shards: 4, time_path: None }));
+        assert_eq!(
+            settings(wish(r#"{"time_path":null}"#), Some(&there), 1),
+            Ok(CollectionSettings {
+                shards: 4,
+                time_path: None
+            })
+        );
         assert_eq!(
             settings(wish(r#"{"time_path":"event.time"}"#), None, 2),
-            Ok(CollectionSettings { shards: 2, time_path: Some("event.time".into()) })
+            Ok(CollectionSettings {
+                shards: 2,
+                time_path: Some("event.time".into())
+            })
         );
         assert!(settings(wish(r#"{"time_path":"a..b"}"#), None, 2).is_err());
     }

@@ -1,8 +1,8 @@
 //! Connections of a door: how many are open at once, which of them give way, and how they end.
 //!
-//! A connection is idle while no request runs on it and no byte waits to be sent. At the limit, the server closes the connection that has been idle
-//! longest and accepts the new one. If no connection is idle, the server accepts a few more and serves only health checks and metrics on them, so
-//! monitoring still works on an overloaded node.
+//! A connection is idle while no request runs on it and no byte waits to be sent. At the limit, the server closes the
+//! connection that has been idle longest and accepts the new one. If no connection is idle, the server accepts a few
+//! more and serves only health checks and metrics on them, so monitoring still works on an overloaded node.
 
 use std::{
     collections::BTreeMap,
@@ -43,12 +43,15 @@ use super::{Names, browser, patient, refuse};
 const SPARE_CONNECTIONS_MAX: usize = 64;
 /// What is served on those.
 const OPERATORS_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
-/// How often a connection that is being closed is checked for progress. An idle HTTP/1 connection is cut at the first check.
+/// How often a connection that is being closed is checked for progress. An idle HTTP/1 connection is cut at the first
+/// check.
 const GIVES_WAY_WITHIN: Duration = Duration::from_secs(1);
-/// An HTTP/2 connection is cut after this many checks without progress: its data may wait for the client's window while the socket is writable.
+/// An HTTP/2 connection is cut after this many checks without progress: its data may wait for the client's window while
+/// the socket is writable.
 const STANDSTILLS_MAX: usize = 5;
-/// How long a connection waits for the whole head of its next request. So long an idle one is kept, which is longer than the minute for which clients
-/// and proxies usually keep theirs; and a client that sends a head slowly has no longer either.
+/// How long a connection waits for the whole head of its next request. So long an idle one is kept, which is longer
+/// than the minute for which clients and proxies usually keep theirs; and a client that sends a head slowly has no
+/// longer either.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(90);
 /// How long a client may take nothing of what is sent to it.
 const TAKES_NOTHING_MAX: Duration = Duration::from_secs(300);
@@ -68,22 +71,41 @@ const ROOM_LOOK: Duration = Duration::from_millis(5);
 /// How long accepting pauses when the system has no file handle left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until cancelled, then lets running requests end, for ten seconds at most. At most so many connections are open at once, but for a few for
-/// operators. Pages of browsers are kept out, save those of `names`.
-pub async fn serve(router: Router, listener: TcpListener, shutdown: CancellationToken, names: Names, connections_max: usize) -> io::Result<()> {
+/// Serves until cancelled, then lets running requests end, for ten seconds at most. At most so many connections are
+/// open at once, but for a few for operators. Pages of browsers are kept out, save those of `names`.
+pub async fn serve(
+    router: Router,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    names: Names,
+    connections_max: usize,
+) -> io::Result<()> {
     let guarded = |on_loopback, spare| {
         let names = names.clone();
         let guard = move |request: Request, next: Next| browser::guard(names.clone(), on_loopback, request, next);
-        let router = if spare { router.clone().layer(axum::middleware::from_fn(only_operators)) } else { router.clone() };
+        let router = if spare {
+            router.clone().layer(axum::middleware::from_fn(only_operators))
+        } else {
+            router.clone()
+        };
         TowerToHyperService::new(router.layer(axum::middleware::from_fn(guard)))
     };
-    let services = [[guarded(false, false), guarded(false, true)], [guarded(true, false), guarded(true, true)]];
+    let services = [
+        [guarded(false, false), guarded(false, true)],
+        [guarded(true, false), guarded(true, true)],
+    ];
     let connections = Connections::new(connections_max);
     let (running, closing, cut) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     while let Some((stream, open)) = accept(&listener, &connections, &shutdown).await {
-        let on_loopback = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+        let on_loopback = stream
+            .local_addr()
+            .is_ok_and(|address| address.ip().to_canonical().is_loopback());
         let service = services[usize::from(on_loopback)][usize::from(open.one.spare)].clone();
-        let stream = TokioIo::new(patient::Patient::new(stream, TAKES_NOTHING_MAX, open.one.progress.clone()));
+        let stream = TokioIo::new(patient::Patient::new(
+            stream,
+            TAKES_NOTHING_MAX,
+            open.one.progress.clone(),
+        ));
         let connection = run(stream, service, open, closing.clone());
         let cut = cut.clone();
         running.spawn(async move { cut.run_until_cancelled(connection).await });
@@ -92,14 +114,21 @@ pub async fn serve(router: Router, listener: TcpListener, shutdown: Cancellation
     closing.cancel();
     running.close();
     if tokio::time::timeout(CLOSING_WAIT_MAX, running.wait()).await.is_err() {
-        warn!(seconds = CLOSING_WAIT_MAX.as_secs(), "requests still running are cut off");
+        warn!(
+            seconds = CLOSING_WAIT_MAX.as_secs(),
+            "requests still running are cut off"
+        );
         cut.cancel();
     }
     Ok(())
 }
 
 /// The next connection and its place among those that are open; none once the door closes.
-async fn accept(listener: &TcpListener, connections: &Arc<Connections>, shutdown: &CancellationToken) -> Option<(TcpStream, Open)> {
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Connections>,
+    shutdown: &CancellationToken,
+) -> Option<(TcpStream, Open)> {
     loop {
         shutdown.run_until_cancelled(connections.room()).await?;
         match shutdown.run_until_cancelled(listener.accept()).await? {
@@ -120,8 +149,12 @@ async fn accept(listener: &TcpListener, connections: &Arc<Connections>, shutdown
 }
 
 /// Serves a connection until it ends, gives way or the door closes.
-async fn run<S>(stream: TokioIo<patient::Patient<S>>, service: TowerToHyperService<Router>, open: Open, closing: CancellationToken)
-where
+async fn run<S>(
+    stream: TokioIo<patient::Patient<S>>,
+    service: TowerToHyperService<Router>,
+    open: Open,
+    closing: CancellationToken,
+) where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let one = open.one.clone();
@@ -136,7 +169,14 @@ where
             if running.0.spare {
                 running.0.gives_way.cancel();
             }
-            response.map(|response| response.map(|body| Body::new(Answering { body, running: Arc::new(running) })))
+            response.map(|response| {
+                response.map(|body| {
+                    Body::new(Answering {
+                        body,
+                        running: Arc::new(running),
+                    })
+                })
+            })
         }
     });
     let builder = connection_builder(HEAD_WAIT_MAX);
@@ -172,8 +212,16 @@ where
 
 fn connection_builder(head_wait_max: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_wait_max);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(10))).max_concurrent_streams(256).adaptive_window(true);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_wait_max);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(Duration::from_secs(10)))
+        .max_concurrent_streams(256)
+        .adaptive_window(true);
     builder
 }
 
@@ -184,11 +232,19 @@ async fn only_operators(request: Request, next: Next) -> Response {
         next.run(request).await
     } else {
         metrics::counter!("rachis_http_refused_connections_total").increment(1);
-        let problem = Problem::new(Code::Unavailable, "as many connections as may be are open, and requests run on all of them");
-        refuse(&request, problem.hint("try again a little later, and use a connection for many requests"))
+        let problem = Problem::new(
+            Code::Unavailable,
+            "as many connections as may be are open, and requests run on all of them",
+        );
+        refuse(
+            &request,
+            problem.hint("try again a little later, and use a connection for many requests"),
+        )
     };
     if closes {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -211,8 +267,8 @@ struct One {
     progress: Arc<patient::Progress>,
     /// Requests that run on it, and since when there are none.
     requests: Mutex<(usize, Instant)>,
-    /// Since when pieces of answers wait for the client, by their numbers. Over HTTP/2 other requests may go on meanwhile, so [`patient`] notices
-    /// nothing.
+    /// Since when pieces of answers wait for the client, by their numbers. Over HTTP/2 other requests may go on
+    /// meanwhile, so [`patient`] notices nothing.
     untaken: Mutex<BTreeMap<u64, Instant>>,
     connections: Arc<Connections>,
     gives_way: CancellationToken,
@@ -226,7 +282,12 @@ struct Open {
 
 impl Connections {
     fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max: max.max(1), all: Mutex::default(), next: AtomicU64::new(0), untaken_bytes: AtomicUsize::new(0) })
+        Arc::new(Self {
+            max: max.max(1),
+            all: Mutex::default(),
+            next: AtomicU64::new(0),
+            untaken_bytes: AtomicUsize::new(0),
+        })
     }
 
     /// Waits until one more may be open, or another gives way to it.
@@ -234,14 +295,20 @@ impl Connections {
         let most = self.max + SPARE_CONNECTIONS_MAX;
         while self.all.lock().len() >= most {
             // A request that came in the last moment keeps a connection that gives way open, so another has to.
-            if !self.all.lock().values().any(|one| one.gives_way.is_cancelled() && one.idle_since().is_some()) {
+            if !self
+                .all
+                .lock()
+                .values()
+                .any(|one| one.gives_way.is_cancelled() && one.idle_since().is_some())
+            {
                 self.one_gives_way(|_| true);
             }
             tokio::time::sleep(ROOM_LOOK).await;
         }
     }
 
-    /// Counts one more. Where there are too many the one that is idle for longest gives way, and where none is idle the new one is spare.
+    /// Counts one more. Where there are too many the one that is idle for longest gives way, and where none is idle the
+    /// new one is spare.
     fn open(self: &Arc<Self>) -> Open {
         let spare = self.count(|one| !one.spare) >= self.max && !self.one_gives_way(|one| !one.spare);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -258,25 +325,43 @@ impl Connections {
         });
         all.insert(number, one.clone());
         metrics::gauge!("rachis_http_connections").set(all.len() as f64);
-        Open { connections: self.clone(), one }
+        Open {
+            connections: self.clone(),
+            one,
+        }
     }
 
     /// How long a piece of an answer may wait for its client.
     fn patience(&self) -> Duration {
-        if self.untaken_bytes.load(Ordering::Relaxed) > UNTAKEN_BYTES_MAX { UNTAKEN_FULL_MAX } else { UNTAKEN_MAX }
+        if self.untaken_bytes.load(Ordering::Relaxed) > UNTAKEN_BYTES_MAX {
+            UNTAKEN_FULL_MAX
+        } else {
+            UNTAKEN_MAX
+        }
     }
 
     /// Those of these that do not give way.
     fn count(&self, of: impl Fn(&One) -> bool) -> usize {
-        self.all.lock().values().filter(|one| of(one) && !one.gives_way.is_cancelled()).count()
+        self.all
+            .lock()
+            .values()
+            .filter(|one| of(one) && !one.gives_way.is_cancelled())
+            .count()
     }
 
-    /// Lets the connection that is idle for longest, of these, give way, and answers whether there is one. It counts until it has ended.
+    /// Lets the connection that is idle for longest, of these, give way, and answers whether there is one. It counts
+    /// until it has ended.
     fn one_gives_way(&self, of: impl Fn(&One) -> bool) -> bool {
         let all = self.all.lock();
         let may = |one: &&Arc<One>| of(one) && !one.gives_way.is_cancelled();
-        let idle = all.values().filter(may).filter_map(|one| Some((one.idle_since()?, one.number))).min();
-        let Some(one) = idle.and_then(|(_, number)| all.get(&number)) else { return false };
+        let idle = all
+            .values()
+            .filter(may)
+            .filter_map(|one| Some((one.idle_since()?, one.number)))
+            .min();
+        let Some(one) = idle.and_then(|(_, number)| all.get(&number)) else {
+            return false;
+        };
         one.gives_way.cancel();
         metrics::counter!("rachis_http_idle_connections_closed_total").increment(1);
         true
@@ -298,12 +383,19 @@ impl One {
     }
 
     fn waits_longer_than(&self, patience: Duration) -> bool {
-        self.untaken.lock().first_key_value().is_some_and(|(_, since)| since.elapsed() > patience)
+        self.untaken
+            .lock()
+            .first_key_value()
+            .is_some_and(|(_, since)| since.elapsed() > patience)
     }
 
     /// Waits until nothing of it goes on.
     async fn standstill(&self) {
-        let enough = if self.is_many_at_once.load(Ordering::Relaxed) { STANDSTILLS_MAX } else { 1 };
+        let enough = if self.is_many_at_once.load(Ordering::Relaxed) {
+            STANDSTILLS_MAX
+        } else {
+            1
+        };
         let (mut still, mut idle, mut written) = (0, 0, self.progress.written());
         while still < enough && idle < IDLE_CHECKS_MAX {
             tokio::time::sleep(GIVES_WAY_WITHIN).await;
@@ -373,7 +465,9 @@ impl Drop for Piece {
     fn drop(&mut self) {
         let one = &self.running.0;
         one.untaken.lock().remove(&self.number);
-        one.connections.untaken_bytes.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        one.connections
+            .untaken_bytes
+            .fetch_sub(self.bytes.len(), Ordering::Relaxed);
     }
 }
 
@@ -381,7 +475,10 @@ impl hyper::body::Body for Answering {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let running = self.running.clone();
         let polled = Pin::new(&mut self.body).poll_frame(context);
         polled.map_ok(|frame| frame.map_data(|bytes| Bytes::from_owner(Piece::new(bytes, running))))
@@ -408,11 +505,20 @@ mod tests {
         let router = Router::new()
             .route("/", get(|| async { "here" }))
             .route("/never", get(std::future::pending::<()>))
-            .route("/long/{bytes}", get(|axum::extract::Path(bytes): axum::extract::Path<usize>| async move { vec![b'~'; bytes] }))
+            .route(
+                "/long/{bytes}",
+                get(|axum::extract::Path(bytes): axum::extract::Path<usize>| async move { vec![b'~'; bytes] }),
+            )
             .route("/healthz", get(|| async { "well" }));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        tokio::spawn(serve(router, listener, CancellationToken::new(), Names::default(), connections_max));
+        tokio::spawn(serve(
+            router,
+            listener,
+            CancellationToken::new(),
+            Names::default(),
+            connections_max,
+        ));
         address
     }
 
@@ -421,13 +527,18 @@ mod tests {
     }
 
     async fn asks(stream: &mut TcpStream, path: &str) {
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await.expect("it is open");
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes())
+            .await
+            .expect("it is open");
     }
 
     /// What comes next, as far as it comes at once.
     async fn answer(stream: &mut TcpStream) -> String {
         let mut bytes = vec![0; 4_096];
-        let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut bytes)).await.expect("something comes");
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut bytes))
+            .await
+            .expect("something comes");
         String::from_utf8_lossy(&bytes[..read.unwrap_or(0)]).into_owned()
     }
 
@@ -438,7 +549,10 @@ mod tests {
         let mut idle = Vec::new();
         for _ in 0..100 {
             asks(&mut kept, "/").await;
-            assert!(answer(&mut kept).await.ends_with("here"), "who asks now and then is kept");
+            assert!(
+                answer(&mut kept).await.ends_with("here"),
+                "who asks now and then is kept"
+            );
             let mut one = connected(address).await;
             asks(&mut one, "/").await;
             assert!(answer(&mut one).await.ends_with("here"));
@@ -470,11 +584,16 @@ mod tests {
             for _ in 0..20 {
                 let mut one = connected(address).await;
                 asks(&mut one, "/").await;
-                assert!(answer(&mut one).await.ends_with("here"), "the idle ones of the others give way");
+                assert!(
+                    answer(&mut one).await.ends_with("here"),
+                    "the idle ones of the others give way"
+                );
                 others.push(one);
             }
             // Longer than one that gives way is given.
-            tokio::time::interval_at((Instant::now() + 2 * GIVES_WAY_WITHIN).into(), GIVES_WAY_WITHIN).tick().await;
+            tokio::time::interval_at((Instant::now() + 2 * GIVES_WAY_WITHIN).into(), GIVES_WAY_WITHIN)
+                .tick()
+                .await;
             let head = begun.find("\r\n\r\n").expect("the head comes at once") + 4;
             let mut rest = vec![0; (mebibytes << 20) + head - begun.len()];
             slow.read_exact(&mut rest).await.expect("the whole answer comes");
@@ -486,23 +605,43 @@ mod tests {
     async fn pieces_of_an_answer_count_until_they_are_sent() {
         let connections = Connections::new(1);
         let open = connections.open();
-        let mut answer = Answering { body: Body::from("a piece"), running: Arc::new(Running::begin(&open.one)) };
+        let mut answer = Answering {
+            body: Body::from("a piece"),
+            running: Arc::new(Running::begin(&open.one)),
+        };
         let piece = std::future::poll_fn(|context| hyper::body::Body::poll_frame(Pin::new(&mut answer), context)).await;
         let piece = piece.expect("a frame").expect("no error").into_data().expect("bytes");
-        assert_eq!((piece.as_ref(), connections.untaken_bytes.load(Ordering::Relaxed)), (b"a piece".as_ref(), 7));
+        assert_eq!(
+            (piece.as_ref(), connections.untaken_bytes.load(Ordering::Relaxed)),
+            (b"a piece".as_ref(), 7)
+        );
         drop(answer);
-        assert!(open.one.idle_since().is_none(), "the whole answer was handed over, and is not sent");
+        assert!(
+            open.one.idle_since().is_none(),
+            "the whole answer was handed over, and is not sent"
+        );
         assert!(!open.one.waits_longer_than(connections.patience()));
-        tokio::time::interval_at((Instant::now() + Duration::from_millis(50)).into(), UNTAKEN_LOOK).tick().await;
+        tokio::time::interval_at((Instant::now() + Duration::from_millis(50)).into(), UNTAKEN_LOOK)
+            .tick()
+            .await;
         assert!(open.one.waits_longer_than(Duration::from_millis(20)));
         let part = piece.slice(2..);
         drop(piece);
-        assert!(open.one.waits_longer_than(Duration::from_millis(20)), "a part of it waits");
+        assert!(
+            open.one.waits_longer_than(Duration::from_millis(20)),
+            "a part of it waits"
+        );
         drop(part);
         assert!(!open.one.waits_longer_than(Duration::ZERO) && open.one.idle_since().is_some());
         assert_eq!(connections.untaken_bytes.load(Ordering::Relaxed), 0);
-        connections.untaken_bytes.store(UNTAKEN_BYTES_MAX + 1, Ordering::Relaxed);
-        assert_eq!(connections.patience(), UNTAKEN_FULL_MAX, "where much waits, nothing waits long");
+        connections
+            .untaken_bytes
+            .store(UNTAKEN_BYTES_MAX + 1, Ordering::Relaxed);
+        assert_eq!(
+            connections.patience(),
+            UNTAKEN_FULL_MAX,
+            "where much waits, nothing waits long"
+        );
     }
 
     #[tokio::test]
@@ -513,13 +652,23 @@ mod tests {
         let mut kept = Vec::new();
         for _ in 0..SPARE_CONNECTIONS_MAX {
             let open = connections.open();
-            let told = connections.all.lock().values().find(|one| one.gives_way.is_cancelled() && one.idle_since().is_some()).cloned();
+            let told = connections
+                .all
+                .lock()
+                .values()
+                .find(|one| one.gives_way.is_cancelled() && one.idle_since().is_some())
+                .cloned();
             kept.push((Running::begin(&told.expect("one is idle")), open));
         }
         assert!(connections.all.lock().len() >= connections.max + SPARE_CONNECTIONS_MAX);
         let one_ends = async {
             loop {
-                let idle = connections.all.lock().values().find(|one| one.gives_way.is_cancelled() && one.idle_since().is_some()).cloned();
+                let idle = connections
+                    .all
+                    .lock()
+                    .values()
+                    .find(|one| one.gives_way.is_cancelled() && one.idle_since().is_some())
+                    .cloned();
                 if let Some(idle) = idle {
                     return connections.all.lock().remove(&idle.number);
                 }
@@ -527,7 +676,9 @@ mod tests {
             }
         };
         let both = async { tokio::join!(connections.room(), one_ends) };
-        tokio::time::timeout(Duration::from_secs(20), both).await.expect("an idle one gives way, and there is room");
+        tokio::time::timeout(Duration::from_secs(20), both)
+            .await
+            .expect("an idle one gives way, and there is room");
         drop(idle);
     }
 
@@ -551,7 +702,10 @@ mod tests {
             assert!(refused("/healthz").await.ends_with("well"));
         }
         let told = refused("/").await;
-        assert!(told.contains("connection: close") && told.contains("requests run on all of them"), "{told}");
+        assert!(
+            told.contains("connection: close") && told.contains("requests run on all of them"),
+            "{told}"
+        );
         // Idle connections beyond the limit do not lock operators out either.
         let mut idle = Vec::new();
         for _ in 0..3 * SPARE_CONNECTIONS_MAX {
@@ -580,7 +734,9 @@ mod tests {
             for _ in 0..3 {
                 pace.tick().await;
             }
-            far.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("it is open");
+            far.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                .await
+                .expect("it is open");
             far.read_exact(&mut answer).await.expect("an answer");
             assert_eq!(&answer, b"HTTP/1.1 200");
             while far.read_u8().await.expect("the rest of the answer") != b'~' {}

@@ -1,5 +1,5 @@
-//! Is a body surely something else than JSON? Then it is refused before anything of it is stored, with what to do: else each of its lines would
-//! become a dead letter.
+//! Is a body surely something else than JSON? Then it is refused before anything of it is stored, with what to do: else
+//! each of its lines would become a dead letter.
 //!
 //! Only what holds no line that could be a document is refused.
 
@@ -9,7 +9,11 @@ use serde_json::value::RawValue;
 /// How formats begin whose bytes are never JSON, what they are, and what to do with them.
 const SIGNATURES: [(&[u8], &str, &str); 9] = [
     (b"\x1f\x8b", "packed with gzip", "say so: Content-Encoding: gzip"),
-    (b"\x28\xb5\x2f\xfd", "packed with zstd", "say so: Content-Encoding: zstd"),
+    (
+        b"\x28\xb5\x2f\xfd",
+        "packed with zstd",
+        "say so: Content-Encoding: zstd",
+    ),
     (b"\xfd7zXZ\0", "packed with xz", UNPACK),
     (b"BZh91AY&SY", "packed with bzip2", UNPACK),
     (b"\x04\x22\x4d\x18", "packed with lz4", UNPACK),
@@ -23,10 +27,17 @@ const CONVERT: &str = "convert it first, to one JSON document a line";
 
 /// Refuses a body that is surely no JSON.
 pub(super) fn refuse(body: &[u8]) -> Result<(), Problem> {
-    let what = SIGNATURES.iter().find(|(signature, ..)| body.starts_with(signature)).map(|(_, what, hint)| (*what, *hint));
+    let what = SIGNATURES
+        .iter()
+        .find(|(signature, ..)| body.starts_with(signature))
+        .map(|(_, what, hint)| (*what, *hint));
     let what = what.or_else(|| is_table(body).then_some(("a table of text such as CSV", CONVERT_TABLE)));
     match what {
-        Some((what, hint)) => Err(Problem::new(Code::UnsupportedMedia, format!("the body is {what}, not JSON; nothing was stored")).hint(hint)),
+        Some((what, hint)) => Err(Problem::new(
+            Code::UnsupportedMedia,
+            format!("the body is {what}, not JSON; nothing was stored"),
+        )
+        .hint(hint)),
         None => Ok(()),
     }
 }
@@ -34,9 +45,13 @@ pub(super) fn refuse(body: &[u8]) -> Result<(), Problem> {
 const CONVERT_TABLE: &str = "convert it first, to one JSON document a line: for example with `mlr --icsv --ojsonl cat`";
 
 fn is_table(body: &[u8]) -> bool {
-    let could_be_document = |line: &[u8]| matches!(line.first(), Some(b'{' | b'[')) || serde_json::from_slice::<&RawValue>(line).is_ok();
+    let could_be_document =
+        |line: &[u8]| matches!(line.first(), Some(b'{' | b'[')) || serde_json::from_slice::<&RawValue>(line).is_ok();
     let mut lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-    !lines.any(could_be_document) && [b',', b';', b'\t'].into_iter().any(|separator| are_records(body, separator))
+    !lines.any(could_be_document)
+        && [b',', b';', b'\t']
+            .into_iter()
+            .any(|separator| are_records(body, separator))
 }
 
 /// Whether there are at least two records, all of as many fields, more than one.
@@ -71,23 +86,40 @@ mod tests {
     use super::*;
 
     fn refused(body: &[u8]) -> Option<String> {
-        refuse(body).err().map(|problem| format!("{} {problem}", problem.code.status()))
+        refuse(body)
+            .err()
+            .map(|problem| format!("{} {problem}", problem.code.status()))
     }
 
     #[test]
     fn files_that_are_packed_or_binary_are_named() {
-        for (body, named) in
-            [(&b"\xfd7zXZ\0\0\x04"[..], "xz"), (b"\x1f\x8b\x08\0", "Content-Encoding: gzip"), (b"PK\x03\x04", "ZIP"), (b"PAR1\x15\x04", "Parquet")]
-        {
+        for (body, named) in [
+            (&b"\xfd7zXZ\0\0\x04"[..], "xz"),
+            (b"\x1f\x8b\x08\0", "Content-Encoding: gzip"),
+            (b"PK\x03\x04", "ZIP"),
+            (b"PAR1\x15\x04", "Parquet"),
+        ] {
             let why = refused(body).unwrap_or_else(|| panic!("{named} is refused"));
-            assert!(why.starts_with("415 ") && why.contains(named) && why.contains("nothing was stored"), "{why}");
+            assert!(
+                why.starts_with("415 ") && why.contains(named) && why.contains("nothing was stored"),
+                "{why}"
+            );
         }
     }
 
     #[test]
     fn a_table_of_text_is_refused() {
-        for table in ["a,b\n1,2\n", "name;n\r\n\"x;\ny\";1\r\n\n", "a\tb\nc\t\n", "1,2,3\n,,\n4,5,6", "a,b\n\"say \"\"hi\"\"\",2"] {
-            assert!(refused(table.as_bytes()).is_some_and(|why| why.contains("CSV")), "{table:?}");
+        for table in [
+            "a,b\n1,2\n",
+            "name;n\r\n\"x;\ny\";1\r\n\n",
+            "a\tb\nc\t\n",
+            "1,2,3\n,,\n4,5,6",
+            "a,b\n\"say \"\"hi\"\"\",2",
+        ] {
+            assert!(
+                refused(table.as_bytes()).is_some_and(|why| why.contains("CSV")),
+                "{table:?}"
+            );
         }
     }
 

@@ -1,7 +1,7 @@
 //! The HTTP door: how the engine is asked and told over HTTP. One file per resource; this one joins them.
 //!
-//! Nothing here decides what an answer is: a handler reads a request strictly (an unknown key is refused and named), hands it on, and writes
-//! what comes back. Every error is a problem (RFC 9457), the door's own ones included.
+//! Nothing here decides what an answer is: a handler reads a request strictly (an unknown key is refused and named),
+//! hands it on, and writes what comes back. Every error is a problem (RFC 9457), the door's own ones included.
 
 mod answer;
 mod body;
@@ -80,13 +80,26 @@ impl std::ops::Deref for App {
     }
 }
 
-/// The door of an aggregator: HTTP and, beside what is in `grpc` already, its gRPC services. `metrics` is what `/metrics` shows; once `closing`
-/// is cancelled it says that it is not ready.
-pub fn door(engine: Arc<Engine>, metrics: Option<MetricsText>, closing: CancellationToken, mut grpc: RoutesBuilder) -> Door {
+/// The door of an aggregator: HTTP and, beside what is in `grpc` already, its gRPC services. `metrics` is what
+/// `/metrics` shows; once `closing` is cancelled it says that it is not ready.
+pub fn door(
+    engine: Arc<Engine>,
+    metrics: Option<MetricsText>,
+    closing: CancellationToken,
+    mut grpc: RoutesBuilder,
+) -> Door {
     let intake = Arc::new(Intake::new(engine.options.push_bytes_inflight_max));
     service::add(&mut grpc, &engine, &intake);
     let changes = engine.roles.changes.clone();
-    let door = with_grpc(routes(App(Arc::new(Shared { engine, metrics, intake, closing }))), grpc.routes());
+    let door = with_grpc(
+        routes(App(Arc::new(Shared {
+            engine,
+            metrics,
+            intake,
+            closing,
+        }))),
+        grpc.routes(),
+    );
     door.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
         let changes = changes.clone();
         async move {
@@ -99,7 +112,8 @@ pub fn door(engine: Arc<Engine>, metrics: Option<MetricsText>, closing: Cancella
     }))
 }
 
-/// The door of a node that only peers ask: how it is, its metrics, and what is in `grpc`. `ready` says why it is not ready.
+/// The door of a node that only peers ask: how it is, its metrics, and what is in `grpc`. `ready` says why it is not
+/// ready.
 pub fn status_door(metrics: MetricsText, closing: CancellationToken, ready: Ready, grpc: RoutesBuilder) -> Door {
     with_grpc(status::router(metrics, closing, ready), grpc.routes())
 }
@@ -113,12 +127,21 @@ fn with_grpc(http: Router, grpc: Routes) -> Router {
     Router::new().fallback(move |request: Request| {
         let is_grpc = is_grpc(&request);
         let (grpc, http) = (grpc.clone(), http.clone());
-        async move { if is_grpc { within_deadline(grpc, request).await } else { http.oneshot(request).await } }
+        async move {
+            if is_grpc {
+                within_deadline(grpc, request).await
+            } else {
+                http.oneshot(request).await
+            }
+        }
     })
 }
 
 fn is_grpc(request: &Request) -> bool {
-    request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Refuses a request in the form in which its client reads it.
@@ -132,7 +155,10 @@ fn refuse(request: &Request, problem: Problem) -> Response {
 
 /// The deadline of a call ends the work for it here, too: a caller who is cut off cannot say that it has gone.
 async fn within_deadline(grpc: Router, request: Request) -> Result<Response, Infallible> {
-    let deadline = request.headers().get(GRPC_TIMEOUT).and_then(|value| deadline(value.to_str().ok()?));
+    let deadline = request
+        .headers()
+        .get(GRPC_TIMEOUT)
+        .and_then(|value| deadline(value.to_str().ok()?));
     match deadline {
         None => grpc.oneshot(request).await,
         Some(deadline) => match tokio::time::timeout(deadline, grpc.oneshot(request)).await {
@@ -157,10 +183,14 @@ fn deadline(text: &str) -> Option<Duration> {
     }
 }
 
-/// Answers are compressed for those who take it, long ones piece by piece; pushes' answers and problems are as they are.
+/// Answers are compressed for those who take it, long ones piece by piece; pushes' answers and problems are as they
+/// are.
 fn compressed() -> CompressionLayer<impl Predicate> {
     let is_answer = |status: StatusCode, _: Version, _: &HeaderMap, _: &Extensions| status.is_success();
-    let layer = CompressionLayer::new().gzip(true).zstd(true).quality(CompressionLevel::Precise(COMPRESSION_LEVEL));
+    let layer = CompressionLayer::new()
+        .gzip(true)
+        .zstd(true)
+        .quality(CompressionLevel::Precise(COMPRESSION_LEVEL));
     layer.compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN).and(is_answer))
 }
 
@@ -177,17 +207,29 @@ fn routes(app: App) -> Router {
 fn answers() -> Router<App> {
     Router::new()
         .route("/v1/collections", get(collections::list))
-        .route("/v1/collections/{collection}", get(collections::get).put(collections::put).delete(collections::delete))
+        .route(
+            "/v1/collections/{collection}",
+            get(collections::get).put(collections::put).delete(collections::delete),
+        )
         .route("/v1/collections/{collection}/skip", post(skips::of_pushes))
-        .route("/v1/collections/{collection}/dead-letters", delete(collections::clear_dead_letters))
+        .route(
+            "/v1/collections/{collection}/dead-letters",
+            delete(collections::clear_dead_letters),
+        )
         .route("/v1/collections/{collection}/fields", get(collections::fields))
         .route("/v1/collections/{collection}/documents/{*id}", get(documents::get))
-        .route("/v1/collections/{collection}/search", get(search::by_query).post(search::by_body))
+        .route(
+            "/v1/collections/{collection}/search",
+            get(search::by_query).post(search::by_body),
+        )
         .route("/v1/sql", post(sql::ask))
         .route("/v1/queries", get(queries::list))
         .route("/v1/queries/{query}", delete(queries::cancel))
         .route("/v1/sources", get(sources::list))
-        .route("/v1/sources/{source}", get(sources::get).put(sources::put).delete(sources::delete))
+        .route(
+            "/v1/sources/{source}",
+            get(sources::get).put(sources::put).delete(sources::delete),
+        )
         .route("/v1/sources/{source}/preview", post(sources::preview))
         .route("/v1/sources/{source}/suspend", post(sources::suspend))
         .route("/v1/sources/{source}/resume", post(sources::resume))
@@ -206,9 +248,20 @@ mod tests {
     #[test]
     fn deadlines_read_as_grpc_writes_them() {
         let read = ["10S", "250m", "3M", "1H", "7u", "9n"].map(deadline);
-        let are = [10_000_000_000, 250_000_000, 180_000_000_000, 3_600_000_000_000, 7_000, 9].map(|ns| Some(Duration::from_nanos(ns)));
+        let are = [
+            10_000_000_000,
+            250_000_000,
+            180_000_000_000,
+            3_600_000_000_000,
+            7_000,
+            9,
+        ]
+        .map(|ns| Some(Duration::from_nanos(ns)));
         assert_eq!(read, are);
-        assert_eq!(["", "S", "10", "10x", "-1S", "123456789S", "é"].map(deadline), [None; 7]);
+        assert_eq!(
+            ["", "S", "10", "10x", "-1S", "123456789S", "é"].map(deadline),
+            [None; 7]
+        );
     }
 
     #[tokio::test]
@@ -219,13 +272,22 @@ mod tests {
 
         let first = "row ".repeat(1_000);
         let rows = first.clone();
-        let waits = move || async move { Body::from_stream(stream::iter([Ok::<_, io::Error>(rows)]).chain(stream::pending())) };
+        let waits =
+            move || async move { Body::from_stream(stream::iter([Ok::<_, io::Error>(rows)]).chain(stream::pending())) };
         let router = Router::new().route("/", get(waits)).layer(compressed());
-        let request = Request::builder().uri("/").header(header::ACCEPT_ENCODING, "gzip").body(Body::empty()).expect("a request");
+        let request = Request::builder()
+            .uri("/")
+            .header(header::ACCEPT_ENCODING, "gzip")
+            .body(Body::empty())
+            .expect("a request");
         let mut body = router.oneshot(request).await.expect("an answer").into_body();
         let (mut packed, mut come) = (Vec::new(), Vec::new());
         while come.len() < first.len() {
-            let frame = tokio::time::timeout(Duration::from_secs(10), body.frame()).await.expect("it comes").expect("a frame").expect("no error");
+            let frame = tokio::time::timeout(Duration::from_secs(10), body.frame())
+                .await
+                .expect("it comes")
+                .expect("a frame")
+                .expect("no error");
             packed.extend_from_slice(&frame.into_data().expect("data"));
             come.clear();
             // That the end is not there yet is no matter.
@@ -245,9 +307,18 @@ mod tests {
                 std::future::pending::<()>().await;
             }
         });
-        let call = Request::builder().header(GRPC_TIMEOUT, "20m").body(axum::body::Body::empty()).expect("a request");
+        let call = Request::builder()
+            .header(GRPC_TIMEOUT, "20m")
+            .body(axum::body::Body::empty())
+            .expect("a request");
         let answer = within_deadline(hangs, call).await.expect("an answer");
-        assert_eq!(answer.headers().get("grpc-status").and_then(|status| status.to_str().ok()), Some("4"));
+        assert_eq!(
+            answer
+                .headers()
+                .get("grpc-status")
+                .and_then(|status| status.to_str().ok()),
+            Some("4")
+        );
         assert!(ended.await.is_err(), "the work was dropped");
     }
 }

@@ -1,5 +1,5 @@
-//! A connection whose other side takes nothing is given up after a while: else a client that is alive and never reads its answer would keep
-//! its place, and what waits to be sent, for ever.
+//! A connection whose other side takes nothing is given up after a while: else a client that is alive and never reads
+//! its answer would keep its place, and what waits to be sent, for ever.
 
 use std::{
     io,
@@ -50,25 +50,41 @@ pub(super) struct Patient<S> {
 impl<S> Patient<S> {
     /// Over a stream.
     pub fn new(stream: S, patience: Duration, progress: Arc<Progress>) -> Self {
-        Self { stream, patience, progress, blocked: None }
+        Self {
+            stream,
+            patience,
+            progress,
+            blocked: None,
+        }
     }
 
     /// What a write gives: an error, if nothing was taken for too long.
     fn judge(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.progress.blocked.store(written.is_pending(), Ordering::Relaxed);
         if let Poll::Ready(result) = &written {
-            self.progress.written.fetch_add(result.as_ref().map_or(0, |bytes| *bytes as u64), Ordering::Relaxed);
+            self.progress
+                .written
+                .fetch_add(result.as_ref().map_or(0, |bytes| *bytes as u64), Ordering::Relaxed);
             self.blocked = None;
             return written;
         }
         let patience = self.patience;
-        let blocked = self.blocked.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        blocked.as_mut().poll(context).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+        let blocked = self
+            .blocked
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        blocked
+            .as_mut()
+            .poll(context)
+            .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -79,7 +95,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         self.judge(context, written)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.judge(context, written)
     }
@@ -119,7 +139,9 @@ mod tests {
         let (written, ()) = tokio::join!(near.write_all(&[7; 10]), slow);
         written.expect("the other side is slow, and takes it");
         assert!(begun.elapsed() > Duration::from_millis(400));
-        let given_up = tokio::time::timeout(Duration::from_secs(10), near.write_all(&[7; 10])).await.expect("it ends");
+        let given_up = tokio::time::timeout(Duration::from_secs(10), near.write_all(&[7; 10]))
+            .await
+            .expect("it ends");
         let given_up = given_up.expect_err("nobody reads any more");
         assert_eq!(given_up.kind(), io::ErrorKind::TimedOut);
     }

@@ -1,8 +1,9 @@
 //! Items of one request -> partitions of the collection's own source -> what became of them.
 //!
-//! A body without ids goes to one partition: the request's own (by its key, else in turn). Where documents name themselves (`_id`), each
-//! goes by its id, so that a later document of the same id finds the earlier; a body is atomic per partition. The request's own partition
-//! comes first: it is the one that knows whether the key was used with another body.
+//! A body without ids goes to one partition: the request's own (by its key, else in turn). Where documents name
+//! themselves (`_id`), each goes by its id, so that a later document of the same id finds the earlier; a body is atomic
+//! per partition. The request's own partition comes first: it is the one that knows whether the key was used with
+//! another body.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -56,14 +57,18 @@ struct Request {
 pub(super) fn request_key(key: &str, body: &[u8]) -> Result<RequestKey, Problem> {
     let visible = key.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     match visible && (1..=REQUEST_KEY_BYTES_MAX).contains(&key.len()) {
-        true => Ok(RequestKey { key: key.to_owned(), body: xxh3_128(body) }),
+        true => Ok(RequestKey {
+            key: key.to_owned(),
+            body: xxh3_128(body),
+        }),
         false => Err(bad_request_key()),
     }
 }
 
 pub(super) fn bad_request_key() -> Problem {
-    Problem::new(Code::BadRequest, "the idempotency key is not understood")
-        .hint(format!("it is one text of 1 to {REQUEST_KEY_BYTES_MAX} visible ASCII characters"))
+    Problem::new(Code::BadRequest, "the idempotency key is not understood").hint(format!(
+        "it is one text of 1 to {REQUEST_KEY_BYTES_MAX} visible ASCII characters"
+    ))
 }
 
 /// Where pushes come in, over whichever door: one limit holds for all of them.
@@ -77,7 +82,10 @@ pub(super) struct Intake {
 impl Intake {
     /// With room for so many bytes.
     pub fn new(bytes_max: usize) -> Self {
-        Self { room: Room::new(bytes_max), count: AtomicU64::new(0) }
+        Self {
+            room: Room::new(bytes_max),
+            count: AtomicU64::new(0),
+        }
     }
 
     /// Stores what one request holds.
@@ -91,7 +99,17 @@ impl Intake {
     ) -> Result<Outcome, Problem> {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let keyed = key.is_some();
-        let outcome = push(engine, name, Request { items, key, number, deadline }).await;
+        let outcome = push(
+            engine,
+            name,
+            Request {
+                items,
+                key,
+                number,
+                deadline,
+            },
+        )
+        .await;
         let outcome = outcome.map_err(|problem| if keyed { problem } else { without_key(problem) })?;
         counter!("rachis_push_items_total", "outcome" => "accepted").increment(outcome.accepted);
         counter!("rachis_push_items_total", "outcome" => "rejected").increment(outcome.rejected);
@@ -126,8 +144,19 @@ async fn push(engine: &Engine, name: &CollectionName, request: Request) -> Resul
     let send = |group: Group| {
         let source = SourceName::push();
         let partition = group.partition as i32;
-        let shard = ShardId { collection: collection.uid, number: shard_of(&source, partition, shards) };
-        let push = Push { shard, partition, rules: Rules::default(), request: request.key.clone(), time_ms, level: LEVEL, items: group.items };
+        let shard = ShardId {
+            collection: collection.uid,
+            number: shard_of(&source, partition, shards),
+        };
+        let push = Push {
+            shard,
+            partition,
+            rules: Rules::default(),
+            request: request.key.clone(),
+            time_ms,
+            level: LEVEL,
+            items: group.items,
+        };
         let deadline = request.deadline;
         async move {
             let pushed = send_unless_dropped(engine, name, push, deadline).await?;
@@ -135,13 +164,27 @@ async fn push(engine: &Engine, name: &CollectionName, request: Request) -> Resul
             Ok::<_, Problem>((pushed, group.indexes))
         }
     };
-    // Nothing is written before every part of it could be: what is away then refuses the whole, and nobody has to find out which part is stored.
+    // Nothing is written before every part of it could be: what is away then refuses the whole, and nobody has to find
+    // out which part is stored.
     let ready_by = std::time::Instant::now() + AWAY_WAIT_MAX;
     let ready = groups.iter().map(|group| {
-        let (partition, number) = (group.partition as i32, shard_of(&SourceName::push(), group.partition as i32, shards));
-        engine.roles.pushes.ready(ShardId { collection: collection.uid, number }, partition, ready_by)
+        let (partition, number) = (
+            group.partition as i32,
+            shard_of(&SourceName::push(), group.partition as i32, shards),
+        );
+        engine.roles.pushes.ready(
+            ShardId {
+                collection: collection.uid,
+                number,
+            },
+            partition,
+            ready_by,
+        )
     });
-    stream::iter(ready.collect::<Vec<_>>()).buffer_unordered(PARTITIONS_AT_ONCE_MAX).try_collect::<()>().await?;
+    stream::iter(ready.collect::<Vec<_>>())
+        .buffer_unordered(PARTITIONS_AT_ONCE_MAX)
+        .try_collect::<()>()
+        .await?;
     let mut outcome = Outcome::default();
     let mut groups = groups.into_iter();
     if let Some(first) = groups.next() {
@@ -158,11 +201,15 @@ async fn push(engine: &Engine, name: &CollectionName, request: Request) -> Resul
     Ok(outcome)
 }
 
-/// The partition whose turn it is, or the next one that can be reached: a push that may go anywhere does not wait for a leaf that is away.
+/// The partition whose turn it is, or the next one that can be reached: a push that may go anywhere does not wait for a
+/// leaf that is away.
 async fn reachable(engine: &Engine, collection: CollectionUid, turn: u64, shards: u32) -> u64 {
     for next in (turn..turn + u64::from(shards)).take(PARTITIONS_TRIED_MAX) {
         let partition = next % u64::from(shards);
-        let shard = ShardId { collection, number: shard_of(&SourceName::push(), partition as i32, shards) };
+        let shard = ShardId {
+            collection,
+            number: shard_of(&SourceName::push(), partition as i32, shards),
+        };
         if engine.roles.pushes.reachable(shard, partition as i32).await {
             return partition;
         }
@@ -175,19 +222,47 @@ async fn collection_or_new(engine: &Engine, name: &CollectionName) -> Result<Col
     if let Some(collection) = catalog.collections.get(name) {
         return Ok(collection.clone());
     }
-    let settings = CollectionSettings { shards: engine.options.push_shards.max(1), ..CollectionSettings::default() };
-    let catalog = engine.roles.changes.propose(Change::CreateCollection { name: name.clone(), settings, placement: Vec::new() }, None).await?;
+    let settings = CollectionSettings {
+        shards: engine.options.push_shards.max(1),
+        ..CollectionSettings::default()
+    };
+    let catalog = engine
+        .roles
+        .changes
+        .propose(
+            Change::CreateCollection {
+                name: name.clone(),
+                settings,
+                placement: Vec::new(),
+            },
+            None,
+        )
+        .await?;
     let created = catalog.collections.get(name).cloned();
-    created.ok_or_else(|| Problem::new(Code::Conflict, format!("collection {name} was dropped at the same moment")).hint("repeat the push"))
+    created.ok_or_else(|| {
+        Problem::new(
+            Code::Conflict,
+            format!("collection {name} was dropped at the same moment"),
+        )
+        .hint("repeat the push")
+    })
 }
 
 /// Writes one partition's share, unless its collection is dropped meanwhile.
-async fn send_unless_dropped(engine: &Engine, name: &CollectionName, push: Push, deadline: Instant) -> Result<Pushed, Problem> {
+async fn send_unless_dropped(
+    engine: &Engine,
+    name: &CollectionName,
+    push: Push,
+    deadline: Instant,
+) -> Result<Pushed, Problem> {
     let uid = push.shard.collection;
     let mut catalog = engine.roles.changes.catalog();
     let dropped = || {
-        Problem::new(Code::Conflict, format!("collection {name} was dropped while the push was under way"))
-            .hint("what was pushed was dropped with it; push again to create the collection anew")
+        Problem::new(
+            Code::Conflict,
+            format!("collection {name} was dropped while the push was under way"),
+        )
+        .hint("what was pushed was dropped with it; push again to create the collection anew")
     };
     tokio::select! {
         biased;
@@ -204,7 +279,11 @@ async fn send(engine: &Engine, push: Push, deadline: Instant) -> Result<Pushed, 
     let mut pause = PAUSE_FIRST;
     loop {
         let outcome_by = Instant::now() + OUTCOME_WAIT_MAX;
-        let answer = tokio::time::timeout_at(outcome_by, engine.roles.pushes.push(push.clone(), outcome_by.into_std())).await;
+        let answer = tokio::time::timeout_at(
+            outcome_by,
+            engine.roles.pushes.push(push.clone(), outcome_by.into_std()),
+        )
+        .await;
         match answer {
             Ok(Err(problem)) if problem.code == Code::Busy && Instant::now() + pause < deadline => {
                 tokio::time::sleep(pause).await;
@@ -213,7 +292,8 @@ async fn send(engine: &Engine, push: Push, deadline: Instant) -> Result<Pushed, 
             Ok(result) => return result,
             Err(_) => {
                 let detail = format!("no answer from the shard within {} seconds", OUTCOME_WAIT_MAX.as_secs());
-                return Err(Problem::new(Code::UnknownOutcome, detail).hint("repeat it with the same Idempotency-Key: it is applied once"));
+                return Err(Problem::new(Code::UnknownOutcome, detail)
+                    .hint("repeat it with the same Idempotency-Key: it is applied once"));
             }
         }
     }
@@ -221,16 +301,19 @@ async fn send(engine: &Engine, push: Push, deadline: Instant) -> Result<Pushed, 
 
 /// The problem of a request of which a part is stored already.
 fn partly(problem: &Problem) -> Problem {
-    Problem::new(Code::UnknownOutcome, format!("one part of the push is stored and another is not: {problem}"))
-        .hint("repeat it with the same Idempotency-Key: each part is applied once")
+    Problem::new(
+        Code::UnknownOutcome,
+        format!("one part of the push is stored and another is not: {problem}"),
+    )
+    .hint("repeat it with the same Idempotency-Key: each part is applied once")
 }
 
 /// Nobody can repeat a push that has no key without harm.
 fn without_key(problem: Problem) -> Problem {
     match problem.code {
-        Code::UnknownOutcome => {
-            problem.hint("look for its documents before you send it again; a push with an Idempotency-Key can always be sent again")
-        }
+        Code::UnknownOutcome => problem.hint(
+            "look for its documents before you send it again; a push with an Idempotency-Key can always be sent again",
+        ),
         _ => problem,
     }
 }
@@ -244,22 +327,44 @@ struct Group {
     indexes: Option<Vec<u64>>,
 }
 
-/// Shares items out over partitions, the request's own first: it learns of a keyed request even where none of the items is its, so that the
-/// same key with another body is noticed wherever its items go.
+/// Shares items out over partitions, the request's own first: it learns of a keyed request even where none of the items
+/// is its, so that the same key with another body is noticed wherever its items go.
 fn share_out(items: Vec<Bytes>, partitions: u32, home: u32, keyed: bool) -> Vec<Group> {
     if partitions == 1 {
-        return vec![Group { partition: 0, items, indexes: None }];
+        return vec![Group {
+            partition: 0,
+            items,
+            indexes: None,
+        }];
     }
-    let places: Vec<u32> = items.iter().map(|item| id_hash(item).map_or(home, |hash| (hash % u64::from(partitions)) as u32)).collect();
+    let places: Vec<u32> = items
+        .iter()
+        .map(|item| id_hash(item).map_or(home, |hash| (hash % u64::from(partitions)) as u32))
+        .collect();
     if places.iter().all(|place| *place == home) {
-        return vec![Group { partition: home, items, indexes: None }];
+        return vec![Group {
+            partition: home,
+            items,
+            indexes: None,
+        }];
     }
     let mut groups: std::collections::BTreeMap<(bool, u32), Group> = std::collections::BTreeMap::new();
     if keyed {
-        groups.insert((false, home), Group { partition: home, items: Vec::new(), indexes: Some(Vec::new()) });
+        groups.insert(
+            (false, home),
+            Group {
+                partition: home,
+                items: Vec::new(),
+                indexes: Some(Vec::new()),
+            },
+        );
     }
     for (index, (item, partition)) in items.into_iter().zip(places).enumerate() {
-        let empty = || Group { partition, items: Vec::new(), indexes: Some(Vec::new()) };
+        let empty = || Group {
+            partition,
+            items: Vec::new(),
+            indexes: Some(Vec::new()),
+        };
         let group = groups.entry((partition != home, partition)).or_insert_with(empty);
         group.items.push(item);
         group.indexes.get_or_insert_default().push(index as u64);
@@ -292,9 +397,22 @@ impl Outcome {
         self.parts_repeated += usize::from(pushed.repeated);
         self.accepted += pushed.accepted;
         self.rejected += pushed.rejected;
-        self.position.advance(&pushed.position.source, pushed.position.partition, pushed.position.offset);
-        let place = |index: u64| indexes.as_ref().and_then(|all| all.get(index as usize)).copied().unwrap_or(index);
-        self.errors.extend(pushed.errors.into_iter().map(|error| ItemError { index: place(error.index), ..error }));
+        self.position.advance(
+            &pushed.position.source,
+            pushed.position.partition,
+            pushed.position.offset,
+        );
+        let place = |index: u64| {
+            indexes
+                .as_ref()
+                .and_then(|all| all.get(index as usize))
+                .copied()
+                .unwrap_or(index)
+        };
+        self.errors.extend(pushed.errors.into_iter().map(|error| ItemError {
+            index: place(error.index),
+            ..error
+        }));
     }
 }
 
@@ -305,21 +423,43 @@ mod tests {
     use super::*;
 
     fn items(texts: &[&str]) -> Vec<Bytes> {
-        texts.iter().map(|text| Bytes::copy_from_slice(text.as_bytes())).collect()
+        texts
+            .iter()
+            .map(|text| Bytes::copy_from_slice(text.as_bytes()))
+            .collect()
     }
 
     #[test]
     fn a_body_without_ids_stays_together() {
         let body = items(&["{\"a\":1}", "oops", "{\"b\":{\"_id\":7}}"]);
-        assert_eq!(share_out(body.clone(), 8, 5, true), vec![Group { partition: 5, items: body, indexes: None }]);
+        assert_eq!(
+            share_out(body.clone(), 8, 5, true),
+            vec![Group {
+                partition: 5,
+                items: body,
+                indexes: None
+            }]
+        );
     }
 
     #[test]
     fn the_same_id_goes_to_the_same_partition_whatever_its_spelling() {
-        let spellings = ["{\"_id\":\"x1\"}", "{\"a\":0,\"_id\":\"\\u0078\\u0031\"}", "{\"\\u005fid\":\"x1\"}", "{\"_id\":\"no\",\"_id\":\"x1\"}"];
+        let spellings = [
+            "{\"_id\":\"x1\"}",
+            "{\"a\":0,\"_id\":\"\\u0078\\u0031\"}",
+            "{\"\\u005fid\":\"x1\"}",
+            "{\"_id\":\"no\",\"_id\":\"x1\"}",
+        ];
         let hashes: Vec<Option<u64>> = spellings.iter().map(|item| id_hash(item.as_bytes())).collect();
-        assert!(hashes.iter().all(|hash| hash.is_some() && *hash == hashes[0]), "{hashes:?}");
-        assert_eq!(id_hash(b"{\"_id\":7}"), id_hash(b"{\"_id\":\"7\"}"), "an integer is an id by its text");
+        assert!(
+            hashes.iter().all(|hash| hash.is_some() && *hash == hashes[0]),
+            "{hashes:?}"
+        );
+        assert_eq!(
+            id_hash(b"{\"_id\":7}"),
+            id_hash(b"{\"_id\":\"7\"}"),
+            "an integer is an id by its text"
+        );
         assert_eq!(id_hash(b"{\"_id\":{}}"), None);
     }
 
@@ -343,19 +483,43 @@ mod tests {
 
     #[test]
     fn a_request_is_held_in_its_own_partition_even_where_no_item_is_its() {
-        let elsewhere = (0..).find(|id| id_hash(format!("{{\"_id\":{id}}}").as_bytes()).is_some_and(|hash| hash % 4 != 2)).expect("an id");
+        let elsewhere = (0..)
+            .find(|id| id_hash(format!("{{\"_id\":{id}}}").as_bytes()).is_some_and(|hash| hash % 4 != 2))
+            .expect("an id");
         let body = items(&[&format!("{{\"_id\":{elsewhere}}}")]);
-        let held = |keyed| share_out(body.clone(), 4, 2, keyed).iter().map(|group| (group.partition == 2, group.items.len())).collect::<Vec<_>>();
+        let held = |keyed| {
+            share_out(body.clone(), 4, 2, keyed)
+                .iter()
+                .map(|group| (group.partition == 2, group.items.len()))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(held(true), [(true, 0), (false, 1)]);
         assert_eq!(held(false), [(false, 1)]);
     }
 
     #[test]
     fn errors_name_the_index_that_the_client_knows() {
-        let error = |index| ItemError { index, code: "not_json".into(), detail: String::new() };
-        let position = Position { source: SourceName::push(), partition: 3, offset: 9 };
+        let error = |index| ItemError {
+            index,
+            code: "not_json".into(),
+            detail: String::new(),
+        };
+        let position = Position {
+            source: SourceName::push(),
+            partition: 3,
+            offset: 9,
+        };
         let mut outcome = Outcome::default();
-        outcome.add(Pushed { accepted: 1, rejected: 2, errors: vec![error(0), error(2)], position, repeated: false }, Some(vec![4, 8, 15]));
+        outcome.add(
+            Pushed {
+                accepted: 1,
+                rejected: 2,
+                errors: vec![error(0), error(2)],
+                position,
+                repeated: false,
+            },
+            Some(vec![4, 8, 15]),
+        );
         assert_eq!(outcome.errors.iter().map(|e| e.index).collect::<Vec<_>>(), [4, 15]);
         assert_eq!(outcome.position.to_string(), "push/3@9");
     }

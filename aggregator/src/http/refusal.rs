@@ -1,4 +1,5 @@
-//! Problem -> response (`application/problem+json`), and the problems that are the door's own: no such route, no such method.
+//! Problem -> response (`application/problem+json`), and the problems that are the door's own: no such route, no such
+//! method.
 
 use axum::{
     extract::rejection::PathRejection,
@@ -31,7 +32,10 @@ pub(super) fn respond(code: Code, body: &serde_json::Value) -> Response {
     let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, body.to_string()).into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
     if matches!(code, Code::Busy | Code::Unavailable | Code::Incomplete) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
@@ -48,7 +52,13 @@ pub(super) async fn not_found(uri: Uri) -> Refusal {
 
 /// Answers a method that a path does not have; the router adds `Allow`.
 pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Refusal {
-    Refusal(Problem::new(Code::MethodNotAllowed, format!("{method} is not offered at {}", uri.path())).hint("the Allow header names what is"))
+    Refusal(
+        Problem::new(
+            Code::MethodNotAllowed,
+            format!("{method} is not offered at {}", uri.path()),
+        )
+        .hint("the Allow header names what is"),
+    )
 }
 
 /// A path's parameter, percent-decoded.
@@ -61,27 +71,39 @@ pub(super) fn path_text(path: PathText) -> Result<String, Problem> {
 
 /// What is wrong with a path.
 pub(super) fn bad_path(rejection: &PathRejection) -> Problem {
-    Problem::new(Code::BadRequest, format!("the path is not understood: {}", rejection.body_text())).hint("percent-encode names and ids as UTF-8")
+    Problem::new(
+        Code::BadRequest,
+        format!("the path is not understood: {}", rejection.body_text()),
+    )
+    .hint("percent-encode names and ids as UTF-8")
 }
 
 /// A collection's name from a path.
 pub(super) fn collection_name(text: &str) -> Result<CollectionName, Problem> {
-    text.parse().map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))
+    text.parse()
+        .map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))
 }
 
 /// A source's name from a path.
 pub(super) fn source_name(text: &str) -> Result<SourceName, Problem> {
-    let name: SourceName = text.parse().map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))?;
+    let name: SourceName = text
+        .parse()
+        .map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))?;
     match name.is_push() {
         false => Ok(name),
-        true => Err(Problem::new(Code::BadRequest, "push is the name of every collection's own source")
-            .hint("POST /v1/collections/{c}/documents feeds it; choose another name for a topic")),
+        true => Err(
+            Problem::new(Code::BadRequest, "push is the name of every collection's own source")
+                .hint("POST /v1/collections/{c}/documents feeds it; choose another name for a topic"),
+        ),
     }
 }
 
 /// The problem of a source that is not there; the hint names one that may have been meant.
 pub(super) fn no_source(name: &SourceName, catalog: &Catalog) -> Problem {
     let near = nearest(name.as_str(), catalog.sources.keys().map(SourceName::as_str));
-    let hint = near.map_or_else(|| "GET /v1/sources lists them".to_owned(), |near| format!("perhaps {near} was meant"));
+    let hint = near.map_or_else(
+        || "GET /v1/sources lists them".to_owned(),
+        |near| format!("perhaps {near} was meant"),
+    );
     Problem::new(Code::NotFound, format!("there is no source {name}")).hint(hint)
 }

@@ -1,4 +1,5 @@
-//! Back pressure in bytes: what pushes hold in memory at once. A push waits for room until its deadline; then it is told to come again.
+//! Back pressure in bytes: what pushes hold in memory at once. A push waits for room until its deadline; then it is
+//! told to come again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,14 +28,22 @@ impl Room {
     /// Room for so many bytes.
     pub fn new(bytes_max: usize) -> Self {
         let bytes_max = bytes_max.clamp(1, (u32::MAX as usize).min(Semaphore::MAX_PERMITS));
-        Self { semaphore: Arc::new(Semaphore::new(bytes_max)), bytes_max }
+        Self {
+            semaphore: Arc::new(Semaphore::new(bytes_max)),
+            bytes_max,
+        }
     }
 
     /// Holds so many bytes (all there are, if it asks for more than that), waiting for them until the deadline.
     pub async fn hold(&self, bytes: usize, deadline: Instant) -> Result<Held, Problem> {
         let patience = deadline.saturating_duration_since(Instant::now());
         let permit = acquire(&self.semaphore, bytes.min(self.bytes_max), deadline).await?;
-        Ok(Held { permit, semaphore: Arc::clone(&self.semaphore), bytes_max: self.bytes_max, patience })
+        Ok(Held {
+            permit,
+            semaphore: Arc::clone(&self.semaphore),
+            bytes_max: self.bytes_max,
+            patience,
+        })
     }
 }
 
@@ -43,7 +52,8 @@ impl Held {
     pub async fn grow_to(&mut self, bytes: usize) -> Result<(), Problem> {
         let more = bytes.min(self.bytes_max).saturating_sub(self.permit.num_permits());
         if more > 0 {
-            self.permit.merge(acquire(&self.semaphore, more, Instant::now() + self.patience).await?);
+            self.permit
+                .merge(acquire(&self.semaphore, more, Instant::now() + self.patience).await?);
         }
         Ok(())
     }
@@ -59,8 +69,10 @@ async fn acquire(semaphore: &Arc<Semaphore>, bytes: usize, deadline: Instant) ->
     let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
     match timeout_at(deadline, Arc::clone(semaphore).acquire_many_owned(permits)).await {
         Ok(Ok(permit)) => Ok(permit),
-        _ => Err(Problem::new(Code::Busy, "more pushes are under way than there is room for")
-            .hint("repeat it in a moment; smaller bodies find room sooner")),
+        _ => Err(
+            Problem::new(Code::Busy, "more pushes are under way than there is room for")
+                .hint("repeat it in a moment; smaller bodies find room sooner"),
+        ),
     }
 }
 

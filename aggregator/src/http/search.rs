@@ -37,7 +37,11 @@ pub(super) struct Asked {
 }
 
 /// Answers a search by query string.
-pub(super) async fn by_query(State(app): State<App>, path: PathText, query: Result<Query<Asked>, QueryRejection>) -> Result<Response, Refusal> {
+pub(super) async fn by_query(
+    State(app): State<App>,
+    path: PathText,
+    query: Result<Query<Asked>, QueryRejection>,
+) -> Result<Response, Refusal> {
     let Query(asked) = query.map_err(|e| {
         Problem::new(Code::BadRequest, e.body_text())
             .hint("a search is q, from, to, sort, limit, after, at_least, allow_partial, timeout_ms, scan, query_id")
@@ -46,7 +50,12 @@ pub(super) async fn by_query(State(app): State<App>, path: PathText, query: Resu
 }
 
 /// Answers a search by body.
-pub(super) async fn by_body(State(app): State<App>, path: PathText, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+pub(super) async fn by_body(
+    State(app): State<App>,
+    path: PathText,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
     let asked = body::json(&headers, body).await?;
     search(&app, path, asked).await
 }
@@ -57,8 +66,21 @@ async fn search(app: &App, path: PathText, asked: Asked) -> Result<Response, Ref
     if !catalog.collections.contains_key(&name) && catalog.view(name.as_str()).is_none() {
         return Err(no_collection(&name, &catalog).into());
     }
-    let Asked { at_least, allow_partial, timeout_ms, scan, query_id, .. } = asked;
-    let how = How { at_least, allow_partial, timeout_ms, scan, query_id };
+    let Asked {
+        at_least,
+        allow_partial,
+        timeout_ms,
+        scan,
+        query_id,
+        ..
+    } = asked;
+    let how = How {
+        at_least,
+        allow_partial,
+        timeout_ms,
+        scan,
+        query_id,
+    };
     let question = SearchQuestion {
         collection: name.to_string(),
         query: asked.q,
@@ -71,12 +93,20 @@ async fn search(app: &App, path: PathText, asked: Asked) -> Result<Response, Ref
     };
     let answer = app.engine.search(question).await?;
     let mut response = told(&answer).into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
 fn told(answer: &SearchAnswer) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256 + answer.hits.iter().map(|hit| hit.document.len() + hit.id.len() + 64).sum::<usize>());
+    let mut out = Vec::with_capacity(
+        256 + answer
+            .hits
+            .iter()
+            .map(|hit| hit.document.len() + hit.id.len() + 64)
+            .sum::<usize>(),
+    );
     out.extend_from_slice(b"{\"hits\":[");
     for (i, hit) in answer.hits.iter().enumerate() {
         out.extend_from_slice(if i > 0 { b",{\"id\":" } else { b"{\"id\":" });
@@ -91,7 +121,8 @@ fn told(answer: &SearchAnswer) -> Vec<u8> {
         }
         out.push(b'}');
     }
-    let rest = serde_json::json!({ "total": answer.total, "after": answer.after, "stats": answer.stats.to_json() }).to_string();
+    let rest = serde_json::json!({ "total": answer.total, "after": answer.after, "stats": answer.stats.to_json() })
+        .to_string();
     out.extend_from_slice(b"],");
     out.extend_from_slice(&rest.as_bytes()[1..]);
     out
@@ -104,9 +135,20 @@ mod tests {
 
     #[test]
     fn a_hit_holds_its_document_verbatim() {
-        let hit = |document: &str, json| Hit { id: "push/0@1".into(), address: "push/0@1".into(), document: document.into(), json };
+        let hit = |document: &str, json| Hit {
+            id: "push/0@1".into(),
+            address: "push/0@1".into(),
+            document: document.into(),
+            json,
+        };
         let hits = vec![hit("{\"n\" : 1.50}", true), hit("a \"line\"", false)];
-        let text = String::from_utf8(told(&SearchAnswer { hits, total: 2, after: None, stats: Stats::default() })).expect("UTF-8");
+        let text = String::from_utf8(told(&SearchAnswer {
+            hits,
+            total: 2,
+            after: None,
+            stats: Stats::default(),
+        }))
+        .expect("UTF-8");
         assert!(
             text.starts_with(
                 r#"{"hits":[{"id":"push/0@1","score":null,"document":{"n" : 1.50}},{"id":"push/0@1","score":null,"document":"a \"line\""}],"#
@@ -119,9 +161,23 @@ mod tests {
 
     #[test]
     fn a_hit_without_an_id_says_so() {
-        let hits = vec![Hit { id: String::new(), address: String::new(), document: "{\"n\":1}".into(), json: true }];
-        let text = String::from_utf8(told(&SearchAnswer { hits, total: 1, after: None, stats: Stats::default() })).expect("UTF-8");
-        assert!(text.starts_with(r#"{"hits":[{"id":null,"score":null,"document":{"n":1}}],"#), "{text}");
+        let hits = vec![Hit {
+            id: String::new(),
+            address: String::new(),
+            document: "{\"n\":1}".into(),
+            json: true,
+        }];
+        let text = String::from_utf8(told(&SearchAnswer {
+            hits,
+            total: 1,
+            after: None,
+            stats: Stats::default(),
+        }))
+        .expect("UTF-8");
+        assert!(
+            text.starts_with(r#"{"hits":[{"id":null,"score":null,"document":{"n":1}}],"#),
+            "{text}"
+        );
     }
 
     #[test]

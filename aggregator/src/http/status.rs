@@ -18,17 +18,31 @@ pub(super) async fn healthz() -> Json<serde_json::Value> {
     Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
 }
 
-/// Questions and pushes can be answered: the door is not closing, and some leaf is there. What is out of reach is named: one leaf that is away must
-/// not take every door away.
+/// Questions and pushes can be answered: the door is not closing, and some leaf is there. What is out of reach is
+/// named: one leaf that is away must not take every door away.
 pub(super) async fn readyz(State(app): State<App>) -> Result<Response, Refusal> {
     if app.closing.is_cancelled() {
         return Err(closing().into());
     }
     if app.engine.roles.changes.health().offset < 0 {
-        return Err(Problem::new(Code::Unavailable, "nothing is known of the catalog yet").hint("are the tailers there?").into());
+        return Err(Problem::new(Code::Unavailable, "nothing is known of the catalog yet")
+            .hint("are the tailers there?")
+            .into());
     }
-    let leaves: Vec<NodeStatus> = app.engine.roles.nodes.status().await.into_iter().filter(|node| node.role.contains(Role::Leaf.word())).collect();
-    let away: Vec<&str> = leaves.iter().filter(|leaf| leaf.report.is_err()).map(|leaf| leaf.name.as_str()).collect();
+    let leaves: Vec<NodeStatus> = app
+        .engine
+        .roles
+        .nodes
+        .status()
+        .await
+        .into_iter()
+        .filter(|node| node.role.contains(Role::Leaf.word()))
+        .collect();
+    let away: Vec<&str> = leaves
+        .iter()
+        .filter(|leaf| leaf.report.is_err())
+        .map(|leaf| leaf.name.as_str())
+        .collect();
     if away.len() == leaves.len() {
         return Err(Problem::new(Code::Unavailable, format!("no leaf answers: {}", away.join(", "))).into());
     }
@@ -61,18 +75,27 @@ pub(super) fn router(metrics: MetricsText, closed: CancellationToken, ready: Rea
 }
 
 async fn not_here(uri: Uri) -> Refusal {
-    let problem = Problem::new(Code::NotFound, format!("nothing is served at {} of this node: it is no aggregator", uri.path()));
+    let problem = Problem::new(
+        Code::NotFound,
+        format!("nothing is served at {} of this node: it is no aggregator", uri.path()),
+    );
     Refusal(problem.hint("ask an aggregator; here are /healthz, /readyz and /metrics, and gRPC for other nodes"))
 }
 
 /// Metrics as Prometheus reads them.
 pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
-    let text = app.metrics.as_ref().ok_or_else(|| Problem::new(Code::Unavailable, "this process records no metrics"))?;
+    let text = app
+        .metrics
+        .as_ref()
+        .ok_or_else(|| Problem::new(Code::Unavailable, "this process records no metrics"))?;
     Ok(metrics_answer(text))
 }
 
 fn metrics_answer(text: &MetricsText) -> Response {
     let mut response = text().into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+    );
     response
 }

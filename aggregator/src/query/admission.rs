@@ -77,7 +77,11 @@ impl Admission {
     }
 
     fn ticket(&self, held: OwnedSemaphorePermit) -> Ticket {
-        Ticket { held, running: Arc::clone(&self.running), readers: Arc::clone(&self.readers) }
+        Ticket {
+            held,
+            running: Arc::clone(&self.running),
+            readers: Arc::clone(&self.readers),
+        }
     }
 
     fn queue(&self) -> Result<Waiting<'_>, Problem> {
@@ -93,7 +97,8 @@ impl Admission {
 
     fn busy(&self, why: &str) -> Problem {
         metrics::counter!("rachis_queries_total", "outcome" => Code::Busy.word()).increment(1);
-        Problem::new(Code::Busy, format!("{} queries are running; {why}", self.queries_max)).hint("try again later, or ask less at once")
+        Problem::new(Code::Busy, format!("{} queries are running; {why}", self.queries_max))
+            .hint("try again later, or ask less at once")
     }
 }
 
@@ -124,7 +129,11 @@ mod tests {
         while gate.waiting.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(gate.enter(soon()).await.map(drop).map_err(|p| p.code), Err(Code::Busy), "the queue holds one");
+        assert_eq!(
+            gate.enter(soon()).await.map(drop).map_err(|p| p.code),
+            Err(Code::Busy),
+            "the queue holds one"
+        );
         drop(first);
         assert_eq!(waiter.await.expect("no panic"), Ok(()));
         assert!(gate.enter(soon()).await.is_ok());
@@ -136,20 +145,31 @@ mod tests {
         let gate = Admission::new(1, 0);
         let mut readers = Vec::new();
         for _ in 0..READERS_MAX {
-            let mut ticket = gate.enter(Instant::now()).await.expect("the reader before gave its place");
+            let mut ticket = gate
+                .enter(Instant::now())
+                .await
+                .expect("the reader before gave its place");
             assert!(ticket.gives_way());
             assert!(ticket.gives_way(), "giving way twice is giving way once");
             readers.push(ticket);
         }
         let mut last = gate.enter(Instant::now()).await.expect("the 64th gave its place, too");
         assert!(!last.gives_way(), "the 65th keeps its place");
-        assert_eq!(gate.enter(Instant::now()).await.map(drop).map_err(|p| p.code), Err(Code::Busy));
-        // A reader that goes on while no place is free goes on without one, and another may wait in its stead when it has one again.
+        assert_eq!(
+            gate.enter(Instant::now()).await.map(drop).map_err(|p| p.code),
+            Err(Code::Busy)
+        );
+        // A reader that goes on while no place is free goes on without one, and another may wait in its stead when it
+        // has one again.
         readers[0].goes_on();
         assert!(!last.gives_way());
         drop(last);
         readers[0].goes_on();
-        assert_eq!(gate.enter(Instant::now()).await.map(drop).map_err(|p| p.code), Err(Code::Busy), "the only place is taken again");
+        assert_eq!(
+            gate.enter(Instant::now()).await.map(drop).map_err(|p| p.code),
+            Err(Code::Busy),
+            "the only place is taken again"
+        );
         drop(readers);
         let mut next = gate.enter(Instant::now()).await.expect("all is given back");
         assert!(next.gives_way());
@@ -159,6 +179,9 @@ mod tests {
     async fn who_waits_beyond_the_deadline_is_told_busy() {
         let gate = Admission::new(1, 8);
         let _first = gate.enter(Instant::now()).await.expect("the first enters");
-        assert_eq!(gate.enter(Instant::now()).await.map(drop).map_err(|p| p.code), Err(Code::Busy));
+        assert_eq!(
+            gate.enter(Instant::now()).await.map(drop).map_err(|p| p.code),
+            Err(Code::Busy)
+        );
     }
 }

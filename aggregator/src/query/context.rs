@@ -44,11 +44,28 @@ pub(super) struct QueryContext {
 
 impl QueryContext {
     /// A new query.
-    pub fn new(leaf: Arc<dyn Leaf>, answered: Arc<Answered>, how: &How, started: Instant, timeout: Duration) -> Arc<Self> {
+    pub fn new(
+        leaf: Arc<dyn Leaf>,
+        answered: Arc<Answered>,
+        how: &How,
+        started: Instant,
+        timeout: Duration,
+    ) -> Arc<Self> {
         let views = QueryId(uuid::Uuid::now_v7().as_u128());
         let (cancel, report, scans) = (CancellationToken::new(), Report::default(), AtomicUsize::new(0));
         let (id, time) = (how.id.unwrap_or(views), Arc::new(Time::new(started, timeout)));
-        Arc::new(Self { id, views, leaf, answered, read: how.read, time, cancel, report, scans, ended: Arc::default() })
+        Arc::new(Self {
+            id,
+            views,
+            leaf,
+            answered,
+            read: how.read,
+            time,
+            cancel,
+            report,
+            scans,
+            ended: Arc::default(),
+        })
     }
 
     /// When to give up, as it is known now.
@@ -75,12 +92,14 @@ impl QueryContext {
     /// What its functions know of it.
     pub fn for_functions(&self, bytes_max: usize) -> functions::Query {
         let (ended, cancel, time) = (Arc::clone(&self.ended), self.cancel.clone(), Arc::clone(&self.time));
-        functions::Query::new(self.report.notices.clone(), move || interrupted(&ended, &cancel, &time)).with_memory(bytes_max)
+        functions::Query::new(self.report.notices.clone(), move || interrupted(&ended, &cancel, &time))
+            .with_memory(bytes_max)
     }
 }
 
-/// When a query gives up: at its deadline, later by as long as it waited for who reads its answer. The question's work has a limit, and an export may
-/// be read slowly; but for no part of the answer it waits longer than the question's own time.
+/// When a query gives up: at its deadline, later by as long as it waited for who reads its answer. The question's work
+/// has a limit, and an export may be read slowly; but for no part of the answer it waits longer than the question's own
+/// time.
 #[derive(Debug)]
 pub(super) struct Time {
     deadline: Instant,
@@ -97,7 +116,11 @@ struct Waited {
 
 impl Time {
     fn new(started: Instant, timeout: Duration) -> Self {
-        Self { deadline: started + timeout, timeout, waited: Mutex::default() }
+        Self {
+            deadline: started + timeout,
+            timeout,
+            waited: Mutex::default(),
+        }
     }
 
     /// When to give up, as it is known now.
@@ -120,8 +143,11 @@ impl Time {
         self.waited.lock().since = Some(Instant::now());
         let _until_it_is_taken = Waits(self);
         tokio::time::timeout(self.timeout, taken).await.map_err(|_| {
-            Problem::new(Code::Timeout, format!("the answer was not read on for {} ms", self.timeout.as_millis()))
-                .hint("read it faster, or allow more time with timeout_ms: each part of 4 MiB may take so long")
+            Problem::new(
+                Code::Timeout,
+                format!("the answer was not read on for {} ms", self.timeout.as_millis()),
+            )
+            .hint("read it faster, or allow more time with timeout_ms: each part of 4 MiB may take so long")
         })
     }
 

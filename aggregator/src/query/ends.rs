@@ -1,5 +1,5 @@
-//! Rule: a query may end between two rules, at its deadline or because it was cancelled. Planning itself never waits for anything, so nothing else
-//! could stop it.
+//! Rule: a query may end between two rules, at its deadline or because it was cancelled. Planning itself never waits
+//! for anything, so nothing else could stop it.
 
 use std::sync::Arc;
 

@@ -21,13 +21,25 @@ pub(super) async fn rows(planned: &Planned, analyze: bool) -> Result<RecordBatch
     let mut rows = vec![("logical_plan", planned.logical.display_indent().to_string())];
     let physical = planned.physical.as_ref();
     rows.push(match analyze {
-        false => ("physical_plan", DisplayableExecutionPlan::new(physical).indent(false).to_string()),
+        false => (
+            "physical_plan",
+            DisplayableExecutionPlan::new(physical).indent(false).to_string(),
+        ),
         true => {
-            let mut stream = execute_stream(Arc::clone(&planned.physical), Arc::clone(&planned.task)).map_err(failure::problem)?;
+            let mut stream =
+                execute_stream(Arc::clone(&planned.physical), Arc::clone(&planned.task)).map_err(failure::problem)?;
             while stream.try_next().await.map_err(failure::problem)?.is_some() {}
-            ("physical_plan_with_metrics", DisplayableExecutionPlan::with_metrics(physical).indent(false).to_string())
+            (
+                "physical_plan_with_metrics",
+                DisplayableExecutionPlan::with_metrics(physical)
+                    .indent(false)
+                    .to_string(),
+            )
         }
     });
-    let rows = rows.into_iter().map(|(kind, text)| vec![Cell::text(kind), Cell::text(text.trim_end())]).collect();
+    let rows = rows
+        .into_iter()
+        .map(|(kind, text)| vec![Cell::text(kind), Cell::text(text.trim_end())])
+        .collect();
     batch(&[("plan_type", Type::Text), ("plan", Type::Text)], rows)
 }

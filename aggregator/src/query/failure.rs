@@ -25,7 +25,9 @@ fn of_root(root: &DataFusionError) -> Problem {
         DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
             ArrowError::ExternalError(inner) => of_external(inner.as_ref()),
             other if speaks_of_itself(&other.to_string()) => unsupported(&other.to_string()),
-            ArrowError::DivideByZero => Problem::new(Code::BadSql, "a division by zero").hint("write NULLIF(divisor, 0)"),
+            ArrowError::DivideByZero => {
+                Problem::new(Code::BadSql, "a division by zero").hint("write NULLIF(divisor, 0)")
+            }
             other => Problem::new(Code::BadSql, other.to_string()),
         },
         DataFusionError::ResourcesExhausted(message) => exhausted(message),
@@ -37,7 +39,10 @@ fn of_root(root: &DataFusionError) -> Problem {
         DataFusionError::IoError(e) => Problem::new(Code::Unavailable, format!("cannot spill to disk: {e}")),
         DataFusionError::ExecutionJoin(e) => {
             tracing::error!(error = %e, "a part of a query panicked");
-            Problem::new(Code::Internal, "the query met a fault of ours; it ended and nothing else did")
+            Problem::new(
+                Code::Internal,
+                "the query met a fault of ours; it ended and nothing else did",
+            )
         }
         DataFusionError::Internal(message) => unsupported(message),
         DataFusionError::SQL(e, _) => Problem::new(Code::BadSql, e.to_string()),
@@ -57,12 +62,22 @@ fn of_root(root: &DataFusionError) -> Problem {
 fn exhausted(message: &str) -> Problem {
     tracing::debug!(message, "a query met a limit of the query engine");
     if message.contains(TOGETHER) {
-        return Problem::new(Code::LimitReached, "the queries of this node need more memory than they may have together")
-            .hint("ask again when others have ended, or ask for less at once");
+        return Problem::new(
+            Code::LimitReached,
+            "the queries of this node need more memory than they may have together",
+        )
+        .hint("ask again when others have ended, or ask for less at once");
     }
-    let what = if message.contains("disk") { "disk for what it puts aside" } else { "memory" };
-    Problem::new(Code::LimitReached, format!("the query needs more {what} than it may have"))
-        .hint("narrow it by a condition, group by less, add a LIMIT, or leave long columns out")
+    let what = if message.contains("disk") {
+        "disk for what it puts aside"
+    } else {
+        "memory"
+    };
+    Problem::new(
+        Code::LimitReached,
+        format!("the query needs more {what} than it may have"),
+    )
+    .hint("narrow it by a condition, group by less, add a LIMIT, or leave long columns out")
 }
 
 /// Words by which a message of the query engine is about itself. A user cannot act on such a message.
@@ -110,25 +125,39 @@ fn speaks_of_itself(message: &str) -> bool {
 fn unsupported(message: &str) -> Problem {
     tracing::warn!(message, "the query engine could not do something");
     let said = first_line(message);
-    if ["Expects PARTITION BY", "All partition by columns"].iter().any(|words| message.contains(words)) {
+    if ["Expects PARTITION BY", "All partition by columns"]
+        .iter()
+        .any(|words| message.contains(words))
+    {
         let detail = "a window, EXCEPT ALL or INTERSECT ALL over a constant column of DISTINCT, EXCEPT or INTERSECT is not supported";
-        return Problem::new(Code::NotSupported, detail).hint("leave the constant out of the query and add it around: SELECT 'x', t.* FROM (…) AS t");
+        return Problem::new(Code::NotSupported, detail)
+            .hint("leave the constant out of the query and add it around: SELECT 'x', t.* FROM (…) AS t");
     }
-    let subquery = ["Subquery", "subquery", "Exists", "OuterReferenceColumn"].iter().any(|word| message.contains(word));
+    let subquery = ["Subquery", "subquery", "Exists", "OuterReferenceColumn"]
+        .iter()
+        .any(|word| message.contains(word));
     match (subquery, speaks_of_itself(&said)) {
-        (true, _) => {
-            Problem::new(Code::NotSupported, "a sub-query in this place, or that compares with the rows around it in this way, is not supported")
-                .hint("compare by =, put it into WHERE, or join")
-        }
-        (false, true) => Problem::new(Code::NotSupported, "this combination of types or clauses is not supported")
-            .hint("convert the values with x::type, or compute a part in a sub-query"),
+        (true, _) => Problem::new(
+            Code::NotSupported,
+            "a sub-query in this place, or that compares with the rows around it in this way, is not supported",
+        )
+        .hint("compare by =, put it into WHERE, or join"),
+        (false, true) => Problem::new(
+            Code::NotSupported,
+            "this combination of types or clauses is not supported",
+        )
+        .hint("convert the values with x::type, or compute a part in a sub-query"),
         (false, false) => Problem::new(Code::NotSupported, said),
     }
 }
 
 /// The name in DataFusion's complaint about a column that a grouped query cannot show, as the user knows it.
 fn ungrouped(said: &str) -> Option<&str> {
-    let column = said.split_once("must appear in the GROUP BY clause")?.0.rsplit('"').nth(1)?;
+    let column = said
+        .split_once("must appear in the GROUP BY clause")?
+        .0
+        .rsplit('"')
+        .nth(1)?;
     let name = column.split_once('.').map_or(column, |(_, name)| name);
     Some(name.rsplit_once(':').map_or(name, |(name, _)| name))
 }
@@ -145,7 +174,10 @@ fn of_external(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Probl
 
 /// Messages end where a backtrace or an appeal to report a bug begins.
 fn first_line(message: &str) -> String {
-    let end = message.find("\n\nbacktrace").or_else(|| message.find("\nThis issue was likely caused")).unwrap_or(message.len());
+    let end = message
+        .find("\n\nbacktrace")
+        .or_else(|| message.find("\nThis issue was likely caused"))
+        .unwrap_or(message.len());
     message[..end].trim().trim_end_matches('.').to_owned()
 }
 
@@ -174,6 +206,9 @@ mod tests {
         ] {
             assert_eq!(problem(error).code.status(), 400);
         }
-        assert_eq!(problem(DataFusionError::ResourcesExhausted("no".into())).code, Code::LimitReached);
+        assert_eq!(
+            problem(DataFusionError::ResourcesExhausted("no".into())).code,
+            Code::LimitReached
+        );
     }
 }

@@ -9,10 +9,14 @@ use proto::{Address, Code, CollectionName, Problem, ingest::ShardId, routing::sh
 use super::{Engine, Fields, context::timed_out, pins::no_collection, system};
 
 impl Engine {
-    /// A document by its id: its key or its address. A key met in two partitions is two documents; the one of the lower shard is told.
+    /// A document by its id: its key or its address. A key met in two partitions is two documents; the one of the lower
+    /// shard is told.
     pub async fn document(&self, collection: &CollectionName, id: &str) -> Result<Option<Document>, Problem> {
         let catalog = self.catalog();
-        let there = catalog.collections.get(collection).ok_or_else(|| no_collection(collection, &catalog))?;
+        let there = catalog
+            .collections
+            .get(collection)
+            .ok_or_else(|| no_collection(collection, &catalog))?;
         let shards = there.settings.shards;
         let numbers = match id.parse::<Address>() {
             Ok(address) => {
@@ -21,9 +25,19 @@ impl Engine {
             }
             Err(_) => 0..shards,
         };
-        let asked = numbers.map(|number| self.roles.leaf.document(ShardId { collection: there.uid, number }, id));
+        let asked = numbers.map(|number| {
+            self.roles.leaf.document(
+                ShardId {
+                    collection: there.uid,
+                    number,
+                },
+                id,
+            )
+        });
         let deadline = Instant::now() + self.options.timeout;
-        let answers = tokio::time::timeout_at(deadline.into(), join_all(asked)).await.map_err(|_| timed_out())?;
+        let answers = tokio::time::timeout_at(deadline.into(), join_all(asked))
+            .await
+            .map_err(|_| timed_out())?;
         let mut missing = None;
         for answer in answers {
             match answer {
@@ -34,7 +48,11 @@ impl Engine {
         }
         // It may be where nobody answered: that it is not there must not be said.
         missing.map_or(Ok(None), |why| {
-            Err(Problem::new(Code::Incomplete, format!("a shard of {collection} did not answer: {}", why.detail)).hint("try again"))
+            Err(Problem::new(
+                Code::Incomplete,
+                format!("a shard of {collection} did not answer: {}", why.detail),
+            )
+            .hint("try again"))
         })
     }
 

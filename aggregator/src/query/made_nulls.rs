@@ -1,8 +1,9 @@
 //! Rule: grouping sets and outer joins do not pass on constants or orderings of their input.
 //!
-//! DataFusion 55.2 assumes that a column which is constant or sorted in the input is so in the output. But grouping sets replace keys with NULL, and
-//! an outer join gives NULL for rows without a partner. With the wrong assumption a later operator emits a group twice (it takes a change of the key
-//! for the end of the group), and the planner drops an ORDER BY of the column.
+//! DataFusion 55.2 assumes that a column which is constant or sorted in the input is so in the output. But grouping
+//! sets replace keys with NULL, and an outer join gives NULL for rows without a partner. With the wrong assumption a
+//! later operator emits a group twice (it takes a change of the key for the end of the group), and the planner drops an
+//! ORDER BY of the column.
 
 use std::{fmt, sync::Arc};
 
@@ -18,7 +19,8 @@ use datafusion::{
     physical_expr::{EquivalenceProperties, PhysicalExpr},
     physical_optimizer::PhysicalOptimizerRule,
     physical_plan::{
-        DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties as _, Partitioning, PlanProperties, SendableRecordBatchStream,
+        DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties as _, Partitioning, PlanProperties,
+        SendableRecordBatchStream,
         aggregates::AggregateExec,
         execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions},
         joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec},
@@ -55,9 +57,15 @@ fn makes_nulls(node: &dyn ExecutionPlan) -> bool {
         return aggregate.group_expr().has_grouping_set();
     }
     let join = (node.downcast_ref::<HashJoinExec>().map(HashJoinExec::join_type))
-        .or_else(|| node.downcast_ref::<NestedLoopJoinExec>().map(NestedLoopJoinExec::join_type))
+        .or_else(|| {
+            node.downcast_ref::<NestedLoopJoinExec>()
+                .map(NestedLoopJoinExec::join_type)
+        })
         .copied()
-        .or_else(|| node.downcast_ref::<SortMergeJoinExec>().map(SortMergeJoinExec::join_type));
+        .or_else(|| {
+            node.downcast_ref::<SortMergeJoinExec>()
+                .map(SortMergeJoinExec::join_type)
+        });
     matches!(join, Some(JoinType::Left | JoinType::Right | JoinType::Full))
 }
 
@@ -76,7 +84,10 @@ impl MadeNulls {
             input.pipeline_behavior(),
             input.boundedness(),
         );
-        Self { input, properties: Arc::new(properties) }
+        Self {
+            input,
+            properties: Arc::new(properties),
+        }
     }
 }
 
@@ -103,12 +114,21 @@ impl ExecutionPlan for MadeNulls {
         vec![&self.input]
     }
 
-    fn apply_expressions(&self, _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>) -> Result<TreeNodeRecursion> {
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn replace_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>, _: ReplaceChildrenOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::of(children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input)))))
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self::of(
+            children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input)),
+        )))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -122,7 +142,9 @@ impl ExecutionPlan for MadeNulls {
     fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
         // Of the rows; what is known of a column may not hold for its NULLs.
         let rows = inputs.first().map_or(Precision::Absent, |input| input.num_rows);
-        Ok(Arc::new(Statistics::new_unknown(&self.schema()).with_num_rows(rows.to_inexact())))
+        Ok(Arc::new(
+            Statistics::new_unknown(&self.schema()).with_num_rows(rows.to_inexact()),
+        ))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

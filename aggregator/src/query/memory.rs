@@ -1,8 +1,8 @@
 //! The memory budgets of one query and of all queries of a node.
 //!
-//! Operators that can spill do so when a reservation is refused. Repartitioning is not refused: under a memory limit it hangs for ever
-//! when two of its inputs spill (apache/datafusion#24883, in 55.2). What it takes is counted all the same, and the others give way; far above
-//! the limit the query ends.
+//! Operators that can spill do so when a reservation is refused. Repartitioning is not refused: under a memory limit it
+//! hangs for ever when two of its inputs spill (apache/datafusion#24883, in 55.2). What it takes is counted all the
+//! same, and the others give way; far above the limit the query ends.
 
 use std::{
     fmt,
@@ -36,7 +36,13 @@ pub(super) struct QueryPool {
 impl QueryPool {
     /// A pool of this size, within the node's.
     pub fn new(bytes_max: usize, node: NodeMemory, context: Weak<QueryContext>) -> Self {
-        Self { bytes_max, pool: GreedyMemoryPool::new(bytes_max), node, context, node_bytes: metrics::gauge!("rachis_queries_memory_bytes") }
+        Self {
+            bytes_max,
+            pool: GreedyMemoryPool::new(bytes_max),
+            node,
+            context,
+            node_bytes: metrics::gauge!("rachis_queries_memory_bytes"),
+        }
     }
 
     /// Ends the query if it takes far more than it may.
@@ -44,8 +50,14 @@ impl QueryPool {
         if self.pool.reserved() > self.bytes_max.saturating_mul(2)
             && let Some(context) = self.context.upgrade()
         {
-            let detail = format!("the query needs more memory than it may have ({} bytes) to share its rows out", self.bytes_max);
-            context.end(Problem::new(Code::LimitReached, detail).hint("narrow it by a condition, group by less, or add a LIMIT"));
+            let detail = format!(
+                "the query needs more memory than it may have ({} bytes) to share its rows out",
+                self.bytes_max
+            );
+            context.end(
+                Problem::new(Code::LimitReached, detail)
+                    .hint("narrow it by a condition, group by less, or add a LIMIT"),
+            );
         }
     }
 }
@@ -82,7 +94,10 @@ impl MemoryPool for QueryPool {
         self.pool.try_grow(reservation, additional)?;
         self.node.try_grow(reservation, additional).map_err(|_| {
             self.pool.shrink(reservation, additional);
-            DataFusionError::ResourcesExhausted(format!("{TOGETHER}: {additional} bytes more for {}", reservation.consumer().name()))
+            DataFusionError::ResourcesExhausted(format!(
+                "{TOGETHER}: {additional} bytes more for {}",
+                reservation.consumer().name()
+            ))
         })?;
         self.node_bytes.increment(additional as f64);
         Ok(())
@@ -105,7 +120,8 @@ mod tests {
 
     #[test]
     fn repartitioning_is_never_refused_but_counted() {
-        let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(100, Arc::new(GreedyMemoryPool::new(1_000)), Weak::new()));
+        let pool: Arc<dyn MemoryPool> =
+            Arc::new(QueryPool::new(100, Arc::new(GreedyMemoryPool::new(1_000)), Weak::new()));
         let repartition = MemoryConsumer::new("RepartitionExec[0]").register(&pool);
         let sort = MemoryConsumer::new("ExternalSorter[0]").register(&pool);
         assert!(sort.try_grow(60).is_ok());
@@ -121,7 +137,10 @@ mod tests {
         let node = Arc::new(GreedyMemoryPool::new(150));
         let pool = || -> Arc<dyn MemoryPool> { Arc::new(QueryPool::new(100, Arc::clone(&node), Weak::new())) };
         let (one, other) = (pool(), pool());
-        let (first, second) = (MemoryConsumer::new("a").register(&one), MemoryConsumer::new("b").register(&other));
+        let (first, second) = (
+            MemoryConsumer::new("a").register(&one),
+            MemoryConsumer::new("b").register(&other),
+        );
         assert!(first.try_grow(100).is_ok());
         assert!(second.try_grow(60).is_err(), "the node has 50 left");
         assert_eq!(other.reserved(), 0, "what was refused is not counted");

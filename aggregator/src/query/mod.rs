@@ -7,8 +7,9 @@
 //!                              one moment
 //! ```
 //!
-//! A query runs on threads of its own (`runtime`), within its own memory (`memory`), until its deadline, until it is cancelled or until
-//! its answer is dropped. An answer is not behind an earlier one while the leaves can do better (`answered`).
+//! A query runs on threads of its own (`runtime`), within its own memory (`memory`), until its deadline, until it is
+//! cancelled or until its answer is dropped. An answer is not behind an earlier one while the leaves can do better
+//! (`answered`).
 
 mod admission;
 mod answered;
@@ -56,7 +57,10 @@ pub(crate) use self::pins::no_collection;
 pub(crate) use self::planner::parameter;
 pub(crate) use self::shard_table::ShardTableProvider;
 pub use self::system::Fields;
-use self::{admission::Admission, answered::Answered, context::QueryContext, registry::Registry, runtime::QueryRuntime, session::Sessions};
+use self::{
+    admission::Admission, answered::Answered, context::QueryContext, registry::Registry, runtime::QueryRuntime,
+    session::Sessions,
+};
 use crate::{
     AggregatorOptions, Roles,
     answer::{Answer, How, Question, SearchAnswer, SearchQuestion},
@@ -75,7 +79,8 @@ pub struct Engine {
     answered: Arc<Answered>,
 }
 
-/// How far every partition is read, as far as tailers answer: what is agreed on, and what the leaves hold, is known without them.
+/// How far every partition is read, as far as tailers answer: what is agreed on, and what the leaves hold, is known
+/// without them.
 #[derive(Debug)]
 pub struct Tails {
     /// What they say.
@@ -108,7 +113,8 @@ impl Engine {
         }))
     }
 
-    /// Ends all queries, and waits until they gave back what they hold, for two seconds at most. Whoever asks later is not answered.
+    /// Ends all queries, and waits until they gave back what they hold, for two seconds at most. Whoever asks later is
+    /// not answered.
     pub async fn close(&self) {
         self.runtime.close().await;
     }
@@ -137,7 +143,11 @@ impl Engine {
     pub async fn search(self: &Arc<Self>, question: SearchQuestion) -> Result<SearchAnswer, Problem> {
         let started = Instant::now();
         let context = self.context(&question.how, started)?;
-        let listed = self.registry.enter(context.id, &format!("search {}: {}", question.collection, question.query), context.cancel.clone())?;
+        let listed = self.registry.enter(
+            context.id,
+            &format!("search {}: {}", question.collection, question.query),
+            context.cancel.clone(),
+        )?;
         let ticket = self.admitted(&context).await?;
         let (answered, answer) = run::single(&context);
         let engine = Arc::clone(self);
@@ -154,7 +164,11 @@ impl Engine {
     pub async fn queries(&self) -> Vec<(String, RunningQuery)> {
         let nodes = &self.roles.nodes;
         let elsewhere = nodes.queries_of_others().await;
-        self.running().into_iter().map(|query| (nodes.own().to_owned(), query)).chain(elsewhere).collect()
+        self.running()
+            .into_iter()
+            .map(|query| (nodes.own().to_owned(), query))
+            .chain(elsewhere)
+            .collect()
     }
 
     /// Cancels a query that runs, wherever it does; whether it was there.
@@ -176,7 +190,10 @@ impl Engine {
     pub async fn tails(&self) -> Result<Tails, Problem> {
         match self.roles.tailing.status().await {
             Ok(rows) => Ok(Tails { rows, away: None }),
-            Err(problem) if problem.code == Code::Unavailable => Ok(Tails { rows: Vec::new(), away: Some(problem.to_string()) }),
+            Err(problem) if problem.code == Code::Unavailable => Ok(Tails {
+                rows: Vec::new(),
+                away: Some(problem.to_string()),
+            }),
             Err(problem) => Err(problem),
         }
     }
@@ -197,9 +214,19 @@ impl Engine {
     fn context(&self, how: &How, started: Instant) -> Result<Arc<QueryContext>, Problem> {
         let timeout = how.timeout.unwrap_or(self.options.timeout);
         if timeout > self.options.timeout_max {
-            return Err(Problem::new(Code::BadRequest, format!("a timeout of {} ms", timeout.as_millis()))
-                .hint(format!("a query may have {} ms at most", self.options.timeout_max.as_millis())));
+            return Err(
+                Problem::new(Code::BadRequest, format!("a timeout of {} ms", timeout.as_millis())).hint(format!(
+                    "a query may have {} ms at most",
+                    self.options.timeout_max.as_millis()
+                )),
+            );
         }
-        Ok(QueryContext::new(Arc::clone(&self.roles.leaf), Arc::clone(&self.answered), how, started, timeout))
+        Ok(QueryContext::new(
+            Arc::clone(&self.roles.leaf),
+            Arc::clone(&self.answered),
+            how,
+            started,
+            timeout,
+        ))
     }
 }

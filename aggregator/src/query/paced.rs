@@ -1,8 +1,9 @@
 //! Batches for a join, as large as the join is fast.
 //!
-//! A join compares each batch of one input with all rows of the other before it asks for the next batch. That may take minutes, and a task that is
-//! computing can be neither cancelled nor stopped at its deadline, and keeps its thread from other queries. So the time between two requests is
-//! measured: where it is long, the next batches are smaller, and the task yields between them.
+//! A join compares each batch of one input with all rows of the other before it asks for the next batch. That may take
+//! minutes, and a task that is computing can be neither cancelled nor stopped at its deadline, and keeps its thread
+//! from other queries. So the time between two requests is measured: where it is long, the next batches are smaller,
+//! and the task yields between them.
 
 use std::{
     pin::Pin,
@@ -38,14 +39,21 @@ pub(super) struct Paced {
     rows_max: usize,
     /// When the last batch was given, and how many rows it had.
     given: Option<(Instant, usize)>,
-    /// When the task asked here first since it waited. What passes while it waits, for input or for its turn, is not its own.
+    /// When the task asked here first since it waited. What passes while it waits, for input or for its turn, is not
+    /// its own.
     busy_since: Option<Instant>,
 }
 
 impl Paced {
     /// The batches of an input.
     pub(super) fn new(input: SendableRecordBatchStream) -> Self {
-        Self { input, rest: None, rows_max: usize::MAX, given: None, busy_since: None }
+        Self {
+            input,
+            rest: None,
+            rows_max: usize::MAX,
+            given: None,
+            busy_since: None,
+        }
     }
 
     fn adapt(&mut self, took: Duration, rows: usize) {
@@ -114,7 +122,12 @@ mod tests {
     async fn batches_shrink_for_a_slow_join_grow_again_for_a_fast_one_and_hold_all_rows_in_order() {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
         let numbers = |from: i64| Arc::new(Int64Array::from_iter_values(from..from + 4_096));
-        let batch = |number| Ok(RecordBatch::try_new(schema.clone(), vec![numbers(i64::from(number) * 4_096)])?);
+        let batch = |number| {
+            Ok(RecordBatch::try_new(
+                schema.clone(),
+                vec![numbers(i64::from(number) * 4_096)],
+            )?)
+        };
         let batches = stream::iter((0..16).map(batch).collect::<Vec<_>>());
         let mut paced = Paced::new(Box::pin(RecordBatchStreamAdapter::new(schema, batches)));
         let (mut rows, mut all) = (Vec::new(), Vec::new());
@@ -134,13 +147,18 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_computes_long_yields() {
         let schema = Arc::new(Schema::empty());
-        let batches = stream::iter(vec![Ok(RecordBatch::new_empty(schema.clone())), Ok(RecordBatch::new_empty(schema.clone()))]);
+        let batches = stream::iter(vec![
+            Ok(RecordBatch::new_empty(schema.clone())),
+            Ok(RecordBatch::new_empty(schema.clone())),
+        ]);
         let mut paced = Paced::new(Box::pin(RecordBatchStreamAdapter::new(schema, batches)));
         assert!(futures::poll!(paced.next()).is_ready(), "it has not computed for long");
         paced.busy_since = paced.busy_since.map(|since| since - 2 * YIELDS_AFTER);
         assert!(futures::poll!(paced.next()).is_pending());
         // However long it then waited for its turn.
-        tokio::time::interval_at(tokio::time::Instant::now() + 2 * YIELDS_AFTER, YIELDS_AFTER).tick().await;
+        tokio::time::interval_at(tokio::time::Instant::now() + 2 * YIELDS_AFTER, YIELDS_AFTER)
+            .tick()
+            .await;
         assert!(futures::poll!(paced.next()).is_ready());
     }
 }

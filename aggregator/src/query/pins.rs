@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use futures::future::join_all;
 use plan::{Path, PathKinds, scan::Pinned};
-use proto::{Catalog, Code, CollectionName, PositionVector, Problem, catalog::Collection, ingest::ShardId, routing::shard_of};
+use proto::{
+    Catalog, Code, CollectionName, PositionVector, Problem, catalog::Collection, ingest::ShardId, routing::shard_of,
+};
 
 use super::{answered, context::QueryContext};
 use crate::{answer::Stats, sql::nearest};
@@ -54,9 +56,14 @@ impl Pins {
         at_least: &PositionVector,
     ) -> Result<Self, Problem> {
         // Made first: what is pinned when this future is dropped half-way is let go of, too.
-        let mut pins = Self { context: Arc::clone(context), collections: Vec::new() };
+        let mut pins = Self {
+            context: Arc::clone(context),
+            collections: Vec::new(),
+        };
         let single = names.len() == 1;
-        let each = names.iter().map(|name| pin_collection(context, catalog, name, at_least, single));
+        let each = names
+            .iter()
+            .map(|name| pin_collection(context, catalog, name, at_least, single));
         pins.collections = join_all(each).await.into_iter().collect::<Result<_, _>>()?;
         let missed: usize = pins.collections.iter().map(|collection| collection.missing.len()).sum();
         metrics::counter!("rachis_shards_missed_total").increment(missed as u64);
@@ -70,22 +77,30 @@ impl Pins {
 
     /// The first shard that is missing, and why.
     pub fn first_missing(&self) -> Option<(&CollectionName, &ShardId, &Problem)> {
-        self.collections.iter().find_map(|collection| collection.missing.first().map(|(shard, why)| (&collection.name, shard, why)))
+        self.collections.iter().find_map(|collection| {
+            collection
+                .missing
+                .first()
+                .map(|(shard, why)| (&collection.name, shard, why))
+        })
     }
 
     /// An error unless every shard answered or the question can do without.
     pub fn complete_or(&self, allow_partial: bool) -> Result<(), Problem> {
         match self.first_missing() {
             Some((name, shard, why)) if !allow_partial => {
-                let problem = Problem::new(Code::Incomplete, format!("shard {} of {name} did not answer: {}", shard.number, why.detail));
+                let problem = Problem::new(
+                    Code::Incomplete,
+                    format!("shard {} of {name} did not answer: {}", shard.number, why.detail),
+                );
                 Err(problem.hint("try again; allow_partial answers from the shards that are there"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Writes coverage and freshness into an answer's statistics. A vector speaks of one collection: every collection has a source
-    /// called `push`, so an answer from several says nothing of theirs.
+    /// Writes coverage and freshness into an answer's statistics. A vector speaks of one collection: every collection
+    /// has a source called `push`, so an answer from several says nothing of theirs.
     pub fn fill(&self, stats: &mut Stats) {
         let single = self.collections.len() == 1;
         for collection in &self.collections {
@@ -108,17 +123,38 @@ async fn pin_collection(
     at_least: &PositionVector,
     single: bool,
 ) -> Result<PinnedCollection, Problem> {
-    let collection = catalog.collections.get(name).ok_or_else(|| no_collection(name, catalog))?;
-    let shards = (0..collection.settings.shards).map(|number| ShardId { collection: collection.uid, number });
-    let wanted = shards.map(|shard| (shard, share_of(at_least, shard.number, name, collection, catalog, single)));
-    let mut view =
-        PinnedCollection { name: name.clone(), shards: Vec::new(), missing: Vec::new(), paths: Arc::default(), time_path: time_path(collection)? };
+    let collection = catalog
+        .collections
+        .get(name)
+        .ok_or_else(|| no_collection(name, catalog))?;
+    let shards = (0..collection.settings.shards).map(|number| ShardId {
+        collection: collection.uid,
+        number,
+    });
+    let wanted = shards.map(|shard| {
+        (
+            shard,
+            share_of(at_least, shard.number, name, collection, catalog, single),
+        )
+    });
+    let mut view = PinnedCollection {
+        name: name.clone(),
+        shards: Vec::new(),
+        missing: Vec::new(),
+        paths: Arc::default(),
+        time_path: time_path(collection)?,
+    };
     for (shard, result) in answered::pin(context, wanted.collect()).await {
         match result {
             Ok(pinned) => view.shards.push((shard, pinned)),
-            // A leaf that does not know a collection that is here is not up to date, or is another cluster's. One that is busy has no room to open
-            // the shard.
-            Err(problem) if matches!(problem.code, Code::Unavailable | Code::Incomplete | Code::NotFound | Code::Busy) => {
+            // A leaf that does not know a collection that is here is not up to date, or is another cluster's. One that
+            // is busy has no room to open the shard.
+            Err(problem)
+                if matches!(
+                    problem.code,
+                    Code::Unavailable | Code::Incomplete | Code::NotFound | Code::Busy
+                ) =>
+            {
                 view.missing.push((shard, problem));
             }
             Err(problem) => return Err(problem),
@@ -128,8 +164,8 @@ async fn pin_collection(
     Ok(view)
 }
 
-/// What a shard must hold of a vector: the partitions that are routed to it. A source that feeds another collection says nothing of this
-/// one, and `push` is said of one collection only.
+/// What a shard must hold of a vector: the partitions that are routed to it. A source that feeds another collection
+/// says nothing of this one, and `push` is said of one collection only.
 fn share_of(
     at_least: &PositionVector,
     shard: u32,
@@ -142,7 +178,10 @@ fn share_of(
         Some(source) => source.settings.collection == *name,
         None => single,
     };
-    at_least.iter().filter(|p| ours(&p.source) && shard_of(&p.source, p.partition, collection.settings.shards) == shard).collect()
+    at_least
+        .iter()
+        .filter(|p| ours(&p.source) && shard_of(&p.source, p.partition, collection.settings.shards) == shard)
+        .collect()
 }
 
 fn merged(shards: &[(ShardId, Pinned)]) -> Arc<PathKinds> {
@@ -158,7 +197,9 @@ fn merged(shards: &[(ShardId, Pinned)]) -> Arc<PathKinds> {
 }
 
 fn time_path(collection: &Collection) -> Result<Option<Path>, Problem> {
-    let read = |text: &String| Path::parse(text).map_err(|e| Problem::new(Code::BadRequest, format!("the collection's time path: {e}")));
+    let read = |text: &String| {
+        Path::parse(text).map_err(|e| Problem::new(Code::BadRequest, format!("the collection's time path: {e}")))
+    };
     collection.settings.time_path.as_ref().map(read).transpose()
 }
 
@@ -168,7 +209,10 @@ pub(crate) fn no_collection(name: &CollectionName, catalog: &Catalog) -> Problem
     let hint = match catalog.view(name.as_str()) {
         Some(_) => format!("{name} is a view: ask it by SQL or search it"),
         None => near().map_or_else(
-            || "GET /v1/collections and SHOW TABLES list what there is; a push or a source creates a collection".to_owned(),
+            || {
+                "GET /v1/collections and SHOW TABLES list what there is; a push or a source creates a collection"
+                    .to_owned()
+            },
             |near| format!("perhaps {near} was meant"),
         ),
     };

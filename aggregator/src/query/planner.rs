@@ -49,19 +49,35 @@ pub(super) async fn typed(
     resolved: Resolved,
     parameters: &[serde_json::Value],
 ) -> Result<Typed, Problem> {
-    resolved.warnings.iter().for_each(|warning| context.report.warn(warning));
+    resolved
+        .warnings
+        .iter()
+        .for_each(|warning| context.report.warn(warning));
     let mut tables = Vec::with_capacity(resolved.tables.len());
     for used in &resolved.tables {
         tables.push((used.name.clone(), provider(engine, context, pins, used).await?));
     }
-    let session = engine.sessions.session(tables, context.for_functions(engine.options.query_bytes_max))?;
-    let logical = front::logical_plan(&session, resolved.query).await.map_err(failure::problem)?;
+    let session = engine
+        .sessions
+        .session(tables, context.for_functions(engine.options.query_bytes_max))?;
+    let logical = front::logical_plan(&session, resolved.query)
+        .await
+        .map_err(failure::problem)?;
     let logical = match parameters {
         [] => logical,
-        given => logical.with_param_values(given.iter().map(parameter).collect::<Result<Vec<_>, _>>()?).map_err(failure::problem)?,
+        given => logical
+            .with_param_values(given.iter().map(parameter).collect::<Result<Vec<_>, _>>()?)
+            .map_err(failure::problem)?,
     };
-    let logical = session.analyzer().execute_and_check(logical, session.config_options(), |_, _| {}).map_err(failure::problem)?;
-    Ok(Typed { context: Arc::clone(context), session, logical })
+    let logical = session
+        .analyzer()
+        .execute_and_check(logical, session.config_options(), |_, _| {})
+        .map_err(failure::problem)?;
+    Ok(Typed {
+        context: Arc::clone(context),
+        session,
+        logical,
+    })
 }
 
 /// Plans a query; `rows_max` bounds its result from above.
@@ -89,7 +105,10 @@ impl Typed {
     /// Plans what was built upon it.
     pub async fn planned(&self, engine: &Engine, pins: &Pins, logical: LogicalPlan) -> Result<Planned, Problem> {
         let session = &self.session;
-        let logical = session.optimizer().optimize(logical, session, |_, _| {}).map_err(failure::problem)?;
+        let logical = session
+            .optimizer()
+            .optimize(logical, session, |_, _| {})
+            .map_err(failure::problem)?;
         if pins.first_missing().is_some() && rows_by_absence(&logical) {
             return Err(Problem::new(
                 Code::Incomplete,
@@ -97,9 +116,15 @@ impl Typed {
             )
             .hint("an answer from the shards that are there would hold rows that are not true; try again"));
         }
-        let physical = front::physical_plan(session, &logical).await.map_err(failure::problem)?;
+        let physical = front::physical_plan(session, &logical)
+            .await
+            .map_err(failure::problem)?;
         let task = engine.sessions.task(session, &physical, &self.context)?;
-        Ok(Planned { logical, physical, task })
+        Ok(Planned {
+            logical,
+            physical,
+            task,
+        })
     }
 }
 
@@ -114,19 +139,32 @@ pub(crate) fn parameter(value: &serde_json::Value) -> Result<ScalarValue, Proble
         },
         serde_json::Value::String(text) => ScalarValue::from(text.as_str()),
         _ => {
-            return Err(Problem::new(Code::BadSql, "a parameter is a list or an object").hint("a parameter is a string, a number, a boolean or null"));
+            return Err(Problem::new(Code::BadSql, "a parameter is a list or an object")
+                .hint("a parameter is a string, a number, a boolean or null"));
         }
     })
 }
 
-async fn provider(engine: &Engine, context: &Arc<QueryContext>, pins: &Pins, used: &TableUse) -> Result<Arc<dyn TableProvider>, Problem> {
+async fn provider(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    pins: &Pins,
+    used: &TableUse,
+) -> Result<Arc<dyn TableProvider>, Problem> {
     match &used.table {
         Table::Collection { collection, columns } => {
-            let pinned = pins.collection(collection).ok_or_else(|| super::pins::no_collection(collection, &engine.catalog()))?;
-            Ok(Arc::new(ShardTableProvider(Arc::new(ShardTable::new(Arc::clone(context), pinned, columns.clone())))))
+            let pinned = pins
+                .collection(collection)
+                .ok_or_else(|| super::pins::no_collection(collection, &engine.catalog()))?;
+            Ok(Arc::new(ShardTableProvider(Arc::new(ShardTable::new(
+                Arc::clone(context),
+                pinned,
+                columns.clone(),
+            )))))
         }
         Table::System { schema, name } => {
-            let table = system::find(schema, name).ok_or_else(|| Problem::new(Code::NotFound, format!("there is no table {schema}.{name}")))?;
+            let table = system::find(schema, name)
+                .ok_or_else(|| Problem::new(Code::NotFound, format!("there is no table {schema}.{name}")))?;
             let rows = system::rows(engine, table, context.deadline()).await?;
             let memory = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(failure::problem)?;
             Ok(Arc::new(memory))
@@ -139,9 +177,16 @@ fn rows_by_absence(plan: &LogicalPlan) -> bool {
     let mut found = false;
     let walked = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::Join(join) = node {
-            found |= !matches!(join.join_type, JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi);
+            found |= !matches!(
+                join.join_type,
+                JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi
+            );
         }
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        Ok(if found {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
     });
     found || walked.is_err()
 }

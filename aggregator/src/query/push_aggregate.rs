@@ -6,8 +6,8 @@
 //!       ShardScan(rows)
 //! ```
 //!
-//! The leaf runs DataFusion's own operator, so the states are the same; the schema is taken over bit for bit. What depends on the order of
-//! rows or keeps values for DISTINCT stays above the scan, and so do grouping sets.
+//! The leaf runs DataFusion's own operator, so the states are the same; the schema is taken over bit for bit. What
+//! depends on the order of rows or keeps values for DISTINCT stays above the scan, and so do grouping sets.
 
 use std::sync::Arc;
 
@@ -69,7 +69,9 @@ fn pushed(node: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
     let scan = projection.input().downcast_ref::<ShardScan>()?;
     let inlined = over_input(aggregate, projection)?;
     // Anything but the very same states would be taken for something else above.
-    (inlined.schema() == aggregate.schema() && fits(&inlined)).then(|| in_scan(&inlined, scan)).flatten()
+    (inlined.schema() == aggregate.schema() && fits(&inlined))
+        .then(|| in_scan(&inlined, scan))
+        .flatten()
 }
 
 fn in_scan(aggregate: &AggregateExec, scan: &ShardScan) -> Option<Arc<dyn ExecutionPlan>> {
@@ -83,33 +85,52 @@ fn in_scan(aggregate: &AggregateExec, scan: &ShardScan) -> Option<Arc<dyn Execut
         input: scan.schema(),
         output: aggregate.schema(),
     };
-    Some(Arc::new(scan.with_stage(Stage::Partial(Arc::new(partial)), aggregate.schema())))
+    Some(Arc::new(
+        scan.with_stage(Stage::Partial(Arc::new(partial)), aggregate.schema()),
+    ))
 }
 
 fn fits(aggregate: &AggregateExec) -> bool {
-    let plain = |call: &Arc<AggregateFunctionExpr>| !call.is_distinct() && !call.is_reversed() && call.order_bys().is_empty();
+    let plain =
+        |call: &Arc<AggregateFunctionExpr>| !call.is_distinct() && !call.is_reversed() && call.order_bys().is_empty();
     let groups = aggregate.group_expr().expr().iter().map(|(group, _)| group);
-    let arguments = aggregate.aggr_expr().iter().flat_map(|call| call.expressions()).collect::<Vec<_>>();
+    let arguments = aggregate
+        .aggr_expr()
+        .iter()
+        .flat_map(|call| call.expressions())
+        .collect::<Vec<_>>();
     let filters = aggregate.filter_expr().iter().flatten();
     let stable = |expression: &Arc<dyn PhysicalExpr>| !is_volatile(expression) && !needs_this_plan(expression);
-    aggregate.aggr_expr().iter().all(plain) && !aggregate.group_expr().has_grouping_set() && groups.chain(&arguments).chain(filters).all(stable)
+    aggregate.aggr_expr().iter().all(plain)
+        && !aggregate.group_expr().has_grouping_set()
+        && groups.chain(&arguments).chain(filters).all(stable)
 }
 
 /// Whether an expression asks for what only the running plan knows: the result of a sub-query.
 fn needs_this_plan(expression: &Arc<dyn PhysicalExpr>) -> bool {
-    expression.exists(|node| Ok(node.is::<ScalarSubqueryExpr>())).unwrap_or(true)
+    expression
+        .exists(|node| Ok(node.is::<ScalarSubqueryExpr>()))
+        .unwrap_or(true)
 }
 
-/// The same aggregate over the projection's input, each column put in as what it is computed from. A common part of several expressions
-/// is computed once for each: on values that are there, where the rows are, that costs less than sending the rows.
+/// The same aggregate over the projection's input, each column put in as what it is computed from. A common part of
+/// several expressions is computed once for each: on values that are there, where the rows are, that costs less than
+/// sending the rows.
 fn over_input(aggregate: &AggregateExec, projection: &ProjectionExec) -> Option<AggregateExec> {
     let below = |expression: &Arc<dyn PhysicalExpr>| computed(expression, projection);
     let group = |(group, name): &(Arc<dyn PhysicalExpr>, String)| Some((below(group)?, name.clone()));
-    let groups = aggregate.group_expr().expr().iter().map(group).collect::<Option<Vec<_>>>()?;
+    let groups = aggregate
+        .group_expr()
+        .expr()
+        .iter()
+        .map(group)
+        .collect::<Option<Vec<_>>>()?;
     let input = projection.input();
     let call = |call: &Arc<AggregateFunctionExpr>| {
         let arguments = call.expressions().iter().map(below).collect::<Option<Vec<_>>>()?;
-        let built = AggregateExprBuilder::new(Arc::new(call.fun().clone()), arguments).schema(input.schema()).alias(call.name());
+        let built = AggregateExprBuilder::new(Arc::new(call.fun().clone()), arguments)
+            .schema(input.schema())
+            .alias(call.name());
         built.with_ignore_nulls(call.ignore_nulls()).build().ok().map(Arc::new)
     };
     let calls = aggregate.aggr_expr().iter().map(call).collect::<Option<Vec<_>>>()?;
@@ -118,12 +139,22 @@ fn over_input(aggregate: &AggregateExec, projection: &ProjectionExec) -> Option<
         None => Some(None),
     };
     let filters = aggregate.filter_expr().iter().map(filter).collect::<Option<Vec<_>>>()?;
-    AggregateExec::try_new(AggregateMode::Partial, PhysicalGroupBy::new_single(groups), calls, filters, Arc::clone(input), input.schema()).ok()
+    AggregateExec::try_new(
+        AggregateMode::Partial,
+        PhysicalGroupBy::new_single(groups),
+        calls,
+        filters,
+        Arc::clone(input),
+        input.schema(),
+    )
+    .ok()
 }
 
 fn computed(expression: &Arc<dyn PhysicalExpr>, projection: &ProjectionExec) -> Option<Arc<dyn PhysicalExpr>> {
     let put_in = |node: Arc<dyn PhysicalExpr>| {
-        let from = node.downcast_ref::<PhysicalColumn>().and_then(|column| projection.expr().get(column.index()));
+        let from = node
+            .downcast_ref::<PhysicalColumn>()
+            .and_then(|column| projection.expr().get(column.index()));
         Ok(match from {
             Some(from) => Transformed::yes(Arc::clone(&from.expr)),
             None => Transformed::no(node),

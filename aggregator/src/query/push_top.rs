@@ -35,7 +35,9 @@ pub(super) struct PushTop;
 impl PhysicalOptimizerRule for PushTop {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|node| {
-            let Some(input) = node.downcast_ref::<SortExec>().and_then(pushed) else { return Ok(Transformed::no(node)) };
+            let Some(input) = node.downcast_ref::<SortExec>().and_then(pushed) else {
+                return Ok(Transformed::no(node));
+            };
             let keep = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
             node.replace_children(vec![input], keep).map(Transformed::yes)
         })
@@ -62,7 +64,12 @@ fn pushed(sort: &SortExec) -> Option<Arc<dyn ExecutionPlan>> {
     let scan = projection.input().downcast_ref::<ShardScan>()?;
     let below = |index: usize| column_index(&projection.expr().get(index)?.expr);
     let scan = top(scan, sort.expr().iter(), limit, &below)?;
-    Arc::clone(input).replace_children(vec![scan], ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute)).ok()
+    Arc::clone(input)
+        .replace_children(
+            vec![scan],
+            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
+        )
+        .ok()
 }
 
 fn top<'a>(
@@ -76,10 +83,21 @@ fn top<'a>(
     }
     let key = |sort: &PhysicalSortExpr| {
         let column = scan.columns.get(column_of(column_index(&sort.expr)?)?)?.clone();
-        Some(SortKey { column, descending: sort.options.descending, nulls_first: sort.options.nulls_first })
+        Some(SortKey {
+            column,
+            descending: sort.options.descending,
+            nulls_first: sort.options.nulls_first,
+        })
     };
     let keys = keys.map(key).collect::<Option<Vec<_>>>()?;
-    Some(Arc::new(scan.with_stage(Stage::Top { keys, after: None, limit }, scan.schema())))
+    Some(Arc::new(scan.with_stage(
+        Stage::Top {
+            keys,
+            after: None,
+            limit,
+        },
+        scan.schema(),
+    )))
 }
 
 fn column_index(expression: &Arc<dyn PhysicalExpr>) -> Option<usize> {

@@ -30,16 +30,32 @@ pub(super) struct Registry(Mutex<BTreeMap<QueryId, Entry>>);
 impl Registry {
     /// Notes a query until the answer's guard is dropped.
     pub fn enter(self: &Arc<Self>, id: QueryId, text: &str, cancel: CancellationToken) -> Result<Registered, Problem> {
-        let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+        let started_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
         let text = text.chars().take(TEXT_CHARACTERS_MAX).collect();
         let mut running = self.0.lock();
         if running.contains_key(&id) {
-            return Err(Problem::new(Code::Conflict, format!("a query of the id {id} runs already")).hint("choose a new id for each question"));
+            return Err(
+                Problem::new(Code::Conflict, format!("a query of the id {id} runs already"))
+                    .hint("choose a new id for each question"),
+            );
         }
-        running.insert(id, Entry { text, started_ms, since: Instant::now(), cancel });
+        running.insert(
+            id,
+            Entry {
+                text,
+                started_ms,
+                since: Instant::now(),
+                cancel,
+            },
+        );
         tell(running.len());
         drop(running);
-        Ok(Registered { registry: Arc::clone(self), id })
+        Ok(Registered {
+            registry: Arc::clone(self),
+            id,
+        })
     }
 
     /// What runs, oldest first.

@@ -31,7 +31,8 @@ struct Sums {
 }
 
 impl Report {
-    /// Replaces the statistics of one shard's part of a scan. They may be the last ones: a scan that has given enough rows is not read to its end.
+    /// Replaces the statistics of one shard's part of a scan. They may be the last ones: a scan that has given enough
+    /// rows is not read to its end.
     pub fn tell(&self, scan: usize, shard: ShardId, trailer: Trailer) {
         self.sums.lock().told.insert((scan, shard), trailer);
     }
@@ -44,14 +45,19 @@ impl Report {
     /// Writes the sums into an answer's statistics.
     pub fn fill(&self, stats: &mut Stats) {
         let sums = self.sums.lock();
-        // Each scan's counts are summed over its shards; of two scans of one column, only the larger count becomes a warning.
+        // Each scan's counts are summed over its shards; of two scans of one column, only the larger count becomes a
+        // warning.
         let mut misfits: BTreeMap<(String, usize), Misfit> = BTreeMap::new();
         for ((scan, _), trailer) in &sums.told {
             stats.documents_scanned += trailer.documents;
             stats.rows_shipped += trailer.shipped;
             stats.read.add(&trailer.counts);
             for misfit in &trailer.misfits {
-                let sum = misfits.entry((misfit.column.name(), *scan)).or_insert_with(|| Misfit { values: 0, of: 0, ..misfit.clone() });
+                let sum = misfits.entry((misfit.column.name(), *scan)).or_insert_with(|| Misfit {
+                    values: 0,
+                    of: 0,
+                    ..misfit.clone()
+                });
                 sum.values += misfit.values;
                 sum.of += misfit.of;
             }
@@ -93,9 +99,17 @@ fn described(misfit: &Misfit) -> String {
         Type::Time => ("a timestamp", "timestamps"),
         Type::Json | Type::Canonical | Type::Rank => ("JSON", "JSON"),
     };
-    let verdict = if misfit.values == 1 { format!("was not {one}") } else { format!("were not {many}") };
+    let verdict = if misfit.values == 1 {
+        format!("was not {one}")
+    } else {
+        format!("were not {many}")
+    };
     // Where nothing fits, another type was meant.
-    let name = Type::TABLE.iter().find(|row| row.0 == misfit.column.view.to).map_or("text", |row| row.2).to_lowercase();
+    let name = Type::TABLE
+        .iter()
+        .find(|row| row.0 == misfit.column.view.to)
+        .map_or("text", |row| row.2)
+        .to_lowercase();
     let hint = match misfit.values == misfit.of && !misfit.column.view.cast {
         true => format!("; {subject}::{name} converts what can be converted"),
         false => String::new(),
@@ -112,9 +126,20 @@ mod tests {
 
     #[test]
     fn misfits_are_summed_over_shards_and_told_once_for_two_scans() {
-        let misfit = |values, of| Misfit { column: Column::path(Path::of_keys(["ms"]), Type::Double), values, of };
-        let trailer = |values, of| Trailer { misfits: vec![misfit(values, of)], documents: 2, ..Trailer::default() };
-        let shard = |number| ShardId { collection: CollectionUid(uuid::Uuid::nil()), number };
+        let misfit = |values, of| Misfit {
+            column: Column::path(Path::of_keys(["ms"]), Type::Double),
+            values,
+            of,
+        };
+        let trailer = |values, of| Trailer {
+            misfits: vec![misfit(values, of)],
+            documents: 2,
+            ..Trailer::default()
+        };
+        let shard = |number| ShardId {
+            collection: CollectionUid(uuid::Uuid::nil()),
+            number,
+        };
         let report = Report::default();
         report.tell(0, shard(0), trailer(7, 7));
         report.tell(0, shard(0), trailer(1, 3));

@@ -1,4 +1,5 @@
-//! A question's way through its task on the query runtime: plan, then rows as they come, then the end; whatever happens is told.
+//! A question's way through its task on the query runtime: plan, then rows as they come, then the end; whatever happens
+//! is told.
 
 use std::{
     collections::VecDeque,
@@ -27,7 +28,8 @@ use crate::answer::{Answer, Part, Stats};
 
 /// Parts of an answer that wait for a slow reader; then the query waits.
 const PARTS_MAX: usize = 4;
-/// The size limit of a part in bytes, because a client's writer holds a whole part in memory. A part has at least one row.
+/// The size limit of a part in bytes, because a client's writer holds a whole part in memory. A part has at least one
+/// row.
 const PART_BYTES_MAX: u64 = 4 << 20;
 /// The size limit of one row in bytes.
 const ROW_BYTES_MAX: u64 = 64 << 20;
@@ -55,12 +57,21 @@ pub(super) struct Running {
 impl Running {
     /// An answer that is there already.
     pub fn of_batch(batch: RecordBatch, stats: Stats) -> Self {
-        Self { schema: batch.schema(), rows: futures::stream::once(async { Ok(batch) }).boxed(), rows_max: None, pins: None, stats }
+        Self {
+            schema: batch.schema(),
+            rows: futures::stream::once(async { Ok(batch) }).boxed(),
+            rows_max: None,
+            pins: None,
+            stats,
+        }
     }
 }
 
 /// Runs a piece of a query to its end, its deadline or its cancellation; a panic in it ends it and nothing else.
-pub(super) async fn guarded<T>(context: &QueryContext, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+pub(super) async fn guarded<T>(
+    context: &QueryContext,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
     let begun = Instant::now();
     let result = tokio::select! {
         biased;
@@ -68,16 +79,26 @@ pub(super) async fn guarded<T>(context: &QueryContext, work: impl Future<Output 
         () = context.time.passed(Duration::ZERO) => Err(timed_out()),
         result = AssertUnwindSafe(work).catch_unwind() => result.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))),
     };
-    let outcome = result.as_ref().map_or_else(|problem| problem.code.word(), |_| "answered");
+    let outcome = result
+        .as_ref()
+        .map_or_else(|problem| problem.code.word(), |_| "answered");
     metrics::counter!("rachis_queries_total", "outcome" => outcome).increment(1);
     metrics::histogram!("rachis_query_seconds").record(begun.elapsed().as_secs_f64());
     result
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Problem {
-    let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    let said = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
     tracing::error!(said, "a query panicked");
-    Problem::new(Code::Internal, "the query met a fault of ours; it ended and nothing else did").hint("please report the statement")
+    Problem::new(
+        Code::Internal,
+        "the query met a fault of ours; it ended and nothing else did",
+    )
+    .hint("please report the statement")
 }
 
 /// The task's end of an answer.
@@ -90,13 +111,20 @@ pub(super) struct Reply {
     unread: VecDeque<Sent>,
 }
 
-/// A part on its way, until it is read or its query is given up. A client that keeps its connection and reads nothing would else keep it, too.
+/// A part on its way, until it is read or its query is given up. A client that keeps its connection and reads nothing
+/// would else keep it, too.
 type Sent = Arc<Mutex<Option<Result<Part, Problem>>>>;
 
 impl Reply {
     /// Sends what a statement gives: its columns, its rows, its end.
     pub async fn send(&mut self, running: Running, context: &QueryContext, started: Instant) -> Result<(), Problem> {
-        let Running { schema, mut rows, rows_max, pins, mut stats } = running;
+        let Running {
+            schema,
+            mut rows,
+            rows_max,
+            pins,
+            mut stats,
+        } = running;
         let schema = distinct_names(&schema);
         if let Some(head) = self.head.take() {
             // Nobody listens: the guard of the answer cancels this very task.
@@ -127,7 +155,9 @@ impl Reply {
         context.report.fill(&mut stats);
         if stats.truncated {
             let rows_max = rows_max.unwrap_or_default();
-            stats.warnings.push(format!("only the first {rows_max} rows are returned; a statement with a LIMIT may return more"));
+            stats.warnings.push(format!(
+                "only the first {rows_max} rows are returned; a statement with a LIMIT may return more"
+            ));
         }
         stats.query_id = Some(context.id);
         stats.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -136,15 +166,22 @@ impl Reply {
         self.part(Part::End(Box::new(stats)), context).await
     }
 
-    /// Sends a part. While the client does not read, the query gives its place to another one and its deadline stands still. If too many queries
-    /// wait for their clients already, this one keeps its place and its deadline runs.
+    /// Sends a part. While the client does not read, the query gives its place to another one and its deadline stands
+    /// still. If too many queries wait for their clients already, this one keeps its place and its deadline runs.
     async fn part(&mut self, part: Part, context: &QueryContext) -> Result<(), Problem> {
         let time = &context.time;
-        let taken = match time.reading(tokio::time::timeout(READ_SOON, self.parts.reserve())).await? {
+        let taken = match time
+            .reading(tokio::time::timeout(READ_SOON, self.parts.reserve()))
+            .await?
+        {
             Ok(taken) => taken,
             Err(_) => {
                 let gave_way = self.held.as_mut().is_none_or(|(ticket, _)| ticket.gives_way());
-                let taken = if gave_way { time.reading(self.parts.reserve()).await? } else { self.parts.reserve().await };
+                let taken = if gave_way {
+                    time.reading(self.parts.reserve()).await?
+                } else {
+                    self.parts.reserve().await
+                };
                 if let Some((ticket, _)) = &mut self.held {
                     ticket.goes_on();
                 }
@@ -166,7 +203,10 @@ impl Reply {
         drop(self.held.take());
         match self.head.take() {
             Some(head) => drop(head.send(Err(problem))),
-            None if tokio::time::timeout(LAST_WORD_MAX, self.parts.send(Err(problem.clone()))).await.is_err() => {
+            None if tokio::time::timeout(LAST_WORD_MAX, self.parts.send(Err(problem.clone())))
+                .await
+                .is_err() =>
+            {
                 for sent in &self.unread {
                     if let Some(unread) = sent.lock().as_mut() {
                         *unread = Err(problem.clone());
@@ -192,15 +232,30 @@ pub(super) fn answer(context: &QueryContext, held: Option<(Ticket, Registered)>)
     let (parts, asked_parts) = mpsc::channel(PARTS_MAX);
     let time = Arc::clone(&context.time);
     (
-        Reply { held, head: Some(head), parts, unread: VecDeque::new() },
-        Asked { head: asked_head, parts: asked_parts, guard: context.cancel.clone().drop_guard(), time },
+        Reply {
+            held,
+            head: Some(head),
+            parts,
+            unread: VecDeque::new(),
+        },
+        Asked {
+            head: asked_head,
+            parts: asked_parts,
+            guard: context.cancel.clone().drop_guard(),
+            time,
+        },
     )
 }
 
 impl Asked {
     /// Waits for the columns. A query that cannot even say that its time is over is left alone.
     pub async fn answer(self) -> Result<Answer, Problem> {
-        let Self { head, parts, guard, time } = self;
+        let Self {
+            head,
+            parts,
+            guard,
+            time,
+        } = self;
         let schema = tokio::select! {
             head = head => head.unwrap_or_else(|_| Err(gone()))?,
             () = time.passed(GRACE) => return Err(timed_out()),
@@ -215,7 +270,10 @@ impl Asked {
             let more = matches!(part, Ok(Part::Rows(_)));
             Some((part, more.then_some((parts, guard, time))))
         });
-        Ok(Answer { schema, parts: parts.boxed() })
+        Ok(Answer {
+            schema,
+            parts: parts.boxed(),
+        })
     }
 }
 
@@ -229,7 +287,14 @@ pub(super) struct Single<T> {
 /// Both ends of an answer that comes in one piece.
 pub(super) fn single<T>(context: &QueryContext) -> (oneshot::Sender<Result<T, Problem>>, Single<T>) {
     let (answered, answer) = oneshot::channel();
-    (answered, Single { answer, _guard: context.cancel.clone().drop_guard(), deadline: (context.deadline() + GRACE).into() })
+    (
+        answered,
+        Single {
+            answer,
+            _guard: context.cancel.clone().drop_guard(),
+            deadline: (context.deadline() + GRACE).into(),
+        },
+    )
 }
 
 impl<T> Single<T> {
@@ -243,8 +308,11 @@ impl<T> Single<T> {
 }
 
 fn too_wide(bytes: u64) -> Problem {
-    Problem::new(Code::LimitReached, format!("a row of the answer has {bytes} bytes; the limit is {ROW_BYTES_MAX}"))
-        .hint("ask for fewer columns, or shorten the values, as left(x, 1000)")
+    Problem::new(
+        Code::LimitReached,
+        format!("a row of the answer has {bytes} bytes; the limit is {ROW_BYTES_MAX}"),
+    )
+    .hint("ask for fewer columns, or shorten the values, as left(x, 1000)")
 }
 
 /// The task ended without a word: the engine is shutting down.
@@ -257,7 +325,10 @@ fn distinct_names(schema: &SchemaRef) -> SchemaRef {
     let mut seen = std::collections::BTreeSet::new();
     let distinct = |field: &Arc<Field>| {
         let candidates = std::iter::once(field.name().clone()).chain((2..).map(|n| format!("{}_{n}", field.name())));
-        let name = candidates.into_iter().find(|name| seen.insert(name.clone())).unwrap_or_default();
+        let name = candidates
+            .into_iter()
+            .find(|name| seen.insert(name.clone()))
+            .unwrap_or_default();
         field.as_ref().clone().with_name(name)
     };
     Arc::new(Schema::new(schema.fields().iter().map(distinct).collect::<Vec<_>>()))

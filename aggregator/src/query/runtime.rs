@@ -1,5 +1,5 @@
-//! Where queries run: a runtime of their own, so that a heavy query never holds up a door, on threads with stacks deep enough to plan,
-//! optimise, run and drop any statement that the parser lets through.
+//! Where queries run: a runtime of their own, so that a heavy query never holds up a door, on threads with stacks deep
+//! enough to plan, optimise, run and drop any statement that the parser lets through.
 
 use std::{future::Future, time::Duration};
 
@@ -32,7 +32,10 @@ impl QueryRuntime {
             .enable_all()
             .build()
             .map_err(|e| Problem::new(Code::Internal, format!("cannot start the threads of queries: {e}")))?;
-        Ok(Self { handle: runtime.handle().clone(), running: Mutex::new(Some(runtime)) })
+        Ok(Self {
+            handle: runtime.handle().clone(),
+            running: Mutex::new(Some(runtime)),
+        })
     }
 
     /// Runs a task there.
@@ -42,7 +45,9 @@ impl QueryRuntime {
 
     /// Ends what runs, and waits for it, for two seconds at most.
     pub async fn close(&self) {
-        let Some(runtime) = self.running.lock().take() else { return };
+        let Some(runtime) = self.running.lock().take() else {
+            return;
+        };
         let _ended = tokio::task::spawn_blocking(|| runtime.shutdown_timeout(CLOSING_WAIT_MAX)).await;
     }
 }

@@ -3,7 +3,10 @@
 use std::{fs, path::Path, sync::Arc};
 
 use datafusion::{
-    catalog::{CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider, TableProvider},
+    catalog::{
+        CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
+        TableProvider,
+    },
     common::ScalarValue,
     config::ConfigOptions,
     execution::{
@@ -48,27 +51,52 @@ pub(super) struct Sessions {
 impl Sessions {
     /// Sets it up; the spill folder is made, or emptied.
     pub fn new(options: &AggregatorOptions) -> Result<Self, Problem> {
-        empty_folder(&options.spill_folder)
-            .map_err(|e| Problem::new(Code::Internal, format!("cannot prepare {}: {e}", options.spill_folder.display())))?;
+        empty_folder(&options.spill_folder).map_err(|e| {
+            Problem::new(
+                Code::Internal,
+                format!("cannot prepare {}: {e}", options.spill_folder.display()),
+            )
+        })?;
         let spill = DiskManagerBuilder::default()
             .with_mode(DiskManagerMode::Directories(vec![options.spill_folder.clone()]))
             .with_max_temp_directory_size(options.spill_bytes_max);
-        let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(spill).build().map_err(failure::problem)?;
-        let mut builder = typing::session().with_config(config()).with_physical_optimizer_rules(beside(rules(), || Arc::new(MayEnd)));
-        *builder.analyzer_rules() = builder.analyzer_rules().take().map(|rules| beside(rules, || Arc::new(MayEnd)));
-        *builder.optimizer_rules() = builder.optimizer_rules().take().map(|rules| beside(rules, || Arc::new(MayEnd)));
+        let runtime = RuntimeEnvBuilder::new()
+            .with_disk_manager_builder(spill)
+            .build()
+            .map_err(failure::problem)?;
+        let mut builder = typing::session()
+            .with_config(config())
+            .with_physical_optimizer_rules(beside(rules(), || Arc::new(MayEnd)));
+        *builder.analyzer_rules() = builder
+            .analyzer_rules()
+            .take()
+            .map(|rules| beside(rules, || Arc::new(MayEnd)));
+        *builder.optimizer_rules() = builder
+            .optimizer_rules()
+            .take()
+            .map(|rules| beside(rules, || Arc::new(MayEnd)));
         let template = builder.build();
-        Ok(Self { template, runtime, query_bytes_max: options.query_bytes_max, node: Arc::new(GreedyMemoryPool::new(options.queries_bytes_max)) })
+        Ok(Self {
+            template,
+            runtime,
+            query_bytes_max: options.query_bytes_max,
+            node: Arc::new(GreedyMemoryPool::new(options.queries_bytes_max)),
+        })
     }
 
     /// A session with these tables, for this query, and the present as its `now()`.
-    pub fn session(&self, tables: Vec<(String, Arc<dyn TableProvider>)>, query: functions::Query) -> Result<SessionState, Problem> {
+    pub fn session(
+        &self,
+        tables: Vec<(String, Arc<dyn TableProvider>)>,
+        query: functions::Query,
+    ) -> Result<SessionState, Problem> {
         let schema = MemorySchemaProvider::new();
         for (name, table) in tables {
             schema.register_table(name, table).map_err(failure::problem)?;
         }
         let (catalog, catalogs) = (MemoryCatalogProvider::new(), MemoryCatalogProviderList::new());
-        datafusion::catalog::CatalogProvider::register_schema(&catalog, SCHEMA, Arc::new(schema)).map_err(failure::problem)?;
+        datafusion::catalog::CatalogProvider::register_schema(&catalog, SCHEMA, Arc::new(schema))
+            .map_err(failure::problem)?;
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         let mut session = self.template.clone();
         session.register_catalog_list(Arc::new(catalogs));
@@ -78,9 +106,17 @@ impl Sessions {
     }
 
     /// What a plan runs in: its session's settings, batches that fit the plan, and memory of its own.
-    pub fn task(&self, session: &SessionState, plan: &Arc<dyn ExecutionPlan>, context: &Arc<QueryContext>) -> Result<Arc<TaskContext>, Problem> {
+    pub fn task(
+        &self,
+        session: &SessionState,
+        plan: &Arc<dyn ExecutionPlan>,
+        context: &Arc<QueryContext>,
+    ) -> Result<Arc<TaskContext>, Problem> {
         let pool = QueryPool::new(self.query_bytes_max, self.node.clone(), Arc::downgrade(context));
-        let runtime = RuntimeEnv { memory_pool: Arc::new(pool), ..self.runtime.clone() };
+        let runtime = RuntimeEnv {
+            memory_pool: Arc::new(pool),
+            ..self.runtime.clone()
+        };
         let batch_rows = wide_rows::batch_rows(plan).map_err(failure::problem)?;
         Ok(Arc::new(TaskContext::new(
             None,
@@ -123,7 +159,10 @@ fn rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     // It takes an order by a constant, or by one column twice, for a missing order, and refuses the plan.
     rules.retain(|rule| rule.name() != "SanityCheckPlan");
-    let at = rules.iter().position(|rule| rule.name() == "EnsureCooperative").unwrap_or(rules.len().saturating_sub(1));
+    let at = rules
+        .iter()
+        .position(|rule| rule.name() == "EnsureCooperative")
+        .unwrap_or(rules.len().saturating_sub(1));
     let ours: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 2] = [Arc::new(PushAggregate), Arc::new(PushTop)];
     rules.splice(at..at, ours);
     let last = rules.len().saturating_sub(1);

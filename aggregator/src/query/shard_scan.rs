@@ -5,8 +5,8 @@
 //!   partition 1 ── ScanRequest ──> shard 1 ──> batches, trailer
 //! ```
 //!
-//! There are at least two partitions, the extra one empty: an aggregate over one partition would be planned in one phase, and its first
-//! phase could not go to the leaf.
+//! There are at least two partitions, the extra one empty: an aggregate over one partition would be planned in one
+//! phase, and its first phase could not go to the leaf.
 
 use std::{fmt, sync::Arc};
 
@@ -21,7 +21,8 @@ use datafusion::{
     logical_expr::Expr,
     physical_expr::{EquivalenceProperties, PhysicalExpr},
     physical_plan::{
-        DisplayAs, DisplayFormatType, EmptyRecordBatchStream, ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream,
+        DisplayAs, DisplayFormatType, EmptyRecordBatchStream, ExecutionPlan, Partitioning, PlanProperties,
+        SendableRecordBatchStream,
         coop::make_cooperative,
         execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType},
         metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput},
@@ -59,17 +60,42 @@ pub(super) struct ShardScan {
 
 impl ShardScan {
     /// A scan whose answers have this schema.
-    pub fn new(table: Arc<ShardTable>, columns: Vec<Column>, filter: Vec<Expr>, stage: Stage, schema: SchemaRef) -> Self {
+    pub fn new(
+        table: Arc<ShardTable>,
+        columns: Vec<Column>,
+        filter: Vec<Expr>,
+        stage: Stage,
+        schema: SchemaRef,
+    ) -> Self {
         let partitions = Partitioning::UnknownPartitioning(table.shards.len().max(PARTITIONS_MIN));
-        let properties = PlanProperties::new(EquivalenceProperties::new(schema), partitions, EmissionType::Incremental, Boundedness::Bounded)
-            .with_scheduling_type(SchedulingType::Cooperative);
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            partitions,
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        )
+        .with_scheduling_type(SchedulingType::Cooperative);
         let number = table.context.next_scan();
-        Self { table, columns, filter, stage, number, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+        Self {
+            table,
+            columns,
+            filter,
+            stage,
+            number,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
     }
 
     /// The same scan with another stage.
     pub fn with_stage(&self, stage: Stage, schema: SchemaRef) -> Self {
-        Self::new(Arc::clone(&self.table), self.columns.clone(), self.filter.clone(), stage, schema)
+        Self::new(
+            Arc::clone(&self.table),
+            self.columns.clone(),
+            self.filter.clone(),
+            stage,
+            schema,
+        )
     }
 
     /// Whether rows come back as they are, all of them: only then can a further stage go to the leaf.
@@ -101,8 +127,15 @@ impl ShardScan {
             schema: SchemaRef,
         }
         let (request, context) = (self.request(shard), Arc::clone(&self.table.context));
-        let chunks = stream::once(async move { context.leaf.scan(request) }).flatten().boxed();
-        let state = State { chunks, scan: self.number, table: Arc::clone(&self.table), schema: self.schema() };
+        let chunks = stream::once(async move { context.leaf.scan(request) })
+            .flatten()
+            .boxed();
+        let state = State {
+            chunks,
+            scan: self.number,
+            table: Arc::clone(&self.table),
+            schema: self.schema(),
+        };
         stream::try_unfold(state, move |mut state| async move {
             if let Some(problem) = state.table.context.interrupted() {
                 return Err(failure::error(problem));
@@ -133,24 +166,40 @@ fn in_schema(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         return Ok(batch);
     }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options).map_err(DataFusionError::from)
+    RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
+        .map_err(DataFusionError::from)
 }
 
 /// A batch in parts of so many rows at most.
 pub(super) fn parts(batch: RecordBatch, rows_max: usize) -> impl Iterator<Item = RecordBatch> {
     let rows = batch.num_rows();
-    (0..rows).step_by(rows_max.max(1)).map(move |from| batch.slice(from, rows_max.min(rows - from)))
+    (0..rows)
+        .step_by(rows_max.max(1))
+        .map(move |from| batch.slice(from, rows_max.min(rows - from)))
 }
 
 /// Rows without an end may be half of what there is.
 fn unfinished(table: &ShardTable, shard: ShardId) -> Problem {
-    Problem::new(Code::Incomplete, format!("shard {} of {} stopped answering half-way", shard.number, table.collection)).hint("try again")
+    Problem::new(
+        Code::Incomplete,
+        format!(
+            "shard {} of {} stopped answering half-way",
+            shard.number, table.collection
+        ),
+    )
+    .hint("try again")
 }
 
 impl DisplayAs for ShardScan {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns: Vec<String> = self.columns.iter().map(Column::name).collect();
-        write!(f, "ShardScan: collection={}, shards={}, columns=[{}]", self.table.collection, self.table.shards.len(), columns.join(", "))?;
+        write!(
+            f,
+            "ShardScan: collection={}, shards={}, columns=[{}]",
+            self.table.collection,
+            self.table.shards.len(),
+            columns.join(", ")
+        )?;
         if !self.filter.is_empty() {
             let filter: Vec<String> = self.filter.iter().map(ToString::to_string).collect();
             write!(f, ", filter=[{}]", filter.join(" AND "))?;
@@ -158,9 +207,18 @@ impl DisplayAs for ShardScan {
         match &self.stage {
             Stage::Rows { limit: None } => Ok(()),
             Stage::Rows { limit: Some(limit) } => write!(f, ", limit={limit}"),
-            Stage::Top { keys, limit, .. } => write!(f, ", top={limit} by [{}]", keys.iter().map(told).collect::<Vec<_>>().join(", ")),
+            Stage::Top { keys, limit, .. } => write!(
+                f,
+                ", top={limit} by [{}]",
+                keys.iter().map(told).collect::<Vec<_>>().join(", ")
+            ),
             Stage::Partial(partial) => {
-                let groups: Vec<String> = partial.group_by.expr().iter().map(|(group, _)| group.to_string()).collect();
+                let groups: Vec<String> = partial
+                    .group_by
+                    .expr()
+                    .iter()
+                    .map(|(group, _)| group.to_string())
+                    .collect();
                 let aggregates: Vec<&str> = partial.aggregates.iter().map(|aggregate| aggregate.name()).collect();
                 write!(f, ", partial=[{}] by [{}]", aggregates.join(", "), groups.join(", "))
             }
@@ -170,7 +228,11 @@ impl DisplayAs for ShardScan {
 
 fn told(key: &SortKey) -> String {
     let direction = if key.descending { "desc" } else { "asc" };
-    format!("{} {direction} nulls {}", key.column, if key.nulls_first { "first" } else { "last" })
+    format!(
+        "{} {direction} nulls {}",
+        key.column,
+        if key.nulls_first { "first" } else { "last" }
+    )
 }
 
 impl ExecutionPlan for ShardScan {
@@ -186,11 +248,18 @@ impl ExecutionPlan for ShardScan {
         Vec::new()
     }
 
-    fn apply_expressions(&self, _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>) -> Result<TreeNodeRecursion> {
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn replace_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>, _: ReplaceChildrenOptions) -> Result<Arc<dyn ExecutionPlan>> {
+    fn replace_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(self)
     }
 
@@ -204,8 +273,14 @@ impl ExecutionPlan for ShardScan {
         };
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let batch_rows = context.session_config().batch_size();
-        let rows = self.rows(*shard).map_ok(move |batch| stream::iter(parts(batch.record_output(&metrics), batch_rows).map(Ok))).try_flatten();
-        Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows))))
+        let rows = self
+            .rows(*shard)
+            .map_ok(move |batch| stream::iter(parts(batch.record_output(&metrics), batch_rows).map(Ok)))
+            .try_flatten();
+        Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(
+            self.schema(),
+            rows,
+        ))))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

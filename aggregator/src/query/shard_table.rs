@@ -65,7 +65,19 @@ impl ShardTable {
         let schema = schema_with(&columns, &self.paths);
         let (context, collection, shards) = (Arc::clone(&self.context), self.collection.clone(), self.shards.clone());
         let (documents, time_path, paths) = (self.documents, self.time_path.clone(), Arc::clone(&self.paths));
-        (Self { context, collection, shards, documents, time_path, columns, paths, schema }, places)
+        (
+            Self {
+                context,
+                collection,
+                shards,
+                documents,
+                time_path,
+                columns,
+                paths,
+                schema,
+            },
+            places,
+        )
     }
 
     /// Rows at most, as a planner may guess them. Never exact: an exact count would be put into the plan as a constant.
@@ -85,7 +97,12 @@ fn schema_with(columns: &[Column], paths: &PathKinds) -> SchemaRef {
         What::Path(path) => paths.paths.get(path).copied().unwrap_or_default(),
         _ => Kinds::default(),
     };
-    Arc::new(Schema::new(columns.iter().map(|column| column.field_of(kinds(column))).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        columns
+            .iter()
+            .map(|column| column.field_of(kinds(column)))
+            .collect::<Vec<_>>(),
+    ))
 }
 
 /// The table as DataFusion holds it.
@@ -142,10 +159,20 @@ impl TableProvider for ShardTableProvider {
             None => Some(table.columns.clone()),
             Some(indexes) => indexes.iter().map(column).collect(),
         };
-        let columns = columns.ok_or_else(|| DataFusionError::Internal("a projection names a column that is not there".into()))?;
+        let columns =
+            columns.ok_or_else(|| DataFusionError::Internal("a projection names a column that is not there".into()))?;
         // The leaf knows flat names, not what a statement calls its tables.
-        let filter = unnormalize_cols(filters.iter().cloned()).into_iter().map(typing::over_columns).collect::<Result<_>>()?;
+        let filter = unnormalize_cols(filters.iter().cloned())
+            .into_iter()
+            .map(typing::over_columns)
+            .collect::<Result<_>>()?;
         let schema = schema_with(&columns, &table.paths);
-        Ok(Arc::new(ShardScan::new(Arc::clone(table), columns, filter, Stage::Rows { limit }, schema)))
+        Ok(Arc::new(ShardScan::new(
+            Arc::clone(table),
+            columns,
+            filter,
+            Stage::Rows { limit },
+            schema,
+        )))
     }
 }

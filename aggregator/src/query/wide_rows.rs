@@ -1,6 +1,7 @@
-//! Rows that are wide. Some operators copy the values of a row as often as they give it (joins, windows, `unnest`), a batch at a time and
-//! whatever it comes to; and constants are written out for every row of a batch. So batches are small where a plan may copy much, and what goes
-//! into such an operator is watched: it is cut, or the query ends at a limit.
+//! Rows that are wide. Some operators copy the values of a row as often as they give it (joins, windows, `unnest`), a
+//! batch at a time and whatever it comes to; and constants are written out for every row of a batch. So batches are
+//! small where a plan may copy much, and what goes into such an operator is watched: it is cut, or the query ends at a
+//! limit.
 
 use std::{
     fmt,
@@ -70,7 +71,9 @@ pub(super) struct WatchWideRows;
 impl PhysicalOptimizerRule for WatchWideRows {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let watch = |node: Arc<dyn ExecutionPlan>| {
-            let Some(why) = why(node.as_ref()) else { return Ok(Transformed::no(node)) };
+            let Some(why) = why(node.as_ref()) else {
+                return Ok(Transformed::no(node));
+            };
             // The first input of a plan with sub-queries only passes through.
             let passes = |place: usize| place == 0 && matches!(why, Why::Subquery);
             let watched = |(place, input): (usize, &Arc<dyn ExecutionPlan>)| -> Result<Arc<dyn ExecutionPlan>> {
@@ -80,10 +83,21 @@ impl PhysicalOptimizerRule for WatchWideRows {
                 // The first input of a join is collected. A cross join goes through its batches one by one, and yields.
                 let joined = place == 1 && matches!(why, Why::Joined { .. }) && !node.is::<CrossJoinExec>();
                 let paced = joined || matches!(why, Why::Grouped { .. });
-                Ok(Arc::new(Watched { input: Arc::clone(input), why: why.clone(), paced, rows_below: batch_rows(input)? }))
+                Ok(Arc::new(Watched {
+                    input: Arc::clone(input),
+                    why: why.clone(),
+                    paced,
+                    rows_below: batch_rows(input)?,
+                }))
             };
-            let inputs = node.children().into_iter().enumerate().map(watched).collect::<Result<_>>()?;
-            node.replace_children(inputs, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep)).map(Transformed::yes)
+            let inputs = node
+                .children()
+                .into_iter()
+                .enumerate()
+                .map(watched)
+                .collect::<Result<_>>()?;
+            node.replace_children(inputs, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep))
+                .map(Transformed::yes)
         };
         plan.transform_up(watch).data()
     }
@@ -97,7 +111,8 @@ impl PhysicalOptimizerRule for WatchWideRows {
     }
 }
 
-/// Rows of a plan's batches: fewer, where it copies or writes out what may be long. What lies below a watched operator has its own.
+/// Rows of a plan's batches: fewer, where it copies or writes out what may be long. What lies below a watched operator
+/// has its own.
 pub(super) fn batch_rows(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
     let mut rows = BATCH_ROWS;
     plan.apply(|node| {
@@ -109,11 +124,19 @@ pub(super) fn batch_rows(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
             bytes += constants::bytes(expr)?;
             Ok(TreeNodeRecursion::Continue)
         })?;
-        rows = rows.min(constants::rows(bytes)).min((BATCH_VALUES / node.schema().fields().len().max(1)).max(ROWS_OF_LISTS));
-        let any = |is: fn(&DataType) -> bool| node.children().iter().any(|input| input.schema().fields().iter().any(|field| is(field.data_type())));
+        rows = rows
+            .min(constants::rows(bytes))
+            .min((BATCH_VALUES / node.schema().fields().len().max(1)).max(ROWS_OF_LISTS));
+        let any = |is: fn(&DataType) -> bool| {
+            node.children()
+                .iter()
+                .any(|input| input.schema().fields().iter().any(|field| is(field.data_type())))
+        };
         rows = match why(node.as_ref()) {
             Some(Why::Joined { .. }) if any(DataType::is_nested) => rows.min(ROWS_OF_LISTS),
-            Some(Why::Joined { texts }) if any(if texts { constants::is_long } else { is_copied }) => rows.min(ROWS_OF_TEXTS),
+            Some(Why::Joined { texts }) if any(if texts { constants::is_long } else { is_copied }) => {
+                rows.min(ROWS_OF_TEXTS)
+            }
             _ => rows,
         };
         Ok(TreeNodeRecursion::Continue)
@@ -135,7 +158,8 @@ enum Why {
     Unnested { lists: Vec<usize> },
     /// The value of a sub-query is written out for every row of a batch.
     Subquery,
-    /// Each row is put into a group of each of so many sets of keys, which may keep the values of these columns; they are counted after each batch.
+    /// Each row is put into a group of each of so many sets of keys, which may keep the values of these columns; they
+    /// are counted after each batch.
     Grouped { sets: usize, kept: Vec<usize> },
     /// A window holds all rows of its input, and may repeat a value of these columns for all of them.
     Windowed { holds: bool, repeated: Vec<usize> },
@@ -149,7 +173,11 @@ fn why(node: &dyn ExecutionPlan) -> Option<Why> {
         return Some(Why::Joined { texts: false });
     }
     if let Some(unnest) = node.downcast_ref::<UnnestExec>() {
-        let lists = unnest.list_column_indices().iter().map(|list| list.index_in_input_schema).collect();
+        let lists = unnest
+            .list_column_indices()
+            .iter()
+            .map(|list| list.index_in_input_schema)
+            .collect();
         return Some(Why::Unnested { lists });
     }
     if node.is::<ScalarSubqueryExec>() {
@@ -158,21 +186,35 @@ fn why(node: &dyn ExecutionPlan) -> Option<Why> {
     if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
         let (sets, input) = (aggregate.group_expr().groups().len(), aggregate.input().schema());
         let long = |expr: &Arc<dyn PhysicalExpr>| expr.data_type(&input).is_ok_and(|of| constants::is_long(&of));
-        let read = aggregate.group_expr().input_exprs().into_iter().chain(aggregate.aggr_expr().iter().flat_map(|call| {
-            let keys = call.order_bys().iter().map(|key| Arc::clone(&key.expr));
-            call.expressions().into_iter().chain(keys).collect::<Vec<_>>()
-        }));
-        let kept = read.filter(long).flat_map(|expr| collect_columns(&expr)).map(|column| column.index()).collect();
+        let read = aggregate
+            .group_expr()
+            .input_exprs()
+            .into_iter()
+            .chain(aggregate.aggr_expr().iter().flat_map(|call| {
+                let keys = call.order_bys().iter().map(|key| Arc::clone(&key.expr));
+                call.expressions().into_iter().chain(keys).collect::<Vec<_>>()
+            }));
+        let kept = read
+            .filter(long)
+            .flat_map(|expr| collect_columns(&expr))
+            .map(|column| column.index())
+            .collect();
         return (sets > 1).then_some(Why::Grouped { sets, kept });
     }
-    let (windows, holds) = match (node.downcast_ref::<WindowAggExec>(), node.downcast_ref::<BoundedWindowAggExec>()) {
+    let (windows, holds) = match (
+        node.downcast_ref::<WindowAggExec>(),
+        node.downcast_ref::<BoundedWindowAggExec>(),
+    ) {
         (Some(window), _) => (window.window_expr(), true),
         (_, Some(window)) => (window.window_expr(), false),
         _ => return None,
     };
     let long = |window: &&Arc<dyn WindowExpr>| window.field().is_ok_and(|field| constants::is_long(field.data_type()));
     let read = windows.iter().filter(long).flat_map(|window| window.expressions());
-    let repeated = read.flat_map(|expr| collect_columns(&expr)).map(|column| column.index()).collect();
+    let repeated = read
+        .flat_map(|expr| collect_columns(&expr))
+        .map(|column| column.index())
+        .collect();
     Some(Why::Windowed { holds, repeated })
 }
 
@@ -209,13 +251,25 @@ impl ExecutionPlan for Watched {
         vec![&self.input]
     }
 
-    fn apply_expressions(&self, _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>) -> Result<TreeNodeRecursion> {
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn replace_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>, _: ReplaceChildrenOptions) -> Result<Arc<dyn ExecutionPlan>> {
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self { input, why: self.why.clone(), paced: self.paced, rows_below: self.rows_below }))
+        Ok(Arc::new(Self {
+            input,
+            why: self.why.clone(),
+            paced: self.paced,
+            rows_below: self.rows_below,
+        }))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -241,9 +295,19 @@ impl ExecutionPlan for Watched {
             rows: AtomicU64::new(0),
             widest: AtomicU64::new(0),
         };
-        let batches = input.map(move |batch| watch.passed(batch?).map(|parts| stream::iter(parts.into_iter().map(Ok)))).try_flatten();
+        let batches = input
+            .map(move |batch| {
+                watch
+                    .passed(batch?)
+                    .map(|parts| stream::iter(parts.into_iter().map(Ok)))
+            })
+            .try_flatten();
         let watched: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches));
-        Ok(if self.paced { Box::pin(Paced::new(watched)) } else { watched })
+        Ok(if self.paced {
+            Box::pin(Paced::new(watched))
+        } else {
+            watched
+        })
     }
 
     fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
@@ -251,7 +315,9 @@ impl ExecutionPlan for Watched {
     }
 
     fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
-        Ok(inputs.first().map_or_else(|| Arc::new(Statistics::new_unknown(&self.schema())), Arc::clone))
+        Ok(inputs
+            .first()
+            .map_or_else(|| Arc::new(Statistics::new_unknown(&self.schema())), Arc::clone))
     }
 }
 
@@ -272,7 +338,9 @@ impl Watch {
                 let copied = if *texts { constants::is_long } else { is_copied };
                 let (widest, most) = (widest(&batch, |_, of| copied(of)), COPIED_BYTES_MAX / self.batch_rows);
                 match widest > most {
-                    true => Err(too_wide(format!("a join copies a row of {widest} bytes for every row that it gives; the limit is {most}"))),
+                    true => Err(too_wide(format!(
+                        "a join copies a row of {widest} bytes for every row that it gives; the limit is {most}"
+                    ))),
                     // A join without a key gives batches as long as those that it takes.
                     false => Ok(parts(batch, self.batch_rows as usize).collect()),
                 }
@@ -288,7 +356,9 @@ impl Watch {
                 let bytes = GROUPED_BYTES_MAX / *sets as u64;
                 let widest = widest(&batch, |index, of| constants::is_long(of) && kept.contains(&index));
                 if widest > bytes {
-                    return Err(too_wide(format!("each of {sets} grouping sets may keep a row of {widest} bytes; the limit is {bytes}")));
+                    return Err(too_wide(format!(
+                        "each of {sets} grouping sets may keep a row of {widest} bytes; the limit is {bytes}"
+                    )));
                 }
                 let rows = (self.batch_rows as usize / sets).max(ROWS_OF_SETS_MIN);
                 Ok(arrays::cut(batch, bytes).flat_map(|part| parts(part, rows)).collect())
@@ -296,10 +366,12 @@ impl Watch {
             Why::Windowed { holds, repeated } => {
                 if *holds {
                     // The rows as they come, and all of them put together.
-                    self.held.try_grow(2 * batch.columns().iter().map(arrays::size).sum::<u64>() as usize)?;
+                    self.held
+                        .try_grow(2 * batch.columns().iter().map(arrays::size).sum::<u64>() as usize)?;
                 }
                 if !repeated.is_empty() {
-                    let seen = self.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed) + batch.num_rows() as u64;
+                    let seen =
+                        self.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed) + batch.num_rows() as u64;
                     // A window that does not hold its rows gives them batch by batch.
                     let rows = if *holds { seen } else { seen.min(self.batch_rows) };
                     let here = widest(&batch, |index, of| constants::is_long(of) && repeated.contains(&index));
@@ -318,19 +390,30 @@ impl Watch {
 
 fn too_wide(detail: String) -> datafusion::error::DataFusionError {
     failure::error(
-        Problem::new(Code::LimitReached, detail).hint("leave the long columns out, shorten them, as left(x, 1000), or join or unnest later"),
+        Problem::new(Code::LimitReached, detail)
+            .hint("leave the long columns out, shorten them, as left(x, 1000), or join or unnest later"),
     )
 }
 
 /// Bytes of the widest row, of these columns.
 fn widest(batch: &RecordBatch, counted: impl Fn(usize, &DataType) -> bool) -> u64 {
     const HARMLESS_BYTES_MAX: u64 = 64 << 10;
-    let columns: Vec<_> = batch.columns().iter().enumerate().filter(|(index, column)| counted(*index, column.data_type())).collect();
+    let columns: Vec<_> = batch
+        .columns()
+        .iter()
+        .enumerate()
+        .filter(|(index, column)| counted(*index, column.data_type()))
+        .collect();
     let all: u64 = columns.iter().map(|(_, column)| arrays::size(column)).sum();
     if all <= HARMLESS_BYTES_MAX {
         return all / (batch.num_rows().max(1) as u64);
     }
-    let width = |row| columns.iter().map(|(_, column)| arrays::size(&column.slice(row, 1))).sum();
+    let width = |row| {
+        columns
+            .iter()
+            .map(|(_, column)| arrays::size(&column.slice(row, 1)))
+            .sum()
+    };
     (0..batch.num_rows()).map(width).max().unwrap_or_default()
 }
 
@@ -339,8 +422,15 @@ fn cut(batch: RecordBatch, lists: &[usize]) -> Result<Vec<RecordBatch>> {
     let made = |row: usize| {
         let one = batch.slice(row, 1);
         let bytes = |index: usize| arrays::size(one.column(index));
-        let items = lists.iter().map(|list| arrays::items(one.column(*list))).max().unwrap_or_default();
-        let others: u64 = (0..one.num_columns()).filter(|index| !lists.contains(index)).map(bytes).sum();
+        let items = lists
+            .iter()
+            .map(|list| arrays::items(one.column(*list)))
+            .max()
+            .unwrap_or_default();
+        let others: u64 = (0..one.num_columns())
+            .filter(|index| !lists.contains(index))
+            .map(bytes)
+            .sum();
         let own: u64 = lists.iter().map(|list| bytes(*list)).sum();
         own.saturating_add(items.saturating_mul(others + 16))
     };
@@ -348,7 +438,9 @@ fn cut(batch: RecordBatch, lists: &[usize]) -> Result<Vec<RecordBatch>> {
     for row in 0..batch.num_rows() {
         let bytes = made(row);
         if bytes > COPIED_BYTES_MAX {
-            return Err(too_wide(format!("unnest makes {bytes} bytes of one row; the limit is {COPIED_BYTES_MAX}")));
+            return Err(too_wide(format!(
+                "unnest makes {bytes} bytes of one row; the limit is {COPIED_BYTES_MAX}"
+            )));
         }
         sum = sum.saturating_add(bytes);
         if sum > UNNESTED_BYTES_MAX && row > from {

@@ -1,4 +1,5 @@
-//! What the resolver is told of the world: the catalog, the kinds of the pinned collections' paths, the system tables' columns.
+//! What the resolver is told of the world: the catalog, the kinds of the pinned collections' paths, the system tables'
+//! columns.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,7 +18,11 @@ pub(super) struct PinnedWorld {
 impl PinnedWorld {
     /// The world as far as it is pinned; other collections have no paths in it.
     pub fn new(catalog: Arc<Catalog>, pins: &Pins) -> Self {
-        let paths = pins.collections.iter().map(|collection| (collection.name.clone(), Arc::clone(&collection.paths))).collect();
+        let paths = pins
+            .collections
+            .iter()
+            .map(|collection| (collection.name.clone(), Arc::clone(&collection.paths)))
+            .collect();
         Self { catalog, paths }
     }
 }
@@ -33,6 +38,12 @@ impl World for PinnedWorld {
 
     fn system_table(&self, schema: &str, name: &str) -> Option<Vec<(String, Type)>> {
         let table = system::find(schema, name)?;
-        Some(table.columns.iter().map(|(name, column)| ((*name).to_owned(), *column)).collect())
+        Some(
+            table
+                .columns
+                .iter()
+                .map(|(name, column)| ((*name).to_owned(), *column))
+                .collect(),
+        )
     }
 }

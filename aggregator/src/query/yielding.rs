@@ -1,7 +1,7 @@
 //! Rule: joins yield after every batch that they give.
 //!
-//! DataFusion lets sources yield, but a join of two inputs that are in memory may compute for minutes without asking its inputs, and what
-//! never yields can be neither cancelled nor stopped at its deadline.
+//! DataFusion lets sources yield, but a join of two inputs that are in memory may compute for minutes without asking
+//! its inputs, and what never yields can be neither cancelled nor stopped at its deadline.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! SQL text -> a statement over flat typed columns. Pure: no I/O, no leaf; the catalog and the kinds of paths come in as arguments.
+//! SQL text -> a statement over flat typed columns. Pure: no I/O, no leaf; the catalog and the kinds of paths come in
+//! as arguments.
 
 mod define;
 mod names;
@@ -63,8 +64,9 @@ pub enum Statement {
 /// A query in which every name is resolved.
 #[derive(Debug, Clone)]
 pub struct Resolved {
-    /// The query: every base table is called `"rachis_0"`, `"rachis_1"`, … (one a use, aliased to what the statement calls it), every column
-    /// is a quoted flat name, top-level items have the names the user sees. DataFusion plans it as it is.
+    /// The query: every base table is called `"rachis_0"`, `"rachis_1"`, … (one a use, aliased to what the statement
+    /// calls it), every column is a quoted flat name, top-level items have the names the user sees. DataFusion plans it
+    /// as it is.
     pub query: Box<ast::Query>,
     /// What those tables are.
     pub tables: Vec<TableUse>,
@@ -156,8 +158,8 @@ pub fn define(id: &DefinitionId, text: &str, replace: bool, world: &dyn World) -
     deep(|| define::define(id, text, replace, world))
 }
 
-/// A search of a collection as a condition over flat columns (names without qualifier), and those columns. Fields of the collection may be
-/// used as paths are.
+/// A search of a collection as a condition over flat columns (names without qualifier), and those columns. Fields of
+/// the collection may be used as paths are.
 pub fn search_condition(
     query: &str,
     collection: &CollectionName,

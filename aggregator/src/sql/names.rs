@@ -1,4 +1,5 @@
-//! The names that documents of one collection answer to: paths seen, fields defined, and the near misses worth suggesting.
+//! The names that documents of one collection answer to: paths seen, fields defined, and the near misses worth
+//! suggesting.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -49,8 +50,19 @@ impl Names {
     /// The names of a collection.
     pub fn new(collection: &CollectionName, catalog: &Catalog, seen: Arc<PathKinds>) -> Self {
         let own = |id: &&proto::catalog::DefinitionId| id.collection.as_ref() == Some(collection);
-        let fields: BTreeSet<Path> = catalog.definitions.keys().filter(own).filter_map(|id| Path::parse(&id.name).ok()).collect();
-        Self { collection: collection.clone(), seen, fields, folded: OnceCell::new(), suggested: Cell::new(0) }
+        let fields: BTreeSet<Path> = catalog
+            .definitions
+            .keys()
+            .filter(own)
+            .filter_map(|id| Path::parse(&id.name).ok())
+            .collect();
+        Self {
+            collection: collection.clone(),
+            seen,
+            fields,
+            folded: OnceCell::new(),
+            suggested: Cell::new(0),
+        }
     }
 
     /// Paths and fields by their spelling in lower case; every object on the way is a path too.
@@ -104,7 +116,9 @@ impl Names {
         let steps = path.steps();
         (1..=steps.len()).rev().find_map(|length| {
             let field = Path::new(steps[..length].to_vec());
-            self.fields.contains(&field).then(|| Found::Field(field, steps[length..].to_vec()))
+            self.fields
+                .contains(&field)
+                .then(|| Found::Field(field, steps[length..].to_vec()))
         })
     }
 
@@ -112,21 +126,30 @@ impl Names {
         let keys = without_indexes(path);
         let kinds = self.kinds(&keys)?;
         // Behind an index only arrays' elements are met, whose kinds nobody has noted.
-        Some(Found::Path(path.clone(), if keys == *path { kinds } else { Kinds::default() }))
+        Some(Found::Path(
+            path.clone(),
+            if keys == *path { kinds } else { Kinds::default() },
+        ))
     }
 
     fn folded_field(&self, path: &Path) -> Option<Found> {
         let steps = path.steps();
         (1..=steps.len()).rev().find_map(|length| {
             let field = Path::new(steps[..length].to_vec());
-            let [one] = self.folded().get(&field.to_string().to_lowercase())?.as_slice() else { return None };
-            self.fields.contains(one).then(|| Found::Field(one.clone(), steps[length..].to_vec()))
+            let [one] = self.folded().get(&field.to_string().to_lowercase())?.as_slice() else {
+                return None;
+            };
+            self.fields
+                .contains(one)
+                .then(|| Found::Field(one.clone(), steps[length..].to_vec()))
         })
     }
 
     fn folded_path(&self, path: &Path) -> Option<Found> {
         let keys = without_indexes(path);
-        let [one] = self.folded().get(&keys.to_string().to_lowercase())?.as_slice() else { return None };
+        let [one] = self.folded().get(&keys.to_string().to_lowercase())?.as_slice() else {
+            return None;
+        };
         let mut spelled = one.steps().iter();
         let steps = path.steps().iter().map(|step| match step {
             Step::Key(_) => spelled.next().cloned().unwrap_or_else(|| step.clone()),
@@ -138,8 +161,13 @@ impl Names {
     /// The top level, fields included: what `*` stands for besides `_id` and `_time`.
     pub fn top_level(&self) -> Vec<Path> {
         let first = |path: &Path| Path::new(path.steps().iter().take(1).cloned().collect());
-        let mut all: BTreeSet<Path> =
-            self.seen.paths.keys().map(first).filter(|path| !path.steps().is_empty() && path.last_key() != Some("_id")).collect();
+        let mut all: BTreeSet<Path> = self
+            .seen
+            .paths
+            .keys()
+            .map(first)
+            .filter(|path| !path.steps().is_empty() && path.last_key() != Some("_id"))
+            .collect();
         all.extend(self.fields.iter().cloned());
         all.into_iter().collect()
     }
@@ -155,10 +183,23 @@ impl Names {
         }
         let last = path.last_key().map(str::to_lowercase);
         let elsewhere = |candidate: &Path| candidate.last_key().map(str::to_lowercase) == last;
-        let names: Vec<String> = self.seen.paths.keys().chain(&self.fields).map(Path::to_string).collect();
+        let names: Vec<String> = self
+            .seen
+            .paths
+            .keys()
+            .chain(&self.fields)
+            .map(Path::to_string)
+            .collect();
         nearest(&wanted, names.iter().map(String::as_str))
             .map(str::to_owned)
-            .or_else(|| self.seen.paths.keys().chain(&self.fields).find(|path| elsewhere(path)).map(Path::to_string))
+            .or_else(|| {
+                self.seen
+                    .paths
+                    .keys()
+                    .chain(&self.fields)
+                    .find(|path| elsewhere(path))
+                    .map(Path::to_string)
+            })
     }
 
     /// The nearest list on the way to this path, spelled with an index.
@@ -169,14 +210,28 @@ impl Names {
             let list = Path::new(steps[..length].to_vec());
             let is_list = kinds.any(Kinds::ELEMENT) && self.kinds(&list).is_some_and(|kinds| kinds.any(Kinds::ARRAY));
             is_list.then(|| {
-                Path::new(steps[..length].iter().cloned().chain([Step::Index(0)]).chain(steps[length..].iter().cloned()).collect()).to_string()
+                Path::new(
+                    steps[..length]
+                        .iter()
+                        .cloned()
+                        .chain([Step::Index(0)])
+                        .chain(steps[length..].iter().cloned())
+                        .collect(),
+                )
+                .to_string()
             })
         })
     }
 }
 
 fn without_indexes(path: &Path) -> Path {
-    Path::new(path.steps().iter().filter(|step| matches!(step, Step::Key(_))).cloned().collect())
+    Path::new(
+        path.steps()
+            .iter()
+            .filter(|step| matches!(step, Step::Key(_)))
+            .cloned()
+            .collect(),
+    )
 }
 
 /// The name nearest to the one wanted, if it is near: at most a third of its letters differ.
@@ -184,8 +239,16 @@ pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Op
     let wanted: Vec<char> = wanted.to_lowercase().chars().take(64).collect();
     let most = wanted.len() / 3;
     let near = |name: &&str| name.chars().count().abs_diff(wanted.len()) <= most;
-    let ranked = names.into_iter().filter(near).map(|name| (distance(&wanted, &name.to_lowercase().chars().take(64).collect::<Vec<_>>()), name));
-    ranked.filter(|(distance, _)| *distance <= most).min().map(|(_, name)| name)
+    let ranked = names.into_iter().filter(near).map(|name| {
+        (
+            distance(&wanted, &name.to_lowercase().chars().take(64).collect::<Vec<_>>()),
+            name,
+        )
+    });
+    ranked
+        .filter(|(distance, _)| *distance <= most)
+        .min()
+        .map(|(_, name)| name)
 }
 
 /// Insertions, deletions, substitutions and swaps of neighbours between two words (optimal string alignment).

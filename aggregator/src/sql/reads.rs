@@ -1,4 +1,5 @@
-//! Which collections a query reads: known before anything is resolved, because their shards are pinned first and tell the kinds of paths.
+//! Which collections a query reads: known before anything is resolved, because their shards are pinned first and tell
+//! the kinds of paths.
 
 use std::{collections::BTreeSet, ops::ControlFlow};
 
@@ -24,7 +25,10 @@ pub fn collections(query: &Query, catalog: &Catalog) -> Result<BTreeSet<Collecti
                     if let Some(definition) = catalog.definitions.get(&id)
                         && views.insert(id.clone())
                     {
-                        open.push(named(&*statement::parse_query(&definition.current().text, proto::limits::DEFINITION_BYTES_MAX)?));
+                        open.push(named(&*statement::parse_query(
+                            &definition.current().text,
+                            proto::limits::DEFINITION_BYTES_MAX,
+                        )?));
                     }
                 }
                 // What a WITH names is told apart by the resolver, which knows the scopes.
@@ -46,7 +50,10 @@ fn meaning(name: &str, catalog: &Catalog) -> Option<Meaning> {
             return Some(Meaning::View(DefinitionId::view(&spelled)));
         }
         let collection: CollectionName = spelled.parse().ok()?;
-        catalog.collections.contains_key(&collection).then_some(Meaning::Collection(collection))
+        catalog
+            .collections
+            .contains_key(&collection)
+            .then_some(Meaning::Collection(collection))
     })
 }
 
@@ -67,10 +74,19 @@ fn named(query: &Query) -> BTreeSet<String> {
 
 /// The refusal of a name that is neither a collection nor a view.
 pub fn no_such_table(name: &str, catalog: &Catalog) -> Problem {
-    let views = catalog.definitions.keys().filter(|id| id.collection.is_none()).map(|id| id.name.as_str());
-    let near = nearest(name, catalog.collections.keys().map(CollectionName::as_str).chain(views));
-    let hint =
-        near.map_or("SHOW TABLES lists what there is; a push or a source creates a collection".into(), |near| format!("perhaps {near} was meant"));
+    let views = catalog
+        .definitions
+        .keys()
+        .filter(|id| id.collection.is_none())
+        .map(|id| id.name.as_str());
+    let near = nearest(
+        name,
+        catalog.collections.keys().map(CollectionName::as_str).chain(views),
+    );
+    let hint = near.map_or(
+        "SHOW TABLES lists what there is; a push or a source creates a collection".into(),
+        |near| format!("perhaps {near} was meant"),
+    );
     Problem::new(Code::NotFound, format!("there is no collection {name}")).hint(hint)
 }
 
@@ -87,9 +103,8 @@ pub fn refuse_unfit_for_field(expression: &Expr) -> Result<(), Problem> {
         _ => ControlFlow::Continue(()),
     });
     match unfit {
-        Some(what) => {
-            Err(Problem::new(Code::NotSupported, format!("{what} in a field")).hint("a field is computed from one document; a view takes any query"))
-        }
+        Some(what) => Err(Problem::new(Code::NotSupported, format!("{what} in a field"))
+            .hint("a field is computed from one document; a view takes any query")),
         None => Ok(()),
     }
 }

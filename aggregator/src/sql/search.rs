@@ -1,10 +1,11 @@
-//! Search in SQL: `search('level:error AND "disk full"')` is a boolean like any other, made of columns that say whether a clause matches.
+//! Search in SQL: `search('level:error AND "disk full"')` is a boolean like any other, made of columns that say whether
+//! a clause matches.
 
 use std::sync::LazyLock;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, ExprWithAlias as SQLExprWithAlias, Function, FunctionArg, FunctionArgExpr, FunctionArguments, UnaryOperator,
-    Value as Literal,
+    BinaryOperator, Expr, ExprWithAlias as SQLExprWithAlias, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
+    UnaryOperator, Value as Literal,
 };
 use datafusion::{
     arrow::datatypes::Schema,
@@ -38,9 +39,12 @@ impl Resolver<'_> {
     /// `search('…')`, or `search(alias, '…')` where there are several inputs.
     pub fn search_call(&mut self, function: &Function) -> Result<Expr, Problem> {
         let wrong = || {
-            Problem::new(Code::BadSql, "search takes a text").hint("write search('level:error AND \"disk full\"'), or search(alias, '…') in a join")
+            Problem::new(Code::BadSql, "search takes a text")
+                .hint("write search('level:error AND \"disk full\"'), or search(alias, '…') in a join")
         };
-        let FunctionArguments::List(list) = &function.args else { return Err(wrong()) };
+        let FunctionArguments::List(list) = &function.args else {
+            return Err(wrong());
+        };
         let mut arguments = Vec::new();
         for argument in &list.args {
             match argument {
@@ -73,7 +77,10 @@ impl Resolver<'_> {
     /// The input that is searched: the one named, else the only collection, else the only input.
     fn searched(&mut self, alias: Option<&str>) -> Result<Input, Problem> {
         let inputs = self.scopes.last().map(|scope| scope.inputs.clone()).unwrap_or_default();
-        let documents: Vec<&Input> = inputs.iter().filter(|input| matches!(input.rows, Rows::Documents { .. })).collect();
+        let documents: Vec<&Input> = inputs
+            .iter()
+            .filter(|input| matches!(input.rows, Rows::Documents { .. }))
+            .collect();
         let found = match (alias, documents.as_slice(), inputs.as_slice()) {
             (Some(alias), ..) => inputs.iter().find(|input| input.alias.eq_ignore_ascii_case(alias)),
             (None, [only], _) => Some(*only),
@@ -81,12 +88,18 @@ impl Resolver<'_> {
             _ => None,
         };
         found.cloned().ok_or_else(|| {
-            let names: Vec<String> = inputs.iter().map(|input| format!("search({}, '…')", input.alias)).collect();
+            let names: Vec<String> = inputs
+                .iter()
+                .map(|input| format!("search({}, '…')", input.alias))
+                .collect();
             match (alias, names.is_empty()) {
                 (Some(alias), _) => Problem::new(Code::BadSql, format!("{alias} is no input of this FROM"))
                     .hint("a search looks into a collection, a view, a sub-query or a WITH query"),
-                (None, true) => Problem::new(Code::BadSql, "there is nothing to search here").hint("put search('…') behind a FROM"),
-                (None, false) => Problem::new(Code::BadSql, "search does not say where").hint(format!("write {}", names.join(" or "))),
+                (None, true) => {
+                    Problem::new(Code::BadSql, "there is nothing to search here").hint("put search('…') behind a FROM")
+                }
+                (None, false) => Problem::new(Code::BadSql, "search does not say where")
+                    .hint(format!("write {}", names.join(" or "))),
             }
         })
     }
@@ -98,13 +111,19 @@ impl Resolver<'_> {
             Query::All => Ok(literal(Literal::Boolean(true))),
             Query::And(parts) => self.search_parts(parts, BinaryOperator::And, input),
             Query::Or(parts) => self.search_parts(parts, BinaryOperator::Or, input),
-            Query::Not(part) => Ok(Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(self.search_query(part, input)?))) }),
+            Query::Not(part) => Ok(Expr::UnaryOp {
+                op: UnaryOperator::Not,
+                expr: Box::new(Expr::Nested(Box::new(self.search_query(part, input)?))),
+            }),
             Query::Clause { name, matches } => self.search_clause(name.as_deref(), matches, input),
         }
     }
 
     fn search_parts(&mut self, parts: &[Query], op: BinaryOperator, input: &Input) -> Result<Expr, Problem> {
-        let resolved = parts.iter().map(|part| self.search_query(part, input).map(|e| Expr::Nested(Box::new(e)))).collect::<Result<Vec<_>, _>>()?;
+        let resolved = parts
+            .iter()
+            .map(|part| self.search_query(part, input).map(|e| Expr::Nested(Box::new(e))))
+            .collect::<Result<Vec<_>, _>>()?;
         joined(resolved, &op).ok_or_else(|| Problem::new(Code::BadRequest, "an empty group in a search"))
     }
 
@@ -113,30 +132,68 @@ impl Resolver<'_> {
             Rows::Documents { table, .. } => *table,
             Rows::Columns(columns) => return self.search_columns(name, matches, &input.alias, columns),
         };
-        let Some(name) = name else { return Ok(self.clause_column(&input.alias, table, Clause { path: None, matches: matches.clone() })) };
+        let Some(name) = name else {
+            return Ok(self.clause_column(
+                &input.alias,
+                table,
+                Clause {
+                    path: None,
+                    matches: matches.clone(),
+                },
+            ));
+        };
         let told = self.warning_count();
         match self.named_in(&input.alias, name)? {
-            Value::Path(found) if found.is_document() => Ok(self.clause_column(&input.alias, table, Clause { path: None, matches: matches.clone() })),
+            Value::Path(found) if found.is_document() => Ok(self.clause_column(
+                &input.alias,
+                table,
+                Clause {
+                    path: None,
+                    matches: matches.clone(),
+                },
+            )),
             Value::Path(found) if found.is_stored() => {
                 // Search sees the elements of lists too, so a path that SQL finds only there is a path like any other.
                 if found.kinds != plan::Kinds::default() {
                     self.forget_warnings(told);
                 }
-                Ok(self.clause_column(&input.alias, table, Clause { path: Some(found.path), matches: matches.clone() }))
+                Ok(self.clause_column(
+                    &input.alias,
+                    table,
+                    Clause {
+                        path: Some(found.path),
+                        matches: matches.clone(),
+                    },
+                ))
             }
             value => {
                 // A field, or what every document has: its value is asked.
                 let value = self.written(value);
-                search_match(value, &Clause { path: None, matches: matches.clone() })
+                search_match(
+                    value,
+                    &Clause {
+                        path: None,
+                        matches: matches.clone(),
+                    },
+                )
             }
         }
     }
 
-    /// A clause asked of rows of fixed columns: of the one it names, or of all. A column is asked as a path of a document is: elements of
-    /// lists match, what is inside of an object has a name of its own.
-    fn search_columns(&mut self, name: Option<&str>, matches: &Match, alias: &str, columns: &[OutColumn]) -> Result<Expr, Problem> {
+    /// A clause asked of rows of fixed columns: of the one it names, or of all. A column is asked as a path of a
+    /// document is: elements of lists match, what is inside of an object has a name of its own.
+    fn search_columns(
+        &mut self,
+        name: Option<&str>,
+        matches: &Match,
+        alias: &str,
+        columns: &[OutColumn],
+    ) -> Result<Expr, Problem> {
         let Some(name) = name else {
-            let clause = Clause { path: None, matches: matches.clone() };
+            let clause = Clause {
+                path: None,
+                matches: matches.clone(),
+            };
             let mut any = Vec::with_capacity(columns.len());
             for place in columns {
                 self.count()?;
@@ -147,17 +204,34 @@ impl Resolver<'_> {
             return Ok(joined(any, &BinaryOperator::Or).unwrap_or_else(none));
         };
         let (value, path) = match self.named_in(alias, name)? {
-            Value::Path(PathRef { base: Base::Computed { expr, .. }, path, .. }) => (*expr, path),
+            Value::Path(PathRef {
+                base: Base::Computed { expr, .. },
+                path,
+                ..
+            }) => (*expr, path),
             value => (self.written(value), Path::default()),
         };
-        search_match(value, &Clause { path: Some(path), matches: matches.clone() })
+        search_match(
+            value,
+            &Clause {
+                path: Some(path),
+                matches: matches.clone(),
+            },
+        )
     }
 
     /// What the name of a clause means in one input.
     fn named_in(&mut self, alias: &str, name: &str) -> Result<Value, Problem> {
-        let path = Path::parse(name).map_err(|detail| Problem::new(Code::BadRequest, detail).hint("a path in a search is spelled as in SQL"))?;
-        let steps = [Step::Key(alias.into())].into_iter().chain(path.steps().iter().cloned()).collect();
-        self.name(&Spelled { steps, span: datafusion::sql::sqlparser::tokenizer::Span::empty() })
+        let path = Path::parse(name)
+            .map_err(|detail| Problem::new(Code::BadRequest, detail).hint("a path in a search is spelled as in SQL"))?;
+        let steps = [Step::Key(alias.into())]
+            .into_iter()
+            .chain(path.steps().iter().cloned())
+            .collect();
+        self.name(&Spelled {
+            steps,
+            span: datafusion::sql::sqlparser::tokenizer::Span::empty(),
+        })
     }
 
     fn clause_column(&mut self, alias: &str, table: usize, clause: Clause) -> Expr {
@@ -175,7 +249,11 @@ fn joined(mut conditions: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
         let mut pairs = conditions.into_iter();
         while let Some(left) = pairs.next() {
             next.push(match pairs.next() {
-                Some(right) => Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(left), op: op.clone(), right: Box::new(right) })),
+                Some(right) => Expr::Nested(Box::new(Expr::BinaryOp {
+                    left: Box::new(left),
+                    op: op.clone(),
+                    right: Box::new(right),
+                })),
                 None => left,
             });
         }
@@ -201,25 +279,40 @@ pub fn condition(
     let mut resolver = Resolver::new(world, world.catalog(), &[]);
     let names = resolver.names(collection);
     let table = resolver.document_table(collection)?;
-    let input = Input { alias: ALIAS.to_owned(), rows: Rows::Documents { table, names } };
-    resolver.scopes.push(Scope { inputs: vec![input.clone()], closed: true, ..Scope::default() });
+    let input = Input {
+        alias: ALIAS.to_owned(),
+        rows: Rows::Documents { table, names },
+    };
+    resolver.scopes.push(Scope {
+        inputs: vec![input.clone()],
+        closed: true,
+        ..Scope::default()
+    });
     let condition = resolver.search_query(&query, &input)?;
     let columns = resolver.columns(table);
     let schema = Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>());
     let planned = DFSchema::try_from_qualified_schema(ALIAS, &schema).and_then(|schema| {
-        let condition = SQLExprWithAlias { expr: condition, alias: None };
+        let condition = SQLExprWithAlias {
+            expr: condition,
+            alias: None,
+        };
         typing::typed(PLANNER.create_logical_expr_from_sql_expr(condition, &schema)?, &schema)
     });
     let unqualified = planned.and_then(|expr| {
         let strip = |expr| match expr {
-            datafusion::logical_expr::Expr::Column(column) => {
-                Ok(Transformed::yes(datafusion::logical_expr::Expr::Column(UnqualifiedColumn::new_unqualified(column.name))))
-            }
+            datafusion::logical_expr::Expr::Column(column) => Ok(Transformed::yes(
+                datafusion::logical_expr::Expr::Column(UnqualifiedColumn::new_unqualified(column.name)),
+            )),
             other => Ok(Transformed::no(other)),
         };
-        expr.transform(strip).and_then(|transformed| typing::over_columns(transformed.data))
+        expr.transform(strip)
+            .and_then(|transformed| typing::over_columns(transformed.data))
     });
     let expr = unqualified.map_err(crate::query::failure::problem)?;
-    let columns = expr.column_refs().into_iter().filter_map(|column| Column::parse(&column.name)).collect();
+    let columns = expr
+        .column_refs()
+        .into_iter()
+        .filter_map(|column| Column::parse(&column.name))
+        .collect();
     Ok((expr, columns, resolver.take_warnings()))
 }

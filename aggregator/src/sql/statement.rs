@@ -17,8 +17,7 @@ use super::{
 /// Levels of recursion in the parser. A level of nesting takes several; the nesting itself is bounded before.
 const PARSER_LEVELS_MAX: usize = 500;
 /// What may stand here, for the refusal of anything else.
-const OFFERED: &str =
-    "there are SELECT, WITH, VALUES, EXPLAIN [ANALYZE], CREATE [OR REPLACE] FIELD|VIEW, DROP FIELD|VIEW, SHOW TABLES, SHOW DEFINITIONS and DESCRIBE";
+const OFFERED: &str = "there are SELECT, WITH, VALUES, EXPLAIN [ANALYZE], CREATE [OR REPLACE] FIELD|VIEW, DROP FIELD|VIEW, SHOW TABLES, SHOW DEFINITIONS and DESCRIBE";
 
 /// Reads one statement.
 pub fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
@@ -36,8 +35,16 @@ pub fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem
         "DESCRIBE" | "DESC" => describe(&tokens),
         word => {
             let at = tokens.all[0].span.start;
-            let what = if word.is_empty() { tokens.all[0].token.to_string() } else { word.to_owned() };
-            Err(Problem::new(Code::NotSupported, format!("{what} is not a statement here")).hint(OFFERED).at(at.line, at.column))
+            let what = if word.is_empty() {
+                tokens.all[0].token.to_string()
+            } else {
+                word.to_owned()
+            };
+            Err(
+                Problem::new(Code::NotSupported, format!("{what} is not a statement here"))
+                    .hint(OFFERED)
+                    .at(at.line, at.column),
+            )
         }
     }
 }
@@ -65,7 +72,9 @@ fn query(tokens: Tokens) -> Result<Box<ast::Query>, Problem> {
 
 fn with_parser<T>(tokens: Tokens, parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ParserError>) -> Result<T, Problem> {
     let dialect = PostgreSqlDialect {};
-    let mut parser = Parser::new(&dialect).with_recursion_limit(PARSER_LEVELS_MAX).with_tokens_with_locations(tokens.all);
+    let mut parser = Parser::new(&dialect)
+        .with_recursion_limit(PARSER_LEVELS_MAX)
+        .with_tokens_with_locations(tokens.all);
     let parsed = parse(&mut parser).map_err(problem)?;
     let next = parser.peek_token();
     match next.token {
@@ -81,10 +90,16 @@ fn with_parser<T>(tokens: Tokens, parse: impl FnOnce(&mut Parser<'_>) -> Result<
 fn problem(error: ParserError) -> Problem {
     let text = match error {
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
-        ParserError::RecursionLimitExceeded => return Problem::new(Code::TooComplex, "the statement is nested too deep").hint("split it with WITH"),
+        ParserError::RecursionLimitExceeded => {
+            return Problem::new(Code::TooComplex, "the statement is nested too deep").hint("split it with WITH");
+        }
     };
-    let Some((message, place)) = text.rsplit_once(" at Line: ") else { return Problem::new(Code::BadSql, text) };
-    let at = place.split_once(", Column: ").and_then(|(line, column)| Some((line.trim().parse().ok()?, column.trim().parse().ok()?)));
+    let Some((message, place)) = text.rsplit_once(" at Line: ") else {
+        return Problem::new(Code::BadSql, text);
+    };
+    let at = place
+        .split_once(", Column: ")
+        .and_then(|(line, column)| Some((line.trim().parse().ok()?, column.trim().parse().ok()?)));
     match at {
         Some((line, column)) => Problem::new(Code::BadSql, message).at(line, column),
         None => Problem::new(Code::BadSql, text),
@@ -101,9 +116,16 @@ fn explain(mut tokens: Tokens) -> Result<Statement, Problem> {
     match tokens.word(0).as_str() {
         "SELECT" | "WITH" | "VALUES" => {}
         "" if matches!(tokens.all.first().map(|t| &t.token), Some(Token::LParen)) => {}
-        _ => return Err(Problem::new(Code::NotSupported, "EXPLAIN explains queries").hint("write EXPLAIN [ANALYZE] SELECT …")),
+        _ => {
+            return Err(
+                Problem::new(Code::NotSupported, "EXPLAIN explains queries").hint("write EXPLAIN [ANALYZE] SELECT …")
+            );
+        }
     }
-    Ok(Statement::Explain { query: query(tokens)?, analyze })
+    Ok(Statement::Explain {
+        query: query(tokens)?,
+        analyze,
+    })
 }
 
 /// What a statement over definitions names: FIELD collection.path or VIEW name. The index after it comes back too.
@@ -122,45 +144,75 @@ fn definition(tokens: &Tokens, index: usize) -> Result<(DefinitionId, usize), Pr
         None => problem,
     };
     if let Some(versioned) = keys.iter().find(|key| key.contains('@') && !key.starts_with('@')) {
-        return Err(at(Problem::new(Code::BadSql, format!("{versioned}: versions are numbered by the catalog")).hint("leave the @ away")));
+        return Err(at(Problem::new(
+            Code::BadSql,
+            format!("{versioned}: versions are numbered by the catalog"),
+        )
+        .hint("leave the @ away")));
     }
     match (kind.as_str(), keys.as_slice()) {
         ("VIEW", [name]) => Ok((DefinitionId::view(collection_name(name).map_err(at)?.as_str()), next)),
         ("FIELD", [collection, path @ ..]) if !path.is_empty() => {
             let name = Path::of_keys(path.iter().copied()).to_string();
-            Ok((DefinitionId::field(collection_name(collection).map_err(at)?, &name), next))
+            Ok((
+                DefinitionId::field(collection_name(collection).map_err(at)?, &name),
+                next,
+            ))
         }
-        ("FIELD", _) => Err(at(Problem::new(Code::BadSql, "a field has a collection and a name").hint("write FIELD events.price"))),
-        ("VIEW", _) => Err(at(Problem::new(Code::BadSql, "a view has one name").hint("write VIEW slow"))),
-        ("TABLE", _) if tokens.word(0) == "DROP" => Err(at(Problem::new(Code::NotSupported, "DROP TABLE is not offered")
-            .hint("a collection is removed by `rachis collection drop NAME`, or DELETE /v1/collections/NAME"))),
-        _ => Err(at(Problem::new(Code::NotSupported, format!("{} {kind} is not offered", tokens.word(0))).hint(OFFERED))),
+        ("FIELD", _) => Err(at(
+            Problem::new(Code::BadSql, "a field has a collection and a name").hint("write FIELD events.price")
+        )),
+        ("VIEW", _) => Err(at(
+            Problem::new(Code::BadSql, "a view has one name").hint("write VIEW slow")
+        )),
+        ("TABLE", _) if tokens.word(0) == "DROP" => {
+            Err(at(Problem::new(Code::NotSupported, "DROP TABLE is not offered").hint(
+                "a collection is removed by `rachis collection drop NAME`, or DELETE /v1/collections/NAME",
+            )))
+        }
+        _ => Err(at(Problem::new(
+            Code::NotSupported,
+            format!("{} {kind} is not offered", tokens.word(0)),
+        )
+        .hint(OFFERED))),
     }
 }
 
 /// The name of a collection or view, in lower case as all of them are.
 fn collection_name(name: &str) -> Result<CollectionName, Problem> {
-    name.to_ascii_lowercase().parse().map_err(|e| Problem::new(Code::BadSql, format!("{e}")))
+    name.to_ascii_lowercase()
+        .parse()
+        .map_err(|e| Problem::new(Code::BadSql, format!("{e}")))
 }
 
 fn create(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
     let replace = tokens.words(1, &["OR", "REPLACE"]);
     let kind = if replace { 3 } else { 1 };
     if tokens.words(kind + 1, &["IF", "NOT", "EXISTS"]) {
-        return Err(Problem::new(Code::NotSupported, "IF NOT EXISTS is not offered").hint("CREATE OR REPLACE makes a new version of what is there"));
+        return Err(Problem::new(Code::NotSupported, "IF NOT EXISTS is not offered")
+            .hint("CREATE OR REPLACE makes a new version of what is there"));
     }
     let (id, next) = definition(tokens, kind)?;
     if tokens.all.get(next).is_some_and(|token| token.token == Token::LParen) {
         return Err(
-            Problem::new(Code::NotSupported, "names of columns behind the name are not offered").hint("name them in the query: SELECT a AS x")
+            Problem::new(Code::NotSupported, "names of columns behind the name are not offered")
+                .hint("name them in the query: SELECT a AS x"),
         );
     }
     if tokens.word(next) != "AS" || tokens.all.len() == next + 1 {
         return Err(Problem::new(Code::BadSql, format!("{id} is not defined"))
             .hint("write CREATE FIELD events.price AS expression, or CREATE VIEW slow AS SELECT …"));
     }
-    let at = tokens.all.get(next + 1).map_or((1, 1), |token| (token.span.start.line, token.span.start.column));
-    Ok(Statement::Define { id, text: tokens.text_from(sql, next + 1).to_owned(), at, replace })
+    let at = tokens
+        .all
+        .get(next + 1)
+        .map_or((1, 1), |token| (token.span.start.line, token.span.start.column));
+    Ok(Statement::Define {
+        id,
+        text: tokens.text_from(sql, next + 1).to_owned(),
+        at,
+        replace,
+    })
 }
 
 fn drop_definition(tokens: &Tokens) -> Result<Statement, Problem> {
@@ -182,9 +234,8 @@ fn show(tokens: &Tokens) -> Result<Statement, Problem> {
         "TABLES" | "COLLECTIONS" => Statement::ShowTables,
         "DEFINITIONS" | "FIELDS" | "VIEWS" => Statement::ShowDefinitions,
         _ => {
-            return Err(
-                Problem::new(Code::NotSupported, "SHOW shows TABLES or DEFINITIONS").hint("settings and statistics are in the tables of rachis")
-            );
+            return Err(Problem::new(Code::NotSupported, "SHOW shows TABLES or DEFINITIONS")
+                .hint("settings and statistics are in the tables of rachis"));
         }
     };
     end(tokens, 2)?;

@@ -1,7 +1,8 @@
-//! SQL text -> tokens, within limits. Everything that recurses later (parser, resolver, planner, drop) is bounded here, where nothing does.
+//! SQL text -> tokens, within limits. Everything that recurses later (parser, resolver, planner, drop) is bounded here,
+//! where nothing does.
 //!
-//! The pass also makes words of documents usable as names: `user.name`, `@timestamp`, `price@2`, `interval` as a field, any word after a
-//! dot. The parser's dialect would read them as a function, an absolute value, an operator, a literal.
+//! The pass also makes words of documents usable as names: `user.name`, `@timestamp`, `price@2`, `interval` as a field,
+//! any word after a dot. The parser's dialect would read them as a function, an absolute value, an operator, a literal.
 
 use datafusion::sql::sqlparser::{
     dialect::PostgreSqlDialect,
@@ -16,7 +17,8 @@ pub const TOKENS_MAX: usize = 50_000;
 pub const NESTING_MAX: usize = 50;
 /// Function calls inside one another: the parser tries each argument twice, so each level doubles its work.
 pub const CALLS_NESTED_MAX: usize = 16;
-/// Conditions joined by AND and OR, and operators within one of them, side by side: without a comma or a clause between them.
+/// Conditions joined by AND and OR, and operators within one of them, side by side: without a comma or a clause between
+/// them.
 pub const OPERATORS_MAX: usize = 1_000;
 /// Operators on the way from an expression to its deepest part, those in parentheses included.
 pub const OPERATORS_DEEP_MAX: usize = 2 * OPERATORS_MAX;
@@ -55,18 +57,30 @@ impl Tokens {
 /// Reads the tokens of a statement and checks all limits.
 pub fn tokens(sql: &str, statement_bytes_max: usize) -> Result<Tokens, Problem> {
     if sql.len() > statement_bytes_max {
-        return Err(too_complex(format!("a statement of {} bytes", sql.len()), format!("the limit is {statement_bytes_max} bytes")));
+        return Err(too_complex(
+            format!("a statement of {} bytes", sql.len()),
+            format!("the limit is {statement_bytes_max} bytes"),
+        ));
     }
     let mut raw = Vec::new();
     Tokenizer::new(&PostgreSqlDialect {}, sql)
         .tokenize_with_location_into_buf(&mut raw)
-        .map_err(|e| Problem::new(Code::BadSql, format!("the statement cannot be read: {}", e.message)).at(e.location.line, e.location.column))?;
+        .map_err(|e| {
+            Problem::new(Code::BadSql, format!("the statement cannot be read: {}", e.message))
+                .at(e.location.line, e.location.column)
+        })?;
     let mut all = significant(raw);
-    while all.last().is_some_and(|t| matches!(t.token, Token::SemiColon | Token::EOF)) {
+    while all
+        .last()
+        .is_some_and(|t| matches!(t.token, Token::SemiColon | Token::EOF))
+    {
         all.pop();
     }
     if all.len() > TOKENS_MAX {
-        return Err(too_complex(format!("a statement of {} tokens", all.len()), format!("the limit is {TOKENS_MAX} tokens")));
+        return Err(too_complex(
+            format!("a statement of {} tokens", all.len()),
+            format!("the limit is {TOKENS_MAX} tokens"),
+        ));
     }
     if let Some(stray) = all.iter().find(|t| matches!(t.token, Token::SemiColon)) {
         return Err(Problem::new(Code::BadSql, "more than one statement")
@@ -75,7 +89,9 @@ pub fn tokens(sql: &str, statement_bytes_max: usize) -> Result<Tokens, Problem> 
     }
     bound(&all)?;
     soften(&mut all);
-    Ok(Tokens { all: with_distinct_operators(all) })
+    Ok(Tokens {
+        all: with_distinct_operators(all),
+    })
 }
 
 fn too_complex(detail: String, hint: String) -> Problem {
@@ -90,15 +106,21 @@ fn significant(raw: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         match &token.token {
             Token::Whitespace(_) => continue,
             Token::AtSign => {
-                let next = raw.peek().filter(|next| next.span.start == token.span.end).and_then(|next| match &next.token {
-                    Token::Word(word) if word.quote_style.is_none() => Some(word.value.clone()),
-                    Token::Number(digits, false) => Some(digits.clone()),
-                    _ => None,
-                });
-                let before = all.last().filter(|last| last.span.end == token.span.start).and_then(|last| match &last.token {
-                    Token::Word(word) => Some(word.value.clone()),
-                    _ => None,
-                });
+                let next = raw
+                    .peek()
+                    .filter(|next| next.span.start == token.span.end)
+                    .and_then(|next| match &next.token {
+                        Token::Word(word) if word.quote_style.is_none() => Some(word.value.clone()),
+                        Token::Number(digits, false) => Some(digits.clone()),
+                        _ => None,
+                    });
+                let before = all
+                    .last()
+                    .filter(|last| last.span.end == token.span.start)
+                    .and_then(|last| match &last.token {
+                        Token::Word(word) => Some(word.value.clone()),
+                        _ => None,
+                    });
                 let Some(next) = next else {
                     all.push(token);
                     continue;
@@ -155,13 +177,19 @@ fn bound(all: &[TokenWithSpan]) -> Result<(), Problem> {
             Token::LParen | Token::LBracket | Token::LBrace => (true, false, false),
             Token::RParen | Token::RBracket | Token::RBrace => (false, true, false),
             Token::Word(word) if word.keyword == Keyword::CASE => (true, false, true),
-            Token::Word(word) if word.keyword == Keyword::END => (false, levels.last().is_some_and(|level| level.case), false),
+            Token::Word(word) if word.keyword == Keyword::END => {
+                (false, levels.last().is_some_and(|level| level.case), false)
+            }
             _ => (false, false, false),
         };
         if opens {
             let before = index.checked_sub(1).map(|before| &all[before].token);
             let call = token.token == Token::LParen && before.is_some_and(is_called);
-            levels.push(Level { case, call, ..Level::default() });
+            levels.push(Level {
+                case,
+                call,
+                ..Level::default()
+            });
             if levels.iter().filter(|level| level.call).count() > CALLS_NESTED_MAX {
                 return Err(too_complex(
                     format!("over {CALLS_NESTED_MAX} function calls inside one another"),
@@ -170,12 +198,18 @@ fn bound(all: &[TokenWithSpan]) -> Result<(), Problem> {
                 .at(at.line, at.column));
             }
             if levels.len() - 1 > NESTING_MAX {
-                return Err(
-                    too_complex(format!("nested over {NESTING_MAX} levels deep"), "split the statement with WITH".into()).at(at.line, at.column)
-                );
+                return Err(too_complex(
+                    format!("nested over {NESTING_MAX} levels deep"),
+                    "split the statement with WITH".into(),
+                )
+                .at(at.line, at.column));
             }
         }
-        let inside = if closes && levels.len() > 1 { levels.pop().map_or(0, |level| level.depth()) } else { 0 };
+        let inside = if closes && levels.len() > 1 {
+            levels.pop().map_or(0, |level| level.depth())
+        } else {
+            0
+        };
         let Some(level) = levels.last_mut() else { continue };
         level.inside = level.inside.max(inside);
         match role(&token.token) {
@@ -186,16 +220,25 @@ fn bound(all: &[TokenWithSpan]) -> Result<(), Problem> {
             Role::Plain => {}
         }
         if level.depth() > OPERATORS_DEEP_MAX {
-            return Err(too_complex(format!("over {OPERATORS_DEEP_MAX} operators inside one another"), "compute a part in a WITH query".into())
-                .at(at.line, at.column));
+            return Err(too_complex(
+                format!("over {OPERATORS_DEEP_MAX} operators inside one another"),
+                "compute a part in a WITH query".into(),
+            )
+            .at(at.line, at.column));
         }
         if level.operators.max(level.junctions) > OPERATORS_MAX {
-            return Err(too_complex(format!("over {OPERATORS_MAX} operators side by side"), "a list fits into IN (…) or VALUES".into())
-                .at(at.line, at.column));
+            return Err(too_complex(
+                format!("over {OPERATORS_MAX} operators side by side"),
+                "a list fits into IN (…) or VALUES".into(),
+            )
+            .at(at.line, at.column));
         }
         if level.set_operations > SET_OPERATIONS_MAX {
-            return Err(too_complex(format!("over {SET_OPERATIONS_MAX} set operations side by side"), "a list fits into VALUES".into())
-                .at(at.line, at.column));
+            return Err(too_complex(
+                format!("over {SET_OPERATIONS_MAX} set operations side by side"),
+                "a list fits into VALUES".into(),
+            )
+            .at(at.line, at.column));
         }
     }
     Ok(())
@@ -224,7 +267,8 @@ struct Level {
 impl Level {
     /// Operators on the way to the deepest part.
     fn depth(&self) -> usize {
-        self.before.max(self.junctions + self.joined.max(self.operators + self.inside))
+        self.before
+            .max(self.junctions + self.joined.max(self.operators + self.inside))
     }
 
     /// Goes on behind an AND or OR.
@@ -240,7 +284,8 @@ impl Level {
     }
 }
 
-/// Whether a parenthesis behind this token opens arguments: it is a name, not a word that stands before a condition, a list or a query.
+/// Whether a parenthesis behind this token opens arguments: it is a name, not a word that stands before a condition, a
+/// list or a query.
 fn is_called(before: &Token) -> bool {
     let Token::Word(word) = before else { return false };
     !matches!(
@@ -292,7 +337,13 @@ fn role(token: &Token) -> Role {
     match token {
         Token::Comma => Role::Boundary,
         Token::Word(word) if word.quote_style.is_none() => match word.keyword {
-            Keyword::SELECT | Keyword::FROM | Keyword::WHERE | Keyword::GROUP | Keyword::HAVING | Keyword::ORDER | Keyword::ON => Role::Boundary,
+            Keyword::SELECT
+            | Keyword::FROM
+            | Keyword::WHERE
+            | Keyword::GROUP
+            | Keyword::HAVING
+            | Keyword::ORDER
+            | Keyword::ON => Role::Boundary,
             Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT => Role::SetOperation,
             Keyword::AND | Keyword::OR => Role::Junction,
             Keyword::XOR
@@ -333,14 +384,19 @@ fn soften(all: &mut [TokenWithSpan]) {
     for i in 0..all.len() {
         let after_dot = i > 0 && matches!(all[i - 1].token, Token::Period);
         // A type stands there, not a name.
-        let after_cast =
-            i > 0 && (matches!(all[i - 1].token, Token::DoubleColon) || matches!(&all[i - 1].token, Token::Word(w) if w.keyword == Keyword::AS));
+        let after_cast = i > 0
+            && (matches!(all[i - 1].token, Token::DoubleColon)
+                || matches!(&all[i - 1].token, Token::Word(w) if w.keyword == Keyword::AS));
         let next = all.get(i + 1).map(|t| t.token.clone());
         let dot = matches!(next, Some(Token::Period));
         // CURRENT ROW bounds a window.
-        let after_current = i > 0 && matches!(&all[i - 1].token, Token::Word(w) if w.value.eq_ignore_ascii_case("current"));
+        let after_current =
+            i > 0 && matches!(&all[i - 1].token, Token::Word(w) if w.value.eq_ignore_ascii_case("current"));
         let Token::Word(word) = &mut all[i].token else { continue };
-        if word.quote_style.is_some() || word.keyword == Keyword::NoKeyword || (after_current && word.keyword == Keyword::ROW) {
+        if word.quote_style.is_some()
+            || word.keyword == Keyword::NoKeyword
+            || (after_current && word.keyword == Keyword::ROW)
+        {
             continue;
         }
         if after_dot || dot || (!after_cast && is_name_here(word.keyword, next.as_ref())) {
@@ -350,7 +406,8 @@ fn soften(all: &mut [TokenWithSpan]) {
     }
 }
 
-/// `IS [NOT] DISTINCT FROM` as an operator of its own: the parser takes all that follows it, AND and OR included, for its right side.
+/// `IS [NOT] DISTINCT FROM` as an operator of its own: the parser takes all that follows it, AND and OR included, for
+/// its right side.
 fn with_distinct_operators(all: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let is = |place: usize, keyword: Keyword| matches!(all.get(place).map(|t| &t.token), Some(Token::Word(word)) if word.keyword == keyword);
     let (mut out, mut place) = (Vec::with_capacity(all.len()), 0);
@@ -358,8 +415,16 @@ fn with_distinct_operators(all: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         let not = usize::from(is(place + 1, Keyword::NOT));
         if is(place, Keyword::IS) && is(place + 1 + not, Keyword::DISTINCT) && is(place + 2 + not, Keyword::FROM) {
             let name = if not == 1 { "is_not_distinct" } else { "is_distinct" };
-            let tokens = [Token::make_keyword("OPERATOR"), Token::LParen, Token::make_word(name, None), Token::RParen];
-            out.extend(tokens.map(|new| TokenWithSpan { token: new, span: token.span }));
+            let tokens = [
+                Token::make_keyword("OPERATOR"),
+                Token::LParen,
+                Token::make_word(name, None),
+                Token::RParen,
+            ];
+            out.extend(tokens.map(|new| TokenWithSpan {
+                token: new,
+                span: token.span,
+            }));
             place += 3 + not;
         } else {
             out.push(token.clone());
@@ -383,7 +448,11 @@ fn is_name_here(keyword: Keyword, next: Option<&Token>) -> bool {
     );
     let paren = matches!(next, Some(Token::LParen));
     match keyword {
-        Keyword::USER | Keyword::SESSION_USER | Keyword::CURRENT_USER | Keyword::CURRENT_ROLE | Keyword::CURRENT_CATALOG => true,
+        Keyword::USER
+        | Keyword::SESSION_USER
+        | Keyword::CURRENT_USER
+        | Keyword::CURRENT_ROLE
+        | Keyword::CURRENT_CATALOG => true,
         Keyword::INTERVAL => !string,
         Keyword::DATE | Keyword::TIME | Keyword::TIMESTAMP | Keyword::TIMESTAMPTZ | Keyword::DATETIME => {
             !string && !paren && !matches!(next, Some(Token::Word(_)))

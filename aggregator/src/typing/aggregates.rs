@@ -27,34 +27,64 @@ use super::{
 
 /// An ORDER BY key by which DataFusion sorts as we say.
 pub fn sort(sort: Sort, schema: &DFSchema) -> Result<Sort> {
-    Ok(Sort { expr: Operand::of(sort.expr, schema)?.sort_key(), ..sort })
+    Ok(Sort {
+        expr: Operand::of(sort.expr, schema)?.sort_key(),
+        ..sort
+    })
 }
 
 /// An aggregate with its types.
 pub fn aggregate_of(function: AggregateFunction, schema: &DFSchema) -> Result<Expr> {
     let AggregateFunction { func, params } = function;
-    let Some(inner) = super::open::aggregate(&func) else { return Ok(Expr::AggregateFunction(AggregateFunction { func, params })) };
+    let Some(inner) = super::open::aggregate(&func) else {
+        return Ok(Expr::AggregateFunction(AggregateFunction { func, params }));
+    };
     let (func, args) = aggregate(&inner, Operand::all(params.args, schema)?, params.distinct)?;
     // The order of rows does not change these, and the planner would take the ORDER BY for another argument.
-    let ordered = !matches!(inner.name(), "min" | "max" | "sum" | "avg" | "count" | "approx_distinct" | "bool_and" | "bool_or");
-    let params =
-        datafusion::logical_expr::expr::AggregateFunctionParams { order_by: if ordered { params.order_by } else { vec![] }, args: vec![], ..params };
-    let mut order_by = params.order_by.into_iter().map(|key| sort(key, schema)).collect::<Result<Vec<_>>>()?;
+    let ordered = !matches!(
+        inner.name(),
+        "min" | "max" | "sum" | "avg" | "count" | "approx_distinct" | "bool_and" | "bool_or"
+    );
+    let params = datafusion::logical_expr::expr::AggregateFunctionParams {
+        order_by: if ordered { params.order_by } else { vec![] },
+        args: vec![],
+        ..params
+    };
+    let mut order_by = params
+        .order_by
+        .into_iter()
+        .map(|key| sort(key, schema))
+        .collect::<Result<Vec<_>>>()?;
     // WITHIN GROUP orders by the first argument.
     if func.supports_within_group_clause()
         && let ([key], Some(first)) = (order_by.as_mut_slice(), args.first())
     {
         key.expr = first.clone();
     }
-    let filter = params.filter.map(|filter| condition(*filter, schema).map(Box::new)).transpose()?;
-    Ok(Expr::AggregateFunction(AggregateFunction::new_udf(func, args, params.distinct, filter, order_by, params.null_treatment)))
+    let filter = params
+        .filter
+        .map(|filter| condition(*filter, schema).map(Box::new))
+        .transpose()?;
+    Ok(Expr::AggregateFunction(AggregateFunction::new_udf(
+        func,
+        args,
+        params.distinct,
+        filter,
+        order_by,
+        params.null_treatment,
+    )))
 }
 
-/// Digits of the integers that `sum` takes. DataFusion gives a sum ten digits more, so that it has the most that a decimal may have.
+/// Digits of the integers that `sum` takes. DataFusion gives a sum ten digits more, so that it has the most that a
+/// decimal may have.
 const SUMMED_DIGITS: u8 = DECIMAL128_MAX_PRECISION - 10;
 
 /// An aggregate and its arguments, as their types ask for it.
-pub fn aggregate(inner: &Arc<AggregateUDF>, args: Vec<Operand>, distinct: bool) -> Result<(Arc<AggregateUDF>, Vec<Expr>)> {
+pub fn aggregate(
+    inner: &Arc<AggregateUDF>,
+    args: Vec<Operand>,
+    distinct: bool,
+) -> Result<(Arc<AggregateUDF>, Vec<Expr>)> {
     let same = |args: Vec<Expr>| Ok((Arc::clone(inner), args));
     match (inner.name(), args.as_slice()) {
         ("sum", [value]) => {
@@ -65,19 +95,37 @@ pub fn aggregate(inner: &Arc<AggregateUDF>, args: Vec<Operand>, distinct: bool) 
                 _ => false,
             };
             // The sum of integers is a decimal: it cannot wrap.
-            same(vec![if integer { cast(number, DataType::Decimal128(SUMMED_DIGITS, 0)) } else { number }])
+            same(vec![if integer {
+                cast(number, DataType::Decimal128(SUMMED_DIGITS, 0))
+            } else {
+                number
+            }])
         }
         ("min" | "max", [value]) => match value.class() {
             Class::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => {
-                let name = if inner.name() == "min" { extreme::MIN } else { extreme::MAX };
-                let function = plan::functions::extreme::aggregates().into_iter().find(|function| function.name() == name);
+                let name = if inner.name() == "min" {
+                    extreme::MIN
+                } else {
+                    extreme::MAX
+                };
+                let function = plan::functions::extreme::aggregates()
+                    .into_iter()
+                    .find(|function| function.name() == name);
                 Ok((function.unwrap_or_else(|| Arc::clone(inner)), vec![value.expr.clone()]))
             }
             _ => same(vec![value.native()]),
         },
-        ("approx_distinct", [value]) if !matches!(value.class(), Class::Int | Class::Text) => same(vec![value.canonical()]),
+        ("approx_distinct", [value]) if !matches!(value.class(), Class::Int | Class::Text) => {
+            same(vec![value.canonical()])
+        }
         ("count" | "approx_distinct" | "array_agg" | "grouping", _) => {
-            let of = |value: &Operand| if distinct || inner.name() != "array_agg" { value.key() } else { value.native() };
+            let of = |value: &Operand| {
+                if distinct || inner.name() != "array_agg" {
+                    value.key()
+                } else {
+                    value.native()
+                }
+            };
             same(args.iter().map(of).collect())
         }
         (name, _) => same(arguments(name, &args)?),
@@ -85,14 +133,20 @@ pub fn aggregate(inner: &Arc<AggregateUDF>, args: Vec<Operand>, distinct: bool) 
 }
 
 /// The variant of an aggregate for a window frame whose start moves, so that rows leave it.
-fn sliding(function: Arc<AggregateUDF>, mut args: Vec<Expr>, schema: &DFSchema) -> Result<(Arc<AggregateUDF>, Vec<Expr>)> {
+fn sliding(
+    function: Arc<AggregateUDF>,
+    mut args: Vec<Expr>,
+    schema: &DFSchema,
+) -> Result<(Arc<AggregateUDF>, Vec<Expr>)> {
     use plan::functions::sliding;
     let name = match function.name() {
         "sum" => sliding::SUM,
         "avg" => sliding::AVG,
         _ => return Ok((function, args)),
     };
-    let [value] = args.as_mut_slice() else { return Ok((function, args)) };
+    let [value] = args.as_mut_slice() else {
+        return Ok((function, args));
+    };
     match Operand::of(value.clone(), schema)?.class() {
         Class::Double => {}
         Class::Int if name == sliding::AVG => *value = cast(value.clone(), DataType::Float64),
@@ -105,9 +159,10 @@ fn sliding(function: Arc<AggregateUDF>, mut args: Vec<Expr>, schema: &DFSchema) 
 
 /// An aggregate as a window function.
 ///
-/// DataFusion takes the results of `min` and `max` over a growing frame for sorted and leaves out an ORDER BY; but the frames of the first rows may
-/// have no value, and their NULLs belong to the other end. So this wrapper claims no order. It also limits how many bytes of texts or lists the
-/// window produces, because DataFusion builds a value for every row or copies one value to all rows.
+/// DataFusion takes the results of `min` and `max` over a growing frame for sorted and leaves out an ORDER BY; but the
+/// frames of the first rows may have no value, and their NULLs belong to the other end. So this wrapper claims no
+/// order. It also limits how many bytes of texts or lists the window produces, because DataFusion builds a value for
+/// every row or copies one value to all rows.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct InWindow(Arc<AggregateUDF>);
 
@@ -131,13 +186,21 @@ impl AggregateUDFImpl for InWindow {
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let long = constants::is_long(args.return_field.data_type());
         let accumulator = self.0.accumulator(args)?;
-        Ok(if long { Repeated::boxed(accumulator) } else { accumulator })
+        Ok(if long {
+            Repeated::boxed(accumulator)
+        } else {
+            accumulator
+        })
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let long = constants::is_long(args.return_field.data_type());
         let accumulator = self.0.create_sliding_accumulator(args)?;
-        Ok(if long { Repeated::boxed(accumulator) } else { accumulator })
+        Ok(if long {
+            Repeated::boxed(accumulator)
+        } else {
+            accumulator
+        })
     }
 }
 
@@ -154,7 +217,11 @@ struct Repeated {
 
 impl Repeated {
     fn boxed(inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
-        Box::new(Self { inner, rows: 0, bytes: 0 })
+        Box::new(Self {
+            inner,
+            rows: 0,
+            bytes: 0,
+        })
     }
 
     fn came(&mut self, values: &[ArrayRef]) {
@@ -186,11 +253,14 @@ impl Accumulator for Repeated {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let value = arrays::compact_value(self.inner.evaluate()?);
-        self.bytes = self.bytes.saturating_add((arrays::value_size(&value) as usize).saturating_mul(self.rows.max(1)));
+        self.bytes = self
+            .bytes
+            .saturating_add((arrays::value_size(&value) as usize).saturating_mul(self.rows.max(1)));
         self.rows = 0;
         if self.bytes > WINDOW_BYTES_MAX {
             let detail = format!("a window makes over {WINDOW_BYTES_MAX} bytes of texts or lists for one partition");
-            let problem = Problem::new(Code::LimitReached, detail).hint("aggregate by GROUP BY, or over a frame of fewer rows");
+            let problem =
+                Problem::new(Code::LimitReached, detail).hint("aggregate by GROUP BY, or over a frame of fewer rows");
             return Err(DataFusionError::External(Box::new(problem)));
         }
         Ok(value)
@@ -210,13 +280,26 @@ pub fn window_of(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
         Definition::AggregateUDF(func) => match super::open::aggregate(&func) {
             Some(inner) => {
                 let (func, args) = aggregate(&inner, args, params.distinct)?;
-                let grows = matches!(func.name(), "min" | "max" | "array_agg" | "string_agg" | extreme::MIN | extreme::MAX);
-                let func = if grows { Arc::new(AggregateUDF::from(InWindow(func))) } else { func };
-                let (func, args) =
-                    if params.window_frame.is_ever_expanding() || params.distinct { (func, args) } else { sliding(func, args, schema)? };
+                let grows = matches!(
+                    func.name(),
+                    "min" | "max" | "array_agg" | "string_agg" | extreme::MIN | extreme::MAX
+                );
+                let func = if grows {
+                    Arc::new(AggregateUDF::from(InWindow(func)))
+                } else {
+                    func
+                };
+                let (func, args) = if params.window_frame.is_ever_expanding() || params.distinct {
+                    (func, args)
+                } else {
+                    sliding(func, args, schema)?
+                };
                 (Definition::AggregateUDF(func), args)
             }
-            None => (Definition::AggregateUDF(func), args.into_iter().map(|arg| arg.expr).collect()),
+            None => (
+                Definition::AggregateUDF(func),
+                args.into_iter().map(|arg| arg.expr).collect(),
+            ),
         },
         other => {
             let name = other.name().to_owned();
@@ -224,7 +307,10 @@ pub fn window_of(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
         }
     };
     params.args = args;
-    params.partition_by = Operand::all(params.partition_by, schema)?.iter().map(Operand::key).collect();
+    params.partition_by = Operand::all(params.partition_by, schema)?
+        .iter()
+        .map(Operand::key)
+        .collect();
     let ranged = params.window_frame.units == datafusion::logical_expr::WindowFrameUnits::Range && {
         use datafusion::logical_expr::WindowFrameBound::{CurrentRow, Following, Preceding};
         let free = |bound: &datafusion::logical_expr::WindowFrameBound| match bound {
@@ -245,7 +331,11 @@ pub fn window_of(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
             let operand = Operand::of(key.expr, schema)?;
             let expr = if timed {
                 operand.time()?
-            } else if operand.kinds().is_some_and(|kinds| kinds.native().is_none_or(|native| !matches!(native, Type::Int | Type::Double))) {
+            } else if operand.kinds().is_some_and(|kinds| {
+                kinds
+                    .native()
+                    .is_none_or(|native| !matches!(native, Type::Int | Type::Double))
+            }) {
                 operand.double()?
             } else {
                 operand.native()
@@ -255,6 +345,9 @@ pub fn window_of(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
         false => sort(key, schema),
     };
     params.order_by = params.order_by.into_iter().map(key).collect::<Result<_>>()?;
-    params.filter = params.filter.map(|filter| condition(*filter, schema).map(Box::new)).transpose()?;
+    params.filter = params
+        .filter
+        .map(|filter| condition(*filter, schema).map(Box::new))
+        .transpose()?;
     Ok(Expr::WindowFunction(Box::new(WindowFunction { fun, params })))
 }

@@ -1,7 +1,8 @@
 //! Comparisons: each value by its own kind.
 //!
-//! Equality of different kinds is false, never NULL; order between kinds is NULL and counted; a quoted literal takes the kind of the value that
-//! it meets. Where the kinds that a path has had leave nothing to decide, the comparison is the plain one of its type, which an index knows.
+//! Equality of different kinds is false, never NULL; order between kinds is NULL and counted; a quoted literal takes
+//! the kind of the value that it meets. Where the kinds that a path has had leave nothing to decide, the comparison is
+//! the plain one of its type, which an index knows.
 
 use std::slice;
 
@@ -16,7 +17,10 @@ use proto::json::Value;
 use super::operand::{Class, Operand, bad, call, cast, described, literal, null_of, number_literal, shown};
 
 fn is_equality(op: Operator) -> bool {
-    matches!(op, Operator::Eq | Operator::NotEq | Operator::IsDistinctFrom | Operator::IsNotDistinctFrom)
+    matches!(
+        op,
+        Operator::Eq | Operator::NotEq | Operator::IsDistinctFrom | Operator::IsNotDistinctFrom
+    )
 }
 
 fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
@@ -42,7 +46,9 @@ pub fn compared(left: &Operand, op: Operator, right: &Operand) -> Result<Expr> {
         let equal = binary(l.clone(), op, r.clone());
         // What is no time at all is no time that differs, rather than nothing that is known.
         return Ok(match (left.class(), right.class()) {
-            (Class::Json(_) | Class::Text, Class::Time | Class::Date) if matches!(op, Operator::Eq | Operator::NotEq) => {
+            (Class::Json(_) | Class::Text, Class::Time | Class::Date)
+                if matches!(op, Operator::Eq | Operator::NotEq) =>
+            {
                 let no_time = left.expr.clone().is_not_null().and(l.is_null());
                 when(no_time.and(r.is_not_null()), lit(op == Operator::NotEq)).otherwise(equal)?
             }
@@ -63,12 +69,20 @@ pub fn equal_pair(left: &Operand, right: &Operand) -> Result<(Expr, Expr)> {
     let plain = (left.native(), right.native());
     Ok(match (left.class(), right.class()) {
         (Null, _) | (_, Null) => plain,
-        (Json(a), Json(b)) if a.native().is_some_and(|native| native != Type::Json) && a.native() == b.native() => plain,
-        (Json(kinds), other) | (other, Json(kinds)) if native_class(kinds) == Some(other) && (other != Int || both_int64(left, right)) => plain,
+        (Json(a), Json(b)) if a.native().is_some_and(|native| native != Type::Json) && a.native() == b.native() => {
+            plain
+        }
+        (Json(kinds), other) | (other, Json(kinds))
+            if native_class(kinds) == Some(other) && (other != Int || both_int64(left, right)) =>
+        {
+            plain
+        }
         (Json(_), Time | Date) => (left.time()?, right.time()?),
         (Time | Date, Json(_)) => (left.time()?, right.time()?),
         (Json(kinds), other) if other.is_number() && left.only_numbers() && !is_rounded(kinds) => numbers(left, right)?,
-        (other, Json(kinds)) if other.is_number() && right.only_numbers() && !is_rounded(kinds) => numbers(left, right)?,
+        (other, Json(kinds)) if other.is_number() && right.only_numbers() && !is_rounded(kinds) => {
+            numbers(left, right)?
+        }
         (Json(_), _) | (_, Json(_)) => (left.canonical(), right.canonical()),
         (a, b) if a.is_number() && b.is_number() => numbers(left, right)?,
         // A computed text beside a number is read as one.
@@ -78,7 +92,13 @@ pub fn equal_pair(left: &Operand, right: &Operand) -> Result<(Expr, Expr)> {
         (a, b) if a == b || matches!((a, b), (List | Other, _) | (_, List | Other)) => plain,
         (Bool, _) | (_, Bool) => (left.canonical(), right.canonical()),
         _ => {
-            let detail = format!("{} is {} and {} is {}", shown(left), described(left), shown(right), described(right));
+            let detail = format!(
+                "{} is {} and {} is {}",
+                shown(left),
+                described(left),
+                shown(right),
+                described(right)
+            );
             return Err(bad(detail, "convert one of them: x::text, x::timestamp, …"));
         }
     })
@@ -90,7 +110,9 @@ fn is_rounded(kinds: Kinds) -> bool {
 }
 
 fn both_int64(left: &Operand, right: &Operand) -> bool {
-    [left, right].iter().all(|operand| operand.kinds().is_some() || *operand.data_type() == DataType::Int64)
+    [left, right]
+        .iter()
+        .all(|operand| operand.kinds().is_some() || *operand.data_type() == DataType::Int64)
 }
 
 fn native_class(kinds: Kinds) -> Option<Class> {
@@ -140,7 +162,9 @@ fn exactness(operand: &Operand) -> Exactness {
 fn as_integer_literal(expr: &Expr) -> Option<Expr> {
     const BEYOND: f64 = 9_223_372_036_854_775_808.0; // 2^63
     match literal(expr)? {
-        ScalarValue::Float64(Some(double)) if double.fract() == 0.0 && (-BEYOND..BEYOND).contains(double) => Some(lit(*double as i64)),
+        ScalarValue::Float64(Some(double)) if double.fract() == 0.0 && (-BEYOND..BEYOND).contains(double) => {
+            Some(lit(*double as i64))
+        }
         _ => None,
     }
 }
@@ -158,18 +182,28 @@ fn is_small_literal(expr: &Expr) -> bool {
 /// `<`, `<=`, `>`, `>=`.
 fn ordered(left: &Operand, op: Operator, right: &Operand) -> Result<Expr> {
     use Class::{Date, Interval, Json, Null, Text, Time};
-    let by_kind = || binary(call(json::COMPARE, vec![left.canonical(), right.canonical()]), op, lit(0_i64));
+    let by_kind = || {
+        binary(
+            call(json::COMPARE, vec![left.canonical(), right.canonical()]),
+            op,
+            lit(0_i64),
+        )
+    };
     let plain = |left: Expr, right: Expr| Ok(binary(left, op, right));
     match (left.class(), right.class()) {
         (Null, _) | (_, Null) => Ok(null_of(DataType::Boolean)),
         (Json(a), Json(b)) if a == Kinds::TEXT && b == Kinds::TEXT => plain(left.native(), right.native()),
-        (Json(a), Json(b)) if left.only_numbers() && right.only_numbers() && !is_rounded(a | b) => exactly(left, op, right),
+        (Json(a), Json(b)) if left.only_numbers() && right.only_numbers() && !is_rounded(a | b) => {
+            exactly(left, op, right)
+        }
         (Json(_), Json(_)) => Ok(by_kind()),
         (Json(_), Time | Date) | (Time | Date, Json(_)) => plain(left.time()?, right.time()?),
-        (Json(kinds), other) | (other, Json(kinds)) if other.is_number() => match kinds.any(Kinds::WIDE) || kinds == Kinds::default() {
-            true if kinds.any(Kinds::FLOAT | Kinds::BIG) || kinds == Kinds::default() => Ok(by_kind()),
-            _ => exactly(left, op, right),
-        },
+        (Json(kinds), other) | (other, Json(kinds)) if other.is_number() => {
+            match kinds.any(Kinds::WIDE) || kinds == Kinds::default() {
+                true if kinds.any(Kinds::FLOAT | Kinds::BIG) || kinds == Kinds::default() => Ok(by_kind()),
+                _ => exactly(left, op, right),
+            }
+        }
         (Json(_), Text) => plain(left.view(Type::Text, false), right.expr.clone()),
         (Text, Json(_)) => plain(left.expr.clone(), right.view(Type::Text, false)),
         (Json(_), Class::Bool) => plain(left.view(Type::Bool, false), right.expr.clone()),
@@ -185,11 +219,14 @@ fn ordered(left: &Operand, op: Operator, right: &Operand) -> Result<Expr> {
 /// An order of two numbers by their exact values.
 fn exactly(left: &Operand, op: Operator, right: &Operand) -> Result<Expr> {
     let (l, r) = numbers(left, right)?;
-    let canonical =
-        |expr: &Expr| matches!(expr, Expr::ScalarFunction(call) if matches!(call.func.name(), json::TO_JSON) || call.func.name() == json::GET);
+    let canonical = |expr: &Expr| matches!(expr, Expr::ScalarFunction(call) if matches!(call.func.name(), json::TO_JSON) || call.func.name() == json::GET);
     match (exactness(left), exactness(right)) {
         (Exactness::Integer, Exactness::Double) | (Exactness::Double, Exactness::Integer)
-            if canonical(&l) && canonical(&r) && literal(&l).is_none() && literal(&r).is_none() && l == left.canonical() =>
+            if canonical(&l)
+                && canonical(&r)
+                && literal(&l).is_none()
+                && literal(&r).is_none()
+                && l == left.canonical() =>
         {
             Ok(binary(call(json::COMPARE, vec![l, r]), op, lit(0_i64)))
         }
@@ -203,21 +240,35 @@ fn beside_quoted(left: &Operand, op: Operator, text: &str, right: &Operand) -> R
     match left.class() {
         Class::Json(kinds) if kinds == Kinds::TEXT => Ok(binary(left.native(), op, right.expr.clone())),
         Class::Json(_) if left.only_numbers() && spelled.is_some() => beside_number(left, op, spelled),
-        Class::Json(_) if matches!(op, Operator::Eq | Operator::NotEq) => one_of(left, slice::from_ref(right), op == Operator::NotEq),
+        Class::Json(_) if matches!(op, Operator::Eq | Operator::NotEq) => {
+            one_of(left, slice::from_ref(right), op == Operator::NotEq)
+        }
         Class::Json(_) if is_equality(op) => {
             let equal = one_of(left, slice::from_ref(right), false)?;
-            Ok(if op == Operator::IsDistinctFrom { equal.is_not_true() } else { equal.is_true() })
+            Ok(if op == Operator::IsDistinctFrom {
+                equal.is_not_true()
+            } else {
+                equal.is_true()
+            })
         }
         Class::Json(_) => {
             // What the text spells besides itself.
-            let spelled = spelled.map(|number| folded(&Operand::of(number, &DFSchema::empty())?)).transpose()?;
+            let spelled = spelled
+                .map(|number| folded(&Operand::of(number, &DFSchema::empty())?))
+                .transpose()?;
             let spelled = spelled.or_else(|| {
-                let truth = proto::json::parse(text.as_bytes()).ok().filter(|value| matches!(value, Value::Bool(_)));
+                let truth = proto::json::parse(text.as_bytes())
+                    .ok()
+                    .filter(|value| matches!(value, Value::Bool(_)));
                 truth.map(|truth| json_literal(canonical(&truth)))
             });
             Ok(match spelled {
                 Some(spelled) => {
-                    let sides = vec![left.canonical(), json_literal(canonical(&Value::Text(text.into()))), spelled];
+                    let sides = vec![
+                        left.canonical(),
+                        json_literal(canonical(&Value::Text(text.into()))),
+                        spelled,
+                    ];
                     binary(call(json::COMPARE, sides), op, lit(0_i64))
                 }
                 None => binary(left.view(Type::Text, false), op, right.expr.clone()),
@@ -229,7 +280,10 @@ fn beside_quoted(left: &Operand, op: Operator, text: &str, right: &Operand) -> R
                 let (left, right) = (left.canonical(), right.canonical());
                 Ok(binary(left, op, right))
             }
-            None => Err(bad(format!("'{text}' is not a number"), "write the number without quotes")),
+            None => Err(bad(
+                format!("'{text}' is not a number"),
+                "write the number without quotes",
+            )),
         },
         Class::Bool => match plan::value::bool_of_text(text) {
             Some(value) => Ok(binary(left.expr.clone(), op, lit(value))),
@@ -237,11 +291,16 @@ fn beside_quoted(left: &Operand, op: Operator, text: &str, right: &Operand) -> R
         },
         Class::Time => Ok(binary(left.expr.clone(), op, right.time()?)),
         Class::Date => Ok(match ScalarValue::from(text.trim()).cast_to(&DataType::Date32) {
-            Ok(date) if text.trim().len() <= "2026-01-31".len() => binary(left.expr.clone(), op, Expr::Literal(date, None)),
+            Ok(date) if text.trim().len() <= "2026-01-31".len() => {
+                binary(left.expr.clone(), op, Expr::Literal(date, None))
+            }
             _ => binary(left.time()?, op, right.time()?),
         }),
         Class::Interval => {
-            let interval = cast(right.expr.clone(), DataType::Interval(datafusion::arrow::datatypes::IntervalUnit::MonthDayNano));
+            let interval = cast(
+                right.expr.clone(),
+                DataType::Interval(datafusion::arrow::datatypes::IntervalUnit::MonthDayNano),
+            );
             let micros = |expr| call(plan::functions::interval::MICROS, vec![expr]);
             Ok(binary(micros(left.expr.clone()), op, micros(interval)))
         }
@@ -280,16 +339,28 @@ pub fn one_of(value: &Operand, list: &[Operand], negated: bool) -> Result<Expr> 
         }
     }
     let texts_only = value.kinds() == Some(Kinds::TEXT) || value.class() == Class::Text;
-    if texts_only && list.iter().all(|item| item.quoted().is_some() || item.class() == Class::Null) {
-        return Ok(in_list(value.native(), list.iter().map(|item| item.expr.clone()).collect()));
+    if texts_only
+        && list
+            .iter()
+            .all(|item| item.quoted().is_some() || item.class() == Class::Null)
+    {
+        return Ok(in_list(
+            value.native(),
+            list.iter().map(|item| item.expr.clone()).collect(),
+        ));
     }
     let json = value.kinds().is_some() || list.iter().any(|item| item.kinds().is_some());
-    let mixed = json || (numbers_only && list.iter().any(|item| item.quoted().is_some())) || value.class() == Class::Interval;
+    let mixed =
+        json || (numbers_only && list.iter().any(|item| item.quoted().is_some())) || value.class() == Class::Interval;
     let temporal = |operand: &Operand| matches!(operand.class(), Class::Time | Class::Date);
     if temporal(value) || list.iter().any(temporal) || !mixed {
         // `IN` is a chain of equalities.
-        let equal = list.iter().map(|item| compared(value, Operator::Eq, item)).collect::<Result<Vec<_>>>()?;
-        let any = balanced(equal, Operator::Or).ok_or_else(|| bad("IN () has nothing to be in".into(), "write IN (…)"))?;
+        let equal = list
+            .iter()
+            .map(|item| compared(value, Operator::Eq, item))
+            .collect::<Result<Vec<_>>>()?;
+        let any =
+            balanced(equal, Operator::Or).ok_or_else(|| bad("IN () has nothing to be in".into(), "write IN (…)"))?;
         return Ok(if negated { Expr::Not(Box::new(any)) } else { any });
     }
     let mut items = Vec::new();
@@ -298,7 +369,9 @@ pub fn one_of(value: &Operand, list: &[Operand], negated: bool) -> Result<Expr> 
             Some(text) => {
                 items.push(json_literal(canonical(&Value::Text(text.into()))));
                 // A quoted literal also equals a number or a boolean that it spells.
-                if let Ok(value @ (Value::Bool(_) | Value::Int(_) | Value::Float(_))) = proto::json::parse(text.as_bytes()) {
+                if let Ok(value @ (Value::Bool(_) | Value::Int(_) | Value::Float(_))) =
+                    proto::json::parse(text.as_bytes())
+                {
                     items.push(json_literal(canonical(&value)));
                 }
             }

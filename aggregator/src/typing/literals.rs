@@ -1,4 +1,5 @@
-//! Calls of literals alone are computed while a statement is typed: one that has no answer is a mistake of the statement.
+//! Calls of literals alone are computed while a statement is typed: one that has no answer is a mistake of the
+//! statement.
 
 use std::sync::Arc;
 
@@ -20,25 +21,41 @@ use super::operand::{Operand, bad, literal};
 /// Bytes of a literal with which a function is computed before anything is planned.
 const LITERAL_BYTES_MAX: usize = 1_000;
 
-/// What a function makes of literals alone, if that is a number, a time or a boolean. Where it has no answer, the statement is wrong: of a row it
-/// would be NULL and counted.
+/// What a function makes of literals alone, if that is a number, a time or a boolean. Where it has no answer, the
+/// statement is wrong: of a row it would be NULL and counted.
 pub fn computed(func: &ScalarUDF, operands: &[Operand], taken: &[FieldRef]) -> Result<Option<ScalarValue>> {
     let literals: Option<Vec<&ScalarValue>> = operands.iter().map(|operand| literal(&operand.expr)).collect();
-    let Some(literals) = literals.filter(|literals| !literals.is_empty() && literals.iter().all(|literal| !literal.is_null())) else {
+    let Some(literals) =
+        literals.filter(|literals| !literals.is_empty() && literals.iter().all(|literal| !literal.is_null()))
+    else {
         return Ok(None);
     };
-    let large = |literal: &&ScalarValue| literal.try_as_str().flatten().is_some_and(|text| text.len() > LITERAL_BYTES_MAX);
+    let large = |literal: &&ScalarValue| {
+        literal
+            .try_as_str()
+            .flatten()
+            .is_some_and(|text| text.len() > LITERAL_BYTES_MAX)
+    };
     // A cast of JSON may be one that is tried.
-    let excepted = func.signature().volatility != Volatility::Immutable || func.short_circuits() || func.name() == json::GET;
+    let excepted =
+        func.signature().volatility != Volatility::Immutable || func.short_circuits() || func.name() == json::GET;
     if excepted || literals.iter().any(large) {
         return Ok(None);
     }
-    let args: Vec<ScalarValue> = match literals.iter().zip(taken).map(|(literal, field)| literal.cast_to(field.data_type())).collect() {
+    let args: Vec<ScalarValue> = match literals
+        .iter()
+        .zip(taken)
+        .map(|(literal, field)| literal.cast_to(field.data_type()))
+        .collect()
+    {
         Ok(args) => args,
         Err(_) => return Ok(None),
     };
     let scalars: Vec<Option<&ScalarValue>> = args.iter().map(Some).collect();
-    let return_field = func.return_field_from_args(ReturnFieldArgs { arg_fields: taken, scalar_arguments: &scalars })?;
+    let return_field = func.return_field_from_args(ReturnFieldArgs {
+        arg_fields: taken,
+        scalar_arguments: &scalars,
+    })?;
     let of = return_field.data_type();
     if !(of.is_primitive() || *of == DataType::Boolean) {
         return Ok(None);
@@ -70,7 +87,9 @@ pub fn converted(literal: &ScalarValue, to: Type) -> Option<ScalarValue> {
     let value = proto::json::parse(text.try_as_str()??.as_bytes()).ok()?;
     let mut built = plan::builder::Builder::new(to, 1);
     built.push(plan::value::view(&value, || None, plan::View { to, cast: true }));
-    ScalarValue::try_from_array(&built.finish(), 0).ok().filter(|converted| !converted.is_null())
+    ScalarValue::try_from_array(&built.finish(), 0)
+        .ok()
+        .filter(|converted| !converted.is_null())
 }
 
 /// A call as a statement spells it.
@@ -84,9 +103,14 @@ fn spelled_call(name: &str, literals: &[&ScalarValue]) -> String {
             whole.trim_start_matches(" + ").trim_start().to_owned()
         }
         (interval::SHIFT, [sign, ..], [_, moment, interval]) => {
-            format!("{moment} {} {interval}", sign.try_as_str().flatten().unwrap_or_default())
+            format!(
+                "{moment} {} {interval}",
+                sign.try_as_str().flatten().unwrap_or_default()
+            )
         }
-        (functions::convert::CAST, [_, _, to], [value, ..]) => format!("{value}::{}", to.try_as_str().flatten().unwrap_or_default()),
+        (functions::convert::CAST, [_, _, to], [value, ..]) => {
+            format!("{value}::{}", to.try_as_str().flatten().unwrap_or_default())
+        }
         (checked::PRODUCT | checked::DOUBLE_PRODUCT | interval::SCALE, ..) => spelled.join(" * "),
         (checked::QUOTIENT, ..) => spelled.join(" / "),
         (checked::REMAINDER, ..) => spelled.join(" % "),
@@ -99,7 +123,12 @@ fn spelled_call(name: &str, literals: &[&ScalarValue]) -> String {
 
 /// A literal as a statement spells it.
 pub fn spelled(value: &ScalarValue) -> String {
-    let text = || value.to_array().and_then(|array| Ok(array_value_to_string(&array, 0)?)).unwrap_or_else(|_| value.to_string());
+    let text = || {
+        value
+            .to_array()
+            .and_then(|array| Ok(array_value_to_string(&array, 0)?))
+            .unwrap_or_else(|_| value.to_string())
+    };
     match (value.is_null(), value.data_type()) {
         (true, _) => "NULL".to_owned(),
         (_, DataType::Interval(_) | DataType::Duration(_)) => format!("interval '{}'", text()),

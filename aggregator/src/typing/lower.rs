@@ -1,8 +1,9 @@
 //! Expressions with types open -> expressions in which every operand has the type that its use asks for.
 //!
-//! DataFusion plans a statement over JSON columns and the functions of [`super::open`], which take anything. Here, with the types that
-//! DataFusion gives each operand, they become plain operators and functions over typed views. What is decided depends on an operand's type and
-//! on the kinds that its path has had; these choose between ways that give equal answers.
+//! DataFusion plans a statement over JSON columns and the functions of [`super::open`], which take anything. Here, with
+//! the types that DataFusion gives each operand, they become plain operators and functions over typed views. What is
+//! decided depends on an operand's type and on the kinds that its path has had; these choose between ways that give
+//! equal answers.
 
 use std::{
     str::FromStr as _,
@@ -46,8 +47,16 @@ pub fn lower(expr: Expr, schema: &DFSchema) -> Result<Expr> {
             Some(open) => call_of(open, Operand::all(args, schema)?),
             None => Ok(Expr::ScalarFunction(ScalarFunction { func, args })),
         },
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => Ok(condition(*left, schema)?.and(condition(*right, schema)?)),
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => Ok(condition(*left, schema)?.or(condition(*right, schema)?)),
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::And,
+            right,
+        }) => Ok(condition(*left, schema)?.and(condition(*right, schema)?)),
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Or,
+            right,
+        }) => Ok(condition(*left, schema)?.or(condition(*right, schema)?)),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => operator(op, &of(&left)?, &of(&right)?),
         Expr::Not(inner) => Ok(Expr::Not(Box::new(condition(*inner, schema)?))),
         Expr::Negative(inner) => negated(&of(&inner)?),
@@ -59,13 +68,22 @@ pub fn lower(expr: Expr, schema: &DFSchema) -> Result<Expr> {
         Expr::IsNotFalse(inner) => Ok(Expr::IsNotFalse(Box::new(condition(*inner, schema)?))),
         Expr::IsUnknown(inner) => Ok(Expr::IsUnknown(Box::new(condition(*inner, schema)?))),
         Expr::IsNotUnknown(inner) => Ok(Expr::IsNotUnknown(Box::new(condition(*inner, schema)?))),
-        Expr::Between(Between { expr, negated, low, high }) => {
+        Expr::Between(Between {
+            expr,
+            negated,
+            low,
+            high,
+        }) => {
             let (value, low, high) = (of(&expr)?, of(&low)?, of(&high)?);
             let inside = compared(&value, Operator::GtEq, &low)?.and(compared(&value, Operator::LtEq, &high)?);
             Ok(if negated { Expr::Not(Box::new(inside)) } else { inside })
         }
         Expr::InList(list) => one_of(&of(&list.expr)?, &Operand::all(list.list, schema)?, list.negated),
-        Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+        Expr::InSubquery(InSubquery {
+            expr,
+            subquery,
+            negated,
+        }) => {
             let (value, subquery) = alike_with_subquery(&of(&expr)?, subquery)?;
             Ok(Expr::InSubquery(InSubquery::new(Box::new(value), subquery, negated)))
         }
@@ -80,11 +98,15 @@ pub fn lower(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     }
 }
 
-/// An expression as a condition. What can be nothing else is not asked for its type, which costs as much as the expression is deep.
+/// An expression as a condition. What can be nothing else is not asked for its type, which costs as much as the
+/// expression is deep.
 pub fn condition(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     use Operator::{And, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq, Or};
     match expr {
-        Expr::BinaryExpr(BinaryExpr { op: And | Or | Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom, .. })
+        Expr::BinaryExpr(BinaryExpr {
+            op: And | Or | Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom,
+            ..
+        })
         | Expr::Not(_)
         | Expr::IsNull(_)
         | Expr::IsNotNull(_) => Ok(expr),
@@ -100,7 +122,9 @@ fn alike_with_subquery(value: &Operand, subquery: Subquery) -> Result<(Expr, Sub
     if right == column.expr {
         return Ok((left, subquery));
     }
-    let plan = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone()).project([right.alias("in")])?.build()?;
+    let plan = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone())
+        .project([right.alias("in")])?
+        .build()?;
     Ok((left, subquery.with_plan(Arc::new(plan))))
 }
 
@@ -126,25 +150,44 @@ pub fn call_of(open: &Open, args: Vec<Operand>) -> Result<Expr> {
             _ => list.expr.clone(),
         }),
         ("inside", [value, path, kinds @ ..]) => inside(value, path, kinds.first()),
-        ("json", [value]) => Ok(if value.kinds().is_some() { value.expr.clone() } else { call(json::TO_JSON, vec![value.expr.clone()]) }),
+        ("json", [value]) => Ok(if value.kinds().is_some() {
+            value.expr.clone()
+        } else {
+            call(json::TO_JSON, vec![value.expr.clone()])
+        }),
         ("at_time_zone", [moment, zone]) => at_time_zone(moment, zone),
         ("nullif", [value, other]) => {
             let case = Case::new(
                 None,
-                vec![(Box::new(compared(value, Operator::Eq, other)?), Box::new(null_of(DataType::Null)))],
+                vec![(
+                    Box::new(compared(value, Operator::Eq, other)?),
+                    Box::new(null_of(DataType::Null)),
+                )],
                 Some(Box::new(value.native())),
             );
             Ok(Expr::Case(case))
         }
         ("nvl2", [value, some, none]) => {
             let (results, _) = unified(&[some.clone(), none.clone()])?;
-            let [some, none] = <[Expr; 2]>::try_from(results).map_err(|_| bad("nvl2 takes three values".into(), "write nvl2(a, b, c)"))?;
-            Ok(Expr::Case(Case::new(None, vec![(Box::new(value.key().is_not_null()), Box::new(some))], Some(Box::new(none)))))
+            let [some, none] = <[Expr; 2]>::try_from(results)
+                .map_err(|_| bad("nvl2 takes three values".into(), "write nvl2(a, b, c)"))?;
+            Ok(Expr::Case(Case::new(
+                None,
+                vec![(Box::new(value.key().is_not_null()), Box::new(some))],
+                Some(Box::new(none)),
+            )))
         }
         ("greatest" | "least", values) => {
             let (results, of) = unified(values)?;
             match of {
-                Some(Class::Json(_)) => Ok(call(if name == "greatest" { extreme::GREATEST } else { extreme::LEAST }, results)),
+                Some(Class::Json(_)) => Ok(call(
+                    if name == "greatest" {
+                        extreme::GREATEST
+                    } else {
+                        extreme::LEAST
+                    },
+                    results,
+                )),
                 _ => applied(open.inner()?, results),
             }
         }
@@ -154,7 +197,11 @@ pub fn call_of(open: &Open, args: Vec<Operand>) -> Result<Expr> {
                 (Class::Text, Some(_)) | (Class::Time | Class::Date, _) => value.time()?,
                 _ => value.converted(Type::Time),
             };
-            Ok(if name == "to_date" { cast(moment, DataType::Date32) } else { moment })
+            Ok(if name == "to_date" {
+                cast(moment, DataType::Date32)
+            } else {
+                moment
+            })
         }
         ("to_timestamp_seconds" | "to_timestamp_millis" | "to_timestamp_micros" | "to_timestamp_nanos", [value])
             if value.class() == Class::Int || value.kinds().is_some_and(|kinds| kinds != Kinds::TEXT) =>
@@ -162,20 +209,42 @@ pub fn call_of(open: &Open, args: Vec<Operand>) -> Result<Expr> {
             Ok(try_cast(applied(open.inner()?, vec![value.integer()?])?, time()))
         }
         ("round" | "trunc", [value, places]) => applied(open.inner()?, vec![value.number()?, places.integer()?]),
-        ("array_length" | "list_length" | "cardinality" | "empty" | "array_empty" | "list_empty", [list, rest @ ..]) if list.kinds().is_some() => {
+        (
+            "array_length" | "list_length" | "cardinality" | "empty" | "array_empty" | "list_empty",
+            [list, rest @ ..],
+        ) if list.kinds().is_some() => {
             let items = call(json::ITEMS, vec![list.expr.clone()]);
-            applied(open.inner()?, std::iter::once(Ok(items)).chain(rest.iter().map(Operand::integer)).collect::<Result<_>>()?)
+            applied(
+                open.inner()?,
+                std::iter::once(Ok(items))
+                    .chain(rest.iter().map(Operand::integer))
+                    .collect::<Result<_>>()?,
+            )
         }
         ("to_char" | "date_format", [moment, pattern]) => {
-            let pattern = pattern.quoted().map_or_else(|| pattern.text(), |pattern| lit(strftime(pattern)));
+            let pattern = pattern
+                .quoted()
+                .map_or_else(|| pattern.text(), |pattern| lit(strftime(pattern)));
             applied(open.inner()?, vec![moment.time()?, pattern])
         }
         ("date_trunc" | "datetrunc", [unit, _]) => {
-            const UNITS: [&str; 10] = ["microsecond", "millisecond", "second", "minute", "hour", "day", "week", "month", "quarter", "year"];
+            const UNITS: [&str; 10] = [
+                "microsecond",
+                "millisecond",
+                "second",
+                "minute",
+                "hour",
+                "day",
+                "week",
+                "month",
+                "quarter",
+                "year",
+            ];
             match unit.quoted() {
-                Some(unit) if !UNITS.contains(&unit.to_lowercase().as_str()) => {
-                    Err(bad(format!("{unit} is no unit of time"), &format!("there are {}", UNITS.join(", "))))
-                }
+                Some(unit) if !UNITS.contains(&unit.to_lowercase().as_str()) => Err(bad(
+                    format!("{unit} is no unit of time"),
+                    &format!("there are {}", UNITS.join(", ")),
+                )),
                 _ => applied(open.inner()?, arguments(name, &args)?),
             }
         }
@@ -201,17 +270,35 @@ fn inside(value: &Operand, path: &Operand, kinds: Option<&Operand>) -> Result<Ex
         // Of a list that was computed, the first element is number 1, as in SQL.
         (Class::List, [plan::path::Step::Index(index), rest @ ..]) => {
             let element = datafusion::functions_nested::extract::array_element_udf();
-            let element = Expr::ScalarFunction(ScalarFunction { func: element, args: vec![value.expr.clone(), lit(i64::from(*index))] });
+            let element = Expr::ScalarFunction(ScalarFunction {
+                func: element,
+                args: vec![value.expr.clone(), lit(i64::from(*index))],
+            });
             match rest {
                 [] => Ok(element),
-                rest => {
-                    Ok(super::operand::view(view_of_json(element, &plan::Path::new(rest.to_vec()), None), plan::View { to: Type::Json, cast: false }))
-                }
+                rest => Ok(super::operand::view(
+                    view_of_json(element, &plan::Path::new(rest.to_vec()), None),
+                    plan::View {
+                        to: Type::Json,
+                        cast: false,
+                    },
+                )),
             }
         }
-        (Class::Json(_) | Class::Text, _) => Ok(view_of_json(value.expr.clone(), &steps, kinds.and_then(Operand::quoted))),
+        (Class::Json(_) | Class::Text, _) => Ok(view_of_json(
+            value.expr.clone(),
+            &steps,
+            kinds.and_then(Operand::quoted),
+        )),
         (Class::Null, _) => Ok(null_of(DataType::LargeUtf8)),
-        _ => Err(bad(format!("{} is {}: there is no {spelled} inside of it", shown(value), described(value)), "only JSON and lists are looked into")),
+        _ => Err(bad(
+            format!(
+                "{} is {}: there is no {spelled} inside of it",
+                shown(value),
+                described(value)
+            ),
+            "only JSON and lists are looked into",
+        )),
     }
 }
 
@@ -219,11 +306,18 @@ fn inside(value: &Operand, path: &Operand, kinds: Option<&Operand>) -> Result<Ex
 fn view_of_json(expr: Expr, path: &plan::Path, kinds: Option<&str>) -> Expr {
     let (root, whole) = match expr {
         Expr::ScalarFunction(mut inner)
-            if inner.func.name() == json::GET && literal(&inner.args[2]).and_then(|word| word.try_as_str().flatten()) == Some("json") =>
+            if inner.func.name() == json::GET
+                && literal(&inner.args[2]).and_then(|word| word.try_as_str().flatten()) == Some("json") =>
         {
-            let before = literal(&inner.args[1]).and_then(|path| path.try_as_str().flatten()).unwrap_or_default().to_owned();
+            let before = literal(&inner.args[1])
+                .and_then(|path| path.try_as_str().flatten())
+                .unwrap_or_default()
+                .to_owned();
             let before = plan::Path::try_from(before).unwrap_or_default();
-            (inner.args.swap_remove(0), plan::Path::new(before.steps().iter().chain(path.steps()).cloned().collect()))
+            (
+                inner.args.swap_remove(0),
+                plan::Path::new(before.steps().iter().chain(path.steps()).cloned().collect()),
+            )
         }
         other => (other, path.clone()),
     };
@@ -243,7 +337,13 @@ pub fn arguments(name: &str, args: &[Operand]) -> Result<Vec<Expr>> {
         Takes::Alike => unified(args)?.0,
         Takes::AsTheyAre => args.iter().map(Operand::native).collect(),
         Takes::Texts(numbers) => {
-            let one = |(place, operand): (usize, &Operand)| if numbers.contains(&place) { operand.integer() } else { Ok(text(operand)) };
+            let one = |(place, operand): (usize, &Operand)| {
+                if numbers.contains(&place) {
+                    operand.integer()
+                } else {
+                    Ok(text(operand))
+                }
+            };
             args.iter().enumerate().map(one).collect::<Result<_>>()?
         }
         Takes::Times(times) => {
@@ -260,7 +360,10 @@ pub fn arguments(name: &str, args: &[Operand]) -> Result<Vec<Expr>> {
 /// A function of the library, lenient.
 fn library(name: &str) -> Result<Arc<ScalarUDF>> {
     static ALL: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(plan::functions::scalar);
-    ALL.iter().find(|function| function.name() == name).map_or_else(|| internal_err!("there is no function {name}"), |found| Ok(Arc::clone(found)))
+    ALL.iter().find(|function| function.name() == name).map_or_else(
+        || internal_err!("there is no function {name}"),
+        |found| Ok(Arc::clone(found)),
+    )
 }
 
 /// A call of the library's function; what it cannot take is said in a user's words.
@@ -268,7 +371,8 @@ fn applied(function: Arc<ScalarUDF>, args: Vec<Expr>) -> Result<Expr> {
     Ok(Expr::ScalarFunction(ScalarFunction { func: function, args }))
 }
 
-/// A call with its arguments in the types that the function takes; a number that does not fit is NULL. An error where it takes no such types.
+/// A call with its arguments in the types that the function takes; a number that does not fit is NULL. An error where
+/// it takes no such types.
 pub fn with_types_taken(node: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let taken = |args: &[Operand], fields: Result<Vec<FieldRef>>, name: &str| match fields {
         Ok(fields) => Ok(fields),
@@ -278,9 +382,17 @@ pub fn with_types_taken(node: Expr, schema: &DFSchema) -> Result<Transformed<Exp
     match node {
         Expr::ScalarFunction(ScalarFunction { func, args }) => {
             let operands = Operand::all(args, schema)?;
-            let fields = taken(&operands, fields_with_udf(&fields(&operands), func.as_ref()), func.name())?;
+            let fields = taken(
+                &operands,
+                fields_with_udf(&fields(&operands), func.as_ref()),
+                func.name(),
+            )?;
             let fitted = |(place, operand): (usize, Operand)| match fields.get(place).map(|field| field.data_type()) {
-                Some(wanted) if wanted != operand.data_type() && !operand.is_literal() && may_not_fit(operand.data_type(), wanted) => {
+                Some(wanted)
+                    if wanted != operand.data_type()
+                        && !operand.is_literal()
+                        && may_not_fit(operand.data_type(), wanted) =>
+                {
                     try_cast(operand.expr, wanted.clone())
                 }
                 _ => operand.expr,
@@ -293,7 +405,11 @@ pub fn with_types_taken(node: Expr, schema: &DFSchema) -> Result<Transformed<Exp
         }
         Expr::AggregateFunction(call) => {
             let operands = Operand::all(call.params.args.clone(), schema)?;
-            taken(&operands, fields_with_udf(&fields(&operands), call.func.as_ref()), call.func.name())?;
+            taken(
+                &operands,
+                fields_with_udf(&fields(&operands), call.func.as_ref()),
+                call.func.name(),
+            )?;
             Ok(Transformed::no(Expr::AggregateFunction(call)))
         }
         other => Ok(Transformed::no(other)),
@@ -302,7 +418,11 @@ pub fn with_types_taken(node: Expr, schema: &DFSchema) -> Result<Transformed<Exp
 
 /// Whether a value of one type may be none of the other: of an integer, or of times that reach less far.
 fn may_not_fit(from: &DataType, to: &DataType) -> bool {
-    (from.is_numeric() && to.is_integer()) || matches!((from, to), (DataType::Timestamp(..), DataType::Timestamp(TimeUnit::Nanosecond, _)))
+    (from.is_numeric() && to.is_integer())
+        || matches!(
+            (from, to),
+            (DataType::Timestamp(..), DataType::Timestamp(TimeUnit::Nanosecond, _))
+        )
 }
 
 fn fields(args: &[Operand]) -> Vec<FieldRef> {
@@ -314,35 +434,49 @@ pub fn refusal(name: &str, args: &[Operand]) -> datafusion::error::DataFusionErr
     let types: Vec<String> = args.iter().map(described).collect();
     match types.as_slice() {
         [] => bad(format!("{name} needs an argument"), "write it in the parentheses"),
-        [_, _] if ["+", "-", "*", "/", "%"].contains(&name) && args.iter().any(|arg| arg.class() == Class::Decimal) => bad(
-            format!("the result of {name} would have more than 38 digits"),
-            "use decimals of fewer digits, such as x::decimal(18, 4), or x::double",
-        ),
-        types => {
-            bad(format!("{name} does not take {}", types.join(", ")), "check how many arguments it takes, or convert them: x::text, x::double, …")
+        [_, _] if ["+", "-", "*", "/", "%"].contains(&name) && args.iter().any(|arg| arg.class() == Class::Decimal) => {
+            bad(
+                format!("the result of {name} would have more than 38 digits"),
+                "use decimals of fewer digits, such as x::decimal(18, 4), or x::double",
+            )
         }
+        types => bad(
+            format!("{name} does not take {}", types.join(", ")),
+            "check how many arguments it takes, or convert them: x::text, x::double, …",
+        ),
     }
 }
 
 /// `left op right`.
 pub fn operator(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
     use Operator::{
-        BitwiseAnd, BitwiseOr, BitwiseShiftLeft, BitwiseShiftRight, BitwiseXor, Divide, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq,
-        Minus, Modulo, Multiply, NotEq, Plus, RegexIMatch, RegexMatch, RegexNotIMatch, RegexNotMatch, StringConcat,
+        BitwiseAnd, BitwiseOr, BitwiseShiftLeft, BitwiseShiftRight, BitwiseXor, Divide, Eq, Gt, GtEq, IsDistinctFrom,
+        IsNotDistinctFrom, Lt, LtEq, Minus, Modulo, Multiply, NotEq, Plus, RegexIMatch, RegexMatch, RegexNotIMatch,
+        RegexNotMatch, StringConcat,
     };
     let plain = |left: Expr, right: Expr| Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)));
     match op {
         Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom => compared(left, op, right),
         Plus | Minus | Multiply | Divide | Modulo => arithmetic(op, left, right),
-        BitwiseAnd | BitwiseOr | BitwiseXor | BitwiseShiftLeft | BitwiseShiftRight => Ok(plain(left.integer()?, right.integer()?)),
-        RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch if !right.is_literal() || right.quoted().is_some_and(takes_long) => {
+        BitwiseAnd | BitwiseOr | BitwiseXor | BitwiseShiftLeft | BitwiseShiftRight => {
+            Ok(plain(left.integer()?, right.integer()?))
+        }
+        RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch
+            if !right.is_literal() || right.quoted().is_some_and(takes_long) =>
+        {
             let flags = matches!(op, RegexIMatch | RegexNotIMatch).then(|| lit("i"));
             let args = [left.text(), right.text()].into_iter().chain(flags).collect();
             // A pattern out of a document may be none.
             let matched = applied(library("regexp_like")?, args)?;
-            Ok(if matches!(op, RegexNotMatch | RegexNotIMatch) { Expr::Not(Box::new(matched)) } else { matched })
+            Ok(if matches!(op, RegexNotMatch | RegexNotIMatch) {
+                Expr::Not(Box::new(matched))
+            } else {
+                matched
+            })
         }
-        StringConcat if [left, right].iter().any(|operand| operand.class() == Class::List) => Ok(plain(left.native(), right.native())),
+        StringConcat if [left, right].iter().any(|operand| operand.class() == Class::List) => {
+            Ok(plain(left.native(), right.native()))
+        }
         StringConcat => Ok(joined(left.text(), right.text())),
         _ => Ok(plain(left.text(), right.text())),
     }
@@ -365,7 +499,12 @@ fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
         Class::Text => operand.quoted().is_some_and(|text| text.trim().parse::<i64>().is_ok()),
         _ => false,
     };
-    let double = |operand: &Operand| !matches!(operand.class(), Class::Decimal | Class::Other | Class::Bool | Class::List);
+    let double = |operand: &Operand| {
+        !matches!(
+            operand.class(),
+            Class::Decimal | Class::Other | Class::Bool | Class::List
+        )
+    };
     let plain = |left: Expr, right: Expr| match [left_class, right_class].contains(&Class::Other) {
         true => Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))),
         false => counted_operator(op, left, right),
@@ -373,15 +512,31 @@ fn arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
     match op {
         Operator::Divide | Operator::Modulo if left.is_literal() && is_zero(right) => Err(by_zero()),
         Operator::Divide => Ok(call(checked::QUOTIENT, vec![left.double()?, right.double()?])),
-        Operator::Modulo if integer(left) && integer(right) => Ok(call(checked::REMAINDER, vec![left.number()?, right.number()?])),
+        Operator::Modulo if integer(left) && integer(right) => {
+            Ok(call(checked::REMAINDER, vec![left.number()?, right.number()?]))
+        }
         Operator::Modulo => {
             let divisor = right.number()?;
             let zero = Operand::of(divisor.clone(), &DFSchema::empty()).is_ok_and(|d| d.is_literal());
-            let divisor = if zero { divisor } else { datafusion::functions::core::expr_fn::nullif(divisor, lit(0_i64)) };
+            let divisor = if zero {
+                divisor
+            } else {
+                datafusion::functions::core::expr_fn::nullif(divisor, lit(0_i64))
+            };
             plain(left.number()?, divisor)
         }
-        _ if integer(left) && integer(right) => Ok(chained(op, [checked::SUM, checked::PRODUCT], left.number()?, right.number()?)),
-        _ if double(left) && double(right) => Ok(chained(op, [checked::DOUBLE_SUM, checked::DOUBLE_PRODUCT], left.double()?, right.double()?)),
+        _ if integer(left) && integer(right) => Ok(chained(
+            op,
+            [checked::SUM, checked::PRODUCT],
+            left.number()?,
+            right.number()?,
+        )),
+        _ if double(left) && double(right) => Ok(chained(
+            op,
+            [checked::DOUBLE_SUM, checked::DOUBLE_PRODUCT],
+            left.double()?,
+            right.double()?,
+        )),
         _ => plain(left.number()?, right.number()?),
     }
 }
@@ -395,12 +550,19 @@ fn counted_operator(op: Operator, left: Expr, right: Expr) -> Result<Expr> {
 }
 
 fn by_zero() -> datafusion::error::DataFusionError {
-    bad("a division by zero".into(), "write NULLIF(divisor, 0) where data may be zero")
+    bad(
+        "a division by zero".into(),
+        "write NULLIF(divisor, 0) where data may be zero",
+    )
 }
 
 fn is_zero(operand: &Operand) -> bool {
-    literal(&operand.expr)
-        .is_some_and(|value| !value.is_null() && value.cast_to(&DataType::Float64).is_ok_and(|value| value == ScalarValue::Float64(Some(0.0))))
+    literal(&operand.expr).is_some_and(|value| {
+        !value.is_null()
+            && value
+                .cast_to(&DataType::Float64)
+                .is_ok_and(|value| value == ScalarValue::Float64(Some(0.0)))
+    })
 }
 
 /// Numbers added, subtracted or multiplied by the functions of their type; a chain becomes one call.
@@ -416,7 +578,9 @@ fn chained(op: Operator, [sum, product]: [&str; 2], left: Expr, right: Expr) -> 
         other => vec![other],
     };
     if let (Some(sign), Some(first)) = (sign, args.first_mut()) {
-        let signs = literal(first).and_then(|signs| signs.try_as_str().flatten()).unwrap_or_default();
+        let signs = literal(first)
+            .and_then(|signs| signs.try_as_str().flatten())
+            .unwrap_or_default();
         *first = lit(format!("{signs}{sign}"));
     }
     args.push(right);
@@ -447,8 +611,12 @@ fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
             let days = call(interval::SCALE, vec![one_day(), right.double()?]);
             Ok(cast(shifted(left.time()?, days)?, DataType::Date32))
         }
-        (Interval, Operator::Multiply, other) if other != Interval => Ok(call(interval::SCALE, vec![left.expr.clone(), right.double()?])),
-        (other, Operator::Multiply, Interval) if other != Interval => Ok(call(interval::SCALE, vec![right.expr.clone(), left.double()?])),
+        (Interval, Operator::Multiply, other) if other != Interval => {
+            Ok(call(interval::SCALE, vec![left.expr.clone(), right.double()?]))
+        }
+        (other, Operator::Multiply, Interval) if other != Interval => {
+            Ok(call(interval::SCALE, vec![right.expr.clone(), left.double()?]))
+        }
         (Interval, Operator::Divide, other) if other != Interval && is_zero(right) => Err(by_zero()),
         (Interval, Operator::Divide, other) if other != Interval => {
             let factor = call(checked::QUOTIENT, vec![lit(1.0), right.double()?]);
@@ -456,31 +624,57 @@ fn of_times(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
         }
         (Interval, _, Interval) => {
             let same = left.data_type() == right.data_type();
-            let of = |operand: &Operand| if same { operand.expr.clone() } else { call(interval::SCALE, vec![operand.expr.clone(), lit(1.0)]) };
+            let of = |operand: &Operand| {
+                if same {
+                    operand.expr.clone()
+                } else {
+                    call(interval::SCALE, vec![operand.expr.clone(), lit(1.0)])
+                }
+            };
             plain(of(left), of(right))
         }
         // A text beside an interval is a time, and beside a time it is one too.
         (Json(_) | Text, _, Interval) => shifted(left.time()?, right.expr.clone()),
         (Interval, Operator::Plus, Json(_) | Text) => shifted(right.time()?, left.expr.clone()),
-        (Time, Operator::Plus | Operator::Minus, Text) if right.quoted().is_some_and(|text| plan::value::time_of_text(text).is_none()) => {
+        (Time, Operator::Plus | Operator::Minus, Text)
+            if right
+                .quoted()
+                .is_some_and(|text| plan::value::time_of_text(text).is_none()) =>
+        {
             plain(left.expr.clone(), cast(right.expr.clone(), month_day_nano()))
         }
-        (Json(_) | Text | Time | Date, Operator::Minus, Json(_) | Text | Time | Date) if !(left.class() == Date && right.class() == Date) => {
+        (Json(_) | Text | Time | Date, Operator::Minus, Json(_) | Text | Time | Date)
+            if !(left.class() == Date && right.class() == Date) =>
+        {
             plain(left.time()?, right.time()?)
         }
         (Json(_), Operator::Plus, Date) => of_times(op, right, left),
         (number, Operator::Plus, Date) if number.is_number() => of_times(op, right, left),
-        (Date, Operator::Plus | Operator::Minus, Interval) => Ok(cast(shifted(left.time()?, right.expr.clone())?, DataType::Date32)),
+        (Date, Operator::Plus | Operator::Minus, Interval) => {
+            Ok(cast(shifted(left.time()?, right.expr.clone())?, DataType::Date32))
+        }
         (Interval, Operator::Plus, Date) => Ok(cast(shifted(right.time()?, left.expr.clone())?, DataType::Date32)),
         (Date, Operator::Minus, Date) => {
             let day = |operand: &Operand| cast(cast(operand.expr.clone(), DataType::Int32), DataType::Int64);
             Ok(call(checked::SUM, vec![lit("+-"), day(left), day(right)]))
         }
-        (Time, Operator::Plus | Operator::Minus, Interval) if *left.data_type() == time() => shifted(left.expr.clone(), right.expr.clone()),
-        (Interval, Operator::Plus, Time) if *right.data_type() == time() => shifted(right.expr.clone(), left.expr.clone()),
-        (Time, Operator::Plus | Operator::Minus, Interval) | (Interval, Operator::Plus, Time) => plain(left.expr.clone(), right.expr.clone()),
+        (Time, Operator::Plus | Operator::Minus, Interval) if *left.data_type() == time() => {
+            shifted(left.expr.clone(), right.expr.clone())
+        }
+        (Interval, Operator::Plus, Time) if *right.data_type() == time() => {
+            shifted(right.expr.clone(), left.expr.clone())
+        }
+        (Time, Operator::Plus | Operator::Minus, Interval) | (Interval, Operator::Plus, Time) => {
+            plain(left.expr.clone(), right.expr.clone())
+        }
         _ => Err(bad(
-            format!("{} {op} {} is {} {op} {}", shown(left), shown(right), described(left), described(right)),
+            format!(
+                "{} {op} {} is {} {op} {}",
+                shown(left),
+                shown(right),
+                described(left),
+                described(right)
+            ),
             "times go with intervals: _time - interval '1 day'",
         )),
     }
@@ -499,35 +693,61 @@ fn negated(value: &Operand) -> Result<Expr> {
         Class::Int if value.is_literal() => match literal(&number) {
             Some(ScalarValue::Int64(Some(int))) => match int.checked_neg() {
                 Some(negative) => Ok(lit(negative)),
-                None => Err(bad(format!("-({int}) has no answer"), "write it as a fraction, with a point")),
+                None => Err(bad(
+                    format!("-({int}) has no answer"),
+                    "write it as a fraction, with a point",
+                )),
             },
             _ => Ok(Expr::Negative(Box::new(number))),
         },
         Class::Int => Ok(call(checked::SUM, vec![lit("-"), number])),
-        Class::Json(kinds) if kinds.any(Kinds::INT) && !kinds.any(Kinds::FLOAT | Kinds::BIG) => Ok(call(checked::SUM, vec![lit("-"), number])),
+        Class::Json(kinds) if kinds.any(Kinds::INT) && !kinds.any(Kinds::FLOAT | Kinds::BIG) => {
+            Ok(call(checked::SUM, vec![lit("-"), number]))
+        }
         _ => Ok(Expr::Negative(Box::new(number))),
     }
 }
 
-/// Values that become one result (CASE, COALESCE, an array), and what they then are: a text takes everything in, as it is; values of documents
-/// of different kinds stay JSON.
+/// Values that become one result (CASE, COALESCE, an array), and what they then are: a text takes everything in, as it
+/// is; values of documents of different kinds stay JSON.
 pub fn unified(values: &[Operand]) -> Result<(Vec<Expr>, Option<Class>)> {
     let text = values.iter().any(|value| value.class() == Class::Text);
-    if text && values.iter().all(|value| !matches!(value.class(), Class::Time | Class::Date | Class::Interval | Class::List | Class::Other)) {
+    if text
+        && values.iter().all(|value| {
+            !matches!(
+                value.class(),
+                Class::Time | Class::Date | Class::Interval | Class::List | Class::Other
+            )
+        })
+    {
         return Ok((values.iter().map(Operand::text).collect(), Some(Class::Text)));
     }
     let temporal = |value: &Operand| matches!(value.class(), Class::Time | Class::Date);
     if values.iter().any(temporal)
-        && values.iter().all(|value| temporal(value) || matches!(value.class(), Class::Null | Class::Json(_) | Class::Text))
+        && values
+            .iter()
+            .all(|value| temporal(value) || matches!(value.class(), Class::Null | Class::Json(_) | Class::Text))
     {
-        let date = values.iter().all(|value| matches!(value.class(), Class::Date | Class::Null));
+        let date = values
+            .iter()
+            .all(|value| matches!(value.class(), Class::Date | Class::Null));
         let of = |value: &Operand| if date { Ok(value.expr.clone()) } else { value.time() };
-        return Ok((values.iter().map(of).collect::<Result<_>>()?, Some(if date { Class::Date } else { Class::Time })));
+        return Ok((
+            values.iter().map(of).collect::<Result<_>>()?,
+            Some(if date { Class::Date } else { Class::Time }),
+        ));
     }
     let plain: Vec<Expr> = values.iter().map(Operand::native).collect();
     if values.iter().all(|value| value.kinds().is_none()) {
-        let classes: Vec<Class> = values.iter().map(Operand::class).filter(|class| *class != Class::Null).collect();
-        if classes.windows(2).all(|pair| pair[0] == pair[1] || (pair[0].is_number() && pair[1].is_number())) {
+        let classes: Vec<Class> = values
+            .iter()
+            .map(Operand::class)
+            .filter(|class| *class != Class::Null)
+            .collect();
+        if classes
+            .windows(2)
+            .all(|pair| pair[0] == pair[1] || (pair[0].is_number() && pair[1].is_number()))
+        {
             return Ok((plain, classes.first().copied()));
         }
     }
@@ -535,7 +755,11 @@ pub fn unified(values: &[Operand]) -> Result<(Vec<Expr>, Option<Class>)> {
         Class::Json(kinds) => kinds.native().filter(|native| *native != Type::Json).map(Type::arrow),
         _ => Some(value.data_type().clone()),
     };
-    let types: Option<Vec<DataType>> = values.iter().filter(|value| value.class() != Class::Null).map(native).collect();
+    let types: Option<Vec<DataType>> = values
+        .iter()
+        .filter(|value| value.class() != Class::Null)
+        .map(native)
+        .collect();
     let types = types.unwrap_or_default();
     let numbers = !types.is_empty() && types.iter().all(|of| matches!(of, DataType::Int64 | DataType::Float64));
     let exact = types.windows(2).all(|pair| pair[0] == pair[1]) || (numbers && !values.iter().any(may_be_wide));
@@ -553,7 +777,9 @@ pub fn unified(values: &[Operand]) -> Result<(Vec<Expr>, Option<Class>)> {
 fn may_be_wide(value: &Operand) -> bool {
     match value.class() {
         Class::Json(kinds) => kinds.any(Kinds::WIDE),
-        Class::Int => !matches!(literal(&value.expr), Some(ScalarValue::Int64(Some(int))) if int.unsigned_abs() <= 1 << 53),
+        Class::Int => {
+            !matches!(literal(&value.expr), Some(ScalarValue::Int64(Some(int))) if int.unsigned_abs() <= 1 << 53)
+        }
         _ => false,
     }
 }
@@ -574,7 +800,11 @@ fn case_of(case: Case, schema: &DFSchema) -> Result<Expr> {
     }
     let (mut results, _) = unified(&results)?;
     let otherwise = if otherwise { results.pop().map(Box::new) } else { None };
-    let when_then = conditions.into_iter().map(Box::new).zip(results.into_iter().map(Box::new)).collect();
+    let when_then = conditions
+        .into_iter()
+        .map(Box::new)
+        .zip(results.into_iter().map(Box::new))
+        .collect();
     Ok(Expr::Case(Case::new(None, when_then, otherwise)))
 }
 
@@ -588,10 +818,14 @@ fn like_of(like: Like, schema: &DFSchema, wrap: fn(Like) -> Expr) -> Result<Expr
         (Some(escape), Some(text)) if escape != '\\' => (lit(with_backslashes(text, escape)), None),
         (escape, _) => (pattern.text(), escape.filter(|escape| *escape != '\\')),
     };
-    // A pattern of each row's own is compiled for each row, and a long one takes long over long texts: a function does it in parts.
+    // A pattern of each row's own is compiled for each row, and a long one takes long over long texts: a function does
+    // it in parts.
     let constant = literal(&pattern).map(|pattern| pattern.try_as_str().flatten().unwrap_or_default());
     if constant.is_none_or(text::is_compiled_long) && escape.is_none() {
-        let matched = call(if like.case_insensitive { text::ILIKE } else { text::LIKE }, vec![value.text(), pattern]);
+        let matched = call(
+            if like.case_insensitive { text::ILIKE } else { text::LIKE },
+            vec![value.text(), pattern],
+        );
         return Ok(if like.negated { !matched } else { matched });
     }
     Ok(wrap(Like {
@@ -635,17 +869,31 @@ fn converted(value: &Operand, to: &DataType, lenient: bool, schema: &DFSchema) -
     if value.data_type() == to {
         return Ok(value.expr.clone());
     }
-    if !matches!(value.class(), Class::Json(_) | Class::Text) && !plan::column::is_json(to) && !can_cast_types(value.data_type(), to) {
+    if !matches!(value.class(), Class::Json(_) | Class::Text)
+        && !plan::column::is_json(to)
+        && !can_cast_types(value.data_type(), to)
+    {
         let hint = match value.class() {
-            Class::Time | Class::Date | Class::Interval => "extract(epoch FROM x) gives the seconds of a time or an interval",
+            Class::Time | Class::Date | Class::Interval => {
+                "extract(epoch FROM x) gives the seconds of a time or an interval"
+            }
             _ => "x::text gives the text of any value",
         };
         let name = crate::answer::type_name(to);
-        return Err(bad(format!("{} is {}, which is not converted to {name}", shown(value), described(value)), hint));
+        return Err(bad(
+            format!(
+                "{} is {}, which is not converted to {name}",
+                shown(value),
+                described(value)
+            ),
+            hint,
+        ));
     }
     Ok(match (value.class(), view, to) {
         (Class::Json(_), None, json) if plan::column::is_json(json) => value.expr.clone(),
-        (Class::Text, None, json) if plan::column::is_json(json) => call(json::GET, vec![value.expr.clone(), lit(""), lit("json")]),
+        (Class::Text, None, json) if plan::column::is_json(json) => {
+            call(json::GET, vec![value.expr.clone(), lit(""), lit("json")])
+        }
         (_, None, json) if plan::column::is_json(json) => call(json::TO_JSON, vec![value.expr.clone()]),
         (Class::Json(kinds), Some(view), _) => value.view(view, !(view == Type::Text && kinds == Kinds::TEXT)),
         (Class::Double, Some(Type::Text), _) => value.text(),
@@ -667,14 +915,21 @@ fn converted(value: &Operand, to: &DataType, lenient: bool, schema: &DFSchema) -
         }
         // Rounded, as the cast between decimals does it.
         (Class::Decimal, Some(Type::Int), _) if !matches!(value.data_type(), DataType::Decimal128(_, 0)) => {
-            let whole = Operand::of(cast(value.expr.clone(), DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0)), schema)?;
+            let whole = Operand::of(
+                cast(value.expr.clone(), DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0)),
+                schema,
+            )?;
             return converted(&whole, to, lenient, schema);
         }
-        (Class::Json(_) | Class::Text, None, DataType::Date32) => try_cast(value.converted(Type::Time), DataType::Date32),
+        (Class::Json(_) | Class::Text, None, DataType::Date32) => {
+            try_cast(value.converted(Type::Time), DataType::Date32)
+        }
         (Class::Json(_) | Class::Text, None, _) => counted_cast(value.converted(Type::Text), to),
         (Class::Time | Class::Date, Some(Type::Time), _) => value.time()?,
         _ => match literal(&value.expr).map(|constant| (constant, constant.cast_to(to))) {
-            Some((constant, Ok(converted))) if constant.is_null() || !converted.is_null() => Expr::Literal(converted, None),
+            Some((constant, Ok(converted))) if constant.is_null() || !converted.is_null() => {
+                Expr::Literal(converted, None)
+            }
             Some(_) if lenient => null_of(to.clone()),
             Some((constant, _)) => return Err(unreadable(&literals::spelled(constant), to)),
             None => counted_cast(value.expr.clone(), to),
@@ -695,7 +950,11 @@ fn of_literal(text: &str, value: &Operand, to: &DataType, view: Option<Type>, le
             json.then(|| Expr::Literal(ScalarValue::LargeUtf8(Some(text.to_owned())), None))
         }
         _ if *to == DataType::Date32 => time_or_error(value, lenient)?.map(|moment| cast(moment, DataType::Date32)),
-        _ => ScalarValue::from(text.trim()).cast_to(to).ok().filter(|value| !value.is_null()).map(|value| Expr::Literal(value, None)),
+        _ => ScalarValue::from(text.trim())
+            .cast_to(to)
+            .ok()
+            .filter(|value| !value.is_null())
+            .map(|value| Expr::Literal(value, None)),
     };
     match typed {
         Some(typed) => Ok(typed),
@@ -706,7 +965,10 @@ fn of_literal(text: &str, value: &Operand, to: &DataType, view: Option<Type>, le
 
 fn unreadable(constant: &str, to: &DataType) -> datafusion::error::DataFusionError {
     let name = crate::answer::type_name(to);
-    bad(format!("{constant} cannot be read as {name}"), "write a value of that type, or TRY_CAST to have NULL")
+    bad(
+        format!("{constant} cannot be read as {name}"),
+        "write a value of that type, or TRY_CAST to have NULL",
+    )
 }
 
 fn time_or_error(value: &Operand, lenient: bool) -> Result<Option<Expr>> {
@@ -719,18 +981,28 @@ fn time_or_error(value: &Operand, lenient: bool) -> Result<Option<Expr>> {
 
 /// `moment AT TIME ZONE zone`: the clock on the wall there; of a clock on the wall, the moment.
 fn at_time_zone(moment: &Operand, zone: &Operand) -> Result<Expr> {
-    let Some(name) = zone.quoted() else { return Err(bad("a time zone that is computed".into(), "write AT TIME ZONE 'Europe/Berlin'")) };
+    let Some(name) = zone.quoted() else {
+        return Err(bad(
+            "a time zone that is computed".into(),
+            "write AT TIME ZONE 'Europe/Berlin'",
+        ));
+    };
     if Tz::from_str(name).is_err() {
-        return Err(bad(format!("there is no time zone {name}"), "write a name as 'Europe/Berlin', or '+02:00'"));
+        return Err(bad(
+            format!("there is no time zone {name}"),
+            "write a name as 'Europe/Berlin', or '+02:00'",
+        ));
     }
     let there = DataType::Timestamp(TimeUnit::Microsecond, Some(name.into()));
     let moment = moment.time()?;
-    let naive =
-        matches!(Operand::of(moment.clone(), &DFSchema::empty()), Ok(ref literal) if matches!(literal.data_type(), DataType::Timestamp(_, None)));
+    let naive = matches!(Operand::of(moment.clone(), &DFSchema::empty()), Ok(ref literal) if matches!(literal.data_type(), DataType::Timestamp(_, None)));
     if naive {
         return Ok(cast(cast(moment, there), time()));
     }
-    Ok(Expr::ScalarFunction(ScalarFunction { func: datafusion::functions::datetime::to_local_time(), args: vec![cast(moment, there)] }))
+    Ok(Expr::ScalarFunction(ScalarFunction {
+        func: datafusion::functions::datetime::to_local_time(),
+        args: vec![cast(moment, there)],
+    }))
 }
 
 /// A pattern as PostgreSQL and others write it, as `strftime` does; one with a `%` is taken as it is.

@@ -5,8 +5,9 @@
 //!                        ─ DataFusion's rules ─ `columns`: views of JSON become columns of scans
 //! ```
 //!
-//! Every path is a JSON column in a resolved statement. What an operator or a function makes of it, a number, a text, a time, is a view of it,
-//! chosen when the types of its operands are known. What it is not: names and scopes, which `sql` resolves before.
+//! Every path is a JSON column in a resolved statement. What an operator or a function makes of it, a number, a text, a
+//! time, is a view of it, chosen when the types of its operands are known. What it is not: names and scopes, which
+//! `sql` resolves before.
 
 mod aggregates;
 mod columns;
@@ -41,10 +42,17 @@ pub fn session() -> SessionStateBuilder {
     planners.extend(SessionStateDefaults::default_expr_planners());
     let mut rules = Optimizer::new().rules;
     // Documents are not structs, and the resolver rewrites ALL and ANY of a sub-query itself.
-    let unused = ["extract_leaf_expressions", "push_down_leaf_projections", "rewrite_set_comparison"];
+    let unused = [
+        "extract_leaf_expressions",
+        "push_down_leaf_projections",
+        "rewrite_set_comparison",
+    ];
     rules.retain(|rule| !unused.contains(&rule.name()));
     let simplify: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(plan::simplify::Simplify::default());
-    rules.iter_mut().filter(|rule| rule.name() == simplify.name()).for_each(|rule| *rule = Arc::clone(&simplify));
+    rules
+        .iter_mut()
+        .filter(|rule| rule.name() == simplify.name())
+        .for_each(|rule| *rule = Arc::clone(&simplify));
     rules.push(Arc::new(columns::ReadAsColumns));
     SessionStateBuilder::new()
         .with_expr_planners(planners)
@@ -53,6 +61,10 @@ pub fn session() -> SessionStateBuilder {
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
         .with_aggregate_functions(open::aggregates())
         .with_window_functions(SessionStateDefaults::default_window_functions())
-        .with_analyzer_rules(vec![Arc::new(rule::Types), Arc::new(ResolveGroupingFunction::new()), Arc::new(TypeCoercion::new())])
+        .with_analyzer_rules(vec![
+            Arc::new(rule::Types),
+            Arc::new(ResolveGroupingFunction::new()),
+            Arc::new(TypeCoercion::new()),
+        ])
         .with_optimizer_rules(rules)
 }

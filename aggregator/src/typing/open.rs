@@ -1,5 +1,5 @@
-//! Functions and operators with their types open: while a statement is planned they take anything, and say the type that they will have.
-//! [`super::lower`] puts the real ones in their place.
+//! Functions and operators with their types open: while a statement is planned they take anything, and say the type
+//! that they will have. [`super::lower`] puts the real ones in their place.
 
 use std::{hash::Hash, sync::Arc};
 
@@ -7,8 +7,8 @@ use datafusion::{
     arrow::datatypes::{DataType, Field, FieldRef},
     common::{Column, DFSchema, Result, internal_err},
     logical_expr::{
-        Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, Expr, ExprSchemable as _, Operator, ReturnFieldArgs, ScalarFunctionArgs,
-        ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+        Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, Expr, ExprSchemable as _, Operator,
+        ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
         expr::AggregateFunction,
         function::AccumulatorArgs,
         planner::{ExprPlanner, PlannerResult, RawBinaryExpr, TypePlanner},
@@ -25,8 +25,19 @@ use super::{
 };
 
 /// Operators that are not spelled as functions in SQL.
-const SPECIAL: [&str; 11] =
-    ["cast", "is_distinct", "is_not_distinct", "as_text", "truth", "negative", "positive", "items", "inside", "json", "at_time_zone"];
+const SPECIAL: [&str; 11] = [
+    "cast",
+    "is_distinct",
+    "is_not_distinct",
+    "as_text",
+    "truth",
+    "negative",
+    "positive",
+    "items",
+    "inside",
+    "json",
+    "at_time_zone",
+];
 
 /// A function or an operator of rows.
 #[derive(Debug)]
@@ -58,12 +69,22 @@ fn anything(volatility: Volatility) -> Signature {
 impl Open {
     fn of(name: &str, inner: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
         let signature = anything(inner.signature().volatility);
-        Arc::new(ScalarUDF::from(Self { name: name.to_owned(), operator: None, inner: Some(inner), signature }))
+        Arc::new(ScalarUDF::from(Self {
+            name: name.to_owned(),
+            operator: None,
+            inner: Some(inner),
+            signature,
+        }))
     }
 
     fn special(name: &str, operator: Option<Operator>) -> Arc<ScalarUDF> {
         let signature = anything(Volatility::Immutable);
-        Arc::new(ScalarUDF::from(Self { name: name.to_owned(), operator, inner: None, signature }))
+        Arc::new(ScalarUDF::from(Self {
+            name: name.to_owned(),
+            operator,
+            inner: None,
+            signature,
+        }))
     }
 
     /// Its name in the statement.
@@ -78,13 +99,20 @@ impl Open {
 
     /// The function that it stands for.
     pub fn inner(&self) -> Result<Arc<ScalarUDF>> {
-        self.inner.as_ref().map_or_else(|| internal_err!("{} is no function", self.name), |inner| Ok(Arc::clone(inner)))
+        self.inner.as_ref().map_or_else(
+            || internal_err!("{} is no function", self.name),
+            |inner| Ok(Arc::clone(inner)),
+        )
     }
 }
 
 /// Operands that are known by their types only; literals are known.
 fn operands(fields: &[FieldRef], literals: &[Option<&ScalarValue>]) -> Result<(DFSchema, Vec<Operand>)> {
-    let columns: Vec<Field> = fields.iter().enumerate().map(|(place, field)| field.as_ref().clone().with_name(place.to_string())).collect();
+    let columns: Vec<Field> = fields
+        .iter()
+        .enumerate()
+        .map(|(place, field)| field.as_ref().clone().with_name(place.to_string()))
+        .collect();
     let schema = DFSchema::from_unqualified_fields(columns.into(), Default::default())?;
     let one = |(place, field): (usize, &FieldRef)| {
         let expr = match literals.get(place).copied().flatten() {
@@ -116,8 +144,12 @@ impl ScalarUDFImpl for Open {
             return Ok(Arc::new(Field::new(&self.name, DataType::Boolean, true)));
         }
         let (schema, operands) = operands(args.arg_fields, args.scalar_arguments)?;
-        let (_, field) = call_of(self, operands.clone())?.to_field(&schema).map_err(|_| refusal(&self.name, &operands))?;
-        Ok(Arc::new(field.as_ref().clone().with_name(&self.name).with_nullable(true)))
+        let (_, field) = call_of(self, operands.clone())?
+            .to_field(&schema)
+            .map_err(|_| refusal(&self.name, &operands))?;
+        Ok(Arc::new(
+            field.as_ref().clone().with_name(&self.name).with_nullable(true),
+        ))
     }
 
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
@@ -129,13 +161,23 @@ impl ScalarUDFImpl for Open {
     }
 }
 
-/// The library's functions with their types open, by every name they have, and the operators that are not spelled as functions.
+/// The library's functions with their types open, by every name they have, and the operators that are not spelled as
+/// functions.
 pub fn scalar() -> Vec<Arc<ScalarUDF>> {
     let mut open: Vec<Arc<ScalarUDF>> = SPECIAL.iter().map(|name| Open::special(name, None)).collect();
     for function in plan::functions::scalar() {
-        open.extend(function.aliases().iter().map(|alias| Open::of(alias, Arc::clone(&function))));
+        open.extend(
+            function
+                .aliases()
+                .iter()
+                .map(|alias| Open::of(alias, Arc::clone(&function))),
+        );
         let ours = plan::functions::own().iter().any(|own| own.name() == function.name());
-        open.push(if ours { Arc::clone(&function) } else { Open::of(function.name(), Arc::clone(&function)) });
+        open.push(if ours {
+            Arc::clone(&function)
+        } else {
+            Open::of(function.name(), Arc::clone(&function))
+        });
     }
     open
 }
@@ -150,18 +192,29 @@ struct OpenAggregate {
 
 /// The aggregate that an open one stands for.
 pub fn aggregate(function: &AggregateUDF) -> Option<Arc<AggregateUDF>> {
-    function.inner().downcast_ref::<OpenAggregate>().map(|open| Arc::clone(&open.inner))
+    function
+        .inner()
+        .downcast_ref::<OpenAggregate>()
+        .map(|open| Arc::clone(&open.inner))
 }
 
 /// The library's aggregates with their types open, by every name they have.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
     let open = |name: &str, inner: &Arc<AggregateUDF>| {
         let (inner, signature) = (Arc::clone(inner), anything(Volatility::Immutable));
-        Arc::new(AggregateUDF::from(OpenAggregate { name: name.to_owned(), inner, signature }))
+        Arc::new(AggregateUDF::from(OpenAggregate {
+            name: name.to_owned(),
+            inner,
+            signature,
+        }))
     };
     let all = plan::functions::aggregates();
     all.iter()
-        .flat_map(|inner| std::iter::once(inner.name()).chain(inner.aliases().iter().map(String::as_str)).map(move |name| open(name, inner)))
+        .flat_map(|inner| {
+            std::iter::once(inner.name())
+                .chain(inner.aliases().iter().map(String::as_str))
+                .map(move |name| open(name, inner))
+        })
         .collect()
 }
 
@@ -238,7 +291,9 @@ impl ExprPlanner for Planner {
             _ => return Ok(PlannerResult::Original(raw)),
         };
         let name = operator.to_string();
-        Ok(PlannerResult::Planned(Open::special(&name, Some(operator)).call(vec![raw.left, raw.right])))
+        Ok(PlannerResult::Planned(
+            Open::special(&name, Some(operator)).call(vec![raw.left, raw.right]),
+        ))
     }
 }
 

@@ -74,13 +74,19 @@ impl Operand {
     /// An expression over the columns of a schema.
     pub fn of(expr: Expr, schema: &DFSchema) -> Result<Self> {
         let (_, field) = expr.to_field(schema)?;
-        let text_of = text_of_json(&expr).map(|json| Ok::<_, DataFusionError>(Box::new(Self::of(json, schema)?))).transpose()?;
+        let text_of = text_of_json(&expr)
+            .map(|json| Ok::<_, DataFusionError>(Box::new(Self::of(json, schema)?)))
+            .transpose()?;
         Ok(Self { expr, field, text_of })
     }
 
     /// An expression whose type is known.
     pub fn with_field(expr: Expr, field: FieldRef) -> Self {
-        Self { expr, field, text_of: None }
+        Self {
+            expr,
+            field,
+            text_of: None,
+        }
     }
 
     /// All of them.
@@ -106,7 +112,9 @@ impl Operand {
             DataType::Timestamp(..) => Class::Time,
             DataType::Date32 | DataType::Date64 => Class::Date,
             DataType::Interval(_) | DataType::Duration(_) => Class::Interval,
-            DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) | DataType::ListView(_) => Class::List,
+            DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) | DataType::ListView(_) => {
+                Class::List
+            }
             _ => Class::Other,
         }
     }
@@ -121,12 +129,15 @@ impl Operand {
 
     /// Whether all its values are JSON numbers, as far as anybody knows.
     pub fn only_numbers(&self) -> bool {
-        self.kinds().is_some_and(|kinds| kinds != Kinds::default() && kinds.only(Kinds::INT | Kinds::WIDE | Kinds::FLOAT))
+        self.kinds()
+            .is_some_and(|kinds| kinds != Kinds::default() && kinds.only(Kinds::INT | Kinds::WIDE | Kinds::FLOAT))
     }
 
     /// The text of a quoted literal.
     pub fn quoted(&self) -> Option<&str> {
-        literal(&self.expr).and_then(|value| value.try_as_str().flatten()).filter(|_| self.class() == Class::Text)
+        literal(&self.expr)
+            .and_then(|value| value.try_as_str().flatten())
+            .filter(|_| self.class() == Class::Text)
     }
 
     /// Whether it is a literal.
@@ -170,7 +181,9 @@ impl Operand {
     /// What ORDER BY compares.
     pub fn sort_key(&self) -> Expr {
         match self.class() {
-            Class::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => self.view(Type::Rank, false),
+            Class::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => {
+                self.view(Type::Rank, false)
+            }
             Class::Interval => call(plan::functions::interval::MICROS, vec![self.expr.clone()]),
             _ => self.native(),
         }
@@ -184,12 +197,16 @@ impl Operand {
                 Ok(self.view(if integers { Type::Int } else { Type::Double }, false))
             }
             Class::Text => match self.quoted() {
-                Some(text) => number_literal(text).ok_or_else(|| bad(format!("'{text}' is not a number"), "write the number without quotes")),
+                Some(text) => number_literal(text)
+                    .ok_or_else(|| bad(format!("'{text}' is not a number"), "write the number without quotes")),
                 None => Ok(self.converted(Type::Double)),
             },
             Class::Int if *self.data_type() != DataType::Int64 => Ok(cast(self.expr.clone(), DataType::Int64)),
             Class::Null => Ok(null_of(DataType::Int64)),
-            Class::Bool => Err(bad(format!("{} is a boolean, not a number", shown(self)), "convert it: x::int")),
+            Class::Bool => Err(bad(
+                format!("{} is a boolean, not a number", shown(self)),
+                "convert it: x::int",
+            )),
             _ => Ok(self.expr.clone()),
         }
     }
@@ -218,7 +235,8 @@ impl Operand {
             Class::Json(kinds) => self.view(Type::Text, kinds != Kinds::TEXT),
             Class::Text => self.expr.clone(),
             Class::List | Class::Other => self.expr.clone(),
-            // Without a fraction it is spelled as an integer is, which it may have been before another document had a fraction.
+            // Without a fraction it is spelled as an integer is, which it may have been before another document had a
+            // fraction.
             Class::Double => self.converted(Type::Text),
             _ => cast(self.expr.clone(), DataType::Utf8View),
         }
@@ -234,7 +252,9 @@ impl Operand {
             },
             Class::Date if !self.is_literal() => Ok(counted_cast(self.expr.clone(), &time())),
             Class::Date => Ok(cast(self.expr.clone(), time())),
-            Class::Time if !matches!(self.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _)) => Ok(cast(self.expr.clone(), time())),
+            Class::Time if !matches!(self.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _)) => {
+                Ok(cast(self.expr.clone(), time()))
+            }
             Class::Null => Ok(null_of(time())),
             _ => Ok(self.expr.clone()),
         }
@@ -248,7 +268,10 @@ impl Operand {
             Class::Null => Ok(null_of(DataType::Boolean)),
             _ => match self.quoted().and_then(bool_of_text) {
                 Some(value) => Ok(lit(value)),
-                None => Err(bad(format!("{} is {}, not a condition", shown(self), described(self)), "compare it with something")),
+                None => Err(bad(
+                    format!("{} is {}, not a condition", shown(self), described(self)),
+                    "compare it with something",
+                )),
             },
         }
     }
@@ -257,8 +280,11 @@ impl Operand {
     pub fn converted(&self, to: Type) -> Expr {
         match (self.class(), &self.text_of) {
             (Class::Json(_), _) => self.view(to, true),
-            // The text of a path is converted as the path is, where its kinds leave no difference: an index and columns know it.
-            (_, Some(json)) if json.kinds().is_some_and(|kinds| converts_like_its_text(kinds, to)) => json.view(to, true),
+            // The text of a path is converted as the path is, where its kinds leave no difference: an index and columns
+            // know it.
+            (_, Some(json)) if json.kinds().is_some_and(|kinds| converts_like_its_text(kinds, to)) => {
+                json.view(to, true)
+            }
             _ => view(call(json::TO_JSON, vec![self.expr.clone()]), View { to, cast: true }),
         }
     }
@@ -273,8 +299,8 @@ pub fn literal(expr: &Expr) -> Option<&ScalarValue> {
     }
 }
 
-/// Whether a cast gives the same result for values of these kinds and for their texts. It does not for fractions cast to integers: the number
-/// `2.7` becomes 3, while the text `2.7` becomes NULL.
+/// Whether a cast gives the same result for values of these kinds and for their texts. It does not for fractions cast
+/// to integers: the number `2.7` becomes 3, while the text `2.7` becomes NULL.
 fn converts_like_its_text(kinds: Kinds, to: Type) -> bool {
     let besides = match to {
         Type::Int => Kinds::INT | Kinds::WIDE,
@@ -290,22 +316,33 @@ fn converts_like_its_text(kinds: Kinds, to: Type) -> bool {
 fn text_of_json(expr: &Expr) -> Option<Expr> {
     match expr {
         Expr::Alias(alias) => text_of_json(&alias.expr),
-        Expr::ScalarFunction(call) if call.func.name() == json::GET && (is_word(&call.args, "text!") || is_word(&call.args, "text")) => {
+        Expr::ScalarFunction(call)
+            if call.func.name() == json::GET && (is_word(&call.args, "text!") || is_word(&call.args, "text")) =>
+        {
             let mut args = call.args.clone();
             args[2] = lit("json");
-            Some(Expr::ScalarFunction(ScalarFunction { func: Arc::clone(&call.func), args }))
+            Some(Expr::ScalarFunction(ScalarFunction {
+                func: Arc::clone(&call.func),
+                args,
+            }))
         }
         _ => None,
     }
 }
 
 fn is_word(args: &[Expr], word: &str) -> bool {
-    args.get(2).and_then(literal).and_then(|value| value.try_as_str().flatten()) == Some(word)
+    args.get(2)
+        .and_then(literal)
+        .and_then(|value| value.try_as_str().flatten())
+        == Some(word)
 }
 
 /// A call of one of our own functions.
 pub fn call(name: &str, args: Vec<Expr>) -> Expr {
-    Expr::ScalarFunction(ScalarFunction { func: own_named(name), args })
+    Expr::ScalarFunction(ScalarFunction {
+        func: own_named(name),
+        args,
+    })
 }
 
 /// A view of JSON; a view of a path is one call.
@@ -336,7 +373,10 @@ pub fn cast(expr: Expr, to: DataType) -> Expr {
 
 /// A cast that gives NULL where it fails, which is counted.
 pub fn counted_cast(expr: Expr, to: &DataType) -> Expr {
-    call(convert::CAST, vec![expr, null_of(to.clone()), lit(crate::answer::type_name(to))])
+    call(
+        convert::CAST,
+        vec![expr, null_of(to.clone()), lit(crate::answer::type_name(to))],
+    )
 }
 
 /// A cast that gives NULL where it fails.
@@ -361,8 +401,14 @@ pub fn number_literal(text: &str) -> Option<Expr> {
 /// A point in time as a statement spells it; UTC where it says no zone.
 pub fn time_literal(text: &str) -> Result<Expr> {
     match time_of_text(text) {
-        Some(micros) => Ok(Expr::Literal(ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())), None)),
-        None => Err(bad(format!("'{text}' is not a point in time"), "write a time as 2026-01-31, 2026-01-31 08:30 or 2026-01-31T08:30:00Z")),
+        Some(micros) => Ok(Expr::Literal(
+            ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())),
+            None,
+        )),
+        None => Err(bad(
+            format!("'{text}' is not a point in time"),
+            "write a time as 2026-01-31, 2026-01-31 08:30 or 2026-01-31T08:30:00Z",
+        )),
     }
 }
 

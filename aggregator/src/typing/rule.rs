@@ -1,5 +1,6 @@
-//! The rule that gives a planned statement its types: every expression is lowered, and what groups, sorts, joins and sets compare becomes what
-//! is equal and ordered as values are. It runs before DataFusion's own coercion, which then finds nothing left to guess.
+//! The rule that gives a planned statement its types: every expression is lowered, and what groups, sorts, joins and
+//! sets compare becomes what is equal and ordered as values are. It runs before DataFusion's own coercion, which then
+//! finds nothing left to guess.
 
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use datafusion::{
     config::ConfigOptions,
     functions_aggregate::first_last::first_value,
     logical_expr::{
-        Aggregate, Distinct, DistinctOn, Expr, Filter, GroupingSet, Join, LogicalPlan, LogicalPlanBuilder, Projection, Sort, Union,
+        Aggregate, Distinct, DistinctOn, Expr, Filter, GroupingSet, Join, LogicalPlan, LogicalPlanBuilder, Projection,
+        Sort, Union,
         expr_rewriter::NamePreserver,
         type_coercion::binary::type_union_coercion,
         utils::{grouping_set_to_exprlist, merge_schema},
@@ -59,7 +61,12 @@ fn reads_once(plan: &LogicalPlan) -> bool {
 /// An expression over the columns of a schema, with its types.
 pub fn typed(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let parts = size::parts(&expr);
-    let copies = |node: &Expr| matches!(node, Expr::InList(_) | Expr::Between(_) | Expr::Case(_) | Expr::ScalarFunction(_));
+    let copies = |node: &Expr| {
+        matches!(
+            node,
+            Expr::InList(_) | Expr::Between(_) | Expr::Case(_) | Expr::ScalarFunction(_)
+        )
+    };
     let lowered = expr.transform_up(|node| {
         let may_copy = copies(&node);
         if may_copy {
@@ -90,7 +97,9 @@ fn node_typed(plan: LogicalPlan) -> Result<LogicalPlan> {
     let names = NamePreserver::new(&plan);
     let typed_exprs = plan.map_expressions(|expr| {
         if let Expr::GroupingSet(set) = expr {
-            return Ok(Transformed::yes(Expr::GroupingSet(each_key(set, |key| key_typed(key, &schema))?)));
+            return Ok(Transformed::yes(Expr::GroupingSet(each_key(set, |key| {
+                key_typed(key, &schema)
+            })?)));
         }
         let name = names.save(&expr);
         Ok(Transformed::yes(name.restore(typed(expr, &schema)?)))
@@ -99,10 +108,15 @@ fn node_typed(plan: LogicalPlan) -> Result<LogicalPlan> {
         LogicalPlan::Aggregate(aggregate) => grouped(aggregate, &schema)?,
         LogicalPlan::Sort(sort) => sorted(sort, &schema)?,
         LogicalPlan::Filter(Filter { predicate, input, .. }) => {
-            return Ok(LogicalPlan::Filter(Filter::try_new(condition(predicate, &schema)?, input)?));
+            return Ok(LogicalPlan::Filter(Filter::try_new(
+                condition(predicate, &schema)?,
+                input,
+            )?));
         }
         LogicalPlan::Join(join) => joined(join, &schema)?,
-        LogicalPlan::Distinct(Distinct::All(input)) => LogicalPlan::Distinct(Distinct::All(Arc::new(with_columns(&input, |column| column.key())?))),
+        LogicalPlan::Distinct(Distinct::All(input)) => {
+            LogicalPlan::Distinct(Distinct::All(Arc::new(with_columns(&input, |column| column.key())?)))
+        }
         LogicalPlan::Distinct(Distinct::On(on)) => first_of_each(on, &schema)?,
         LogicalPlan::Union(union) => LogicalPlan::Union(alike(union)?),
         other => other,
@@ -113,7 +127,11 @@ fn node_typed(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// The same columns by the same names, each seen another way.
 fn with_columns(input: &LogicalPlan, see: impl Fn(&Operand) -> Expr) -> Result<LogicalPlan> {
     let schema = input.schema();
-    let columns = schema.iter().map(Column::from).map(|column| Operand::of(Expr::Column(column), schema)).collect::<Result<Vec<_>>>()?;
+    let columns = schema
+        .iter()
+        .map(Column::from)
+        .map(|column| Operand::of(Expr::Column(column), schema))
+        .collect::<Result<Vec<_>>>()?;
     with_seen(input, &columns, columns.iter().map(see).collect())
 }
 
@@ -121,11 +139,18 @@ fn with_seen(input: &LogicalPlan, columns: &[Operand], seen: Vec<Expr>) -> Resul
     if columns.iter().zip(&seen).all(|(column, seen)| column.expr == *seen) {
         return Ok(input.clone());
     }
-    let named = seen.into_iter().zip(input.schema().iter()).zip(columns).map(|((expr, (relation, field)), column)| match expr == column.expr {
-        true => expr,
-        false => expr.alias_qualified(relation.cloned(), field.name()),
-    });
-    Ok(LogicalPlan::Projection(Projection::try_new(named.collect(), Arc::new(input.clone()))?))
+    let named = seen
+        .into_iter()
+        .zip(input.schema().iter())
+        .zip(columns)
+        .map(|((expr, (relation, field)), column)| match expr == column.expr {
+            true => expr,
+            false => expr.alias_qualified(relation.cloned(), field.name()),
+        });
+    Ok(LogicalPlan::Projection(Projection::try_new(
+        named.collect(),
+        Arc::new(input.clone()),
+    )?))
 }
 
 /// What a user sees: JSON of one kind in the type of that kind.
@@ -138,13 +163,20 @@ fn grouped(aggregate: Aggregate, schema: &DFSchema) -> Result<LogicalPlan> {
         Expr::GroupingSet(set) => Ok(Expr::GroupingSet(each_key(set, |expr| key(expr, schema))?)),
         other => key(other, schema),
     };
-    let group_expr = aggregate.group_expr.into_iter().map(one).collect::<Result<Vec<Expr>>>()?;
+    let group_expr = aggregate
+        .group_expr
+        .into_iter()
+        .map(one)
+        .collect::<Result<Vec<Expr>>>()?;
     let named = grouping_set_to_exprlist(&group_expr)?;
     // What `grouping` asks of is what is grouped by.
     let asked = |node: Expr| match node {
         Expr::AggregateFunction(mut call) if call.func.name() == "grouping" => {
             for arg in &mut call.params.args {
-                if let Some(key) = named.iter().find(|key| (**key).clone().unalias() == arg.clone().unalias()) {
+                if let Some(key) = named
+                    .iter()
+                    .find(|key| (**key).clone().unalias() == arg.clone().unalias())
+                {
                     *arg = (*key).clone();
                 }
             }
@@ -152,29 +184,57 @@ fn grouped(aggregate: Aggregate, schema: &DFSchema) -> Result<LogicalPlan> {
         }
         other => Ok(Transformed::no(other)),
     };
-    let aggr_expr = aggregate.aggr_expr.into_iter().map(|expr| Ok(expr.transform(asked)?.data)).collect::<Result<_>>()?;
-    Ok(LogicalPlan::Aggregate(Aggregate::try_new(aggregate.input, group_expr.clone(), aggr_expr)?))
+    let aggr_expr = aggregate
+        .aggr_expr
+        .into_iter()
+        .map(|expr| Ok(expr.transform(asked)?.data))
+        .collect::<Result<_>>()?;
+    Ok(LogicalPlan::Aggregate(Aggregate::try_new(
+        aggregate.input,
+        group_expr.clone(),
+        aggr_expr,
+    )?))
 }
 
 /// `SELECT DISTINCT ON (keys) …`: the first row of each key, in the order of ORDER BY.
 fn first_of_each(on: DistinctOn, schema: &DFSchema) -> Result<LogicalPlan> {
-    let keys = on.on_expr.into_iter().map(|expr| Ok(Operand::of(expr, schema)?.key())).collect::<Result<Vec<_>>>()?;
-    let order = on.sort_expr.unwrap_or_default().into_iter().map(|key| sort(key, schema)).collect::<Result<Vec<_>>>()?;
-    let first = |(place, expr): (usize, Expr)| first_value(expr.unalias(), order.clone()).alias(format!("\u{1}first_{place}"));
+    let keys = on
+        .on_expr
+        .into_iter()
+        .map(|expr| Ok(Operand::of(expr, schema)?.key()))
+        .collect::<Result<Vec<_>>>()?;
+    let order = on
+        .sort_expr
+        .unwrap_or_default()
+        .into_iter()
+        .map(|key| sort(key, schema))
+        .collect::<Result<Vec<_>>>()?;
+    let first =
+        |(place, expr): (usize, Expr)| first_value(expr.unalias(), order.clone()).alias(format!("\u{1}first_{place}"));
     let firsts: Vec<Expr> = on.select_expr.into_iter().enumerate().map(first).collect();
-    let names: Vec<Column> = (0..firsts.len()).map(|place| Column::from_name(format!("\u{1}first_{place}"))).collect();
+    let names: Vec<Column> = (0..firsts.len())
+        .map(|place| Column::from_name(format!("\u{1}first_{place}")))
+        .collect();
     let grouped = LogicalPlan::Aggregate(Aggregate::try_new(on.input, keys.clone(), firsts)?);
     // The keys are the first columns of what was grouped, and of its order.
     let key_columns = grouped.schema().columns().into_iter().take(keys.len());
-    let by_key =
-        order.iter().zip(key_columns).map(|(sort, column)| datafusion::logical_expr::SortExpr { expr: Expr::Column(column), ..sort.clone() });
+    let by_key = order
+        .iter()
+        .zip(key_columns)
+        .map(|(sort, column)| datafusion::logical_expr::SortExpr {
+            expr: Expr::Column(column),
+            ..sort.clone()
+        });
     let by_key: Vec<_> = by_key.collect();
     let ordered = LogicalPlanBuilder::from(grouped).sort(by_key)?.build()?;
     let shown = names
         .into_iter()
         .zip(on.schema.iter())
         .map(|(column, (relation, field))| Expr::Column(column).alias_qualified(relation.cloned(), field.name()));
-    Ok(LogicalPlan::Projection(Projection::try_new(shown.collect(), Arc::new(ordered))?))
+    Ok(LogicalPlan::Projection(Projection::try_new(
+        shown.collect(),
+        Arc::new(ordered),
+    )?))
 }
 
 /// Grouping sets with each of their keys as another one.
@@ -191,7 +251,11 @@ fn each_key(set: GroupingSet, change: impl Fn(Expr) -> Result<Expr>) -> Result<G
 fn key_typed(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let (relation, name) = expr.qualified_name();
     let typed = typed(expr.clone(), schema)?;
-    Ok(if typed == expr { typed } else { typed.alias_qualified(relation, name) })
+    Ok(if typed == expr {
+        typed
+    } else {
+        typed.alias_qualified(relation, name)
+    })
 }
 
 /// What is grouped by, under the name that it had.
@@ -202,7 +266,11 @@ fn key(expr: Expr, schema: &DFSchema) -> Result<Expr> {
         other => (Operand::of(other, schema)?, true),
     };
     let key = operand.key();
-    Ok(if plain && key == operand.expr { key } else { key.alias_qualified(relation, name) })
+    Ok(if plain && key == operand.expr {
+        key
+    } else {
+        key.alias_qualified(relation, name)
+    })
 }
 
 fn sorted(sort: Sort, schema: &DFSchema) -> Result<LogicalPlan> {
@@ -211,15 +279,28 @@ fn sorted(sort: Sort, schema: &DFSchema) -> Result<LogicalPlan> {
             Expr::Alias(alias) => *alias.expr,
             other => other,
         };
-        Ok(datafusion::logical_expr::SortExpr { expr: Operand::of(expr, schema)?.sort_key(), ..key })
+        Ok(datafusion::logical_expr::SortExpr {
+            expr: Operand::of(expr, schema)?.sort_key(),
+            ..key
+        })
     };
-    Ok(LogicalPlan::Sort(Sort { expr: sort.expr.into_iter().map(key).collect::<Result<_>>()?, ..sort }))
+    Ok(LogicalPlan::Sort(Sort {
+        expr: sort.expr.into_iter().map(key).collect::<Result<_>>()?,
+        ..sort
+    }))
 }
 
 fn joined(mut join: Join, schema: &DFSchema) -> Result<LogicalPlan> {
-    let pair =
-        |(left, right): (Expr, Expr)| super::compare::equal_pair(&Operand::of(left, join.left.schema())?, &Operand::of(right, join.right.schema())?);
-    join.on = std::mem::take(&mut join.on).into_iter().map(pair).collect::<Result<_>>()?;
+    let pair = |(left, right): (Expr, Expr)| {
+        super::compare::equal_pair(
+            &Operand::of(left, join.left.schema())?,
+            &Operand::of(right, join.right.schema())?,
+        )
+    };
+    join.on = std::mem::take(&mut join.on)
+        .into_iter()
+        .map(pair)
+        .collect::<Result<_>>()?;
     join.filter = join.filter.take().map(|filter| condition(filter, schema)).transpose()?;
     Ok(LogicalPlan::Join(join))
 }
@@ -228,18 +309,31 @@ fn joined(mut join: Join, schema: &DFSchema) -> Result<LogicalPlan> {
 fn alike(union: Union) -> Result<Union> {
     let columns_of = |input: &Arc<LogicalPlan>| {
         let schema = input.schema();
-        schema.iter().map(|column| Operand::of(Expr::Column(Column::from(column)), schema)).collect::<Result<Vec<_>>>()
+        schema
+            .iter()
+            .map(|column| Operand::of(Expr::Column(Column::from(column)), schema))
+            .collect::<Result<Vec<_>>>()
     };
     let columns = union.inputs.iter().map(columns_of).collect::<Result<Vec<_>>>()?;
     let mut seen: Vec<Vec<Expr>> = vec![Vec::new(); columns.len()];
     for place in 0..columns.first().map_or(0, Vec::len) {
-        let values: Vec<Operand> = columns.iter().filter_map(|columns| columns.get(place).cloned()).collect();
+        let values: Vec<Operand> = columns
+            .iter()
+            .filter_map(|columns| columns.get(place).cloned())
+            .collect();
         let json = values.iter().any(|value| value.kinds().is_some());
         let exprs = match (json, unified(&values)) {
             // A text does not take in what another input has.
-            (true, Ok((_, Some(Class::Text)))) => {
-                values.iter().map(|value| if value.kinds().is_some() { value.expr.clone() } else { value.canonical() }).collect()
-            }
+            (true, Ok((_, Some(Class::Text)))) => values
+                .iter()
+                .map(|value| {
+                    if value.kinds().is_some() {
+                        value.expr.clone()
+                    } else {
+                        value.canonical()
+                    }
+                })
+                .collect(),
             (true, Ok((exprs, _))) => exprs,
             _ => {
                 for pair in values.windows(2) {
@@ -254,8 +348,16 @@ fn alike(union: Union) -> Result<Union> {
                 values.into_iter().map(|value| value.expr).collect()
             }
         };
-        exprs.into_iter().zip(&mut seen).for_each(|(expr, seen): (Expr, &mut Vec<Expr>)| seen.push(expr));
+        exprs
+            .into_iter()
+            .zip(&mut seen)
+            .for_each(|(expr, seen): (Expr, &mut Vec<Expr>)| seen.push(expr));
     }
-    let inputs = union.inputs.iter().zip(&columns).zip(seen).map(|((input, columns), seen)| Ok(Arc::new(with_seen(input, columns, seen)?)));
+    let inputs = union
+        .inputs
+        .iter()
+        .zip(&columns)
+        .zip(seen)
+        .map(|((input, columns), seen)| Ok(Arc::new(with_seen(input, columns, seen)?)));
     Union::try_new_with_loose_types(inputs.collect::<Result<_>>()?)
 }

@@ -1,6 +1,6 @@
-//! How large an expression becomes once DataFusion has rewritten it. `COALESCE(a, b)` becomes a CASE that has `a` twice, a CASE of conditions
-//! becomes ANDs and ORs, and a short list becomes equalities. Nested, each of these multiplies what is inside of it: planning a statement of one
-//! line took minutes and gigabytes.
+//! How large an expression becomes once DataFusion has rewritten it. `COALESCE(a, b)` becomes a CASE that has `a`
+//! twice, a CASE of conditions becomes ANDs and ORs, and a short list becomes equalities. Nested, each of these
+//! multiplies what is inside of it: planning a statement of one line took minutes and gigabytes.
 
 use datafusion::{
     common::{
@@ -14,7 +14,8 @@ use proto::{Code, Problem};
 
 use crate::query::failure;
 
-/// Parts that an expression may come to, if that is four times as much as the statement has. DataFusion plans so many within a second or two.
+/// Parts that an expression may come to, if that is four times as much as the statement has. DataFusion plans so many
+/// within a second or two.
 const PARTS_MAX: usize = 20_000;
 
 /// Parts of an expression as it is.
@@ -32,7 +33,9 @@ pub fn parts(expr: &Expr) -> usize {
 pub fn check(expr: &Expr, parts: usize) -> Result<()> {
     let written = match expr {
         // Where the list is no list of literals, each of its items is compared with a copy.
-        Expr::InList(list) if written_out(&list.expr) > list.list.len() => written_out(&list.expr).saturating_mul(list.list.len()),
+        Expr::InList(list) if written_out(&list.expr) > list.list.len() => {
+            written_out(&list.expr).saturating_mul(list.list.len())
+        }
         other => written_out(other),
     };
     match written > PARTS_MAX && written / 4 > parts {
@@ -62,7 +65,9 @@ fn written_out(expr: &Expr) -> usize {
         Expr::ScalarFunction(call) if matches!(call.func.name(), "coalesce" | "nvl" | "ifnull") => {
             (0..children.len().saturating_sub(1)).fold(0, |sum: usize, child| sum.saturating_add(copies_of(child, 3)))
         }
-        Expr::InList(list) if list.list.len() <= THRESHOLD_INLINE_INLIST => copies_of(0, list.list.len().saturating_sub(1)),
+        Expr::InList(list) if list.list.len() <= THRESHOLD_INLINE_INLIST => {
+            copies_of(0, list.list.len().saturating_sub(1))
+        }
         Expr::Between(_) => copies_of(0, 1),
         // What decides between two or three results stands once more in front of each of them.
         Expr::Case(case) if case.expr.is_none() && case.when_then_expr.len() < 3 => {

@@ -1,4 +1,5 @@
-//! What it costs to have the roles apart: the same documents and questions, in one process and in seven, in the same run.
+//! What it costs to have the roles apart: the same documents and questions, in one process and in seven, in the same
+//! run.
 //!
 //! Every figure is printed as a row of a table, with its unit. Nothing here is a test: a figure cannot fail.
 
@@ -39,7 +40,11 @@ async fn main() -> Result<()> {
 
     let server = Server::start(Settings::default()).await;
     let whole = measured("one process", &server, &kafka, &arguments, raw_bytes).await?;
-    row("one process: resident memory", mebibytes(server.process().resident_bytes()?), "MiB");
+    row(
+        "one process: resident memory",
+        mebibytes(server.process().resident_bytes()?),
+        "MiB",
+    );
     drop(server);
 
     let cluster = Cluster::start_on(kafka, Size::default(), Settings::default()).await;
@@ -48,18 +53,39 @@ async fn main() -> Result<()> {
         row(&format!("{name}: seven processes over one, p50"), apart / whole, "x");
     }
     for node in cluster.nodes() {
-        row(&format!("{}: resident memory", node.name), mebibytes(cluster.process(&node.name).resident_bytes()?), "MiB");
+        row(
+            &format!("{}: resident memory", node.name),
+            mebibytes(cluster.process(&node.name).resident_bytes()?),
+            "MiB",
+        );
     }
     for megabytes in [2, 5, 10] {
-        measure::freshness(&cluster, &cluster.kafka, arguments.seed + megabytes, arguments.fresh_seconds, megabytes).await?;
+        measure::freshness(
+            &cluster,
+            &cluster.kafka,
+            arguments.seed + megabytes,
+            arguments.fresh_seconds,
+            megabytes,
+        )
+        .await?;
     }
     Ok(())
 }
 
 /// Ingest, and the questions' medians in milliseconds.
-async fn measured(form: &str, client: &Client, kafka: &Kafka, arguments: &Arguments, raw_bytes: u64) -> Result<Vec<(&'static str, f64)>> {
+async fn measured(
+    form: &str,
+    client: &Client,
+    kafka: &Kafka,
+    arguments: &Arguments,
+    raw_bytes: u64,
+) -> Result<Vec<(&'static str, f64)>> {
     let took = measure::ingest(client, kafka, arguments.documents).await?;
-    row(&format!("{form}: ingest through Kafka, until all are visible"), raw_bytes as f64 / 1e6 / took.as_secs_f64(), "MB/s");
+    row(
+        &format!("{form}: ingest through Kafka, until all are visible"),
+        raw_bytes as f64 / 1e6 / took.as_secs_f64(),
+        "MB/s",
+    );
     let mut medians = Vec::new();
     for (name, sql) in std::iter::once(SMALL).chain(QUESTIONS) {
         let mut times = Vec::new();

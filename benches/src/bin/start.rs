@@ -1,4 +1,5 @@
-//! How a start depends on how much is stored: it should not. The same server is stopped in order, and killed, with few documents and with many.
+//! How a start depends on how much is stored: it should not. The same server is stopped in order, and killed, with few
+//! documents and with many.
 //!
 //! Every figure is printed as a row of a table, with its unit. Nothing here is a test: a figure cannot fail.
 
@@ -48,11 +49,19 @@ async fn main() -> Result<()> {
             body
         };
         let begun = Instant::now();
-        let pushes = stream::iter((stored..documents).step_by(PUSH_DOCUMENTS as usize)).map(|from| server.push("events", body(from)));
-        pushes.buffer_unordered(AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;
+        let pushes = stream::iter((stored..documents).step_by(PUSH_DOCUMENTS as usize))
+            .map(|from| server.push("events", body(from)));
+        pushes
+            .buffer_unordered(AT_ONCE)
+            .try_for_each(|_| async { Ok(()) })
+            .await?;
         stored = documents;
         measure::settled(&server, "events").await?;
-        row(&format!("{documents} documents: pushed and settled after"), begun.elapsed().as_secs_f64(), "s");
+        row(
+            &format!("{documents} documents: pushed and settled after"),
+            begun.elapsed().as_secs_f64(),
+            "s",
+        );
         for how in ["stopped in order", "killed"] {
             let (mut ready, mut first, mut read) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..arguments.runs {
@@ -65,7 +74,9 @@ async fn main() -> Result<()> {
                 ready.push(begun.elapsed());
                 read.push(server.process().read_bytes()?);
                 let asked = Instant::now();
-                let answer = server.ask("select count(*) from events where kind = 'commit'", json!({})).await?;
+                let answer = server
+                    .ask("select count(*) from events where kind = 'commit'", json!({}))
+                    .await?;
                 first.push(asked.elapsed());
                 ensure!(answer.rows[0][0].as_u64() > Some(0), "{answer:?}");
             }
@@ -74,11 +85,27 @@ async fn main() -> Result<()> {
                 times[times.len() / 2].as_secs_f64() * 1000.0
             };
             read.sort_unstable();
-            row(&format!("{documents} documents, {how}: start, until ready"), middle(ready), "ms");
-            row(&format!("{documents} documents, {how}: read from files until then"), mebibytes(read[read.len() / 2]), "MiB");
-            row(&format!("{documents} documents, {how}: the first question"), middle(first), "ms");
+            row(
+                &format!("{documents} documents, {how}: start, until ready"),
+                middle(ready),
+                "ms",
+            );
+            row(
+                &format!("{documents} documents, {how}: read from files until then"),
+                mebibytes(read[read.len() / 2]),
+                "MiB",
+            );
+            row(
+                &format!("{documents} documents, {how}: the first question"),
+                middle(first),
+                "ms",
+            );
         }
-        row(&format!("{documents} documents: resident memory after that"), mebibytes(server.process().resident_bytes()?), "MiB");
+        row(
+            &format!("{documents} documents: resident memory after that"),
+            mebibytes(server.process().resident_bytes()?),
+            "MiB",
+        );
     }
     Ok(())
 }

@@ -68,7 +68,8 @@ pub struct Node {
     /// The name of this node in [cluster], the same after a restart
     #[arg(long, env = "RACHIS_NAME", value_name = "NAME")]
     pub name: String,
-    /// The folder of its data; made where it does not exist [default: $XDG_DATA_HOME/rachis/NAME or ~/.local/share/rachis/NAME]
+    /// The folder of its data; made where it does not exist [default: $XDG_DATA_HOME/rachis/NAME or
+    /// ~/.local/share/rachis/NAME]
     #[arg(long, env = "RACHIS_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Where to listen [default: the address that [cluster] has for the name]
@@ -112,7 +113,8 @@ pub struct ClusterConfig {
 /// `rachis cluster status`
 #[derive(Debug, Args)]
 pub struct ClusterStatus {
-    /// Ask this aggregator for all, instead of each node that the settings name [default without such settings: $RACHIS_URL]
+    /// Ask this aggregator for all, instead of each node that the settings name [default without such settings:
+    /// $RACHIS_URL]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// Which cluster.
@@ -138,7 +140,12 @@ pub struct RestoreChanges {
 #[derive(Debug, Clone, Args)]
 pub struct Server {
     /// The server
-    #[arg(long, env = "RACHIS_URL", default_value = "http://127.0.0.1:7700", value_name = "URL")]
+    #[arg(
+        long,
+        env = "RACHIS_URL",
+        default_value = "http://127.0.0.1:7700",
+        value_name = "URL"
+    )]
     pub url: String,
 }
 
@@ -223,7 +230,8 @@ pub struct Search {
 pub struct Push {
     /// The collection; made where it does not exist
     pub collection: String,
-    /// Files of JSON documents, one a line, a list, or each over several lines; gzip and zstd are unpacked; `-` is standard input
+    /// Files of JSON documents, one a line, a list, or each over several lines; gzip and zstd are unpacked; `-` is
+    /// standard input
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// Each line is a document, whatever it begins with
@@ -473,20 +481,35 @@ mod tests {
 
     #[test]
     fn a_search_may_begin_with_a_hyphen_and_an_option_stays_an_option() {
-        let parsed = |arguments: &[&str]| match Cli::try_parse_from(["rachis", "search", "logs"].iter().chain(arguments)).map(|cli| cli.command) {
-            Ok(Command::Search(search)) => Ok((search.query, search.output, search.limit)),
-            Ok(other) => panic!("{other:?}"),
-            Err(error) => Err(error.to_string()),
-        };
-        assert_eq!(parsed(&["-response:200"]), Ok(("-response:200".into(), Output::Table, None)));
-        assert_eq!(parsed(&["-o", "json", "-a AND -b:c", "--limit", "3"]), Ok(("-a AND -b:c".into(), Output::Json, Some(3))));
-        assert_eq!(parsed(&["-o", "json", "--limit=3"]), Ok((String::new(), Output::Json, Some(3))));
+        let parsed =
+            |arguments: &[&str]| match Cli::try_parse_from(["rachis", "search", "logs"].iter().chain(arguments))
+                .map(|cli| cli.command)
+            {
+                Ok(Command::Search(search)) => Ok((search.query, search.output, search.limit)),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error.to_string()),
+            };
+        assert_eq!(
+            parsed(&["-response:200"]),
+            Ok(("-response:200".into(), Output::Table, None))
+        );
+        assert_eq!(
+            parsed(&["-o", "json", "-a AND -b:c", "--limit", "3"]),
+            Ok(("-a AND -b:c".into(), Output::Json, Some(3)))
+        );
+        assert_eq!(
+            parsed(&["-o", "json", "--limit=3"]),
+            Ok((String::new(), Output::Json, Some(3)))
+        );
         assert!(parsed(&["--limt=3"]).is_err_and(|error| error.contains("no option has this name")));
     }
 
     #[test]
     fn a_value_may_hold_an_equals_sign() {
-        assert_eq!(key_value("sasl.password=a=b"), Ok(("sasl.password".into(), "a=b".into())));
+        assert_eq!(
+            key_value("sasl.password=a=b"),
+            Ok(("sasl.password".into(), "a=b".into()))
+        );
         assert!(key_value("=x").is_err() && key_value("x").is_err());
     }
 }

@@ -25,7 +25,12 @@ pub async fn run(arguments: cli::Cluster) -> Result<(), Failure> {
             let kafka = settings.kafka()?;
             refuse_second(&settings).await?;
             let id = topic::init(&kafka).await.map_err(told)?;
-            output::note(&format!("cluster {}: its change log is topic {} at {}", id.simple(), kafka.changes_topic, kafka.servers));
+            output::note(&format!(
+                "cluster {}: its change log is topic {} at {}",
+                id.simple(),
+                kafka.changes_topic,
+                kafka.servers
+            ));
             Ok(())
         }
         ClusterAction::Status(status) => show(status).await,
@@ -33,11 +38,15 @@ pub async fn run(arguments: cli::Cluster) -> Result<(), Failure> {
             let kafka = settings::load(restore.cluster.config.as_deref())?.cluster.kafka()?;
             let file = restore.from.display();
             let bytes = std::fs::read(&restore.from).map_err(|e| Failure::new(format!("cannot read {file}: {e}")))?;
-            let state: State = serde_json::from_slice(&bytes)
-                .map_err(|e| Failure::new(format!("{file} is not a copy of a catalog: {e}")).hint("it is catalog.json in a node's data folder"))?;
+            let state: State = serde_json::from_slice(&bytes).map_err(|e| {
+                Failure::new(format!("{file} is not a copy of a catalog: {e}"))
+                    .hint("it is catalog.json in a node's data folder")
+            })?;
             let (offset, changes) = (state.offset, state.catalog.version);
             topic::restore(&kafka, state).await.map_err(told)?;
-            output::note(&format!("the change log goes on from {changes} changes, which were read through record {offset}"));
+            output::note(&format!(
+                "the change log goes on from {changes} changes, which were read through record {offset}"
+            ));
             Ok(())
         }
     }
@@ -51,9 +60,13 @@ fn told(problem: Problem) -> Failure {
     }
 }
 
-/// Nodes that know their cluster must not get another one: where its log is lost, it is to be made anew from what they know.
+/// Nodes that know their cluster must not get another one: where its log is lost, it is to be made anew from what they
+/// know.
 async fn refuse_second(settings: &settings::Cluster) -> Result<(), Failure> {
-    let there = RemoteNodes::new("", &settings.members()?).map_err(told)?.newest_state().await;
+    let there = RemoteNodes::new("", &settings.members()?)
+        .map_err(told)?
+        .newest_state()
+        .await;
     match there.filter(|state| state.cluster.is_some()) {
         None => Ok(()),
         Some(state) => Err(Failure::new(format!("the cluster exists already: its nodes know {} changes", state.catalog.version)).hint(
@@ -83,11 +96,24 @@ async fn show(arguments: cli::ClusterStatus) -> Result<(), Failure> {
         cli::ListOutput::Table => {
             write_list(
                 &Value::Array(nodes),
-                &["name", "role", "state", "version", "log_offset", "log_hash", "trouble", "url"],
+                &[
+                    "name",
+                    "role",
+                    "state",
+                    "version",
+                    "log_offset",
+                    "log_hash",
+                    "trouble",
+                    "url",
+                ],
                 cli::ListOutput::Table,
             )?;
             output::write(b"\n")?;
-            write_list(&Value::Array(shards), &["collection", "shard", "leaf"], cli::ListOutput::Table)?;
+            write_list(
+                &Value::Array(shards),
+                &["collection", "shard", "leaf"],
+                cli::ListOutput::Table,
+            )?;
         }
         _ => output::pretty(&json!({ "nodes": nodes, "shards": shards }))?,
     }
@@ -101,18 +127,30 @@ async fn show(arguments: cli::ClusterStatus) -> Result<(), Failure> {
 async fn seen_from_here(members: &Members) -> Result<(Vec<Value>, Vec<Value>), Failure> {
     let asked = RemoteNodes::new("", members).map_err(told)?;
     let (nodes, newest) = tokio::join!(asked.status(), asked.newest_state());
-    Ok((nodes.iter().map(row).collect(), newest.as_ref().map(|state| shards(&state.catalog)).unwrap_or_default()))
+    Ok((
+        nodes.iter().map(row).collect(),
+        newest.as_ref().map(|state| shards(&state.catalog)).unwrap_or_default(),
+    ))
 }
 
 /// Nodes and shards as an aggregator sees them.
 async fn seen_by(url: &str) -> Result<(Vec<Value>, Vec<Value>), Failure> {
     let client = Client::new(url)?;
     let rows = async |sql: &str| {
-        let request = client.request(Method::POST, &["sql"]).header(ACCEPT, "application/json").json(&json!({ "sql": sql }));
-        client.json(request).await.map(|answer| answer["rows"].as_array().cloned().unwrap_or_default())
+        let request = client
+            .request(Method::POST, &["sql"])
+            .header(ACCEPT, "application/json")
+            .json(&json!({ "sql": sql }));
+        client
+            .json(request)
+            .await
+            .map(|answer| answer["rows"].as_array().cloned().unwrap_or_default())
     };
-    let nodes = rows("SELECT name, role, url, state, version, log_offset, log_hash, error AS trouble FROM rachis.nodes").await?;
-    let shards = rows("SELECT collection, shard, leaf FROM rachis.shards ORDER BY collection, shard LIMIT 1000000").await?;
+    let nodes =
+        rows("SELECT name, role, url, state, version, log_offset, log_hash, error AS trouble FROM rachis.nodes")
+            .await?;
+    let shards =
+        rows("SELECT collection, shard, leaf FROM rachis.shards ORDER BY collection, shard LIMIT 1000000").await?;
     Ok((nodes, shards))
 }
 
@@ -137,8 +175,7 @@ fn row(node: &NodeStatus) -> Value {
 
 fn shards(catalog: &Catalog) -> Vec<Value> {
     let of = |(name, collection): (&proto::CollectionName, &proto::catalog::Collection)| {
-        let placed =
-            |number: u32| json!({ "collection": name.as_str(), "shard": number, "leaf": collection.leaf_of(number).map(|leaf| leaf.as_str()) });
+        let placed = |number: u32| json!({ "collection": name.as_str(), "shard": number, "leaf": collection.leaf_of(number).map(|leaf| leaf.as_str()) });
         (0..collection.settings.shards).map(placed).collect::<Vec<_>>()
     };
     catalog.collections.iter().flat_map(of).collect()

@@ -1,4 +1,5 @@
-//! The data folder: made where it does not exist, used by one process at a time, and the place where the process says how it is reached.
+//! The data folder: made where it does not exist, used by one process at a time, and the place where the process says
+//! how it is reached.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -24,7 +25,9 @@ pub struct DataFolder {
 impl DataFolder {
     /// Takes a folder for this process alone.
     pub fn take(path: &Path) -> Result<Self, Failure> {
-        let failed = |what: &str, error: io::Error| Failure::new(format!("cannot {what} the data folder {}: {error}", path.display()));
+        let failed = |what: &str, error: io::Error| {
+            Failure::new(format!("cannot {what} the data folder {}: {error}", path.display()))
+        };
         // What is stored, and the passwords of brokers in the catalog, is for the user of this process alone.
         umask(Mode::S_IRWXG | Mode::S_IRWXO);
         fs::create_dir_all(path).map_err(|e| failed("make", e))?;
@@ -37,12 +40,20 @@ impl DataFolder {
             );
         }
         let file = path.join("lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&file).map_err(|e| failed("write to", e))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&file)
+            .map_err(|e| failed("write to", e))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Failure::new(format!("the data folder {} is in use by another process", path.display()))
-                    .hint("stop that one, or give this one another folder with --data"));
+                return Err(Failure::new(format!(
+                    "the data folder {} is in use by another process",
+                    path.display()
+                ))
+                .hint("stop that one, or give this one another folder with --data"));
             }
             Err(TryLockError::Error(error)) => return Err(failed("lock", error)),
         }
@@ -56,10 +67,15 @@ impl DataFolder {
         let file = self.join("node");
         match fs::read_to_string(&file) {
             Ok(owner) if owner.trim_end() == node => Ok(()),
-            Ok(owner) => Err(Failure::new(format!("the data folder {} is that of {}, not of {node}", self.path.display(), owner.trim_end()))
-                .hint("give each node its own folder with --data")),
+            Ok(owner) => Err(Failure::new(format!(
+                "the data folder {} is that of {}, not of {node}",
+                self.path.display(),
+                owner.trim_end()
+            ))
+            .hint("give each node its own folder with --data")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let written = File::create(&file).and_then(|mut file| writeln!(file, "{node}").and_then(|()| file.sync_all()));
+                let written =
+                    File::create(&file).and_then(|mut file| writeln!(file, "{node}").and_then(|()| file.sync_all()));
                 written.map_err(|e| Failure::new(format!("cannot write {}: {e}", file.display())))
             }
             Err(error) => Err(Failure::new(format!("cannot read {}: {error}", file.display()))),
@@ -95,7 +111,11 @@ impl DataFolder {
 pub fn url(bound: SocketAddr) -> String {
     let mut reached = bound;
     if bound.ip().is_unspecified() {
-        reached.set_ip(if bound.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+        reached.set_ip(if bound.is_ipv4() {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
     }
     format!("http://{reached}")
 }
@@ -109,18 +129,27 @@ mod tests {
         let place = std::env::temp_dir().join(format!("rachis-{}", uuid::Uuid::now_v7()));
         let first = DataFolder::take(&place.join("data")).expect("it is free");
         first.listening("http://127.0.0.1:0").expect("it is written");
-        assert_eq!(fs::read_to_string(first.join("listening")).expect("it is there"), "http://127.0.0.1:0\n");
+        assert_eq!(
+            fs::read_to_string(first.join("listening")).expect("it is there"),
+            "http://127.0.0.1:0\n"
+        );
         let second = DataFolder::take(&place.join("data")).expect_err("it is taken");
         assert!(second.to_string().contains("in use"), "{second}");
         drop(first);
         let third = DataFolder::take(&place.join("data")).expect("it is free again");
-        assert!(!third.join("listening").exists(), "the address of the process before is gone");
+        assert!(
+            !third.join("listening").exists(),
+            "the address of the process before is gone"
+        );
         fs::remove_dir_all(place).expect("it is removed");
     }
 
     #[test]
     fn an_address_of_everywhere_is_reached_here() {
-        assert_eq!(url("0.0.0.0:7700".parse().expect("an address")), "http://127.0.0.1:7700");
+        assert_eq!(
+            url("0.0.0.0:7700".parse().expect("an address")),
+            "http://127.0.0.1:7700"
+        );
         assert_eq!(url("[::]:7700".parse().expect("an address")), "http://[::1]:7700");
         assert_eq!(url("10.0.0.1:80".parse().expect("an address")), "http://10.0.0.1:80");
     }

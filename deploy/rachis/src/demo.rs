@@ -1,7 +1,9 @@
-//! The demo stream: what a small web shop would tell about itself, pushed through the process's own door as any client would.
+//! The demo stream: what a small web shop would tell about itself, pushed through the process's own door as any client
+//! would.
 //!
-//! Believable rather than random: some products sell better than others, a session looks around before it buys, a few things go wrong. And
-//! not tidier than life: a price is sometimes a text, a quantity sometimes missing, errors carry free text.
+//! Believable rather than random: some products sell better than others, a session looks around before it buys, a few
+//! things go wrong. And not tidier than life: a price is sometimes a text, a quantity sometimes missing, errors carry
+//! free text.
 
 use std::time::Duration;
 
@@ -28,7 +30,13 @@ struct Product {
 }
 
 const fn product(sku: &'static str, name: &'static str, category: &'static str, cents: u32, weight: u32) -> Product {
-    Product { sku, name, category, cents, weight }
+    Product {
+        sku,
+        name,
+        category,
+        cents,
+        weight,
+    }
 }
 
 const PRODUCTS: [Product; 12] = [
@@ -75,7 +83,14 @@ const ERRORS: [&str; 4] = [
     "cannot render invoice: template variable customer.vat_id is missing",
 ];
 
-const SEARCHES: [&str; 6] = ["usb c cable", "quiet keyboard", "4k monitor", "gift under 50", "headphones noise cancelling", "desk 160x80"];
+const SEARCHES: [&str; 6] = [
+    "usb c cable",
+    "quiet keyboard",
+    "4k monitor",
+    "gift under 50",
+    "headphones noise cancelling",
+    "desk 160x80",
+];
 
 /// Pushes events until it is told to end.
 pub async fn run(url: String, shutdown: CancellationToken) {
@@ -91,7 +106,11 @@ pub async fn run(url: String, shutdown: CancellationToken) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         let lines: Vec<String> = (0..EVENTS).map(|_| shop.event(chrono_now()).to_string()).collect();
-        let push = client.post(format!("{base}/documents")).header("content-type", "application/x-ndjson").body(lines.join("\n")).send();
+        let push = client
+            .post(format!("{base}/documents"))
+            .header("content-type", "application/x-ndjson")
+            .body(lines.join("\n"))
+            .send();
         match shutdown.run_until_cancelled(push).await {
             Some(Ok(answer)) if answer.status().is_success() => {}
             Some(Ok(answer)) => debug!(status = answer.status().as_u16(), "a demo push was refused"),
@@ -125,7 +144,11 @@ struct Shop<R> {
 impl<R: Rng> Shop<R> {
     fn new(mut rng: R) -> Self {
         let orders = u64::from(rng.random_range(100_000..200_000_u32));
-        Self { rng, sessions: Vec::new(), orders }
+        Self {
+            rng,
+            sessions: Vec::new(),
+            orders,
+        }
     }
 
     fn event(&mut self, time: String) -> Value {
@@ -136,7 +159,9 @@ impl<R: Rng> Shop<R> {
             _ if last && !self.sessions[at].cart.is_empty() => self.order(at),
             0..55 => self.view(at),
             55..70 => self.cart(at),
-            70..82 => json!({ "type": "search", "query": self.pick(&SEARCHES), "results": self.rng.random_range(0..60_u32) }),
+            70..82 => {
+                json!({ "type": "search", "query": self.pick(&SEARCHES), "results": self.rng.random_range(0..60_u32) })
+            }
             82..90 => self.review(),
             _ => self.error(),
         };
@@ -144,7 +169,8 @@ impl<R: Rng> Shop<R> {
         let (city, country, lat, lon) = CITIES[session.city];
         event["time"] = time.into();
         event["session"] = session.id.clone().into();
-        event["customer"] = json!({ "id": session.customer, "address": { "city": city, "country": country, "location": [lat, lon] } });
+        event["customer"] =
+            json!({ "id": session.customer, "address": { "city": city, "country": country, "location": [lat, lon] } });
         if session.customer.is_multiple_of(5) {
             event["customer"]["tier"] = "gold".into();
         }
@@ -158,8 +184,18 @@ impl<R: Rng> Shop<R> {
     fn session(&mut self) -> usize {
         if self.sessions.len() < SESSIONS {
             let id = format!("{:08x}", self.rng.random::<u32>());
-            let (customer, city, left) = (self.rng.random_range(1_000..4_000), self.rng.random_range(0..CITIES.len()), self.rng.random_range(2..15));
-            self.sessions.push(Session { id, customer, city, cart: Vec::new(), left });
+            let (customer, city, left) = (
+                self.rng.random_range(1_000..4_000),
+                self.rng.random_range(0..CITIES.len()),
+                self.rng.random_range(2..15),
+            );
+            self.sessions.push(Session {
+                id,
+                customer,
+                city,
+                cart: Vec::new(),
+                left,
+            });
         }
         let at = self.rng.random_range(0..self.sessions.len());
         self.sessions[at].left = self.sessions[at].left.saturating_sub(1);
@@ -181,7 +217,11 @@ impl<R: Rng> Shop<R> {
     fn view(&mut self, _at: usize) -> Value {
         let product = &PRODUCTS[self.product()];
         // One of the shop's older pages tells prices as text.
-        let price = if self.rng.random_bool(0.1) { json!(euros_text(product.cents)) } else { json!(euros(product.cents)) };
+        let price = if self.rng.random_bool(0.1) {
+            json!(euros_text(product.cents))
+        } else {
+            json!(euros(product.cents))
+        };
         let ms = (20.0 * (-self.rng.random::<f64>().max(1e-9).ln())).round() + 5.0;
         json!({
             "type": "view",
@@ -201,7 +241,10 @@ impl<R: Rng> Shop<R> {
     fn order(&mut self, at: usize) -> Value {
         self.orders += 1;
         let cart = std::mem::take(&mut self.sessions[at].cart);
-        let cents: u32 = cart.iter().map(|(product, quantity)| PRODUCTS[*product].cents * quantity).sum();
+        let cents: u32 = cart
+            .iter()
+            .map(|(product, quantity)| PRODUCTS[*product].cents * quantity)
+            .sum();
         let items: Vec<Value> = cart
             .iter()
             .map(|(product, quantity)| {
@@ -209,7 +252,10 @@ impl<R: Rng> Shop<R> {
                 json!({ "sku": product.sku, "name": product.name, "quantity": quantity, "price": euros(product.cents) })
             })
             .collect();
-        let coupon = self.rng.random_bool(0.2).then(|| self.pick(&["WELCOME10", "SPRING", "FRIENDS"]));
+        let coupon = self
+            .rng
+            .random_bool(0.2)
+            .then(|| self.pick(&["WELCOME10", "SPRING", "FRIENDS"]));
         json!({
             "type": "order",
             "order": { "id": format!("o-{}", self.orders), "total": euros(cents), "currency": "EUR", "coupon": coupon, "items": items },
@@ -221,7 +267,11 @@ impl<R: Rng> Shop<R> {
         let product = &PRODUCTS[self.product()];
         let (stars, text) = REVIEWS[self.rng.random_range(0..REVIEWS.len())];
         // Some apps send stars as text.
-        let stars = if self.rng.random_bool(0.15) { json!(stars.to_string()) } else { json!(stars) };
+        let stars = if self.rng.random_bool(0.15) {
+            json!(stars.to_string())
+        } else {
+            json!(stars)
+        };
         json!({ "type": "review", "product": { "sku": product.sku, "name": product.name }, "stars": stars, "text": text, "tags": ["public"] })
     }
 
@@ -252,9 +302,14 @@ mod tests {
         let seed = rand::random::<u64>();
         println_seed(seed);
         let mut shop = Shop::new(StdRng::seed_from_u64(seed));
-        let events: Vec<Value> = (0..5_000).map(|_| shop.event("2026-01-01T00:00:00.000Z".into())).collect();
+        let events: Vec<Value> = (0..5_000)
+            .map(|_| shop.event("2026-01-01T00:00:00.000Z".into()))
+            .collect();
         for kind in ["view", "cart_add", "order", "search", "review", "log"] {
-            assert!(events.iter().filter(|event| event["type"] == kind).count() > 50, "{kind}");
+            assert!(
+                events.iter().filter(|event| event["type"] == kind).count() > 50,
+                "{kind}"
+            );
         }
         let prices = || events.iter().map(|event| &event["product"]["price"]);
         assert!(prices().any(Value::is_string) && prices().any(Value::is_number));

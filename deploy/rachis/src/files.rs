@@ -30,10 +30,16 @@ pub fn divided() -> Files {
         FILES_LEAST
     });
     if files < FILES_LEAST {
-        warn!(files, "very few files may be open (ulimit -n): shards are opened and closed for every question");
+        warn!(
+            files,
+            "very few files may be open (ulimit -n): shards are opened and closed for every question"
+        );
     }
     let files = usize::try_from(files.min(FILES_MOST)).unwrap_or(usize::MAX);
-    Files { of_shards: files / SHARDS_PART, connections: (files / CONNECTIONS_PART).min(CONNECTIONS_MOST) }
+    Files {
+        of_shards: files / SHARDS_PART,
+        connections: (files / CONNECTIONS_PART).min(CONNECTIONS_MOST),
+    }
 }
 
 fn raised() -> nix::Result<u64> {
@@ -53,7 +59,11 @@ mod tests {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
         setrlimit(Resource::RLIMIT_NOFILE, hard / 2, hard).expect("a lower limit");
         let files = divided();
-        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE), Ok((hard, hard)), "all that may be had is had");
+        assert_eq!(
+            getrlimit(Resource::RLIMIT_NOFILE),
+            Ok((hard, hard)),
+            "all that may be had is had"
+        );
         assert_eq!(files.of_shards as u64, hard.min(FILES_MOST) / 2);
         assert!(files.connections as u64 <= hard / 4 && files.connections <= 4_096);
     }

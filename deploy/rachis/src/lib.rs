@@ -21,8 +21,8 @@ use proto::cluster::Role;
 
 use crate::{cli::Command, client::Failure};
 
-/// Returns freed memory to the system, which the system's own allocator keeps: after a million documents that is a third of the process. It serves
-/// the C and C++ libraries, too.
+/// Returns freed memory to the system, which the system's own allocator keeps: after a million documents that is a
+/// third of the process. It serves the C and C++ libraries, too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -33,7 +33,9 @@ const LAST_WAIT_MAX: Duration = Duration::from_secs(2);
 pub fn main() -> ExitCode {
     let command = cli::Cli::parse().command;
     let mut builder = match command {
-        Command::Dev(_) | Command::Tailer(_) | Command::Leaf(_) | Command::Aggregator(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Dev(_) | Command::Tailer(_) | Command::Leaf(_) | Command::Aggregator(_) => {
+            tokio::runtime::Builder::new_multi_thread()
+        }
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let result = match builder.enable_all().build() {

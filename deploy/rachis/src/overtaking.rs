@@ -1,5 +1,5 @@
-//! A second sender that is ahead of the first, as a tailer is that was paused, replaced and continued: for the tests that must notice where
-//! a leaf takes records out of order.
+//! A second sender that is ahead of the first, as a tailer is that was paused, replaced and continued: for the tests
+//! that must notice where a leaf takes records out of order.
 
 use std::{sync::Arc, time::Instant};
 
@@ -12,7 +12,8 @@ use proto::{
     record::RequestKey,
 };
 
-/// A leaf to which the second half of every batch is sent before the batch. A sound leaf answers that with a gap and stores nothing of it.
+/// A leaf to which the second half of every batch is sent before the batch. A sound leaf answers that with a gap and
+/// stores nothing of it.
 pub struct Overtaking(pub Arc<dyn Ingest>);
 
 #[async_trait]
@@ -25,7 +26,14 @@ impl Ingest for Overtaking {
         self.0.write(batch).await
     }
 
-    async fn pushed(&self, shard: ShardId, partition: i32, offset: i64, request: &RequestKey, deadline: Instant) -> Result<Pushed, Problem> {
+    async fn pushed(
+        &self,
+        shard: ShardId,
+        partition: i32,
+        offset: i64,
+        request: &RequestKey,
+        deadline: Instant,
+    ) -> Result<Pushed, Problem> {
         self.0.pushed(shard, partition, offset, request, deadline).await
     }
 
@@ -45,14 +53,27 @@ impl Ingest for Overtaking {
         self.0.losses(collection).await
     }
 
-    async fn clear_dead_letters(&self, collection: CollectionUid, source: Option<&SourceName>) -> Result<Cleared, Problem> {
+    async fn clear_dead_letters(
+        &self,
+        collection: CollectionUid,
+        source: Option<&SourceName>,
+    ) -> Result<Cleared, Problem> {
         self.0.clear_dead_letters(collection, source).await
     }
 }
 
 fn second_half(batch: &Batch) -> Option<Batch> {
-    let new: Vec<_> = batch.records.iter().filter(|record| record.offset > batch.after).cloned().collect();
+    let new: Vec<_> = batch
+        .records
+        .iter()
+        .filter(|record| record.offset > batch.after)
+        .cloned()
+        .collect();
     let (first, second) = new.split_at(new.len() / 2);
     let last = first.last()?;
-    Some(Batch { after: last.offset, records: second.to_vec(), ..batch.clone() })
+    Some(Batch {
+        after: last.offset,
+        records: second.to_vec(),
+        ..batch.clone()
+    })
 }

@@ -1,5 +1,5 @@
-//! Settings: defaults, then a TOML file, then the environment (`RACHIS_LEAF__SPLIT_DOCUMENTS=1000` is `split_documents` of `[leaf]`). A key
-//! that nobody knows is refused and named, in both.
+//! Settings: defaults, then a TOML file, then the environment (`RACHIS_LEAF__SPLIT_DOCUMENTS=1000` is `split_documents`
+//! of `[leaf]`). A key that nobody knows is refused and named, in both.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -41,7 +41,12 @@ pub struct Http {
 impl Http {
     /// The names.
     pub fn names(&self) -> aggregator::http::Names {
-        self.names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+        self.names
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -78,10 +83,15 @@ impl Cluster {
     /// All nodes.
     pub fn members(&self) -> Result<Members, Failure> {
         let mut members = Members::default();
-        for (role, list) in [(Role::Tailer, &self.tailers), (Role::Leaf, &self.leaves), (Role::Aggregator, &self.aggregators)] {
+        for (role, list) in [
+            (Role::Tailer, &self.tailers),
+            (Role::Leaf, &self.leaves),
+            (Role::Aggregator, &self.aggregators),
+        ] {
             let key = members_key(role);
             members.add(role, list).map_err(|why| {
-                Failure::usage(format!("{key} in [cluster]: {why}")).hint("such as leaf-1=http://10.0.0.7:7700,leaf-2=http://10.0.0.8:7700")
+                Failure::usage(format!("{key} in [cluster]: {why}"))
+                    .hint("such as leaf-1=http://10.0.0.7:7700,leaf-2=http://10.0.0.8:7700")
             })?;
         }
         Ok(members)
@@ -91,10 +101,19 @@ impl Cluster {
     pub fn kafka(&self) -> Result<ClusterKafka, Failure> {
         let servers = self.kafka.clone().filter(|servers| !servers.trim().is_empty());
         let servers = servers.ok_or_else(|| {
-            Failure::usage("kafka in [cluster] is missing").hint("it is the bootstrap.servers of the cluster's Kafka, such as kafka-1:9092")
+            Failure::usage("kafka in [cluster] is missing")
+                .hint("it is the bootstrap.servers of the cluster's Kafka, such as kafka-1:9092")
         })?;
-        let changes_topic = self.changes_topic.clone().unwrap_or_else(|| "rachis-changes".to_owned());
-        Ok(ClusterKafka { servers, config: self.kafka_config.clone(), changes_topic, replication: self.replication.unwrap_or(3) })
+        let changes_topic = self
+            .changes_topic
+            .clone()
+            .unwrap_or_else(|| "rachis-changes".to_owned());
+        Ok(ClusterKafka {
+            servers,
+            config: self.kafka_config.clone(),
+            changes_topic,
+            replication: self.replication.unwrap_or(3),
+        })
     }
 }
 
@@ -215,12 +234,20 @@ const MAY_BE_ZERO: [&str; 8] = [
 /// Reads the settings.
 pub fn load(file: Option<&Path>) -> Result<Settings, Failure> {
     let text = match file {
-        Some(file) => std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("cannot read the settings in {}: {e}", file.display())))?,
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|e| Failure::usage(format!("cannot read the settings in {}: {e}", file.display())))?,
         None => String::new(),
     };
-    read(&text, std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))).map_err(|why| {
-        let place = file.map_or("the environment".into(), |file| format!("{} and the environment", file.display()));
-        Failure::usage(format!("the settings in {place} are not understood: {why}")).hint("deploy/rachis.toml lists every key with its default")
+    read(
+        &text,
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+    )
+    .map_err(|why| {
+        let place = file.map_or("the environment".into(), |file| {
+            format!("{} and the environment", file.display())
+        });
+        Failure::usage(format!("the settings in {place} are not understood: {why}"))
+            .hint("deploy/rachis.toml lists every key with its default")
     })
 }
 
@@ -230,10 +257,18 @@ fn read(text: &str, environment: impl Iterator<Item = (String, String)>) -> Resu
     let mut names = Vec::new();
     for (name, value) in environment {
         // Names without two underscores belong to others: RACHIS_URL, RACHIS_DATA.
-        let Some(rest) = name.strip_prefix("RACHIS_") else { continue };
+        let Some(rest) = name.strip_prefix("RACHIS_") else {
+            continue;
+        };
         let Some((section, key)) = rest.split_once("__") else {
-            if let Some(section) = SECTIONS.iter().find(|section| rest.to_ascii_lowercase().starts_with(&format!("{section}_"))) {
-                return Err(format!("{name}: two underscores stand between section and key: RACHIS_{}__…", section.to_ascii_uppercase()));
+            if let Some(section) = SECTIONS
+                .iter()
+                .find(|section| rest.to_ascii_lowercase().starts_with(&format!("{section}_")))
+            {
+                return Err(format!(
+                    "{name}: two underscores stand between section and key: RACHIS_{}__…",
+                    section.to_ascii_uppercase()
+                ));
             }
             continue;
         };
@@ -255,7 +290,10 @@ fn refuse_zeros(config: &Config) -> Result<(), String> {
     for section in SECTIONS {
         let Ok(keys) = config.get_table(section) else { continue };
         let zero = |value: config::Value| value.into_string().is_ok_and(|text| text.trim() == "0");
-        if let Some((key, _)) = keys.into_iter().find(|(key, value)| !MAY_BE_ZERO.contains(&key.as_str()) && zero(value.clone())) {
+        if let Some((key, _)) = keys
+            .into_iter()
+            .find(|(key, value)| !MAY_BE_ZERO.contains(&key.as_str()) && zero(value.clone()))
+        {
             return Err(format!("{key} of [{section}] is 0; it is at least 1"));
         }
     }
@@ -268,17 +306,37 @@ mod tests {
 
     fn with(text: &str, environment: &[(&str, &str)]) -> Result<LeafOptions, String> {
         let mut options = LeafOptions::new("/nowhere");
-        read(text, environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))?.leaf.apply(&mut options);
+        read(
+            text,
+            environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        )?
+        .leaf
+        .apply(&mut options);
         Ok(options)
     }
 
     #[test]
     fn the_environment_goes_before_the_file_and_both_before_the_defaults() {
         let file = "[leaf]\nsplit_documents = 7\nmerge_splits = 3\n";
-        let options =
-            with(file, &[("RACHIS_LEAF__SPLIT_DOCUMENTS", "9"), ("RACHIS_LEAF__SPLIT_IDLE_MS", "300"), ("RACHIS_URL", "x")]).expect("settings");
-        assert_eq!((options.split_documents, options.merge_splits, options.split_idle), (9, 3, Duration::from_millis(300)));
-        assert_eq!(options.publish_documents, LeafOptions::new("/nowhere").publish_documents);
+        let options = with(
+            file,
+            &[
+                ("RACHIS_LEAF__SPLIT_DOCUMENTS", "9"),
+                ("RACHIS_LEAF__SPLIT_IDLE_MS", "300"),
+                ("RACHIS_URL", "x"),
+            ],
+        )
+        .expect("settings");
+        assert_eq!(
+            (options.split_documents, options.merge_splits, options.split_idle),
+            (9, 3, Duration::from_millis(300))
+        );
+        assert_eq!(
+            options.publish_documents,
+            LeafOptions::new("/nowhere").publish_documents
+        );
     }
 
     #[test]
@@ -288,7 +346,11 @@ mod tests {
             ("[leef]\n", ("RACHIS_URL", ""), "leef"),
             ("", ("RACHIS_LEAF__SPLITS", "1"), "splits"),
             ("", ("RACHIS_LEEF__SPLIT_DOCUMENTS", "1"), "leef"),
-            ("", ("RACHIS_LEAF__SPLIT_DOCUMENTS", "many"), "RACHIS_LEAF__SPLIT_DOCUMENTS"),
+            (
+                "",
+                ("RACHIS_LEAF__SPLIT_DOCUMENTS", "many"),
+                "RACHIS_LEAF__SPLIT_DOCUMENTS",
+            ),
             ("[log]\nformat = \"xml\"\n", ("RACHIS_URL", ""), "xml"),
             ("[leaf]\nmerge_splits = 0\n", ("RACHIS_URL", ""), "merge_splits"),
             ("", ("RACHIS_AGGREGATOR__QUERIES_MAX", "0"), "queries_max"),
@@ -302,19 +364,43 @@ mod tests {
     #[test]
     fn the_sample_names_every_key_with_its_default() {
         let sample = include_str!("../../rachis.toml");
-        let said: String =
-            sample.lines().map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line)).collect::<Vec<_>>().join("\n");
+        let said: String = sample
+            .lines()
+            .map(|line| {
+                line.strip_prefix("# ")
+                    .filter(|rest| rest.contains(" = "))
+                    .unwrap_or(line)
+            })
+            .collect::<Vec<_>>()
+            .join("\n");
         let settings = read(&said, std::iter::empty()).expect("the sample is understood");
-        let Settings { leaf, aggregator, tailer, .. } = settings;
+        let Settings {
+            leaf,
+            aggregator,
+            tailer,
+            ..
+        } = settings;
         let unset = |section: String| section.contains("None");
-        assert!(!unset(format!("{leaf:?}{aggregator:?}{tailer:?}")), "a key is missing in {leaf:?} {aggregator:?} {tailer:?}");
-        let (mut leaf_options, mut aggregator_options, mut tailer_options) =
-            (LeafOptions::new("/nowhere"), AggregatorOptions::new("/nowhere"), TailerOptions::default());
+        assert!(
+            !unset(format!("{leaf:?}{aggregator:?}{tailer:?}")),
+            "a key is missing in {leaf:?} {aggregator:?} {tailer:?}"
+        );
+        let (mut leaf_options, mut aggregator_options, mut tailer_options) = (
+            LeafOptions::new("/nowhere"),
+            AggregatorOptions::new("/nowhere"),
+            TailerOptions::default(),
+        );
         leaf.apply(&mut leaf_options);
         aggregator.apply(&mut aggregator_options);
         tailer.apply(&mut tailer_options);
-        assert_eq!(format!("{leaf_options:?}"), format!("{:?}", LeafOptions::new("/nowhere")));
-        assert_eq!(format!("{aggregator_options:?}"), format!("{:?}", AggregatorOptions::new("/nowhere")));
+        assert_eq!(
+            format!("{leaf_options:?}"),
+            format!("{:?}", LeafOptions::new("/nowhere"))
+        );
+        assert_eq!(
+            format!("{aggregator_options:?}"),
+            format!("{:?}", AggregatorOptions::new("/nowhere"))
+        );
         assert_eq!(format!("{tailer_options:?}"), format!("{:?}", TailerOptions::default()));
     }
 }

@@ -1,7 +1,7 @@
 //! What every server process has around its roles: settings, log, metrics, data folder, address, signals.
 //!
-//! Up in this order; down, on SIGTERM or SIGINT, the other way round: first nobody new is let in, then nothing more is read, then what is
-//! there is closed. A second signal ends the process at once.
+//! Up in this order; down, on SIGTERM or SIGINT, the other way round: first nobody new is let in, then nothing more is
+//! read, then what is there is closed. A second signal ends the process at once.
 
 use std::{
     net::{SocketAddr, ToSocketAddrs},
@@ -55,11 +55,25 @@ impl Shell {
         let shutdown = when_told_to_end()?;
         let folder = DataFolder::take(data)?;
         let listener = TcpListener::bind(address).await.map_err(|e| {
-            Failure::new(format!("cannot listen at {address}: {e}")).hint("choose another address with --listen; port 0 takes a free one")
+            Failure::new(format!("cannot listen at {address}: {e}"))
+                .hint("choose another address with --listen; port 0 takes a free one")
         })?;
-        let bound = listener.local_addr().map_err(|e| Failure::new(format!("cannot tell where it listens: {e}")))?;
-        let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
-        Ok(Self { folder, listener, url: data_folder::url(bound), started_ms, files, metrics, shutdown })
+        let bound = listener
+            .local_addr()
+            .map_err(|e| Failure::new(format!("cannot tell where it listens: {e}")))?;
+        let started_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis() as i64;
+        Ok(Self {
+            folder,
+            listener,
+            url: data_folder::url(bound),
+            started_ms,
+            files,
+            metrics,
+            shutdown,
+        })
     }
 
     /// Says in the data folder where it listens. A full disk, say, keeps it from that and not from answering.
@@ -120,14 +134,18 @@ fn when_told_to_end() -> Result<CancellationToken, Failure> {
 }
 
 fn address(listen: &str, insecure: bool) -> Result<SocketAddr, Failure> {
-    let not_understood =
-        |why: String| Failure::usage(format!("the address {listen:?} is not understood: {why}")).hint("give HOST:PORT, such as 127.0.0.1:7700");
+    let not_understood = |why: String| {
+        Failure::usage(format!("the address {listen:?} is not understood: {why}"))
+            .hint("give HOST:PORT, such as 127.0.0.1:7700")
+    };
     let mut found = listen.to_socket_addrs().map_err(|e| not_understood(e.to_string()))?;
     let address = found.next().ok_or_else(|| not_understood("no such host".into()))?;
     match address.ip().is_loopback() || insecure {
         true => Ok(address),
-        false => Err(Failure::usage(format!("{address} can be reached from other machines, and there is neither TLS nor access control"))
-            .hint("listen on 127.0.0.1, or say --insecure")),
+        false => Err(Failure::usage(format!(
+            "{address} can be reached from other machines, and there is neither TLS nor access control"
+        ))
+        .hint("listen on 127.0.0.1, or say --insecure")),
     }
 }
 

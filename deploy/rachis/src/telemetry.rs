@@ -16,15 +16,24 @@ use crate::{
 };
 
 /// Upper bounds of the buckets of times, in seconds.
-const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+const SECONDS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
+];
 /// How often recorded values are sorted into buckets, asked for or not: what waits is bounded by it.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Logs from here on.
 pub fn start_log(log: &Log) -> Result<(), Failure> {
-    let wish = std::env::var("RUST_LOG").ok().filter(|wish| !wish.is_empty()).or(log.filter.clone()).unwrap_or_else(|| "info".into());
-    let filter = EnvFilter::try_new(&wish).map_err(|e| Failure::usage(format!("the log filter {wish:?} is not understood: {e}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let wish = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|wish| !wish.is_empty())
+        .or(log.filter.clone())
+        .unwrap_or_else(|| "info".into());
+    let filter = EnvFilter::try_new(&wish)
+        .map_err(|e| Failure::usage(format!("the log filter {wish:?} is not understood: {e}")))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let started = match log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
@@ -35,17 +44,28 @@ pub fn start_log(log: &Log) -> Result<(), Failure> {
 /// Memory of this process, where the system says so.
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix("kB")?;
+    let kibibytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?
+        .trim()
+        .strip_suffix("kB")?;
     kibibytes.trim().parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
 }
 
 /// Records metrics from here on; gives what `/metrics` shows. Within a runtime.
 pub fn start_metrics() -> Result<MetricsText, Failure> {
     let failed = |e: metrics_exporter_prometheus::BuildError| Failure::new(format!("cannot record metrics: {e}"));
-    let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS).map_err(failed)?;
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+        .map_err(failed)?;
     let handle = builder.install_recorder().map_err(failed)?;
     let upkeep = handle.clone();
-    metrics::gauge!("process_start_time_seconds").set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+    metrics::gauge!("process_start_time_seconds").set(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs_f64(),
+    );
     metrics::gauge!("rachis_build_info", "version" => proto::node::VERSION).set(1.0);
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(UPKEEP);

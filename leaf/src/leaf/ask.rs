@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use plan::scan::{DeadLetter, Document, FieldStatus, Pinned, QueryId, Scan, ScanRequest, ScanStream, ShardStatus, SplitStatus};
+use plan::scan::{
+    DeadLetter, Document, FieldStatus, Pinned, QueryId, Scan, ScanRequest, ScanStream, ShardStatus, SplitStatus,
+};
 use proto::{Address, Code, PositionVector, Problem, ingest::ShardId};
 
 use super::{Leaf, OPEN_WAIT, PIN_GRACE, Pins, ShardInfo, blocking};
@@ -29,14 +31,22 @@ impl Leaf {
         let pins = self.pins.lock();
         let moment = pins.get(&query).and_then(|pins| pins.moments.get(&shard));
         moment.map(|moment| moment.view.clone()).ok_or_else(|| {
-            Problem::new(Code::Unavailable, format!("query {query} holds no view of shard {shard}; it may be past its deadline")).hint("ask again")
+            Problem::new(
+                Code::Unavailable,
+                format!("query {query} holds no view of shard {shard}; it may be past its deadline"),
+            )
+            .hint("ask again")
         })
     }
 
     fn hold(&self, query: QueryId, shard: ShardId, moment: &Arc<Moment>, deadline: Instant) {
         let until = deadline + PIN_GRACE;
         let mut pins = self.pins.lock();
-        let held = pins.entry(query).or_insert_with(|| Pins { until, scanned: Arc::default(), moments: Default::default() });
+        let held = pins.entry(query).or_insert_with(|| Pins {
+            until,
+            scanned: Arc::default(),
+            moments: Default::default(),
+        });
         held.until = held.until.max(until);
         held.moments.insert(shard, moment.clone());
     }
@@ -44,15 +54,31 @@ impl Leaf {
 
 #[async_trait]
 impl Scan for Leaf {
-    async fn pin(&self, query: QueryId, shard: ShardId, at_least: &PositionVector, deadline: Instant) -> Result<Pinned, Problem> {
-        let held = self.pins.lock().get(&query).and_then(|pins| pins.moments.get(&shard).cloned());
+    async fn pin(
+        &self,
+        query: QueryId,
+        shard: ShardId,
+        at_least: &PositionVector,
+        deadline: Instant,
+    ) -> Result<Pinned, Problem> {
+        let held = self
+            .pins
+            .lock()
+            .get(&query)
+            .and_then(|pins| pins.moments.get(&shard).cloned());
         let moment = match held.filter(|moment| moment.view.positions.covers(at_least)) {
             Some(moment) => moment,
             None => {
                 // Who has more time than this asks again.
-                let late = || Problem::new(Code::Timeout, format!("shard {shard} did not open in time")).hint("allow more time");
+                let late = || {
+                    Problem::new(Code::Timeout, format!("shard {shard} did not open in time")).hint("allow more time")
+                };
                 let opened = tokio::time::timeout_at(deadline.into(), self.shard_until(shard, deadline + OPEN_WAIT));
-                let moment = opened.await.unwrap_or_else(|_| Err(late()))?.moment(at_least, deadline).await?;
+                let moment = opened
+                    .await
+                    .unwrap_or_else(|_| Err(late()))?
+                    .moment(at_least, deadline)
+                    .await?;
                 self.hold(query, shard, &moment, deadline);
                 moment
             }
@@ -89,7 +115,12 @@ impl Scan for Leaf {
         let store = self.shard(shard).await?.store().clone();
         let id = id.to_owned();
         let found = blocking(move || find(&store, &id)).await?;
-        Ok(found.map(|document| Document { id: document.id(), json: document.header.json, address: document.address, bytes: document.bytes }))
+        Ok(found.map(|document| Document {
+            id: document.id(),
+            json: document.header.json,
+            address: document.address,
+            bytes: document.bytes,
+        }))
     }
 
     async fn fields(&self, shard: ShardId) -> Result<Vec<FieldStatus>, Problem> {
@@ -115,11 +146,27 @@ impl Scan for Leaf {
             ShardInfo::Closed(summary) => return Ok(summary.status(shard)),
             ShardInfo::Open(shard) => shard,
         };
-        let (rows, segments, tail) = shard.look(|state| (state.rows.clone(), state.segments.clone(), state.tail.documents() as u64));
+        let (rows, segments, tail) = shard.look(|state| {
+            (
+                state.rows.clone(),
+                state.segments.clone(),
+                state.tail.documents() as u64,
+            )
+        });
         blocking(move || {
             let splits: Vec<SplitStatus> = segments.iter().map(split_status).collect();
-            let on_disk: u64 = splits.iter().filter(|split| split.place == "disk").map(|split| split.bytes).sum();
-            Ok(summary::status(shard.id, &rows, splits, tail, shard.store().bytes() + on_disk))
+            let on_disk: u64 = splits
+                .iter()
+                .filter(|split| split.place == "disk")
+                .map(|split| split.bytes)
+                .sum();
+            Ok(summary::status(
+                shard.id,
+                &rows,
+                splits,
+                tail,
+                shard.store().bytes() + on_disk,
+            ))
         })
         .await
     }
@@ -152,12 +199,18 @@ fn find(store: &Store, id: &str) -> Result<Option<crate::document::Document>, Er
         if store.is_gone(&address)? {
             return Ok(None);
         }
-        return Ok(store.document(&address)?.filter(|document| document.header.id.is_none()));
+        return Ok(store
+            .document(&address)?
+            .filter(|document| document.header.id.is_none()));
     }
     let mut newest: Option<crate::document::Document> = None;
     for address in store.holders(id.as_bytes())?.iter() {
         let found = store.document(address)?;
-        let newer = |document: &crate::document::Document| newest.as_ref().is_none_or(|known| document.header.ingested_ms > known.header.ingested_ms);
+        let newer = |document: &crate::document::Document| {
+            newest
+                .as_ref()
+                .is_none_or(|known| document.header.ingested_ms > known.header.ingested_ms)
+        };
         newest = found.filter(newer).or(newest);
     }
     Ok(newest)

@@ -1,4 +1,5 @@
-//! Memory of all shards together: each has limits of its own, and a node has many. Looked at now and then; the biggest go to disk first.
+//! Memory of all shards together: each has limits of its own, and a node has many. Looked at now and then; the biggest
+//! go to disk first.
 
 use std::sync::Weak;
 
@@ -9,18 +10,29 @@ use crate::shard::{Shard, budget::Budget};
 /// Rows that RocksDB holds in memory, over all shards.
 const ROWS_BYTES_MAX: u64 = 64 << 20;
 
-/// Writes out what is too much, of rows and of the budget for what is in no split yet: half of it, so that what comes in has room meanwhile.
+/// Writes out what is too much, of rows and of the budget for what is in no split yet: half of it, so that what comes
+/// in has room meanwhile.
 pub fn govern(shards: &[Weak<Shard>], budget: &Budget) {
     let rows = |shard: &Weak<Shard>| shard.upgrade().map_or(0, |shard| shard.store().bytes_in_memory());
     gauge!("rachis_leaf_rows_in_memory_bytes").set(shards.iter().map(rows).sum::<u64>() as f64);
-    for shard in too_much(shards, ROWS_BYTES_MAX, rows).into_iter().filter_map(Weak::upgrade) {
+    for shard in too_much(shards, ROWS_BYTES_MAX, rows)
+        .into_iter()
+        .filter_map(Weak::upgrade)
+    {
         if let Err(error) = shard.store().flush_soon() {
             tracing::warn!(shard = %shard.id, %error, "rows in memory could not be flushed");
         }
     }
     if budget.bytes() > budget.bytes_max() / 2 {
-        let held = |shard: &Weak<Shard>| shard.upgrade().map_or(0, |shard| shard.look(|state| state.held_bytes() as u64));
-        for shard in too_much(shards, budget.bytes_max() as u64 / 2, held).into_iter().filter_map(Weak::upgrade) {
+        let held = |shard: &Weak<Shard>| {
+            shard
+                .upgrade()
+                .map_or(0, |shard| shard.look(|state| state.held_bytes() as u64))
+        };
+        for shard in too_much(shards, budget.bytes_max() as u64 / 2, held)
+            .into_iter()
+            .filter_map(Weak::upgrade)
+        {
             shard.split_now();
         }
     }

@@ -1,5 +1,6 @@
-//! Room for open shards: how many files of the process they may have open together, and how many shards are open at once if that can be helped.
-//! What a shard takes is set aside before it opens, and counted anew now and then while it grows.
+//! Room for open shards: how many files of the process they may have open together, and how many shards are open at
+//! once if that can be helped. What a shard takes is set aside before it opens, and counted anew now and then while it
+//! grows.
 //!
 //! Splits are mapped, and their files closed then; what stays open is RocksDB's.
 
@@ -9,7 +10,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::options::LeafOptions;
 
-/// Files that a store has open besides its tables: log, lock, manifest, folder, its own log, and those of a flush and a compaction that run.
+/// Files that a store has open besides its tables: log, lock, manifest, folder, its own log, and those of a flush and a
+/// compaction that run.
 const STORE_FILES: usize = 12;
 /// Of all files for stores, one store has at most one in so many open.
 const STORE_PART: usize = 20;
@@ -39,7 +41,12 @@ pub struct Reserved {
 impl Room {
     /// For so many shards and files.
     pub fn new(shards_max: usize, files_max: usize) -> Arc<Self> {
-        Arc::new(Self { shards_max, files_max, taken: Mutex::default(), given_back: Condvar::new() })
+        Arc::new(Self {
+            shards_max,
+            files_max,
+            taken: Mutex::default(),
+            given_back: Condvar::new(),
+        })
     }
 
     /// Whether another shard with so many files is within both limits.
@@ -56,7 +63,10 @@ impl Room {
         }
         taken.shards += 1;
         taken.files += files;
-        Some(Reserved { room: self.clone(), files })
+        Some(Reserved {
+            room: self.clone(),
+            files,
+        })
     }
 
     /// Waits until something is given back, or so long.
@@ -124,7 +134,10 @@ mod tests {
         assert_eq!((all.len(), room.shards()), (3, 3), "as many shards as should be");
         assert!(!room.is_exceeded());
         all.extend(room.reserve(10));
-        assert!(room.shards() == 4 && room.is_exceeded(), "more where they are needed at once");
+        assert!(
+            room.shards() == 4 && room.is_exceeded(),
+            "more where they are needed at once"
+        );
         drop(all);
         let all: Vec<Reserved> = std::iter::from_fn(|| room.reserve(20)).collect();
         assert_eq!(all.len(), 2, "as many files as may be");

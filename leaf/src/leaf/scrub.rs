@@ -1,7 +1,8 @@
-//! The scrubber: compares the files of all splits with their checksums, one after another and slowly, so that damage is found before somebody asks.
+//! The scrubber: compares the files of all splits with their checksums, one after another and slowly, so that damage is
+//! found before somebody asks.
 //!
-//! It reads files, not shards: for it none is opened and none stays open. Only where a file does not match is the shard opened, which then finds the
-//! damage in its own split, and stays open until that is built again.
+//! It reads files, not shards: for it none is opened and none stays open. Only where a file does not match is the shard
+//! opened, which then finds the damage in its own split, and stays open until that is built again.
 
 use std::{collections::VecDeque, io, path::PathBuf, time::Instant};
 
@@ -38,7 +39,15 @@ pub struct Scrubber {
 impl Scrubber {
     /// At the beginning.
     pub fn new() -> Self {
-        Self { begun: None, looked: Instant::now(), budget: 0.0, rest: VecDeque::new(), round: 0, current: None, from: 0 }
+        Self {
+            begun: None,
+            looked: Instant::now(),
+            budget: 0.0,
+            rest: VecDeque::new(),
+            round: 0,
+            current: None,
+            from: 0,
+        }
     }
 
     /// Reads on, as much as the time since the last call allows.
@@ -47,16 +56,27 @@ impl Scrubber {
         // What was not read while there was nothing to read is not made up for: a second's worth at most.
         self.budget = (self.budget + self.looked.elapsed().as_secs_f64() * rate).min(rate);
         self.looked = Instant::now();
-        if self.rest.is_empty() && self.begun.is_none_or(|begun| begun.elapsed() >= leaf.options.scrub_every) {
+        if self.rest.is_empty()
+            && self
+                .begun
+                .is_none_or(|begun| begun.elapsed() >= leaf.options.scrub_every)
+        {
             self.begin(leaf);
         }
         // Less than a byte reads nothing.
         while self.budget >= 1.0
-            && let Some(Named { shard, split, path, tried }) = self.rest.front()
+            && let Some(Named {
+                shard,
+                split,
+                path,
+                tried,
+            }) = self.rest.front()
         {
             let most = self.budget as u64;
             let read = match self.current.take().map_or_else(|| SplitFile::open(path), Ok) {
-                Ok(file) => file.compare(self.from, most).map(|read| read.map(|(next, bytes)| (file, next, bytes))),
+                Ok(file) => file
+                    .compare(self.from, most)
+                    .map(|read| read.map(|(next, bytes)| (file, next, bytes))),
                 Err(failure) => Err(failure),
             };
             match read {
@@ -78,7 +98,8 @@ impl Scrubber {
                     if let Err(error) = confirmed {
                         warn!(shard = %id, %error, "a split that does not match its checksums waits for its shard to open");
                         // There is no room to open it, say: it is tried once more, after the others.
-                        self.rest.extend(named.filter(|_| !tried).map(|named| Named { tried: true, ..named }));
+                        self.rest
+                            .extend(named.filter(|_| !tried).map(|named| Named { tried: true, ..named }));
                     }
                     return;
                 }
@@ -87,7 +108,17 @@ impl Scrubber {
     }
 
     fn begin(&mut self, leaf: &Leaf) {
-        let of_shard = |shard| leaf.shards.split_files(shard).into_iter().map(move |(split, path)| Named { shard, split, path, tried: false });
+        let of_shard = |shard| {
+            leaf.shards
+                .split_files(shard)
+                .into_iter()
+                .map(move |(split, path)| Named {
+                    shard,
+                    split,
+                    path,
+                    tried: false,
+                })
+        };
         self.rest = leaf.here().into_iter().flat_map(of_shard).collect();
         (self.round, self.begun) = (self.rest.len(), Some(Instant::now()));
         gauge!("rachis_leaf_scrubbed_ratio").set(if self.rest.is_empty() { 1.0 } else { 0.0 });
@@ -106,7 +137,13 @@ fn confirm(leaf: &Leaf, id: ShardId, split: u64, from: usize) -> Result<(), Erro
         return Ok(());
     }
     let shard = leaf.shards.open_unused(id)?;
-    let segment = shard.look(|state| state.segments.iter().find(|indexed| indexed.id == split).map(|indexed| indexed.segment.clone()));
+    let segment = shard.look(|state| {
+        state
+            .segments
+            .iter()
+            .find(|indexed| indexed.id == split)
+            .map(|indexed| indexed.segment.clone())
+    });
     if let Some(segment) = segment {
         // What it finds it notes by itself.
         let _found = segment.scrub(from, u64::MAX);

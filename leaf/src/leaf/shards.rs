@@ -1,19 +1,22 @@
-//! The shards of a leaf: opened when they are first needed, closed when nobody has used them for a while, opened again after a failure, removed
-//! a day after their collection was dropped.
+//! The shards of a leaf: opened when they are first needed, closed when nobody has used them for a while, opened again
+//! after a failure, removed a day after their collection was dropped.
 //!
-//! Folder: `<collection uid>/<shard number>/`. A dropped one is first renamed, so that a removal which is cut short goes on at the next start.
+//! Folder: `<collection uid>/<shard number>/`. A dropped one is first renamed, so that a removal which is cut short
+//! goes on at the next start.
 //!
 //! What holds, whatever comes between:
 //!
-//! - Each shard has one place, with a lock called its turn. Opening and closing hold the turn from start to end, so a shard is never open twice.
-//!   Requests to an open shard take no turn and do not wait.
-//! - The closing thread takes the shard out of its place first. From then on requests get no handle of it. Builds still can; `shard/retire.rs`
-//!   detects that and keeps the shard open.
-//! - Whoever opens a shard has one turn, and only tries to get those of others: two never wait for each other. Nobody keeps a turn while waiting
-//!   for room. Those who wait for one shard stand at its place, and one of them opens it: the few threads that open are left to other shards.
-//! - A failed shard stays in its place until its store has no users; then the store is opened again. Views do not count as users: a query that reads
-//!   on in an old view fails with a hint to ask again.
-//! - What an open shard may take of the process's files is set aside before it opens (`room.rs`), and given back after it is closed.
+//! - Each shard has one place, with a lock called its turn. Opening and closing hold the turn from start to end, so a
+//!   shard is never open twice. Requests to an open shard take no turn and do not wait.
+//! - The closing thread takes the shard out of its place first. From then on requests get no handle of it. Builds still
+//!   can; `shard/retire.rs` detects that and keeps the shard open.
+//! - Whoever opens a shard has one turn, and only tries to get those of others: two never wait for each other. Nobody
+//!   keeps a turn while waiting for room. Those who wait for one shard stand at its place, and one of them opens it:
+//!   the few threads that open are left to other shards.
+//! - A failed shard stays in its place until its store has no users; then the store is opened again. Views do not count
+//!   as users: a query that reads on in an old view fails with a hint to ask again.
+//! - What an open shard may take of the process's files is set aside before it opens (`room.rs`), and given back after
+//!   it is closed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -138,11 +141,18 @@ impl Shards {
 
     /// All that are open. Without a hold on them, so that they can be closed meanwhile.
     pub fn all(&self) -> Vec<Weak<Shard>> {
-        self.places().into_iter().filter_map(|(_, place)| Some(Arc::downgrade(&place.shard()?))).collect()
+        self.places()
+            .into_iter()
+            .filter_map(|(_, place)| Some(Arc::downgrade(&place.shard()?)))
+            .collect()
     }
 
     fn places(&self) -> Vec<(ShardId, Arc<Place>)> {
-        self.places.lock().iter().map(|(id, place)| (*id, place.clone())).collect()
+        self.places
+            .lock()
+            .iter()
+            .map(|(id, place)| (*id, place.clone()))
+            .collect()
     }
 
     /// How many are open.
@@ -150,7 +160,8 @@ impl Shards {
         self.room.shards()
     }
 
-    /// The shard, opened where need be. Where all open ones are in use and there is no room for another, it waits a few seconds for room.
+    /// The shard, opened where need be. Where all open ones are in use and there is no room for another, it waits a few
+    /// seconds for room.
     pub async fn open(self: &Arc<Self>, id: ShardId) -> Result<Arc<Shard>, Problem> {
         let place = self.place(id);
         let mut at_place = place.queue.clone().lock_owned().await;
@@ -162,7 +173,9 @@ impl Shards {
                 waits.get_or_insert_with(|| self.waiting.clone());
                 let until = *until.get_or_insert_with(|| tokio::time::Instant::now() + ROOM_WAIT);
                 if first_in_line.is_none() {
-                    first_in_line = tokio::time::timeout_at(until, self.line.clone().lock_owned()).await.ok();
+                    first_in_line = tokio::time::timeout_at(until, self.line.clone().lock_owned())
+                        .await
+                        .ok();
                 }
                 if first_in_line.is_none() || tokio::time::Instant::now() >= until {
                     return Err(self.no_room(id));
@@ -173,7 +186,9 @@ impl Shards {
             let (shards, place) = (self.clone(), place.clone());
             let opened = super::blocking(move || {
                 let _until_it_is_open = turn;
-                let Some(reserved) = shards.room_at(id, &place) else { return Ok(Err((at_place, first_in_line, waits))) };
+                let Some(reserved) = shards.room_at(id, &place) else {
+                    return Ok(Err((at_place, first_in_line, waits)));
+                };
                 // From here on it waits for no room, however long it opens.
                 drop((first_in_line, waits));
                 shards.note_use(&place);
@@ -191,7 +206,8 @@ impl Shards {
         }
     }
 
-    /// The same for background work. It does not count as a use, so the shard is among the first to be closed again. Blocks on disk reads.
+    /// The same for background work. It does not count as a use, so the shard is among the first to be closed again.
+    /// Blocks on disk reads.
     pub fn open_unused(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
         let (place, until) = (self.place(id), Instant::now() + ROOM_WAIT);
         loop {
@@ -206,8 +222,12 @@ impl Shards {
     }
 
     fn no_room(&self, id: ShardId) -> Problem {
-        let detail = format!("shard {id} has no room to open: {} are open, and all of them are in use", self.room.shards());
-        Problem::new(Code::Busy, detail).hint("try again a little later, ask of fewer shards at once, or allow more open files (ulimit -n)")
+        let detail = format!(
+            "shard {id} has no room to open: {} are open, and all of them are in use",
+            self.room.shards()
+        );
+        Problem::new(Code::Busy, detail)
+            .hint("try again a little later, ask of fewer shards at once, or allow more open files (ulimit -n)")
     }
 
     fn place(&self, id: ShardId) -> Arc<Place> {
@@ -215,7 +235,8 @@ impl Shards {
         self.places.lock().entry(id).or_insert_with(place).clone()
     }
 
-    /// Reserves room to open a shard, closing idle shards if necessary. `None`: there is no room. `Some(None)`: the shard has its room already.
+    /// Reserves room to open a shard, closing idle shards if necessary. `None`: there is no room. `Some(None)`: the
+    /// shard has its room already.
     fn room_at(&self, id: ShardId, place: &Place) -> Option<Option<Reserved>> {
         match place.shard() {
             Some(_) => Some(None),
@@ -235,7 +256,10 @@ impl Shards {
         let failed = place.open.write().take();
         let reserved = match failed {
             None => reserved,
-            Some(Open { shard: failed, reserved }) => {
+            Some(Open {
+                shard: failed,
+                reserved,
+            }) => {
                 failed.close();
                 match failed.let_go() {
                     Ok(()) => Some(reserved),
@@ -256,7 +280,10 @@ impl Shards {
             shard.close();
             return Err(Problem::new(Code::Unavailable, "the leaf is closing").into());
         }
-        *place.open.write() = Some(Open { shard: shard.clone(), reserved });
+        *place.open.write() = Some(Open {
+            shard: shard.clone(),
+            reserved,
+        });
         Ok(shard)
     }
 
@@ -264,22 +291,28 @@ impl Shards {
         Shard::open(id, &self.folder(id), self.crew.clone())
     }
 
-    /// Sets aside what the shard takes to be open; closes others for it, those first that were not used for longest. Where all of them are in use
-    /// the files alone decide: a question may need more shards at once than stay open otherwise.
+    /// Sets aside what the shard takes to be open; closes others for it, those first that were not used for longest.
+    /// Where all of them are in use the files alone decide: a question may need more shards at once than stay open
+    /// otherwise.
     fn make_room(&self, id: ShardId) -> Option<Reserved> {
         let files = files_of(tables_in(&self.folder(id).join(STORE_FOLDER)), &self.crew.options);
         while !self.room.has(files) && self.close_one(|_, _| true) {}
         self.room.reserve(files)
     }
 
-    /// Closes the shard that was not used for longest, of those that nobody uses and for which `may` holds, with the time of their last use. Where
-    /// the disk has no space, those stay that still could write: opening takes some of it, and rows in memory may find none.
+    /// Closes the shard that was not used for longest, of those that nobody uses and for which `may` holds, with the
+    /// time of their last use. Where the disk has no space, those stay that still could write: opening takes some of
+    /// it, and rows in memory may find none.
     fn close_one(&self, may: impl Fn(u64, &Shard) -> bool) -> bool {
         let space = self.crew.disk.has_space();
         let used = |(_, place): (ShardId, Arc<Place>)| (place.used_ms.load(Ordering::Relaxed), place);
         let mut places: Vec<(u64, Arc<Place>)> = self.places().into_iter().map(used).collect();
         places.sort_by_key(|(used, _)| *used);
-        places.iter().any(|(used, place)| close_idle(place, |shard| (space || shard.store().is_read_only()) && may(*used, shard)))
+        places.iter().any(|(used, place)| {
+            close_idle(place, |shard| {
+                (space || shard.store().is_read_only()) && may(*used, shard)
+            })
+        })
     }
 
     /// Counts the files of open shards anew: they grow.
@@ -287,14 +320,20 @@ impl Shards {
         for (_, place) in self.places() {
             let Some(shard) = place.shard() else { continue };
             let files = files_of(shard.store().tables(), &self.crew.options);
-            if let Some(open) = place.open.write().as_mut().filter(|open| Arc::ptr_eq(&open.shard, &shard)) {
+            if let Some(open) = place
+                .open
+                .write()
+                .as_mut()
+                .filter(|open| Arc::ptr_eq(&open.shard, &shard))
+            {
                 open.reserved.update(files);
             }
         }
     }
 
-    /// Closes idle shards until only `idle_shards_max` of them are open. Also closes each read-only shard that could be opened for writing: it would
-    /// hold memory until somebody asks for it. Closes at most [`CLOSED_AT_ONCE_MAX`] shards a call, so that requests do not wait for it.
+    /// Closes idle shards until only `idle_shards_max` of them are open. Also closes each read-only shard that could be
+    /// opened for writing: it would hold memory until somebody asks for it. Closes at most [`CLOSED_AT_ONCE_MAX`]
+    /// shards a call, so that requests do not wait for it.
     pub fn close_idle(&self) {
         let options = &self.crew.options;
         let before = self.began.elapsed().saturating_sub(options.shard_idle).as_millis();
@@ -304,7 +343,8 @@ impl Shards {
             let closed = match self.room.is_exceeded() {
                 _ if reopens => true,
                 true => self.close_one(|_, _| true),
-                // One that was opened without room on the disk only answers until it opens again, and would take nothing after another opening too.
+                // One that was opened without room on the disk only answers until it opens again, and would take
+                // nothing after another opening too.
                 false if self.crew.disk.has_space() && self.room.shards() > options.idle_shards_max => {
                     let only_answers = |shard: &Shard| shard.store().is_read_only() && shard.failure().is_none();
                     self.close_one(|used, shard| u128::from(used) <= before && !only_answers(shard))
@@ -336,17 +376,26 @@ impl Shards {
         let mut found = Vec::new();
         for folder in folders(&self.crew.options.folder)? {
             if let Some(uid) = uid_of(&folder).filter(|uid| catalog.collection(*uid).is_some()) {
-                let numbers = folders(&folder)?.into_iter().filter_map(|folder| folder.file_name()?.to_str()?.parse().ok());
-                found.extend(numbers.map(|number| ShardId { collection: uid, number }));
+                let numbers = folders(&folder)?
+                    .into_iter()
+                    .filter_map(|folder| folder.file_name()?.to_str()?.parse().ok());
+                found.extend(numbers.map(|number| ShardId {
+                    collection: uid,
+                    number,
+                }));
             }
         }
         Ok(found)
     }
 
-    /// The files of a shard's splits by their ids, whether it is open or not; some may be no splits of it any more, or not yet.
+    /// The files of a shard's splits by their ids, whether it is open or not; some may be no splits of it any more, or
+    /// not yet.
     pub fn split_files(&self, id: ShardId) -> Vec<(u64, PathBuf)> {
         let entries = std::fs::read_dir(self.folder(id).join(SPLITS_FOLDER));
-        let files = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        let files = entries
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()));
         files.filter_map(|file| Some((split_of(&file)?, file))).collect()
     }
 
@@ -356,7 +405,9 @@ impl Shards {
             match uid_of(&folder) {
                 Some(uid) if catalog.collection(uid).is_some() => {}
                 Some(uid) if catalog.dropped.contains_key(&uid) => {}
-                Some(uid) => warn!(%uid, folder = %folder.display(), "a collection that the catalog does not know; its data is left alone"),
+                Some(uid) => {
+                    warn!(%uid, folder = %folder.display(), "a collection that the catalog does not know; its data is left alone")
+                }
                 None if is_dropped(&folder) => remove(&folder),
                 None => warn!(folder = %folder.display(), "not the folder of a collection; left alone"),
             }
@@ -364,14 +415,17 @@ impl Shards {
         Ok(())
     }
 
-    /// Opens, one after another, those shards that did not close in order or have more to index than a question should: what the last process
-    /// left undone goes on, and a store that is damaged is known. Ends early where the leaf closes.
+    /// Opens, one after another, those shards that did not close in order or have more to index than a question should:
+    /// what the last process left undone goes on, and a store that is damaged is known. Ends early where the leaf
+    /// closes.
     pub fn resume(&self, found: &[ShardId]) {
         for id in found {
             if self.closed.load(Ordering::SeqCst) {
                 return;
             }
-            let left = self.summary(*id).is_none_or(|summary| summary.tail > self.crew.options.scan_tail_documents_max as u64);
+            let left = self
+                .summary(*id)
+                .is_none_or(|summary| summary.tail > self.crew.options.scan_tail_documents_max as u64);
             if !left {
                 continue;
             }
@@ -381,15 +435,19 @@ impl Shards {
         }
     }
 
-    /// Closes the shards of dropped collections at once, and removes their folders once they were dropped so long ago. A collection that the
-    /// catalog does not know at all is left alone.
+    /// Closes the shards of dropped collections at once, and removes their folders once they were dropped so long ago.
+    /// A collection that the catalog does not know at all is left alone.
     pub fn remove_dropped(&self, catalog: &Catalog, now_ms: i64) {
         let kept_ms = i64::try_from(self.crew.options.dropped_kept.as_millis()).unwrap_or(i64::MAX);
         for (uid, dropped_ms) in &catalog.dropped {
             if self.removed.lock().contains(uid) {
                 continue;
             }
-            let there: Vec<(ShardId, Arc<Place>)> = self.places().into_iter().filter(|(id, _)| id.collection == *uid).collect();
+            let there: Vec<(ShardId, Arc<Place>)> = self
+                .places()
+                .into_iter()
+                .filter(|(id, _)| id.collection == *uid)
+                .collect();
             let mut all_closed = true;
             for (id, place) in there {
                 // One that is opened at this moment is closed the next time.
@@ -446,13 +504,19 @@ impl Shards {
 
     /// The folder of a shard.
     pub fn folder(&self, id: ShardId) -> PathBuf {
-        self.crew.options.folder.join(id.collection.to_string()).join(id.number.to_string())
+        self.crew
+            .options
+            .folder
+            .join(id.collection.to_string())
+            .join(id.number.to_string())
     }
 }
 
 /// Closes a shard that nobody uses, if it may be, and answers whether it did.
 fn close_idle(place: &Place, may: impl Fn(&Shard) -> bool) -> bool {
-    let Some(_turn) = place.turn.try_write() else { return false };
+    let Some(_turn) = place.turn.try_write() else {
+        return false;
+    };
     let Some(shard) = place.shard() else { return false };
     if !may(&shard) || !shard.can_retire() {
         return false;
@@ -466,7 +530,9 @@ fn close_idle(place: &Place, may: impl Fn(&Shard) -> bool) -> bool {
         }
         open.take()
     };
-    let Some(Open { shard, reserved }) = taken else { return false };
+    let Some(Open { shard, reserved }) = taken else {
+        return false;
+    };
     match shard.retire() {
         Ok(()) => true,
         Err(shard) => {
@@ -477,18 +543,30 @@ fn close_idle(place: &Place, may: impl Fn(&Shard) -> bool) -> bool {
 }
 
 fn folders(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let file_error = |source| Error::File { path: folder.to_owned(), source };
+    let file_error = |source| Error::File {
+        path: folder.to_owned(),
+        source,
+    };
     let entries = std::fs::read_dir(folder).map_err(file_error)?;
     let paths: Result<Vec<PathBuf>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
-    Ok(paths.map_err(file_error)?.into_iter().filter(|path| path.is_dir()).collect())
+    Ok(paths
+        .map_err(file_error)?
+        .into_iter()
+        .filter(|path| path.is_dir())
+        .collect())
 }
 
 fn uid_of(folder: &Path) -> Option<CollectionUid> {
-    uuid::Uuid::try_parse(folder.file_name()?.to_str()?).ok().map(CollectionUid)
+    uuid::Uuid::try_parse(folder.file_name()?.to_str()?)
+        .ok()
+        .map(CollectionUid)
 }
 
 fn is_dropped(folder: &Path) -> bool {
-    folder.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(DROPPED))
+    folder
+        .file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.starts_with(DROPPED))
 }
 
 fn remove(folder: &Path) {
@@ -519,13 +597,23 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_shard_that_takes_long_to_open_holds_up_no_other() {
         let fixture = Fixture::start(small);
-        let other = ShardId { collection: CollectionUid(uuid::Uuid::now_v7()), number: 0 };
+        let other = ShardId {
+            collection: CollectionUid(uuid::Uuid::now_v7()),
+            number: 0,
+        };
         fixture.catalog.send_modify(|catalog| {
-            let settings = CollectionSettings { shards: 1, ..CollectionSettings::default() };
-            Arc::make_mut(catalog).collections.insert("other".parse().expect("a name"), Collection::new(other.collection, 1, settings));
+            let settings = CollectionSettings {
+                shards: 1,
+                ..CollectionSettings::default()
+            };
+            Arc::make_mut(catalog).collections.insert(
+                "other".parse().expect("a name"),
+                Collection::new(other.collection, 1, settings),
+            );
         });
         let place = fixture.leaf.shards.place(fixture.shard);
-        let ((begins, begun), (ends, ended)) = (std::sync::mpsc::sync_channel(1), std::sync::mpsc::sync_channel::<()>(1));
+        let ((begins, begun), (ends, ended)) =
+            (std::sync::mpsc::sync_channel(1), std::sync::mpsc::sync_channel::<()>(1));
         let opens = std::thread::spawn(move || {
             let _turn = place.turn.write();
             begins.send(()).expect("it is waited for");
@@ -544,7 +632,17 @@ mod tests {
         while waiting.load(Ordering::SeqCst) < many.len() {
             tokio::task::yield_now().await;
         }
-        fixture.leaf.push(Push { shard: other, ..fixture.pushing(&["1"]) }, soon()).await.expect("another shard opens and takes");
+        fixture
+            .leaf
+            .push(
+                Push {
+                    shard: other,
+                    ..fixture.pushing(&["1"])
+                },
+                soon(),
+            )
+            .await
+            .expect("another shard opens and takes");
         assert!(!many.iter().any(tokio::task::JoinHandle::is_finished));
         drop(ends);
         opens.join().expect("it ends");
@@ -558,26 +656,48 @@ mod tests {
         let fixture = Fixture::start(small);
         fixture.push(&["1"]).await;
         let (held, other) = (query(), query());
-        fixture.leaf.pin(held, fixture.shard, &PositionVector::default(), soon()).await.expect("a view");
+        fixture
+            .leaf
+            .pin(held, fixture.shard, &PositionVector::default(), soon())
+            .await
+            .expect("a view");
         let view = fixture.leaf.pinned(held, fixture.shard).expect("it is pinned");
         assert_eq!(everything(&view).len(), 1);
         // What has no writer any more has failed. While somebody is at work in its store, that is left alone.
         let at_work = fixture.leaf.shard(fixture.shard).await.expect("the shard");
         at_work.close();
-        let files = || std::fs::read_dir(fixture.leaf.shards.folder(fixture.shard).join(STORE_FOLDER)).expect("a folder").count();
+        let files = || {
+            std::fs::read_dir(fixture.leaf.shards.folder(fixture.shard).join(STORE_FOLDER))
+                .expect("a folder")
+                .count()
+        };
         let before = files();
         for _ in 0..3 {
-            let refused = fixture.try_push(fixture.pushing(&["1"])).await.expect_err("somebody is at work in it");
+            let refused = fixture
+                .try_push(fixture.pushing(&["1"]))
+                .await
+                .expect_err("somebody is at work in it");
             assert_eq!(refused.code, Code::Busy, "{refused}");
         }
         assert_eq!(files(), before, "nothing was written beside it");
         drop(at_work);
-        fixture.try_push(fixture.pushing(&["1"])).await.expect("it is open again");
+        fixture
+            .try_push(fixture.pushing(&["1"]))
+            .await
+            .expect("it is open again");
         let addresses = ["push/0@0".parse().expect("an address")];
-        let told = view.store.read(&addresses).map(|_| ()).expect_err("its store is closed");
+        let told = view
+            .store
+            .read(&addresses)
+            .map(|_| ())
+            .expect_err("its store is closed");
         assert_eq!(Problem::from(told).code, Code::Unavailable);
         fixture.leaf.unpin(held);
-        let pinned = fixture.leaf.pin(other, fixture.shard, &PositionVector::default(), soon()).await.expect("a view");
+        let pinned = fixture
+            .leaf
+            .pin(other, fixture.shard, &PositionVector::default(), soon())
+            .await
+            .expect("a view");
         assert_eq!(pinned.documents, 2);
     }
 }

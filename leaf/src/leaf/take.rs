@@ -25,10 +25,18 @@ impl Leaf {
     fn misrouted(&self, shard: ShardId, source: &SourceName, partition: i32) -> Option<String> {
         let catalog = self.catalog.borrow().clone();
         let Some((name, collection)) = catalog.collection(shard.collection) else {
-            return Some(format!("there is no collection of uid {}; it may have been dropped", shard.collection));
+            return Some(format!(
+                "there is no collection of uid {}; it may have been dropped",
+                shard.collection
+            ));
         };
         let owner = shard_of(source, partition, collection.settings.shards);
-        (owner != shard.number).then(|| format!("{source}/{partition} of {name} belongs to shard {owner}, not to {}", shard.number))
+        (owner != shard.number).then(|| {
+            format!(
+                "{source}/{partition} of {name} belongs to shard {owner}, not to {}",
+                shard.number
+            )
+        })
     }
 }
 
@@ -37,7 +45,11 @@ fn has_to_clear(summary: &Summary, source: Option<&SourceName>) -> bool {
     let letters = summary.oldest_dead_letter_ms.is_some();
     let of_it = |(partition, _): &(&Partition, &PartitionRow)| source.is_none_or(|source| partition.source == *source);
     // A dead letter may weigh nothing.
-    summary.rows.iter().filter(of_it).any(|(_, row)| row.dead || row.dead_bytes > 0 || (letters && row.outcomes.dead_letters > 0))
+    summary
+        .rows
+        .iter()
+        .filter(of_it)
+        .any(|(_, row)| row.dead || row.dead_bytes > 0 || (letters && row.outcomes.dead_letters > 0))
 }
 
 #[async_trait]
@@ -56,22 +68,47 @@ impl Ingest for Leaf {
         })
     }
 
-    async fn pushed(&self, shard: ShardId, partition: i32, offset: i64, request: &RequestKey, deadline: Instant) -> Result<Pushed, Problem> {
+    async fn pushed(
+        &self,
+        shard: ShardId,
+        partition: i32,
+        offset: i64,
+        request: &RequestKey,
+        deadline: Instant,
+    ) -> Result<Pushed, Problem> {
         let shard = self.shard_until(shard, deadline).await?;
-        let position = Position { source: SourceName::push(), partition, offset };
+        let position = Position {
+            source: SourceName::push(),
+            partition,
+            offset,
+        };
         shard.covered(&[position].into_iter().collect(), deadline).await?;
         let (store, key) = (shard.store().clone(), request.key.clone());
-        let found = blocking(move || store.request(&Partition { source: SourceName::push(), number: partition }, &key)).await?;
+        let found = blocking(move || {
+            store.request(
+                &Partition {
+                    source: SourceName::push(),
+                    number: partition,
+                },
+                &key,
+            )
+        })
+        .await?;
         match found {
             Some(row) if row.body == request.body => Ok(row.answer),
             Some(_) => Err(other_body(&request.key)),
-            None => Err(Problem::new(Code::UnknownOutcome, "the push is too old for its outcome to be known").hint("ask for its documents")),
+            None => Err(
+                Problem::new(Code::UnknownOutcome, "the push is too old for its outcome to be known")
+                    .hint("ask for its documents"),
+            ),
         }
     }
 
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
         let catalog = self.catalog.borrow().clone();
-        let Some((_, found)) = catalog.collection(collection) else { return Ok(Vec::new()) };
+        let Some((_, found)) = catalog.collection(collection) else {
+            return Ok(Vec::new());
+        };
         let mut partitions = Vec::new();
         for id in found.shards().filter(|shard| self.holds(found, shard.number)) {
             let rows = match self.info(id).await? {
@@ -80,7 +117,11 @@ impl Ingest for Leaf {
             };
             partitions.extend(rows.into_iter().map(|(partition, row)| PartitionStatus {
                 shard: id,
-                position: Position { source: partition.source, partition: partition.number, offset: row.offset },
+                position: Position {
+                    source: partition.source,
+                    partition: partition.number,
+                    offset: row.offset,
+                },
                 outcomes: row.outcomes,
                 last_record_ms: row.last_record_ms,
                 last_ingested_ms: row.last_ingested_ms,
@@ -100,7 +141,9 @@ impl Ingest for Leaf {
 
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
         let catalog = self.catalog.borrow().clone();
-        let Some((_, found)) = catalog.collection(collection) else { return Ok(Vec::new()) };
+        let Some((_, found)) = catalog.collection(collection) else {
+            return Ok(Vec::new());
+        };
         let mut losses = Vec::new();
         for id in found.shards().filter(|shard| self.holds(found, shard.number)) {
             losses.extend(match self.info(id).await? {
@@ -111,10 +154,19 @@ impl Ingest for Leaf {
         Ok(losses)
     }
 
-    async fn clear_dead_letters(&self, collection: CollectionUid, source: Option<&SourceName>) -> Result<Cleared, Problem> {
+    async fn clear_dead_letters(
+        &self,
+        collection: CollectionUid,
+        source: Option<&SourceName>,
+    ) -> Result<Cleared, Problem> {
         let catalog = self.catalog.borrow().clone();
-        let mut cleared = Cleared { letters: 0, complete: true };
-        let Some((_, found)) = catalog.collection(collection) else { return Ok(cleared) };
+        let mut cleared = Cleared {
+            letters: 0,
+            complete: true,
+        };
+        let Some((_, found)) = catalog.collection(collection) else {
+            return Ok(cleared);
+        };
         let until = Instant::now() + CLEAR_TIME;
         for id in found.shards().filter(|shard| self.holds(found, shard.number)) {
             let shard = match self.info(id).await? {
@@ -136,11 +188,21 @@ impl Pushes for Leaf {
             return Err(Problem::new(Code::BadRequest, "the push holds no documents"));
         }
         if push.items.len() > PUSH_ITEMS_MAX {
-            let detail = format!("{} items are over the limit of {PUSH_ITEMS_MAX} for one push", push.items.len());
+            let detail = format!(
+                "{} items are over the limit of {PUSH_ITEMS_MAX} for one push",
+                push.items.len()
+            );
             return Err(Problem::new(Code::TooLarge, detail).hint("send several pushes"));
         }
-        if push.request.as_ref().is_some_and(|request| request.key.is_empty() || request.key.len() > 255) {
-            return Err(Problem::new(Code::BadRequest, "an Idempotency-Key must have 1 to 255 bytes"));
+        if push
+            .request
+            .as_ref()
+            .is_some_and(|request| request.key.is_empty() || request.key.len() > 255)
+        {
+            return Err(Problem::new(
+                Code::BadRequest,
+                "an Idempotency-Key must have 1 to 255 bytes",
+            ));
         }
         let shard = self.shard_until(push.shard, deadline).await?;
         if let Some(reason) = self.misrouted(push.shard, &SourceName::push(), push.partition) {

@@ -1,4 +1,5 @@
-//! Background maintenance on one low-rate thread: it expires old dead letters, scrubs split files, and rebuilds damaged splits.
+//! Background maintenance on one low-rate thread: it expires old dead letters, scrubs split files, and rebuilds damaged
+//! splits.
 
 use std::{
     collections::VecDeque,
@@ -56,8 +57,8 @@ pub fn tend(leaf: &Weak<Leaf>, closed: &Closed) {
 }
 
 impl Leaf {
-    /// Removes old dead letters of the first of these shards, for a short while: what else is tended to must not wait for all of them. One shard
-    /// after another, so that others can be closed meanwhile.
+    /// Removes old dead letters of the first of these shards, for a short while: what else is tended to must not wait
+    /// for all of them. One shard after another, so that others can be closed meanwhile.
     fn expire_dead_letters(&self, rest: &mut VecDeque<ShardId>) {
         let until = Instant::now() + LOOK_EVERY;
         while Instant::now() < until
@@ -95,13 +96,17 @@ impl Leaf {
         stored.into_iter().filter(|id| self.known(*id).is_ok()).collect()
     }
 
-    /// The shard, if it may have dead letters that are too old. One that is closed is opened only if its summary does not say that it has none, and
-    /// if there is room on the disk.
+    /// The shard, if it may have dead letters that are too old. One that is closed is opened only if its summary does
+    /// not say that it has none, and if there is room on the disk.
     fn with_old_dead_letters(&self, id: ShardId) -> Result<Option<Arc<Shard>>, Error> {
         if let Some(shard) = self.shards.peek(id) {
             return Ok((!shard.store().is_read_only()).then_some(shard));
         }
-        let old = |summary: Summary| summary.oldest_dead_letter_ms.is_some_and(|oldest| oldest < expired_before_ms(&self.options));
+        let old = |summary: Summary| {
+            summary
+                .oldest_dead_letter_ms
+                .is_some_and(|oldest| oldest < expired_before_ms(&self.options))
+        };
         match self.crew.disk.has_room() && self.shards.summary(id).is_none_or(old) {
             true => self.shards.open_unused(id).map(Some),
             false => Ok(None),

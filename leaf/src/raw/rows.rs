@@ -18,7 +18,11 @@ pub struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// Over these documents, `_time` by this path.
     pub fn new(documents: Vec<&'a Document>, time_path: Option<&'a Path>) -> Self {
-        Self { documents, time_path, roots: OnceCell::new() }
+        Self {
+            documents,
+            time_path,
+            roots: OnceCell::new(),
+        }
     }
 
     /// A column of the documents at these places, in this order.
@@ -27,7 +31,9 @@ impl<'a> Rows<'a> {
             What::Path(path) => self.path(path, column, places),
             What::Search(clause) => {
                 let matcher = Matcher::new(clause);
-                self.collect(column, places, |place| Scalar::Bool(matcher.matches(&self.roots()[place])))
+                self.collect(column, places, |place| {
+                    Scalar::Bool(matcher.matches(&self.roots()[place]))
+                })
             }
             What::Time => self.collect(column, places, |place| {
                 let root = self.time_path.map(|_| &self.roots()[place]);
@@ -39,7 +45,8 @@ impl<'a> Rows<'a> {
     }
 
     fn roots(&self) -> &[Value<'a>] {
-        self.roots.get_or_init(|| self.documents.iter().map(|document| super::root(document)).collect())
+        self.roots
+            .get_or_init(|| self.documents.iter().map(|document| super::root(document)).collect())
     }
 
     fn path(&self, path: &Path, column: &Column, places: &[u32]) -> Values {
@@ -49,8 +56,16 @@ impl<'a> Rows<'a> {
         for place in places {
             let place = *place as usize;
             let document = self.documents[place];
-            let verbatim = || if document.header.json { json::raw_at(document.text(), &steps) } else { Some(document.text()) };
-            built.push(super::at(&roots[place], path).map_or(Seen::Absent, |value| super::view(value, verbatim, column.view)));
+            let verbatim = || {
+                if document.header.json {
+                    json::raw_at(document.text(), &steps)
+                } else {
+                    Some(document.text())
+                }
+            };
+            built.push(
+                super::at(&roots[place], path).map_or(Seen::Absent, |value| super::view(value, verbatim, column.view)),
+            );
         }
         values(built)
     }
@@ -59,21 +74,29 @@ impl<'a> Rows<'a> {
         let mut built = Builder::new(column.view.to, places.len());
         for place in places {
             let key = self.documents[*place as usize].header.record_key.as_ref();
-            built.push(key.map_or(Seen::Absent, |key| Seen::Fits(Scalar::Text(String::from_utf8_lossy(key)))));
+            built.push(key.map_or(Seen::Absent, |key| {
+                Seen::Fits(Scalar::Text(String::from_utf8_lossy(key)))
+            }));
         }
         values(built)
     }
 
     fn collect<'s>(&'s self, column: &Column, places: &[u32], value: impl Fn(usize) -> Scalar<'s>) -> Values {
         let mut built = Builder::new(column.view.to, places.len());
-        places.iter().for_each(|place| built.push(Seen::Fits(value(*place as usize))));
+        places
+            .iter()
+            .for_each(|place| built.push(Seen::Fits(value(*place as usize))));
         values(built)
     }
 }
 
 fn values(built: Builder) -> Values {
     let (misfits, present) = (built.misfits, built.present);
-    Values { array: built.finish(), misfits, present }
+    Values {
+        array: built.finish(),
+        misfits,
+        present,
+    }
 }
 
 /// What stands beside the bytes, and the bytes themselves.

@@ -1,6 +1,7 @@
 //! Blocks: a bounded number of documents at a time, from candidates to values.
 //!
-//! Columns are read where a segment has them; what is left is read from raw documents, a bounded number of bytes at once, each parsed once.
+//! Columns are read where a segment has them; what is left is read from raw documents, a bounded number of bytes at
+//! once, each parsed once.
 
 use std::{sync::Arc, time::Instant};
 
@@ -81,14 +82,24 @@ struct Block {
 impl Blocks {
     /// The share of a worker.
     pub fn new(scan: Arc<Prepared>, worker: usize, workers: usize) -> Self {
-        Self { scan, worker, workers, taken: 0, candidates: Vec::new(), waiting: Vec::new() }
+        Self {
+            scan,
+            worker,
+            workers,
+            taken: 0,
+            candidates: Vec::new(),
+            waiting: Vec::new(),
+        }
     }
 
-    /// The next documents that pass. At least one block is worked on, then as many as there are until the slice is used up.
+    /// The next documents that pass. At least one block is worked on, then as many as there are until the slice is used
+    /// up.
     pub fn next(&mut self, slice_end: Instant) -> Result<Next, Problem> {
         loop {
             self.scan.check()?;
-            let Some(block) = self.next_block()? else { return Ok(Next::End) };
+            let Some(block) = self.next_block()? else {
+                return Ok(Next::End);
+            };
             if let Some(found) = run(&self.scan, block, &mut self.waiting)? {
                 self.scan.tally.lock().matched += found.documents.len() as u64;
                 return Ok(Next::Found(found));
@@ -111,7 +122,13 @@ impl Blocks {
                     continue;
                 }
                 self.scan.tally.lock().documents += documents.len() as u64;
-                return Ok(Some(Block::new(&self.scan, candidates.place, documents, candidates.open.clone(), self.scan.wanted.clone())));
+                return Ok(Some(Block::new(
+                    &self.scan,
+                    candidates.place,
+                    documents,
+                    candidates.open.clone(),
+                    self.scan.wanted.clone(),
+                )));
             }
             match self.scan.take_unit(self.worker, self.workers, &mut self.taken) {
                 Some(unit) => self.candidates = candidates_of(&self.scan, unit)?,
@@ -124,19 +141,37 @@ impl Blocks {
 /// The documents of a unit that the index does not exclude and that are not gone.
 fn candidates_of(scan: &Prepared, unit: Unit) -> Result<Vec<Candidates>, Problem> {
     let place = unit.place;
-    let candidates = |documents: Vec<u32>, open| Candidates { place, documents: documents.into_iter(), open };
+    let candidates = |documents: Vec<u32>, open| Candidates {
+        place,
+        documents: documents.into_iter(),
+        open,
+    };
     let Place::Segment(number) = place else {
-        return Ok(vec![candidates((unit.from..unit.to).collect(), (0..scan.conjuncts.len()).collect())]);
+        return Ok(vec![candidates(
+            (unit.from..unit.to).collect(),
+            (0..scan.conjuncts.len()).collect(),
+        )]);
     };
     let decided = scan.decided(number)?;
     let pass = decided.pass.range(unit.from..unit.to).collect();
     let doubtful = decided.doubtful.range(unit.from..unit.to).collect();
-    Ok(vec![candidates(doubtful, decided.open.clone()), candidates(pass, Arc::default())])
+    Ok(vec![
+        candidates(doubtful, decided.open.clone()),
+        candidates(pass, Arc::default()),
+    ])
 }
 
 /// Columns of some documents of a place, ascending, that passed the filter before.
-pub fn fetch(scan: &Prepared, place: Place, documents: Vec<u32>, wanted: &Arc<[usize]>) -> Result<Vec<ArrayRef>, Error> {
-    let block = Block { counts_misfits: false, ..Block::new(scan, place, documents, Arc::default(), wanted.clone()) };
+pub fn fetch(
+    scan: &Prepared,
+    place: Place,
+    documents: Vec<u32>,
+    wanted: &Arc<[usize]>,
+) -> Result<Vec<ArrayRef>, Error> {
+    let block = Block {
+        counts_misfits: false,
+        ..Block::new(scan, place, documents, Arc::default(), wanted.clone())
+    };
     let mut waiting = vec![block];
     let mut pieces: Vec<Vec<ArrayRef>> = Vec::new();
     while let Some(block) = waiting.pop() {
@@ -146,7 +181,14 @@ pub fn fetch(scan: &Prepared, place: Place, documents: Vec<u32>, wanted: &Arc<[u
     if let [piece] = pieces.as_mut_slice() {
         return Ok(std::mem::take(piece));
     }
-    let column = |number: usize| concat(&pieces.iter().map(|piece| piece[number].as_ref()).collect::<Vec<&dyn Array>>());
+    let column = |number: usize| {
+        concat(
+            &pieces
+                .iter()
+                .map(|piece| piece[number].as_ref())
+                .collect::<Vec<&dyn Array>>(),
+        )
+    };
     Ok((0..wanted.len()).map(column).collect::<Result<_, _>>()?)
 }
 
@@ -162,7 +204,10 @@ fn run(scan: &Prepared, mut block: Block, waiting: &mut Vec<Block>) -> Result<Op
     }
     scan.tally.lock().counts.raw += documents.len() as u64;
     block.rows = (0..u32::try_from(documents.len()).unwrap_or(u32::MAX)).collect();
-    let rows = Rows::new(documents.iter().map(Arc::as_ref).collect(), scan.request.time_path.as_ref());
+    let rows = Rows::new(
+        documents.iter().map(Arc::as_ref).collect(),
+        scan.request.time_path.as_ref(),
+    );
     block.advance(scan, Some(&rows))?;
     Ok(block.found())
 }
@@ -178,13 +223,21 @@ fn read(scan: &Prepared, block: &Block) -> Result<Vec<Arc<Document>>, Error> {
             Place::Tail => vec![scan.view.tail[left[0] as usize].clone()],
             Place::Segment(number) => {
                 let segment = &scan.view.segments[number].segment;
-                let addresses: Vec<Address> = left.iter().take(at_once).map(|document| segment.address(*document)).collect();
+                let addresses: Vec<Address> = left
+                    .iter()
+                    .take(at_once)
+                    .map(|document| segment.address(*document))
+                    .collect();
                 scan.view.store.read(&addresses)?.into_iter().map(Arc::new).collect()
             }
         };
         if piece.is_empty() {
             let reason = format!("{} is named by a view and not there", left[0]);
-            return Err(Error::Corrupt { shard: scan.view.shard, kind: "document", reason });
+            return Err(Error::Corrupt {
+                shard: scan.view.shard,
+                kind: "document",
+                reason,
+            });
         }
         bytes += piece.iter().map(|document| document.weight()).sum::<usize>();
         documents.extend(piece);
@@ -196,14 +249,25 @@ fn read(scan: &Prepared, block: &Block) -> Result<Vec<Arc<Document>>, Error> {
 
 impl Block {
     fn new(scan: &Prepared, place: Place, documents: Vec<u32>, open: Arc<[usize]>, wanted: Arc<[usize]>) -> Self {
-        Self { place, documents, rows: Vec::new(), arrays: vec![None; scan.columns.len()], open, decided: 0, wanted, counts_misfits: true }
+        Self {
+            place,
+            documents,
+            rows: Vec::new(),
+            arrays: vec![None; scan.columns.len()],
+            open,
+            decided: 0,
+            wanted,
+            counts_misfits: true,
+        }
     }
 
     /// Filters and reads as far as it goes: false where raw documents are needed and not given.
     fn advance(&mut self, scan: &Prepared, raw: Option<&Rows<'_>>) -> Result<bool, Error> {
         while let Some(open) = self.open.get(self.decided) {
             let conjunct = &scan.conjuncts[*open];
-            let Some(values) = self.load_all(scan, &conjunct.columns, raw)? else { return Ok(false) };
+            let Some(values) = self.load_all(scan, &conjunct.columns, raw)? else {
+                return Ok(false);
+            };
             let passes = conjunct.passes(values, self.documents.len())?;
             self.keep(&passes)?;
             self.decided += 1;
@@ -215,7 +279,12 @@ impl Block {
         Ok(self.load_all(scan, &wanted, raw)?.is_some())
     }
 
-    fn load_all(&mut self, scan: &Prepared, columns: &[usize], raw: Option<&Rows<'_>>) -> Result<Option<Vec<ArrayRef>>, Error> {
+    fn load_all(
+        &mut self,
+        scan: &Prepared,
+        columns: &[usize],
+        raw: Option<&Rows<'_>>,
+    ) -> Result<Option<Vec<ArrayRef>>, Error> {
         let mut values = Vec::with_capacity(columns.len());
         for column in columns {
             match self.load(scan, *column, raw)? {
@@ -235,7 +304,11 @@ impl Block {
             (None, Some(rows)) => (rows.column(&scan.columns[column], &self.rows), false),
             (None, None) => return Ok(None),
         };
-        assert_eq!(values.array.len(), self.documents.len(), "a column has a value for each document");
+        assert_eq!(
+            values.array.len(),
+            self.documents.len(),
+            "a column has a value for each document"
+        );
         let mut tally = scan.tally.lock();
         tally.counts.columns += if stored { values.array.len() as u64 } else { 0 };
         if self.counts_misfits || !scan.is_read_to_choose(column) {
@@ -260,7 +333,14 @@ impl Block {
         if passes.true_count() == passes.len() {
             return Ok(());
         }
-        let kept = |numbers: &[u32]| -> Vec<u32> { numbers.iter().zip(passes.values()).filter(|(_, pass)| *pass).map(|(n, _)| *n).collect() };
+        let kept = |numbers: &[u32]| -> Vec<u32> {
+            numbers
+                .iter()
+                .zip(passes.values())
+                .filter(|(_, pass)| *pass)
+                .map(|(n, _)| *n)
+                .collect()
+        };
         self.documents = kept(&self.documents);
         self.rows = kept(&self.rows);
         for array in self.arrays.iter_mut().flatten() {
@@ -273,19 +353,40 @@ impl Block {
     fn split_off(&mut self, at: usize) -> Self {
         let documents = self.documents.split_off(at);
         let rest = documents.len();
-        let arrays = self.arrays.iter().map(|array| array.as_ref().map(|array| array.slice(at, rest))).collect();
+        let arrays = self
+            .arrays
+            .iter()
+            .map(|array| array.as_ref().map(|array| array.slice(at, rest)))
+            .collect();
         for array in self.arrays.iter_mut().flatten() {
             *array = array.slice(0, at);
         }
         let (place, open, decided, wanted) = (self.place, self.open.clone(), self.decided, self.wanted.clone());
-        Self { place, documents, rows: Vec::new(), arrays, open, decided, wanted, counts_misfits: self.counts_misfits }
+        Self {
+            place,
+            documents,
+            rows: Vec::new(),
+            arrays,
+            open,
+            decided,
+            wanted,
+            counts_misfits: self.counts_misfits,
+        }
     }
 
     fn found(self) -> Option<Found> {
         if self.documents.is_empty() {
             return None;
         }
-        let arrays = self.wanted.iter().map(|column| self.arrays[*column].as_ref().map(arrays::compact)).collect::<Option<_>>()?;
-        Some(Found { place: self.place, documents: self.documents, arrays })
+        let arrays = self
+            .wanted
+            .iter()
+            .map(|column| self.arrays[*column].as_ref().map(arrays::compact))
+            .collect::<Option<_>>()?;
+        Some(Found {
+            place: self.place,
+            documents: self.documents,
+            arrays,
+        })
     }
 }

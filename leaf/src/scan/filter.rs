@@ -1,8 +1,9 @@
 //! Filter -> index: which documents a condition is true for, as far as an index can say so exactly.
 //!
-//! SQL's conditions have three values. For each condition two questions are asked of an index: where is it true, where is it false; NULL is
-//! the rest. `NOT` swaps the questions, `AND` and `OR` intersect and join the answers, so nothing is guessed. An answer is a pair: documents
-//! for which it is so, and documents for which it may be so. For those between, the caller evaluates the condition on values.
+//! SQL's conditions have three values. For each condition two questions are asked of an index: where is it true, where
+//! is it false; NULL is the rest. `NOT` swaps the questions, `AND` and `OR` intersect and join the answers, so nothing
+//! is guessed. An answer is a pair: documents for which it is so, and documents for which it may be so. For those
+//! between, the caller evaluates the condition on values.
 
 use datafusion::{
     arrow::datatypes::{DataType, TimeUnit},
@@ -28,7 +29,10 @@ pub trait Index {
 
 impl Index for Segment {
     fn lookup(&self, lookup: &Lookup) -> Result<Option<Known>, Error> {
-        Ok(self.narrow(lookup)?.map(|Narrowed { sure, doubtful }| Known { possible: &sure | doubtful, sure }))
+        Ok(self.narrow(lookup)?.map(|Narrowed { sure, doubtful }| Known {
+            possible: &sure | doubtful,
+            sure,
+        }))
     }
     fn documents(&self) -> u32 {
         Segment::documents(self)
@@ -47,7 +51,10 @@ pub struct Known {
 impl Known {
     /// There and nowhere else.
     pub fn exactly(found: RoaringBitmap) -> Self {
-        Self { sure: found.clone(), possible: found }
+        Self {
+            sure: found.clone(),
+            possible: found,
+        }
     }
 
     /// Whether nothing is left open.
@@ -57,16 +64,25 @@ impl Known {
 
     /// Where both are true.
     pub fn and(self, other: &Self) -> Self {
-        Self { sure: self.sure & &other.sure, possible: self.possible & &other.possible }
+        Self {
+            sure: self.sure & &other.sure,
+            possible: self.possible & &other.possible,
+        }
     }
 
     fn or(self, other: &Self) -> Self {
-        Self { sure: self.sure | &other.sure, possible: self.possible | &other.possible }
+        Self {
+            sure: self.sure | &other.sure,
+            possible: self.possible | &other.possible,
+        }
     }
 
     /// Where this is true and the other is not true.
     fn without(self, other: &Self) -> Self {
-        Self { sure: self.sure - &other.possible, possible: self.possible - &other.sure }
+        Self {
+            sure: self.sure - &other.possible,
+            possible: self.possible - &other.sure,
+        }
     }
 }
 
@@ -91,7 +107,10 @@ impl Decider<'_> {
 
     /// Nothing is known.
     fn unknown(&self) -> Found {
-        Ok(Known { sure: RoaringBitmap::new(), ..self.all() })
+        Ok(Known {
+            sure: RoaringBitmap::new(),
+            ..self.all()
+        })
     }
 
     fn lookup(&self, lookup: &Lookup) -> Found {
@@ -104,8 +123,16 @@ impl Decider<'_> {
             Expr::Alias(alias) => self.decide(&alias.expr, wanted),
             Expr::Literal(value, _) => self.constant(value, wanted),
             Expr::Not(inner) => self.decide(inner, !wanted),
-            Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => self.both(left, right, wanted, wanted),
-            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => self.both(left, right, wanted, !wanted),
+            Expr::BinaryExpr(BinaryExpr {
+                left,
+                op: Operator::And,
+                right,
+            }) => self.both(left, right, wanted, wanted),
+            Expr::BinaryExpr(BinaryExpr {
+                left,
+                op: Operator::Or,
+                right,
+            }) => self.both(left, right, wanted, !wanted),
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => self.comparison(left, *op, right, wanted),
             Expr::IsNull(inner) => self.is_null(inner, wanted),
             Expr::IsNotNull(inner) => self.is_null(inner, !wanted),
@@ -118,7 +145,11 @@ impl Decider<'_> {
             Expr::Between(between) => {
                 let low = self.comparison(&between.expr, Operator::GtEq, &between.low, wanted != between.negated)?;
                 let high = self.comparison(&between.expr, Operator::LtEq, &between.high, wanted != between.negated)?;
-                Ok(if wanted != between.negated { low.and(&high) } else { low.or(&high) })
+                Ok(if wanted != between.negated {
+                    low.and(&high)
+                } else {
+                    low.or(&high)
+                })
             }
             Expr::InList(list) => self.in_list(&list.expr, &list.list, wanted != list.negated),
             Expr::Like(like) => self.like(like, wanted != like.negated),
@@ -173,7 +204,10 @@ impl Decider<'_> {
             // Any value has a text.
             What::Path(path) if column.view.to == Type::Text => self.lookup(&Lookup::Exists(path.clone(), Type::Json)),
             // What is not there cannot be converted.
-            What::Path(path) => Ok(Known { sure: RoaringBitmap::new(), ..self.lookup(&Lookup::Exists(path.clone(), Type::Json))? }),
+            What::Path(path) => Ok(Known {
+                sure: RoaringBitmap::new(),
+                ..self.lookup(&Lookup::Exists(path.clone(), Type::Json))?
+            }),
             What::Key => self.unknown(),
             _ => Ok(self.all()),
         }
@@ -195,20 +229,30 @@ impl Decider<'_> {
 
     /// A condition on a column that only its values decide; it is not true for a NULL.
     fn where_present(&self, column: &Column) -> Found {
-        Ok(Known { sure: RoaringBitmap::new(), ..self.present(column)? })
+        Ok(Known {
+            sure: RoaringBitmap::new(),
+            ..self.present(column)?
+        })
     }
 
     fn in_list(&self, needle: &Expr, list: &[Expr], wanted: bool) -> Found {
-        let Some(values) = list.iter().map(constant).collect::<Option<Vec<_>>>() else { return self.unknown() };
+        let Some(values) = list.iter().map(constant).collect::<Option<Vec<_>>>() else {
+            return self.unknown();
+        };
         let has_null = values.iter().any(|value| value.is_null());
         if has_null && !wanted {
             return Ok(Known::default()); // whatever is not in the list is NULL, not false
         }
         let values: Vec<&ScalarValue> = values.into_iter().filter(|value| !value.is_null()).collect();
-        let Some(column) = subject(needle) else { return self.unknown() };
+        let Some(column) = subject(needle) else {
+            return self.unknown();
+        };
         if let Some(path) = canonical(&column) {
             let values: Option<Vec<&str>> = values.iter().map(|value| value.try_as_str().flatten()).collect();
-            return values.map_or_else(|| self.unknown(), |values| self.equal_to_one_of(&column, path, &values, wanted));
+            return values.map_or_else(
+                || self.unknown(),
+                |values| self.equal_to_one_of(&column, path, &values, wanted),
+            );
         }
         let mut literals = Vec::with_capacity(values.len());
         for value in values {
@@ -244,10 +288,15 @@ impl Decider<'_> {
                 found
             }
         };
-        Ok(if wanted { found } else { self.present(column)?.without(&found) })
+        Ok(if wanted {
+            found
+        } else {
+            self.present(column)?.without(&found)
+        })
     }
 
-    /// Where the value at a path equals one of these, by their canonical JSON texts (or, if not wanted, is another value).
+    /// Where the value at a path equals one of these, by their canonical JSON texts (or, if not wanted, is another
+    /// value).
     fn equal_to_one_of(&self, column: &Column, path: &Path, values: &[&str], wanted: bool) -> Found {
         const EXACT_IN_DOUBLE_MAX: f64 = 9_007_199_254_740_992.0; // 2^53
         let mut found = Known::default();
@@ -258,13 +307,19 @@ impl Decider<'_> {
                 Value::Text(text) => (Type::Text, vec![Literal::Text(text.to_string())]),
                 // Columns tell -0 from 0.
                 Value::Int(0) => (Type::Double, vec![Literal::Double(0.0), Literal::Double(-0.0)]),
-                Value::Int(int) if (*int as f64).abs() < EXACT_IN_DOUBLE_MAX => (Type::Double, vec![Literal::Double(*int as f64)]),
+                Value::Int(int) if (*int as f64).abs() < EXACT_IN_DOUBLE_MAX => {
+                    (Type::Double, vec![Literal::Double(*int as f64)])
+                }
                 Value::Float(double) if double.fract() != 0.0 => (Type::Double, vec![Literal::Double(*double)]),
                 _ => return self.where_present(column),
             };
             found = found.or(&self.lookup(&Lookup::In(path.clone(), to, literals))?);
         }
-        Ok(if wanted { found } else { self.present(column)?.without(&found) })
+        Ok(if wanted {
+            found
+        } else {
+            self.present(column)?.without(&found)
+        })
     }
 
     /// A header's number between two bounds, both inclusive.
@@ -299,17 +354,33 @@ impl Decider<'_> {
                 None => return self.unknown(),
             },
         };
-        let Some(column) = subject(subject_side) else { return self.unknown() };
+        let Some(column) = subject(subject_side) else {
+            return self.unknown();
+        };
         if value.is_null() {
-            return if is_order(op) { Ok(Known::default()) } else { self.unknown() };
+            return if is_order(op) {
+                Ok(Known::default())
+            } else {
+                self.unknown()
+            };
         }
-        if let (Some(path), Operator::Eq | Operator::NotEq, Some(Some(value))) = (canonical(&column), op, value.try_as_str()) {
+        if let (Some(path), Operator::Eq | Operator::NotEq, Some(Some(value))) =
+            (canonical(&column), op, value.try_as_str())
+        {
             return self.equal_to_one_of(&column, path, &[value], op == Operator::Eq);
         }
-        let Some(point) = point(&column, subject_side, value) else { return if is_order(op) { self.where_present(&column) } else { self.unknown() } };
+        let Some(point) = point(&column, subject_side, value) else {
+            return if is_order(op) {
+                self.where_present(&column)
+            } else {
+                self.unknown()
+            };
+        };
         match op {
             // -0 and 0 are told apart by some and not by others.
-            _ if is_zero(&point) && !matches!(op, Operator::Gt | Operator::LtEq) && is_order(op) => self.where_present(&column),
+            _ if is_zero(&point) && !matches!(op, Operator::Gt | Operator::LtEq) && is_order(op) => {
+                self.where_present(&column)
+            }
             Operator::Eq | Operator::NotEq => {
                 let literals = match point {
                     Point::At(literal) => vec![literal],
@@ -339,7 +410,9 @@ impl Decider<'_> {
             }
             What::Id | What::Source => self.unknown(),
             _ => {
-                let Some(number) = number(&literal) else { return self.unknown() };
+                let Some(number) = number(&literal) else {
+                    return self.unknown();
+                };
                 let (low, high) = match (above, inclusive) {
                     (true, true) => (number, i64::MAX),
                     (true, false) if number == i64::MAX => return Ok(Known::default()),
@@ -354,8 +427,12 @@ impl Decider<'_> {
     }
 
     fn like(&self, like: &Like, wanted: bool) -> Found {
-        let Some(pattern) = constant(&like.pattern) else { return self.unknown() };
-        let Some(Some(pattern)) = pattern.try_as_str() else { return self.unknown() };
+        let Some(pattern) = constant(&like.pattern) else {
+            return self.unknown();
+        };
+        let Some(Some(pattern)) = pattern.try_as_str() else {
+            return self.unknown();
+        };
         if like.case_insensitive || like.escape_char.is_some() || pattern.contains(['_', '\\']) {
             return self.unknown();
         }
@@ -370,8 +447,12 @@ impl Decider<'_> {
     }
 
     fn prefix(&self, subject_side: &Expr, prefix: Option<&str>, wanted: bool) -> Found {
-        let (Some(column), Some(prefix)) = (subject(subject_side), prefix) else { return self.unknown() };
-        let What::Path(path) = &column.what else { return self.unknown() };
+        let (Some(column), Some(prefix)) = (subject(subject_side), prefix) else {
+            return self.unknown();
+        };
+        let What::Path(path) = &column.what else {
+            return self.unknown();
+        };
         if column.view.to != Type::Text || column.view.cast {
             return self.where_present(&column);
         }
@@ -379,12 +460,19 @@ impl Decider<'_> {
             "" => self.present(&column)?,
             prefix => self.lookup(&Lookup::Prefix(path.clone(), prefix.to_owned()))?,
         };
-        Ok(if wanted { found } else { self.present(&column)?.without(&found) })
+        Ok(if wanted {
+            found
+        } else {
+            self.present(&column)?.without(&found)
+        })
     }
 }
 
 fn is_order(op: Operator) -> bool {
-    matches!(op, Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq)
+    matches!(
+        op,
+        Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq
+    )
 }
 
 fn constant(expr: &Expr) -> Option<&ScalarValue> {
@@ -403,8 +491,8 @@ fn canonical(column: &Column) -> Option<&Path> {
     }
 }
 
-/// The column that an expression is, through casts that keep the order of its values (see [`point`]). Casting views of paths are not among
-/// what an index knows, nor is JSON text.
+/// The column that an expression is, through casts that keep the order of its values (see [`point`]). Casting views of
+/// paths are not among what an index knows, nor is JSON text.
 fn subject(expr: &Expr) -> Option<Column> {
     match expr {
         Expr::Column(column) => Column::parse(&column.name),
@@ -420,7 +508,9 @@ fn keeps_order(from: Type, to: &DataType) -> bool {
     const INT64_DIGITS: i32 = 19;
     match (from, to) {
         (Type::Int, DataType::Float64 | DataType::Int64) => true,
-        (Type::Int, DataType::Decimal128(precision, scale)) => i32::from(*precision) - i32::from(*scale) >= INT64_DIGITS && *scale >= 0,
+        (Type::Int, DataType::Decimal128(precision, scale)) => {
+            i32::from(*precision) - i32::from(*scale) >= INT64_DIGITS && *scale >= 0
+        }
         (Type::Double, DataType::Float64) | (Type::Bool, DataType::Boolean) => true,
         (Type::Time, DataType::Timestamp(TimeUnit::Microsecond, _)) => true,
         (Type::Text | Type::Json, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => true,
@@ -440,7 +530,9 @@ enum Point {
 /// Where a literal lies among a column's values, where that can be said exactly and an index may know the column.
 fn point(column: &Column, seen: &Expr, value: &ScalarValue) -> Option<Point> {
     const EXACT_IN_DOUBLE_MAX: f64 = 9_007_199_254_740_992.0; // 2^53
-    if matches!(column.what, What::Path(_)) && (column.view.cast || matches!(column.view.to, Type::Json | Type::Canonical | Type::Rank)) {
+    if matches!(column.what, What::Path(_))
+        && (column.view.cast || matches!(column.view.to, Type::Json | Type::Canonical | Type::Rank))
+    {
         return None;
     }
     let at = |literal| Some(Point::At(literal));
@@ -452,14 +544,22 @@ fn point(column: &Column, seen: &Expr, value: &ScalarValue) -> Option<Point> {
         (Type::Int, ScalarValue::Int64(Some(int))) => at(Literal::Int(*int)),
         (Type::Int, ScalarValue::Float64(Some(double))) if double.abs() < EXACT_IN_DOUBLE_MAX && !is_plain(seen) => {
             let floor = Literal::Int(double.floor() as i64);
-            Some(if double.fract() == 0.0 { Point::At(floor) } else { Point::After(floor) })
+            Some(if double.fract() == 0.0 {
+                Point::At(floor)
+            } else {
+                Point::After(floor)
+            })
         }
         (Type::Int, ScalarValue::Decimal128(Some(decimal), _, scale)) => {
             let unit = 10i128.checked_pow(u32::try_from(*scale).ok()?)?;
             among(decimal.div_euclid(unit), decimal.rem_euclid(unit) == 0, Literal::Int)
         }
-        (Type::Time, ScalarValue::TimestampSecond(Some(time), _)) => among(i128::from(*time) * 1_000_000, true, Literal::Time),
-        (Type::Time, ScalarValue::TimestampMillisecond(Some(time), _)) => among(i128::from(*time) * 1_000, true, Literal::Time),
+        (Type::Time, ScalarValue::TimestampSecond(Some(time), _)) => {
+            among(i128::from(*time) * 1_000_000, true, Literal::Time)
+        }
+        (Type::Time, ScalarValue::TimestampMillisecond(Some(time), _)) => {
+            among(i128::from(*time) * 1_000, true, Literal::Time)
+        }
         (Type::Time, ScalarValue::TimestampMicrosecond(Some(time), _)) => at(Literal::Time(*time)),
         _ => None,
     }
@@ -475,7 +575,11 @@ fn is_plain(expr: &Expr) -> bool {
 
 fn among(floor: i128, exact: bool, literal: fn(i64) -> Literal) -> Option<Point> {
     let literal = literal(i64::try_from(floor).ok()?);
-    Some(if exact { Point::At(literal) } else { Point::After(literal) })
+    Some(if exact {
+        Point::At(literal)
+    } else {
+        Point::After(literal)
+    })
 }
 
 fn text(literal: Literal) -> Option<String> {

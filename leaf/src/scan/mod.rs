@@ -4,8 +4,8 @@
 //! request ─ prepared ─ units ─ index: candidates ─ blocks: columns | raw documents ─ filter ─ rows | top | partial ─ chunks, trailer
 //! ```
 //!
-//! At most two threads of the leaf's pool work on a scan, one batch ahead of whoever reads the stream. Dropping the stream stops the work at
-//! its next block.
+//! At most two threads of the leaf's pool work on a scan, one batch ahead of whoever reads the stream. Dropping the
+//! stream stops the work at its next block.
 
 mod blocks;
 mod filter;
@@ -65,7 +65,13 @@ pub fn run(view: View, request: ScanRequest, pool: &ScanPool) -> ScanStream {
     let asked = (view, request, threads, pool.memory(), guard.0.clone());
     let chunks = async move {
         let workers = queue.work(asked, |(view, request, threads, memory, cancelled)| {
-            Turn::Done(workers(view.clone(), request.clone(), *threads, memory, cancelled.clone()))
+            Turn::Done(workers(
+                view.clone(),
+                request.clone(),
+                *threads,
+                memory,
+                cancelled.clone(),
+            ))
         });
         let (_, workers) = workers.await?;
         let (scan, workers) = workers?;
@@ -95,17 +101,35 @@ fn workers(
     let count = scan.workers(threads);
     let all_blocks = (0..count).map(|worker| Blocks::new(scan.clone(), worker, count));
     let schema = scan.schema(&scan.output);
-    let worker = |stage| Worker { scan: scan.clone(), schema: schema.clone(), stage };
+    let worker = |stage| Worker {
+        scan: scan.clone(),
+        schema: schema.clone(),
+        stage,
+    };
     let workers = match &scan.request.stage {
         Stage::Rows { limit } => {
             let rows_left = Arc::new(AtomicUsize::new(limit.unwrap_or(usize::MAX)));
             let counts_only = *limit == Some(0);
-            all_blocks.map(|blocks| worker(Work::Rows { blocks, rows_left: rows_left.clone(), counts_only })).collect()
+            all_blocks
+                .map(|blocks| {
+                    worker(Work::Rows {
+                        blocks,
+                        rows_left: rows_left.clone(),
+                        counts_only,
+                    })
+                })
+                .collect()
         }
         Stage::Top { keys, after, limit } => {
             let new = || Best::new(keys, after.as_ref(), *limit);
             let together = Arc::new(Mutex::new((count, new()?)));
-            let look = |blocks| Ok(worker(Work::Look { blocks, best: Some(new()?), together: together.clone() }));
+            let look = |blocks| {
+                Ok(worker(Work::Look {
+                    blocks,
+                    best: Some(new()?),
+                    together: together.clone(),
+                }))
+            };
             all_blocks.map(look).collect::<Result<_, Error>>()?
         }
         Stage::Partial(aggregate) => {
@@ -116,8 +140,14 @@ fn workers(
     Ok((scan, workers))
 }
 
-/// The batches of all workers as they come, each behind what was read so far, then the trailer. Ends at the first problem.
-fn chunks(scan: Arc<Prepared>, workers: Vec<Worker>, queue: &Arc<Queue>, guard: CancelOnDrop) -> impl Stream<Item = Result<Chunk, Problem>> + use<> {
+/// The batches of all workers as they come, each behind what was read so far, then the trailer. Ends at the first
+/// problem.
+fn chunks(
+    scan: Arc<Prepared>,
+    workers: Vec<Worker>,
+    queue: &Arc<Queue>,
+    guard: CancelOnDrop,
+) -> impl Stream<Item = Result<Chunk, Problem>> + use<> {
     let batches = stream::select_all(workers.into_iter().map(|worker| worker.batches(queue.clone()).boxed()));
     let chunks = stream::try_unfold((batches, Some(scan), guard), |(mut batches, scan, guard)| async move {
         let Some(scan) = scan else { return Ok(None) };
@@ -127,7 +157,10 @@ fn chunks(scan: Arc<Prepared>, workers: Vec<Worker>, queue: &Arc<Queue>, guard: 
         let trailer = tally.trailer(&scan.columns);
         drop(tally);
         Ok::<_, Problem>(Some(match batch {
-            Some(batch) => (vec![Ok(Chunk::SoFar(trailer)), Ok(Chunk::Rows(batch))], (batches, Some(scan), guard)),
+            Some(batch) => (
+                vec![Ok(Chunk::SoFar(trailer)), Ok(Chunk::Rows(batch))],
+                (batches, Some(scan), guard),
+            ),
             None => (vec![Ok(Chunk::End(trailer))], (batches, None, guard)),
         }))
     });
@@ -143,9 +176,17 @@ struct Worker {
 
 enum Work {
     /// Rows come back as they are found.
-    Rows { blocks: Blocks, rows_left: Arc<AtomicUsize>, counts_only: bool },
+    Rows {
+        blocks: Blocks,
+        rows_left: Arc<AtomicUsize>,
+        counts_only: bool,
+    },
     /// The best rows are looked for; the last worker to end tells them.
-    Look { blocks: Blocks, best: Option<Best>, together: Arc<Mutex<(usize, Best)>> },
+    Look {
+        blocks: Blocks,
+        best: Option<Best>,
+        together: Arc<Mutex<(usize, Best)>>,
+    },
     /// The best rows are told.
     Tell(Winners),
     /// Rows go into an aggregate.
@@ -173,11 +214,17 @@ impl Worker {
 
     fn try_turn(&mut self, slice_end: Instant) -> Result<Turn<Option<RecordBatch>>, Error> {
         match &mut self.stage {
-            Work::Rows { blocks, rows_left, counts_only: false } => rows(blocks, rows_left, &self.schema, slice_end),
+            Work::Rows {
+                blocks,
+                rows_left,
+                counts_only: false,
+            } => rows(blocks, rows_left, &self.schema, slice_end),
             Work::Rows { blocks, .. } => count(blocks, slice_end),
             Work::Look { blocks, best, together } => {
                 let Some(mine) = best else { return Ok(Turn::Done(None)) };
-                let Turn::Done(()) = look(&self.scan, blocks, mine, slice_end)? else { return Ok(Turn::Again) };
+                let Turn::Done(()) = look(&self.scan, blocks, mine, slice_end)? else {
+                    return Ok(Turn::Again);
+                };
                 let mut together = together.lock();
                 let (looking, all) = &mut *together;
                 best.take().map_or(Ok(()), |mine| all.absorb(mine))?;
@@ -192,7 +239,10 @@ impl Worker {
             }
             Work::Tell(winners) => {
                 self.scan.check()?;
-                let batch = winners.next(&self.scan)?.map(|(arrays, rows)| batch_of(&self.schema, arrays, rows)).transpose()?;
+                let batch = winners
+                    .next(&self.scan)?
+                    .map(|(arrays, rows)| batch_of(&self.schema, arrays, rows))
+                    .transpose()?;
                 Ok(Turn::Done(batch))
             }
             Work::Partial(partial) => partial.turn(),
@@ -201,7 +251,12 @@ impl Worker {
 }
 
 /// Small finds are gathered to one batch. No more is looked for than is still asked.
-fn rows(blocks: &mut Blocks, rows_left: &AtomicUsize, schema: &SchemaRef, slice_end: Instant) -> Result<Turn<Option<RecordBatch>>, Error> {
+fn rows(
+    blocks: &mut Blocks,
+    rows_left: &AtomicUsize,
+    schema: &SchemaRef,
+    slice_end: Instant,
+) -> Result<Turn<Option<RecordBatch>>, Error> {
     let mut gathered: Vec<RecordBatch> = Vec::new();
     let (mut rows, mut bytes) = (0, 0);
     while rows < BATCH_ROWS && bytes < BATCH_BYTES && (gathered.is_empty() || Instant::now() < slice_end) {
@@ -229,7 +284,9 @@ fn rows(blocks: &mut Blocks, rows_left: &AtomicUsize, schema: &SchemaRef, slice_
 
 /// Takes at most so many of the rows that are still asked for.
 fn reserve(rows_left: &AtomicUsize, rows: usize) -> usize {
-    let before = rows_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(rows)));
+    let before = rows_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+        Some(left.saturating_sub(rows))
+    });
     before.map_or(0, |left| left.min(rows))
 }
 

@@ -46,7 +46,10 @@ const AGGREGATE_BYTES_MAX: usize = 512 << 20;
 pub fn memory() -> Result<Arc<RuntimeEnv>, Error> {
     let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
     let memory = Arc::new(GreedyMemoryPool::new(AGGREGATE_BYTES_MAX));
-    Ok(RuntimeEnvBuilder::new().with_memory_pool(memory).with_disk_manager_builder(no_disk).build_arc()?)
+    Ok(RuntimeEnvBuilder::new()
+        .with_memory_pool(memory)
+        .with_disk_manager_builder(no_disk)
+        .build_arc()?)
 }
 
 /// A worker's partial aggregate.
@@ -59,7 +62,14 @@ impl Partial {
     /// Over a worker's blocks.
     pub fn new(aggregate: &PartialAggregate, blocks: Blocks, runtime: Arc<RuntimeEnv>) -> Result<Self, Error> {
         let schema = aggregate.input.clone();
-        let rows = Rows { schema: schema.clone(), stream: Mutex::new(Some(RowStream { schema: schema.clone(), blocks, slice_end: None })) };
+        let rows = Rows {
+            schema: schema.clone(),
+            stream: Mutex::new(Some(RowStream {
+                schema: schema.clone(),
+                blocks,
+                slice_end: None,
+            })),
+        };
         let input = StreamingTableExec::try_new(schema.clone(), vec![Arc::new(rows)], None, [], false, None)?;
         let plan = AggregateExec::try_new(
             AggregateMode::Partial,
@@ -69,8 +79,13 @@ impl Partial {
             Arc::new(input),
             schema,
         )?;
-        let context = TaskContext::default().with_session_config(SessionConfig::new()).with_runtime(runtime);
-        Ok(Self { states: plan.execute(0, Arc::new(context))?, output: aggregate.output.clone() })
+        let context = TaskContext::default()
+            .with_session_config(SessionConfig::new())
+            .with_runtime(runtime);
+        Ok(Self {
+            states: plan.execute(0, Arc::new(context))?,
+            output: aggregate.output.clone(),
+        })
     }
 
     /// The next batch of states.
@@ -87,8 +102,13 @@ impl Partial {
 /// The same columns under the schema that was planned. A difference of types means that leaf and planner disagree.
 fn with_schema(states: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Error> {
     let options = RecordBatchOptions::new().with_row_count(Some(states.num_rows()));
-    RecordBatch::try_new_with_options(schema.clone(), states.columns().to_vec(), &options)
-        .map_err(|error| Problem::new(Code::Internal, format!("the states of an aggregate are not those that were planned: {error}")).into())
+    RecordBatch::try_new_with_options(schema.clone(), states.columns().to_vec(), &options).map_err(|error| {
+        Problem::new(
+            Code::Internal,
+            format!("the states of an aggregate are not those that were planned: {error}"),
+        )
+        .into()
+    })
 }
 
 /// The rows of a worker, as DataFusion takes them: once.
@@ -99,7 +119,9 @@ struct Rows {
 
 impl fmt::Debug for Rows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rows").field("schema", &self.schema).finish_non_exhaustive()
+        f.debug_struct("Rows")
+            .field("schema", &self.schema)
+            .finish_non_exhaustive()
     }
 }
 
@@ -125,7 +147,11 @@ struct RowStream {
 impl RowStream {
     fn batch(&self, found: Found) -> DataFusionResult<RecordBatch> {
         let options = RecordBatchOptions::new().with_row_count(Some(found.documents.len()));
-        Ok(RecordBatch::try_new_with_options(self.schema.clone(), found.arrays, &options)?)
+        Ok(RecordBatch::try_new_with_options(
+            self.schema.clone(),
+            found.arrays,
+            &options,
+        )?)
     }
 }
 

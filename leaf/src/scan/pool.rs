@@ -1,5 +1,5 @@
-//! The leaf's own scan threads. A scan is cut into steps; between two steps it holds no thread, so a stream that nobody reads never keeps
-//! another one from its turn.
+//! The leaf's own scan threads. A scan is cut into steps; between two steps it holds no thread, so a stream that nobody
+//! reads never keeps another one from its turn.
 
 use std::{
     collections::VecDeque,
@@ -49,15 +49,26 @@ type Step = Box<dyn FnOnce(&Arc<Queue>) + Send>;
 impl ScanPool {
     /// Starts so many threads, at least one.
     pub fn new(threads: usize) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue { state: Mutex::default(), filled: Condvar::new(), left: Condvar::new() });
+        let queue = Arc::new(Queue {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            left: Condvar::new(),
+        });
         let start = |number: usize| {
             let queue = queue.clone();
-            std::thread::Builder::new().name(format!("scan-{number}")).spawn(move || queue.serve())
+            std::thread::Builder::new()
+                .name(format!("scan-{number}"))
+                .spawn(move || queue.serve())
         };
         let threads_max = threads.max(1);
         let threads = (0..threads_max).map(start).collect::<Result<_, _>>()?;
         let memory = super::partial::memory().map_err(std::io::Error::other)?;
-        Ok(Self { queue, threads: Mutex::new(threads), threads_max, memory })
+        Ok(Self {
+            queue,
+            threads: Mutex::new(threads),
+            threads_max,
+            memory,
+        })
     }
 
     /// The memory that all aggregates share.
@@ -73,7 +84,8 @@ impl ScanPool {
         self.threads_max
     }
 
-    /// Stops the threads. Queued steps fail with "the leaf is closing"; running steps get [`CLOSING_WAIT_MAX`] to finish.
+    /// Stops the threads. Queued steps fail with "the leaf is closing"; running steps get [`CLOSING_WAIT_MAX`] to
+    /// finish.
     pub fn close(&self) {
         let threads = std::mem::take(&mut *self.threads.lock());
         if threads.is_empty() {
@@ -91,8 +103,16 @@ impl ScanPool {
         let is_own = |thread: &JoinHandle<()>| thread.thread().id() == std::thread::current().id();
         let own = usize::from(threads.iter().any(is_own));
         let mut state = self.queue.state.lock();
-        if self.queue.left.wait_while_for(&mut state, |state| state.working > own, CLOSING_WAIT_MAX).timed_out() {
-            warn!(scans = state.working, "closing without waiting longer for running scans");
+        if self
+            .queue
+            .left
+            .wait_while_for(&mut state, |state| state.working > own, CLOSING_WAIT_MAX)
+            .timed_out()
+        {
+            warn!(
+                scans = state.working,
+                "closing without waiting longer for running scans"
+            );
             return;
         }
         drop(state);
@@ -149,15 +169,17 @@ impl Queue {
             return Err(Problem::new(Code::Unavailable, "the leaf is closing"));
         }
         if state.steps.len() >= WAITING_STEPS_MAX {
-            return Err(Problem::new(Code::Busy, "too many scans wait for a thread of this leaf").hint("try again in a moment"));
+            return Err(
+                Problem::new(Code::Busy, "too many scans wait for a thread of this leaf").hint("try again in a moment"),
+            );
         }
         state.steps.push_back(step);
         self.filled.notify_one();
         Ok(())
     }
 
-    /// Has the pool take turns at a work until it has something to tell. The work begins at once, whether or not the answer is awaited. The
-    /// work comes back with its answer, so that it can go on later.
+    /// Has the pool take turns at a work until it has something to tell. The work begins at once, whether or not the
+    /// answer is awaited. The work comes back with its answer, so that it can go on later.
     pub(super) fn work<W: Send + 'static, T: Send + 'static>(
         &self,
         work: W,
@@ -167,7 +189,8 @@ impl Queue {
         let pushed = self.push(Box::new(move |queue| take_turn(queue, work, turn, tell)));
         async move {
             pushed?;
-            told.await.unwrap_or_else(|_| Err(Problem::new(Code::Unavailable, "the leaf is closing")))
+            told.await
+                .unwrap_or_else(|_| Err(Problem::new(Code::Unavailable, "the leaf is closing")))
         }
     }
 }
@@ -188,7 +211,10 @@ fn take_turn<W: Send + 'static, T: Send + 'static>(
         },
         Ok(Turn::Done(told)) => Ok((work, told)),
         Err(panic) => {
-            let detail = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+            let detail = panic
+                .downcast_ref::<&str>()
+                .map(ToString::to_string)
+                .or_else(|| panic.downcast_ref::<String>().cloned());
             error!(panic = detail.as_deref().unwrap_or("unknown"), "a scan panicked");
             Err(Problem::new(Code::Internal, "a scan failed unexpectedly"))
         }
@@ -206,7 +232,11 @@ mod tests {
         let queue = pool.queue();
         let count = |n: &mut u32| {
             *n += 1;
-            if n.is_multiple_of(100) { Turn::Done(*n) } else { Turn::Again }
+            if n.is_multiple_of(100) {
+                Turn::Done(*n)
+            } else {
+                Turn::Again
+            }
         };
         let (first, second) = (queue.work(0, count), queue.work(100_000, count));
         let broken = queue.work((), |()| -> Turn<()> { panic!("on purpose") });

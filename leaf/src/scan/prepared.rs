@@ -15,7 +15,10 @@ use datafusion::{
         datatypes::{DataType, Field, Schema, SchemaRef},
     },
     common::{DFSchema, config::ConfigOptions},
-    logical_expr::{Expr, physical_planning_context::PhysicalPlanningContext, simplify::SimplifyContext, utils::split_conjunction_owned},
+    logical_expr::{
+        Expr, physical_planning_context::PhysicalPlanningContext, simplify::SimplifyContext,
+        utils::split_conjunction_owned,
+    },
     optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::{PhysicalExpr, create_physical_expr, execution_props::ExecutionProps},
 };
@@ -104,12 +107,18 @@ impl Prepared {
     /// Makes a request ready.
     pub fn new(view: View, request: ScanRequest, cancelled: Arc<AtomicBool>) -> Result<Self, Error> {
         let mut columns: Vec<Column> = Vec::new();
-        let output: Arc<[usize]> = request.columns.iter().map(|column| place_of(&mut columns, column)).collect();
+        let output: Arc<[usize]> = request
+            .columns
+            .iter()
+            .map(|column| place_of(&mut columns, column))
+            .collect();
         let notices = Notices::default();
         let (stop, deadline) = (cancelled.clone(), request.deadline);
         let props = props(Query::new(notices.clone(), move || interrupted(&stop, deadline)));
         let filters = request.filter.iter().cloned().flat_map(split_conjunction_owned);
-        let conjuncts = filters.map(|filter| Conjunct::new(filter, &mut columns, &props)).collect::<Result<Vec<_>, _>>()?;
+        let conjuncts = filters
+            .map(|filter| Conjunct::new(filter, &mut columns, &props))
+            .collect::<Result<Vec<_>, _>>()?;
         let wanted: Arc<[usize]> = match &request.stage {
             Stage::Top { keys, .. } => keys.iter().map(|key| place_of(&mut columns, &key.column)).collect(),
             Stage::Rows { limit: Some(0) } => Arc::default(),
@@ -119,7 +128,19 @@ impl Prepared {
         let decided = view.segments.iter().map(|_| OnceLock::new()).collect();
         let tally = Mutex::new(Tally::new(columns.len(), notices));
         let units_taken = AtomicUsize::new(0);
-        Ok(Self { view, request, columns, output, wanted, conjuncts, tally, units, units_taken, decided, cancelled })
+        Ok(Self {
+            view,
+            request,
+            columns,
+            output,
+            wanted,
+            conjuncts,
+            tally,
+            units,
+            units_taken,
+            decided,
+            cancelled,
+        })
     }
 
     /// How many threads are worth having.
@@ -127,11 +148,15 @@ impl Prepared {
         const WORKERS_MAX: usize = 2;
         const DOCUMENTS_WORTH_IT: u64 = 20_000;
         let documents: u64 = self.units.iter().map(|unit| u64::from(unit.to - unit.from)).sum();
-        if documents < DOCUMENTS_WORTH_IT { 1 } else { WORKERS_MAX.min(threads).min(self.units.len()).max(1) }
+        if documents < DOCUMENTS_WORTH_IT {
+            1
+        } else {
+            WORKERS_MAX.min(threads).min(self.units.len()).max(1)
+        }
     }
 
-    /// The next unit of work. The units of an aggregate go to its workers in turn, whoever is faster, so that sums of doubles add up the
-    /// same each time.
+    /// The next unit of work. The units of an aggregate go to its workers in turn, whoever is faster, so that sums of
+    /// doubles add up the same each time.
     pub fn take_unit(&self, worker: usize, workers: usize, taken: &mut usize) -> Option<Unit> {
         let number = match self.request.stage {
             Stage::Partial(_) => *taken * workers + worker,
@@ -148,7 +173,10 @@ impl Prepared {
 
     /// What the index of a segment says about the filter; asked once, whoever comes first.
     pub fn decided(&self, segment: usize) -> Result<&Decided, Problem> {
-        self.decided[segment].get_or_init(|| self.decide(segment).map_err(Problem::from)).as_ref().map_err(Clone::clone)
+        self.decided[segment]
+            .get_or_init(|| self.decide(segment).map_err(Problem::from))
+            .as_ref()
+            .map_err(Clone::clone)
     }
 
     fn decide(&self, number: usize) -> Result<Decided, Error> {
@@ -160,7 +188,11 @@ impl Prepared {
         let documents = live.len();
         let everything: Vec<usize> = (0..self.conjuncts.len()).collect();
         if self.request.read == Read::Raw && !everything.is_empty() {
-            return Ok(Decided { pass: RoaringBitmap::new(), doubtful: live, open: everything.into() });
+            return Ok(Decided {
+                pass: RoaringBitmap::new(),
+                doubtful: live,
+                open: everything.into(),
+            });
         }
         let mut known = Known::exactly(live);
         let mut open = Vec::new();
@@ -177,17 +209,29 @@ impl Prepared {
         let doubtful = known.possible - &known.sure;
         let mut tally = self.tally.lock();
         tally.documents += documents - doubtful.len() - known.sure.len();
-        tally.counts.index += if self.conjuncts.is_empty() { 0 } else { documents - doubtful.len() };
+        tally.counts.index += if self.conjuncts.is_empty() {
+            0
+        } else {
+            documents - doubtful.len()
+        };
         drop(tally);
         // Conditions on stored columns first: they leave fewer raw documents to be read for the others.
         open.sort_by_cached_key(|conjunct| !self.stored(number, *conjunct));
-        Ok(Decided { pass: known.sure, doubtful, open: open.into() })
+        Ok(Decided {
+            pass: known.sure,
+            doubtful,
+            open: open.into(),
+        })
     }
 
     fn stored(&self, segment: usize, conjunct: usize) -> bool {
         let segment = &self.view.segments[segment].segment;
         let time_path = self.request.time_path.as_ref();
-        let is_stored = |column: &usize| segment.values(&self.columns[*column], time_path, &[]).is_ok_and(|values| values.is_some());
+        let is_stored = |column: &usize| {
+            segment
+                .values(&self.columns[*column], time_path, &[])
+                .is_ok_and(|values| values.is_some())
+        };
         self.conjuncts[conjunct].columns.iter().all(is_stored)
     }
 
@@ -198,7 +242,12 @@ impl Prepared {
 
     /// The schema of these columns.
     pub fn schema(&self, columns: &[usize]) -> SchemaRef {
-        Arc::new(Schema::new(columns.iter().map(|column| self.columns[*column].field()).collect::<Vec<Field>>()))
+        Arc::new(Schema::new(
+            columns
+                .iter()
+                .map(|column| self.columns[*column].field())
+                .collect::<Vec<Field>>(),
+        ))
     }
 }
 
@@ -207,7 +256,10 @@ fn interrupted(cancelled: &AtomicBool, deadline: Instant) -> Option<Problem> {
     if cancelled.load(Ordering::Relaxed) {
         return Some(Problem::new(Code::Cancelled, "the query was cancelled"));
     }
-    let late = || Problem::new(Code::Timeout, "the scan did not end before the deadline").hint("ask for less, or give the query more time");
+    let late = || {
+        Problem::new(Code::Timeout, "the scan did not end before the deadline")
+            .hint("ask for less, or give the query more time")
+    };
     (Instant::now() >= deadline).then(late)
 }
 
@@ -219,7 +271,8 @@ fn place_of(columns: &mut Vec<Column>, column: &Column) -> usize {
     })
 }
 
-/// What conditions are evaluated with: values that have no answer are counted, and a long evaluation ends with its query.
+/// What conditions are evaluated with: values that have no answer are counted, and a long evaluation ends with its
+/// query.
 fn props(query: Query) -> ExecutionProps {
     static SETTINGS: LazyLock<ConfigOptions> = LazyLock::new(|| plan::functions::settings().options().as_ref().clone());
     let mut options = SETTINGS.clone();
@@ -233,9 +286,17 @@ fn props(query: Query) -> ExecutionProps {
 fn units_of(view: &View) -> Vec<Unit> {
     let cut = |place: Place, documents: u32| {
         let starts = (0..documents).step_by(UNIT_DOCUMENTS as usize);
-        starts.map(move |from| Unit { place, from, to: documents.min(from.saturating_add(UNIT_DOCUMENTS)) })
+        starts.map(move |from| Unit {
+            place,
+            from,
+            to: documents.min(from.saturating_add(UNIT_DOCUMENTS)),
+        })
     };
-    let segments = view.segments.iter().enumerate().flat_map(|(number, segment)| cut(Place::Segment(number), segment.segment.documents()));
+    let segments = view
+        .segments
+        .iter()
+        .enumerate()
+        .flat_map(|(number, segment)| cut(Place::Segment(number), segment.segment.documents()));
     let tail = cut(Place::Tail, u32::try_from(view.tail.len()).unwrap_or(u32::MAX));
     let mut units: Vec<Unit> = segments.chain(tail).collect();
     units.reverse();
@@ -244,11 +305,23 @@ fn units_of(view: &View) -> Vec<Unit> {
 
 impl Conjunct {
     fn new(expr: Expr, columns: &mut Vec<Column>, props: &ExecutionProps) -> Result<Self, Error> {
-        let mut names: Vec<&str> = expr.column_refs().into_iter().map(|column| column.name.as_str()).collect();
+        let mut names: Vec<&str> = expr
+            .column_refs()
+            .into_iter()
+            .map(|column| column.name.as_str())
+            .collect();
         names.sort_unstable();
         names.dedup();
-        let unknown = |name: &str| Problem::new(Code::BadRequest, format!("the filter names {name:?}, which is no column of a scan"));
-        let named = names.iter().map(|name| Column::parse(name).ok_or_else(|| unknown(name))).collect::<Result<Vec<_>, _>>()?;
+        let unknown = |name: &str| {
+            Problem::new(
+                Code::BadRequest,
+                format!("the filter names {name:?}, which is no column of a scan"),
+            )
+        };
+        let named = names
+            .iter()
+            .map(|name| Column::parse(name).ok_or_else(|| unknown(name)))
+            .collect::<Result<Vec<_>, _>>()?;
         let schema = Arc::new(Schema::new(named.iter().map(Column::field).collect::<Vec<Field>>()));
         let df_schema = Arc::new(DFSchema::try_from(schema.clone())?);
         let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(df_schema.clone()).build());
@@ -257,7 +330,13 @@ impl Conjunct {
         let physical = create_physical_expr(&expr, &df_schema, props, &PhysicalPlanningContext::default())?;
         let columns = named.iter().map(|column| place_of(columns, column)).collect();
         let batch_rows = constants::rows(constants::bytes(&physical)?);
-        Ok(Self { expr, columns, schema, physical, batch_rows })
+        Ok(Self {
+            expr,
+            columns,
+            schema,
+            physical,
+            batch_rows,
+        })
     }
 
     /// Which of the rows pass, given the values of its columns.
@@ -267,7 +346,9 @@ impl Conjunct {
         if rows <= self.batch_rows {
             return self.passes_of(&batch);
         }
-        let parts = (0..rows).step_by(self.batch_rows).map(|from| self.passes_of(&batch.slice(from, self.batch_rows.min(rows - from))));
+        let parts = (0..rows)
+            .step_by(self.batch_rows)
+            .map(|from| self.passes_of(&batch.slice(from, self.batch_rows.min(rows - from))));
         let parts = parts.collect::<Result<Vec<_>, _>>()?;
         let passes = concat(&parts.iter().map(|part| part as &dyn Array).collect::<Vec<_>>())?;
         Ok(passes.as_boolean().clone())
@@ -280,7 +361,11 @@ impl Conjunct {
             DataType::Boolean if passes.null_count() == 0 => Ok(passes.as_boolean().clone()),
             DataType::Boolean => Ok(prep_null_mask_filter(passes.as_boolean())),
             DataType::Null => Ok(BooleanArray::from(vec![false; rows])),
-            other => Err(Problem::new(Code::BadRequest, format!("a condition must be true or false, not {other}")).into()),
+            other => Err(Problem::new(
+                Code::BadRequest,
+                format!("a condition must be true or false, not {other}"),
+            )
+            .into()),
         }
     }
 }

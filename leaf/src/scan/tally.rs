@@ -26,7 +26,11 @@ pub struct Tally {
 impl Tally {
     /// For so many columns, and what conditions have to say.
     pub fn new(columns: usize, notices: Notices) -> Self {
-        Self { misfits: vec![(0, 0); columns], notices, ..Self::default() }
+        Self {
+            misfits: vec![(0, 0); columns],
+            notices,
+            ..Self::default()
+        }
     }
 
     /// Notes values of a column that were seen.
@@ -39,7 +43,13 @@ impl Tally {
     /// The trailer.
     pub fn trailer(&self, columns: &[Column]) -> Trailer {
         let misfits = columns.iter().zip(&self.misfits).filter(|(_, (_, of))| *of > 0);
-        let misfits = misfits.map(|(column, (values, of))| Misfit { column: column.clone(), values: *values, of: *of }).collect();
+        let misfits = misfits
+            .map(|(column, (values, of))| Misfit {
+                column: column.clone(),
+                values: *values,
+                of: *of,
+            })
+            .collect();
         Trailer {
             documents: self.documents,
             matched: self.matched,

@@ -76,12 +76,21 @@ impl Best {
             return Err(Problem::new(Code::BadRequest, "the first rows of a scan need a sort key").into());
         }
         let field = |key: &SortKey| {
-            let options = SortOptions { descending: key.descending, nulls_first: key.nulls_first };
+            let options = SortOptions {
+                descending: key.descending,
+                nulls_first: key.nulls_first,
+            };
             SortField::new_with_options(key.column.view.to.arrow(), options)
         };
         let converter = RowConverter::new(keys.iter().map(field).collect())?;
         let after = after.map(|after| after_row(&converter, keys, after)).transpose()?;
-        Ok(Self { converter, after, limit, heap: BinaryHeap::new(), bytes: 0 })
+        Ok(Self {
+            converter,
+            after,
+            limit,
+            heap: BinaryHeap::new(),
+            bytes: 0,
+        })
     }
 
     /// Takes what is good enough of these documents, of which the keys were read.
@@ -96,10 +105,19 @@ impl Best {
                 continue;
             }
             let address = address_of(scan, found.place, *document);
-            if self.after.as_ref().is_some_and(|(after, at)| (key, &address) <= (after.row(), at)) {
+            if self
+                .after
+                .as_ref()
+                .is_some_and(|(after, at)| (key, &address) <= (after.row(), at))
+            {
                 continue;
             }
-            self.keep(Candidate { key: key.owned(), address, place: found.place, document: *document })?;
+            self.keep(Candidate {
+                key: key.owned(),
+                address,
+                place: found.place,
+                document: *document,
+            })?;
         }
         Ok(())
     }
@@ -113,8 +131,13 @@ impl Best {
         }
         self.bytes += candidate.bytes();
         if self.bytes > KEYS_BYTES_MAX {
-            let detail = format!("the sort keys of the first {} rows are over {KEYS_BYTES_MAX} bytes", self.limit);
-            return Err(Problem::new(Code::LimitReached, detail).hint("ask for fewer rows, or page through them").into());
+            let detail = format!(
+                "the sort keys of the first {} rows are over {KEYS_BYTES_MAX} bytes",
+                self.limit
+            );
+            return Err(Problem::new(Code::LimitReached, detail)
+                .hint("ask for fewer rows, or page through them")
+                .into());
         }
         self.heap.push(candidate);
         Ok(())
@@ -128,18 +151,40 @@ impl Best {
     /// The winners, the best first.
     pub fn winners(&mut self) -> Winners {
         let ranked = std::mem::take(&mut self.heap).into_sorted_vec();
-        Winners { documents: ranked.into_iter().map(|candidate| (candidate.place, candidate.document)).collect(), told: 0 }
+        Winners {
+            documents: ranked
+                .into_iter()
+                .map(|candidate| (candidate.place, candidate.document))
+                .collect(),
+            told: 0,
+        }
     }
 }
 
 fn after_row(converter: &RowConverter, keys: &[SortKey], after: &After) -> Result<(OwnedRow, Address), Error> {
     if after.values.len() != keys.len() {
-        let detail = format!("a page begins after {} values, and {} keys are sorted by", after.values.len(), keys.len());
-        return Err(Problem::new(Code::BadRequest, detail).hint("go on with the `after` of the same search").into());
+        let detail = format!(
+            "a page begins after {} values, and {} keys are sorted by",
+            after.values.len(),
+            keys.len()
+        );
+        return Err(Problem::new(Code::BadRequest, detail)
+            .hint("go on with the `after` of the same search")
+            .into());
     }
-    let value = |(value, key): (&datafusion::scalar::ScalarValue, &SortKey)| value.cast_to(&key.column.view.to.arrow())?.to_array_of_size(1);
-    let values = after.values.iter().zip(keys).map(value).collect::<Result<Vec<ArrayRef>, _>>()?;
-    Ok((converter.convert_columns(&values)?.row(0).owned(), after.address.clone()))
+    let value = |(value, key): (&datafusion::scalar::ScalarValue, &SortKey)| {
+        value.cast_to(&key.column.view.to.arrow())?.to_array_of_size(1)
+    };
+    let values = after
+        .values
+        .iter()
+        .zip(keys)
+        .map(value)
+        .collect::<Result<Vec<ArrayRef>, _>>()?;
+    Ok((
+        converter.convert_columns(&values)?.row(0).owned(),
+        after.address.clone(),
+    ))
 }
 
 fn address_of(scan: &Prepared, place: Place, document: u32) -> Address {
@@ -178,13 +223,21 @@ impl Winners {
                 fetched_at[*rank] = fetched;
                 fetched += 1;
             }
-            pieces.push(fetch(scan, place, documents.into_iter().map(|(document, _)| document).collect(), &scan.output)?);
+            pieces.push(fetch(
+                scan,
+                place,
+                documents.into_iter().map(|(document, _)| document).collect(),
+                &scan.output,
+            )?);
         }
         let order = UInt32Array::from(fetched_at);
         let column = |number: usize| -> Result<ArrayRef, Error> {
             let pieces: Vec<&dyn Array> = pieces.iter().map(|piece| piece[number].as_ref()).collect();
             Ok(take(&concat(&pieces)?, &order, None)?)
         };
-        Ok(Some(((0..scan.output.len()).map(column).collect::<Result<_, _>>()?, order.len())))
+        Ok(Some((
+            (0..scan.output.len()).map(column).collect::<Result<_, _>>()?,
+            order.len(),
+        )))
     }
 }

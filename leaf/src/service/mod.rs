@@ -1,4 +1,5 @@
-//! The gRPC door of a leaf: wire messages in, the traits `Ingest` and `Scan` behind them, wire messages out. Nothing deeper sees a wire type.
+//! The gRPC door of a leaf: wire messages in, the traits `Ingest` and `Scan` behind them, wire messages out. Nothing
+//! deeper sees a wire type.
 
 mod ingest;
 mod scan;
@@ -21,10 +22,21 @@ const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
 /// Both services of a leaf, put into a node's routes.
 pub fn add(routes: &mut RoutesBuilder, leaf: &Arc<Leaf>, catalog: &watch::Receiver<Arc<Catalog>>) {
-    let ingest = ingest::IngestService { leaf: leaf.clone(), catalog: catalog.clone() };
-    routes.add_service(IngestServer::new(ingest).max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX));
+    let ingest = ingest::IngestService {
+        leaf: leaf.clone(),
+        catalog: catalog.clone(),
+    };
+    routes.add_service(
+        IngestServer::new(ingest)
+            .max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX),
+    );
     let scan = scan::ScanService::new(leaf.clone(), catalog.clone());
-    routes.add_service(ScanServer::new(scan).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX));
+    routes.add_service(
+        ScanServer::new(scan)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX),
+    );
 }
 
 fn deadline(wait_ms: u64) -> std::time::Instant {

@@ -50,7 +50,11 @@ fn answers<T: Send + 'static, U: From<T> + Send + 'static>(all: Vec<T>) -> Answe
 impl ScanService {
     /// Over a leaf.
     pub fn new(leaf: Arc<Leaf>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
-        Self { leaf, catalog, hashes: Mutex::default() }
+        Self {
+            leaf,
+            catalog,
+            hashes: Mutex::default(),
+        }
     }
 
     /// As it is told to somebody who knows a table of paths by this hash.
@@ -103,17 +107,29 @@ impl scan_server::Scan for ScanService {
         caught_up(&request, &self.catalog).await?;
         let asked = request.into_inner();
         let known: Vec<u64> = asked.shards.iter().map(|wanted| wanted.paths_known).collect();
-        let wanted = asked.shards.into_iter().map(|wanted| Ok((shard(wanted.shard)?, vector(wanted.at_least)?)));
+        let wanted = asked
+            .shards
+            .into_iter()
+            .map(|wanted| Ok((shard(wanted.shard)?, vector(wanted.at_least)?)));
         let wanted: Vec<(ShardId, PositionVector)> = wanted.collect::<Result<_, Problem>>()?;
-        let outcomes = self.leaf.pin_all(query_id(&asked.query)?, &wanted, deadline(asked.wait_ms)).await;
-        let told = wanted.iter().zip(known).zip(outcomes).map(|(((shard, _), known), outcome)| {
-            let outcome = match outcome {
-                Ok(pinned) => Outcome::Pinned(self.pinned(*shard, &pinned, known)),
-                Err(problem) => Outcome::Problem(problem.into()),
-            };
-            wire::PinOutcome { outcome: Some(outcome) }
-        });
-        Ok(Response::new(wire::PinAnswer { outcomes: told.collect() }))
+        let outcomes = self
+            .leaf
+            .pin_all(query_id(&asked.query)?, &wanted, deadline(asked.wait_ms))
+            .await;
+        let told = wanted
+            .iter()
+            .zip(known)
+            .zip(outcomes)
+            .map(|(((shard, _), known), outcome)| {
+                let outcome = match outcome {
+                    Ok(pinned) => Outcome::Pinned(self.pinned(*shard, &pinned, known)),
+                    Err(problem) => Outcome::Problem(problem.into()),
+                };
+                wire::PinOutcome { outcome: Some(outcome) }
+            });
+        Ok(Response::new(wire::PinAnswer {
+            outcomes: told.collect(),
+        }))
     }
 
     async fn unpin(&self, request: Request<wire::UnpinRequest>) -> Result<Response<wire::Unpinned>, Status> {
@@ -126,7 +142,9 @@ impl scan_server::Scan for ScanService {
         let asked = stacker::grow(STACK_BYTES, || read_request(request.into_inner()))?;
         let schema = match &asked.stage {
             Stage::Partial(aggregate) => aggregate.output.clone(),
-            Stage::Rows { .. } | Stage::Top { .. } => Arc::new(Schema::new(asked.columns.iter().map(plan::Column::field).collect::<Vec<_>>())),
+            Stage::Rows { .. } | Stage::Top { .. } => Arc::new(Schema::new(
+                asked.columns.iter().map(plan::Column::field).collect::<Vec<_>>(),
+            )),
         };
         let mut parts = Parts::new(&schema)?;
         let chunks = self.leaf.scan(asked).flat_map(move |chunk| {
@@ -144,26 +162,42 @@ impl scan_server::Scan for ScanService {
         Ok(Response::new(chunks.boxed()))
     }
 
-    async fn document(&self, request: Request<wire::DocumentRequest>) -> Result<Response<wire::DocumentAnswer>, Status> {
+    async fn document(
+        &self,
+        request: Request<wire::DocumentRequest>,
+    ) -> Result<Response<wire::DocumentAnswer>, Status> {
         caught_up(&request, &self.catalog).await?;
         let asked = request.into_inner();
         let document = self.leaf.document(shard(asked.shard)?, &asked.id).await?;
-        Ok(Response::new(wire::DocumentAnswer { document: document.map(Into::into) }))
+        Ok(Response::new(wire::DocumentAnswer {
+            document: document.map(Into::into),
+        }))
     }
 
     async fn fields(&self, request: Request<wire::ShardRequest>) -> Result<Response<Self::FieldsStream>, Status> {
         caught_up(&request, &self.catalog).await?;
-        Ok(Response::new(answers(self.leaf.fields(shard(request.into_inner().shard)?).await?)))
+        Ok(Response::new(answers(
+            self.leaf.fields(shard(request.into_inner().shard)?).await?,
+        )))
     }
 
     async fn status(&self, request: Request<wire::ShardRequest>) -> Result<Response<wire::ShardStatus>, Status> {
         caught_up(&request, &self.catalog).await?;
-        Ok(Response::new(self.leaf.status(shard(request.into_inner().shard)?).await?.into()))
+        Ok(Response::new(
+            self.leaf.status(shard(request.into_inner().shard)?).await?.into(),
+        ))
     }
 
-    async fn dead_letters(&self, request: Request<wire::DeadLettersRequest>) -> Result<Response<Self::DeadLettersStream>, Status> {
+    async fn dead_letters(
+        &self,
+        request: Request<wire::DeadLettersRequest>,
+    ) -> Result<Response<Self::DeadLettersStream>, Status> {
         caught_up(&request, &self.catalog).await?;
         let asked = request.into_inner();
-        Ok(Response::new(answers(self.leaf.dead_letters(shard(asked.shard)?, asked.limit as usize).await?)))
+        Ok(Response::new(answers(
+            self.leaf
+                .dead_letters(shard(asked.shard)?, asked.limit as usize)
+                .await?,
+        )))
     }
 }

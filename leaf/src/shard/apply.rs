@@ -78,9 +78,13 @@ pub struct SetAside {
 }
 
 impl SetAside {
-    /// Adds the item at work, on which the writer panicked so; after so many all items. False, where all were set aside before.
+    /// Adds the item at work, on which the writer panicked so; after so many all items. False, where all were set aside
+    /// before.
     pub fn add(&mut self, panic: String) -> bool {
-        let before = std::mem::replace(&mut self.all, !self.items.insert(self.at.get()) || self.items.len() > SET_ASIDE_ITEMS_MAX);
+        let before = std::mem::replace(
+            &mut self.all,
+            !self.items.insert(self.at.get()) || self.items.len() > SET_ASIDE_ITEMS_MAX,
+        );
         self.panic = panic;
         !before
     }
@@ -88,11 +92,17 @@ impl SetAside {
     fn dead<'e>(&self, item: Option<u32>) -> Option<Event<'e>> {
         let item = item.unwrap_or_default();
         self.at.set(item);
-        (self.all || self.items.contains(&item)).then(|| Event::Dead { code: "panicked", detail: self.detail() })
+        (self.all || self.items.contains(&item)).then(|| Event::Dead {
+            code: "panicked",
+            detail: self.detail(),
+        })
     }
 
     fn detail(&self) -> String {
-        format!("a defect of the program: it panicked while it took this in ({}); report it, and send it again to a version without it", self.panic)
+        format!(
+            "a defect of the program: it panicked while it took this in ({}); report it, and send it again to a version without it",
+            self.panic
+        )
     }
 }
 
@@ -184,8 +194,15 @@ impl<'a> Group<'a> {
 
     /// Judges a batch and takes what is new of it.
     pub fn write(&mut self, batch: &Batch, now_ms: i64) -> Result<Verdict, Error> {
-        let partition = Partition { source: batch.source.clone(), number: batch.partition };
-        let row = self.rows.get(&partition).cloned().unwrap_or_else(|| (self.known)(&partition));
+        let partition = Partition {
+            source: batch.source.clone(),
+            number: batch.partition,
+        };
+        let row = self
+            .rows
+            .get(&partition)
+            .cloned()
+            .unwrap_or_else(|| (self.known)(&partition));
         let stored = row.offset;
         match judge::judge(batch, &row) {
             Judgement::Already => return Ok(Verdict::Already { stored }),
@@ -197,10 +214,18 @@ impl<'a> Group<'a> {
             Ok(naming) => naming,
             Err(reason) => return Ok(Verdict::Refused { reason }),
         };
-        let target = Target { partition, rules: batch.rules.clone(), naming, now_ms, logged: true };
+        let target = Target {
+            partition,
+            rules: batch.rules.clone(),
+            naming,
+            now_ms,
+            logged: true,
+        };
         for record in batch.records.iter().filter(|record| record.offset > stored) {
             match &record.request {
-                Some(request) if self.request(&target.partition, request, record.time_ms)?.is_some() => self.repeat(&target, record, request)?,
+                Some(request) if self.request(&target.partition, request, record.time_ms)?.is_some() => {
+                    self.repeat(&target, record, request)?
+                }
                 Some(_) => drop(self.push_record(&target, record)?),
                 None => self.record(&target, record, &mut |_, _, _| ())?,
             }
@@ -226,7 +251,8 @@ impl<'a> Group<'a> {
         i64::try_from(self.options.request_rows_kept.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Removes dead letters. A partition that they stopped goes on once few enough are left; what became of its events stays counted.
+    /// Removes dead letters. A partition that they stopped goes on once few enough are left; what became of its events
+    /// stays counted.
     pub fn remove_dead_letters(&mut self, removal: &Removal) {
         for key in &removal.keys {
             self.store.delete(&mut self.batch, Family::Docs, key);
@@ -248,12 +274,17 @@ impl<'a> Group<'a> {
         row.topic = Some(topic.to_owned());
         row.offset = row.last_offset;
         row.dead = true;
-        Verdict::Refused { reason: judge::dead_reason(&name, row) }
+        Verdict::Refused {
+            reason: judge::dead_reason(&name, row),
+        }
     }
 
     /// Applies a push at the next offset of its partition, unless its request was applied before.
     pub fn push(&mut self, push: &Push, now_ms: i64) -> Result<PushOutcome, Error> {
-        let partition = Partition { source: SourceName::push(), number: push.partition };
+        let partition = Partition {
+            source: SourceName::push(),
+            number: push.partition,
+        };
         let naming = judge::check_level(push.level).and_then(|()| Naming::of(&push.rules, true));
         let naming = match naming {
             Ok(naming) => naming,
@@ -263,7 +294,11 @@ impl<'a> Group<'a> {
             && let Some(known) = self.request(&partition, request, push.time_ms)?
         {
             let same = known.body == request.body;
-            return Ok(if same { PushOutcome::Repeated(known.answer) } else { PushOutcome::OtherBody });
+            return Ok(if same {
+                PushOutcome::Repeated(known.answer)
+            } else {
+                PushOutcome::OtherBody
+            });
         }
         let offset = self.row(&partition).offset + 1;
         let value = match &push.items[..] {
@@ -271,8 +306,21 @@ impl<'a> Group<'a> {
             many => Value::Many(many.to_vec()),
         };
         let request = push.request.clone();
-        let record = Record { offset, value, time_ms: push.time_ms, time_kind: TimeKind::Append, request, ..Record::default() };
-        let target = Target { partition, rules: push.rules.clone(), naming, now_ms, logged: false };
+        let record = Record {
+            offset,
+            value,
+            time_ms: push.time_ms,
+            time_kind: TimeKind::Append,
+            request,
+            ..Record::default()
+        };
+        let target = Target {
+            partition,
+            rules: push.rules.clone(),
+            naming,
+            now_ms,
+            logged: false,
+        };
         let answer = self.push_record(&target, &record)?;
         let row = self.row(&target.partition);
         row.topic.get_or_insert_with(|| SourceName::PUSH.to_owned());
@@ -283,18 +331,37 @@ impl<'a> Group<'a> {
 
     /// Takes a record that is a push, and notes its request with the answer.
     fn push_record(&mut self, target: &Target, record: &Record) -> Result<Pushed, Error> {
-        let position = Position { source: target.partition.source.clone(), partition: target.partition.number, offset: record.offset };
-        let mut answer = Pushed { accepted: record.value.events(), rejected: 0, errors: Vec::new(), position, repeated: false };
+        let position = Position {
+            source: target.partition.source.clone(),
+            partition: target.partition.number,
+            offset: record.offset,
+        };
+        let mut answer = Pushed {
+            accepted: record.value.events(),
+            rejected: 0,
+            errors: Vec::new(),
+            position,
+            repeated: false,
+        };
         self.record(target, record, &mut |index, code, detail| {
             answer.accepted -= 1;
             answer.rejected += 1;
             if answer.errors.len() < PUSH_ERRORS_MAX {
-                answer.errors.push(ItemError { index, code: code.to_owned(), detail: detail.to_owned() });
+                answer.errors.push(ItemError {
+                    index,
+                    code: code.to_owned(),
+                    detail: detail.to_owned(),
+                });
             }
         })?;
         if let Some(request) = &record.request {
-            let row = RequestRow { body: request.body, time_ms: record.time_ms, answer: answer.clone() };
-            self.requests.insert((target.partition.clone(), request.key.clone()), row);
+            let row = RequestRow {
+                body: request.body,
+                time_ms: record.time_ms,
+                answer: answer.clone(),
+            };
+            self.requests
+                .insert((target.partition.clone(), request.key.clone()), row);
         }
         Ok(answer)
     }
@@ -304,7 +371,11 @@ impl<'a> Group<'a> {
         let outcomes = &mut self.row(&target.partition).outcomes;
         outcomes.events += record.value.events();
         outcomes.duplicates += record.value.events();
-        self.digest(&target.partition.address(record.offset, None), Fate::Repeated, request.key.as_bytes())?;
+        self.digest(
+            &target.partition.address(record.offset, None),
+            Fate::Repeated,
+            request.key.as_bytes(),
+        )?;
         self.took(target, record);
         Ok(())
     }
@@ -353,8 +424,19 @@ impl<'a> Group<'a> {
         dead: &mut dyn FnMut(u64, &str, &str),
     ) -> Result<(), Error> {
         let address = target.partition.address(record.offset, item);
-        let ingested_ms = if record.time_kind == TimeKind::Append { record.time_ms } else { target.now_ms };
-        let read = || event::read(bytes.map(|b| &b[..]), record.key.as_deref(), target.rules.format, &target.naming);
+        let ingested_ms = if record.time_kind == TimeKind::Append {
+            record.time_ms
+        } else {
+            target.now_ms
+        };
+        let read = || {
+            event::read(
+                bytes.map(|b| &b[..]),
+                record.key.as_deref(),
+                target.rules.format,
+                &target.naming,
+            )
+        };
         let event = self.aside.dead(item).unwrap_or_else(read);
         let row = self.row(&target.partition);
         row.outcomes.events += 1;
@@ -402,7 +484,8 @@ impl<'a> Group<'a> {
 
     fn document(&mut self, target: &Target, document: Document) -> Result<(), Error> {
         let key = RowKey::new(Kind::Document).address(&document.address).bytes();
-        self.store.put(&mut self.batch, Family::Docs, &key, &document::encode(&document));
+        self.store
+            .put(&mut self.batch, Family::Docs, &key, &document::encode(&document));
         let outcomes = &mut self.row(&target.partition).outcomes;
         outcomes.accepted += 1;
         outcomes.documents += 1;
@@ -428,7 +511,9 @@ impl<'a> Group<'a> {
 
     /// Removes the document of a key, if there is one.
     fn remove(&mut self, partition: &Partition, id: &str) -> Result<(), Error> {
-        let Some(old) = self.holders(id)?.take(partition) else { return Ok(()) };
+        let Some(old) = self.holders(id)?.take(partition) else {
+            return Ok(());
+        };
         let others = self.holders(id)?.clone();
         let outcomes = &mut self.row(partition).outcomes;
         outcomes.deleted += 1;
@@ -453,7 +538,11 @@ impl<'a> Group<'a> {
         }
         let mut count = |partition: &Partition| {
             let row = self.row(partition);
-            row.keys_elsewhere = if came { row.keys_elsewhere + 1 } else { row.keys_elsewhere.saturating_sub(1) };
+            row.keys_elsewhere = if came {
+                row.keys_elsewhere + 1
+            } else {
+                row.keys_elsewhere.saturating_sub(1)
+            };
         };
         count(partition);
         if let (1, Some(other)) = (others.len(), others.iter().next()) {
@@ -487,9 +576,22 @@ impl<'a> Group<'a> {
         }
         let store = self.store;
         for (partition, row) in &self.rows {
-            debug_assert!(row.outcomes.balance() || fault::on("dead-letter-dropped"), "{partition}: {:?}", row.outcomes);
-            let batch = if fault::on("position-in-second-batch") { &mut self.torn } else { &mut self.batch };
-            store.put(batch, Family::Meta, &RowKey::new(Kind::Partition).partition(partition).bytes(), &row.encode());
+            debug_assert!(
+                row.outcomes.balance() || fault::on("dead-letter-dropped"),
+                "{partition}: {:?}",
+                row.outcomes
+            );
+            let batch = if fault::on("position-in-second-batch") {
+                &mut self.torn
+            } else {
+                &mut self.batch
+            };
+            store.put(
+                batch,
+                Family::Meta,
+                &RowKey::new(Kind::Partition).partition(partition).bytes(),
+                &row.encode(),
+            );
         }
         for (id, holders) in &self.holders {
             match holders.is_empty() {
@@ -498,13 +600,22 @@ impl<'a> Group<'a> {
             }
         }
         for ((partition, block), sum) in &self.digests {
-            store.put(&mut self.batch, Family::Meta, &RowKey::new(Kind::Digest).partition(partition).signed(*block).bytes(), &digest::encode(*sum));
+            store.put(
+                &mut self.batch,
+                Family::Meta,
+                &RowKey::new(Kind::Digest).partition(partition).signed(*block).bytes(),
+                &digest::encode(*sum),
+            );
         }
         self.put_requests()?;
         self.put_kinds();
         let mut change = self.change;
         change.rows = self.rows;
-        Ok(Some(Finished { batch: self.batch, torn: self.torn, change }))
+        Ok(Some(Finished {
+            batch: self.batch,
+            torn: self.torn,
+            change,
+        }))
     }
 
     fn put_requests(&mut self) -> Result<(), Error> {
@@ -513,22 +624,37 @@ impl<'a> Group<'a> {
         for ((partition, key), row) in &requests {
             let time = newest.entry(partition.clone()).or_insert(row.time_ms);
             *time = (*time).max(row.time_ms);
-            let batch = if fault::on("request-row-outside") { &mut self.torn } else { &mut self.batch };
-            self.store.put(batch, Family::Meta, &request_key(partition, key), &row.encode());
-            self.store.put(&mut self.batch, Family::Meta, &age_key(partition, row.time_ms, key), &request::age());
+            let batch = if fault::on("request-row-outside") {
+                &mut self.torn
+            } else {
+                &mut self.batch
+            };
+            self.store
+                .put(batch, Family::Meta, &request_key(partition, key), &row.encode());
+            self.store.put(
+                &mut self.batch,
+                Family::Meta,
+                &age_key(partition, row.time_ms, key),
+                &request::age(),
+            );
         }
         for (partition, time_ms) in newest {
             let before = time_ms.saturating_sub(self.request_rows_kept_ms());
             for (time_ms, key) in self.store.requests_before(&partition, before, REQUESTS_CLEARED_MAX)? {
-                self.store.delete(&mut self.batch, Family::Meta, &age_key(&partition, time_ms, &key));
+                self.store
+                    .delete(&mut self.batch, Family::Meta, &age_key(&partition, time_ms, &key));
                 // A key that was used again has one row, of its newest use.
                 let row = (partition.clone(), key);
                 let used_again = match requests.get(&row) {
                     Some(_) => true,
-                    None => self.store.request(&partition, &row.1)?.is_some_and(|row| row.time_ms > time_ms),
+                    None => self
+                        .store
+                        .request(&partition, &row.1)?
+                        .is_some_and(|row| row.time_ms > time_ms),
                 };
                 if !used_again {
-                    self.store.delete(&mut self.batch, Family::Meta, &request_key(&partition, &row.1));
+                    self.store
+                        .delete(&mut self.batch, Family::Meta, &request_key(&partition, &row.1));
                 }
             }
         }
@@ -538,8 +664,12 @@ impl<'a> Group<'a> {
     fn put_kinds(&mut self) {
         for (partition, trie) in &self.memory.tries {
             for (path, kinds) in trie.unsaved() {
-                let key = RowKey::new(Kind::Kinds).partition(partition).rest(path.to_string().as_bytes()).bytes();
-                self.store.put(&mut self.batch, Family::Meta, &key, &kinds::encode(kinds));
+                let key = RowKey::new(Kind::Kinds)
+                    .partition(partition)
+                    .rest(path.to_string().as_bytes())
+                    .bytes();
+                self.store
+                    .put(&mut self.batch, Family::Meta, &key, &kinds::encode(kinds));
                 self.change.kinds.push((path, kinds));
             }
             if trie.overflow_unsaved() {
@@ -556,9 +686,16 @@ impl<'a> Group<'a> {
 }
 
 fn request_key(partition: &Partition, key: &str) -> Vec<u8> {
-    RowKey::new(Kind::Request).partition(partition).rest(key.as_bytes()).bytes()
+    RowKey::new(Kind::Request)
+        .partition(partition)
+        .rest(key.as_bytes())
+        .bytes()
 }
 
 fn age_key(partition: &Partition, time_ms: i64, key: &str) -> Vec<u8> {
-    RowKey::new(Kind::RequestAge).partition(partition).signed(time_ms).rest(key.as_bytes()).bytes()
+    RowKey::new(Kind::RequestAge)
+        .partition(partition)
+        .signed(time_ms)
+        .rest(key.as_bytes())
+        .bytes()
 }

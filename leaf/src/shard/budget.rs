@@ -1,5 +1,5 @@
-//! Budget: what all shards of a leaf hold in memory together because no split on disk has it yet, which is tails and micro-splits. Above it the
-//! leaf answers busy, and the largest holders go to disk first (`leaf/memory.rs`).
+//! Budget: what all shards of a leaf hold in memory together because no split on disk has it yet, which is tails and
+//! micro-splits. Above it the leaf answers busy, and the largest holders go to disk first (`leaf/memory.rs`).
 
 use std::sync::{
     Arc,
@@ -25,7 +25,11 @@ pub struct Budget {
 impl Budget {
     /// Of so many bytes.
     pub fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { bytes_max, bytes: AtomicUsize::new(0), freed: watch::Sender::new(()) })
+        Arc::new(Self {
+            bytes_max,
+            bytes: AtomicUsize::new(0),
+            freed: watch::Sender::new(()),
+        })
     }
 
     /// Wakes who waits for room.
@@ -46,7 +50,11 @@ impl Budget {
     /// Whether a shard that holds `own` bytes must not take `more`.
     pub fn is_full(&self, own: usize, more: usize) -> bool {
         let little = own + more <= self.bytes_max / LITTLE_PART;
-        let max = if little { self.bytes_max } else { self.bytes_max - self.bytes_max / RESERVE_PART };
+        let max = if little {
+            self.bytes_max
+        } else {
+            self.bytes_max - self.bytes_max / RESERVE_PART
+        };
         self.bytes().saturating_add(more) > max
     }
 }

@@ -37,19 +37,31 @@ pub fn judge(batch: &Batch, row: &PartitionRow) -> Judgement {
 pub fn check_level(level: u16) -> Result<(), String> {
     match level {
         LEVEL => Ok(()),
-        other => Err(format!("level {other} is unknown here, {LEVEL} is known; update this node first")),
+        other => Err(format!(
+            "level {other} is unknown here, {LEVEL} is known; update this node first"
+        )),
     }
 }
 
 fn check_shape(batch: &Batch) -> Result<(), String> {
     check_level(batch.level)?;
     if batch.partition < 0 || batch.after < -1 || batch.through < batch.after {
-        return Err(format!("the range after {} through {} of partition {} is none", batch.after, batch.through, batch.partition));
+        return Err(format!(
+            "the range after {} through {} of partition {} is none",
+            batch.after, batch.through, batch.partition
+        ));
     }
     // The record at the stored position may come along for its hash, so one offset before the range is allowed.
     let ascending = batch.records.windows(2).all(|pair| pair[0].offset < pair[1].offset);
-    let inside = batch.records.iter().all(|record| record.offset >= batch.after.max(0) && record.offset <= batch.through);
-    if ascending && inside { Ok(()) } else { Err("the records are not ascending within the range of their batch".into()) }
+    let inside = batch
+        .records
+        .iter()
+        .all(|record| record.offset >= batch.after.max(0) && record.offset <= batch.through);
+    if ascending && inside {
+        Ok(())
+    } else {
+        Err("the records are not ascending within the range of their batch".into())
+    }
 }
 
 fn check_source(batch: &Batch, row: &PartitionRow) -> Result<(), String> {
@@ -64,7 +76,8 @@ fn check_source(batch: &Batch, row: &PartitionRow) -> Result<(), String> {
     if row.dead {
         return Err(dead_reason(&name, row));
     }
-    let same = |record: &proto::record::Record| record.offset != row.last_offset || row.hash == 0 || record.hash() == row.hash;
+    let same =
+        |record: &proto::record::Record| record.offset != row.last_offset || row.hash == 0 || record.hash() == row.hash;
     if !batch.records.iter().all(same) {
         return Err(format!(
             "{name}@{} holds another record than the one that was taken in: the topic was truncated or made anew; create a source of another name \
@@ -98,12 +111,19 @@ mod tests {
     use super::*;
 
     fn record(offset: i64, text: &'static str) -> Record {
-        Record { offset, value: Value::One(text.into()), ..Record::default() }
+        Record {
+            offset,
+            value: Value::One(text.into()),
+            ..Record::default()
+        }
     }
 
     fn batch(after: i64, through: i64) -> Batch {
         Batch {
-            shard: ShardId { collection: proto::CollectionUid(uuid::Uuid::nil()), number: 0 },
+            shard: ShardId {
+                collection: proto::CollectionUid(uuid::Uuid::nil()),
+                number: 0,
+            },
             source: "clicks".parse().expect("a name"),
             topic: "t".into(),
             partition: 0,
@@ -116,7 +136,13 @@ mod tests {
     }
 
     fn stored(offset: i64) -> PartitionRow {
-        PartitionRow { topic: Some("t".into()), offset, last_offset: offset, hash: record(offset, "{}").hash(), ..PartitionRow::default() }
+        PartitionRow {
+            topic: Some("t".into()),
+            offset,
+            last_offset: offset,
+            hash: record(offset, "{}").hash(),
+            ..PartitionRow::default()
+        }
     }
 
     fn refusal(batch: &Batch, row: &PartitionRow) -> String {
@@ -141,18 +167,70 @@ mod tests {
         let mut other = batch(3, 9);
         other.records[0] = record(4, "{\"another\":1}");
         assert!(refusal(&other, &stored(4)).contains("clicks/0@4 holds another record"));
-        assert_eq!(judge(&batch(3, 9), &stored(4)), Judgement::Take, "the same record proves the topic");
+        assert_eq!(
+            judge(&batch(3, 9), &stored(4)),
+            Judgement::Take,
+            "the same record proves the topic"
+        );
         other.through = 4;
         other.records.truncate(1);
-        assert!(refusal(&other, &stored(4)).contains("another record"), "even where nothing is new");
+        assert!(
+            refusal(&other, &stored(4)).contains("another record"),
+            "even where nothing is new"
+        );
     }
 
     #[test]
     fn what_cannot_be_right_is_refused_with_a_reason() {
-        assert!(refusal(&Batch { topic: "u".into(), ..batch(4, 9) }, &stored(4)).contains("was read from topic t"));
-        assert!(refusal(&Batch { level: 99, ..batch(4, 9) }, &stored(4)).contains("level 99"));
-        assert!(refusal(&Batch { records: vec![record(6, ""), record(5, "")], ..batch(4, 9) }, &stored(4)).contains("ascending"));
-        assert!(refusal(&Batch { records: vec![record(10, "")], ..batch(4, 9) }, &stored(4)).contains("within"));
-        assert!(refusal(&batch(4, 9), &PartitionRow { dead: true, ..stored(4) }).contains("dead_letters"));
+        assert!(
+            refusal(
+                &Batch {
+                    topic: "u".into(),
+                    ..batch(4, 9)
+                },
+                &stored(4)
+            )
+            .contains("was read from topic t")
+        );
+        assert!(
+            refusal(
+                &Batch {
+                    level: 99,
+                    ..batch(4, 9)
+                },
+                &stored(4)
+            )
+            .contains("level 99")
+        );
+        assert!(
+            refusal(
+                &Batch {
+                    records: vec![record(6, ""), record(5, "")],
+                    ..batch(4, 9)
+                },
+                &stored(4)
+            )
+            .contains("ascending")
+        );
+        assert!(
+            refusal(
+                &Batch {
+                    records: vec![record(10, "")],
+                    ..batch(4, 9)
+                },
+                &stored(4)
+            )
+            .contains("within")
+        );
+        assert!(
+            refusal(
+                &batch(4, 9),
+                &PartitionRow {
+                    dead: true,
+                    ..stored(4)
+                }
+            )
+            .contains("dead_letters")
+        );
     }
 }

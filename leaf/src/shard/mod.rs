@@ -8,11 +8,11 @@
 //! pin ─ state: a view of one moment, in which everything acknowledged before is
 //! ```
 //!
-//! Only the writer changes rows of documents, keys and positions; only a rebuild changes the manifest. The state in memory changes under one
-//! lock, after what it says is stored.
+//! Only the writer changes rows of documents, keys and positions; only a rebuild changes the manifest. The state in
+//! memory changes under one lock, after what it says is stored.
 //!
-//! A shard is used through counted handles. It is closed for idleness by whoever has the last one (`retire.rs`), so nothing of it is lost by
-//! that: no job waits, no build runs, no view is held.
+//! A shard is used through counted handles. It is closed for idleness by whoever has the last one (`retire.rs`), so
+//! nothing of it is lost by that: no job waits, no build runs, no view is held.
 
 pub mod apply;
 pub mod budget;
@@ -122,7 +122,10 @@ impl Shard {
         let store = Arc::new(open_store(id, &rows, &crew)?);
         // Before anything is written to it. One that takes nothing stays as its summary says.
         if !store.is_read_only() {
-            Summary::remove(&rows).map_err(|source| Error::File { path: rows.clone(), source })?;
+            Summary::remove(&rows).map_err(|source| Error::File {
+                path: rows.clone(),
+                source,
+            })?;
         }
         let splits = folder.join(SPLITS_FOLDER);
         let mut state = recover::recover(&store, &splits)?;
@@ -151,9 +154,12 @@ impl Shard {
         Ok(shard)
     }
 
-    /// Takes no more jobs, and writes those that wait; what was acknowledged is stored. Its handles are let go of by who has them.
+    /// Takes no more jobs, and writes those that wait; what was acknowledged is stored. Its handles are let go of by
+    /// who has them.
     pub fn close(self: &Arc<Self>) {
-        let Some(mut writer) = self.writer.lock().take() else { return };
+        let Some(mut writer) = self.writer.lock().take() else {
+            return;
+        };
         // Whoever closes a shard goes on with others.
         let written = catch_unwind(AssertUnwindSafe(|| writer.write_rest(self)));
         match written {
@@ -263,7 +269,9 @@ impl Shard {
                 self.crew.writers.enqueue(self);
                 answer.await.map_err(|_| self.closed())
             }
-            Err(mpsc::error::TrySendError::Full(_)) => Ok(Verdict::Busy { reason: format!("{QUEUE_JOBS_MAX} batches wait for the writer") }),
+            Err(mpsc::error::TrySendError::Full(_)) => Ok(Verdict::Busy {
+                reason: format!("{QUEUE_JOBS_MAX} batches wait for the writer"),
+            }),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(self.closed()),
         }
     }
@@ -313,14 +321,21 @@ impl Shard {
             if self.state.lock().positions().covers(at_least) {
                 return Ok(());
             }
-            if tokio::time::timeout_at(deadline.into(), changed.changed()).await.is_err() {
+            if tokio::time::timeout_at(deadline.into(), changed.changed())
+                .await
+                .is_err()
+            {
                 return Err(self.too_late(at_least));
             }
         }
     }
 
     /// A moment in which everything is that was acknowledged before the call, and everything through `at_least`.
-    pub async fn moment(self: &Arc<Self>, at_least: &PositionVector, deadline: Instant) -> Result<Arc<Moment>, Problem> {
+    pub async fn moment(
+        self: &Arc<Self>,
+        at_least: &PositionVector,
+        deadline: Instant,
+    ) -> Result<Arc<Moment>, Problem> {
         let mut changed = self.changed.subscribe();
         let wanted = self.state.lock().sequence;
         loop {
@@ -347,9 +362,13 @@ impl Shard {
         if state.tail.documents() <= self.options.scan_tail_documents_max || state.unindexable {
             return Some(state.moment());
         }
-        let published = state.published().filter(|moment| moment.sequence >= wanted && moment.view.positions.covers(at_least));
+        let published = state
+            .published()
+            .filter(|moment| moment.sequence >= wanted && moment.view.positions.covers(at_least));
         if published.is_none() {
-            let pause = state.built_at.map_or(Duration::ZERO, |at| self.options.publish_pause.saturating_sub(at.elapsed()));
+            let pause = state.built_at.map_or(Duration::ZERO, |at| {
+                self.options.publish_pause.saturating_sub(at.elapsed())
+            });
             drop(state);
             self.work.schedule(Task::Publish, self, Instant::now() + pause);
         }
@@ -357,17 +376,24 @@ impl Shard {
     }
 
     fn opens_again(&self, reason: &str) -> Problem {
-        Problem::new(Code::Unavailable, format!("shard {} opens again: {reason}", self.id)).hint("try again a little later")
+        Problem::new(Code::Unavailable, format!("shard {} opens again: {reason}", self.id))
+            .hint("try again a little later")
     }
 
     fn too_late(&self, at_least: &PositionVector) -> Problem {
         let positions = self.state.lock().positions();
         if positions.covers(at_least) {
-            return Problem::new(Code::Timeout, format!("shard {} could not index what came in before the deadline", self.id))
-                .hint("allow more time");
+            return Problem::new(
+                Code::Timeout,
+                format!("shard {} could not index what came in before the deadline", self.id),
+            )
+            .hint("allow more time");
         }
-        Problem::new(Code::Timeout, format!("shard {} lacks {}", self.id, positions.lacking(at_least)))
-            .hint("the source may be behind or stopped: select * from rachis.sources; or allow more time")
+        Problem::new(
+            Code::Timeout,
+            format!("shard {} lacks {}", self.id, positions.lacking(at_least)),
+        )
+        .hint("the source may be behind or stopped: select * from rachis.sources; or allow more time")
     }
 
     /// Makes a stored change visible.
@@ -376,7 +402,11 @@ impl Shard {
         let removes = !change.gone.is_empty();
         state.apply(change, now_ms());
         let publish = self.publish_at(&state);
-        let hollow = removes && state.segments.iter().any(|indexed| indexed.on_disk && indexed.is_hollow());
+        let hollow = removes
+            && state
+                .segments
+                .iter()
+                .any(|indexed| indexed.on_disk && indexed.is_hollow());
         drop(state);
         self.changed.send_modify(|count| *count += 1);
         if let Some(at) = publish {
@@ -404,7 +434,10 @@ impl Shard {
             return Some(reason);
         }
         if self.store.is_read_only() {
-            return Some(format!("there was no room on the disk when shard {} was opened, so it only answers until there is some", self.id));
+            return Some(format!(
+                "there was no room on the disk when shard {} was opened, so it only answers until there is some",
+                self.id
+            ));
         }
         let state = self.state.lock();
         let options = &self.options;
@@ -417,7 +450,12 @@ impl Shard {
             return Some(format!("{in_memory} bytes of documents wait for their split"));
         }
         let (own, budget) = (state.held_bytes(), &self.crew.budget);
-        budget.is_full(own, bytes).then(|| format!("{} bytes of all shards of this node wait for their splits", budget.bytes()))
+        budget.is_full(own, bytes).then(|| {
+            format!(
+                "{} bytes of all shards of this node wait for their splits",
+                budget.bytes()
+            )
+        })
     }
 
     fn schedule_all(self: &Arc<Self>) {
@@ -435,7 +473,11 @@ impl Shard {
     }
 
     fn unknown(&self) -> Problem {
-        Problem::new(Code::UnknownOutcome, format!("shard {} closed before it answered", self.id)).hint("send it again with the same Idempotency-Key")
+        Problem::new(
+            Code::UnknownOutcome,
+            format!("shard {} closed before it answered", self.id),
+        )
+        .hint("send it again with the same Idempotency-Key")
     }
 }
 
@@ -448,7 +490,8 @@ fn open_store(id: ShardId, folder: &Path, crew: &Crew) -> Result<Store, Error> {
     match opened {
         Err(full) if full.is_no_room() => {
             tracing::error!(shard = %id, error = %full, "no room to open the shard: it is opened read-only, and again when there is room");
-            Store::open_read_only(id, folder, crew.tables_open_max).map_err(|failure| if failure.is_no_room() { failure } else { full })
+            Store::open_read_only(id, folder, crew.tables_open_max)
+                .map_err(|failure| if failure.is_no_room() { failure } else { full })
         }
         opened => opened,
     }

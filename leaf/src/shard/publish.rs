@@ -27,7 +27,11 @@ pub fn publish(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
         state.begin_build()
     };
     let documents = &begun.taken.documents;
-    let segment = if documents.is_empty() { None } else { Some(Arc::new(Segment::in_memory(documents)?)) };
+    let segment = if documents.is_empty() {
+        None
+    } else {
+        Some(Arc::new(Segment::in_memory(documents)?))
+    };
     let built = documents.len();
     let again = {
         let mut state = shard.state.lock();

@@ -1,7 +1,7 @@
 //! Segments -> one split on disk, built again from the raw rows of their run; what is gone is left out.
 //!
-//! The file is on disk under its name before the manifest row that names it, and the row is synced before the state changes. What was
-//! replaced goes when no view holds it any more.
+//! The file is on disk under its name before the manifest row that names it, and the row is synced before the state
+//! changes. What was replaced goes when no view holds it any more.
 
 use std::{
     path::PathBuf,
@@ -43,8 +43,17 @@ pub struct Grave {
 
 impl Grave {
     fn of(shard: &Shard, replaced: Vec<Indexed>, ranges: Ranges) -> Self {
-        let files = replaced.iter().filter(|indexed| indexed.on_disk).map(|indexed| shard.splits.join(file_name(indexed.id))).collect();
-        Self { segments: replaced.into_iter().map(|indexed| indexed.segment).collect(), files, ranges, unheld: false }
+        let files = replaced
+            .iter()
+            .filter(|indexed| indexed.on_disk)
+            .map(|indexed| shard.splits.join(file_name(indexed.id)))
+            .collect();
+        Self {
+            segments: replaced.into_iter().map(|indexed| indexed.segment).collect(),
+            files,
+            ranges,
+            unheld: false,
+        }
     }
 }
 
@@ -55,13 +64,21 @@ pub fn split(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
     }
     let options = &shard.options;
     let (segments, idle_from) = shard.look(|state| {
-        let memory: Vec<Indexed> = state.segments.iter().filter(|indexed| !indexed.on_disk).cloned().collect();
+        let memory: Vec<Indexed> = state
+            .segments
+            .iter()
+            .filter(|indexed| !indexed.on_disk)
+            .cloned()
+            .collect();
         (memory, state.changed_at)
     });
     if segments.is_empty() {
         return Ok(None);
     }
-    let documents: u64 = segments.iter().map(|indexed| u64::from(indexed.segment.documents())).sum();
+    let documents: u64 = segments
+        .iter()
+        .map(|indexed| u64::from(indexed.segment.documents()))
+        .sum();
     let bytes: u64 = segments.iter().map(|indexed| indexed.raw_bytes).sum();
     let hurries = shard.hurries.swap(false, Ordering::Relaxed);
     let enough = hurries
@@ -76,14 +93,23 @@ pub fn split(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
     Ok(None)
 }
 
-/// Joins neighbours, or rebuilds a split that is damaged or of which more than half is gone. Answers when to look again.
+/// Joins neighbours, or rebuilds a split that is damaged or of which more than half is gone. Answers when to look
+/// again.
 pub fn compact(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
     if shard.store.is_read_only() {
         return Ok(None);
     }
     let options = &shard.options;
-    let disk: Vec<Indexed> = shard.look(|state| state.segments.iter().filter(|indexed| indexed.on_disk).cloned().collect());
-    let Some((chosen, generation)) = choose(&disk, options.merge_splits.max(2), options.merge_documents_max as u64) else {
+    let disk: Vec<Indexed> = shard.look(|state| {
+        state
+            .segments
+            .iter()
+            .filter(|indexed| indexed.on_disk)
+            .cloned()
+            .collect()
+    });
+    let Some((chosen, generation)) = choose(&disk, options.merge_splits.max(2), options.merge_documents_max as u64)
+    else {
         return Ok(None);
     };
     rebuild(shard, chosen, generation)?;
@@ -112,11 +138,19 @@ fn rebuild(shard: &Arc<Shard>, old: &[Indexed], generation: u32) -> Result<(), E
     let started = Instant::now();
     let mut ranges = Ranges::new();
     old.iter().for_each(|indexed| extend(&mut ranges, &indexed.ranges));
-    let live: u64 = old.iter().map(|indexed| u64::from(indexed.segment.documents()) - indexed.gone.len()).sum();
+    let live: u64 = old
+        .iter()
+        .map(|indexed| u64::from(indexed.segment.documents()) - indexed.gone.len())
+        .sum();
     let id = shard.look(|state| state.draw_id());
     let path = shard.splits.join(file_name(id));
-    let row =
-        ManifestRow { ranges: ranges.clone(), place: old[0].place, generation, documents: live, raw_bytes: old.iter().map(|i| i.raw_bytes).sum() };
+    let row = ManifestRow {
+        ranges: ranges.clone(),
+        place: old[0].place,
+        generation,
+        documents: live,
+        raw_bytes: old.iter().map(|i| i.raw_bytes).sum(),
+    };
     if fault::on("manifest-before-files") {
         commit_manifest(shard, Some((id, &row)), old)?;
         fault::crash_point("manifest-before-files");
@@ -124,7 +158,10 @@ fn rebuild(shard: &Arc<Shard>, old: &[Indexed], generation: u32) -> Result<(), E
     let segment = match live {
         0 => None,
         // A split that does not read back is in no manifest.
-        _ => Some(Arc::new(Segment::to_file(&mut rows(&shard.store, old, &ranges), &path).inspect_err(|_| drop(std::fs::remove_file(&path)))?)),
+        _ => Some(Arc::new(
+            Segment::to_file(&mut rows(&shard.store, old, &ranges), &path)
+                .inspect_err(|_| drop(std::fs::remove_file(&path)))?,
+        )),
     };
     // A split whose addresses are damaged hides documents, also before anybody has noticed.
     if segment.as_ref().map_or(0, |segment| u64::from(segment.documents())) != live {
@@ -165,25 +202,43 @@ fn rebuild(shard: &Arc<Shard>, old: &[Indexed], generation: u32) -> Result<(), E
     Ok(())
 }
 
-/// A damaged split does not even say which documents it has: the shard opens again without it, and builds it from all documents of its range.
+/// A damaged split does not even say which documents it has: the shard opens again without it, and builds it from all
+/// documents of its range.
 fn distrust(shard: &Shard, old: &[Indexed], new: &std::path::Path) -> Error {
     drop(std::fs::remove_file(new));
     let known = old.iter().any(|indexed| indexed.segment.is_damaged());
-    for indexed in old.iter().filter(|indexed| indexed.on_disk && (!known || indexed.segment.is_damaged())) {
+    for indexed in old
+        .iter()
+        .filter(|indexed| indexed.on_disk && (!known || indexed.segment.is_damaged()))
+    {
         remove_file(shard.splits.join(file_name(indexed.id)));
     }
     shard.fail("a split is damaged and does not name its documents".into());
-    Problem::new(Code::Unavailable, format!("shard {}: a split is damaged and does not name its documents", shard.id)).into()
+    Problem::new(
+        Code::Unavailable,
+        format!("shard {}: a split is damaged and does not name its documents", shard.id),
+    )
+    .into()
 }
 
 /// The documents that live in these segments, from their rows, in address order.
-fn rows<'a>(store: &'a Store, old: &'a [Indexed], ranges: &'a Ranges) -> impl Iterator<Item = Result<Arc<Document>, Error>> + 'a {
+fn rows<'a>(
+    store: &'a Store,
+    old: &'a [Indexed],
+    ranges: &'a Ranges,
+) -> impl Iterator<Item = Result<Arc<Document>, Error>> + 'a {
     let lives = move |address: &Address| {
-        let number = old.iter().find(|indexed| indexed.covers(address)).and_then(|indexed| indexed.segment.find(address).map(|n| (indexed, n)));
+        let number = old
+            .iter()
+            .find(|indexed| indexed.covers(address))
+            .and_then(|indexed| indexed.segment.find(address).map(|n| (indexed, n)));
         number.is_some_and(|(indexed, number)| !indexed.gone.contains(number))
     };
-    let all = ranges.iter().flat_map(move |(partition, (after, through))| store.documents(partition, *after, *through));
-    all.filter(move |row| row.as_ref().map_or(true, |document| lives(&document.address))).map(|row| row.map(Arc::new))
+    let all = ranges
+        .iter()
+        .flat_map(move |(partition, (after, through))| store.documents(partition, *after, *through));
+    all.filter(move |row| row.as_ref().map_or(true, |document| lives(&document.address)))
+        .map(|row| row.map(Arc::new))
 }
 
 fn commit_manifest(shard: &Shard, new: Option<(u64, &ManifestRow)>, old: &[Indexed]) -> Result<(), Error> {
@@ -216,13 +271,16 @@ fn written(shard: &Shard, written: Result<(), Unwritten>) -> Result<(), Error> {
         Err(Unwritten::Stalled) => Err(super::writer::busy("the store cannot keep up".into()).into()),
         Err(Unwritten::Failed(source)) => {
             shard.fail(source.to_string());
-            Err(Error::Storage { shard: shard.id, source })
+            Err(Error::Storage {
+                shard: shard.id,
+                source,
+            })
         }
     }
 }
 
-/// Removes what no view holds any more: files at once, rows of gone documents when nothing that was replaced in their range is held. Called now and
-/// then.
+/// Removes what no view holds any more: files at once, rows of gone documents when nothing that was replaced in their
+/// range is held. Called now and then.
 pub fn sweep(shard: &Shard) -> Result<(), Error> {
     if shard.store.is_read_only() {
         return Ok(());
@@ -237,8 +295,14 @@ pub fn sweep(shard: &Shard) -> Result<(), Error> {
         }
     }
     // A row that an older segment lacks may still be read through a younger one that was replaced and is held.
-    let held: Vec<Ranges> = graves.iter().filter(|grave| !grave.unheld).map(|grave| grave.ranges.clone()).collect();
-    let swept = graves.extract_if(.., |grave| grave.unheld && !held.iter().any(|held| overlap(held, &grave.ranges)));
+    let held: Vec<Ranges> = graves
+        .iter()
+        .filter(|grave| !grave.unheld)
+        .map(|grave| grave.ranges.clone())
+        .collect();
+    let swept = graves.extract_if(.., |grave| {
+        grave.unheld && !held.iter().any(|held| overlap(held, &grave.ranges))
+    });
     let ranges: Vec<Ranges> = swept.map(|grave| grave.ranges).collect();
     drop(graves);
     ranges.iter().try_for_each(|ranges| sweep_rows(shard, ranges))
@@ -247,7 +311,9 @@ pub fn sweep(shard: &Shard) -> Result<(), Error> {
 /// Whether a record may be in both.
 fn overlap(one: &Ranges, other: &Ranges) -> bool {
     let meets = |(partition, (after, through)): (_, &(i64, i64))| {
-        other.get(partition).is_some_and(|(other_after, other_through)| after < other_through && other_after < through)
+        other
+            .get(partition)
+            .is_some_and(|(other_after, other_through)| after < other_through && other_after < through)
     };
     one.iter().any(meets)
 }
@@ -273,7 +339,11 @@ fn sweep_rows(shard: &Shard, ranges: &Ranges) -> Result<(), Error> {
             }
         }
     }
-    if batch.is_empty() { Ok(()) } else { written(shard, shard.store.commit(batch)) }
+    if batch.is_empty() {
+        Ok(())
+    } else {
+        written(shard, shard.store.commit(batch))
+    }
 }
 
 /// Whether a segment may name a document: a live one, or one that was replaced meanwhile and is held by a view.
@@ -286,7 +356,11 @@ fn is_named(shard: &Shard, address: &Address) -> bool {
 
 /// Puts the removal of a gone document into a batch.
 pub fn remove_rows(store: &Store, batch: &mut WriteBatch, address: &Address) {
-    store.delete(batch, Family::Docs, &RowKey::new(Kind::Document).address(address).bytes());
+    store.delete(
+        batch,
+        Family::Docs,
+        &RowKey::new(Kind::Document).address(address).bytes(),
+    );
     store.delete(batch, Family::Meta, &RowKey::new(Kind::Gone).address(address).bytes());
 }
 

@@ -22,12 +22,17 @@ use super::{
 use crate::{
     error::Error,
     split::Segment,
-    store::{Family, Kind, ManifestRow, Partition, PartitionRow, RowKey, Store, Unwritten, WriteBatch, manifest::file_name},
+    store::{
+        Family, Kind, ManifestRow, Partition, PartitionRow, RowKey, Store, Unwritten, WriteBatch, manifest::file_name,
+    },
 };
 
 /// The state of a shard whose store has just been opened.
 pub fn recover(store: &Arc<Store>, splits: &Path) -> Result<State, Error> {
-    let file_error = |source| Error::File { path: splits.to_owned(), source };
+    let file_error = |source| Error::File {
+        path: splits.to_owned(),
+        source,
+    };
     std::fs::create_dir_all(splits).map_err(file_error)?;
     let manifest = store.manifest()?;
     remove_unnamed(splits, &manifest).map_err(file_error)?;
@@ -43,9 +48,15 @@ pub fn recover(store: &Arc<Store>, splits: &Path) -> Result<State, Error> {
             *covered = (*covered).max(*through);
         }
         match open_split(store, splits, id, &row)? {
-            Some(segment) => state.segments.push(mark_gone(store, indexed(id, row, segment), &mut cleanup)?),
+            Some(segment) => state
+                .segments
+                .push(mark_gone(store, indexed(id, row, segment), &mut cleanup)?),
             None if crate::fault::on("manifest-before-files") => (),
-            None => store.delete(&mut cleanup, Family::Meta, &RowKey::new(Kind::Manifest).signed(id.cast_signed()).bytes()),
+            None => store.delete(
+                &mut cleanup,
+                Family::Meta,
+                &RowKey::new(Kind::Manifest).signed(id.cast_signed()).bytes(),
+            ),
         }
     }
     load_tail(store, &mut state, &rows)?;
@@ -65,7 +76,11 @@ fn remove_unnamed(splits: &Path, manifest: &BTreeMap<u64, ManifestRow>) -> std::
             continue;
         }
         info!(file = %entry.path().display(), "removing what no manifest row names");
-        let removed = if entry.file_type()?.is_dir() { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
+        let removed = if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())
+        } else {
+            std::fs::remove_file(entry.path())
+        };
         removed?;
     }
     Ok(())
@@ -81,8 +96,23 @@ fn load_paths(store: &Store, rows: &BTreeMap<Partition, PartitionRow>) -> Result
 }
 
 fn indexed(id: u64, row: ManifestRow, segment: Segment) -> Indexed {
-    let ManifestRow { ranges, place, generation, raw_bytes, .. } = row;
-    Indexed { id, place, on_disk: true, generation, ranges, raw_bytes, segment: Arc::new(segment), gone: Arc::default() }
+    let ManifestRow {
+        ranges,
+        place,
+        generation,
+        raw_bytes,
+        ..
+    } = row;
+    Indexed {
+        id,
+        place,
+        on_disk: true,
+        generation,
+        ranges,
+        raw_bytes,
+        segment: Arc::new(segment),
+        gone: Arc::default(),
+    }
 }
 
 /// Opens a split or builds it again; none, where nothing of it lives any more.
@@ -101,7 +131,10 @@ fn open_split(store: &Store, splits: &Path, id: u64, row: &ManifestRow) -> Resul
     };
     warn!(shard = %store.shard(), split = id, error = %reason, "a split does not open and is built again from its documents");
     if path.exists() {
-        std::fs::remove_file(&path).map_err(|source| Error::File { path: path.clone(), source })?;
+        std::fs::remove_file(&path).map_err(|source| Error::File {
+            path: path.clone(),
+            source,
+        })?;
     }
     let mut gone = HashSet::new();
     for (partition, (after, through)) in &row.ranges {
@@ -109,8 +142,15 @@ fn open_split(store: &Store, splits: &Path, id: u64, row: &ManifestRow) -> Resul
             gone.insert(address?);
         }
     }
-    let rows = row.ranges.iter().flat_map(|(partition, (after, through))| store.documents(partition, *after, *through));
-    let lives = |row: &Result<_, Error>| row.as_ref().map_or(true, |document: &crate::document::Document| !gone.contains(&document.address));
+    let rows = row
+        .ranges
+        .iter()
+        .flat_map(|(partition, (after, through))| store.documents(partition, *after, *through));
+    let lives = |row: &Result<_, Error>| {
+        row.as_ref().map_or(true, |document: &crate::document::Document| {
+            !gone.contains(&document.address)
+        })
+    };
     let mut live = rows.filter(lives).map(|row| row.map(Arc::new)).peekable();
     if live.peek().is_none() {
         return Ok(None);
@@ -155,7 +195,12 @@ fn commit(store: &Store, batch: WriteBatch) -> Result<(), Error> {
     }
     match store.commit_synced(batch) {
         Ok(()) => Ok(()),
-        Err(Unwritten::Failed(source)) => Err(Error::Storage { shard: store.shard(), source }),
-        Err(Unwritten::Stalled) => Err(Problem::new(Code::Busy, format!("shard {}: the store stalls", store.shard())).into()),
+        Err(Unwritten::Failed(source)) => Err(Error::Storage {
+            shard: store.shard(),
+            source,
+        }),
+        Err(Unwritten::Stalled) => {
+            Err(Problem::new(Code::Busy, format!("shard {}: the store stalls", store.shard())).into())
+        }
     }
 }

@@ -1,14 +1,17 @@
 //! Closing a shard that nobody uses.
 //!
-//! - Only who has the last handle of the shard closes it, and handles are counted: so no job waits or is written, no build runs, and nobody
-//!   waits for a position. Whoever asks for the shard meanwhile waits until it is closed (`leaf/shards.rs`), and opens it anew.
-//! - While a query holds a view, an idle shard stays open. Views do not keep a failed shard open: `let_go` closes its store under them.
-//! - What is in no split yet is in rows, and goes into the tail when the shard opens. Where that is more than a question would read without an
-//!   index, it goes to disk as a split first.
+//! - Only who has the last handle of the shard closes it, and handles are counted: so no job waits or is written, no
+//!   build runs, and nobody waits for a position. Whoever asks for the shard meanwhile waits until it is closed
+//!   (`leaf/shards.rs`), and opens it anew.
+//! - While a query holds a view, an idle shard stays open. Views do not keep a failed shard open: `let_go` closes its
+//!   store under them.
+//! - What is in no split yet is in rows, and goes into the tail when the shard opens. Where that is more than a
+//!   question would read without an index, it goes to disk as a split first.
 //! - A split that was found to be damaged is built again first: once it is closed nobody knows of it.
-//! - The rows are flushed first: a shard that closed in order opens without a log to read. Where they could not be, there is no summary, and the
-//!   next opening reads the log.
-//! - One that was opened without room on the disk writes nothing: it is closed as it is, and only where another shard needs its place.
+//! - The rows are flushed first: a shard that closed in order opens without a log to read. Where they could not be,
+//!   there is no summary, and the next opening reads the log.
+//! - One that was opened without room on the disk writes nothing: it is closed as it is, and only where another shard
+//!   needs its place.
 
 use std::sync::Arc;
 
@@ -20,8 +23,8 @@ use super::{STORE_FOLDER, Shard, rebuild, summary::Summary};
 const UNSPLIT_BYTES_MAX: usize = 1 << 20;
 
 impl Shard {
-    /// Whether it could be closed: nobody has it but its place and who asks, nothing waits, no view is held. What has to go to disk first is sent
-    /// there.
+    /// Whether it could be closed: nobody has it but its place and who asks, nothing waits, no view is held. What has
+    /// to go to disk first is sent there.
     pub fn can_retire(self: &Arc<Self>) -> bool {
         if Arc::strong_count(self) > 2 || self.is_used() {
             return false;
@@ -52,8 +55,8 @@ impl Shard {
         Arc::strong_count(&self.store) > 2
     }
 
-    /// Closes the store of a shard that failed, if this is its last handle and nobody reads in its store; else gives it back. What is under way ends
-    /// soon; views that are held end here.
+    /// Closes the store of a shard that failed, if this is its last handle and nobody reads in its store; else gives it
+    /// back. What is under way ends soon; views that are held end here.
     pub fn let_go(self: Arc<Self>) -> Result<(), Arc<Self>> {
         self.look(|state| state.close());
         let shard = Arc::try_unwrap(self)?;
@@ -63,7 +66,8 @@ impl Shard {
         }
     }
 
-    /// Closes the shard, if this is its last handle and no view of it is held; else gives it back. Only the last handle can tell for sure.
+    /// Closes the shard, if this is its last handle and no view of it is held; else gives it back. Only the last handle
+    /// can tell for sure.
     pub fn retire(self: Arc<Self>) -> Result<(), Arc<Self>> {
         let shard = Arc::try_unwrap(self)?;
         if shard.is_used() {
@@ -76,8 +80,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Closes the store, and leaves a summary. One that has failed is left as it is: nobody knows what it holds until it is opened again. So is one
-    /// that takes nothing, with the summary that was there when it opened.
+    /// Closes the store, and leaves a summary. One that has failed is left as it is: nobody knows what it holds until
+    /// it is opened again. So is one that takes nothing, with the summary that was there when it opened.
     fn end(self) {
         if self.failed.get().is_some() || self.store.is_read_only() {
             return;
@@ -90,10 +94,14 @@ impl Shard {
         let summary = Summary::of(&self);
         let (id, rows) = (self.id, self.splits.with_file_name(STORE_FOLDER));
         drop(self);
-        let written = summary.map_err(|failure| failure.to_string()).and_then(|summary| summary.write(&rows).map_err(|failure| failure.to_string()));
+        let written = summary
+            .map_err(|failure| failure.to_string())
+            .and_then(|summary| summary.write(&rows).map_err(|failure| failure.to_string()));
         match written {
             Ok(()) => debug!(shard = %id, "shard closed, for nobody uses it"),
-            Err(error) => warn!(shard = %id, error, "there is no summary of a closed shard: it is opened when something is asked about it"),
+            Err(error) => {
+                warn!(shard = %id, error, "there is no summary of a closed shard: it is opened when something is asked about it")
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What a shard knows in memory: segments, tail, positions. One lock; every change is one moment, and a view is one moment.
+//! What a shard knows in memory: segments, tail, positions. One lock; every change is one moment, and a view is one
+//! moment.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -46,7 +47,9 @@ impl Indexed {
 
     /// Whether it covers the record of an address.
     pub fn covers(&self, address: &Address) -> bool {
-        self.ranges.get(&Partition::of(address)).is_some_and(|(after, through)| address.offset > *after && address.offset <= *through)
+        self.ranges
+            .get(&Partition::of(address))
+            .is_some_and(|(after, through)| address.offset > *after && address.offset <= *through)
     }
 
     /// Notes that a document is gone, if it is here.
@@ -126,7 +129,11 @@ pub struct Begun {
 impl State {
     /// Of a shard with nothing in memory.
     pub fn new(store: Arc<Store>, rows: BTreeMap<Partition, PartitionRow>, paths: PathKinds) -> Self {
-        let newest_ms = rows.values().filter_map(|row| row.last_ingested_ms).max().unwrap_or_default();
+        let newest_ms = rows
+            .values()
+            .filter_map(|row| row.last_ingested_ms)
+            .max()
+            .unwrap_or_default();
         Self {
             shard: store.shard(),
             documents: Shared::new(store),
@@ -161,7 +168,11 @@ impl State {
     }
 
     fn count(&mut self) {
-        let segments = self.segments.iter().filter(|indexed| !indexed.on_disk).map(|indexed| indexed.segment.bytes());
+        let segments = self
+            .segments
+            .iter()
+            .filter(|indexed| !indexed.on_disk)
+            .map(|indexed| indexed.segment.bytes());
         let bytes = self.tail.bytes() + usize::try_from(segments.sum::<u64>()).unwrap_or(usize::MAX);
         if let Some(held) = &mut self.held {
             held.update(bytes);
@@ -171,7 +182,9 @@ impl State {
     /// Every record through it is in.
     pub fn positions(&self) -> PositionVector {
         let mut positions = PositionVector::default();
-        self.rows.iter().for_each(|(partition, row)| positions.advance(&partition.source, partition.number, row.offset));
+        self.rows
+            .iter()
+            .for_each(|(partition, row)| positions.advance(&partition.source, partition.number, row.offset));
         positions
     }
 
@@ -187,12 +200,20 @@ impl State {
         self.changed_at = Instant::now();
         if !change.documents.is_empty() {
             self.waiting_since.get_or_insert(self.changed_at);
-            let newest = change.documents.iter().map(|d| d.header.ingested_ms).max().unwrap_or_default();
+            let newest = change
+                .documents
+                .iter()
+                .map(|d| d.header.ingested_ms)
+                .max()
+                .unwrap_or_default();
             self.newest_ms = self.newest_ms.max(newest);
             self.freshness_ms = now_ms.saturating_sub(newest).max(0).unsigned_abs();
         }
         self.rows.extend(change.rows);
-        change.documents.into_iter().for_each(|document| self.tail.push(document));
+        change
+            .documents
+            .into_iter()
+            .for_each(|document| self.tail.push(document));
         change.gone.iter().for_each(|address| self.mark_gone(address));
         if !change.kinds.is_empty() || change.overflow {
             merge_kinds(Arc::make_mut(&mut self.paths), change.kinds, change.overflow);
@@ -220,7 +241,10 @@ impl State {
     }
 
     fn moment_with(&self, tail: Vec<Arc<Document>>) -> Moment {
-        let segments = self.segments.iter().map(|indexed| SegmentView { segment: indexed.segment.clone(), gone: indexed.gone.clone() });
+        let segments = self.segments.iter().map(|indexed| SegmentView {
+            segment: indexed.segment.clone(),
+            gone: indexed.gone.clone(),
+        });
         let view = View {
             shard: self.shard,
             positions: self.positions(),
@@ -230,7 +254,11 @@ impl State {
             newest_ms: self.newest_ms,
             store: self.documents.clone() as Arc<dyn Documents>,
         };
-        Moment { view, sequence: self.sequence, freshness_ms: self.freshness_ms }
+        Moment {
+            view,
+            sequence: self.sequence,
+            freshness_ms: self.freshness_ms,
+        }
     }
 
     /// The last moment in which the whole tail was indexed.
@@ -246,22 +274,43 @@ impl State {
         };
         let ranges = self.rows.iter().filter_map(range).collect();
         self.built_at = Some(Instant::now());
-        Begun { taken: self.tail.take(), ranges, before: self.moment_with(Vec::new()) }
+        Begun {
+            taken: self.tail.take(),
+            ranges,
+            before: self.moment_with(Vec::new()),
+        }
     }
 
-    /// Puts in what was built (nothing, where no document was left), and keeps the moment at which the build began for those who waited.
+    /// Puts in what was built (nothing, where no document was left), and keeps the moment at which the build began for
+    /// those who waited.
     pub fn end_build(&mut self, begun: Begun, segment: Option<Arc<Segment>>) {
-        let Begun { taken, ranges, mut before } = begun;
+        let Begun {
+            taken,
+            ranges,
+            mut before,
+        } = begun;
         let gone = self.tail.settle(&taken);
         // Where no document was left nothing is covered: the next segment covers these records too.
         if let Some(segment) = segment {
             for (partition, (_, through)) in &ranges {
                 self.covered.insert(partition.clone(), *through);
             }
-            before.view.segments.push(SegmentView { segment: segment.clone(), gone: Arc::default() });
+            before.view.segments.push(SegmentView {
+                segment: segment.clone(),
+                gone: Arc::default(),
+            });
             let raw_bytes = taken.documents.iter().map(|d| d.bytes.len() as u64).sum();
             let id = self.draw_id();
-            let mut indexed = Indexed { id, place: id, on_disk: false, generation: 0, ranges, raw_bytes, segment, gone: Arc::default() };
+            let mut indexed = Indexed {
+                id,
+                place: id,
+                on_disk: false,
+                generation: 0,
+                ranges,
+                raw_bytes,
+                segment,
+                gone: Arc::default(),
+            };
             for address in &gone {
                 indexed.mark_gone(address);
             }
@@ -274,10 +323,14 @@ impl State {
         self.count();
     }
 
-    /// Puts one segment (or none, where nothing lives any more) in the place of neighbours, and answers these with their state of this moment.
-    /// What went away of them since `seen` goes away of the new one.
+    /// Puts one segment (or none, where nothing lives any more) in the place of neighbours, and answers these with
+    /// their state of this moment. What went away of them since `seen` goes away of the new one.
     pub fn replace(&mut self, seen: &[Indexed], replacement: Option<Indexed>) -> Vec<Indexed> {
-        let at = self.segments.iter().position(|indexed| indexed.id == seen[0].id).expect("only one rebuild at a time removes a segment");
+        let at = self
+            .segments
+            .iter()
+            .position(|indexed| indexed.id == seen[0].id)
+            .expect("only one rebuild at a time removes a segment");
         let old: Vec<Indexed> = self.segments.splice(at..at + seen.len(), None).collect();
         if let Some(mut new) = replacement {
             for (now, seen) in old.iter().zip(seen) {
@@ -296,7 +349,10 @@ impl State {
     /// Documents that are in no split on disk, and their bytes.
     pub fn unsplit(&self) -> (usize, usize) {
         let (documents, bytes) = self.in_memory();
-        (self.tail.documents() + documents as usize, self.tail.bytes() + bytes as usize)
+        (
+            self.tail.documents() + documents as usize,
+            self.tail.bytes() + bytes as usize,
+        )
     }
 
     /// Lets go of the views that are kept for the next question.
@@ -325,7 +381,12 @@ impl State {
     /// Documents in segments in memory, and their raw bytes.
     pub fn in_memory(&self) -> (u64, u64) {
         let memory = self.segments.iter().filter(|indexed| !indexed.on_disk);
-        memory.fold((0, 0), |(documents, bytes), indexed| (documents + u64::from(indexed.segment.documents()), bytes + indexed.raw_bytes))
+        memory.fold((0, 0), |(documents, bytes), indexed| {
+            (
+                documents + u64::from(indexed.segment.documents()),
+                bytes + indexed.raw_bytes,
+            )
+        })
     }
 }
 

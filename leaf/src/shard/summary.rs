@@ -1,7 +1,8 @@
-//! Summary: what can be said of a shard that is closed. A file beside its rows, written when the shard closes in order and removed when it opens,
-//! before anything is written to it: so what it says is what the store holds.
+//! Summary: what can be said of a shard that is closed. A file beside its rows, written when the shard closes in order
+//! and removed when it opens, before anything is written to it: so what it says is what the store holds.
 //!
-//! It is a convenience. Where it is missing, does not read back, or belongs to another state of the store, the shard is opened instead.
+//! It is a convenience. Where it is missing, does not read back, or belongs to another state of the store, the shard is
+//! opened instead.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -58,9 +59,20 @@ pub struct Summary {
 impl Summary {
     /// Of an open shard in which nothing happens any more.
     pub fn of(shard: &Shard) -> Result<Self, Error> {
-        let (rows, segments, tail, paths) = shard.look(|state| (state.rows.clone(), state.segments.clone(), state.tail.live(), state.paths()));
+        let (rows, segments, tail, paths) = shard.look(|state| {
+            (
+                state.rows.clone(),
+                state.segments.clone(),
+                state.tail.live(),
+                state.paths(),
+            )
+        });
         let (unindexed, _) = shard.look(|state| state.unsplit());
-        let on_disk: Vec<SplitStatus> = segments.iter().filter(|indexed| indexed.on_disk).map(split_status).collect();
+        let on_disk: Vec<SplitStatus> = segments
+            .iter()
+            .filter(|indexed| indexed.on_disk)
+            .map(split_status)
+            .collect();
         let bytes = shard.store().bytes() + on_disk.iter().map(|split| split.bytes).sum::<u64>();
         let mut segments: Vec<Arc<Segment>> = segments.into_iter().map(|indexed| indexed.segment).collect();
         if !tail.is_empty() {
@@ -119,9 +131,16 @@ impl Summary {
     }
 
     fn encode(&self, current: &[u8]) -> Vec<u8> {
-        let mut to = Writer::new(VERSION).bytes(current).number(self.tail).number(self.bytes).number(self.rows.len() as u64);
+        let mut to = Writer::new(VERSION)
+            .bytes(current)
+            .number(self.tail)
+            .number(self.bytes)
+            .number(self.rows.len() as u64);
         for (partition, row) in &self.rows {
-            to = to.bytes(partition.source.as_str().as_bytes()).signed(i64::from(partition.number)).bytes(&row.encode());
+            to = to
+                .bytes(partition.source.as_str().as_bytes())
+                .signed(i64::from(partition.number))
+                .bytes(&row.encode());
         }
         to = to.number(self.losses.len() as u64);
         for one in &self.losses {
@@ -129,13 +148,25 @@ impl Summary {
         }
         to = to.number(self.splits.len() as u64);
         for split in &self.splits {
-            let numbers = [split.id, u64::from(split.generation), split.documents, split.gone, split.bytes, split.paths];
+            let numbers = [
+                split.id,
+                u64::from(split.generation),
+                split.documents,
+                split.gone,
+                split.bytes,
+                split.paths,
+            ];
             to = numbers.into_iter().fold(to, Writer::number);
         }
         to = to.number(self.fields.len() as u64);
         for field in &self.fields {
-            to = to.bytes(field.path.to_string().as_bytes()).number(u64::from(field.kinds.0)).number(field.documents);
-            to = to.bytes(field.indexed.as_bytes()).byte(u8::from(field.sample.is_some()));
+            to = to
+                .bytes(field.path.to_string().as_bytes())
+                .number(u64::from(field.kinds.0))
+                .number(field.documents);
+            to = to
+                .bytes(field.indexed.as_bytes())
+                .byte(u8::from(field.sample.is_some()));
             to = to.bytes(field.sample.as_deref().unwrap_or_default().as_bytes());
         }
         match self.oldest_dead_letter_ms {
@@ -147,11 +178,20 @@ impl Summary {
     fn decode(body: &[u8]) -> Read<(Vec<u8>, Self)> {
         let mut from = Reader::new(body, VERSION)?;
         let current = from.bytes()?.to_vec();
-        let mut summary = Self { tail: from.number()?, bytes: from.number()?, ..Self::default() };
+        let mut summary = Self {
+            tail: from.number()?,
+            bytes: from.number()?,
+            ..Self::default()
+        };
         for _ in 0..from.number()? {
-            let source = from.text()?.parse().map_err(|e: proto::address::Malformed| Unreadable(e.to_string()))?;
+            let source = from
+                .text()?
+                .parse()
+                .map_err(|e: proto::address::Malformed| Unreadable(e.to_string()))?;
             let number = i32::try_from(from.signed()?).map_err(|e| Unreadable(e.to_string()))?;
-            summary.rows.insert(Partition { source, number }, PartitionRow::decode(from.bytes()?)?);
+            summary
+                .rows
+                .insert(Partition { source, number }, PartitionRow::decode(from.bytes()?)?);
         }
         for _ in 0..from.number()? {
             let key = from.bytes()?;
@@ -171,10 +211,19 @@ impl Summary {
         for _ in 0..from.number()? {
             let path = Path::try_from(from.text()?.to_owned()).map_err(Unreadable)?;
             let (kinds, documents, indexed) = (Kinds(from.small()?), from.number()?, from.text()?);
-            let indexed = INDEXED.into_iter().find(|word| *word == indexed).ok_or_else(|| Unreadable(format!("{indexed} is unknown")))?;
+            let indexed = INDEXED
+                .into_iter()
+                .find(|word| *word == indexed)
+                .ok_or_else(|| Unreadable(format!("{indexed} is unknown")))?;
             let there = from.byte()? != 0;
             let sample = from.text()?.to_owned();
-            summary.fields.push(FieldStatus { path, kinds, documents, indexed, sample: there.then_some(sample) });
+            summary.fields.push(FieldStatus {
+                path,
+                kinds,
+                documents,
+                indexed,
+                sample: there.then_some(sample),
+            });
         }
         summary.oldest_dead_letter_ms = (from.byte()? != 0).then(|| from.signed()).transpose()?;
         from.end()?;
@@ -188,16 +237,43 @@ const INDEXED: [&str; 3] = ["raw", "text", "columns"];
 
 /// What is stored of a partition.
 pub fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceName, partition: i32) -> Stored {
-    let row = rows.get(&Partition { source: source.clone(), number: partition }).cloned().unwrap_or_default();
-    Stored { topic: row.topic, offset: row.offset, hash: row.hash, dead: row.dead }
+    let row = rows
+        .get(&Partition {
+            source: source.clone(),
+            number: partition,
+        })
+        .cloned()
+        .unwrap_or_default();
+    Stored {
+        topic: row.topic,
+        offset: row.offset,
+        hash: row.hash,
+        dead: row.dead,
+    }
 }
 
 /// A shard as `rachis.shards` and `rachis.splits` show it.
-pub fn status(shard: ShardId, rows: &BTreeMap<Partition, PartitionRow>, splits: Vec<SplitStatus>, tail: u64, bytes: u64) -> ShardStatus {
+pub fn status(
+    shard: ShardId,
+    rows: &BTreeMap<Partition, PartitionRow>,
+    splits: Vec<SplitStatus>,
+    tail: u64,
+    bytes: u64,
+) -> ShardStatus {
     let mut positions = PositionVector::default();
-    rows.iter().for_each(|(partition, row)| positions.advance(&partition.source, partition.number, row.offset));
-    let outcomes = rows.values().fold(Outcomes::default(), |sum, row| add(sum, &row.outcomes));
-    ShardStatus { shard, positions, outcomes, tail, splits, bytes }
+    rows.iter()
+        .for_each(|(partition, row)| positions.advance(&partition.source, partition.number, row.offset));
+    let outcomes = rows
+        .values()
+        .fold(Outcomes::default(), |sum, row| add(sum, &row.outcomes));
+    ShardStatus {
+        shard,
+        positions,
+        outcomes,
+        tail,
+        splits,
+        bytes,
+    }
 }
 
 /// A segment as `rachis.splits` shows it.
@@ -215,11 +291,22 @@ pub fn split_status(indexed: &Indexed) -> SplitStatus {
 
 /// Every path ever seen, with what the segments know of it.
 pub fn fields(paths: &PathKinds, segments: &[Arc<Segment>]) -> Vec<FieldStatus> {
-    let unknown = |path: &Path, kinds| FieldStatus { path: path.clone(), kinds, documents: 0, indexed: "raw", sample: None };
-    let mut fields: BTreeMap<Path, (FieldStatus, bool, bool)> =
-        paths.paths.iter().map(|(path, kinds)| (path.clone(), (unknown(path, *kinds), true, false))).collect();
+    let unknown = |path: &Path, kinds| FieldStatus {
+        path: path.clone(),
+        kinds,
+        documents: 0,
+        indexed: "raw",
+        sample: None,
+    };
+    let mut fields: BTreeMap<Path, (FieldStatus, bool, bool)> = paths
+        .paths
+        .iter()
+        .map(|(path, kinds)| (path.clone(), (unknown(path, *kinds), true, false)))
+        .collect();
     for (path, shape) in segments.iter().flat_map(|segment| segment.paths()) {
-        let (field, columns, text) = fields.entry(path.clone()).or_insert_with(|| (unknown(&path, shape.kinds), true, false));
+        let (field, columns, text) = fields
+            .entry(path.clone())
+            .or_insert_with(|| (unknown(&path, shape.kinds), true, false));
         field.kinds |= shape.kinds;
         field.documents += shape.documents;
         field.sample = field.sample.take().or(shape.sample);
@@ -228,7 +315,10 @@ pub fn fields(paths: &PathKinds, segments: &[Arc<Segment>]) -> Vec<FieldStatus> 
     }
     for segment in segments.iter().filter(|segment| segment.has_untracked()) {
         let seen: BTreeSet<Path> = segment.paths().into_iter().map(|(path, _)| path).collect();
-        fields.iter_mut().filter(|(path, _)| !seen.contains(path)).for_each(|(_, (_, columns, _))| *columns = false);
+        fields
+            .iter_mut()
+            .filter(|(path, _)| !seen.contains(path))
+            .for_each(|(_, (_, columns, _))| *columns = false);
     }
     let word = |(mut field, columns, text): (FieldStatus, bool, bool)| {
         field.indexed = match (columns, text) {
@@ -261,9 +351,27 @@ mod tests {
     use super::*;
 
     fn summary() -> Summary {
-        let partition = Partition { source: "clicks".parse().expect("a name"), number: 3 };
-        let loss = Loss { source: partition.source.clone(), partition: 3, from: 1, through: 9, noticed_ms: 5, reason: "gone".into() };
-        let split = SplitStatus { id: 7, place: DISK, generation: 1, documents: 10, gone: 2, bytes: 99, paths: 4 };
+        let partition = Partition {
+            source: "clicks".parse().expect("a name"),
+            number: 3,
+        };
+        let loss = Loss {
+            source: partition.source.clone(),
+            partition: 3,
+            from: 1,
+            through: 9,
+            noticed_ms: 5,
+            reason: "gone".into(),
+        };
+        let split = SplitStatus {
+            id: 7,
+            place: DISK,
+            generation: 1,
+            documents: 10,
+            gone: 2,
+            bytes: 99,
+            paths: 4,
+        };
         let field = |path: &str, indexed, sample: Option<&str>| FieldStatus {
             path: Path::try_from(path.to_owned()).expect("a path"),
             kinds: Kinds::INT | Kinds::FLOAT,
@@ -272,12 +380,24 @@ mod tests {
             sample: sample.map(str::to_owned),
         };
         Summary {
-            rows: [(partition, PartitionRow { offset: 41, topic: Some("t".into()), ..PartitionRow::default() })].into(),
+            rows: [(
+                partition,
+                PartitionRow {
+                    offset: 41,
+                    topic: Some("t".into()),
+                    ..PartitionRow::default()
+                },
+            )]
+            .into(),
             losses: vec![loss],
             tail: 12,
             bytes: 1_000,
             splits: vec![split],
-            fields: vec![field("a.\"b c\"", "columns", Some("1")), field("x", "text", None), field("y", "raw", Some(""))],
+            fields: vec![
+                field("a.\"b c\"", "columns", Some("1")),
+                field("x", "text", None),
+                field("y", "raw", Some("")),
+            ],
             oldest_dead_letter_ms: Some(1_700_000_000_000),
         }
     }

@@ -1,7 +1,7 @@
 //! The newest documents of a shard, in no segment yet, in address order within each partition.
 //!
-//! A document that goes away leaves an empty slot: the indexer takes the slots as they stand, and when its segment is ready the slots tell
-//! which of its documents went away meanwhile.
+//! A document that goes away leaves an empty slot: the indexer takes the slots as they stand, and when its segment is
+//! ready the slots tell which of its documents went away meanwhile.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -37,15 +37,31 @@ impl Tail {
         self.documents += 1;
         self.bytes += document.weight();
         let slots = self.slots.entry(Partition::of(&document.address)).or_default();
-        debug_assert!(slots.last().is_none_or(|last| (last.offset, last.item) < (offset, item)), "the tail grows at its end");
-        slots.push(Slot { offset, item, document: Some(document) });
+        debug_assert!(
+            slots
+                .last()
+                .is_none_or(|last| (last.offset, last.item) < (offset, item)),
+            "the tail grows at its end"
+        );
+        slots.push(Slot {
+            offset,
+            item,
+            document: Some(document),
+        });
     }
 
     /// Takes a document out, if it is here.
     pub fn remove(&mut self, address: &Address) -> bool {
-        let Some(slots) = self.slots.get_mut(&Partition::of(address)) else { return false };
-        let Ok(at) = slots.binary_search_by(|slot| (slot.offset, slot.item).cmp(&(address.offset, address.item))) else { return false };
-        let Some(document) = slots[at].document.take() else { return false };
+        let Some(slots) = self.slots.get_mut(&Partition::of(address)) else {
+            return false;
+        };
+        let Ok(at) = slots.binary_search_by(|slot| (slot.offset, slot.item).cmp(&(address.offset, address.item)))
+        else {
+            return false;
+        };
+        let Some(document) = slots[at].document.take() else {
+            return false;
+        };
         self.documents -= 1;
         self.bytes -= document.weight();
         true
@@ -68,12 +84,23 @@ impl Tail {
 
     /// All documents in address order.
     pub fn live(&self) -> Vec<Arc<Document>> {
-        self.slots.values().flatten().filter_map(|slot| slot.document.clone()).collect()
+        self.slots
+            .values()
+            .flatten()
+            .filter_map(|slot| slot.document.clone())
+            .collect()
     }
 
     /// Takes note of all slots there are; they stay until they are settled.
     pub fn take(&self) -> Taken {
-        Taken { documents: self.live(), counts: self.slots.iter().map(|(partition, slots)| (partition.clone(), slots.len())).collect() }
+        Taken {
+            documents: self.live(),
+            counts: self
+                .slots
+                .iter()
+                .map(|(partition, slots)| (partition.clone(), slots.len()))
+                .collect(),
+        }
     }
 
     /// Lets go of what was taken, and answers which of its documents are gone by now.
@@ -81,10 +108,14 @@ impl Tail {
         let mut gone = Vec::new();
         let mut documents = taken.documents.iter().peekable();
         for (partition, count) in &taken.counts {
-            let Some(slots) = self.slots.get_mut(partition) else { continue };
+            let Some(slots) = self.slots.get_mut(partition) else {
+                continue;
+            };
             for slot in slots.drain(..*count) {
-                let was_live =
-                    documents.next_if(|d| (d.address.offset, d.address.item) == (slot.offset, slot.item) && Partition::of(&d.address) == *partition);
+                let was_live = documents.next_if(|d| {
+                    (d.address.offset, d.address.item) == (slot.offset, slot.item)
+                        && Partition::of(&d.address) == *partition
+                });
                 match (slot.document, was_live) {
                     (Some(document), _) => {
                         self.documents -= 1;
@@ -108,7 +139,11 @@ mod tests {
     use crate::document::Header;
 
     fn document(address: &str) -> Arc<Document> {
-        Arc::new(Document { address: address.parse().expect("an address"), header: Header::default(), bytes: "{}".into() })
+        Arc::new(Document {
+            address: address.parse().expect("an address"),
+            header: Header::default(),
+            bytes: "{}".into(),
+        })
     }
 
     fn addresses(documents: &[Arc<Document>]) -> Vec<String> {

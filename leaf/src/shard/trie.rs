@@ -1,7 +1,7 @@
 //! The kinds of values seen at each path of a partition, kept up to date with every document.
 //!
-//! Documents of one stream have the same keys in the same order, so each node remembers which child came next the last time: mostly a key
-//! is compared once, and nothing is allocated unless a path or a kind is new.
+//! Documents of one stream have the same keys in the same order, so each node remembers which child came next the last
+//! time: mostly a key is compared once, and nothing is allocated unless a path or a kind is new.
 
 use std::collections::HashMap;
 
@@ -36,14 +36,22 @@ pub struct Trie {
 
 impl Default for Trie {
     fn default() -> Self {
-        Self { nodes: vec![Node::default()], unsaved: Vec::new(), overflow: false, overflow_unsaved: false }
+        Self {
+            nodes: vec![Node::default()],
+            unsaved: Vec::new(),
+            overflow: false,
+            overflow_unsaved: false,
+        }
     }
 }
 
 impl Trie {
     /// From what is stored.
     pub fn load(paths: impl IntoIterator<Item = (Path, Kinds)>, overflow: bool) -> Self {
-        let mut trie = Self { overflow, ..Self::default() };
+        let mut trie = Self {
+            overflow,
+            ..Self::default()
+        };
         for (path, kinds) in paths {
             let step = |at: Option<u32>, step: &Step| match step {
                 Step::Key(key) => trie.child(at?, key),
@@ -63,7 +71,10 @@ impl Trie {
 
     /// What is new since it was last saved.
     pub fn unsaved(&self) -> Vec<(Path, Kinds)> {
-        self.unsaved.iter().map(|node| (self.path(*node), self.nodes[*node as usize].kinds)).collect()
+        self.unsaved
+            .iter()
+            .map(|node| (self.path(*node), self.nodes[*node as usize].kinds))
+            .collect()
     }
 
     /// Whether it is new that there are more paths than are remembered.
@@ -92,7 +103,10 @@ impl Trie {
                 if node != ROOT && !items.is_empty() {
                     self.mark(node, Kinds::ELEMENT);
                 }
-                for item in items.iter().filter(|item| matches!(item, Value::Object(_) | Value::Array(_))) {
+                for item in items
+                    .iter()
+                    .filter(|item| matches!(item, Value::Object(_) | Value::Array(_)))
+                {
                     self.descend(node, item, true);
                 }
             }
@@ -114,7 +128,11 @@ impl Trie {
     /// The child of a key; a new one is made unless there are too many.
     fn child(&mut self, parent: u32, key: &str) -> Option<u32> {
         let node = &self.nodes[parent as usize];
-        let expected = node.children.get(node.next).copied().filter(|child| *self.nodes[*child as usize].key == *key);
+        let expected = node
+            .children
+            .get(node.next)
+            .copied()
+            .filter(|child| *self.nodes[*child as usize].key == *key);
         if let Some(child) = expected {
             self.nodes[parent as usize].next += 1;
             return Some(child);
@@ -132,7 +150,9 @@ impl Trie {
         if node.children.len() > SCANNED_CHILDREN_MAX {
             return node.by_key.get(key).map(|at| *at as usize);
         }
-        node.children.iter().position(|child| *self.nodes[*child as usize].key == *key)
+        node.children
+            .iter()
+            .position(|child| *self.nodes[*child as usize].key == *key)
     }
 
     fn add(&mut self, parent: u32, key: &str) -> Option<u32> {
@@ -143,7 +163,12 @@ impl Trie {
             return None;
         }
         let child = u32::try_from(self.nodes.len()).ok()?;
-        self.nodes.push(Node { parent, key: key.into(), bytes, ..Node::default() });
+        self.nodes.push(Node {
+            parent,
+            key: key.into(),
+            bytes,
+            ..Node::default()
+        });
         let node = &mut self.nodes[parent as usize];
         let at = node.children.len();
         node.children.push(child);
@@ -158,9 +183,19 @@ impl Trie {
         if children.len() <= SCANNED_CHILDREN_MAX {
             return;
         }
-        let from = if children.len() == SCANNED_CHILDREN_MAX + 1 { 0 } else { from };
-        let entries: Vec<(Box<str>, u32)> =
-            (from..children.len()).map(|at| (self.nodes[children[at] as usize].key.clone(), u32::try_from(at).unwrap_or(u32::MAX))).collect();
+        let from = if children.len() == SCANNED_CHILDREN_MAX + 1 {
+            0
+        } else {
+            from
+        };
+        let entries: Vec<(Box<str>, u32)> = (from..children.len())
+            .map(|at| {
+                (
+                    self.nodes[children[at] as usize].key.clone(),
+                    u32::try_from(at).unwrap_or(u32::MAX),
+                )
+            })
+            .collect();
         self.nodes[parent as usize].by_key.extend(entries);
     }
 
@@ -187,13 +222,19 @@ mod tests {
     }
 
     fn kinds(trie: &Trie) -> BTreeMap<String, Kinds> {
-        trie.unsaved().into_iter().map(|(path, kinds)| (path.to_string(), kinds)).collect()
+        trie.unsaved()
+            .into_iter()
+            .map(|(path, kinds)| (path.to_string(), kinds))
+            .collect()
     }
 
     #[test]
     fn kinds_add_up_over_documents() {
         let mut trie = Trie::default();
-        observe(&mut trie, r#"{"a":1,"b":{"c":"x","d":null},"e":[1,{"f":2},[{"g":true}]],"h":[]}"#);
+        observe(
+            &mut trie,
+            r#"{"a":1,"b":{"c":"x","d":null},"e":[1,{"f":2},[{"g":true}]],"h":[]}"#,
+        );
         observe(&mut trie, r#"{"b":7,"a":1.5}"#);
         let expected = [
             ("a", Kinds::INT | Kinds::FLOAT),
@@ -205,7 +246,13 @@ mod tests {
             ("e.g", Kinds::ELEMENT),
             ("h", Kinds::ARRAY),
         ];
-        assert_eq!(kinds(&trie), expected.into_iter().map(|(path, kinds)| (path.to_owned(), kinds)).collect());
+        assert_eq!(
+            kinds(&trie),
+            expected
+                .into_iter()
+                .map(|(path, kinds)| (path.to_owned(), kinds))
+                .collect()
+        );
     }
 
     #[test]
@@ -218,13 +265,28 @@ mod tests {
         assert_eq!(trie.unsaved(), []);
         let mut again = Trie::load(stored, false);
         observe(&mut again, r#"{"b":3,"a":true,"c":null}"#);
-        assert_eq!(kinds(&again), [("a".to_owned(), Kinds::INT | Kinds::BOOL), ("c".to_owned(), Kinds::NULL)].into());
+        assert_eq!(
+            kinds(&again),
+            [
+                ("a".to_owned(), Kinds::INT | Kinds::BOOL),
+                ("c".to_owned(), Kinds::NULL)
+            ]
+            .into()
+        );
     }
 
     #[test]
     fn many_children_and_too_many_paths_are_no_trouble() {
         let mut trie = Trie::default();
-        let wide = |from: usize, to: usize| format!("{{{}}}", (from..to).map(|i| format!("\"k{i}\":{i}")).collect::<Vec<_>>().join(","));
+        let wide = |from: usize, to: usize| {
+            format!(
+                "{{{}}}",
+                (from..to)
+                    .map(|i| format!("\"k{i}\":{i}"))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            )
+        };
         observe(&mut trie, &wide(0, 20));
         observe(&mut trie, &wide(10, 9_000));
         assert!(!trie.overflow_unsaved());

@@ -1,6 +1,8 @@
-//! When what is built: three queues by time (publish, split, compact), each with its own threads, shared by all shards of a leaf.
+//! When what is built: three queues by time (publish, split, compact), each with its own threads, shared by all shards
+//! of a leaf.
 //!
-//! A shard stands at most once in a queue: with the earliest time it was asked for. So asking is cheap, and asking twice costs nothing.
+//! A shard stands at most once in a queue: with the earliest time it was asked for. So asking is cheap, and asking
+//! twice costs nothing.
 
 use std::{
     cmp::Reverse,
@@ -55,11 +57,17 @@ impl Work {
     /// Starts the threads: `publishers` for micro-splits, one for splits, one for compaction.
     pub fn start(publishers: usize) -> std::io::Result<Arc<Self>> {
         let lanes = [Task::Publish, Task::Split, Task::Compact].map(|task| (task, Lane::default()));
-        let work = Arc::new(Self { lanes: lanes.into(), threads: Mutex::default(), stopped: false.into() });
+        let work = Arc::new(Self {
+            lanes: lanes.into(),
+            threads: Mutex::default(),
+            stopped: false.into(),
+        });
         let publishers = std::iter::repeat_n((Task::Publish, "publish"), publishers.max(1));
         for (task, name) in publishers.chain([(Task::Split, "split"), (Task::Compact, "compact")]) {
             let worker = work.clone();
-            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || worker.run(task))?;
+            let thread = std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || worker.run(task))?;
             work.threads.lock().push(thread);
         }
         Ok(work)
@@ -69,7 +77,11 @@ impl Work {
     pub fn schedule(&self, task: Task, shard: &Arc<Shard>, at: Instant) {
         let lane = &self.lanes[&task];
         let mut queue = lane.queue.lock();
-        if queue.asked.get(&shard.id).is_some_and(|(asked, known)| *asked <= at && known.ptr_eq(&Arc::downgrade(shard))) {
+        if queue
+            .asked
+            .get(&shard.id)
+            .is_some_and(|(asked, known)| *asked <= at && known.ptr_eq(&Arc::downgrade(shard)))
+        {
             return;
         }
         queue.asked.insert(shard.id, (at, Arc::downgrade(shard)));
@@ -86,7 +98,10 @@ impl Work {
             lane.wake.notify_all();
         }
         let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads.into_iter().filter(|thread| thread.thread().id() != std::thread::current().id()) {
+        for thread in threads
+            .into_iter()
+            .filter(|thread| thread.thread().id() != std::thread::current().id())
+        {
             let ended = thread.join();
             debug_assert!(ended.is_ok(), "a worker does not panic");
         }

@@ -1,9 +1,11 @@
-//! The one writer of a shard: takes all that waits, writes it at once, makes it visible, answers. It runs on the threads of `writers.rs`.
+//! The one writer of a shard: takes all that waits, writes it at once, makes it visible, answers. It runs on the
+//! threads of `writers.rs`.
 //!
-//! Pushes that wait together share one synced write; batches from a log are written without a sync of their own, because their log has them.
+//! Pushes that wait together share one synced write; batches from a log are written without a sync of their own,
+//! because their log has them.
 //!
-//! A group is made in memory and then written. Where making it panics nothing of it is left, and it is made again record by record: what panics alone
-//! is set aside as a dead letter.
+//! A group is made in memory and then written. Where making it panics nothing of it is left, and it is made again
+//! record by record: what panics alone is set aside as a dead letter.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -81,7 +83,9 @@ impl Outcome {
     /// Nothing was written: an outcome that promised so becomes another.
     fn unwritten(self, reason: &str, push: &Problem) -> Self {
         match self {
-            Self::Verdict(Verdict::Applied { .. } | Verdict::Refused { .. }) => Self::Verdict(Verdict::Busy { reason: reason.to_owned() }),
+            Self::Verdict(Verdict::Applied { .. } | Verdict::Refused { .. }) => Self::Verdict(Verdict::Busy {
+                reason: reason.to_owned(),
+            }),
             Self::Pushed(Ok(_)) => Self::Pushed(Err(push.clone())),
             Self::Removed(Ok(())) => Self::Removed(Err(busy(reason.to_owned()))),
             unaffected => unaffected,
@@ -110,7 +114,12 @@ pub struct Writer {
 impl Writer {
     /// A new one; kinds are read when they are needed first.
     pub fn new(queue: mpsc::Receiver<Job>) -> Self {
-        Self { queue, memory: Memory::default(), synced_at: Instant::now(), unsynced_bytes: 0 }
+        Self {
+            queue,
+            memory: Memory::default(),
+            synced_at: Instant::now(),
+            unsynced_bytes: 0,
+        }
     }
 
     /// Whether jobs wait.
@@ -120,7 +129,9 @@ impl Writer {
 
     /// Writes what waits, up to the limits of a group. After an error the store must be closed and opened again.
     pub fn write_group(&mut self, shard: &Arc<Shard>) -> Result<(), Error> {
-        let Ok(first) = self.queue.try_recv() else { return Ok(()) };
+        let Ok(first) = self.queue.try_recv() else {
+            return Ok(());
+        };
         let jobs = self.gather(first);
         self.group(shard, jobs)
     }
@@ -141,12 +152,18 @@ impl Writer {
         let mut next = Some(first);
         while let Some(job) = next {
             match &job {
-                Job::Write(batch, _) => weight += batch.records.iter().map(proto::record::Record::weight).sum::<usize>(),
+                Job::Write(batch, _) => {
+                    weight += batch.records.iter().map(proto::record::Record::weight).sum::<usize>()
+                }
                 Job::Remove(removal, _) => weight += removal.keys.iter().map(Vec::len).sum::<usize>(),
                 Job::Push(push, _) => weight += push.items.iter().map(bytes::Bytes::len).sum::<usize>(),
             }
             jobs.push(job);
-            next = if jobs.len() < GROUP_JOBS_MAX && weight < GROUP_BYTES_MAX { self.queue.try_recv().ok() } else { None };
+            next = if jobs.len() < GROUP_JOBS_MAX && weight < GROUP_BYTES_MAX {
+                self.queue.try_recv().ok()
+            } else {
+                None
+            };
         }
         jobs
     }
@@ -202,12 +219,39 @@ impl Writer {
     fn record_by_record(&mut self, shard: &Arc<Shard>, batch: &Batch) -> (Option<Outcome>, Result<(), Error>) {
         let mut after = batch.after;
         for (number, record) in batch.records.iter().enumerate() {
-            let through = if number + 1 == batch.records.len() { batch.through } else { record.offset };
-            let Batch { source, topic, partition, level, rules, .. } = batch;
+            let through = if number + 1 == batch.records.len() {
+                batch.through
+            } else {
+                record.offset
+            };
+            let Batch {
+                source,
+                topic,
+                partition,
+                level,
+                rules,
+                ..
+            } = batch;
             let (source, topic, rules, records) = (source.clone(), topic.clone(), rules.clone(), vec![record.clone()]);
-            let piece = Batch { shard: batch.shard, source, topic, partition: *partition, after, through, level: *level, rules, records };
+            let piece = Batch {
+                shard: batch.shard,
+                source,
+                topic,
+                partition: *partition,
+                after,
+                through,
+                level: *level,
+                rules,
+                records,
+            };
             let outcome = self.alone(shard, Input::Batch(&piece));
-            let goes_on = matches!(outcome, (Some(Outcome::Verdict(Verdict::Applied { .. } | Verdict::Already { .. })), Ok(())));
+            let goes_on = matches!(
+                outcome,
+                (
+                    Some(Outcome::Verdict(Verdict::Applied { .. } | Verdict::Already { .. })),
+                    Ok(())
+                )
+            );
             if number + 1 == batch.records.len() || !goes_on {
                 return outcome;
             }
@@ -229,7 +273,10 @@ impl Writer {
                 Err(panic) => {
                     error!(shard = %shard.id, panic, "the writer panicked on a record, which becomes a dead letter");
                     if !aside.add(panic.clone()) {
-                        return (None, Err(Problem::new(Code::Internal, format!("the writer panics: {panic}")).into()));
+                        return (
+                            None,
+                            Err(Problem::new(Code::Internal, format!("the writer panics: {panic}")).into()),
+                        );
                     }
                 }
             }
@@ -238,9 +285,19 @@ impl Writer {
 
     /// Writes a group; what becomes of its inputs.
     fn write(&mut self, shard: &Arc<Shard>, built: Built) -> (Vec<Outcome>, Result<(), Error>) {
-        let Built { finished, outcomes, sync, documents, bytes } = built;
-        let unwritten =
-            |outcomes: Vec<Outcome>, reason: &str, push: Problem| outcomes.into_iter().map(|outcome| outcome.unwritten(reason, &push)).collect();
+        let Built {
+            finished,
+            outcomes,
+            sync,
+            documents,
+            bytes,
+        } = built;
+        let unwritten = |outcomes: Vec<Outcome>, reason: &str, push: Problem| {
+            outcomes
+                .into_iter()
+                .map(|outcome| outcome.unwritten(reason, &push))
+                .collect()
+        };
         match finished.map_or(Ok(()), |finished| self.commit(shard, finished, sync, bytes)) {
             Ok(()) => {
                 counter!("rachis_leaf_documents_total").increment(documents as u64);
@@ -252,9 +309,18 @@ impl Writer {
                 (unwritten(outcomes, reason, busy(reason.into())), Ok(()))
             }
             Err(Unwritten::Failed(source)) => {
-                let unknown = Problem::new(Code::UnknownOutcome, "the write failed and nobody knows how far it came")
-                    .hint("send it again with the same Idempotency-Key");
-                (unwritten(outcomes, "the store failed and opens again", unknown), Err(Error::Storage { shard: shard.id, source }))
+                let unknown = Problem::new(
+                    Code::UnknownOutcome,
+                    "the write failed and nobody knows how far it came",
+                )
+                .hint("send it again with the same Idempotency-Key");
+                (
+                    unwritten(outcomes, "the store failed and opens again", unknown),
+                    Err(Error::Storage {
+                        shard: shard.id,
+                        source,
+                    }),
+                )
             }
         }
     }
@@ -313,13 +379,22 @@ fn build(shard: &Shard, memory: &mut Memory, inputs: &[Input], aside: &SetAside)
     }
     let sync = inputs.iter().any(|input| !matches!(input, Input::Batch(_)));
     let (documents, bytes) = group.load();
-    Ok(Built { finished: group.finish()?, outcomes, sync, documents, bytes })
+    Ok(Built {
+        finished: group.finish()?,
+        outcomes,
+        sync,
+        documents,
+        bytes,
+    })
 }
 
 fn push_answer(push: &Push, outcome: PushOutcome) -> Result<Pushed, Problem> {
     match outcome {
         PushOutcome::Applied(answer) => Ok(answer),
-        PushOutcome::Repeated(answer) => Ok(Pushed { repeated: true, ..answer }),
+        PushOutcome::Repeated(answer) => Ok(Pushed {
+            repeated: true,
+            ..answer
+        }),
         PushOutcome::Refused(reason) => Err(Problem::new(Code::NotSupported, reason)),
         PushOutcome::OtherBody => Err(other_body(push.request.as_ref().map_or("", |request| &request.key))),
     }
@@ -327,7 +402,11 @@ fn push_answer(push: &Push, outcome: PushOutcome) -> Result<Pushed, Problem> {
 
 /// The same key, and not the same push.
 pub fn other_body(key: &str) -> Problem {
-    Problem::new(Code::Conflict, format!("the Idempotency-Key {key} was used for another body")).hint("choose a new key for a new body")
+    Problem::new(
+        Code::Conflict,
+        format!("the Idempotency-Key {key} was used for another body"),
+    )
+    .hint("choose a new key for a new body")
 }
 
 pub(super) fn busy(reason: String) -> Problem {

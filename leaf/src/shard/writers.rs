@@ -1,8 +1,8 @@
 //! The threads that write, shared by all shards of a leaf.
 //!
-//! A shard whose queue holds jobs stands in line once. A thread takes it out, writes one group of its jobs, and puts it back behind the others
-//! while jobs are left. So the jobs of a shard run strictly one after another, no shard keeps another one from its turn, and a shard without
-//! jobs costs nothing.
+//! A shard whose queue holds jobs stands in line once. A thread takes it out, writes one group of its jobs, and puts it
+//! back behind the others while jobs are left. So the jobs of a shard run strictly one after another, no shard keeps
+//! another one from its turn, and a shard without jobs costs nothing.
 
 use std::{
     collections::VecDeque,
@@ -34,16 +34,23 @@ pub struct Writers {
 impl Writers {
     /// Starts the threads.
     pub fn start() -> std::io::Result<Arc<Self>> {
-        let writers = Arc::new(Self { line: Mutex::default(), wake: Condvar::new(), threads: Mutex::default() });
+        let writers = Arc::new(Self {
+            line: Mutex::default(),
+            wake: Condvar::new(),
+            threads: Mutex::default(),
+        });
         for number in 0..THREADS {
             let worker = writers.clone();
-            let thread = std::thread::Builder::new().name(format!("write-{number}")).spawn(move || worker.run())?;
+            let thread = std::thread::Builder::new()
+                .name(format!("write-{number}"))
+                .spawn(move || worker.run())?;
             writers.threads.lock().push(thread);
         }
         Ok(writers)
     }
 
-    /// Puts a shard in line whose queue was just given a job. Called after the job is in the queue: then it is not overlooked.
+    /// Puts a shard in line whose queue was just given a job. Called after the job is in the queue: then it is not
+    /// overlooked.
     pub fn enqueue(&self, shard: &Arc<Shard>) {
         if shard.in_line.swap(true, Ordering::SeqCst) {
             return;
@@ -66,7 +73,10 @@ impl Writers {
         drop(waiting);
         self.wake.notify_all();
         let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads.into_iter().filter(|thread| thread.thread().id() != std::thread::current().id()) {
+        for thread in threads
+            .into_iter()
+            .filter(|thread| thread.thread().id() != std::thread::current().id())
+        {
             let ended = thread.join();
             debug_assert!(ended.is_ok(), "a writer does not panic");
         }

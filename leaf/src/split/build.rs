@@ -1,6 +1,7 @@
 //! Build: documents -> the columns, postings and shape of one part.
 //!
-//! Two passes: a survey of the paths, then the recording. A document that is left out is noted in the shape; it is answered from its bytes.
+//! Two passes: a survey of the paths, then the recording. A document that is left out is noted in the shape; it is
+//! answered from its bytes.
 
 use std::sync::Arc;
 
@@ -31,7 +32,13 @@ pub(super) struct Built {
 /// Builds a part. Nothing is indexed of the documents that are left out; they stand in it with their headers.
 pub(super) fn build(documents: &[Arc<Document>], left_out: &RoaringBitmap) -> Result<Built, Error> {
     let bytes: usize = documents.iter().map(|document| document.bytes.len()).sum();
-    let read = |number: u32, document| if left_out.contains(number) { None } else { parse(document) };
+    let read = |number: u32, document| {
+        if left_out.contains(number) {
+            None
+        } else {
+            parse(document)
+        }
+    };
     let mut parsed = Vec::new();
     let mut survey = Survey::new();
     for (number, document) in (0..).zip(documents) {
@@ -45,14 +52,27 @@ pub(super) fn build(documents: &[Arc<Document>], left_out: &RoaringBitmap) -> Re
     }
     let mut recorder = Recorder::new(&survey, bytes)?;
     for (number, document) in (0..).zip(documents) {
-        let again = if bytes <= PARSED_BYTES_MAX { None } else { read(number, document) };
+        let again = if bytes <= PARSED_BYTES_MAX {
+            None
+        } else {
+            read(number, document)
+        };
         recorder.document(number, document, parsed.get(number as usize).unwrap_or(&again).as_ref())?;
     }
     let (shape, columns, text) = recorder.finish(documents.len() as u32)?;
-    Ok(Built { shape, runs: header::runs(documents.iter().map(|document| &**document)), columns, text })
+    Ok(Built {
+        shape,
+        runs: header::runs(documents.iter().map(|document| &**document)),
+        columns,
+        text,
+    })
 }
 
 /// What is indexed of a document: its value or, of a text, the text itself.
 fn parse(document: &Document) -> Option<Value<'_>> {
-    if document.header.json { proto::json::parse(&document.bytes).ok() } else { Some(Value::Text(document.text().into())) }
+    if document.header.json {
+        proto::json::parse(&document.bytes).ok()
+    } else {
+        Some(Value::Text(document.text().into()))
+    }
 }

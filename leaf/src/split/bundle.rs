@@ -4,9 +4,9 @@
 //! magic | entry … | footer: entries (name, offset, bytes), checksums of the blocks before it, counts first | offset of the footer | xxh3 of the footer | version | magic
 //! ```
 //!
-//! It is written under a temporary name, synced, renamed, and its folder synced; so a file under its final name is whole. Opening it checks the
-//! footer and every length; the blocks before it are checked when they are first read. In version 1, which is read and no more written, an entry has
-//! one checksum, in the footer, and is checked as a whole.
+//! It is written under a temporary name, synced, renamed, and its folder synced; so a file under its final name is
+//! whole. Opening it checks the footer and every length; the blocks before it are checked when they are first read. In
+//! version 1, which is read and no more written, an entry has one checksum, in the footer, and is checked as a whole.
 
 use std::{
     collections::HashMap,
@@ -80,14 +80,22 @@ impl BundleWriter {
         let temporary = Temporary(file.with_file_name(name));
         let mut file = Hashed::new(File::create(&temporary.0)?);
         file.write_all(&MAGIC.to_le_bytes())?;
-        Ok(Self { file, temporary, entries: Vec::new() })
+        Ok(Self {
+            file,
+            temporary,
+            entries: Vec::new(),
+        })
     }
 
     /// Adds an entry.
     pub fn entry(&mut self, name: String, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         let offset = self.file.written;
         write(&mut self.file)?;
-        self.entries.push(Entry { name, offset, bytes: self.file.written - offset });
+        self.entries.push(Entry {
+            name,
+            offset,
+            bytes: self.file.written - offset,
+        });
         Ok(())
     }
 
@@ -114,7 +122,10 @@ impl BundleWriter {
         to.write_all(&trailer.into_bytes())?;
         to.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         std::fs::rename(&self.temporary.0, file)?;
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(FilePath::new("."));
+        let folder = file
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(FilePath::new("."));
         File::open(folder)?.sync_all()
     }
 }
@@ -131,7 +142,13 @@ struct Hashed {
 
 impl Hashed {
     fn new(file: File) -> Self {
-        Self { to: BufWriter::with_capacity(1 << 20, file), written: 0, hash: Xxh3::new(), hashed: 0, checksums: Vec::new() }
+        Self {
+            to: BufWriter::with_capacity(1 << 20, file),
+            written: 0,
+            hash: Xxh3::new(),
+            hashed: 0,
+            checksums: Vec::new(),
+        }
     }
 
     fn hash(&mut self, mut bytes: &[u8]) {
@@ -185,7 +202,10 @@ impl Bundle {
     /// Opens a file and checks its footer.
     pub fn open(path: &FilePath) -> io::Result<Self> {
         let file = path;
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(FilePath::new("."));
+        let folder = file
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(FilePath::new("."));
         let name = file.file_name().ok_or_else(|| broken("it has no name"))?;
         let folder = MmapDirectory::open(folder).map_err(io::Error::other)?;
         let whole = folder.open_read(FilePath::new(name)).map_err(|e| match e {
@@ -193,7 +213,10 @@ impl Bundle {
             other => io::Error::other(other),
         })?;
         let length = usize::try_from(whole.num_bytes().get_bytes()).map_err(io::Error::other)?;
-        let footer_end = length.checked_sub(TRAILER_BYTES).filter(|end| *end >= 8).ok_or_else(|| broken("it is too short"))?;
+        let footer_end = length
+            .checked_sub(TRAILER_BYTES)
+            .filter(|end| *end >= 8)
+            .ok_or_else(|| broken("it is too short"))?;
         let trailer = whole.read_bytes_slice(footer_end..length)?;
         let mut trailer = Reader::new(&trailer);
         let (at, checksum, version, magic) = (trailer.u64()? as usize, trailer.u64()?, trailer.u32()?, trailer.u64()?);
@@ -201,7 +224,9 @@ impl Bundle {
             return Err(broken("it does not end as a split does"));
         }
         if version != VERSION && version != VERSION_OF_ENTRY_CHECKSUMS {
-            return Err(broken(&format!("it is of version {version}, this program reads version {VERSION} and older ones")));
+            return Err(broken(&format!(
+                "it is of version {version}, this program reads version {VERSION} and older ones"
+            )));
         }
         if at < 8 || at > footer_end {
             return Err(broken("its footer is out of place"));
@@ -232,25 +257,38 @@ impl Bundle {
         // Nobody reads the footer again; that it is still there is for the scrubber to see.
         extents.push(Extent::new(at..length, xxh3_64(&whole.read_bytes_slice(at..length)?)));
         let checked = Arc::new(Checked::new(path, whole, extents));
-        let entries = ranges.into_iter().map(|(name, range)| (name, FileSlice::new(checked.clone()).slice(range))).collect();
+        let entries = ranges
+            .into_iter()
+            .map(|(name, range)| (name, FileSlice::new(checked.clone()).slice(range)))
+            .collect();
         Ok(Self { entries, checked })
     }
 
     /// An entry.
     pub fn get(&self, name: &str) -> io::Result<FileSlice> {
-        self.entries.get(name).cloned().ok_or_else(|| broken(&format!("it has no {name}")))
+        self.entries
+            .get(name)
+            .cloned()
+            .ok_or_else(|| broken(&format!("it has no {name}")))
     }
 
     /// The entries whose names begin so, by the rest of their names.
     pub fn folder(&self, prefix: &str) -> Folder {
-        let files = self.entries.iter().filter_map(|(name, slice)| Some((PathBuf::from(name.strip_prefix(prefix)?), slice.clone()))).collect();
+        let files = self
+            .entries
+            .iter()
+            .filter_map(|(name, slice)| Some((PathBuf::from(name.strip_prefix(prefix)?), slice.clone())))
+            .collect();
         Folder { files: Arc::new(files) }
     }
 }
 
 fn read_entry(footer: &mut Reader, end: usize) -> io::Result<(String, Range<usize>)> {
     let (name, offset, bytes) = (footer.text()?, footer.u64()? as usize, footer.u64()? as usize);
-    let until = offset.checked_add(bytes).filter(|until| *until <= end).ok_or_else(|| broken("an entry is out of place"))?;
+    let until = offset
+        .checked_add(bytes)
+        .filter(|until| *until <= end)
+        .ok_or_else(|| broken("an entry is out of place"))?;
     Ok((name, offset..until))
 }
 
@@ -277,12 +315,18 @@ fn read_only() -> io::Error {
 
 impl Directory for Folder {
     fn get_file_handle(&self, path: &FilePath) -> Result<Arc<dyn FileHandle>, OpenReadError> {
-        let slice = self.files.get(path).ok_or_else(|| OpenReadError::FileDoesNotExist(path.to_owned()))?;
+        let slice = self
+            .files
+            .get(path)
+            .ok_or_else(|| OpenReadError::FileDoesNotExist(path.to_owned()))?;
         Ok(Arc::new(slice.clone()))
     }
 
     fn delete(&self, path: &FilePath) -> Result<(), DeleteError> {
-        Err(DeleteError::IoError { io_error: Arc::new(read_only()), filepath: path.to_owned() })
+        Err(DeleteError::IoError {
+            io_error: Arc::new(read_only()),
+            filepath: path.to_owned(),
+        })
     }
 
     fn exists(&self, path: &FilePath) -> Result<bool, OpenReadError> {
@@ -290,12 +334,21 @@ impl Directory for Folder {
     }
 
     fn open_write(&self, path: &FilePath) -> Result<WritePtr, OpenWriteError> {
-        Err(OpenWriteError::IoError { io_error: Arc::new(read_only()), filepath: path.to_owned() })
+        Err(OpenWriteError::IoError {
+            io_error: Arc::new(read_only()),
+            filepath: path.to_owned(),
+        })
     }
 
     fn atomic_read(&self, path: &FilePath) -> Result<Vec<u8>, OpenReadError> {
-        let slice = self.files.get(path).ok_or_else(|| OpenReadError::FileDoesNotExist(path.to_owned()))?;
-        let bytes = slice.read_bytes().map_err(|e| OpenReadError::IoError { io_error: Arc::new(e), filepath: path.to_owned() })?;
+        let slice = self
+            .files
+            .get(path)
+            .ok_or_else(|| OpenReadError::FileDoesNotExist(path.to_owned()))?;
+        let bytes = slice.read_bytes().map_err(|e| OpenReadError::IoError {
+            io_error: Arc::new(e),
+            filepath: path.to_owned(),
+        })?;
         Ok(bytes.to_vec())
     }
 
@@ -321,11 +374,16 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let names = || {
             let entries = std::fs::read_dir(folder.path()).expect("the folder");
-            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
+            entries
+                .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
         };
         let file = folder.path().join("7.split");
         let mut unfinished = BundleWriter::create(&file).expect("a file");
-        let full = unfinished.entry("a".into(), |to| to.write_all(&[1; 4 << 20]).and_then(|()| Err(io::ErrorKind::StorageFull.into())));
+        let full = unfinished.entry("a".into(), |to| {
+            to.write_all(&[1; 4 << 20])
+                .and_then(|()| Err(io::ErrorKind::StorageFull.into()))
+        });
         assert!(full.is_err() && names() == ["7.split.tmp"], "{:?}", names());
         drop(unfinished);
         assert_eq!(names(), [""; 0]);
@@ -342,7 +400,9 @@ mod tests {
         footer.u32(entries.len() as u32);
         for (name, bytes) in entries {
             footer.text(name);
-            [file.len() as u64, bytes.len() as u64, xxh3_64(bytes)].into_iter().for_each(|number| footer.u64(number));
+            [file.len() as u64, bytes.len() as u64, xxh3_64(bytes)]
+                .into_iter()
+                .for_each(|number| footer.u64(number));
             file.extend_from_slice(bytes);
         }
         let (footer, mut trailer) = (footer.into_bytes(), Writer::default());
@@ -362,14 +422,20 @@ mod tests {
         std::fs::write(&file, &whole).expect("written");
         let bundle = Bundle::open(&file).expect("a bundle");
         for (name, bytes) in entries {
-            assert_eq!(&*bundle.get(name).and_then(|slice| slice.read_bytes()).expect("an entry"), bytes);
+            assert_eq!(
+                &*bundle.get(name).and_then(|slice| slice.read_bytes()).expect("an entry"),
+                bytes
+            );
         }
         assert_eq!(bundle.checked.scrub(0, u64::MAX).expect("it is whole").0, None);
         let mut damaged = whole;
         damaged[8 + 5] ^= 1;
         std::fs::write(&file, &damaged).expect("written");
         let bundle = Bundle::open(&file).expect("a bundle");
-        assert_eq!(&*bundle.get("a").and_then(|slice| slice.read_bytes()).expect("an entry"), b"first");
+        assert_eq!(
+            &*bundle.get("a").and_then(|slice| slice.read_bytes()).expect("an entry"),
+            b"first"
+        );
         assert!(bundle.checked.damaged().is_none());
         assert!(bundle.get("b").and_then(|slice| slice.read_bytes()).is_err());
         assert!(bundle.checked.damaged().is_some());

@@ -1,4 +1,5 @@
-//! Bytes: the few shapes of which a split's own records are made. Numbers are little endian, texts and bitmaps have their length in front.
+//! Bytes: the few shapes of which a split's own records are made. Numbers are little endian, texts and bitmaps have
+//! their length in front.
 
 use std::io::{self, ErrorKind};
 
@@ -51,18 +52,28 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> io::Result<&'a [u8]> {
-        let (taken, rest) =
-            self.rest.split_at_checked(length).ok_or_else(|| io::Error::new(ErrorKind::UnexpectedEof, "a record of a split is short"))?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or_else(|| io::Error::new(ErrorKind::UnexpectedEof, "a record of a split is short"))?;
         self.rest = rest;
         Ok(taken)
     }
 
     pub fn u32(&mut self) -> io::Result<u32> {
-        Ok(self.take(4)?.iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte)))
+        Ok(self
+            .take(4)?
+            .iter()
+            .rev()
+            .fold(0, |number, byte| number << 8 | u32::from(*byte)))
     }
 
     pub fn u64(&mut self) -> io::Result<u64> {
-        Ok(self.take(8)?.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        Ok(self
+            .take(8)?
+            .iter()
+            .rev()
+            .fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
     pub fn text(&mut self) -> io::Result<String> {

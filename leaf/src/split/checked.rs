@@ -1,7 +1,8 @@
 //! Checked: the bytes of a split's file, each extent compared with its checksum when it is first read.
 //!
-//! Opening a file therefore reads only what opening needs. The scrubber verifies the whole file in the background, including extents that a query has
-//! verified already: a disk may corrupt them later, and until the scrubber comes by a query would still use them.
+//! Opening a file therefore reads only what opening needs. The scrubber verifies the whole file in the background,
+//! including extents that a query has verified already: a disk may corrupt them later, and until the scrubber comes by
+//! a query would still use them.
 
 use std::{
     fs::File,
@@ -34,7 +35,11 @@ pub(super) struct Extent {
 
 impl Extent {
     pub fn new(range: Range<usize>, checksum: u64) -> Self {
-        Self { range, checksum, checked: AtomicBool::new(false) }
+        Self {
+            range,
+            checksum,
+            checked: AtomicBool::new(false),
+        }
     }
 }
 
@@ -75,7 +80,13 @@ impl std::fmt::Debug for Checked {
 impl Checked {
     /// The bytes of a file in these extents, ascending.
     pub fn new(file: &FilePath, whole: FileSlice, extents: Vec<Extent>) -> Self {
-        Self { file: file.to_owned(), whole, extents, read_bytes: AtomicU64::new(0), damaged: OnceLock::new() }
+        Self {
+            file: file.to_owned(),
+            whole,
+            extents,
+            read_bytes: AtomicU64::new(0),
+            damaged: OnceLock::new(),
+        }
     }
 
     /// Bytes that were compared so far for those who read them.
@@ -90,7 +101,10 @@ impl Checked {
 
     fn check(&self, range: &Range<usize>) -> io::Result<()> {
         let first = self.extents.partition_point(|extent| extent.range.end <= range.start);
-        for extent in self.extents[first..].iter().take_while(|extent| extent.range.start < range.end) {
+        for extent in self.extents[first..]
+            .iter()
+            .take_while(|extent| extent.range.start < range.end)
+        {
             if extent.checked.load(Ordering::Acquire) {
                 continue;
             }
@@ -105,7 +119,10 @@ impl Checked {
     }
 
     fn report(&self, extent: &Extent) -> io::Error {
-        let damage = Damaged { file: self.file.clone(), bytes: extent.range.clone() };
+        let damage = Damaged {
+            file: self.file.clone(),
+            bytes: extent.range.clone(),
+        };
         if self.damaged.set(damage.clone()).is_ok() {
             metrics::counter!("rachis_leaf_damaged_splits_total").increment(1);
             tracing::error!(%damage, "a split is damaged; it is built again from its documents");
@@ -113,8 +130,8 @@ impl Checked {
         io::Error::new(io::ErrorKind::InvalidData, damage)
     }
 
-    /// Compares the extents from this one on with the file, until so many bytes were read; the next extent, or none at the end. What does not match
-    /// is damaged for whoever reads it from now on.
+    /// Compares the extents from this one on with the file, until so many bytes were read; the next extent, or none at
+    /// the end. What does not match is damaged for whoever reads it from now on.
     pub fn scrub(&self, from: usize, bytes_max: u64) -> io::Result<(Option<usize>, u64)> {
         self.compare(from, bytes_max)?.map_err(|extent| self.report(extent))
     }

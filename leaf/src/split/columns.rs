@@ -43,7 +43,10 @@ enum Opened {
 
 impl Columns {
     pub fn new(reader: ColumnarReader) -> Self {
-        Self { reader, opened: RwLock::default() }
+        Self {
+            reader,
+            opened: RwLock::default(),
+        }
     }
 
     pub fn bools(&self, path: u32, inside: bool) -> io::Result<Column<bool>> {
@@ -88,17 +91,28 @@ impl Columns {
             DynamicColumn::Str(column) => Opened::Text(Arc::new(TextColumn::new(column))),
             _ => return Err(missing(path, kind, inside)),
         };
-        Ok(self.opened.write().entry((path, kind, inside)).or_insert(opened).clone())
+        Ok(self
+            .opened
+            .write()
+            .entry((path, kind, inside))
+            .or_insert(opened)
+            .clone())
     }
 }
 
 fn missing(path: u32, kind: Kind, inside: bool) -> io::Error {
     let side = if inside { "inside" } else { "outside" };
-    io::Error::new(io::ErrorKind::InvalidData, format!("a split lacks the {kind:?} column of path {path}, {side} of arrays"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("a split lacks the {kind:?} column of path {path}, {side} of arrays"),
+    )
 }
 
 /// The first values of these documents.
-pub(super) fn firsts<T: Copy + PartialOrd + std::fmt::Debug + Send + Sync + 'static>(column: &Column<T>, documents: &[u32]) -> Vec<Option<T>> {
+pub(super) fn firsts<T: Copy + PartialOrd + std::fmt::Debug + Send + Sync + 'static>(
+    column: &Column<T>,
+    documents: &[u32],
+) -> Vec<Option<T>> {
     let mut values = vec![None; documents.len()];
     column.first_vals(documents, &mut values);
     values
@@ -110,7 +124,9 @@ pub(super) fn documents_with(index: &ColumnIndex, documents: u32) -> RoaringBitm
         ColumnIndex::Empty { .. } => RoaringBitmap::new(),
         ColumnIndex::Full => range(0..documents),
         ColumnIndex::Optional(optional) => optional.iter_non_null_docs().collect(),
-        several @ ColumnIndex::Multivalued(_) => (0..documents).filter(|document| several.has_value(*document)).collect(),
+        several @ ColumnIndex::Multivalued(_) => {
+            (0..documents).filter(|document| several.has_value(*document)).collect()
+        }
     }
 }
 
@@ -125,7 +141,12 @@ where
     while at < rows {
         let length = BLOCK_ROWS.min((rows - at) as usize);
         column.values.get_range(u64::from(at), &mut block[..length]);
-        hits.extend((at..).zip(&block[..length]).filter(|(_, value)| holds(**value)).map(|(row, _)| row));
+        hits.extend(
+            (at..)
+                .zip(&block[..length])
+                .filter(|(_, value)| holds(**value))
+                .map(|(row, _)| row),
+        );
         at += length as u32;
     }
     column.index.select_batch_in_place(0, &mut hits);
@@ -170,7 +191,11 @@ fn keep<T>(place: &OnceLock<T>, value: T, bytes: usize) {
 
 impl TextColumn {
     pub fn new(column: StrColumn) -> Self {
-        Self { column, unpacked: OnceLock::new(), times: OnceLock::new() }
+        Self {
+            column,
+            unpacked: OnceLock::new(),
+            times: OnceLock::new(),
+        }
     }
 
     /// Distinct values.
@@ -222,7 +247,9 @@ impl TextColumn {
     ) -> io::Result<()> {
         let distinct = distinct(ordinals);
         let mut converted = Vec::with_capacity(distinct.len());
-        self.column.dictionary().sorted_ords_to_term_cb(&distinct, |value| converted.push(std::str::from_utf8(value).ok().and_then(&convert)))?;
+        self.column.dictionary().sorted_ords_to_term_cb(&distinct, |value| {
+            converted.push(std::str::from_utf8(value).ok().and_then(&convert))
+        })?;
         for (place, ordinal) in ordinals.iter().enumerate() {
             if let Some(at) = ordinal.and_then(|ordinal| distinct.binary_search(&ordinal).ok()) {
                 set(place, converted.get(at).cloned().flatten());
@@ -235,21 +262,39 @@ impl TextColumn {
     pub fn values(&self, ordinals: &[Option<u64>]) -> Result<ArrayRef, Error> {
         const DENSE: usize = 4;
         if self.unpacked.get().is_some() || self.distinct() <= ordinals.len().saturating_mul(DENSE) {
-            let indices: UInt32Array = ordinals.iter().map(|ordinal| ordinal.and_then(|o| u32::try_from(o).ok())).collect();
-            return Ok(compute::take(&*self.unpacked().map_err(tantivy::TantivyError::from)?, &indices, None)?);
+            let indices: UInt32Array = ordinals
+                .iter()
+                .map(|ordinal| ordinal.and_then(|o| u32::try_from(o).ok()))
+                .collect();
+            return Ok(compute::take(
+                &*self.unpacked().map_err(tantivy::TantivyError::from)?,
+                &indices,
+                None,
+            )?);
         }
         let distinct = distinct(ordinals);
         let mut values = StringViewBuilder::with_capacity(distinct.len());
         let mut invalid = false;
-        let all = self.column.dictionary().sorted_ords_to_term_cb(&distinct, |value| match std::str::from_utf8(value) {
-            Ok(value) => values.append_value(value),
-            Err(_) => invalid = true,
-        });
+        let all =
+            self.column
+                .dictionary()
+                .sorted_ords_to_term_cb(&distinct, |value| match std::str::from_utf8(value) {
+                    Ok(value) => values.append_value(value),
+                    Err(_) => invalid = true,
+                });
         if invalid || !all.map_err(tantivy::TantivyError::from)? {
             return Err(tantivy::TantivyError::InternalError("a dictionary of a split lacks a value".into()).into());
         }
-        let place = |ordinal: &u64| distinct.binary_search(ordinal).ok().and_then(|place| u32::try_from(place).ok());
-        let indices: UInt32Array = ordinals.iter().map(|ordinal| ordinal.as_ref().and_then(place)).collect();
+        let place = |ordinal: &u64| {
+            distinct
+                .binary_search(ordinal)
+                .ok()
+                .and_then(|place| u32::try_from(place).ok())
+        };
+        let indices: UInt32Array = ordinals
+            .iter()
+            .map(|ordinal| ordinal.as_ref().and_then(place))
+            .collect();
         Ok(compute::take(&values.finish(), &indices, None)?)
     }
 
@@ -265,8 +310,12 @@ impl TextColumn {
             return found;
         }
         let mut set = vec![0u64; self.distinct() / 64 + 1];
-        ordinals.iter().for_each(|ordinal| set[ordinal as usize / 64] |= 1 << (ordinal % 64));
-        documents_where(self.column.ords(), |ordinal| set[ordinal as usize / 64] >> (ordinal % 64) & 1 == 1)
+        ordinals
+            .iter()
+            .for_each(|ordinal| set[ordinal as usize / 64] |= 1 << (ordinal % 64));
+        documents_where(self.column.ords(), |ordinal| {
+            set[ordinal as usize / 64] >> (ordinal % 64) & 1 == 1
+        })
     }
 
     /// Ordinals are dense, so a range of existing ones lies within the column's bounds.

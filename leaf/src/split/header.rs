@@ -1,5 +1,5 @@
-//! Header: what stands beside the documents of a part: addresses, times, ids. Addresses ascend, so a run of one source partition is told
-//! once and an address is found by halving.
+//! Header: what stands beside the documents of a part: addresses, times, ids. Addresses ascend, so a run of one source
+//! partition is told once and an address is found by halving.
 
 use std::{cmp::Ordering, io, sync::OnceLock};
 
@@ -31,9 +31,17 @@ pub(super) struct Run {
 pub(super) fn runs<'a>(documents: impl Iterator<Item = &'a Document>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for (number, Document { address, .. }) in (0u32..).zip(documents) {
-        match runs.last_mut().filter(|run| run.partition == address.partition && run.source == address.source) {
+        match runs
+            .last_mut()
+            .filter(|run| run.partition == address.partition && run.source == address.source)
+        {
             Some(run) => run.end = number + 1,
-            None => runs.push(Run { first: number, end: number + 1, source: address.source.clone(), partition: address.partition }),
+            None => runs.push(Run {
+                first: number,
+                end: number + 1,
+                source: address.source.clone(),
+                partition: address.partition,
+            }),
         }
     }
     runs
@@ -56,8 +64,15 @@ pub(super) fn decode_runs(bytes: &[u8]) -> io::Result<Vec<Run>> {
     let count = from.u32()?;
     let mut run = || {
         let (first, end, source, partition) = (from.u32()?, from.u32()?, from.text()?, from.u32()? as i32);
-        let source = source.parse().map_err(|e: proto::address::Malformed| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        Ok(Run { first, end, source, partition })
+        let source = source
+            .parse()
+            .map_err(|e: proto::address::Malformed| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        Ok(Run {
+            first,
+            end,
+            source,
+            partition,
+        })
     };
     (0..count).map(|_| run()).collect()
 }
@@ -104,7 +119,10 @@ struct Late<T> {
 
 impl<T> Late<T> {
     fn new(columns: &ColumnarReader, name: &str) -> io::Result<Self> {
-        Ok(Self { handle: handle(columns, name)?, opened: OnceLock::new() })
+        Ok(Self {
+            handle: handle(columns, name)?,
+            opened: OnceLock::new(),
+        })
     }
 
     fn get(&self, name: &str, take: impl FnOnce(DynamicColumn) -> Option<T>) -> io::Result<&T> {
@@ -120,7 +138,14 @@ impl Headers {
     pub fn open(columns: &ColumnarReader, runs: Vec<Run>) -> io::Result<Self> {
         let open = |name: &str| ints(handle(columns, name)?.open()?).ok_or_else(|| missing(name));
         let (offset, item) = (open(OFFSET)?, open(ITEM)?);
-        Ok(Self { runs, offset, item, ingested: Late::new(columns, INGESTED)?, time: Late::new(columns, TIME)?, id: Late::new(columns, ID)? })
+        Ok(Self {
+            runs,
+            offset,
+            item,
+            ingested: Late::new(columns, INGESTED)?,
+            time: Late::new(columns, TIME)?,
+            id: Late::new(columns, ID)?,
+        })
     }
 
     /// When each was taken in, milliseconds since 1970.
@@ -152,17 +177,28 @@ impl Headers {
     pub fn address(&self, document: u32) -> Option<Address> {
         let Run { source, partition, .. } = self.run(document)?;
         let (offset, item) = self.place(document);
-        Some(Address { source: source.clone(), partition: *partition, offset, item })
+        Some(Address {
+            source: source.clone(),
+            partition: *partition,
+            offset,
+            item,
+        })
     }
 
     fn place(&self, document: u32) -> (i64, Option<u32>) {
-        (self.offset.first(document).unwrap_or(-1), self.item.first(document).and_then(|item| u32::try_from(item).ok()))
+        (
+            self.offset.first(document).unwrap_or(-1),
+            self.item.first(document).and_then(|item| u32::try_from(item).ok()),
+        )
     }
 
     /// The document at an address.
     pub fn find(&self, address: &Address) -> Option<u32> {
         let here = |run: &&Run| run.partition == address.partition && run.source == address.source;
-        self.runs.iter().filter(here).find_map(|run| self.find_in(run, (address.offset, address.item)))
+        self.runs
+            .iter()
+            .filter(here)
+            .find_map(|run| self.find_in(run, (address.offset, address.item)))
     }
 
     fn find_in(&self, run: &Run, wanted: (i64, Option<u32>)) -> Option<u32> {
@@ -180,7 +216,11 @@ impl Headers {
 }
 
 fn handle(columns: &ColumnarReader, name: &str) -> io::Result<DynamicColumnHandle> {
-    columns.read_columns(name)?.into_iter().next().ok_or_else(|| missing(name))
+    columns
+        .read_columns(name)?
+        .into_iter()
+        .next()
+        .ok_or_else(|| missing(name))
 }
 
 fn ints(column: DynamicColumn) -> Option<Column<i64>> {

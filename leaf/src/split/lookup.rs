@@ -26,7 +26,10 @@ pub(super) struct Found {
 
 impl Found {
     fn sure(sure: RoaringBitmap) -> Self {
-        Self { sure, ..Self::default() }
+        Self {
+            sure,
+            ..Self::default()
+        }
     }
 
     /// With more documents to doubt.
@@ -45,15 +48,22 @@ impl Part {
     pub fn lookup(&self, lookup: &Lookup) -> Result<Option<Found>, Error> {
         match lookup {
             Lookup::In(path, to, values) => self.at(path, |id| self.one_of(id, *to, values)),
-            Lookup::Range(path, to, from, until) => self.at(path, |id| self.between(id, *to, from.as_ref(), until.as_ref())),
+            Lookup::Range(path, to, from, until) => {
+                self.at(path, |id| self.between(id, *to, from.as_ref(), until.as_ref()))
+            }
             Lookup::Prefix(path, prefix) => self.at(path, |id| self.beginning(id, prefix)),
             Lookup::Exists(path, to) => self.at(path, |id| self.existing(id, *to)),
             Lookup::Search(clause) => Ok(self.search(clause)?.map(|found| found.as_ref().clone())),
             Lookup::Id(ids) => self.ids_among(ids).map(Some),
-            Lookup::Header(what, low, high) => Ok(self.header_between(what, *low, *high).map_err(index_error)?.map(Found::sure)),
+            Lookup::Header(what, low, high) => Ok(self
+                .header_between(what, *low, *high)
+                .map_err(index_error)?
+                .map(Found::sure)),
             Lookup::Source(name) => {
                 let here = self.headers.runs.iter().filter(|run| run.source.as_str() == name);
-                Ok(Some(Found::sure(here.fold(RoaringBitmap::new(), |all, run| all | range(run.first..run.end)))))
+                Ok(Some(Found::sure(here.fold(RoaringBitmap::new(), |all, run| {
+                    all | range(run.first..run.end)
+                }))))
             }
         }
     }
@@ -103,14 +113,23 @@ impl Part {
             Literal::Int(int) => Some(*int),
             _ => None,
         };
-        let (Some(from), Some(until)) = (read(from, int), read(until, int)) else { return Ok(None) };
+        let (Some(from), Some(until)) = (read(from, int), read(until, int)) else {
+            return Ok(None);
+        };
         if self.side(id).ints == 0 {
             return Ok(Some(Found::default()));
         }
         let column = self.columns.ints(id, false).map_err(index_error)?;
-        let low = from.map_or(Some(i64::MIN), |(value, inclusive)| if inclusive { Some(value) } else { value.checked_add(1) });
-        let high = until.map_or(Some(i64::MAX), |(value, inclusive)| if inclusive { Some(value) } else { value.checked_sub(1) });
-        Ok(Some(Found::sure(low.zip(high).map_or_else(RoaringBitmap::new, |(low, high)| in_range(&column, low, high)))))
+        let low = from.map_or(Some(i64::MIN), |(value, inclusive)| {
+            if inclusive { Some(value) } else { value.checked_add(1) }
+        });
+        let high = until.map_or(Some(i64::MAX), |(value, inclusive)| {
+            if inclusive { Some(value) } else { value.checked_sub(1) }
+        });
+        Ok(Some(Found::sure(
+            low.zip(high)
+                .map_or_else(RoaringBitmap::new, |(low, high)| in_range(&column, low, high)),
+        )))
     }
 
     /// Doubles are compared in their total order, as the engine does above; an int counts as the double it becomes.
@@ -119,15 +138,24 @@ impl Part {
             Literal::Double(double) if !double.is_nan() => Some(*double),
             _ => None,
         };
-        let (Some(from), Some(until)) = (read(from, double), read(until, double)) else { return Ok(None) };
+        let (Some(from), Some(until)) = (read(from, double), read(until, double)) else {
+            return Ok(None);
+        };
         let holds = |value: f64| {
             use std::cmp::Ordering::{Equal, Greater, Less};
-            let above = from.is_none_or(|(bound, inclusive)| matches!((value.total_cmp(&bound), inclusive), (Greater, _) | (Equal, true)));
-            above && until.is_none_or(|(bound, inclusive)| matches!((value.total_cmp(&bound), inclusive), (Less, _) | (Equal, true)))
+            let above = from.is_none_or(|(bound, inclusive)| {
+                matches!((value.total_cmp(&bound), inclusive), (Greater, _) | (Equal, true))
+            });
+            above
+                && until.is_none_or(|(bound, inclusive)| {
+                    matches!((value.total_cmp(&bound), inclusive), (Less, _) | (Equal, true))
+                })
         };
         let mut sure = RoaringBitmap::new();
         if self.side(id).ints > 0 {
-            sure |= documents_where(&self.columns.ints(id, false).map_err(index_error)?, |int| holds(int as f64));
+            sure |= documents_where(&self.columns.ints(id, false).map_err(index_error)?, |int| {
+                holds(int as f64)
+            });
         }
         if self.side(id).floats > 0 {
             sure |= documents_where(&self.columns.floats(id, false).map_err(index_error)?, holds);
@@ -140,14 +168,19 @@ impl Part {
             Literal::Bool(bool) => Some(*bool),
             _ => None,
         };
-        let (Some(from), Some(until)) = (read(from, bool), read(until, bool)) else { return Ok(None) };
+        let (Some(from), Some(until)) = (read(from, bool), read(until, bool)) else {
+            return Ok(None);
+        };
         if self.side(id).bools == 0 {
             return Ok(Some(Found::default()));
         }
         let above = |value: bool| from.is_none_or(|(bound, inclusive)| value & !bound || (inclusive && value == bound));
-        let below = |value: bool| until.is_none_or(|(bound, inclusive)| !value & bound || (inclusive && value == bound));
+        let below =
+            |value: bool| until.is_none_or(|(bound, inclusive)| !value & bound || (inclusive && value == bound));
         let column = self.columns.bools(id, false).map_err(index_error)?;
-        Ok(Some(Found::sure(documents_where(&column, |value| above(value) && below(value)))))
+        Ok(Some(Found::sure(documents_where(&column, |value| {
+            above(value) && below(value)
+        }))))
     }
 
     fn texts_between(&self, id: u32, from: Bound, until: Bound) -> Result<Option<Found>, Error> {
@@ -155,11 +188,19 @@ impl Part {
             Literal::Text(text) => Some(text.clone()),
             _ => None,
         };
-        let (Some(from), Some(until)) = (read(from, text), read(until, text)) else { return Ok(None) };
+        let (Some(from), Some(until)) = (read(from, text), read(until, text)) else {
+            return Ok(None);
+        };
         let is_one = from.is_some() && from == until;
-        let within_dictionary = from.as_ref().is_some_and(|(value, _)| value.len() <= super::survey::DICTIONARY_VALUE_BYTES_MAX);
+        let within_dictionary = from
+            .as_ref()
+            .is_some_and(|(value, _)| value.len() <= super::survey::DICTIONARY_VALUE_BYTES_MAX);
         let none = RoaringBitmap::new();
-        let doubtful = if is_one && within_dictionary { &none } else { &self.side(id).longs };
+        let doubtful = if is_one && within_dictionary {
+            &none
+        } else {
+            &self.side(id).longs
+        };
         if self.side(id).texts == 0 {
             return Ok(Some(Found::default().doubting(doubtful)));
         }
@@ -171,8 +212,12 @@ impl Part {
         };
         // An exclusive lower bound and an inclusive upper one lie after their value.
         let low = from.as_ref().map_or(Ok(0), |bound| past(bound, false))?;
-        let high = until.as_ref().map_or(Ok(column.distinct() as u64), |bound| past(bound, true))?;
-        Ok(Some(Found::sure(column.documents_in(Range { start: low, end: high })).doubting(doubtful)))
+        let high = until
+            .as_ref()
+            .map_or(Ok(column.distinct() as u64), |bound| past(bound, true))?;
+        Ok(Some(
+            Found::sure(column.documents_in(Range { start: low, end: high })).doubting(doubtful),
+        ))
     }
 
     fn times_between(&self, id: u32, from: Bound, until: Bound) -> Result<Option<Found>, Error> {
@@ -180,7 +225,9 @@ impl Part {
             Literal::Time(time) => Some(*time),
             _ => None,
         };
-        let (Some(from), Some(until)) = (read(from, time), read(until, time)) else { return Ok(None) };
+        let (Some(from), Some(until)) = (read(from, time), read(until, time)) else {
+            return Ok(None);
+        };
         let holds = |value: i64| {
             let above = from.is_none_or(|(bound, inclusive)| value > bound || (inclusive && value == bound));
             above && until.is_none_or(|(bound, inclusive)| value < bound || (inclusive && value == bound))
@@ -195,7 +242,11 @@ impl Part {
         if *texts > 0 {
             let column = self.columns.texts(id, false).map_err(index_error)?;
             let times = column.times().map_err(index_error)?;
-            let ordinals = (0u32..).zip(times.iter()).filter(|(_, time)| time.is_some_and(&holds)).map(|(ordinal, _)| ordinal).collect();
+            let ordinals = (0u32..)
+                .zip(times.iter())
+                .filter(|(_, time)| time.is_some_and(&holds))
+                .map(|(ordinal, _)| ordinal)
+                .collect();
             sure = column.documents(&ordinals);
         }
         Ok(Found::sure(sure).doubting(longs))
@@ -207,7 +258,9 @@ impl Part {
             return Ok(Some(Found::default().doubting(longs)));
         }
         let column = self.columns.texts(id, false).map_err(index_error)?;
-        Ok(Some(Found::sure(column.documents_beginning(prefix).map_err(index_error)?).doubting(longs)))
+        Ok(Some(
+            Found::sure(column.documents_beginning(prefix).map_err(index_error)?).doubting(longs),
+        ))
     }
 
     fn existing(&self, id: u32, to: Type) -> Result<Option<Found>, Error> {
@@ -225,33 +278,62 @@ impl Part {
 
     /// Documents with a value other than null at a path with columns, on one side of arrays.
     pub fn present(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
-        let Node { outside, inside: within, .. } = self.node(id);
-        let Side { longs, bigs, arrays, objects, .. } = if inside { within } else { outside };
-        let scalars = self.with_bools(id, inside)? | self.with_ints(id, inside)? | self.with_floats(id, inside)? | self.with_texts(id, inside)?;
+        let Node {
+            outside,
+            inside: within,
+            ..
+        } = self.node(id);
+        let Side {
+            longs,
+            bigs,
+            arrays,
+            objects,
+            ..
+        } = if inside { within } else { outside };
+        let scalars = self.with_bools(id, inside)?
+            | self.with_ints(id, inside)?
+            | self.with_floats(id, inside)?
+            | self.with_texts(id, inside)?;
         Ok(scalars | longs | bigs | arrays | objects)
     }
 
     fn with_bools(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
-        self.with(self.counted(id, inside).bools, || Ok(self.columns.bools(id, inside)?.index))
+        self.with(self.counted(id, inside).bools, || {
+            Ok(self.columns.bools(id, inside)?.index)
+        })
     }
 
     fn with_ints(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
-        self.with(self.counted(id, inside).ints, || Ok(self.columns.ints(id, inside)?.index))
+        self.with(self.counted(id, inside).ints, || {
+            Ok(self.columns.ints(id, inside)?.index)
+        })
     }
 
     fn with_floats(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
-        self.with(self.counted(id, inside).floats, || Ok(self.columns.floats(id, inside)?.index))
+        self.with(self.counted(id, inside).floats, || {
+            Ok(self.columns.floats(id, inside)?.index)
+        })
     }
 
     fn with_texts(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
-        self.with(self.counted(id, inside).texts, || Ok(self.columns.texts(id, inside)?.column.ords().index.clone()))
+        self.with(self.counted(id, inside).texts, || {
+            Ok(self.columns.texts(id, inside)?.column.ords().index.clone())
+        })
     }
 
     pub fn counted(&self, id: u32, inside: bool) -> &Side {
-        if inside { &self.node(id).inside } else { &self.node(id).outside }
+        if inside {
+            &self.node(id).inside
+        } else {
+            &self.node(id).outside
+        }
     }
 
-    fn with(&self, count: u32, index: impl FnOnce() -> std::io::Result<tantivy::columnar::ColumnIndex>) -> Result<RoaringBitmap, Error> {
+    fn with(
+        &self,
+        count: u32,
+        index: impl FnOnce() -> std::io::Result<tantivy::columnar::ColumnIndex>,
+    ) -> Result<RoaringBitmap, Error> {
         if count == 0 {
             return Ok(RoaringBitmap::new());
         }
@@ -286,7 +368,11 @@ impl Part {
                 Some(here.fold(RoaringBitmap::new(), |all, run| all | range(run.first..run.end)))
             }
             What::Item => {
-                let first = if inside(0) { self.all() - documents_with(&headers.item.index, self.shape.documents) } else { RoaringBitmap::new() };
+                let first = if inside(0) {
+                    self.all() - documents_with(&headers.item.index, self.shape.documents)
+                } else {
+                    RoaringBitmap::new()
+                };
                 Some(first | in_range(&headers.item, low, high))
             }
             What::Ingested => Some(documents_where(headers.ingested()?, of_ms)),

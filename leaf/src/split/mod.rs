@@ -1,7 +1,7 @@
 //! Segment: an immutable index over one run of documents, in memory (micro-split) or in one file (split).
 //!
-//! Which documents it holds, which conditions its index decides, which columns it gives exactly: everything else the caller reads from the
-//! raw documents. So an answer never depends on what an index happens to hold.
+//! Which documents it holds, which conditions its index decides, which columns it gives exactly: everything else the
+//! caller reads from the raw documents. So an answer never depends on what an index happens to hold.
 
 mod build;
 mod bundle;
@@ -68,8 +68,8 @@ pub enum Lookup {
     Search(Clause),
     /// `_id` equals one of these.
     Id(Vec<String>),
-    /// One of the header's numbers (`_partition`, `_offset`) or times (`_ingested`, and `_time` without a time path; microseconds) lies
-    /// between the bounds, inclusive.
+    /// One of the header's numbers (`_partition`, `_offset`) or times (`_ingested`, and `_time` without a time path;
+    /// microseconds) lies between the bounds, inclusive.
     Header(plan::What, i64, i64),
     /// `_source` equals.
     Source(String),
@@ -124,15 +124,23 @@ pub struct PathShape {
 impl Segment {
     /// Indexes documents, given in address order, in memory.
     pub fn in_memory(documents: &[Arc<Document>]) -> Result<Self, Error> {
-        let parts = parts_of(documents).map(Part::in_memory).collect::<Result<Vec<_>, _>>()?;
+        let parts = parts_of(documents)
+            .map(Part::in_memory)
+            .collect::<Result<Vec<_>, _>>()?;
         let bytes = parts.iter().map(|part| part.bytes).sum();
         Ok(Self::of_parts(parts, bytes, None))
     }
 
-    /// Indexes documents, given in address order, into one new file, synced under its final name when this returns. The memory it takes is
-    /// bounded, however many they are.
-    pub fn to_file(documents: &mut dyn Iterator<Item = Result<Arc<Document>, Error>>, file: &FilePath) -> Result<Self, Error> {
-        let failed = |source| Error::File { path: file.to_owned(), source };
+    /// Indexes documents, given in address order, into one new file, synced under its final name when this returns. The
+    /// memory it takes is bounded, however many they are.
+    pub fn to_file(
+        documents: &mut dyn Iterator<Item = Result<Arc<Document>, Error>>,
+        file: &FilePath,
+    ) -> Result<Self, Error> {
+        let failed = |source| Error::File {
+            path: file.to_owned(),
+            source,
+        };
         let mut bundle = BundleWriter::create(file).map_err(failed)?;
         let (mut held, mut held_bytes, mut parts) = (Vec::new(), 0, 0u32);
         for document in documents {
@@ -150,20 +158,29 @@ impl Segment {
             parts += 1;
         }
         drop(held);
-        bundle.entry(PARTS.to_owned(), |to| to.write_all(&parts.to_le_bytes())).and_then(|()| bundle.publish(file)).map_err(failed)?;
+        bundle
+            .entry(PARTS.to_owned(), |to| to.write_all(&parts.to_le_bytes()))
+            .and_then(|()| bundle.publish(file))
+            .map_err(failed)?;
         let written = Self::open(file)?;
         // What was just written is still in memory, so that it reads back is soon known.
         written.scrub(0, u64::MAX).map_err(failed)?;
         Ok(written)
     }
 
-    /// Opens a file. Its bytes are compared with their checksums when they are first read: whatever does not match is an error, then or now.
+    /// Opens a file. Its bytes are compared with their checksums when they are first read: whatever does not match is
+    /// an error, then or now.
     pub fn open(file: &FilePath) -> Result<Self, Error> {
-        let failed = |source| Error::File { path: file.to_owned(), source };
+        let failed = |source| Error::File {
+            path: file.to_owned(),
+            source,
+        };
         let bundle = Bundle::open(file).map_err(failed)?;
         let count = bundle.get(PARTS).and_then(|slice| slice.read_bytes()).map_err(failed)?;
         let count = bytes::Reader::new(&count).u32().map_err(failed)?;
-        let parts = (0..count as usize).map(|number| Part::open(&bundle, number)).collect::<Result<Vec<_>, _>>();
+        let parts = (0..count as usize)
+            .map(|number| Part::open(&bundle, number))
+            .collect::<Result<Vec<_>, _>>();
         let parts = parts.map_err(|e| failed(io::Error::other(e.to_string())))?;
         let bytes = bundle.checked.len() as u64;
         Ok(Self::of_parts(parts, bytes, Some(bundle.checked)))
@@ -177,7 +194,12 @@ impl Segment {
             (first, part)
         };
         let parts = parts.into_iter().map(numbered).collect();
-        Self { parts, documents, bytes, file }
+        Self {
+            parts,
+            documents,
+            bytes,
+            file,
+        }
     }
 
     /// Documents in it, those gone since included.
@@ -200,10 +222,12 @@ impl Segment {
         self.file.as_ref().is_some_and(|file| file.damaged().is_some())
     }
 
-    /// Compares its file with its checksums from an extent on, until so many bytes were read: the extent to go on with, if there is one, and the
-    /// bytes that were read.
+    /// Compares its file with its checksums from an extent on, until so many bytes were read: the extent to go on with,
+    /// if there is one, and the bytes that were read.
     pub fn scrub(&self, from: usize, bytes_max: u64) -> io::Result<(Option<usize>, u64)> {
-        self.file.as_ref().map_or(Ok((None, 0)), |file| file.scrub(from, bytes_max))
+        self.file
+            .as_ref()
+            .map_or(Ok((None, 0)), |file| file.scrub(from, bytes_max))
     }
 
     /// Documents of which nothing is indexed, because no index could be built with them.
@@ -217,24 +241,34 @@ impl Segment {
     /// If it has no document of this number.
     pub fn address(&self, document: u32) -> Address {
         let (first, part) = &self.parts[self.parts.partition_point(|(first, _)| *first <= document) - 1];
-        part.headers.address(document - first).expect("every document lies in a run")
+        part.headers
+            .address(document - first)
+            .expect("every document lies in a run")
     }
 
     /// The number of the document at an address, if it is here.
     pub fn find(&self, address: &Address) -> Option<u32> {
-        self.parts.iter().find_map(|(first, part)| part.headers.find(address).map(|document| first + document))
+        self.parts
+            .iter()
+            .find_map(|(first, part)| part.headers.find(address).map(|document| first + document))
     }
 
     /// Exactly the documents for which a condition is true, or None where this index cannot say.
     pub fn lookup(&self, lookup: &Lookup) -> Result<Option<RoaringBitmap>, Error> {
-        Ok(self.narrow(lookup)?.filter(|found| found.doubtful.is_empty()).map(|found| found.sure))
+        Ok(self
+            .narrow(lookup)?
+            .filter(|found| found.doubtful.is_empty())
+            .map(|found| found.sure))
     }
 
-    /// Where a condition is true for sure and where only the raw documents know; nowhere else is it true. None where this index cannot say.
+    /// Where a condition is true for sure and where only the raw documents know; nowhere else is it true. None where
+    /// this index cannot say.
     pub fn narrow(&self, lookup: &Lookup) -> Result<Option<Narrowed>, Error> {
         let mut narrowed = Narrowed::default();
         for (first, part) in &self.parts {
-            let Some(Found { sure, doubtful }) = part.lookup(lookup)? else { return Ok(None) };
+            let Some(Found { sure, doubtful }) = part.lookup(lookup)? else {
+                return Ok(None);
+            };
             add(&mut narrowed.sure, *first, sure);
             add(&mut narrowed.doubtful, *first, doubtful);
         }
@@ -242,7 +276,12 @@ impl Segment {
     }
 
     /// The values of a column for these documents (ascending), or None where they must be read from the raw documents.
-    pub fn values(&self, column: &Column, time_path: Option<&Path>, documents: &[u32]) -> Result<Option<Values>, Error> {
+    pub fn values(
+        &self,
+        column: &Column,
+        time_path: Option<&Path>,
+        documents: &[u32],
+    ) -> Result<Option<Values>, Error> {
         let mut given: Vec<Values> = Vec::with_capacity(1);
         let mut rest = documents;
         for (first, part) in &self.parts {
@@ -254,7 +293,11 @@ impl Segment {
             let values = if *first == 0 {
                 part.values(column, time_path, here)?
             } else {
-                part.values(column, time_path, &here.iter().map(|document| document - first).collect::<Vec<_>>())?
+                part.values(
+                    column,
+                    time_path,
+                    &here.iter().map(|document| document - first).collect::<Vec<_>>(),
+                )?
             };
             match values {
                 Some(values) => given.push(values),
@@ -270,14 +313,26 @@ impl Segment {
         for (_, part) in &self.parts {
             for (id, node) in (0..).zip(&part.shape.nodes) {
                 let inside = node.inside.kinds();
-                let element = if inside == plan::Kinds::default() { inside } else { plan::Kinds::ELEMENT };
+                let element = if inside == plan::Kinds::default() {
+                    inside
+                } else {
+                    plan::Kinds::ELEMENT
+                };
                 let kinds = node.outside.kinds() | inside | element;
                 if kinds == plan::Kinds::default() || (id == shape::ROOT && kinds == plan::Kinds::OBJECT) {
                     continue;
                 }
-                let shape =
-                    PathShape { kinds, documents: node.outside.present(), column: node.column, postings: node.postings, sample: node.sample.clone() };
-                paths.entry(part.shape.path(id)).and_modify(|known| known.merge(&shape)).or_insert(shape);
+                let shape = PathShape {
+                    kinds,
+                    documents: node.outside.present(),
+                    column: node.column,
+                    postings: node.postings,
+                    sample: node.sample.clone(),
+                };
+                paths
+                    .entry(part.shape.path(id))
+                    .and_modify(|known| known.merge(&shape))
+                    .or_insert(shape);
             }
         }
         paths.into_iter().collect()
@@ -297,11 +352,13 @@ pub struct SplitFile {
 impl SplitFile {
     /// Opens a file; one whose end does not match does not open.
     pub fn open(file: &FilePath) -> io::Result<Self> {
-        Ok(Self { checked: Bundle::open(file)?.checked })
+        Ok(Self {
+            checked: Bundle::open(file)?.checked,
+        })
     }
 
-    /// Compares it with its checksums from an extent on, until so many bytes were read: the extent to go on with, if there is one, and the bytes that
-    /// were read; None where it does not match.
+    /// Compares it with its checksums from an extent on, until so many bytes were read: the extent to go on with, if
+    /// there is one, and the bytes that were read; None where it does not match.
     pub fn compare(&self, from: usize, bytes_max: u64) -> io::Result<Option<(Option<usize>, u64)>> {
         Ok(self.checked.compare(from, bytes_max)?.ok())
     }
@@ -332,7 +389,13 @@ fn parts_of(documents: &[Arc<Document>]) -> impl Iterator<Item = &[Arc<Document>
             bytes += document.weight();
             bytes <= PART_BYTES_MAX
         };
-        let count = here.iter().take(PART_DOCUMENTS_MAX).take_while(fits).count().max(1).min(here.len());
+        let count = here
+            .iter()
+            .take(PART_DOCUMENTS_MAX)
+            .take_while(fits)
+            .count()
+            .max(1)
+            .min(here.len());
         let (part, after) = here.split_at(count);
         rest = (!after.is_empty()).then_some(after);
         Some(part)
@@ -349,7 +412,9 @@ fn add(all: &mut RoaringBitmap, first: u32, part: RoaringBitmap) {
 }
 
 fn join(given: Vec<Values>) -> Result<Option<Values>, Error> {
-    let (misfits, present) = given.iter().fold((0, 0), |(misfits, present), values| (misfits + values.misfits, present + values.present));
+    let (misfits, present) = given.iter().fold((0, 0), |(misfits, present), values| {
+        (misfits + values.misfits, present + values.present)
+    });
     let array = match given.as_slice() {
         [] => return Ok(None),
         [only] => only.array.clone(),
@@ -358,5 +423,9 @@ fn join(given: Vec<Values>) -> Result<Option<Values>, Error> {
             compute::concat(&arrays)?
         }
     };
-    Ok(Some(Values { array, misfits, present }))
+    Ok(Some(Values {
+        array,
+        misfits,
+        present,
+    }))
 }

@@ -1,4 +1,5 @@
-//! Part: an index over as many documents as one build holds in memory. A segment has one part or, when it is large, several.
+//! Part: an index over as many documents as one build holds in memory. A segment has one part or, when it is large,
+//! several.
 
 use std::{
     io,
@@ -59,20 +60,34 @@ struct Made {
 /// Makes a part and opens it; a panic on the way is an error.
 fn made(documents: &[Arc<Document>], left_out: &RoaringBitmap) -> Result<Made, Error> {
     let make = || -> Result<Made, Error> {
-        let Built { shape, runs, mut columns, text } = build(documents, left_out)?;
+        let Built {
+            shape,
+            runs,
+            mut columns,
+            text,
+        } = build(documents, left_out)?;
         let mut bytes = Vec::new();
-        columns.serialize(shape.documents, None, &mut bytes).map_err(index_error)?;
+        columns
+            .serialize(shape.documents, None, &mut bytes)
+            .map_err(index_error)?;
         drop(columns);
-        let struck = (0..).zip(documents).find(|(number, document)| !left_out.contains(*number) && fault::strikes("unbuildable", &document.bytes));
+        let struck = (0..)
+            .zip(documents)
+            .find(|(number, document)| !left_out.contains(*number) && fault::strikes("unbuildable", &document.bytes));
         if let Some((_, document)) = struck {
             return Err(TantivyError::InternalError(format!("{} is unbuildable", document.address)).into());
         }
         let memory = bytes.len() + text.as_ref().map_or(0, RamDirectory::total_mem_usage);
         let columns = FileSlice::from(bytes);
         let index = text.clone().map(TextIndex::open).transpose()?;
-        Ok(Made { part: Part::assemble(shape, runs, columns.clone(), index, memory as u64)?, columns, text })
+        Ok(Made {
+            part: Part::assemble(shape, runs, columns.clone(), index, memory as u64)?,
+            columns,
+            text,
+        })
     };
-    catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| Err(TantivyError::InternalError(panic_text(&*panic)).into()))
+    catch_unwind(AssertUnwindSafe(make))
+        .unwrap_or_else(|panic| Err(TantivyError::InternalError(panic_text(&*panic)).into()))
 }
 
 /// Makes a part. Documents that keep it from being built are found by halving and left out of the index.
@@ -89,13 +104,16 @@ fn made_with_what_can_be(documents: &[Arc<Document>]) -> Result<Made, Error> {
         left_out.clone_from(&all);
         made(documents, &all)
     })?;
-    let first = left_out.min().and_then(|number| documents.get(number as usize)).map(|document| document.address.to_string());
+    let first = left_out
+        .min()
+        .and_then(|number| documents.get(number as usize))
+        .map(|document| document.address.to_string());
     warn!(documents = left_out.len(), first, %reason, "documents were left out of an index that could not be built with them; they are answered from their bytes");
     Ok(made)
 }
 
-/// Finds which of these documents, with which together no part can be built, keep it from that. After so many searches a half that cannot be
-/// built is left out whole, so a build takes a bounded time however many there are.
+/// Finds which of these documents, with which together no part can be built, keep it from that. After so many searches
+/// a half that cannot be built is left out whole, so a build takes a bounded time however many there are.
 fn leave_out(documents: &[Arc<Document>], first: u32, left_out: &mut RoaringBitmap) {
     let count = documents.len() as u32;
     if count == 1 || left_out.len() >= SEARCHED_DOCUMENTS_MAX {
@@ -116,10 +134,23 @@ impl Part {
         Ok(made_with_what_can_be(documents)?.part)
     }
 
-    fn assemble(shape: Shape, runs: Vec<header::Run>, columns: FileSlice, text: Option<TextIndex>, bytes: u64) -> Result<Self, Error> {
+    fn assemble(
+        shape: Shape,
+        runs: Vec<header::Run>,
+        columns: FileSlice,
+        text: Option<TextIndex>,
+        bytes: u64,
+    ) -> Result<Self, Error> {
         let reader = ColumnarReader::open(columns).map_err(index_error)?;
         let headers = Headers::open(&reader, runs).map_err(index_error)?;
-        Ok(Self { shape, headers, columns: Columns::new(reader), text, clauses: Mutex::default(), bytes })
+        Ok(Self {
+            shape,
+            headers,
+            columns: Columns::new(reader),
+            text,
+            clauses: Mutex::default(),
+            bytes,
+        })
     }
 
     /// Indexes documents into a file, as its part of this number.
@@ -129,7 +160,9 @@ impl Part {
         let mut write = || -> io::Result<()> {
             bundle.entry(format!("{number}/columns"), |to| to.write_all(&columns.read_bytes()?))?;
             bundle.entry(format!("{number}/shape"), |to| to.write_all(&encoded))?;
-            bundle.entry(format!("{number}/runs"), |to| to.write_all(&header::encode_runs(&part.headers.runs)))?;
+            bundle.entry(format!("{number}/runs"), |to| {
+                to.write_all(&header::encode_runs(&part.headers.runs))
+            })?;
             text.iter().try_for_each(|files| write_text(files, number, bundle))
         };
         write().map_err(index_error)
@@ -137,12 +170,27 @@ impl Part {
 
     /// Opens a part of a file.
     pub fn open(bundle: &Bundle, number: usize) -> Result<Self, Error> {
-        let bytes = |name: &str| bundle.get(&format!("{number}/{name}")).and_then(|slice| slice.read_bytes()).map_err(index_error);
+        let bytes = |name: &str| {
+            bundle
+                .get(&format!("{number}/{name}"))
+                .and_then(|slice| slice.read_bytes())
+                .map_err(index_error)
+        };
         let shape = Shape::decode(&bytes("shape")?).map_err(index_error)?;
         let runs = header::decode_runs(&bytes("runs")?).map_err(index_error)?;
         let files = bundle.folder(&format!("{number}/text/"));
-        let text = if files.is_empty() { None } else { Some(TextIndex::open(files)?) };
-        Self::assemble(shape, runs, bundle.get(&format!("{number}/columns")).map_err(index_error)?, text, 0)
+        let text = if files.is_empty() {
+            None
+        } else {
+            Some(TextIndex::open(files)?)
+        };
+        Self::assemble(
+            shape,
+            runs,
+            bundle.get(&format!("{number}/columns")).map_err(index_error)?,
+            text,
+            0,
+        )
     }
 
     /// A path's shape.
@@ -160,7 +208,14 @@ fn write_text(files: &RamDirectory, number: usize, bundle: &mut BundleWriter) ->
     use tantivy::index::SegmentComponent as C;
     let index = tantivy::Index::open(files.clone()).map_err(io::Error::other)?;
     let segments = index.searchable_segments().map_err(io::Error::other)?;
-    let components = [C::Terms, C::Postings, C::Positions, C::FieldNorms, C::FastFields, C::Store];
+    let components = [
+        C::Terms,
+        C::Postings,
+        C::Positions,
+        C::FieldNorms,
+        C::FastFields,
+        C::Store,
+    ];
     let of_segment = |segment: &tantivy::Segment| components.clone().map(|component| segment.relative_path(component));
     let names = segments.iter().flat_map(of_segment).chain(["meta.json".into()]);
     for name in names.filter(|name: &PathBuf| files.exists(name).unwrap_or(false)) {

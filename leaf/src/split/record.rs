@@ -1,7 +1,8 @@
-//! Record: the second pass over the documents of a part: values into columns, texts into postings, everything counted in the shape.
+//! Record: the second pass over the documents of a part: values into columns, texts into postings, everything counted
+//! in the shape.
 //!
-//! Every path has a column of its own for each kind of value, and apart from these one for each kind of what lies in arrays. So no value is
-//! ever converted to fit beside another, and a column is exact by construction.
+//! Every path has a column of its own for each kind of value, and apart from these one for each kind of what lies in
+//! arrays. So no value is ever converted to fit beside another, and a column is exact by construction.
 
 use proto::json::Value;
 use roaring::RoaringBitmap;
@@ -45,7 +46,14 @@ impl ColumnName {
             Kind::Text => b't',
         };
         let digit = |place: u32| DIGITS[(path >> (5 * place) & 31) as usize];
-        Self([if inside { kind.to_ascii_uppercase() } else { kind }, digit(4), digit(3), digit(2), digit(1), digit(0)])
+        Self([
+            if inside { kind.to_ascii_uppercase() } else { kind },
+            digit(4),
+            digit(3),
+            digit(2),
+            digit(1),
+            digit(0),
+        ])
     }
 
     pub fn as_str(&self) -> &str {
@@ -71,9 +79,22 @@ impl<'s> Recorder<'s> {
         let nodes = survey.nodes();
         let mut columns = ColumnarWriter::default();
         header::declare(&mut columns);
-        let text = nodes.iter().any(|node| node.postings).then(|| TextWriter::new(nodes.len(), bytes)).transpose()?;
+        let text = nodes
+            .iter()
+            .any(|node| node.postings)
+            .then(|| TextWriter::new(nodes.len(), bytes))
+            .transpose()?;
         let none = RoaringBitmap::new;
-        Ok(Self { survey, nodes, columns, text, failed: none(), untracked: none(), unindexed: none(), giant: none() })
+        Ok(Self {
+            survey,
+            nodes,
+            columns,
+            text,
+            failed: none(),
+            untracked: none(),
+            unindexed: none(),
+            giant: none(),
+        })
     }
 
     /// Records the next document; without a value it is one that cannot be indexed.
@@ -160,7 +181,8 @@ impl<'s> Recorder<'s> {
             return;
         }
         if !long {
-            self.columns.record_str(document, ColumnName::new(at, Kind::Text, inside).as_str(), text);
+            self.columns
+                .record_str(document, ColumnName::new(at, Kind::Text, inside).as_str(), text);
         }
         if let Some(writer) = self.text.as_mut().filter(|_| node.postings) {
             writer.add(at, text);
@@ -174,13 +196,21 @@ impl<'s> Recorder<'s> {
     pub fn finish(self, documents: u32) -> Result<(Shape, ColumnarWriter, Option<RamDirectory>), TantivyError> {
         let mut shape = Shape::new(documents, self.nodes);
         for Node { outside, inside, .. } in &mut shape.nodes {
-            for Side { longs, bigs, arrays, objects, .. } in [outside, inside] {
+            for Side {
+                longs,
+                bigs,
+                arrays,
+                objects,
+                ..
+            } in [outside, inside]
+            {
                 for bitmap in [longs, bigs, arrays, objects] {
                     bitmap.optimize();
                 }
             }
         }
-        (shape.failed, shape.untracked, shape.unindexed, shape.giant) = (self.failed, self.untracked, self.unindexed, self.giant);
+        (shape.failed, shape.untracked, shape.unindexed, shape.giant) =
+            (self.failed, self.untracked, self.unindexed, self.giant);
         Ok((shape, self.columns, self.text.map(TextWriter::finish).transpose()?))
     }
 }

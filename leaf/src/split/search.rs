@@ -1,5 +1,5 @@
-//! Search: the documents of a part in which a clause matches some value, inside arrays too. Text-like paths are asked by their postings,
-//! all others by their dictionaries; numbers and booleans by their columns.
+//! Search: the documents of a part in which a clause matches some value, inside arrays too. Text-like paths are asked
+//! by their postings, all others by their dictionaries; numbers and booleans by their columns.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -21,7 +21,11 @@ use crate::error::Error;
 
 /// What a clause asks of a value.
 enum Asks {
-    Words { tokens: Vec<String>, number: Option<Number>, boolean: Option<bool> },
+    Words {
+        tokens: Vec<String>,
+        number: Option<Number>,
+        boolean: Option<bool>,
+    },
     Prefix(String),
     Numbers(Bounds<Number>),
     Strings(Bounds<String>),
@@ -52,7 +56,10 @@ impl Asks {
                 let text = |limit: &Option<Limit>| limit.as_ref().map(|limit| (limit.value.clone(), limit.inclusive));
                 match (number(from), number(to)) {
                     (Some(from), Some(to)) => Self::Numbers(Bounds { from, to }),
-                    _ => Self::Strings(Bounds { from: text(from), to: text(to) }),
+                    _ => Self::Strings(Bounds {
+                        from: text(from),
+                        to: text(to),
+                    }),
                 }
             }
         }
@@ -102,9 +109,10 @@ impl Part {
     fn search_anew(&self, clause: &Clause) -> Result<Option<Found>, Error> {
         let asks = Asks::of(&clause.matches);
         match (&clause.path, &asks) {
-            (None, Asks::Exists) if self.node(ROOT).column => {
-                Ok(Some(Found { sure: self.present(ROOT, false)?, doubtful: self.shape.failed.clone() }))
-            }
+            (None, Asks::Exists) if self.node(ROOT).column => Ok(Some(Found {
+                sure: self.present(ROOT, false)?,
+                doubtful: self.shape.failed.clone(),
+            })),
             (None, Asks::Exists) => Ok(None),
             (None, _) => self.search_all(&asks).map(Some),
             (Some(path), _) => {
@@ -155,7 +163,13 @@ impl Part {
                 let column = self.columns.floats(id, inside).map_err(index_error)?;
                 found.sure |= documents_where(&column, |float| asks.number_matches(Number::Double(float)));
             }
-            if let (true, Asks::Words { boolean: Some(boolean), .. }) = (side.bools > 0, asks) {
+            if let (
+                true,
+                Asks::Words {
+                    boolean: Some(boolean), ..
+                },
+            ) = (side.bools > 0, asks)
+            {
                 let column = self.columns.bools(id, inside).map_err(index_error)?;
                 found.sure |= documents_where(&column, |value| value == *boolean);
             }
@@ -201,7 +215,9 @@ fn search_dictionary(column: &TextColumn, asks: &Asks) -> std::io::Result<Roarin
                 Ok(column.lower_bound(value)? + u64::from(*inclusive == after && column.ordinal(value)?.is_some()))
             };
             let start = from.as_ref().map_or(Ok(0), |bound| place(bound, false))?;
-            let end = to.as_ref().map_or(Ok(column.distinct() as u64), |bound| place(bound, true))?;
+            let end = to
+                .as_ref()
+                .map_or(Ok(column.distinct() as u64), |bound| place(bound, true))?;
             Ok(column.documents_in(start..end))
         }
         Asks::Numbers(_) | Asks::Exists => Ok(RoaringBitmap::new()),

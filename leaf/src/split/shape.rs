@@ -1,7 +1,8 @@
-//! Shape: what a part of a segment knows of every path. A column or an index is believed only where the shape says that it is whole.
+//! Shape: what a part of a segment knows of every path. A column or an index is believed only where the shape says that
+//! it is whole.
 //!
-//! Paths are a tree of keys; values that lie in an array on the way are told apart (`inside`) from those that do not (`outside`), because a
-//! SQL path sees only the latter and a search sees both.
+//! Paths are a tree of keys; values that lie in an array on the way are told apart (`inside`) from those that do not
+//! (`outside`), because a SQL path sees only the latter and a search sees both.
 
 use std::{collections::HashMap, io};
 
@@ -43,12 +44,17 @@ impl Side {
             (!self.arrays.is_empty(), Kinds::ARRAY),
             (!self.objects.is_empty(), Kinds::OBJECT),
         ];
-        seen.into_iter().filter(|(any, _)| *any).fold(Kinds::default(), |all, (_, kind)| all | kind)
+        seen.into_iter()
+            .filter(|(any, _)| *any)
+            .fold(Kinds::default(), |all, (_, kind)| all | kind)
     }
 
     /// Values other than null, where there is at most one a document.
     pub fn present(&self) -> u64 {
-        let rare: u64 = [&self.longs, &self.bigs, &self.arrays, &self.objects].iter().map(|documents| documents.len()).sum();
+        let rare: u64 = [&self.longs, &self.bigs, &self.arrays, &self.objects]
+            .iter()
+            .map(|documents| documents.len())
+            .sum();
         u64::from(self.bools) + u64::from(self.ints) + u64::from(self.floats) + u64::from(self.texts) + rare
     }
 
@@ -117,13 +123,24 @@ pub(super) struct Shape {
 impl Shape {
     /// Of these paths.
     pub fn new(documents: u32, nodes: Vec<Node>) -> Self {
-        let by_key = nodes.iter().zip(0..).skip(1).map(|(node, id)| ((node.parent, node.key.clone()), id)).collect();
-        Self { documents, nodes, by_key, ..Self::default() }
+        let by_key = nodes
+            .iter()
+            .zip(0..)
+            .skip(1)
+            .map(|(node, id)| ((node.parent, node.key.clone()), id))
+            .collect();
+        Self {
+            documents,
+            nodes,
+            by_key,
+            ..Self::default()
+        }
     }
 
     /// Where a path of keys is, if it was seen.
     pub fn find<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Option<u32> {
-        keys.into_iter().try_fold(ROOT, |at, key| self.by_key.get(&(at, key.into())).copied())
+        keys.into_iter()
+            .try_fold(ROOT, |at, key| self.by_key.get(&(at, key.into())).copied())
     }
 
     /// Documents of which a path that was not seen may still have a value.
@@ -170,12 +187,23 @@ impl Shape {
         let mut from = Reader::new(bytes);
         let documents = from.u32()?;
         let count = from.u32()?;
-        let nodes = (0..count).map(|_| read_node(&mut from)).collect::<io::Result<Vec<_>>>()?;
+        let nodes = (0..count)
+            .map(|_| read_node(&mut from))
+            .collect::<io::Result<Vec<_>>>()?;
         if nodes.is_empty() || nodes.iter().zip(0..).skip(1).any(|(node, id)| node.parent >= id) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the paths of a split are no tree"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the paths of a split are no tree",
+            ));
         }
         let shape = Self::new(documents, nodes);
-        Ok(Self { failed: from.bitmap()?, untracked: from.bitmap()?, unindexed: from.bitmap()?, giant: from.bitmap()?, ..shape })
+        Ok(Self {
+            failed: from.bitmap()?,
+            untracked: from.bitmap()?,
+            unindexed: from.bitmap()?,
+            giant: from.bitmap()?,
+            ..shape
+        })
     }
 }
 
@@ -183,5 +211,13 @@ fn read_node(from: &mut Reader) -> io::Result<Node> {
     let (parent, key, flags) = (from.u32()?, from.text()?, from.u32()?);
     let (outside, inside) = (Side::read(from)?, Side::read(from)?);
     let sample = if flags & 4 != 0 { Some(from.text()?) } else { None };
-    Ok(Node { parent, key: key.into(), column: flags & 1 != 0, postings: flags & 2 != 0, outside, inside, sample })
+    Ok(Node {
+        parent,
+        key: key.into(),
+        column: flags & 1 != 0,
+        postings: flags & 2 != 0,
+        outside,
+        inside,
+        sample,
+    })
 }

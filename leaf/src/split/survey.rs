@@ -1,8 +1,8 @@
-//! Survey: the first of two passes over the documents of a part: which paths there are, how often, and which hold running text. From it
-//! the second pass knows which paths get columns and which get postings.
+//! Survey: the first of two passes over the documents of a part: which paths there are, how often, and which hold
+//! running text. From it the second pass knows which paths get columns and which get postings.
 //!
-//! Memory is bounded: a document may bring a limited number of new paths, and when there are too many the rarest are forgotten, so junk
-//! keys in front of good ones cost the junk its index, not the good ones theirs.
+//! Memory is bounded: a document may bring a limited number of new paths, and when there are too many the rarest are
+//! forgotten, so junk keys in front of good ones cost the junk its index, not the good ones theirs.
 
 use std::collections::HashMap;
 
@@ -44,7 +44,9 @@ pub(super) struct Survey {
 
 impl Survey {
     pub fn new() -> Self {
-        Self { paths: vec![Seen::default()] }
+        Self {
+            paths: vec![Seen::default()],
+        }
     }
 
     /// Notes a document. They come in order, numbered from 0.
@@ -81,7 +83,8 @@ impl Survey {
         }
     }
 
-    /// The path one key further. Documents of one kind have their keys in one order, so the place after the last found is tried first.
+    /// The path one key further. Documents of one kind have their keys in one order, so the place after the last found
+    /// is tried first.
     pub fn child(&self, at: u32, key: &str, expected: &mut usize) -> Option<u32> {
         let Seen { children, by_key, .. } = &self.paths[at as usize];
         let is = |id: &u32| *self.paths[*id as usize].key == *key;
@@ -104,7 +107,11 @@ impl Survey {
             return None;
         }
         let id = self.paths.len() as u32;
-        self.paths.push(Seen { parent, key: key.into(), ..Seen::default() });
+        self.paths.push(Seen {
+            parent,
+            key: key.into(),
+            ..Seen::default()
+        });
         self.adopt(parent, id);
         Some(id)
     }
@@ -119,14 +126,19 @@ impl Survey {
                 table.insert(key, id);
             }
             None if listed > CHILDREN_LISTED_MAX => {
-                let table = self.paths[parent as usize].children.iter().map(|id| (self.paths[*id as usize].key.clone(), *id)).collect();
+                let table = self.paths[parent as usize]
+                    .children
+                    .iter()
+                    .map(|id| (self.paths[*id as usize].key.clone(), *id))
+                    .collect();
                 self.paths[parent as usize].by_key = Some(table);
             }
             None => {}
         }
     }
 
-    /// Forgets paths until at most half as many as allowed are left, the rarest first. A path is never rarer than one below it.
+    /// Forgets paths until at most half as many as allowed are left, the rarest first. A path is never rarer than one
+    /// below it.
     fn forget_the_rarest(&mut self) {
         let mut frequencies: Vec<u32> = self.paths.iter().skip(1).map(|seen| seen.documents).collect();
         frequencies.sort_unstable_by(|a, b| b.cmp(a));
@@ -151,12 +163,21 @@ impl Survey {
         }
     }
 
-    /// The paths as the shape has them, in the same order: the most frequent with columns, of these the text-like with postings.
+    /// The paths as the shape has them, in the same order: the most frequent with columns, of these the text-like with
+    /// postings.
     pub fn nodes(&self) -> Vec<Node> {
         let mut ranked: Vec<usize> = (0..self.paths.len()).filter(|id| self.paths[*id].scalars).collect();
         ranked.sort_by_key(|id| std::cmp::Reverse(self.paths[*id].documents));
-        let mut nodes: Vec<Node> =
-            self.paths.iter().map(|seen| Node { parent: seen.parent, key: seen.key.clone(), column: !seen.scalars, ..Node::default() }).collect();
+        let mut nodes: Vec<Node> = self
+            .paths
+            .iter()
+            .map(|seen| Node {
+                parent: seen.parent,
+                key: seen.key.clone(),
+                column: !seen.scalars,
+                ..Node::default()
+            })
+            .collect();
         for id in ranked.into_iter().take(COLUMN_PATHS_MAX) {
             nodes[id].column = true;
             nodes[id].postings = self.paths[id].text_like;
@@ -165,7 +186,8 @@ impl Survey {
     }
 }
 
-/// Whether a string is running text rather than an id: it has white space, or letters beyond ASCII, or no place in the dictionary.
+/// Whether a string is running text rather than an id: it has white space, or letters beyond ASCII, or no place in the
+/// dictionary.
 fn is_text_like(text: &str) -> bool {
     text.len() > DICTIONARY_VALUE_BYTES_MAX || text.bytes().any(|b| !b.is_ascii() || b.is_ascii_whitespace())
 }
@@ -177,17 +199,33 @@ mod tests {
     #[test]
     fn junk_keys_do_not_drive_out_good_ones() {
         let mut survey = Survey::new();
-        let junk: Vec<String> =
-            (0..10).map(|d| format!("{{{}}}", (0..10_000).map(|k| format!("\"j{d}_{k}\":{k}")).collect::<Vec<_>>().join(","))).collect();
+        let junk: Vec<String> = (0..10)
+            .map(|d| {
+                format!(
+                    "{{{}}}",
+                    (0..10_000)
+                        .map(|k| format!("\"j{d}_{k}\":{k}"))
+                        .collect::<Vec<_>>()
+                        .join(",")
+                )
+            })
+            .collect();
         let good = r#"{"level":"error","ms":12}"#;
-        let documents: Vec<&str> = junk.iter().map(String::as_str).chain(std::iter::repeat_n(good, 50)).collect();
+        let documents: Vec<&str> = junk
+            .iter()
+            .map(String::as_str)
+            .chain(std::iter::repeat_n(good, 50))
+            .collect();
         for (number, document) in documents.iter().enumerate() {
             survey.document(number as u32, &proto::json::parse(document.as_bytes()).expect("JSON"));
         }
         assert!(survey.paths.len() <= PATHS_MAX + DOCUMENT_PATHS_MAX);
         let nodes = survey.nodes();
         for key in ["level", "ms"] {
-            assert!(nodes.iter().any(|node| &*node.key == key && node.column), "{key} has a column");
+            assert!(
+                nodes.iter().any(|node| &*node.key == key && node.column),
+                "{key} has a column"
+            );
         }
         assert!(nodes.iter().filter(|node| node.column).count() <= COLUMN_PATHS_MAX + 1);
     }
@@ -196,8 +234,14 @@ mod tests {
     fn forgetting_keeps_every_path_under_its_parent() {
         let mut survey = Survey::new();
         for number in 0..30 {
-            let document = (0..1_000).map(|k| format!("\"k{}\":{{\"x\":1,\"y{number}\":2}}", k + number * 700)).collect::<Vec<_>>().join(",");
-            survey.document(number, &proto::json::parse(format!("{{\"always\":{{\"a\":1}},{document}}}").as_bytes()).expect("JSON"));
+            let document = (0..1_000)
+                .map(|k| format!("\"k{}\":{{\"x\":1,\"y{number}\":2}}", k + number * 700))
+                .collect::<Vec<_>>()
+                .join(",");
+            survey.document(
+                number,
+                &proto::json::parse(format!("{{\"always\":{{\"a\":1}},{document}}}").as_bytes()).expect("JSON"),
+            );
         }
         survey.forget_the_rarest();
         let always = survey.child(ROOT, "always", &mut 0).expect("a frequent path stays");

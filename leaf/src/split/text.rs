@@ -4,7 +4,8 @@ use std::{ops::Range, sync::Arc};
 
 use roaring::RoaringBitmap;
 use tantivy::{
-    Directory, DocSet, Index, IndexSettings, InvertedIndexReader, SegmentReader, SingleSegmentIndexWriter, TERMINATED, TantivyError,
+    Directory, DocSet, Index, IndexSettings, InvertedIndexReader, SegmentReader, SingleSegmentIndexWriter, TERMINATED,
+    TantivyError,
     directory::RamDirectory,
     postings::{Postings, SegmentPostings, TermInfo},
     schema::{
@@ -23,8 +24,10 @@ const TOKENIZER: &str = "words";
 const WRITER_BYTES: Range<usize> = 1 << 20..256 << 20;
 
 fn schema() -> (Schema, Field) {
-    let indexing =
-        TextFieldIndexing::default().set_tokenizer(TOKENIZER).set_fieldnorms(false).set_index_option(IndexRecordOption::WithFreqsAndPositions);
+    let indexing = TextFieldIndexing::default()
+        .set_tokenizer(TOKENIZER)
+        .set_fieldnorms(false)
+        .set_index_option(IndexRecordOption::WithFreqsAndPositions);
     let mut builder = Schema::builder();
     let field = builder.add_json_field("text", JsonObjectOptions::default().set_indexing_options(indexing));
     (builder.build(), field)
@@ -50,13 +53,26 @@ impl TextWriter {
         let (schema, field) = schema();
         let tokenizers = TokenizerManager::new();
         tokenizers.register(TOKENIZER, Words::default());
-        let settings =
-            IndexSettings { docstore_compression: Compressor::None, docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
+        let settings = IndexSettings {
+            docstore_compression: Compressor::None,
+            docstore_compress_dedicated_thread: false,
+            ..IndexSettings::default()
+        };
         let directory = RamDirectory::create();
-        let builder = Index::builder().schema(schema).settings(settings).tokenizers(tokenizers);
-        let writer = builder.single_segment_index_writer(directory.clone(), bytes.clamp(WRITER_BYTES.start, WRITER_BYTES.end))?;
+        let builder = Index::builder()
+            .schema(schema)
+            .settings(settings)
+            .tokenizers(tokenizers);
+        let writer = builder
+            .single_segment_index_writer(directory.clone(), bytes.clamp(WRITER_BYTES.start, WRITER_BYTES.end))?;
         let names = Arc::new((0..paths as u32).map(path_name).collect::<Vec<_>>());
-        Ok(Self { writer, directory, field, texts: Texts::new(field, &names), names })
+        Ok(Self {
+            writer,
+            directory,
+            field,
+            texts: Texts::new(field, &names),
+            names,
+        })
     }
 
     /// Adds a string of the document that comes next.
@@ -90,7 +106,12 @@ struct Texts {
 
 impl Texts {
     fn new(field: Field, names: &Arc<Vec<String>>) -> Self {
-        Self { field, names: names.clone(), buffer: String::new(), parts: Vec::new() }
+        Self {
+            field,
+            names: names.clone(),
+            buffer: String::new(),
+            parts: Vec::new(),
+        }
     }
 }
 
@@ -99,7 +120,9 @@ impl Document for Texts {
     type FieldsValuesIter<'a> = std::option::IntoIter<(Field, Piece<'a>)>;
 
     fn iter_fields_and_values(&self) -> Self::FieldsValuesIter<'_> {
-        (!self.parts.is_empty()).then_some((self.field, Piece::All(self))).into_iter()
+        (!self.parts.is_empty())
+            .then_some((self.field, Piece::All(self)))
+            .into_iter()
     }
 }
 
@@ -133,7 +156,10 @@ impl<'a> Iterator for Pieces<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let (path, range) = self.texts.parts.get(self.next)?;
         self.next += 1;
-        Some((&self.texts.names[*path as usize], Piece::One(&self.texts.buffer[range.clone()])))
+        Some((
+            &self.texts.names[*path as usize],
+            Piece::One(&self.texts.buffer[range.clone()]),
+        ))
     }
 }
 
@@ -147,8 +173,12 @@ impl TextIndex {
     pub fn open(directory: impl Directory) -> Result<Self, TantivyError> {
         let index = Index::open(directory)?;
         let segments = index.searchable_segments()?;
-        let segment = segments.first().ok_or_else(|| TantivyError::InternalError("an index of text without a segment".into()))?;
-        Ok(Self { reader: SegmentReader::open(segment)?.inverted_index(schema().1)? })
+        let segment = segments
+            .first()
+            .ok_or_else(|| TantivyError::InternalError("an index of text without a segment".into()))?;
+        Ok(Self {
+            reader: SegmentReader::open(segment)?.inverted_index(schema().1)?,
+        })
     }
 
     /// Adds the documents that have these tokens side by side at a path.
@@ -182,7 +212,9 @@ impl TextIndex {
     }
 
     fn documents(&self, term: &TermInfo, found: &mut RoaringBitmap) -> Result<(), TantivyError> {
-        let mut postings = self.reader.read_postings_from_terminfo(term, IndexRecordOption::Basic)?;
+        let mut postings = self
+            .reader
+            .read_postings_from_terminfo(term, IndexRecordOption::Basic)?;
         let mut block = [0; tantivy::COLLECT_BLOCK_BUFFER_LEN];
         loop {
             let filled = postings.fill_buffer(&mut block);
@@ -194,7 +226,10 @@ impl TextIndex {
     }
 
     fn side_by_side(&self, terms: &[TermInfo], found: &mut RoaringBitmap) -> Result<(), TantivyError> {
-        let open = |info| self.reader.read_postings_from_terminfo(info, IndexRecordOption::WithFreqsAndPositions);
+        let open = |info| {
+            self.reader
+                .read_postings_from_terminfo(info, IndexRecordOption::WithFreqsAndPositions)
+        };
         let mut postings = terms.iter().map(open).collect::<Result<Vec<SegmentPostings>, _>>()?;
         let rarest = (0..terms.len()).min_by_key(|i| terms[*i].doc_freq).unwrap_or(0);
         let (mut starts, mut places) = (Vec::new(), Vec::new());
@@ -217,7 +252,16 @@ impl TextIndex {
 
 /// Moves all to a document; where one is beyond it already, that one's document.
 fn first_beyond(postings: &mut [SegmentPostings], document: u32) -> Option<u32> {
-    postings.iter_mut().map(|one| if one.doc() < document { one.seek(document) } else { one.doc() }).find(|at| *at != document)
+    postings
+        .iter_mut()
+        .map(|one| {
+            if one.doc() < document {
+                one.seek(document)
+            } else {
+                one.doc()
+            }
+        })
+        .find(|at| *at != document)
 }
 
 /// Whether the terms stand side by side in the document where all of them are.

@@ -22,7 +22,11 @@ impl Tokenizer for Words {
 
     fn token_stream<'a>(&'a mut self, text: &'a str) -> WordStream<'a> {
         self.token.reset();
-        WordStream { text, rest: tokens(text), token: &mut self.token }
+        WordStream {
+            text,
+            rest: tokens(text),
+            token: &mut self.token,
+        }
     }
 }
 
@@ -35,7 +39,9 @@ pub(super) struct WordStream<'a> {
 
 impl TokenStream for WordStream<'_> {
     fn advance(&mut self) -> bool {
-        let Some(written) = self.rest.next_written() else { return false };
+        let Some(written) = self.rest.next_written() else {
+            return false;
+        };
         self.token.position = self.token.position.wrapping_add(1);
         self.token.offset_to = self.text.len() - self.rest.rest().len();
         self.token.offset_from = self.token.offset_to - written.len();

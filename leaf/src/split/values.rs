@@ -4,8 +4,8 @@ use std::{io, sync::Arc};
 
 use datafusion::arrow::{
     array::{
-        Array, ArrayRef, BooleanArray, Float64Array, Int64Array, LargeStringArray, StringViewArray, StringViewBuilder, TimestampMicrosecondArray,
-        new_null_array,
+        Array, ArrayRef, BooleanArray, Float64Array, Int64Array, LargeStringArray, StringViewArray, StringViewBuilder,
+        TimestampMicrosecondArray, new_null_array,
     },
     compute::cast,
 };
@@ -42,7 +42,11 @@ impl Asked<'_> {
         match (set.is_empty(), self.all) {
             (true, _) => 0,
             (false, true) => set.len(),
-            (false, false) => self.documents.iter().filter(|document| set.contains(**document)).count() as u64,
+            (false, false) => self
+                .documents
+                .iter()
+                .filter(|document| set.contains(**document))
+                .count() as u64,
         }
     }
 
@@ -52,7 +56,11 @@ impl Asked<'_> {
             _ if self.all => u64::from(count),
             ColumnIndex::Empty { .. } => 0,
             ColumnIndex::Full => self.documents.len() as u64,
-            index => self.documents.iter().filter(|document| index.has_value(**document)).count() as u64,
+            index => self
+                .documents
+                .iter()
+                .filter(|document| index.has_value(**document))
+                .count() as u64,
         }
     }
 }
@@ -78,7 +86,10 @@ impl Counts {
 impl Part {
     /// The values of a column for these documents (ascending), or None where they must be read from the raw documents.
     pub fn values(&self, column: &Column, time_path: Option<&Path>, documents: &[u32]) -> Given {
-        let asked = Asked { documents, all: documents.len() == self.shape.documents as usize };
+        let asked = Asked {
+            documents,
+            all: documents.len() == self.shape.documents as usize,
+        };
         match (&column.what, time_path) {
             (What::Doc | What::Key, _) => Ok(None),
             (What::Path(path), _) => self.path_values(path, column.view, asked),
@@ -93,7 +104,12 @@ impl Part {
         let ints = |values: Vec<Option<i64>>| Arc::new(Int64Array::from(values)) as ArrayRef;
         let array = match what {
             What::Offset => ints(firsts(&headers.offset, asked.documents)),
-            What::Item => ints(firsts(&headers.item, asked.documents).into_iter().map(|item| item.or(Some(0))).collect()),
+            What::Item => ints(
+                firsts(&headers.item, asked.documents)
+                    .into_iter()
+                    .map(|item| item.or(Some(0)))
+                    .collect(),
+            ),
             What::Partition => ints(self.of_runs(asked, |run| i64::from(run.partition))),
             What::Ingested => times(ingested(headers, asked.documents).map_err(index_error)?),
             What::Time => times(record_times(headers, asked.documents).map_err(index_error)?),
@@ -105,12 +121,19 @@ impl Part {
     }
 
     fn of_runs<T>(&self, asked: Asked, value: impl Fn(&super::header::Run) -> T) -> Vec<Option<T>> {
-        asked.documents.iter().map(|document| self.headers.run(*document).map(&value)).collect()
+        asked
+            .documents
+            .iter()
+            .map(|document| self.headers.run(*document).map(&value))
+            .collect()
     }
 
     fn sources(&self, asked: Asked) -> ArrayRef {
         let mut values = StringViewBuilder::with_capacity(asked.documents.len()).with_deduplicate_strings();
-        asked.documents.iter().for_each(|document| values.append_option(self.headers.run(*document).map(|run| run.source.as_str())));
+        asked
+            .documents
+            .iter()
+            .for_each(|document| values.append_option(self.headers.run(*document).map(|run| run.source.as_str())));
         Arc::new(values.finish())
     }
 
@@ -135,17 +158,25 @@ impl Part {
 
     /// A search clause is never NULL; where it is in doubt only the raw documents know.
     fn search_values(&self, clause: &plan::search::Clause, asked: Asked) -> Given {
-        let Some(found) = self.search(clause)? else { return Ok(None) };
+        let Some(found) = self.search(clause)? else {
+            return Ok(None);
+        };
         if asked.among(&found.doubtful) > 0 {
             return Ok(None);
         }
-        let matches: BooleanArray = asked.documents.iter().map(|document| Some(found.sure.contains(*document))).collect();
+        let matches: BooleanArray = asked
+            .documents
+            .iter()
+            .map(|document| Some(found.sure.contains(*document)))
+            .collect();
         Ok(Some(complete(Arc::new(matches))))
     }
 
     /// Where a path of keys has no value at all, or none below an array, an index into it finds nothing either.
     fn path_values(&self, path: &Path, view: View, asked: Asked) -> Given {
-        let Some(keys) = path.keys() else { return self.indexed_path_values(path, view, asked) };
+        let Some(keys) = path.keys() else {
+            return self.indexed_path_values(path, view, asked);
+        };
         match self.shape.find(keys) {
             Some(id) => self.node_values(id, view, asked),
             None => Ok(self.nothing(view, asked)),
@@ -153,19 +184,42 @@ impl Part {
     }
 
     fn indexed_path_values(&self, path: &Path, view: View, asked: Asked) -> Given {
-        let prefix = Path::new(path.steps().iter().take_while(|step| matches!(step, plan::path::Step::Key(_))).cloned().collect());
-        let arrays = prefix.keys().and_then(|keys| self.shape.find(keys)).map_or(0, |id| asked.among(&self.node(id).outside.arrays));
+        let prefix = Path::new(
+            path.steps()
+                .iter()
+                .take_while(|step| matches!(step, plan::path::Step::Key(_)))
+                .cloned()
+                .collect(),
+        );
+        let arrays = prefix
+            .keys()
+            .and_then(|keys| self.shape.find(keys))
+            .map_or(0, |id| asked.among(&self.node(id).outside.arrays));
         Ok(if arrays == 0 { self.nothing(view, asked) } else { None })
     }
 
     /// NULL for all, if no document asked may have a value that the shape does not tell of.
     fn nothing(&self, view: View, asked: Asked) -> Option<Values> {
         let unknown = asked.among(&self.shape.failed) + asked.among(&self.shape.untracked);
-        (unknown == 0).then(|| Values { array: new_null_array(&view.to.arrow(), asked.documents.len()), misfits: 0, present: 0 })
+        (unknown == 0).then(|| Values {
+            array: new_null_array(&view.to.arrow(), asked.documents.len()),
+            misfits: 0,
+            present: 0,
+        })
     }
 
     fn counts(&self, id: u32, asked: Asked) -> Result<Counts, Error> {
-        let Side { bools, ints, floats, texts, longs, bigs, arrays, objects, .. } = &self.node(id).outside;
+        let Side {
+            bools,
+            ints,
+            floats,
+            texts,
+            longs,
+            bigs,
+            arrays,
+            objects,
+            ..
+        } = &self.node(id).outside;
         let having = |count: u32, index: &dyn Fn() -> std::io::Result<ColumnIndex>| match count {
             0 => Ok(0),
             _ if asked.all => Ok(u64::from(count)),
@@ -175,7 +229,9 @@ impl Part {
             bools: having(*bools, &|| Ok(self.columns.bools(id, false)?.index))?,
             ints: having(*ints, &|| Ok(self.columns.ints(id, false)?.index))?,
             floats: having(*floats, &|| Ok(self.columns.floats(id, false)?.index))?,
-            texts: having(*texts, &|| Ok(self.columns.texts(id, false)?.column.ords().index.clone()))?,
+            texts: having(*texts, &|| {
+                Ok(self.columns.texts(id, false)?.column.ords().index.clone())
+            })?,
             longs: asked.among(longs),
             bigs: asked.among(bigs),
             nested: asked.among(arrays) + asked.among(objects),
@@ -185,7 +241,11 @@ impl Part {
     fn node_values(&self, id: u32, view: View, asked: Asked) -> Given {
         let Node { outside, column, .. } = self.node(id);
         if outside.present() == 0 {
-            return Ok(if asked.among(&self.shape.failed) == 0 { self.null(view, asked, 0) } else { None });
+            return Ok(if asked.among(&self.shape.failed) == 0 {
+                self.null(view, asked, 0)
+            } else {
+                None
+            });
         }
         if !column || asked.among(&self.shape.failed) > 0 {
             return Ok(None);
@@ -201,9 +261,18 @@ impl Part {
             Type::Time => self.times(id, view.cast, &counts, asked)?,
             Type::Text => self.texts(id, view, &counts, asked)?,
             Type::Json if counts.texts > 0 => None,
-            Type::Json => {
-                self.texts(id, View { to: Type::Text, cast: true }, &counts, asked)?.map(|texts| cast(&texts, &view.to.arrow())).transpose()?
-            }
+            Type::Json => self
+                .texts(
+                    id,
+                    View {
+                        to: Type::Text,
+                        cast: true,
+                    },
+                    &counts,
+                    asked,
+                )?
+                .map(|texts| cast(&texts, &view.to.arrow()))
+                .transpose()?,
             Type::Canonical => {
                 let texts = self.encoded(id, &counts, asked, canonical)?;
                 texts.map(|texts| Arc::new(LargeStringArray::from(texts)) as ArrayRef)
@@ -214,11 +283,19 @@ impl Part {
             }
         };
         let fits = |array: &ArrayRef| (array.len() - array.null_count()) as u64;
-        Ok(array.map(|array| Values { misfits: counts.present() - fits(&array), present: counts.present(), array }))
+        Ok(array.map(|array| Values {
+            misfits: counts.present() - fits(&array),
+            present: counts.present(),
+            array,
+        }))
     }
 
     fn null(&self, view: View, asked: Asked, present: u64) -> Option<Values> {
-        Some(Values { array: new_null_array(&view.to.arrow(), asked.documents.len()), misfits: present, present })
+        Some(Values {
+            array: new_null_array(&view.to.arrow(), asked.documents.len()),
+            misfits: present,
+            present,
+        })
     }
 
     fn bools(&self, id: u32, cast: bool, counts: &Counts, asked: Asked) -> Result<Option<ArrayRef>, Error> {
@@ -227,7 +304,10 @@ impl Part {
         }
         let mut values = vec![None; asked.documents.len()];
         if counts.bools > 0 {
-            self.columns.bools(id, false).map_err(index_error)?.first_vals(asked.documents, &mut values);
+            self.columns
+                .bools(id, false)
+                .map_err(index_error)?
+                .first_vals(asked.documents, &mut values);
         }
         if cast && counts.ints > 0 {
             overlay(&mut values, self.int_values(id, asked)?, |int| Some(int != 0));
@@ -242,7 +322,11 @@ impl Part {
         if cast && counts.longs > 0 {
             return Ok(None);
         }
-        let mut values = if counts.ints > 0 { self.int_values(id, asked)? } else { vec![None; asked.documents.len()] };
+        let mut values = if counts.ints > 0 {
+            self.int_values(id, asked)?
+        } else {
+            vec![None; asked.documents.len()]
+        };
         if cast && counts.floats > 0 {
             overlay(&mut values, self.float_values(id, asked)?, crate::raw::int_of_double);
         }
@@ -259,12 +343,18 @@ impl Part {
         if cast && counts.longs > 0 {
             return Ok(None);
         }
-        let mut values = if counts.floats > 0 { self.float_values(id, asked)? } else { vec![None; asked.documents.len()] };
+        let mut values = if counts.floats > 0 {
+            self.float_values(id, asked)?
+        } else {
+            vec![None; asked.documents.len()]
+        };
         if counts.ints > 0 {
             overlay(&mut values, self.int_values(id, asked)?, |int| Some(int as f64));
         }
         if cast && counts.bools > 0 {
-            overlay(&mut values, self.bool_values(id, asked)?, |bool| Some(f64::from(u8::from(bool))));
+            overlay(&mut values, self.bool_values(id, asked)?, |bool| {
+                Some(f64::from(u8::from(bool)))
+            });
         }
         if cast && counts.texts > 0 {
             self.overlay_texts(id, asked, &mut values, crate::raw::double_of_text)?;
@@ -276,7 +366,13 @@ impl Part {
         Ok(self.time_values(id, cast, counts, asked)?.map(times))
     }
 
-    fn time_values(&self, id: u32, cast: bool, counts: &Counts, asked: Asked) -> Result<Option<Vec<Option<i64>>>, Error> {
+    fn time_values(
+        &self,
+        id: u32,
+        cast: bool,
+        counts: &Counts,
+        asked: Asked,
+    ) -> Result<Option<Vec<Option<i64>>>, Error> {
         if counts.longs > 0 {
             return Ok(None);
         }
@@ -297,19 +393,31 @@ impl Part {
     }
 
     /// Every value in an encoding that does not depend on how it is spelled.
-    fn encoded<T: Clone>(&self, id: u32, counts: &Counts, asked: Asked, encode: impl Fn(&Value<'_>) -> T) -> Result<Option<Vec<Option<T>>>, Error> {
+    fn encoded<T: Clone>(
+        &self,
+        id: u32,
+        counts: &Counts,
+        asked: Asked,
+        encode: impl Fn(&Value<'_>) -> T,
+    ) -> Result<Option<Vec<Option<T>>>, Error> {
         if counts.longs + counts.bigs + counts.nested > 0 {
             return Ok(None);
         }
         let mut values = vec![None; asked.documents.len()];
         if counts.ints > 0 {
-            overlay(&mut values, self.int_values(id, asked)?, |int| Some(encode(&Value::Int(int))));
+            overlay(&mut values, self.int_values(id, asked)?, |int| {
+                Some(encode(&Value::Int(int)))
+            });
         }
         if counts.floats > 0 {
-            overlay(&mut values, self.float_values(id, asked)?, |float| Some(encode(&Value::Float(float))));
+            overlay(&mut values, self.float_values(id, asked)?, |float| {
+                Some(encode(&Value::Float(float)))
+            });
         }
         if counts.bools > 0 {
-            overlay(&mut values, self.bool_values(id, asked)?, |bool| Some(encode(&Value::Bool(bool))));
+            overlay(&mut values, self.bool_values(id, asked)?, |bool| {
+                Some(encode(&Value::Bool(bool)))
+            });
         }
         if counts.texts > 0 {
             self.overlay_texts(id, asked, &mut values, |text| Some(encode(&Value::Text(text.into()))))?;
@@ -337,38 +445,63 @@ impl Part {
             overlay(&mut spelled, self.int_values(id, asked)?, |int| Some(int.to_string()));
         }
         if counts.bools > 0 {
-            overlay(&mut spelled, self.bool_values(id, asked)?, |bool| Some(bool.to_string()));
+            overlay(&mut spelled, self.bool_values(id, asked)?, |bool| {
+                Some(bool.to_string())
+            });
         }
         let mut values = StringViewBuilder::with_capacity(asked.documents.len());
-        for (text, spelled) in datafusion::arrow::array::AsArray::as_string_view(&texts).iter().zip(spelled) {
+        for (text, spelled) in datafusion::arrow::array::AsArray::as_string_view(&texts)
+            .iter()
+            .zip(spelled)
+        {
             values.append_option(spelled.as_deref().or(text));
         }
         Ok(Some(Arc::new(values.finish())))
     }
 
     fn int_values(&self, id: u32, asked: Asked) -> Result<Vec<Option<i64>>, Error> {
-        Ok(firsts(&self.columns.ints(id, false).map_err(index_error)?, asked.documents))
+        Ok(firsts(
+            &self.columns.ints(id, false).map_err(index_error)?,
+            asked.documents,
+        ))
     }
 
     fn float_values(&self, id: u32, asked: Asked) -> Result<Vec<Option<f64>>, Error> {
-        Ok(firsts(&self.columns.floats(id, false).map_err(index_error)?, asked.documents))
+        Ok(firsts(
+            &self.columns.floats(id, false).map_err(index_error)?,
+            asked.documents,
+        ))
     }
 
     fn bool_values(&self, id: u32, asked: Asked) -> Result<Vec<Option<bool>>, Error> {
-        Ok(firsts(&self.columns.bools(id, false).map_err(index_error)?, asked.documents))
+        Ok(firsts(
+            &self.columns.bools(id, false).map_err(index_error)?,
+            asked.documents,
+        ))
     }
 
     /// Puts converted strings where there are some; each distinct one is converted once.
-    fn overlay_texts<T: Clone>(&self, id: u32, asked: Asked, onto: &mut [Option<T>], convert: impl Fn(&str) -> Option<T>) -> Result<(), Error> {
+    fn overlay_texts<T: Clone>(
+        &self,
+        id: u32,
+        asked: Asked,
+        onto: &mut [Option<T>],
+        convert: impl Fn(&str) -> Option<T>,
+    ) -> Result<(), Error> {
         let column = self.columns.texts(id, false).map_err(index_error)?;
         let ordinals = firsts(column.column.ords(), asked.documents);
-        column.convert(&ordinals, convert, |place, value| onto[place] = value).map_err(index_error)
+        column
+            .convert(&ordinals, convert, |place, value| onto[place] = value)
+            .map_err(index_error)
     }
 
     /// `_time` by the collection's time path; where that has no time, by the header.
     fn event_times(&self, path: &Path, asked: Asked) -> Given {
         let none = || vec![None; asked.documents.len()];
-        let view = View { to: Type::Time, cast: true };
+        let view = View {
+            to: Type::Time,
+            cast: true,
+        };
         let by_path = match path.keys().map(|keys| self.shape.find(keys)) {
             None => return Ok(None),
             Some(None) => self.nothing(view, asked).map(|_| none()),
@@ -378,7 +511,13 @@ impl Part {
         };
         let Some(by_path) = by_path else { return Ok(None) };
         let by_header = record_times(&self.headers, asked.documents).map_err(index_error)?;
-        Ok(Some(complete(times(by_path.into_iter().zip(by_header).map(|(path, header)| path.or(header)).collect()))))
+        Ok(Some(complete(times(
+            by_path
+                .into_iter()
+                .zip(by_header)
+                .map(|(path, header)| path.or(header))
+                .collect(),
+        ))))
     }
 }
 
@@ -401,17 +540,28 @@ fn micros(ms: i64) -> i64 {
 }
 
 fn ingested(headers: &Headers, documents: &[u32]) -> io::Result<Vec<Option<i64>>> {
-    Ok(firsts(headers.ingested()?, documents).into_iter().map(|ms| ms.map(micros)).collect())
+    Ok(firsts(headers.ingested()?, documents)
+        .into_iter()
+        .map(|ms| ms.map(micros))
+        .collect())
 }
 
 /// The record's time, or when it was taken in.
 fn record_times(headers: &Headers, documents: &[u32]) -> io::Result<Vec<Option<i64>>> {
     let stamped = firsts(headers.time()?, documents);
-    Ok(stamped.into_iter().zip(ingested(headers, documents)?).map(|(stamped, ingested)| stamped.map(micros).or(ingested)).collect())
+    Ok(stamped
+        .into_iter()
+        .zip(ingested(headers, documents)?)
+        .map(|(stamped, ingested)| stamped.map(micros).or(ingested))
+        .collect())
 }
 
 /// An array in which every document has its value.
 pub(super) fn complete(array: ArrayRef) -> Values {
     let present = (array.len() - array.null_count()) as u64;
-    Values { array, misfits: 0, present }
+    Values {
+        array,
+        misfits: 0,
+        present,
+    }
 }

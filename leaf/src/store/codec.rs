@@ -1,4 +1,5 @@
-//! Bytes of stored values: a version byte first, then numbers of variable length and byte strings with their length before them.
+//! Bytes of stored values: a version byte first, then numbers of variable length and byte strings with their length
+//! before them.
 //!
 //! Reading never panics: whatever is on disk, it is a record or a reason.
 
@@ -70,7 +71,9 @@ impl<'a> Reader<'a> {
     pub fn new(value: &'a [u8], version: u8) -> Read<Self> {
         match value.split_first() {
             Some((found, rest)) if *found == version => Ok(Self(rest)),
-            Some((found, _)) => unreadable(format!("version {found} is unknown here, {version} is known; it was written by a newer program")),
+            Some((found, _)) => unreadable(format!(
+                "version {found} is unknown here, {version} is known; it was written by a newer program"
+            )),
             None => unreadable("it is empty"),
         }
     }
@@ -109,7 +112,10 @@ impl<'a> Reader<'a> {
 
     /// Fixed bytes.
     pub fn fixed<const N: usize>(&mut self) -> Read<[u8; N]> {
-        let (first, rest) = self.0.split_first_chunk::<N>().ok_or_else(|| Unreadable("it ends early".into()))?;
+        let (first, rest) = self
+            .0
+            .split_first_chunk::<N>()
+            .ok_or_else(|| Unreadable("it ends early".into()))?;
         self.0 = rest;
         Ok(*first)
     }
@@ -117,7 +123,10 @@ impl<'a> Reader<'a> {
     /// A byte string with its length.
     pub fn bytes(&mut self) -> Read<&'a [u8]> {
         let length: usize = self.small()?;
-        let (bytes, rest) = self.0.split_at_checked(length).ok_or_else(|| Unreadable("it ends early".into()))?;
+        let (bytes, rest) = self
+            .0
+            .split_at_checked(length)
+            .ok_or_else(|| Unreadable("it ends early".into()))?;
         self.0 = rest;
         Ok(bytes)
     }
@@ -134,7 +143,11 @@ impl<'a> Reader<'a> {
 
     /// Ends a value of which nothing may be left.
     pub fn end(self) -> Read<()> {
-        if self.0.is_empty() { Ok(()) } else { unreadable(format!("{} bytes too many", self.0.len())) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            unreadable(format!("{} bytes too many", self.0.len()))
+        }
     }
 }
 

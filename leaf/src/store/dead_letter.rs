@@ -1,4 +1,5 @@
-//! Dead letter row. Family `docs`, key: 2 address. Value: when, why, and the bytes, cut at `DEAD_LETTER_BYTES_MAX`, with length and hash.
+//! Dead letter row. Family `docs`, key: 2 address. Value: when, why, and the bytes, cut at `DEAD_LETTER_BYTES_MAX`,
+//! with length and hash.
 
 use bytes::Bytes;
 use plan::scan::DeadLetter;
@@ -28,7 +29,17 @@ pub fn decode(address: Address, value: &[u8]) -> Read<(DeadLetter, u128)> {
     let (code, detail) = (reader.text()?.to_owned(), reader.text()?.to_owned());
     let length = reader.number()?;
     let hash = u128::from_be_bytes(reader.fixed()?);
-    Ok((DeadLetter { address, ingested_ms, code, detail, bytes: Bytes::copy_from_slice(reader.rest()), length }, hash))
+    Ok((
+        DeadLetter {
+            address,
+            ingested_ms,
+            code,
+            detail,
+            bytes: Bytes::copy_from_slice(reader.rest()),
+            length,
+        },
+        hash,
+    ))
 }
 
 /// When the dead letter of a row was taken in, and how long it was.
@@ -62,9 +73,17 @@ mod tests {
     #[test]
     fn a_long_one_is_cut_and_says_how_long_it_was() {
         let bytes = vec![7; DEAD_LETTER_BYTES_MAX + 10];
-        let address = Address { source: proto::SourceName::push(), partition: 0, offset: 1, item: None };
+        let address = Address {
+            source: proto::SourceName::push(),
+            partition: 0,
+            offset: 1,
+            item: None,
+        };
         let (letter, hash) = decode(address, &encode(0, "too_big", "", &bytes)).expect("a row");
-        assert_eq!((letter.bytes.len(), letter.length), (DEAD_LETTER_BYTES_MAX, bytes.len() as u64));
+        assert_eq!(
+            (letter.bytes.len(), letter.length),
+            (DEAD_LETTER_BYTES_MAX, bytes.len() as u64)
+        );
         assert_eq!(hash, xxhash_rust::xxh3::xxh3_128(&bytes));
     }
 }

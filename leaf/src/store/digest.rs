@@ -1,6 +1,8 @@
-//! Digest row. Family `meta`, key: 23 partition, number of the block. Value: a hash over the block's input in which order does not count.
+//! Digest row. Family `meta`, key: 23 partition, number of the block. Value: a hash over the block's input in which
+//! order does not count.
 //!
-//! It is a sum of hashes of (address, verdict, bytes), so that replicas which took the same records in other batches have the same.
+//! It is a sum of hashes of (address, verdict, bytes), so that replicas which took the same records in other batches
+//! have the same.
 
 use proto::Address;
 use xxhash_rust::xxh3::Xxh3;

@@ -1,4 +1,5 @@
-//! Document row. Family `docs`, key: 1 address. Value: header + raw bytes. Immutable; removed when it is gone and no view needs it.
+//! Document row. Family `docs`, key: 1 address. Value: header + raw bytes. Immutable; removed when it is gone and no
+//! view needs it.
 
 use bytes::Bytes;
 use proto::{Address, record::TimeKind};
@@ -22,7 +23,11 @@ pub fn encode(document: &Document) -> Vec<u8> {
         | flag(header.id.is_some() && !same, ID)
         | flag(header.record_key.is_some(), RECORD_KEY)
         | flag(same, ID_IS_RECORD_KEY);
-    let mut value = Writer::new(VERSION).byte(flags).byte(time_kind(header.time_kind)).signed(header.ingested_ms).signed(header.time_ms);
+    let mut value = Writer::new(VERSION)
+        .byte(flags)
+        .byte(time_kind(header.time_kind))
+        .signed(header.ingested_ms)
+        .signed(header.time_ms);
     if let (Some(id), false) = (&header.id, same) {
         value = value.bytes(id.as_bytes());
     }
@@ -43,8 +48,16 @@ pub fn decode(address: Address, value: &[u8]) -> Read<Document> {
     let flags = reader.byte()?;
     let time_kind = time_kind_of(reader.byte()?)?;
     let (ingested_ms, time_ms) = (reader.signed()?, reader.signed()?);
-    let mut id: Option<Box<str>> = if flags & ID != 0 { Some(reader.text()?.into()) } else { None };
-    let record_key = if flags & RECORD_KEY != 0 { Some(Bytes::copy_from_slice(reader.bytes()?)) } else { None };
+    let mut id: Option<Box<str>> = if flags & ID != 0 {
+        Some(reader.text()?.into())
+    } else {
+        None
+    };
+    let record_key = if flags & RECORD_KEY != 0 {
+        Some(Bytes::copy_from_slice(reader.bytes()?))
+    } else {
+        None
+    };
     if let (true, Some(key)) = (flags & ID_IS_RECORD_KEY != 0, &record_key) {
         id = Some(String::from_utf8_lossy(key).into());
     }
@@ -55,8 +68,20 @@ pub fn decode(address: Address, value: &[u8]) -> Read<Document> {
         let content = reader.bytes()?;
         headers.push((name, present.then(|| Bytes::copy_from_slice(content))));
     }
-    let header = Header { ingested_ms, time_ms, time_kind, id, record_key, headers, json: flags & JSON != 0 };
-    Ok(Document { address, header, bytes: Bytes::copy_from_slice(reader.rest()) })
+    let header = Header {
+        ingested_ms,
+        time_ms,
+        time_kind,
+        id,
+        record_key,
+        headers,
+        json: flags & JSON != 0,
+    };
+    Ok(Document {
+        address,
+        header,
+        bytes: Bytes::copy_from_slice(reader.rest()),
+    })
 }
 
 pub(super) fn time_kind(kind: TimeKind) -> u8 {

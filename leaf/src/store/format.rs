@@ -1,4 +1,5 @@
-//! Format row. Family `meta`, key: 16. Value: the incarnation, drawn when the replica was made. A store of another version is refused.
+//! Format row. Family `meta`, key: 16. Value: the incarnation, drawn when the replica was made. A store of another
+//! version is refused.
 
 use super::codec::{Read, Reader, Writer};
 

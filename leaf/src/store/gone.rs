@@ -1,4 +1,5 @@
-//! Gone row. Family `meta`, key: 19 address. Value: why. The document there was replaced or deleted; removed together with the document.
+//! Gone row. Family `meta`, key: 19 address. Value: why. The document there was replaced or deleted; removed together
+//! with the document.
 
 use super::codec::{Read, Reader, Writer, unreadable};
 

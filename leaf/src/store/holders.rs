@@ -1,6 +1,8 @@
-//! Holders row. Family `keys`, key: the id's bytes. Value: the newest document of that id in each partition that has one.
+//! Holders row. Family `keys`, key: the id's bytes. Value: the newest document of that id in each partition that has
+//! one.
 //!
-//! One read tells all: what a new document replaces in its own partition, and whether another partition has the key too.
+//! One read tells all: what a new document replaces in its own partition, and whether another partition has the key
+//! too.
 
 use proto::Address;
 
@@ -54,7 +56,10 @@ impl Holders {
     pub fn encode(&self) -> Vec<u8> {
         let mut value = Writer::new(VERSION);
         for held in &self.0 {
-            value = value.bytes(held.source.as_str().as_bytes()).signed(i64::from(held.partition)).signed(held.offset);
+            value = value
+                .bytes(held.source.as_str().as_bytes())
+                .signed(i64::from(held.partition))
+                .signed(held.offset);
             value = value.number(held.item.map_or(0, |item| u64::from(item) + 1));
         }
         value.finish()
@@ -65,14 +70,21 @@ impl Holders {
         let mut reader = Reader::new(value, VERSION)?;
         let mut held = Vec::new();
         while let Ok(source) = reader.text() {
-            let source = source.parse().map_err(|e: proto::address::Malformed| Unreadable(e.to_string()))?;
+            let source = source
+                .parse()
+                .map_err(|e: proto::address::Malformed| Unreadable(e.to_string()))?;
             let partition = i32::try_from(reader.signed()?).map_err(|e| Unreadable(e.to_string()))?;
             let offset = reader.signed()?;
             let item = match reader.number()? {
                 0 => None,
                 item => Some(u32::try_from(item - 1).map_err(|e| Unreadable(e.to_string()))?),
             };
-            held.push(Address { source, partition, offset, item });
+            held.push(Address {
+                source,
+                partition,
+                offset,
+                item,
+            });
         }
         reader.end()?;
         Ok(Self(held))
@@ -102,7 +114,10 @@ mod tests {
         assert_eq!(holders.put(at("b/0@1")), None);
         assert_eq!(holders.put(at("a/1@5.3")), None);
         assert_eq!(holders.put(at("b/0@7")), Some(at("b/0@1")));
-        assert_eq!(holders.iter().cloned().collect::<Vec<_>>(), [at("a/1@5.3"), at("b/0@7")]);
+        assert_eq!(
+            holders.iter().cloned().collect::<Vec<_>>(),
+            [at("a/1@5.3"), at("b/0@7")]
+        );
         assert_eq!(holders.take(&Partition::of(&at("a/1@0"))), Some(at("a/1@5.3")));
         assert_eq!(holders.take(&Partition::of(&at("a/1@0"))), None);
     }

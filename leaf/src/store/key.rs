@@ -1,7 +1,7 @@
 //! Keys of rows. They sort as what they name: an address by source, partition, offset, item.
 //!
-//! A source's name never holds a zero byte, so a zero ends it; numbers are big-endian with the sign flipped; a document without an item has
-//! the shorter key and so comes before all items of its record.
+//! A source's name never holds a zero byte, so a zero ends it; numbers are big-endian with the sign flipped; a document
+//! without an item has the shorter key and so comes before all items of its record.
 
 use std::fmt;
 
@@ -21,12 +21,20 @@ pub struct Partition {
 impl Partition {
     /// The partition an address lies in.
     pub fn of(address: &Address) -> Self {
-        Self { source: address.source.clone(), number: address.partition }
+        Self {
+            source: address.source.clone(),
+            number: address.partition,
+        }
     }
 
     /// The address of a record or of one of its items.
     pub fn address(&self, offset: i64, item: Option<u32>) -> Address {
-        Address { source: self.source.clone(), partition: self.number, offset, item }
+        Address {
+            source: self.source.clone(),
+            partition: self.number,
+            offset,
+            item,
+        }
     }
 }
 
@@ -135,11 +143,20 @@ impl<'a> KeyReader<'a> {
 
     /// A partition.
     pub fn partition(&mut self) -> Read<Partition> {
-        let end = self.0.iter().position(|b| *b == 0).ok_or_else(|| Unreadable("the source's name has no end".into()))?;
+        let end = self
+            .0
+            .iter()
+            .position(|b| *b == 0)
+            .ok_or_else(|| Unreadable("the source's name has no end".into()))?;
         let name = std::str::from_utf8(&self.0[..end]).map_err(|e| Unreadable(e.to_string()))?;
-        let source = name.parse().map_err(|e: proto::address::Malformed| Unreadable(e.to_string()))?;
+        let source = name
+            .parse()
+            .map_err(|e: proto::address::Malformed| Unreadable(e.to_string()))?;
         self.0 = &self.0[end + 1..];
-        Ok(Partition { source, number: unflip32(self.fixed()?) })
+        Ok(Partition {
+            source,
+            number: unflip32(self.fixed()?),
+        })
     }
 
     /// A number with sign.
@@ -155,7 +172,11 @@ impl<'a> KeyReader<'a> {
             0 => None,
             _ => Some(u32::from_be_bytes(self.fixed()?)),
         };
-        if self.0.is_empty() { Ok(partition.address(offset, item)) } else { unreadable("the address is too long") }
+        if self.0.is_empty() {
+            Ok(partition.address(offset, item))
+        } else {
+            unreadable("the address is too long")
+        }
     }
 
     /// All that is left.
@@ -164,7 +185,10 @@ impl<'a> KeyReader<'a> {
     }
 
     fn fixed<const N: usize>(&mut self) -> Read<[u8; N]> {
-        let (first, rest) = self.0.split_first_chunk::<N>().ok_or_else(|| Unreadable("the key ends early".into()))?;
+        let (first, rest) = self
+            .0
+            .split_first_chunk::<N>()
+            .ok_or_else(|| Unreadable("the key ends early".into()))?;
         self.0 = rest;
         Ok(*first)
     }
@@ -194,12 +218,18 @@ pub(super) mod tests {
 
     /// Any address.
     pub fn addresses() -> impl Strategy<Value = Address> {
-        ("[a-z0-9_][a-z0-9_.-]{0,8}", any::<i32>(), any::<i64>(), any::<Option<u32>>()).prop_map(|(source, partition, offset, item)| Address {
-            source: source.parse().expect("a name"),
-            partition,
-            offset,
-            item,
-        })
+        (
+            "[a-z0-9_][a-z0-9_.-]{0,8}",
+            any::<i32>(),
+            any::<i64>(),
+            any::<Option<u32>>(),
+        )
+            .prop_map(|(source, partition, offset, item)| Address {
+                source: source.parse().expect("a name"),
+                partition,
+                offset,
+                item,
+            })
     }
 
     proptest! {
@@ -215,10 +245,15 @@ pub(super) mod tests {
 
     #[test]
     fn a_prefix_ends_before_its_next() {
-        let partition = Partition { source: SourceName::push(), number: -1 };
+        let partition = Partition {
+            source: SourceName::push(),
+            number: -1,
+        };
         let prefix = RowKey::new(Kind::Gone).partition(&partition);
         let inside = prefix.clone().signed(i64::MAX).rest(&[0xff; 8]).bytes();
-        let next = RowKey::new(Kind::Gone).partition(&Partition { number: 0, ..partition }).bytes();
+        let next = RowKey::new(Kind::Gone)
+            .partition(&Partition { number: 0, ..partition })
+            .bytes();
         assert!(inside < prefix.clone().after_prefix());
         assert!(prefix.after_prefix() <= next);
     }

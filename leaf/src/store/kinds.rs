@@ -1,4 +1,5 @@
-//! Kinds row. Family `meta`, key: 22 partition, then the path's spelling. Value: the kinds of values seen there. It never shrinks.
+//! Kinds row. Family `meta`, key: 22 partition, then the path's spelling. Value: the kinds of values seen there. It
+//! never shrinks.
 //!
 //! The row of the empty path says that there were more paths than are remembered.
 

@@ -1,10 +1,11 @@
-//! The write-ahead log, looked at before RocksDB reads it. RocksDB opens a log up to its first damaged record. That is right where the power
-//! failed while the end was written: nothing stands behind it. Where a byte in the middle was flipped, it would drop every acknowledged write
-//! behind that byte without a word.
+//! The write-ahead log, looked at before RocksDB reads it. RocksDB opens a log up to its first damaged record. That is
+//! right where the power failed while the end was written: nothing stands behind it. Where a byte in the middle was
+//! flipped, it would drop every acknowledged write behind that byte without a word.
 //!
-//! A synced write carries a mark. Once it was acknowledged, all of the log before it was on disk; so a mark behind a damaged record shows that the
-//! damage came later, unless the power failed during that very write. Writes that are synced only later carry none: they come from Kafka, which
-//! still has them. The format is RocksDB's: blocks of 32 KiB, in them records of a masked CRC-32C, a length, a type and as many bytes.
+//! A synced write carries a mark. Once it was acknowledged, all of the log before it was on disk; so a mark behind a
+//! damaged record shows that the damage came later, unless the power failed during that very write. Writes that are
+//! synced only later carry none: they come from Kafka, which still has them. The format is RocksDB's: blocks of 32 KiB,
+//! in them records of a masked CRC-32C, a length, a type and as many bytes.
 
 use std::{
     fs::File,
@@ -56,7 +57,10 @@ pub fn hole(folder: &Path) -> io::Result<Option<Hole>> {
                 match record {
                     None => {
                         end.clear();
-                        damaged.get_or_insert_with(|| Hole { file: path.clone(), offset: offset + at as u64 });
+                        damaged.get_or_insert_with(|| Hole {
+                            file: path.clone(),
+                            offset: offset + at as u64,
+                        });
                     }
                     Some(bytes) => {
                         end.extend_from_slice(bytes);
@@ -96,8 +100,13 @@ impl<'a> Iterator for Records<'a> {
             let sum = crc32c::crc32c_append(crc32c::crc32c(&header[6..]), bytes);
             u32::from_le_bytes([header[0], header[1], header[2], header[3]]) == masked(sum)
         });
-        // A length that is damaged leads nowhere; then the rest of the block is lost, and the next block begins with a record.
-        self.at = if bytes.is_some() { at + HEADER_BYTES + length } else { self.block.len() };
+        // A length that is damaged leads nowhere; then the rest of the block is lost, and the next block begins with a
+        // record.
+        self.at = if bytes.is_some() {
+            at + HEADER_BYTES + length
+        } else {
+            self.block.len()
+        };
         Some((at, whole))
     }
 }

@@ -1,4 +1,5 @@
-//! Loss row. Family `meta`, key: 24 partition, first offset. Value: the last offset, when it was noticed, and why, for a person.
+//! Loss row. Family `meta`, key: 24 partition, first offset. Value: the last offset, when it was noticed, and why, for
+//! a person.
 
 use proto::ingest::Loss;
 
@@ -11,13 +12,20 @@ const VERSION: u8 = 1;
 
 /// The key of the row.
 pub fn key(loss: &Loss) -> Vec<u8> {
-    let partition = Partition { source: loss.source.clone(), number: loss.partition };
+    let partition = Partition {
+        source: loss.source.clone(),
+        number: loss.partition,
+    };
     RowKey::new(Kind::Loss).partition(&partition).signed(loss.from).bytes()
 }
 
 /// The value of the row.
 pub fn encode(loss: &Loss) -> Vec<u8> {
-    Writer::new(VERSION).signed(loss.through).signed(loss.noticed_ms).bytes(loss.reason.as_bytes()).finish()
+    Writer::new(VERSION)
+        .signed(loss.through)
+        .signed(loss.noticed_ms)
+        .bytes(loss.reason.as_bytes())
+        .finish()
 }
 
 /// The row of a key and a value.

@@ -1,4 +1,5 @@
-//! Manifest row. Family `meta`, key: 18 id of the split. Value: which records of which partitions it covers, how it came about, how big it is.
+//! Manifest row. Family `meta`, key: 18 id of the split. Value: which records of which partitions it covers, how it
+//! came about, how big it is.
 //!
 //! Written after the split's file is on disk under its name, so it names only what is there.
 
@@ -42,25 +43,46 @@ pub fn split_of(file: &Path) -> Option<u64> {
 impl ManifestRow {
     /// The value of the row.
     pub fn encode(&self) -> Vec<u8> {
-        let value = Writer::new(VERSION).number(self.place).number(u64::from(self.generation)).number(self.documents).number(self.raw_bytes);
+        let value = Writer::new(VERSION)
+            .number(self.place)
+            .number(u64::from(self.generation))
+            .number(self.documents)
+            .number(self.raw_bytes);
         let range = |value: Writer, (partition, (after, through)): (&Partition, &(i64, i64))| {
-            value.bytes(partition.source.as_str().as_bytes()).signed(i64::from(partition.number)).signed(*after).signed(*through)
+            value
+                .bytes(partition.source.as_str().as_bytes())
+                .signed(i64::from(partition.number))
+                .signed(*after)
+                .signed(*through)
         };
-        self.ranges.iter().fold(value.number(self.ranges.len() as u64), range).finish()
+        self.ranges
+            .iter()
+            .fold(value.number(self.ranges.len() as u64), range)
+            .finish()
     }
 
     /// The row of a value.
     pub fn decode(value: &[u8]) -> Read<Self> {
         let mut reader = Reader::new(value, VERSION)?;
-        let (place, generation, documents, raw_bytes) = (reader.number()?, reader.small()?, reader.number()?, reader.number()?);
+        let (place, generation, documents, raw_bytes) =
+            (reader.number()?, reader.small()?, reader.number()?, reader.number()?);
         let mut ranges = Ranges::new();
         for _ in 0..reader.number()? {
-            let source = reader.text()?.parse().map_err(|e: proto::address::Malformed| Unreadable(e.to_string()))?;
+            let source = reader
+                .text()?
+                .parse()
+                .map_err(|e: proto::address::Malformed| Unreadable(e.to_string()))?;
             let number = i32::try_from(reader.signed()?).map_err(|e| Unreadable(e.to_string()))?;
             ranges.insert(Partition { source, number }, (reader.signed()?, reader.signed()?));
         }
         reader.end()?;
-        Ok(Self { ranges, place, generation, documents, raw_bytes })
+        Ok(Self {
+            ranges,
+            place,
+            generation,
+            documents,
+            raw_bytes,
+        })
     }
 }
 

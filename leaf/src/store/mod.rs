@@ -15,8 +15,9 @@
 //! | `meta` | 23 partition, block | hash over the block's input | `digest.rs` |
 //! | `meta` | 24 partition, first offset | records that are gone, through where, and why | `loss.rs` |
 //!
-//! An address is source, 0, partition, offset and, where there is one, item: big-endian, sign flipped, so rows sort as addresses do. Every
-//! value begins with a version byte. A batch over several families is atomic because the log ahead of the writes is always on.
+//! An address is source, 0, partition, offset and, where there is one, item: big-endian, sign flipped, so rows sort as
+//! addresses do. Every value begins with a version byte. A batch over several families is atomic because the log ahead
+//! of the writes is always on.
 
 pub mod codec;
 pub mod dead_letter;
@@ -143,7 +144,11 @@ impl Store {
 
     /// Makes all commits survive the machine.
     pub fn sync(&self) -> Result<(), Error> {
-        if self.read_only { Ok(()) } else { self.db.flush_wal(true).map_err(|source| self.failed(source)) }
+        if self.read_only {
+            Ok(())
+        } else {
+            self.db.flush_wal(true).map_err(|source| self.failed(source))
+        }
     }
 
     /// Writes everything out of memory, before an orderly end.
@@ -152,12 +157,19 @@ impl Store {
             return Ok(());
         }
         let families = [Family::Docs, Family::Keys, Family::Meta].map(|family| self.family(family));
-        self.db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default()).map_err(|source| self.failed(source))
+        self.db
+            .flush_cfs_opt(&families, &rocksdb::FlushOptions::default())
+            .map_err(|source| self.failed(source))
     }
 
     /// Has everything written out of memory, unless that is under way. Does not wait for it.
     pub fn flush_soon(&self) -> Result<(), Error> {
-        let waiting = |family| self.db.property_int_value_cf(self.family(family), "rocksdb.num-immutable-mem-table").ok().flatten();
+        let waiting = |family| {
+            self.db
+                .property_int_value_cf(self.family(family), "rocksdb.num-immutable-mem-table")
+                .ok()
+                .flatten()
+        };
         let families = [Family::Docs, Family::Keys, Family::Meta];
         // Another flush would wait for the one before.
         if families.into_iter().any(|family| waiting(family) != Some(0)) {
@@ -165,24 +177,43 @@ impl Store {
         }
         let mut options = rocksdb::FlushOptions::default();
         options.set_wait(false);
-        self.db.flush_cfs_opt(&families.map(|family| self.family(family)), &options).map_err(|source| self.failed(source))
+        self.db
+            .flush_cfs_opt(&families.map(|family| self.family(family)), &options)
+            .map_err(|source| self.failed(source))
     }
 
     /// Bytes of rows that are not in files yet.
     pub fn bytes_in_memory(&self) -> u64 {
-        let bytes = |family| self.db.property_int_value_cf(self.family(family), "rocksdb.cur-size-all-mem-tables").ok().flatten().unwrap_or_default();
+        let bytes = |family| {
+            self.db
+                .property_int_value_cf(self.family(family), "rocksdb.cur-size-all-mem-tables")
+                .ok()
+                .flatten()
+                .unwrap_or_default()
+        };
         bytes(Family::Docs) + bytes(Family::Keys) + bytes(Family::Meta)
     }
 
     /// Bytes of its files.
     pub fn bytes(&self) -> u64 {
-        let bytes = |family| self.db.property_int_value_cf(self.family(family), "rocksdb.total-sst-files-size").ok().flatten().unwrap_or_default();
+        let bytes = |family| {
+            self.db
+                .property_int_value_cf(self.family(family), "rocksdb.total-sst-files-size")
+                .ok()
+                .flatten()
+                .unwrap_or_default()
+        };
         bytes(Family::Docs) + bytes(Family::Keys) + bytes(Family::Meta)
     }
 
     /// Its files of rows.
     pub fn tables(&self) -> usize {
-        let at = |family, level| self.db.property_int_value_cf(self.family(family), &format!("rocksdb.num-files-at-level{level}")).ok().flatten();
+        let at = |family, level| {
+            self.db
+                .property_int_value_cf(self.family(family), &format!("rocksdb.num-files-at-level{level}"))
+                .ok()
+                .flatten()
+        };
         let of = |family| (0..LEVELS).filter_map(|level| at(family, level)).sum::<u64>() as usize;
         of(Family::Docs) + of(Family::Keys) + of(Family::Meta)
     }
@@ -200,28 +231,45 @@ impl Store {
     /// The documents of an id.
     pub fn holders(&self, id: &[u8]) -> Result<Holders, Error> {
         let row = self.get(Family::Keys, id)?;
-        row.map_or(Ok(Holders::default()), |value| self.read("key", Holders::decode(&value)))
+        row.map_or(Ok(Holders::default()), |value| {
+            self.read("key", Holders::decode(&value))
+        })
     }
 
     /// The document at an address, gone or not.
     pub fn document(&self, address: &Address) -> Result<Option<Document>, Error> {
         let row = self.get(Family::Docs, &RowKey::new(Kind::Document).address(address).bytes())?;
-        row.map(|value| self.read("document", document::decode(address.clone(), &value))).transpose()
+        row.map(|value| self.read("document", document::decode(address.clone(), &value)))
+            .transpose()
     }
 
     /// Whether the document at an address is gone.
     pub fn is_gone(&self, address: &Address) -> Result<bool, Error> {
-        Ok(self.get(Family::Meta, &RowKey::new(Kind::Gone).address(address).bytes())?.is_some())
+        Ok(self
+            .get(Family::Meta, &RowKey::new(Kind::Gone).address(address).bytes())?
+            .is_some())
     }
 
     /// A push that was applied.
     pub fn request(&self, partition: &Partition, key: &str) -> Result<Option<RequestRow>, Error> {
-        let row = self.get(Family::Meta, &RowKey::new(Kind::Request).partition(partition).rest(key.as_bytes()).bytes())?;
-        row.map(|value| self.read("request", RequestRow::decode(&value))).transpose()
+        let row = self.get(
+            Family::Meta,
+            &RowKey::new(Kind::Request)
+                .partition(partition)
+                .rest(key.as_bytes())
+                .bytes(),
+        )?;
+        row.map(|value| self.read("request", RequestRow::decode(&value)))
+            .transpose()
     }
 
     /// Pushes of a partition that are older than this, the oldest first, at most `limit`: time and key.
-    pub fn requests_before(&self, partition: &Partition, time_ms: i64, limit: usize) -> Result<Vec<(i64, String)>, Error> {
+    pub fn requests_before(
+        &self,
+        partition: &Partition,
+        time_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, String)>, Error> {
         let prefix = RowKey::new(Kind::RequestAge).partition(partition);
         let end = prefix.clone().signed(time_ms).bytes();
         let rows = self.rows(Family::Meta, prefix.bytes(), end).take(limit);
@@ -234,12 +282,16 @@ impl Store {
 
     /// All partitions.
     pub fn partitions(&self) -> Result<BTreeMap<Partition, PartitionRow>, Error> {
-        self.all(Family::Meta, Kind::Partition, "partition", |mut key, value| Ok((key.partition()?, PartitionRow::decode(value)?)))
+        self.all(Family::Meta, Kind::Partition, "partition", |mut key, value| {
+            Ok((key.partition()?, PartitionRow::decode(value)?))
+        })
     }
 
     /// All live splits by id.
     pub fn manifest(&self) -> Result<BTreeMap<u64, ManifestRow>, Error> {
-        self.all(Family::Meta, Kind::Manifest, "manifest row", |mut key, value| Ok((key.signed()?.cast_unsigned(), ManifestRow::decode(value)?)))
+        self.all(Family::Meta, Kind::Manifest, "manifest row", |mut key, value| {
+            Ok((key.signed()?.cast_unsigned(), ManifestRow::decode(value)?))
+        })
     }
 
     /// The kinds of a partition's paths, and whether there were too many.
@@ -265,27 +317,54 @@ impl Store {
 
     /// The digest of a block.
     pub fn digest(&self, partition: &Partition, block: i64) -> Result<u128, Error> {
-        let row = self.get(Family::Meta, &RowKey::new(Kind::Digest).partition(partition).signed(block).bytes())?;
+        let row = self.get(
+            Family::Meta,
+            &RowKey::new(Kind::Digest).partition(partition).signed(block).bytes(),
+        )?;
         row.map_or(Ok(0), |value| self.read("digest", digest::decode(&value)))
     }
 
     /// Documents of a partition after one offset and through another, gone or not, in order.
-    pub fn documents(&self, partition: &Partition, after: i64, through: i64) -> impl Iterator<Item = Result<Document, Error>> + use<'_> {
-        let from = RowKey::new(Kind::Document).partition(partition).signed(after.saturating_add(1)).bytes();
-        let to = RowKey::new(Kind::Document).partition(partition).signed(through.saturating_add(1)).bytes();
+    pub fn documents(
+        &self,
+        partition: &Partition,
+        after: i64,
+        through: i64,
+    ) -> impl Iterator<Item = Result<Document, Error>> + use<'_> {
+        let from = RowKey::new(Kind::Document)
+            .partition(partition)
+            .signed(after.saturating_add(1))
+            .bytes();
+        let to = RowKey::new(Kind::Document)
+            .partition(partition)
+            .signed(through.saturating_add(1))
+            .bytes();
         self.rows(Family::Docs, from, to).map(|row| {
             let (key, value) = row?;
             self.read(
                 "document",
-                KeyReader::new(&key, Kind::Document).and_then(KeyReader::address).and_then(|address| document::decode(address, &value)),
+                KeyReader::new(&key, Kind::Document)
+                    .and_then(KeyReader::address)
+                    .and_then(|address| document::decode(address, &value)),
             )
         })
     }
 
     /// Addresses of a partition that are gone, after one offset and through another, in order.
-    pub fn gone(&self, partition: &Partition, after: i64, through: i64) -> impl Iterator<Item = Result<Address, Error>> + use<'_> {
-        let from = RowKey::new(Kind::Gone).partition(partition).signed(after.saturating_add(1)).bytes();
-        let to = RowKey::new(Kind::Gone).partition(partition).signed(through.saturating_add(1)).bytes();
+    pub fn gone(
+        &self,
+        partition: &Partition,
+        after: i64,
+        through: i64,
+    ) -> impl Iterator<Item = Result<Address, Error>> + use<'_> {
+        let from = RowKey::new(Kind::Gone)
+            .partition(partition)
+            .signed(after.saturating_add(1))
+            .bytes();
+        let to = RowKey::new(Kind::Gone)
+            .partition(partition)
+            .signed(through.saturating_add(1))
+            .bytes();
         self.rows(Family::Meta, from, to).map(|row| {
             let (key, value) = row?;
             let address = KeyReader::new(&key, Kind::Gone).and_then(KeyReader::address);
@@ -299,10 +378,15 @@ impl Store {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(prefix.clone().bytes());
         options.set_iterate_upper_bound(prefix.after_prefix());
-        let rows = self.db.iterator_cf_opt(self.family(Family::Docs), options, IteratorMode::End).take(limit);
+        let rows = self
+            .db
+            .iterator_cf_opt(self.family(Family::Docs), options, IteratorMode::End)
+            .take(limit);
         rows.map(|row| {
             let (key, value) = row.map_err(|source| self.failed(source))?;
-            let letter = KeyReader::new(&key, Kind::DeadLetter).and_then(KeyReader::address).and_then(|address| dead_letter::decode(address, &value));
+            let letter = KeyReader::new(&key, Kind::DeadLetter)
+                .and_then(KeyReader::address)
+                .and_then(|address| dead_letter::decode(address, &value));
             self.read("dead letter", letter).map(|(letter, _)| letter)
         })
         .collect()
@@ -315,7 +399,11 @@ impl Store {
         from: Option<Vec<u8>>,
     ) -> impl Iterator<Item = Result<(Box<[u8]>, i64, u64), Error>> + use<'_> {
         let prefix = RowKey::new(Kind::DeadLetter).partition(partition);
-        let rows = self.rows(Family::Docs, from.unwrap_or_else(|| prefix.clone().bytes()), prefix.after_prefix());
+        let rows = self.rows(
+            Family::Docs,
+            from.unwrap_or_else(|| prefix.clone().bytes()),
+            prefix.after_prefix(),
+        );
         rows.map(|row| {
             let (key, value) = row?;
             let (ingested_ms, length) = self.read("dead letter", dead_letter::age_and_length(&value))?;
@@ -327,14 +415,18 @@ impl Store {
     pub fn note_loss(&self, loss: &Loss) -> Result<(), Error> {
         let key = loss::key(loss);
         let known = self.get(Family::Meta, &key)?;
-        let known = known.map(|value| self.read("loss", loss::decode(&key, &value))).transpose()?;
+        let known = known
+            .map(|value| self.read("loss", loss::decode(&key, &value)))
+            .transpose()?;
         if known.is_some_and(|known| known.through >= loss.through) {
             return Ok(());
         }
         let mut batch = WriteBatch::default();
         self.put(&mut batch, Family::Meta, &key, &loss::encode(loss));
         self.commit_synced(batch).map_err(|unwritten| match unwritten {
-            Unwritten::Stalled => Problem::new(Code::Busy, "the store has no room just now").hint("try again a little later").into(),
+            Unwritten::Stalled => Problem::new(Code::Busy, "the store has no room just now")
+                .hint("try again a little later")
+                .into(),
             Unwritten::Failed(source) => self.failed(source),
         })
     }
@@ -343,15 +435,20 @@ impl Store {
     pub fn losses(&self) -> Result<Vec<Loss>, Error> {
         let all = RowKey::new(Kind::Loss);
         let rows = self.rows(Family::Meta, all.clone().bytes(), all.after_prefix());
-        rows.map(|row| row.and_then(|(key, value)| self.read("loss", loss::decode(&key, &value)))).collect()
+        rows.map(|row| row.and_then(|(key, value)| self.read("loss", loss::decode(&key, &value))))
+            .collect()
     }
 
     fn family(&self, family: Family) -> &ColumnFamily {
-        self.db.cf_handle(family.name()).expect("the families are made when the store is opened")
+        self.db
+            .cf_handle(family.name())
+            .expect("the families are made when the store is opened")
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<rocksdb::DBPinnableSlice<'_>>, Error> {
-        self.db.get_pinned_cf(self.family(family), key).map_err(|source| self.failed(source))
+        self.db
+            .get_pinned_cf(self.family(family), key)
+            .map_err(|source| self.failed(source))
     }
 
     /// Rows from one key on and before another, in order.
@@ -361,8 +458,13 @@ impl Store {
         options.set_iterate_upper_bound(to);
         // A pass over many rows must not push out what points are read from.
         options.fill_cache(false);
-        let rows = self.db.iterator_cf_opt(self.family(family), options, IteratorMode::From(&from, Direction::Forward));
-        rows.take_while(move |_| !empty).map(|row| row.map_err(|source| self.failed(source)))
+        let rows = self.db.iterator_cf_opt(
+            self.family(family),
+            options,
+            IteratorMode::From(&from, Direction::Forward),
+        );
+        rows.take_while(move |_| !empty)
+            .map(|row| row.map_err(|source| self.failed(source)))
     }
 
     fn all<K: Ord, V>(
@@ -386,11 +488,18 @@ impl Store {
     }
 
     fn corrupt(&self, kind: &'static str, reason: String) -> Error {
-        Error::Corrupt { shard: self.shard, kind, reason }
+        Error::Corrupt {
+            shard: self.shard,
+            kind,
+            reason,
+        }
     }
 
     fn failed(&self, source: rocksdb::Error) -> Error {
-        Error::Storage { shard: self.shard, source }
+        Error::Storage {
+            shard: self.shard,
+            source,
+        }
     }
 }
 
@@ -404,11 +513,15 @@ impl Store {
     /// The documents at these addresses, in this order.
     fn read_documents(&self, addresses: &[Address]) -> Result<Vec<Document>, Error> {
         let family = self.family(Family::Docs);
-        let keys: Vec<Vec<u8>> = addresses.iter().map(|address| RowKey::new(Kind::Document).address(address).bytes()).collect();
+        let keys: Vec<Vec<u8>> = addresses
+            .iter()
+            .map(|address| RowKey::new(Kind::Document).address(address).bytes())
+            .collect();
         let rows = self.db.batched_multi_get_cf(family, &keys, keys.is_sorted());
         let document = |(address, row): (&Address, Result<Option<rocksdb::DBPinnableSlice>, rocksdb::Error>)| {
             let value = row.map_err(|source| self.failed(source))?;
-            let value = value.ok_or_else(|| self.corrupt("document", format!("{address} is named by a view and is not there")))?;
+            let value = value
+                .ok_or_else(|| self.corrupt("document", format!("{address} is named by a view and is not there")))?;
             self.read("document", document::decode(address.clone(), &value))
         };
         addresses.iter().zip(rows).map(document).collect()

@@ -6,7 +6,10 @@ use std::{
 };
 
 use proto::ingest::ShardId;
-use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options, WriteBufferManager};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options,
+    WriteBufferManager,
+};
 
 use super::{Family, Kind, RowKey, Store, Unwritten, WriteBatch, format, log};
 use crate::{error::Error, fault};
@@ -29,29 +32,43 @@ const MANIFEST_PREALLOCATED_BYTES: usize = 64 << 10;
 const TABLE_CACHE_SHARD_BITS: i32 = 2;
 /// Memory for rows is taken so much at a time: a store that is hardly written to takes little.
 const ARENA_BLOCK_BYTES: usize = 64 << 10;
-/// Rows of all shards that are in no file yet: above it every write stalls, which senders are told. Shortly before it, whoever writes flushes; and
-/// the leaf flushes the largest at half of it (`leaf/memory.rs`), which may have no writes of their own.
+/// Rows of all shards that are in no file yet: above it every write stalls, which senders are told. Shortly before it,
+/// whoever writes flushes; and the leaf flushes the largest at half of it (`leaf/memory.rs`), which may have no writes
+/// of their own.
 const WRITE_BUFFERS_BYTES: usize = 128 << 20;
 /// Pinned, so that an update of RocksDB does not change the files.
 const FORMAT_VERSION: i32 = 6;
 
-static WRITE_BUFFERS: LazyLock<WriteBufferManager> = LazyLock::new(|| WriteBufferManager::new_write_buffer_manager(WRITE_BUFFERS_BYTES, true));
+static WRITE_BUFFERS: LazyLock<WriteBufferManager> =
+    LazyLock::new(|| WriteBufferManager::new_write_buffer_manager(WRITE_BUFFERS_BYTES, true));
 static BLOCK_CACHE: LazyLock<Cache> = LazyLock::new(|| Cache::new_lru_cache(BLOCK_CACHE_BYTES));
 
 impl Store {
     /// Opens the rows of a shard, or makes the store where there is none. So many of its tables are open at once.
     pub fn open(shard: ShardId, folder: &Path, tables_open_max: usize) -> Result<Self, Error> {
-        std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
+        std::fs::create_dir_all(folder).map_err(|source| Error::File {
+            path: folder.to_owned(),
+            source,
+        })?;
         refuse_headless(folder)?;
         let accepted = refuse_hole(folder)?;
         if fault::lies_in("no-room", folder) {
-            return Err(Error::File { path: folder.to_owned(), source: std::io::ErrorKind::StorageFull.into() });
+            return Err(Error::File {
+                path: folder.to_owned(),
+                source: std::io::ErrorKind::StorageFull.into(),
+            });
         }
-        let db = DB::open_cf_descriptors(&database(tables_open_max), folder, families()).map_err(|source| Error::Storage { shard, source })?;
+        let db = DB::open_cf_descriptors(&database(tables_open_max), folder, families())
+            .map_err(|source| Error::Storage { shard, source })?;
         if let Some(accepted) = accepted {
             std::fs::remove_file(&accepted).map_err(|source| Error::File { path: accepted, source })?;
         }
-        let mut store = Self { shard, db, incarnation: 0, read_only: false };
+        let mut store = Self {
+            shard,
+            db,
+            incarnation: 0,
+            read_only: false,
+        };
         store.incarnation = store.read_or_draw_incarnation()?;
         Ok(store)
     }
@@ -63,7 +80,12 @@ impl Store {
         refuse_hole(folder)?;
         let db = DB::open_cf_descriptors_read_only(&database(tables_open_max), folder, families(), false);
         let db = db.map_err(|source| Error::Storage { shard, source })?;
-        let mut store = Self { shard, db, incarnation: 0, read_only: true };
+        let mut store = Self {
+            shard,
+            db,
+            incarnation: 0,
+            read_only: true,
+        };
         store.incarnation = store.read_or_draw_incarnation()?;
         Ok(store)
     }
@@ -79,7 +101,9 @@ impl Store {
         match self.commit_synced(batch) {
             Ok(()) => Ok(incarnation),
             Err(Unwritten::Failed(source)) => Err(self.failed(source)),
-            Err(Unwritten::Stalled) => Err(proto::Problem::new(proto::Code::Busy, format!("shard {}: the store stalls", self.shard)).into()),
+            Err(Unwritten::Stalled) => {
+                Err(proto::Problem::new(proto::Code::Busy, format!("shard {}: the store stalls", self.shard)).into())
+            }
         }
     }
 }
@@ -93,9 +117,13 @@ fn families() -> [ColumnFamilyDescriptor; 4] {
     ]
 }
 
-/// Refuses a folder of RocksDB whose `CURRENT` is gone: RocksDB would make an empty store there, and remove what it does not know.
+/// Refuses a folder of RocksDB whose `CURRENT` is gone: RocksDB would make an empty store there, and remove what it
+/// does not know.
 fn refuse_headless(folder: &Path) -> Result<(), Error> {
-    let file_error = |source| Error::File { path: folder.to_owned(), source };
+    let file_error = |source| Error::File {
+        path: folder.to_owned(),
+        source,
+    };
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(file_error)? {
         names.push(entry.map_err(file_error)?.file_name().to_string_lossy().into_owned());
@@ -107,8 +135,13 @@ fn refuse_headless(folder: &Path) -> Result<(), Error> {
     };
     match (names.iter().any(|name| name == "CURRENT"), names.iter().find(holds)) {
         (false, Some(orphan)) => {
-            let detail = format!("{} has {orphan} but no CURRENT: a file of the store is lost, and all of its documents would be", folder.display());
-            Err(proto::Problem::new(proto::Code::Unavailable, detail).hint("bring the folder back from a copy, or move it away to begin anew").into())
+            let detail = format!(
+                "{} has {orphan} but no CURRENT: a file of the store is lost, and all of its documents would be",
+                folder.display()
+            );
+            Err(proto::Problem::new(proto::Code::Unavailable, detail)
+                .hint("bring the folder back from a copy, or move it away to begin anew")
+                .into())
         }
         _ => Ok(()),
     }
@@ -117,19 +150,28 @@ fn refuse_headless(folder: &Path) -> Result<(), Error> {
 /// The file in a store's folder by which somebody accepts that what stands behind a damaged record is lost.
 const ACCEPT_LOSS: &str = "ACCEPT-LOSS";
 
-/// Refuses a log with a damaged record in front of acknowledged writes, unless their loss is accepted: by this file, which goes once the store is open.
+/// Refuses a log with a damaged record in front of acknowledged writes, unless their loss is accepted: by this file,
+/// which goes once the store is open.
 fn refuse_hole(folder: &Path) -> Result<Option<PathBuf>, Error> {
     let accept = folder.join(ACCEPT_LOSS);
     let accepted = accept.exists().then(|| accept.clone());
-    let hole = log::hole(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
-    let Some(log::Hole { file, offset }) = hole else { return Ok(accepted) };
+    let hole = log::hole(folder).map_err(|source| Error::File {
+        path: folder.to_owned(),
+        source,
+    })?;
+    let Some(log::Hole { file, offset }) = hole else {
+        return Ok(accepted);
+    };
     let file = file.display();
     if accepted.is_some() {
         tracing::error!(%file, offset, "a record of the log is damaged; the writes behind it are lost, which was accepted");
         return Ok(accepted);
     }
     let detail = format!("{file} is damaged at byte {offset}, and acknowledged writes may stand behind it");
-    let hint = format!("bring the folder back from a copy; or, to go on without these writes, make the file {}", accept.display());
+    let hint = format!(
+        "bring the folder back from a copy; or, to go on without these writes, make the file {}",
+        accept.display()
+    );
     Err(proto::Problem::new(proto::Code::Unavailable, detail).hint(hint).into())
 }
 

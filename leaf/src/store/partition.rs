@@ -1,4 +1,5 @@
-//! Partition row. Family `meta`, key: 17 partition. Value: position, hash of the last record, counters. Written with every batch.
+//! Partition row. Family `meta`, key: 17 partition. Value: position, hash of the last record, counters. Written with
+//! every batch.
 
 use proto::ingest::Outcomes;
 

@@ -1,4 +1,5 @@
-//! Request row. Family `meta`, key: 20 partition, then the request's key. Value: the body's hash, the time, and the answer that was given.
+//! Request row. Family `meta`, key: 20 partition, then the request's key. Value: the body's hash, the time, and the
+//! answer that was given.
 //!
 //! Its age row (key: 21 partition, time, request's key; empty value) lets old ones be found without a pass over all.
 
@@ -23,7 +24,11 @@ impl RequestRow {
     /// The value of the row.
     pub fn encode(&self) -> Vec<u8> {
         let answer = serde_json::to_vec(&self.answer).expect("an answer holds nothing that JSON cannot");
-        Writer::new(VERSION).rest(&self.body.to_be_bytes()).signed(self.time_ms).rest(&answer).finish()
+        Writer::new(VERSION)
+            .rest(&self.body.to_be_bytes())
+            .signed(self.time_ms)
+            .rest(&answer)
+            .finish()
     }
 
     /// The row of a value.

@@ -1,5 +1,5 @@
-//! The documents of a store as views have them: the store can be closed under its readers. A store that failed has to be opened again, and a view may
-//! be held for as long as somebody takes to read an answer.
+//! The documents of a store as views have them: the store can be closed under its readers. A store that failed has to
+//! be opened again, and a view may be held for as long as somebody takes to read an answer.
 
 use std::sync::Arc;
 
@@ -18,7 +18,10 @@ pub struct Shared {
 impl Shared {
     /// Of this store.
     pub fn new(store: Arc<Store>) -> Arc<Self> {
-        Arc::new(Self { shard: store.shard(), store: RwLock::new(Some(store)) })
+        Arc::new(Self {
+            shard: store.shard(),
+            store: RwLock::new(Some(store)),
+        })
     }
 
     /// Lets go of the store. Reads that run end, and later ones fail.
@@ -30,7 +33,13 @@ impl Shared {
 impl Documents for Shared {
     fn read(&self, addresses: &[Address]) -> Result<Vec<Document>, Error> {
         let store = self.store.read().clone();
-        let closed = || Problem::new(Code::Unavailable, format!("shard {} was opened again meanwhile", self.shard)).hint("ask again");
+        let closed = || {
+            Problem::new(
+                Code::Unavailable,
+                format!("shard {} was opened again meanwhile", self.shard),
+            )
+            .hint("ask again")
+        };
         store.ok_or_else(closed)?.read_documents(addresses)
     }
 }

@@ -1,4 +1,5 @@
-//! Made-up documents: hostile keys, every kind of value at the same path, arrays in arrays, long strings, odd numbers, repeated keys, texts.
+//! Made-up documents: hostile keys, every kind of value at the same path, arrays in arrays, long strings, odd numbers,
+//! repeated keys, texts.
 
 use std::sync::Arc;
 
@@ -13,7 +14,11 @@ use proto::{Address, record::TimeKind};
 /// A seed: `SEED` from the environment, or of this moment.
 pub fn seed() -> u64 {
     let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    given.unwrap_or_else(|| std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64))
+    given.unwrap_or_else(|| {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(1, |since| since.as_millis() as u64)
+    })
 }
 
 /// Numbers from a seed (SplitMix64).
@@ -47,10 +52,41 @@ impl Dice {
     }
 }
 
-const KEYS: [&str; 14] = ["a", "b", "n", "t", "a.b", "c\\u0000d", "", "\\\"q\\\"", "é", "\\u0001", "items", "ids", "msg", "\\ud800"];
+const KEYS: [&str; 14] = [
+    "a",
+    "b",
+    "n",
+    "t",
+    "a.b",
+    "c\\u0000d",
+    "",
+    "\\\"q\\\"",
+    "é",
+    "\\u0001",
+    "items",
+    "ids",
+    "msg",
+    "\\ud800",
+];
 
-pub const WORDS: [&str; 16] =
-    ["disk", "FULL", "a-1", "b_2", "user=bob", "Äpfel", "ΣΊΣΥΦΟΣ", "東京", "x²", "i\u{0307}", "12", "1.50", "zz", "the", "disk full", "İstanbul"];
+pub const WORDS: [&str; 16] = [
+    "disk",
+    "FULL",
+    "a-1",
+    "b_2",
+    "user=bob",
+    "Äpfel",
+    "ΣΊΣΥΦΟΣ",
+    "東京",
+    "x²",
+    "i\u{0307}",
+    "12",
+    "1.50",
+    "zz",
+    "the",
+    "disk full",
+    "İstanbul",
+];
 
 pub const NUMBERS: [&str; 20] = [
     "0",
@@ -88,12 +124,29 @@ const TIMES: [&str; 6] = [
 pub fn literals(to: Type) -> Vec<Literal> {
     match to {
         Type::Bool => vec![Literal::Bool(true), Literal::Bool(false)],
-        Type::Int => [0, 1, 12, i64::MAX, i64::MIN, 9_007_199_254_740_993].map(Literal::Int).to_vec(),
-        Type::Double => [0.0, -0.0, 1.5, 12.0, f64::MAX, f64::MIN, 9_007_199_254_740_992.0, f64::INFINITY].map(Literal::Double).to_vec(),
-        Type::Text | Type::Json | Type::Canonical | Type::Rank => {
-            ["", "a", "disk", "zzz", "\u{10ffff}"].map(|text| Literal::Text(text.into())).to_vec()
-        }
-        Type::Time => vec![Literal::Time(0), Literal::Time(1_704_164_645_000_000), Literal::Time(i64::MAX)],
+        Type::Int => [0, 1, 12, i64::MAX, i64::MIN, 9_007_199_254_740_993]
+            .map(Literal::Int)
+            .to_vec(),
+        Type::Double => [
+            0.0,
+            -0.0,
+            1.5,
+            12.0,
+            f64::MAX,
+            f64::MIN,
+            9_007_199_254_740_992.0,
+            f64::INFINITY,
+        ]
+        .map(Literal::Double)
+        .to_vec(),
+        Type::Text | Type::Json | Type::Canonical | Type::Rank => ["", "a", "disk", "zzz", "\u{10ffff}"]
+            .map(|text| Literal::Text(text.into()))
+            .to_vec(),
+        Type::Time => vec![
+            Literal::Time(0),
+            Literal::Time(1_704_164_645_000_000),
+            Literal::Time(i64::MAX),
+        ],
     }
 }
 
@@ -108,7 +161,10 @@ fn string(dice: &mut Dice) -> String {
         6 => "\\ud83d\\ude00 \\ud800".to_owned(),
         7 => ["true", " false ", "off", "1"][dice.below(4)].to_owned(),
         8 | 9 => dice.pick(&WORDS).to_string(),
-        _ => (0..1 + dice.below(5)).map(|_| *dice.pick(&WORDS)).collect::<Vec<_>>().join([" ", "-", ", "][dice.below(3)]),
+        _ => (0..1 + dice.below(5))
+            .map(|_| *dice.pick(&WORDS))
+            .collect::<Vec<_>>()
+            .join([" ", "-", ", "][dice.below(3)]),
     };
     format!("\"{text}\"")
 }
@@ -128,7 +184,9 @@ fn value(dice: &mut Dice, depth: usize) -> String {
 }
 
 fn object(dice: &mut Dice, depth: usize) -> String {
-    let entries: Vec<String> = (0..dice.below(6)).map(|_| format!("\"{}\":{}", dice.pick(&KEYS), value(dice, depth))).collect();
+    let entries: Vec<String> = (0..dice.below(6))
+        .map(|_| format!("\"{}\":{}", dice.pick(&KEYS), value(dice, depth)))
+        .collect();
     format!("{{{}}}", entries.join(", "))
 }
 
@@ -164,7 +222,9 @@ fn body(dice: &mut Dice, odd: bool) -> String {
 pub fn documents(seed: u64, count: usize) -> Vec<Arc<Document>> {
     let mut dice = Dice::new(seed);
     let odd = seed % 2 == 1;
-    let mut documents: Vec<Document> = (0..count).map(|number| document(&mut dice, number as i64, odd)).collect();
+    let mut documents: Vec<Document> = (0..count)
+        .map(|number| document(&mut dice, number as i64, odd))
+        .collect();
     documents.sort_by(|a, b| a.address.cmp(&b.address));
     documents.dedup_by(|a, b| a.address == b.address);
     documents.into_iter().map(Arc::new).collect()
@@ -173,9 +233,18 @@ pub fn documents(seed: u64, count: usize) -> Vec<Arc<Document>> {
 fn document(dice: &mut Dice, number: i64, odd: bool) -> Document {
     let source = dice.pick(&["clicks", "push", "other.topic"]).parse().expect("a name");
     let item = dice.one_in(3).then(|| dice.below(4) as u32);
-    let address = Address { source, partition: dice.below(3) as i32, offset: number * 3 / 2, item };
+    let address = Address {
+        source,
+        partition: dice.below(3) as i32,
+        offset: number * 3 / 2,
+        item,
+    };
     let json = !(odd && dice.one_in(15));
-    let text = if json { body(dice, odd) } else { format!("plain {} text {}", dice.pick(&WORDS), dice.pick(&WORDS)) };
+    let text = if json {
+        body(dice, odd)
+    } else {
+        format!("plain {} text {}", dice.pick(&WORDS), dice.pick(&WORDS))
+    };
     let header = Header {
         ingested_ms: 1_700_000_000_000 + number * 1_000,
         time_ms: 1_600_000_000_000 + dice.below(1_000_000) as i64,
@@ -184,5 +253,9 @@ fn document(dice: &mut Dice, number: i64, odd: bool) -> Document {
         json,
         ..Header::default()
     };
-    Document { address, header, bytes: Bytes::from(text) }
+    Document {
+        address,
+        header,
+        bytes: Bytes::from(text),
+    }
 }

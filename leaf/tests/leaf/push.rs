@@ -17,14 +17,27 @@ use super::support::{Fixture, everything, query, small, tail_only};
 async fn a_push_is_there_when_it_is_acknowledged() {
     let fixture = Fixture::start(tail_only);
     let pushed = fixture.push(&[r#"{"a": 1}"#]).await;
-    assert_eq!((pushed.accepted, pushed.rejected, pushed.position.to_string()), (1, 0, "push/0@0".into()));
+    assert_eq!(
+        (pushed.accepted, pushed.rejected, pushed.position.to_string()),
+        (1, 0, "push/0@0".into())
+    );
     let pushed = fixture.push(&[r#"{"a":2.5}"#, " [3] "]).await;
     assert_eq!(pushed.position.to_string(), "push/0@1");
-    let expected = [("push/0@0", r#"{"a": 1}"#), ("push/0@1.0", r#"{"a":2.5}"#), ("push/0@1.1", " [3] ")];
-    assert_eq!(fixture.documents().await, expected.map(|(a, t)| (a.to_owned(), t.to_owned())).into());
+    let expected = [
+        ("push/0@0", r#"{"a": 1}"#),
+        ("push/0@1.0", r#"{"a":2.5}"#),
+        ("push/0@1.1", " [3] "),
+    ];
+    assert_eq!(
+        fixture.documents().await,
+        expected.map(|(a, t)| (a.to_owned(), t.to_owned())).into()
+    );
     let view = fixture.view().await;
     assert_eq!(view.positions.to_string(), "push/0@1");
-    assert_eq!(view.paths.paths, [(Path::of_keys(["a"]), Kinds::INT | Kinds::FLOAT)].into());
+    assert_eq!(
+        view.paths.paths,
+        [(Path::of_keys(["a"]), Kinds::INT | Kinds::FLOAT)].into()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,25 +48,57 @@ async fn a_bad_item_is_told_and_its_neighbours_are_kept() {
     let errors: Vec<(u64, &str)> = pushed.errors.iter().map(|e| (e.index, e.code.as_str())).collect();
     assert_eq!(errors, [(1, "not_json"), (2, "bad_id"), (3, "empty")]);
     let letters = fixture.leaf.dead_letters(fixture.shard, 2).await.expect("dead letters");
-    let told: Vec<(String, &str, &[u8])> = letters.iter().map(|l| (l.address.to_string(), l.code.as_str(), &l.bytes[..])).collect();
-    assert_eq!(told, [("push/0@0.3".into(), "empty", &b""[..]), ("push/0@0.2".into(), "bad_id", br#"{"_id":"push/0@1"}"#)]);
+    let told: Vec<(String, &str, &[u8])> = letters
+        .iter()
+        .map(|l| (l.address.to_string(), l.code.as_str(), &l.bytes[..]))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("push/0@0.3".into(), "empty", &b""[..]),
+            ("push/0@0.2".into(), "bad_id", br#"{"_id":"push/0@1"}"#)
+        ]
+    );
     let outcomes = fixture.outcomes(&SourceName::push(), 0).await;
-    assert_eq!((outcomes.events, outcomes.accepted, outcomes.dead_letters, outcomes.documents), (5, 2, 3, 2));
+    assert_eq!(
+        (
+            outcomes.events,
+            outcomes.accepted,
+            outcomes.dead_letters,
+            outcomes.documents
+        ),
+        (5, 2, 3, 2)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_applies_once_whatever_is_retried() {
     let fixture = Fixture::start(tail_only);
-    let first = fixture.try_push(fixture.pushing_as("k", &["1", "{", "2"])).await.expect("a push");
+    let first = fixture
+        .try_push(fixture.pushing_as("k", &["1", "{", "2"]))
+        .await
+        .expect("a push");
     fixture.push(&["3"]).await;
-    let again = fixture.try_push(fixture.pushing_as("k", &["1", "{", "2"])).await.expect("the same answer");
+    let again = fixture
+        .try_push(fixture.pushing_as("k", &["1", "{", "2"]))
+        .await
+        .expect("the same answer");
     assert!(!first.repeated);
-    let first = Pushed { repeated: true, ..first };
+    let first = Pushed {
+        repeated: true,
+        ..first
+    };
     assert_eq!(again, first);
-    let other = fixture.try_push(fixture.pushing_as("k", &["1"])).await.expect_err("another body");
+    let other = fixture
+        .try_push(fixture.pushing_as("k", &["1"]))
+        .await
+        .expect_err("another body");
     assert_eq!(other.code, Code::Conflict);
     let fixture = fixture.restart().await;
-    assert_eq!(fixture.try_push(fixture.pushing_as("k", &["1", "{", "2"])).await, Ok(first));
+    assert_eq!(
+        fixture.try_push(fixture.pushing_as("k", &["1", "{", "2"])).await,
+        Ok(first)
+    );
     assert_eq!(fixture.documents().await.len(), 3);
     assert_eq!(fixture.outcomes(&SourceName::push(), 0).await.events, 4);
 }
@@ -61,30 +106,72 @@ async fn a_request_applies_once_whatever_is_retried() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_may_be_used_again_a_day_later() {
     let fixture = Fixture::start(tail_only);
-    let at = |time_ms: i64, key: &str| Push { time_ms, ..fixture.pushing_as(key, &["1"]) };
+    let at = |time_ms: i64, key: &str| Push {
+        time_ms,
+        ..fixture.pushing_as(key, &["1"])
+    };
     let day = 24 * 3600 * 1000;
     let first = fixture.try_push(at(day, "k")).await.expect("a push");
-    assert_eq!(fixture.try_push(at(2 * day, "other")).await.expect("a push").position.offset, 1);
-    assert_eq!(fixture.try_push(at(2 * day, "k")).await, Ok(Pushed { repeated: true, ..first }), "a day is not over");
+    assert_eq!(
+        fixture
+            .try_push(at(2 * day, "other"))
+            .await
+            .expect("a push")
+            .position
+            .offset,
+        1
+    );
+    assert_eq!(
+        fixture.try_push(at(2 * day, "k")).await,
+        Ok(Pushed {
+            repeated: true,
+            ..first
+        }),
+        "a day is not over"
+    );
     fixture.try_push(at(2 * day + 1, "third")).await.expect("a push");
-    assert_eq!(fixture.try_push(at(2 * day + 1, "k")).await.expect("a push").position.offset, 3);
+    assert_eq!(
+        fixture
+            .try_push(at(2 * day + 1, "k"))
+            .await
+            .expect("a push")
+            .position
+            .offset,
+        3
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_used_again_applies_once_again() {
     let fixture = Fixture::start(tail_only);
-    let at = |time_ms: i64, key: &str| Push { time_ms, ..fixture.pushing_as(key, &["1"]) };
+    let at = |time_ms: i64, key: &str| Push {
+        time_ms,
+        ..fixture.pushing_as(key, &["1"])
+    };
     let day = 24 * 3600 * 1000;
     // More old requests than one push clears away, so that the row of `x` outlives its next use.
     for number in 0..150 {
-        fixture.try_push(at(day, &format!("old {number:03}"))).await.expect("a push");
+        fixture
+            .try_push(at(day, &format!("old {number:03}")))
+            .await
+            .expect("a push");
     }
     fixture.try_push(at(day, "x")).await.expect("a push");
     for key in ["old 000", "x"] {
         let again = fixture.try_push(at(2 * day + 1, key)).await.expect("a push");
         assert!(!again.repeated, "{key} may be used again");
-        fixture.try_push(at(2 * day + 1, &format!("after {key}"))).await.expect("a push");
-        assert_eq!(fixture.try_push(at(2 * day + 1, key)).await, Ok(Pushed { repeated: true, ..again }), "{key}");
+        fixture
+            .try_push(at(2 * day + 1, &format!("after {key}")))
+            .await
+            .expect("a push");
+        assert_eq!(
+            fixture.try_push(at(2 * day + 1, key)).await,
+            Ok(Pushed {
+                repeated: true,
+                ..again
+            }),
+            "{key}"
+        );
     }
 }
 
@@ -94,14 +181,23 @@ async fn the_same_request_many_times_at_once_applies_once() {
     let tasks: Vec<_> = (0..20)
         .map(|_| {
             let fixture = fixture.clone();
-            tokio::spawn(async move { fixture.try_push(fixture.pushing_as("k", &["1", "2"])).await.expect("an answer") })
+            tokio::spawn(async move {
+                fixture
+                    .try_push(fixture.pushing_as("k", &["1", "2"]))
+                    .await
+                    .expect("an answer")
+            })
         })
         .collect();
     let mut answers = Vec::new();
     for task in tasks {
         answers.push(task.await.expect("a task"));
     }
-    assert_eq!(answers.iter().filter(|answer| !answer.repeated).count(), 1, "one of them was the first");
+    assert_eq!(
+        answers.iter().filter(|answer| !answer.repeated).count(),
+        1,
+        "one of them was the first"
+    );
     answers.iter_mut().for_each(|answer| answer.repeated = false);
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
     assert_eq!(fixture.documents().await.len(), 2);
@@ -119,13 +215,21 @@ async fn every_question_sees_what_was_acknowledged_before_it() {
                     let pushed = fixture.push(&[&text]).await;
                     let query = query();
                     let deadline = Instant::now() + Duration::from_secs(20);
-                    fixture.leaf.pin(query, fixture.shard, &PositionVector::default(), deadline).await.expect("a view");
+                    fixture
+                        .leaf
+                        .pin(query, fixture.shard, &PositionVector::default(), deadline)
+                        .await
+                        .expect("a view");
                     let view = fixture.leaf.pinned(query, fixture.shard).expect("pinned");
                     fixture.leaf.unpin(query);
                     let at = view.positions.get(&SourceName::push(), 0).expect("a position");
                     assert!(at >= pushed.position.offset);
                     let documents = everything(&view);
-                    assert_eq!(documents.len() as i64, at + 1, "everything through the position and nothing after it");
+                    assert_eq!(
+                        documents.len() as i64,
+                        at + 1,
+                        "everything through the position and nothing after it"
+                    );
                     assert!(documents.iter().any(|d| d.text() == text));
                 }
             })
@@ -143,14 +247,35 @@ async fn a_question_waits_for_a_position_until_its_deadline() {
     let at_least: PositionVector = "push/0@0".parse().expect("a vector");
     assert!(fixture.documents().await.is_empty(), "the shard is open");
     let soon = Instant::now() + Duration::from_millis(20);
-    let late = fixture.leaf.pin(query(), fixture.shard, &at_least, soon).await.expect_err("nothing is there");
+    let late = fixture
+        .leaf
+        .pin(query(), fixture.shard, &at_least, soon)
+        .await
+        .expect_err("nothing is there");
     assert_eq!(late.code, Code::Timeout);
     let waiting = {
         let (fixture, at_least) = (fixture.clone(), at_least.clone());
-        tokio::spawn(async move { fixture.leaf.pin(query(), fixture.shard, &at_least, Instant::now() + Duration::from_secs(20)).await })
+        tokio::spawn(async move {
+            fixture
+                .leaf
+                .pin(
+                    query(),
+                    fixture.shard,
+                    &at_least,
+                    Instant::now() + Duration::from_secs(20),
+                )
+                .await
+        })
     };
     fixture.push(&["1"]).await;
-    assert!(waiting.await.expect("a task").expect("a view").positions.covers(&at_least));
+    assert!(
+        waiting
+            .await
+            .expect("a task")
+            .expect("a view")
+            .positions
+            .covers(&at_least)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,13 +284,20 @@ async fn a_pinned_view_does_not_change() {
     fixture.push(&[r#"{"_id":"a","v":1}"#, r#"{"_id":"b","v":1}"#]).await;
     let query = query();
     let deadline = Instant::now() + Duration::from_secs(20);
-    fixture.leaf.pin(query, fixture.shard, &PositionVector::default(), deadline).await.expect("a view");
+    fixture
+        .leaf
+        .pin(query, fixture.shard, &PositionVector::default(), deadline)
+        .await
+        .expect("a view");
     let view = fixture.leaf.pinned(query, fixture.shard).expect("pinned");
     let before = everything(&view);
     for round in 0..60 {
         fixture.push(&[&format!(r#"{{"_id":"a","v":{round}}}"#)]).await;
     }
-    assert_eq!(everything(&fixture.leaf.pinned(query, fixture.shard).expect("still pinned")), before);
+    assert_eq!(
+        everything(&fixture.leaf.pinned(query, fixture.shard).expect("still pinned")),
+        before
+    );
     assert_eq!(fixture.documents().await.len(), 2);
     fixture.leaf.unpin(query);
     assert!(fixture.leaf.pinned(query, fixture.shard).is_err());

@@ -14,13 +14,36 @@ use super::support::{Fixture, clicks, everything, record, small, tail_only, text
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_refused_and_what_is_there_is_told() {
     let fixture = Fixture::start(tail_only);
-    let records = |from: i64, to: i64| (from..=to).map(|offset| record(offset, None, Some("{}"))).collect::<Vec<_>>();
-    assert_eq!(fixture.write(fixture.batch(0, 4, 6, records(5, 6))).await, Verdict::Gap { stored: -1 });
-    assert_eq!(fixture.write(fixture.batch(0, -1, 9, records(0, 9))).await, Verdict::Applied { stored: 9 });
-    assert_eq!(fixture.write(fixture.batch(0, 2, 5, records(3, 5))).await, Verdict::Already { stored: 9 });
-    assert_eq!(fixture.write(fixture.batch(0, 5, 11, records(6, 11))).await, Verdict::Applied { stored: 11 });
-    assert_eq!(fixture.write(fixture.batch(0, 12, 13, records(13, 13))).await, Verdict::Gap { stored: 11 });
-    assert_eq!(fixture.write(fixture.batch(0, 11, 20, vec![])).await, Verdict::Applied { stored: 20 }, "holes are no gap");
+    let records = |from: i64, to: i64| {
+        (from..=to)
+            .map(|offset| record(offset, None, Some("{}")))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        fixture.write(fixture.batch(0, 4, 6, records(5, 6))).await,
+        Verdict::Gap { stored: -1 }
+    );
+    assert_eq!(
+        fixture.write(fixture.batch(0, -1, 9, records(0, 9))).await,
+        Verdict::Applied { stored: 9 }
+    );
+    assert_eq!(
+        fixture.write(fixture.batch(0, 2, 5, records(3, 5))).await,
+        Verdict::Already { stored: 9 }
+    );
+    assert_eq!(
+        fixture.write(fixture.batch(0, 5, 11, records(6, 11))).await,
+        Verdict::Applied { stored: 11 }
+    );
+    assert_eq!(
+        fixture.write(fixture.batch(0, 12, 13, records(13, 13))).await,
+        Verdict::Gap { stored: 11 }
+    );
+    assert_eq!(
+        fixture.write(fixture.batch(0, 11, 20, vec![])).await,
+        Verdict::Applied { stored: 20 },
+        "holes are no gap"
+    );
     assert_eq!(fixture.documents().await.len(), 12);
     assert_eq!(fixture.outcomes(&clicks(), 0).await.events, 12);
 }
@@ -34,17 +57,56 @@ async fn what_does_not_belong_here_is_refused_with_a_reason() {
     };
     let good = fixture.batch(0, -1, 0, vec![record(0, None, Some("1"))]);
     fixture.write(good.clone()).await;
-    let other_topic = Batch { topic: "topic-2".into(), ..fixture.batch(0, 0, 1, vec![record(1, None, Some("1"))]) };
+    let other_topic = Batch {
+        topic: "topic-2".into(),
+        ..fixture.batch(0, 0, 1, vec![record(1, None, Some("1"))])
+    };
     assert!(refused(fixture.write(other_topic).await).contains("topic-1"));
     let truncated = fixture.batch(0, -1, 1, vec![record(0, None, Some("2")), record(1, None, Some("1"))]);
     assert!(refused(fixture.write(truncated).await).contains("another record"));
     let resumed = fixture.batch(0, -1, 1, vec![record(0, None, Some("1")), record(1, None, Some("1"))]);
     assert_eq!(fixture.write(resumed).await, Verdict::Applied { stored: 1 });
-    assert!(refused(fixture.write(Batch { level: 7, ..good.clone() }).await).contains("level 7"));
-    let elsewhere = proto::ingest::ShardId { number: 3, ..fixture.shard };
-    assert!(refused(fixture.write(Batch { shard: elsewhere, ..good.clone() }).await).contains("belongs to shard 0"));
-    let rules = Rules { key: Some("a..b".to_owned().into()), ..Rules::default() };
-    assert!(refused(fixture.write(Batch { rules, ..fixture.batch(0, 1, 2, vec![]) }).await).contains("a..b"));
+    assert!(
+        refused(
+            fixture
+                .write(Batch {
+                    level: 7,
+                    ..good.clone()
+                })
+                .await
+        )
+        .contains("level 7")
+    );
+    let elsewhere = proto::ingest::ShardId {
+        number: 3,
+        ..fixture.shard
+    };
+    assert!(
+        refused(
+            fixture
+                .write(Batch {
+                    shard: elsewhere,
+                    ..good.clone()
+                })
+                .await
+        )
+        .contains("belongs to shard 0")
+    );
+    let rules = Rules {
+        key: Some("a..b".to_owned().into()),
+        ..Rules::default()
+    };
+    assert!(
+        refused(
+            fixture
+                .write(Batch {
+                    rules,
+                    ..fixture.batch(0, 1, 2, vec![])
+                })
+                .await
+        )
+        .contains("a..b")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,9 +115,20 @@ async fn without_room_the_leaf_is_busy_and_nothing_is_lost() {
         tail_only(options);
         options.tail_documents_max = 10;
     });
-    let records = |from: i64, to: i64| (from..=to).map(|offset| record(offset, None, Some("{}"))).collect::<Vec<_>>();
-    assert_eq!(fixture.write(fixture.batch(0, -1, 14, records(0, 14))).await, Verdict::Applied { stored: 14 }, "a batch into an empty tail has room");
-    assert!(matches!(fixture.write(fixture.batch(0, 14, 15, records(15, 15))).await, Verdict::Busy { .. }));
+    let records = |from: i64, to: i64| {
+        (from..=to)
+            .map(|offset| record(offset, None, Some("{}")))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        fixture.write(fixture.batch(0, -1, 14, records(0, 14))).await,
+        Verdict::Applied { stored: 14 },
+        "a batch into an empty tail has room"
+    );
+    assert!(matches!(
+        fixture.write(fixture.batch(0, 14, 15, records(15, 15))).await,
+        Verdict::Busy { .. }
+    ));
     assert_eq!(fixture.documents().await.len(), 15);
     assert_eq!(fixture.outcomes(&clicks(), 0).await.events, 15);
 }
@@ -65,10 +138,16 @@ async fn a_topic_that_is_not_json_stops_at_the_same_record_however_it_is_cut() {
     let mut ends = BTreeSet::new();
     for step in [1, 7, 400, 5_000] {
         let fixture = Fixture::start(tail_only);
-        let records: Vec<Record> = (0..1_200).map(|offset| record(offset, None, Some(if offset % 3 == 0 { "{}" } else { "nonsense" }))).collect();
+        let records: Vec<Record> = (0..1_200)
+            .map(|offset| record(offset, None, Some(if offset % 3 == 0 { "{}" } else { "nonsense" })))
+            .collect();
         let mut after = -1;
         let reason = loop {
-            let slice: Vec<Record> = records.iter().filter(|r| r.offset > after && r.offset <= after + step).cloned().collect();
+            let slice: Vec<Record> = records
+                .iter()
+                .filter(|r| r.offset > after && r.offset <= after + step)
+                .cloned()
+                .collect();
             let through = slice.last().expect("it stops before the end").offset;
             match fixture.write(fixture.batch(0, after, through, slice)).await {
                 Verdict::Applied { stored } => after = stored,
@@ -78,10 +157,17 @@ async fn a_topic_that_is_not_json_stops_at_the_same_record_however_it_is_cut() {
         };
         assert!(reason.contains("dead_letters"), "{reason}");
         let outcomes = fixture.outcomes(&clicks(), 0).await;
-        let stored = proto::ingest::Ingest::stored(&*fixture.leaf, fixture.shard, &clicks(), 0).await.expect("stored");
+        let stored = proto::ingest::Ingest::stored(&*fixture.leaf, fixture.shard, &clicks(), 0)
+            .await
+            .expect("stored");
         assert!(stored.dead);
         ends.insert((stored.offset, outcomes.events, outcomes.dead_letters));
-        let more = fixture.batch(0, stored.offset, stored.offset + 1, vec![record(stored.offset + 1, None, Some("{}"))]);
+        let more = fixture.batch(
+            0,
+            stored.offset,
+            stored.offset + 1,
+            vec![record(stored.offset + 1, None, Some("{}"))],
+        );
         assert!(matches!(fixture.write(more).await, Verdict::Refused { .. }));
     }
     assert_eq!(ends.into_iter().collect::<Vec<_>>(), [(751, 752, 501)]);
@@ -90,9 +176,21 @@ async fn a_topic_that_is_not_json_stops_at_the_same_record_however_it_is_cut() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_of_text_takes_every_record() {
     let fixture = Fixture::start(tail_only);
-    let rules = Rules { format: Format::Text, key: None };
-    let records = vec![record(0, None, Some("plain text")), record(1, None, Some("{\"a\":1}")), record(2, None, Some(""))];
-    fixture.write(Batch { rules, ..fixture.batch(0, -1, 2, records) }).await;
+    let rules = Rules {
+        format: Format::Text,
+        key: None,
+    };
+    let records = vec![
+        record(0, None, Some("plain text")),
+        record(1, None, Some("{\"a\":1}")),
+        record(2, None, Some("")),
+    ];
+    fixture
+        .write(Batch {
+            rules,
+            ..fixture.batch(0, -1, 2, records)
+        })
+        .await;
     let view = fixture.view().await;
     assert!(everything(&view).iter().all(|document| !document.header.json));
     assert!(view.paths.paths.is_empty());
@@ -113,15 +211,41 @@ async fn keys_replace_and_tombstones_remove_within_a_partition() {
         record(6, None, Some("4")),
     ];
     fixture.write(fixture.batch(0, -1, 6, records)).await;
-    fixture.write(fixture.batch(1, -1, 0, vec![record(0, Some("a"), Some("5"))])).await;
+    fixture
+        .write(fixture.batch(1, -1, 0, vec![record(0, Some("a"), Some("5"))]))
+        .await;
     let expected = [("clicks/0@2", "3"), ("clicks/0@6", "4"), ("clicks/1@0", "5")];
-    assert_eq!(fixture.documents().await, expected.map(|(a, t)| (a.to_owned(), t.to_owned())).into());
+    assert_eq!(
+        fixture.documents().await,
+        expected.map(|(a, t)| (a.to_owned(), t.to_owned())).into()
+    );
     let outcomes = fixture.outcomes(&clicks(), 0).await;
-    let expected = Outcomes { events: 7, accepted: 4, tombstones: 3, superseded: 1, deleted: 1, documents: 2, bytes: 4, ..Outcomes::default() };
+    let expected = Outcomes {
+        events: 7,
+        accepted: 4,
+        tombstones: 3,
+        superseded: 1,
+        deleted: 1,
+        documents: 2,
+        bytes: 4,
+        ..Outcomes::default()
+    };
     assert_eq!(outcomes, expected);
-    let partitions = proto::ingest::Ingest::partitions(&*fixture.leaf, fixture.shard.collection).await.expect("partitions");
-    assert!(partitions.iter().all(|partition| partition.keys_elsewhere == 1), "a key met in two partitions is counted in both");
-    let by_id = async |id: &str| fixture.leaf.document(fixture.shard, id).await.expect("an answer").map(|d| d.address.to_string());
+    let partitions = proto::ingest::Ingest::partitions(&*fixture.leaf, fixture.shard.collection)
+        .await
+        .expect("partitions");
+    assert!(
+        partitions.iter().all(|partition| partition.keys_elsewhere == 1),
+        "a key met in two partitions is counted in both"
+    );
+    let by_id = async |id: &str| {
+        fixture
+            .leaf
+            .document(fixture.shard, id)
+            .await
+            .expect("an answer")
+            .map(|d| d.address.to_string())
+    };
     assert!(by_id("a").await.is_some());
     assert_eq!(by_id("b").await, None);
     assert_eq!(by_id("clicks/0@6").await.as_deref(), Some("clicks/0@6"));
@@ -166,13 +290,20 @@ pub fn model(records: &[Record]) -> (BTreeMap<String, String>, Outcomes) {
 }
 
 fn streams() -> impl Strategy<Value = Vec<Record>> {
-    let event =
-        (1i64..4, proptest::option::of("[a-e]"), prop_oneof![3 => "[0-9]{1,3}".prop_map(Some), 1 => Just(None), 1 => Just(Some("bad".to_owned()))]);
+    let event = (
+        1i64..4,
+        proptest::option::of("[a-e]"),
+        prop_oneof![3 => "[0-9]{1,3}".prop_map(Some), 1 => Just(None), 1 => Just(Some("bad".to_owned()))],
+    );
     proptest::collection::vec(event, 1..60).prop_map(|events| {
         let mut offset = -1;
         let place = |(gap, key, value): (i64, Option<String>, Option<String>)| {
             offset += gap;
-            record(offset, key.as_deref(), value.as_deref().map(|v| if v.starts_with('0') { "7" } else { v }))
+            record(
+                offset,
+                key.as_deref(),
+                value.as_deref().map(|v| if v.starts_with('0') { "7" } else { v }),
+            )
         };
         events.into_iter().map(place).collect()
     })

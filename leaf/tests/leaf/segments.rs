@@ -1,4 +1,5 @@
-//! What a segment says is what the documents say: random documents, every view of every path, every condition, by index and by bytes.
+//! What a segment says is what the documents say: random documents, every view of every path, every condition, by index
+//! and by bytes.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -59,8 +60,16 @@ fn spelled_at(array: &ArrayRef, to: Type, row: usize) -> Option<String> {
 /// What the bytes say: the value, whether it is a misfit.
 fn by_bytes(document: &Document, path: &Path, view: View) -> (Option<String>, bool) {
     let root = raw::root(document);
-    let Some(value) = raw::at(&root, path) else { return (None, false) };
-    let verbatim = || if document.header.json { proto::json::raw_at(document.text(), &path.json_steps()) } else { Some(document.text()) };
+    let Some(value) = raw::at(&root, path) else {
+        return (None, false);
+    };
+    let verbatim = || {
+        if document.header.json {
+            proto::json::raw_at(document.text(), &path.json_steps())
+        } else {
+            Some(document.text())
+        }
+    };
     match raw::view(value, verbatim, view) {
         Seen::Absent => (None, false),
         Seen::Misfit => (None, true),
@@ -73,7 +82,11 @@ fn paths(segment: &Segment) -> Vec<Path> {
     let mut paths: Vec<Path> = segment.paths().into_iter().map(|(path, _)| path).collect();
     let below: Vec<Path> = paths.iter().take(20).map(|path| path.with(Step::Index(0))).collect();
     paths.extend(below);
-    paths.extend([Path::of_keys(["nowhere"]), Path::of_keys(["a", "nowhere", "x"]), Path::default()]);
+    paths.extend([
+        Path::of_keys(["nowhere"]),
+        Path::of_keys(["a", "nowhere", "x"]),
+        Path::default(),
+    ]);
     paths
 }
 
@@ -86,7 +99,10 @@ pub fn check_values(segment: &Segment, documents: &[Arc<Document>], dice: &mut D
             for cast in [false, true] {
                 let some: Vec<u32> = all.iter().copied().filter(|_| dice.one_in(3)).collect();
                 for asked in [&all, &some] {
-                    let column = Column { what: What::Path(path.clone()), view: View { to, cast } };
+                    let column = Column {
+                        what: What::Path(path.clone()),
+                        view: View { to, cast },
+                    };
                     let given = segment.values(&column, None, asked).expect("values");
                     tally.count(given.is_some());
                     let Some(values) = given else { continue };
@@ -95,11 +111,20 @@ pub fn check_values(segment: &Segment, documents: &[Arc<Document>], dice: &mut D
                     let (mut misfits, mut present) = (0, 0);
                     for (row, document) in asked.iter().enumerate() {
                         let (value, misfit) = by_bytes(&documents[*document as usize], &path, column.view);
-                        assert_eq!(spelled_at(&values.array, to, row), value, "{column} of {}", documents[*document as usize].text());
+                        assert_eq!(
+                            spelled_at(&values.array, to, row),
+                            value,
+                            "{column} of {}",
+                            documents[*document as usize].text()
+                        );
                         misfits += u64::from(misfit);
                         present += u64::from(misfit || value.is_some());
                     }
-                    assert_eq!((values.misfits, values.present), (misfits, present), "misfits and values of {column}");
+                    assert_eq!(
+                        (values.misfits, values.present),
+                        (misfits, present),
+                        "misfits and values of {column}"
+                    );
                 }
             }
         }
@@ -107,8 +132,18 @@ pub fn check_values(segment: &Segment, documents: &[Arc<Document>], dice: &mut D
     tally
 }
 
-fn check_lookup(segment: &Segment, lookup: &Lookup, documents: &[Arc<Document>], is_true: impl Fn(&Document) -> bool, tally: &mut Tally) {
-    let expected: RoaringBitmap = (0..).zip(documents).filter(|(_, document)| is_true(document)).map(|(number, _)| number).collect();
+fn check_lookup(
+    segment: &Segment,
+    lookup: &Lookup,
+    documents: &[Arc<Document>],
+    is_true: impl Fn(&Document) -> bool,
+    tally: &mut Tally,
+) {
+    let expected: RoaringBitmap = (0..)
+        .zip(documents)
+        .filter(|(_, document)| is_true(document))
+        .map(|(number, _)| number)
+        .collect();
     let exact = segment.lookup(lookup).expect("a lookup");
     tally.count(exact.is_some());
     if let Some(found) = exact {
@@ -116,7 +151,10 @@ fn check_lookup(segment: &Segment, lookup: &Lookup, documents: &[Arc<Document>],
     }
     if let Some(narrowed) = segment.narrow(lookup).expect("a lookup") {
         assert!(narrowed.sure.is_subset(&expected), "{lookup:?} is sure of too much");
-        assert!((&expected - &narrowed.sure).is_subset(&narrowed.doubtful), "{lookup:?} misses documents");
+        assert!(
+            (&expected - &narrowed.sure).is_subset(&narrowed.doubtful),
+            "{lookup:?} misses documents"
+        );
         assert!(narrowed.sure.is_disjoint(&narrowed.doubtful));
     }
 }
@@ -155,33 +193,62 @@ fn check_conditions(segment: &Segment, documents: &[Arc<Document>], dice: &mut D
     for path in paths(segment) {
         for (to, ..) in Type::TABLE {
             let exists = Lookup::Exists(path.clone(), to);
-            check_lookup(segment, &exists, documents, |document| strict(document, &path, to).is_some(), &mut tally);
+            check_lookup(
+                segment,
+                &exists,
+                documents,
+                |document| strict(document, &path, to).is_some(),
+                &mut tally,
+            );
             if matches!(to, Type::Json | Type::Canonical | Type::Rank) {
                 continue;
             }
-            let mut known: Vec<Literal> = documents.iter().filter_map(|document| strict(document, &path, to)).collect();
+            let mut known: Vec<Literal> = documents
+                .iter()
+                .filter_map(|document| strict(document, &path, to))
+                .collect();
             known.extend(made_up::literals(to));
             for _ in 0..3 {
                 let picked = [dice.pick(&known).clone(), dice.pick(&known).clone()];
-                let holds = |document: &Document| strict(document, &path, to).is_some_and(|value| picked.iter().any(|p| compare(p, &value).is_eq()));
-                check_lookup(segment, &Lookup::In(path.clone(), to, picked.to_vec()), documents, holds, &mut tally);
+                let holds = |document: &Document| {
+                    strict(document, &path, to).is_some_and(|value| picked.iter().any(|p| compare(p, &value).is_eq()))
+                };
+                check_lookup(
+                    segment,
+                    &Lookup::In(path.clone(), to, picked.to_vec()),
+                    documents,
+                    holds,
+                    &mut tally,
+                );
                 let bounds = picked.map(|value| (!dice.one_in(4)).then(|| (value, dice.one_in(2))));
                 let inside = |document: &Document| {
                     strict(document, &path, to).is_some_and(|value| {
-                        let above = bounds[0]
-                            .as_ref()
-                            .is_none_or(|(bound, inclusive)| compare(&value, bound).is_gt() || *inclusive && compare(&value, bound).is_eq());
+                        let above = bounds[0].as_ref().is_none_or(|(bound, inclusive)| {
+                            compare(&value, bound).is_gt() || *inclusive && compare(&value, bound).is_eq()
+                        });
                         above
-                            && bounds[1]
-                                .as_ref()
-                                .is_none_or(|(bound, inclusive)| compare(&value, bound).is_lt() || *inclusive && compare(&value, bound).is_eq())
+                            && bounds[1].as_ref().is_none_or(|(bound, inclusive)| {
+                                compare(&value, bound).is_lt() || *inclusive && compare(&value, bound).is_eq()
+                            })
                     })
                 };
-                check_lookup(segment, &Lookup::Range(path.clone(), to, bounds[0].clone(), bounds[1].clone()), documents, inside, &mut tally);
+                check_lookup(
+                    segment,
+                    &Lookup::Range(path.clone(), to, bounds[0].clone(), bounds[1].clone()),
+                    documents,
+                    inside,
+                    &mut tally,
+                );
                 if let Literal::Text(text) = dice.pick(&known) {
                     let prefix: String = text.chars().take(dice.below(4)).collect();
                     let begins = |document: &Document| matches!(strict(document, &path, to), Some(Literal::Text(text)) if text.starts_with(&prefix));
-                    check_lookup(segment, &Lookup::Prefix(path.clone(), prefix.clone()), documents, begins, &mut tally);
+                    check_lookup(
+                        segment,
+                        &Lookup::Prefix(path.clone(), prefix.clone()),
+                        documents,
+                        begins,
+                        &mut tally,
+                    );
                 }
             }
         }
@@ -201,18 +268,35 @@ fn check_searches(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dic
             asks.push(Match::Prefix(words.to_lowercase().chars().take(2).collect()));
             asks.push(Match::Words(words));
             asks.push(Match::Words(dice.pick(&made_up::NUMBERS).to_string()));
-            let limit = |dice: &mut Dice, values: &[&str]| Some(Limit { value: dice.pick(values).to_string(), inclusive: dice.one_in(2) });
-            asks.push(Match::Range { from: limit(dice, &made_up::NUMBERS), to: limit(dice, &made_up::NUMBERS) });
-            asks.push(Match::Range { from: limit(dice, &made_up::WORDS), to: None });
+            let limit = |dice: &mut Dice, values: &[&str]| {
+                Some(Limit {
+                    value: dice.pick(values).to_string(),
+                    inclusive: dice.one_in(2),
+                })
+            };
+            asks.push(Match::Range {
+                from: limit(dice, &made_up::NUMBERS),
+                to: limit(dice, &made_up::NUMBERS),
+            });
+            asks.push(Match::Range {
+                from: limit(dice, &made_up::WORDS),
+                to: None,
+            });
         }
         asks.push(Match::Words("true".into()));
         for matches in asks {
-            let clause = Clause { path: path.clone(), matches };
+            let clause = Clause {
+                path: path.clone(),
+                matches,
+            };
             let matcher = Matcher::new(&clause);
             let is_true = |document: &Document| matcher.matches(&raw::root(document));
             check_lookup(segment, &Lookup::Search(clause.clone()), documents, is_true, &mut tally);
             let all: Vec<u32> = (0..segment.documents()).collect();
-            if let Some(values) = segment.values(&Column::search(clause.clone()), None, &all).expect("values") {
+            if let Some(values) = segment
+                .values(&Column::search(clause.clone()), None, &all)
+                .expect("values")
+            {
                 for (document, found) in documents.iter().zip(values.array.as_boolean()) {
                     assert_eq!(found, Some(is_true(document)), "{clause:?} of {}", document.text());
                 }
@@ -225,9 +309,19 @@ fn check_searches(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dic
 fn check_headers(segment: &Segment, documents: &[Arc<Document>], time_path: Option<&Path>) {
     let all: Vec<u32> = (0..segment.documents()).collect();
     assert_eq!(all.len(), documents.len());
-    let column = |name: &str| segment.values(&Column::always(name).expect("a column"), time_path, &all).expect("values");
+    let column = |name: &str| {
+        segment
+            .values(&Column::always(name).expect("a column"), time_path, &all)
+            .expect("values")
+    };
     let given = |name: &str| column(name).unwrap_or_else(|| panic!("{name} is given")).array;
-    let (ids, sources, partitions, offsets, items) = (given("_id"), given("_source"), given("_partition"), given("_offset"), given("_item"));
+    let (ids, sources, partitions, offsets, items) = (
+        given("_id"),
+        given("_source"),
+        given("_partition"),
+        given("_offset"),
+        given("_item"),
+    );
     let ingested = given("_ingested");
     let times = column("_time");
     for (row, document) in documents.iter().enumerate() {
@@ -236,39 +330,107 @@ fn check_headers(segment: &Segment, documents: &[Arc<Document>], time_path: Opti
         assert_eq!(segment.find(address), Some(row as u32));
         assert_eq!(ids.as_string_view().value(row), document.id());
         assert_eq!(sources.as_string_view().value(row), address.source.as_str());
-        assert_eq!(partitions.as_primitive::<Int64Type>().value(row), i64::from(address.partition));
+        assert_eq!(
+            partitions.as_primitive::<Int64Type>().value(row),
+            i64::from(address.partition)
+        );
         assert_eq!(offsets.as_primitive::<Int64Type>().value(row), address.offset);
-        assert_eq!(items.as_primitive::<Int64Type>().value(row), i64::from(address.item.unwrap_or(0)));
-        assert_eq!(ingested.as_primitive::<TimestampMicrosecondType>().value(row), header.ingested_ms * 1_000);
+        assert_eq!(
+            items.as_primitive::<Int64Type>().value(row),
+            i64::from(address.item.unwrap_or(0))
+        );
+        assert_eq!(
+            ingested.as_primitive::<TimestampMicrosecondType>().value(row),
+            header.ingested_ms * 1_000
+        );
         if let Some(times) = &times {
             let expected = raw::time_of_document(document, Some(&raw::root(document)), time_path);
-            assert_eq!(times.array.as_primitive::<TimestampMicrosecondType>().value(row), expected, "_time of {}", document.text());
+            assert_eq!(
+                times.array.as_primitive::<TimestampMicrosecondType>().value(row),
+                expected,
+                "_time of {}",
+                document.text()
+            );
         }
     }
-    assert!(times.is_some() || time_path.is_some(), "without a time path _time stands in the header");
+    assert!(
+        times.is_some() || time_path.is_some(),
+        "without a time path _time stands in the header"
+    );
 }
 
 fn check_header_lookups(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) {
     let mut tally = Tally::default();
-    let ids: Vec<String> = (0..3).map(|_| dice.pick(documents).id()).chain(["nobody".to_owned(), "clicks/0@999999999".to_owned()]).collect();
-    check_lookup(segment, &Lookup::Id(ids.clone()), documents, |document| ids.contains(&document.id()), &mut tally);
+    let ids: Vec<String> = (0..3)
+        .map(|_| dice.pick(documents).id())
+        .chain(["nobody".to_owned(), "clicks/0@999999999".to_owned()])
+        .collect();
+    check_lookup(
+        segment,
+        &Lookup::Id(ids.clone()),
+        documents,
+        |document| ids.contains(&document.id()),
+        &mut tally,
+    );
     let addresses: Vec<String> = (0..3).map(|_| dice.pick(documents).address.to_string()).collect();
-    check_lookup(segment, &Lookup::Id(addresses.clone()), documents, |document| addresses.contains(&document.id()), &mut tally);
-    check_lookup(segment, &Lookup::Source("clicks".into()), documents, |document| document.address.source.as_str() == "clicks", &mut tally);
+    check_lookup(
+        segment,
+        &Lookup::Id(addresses.clone()),
+        documents,
+        |document| addresses.contains(&document.id()),
+        &mut tally,
+    );
+    check_lookup(
+        segment,
+        &Lookup::Source("clicks".into()),
+        documents,
+        |document| document.address.source.as_str() == "clicks",
+        &mut tally,
+    );
     let some = dice.pick(documents).clone();
     let (offset, partition) = (some.address.offset, i64::from(some.address.partition));
     let header = |what: What, low, high| Lookup::Header(what, low, high);
-    check_lookup(segment, &header(What::Offset, offset, offset + 5), documents, |d| (offset..=offset + 5).contains(&d.address.offset), &mut tally);
+    check_lookup(
+        segment,
+        &header(What::Offset, offset, offset + 5),
+        documents,
+        |d| (offset..=offset + 5).contains(&d.address.offset),
+        &mut tally,
+    );
     check_lookup(segment, &header(What::Offset, 5, 3), documents, |_| false, &mut tally);
-    check_lookup(segment, &header(What::Partition, partition, partition), documents, |d| i64::from(d.address.partition) == partition, &mut tally);
+    check_lookup(
+        segment,
+        &header(What::Partition, partition, partition),
+        documents,
+        |d| i64::from(d.address.partition) == partition,
+        &mut tally,
+    );
     for low in [0, 1] {
-        check_lookup(segment, &header(What::Item, low, 2), documents, |d| (low..=2).contains(&i64::from(d.address.item.unwrap_or(0))), &mut tally);
+        check_lookup(
+            segment,
+            &header(What::Item, low, 2),
+            documents,
+            |d| (low..=2).contains(&i64::from(d.address.item.unwrap_or(0))),
+            &mut tally,
+        );
     }
     let micros = some.header.ingested_ms * 1_000;
     let near = micros - 5_000_000..=micros + 5_000_000;
     let (low, high) = (*near.start(), *near.end());
-    check_lookup(segment, &header(What::Ingested, low, high), documents, |d| near.contains(&(d.header.ingested_ms * 1_000)), &mut tally);
-    check_lookup(segment, &header(What::Time, low, high), documents, |d| near.contains(&raw::time_of_document(d, None, None)), &mut tally);
+    check_lookup(
+        segment,
+        &header(What::Ingested, low, high),
+        documents,
+        |d| near.contains(&(d.header.ingested_ms * 1_000)),
+        &mut tally,
+    );
+    check_lookup(
+        segment,
+        &header(What::Time, low, high),
+        documents,
+        |d| near.contains(&raw::time_of_document(d, None, None)),
+        &mut tally,
+    );
     assert_eq!(tally.withheld, 0, "conditions on the header are always decided");
 }
 
@@ -283,7 +445,11 @@ fn check(segment: &Segment, documents: &[Arc<Document>], seed: u64) -> [Tally; 3
     if !documents.is_empty() {
         check_header_lookups(segment, documents, &mut dice);
     }
-    [check_values(segment, documents, &mut dice), check_conditions(segment, documents, &mut dice), check_searches(segment, documents, &mut dice)]
+    [
+        check_values(segment, documents, &mut dice),
+        check_conditions(segment, documents, &mut dice),
+        check_searches(segment, documents, &mut dice),
+    ]
 }
 
 #[test]
@@ -300,7 +466,10 @@ fn a_segment_says_what_the_documents_say() {
     }
     for (what, (given, withheld)) in ["values", "conditions", "searches"].iter().zip(total) {
         eprintln!("{what}: {given} given, {withheld} withheld");
-        assert!(given > withheld, "{what}: the index says more often than not what it holds");
+        assert!(
+            given > withheld,
+            "{what}: the index says more often than not what it holds"
+        );
     }
 }
 
@@ -320,7 +489,10 @@ fn a_file_says_what_memory_says_and_again_after_opening() {
     drop(written);
     std::fs::remove_file(&file).expect("removed");
     check(&opened, &documents, seed);
-    let names: BTreeSet<_> = std::fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
+    let names: BTreeSet<_> = std::fs::read_dir(folder.path())
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
     assert!(names.is_empty(), "nothing else was left: {names:?}");
 }
 
@@ -342,7 +514,12 @@ fn a_file_that_was_cut_or_whose_footer_is_broken_is_refused() {
             _ => bytes.extend([0; 3]),
         }
         std::fs::write(&broken, &bytes).expect("written");
-        assert!(Segment::open(&broken).is_err(), "a broken file of {} bytes instead of {}", bytes.len(), whole.len());
+        assert!(
+            Segment::open(&broken).is_err(),
+            "a broken file of {} bytes instead of {}",
+            bytes.len(),
+            whole.len()
+        );
         std::fs::remove_file(&broken).expect("removed");
     }
     assert!(Segment::open(&file).is_ok());
@@ -351,8 +528,15 @@ fn a_file_that_was_cut_or_whose_footer_is_broken_is_refused() {
 /// Documents of some kilobytes each, so that a split of them has many blocks.
 fn long_documents(count: i64) -> Vec<Arc<Document>> {
     let word = |n: i64| format!("w{:x}", (n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    let text = |n: i64| (0..200).map(|place| word(n * 200 + place)).collect::<Vec<_>>().join(" ");
-    let bodies: Vec<String> = (0..count).map(|n| format!(r#"{{"n":{n},"name":"{}","text":"{}"}}"#, word(-n), text(n))).collect();
+    let text = |n: i64| {
+        (0..200)
+            .map(|place| word(n * 200 + place))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let bodies: Vec<String> = (0..count)
+        .map(|n| format!(r#"{{"n":{n},"name":"{}","text":"{}"}}"#, word(-n), text(n)))
+        .collect();
     of_bodies(&bodies.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
@@ -365,8 +549,14 @@ fn opening_a_split_reads_little_of_it_and_a_question_what_it_needs() {
     let segment = Segment::open(&file).expect("the file");
     let opened = segment.bytes_read();
     assert!(segment.bytes() > 4 << 20, "{}", segment.bytes());
-    assert!(opened <= 10 * (64 << 10), "{opened} of {} bytes are read", segment.bytes());
-    let found = segment.lookup(&Lookup::In(Path::of_keys(["n"]), Type::Int, vec![Literal::Int(7)])).expect("a lookup");
+    assert!(
+        opened <= 10 * (64 << 10),
+        "{opened} of {} bytes are read",
+        segment.bytes()
+    );
+    let found = segment
+        .lookup(&Lookup::In(Path::of_keys(["n"]), Type::Int, vec![Literal::Int(7)]))
+        .expect("a lookup");
     assert_eq!(found, Some(RoaringBitmap::from([7])));
     let asked = segment.bytes_read() - opened;
     assert!(asked <= 2 * (64 << 10), "{asked} bytes more for one column");
@@ -386,7 +576,11 @@ fn a_flipped_byte_is_found_and_never_answered_from() {
     for round in 0..150 {
         let mut bytes = whole.clone();
         // The footer is small: it gets its share.
-        let at = if round % 5 == 0 { whole.len() - 1 - dice.below(500) } else { dice.below(whole.len()) };
+        let at = if round % 5 == 0 {
+            whole.len() - 1 - dice.below(500)
+        } else {
+            dice.below(whole.len())
+        };
         bytes[at] ^= 1 << dice.below(8);
         let broken = folder.path().join(format!("{round}.split"));
         std::fs::write(&broken, &bytes).expect("written");
@@ -399,11 +593,18 @@ fn a_flipped_byte_is_found_and_never_answered_from() {
             Err(error) => {
                 assert!(segment.is_damaged(), "{error}");
                 let problem = proto::Problem::from(error);
-                assert!(problem.code == proto::Code::Unavailable && problem.detail.contains("is damaged"), "{problem:?}");
+                assert!(
+                    problem.code == proto::Code::Unavailable && problem.detail.contains("is damaged"),
+                    "{problem:?}"
+                );
                 failed += 1;
             }
         }
-        assert!(segment.scrub(0, u64::MAX).is_err() && segment.is_damaged(), "byte {at} of {}", whole.len());
+        assert!(
+            segment.scrub(0, u64::MAX).is_err() && segment.is_damaged(),
+            "byte {at} of {}",
+            whole.len()
+        );
         std::fs::remove_file(&broken).expect("removed");
     }
     eprintln!("{refused} refused, {failed} failed, {unread} not read");
@@ -419,7 +620,10 @@ fn answers(segment: &Segment, documents: &[Arc<Document>]) -> Result<(), leaf::E
         let column = Column::path(Path::of_keys([path]), to);
         if let Some(values) = segment.values(&column, None, &all)? {
             for (row, document) in documents.iter().enumerate() {
-                assert_eq!(spelled_at(&values.array, to, row), by_bytes(document, &Path::of_keys([path]), View { to, cast: false }).0);
+                assert_eq!(
+                    spelled_at(&values.array, to, row),
+                    by_bytes(document, &Path::of_keys([path]), View { to, cast: false }).0
+                );
             }
         }
     }
@@ -434,13 +638,21 @@ fn answers(segment: &Segment, documents: &[Arc<Document>]) -> Result<(), leaf::E
             },
             cast: false,
         };
-        let values = segment.values(&Column { what, view }, None, &all)?.expect("a header is always there");
+        let values = segment
+            .values(&Column { what, view }, None, &all)?
+            .expect("a header is always there");
         assert_eq!(values.array.null_count(), 0);
     }
     for number in [0, 7, 399] {
         let words = documents[number].text().split(' ').nth(3).expect("a word").to_owned();
-        let clause = Clause { path: Some(Path::of_keys(["text"])), matches: Match::Words(words) };
-        assert_eq!(segment.lookup(&Lookup::Search(clause))?, Some(RoaringBitmap::from([number as u32])));
+        let clause = Clause {
+            path: Some(Path::of_keys(["text"])),
+            matches: Match::Words(words),
+        };
+        assert_eq!(
+            segment.lookup(&Lookup::Search(clause))?,
+            Some(RoaringBitmap::from([number as u32]))
+        );
         assert_eq!(segment.find(&documents[number].address), Some(number as u32));
     }
     Ok(())
@@ -450,7 +662,11 @@ fn answers(segment: &Segment, documents: &[Arc<Document>]) -> Result<(), leaf::E
 fn an_error_on_the_way_leaves_no_split() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("1.split");
-    let failing = documents(1, 5).into_iter().map(Ok).chain([Err(proto::Problem::new(proto::Code::Internal, "no more").into())]);
+    let failing =
+        documents(1, 5)
+            .into_iter()
+            .map(Ok)
+            .chain([Err(proto::Problem::new(proto::Code::Internal, "no more").into())]);
     assert!(Segment::to_file(&mut failing.collect::<Vec<_>>().into_iter(), &file).is_err());
     assert!(!file.exists());
 }
@@ -463,8 +679,16 @@ fn a_segment_without_documents_is_a_segment() {
     for segment in [memory, file] {
         assert_eq!(segment.documents(), 0);
         assert!(segment.paths().is_empty());
-        assert_eq!(segment.lookup(&Lookup::Exists(Path::of_keys(["a"]), Type::Int)).expect("a lookup"), Some(RoaringBitmap::new()));
-        let values = segment.values(&Column::path(Path::of_keys(["a"]), Type::Int), None, &[]).expect("values").expect("given");
+        assert_eq!(
+            segment
+                .lookup(&Lookup::Exists(Path::of_keys(["a"]), Type::Int))
+                .expect("a lookup"),
+            Some(RoaringBitmap::new())
+        );
+        let values = segment
+            .values(&Column::path(Path::of_keys(["a"]), Type::Int), None, &[])
+            .expect("values")
+            .expect("given");
         assert_eq!(values.array.len(), 0);
     }
 }
@@ -472,23 +696,50 @@ fn a_segment_without_documents_is_a_segment() {
 /// Documents of these bodies at consecutive offsets.
 fn of_bodies(bodies: &[&str]) -> Vec<Arc<Document>> {
     let document = |(offset, body): (i64, &&str)| {
-        let address = Address { source: "clicks".parse().expect("a name"), partition: 0, offset, item: None };
-        let header = Header { ingested_ms: 1_700_000_000_000 + offset, time_kind: TimeKind::None, json: true, ..Header::default() };
-        Arc::new(Document { address, header, bytes: bytes::Bytes::copy_from_slice(body.as_bytes()) })
+        let address = Address {
+            source: "clicks".parse().expect("a name"),
+            partition: 0,
+            offset,
+            item: None,
+        };
+        let header = Header {
+            ingested_ms: 1_700_000_000_000 + offset,
+            time_kind: TimeKind::None,
+            json: true,
+            ..Header::default()
+        };
+        Arc::new(Document {
+            address,
+            header,
+            bytes: bytes::Bytes::copy_from_slice(body.as_bytes()),
+        })
     };
     (0..).zip(bodies).map(document).collect()
 }
 
 #[test]
 fn ids_are_answered_by_their_dictionary_and_words_by_postings() {
-    let documents = of_bodies(&[r#"{"id":"a-1","msg":"disk full"}"#, r#"{"id":"b-2","msg":"all is well"}"#, r#"{"id":"a-3","msg":"full disk"}"#]);
+    let documents = of_bodies(&[
+        r#"{"id":"a-1","msg":"disk full"}"#,
+        r#"{"id":"b-2","msg":"all is well"}"#,
+        r#"{"id":"a-3","msg":"full disk"}"#,
+    ]);
     let segment = Segment::in_memory(&documents).expect("a segment");
-    let shapes: Vec<(String, bool, bool)> =
-        segment.paths().into_iter().map(|(path, shape)| (path.to_string(), shape.column, shape.postings)).collect();
+    let shapes: Vec<(String, bool, bool)> = segment
+        .paths()
+        .into_iter()
+        .map(|(path, shape)| (path.to_string(), shape.column, shape.postings))
+        .collect();
     assert_eq!(shapes, [("id".to_owned(), true, false), ("msg".to_owned(), true, true)]);
     let found = |path: Option<&str>, words: &str| {
-        let clause = Clause { path: path.map(|path| Path::parse(path).expect("a path")), matches: Match::Words(words.into()) };
-        segment.lookup(&Lookup::Search(clause)).expect("a lookup").map(|found| found.iter().collect::<Vec<_>>())
+        let clause = Clause {
+            path: path.map(|path| Path::parse(path).expect("a path")),
+            matches: Match::Words(words.into()),
+        };
+        segment
+            .lookup(&Lookup::Search(clause))
+            .expect("a lookup")
+            .map(|found| found.iter().collect::<Vec<_>>())
     };
     assert_eq!(found(Some("msg"), "Disk full"), Some(vec![0]));
     assert_eq!(found(Some("id"), "a"), Some(vec![0, 2]));
@@ -498,20 +749,43 @@ fn ids_are_answered_by_their_dictionary_and_words_by_postings() {
 
 #[test]
 fn a_document_beyond_the_budget_does_not_cost_the_others_their_index() {
-    let junk = format!("{{{},\"level\":\"error\"}}", (0..50_000).map(|k| format!("\"k{k}\":\"v {k}\"")).collect::<Vec<_>>().join(","));
+    let junk = format!(
+        "{{{},\"level\":\"error\"}}",
+        (0..50_000)
+            .map(|k| format!("\"k{k}\":\"v {k}\""))
+            .collect::<Vec<_>>()
+            .join(",")
+    );
     let good = r#"{"level":"info","ms":12}"#;
-    let bodies: Vec<&str> = std::iter::once(junk.as_str()).chain(std::iter::repeat_n(good, 99)).collect();
+    let bodies: Vec<&str> = std::iter::once(junk.as_str())
+        .chain(std::iter::repeat_n(good, 99))
+        .collect();
     let documents = of_bodies(&bodies);
     let segment = Segment::in_memory(&documents).expect("a segment");
     let info = Lookup::In(Path::of_keys(["level"]), Type::Text, vec![Literal::Text("info".into())]);
-    assert_eq!(segment.lookup(&info).expect("a lookup").map(|found| found.len()), Some(99));
-    let unseen = segment.narrow(&Lookup::Exists(Path::of_keys(["k49999"]), Type::Text)).expect("a lookup").expect("narrowed");
-    assert_eq!((unseen.sure.len(), unseen.doubtful.iter().collect::<Vec<_>>()), (0, vec![0]));
+    assert_eq!(
+        segment.lookup(&info).expect("a lookup").map(|found| found.len()),
+        Some(99)
+    );
+    let unseen = segment
+        .narrow(&Lookup::Exists(Path::of_keys(["k49999"]), Type::Text))
+        .expect("a lookup")
+        .expect("narrowed");
+    assert_eq!(
+        (unseen.sure.len(), unseen.doubtful.iter().collect::<Vec<_>>()),
+        (0, vec![0])
+    );
     let rest: Vec<u32> = (1..100).collect();
     let column = Column::path(Path::of_keys(["k49999"]), Type::Text);
-    assert!(segment.values(&column, None, &rest).expect("values").is_some(), "of the others it is known that they have no such path");
+    assert!(
+        segment.values(&column, None, &rest).expect("values").is_some(),
+        "of the others it is known that they have no such path"
+    );
     assert!(segment.values(&column, None, &[0]).expect("values").is_none());
-    let anywhere = Lookup::Search(Clause { path: None, matches: Match::Words("49999".into()) });
+    let anywhere = Lookup::Search(Clause {
+        path: None,
+        matches: Match::Words("49999".into()),
+    });
     let narrowed = segment.narrow(&anywhere).expect("a lookup").expect("narrowed");
     assert_eq!(&narrowed.sure | &narrowed.doubtful, RoaringBitmap::from([0]));
 }
@@ -523,8 +797,20 @@ fn a_token_too_long_for_postings_is_left_to_the_bytes() {
     let documents = of_bodies(&[&body, r#"{"msg":"a b"}"#]);
     let segment = Segment::in_memory(&documents).expect("a segment");
     for (words, sure, doubtful) in [(long.as_str(), vec![], vec![0]), ("a b", vec![1], vec![0])] {
-        let clause = Clause { path: Some(Path::of_keys(["msg"])), matches: Match::Words(words.into()) };
-        let narrowed = segment.narrow(&Lookup::Search(clause)).expect("a lookup").expect("narrowed");
-        assert_eq!((narrowed.sure.iter().collect::<Vec<_>>(), narrowed.doubtful.iter().collect::<Vec<_>>()), (sure, doubtful));
+        let clause = Clause {
+            path: Some(Path::of_keys(["msg"])),
+            matches: Match::Words(words.into()),
+        };
+        let narrowed = segment
+            .narrow(&Lookup::Search(clause))
+            .expect("a lookup")
+            .expect("narrowed");
+        assert_eq!(
+            (
+                narrowed.sure.iter().collect::<Vec<_>>(),
+                narrowed.doubtful.iter().collect::<Vec<_>>()
+            ),
+            (sure, doubtful)
+        );
     }
 }

@@ -33,7 +33,10 @@ pub async fn fill(fixture: &Fixture, rounds: i64, from: i64) -> BTreeMap<String,
             records.push(record(offset, key.as_deref(), text.as_deref()));
         }
         loop {
-            match fixture.write(fixture.batch(0, after, after + ROUND, records.clone())).await {
+            match fixture
+                .write(fixture.batch(0, after, after + ROUND, records.clone()))
+                .await
+            {
                 Verdict::Applied { .. } => break,
                 Verdict::Busy { .. } => tokio::task::yield_now().await,
                 other => panic!("{other:?}"),
@@ -45,7 +48,12 @@ pub async fn fill(fixture: &Fixture, rounds: i64, from: i64) -> BTreeMap<String,
 
 async fn generations(fixture: &Fixture) -> Vec<u32> {
     let status = fixture.leaf.status(fixture.shard).await.expect("a status");
-    status.splits.iter().filter(|split| split.place == "disk").map(|split| split.generation).collect()
+    status
+        .splits
+        .iter()
+        .filter(|split| split.place == "disk")
+        .map(|split| split.generation)
+        .collect()
 }
 
 pub async fn settled(fixture: &Fixture) {
@@ -62,14 +70,26 @@ async fn merges_of_merges_keep_every_document() {
     let fixture = Fixture::start(small);
     let mut expected = BTreeMap::new();
     let mut from = 0;
-    while generations(&fixture).await.iter().max().is_none_or(|generation| *generation < 2) {
+    while generations(&fixture)
+        .await
+        .iter()
+        .max()
+        .is_none_or(|generation| *generation < 2)
+    {
         assert!(from < 20_000, "merges of merges never happen");
         // Keys of an earlier filling are replaced by this one's, so fill anew and compare with what is left.
         let documents = fill(&fixture, 4, from).await;
         let keyed = |offset: i64| offset % 3 != 0;
-        let keys: std::collections::BTreeSet<i64> = (from..from + 120).filter(|o| keyed(*o)).map(|o| (o * 7919) % 97).collect();
+        let keys: std::collections::BTreeSet<i64> = (from..from + 120)
+            .filter(|o| keyed(*o))
+            .map(|o| (o * 7919) % 97)
+            .collect();
         expected.retain(|address: &String, _: &mut String| {
-            let offset: i64 = address.rsplit('@').next().and_then(|o| o.parse().ok()).expect("an offset");
+            let offset: i64 = address
+                .rsplit('@')
+                .next()
+                .and_then(|o| o.parse().ok())
+                .expect("an offset");
             !(keyed(offset) && keys.contains(&((offset * 7919) % 97)))
         });
         expected.extend(documents);
@@ -97,7 +117,11 @@ async fn columns_say_what_the_documents_say_through_builds_merges_and_merges_of_
     while checked < Some(2) {
         assert!(round < 200, "merges of merges never happen");
         let documents = made_up::documents(seed + round, 50);
-        let texts: Vec<&str> = documents.iter().filter(|document| document.header.json).map(|document| document.text()).collect();
+        let texts: Vec<&str> = documents
+            .iter()
+            .filter(|document| document.header.json)
+            .map(|document| document.text())
+            .collect();
         fixture.push(&texts).await;
         round += 1;
         settled(&fixture).await;
@@ -106,9 +130,20 @@ async fn columns_say_what_the_documents_say_through_builds_merges_and_merges_of_
             checked = oldest;
             let view = fixture.view().await;
             for held in &view.segments {
-                let addresses: Vec<_> = (0..held.segment.documents()).map(|number| held.segment.address(number)).collect();
-                let documents: Vec<_> = view.store.read(&addresses).expect("rows").into_iter().map(Arc::new).collect();
-                assert!(check_values(&held.segment, &documents, &mut dice).given > 100, "columns are read");
+                let addresses: Vec<_> = (0..held.segment.documents())
+                    .map(|number| held.segment.address(number))
+                    .collect();
+                let documents: Vec<_> = view
+                    .store
+                    .read(&addresses)
+                    .expect("rows")
+                    .into_iter()
+                    .map(Arc::new)
+                    .collect();
+                assert!(
+                    check_values(&held.segment, &documents, &mut dice).given > 100,
+                    "columns are read"
+                );
             }
         }
     }
@@ -120,27 +155,51 @@ async fn a_missing_or_broken_split_is_built_again_from_its_documents() {
     let expected = fill(&fixture, 10, 0).await;
     settled(&fixture).await;
     let splits_folder = fixture.splits_folder();
-    let Fixture { folder, leaf, catalog, shard, adjust } = fixture;
+    let Fixture {
+        folder,
+        leaf,
+        catalog,
+        shard,
+        adjust,
+    } = fixture;
     leaf.close().await;
     drop(leaf);
     // Only now, when nothing is merged any more.
-    let splits: Vec<_> = std::fs::read_dir(splits_folder).expect("splits").map(|e| e.expect("an entry").path()).collect();
+    let splits: Vec<_> = std::fs::read_dir(splits_folder)
+        .expect("splits")
+        .map(|e| e.expect("an entry").path())
+        .collect();
     std::fs::remove_file(&splits[0]).expect("removed");
     if let Some(second) = splits.get(1) {
         std::fs::write(second, b"not a split").expect("written");
     }
-    std::fs::write(splits[0].with_file_name("00000000deadbeef.split"), b"a build that did not end").expect("written");
+    std::fs::write(
+        splits[0].with_file_name("00000000deadbeef.split"),
+        b"a build that did not end",
+    )
+    .expect("written");
     std::fs::write(splits[0].with_file_name("something.tmp"), b"a build that did not end").expect("written");
     let mut options = leaf::LeafOptions::new(folder.path());
     adjust(&mut options);
     let leaf = leaf::Leaf::open(options, catalog.subscribe()).expect("a leaf");
-    let fixture = Fixture { folder, leaf, catalog, shard, adjust };
+    let fixture = Fixture {
+        folder,
+        leaf,
+        catalog,
+        shard,
+        adjust,
+    };
     assert_eq!(fixture.documents().await, expected);
     let left: Vec<String> = std::fs::read_dir(fixture.splits_folder())
         .expect("splits")
         .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
-    assert!(!left.iter().any(|name| name.contains("deadbeef") || name.ends_with(".tmp")), "what the manifest does not name is removed: {left:?}");
+    assert!(
+        !left
+            .iter()
+            .any(|name| name.contains("deadbeef") || name.ends_with(".tmp")),
+        "what the manifest does not name is removed: {left:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,7 +213,17 @@ async fn a_view_that_is_held_reads_what_was_replaced_and_merged_away() {
     settled(&fixture).await;
     assert_eq!(texts(&everything(&view)), before, "its rows and files are still there");
     drop(view);
-    let rows = async |fixture: &Fixture| fixture.leaf.status(fixture.shard).await.expect("a status").splits.iter().map(|s| s.gone).sum::<u64>();
+    let rows = async |fixture: &Fixture| {
+        fixture
+            .leaf
+            .status(fixture.shard)
+            .await
+            .expect("a status")
+            .splits
+            .iter()
+            .map(|s| s.gone)
+            .sum::<u64>()
+    };
     assert!(rows(&fixture).await < 1_000);
     assert!(fixture.documents().await.len() < before.len() + 40 * 30);
 }
@@ -163,22 +232,38 @@ async fn a_view_that_is_held_reads_what_was_replaced_and_merged_away() {
 async fn rows_that_no_view_names_go_though_views_of_others_are_always_held() {
     let fixture = Fixture::start(small);
     let put = async |from: i64| {
-        let puts = (from..from + 150).map(|offset| record(offset, Some(&format!("k{}", offset - from)), Some("{}"))).collect();
+        let puts = (from..from + 150)
+            .map(|offset| record(offset, Some(&format!("k{}", offset - from)), Some("{}")))
+            .collect();
         fixture.write(fixture.batch(0, from - 1, from + 149, puts)).await;
         settled(&fixture).await;
     };
     put(0).await;
     let first = fixture.view().await;
-    let old: Vec<_> = everything(&first).into_iter().map(|document| document.address).collect();
+    let old: Vec<_> = everything(&first)
+        .into_iter()
+        .map(|document| document.address)
+        .collect();
     put(150).await;
     let second = fixture.view().await;
     put(300).await;
-    assert_eq!(first.store.read(&old).expect("rows").len(), 150, "a view that is held reads what was replaced");
+    assert_eq!(
+        first.store.read(&old).expect("rows").len(),
+        150,
+        "a view that is held reads what was replaced"
+    );
     drop(first);
     fixture
-        .eventually("the oldest rows are removed", async |_| old.iter().all(|address| second.store.read(std::slice::from_ref(address)).is_err()))
+        .eventually("the oldest rows are removed", async |_| {
+            old.iter()
+                .all(|address| second.store.read(std::slice::from_ref(address)).is_err())
+        })
         .await;
-    assert_eq!(everything(&second).len(), 150, "the rows of the view that is still held stay");
+    assert_eq!(
+        everything(&second).len(),
+        150,
+        "the rows of the view that is still held stay"
+    );
     drop(second);
     assert_eq!(fixture.documents().await.len(), 150);
 }
@@ -186,16 +271,31 @@ async fn rows_that_no_view_names_go_though_views_of_others_are_always_held() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_in_which_everything_is_gone_is_empty_and_stays_so() {
     let fixture = Fixture::start(small);
-    let puts = (0..150).map(|offset| record(offset, Some(&format!("k{offset}")), Some("{}"))).collect();
+    let puts = (0..150)
+        .map(|offset| record(offset, Some(&format!("k{offset}")), Some("{}")))
+        .collect();
     fixture.write(fixture.batch(0, -1, 149, puts)).await;
     settled(&fixture).await;
-    let removals = (150..300).map(|offset| record(offset, Some(&format!("k{}", offset - 150)), None)).collect();
+    let removals = (150..300)
+        .map(|offset| record(offset, Some(&format!("k{}", offset - 150)), None))
+        .collect();
     fixture.write(fixture.batch(0, 149, 299, removals)).await;
     assert!(fixture.documents().await.is_empty());
-    fixture.eventually("the hollow split is gone", async |fixture| generations(fixture).await.is_empty()).await;
+    fixture
+        .eventually("the hollow split is gone", async |fixture| {
+            generations(fixture).await.is_empty()
+        })
+        .await;
     let fixture = fixture.restart().await;
     assert!(fixture.documents().await.is_empty());
-    let expected = Outcomes { events: 300, accepted: 150, tombstones: 150, deleted: 150, bytes: 300, ..Outcomes::default() };
+    let expected = Outcomes {
+        events: 300,
+        accepted: 150,
+        tombstones: 150,
+        deleted: 150,
+        bytes: 300,
+        ..Outcomes::default()
+    };
     assert_eq!(fixture.outcomes(&clicks(), 0).await, expected);
     let again = vec![record(300, Some("k1"), Some("7"))];
     fixture.write(fixture.batch(0, 299, 300, again)).await;
@@ -209,10 +309,18 @@ async fn documents_of_several_partitions_are_joined_in_order() {
     for round in 0..25i64 {
         for partition in 0..3 {
             let after = round * 10 - 1;
-            let records =
-                (after + 1..=after + 10).map(|offset| record(offset, None, Some(&format!("{}", offset * 10 + i64::from(partition))))).collect();
-            fixture.write(fixture.batch(partition, after, after + 10, records)).await;
-            expected.extend((after + 1..=after + 10).map(|o| (format!("clicks/{partition}@{o}"), format!("{}", o * 10 + i64::from(partition)))));
+            let records = (after + 1..=after + 10)
+                .map(|offset| record(offset, None, Some(&format!("{}", offset * 10 + i64::from(partition)))))
+                .collect();
+            fixture
+                .write(fixture.batch(partition, after, after + 10, records))
+                .await;
+            expected.extend((after + 1..=after + 10).map(|o| {
+                (
+                    format!("clicks/{partition}@{o}"),
+                    format!("{}", o * 10 + i64::from(partition)),
+                )
+            }));
         }
         assert_eq!(fixture.documents().await.len(), expected.len());
     }
@@ -233,21 +341,31 @@ async fn a_dropped_collection_leaves_nothing_behind_once_it_was_dropped_long_ago
             next.version += 1;
             next.collections.clear();
             let now_ms = chrono::Utc::now().timestamp_millis();
-            next.dropped.extend(ago_ms.map(|ago_ms| (fixture.shard.collection, now_ms - ago_ms)));
+            next.dropped
+                .extend(ago_ms.map(|ago_ms| (fixture.shard.collection, now_ms - ago_ms)));
             *catalog = std::sync::Arc::new(next);
         })
     };
     const DAY_MS: i64 = 24 * 3_600 * 1_000;
-    // One that is not known any more, and not known to be dropped, stays; one that was just dropped is closed and stays for a day.
+    // One that is not known any more, and not known to be dropped, stays; one that was just dropped is closed and stays
+    // for a day.
     drop(None);
     drop(Some(DAY_MS - 60_000));
-    fixture.eventually("its shard is closed", async |fixture| fixture.leaf.status(fixture.shard).await.is_err()).await;
+    fixture
+        .eventually("its shard is closed", async |fixture| {
+            fixture.leaf.status(fixture.shard).await.is_err()
+        })
+        .await;
     assert!(folder.exists());
     drop(Some(DAY_MS));
     let left = |fixture: &Fixture| {
         let entries = std::fs::read_dir(fixture.folder.path()).expect("a folder");
-        entries.filter(|entry| entry.as_ref().expect("an entry").path().is_dir()).count()
+        entries
+            .filter(|entry| entry.as_ref().expect("an entry").path().is_dir())
+            .count()
     };
-    fixture.eventually("no collection's folder is there", async |fixture| left(fixture) == 0).await;
+    fixture
+        .eventually("no collection's folder is there", async |fixture| left(fixture) == 0)
+        .await;
     assert!(fixture.leaf.status(fixture.shard).await.is_err());
 }

@@ -62,18 +62,36 @@ pub fn none_idle(options: &mut LeafOptions) {
 
 impl Fixture {
     pub async fn all_closed(&self) {
-        self.eventually("nobody uses a shard and all are closed", async |fixture| fixture.leaf.open_shards() == 0).await;
+        self.eventually("nobody uses a shard and all are closed", async |fixture| {
+            fixture.leaf.open_shards() == 0
+        })
+        .await;
     }
 
     pub fn start(adjust: fn(&mut LeafOptions)) -> Self {
         let collection = CollectionUid(uuid::Uuid::now_v7());
-        let mut catalog = Catalog { version: 1, ..Catalog::default() };
-        let settings = CollectionSettings { shards: 1, ..CollectionSettings::default() };
-        catalog.collections.insert("events".parse().expect("a name"), Collection::new(collection, 1, settings));
+        let mut catalog = Catalog {
+            version: 1,
+            ..Catalog::default()
+        };
+        let settings = CollectionSettings {
+            shards: 1,
+            ..CollectionSettings::default()
+        };
+        catalog.collections.insert(
+            "events".parse().expect("a name"),
+            Collection::new(collection, 1, settings),
+        );
         let folder = tempfile::tempdir().expect("a folder");
         let (sender, receiver) = watch::channel(Arc::new(catalog));
         let leaf = open(folder.path(), adjust, receiver);
-        Self { folder, leaf, catalog: sender, shard: ShardId { collection, number: 0 }, adjust }
+        Self {
+            folder,
+            leaf,
+            catalog: sender,
+            shard: ShardId { collection, number: 0 },
+            adjust,
+        }
     }
 
     /// Closes in order and opens again.
@@ -84,11 +102,23 @@ impl Fixture {
     /// Closes in order, changes what is on disk, and opens again.
     pub async fn restart_changed(self, change: impl FnOnce(&Path)) -> Self {
         self.leaf.close().await;
-        let Self { folder, leaf, catalog, shard, adjust } = self;
+        let Self {
+            folder,
+            leaf,
+            catalog,
+            shard,
+            adjust,
+        } = self;
         drop(leaf);
         change(folder.path());
         let leaf = open(folder.path(), adjust, catalog.subscribe());
-        Self { folder, leaf, catalog, shard, adjust }
+        Self {
+            folder,
+            leaf,
+            catalog,
+            shard,
+            adjust,
+        }
     }
 
     /// Closes in order and opens again with other options.
@@ -106,7 +136,13 @@ impl Fixture {
         let folder = snapshot(self.folder.path());
         let leaf = open(folder.path(), adjust, self.catalog.subscribe());
         let catalog = watch::Sender::new(self.catalog.borrow().clone());
-        Self { folder, leaf, catalog, shard: self.shard, adjust }
+        Self {
+            folder,
+            leaf,
+            catalog,
+            shard: self.shard,
+            adjust,
+        }
     }
 
     /// As after a `kill -9`, with the files changed.
@@ -115,11 +151,21 @@ impl Fixture {
         change(folder.path());
         let leaf = open(folder.path(), self.adjust, self.catalog.subscribe());
         let catalog = watch::Sender::new(self.catalog.borrow().clone());
-        Self { folder, leaf, catalog, shard: self.shard, adjust: self.adjust }
+        Self {
+            folder,
+            leaf,
+            catalog,
+            shard: self.shard,
+            adjust: self.adjust,
+        }
     }
 
     pub fn splits_folder(&self) -> PathBuf {
-        self.folder.path().join(self.shard.collection.to_string()).join("0").join("splits")
+        self.folder
+            .path()
+            .join(self.shard.collection.to_string())
+            .join("0")
+            .join("splits")
     }
 
     pub fn batch(&self, partition: i32, after: i64, through: i64, records: Vec<Record>) -> Batch {
@@ -131,7 +177,10 @@ impl Fixture {
             after,
             through,
             level: LEVEL,
-            rules: Rules { key: Some("record".to_owned().into()), ..Rules::default() },
+            rules: Rules {
+                key: Some("record".to_owned().into()),
+                ..Rules::default()
+            },
             records,
         }
     }
@@ -148,7 +197,10 @@ impl Fixture {
             request: None,
             time_ms: 1_700_000_000_000,
             level: LEVEL,
-            items: items.iter().map(|item| Bytes::copy_from_slice(item.as_bytes())).collect(),
+            items: items
+                .iter()
+                .map(|item| Bytes::copy_from_slice(item.as_bytes()))
+                .collect(),
         }
     }
 
@@ -162,13 +214,19 @@ impl Fixture {
 
     pub fn pushing_as(&self, key: &str, items: &[&str]) -> Push {
         let body = items.iter().fold(7u128, |hash, item| hash * 31 + item.len() as u128);
-        Push { request: Some(RequestKey { key: key.into(), body }), ..self.pushing(items) }
+        Push {
+            request: Some(RequestKey { key: key.into(), body }),
+            ..self.pushing(items)
+        }
     }
 
     pub async fn view(&self) -> View {
         let query = query();
         let deadline = Instant::now() + Duration::from_secs(20);
-        self.leaf.pin(query, self.shard, &PositionVector::default(), deadline).await.expect("a view");
+        self.leaf
+            .pin(query, self.shard, &PositionVector::default(), deadline)
+            .await
+            .expect("a view");
         let view = self.leaf.pinned(query, self.shard).expect("it is pinned");
         self.leaf.unpin(query);
         view
@@ -181,7 +239,9 @@ impl Fixture {
 
     pub async fn outcomes(&self, source: &SourceName, partition: i32) -> Outcomes {
         let partitions = self.leaf.partitions(self.shard.collection).await.expect("partitions");
-        let found = partitions.into_iter().find(|p| p.position.source == *source && p.position.partition == partition);
+        let found = partitions
+            .into_iter()
+            .find(|p| p.position.source == *source && p.position.partition == partition);
         let outcomes = found.map(|p| p.outcomes).unwrap_or_default();
         assert!(outcomes.balance(), "{outcomes:?}");
         outcomes
@@ -191,7 +251,10 @@ impl Fixture {
     pub async fn eventually(&self, what: &str, holds: impl AsyncFn(&Self) -> bool) {
         let begun = Instant::now();
         while !holds(self).await {
-            assert!(begun.elapsed() < Duration::from_secs(30), "it never came to pass that {what}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "it never came to pass that {what}"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -205,8 +268,8 @@ fn open(folder: &Path, adjust: fn(&mut LeafOptions), catalog: watch::Receiver<Ar
     Leaf::open(options, catalog).expect("a leaf")
 }
 
-/// A copy of a folder as it is at one moment: what a crash leaves. It is made again where files came or went meanwhile, for a crash never leaves
-/// an old manifest beside the files of a new one.
+/// A copy of a folder as it is at one moment: what a crash leaves. It is made again where files came or went meanwhile,
+/// for a crash never leaves an old manifest beside the files of a new one.
 fn snapshot(from: &Path) -> TempDir {
     loop {
         let (folder, before) = (tempfile::tempdir().expect("a folder"), files(from));
@@ -219,8 +282,13 @@ fn snapshot(from: &Path) -> TempDir {
 
 /// The files below a folder.
 fn files(folder: &Path) -> BTreeSet<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry").path());
-    entries.flat_map(|path| if path.is_dir() { files(&path) } else { [path].into() }).collect()
+    let entries = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.expect("an entry").path());
+    entries
+        .flat_map(|path| if path.is_dir() { files(&path) } else { [path].into() })
+        .collect()
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -251,7 +319,15 @@ pub fn query() -> QueryId {
 pub fn record(offset: i64, key: Option<&str>, value: Option<&str>) -> Record {
     let value = value.map_or(Value::Null, |text| Value::One(Bytes::copy_from_slice(text.as_bytes())));
     let key = key.map(|key| Bytes::copy_from_slice(key.as_bytes()));
-    Record { offset, key, value, time_ms: 1_700_000_000_000 + offset, time_kind: TimeKind::Create, headers: vec![], request: None }
+    Record {
+        offset,
+        key,
+        value,
+        time_ms: 1_700_000_000_000 + offset,
+        time_kind: TimeKind::Create,
+        headers: vec![],
+        request: None,
+    }
 }
 
 /// All documents of a view, by index and by row.
@@ -269,7 +345,10 @@ pub fn everything(view: &View) -> Vec<Document> {
 }
 
 pub fn texts(documents: &[Document]) -> BTreeMap<String, String> {
-    let texts: BTreeMap<String, String> = documents.iter().map(|d| (d.address.to_string(), d.text().to_owned())).collect();
+    let texts: BTreeMap<String, String> = documents
+        .iter()
+        .map(|d| (d.address.to_string(), d.text().to_owned()))
+        .collect();
     assert_eq!(texts.len(), documents.len(), "no document is there twice");
     texts
 }

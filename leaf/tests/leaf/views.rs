@@ -1,4 +1,5 @@
-//! A view is one moment: whatever is written, built, replaced and merged meanwhile, it holds exactly what its positions say.
+//! A view is one moment: whatever is written, built, replaced and merged meanwhile, it holds exactly what its positions
+//! say.
 
 use std::sync::{
     Arc,
@@ -17,7 +18,9 @@ use super::{
 pub fn stream(seed: u64, length: i64) -> Vec<Record> {
     let mut random = seed;
     let mut next = move |below: u64| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % below
     };
     let one = |offset: i64| {
@@ -30,7 +33,10 @@ pub fn stream(seed: u64, length: i64) -> Vec<Record> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_view_holds_exactly_what_its_positions_say() {
-    let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| std::process::id().into());
+    let seed: u64 = std::env::var("SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| std::process::id().into());
     eprintln!("SEED={seed}");
     let fixture = Arc::new(Fixture::start(small));
     let records = Arc::new(stream(seed, 30_000));
@@ -57,7 +63,8 @@ async fn every_view_holds_exactly_what_its_positions_say() {
     while after < 3_000 || !merged(&fixture).await {
         let through = after + 23;
         assert!(through < records.len() as i64, "merges never happen");
-        let slice = records[usize::try_from(after + 1).expect("small")..=usize::try_from(through).expect("small")].to_vec();
+        let slice =
+            records[usize::try_from(after + 1).expect("small")..=usize::try_from(through).expect("small")].to_vec();
         match fixture.write(fixture.batch(0, after, through, slice)).await {
             Verdict::Applied { .. } => after = through,
             Verdict::Busy { .. } => tokio::task::yield_now().await,
@@ -75,5 +82,8 @@ async fn every_view_holds_exactly_what_its_positions_say() {
 
 async fn merged(fixture: &Fixture) -> bool {
     let status = fixture.leaf.status(fixture.shard).await.expect("a status");
-    status.splits.iter().any(|split| split.place == "disk" && split.generation > 0)
+    status
+        .splits
+        .iter()
+        .any(|split| split.place == "disk" && split.generation > 0)
 }

@@ -11,27 +11,42 @@ use datafusion::{
     common::ScalarValue,
 };
 
-/// Bytes of an array's values: of a slice, what it shows and not what it was cut from; of views, not the buffers that they share with others.
+/// Bytes of an array's values: of a slice, what it shows and not what it was cut from; of views, not the buffers that
+/// they share with others.
 pub fn size(array: &ArrayRef) -> u64 {
     let rows = array.len() as u64;
-    let between = |first: Option<usize>, last: Option<usize>| (first.unwrap_or_default(), last.unwrap_or_default() - first.unwrap_or_default());
+    let between = |first: Option<usize>, last: Option<usize>| {
+        (
+            first.unwrap_or_default(),
+            last.unwrap_or_default() - first.unwrap_or_default(),
+        )
+    };
     match array.data_type() {
         DataType::Utf8View => array.as_string_view().lengths().map(u64::from).sum::<u64>() + 16 * rows,
         DataType::List(_) => {
             let lists = array.as_list::<i32>();
             let ends = lists.value_offsets();
-            let (from, length) = between(ends.first().map(|end| *end as usize), ends.last().map(|end| *end as usize));
+            let (from, length) = between(
+                ends.first().map(|end| *end as usize),
+                ends.last().map(|end| *end as usize),
+            );
             size(&lists.values().slice(from, length)) + 4 * rows
         }
         DataType::LargeList(_) => {
             let lists = array.as_list::<i64>();
             let ends = lists.value_offsets();
-            let (from, length) = between(ends.first().map(|end| *end as usize), ends.last().map(|end| *end as usize));
+            let (from, length) = between(
+                ends.first().map(|end| *end as usize),
+                ends.last().map(|end| *end as usize),
+            );
             size(&lists.values().slice(from, length)) + 8 * rows
         }
         DataType::FixedSizeList(..) => size(array.as_fixed_size_list().values()),
         DataType::Struct(_) => array.as_struct().columns().iter().map(size).sum(),
-        _ => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()) as u64,
+        _ => array
+            .to_data()
+            .get_slice_memory_size()
+            .unwrap_or_else(|_| array.get_array_memory_size()) as u64,
     }
 }
 
@@ -51,7 +66,10 @@ pub fn items(array: &ArrayRef) -> u64 {
         DataType::List(_) => {
             let lists = array.as_list::<i32>();
             let (first, last) = (lists.value_offsets().first(), lists.value_offsets().last());
-            let (first, last) = (first.copied().unwrap_or_default() as usize, last.copied().unwrap_or_default() as usize);
+            let (first, last) = (
+                first.copied().unwrap_or_default() as usize,
+                last.copied().unwrap_or_default() as usize,
+            );
             of(&lists.values().slice(first, last - first))
         }
         DataType::LargeList(_) => of(array.as_list::<i64>().values()),
@@ -64,7 +82,9 @@ pub fn items(array: &ArrayRef) -> u64 {
 pub fn compact(array: &ArrayRef) -> ArrayRef {
     /// Below this the copy costs more than it saves.
     const UNUSED_BYTES_MIN: usize = 4 << 10;
-    let Some(texts) = array.as_string_view_opt() else { return Arc::clone(array) };
+    let Some(texts) = array.as_string_view_opt() else {
+        return Arc::clone(array);
+    };
     let held: usize = texts.data_buffers().iter().map(Buffer::len).sum();
     match held > 2 * texts.total_buffer_bytes_used() + UNUSED_BYTES_MIN {
         true => Arc::new(texts.gc()),
@@ -72,11 +92,19 @@ pub fn compact(array: &ArrayRef) -> ArrayRef {
     }
 }
 
-/// A value with texts in a buffer of its own: a list that was collected of many arrays keeps, and lists, the buffers of all.
+/// A value with texts in a buffer of its own: a list that was collected of many arrays keeps, and lists, the buffers of
+/// all.
 pub fn compact_value(value: ScalarValue) -> ScalarValue {
     let ScalarValue::List(list) = &value else { return value };
-    let (DataType::List(field), Some(texts)) = (list.data_type(), list.values().as_string_view_opt()) else { return value };
-    let own = ListArray::try_new(Arc::clone(field), list.offsets().clone(), Arc::new(texts.gc()), list.nulls().cloned());
+    let (DataType::List(field), Some(texts)) = (list.data_type(), list.values().as_string_view_opt()) else {
+        return value;
+    };
+    let own = ListArray::try_new(
+        Arc::clone(field),
+        list.offsets().clone(),
+        Arc::new(texts.gc()),
+        list.nulls().cloned(),
+    );
     own.map_or(value.clone(), |own| ScalarValue::List(Arc::new(own)))
 }
 
@@ -139,9 +167,22 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![Field::new("t", DataType::Utf8View, true)]));
         let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(texts)]).expect("a batch");
         let parts: Vec<RecordBatch> = cut(batch.clone(), 50_000).map(|part| compacted(&part)).collect();
-        assert!(parts.iter().all(|part| size(part.column(0)) <= 50_000), "no part is large");
-        let held = |part: &RecordBatch| part.column(0).as_string_view().data_buffers().iter().map(Buffer::len).sum::<usize>();
-        assert!(parts.iter().all(|part| held(part) <= 150_000), "no part holds the others' texts");
+        assert!(
+            parts.iter().all(|part| size(part.column(0)) <= 50_000),
+            "no part is large"
+        );
+        let held = |part: &RecordBatch| {
+            part.column(0)
+                .as_string_view()
+                .data_buffers()
+                .iter()
+                .map(Buffer::len)
+                .sum::<usize>()
+        };
+        assert!(
+            parts.iter().all(|part| held(part) <= 150_000),
+            "no part holds the others' texts"
+        );
         assert_eq!(concat_batches(&schema, &parts).expect("one again"), batch);
     }
 }

@@ -1,10 +1,11 @@
-//! Builder: what a view sees of one value after another -> an Arrow array of the view's type. Shared by: leaf (raw documents), functions over
-//! JSON text.
+//! Builder: what a view sees of one value after another -> an Arrow array of the view's type. Shared by: leaf (raw
+//! documents), functions over JSON text.
 
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, LargeStringBuilder, StringViewBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, LargeStringBuilder, StringViewBuilder,
+    TimestampMicrosecondBuilder,
 };
 
 use crate::{
@@ -41,7 +42,11 @@ impl Builder {
             Type::Json | Type::Canonical => Arrays::Json(LargeStringBuilder::with_capacity(values, 0)),
             Type::Time => Arrays::Time(TimestampMicrosecondBuilder::with_capacity(values).with_data_type(to.arrow())),
         };
-        Self { array, present: 0, misfits: 0 }
+        Self {
+            array,
+            present: 0,
+            misfits: 0,
+        }
     }
 
     /// Takes the next value.

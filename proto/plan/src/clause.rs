@@ -1,4 +1,5 @@
-//! A search clause, decided on a document's values: the reference for what an index finds. Shared by: leaf (documents), aggregator (fields).
+//! A search clause, decided on a document's values: the reference for what an index finds. Shared by: leaf (documents),
+//! aggregator (fields).
 
 use std::{borrow::Cow, cmp::Ordering};
 
@@ -19,7 +20,11 @@ pub struct Matcher {
 
 #[derive(Debug, Clone)]
 enum Asks {
-    Words { tokens: Vec<String>, number: Option<Number>, boolean: Option<bool> },
+    Words {
+        tokens: Vec<String>,
+        number: Option<Number>,
+        boolean: Option<bool>,
+    },
     Prefix(String),
     Numbers(Vec<(Number, Bound)>),
     Strings(Vec<(String, Bound)>),
@@ -84,14 +89,19 @@ fn int_to_double(int: i64, double: f64) -> Ordering {
     match double {
         double if double >= BEYOND => Ordering::Less,
         double if double < -BEYOND => Ordering::Greater,
-        double => int.cmp(&(double.trunc() as i64)).then_with(|| 0.0.partial_cmp(&double.fract()).unwrap_or(Ordering::Equal)),
+        double => int
+            .cmp(&(double.trunc() as i64))
+            .then_with(|| 0.0.partial_cmp(&double.fract()).unwrap_or(Ordering::Equal)),
     }
 }
 
 impl Matcher {
     /// Makes a clause ready.
     pub fn new(clause: &Clause) -> Self {
-        Self { path: clause.path.clone(), asks: asks(&clause.matches) }
+        Self {
+            path: clause.path.clone(),
+            asks: asks(&clause.matches),
+        }
     }
 
     /// Whether a document's values match.
@@ -118,9 +128,26 @@ fn asks(matches: &Match) -> Asks {
             },
         },
         Match::Range { from, to } => {
-            let bound = |above| move |limit: &Limit| (limit.value.clone(), Bound { above, inclusive: limit.inclusive });
-            let bounds: Vec<(String, Bound)> = from.iter().map(bound(true)).chain(to.iter().map(bound(false))).collect();
-            let numbers: Option<Vec<_>> = bounds.iter().map(|(text, bound)| Some((Number::of_text(text.trim())?, *bound))).collect();
+            let bound = |above| {
+                move |limit: &Limit| {
+                    (
+                        limit.value.clone(),
+                        Bound {
+                            above,
+                            inclusive: limit.inclusive,
+                        },
+                    )
+                }
+            };
+            let bounds: Vec<(String, Bound)> = from
+                .iter()
+                .map(bound(true))
+                .chain(to.iter().map(bound(false)))
+                .collect();
+            let numbers: Option<Vec<_>> = bounds
+                .iter()
+                .map(|(text, bound)| Some((Number::of_text(text.trim())?, *bound)))
+                .collect();
             numbers.map_or(Asks::Strings(bounds), Asks::Numbers)
         }
     }
@@ -138,10 +165,14 @@ fn anywhere(value: &Value<'_>, asks: &Asks) -> bool {
 /// Any value at the path, arrays on the way and at its end looked through.
 fn at_path(value: &Value<'_>, steps: &[Step], asks: &Asks) -> bool {
     match (value, steps) {
-        (Value::Array(items), [Step::Index(index), rest @ ..]) => items.get(*index as usize).is_some_and(|item| at_path(item, rest, asks)),
+        (Value::Array(items), [Step::Index(index), rest @ ..]) => {
+            items.get(*index as usize).is_some_and(|item| at_path(item, rest, asks))
+        }
         (Value::Array(_), []) if matches!(asks, Asks::Exists) => true,
         (Value::Array(items), _) => items.iter().any(|item| at_path(item, steps, asks)),
-        (Value::Object(_), [Step::Key(key), rest @ ..]) => value.get(key).is_some_and(|value| at_path(value, rest, asks)),
+        (Value::Object(_), [Step::Key(key), rest @ ..]) => {
+            value.get(key).is_some_and(|value| at_path(value, rest, asks))
+        }
         (value, []) => scalar_matches(value, asks),
         _ => false,
     }
@@ -151,15 +182,16 @@ fn scalar_matches(value: &Value<'_>, asks: &Asks) -> bool {
     match (asks, value) {
         (Asks::Exists, value) => *value != Value::Null,
         (Asks::Words { tokens, .. }, Value::Text(text)) => token::holds(text, tokens),
-        (Asks::Words { number, .. }, Value::Int(_) | Value::Float(_)) => {
-            number.zip(Number::of(value)).is_some_and(|(asked, value)| asked.compare(value) == Ordering::Equal)
-        }
+        (Asks::Words { number, .. }, Value::Int(_) | Value::Float(_)) => number
+            .zip(Number::of(value))
+            .is_some_and(|(asked, value)| asked.compare(value) == Ordering::Equal),
         (Asks::Words { boolean, .. }, Value::Bool(bool)) => *boolean == Some(*bool),
         (Asks::Prefix(prefix), Value::Text(text)) => token::holds_prefix(text, prefix),
-        (Asks::Numbers(bounds), value) => {
-            Number::of(value).is_some_and(|value| bounds.iter().all(|(limit, bound)| bound.holds(value.compare(*limit))))
-        }
-        (Asks::Strings(bounds), Value::Text(text)) => bounds.iter().all(|(limit, bound)| bound.holds(text.as_ref().cmp(limit))),
+        (Asks::Numbers(bounds), value) => Number::of(value)
+            .is_some_and(|value| bounds.iter().all(|(limit, bound)| bound.holds(value.compare(*limit)))),
+        (Asks::Strings(bounds), Value::Text(text)) => bounds
+            .iter()
+            .all(|(limit, bound)| bound.holds(text.as_ref().cmp(limit))),
         _ => false,
     }
 }
@@ -175,8 +207,16 @@ mod tests {
     }
 
     fn range(from: Option<(&str, bool)>, to: Option<(&str, bool)>) -> Match {
-        let limit = |bound: Option<(&str, bool)>| bound.map(|(value, inclusive)| Limit { value: value.into(), inclusive });
-        Match::Range { from: limit(from), to: limit(to) }
+        let limit = |bound: Option<(&str, bool)>| {
+            bound.map(|(value, inclusive)| Limit {
+                value: value.into(),
+                inclusive,
+            })
+        };
+        Match::Range {
+            from: limit(from),
+            to: limit(to),
+        }
     }
 
     #[test]
@@ -187,19 +227,41 @@ mod tests {
         assert!(!words("msg", "disk on") && !words("msg", "ful") && !words("tags", "disk"));
         assert!(words("n", "12") && words("n", "12.0") && words("", "1.5") && !words("n", "1"));
         assert!(words("ok", "true") && !words("ok", "false") && words("", "true"));
-        assert!(words("tags", "änderung") && words("tags.deep", "x y") && words("tags[1].deep", "z") && !words("tags[0].deep", "z"));
+        assert!(
+            words("tags", "änderung")
+                && words("tags.deep", "x y")
+                && words("tags[1].deep", "z")
+                && !words("tags[0].deep", "z")
+        );
         assert!(!words("", "--") && !words("nul", "null"));
     }
 
     #[test]
     fn prefixes_ranges_and_existence_look_at_values_of_their_kind() {
-        let document = r#"{"msg":"Timeout after 30s","n":9007199254740993,"s":"b","a":[1,5],"e":[],"nul":null,"o":{"x":null}}"#;
+        let document =
+            r#"{"msg":"Timeout after 30s","n":9007199254740993,"s":"b","a":[1,5],"e":[],"nul":null,"o":{"x":null}}"#;
         let ask = |path: &str, asks: Match| matches(document, path, asks);
-        assert!(ask("msg", Match::Prefix("time".into())) && ask("", Match::Prefix("30".into())) && !ask("msg", Match::Prefix("out".into())));
-        assert!(ask("n", range(Some(("9007199254740992", false)), None)) && !ask("n", range(Some(("9007199254740993", false)), None)));
-        assert!(ask("a", range(Some(("4.5", true)), Some(("5", true)))) && !ask("a", range(Some(("2", true)), Some(("4", true)))));
-        assert!(ask("s", range(Some(("a", true)), Some(("b", true)))) && !ask("s", range(Some(("a", true)), Some(("b", false)))));
-        assert!(!ask("s", range(Some(("1", true)), None)), "a number does not lie among strings");
+        assert!(
+            ask("msg", Match::Prefix("time".into()))
+                && ask("", Match::Prefix("30".into()))
+                && !ask("msg", Match::Prefix("out".into()))
+        );
+        assert!(
+            ask("n", range(Some(("9007199254740992", false)), None))
+                && !ask("n", range(Some(("9007199254740993", false)), None))
+        );
+        assert!(
+            ask("a", range(Some(("4.5", true)), Some(("5", true))))
+                && !ask("a", range(Some(("2", true)), Some(("4", true))))
+        );
+        assert!(
+            ask("s", range(Some(("a", true)), Some(("b", true))))
+                && !ask("s", range(Some(("a", true)), Some(("b", false))))
+        );
+        assert!(
+            !ask("s", range(Some(("1", true)), None)),
+            "a number does not lie among strings"
+        );
         assert!(
             ask("e", Match::Exists)
                 && ask("o", Match::Exists)
@@ -212,7 +274,10 @@ mod tests {
     #[test]
     fn ints_and_doubles_are_compared_without_rounding() {
         let compare = |int, double| Number::Int(int).compare(Number::Double(double));
-        assert_eq!(compare(9_007_199_254_740_993, 9_007_199_254_740_992.0), Ordering::Greater);
+        assert_eq!(
+            compare(9_007_199_254_740_993, 9_007_199_254_740_992.0),
+            Ordering::Greater
+        );
         assert_eq!(compare(i64::MAX, 9_223_372_036_854_775_808.0), Ordering::Less);
         assert_eq!(compare(i64::MIN, -9_223_372_036_854_775_808.0), Ordering::Equal);
         assert_eq!(compare(-1, -1.5), Ordering::Greater);

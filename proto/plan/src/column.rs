@@ -1,9 +1,10 @@
 //! Column: a typed view of something every document has. Its name says all of it, so a schema is a list of names.
 //!
-//! The resolver turns each path, with the type that its use asks for, into one flat column; DataFusion never sees a nested name.
+//! The resolver turns each path, with the type that its use asks for, into one flat column; DataFusion never sees a
+//! nested name.
 //!
-//! A view without a cast is strict: a value of another kind is NULL there, and counted. A cast converts what can be converted (`'12'` is 12
-//! as a number, 12 is `'12'` as text), and what cannot is NULL and counted.
+//! A view without a cast is strict: a value of another kind is NULL there, and counted. A cast converts what can be
+//! converted (`'12'` is 12 as a number, 12 is `'12'` as text), and what cannot is NULL and counted.
 
 use std::fmt;
 
@@ -22,10 +23,11 @@ pub enum Type {
     Double,
     /// Arrow Utf8View. As a cast: a string as it is, any other value as its verbatim JSON text.
     Text,
-    /// Arrow Timestamp(Microsecond, UTC). Strict: a string that [`crate::value::time_of_text`] reads. As a cast also a number since 1970:
-    /// seconds, milli-, micro- or nanoseconds by its size.
+    /// Arrow Timestamp(Microsecond, UTC). Strict: a string that [`crate::value::time_of_text`] reads. As a cast also a
+    /// number since 1970: seconds, milli-, micro- or nanoseconds by its size.
     Time,
-    /// Arrow LargeUtf8 with the verbatim JSON text of the value; `null` is NULL. No other column is LargeUtf8: the type says that it is JSON.
+    /// Arrow LargeUtf8 with the verbatim JSON text of the value; `null` is NULL. No other column is LargeUtf8: the type
+    /// says that it is JSON.
     Json,
     /// Arrow LargeUtf8 with the canonical JSON text of the value: two values are equal exactly where these texts are.
     Canonical,
@@ -85,7 +87,12 @@ pub fn json_field(name: &str, kinds: Kinds) -> Field {
 
 /// The kinds that the values of a JSON field have had; empty if they are unknown.
 pub fn kinds_of(field: &Field) -> Kinds {
-    field.metadata().get(KINDS_METADATA).and_then(|bits| bits.parse().ok()).map(Kinds).unwrap_or_default()
+    field
+        .metadata()
+        .get(KINDS_METADATA)
+        .and_then(|bits| bits.parse().ok())
+        .map(Kinds)
+        .unwrap_or_default()
 }
 
 /// How a value is seen.
@@ -149,22 +156,37 @@ pub const ALWAYS: [(&str, What, Type); 9] = [
 impl Column {
     /// One of the columns that every collection has.
     pub fn always(name: &str) -> Option<Self> {
-        ALWAYS.iter().find(|row| row.0 == name).map(|(_, what, to)| Self { what: what.clone(), view: View { to: *to, cast: false } })
+        ALWAYS.iter().find(|row| row.0 == name).map(|(_, what, to)| Self {
+            what: what.clone(),
+            view: View { to: *to, cast: false },
+        })
     }
 
     /// A strict view of a path.
     pub fn path(path: Path, to: Type) -> Self {
-        Self { what: What::Path(path), view: View { to, cast: false } }
+        Self {
+            what: What::Path(path),
+            view: View { to, cast: false },
+        }
     }
 
     /// A converting view of a path.
     pub fn cast(path: Path, to: Type) -> Self {
-        Self { what: What::Path(path), view: View { to, cast: true } }
+        Self {
+            what: What::Path(path),
+            view: View { to, cast: true },
+        }
     }
 
     /// Whether a search clause matches.
     pub fn search(clause: Clause) -> Self {
-        Self { what: What::Search(clause), view: View { to: Type::Bool, cast: false } }
+        Self {
+            what: What::Search(clause),
+            view: View {
+                to: Type::Bool,
+                cast: false,
+            },
+        }
     }
 
     /// The flat name: `user.name:text`, `ms:double!` with a cast, `_id`, `?level:error`.
@@ -183,7 +205,10 @@ impl Column {
         let (path, view) = name.rsplit_once(':')?;
         let (word, cast) = view.strip_suffix('!').map_or((view, false), |word| (word, true));
         let to = Type::TABLE.iter().find(|row| row.1 == word)?.0;
-        Some(Self { what: What::Path(Path::parse(path).ok()?), view: View { to, cast } })
+        Some(Self {
+            what: What::Path(Path::parse(path).ok()?),
+            view: View { to, cast },
+        })
     }
 
     /// The Arrow field: flat name, type, nullability; JSON says so.
@@ -195,7 +220,11 @@ impl Column {
     pub fn field_of(&self, kinds: Kinds) -> Field {
         match self.view.to {
             Type::Json | Type::Canonical => json_field(&self.name(), kinds),
-            to => Field::new(self.name(), to.arrow(), matches!(self.what, What::Path(_) | What::Key | What::Time)),
+            to => Field::new(
+                self.name(),
+                to.arrow(),
+                matches!(self.what, What::Path(_) | What::Key | What::Time),
+            ),
         }
     }
 }
@@ -203,7 +232,12 @@ impl Column {
 impl fmt::Display for Column {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.what {
-            What::Path(path) => write!(f, "{path}:{}{}", self.view.to.word(), if self.view.cast { "!" } else { "" }),
+            What::Path(path) => write!(
+                f,
+                "{path}:{}{}",
+                self.view.to.word(),
+                if self.view.cast { "!" } else { "" }
+            ),
             What::Search(clause) => write!(f, "?{}", serde_json::to_string(clause).map_err(|_| fmt::Error)?),
             what => f.write_str(ALWAYS.iter().find(|row| row.1 == *what).map_or("_doc", |row| row.0)),
         }
@@ -218,8 +252,17 @@ mod tests {
     #[test]
     fn a_column_reads_back_from_its_name() {
         let path = Path::of_keys(["odd:key", "a.b", "😀\"\0"]);
-        let clause = Clause { path: Some(path.clone()), matches: Match::Words("disk full".into()) };
-        let mut columns = vec![Column::search(clause), Column::search(Clause { path: None, matches: Match::Exists })];
+        let clause = Clause {
+            path: Some(path.clone()),
+            matches: Match::Words("disk full".into()),
+        };
+        let mut columns = vec![
+            Column::search(clause),
+            Column::search(Clause {
+                path: None,
+                matches: Match::Exists,
+            }),
+        ];
         columns.extend(ALWAYS.iter().filter_map(|row| Column::always(row.0)));
         for (to, ..) in Type::TABLE {
             columns.extend([Column::path(path.clone(), to), Column::cast(path.clone(), to)]);

@@ -34,7 +34,8 @@ impl Kinds {
     pub const OBJECT: Self = Self(1 << 6);
     /// An array.
     pub const ARRAY: Self = Self(1 << 7);
-    /// Some value of the path lies in an array on the way: search sees it, a SQL path does not. Says nothing of its kind.
+    /// Some value of the path lies in an array on the way: search sees it, a SQL path does not. Says nothing of its
+    /// kind.
     pub const ELEMENT: Self = Self(1 << 8);
     /// An integer that a double cannot hold exactly; always beside `INT`.
     pub const WIDE: Self = Self(1 << 9);
@@ -61,21 +62,35 @@ impl Kinds {
         self.without(Self::NULL | Self::ELEMENT)
     }
 
-    /// The type of the path when nothing asks for another: one kind has its own type, integers and fractions are double where a double holds
-    /// each of them exactly, anything else is JSON. None where nothing but nulls was seen outside of arrays.
+    /// The type of the path when nothing asks for another: one kind has its own type, integers and fractions are double
+    /// where a double holds each of them exactly, anything else is JSON. None where nothing but nulls was seen outside
+    /// of arrays.
     pub fn native(self) -> Option<Type> {
         let seen = self.seen();
         if seen == Self::default() {
             return None;
         }
-        let types =
-            [(Self::BOOL, Type::Bool), (Self::INT | Self::WIDE, Type::Int), (Self::INT | Self::FLOAT, Type::Double), (Self::TEXT, Type::Text)];
-        Some(types.into_iter().find(|(kinds, _)| seen.only(*kinds)).map_or(Type::Json, |(_, native)| native))
+        let types = [
+            (Self::BOOL, Type::Bool),
+            (Self::INT | Self::WIDE, Type::Int),
+            (Self::INT | Self::FLOAT, Type::Double),
+            (Self::TEXT, Type::Text),
+        ];
+        Some(
+            types
+                .into_iter()
+                .find(|(kinds, _)| seen.only(*kinds))
+                .map_or(Type::Json, |(_, native)| native),
+        )
     }
 
     /// The type of the path as a number.
     pub fn numeric(self) -> Type {
-        if self.any(Self::FLOAT | Self::BIG) || !self.any(Self::INT) { Type::Double } else { Type::Int }
+        if self.any(Self::FLOAT | Self::BIG) || !self.any(Self::INT) {
+            Type::Double
+        } else {
+            Type::Int
+        }
     }
 
     /// The kind of a value.
@@ -120,7 +135,11 @@ impl fmt::Display for Kinds {
             (Self::OBJECT, "object"),
             (Self::ARRAY, "array"),
         ];
-        let seen: Vec<&str> = names.into_iter().filter(|(kind, _)| self.any(*kind)).map(|(_, name)| name).collect();
+        let seen: Vec<&str> = names
+            .into_iter()
+            .filter(|(kind, _)| self.any(*kind))
+            .map(|(_, name)| name)
+            .collect();
         f.write_str(&seen.join(", "))
     }
 }

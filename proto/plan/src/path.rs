@@ -86,13 +86,20 @@ impl Path {
                 None => plain_key(rest),
             };
             if key.is_empty() && !rest.starts_with('"') {
-                return Err(format!("{text:?}: a key is missing; write a path as user.name, items[0].sku or \"odd key\".x"));
+                return Err(format!(
+                    "{text:?}: a key is missing; write a path as user.name, items[0].sku or \"odd key\".x"
+                ));
             }
             steps.push(Step::Key(key.into()));
             rest = after;
             while let Some(bracket) = rest.strip_prefix('[') {
-                let (index, after) = bracket.split_once(']').ok_or_else(|| format!("{text:?}: a bracket is not closed"))?;
-                let index = index.trim().parse().map_err(|_| format!("{text:?}: {index:?} is not an index; brackets count from 0"))?;
+                let (index, after) = bracket
+                    .split_once(']')
+                    .ok_or_else(|| format!("{text:?}: a bracket is not closed"))?;
+                let index = index
+                    .trim()
+                    .parse()
+                    .map_err(|_| format!("{text:?}: {index:?} is not an index; brackets count from 0"))?;
                 steps.push(Step::Index(index));
                 rest = after;
             }
@@ -130,7 +137,9 @@ fn plain_key(text: &str) -> (String, &str) {
 /// Whether a key is spelled without quotes.
 fn is_plain(key: &str) -> bool {
     let mut chars = key.chars();
-    chars.next().is_some_and(|c| c.is_alphabetic() || c == '_' || c == '@' || c == '$')
+    chars
+        .next()
+        .is_some_and(|c| c.is_alphabetic() || c == '_' || c == '@' || c == '$')
         && chars.all(|c| c.is_alphanumeric() || matches!(c, '_' | '@' | '$' | '-'))
 }
 
@@ -141,7 +150,11 @@ impl fmt::Display for Path {
                 Step::Index(index) => write!(f, "[{index}]")?,
                 Step::Key(key) => {
                     let dot = if i == 0 { "" } else { "." };
-                    if is_plain(key) { write!(f, "{dot}{key}")? } else { write!(f, "{dot}\"{}\"", key.replace('"', "\"\""))? }
+                    if is_plain(key) {
+                        write!(f, "{dot}{key}")?
+                    } else {
+                        write!(f, "{dot}\"{}\"", key.replace('"', "\"\""))?
+                    }
                 }
             }
         }
@@ -173,9 +186,18 @@ mod tests {
 
     #[test]
     fn a_path_reads_back_from_its_spelling() {
-        let odd = Path::of_keys(["a.b", "c\"d", "", "e f", "\0", "😀", "x[0]", "9"]).with(Step::Index(7)).key("z");
+        let odd = Path::of_keys(["a.b", "c\"d", "", "e f", "\0", "😀", "x[0]", "9"])
+            .with(Step::Index(7))
+            .key("z");
         assert_eq!(Path::parse(&odd.to_string()), Ok(odd));
-        for text in ["user.name", "items[0].sku", "\"odd key\".x", "a[0][1]", "@timestamp", "user-agent"] {
+        for text in [
+            "user.name",
+            "items[0].sku",
+            "\"odd key\".x",
+            "a[0][1]",
+            "@timestamp",
+            "user-agent",
+        ] {
             assert_eq!(Path::parse(text).map(|p| p.to_string()).as_deref(), Ok(text));
         }
         for text in ["", ".", "a.", "a..b", "a[", "a[x]", "a[0]b", "\"a", "[0]"] {
@@ -185,7 +207,11 @@ mod tests {
 
     #[test]
     fn a_path_further_into_a_value_reads_back_too() {
-        for path in [Path::default(), Path::default().with(Step::Index(1)).key("kind"), Path::default().with(Step::Index(0)).with(Step::Index(2))] {
+        for path in [
+            Path::default(),
+            Path::default().with(Step::Index(1)).key("kind"),
+            Path::default().with(Step::Index(0)).with(Step::Index(2)),
+        ] {
             assert_eq!(Path::try_from(path.to_string()), Ok(path));
         }
     }

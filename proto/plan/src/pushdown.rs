@@ -5,8 +5,9 @@ use datafusion::{
     logical_expr::{Expr, Volatility},
 };
 
-/// Whether a leaf evaluates this condition exactly: every node is of the list below, every function gives the same for the same input.
-/// The list names what both sides of a mixed-version cluster know; what is not on it is evaluated above the scan.
+/// Whether a leaf evaluates this condition exactly: every node is of the list below, every function gives the same for
+/// the same input. The list names what both sides of a mixed-version cluster know; what is not on it is evaluated above
+/// the scan.
 pub fn is_exact(condition: &Expr) -> bool {
     let mut exact = true;
     let walked = condition.apply(|node| {
@@ -35,7 +36,11 @@ pub fn is_exact(condition: &Expr) -> bool {
             Expr::ScalarFunction(call) => call.func.signature().volatility == Volatility::Immutable,
             _ => false,
         };
-        Ok(if exact { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+        Ok(if exact {
+            TreeNodeRecursion::Continue
+        } else {
+            TreeNodeRecursion::Stop
+        })
     });
     exact && walked.is_ok()
 }

@@ -1,7 +1,7 @@
 //! The one request of a query to a leaf, and its answer. Shared by: aggregator (asks), leaf (answers).
 //!
-//! A query first *pins* a view of every shard it will ask: all its scans read that one moment, and planning learns from it which paths
-//! there are and of which kinds. Then it scans, as often as its plan needs, and unpins.
+//! A query first *pins* a view of every shard it will ask: all its scans read that one moment, and planning learns from
+//! it which paths there are and of which kinds. Then it scans, as often as its plan needs, and unpins.
 
 use std::{
     sync::Arc,
@@ -38,7 +38,8 @@ pub struct Pinned {
     pub paths: Arc<PathKinds>,
     /// Documents in it.
     pub documents: u64,
-    /// Milliseconds between the newest document's ingest and the acknowledgement of its visibility here; 0 for an empty shard.
+    /// Milliseconds between the newest document's ingest and the acknowledgement of its visibility here; 0 for an empty
+    /// shard.
     pub freshness_ms: u64,
 }
 
@@ -65,8 +66,8 @@ pub struct ScanRequest {
     pub time_path: Option<Path>,
     /// What comes back (or goes into the stage), in this order.
     pub columns: Vec<Column>,
-    /// Conditions that must all be true; their columns are flat names ([`Column::name`]) without a qualifier. A condition may name columns
-    /// that do not come back.
+    /// Conditions that must all be true; their columns are flat names ([`Column::name`]) without a qualifier. A
+    /// condition may name columns that do not come back.
     pub filter: Vec<Expr>,
     /// What becomes of the rows.
     pub stage: Stage,
@@ -135,7 +136,8 @@ pub struct PartialAggregate {
 pub enum Chunk {
     /// Rows.
     Rows(RecordBatch),
-    /// The statistics up to here. A reader that has enough rows drops the stream before its end, and takes the statistics from the last of these.
+    /// The statistics up to here. A reader that has enough rows drops the stream before its end, and takes the
+    /// statistics from the last of these.
     SoFar(Trailer),
     /// The end. A stream that stops without it is an error.
     End(Trailer),
@@ -152,7 +154,8 @@ pub struct Trailer {
     pub shipped: u64,
     /// What was read.
     pub counts: ReadCounts,
-    /// Values that did not fit their view, by column; also of columns where all fit, so that the sums over shards are right.
+    /// Values that did not fit their view, by column; also of columns where all fit, so that the sums over shards are
+    /// right.
     pub misfits: Vec<Misfit>,
     /// What else the user should know.
     pub warnings: Vec<String>,
@@ -212,9 +215,11 @@ pub struct FieldStatus {
     pub path: Path,
     /// Kinds ever seen.
     pub kinds: crate::kinds::Kinds,
-    /// Documents in splits that have a value here other than null; without those of which a split does not index this path.
+    /// Documents in splits that have a value here other than null; without those of which a split does not index this
+    /// path.
     pub documents: u64,
-    /// Whether the index finds it everywhere: `columns`, `text` (columns and postings), `raw` (in some split over the budget).
+    /// Whether the index finds it everywhere: `columns`, `text` (columns and postings), `raw` (in some split over the
+    /// budget).
     pub indexed: &'static str,
     /// A value, as JSON text, cut at 200 characters.
     pub sample: Option<String>,
@@ -277,11 +282,27 @@ pub struct DeadLetter {
 #[async_trait]
 pub trait Scan: Send + Sync {
     /// Holds a view of a shard for a query, that covers `at_least`; waits for it until the deadline (`Code::Timeout`).
-    async fn pin(&self, query: QueryId, shard: ShardId, at_least: &PositionVector, deadline: Instant) -> Result<Pinned, Problem>;
+    async fn pin(
+        &self,
+        query: QueryId,
+        shard: ShardId,
+        at_least: &PositionVector,
+        deadline: Instant,
+    ) -> Result<Pinned, Problem>;
 
     /// The same for several shards at once; an outcome for each, in that order.
-    async fn pin_all(&self, query: QueryId, wanted: &[(ShardId, PositionVector)], deadline: Instant) -> Vec<Result<Pinned, Problem>> {
-        join_all(wanted.iter().map(|(shard, at_least)| self.pin(query, *shard, at_least, deadline))).await
+    async fn pin_all(
+        &self,
+        query: QueryId,
+        wanted: &[(ShardId, PositionVector)],
+        deadline: Instant,
+    ) -> Vec<Result<Pinned, Problem>> {
+        join_all(
+            wanted
+                .iter()
+                .map(|(shard, at_least)| self.pin(query, *shard, at_least, deadline)),
+        )
+        .await
     }
 
     /// Lets go of all views of a query. A leaf does it by itself some time after the deadline.

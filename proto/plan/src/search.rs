@@ -1,12 +1,14 @@
-//! Search: what `q=` and `search('…')` say. A query is a tree of clauses; a clause is a boolean column of a scan, so a search can stand
-//! wherever a condition can, and means the same by index and by raw document.
+//! Search: what `q=` and `search('…')` say. A query is a tree of clauses; a clause is a boolean column of a scan, so a
+//! search can stand wherever a condition can, and means the same by index and by raw document.
 //!
-//! Grammar: words, `"a phrase"`, `path:word`, `path:"a phrase"`, `path:pre*`, `path:[1 TO 9]`, `path:{1 TO 9}`, `path:>3` (`>=`, `<`, `<=`),
-//! `path:*` (there is a value), `AND`, `OR`, `NOT`, `-`, `+`, parentheses. Two clauses side by side must both match.
+//! Grammar: words, `"a phrase"`, `path:word`, `path:"a phrase"`, `path:pre*`, `path:[1 TO 9]`, `path:{1 TO 9}`,
+//! `path:>3` (`>=`, `<`, `<=`), `path:*` (there is a value), `AND`, `OR`, `NOT`, `-`, `+`, parentheses. Two clauses
+//! side by side must both match.
 //!
-//! What a clause means, for one value of a document: `Words` is split into tokens (runs of letters and digits, lower-cased), which must
-//! stand side by side in the tokens of a string; where the text is a number it also equals that number, where it is `true` or `false` that
-//! boolean. A document matches where any value does, inside arrays too: at the clause's path or, without one, anywhere.
+//! What a clause means, for one value of a document: `Words` is split into tokens (runs of letters and digits,
+//! lower-cased), which must stand side by side in the tokens of a string; where the text is a number it also equals
+//! that number, where it is `true` or `false` that boolean. A document matches where any value does, inside arrays too:
+//! at the clause's path or, without one, anywhere.
 
 use proto::{Code, Problem};
 use serde::{Deserialize, Serialize};
@@ -83,10 +85,16 @@ pub const SEARCH_DEPTH_MAX: usize = 50;
 pub fn parse(text: &str) -> Result<Query, Problem> {
     if text.len() > SEARCH_BYTES_MAX {
         return Err(
-            Problem::new(Code::TooComplex, format!("a search of {} bytes", text.len())).hint(format!("the limit is {SEARCH_BYTES_MAX} bytes"))
+            Problem::new(Code::TooComplex, format!("a search of {} bytes", text.len()))
+                .hint(format!("the limit is {SEARCH_BYTES_MAX} bytes")),
         );
     }
-    let mut parser = Parser { text, at: 0, clauses: 0, depth: 0 };
+    let mut parser = Parser {
+        text,
+        at: 0,
+        clauses: 0,
+        depth: 0,
+    };
     parser.skip_space();
     if parser.rest().is_empty() {
         return Ok(Query::All);
@@ -94,8 +102,14 @@ pub fn parse(text: &str) -> Result<Query, Problem> {
     let query = parser.any_of(None)?;
     match parser.rest().chars().next() {
         None => Ok(query),
-        Some(')') => Err(parser.wrong("a parenthesis is closed that was not opened", "take it away, or put it in quotes")),
-        Some(c) => Err(parser.wrong(&format!("{c:?} is not expected here"), "put what is meant literally in quotes")),
+        Some(')') => Err(parser.wrong(
+            "a parenthesis is closed that was not opened",
+            "take it away, or put it in quotes",
+        )),
+        Some(c) => Err(parser.wrong(
+            &format!("{c:?} is not expected here"),
+            "put what is meant literally in quotes",
+        )),
     }
 }
 
@@ -124,12 +138,16 @@ impl<'a> Parser<'a> {
         let before = &self.text[..at];
         let line = before.matches('\n').count() + 1;
         let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-        Problem::new(Code::BadRequest, detail).hint(hint).at(line as u64, column as u64)
+        Problem::new(Code::BadRequest, detail)
+            .hint(hint)
+            .at(line as u64, column as u64)
     }
 
     /// Takes a capital word if it stands here alone.
     fn take_word(&mut self, word: &str) -> bool {
-        let Some(after) = self.rest().strip_prefix(word) else { return false };
+        let Some(after) = self.rest().strip_prefix(word) else {
+            return false;
+        };
         if after.starts_with(|c: char| !c.is_whitespace() && c != '(' && c != ')') {
             return false;
         }
@@ -141,9 +159,11 @@ impl<'a> Parser<'a> {
     fn deeper<T>(&mut self, inside: impl FnOnce(&mut Self) -> Result<T, Problem>) -> Result<T, Problem> {
         self.depth += 1;
         if self.depth > SEARCH_DEPTH_MAX {
-            return Err(
-                Problem::new(Code::TooComplex, format!("a search over {SEARCH_DEPTH_MAX} levels deep")).hint("write it without so many parentheses")
-            );
+            return Err(Problem::new(
+                Code::TooComplex,
+                format!("a search over {SEARCH_DEPTH_MAX} levels deep"),
+            )
+            .hint("write it without so many parentheses"));
         }
         let result = inside(self);
         self.depth -= 1;
@@ -156,7 +176,11 @@ impl<'a> Parser<'a> {
         while self.take_word("OR") {
             parts.push(self.all_of(name)?);
         }
-        Ok(if parts.len() == 1 { parts.remove(0) } else { Query::Or(parts) })
+        Ok(if parts.len() == 1 {
+            parts.remove(0)
+        } else {
+            Query::Or(parts)
+        })
     }
 
     /// Parts side by side, or joined by AND.
@@ -170,7 +194,11 @@ impl<'a> Parser<'a> {
             let rest = self.rest();
             let ends = rest.is_empty() || rest.starts_with(')') || is_word(rest, "OR");
             if ends {
-                return Ok(if parts.len() == 1 { parts.remove(0) } else { Query::And(parts) });
+                return Ok(if parts.len() == 1 {
+                    parts.remove(0)
+                } else {
+                    Query::And(parts)
+                });
             }
             parts.push(self.part(name)?);
         }
@@ -179,15 +207,25 @@ impl<'a> Parser<'a> {
     /// A clause or a group, negated or not.
     fn part(&mut self, name: Option<&str>) -> Result<Query, Problem> {
         if is_word(self.rest(), "AND") || is_word(self.rest(), "OR") || self.rest().is_empty() {
-            return Err(self.wrong("something to search for is missing here", "AND and OR stand between two clauses; in quotes they are words"));
+            return Err(self.wrong(
+                "something to search for is missing here",
+                "AND and OR stand between two clauses; in quotes they are words",
+            ));
         }
         if self.take_word("NOT") {
-            return self.deeper(|parser| parser.part(name)).map(|part| Query::Not(Box::new(part)));
+            return self
+                .deeper(|parser| parser.part(name))
+                .map(|part| Query::Not(Box::new(part)));
         }
-        let signed = |rest: &str, sign: char| rest.strip_prefix(sign).is_some_and(|after| after.starts_with(|c: char| !c.is_whitespace()));
+        let signed = |rest: &str, sign: char| {
+            rest.strip_prefix(sign)
+                .is_some_and(|after| after.starts_with(|c: char| !c.is_whitespace()))
+        };
         if signed(self.rest(), '-') && name.is_none() {
             self.at += 1;
-            return self.deeper(|parser| parser.part(name)).map(|part| Query::Not(Box::new(part)));
+            return self
+                .deeper(|parser| parser.part(name))
+                .map(|part| Query::Not(Box::new(part)));
         }
         if signed(self.rest(), '+') && name.is_none() {
             self.at += 1;
@@ -215,7 +253,10 @@ impl<'a> Parser<'a> {
     fn clause(&mut self, name: Option<&str>) -> Result<Query, Problem> {
         self.clauses += 1;
         if self.clauses > CLAUSES_MAX {
-            return Err(Problem::new(Code::TooComplex, format!("a search of over {CLAUSES_MAX} clauses")).hint("ask in several searches"));
+            return Err(
+                Problem::new(Code::TooComplex, format!("a search of over {CLAUSES_MAX} clauses"))
+                    .hint("ask in several searches"),
+            );
         }
         let own = if name.is_none() { self.name() } else { None };
         if own.is_some() && self.rest().starts_with('(') {
@@ -223,24 +264,43 @@ impl<'a> Parser<'a> {
         }
         let name = own.or(name.map(str::to_owned));
         let started = self.at;
-        if let Some(sign) = self.rest().chars().next().filter(|c| matches!(c, '!' | ':' | '^' | '~')) {
-            return Err(
-                self.wrong(&format!("{sign} is not expected here"), "NOT or - before a clause negates it; put what is meant literally in quotes")
-            );
+        if let Some(sign) = self
+            .rest()
+            .chars()
+            .next()
+            .filter(|c| matches!(c, '!' | ':' | '^' | '~'))
+        {
+            return Err(self.wrong(
+                &format!("{sign} is not expected here"),
+                "NOT or - before a clause negates it; put what is meant literally in quotes",
+            ));
         }
         let matches = self.value()?;
         if self.rest().starts_with(['~', '^']) {
-            return Err(self.wrong("words are matched as they are, without distance or weight", "leave ~ and ^ away"));
+            return Err(self.wrong(
+                "words are matched as they are, without distance or weight",
+                "leave ~ and ^ away",
+            ));
         }
-        if self.at < self.text.len() && !self.rest().starts_with(|c: char| c.is_whitespace() || c == ')' || c == '(') {
+        if self.at < self.text.len()
+            && !self
+                .rest()
+                .starts_with(|c: char| c.is_whitespace() || c == ')' || c == '(')
+        {
             return Err(self.wrong("a space is missing here", "put what is meant literally in quotes"));
         }
         self.skip_space();
         match (name, matches) {
             (None, Some(Match::Exists)) => Ok(Query::All),
-            (None, Some(Match::Range { .. })) => Err(self.wrong_at(started, "a range does not say where", "write path:[1 TO 9] or path:>3")),
+            (None, Some(Match::Range { .. })) => {
+                Err(self.wrong_at(started, "a range does not say where", "write path:[1 TO 9] or path:>3"))
+            }
             (name, Some(matches)) => Ok(Query::Clause { name, matches }),
-            (_, None) => Err(self.wrong_at(started, "there is nothing to search for here", "a word has a letter or a digit")),
+            (_, None) => Err(self.wrong_at(
+                started,
+                "there is nothing to search for here",
+                "a word has a letter or a digit",
+            )),
         }
     }
 
@@ -290,7 +350,11 @@ impl<'a> Parser<'a> {
                 c => text.push(c),
             }
         }
-        Err(self.wrong_at(opened, "a quote is not closed", "close it, or write \\\" for a quote itself"))
+        Err(self.wrong_at(
+            opened,
+            "a quote is not closed",
+            "close it, or write \\\" for a quote itself",
+        ))
     }
 
     /// A bare word up to white space or a parenthesis; the flag says whether a `*` ended it.
@@ -329,10 +393,16 @@ impl<'a> Parser<'a> {
         let started = self.at;
         match self.bare(&[])? {
             (text, true) if text.is_empty() => Ok(Some(Match::Exists)),
-            (text, true) if text.chars().all(token::is_token_char) => Ok(Some(Match::Prefix(token::lower(&text).into_owned()))),
+            (text, true) if text.chars().all(token::is_token_char) => {
+                Ok(Some(Match::Prefix(token::lower(&text).into_owned())))
+            }
             (text, true) => {
                 let detail = format!("{text}* is more than one word");
-                Err(self.wrong_at(started, &detail, "a prefix is of letters and digits; write the words before it apart"))
+                Err(self.wrong_at(
+                    started,
+                    &detail,
+                    "a prefix is of letters and digits; write the words before it apart",
+                ))
             }
             (text, false) => Ok(Some(Match::Words(text)).filter(has_token)),
         }
@@ -349,10 +419,18 @@ impl<'a> Parser<'a> {
             false => self.bare(&[])?.0,
         };
         if value.is_empty() {
-            return Err(self.wrong_at(started, "there is nothing to compare with", "write path:>3 without a space"));
+            return Err(self.wrong_at(
+                started,
+                "there is nothing to compare with",
+                "write path:>3 without a space",
+            ));
         }
         let limit = Some(Limit { value, inclusive });
-        Ok(Some(if below { Match::Range { from: None, to: limit } } else { Match::Range { from: limit, to: None } }))
+        Ok(Some(if below {
+            Match::Range { from: None, to: limit }
+        } else {
+            Match::Range { from: limit, to: None }
+        }))
     }
 
     /// `[1 TO 9]`; `{` and `}` leave the bound itself out; `*` is no bound.
@@ -373,7 +451,10 @@ impl<'a> Parser<'a> {
         };
         self.at += 1;
         let limit = |value: Option<String>, inclusive| value.map(|value| Limit { value, inclusive });
-        Ok(Match::Range { from: limit(from, from_inclusive), to: limit(to, to_inclusive) })
+        Ok(Match::Range {
+            from: limit(from, from_inclusive),
+            to: limit(to, to_inclusive),
+        })
     }
 
     fn bound(&mut self) -> Result<Option<String>, Problem> {
@@ -393,7 +474,8 @@ impl<'a> Parser<'a> {
 
 /// Whether this capital word stands here alone.
 fn is_word(rest: &str, word: &str) -> bool {
-    rest.strip_prefix(word).is_some_and(|after| !after.starts_with(|c: char| !c.is_whitespace() && c != '(' && c != ')'))
+    rest.strip_prefix(word)
+        .is_some_and(|after| !after.starts_with(|c: char| !c.is_whitespace() && c != '(' && c != ')'))
 }
 
 fn has_token(matches: &Match) -> bool {
@@ -423,7 +505,9 @@ mod tests {
                     Match::Exists => format!("{name}exists"),
                     Match::Range { from, to } => {
                         let bound = |limit: &Option<Limit>| {
-                            limit.as_ref().map_or("*".into(), |l| format!("{}{}", l.value, if l.inclusive { "=" } else { "" }))
+                            limit.as_ref().map_or("*".into(), |l| {
+                                format!("{}{}", l.value, if l.inclusive { "=" } else { "" })
+                            })
                         };
                         format!("{name}[{} {}]", bound(from), bound(to))
                     }
@@ -494,12 +578,20 @@ mod tests {
             ("a::b", ": is not expected here", 3),
             ("di?k", "? is not offered in a word", 3),
             ("disk~1", "~ is not offered in a word", 5),
-            ("\"a b\"~2", "words are matched as they are, without distance or weight", 6),
+            (
+                "\"a b\"~2",
+                "words are matched as they are, without distance or weight",
+                6,
+            ),
             ("level:", "there is nothing to search for here", 7),
         ];
         for (text, detail, column) in table {
             let problem = parse(text).expect_err(text);
-            assert_eq!((problem.detail.as_str(), problem.at), (detail, Some((1, column))), "{text}");
+            assert_eq!(
+                (problem.detail.as_str(), problem.at),
+                (detail, Some((1, column))),
+                "{text}"
+            );
             assert!(problem.hint.is_some(), "{text}");
         }
     }
@@ -518,7 +610,12 @@ mod tests {
             let started = std::time::Instant::now();
             let read = parse(&text);
             assert!(read.is_err(), "{}…", &text[..20]);
-            assert!(started.elapsed() < std::time::Duration::from_secs(2), "{}… took {:?}", &text[..20], started.elapsed());
+            assert!(
+                started.elapsed() < std::time::Duration::from_secs(2),
+                "{}… took {:?}",
+                &text[..20],
+                started.elapsed()
+            );
         }
     }
 }

@@ -1,9 +1,10 @@
 //! DataFusion's simplifier, mended where it changes answers.
 //!
-//! - It merges two lists over one expression: `x IN (1) AND x IN (2)` becomes false, `x NOT IN (1) OR x NOT IN (2)` true, and
-//!   `x IN (1) AND x NOT IN (NULL)` becomes `x IN (1)`. Where `x` or an element is NULL, the right result is NULL. Here two lists stay two.
-//! - It makes a list of equalities such as `x = 0.0 OR x = 1.5`. `=` takes -0 for 0, but a list does not. Here a list that has one of them has
-//!   both.
+//! - It merges two lists over one expression: `x IN (1) AND x IN (2)` becomes false, `x NOT IN (1) OR x NOT IN (2)`
+//!   true, and `x IN (1) AND x NOT IN (NULL)` becomes `x IN (1)`. Where `x` or an element is NULL, the right result is
+//!   NULL. Here two lists stay two.
+//! - It makes a list of equalities such as `x = 0.0 OR x = 1.5`. `=` takes -0 for 0, but a list does not. Here a list
+//!   that has one of them has both.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -33,7 +34,8 @@ pub fn simplify(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
     Ok(with_both_zeros(apart(expr, simplifier)?)?.data)
 }
 
-/// Simplifies an expression, except that two lists over one expression stay two: each is simplified alone and then hidden from the rest.
+/// Simplifies an expression, except that two lists over one expression stay two: each is simplified alone and then
+/// hidden from the rest.
 fn apart(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
     if !may_merge_lists(&expr) {
         return simplifier.simplify(expr);
@@ -43,8 +45,14 @@ fn apart(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
         if comparison(&part).is_none() {
             return Ok(Transformed::no(part));
         }
-        let parts = part.map_children(|part| Ok(Transformed::yes(apart(part, simplifier)?)))?.data;
-        let list = if may_merge_lists(&parts) { parts } else { simplifier.simplify(parts)? };
+        let parts = part
+            .map_children(|part| Ok(Transformed::yes(apart(part, simplifier)?)))?
+            .data;
+        let list = if may_merge_lists(&parts) {
+            parts
+        } else {
+            simplifier.simplify(parts)?
+        };
         let shown = match list {
             constant @ Expr::Literal(..) => constant,
             list => {
@@ -53,13 +61,20 @@ fn apart(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
                     lists.push(list);
                 }
                 let field = Field::new("list", DataType::Boolean, true);
-                Expr::Placeholder(Placeholder::new_with_field(format!("{HIDDEN}{place}"), Some(Arc::new(field))))
+                Expr::Placeholder(Placeholder::new_with_field(
+                    format!("{HIDDEN}{place}"),
+                    Some(Arc::new(field)),
+                ))
             }
         };
         Ok(Transformed::new(shown, true, TreeNodeRecursion::Jump))
     })?;
     let simple = simplifier.simplify(hidden.data)?;
-    let list_of = |id: &str| id.strip_prefix(HIDDEN).and_then(|place| lists.get(place.parse::<usize>().ok()?)).cloned();
+    let list_of = |id: &str| {
+        id.strip_prefix(HIDDEN)
+            .and_then(|place| lists.get(place.parse::<usize>().ok()?))
+            .cloned()
+    };
     let shown = simple.transform_down(|part| match &part {
         Expr::Placeholder(placeholder) => Ok(match list_of(&placeholder.id) {
             Some(list) => Transformed::new(list, true, TreeNodeRecursion::Jump),
@@ -94,13 +109,17 @@ fn is_zero(item: &Expr, negative: bool) -> bool {
     matches!(item, Expr::Literal(ScalarValue::Float64(Some(zero)), _) if *zero == 0.0 && zero.is_sign_negative() == negative)
 }
 
-/// Whether the simplifier could merge lists here: two comparisons with constants share a column, a column of a row around, or a sub-query. It
-/// makes lists of equalities on its way, under NOT too, but an OR of equalities over one expression is one list.
+/// Whether the simplifier could merge lists here: two comparisons with constants share a column, a column of a row
+/// around, or a sub-query. It makes lists of equalities on its way, under NOT too, but an OR of equalities over one
+/// expression is one list.
 fn may_merge_lists(expr: &Expr) -> bool {
     let mut needles = Vec::new();
     compared(expr, &mut needles);
     let mut seen = HashSet::new();
-    needles.len() > 1 && needles.iter().any(|needle| inputs(needle).into_iter().filter(|input| !seen.insert(*input)).count() > 0)
+    needles.len() > 1
+        && needles
+            .iter()
+            .any(|needle| inputs(needle).into_iter().filter(|input| !seen.insert(*input)).count() > 0)
 }
 
 /// What the value of an expression depends on: all of its leaves that are not literals.
@@ -119,9 +138,12 @@ fn inputs(expr: &Expr) -> HashSet<&Expr> {
 fn is_input(expr: &Expr) -> bool {
     match expr {
         Expr::Literal(..) => false,
-        Expr::Column(_) | Expr::OuterReferenceColumn(..) | Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::Placeholder(_) => {
-            true
-        }
+        Expr::Column(_)
+        | Expr::OuterReferenceColumn(..)
+        | Expr::ScalarSubquery(_)
+        | Expr::Exists(_)
+        | Expr::InSubquery(_)
+        | Expr::Placeholder(_) => true,
         Expr::ScalarFunction(function) => function.args.is_empty(),
         _ => false,
     }
@@ -155,7 +177,11 @@ fn compared<'a>(expr: &'a Expr, needles: &mut Vec<&'a Expr>) {
 fn comparison(expr: &Expr) -> Option<(&Expr, bool)> {
     match expr {
         Expr::InList(list) => Some((&list.expr, !list.negated)),
-        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Eq | Operator::NotEq), right }) => {
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: op @ (Operator::Eq | Operator::NotEq),
+            right,
+        }) => {
             let is_constant = |side: &Expr| !side.exists(|part| Ok(is_input(part))).unwrap_or(true);
             match (is_constant(left), is_constant(right)) {
                 (false, true) => Some((left, *op == Operator::Eq)),
@@ -172,7 +198,11 @@ fn has(plan: &LogicalPlan, special: impl Fn(&Expr) -> bool) -> Result<bool> {
     let mut found = false;
     plan.apply_expressions(|expr| {
         found |= special(expr);
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        Ok(if found {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
     })?;
     Ok(found)
 }
@@ -201,7 +231,13 @@ impl OptimizerRule for Simplify {
                 let name = names.save(&expr);
                 change(expr)?.map_data(|expr| Ok(name.restore(expr)))
             };
-            plan.map_expressions(|expr| if let Expr::GroupingSet(_) = expr { expr.map_children(named) } else { named(expr) })
+            plan.map_expressions(|expr| {
+                if let Expr::GroupingSet(_) = expr {
+                    expr.map_children(named)
+                } else {
+                    named(expr)
+                }
+            })
         };
         let simple = match has(&plan, may_merge_lists)? {
             false => self.0.rewrite(plan, config)?,
@@ -212,15 +248,25 @@ impl OptimizerRule for Simplify {
                     .with_schema(merge_schema(&plan.inputs()).into())
                     .with_config_options(config.options())
                     .with_query_execution_start_time(config.query_execution_start_time());
-                let simplifier = ExprSimplifier::new(context.build()).with_canonicalize(!matches!(plan, LogicalPlan::Join(_)));
+                let simplifier =
+                    ExprSimplifier::new(context.build()).with_canonicalize(!matches!(plan, LogicalPlan::Join(_)));
                 each(plan, &|expr| {
                     let simple = apart(expr.clone(), &simplifier)?;
                     Ok(Transformed::new_transformed(simple.clone(), simple != expr))
                 })?
             }
         };
-        let lacking = |expr: &Expr| expr.exists(|part| Ok(matches!(part, Expr::InList(list) if lacks_a_zero(list)))).unwrap_or_default();
-        simple.transform_data(|plan| if has(&plan, lacking)? { each(plan, &with_both_zeros) } else { Ok(Transformed::no(plan)) })
+        let lacking = |expr: &Expr| {
+            expr.exists(|part| Ok(matches!(part, Expr::InList(list) if lacks_a_zero(list))))
+                .unwrap_or_default()
+        };
+        simple.transform_data(|plan| {
+            if has(&plan, lacking)? {
+                each(plan, &with_both_zeros)
+            } else {
+                Ok(Transformed::no(plan))
+            }
+        })
     }
 }
 
@@ -252,14 +298,24 @@ mod tests {
         let simple = |expr: Expr| simplify(expr, &simplifier).expect("simple");
         let (one, other) = (list("x", 1, false), list("x", 7, true));
         let same = col("y").gt(lit(3i64));
-        assert_eq!(simple(one.clone().and(other.clone()).and(lit(true))), one.clone().and(other.clone()));
+        assert_eq!(
+            simple(one.clone().and(other.clone()).and(lit(true))),
+            one.clone().and(other.clone())
+        );
         assert_eq!(simple(one.clone().and(other.clone()).and(lit(false))), lit(false));
         assert_eq!(
             simple(same.clone().and(one.clone()).or(same.clone().and(other.clone()))),
             same.and(one.clone().or(other.clone())),
             "what both sides of an OR ask is asked once"
         );
-        assert_eq!(simple(col("x").is_null().and(lit(1i64).gt(lit(2i64)).or(other.clone().or(other.clone())))), col("x").is_null().and(other));
+        assert_eq!(
+            simple(
+                col("x")
+                    .is_null()
+                    .and(lit(1i64).gt(lit(2i64)).or(other.clone().or(other.clone())))
+            ),
+            col("x").is_null().and(other)
+        );
     }
 
     #[test]
@@ -273,9 +329,15 @@ mod tests {
             col("x").eq(lit(1i64)).or(col("x").eq(lit(2i64))).and(within.clone()),
             within.clone().or(without.clone()),
             without.clone().and(col("x").eq(lit(1i64))),
-            !(without.clone().or(col("x").not_eq(lit(1i64)).and(col("x").not_eq(lit(2i64))))),
-            without.clone().and(col("x").eq(cast(lit("1"), DataType::Int64)).or(col("x").eq(lit(2i64)))),
-            col("y").eq(lit(1i64)).or(within.clone().and(list("x", 9, false)).is_not_null().eq(lit(false))),
+            !(without
+                .clone()
+                .or(col("x").not_eq(lit(1i64)).and(col("x").not_eq(lit(2i64))))),
+            without
+                .clone()
+                .and(col("x").eq(cast(lit("1"), DataType::Int64)).or(col("x").eq(lit(2i64)))),
+            col("y")
+                .eq(lit(1i64))
+                .or(within.clone().and(list("x", 9, false)).is_not_null().eq(lit(false))),
             around(1, false).and(around(7, false)),
             around(1, true).or(around(7, true)).is_null(),
         ] {

@@ -1,7 +1,7 @@
 //! Tokens: what a search compares. Shared by: leaf (indexes and scans them), aggregator (marks them in hits).
 //!
-//! A token is a maximal run of letters and decimal digits, lower-cased character by character. The class is a subset of the regular
-//! expression class `\w`, and there is no limit of length: an id of any length is one token.
+//! A token is a maximal run of letters and decimal digits, lower-cased character by character. The class is a subset of
+//! the regular expression class `\w`, and there is no limit of length: an id of any length is one token.
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -81,12 +81,18 @@ pub fn holds(text: &str, phrase: &[String]) -> bool {
 }
 
 fn begins_with(mut tokens: Tokens<'_>, phrase: &[String]) -> bool {
-    phrase.iter().all(|wanted| tokens.next_written().is_some_and(|written| is(written, wanted)))
+    phrase
+        .iter()
+        .all(|wanted| tokens.next_written().is_some_and(|written| is(written, wanted)))
 }
 
 /// Whether a run of token characters is this token once it is lower-cased.
 fn is(written: &str, token: &str) -> bool {
-    if written.is_ascii() { written.eq_ignore_ascii_case(token) } else { lower(written) == token }
+    if written.is_ascii() {
+        written.eq_ignore_ascii_case(token)
+    } else {
+        lower(written) == token
+    }
 }
 
 /// Whether a token of a text begins so (in lower case).

@@ -1,7 +1,8 @@
-//! Value: what a view shows of one JSON value. The reference: an index, a stored column or a function over JSON text is right where it says
-//! the same. Shared by: leaf (columns of documents), aggregator (JSON that a query has computed).
+//! Value: what a view shows of one JSON value. The reference: an index, a stored column or a function over JSON text is
+//! right where it says the same. Shared by: leaf (columns of documents), aggregator (JSON that a query has computed).
 //!
-//! - strict views take values of their own kind only (a double takes an int too); any other value is a misfit: NULL, and counted
+//! - strict views take values of their own kind only (a double takes an int too); any other value is a misfit: NULL,
+//!   and counted
 //! - casts convert what can be converted; text is trimmed and must be the type as a whole
 //! - `null` and a missing value are NULL and no misfit
 
@@ -49,7 +50,8 @@ pub fn at<'a, 'v>(root: &'a Value<'v>, path: &Path) -> Option<&'a Value<'v>> {
     })
 }
 
-/// A value seen through a view. `verbatim` gives the value's text in the document; it is asked only where the view shows it.
+/// A value seen through a view. `verbatim` gives the value's text in the document; it is asked only where the view
+/// shows it.
 pub fn view<'a>(value: &'a Value<'_>, verbatim: impl FnOnce() -> Option<&'a str>, view: View) -> Seen<'a> {
     if *value == Value::Null {
         return Seen::Absent;
@@ -91,7 +93,11 @@ pub fn bool_of_text(text: &str) -> Option<bool> {
     const FALSE: [&str; 6] = ["false", "f", "no", "n", "off", "0"];
     let text = text.trim();
     let is_one_of = |words: [&str; 6]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
-    if is_one_of(TRUE) { Some(true) } else { is_one_of(FALSE).then_some(false) }
+    if is_one_of(TRUE) {
+        Some(true)
+    } else {
+        is_one_of(FALSE).then_some(false)
+    }
 }
 
 /// Casts: a double is rounded, halves to the even neighbour, as PostgreSQL does.
@@ -142,11 +148,13 @@ pub fn time_of(value: &Value<'_>, cast: bool) -> Option<i64> {
     }
 }
 
-/// The one reader of times, in microseconds since 1970; finer digits are cut. RFC 3339, or a date with or without a time of day and a zone,
-/// apart by a blank or a `T`; UTC where no zone is said. Shared by: documents, literals, casts and searches.
+/// The one reader of times, in microseconds since 1970; finer digits are cut. RFC 3339, or a date with or without a
+/// time of day and a zone, apart by a blank or a `T`; UTC where no zone is said. Shared by: documents, literals, casts
+/// and searches.
 pub fn time_of_text(text: &str) -> Option<i64> {
     let text = text.trim();
-    let plausible = text.len() >= "2000-01-01".len() && text.as_bytes()[0].is_ascii_digit() && text.as_bytes()[4] == b'-';
+    let plausible =
+        text.len() >= "2000-01-01".len() && text.as_bytes()[0].is_ascii_digit() && text.as_bytes()[4] == b'-';
     if !plausible {
         return None;
     }
@@ -156,17 +164,34 @@ pub fn time_of_text(text: &str) -> Option<i64> {
     if let Ok(day) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
         return Some(day.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros());
     }
-    let zoned = ["%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z", "%Y-%m-%dT%H:%M%#z"];
-    let zoned = zoned.into_iter().find_map(|format| DateTime::parse_from_str(text, format).ok()).map(|time| time.timestamp_micros());
+    let zoned = [
+        "%Y-%m-%d %H:%M:%S%.f%#z",
+        "%Y-%m-%dT%H:%M:%S%.f%#z",
+        "%Y-%m-%d %H:%M%#z",
+        "%Y-%m-%dT%H:%M%#z",
+    ];
+    let zoned = zoned
+        .into_iter()
+        .find_map(|format| DateTime::parse_from_str(text, format).ok())
+        .map(|time| time.timestamp_micros());
     let in_utc = || {
         let text = text.trim_end_matches(['Z', 'z']).trim_end();
-        let formats = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"];
-        formats.into_iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok()).map(|time| time.and_utc().timestamp_micros())
+        let formats = [
+            "%Y-%m-%d %H:%M:%S%.f",
+            "%Y-%m-%dT%H:%M:%S%.f",
+            "%Y-%m-%d %H:%M",
+            "%Y-%m-%dT%H:%M",
+        ];
+        formats
+            .into_iter()
+            .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
+            .map(|time| time.and_utc().timestamp_micros())
     };
     zoned.or_else(in_utc)
 }
 
-/// Below each limit a number since 1970 counts seconds, milliseconds, microseconds; above all, nanoseconds. In seconds the first is the year 5138.
+/// Below each limit a number since 1970 counts seconds, milliseconds, microseconds; above all, nanoseconds. In seconds
+/// the first is the year 5138.
 const SECONDS_MAX: u64 = 100_000_000_000;
 const MILLISECONDS_MAX: u64 = SECONDS_MAX * 1_000;
 const MICROSECONDS_MAX: u64 = MILLISECONDS_MAX * 1_000;
@@ -194,8 +219,8 @@ pub fn time_of_double(float: f64) -> Option<i64> {
 
 const BEYOND_INT: f64 = 9_223_372_036_854_775_808.0; // 2^63: the first double above int64
 
-/// The canonical JSON text of a value: no blanks, keys in order, one spelling of each text and of each number. Two values are equal exactly
-/// where these are: `1` and `1.0`, `"a/b"` and `"a\/b"`, `{"a":1}` and `{ "a": 1 }`.
+/// The canonical JSON text of a value: no blanks, keys in order, one spelling of each text and of each number. Two
+/// values are equal exactly where these are: `1` and `1.0`, `"a/b"` and `"a\/b"`, `{"a":1}` and `{ "a": 1 }`.
 pub fn canonical(value: &Value<'_>) -> String {
     let mut text = String::new();
     write_canonical(&mut text, value);
@@ -244,7 +269,8 @@ pub fn canonical_double(double: f64) -> String {
     }
 }
 
-/// A text whose bytes compare as ORDER BY does: numbers by their exact value, then texts by their bytes, then the rest by its canonical text.
+/// A text whose bytes compare as ORDER BY does: numbers by their exact value, then texts by their bytes, then the rest
+/// by its canonical text.
 pub fn rank(value: &Value<'_>) -> String {
     let number = |double: f64, remainder: i16| {
         let bits = (double + 0.0).to_bits();
@@ -255,7 +281,14 @@ pub fn rank(value: &Value<'_>) -> String {
         // What the nearest double leaves over tells wide integers apart; it is below 2^10.
         Value::Int(int) => number(*int as f64, (i128::from(*int) - (*int as f64) as i128) as i16),
         Value::Float(float) => number(*float, 0),
-        Value::Big(digits) => number(if digits.starts_with('-') { f64::NEG_INFINITY } else { f64::INFINITY }, 0),
+        Value::Big(digits) => number(
+            if digits.starts_with('-') {
+                f64::NEG_INFINITY
+            } else {
+                f64::INFINITY
+            },
+            0,
+        ),
         Value::Text(text) => format!("2{text}"),
         other => format!("3{}", canonical(other)),
     }
@@ -294,14 +327,78 @@ mod tests {
 
     #[test]
     fn a_strict_view_takes_its_own_kind_and_nothing_else() {
-        let values = ["null", "true", "12", "1.50", "1e999", r#""12""#, r#""2024-01-02T03:04:05.6Z""#, "{\"a\":1}", "[1]"];
+        let values = [
+            "null",
+            "true",
+            "12",
+            "1.50",
+            "1e999",
+            r#""12""#,
+            r#""2024-01-02T03:04:05.6Z""#,
+            "{\"a\":1}",
+            "[1]",
+        ];
         let table = [
-            (Type::Bool, ["absent", "true", "misfit", "misfit", "misfit", "misfit", "misfit", "misfit", "misfit"]),
-            (Type::Int, ["absent", "misfit", "12", "misfit", "misfit", "misfit", "misfit", "misfit", "misfit"]),
-            (Type::Double, ["absent", "misfit", "12.0", "1.5", "misfit", "misfit", "misfit", "misfit", "misfit"]),
-            (Type::Text, ["absent", "misfit", "misfit", "misfit", "misfit", "'12'", "'2024-01-02T03:04:05.6Z'", "misfit", "misfit"]),
-            (Type::Time, ["absent", "misfit", "misfit", "misfit", "misfit", "misfit", "1704164645600000us", "misfit", "misfit"]),
-            (Type::Json, ["absent", "'true'", "'12'", "'1.50'", "'1e999'", "'\"12\"'", "'\"2024-01-02T03:04:05.6Z\"'", "'{\"a\":1}'", "'[1]'"]),
+            (
+                Type::Bool,
+                [
+                    "absent", "true", "misfit", "misfit", "misfit", "misfit", "misfit", "misfit", "misfit",
+                ],
+            ),
+            (
+                Type::Int,
+                [
+                    "absent", "misfit", "12", "misfit", "misfit", "misfit", "misfit", "misfit", "misfit",
+                ],
+            ),
+            (
+                Type::Double,
+                [
+                    "absent", "misfit", "12.0", "1.5", "misfit", "misfit", "misfit", "misfit", "misfit",
+                ],
+            ),
+            (
+                Type::Text,
+                [
+                    "absent",
+                    "misfit",
+                    "misfit",
+                    "misfit",
+                    "misfit",
+                    "'12'",
+                    "'2024-01-02T03:04:05.6Z'",
+                    "misfit",
+                    "misfit",
+                ],
+            ),
+            (
+                Type::Time,
+                [
+                    "absent",
+                    "misfit",
+                    "misfit",
+                    "misfit",
+                    "misfit",
+                    "misfit",
+                    "1704164645600000us",
+                    "misfit",
+                    "misfit",
+                ],
+            ),
+            (
+                Type::Json,
+                [
+                    "absent",
+                    "'true'",
+                    "'12'",
+                    "'1.50'",
+                    "'1e999'",
+                    "'\"12\"'",
+                    "'\"2024-01-02T03:04:05.6Z\"'",
+                    "'{\"a\":1}'",
+                    "'[1]'",
+                ],
+            ),
         ];
         for (to, expected) in table {
             let got: Vec<String> = values.iter().map(|json| seen(json, to, false)).collect();

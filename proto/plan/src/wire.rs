@@ -1,7 +1,8 @@
 //! What goes between aggregators and leaves, in wire form and back.
 //!
-//! Conditions and aggregates travel in DataFusion's own encoding. A leaf takes nothing else: a condition must be one that may be pushed down,
-//! and what arrives as an aggregate must be one partial aggregate over an empty input, or it is refused.
+//! Conditions and aggregates travel in DataFusion's own encoding. A leaf takes nothing else: a condition must be one
+//! that may be pushed down, and what arrives as an aggregate must be one partial aggregate over an empty input, or it
+//! is refused.
 
 use std::{
     collections::BTreeMap,
@@ -40,8 +41,8 @@ use proto::{
 use crate::{
     Column, Kinds, Path, PathKinds, functions, pushdown,
     scan::{
-        After, DeadLetter, Document, FieldStatus, Misfit, PartialAggregate, Read, ReadCounts, ScanRequest, ShardStatus, SortKey, SplitStatus, Stage,
-        Trailer,
+        After, DeadLetter, Document, FieldStatus, Misfit, PartialAggregate, Read, ReadCounts, ScanRequest, ShardStatus,
+        SortKey, SplitStatus, Stage, Trailer,
     },
 };
 
@@ -49,7 +50,10 @@ use crate::{
 const INDEXED: [&str; 3] = ["columns", "text", "raw"];
 
 fn unencodable(error: &impl std::fmt::Display) -> Problem {
-    Problem::new(Code::NotSupported, format!("a part of the question cannot be told to a leaf: {error}"))
+    Problem::new(
+        Code::NotSupported,
+        format!("a part of the question cannot be told to a leaf: {error}"),
+    )
 }
 
 fn undecodable(error: &impl std::fmt::Display) -> Problem {
@@ -67,13 +71,17 @@ fn path(text: &str) -> Result<Path, Problem> {
 /// A request, with the time that is left for it.
 pub fn request(request: &ScanRequest) -> Result<wire::ScanRequest, Problem> {
     let stage = match &request.stage {
-        Stage::Rows { limit } => wire::scan_request::Stage::Rows(wire::Rows { limit: limit.map(|limit| limit as u64) }),
+        Stage::Rows { limit } => wire::scan_request::Stage::Rows(wire::Rows {
+            limit: limit.map(|limit| limit as u64),
+        }),
         Stage::Top { keys, after, limit } => wire::scan_request::Stage::Top(wire::Top {
             keys: keys.iter().map(sort_key).collect(),
             after: after.as_ref().map(after_bytes).transpose()?,
             limit: *limit as u64,
         }),
-        Stage::Partial(aggregate) => wire::scan_request::Stage::Partial(partial_bytes(aggregate).map_err(|e| unencodable(&e))?),
+        Stage::Partial(aggregate) => {
+            wire::scan_request::Stage::Partial(partial_bytes(aggregate).map_err(|e| unencodable(&e))?)
+        }
     };
     Ok(wire::ScanRequest {
         query: query_bytes(request.query),
@@ -81,7 +89,12 @@ pub fn request(request: &ScanRequest) -> Result<wire::ScanRequest, Problem> {
         raw: request.read == Read::Raw,
         time_path: request.time_path.as_ref().map(Path::to_string),
         columns: request.columns.iter().map(Column::name).collect(),
-        filter: request.filter.iter().map(Expr::to_bytes).collect::<Result<_, _>>().map_err(|e| unencodable(&e))?,
+        filter: request
+            .filter
+            .iter()
+            .map(Expr::to_bytes)
+            .collect::<Result<_, _>>()
+            .map_err(|e| unencodable(&e))?,
         stage: Some(stage),
         wait_ms: request.deadline.saturating_duration_since(Instant::now()).as_millis() as u64,
     })
@@ -89,9 +102,15 @@ pub fn request(request: &ScanRequest) -> Result<wire::ScanRequest, Problem> {
 
 /// A request as it came; nothing is in it that a leaf should not run.
 pub fn read_request(told: wire::ScanRequest) -> Result<ScanRequest, Problem> {
-    let columns = told.columns.iter().map(|name| column(name)).collect::<Result<Vec<_>, _>>()?;
+    let columns = told
+        .columns
+        .iter()
+        .map(|name| column(name))
+        .collect::<Result<Vec<_>, _>>()?;
     let stage = match there(told.stage, "the stage")? {
-        wire::scan_request::Stage::Rows(rows) => Stage::Rows { limit: rows.limit.map(|limit| limit as usize) },
+        wire::scan_request::Stage::Rows(rows) => Stage::Rows {
+            limit: rows.limit.map(|limit| limit as usize),
+        },
         wire::scan_request::Stage::Top(top) => Stage::Top {
             keys: top.keys.iter().map(read_sort_key).collect::<Result<_, _>>()?,
             after: top.after.map(read_after).transpose()?,
@@ -99,7 +118,11 @@ pub fn read_request(told: wire::ScanRequest) -> Result<ScanRequest, Problem> {
         },
         wire::scan_request::Stage::Partial(bytes) => Stage::Partial(Arc::new(read_partial(&bytes)?)),
     };
-    let filter = told.filter.iter().map(|bytes| condition(bytes)).collect::<Result<_, _>>()?;
+    let filter = told
+        .filter
+        .iter()
+        .map(|bytes| condition(bytes))
+        .collect::<Result<_, _>>()?;
     Ok(ScanRequest {
         query: query_id(&told.query)?,
         shard: wire_ingest::shard(told.shard)?,
@@ -121,16 +144,30 @@ fn condition(bytes: &[u8]) -> Result<Expr, Problem> {
 }
 
 fn sort_key(key: &SortKey) -> wire::SortKey {
-    wire::SortKey { column: key.column.name(), descending: key.descending, nulls_first: key.nulls_first }
+    wire::SortKey {
+        column: key.column.name(),
+        descending: key.descending,
+        nulls_first: key.nulls_first,
+    }
 }
 
 fn read_sort_key(key: &wire::SortKey) -> Result<SortKey, Problem> {
-    Ok(SortKey { column: column(&key.column)?, descending: key.descending, nulls_first: key.nulls_first })
+    Ok(SortKey {
+        column: column(&key.column)?,
+        descending: key.descending,
+        nulls_first: key.nulls_first,
+    })
 }
 
 fn after_bytes(after: &After) -> Result<wire::After, Problem> {
-    let array = |(at, value): (usize, &ScalarValue)| Ok::<_, DataFusionError>((format!("{at}"), value.to_array()?, true));
-    let columns = after.values.iter().enumerate().map(array).collect::<Result<Vec<(String, ArrayRef, bool)>, _>>();
+    let array =
+        |(at, value): (usize, &ScalarValue)| Ok::<_, DataFusionError>((format!("{at}"), value.to_array()?, true));
+    let columns = after
+        .values
+        .iter()
+        .enumerate()
+        .map(array)
+        .collect::<Result<Vec<(String, ArrayRef, bool)>, _>>();
     let values = columns.and_then(|columns| {
         let row = RecordBatch::try_from_iter_with_nullable(columns)?;
         let mut writer = StreamWriter::try_new(Vec::new(), row.schema_ref())?;
@@ -138,16 +175,29 @@ fn after_bytes(after: &After) -> Result<wire::After, Problem> {
         writer.finish()?;
         Ok(writer.into_inner()?)
     });
-    Ok(wire::After { values: values.map_err(|e| unencodable(&e))?.into(), address: after.address.to_string() })
+    Ok(wire::After {
+        values: values.map_err(|e| unencodable(&e))?.into(),
+        address: after.address.to_string(),
+    })
 }
 
 fn read_after(after: wire::After) -> Result<After, Problem> {
-    let address = after.address.parse().map_err(|e: proto::address::Malformed| undecodable(&e))?;
+    let address = after
+        .address
+        .parse()
+        .map_err(|e: proto::address::Malformed| undecodable(&e))?;
     let mut rows = Rows::default();
     let batches = rows.read(after.values)?;
     let row = there(batches.first(), "the row")?;
-    let values = row.columns().iter().map(|column| ScalarValue::try_from_array(column, 0)).collect::<Result<_, _>>();
-    Ok(After { values: values.map_err(|e| undecodable(&e))?, address })
+    let values = row
+        .columns()
+        .iter()
+        .map(|column| ScalarValue::try_from_array(column, 0))
+        .collect::<Result<_, _>>();
+    Ok(After {
+        values: values.map_err(|e| undecodable(&e))?,
+        address,
+    })
 }
 
 fn partial_bytes(aggregate: &PartialAggregate) -> Result<Bytes, DataFusionError> {
@@ -164,7 +214,9 @@ fn partial_bytes(aggregate: &PartialAggregate) -> Result<Bytes, DataFusionError>
 
 fn read_partial(bytes: &[u8]) -> Result<PartialAggregate, Problem> {
     let plan = physical_plan_from_bytes(bytes, functions::by_name()).map_err(|e| undecodable(&e))?;
-    let aggregate = plan.downcast_ref::<AggregateExec>().filter(|aggregate| *aggregate.mode() == AggregateMode::Partial);
+    let aggregate = plan
+        .downcast_ref::<AggregateExec>()
+        .filter(|aggregate| *aggregate.mode() == AggregateMode::Partial);
     let Some(aggregate) = aggregate.filter(|aggregate| aggregate.input().is::<EmptyExec>()) else {
         return Err(malformed("a leaf runs one partial aggregate and no other plan"));
     };
@@ -185,7 +237,9 @@ pub struct Parts {
 impl Parts {
     /// For batches of this schema.
     pub fn new(schema: &SchemaRef) -> Result<Self, Problem> {
-        Ok(Self { writer: StreamWriter::try_new(Vec::new(), schema).map_err(|e| unencodable(&e))? })
+        Ok(Self {
+            writer: StreamWriter::try_new(Vec::new(), schema).map_err(|e| unencodable(&e))?,
+        })
     }
 
     /// The parts of a batch.
@@ -194,23 +248,30 @@ impl Parts {
         Ok(self.written())
     }
 
-    /// The end of the stream, and then that of the answer. A batch without bytes (rows that have no column) is read when something follows it.
+    /// The end of the stream, and then that of the answer. A batch without bytes (rows that have no column) is read
+    /// when something follows it.
     pub fn end(&mut self, trailer: Trailer) -> Result<Vec<wire::ScanPart>, Problem> {
         self.writer.finish().map_err(|e| unencodable(&e))?;
         let mut parts = self.written();
-        parts.push(wire::ScanPart { part: Some(wire::scan_part::Part::End(told(trailer))) });
+        parts.push(wire::ScanPart {
+            part: Some(wire::scan_part::Part::End(told(trailer))),
+        });
         Ok(parts)
     }
 
     /// The statistics up to here.
     pub fn so_far(trailer: Trailer) -> wire::ScanPart {
-        wire::ScanPart { part: Some(wire::scan_part::Part::SoFar(told(trailer))) }
+        wire::ScanPart {
+            part: Some(wire::scan_part::Part::SoFar(told(trailer))),
+        }
     }
 
     fn written(&mut self) -> Vec<wire::ScanPart> {
         let written = Bytes::from(std::mem::take(self.writer.get_mut()));
         let cut = |from: usize| written.slice(from..(from + PART_BYTES_MAX).min(written.len()));
-        let part = |bytes| wire::ScanPart { part: Some(wire::scan_part::Part::Arrow(bytes)) };
+        let part = |bytes| wire::ScanPart {
+            part: Some(wire::scan_part::Part::Arrow(bytes)),
+        };
         (0..written.len()).step_by(PART_BYTES_MAX).map(cut).map(part).collect()
     }
 }
@@ -233,7 +294,11 @@ impl Rows {
 }
 
 fn told(trailer: Trailer) -> wire::Trailer {
-    let misfit = |m: Misfit| wire::Misfit { column: m.column.name(), values: m.values, of: m.of };
+    let misfit = |m: Misfit| wire::Misfit {
+        column: m.column.name(),
+        values: m.values,
+        of: m.of,
+    };
     wire::Trailer {
         documents: trailer.documents,
         matched: trailer.matched,
@@ -248,12 +313,22 @@ fn told(trailer: Trailer) -> wire::Trailer {
 
 /// The statistics of a scan, from its end or from before.
 pub fn end_of(told: wire::Trailer) -> Result<Trailer, Problem> {
-    let misfit = |m: wire::Misfit| Ok(Misfit { column: column(&m.column)?, values: m.values, of: m.of });
+    let misfit = |m: wire::Misfit| {
+        Ok(Misfit {
+            column: column(&m.column)?,
+            values: m.values,
+            of: m.of,
+        })
+    };
     Ok(Trailer {
         documents: told.documents,
         matched: told.matched,
         shipped: told.shipped,
-        counts: ReadCounts { index: told.read_index, columns: told.read_columns, raw: told.read_raw },
+        counts: ReadCounts {
+            index: told.read_index,
+            columns: told.read_columns,
+            raw: told.read_raw,
+        },
         misfits: told.misfits.into_iter().map(misfit).collect::<Result<_, Problem>>()?,
         warnings: told.warnings,
     })
@@ -261,8 +336,16 @@ pub fn end_of(told: wire::Trailer) -> Result<Trailer, Problem> {
 
 impl From<&PathKinds> for wire::Paths {
     fn from(paths: &PathKinds) -> Self {
-        let (paths_, kinds) = paths.paths.iter().map(|(path, kinds)| (path.to_string(), u32::from(kinds.0))).unzip();
-        Self { paths: paths_, kinds, overflow: paths.overflow }
+        let (paths_, kinds) = paths
+            .paths
+            .iter()
+            .map(|(path, kinds)| (path.to_string(), u32::from(kinds.0)))
+            .unzip();
+        Self {
+            paths: paths_,
+            kinds,
+            overflow: paths.overflow,
+        }
     }
 }
 
@@ -272,23 +355,46 @@ impl TryFrom<wire::Paths> for PathKinds {
         if told.paths.len() != told.kinds.len() {
             return Err(malformed("paths and kinds are not as many"));
         }
-        let pair = |(text, kinds): (&String, &u32)| Ok((path(text)?, Kinds(u16::try_from(*kinds).map_err(|e| undecodable(&e))?)));
-        let paths = told.paths.iter().zip(&told.kinds).map(pair).collect::<Result<BTreeMap<_, _>, Problem>>()?;
-        Ok(Self { paths, overflow: told.overflow })
+        let pair = |(text, kinds): (&String, &u32)| {
+            Ok((path(text)?, Kinds(u16::try_from(*kinds).map_err(|e| undecodable(&e))?)))
+        };
+        let paths = told
+            .paths
+            .iter()
+            .zip(&told.kinds)
+            .map(pair)
+            .collect::<Result<BTreeMap<_, _>, Problem>>()?;
+        Ok(Self {
+            paths,
+            overflow: told.overflow,
+        })
     }
 }
 
 impl From<Document> for wire::Document {
     fn from(document: Document) -> Self {
-        Self { address: document.address.to_string(), id: document.id, bytes: document.bytes, json: document.json }
+        Self {
+            address: document.address.to_string(),
+            id: document.id,
+            bytes: document.bytes,
+            json: document.json,
+        }
     }
 }
 
 impl TryFrom<wire::Document> for Document {
     type Error = Problem;
     fn try_from(told: wire::Document) -> Result<Self, Problem> {
-        let address = told.address.parse().map_err(|e: proto::address::Malformed| undecodable(&e))?;
-        Ok(Self { address, id: told.id, bytes: told.bytes, json: told.json })
+        let address = told
+            .address
+            .parse()
+            .map_err(|e: proto::address::Malformed| undecodable(&e))?;
+        Ok(Self {
+            address,
+            id: told.id,
+            bytes: told.bytes,
+            json: told.json,
+        })
     }
 }
 
@@ -311,7 +417,10 @@ impl TryFrom<wire::Field> for FieldStatus {
             path: path(&told.path)?,
             kinds: Kinds(u16::try_from(told.kinds).map_err(|e| undecodable(&e))?),
             documents: told.documents,
-            indexed: there(INDEXED.into_iter().find(|word| *word == told.indexed), "how the field is indexed")?,
+            indexed: there(
+                INDEXED.into_iter().find(|word| *word == told.indexed),
+                "how the field is indexed",
+            )?,
             sample: told.sample,
         })
     }
@@ -378,7 +487,17 @@ impl From<DeadLetter> for wire::DeadLetter {
 impl TryFrom<wire::DeadLetter> for DeadLetter {
     type Error = Problem;
     fn try_from(told: wire::DeadLetter) -> Result<Self, Problem> {
-        let address = told.address.parse().map_err(|e: proto::address::Malformed| undecodable(&e))?;
-        Ok(Self { address, ingested_ms: told.ingested_ms, code: told.code, detail: told.detail, bytes: told.bytes, length: told.length })
+        let address = told
+            .address
+            .parse()
+            .map_err(|e: proto::address::Malformed| undecodable(&e))?;
+        Ok(Self {
+            address,
+            ingested_ms: told.ingested_ms,
+            code: told.code,
+            detail: told.detail,
+            bytes: told.bytes,
+            length: told.length,
+        })
     }
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Catalog, Collection, CollectionName, CollectionSettings, CollectionUid, Definition, DefinitionId, DefinitionKind, DefinitionVersion, Skips,
-    Source, SourceSettings,
+    Catalog, Collection, CollectionName, CollectionSettings, CollectionUid, Definition, DefinitionId, DefinitionKind,
+    DefinitionVersion, Skips, Source, SourceSettings,
 };
 use crate::{
     address::SourceName,
@@ -51,7 +51,10 @@ pub enum Change {
     /// A topic for the collection's pushes is there.
     OpenPushes { collection: CollectionUid },
     /// Changes what may be changed of a collection: everything but its shards.
-    AlterCollection { name: CollectionName, settings: CollectionSettings },
+    AlterCollection {
+        name: CollectionName,
+        settings: CollectionSettings,
+    },
     /// Drops a collection with its documents; refused while a source or a definition names it.
     DropCollection { name: CollectionName },
     /// Creates a source, or changes its config; collection, topic, format and key stay as they were.
@@ -65,7 +68,13 @@ pub enum Change {
     /// The same among the pushes of a collection.
     SkipPushes { collection: CollectionName, skips: Skips },
     /// Creates a definition or, with `replace`, a further version of it.
-    Define { id: DefinitionId, text: String, uses: Vec<DefinitionId>, reads: Vec<CollectionName>, replace: bool },
+    Define {
+        id: DefinitionId,
+        text: String,
+        uses: Vec<DefinitionId>,
+        reads: Vec<CollectionName>,
+        replace: bool,
+    },
     /// Drops a definition; refused while another uses it. With `if_exists` a missing one is no error.
     Undefine { id: DefinitionId, if_exists: bool },
 }
@@ -78,14 +87,23 @@ impl Catalog {
         let result = match record.expected {
             Some(expected) if self.version_of(&record.change) != expected => Err(Problem::new(
                 Code::Conflict,
-                format!("it was changed by somebody else (version {}, expected {expected})", self.version_of(&record.change)),
+                format!(
+                    "it was changed by somebody else (version {}, expected {expected})",
+                    self.version_of(&record.change)
+                ),
             )
             .hint("read it again and repeat the change")),
             _ => next.change(record),
         };
         match result {
             Ok(()) => (next, Ok(())),
-            Err(problem) => (Self { version: next.version, ..self.clone() }, Err(problem)),
+            Err(problem) => (
+                Self {
+                    version: next.version,
+                    ..self.clone()
+                },
+                Err(problem),
+            ),
         }
     }
 
@@ -97,16 +115,23 @@ impl Catalog {
             | Change::AlterCollection { name, .. }
             | Change::DropCollection { name }
             | Change::SkipPushes { collection: name, .. } => self.collections.get(name).map_or(0, |c| c.version),
-            Change::PutSource { name, .. } | Change::DropSource { name } | Change::SuspendSource { name, .. } | Change::SkipSource { name, .. } => {
-                self.sources.get(name).map_or(0, |s| s.version)
+            Change::PutSource { name, .. }
+            | Change::DropSource { name }
+            | Change::SuspendSource { name, .. }
+            | Change::SkipSource { name, .. } => self.sources.get(name).map_or(0, |s| s.version),
+            Change::Define { id, .. } | Change::Undefine { id, .. } => {
+                self.definitions.get(id).map_or(0, |d| u64::from(d.current().number))
             }
-            Change::Define { id, .. } | Change::Undefine { id, .. } => self.definitions.get(id).map_or(0, |d| u64::from(d.current().number)),
         }
     }
 
     fn change(&mut self, record: &ChangeRecord) -> Result<(), Problem> {
         match &record.change {
-            Change::CreateCollection { name, settings, placement } => self.create_collection(record.uid, name, settings, placement),
+            Change::CreateCollection {
+                name,
+                settings,
+                placement,
+            } => self.create_collection(record.uid, name, settings, placement),
             Change::OpenPushes { collection } => self.open_pushes(*collection),
             Change::AlterCollection { name, settings } => self.alter_collection(name, settings),
             Change::DropCollection { name } => self.drop_collection(record.uid, name),
@@ -115,10 +140,19 @@ impl Catalog {
             Change::SuspendSource { name, suspended } => self.with_source(name, |source| source.suspended = *suspended),
             Change::SkipSource { name, skips } => self.with_source(name, |source| source.skips.add(skips))?,
             Change::SkipPushes { collection, skips } => {
-                let there = self.collections.get_mut(collection).ok_or_else(|| no_collection(collection))?;
+                let there = self
+                    .collections
+                    .get_mut(collection)
+                    .ok_or_else(|| no_collection(collection))?;
                 there.push_skips.add(skips)
             }
-            Change::Define { id, text, uses, reads, replace } => self.define(id, text, uses, reads, *replace),
+            Change::Define {
+                id,
+                text,
+                uses,
+                reads,
+                replace,
+            } => self.define(id, text, uses, reads, *replace),
             Change::Undefine { id, if_exists } => self.undefine(id, *if_exists),
         }
     }
@@ -134,17 +168,25 @@ impl Catalog {
             return Ok(());
         }
         if self.view(name.as_str()).is_some() {
-            return Err(Problem::new(Code::Conflict, format!("{name} is a view")).hint("choose another name, or drop the view"));
-        }
-        if settings.shards == 0 || settings.shards > SHARDS_MAX {
             return Err(
-                Problem::new(Code::BadRequest, format!("{} shards", settings.shards)).hint(format!("a collection has 1 to {SHARDS_MAX} shards"))
+                Problem::new(Code::Conflict, format!("{name} is a view")).hint("choose another name, or drop the view")
             );
         }
-        if !placement.is_empty() && (placement.len() != settings.shards as usize || placement.iter().any(Vec::is_empty)) {
-            return Err(Problem::new(Code::BadRequest, format!("{} of {} shards are placed", placement.len(), settings.shards)));
+        if settings.shards == 0 || settings.shards > SHARDS_MAX {
+            return Err(Problem::new(Code::BadRequest, format!("{} shards", settings.shards))
+                .hint(format!("a collection has 1 to {SHARDS_MAX} shards")));
         }
-        let collection = Collection { placement: placement.to_vec(), ..Collection::new(CollectionUid(uid), self.version, settings.clone()) };
+        if !placement.is_empty() && (placement.len() != settings.shards as usize || placement.iter().any(Vec::is_empty))
+        {
+            return Err(Problem::new(
+                Code::BadRequest,
+                format!("{} of {} shards are placed", placement.len(), settings.shards),
+            ));
+        }
+        let collection = Collection {
+            placement: placement.to_vec(),
+            ..Collection::new(CollectionUid(uid), self.version, settings.clone())
+        };
         self.collections.insert(name.clone(), collection);
         Ok(())
     }
@@ -160,7 +202,13 @@ impl Catalog {
         let version = self.version;
         let collection = self.collections.get_mut(name).ok_or_else(|| no_collection(name))?;
         if settings.shards != collection.settings.shards {
-            return Err(Problem::new(Code::Conflict, format!("{name} has {} shards, which cannot be changed", collection.settings.shards)));
+            return Err(Problem::new(
+                Code::Conflict,
+                format!(
+                    "{name} has {} shards, which cannot be changed",
+                    collection.settings.shards
+                ),
+            ));
         }
         collection.settings = settings.clone();
         collection.version = version;
@@ -169,16 +217,25 @@ impl Catalog {
 
     fn drop_collection(&mut self, request: Uuid, name: &CollectionName) -> Result<(), Problem> {
         if let Some((source, _)) = self.sources_of(name).next() {
-            return Err(Problem::new(Code::InUse, format!("source {source} feeds {name}")).hint("drop the source first"));
+            return Err(
+                Problem::new(Code::InUse, format!("source {source} feeds {name}")).hint("drop the source first")
+            );
         }
         let own = |id: &DefinitionId| id.collection.as_ref() == Some(name);
-        if let Some((id, _)) = self.definitions.iter().find(|(id, d)| !own(id) && d.current().reads.contains(name)) {
+        if let Some((id, _)) = self
+            .definitions
+            .iter()
+            .find(|(id, d)| !own(id) && d.current().reads.contains(name))
+        {
             return Err(Problem::new(Code::InUse, format!("{id} reads {name}")).hint(format!("drop {id} first")));
         }
         let collection = self.collections.remove(name).ok_or_else(|| no_collection(name))?;
         // The request's own time, the same on every node. One that has none is never old enough.
-        let at_ms = request.get_timestamp().map_or(i64::MAX, |time| (time.to_unix().0 * 1_000).try_into().unwrap_or(i64::MAX));
-        self.dropped.retain(|_, dropped_ms| *dropped_ms > at_ms.saturating_sub(DROPPED_REMEMBERED_MS));
+        let at_ms = request.get_timestamp().map_or(i64::MAX, |time| {
+            (time.to_unix().0 * 1_000).try_into().unwrap_or(i64::MAX)
+        });
+        self.dropped
+            .retain(|_, dropped_ms| *dropped_ms > at_ms.saturating_sub(DROPPED_REMEMBERED_MS));
         self.dropped.insert(collection.uid, at_ms);
         let fields: Vec<DefinitionId> = self.definitions.keys().filter(|id| own(id)).cloned().collect();
         for id in fields {
@@ -189,20 +246,31 @@ impl Catalog {
 
     fn put_source(&mut self, name: &SourceName, settings: &SourceSettings) -> Result<(), Problem> {
         if name.is_push() {
-            return Err(Problem::new(Code::BadRequest, "push is the name of every collection's own source").hint("choose another name"));
+            return Err(
+                Problem::new(Code::BadRequest, "push is the name of every collection's own source")
+                    .hint("choose another name"),
+            );
         }
         if !self.collections.contains_key(&settings.collection) {
             return Err(no_collection(&settings.collection));
         }
         let Some(there) = self.sources.get(name) else {
-            let source = Source { version: self.version, settings: settings.clone(), suspended: false, skips: Skips::default() };
+            let source = Source {
+                version: self.version,
+                settings: settings.clone(),
+                suspended: false,
+                skips: Skips::default(),
+            };
             self.sources.insert(name.clone(), source);
             return Ok(());
         };
         let fixed = |s: &SourceSettings| (s.collection.clone(), s.topic.clone(), s.rules.clone());
         if fixed(&there.settings) != fixed(settings) {
-            return Err(Problem::new(Code::Conflict, format!("source {name} is there with another collection, topic, format or key"))
-                .hint("these say what its documents are and stay as they are; create a source of another name"));
+            return Err(Problem::new(
+                Code::Conflict,
+                format!("source {name} is there with another collection, topic, format or key"),
+            )
+            .hint("these say what its documents are and stay as they are; create a source of another name"));
         }
         let (settings, version) = (settings.clone(), self.version);
         self.with_source(name, |source| {
@@ -219,40 +287,92 @@ impl Catalog {
         Ok(done)
     }
 
-    fn define(&mut self, id: &DefinitionId, text: &str, uses: &[DefinitionId], reads: &[CollectionName], replace: bool) -> Result<(), Problem> {
+    fn define(
+        &mut self,
+        id: &DefinitionId,
+        text: &str,
+        uses: &[DefinitionId],
+        reads: &[CollectionName],
+        replace: bool,
+    ) -> Result<(), Problem> {
         if text.len() > DEFINITION_BYTES_MAX {
-            return Err(Problem::new(Code::TooComplex, format!("{id} has {} bytes, the limit is {DEFINITION_BYTES_MAX}", text.len())));
+            return Err(Problem::new(
+                Code::TooComplex,
+                format!("{id} has {} bytes, the limit is {DEFINITION_BYTES_MAX}", text.len()),
+            ));
         }
         if !self.definitions.contains_key(id) && self.definitions.len() >= DEFINITIONS_MAX {
-            return Err(Problem::new(Code::LimitReached, format!("there are {DEFINITIONS_MAX} definitions")).hint("drop some"));
+            return Err(
+                Problem::new(Code::LimitReached, format!("there are {DEFINITIONS_MAX} definitions")).hint("drop some"),
+            );
         }
-        if let Some(collection) = id.collection.iter().chain(reads).find(|name| !self.collections.contains_key(*name)) {
+        if let Some(collection) = id
+            .collection
+            .iter()
+            .chain(reads)
+            .find(|name| !self.collections.contains_key(*name))
+        {
             return Err(no_collection(collection));
         }
-        if id.kind == DefinitionKind::View && id.name.parse::<CollectionName>().is_ok_and(|name| self.collections.contains_key(&name)) {
-            return Err(Problem::new(Code::Conflict, format!("{} is a collection", id.name)).hint("choose another name for the view"));
+        if id.kind == DefinitionKind::View
+            && id
+                .name
+                .parse::<CollectionName>()
+                .is_ok_and(|name| self.collections.contains_key(&name))
+        {
+            return Err(Problem::new(Code::Conflict, format!("{} is a collection", id.name))
+                .hint("choose another name for the view"));
         }
-        if let Some(missing) = uses.iter().find(|used| !self.definitions.contains_key(used) && *used != id) {
-            return Err(Problem::new(Code::NotFound, format!("{id} uses {missing}, which does not exist")));
+        if let Some(missing) = uses
+            .iter()
+            .find(|used| !self.definitions.contains_key(used) && *used != id)
+        {
+            return Err(Problem::new(
+                Code::NotFound,
+                format!("{id} uses {missing}, which does not exist"),
+            ));
         }
         if let Some(way) = self.way(uses, id) {
             let names: Vec<String> = way.iter().map(DefinitionId::to_string).collect();
             let hint = match id.kind {
-                DefinitionKind::Field => format!("to reach the stored value of the same name, write _doc->'{}'", id.name),
+                DefinitionKind::Field => {
+                    format!("to reach the stored value of the same name, write _doc->'{}'", id.name)
+                }
                 DefinitionKind::View => "a view cannot read itself".into(),
             };
-            return Err(Problem::new(Code::Conflict, format!("{id} would use itself: {id} -> {}", names.join(" -> "))).hint(hint));
+            return Err(Problem::new(
+                Code::Conflict,
+                format!("{id} would use itself: {id} -> {}", names.join(" -> ")),
+            )
+            .hint(hint));
         }
-        let number = self.definitions.get(id).map(|d| d.current().number).or(self.retired.get(id).copied()).unwrap_or(0) + 1;
-        let version = DefinitionVersion { number, text: text.to_owned(), uses: uses.to_vec(), reads: reads.to_vec() };
+        let number = self
+            .definitions
+            .get(id)
+            .map(|d| d.current().number)
+            .or(self.retired.get(id).copied())
+            .unwrap_or(0)
+            + 1;
+        let version = DefinitionVersion {
+            number,
+            text: text.to_owned(),
+            uses: uses.to_vec(),
+            reads: reads.to_vec(),
+        };
         match self.definitions.get_mut(id) {
-            Some(_) if !replace => Err(Problem::new(Code::Conflict, format!("{id} is there")).hint("CREATE OR REPLACE makes a new version of it")),
+            Some(_) if !replace => Err(Problem::new(Code::Conflict, format!("{id} is there"))
+                .hint("CREATE OR REPLACE makes a new version of it")),
             Some(definition) => {
                 definition.versions.push(version);
                 Ok(())
             }
             None => {
-                self.definitions.insert(id.clone(), Definition { versions: vec![version] });
+                self.definitions.insert(
+                    id.clone(),
+                    Definition {
+                        versions: vec![version],
+                    },
+                );
                 Ok(())
             }
         }
@@ -264,11 +384,19 @@ impl Catalog {
         let mut open: Vec<&DefinitionId> = before.keys().copied().collect();
         while let Some(id) = open.pop() {
             if id == to {
-                let mut way: Vec<DefinitionId> = std::iter::successors(Some(id), |at| before.get(at).copied().flatten()).cloned().collect();
+                let mut way: Vec<DefinitionId> =
+                    std::iter::successors(Some(id), |at| before.get(at).copied().flatten())
+                        .cloned()
+                        .collect();
                 way.reverse();
                 return Some(way);
             }
-            for next in self.definitions.get(id).map(|d| &d.current().uses[..]).unwrap_or_default() {
+            for next in self
+                .definitions
+                .get(id)
+                .map(|d| &d.current().uses[..])
+                .unwrap_or_default()
+            {
                 if !before.contains_key(next) {
                     before.insert(next, Some(id));
                     open.push(next);
@@ -280,11 +408,18 @@ impl Catalog {
 
     fn undefine(&mut self, id: &DefinitionId, if_exists: bool) -> Result<(), Problem> {
         if !self.definitions.contains_key(id) {
-            return if if_exists { Ok(()) } else { Err(Problem::new(Code::NotFound, format!("there is no {id}"))) };
+            return if if_exists {
+                Ok(())
+            } else {
+                Err(Problem::new(Code::NotFound, format!("there is no {id}")))
+            };
         }
         let users: Vec<String> = self.dependents(id).map(DefinitionId::to_string).collect();
         if !users.is_empty() {
-            return Err(Problem::new(Code::InUse, format!("{id} is used by {}", users.join(", "))).hint("drop or change what uses it first"));
+            return Err(
+                Problem::new(Code::InUse, format!("{id} is used by {}", users.join(", ")))
+                    .hint("drop or change what uses it first"),
+            );
         }
         self.retire(id);
         Ok(())
@@ -298,7 +433,8 @@ impl Catalog {
 }
 
 fn no_collection(name: &CollectionName) -> Problem {
-    Problem::new(Code::NotFound, format!("there is no collection {name}")).hint("SHOW TABLES lists them; a push or a source creates one")
+    Problem::new(Code::NotFound, format!("there is no collection {name}"))
+        .hint("SHOW TABLES lists them; a push or a source creates one")
 }
 
 fn no_source(name: &SourceName) -> Problem {
@@ -314,46 +450,98 @@ mod tests {
     }
 
     fn with(changes: Vec<Change>) -> (Catalog, Result<(), Problem>) {
-        changes.into_iter().fold((Catalog::default(), Ok(())), |(catalog, _), change| {
-            catalog.apply(&ChangeRecord { uid: Uuid::now_v7(), level: LEVEL, expected: None, change })
-        })
+        changes
+            .into_iter()
+            .fold((Catalog::default(), Ok(())), |(catalog, _), change| {
+                catalog.apply(&ChangeRecord {
+                    uid: Uuid::now_v7(),
+                    level: LEVEL,
+                    expected: None,
+                    change,
+                })
+            })
     }
 
     fn create(text: &str) -> Change {
-        Change::CreateCollection { name: name(text), settings: CollectionSettings::default(), placement: Vec::new() }
+        Change::CreateCollection {
+            name: name(text),
+            settings: CollectionSettings::default(),
+            placement: Vec::new(),
+        }
     }
 
     fn field(text: &str, uses: &[&str], replace: bool) -> Change {
         let id = |text: &str| DefinitionId::field(name("events"), text);
-        Change::Define { id: id(text), text: "1".into(), uses: uses.iter().map(|u| id(u)).collect(), reads: vec![], replace }
+        Change::Define {
+            id: id(text),
+            text: "1".into(),
+            uses: uses.iter().map(|u| id(u)).collect(),
+            reads: vec![],
+            replace,
+        }
     }
 
     #[test]
     fn a_version_number_never_means_two_things() {
-        let drop = Change::Undefine { id: DefinitionId::field(name("events"), "a"), if_exists: false };
-        let (catalog, result) = with(vec![create("events"), field("a", &[], false), field("a", &[], true), drop, field("a", &[], false)]);
+        let drop = Change::Undefine {
+            id: DefinitionId::field(name("events"), "a"),
+            if_exists: false,
+        };
+        let (catalog, result) = with(vec![
+            create("events"),
+            field("a", &[], false),
+            field("a", &[], true),
+            drop,
+            field("a", &[], false),
+        ]);
         assert_eq!(result, Ok(()));
         assert_eq!(catalog.field(&name("events"), "a").map(|d| d.current().number), Some(3));
     }
 
     #[test]
     fn cycles_and_drops_of_what_is_used_are_refused_with_a_reason() {
-        let (catalog, result) =
-            with(vec![create("events"), field("a", &[], false), field("b", &["a"], false), field("c", &["b"], false), field("a", &["c"], true)]);
+        let (catalog, result) = with(vec![
+            create("events"),
+            field("a", &[], false),
+            field("b", &["a"], false),
+            field("c", &["b"], false),
+            field("a", &["c"], true),
+        ]);
         let problem = result.expect_err("a cycle");
-        assert_eq!(problem.detail, "field events.a would use itself: field events.a -> field events.c -> field events.b -> field events.a");
+        assert_eq!(
+            problem.detail,
+            "field events.a would use itself: field events.a -> field events.c -> field events.b -> field events.a"
+        );
         let uid = Uuid::now_v7();
-        let change = Change::Undefine { id: DefinitionId::field(name("events"), "b"), if_exists: false };
-        let (after, result) = catalog.apply(&ChangeRecord { uid, level: LEVEL, expected: None, change });
-        assert_eq!(result.expect_err("in use").detail, "field events.b is used by field events.c");
+        let change = Change::Undefine {
+            id: DefinitionId::field(name("events"), "b"),
+            if_exists: false,
+        };
+        let (after, result) = catalog.apply(&ChangeRecord {
+            uid,
+            level: LEVEL,
+            expected: None,
+            change,
+        });
+        assert_eq!(
+            result.expect_err("in use").detail,
+            "field events.b is used by field events.c"
+        );
         assert_eq!(after.definitions, catalog.definitions);
         let (_, result) = with(vec![create("events"), field("a", &["a"], false)]);
-        assert_eq!(result.expect_err("itself").hint.as_deref(), Some("to reach the stored value of the same name, write _doc->'a'"));
+        assert_eq!(
+            result.expect_err("itself").hint.as_deref(),
+            Some("to reach the stored value of the same name, write _doc->'a'")
+        );
     }
 
     #[test]
     fn a_catalog_reads_back_from_its_json() {
-        let (catalog, _) = with(vec![create("events"), field("a", &[], false), field("b", &["a"], false)]);
+        let (catalog, _) = with(vec![
+            create("events"),
+            field("a", &[], false),
+            field("b", &["a"], false),
+        ]);
         let json = serde_json::to_string(&catalog).expect("json");
         assert_eq!(serde_json::from_str::<Catalog>(&json).ok(), Some(catalog));
     }

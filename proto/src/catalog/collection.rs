@@ -28,11 +28,17 @@ impl FromStr for CollectionName {
     fn from_str(text: &str) -> Result<Self, Malformed> {
         const RESERVED: [&str; 2] = ["rachis", "information_schema"];
         if RESERVED.contains(&text) {
-            return Err(malformed(text, "the name of a collection: it is reserved for what Rachis says of itself"));
+            return Err(malformed(
+                text,
+                "the name of a collection: it is reserved for what Rachis says of itself",
+            ));
         }
         match is_name(text, false) {
             true => Ok(Self(text.into())),
-            false => Err(malformed(text, "the name of a collection (lower-case letters, digits, `_` and `-`, at most 128, such as events)")),
+            false => Err(malformed(
+                text,
+                "the name of a collection (lower-case letters, digits, `_` and `-`, at most 128, such as events)",
+            )),
         }
     }
 }
@@ -95,7 +101,14 @@ pub struct Collection {
 impl Collection {
     /// A collection that is placed nowhere in particular.
     pub fn new(uid: CollectionUid, version: u64, settings: CollectionSettings) -> Self {
-        Self { uid, version, settings, placement: Vec::new(), push_topic: false, push_skips: Skips::default() }
+        Self {
+            uid,
+            version,
+            settings,
+            placement: Vec::new(),
+            push_topic: false,
+            push_skips: Skips::default(),
+        }
     }
 
     /// Its shards.
@@ -122,8 +135,8 @@ pub struct CollectionSettings {
     /// How many shards; fixed when it is created.
     #[serde(default = "one")]
     pub shards: u32,
-    /// Where a document says when its event happened, in the spelling that SQL takes; the record's time where it is not given. Evaluated
-    /// when asked, so a change holds for everything there.
+    /// Where a document says when its event happened, in the spelling that SQL takes; the record's time where it is not
+    /// given. Evaluated when asked, so a change holds for everything there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_path: Option<String>,
 }
@@ -134,6 +147,9 @@ fn one() -> u32 {
 
 impl Default for CollectionSettings {
     fn default() -> Self {
-        Self { shards: 1, time_path: None }
+        Self {
+            shards: 1,
+            time_path: None,
+        }
     }
 }

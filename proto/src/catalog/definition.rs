@@ -41,12 +41,20 @@ impl DefinitionKind {
 impl DefinitionId {
     /// A field of a collection.
     pub fn field(collection: CollectionName, name: &str) -> Self {
-        Self { kind: DefinitionKind::Field, collection: Some(collection), name: name.to_owned() }
+        Self {
+            kind: DefinitionKind::Field,
+            collection: Some(collection),
+            name: name.to_owned(),
+        }
     }
 
     /// A view.
     pub fn view(name: &str) -> Self {
-        Self { kind: DefinitionKind::View, collection: None, name: name.to_owned() }
+        Self {
+            kind: DefinitionKind::View,
+            collection: None,
+            name: name.to_owned(),
+        }
     }
 }
 
@@ -70,7 +78,9 @@ pub struct Definition {
 impl Definition {
     /// The version in force.
     pub fn current(&self) -> &DefinitionVersion {
-        self.versions.last().expect("a definition has a version from its creation on")
+        self.versions
+            .last()
+            .expect("a definition has a version from its creation on")
     }
 
     /// A version by its number.
@@ -101,7 +111,9 @@ pub(super) mod as_list {
     pub fn serialize<K: Serialize, V: Serialize, S: Serializer>(map: &BTreeMap<K, V>, s: S) -> Result<S::Ok, S::Error> {
         s.collect_seq(map)
     }
-    pub fn deserialize<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<K, V>, D::Error> {
+    pub fn deserialize<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<BTreeMap<K, V>, D::Error> {
         Ok(Vec::<(K, V)>::deserialize(d)?.into_iter().collect())
     }
 }

@@ -1,7 +1,8 @@
 //! What everybody has agreed to: collections, sources, definitions; and the state machine that the change log feeds.
 //!
-//! Pure: a catalog and a change give a catalog or a refusal, the same on every node, whatever the time or the order of anything else.
-//! Names live here once; what refers to another entry does so by name, and a change that would leave a dangling name is refused.
+//! Pure: a catalog and a change give a catalog or a refusal, the same on every node, whatever the time or the order of
+//! anything else. Names live here once; what refers to another entry does so by name, and a change that would leave a
+//! dangling name is refused.
 
 mod change;
 mod collection;
@@ -32,8 +33,8 @@ pub struct Catalog {
     /// Definitions that are in force.
     #[serde(with = "definition::as_list")]
     pub definitions: BTreeMap<DefinitionId, Definition>,
-    /// Collections that were dropped in the last weeks, with the time of the request, milliseconds since 1970: their shards go a while later,
-    /// and on leaves that were away meanwhile, too.
+    /// Collections that were dropped in the last weeks, with the time of the request, milliseconds since 1970: their
+    /// shards go a while later, and on leaves that were away meanwhile, too.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub dropped: BTreeMap<CollectionUid, i64>,
     /// The highest number that a dropped definition had, so that a number never means two things.
@@ -49,7 +50,9 @@ impl Catalog {
 
     /// The sources that feed a collection.
     pub fn sources_of<'a>(&'a self, name: &'a CollectionName) -> impl Iterator<Item = (&'a SourceName, &'a Source)> {
-        self.sources.iter().filter(move |(_, source)| source.settings.collection == *name)
+        self.sources
+            .iter()
+            .filter(move |(_, source)| source.settings.collection == *name)
     }
 
     /// A field of a collection.
@@ -58,9 +61,16 @@ impl Catalog {
     }
 
     /// The fields of a collection with what is in force, by name.
-    pub fn fields<'a>(&'a self, collection: &'a CollectionName) -> impl Iterator<Item = (&'a str, &'a DefinitionVersion)> {
-        let own = move |id: &DefinitionId| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(collection);
-        self.definitions.iter().filter(move |(id, _)| own(id)).map(|(id, definition)| (id.name.as_str(), definition.current()))
+    pub fn fields<'a>(
+        &'a self,
+        collection: &'a CollectionName,
+    ) -> impl Iterator<Item = (&'a str, &'a DefinitionVersion)> {
+        let own =
+            move |id: &DefinitionId| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(collection);
+        self.definitions
+            .iter()
+            .filter(move |(id, _)| own(id))
+            .map(|(id, definition)| (id.name.as_str(), definition.current()))
     }
 
     /// A view.
@@ -70,6 +80,9 @@ impl Catalog {
 
     /// Definitions that use this one.
     pub fn dependents<'a>(&'a self, id: &'a DefinitionId) -> impl Iterator<Item = &'a DefinitionId> {
-        self.definitions.iter().filter(move |(_, definition)| definition.current().uses.contains(id)).map(|(id, _)| id)
+        self.definitions
+            .iter()
+            .filter(move |(_, definition)| definition.current().uses.contains(id))
+            .map(|(id, _)| id)
     }
 }

@@ -25,7 +25,8 @@ pub struct Source {
     pub skips: Skips,
 }
 
-/// Offsets that are left out: `from` and all before `to`. Where both are one, the record before them is not compared with what is stored.
+/// Offsets that are left out: `from` and all before `to`. Where both are one, the record before them is not compared
+/// with what is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Skip {
@@ -62,10 +63,19 @@ impl Skips {
     pub(super) fn add(&mut self, others: &Self) -> Result<(), Problem> {
         for (partition, skips) in &others.0 {
             let there = self.0.entry(*partition).or_default();
-            there.extend(skips.iter().filter(|skip| !there.contains(skip)).copied().collect::<Vec<_>>());
+            there.extend(
+                skips
+                    .iter()
+                    .filter(|skip| !there.contains(skip))
+                    .copied()
+                    .collect::<Vec<_>>(),
+            );
             if there.len() > SKIPS_MAX {
-                return Err(Problem::new(Code::LimitReached, format!("partition {partition} has {SKIPS_MAX} skips"))
-                    .hint("create a source of another name for what is there now"));
+                return Err(Problem::new(
+                    Code::LimitReached,
+                    format!("partition {partition} has {SKIPS_MAX} skips"),
+                )
+                .hint("create a source of another name for what is there now"));
             }
         }
         Ok(())
@@ -76,7 +86,11 @@ impl Skips {
 impl<'de> Deserialize<'de> for Skips {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let read = |(partition, skips): (String, Vec<Skip>)| Ok((partition.parse().map_err(D::Error::custom)?, skips));
-        BTreeMap::<String, Vec<Skip>>::deserialize(d)?.into_iter().map(read).collect::<Result<_, _>>().map(Self)
+        BTreeMap::<String, Vec<Skip>>::deserialize(d)?
+            .into_iter()
+            .map(read)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -102,7 +116,8 @@ pub struct SourceSettings {
 }
 
 impl SourceSettings {
-    /// Where a partition begins that nothing is stored of. One that was added after the source was made has no record from before it.
+    /// Where a partition begins that nothing is stored of. One that was added after the source was made has no record
+    /// from before it.
     pub fn start_of(&self, partition: i32) -> Start {
         match self.partitions {
             Some(known) if i64::from(partition) >= i64::from(known) => Start::Earliest,

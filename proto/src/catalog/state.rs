@@ -1,7 +1,8 @@
 //! State: what the records of the change log add up to, and how one record is read. The same on every node.
 //!
-//! Pure: a record's offset, time and bytes come in; what comes out is its outcome, or the trouble for which a node must stop deciding. A hash
-//! over all that was read, verdicts included, goes with every proposal, so nodes that judge differently find out.
+//! Pure: a record's offset, time and bytes come in; what comes out is its outcome, or the trouble for which a node must
+//! stop deciding. A hash over all that was read, verdicts included, goes with every proposal, so nodes that judge
+//! differently find out.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -156,14 +157,29 @@ pub enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Other { offset } => write!(f, "record {offset} is another than the one that was read: the log was made anew or was tampered with"),
-            Self::Hole { expected, found } => write!(f, "record {expected} is gone, the next is {found}: the log was compacted or cut"),
-            Self::Unknown { offset, reason } => write!(f, "record {offset} cannot be read by this program ({reason}): update this node"),
+            Self::Other { offset } => write!(
+                f,
+                "record {offset} is another than the one that was read: the log was made anew or was tampered with"
+            ),
+            Self::Hole { expected, found } => write!(
+                f,
+                "record {expected} is gone, the next is {found}: the log was compacted or cut"
+            ),
+            Self::Unknown { offset, reason } => write!(
+                f,
+                "record {offset} cannot be read by this program ({reason}): update this node"
+            ),
             Self::Diverged { offset, seen } => {
-                write!(f, "record {offset} was proposed by a node that had read the log through {seen} to another end: compare the nodes' versions")
+                write!(
+                    f,
+                    "record {offset} was proposed by a node that had read the log through {seen} to another end: compare the nodes' versions"
+                )
             }
             Self::Behind { known, from } => {
-                write!(f, "the log was restored from a copy through {from}, and this node has read through {known}: restore it from this node's copy")
+                write!(
+                    f,
+                    "the log was restored from a copy through {from}, and this node has read through {known}: restore it from this node's copy"
+                )
             }
             Self::OtherCluster { found } => write!(f, "the log belongs to cluster {}, not to this one", found.simple()),
         }
@@ -188,7 +204,10 @@ impl Default for State {
 impl State {
     /// How far it has read.
     pub fn seen(&self) -> Seen {
-        Seen { offset: self.offset, hash: self.hash }
+        Seen {
+            offset: self.offset,
+            hash: self.hash,
+        }
     }
 
     /// Whether it knows more than the other, of the same log or of a later one.
@@ -205,7 +224,10 @@ impl State {
             };
         }
         if offset != self.offset + 1 {
-            return Err(Trouble::Hole { expected: self.offset + 1, found: offset });
+            return Err(Trouble::Hole {
+                expected: self.offset + 1,
+                found: offset,
+            });
         }
         let entry = entry(bytes).map_err(|reason| Trouble::Unknown { offset, reason })?;
         let outcome = match entry {
@@ -214,7 +236,10 @@ impl State {
                 Outcome::Began
             }
             Entry::Change(_) if self.cluster.is_none() => {
-                return Err(Trouble::Unknown { offset, reason: "the log does not begin with its cluster".into() });
+                return Err(Trouble::Unknown {
+                    offset,
+                    reason: "the log does not begin with its cluster".into(),
+                });
             }
             Entry::Change(change) => Outcome::Judged(change.record.uid, self.judge(offset, time_ms, &change)?),
         };
@@ -223,7 +248,8 @@ impl State {
         Ok(outcome)
     }
 
-    /// The state after the first record of a log that was made anew from a copy, for a node that has read the log of before.
+    /// The state after the first record of a log that was made anew from a copy, for a node that has read the log of
+    /// before.
     pub fn adopt(&self, first: &[u8]) -> Result<Self, Trouble> {
         let mut next = Self::default();
         next.read(0, 0, first)?;
@@ -231,9 +257,10 @@ impl State {
             (Some(own), Some(found)) if own != found => Err(Trouble::OtherCluster { found }),
             _ if next.restored <= self.restored => Err(Trouble::Other { offset: 0 }),
             _ => match restored_from(first) {
-                Some(from) if from.restored == self.restored && from.offset < self.offset => {
-                    Err(Trouble::Behind { known: self.offset, from: from.offset })
-                }
+                Some(from) if from.restored == self.restored && from.offset < self.offset => Err(Trouble::Behind {
+                    known: self.offset,
+                    from: from.offset,
+                }),
                 _ => Ok(next),
             },
         }
@@ -241,10 +268,18 @@ impl State {
 
     fn begin(&mut self, offset: i64, begin: Begin) -> Result<(), Trouble> {
         if offset != 0 {
-            return Err(Trouble::Unknown { offset, reason: "a log begins once".into() });
+            return Err(Trouble::Unknown {
+                offset,
+                reason: "a log begins once".into(),
+            });
         }
         if let Some(from) = begin.from {
-            *self = Self { restored: from.restored + 1, offset: -1, trail: VecDeque::new(), ..*from };
+            *self = Self {
+                restored: from.restored + 1,
+                offset: -1,
+                trail: VecDeque::new(),
+                ..*from
+            };
         }
         self.cluster = Some(begin.cluster);
         Ok(())
@@ -252,19 +287,33 @@ impl State {
 
     fn judge(&mut self, offset: i64, time_ms: i64, change: &LogChange) -> Result<Result<(), Problem>, Trouble> {
         let seen = change.seen;
-        if self.trail.iter().any(|(at, hash)| *at == seen.offset && *hash != seen.hash) {
-            return Err(Trouble::Diverged { offset, seen: seen.offset });
+        if self
+            .trail
+            .iter()
+            .any(|(at, hash)| *at == seen.offset && *hash != seen.hash)
+        {
+            return Err(Trouble::Diverged {
+                offset,
+                seen: seen.offset,
+            });
         }
         self.recent.retain(|_, recent| recent.not_after_ms >= time_ms);
         if let Some(known) = self.recent.get(&change.record.uid) {
             return Ok(known.refused.clone().map_or(Ok(()), Err));
         }
         if change.not_after_ms < time_ms {
-            return Ok(Err(Problem::new(Code::Timeout, "the change came into the log after its time").hint("repeat it")));
+            return Ok(Err(Problem::new(
+                Code::Timeout,
+                "the change came into the log after its time",
+            )
+            .hint("repeat it")));
         }
         let (next, result) = self.catalog.apply(&change.record);
         self.catalog = next;
-        let recent = Recent { not_after_ms: change.not_after_ms, refused: result.clone().err() };
+        let recent = Recent {
+            not_after_ms: change.not_after_ms,
+            refused: result.clone().err(),
+        };
         self.recent.insert(change.record.uid, recent);
         Ok(result)
     }
@@ -292,7 +341,9 @@ fn entry(bytes: &[u8]) -> Result<Entry, String> {
     if level > LEVEL {
         return Err(format!("its level is {level}, this program knows up to {LEVEL}"));
     }
-    serde_json::from_slice::<LogRecord>(bytes).map(|record| record.entry).map_err(|e| e.to_string())
+    serde_json::from_slice::<LogRecord>(bytes)
+        .map(|record| record.entry)
+        .map_err(|e| e.to_string())
 }
 
 /// What a log goes on from, by its first record.

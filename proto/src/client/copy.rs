@@ -1,4 +1,5 @@
-//! The copy of the catalog's state that a node keeps in its data folder, so that it starts while the change log is away.
+//! The copy of the catalog's state that a node keeps in its data folder, so that it starts while the change log is
+//! away.
 
 use std::{
     fs::{self, File},
@@ -20,7 +21,9 @@ impl Copy {
     /// In a folder, which is made.
     pub fn new(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
     }
 
     /// The file.
@@ -28,10 +31,13 @@ impl Copy {
         self.folder.join(FILE)
     }
 
-    /// What was kept; nothing, where there is no file. A file that does not read is an error: it is not to be overwritten unseen.
+    /// What was kept; nothing, where there is no file. A file that does not read is an error: it is not to be
+    /// overwritten unseen.
     pub fn load(&self) -> io::Result<Option<State>> {
         match fs::read(self.file()) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -64,12 +70,22 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let copy = Copy::new(&folder.path().join("node")).expect("a copy");
         assert_eq!(copy.load().expect("nothing yet"), None);
-        let state = State { offset: 7, hash: u64::MAX, ..State::default() };
+        let state = State {
+            offset: 7,
+            hash: u64::MAX,
+            ..State::default()
+        };
         copy.save(&state).expect("saved");
         assert_eq!(copy.load().expect("read"), Some(state));
         fs::write(copy.file(), "{").expect("damaged");
         assert!(copy.load().is_err());
         let aside = copy.set_aside().expect("set aside");
-        assert_eq!((copy.load().expect("nothing is there"), fs::read(aside).expect("it is kept").as_slice()), (None, b"{".as_slice()));
+        assert_eq!(
+            (
+                copy.load().expect("nothing is there"),
+                fs::read(aside).expect("it is kept").as_slice()
+            ),
+            (None, b"{".as_slice())
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! The change log as a node without Kafka sees it: it takes the state from its peers, keeps a copy, and has tailers propose.
+//! The change log as a node without Kafka sees it: it takes the state from its peers, keeps a copy, and has tailers
+//! propose.
 //!
-//! Every peer is asked, whatever its role: whoever knows more is believed, within one cluster. So any node starts while Kafka, or all tailers,
-//! are away.
+//! Every peer is asked, whatever its role: whoever knows more is believed, within one cluster. So any node starts while
+//! Kafka, or all tailers, are away.
 
 use std::{
     sync::Arc,
@@ -40,7 +41,8 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 const TAILER_WAIT: Duration = Duration::from_secs(10);
 /// How long an answer about a change waits for other aggregators to hear of it.
 const HEARD_WAIT: Duration = Duration::from_secs(1);
-/// How often this process notes that it runs, and after how long without a note it was asleep: earlier than others give it up.
+/// How often this process notes that it runs, and after how long without a note it was asleep: earlier than others give
+/// it up.
 const TICK: Duration = Duration::from_millis(100);
 const SLEPT: Duration = Duration::from_millis(600);
 /// How long a question waits until this node has asked its peers.
@@ -124,11 +126,20 @@ impl Known {
         if let (Some(ours), Some(theirs)) = (own.cluster, state.cluster)
             && ours != theirs
         {
-            self.trouble(Some(format!("{} {}, this node to {}", foreign(from), theirs.simple(), ours.simple())));
+            self.trouble(Some(format!(
+                "{} {}, this node to {}",
+                foreign(from),
+                theirs.simple(),
+                ours.simple()
+            )));
             return;
         }
         // What was said of this peer holds no longer.
-        let said = self.trouble.lock().as_ref().is_some_and(|trouble| trouble.starts_with(&foreign(from)));
+        let said = self
+            .trouble
+            .lock()
+            .as_ref()
+            .is_some_and(|trouble| trouble.starts_with(&foreign(from)));
         if said {
             self.trouble(None);
         }
@@ -149,7 +160,10 @@ impl Known {
         metrics::gauge!("rachis_changes_trouble").set(f64::from(u8::from(trouble.is_some())));
         if *known != trouble {
             match &trouble {
-                Some(why) => error!(why, "the change log is in trouble: what is agreed on is served, nothing is decided"),
+                Some(why) => error!(
+                    why,
+                    "the change log is in trouble: what is agreed on is served, nothing is decided"
+                ),
                 None => info!("the change log is well"),
             }
             *known = trouble;
@@ -159,7 +173,12 @@ impl Known {
     /// How the log is.
     pub fn health(&self) -> LogHealth {
         let state = self.state.borrow().clone();
-        LogHealth { offset: state.offset, hash: state.hash, cluster: state.cluster, trouble: self.trouble.lock().clone() }
+        LogHealth {
+            offset: state.offset,
+            hash: state.hash,
+            cluster: state.cluster,
+            trouble: self.trouble.lock().clone(),
+        }
     }
 }
 
@@ -176,8 +195,8 @@ pub struct Follower {
     awake: Arc<Awake>,
 }
 
-/// Whether this process has been running all the time. Who proposes a change waits for an aggregator for a second only: one that slept longer, or
-/// has just started, may have missed changes that were answered.
+/// Whether this process has been running all the time. Who proposes a change waits for an aggregator for a second only:
+/// one that slept longer, or has just started, may have missed changes that were answered.
 struct Awake {
     ticked: Mutex<Instant>,
     current: watch::Sender<bool>,
@@ -185,7 +204,10 @@ struct Awake {
 
 impl Awake {
     fn new() -> Arc<Self> {
-        Arc::new(Self { ticked: Mutex::new(Instant::now()), current: watch::channel(false).0 })
+        Arc::new(Self {
+            ticked: Mutex::new(Instant::now()),
+            current: watch::channel(false).0,
+        })
     }
 
     /// Notes that it runs, and whether it slept before.
@@ -201,7 +223,12 @@ impl Awake {
         loop {
             self.tick();
             if !*self.current.borrow() {
-                join_all(peers.iter().map(|peer| tokio::time::timeout(HEARD_WAIT, take_one(&known, peer)))).await;
+                join_all(
+                    peers
+                        .iter()
+                        .map(|peer| tokio::time::timeout(HEARD_WAIT, take_one(&known, peer))),
+                )
+                .await;
                 *self.ticked.lock() = Instant::now();
                 self.current.send_replace(true);
             }
@@ -221,7 +248,12 @@ async fn take_one(known: &Arc<Known>, peer: &Peer) -> Result<(), Problem> {
 
 impl Follower {
     /// Follows all members but this node, until stopped. Must be called within a tokio runtime.
-    pub fn start(known: Arc<Known>, own: &NodeName, members: &Members, stop: &CancellationToken) -> Result<Arc<Self>, Problem> {
+    pub fn start(
+        known: Arc<Known>,
+        own: &NodeName,
+        members: &Members,
+        stop: &CancellationToken,
+    ) -> Result<Arc<Self>, Problem> {
         let (mut tailers, mut aggregators, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for ((role, name), url) in members.nodes.iter().filter(|((_, name), _)| name != own) {
             let peer = Peer::new(name.clone(), url, known.catalog())?;
@@ -234,8 +266,16 @@ impl Follower {
             tokio::spawn(stop.clone().run_until_cancelled_owned(follow(known.clone(), peer)));
         }
         let awake = Awake::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(awake.clone().keep(known.clone(), all)));
-        Ok(Arc::new(Self { known, tailers, aggregators, awake }))
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(awake.clone().keep(known.clone(), all)),
+        );
+        Ok(Arc::new(Self {
+            known,
+            tailers,
+            aggregators,
+            awake,
+        }))
     }
 }
 
@@ -272,20 +312,37 @@ pub(super) struct StateReader {
 impl StateReader {
     pub(super) async fn open(peer: &Peer) -> Result<Self, Problem> {
         let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let pieces = client.watch(WatchRequest {}).await.map_err(|status| peer.problem(status))?.into_inner();
-        Ok(Self { peer: peer.clone(), pieces })
+        let pieces = client
+            .watch(WatchRequest {})
+            .await
+            .map_err(|status| peer.problem(status))?
+            .into_inner();
+        Ok(Self {
+            peer: peer.clone(),
+            pieces,
+        })
     }
 
     /// The next one; none once the stream ends.
     pub(super) async fn next(&mut self) -> Result<Option<State>, Problem> {
         let mut bytes = Vec::new();
-        while let Some(piece) = self.pieces.message().await.map_err(|status| self.peer.problem(status))? {
+        while let Some(piece) = self
+            .pieces
+            .message()
+            .await
+            .map_err(|status| self.peer.problem(status))?
+        {
             if bytes.len() + piece.bytes.len() > STATE_BYTES_MAX {
-                return Err(Problem::new(Code::TooLarge, format!("the state has more than {STATE_BYTES_MAX} bytes")));
+                return Err(Problem::new(
+                    Code::TooLarge,
+                    format!("the state has more than {STATE_BYTES_MAX} bytes"),
+                ));
             }
             bytes.extend_from_slice(&piece.bytes);
             if piece.last {
-                return serde_json::from_slice(&bytes).map(Some).map_err(|e| malformed(&e.to_string()));
+                return serde_json::from_slice(&bytes)
+                    .map(Some)
+                    .map_err(|e| malformed(&e.to_string()));
             }
         }
         Ok(None)
@@ -301,11 +358,20 @@ impl Changes for Follower {
     async fn propose(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem> {
         let change = serde_json::to_vec(&change).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
         let uid = Uuid::now_v7();
-        let proposal = Proposal { uid: bytes::Bytes::copy_from_slice(uid.as_bytes()), expected, change: change.into() };
+        let proposal = Proposal {
+            uid: bytes::Bytes::copy_from_slice(uid.as_bytes()),
+            expected,
+            change: change.into(),
+        };
         let deadline = Instant::now() + PROPOSE_WAIT;
         let (mut pause, mut last) = (RETRY_FIRST, None);
         let (begun, mut refusals) = (Instant::now(), 0);
-        for tailer in self.tailers.iter().cycle().skip(uid.as_u128() as usize % self.tailers.len().max(1)) {
+        for tailer in self
+            .tailers
+            .iter()
+            .cycle()
+            .skip(uid.as_u128() as usize % self.tailers.len().max(1))
+        {
             if Instant::now() >= deadline {
                 break;
             }
@@ -326,7 +392,9 @@ impl Changes for Follower {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MOST);
         }
-        Err(last.unwrap_or_else(|| Problem::new(Code::Unavailable, "this node knows no tailer").hint("add one to [cluster] tailers")))
+        Err(last.unwrap_or_else(|| {
+            Problem::new(Code::Unavailable, "this node knows no tailer").hint("add one to [cluster] tailers")
+        }))
     }
 
     fn health(&self) -> LogHealth {
@@ -342,11 +410,16 @@ impl Changes for Follower {
 }
 
 impl Follower {
-    /// Waits until the other aggregators have heard of what this node has, as far as they answer: the very next question may go to any.
+    /// Waits until the other aggregators have heard of what this node has, as far as they answer: the very next
+    /// question may go to any.
     async fn heard_everywhere(&self) {
         let ask = |peer: &Peer| {
             let peer = peer.clone();
-            async move { NodeClient::new(peer.control.clone()).describe(peer.request(DescribeRequest {}, HEARD_WAIT)).await }
+            async move {
+                NodeClient::new(peer.control.clone())
+                    .describe(peer.request(DescribeRequest {}, HEARD_WAIT))
+                    .await
+            }
         };
         drop(join_all(self.aggregators.iter().map(ask)).await);
     }
@@ -355,10 +428,16 @@ impl Follower {
     async fn after(&self, offset: i64, deadline: Instant) -> Result<Arc<Catalog>, Problem> {
         let mut state = self.known.state();
         let read = tokio::time::timeout_at(deadline.into(), state.wait_for(|state| state.offset >= offset)).await;
-        let catalog = read.ok().and_then(Result::ok).map(|state| Arc::new(state.catalog.clone()));
+        let catalog = read
+            .ok()
+            .and_then(Result::ok)
+            .map(|state| Arc::new(state.catalog.clone()));
         let Some(catalog) = catalog else {
-            return Err(Problem::new(Code::UnknownOutcome, "the change is agreed on, and this node has not heard of it in time")
-                .hint("it will; read what is in force"));
+            return Err(Problem::new(
+                Code::UnknownOutcome,
+                "the change is agreed on, and this node has not heard of it in time",
+            )
+            .hint("it will; read what is in force"));
         };
         self.heard_everywhere().await;
         Ok(catalog)

@@ -39,15 +39,24 @@ impl Leaves {
     pub fn new(members: &Members, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Self, Problem> {
         let peer = |(name, url): (&NodeName, &str)| Ok((name.clone(), Peer::new(name.clone(), url, catalog.clone())?));
         let peers = members.of(Role::Leaf).map(peer).collect::<Result<_, Problem>>()?;
-        Ok(Self { peers: Arc::new(peers), catalog })
+        Ok(Self {
+            peers: Arc::new(peers),
+            catalog,
+        })
     }
 
     /// The leaf that holds a shard.
     pub fn holder(&self, shard: ShardId) -> Result<&Peer, Problem> {
         let catalog = self.catalog.borrow().clone();
-        let (name, collection) = catalog.collection(shard.collection).ok_or_else(|| no_collection(shard.collection))?;
+        let (name, collection) = catalog
+            .collection(shard.collection)
+            .ok_or_else(|| no_collection(shard.collection))?;
         let leaf = collection.leaf_of(shard.number).ok_or_else(|| {
-            Problem::new(Code::Unavailable, format!("shard {} of {name} is placed nowhere", shard.number)).hint("it has no leaf in the catalog")
+            Problem::new(
+                Code::Unavailable,
+                format!("shard {} of {name} is placed nowhere", shard.number),
+            )
+            .hint("it has no leaf in the catalog")
         })?;
         self.peer(leaf)
     }
@@ -55,14 +64,20 @@ impl Leaves {
     /// A leaf by its name.
     pub fn peer(&self, leaf: &NodeName) -> Result<&Peer, Problem> {
         self.peers.get(leaf).ok_or_else(|| {
-            Problem::new(Code::Unavailable, format!("{leaf} is not among the leaves that this node knows")).hint("add it to [cluster] leaves")
+            Problem::new(
+                Code::Unavailable,
+                format!("{leaf} is not among the leaves that this node knows"),
+            )
+            .hint("add it to [cluster] leaves")
         })
     }
 
     /// The leaves that hold shards of a collection.
     pub fn holders(&self, collection: CollectionUid) -> Result<Vec<&Peer>, Problem> {
         let catalog = self.catalog.borrow().clone();
-        let (_, found) = catalog.collection(collection).ok_or_else(|| no_collection(collection))?;
+        let (_, found) = catalog
+            .collection(collection)
+            .ok_or_else(|| no_collection(collection))?;
         let names: BTreeSet<&NodeName> = found.placement.iter().filter_map(|replicas| replicas.first()).collect();
         names.into_iter().map(|name| self.peer(name)).collect()
     }
@@ -76,7 +91,10 @@ impl Leaves {
         ask: impl Fn(Peer) -> F,
     ) -> Result<Vec<T>, Problem> {
         let peers = self.holders(collection)?;
-        let answers = join_all(peers.into_iter().cloned().map(ask)).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let answers = join_all(peers.into_iter().cloned().map(ask))
+            .await
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(answers.into_iter().flatten().collect())
     }
 }
@@ -103,12 +121,23 @@ impl Ingest for Leaves {
 
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem> {
         let peer = self.holder(shard)?;
-        let question = wire::PartitionRequest { shard: Some(shard.into()), source: source.as_str().to_owned(), partition };
+        let question = wire::PartitionRequest {
+            shard: Some(shard.into()),
+            source: source.as_str().to_owned(),
+            partition,
+        };
         let answer = control(peer).stored(peer.request(question, ASK_WAIT)).await;
         Ok(answer.map_err(|status| peer.problem(status))?.into_inner().into())
     }
 
-    async fn pushed(&self, shard: ShardId, partition: i32, offset: i64, request: &RequestKey, deadline: Instant) -> Result<Pushed, Problem> {
+    async fn pushed(
+        &self,
+        shard: ShardId,
+        partition: i32,
+        offset: i64,
+        request: &RequestKey,
+        deadline: Instant,
+    ) -> Result<Pushed, Problem> {
         let peer = self.holder(shard)?;
         let wait = deadline.saturating_duration_since(Instant::now());
         let question = wire::PushedRequest {
@@ -119,12 +148,17 @@ impl Ingest for Leaves {
             wait_ms: wait.as_millis() as u64,
         };
         // The leaf says itself that the time is over; the transport's deadline is for a leaf that says nothing.
-        let answer = control(peer).pushed(peer.request(question, wait + Duration::from_secs(1))).await;
+        let answer = control(peer)
+            .pushed(peer.request(question, wait + Duration::from_secs(1)))
+            .await;
         answer.map_err(|status| peer.problem(status))?.into_inner().try_into()
     }
 
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
-        self.of_all(collection, |peer: Peer| async move { partitions_at(&peer, collection).await }).await
+        self.of_all(collection, |peer: Peer| async move {
+            partitions_at(&peer, collection).await
+        })
+        .await
     }
 
     async fn partitions_there(&self, collection: CollectionUid, shards: u32) -> Partitions {
@@ -132,7 +166,11 @@ impl Ingest for Leaves {
         let mut there = Partitions::default();
         for number in 0..shards {
             match self.holder(ShardId { collection, number }) {
-                Ok(peer) => by_leaf.entry(peer.name.clone()).or_insert_with(|| (peer.clone(), Vec::new())).1.push(number),
+                Ok(peer) => by_leaf
+                    .entry(peer.name.clone())
+                    .or_insert_with(|| (peer.clone(), Vec::new()))
+                    .1
+                    .push(number),
                 Err(problem) => drop(there.away.insert(number, problem)),
             }
         }
@@ -140,7 +178,9 @@ impl Ingest for Leaves {
         for (shards, answer) in join_all(by_leaf.into_values().map(ask)).await {
             match answer {
                 Ok(held) => there.held.extend(held),
-                Err(problem) => there.away.extend(shards.into_iter().map(|shard| (shard, problem.clone()))),
+                Err(problem) => there
+                    .away
+                    .extend(shards.into_iter().map(|shard| (shard, problem.clone()))),
             }
         }
         there
@@ -148,38 +188,66 @@ impl Ingest for Leaves {
 
     async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
         let peer = self.holder(shard)?;
-        let note = wire::LossNote { shard: Some(shard.into()), loss: Some(loss.into()) };
-        control(peer).note_loss(peer.request(note, ASK_WAIT)).await.map(drop).map_err(|status| peer.problem(status))
+        let note = wire::LossNote {
+            shard: Some(shard.into()),
+            loss: Some(loss.into()),
+        };
+        control(peer)
+            .note_loss(peer.request(note, ASK_WAIT))
+            .await
+            .map(drop)
+            .map_err(|status| peer.problem(status))
     }
 
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
         let ask = |peer: Peer| async move {
-            let answer = control(&peer).losses(peer.request(of_collection(collection), ASK_WAIT)).await;
+            let answer = control(&peer)
+                .losses(peer.request(of_collection(collection), ASK_WAIT))
+                .await;
             let told = answer.map_err(|status| peer.problem(status))?.into_inner().losses;
             told.into_iter().map(Loss::try_from).collect()
         };
         self.of_all(collection, ask).await
     }
 
-    async fn clear_dead_letters(&self, collection: CollectionUid, source: Option<&SourceName>) -> Result<Cleared, Problem> {
+    async fn clear_dead_letters(
+        &self,
+        collection: CollectionUid,
+        source: Option<&SourceName>,
+    ) -> Result<Cleared, Problem> {
         let ask = |peer: Peer| async move {
-            let request = wire::ClearRequest { collection: of_collection(collection).collection, source: source.map(ToString::to_string) };
-            let answer = control(&peer).clear_dead_letters(peer.request(request, CLEAR_WAIT)).await;
+            let request = wire::ClearRequest {
+                collection: of_collection(collection).collection,
+                source: source.map(ToString::to_string),
+            };
+            let answer = control(&peer)
+                .clear_dead_letters(peer.request(request, CLEAR_WAIT))
+                .await;
             let wire::Cleared { letters, complete } = answer.map_err(|status| peer.problem(status))?.into_inner();
             Ok(vec![Cleared { letters, complete }])
         };
-        let mut all = Cleared { letters: 0, complete: true };
-        self.of_all(collection, ask).await?.into_iter().for_each(|cleared| all.add(cleared));
+        let mut all = Cleared {
+            letters: 0,
+            complete: true,
+        };
+        self.of_all(collection, ask)
+            .await?
+            .into_iter()
+            .for_each(|cleared| all.add(cleared));
         Ok(all)
     }
 }
 
 async fn partitions_at(peer: &Peer, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
-    let answer = control(peer).partitions(peer.request(of_collection(collection), ASK_WAIT)).await;
+    let answer = control(peer)
+        .partitions(peer.request(of_collection(collection), ASK_WAIT))
+        .await;
     let held = answer.map_err(|status| peer.problem(status))?.into_inner().partitions;
     held.into_iter().map(PartitionStatus::try_from).collect()
 }
 
 fn of_collection(collection: CollectionUid) -> wire::PartitionsRequest {
-    wire::PartitionsRequest { collection: bytes::Bytes::copy_from_slice(collection.0.as_bytes()) }
+    wire::PartitionsRequest {
+        collection: bytes::Bytes::copy_from_slice(collection.0.as_bytes()),
+    }
 }

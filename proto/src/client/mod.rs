@@ -1,7 +1,7 @@
 //! The other side of a role, in another process: the same traits, over gRPC.
 //!
-//! Two channels go to each peer, so that a stream of documents never holds back a small question. Every call has a deadline; what the
-//! transport says becomes a problem like any other.
+//! Two channels go to each peer, so that a stream of documents never holds back a small question. Every call has a
+//! deadline; what the transport says becomes a problem like any other.
 
 pub mod copy;
 pub mod follower;
@@ -30,7 +30,8 @@ const CONNECT_WAIT: Duration = Duration::from_secs(2);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 const KEEPALIVE_WAIT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// Streams hold each other up by nothing but their own windows: one that nobody reads must not stop the others of its connection.
+/// Streams hold each other up by nothing but their own windows: one that nobody reads must not stop the others of its
+/// connection.
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 30;
 /// How long a small question may take.
 pub const ASK_WAIT: Duration = Duration::from_secs(10);
@@ -50,8 +51,18 @@ pub struct Peer {
 impl Peer {
     /// A node at an address. Must be called within a tokio runtime. `catalog` is what this process has seen.
     pub fn new(name: NodeName, url: &str, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Self, Problem> {
-        let endpoint = endpoint(url).map_err(|e| Problem::new(Code::BadRequest, format!("the address of {name} is not understood: {e}")))?;
-        Ok(Self { name, control: endpoint.connect_lazy(), data: endpoint.connect_lazy(), catalog })
+        let endpoint = endpoint(url).map_err(|e| {
+            Problem::new(
+                Code::BadRequest,
+                format!("the address of {name} is not understood: {e}"),
+            )
+        })?;
+        Ok(Self {
+            name,
+            control: endpoint.connect_lazy(),
+            data: endpoint.connect_lazy(),
+            catalog,
+        })
     }
 
     /// A request with its deadline and the version of the catalog.
@@ -73,8 +84,16 @@ impl Peer {
             return problem;
         }
         metrics::counter!("rachis_peer_failures_total", "peer" => self.name.to_string()).increment(1);
-        let code = if problem.code == Code::Timeout { Code::Unavailable } else { problem.code };
-        Problem { code, detail: format!("{} does not answer: {}", self.name, problem.detail), ..problem }
+        let code = if problem.code == Code::Timeout {
+            Code::Unavailable
+        } else {
+            problem.code
+        };
+        Problem {
+            code,
+            detail: format!("{} does not answer: {}", self.name, problem.detail),
+            ..problem
+        }
     }
 }
 

@@ -33,22 +33,38 @@ impl RemoteNodes {
     pub fn new(own: &str, members: &Members) -> Result<Self, Problem> {
         // What is asked here is how a node is, not what is agreed on: none has to wait until it has caught up.
         let unasked = watch::channel(Arc::default()).1;
-        let peer = |((role, name), url): (&(Role, NodeName), &String)| Ok((*role, url.clone(), Peer::new(name.clone(), url, unasked.clone())?));
-        Ok(Self { own: own.to_owned(), nodes: members.nodes.iter().map(peer).collect::<Result<_, Problem>>()? })
+        let peer = |((role, name), url): (&(Role, NodeName), &String)| {
+            Ok((*role, url.clone(), Peer::new(name.clone(), url, unasked.clone())?))
+        };
+        Ok(Self {
+            own: own.to_owned(),
+            nodes: members.nodes.iter().map(peer).collect::<Result<_, Problem>>()?,
+        })
     }
 
     /// The newest state of the change log that one of them has.
     pub async fn newest_state(&self) -> Option<State> {
         let read = |(.., peer): &(Role, String, Peer)| {
             let peer = peer.clone();
-            async move { tokio::time::timeout(ASK_WAIT, async { StateReader::open(&peer).await?.next().await }).await.ok()?.ok()? }
+            async move {
+                tokio::time::timeout(ASK_WAIT, async { StateReader::open(&peer).await?.next().await })
+                    .await
+                    .ok()?
+                    .ok()?
+            }
         };
         let states = join_all(self.nodes.iter().map(read)).await;
-        states.into_iter().flatten().reduce(|best, state| if state.is_newer_than(&best) { state } else { best })
+        states
+            .into_iter()
+            .flatten()
+            .reduce(|best, state| if state.is_newer_than(&best) { state } else { best })
     }
 
     fn other_aggregators(&self) -> impl Iterator<Item = Peer> + '_ {
-        let others = self.nodes.iter().filter(|(role, _, peer)| *role == Role::Aggregator && peer.name.as_str() != self.own);
+        let others = self
+            .nodes
+            .iter()
+            .filter(|(role, _, peer)| *role == Role::Aggregator && peer.name.as_str() != self.own);
         others.map(|(.., peer)| peer.clone())
     }
 }
@@ -62,28 +78,48 @@ impl Nodes for RemoteNodes {
     async fn status(&self) -> Vec<NodeStatus> {
         let ask = |(role, url, peer): &(Role, String, Peer)| {
             let (role, url, peer) = (*role, url.clone(), peer.clone());
-            async move { NodeStatus { name: peer.name.to_string(), role: role.word().to_owned(), url, report: report(&peer).await } }
+            async move {
+                NodeStatus {
+                    name: peer.name.to_string(),
+                    role: role.word().to_owned(),
+                    url,
+                    report: report(&peer).await,
+                }
+            }
         };
         join_all(self.nodes.iter().map(ask)).await
     }
 
     async fn queries_of_others(&self) -> Vec<(String, RunningQuery)> {
         let ask = |peer: Peer| async move {
-            let answer = NodeClient::new(peer.control.clone()).queries(peer.request(QueriesRequest {}, ASK_WAIT)).await;
+            let answer = NodeClient::new(peer.control.clone())
+                .queries(peer.request(QueriesRequest {}, ASK_WAIT))
+                .await;
             let told = answer.map(|told| told.into_inner().queries).unwrap_or_default();
             let read = |query: crate::wire::node::RunningQuery| {
                 let id = query_id(&query.id).ok()?;
-                let query = RunningQuery { id, text: query.text, started_ms: query.started_ms, elapsed_ms: query.elapsed_ms };
+                let query = RunningQuery {
+                    id,
+                    text: query.text,
+                    started_ms: query.started_ms,
+                    elapsed_ms: query.elapsed_ms,
+                };
                 Some((peer.name.to_string(), query))
             };
             told.into_iter().filter_map(read).collect::<Vec<_>>()
         };
-        join_all(self.other_aggregators().map(ask)).await.into_iter().flatten().collect()
+        join_all(self.other_aggregators().map(ask))
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     async fn cancel_elsewhere(&self, id: QueryId) -> bool {
         let ask = |peer: Peer| async move {
-            let asked = NodeClient::new(peer.control.clone()).cancel(peer.request(CancelRequest { query: query_bytes(id) }, ASK_WAIT)).await;
+            let asked = NodeClient::new(peer.control.clone())
+                .cancel(peer.request(CancelRequest { query: query_bytes(id) }, ASK_WAIT))
+                .await;
             asked.is_ok_and(|told| told.into_inner().cancelled)
         };
         join_all(self.other_aggregators().map(ask)).await.contains(&true)
@@ -91,8 +127,19 @@ impl Nodes for RemoteNodes {
 }
 
 async fn report(peer: &Peer) -> Result<NodeReport, Problem> {
-    let answer = NodeClient::new(peer.control.clone()).describe(peer.request(DescribeRequest {}, ASK_WAIT)).await;
+    let answer = NodeClient::new(peer.control.clone())
+        .describe(peer.request(DescribeRequest {}, ASK_WAIT))
+        .await;
     let told = answer.map_err(|status| peer.problem(status))?.into_inner();
-    let log = LogHealth { offset: told.offset, hash: told.hash, cluster: told.cluster.parse().ok(), trouble: told.trouble };
-    Ok(NodeReport { version: told.version, started_ms: told.started_ms, log })
+    let log = LogHealth {
+        offset: told.offset,
+        hash: told.hash,
+        cluster: told.cluster.parse().ok(),
+        trouble: told.trouble,
+    };
+    Ok(NodeReport {
+        version: told.version,
+        started_ms: told.started_ms,
+        log,
+    })
 }

@@ -58,8 +58,13 @@ pub struct Tailers {
 impl Tailers {
     /// The tailers among the members.
     pub fn new(members: &Members, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Self, Problem> {
-        let peers = members.of(Role::Tailer).map(|(name, url)| Peer::new(name.clone(), url, catalog.clone()));
-        Ok(Self { peers: Arc::new(peers.collect::<Result<_, _>>()?), turn: Arc::default() })
+        let peers = members
+            .of(Role::Tailer)
+            .map(|(name, url)| Peer::new(name.clone(), url, catalog.clone()));
+        Ok(Self {
+            peers: Arc::new(peers.collect::<Result<_, _>>()?),
+            turn: Arc::default(),
+        })
     }
 
     /// All of them, another one first each time.
@@ -73,7 +78,8 @@ impl Tailers {
     where
         F: Future<Output = Result<T, Problem>>,
     {
-        let mut last = Problem::new(Code::Unavailable, "this node knows no tailer").hint("add one to [cluster] tailers");
+        let mut last =
+            Problem::new(Code::Unavailable, "this node knows no tailer").hint("add one to [cluster] tailers");
         for peer in self.in_turn() {
             match ask(peer.clone()).await {
                 Err(problem) if problem.code == Code::Unavailable => last = problem,
@@ -89,7 +95,9 @@ fn sources(peer: &Peer) -> SourcesClient<Channel> {
 }
 
 fn json(settings: &SourceSettings) -> Result<bytes::Bytes, Problem> {
-    serde_json::to_vec(settings).map(Into::into).map_err(|e| Problem::new(Code::Internal, e.to_string()))
+    serde_json::to_vec(settings)
+        .map(Into::into)
+        .map_err(|e| Problem::new(Code::Internal, e.to_string()))
 }
 
 #[async_trait]
@@ -98,9 +106,13 @@ impl Tailing for Tailers {
         let ask = |peer: &Peer| {
             let peer = peer.clone();
             async move {
-                let answer = sources(&peer).status(peer.request(wire::StatusRequest {}, ASK_WAIT)).await;
+                let answer = sources(&peer)
+                    .status(peer.request(wire::StatusRequest {}, ASK_WAIT))
+                    .await;
                 let rows = answer.map_err(|status| peer.problem(status))?.into_inner().rows;
-                rows.into_iter().map(TailStatus::try_from).collect::<Result<Vec<_>, Problem>>()
+                rows.into_iter()
+                    .map(TailStatus::try_from)
+                    .collect::<Result<Vec<_>, Problem>>()
             }
         };
         let answers = join_all(self.peers.iter().map(ask)).await;
@@ -114,7 +126,9 @@ impl Tailing for Tailers {
     async fn ends(&self, settings: &SourceSettings) -> Result<Vec<i64>, Problem> {
         let settings = json(settings)?;
         self.any(|peer| {
-            let question = wire::TopicRequest { settings: settings.clone() };
+            let question = wire::TopicRequest {
+                settings: settings.clone(),
+            };
             async move {
                 let answer = sources(&peer).ends(peer.request(question, ASK_WAIT * 2)).await;
                 Ok(answer.map_err(|status| peer.problem(status))?.into_inner().ends)
@@ -126,9 +140,13 @@ impl Tailing for Tailers {
     async fn preview(&self, settings: &SourceSettings, records: usize) -> Result<Vec<(i32, Record)>, Problem> {
         let settings = json(settings)?;
         self.any(|peer| {
-            let question = wire::PreviewRequest { settings: settings.clone(), records: records as u64 };
+            let question = wire::PreviewRequest {
+                settings: settings.clone(),
+                records: records as u64,
+            };
             async move {
-                let mut client = SourcesClient::new(peer.data.clone()).max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX);
+                let mut client =
+                    SourcesClient::new(peer.data.clone()).max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX);
                 let answer = client.preview(peer.request(question, ASK_WAIT * 3)).await;
                 let mut stream = answer.map_err(|status| peer.problem(status))?.into_inner();
                 let mut found = Vec::new();
@@ -142,8 +160,9 @@ impl Tailing for Tailers {
     }
 }
 
-/// What several tailers say of the same sources. Where one reads a partition, what the others say of the whole source (they read none of it)
-/// is left out; where two say something of one partition, it just changes hands, and the one with an end known is right.
+/// What several tailers say of the same sources. Where one reads a partition, what the others say of the whole source
+/// (they read none of it) is left out; where two say something of one partition, it just changes hands, and the one
+/// with an end known is right.
 fn merged(rows: Vec<TailStatus>) -> Vec<TailStatus> {
     let mut by_place: BTreeMap<(CollectionName, SourceName, Option<i32>), TailStatus> = BTreeMap::new();
     for row in rows {
@@ -155,8 +174,11 @@ fn merged(rows: Vec<TailStatus>) -> Vec<TailStatus> {
         };
         by_place.insert(place, TailStatus { sent, ..kept });
     }
-    let read: BTreeSet<(CollectionName, SourceName)> =
-        by_place.keys().filter(|(.., partition)| partition.is_some()).map(|(collection, source, _)| (collection.clone(), source.clone())).collect();
+    let read: BTreeSet<(CollectionName, SourceName)> = by_place
+        .keys()
+        .filter(|(.., partition)| partition.is_some())
+        .map(|(collection, source, _)| (collection.clone(), source.clone()))
+        .collect();
     let kept = |((collection, source, partition), _): &(&(CollectionName, SourceName, Option<i32>), &TailStatus)| {
         partition.is_some() || !read.contains(&(collection.clone(), source.clone()))
     };
@@ -164,7 +186,10 @@ fn merged(rows: Vec<TailStatus>) -> Vec<TailStatus> {
 }
 
 fn rank(row: &TailStatus) -> (bool, bool) {
-    (row.error.is_some(), row.end.is_some() && row.state != SourceState::Starting)
+    (
+        row.error.is_some(),
+        row.end.is_some() && row.state != SourceState::Starting,
+    )
 }
 
 impl From<TailStatus> for wire::TailStatus {
@@ -185,9 +210,15 @@ impl From<TailStatus> for wire::TailStatus {
 impl TryFrom<wire::TailStatus> for TailStatus {
     type Error = Problem;
     fn try_from(row: wire::TailStatus) -> Result<Self, Problem> {
-        let state = SourceState::ALL.into_iter().find(|state| state.word() == row.state).ok_or_else(|| malformed("an unknown state of a source"))?;
+        let state = SourceState::ALL
+            .into_iter()
+            .find(|state| state.word() == row.state)
+            .ok_or_else(|| malformed("an unknown state of a source"))?;
         Ok(Self {
-            collection: row.collection.parse().map_err(|e: crate::address::Malformed| malformed(&e.to_string()))?,
+            collection: row
+                .collection
+                .parse()
+                .map_err(|e: crate::address::Malformed| malformed(&e.to_string()))?,
             source: crate::wire::ingest::source(&row.source)?,
             partition: row.partition,
             state,
@@ -218,7 +249,14 @@ type Stopped = BTreeMap<(CollectionName, i32), String>;
 impl LoggedPushes {
     /// Through these tailers, into these leaves.
     pub fn new(tailers: Tailers, leaf: Arc<dyn Ingest>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
-        Self { tailers, leaf, catalog, answered: Mutex::default(), stopped: Mutex::default(), asking: Default::default() }
+        Self {
+            tailers,
+            leaf,
+            catalog,
+            answered: Mutex::default(),
+            stopped: Mutex::default(),
+            asking: Default::default(),
+        }
     }
 
     /// What of the pushes the tailers have stopped, as they said a moment ago.
@@ -228,11 +266,19 @@ impl LoggedPushes {
             return stopped.clone();
         }
         let known = known.map(|(_, stopped)| stopped).unwrap_or_default();
-        let Ok(_asking) = self.asking.try_lock() else { return known };
+        let Ok(_asking) = self.asking.try_lock() else {
+            return known;
+        };
         let stopped = match tokio::time::timeout(REACHABLE_WITHIN, self.tailers.status()).await {
             Ok(Ok(rows)) => {
-                let of_pushes = rows.into_iter().filter(|row| row.source.is_push() && row.state == SourceState::Stopped);
-                Arc::new(of_pushes.filter_map(|row| Some(((row.collection, row.partition?), row.error.unwrap_or_default()))).collect())
+                let of_pushes = rows
+                    .into_iter()
+                    .filter(|row| row.source.is_push() && row.state == SourceState::Stopped);
+                Arc::new(
+                    of_pushes
+                        .filter_map(|row| Some(((row.collection, row.partition?), row.error.unwrap_or_default())))
+                        .collect(),
+                )
             }
             _ => known,
         };
@@ -244,20 +290,36 @@ impl LoggedPushes {
     async fn why_stopped(&self, shard: ShardId, partition: i32) -> Option<String> {
         let stopped = self.stopped().await;
         let name = self.catalog.borrow().collection(shard.collection)?.0.clone();
-        stopped.get(&(name.clone(), partition)).map(|why| format!("the pushes of {name}, partition {partition}, are stopped: {why}"))
+        stopped
+            .get(&(name.clone(), partition))
+            .map(|why| format!("the pushes of {name}, partition {partition}, are stopped: {why}"))
     }
 
     /// Waits until the leaf has taken in what stands in the log.
-    async fn outcome(&self, push: &Push, offset: i64, request: &RequestKey, deadline: Instant) -> Result<Pushed, Problem> {
+    async fn outcome(
+        &self,
+        push: &Push,
+        offset: i64,
+        request: &RequestKey,
+        deadline: Instant,
+    ) -> Result<Pushed, Problem> {
         let not_visible = |why: &str| {
-            Problem::new(Code::UnknownOutcome, format!("the push is in the log and not visible yet: {why}"))
-                .hint("it will be; repeat it with the same Idempotency-Key to learn its outcome")
+            Problem::new(
+                Code::UnknownOutcome,
+                format!("the push is in the log and not visible yet: {why}"),
+            )
+            .hint("it will be; repeat it with the same Idempotency-Key to learn its outcome")
         };
         let mut away_since = None;
         loop {
             let soon = deadline.min(Instant::now() + STOPPED_NOTICED);
-            match self.leaf.pushed(push.shard, push.partition, offset, request, soon).await {
-                // A leaf answers busy while it opens the shard. The log already has the push, so the caller must not take this for a refusal.
+            match self
+                .leaf
+                .pushed(push.shard, push.partition, offset, request, soon)
+                .await
+            {
+                // A leaf answers busy while it opens the shard. The log already has the push, so the caller must not
+                // take this for a refusal.
                 Err(problem) if matches!(problem.code, Code::Unavailable | Code::Timeout | Code::Busy) => {
                     away_since = (problem.code == Code::Unavailable).then(|| away_since.unwrap_or_else(Instant::now));
                     let given_up = away_since.is_some_and(|since: Instant| since.elapsed() >= LEAF_AWAY_WAIT);
@@ -278,8 +340,9 @@ impl LoggedPushes {
         }
     }
 
-    /// Puts a push into the log: its offset there, and whether it surely stands there once. After a failure another tailer is asked: what is there twice is applied once. While surely
-    /// nothing of it is in the log, it is given up soon; once that is unknown, it is tried until the deadline.
+    /// Puts a push into the log: its offset there, and whether it surely stands there once. After a failure another
+    /// tailer is asked: what is there twice is applied once. While surely nothing of it is in the log, it is given up
+    /// soon; once that is unknown, it is tried until the deadline.
     async fn append(&self, push: &Push, request: &RequestKey, deadline: Instant) -> Result<(i64, bool), Problem> {
         let message = wire::AppendRequest {
             collection: bytes::Bytes::copy_from_slice(push.shard.collection.0.as_bytes()),
@@ -294,16 +357,21 @@ impl LoggedPushes {
             let mut last = None;
             for peer in self.tailers.in_turn() {
                 let wait = APPEND_WAIT.min(deadline.saturating_duration_since(Instant::now()));
-                let mut client = PushesClient::new(peer.data.clone()).max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX);
+                let mut client =
+                    PushesClient::new(peer.data.clone()).max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX);
                 match client.append(peer.request(message.clone(), wait)).await {
                     Ok(appended) => return Ok((appended.into_inner().offset, !begun)),
                     Err(status) => {
                         let (answered, unconnected) = (!status.details().is_empty(), never_connected(&status));
                         let problem = peer.problem(status);
-                        if !matches!(problem.code, Code::Unavailable | Code::UnknownOutcome | Code::Timeout | Code::Busy) {
+                        if !matches!(
+                            problem.code,
+                            Code::Unavailable | Code::UnknownOutcome | Code::Timeout | Code::Busy
+                        ) {
                             return Err(problem);
                         }
-                        // A tailer that says so itself has not begun, nor has one that was never reached; of all others nobody knows.
+                        // A tailer that says so itself has not begun, nor has one that was never reached; of all others
+                        // nobody knows.
                         begun |= !(unconnected || answered && matches!(problem.code, Code::Busy | Code::Unavailable));
                         last = Some(problem);
                     }
@@ -320,7 +388,9 @@ impl LoggedPushes {
     /// Whether a shard answered a moment ago.
     fn answered_lately(&self, shard: ShardId) -> Option<bool> {
         let known = self.answered.lock().get(&shard).copied();
-        known.filter(|(asked, _)| asked.elapsed() < REACHABLE_FOR).map(|(_, answers)| answers)
+        known
+            .filter(|(asked, _)| asked.elapsed() < REACHABLE_FOR)
+            .map(|(_, answers)| answers)
     }
 
     fn note_answer(&self, shard: ShardId, answers: bool) {
@@ -352,26 +422,36 @@ fn not_begun(problem: Problem) -> Problem {
 }
 
 fn stopped_there(why: String) -> Problem {
-    Problem::new(Code::Unavailable, why).hint("other partitions go on: a push without a key and without ids goes to one of them")
+    Problem::new(Code::Unavailable, why)
+        .hint("other partitions go on: a push without a key and without ids goes to one of them")
 }
 
 fn unknown(problem: &Problem) -> Problem {
-    Problem::new(Code::UnknownOutcome, format!("it is not known yet whether the push is stored: {}", problem.detail))
-        .hint("repeat it with the same Idempotency-Key: it is applied once")
+    Problem::new(
+        Code::UnknownOutcome,
+        format!("it is not known yet whether the push is stored: {}", problem.detail),
+    )
+    .hint("repeat it with the same Idempotency-Key: it is applied once")
 }
 
 #[async_trait]
 impl Pushes for LoggedPushes {
     async fn push(&self, push: Push, deadline: Instant) -> Result<Pushed, Problem> {
         // Every push has a key, so that it may be appended again after a failure, and found again.
-        let request = push.request.clone().unwrap_or_else(|| RequestKey { key: uuid::Uuid::now_v7().simple().to_string(), body: 0 });
+        let request = push.request.clone().unwrap_or_else(|| RequestKey {
+            key: uuid::Uuid::now_v7().simple().to_string(),
+            body: 0,
+        });
         if let Some(why) = self.why_stopped(push.shard, push.partition).await {
             return Err(stopped_there(why));
         }
         let (offset, appended_once) = self.append(&push, &request, deadline).await?;
         let pushed = self.outcome(&push, offset, &request, deadline).await?;
         // What this very call may have put there twice is no repetition of an earlier request.
-        Ok(Pushed { repeated: appended_once && pushed.position.offset != offset, ..pushed })
+        Ok(Pushed {
+            repeated: appended_once && pushed.position.offset != offset,
+            ..pushed
+        })
     }
 
     async fn ready(&self, shard: ShardId, partition: i32, deadline: Instant) -> Result<(), Problem> {
@@ -382,8 +462,15 @@ impl Pushes for LoggedPushes {
             return Ok(());
         }
         let source = SourceName::push();
-        let holder = self.catalog.borrow().collection(shard.collection).and_then(|(_, collection)| collection.leaf_of(shard.number).cloned());
-        let holder = holder.map_or_else(|| format!("the leaf of shard {}", shard.number), |leaf| leaf.to_string());
+        let holder = self
+            .catalog
+            .borrow()
+            .collection(shard.collection)
+            .and_then(|(_, collection)| collection.leaf_of(shard.number).cloned());
+        let holder = holder.map_or_else(
+            || format!("the leaf of shard {}", shard.number),
+            |leaf| leaf.to_string(),
+        );
         let mut last = Problem::new(Code::Unavailable, format!("{holder} does not answer"));
         loop {
             match tokio::time::timeout_at(deadline.into(), self.leaf.stored(shard, &source, partition)).await {
@@ -463,27 +550,56 @@ mod tests {
     #[tokio::test]
     async fn a_push_that_is_in_the_log_is_never_refused() {
         let failure = |code| Err(Problem::new(code, "the shard is being opened"));
-        let request = RequestKey { key: "k".into(), body: 0 };
-        let shard = ShardId { collection: CollectionUid(uuid::Uuid::nil()), number: 0 };
-        let push = Push { shard, partition: 0, rules: Rules::default(), request: None, time_ms: 0, level: 0, items: Vec::new() };
+        let request = RequestKey {
+            key: "k".into(),
+            body: 0,
+        };
+        let shard = ShardId {
+            collection: CollectionUid(uuid::Uuid::nil()),
+            number: 0,
+        };
+        let push = Push {
+            shard,
+            partition: 0,
+            rules: Rules::default(),
+            request: None,
+            time_ms: 0,
+            level: 0,
+            items: Vec::new(),
+        };
         let pushed = Pushed {
             accepted: 1,
             rejected: 0,
             errors: Vec::new(),
-            position: Position { source: SourceName::push(), partition: 0, offset: 7 },
+            position: Position {
+                source: SourceName::push(),
+                partition: 0,
+                offset: 7,
+            },
             repeated: false,
         };
         let outcome = async |answers: Vec<Result<Pushed, Problem>>| {
             let catalog = watch::channel(Arc::default()).1;
             let tailers = Tailers::new(&Members::default(), catalog.clone()).expect("none");
             let pushes = LoggedPushes::new(tailers, Arc::new(Scripted(Mutex::new(answers.into()))), catalog);
-            pushes.outcome(&push, 7, &request, Instant::now() + Duration::from_secs(60)).await.map_err(|problem| problem.code)
+            pushes
+                .outcome(&push, 7, &request, Instant::now() + Duration::from_secs(60))
+                .await
+                .map_err(|problem| problem.code)
         };
         for passing in [Code::Busy, Code::Unavailable, Code::Timeout] {
-            assert_eq!(outcome(vec![failure(passing), failure(passing), Ok(pushed.clone())]).await, Ok(pushed.clone()), "{passing:?}");
+            assert_eq!(
+                outcome(vec![failure(passing), failure(passing), Ok(pushed.clone())]).await,
+                Ok(pushed.clone()),
+                "{passing:?}"
+            );
         }
         for lasting in [Code::Internal, Code::TooLarge, Code::LimitReached] {
-            assert_eq!(outcome(vec![failure(lasting)]).await, Err(Code::UnknownOutcome), "{lasting:?}");
+            assert_eq!(
+                outcome(vec![failure(lasting)]).await,
+                Err(Code::UnknownOutcome),
+                "{lasting:?}"
+            );
         }
         for of_the_push in [Code::Conflict, Code::NotFound, Code::UnknownOutcome] {
             assert_eq!(outcome(vec![failure(of_the_push)]).await, Err(of_the_push));

@@ -18,7 +18,8 @@ use crate::{
     wire::{
         ingest::{query_bytes, query_id},
         node::{
-            CancelAnswer, CancelRequest, DescribeRequest, Description, Piece, QueriesAnswer, QueriesRequest, RunningQuery, WatchRequest, node_server,
+            CancelAnswer, CancelRequest, DescribeRequest, Description, Piece, QueriesAnswer, QueriesRequest,
+            RunningQuery, WatchRequest, node_server,
         },
     },
 };
@@ -59,7 +60,12 @@ impl node_server::Node for NodeService {
 
     async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<Description>, Status> {
         super::caught_up(&request, &self.changes.catalog()).await?;
-        let LogHealth { offset, hash, cluster, trouble } = self.changes.health();
+        let LogHealth {
+            offset,
+            hash,
+            cluster,
+            trouble,
+        } = self.changes.health();
         Ok(Response::new(Description {
             name: self.name.to_string(),
             role: self.role.word().to_owned(),
@@ -74,19 +80,27 @@ impl node_server::Node for NodeService {
     }
 
     async fn queries(&self, _: Request<QueriesRequest>) -> Result<Response<QueriesAnswer>, Status> {
-        let running = self.queries.as_ref().map(|queries| queries.running()).unwrap_or_default();
+        let running = self
+            .queries
+            .as_ref()
+            .map(|queries| queries.running())
+            .unwrap_or_default();
         let told = running.into_iter().map(|query| RunningQuery {
             id: query_bytes(query.id),
             text: query.text,
             started_ms: query.started_ms,
             elapsed_ms: query.elapsed_ms,
         });
-        Ok(Response::new(QueriesAnswer { queries: told.collect() }))
+        Ok(Response::new(QueriesAnswer {
+            queries: told.collect(),
+        }))
     }
 
     async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelAnswer>, Status> {
         let id = query_id(&request.into_inner().query)?;
-        Ok(Response::new(CancelAnswer { cancelled: self.queries.as_ref().is_some_and(|queries| queries.cancel(id)) }))
+        Ok(Response::new(CancelAnswer {
+            cancelled: self.queries.as_ref().is_some_and(|queries| queries.cancel(id)),
+        }))
     }
 }
 
@@ -98,7 +112,10 @@ fn pieces(state: &State) -> Vec<Result<Piece, Status>> {
     let ends = (0..json.len()).step_by(PART_BYTES_MAX);
     ends.map(|from| {
         let to = (from + PART_BYTES_MAX).min(json.len());
-        Ok(Piece { bytes: json.slice(from..to), last: to == json.len() })
+        Ok(Piece {
+            bytes: json.slice(from..to),
+            last: to == json.len(),
+        })
     })
     .collect()
 }

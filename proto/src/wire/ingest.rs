@@ -19,7 +19,9 @@ pub fn query_bytes(query: QueryId) -> Bytes {
 
 /// A query's id of its bytes.
 pub fn query_id(bytes: &[u8]) -> Result<QueryId, Problem> {
-    Ok(QueryId(u128::from_be_bytes(bytes.try_into().map_err(|_| malformed("a query's id has 16 bytes"))?)))
+    Ok(QueryId(u128::from_be_bytes(
+        bytes.try_into().map_err(|_| malformed("a query's id has 16 bytes"))?,
+    )))
 }
 
 /// Bytes of an id on the wire.
@@ -29,7 +31,8 @@ pub fn uid(bytes: &[u8]) -> Result<uuid::Uuid, Problem> {
 
 /// A source by its name.
 pub fn source(name: &str) -> Result<SourceName, Problem> {
-    name.parse().map_err(|e: crate::address::Malformed| malformed(&e.to_string()))
+    name.parse()
+        .map_err(|e: crate::address::Malformed| malformed(&e.to_string()))
 }
 
 /// What must be there.
@@ -39,14 +42,20 @@ pub fn there<T>(value: Option<T>, what: &str) -> Result<T, Problem> {
 
 impl From<ShardId> for wire::Shard {
     fn from(shard: ShardId) -> Self {
-        Self { collection: Bytes::copy_from_slice(shard.collection.0.as_bytes()), number: shard.number }
+        Self {
+            collection: Bytes::copy_from_slice(shard.collection.0.as_bytes()),
+            number: shard.number,
+        }
     }
 }
 
 impl TryFrom<wire::Shard> for ShardId {
     type Error = Problem;
     fn try_from(shard: wire::Shard) -> Result<Self, Problem> {
-        Ok(Self { collection: CollectionUid(uid(&shard.collection)?), number: shard.number })
+        Ok(Self {
+            collection: CollectionUid(uid(&shard.collection)?),
+            number: shard.number,
+        })
     }
 }
 
@@ -57,14 +66,22 @@ pub fn shard(shard: Option<wire::Shard>) -> Result<ShardId, Problem> {
 
 impl From<&Position> for wire::Position {
     fn from(position: &Position) -> Self {
-        Self { source: position.source.as_str().to_owned(), partition: position.partition, offset: position.offset }
+        Self {
+            source: position.source.as_str().to_owned(),
+            partition: position.partition,
+            offset: position.offset,
+        }
     }
 }
 
 impl TryFrom<wire::Position> for Position {
     type Error = Problem;
     fn try_from(position: wire::Position) -> Result<Self, Problem> {
-        Ok(Self { source: source(&position.source)?, partition: position.partition, offset: position.offset })
+        Ok(Self {
+            source: source(&position.source)?,
+            partition: position.partition,
+            offset: position.offset,
+        })
     }
 }
 
@@ -88,7 +105,10 @@ impl From<Batch> for wire::Batch {
             after: batch.after,
             through: batch.through,
             level: batch.level.into(),
-            rules: Some(wire::Rules { text: batch.rules.format == Format::Text, key: batch.rules.key.map(Into::into) }),
+            rules: Some(wire::Rules {
+                text: batch.rules.format == Format::Text,
+                key: batch.rules.key.map(Into::into),
+            }),
             records: batch.records.into_iter().map(Into::into).collect(),
         }
     }
@@ -106,8 +126,15 @@ impl TryFrom<wire::Batch> for Batch {
             after: batch.after,
             through: batch.through,
             level: batch.level.try_into().unwrap_or(u16::MAX),
-            rules: Rules { format: if rules.text { Format::Text } else { Format::Json }, key: rules.key.map(Into::into) },
-            records: batch.records.into_iter().map(Record::try_from).collect::<Result<_, _>>()?,
+            rules: Rules {
+                format: if rules.text { Format::Text } else { Format::Json },
+                key: rules.key.map(Into::into),
+            },
+            records: batch
+                .records
+                .into_iter()
+                .map(Record::try_from)
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -129,7 +156,11 @@ impl From<Record> for wire::Record {
                 TimeKind::Append => wire::TimeKind::Append,
             }
             .into(),
-            headers: record.headers.into_iter().map(|(name, value)| wire::Header { name, value }).collect(),
+            headers: record
+                .headers
+                .into_iter()
+                .map(|(name, value)| wire::Header { name, value })
+                .collect(),
             request: record.request.map(Into::into),
         }
     }
@@ -153,7 +184,11 @@ impl TryFrom<wire::Record> for Record {
             },
             time_ms: record.time_ms,
             time_kind,
-            headers: record.headers.into_iter().map(|header| (header.name, header.value)).collect(),
+            headers: record
+                .headers
+                .into_iter()
+                .map(|header| (header.name, header.value))
+                .collect(),
             request: record.request.map(TryInto::try_into).transpose()?,
         })
     }
@@ -161,15 +196,23 @@ impl TryFrom<wire::Record> for Record {
 
 impl From<RequestKey> for wire::Request {
     fn from(request: RequestKey) -> Self {
-        Self { key: request.key, body: Bytes::copy_from_slice(&request.body.to_be_bytes()) }
+        Self {
+            key: request.key,
+            body: Bytes::copy_from_slice(&request.body.to_be_bytes()),
+        }
     }
 }
 
 impl TryFrom<wire::Request> for RequestKey {
     type Error = Problem;
     fn try_from(request: wire::Request) -> Result<Self, Problem> {
-        let body: [u8; 16] = request.body[..].try_into().map_err(|_| malformed("the hash of a body has 16 bytes"))?;
-        Ok(Self { key: request.key, body: u128::from_be_bytes(body) })
+        let body: [u8; 16] = request.body[..]
+            .try_into()
+            .map_err(|_| malformed("the hash of a body has 16 bytes"))?;
+        Ok(Self {
+            key: request.key,
+            body: u128::from_be_bytes(body),
+        })
     }
 }
 
@@ -203,19 +246,33 @@ impl TryFrom<wire::Verdict> for Verdict {
 
 impl From<Stored> for wire::StoredAnswer {
     fn from(stored: Stored) -> Self {
-        Self { topic: stored.topic, offset: stored.offset, hash: stored.hash, dead: stored.dead }
+        Self {
+            topic: stored.topic,
+            offset: stored.offset,
+            hash: stored.hash,
+            dead: stored.dead,
+        }
     }
 }
 
 impl From<wire::StoredAnswer> for Stored {
     fn from(stored: wire::StoredAnswer) -> Self {
-        Self { topic: stored.topic, offset: stored.offset, hash: stored.hash, dead: stored.dead }
+        Self {
+            topic: stored.topic,
+            offset: stored.offset,
+            hash: stored.hash,
+            dead: stored.dead,
+        }
     }
 }
 
 impl From<Pushed> for wire::PushAnswer {
     fn from(pushed: Pushed) -> Self {
-        let error = |e: ItemError| wire::ItemError { index: e.index, code: e.code, detail: e.detail };
+        let error = |e: ItemError| wire::ItemError {
+            index: e.index,
+            code: e.code,
+            detail: e.detail,
+        };
         Self {
             accepted: pushed.accepted,
             rejected: pushed.rejected,
@@ -228,7 +285,11 @@ impl From<Pushed> for wire::PushAnswer {
 impl TryFrom<wire::PushAnswer> for Pushed {
     type Error = Problem;
     fn try_from(answer: wire::PushAnswer) -> Result<Self, Problem> {
-        let error = |e: wire::ItemError| ItemError { index: e.index, code: e.code, detail: e.detail };
+        let error = |e: wire::ItemError| ItemError {
+            index: e.index,
+            code: e.code,
+            detail: e.detail,
+        };
         Ok(Self {
             accepted: answer.accepted,
             rejected: answer.rejected,
@@ -338,15 +399,35 @@ mod tests {
     }
 
     fn record() -> impl Strategy<Value = Record> {
-        let value = prop_oneof![Just(Value::Null), bytes().prop_map(Value::One), proptest::collection::vec(bytes(), 0..4).prop_map(Value::Many)];
-        let request = proptest::option::of(("[a-z]{1,9}", any::<u128>()).prop_map(|(key, body)| RequestKey { key, body }));
+        let value = prop_oneof![
+            Just(Value::Null),
+            bytes().prop_map(Value::One),
+            proptest::collection::vec(bytes(), 0..4).prop_map(Value::Many)
+        ];
+        let request =
+            proptest::option::of(("[a-z]{1,9}", any::<u128>()).prop_map(|(key, body)| RequestKey { key, body }));
         let headers = proptest::collection::vec(("[a-z]{0,5}", proptest::option::of(bytes())), 0..3);
-        (any::<i64>(), proptest::option::of(bytes()), value, any::<i64>(), 0..3, headers, request).prop_map(
-            |(offset, key, value, time_ms, kind, headers, request)| {
-                let time_kind = [TimeKind::None, TimeKind::Create, TimeKind::Append][kind as usize];
-                Record { offset, key, value, time_ms, time_kind, headers, request }
-            },
+        (
+            any::<i64>(),
+            proptest::option::of(bytes()),
+            value,
+            any::<i64>(),
+            0..3,
+            headers,
+            request,
         )
+            .prop_map(|(offset, key, value, time_ms, kind, headers, request)| {
+                let time_kind = [TimeKind::None, TimeKind::Create, TimeKind::Append][kind as usize];
+                Record {
+                    offset,
+                    key,
+                    value,
+                    time_ms,
+                    time_kind,
+                    headers,
+                    request,
+                }
+            })
     }
 
     proptest! {

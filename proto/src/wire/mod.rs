@@ -1,5 +1,5 @@
-//! What crosses between processes, as generated from `proto/wire/*.proto`, and its way to the types of this crate and back. Nothing but
-//! clients and services names it.
+//! What crosses between processes, as generated from `proto/wire/*.proto`, and its way to the types of this crate and
+//! back. Nothing but clients and services names it.
 
 pub mod ingest;
 pub mod problem;

@@ -1,4 +1,5 @@
-//! Problem <-> gRPC status. The whole problem travels in the status' details; a status without them comes from the transport.
+//! Problem <-> gRPC status. The whole problem travels in the status' details; a status without them comes from the
+//! transport.
 
 use prost::Message as _;
 use tonic::{Code as Grpc, Status};
@@ -33,14 +34,28 @@ fn grpc(code: Code) -> Grpc {
 impl From<Problem> for v1::Problem {
     fn from(problem: Problem) -> Self {
         let (line, column) = problem.at.unzip();
-        Self { code: problem.code.word().to_owned(), detail: problem.detail, hint: problem.hint, line, column }
+        Self {
+            code: problem.code.word().to_owned(),
+            detail: problem.detail,
+            hint: problem.hint,
+            line,
+            column,
+        }
     }
 }
 
 impl From<v1::Problem> for Problem {
     fn from(told: v1::Problem) -> Self {
-        let code = Code::TABLE.iter().find(|row| row.1 == told.code).map_or(Code::Internal, |row| row.0);
-        Self { code, detail: told.detail, hint: told.hint, at: told.line.zip(told.column) }
+        let code = Code::TABLE
+            .iter()
+            .find(|row| row.1 == told.code)
+            .map_or(Code::Internal, |row| row.0);
+        Self {
+            code,
+            detail: told.detail,
+            hint: told.hint,
+            at: told.line.zip(told.column),
+        }
     }
 }
 
@@ -53,7 +68,10 @@ impl From<Problem> for Status {
 
 impl From<Status> for Problem {
     fn from(status: Status) -> Self {
-        if let Some(told) = (!status.details().is_empty()).then(|| v1::Problem::decode(status.details()).ok()).flatten() {
+        if let Some(told) = (!status.details().is_empty())
+            .then(|| v1::Problem::decode(status.details()).ok())
+            .flatten()
+        {
             return told.into();
         }
         let detail = match std::error::Error::source(&status) {
@@ -61,7 +79,8 @@ impl From<Status> for Problem {
             None => status.message().to_owned(),
         };
         let code = match status.code() {
-            // The message is larger than both sides have agreed on, or the method is not there: no later attempt will do better.
+            // The message is larger than both sides have agreed on, or the method is not there: no later attempt will
+            // do better.
             Grpc::OutOfRange | Grpc::InvalidArgument => Code::TooLarge,
             Grpc::Unimplemented => Code::NotSupported,
             Grpc::DeadlineExceeded => Code::Timeout,
@@ -80,7 +99,8 @@ fn innermost(mut error: &dyn std::error::Error) -> &dyn std::error::Error {
 
 /// A message that does not say what it must.
 pub fn malformed(what: &str) -> Problem {
-    Problem::new(Code::BadRequest, format!("the message does not read: {what}")).hint("both nodes should have the same version")
+    Problem::new(Code::BadRequest, format!("the message does not read: {what}"))
+        .hint("both nodes should have the same version")
 }
 
 #[cfg(test)]

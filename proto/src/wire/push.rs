@@ -10,7 +10,10 @@ const VERSION: u8 = 1;
 
 /// The value of the record.
 pub fn encode(request: leaf::Request, items: Vec<Bytes>) -> Vec<u8> {
-    let push = tailer::PushRecord { request: Some(request), items };
+    let push = tailer::PushRecord {
+        request: Some(request),
+        items,
+    };
     let mut payload = Vec::with_capacity(1 + push.encoded_len());
     payload.push(VERSION);
     push.encode_raw(&mut payload);
@@ -19,7 +22,9 @@ pub fn encode(request: leaf::Request, items: Vec<Bytes>) -> Vec<u8> {
 
 /// The push in a record's value, if that is one.
 pub fn decode(payload: &Bytes) -> Option<(RequestKey, Vec<Bytes>)> {
-    let (&VERSION, _) = payload.split_first()? else { return None };
+    let (&VERSION, _) = payload.split_first()? else {
+        return None;
+    };
     let push = tailer::PushRecord::decode(payload.slice(1..)).ok()?;
     Some((push.request?.try_into().ok()?, push.items))
 }
@@ -30,9 +35,15 @@ mod tests {
 
     #[test]
     fn a_push_reads_back_and_what_is_none_is_none() {
-        let request = RequestKey { key: "k".into(), body: 7 };
+        let request = RequestKey {
+            key: "k".into(),
+            body: 7,
+        };
         let items = vec![Bytes::from_static(b"{}"), Bytes::new()];
-        assert_eq!(decode(&encode(request.clone().into(), items.clone()).into()), Some((request, items)));
+        assert_eq!(
+            decode(&encode(request.clone().into(), items.clone()).into()),
+            Some((request, items))
+        );
         for none in ["", "{}", "\u{1}\u{1}", "\u{1}"] {
             assert_eq!(decode(&Bytes::from_static(none.as_bytes())), None, "{none:?}");
         }

@@ -59,11 +59,20 @@ impl FileChanges {
         })?;
         info!(file = %log.file().display(), changes = catalog.version, "change log read");
         let (catalog, _) = watch::channel(Arc::new(catalog));
-        Ok(Self { shared: Arc::new(Shared { state: Mutex::new(State { log, seen, unsure: false }), catalog }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(State {
+                    log,
+                    seen,
+                    unsure: false,
+                }),
+                catalog,
+            }),
+        })
     }
 
-    /// Judges a record and, if it is accepted, puts it into the log: durable and in force when this returns. Blocks for an fsync. A record
-    /// whose uid is in the log already changes nothing and gives the catalog as it is.
+    /// Judges a record and, if it is accepted, puts it into the log: durable and in force when this returns. Blocks for
+    /// an fsync. A record whose uid is in the log already changes nothing and gives the catalog as it is.
     pub fn submit(&self, record: ChangeRecord) -> Result<Arc<Catalog>, Problem> {
         let mut state = self.shared.state.lock();
         let current = self.shared.catalog.borrow().clone();
@@ -71,7 +80,9 @@ impl FileChanges {
             return Ok(current);
         }
         if state.unsure {
-            return Err(unavailable("a change could not be written and may or may not be in the change log"));
+            return Err(unavailable(
+                "a change could not be written and may or may not be in the change log",
+            ));
         }
         let (next, result) = current.apply(&record);
         result?;
@@ -85,8 +96,11 @@ impl FileChanges {
             Appended::Unsure(error) => {
                 state.unsure = true;
                 tracing::error!(%error, "a change may or may not be in the change log; no further change is accepted before a restart");
-                return Err(Problem::new(Code::UnknownOutcome, format!("the change may or may not have been written: {error}"))
-                    .hint("look after the disk, restart the node, and read what is in force"));
+                return Err(Problem::new(
+                    Code::UnknownOutcome,
+                    format!("the change may or may not have been written: {error}"),
+                )
+                .hint("look after the disk, restart the node, and read what is in force"));
             }
         }
         metrics::histogram!("rachis_change_write_seconds").record(started.elapsed().as_secs_f64());
@@ -109,18 +123,37 @@ impl Changes for FileChanges {
     }
 
     async fn propose(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem> {
-        let record = ChangeRecord { uid: Uuid::now_v7(), level: LEVEL, expected, change };
+        let record = ChangeRecord {
+            uid: Uuid::now_v7(),
+            level: LEVEL,
+            expected,
+            change,
+        };
         let changes = self.clone();
         // A change that was begun is finished, even if the client who asked for it goes away.
         tokio::task::spawn_blocking(move || changes.submit(record))
             .await
-            .map_err(|error| Problem::new(Code::UnknownOutcome, format!("writing a change was interrupted: {error}")))?
+            .map_err(|error| {
+                Problem::new(
+                    Code::UnknownOutcome,
+                    format!("writing a change was interrupted: {error}"),
+                )
+            })?
     }
 
     fn health(&self) -> LogHealth {
         let offset = i64::try_from(self.shared.catalog.borrow().version).unwrap_or(i64::MAX);
-        let trouble = self.shared.state.lock().unsure.then(|| "a change may or may not have been written: restart the node".to_owned());
-        LogHealth { offset, trouble, ..LogHealth::default() }
+        let trouble = self
+            .shared
+            .state
+            .lock()
+            .unsure
+            .then(|| "a change may or may not have been written: restart the node".to_owned());
+        LogHealth {
+            offset,
+            trouble,
+            ..LogHealth::default()
+        }
     }
 }
 
@@ -139,13 +172,24 @@ mod tests {
         for i in 0..20 {
             changes.propose(create(&format!("c{i}")), None).await.expect("accepted");
         }
-        changes.propose(Change::DropCollection { name: name("c7") }, None).await.expect("accepted");
+        changes
+            .propose(Change::DropCollection { name: name("c7") }, None)
+            .await
+            .expect("accepted");
         let before = changes.catalog().borrow().clone();
         drop(changes);
         let again = FileChanges::open(folder.path()).expect("the log");
         assert_eq!(*again.catalog().borrow(), before);
         assert_eq!(before.collections.len(), 19);
-        assert_eq!(again.propose(create("more"), None).await.expect("accepted").collections.len(), 20);
+        assert_eq!(
+            again
+                .propose(create("more"), None)
+                .await
+                .expect("accepted")
+                .collections
+                .len(),
+            20
+        );
     }
 
     #[tokio::test]
@@ -154,9 +198,15 @@ mod tests {
         let changes = FileChanges::open(folder.path()).expect("a new log");
         changes.propose(create("events"), None).await.expect("accepted");
         let bytes = fs::read(file(&folder)).expect("the file");
-        let problem = changes.propose(Change::DropCollection { name: name("other") }, None).await.expect_err("no such collection");
+        let problem = changes
+            .propose(Change::DropCollection { name: name("other") }, None)
+            .await
+            .expect_err("no such collection");
         assert_eq!(problem.code, Code::NotFound);
-        let problem = changes.propose(Change::DropCollection { name: name("events") }, Some(9)).await.expect_err("another version");
+        let problem = changes
+            .propose(Change::DropCollection { name: name("events") }, Some(9))
+            .await
+            .expect_err("another version");
         assert_eq!(problem.code, Code::Conflict);
         assert_eq!(fs::read(file(&folder)).expect("the file"), bytes);
         assert_eq!(changes.catalog().borrow().version, 1);
@@ -176,16 +226,38 @@ mod tests {
             fs::write(file(&folder), &whole[..end]).expect("written");
             fs::write(end_file(&folder), &acknowledged).expect("written");
             let changes = FileChanges::open(folder.path()).expect("a torn log opens");
-            assert_eq!(changes.catalog().borrow().collections.keys().map(|n| n.as_str()).collect::<Vec<_>>(), ["first"], "torn at {end}");
+            assert_eq!(
+                changes
+                    .catalog()
+                    .borrow()
+                    .collections
+                    .keys()
+                    .map(|n| n.as_str())
+                    .collect::<Vec<_>>(),
+                ["first"],
+                "torn at {end}"
+            );
             drop(changes);
-            assert_eq!(fs::read(file(&folder)).expect("the file").len(), kept, "the torn line is gone, torn at {end}");
+            assert_eq!(
+                fs::read(file(&folder)).expect("the file").len(),
+                kept,
+                "the torn line is gone, torn at {end}"
+            );
         }
         // A file system may have kept the length and lost a block.
         let mut holes = whole.clone();
         holes[kept + 3..kept + 9].fill(0);
         fs::write(file(&folder), &holes).expect("written");
         fs::write(end_file(&folder), &acknowledged).expect("written");
-        assert_eq!(FileChanges::open(folder.path()).expect("opens").catalog().borrow().collections.len(), 1);
+        assert_eq!(
+            FileChanges::open(folder.path())
+                .expect("opens")
+                .catalog()
+                .borrow()
+                .collections
+                .len(),
+            1
+        );
     }
 
     #[tokio::test]
@@ -199,7 +271,16 @@ mod tests {
             let changes = FileChanges::open(folder.path()).expect("opens");
             changes.propose(create("events"), None).await.expect("accepted");
             drop(changes);
-            assert_eq!(FileChanges::open(folder.path()).expect("opens").catalog().borrow().collections.len(), 1, "torn at {end}");
+            assert_eq!(
+                FileChanges::open(folder.path())
+                    .expect("opens")
+                    .catalog()
+                    .borrow()
+                    .collections
+                    .len(),
+                1,
+                "torn at {end}"
+            );
         }
     }
 
@@ -211,29 +292,70 @@ mod tests {
             changes.propose(create(&format!("c{i}")), None).await.expect("accepted");
         }
         drop(changes);
-        let (whole, noted) = (fs::read(file(&folder)).expect("the file"), fs::read(end_file(&folder)).expect("the file"));
-        let ends: Vec<usize> = whole.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
-        // Between two records, within the last one, without any, and the file gone: each is what a crash leaves of changes that nobody was told of.
+        let (whole, noted) = (
+            fs::read(file(&folder)).expect("the file"),
+            fs::read(end_file(&folder)).expect("the file"),
+        );
+        let ends: Vec<usize> = whole
+            .iter()
+            .enumerate()
+            .filter(|(_, b)| **b == b'\n')
+            .map(|(at, _)| at + 1)
+            .collect();
+        // Between two records, within the last one, without any, and the file gone: each is what a crash leaves of
+        // changes that nobody was told of.
         for length in [ends[2], ends[1], whole.len() - 1, ends[0], 5, 0] {
             fs::write(file(&folder), &whole[..length]).expect("written");
-            let error = FileChanges::open(folder.path()).err().expect("it is too short").to_string();
-            assert!(error.contains("its end is lost") && error.contains("delete") && error.contains(log::END_FILE), "{length}: {error}");
-            assert_eq!(fs::read(file(&folder)).expect("the file"), &whole[..length], "it is left as it is");
+            let error = FileChanges::open(folder.path())
+                .err()
+                .expect("it is too short")
+                .to_string();
+            assert!(
+                error.contains("its end is lost") && error.contains("delete") && error.contains(log::END_FILE),
+                "{length}: {error}"
+            );
+            assert_eq!(
+                fs::read(file(&folder)).expect("the file"),
+                &whole[..length],
+                "it is left as it is"
+            );
         }
         fs::remove_file(file(&folder)).expect("it was there");
-        assert!(matches!(FileChanges::open(folder.path()), Err(Error::Short { .. })), "a log that is gone is no new one");
+        assert!(
+            matches!(FileChanges::open(folder.path()), Err(Error::Short { .. })),
+            "a log that is gone is no new one"
+        );
         // A copy brings all of it back; and who decides to go on without the end does.
         fs::write(file(&folder), &whole).expect("written");
-        assert_eq!(FileChanges::open(folder.path()).expect("whole again").catalog().borrow().collections.len(), 3);
+        assert_eq!(
+            FileChanges::open(folder.path())
+                .expect("whole again")
+                .catalog()
+                .borrow()
+                .collections
+                .len(),
+            3
+        );
         fs::write(file(&folder), &whole[..ends[1]]).expect("written");
         fs::remove_file(end_file(&folder)).expect("it was there");
-        assert_eq!(FileChanges::open(folder.path()).expect("it was decided").catalog().borrow().collections.len(), 1);
+        assert_eq!(
+            FileChanges::open(folder.path())
+                .expect("it was decided")
+                .catalog()
+                .borrow()
+                .collections
+                .len(),
+            1
+        );
         // What does not say anything any more is not taken for nothing.
         for at in 0..noted.len() {
             let mut damaged = noted.clone();
             damaged[at] ^= 1;
             fs::write(end_file(&folder), damaged).expect("written");
-            assert!(matches!(FileChanges::open(folder.path()), Err(Error::UnreadableEnd { .. })), "byte {at}");
+            assert!(
+                matches!(FileChanges::open(folder.path()), Err(Error::UnreadableEnd { .. })),
+                "byte {at}"
+            );
         }
     }
 
@@ -246,15 +368,28 @@ mod tests {
         }
         drop(changes);
         let whole = fs::read(file(&folder)).expect("the file");
-        let lines: Vec<usize> = whole.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(i, _)| i).collect();
-        // In the middle of the third line (the second record), and in the last one, which is complete and so was acknowledged.
+        let lines: Vec<usize> = whole
+            .iter()
+            .enumerate()
+            .filter(|(_, b)| **b == b'\n')
+            .map(|(i, _)| i)
+            .collect();
+        // In the middle of the third line (the second record), and in the last one, which is complete and so was
+        // acknowledged.
         for (at, line) in [(lines[1] + 40, 3), (lines[2] + 40, 4)] {
             let mut bad = whole.clone();
             bad[at] ^= 1;
             fs::write(file(&folder), &bad).expect("written");
             let error = FileChanges::open(folder.path()).err().expect("damaged").to_string();
-            assert!(error.contains("changes.log") && error.contains(&format!("line {line} is damaged")), "{error}");
-            assert_eq!(fs::read(file(&folder)).expect("the file"), bad, "a damaged log is left as it is");
+            assert!(
+                error.contains("changes.log") && error.contains(&format!("line {line} is damaged")),
+                "{error}"
+            );
+            assert_eq!(
+                fs::read(file(&folder)).expect("the file"),
+                bad,
+                "a damaged log is left as it is"
+            );
         }
         fs::write(file(&folder), b"something else\n").expect("written");
         let error = FileChanges::open(folder.path()).err().expect("not a log").to_string();
@@ -264,15 +399,25 @@ mod tests {
     #[tokio::test]
     async fn a_change_that_is_not_known_stops_and_is_never_skipped() {
         let records = [
-            format!(r#"{{"uid":"{}","level":{},"change":{{"kind":"create_collection","name":"x","settings":{{}}}}}}"#, Uuid::now_v7(), LEVEL + 1),
-            format!(r#"{{"uid":"{}","level":{LEVEL},"change":{{"kind":"paint_it_blue","name":"x"}}}}"#, Uuid::now_v7()),
+            format!(
+                r#"{{"uid":"{}","level":{},"change":{{"kind":"create_collection","name":"x","settings":{{}}}}}}"#,
+                Uuid::now_v7(),
+                LEVEL + 1
+            ),
+            format!(
+                r#"{{"uid":"{}","level":{LEVEL},"change":{{"kind":"paint_it_blue","name":"x"}}}}"#,
+                Uuid::now_v7()
+            ),
         ];
         for (record, word) in records.iter().zip(["level", "paint_it_blue"]) {
             let folder = tempfile::tempdir().expect("a folder");
             let changes = FileChanges::open(folder.path()).expect("a new log");
             changes.propose(create("events"), None).await.expect("accepted");
             drop(changes);
-            let mut log = fs::OpenOptions::new().append(true).open(file(&folder)).expect("the file");
+            let mut log = fs::OpenOptions::new()
+                .append(true)
+                .open(file(&folder))
+                .expect("the file");
             log.write_all(&log::line(record.as_bytes())).expect("written");
             let error = FileChanges::open(folder.path()).err().expect("unknown").to_string();
             assert!(error.contains("line 3") && error.contains(word), "{error}");
@@ -283,32 +428,64 @@ mod tests {
     async fn a_repeated_request_counts_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let changes = FileChanges::open(folder.path()).expect("a new log");
-        let record = ChangeRecord { uid: Uuid::now_v7(), level: LEVEL, expected: None, change: create("events") };
+        let record = ChangeRecord {
+            uid: Uuid::now_v7(),
+            level: LEVEL,
+            expected: None,
+            change: create("events"),
+        };
         let first = changes.submit(record.clone()).expect("accepted");
-        changes.propose(Change::DropCollection { name: name("events") }, None).await.expect("accepted");
+        changes
+            .propose(Change::DropCollection { name: name("events") }, None)
+            .await
+            .expect("accepted");
         let again = changes.submit(record.clone()).expect("known");
         assert_eq!((first.version, again.version, again.collections.len()), (1, 2, 0));
         drop(changes);
         let changes = FileChanges::open(folder.path()).expect("the log");
-        assert_eq!(changes.submit(record).expect("known after a restart").collections.len(), 0);
+        assert_eq!(
+            changes.submit(record).expect("known after a restart").collections.len(),
+            0
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn of_many_who_change_the_same_version_one_wins() {
         let folder = tempfile::tempdir().expect("a folder");
         let changes = FileChanges::open(folder.path()).expect("a new log");
-        let version = changes.propose(create("events"), None).await.expect("accepted").collections[&name("events")].version;
-        let settings = |path: usize| CollectionSettings { shards: 1, time_path: Some(format!("t{path}")) };
+        let version = changes
+            .propose(create("events"), None)
+            .await
+            .expect("accepted")
+            .collections[&name("events")]
+            .version;
+        let settings = |path: usize| CollectionSettings {
+            shards: 1,
+            time_path: Some(format!("t{path}")),
+        };
         let all = (0..16).map(|i| {
             let changes = changes.clone();
-            tokio::spawn(async move { changes.propose(Change::AlterCollection { name: name("events"), settings: settings(i) }, Some(version)).await })
+            tokio::spawn(async move {
+                changes
+                    .propose(
+                        Change::AlterCollection {
+                            name: name("events"),
+                            settings: settings(i),
+                        },
+                        Some(version),
+                    )
+                    .await
+            })
         });
         let results = futures::future::join_all(all).await;
         let won = results.iter().filter(|r| r.as_ref().is_ok_and(Result::is_ok)).count();
         assert_eq!(won, 1);
         let before = changes.catalog().borrow().clone();
         drop(changes);
-        assert_eq!(*FileChanges::open(folder.path()).expect("the log").catalog().borrow(), before);
+        assert_eq!(
+            *FileChanges::open(folder.path()).expect("the log").catalog().borrow(),
+            before
+        );
     }
 
     #[test]
@@ -341,6 +518,10 @@ mod tests {
     }
 
     fn create(text: &str) -> Change {
-        Change::CreateCollection { name: name(text), settings: CollectionSettings::default(), placement: Vec::new() }
+        Change::CreateCollection {
+            name: name(text),
+            settings: CollectionSettings::default(),
+            placement: Vec::new(),
+        }
     }
 }

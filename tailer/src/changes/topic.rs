@@ -1,8 +1,8 @@
-//! The change log of a cluster: one topic, one partition, never compacted. This node reads it, keeps a copy of what it adds up to, and puts
-//! proposals into it.
+//! The change log of a cluster: one topic, one partition, never compacted. This node reads it, keeps a copy of what it
+//! adds up to, and puts proposals into it.
 //!
-//! A node decides nothing while the log is in trouble: missing, shorter, another, wrongly configured, or with a record that it does not
-//! understand. It goes on by itself once the log is as it should be.
+//! A node decides nothing while the log is in trouble: missing, shorter, another, wrongly configured, or with a record
+//! that it does not understand. It goes on by itself once the log is as it should be.
 
 use std::{
     collections::HashMap,
@@ -77,13 +77,26 @@ struct Shared {
 
 impl TopicChanges {
     /// Begins to read. New collections are placed on `leaves`.
-    pub fn start(kafka: ClusterKafka, known: Arc<Known>, leaves: Vec<NodeName>, stop: CancellationToken) -> Result<Self, Problem> {
+    pub fn start(
+        kafka: ClusterKafka,
+        known: Arc<Known>,
+        leaves: Vec<NodeName>,
+        stop: CancellationToken,
+    ) -> Result<Self, Problem> {
         let appender = Appender::new(&kafka)?;
         known.unread();
-        let shared = Arc::new(Shared { kafka, known, appender, leaves, waiting: Mutex::default(), stop });
+        let shared = Arc::new(Shared {
+            kafka,
+            known,
+            appender,
+            leaves,
+            waiting: Mutex::default(),
+            stop,
+        });
         // Of its own: the process' runtime may end before the thread has noticed.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Problem::new(Code::Internal, format!("no runtime for the change log: {error}")))?;
+        let runtime =
+            runtime.map_err(|error| Problem::new(Code::Internal, format!("no runtime for the change log: {error}")))?;
         let reader = shared.clone();
         std::thread::Builder::new()
             .name("changes".into())
@@ -92,31 +105,55 @@ impl TopicChanges {
         Ok(Self { shared })
     }
 
-    /// Puts a change into the log and waits until this node has read it back: its offset. The same uid may be proposed again.
+    /// Puts a change into the log and waits until this node has read it back: its offset. The same uid may be proposed
+    /// again.
     pub async fn submit(&self, uid: Uuid, change: Change, expected: Option<u64>) -> Result<i64, Problem> {
         let shared = &self.shared;
         if let Some(trouble) = shared.known.health().trouble {
-            return Err(Problem::new(Code::Unavailable, format!("nothing can be agreed on: {trouble}"))
-                .hint("rachis cluster status shows how each node sees it"));
+            return Err(
+                Problem::new(Code::Unavailable, format!("nothing can be agreed on: {trouble}"))
+                    .hint("rachis cluster status shows how each node sees it"),
+            );
         }
         let state = shared.known.state().borrow().clone();
         if state.cluster.is_none() {
-            return Err(Problem::new(Code::Unavailable, "the change log was not read yet").hint("try again a little later"));
+            return Err(
+                Problem::new(Code::Unavailable, "the change log was not read yet").hint("try again a little later")
+            );
         }
         let change = placed(change, uid, &shared.leaves);
-        let record = ChangeRecord { uid, level: LEVEL, expected, change };
+        let record = ChangeRecord {
+            uid,
+            level: LEVEL,
+            expected,
+            change,
+        };
         let not_after_ms = now_ms() + i64::try_from(VALID_FOR.as_millis()).unwrap_or(i64::MAX);
-        let entry = Entry::Change(LogChange { record, not_after_ms, seen: state.seen() });
-        let json = serde_json::to_vec(&LogRecord { level: LEVEL, entry }).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+        let entry = Entry::Change(LogChange {
+            record,
+            not_after_ms,
+            seen: state.seen(),
+        });
+        let json = serde_json::to_vec(&LogRecord { level: LEVEL, entry })
+            .map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
         if json.len() > CHANGE_BYTES_MAX {
-            return Err(Problem::new(Code::TooLarge, format!("the change has {} bytes, the limit is {CHANGE_BYTES_MAX}", json.len())));
+            return Err(Problem::new(
+                Code::TooLarge,
+                format!("the change has {} bytes, the limit is {CHANGE_BYTES_MAX}", json.len()),
+            ));
         }
         let (told, judged) = oneshot::channel();
         shared.waiting.lock().entry(uid).or_default().push(told);
         let begun = Instant::now();
-        let appended = shared.appender.append(&shared.kafka.changes_topic, PARTITION, &json).await;
+        let appended = shared
+            .appender
+            .append(&shared.kafka.changes_topic, PARTITION, &json)
+            .await;
         let judged = match appended {
-            Ok(_) => tokio::time::timeout(JUDGED_WITHIN, judged).await.ok().and_then(Result::ok),
+            Ok(_) => tokio::time::timeout(JUDGED_WITHIN, judged)
+                .await
+                .ok()
+                .and_then(Result::ok),
             Err(problem) => {
                 shared.waiting.lock().remove(&uid);
                 return Err(problem);
@@ -126,7 +163,11 @@ impl TopicChanges {
         metrics::histogram!("rachis_change_write_seconds").record(begun.elapsed().as_secs_f64());
         match judged {
             Some((offset, result)) => result.map(|()| offset),
-            None => Err(Problem::new(Code::UnknownOutcome, "the change is in the log and was not read back in time").hint("read what is in force")),
+            None => Err(Problem::new(
+                Code::UnknownOutcome,
+                "the change is in the log and was not read back in time",
+            )
+            .hint("read what is in force")),
         }
     }
 }
@@ -134,9 +175,17 @@ impl TopicChanges {
 /// A new collection with its shards placed.
 fn placed(change: Change, uid: Uuid, leaves: &[NodeName]) -> Change {
     match change {
-        Change::CreateCollection { name, settings, placement } if placement.is_empty() => {
+        Change::CreateCollection {
+            name,
+            settings,
+            placement,
+        } if placement.is_empty() => {
             let placement = place(CollectionUid(uid), settings.shards, leaves);
-            Change::CreateCollection { name, settings, placement }
+            Change::CreateCollection {
+                name,
+                settings,
+                placement,
+            }
         }
         other => other,
     }
@@ -144,7 +193,9 @@ fn placed(change: Change, uid: Uuid, leaves: &[NodeName]) -> Change {
 
 /// The time on this machine, milliseconds since 1970.
 pub fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -190,10 +241,17 @@ impl Shared {
             match consumer.poll(POLL) {
                 Some(Ok(message)) => {
                     if message.offset() != next {
-                        return Err(Trouble::Hole { expected: next, found: message.offset() }.to_string());
+                        return Err(Trouble::Hole {
+                            expected: next,
+                            found: message.offset(),
+                        }
+                        .to_string());
                     }
                     next += 1;
-                    let (bytes, time_ms) = (message.payload().unwrap_or_default(), message.timestamp().to_millis().unwrap_or_default());
+                    let (bytes, time_ms) = (
+                        message.payload().unwrap_or_default(),
+                        message.timestamp().to_millis().unwrap_or_default(),
+                    );
                     match state.read(message.offset(), time_ms, bytes) {
                         Ok(outcome) => {
                             unsaved = true;
@@ -218,7 +276,10 @@ impl Shared {
                         self.known.advance(state.clone());
                     }
                     if state.cluster.is_none() {
-                        return Err(format!("topic {} is empty: run `rachis cluster init` again", self.kafka.changes_topic));
+                        return Err(format!(
+                            "topic {} is empty: run `rachis cluster init` again",
+                            self.kafka.changes_topic
+                        ));
                     }
                     self.known.trouble(None);
                 }
@@ -239,11 +300,18 @@ impl Shared {
     /// Whether an error of the client ends this attempt. While no broker answers, the client tries by itself.
     fn note(&self, error: &KafkaError) -> Result<(), String> {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut) => {
-                self.known.trouble(Some("the cluster's Kafka does not answer".to_owned()));
+            Some(
+                RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::OperationTimedOut,
+            ) => {
+                self.known
+                    .trouble(Some("the cluster's Kafka does not answer".to_owned()));
                 Ok(())
             }
-            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => Err("the log is shorter than what was read".to_owned()),
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                Err("the log is shorter than what was read".to_owned())
+            }
             _ => Err(unavailable(error).detail),
         }
     }
@@ -271,15 +339,22 @@ impl Shared {
 
     fn assign(&self, consumer: &BaseConsumer, offset: i64) -> Result<(), String> {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.kafka.changes_topic, PARTITION, Offset::Offset(offset)).map_err(|e| e.to_string())?;
+        list.add_partition_offset(&self.kafka.changes_topic, PARTITION, Offset::Offset(offset))
+            .map_err(|e| e.to_string())?;
         consumer.assign(&list).map_err(|e| e.to_string())
     }
 
-    /// Whether the topic is there, as long as it must be, and configured as it must be; the offset after its last record.
+    /// Whether the topic is there, as long as it must be, and configured as it must be; the offset after its last
+    /// record.
     fn look(&self, consumer: &BaseConsumer, runtime: &Runtime) -> Result<i64, String> {
         let topic = &self.kafka.changes_topic;
-        let metadata = consumer.fetch_metadata(Some(topic), BROKER_ANSWER).map_err(|error| unavailable(&error).detail)?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none() && !found.partitions().is_empty());
+        let metadata = consumer
+            .fetch_metadata(Some(topic), BROKER_ANSWER)
+            .map_err(|error| unavailable(&error).detail)?;
+        let found = metadata
+            .topics()
+            .iter()
+            .find(|found| found.name() == topic && found.error().is_none() && !found.partitions().is_empty());
         let Some(found) = found else {
             let known = self.known.health().offset;
             let hint = match known {
@@ -291,13 +366,20 @@ impl Shared {
             return Err(format!("the change log, topic {topic}, is missing ({hint})"));
         };
         if found.partitions().len() != 1 {
-            return Err(format!("topic {topic} has {} partitions; the change log has one", found.partitions().len()));
+            return Err(format!(
+                "topic {topic} has {} partitions; the change log has one",
+                found.partitions().len()
+            ));
         }
         // Taken first: peers may tell of records that came since the log was measured.
         let known = self.known.health().offset;
-        let (low, high) = consumer.fetch_watermarks(topic, PARTITION, BROKER_ANSWER).map_err(|error| unavailable(&error).detail)?;
+        let (low, high) = consumer
+            .fetch_watermarks(topic, PARTITION, BROKER_ANSWER)
+            .map_err(|error| unavailable(&error).detail)?;
         if low > 0 {
-            return Err(format!("the first {low} records of topic {topic} are gone; the change log keeps all"));
+            return Err(format!(
+                "the first {low} records of topic {topic} are gone; the change log keeps all"
+            ));
         }
         if high <= known && !self.restored(consumer) {
             return Err(format!(
@@ -325,14 +407,22 @@ impl Shared {
         let described = runtime.block_on(async {
             let admin = self.kafka.admin()?;
             let options = AdminOptions::new().request_timeout(Some(BROKER_ANSWER));
-            admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await.map_err(|error| unavailable(&error))
+            admin
+                .describe_configs(&[ResourceSpecifier::Topic(topic)], &options)
+                .await
+                .map_err(|error| unavailable(&error))
         });
         let described = described.map_err(|problem| problem.detail)?.into_iter().next();
-        let described = described.ok_or("the broker does not tell the topic's settings")?.map_err(|code| code.to_string())?;
+        let described = described
+            .ok_or("the broker does not tell the topic's settings")?
+            .map_err(|code| code.to_string())?;
         for (key, wanted) in &TOPIC_SETTINGS[..TOPIC_SETTINGS_CHECKED] {
             let found = described.get(key).and_then(|entry| entry.value.as_deref());
             if found != Some(*wanted) {
-                return Err(format!("topic {topic} has {key}={}; the change log needs {key}={wanted}", found.unwrap_or("nothing")));
+                return Err(format!(
+                    "topic {topic} has {key}={}; the change log needs {key}={wanted}",
+                    found.unwrap_or("nothing")
+                ));
             }
         }
         Ok(())
@@ -346,8 +436,13 @@ impl Shared {
             if let Some(Ok(message)) = consumer.poll(POLL)
                 && message.offset() == 0
             {
-                let adopted = state.adopt(message.payload().unwrap_or_default()).map_err(|trouble| trouble.to_string())?;
-                warn!(from = adopted.catalog.version, "the change log was made anew from a copy, and this node goes on from there");
+                let adopted = state
+                    .adopt(message.payload().unwrap_or_default())
+                    .map_err(|trouble| trouble.to_string())?;
+                warn!(
+                    from = adopted.catalog.version,
+                    "the change log was made anew from a copy, and this node goes on from there"
+                );
                 return Ok(adopted);
             }
         }
@@ -368,7 +463,14 @@ pub async fn restore(kafka: &ClusterKafka, from: State) -> Result<(), Problem> {
     let Some(cluster) = from.cluster else {
         return Err(Problem::new(Code::BadRequest, "the copy belongs to no cluster").hint("take another node's"));
     };
-    begin(kafka, Begin { cluster, from: Some(Box::new(from)) }).await
+    begin(
+        kafka,
+        Begin {
+            cluster,
+            from: Some(Box::new(from)),
+        },
+    )
+    .await
 }
 
 async fn begin(kafka: &ClusterKafka, begin: Begin) -> Result<(), Problem> {
@@ -377,22 +479,35 @@ async fn begin(kafka: &ClusterKafka, begin: Begin) -> Result<(), Problem> {
         return Err(Problem::new(Code::Conflict, format!("the change log, topic {topic}, exists already"))
             .hint("one log serves one cluster: another cluster needs another [cluster] changes_topic. To restore a log, delete the topic first"));
     }
-    let record = LogRecord { level: LEVEL, entry: Entry::Begin(begin) };
+    let record = LogRecord {
+        level: LEVEL,
+        entry: Entry::Begin(begin),
+    };
     let json = serde_json::to_vec(&record).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
     let offset = Appender::new(kafka)?.append(topic, PARTITION, &json).await?;
     match offset {
         0 => Ok(()),
-        _ => Err(Problem::new(Code::Conflict, format!("somebody else wrote into topic {topic} at the same moment"))),
+        _ => Err(Problem::new(
+            Code::Conflict,
+            format!("somebody else wrote into topic {topic} at the same moment"),
+        )),
     }
 }
 
 /// How many records the log has.
 async fn records(kafka: &ClusterKafka) -> Result<i64, Problem> {
-    let (config, topic) = (kafka.client(&[("group.id", "rachis-changes")]), kafka.changes_topic.clone());
+    let (config, topic) = (
+        kafka.client(&[("group.id", "rachis-changes")]),
+        kafka.changes_topic.clone(),
+    );
     let ask = move || {
         let consumer: BaseConsumer = config.create().map_err(|error: KafkaError| unavailable(&error))?;
-        let (_, high) = consumer.fetch_watermarks(&topic, PARTITION, BROKER_ANSWER).map_err(|error| unavailable(&error))?;
+        let (_, high) = consumer
+            .fetch_watermarks(&topic, PARTITION, BROKER_ANSWER)
+            .map_err(|error| unavailable(&error))?;
         Ok(high)
     };
-    tokio::task::spawn_blocking(ask).await.map_err(|e| Problem::new(Code::Internal, e.to_string()))?
+    tokio::task::spawn_blocking(ask)
+        .await
+        .map_err(|e| Problem::new(Code::Internal, e.to_string()))?
 }

@@ -37,7 +37,13 @@ pub struct Board {
 impl Board {
     /// A board with nothing on it.
     pub fn new(collection: CollectionName, source: SourceName) -> Self {
-        Self { collection, source, cells: Mutex::default(), error: Mutex::default(), stopped: Mutex::default() }
+        Self {
+            collection,
+            source,
+            cells: Mutex::default(),
+            error: Mutex::default(),
+            stopped: Mutex::default(),
+        }
     }
 
     /// Shows an error of the whole source until something succeeds. Logged when it changes.
@@ -87,7 +93,10 @@ impl Board {
             };
             self.tell_partition(cell.number, lag, held);
         }
-        let trouble = self.rows().iter().any(|row| row.error.is_some() || row.state == SourceState::Stopped);
+        let trouble = self
+            .rows()
+            .iter()
+            .any(|row| row.error.is_some() || row.state == SourceState::Stopped);
         metrics::gauge!("rachis_tail_trouble", &self.labels()).set(f64::from(u8::from(trouble)));
     }
 
@@ -98,7 +107,10 @@ impl Board {
     }
 
     fn labels(&self) -> [(&'static str, String); 2] {
-        [("collection", self.collection.to_string()), ("source", self.source.to_string())]
+        [
+            ("collection", self.collection.to_string()),
+            ("source", self.source.to_string()),
+        ]
     }
 
     fn tell_partition(&self, number: i32, lag: Option<i64>, held_bytes: usize) {
@@ -125,7 +137,11 @@ impl Board {
             error,
         };
         if cells.is_empty() {
-            let state = if *self.stopped.lock() { SourceState::Stopped } else { SourceState::Starting };
+            let state = if *self.stopped.lock() {
+                SourceState::Stopped
+            } else {
+                SourceState::Starting
+            };
             return vec![row(None, state, (None, None), -1, error)];
         }
         let cell_row = |cell: &Arc<Cell>| {

@@ -1,4 +1,5 @@
-//! From a source's settings to a consumer: what we decide, what passes through, what is refused. And what a Kafka error means to a person.
+//! From a source's settings to a consumer: what we decide, what passes through, what is refused. And what a Kafka error
+//! means to a person.
 
 use proto::{Code, Problem, catalog::SourceSettings};
 use rdkafka::{
@@ -54,16 +55,24 @@ pub fn consumer(settings: &SourceSettings, group: &str, instance: Option<&str>) 
     config.extend(DEFAULTS.map(owned));
     config.set("group.id", group);
     if let Some(instance) = instance {
-        // A restarted node takes its place in the group back at once, instead of waiting until its old self is given up.
+        // A restarted node takes its place in the group back at once, instead of waiting until its old self is given
+        // up.
         config.set("group.instance.id", instance);
     }
     for (key, value) in &settings.config {
         check(key, value)?;
         config.set(key.as_str(), value.as_str());
     }
-    if config.get("bootstrap.servers").or(config.get("metadata.broker.list")).is_none_or(|servers| servers.trim().is_empty()) {
-        return Err(Problem::new(Code::BadRequest, "bootstrap.servers is missing from the source's config")
-            .hint("such as \"bootstrap.servers\": \"kafka-1:9092\""));
+    if config
+        .get("bootstrap.servers")
+        .or(config.get("metadata.broker.list"))
+        .is_none_or(|servers| servers.trim().is_empty())
+    {
+        return Err(Problem::new(
+            Code::BadRequest,
+            "bootstrap.servers is missing from the source's config",
+        )
+        .hint("such as \"bootstrap.servers\": \"kafka-1:9092\""));
     }
     config.extend(OURS.map(owned));
     config.create_native_config().map_err(|error| refused(&error))?;
@@ -76,12 +85,21 @@ fn owned((key, value): (&str, &str)) -> (String, String) {
 
 fn check(key: &str, value: &str) -> Result<(), Problem> {
     if KEYS_THAT_LOAD_CODE.contains(&key) {
-        return Err(Problem::new(Code::BadRequest, format!("{key} is not accepted: it makes the Kafka client load or run something on the server"))
-            .hint("leave it out"));
+        return Err(Problem::new(
+            Code::BadRequest,
+            format!("{key} is not accepted: it makes the Kafka client load or run something on the server"),
+        )
+        .hint("leave it out"));
     }
-    if let Some((_, ours)) = OURS.iter().find(|(ours, value_of_ours)| *ours == key && *value_of_ours != value) {
-        return Err(Problem::new(Code::BadRequest, format!("{key} is always {ours} here: that nothing is lost or taken twice rests on it"))
-            .hint("leave it out"));
+    if let Some((_, ours)) = OURS
+        .iter()
+        .find(|(ours, value_of_ours)| *ours == key && *value_of_ours != value)
+    {
+        return Err(Problem::new(
+            Code::BadRequest,
+            format!("{key} is always {ours} here: that nothing is lost or taken twice rests on it"),
+        )
+        .hint("leave it out"));
     }
     if key == "group.protocol" && value != "classic" {
         return Err(Problem::new(Code::BadRequest, "group.protocol is always classic here").hint("leave it out"));
@@ -93,31 +111,38 @@ fn check(key: &str, value: &str) -> Result<(), Problem> {
 }
 
 fn refused(error: &KafkaError) -> Problem {
-    const HINT: &str = "the keys are librdkafka's: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md";
+    const HINT: &str =
+        "the keys are librdkafka's: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md";
     match error {
         // The library's own text repeats the value, which may be a secret.
         KafkaError::ClientConfig(_, _, key, _) if is_secret(key) => {
             Problem::new(Code::BadRequest, format!("the value of {key} is not accepted")).hint(HINT)
         }
-        KafkaError::ClientConfig(_, text, key, _) => Problem::new(Code::BadRequest, format!("{key} is not accepted: {text}")).hint(HINT),
+        KafkaError::ClientConfig(_, text, key, _) => {
+            Problem::new(Code::BadRequest, format!("{key} is not accepted: {text}")).hint(HINT)
+        }
         other => Problem::new(Code::BadRequest, other.to_string()).hint(HINT),
     }
 }
 
 fn is_secret(key: &str) -> bool {
-    ["password", "secret", "pem", "token", "jaas", "oauthbearer.config"].iter().any(|part| key.contains(part))
+    ["password", "secret", "pem", "token", "jaas", "oauthbearer.config"]
+        .iter()
+        .any(|part| key.contains(part))
 }
 
 /// Topic names as Kafka has them; in particular not a pattern (`^…`), which a subscription would take as many topics.
 pub fn check_topic(topic: &str) -> Result<(), Problem> {
-    let valid =
-        (1..=249).contains(&topic.len()) && topic.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) && topic != "." && topic != "..";
+    let valid = (1..=249).contains(&topic.len())
+        && topic.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && topic != "."
+        && topic != "..";
     match valid {
         true => Ok(()),
-        false => {
-            Err(Problem::new(Code::BadRequest, format!("{topic:?} is not the name of a topic"))
-                .hint("letters, digits, `.`, `_` and `-`, at most 249"))
-        }
+        false => Err(
+            Problem::new(Code::BadRequest, format!("{topic:?} is not the name of a topic"))
+                .hint("letters, digits, `.`, `_` and `-`, at most 249"),
+        ),
     }
 }
 
@@ -131,7 +156,9 @@ pub fn explain(code: RDKafkaErrorCode, reason: &str) -> String {
         E::AllBrokersDown | E::BrokerTransportFailure | E::OperationTimedOut => {
             "no broker answers: check bootstrap.servers, the network and the broker; this is retried automatically"
         }
-        E::Resolve => "the broker's name cannot be resolved: check bootstrap.servers and the broker's advertised.listeners",
+        E::Resolve => {
+            "the broker's name cannot be resolved: check bootstrap.servers and the broker's advertised.listeners"
+        }
         E::Authentication | E::SaslAuthenticationFailed => {
             "the broker refuses the login: check sasl.mechanisms, sasl.username, sasl.password and security.protocol"
         }
@@ -140,9 +167,13 @@ pub fn explain(code: RDKafkaErrorCode, reason: &str) -> String {
             "the topic does not exist there: create it, or check its name; this is retried automatically"
         }
         E::TopicAuthorizationFailed => "the login may not read the topic: give it READ and DESCRIBE on it",
-        E::GroupAuthorizationFailed => "the login may not use the consumer group: give it READ on the group, or set group.id to one that it may use",
+        E::GroupAuthorizationFailed => {
+            "the login may not use the consumer group: give it READ on the group, or set group.id to one that it may use"
+        }
         E::ClusterAuthorizationFailed => "the login may not do this on the cluster",
-        E::Fenced | E::FencedInstanceId => "another process reads this source under the same node name: stop one of them",
+        E::Fenced | E::FencedInstanceId => {
+            "another process reads this source under the same node name: stop one of them"
+        }
         E::PollExceeded => "the reader was held up for too long and begins again",
         _ => RETRIED,
     };
@@ -152,9 +183,12 @@ pub fn explain(code: RDKafkaErrorCode, reason: &str) -> String {
     }
 }
 
-/// An explanation of [`explain`] for somebody who asked once: nothing goes on afterwards, so it must not say that it does.
+/// An explanation of [`explain`] for somebody who asked once: nothing goes on afterwards, so it must not say that it
+/// does.
 pub fn without_retry(explanation: &str) -> String {
-    explanation.replace(&format!(" ({RETRIED})"), "").replace(&format!("; {RETRIED}"), "")
+    explanation
+        .replace(&format!(" ({RETRIED})"), "")
+        .replace(&format!("; {RETRIED}"), "")
 }
 
 #[cfg(test)]
@@ -167,7 +201,12 @@ mod tests {
 
     #[test]
     fn any_key_of_the_client_passes_through() {
-        let config = built(&[("fetch.min.bytes", "2"), ("group.id", "mine"), ("session.timeout.ms", "6000")]).expect("accepted");
+        let config = built(&[
+            ("fetch.min.bytes", "2"),
+            ("group.id", "mine"),
+            ("session.timeout.ms", "6000"),
+        ])
+        .expect("accepted");
         assert_eq!(
             ["fetch.min.bytes", "group.id", "session.timeout.ms", "auto.offset.reset"].map(|key| config.get(key)),
             [Some("2"), Some("mine"), Some("6000"), Some("error")]
@@ -184,7 +223,11 @@ mod tests {
 
     #[test]
     fn a_refusal_never_repeats_a_secret() {
-        for (key, value) in [("sasl.password\n", "hunter2"), ("ssl.key.pem", "hunter2"), ("sasl.oauthbearer.token.endpoint.urlx.secret", "hunter2")] {
+        for (key, value) in [
+            ("sasl.password\n", "hunter2"),
+            ("ssl.key.pem", "hunter2"),
+            ("sasl.oauthbearer.token.endpoint.urlx.secret", "hunter2"),
+        ] {
             if let Err(problem) = built(&[(key, value)]) {
                 assert!(!problem.to_string().contains("hunter2"), "{problem}");
             }
@@ -204,17 +247,28 @@ mod tests {
         for (key, value) in OURS {
             assert!(built(&[(key, value)]).is_ok(), "{key} = {value} says what is so anyway");
         }
-        for (key, value) in
-            [("enable.auto.commit", "true"), ("auto.offset.reset", "latest"), ("isolation.level", "read_uncommitted"), ("group.protocol", "consumer")]
-        {
+        for (key, value) in [
+            ("enable.auto.commit", "true"),
+            ("auto.offset.reset", "latest"),
+            ("isolation.level", "read_uncommitted"),
+            ("group.protocol", "consumer"),
+        ] {
             assert!(built(&[(key, value)]).expect_err("ours").detail.contains(key));
         }
     }
 
     #[test]
     fn a_source_says_where_its_brokers_are() {
-        let settings = SourceSettings { config: BTreeMap::new(), ..settings() };
-        assert!(consumer(&settings, "g", None).expect_err("no brokers").detail.contains("bootstrap.servers"));
+        let settings = SourceSettings {
+            config: BTreeMap::new(),
+            ..settings()
+        };
+        assert!(
+            consumer(&settings, "g", None)
+                .expect_err("no brokers")
+                .detail
+                .contains("bootstrap.servers")
+        );
     }
 
     #[test]
@@ -227,7 +281,9 @@ mod tests {
 
     fn built(keys: &[(&str, &str)]) -> Result<ClientConfig, Problem> {
         let mut settings = settings();
-        settings.config.extend(keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        settings
+            .config
+            .extend(keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         consumer(&settings, "g", Some("node"))
     }
 

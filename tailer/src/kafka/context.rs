@@ -1,4 +1,5 @@
-//! What the client calls back: noted, and acted on by the poll thread. Callbacks run within the client, so they do as little as they can.
+//! What the client calls back: noted, and acted on by the poll thread. Callbacks run within the client, so they do as
+//! little as they can.
 
 use std::{
     collections::HashMap,
@@ -64,8 +65,8 @@ impl Context {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Whether the topic has become another one of the same name since the last call. Known before any record of it is given: the client asks for
-    /// records by the id of the topic.
+    /// Whether the topic has become another one of the same name since the last call. Known before any record of it is
+    /// given: the client asks for records by the id of the topic.
     pub fn is_other_topic(&self) -> bool {
         self.other_topic.load(Ordering::Acquire) && self.other_topic.swap(false, Ordering::AcqRel)
     }
@@ -82,7 +83,9 @@ impl ClientContext for Context {
             self.other_topic.store(true, Ordering::Release);
         }
         match level {
-            RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => debug!(source = %self.board.source, facility, "{message}"),
+            RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
+                debug!(source = %self.board.source, facility, "{message}")
+            }
             // What matters of it comes as an error too, and is logged once, there.
             _ => debug!(source = %self.board.source, facility, level = "warning", "{message}"),
         }
@@ -98,7 +101,11 @@ impl ClientContext for Context {
         }
         let mut ends = self.ends.lock();
         for (number, partition) in statistics.topics.values().flat_map(|topic| &topic.partitions) {
-            let end = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
+            let end = if partition.ls_offset >= 0 {
+                partition.ls_offset
+            } else {
+                partition.hi_offset
+            };
             if *number >= 0 && end >= 0 {
                 ends.insert(*number, end);
             }
@@ -111,7 +118,10 @@ impl ClientContext for Context {
         }
         match error.rdkafka_error_code() {
             // These belong to one partition and reach the poll thread.
-            None | Some(RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {}
+            None
+            | Some(
+                RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
+            ) => {}
             // It comes after the error that says why.
             Some(RDKafkaErrorCode::AllBrokersDown) if self.board.shown().is_some() => {}
             Some(code) => {
@@ -125,29 +135,43 @@ impl ClientContext for Context {
 /// Whether the client says `Topic … changed id from … to …`. From zeros, it has just learned the id.
 fn says_other_topic(message: &str) -> bool {
     const ZEROS: &str = "AAAAAAAAAAAAAAAAAAAAAA";
-    message.split_once(" changed id from ").is_some_and(|(_, ids)| !ids.starts_with(ZEROS))
+    message
+        .split_once(" changed id from ")
+        .is_some_and(|(_, ids)| !ids.starts_with(ZEROS))
 }
 
 fn is_connection(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as E;
-    matches!(code, E::AllBrokersDown | E::BrokerTransportFailure | E::OperationTimedOut | E::Resolve | E::Authentication | E::SSL)
+    matches!(
+        code,
+        E::AllBrokersDown | E::BrokerTransportFailure | E::OperationTimedOut | E::Resolve | E::Authentication | E::SSL
+    )
 }
 
 /// Whether every broker that is needed is connected. The client connects to those only.
 fn all_connected(statistics: &Statistics) -> bool {
-    let mut states = statistics.brokers.values().filter(|broker| broker.nodeid >= 0).map(|broker| broker.state.as_str()).peekable();
-    states.peek().is_some() && states.clone().any(|state| state == "UP") && states.all(|state| matches!(state, "UP" | "INIT"))
+    let mut states = statistics
+        .brokers
+        .values()
+        .filter(|broker| broker.nodeid >= 0)
+        .map(|broker| broker.state.as_str())
+        .peekable();
+    states.peek().is_some()
+        && states.clone().any(|state| state == "UP")
+        && states.all(|state| matches!(state, "UP" | "INIT"))
 }
 
 impl ConsumerContext for Context {
-    // The client's own rule would assign the group's committed offsets. Where to read on is the leaf's to say, and the poll thread asks it.
+    // The client's own rule would assign the group's committed offsets. Where to read on is the leaf's to say, and the
+    // poll thread asks it.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let note = match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 Rebalance::Assigned(partitions.elements().iter().map(|p| p.partition()).collect())
             }
             _ => {
-                // At once: the group waits for it, and closing a consumer does too, when no poll thread looks at notes any more.
+                // At once: the group waits for it, and closing a consumer does too, when no poll thread looks at notes
+                // any more.
                 if let Err(error) = consumer.unassign() {
                     warn!(source = %self.board.source, %error, "partitions could not be given back");
                 }
@@ -171,8 +195,12 @@ mod tests {
 
     #[test]
     fn a_topic_that_was_made_anew_is_told_from_one_just_met() {
-        assert!(says_other_topic("[thrd:main]: Topic t changed id from izJppd3lT1Sybik5_HK7fw to Jg-4vRnpQuOv_0cLRJZWtA"));
-        assert!(!says_other_topic("[thrd:main]: Topic t changed id from AAAAAAAAAAAAAAAAAAAAAA to Jg-4vRnpQuOv_0cLRJZWtA"));
+        assert!(says_other_topic(
+            "[thrd:main]: Topic t changed id from izJppd3lT1Sybik5_HK7fw to Jg-4vRnpQuOv_0cLRJZWtA"
+        ));
+        assert!(!says_other_topic(
+            "[thrd:main]: Topic t changed id from AAAAAAAAAAAAAAAAAAAAAA to Jg-4vRnpQuOv_0cLRJZWtA"
+        ));
         assert!(!says_other_topic("[thrd:main]: Topic t [0] Leader 1 Epoch 0"));
     }
 }

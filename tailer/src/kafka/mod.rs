@@ -39,8 +39,8 @@ type JobName = (CollectionUid, SourceName);
 /// How a tailer reads.
 #[derive(Debug, Clone)]
 pub struct TailerOptions {
-    /// The node's name in consumer groups, the same after a restart and no other node's. Without one a restarted node waits until the group
-    /// has given up its old self.
+    /// The node's name in consumer groups, the same after a restart and no other node's. Without one a restarted node
+    /// waits until the group has given up its old self.
     pub node: Option<String>,
     /// Bytes in hand of one partition: above, it is paused and Kafka holds the rest.
     pub window_bytes_max: usize,
@@ -75,7 +75,10 @@ impl Default for TailerOptions {
 
 impl TailerOptions {
     fn limits(&self) -> Limits {
-        Limits { batch_records_max: self.batch_records_max, batch_bytes_max: self.batch_bytes_max }
+        Limits {
+            batch_records_max: self.batch_records_max,
+            batch_bytes_max: self.batch_bytes_max,
+        }
     }
 }
 
@@ -109,7 +112,13 @@ impl Tailer {
             closing: BTreeMap::new(),
             stop: stop.clone(),
         };
-        Arc::new(Self { catalog: changes.catalog(), running, stop, keeper: Mutex::new(Some(tokio::spawn(keeper.run()))), shutdown_wait })
+        Arc::new(Self {
+            catalog: changes.catalog(),
+            running,
+            stop,
+            keeper: Mutex::new(Some(tokio::spawn(keeper.run()))),
+            shutdown_wait,
+        })
     }
 
     /// How far every partition is that is read here.
@@ -127,14 +136,20 @@ impl Tailer {
             error: None,
         };
         let rows = |(name, source): (&SourceName, &Source)| {
-            let uid = catalog.collections.get(&source.settings.collection).map(|collection| collection.uid);
+            let uid = catalog
+                .collections
+                .get(&source.settings.collection)
+                .map(|collection| collection.uid);
             match uid.and_then(|uid| running.get(&(uid, name.clone()))) {
                 _ if source.suspended => vec![row(name, source, SourceState::Suspended)],
                 Some(running) => running.board.rows(),
                 None => vec![row(name, source, SourceState::Starting)],
             }
         };
-        let pushes = running.values().filter(|running| running.job.source.is_push()).flat_map(|running| running.board.rows());
+        let pushes = running
+            .values()
+            .filter(|running| running.job.source.is_push())
+            .flat_map(|running| running.board.rows());
         catalog.sources.iter().flat_map(rows).chain(pushes).collect()
     }
 
@@ -179,20 +194,35 @@ impl Keeper {
         }
         let all = std::mem::take(&mut *self.running.lock());
         all.values().for_each(|running| running.stop.cancel());
-        for task in all.into_values().map(|running| running.task).chain(self.ending.into_values()) {
+        for task in all
+            .into_values()
+            .map(|running| running.task)
+            .chain(self.ending.into_values())
+        {
             let _ = task.await;
         }
     }
 
     fn adapt(&mut self, catalog: &Catalog) {
-        let sources = catalog.sources.iter().filter_map(|(name, source)| Job::of(catalog, name, source, &self.options, &self.leaf));
-        let pushes = catalog.collections.iter().filter_map(|(name, collection)| Job::of_pushes(name, collection, &self.options, &self.leaf));
-        let wanted: BTreeMap<JobName, Job> = sources.chain(pushes).map(|job| ((job.uid, job.source.clone()), job)).collect();
+        let sources = catalog
+            .sources
+            .iter()
+            .filter_map(|(name, source)| Job::of(catalog, name, source, &self.options, &self.leaf));
+        let pushes = catalog
+            .collections
+            .iter()
+            .filter_map(|(name, collection)| Job::of_pushes(name, collection, &self.options, &self.leaf));
+        let wanted: BTreeMap<JobName, Job> = sources
+            .chain(pushes)
+            .map(|job| ((job.uid, job.source.clone()), job))
+            .collect();
         let mut running = self.running.lock();
-        let unwanted = |(name, running): &(&JobName, &Running)| wanted.get(*name).is_none_or(|job| !running.job.is_same(job));
+        let unwanted =
+            |(name, running): &(&JobName, &Running)| wanted.get(*name).is_none_or(|job| !running.job.is_same(job));
         let stopping: Vec<JobName> = running.iter().filter(unwanted).map(|(name, _)| name.clone()).collect();
         self.ending.retain(|_, task| !task.is_finished());
-        self.closing.retain(|name, closing| wanted.contains_key(name) || Arc::strong_count(closing) > 1);
+        self.closing
+            .retain(|name, closing| wanted.contains_key(name) || Arc::strong_count(closing) > 1);
         for name in stopping {
             let Some(old) = running.remove(&name) else { continue };
             info!(source = %name.1, "source stops");
@@ -243,5 +273,7 @@ impl Tailing for Tailer {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::new(Code::Internal, format!("asking Kafka was interrupted: {error}")))?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Problem::new(Code::Internal, format!("asking Kafka was interrupted: {error}")))?
 }

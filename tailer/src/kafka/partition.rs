@@ -129,7 +129,8 @@ impl Partition {
         }
     }
 
-    /// What was found: the leaf holds everything through `stored`, and `end` is the offset after the last one at the broker.
+    /// What was found: the leaf holds everything through `stored`, and `end` is the offset after the last one at the
+    /// broker.
     pub fn found(&mut self, stored: i64, end: i64) {
         self.note_stored(stored);
         self.end = Some(end);
@@ -140,7 +141,8 @@ impl Partition {
         self.acknowledged
     }
 
-    /// The farthest that the leaf can have been while this partition was read here: it may have taken in what it was last sent without a word.
+    /// The farthest that the leaf can have been while this partition was read here: it may have taken in what it was
+    /// last sent without a word.
     pub fn sent(&self) -> i64 {
         self.acknowledged.max(self.unsettled)
     }
@@ -233,7 +235,12 @@ impl Partition {
         self.window_bytes -= bytes;
         self.flying_bytes = Some(bytes);
         self.unsettled = through;
-        Some(Outgoing { after: self.stored, through, records, bytes })
+        Some(Outgoing {
+            after: self.stored,
+            through,
+            records,
+            bytes,
+        })
     }
 
     /// The leaf has no room: the batch is kept by its sender and tried again.
@@ -295,8 +302,8 @@ impl Partition {
         }
     }
 
-    /// Notes the offset after the last one at the broker, as the client heard it when it read last. It hears nothing of a partition that it does
-    /// not read.
+    /// Notes the offset after the last one at the broker, as the client heard it when it read last. It hears nothing of
+    /// a partition that it does not read.
     pub fn note_end(&mut self, end: i64) {
         if self.phase == Phase::Reading {
             self.end = Some(end);
@@ -349,13 +356,15 @@ impl Partition {
             Phase::Resolving => SourceState::Starting,
             Phase::Stopped { .. } => SourceState::Stopped,
             Phase::Reading if self.busy => SourceState::Waiting,
-            Phase::Reading if self.at_end && self.window.is_empty() && self.flying_bytes.is_none() => SourceState::CaughtUp,
+            Phase::Reading if self.at_end && self.window.is_empty() && self.flying_bytes.is_none() => {
+                SourceState::CaughtUp
+            }
             Phase::Reading => SourceState::Reading,
         }
     }
 
-    /// The offset after the last one at the broker, and how many offsets are between the position and it. At the end of the partition the
-    /// lag is 0, even if the last offsets hold no record.
+    /// The offset after the last one at the broker, and how many offsets are between the position and it. At the end of
+    /// the partition the lag is 0, even if the last offsets hold no record.
     pub fn end_and_lag(&self) -> (Option<i64>, Option<i64>) {
         match self.state() {
             SourceState::CaughtUp => (self.end.map(|end| end.max(self.stored + 1)), Some(0)),
@@ -400,7 +409,8 @@ pub enum Decision {
     },
 }
 
-/// Decides where to begin a partition: `stored` at the leaf, `acknowledged` by it earlier, `low..high` at the broker, `skips` as agreed on.
+/// Decides where to begin a partition: `stored` at the leaf, `acknowledged` by it earlier, `low..high` at the broker,
+/// `skips` as agreed on.
 pub fn decide(stored: i64, acknowledged: i64, low: i64, high: i64, skips: &[Skip], start: Start) -> Decision {
     if let Some(to) = skips.iter().filter_map(|skip| skip.over(stored + 1)).max() {
         return match to {
@@ -416,7 +426,10 @@ pub fn decide(stored: i64, acknowledged: i64, low: i64, high: i64, skips: &[Skip
         (..0, Start::Latest) if high > 0 => Decision::Advance { through: high - 1 },
         (..0, _) => Decision::From(low),
         _ if stored + 1 > high => Decision::Shorter { end: high },
-        _ if stored + 1 < low => Decision::Lost { from: stored + 1, to: low - 1 },
+        _ if stored + 1 < low => Decision::Lost {
+            from: stored + 1,
+            to: low - 1,
+        },
         // At the last record that the leaf holds, so that it can compare it.
         _ => Decision::From(stored.max(low)),
     }
@@ -433,7 +446,11 @@ pub struct Backoff {
 impl Backoff {
     /// From `first`, doubling, to `most`.
     pub fn new(first: Duration, most: Duration) -> Self {
-        Self { next: first, first, most }
+        Self {
+            next: first,
+            first,
+            most,
+        }
     }
 
     /// The next wait.
@@ -457,7 +474,10 @@ mod tests {
     use super::*;
 
     const WINDOW_BYTES_MAX: usize = 10_000;
-    const LIMITS: Limits = Limits { batch_records_max: 10, batch_bytes_max: 3_000 };
+    const LIMITS: Limits = Limits {
+        batch_records_max: 10,
+        batch_bytes_max: 3_000,
+    };
 
     #[test]
     fn a_partition_sends_all_it_has_as_soon_as_the_last_batch_is_acknowledged() {
@@ -540,8 +560,13 @@ mod tests {
         let mut partition = reading(-1, 0);
         partition.push(record(0, 1));
         sent(&mut partition);
-        partition.settle(&Verdict::Refused { reason: "the topic was made anew".into() });
-        assert_eq!((partition.state(), partition.error()), (SourceState::Stopped, Some("the topic was made anew")));
+        partition.settle(&Verdict::Refused {
+            reason: "the topic was made anew".into(),
+        });
+        assert_eq!(
+            (partition.state(), partition.error()),
+            (SourceState::Stopped, Some("the topic was made anew"))
+        );
         assert!(!partition.push(record(1, 1)));
         assert!(matches!(partition.next(), Next::Wait));
         assert_eq!(partition.place(), None, "the consumer leaves it out");
@@ -577,10 +602,16 @@ mod tests {
         assert_eq!(partition.state(), SourceState::Reading, "it is not acknowledged");
         sent(&mut partition);
         partition.settle(&Verdict::Applied { stored: 0 });
-        assert_eq!((partition.state(), partition.end_and_lag()), (SourceState::CaughtUp, (Some(3), Some(0))));
+        assert_eq!(
+            (partition.state(), partition.end_and_lag()),
+            (SourceState::CaughtUp, (Some(3), Some(0)))
+        );
         partition.push(record(5, 1));
         partition.note_end(6);
-        assert_eq!((partition.state(), partition.end_and_lag()), (SourceState::Reading, (Some(6), Some(5))));
+        assert_eq!(
+            (partition.state(), partition.end_and_lag()),
+            (SourceState::Reading, (Some(6), Some(5)))
+        );
     }
 
     #[test]
@@ -589,14 +620,23 @@ mod tests {
         partition.found(99, 50);
         partition.stop("the broker has less".into(), true);
         partition.note_end(100);
-        assert_eq!((partition.state(), partition.end_and_lag()), (SourceState::Stopped, (Some(50), Some(0))));
+        assert_eq!(
+            (partition.state(), partition.end_and_lag()),
+            (SourceState::Stopped, (Some(50), Some(0)))
+        );
         partition.found(99, 120);
         assert_eq!(partition.end_and_lag(), (Some(120), Some(20)));
     }
 
     #[test]
     fn a_way_that_takes_no_large_batch_gets_smaller_ones() {
-        let mut partition = Partition::new(Limits { batch_records_max: 1_000, batch_bytes_max: 512 << 10 }, &[]);
+        let mut partition = Partition::new(
+            Limits {
+                batch_records_max: 1_000,
+                batch_bytes_max: 512 << 10,
+            },
+            &[],
+        );
         partition.begin(-1, 0);
         partition.placed();
         for offset in 0..10 {
@@ -605,7 +645,12 @@ mod tests {
         let first = sent(&mut partition);
         partition.give_up();
         assert_eq!(
-            [partition.halve_batches(), partition.halve_batches(), partition.halve_batches(), partition.halve_batches()],
+            [
+                partition.halve_batches(),
+                partition.halve_batches(),
+                partition.halve_batches(),
+                partition.halve_batches()
+            ],
             [256 << 10, 128 << 10, 64 << 10, 64 << 10]
         );
         partition.resolve();
@@ -615,7 +660,11 @@ mod tests {
             partition.push(record(offset, 60 << 10));
         }
         let second = sent(&mut partition);
-        assert_eq!((first.2.len(), second.2.len()), (8, 1), "records of a batch, before and after");
+        assert_eq!(
+            (first.2.len(), second.2.len()),
+            (8, 1),
+            "records of a batch, before and after"
+        );
     }
 
     #[test]
@@ -623,40 +672,86 @@ mod tests {
         use Decision::*;
         let early = |stored, low, high, skips: &[Skip]| decide(stored, -1, low, high, skips, Start::Earliest);
         assert_eq!(early(-1, 0, 0, &[]), From(0));
-        assert_eq!(early(-1, 7, 9, &[]), From(7), "what was gone before the start was never asked for");
+        assert_eq!(
+            early(-1, 7, 9, &[]),
+            From(7),
+            "what was gone before the start was never asked for"
+        );
         assert_eq!(early(41, 0, 42, &[]), From(41), "at the last record, to compare it");
-        assert_eq!(early(41, 42, 50, &[]), From(42), "the last record is gone, nothing is lost");
+        assert_eq!(
+            early(41, 42, 50, &[]),
+            From(42),
+            "the last record is gone, nothing is lost"
+        );
         assert_eq!(early(41, 45, 50, &[]), Lost { from: 42, to: 44 });
         assert_eq!(early(41, 0, 41, &[]), Shorter { end: 41 });
         let skip = |from, to| Skip { from, to };
         assert_eq!(early(41, 45, 50, &[skip(42, 45)]), From(45));
         assert_eq!(early(43, 45, 50, &[skip(42, 45)]), From(45), "it was read on meanwhile");
-        assert_eq!(early(41, 45, 50, &[skip(20, 30)]), Lost { from: 42, to: 44 }, "an old skip has had its turn");
+        assert_eq!(
+            early(41, 45, 50, &[skip(20, 30)]),
+            Lost { from: 42, to: 44 },
+            "an old skip has had its turn"
+        );
         assert_eq!(early(41, 0, 50, &[skip(42, 45), skip(42, 48), skip(20, 30)]), From(48));
-        assert_eq!(early(41, 0, 50, &[skip(42, 42)]), From(42), "whatever stands at 41 by now");
+        assert_eq!(
+            early(41, 0, 50, &[skip(42, 42)]),
+            From(42),
+            "whatever stands at 41 by now"
+        );
         assert_eq!(early(41, 45, 50, &[skip(42, 43)]), Lost { from: 43, to: 44 });
         assert_eq!(early(41, 0, 50, &[skip(42, 60)]), SkipAhead { to: 60, end: 50 });
         assert_eq!(early(-1, 0, 50, &[skip(0, 20)]), From(20));
-        assert_eq!(early(30, 0, 50, &[skip(42, 45)]), From(30), "a leaf that is behind gets what it lacks");
-        assert_eq!(decide(-1, 49, 0, 50, &[skip(42, 45)], Start::Earliest), From(0), "and so does one that lost all");
+        assert_eq!(
+            early(30, 0, 50, &[skip(42, 45)]),
+            From(30),
+            "a leaf that is behind gets what it lacks"
+        );
+        assert_eq!(
+            decide(-1, 49, 0, 50, &[skip(42, 45)], Start::Earliest),
+            From(0),
+            "and so does one that lost all"
+        );
         assert_eq!(decide(-1, -1, 3, 50, &[], Start::Latest), Advance { through: 49 });
         assert_eq!(decide(-1, -1, 0, 0, &[], Start::Latest), From(0));
-        assert_eq!(decide(10, 10, 0, 50, &[], Start::Latest), From(10), "the start counts once");
-        assert_eq!(decide(-1, 30, 0, 50, &[], Start::Latest), From(0), "a leaf that lost its disk gets all again");
-        assert_eq!(decide(-1, 30, 5, 50, &[], Start::Earliest), Lost { from: 0, to: 4 }, "and what is gone is told");
+        assert_eq!(
+            decide(10, 10, 0, 50, &[], Start::Latest),
+            From(10),
+            "the start counts once"
+        );
+        assert_eq!(
+            decide(-1, 30, 0, 50, &[], Start::Latest),
+            From(0),
+            "a leaf that lost its disk gets all again"
+        );
+        assert_eq!(
+            decide(-1, 30, 5, 50, &[], Start::Earliest),
+            Lost { from: 0, to: 4 },
+            "and what is gone is told"
+        );
         assert_eq!(decide(-1, 30, 5, 50, &[skip(0, 5)], Start::Earliest), From(5));
     }
 
     #[test]
     fn what_is_skipped_is_left_out_also_where_a_leaf_is_filled_again() {
-        let mut partition = Partition::new(LIMITS, &[Skip { from: 2, to: 4 }, Skip { from: 6, to: 6 }, Skip { from: 8, to: 10 }]);
+        let mut partition = Partition::new(
+            LIMITS,
+            &[
+                Skip { from: 2, to: 4 },
+                Skip { from: 6, to: 6 },
+                Skip { from: 8, to: 10 },
+            ],
+        );
         partition.begin(-1, 0);
         partition.placed();
         push_all(&mut partition, 0..10);
         assert_eq!(sent(&mut partition), (-1, 7, vec![0, 1, 4, 5, 6, 7]));
         partition.settle(&Verdict::Applied { stored: 7 });
         partition.reached_end();
-        assert_eq!((partition.state(), partition.place()), (SourceState::CaughtUp, Some(10)));
+        assert_eq!(
+            (partition.state(), partition.place()),
+            (SourceState::CaughtUp, Some(10))
+        );
     }
 
     #[test]
@@ -679,7 +774,10 @@ mod tests {
     #[test]
     fn waits_double_up_to_a_limit() {
         let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(15));
-        assert_eq!([backoff.next(), backoff.next(), backoff.next()].map(|d| d.as_millis()), [5, 10, 15]);
+        assert_eq!(
+            [backoff.next(), backoff.next(), backoff.next()].map(|d| d.as_millis()),
+            [5, 10, 15]
+        );
         backoff.reset();
         assert_eq!(backoff.next().as_millis(), 5);
     }
@@ -698,7 +796,11 @@ mod tests {
     }
 
     fn record(offset: i64, bytes: usize) -> Record {
-        Record { offset, value: Value::One(Bytes::from(vec![b'x'; bytes])), ..Record::default() }
+        Record {
+            offset,
+            value: Value::One(Bytes::from(vec![b'x'; bytes])),
+            ..Record::default()
+        }
     }
 
     fn sent(partition: &mut Partition) -> (i64, i64, Vec<i64>) {

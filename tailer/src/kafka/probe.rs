@@ -29,13 +29,21 @@ pub const PREVIEW_RECORDS_MAX: usize = 1_000;
 
 fn leader_is_chosen(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{
-        FencedLeaderEpoch, LeaderNotAvailable, NotLeaderForPartition, ReplicaNotAvailable, UnknownLeaderEpoch, UnknownTopicOrPartition,
+        FencedLeaderEpoch, LeaderNotAvailable, NotLeaderForPartition, ReplicaNotAvailable, UnknownLeaderEpoch,
+        UnknownTopicOrPartition,
     };
     // The partition is in the metadata: a broker that does not know it yet will.
     let code = error.rdkafka_error_code();
     matches!(
         code,
-        Some(NotLeaderForPartition | LeaderNotAvailable | FencedLeaderEpoch | UnknownLeaderEpoch | ReplicaNotAvailable | UnknownTopicOrPartition)
+        Some(
+            NotLeaderForPartition
+                | LeaderNotAvailable
+                | FencedLeaderEpoch
+                | UnknownLeaderEpoch
+                | ReplicaNotAvailable
+                | UnknownTopicOrPartition
+        )
     )
 }
 
@@ -48,10 +56,14 @@ struct Probe {
 /// The offset after the last record of each partition, or why the topic cannot be read. Blocks for seconds.
 pub fn ends(settings: &SourceSettings) -> Result<Vec<i64>, Problem> {
     let probe = Probe::new(settings)?;
-    (0..).zip(probe.partitions()?).map(|(number, _)| probe.end(number).map_err(|error| probe.unreachable(&error))).collect()
+    (0..)
+        .zip(probe.partitions()?)
+        .map(|(number, _)| probe.end(number).map_err(|error| probe.unreachable(&error)))
+        .collect()
 }
 
-/// The first records that a source would give (of one that starts at the end: the last that are there). Blocks for seconds.
+/// The first records that a source would give (of one that starts at the end: the last that are there). Blocks for
+/// seconds.
 pub fn preview(settings: &SourceSettings, records: usize) -> Result<Vec<(i32, Record)>, Problem> {
     let probe = Probe::new(settings)?;
     let numbers = probe.partitions()?;
@@ -61,17 +73,28 @@ pub fn preview(settings: &SourceSettings, records: usize) -> Result<Vec<(i32, Re
 impl Probe {
     fn new(settings: &SourceSettings) -> Result<Self, Problem> {
         config::check_topic(&settings.topic)?;
-        let source: SourceName = "probe".parse().map_err(|error: proto::address::Malformed| Problem::new(Code::Internal, error.to_string()))?;
+        let source: SourceName = "probe"
+            .parse()
+            .map_err(|error: proto::address::Malformed| Problem::new(Code::Internal, error.to_string()))?;
         let board = Arc::new(Board::new(settings.collection.clone(), source));
         let mut config = config::consumer(settings, "rachis-preview", None)?;
-        config.set("socket.connection.setup.timeout.ms", "3000").set("statistics.interval.ms", "0");
+        config
+            .set("socket.connection.setup.timeout.ms", "3000")
+            .set("statistics.interval.ms", "0");
         let consumer = config
             .create_with_context(Context::new(board.clone()))
-            .map_err(|error: KafkaError| Problem::new(Code::BadRequest, format!("the Kafka client cannot be made: {error}")))?;
-        Ok(Self { consumer, board, topic: settings.topic.clone() })
+            .map_err(|error: KafkaError| {
+                Problem::new(Code::BadRequest, format!("the Kafka client cannot be made: {error}"))
+            })?;
+        Ok(Self {
+            consumer,
+            board,
+            topic: settings.topic.clone(),
+        })
     }
 
-    /// The offset after the last record of a partition. It is asked again while the brokers choose a leader, as they do for a new topic.
+    /// The offset after the last record of a partition. It is asked again while the brokers choose a leader, as they do
+    /// for a new topic.
     fn end(&self, partition: i32) -> Result<i64, KafkaError> {
         let deadline = Instant::now() + METADATA_WAIT;
         loop {
@@ -86,16 +109,34 @@ impl Probe {
     }
 
     fn partitions(&self) -> Result<Vec<i32>, Problem> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), METADATA_WAIT).map_err(|error| self.unreachable(&error))?;
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(&self.topic), METADATA_WAIT)
+            .map_err(|error| self.unreachable(&error))?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
         if let Some(error) = topic.and_then(|topic| topic.error()) {
             let code = RDKafkaErrorCode::from(error);
-            let kind = if code == RDKafkaErrorCode::UnknownTopicOrPartition { Code::NotFound } else { Code::Unavailable };
-            return Err(Problem::new(kind, format!("topic {} cannot be read: {}", self.topic, config::without_retry(&config::explain(code, "")))));
+            let kind = if code == RDKafkaErrorCode::UnknownTopicOrPartition {
+                Code::NotFound
+            } else {
+                Code::Unavailable
+            };
+            return Err(Problem::new(
+                kind,
+                format!(
+                    "topic {} cannot be read: {}",
+                    self.topic,
+                    config::without_retry(&config::explain(code, ""))
+                ),
+            ));
         }
-        let numbers: Vec<i32> = topic.map_or_else(Vec::new, |topic| topic.partitions().iter().map(|p| p.id()).collect());
+        let numbers: Vec<i32> =
+            topic.map_or_else(Vec::new, |topic| topic.partitions().iter().map(|p| p.id()).collect());
         match numbers.is_empty() {
-            true => Err(Problem::new(Code::NotFound, format!("topic {} does not exist there", self.topic)).hint("create it, or check its name")),
+            true => Err(
+                Problem::new(Code::NotFound, format!("topic {} does not exist there", self.topic))
+                    .hint("create it, or check its name"),
+            ),
             false => Ok(numbers),
         }
     }
@@ -106,8 +147,12 @@ impl Probe {
         while Instant::now() < deadline && self.said().is_none() {
             let _ = self.consumer.poll(Duration::from_millis(50));
         }
-        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::OperationTimedOut);
-        let detail = self.said().unwrap_or_else(|| config::explain(code, &format!("no answer from the brokers: {code}")));
+        let code = error
+            .rdkafka_error_code()
+            .unwrap_or(RDKafkaErrorCode::OperationTimedOut);
+        let detail = self
+            .said()
+            .unwrap_or_else(|| config::explain(code, &format!("no answer from the brokers: {code}")));
         Problem::new(Code::Unavailable, config::without_retry(&detail))
     }
 
@@ -124,7 +169,8 @@ impl Probe {
                 Start::Earliest => Offset::Beginning,
                 Start::Latest => Offset::OffsetTail(i64::try_from(share).unwrap_or(1)),
             };
-            list.add_partition_offset(&self.topic, *number, offset).map_err(internal)?;
+            list.add_partition_offset(&self.topic, *number, offset)
+                .map_err(internal)?;
         }
         self.consumer.assign(&list).map_err(internal)?;
         let (mut found, mut open, deadline) = (Vec::new(), numbers.len(), Instant::now() + PREVIEW_WAIT);
@@ -136,7 +182,9 @@ impl Probe {
             }
         }
         match self.said() {
-            Some(error) if found.is_empty() && open > 0 => Err(Problem::new(Code::Unavailable, config::without_retry(&error))),
+            Some(error) if found.is_empty() && open > 0 => {
+                Err(Problem::new(Code::Unavailable, config::without_retry(&error)))
+            }
             _ => Ok(found),
         }
     }

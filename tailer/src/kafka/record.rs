@@ -23,7 +23,9 @@ pub fn record(message: &BorrowedMessage<'_>) -> Record {
     Record {
         offset: message.offset(),
         key: message.key().map(Bytes::copy_from_slice),
-        value: message.payload().map_or(Value::Null, |bytes| Value::One(Bytes::copy_from_slice(bytes))),
+        value: message
+            .payload()
+            .map_or(Value::Null, |bytes| Value::One(Bytes::copy_from_slice(bytes))),
         time_ms,
         time_kind,
         headers,
@@ -31,15 +33,24 @@ pub fn record(message: &BorrowedMessage<'_>) -> Record {
     }
 }
 
-/// A record of the topic of a collection's pushes. What is no push (somebody else wrote it) stays what it is: one value.
+/// A record of the topic of a collection's pushes. What is no push (somebody else wrote it) stays what it is: one
+/// value.
 pub fn push(record: Record) -> Record {
-    let Value::One(payload) = &record.value else { return record };
-    let Some((request, mut items)) = wire::push::decode(payload) else { return record };
+    let Value::One(payload) = &record.value else {
+        return record;
+    };
+    let Some((request, mut items)) = wire::push::decode(payload) else {
+        return record;
+    };
     let value = match items.len() {
         1 => Value::One(items.remove(0)),
         _ => Value::Many(items),
     };
-    Record { value, request: Some(request), ..record }
+    Record {
+        value,
+        request: Some(request),
+        ..record
+    }
 }
 
 /// The name under which a header is kept whose own name is not UTF-8.
@@ -47,8 +58,13 @@ const NAMELESS: &str = "\u{fffd}";
 
 fn headers(headers: &BorrowedHeaders) -> Vec<(String, Option<Bytes>)> {
     let header = |i| {
-        // The client's wrapper panics on a name that is not UTF-8, before it gives the value: any producer could stop us with one.
-        let given = catch_unwind(AssertUnwindSafe(|| headers.try_get(i).map(|h| (h.key.to_owned(), h.value.map(Bytes::copy_from_slice)))));
+        // The client's wrapper panics on a name that is not UTF-8, before it gives the value: any producer could stop
+        // us with one.
+        let given = catch_unwind(AssertUnwindSafe(|| {
+            headers
+                .try_get(i)
+                .map(|h| (h.key.to_owned(), h.value.map(Bytes::copy_from_slice)))
+        }));
         given.unwrap_or_else(|_| Some((NAMELESS.to_owned(), None)))
     };
     (0..headers.count()).filter_map(header).collect()

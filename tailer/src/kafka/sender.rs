@@ -1,5 +1,5 @@
-//! Takes one partition's records to the leaf: asks where to begin, sends a batch as soon as the last one is answered, does what the verdict
-//! says.
+//! Takes one partition's records to the leaf: asks where to begin, sends a batch as soon as the last one is answered,
+//! does what the verdict says.
 
 use std::{
     sync::{Arc, Weak},
@@ -127,7 +127,8 @@ impl Sender {
                     partition.stop(problem.to_string(), false);
                     return;
                 }
-                // Not a leaf that is away, which is known sooner, but a way to it that takes no batch of this size in its time.
+                // Not a leaf that is away, which is known sooner, but a way to it that takes no batch of this size in
+                // its time.
                 Err(problem) if started.elapsed() > TOO_SLOW => {
                     let mut partition = self.cell.partition.lock();
                     partition.give_up();
@@ -182,7 +183,11 @@ impl Sender {
             Verdict::Busy { .. } => "busy",
         };
         let [collection, source] = self.job.labels();
-        metrics::counter!("rachis_tail_batches_total", &[collection.clone(), source.clone(), ("verdict", word.to_owned())]).increment(1);
+        metrics::counter!(
+            "rachis_tail_batches_total",
+            &[collection.clone(), source.clone(), ("verdict", word.to_owned())]
+        )
+        .increment(1);
         if matches!(verdict, Verdict::Applied { .. }) {
             let labels = [collection, source];
             metrics::counter!("rachis_tail_records_total", &labels).increment(records);
@@ -216,7 +221,8 @@ impl Sender {
         // Gone is gone, also where somebody has said to go on further behind.
         let next = stored.offset + 1;
         if (next > 0 || acknowledged >= 0) && next < low {
-            self.note_loss(next, low - 1, "gone at the broker before they were taken in").await?;
+            self.note_loss(next, low - 1, "gone at the broker before they were taken in")
+                .await?;
         }
         // What is skipped on request is no less lost.
         for skip in skips.iter().filter(|skip| skip.to <= high) {
@@ -271,7 +277,9 @@ impl Sender {
 
     /// Has the leaf remember what is gone, before anything goes on or says so.
     async fn note_loss(&self, from: i64, through: i64, reason: &str) -> Result<(), String> {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         let loss = Loss {
             source: self.job.source.clone(),
             partition: self.cell.number,
@@ -280,7 +288,11 @@ impl Sender {
             noticed_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
             reason: reason.to_owned(),
         };
-        self.job.leaf.note_loss(self.shard(), loss).await.map_err(|problem| problem.to_string())
+        self.job
+            .leaf
+            .note_loss(self.shard(), loss)
+            .await
+            .map_err(|problem| problem.to_string())
     }
 
     fn stop(&self, why: String, again: bool) {
@@ -292,7 +304,11 @@ impl Sender {
     }
 
     async fn stored(&self) -> Result<Stored, String> {
-        self.job.leaf.stored(self.shard(), &self.job.source, self.cell.number).await.map_err(|problem| problem.to_string())
+        self.job
+            .leaf
+            .stored(self.shard(), &self.job.source, self.cell.number)
+            .await
+            .map_err(|problem| problem.to_string())
     }
 
     async fn check_dead(&self) {
@@ -313,7 +329,8 @@ impl Sender {
         );
     }
 
-    /// The first offset that the broker has, and the one after the last. Makes sure that the cluster's identity is known.
+    /// The first offset that the broker has, and the one after the last. Makes sure that the cluster's identity is
+    /// known.
     async fn watermarks(&self) -> Result<(i64, i64), String> {
         let (consumer, job, partition) = (self.consumer.clone(), self.job.clone(), self.cell.number);
         let ask = move || {
@@ -322,15 +339,26 @@ impl Sender {
             if !job.knows_cluster() {
                 match consumer.client().fetch_cluster_id(BROKER_ANSWER) {
                     Some(cluster) => job.set_cluster(cluster),
-                    None => return Err(explain(rdkafka::types::RDKafkaErrorCode::OperationTimedOut, "the cluster does not say its id")),
+                    None => {
+                        return Err(explain(
+                            rdkafka::types::RDKafkaErrorCode::OperationTimedOut,
+                            "the cluster does not say its id",
+                        ));
+                    }
                 }
             }
-            consumer.fetch_watermarks(&job.settings.topic, partition, BROKER_ANSWER).map_err(|error| {
-                let code = error.rdkafka_error_code().unwrap_or(rdkafka::types::RDKafkaErrorCode::Unknown);
-                explain(code, &format!("the broker does not tell its offsets: {code}"))
-            })
+            consumer
+                .fetch_watermarks(&job.settings.topic, partition, BROKER_ANSWER)
+                .map_err(|error| {
+                    let code = error
+                        .rdkafka_error_code()
+                        .unwrap_or(rdkafka::types::RDKafkaErrorCode::Unknown);
+                    explain(code, &format!("the broker does not tell its offsets: {code}"))
+                })
         };
-        tokio::task::spawn_blocking(ask).await.map_err(|error| error.to_string())?
+        tokio::task::spawn_blocking(ask)
+            .await
+            .map_err(|error| error.to_string())?
     }
 }
 

@@ -6,8 +6,9 @@
 //!                           └────────────────────────────┘
 //! ```
 //!
-//! The group says which partitions; the leaf says where each begins. The consumer is placed with one list of explicit offsets, again whenever
-//! a partition is to be read from elsewhere. A record that was fetched for an earlier placing is never delivered after the next one.
+//! The group says which partitions; the leaf says where each begins. The consumer is placed with one list of explicit
+//! offsets, again whenever a partition is to be read from elsewhere. A record that was fetched for an earlier placing
+//! is never delivered after the next one.
 
 use std::{
     collections::BTreeMap,
@@ -55,10 +56,11 @@ const REPORT: Duration = Duration::from_secs(1);
 /// How often what idle partitions have stored is compared with what was acknowledged, and how many at once.
 const COMPARE: Duration = Duration::from_secs(2);
 const COMPARED_AT_ONCE: usize = 16;
-/// All partitions are asked about at most this often, when the broker says that an offset is gone without saying of which.
+/// All partitions are asked about at most this often, when the broker says that an offset is gone without saying of
+/// which.
 const RESOLVE_ALL: Duration = Duration::from_secs(1);
-/// How much longer than its session a consumer may wait to hear what it is to read. After a broker stood still for longer than its own session,
-/// the client may wait for ever.
+/// How much longer than its session a consumer may wait to hear what it is to read. After a broker stood still for
+/// longer than its own session, the client may wait for ever.
 const ASSIGNED_WITHIN: Duration = Duration::from_secs(5);
 /// So many consumers of a source may be left behind; then none is made until one of them is closed.
 const CLOSING_MAX: usize = 3;
@@ -94,17 +96,32 @@ pub struct Job {
 impl Job {
     /// What names it in metrics: every collection has a source called `push`.
     pub fn labels(&self) -> [(&'static str, String); 2] {
-        [("collection", self.collection.to_string()), ("source", self.source.to_string())]
+        [
+            ("collection", self.collection.to_string()),
+            ("source", self.source.to_string()),
+        ]
     }
 
     /// Where a partition's records go.
     pub fn shard(&self, partition: i32) -> ShardId {
-        ShardId { collection: self.uid, number: shard_of(&self.source, partition, self.shards) }
+        ShardId {
+            collection: self.uid,
+            number: shard_of(&self.source, partition, self.shards),
+        }
     }
 
     /// What the catalog says of a source; nothing, if it is suspended or has no collection.
-    pub fn of(catalog: &Catalog, name: &SourceName, source: &Source, options: &TailerOptions, leaf: &Arc<dyn Ingest>) -> Option<Self> {
-        let collection = catalog.collections.get(&source.settings.collection).filter(|_| !source.suspended)?;
+    pub fn of(
+        catalog: &Catalog,
+        name: &SourceName,
+        source: &Source,
+        options: &TailerOptions,
+        leaf: &Arc<dyn Ingest>,
+    ) -> Option<Self> {
+        let collection = catalog
+            .collections
+            .get(&source.settings.collection)
+            .filter(|_| !source.suspended)?;
         Some(Self {
             collection: source.settings.collection.clone(),
             uid: collection.uid,
@@ -120,7 +137,12 @@ impl Job {
     }
 
     /// The pushes of a collection, where they are logged and there were any.
-    pub fn of_pushes(name: &CollectionName, collection: &Collection, options: &TailerOptions, leaf: &Arc<dyn Ingest>) -> Option<Self> {
+    pub fn of_pushes(
+        name: &CollectionName,
+        collection: &Collection,
+        options: &TailerOptions,
+        leaf: &Arc<dyn Ingest>,
+    ) -> Option<Self> {
         let kafka = options.pushes.as_ref().filter(|_| collection.push_topic)?;
         Some(Self {
             collection: name.clone(),
@@ -150,7 +172,11 @@ impl Job {
 
     /// What identifies the topic beyond its name. Known once [`Job::set_cluster`] was called.
     pub fn topic_id(&self) -> String {
-        format!("{}/{}", self.cluster.get().map_or("?", String::as_str), self.settings.topic)
+        format!(
+            "{}/{}",
+            self.cluster.get().map_or("?", String::as_str),
+            self.settings.topic
+        )
     }
 
     /// Whether the cluster's identity is known.
@@ -165,7 +191,11 @@ impl Job {
 
     /// After how long the group gives a silent member up.
     fn session(&self) -> Duration {
-        let said = self.settings.config.get("session.timeout.ms").and_then(|text| text.parse().ok());
+        let said = self
+            .settings
+            .config
+            .get("session.timeout.ms")
+            .and_then(|text| text.parse().ok());
         said.map_or(SESSION_DEFAULT, Duration::from_millis)
     }
 
@@ -176,21 +206,39 @@ impl Job {
 }
 
 /// Keeps a source running until it is stopped: after an error that a consumer cannot survive, another one is made.
-pub async fn keep(job: Arc<Job>, board: Arc<Board>, windows: Arc<Windows>, closing: Arc<Closing>, stop: CancellationToken) {
+pub async fn keep(
+    job: Arc<Job>,
+    board: Arc<Board>,
+    windows: Arc<Windows>,
+    closing: Arc<Closing>,
+    stop: CancellationToken,
+) {
     let mut backoff = Backoff::new(RESTART_FIRST, RESTART_MOST);
     while !stop.is_cancelled() {
         if closing.unfinished() >= CLOSING_MAX {
-            board.error(&format!("{CLOSING_MAX} consumers of the source could not be closed, and no other is made: restart the node"));
+            board.error(&format!(
+                "{CLOSING_MAX} consumers of the source could not be closed, and no other is made: restart the node"
+            ));
             tokio::select! { () = tokio::time::sleep(RESTART_MOST) => continue, () = stop.cancelled() => break }
         }
         let started = Instant::now();
-        let run = Reader::new(job.clone(), board.clone(), Held::new(windows.clone()), closing.clone(), stop.child_token());
+        let run = Reader::new(
+            job.clone(),
+            board.clone(),
+            Held::new(windows.clone()),
+            closing.clone(),
+            stop.child_token(),
+        );
         let (handle, (done, ended)) = (Handle::current(), tokio::sync::oneshot::channel());
-        let thread = std::thread::Builder::new().name(format!("kafka-{}", job.source)).spawn(move || {
-            let _ = done.send(run.run(&handle));
-        });
+        let thread = std::thread::Builder::new()
+            .name(format!("kafka-{}", job.source))
+            .spawn(move || {
+                let _ = done.send(run.run(&handle));
+            });
         let trouble = match thread {
-            Ok(_) => ended.await.unwrap_or_else(|_| Err("the reader of the source broke; this is our fault".into())),
+            Ok(_) => ended
+                .await
+                .unwrap_or_else(|_| Err("the reader of the source broke; this is our fault".into())),
             Err(error) => Err(format!("no thread for the source: {error}")),
         };
         board.show(BTreeMap::new());
@@ -260,12 +308,15 @@ impl Reader {
 
     /// Runs on a thread of its own until it is stopped, or until an error that this consumer cannot survive.
     fn run(mut self, handle: &Handle) -> Result<(), String> {
-        let config =
-            config::consumer(&self.job.settings, &self.job.group(), self.job.options.node.as_deref()).map_err(|problem| problem.to_string())?;
+        let config = config::consumer(&self.job.settings, &self.job.group(), self.job.options.node.as_deref())
+            .map_err(|problem| problem.to_string())?;
         config::check_topic(&self.job.settings.topic).map_err(|problem| problem.to_string())?;
-        let consumer: BaseConsumer<Context> =
-            config.create_with_context(Context::new(self.board.clone())).map_err(|error| format!("the Kafka client cannot be made: {error}"))?;
-        consumer.subscribe(&[&self.job.settings.topic]).map_err(|error| error.to_string())?;
+        let consumer: BaseConsumer<Context> = config
+            .create_with_context(Context::new(self.board.clone()))
+            .map_err(|error| format!("the Kafka client cannot be made: {error}"))?;
+        consumer
+            .subscribe(&[&self.job.settings.topic])
+            .map_err(|error| error.to_string())?;
         let consumer = Arc::new(consumer);
         self.board.stopped(false);
         info!(source = %self.job.source, topic = self.job.settings.topic, group = self.job.group(), "consumer started");
@@ -275,7 +326,10 @@ impl Reader {
         self.senders.close();
         // A batch on its way is answered before the consumer is closed.
         let rest = self.senders.clone();
-        if handle.block_on(async { tokio::time::timeout(Duration::from_secs(5), rest.wait()).await }).is_err() {
+        if handle
+            .block_on(async { tokio::time::timeout(Duration::from_secs(5), rest.wait()).await })
+            .is_err()
+        {
             warn!(source = %self.job.source, "a batch on its way was not answered in time");
         }
         self.close(consumer);
@@ -296,7 +350,9 @@ impl Reader {
         match self.closing.run(&format!("close-{source}"), CLOSED_WITHIN, close) {
             Ok(true) => info!(%source, "consumer closed"),
             // The client's thread is left behind; the group gives its member up after the session.
-            Ok(false) => warn!(%source, "the consumer could not be closed within {} s and is left behind", CLOSED_WITHIN.as_secs()),
+            Ok(false) => {
+                warn!(%source, "the consumer could not be closed within {} s and is left behind", CLOSED_WITHIN.as_secs())
+            }
             Err(error) => warn!(%source, %error, "no thread to close the consumer on"),
         }
     }
@@ -334,7 +390,11 @@ impl Reader {
 
     fn take(&mut self, partition: i32, record: proto::record::Record) {
         self.taken += 1;
-        let record = if self.job.source.is_push() { push(record) } else { record };
+        let record = if self.job.source.is_push() {
+            push(record)
+        } else {
+            record
+        };
         let Some(cell) = self.cells.get(&partition) else { return };
         if cell.partition.lock().push(record) {
             cell.wake.notify_one();
@@ -349,28 +409,36 @@ impl Reader {
                 }
                 self.board.fine();
             }
-            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => self.out_of_range = true,
+            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                self.out_of_range = true
+            }
             other => debug!(source = %self.job.source, error = %other, "the client reports"),
         }
     }
 
-    /// After a fatal error (another member of the same name, mostly) the client does nothing more, and does not mark the event as fatal: it
-    /// has to be asked.
+    /// After a fatal error (another member of the same name, mostly) the client does nothing more, and does not mark
+    /// the event as fatal: it has to be asked.
     fn check_alive(&self, consumer: &Consumer) -> Result<(), String> {
         if let Some((code, reason)) = consumer.client().fatal_error() {
             return Err(explain(code, &reason));
         }
-        match self.unassigned_since.filter(|since| since.elapsed() > self.job.session() + ASSIGNED_WITHIN) {
+        match self
+            .unassigned_since
+            .filter(|since| since.elapsed() > self.job.session() + ASSIGNED_WITHIN)
+        {
             // What is known to be wrong (no topic, no broker) says more than the silence that comes of it.
             Some(since) => Err(self.board.shown().unwrap_or_else(|| {
-                format!("the consumer group has not said for {} s what to read (another consumer is made)", since.elapsed().as_secs())
+                format!(
+                    "the consumer group has not said for {} s what to read (another consumer is made)",
+                    since.elapsed().as_secs()
+                )
             })),
             None => Ok(()),
         }
     }
 
-    /// Asks where every partition goes on, if an offset was out of range. Not more often than the limit, and never forgotten: the client
-    /// reads nothing more of that partition until it is placed anew.
+    /// Asks where every partition goes on, if an offset was out of range. Not more often than the limit, and never
+    /// forgotten: the client reads nothing more of that partition until it is placed anew.
     fn resolve_all(&mut self) {
         if !self.out_of_range || self.resolved_all.is_some_and(|at| at.elapsed() < RESOLVE_ALL) {
             return;
@@ -381,7 +449,8 @@ impl Reader {
         self.resolve();
     }
 
-    /// Before a record of another topic under the same name is taken, what is in hand goes, and each partition is compared with what is stored.
+    /// Before a record of another topic under the same name is taken, what is in hand goes, and each partition is
+    /// compared with what is stored.
     fn notice_other_topic(&self, consumer: &Consumer) {
         if consumer.context().is_other_topic() {
             info!(source = %self.job.source, "the topic was made anew: looking where each partition goes on");
@@ -400,7 +469,8 @@ impl Reader {
         info!(source = %self.job.source, ?change, "partitions");
         self.senders_stop.cancel();
         self.cells.clear();
-        // What was taken before says nothing of how the source is from here on: an error that came with the change stays shown.
+        // What was taken before says nothing of how the source is from here on: an error that came with the change
+        // stays shown.
         self.taken = 0;
         self.unassigned_since = matches!(change, Rebalance::Revoked).then(Instant::now);
         if let Rebalance::Assigned(numbers) = change {
@@ -428,7 +498,11 @@ impl Reader {
 
     /// Places the consumer, if a partition is to be read from elsewhere than it is.
     fn place(&mut self, consumer: &Consumer) -> Result<(), String> {
-        let wanting = self.cells.values().filter(|cell| cell.partition.lock().wants_place()).count();
+        let wanting = self
+            .cells
+            .values()
+            .filter(|cell| cell.partition.lock().wants_place())
+            .count();
         if wanting == 0 && !self.must_place {
             self.wants_place_since = None;
             return Ok(());
@@ -440,13 +514,18 @@ impl Reader {
         let mut list = TopicPartitionList::new();
         for cell in self.cells.values() {
             if let Some(offset) = cell.partition.lock().place() {
-                list.add_partition_offset(&self.job.settings.topic, cell.number, Offset::Offset(offset)).map_err(|error| error.to_string())?;
+                list.add_partition_offset(&self.job.settings.topic, cell.number, Offset::Offset(offset))
+                    .map_err(|error| error.to_string())?;
             }
         }
-        consumer.assign(&list).map_err(|error| format!("the consumer cannot be placed: {error}"))?;
+        consumer
+            .assign(&list)
+            .map_err(|error| format!("the consumer cannot be placed: {error}"))?;
         // Only what was told to the client is placed: a sender may have decided anew in between.
         for element in list.elements() {
-            let Some(cell) = self.cells.get(&element.partition()) else { continue };
+            let Some(cell) = self.cells.get(&element.partition()) else {
+                continue;
+            };
             let mut partition = cell.partition.lock();
             if partition.place().map(Offset::Offset) == Some(element.offset()) {
                 partition.placed();
@@ -462,9 +541,13 @@ impl Reader {
     /// Pauses partitions whose window is full, resumes those with room.
     fn steer(&mut self, consumer: &Consumer) {
         let bytes = self.cells.values().map(|cell| cell.partition.lock().held_bytes()).sum();
-        let window_bytes_max = self.held.update(self.cells.len(), bytes, self.job.options.window_bytes_max);
+        let window_bytes_max = self
+            .held
+            .update(self.cells.len(), bytes, self.job.options.window_bytes_max);
         for cell in self.cells.values() {
-            let Some(flow) = cell.partition.lock().flow(window_bytes_max) else { continue };
+            let Some(flow) = cell.partition.lock().flow(window_bytes_max) else {
+                continue;
+            };
             let mut one = TopicPartitionList::new();
             one.add_partition(&self.job.settings.topic, cell.number);
             let result = match flow {
@@ -478,21 +561,28 @@ impl Reader {
         }
     }
 
-    /// A leaf that came back from an older disk holds less than it has acknowledged. A partition that has nothing to send would not notice: its
-    /// leaf is asked now and then, and gets again what it lacks.
+    /// A leaf that came back from an older disk holds less than it has acknowledged. A partition that has nothing to
+    /// send would not notice: its leaf is asked now and then, and gets again what it lacks.
     fn compare(&mut self, handle: &Handle) {
         if self.compared.elapsed() < COMPARE || self.comparing.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
         self.compared = Instant::now();
-        let idle = self.cells.values().filter(|cell| cell.partition.lock().held_bytes() == 0);
-        let acknowledged: Vec<(Arc<Cell>, i64)> = idle.map(|cell| (cell.clone(), cell.partition.lock().stored())).collect();
+        let idle = self
+            .cells
+            .values()
+            .filter(|cell| cell.partition.lock().held_bytes() == 0);
+        let acknowledged: Vec<(Arc<Cell>, i64)> = idle
+            .map(|cell| (cell.clone(), cell.partition.lock().stored()))
+            .collect();
         let job = self.job.clone();
         let compare = move |(cell, acknowledged): (Arc<Cell>, i64)| {
             let job = job.clone();
             async move {
                 // A leaf that is away holds what it holds, and is asked again.
-                let Ok(held) = job.leaf.stored(job.shard(cell.number), &job.source, cell.number).await else { return };
+                let Ok(held) = job.leaf.stored(job.shard(cell.number), &job.source, cell.number).await else {
+                    return;
+                };
                 if held.offset < acknowledged {
                     warn!(source = %job.source, partition = cell.number, held = held.offset, acknowledged, "the leaf holds less than it has acknowledged: going back");
                     cell.partition.lock().resolve();
@@ -500,7 +590,8 @@ impl Reader {
                 }
             }
         };
-        self.comparing = Some(handle.spawn(futures::stream::iter(acknowledged).for_each_concurrent(COMPARED_AT_ONCE, compare)));
+        self.comparing =
+            Some(handle.spawn(futures::stream::iter(acknowledged).for_each_concurrent(COMPARED_AT_ONCE, compare)));
     }
 
     fn report(&mut self, consumer: &Consumer) {

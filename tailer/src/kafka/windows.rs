@@ -1,5 +1,5 @@
-//! Windows: records that were read and are not acknowledged yet, of all partitions that a node reads. Each partition has a limit of its own;
-//! together they have one too, and while they are near it, each has its even share.
+//! Windows: records that were read and are not acknowledged yet, of all partitions that a node reads. Each partition
+//! has a limit of its own; together they have one too, and while they are near it, each has its even share.
 
 use std::sync::{
     Arc,
@@ -17,7 +17,11 @@ pub struct Windows {
 impl Windows {
     /// Together so many bytes.
     pub fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { bytes_max, bytes: AtomicUsize::new(0), partitions: AtomicUsize::new(0) })
+        Arc::new(Self {
+            bytes_max,
+            bytes: AtomicUsize::new(0),
+            partitions: AtomicUsize::new(0),
+        })
     }
 
     /// What a partition may hold, that may hold `alone` if it is alone.
@@ -42,7 +46,11 @@ pub struct Held {
 impl Held {
     /// Nothing yet.
     pub fn new(windows: Arc<Windows>) -> Self {
-        Self { windows, bytes: 0, partitions: 0 }
+        Self {
+            windows,
+            bytes: 0,
+            partitions: 0,
+        }
     }
 
     /// So many partitions hold so many bytes by now; answers what each may hold.
@@ -75,11 +83,29 @@ mod tests {
     fn near_the_limit_of_all_each_partition_has_its_even_share() {
         let windows = Windows::new(1_000);
         let (mut first, mut second) = (Held::new(windows.clone()), Held::new(windows.clone()));
-        assert_eq!(first.update(4, 500, 200), 200, "half of it is for those that come first");
-        assert_eq!(second.update(1, 1, 200), 100, "and then the other half is divided by five");
+        assert_eq!(
+            first.update(4, 500, 200),
+            200,
+            "half of it is for those that come first"
+        );
+        assert_eq!(
+            second.update(1, 1, 200),
+            100,
+            "and then the other half is divided by five"
+        );
         assert_eq!(first.update(4, 400, 200), 200);
-        assert_eq!(second.update(1, 1, 9_000), 500, "one alone does not take the room of those that come late");
+        assert_eq!(
+            second.update(1, 1, 9_000),
+            500,
+            "one alone does not take the room of those that come late"
+        );
         drop((first, second));
-        assert_eq!((windows.bytes.load(Ordering::Relaxed), windows.partitions.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!(
+            (
+                windows.bytes.load(Ordering::Relaxed),
+                windows.partitions.load(Ordering::Relaxed)
+            ),
+            (0, 0)
+        );
     }
 }

@@ -28,7 +28,9 @@ use crate::{Tailer, changes::topic::TopicChanges};
 pub fn add(routes: &mut RoutesBuilder, changes: TopicChanges, pushes: Arc<PushLog>, tailer: Arc<Tailer>) {
     routes.add_service(ChangesServer::new(ChangesService { changes }).max_decoding_message_size(MESSAGE_BYTES_MAX));
     routes.add_service(PushesServer::from_arc(pushes).max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX));
-    routes.add_service(SourcesServer::new(sources::SourcesService { tailer }).max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX));
+    routes.add_service(
+        SourcesServer::new(sources::SourcesService { tailer }).max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX),
+    );
 }
 
 /// `rachis.tailer.v1.Changes`.
@@ -44,7 +46,9 @@ impl changes_server::Changes for ChangesService {
         let (uid, changes) = (uid(&proposal.uid)?, self.changes.clone());
         // A change that was begun is finished, even if who asked for it goes away.
         let judged = tokio::spawn(async move { changes.submit(uid, change, proposal.expected).await });
-        let offset = judged.await.map_err(|e| Problem::new(proto::Code::UnknownOutcome, e.to_string()))??;
+        let offset = judged
+            .await
+            .map_err(|e| Problem::new(proto::Code::UnknownOutcome, e.to_string()))??;
         Ok(Response::new(wire::Judged { offset }))
     }
 }

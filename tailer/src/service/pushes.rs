@@ -23,8 +23,12 @@ use crate::{
 };
 
 /// How a topic of pushes is made. A leaf that is away for longer than its records are kept has lost them, and says so.
-const TOPIC_SETTINGS: [(&str, &str); 4] =
-    [("cleanup.policy", "delete"), ("retention.ms", "604800000"), ("message.timestamp.type", "LogAppendTime"), ("max.message.bytes", "94371840")];
+const TOPIC_SETTINGS: [(&str, &str); 4] = [
+    ("cleanup.policy", "delete"),
+    ("retention.ms", "604800000"),
+    ("message.timestamp.type", "LogAppendTime"),
+    ("max.message.bytes", "94371840"),
+];
 
 /// How often topics of dropped collections are looked for.
 const REMOVE_EVERY: Duration = Duration::from_secs(5);
@@ -43,7 +47,13 @@ impl PushLog {
     /// Into the cluster's Kafka.
     pub fn new(kafka: ClusterKafka, changes: Arc<dyn Changes>) -> Result<Arc<Self>, Problem> {
         let appender = Appender::new(&kafka)?;
-        Ok(Arc::new(Self { catalog: changes.catalog(), kafka, changes, appender, making: Mutex::default() }))
+        Ok(Arc::new(Self {
+            catalog: changes.catalog(),
+            kafka,
+            changes,
+            appender,
+            making: Mutex::default(),
+        }))
     }
 
     /// Everything that was taken is delivered.
@@ -57,13 +67,17 @@ impl PushLog {
         let mut removed: BTreeSet<CollectionUid> = BTreeSet::new();
         loop {
             let (now_ms, catalog) = (now_ms(), self.catalog.borrow().clone());
-            let due = |(uid, dropped_ms): &(&CollectionUid, &i64)| dropped_ms.saturating_add(kept_ms) <= now_ms && !removed.contains(uid);
+            let due = |(uid, dropped_ms): &(&CollectionUid, &i64)| {
+                dropped_ms.saturating_add(kept_ms) <= now_ms && !removed.contains(uid)
+            };
             let due: Vec<CollectionUid> = catalog.dropped.iter().filter(due).map(|(uid, _)| *uid).collect();
             if !due.is_empty() && self.changes.health().trouble.is_none() {
                 let topics: Vec<String> = due.iter().map(|uid| push_topic_of(*uid)).collect();
                 match self.kafka.remove_topics(&topics).await {
                     Ok(()) => removed.extend(due),
-                    Err(problem) => warn!(%problem, "the topics of dropped collections could not be removed; it is tried again"),
+                    Err(problem) => {
+                        warn!(%problem, "the topics of dropped collections could not be removed; it is tried again")
+                    }
                 }
             }
             removed.retain(|uid| catalog.dropped.contains_key(uid));
@@ -74,7 +88,10 @@ impl PushLog {
     fn collection(&self, uid: CollectionUid) -> Result<Collection, Problem> {
         let catalog = self.catalog.borrow().clone();
         let found = catalog.collection(uid).map(|(_, collection)| collection.clone());
-        found.ok_or_else(|| Problem::new(Code::NotFound, format!("there is no collection of uid {uid}")).hint("it may have been dropped"))
+        found.ok_or_else(|| {
+            Problem::new(Code::NotFound, format!("there is no collection of uid {uid}"))
+                .hint("it may have been dropped")
+        })
     }
 
     /// The collection, with a topic for its pushes.
@@ -89,8 +106,12 @@ impl PushLog {
             return Ok(collection);
         }
         let partitions = i32::try_from(collection.settings.shards).unwrap_or(i32::MAX);
-        self.kafka.make_topic(&collection.push_topic_name(), partitions, &TOPIC_SETTINGS).await?;
-        self.changes.propose(Change::OpenPushes { collection: uid }, None).await?;
+        self.kafka
+            .make_topic(&collection.push_topic_name(), partitions, &TOPIC_SETTINGS)
+            .await?;
+        self.changes
+            .propose(Change::OpenPushes { collection: uid }, None)
+            .await?;
         self.collection(uid)
     }
 }
@@ -106,12 +127,18 @@ impl pushes_server::Pushes for PushLog {
         if !u32::try_from(push.partition).is_ok_and(|partition| partition < collection.settings.shards) {
             return Err(Problem::new(
                 Code::BadRequest,
-                format!("the pushes have {} partitions, and {} is not one of them", collection.settings.shards, push.partition),
+                format!(
+                    "the pushes have {} partitions, and {} is not one of them",
+                    collection.settings.shards, push.partition
+                ),
             )
             .into());
         }
         let payload = encode(there(push.request, "the request")?, push.items);
-        let offset = self.appender.append(&collection.push_topic_name(), push.partition, &payload).await?;
+        let offset = self
+            .appender
+            .append(&collection.push_topic_name(), push.partition, &payload)
+            .await?;
         metrics::counter!("rachis_append_bytes_total").increment(payload.len() as u64);
         Ok(Response::new(wire::Appended { offset }))
     }

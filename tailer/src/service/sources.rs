@@ -31,7 +31,9 @@ impl sources_server::Sources for SourcesService {
 
     async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::StatusAnswer>, Status> {
         let rows = self.tailer.status().await?;
-        Ok(Response::new(wire::StatusAnswer { rows: rows.into_iter().map(Into::into).collect() }))
+        Ok(Response::new(wire::StatusAnswer {
+            rows: rows.into_iter().map(Into::into).collect(),
+        }))
     }
 
     async fn ends(&self, request: Request<wire::TopicRequest>) -> Result<Response<wire::EndsAnswer>, Status> {
@@ -41,8 +43,16 @@ impl sources_server::Sources for SourcesService {
 
     async fn preview(&self, request: Request<wire::PreviewRequest>) -> Result<Response<Self::PreviewStream>, Status> {
         let asked = request.into_inner();
-        let found = self.tailer.preview(&settings(&asked.settings)?, asked.records as usize).await?;
-        let told = |(partition, record): (i32, proto::record::Record)| Ok(wire::PreviewRecord { partition, record: Some(record.into()) });
+        let found = self
+            .tailer
+            .preview(&settings(&asked.settings)?, asked.records as usize)
+            .await?;
+        let told = |(partition, record): (i32, proto::record::Record)| {
+            Ok(wire::PreviewRecord {
+                partition,
+                record: Some(record.into()),
+            })
+        };
         Ok(Response::new(stream::iter(found.into_iter().map(told)).boxed()))
     }
 }

@@ -60,11 +60,20 @@ impl Model {
     }
 
     pub fn taken(&self, source: &str, partition: i32) -> Taken {
-        self.taken.lock().get(&(source.parse().expect("a name"), partition)).cloned().unwrap_or_default()
+        self.taken
+            .lock()
+            .get(&(source.parse().expect("a name"), partition))
+            .cloned()
+            .unwrap_or_default()
     }
 
     pub fn count(&self, source: &str) -> usize {
-        self.taken.lock().iter().filter(|((of, _), _)| of.as_str() == source).map(|(_, taken)| taken.records.len()).sum()
+        self.taken
+            .lock()
+            .iter()
+            .filter(|((of, _), _)| of.as_str() == source)
+            .map(|(_, taken)| taken.records.len())
+            .sum()
     }
 
     fn happens(&self, percent: impl Fn(Chaos) -> u32) -> bool {
@@ -78,20 +87,34 @@ impl Model {
         let taken = all.entry((batch.source.clone(), batch.partition)).or_default();
         let stored = taken.offset.unwrap_or(-1);
         if *self.refuses.lock() == Some(batch.partition) {
-            return Verdict::Refused { reason: "the model refuses".into() };
+            return Verdict::Refused {
+                reason: "the model refuses".into(),
+            };
         }
         if *self.full.lock() {
-            return Verdict::Busy { reason: "the model is full".into() };
+            return Verdict::Busy {
+                reason: "the model is full".into(),
+            };
         }
         if taken.topic.as_ref().is_some_and(|topic| *topic != batch.topic) {
-            return Verdict::Refused { reason: "another topic".into() };
+            return Verdict::Refused {
+                reason: "another topic".into(),
+            };
         }
         assert!(batch.records.is_sorted_by(|a, b| a.offset < b.offset), "records ascend");
-        assert!(batch.records.iter().all(|r| (batch.after..=batch.through).contains(&r.offset)), "records are within the range");
+        assert!(
+            batch
+                .records
+                .iter()
+                .all(|r| (batch.after..=batch.through).contains(&r.offset)),
+            "records are within the range"
+        );
         if let Some(same) = batch.records.iter().find(|r| r.offset == stored && taken.hash != 0) {
             taken.compared.push(stored);
             if same.hash() != taken.hash {
-                return Verdict::Refused { reason: "the last record is another one: the topic was made anew".into() };
+                return Verdict::Refused {
+                    reason: "the last record is another one: the topic was made anew".into(),
+                };
             }
         }
         if batch.through <= stored {
@@ -105,13 +128,21 @@ impl Model {
             taken.records.truncate(keep);
             taken.offset = taken.records.last().map(|r| r.offset);
             taken.hash = taken.records.last().map_or(0, Record::hash);
-            return Verdict::Gap { stored: taken.offset.unwrap_or(-1) };
+            return Verdict::Gap {
+                stored: taken.offset.unwrap_or(-1),
+            };
         }
         taken.topic = Some(batch.topic);
         taken.shards.push(batch.shard.number);
-        taken.records.extend(batch.records.into_iter().filter(|r| r.offset > stored));
+        taken
+            .records
+            .extend(batch.records.into_iter().filter(|r| r.offset > stored));
         taken.offset = Some(batch.through);
-        taken.hash = taken.records.last().filter(|r| r.offset == batch.through).map_or(0, Record::hash);
+        taken.hash = taken
+            .records
+            .last()
+            .filter(|r| r.offset == batch.through)
+            .map_or(0, Record::hash);
         Verdict::Applied { stored: batch.through }
     }
 }
@@ -126,7 +157,9 @@ impl Ingest for Model {
         }
         if self.happens(|c| c.busy) {
             said("busy");
-            return Ok(Verdict::Busy { reason: "the model is busy".into() });
+            return Ok(Verdict::Busy {
+                reason: "the model is busy".into(),
+            });
         }
         let verdict = self.judge(batch);
         said(match verdict {
@@ -143,14 +176,31 @@ impl Ingest for Model {
         Ok(verdict)
     }
 
-    async fn pushed(&self, _: ShardId, _: i32, _: i64, _: &RequestKey, _: std::time::Instant) -> Result<Pushed, Problem> {
+    async fn pushed(
+        &self,
+        _: ShardId,
+        _: i32,
+        _: i64,
+        _: &RequestKey,
+        _: std::time::Instant,
+    ) -> Result<Pushed, Problem> {
         Err(Problem::new(Code::NotSupported, "the model takes no pushes"))
     }
 
     async fn stored(&self, _: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem> {
         let all = self.taken.lock();
-        let Some(taken) = all.get(&(source.clone(), partition)) else { return Ok(Stored { offset: -1, ..Stored::default() }) };
-        Ok(Stored { topic: taken.topic.clone(), offset: taken.offset.unwrap_or(-1), hash: taken.hash, dead: false })
+        let Some(taken) = all.get(&(source.clone(), partition)) else {
+            return Ok(Stored {
+                offset: -1,
+                ..Stored::default()
+            });
+        };
+        Ok(Stored {
+            topic: taken.topic.clone(),
+            offset: taken.offset.unwrap_or(-1),
+            hash: taken.hash,
+            dead: false,
+        })
     }
 
     async fn partitions(&self, _: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {

@@ -31,16 +31,31 @@ pub struct World {
 impl World {
     pub fn new(leaf: Arc<Model>) -> Self {
         let cluster = MockCluster::new(1).expect("a mock cluster");
-        let producer = ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).set("linger.ms", "0").create().expect("a producer");
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .set("linger.ms", "0")
+            .create()
+            .expect("a producer");
         let folder = tempfile::tempdir().expect("a folder");
         let changes = FileChanges::open(folder.path()).expect("a change log");
-        Self { cluster, changes, leaf, producer, _folder: folder }
+        Self {
+            cluster,
+            changes,
+            leaf,
+            producer,
+            _folder: folder,
+        }
     }
 
     /// A tailer that puts little into a batch, so that there are many.
     pub fn tailer(&self) -> Arc<Tailer> {
         // The mock broker does not know members by name, and waits until the old self of a restarted one is given up.
-        let options = TailerOptions { node: None, batch_records_max: 50, window_bytes_max: 256 << 10, ..TailerOptions::default() };
+        let options = TailerOptions {
+            node: None,
+            batch_records_max: 50,
+            window_bytes_max: 256 << 10,
+            ..TailerOptions::default()
+        };
         Tailer::start(options, self.leaf.clone(), Arc::new(self.changes.clone()))
     }
 
@@ -60,9 +75,21 @@ impl World {
     }
 
     pub async fn source(&self, source: &str, settings: SourceSettings) {
-        let shards = CollectionSettings { shards: 3, time_path: None };
-        self.change(Change::CreateCollection { name: settings.collection.clone(), settings: shards, placement: Vec::new() }).await;
-        self.change(Change::PutSource { name: name(source), settings }).await;
+        let shards = CollectionSettings {
+            shards: 3,
+            time_path: None,
+        };
+        self.change(Change::CreateCollection {
+            name: settings.collection.clone(),
+            settings: shards,
+            placement: Vec::new(),
+        })
+        .await;
+        self.change(Change::PutSource {
+            name: name(source),
+            settings,
+        })
+        .await;
     }
 
     pub async fn change(&self, change: Change) {
@@ -72,11 +99,23 @@ impl World {
     /// Produces records that tell themselves apart; every seventh has no value, every third no key.
     pub fn produce(&self, topic: &str, partition: i32, numbers: std::ops::Range<usize>) {
         for number in numbers {
-            let (key, value) = (format!("k{}", number % 10), format!("{{\"n\":{number},\"p\":{partition}}}"));
+            let (key, value) = (
+                format!("k{}", number % 10),
+                format!("{{\"n\":{number},\"p\":{partition}}}"),
+            );
             let headers = OwnedHeaders::new()
-                .insert(Header { key: "n", value: Some(&number.to_string()) })
-                .insert(Header { key: "null", value: None::<&[u8]> });
-            let mut record = BaseRecord::<str, str>::to(topic).partition(partition).timestamp(1_000 + number as i64).headers(headers);
+                .insert(Header {
+                    key: "n",
+                    value: Some(&number.to_string()),
+                })
+                .insert(Header {
+                    key: "null",
+                    value: None::<&[u8]>,
+                });
+            let mut record = BaseRecord::<str, str>::to(topic)
+                .partition(partition)
+                .timestamp(1_000 + number as i64)
+                .headers(headers);
             if number % 7 != 0 {
                 record = record.payload(&value);
             }
@@ -107,7 +146,9 @@ pub async fn eventually<T: std::fmt::Debug>(what: &str, mut look: impl FnMut() -
             }
         }
     };
-    within(30, found).await.unwrap_or_else(|| panic!("{what}: not within 30 s; last seen: {last:?}"));
+    within(30, found)
+        .await
+        .unwrap_or_else(|| panic!("{what}: not within 30 s; last seen: {last:?}"));
 }
 
 /// The result, if it is there in so many seconds.
@@ -117,5 +158,10 @@ pub async fn within<T>(seconds: u64, work: impl Future<Output = T>) -> Option<T>
 
 /// The states and errors of a source's partitions.
 pub fn states(tailer: &Tailer, source: &str) -> Vec<(Option<i32>, &'static str, Option<String>)> {
-    tailer.rows().into_iter().filter(|row| row.source.as_str() == source).map(|row| (row.partition, row.state.word(), row.error)).collect()
+    tailer
+        .rows()
+        .into_iter()
+        .filter(|row| row.source.as_str() == source)
+        .map(|row| (row.partition, row.state.word(), row.error))
+        .collect()
 }

@@ -1,7 +1,8 @@
 //! The books: what became of every number, as far as its sender was told.
 //!
-//! A number is handed out once and belongs to one event. What should be there at the end follows from the acknowledgements alone: the last
-//! one of a key by position, everything without a key, and of what was never acknowledged at most one.
+//! A number is handed out once and belongs to one event. What should be there at the end follows from the
+//! acknowledgements alone: the last one of a key by position, everything without a key, and of what was never
+//! acknowledged at most one.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -157,7 +158,12 @@ impl Book {
     /// The next number.
     pub fn open(&self, kind: Kind, key: u32, request: u32) -> u64 {
         let mut entries = self.lock();
-        entries.push(Entry { kind, key, request, fate: Fate::Pending });
+        entries.push(Entry {
+            kind,
+            key,
+            request,
+            fate: Fate::Pending,
+        });
         entries.len() as u64 - 1
     }
 
@@ -171,17 +177,25 @@ impl Book {
 
     /// Whether the producer was not told of some of its records.
     pub fn has_unknown_records(&self) -> bool {
-        self.lock().iter().any(|entry| entry.fate == Fate::Unknown && entry.kind.is_produced())
+        self.lock()
+            .iter()
+            .any(|entry| entry.fate == Fate::Unknown && entry.kind.is_produced())
     }
 
     /// What the log says of records whose producer was not told.
     pub fn learn(&self, log: &HashMap<u64, (i32, i64)>) -> usize {
         let mut entries = self.lock();
-        let unknown = entries.iter_mut().enumerate().filter(|(_, entry)| entry.fate == Fate::Unknown && entry.kind.is_produced());
+        let unknown = entries
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, entry)| entry.fate == Fate::Unknown && entry.kind.is_produced());
         let mut learnt = 0;
         for (number, entry) in unknown {
             entry.fate = match log.get(&(number as u64)) {
-                Some((partition, offset)) => Fate::Acknowledged { partition: *partition, offset: *offset },
+                Some((partition, offset)) => Fate::Acknowledged {
+                    partition: *partition,
+                    offset: *offset,
+                },
                 None => Fate::Never,
             };
             learnt += 1;
@@ -227,8 +241,13 @@ impl Book {
 
     /// Where the load stands, for a message.
     pub fn standing(&self) -> String {
-        let [pushed, pushes, produced, records] =
-            [&self.pushed, &self.pushes_in_flight, &self.produced, &self.records_in_flight].map(|counter| counter.load(Ordering::Relaxed));
+        let [pushed, pushes, produced, records] = [
+            &self.pushed,
+            &self.pushes_in_flight,
+            &self.produced,
+            &self.records_in_flight,
+        ]
+        .map(|counter| counter.load(Ordering::Relaxed));
         format!("{pushed} pushed and {pushes} pushes in flight, {produced} produced and {records} records in flight")
     }
 
@@ -239,7 +258,10 @@ impl Book {
 
 /// Events that were acknowledged.
 pub fn acknowledged(entries: &[Entry]) -> u64 {
-    entries.iter().filter(|entry| matches!(entry.fate, Fate::Acknowledged { .. })).count() as u64
+    entries
+        .iter()
+        .filter(|entry| matches!(entry.fate, Fate::Acknowledged { .. }))
+        .count() as u64
 }
 
 /// What should be there of every number.
@@ -250,13 +272,24 @@ pub fn expected(entries: &[Entry]) -> Vec<Expected> {
         .enumerate()
         .map(|(number, entry)| match (entry.kind, entry.fate) {
             (Kind::Dead | Kind::Nothing | Kind::Tombstone | Kind::PushedDead, _) | (_, Fate::Never) => Expected::Absent,
-            (Kind::Plain, Fate::Acknowledged { partition, offset }) => Expected::Present { id: format!("plain/{partition}@{offset}"), whole: true },
-            (Kind::Pushed, Fate::Acknowledged { partition, offset }) => Expected::Present { id: format!("push/{partition}@{offset}"), whole: false },
-            (Kind::Keyed | Kind::Owned, Fate::Acknowledged { .. }) => match last.get(&(entry.kind == Kind::Owned, entry.key)) {
-                Some(Some(winner)) if *winner == number => Expected::Present { id: key_text(entry.kind, entry.key), whole: true },
-                Some(Some(_)) => Expected::Absent,
-                _ => Expected::AtMostOnce,
+            (Kind::Plain, Fate::Acknowledged { partition, offset }) => Expected::Present {
+                id: format!("plain/{partition}@{offset}"),
+                whole: true,
             },
+            (Kind::Pushed, Fate::Acknowledged { partition, offset }) => Expected::Present {
+                id: format!("push/{partition}@{offset}"),
+                whole: false,
+            },
+            (Kind::Keyed | Kind::Owned, Fate::Acknowledged { .. }) => {
+                match last.get(&(entry.kind == Kind::Owned, entry.key)) {
+                    Some(Some(winner)) if *winner == number => Expected::Present {
+                        id: key_text(entry.kind, entry.key),
+                        whole: true,
+                    },
+                    Some(Some(_)) => Expected::Absent,
+                    _ => Expected::AtMostOnce,
+                }
+            }
             _ => Expected::AtMostOnce,
         })
         .collect()
@@ -270,8 +303,8 @@ pub fn key_text(kind: Kind, key: u32) -> String {
     }
 }
 
-/// Key -> the number that won it; `None` where something unknown may have. Kafka orders by offset; a pushed id has one pusher, which waits
-/// for each answer, so its numbers are in order.
+/// Key -> the number that won it; `None` where something unknown may have. Kafka orders by offset; a pushed id has one
+/// pusher, which waits for each answer, so its numbers are in order.
 fn last_of_keys(entries: &[Entry]) -> HashMap<(bool, u32), Option<usize>> {
     let mut last: HashMap<(bool, u32), (Option<usize>, i64)> = HashMap::new();
     for (number, entry) in entries.iter().enumerate() {
@@ -295,7 +328,9 @@ fn last_of_keys(entries: &[Entry]) -> HashMap<(bool, u32), Option<usize>> {
 
 /// What the counters of each Kafka partition must be; nothing for a partition with something unknown in it.
 pub fn counts(entries: &[Entry]) -> BTreeMap<(&'static str, i32), Counts> {
-    let unknown = entries.iter().any(|entry| entry.fate == Fate::Unknown && entry.kind.is_produced());
+    let unknown = entries
+        .iter()
+        .any(|entry| entry.fate == Fate::Unknown && entry.kind.is_produced());
     if unknown {
         return BTreeMap::new();
     }
@@ -310,7 +345,10 @@ pub fn counts(entries: &[Entry]) -> BTreeMap<(&'static str, i32), Counts> {
             ordered.entry((source, partition)).or_default().push((offset, entry));
         }
     }
-    ordered.into_iter().map(|(partition, mut events)| (partition, count(&mut events))).collect()
+    ordered
+        .into_iter()
+        .map(|(partition, mut events)| (partition, count(&mut events)))
+        .collect()
 }
 
 fn count(events: &mut [(i64, &Entry)]) -> Counts {
@@ -343,16 +381,42 @@ mod tests {
     use super::*;
 
     fn entry(kind: Kind, key: u32, partition: i32, offset: i64) -> Entry {
-        Entry { kind, key, request: 0, fate: Fate::Acknowledged { partition, offset } }
+        Entry {
+            kind,
+            key,
+            request: 0,
+            fate: Fate::Acknowledged { partition, offset },
+        }
     }
 
     #[test]
     fn the_last_of_a_key_by_offset_is_expected() {
-        let entries = [entry(Kind::Keyed, 1, 0, 5), entry(Kind::Keyed, 1, 0, 4), entry(Kind::Keyed, 2, 0, 6), entry(Kind::Tombstone, 2, 0, 7)];
-        let present = Expected::Present { id: "k1".into(), whole: true };
-        assert_eq!(expected(&entries), [present, Expected::Absent, Expected::Absent, Expected::Absent]);
+        let entries = [
+            entry(Kind::Keyed, 1, 0, 5),
+            entry(Kind::Keyed, 1, 0, 4),
+            entry(Kind::Keyed, 2, 0, 6),
+            entry(Kind::Tombstone, 2, 0, 7),
+        ];
+        let present = Expected::Present {
+            id: "k1".into(),
+            whole: true,
+        };
+        assert_eq!(
+            expected(&entries),
+            [present, Expected::Absent, Expected::Absent, Expected::Absent]
+        );
         let counts = counts(&entries)[&("keyed", 0)];
-        assert_eq!((counts.events, counts.accepted, counts.superseded, counts.deleted, counts.documents, counts.through), (4, 3, 1, 1, 1, 7));
+        assert_eq!(
+            (
+                counts.events,
+                counts.accepted,
+                counts.superseded,
+                counts.deleted,
+                counts.documents,
+                counts.through
+            ),
+            (4, 3, 1, 1, 1, 7)
+        );
     }
 
     #[test]
@@ -365,16 +429,29 @@ mod tests {
         assert!(book.has_unknown_records());
         assert_eq!(book.learn(&HashMap::from([(1, (2, 7))])), 2);
         assert!(!book.has_unknown_records());
-        let present = Expected::Present { id: "plain/2@7".into(), whole: true };
+        let present = Expected::Present {
+            id: "plain/2@7".into(),
+            whole: true,
+        };
         assert_eq!(expected(&book.entries()), [Expected::Absent, present]);
     }
 
     #[test]
     fn what_nobody_was_told_is_expected_at_most_once() {
-        let mut entries = [entry(Kind::Keyed, 1, 0, 5), entry(Kind::Keyed, 1, 0, 6), entry(Kind::Plain, 0, 1, 3)];
+        let mut entries = [
+            entry(Kind::Keyed, 1, 0, 5),
+            entry(Kind::Keyed, 1, 0, 6),
+            entry(Kind::Plain, 0, 1, 3),
+        ];
         entries[1].fate = Fate::Unknown;
         assert_eq!(expected(&entries)[..2], [Expected::AtMostOnce, Expected::AtMostOnce]);
-        assert_eq!(expected(&entries)[2], Expected::Present { id: "plain/1@3".into(), whole: true });
+        assert_eq!(
+            expected(&entries)[2],
+            Expected::Present {
+                id: "plain/1@3".into(),
+                whole: true
+            }
+        );
         assert!(counts(&entries).is_empty());
     }
 }

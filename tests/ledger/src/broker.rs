@@ -29,8 +29,16 @@ impl Broker {
     pub async fn start(jars: &Path, folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let (port, controller) = two_free_ports()?;
-        std::fs::write(folder.join("server.properties"), properties(port, controller, &folder.join("data")))?;
-        let mut broker = Self { jars: jars.to_owned(), folder: folder.to_owned(), port, process: None };
+        std::fs::write(
+            folder.join("server.properties"),
+            properties(port, controller, &folder.join("data")),
+        )?;
+        let mut broker = Self {
+            jars: jars.to_owned(),
+            folder: folder.to_owned(),
+            port,
+            process: None,
+        };
         broker.format()?;
         broker.spawn()?;
         broker.answers(Duration::from_secs(60)).await?;
@@ -44,13 +52,17 @@ impl Broker {
 
     fn java(&self) -> Command {
         let mut command = Command::new("java");
-        command.args(["-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp"]).arg(self.jars.join("*"));
+        command
+            .args(["-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp"])
+            .arg(self.jars.join("*"));
         command
     }
 
     fn format(&self) -> Result<()> {
         // 16 bytes in URL-safe base64, as Kafka names a cluster.
-        let name: String = (0..22).map(|_| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWX"[usize::from(rand::random::<u8>() % 24)])).collect();
+        let name: String = (0..22)
+            .map(|_| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWX"[usize::from(rand::random::<u8>() % 24)]))
+            .collect();
         let output = self
             .java()
             .args(["kafka.tools.StorageTool", "format", "--standalone", "-t"])
@@ -60,7 +72,11 @@ impl Broker {
             .output()
             .context("cannot run java")?;
         if !output.status.success() {
-            bail!("cannot format the broker's folder: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "cannot format the broker's folder: {}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(())
     }
@@ -87,22 +103,36 @@ impl Broker {
             }
             let address = address.clone();
             let told = tokio::task::spawn_blocking(move || {
-                let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &address).set("log_level", "0").create()?;
-                consumer.fetch_metadata(None, Duration::from_secs(2)).map(|metadata| metadata.brokers().len())
+                let consumer: BaseConsumer = ClientConfig::new()
+                    .set("bootstrap.servers", &address)
+                    .set("log_level", "0")
+                    .create()?;
+                consumer
+                    .fetch_metadata(None, Duration::from_secs(2))
+                    .map(|metadata| metadata.brokers().len())
             })
             .await?;
             match told {
                 Ok(brokers) if brokers > 0 => return Ok(()),
-                _ if Instant::now() > deadline => bail!("the broker does not answer within {within:?}; {}", self.process()?.last_words()),
+                _ if Instant::now() > deadline => bail!(
+                    "the broker does not answer within {within:?}; {}",
+                    self.process()?.last_words()
+                ),
                 _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
     }
 
     pub async fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
-        let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", self.address()).create()?;
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", self.address()).create()?;
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-        let results = admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)))).await?;
+        let results = admin
+            .create_topics(
+                [&topic],
+                &AdminOptions::new().operation_timeout(Some(Duration::from_secs(30))),
+            )
+            .await?;
         for result in results {
             result.map_err(|(topic, code)| anyhow::anyhow!("cannot create topic {topic}: {code}"))?;
         }

@@ -57,7 +57,10 @@ async fn repeated_pushes_change_nothing(run: &Run, entries: &[Entry]) -> Result<
     let mut requests: BTreeMap<u32, Request> = BTreeMap::new();
     for (number, entry) in entries.iter().enumerate() {
         if entry.request != 0 && entry.request & KEYLESS == 0 && matches!(entry.fate, Fate::Acknowledged { .. }) {
-            let request = requests.entry(entry.request).or_insert_with(|| Request { id: entry.request, items: Vec::new() });
+            let request = requests.entry(entry.request).or_insert_with(|| Request {
+                id: entry.request,
+                items: Vec::new(),
+            });
             request.items.push((number as u64, entry.kind, entry.key));
         }
     }
@@ -66,7 +69,9 @@ async fn repeated_pushes_change_nothing(run: &Run, entries: &[Entry]) -> Result<
     for request in requests.values().rev().step_by(step) {
         let key = request.key();
         let reply = run.client.push(key.as_deref(), request.body(run)).await?;
-        let told = serde_json::from_str::<Answer>(&reply.text).ok().map(|answer| (request.objection(&answer), answer));
+        let told = serde_json::from_str::<Answer>(&reply.text)
+            .ok()
+            .map(|answer| (request.objection(&answer), answer));
         let before = request.items.first().map(|(number, ..)| entries[*number as usize].fate);
         match told {
             Some((None, answer)) => {
@@ -74,14 +79,26 @@ async fn repeated_pushes_change_nothing(run: &Run, entries: &[Entry]) -> Result<
                     .and_then(|all| all.first().copied())
                     .map(|(partition, offset)| Fate::Acknowledged { partition, offset });
                 if now != before {
-                    found.push(format!("push {} was at {before:?}; repeated, it is at {}", request.id, answer.position));
+                    found.push(format!(
+                        "push {} was at {before:?}; repeated, it is at {}",
+                        request.id, answer.position
+                    ));
                 }
             }
-            _ => found.push(format!("push {} repeated: {}: {}", request.id, reply.status, reply.text)),
+            _ => found.push(format!(
+                "push {} repeated: {}: {}",
+                request.id, reply.status, reply.text
+            )),
         }
-        let other = run.client.push(key.as_deref(), "{\"another\":true}\n".to_owned()).await?;
+        let other = run
+            .client
+            .push(key.as_deref(), "{\"another\":true}\n".to_owned())
+            .await?;
         if other.status != reqwest::StatusCode::CONFLICT {
-            found.push(format!("push {} with another body: {} where 409 is promised: {}", request.id, other.status, other.text));
+            found.push(format!(
+                "push {} with another body: {} where 409 is promised: {}",
+                request.id, other.status, other.text
+            ));
         }
     }
     Ok(found)
@@ -110,7 +127,11 @@ async fn by_sql(run: &Run, entries: &[Entry], expected: &[Expected], at_least: &
         let objection = match (expected, id) {
             (Expected::Present { id, .. }, None) => Some(format!("was acknowledged (as {id}) and is not there")),
             (Expected::Present { id: wanted, whole }, Some(id)) => {
-                let right = id == wanted || (!whole && id.strip_prefix(wanted.as_str()).is_some_and(|item| item.starts_with('.')));
+                let right = id == wanted
+                    || (!whole
+                        && id
+                            .strip_prefix(wanted.as_str())
+                            .is_some_and(|item| item.starts_with('.')));
                 (!right).then(|| format!("has the id {id} instead of {wanted}"))
             }
             (Expected::Absent, Some(id)) => Some(format!("is there as {id}, and should not be")),
@@ -124,7 +145,11 @@ async fn by_sql(run: &Run, entries: &[Entry], expected: &[Expected], at_least: &
 /// A push without ids is all or nothing, also where its outcome was never told.
 fn unknown_pushes_are_whole(entries: &[Entry], there: &There) -> Vec<String> {
     let mut requests: BTreeMap<u32, (usize, usize)> = BTreeMap::new();
-    for (number, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.kind == Kind::Pushed) {
+    for (number, entry) in entries
+        .iter()
+        .enumerate()
+        .filter(|(_, entry)| entry.kind == Kind::Pushed)
+    {
         let (sent, present) = requests.entry(entry.request).or_default();
         *sent += 1;
         *present += usize::from(there.contains_key(&(number as u64)));
@@ -139,8 +164,11 @@ fn unknown_pushes_are_whole(entries: &[Entry], there: &There) -> Vec<String> {
 /// Every group by its word, page by page: the same documents as by SQL, with their bytes.
 async fn by_search(run: &Run, entries: &[Entry], there: &There) -> Result<Vec<String>> {
     let groups = (entries.len() as u64).div_ceil(GROUP);
-    let found: Vec<Result<Vec<String>>> =
-        stream::iter(0..groups).map(|group| search_group(run, entries, there, group)).buffer_unordered(AT_ONCE).collect().await;
+    let found: Vec<Result<Vec<String>>> = stream::iter(0..groups)
+        .map(|group| search_group(run, entries, there, group))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
     let mut all = Vec::new();
     for found in found {
         all.extend(found?);
@@ -150,8 +178,9 @@ async fn by_search(run: &Run, entries: &[Entry], there: &There) -> Result<Vec<St
 
 async fn search_group(run: &Run, entries: &[Entry], there: &There, group: u64) -> Result<Vec<String>> {
     let query = format!("words:g{group}");
-    let mut wanted: HashMap<String, u64> =
-        (group * GROUP..(group + 1) * GROUP).filter_map(|number| there.get(&number).map(|id| (id.clone(), number))).collect();
+    let mut wanted: HashMap<String, u64> = (group * GROUP..(group + 1) * GROUP)
+        .filter_map(|number| there.get(&number).map(|id| (id.clone(), number)))
+        .collect();
     let (mut found, mut after, total) = (Vec::new(), None::<String>, wanted.len() as u64);
     loop {
         let page = run.client.search(&query, PAGE, after.as_deref()).await?;
@@ -163,10 +192,16 @@ async fn search_group(run: &Run, entries: &[Entry], there: &There, group: u64) -
                 Some(number) => {
                     let entry = &entries[number as usize];
                     if hit.document.get() != run.documents.bytes(number, entry.kind, entry.key) {
-                        found.push(format!("search {query}: {number} has other bytes: {}", hit.document.get()));
+                        found.push(format!(
+                            "search {query}: {number} has other bytes: {}",
+                            hit.document.get()
+                        ));
                     }
                 }
-                None => found.push(format!("search {query}: {} comes twice, or SQL does not have it", hit.id)),
+                None => found.push(format!(
+                    "search {query}: {} comes twice, or SQL does not have it",
+                    hit.id
+                )),
             }
         }
         match page.after {
@@ -174,7 +209,11 @@ async fn search_group(run: &Run, entries: &[Entry], there: &There, group: u64) -
             _ => break,
         }
     }
-    found.extend(wanted.iter().map(|(id, number)| format!("search {query}: {number} ({id}) is missing")));
+    found.extend(
+        wanted
+            .iter()
+            .map(|(id, number)| format!("search {query}: {number} ({id}) is missing")),
+    );
     Ok(found)
 }
 
@@ -198,8 +237,10 @@ async fn by_id(run: &Run, entries: &[Entry], there: &There) -> Vec<String> {
 
 /// The raw documents alone give the same count and sum.
 async fn raw_adds_up(run: &Run, there: &There) -> Result<Vec<String>> {
-    let wanted =
-        questions::Sums { documents: there.len() as u64, total: Some(there.keys().map(|number| *number as f64).sum()).filter(|sum| *sum > 0.0) };
+    let wanted = questions::Sums {
+        documents: there.len() as u64,
+        total: Some(there.keys().map(|number| *number as f64).sum()).filter(|sum| *sum > 0.0),
+    };
     let mut found = Vec::new();
     for raw in [false, true] {
         let sums = questions::sums(&run.client, raw).await?;
@@ -214,7 +255,10 @@ async fn raw_adds_up(run: &Run, there: &There) -> Result<Vec<String>> {
 async fn outcomes(run: &Run, entries: &[Entry], sources: &[Row], there: &There) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let by_partition = questions::by_partition(&run.client).await?;
-    for row in sources.iter().filter(|row| row.get("partition").is_some_and(Value::is_i64)) {
+    for row in sources
+        .iter()
+        .filter(|row| row.get("partition").is_some_and(Value::is_i64))
+    {
         let of = |name: &str| row.get(name).and_then(Value::as_i64);
         let sum = |names: &[&str]| names.iter().map(|name| of(name)).sum::<Option<i64>>();
         let events = sum(&["accepted", "tombstones", "duplicates", "dead_letters"]);
@@ -226,23 +270,37 @@ async fn outcomes(run: &Run, entries: &[Entry], sources: &[Row], there: &There) 
         {
             found.push(format!("the outcomes do not add up: {row:?}"));
         }
-        let partition = (row.get("source").and_then(Value::as_str).unwrap_or_default().to_owned(), of("partition").unwrap_or(-1) as i32);
+        let partition = (
+            row.get("source").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            of("partition").unwrap_or(-1) as i32,
+        );
         let counted = by_partition.get(&partition).copied().unwrap_or(0);
         if of("documents") != Some(counted) {
-            found.push(format!("{partition:?} has {counted} documents, and its counters say {row:?}"));
+            found.push(format!(
+                "{partition:?} has {counted} documents, and its counters say {row:?}"
+            ));
         }
     }
     for ((source, partition), wanted) in book::counts(entries) {
         match settle::find(sources, source, partition).map(counts_of) {
-            Some(Some(told)) if told == Counts { through: told.through, ..wanted } => {}
+            Some(Some(told))
+                if told
+                    == Counts {
+                        through: told.through,
+                        ..wanted
+                    } => {}
             told => found.push(format!("{source}/{partition} counts {told:?} instead of {wanted:?}")),
         }
     }
-    let rows = sources.iter().filter(|row| row.get("source").and_then(Value::as_str) == Some("push"));
+    let rows = sources
+        .iter()
+        .filter(|row| row.get("source").and_then(Value::as_str) == Some("push"));
     let accepted: i64 = rows.filter_map(|row| row.get("accepted").and_then(Value::as_i64)).sum();
     let (least, most) = pushed(entries, there);
     if accepted < least || accepted > most {
-        found.push(format!("push accepted {accepted} documents by its counters, and by the books {least} to {most}"));
+        found.push(format!(
+            "push accepted {accepted} documents by its counters, and by the books {least} to {most}"
+        ));
     }
     Ok(found)
 }
@@ -261,8 +319,8 @@ fn counts_of(row: &Row) -> Option<Counts> {
     })
 }
 
-/// How many pushed documents were accepted at least and at most: those without ids are there or not; of ids whose push was never answered
-/// only the last can be seen.
+/// How many pushed documents were accepted at least and at most: those without ids are there or not; of ids whose push
+/// was never answered only the last can be seen.
 fn pushed(entries: &[Entry], there: &There) -> (i64, i64) {
     let (mut least, mut most) = (0, 0);
     for (number, entry) in entries.iter().enumerate() {
@@ -285,7 +343,11 @@ fn pushed(entries: &[Entry], there: &There) -> (i64, i64) {
 async fn dead_letters(run: &Run, entries: &[Entry]) -> Result<Vec<String>> {
     let mut wanted: HashSet<u64> = HashSet::new();
     let mut possible: HashSet<u64> = HashSet::new();
-    for (number, entry) in entries.iter().enumerate().filter(|(_, entry)| matches!(entry.kind, Kind::Dead | Kind::PushedDead)) {
+    for (number, entry) in entries
+        .iter()
+        .enumerate()
+        .filter(|(_, entry)| matches!(entry.kind, Kind::Dead | Kind::PushedDead))
+    {
         match entry.fate {
             Fate::Acknowledged { .. } => wanted.insert(number as u64),
             _ => possible.insert(number as u64),
@@ -296,7 +358,9 @@ async fn dead_letters(run: &Run, entries: &[Entry]) -> Result<Vec<String>> {
         let number = row.values().filter_map(Value::as_str).find_map(dead_number);
         match number {
             Some(number) if wanted.remove(&number) || possible.remove(&number) => {}
-            Some(number) => found.push(format!("dead letters: {number} is there twice, or was never sent: {row:?}")),
+            Some(number) => found.push(format!(
+                "dead letters: {number} is there twice, or was never sent: {row:?}"
+            )),
             None => found.push(format!("dead letters: the bytes of one are not there: {row:?}")),
         }
     }

@@ -14,7 +14,10 @@ impl Faults {
     pub fn environment(&self, crash: Option<(usize, u32)>) -> Vec<(&'static str, String)> {
         let mut environment: Vec<_> = self.bug.iter().map(|bug| ("RACHIS_FAULT", bug.clone())).collect();
         if let Some((point, pass)) = crash.filter(|_| !self.crash_at.is_empty()) {
-            environment.push(("RACHIS_CRASH_AT", format!("{}:{pass}", self.crash_at[point % self.crash_at.len()])));
+            environment.push((
+                "RACHIS_CRASH_AT",
+                format!("{}:{pass}", self.crash_at[point % self.crash_at.len()]),
+            ));
         }
         environment
     }

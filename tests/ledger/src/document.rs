@@ -1,4 +1,5 @@
-//! Number -> bytes: every event can be written again at the end, so the books need not keep it and every byte can be compared.
+//! Number -> bytes: every event can be written again at the end, so the books need not keep it and every byte can be
+//! compared.
 
 use crate::book::{Kind, key_text};
 
@@ -16,7 +17,8 @@ impl Documents {
         Self { seed }
     }
 
-    /// The bytes of a number's event. Odd spacing, escapes, repeated keys and spelled numbers are kept byte for byte or not at all.
+    /// The bytes of a number's event. Odd spacing, escapes, repeated keys and spelled numbers are kept byte for byte or
+    /// not at all.
     pub fn bytes(&self, number: u64, kind: Kind, key: u32) -> String {
         let hash = mix(self.seed ^ mix(number));
         let id = match kind {
@@ -39,7 +41,20 @@ impl Documents {
 }
 
 fn filler(hash: u64) -> String {
-    const WORDS: [&str; 12] = ["stem", "leaf", "vein", "petiole", "node", "bud", "disk full", "rachis", "pinna", "lobe", "margin", "tip"];
+    const WORDS: [&str; 12] = [
+        "stem",
+        "leaf",
+        "vein",
+        "petiole",
+        "node",
+        "bud",
+        "disk full",
+        "rachis",
+        "pinna",
+        "lobe",
+        "margin",
+        "tip",
+    ];
     let mut rest = mix(hash);
     let mut text = String::new();
     for _ in 0..hash % 40 {

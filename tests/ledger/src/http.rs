@@ -49,8 +49,15 @@ pub struct Reply {
 
 impl Client {
     pub fn new() -> Result<Self> {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).connect_timeout(Duration::from_secs(2)).build()?;
-        Ok(Self { http, urls: Arc::default(), turn: Arc::default() })
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(60))
+            .connect_timeout(Duration::from_secs(2))
+            .build()?;
+        Ok(Self {
+            http,
+            urls: Arc::default(),
+            turn: Arc::default(),
+        })
     }
 
     /// The server is there now.
@@ -60,7 +67,10 @@ impl Client {
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let urls = self.urls.read().unwrap_or_else(PoisonError::into_inner);
-        let url = urls.get(self.turn.fetch_add(1, Ordering::Relaxed) % urls.len().max(1)).cloned().unwrap_or_default();
+        let url = urls
+            .get(self.turn.fetch_add(1, Ordering::Relaxed) % urls.len().max(1))
+            .cloned()
+            .unwrap_or_default();
         self.http.request(method, format!("{url}{path}"))
     }
 
@@ -71,13 +81,21 @@ impl Client {
 
     /// What the process at an address counts.
     pub async fn metrics(&self, url: &str) -> Result<String> {
-        Ok(self.http.get(format!("{url}/metrics")).timeout(Duration::from_millis(500)).send().await?.text().await?)
+        Ok(self
+            .http
+            .get(format!("{url}/metrics"))
+            .timeout(Duration::from_millis(500))
+            .send()
+            .await?
+            .text()
+            .await?)
     }
 
     /// Sends newline-separated documents. `Err`: nobody knows what became of them.
     pub async fn push(&self, key: Option<&str>, body: String) -> reqwest::Result<Reply> {
-        let mut request =
-            self.request(Method::POST, &format!("/v1/collections/{COLLECTION}/documents")).header("content-type", "application/x-ndjson");
+        let mut request = self
+            .request(Method::POST, &format!("/v1/collections/{COLLECTION}/documents"))
+            .header("content-type", "application/x-ndjson");
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
@@ -94,7 +112,11 @@ impl Client {
 
     /// A document by its id; `None` if there is none.
     pub async fn document(&self, id: &str) -> Result<Option<String>> {
-        let reply = reply(self.request(Method::GET, &format!("/v1/collections/{COLLECTION}/documents/{}", percent(id)))).await?;
+        let reply = reply(self.request(
+            Method::GET,
+            &format!("/v1/collections/{COLLECTION}/documents/{}", percent(id)),
+        ))
+        .await?;
         match reply.status {
             StatusCode::OK => Ok(Some(reply.text)),
             StatusCode::NOT_FOUND => Ok(None),
@@ -103,8 +125,9 @@ impl Client {
     }
 
     pub async fn search(&self, query: &str, limit: usize, after: Option<&str>) -> Result<Hits> {
-        let mut request =
-            self.request(Method::GET, &format!("/v1/collections/{COLLECTION}/search")).query(&[("q", query), ("limit", &limit.to_string())]);
+        let mut request = self
+            .request(Method::GET, &format!("/v1/collections/{COLLECTION}/search"))
+            .query(&[("q", query), ("limit", &limit.to_string())]);
         if let Some(after) = after {
             request = request.query(&[("after", after)]);
         }
@@ -126,8 +149,8 @@ impl Client {
         if !reply.status.is_success() {
             bail!("{question}: {}: {}", reply.status, reply.text);
         }
-        let rows: Rows<R> =
-            serde_json::from_str(&reply.text).with_context(|| format!("{question}: {}", reply.text.chars().take(2_000).collect::<String>()))?;
+        let rows: Rows<R> = serde_json::from_str(&reply.text)
+            .with_context(|| format!("{question}: {}", reply.text.chars().take(2_000).collect::<String>()))?;
         for cut in ["truncated", "partial"] {
             if rows.stats.get(cut) != Some(&Value::Bool(false)) {
                 bail!("{question}: the answer is {cut}: {:?}", rows.stats);
@@ -139,11 +162,22 @@ impl Client {
 
 async fn reply(request: reqwest::RequestBuilder) -> reqwest::Result<Reply> {
     let response = request.send().await?;
-    Ok(Reply { status: response.status(), text: response.text().await? })
+    Ok(Reply {
+        status: response.status(),
+        text: response.text().await?,
+    })
 }
 
 /// An id as one piece of a path.
 fn percent(id: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    id.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    id.bytes()
+        .map(|byte| {
+            if plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
 }

@@ -1,5 +1,5 @@
-//! What the topics themselves say of records whose producer was never told: a record carries its number in a header, so the whole log, read
-//! once at the end, tells which of them it has, and where.
+//! What the topics themselves say of records whose producer was never told: a record carries its number in a header, so
+//! the whole log, read once at the end, tells which of them it has, and where.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,7 +18,8 @@ pub const NUMBER: &str = "number";
 /// Nothing comes for so long: the broker is gone.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Number -> where it is, for every record of both topics. A number that is there twice is told as an error: then the log itself is wrong.
+/// Number -> where it is, for every record of both topics. A number that is there twice is told as an error: then the
+/// log itself is wrong.
 pub fn read(address: &str) -> Result<HashMap<u64, (i32, i64)>> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", address)
@@ -43,11 +44,19 @@ pub fn read(address: &str) -> Result<HashMap<u64, (i32, i64)>> {
             Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
             Some(Err(error)) => eprintln!("ledger: while the log is read: {error}"),
             Some(Ok(message)) => {
-                let number = message.headers().and_then(|headers| headers.iter().find(|header| header.key == NUMBER));
-                let text = number.and_then(|header| std::str::from_utf8(header.value?).ok()).context("a record without a number")?;
+                let number = message
+                    .headers()
+                    .and_then(|headers| headers.iter().find(|header| header.key == NUMBER));
+                let text = number
+                    .and_then(|header| std::str::from_utf8(header.value?).ok())
+                    .context("a record without a number")?;
                 let number: u64 = text.parse().context("a number that is none")?;
                 if let Some(other) = found.insert(number, (message.partition(), message.offset())) {
-                    bail!("record {number} is in the log twice, at {other:?} and {}/{}", message.partition(), message.offset());
+                    bail!(
+                        "record {number} is in the log twice, at {other:?} and {}/{}",
+                        message.partition(),
+                        message.offset()
+                    );
                 }
             }
         }

@@ -1,12 +1,13 @@
-//! The ledger: produces numbered records to Kafka and by push while server and broker are killed, paused and restarted, keeps the books of
-//! what was acknowledged, and at the end wants every acknowledged record to be there exactly once.
+//! The ledger: produces numbered records to Kafka and by push while server and broker are killed, paused and restarted,
+//! keeps the books of what was acknowledged, and at the end wants every acknowledged record to be there exactly once.
 //!
 //! ```text
 //! load: pushers, producer ──> book <── acknowledgements        check: SQL, search, by id, raw bytes, outcomes ──> discrepancies
 //! plan: kill, pause, restart ──> server, broker                       twice: as it is, and after one more kill
 //! ```
 //!
-//! It shares no code with the server, so that no mistake is made twice: it speaks HTTP and Kafka and knows the promises, nothing else.
+//! It shares no code with the server, so that no mistake is made twice: it speaks HTTP and Kafka and knows the
+//! promises, nothing else.
 
 #![allow(clippy::print_stdout, reason = "the report is what this program is for")]
 
@@ -32,11 +33,12 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 
 use crate::{
-    book::Book, broker::Broker, crash::Faults, document::Documents, http::Client, plan::Plan, produce::Producer, push::Pushers, report::Report,
-    server::Server,
+    book::Book, broker::Broker, crash::Faults, document::Documents, http::Client, plan::Plan, produce::Producer,
+    push::Pushers, report::Report, server::Server,
 };
 
-/// Kills, pauses and restarts a server and its broker under load, and checks that nothing is lost and nothing is there twice.
+/// Kills, pauses and restarts a server and its broker under load, and checks that nothing is lost and nothing is there
+/// twice.
 #[derive(Parser, Debug, Clone)]
 #[command(version)]
 struct Arguments {
@@ -67,7 +69,8 @@ struct Arguments {
     /// A named point at which the server ends itself, instead of some of the kills; may be given several times.
     #[arg(long)]
     crash_at: Vec<String>,
-    /// Where server and broker keep their data and logs; a new temporary folder where it is not given, kept when the check fails.
+    /// Where server and broker keep their data and logs; a new temporary folder where it is not given, kept when the
+    /// check fails.
     #[arg(long)]
     folder: Option<PathBuf>,
 }
@@ -76,7 +79,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let seed = arguments.seed.unwrap_or_else(rand::random);
     eprintln!("ledger: seed {seed} (repeat with --seed {seed})");
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("ledger: no runtime: {error}");
@@ -87,12 +94,20 @@ fn main() -> ExitCode {
     match (outcome, &arguments.bug) {
         (Ok(report), None) => {
             report.print();
-            if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if report.is_clean() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         (Ok(report), Some(bug)) => {
             report.print();
             println!("bug {bug}: {}", if report.is_clean() { "NOT CAUGHT" } else { "caught" });
-            if report.is_clean() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+            if report.is_clean() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            }
         }
         (Err(error), _) => {
             eprintln!("ledger: could not run (seed {seed}): {error:#}");
@@ -110,19 +125,32 @@ struct Run {
 
 async fn run(arguments: &Arguments, seed: u64) -> Result<Report> {
     let began = Instant::now();
-    let temporary = tempfile::Builder::new().prefix("ledger-").tempdir().context("no temporary folder")?;
+    let temporary = tempfile::Builder::new()
+        .prefix("ledger-")
+        .tempdir()
+        .context("no temporary folder")?;
     let folder = arguments.folder.clone().unwrap_or_else(|| temporary.path().to_owned());
     let broker = match arguments.push_only {
         true => None,
         false => {
-            let jars = arguments.kafka_jars.as_ref().context("no Kafka: say --kafka-jars FOLDER (RACHIS_KAFKA_JARS), or --push-only")?;
+            let jars = arguments
+                .kafka_jars
+                .as_ref()
+                .context("no Kafka: say --kafka-jars FOLDER (RACHIS_KAFKA_JARS), or --push-only")?;
             Some(Broker::start(jars, &folder.join("broker")).await?)
         }
     };
-    let faults = Faults { bug: arguments.bug.clone(), crash_at: arguments.crash_at.clone() };
+    let faults = Faults {
+        bug: arguments.bug.clone(),
+        crash_at: arguments.crash_at.clone(),
+    };
     let kafka = broker.as_ref().filter(|_| arguments.apart).map(Broker::address);
     let server = Server::start(&arguments.server, &folder.join("server"), faults, kafka.as_deref()).await?;
-    let run = Arc::new(Run { book: Arc::new(Book::new(arguments.records)), documents: Documents::new(seed), client: server.client() });
+    let run = Arc::new(Run {
+        book: Arc::new(Book::new(arguments.records)),
+        documents: Documents::new(seed),
+        client: server.client(),
+    });
     let mut plan = Plan::new(seed, arguments.kills, arguments.records, server, broker);
     plan.prepare(&run).await?;
 
@@ -138,9 +166,16 @@ async fn run(arguments: &Arguments, seed: u64) -> Result<Report> {
         if let Some(producer) = producer {
             producer.finish().await?;
         }
-        if let Some(address) = plan.broker().map(Broker::address).filter(|_| run.book.has_unknown_records()) {
+        if let Some(address) = plan
+            .broker()
+            .map(Broker::address)
+            .filter(|_| run.book.has_unknown_records())
+        {
             let log = tokio::task::spawn_blocking(move || log::read(&address)).await??;
-            eprintln!("ledger: of {} records that were given up, the log tells what became of them", run.book.learn(&log));
+            eprintln!(
+                "ledger: of {} records that were given up, the log tells what became of them",
+                run.book.learn(&log)
+            );
         }
     }
     let mut report = plan.report(&run, seed).await;

@@ -1,7 +1,9 @@
-//! The plan: what is killed, paused and restarted when, all from the seed, and the gate that keeps the load in step with it.
+//! The plan: what is killed, paused and restarted when, all from the seed, and the gate that keeps the load in step
+//! with it.
 //!
-//! Disturbances are placed by progress, not by the clock: the n-th comes when a share of the records is acknowledged, while the gate lets
-//! the load run one stage ahead. So there is always something in flight, on a slow machine as on a fast one.
+//! Disturbances are placed by progress, not by the clock: the n-th comes when a share of the records is acknowledged,
+//! while the gate lets the load run one stage ahead. So there is always something in flight, on a slow machine as on a
+//! fast one.
 
 use std::{
     collections::BTreeMap,
@@ -53,7 +55,8 @@ pub struct Gate {
 
 impl Gate {
     fn open_to(&self, fraction: f64) {
-        self.millionths.fetch_max((fraction.min(1.0) * 1e6) as u64, Ordering::Relaxed);
+        self.millionths
+            .fetch_max((fraction.min(1.0) * 1e6) as u64, Ordering::Relaxed);
     }
 
     fn share(&self, quota: u64) -> u64 {
@@ -65,12 +68,15 @@ impl Gate {
         self.share(self.push_quota)
     }
 
-    /// Numbers that may have been produced by now: in step with what is pushed, so that both are in flight at any moment.
+    /// Numbers that may have been produced by now: in step with what is pushed, so that both are in flight at any
+    /// moment.
     pub fn produce_now(&self, pushed: u64) -> u64 {
         const AHEAD_MAX: u64 = 500;
         // A short run is not over before its last kill.
         let ahead = (self.produce_quota / 20).min(AHEAD_MAX);
-        let in_step = (pushed * self.produce_quota).checked_div(self.push_quota).unwrap_or(self.produce_quota);
+        let in_step = (pushed * self.produce_quota)
+            .checked_div(self.push_quota)
+            .unwrap_or(self.produce_quota);
         self.share(self.produce_quota).min(in_step + ahead)
     }
 }
@@ -93,8 +99,22 @@ impl Plan {
         let mut rng = StdRng::seed_from_u64(seed);
         let steps = steps(&mut rng, kills, broker.is_some());
         let produce_quota = if broker.is_some() { records / 2 } else { 0 };
-        let gate = Arc::new(Gate { millionths: AtomicU64::new(0), push_quota: records - produce_quota, produce_quota });
-        Self { rng, steps, kills_wanted: kills, server, broker, gate, done: BTreeMap::new(), in_flight: 0, began: Instant::now() }
+        let gate = Arc::new(Gate {
+            millionths: AtomicU64::new(0),
+            push_quota: records - produce_quota,
+            produce_quota,
+        });
+        Self {
+            rng,
+            steps,
+            kills_wanted: kills,
+            server,
+            broker,
+            gate,
+            done: BTreeMap::new(),
+            in_flight: 0,
+            began: Instant::now(),
+        }
     }
 
     pub fn gate(&self) -> Arc<Gate> {
@@ -107,9 +127,14 @@ impl Plan {
 
     /// Collection, topics and sources.
     pub async fn prepare(&mut self, run: &Run) -> Result<()> {
-        run.client.put(&format!("/v1/collections/{COLLECTION}"), json!({"shards": 2})).await?;
+        run.client
+            .put(&format!("/v1/collections/{COLLECTION}"), json!({"shards": 2}))
+            .await?;
         let Some(broker) = &self.broker else { return Ok(()) };
-        for (topic, partitions, key) in [("plain", PLAIN_PARTITIONS, None), ("keyed", KEYED_PARTITIONS, Some("record"))] {
+        for (topic, partitions, key) in [
+            ("plain", PLAIN_PARTITIONS, None),
+            ("keyed", KEYED_PARTITIONS, Some("record")),
+        ] {
             broker.create_topic(topic, partitions).await?;
             let mut source = json!({
                 "collection": COLLECTION,
@@ -136,7 +161,11 @@ impl Plan {
             self.gate.open_to((index + 2) as f64 / stages);
             let at = (index as f64 + self.rng.random_range(0.05..0.95)) / stages;
             self.wait_for(run, (at * run.book.records as f64) as u64).await?;
-            eprintln!("ledger: {:5.1} s, {:6} done: {step:?}", self.began.elapsed().as_secs_f64(), run.book.done());
+            eprintln!(
+                "ledger: {:5.1} s, {:6} done: {step:?}",
+                self.began.elapsed().as_secs_f64(),
+                run.book.done()
+            );
             self.take(*step, run).await?;
         }
         self.gate.open_to(1.0);
@@ -226,17 +255,26 @@ impl Plan {
         const COMES_BY_WITHIN: Duration = Duration::from_secs(8);
         /// Few enough for a point that the server comes by only now and then.
         const PASSES_MAX: u32 = 3;
-        let crash = (self.rng.random_range(0..1_000), self.rng.random_range(1..PASSES_MAX + 1));
+        let crash = (
+            self.rng.random_range(0..1_000),
+            self.rng.random_range(1..PASSES_MAX + 1),
+        );
         let who = self.anybody();
         self.server.process(who)?.kill()?;
         self.server.spawn(who, Some(crash))?;
         let ready = self.server.ready(READY_WITHIN).await;
         let ended = self.server.process(who)?.wait(COMES_BY_WITHIN).await;
         match (ready, ended) {
-            (_, Ok(_)) => self.note_kill("ends of the server at a named point", run.book.pushes_in_flight.load(Ordering::Relaxed)),
+            (_, Ok(_)) => self.note_kill(
+                "ends of the server at a named point",
+                run.book.pushes_in_flight.load(Ordering::Relaxed),
+            ),
             (Err(error), Err(_)) => return Err(error),
             (Ok(()), Err(_)) => {
-                self.note_kill(self.server.role(who).words()[0], run.book.pushes_in_flight.load(Ordering::Relaxed));
+                self.note_kill(
+                    self.server.role(who).words()[0],
+                    run.book.pushes_in_flight.load(Ordering::Relaxed),
+                );
                 self.server.process(who)?.kill()?;
             }
         }
@@ -285,7 +323,14 @@ impl Plan {
     }
 
     pub async fn report(&self, run: &Run, seed: u64) -> Report {
-        Report::new(seed, self.kills_wanted, self.done.clone(), self.in_flight, self.server.refused().await, &run.book)
+        Report::new(
+            seed,
+            self.kills_wanted,
+            self.done.clone(),
+            self.in_flight,
+            self.server.refused().await,
+            &run.book,
+        )
     }
 
     /// An orderly end; what remains is killed when it is dropped.

@@ -19,14 +19,21 @@ pub struct Process {
 
 impl Process {
     pub fn start(mut command: Command, log: &Path) -> Result<Self> {
-        let out = OpenOptions::new().create(true).append(true).open(log).with_context(|| format!("cannot open {}", log.display()))?;
+        let out = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("cannot open {}", log.display()))?;
         let child = command
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
-        Ok(Self { child, log: log.to_owned() })
+        Ok(Self {
+            child,
+            log: log.to_owned(),
+        })
     }
 
     /// How it ended, if it did.
@@ -35,7 +42,8 @@ impl Process {
     }
 
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        nix::sys::signal::kill(Pid::from_raw(self.child.id().cast_signed()), signal).with_context(|| format!("cannot send {signal}"))
+        nix::sys::signal::kill(Pid::from_raw(self.child.id().cast_signed()), signal)
+            .with_context(|| format!("cannot send {signal}"))
     }
 
     /// kill -9, and gone when this returns.

@@ -1,4 +1,5 @@
-//! Records to Kafka: an idempotent producer, documents without keys into one topic, overwrites and tombstones into another.
+//! Records to Kafka: an idempotent producer, documents without keys into one topic, overwrites and tombstones into
+//! another.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -35,7 +36,10 @@ impl ProducerContext for Acknowledgements {
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: Box<u64>) {
         let fate = match result {
-            Ok(message) => Fate::Acknowledged { partition: message.partition(), offset: message.offset() },
+            Ok(message) => Fate::Acknowledged {
+                partition: message.partition(),
+                offset: message.offset(),
+            },
             // What a producer is let go of with was told of as a whole.
             Err((error, _)) if is_purged(error) => Fate::Unknown,
             Err((error, _)) => {
@@ -50,15 +54,19 @@ impl ProducerContext for Acknowledgements {
 }
 
 fn is_purged(error: &KafkaError) -> bool {
-    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
+    )
 }
 
 type Connected = ThreadedProducer<Acknowledgements>;
 
 /// A refused record is offered again for so long.
 const GIVE_UP: Duration = Duration::from_secs(60);
-/// Longer than any outage of the plan: a producer that is told of nothing for so long stands still for ever. It happens after a broker was
-/// frozen beyond its own session; what it held is given up, and the log tells at the end what became of it.
+/// Longer than any outage of the plan: a producer that is told of nothing for so long stands still for ever. It happens
+/// after a broker was frozen beyond its own session; what it held is given up, and the log tells at the end what became
+/// of it.
 const STANDSTILL: Duration = Duration::from_secs(20);
 
 /// The producer of one run, on a thread of its own.
@@ -83,7 +91,8 @@ impl Producer {
     /// When everything is acknowledged or given up.
     pub async fn finish(self) -> Result<()> {
         let thread = self.thread;
-        tokio::task::spawn_blocking(move || thread.join().map_err(|_| anyhow::anyhow!("the producer panicked"))?).await?
+        tokio::task::spawn_blocking(move || thread.join().map_err(|_| anyhow::anyhow!("the producer panicked"))?)
+            .await?
     }
 }
 
@@ -96,7 +105,8 @@ fn connect(book: &Arc<Book>, address: &str) -> Result<Connected> {
         // Longer than any outage of the plan: a record is given up only where something is really wrong.
         .set("message.timeout.ms", "300000")
         .set("reconnect.backoff.max.ms", "500")
-        // A paused broker loses its partitions for a while; a client that heard of it then must look again soon, not in five minutes.
+        // A paused broker loses its partitions for a while; a client that heard of it then must look again soon, not in
+        // five minutes.
         .set("topic.metadata.refresh.interval.ms", "2000")
         .set("log_level", "2")
         .create_with_context(Acknowledgements(book.clone()))
@@ -105,7 +115,10 @@ fn connect(book: &Arc<Book>, address: &str) -> Result<Connected> {
 
 fn produce(run: &Run, gate: &Gate, address: &str, seed: u64) -> Result<()> {
     let mut producer = connect(&run.book, address)?;
-    let mut watch = Watch { told: 0, since: Instant::now() };
+    let mut watch = Watch {
+        told: 0,
+        since: Instant::now(),
+    };
     let mut rng = StdRng::seed_from_u64(seed ^ 0x7072_6f64);
     for sent in 0..gate.produce_quota {
         while sent >= gate.produce_now(run.book.pushed.load(Ordering::Relaxed)) {
@@ -135,9 +148,14 @@ impl Watch {
         let told = book.produced.load(Ordering::Relaxed);
         let held = book.records_in_flight.load(Ordering::Relaxed);
         if told != self.told || held == 0 {
-            *self = Self { told, since: Instant::now() };
+            *self = Self {
+                told,
+                since: Instant::now(),
+            };
         } else if self.since.elapsed() > STANDSTILL {
-            eprintln!("ledger: a new producer, since the earlier one was told nothing of {held} records for {STANDSTILL:?}");
+            eprintln!(
+                "ledger: a new producer, since the earlier one was told nothing of {held} records for {STANDSTILL:?}"
+            );
             // What it held is told as given up when it is let go of.
             *producer = connect(book, address)?;
             self.since = Instant::now();
@@ -160,10 +178,18 @@ fn send(run: &Run, producer: &mut Connected, address: &str, number: u64, kind: K
     let value = run.documents.bytes(number, kind, key);
     let key = key_text(kind, key);
     run.book.records_in_flight.fetch_add(1, Ordering::Relaxed);
-    let topic = if matches!(kind, Kind::Keyed | Kind::Tombstone) { "keyed" } else { "plain" };
+    let topic = if matches!(kind, Kind::Keyed | Kind::Tombstone) {
+        "keyed"
+    } else {
+        "plain"
+    };
     let spelled = number.to_string();
-    let headers = OwnedHeaders::new().insert(Header { key: log::NUMBER, value: Some(&spelled) });
-    let mut record: BaseRecord<'_, str, str, Box<u64>> = BaseRecord::with_opaque_to(topic, Box::new(number)).headers(headers);
+    let headers = OwnedHeaders::new().insert(Header {
+        key: log::NUMBER,
+        value: Some(&spelled),
+    });
+    let mut record: BaseRecord<'_, str, str, Box<u64>> =
+        BaseRecord::with_opaque_to(topic, Box::new(number)).headers(headers);
     if !matches!(kind, Kind::Nothing | Kind::Tombstone) {
         record = record.payload(&value);
     }
@@ -177,7 +203,8 @@ fn send(run: &Run, producer: &mut Connected, address: &str, number: u64, kind: K
             return Err(error).with_context(|| format!("cannot produce record {number}"));
         }
         if let Some((code, why)) = producer.client().fatal_error() {
-            // An idempotent producer that is not sure of its sequence ends for good; what it held is never acknowledged.
+            // An idempotent producer that is not sure of its sequence ends for good; what it held is never
+            // acknowledged.
             eprintln!("ledger: a new producer, since the earlier one ended: {code}: {why}");
             *producer = connect(&run.book, address)?;
         } else if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {

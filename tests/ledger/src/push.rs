@@ -1,4 +1,5 @@
-//! Documents by push: several pushers, with and without `Idempotency-Key`, with and without ids, that send again until they are answered.
+//! Documents by push: several pushers, with and without `Idempotency-Key`, with and without ids, that send again until
+//! they are answered.
 
 use std::{
     sync::{
@@ -54,7 +55,10 @@ pub struct Request {
 
 impl Request {
     pub fn body(&self, run: &Run) -> String {
-        self.items.iter().map(|(number, kind, key)| run.documents.bytes(*number, *kind, *key) + "\n").collect()
+        self.items
+            .iter()
+            .map(|(number, kind, key)| run.documents.bytes(*number, *kind, *key) + "\n")
+            .collect()
     }
 
     /// The key it is repeated by.
@@ -64,11 +68,24 @@ impl Request {
 
     /// What is wrong with this answer.
     pub fn objection(&self, answer: &Answer) -> Option<String> {
-        let dead: Vec<u64> =
-            self.items.iter().enumerate().filter(|(_, (_, kind, _))| *kind == Kind::PushedDead).map(|(index, _)| index as u64).collect();
+        let dead: Vec<u64> = self
+            .items
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, kind, _))| *kind == Kind::PushedDead)
+            .map(|(index, _)| index as u64)
+            .collect();
         let told: Vec<u64> = answer.errors.iter().map(|error| error.index).collect();
-        let right = answer.rejected == dead.len() as u64 && answer.accepted == (self.items.len() - dead.len()) as u64 && told == dead;
-        (!right).then(|| format!("push {} of {} items, dead {dead:?}, was answered {answer:?}", self.id, self.items.len()))
+        let right = answer.rejected == dead.len() as u64
+            && answer.accepted == (self.items.len() - dead.len()) as u64
+            && told == dead;
+        (!right).then(|| {
+            format!(
+                "push {} of {} items, dead {dead:?}, was answered {answer:?}",
+                self.id,
+                self.items.len()
+            )
+        })
     }
 }
 
@@ -89,7 +106,14 @@ impl Pushers {
             (0..PUSHERS)
                 .map(|pusher| {
                     let rng = StdRng::seed_from_u64(seed ^ u64::from(pusher + 1) << 32);
-                    let one = Pusher { run: run.clone(), gate: gate.clone(), taken: taken.clone(), requests: requests.clone(), rng, pusher };
+                    let one = Pusher {
+                        run: run.clone(),
+                        gate: gate.clone(),
+                        taken: taken.clone(),
+                        requests: requests.clone(),
+                        rng,
+                        pusher,
+                    };
                     tokio::spawn(one.run())
                 })
                 .collect(),
@@ -139,7 +163,11 @@ impl Pusher {
             let items = (self.rng.random_range(1..=DOCUMENTS_MAX) as u64).min(left);
             if taken + items > self.gate.push_now() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
-            } else if self.taken.compare_exchange(taken, taken + items, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            } else if self
+                .taken
+                .compare_exchange(taken, taken + items, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+            {
                 return usize::try_from(items).ok();
             }
         }
@@ -154,7 +182,8 @@ impl Pusher {
         let items = (0..items)
             .map(|index| {
                 let key = self.pusher * OWN_KEYS + self.rng.random_range(0..OWN_KEYS);
-                // The first is good, or nothing would be accepted; what is sent only once has nothing dead, or its outcome could not be told.
+                // The first is good, or nothing would be accepted; what is sent only once has nothing dead, or its
+                // outcome could not be told.
                 let kind = match owned {
                     true => Kind::Owned,
                     false if index > 0 && !keyless && self.rng.random_bool(0.02) => Kind::PushedDead,
@@ -175,7 +204,10 @@ impl Pusher {
                 self.run.book.retried.fetch_add(1, Ordering::Relaxed);
             }
             let again = match self.run.client.push(key.as_deref(), body.clone()).await {
-                Ok(Reply { status: StatusCode::OK, text }) => match serde_json::from_str(&text) {
+                Ok(Reply {
+                    status: StatusCode::OK,
+                    text,
+                }) => match serde_json::from_str(&text) {
                     Ok(answer) => return Outcome::Answered(answer),
                     Err(error) => {
                         self.run.book.complain(format!("push {}: {error}: {text}", request.id));
@@ -185,9 +217,14 @@ impl Pusher {
                 // Busy: nothing was done.
                 Ok(reply) if reply.status == StatusCode::TOO_MANY_REQUESTS => true,
                 Ok(reply) => {
-                    let may_be = matches!(reply.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT);
+                    let may_be = matches!(
+                        reply.status,
+                        StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+                    );
                     if !may_be {
-                        self.run.book.complain(format!("push {}: {}: {}", request.id, reply.status, reply.text));
+                        self.run
+                            .book
+                            .complain(format!("push {}: {}: {}", request.id, reply.status, reply.text));
                     }
                     may_be && key.is_some()
                 }
@@ -198,7 +235,9 @@ impl Pusher {
                 return Outcome::Unknown;
             }
             if began.elapsed() > GIVE_UP {
-                self.run.book.complain(format!("push {}: not answered for {GIVE_UP:?}", request.id));
+                self.run
+                    .book
+                    .complain(format!("push {}: not answered for {GIVE_UP:?}", request.id));
                 return Outcome::Unknown;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -219,7 +258,10 @@ impl Pusher {
         for (number, ..) in &request.items {
             self.run.book.close(*number, fate);
         }
-        self.run.book.pushed.fetch_add(request.items.len() as u64, Ordering::Relaxed);
+        self.run
+            .book
+            .pushed
+            .fetch_add(request.items.len() as u64, Ordering::Relaxed);
     }
 
     /// Where a push is: without ids in one partition, with ids in as many as its ids need.
@@ -232,20 +274,34 @@ impl Pusher {
             _ if request.items.iter().all(|(_, kind, _)| *kind == Kind::Owned) => return positions[0],
             _ => {}
         }
-        self.run.book.complain(format!("push {}: {:?} is not the position of a push without ids", request.id, answer.position));
+        self.run.book.complain(format!(
+            "push {}: {:?} is not the position of a push without ids",
+            request.id, answer.position
+        ));
         (-1, -1)
     }
 
-    /// What is acknowledged is visible, now. Where the server is killed meanwhile there is no answer, and nothing is learnt.
+    /// What is acknowledged is visible, now. Where the server is killed meanwhile there is no answer, and nothing is
+    /// learnt.
     async fn ask_at_once(&self, request: &Request) {
-        let wanted: Vec<u64> = request.items.iter().filter(|(_, kind, _)| *kind == Kind::Pushed).map(|(number, ..)| *number).collect();
-        let Some((first, last)) = wanted.first().zip(wanted.last()) else { return };
+        let wanted: Vec<u64> = request
+            .items
+            .iter()
+            .filter(|(_, kind, _)| *kind == Kind::Pushed)
+            .map(|(number, ..)| *number)
+            .collect();
+        let Some((first, last)) = wanted.first().zip(wanted.last()) else {
+            return;
+        };
         if let Ok(found) = questions::numbers(&self.run.client, *first, *last + 1).await {
             self.run.book.asked.fetch_add(1, Ordering::Relaxed);
             let missing: Vec<u64> = wanted.into_iter().filter(|number| !found.contains(number)).collect();
             if !missing.is_empty() {
                 self.run.book.missed.fetch_add(1, Ordering::Relaxed);
-                self.run.book.complain(format!("push {}: acknowledged, and a question begun then does not see {missing:?}", request.id));
+                self.run.book.complain(format!(
+                    "push {}: acknowledged, and a question begun then does not see {missing:?}",
+                    request.id
+                ));
             }
         }
     }

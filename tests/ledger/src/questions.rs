@@ -31,7 +31,12 @@ pub async fn numbers(client: &Client, from: u64, to: u64) -> Result<HashSet<u64>
         n: u64,
     }
     let sql = format!("SELECT n FROM {COLLECTION} WHERE n >= {from} AND n < {to} LIMIT 1000000");
-    Ok(client.rows::<Row>(json!({"sql": sql})).await?.into_iter().map(|row| row.n).collect())
+    Ok(client
+        .rows::<Row>(json!({"sql": sql}))
+        .await?
+        .into_iter()
+        .map(|row| row.n)
+        .collect())
 }
 
 /// What the whole collection adds up to.
@@ -44,7 +49,11 @@ pub struct Sums {
 /// From index and columns, or from the raw documents alone.
 pub async fn sums(client: &Client, raw: bool) -> Result<Sums> {
     let sql = format!("SELECT count(*) AS documents, sum(n) AS total FROM {COLLECTION}");
-    let question = if raw { json!({"sql": sql, "scan": "raw"}) } else { json!({"sql": sql}) };
+    let question = if raw {
+        json!({"sql": sql, "scan": "raw"})
+    } else {
+        json!({"sql": sql})
+    };
     let rows: Vec<Sums> = client.rows(question).await?;
     rows.into_iter().next().ok_or_else(|| anyhow::anyhow!("{sql}: no row"))
 }
@@ -57,9 +66,14 @@ pub async fn by_partition(client: &Client) -> Result<BTreeMap<(String, i32), i64
         partition: i32,
         documents: i64,
     }
-    let sql = format!("SELECT _source AS source, _partition AS partition, count(*) AS documents FROM {COLLECTION} GROUP BY _source, _partition");
+    let sql = format!(
+        "SELECT _source AS source, _partition AS partition, count(*) AS documents FROM {COLLECTION} GROUP BY _source, _partition"
+    );
     let rows: Vec<Row> = client.rows(json!({"sql": sql})).await?;
-    Ok(rows.into_iter().map(|row| ((row.source, row.partition), row.documents)).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| ((row.source, row.partition), row.documents))
+        .collect())
 }
 
 /// A row of a system table, by column.
@@ -67,7 +81,9 @@ pub type Row = BTreeMap<String, Value>;
 
 /// A system table's rows for the collection.
 pub async fn table(client: &Client, name: &str) -> Result<Vec<Row>> {
-    client.rows(json!({"sql": format!("SELECT * FROM rachis.{name} WHERE collection = '{COLLECTION}' LIMIT 1000000")})).await
+    client
+        .rows(json!({"sql": format!("SELECT * FROM rachis.{name} WHERE collection = '{COLLECTION}' LIMIT 1000000")}))
+        .await
 }
 
 /// `push/0@12,push/1@7` or the like, all of this source: partitions and offsets.

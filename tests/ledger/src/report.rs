@@ -23,7 +23,14 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(seed: u64, kills_wanted: usize, done: BTreeMap<&'static str, usize>, in_flight: usize, refused: u64, book: &Book) -> Self {
+    pub fn new(
+        seed: u64,
+        kills_wanted: usize,
+        done: BTreeMap<&'static str, usize>,
+        in_flight: usize,
+        refused: u64,
+        book: &Book,
+    ) -> Self {
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Self {
             seed,
@@ -50,7 +57,11 @@ impl Report {
     }
 
     fn kills(&self) -> usize {
-        self.done.iter().filter(|(what, _)| what.starts_with("kills") || what.starts_with("ends")).map(|(_, count)| count).sum()
+        self.done
+            .iter()
+            .filter(|(what, _)| what.starts_with("kills") || what.starts_with("ends"))
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// Whether less was done than was asked for: then a clean check says little.
@@ -60,7 +71,11 @@ impl Report {
 
     /// One line, read by the test that runs this program.
     pub fn line(&self) -> String {
-        let done: Vec<String> = self.done.iter().map(|(what, count)| format!("{count} {what}")).collect();
+        let done: Vec<String> = self
+            .done
+            .iter()
+            .map(|(what, count)| format!("{count} {what}"))
+            .collect();
         format!(
             "seed {}: {} kills ({}), {} with a batch in flight; {} batches refused; {} acknowledged; {} pushes sent again; {} questions asked at once, {} missed; {:.0} s",
             self.seed,
@@ -85,7 +100,9 @@ impl Report {
             }
         }
         if self.is_clean() {
-            println!("ledger: every acknowledged record is there exactly once: by SQL, by search, by id and in raw bytes; all counters add up");
+            println!(
+                "ledger: every acknowledged record is there exactly once: by SQL, by search, by id and in raw bytes; all counters add up"
+            );
         }
     }
 }

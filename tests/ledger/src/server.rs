@@ -1,5 +1,5 @@
-//! The server under test, as one process or as many: each started on its folder, found by the address it has, started again after every end.
-//! It takes the ledger's own environment, so settings of the server (`RACHIS_…`) go through.
+//! The server under test, as one process or as many: each started on its folder, found by the address it has, started
+//! again after every end. It takes the ledger's own environment, so settings of the server (`RACHIS_…`) go through.
 
 use std::{
     net::TcpListener,
@@ -40,12 +40,30 @@ impl Role {
     /// What befell it, as the report counts it: kill, kill at the start, pause, restart.
     pub fn words(self) -> [&'static str; 4] {
         match self {
-            Self::Whole => ["kills of the server", "kills of the server while it starts", "pauses of the server", "orderly restarts of the server"],
-            Self::Tailer => ["kills of a tailer", "kills of a tailer while it starts", "pauses of a tailer", "orderly restarts of a tailer"],
-            Self::Leaf => ["kills of a leaf", "kills of a leaf while it starts", "pauses of a leaf", "orderly restarts of a leaf"],
-            Self::Aggregator => {
-                ["kills of an aggregator", "kills of an aggregator while it starts", "pauses of an aggregator", "orderly restarts of an aggregator"]
-            }
+            Self::Whole => [
+                "kills of the server",
+                "kills of the server while it starts",
+                "pauses of the server",
+                "orderly restarts of the server",
+            ],
+            Self::Tailer => [
+                "kills of a tailer",
+                "kills of a tailer while it starts",
+                "pauses of a tailer",
+                "orderly restarts of a tailer",
+            ],
+            Self::Leaf => [
+                "kills of a leaf",
+                "kills of a leaf while it starts",
+                "pauses of a leaf",
+                "orderly restarts of a leaf",
+            ],
+            Self::Aggregator => [
+                "kills of an aggregator",
+                "kills of an aggregator while it starts",
+                "pauses of an aggregator",
+                "orderly restarts of an aggregator",
+            ],
         }
     }
 }
@@ -66,7 +84,8 @@ pub struct Server {
     faults: Faults,
     client: Client,
     nodes: Vec<Node>,
-    /// Batches that leaves did not take, because they had them or because some were missing before; by tailers that have ended since.
+    /// Batches that leaves did not take, because they had them or because some were missing before; by tailers that
+    /// have ended since.
     refused: u64,
 }
 
@@ -75,10 +94,22 @@ impl Server {
     pub async fn start(binary: &Path, folder: &Path, faults: Faults, apart: Option<&str>) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let nodes = match apart {
-            None => vec![Node { role: Role::Whole, name: "server".to_owned(), url: None, process: None }],
+            None => vec![Node {
+                role: Role::Whole,
+                name: "server".to_owned(),
+                url: None,
+                process: None,
+            }],
             Some(_) => apart_nodes()?,
         };
-        let mut server = Self { binary: binary.to_owned(), folder: folder.to_owned(), faults, client: Client::new()?, nodes, refused: 0 };
+        let mut server = Self {
+            binary: binary.to_owned(),
+            folder: folder.to_owned(),
+            faults,
+            client: Client::new()?,
+            nodes,
+            refused: 0,
+        };
         if let Some(kafka) = apart {
             server.make_cluster(kafka)?;
         }
@@ -92,7 +123,9 @@ impl Server {
     fn make_cluster(&self, kafka: &str) -> Result<()> {
         let members = |role: Role| {
             let of = self.nodes.iter().filter(|node| node.role == role);
-            of.map(|node| format!("{}={}", node.name, node.url.as_deref().unwrap_or_default())).collect::<Vec<_>>().join(",")
+            of.map(|node| format!("{}={}", node.name, node.url.as_deref().unwrap_or_default()))
+                .collect::<Vec<_>>()
+                .join(",")
         };
         let text = format!(
             "[cluster]\nkafka = \"{kafka}\"\nreplication = 1\ntailers = \"{}\"\nleaves = \"{}\"\naggregators = \"{}\"\n\
@@ -102,8 +135,16 @@ impl Server {
             members(Role::Aggregator)
         );
         std::fs::write(self.config(), text)?;
-        let made = Command::new(&self.binary).args(["cluster", "init", "--config"]).arg(self.config()).output().context("cannot run the server")?;
-        ensure!(made.status.success(), "the cluster is not made: {}", String::from_utf8_lossy(&made.stderr));
+        let made = Command::new(&self.binary)
+            .args(["cluster", "init", "--config"])
+            .arg(self.config())
+            .output()
+            .context("cannot run the server")?;
+        ensure!(
+            made.status.success(),
+            "the cluster is not made: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
         Ok(())
     }
 
@@ -179,7 +220,10 @@ impl Server {
         for who in self.everybody() {
             loop {
                 self.must_run()?;
-                let url = std::fs::read_to_string(self.listening(who)).ok().map(|url| url.trim().to_owned()).filter(|url| url.starts_with("http"));
+                let url = std::fs::read_to_string(self.listening(who))
+                    .ok()
+                    .map(|url| url.trim().to_owned())
+                    .filter(|url| url.starts_with("http"));
                 if let Some(url) = url
                     && self.client.is_ready(&url).await
                 {
@@ -193,7 +237,10 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
-        let doors = self.nodes.iter().filter(|node| matches!(node.role, Role::Whole | Role::Aggregator));
+        let doors = self
+            .nodes
+            .iter()
+            .filter(|node| matches!(node.role, Role::Whole | Role::Aggregator));
         self.client.moved(doors.filter_map(|node| node.url.clone()).collect());
         Ok(())
     }
@@ -223,12 +270,22 @@ impl Server {
 
     async fn refused_by(&self, who: usize) -> u64 {
         let node = &self.nodes[who];
-        let (Role::Tailer | Role::Whole, Some(url)) = (node.role, &node.url) else { return 0 };
+        let (Role::Tailer | Role::Whole, Some(url)) = (node.role, &node.url) else {
+            return 0;
+        };
         // One that does not answer just now is killed without its count.
         let text = self.client.metrics(url).await.unwrap_or_default();
-        let verdicts = text.lines().filter(|line| line.starts_with("rachis_tail_batches_total{"));
-        let refused = verdicts.filter(|line| ["already", "gap", "refused"].iter().any(|verdict| line.contains(&format!("verdict=\"{verdict}\""))));
-        refused.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        let verdicts = text
+            .lines()
+            .filter(|line| line.starts_with("rachis_tail_batches_total{"));
+        let refused = verdicts.filter(|line| {
+            ["already", "gap", "refused"]
+                .iter()
+                .any(|verdict| line.contains(&format!("verdict=\"{verdict}\"")))
+        });
+        refused
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
     }
 
     /// Batches that leaves did not take as they came, so far.
@@ -243,12 +300,19 @@ impl Server {
 
 /// Nodes on ports that are free now, and differ: their addresses are agreed on before they start.
 fn apart_nodes() -> Result<Vec<Node>> {
-    let names = APART.iter().flat_map(|(role, count)| (1..=*count).map(move |number| (*role, format!("{}-{number}", role.command()))));
+    let names = APART
+        .iter()
+        .flat_map(|(role, count)| (1..=*count).map(move |number| (*role, format!("{}-{number}", role.command()))));
     let mut held = Vec::new();
     let mut nodes = Vec::new();
     for (role, name) in names {
         let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
-        nodes.push(Node { role, name, url: Some(format!("http://{}", listener.local_addr()?)), process: None });
+        nodes.push(Node {
+            role,
+            name,
+            url: Some(format!("http://{}", listener.local_addr()?)),
+            process: None,
+        });
         held.push(listener);
     }
     Ok(nodes)

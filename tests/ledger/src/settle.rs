@@ -16,7 +16,10 @@ use crate::{
 
 /// The last acknowledged offset of every partition: Kafka's by record, those of pushes as their answers told.
 pub fn acknowledged(entries: &[Entry], pushed: BTreeMap<i32, i64>) -> BTreeMap<(&'static str, i32), i64> {
-    let mut through: BTreeMap<(&'static str, i32), i64> = pushed.into_iter().map(|(partition, offset)| (("push", partition), offset)).collect();
+    let mut through: BTreeMap<(&'static str, i32), i64> = pushed
+        .into_iter()
+        .map(|(partition, offset)| (("push", partition), offset))
+        .collect();
     for entry in entries {
         let source = match entry.kind {
             Kind::Plain | Kind::Dead | Kind::Nothing => "plain",
@@ -33,12 +36,20 @@ pub fn acknowledged(entries: &[Entry], pushed: BTreeMap<i32, i64>) -> BTreeMap<(
 
 /// As a position vector.
 pub fn vector(through: &BTreeMap<(&'static str, i32), i64>) -> String {
-    let positions: Vec<String> = through.iter().map(|((source, partition), offset)| format!("{source}/{partition}@{offset}")).collect();
+    let positions: Vec<String> = through
+        .iter()
+        .map(|((source, partition), offset)| format!("{source}/{partition}@{offset}"))
+        .collect();
     positions.join(",")
 }
 
-/// Returns the table of sources once every partition is at its last acknowledged record. Fails where none moves for so long.
-pub async fn settle(client: &Client, through: &BTreeMap<(&'static str, i32), i64>, standstill: Duration) -> Result<Vec<Row>> {
+/// Returns the table of sources once every partition is at its last acknowledged record. Fails where none moves for so
+/// long.
+pub async fn settle(
+    client: &Client,
+    through: &BTreeMap<(&'static str, i32), i64>,
+    standstill: Duration,
+) -> Result<Vec<Row>> {
     let (mut last, mut since) = (Vec::new(), Instant::now());
     loop {
         let rows = questions::table(client, "sources").await;
@@ -50,14 +61,19 @@ pub async fn settle(client: &Client, through: &BTreeMap<(&'static str, i32), i64
                 .collect(),
             Err(error) => vec![format!("{error:#}")],
         };
-        let positions: Vec<_> =
-            through.keys().map(|(source, partition)| rows.as_ref().ok().and_then(|rows| stored(rows, source, *partition))).collect();
+        let positions: Vec<_> = through
+            .keys()
+            .map(|(source, partition)| rows.as_ref().ok().and_then(|rows| stored(rows, source, *partition)))
+            .collect();
         if positions != last {
             (last, since) = (positions, Instant::now());
         }
         match rows {
             Ok(rows) if behind.is_empty() => return Ok(rows),
-            rows if since.elapsed() > standstill => bail!("nothing more is taken in for {standstill:?}: {}; {rows:?}", behind.join(", ")),
+            rows if since.elapsed() > standstill => bail!(
+                "nothing more is taken in for {standstill:?}: {}; {rows:?}",
+                behind.join(", ")
+            ),
             _ => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
@@ -72,6 +88,7 @@ fn stored(rows: &[Row], source: &str, partition: i32) -> Option<i64> {
 /// A partition's row.
 pub fn find<'a>(rows: &'a [Row], source: &str, partition: i32) -> Option<&'a Row> {
     rows.iter().find(|row| {
-        row.get("source").and_then(Value::as_str) == Some(source) && row.get("partition").and_then(Value::as_i64) == Some(partition.into())
+        row.get("source").and_then(Value::as_str) == Some(source)
+            && row.get("partition").and_then(Value::as_i64) == Some(partition.into())
     })
 }

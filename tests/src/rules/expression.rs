@@ -112,7 +112,11 @@ impl Expr {
             Self::Both(and, a, b) => format!("({} {} {})", of(a), if *and { "and" } else { "or" }, of(b)),
             Self::Not(a) => format!("(not {})", of(a)),
             Self::Case(a, whens) => {
-                let whens: Vec<String> = whens.iter().enumerate().map(|(i, when)| format!("when {} then {i}", of(when))).collect();
+                let whens: Vec<String> = whens
+                    .iter()
+                    .enumerate()
+                    .map(|(i, when)| format!("when {} then {i}", of(when)))
+                    .collect();
                 format!("case {} {} else -1 end", of(a), whens.join(" "))
             }
             Self::Else(when, a, other) => format!("case when {} then {} else '{other}' end", of(when), of(a)),
@@ -127,7 +131,10 @@ impl Expr {
             Self::Arithmetic(sign, a, b) => format!("({} {sign} {})", of(a), of(b)),
             Self::Arrow(path) => {
                 let steps: Vec<&str> = path.split('.').collect();
-                let arrows = steps.iter().enumerate().map(|(i, step)| format!("{}'{step}'", if i + 1 == steps.len() { "->>" } else { "->" }));
+                let arrows = steps
+                    .iter()
+                    .enumerate()
+                    .map(|(i, step)| format!("{}'{step}'", if i + 1 == steps.len() { "->>" } else { "->" }));
                 format!("({prefix}_doc{})", arrows.collect::<String>())
             }
         }
@@ -157,7 +164,10 @@ impl Expr {
                 V::truth(found.map(|found| found != *is_not))
             }
             Self::Between(is_not, a, b, c) => {
-                let (above, below) = (compared(Compare::GreaterOrEqual, a, b, row)?, compared(Compare::LessOrEqual, a, c, row)?);
+                let (above, below) = (
+                    compared(Compare::GreaterOrEqual, a, b, row)?,
+                    compared(Compare::LessOrEqual, a, c, row)?,
+                );
                 V::truth(and(above, below).map(|between| between != *is_not))
             }
             Self::Null(is_not, a) => V::Bool(a.value(row)?.is_null() != *is_not),
@@ -205,7 +215,9 @@ impl Expr {
                 (Some(text), "lower") => V::Text(text.to_lowercase()),
                 (Some(text), _) => V::count(text.chars().count()),
             },
-            Self::Like(is_not, a, pattern) => V::truth(a.value(row)?.text()?.map(|text| is_like(&text, pattern) != *is_not)),
+            Self::Like(is_not, a, pattern) => {
+                V::truth(a.value(row)?.text()?.map(|text| is_like(&text, pattern) != *is_not))
+            }
             Self::Pattern(a, pattern) => V::truth(a.value(row)?.text()?.map(|text| matches(&text, pattern))),
             Self::Cast(a, kind) => cast(a.value(row)?, kind)?,
             Self::Arithmetic(sign, a, b) => match (a.value(row)?, b.value(row)?) {
@@ -250,7 +262,8 @@ impl Expr {
 
     /// Whether a value that is no number is left out of arithmetic here, which must be said.
     pub fn leaves_out(&self, row: &Row) -> bool {
-        let no_number = |a: &Self| matches!(a.value(row), Ok(V::Text(_) | V::Bool(_) | V::Json(..))) && matches!(a, Self::Path(_));
+        let no_number =
+            |a: &Self| matches!(a.value(row), Ok(V::Text(_) | V::Bool(_) | V::Json(..))) && matches!(a, Self::Path(_));
         match self {
             // What is NULL anyway need not be read.
             Self::Arithmetic('/', _, b) if **b == Self::Literal("0") => false,
@@ -266,11 +279,19 @@ fn text(text: Option<String>) -> V {
 }
 
 fn and(a: Option<bool>, b: Option<bool>) -> Option<bool> {
-    if a == Some(false) || b == Some(false) { Some(false) } else { Some(a? && b?) }
+    if a == Some(false) || b == Some(false) {
+        Some(false)
+    } else {
+        Some(a? && b?)
+    }
 }
 
 fn or(a: Option<bool>, b: Option<bool>) -> Option<bool> {
-    if a == Some(true) || b == Some(true) { Some(true) } else { Some(a? || b?) }
+    if a == Some(true) || b == Some(true) {
+        Some(true)
+    } else {
+        Some(a? || b?)
+    }
 }
 
 /// Two expressions; a quoted literal takes the kind of the value that it meets.
@@ -315,7 +336,9 @@ fn cast(value: V, kind: &str) -> Result<V, Unsaid> {
         (V::Text(text), "bigint" | "double") => match Number::parse(&text) {
             None => V::Null,
             Some(number) if kind == "double" && number.is_small() => V::About(number.double()),
-            Some(number) if kind == "bigint" && !text.contains('.') => V::Number(Number::integer(number.whole().ok_or(Unsaid)?)),
+            Some(number) if kind == "bigint" && !text.contains('.') => {
+                V::Number(Number::integer(number.whole().ok_or(Unsaid)?))
+            }
             Some(_) => return Err(Unsaid),
         },
         _ => return Err(Unsaid),
@@ -335,10 +358,14 @@ fn is_like(text: &str, pattern: &str) -> bool {
     let mut wanted = pattern.chars();
     match wanted.next() {
         None => text.is_empty(),
-        Some('%') => (0..=text.len()).filter(|at| text.is_char_boundary(*at)).any(|at| is_like(&text[at..], wanted.as_str())),
+        Some('%') => (0..=text.len())
+            .filter(|at| text.is_char_boundary(*at))
+            .any(|at| is_like(&text[at..], wanted.as_str())),
         Some(c) => {
             let mut there = text.chars();
-            there.next().is_some_and(|first| (c == '_' || c == first) && is_like(there.as_str(), wanted.as_str()))
+            there
+                .next()
+                .is_some_and(|first| (c == '_' || c == first) && is_like(there.as_str(), wanted.as_str()))
         }
     }
 }

@@ -17,7 +17,18 @@ pub const PATHS: [&str; 6] = ["a", "b", "n", "t", "o.x", "l"];
 const KINDS: [&[&str]; 6] = [
     &["0", "1", "2", "7", "200", "-3", "9007199254740993", "9007199254740992"],
     &["1.0", "1.5", "200.0", "-0.5", "2.50", "7.25"],
-    &[r#""x""#, r#""y""#, r#""a/b""#, r#""a\/b""#, r#""""#, r#""X""#, r#""zz""#, r#""none""#, r#""true""#, r#""é""#],
+    &[
+        r#""x""#,
+        r#""y""#,
+        r#""a/b""#,
+        r#""a\/b""#,
+        r#""""#,
+        r#""X""#,
+        r#""zz""#,
+        r#""none""#,
+        r#""true""#,
+        r#""é""#,
+    ],
     &[r#""200""#, r#""1""#, r#""1.0""#, r#""1.5""#, r#""7""#],
     &["true", "false"],
     &["[1,2]", "[]", r#"["x"]"#, r#"{"a":1}"#, r#"{ "a": 1 }"#, r#"{"b":"x"}"#],
@@ -27,7 +38,20 @@ const PURE: [&[usize]; 8] = [&[0], &[0, 1], &[2], &[2, 3], &[3], &[4], &[0, 2], 
 /// Numbers as literals.
 const NUMBERS: [&str; 8] = ["0", "1", "1.5", "7", "200", "-3", "9007199254740993", "1.0"];
 /// Texts as quoted literals.
-const TEXTS: [&str; 12] = ["200", "1", "1.0", "1.5", "x", "a/b", "true", "", "zz", "none", "9007199254740993", "7"];
+const TEXTS: [&str; 12] = [
+    "200",
+    "1",
+    "1.0",
+    "1.5",
+    "x",
+    "a/b",
+    "true",
+    "",
+    "zz",
+    "none",
+    "9007199254740993",
+    "7",
+];
 /// What is compared with.
 const COMPARES: [Compare; 8] = [
     Compare::Equal,
@@ -62,7 +86,9 @@ pub struct Generator {
 impl Generator {
     /// Of a seed.
     pub fn new(seed: u64) -> Self {
-        Self { random: StdRng::seed_from_u64(seed) }
+        Self {
+            random: StdRng::seed_from_u64(seed),
+        }
     }
 
     fn chance(&mut self, percent: u32) -> bool {
@@ -76,12 +102,20 @@ impl Generator {
     /// Documents, numbered by `k` from 0.
     pub fn documents(&mut self, first: usize, strays: usize) -> Documents {
         let pure: BTreeMap<&str, &[usize]> = PATHS.iter().map(|path| (*path, self.pick(&PURE))).collect();
-        let mut documents = Documents { texts: Vec::new(), rows: Vec::new(), first };
+        let mut documents = Documents {
+            texts: Vec::new(),
+            rows: Vec::new(),
+            first,
+        };
         for k in 0..first + strays {
             let mut row = Row::new();
             let mut members = vec![format!("\"k\":{k}")];
             for path in PATHS {
-                let kind = if k < first { self.pick(pure[path]) } else { self.random.random_range(0..KINDS.len()) };
+                let kind = if k < first {
+                    self.pick(pure[path])
+                } else {
+                    self.random.random_range(0..KINDS.len())
+                };
                 let spelled = match self.chance(ABSENT_PERCENT) {
                     true if self.chance(50) => continue,
                     true => "null",
@@ -138,7 +172,11 @@ impl Generator {
             0..=5 => {
                 let compare = self.pick(&COMPARES);
                 let other = self.other(compare);
-                if self.chance(15) { Expr::Compare(compare, other, path) } else { Expr::Compare(compare, path, other) }
+                if self.chance(15) {
+                    Expr::Compare(compare, other, path)
+                } else {
+                    Expr::Compare(compare, path, other)
+                }
             }
             6..=8 => Expr::In(not, path, self.list()),
             9 => {
@@ -177,23 +215,49 @@ impl Generator {
         match self.random.random_range(0..22) {
             0 => *path,
             1..=4 => self.predicate(1),
-            5 | 6 => Expr::Case(path, self.list().into_iter().filter(|when| *when != Expr::Literal("NULL")).collect()),
+            5 | 6 => Expr::Case(
+                path,
+                self.list()
+                    .into_iter()
+                    .filter(|when| *when != Expr::Literal("NULL"))
+                    .collect(),
+            ),
             7 => Expr::Else(Box::new(self.predicate(0)), path, "x"),
             8 | 9 => {
-                let more = if self.chance(40) { vec![*path, *self.path()] } else { vec![*path] };
+                let more = if self.chance(40) {
+                    vec![*path, *self.path()]
+                } else {
+                    vec![*path]
+                };
                 Expr::Coalesce(more, self.pick(&["none", "0", "x"]))
             }
             10 => Expr::NullIf(path, Box::new(self.literal())),
             11 | 12 => {
-                let other = if self.chance(40) { self.path() } else { Box::new(Expr::Quoted("!")) };
-                if self.chance(30) { Expr::Joined(other, path) } else { Expr::Joined(path, other) }
+                let other = if self.chance(40) {
+                    self.path()
+                } else {
+                    Box::new(Expr::Quoted("!"))
+                };
+                if self.chance(30) {
+                    Expr::Joined(other, path)
+                } else {
+                    Expr::Joined(path, other)
+                }
             }
             13 | 14 => Expr::OfText(self.pick(&["upper", "lower", "length", "concat"]), path),
             15 | 16 => Expr::Cast(path, self.pick(&["text", "bigint", "double", "boolean"])),
             17..=19 => {
-                let other = if self.chance(30) { self.path() } else { Box::new(Expr::Literal(self.pick(&["0", "1", "2", "1.5", "7"]))) };
+                let other = if self.chance(30) {
+                    self.path()
+                } else {
+                    Box::new(Expr::Literal(self.pick(&["0", "1", "2", "1.5", "7"])))
+                };
                 let arithmetic = Expr::Arithmetic(self.pick(&['+', '-', '*', '/']), path, other);
-                if self.chance(20) { Expr::Compare(self.pick(&COMPARES), Box::new(arithmetic), Box::new(Expr::Literal("2"))) } else { arithmetic }
+                if self.chance(20) {
+                    Expr::Compare(self.pick(&COMPARES), Box::new(arithmetic), Box::new(Expr::Literal("2")))
+                } else {
+                    arithmetic
+                }
             }
             20 => Expr::OfNumber(self.pick(&["abs", "floor"]), path),
             _ => Expr::Arrow(self.pick(&PATHS)),
@@ -211,10 +275,21 @@ impl Generator {
         match self.random.random_range(0..100) {
             0..=29 => Statement::Item(self.item()),
             30..=59 => Statement::Filter(self.predicate(2)),
-            60..=67 => Statement::Groups(if self.chance(25) { vec![self.key(), self.key()] } else { vec![self.key()] }),
+            60..=67 => Statement::Groups(if self.chance(25) {
+                vec![self.key(), self.key()]
+            } else {
+                vec![self.key()]
+            }),
             68..=71 => Statement::Distinct(self.key()),
             72..=78 => {
-                let word = self.pick(&["union", "union all", "except", "except all", "intersect", "intersect all"]);
+                let word = self.pick(&[
+                    "union",
+                    "union all",
+                    "except",
+                    "except all",
+                    "intersect",
+                    "intersect all",
+                ]);
                 Statement::Combined(word, Expr::Path(a), Expr::Path(b))
             }
             79..=84 => Statement::Join(not, a, b),

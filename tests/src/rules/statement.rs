@@ -50,15 +50,27 @@ impl Statement {
         let lone = limit("", "where");
         match self {
             Self::Item(item) => format!("select k, {} as v from {collection}{lone}", item.text("")),
-            Self::Filter(filter) => format!("select k from {collection} where {}{}", filter.text(""), limit("", "and")),
+            Self::Filter(filter) => format!(
+                "select k from {collection} where {}{}",
+                filter.text(""),
+                limit("", "and")
+            ),
             Self::Groups(keys) => {
                 let keys: Vec<String> = keys.iter().map(|key| key.text("")).collect();
-                format!("select array_agg(k order by k) as ks from {collection}{lone} group by {}", keys.join(", "))
+                format!(
+                    "select array_agg(k order by k) as ks from {collection}{lone} group by {}",
+                    keys.join(", ")
+                )
             }
             Self::Distinct(item) => format!("select distinct {} as v from {collection}{lone}", item.text("")),
             Self::Combined(word, a, b) => {
                 let and = limit("", "and");
-                let half = |item: &Expr, rest: u8| format!("select {} as v from {collection} where k % 2 = {rest}{and}", item.text(""));
+                let half = |item: &Expr, rest: u8| {
+                    format!(
+                        "select {} as v from {collection} where k % 2 = {rest}{and}",
+                        item.text("")
+                    )
+                };
                 format!("{} {word} {}", half(a, 0), half(b, 1))
             }
             Self::Join(outer, a, b) => {
@@ -70,19 +82,33 @@ impl Statement {
             }
             Self::Member(not, a, b) => {
                 let not = if *not { "not " } else { "" };
-                format!("select k from {collection} where {a} {not}in (select {b} from {collection}{lone}){}", limit("", "and"))
+                format!(
+                    "select k from {collection} where {a} {not}in (select {b} from {collection}{lone}){}",
+                    limit("", "and")
+                )
             }
             Self::Exists(not, a, b) => {
                 let (not, x, y) = (if *not { "not " } else { "" }, limit("x.", "and"), limit("y.", "and"));
-                format!("select x.k as k from {collection} x where {not}exists (select 1 from {collection} y where y.{b} = x.{a}{y}){x}")
+                format!(
+                    "select x.k as k from {collection} x where {not}exists (select 1 from {collection} y where y.{b} = x.{a}{y}){x}"
+                )
             }
             Self::Ordered(a, descending) => {
-                format!("select k, {a} as v from {collection}{lone} order by {a}{}, k", if *descending { " desc" } else { "" })
+                format!(
+                    "select k, {a} as v from {collection}{lone} order by {a}{}, k",
+                    if *descending { " desc" } else { "" }
+                )
             }
-            Self::Counted(a) => format!("select count({a}) as there, count(distinct {a}) as kinds, sum({a}) as sum from {collection}{lone}"),
-            Self::Extremes(a) => format!("select k, min({a}) as low, max({a}) as high from {collection}{lone} group by k"),
+            Self::Counted(a) => format!(
+                "select count({a}) as there, count(distinct {a}) as kinds, sum({a}) as sum from {collection}{lone}"
+            ),
+            Self::Extremes(a) => {
+                format!("select k, min({a}) as low, max({a}) as high from {collection}{lone} group by k")
+            }
             Self::Window(a) => {
-                format!("select k, count(*) over (partition by {a}) as size, lag({a}) over (order by k) as v from {collection}{lone}")
+                format!(
+                    "select k, count(*) over (partition by {a}) as size, lag({a}) over (order by k) as v from {collection}{lone}"
+                )
             }
         }
     }
@@ -93,8 +119,13 @@ impl Statement {
         let mut shape = String::new();
         let mut rest = text.as_str();
         while let Some(c) = rest.chars().next() {
-            let word = rest.find(|c: char| !(c.is_alphanumeric() || "_.$".contains(c))).unwrap_or(rest.len());
-            let quoted = rest.strip_prefix('\'').and_then(|inside| inside.find('\'')).map_or(0, |end| end + 2);
+            let word = rest
+                .find(|c: char| !(c.is_alphanumeric() || "_.$".contains(c)))
+                .unwrap_or(rest.len());
+            let quoted = rest
+                .strip_prefix('\'')
+                .and_then(|inside| inside.find('\''))
+                .map_or(0, |end| end + 2);
             let (length, piece) = match &rest[..word] {
                 _ if quoted > 0 => (quoted, "'…'"),
                 "" => (c.len_utf8(), &rest[..c.len_utf8()]),
@@ -108,7 +139,10 @@ impl Statement {
             rest = &rest[length..];
         }
         while shape.contains("1, 1") || shape.contains("'…', '…'") || shape.contains("p, p") {
-            shape = shape.replace("1, 1", "1").replace("'…', '…'", "'…'").replace("p, p", "p");
+            shape = shape
+                .replace("1, 1", "1")
+                .replace("'…', '…'", "'…'")
+                .replace("p, p", "p");
         }
         shape
     }
@@ -120,7 +154,10 @@ impl Statement {
 
     /// Whether each row is of one document alone, so that those of the first documents can be told from the others.
     pub fn is_by_row(&self) -> bool {
-        matches!(self, Self::Item(_) | Self::Filter(_) | Self::Ordered(..) | Self::Extremes(_))
+        matches!(
+            self,
+            Self::Item(_) | Self::Filter(_) | Self::Ordered(..) | Self::Extremes(_)
+        )
     }
 
     /// Whether it computes with numbers.
@@ -143,7 +180,9 @@ impl Statement {
         let at = |row: &Row, path: &'static str| row.get(path).cloned().unwrap_or(V::Null);
         let numbered = || rows.iter().enumerate();
         let rows = match self {
-            Self::Item(item) => numbered().map(|(k, row)| Ok(vec![V::count(k), item.value(row)?])).collect::<Result<_, _>>()?,
+            Self::Item(item) => numbered()
+                .map(|(k, row)| Ok(vec![V::count(k), item.value(row)?]))
+                .collect::<Result<_, _>>()?,
             Self::Filter(filter) => {
                 let mut found = Vec::new();
                 for (k, row) in numbered() {
@@ -154,16 +193,28 @@ impl Statement {
                 found
             }
             Self::Groups(keys) => {
-                let keys = rows.iter().map(|row| keys.iter().map(|key| key.value(row)).collect()).collect::<Result<Vec<Vec<V>>, _>>()?;
-                groups(&keys)?.into_iter().map(|(_, members)| vec![V::Json(Value::from(members), None)]).collect()
+                let keys = rows
+                    .iter()
+                    .map(|row| keys.iter().map(|key| key.value(row)).collect())
+                    .collect::<Result<Vec<Vec<V>>, _>>()?;
+                groups(&keys)?
+                    .into_iter()
+                    .map(|(_, members)| vec![V::Json(Value::from(members), None)])
+                    .collect()
             }
             Self::Distinct(item) => {
-                let values = rows.iter().map(|row| Ok(vec![item.value(row)?])).collect::<Result<Vec<_>, _>>()?;
+                let values = rows
+                    .iter()
+                    .map(|row| Ok(vec![item.value(row)?]))
+                    .collect::<Result<Vec<_>, _>>()?;
                 groups(&values)?.into_iter().map(|(value, _)| value).collect()
             }
             Self::Combined(word, a, b) => {
                 let half = |item: &Expr, rest: usize| {
-                    numbered().filter(|(k, _)| k % 2 == rest).map(|(_, row)| Ok(vec![item.value(row)?])).collect::<Result<Vec<_>, _>>()
+                    numbered()
+                        .filter(|(k, _)| k % 2 == rest)
+                        .map(|(_, row)| Ok(vec![item.value(row)?]))
+                        .collect::<Result<Vec<_>, _>>()
                 };
                 combined(word, half(a, 0)?, half(b, 1)?)?
             }
@@ -186,7 +237,10 @@ impl Statement {
                 let exists = matches!(self, Self::Exists(..));
                 let mut found = Vec::new();
                 for (k, x) in numbered() {
-                    let equal = rows.iter().map(|y| at(x, a).equals(&at(y, b))).collect::<Result<Vec<_>, _>>()?;
+                    let equal = rows
+                        .iter()
+                        .map(|y| at(x, a).equals(&at(y, b)))
+                        .collect::<Result<Vec<_>, _>>()?;
                     let unknown = !exists && equal.contains(&None);
                     let member = if equal.contains(&Some(true)) {
                         Some(true)
@@ -204,21 +258,36 @@ impl Statement {
             Self::Ordered(a, descending) => {
                 let mut ordered: Vec<(usize, V)> = numbered().map(|(k, row)| (k, at(row, a))).collect();
                 ordered.sort_by(|(k, a), (j, b)| {
-                    let inside = if a.place() < 2 { a.compared(b).ok().flatten() } else { None };
-                    let order = a.place().cmp(&b.place()).then(inside.unwrap_or(std::cmp::Ordering::Equal));
+                    let inside = if a.place() < 2 {
+                        a.compared(b).ok().flatten()
+                    } else {
+                        None
+                    };
+                    let order = a
+                        .place()
+                        .cmp(&b.place())
+                        .then(inside.unwrap_or(std::cmp::Ordering::Equal));
                     if *descending { order.reverse() } else { order }.then(k.cmp(j))
                 });
                 ordered.into_iter().map(|(k, value)| vec![V::count(k), value]).collect()
             }
             Self::Counted(a) => {
-                let values: Vec<Vec<V>> = rows.iter().map(|row| vec![at(row, a)]).filter(|value| !value[0].is_null()).collect();
+                let values: Vec<Vec<V>> = rows
+                    .iter()
+                    .map(|row| vec![at(row, a)])
+                    .filter(|value| !value[0].is_null())
+                    .collect();
                 let mut sum: Option<Number> = None;
                 for value in &values {
                     if let V::Number(number) = &value[0] {
                         sum = Some(sum.unwrap_or(Number::integer(0)).computed('+', number)?);
                     }
                 }
-                vec![vec![V::count(values.len()), V::count(groups(&values)?.len()), sum.map_or(V::Null, V::Number)]]
+                vec![vec![
+                    V::count(values.len()),
+                    V::count(groups(&values)?.len()),
+                    sum.map_or(V::Null, V::Number),
+                ]]
             }
             Self::Extremes(a) => {
                 let extreme = |(k, row): (usize, &Row)| match at(row, a) {
@@ -230,9 +299,16 @@ impl Statement {
             Self::Window(a) => {
                 let values: Vec<Vec<V>> = rows.iter().map(|row| vec![at(row, a)]).collect();
                 let sizes = groups(&values)?;
-                let size = |k: usize| sizes.iter().find(|(_, members)| members.contains(&k)).map_or(0, |(_, members)| members.len());
+                let size = |k: usize| {
+                    sizes
+                        .iter()
+                        .find(|(_, members)| members.contains(&k))
+                        .map_or(0, |(_, members)| members.len())
+                };
                 let before = |k: usize| k.checked_sub(1).map_or(V::Null, |before| values[before][0].clone());
-                (0..rows.len()).map(|k| vec![V::count(k), V::count(size(k)), before(k)]).collect()
+                (0..rows.len())
+                    .map(|k| vec![V::count(k), V::count(size(k)), before(k)])
+                    .collect()
             }
         };
         Ok(Answer { rows })
@@ -240,31 +316,62 @@ impl Statement {
 
     /// What an answer has that the rules have not, and the other way round.
     pub fn difference(&self, expected: &Answer, got: &[Vec<Value>]) -> Option<String> {
-        let (left, missing) =
-            unmatched(got, &expected.rows, |got, expected| got.len() == expected.len() && expected.iter().zip(got).all(|(v, cell)| v.is(cell)));
+        let (left, missing) = unmatched(got, &expected.rows, |got, expected| {
+            got.len() == expected.len() && expected.iter().zip(got).all(|(v, cell)| v.is(cell))
+        });
         if !left.is_empty() || !missing.is_empty() {
-            let missing: Vec<String> =
-                missing.iter().map(|row| format!("[{}]", row.iter().map(V::to_string).collect::<Vec<_>>().join(","))).collect();
-            return Some(told_apart(left.iter().map(|row| Value::from((*row).clone()).to_string()).collect(), missing));
+            let missing: Vec<String> = missing
+                .iter()
+                .map(|row| format!("[{}]", row.iter().map(V::to_string).collect::<Vec<_>>().join(",")))
+                .collect();
+            return Some(told_apart(
+                left.iter().map(|row| Value::from((*row).clone()).to_string()).collect(),
+                missing,
+            ));
         }
         let place = |row: &[V]| row[1].place();
         let wrong = |(at, (expected, got)): (usize, (&Vec<V>, &Vec<Value>))| {
-            let same = if place(expected) == 2 { place(&[V::Null, V::of_cell(&got[1])]) == 2 } else { expected[0].is(&got[0]) };
-            (!same).then(|| format!("row {at} is {}, expected [{},{}]", Value::from(got.clone()), expected[0], expected[1]))
+            let same = if place(expected) == 2 {
+                place(&[V::Null, V::of_cell(&got[1])]) == 2
+            } else {
+                expected[0].is(&got[0])
+            };
+            (!same).then(|| {
+                format!(
+                    "row {at} is {}, expected [{},{}]",
+                    Value::from(got.clone()),
+                    expected[0],
+                    expected[1]
+                )
+            })
         };
-        if self.is_ordered() { expected.rows.iter().zip(got).enumerate().find_map(wrong) } else { None }
+        if self.is_ordered() {
+            expected.rows.iter().zip(got).enumerate().find_map(wrong)
+        } else {
+            None
+        }
     }
 
     /// What two answers to the same question have not in common.
     pub fn apart(&self, expected: &[Vec<Value>], got: &[Vec<Value>]) -> Option<String> {
         let alike = |a: &Vec<Value>, b: &Vec<Value>| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b));
         let (left, missing) = unmatched(got, expected, alike);
-        let text = |rows: Vec<&Vec<Value>>| rows.into_iter().map(|row| Value::from(row.clone()).to_string()).collect::<Vec<_>>();
+        let text = |rows: Vec<&Vec<Value>>| {
+            rows.into_iter()
+                .map(|row| Value::from(row.clone()).to_string())
+                .collect::<Vec<_>>()
+        };
         if !left.is_empty() || !missing.is_empty() {
             return Some(told_apart(text(left), text(missing)));
         }
         let at = got.iter().zip(expected).position(|(a, b)| !alike(a, b))?;
-        self.is_ordered().then(|| format!("row {at} is {}, expected {}", Value::from(got[at].clone()), Value::from(expected[at].clone())))
+        self.is_ordered().then(|| {
+            format!(
+                "row {at} is {}, expected {}",
+                Value::from(got[at].clone()),
+                Value::from(expected[at].clone())
+            )
+        })
     }
 }
 
@@ -276,7 +383,13 @@ fn told_apart(got: Vec<String>, expected: Vec<String>) -> String {
         let more = if rows.len() > SHOWN_ROWS_MAX { " …" } else { "" };
         format!("{}{more}", rows[..rows.len().min(SHOWN_ROWS_MAX)].join(" "))
     };
-    format!("got {} rows too many: {}; expected {} that are not there: {}", got.len(), shown(&got), expected.len(), shown(&expected))
+    format!(
+        "got {} rows too many: {}; expected {} that are not there: {}",
+        got.len(),
+        shown(&got),
+        expected.len(),
+        shown(&expected)
+    )
 }
 
 /// What each side has that the other has not, row by row.
@@ -317,7 +430,11 @@ fn is_one(a: &[V], b: &[V]) -> bool {
 fn combined(word: &str, left: Vec<Vec<V>>, right: Vec<Vec<V>>) -> Result<Vec<Vec<V>>, Unsaid> {
     let distinct = |rows: &[Vec<V>]| Ok(groups(rows)?.into_iter().map(|(row, _)| row).collect::<Vec<_>>());
     let all = word.ends_with(" all");
-    let (left, mut right) = if all || word == "union" { (left, right) } else { (distinct(&left)?, distinct(&right)?) };
+    let (left, mut right) = if all || word == "union" {
+        (left, right)
+    } else {
+        (distinct(&left)?, distinct(&right)?)
+    };
     let mut out = Vec::new();
     if word.starts_with("union") {
         out.extend(left.into_iter().chain(right));

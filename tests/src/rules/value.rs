@@ -46,7 +46,11 @@ impl Number {
         let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         let plain = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.trim_start_matches('-').is_empty() || !plain(whole.trim_start_matches('-')) || !plain(fraction) || mantissa.ends_with('.') {
+        if whole.trim_start_matches('-').is_empty()
+            || !plain(whole.trim_start_matches('-'))
+            || !plain(fraction)
+            || mantissa.ends_with('.')
+        {
             return None;
         }
         let shift = exponent.parse::<i32>().ok()? + SCALE_MAX as i32 - i32::try_from(fraction.len()).ok()?;
@@ -56,12 +60,18 @@ impl Number {
         } else {
             digits / 10_i128.checked_pow(shift.unsigned_abs())?
         };
-        Some(Self { digits, spelled: Some(text.to_owned()) })
+        Some(Self {
+            digits,
+            spelled: Some(text.to_owned()),
+        })
     }
 
     /// A computed integer.
     pub fn integer(number: i128) -> Self {
-        Self { digits: number * 10_i128.pow(SCALE_MAX), spelled: None }
+        Self {
+            digits: number * 10_i128.pow(SCALE_MAX),
+            spelled: None,
+        }
     }
 
     /// The integer that it is, if it is one.
@@ -88,7 +98,11 @@ impl Number {
             _ => self.digits.checked_mul(other.digits).ok_or(Unsaid)? / scale,
         };
         let computed = Self { digits, spelled: None };
-        if self.is_small() && other.is_small() && computed.is_small() { Ok(computed) } else { Err(Unsaid) }
+        if self.is_small() && other.is_small() && computed.is_small() {
+            Ok(computed)
+        } else {
+            Err(Unsaid)
+        }
     }
 }
 
@@ -204,9 +218,8 @@ impl V {
     /// A cell of an answer as a value.
     pub fn of_cell(cell: &Value) -> Self {
         match cell {
-            Value::Number(number) => {
-                Number::parse(&number.to_string()).map_or_else(|| Self::About(number.as_f64().unwrap_or(f64::NAN)), Self::Number)
-            }
+            Value::Number(number) => Number::parse(&number.to_string())
+                .map_or_else(|| Self::About(number.as_f64().unwrap_or(f64::NAN)), Self::Number),
             cell => Self::parse(&cell.to_string()),
         }
     }
@@ -235,10 +248,14 @@ fn is_close(a: f64, b: f64) -> bool {
 /// Two cells of answers are the same: numbers by what they are worth.
 pub fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) if a.is_f64() && b.is_f64() => a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| is_close(a, b)),
+        (Value::Number(a), Value::Number(b)) if a.is_f64() && b.is_f64() => {
+            a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| is_close(a, b))
+        }
         (Value::Number(_), Value::Number(_)) => V::of_cell(a).is_one_with(&V::of_cell(b)),
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-        (Value::Object(a), Value::Object(b)) => a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b))),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+        }
         _ => a == b,
     }
 }

@@ -42,12 +42,18 @@ impl Duck {
         let mut asked = child.stdin.take().context("its input")?;
         writeln!(asked, "{}", json!({ "tables": tables }))?;
         let said = BufReader::new(child.stdout.take().context("its output")?);
-        Ok(Self { child, line: Mutex::new((asked, said)) })
+        Ok(Self {
+            child,
+            line: Mutex::new((asked, said)),
+        })
     }
 
     /// Asks; waits for the answer, so not from an asynchronous task.
     pub fn ask(&self, sql: &str) -> Result<Said> {
-        let mut line = self.line.lock().map_err(|_| anyhow::anyhow!("an earlier question failed"))?;
+        let mut line = self
+            .line
+            .lock()
+            .map_err(|_| anyhow::anyhow!("an earlier question failed"))?;
         writeln!(line.0, "{}", json!({ "sql": sql }))?;
         let mut said = String::new();
         line.1.read_line(&mut said)?;

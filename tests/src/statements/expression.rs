@@ -93,17 +93,38 @@ pub enum Expr {
 impl Expr {
     /// With one spelling for both.
     pub fn call(kind: Kind, form: impl Into<String>, parts: Vec<Self>) -> Self {
-        Self::Call { kind, ours: form.into(), theirs: None, parts, query: None, exact: true }
+        Self::Call {
+            kind,
+            ours: form.into(),
+            theirs: None,
+            parts,
+            query: None,
+            exact: true,
+        }
     }
 
     /// With two spellings.
     pub fn call_two(kind: Kind, ours: impl Into<String>, theirs: impl Into<String>, parts: Vec<Self>) -> Self {
-        Self::Call { kind, ours: ours.into(), theirs: Some(theirs.into()), parts, query: None, exact: true }
+        Self::Call {
+            kind,
+            ours: ours.into(),
+            theirs: Some(theirs.into()),
+            parts,
+            query: None,
+            exact: true,
+        }
     }
 
     /// With a sub-query.
     pub fn with_query(kind: Kind, form: impl Into<String>, parts: Vec<Self>, query: Query) -> Self {
-        Self::Call { kind, ours: form.into(), theirs: None, parts, query: Some(Box::new(query)), exact: true }
+        Self::Call {
+            kind,
+            ours: form.into(),
+            theirs: None,
+            parts,
+            query: Some(Box::new(query)),
+            exact: true,
+        }
     }
 
     /// Whose last digits may differ.
@@ -116,7 +137,10 @@ impl Expr {
 
     /// A literal.
     pub fn literal(kind: Kind, value: impl Into<Value>) -> Self {
-        Self::Literal { kind, value: value.into() }
+        Self::Literal {
+            kind,
+            value: value.into(),
+        }
     }
 
     /// What it gives.
@@ -132,8 +156,11 @@ impl Expr {
         match self {
             Self::Output { exact, .. } => *exact,
             Self::Path { .. } | Self::Literal { .. } => true,
-            // What is decided by a number that is not exact is taken for exact: it differs only where a value lies on the border.
-            Self::Call { kind, exact, parts, .. } => *exact && (*kind != Kind::Fraction || parts.iter().all(Self::exact)),
+            // What is decided by a number that is not exact is taken for exact: it differs only where a value lies on
+            // the border.
+            Self::Call { kind, exact, parts, .. } => {
+                *exact && (*kind != Kind::Fraction || parts.iter().all(Self::exact))
+            }
         }
     }
 
@@ -159,13 +186,23 @@ impl Expr {
             Self::Path { alias, column, way } => path(alias.as_deref(), column, *way, spelling),
             Self::Output { alias, name, .. } => format!("{alias}.{name}"),
             Self::Literal { kind, value } => literal(*kind, value, spelling),
-            Self::Call { ours, theirs, parts, query, .. } => {
+            Self::Call {
+                ours,
+                theirs,
+                parts,
+                query,
+                ..
+            } => {
                 let form = match (spelling, theirs) {
                     (Spelling::Theirs, Some(theirs)) => theirs,
                     _ => ours,
                 };
                 let parts: Vec<String> = parts.iter().map(|part| part.text(spelling)).collect();
-                filled(form, &parts, query.as_ref().map(|query| query.text(spelling)).as_deref())
+                filled(
+                    form,
+                    &parts,
+                    query.as_ref().map(|query| query.text(spelling)).as_deref(),
+                )
             }
         }
     }
@@ -200,11 +237,16 @@ fn named(name: &str) -> String {
 /// Keys that are plain words and none of SQL's own stand as they are, all others in quotes.
 fn key(key: &str) -> String {
     const WORDS: [&str; 24] = [
-        "all", "any", "as", "by", "case", "default", "desc", "end", "from", "group", "in", "is", "like", "limit", "not", "null", "on", "or", "order",
-        "select", "table", "then", "to", "where",
+        "all", "any", "as", "by", "case", "default", "desc", "end", "from", "group", "in", "is", "like", "limit",
+        "not", "null", "on", "or", "order", "select", "table", "then", "to", "where",
     ];
-    let plain = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && key.starts_with(|c: char| c.is_ascii_alphabetic());
-    if plain && !WORDS.contains(&key.to_lowercase().as_str()) { key.to_owned() } else { named(key) }
+    let plain = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && key.starts_with(|c: char| c.is_ascii_alphabetic());
+    if plain && !WORDS.contains(&key.to_lowercase().as_str()) {
+        key.to_owned()
+    } else {
+        named(key)
+    }
 }
 
 fn path(alias: Option<&str>, column: &Column, way: Way, spelling: Spelling) -> String {
@@ -252,8 +294,16 @@ fn literal(kind: Kind, value: &Value, spelling: Spelling) -> String {
         // DuckDB takes 1.5 for a decimal; with an exponent it is a double.
         (Kind::Fraction, Value::Number(number)) => {
             let number = number.as_f64().expect("a number");
-            let digits = if number.fract() == 0.0 { format!("{number:.1}") } else { number.to_string() };
-            let digits = if spelling == Spelling::Theirs { format!("{digits}e0") } else { digits };
+            let digits = if number.fract() == 0.0 {
+                format!("{number:.1}")
+            } else {
+                number.to_string()
+            };
+            let digits = if spelling == Spelling::Theirs {
+                format!("{digits}e0")
+            } else {
+                digits
+            };
             if number < 0.0 { format!("({digits})") } else { digits }
         }
         (_, Value::Number(number)) if number.as_f64() < Some(0.0) => format!("({number})"),

@@ -31,7 +31,12 @@ impl<'a> Generator<'a> {
     /// Of a seed.
     pub fn new(sets: &'a [Set], seed: u64) -> Self {
         assert!(!sets.is_empty(), "statements are about something");
-        Self { sets, random: StdRng::seed_from_u64(seed), named: 0, queries_left: 0 }
+        Self {
+            sets,
+            random: StdRng::seed_from_u64(seed),
+            named: 0,
+            queries_left: 0,
+        }
     }
 
     pub(super) fn chance(&mut self, percent: u32) -> bool {
@@ -58,9 +63,18 @@ impl<'a> Generator<'a> {
     /// The paths of a set under an alias.
     pub(super) fn scope(&mut self, set: &Set, alias: Option<&str>) -> Scope {
         let arrows = self.chance(10);
-        let way = |random: &mut StdRng| if arrows && random.random_range(0..3) == 0 { Way::Arrows } else { Way::Dots };
-        let path =
-            |column: &super::Column| Expr::Path { alias: alias.map(str::to_owned), column: Arc::new(column.clone()), way: way(&mut self.random) };
+        let way = |random: &mut StdRng| {
+            if arrows && random.random_range(0..3) == 0 {
+                Way::Arrows
+            } else {
+                Way::Dots
+            }
+        };
+        let path = |column: &super::Column| Expr::Path {
+            alias: alias.map(str::to_owned),
+            column: Arc::new(column.clone()),
+            way: way(&mut self.random),
+        };
         set.columns.iter().map(path).collect()
     }
 
@@ -78,7 +92,10 @@ impl<'a> Generator<'a> {
 
     /// The path that numbers documents, of a scope of paths.
     pub(super) fn number(scope: &[Expr]) -> Option<Expr> {
-        scope.iter().find(|leaf| matches!(leaf, Expr::Path { column, .. } if column.flat == NUMBER)).cloned()
+        scope
+            .iter()
+            .find(|leaf| matches!(leaf, Expr::Path { column, .. } if column.flat == NUMBER))
+            .cloned()
     }
 
     /// Something of the scope, of a kind.
@@ -104,9 +121,15 @@ impl<'a> Generator<'a> {
             Kind::Fraction => Expr::literal(kind, f64::from(self.random.random_range(-200..2000)) / 8.0),
             Kind::Text => Expr::literal(kind, self.pick(&["", "a", "x", "none", "O'Neil", "100%", "ß", "a b"])),
             Kind::Boolean => Expr::literal(kind, self.chance(50)),
-            Kind::Time => {
-                Expr::literal(kind, self.pick(&["2015-01-01 00:10:00", "2015-09-12 06:00:00", "2023-07-10 12:00:00", "2016-12-20 00:00:00"]))
-            }
+            Kind::Time => Expr::literal(
+                kind,
+                self.pick(&[
+                    "2015-01-01 00:10:00",
+                    "2015-09-12 06:00:00",
+                    "2023-07-10 12:00:00",
+                    "2016-12-20 00:00:00",
+                ]),
+            ),
         }
     }
 
@@ -126,7 +149,11 @@ impl<'a> Generator<'a> {
     pub(super) fn expr(&mut self, scope: &[Expr], kind: Kind, depth: usize) -> Expr {
         let simple = depth == 0 || self.chance(35);
         if simple {
-            let leaf = if kind == Kind::Time { self.time(scope) } else { self.leaf(scope, kind) };
+            let leaf = if kind == Kind::Time {
+                self.time(scope)
+            } else {
+                self.leaf(scope, kind)
+            };
             return match leaf {
                 Some(leaf) if self.random.random_range(0..10) < 9 => leaf,
                 _ => self.plain_literal(kind),
@@ -158,8 +185,16 @@ impl<'a> Generator<'a> {
             2 => {
                 let of = self.kind(scope);
                 let operand = self.leaf(scope, of).unwrap_or_else(|| self.plain_literal(of));
-                let (one, two, other) = (self.literal_like(&operand), self.literal_like(&operand), self.plain_literal(kind));
-                Expr::call(kind, "case {0} when {1} then {3} when {2} then {4} end", vec![operand, one, two, first, other])
+                let (one, two, other) = (
+                    self.literal_like(&operand),
+                    self.literal_like(&operand),
+                    self.plain_literal(kind),
+                );
+                Expr::call(
+                    kind,
+                    "case {0} when {1} then {3} when {2} then {4} end",
+                    vec![operand, one, two, first, other],
+                )
             }
             3 => {
                 let other = self.literal_like(&first);
@@ -180,8 +215,16 @@ impl<'a> Generator<'a> {
         let kind = Kind::Integer;
         let small = Expr::literal(kind, self.random.random_range(1..10));
         match self.below(14) {
-            0 => Expr::call(kind, "({0} + {1})", vec![self.expr(scope, kind, depth), self.expr(scope, kind, depth)]),
-            1 => Expr::call(kind, "({0} - {1})", vec![self.expr(scope, kind, depth), self.expr(scope, kind, depth)]),
+            0 => Expr::call(
+                kind,
+                "({0} + {1})",
+                vec![self.expr(scope, kind, depth), self.expr(scope, kind, depth)],
+            ),
+            1 => Expr::call(
+                kind,
+                "({0} - {1})",
+                vec![self.expr(scope, kind, depth), self.expr(scope, kind, depth)],
+            ),
             2 => Expr::call(kind, "({0} * {1})", vec![self.expr(scope, kind, depth), small]),
             3 => {
                 let parts = vec![self.expr(scope, kind, depth), self.expr(scope, kind, 0)];
@@ -189,8 +232,16 @@ impl<'a> Generator<'a> {
             }
             4 => Expr::call(kind, "(- {0})", vec![self.expr(scope, kind, depth)]),
             5 => Expr::call(kind, "abs({0})", vec![self.expr(scope, kind, depth)]),
-            6 => Expr::call(kind, "greatest({0}, {1})", vec![self.expr(scope, kind, depth), self.expr(scope, kind, depth)]),
-            7 => Expr::call(kind, "least({0}, {1})", vec![self.expr(scope, kind, depth), self.expr(scope, kind, depth)]),
+            6 => Expr::call(
+                kind,
+                "greatest({0}, {1})",
+                vec![self.expr(scope, kind, depth), self.expr(scope, kind, depth)],
+            ),
+            7 => Expr::call(
+                kind,
+                "least({0}, {1})",
+                vec![self.expr(scope, kind, depth), self.expr(scope, kind, depth)],
+            ),
             8 | 9 => Expr::call(kind, "length({0})", vec![self.expr(scope, Kind::Text, depth)]),
             10 => {
                 let text = self.expr(scope, Kind::Text, depth);
@@ -202,7 +253,9 @@ impl<'a> Generator<'a> {
                 None => Expr::call(kind, "abs({0})", vec![self.expr(scope, kind, depth)]),
             },
             _ => {
-                let field = self.pick(&["year", "month", "day", "hour", "minute", "dow", "doy", "quarter", "week"]);
+                let field = self.pick(&[
+                    "year", "month", "day", "hour", "minute", "dow", "doy", "quarter", "week",
+                ]);
                 match self.time(scope) {
                     Some(time) => Expr::call(kind, format!("extract({field} from {{0}})"), vec![time]),
                     None => Expr::call(kind, "ascii({0})", vec![Expr::literal(Kind::Text, "q")]),
@@ -255,17 +308,39 @@ impl<'a> Generator<'a> {
             8 => Expr::call(kind, format!("substr({{0}}, {from}, {count})"), vec![one]),
             9 => Expr::call(kind, format!("left({{0}}, {count})"), vec![one]),
             10 => Expr::call(kind, format!("right({{0}}, {count})"), vec![one]),
-            11 => Expr::call(kind, format!("replace({{0}}, {}, {})", quoted(self.pick(&["a", "/", "er"])), quoted(self.pick(&["", "X"]))), vec![one]),
+            11 => Expr::call(
+                kind,
+                format!(
+                    "replace({{0}}, {}, {})",
+                    quoted(self.pick(&["a", "/", "er"])),
+                    quoted(self.pick(&["", "X"]))
+                ),
+                vec![one],
+            ),
             12 => Expr::call(kind, "trim({0})", vec![one]),
-            13 => Expr::call(kind, format!("split_part({{0}}, {}, {from})", quoted(self.pick(&[".", "/", " ", ":"]))), vec![one]),
+            13 => Expr::call(
+                kind,
+                format!(
+                    "split_part({{0}}, {}, {from})",
+                    quoted(self.pick(&[".", "/", " ", ":"]))
+                ),
+                vec![one],
+            ),
             14 => Expr::call(kind, format!("lpad({{0}}, {count}, '*')"), vec![one]),
             15 => Expr::call(kind, "md5({0})", vec![one]),
-            16 => match self.leaf_that(scope, |leaf| matches!(leaf, Expr::Path { column, .. } if column.kind == Kind::Integer)) {
+            16 => match self.leaf_that(
+                scope,
+                |leaf| matches!(leaf, Expr::Path { column, .. } if column.kind == Kind::Integer),
+            ) {
                 Some(number) => Expr::call(kind, "{0}::text", vec![number]),
                 None => one,
             },
             17 => Expr::call(kind, "{0}::text", vec![self.expr(scope, Kind::Boolean, depth)]),
-            18 => Expr::call(kind, "concat_ws('/', {0}, {1})", vec![one, self.expr(scope, kind, depth)]),
+            18 => Expr::call(
+                kind,
+                "concat_ws('/', {0}, {1})",
+                vec![one, self.expr(scope, kind, depth)],
+            ),
             _ => Expr::call(kind, format!("substr({{0}}, {from})"), vec![one]),
         }
     }
@@ -273,16 +348,30 @@ impl<'a> Generator<'a> {
     /// A path of texts that are times, as a time.
     pub(super) fn time(&mut self, scope: &[Expr]) -> Option<Expr> {
         let text = self.leaf_that(scope, |leaf| matches!(leaf, Expr::Path { column, .. } if column.times))?;
-        Some(Expr::call_two(Kind::Time, "{0}::timestamp", "({0}::timestamptz at time zone 'UTC')", vec![text]))
+        Some(Expr::call_two(
+            Kind::Time,
+            "{0}::timestamp",
+            "({0}::timestamptz at time zone 'UTC')",
+            vec![text],
+        ))
     }
 
     fn later(&mut self, scope: &[Expr], depth: usize) -> Expr {
         let time = self.expr(scope, Kind::Time, depth);
         match self.below(3) {
-            0 => Expr::call(Kind::Time, format!("({{0}} + interval '{} hours')", 1 + self.below(30)), vec![time]),
-            _ => {
-                Expr::call(Kind::Time, format!("date_trunc('{}', {{0}})", self.pick(&["minute", "hour", "day", "week", "month", "year"])), vec![time])
-            }
+            0 => Expr::call(
+                Kind::Time,
+                format!("({{0}} + interval '{} hours')", 1 + self.below(30)),
+                vec![time],
+            ),
+            _ => Expr::call(
+                Kind::Time,
+                format!(
+                    "date_trunc('{}', {{0}})",
+                    self.pick(&["minute", "hour", "day", "week", "month", "year"])
+                ),
+                vec![time],
+            ),
         }
     }
 
@@ -297,15 +386,32 @@ impl<'a> Generator<'a> {
             2 => Expr::call(Kind::Integer, "count({0})", vec![any]),
             3 | 4 if any.exact() => Expr::call(Kind::Integer, "count(distinct {0})", vec![any]),
             5 | 6 => Expr::call(Kind::Integer, "sum({0})", vec![integer]),
-            7 => Expr::call(Kind::Fraction, "sum({0})", vec![self.expr(scope, Kind::Fraction, depth)]).about(),
+            7 => Expr::call(
+                Kind::Fraction,
+                "sum({0})",
+                vec![self.expr(scope, Kind::Fraction, depth)],
+            )
+            .about(),
             8 => Expr::call(Kind::Fraction, "avg({0})", vec![self.number_of_any_kind(scope, depth)]).about(),
             9 | 10 if kind != Kind::Boolean => Expr::call(kind, "min({0})", vec![any]),
             11 | 12 if kind != Kind::Boolean => Expr::call(kind, "max({0})", vec![any]),
-            13 => Expr::call(Kind::Integer, "count(*) filter (where {0})", vec![self.predicate(scope, 1)]),
-            14 => Expr::call(Kind::Integer, "sum({0}) filter (where {1})", vec![integer, self.predicate(scope, 1)]),
+            13 => Expr::call(
+                Kind::Integer,
+                "count(*) filter (where {0})",
+                vec![self.predicate(scope, 1)],
+            ),
+            14 => Expr::call(
+                Kind::Integer,
+                "sum({0}) filter (where {1})",
+                vec![integer, self.predicate(scope, 1)],
+            ),
             15 => {
                 let form = self.pick(&["bool_and({0})", "bool_or({0})", "sum(case when {0} then 1 else 0 end)"]);
-                let kind = if form.starts_with("sum") { Kind::Integer } else { Kind::Boolean };
+                let kind = if form.starts_with("sum") {
+                    Kind::Integer
+                } else {
+                    Kind::Boolean
+                };
                 Expr::call(kind, form, vec![self.predicate(scope, 1)])
             }
             _ => Expr::call(Kind::Integer, "sum(distinct {0})", vec![integer]),
@@ -323,21 +429,41 @@ impl<'a> Generator<'a> {
         let by = if self.chance(70) { "partition by {0} " } else { "" };
         let way = if self.chance(30) { " desc" } else { "" };
         // A key of ORDER BY that is a literal would be a position.
-        let value = if matches!(value, Expr::Literal { .. }) { unique.clone() } else { value };
-        let (kind, value) = if value.exact() { (value.kind(), value) } else { (unique.kind(), unique.clone()) };
+        let value = if matches!(value, Expr::Literal { .. }) {
+            unique.clone()
+        } else {
+            value
+        };
+        let (kind, value) = if value.exact() {
+            (value.kind(), value)
+        } else {
+            (unique.kind(), unique.clone())
+        };
         let parts = vec![part, value, unique, integer];
         let (gives, form) = match self.below(12) {
-            0 | 1 => (Kind::Integer, format!("row_number() over ({by}order by {{1}}{way}, {{2}})")),
+            0 | 1 => (
+                Kind::Integer,
+                format!("row_number() over ({by}order by {{1}}{way}, {{2}})"),
+            ),
             2 => (Kind::Integer, format!("rank() over ({by}order by {{1}}{way})")),
             3 => (Kind::Integer, format!("dense_rank() over ({by}order by {{1}}{way})")),
             4 => (kind, format!("lag({{1}}, {ahead}) over ({by}order by {{2}})")),
             5 => (kind, format!("lead({{1}}) over ({by}order by {{2}}{way})")),
             6 => (kind, format!("first_value({{1}}) over ({by}order by {{2}}{way})")),
-            7 => (Kind::Integer, format!("sum({{3}}) over ({by}order by {{2}} rows between {ahead} preceding and current row)")),
+            7 => (
+                Kind::Integer,
+                format!("sum({{3}}) over ({by}order by {{2}} rows between {ahead} preceding and current row)"),
+            ),
             8 => (Kind::Integer, format!("sum({{3}}) over ({by}order by {{1}}{way})")),
-            9 => (Kind::Integer, format!("sum({{3}}) over ({by}order by {{2}} rows between current row and {ahead} following)")),
+            9 => (
+                Kind::Integer,
+                format!("sum({{3}}) over ({by}order by {{2}} rows between current row and {ahead} following)"),
+            ),
             10 => (Kind::Integer, format!("count({{1}}) over ({})", by.trim_end())),
-            _ => (Kind::Integer, format!("max({{3}}) over ({by}order by {{2}} rows between unbounded preceding and {ahead} preceding)")),
+            _ => (
+                Kind::Integer,
+                format!("max({{3}}) over ({by}order by {{2}} rows between unbounded preceding and {ahead} preceding)"),
+            ),
         };
         Expr::call(gives, form, parts)
     }
@@ -384,14 +510,21 @@ impl<'a> Generator<'a> {
         if depth == 0 || self.chance(20) {
             let other = self.pick(&[Kind::Integer, Kind::Fraction, Kind::Text, Kind::Boolean, Kind::Time]);
             return match self.below(8) {
-                0 => Expr::Literal { kind, value: json!(null) },
+                0 => Expr::Literal {
+                    kind,
+                    value: json!(null),
+                },
                 1 | 2 => self.plain_literal(other),
                 _ => self.expr(scope, kind, 0),
             };
         }
         let parts = vec![self.careless(scope, depth - 1), self.careless(scope, depth - 1)];
         let form = self.pick(&FORMS);
-        let gives = if form.contains('=') || form.contains('<') || form.contains(" in ") || form.contains("like") { Kind::Boolean } else { kind };
+        let gives = if form.contains('=') || form.contains('<') || form.contains(" in ") || form.contains("like") {
+            Kind::Boolean
+        } else {
+            kind
+        };
         Expr::call(gives, form, parts)
     }
 }

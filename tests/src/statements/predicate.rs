@@ -18,8 +18,16 @@ impl Generator<'_> {
         if depth > 0 && self.chance(40) {
             let one = self.predicate(scope, depth - 1);
             return match self.below(5) {
-                0 | 1 => Expr::call(Kind::Boolean, "({0} and {1})", vec![one, self.predicate(scope, depth - 1)]),
-                2 | 3 => Expr::call(Kind::Boolean, "({0} or {1})", vec![one, self.predicate(scope, depth - 1)]),
+                0 | 1 => Expr::call(
+                    Kind::Boolean,
+                    "({0} and {1})",
+                    vec![one, self.predicate(scope, depth - 1)],
+                ),
+                2 | 3 => Expr::call(
+                    Kind::Boolean,
+                    "({0} or {1})",
+                    vec![one, self.predicate(scope, depth - 1)],
+                ),
                 _ => Expr::call(Kind::Boolean, "(not {0})", vec![one]),
             };
         }
@@ -27,7 +35,11 @@ impl Generator<'_> {
             self.queries_left -= 1;
             return self.with_sub_query(scope);
         }
-        let deep = if depth > 0 && self.chance(30) { depth.min(DEPTH_MAX) - 1 } else { 0 };
+        let deep = if depth > 0 && self.chance(30) {
+            depth.min(DEPTH_MAX) - 1
+        } else {
+            0
+        };
         match self.below(20) {
             0..=6 => self.comparison(scope, deep),
             7 | 8 => self.membership(scope),
@@ -53,7 +65,10 @@ impl Generator<'_> {
         let one = self.expr(scope, kind, depth);
         let other = match self.below(10) {
             0 | 1 => self.expr(scope, kind, 0),
-            2 => Expr::Literal { kind, value: Value::Null },
+            2 => Expr::Literal {
+                kind,
+                value: Value::Null,
+            },
             _ => self.literal_like(&one),
         };
         (one, other)
@@ -61,8 +76,22 @@ impl Generator<'_> {
 
     fn comparison(&mut self, scope: &[Expr], depth: usize) -> Expr {
         let (one, other) = self.two(scope, depth);
-        let form = self.pick(&["({0} = {1})", "({0} = {1})", "({0} <> {1})", "({0} < {1})", "({0} <= {1})", "({0} > {1})", "({0} >= {1})"]);
-        if let (Expr::Path { column, .. }, Expr::Literal { value: Value::Number(number), .. }) = (&one, &other)
+        let form = self.pick(&[
+            "({0} = {1})",
+            "({0} = {1})",
+            "({0} <> {1})",
+            "({0} < {1})",
+            "({0} <= {1})",
+            "({0} > {1})",
+            "({0} >= {1})",
+        ]);
+        if let (
+            Expr::Path { column, .. },
+            Expr::Literal {
+                value: Value::Number(number),
+                ..
+            },
+        ) = (&one, &other)
             && column.kind == Kind::Integer
             && self.chance(15)
         {
@@ -70,7 +99,11 @@ impl Generator<'_> {
             let spelled = Expr::literal(Kind::Text, number.to_string());
             return Expr::call(Kind::Boolean, form, vec![one, spelled]);
         }
-        let parts = if self.random.random_range(0..8) == 0 { vec![other, one] } else { vec![one, other] };
+        let parts = if self.random.random_range(0..8) == 0 {
+            vec![other, one]
+        } else {
+            vec![one, other]
+        };
         Expr::call(Kind::Boolean, form, parts)
     }
 
@@ -79,7 +112,9 @@ impl Generator<'_> {
         let depth = usize::from(self.chance(20));
         let one = match self.expr(scope, kind, depth) {
             // DuckDB keeps rows for which CASE without ELSE is NULL, or nullif.
-            Expr::Call { ours, .. } if (ours.starts_with("case") && !ours.contains("else")) || ours.starts_with("nullif") => {
+            Expr::Call { ours, .. }
+                if (ours.starts_with("case") && !ours.contains("else")) || ours.starts_with("nullif") =>
+            {
                 self.expr(scope, kind, 0)
             }
             one => one,
@@ -99,7 +134,10 @@ impl Generator<'_> {
     fn list(&mut self, one: Expr) -> Expr {
         let mut parts: Vec<Expr> = (0..1 + self.below(IN_MAX)).map(|_| self.literal_like(&one)).collect();
         if self.chance(12) {
-            parts.push(Expr::Literal { kind: one.kind(), value: Value::Null });
+            parts.push(Expr::Literal {
+                kind: one.kind(),
+                value: Value::Null,
+            });
         }
         let list: Vec<String> = (1..=parts.len()).map(|part| format!("{{{part}}}")).collect();
         let not = if self.chance(35) { "not " } else { "" };
@@ -111,14 +149,24 @@ impl Generator<'_> {
         let kind = self.kind(scope);
         let one = self.expr(scope, kind, 0);
         let (low, high) = (self.literal_like(&one), self.literal_like(&one));
-        let form = self.pick(&["({0} between {1} and {2})", "({0} between {2} and {1})", "({0} not between {1} and {2})"]);
+        let form = self.pick(&[
+            "({0} between {1} and {2})",
+            "({0} between {2} and {1})",
+            "({0} not between {1} and {2})",
+        ]);
         Expr::call(Kind::Boolean, form, vec![one, low, high])
     }
 
     fn pattern(&mut self, scope: &[Expr], depth: usize) -> Expr {
         let one = self.expr(scope, Kind::Text, depth);
         let sample = self.literal_like(&one);
-        let Expr::Literal { value: Value::String(sample), .. } = sample else { return self.truth(scope) };
+        let Expr::Literal {
+            value: Value::String(sample),
+            ..
+        } = sample
+        else {
+            return self.truth(scope);
+        };
         let letters: Vec<char> = sample.chars().filter(|c| *c != '\\').collect();
         if letters.is_empty() {
             return self.truth(scope); // DuckDB takes a NULL of nullif for a text that begins with nothing
@@ -132,9 +180,18 @@ impl Generator<'_> {
             2 | 3 => (format!("({{0}} like {})", quoted(&format!("%{piece}%"))), None),
             4 => (format!("({{0}} not like {})", quoted(&format!("%{piece}%"))), None),
             5 => (format!("({{0}} like {})", quoted(&format!("%{piece}"))), None),
-            6 => (format!("({{0}} like {})", quoted(&format!("_{}%", letters.iter().skip(1).take(3).collect::<String>()))), None),
+            6 => (
+                format!(
+                    "({{0}} like {})",
+                    quoted(&format!("_{}%", letters.iter().skip(1).take(3).collect::<String>()))
+                ),
+                None,
+            ),
             7 => (format!("(starts_with({{0}}, {}))", quoted(&prefix)), None),
-            8 if one.ascii() && piece.is_ascii() => (format!("({{0}} ilike {})", quoted(&format!("%{}%", piece.to_uppercase()))), None),
+            8 if one.ascii() && piece.is_ascii() => (
+                format!("({{0}} ilike {})", quoted(&format!("%{}%", piece.to_uppercase()))),
+                None,
+            ),
             _ => {
                 let word: String = piece.chars().filter(char::is_ascii_alphanumeric).collect();
                 let pattern = match self.below(4) {
@@ -143,11 +200,17 @@ impl Generator<'_> {
                     2 => format!("[0-9]+{word}"),
                     _ => format!("{word}[a-z]*"),
                 };
-                (format!("({{0}} ~ {})", quoted(&pattern)), Some(format!("regexp_matches({{0}}, {})", quoted(&pattern))))
+                (
+                    format!("({{0}} ~ {})", quoted(&pattern)),
+                    Some(format!("regexp_matches({{0}}, {})", quoted(&pattern))),
+                )
             }
         };
         // A brace of the data is no part of a form.
-        if [&ours, theirs.as_ref().unwrap_or(&ours)].iter().any(|form| form.matches(['{', '}']).count() != 2) {
+        if [&ours, theirs.as_ref().unwrap_or(&ours)]
+            .iter()
+            .any(|form| form.matches(['{', '}']).count() != 2)
+        {
             return self.truth(scope);
         }
         match theirs {
@@ -157,8 +220,18 @@ impl Generator<'_> {
     }
 
     fn truth(&mut self, scope: &[Expr]) -> Expr {
-        let Some(leaf) = self.leaf(scope, Kind::Boolean) else { return self.comparison(scope, 0) };
-        let form = self.pick(&["{0}", "(not {0})", "({0} = true)", "({0} is true)", "({0} is not true)", "({0} is false)", "({0} is not false)"]);
+        let Some(leaf) = self.leaf(scope, Kind::Boolean) else {
+            return self.comparison(scope, 0);
+        };
+        let form = self.pick(&[
+            "{0}",
+            "(not {0})",
+            "({0} = true)",
+            "({0} is true)",
+            "({0} is not true)",
+            "({0} is false)",
+            "({0} is not false)",
+        ]);
         Expr::call(Kind::Boolean, form, vec![leaf])
     }
 
@@ -176,7 +249,9 @@ impl Generator<'_> {
                 None => more,
             });
         };
-        let Some((outer, own)) = self.key_of_both(scope, &inner) else { return self.comparison(scope, 0) };
+        let Some((outer, own)) = self.key_of_both(scope, &inner) else {
+            return self.comparison(scope, 0);
+        };
         let correlate = Expr::call(Kind::Boolean, "({0} = {1})", vec![own.clone(), outer.clone()]);
         match self.below(6) {
             0 | 1 => {
@@ -187,10 +262,19 @@ impl Generator<'_> {
             2 | 3 => {
                 query.items = vec![Expr::literal(Kind::Integer, 1)];
                 and(&mut query, correlate);
-                Expr::with_query(Kind::Boolean, self.pick(&["(exists ({q}))", "(not exists ({q}))"]), vec![], query)
+                Expr::with_query(
+                    Kind::Boolean,
+                    self.pick(&["(exists ({q}))", "(not exists ({q}))"]),
+                    vec![],
+                    query,
+                )
             }
             4 => {
-                let (form, compared) = self.pick(&[("min({0})", "({0} <= ({q}))"), ("max({0})", "({0} >= ({q}))"), ("max({0})", "({0} = ({q}))")]);
+                let (form, compared) = self.pick(&[
+                    ("min({0})", "({0} <= ({q}))"),
+                    ("max({0})", "({0} >= ({q}))"),
+                    ("max({0})", "({0} = ({q}))"),
+                ]);
                 let kind = own.kind();
                 query.items = vec![Expr::call(kind, form, vec![own])];
                 Expr::with_query(Kind::Boolean, compared, vec![outer], query)
@@ -199,7 +283,12 @@ impl Generator<'_> {
                 query.items = vec![Expr::call(Kind::Integer, "count(*)", vec![])];
                 and(&mut query, correlate);
                 let many = Expr::literal(Kind::Integer, 1 + self.below(4));
-                Expr::with_query(Kind::Boolean, self.pick(&["(({q}) >= {0})", "(({q}) < {0})"]), vec![many], query)
+                Expr::with_query(
+                    Kind::Boolean,
+                    self.pick(&["(({q}) >= {0})", "(({q}) < {0})"]),
+                    vec![many],
+                    query,
+                )
             }
         }
     }
@@ -209,7 +298,9 @@ impl Generator<'_> {
         for _ in 0..20 {
             let kind = self.pick(&[Kind::Text, Kind::Text, Kind::Integer]);
             let outer = self.leaf(scope, kind)?;
-            let same = inner.iter().find(|leaf| matches!((leaf, &outer), (Expr::Path { column: a, .. }, Expr::Path { column: b, .. }) if a == b));
+            let same = inner.iter().find(
+                |leaf| matches!((leaf, &outer), (Expr::Path { column: a, .. }, Expr::Path { column: b, .. }) if a == b),
+            );
             let own = match same {
                 Some(same) if self.chance(80) => Some(same.clone()),
                 _ => self.leaf(inner, kind),

@@ -1,4 +1,5 @@
-//! What a set of documents holds: the paths with one kind of value, samples of them, and the same values laid out flat for DuckDB.
+//! What a set of documents holds: the paths with one kind of value, samples of them, and the same values laid out flat
+//! for DuckDB.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -67,8 +68,12 @@ pub struct Set {
 impl Set {
     /// Numbers the documents and looks through them.
     pub fn new(name: &str, documents: &[String], random: &mut StdRng) -> Self {
-        let parsed: Vec<Map<String, Value>> = documents.iter().map(|text| serde_json::from_str(text).expect("real events are objects")).collect();
-        let numbered = |(n, text): (usize, &String)| format!("{{\"{NUMBER}\":{n},{}", text.trim_start().trim_start_matches('{'));
+        let parsed: Vec<Map<String, Value>> = documents
+            .iter()
+            .map(|text| serde_json::from_str(text).expect("real events are objects"))
+            .collect();
+        let numbered =
+            |(n, text): (usize, &String)| format!("{{\"{NUMBER}\":{n},{}", text.trim_start().trim_start_matches('{'));
         let documents: Vec<String> = documents.iter().enumerate().map(numbered).collect();
         let mut seen: BTreeMap<Vec<Step>, Seen> = BTreeMap::new();
         for (n, document) in parsed.into_iter().enumerate() {
@@ -76,22 +81,44 @@ impl Set {
             look(&mut Vec::new(), Value::Object(document), n, &mut seen);
         }
         let spellings: Vec<String> = seen.keys().map(|steps| flat(steps).to_lowercase()).collect();
-        let unique = |steps: &[Step]| spellings.iter().filter(|other| **other == flat(steps).to_lowercase()).count() == 1;
+        let unique = |steps: &[Step]| {
+            spellings
+                .iter()
+                .filter(|other| **other == flat(steps).to_lowercase())
+                .count()
+                == 1
+        };
         let number = vec![Step::Key(NUMBER.to_owned())];
-        let usable: Vec<(&Vec<Step>, &Seen, Kind)> =
-            seen.iter().filter(|(steps, _)| unique(steps)).filter_map(|(steps, seen)| Some((steps, seen, seen.kind()?))).collect();
+        let usable: Vec<(&Vec<Step>, &Seen, Kind)> = seen
+            .iter()
+            .filter(|(steps, _)| unique(steps))
+            .filter_map(|(steps, seen)| Some((steps, seen, seen.kind()?)))
+            .collect();
         let others: Vec<_> = usable.iter().filter(|(steps, ..)| **steps != number).collect();
         // Short paths are what people ask for; of the others the seed chooses.
         let (short, long): (Vec<&_>, Vec<&_>) = others.into_iter().partition(|(steps, ..)| steps.len() <= 2);
         let mut chosen: Vec<_> = usable.iter().filter(|(steps, ..)| **steps == number).collect();
         chosen.extend(short.sample(random, COLUMNS_MAX / 2).copied());
-        chosen.extend(long.sample(random, COLUMNS_MAX - chosen.len().min(COLUMNS_MAX)).copied());
-        let columns: Vec<Column> = chosen.iter().map(|(steps, seen, kind)| seen.column(steps, *kind, random)).collect();
+        chosen.extend(
+            long.sample(random, COLUMNS_MAX - chosen.len().min(COLUMNS_MAX))
+                .copied(),
+        );
+        let columns: Vec<Column> = chosen
+            .iter()
+            .map(|(steps, seen, kind)| seen.column(steps, *kind, random))
+            .collect();
         let mut rows = vec![Map::new(); documents.len()];
         for (steps, seen, _) in chosen {
-            seen.values.iter().for_each(|(n, value)| drop(rows[*n].insert(flat(steps), value.clone())));
+            seen.values
+                .iter()
+                .for_each(|(n, value)| drop(rows[*n].insert(flat(steps), value.clone())));
         }
-        Self { name: name.to_owned(), columns, documents, rows: rows.into_iter().map(Value::Object).collect() }
+        Self {
+            name: name.to_owned(),
+            columns,
+            documents,
+            rows: rows.into_iter().map(Value::Object).collect(),
+        }
     }
 
     /// DuckDB's type of each flat column.
@@ -102,7 +129,12 @@ impl Set {
             Kind::Boolean => "BOOLEAN",
             Kind::Text | Kind::Time => "VARCHAR",
         };
-        Value::Object(self.columns.iter().map(|column| (column.flat.clone(), json!(word(column.kind)))).collect())
+        Value::Object(
+            self.columns
+                .iter()
+                .map(|column| (column.flat.clone(), json!(word(column.kind))))
+                .collect(),
+        )
     }
 }
 
@@ -130,12 +162,18 @@ impl Seen {
         let texts = || self.values.iter().filter_map(|(_, value)| value.as_str());
         let digits = |text: &str| (1..=15).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
         let mut counts = HashMap::new();
-        self.values.iter().for_each(|(_, value)| *counts.entry(value.to_string()).or_default() += 1);
+        self.values
+            .iter()
+            .for_each(|(_, value)| *counts.entry(value.to_string()).or_default() += 1);
         Column {
             steps: steps.to_vec(),
             flat: flat(steps),
             kind,
-            samples: self.values.sample(random, SAMPLES_MAX).map(|(_, value)| value.clone()).collect(),
+            samples: self
+                .values
+                .sample(random, SAMPLES_MAX)
+                .map(|(_, value)| value.clone())
+                .collect(),
             ascii: texts().all(str::is_ascii),
             digits: kind == Kind::Text && texts().all(digits),
             times: kind == Kind::Text && texts().all(is_time),
@@ -148,7 +186,10 @@ fn kind_of(value: &Value) -> Option<Kind> {
     match value {
         Value::Bool(_) => Some(Kind::Boolean),
         Value::Number(number) if number.is_f64() => Some(Kind::Fraction),
-        Value::Number(number) => number.as_i64().filter(|n| n.unsigned_abs() < EXACT_MAX).map(|_| Kind::Integer),
+        Value::Number(number) => number
+            .as_i64()
+            .filter(|n| n.unsigned_abs() < EXACT_MAX)
+            .map(|_| Kind::Integer),
         Value::String(text) => (text.chars().count() <= TEXT_CHARS_MAX && !text.contains('\0')).then_some(Kind::Text),
         _ => None,
     }
@@ -156,7 +197,9 @@ fn kind_of(value: &Value) -> Option<Kind> {
 
 fn is_time(text: &str) -> bool {
     let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
-    shape.strip_prefix("9999-99-99T99:99:99").is_some_and(|rest| matches!(rest, "Z" | ".999Z" | "+99:99" | "-99:99"))
+    shape
+        .strip_prefix("9999-99-99T99:99:99")
+        .is_some_and(|rest| matches!(rest, "Z" | ".999Z" | "+99:99" | "-99:99"))
 }
 
 /// The name of a path in DuckDB: its steps, parted by what no key holds.

@@ -115,8 +115,16 @@ pub struct Order {
 impl Query {
     /// Of one collection.
     pub fn of(collection: &str, alias: Option<&str>) -> Self {
-        let source = Source { join: Join::Inner, relation: Relation::Named(collection.to_owned()), alias: alias.map(str::to_owned), on: None };
-        Self { from: vec![source], ..Self::default() }
+        let source = Source {
+            join: Join::Inner,
+            relation: Relation::Named(collection.to_owned()),
+            alias: alias.map(str::to_owned),
+            on: None,
+        };
+        Self {
+            from: vec![source],
+            ..Self::default()
+        }
     }
 
     /// Whether rows come in one order only: all columns are keys.
@@ -128,7 +136,11 @@ impl Query {
     pub fn text(&self, spelling: Spelling) -> String {
         let mut out = String::new();
         if !self.with.is_empty() {
-            let with: Vec<String> = self.with.iter().map(|(name, query)| format!("{name} as ({})", query.text(spelling))).collect();
+            let with: Vec<String> = self
+                .with
+                .iter()
+                .map(|(name, query)| format!("{name} as ({})", query.text(spelling)))
+                .collect();
             out += &format!("with {} ", with.join(", "));
         }
         out += &self.body(spelling);
@@ -148,13 +160,25 @@ impl Query {
             out += &format!(" order by {}", keys.join(", "));
         }
         out += &self.limit.map(|limit| format!(" limit {limit}")).unwrap_or_default();
-        out += &self.offset.map(|offset| format!(" offset {offset}")).unwrap_or_default();
+        out += &self
+            .offset
+            .map(|offset| format!(" offset {offset}"))
+            .unwrap_or_default();
         out
     }
 
     fn body(&self, spelling: Spelling) -> String {
-        let items: Vec<String> = self.items.iter().enumerate().map(|(i, item)| format!("{} as c{i}", item.text(spelling))).collect();
-        let mut out = format!("select {}{}", if self.distinct { "distinct " } else { "" }, items.join(", "));
+        let items: Vec<String> = self
+            .items
+            .iter()
+            .enumerate()
+            .map(|(i, item)| format!("{} as c{i}", item.text(spelling)))
+            .collect();
+        let mut out = format!(
+            "select {}{}",
+            if self.distinct { "distinct " } else { "" },
+            items.join(", ")
+        );
         for (at, source) in self.from.iter().enumerate() {
             out += &source.text(at == 0, spelling);
         }
@@ -162,7 +186,13 @@ impl Query {
             out += &format!(" where {}", filter.text(spelling));
         }
         if !self.group.is_empty() {
-            let word = |(item, written): &(usize, bool)| if *written { self.items[*item].text(spelling) } else { (item + 1).to_string() };
+            let word = |(item, written): &(usize, bool)| {
+                if *written {
+                    self.items[*item].text(spelling)
+                } else {
+                    (item + 1).to_string()
+                }
+            };
             let keys: Vec<String> = self.group.iter().map(word).collect();
             // A key that begins with a parenthesis would be read as a tuple.
             let in_sets = || format!("(({}))", keys.join("), ("));
@@ -183,7 +213,11 @@ impl Query {
 
 impl Order {
     fn text(&self) -> String {
-        let name = if self.by_name { format!("c{}", self.item) } else { (self.item + 1).to_string() };
+        let name = if self.by_name {
+            format!("c{}", self.item)
+        } else {
+            (self.item + 1).to_string()
+        };
         let nulls = match self.nulls_first {
             None => "",
             Some(true) => " nulls first",
@@ -207,8 +241,16 @@ impl Source {
             Relation::Named(name) => name.clone(),
             Relation::Query(query) => format!("({})", query.text(spelling)),
         };
-        let alias = self.alias.as_ref().map(|alias| format!(" as {alias}")).unwrap_or_default();
-        let on = self.on.as_ref().map(|on| format!(" on {}", on.text(spelling))).unwrap_or_default();
+        let alias = self
+            .alias
+            .as_ref()
+            .map(|alias| format!(" as {alias}"))
+            .unwrap_or_default();
+        let on = self
+            .on
+            .as_ref()
+            .map(|on| format!(" on {}", on.text(spelling)))
+            .unwrap_or_default();
         format!("{join} {relation}{alias}{on}")
     }
 }

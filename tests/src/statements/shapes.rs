@@ -55,8 +55,10 @@ impl Statement {
     /// The three parts of a [`Family::Parted`]: where the predicate holds, where it does not, and where it is NULL.
     pub fn parts(&self) -> [Query; 3] {
         let predicate = self.query.filter.clone().expect("a parted statement has a predicate");
-        ["{0}", "(not {0})", "({0} is null)"]
-            .map(|form| Query { filter: Some(Expr::call(Kind::Boolean, form, vec![predicate.clone()])), ..self.query.clone() })
+        ["{0}", "(not {0})", "({0} is null)"].map(|form| Query {
+            filter: Some(Expr::call(Kind::Boolean, form, vec![predicate.clone()])),
+            ..self.query.clone()
+        })
     }
 }
 
@@ -142,17 +144,29 @@ impl Generator<'_> {
         for item in keys {
             let descending = self.chance(35);
             let nulls_first = if self.chance(15) { Some(self.chance(50)) } else { None };
-            query.order.push(Order { item, descending, nulls_first, by_name: self.chance(50) });
+            query.order.push(Order {
+                item,
+                descending,
+                nulls_first,
+                by_name: self.chance(50),
+            });
         }
         if self.chance(65) {
             query.limit = Some(1 + self.below(40) as u64);
-            query.offset = if self.chance(20) { Some(self.below(30) as u64) } else { None };
+            query.offset = if self.chance(20) {
+                Some(self.below(30) as u64)
+            } else {
+                None
+            };
         }
     }
 
     /// Groups a query by some expressions and counts in the groups.
     fn grouped(&mut self, query: &mut Query, scope: &[Expr]) {
-        let mut keys: Vec<Expr> = (0..1 + self.below(2)).map(|_| self.item(scope)).filter(Expr::exact).collect();
+        let mut keys: Vec<Expr> = (0..1 + self.below(2))
+            .map(|_| self.item(scope))
+            .filter(Expr::exact)
+            .collect();
         keys.dedup();
         let written = self.chance(50);
         // A literal in GROUP BY would be a position, and one that is written out too.
@@ -165,7 +179,11 @@ impl Generator<'_> {
         let aggregates: Vec<Expr> = (0..1 + self.below(3)).map(|_| self.aggregate(scope)).collect();
         if self.chance(30) {
             let aggregate = self.aggregate(scope);
-            let aggregate = if aggregate.exact() { aggregate } else { Expr::call(Kind::Integer, "count(*)", vec![]) };
+            let aggregate = if aggregate.exact() {
+                aggregate
+            } else {
+                Expr::call(Kind::Integer, "count(*)", vec![])
+            };
             let literal = self.plain_literal(aggregate.kind());
             let form = match aggregate.kind() {
                 Kind::Boolean => "({0} is not null)",
@@ -206,14 +224,30 @@ impl Generator<'_> {
         });
         let (one, other) = keys.unwrap_or_else(|| (scope_a[0].clone(), scope_b[0].clone()));
         let rows = joined(&one, &other).unwrap_or(JOINED_MAX) + left.rows.len() as u64 + right.rows.len() as u64;
-        let mut on = Expr::call(Kind::Boolean, self.pick(&["{0} = {1}", "{1} = {0}"]), vec![one.clone(), other.clone()]);
+        let mut on = Expr::call(
+            Kind::Boolean,
+            self.pick(&["{0} = {1}", "{1} = {0}"]),
+            vec![one.clone(), other.clone()],
+        );
         if self.chance(25) {
             let scope = if self.chance(50) { &scope_a } else { &scope_b };
             let more = self.predicate(scope, 0);
             on = Expr::call(Kind::Boolean, "{0} and {1}", vec![on, more]);
         }
-        let join = self.pick(&[Join::Inner, Join::Inner, Join::Left, Join::Left, Join::Right, Join::Full]);
-        query.from.push(Source { join, relation: Relation::Named(right.name.clone()), alias: Some(b), on: Some(on) });
+        let join = self.pick(&[
+            Join::Inner,
+            Join::Inner,
+            Join::Left,
+            Join::Left,
+            Join::Right,
+            Join::Full,
+        ]);
+        query.from.push(Source {
+            join,
+            relation: Relation::Named(right.name.clone()),
+            alias: Some(b),
+            on: Some(on),
+        });
         let mut both: Scope = scope_a;
         both.extend(scope_b);
         self.filtered(&mut query, &both, 50);
@@ -225,7 +259,11 @@ impl Generator<'_> {
             1 => self.grouped(&mut query, &both),
             2 => query.items = (0..1 + self.below(4)).map(|_| self.aggregate(&both)).collect(),
             _ => {
-                query.items = (0..2).map(|_| self.item(&both)).filter(Expr::exact).chain([one, other]).collect();
+                query.items = (0..2)
+                    .map(|_| self.item(&both))
+                    .filter(Expr::exact)
+                    .chain([one, other])
+                    .collect();
                 self.ordered(&mut query, 100);
                 query.limit = query.limit.or(Some(50));
             }
@@ -234,7 +272,9 @@ impl Generator<'_> {
     }
 
     fn combined(&mut self) -> Query {
-        let kinds: Vec<Kind> = (0..1 + self.below(2)).map(|_| self.pick(&[Kind::Text, Kind::Text, Kind::Integer, Kind::Boolean])).collect();
+        let kinds: Vec<Kind> = (0..1 + self.below(2))
+            .map(|_| self.pick(&[Kind::Text, Kind::Text, Kind::Integer, Kind::Boolean]))
+            .collect();
         let part = |generator: &mut Self| {
             let (mut query, scope) = generator.one();
             let depth = usize::from(generator.chance(25));
@@ -246,11 +286,24 @@ impl Generator<'_> {
         // Two sets with the same paths are where something is in both.
         for _ in 0..1 + usize::from(self.chance(20)) {
             // What binds closer is another test's business: INTERSECT stands alone.
-            let all = [Combine::Union, Combine::UnionAll, Combine::Except, Combine::ExceptAll, Combine::Intersect, Combine::IntersectAll];
+            let all = [
+                Combine::Union,
+                Combine::UnionAll,
+                Combine::Except,
+                Combine::ExceptAll,
+                Combine::Intersect,
+                Combine::IntersectAll,
+            ];
             let combine = self.pick(if query.combined.is_empty() { &all } else { &all[..4] });
             let mut other = part(self);
             if self.chance(60) {
-                let (mut same, scope) = (Query { filter: None, ..query.clone() }, self.scope_of(&query));
+                let (mut same, scope) = (
+                    Query {
+                        filter: None,
+                        ..query.clone()
+                    },
+                    self.scope_of(&query),
+                );
                 same.combined.clear();
                 self.filtered(&mut same, &scope, 90);
                 other = same;
@@ -266,8 +319,14 @@ impl Generator<'_> {
 
     /// What a query of one collection can name.
     fn scope_of(&mut self, query: &Query) -> Scope {
-        let Relation::Named(name) = &query.from[0].relation else { return Vec::new() };
-        let set = self.sets.iter().find(|set| set.name == *name).expect("a query of one of the sets");
+        let Relation::Named(name) = &query.from[0].relation else {
+            return Vec::new();
+        };
+        let set = self
+            .sets
+            .iter()
+            .find(|set| set.name == *name)
+            .expect("a query of one of the sets");
         self.scope(set, query.from[0].alias.as_deref())
     }
 
@@ -275,7 +334,9 @@ impl Generator<'_> {
         let (mut query, scope) = self.one();
         let unique = Self::number(&scope).expect("every set is numbered");
         query.items = vec![unique.clone(), self.item(&scope)];
-        query.items.extend((0..1 + self.below(2)).map(|_| self.window(&scope, &unique)));
+        query
+            .items
+            .extend((0..1 + self.below(2)).map(|_| self.window(&scope, &unique)));
         self.filtered(&mut query, &scope, 50);
         if self.chance(30) {
             let alias = self.alias();
@@ -326,12 +387,22 @@ impl Generator<'_> {
     fn joined_to_itself(&mut self, mut outer: Query, inner: &Query, alias: &str, name: String) -> Query {
         let other = self.alias();
         let (scope, second) = (Self::outputs(inner, alias), Self::outputs(inner, &other));
-        let equal: Vec<String> = (0..scope.len()).map(|i| format!("{{{i}}} = {{{}}}", i + scope.len())).collect();
+        let equal: Vec<String> = (0..scope.len())
+            .map(|i| format!("{{{i}}} = {{{}}}", i + scope.len()))
+            .collect();
         let parts = scope.iter().chain(&second).cloned().collect();
         let on = Expr::call(Kind::Boolean, equal.join(" and "), parts);
-        outer.from.push(Source { join: self.pick(&[Join::Inner, Join::Left]), relation: Relation::Named(name), alias: Some(other), on: Some(on) });
+        outer.from.push(Source {
+            join: self.pick(&[Join::Inner, Join::Left]),
+            relation: Relation::Named(name),
+            alias: Some(other),
+            on: Some(on),
+        });
         // Rows that are there often would meet too often to be listed.
-        outer.items = vec![Expr::call(Kind::Integer, "count(*)", vec![]), Expr::call(Kind::Integer, "count({0})", vec![second[0].clone()])];
+        outer.items = vec![
+            Expr::call(Kind::Integer, "count(*)", vec![]),
+            Expr::call(Kind::Integer, "count({0})", vec![second[0].clone()]),
+        ];
         outer
     }
 
@@ -344,11 +415,27 @@ impl Generator<'_> {
             1 => {
                 query.group = vec![(0, self.chance(50))];
                 query.items.truncate(1);
-                let form =
-                    self.pick(&["sum({0})", "min({0})", "avg({0})", "count(distinct {0})", "max({0})", "bool_and({0})", "string_agg({0}, ',')"]);
-                query.items.push(Expr::call(Kind::Integer, form, vec![self.careless(&scope, 1)]));
+                let form = self.pick(&[
+                    "sum({0})",
+                    "min({0})",
+                    "avg({0})",
+                    "count(distinct {0})",
+                    "max({0})",
+                    "bool_and({0})",
+                    "string_agg({0}, ',')",
+                ]);
+                query
+                    .items
+                    .push(Expr::call(Kind::Integer, form, vec![self.careless(&scope, 1)]));
             }
-            2 => query.order = vec![Order { item: 0, descending: false, nulls_first: None, by_name: false }],
+            2 => {
+                query.order = vec![Order {
+                    item: 0,
+                    descending: false,
+                    nulls_first: None,
+                    by_name: false,
+                }]
+            }
             3 => {
                 let mut other = query.clone();
                 other.items = query.items.iter().map(|_| self.careless(&scope, depth)).collect();
@@ -369,6 +456,13 @@ impl Generator<'_> {
 
 /// How many pairs of equal values two paths have.
 fn joined(one: &Expr, other: &Expr) -> Option<u64> {
-    let (Expr::Path { column: one, .. }, Expr::Path { column: other, .. }) = (one, other) else { return None };
-    Some(one.counts.iter().map(|(value, count)| count * other.counts.get(value).copied().unwrap_or_default()).sum())
+    let (Expr::Path { column: one, .. }, Expr::Path { column: other, .. }) = (one, other) else {
+        return None;
+    };
+    Some(
+        one.counts
+            .iter()
+            .map(|(value, count)| count * other.counts.get(value).copied().unwrap_or_default())
+            .sum(),
+    )
 }

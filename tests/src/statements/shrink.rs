@@ -2,7 +2,8 @@
 
 use super::{Expr, Query, Relation, Sets};
 
-/// Statements that are a little smaller, the boldest cuts first. Some of them mean nothing; whoever asks them finds out.
+/// Statements that are a little smaller, the boldest cuts first. Some of them mean nothing; whoever asks them finds
+/// out.
 pub fn smaller(query: &Query) -> Vec<Query> {
     let mut out = Vec::new();
     let mut with = |change: &dyn Fn(&mut Query)| {
@@ -15,8 +16,14 @@ pub fn smaller(query: &Query) -> Vec<Query> {
     if let Some(Relation::Query(inner)) = query.from.first().map(|source| &source.relation) {
         with(&|cut| *cut = (**inner).clone());
     }
-    query.with.iter().for_each(|(_, inner)| with(&|cut| *cut = inner.clone()));
-    query.combined.iter().for_each(|(_, inner)| with(&|cut| *cut = inner.clone()));
+    query
+        .with
+        .iter()
+        .for_each(|(_, inner)| with(&|cut| *cut = inner.clone()));
+    query
+        .combined
+        .iter()
+        .for_each(|(_, inner)| with(&|cut| *cut = inner.clone()));
     with(&|cut| cut.combined.clear());
     with(&|cut| cut.combined.truncate(1));
     with(&|cut| cut.from.truncate(1));
@@ -35,7 +42,9 @@ pub fn smaller(query: &Query) -> Vec<Query> {
         with(&|cut| drop_item(cut, item));
     }
     for (i, item) in query.items.iter().enumerate() {
-        smaller_expr(item).into_iter().for_each(|expr| with(&|cut| cut.items[i] = expr.clone()));
+        smaller_expr(item)
+            .into_iter()
+            .for_each(|expr| with(&|cut| cut.items[i] = expr.clone()));
     }
     for expr in query.filter.iter().flat_map(smaller_expr) {
         with(&|cut| cut.filter = Some(expr.clone()));
@@ -48,14 +57,20 @@ pub fn smaller(query: &Query) -> Vec<Query> {
             with(&|cut| cut.from[i].on = Some(expr.clone()));
         }
         if let Relation::Query(inner) = &source.relation {
-            smaller(inner).into_iter().for_each(|inner| with(&|cut| cut.from[i].relation = Relation::Query(Box::new(inner.clone()))));
+            smaller(inner)
+                .into_iter()
+                .for_each(|inner| with(&|cut| cut.from[i].relation = Relation::Query(Box::new(inner.clone()))));
         }
     }
     for (i, (_, inner)) in query.with.iter().enumerate() {
-        smaller(inner).into_iter().for_each(|inner| with(&|cut| cut.with[i].1 = inner.clone()));
+        smaller(inner)
+            .into_iter()
+            .for_each(|inner| with(&|cut| cut.with[i].1 = inner.clone()));
     }
     for (i, (_, inner)) in query.combined.iter().enumerate() {
-        smaller(inner).into_iter().for_each(|inner| with(&|cut| cut.combined[i].1 = inner.clone()));
+        smaller(inner)
+            .into_iter()
+            .for_each(|inner| with(&|cut| cut.combined[i].1 = inner.clone()));
     }
     out
 }
@@ -68,14 +83,28 @@ fn drop_item(query: &mut Query, item: usize) {
     query.items.remove(item);
     query.group.retain(|(key, _)| *key != item);
     query.order.retain(|key| key.item != item);
-    query.group.iter_mut().filter(|(key, _)| *key > item).for_each(|(key, _)| *key -= 1);
-    query.order.iter_mut().filter(|key| key.item > item).for_each(|key| key.item -= 1);
-    query.combined.iter_mut().filter(|(_, inner)| inner.items.len() > item).for_each(|(_, inner)| drop(inner.items.remove(item)));
+    query
+        .group
+        .iter_mut()
+        .filter(|(key, _)| *key > item)
+        .for_each(|(key, _)| *key -= 1);
+    query
+        .order
+        .iter_mut()
+        .filter(|key| key.item > item)
+        .for_each(|key| key.item -= 1);
+    query
+        .combined
+        .iter_mut()
+        .filter(|(_, inner)| inner.items.len() > item)
+        .for_each(|(_, inner)| drop(inner.items.remove(item)));
 }
 
 /// A part in place of the whole, or the whole with a smaller part.
 fn smaller_expr(expr: &Expr) -> Vec<Expr> {
-    let Expr::Call { kind, parts, query, .. } = expr else { return Vec::new() };
+    let Expr::Call { kind, parts, query, .. } = expr else {
+        return Vec::new();
+    };
     let mut out: Vec<Expr> = parts.iter().filter(|part| part.kind() == *kind).cloned().collect();
     let with = |i: usize, part: Expr| {
         let mut cut = expr.clone();

@@ -41,7 +41,10 @@ fn told_source(name: &SourceName, source: &Source) -> wire::Source {
         name: name.to_string(),
         collection: source.settings.collection.to_string(),
         topic: source.settings.topic.clone(),
-        config: source_config::shown(&source.settings.config).into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        config: source_config::shown(&source.settings.config)
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
         suspended: source.suspended,
         version: source.version,
     }
@@ -49,30 +52,62 @@ fn told_source(name: &SourceName, source: &Source) -> wire::Source {
 
 #[tonic::async_trait]
 impl catalog_server::Catalog for CatalogService {
-    async fn list_collections(&self, _: Request<wire::ListCollectionsRequest>) -> Result<Response<wire::ListCollectionsAnswer>, Status> {
+    async fn list_collections(
+        &self,
+        _: Request<wire::ListCollectionsRequest>,
+    ) -> Result<Response<wire::ListCollectionsAnswer>, Status> {
         let catalog = self.engine.catalog();
-        let collections = catalog.collections.iter().map(|(name, collection)| told(name, collection)).collect();
+        let collections = catalog
+            .collections
+            .iter()
+            .map(|(name, collection)| told(name, collection))
+            .collect();
         Ok(Response::new(wire::ListCollectionsAnswer { collections }))
     }
 
-    async fn put_collection(&self, request: Request<wire::PutCollectionRequest>) -> Result<Response<wire::Collection>, Status> {
+    async fn put_collection(
+        &self,
+        request: Request<wire::PutCollectionRequest>,
+    ) -> Result<Response<wire::Collection>, Status> {
         let asked = request.into_inner();
         let name = collection(&asked.name)?;
-        let wish = collections::Wish { shards: (asked.shards > 0).then_some(asked.shards), time_path: asked.time_path.map(said) };
+        let wish = collections::Wish {
+            shards: (asked.shards > 0).then_some(asked.shards),
+            time_path: asked.time_path.map(said),
+        };
         let (_, catalog) = collections::agree(&self.engine, &name, wish).await?;
-        let made = catalog.collections.get(&name).ok_or_else(|| no_collection(&name, &catalog))?;
+        let made = catalog
+            .collections
+            .get(&name)
+            .ok_or_else(|| no_collection(&name, &catalog))?;
         Ok(Response::new(told(&name, made)))
     }
 
-    async fn drop_collection(&self, request: Request<wire::DropCollectionRequest>) -> Result<Response<wire::Dropped>, Status> {
+    async fn drop_collection(
+        &self,
+        request: Request<wire::DropCollectionRequest>,
+    ) -> Result<Response<wire::Dropped>, Status> {
         let name = collection(&request.into_inner().name)?;
-        self.engine.roles.changes.propose(Change::DropCollection { name }, None).await?;
+        self.engine
+            .roles
+            .changes
+            .propose(Change::DropCollection { name }, None)
+            .await?;
         Ok(Response::new(wire::Dropped {}))
     }
 
-    async fn list_sources(&self, _: Request<wire::ListSourcesRequest>) -> Result<Response<wire::ListSourcesAnswer>, Status> {
+    async fn list_sources(
+        &self,
+        _: Request<wire::ListSourcesRequest>,
+    ) -> Result<Response<wire::ListSourcesAnswer>, Status> {
         let catalog = self.engine.catalog();
-        Ok(Response::new(wire::ListSourcesAnswer { sources: catalog.sources.iter().map(|(name, source)| told_source(name, source)).collect() }))
+        Ok(Response::new(wire::ListSourcesAnswer {
+            sources: catalog
+                .sources
+                .iter()
+                .map(|(name, source)| told_source(name, source))
+                .collect(),
+        }))
     }
 
     async fn put_source(&self, request: Request<wire::PutSourceRequest>) -> Result<Response<wire::Source>, Status> {
@@ -94,14 +129,24 @@ impl catalog_server::Catalog for CatalogService {
 
     async fn drop_source(&self, request: Request<wire::DropSourceRequest>) -> Result<Response<wire::Dropped>, Status> {
         let name = source_name(&request.into_inner().name)?;
-        self.engine.roles.changes.propose(Change::DropSource { name }, None).await?;
+        self.engine
+            .roles
+            .changes
+            .propose(Change::DropSource { name }, None)
+            .await?;
         Ok(Response::new(wire::Dropped {}))
     }
 
-    async fn suspend_source(&self, request: Request<wire::SuspendSourceRequest>) -> Result<Response<wire::Source>, Status> {
+    async fn suspend_source(
+        &self,
+        request: Request<wire::SuspendSourceRequest>,
+    ) -> Result<Response<wire::Source>, Status> {
         let asked = request.into_inner();
         let name = source_name(&asked.name)?;
-        let change = Change::SuspendSource { name: name.clone(), suspended: asked.suspended };
+        let change = Change::SuspendSource {
+            name: name.clone(),
+            suspended: asked.suspended,
+        };
         let catalog = self.engine.roles.changes.propose(change, None).await?;
         self.source(&name, &catalog)
     }

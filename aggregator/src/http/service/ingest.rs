@@ -36,14 +36,19 @@ impl IngestService {
         let name = collection(&asked.collection)?;
         let bytes: usize = asked.documents.iter().map(|document| document.len()).sum();
         match asked.documents.len() {
-            0 => return Err(Problem::new(Code::BadRequest, "the push holds no document").hint("put at least one into `documents`")),
+            0 => {
+                return Err(Problem::new(Code::BadRequest, "the push holds no document")
+                    .hint("put at least one into `documents`"));
+            }
             _ if bytes > PUSH_BYTES_MAX => {
                 let detail = format!("{bytes} bytes are over the limit of {PUSH_BYTES_MAX} for one push");
-                return Err(Problem::new(Code::TooLarge, detail).hint("send them as several pushes; PushMany takes a stream of them"));
+                return Err(Problem::new(Code::TooLarge, detail)
+                    .hint("send them as several pushes; PushMany takes a stream of them"));
             }
             count if count > PUSH_ITEMS_MAX => {
                 let detail = format!("{count} documents are over the limit of {PUSH_ITEMS_MAX} for one push");
-                return Err(Problem::new(Code::TooLarge, detail).hint("send them as several pushes; PushMany takes a stream of them"));
+                return Err(Problem::new(Code::TooLarge, detail)
+                    .hint("send them as several pushes; PushMany takes a stream of them"));
             }
             _ => {}
         }
@@ -54,8 +59,15 @@ impl IngestService {
             // The documents with what holds them apart, as one body.
             key => Some(request_key(key, &asked.documents.join(&b'\n'))?),
         };
-        let outcome = self.intake.take(&self.engine, &name, asked.documents, key, deadline).await?;
-        let error = |e: ItemError| wire::PushError { index: e.index, code: e.code, detail: e.detail };
+        let outcome = self
+            .intake
+            .take(&self.engine, &name, asked.documents, key, deadline)
+            .await?;
+        let error = |e: ItemError| wire::PushError {
+            index: e.index,
+            code: e.code,
+            detail: e.detail,
+        };
         Ok(wire::PushAnswer {
             accepted: outcome.accepted,
             rejected: outcome.rejected,
@@ -73,7 +85,10 @@ impl ingest_server::Ingest for IngestService {
         Ok(Response::new(self.take(request.into_inner()).await?))
     }
 
-    async fn push_many(&self, request: Request<Streaming<wire::PushRequest>>) -> Result<Response<Self::PushManyStream>, Status> {
+    async fn push_many(
+        &self,
+        request: Request<Streaming<wire::PushRequest>>,
+    ) -> Result<Response<Self::PushManyStream>, Status> {
         let service = self.clone();
         let answers = request.into_inner().map(move |asked| {
             let service = service.clone();

@@ -1,4 +1,5 @@
-//! The gRPC door for clients: `rachis.v1.{Query, Ingest, Catalog}`. The same engine behind it as behind HTTP, the same checks, the same problems.
+//! The gRPC door for clients: `rachis.v1.{Query, Ingest, Catalog}`. The same engine behind it as behind HTTP, the same
+//! checks, the same problems.
 
 mod catalog;
 mod ingest;
@@ -18,10 +19,16 @@ use crate::query::Engine;
 
 /// All services of an aggregator, put into a node's routes.
 pub(super) fn add(routes: &mut RoutesBuilder, engine: &Arc<Engine>, intake: &Arc<Intake>) {
-    routes.add_service(QueryServer::new(query::QueryService { engine: engine.clone() }).max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX));
     routes.add_service(
-        IngestServer::new(ingest::IngestService { engine: engine.clone(), intake: intake.clone() })
-            .max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX),
+        QueryServer::new(query::QueryService { engine: engine.clone() })
+            .max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX),
+    );
+    routes.add_service(
+        IngestServer::new(ingest::IngestService {
+            engine: engine.clone(),
+            intake: intake.clone(),
+        })
+        .max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX),
     );
     routes.add_service(CatalogServer::new(catalog::CatalogService { engine: engine.clone() }));
 }

@@ -33,11 +33,19 @@ fn how(told: Option<wire::How>) -> Result<How, Problem> {
     let told = told.unwrap_or_default();
     let at_least = match told.at_least.as_str() {
         "" => PositionVector::default(),
-        text => text.parse().map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))?,
+        text => text
+            .parse()
+            .map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))?,
     };
     let timeout = (told.timeout_ms > 0).then(|| Duration::from_millis(told.timeout_ms));
     let id = said(told.query_id).map(|text| How::chosen_id(&text)).transpose()?;
-    Ok(How { at_least, allow_partial: told.allow_partial, timeout, read: if told.raw { Read::Raw } else { Read::Auto }, id })
+    Ok(How {
+        at_least,
+        allow_partial: told.allow_partial,
+        timeout,
+        read: if told.raw { Read::Raw } else { Read::Auto },
+        id,
+    })
 }
 
 fn stats(stats: &Stats) -> wire::Stats {
@@ -60,7 +68,10 @@ fn stats(stats: &Stats) -> wire::Stats {
 }
 
 /// The parts of an answer: columns, rows in pieces of a bounded size, the end.
-fn parts(answer: Answer, form: wire::Form) -> Result<impl Stream<Item = Result<wire::SqlPart, Status>> + Send, Problem> {
+fn parts(
+    answer: Answer,
+    form: wire::Form,
+) -> Result<impl Stream<Item = Result<wire::SqlPart, Status>> + Send, Problem> {
     let form = match form {
         wire::Form::Arrow => Form::Arrow,
         wire::Form::Ndjson => Form::Ndjson,
@@ -70,20 +81,32 @@ fn parts(answer: Answer, form: wire::Form) -> Result<impl Stream<Item = Result<w
         name: field.name().clone(),
         r#type: crate::answer::type_name(field.data_type()),
     };
-    let columns = wire::Columns { columns: answer.schema.fields().iter().map(column).collect() };
-    let head = wire::SqlPart { part: Some(sql_part::Part::Columns(columns)) };
+    let columns = wire::Columns {
+        columns: answer.schema.fields().iter().map(column).collect(),
+    };
+    let head = wire::SqlPart {
+        part: Some(sql_part::Part::Columns(columns)),
+    };
     let rest = answer.parts.flat_map(move |part| {
         let told = part.and_then(|part| match part {
             Part::Rows(batch) => {
                 writer.rows(&batch)?;
                 let bytes = writer.take();
                 let piece = |from: usize| bytes.slice(from..(from + PART_BYTES_MAX).min(bytes.len()));
-                Ok((0..bytes.len()).step_by(PART_BYTES_MAX).map(|from| sql_part::Part::Rows(piece(from))).collect())
+                Ok((0..bytes.len())
+                    .step_by(PART_BYTES_MAX)
+                    .map(|from| sql_part::Part::Rows(piece(from)))
+                    .collect())
             }
             Part::End(end) => Ok(vec![sql_part::Part::End(stats(&end))]),
         });
         match told {
-            Ok(parts) => stream::iter(parts.into_iter().map(|part| Ok(wire::SqlPart { part: Some(part) })).collect::<Vec<_>>()),
+            Ok(parts) => stream::iter(
+                parts
+                    .into_iter()
+                    .map(|part| Ok(wire::SqlPart { part: Some(part) }))
+                    .collect::<Vec<_>>(),
+            ),
             Err(problem) => stream::iter(vec![Err(problem.into())]),
         }
     });
@@ -98,9 +121,18 @@ impl query_server::Query for QueryService {
         let asked = request.into_inner();
         let form = asked.form();
         let how = how(asked.how)?;
-        let parameter = |text: &String| serde_json::from_str(text).map_err(|e| malformed(&format!("the parameter {text} is no JSON: {e}")));
+        let parameter = |text: &String| {
+            serde_json::from_str(text).map_err(|e| malformed(&format!("the parameter {text} is no JSON: {e}")))
+        };
         let parameters = asked.parameters.iter().map(parameter).collect::<Result<_, _>>()?;
-        let answer = self.engine.ask(Question { sql: asked.sql, parameters, how }).await?;
+        let answer = self
+            .engine
+            .ask(Question {
+                sql: asked.sql,
+                parameters,
+                how,
+            })
+            .await?;
         Ok(Response::new(parts(answer, form)?.boxed()))
     }
 
@@ -118,7 +150,12 @@ impl query_server::Query for QueryService {
             how,
         };
         let found = self.engine.search(question).await?;
-        let hit = |hit: crate::answer::Hit| wire::Hit { id: hit.id, address: hit.address, document: hit.document, json: hit.json };
+        let hit = |hit: crate::answer::Hit| wire::Hit {
+            id: hit.id,
+            address: hit.address,
+            document: hit.document,
+            json: hit.json,
+        };
         Ok(Response::new(wire::SearchAnswer {
             total: found.total,
             after: found.after.unwrap_or_default(),
@@ -127,12 +164,21 @@ impl query_server::Query for QueryService {
         }))
     }
 
-    async fn document(&self, request: Request<wire::DocumentRequest>) -> Result<Response<wire::DocumentAnswer>, Status> {
+    async fn document(
+        &self,
+        request: Request<wire::DocumentRequest>,
+    ) -> Result<Response<wire::DocumentAnswer>, Status> {
         let asked = request.into_inner();
         let name = collection(&asked.collection)?;
         let found = self.engine.document(&name, &asked.id).await?;
-        let document = found.ok_or_else(|| Problem::new(Code::NotFound, format!("there is no document {:?} in {name}", asked.id)))?;
+        let document = found
+            .ok_or_else(|| Problem::new(Code::NotFound, format!("there is no document {:?} in {name}", asked.id)))?;
         let address = document.address.to_string();
-        Ok(Response::new(wire::DocumentAnswer { id: document.id, address, document: document.bytes, json: document.json }))
+        Ok(Response::new(wire::DocumentAnswer {
+            id: document.id,
+            address,
+            document: document.bytes,
+            json: document.json,
+        }))
     }
 }

@@ -45,14 +45,22 @@ struct Found {
 }
 
 /// Answers a search.
-pub(super) async fn run(engine: &Engine, context: &Arc<QueryContext>, question: &SearchQuestion, started: Instant) -> Result<SearchAnswer, Problem> {
+pub(super) async fn run(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    question: &SearchQuestion,
+    started: Instant,
+) -> Result<SearchAnswer, Problem> {
     let limit = question.limit.unwrap_or(HITS);
     if limit > HITS_MAX {
         return Err(Problem::new(Code::BadRequest, format!("a page of {limit} hits"))
             .hint(format!("a page holds {HITS_MAX} at most; `after` gives the next one")));
     }
     let (sort, bounds) = (Sort::read(question.sort.as_deref())?, Bounds::read(question)?);
-    let name: CollectionName = question.collection.parse().map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))?;
+    let name: CollectionName = question
+        .collection
+        .parse()
+        .map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))?;
     let catalog = engine.catalog();
     let is_view = catalog.view(name.as_str()).is_some();
     let reads = match is_view {
@@ -63,7 +71,16 @@ pub(super) async fn run(engine: &Engine, context: &Arc<QueryContext>, question: 
     let pins = Pins::take(context, &catalog, &reads, &question.how.at_least).await?;
     pins.complete_or(question.how.allow_partial)?;
     let world = PinnedWorld::new(catalog, &pins);
-    let asked = Asked { engine, context, question, pins: &pins, world: &world, sort, bounds, limit };
+    let asked = Asked {
+        engine,
+        context,
+        question,
+        pins: &pins,
+        world: &world,
+        sort,
+        bounds,
+        limit,
+    };
     let found = match is_view {
         true => statement::of_view(&asked, &name).await?,
         false => match top::run(&asked, &name).await? {
@@ -71,11 +88,19 @@ pub(super) async fn run(engine: &Engine, context: &Arc<QueryContext>, question: 
             None => statement::of_collection(&asked, &name).await?,
         },
     };
-    let mut stats =
-        Stats { query_id: Some(context.id), elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), ..Stats::default() };
+    let mut stats = Stats {
+        query_id: Some(context.id),
+        elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        ..Stats::default()
+    };
     pins.fill(&mut stats);
     context.report.fill(&mut stats);
-    Ok(SearchAnswer { hits: found.hits, total: found.total, after: found.after, stats })
+    Ok(SearchAnswer {
+        hits: found.hits,
+        total: found.total,
+        after: found.after,
+        stats,
+    })
 }
 
 /// What hits are sorted by.
@@ -95,19 +120,29 @@ impl Sort {
             _ => (said, said.is_none_or(|said| said == "_time")),
         };
         match name {
-            Some("_score") => Err(Problem::new(Code::NotSupported, "hits have no score yet").hint("sort by _time or by a path")),
-            name => Ok(Self { name: name.map(str::to_owned), descending }),
+            Some("_score") => {
+                Err(Problem::new(Code::NotSupported, "hits have no score yet").hint("sort by _time or by a path"))
+            }
+            name => Ok(Self {
+                name: name.map(str::to_owned),
+                descending,
+            }),
         }
     }
 }
 
 /// A name of what is sorted by, as a path.
 fn sort_path(name: &str) -> Result<Path, Problem> {
-    Path::parse(name).map_err(|e| Problem::new(Code::BadRequest, format!("sort: {e}")).hint("write sort=user.name:desc"))
+    Path::parse(name)
+        .map_err(|e| Problem::new(Code::BadRequest, format!("sort: {e}")).hint("write sort=user.name:desc"))
 }
 
 fn page_too_large() -> Problem {
-    Problem::new(Code::LimitReached, "the hits of this page need more memory than a query may have").hint("ask for smaller pages with limit")
+    Problem::new(
+        Code::LimitReached,
+        "the hits of this page need more memory than a query may have",
+    )
+    .hint("ask for smaller pages with limit")
 }
 
 /// The time that hits are of, in microseconds since 1970.
@@ -121,18 +156,26 @@ struct Bounds {
 
 impl Bounds {
     fn read(question: &SearchQuestion) -> Result<Self, Problem> {
-        Ok(Self { from: question.from.as_deref().map(instant).transpose()?, to: question.to.as_deref().map(instant).transpose()? })
+        Ok(Self {
+            from: question.from.as_deref().map(instant).transpose()?,
+            to: question.to.as_deref().map(instant).transpose()?,
+        })
     }
 }
 
-/// Microseconds since 1970: a time as statements and documents spell it, or a number of seconds, milli-, micro- or nanoseconds by its size.
+/// Microseconds since 1970: a time as statements and documents spell it, or a number of seconds, milli-, micro- or
+/// nanoseconds by its size.
 fn instant(text: &str) -> Result<i64, Problem> {
     let text = text.trim();
-    text.parse().ok().and_then(time_of_int).or_else(|| time_of_text(text)).ok_or_else(|| {
-        let shown: String = text.chars().take(100).collect();
-        Problem::new(Code::BadRequest, format!("{shown:?} is not a time"))
-            .hint("write 2026-01-31T10:00:00Z, 2026-01-31, or a number of seconds or milliseconds since 1970")
-    })
+    text.parse()
+        .ok()
+        .and_then(time_of_int)
+        .or_else(|| time_of_text(text))
+        .ok_or_else(|| {
+            let shown: String = text.chars().take(100).collect();
+            Problem::new(Code::BadRequest, format!("{shown:?} is not a time"))
+                .hint("write 2026-01-31T10:00:00Z, 2026-01-31, or a number of seconds or milliseconds since 1970")
+        })
 }
 
 #[cfg(test)]

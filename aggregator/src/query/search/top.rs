@@ -1,4 +1,5 @@
-//! The documents of a collection by the order of one of their columns: every shard sends its first, and they are merged.
+//! The documents of a collection by the order of one of their columns: every shard sends its first, and they are
+//! merged.
 
 use std::sync::{
     Arc,
@@ -32,7 +33,10 @@ use super::{
 };
 use crate::{
     answer::Hit,
-    query::{Engine, context::QueryContext, cursor, failure, pins::PinnedCollection, shard_table::schema_of, world::PinnedWorld},
+    query::{
+        Engine, context::QueryContext, cursor, failure, pins::PinnedCollection, shard_table::schema_of,
+        world::PinnedWorld,
+    },
     sql::{self, World as _},
 };
 
@@ -41,18 +45,48 @@ const SHARDS_AT_ONCE: usize = 64;
 
 /// Answers a search of a collection, if leaves can decide and order it.
 pub async fn run(asked: &Asked<'_>, name: &CollectionName) -> Result<Option<Found>, Problem> {
-    let Asked { engine, context, question, pins, world, limit, .. } = asked;
-    let Some(column) = sort_column(asked, name)? else { return Ok(None) };
+    let Asked {
+        engine,
+        context,
+        question,
+        pins,
+        world,
+        limit,
+        ..
+    } = asked;
+    let Some(column) = sort_column(asked, name)? else {
+        return Ok(None);
+    };
     let (condition, columns, warnings) = sql::search_condition(&question.query, name, *world)?;
-    let Some(filter) = filter(engine, condition, columns, asked.bounds)? else { return Ok(None) };
+    let Some(filter) = filter(engine, condition, columns, asked.bounds)? else {
+        return Ok(None);
+    };
     warnings.into_iter().for_each(|warning| context.report.warn(warning));
-    let pinned = pins.collection(name).ok_or_else(|| crate::query::no_collection(name, world.catalog()))?;
-    let keys = vec![SortKey { column, descending: asked.sort.descending, nulls_first: false }];
-    let after = question.after.as_deref().map(|text| cursor::read(text, &keys)).transpose()?;
-    let page = Page { keys, after, limit: *limit };
-    let (found, total) = page.collect(context, pinned, filter, engine.options.query_bytes_max).await?;
+    let pinned = pins
+        .collection(name)
+        .ok_or_else(|| crate::query::no_collection(name, world.catalog()))?;
+    let keys = vec![SortKey {
+        column,
+        descending: asked.sort.descending,
+        nulls_first: false,
+    }];
+    let after = question
+        .after
+        .as_deref()
+        .map(|text| cursor::read(text, &keys))
+        .transpose()?;
+    let page = Page {
+        keys,
+        after,
+        limit: *limit,
+    };
+    let (found, total) = page
+        .collect(context, pinned, filter, engine.options.query_bytes_max)
+        .await?;
     let (hits, last) = page.merge(&found, world.catalog())?;
-    let after = last.filter(|_| hits.len() == *limit && *limit > 0).map(|last| cursor::write(&page.keys, &last));
+    let after = last
+        .filter(|_| hits.len() == *limit && *limit > 0)
+        .map(|last| cursor::write(&page.keys, &last));
     Ok(Some(Found { hits, total, after }))
 }
 
@@ -63,19 +97,33 @@ fn sort_column(asked: &Asked<'_>, collection: &CollectionName) -> Result<Option<
         return Ok(Some(always));
     }
     let path = sort_path(name)?;
-    let field = asked.world.catalog().fields(collection).filter_map(|(field, _)| Path::parse(field).ok()).any(|field| begins(&path, &field));
+    let field = asked
+        .world
+        .catalog()
+        .fields(collection)
+        .filter_map(|(field, _)| Path::parse(field).ok())
+        .any(|field| begins(&path, &field));
     Ok((!field).then(|| typed(path, collection, asked.world, asked.context)))
 }
 
 /// Whether a field, in any case of letters, is a beginning of a path.
 fn begins(path: &Path, field: &Path) -> bool {
-    let lower = |path: &Path, steps: usize| Path::new(path.steps().iter().take(steps).cloned().collect()).to_string().to_lowercase();
+    let lower = |path: &Path, steps: usize| {
+        Path::new(path.steps().iter().take(steps).cloned().collect())
+            .to_string()
+            .to_lowercase()
+    };
     let steps = field.steps().len();
     path.steps().len() >= steps && lower(path, steps) == lower(field, steps)
 }
 
 /// The search and its bounds in time as conditions that a leaf decides; None where it cannot decide one.
-fn filter(engine: &Engine, condition: Expr, mut columns: Vec<Column>, bounds: Bounds) -> Result<Option<Vec<Expr>>, Problem> {
+fn filter(
+    engine: &Engine,
+    condition: Expr,
+    mut columns: Vec<Column>,
+    bounds: Bounds,
+) -> Result<Option<Vec<Expr>>, Problem> {
     let instant = |micros: i64| lit(ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
     let mut all = condition;
     if let Some(from) = bounds.from {
@@ -93,9 +141,15 @@ fn filter(engine: &Engine, condition: Expr, mut columns: Vec<Column>, bounds: Bo
         .with_current_time()
         .build();
     let simplifier = ExprSimplifier::new(setting);
-    let simple = simplifier.coerce(all, &schema).and_then(|all| plan::simplify::simplify(all, &simplifier)).map_err(failure::problem)?;
+    let simple = simplifier
+        .coerce(all, &schema)
+        .and_then(|all| plan::simplify::simplify(all, &simplifier))
+        .map_err(failure::problem)?;
     let yes = lit(true);
-    let conditions: Vec<Expr> = split_conjunction_owned(simple).into_iter().filter(|part| *part != yes).collect();
+    let conditions: Vec<Expr> = split_conjunction_owned(simple)
+        .into_iter()
+        .filter(|part| *part != yes)
+        .collect();
     Ok(conditions.iter().all(is_exact).then_some(conditions))
 }
 
@@ -104,14 +158,19 @@ fn typed(path: Path, collection: &CollectionName, world: &PinnedWorld, context: 
     use plan::Kinds;
     let known = world.paths(collection);
     let spelled = path.to_string().to_lowercase();
-    let mut alike = known.paths.keys().filter(|other| other.to_string().to_lowercase() == spelled);
+    let mut alike = known
+        .paths
+        .keys()
+        .filter(|other| other.to_string().to_lowercase() == spelled);
     let path = match (known.paths.contains_key(&path), alike.next(), alike.next()) {
         (false, Some(only), None) => only.clone(),
         _ => path,
     };
     let kinds = known.paths.get(&path).copied().unwrap_or_default();
     if kinds == Kinds::default() && !known.overflow {
-        context.report.warn(format!("no document has {path}, so nothing is sorted by it"));
+        context
+            .report
+            .warn(format!("no document has {path}, so nothing is sorted by it"));
     }
     match kinds.native() {
         Some(Type::Json) | None => Column::path(path, Type::Rank),
@@ -154,17 +213,26 @@ impl Page {
             time_path: pinned.time_path.clone(),
             columns: columns.clone(),
             filter: filter.clone(),
-            stage: Stage::Top { keys: self.keys.clone(), after: self.after.clone(), limit: self.limit },
+            stage: Stage::Top {
+                keys: self.keys.clone(),
+                after: self.after.clone(),
+                limit: self.limit,
+            },
             deadline: context.deadline(),
         };
         let requests: Vec<ScanRequest> = pinned.shards.iter().map(|(shard, _)| request(*shard)).collect();
-        let shards = stream::iter(requests).map(|request| one_shard(context, request, scan, &bytes, bytes_max)).buffer_unordered(SHARDS_AT_ONCE);
+        let shards = stream::iter(requests)
+            .map(|request| one_shard(context, request, scan, &bytes, bytes_max))
+            .buffer_unordered(SHARDS_AT_ONCE);
         let (mut batches, mut total) = (Vec::new(), 0);
         for (rows, matched) in shards.try_collect::<Vec<_>>().await? {
             batches.extend(rows);
             total += matched;
         }
-        Ok((concat_batches(&schema, &batches).map_err(|e| failure::problem(DataFusionError::from(e)))?, total))
+        Ok((
+            concat_batches(&schema, &batches).map_err(|e| failure::problem(DataFusionError::from(e)))?,
+            total,
+        ))
     }
 
     /// The page's hits in order, and where it ends.
@@ -172,19 +240,51 @@ impl Page {
         let broken = |e: DataFusionError| failure::problem(e);
         let rows = Rows::of(found)?;
         let field = |key: &SortKey| {
-            SortField::new_with_options(key.column.view.to.arrow(), SortOptions { descending: key.descending, nulls_first: key.nulls_first })
+            SortField::new_with_options(
+                key.column.view.to.arrow(),
+                SortOptions {
+                    descending: key.descending,
+                    nulls_first: key.nulls_first,
+                },
+            )
         };
         let converter = RowConverter::new(self.keys.iter().map(field).collect()).map_err(|e| broken(e.into()))?;
-        let keys = self.keys.iter().map(|key| column(found, &key.column)).collect::<Result<Vec<ArrayRef>, _>>()?;
+        let keys = self
+            .keys
+            .iter()
+            .map(|key| column(found, &key.column))
+            .collect::<Result<Vec<ArrayRef>, _>>()?;
         let ranks = converter.convert_columns(&keys).map_err(|e| broken(e.into()))?;
-        let addresses = (0..found.num_rows()).map(|row| rows.address(row)).collect::<Result<Vec<Address>, _>>()?;
+        let addresses = (0..found.num_rows())
+            .map(|row| rows.address(row))
+            .collect::<Result<Vec<Address>, _>>()?;
         let mut order: Vec<usize> = (0..found.num_rows()).collect();
-        order.sort_unstable_by(|a, b| ranks.row(*a).cmp(&ranks.row(*b)).then_with(|| addresses[*a].cmp(&addresses[*b])));
+        order.sort_unstable_by(|a, b| {
+            ranks
+                .row(*a)
+                .cmp(&ranks.row(*b))
+                .then_with(|| addresses[*a].cmp(&addresses[*b]))
+        });
         order.truncate(self.limit);
-        let hits = order.iter().map(|row| rows.hit(*row, &addresses[*row], catalog)).collect();
-        let Some(last) = order.last() else { return Ok((hits, None)) };
-        let values = keys.iter().map(|key| ScalarValue::try_from_array(key, *last)).collect::<Result<_, _>>().map_err(broken)?;
-        Ok((hits, Some(After { values, address: addresses[*last].clone() })))
+        let hits = order
+            .iter()
+            .map(|row| rows.hit(*row, &addresses[*row], catalog))
+            .collect();
+        let Some(last) = order.last() else {
+            return Ok((hits, None));
+        };
+        let values = keys
+            .iter()
+            .map(|key| ScalarValue::try_from_array(key, *last))
+            .collect::<Result<_, _>>()
+            .map_err(broken)?;
+        Ok((
+            hits,
+            Some(After {
+                values,
+                address: addresses[*last].clone(),
+            }),
+        ))
     }
 }
 
@@ -215,5 +315,9 @@ async fn one_shard(
             }
         }
     }
-    Err(Problem::new(Code::Incomplete, format!("shard {} stopped answering half-way", shard.number)).hint("try again"))
+    Err(Problem::new(
+        Code::Incomplete,
+        format!("shard {} stopped answering half-way", shard.number),
+    )
+    .hint("try again"))
 }

@@ -43,32 +43,62 @@ pub(super) fn definitions(engine: &Engine) -> Vec<Vec<Cell>> {
 /// `information_schema.tables`.
 pub(super) fn tables(engine: &Engine) -> Vec<Vec<Cell>> {
     let catalog = engine.catalog();
-    let row = |schema: &str, name: &str, kind: &str| vec![Cell::text(CATALOG), Cell::text(schema), Cell::text(name), Cell::text(kind)];
-    let collections = catalog.collections.keys().map(|name| row(SCHEMA, name.as_str(), "BASE TABLE"));
-    let views = catalog.definitions.keys().filter(|id| id.kind == DefinitionKind::View).map(|id| row(SCHEMA, &id.name, "VIEW"));
+    let row = |schema: &str, name: &str, kind: &str| {
+        vec![
+            Cell::text(CATALOG),
+            Cell::text(schema),
+            Cell::text(name),
+            Cell::text(kind),
+        ]
+    };
+    let collections = catalog
+        .collections
+        .keys()
+        .map(|name| row(SCHEMA, name.as_str(), "BASE TABLE"));
+    let views = catalog
+        .definitions
+        .keys()
+        .filter(|id| id.kind == DefinitionKind::View)
+        .map(|id| row(SCHEMA, &id.name, "VIEW"));
     let system = TABLES.iter().map(|table| row(table.schema, table.name, "SYSTEM VIEW"));
     collections.chain(views).chain(system).collect()
 }
 
-/// `information_schema.columns`: of collections what is always there, their fields and the paths seen; of system tables all. Paths of a shard that
-/// does not answer are missing; `rachis.fields` says why.
+/// `information_schema.columns`: of collections what is always there, their fields and the paths seen; of system tables
+/// all. Paths of a shard that does not answer are missing; `rachis.fields` says why.
 pub(super) async fn columns(engine: &Engine) -> Vec<Vec<Cell>> {
     let catalog = engine.catalog();
     let mut rows = Vec::new();
     for (name, paths, _) in state::all_fields(engine).await {
-        let always = ALWAYS.iter().map(|(column, _, of)| ((*column).to_owned(), sql_name(*of)));
-        let fields = catalog.definitions.keys().filter(|id| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(&name));
+        let always = ALWAYS
+            .iter()
+            .map(|(column, _, of)| ((*column).to_owned(), sql_name(*of)));
+        let fields = catalog
+            .definitions
+            .keys()
+            .filter(|id| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(&name));
         let fields: BTreeSet<String> = fields.map(|id| id.name.clone()).collect();
         let seen = paths
             .iter()
             .filter(|field| !field.path.steps().is_empty())
             .map(|field| (field.path.to_string(), field.kinds.native().map_or("JSON", sql_name)));
         let seen = seen.filter(|(path, _)| !fields.contains(path));
-        let all = always.chain(fields.iter().map(|field| (field.clone(), "JSON"))).chain(seen);
-        rows.extend(all.enumerate().map(|(at, (column, of))| row(SCHEMA, name.as_str(), &column, at, of)));
+        let all = always
+            .chain(fields.iter().map(|field| (field.clone(), "JSON")))
+            .chain(seen);
+        rows.extend(
+            all.enumerate()
+                .map(|(at, (column, of))| row(SCHEMA, name.as_str(), &column, at, of)),
+        );
     }
     for table in TABLES {
-        rows.extend(table.columns.iter().enumerate().map(|(at, (column, of))| row(table.schema, table.name, column, at, sql_name(*of))));
+        rows.extend(
+            table
+                .columns
+                .iter()
+                .enumerate()
+                .map(|(at, (column, of))| row(table.schema, table.name, column, at, sql_name(*of))),
+        );
     }
     rows
 }

@@ -38,7 +38,15 @@ pub(super) const TABLES: &[SystemTable] = &[
     table(
         "rachis",
         "collections",
-        &[("name", Text), ("uid", Text), ("version", Int), ("shards", Int), ("time_path", Text), ("documents", Int), ("bytes", Int)],
+        &[
+            ("name", Text),
+            ("uid", Text),
+            ("version", Int),
+            ("shards", Int),
+            ("time_path", Text),
+            ("documents", Int),
+            ("bytes", Int),
+        ],
     ),
     table(
         "rachis",
@@ -157,7 +165,17 @@ pub(super) const TABLES: &[SystemTable] = &[
             ("reads", Text),
         ],
     ),
-    table("rachis", "queries", &[("id", Text), ("node", Text), ("text", Text), ("started", Time), ("elapsed_ms", Int)]),
+    table(
+        "rachis",
+        "queries",
+        &[
+            ("id", Text),
+            ("node", Text),
+            ("text", Text),
+            ("started", Time),
+            ("elapsed_ms", Int),
+        ],
+    ),
     table(
         "rachis",
         "nodes",
@@ -173,7 +191,16 @@ pub(super) const TABLES: &[SystemTable] = &[
             ("error", Text),
         ],
     ),
-    table("information_schema", "tables", &[("table_catalog", Text), ("table_schema", Text), ("table_name", Text), ("table_type", Text)]),
+    table(
+        "information_schema",
+        "tables",
+        &[
+            ("table_catalog", Text),
+            ("table_schema", Text),
+            ("table_name", Text),
+            ("table_type", Text),
+        ],
+    ),
     table(
         "information_schema",
         "columns",
@@ -226,9 +253,22 @@ mod tests {
     #[test]
     fn every_system_table_is_there_once_and_has_each_column_once() {
         for table in TABLES {
-            assert_eq!(TABLES.iter().filter(|other| (other.schema, other.name) == (table.schema, table.name)).count(), 1, "{}", table.name);
+            assert_eq!(
+                TABLES
+                    .iter()
+                    .filter(|other| (other.schema, other.name) == (table.schema, table.name))
+                    .count(),
+                1,
+                "{}",
+                table.name
+            );
             for (column, _) in table.columns {
-                assert_eq!(table.columns.iter().filter(|(name, _)| name == column).count(), 1, "{}.{column}", table.name);
+                assert_eq!(
+                    table.columns.iter().filter(|(name, _)| name == column).count(),
+                    1,
+                    "{}.{column}",
+                    table.name
+                );
             }
         }
     }

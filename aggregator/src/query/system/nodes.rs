@@ -21,8 +21,12 @@ pub(super) async fn queries(engine: &Engine) -> Vec<Vec<Cell>> {
 /// `rachis.nodes`: one that does not answer is away, with the reason.
 pub(super) async fn nodes(engine: &Engine) -> Vec<Vec<Cell>> {
     let row = |node: NodeStatus| {
-        let mut row =
-            vec![Cell::text(node.name), Cell::text(node.role), Cell::text(if node.report.is_ok() { "up" } else { "away" }), Cell::text(node.url)];
+        let mut row = vec![
+            Cell::text(node.name),
+            Cell::text(node.role),
+            Cell::text(if node.report.is_ok() { "up" } else { "away" }),
+            Cell::text(node.url),
+        ];
         match node.report {
             Ok(report) => row.extend([
                 Cell::text(report.version),
@@ -31,7 +35,13 @@ pub(super) async fn nodes(engine: &Engine) -> Vec<Vec<Cell>> {
                 Cell::text(format!("{:016x}", report.log.hash)),
                 Cell::Text(report.log.trouble),
             ]),
-            Err(problem) => row.extend([Cell::Text(None), Cell::Time(None), Cell::Int(None), Cell::Text(None), Cell::text(problem.detail)]),
+            Err(problem) => row.extend([
+                Cell::Text(None),
+                Cell::Time(None),
+                Cell::Int(None),
+                Cell::Text(None),
+                Cell::text(problem.detail),
+            ]),
         }
         row
     };

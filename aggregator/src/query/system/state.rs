@@ -29,15 +29,23 @@ const AT_ONCE_MAX: usize = 64;
 
 /// `rachis.collections`.
 pub(super) async fn collections(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
-    let asked =
-        engine.catalog().collections.iter().map(|(name, collection)| collection_row(engine, name.clone(), collection.clone())).collect::<Vec<_>>();
+    let asked = engine
+        .catalog()
+        .collections
+        .iter()
+        .map(|(name, collection)| collection_row(engine, name.clone(), collection.clone()))
+        .collect::<Vec<_>>();
     Ok(stream::iter(asked).buffered(AT_ONCE_MAX).collect().await)
 }
 
 async fn collection_row(engine: &Engine, name: CollectionName, collection: Collection) -> Vec<Cell> {
     // Of a collection whose leaf does not answer, what is agreed on is known, and no more.
     let partitions = engine.roles.leaf.partitions(collection.uid).await.ok();
-    let sum = |of: fn(&PartitionStatus) -> u64| partitions.as_ref().map_or(Cell::Int(None), |all| Cell::count(all.iter().map(of).sum()));
+    let sum = |of: fn(&PartitionStatus) -> u64| {
+        partitions
+            .as_ref()
+            .map_or(Cell::Int(None), |all| Cell::count(all.iter().map(of).sum()))
+    };
     vec![
         Cell::text(name.as_str()),
         Cell::text(collection.uid.to_string()),
@@ -68,13 +76,22 @@ pub(super) async fn sources(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> 
         rows.entry(at).or_default().tail = Some(tail);
     }
     for (name, source) in catalog.sources.iter().filter(|_| away.is_some()) {
-        rows.entry((source.settings.collection.clone(), name.clone(), None)).or_default();
+        rows.entry((source.settings.collection.clone(), name.clone(), None))
+            .or_default();
     }
-    let asked = catalog.collections.iter().map(|(name, collection)| partitions_there(engine, name.clone(), collection.clone())).collect::<Vec<_>>();
+    let asked = catalog
+        .collections
+        .iter()
+        .map(|(name, collection)| partitions_there(engine, name.clone(), collection.clone()))
+        .collect::<Vec<_>>();
     let answers: Vec<_> = stream::iter(asked).buffered(AT_ONCE_MAX).collect().await;
     for (name, shards, there) in answers {
         for held in there.held {
-            let at = (name.clone(), held.position.source.clone(), Some(held.position.partition));
+            let at = (
+                name.clone(),
+                held.position.source.clone(),
+                Some(held.position.partition),
+            );
             rows.entry(at).or_default().held = Some(held);
         }
         // What tailers say is most wanted while a leaf is away; what only the leaf knows is unknown then.
@@ -85,7 +102,8 @@ pub(super) async fn sources(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> 
             };
         }
     }
-    // While the partitions of a source are not read (its broker is away, it is suspended), what holds of the source holds of each.
+    // While the partitions of a source are not read (its broker is away, it is suspended), what holds of the source
+    // holds of each.
     let whole: BTreeMap<(CollectionName, SourceName), TailStatus> = rows
         .iter()
         .filter_map(|((collection, source, partition), row)| {
@@ -93,26 +111,42 @@ pub(super) async fn sources(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> 
             Some(((collection.clone(), source.clone()), tail))
         })
         .collect();
-    let held_somewhere: BTreeSet<(CollectionName, SourceName)> =
-        rows.keys().filter(|(_, _, partition)| partition.is_some()).map(|(collection, source, _)| (collection.clone(), source.clone())).collect();
+    let held_somewhere: BTreeSet<(CollectionName, SourceName)> = rows
+        .keys()
+        .filter(|(_, _, partition)| partition.is_some())
+        .map(|(collection, source, _)| (collection.clone(), source.clone()))
+        .collect();
     // The row of a whole source stands for partitions of which nobody says anything.
     let shown = rows.iter().filter(|((collection, source, partition), row)| {
-        partition.is_some() || row.leaf_away.is_some() || !held_somewhere.contains(&(collection.clone(), source.clone()))
+        partition.is_some()
+            || row.leaf_away.is_some()
+            || !held_somewhere.contains(&(collection.clone(), source.clone()))
     });
     let row = |((collection, source, partition), row): (&(CollectionName, SourceName, Option<i32>), &SourceRow)| {
-        let tail = row.tail.as_ref().or_else(|| whole.get(&(collection.clone(), source.clone())));
+        let tail = row
+            .tail
+            .as_ref()
+            .or_else(|| whole.get(&(collection.clone(), source.clone())));
         source_row(collection, source, *partition, tail, row, away.as_deref())
     };
     Ok(shown.map(row).collect())
 }
 
-/// What `rachis.sources` shows as the state of a partition whose leaf is away: its tailer has nothing to send, or cannot send it, and nobody says
-/// what is stored.
+/// What `rachis.sources` shows as the state of a partition whose leaf is away: its tailer has nothing to send, or
+/// cannot send it, and nobody says what is stored.
 const UNKNOWN: &str = "unknown";
 
-async fn partitions_there(engine: &Engine, name: CollectionName, collection: Collection) -> (CollectionName, u32, Partitions) {
+async fn partitions_there(
+    engine: &Engine,
+    name: CollectionName,
+    collection: Collection,
+) -> (CollectionName, u32, Partitions) {
     let shards = collection.settings.shards;
-    (name, shards, engine.roles.leaf.partitions_there(collection.uid, shards).await)
+    (
+        name,
+        shards,
+        engine.roles.leaf.partitions_there(collection.uid, shards).await,
+    )
 }
 
 fn source_row(
@@ -124,8 +158,14 @@ fn source_row(
     away: Option<&str>,
 ) -> Vec<Cell> {
     let held = held.as_ref();
-    let none = if leaf_away.is_some() { Cell::Int(None) } else { Cell::Int(Some(0)) };
-    let outcome = |count: fn(&proto::ingest::Outcomes) -> u64| held.map_or(none.clone(), |held| Cell::count(count(&held.outcomes)));
+    let none = if leaf_away.is_some() {
+        Cell::Int(None)
+    } else {
+        Cell::Int(Some(0))
+    };
+    let outcome = |count: fn(&proto::ingest::Outcomes) -> u64| {
+        held.map_or(none.clone(), |held| Cell::count(count(&held.outcomes)))
+    };
     let halted = |state: SourceState| matches!(state, SourceState::Suspended | SourceState::Stopped);
     let state = match (tail, held) {
         (Some(tail), _) if leaf_away.is_none() || halted(tail.state) => Some(tail.state.word()),
@@ -134,7 +174,10 @@ fn source_row(
         (None, Some(_)) if source.is_push() && away.is_none() => Some(SourceState::CaughtUp.word()),
         _ => None,
     };
-    let error = tail.and_then(|tail| tail.error.clone()).or_else(|| leaf_away.as_ref().map(Problem::to_string)).or_else(|| away.map(str::to_owned));
+    let error = tail
+        .and_then(|tail| tail.error.clone())
+        .or_else(|| leaf_away.as_ref().map(Problem::to_string))
+        .or_else(|| away.map(str::to_owned));
     vec![
         Cell::text(collection.as_str()),
         Cell::text(source.as_str()),
@@ -163,13 +206,19 @@ fn source_row(
 
 fn shards_of(collection: &Collection) -> impl Iterator<Item = ShardId> + use<> {
     let uid = collection.uid;
-    (0..collection.settings.shards).map(move |number| ShardId { collection: uid, number })
+    (0..collection.settings.shards).map(move |number| ShardId {
+        collection: uid,
+        number,
+    })
 }
 
 /// What all shards together know of a collection's paths, by path.
 pub(in crate::query) async fn merged_fields(engine: &Engine, name: &CollectionName) -> Result<Fields, Problem> {
     let catalog = engine.catalog();
-    let collection = catalog.collections.get(name).ok_or_else(|| no_collection(name, &catalog))?;
+    let collection = catalog
+        .collections
+        .get(name)
+        .ok_or_else(|| no_collection(name, &catalog))?;
     let (fields, away) = fields_there(engine, collection).await;
     away.map_or(Ok(fields), Err)
 }
@@ -198,13 +247,23 @@ async fn fields_there(engine: &Engine, collection: &Collection) -> (Fields, Opti
                 Some(known) => {
                     known.kinds |= field.kinds;
                     known.documents += field.documents;
-                    known.indexed = if rank(field.indexed) > rank(known.indexed) { field.indexed } else { known.indexed };
+                    known.indexed = if rank(field.indexed) > rank(known.indexed) {
+                        field.indexed
+                    } else {
+                        known.indexed
+                    };
                     known.sample = known.sample.take().or(field.sample);
                 }
             }
         }
     }
-    (Fields { fields: merged.into_values().collect(), full }, away)
+    (
+        Fields {
+            fields: merged.into_values().collect(),
+            full,
+        },
+        away,
+    )
 }
 
 /// The paths of every collection, by name. A shard that does not answer hides its own paths, and no others.
@@ -230,7 +289,8 @@ fn rank(indexed: &str) -> u8 {
     }
 }
 
-/// `rachis.fields`: the fields that are defined, and the paths of documents. Where a shard does not answer, a row without a path says why.
+/// `rachis.fields`: the fields that are defined, and the paths of documents. Where a shard does not answer, a row
+/// without a path says why.
 pub(super) async fn fields(engine: &Engine) -> Vec<Vec<Cell>> {
     let catalog = engine.catalog();
     let unknown = Cell::Text(None);
@@ -266,7 +326,14 @@ pub(super) async fn fields(engine: &Engine) -> Vec<Vec<Cell>> {
         }
         if let Some(problem) = away {
             let mut row = vec![Cell::text(name.as_str())];
-            row.extend([unknown.clone(), unknown.clone(), unknown.clone(), Cell::Int(None), unknown.clone(), unknown.clone()]);
+            row.extend([
+                unknown.clone(),
+                unknown.clone(),
+                unknown.clone(),
+                Cell::Int(None),
+                unknown.clone(),
+                unknown.clone(),
+            ]);
             row.extend([Cell::text("path"), unknown.clone(), Cell::text(problem.to_string())]);
             rows.push(row);
         }
@@ -280,14 +347,23 @@ pub(super) async fn shards(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
     let mut asked = Vec::new();
     for (name, collection) in &catalog.collections {
         for shard in shards_of(collection) {
-            asked.push(shard_row(engine, name.clone(), collection.leaf_of(shard.number).cloned(), shard));
+            asked.push(shard_row(
+                engine,
+                name.clone(),
+                collection.leaf_of(shard.number).cloned(),
+                shard,
+            ));
         }
     }
     Ok(stream::iter(asked).buffered(AT_ONCE_MAX).collect().await)
 }
 
 async fn shard_row(engine: &Engine, collection: CollectionName, leaf: Option<NodeName>, shard: ShardId) -> Vec<Cell> {
-    let mut row = vec![Cell::text(collection.as_str()), Cell::count(u64::from(shard.number)), Cell::Text(leaf.map(|leaf| leaf.to_string()))];
+    let mut row = vec![
+        Cell::text(collection.as_str()),
+        Cell::count(u64::from(shard.number)),
+        Cell::Text(leaf.map(|leaf| leaf.to_string())),
+    ];
     match engine.roles.leaf.status(shard).await {
         Ok(status) => row.extend([
             Cell::text(status.positions.to_string()),
@@ -298,7 +374,14 @@ async fn shard_row(engine: &Engine, collection: CollectionName, leaf: Option<Nod
             Cell::Text(None),
         ]),
         Err(problem) => {
-            row.extend([Cell::Text(None), Cell::Int(None), Cell::Int(None), Cell::Int(None), Cell::Int(None), Cell::text(problem.to_string())]);
+            row.extend([
+                Cell::Text(None),
+                Cell::Int(None),
+                Cell::Int(None),
+                Cell::Int(None),
+                Cell::Int(None),
+                Cell::text(problem.to_string()),
+            ]);
         }
     }
     row

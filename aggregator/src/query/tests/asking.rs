@@ -19,12 +19,29 @@ fn clicks(count: i64) -> impl Iterator<Item = Value> {
 #[tokio::test]
 async fn a_count_crosses_as_one_state_a_shard() {
     let bench = bench(clicks(10)).await;
-    let (rows, stats) = bench.rows(r#"SELECT count(*) AS "n" FROM "rachis_0" AS "e""#, &[&[]]).await;
+    let (rows, stats) = bench
+        .rows(r#"SELECT count(*) AS "n" FROM "rachis_0" AS "e""#, &[&[]])
+        .await;
     assert_eq!(rows, ["10"]);
-    assert_eq!((stats.shards_total, stats.shards_answered, stats.rows_shipped, stats.documents_scanned), (2, 2, 2, 10));
+    assert_eq!(
+        (
+            stats.shards_total,
+            stats.shards_answered,
+            stats.rows_shipped,
+            stats.documents_scanned
+        ),
+        (2, 2, 2, 10)
+    );
     assert_eq!(stats.position.to_string(), "push/0@4,push/1@4");
     assert!(stats.query_id.is_some() && !stats.partial && !stats.truncated);
-    assert!(bench.leaf.requests.lock().iter().all(|r| matches!(r.stage, Stage::Partial(_)) && r.columns.is_empty()));
+    assert!(
+        bench
+            .leaf
+            .requests
+            .lock()
+            .iter()
+            .all(|r| matches!(r.stage, Stage::Partial(_)) && r.columns.is_empty())
+    );
     bench.until_let_go().await;
 }
 
@@ -34,10 +51,22 @@ async fn groups_and_conditions_go_to_the_leaf() {
     let sql = r#"SELECT "e"."user.name:text" AS "name", count(*) AS "c", sum("e"."n:int") AS "s", avg("e"."n:int") AS "a", min("e"."n:int") AS "lo", max("e"."n:int") AS "hi"
                  FROM "rachis_0" AS "e" WHERE "e"."n:int" >= 3 AND "e"."user.name:text" LIKE 'u%' GROUP BY "e"."user.name:text" ORDER BY "name""#;
     let (rows, stats) = bench.rows(sql, &[&["user.name:text", "n:int"]]).await;
-    assert_eq!(rows, ["u0 | 3 | 18 | 6.0 | 3 | 9", "u1 | 3 | 21 | 7.0 | 4 | 10", "u2 | 3 | 24 | 8.0 | 5 | 11"]);
+    assert_eq!(
+        rows,
+        [
+            "u0 | 3 | 18 | 6.0 | 3 | 9",
+            "u1 | 3 | 21 | 7.0 | 4 | 10",
+            "u2 | 3 | 24 | 8.0 | 5 | 11"
+        ]
+    );
     assert_eq!(stats.rows_shipped, 6, "three groups a shard");
     let requests = bench.leaf.requests.lock();
-    assert!(requests.iter().all(|r| matches!(r.stage, Stage::Partial(_)) && r.filter.len() == 2), "{requests:?}");
+    assert!(
+        requests
+            .iter()
+            .all(|r| matches!(r.stage, Stage::Partial(_)) && r.filter.len() == 2),
+        "{requests:?}"
+    );
 }
 
 #[tokio::test]
@@ -45,7 +74,14 @@ async fn an_aggregate_with_a_filter_goes_to_the_leaf_and_distinct_values_are_gro
     let bench = bench(clicks(12)).await;
     let sql = r#"SELECT count(*) FILTER (WHERE "e"."n:int" > 5) AS "c" FROM "rachis_0" AS "e""#;
     assert_eq!(bench.rows(sql, &[&["n:int"]]).await.0, ["6"]);
-    assert!(bench.leaf.requests.lock().drain(..).all(|r| matches!(r.stage, Stage::Partial(_))));
+    assert!(
+        bench
+            .leaf
+            .requests
+            .lock()
+            .drain(..)
+            .all(|r| matches!(r.stage, Stage::Partial(_)))
+    );
     let sql = r#"SELECT count(DISTINCT "e"."user.name:text") AS "c" FROM "rachis_0" AS "e""#;
     let (rows, stats) = bench.rows(sql, &[&["user.name:text"]]).await;
     assert_eq!((rows, stats.rows_shipped), (vec!["3".to_owned()], 6));
@@ -55,7 +91,17 @@ async fn an_aggregate_with_a_filter_goes_to_the_leaf_and_distinct_values_are_gro
 async fn groups_of_a_constant_key_come_once_and_in_order() {
     let bench = bench(clicks(12)).await;
     let sql = "SELECT w, k, count(*) FROM (SELECT 'a' AS w, n % 2 AS k FROM events) AS t GROUP BY CUBE (w, k) ORDER BY w NULLS FIRST, k NULLS FIRST";
-    assert_eq!(bench.sql(sql).await.0, [" |  | 12", " | 0 | 6", " | 1 | 6", "a |  | 12", "a | 0 | 6", "a | 1 | 6"]);
+    assert_eq!(
+        bench.sql(sql).await.0,
+        [
+            " |  | 12",
+            " | 0 | 6",
+            " | 1 | 6",
+            "a |  | 12",
+            "a | 0 | 6",
+            "a | 1 | 6"
+        ]
+    );
     let sql = "SELECT w, row_number() OVER (PARTITION BY w ORDER BY k) FROM (SELECT 'a' AS w, n % 2 AS k FROM events) AS t GROUP BY ROLLUP (w, k) ORDER BY 1, 2";
     assert_eq!(bench.sql(sql).await.0, ["a | 1", "a | 2", "a | 3", " | 1"]);
 }
@@ -64,7 +110,9 @@ async fn groups_of_a_constant_key_come_once_and_in_order() {
 async fn groups_of_a_constant_key_come_once_however_many_there_are() {
     let bench = bench((0..20_000).map(|n| json!({ "n": n }))).await;
     let both = "SELECT 'a' AS w, n FROM events UNION ALL SELECT 'a' AS w, n FROM events";
-    let sql = format!("SELECT count(*), sum(c) FROM (SELECT w, n, count(*) AS c FROM ({both}) AS t GROUP BY CUBE (w, n)) AS x");
+    let sql = format!(
+        "SELECT count(*), sum(c) FROM (SELECT w, n, count(*) AS c FROM ({both}) AS t GROUP BY CUBE (w, n)) AS x"
+    );
     assert_eq!(bench.sql(&sql).await.0, ["40002 | 160000"]);
 }
 
@@ -89,16 +137,27 @@ async fn rows_of_an_outer_join_without_a_partner_have_no_constants() {
 #[tokio::test]
 async fn what_may_differ_from_call_to_call_stays_above_the_scan() {
     let bench = bench(clicks(12)).await;
-    let (rows, _) = bench.rows(r#"SELECT count(*) AS "c" FROM "rachis_0" AS "e" WHERE random() < 2 AND "e"."n:int" < 6"#, &[&["n:int"]]).await;
+    let (rows, _) = bench
+        .rows(
+            r#"SELECT count(*) AS "c" FROM "rachis_0" AS "e" WHERE random() < 2 AND "e"."n:int" < 6"#,
+            &[&["n:int"]],
+        )
+        .await;
     assert_eq!(rows, ["6"]);
     let requests = bench.leaf.requests.lock();
-    assert!(requests.iter().all(|r| matches!(r.stage, Stage::Rows { .. }) && r.filter.len() == 1), "{requests:?}");
+    assert!(
+        requests
+            .iter()
+            .all(|r| matches!(r.stage, Stage::Rows { .. }) && r.filter.len() == 1),
+        "{requests:?}"
+    );
 }
 
 #[tokio::test]
 async fn the_newest_are_chosen_in_the_leaf() {
     let bench = bench(clicks(20)).await;
-    let sql = r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e" WHERE "e"."n:int" <> 18 ORDER BY "e"."_time" DESC LIMIT 3"#;
+    let sql =
+        r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e" WHERE "e"."n:int" <> 18 ORDER BY "e"."_time" DESC LIMIT 3"#;
     let (rows, stats) = bench.rows(sql, &[&["_time", "n:int"]]).await;
     assert_eq!(rows, ["19", "17", "16"]);
     assert_eq!(stats.rows_shipped, 6, "three a shard");
@@ -112,16 +171,30 @@ async fn the_newest_are_chosen_in_the_leaf() {
 #[tokio::test]
 async fn a_limit_goes_to_the_leaf() {
     let bench = bench(clicks(50)).await;
-    let (rows, stats) = bench.rows(r#"SELECT "e"."n:int" FROM "rachis_0" AS "e" LIMIT 4"#, &[&["n:int"]]).await;
+    let (rows, stats) = bench
+        .rows(r#"SELECT "e"."n:int" FROM "rachis_0" AS "e" LIMIT 4"#, &[&["n:int"]])
+        .await;
     assert_eq!(rows.len(), 4);
     assert!(stats.rows_shipped <= 8 && !stats.truncated, "{stats:?}");
-    assert!(bench.leaf.requests.lock().iter().all(|r| matches!(r.stage, Stage::Rows { limit: Some(4) })));
+    assert!(
+        bench
+            .leaf
+            .requests
+            .lock()
+            .iter()
+            .all(|r| matches!(r.stage, Stage::Rows { limit: Some(4) }))
+    );
 }
 
 #[tokio::test]
 async fn values_that_do_not_fit_are_null_and_told() {
     let bench = bench(clicks(8)).await;
-    let (rows, stats) = bench.rows(r#"SELECT sum("e"."ms:int") AS "s" FROM "rachis_0" AS "e""#, &[&["ms:int"]]).await;
+    let (rows, stats) = bench
+        .rows(
+            r#"SELECT sum("e"."ms:int") AS "s" FROM "rachis_0" AS "e""#,
+            &[&["ms:int"]],
+        )
+        .await;
     assert_eq!(rows, ["180"]);
     assert_eq!(stats.warnings, ["ms: 2 of 8 values were not numbers"]);
 }
@@ -131,7 +204,9 @@ async fn a_self_join_reads_one_view_and_joins_what_it_should() {
     let bench = bench(clicks(9)).await;
     let sql = r#"SELECT "a"."user.name:text" AS "name", count(*) AS "c" FROM "rachis_0" AS "a" JOIN "rachis_1" AS "b" ON "a"."user.name:text" = "b"."user.name:text"
                  WHERE "a"."n:int" < "b"."n:int" GROUP BY 1 ORDER BY 1"#;
-    let (rows, stats) = bench.rows(sql, &[&["user.name:text", "n:int"], &["user.name:text", "n:int"]]).await;
+    let (rows, stats) = bench
+        .rows(sql, &[&["user.name:text", "n:int"], &["user.name:text", "n:int"]])
+        .await;
     assert_eq!(rows, ["u0 | 3", "u1 | 3", "u2 | 3"]);
     assert_eq!(stats.shards_total, 2, "each shard is pinned once");
     let requests = bench.leaf.requests.lock();
@@ -154,8 +229,14 @@ async fn sub_queries_and_unions_are_answered() {
 async fn repeated_names_are_numbered_and_json_columns_are_marked() {
     let bench = bench(clicks(1)).await;
     let sql = r#"SELECT "e"."n:int" AS "x", "e"."user:json" AS "user", "e"."n:int" + 1 AS "y" FROM "rachis_0" AS "e""#;
-    let answer = bench.ask_resolved(Question::default(), sql, &[&["n:int", "user:json"]]).await.expect("an answer");
-    assert_eq!(answer.schema.field(1).metadata().get("rachis").map(String::as_str), Some("json"));
+    let answer = bench
+        .ask_resolved(Question::default(), sql, &[&["n:int", "user:json"]])
+        .await
+        .expect("an answer");
+    assert_eq!(
+        answer.schema.field(1).metadata().get("rachis").map(String::as_str),
+        Some("json")
+    );
     let (batches, _) = read(answer).await.expect("rows");
     assert_eq!(lines(&batches), [r#"0 | {"name":"u0"} | 1"#]);
 }
@@ -164,16 +245,36 @@ async fn repeated_names_are_numbered_and_json_columns_are_marked() {
 async fn a_question_waits_only_for_what_is_routed_to_a_shard() {
     let bench = bench(clicks(4)).await;
     let at_least: PositionVector = "push/0@1,push/1@0,push/2@9".parse().expect("a vector");
-    let question = Question { how: How { at_least, ..How::default() }, ..Question::default() };
-    read(bench.ask_resolved(question, r#"SELECT count(*) AS "c" FROM "rachis_0" AS "e""#, &[&[]]).await.expect("an answer")).await.expect("rows");
+    let question = Question {
+        how: How {
+            at_least,
+            ..How::default()
+        },
+        ..Question::default()
+    };
+    read(
+        bench
+            .ask_resolved(question, r#"SELECT count(*) AS "c" FROM "rachis_0" AS "e""#, &[&[]])
+            .await
+            .expect("an answer"),
+    )
+    .await
+    .expect("rows");
     let wanted = bench.leaf.wanted.lock();
     let all: Vec<String> = wanted.iter().map(|(_, vector)| vector.to_string()).collect();
-    assert_eq!(all.iter().filter(|v| v.contains("push/0@1") && v.contains("push/2@9") && !v.contains("push/1")).count(), 1, "{all:?}");
+    assert_eq!(
+        all.iter()
+            .filter(|v| v.contains("push/0@1") && v.contains("push/2@9") && !v.contains("push/1"))
+            .count(),
+        1,
+        "{all:?}"
+    );
     assert_eq!(all.iter().filter(|v| *v == "push/1@0").count(), 1, "{all:?}");
 }
 
 #[tokio::test]
-async fn a_question_waits_for_what_this_aggregator_acknowledged_and_after_each_start_of_a_leaf_for_what_tailers_have_sent() {
+async fn a_question_waits_for_what_this_aggregator_acknowledged_and_after_each_start_of_a_leaf_for_what_tailers_have_sent()
+ {
     let bench = bench(clicks(2)).await;
     let sent = |offset| {
         let status = TailStatus {
@@ -191,19 +292,36 @@ async fn a_question_waits_for_what_this_aggregator_acknowledged_and_after_each_s
     let wanted = || async {
         bench.leaf.wanted.lock().clear();
         bench.sql("SELECT count(*) FROM events").await;
-        let mut wanted: Vec<String> = bench.leaf.wanted.lock().iter().map(|(_, vector)| vector.to_string()).collect();
+        let mut wanted: Vec<String> = bench
+            .leaf
+            .wanted
+            .lock()
+            .iter()
+            .map(|(_, vector)| vector.to_string())
+            .collect();
         wanted.sort();
         (wanted, bench.tailing.asked.load(Ordering::SeqCst))
     };
     sent(7);
     let told = |wanted: &[&str], asked| (wanted.iter().map(|w| w.to_string()).collect::<Vec<_>>(), asked);
-    assert_eq!(wanted().await, told(&["", "", "push/0@7"], 1), "once the leaf has answered it is asked for more");
+    assert_eq!(
+        wanted().await,
+        told(&["", "", "push/0@7"], 1),
+        "once the leaf has answered it is asked for more"
+    );
     sent(9);
-    assert_eq!(wanted().await, told(&["push/0@7", "push/1@0"], 1), "from then on at once, with what it has answered");
+    assert_eq!(
+        wanted().await,
+        told(&["push/0@7", "push/1@0"], 1),
+        "from then on at once, with what it has answered"
+    );
     bench.leaf.boot.store(1, Ordering::SeqCst);
     assert_eq!(wanted().await, told(&["push/0@7", "push/0@9", "push/1@0"], 2));
     let collection = bench.engine.catalog().collections[&events()].uid;
-    bench.engine.acknowledged(ShardId { collection, number: 1 }, "push/1@5".parse().expect("a position"));
+    bench.engine.acknowledged(
+        ShardId { collection, number: 1 },
+        "push/1@5".parse().expect("a position"),
+    );
     assert_eq!(wanted().await, told(&["push/0@9", "push/1@5"], 2));
 }
 
@@ -213,9 +331,19 @@ async fn a_common_part_of_several_aggregates_does_not_keep_them_from_the_leaf() 
     let sql = r#"SELECT "e"."user.name:text" || '!' AS "g", min("e"."n:int" * 7 + 1) AS "lo", max("e"."n:int" * 7 + 1) AS "hi", avg("e"."n:int" * 7 + 1) AS "a"
                  FROM "rachis_0" AS "e" GROUP BY 1 ORDER BY 1"#;
     let (rows, stats) = bench.rows(sql, &[&["user.name:text", "n:int"]]).await;
-    assert_eq!(rows, ["u0! | 1 | 64 | 32.5", "u1! | 8 | 50 | 29.0", "u2! | 15 | 57 | 36.0"]);
+    assert_eq!(
+        rows,
+        ["u0! | 1 | 64 | 32.5", "u1! | 8 | 50 | 29.0", "u2! | 15 | 57 | 36.0"]
+    );
     assert_eq!(stats.rows_shipped, 6);
-    assert!(bench.leaf.requests.lock().iter().all(|r| matches!(r.stage, Stage::Partial(_))));
+    assert!(
+        bench
+            .leaf
+            .requests
+            .lock()
+            .iter()
+            .all(|r| matches!(r.stage, Stage::Partial(_)))
+    );
 }
 
 #[tokio::test]
@@ -225,5 +353,8 @@ async fn an_aggregate_over_a_sub_query_is_computed_where_the_sub_query_is() {
     let (rows, _) = bench.rows(sql, &[&["n:int"], &["n:int"]]).await;
     assert_eq!(rows, ["27"]);
     let requests = bench.leaf.requests.lock();
-    assert!(requests.iter().any(|r| matches!(r.stage, Stage::Rows { .. })) && requests.iter().any(|r| matches!(r.stage, Stage::Partial(_))));
+    assert!(
+        requests.iter().any(|r| matches!(r.stage, Stage::Rows { .. }))
+            && requests.iter().any(|r| matches!(r.stage, Stage::Partial(_)))
+    );
 }

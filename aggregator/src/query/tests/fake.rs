@@ -1,4 +1,5 @@
-//! A leaf, a change log and a tailer in memory. The leaf computes every request by brute force and remembers what it was asked.
+//! A leaf, a change log and a tailer in memory. The leaf computes every request by brute force and remembers what it
+//! was asked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,8 +34,8 @@ use plan::{
     clause::Matcher,
     path::Step,
     scan::{
-        After, Chunk, DeadLetter, Document, FieldStatus, Misfit, PartialAggregate, Pinned, QueryId, Scan, ScanRequest, ScanStream, ShardStatus,
-        SortKey, Stage, Trailer,
+        After, Chunk, DeadLetter, Document, FieldStatus, Misfit, PartialAggregate, Pinned, QueryId, Scan, ScanRequest,
+        ScanStream, ShardStatus, SortKey, Stage, Trailer,
     },
 };
 use proto::{
@@ -100,30 +101,56 @@ impl FakeLeaf {
     fn compute(&self, request: &ScanRequest) -> (Vec<RecordBatch>, Trailer) {
         let documents = self.shards.lock().get(&request.shard).cloned().unwrap_or_default();
         let mut wanted = request.columns.clone();
-        let more =
-            request.filter.iter().flat_map(|f| f.column_refs().into_iter().map(|c| Column::parse(&c.name).expect("a flat name")).collect::<Vec<_>>());
-        let keys = if let Stage::Top { keys, .. } = &request.stage { keys.clone() } else { Vec::new() };
+        let more = request.filter.iter().flat_map(|f| {
+            f.column_refs()
+                .into_iter()
+                .map(|c| Column::parse(&c.name).expect("a flat name"))
+                .collect::<Vec<_>>()
+        });
+        let keys = if let Stage::Top { keys, .. } = &request.stage {
+            keys.clone()
+        } else {
+            Vec::new()
+        };
         for column in more.chain(keys.iter().map(|key| key.column.clone())) {
             if !wanted.contains(&column) {
                 wanted.push(column);
             }
         }
         let mut misfits = Vec::new();
-        let arrays = wanted.iter().map(|column| array(column, &documents, &mut misfits)).collect::<Vec<ArrayRef>>();
+        let arrays = wanted
+            .iter()
+            .map(|column| array(column, &documents, &mut misfits))
+            .collect::<Vec<ArrayRef>>();
         let options = RecordBatchOptions::new().with_row_count(Some(documents.len()));
         let all = RecordBatch::try_new_with_options(schema_of(&wanted), arrays, &options).expect("a batch");
         let passes = passing(request, &all);
-        let addresses: Vec<Address> =
-            documents.iter().zip(passes.iter()).filter(|(_, passes)| *passes == Some(true)).map(|((a, _), _)| a.clone()).collect();
+        let addresses: Vec<Address> = documents
+            .iter()
+            .zip(passes.iter())
+            .filter(|(_, passes)| *passes == Some(true))
+            .map(|((a, _), _)| a.clone())
+            .collect();
         let matched = filter_record_batch(&all, &passes).expect("filtered");
-        let shown = matched.project(&(0..request.columns.len()).collect::<Vec<_>>()).expect("projected");
+        let shown = matched
+            .project(&(0..request.columns.len()).collect::<Vec<_>>())
+            .expect("projected");
         let batches = match &request.stage {
             Stage::Rows { limit } => vec![shown.slice(0, shown.num_rows().min(limit.unwrap_or(usize::MAX)))],
             Stage::Top { keys, after, limit } => vec![top(&matched, &shown, &addresses, keys, after.as_ref(), *limit)],
             Stage::Partial(partial) => partial_states(partial, shown),
         };
         let shipped = batches.iter().map(|b| b.num_rows() as u64).sum();
-        (batches, Trailer { documents: documents.len() as u64, matched: addresses.len() as u64, shipped, misfits, ..Trailer::default() })
+        (
+            batches,
+            Trailer {
+                documents: documents.len() as u64,
+                matched: addresses.len() as u64,
+                shipped,
+                misfits,
+                ..Trailer::default()
+            },
+        )
     }
 }
 
@@ -132,29 +159,67 @@ fn passing(request: &ScanRequest, all: &RecordBatch) -> BooleanArray {
     let state = SessionContext::new().state();
     let mut passes = BooleanArray::from(vec![true; all.num_rows()]);
     for condition in &request.filter {
-        assert!(condition.column_refs().iter().all(|c| c.relation.is_none()), "{condition} has a qualifier");
-        let physical = state.create_physical_expr(condition.clone(), &schema).expect("a physical expression");
-        let value = physical.evaluate(all).expect("evaluated").into_array(all.num_rows()).expect("an array");
+        assert!(
+            condition.column_refs().iter().all(|c| c.relation.is_none()),
+            "{condition} has a qualifier"
+        );
+        let physical = state
+            .create_physical_expr(condition.clone(), &schema)
+            .expect("a physical expression");
+        let value = physical
+            .evaluate(all)
+            .expect("evaluated")
+            .into_array(all.num_rows())
+            .expect("an array");
         passes = and_kleene(&passes, value.as_boolean()).expect("and");
     }
     passes
 }
 
 /// The first rows by the keys and then the address.
-fn top(matched: &RecordBatch, shown: &RecordBatch, addresses: &[Address], keys: &[SortKey], after: Option<&After>, limit: usize) -> RecordBatch {
+fn top(
+    matched: &RecordBatch,
+    shown: &RecordBatch,
+    addresses: &[Address],
+    keys: &[SortKey],
+    after: Option<&After>,
+    limit: usize,
+) -> RecordBatch {
     let field = |key: &SortKey| {
-        SortField::new_with_options(key.column.view.to.arrow(), SortOptions { descending: key.descending, nulls_first: key.nulls_first })
+        SortField::new_with_options(
+            key.column.view.to.arrow(),
+            SortOptions {
+                descending: key.descending,
+                nulls_first: key.nulls_first,
+            },
+        )
     };
     let converter = RowConverter::new(keys.iter().map(field).collect()).expect("a converter");
-    let arrays =
-        |batch: &RecordBatch| keys.iter().map(|key| Arc::clone(batch.column_by_name(&key.column.name()).expect("a key"))).collect::<Vec<_>>();
+    let arrays = |batch: &RecordBatch| {
+        keys.iter()
+            .map(|key| Arc::clone(batch.column_by_name(&key.column.name()).expect("a key")))
+            .collect::<Vec<_>>()
+    };
     let rows = converter.convert_columns(&arrays(matched)).expect("rows");
     let after: Option<(OwnedRow, Address)> = after.map(|after| {
-        let values: Vec<ArrayRef> = after.values.iter().map(|value| value.to_array().expect("an array")).collect();
-        (converter.convert_columns(&values).expect("rows").row(0).owned(), after.address.clone())
+        let values: Vec<ArrayRef> = after
+            .values
+            .iter()
+            .map(|value| value.to_array().expect("an array"))
+            .collect();
+        (
+            converter.convert_columns(&values).expect("rows").row(0).owned(),
+            after.address.clone(),
+        )
     });
-    let mut order: Vec<(OwnedRow, &Address, u32)> = (0..matched.num_rows()).map(|i| (rows.row(i).owned(), &addresses[i], i as u32)).collect();
-    order.retain(|(row, address, _)| after.as_ref().is_none_or(|(after_row, after_address)| (row, *address) > (after_row, after_address)));
+    let mut order: Vec<(OwnedRow, &Address, u32)> = (0..matched.num_rows())
+        .map(|i| (rows.row(i).owned(), &addresses[i], i as u32))
+        .collect();
+    order.retain(|(row, address, _)| {
+        after
+            .as_ref()
+            .is_none_or(|(after_row, after_address)| (row, *address) > (after_row, after_address))
+    });
     order.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
     let winners: UInt32Array = order.iter().take(limit).map(|(_, _, index)| *index).collect();
     take_record_batch(shown, &winners).expect("taken")
@@ -175,10 +240,26 @@ fn partial_states(partial: &PartialAggregate, rows: RecordBatch) -> Vec<RecordBa
         Arc::clone(&partial.input),
     );
     let aggregate = aggregate.expect("an aggregate");
-    assert_eq!(aggregate.schema(), partial.output, "the states' schema is the planned one");
-    let run = async { collect(Arc::new(aggregate), SessionContext::new().task_ctx()).await.expect("states") };
+    assert_eq!(
+        aggregate.schema(),
+        partial.output,
+        "the states' schema is the planned one"
+    );
+    let run = async {
+        collect(Arc::new(aggregate), SessionContext::new().task_ctx())
+            .await
+            .expect("states")
+    };
     std::thread::scope(|scope| {
-        scope.spawn(|| tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(run)).join().expect("no panic")
+        scope
+            .spawn(|| {
+                tokio::runtime::Builder::new_current_thread()
+                    .build()
+                    .expect("a runtime")
+                    .block_on(run)
+            })
+            .join()
+            .expect("no panic")
     })
 }
 
@@ -197,7 +278,11 @@ fn array(column: &Column, documents: &[(Address, Value)], misfits: &mut Vec<Misf
         })
         .collect();
     if there > 0 {
-        misfits.push(Misfit { column: column.clone(), values: unfit, of: there });
+        misfits.push(Misfit {
+            column: column.clone(),
+            values: unfit,
+            of: there,
+        });
     }
     match values.is_empty() {
         true => datafusion::arrow::array::new_empty_array(&column.view.to.arrow()),
@@ -216,8 +301,16 @@ fn scalar(column: &Column, address: &Address, document: &Value) -> ScalarValue {
     let micros = |seconds: i64| ScalarValue::TimestampMicrosecond(Some(seconds * 1_000_000), Some("UTC".into()));
     let text = |text: String| ScalarValue::Utf8View(Some(text));
     match &column.what {
-        What::Id => text(document.get("_id").and_then(Value::as_str).map_or_else(|| address.to_string(), str::to_owned)),
-        What::Time => document.get("at").and_then(Value::as_i64).map_or(ScalarValue::TimestampMicrosecond(None, Some("UTC".into())), micros),
+        What::Id => text(
+            document
+                .get("_id")
+                .and_then(Value::as_str)
+                .map_or_else(|| address.to_string(), str::to_owned),
+        ),
+        What::Time => document
+            .get("at")
+            .and_then(Value::as_i64)
+            .map_or(ScalarValue::TimestampMicrosecond(None, Some("UTC".into())), micros),
         What::Ingested => micros(address.offset),
         What::Source => text(address.source.to_string()),
         What::Partition => ScalarValue::Int64(Some(i64::from(address.partition))),
@@ -228,7 +321,9 @@ fn scalar(column: &Column, address: &Address, document: &Value) -> ScalarValue {
         What::Path(path) => of_value(column, at(document, path)),
         What::Search(clause) => {
             let text = document.to_string();
-            ScalarValue::Boolean(Some(Matcher::new(clause).matches(&proto::json::parse(text.as_bytes()).expect("JSON"))))
+            ScalarValue::Boolean(Some(
+                Matcher::new(clause).matches(&proto::json::parse(text.as_bytes()).expect("JSON")),
+            ))
         }
     }
 }
@@ -237,9 +332,21 @@ fn of_value(column: &Column, value: Option<&Value>) -> ScalarValue {
     let (cast, string) = (column.view.cast, value.and_then(Value::as_str));
     match column.view.to {
         Type::Bool => ScalarValue::Boolean(value.and_then(Value::as_bool)),
-        Type::Int => ScalarValue::Int64(value.and_then(Value::as_i64).or(string.filter(|_| cast).and_then(|s| s.parse().ok()))),
-        Type::Double => ScalarValue::Float64(value.and_then(Value::as_f64).or(string.filter(|_| cast).and_then(|s| s.parse().ok()))),
-        Type::Text => ScalarValue::Utf8View(string.map(str::to_owned).or(value.filter(|v| cast && !v.is_null()).map(ToString::to_string))),
+        Type::Int => ScalarValue::Int64(
+            value
+                .and_then(Value::as_i64)
+                .or(string.filter(|_| cast).and_then(|s| s.parse().ok())),
+        ),
+        Type::Double => ScalarValue::Float64(
+            value
+                .and_then(Value::as_f64)
+                .or(string.filter(|_| cast).and_then(|s| s.parse().ok())),
+        ),
+        Type::Text => ScalarValue::Utf8View(
+            string
+                .map(str::to_owned)
+                .or(value.filter(|v| cast && !v.is_null()).map(ToString::to_string)),
+        ),
         Type::Time => ScalarValue::TimestampMicrosecond(None, Some("UTC".into())),
         Type::Json | Type::Canonical => ScalarValue::LargeUtf8(value.filter(|v| !v.is_null()).map(ToString::to_string)),
         Type::Rank => {
@@ -263,17 +370,27 @@ fn kinds_of(documents: &[(Address, Value)]) -> PathKinds {
         };
         *kinds.paths.entry(path.clone()).or_default() |= kind;
         if let Value::Object(entries) = value {
-            entries.iter().for_each(|(key, value)| walk(&path.key(key), value, kinds));
+            entries
+                .iter()
+                .for_each(|(key, value)| walk(&path.key(key), value, kinds));
         }
     }
     let mut kinds = PathKinds::default();
-    documents.iter().for_each(|(_, document)| walk(&Path::default(), document, &mut kinds));
+    documents
+        .iter()
+        .for_each(|(_, document)| walk(&Path::default(), document, &mut kinds));
     kinds
 }
 
 #[async_trait]
 impl Scan for FakeLeaf {
-    async fn pin(&self, query: QueryId, shard: ShardId, at_least: &PositionVector, _: Instant) -> Result<Pinned, Problem> {
+    async fn pin(
+        &self,
+        query: QueryId,
+        shard: ShardId,
+        at_least: &PositionVector,
+        _: Instant,
+    ) -> Result<Pinned, Problem> {
         if self.away.lock().contains(&shard.number) {
             return Err(Problem::new(Code::Unavailable, "it is away"));
         }
@@ -281,7 +398,9 @@ impl Scan for FakeLeaf {
         self.wanted.lock().push((shard, at_least.clone()));
         let documents = self.shards.lock().get(&shard).cloned().unwrap_or_default();
         let mut positions = PositionVector::default();
-        documents.iter().for_each(|(a, _)| positions.advance(&a.source, a.partition, a.offset));
+        documents
+            .iter()
+            .for_each(|(a, _)| positions.advance(&a.source, a.partition, a.offset));
         Ok(Pinned {
             positions,
             boot: self.boot.load(Ordering::SeqCst),
@@ -296,7 +415,10 @@ impl Scan for FakeLeaf {
     }
 
     fn scan(&self, request: ScanRequest) -> ScanStream {
-        assert!(self.pinned.lock().contains(&(request.query, request.shard)), "a scan reads a pinned view");
+        assert!(
+            self.pinned.lock().contains(&(request.query, request.shard)),
+            "a scan reads a pinned view"
+        );
         self.requests.lock().push(request.clone());
         match *self.fault.lock() {
             Some(Fault::Hang) => {
@@ -312,7 +434,10 @@ impl Scan for FakeLeaf {
             _ => {}
         }
         let (batches, trailer) = self.compute(&request);
-        let batches = batches.into_iter().flat_map(|batch| [Ok(Chunk::SoFar(trailer.clone())), Ok(Chunk::Rows(batch))]).collect::<Vec<_>>();
+        let batches = batches
+            .into_iter()
+            .flat_map(|batch| [Ok(Chunk::SoFar(trailer.clone())), Ok(Chunk::Rows(batch))])
+            .collect::<Vec<_>>();
         let end = (*self.fault.lock() != Some(Fault::NoTrailer)).then_some(Ok(Chunk::End(trailer)));
         stream::iter(batches.into_iter().chain(end)).boxed()
     }
@@ -320,9 +445,18 @@ impl Scan for FakeLeaf {
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {
         let shards = self.shards.lock();
         let found = shards.get(&shard).and_then(|documents| {
-            documents.iter().find(|(a, d)| d.get("_id").and_then(Value::as_str).map_or_else(|| a.to_string() == id, |own| own == id))
+            documents.iter().find(|(a, d)| {
+                d.get("_id")
+                    .and_then(Value::as_str)
+                    .map_or_else(|| a.to_string() == id, |own| own == id)
+            })
         });
-        Ok(found.map(|(address, document)| Document { address: address.clone(), id: id.to_owned(), bytes: document.to_string().into(), json: true }))
+        Ok(found.map(|(address, document)| Document {
+            address: address.clone(),
+            id: id.to_owned(),
+            bytes: document.to_string().into(),
+            json: true,
+        }))
     }
 
     async fn fields(&self, shard: ShardId) -> Result<Vec<FieldStatus>, Problem> {
@@ -330,12 +464,25 @@ impl Scan for FakeLeaf {
             return Err(Problem::new(Code::Unavailable, "it is away"));
         }
         let documents = self.shards.lock().get(&shard).cloned().unwrap_or_default();
-        let status = |(path, kinds)| FieldStatus { path, kinds, documents: documents.len() as u64, indexed: "columns", sample: None };
+        let status = |(path, kinds)| FieldStatus {
+            path,
+            kinds,
+            documents: documents.len() as u64,
+            indexed: "columns",
+            sample: None,
+        };
         Ok(kinds_of(&documents).paths.into_iter().map(status).collect())
     }
 
     async fn status(&self, shard: ShardId) -> Result<ShardStatus, Problem> {
-        Ok(ShardStatus { shard, positions: PositionVector::default(), outcomes: Default::default(), tail: 0, splits: Vec::new(), bytes: 0 })
+        Ok(ShardStatus {
+            shard,
+            positions: PositionVector::default(),
+            outcomes: Default::default(),
+            tail: 0,
+            splits: Vec::new(),
+            bytes: 0,
+        })
     }
 
     async fn dead_letters(&self, _: ShardId, _: usize) -> Result<Vec<DeadLetter>, Problem> {
@@ -385,7 +532,12 @@ impl Changes for FakeChanges {
         self.0.subscribe()
     }
     async fn propose(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem> {
-        let record = ChangeRecord { uid: uuid::Uuid::now_v7(), level: proto::catalog::LEVEL, expected, change };
+        let record = ChangeRecord {
+            uid: uuid::Uuid::now_v7(),
+            level: proto::catalog::LEVEL,
+            expected,
+            change,
+        };
         let (after, result) = self.0.borrow().apply(&record);
         let after = Arc::new(after);
         self.0.send_replace(Arc::clone(&after));
@@ -420,5 +572,7 @@ impl Tailing for FakeTailing {
 
 /// All rows of some batches as one.
 pub fn one_batch(batches: &[RecordBatch]) -> Option<RecordBatch> {
-    batches.first().map(|first| concat_batches(&first.schema(), batches).expect("one schema"))
+    batches
+        .first()
+        .map(|first| concat_batches(&first.schema(), batches).expect("one schema"))
 }

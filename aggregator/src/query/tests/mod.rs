@@ -55,18 +55,52 @@ async fn bench(documents: impl IntoIterator<Item = Value>) -> Bench {
 async fn bench_with(documents: impl IntoIterator<Item = Value>, limits: impl FnOnce(&mut AggregatorOptions)) -> Bench {
     let (leaf, tailing) = (Arc::new(FakeLeaf::default()), Arc::new(FakeTailing::default()));
     let changes = Arc::new(FakeChanges(watch::Sender::new(Arc::default())));
-    let settings = CollectionSettings { shards: 2, ..CollectionSettings::default() };
-    let catalog = changes.propose(Change::CreateCollection { name: events(), settings, placement: Vec::new() }, None).await.expect("a collection");
+    let settings = CollectionSettings {
+        shards: 2,
+        ..CollectionSettings::default()
+    };
+    let catalog = changes
+        .propose(
+            Change::CreateCollection {
+                name: events(),
+                settings,
+                placement: Vec::new(),
+            },
+            None,
+        )
+        .await
+        .expect("a collection");
     let collection = catalog.collections[&events()].uid;
     for (i, document) in documents.into_iter().enumerate() {
-        leaf.add(ShardId { collection, number: u32::try_from(i % 2).expect("small") }, document);
+        leaf.add(
+            ShardId {
+                collection,
+                number: u32::try_from(i % 2).expect("small"),
+            },
+            document,
+        );
     }
     let spill = std::env::temp_dir().join(format!("rachis-query-test-{}", uuid::Uuid::now_v7()));
     let mut options = AggregatorOptions::new(&spill);
     limits(&mut options);
-    let nodes = OnlyNode { url: String::new(), started_ms: 0, changes: changes.clone() };
-    let roles = Roles { leaf: leaf.clone(), pushes: leaf.clone(), changes, tailing: tailing.clone(), nodes: Arc::new(nodes) };
-    Bench { engine: Engine::new(roles, options).expect("an engine"), leaf, tailing, spill }
+    let nodes = OnlyNode {
+        url: String::new(),
+        started_ms: 0,
+        changes: changes.clone(),
+    };
+    let roles = Roles {
+        leaf: leaf.clone(),
+        pushes: leaf.clone(),
+        changes,
+        tailing: tailing.clone(),
+        nodes: Arc::new(nodes),
+    };
+    Bench {
+        engine: Engine::new(roles, options).expect("an engine"),
+        leaf,
+        tailing,
+        spill,
+    }
 }
 
 fn events() -> CollectionName {
@@ -76,13 +110,22 @@ fn events() -> CollectionName {
 /// A query whose names are resolved by hand: `rachis_0`, … are `events`, each with these columns.
 fn resolved(sql: &str, tables: &[&[&str]]) -> Resolved {
     let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).expect("SQL");
-    let Some(ast::Statement::Query(query)) = statements.pop() else { panic!("not a query") };
+    let Some(ast::Statement::Query(query)) = statements.pop() else {
+        panic!("not a query")
+    };
     let column = |name: &&str| Column::parse(name).unwrap_or_else(|| panic!("{name} is no flat name"));
     let table = |(i, columns): (usize, &&[&str])| TableUse {
         name: format!("rachis_{i}"),
-        table: Table::Collection { collection: events(), columns: columns.iter().map(column).collect() },
+        table: Table::Collection {
+            collection: events(),
+            columns: columns.iter().map(column).collect(),
+        },
     };
-    Resolved { query, tables: tables.iter().enumerate().map(table).collect(), warnings: Vec::new() }
+    Resolved {
+        query,
+        tables: tables.iter().enumerate().map(table).collect(),
+        warnings: Vec::new(),
+    }
 }
 
 impl Bench {
@@ -102,7 +145,9 @@ impl Bench {
                 let mut stats = Stats::default();
                 pins.fill(&mut stats);
                 let planned = planner::plan(&engine, &context, &pins, resolved, &[], rows_max).await?;
-                reply.send(statement::begin(pins, planned, stats, rows_max)?, &context, started).await
+                reply
+                    .send(statement::begin(pins, planned, stats, rows_max)?, &context, started)
+                    .await
             };
             if let Err(problem) = run::guarded(&context, work).await {
                 reply.fail(problem).await;
@@ -113,7 +158,10 @@ impl Bench {
 
     /// The rows of a resolved query as lines of text, and its statistics.
     async fn rows(&self, sql: &str, tables: &[&[&str]]) -> (Vec<String>, Stats) {
-        let answer = self.ask_resolved(Question::default(), sql, tables).await.unwrap_or_else(|p| panic!("{sql}: {p}"));
+        let answer = self
+            .ask_resolved(Question::default(), sql, tables)
+            .await
+            .unwrap_or_else(|p| panic!("{sql}: {p}"));
         let (batches, stats) = read(answer).await.unwrap_or_else(|p| panic!("{sql}: {p}"));
         (lines(&batches), stats)
     }
@@ -125,7 +173,15 @@ impl Bench {
     }
 
     async fn try_sql(&self, sql: &str) -> Result<(Vec<RecordBatch>, Stats), Problem> {
-        read(self.engine.ask(Question { sql: sql.to_owned(), ..Question::default() }).await?).await
+        read(
+            self.engine
+                .ask(Question {
+                    sql: sql.to_owned(),
+                    ..Question::default()
+                })
+                .await?,
+        )
+        .await
     }
 
     /// Waits until nothing of any query is held by the leaf.
@@ -153,8 +209,21 @@ async fn read(answer: Answer) -> Result<(Vec<RecordBatch>, Stats), Problem> {
 
 /// `a | b` a row.
 fn lines(batches: &[RecordBatch]) -> Vec<String> {
-    let Some(all) = fake::one_batch(batches) else { return Vec::new() };
+    let Some(all) = fake::one_batch(batches) else {
+        return Vec::new();
+    };
     let table = pretty_format_batches(&[all]).expect("a table").to_string();
-    let row = |line: &str| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(" | ");
-    table.lines().filter(|line| line.starts_with('|')).skip(1).map(row).collect()
+    let row = |line: &str| {
+        line.trim_matches('|')
+            .split('|')
+            .map(str::trim)
+            .collect::<Vec<_>>()
+            .join(" | ")
+    };
+    table
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .skip(1)
+        .map(row)
+        .collect()
 }

@@ -17,45 +17,100 @@ fn orders() -> Vec<Value> {
 #[tokio::test]
 async fn a_path_is_asked_as_it_is_written() {
     let bench = bench(orders()).await;
-    let (rows, stats) = bench.sql("SELECT user.name, count(*) AS n, sum(price) FROM events GROUP BY user.name ORDER BY n DESC, 1").await;
+    let (rows, stats) = bench
+        .sql("SELECT user.name, count(*) AS n, sum(price) FROM events GROUP BY user.name ORDER BY n DESC, 1")
+        .await;
     assert_eq!(rows, ["ann | 2 | 1240", "bob | 1 | 120"]);
     assert_eq!(stats.warnings, [] as [&str; 0]);
     let (rows, stats) = bench.sql("SELECT sum(ms) AS s FROM events").await;
     assert_eq!(rows, ["42"]);
     assert_eq!(stats.warnings.len(), 1, "{:?}", stats.warnings);
-    let (rows, _) = bench.sql("SELECT _id FROM events WHERE user.name LIKE 'a%' AND price BETWEEN 100 AND 500").await;
+    let (rows, _) = bench
+        .sql("SELECT _id FROM events WHERE user.name LIKE 'a%' AND price BETWEEN 100 AND 500")
+        .await;
     assert_eq!(rows, ["a"]);
 }
 
 #[tokio::test]
 async fn a_field_and_a_view_hold_for_everything_there() {
     let bench = bench(orders()).await;
-    assert_eq!(bench.sql("CREATE FIELD events.euro AS price / 100.0").await.0, ["field events.euro | 1"]);
+    assert_eq!(
+        bench.sql("CREATE FIELD events.euro AS price / 100.0").await.0,
+        ["field events.euro | 1"]
+    );
     assert_eq!(bench.sql("SELECT max(euro) AS m FROM events").await.0, ["9.9"]);
-    assert_eq!(bench.sql("CREATE VIEW dear AS SELECT _id, euro FROM events WHERE euro > 2").await.0, ["view dear | 1"]);
+    assert_eq!(
+        bench
+            .sql("CREATE VIEW dear AS SELECT _id, euro FROM events WHERE euro > 2")
+            .await
+            .0,
+        ["view dear | 1"]
+    );
     assert_eq!(bench.sql("SELECT count(*) AS c FROM dear").await.0, ["2"]);
-    assert_eq!(bench.sql("CREATE OR REPLACE FIELD events.euro AS price / 1000.0").await.0, ["field events.euro | 2"]);
+    assert_eq!(
+        bench
+            .sql("CREATE OR REPLACE FIELD events.euro AS price / 1000.0")
+            .await
+            .0,
+        ["field events.euro | 2"]
+    );
     assert_eq!(bench.sql("SELECT count(*) AS c FROM dear").await.0, ["0"]);
-    let used = bench.try_sql("DROP FIELD events.euro").await.expect_err("the view uses it");
+    let used = bench
+        .try_sql("DROP FIELD events.euro")
+        .await
+        .expect_err("the view uses it");
     assert_eq!(used.code, Code::InUse);
     let shown = bench.sql("SHOW DEFINITIONS").await.0;
     assert_eq!(shown.len(), 2, "{shown:?}");
-    assert!(bench.sql("DESCRIBE dear").await.0.iter().any(|line| line.starts_with("euro | ")));
+    assert!(
+        bench
+            .sql("DESCRIBE dear")
+            .await
+            .0
+            .iter()
+            .any(|line| line.starts_with("euro | "))
+    );
     assert_eq!(bench.sql("DROP VIEW dear").await.0, ["view dear | 1"]);
     assert_eq!(bench.sql("DROP FIELD events.euro").await.0, ["field events.euro | 2"]);
     let hidden = bench.sql("CREATE FIELD events.price AS 0").await.1;
-    assert!(hidden.warnings.iter().any(|warning| warning.contains("_doc->'price'")), "{:?}", hidden.warnings);
-    assert_eq!(bench.sql("SELECT max(price) AS p, max((_doc->>'price')::int) AS q FROM events").await.0, ["0 | 990"]);
+    assert!(
+        hidden.warnings.iter().any(|warning| warning.contains("_doc->'price'")),
+        "{:?}",
+        hidden.warnings
+    );
+    assert_eq!(
+        bench
+            .sql("SELECT max(price) AS p, max((_doc->>'price')::int) AS q FROM events")
+            .await
+            .0,
+        ["0 | 990"]
+    );
 }
 
 #[tokio::test]
 async fn the_plan_shows_what_goes_to_the_leaf() {
     let bench = bench(orders()).await;
-    let plan = bench.sql("EXPLAIN SELECT user.name, count(*) FROM events WHERE price > 200 GROUP BY user.name").await.0.join("\n");
-    assert!(plan.contains("ShardScan: collection=events, shards=2") && plan.contains("partial=[") && plan.contains("filter=["), "{plan}");
+    let plan = bench
+        .sql("EXPLAIN SELECT user.name, count(*) FROM events WHERE price > 200 GROUP BY user.name")
+        .await
+        .0
+        .join("\n");
+    assert!(
+        plan.contains("ShardScan: collection=events, shards=2")
+            && plan.contains("partial=[")
+            && plan.contains("filter=["),
+        "{plan}"
+    );
     assert!(bench.leaf.requests.lock().is_empty(), "nothing ran");
-    let plan = bench.sql("EXPLAIN ANALYZE SELECT _id FROM events ORDER BY _time DESC LIMIT 2").await.0.join("\n");
-    assert!(plan.contains("top=2 by [_time desc") && plan.contains("output_rows="), "{plan}");
+    let plan = bench
+        .sql("EXPLAIN ANALYZE SELECT _id FROM events ORDER BY _time DESC LIMIT 2")
+        .await
+        .0
+        .join("\n");
+    assert!(
+        plan.contains("top=2 by [_time desc") && plan.contains("output_rows="),
+        "{plan}"
+    );
 }
 
 #[tokio::test]
@@ -65,24 +120,50 @@ async fn tables_are_shown_and_described() {
     assert_eq!(tables[0], "events | collection");
     assert!(tables.contains(&"rachis.sources | system table".to_owned()));
     let columns = bench.sql("DESCRIBE events").await.0;
-    assert!(columns.iter().any(|line| line.starts_with("user.name | TEXT")), "{columns:?}");
-    assert!(columns.iter().any(|line| line.starts_with("_time | TIMESTAMP")), "{columns:?}");
+    assert!(
+        columns.iter().any(|line| line.starts_with("user.name | TEXT")),
+        "{columns:?}"
+    );
+    assert!(
+        columns.iter().any(|line| line.starts_with("_time | TIMESTAMP")),
+        "{columns:?}"
+    );
 }
 
 #[tokio::test]
 async fn every_system_table_can_be_asked() {
     let bench = bench(orders()).await;
     for table in super::super::system::TABLES {
-        bench.sql(&format!("SELECT * FROM {}.{} LIMIT 5", table.schema, table.name)).await;
+        bench
+            .sql(&format!("SELECT * FROM {}.{} LIMIT 5", table.schema, table.name))
+            .await;
         bench.sql(&format!("DESCRIBE {}.{}", table.schema, table.name)).await;
     }
-    assert_eq!(bench.sql("SELECT name, shards FROM rachis.collections").await.0, ["events | 2"]);
-    assert_eq!(bench.sql("SELECT count(*) AS n FROM rachis.shards WHERE collection = 'events'").await.0, ["2"]);
-    let fields = bench.sql("SELECT path, type FROM rachis.fields WHERE path = 'user.name'").await.0;
+    assert_eq!(
+        bench.sql("SELECT name, shards FROM rachis.collections").await.0,
+        ["events | 2"]
+    );
+    assert_eq!(
+        bench
+            .sql("SELECT count(*) AS n FROM rachis.shards WHERE collection = 'events'")
+            .await
+            .0,
+        ["2"]
+    );
+    let fields = bench
+        .sql("SELECT path, type FROM rachis.fields WHERE path = 'user.name'")
+        .await
+        .0;
     assert_eq!(fields, ["user.name | TEXT"]);
-    assert_eq!(bench.sql("SELECT text FROM rachis.queries").await.0, ["SELECT text FROM rachis.queries"]);
+    assert_eq!(
+        bench.sql("SELECT text FROM rachis.queries").await.0,
+        ["SELECT text FROM rachis.queries"]
+    );
     assert!(bench.engine.running().is_empty(), "it has ended");
-    assert_eq!(bench.sql("SELECT name, role, state FROM rachis.nodes").await.0, ["dev | tailer, leaf, aggregator | up"]);
+    assert_eq!(
+        bench.sql("SELECT name, role, state FROM rachis.nodes").await.0,
+        ["dev | tailer, leaf, aggregator | up"]
+    );
 }
 
 #[tokio::test]
@@ -92,7 +173,10 @@ async fn a_shard_that_does_not_answer_hides_its_own_paths_and_no_others() {
     assert_eq!(bench.sql(&format!("SELECT path {named}")).await.0, ["user.name"]);
     bench.leaf.away.lock().insert(1);
     assert_eq!(bench.sql(&format!("SELECT path {named}")).await.0, ["user.name"]);
-    let errors = bench.sql("SELECT collection, path, error FROM rachis.fields WHERE error IS NOT NULL").await.0;
+    let errors = bench
+        .sql("SELECT collection, path, error FROM rachis.fields WHERE error IS NOT NULL")
+        .await
+        .0;
     assert_eq!(errors, ["events |  | it is away"]);
     let columns = "SELECT column_name FROM information_schema.columns WHERE table_name = 'events' AND column_name IN ('_source', 'user.name')";
     assert_eq!(bench.sql(columns).await.0, ["_source", "user.name"]);
@@ -102,7 +186,14 @@ async fn a_shard_that_does_not_answer_hides_its_own_paths_and_no_others() {
 async fn a_running_query_can_be_cancelled_by_its_id() {
     let bench = bench(orders()).await;
     *bench.leaf.fault.lock() = Some(fake::Fault::Hang);
-    let answer = bench.engine.ask(Question { sql: "SELECT _id FROM events".into(), ..Question::default() }).await.expect("columns");
+    let answer = bench
+        .engine
+        .ask(Question {
+            sql: "SELECT _id FROM events".into(),
+            ..Question::default()
+        })
+        .await
+        .expect("columns");
     let running = bench.engine.running();
     assert_eq!(running.len(), 1);
     assert!(bench.engine.cancel(running[0].id));
@@ -143,8 +234,21 @@ async fn what_a_user_gets_wrong_is_told_and_nothing_else_ends() {
 #[tokio::test]
 async fn search_in_sql_is_decided_by_the_leaf() {
     let bench = bench(orders()).await;
-    assert_eq!(bench.sql("SELECT count(*) AS c FROM events WHERE search('ann')").await.0, ["2"]);
-    assert!(bench.leaf.requests.lock().iter().all(|request| request.filter.len() == 1));
+    assert_eq!(
+        bench
+            .sql("SELECT count(*) AS c FROM events WHERE search('ann')")
+            .await
+            .0,
+        ["2"]
+    );
+    assert!(
+        bench
+            .leaf
+            .requests
+            .lock()
+            .iter()
+            .all(|request| request.filter.len() == 1)
+    );
 }
 
 #[tokio::test]
@@ -163,26 +267,48 @@ async fn a_path_keeps_its_column_through_views_with_queries_and_sub_queries() {
         assert_eq!(bench.sql(sql).await.0, ["2"], "{sql}");
         for request in bench.leaf.requests.lock().iter() {
             let filter: Vec<String> = request.filter.iter().map(ToString::to_string).collect();
-            assert_eq!(filter, ["user.name:text = Utf8View(\"ann\")", "price:int > Int64(100)"], "{sql}");
+            assert_eq!(
+                filter,
+                ["user.name:text = Utf8View(\"ann\")", "price:int > Int64(100)"],
+                "{sql}"
+            );
             assert!(request.columns.is_empty(), "{sql}: {:?}", request.columns);
         }
     }
     bench.leaf.requests.lock().clear();
-    assert_eq!(bench.sql("SELECT w.who.name, sum(price) FROM w GROUP BY 1 ORDER BY 2 DESC").await.0, ["ann | 1240", "bob | 120"]);
+    assert_eq!(
+        bench
+            .sql("SELECT w.who.name, sum(price) FROM w GROUP BY 1 ORDER BY 2 DESC")
+            .await
+            .0,
+        ["ann | 1240", "bob | 120"]
+    );
     for request in bench.leaf.requests.lock().iter() {
         let columns: Vec<String> = request.columns.iter().map(plan::Column::name).collect();
-        assert!(columns.iter().all(|name| name == "user.name:text" || name == "price:int"), "{columns:?}");
+        assert!(
+            columns
+                .iter()
+                .all(|name| name == "user.name:text" || name == "price:int"),
+            "{columns:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn an_answer_that_is_cut_says_what_was_read() {
     let bench = bench_with((0..400).map(|n| json!({ "n": n })), |limits| limits.rows_max = 10).await;
-    for (sql, shipped_min) in [("SELECT n FROM events", 10), ("SELECT n FROM events LIMIT 3", 3), ("SELECT a.n FROM events a, events b LIMIT 1", 2)] {
+    for (sql, shipped_min) in [
+        ("SELECT n FROM events", 10),
+        ("SELECT n FROM events LIMIT 3", 3),
+        ("SELECT a.n FROM events a, events b LIMIT 1", 2),
+    ] {
         let stats = bench.sql(sql).await.1;
         // Each of the two shards that is heard has 200 documents.
         let heard = stats.documents_scanned.is_multiple_of(200) && (200..=800).contains(&stats.documents_scanned);
-        assert!(heard && (shipped_min..=800).contains(&stats.rows_shipped), "{sql}: {stats:?}");
+        assert!(
+            heard && (shipped_min..=800).contains(&stats.rows_shipped),
+            "{sql}: {stats:?}"
+        );
     }
     bench.until_let_go().await;
 }

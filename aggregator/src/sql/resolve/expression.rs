@@ -1,11 +1,12 @@
-//! Expressions: every name in them becomes a column, and what SQL spells with words of its own becomes a call. Types are not looked at here.
+//! Expressions: every name in them becomes a column, and what SQL spells with words of its own becomes a call. Types
+//! are not looked at here.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::{
     ast::{
-        self, AccessExpr, BinaryOperator as Op, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Subscript, UnaryOperator,
-        Value as Literal, ValueWithSpan, WindowFrameBound, WindowType,
+        self, AccessExpr, BinaryOperator as Op, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
+        Subscript, UnaryOperator, Value as Literal, ValueWithSpan, WindowFrameBound, WindowType,
     },
     tokenizer::Span,
 };
@@ -32,7 +33,10 @@ impl Resolver<'_> {
     pub fn filter(&mut self, expr: &Expr) -> Result<Expr, Problem> {
         let around = std::mem::replace(&mut self.filtering, true);
         let conjuncts = operands(expr, &Op::And);
-        let resolved = conjuncts.into_iter().map(|part| self.conjunct(part)).collect::<Result<Vec<_>, _>>();
+        let resolved = conjuncts
+            .into_iter()
+            .map(|part| self.conjunct(part))
+            .collect::<Result<Vec<_>, _>>();
         self.filtering = around;
         balanced(resolved?, &Op::And).ok_or_else(|| bad("a condition is missing"))
     }
@@ -41,8 +45,17 @@ impl Resolver<'_> {
     fn conjunct(&mut self, expr: &Expr) -> Result<Expr, Problem> {
         match expr {
             Expr::Nested(inner) => self.conjunct(inner),
-            Expr::InSubquery { expr, subquery, negated } => self.in_subquery(expr, subquery, *negated),
-            Expr::AnyOp { left, compare_op: Op::Eq, right, .. } if matches!(**right, Expr::Subquery(_)) => match &**right {
+            Expr::InSubquery {
+                expr,
+                subquery,
+                negated,
+            } => self.in_subquery(expr, subquery, *negated),
+            Expr::AnyOp {
+                left,
+                compare_op: Op::Eq,
+                right,
+                ..
+            } if matches!(**right, Expr::Subquery(_)) => match &**right {
                 Expr::Subquery(query) => self.in_subquery(left, query, false),
                 _ => self.expression(expr),
             },
@@ -66,7 +79,11 @@ impl Resolver<'_> {
                 Value::Expr(expr) => Ok(Value::Expr(nested(expr))),
                 path => Ok(path),
             },
-            Expr::BinaryOp { left, op: op @ (Op::Arrow | Op::LongArrow | Op::HashArrow | Op::HashLongArrow), right } => self.arrow(left, op, right),
+            Expr::BinaryOp {
+                left,
+                op: op @ (Op::Arrow | Op::LongArrow | Op::HashArrow | Op::HashLongArrow),
+                right,
+            } => self.arrow(left, op, right),
             other => self.rewritten(other).map(Value::Expr),
         }
     }
@@ -74,7 +91,10 @@ impl Resolver<'_> {
     fn counted_name(&mut self, idents: &[ast::Ident]) -> Result<Value, Problem> {
         self.count()?;
         let span = idents.first().map_or(Span::empty(), |ident| ident.span);
-        self.name(&Spelled { steps: steps(idents), span })
+        self.name(&Spelled {
+            steps: steps(idents),
+            span,
+        })
     }
 
     fn rewritten(&mut self, expr: &Expr) -> Result<Expr, Problem> {
@@ -106,116 +126,257 @@ impl Resolver<'_> {
             Expr::Identifier(_)
             | Expr::CompoundIdentifier(_)
             | Expr::CompoundFieldAccess { .. }
-            | Expr::BinaryOp { op: Op::Arrow | Op::LongArrow | Op::HashArrow | Op::HashLongArrow, .. } => {
+            | Expr::BinaryOp {
+                op: Op::Arrow | Op::LongArrow | Op::HashArrow | Op::HashLongArrow,
+                ..
+            } => {
                 let value = self.value(&node)?;
                 done(self.written(value))
             }
             Expr::Value(value) => done(self.literal(&value)?),
             Expr::BinaryOp { ref op, .. } if matches!(op, Op::And | Op::Or) => {
                 let op = op.clone();
-                let parts = operands(&node, &op).into_iter().map(|part| operand(truth(part.clone()))).collect();
+                let parts = operands(&node, &op)
+                    .into_iter()
+                    .map(|part| operand(truth(part.clone())))
+                    .collect();
                 balanced(parts, &op).map_or_else(|| Err(bad("a condition is missing")), open)
             }
-            Expr::BinaryOp { left, op: Op::PGCustomBinaryOperator(name), right } => match name.as_slice() {
+            Expr::BinaryOp {
+                left,
+                op: Op::PGCustomBinaryOperator(name),
+                right,
+            } => match name.as_slice() {
                 [name] if name == "is_distinct" || name == "is_not_distinct" => open(call(name, vec![*left, *right])),
                 _ => Err(not_offered("OPERATOR(…)")),
             },
-            Expr::BinaryOp { left, op: Op::PGExp, right } => open(call("power", vec![*left, *right])),
-            Expr::BinaryOp { left, op: Op::PGStartsWith, right } => open(call("starts_with", vec![*left, *right])),
+            Expr::BinaryOp {
+                left,
+                op: Op::PGExp,
+                right,
+            } => open(call("power", vec![*left, *right])),
+            Expr::BinaryOp {
+                left,
+                op: Op::PGStartsWith,
+                right,
+            } => open(call("starts_with", vec![*left, *right])),
             Expr::BinaryOp { left, op, right } => {
                 check_operator(&op)?;
-                if matches!(op, Op::PGRegexMatch | Op::PGRegexIMatch | Op::PGRegexNotMatch | Op::PGRegexNotIMatch)
-                    && let Some(pattern) = text_literal(&right)
+                if matches!(
+                    op,
+                    Op::PGRegexMatch | Op::PGRegexIMatch | Op::PGRegexNotMatch | Op::PGRegexNotIMatch
+                ) && let Some(pattern) = text_literal(&right)
                 {
                     check_pattern(pattern)?;
                 }
                 open(Expr::BinaryOp { left, op, right })
             }
-            Expr::UnaryOp { op: UnaryOperator::Not, expr } => open(Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(truth(*expr)) }),
-            Expr::UnaryOp { op: UnaryOperator::Minus, expr } if matches!(*expr, Expr::Value(_) | Expr::Interval(_)) => {
-                open(Expr::UnaryOp { op: UnaryOperator::Minus, expr })
-            }
-            Expr::UnaryOp { op: UnaryOperator::Minus, expr } => open(call("negative", vec![*expr])),
-            Expr::UnaryOp { op: UnaryOperator::Plus, expr } => open(call("positive", vec![*expr])),
+            Expr::UnaryOp {
+                op: UnaryOperator::Not,
+                expr,
+            } => open(Expr::UnaryOp {
+                op: UnaryOperator::Not,
+                expr: Box::new(truth(*expr)),
+            }),
+            Expr::UnaryOp {
+                op: UnaryOperator::Minus,
+                expr,
+            } if matches!(*expr, Expr::Value(_) | Expr::Interval(_)) => open(Expr::UnaryOp {
+                op: UnaryOperator::Minus,
+                expr,
+            }),
+            Expr::UnaryOp {
+                op: UnaryOperator::Minus,
+                expr,
+            } => open(call("negative", vec![*expr])),
+            Expr::UnaryOp {
+                op: UnaryOperator::Plus,
+                expr,
+            } => open(call("positive", vec![*expr])),
             Expr::UnaryOp { op, .. } => Err(not_offered(format!("the operator {op}"))),
             Expr::Like { any: true, .. } | Expr::ILike { any: true, .. } => Err(not_offered("LIKE ANY")),
-            Expr::SimilarTo { negated, expr, pattern, escape_char } => {
+            Expr::SimilarTo {
+                negated,
+                expr,
+                pattern,
+                escape_char,
+            } => {
                 let (Some(similar), None) = (text_literal(&pattern), escape_char) else {
-                    return Err(not_offered("SIMILAR TO a pattern that is computed, or with ESCAPE").hint("write a regular expression behind ~"));
+                    return Err(not_offered("SIMILAR TO a pattern that is computed, or with ESCAPE")
+                        .hint("write a regular expression behind ~"));
                 };
                 let pattern = regex_of_similar(similar);
                 check_pattern(&pattern)?;
                 let op = if negated { Op::PGRegexNotMatch } else { Op::PGRegexMatch };
-                open(Expr::BinaryOp { left: expr, op, right: Box::new(text(&pattern)) })
+                open(Expr::BinaryOp {
+                    left: expr,
+                    op,
+                    right: Box::new(text(&pattern)),
+                })
             }
-            Expr::InSubquery { expr, subquery, negated } => done(self.in_subquery_anywhere(&expr, &subquery, negated)?),
-            Expr::AnyOp { left, compare_op, right, .. } => self.any(*left, compare_op, *right),
-            Expr::AllOp { left, compare_op: Op::NotEq, right } if matches!(*right, Expr::Subquery(_)) => match *right {
+            Expr::InSubquery {
+                expr,
+                subquery,
+                negated,
+            } => done(self.in_subquery_anywhere(&expr, &subquery, negated)?),
+            Expr::AnyOp {
+                left,
+                compare_op,
+                right,
+                ..
+            } => self.any(*left, compare_op, *right),
+            Expr::AllOp {
+                left,
+                compare_op: Op::NotEq,
+                right,
+            } if matches!(*right, Expr::Subquery(_)) => match *right {
                 Expr::Subquery(query) => done(self.in_subquery_anywhere(&left, &query, true)?),
                 other => open(other),
             },
-            Expr::AllOp { left, compare_op, right } => match *right {
+            Expr::AllOp {
+                left,
+                compare_op,
+                right,
+            } => match *right {
                 Expr::Subquery(query) => done(self.quantified(&left, &compare_op, &query, true)?),
                 _ => Err(not_offered("ALL of anything but a sub-query")),
             },
-            Expr::Cast { kind, expr, data_type, array: false, format: None } => {
+            Expr::Cast {
+                kind,
+                expr,
+                data_type,
+                array: false,
+                format: None,
+            } => {
                 known_type(&data_type)?;
                 // The planner names a cast by what is cast alone, so two casts of one column would have one name.
                 let (expr, named) = (Box::new(self.expression(&expr)?), text(&data_type.to_string()));
-                done(call("cast", vec![Expr::Cast { kind, expr, data_type, array: false, format: None }, named]))
+                done(call(
+                    "cast",
+                    vec![
+                        Expr::Cast {
+                            kind,
+                            expr,
+                            data_type,
+                            array: false,
+                            format: None,
+                        },
+                        named,
+                    ],
+                ))
             }
             Expr::TypedString(typed) => {
                 known_type(&typed.data_type)?;
-                if let (Some(arrow), Some(spelled)) = (typing::type_of(&typed.data_type), text_literal(&Expr::Value(typed.value.clone())))
-                    && arrow.is_temporal()
-                    && matches!(arrow, datafusion::arrow::datatypes::DataType::Timestamp(..) | datafusion::arrow::datatypes::DataType::Date32)
+                if let (Some(arrow), Some(spelled)) = (
+                    typing::type_of(&typed.data_type),
+                    text_literal(&Expr::Value(typed.value.clone())),
+                ) && arrow.is_temporal()
+                    && matches!(
+                        arrow,
+                        datafusion::arrow::datatypes::DataType::Timestamp(..)
+                            | datafusion::arrow::datatypes::DataType::Date32
+                    )
                     && plan::value::time_of_text(spelled).is_none()
                 {
                     let hint = "write a time as 2026-01-31, 2026-01-31 08:30 or 2026-01-31T08:30:00Z";
-                    return Err(at(bad(format!("'{spelled}' is not a point in time")).hint(hint), typed.value.span));
+                    return Err(at(
+                        bad(format!("'{spelled}' is not a point in time")).hint(hint),
+                        typed.value.span,
+                    ));
                 }
                 done(Expr::TypedString(typed))
             }
             Expr::Interval(interval) if matches!(*interval.value, Expr::Value(_)) => done(Expr::Interval(interval)),
-            Expr::Interval(interval) => {
-                Err(not_offered(format!("an interval of {}", shortened(&interval.value.to_string()))).hint("write n * INTERVAL '1 day'"))
-            }
+            Expr::Interval(interval) => Err(not_offered(format!(
+                "an interval of {}",
+                shortened(&interval.value.to_string())
+            ))
+            .hint("write n * INTERVAL '1 day'")),
             Expr::AtTimeZone { timestamp, time_zone } => open(call("at_time_zone", vec![*timestamp, *time_zone])),
-            Expr::Extract { field, expr, .. } => open(call("date_part", vec![text(&field.to_string().to_lowercase()), *expr])),
-            Expr::Ceil { expr, field: ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) } => open(call("ceil", vec![*expr])),
-            Expr::Floor { expr, field: ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) } => open(call("floor", vec![*expr])),
-            Expr::Position { expr, r#in } => open(call("strpos", vec![*r#in, *expr])),
-            Expr::Substring { expr, substring_from, substring_for, .. } => {
-                let from = substring_from.map_or_else(|| number("1"), |from| *from);
-                open(call("substr", [*expr, from].into_iter().chain(substring_for.map(|length| *length)).collect()))
+            Expr::Extract { field, expr, .. } => {
+                open(call("date_part", vec![text(&field.to_string().to_lowercase()), *expr]))
             }
-            Expr::Trim { trim_where, trim_what, expr, trim_characters } => {
+            Expr::Ceil {
+                expr,
+                field: ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime),
+            } => open(call("ceil", vec![*expr])),
+            Expr::Floor {
+                expr,
+                field: ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime),
+            } => open(call("floor", vec![*expr])),
+            Expr::Position { expr, r#in } => open(call("strpos", vec![*r#in, *expr])),
+            Expr::Substring {
+                expr,
+                substring_from,
+                substring_for,
+                ..
+            } => {
+                let from = substring_from.map_or_else(|| number("1"), |from| *from);
+                open(call(
+                    "substr",
+                    [*expr, from]
+                        .into_iter()
+                        .chain(substring_for.map(|length| *length))
+                        .collect(),
+                ))
+            }
+            Expr::Trim {
+                trim_where,
+                trim_what,
+                expr,
+                trim_characters,
+            } => {
                 let name = match trim_where {
                     Some(ast::TrimWhereField::Leading) => "ltrim",
                     Some(ast::TrimWhereField::Trailing) => "rtrim",
                     _ => "btrim",
                 };
-                let what = trim_what.map(|what| *what).into_iter().chain(trim_characters.unwrap_or_default());
+                let what = trim_what
+                    .map(|what| *what)
+                    .into_iter()
+                    .chain(trim_characters.unwrap_or_default());
                 open(call(name, [*expr].into_iter().chain(what).collect()))
             }
-            Expr::Overlay { expr, overlay_what, overlay_from, overlay_for } => {
-                let arguments = [*expr, *overlay_what, *overlay_from].into_iter().chain(overlay_for.map(|length| *length));
+            Expr::Overlay {
+                expr,
+                overlay_what,
+                overlay_from,
+                overlay_for,
+            } => {
+                let arguments = [*expr, *overlay_what, *overlay_from]
+                    .into_iter()
+                    .chain(overlay_for.map(|length| *length));
                 open(call("overlay", arguments.collect()))
             }
-            Expr::Case { case_token, end_token, operand, mut conditions, else_result } => {
+            Expr::Case {
+                case_token,
+                end_token,
+                operand,
+                mut conditions,
+                else_result,
+            } => {
                 if operand.is_none() {
                     for when in &mut conditions {
                         when.condition = truth(std::mem::replace(&mut when.condition, literal(Literal::Null)));
                     }
                 }
-                open(Expr::Case { case_token, end_token, operand, conditions, else_result })
+                open(Expr::Case {
+                    case_token,
+                    end_token,
+                    operand,
+                    conditions,
+                    else_result,
+                })
             }
             Expr::Exists { subquery, negated } => done(self.exists(&subquery, negated)?),
             Expr::Subquery(query) => {
                 let (query, columns) = self.query(&query)?;
                 match columns.as_slice() {
                     [_] => done(Expr::Subquery(Box::new(query))),
-                    _ => Err(bad(format!("a sub-query of {} columns stands where one value is wanted", columns.len()))),
+                    _ => Err(bad(format!(
+                        "a sub-query of {} columns stands where one value is wanted",
+                        columns.len()
+                    ))),
                 }
             }
             Expr::Function(function) => self.function(function),
@@ -242,12 +403,22 @@ impl Resolver<'_> {
     }
 
     fn any(&mut self, left: Expr, op: Op, right: Expr) -> Result<(Expr, Option<Expr>), Problem> {
-        let list = |left, array: ast::Array| Expr::InList { expr: Box::new(left), list: array.elem, negated: false };
+        let list = |left, array: ast::Array| Expr::InList {
+            expr: Box::new(left),
+            list: array.elem,
+            negated: false,
+        };
         match (op, right) {
-            (Op::Eq, Expr::Subquery(query)) => Ok((literal(Literal::Null), Some(self.in_subquery_anywhere(&left, &query, false)?))),
+            (Op::Eq, Expr::Subquery(query)) => Ok((
+                literal(Literal::Null),
+                Some(self.in_subquery_anywhere(&left, &query, false)?),
+            )),
             (Op::Eq, Expr::Array(array)) => Ok((list(left, array), None)),
             (Op::Eq, Expr::Nested(inner)) => self.any(left, Op::Eq, *inner),
-            (compare_op, Expr::Subquery(query)) => Ok((literal(Literal::Null), Some(self.quantified(&left, &compare_op, &query, false)?))),
+            (compare_op, Expr::Subquery(query)) => Ok((
+                literal(Literal::Null),
+                Some(self.quantified(&left, &compare_op, &query, false)?),
+            )),
             _ => Err(not_offered("ANY of anything but a sub-query or ARRAY[…]").hint("write IN (…)")),
         }
     }
@@ -258,13 +429,23 @@ impl Resolver<'_> {
             Literal::Placeholder(name) => {
                 let given = self.parameters.len();
                 let index: Option<usize> = name.strip_prefix('$').and_then(|n| n.parse().ok());
-                let index = index.ok_or_else(|| at(bad(format!("{name} is no parameter")).hint("write $1, $2, …"), value.span))?;
+                let index = index.ok_or_else(|| {
+                    at(
+                        bad(format!("{name} is no parameter")).hint("write $1, $2, …"),
+                        value.span,
+                    )
+                })?;
                 if index == 0 || index > given {
-                    return Err(at(bad(format!("there is no value for {name}")).hint(format!("{given} parameters were given")), value.span));
+                    return Err(at(
+                        bad(format!("there is no value for {name}")).hint(format!("{given} parameters were given")),
+                        value.span,
+                    ));
                 }
             }
-            Literal::SingleQuotedString(_) | Literal::EscapedStringLiteral(_) | Literal::UnicodeStringLiteral(_) | Literal::DollarQuotedString(_) => {
-            }
+            Literal::SingleQuotedString(_)
+            | Literal::EscapedStringLiteral(_)
+            | Literal::UnicodeStringLiteral(_)
+            | Literal::DollarQuotedString(_) => {}
             other => return Err(at(not_offered(format!("the literal {other}")), value.span)),
         }
         // The planner knows fewer spellings of strings than the parser.
@@ -292,16 +473,28 @@ impl Resolver<'_> {
             }
             (_, None) => {
                 let root = Box::new(self.expression(root)?);
-                let chain = chain.iter().map(|access| self.subscript(access)).collect::<Result<_, _>>()?;
-                Ok(Value::Expr(Expr::CompoundFieldAccess { root, access_chain: chain }))
+                let chain = chain
+                    .iter()
+                    .map(|access| self.subscript(access))
+                    .collect::<Result<_, _>>()?;
+                Ok(Value::Expr(Expr::CompoundFieldAccess {
+                    root,
+                    access_chain: chain,
+                }))
             }
         }
     }
 
     fn subscript(&mut self, access: &AccessExpr) -> Result<AccessExpr, Problem> {
         match access {
-            AccessExpr::Subscript(Subscript::Index { index }) => Ok(AccessExpr::Subscript(Subscript::Index { index: self.expression(index)? })),
-            AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, stride }) => {
+            AccessExpr::Subscript(Subscript::Index { index }) => Ok(AccessExpr::Subscript(Subscript::Index {
+                index: self.expression(index)?,
+            })),
+            AccessExpr::Subscript(Subscript::Slice {
+                lower_bound,
+                upper_bound,
+                stride,
+            }) => {
                 let mut bound = |e: &Option<Expr>| e.as_ref().map(|e| self.expression(e)).transpose();
                 Ok(AccessExpr::Subscript(Subscript::Slice {
                     lower_bound: bound(lower_bound)?,
@@ -322,12 +515,18 @@ impl Resolver<'_> {
         };
         let steps = match op {
             Op::HashArrow | Op::HashLongArrow => {
-                let list = text_literal(&key).ok_or_else(|| bad(format!("{op} takes a list of keys")).hint("write _doc #>> '{user,name}'"))?;
+                let list = text_literal(&key)
+                    .ok_or_else(|| bad(format!("{op} takes a list of keys")).hint("write _doc #>> '{user,name}'"))?;
                 let parts = list.trim().trim_start_matches('{').trim_end_matches('}').split(',');
-                parts.map(|part| part.trim().trim_matches('"')).filter(|p| !p.is_empty()).map(text_step).collect()
+                parts
+                    .map(|part| part.trim().trim_matches('"'))
+                    .filter(|p| !p.is_empty())
+                    .map(text_step)
+                    .collect()
             }
             _ => vec![arrow_step(&key).ok_or_else(|| {
-                bad(format!("{right} is neither a key nor an index")).hint("write _doc->'key' or tags->0; a path is not computed from data")
+                bad(format!("{right} is neither a key nor an index"))
+                    .hint("write _doc->'key' or tags->0; a path is not computed from data")
             })?],
         };
         let value = self.step(value, steps);
@@ -339,7 +538,8 @@ impl Resolver<'_> {
     }
 
     fn function(&mut self, mut function: Function) -> Result<(Expr, Option<Expr>), Problem> {
-        let name = function_name(&function.name).ok_or_else(|| not_offered(format!("the function {}", function.name)))?;
+        let name =
+            function_name(&function.name).ok_or_else(|| not_offered(format!("the function {}", function.name)))?;
         if INTERNAL.contains(&name.as_str()) {
             return Ok((Expr::Function(function), None));
         }
@@ -353,7 +553,9 @@ impl Resolver<'_> {
         match &mut function.args {
             FunctionArguments::None => {}
             FunctionArguments::Subquery(_) => {
-                return Err(not_offered(format!("{name} of a sub-query")).hint("put the sub-query in parentheses of its own"));
+                return Err(
+                    not_offered(format!("{name} of a sub-query")).hint("put the sub-query in parentheses of its own")
+                );
             }
             FunctionArguments::List(list) => {
                 let alone = list.args.len() == 1;
@@ -370,8 +572,10 @@ impl Resolver<'_> {
                     };
                     *list = call("items", vec![std::mem::replace(list, literal(Literal::Null))]);
                 }
-                if matches!(name.as_str(), "regexp_like" | "regexp_match" | "regexp_replace" | "regexp_count" | "regexp_instr")
-                    && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(pattern))) = list.args.get(1)
+                if matches!(
+                    name.as_str(),
+                    "regexp_like" | "regexp_match" | "regexp_replace" | "regexp_count" | "regexp_instr"
+                ) && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(pattern))) = list.args.get(1)
                     && let Some(pattern) = text_literal(pattern)
                 {
                     check_pattern(pattern)?;
@@ -400,7 +604,11 @@ impl Resolver<'_> {
         // The planner joins by NOT IN only where nothing else is compared.
         Ok(match negated && correlated {
             true => membership(&left, &query, &column, &self.aliases_around(), negated),
-            false => Expr::InSubquery { expr: Box::new(left), subquery: Box::new(query), negated },
+            false => Expr::InSubquery {
+                expr: Box::new(left),
+                subquery: Box::new(query),
+                negated,
+            },
         })
     }
 
@@ -408,7 +616,10 @@ impl Resolver<'_> {
         let (query, mut columns) = self.query(subquery)?;
         match (columns.pop(), columns.len()) {
             (Some(only), 0) => Ok((query, only.name)),
-            (_, others) => Err(bad(format!("IN takes a sub-query of one column; this one has {}", others + 1))),
+            (_, others) => Err(bad(format!(
+                "IN takes a sub-query of one column; this one has {}",
+                others + 1
+            ))),
         }
     }
 
@@ -421,24 +632,49 @@ impl Resolver<'_> {
 
     /// What inputs are called that an expression here may look at.
     fn aliases_around(&self) -> Vec<String> {
-        self.scopes.iter().flat_map(|scope| &scope.inputs).map(|input| quoted(&input.alias).to_string()).collect()
+        self.scopes
+            .iter()
+            .flat_map(|scope| &scope.inputs)
+            .map(|input| quoted(&input.alias).to_string())
+            .collect()
     }
 
-    /// `x > ALL (SELECT …)` and `x < ANY (SELECT …)`, by three-valued logic: NULL where a comparison that is NULL leaves it open.
+    /// `x > ALL (SELECT …)` and `x < ANY (SELECT …)`, by three-valued logic: NULL where a comparison that is NULL
+    /// leaves it open.
     fn quantified(&mut self, expr: &Expr, op: &Op, subquery: &ast::Query, all: bool) -> Result<Expr, Problem> {
         let left = self.expression(expr)?;
         let (query, name) = self.one_column(subquery)?;
         let holds = |member: Expr| nested(binary(nested(left.clone()), op.clone(), nested(member)));
         let (filtering, around) = (self.filtering, self.aliases_around());
         let some = |condition: &dyn Fn(Expr) -> Expr| match filtering {
-            true => Expr::Exists { subquery: Box::new(rows_where(query.clone(), &name, number("1"), &around, condition)), negated: false },
-            false => binary(Expr::Subquery(Box::new(rows_where(query.clone(), &name, call_count(), &around, condition))), Op::Gt, number("0")),
+            true => Expr::Exists {
+                subquery: Box::new(rows_where(query.clone(), &name, number("1"), &around, condition)),
+                negated: false,
+            },
+            false => binary(
+                Expr::Subquery(Box::new(rows_where(
+                    query.clone(),
+                    &name,
+                    call_count(),
+                    &around,
+                    condition,
+                ))),
+                Op::Gt,
+                number("0"),
+            ),
         };
         let decided = match all {
-            true => some(&|member| Expr::UnaryOp { op: ast::UnaryOperator::Not, expr: Box::new(holds(member)) }),
+            true => some(&|member| Expr::UnaryOp {
+                op: ast::UnaryOperator::Not,
+                expr: Box::new(holds(member)),
+            }),
             false => some(&holds),
         };
-        Ok(decided_or_unknown(decided, !all, some(&|member| Expr::IsNull(Box::new(holds(member))))))
+        Ok(decided_or_unknown(
+            decided,
+            !all,
+            some(&|member| Expr::IsNull(Box::new(holds(member)))),
+        ))
     }
 
     fn exists(&mut self, subquery: &ast::Query, negated: bool) -> Result<Expr, Problem> {
@@ -453,7 +689,10 @@ impl Resolver<'_> {
         }
         let (query, _) = self.query(subquery)?;
         Ok(match self.filtering {
-            true => Expr::Exists { subquery: Box::new(query), negated },
+            true => Expr::Exists {
+                subquery: Box::new(query),
+                negated,
+            },
             // The planner knows EXISTS as a condition only; elsewhere its rows are counted.
             false => counted(query, negated),
         })
@@ -482,7 +721,9 @@ fn truth(expr: Expr) -> Expr {
     match expr {
         Expr::Nested(inner) => nested(truth(*inner)),
         Expr::BinaryOp { left, op, right } if is_condition(&op) => Expr::BinaryOp { left, op, right },
-        condition @ (Expr::UnaryOp { op: UnaryOperator::Not, .. }
+        condition @ (Expr::UnaryOp {
+            op: UnaryOperator::Not, ..
+        }
         | Expr::IsNull(_)
         | Expr::IsNotNull(_)
         | Expr::IsTrue(_)
@@ -531,12 +772,32 @@ fn is_condition(op: &Op) -> bool {
 
 fn check_operator(op: &Op) -> Result<(), Problem> {
     let known = is_condition(op) || !matches!(op, Op::Arrow | Op::LongArrow | Op::HashArrow | Op::HashLongArrow);
-    let refused = matches!(op, Op::Xor | Op::Spaceship | Op::MyIntegerDivide | Op::DuckIntegerDivide | Op::Custom(_) | Op::PGCustomBinaryOperator(_))
-        || matches!(op, Op::AtArrow | Op::ArrowAt | Op::AtQuestion | Op::AtAt | Op::Question | Op::QuestionAnd | Op::QuestionPipe | Op::HashMinus)
-        || matches!(op, Op::PGOverlap | Op::Overlaps | Op::Assignment | Op::Match | Op::Regexp);
+    let refused = matches!(
+        op,
+        Op::Xor
+            | Op::Spaceship
+            | Op::MyIntegerDivide
+            | Op::DuckIntegerDivide
+            | Op::Custom(_)
+            | Op::PGCustomBinaryOperator(_)
+    ) || matches!(
+        op,
+        Op::AtArrow
+            | Op::ArrowAt
+            | Op::AtQuestion
+            | Op::AtAt
+            | Op::Question
+            | Op::QuestionAnd
+            | Op::QuestionPipe
+            | Op::HashMinus
+    ) || matches!(
+        op,
+        Op::PGOverlap | Op::Overlaps | Op::Assignment | Op::Match | Op::Regexp
+    );
     match known && !refused {
         true => Ok(()),
-        false => Err(not_offered(format!("the operator {op}")).hint("-> and ->> reach into documents; search('…') looks into lists")),
+        false => Err(not_offered(format!("the operator {op}"))
+            .hint("-> and ->> reach into documents; search('…') looks into lists")),
     }
 }
 
@@ -605,7 +866,11 @@ pub fn balanced(mut conditions: Vec<Expr>, op: &Op) -> Option<Expr> {
 }
 
 fn binary(left: Expr, op: Op, right: Expr) -> Expr {
-    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+    Expr::BinaryOp {
+        left: Box::new(left),
+        op,
+        right: Box::new(right),
+    }
 }
 
 /// In parentheses, unless it already stands alone.
@@ -619,7 +884,9 @@ pub fn nested(expr: Expr) -> Expr {
 /// In parentheses where AND and OR would regroup it.
 fn operand(expr: Expr) -> Expr {
     match expr {
-        Expr::BinaryOp { op: Op::And | Op::Or, .. } => Expr::Nested(Box::new(expr)),
+        Expr::BinaryOp {
+            op: Op::And | Op::Or, ..
+        } => Expr::Nested(Box::new(expr)),
         other => other,
     }
 }
@@ -634,7 +901,8 @@ fn call_count() -> Expr {
     count
 }
 
-/// Rewrites `left IN (query)` to a CASE that counts rows of the query; `name` is its only column. NULL where a NULL leaves it open.
+/// Rewrites `left IN (query)` to a CASE that counts rows of the query; `name` is its only column. NULL where a NULL
+/// leaves it open.
 fn membership(left: &Expr, query: &ast::Query, name: &str, around: &[String], negated: bool) -> Expr {
     let some = |condition: &dyn Fn(Expr) -> Expr| {
         let rows = rows_where(query.clone(), name, call_count(), around, condition);
@@ -663,14 +931,24 @@ fn decided_or_unknown(decided: Expr, value: bool, unknown: Expr) -> Expr {
     }
 }
 
-/// `SELECT item` over the rows of a query whose only column meets a condition; of a plain query its own rows, which may look at rows around it, unless
-/// these are called alike: then the condition would look at the wrong ones.
-fn rows_where(mut query: ast::Query, name: &str, item: Expr, around: &[String], condition: &dyn Fn(Expr) -> Expr) -> ast::Query {
+/// `SELECT item` over the rows of a query whose only column meets a condition; of a plain query its own rows, which may
+/// look at rows around it, unless these are called alike: then the condition would look at the wrong ones.
+fn rows_where(
+    mut query: ast::Query,
+    name: &str,
+    item: Expr,
+    around: &[String],
+    condition: &dyn Fn(Expr) -> Expr,
+) -> ast::Query {
     if query.limit_clause.is_none()
         && let ast::SetExpr::Select(select) = &mut *query.body
         && super::select::keeps_rows(select)
-        && !select.from.iter().any(|from| around.iter().any(|alias| from.to_string().contains(alias)))
-        && let [ast::SelectItem::ExprWithAlias { expr, .. } | ast::SelectItem::UnnamedExpr(expr)] = select.projection.as_slice()
+        && !select
+            .from
+            .iter()
+            .any(|from| around.iter().any(|alias| from.to_string().contains(alias)))
+        && let [ast::SelectItem::ExprWithAlias { expr, .. } | ast::SelectItem::UnnamedExpr(expr)] =
+            select.projection.as_slice()
     {
         let condition = condition(expr.clone());
         select.selection = Some(match select.selection.take() {
@@ -684,7 +962,8 @@ fn rows_where(mut query: ast::Query, name: &str, item: Expr, around: &[String], 
     select_where(query, "member", item, condition(column("member", name)))
 }
 
-/// `(SELECT count(*) > 0 FROM …)`: over the rows of a plain query itself, which may look at rows around it, else over its result.
+/// `(SELECT count(*) > 0 FROM …)`: over the rows of a plain query itself, which may look at rows around it, else over
+/// its result.
 fn counted(mut query: ast::Query, negated: bool) -> Expr {
     let some = binary(call_count(), if negated { Op::Eq } else { Op::Gt }, number("0"));
     if query.limit_clause.is_none()
@@ -702,15 +981,17 @@ fn counted(mut query: ast::Query, negated: bool) -> Expr {
 fn check_pattern(pattern: &str) -> Result<(), Problem> {
     match regex::Regex::new(pattern) {
         Ok(_) => Ok(()),
-        Err(regex::Error::CompiledTooBig(bytes)) => {
-            Err(Problem::new(Code::TooComplex, format!("the regular expression takes over {bytes} bytes when it is compiled"))
-                .hint("repeat less: (a{1000}){1000} is a million states"))
-        }
+        Err(regex::Error::CompiledTooBig(bytes)) => Err(Problem::new(
+            Code::TooComplex,
+            format!("the regular expression takes over {bytes} bytes when it is compiled"),
+        )
+        .hint("repeat less: (a{1000}){1000} is a million states")),
         Err(why) => Err(bad(format!("the regular expression is not understood: {why}"))),
     }
 }
 
-/// SQL's pattern as a regular expression over the whole text: `%` and `_` are any text and any character, the rest is alike.
+/// SQL's pattern as a regular expression over the whole text: `%` and `_` are any text and any character, the rest is
+/// alike.
 fn regex_of_similar(pattern: &str) -> String {
     let mut regex = String::from("(?s)^(?:");
     let mut chars = pattern.chars();
@@ -749,7 +1030,10 @@ fn access_step(access: &AccessExpr) -> Option<Step> {
 
 fn arrow_step(expr: &Expr) -> Option<Step> {
     match expr {
-        Expr::Value(ValueWithSpan { value: Literal::Number(digits, _), .. }) => digits.parse().ok().map(Step::Index),
+        Expr::Value(ValueWithSpan {
+            value: Literal::Number(digits, _),
+            ..
+        }) => digits.parse().ok().map(Step::Index),
         Expr::Nested(inner) => arrow_step(inner),
         other => text_literal(other).map(|key| Step::Key(key.into())),
     }

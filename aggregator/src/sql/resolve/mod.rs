@@ -1,5 +1,5 @@
-//! Resolving: every name of a query becomes a flat typed column of a base table, every definition its expansion. What comes out is a query
-//! again, which the planner takes as it is: it meets no path, no view and no field.
+//! Resolving: every name of a query becomes a flat typed column of a base table, every definition its expansion. What
+//! comes out is a query again, which the planner takes as it is: it meets no path, no view and no field.
 
 mod expression;
 mod from;
@@ -99,7 +99,11 @@ impl<'w> Resolver<'w> {
     }
 
     fn into_resolved(self, query: ast::Query) -> Resolved {
-        Resolved { query: Box::new(query), tables: self.tables, warnings: self.warnings }
+        Resolved {
+            query: Box::new(query),
+            tables: self.tables,
+            warnings: self.warnings,
+        }
     }
 
     /// What the user should know, once.
@@ -144,7 +148,10 @@ impl<'w> Resolver<'w> {
 
     /// Notes that a column of a table is read.
     pub fn read(&mut self, table: usize, column: Column) {
-        if let Some(TableUse { table: Table::Collection { columns, .. }, .. }) = self.tables.get_mut(table)
+        if let Some(TableUse {
+            table: Table::Collection { columns, .. },
+            ..
+        }) = self.tables.get_mut(table)
             && !columns.contains(&column)
         {
             columns.push(column);
@@ -153,7 +160,10 @@ impl<'w> Resolver<'w> {
 
     pub fn names(&mut self, collection: &CollectionName) -> Rc<Names> {
         let (catalog, world) = (self.catalog, self.world);
-        let names = self.names.entry(collection.clone()).or_insert_with(|| Rc::new(Names::new(collection, catalog, world.paths(collection))));
+        let names = self
+            .names
+            .entry(collection.clone())
+            .or_insert_with(|| Rc::new(Names::new(collection, catalog, world.paths(collection))));
         Rc::clone(names)
     }
 
@@ -161,7 +171,10 @@ impl<'w> Resolver<'w> {
     pub fn count(&mut self) -> Result<(), Problem> {
         self.expressions += 1;
         match self.expressions > EXPRESSIONS_MAX {
-            true => Err(Problem::new(Code::TooComplex, format!("over {EXPRESSIONS_MAX} expressions")).hint("definitions in definitions multiply")),
+            true => Err(
+                Problem::new(Code::TooComplex, format!("over {EXPRESSIONS_MAX} expressions"))
+                    .hint("definitions in definitions multiply"),
+            ),
             false => Ok(()),
         }
     }
@@ -170,14 +183,21 @@ impl<'w> Resolver<'w> {
     pub fn count_relations(&mut self, more: usize) -> Result<(), Problem> {
         self.relations = self.relations.saturating_add(more);
         match self.relations > RELATIONS_MAX {
-            true => Err(Problem::new(Code::TooComplex, format!("over {RELATIONS_MAX} relations, when every WITH is put where it is named"))
-                .hint("WITH queries that name one another multiply")),
+            true => Err(Problem::new(
+                Code::TooComplex,
+                format!("over {RELATIONS_MAX} relations, when every WITH is put where it is named"),
+            )
+            .hint("WITH queries that name one another multiply")),
             false => Ok(()),
         }
     }
 
     /// Runs `inside` as the expansion of a definition, with nothing of the statement around it in sight.
-    pub fn expand<T>(&mut self, id: &DefinitionId, inside: impl FnOnce(&mut Self) -> Result<T, Problem>) -> Result<T, Problem> {
+    pub fn expand<T>(
+        &mut self,
+        id: &DefinitionId,
+        inside: impl FnOnce(&mut Self) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
         if self.expanding.len() <= 1 {
             self.uses.insert(id.clone());
         }
@@ -186,11 +206,18 @@ impl<'w> Resolver<'w> {
             let hint = id
                 .collection
                 .as_ref()
-                .map_or("a view cannot read itself".to_owned(), |_| format!("to reach the stored value of the same name, write _doc->'{}'", id.name));
-            return Err(Problem::new(Code::Conflict, format!("{id} would use itself: {}", way.join(" -> "))).hint(hint));
+                .map_or("a view cannot read itself".to_owned(), |_| {
+                    format!("to reach the stored value of the same name, write _doc->'{}'", id.name)
+                });
+            return Err(
+                Problem::new(Code::Conflict, format!("{id} would use itself: {}", way.join(" -> "))).hint(hint),
+            );
         }
         if self.expanding.len() >= EXPANSIONS_MAX {
-            return Err(Problem::new(Code::TooComplex, format!("definitions over {EXPANSIONS_MAX} levels deep")));
+            return Err(Problem::new(
+                Code::TooComplex,
+                format!("definitions over {EXPANSIONS_MAX} levels deep"),
+            ));
         }
         self.expanding.push(id.clone());
         let result = inside(self);

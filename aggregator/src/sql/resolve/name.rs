@@ -93,7 +93,11 @@ pub struct OutColumn {
 impl OutColumn {
     /// A column.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), origin: None, expr: None }
+        Self {
+            name: name.into(),
+            origin: None,
+            expr: None,
+        }
     }
 }
 
@@ -159,10 +163,14 @@ impl Resolver<'_> {
             }
             if found.len() > 1 {
                 let path = name.path();
-                let ways: Vec<String> = found.iter().map(|(alias, _)| format!("{}.{path}", Path::default().key(alias))).collect();
+                let ways: Vec<String> = found
+                    .iter()
+                    .map(|(alias, _)| format!("{}.{path}", Path::default().key(alias)))
+                    .collect();
                 let inputs: Vec<&str> = found.iter().map(|(alias, _)| alias.as_str()).collect();
                 return Err(at(
-                    bad(format!("{path} is ambiguous: {} have it", inputs.join(" and "))).hint(format!("write {}", ways.join(" or "))),
+                    bad(format!("{path} is ambiguous: {} have it", inputs.join(" and ")))
+                        .hint(format!("write {}", ways.join(" or "))),
                     name.span,
                 ));
             }
@@ -179,9 +187,18 @@ impl Resolver<'_> {
 
     /// The input that a name begins with, and the rest of it.
     fn input_called(&self, depth: usize, name: &Spelled) -> Option<(Input, Vec<Step>)> {
-        let keys: Vec<&str> = name.steps.iter().map_while(|step| if let Step::Key(key) = step { Some(&**key) } else { None }).collect();
+        let keys: Vec<&str> = name
+            .steps
+            .iter()
+            .map_while(|step| if let Step::Key(key) = step { Some(&**key) } else { None })
+            .collect();
         let inputs = &self.scopes[depth].inputs;
-        let called = |alias: &str| inputs.iter().find(|i| i.alias == alias).or_else(|| inputs.iter().find(|i| i.alias.eq_ignore_ascii_case(alias)));
+        let called = |alias: &str| {
+            inputs
+                .iter()
+                .find(|i| i.alias == alias)
+                .or_else(|| inputs.iter().find(|i| i.alias.eq_ignore_ascii_case(alias)))
+        };
         // `rachis.sources.state`: the schema may stand before a table that has no other alias.
         if keys.len() > 2
             && ["rachis", "information_schema"].contains(&keys[0].to_ascii_lowercase().as_str())
@@ -197,37 +214,86 @@ impl Resolver<'_> {
 
     fn merged(&mut self, depth: usize, name: &Spelled, fit: Fit) -> Option<Value> {
         let path = name.path().to_string();
-        let same = |m: &&Merged| if fit == Fit::Exact { m.name == path } else { m.name.eq_ignore_ascii_case(&path) };
+        let same = |m: &&Merged| {
+            if fit == Fit::Exact {
+                m.name == path
+            } else {
+                m.name.eq_ignore_ascii_case(&path)
+            }
+        };
         self.scopes[depth].merged.iter().find(same).map(|m| m.value.clone())
     }
 
     /// What a name means in one input.
     fn name_of(&mut self, input: &Input, steps: &[Step], fit: Fit) -> Result<Option<Value>, Problem> {
         match &input.rows {
-            Rows::Documents { table, names } => self.name_in_documents(&input.alias, *table, &Rc::clone(names), steps, fit),
+            Rows::Documents { table, names } => {
+                self.name_in_documents(&input.alias, *table, &Rc::clone(names), steps, fit)
+            }
             Rows::Columns(columns) => Ok(self.name_in_columns(&input.alias, columns, steps, fit)),
         }
     }
 
     pub fn name_in_columns(&mut self, alias: &str, columns: &[OutColumn], steps: &[Step], fit: Fit) -> Option<Value> {
-        let (Step::Key(key), rest) = steps.split_first()? else { return None };
-        let same = |c: &&OutColumn| if fit == Fit::Exact { *c.name == **key } else { c.name.eq_ignore_ascii_case(key) };
+        let (Step::Key(key), rest) = steps.split_first()? else {
+            return None;
+        };
+        let same = |c: &&OutColumn| {
+            if fit == Fit::Exact {
+                *c.name == **key
+            } else {
+                c.name.eq_ignore_ascii_case(key)
+            }
+        };
         let found = columns.iter().find(same)?;
         let expr = found.expr.clone().unwrap_or_else(|| column(alias, &found.name));
-        let base = Base::Computed { expr: Box::new(expr), shows: found.origin.clone() };
-        let mut path = PathRef { base, path: Path::new(rest.to_vec()), kinds: Kinds::default() };
+        let base = Base::Computed {
+            expr: Box::new(expr),
+            shows: found.origin.clone(),
+        };
+        let mut path = PathRef {
+            base,
+            path: Path::new(rest.to_vec()),
+            kinds: Kinds::default(),
+        };
         path.kinds = self.kinds_of(&path);
         Some(Value::Path(path))
     }
 
-    fn name_in_documents(&mut self, alias: &str, table: usize, names: &Names, steps: &[Step], fit: Fit) -> Result<Option<Value>, Problem> {
-        let base = Base::Table { alias: alias.to_owned(), table, collection: names.collection.clone() };
+    fn name_in_documents(
+        &mut self,
+        alias: &str,
+        table: usize,
+        names: &Names,
+        steps: &[Step],
+        fit: Fit,
+    ) -> Result<Option<Value>, Problem> {
+        let base = Base::Table {
+            alias: alias.to_owned(),
+            table,
+            collection: names.collection.clone(),
+        };
         if let [Step::Key(key), rest @ ..] = steps
-            && let Some(always) = Column::always(if fit == Fit::Exact { key.to_string() } else { key.to_lowercase() }.as_str())
+            && let Some(always) = Column::always(
+                if fit == Fit::Exact {
+                    key.to_string()
+                } else {
+                    key.to_lowercase()
+                }
+                .as_str(),
+            )
         {
             if &*always.name() == "_doc" {
-                let document = Value::Path(PathRef { base, path: Path::default(), kinds: Kinds::default() });
-                return Ok(Some(if rest.is_empty() { document } else { self.step(document, rest.to_vec()) }));
+                let document = Value::Path(PathRef {
+                    base,
+                    path: Path::default(),
+                    kinds: Kinds::default(),
+                });
+                return Ok(Some(if rest.is_empty() {
+                    document
+                } else {
+                    self.step(document, rest.to_vec())
+                }));
             }
             let name = always.name();
             self.read(table, always);
@@ -246,7 +312,9 @@ impl Resolver<'_> {
                 if kinds.without(Kinds::NULL).only(Kinds::ELEMENT)
                     && let Some(way) = names.through_list(&path)
                 {
-                    self.warn(format!("{path} lies inside of a list, so it is NULL here; write {way}, or unnest the list"));
+                    self.warn(format!(
+                        "{path} lies inside of a list, so it is NULL here; write {way}, or unnest the list"
+                    ));
                 }
                 Ok(Some(Value::Path(PathRef { base, path, kinds })))
             }
@@ -254,34 +322,68 @@ impl Resolver<'_> {
     }
 
     /// Expands a field in the scope of its own documents.
-    fn field(&mut self, alias: &str, table: usize, names: &Names, field: &Path, version: Option<u32>, rest: Vec<Step>) -> Result<Value, Problem> {
+    fn field(
+        &mut self,
+        alias: &str,
+        table: usize,
+        names: &Names,
+        field: &Path,
+        version: Option<u32>,
+        rest: Vec<Step>,
+    ) -> Result<Value, Problem> {
         let id = DefinitionId::field(names.collection.clone(), &field.to_string());
         let catalog = self.catalog;
-        let definition = catalog.definitions.get(&id).ok_or_else(|| bad(format!("there is no {id}")))?;
+        let definition = catalog
+            .definitions
+            .get(&id)
+            .ok_or_else(|| bad(format!("there is no {id}")))?;
         let text = match version {
             None => &definition.current().text,
             Some(number) => {
                 let numbers: Vec<String> = definition.versions.iter().map(|v| v.number.to_string()).collect();
                 let found = definition.version(number);
-                &found.ok_or_else(|| bad(format!("{id} has no version {number}")).hint(format!("it has {}", numbers.join(", "))))?.text
+                &found
+                    .ok_or_else(|| {
+                        bad(format!("{id} has no version {number}")).hint(format!("it has {}", numbers.join(", ")))
+                    })?
+                    .text
             }
         };
         let expression = statement::parse_expression(text, proto::limits::DEFINITION_BYTES_MAX)?;
-        let input = Input { alias: alias.to_owned(), rows: Rows::Documents { table, names: self.names(&names.collection) } };
+        let input = Input {
+            alias: alias.to_owned(),
+            rows: Rows::Documents {
+                table,
+                names: self.names(&names.collection),
+            },
+        };
         let value = self.expand(&id, |resolver| {
-            resolver.scopes.push(Scope { inputs: vec![input], closed: true, ..Scope::default() });
+            resolver.scopes.push(Scope {
+                inputs: vec![input],
+                closed: true,
+                ..Scope::default()
+            });
             let value = resolver.value(&expression);
             resolver.scopes.pop();
             value
         })?;
-        Ok(if rest.is_empty() { parenthesised(value) } else { self.step(value, rest) })
+        Ok(if rest.is_empty() {
+            parenthesised(value)
+        } else {
+            self.step(value, rest)
+        })
     }
 
     /// The select list's item of this name, where aliases may be used.
     fn alias_of_item(&mut self, name: &Spelled) -> Result<Option<Value>, Problem> {
-        let ([Step::Key(key)], Some(scope)) = (name.steps.as_slice(), self.scopes.last_mut()) else { return Ok(None) };
+        let ([Step::Key(key)], Some(scope)) = (name.steps.as_slice(), self.scopes.last_mut()) else {
+            return Ok(None);
+        };
         let aliases = std::mem::take(&mut scope.aliases);
-        let item = aliases.iter().find(|(alias, _)| **alias == **key).or_else(|| aliases.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(key)));
+        let item = aliases
+            .iter()
+            .find(|(alias, _)| **alias == **key)
+            .or_else(|| aliases.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(key)));
         // The item is resolved without the aliases: it cannot mean itself.
         let value = match item {
             Some((_, expr)) => self.value(expr).map(Some),
@@ -298,7 +400,12 @@ impl Resolver<'_> {
         let Some(scope) = self.scopes.last() else {
             return Err(at(bad(format!("{} is not known here", name.path())), name.span));
         };
-        let documents: Vec<Input> = scope.inputs.iter().filter(|input| matches!(input.rows, Rows::Documents { .. })).cloned().collect();
+        let documents: Vec<Input> = scope
+            .inputs
+            .iter()
+            .filter(|input| matches!(input.rows, Rows::Documents { .. }))
+            .cloned()
+            .collect();
         match documents.as_slice() {
             [] => {
                 let mut names: Vec<String> = Vec::new();
@@ -311,7 +418,10 @@ impl Resolver<'_> {
             }
             [one] => self.unseen_of(&one.clone(), &name.steps, name.span),
             many => {
-                if let Some(over) = many.iter().find(|i| matches!(&i.rows, Rows::Documents { names, .. } if names.overflow())) {
+                if let Some(over) = many
+                    .iter()
+                    .find(|i| matches!(&i.rows, Rows::Documents { names, .. } if names.overflow()))
+                {
                     return self.unseen_of(&over.clone(), &name.steps, name.span);
                 }
                 let path = name.path();
@@ -320,7 +430,11 @@ impl Resolver<'_> {
                     Rows::Columns(_) => None,
                 });
                 let inputs: Vec<&str> = many.iter().map(|i| i.alias.as_str()).collect();
-                self.warn(format!("no document of {} has {path}, so it is NULL{}", inputs.join(" or "), meant(near)));
+                self.warn(format!(
+                    "no document of {} has {path}, so it is NULL{}",
+                    inputs.join(" or "),
+                    meant(near)
+                ));
                 Ok(Value::Expr(literal(ast::Value::Null)))
             }
         }
@@ -331,21 +445,44 @@ impl Resolver<'_> {
         match &input.rows {
             Rows::Columns(columns) => {
                 let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
-                Err(at(unknown_column(&Spelled { steps: steps.to_vec(), span }, &names), span))
+                Err(at(
+                    unknown_column(
+                        &Spelled {
+                            steps: steps.to_vec(),
+                            span,
+                        },
+                        &names,
+                    ),
+                    span,
+                ))
             }
             Rows::Documents { table, names } => {
                 if !names.overflow() {
-                    self.warn(format!("no document of {} has {path}, so it is NULL{}", names.collection, meant(names.suggest(&path))));
+                    self.warn(format!(
+                        "no document of {} has {path}, so it is NULL{}",
+                        names.collection,
+                        meant(names.suggest(&path))
+                    ));
                 }
-                let base = Base::Table { alias: input.alias.clone(), table: *table, collection: names.collection.clone() };
-                Ok(Value::Path(PathRef { base, path, kinds: Kinds::default() }))
+                let base = Base::Table {
+                    alias: input.alias.clone(),
+                    table: *table,
+                    collection: names.collection.clone(),
+                };
+                Ok(Value::Path(PathRef {
+                    base,
+                    path,
+                    kinds: Kinds::default(),
+                }))
             }
         }
     }
 
     /// The kinds at a path, for a step further.
     pub fn kinds_of(&mut self, path: &PathRef) -> Kinds {
-        let Some((collection, path)) = path.stored() else { return Kinds::default() };
+        let Some((collection, path)) = path.stored() else {
+            return Kinds::default();
+        };
         match self.names(&collection).stored(&path) {
             Some(Found::Path(_, kinds)) => kinds,
             _ => Kinds::default(),
@@ -363,7 +500,9 @@ impl Resolver<'_> {
 
 /// `price@2`: a field and a number of a version.
 fn versioned(steps: &[Step]) -> Option<(Path, u32)> {
-    let (Step::Key(last), before) = steps.split_last()? else { return None };
+    let (Step::Key(last), before) = steps.split_last()? else {
+        return None;
+    };
     let (name, number) = last.rsplit_once('@').filter(|(name, _)| !name.is_empty())?;
     let path = Path::new(before.iter().cloned().chain([Step::Key(name.into())]).collect());
     Some((path, number.parse().ok()?))
@@ -387,13 +526,19 @@ fn unknown_column(name: &Spelled, columns: &[String]) -> Problem {
     match nearest(name.first().unwrap_or_default(), columns.iter().map(String::as_str)) {
         Some(near) => problem.hint(format!("perhaps {near} was meant")),
         None if columns.is_empty() => problem,
-        None => problem.hint(format!("there are {}", columns.iter().take(20).cloned().collect::<Vec<_>>().join(", "))),
+        None => problem.hint(format!(
+            "there are {}",
+            columns.iter().take(20).cloned().collect::<Vec<_>>().join(", ")
+        )),
     }
 }
 
 /// The steps of identifiers.
 pub fn steps(idents: &[Ident]) -> Vec<Step> {
-    idents.iter().map(|ident| Step::Key(ident.value.as_str().into())).collect()
+    idents
+        .iter()
+        .map(|ident| Step::Key(ident.value.as_str().into()))
+        .collect()
 }
 
 // A definition in a definition recurses on the stack that the limit is made for.

@@ -1,9 +1,10 @@
 //! Queries: WITH, set operations, ORDER BY over them, LIMIT.
 
 use datafusion::sql::sqlparser::ast::{
-    Cte, Distinct, Expr, GroupByExpr, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind, Parens, Query, Select, SelectFlavor, SelectItem,
-    SetExpr, SetOperator, SetQuantifier, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value as Literal, ValueWithSpan, Values,
-    WindowSpec, WindowType, With as WithClause, helpers::attached_token::AttachedToken,
+    Cte, Distinct, Expr, GroupByExpr, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind, Parens, Query, Select,
+    SelectFlavor, SelectItem, SetExpr, SetOperator, SetQuantifier, TableAlias, TableAliasColumnDef, TableFactor,
+    TableWithJoins, Value as Literal, ValueWithSpan, Values, WindowSpec, WindowType, With as WithClause,
+    helpers::attached_token::AttachedToken,
 };
 use proto::Problem;
 
@@ -40,24 +41,52 @@ impl Resolver<'_> {
             }
             other => {
                 let (body, columns) = self.set_expression(other)?;
-                let order = order.iter().map(|o| order_by_name(o, &columns)).collect::<Result<Vec<_>, _>>()?;
+                let order = order
+                    .iter()
+                    .map(|o| order_by_name(o, &columns))
+                    .collect::<Result<Vec<_>, _>>()?;
                 (body, order, columns)
             }
         };
-        let order_by = (!order_by.is_empty()).then_some(OrderBy { kind: OrderByKind::Expressions(order_by), interpolate: None });
+        let order_by = (!order_by.is_empty()).then_some(OrderBy {
+            kind: OrderByKind::Expressions(order_by),
+            interpolate: None,
+        });
         let limit_clause = match (&query.limit_clause, &query.fetch) {
             (None, Some(fetch)) if !fetch.with_ties && !fetch.percent => {
                 let limit = Some(fetch.quantity.clone().unwrap_or_else(|| number("1")));
-                self.limit(&LimitClause::LimitOffset { limit, offset: None, limit_by: vec![] })?
+                self.limit(&LimitClause::LimitOffset {
+                    limit,
+                    offset: None,
+                    limit_by: vec![],
+                })?
             }
-            (Some(LimitClause::LimitOffset { limit: None, offset, .. }), Some(fetch)) if !fetch.with_ties && !fetch.percent => {
+            (
+                Some(LimitClause::LimitOffset {
+                    limit: None, offset, ..
+                }),
+                Some(fetch),
+            ) if !fetch.with_ties && !fetch.percent => {
                 let limit = Some(fetch.quantity.clone().unwrap_or_else(|| number("1")));
-                self.limit(&LimitClause::LimitOffset { limit, offset: offset.clone(), limit_by: vec![] })?
+                self.limit(&LimitClause::LimitOffset {
+                    limit,
+                    offset: offset.clone(),
+                    limit_by: vec![],
+                })?
             }
             (_, Some(_)) => return Err(not_offered("this FETCH").hint("write LIMIT n")),
             (limit, None) => limit.as_ref().map(|limit| self.limit(limit)).transpose()?.flatten(),
         };
-        Ok((Query { with, body: Box::new(body), order_by, limit_clause, ..empty_query() }, columns))
+        Ok((
+            Query {
+                with,
+                body: Box::new(body),
+                order_by,
+                limit_clause,
+                ..empty_query()
+            },
+            columns,
+        ))
     }
 
     fn with_clause(&mut self, with: &WithClause) -> Result<WithClause, Problem> {
@@ -69,23 +98,47 @@ impl Resolver<'_> {
             let renamed: Vec<String> = cte.alias.columns.iter().map(|c| c.name.value.clone()).collect();
             let before = self.relations;
             let (query, columns) = match with.recursive.then(|| recursive_parts(&cte.query)).flatten() {
-                Some((start, quantifier, step)) => self.recursive(&name, &internal, &renamed, start, quantifier, step)?,
+                Some((start, quantifier, step)) => {
+                    self.recursive(&name, &internal, &renamed, start, quantifier, step)?
+                }
                 None => self.query(&cte.query)?,
             };
             let columns = rename(columns, &renamed, &name)?;
             // It counts where it is named.
-            let relations = std::mem::replace(&mut self.relations, before).saturating_sub(before).max(1);
-            self.with.push(With { name, internal: internal.clone(), columns: columns.clone(), relations });
-            let columns = columns.iter().map(|c| TableAliasColumnDef { name: quoted(&c.name), data_type: None }).collect();
+            let relations = std::mem::replace(&mut self.relations, before)
+                .saturating_sub(before)
+                .max(1);
+            self.with.push(With {
+                name,
+                internal: internal.clone(),
+                columns: columns.clone(),
+                relations,
+            });
+            let columns = columns
+                .iter()
+                .map(|c| TableAliasColumnDef {
+                    name: quoted(&c.name),
+                    data_type: None,
+                })
+                .collect();
             tables.push(Cte {
-                alias: TableAlias { explicit: false, name: quoted(&internal), columns, at: None },
+                alias: TableAlias {
+                    explicit: false,
+                    name: quoted(&internal),
+                    columns,
+                    at: None,
+                },
                 query: Box::new(query),
                 from: None,
                 materialized: None,
                 closing_paren_token: AttachedToken::empty(),
             });
         }
-        Ok(WithClause { with_token: AttachedToken::empty(), recursive: with.recursive, cte_tables: tables })
+        Ok(WithClause {
+            with_token: AttachedToken::empty(),
+            recursive: with.recursive,
+            cte_tables: tables,
+        })
     }
 
     /// `WITH RECURSIVE name AS (start UNION [ALL] step)`: the step sees the columns of the start.
@@ -100,12 +153,28 @@ impl Resolver<'_> {
     ) -> Result<(Query, Vec<OutColumn>), Problem> {
         let (left, columns) = self.set_expression(start)?;
         let known = rename(columns.clone(), renamed, name)?;
-        self.with.push(With { name: name.to_owned(), internal: internal.to_owned(), columns: known, relations: 1 });
+        self.with.push(With {
+            name: name.to_owned(),
+            internal: internal.to_owned(),
+            columns: known,
+            relations: 1,
+        });
         let right = self.set_expression(step);
         self.with.pop();
         let (right, _) = right?;
-        let body = SetExpr::SetOperation { left: Box::new(left), op: SetOperator::Union, set_quantifier: quantifier, right: Box::new(right) };
-        Ok((Query { body: Box::new(body), ..empty_query() }, columns))
+        let body = SetExpr::SetOperation {
+            left: Box::new(left),
+            op: SetOperator::Union,
+            set_quantifier: quantifier,
+            right: Box::new(right),
+        };
+        Ok((
+            Query {
+                body: Box::new(body),
+                ..empty_query()
+            },
+            columns,
+        ))
     }
 
     /// SELECT, VALUES, (query), or two of them with a set operator.
@@ -120,23 +189,46 @@ impl Resolver<'_> {
                 let (query, columns) = self.query(query)?;
                 Ok((SetExpr::Query(Box::new(query)), columns))
             }
-            SetExpr::SetOperation { left, op, set_quantifier, right } => {
-                if !matches!(set_quantifier, SetQuantifier::All | SetQuantifier::Distinct | SetQuantifier::None) {
+            SetExpr::SetOperation {
+                left,
+                op,
+                set_quantifier,
+                right,
+            } => {
+                if !matches!(
+                    set_quantifier,
+                    SetQuantifier::All | SetQuantifier::Distinct | SetQuantifier::None
+                ) {
                     return Err(not_offered(format!("{op} {set_quantifier}")));
                 }
                 let (left, columns) = self.set_expression(left)?;
                 let (right, others) = self.set_expression(right)?;
                 if columns.len() != others.len() {
-                    return Err(bad(format!("{op} of {} and {} columns", columns.len(), others.len())).hint("both sides give the same columns"));
+                    return Err(bad(format!("{op} of {} and {} columns", columns.len(), others.len()))
+                        .hint("both sides give the same columns"));
                 }
-                let columns =
-                    columns.into_iter().zip(others).map(|(l, r)| OutColumn { origin: l.origin.clone().filter(|_| l.origin == r.origin), ..l });
+                let columns = columns.into_iter().zip(others).map(|(l, r)| OutColumn {
+                    origin: l.origin.clone().filter(|_| l.origin == r.origin),
+                    ..l
+                });
                 let columns: Vec<OutColumn> = columns.collect();
-                let op = if *op == SetOperator::Minus { SetOperator::Except } else { *op };
+                let op = if *op == SetOperator::Minus {
+                    SetOperator::Except
+                } else {
+                    *op
+                };
                 if *set_quantifier == SetQuantifier::All && op != SetOperator::Union {
                     return Ok((counted(left, op, right, &columns), columns));
                 }
-                Ok((SetExpr::SetOperation { left: Box::new(left), op, set_quantifier: *set_quantifier, right: Box::new(right) }, columns))
+                Ok((
+                    SetExpr::SetOperation {
+                        left: Box::new(left),
+                        op,
+                        set_quantifier: *set_quantifier,
+                        right: Box::new(right),
+                    },
+                    columns,
+                ))
             }
             SetExpr::Values(values) => self.values(values),
             other => Err(not_offered(super::expression::shortened(&other.to_string()))),
@@ -147,35 +239,71 @@ impl Resolver<'_> {
         let mut rows = Vec::with_capacity(values.rows.len());
         for row in &values.rows {
             let content = row.iter().map(|expr| self.expression(expr)).collect::<Result<_, _>>()?;
-            rows.push(Parens { opening_token: AttachedToken::empty(), content, closing_token: AttachedToken::empty() });
+            rows.push(Parens {
+                opening_token: AttachedToken::empty(),
+                content,
+                closing_token: AttachedToken::empty(),
+            });
         }
         let width = values.rows.first().map_or(0, |row| row.content.len());
-        let columns = (1..=width).map(|place| OutColumn::new(format!("column{place}"))).collect();
-        Ok((SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows }), columns))
+        let columns = (1..=width)
+            .map(|place| OutColumn::new(format!("column{place}")))
+            .collect();
+        Ok((
+            SetExpr::Values(Values {
+                explicit_row: false,
+                value_keyword: false,
+                rows,
+            }),
+            columns,
+        ))
     }
 
     fn limit(&mut self, limit: &LimitClause) -> Result<Option<LimitClause>, Problem> {
         let (limit, offset, by) = match limit {
-            LimitClause::LimitOffset { limit, offset, limit_by } => (limit.clone(), offset.clone(), limit_by.len()),
-            LimitClause::OffsetCommaLimit { .. } => return Err(not_offered("LIMIT offset, count").hint("write LIMIT count OFFSET offset")),
+            LimitClause::LimitOffset {
+                limit,
+                offset,
+                limit_by,
+            } => (limit.clone(), offset.clone(), limit_by.len()),
+            LimitClause::OffsetCommaLimit { .. } => {
+                return Err(not_offered("LIMIT offset, count").hint("write LIMIT count OFFSET offset"));
+            }
         };
         if by > 0 {
             return Err(not_offered("LIMIT BY"));
         }
         // Numbers and parameters only: no name means anything here.
         let mut bound = |expr: Expr| match self.closed(|resolver| resolver.expression(&expr))? {
-            Expr::Value(ValueWithSpan { value: Literal::Placeholder(name), .. }) => self.bound_parameter(&name),
-            Expr::Value(ValueWithSpan { value: Literal::Null, .. }) => Ok(None),
-            Expr::Value(ValueWithSpan { value: Literal::Number(digits, _), .. }) if digits.parse::<u32>().is_ok() => Ok(Some(number(&digits))),
-            other => Err(bad(format!("{other} is no count of rows")).hint("LIMIT and OFFSET take a number or a parameter")),
+            Expr::Value(ValueWithSpan {
+                value: Literal::Placeholder(name),
+                ..
+            }) => self.bound_parameter(&name),
+            Expr::Value(ValueWithSpan {
+                value: Literal::Null, ..
+            }) => Ok(None),
+            Expr::Value(ValueWithSpan {
+                value: Literal::Number(digits, _),
+                ..
+            }) if digits.parse::<u32>().is_ok() => Ok(Some(number(&digits))),
+            other => {
+                Err(bad(format!("{other} is no count of rows")).hint("LIMIT and OFFSET take a number or a parameter"))
+            }
         };
         let limit = limit.map(&mut bound).transpose()?.flatten();
         let offset = offset.map(|o| bound(o.value)).transpose()?.flatten();
         if limit.is_none() && offset.is_none() {
             return Ok(None);
         }
-        let offset = offset.map(|value| Offset { value, rows: datafusion::sql::sqlparser::ast::OffsetRows::None });
-        Ok(Some(LimitClause::LimitOffset { limit, offset, limit_by: vec![] }))
+        let offset = offset.map(|value| Offset {
+            value,
+            rows: datafusion::sql::sqlparser::ast::OffsetRows::None,
+        });
+        Ok(Some(LimitClause::LimitOffset {
+            limit,
+            offset,
+            limit_by: vec![],
+        }))
     }
 
     /// A parameter as a count of rows.
@@ -183,7 +311,9 @@ impl Resolver<'_> {
         let index: Option<usize> = name.strip_prefix('$').and_then(|n| n.parse().ok());
         match index.and_then(|index| self.parameters.get(index.wrapping_sub(1))) {
             Some(serde_json::Value::Null) => Ok(None),
-            Some(value) if value.as_u64().is_some_and(|n| u32::try_from(n).is_ok()) => Ok(Some(number(&value.to_string()))),
+            Some(value) if value.as_u64().is_some_and(|n| u32::try_from(n).is_ok()) => {
+                Ok(Some(number(&value.to_string())))
+            }
             _ => Err(bad(format!("{name} is no count of rows")).hint("LIMIT and OFFSET take a number or a parameter")),
         }
     }
@@ -193,7 +323,11 @@ impl Resolver<'_> {
 pub fn empty_query() -> Query {
     Query {
         with: None,
-        body: Box::new(SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows: vec![] })),
+        body: Box::new(SetExpr::Values(Values {
+            explicit_row: false,
+            value_keyword: false,
+            rows: vec![],
+        })),
         order_by: None,
         limit_clause: None,
         fetch: None,
@@ -216,18 +350,38 @@ pub fn select_where(query: Query, alias: &str, item: Expr, condition: Expr) -> Q
 }
 
 fn select_of(query: Query, alias: &str, projection: Vec<SelectItem>, selection: Option<Expr>) -> Query {
-    let from = vec![TableWithJoins { relation: derived(query, alias, &[]), joins: vec![] }];
-    let select = Select { projection, from, selection, ..super::select::empty_select() };
-    Query { body: Box::new(SetExpr::Select(Box::new(select))), ..empty_query() }
+    let from = vec![TableWithJoins {
+        relation: derived(query, alias, &[]),
+        joins: vec![],
+    }];
+    let select = Select {
+        projection,
+        from,
+        selection,
+        ..super::select::empty_select()
+    };
+    Query {
+        body: Box::new(SetExpr::Select(Box::new(select))),
+        ..empty_query()
+    }
 }
 
 fn items(alias: &str, columns: &[OutColumn]) -> Vec<SelectItem> {
-    columns.iter().map(|c| SelectItem::ExprWithAlias { expr: column(alias, &c.name), alias: quoted(&c.name) }).collect()
+    columns
+        .iter()
+        .map(|c| SelectItem::ExprWithAlias {
+            expr: column(alias, &c.name),
+            alias: quoted(&c.name),
+        })
+        .collect()
 }
 
 /// `SELECT columns FROM (body)`.
 fn whole(body: SetExpr, columns: &[OutColumn]) -> SetExpr {
-    let query = Query { body: Box::new(body), ..empty_query() };
+    let query = Query {
+        body: Box::new(body),
+        ..empty_query()
+    };
     SetExpr::Query(Box::new(select_of(query, "whole", items("whole", columns), None)))
 }
 
@@ -245,32 +399,72 @@ fn counted(left: SetExpr, op: SetOperator, right: SetExpr, columns: &[OutColumn]
                 window_frame: None,
             }));
         }
-        let items = names.iter().zip(columns).map(|(name, c)| SelectItem::ExprWithAlias { expr: column("side", name), alias: quoted(&c.name) });
-        let number = SelectItem::ExprWithAlias { expr: row_number, alias: quoted(NUMBER) };
-        let from = derived(Query { body: Box::new(side), ..empty_query() }, "side", &names);
+        let items = names.iter().zip(columns).map(|(name, c)| SelectItem::ExprWithAlias {
+            expr: column("side", name),
+            alias: quoted(&c.name),
+        });
+        let number = SelectItem::ExprWithAlias {
+            expr: row_number,
+            alias: quoted(NUMBER),
+        };
+        let from = derived(
+            Query {
+                body: Box::new(side),
+                ..empty_query()
+            },
+            "side",
+            &names,
+        );
         let select = Select {
             projection: items.chain([number]).collect(),
-            from: vec![TableWithJoins { relation: from, joins: vec![] }],
+            from: vec![TableWithJoins {
+                relation: from,
+                joins: vec![],
+            }],
             ..super::select::empty_select()
         };
         Box::new(SetExpr::Select(Box::new(select)))
     };
-    let set = SetExpr::SetOperation { left: numbered(left), op, set_quantifier: SetQuantifier::None, right: numbered(right) };
+    let set = SetExpr::SetOperation {
+        left: numbered(left),
+        op,
+        set_quantifier: SetQuantifier::None,
+        right: numbered(right),
+    };
     whole(set, columns)
 }
 
 /// `(query) AS alias (columns)`.
 pub fn derived(query: Query, alias: &str, columns: &[String]) -> TableFactor {
-    let columns = columns.iter().map(|name| TableAliasColumnDef { name: quoted(name), data_type: None }).collect();
-    let alias = Some(TableAlias { explicit: true, name: quoted(alias), columns, at: None });
-    TableFactor::Derived { lateral: false, subquery: Box::new(query), alias, sample: None }
+    let columns = columns
+        .iter()
+        .map(|name| TableAliasColumnDef {
+            name: quoted(name),
+            data_type: None,
+        })
+        .collect();
+    let alias = Some(TableAlias {
+        explicit: true,
+        name: quoted(alias),
+        columns,
+        at: None,
+    });
+    TableFactor::Derived {
+        lateral: false,
+        subquery: Box::new(query),
+        alias,
+        sample: None,
+    }
 }
 
 fn recursive_parts(query: &Query) -> Option<(&SetExpr, SetQuantifier, &SetExpr)> {
     match &*query.body {
-        SetExpr::SetOperation { left, op: SetOperator::Union, set_quantifier, right } if query.with.is_none() && query.order_by.is_none() => {
-            Some((left, *set_quantifier, right))
-        }
+        SetExpr::SetOperation {
+            left,
+            op: SetOperator::Union,
+            set_quantifier,
+            right,
+        } if query.with.is_none() && query.order_by.is_none() => Some((left, *set_quantifier, right)),
         _ => None,
     }
 }
@@ -278,7 +472,11 @@ fn recursive_parts(query: &Query) -> Option<(&SetExpr, SetQuantifier, &SetExpr)>
 /// Columns under the names that an alias gives them.
 pub fn rename(mut columns: Vec<OutColumn>, names: &[String], alias: &str) -> Result<Vec<OutColumn>, Problem> {
     if names.len() > columns.len() {
-        return Err(bad(format!("{alias} has {} columns, {} are named", columns.len(), names.len())));
+        return Err(bad(format!(
+            "{alias} has {} columns, {} are named",
+            columns.len(),
+            names.len()
+        )));
     }
     for (column, name) in columns.iter_mut().zip(names) {
         column.name.clone_from(name);
@@ -290,7 +488,10 @@ pub fn rename(mut columns: Vec<OutColumn>, names: &[String], alias: &str) -> Res
 fn order_expressions(order: Option<&OrderBy>) -> Result<Vec<OrderByExpr>, Problem> {
     match order {
         None => Ok(vec![]),
-        Some(OrderBy { kind: OrderByKind::Expressions(all), interpolate: None }) if all.iter().all(|o| o.with_fill.is_none()) => Ok(all.clone()),
+        Some(OrderBy {
+            kind: OrderByKind::Expressions(all),
+            interpolate: None,
+        }) if all.iter().all(|o| o.with_fill.is_none()) => Ok(all.clone()),
         Some(_) => Err(not_offered("this ORDER BY").hint("name the columns")),
     }
 }
@@ -299,12 +500,25 @@ fn order_expressions(order: Option<&OrderBy>) -> Result<Vec<OrderByExpr>, Proble
 fn order_by_name(order: &OrderByExpr, columns: &[OutColumn]) -> Result<OrderByExpr, Problem> {
     let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
     let index = super::select::output_index(&order.expr, &names)?;
-    let place = index.ok_or_else(|| bad(format!("{} is no column of the whole", order.expr)).hint(format!("order by {}", names.join(", "))))?;
-    Ok(OrderByExpr { expr: number(&(place + 1).to_string()), options: order.options, with_fill: None })
+    let place = index.ok_or_else(|| {
+        bad(format!("{} is no column of the whole", order.expr)).hint(format!("order by {}", names.join(", ")))
+    })?;
+    Ok(OrderByExpr {
+        expr: number(&(place + 1).to_string()),
+        options: order.options,
+        with_fill: None,
+    })
 }
 
 fn refuse_query_extras(query: &Query) -> Result<(), Problem> {
-    let Query { locks, for_clause, settings, format_clause, pipe_operators, .. } = query;
+    let Query {
+        locks,
+        for_clause,
+        settings,
+        format_clause,
+        pipe_operators,
+        ..
+    } = query;
     match () {
         () if !locks.is_empty() => Err(not_offered("FOR UPDATE and FOR SHARE").hint("queries lock nothing")),
         () if for_clause.is_some() => Err(not_offered("FOR JSON and FOR XML")),

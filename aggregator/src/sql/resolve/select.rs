@@ -3,8 +3,9 @@
 use std::{collections::HashMap, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, GroupByExpr, NamedWindowDefinition, NamedWindowExpr, ObjectName, ObjectNamePart, OrderByExpr, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, Value as Literal, ValueWithSpan, WildcardAdditionalOptions, helpers::attached_token::AttachedToken,
+    Distinct, Expr, Function, GroupByExpr, NamedWindowDefinition, NamedWindowExpr, ObjectName, ObjectNamePart,
+    OrderByExpr, Select, SelectItem, SelectItemQualifiedWildcardKind, Value as Literal, ValueWithSpan,
+    WildcardAdditionalOptions, helpers::attached_token::AttachedToken,
 };
 use front::{Node, Root, walk};
 use plan::{Path, path::Step};
@@ -37,7 +38,11 @@ enum Source {
 
 impl Resolver<'_> {
     /// A SELECT with the ORDER BY behind it: resolved, and the columns it gives.
-    pub fn select(&mut self, select: &Select, order: Vec<OrderByExpr>) -> Result<(Select, Vec<OrderByExpr>, Vec<OutColumn>), Problem> {
+    pub fn select(
+        &mut self,
+        select: &Select,
+        order: Vec<OrderByExpr>,
+    ) -> Result<(Select, Vec<OrderByExpr>, Vec<OutColumn>), Problem> {
         refuse_select_extras(select)?;
         let depth = self.scopes.len();
         let around = std::mem::take(&mut self.filtering);
@@ -47,7 +52,11 @@ impl Resolver<'_> {
         result
     }
 
-    fn select_in_scope(&mut self, select: &Select, order: Vec<OrderByExpr>) -> Result<(Select, Vec<OrderByExpr>, Vec<OutColumn>), Problem> {
+    fn select_in_scope(
+        &mut self,
+        select: &Select,
+        order: Vec<OrderByExpr>,
+    ) -> Result<(Select, Vec<OrderByExpr>, Vec<OutColumn>), Problem> {
         let from = self.from(&select.from)?;
         let selection = select.selection.as_ref().map(|e| self.filter(e)).transpose()?;
         let items = self.items(&select.projection)?;
@@ -66,8 +75,15 @@ impl Resolver<'_> {
             let name = names.unique(&item.name);
             let origin = origin(&value);
             let expr = self.written(value.clone());
-            projection.push(SelectItem::ExprWithAlias { expr: expr.clone(), alias: quoted(&name) });
-            columns.push(OutColumn { name, origin, expr: None });
+            projection.push(SelectItem::ExprWithAlias {
+                expr: expr.clone(),
+                alias: quoted(&name),
+            });
+            columns.push(OutColumn {
+                name,
+                origin,
+                expr: None,
+            });
             values.push(expr);
         }
         if let Some(scope) = self.scopes.last_mut() {
@@ -76,14 +92,32 @@ impl Resolver<'_> {
         let having = select.having.as_ref().map(|e| self.filter(e)).transpose()?;
         let mut named_window = Vec::new();
         for NamedWindowDefinition(name, window) in &select.named_window {
-            named_window.push(NamedWindowDefinition(quoted(&name.value.to_lowercase()), self.named_window(window)?));
+            named_window.push(NamedWindowDefinition(
+                quoted(&name.value.to_lowercase()),
+                self.named_window(window)?,
+            ));
         }
         let distinct = match &select.distinct {
-            Some(Distinct::On(keys)) => Some(Distinct::On(keys.iter().map(|e| self.expression(e)).collect::<Result<_, Problem>>()?)),
+            Some(Distinct::On(keys)) => {
+                Some(Distinct::On(keys.iter().map(|e| self.expression(e)).collect::<Result<
+                    _,
+                    Problem,
+                >>(
+                )?))
+            }
             other => other.clone(),
         };
         let order = self.order_by(&order, &columns, &values, distinct.as_ref())?;
-        let select = Select { distinct, projection, from, selection, group_by, having, named_window, ..empty_select() };
+        let select = Select {
+            distinct,
+            projection,
+            from,
+            selection,
+            group_by,
+            having,
+            named_window,
+            ..empty_select()
+        };
         Ok((select, order, columns))
     }
 
@@ -92,8 +126,14 @@ impl Resolver<'_> {
         let mut items = Vec::new();
         for item in projection {
             match item {
-                SelectItem::UnnamedExpr(expr) => items.push(Item { name: default_name(expr), source: Source::Written(expr.clone()) }),
-                SelectItem::ExprWithAlias { expr, alias } => items.push(Item { name: alias.value.clone(), source: Source::Written(expr.clone()) }),
+                SelectItem::UnnamedExpr(expr) => items.push(Item {
+                    name: default_name(expr),
+                    source: Source::Written(expr.clone()),
+                }),
+                SelectItem::ExprWithAlias { expr, alias } => items.push(Item {
+                    name: alias.value.clone(),
+                    source: Source::Written(expr.clone()),
+                }),
                 SelectItem::Wildcard(options) => {
                     refuse_wildcard_options(options)?;
                     let scope = self.scopes.last().cloned().unwrap_or_default();
@@ -104,10 +144,11 @@ impl Resolver<'_> {
                         let before: Vec<&str> = scope.inputs[..i].iter().map(|i| i.alias.as_str()).collect();
                         // A column that USING has merged is shown once.
                         let shown = |name: &str| {
-                            !scope
-                                .merged
-                                .iter()
-                                .any(|m| m.name == name && m.inputs.contains(&input.alias) && m.inputs.iter().any(|a| before.contains(&a.as_str())))
+                            !scope.merged.iter().any(|m| {
+                                m.name == name
+                                    && m.inputs.contains(&input.alias)
+                                    && m.inputs.iter().any(|a| before.contains(&a.as_str()))
+                            })
                         };
                         items.extend(self.star(input)?.into_iter().filter(|item| shown(&item.name)));
                     }
@@ -124,7 +165,8 @@ impl Resolver<'_> {
                             .cloned()
                     });
                     let Some(input) = input else {
-                        return Err(bad(format!("{name} is no input of this query")).hint(format!("name the keys, or select {name} as a whole")));
+                        return Err(bad(format!("{name} is no input of this query"))
+                            .hint(format!("name the keys, or select {name} as a whole")));
                     };
                     items.extend(self.star(&input)?);
                 }
@@ -142,7 +184,10 @@ impl Resolver<'_> {
                 for column in columns {
                     let whole = [Step::Key(column.name.as_str().into())];
                     if let Some(value) = self.name_in_columns(&input.alias, columns, &whole, Fit::Exact) {
-                        items.push(Item { source: Source::Star(Box::new(value)), name: column.name.clone() });
+                        items.push(Item {
+                            source: Source::Star(Box::new(value)),
+                            name: column.name.clone(),
+                        });
                     }
                 }
                 Ok(items)
@@ -153,15 +198,31 @@ impl Resolver<'_> {
                 top.retain(|path| path.keys().is_none_or(|keys| plan::Column::always(keys[0]).is_none()));
                 if top.len() > STAR_KEYS_MAX {
                     let at_least = if names.overflow() { "at least " } else { "" };
-                    self.warn(format!("{} has {at_least}{} top-level keys; * shows the first {STAR_KEYS_MAX}", names.collection, top.len()));
+                    self.warn(format!(
+                        "{} has {at_least}{} top-level keys; * shows the first {STAR_KEYS_MAX}",
+                        names.collection,
+                        top.len()
+                    ));
                     top.truncate(STAR_KEYS_MAX);
                 }
                 let mut items = Vec::new();
-                for path in [Path::of_keys(["_id"]), Path::of_keys(["_time"])].into_iter().chain(top) {
-                    let qualified: Vec<Step> = [Step::Key(input.alias.as_str().into())].into_iter().chain(path.steps().iter().cloned()).collect();
-                    let value = self.name(&Spelled { steps: qualified, span: datafusion::sql::sqlparser::tokenizer::Span::empty() })?;
+                for path in [Path::of_keys(["_id"]), Path::of_keys(["_time"])]
+                    .into_iter()
+                    .chain(top)
+                {
+                    let qualified: Vec<Step> = [Step::Key(input.alias.as_str().into())]
+                        .into_iter()
+                        .chain(path.steps().iter().cloned())
+                        .collect();
+                    let value = self.name(&Spelled {
+                        steps: qualified,
+                        span: datafusion::sql::sqlparser::tokenizer::Span::empty(),
+                    })?;
                     let name = path.keys().map_or_else(|| path.to_string(), |keys| keys.join("."));
-                    items.push(Item { source: Source::Star(Box::new(value)), name });
+                    items.push(Item {
+                        source: Source::Star(Box::new(value)),
+                        name,
+                    });
                 }
                 Ok(items)
             }
@@ -169,28 +230,46 @@ impl Resolver<'_> {
     }
 
     /// GROUP BY: input names first, then output names and numbers.
-    fn group_by(&mut self, group: &GroupByExpr, items: &[Item], aliases: &[(String, Expr)]) -> Result<GroupByExpr, Problem> {
-        let GroupByExpr::Expressions(keys, modifiers) = group else { return Err(not_offered("GROUP BY ALL").hint("name the columns")) };
+    fn group_by(
+        &mut self,
+        group: &GroupByExpr,
+        items: &[Item],
+        aliases: &[(String, Expr)],
+    ) -> Result<GroupByExpr, Problem> {
+        let GroupByExpr::Expressions(keys, modifiers) = group else {
+            return Err(not_offered("GROUP BY ALL").hint("name the columns"));
+        };
         if !modifiers.is_empty() {
-            return Err(not_offered("this GROUP BY").hint("GROUP BY ROLLUP (…), CUBE (…) and GROUPING SETS ((…)) are there"));
+            return Err(
+                not_offered("this GROUP BY").hint("GROUP BY ROLLUP (…), CUBE (…) and GROUPING SETS ((…)) are there")
+            );
         }
         if let Some(scope) = self.scopes.last_mut() {
             scope.aliases = aliases.to_vec();
         }
         let mut resolved: Vec<Expr> = Vec::new();
         for key in keys {
-            let named = ordinal(key).and_then(|place| items.get(place.wrapping_sub(1))).map(|item| &item.source);
+            let named = ordinal(key)
+                .and_then(|place| items.get(place.wrapping_sub(1)))
+                .map(|item| &item.source);
             if has_query(key) || matches!(named, Some(Source::Written(expr)) if has_query(expr)) {
-                return Err(not_offered("a sub-query in GROUP BY").hint("compute it in FROM: SELECT … FROM (SELECT (…) AS x …) AS t GROUP BY x"));
+                return Err(not_offered("a sub-query in GROUP BY")
+                    .hint("compute it in FROM: SELECT … FROM (SELECT (…) AS x …) AS t GROUP BY x"));
             }
             let value = match ordinal(key) {
                 Some(place) => match named {
                     Some(Source::Written(expr)) if is_aggregated(expr) => {
-                        return Err(bad(format!("GROUP BY {place}: {expr} is an aggregate")).hint("group by what it is computed over"));
+                        return Err(bad(format!("GROUP BY {place}: {expr} is an aggregate"))
+                            .hint("group by what it is computed over"));
                     }
                     Some(Source::Written(expr)) => self.value(expr)?,
                     Some(Source::Star(value)) => (**value).clone(),
-                    None => return Err(bad(format!("GROUP BY {place}: the select list has {} items", items.len()))),
+                    None => {
+                        return Err(bad(format!(
+                            "GROUP BY {place}: the select list has {} items",
+                            items.len()
+                        )));
+                    }
                 },
                 None => self.value(key)?,
             };
@@ -214,8 +293,11 @@ impl Resolver<'_> {
         }
         let sets = resolved.iter().map(grouping_sets).fold(1, u64::saturating_mul);
         if sets > GROUPING_SETS_MAX {
-            return Err(Problem::new(Code::TooComplex, format!("GROUP BY asks for {sets} grouping sets; the limit is {GROUPING_SETS_MAX}"))
-                .hint("CUBE of n columns has 2^n sets: name the ones that you need with GROUPING SETS ((a, b), (a))"));
+            return Err(Problem::new(
+                Code::TooComplex,
+                format!("GROUP BY asks for {sets} grouping sets; the limit is {GROUPING_SETS_MAX}"),
+            )
+            .hint("CUBE of n columns has 2^n sets: name the ones that you need with GROUPING SETS ((a, b), (a))"));
         }
         Ok(GroupByExpr::Expressions(resolved, vec![]))
     }
@@ -248,14 +330,20 @@ impl Resolver<'_> {
             };
             let expr = match (place, distinct) {
                 (None, Some(Distinct::Distinct)) => {
-                    return Err(bad(format!("ORDER BY {}: SELECT DISTINCT gives no such column", item.expr))
-                        .hint("select it too, or order by a column of the list"));
+                    return Err(
+                        bad(format!("ORDER BY {}: SELECT DISTINCT gives no such column", item.expr))
+                            .hint("select it too, or order by a column of the list"),
+                    );
                 }
                 (Some(place), _) if !on => number(&(place + 1).to_string()),
                 _ if is_constant(&expr) => call("coalesce", vec![expr]),
                 _ => expr,
             };
-            resolved.push(OrderByExpr { expr, options: item.options, with_fill: None });
+            resolved.push(OrderByExpr {
+                expr,
+                options: item.options,
+                with_fill: None,
+            });
         }
         Ok(resolved)
     }
@@ -267,7 +355,11 @@ impl Resolver<'_> {
             NamedWindowExpr::WindowSpec(spec) => {
                 let mut spec = spec.clone();
                 window_spec(&mut spec)?;
-                spec.partition_by = spec.partition_by.iter().map(|e| self.expression(e)).collect::<Result<_, _>>()?;
+                spec.partition_by = spec
+                    .partition_by
+                    .iter()
+                    .map(|e| self.expression(e))
+                    .collect::<Result<_, _>>()?;
                 for key in &mut spec.order_by {
                     key.expr = self.expression(&key.expr)?;
                 }
@@ -321,7 +413,10 @@ fn is_constant(expr: &Expr) -> bool {
 
 fn ordinal(expr: &Expr) -> Option<usize> {
     match expr {
-        Expr::Value(ValueWithSpan { value: Literal::Number(digits, _), .. }) => digits.parse().ok(),
+        Expr::Value(ValueWithSpan {
+            value: Literal::Number(digits, _),
+            ..
+        }) => digits.parse().ok(),
         _ => None,
     }
 }
@@ -331,7 +426,10 @@ pub fn output_index(expr: &Expr, names: &[&str]) -> Result<Option<usize>, Proble
     if let Some(place) = ordinal(expr) {
         return match place.checked_sub(1).filter(|index| *index < names.len()) {
             Some(index) => Ok(Some(index)),
-            None => Err(bad(format!("ORDER BY {place}: the select list has {} items", names.len()))),
+            None => Err(bad(format!(
+                "ORDER BY {place}: the select list has {} items",
+                names.len()
+            ))),
         };
     }
     let Expr::Identifier(ident) = expr else { return Ok(None) };
@@ -351,13 +449,17 @@ fn default_name(expr: &Expr) -> String {
             });
             path.unwrap_or_else(|| default_name(root))
         }
-        Expr::BinaryOp { left, op, right } if matches!(op.to_string().as_str(), "->" | "->>") => match super::value::text_literal(right) {
-            Some(key) => key.to_owned(),
-            None => default_name(left),
-        },
+        Expr::BinaryOp { left, op, right } if matches!(op.to_string().as_str(), "->" | "->>") => {
+            match super::value::text_literal(right) {
+                Some(key) => key.to_owned(),
+                None => default_name(left),
+            }
+        }
         Expr::Nested(inner) => default_name(inner),
         Expr::Cast { expr: inner, .. } if !matches!(**inner, Expr::Value(_)) => default_name(inner),
-        Expr::Function(function) => last_part(&function.name).map_or_else(|| function.name.to_string(), |name| name.to_lowercase()),
+        Expr::Function(function) => {
+            last_part(&function.name).map_or_else(|| function.name.to_string(), |name| name.to_lowercase())
+        }
         Expr::Case { .. } => "case".into(),
         Expr::Extract { .. } => "extract".into(),
         Expr::Exists { .. } => "exists".into(),
@@ -374,7 +476,10 @@ fn default_name(expr: &Expr) -> String {
             },
             _ => "column".into(),
         },
-        Expr::Value(ValueWithSpan { value: Literal::Placeholder(name), .. }) => name.clone(),
+        Expr::Value(ValueWithSpan {
+            value: Literal::Placeholder(name),
+            ..
+        }) => name.clone(),
         other => shortened(&other.to_string()),
     }
 }
@@ -391,13 +496,18 @@ pub fn is_one_row(select: &Select) -> bool {
 
 /// Whether a SELECT gives a row for each that it reads: it neither groups nor aggregates nor multiplies them.
 pub fn keeps_rows(select: &Select) -> bool {
-    let other_rows = |f: &Function| f.over.is_some() || function_name(&f.name).is_some_and(|name| is_aggregate(&name) || name == "unnest");
+    let other_rows = |f: &Function| {
+        f.over.is_some() || function_name(&f.name).is_some_and(|name| is_aggregate(&name) || name == "unnest")
+    };
     let mut look = |node: Node<'_>| match node {
         Node::Expr(Expr::Function(f)) if other_rows(f) => ControlFlow::Break("other rows"),
         _ => ControlFlow::Continue(()),
     };
     let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
-    !grouped && select.having.is_none() && select.distinct.is_none() && walk(Root::Projection(&select.projection), &mut look).is_none()
+    !grouped
+        && select.having.is_none()
+        && select.distinct.is_none()
+        && walk(Root::Projection(&select.projection), &mut look).is_none()
 }
 
 fn has_query(expr: &Expr) -> bool {
@@ -410,7 +520,9 @@ fn has_query(expr: &Expr) -> bool {
 
 fn is_aggregated(expr: &Expr) -> bool {
     let mut look = |node: Node<'_>| match node {
-        Node::Expr(Expr::Function(f)) if f.over.is_none() && function_name(&f.name).is_some_and(|name| is_aggregate(&name)) => {
+        Node::Expr(Expr::Function(f))
+            if f.over.is_none() && function_name(&f.name).is_some_and(|name| is_aggregate(&name)) =>
+        {
             ControlFlow::Break("an aggregate")
         }
         _ => ControlFlow::Continue(()),
@@ -458,7 +570,11 @@ pub fn empty_select() -> Select {
 
 fn refuse_wildcard_options(options: &WildcardAdditionalOptions) -> Result<(), Problem> {
     let spelled = options.to_string();
-    if spelled.trim().is_empty() { Ok(()) } else { Err(not_offered(format!("*{spelled}")).hint("name the columns")) }
+    if spelled.trim().is_empty() {
+        Ok(())
+    } else {
+        Err(not_offered(format!("*{spelled}")).hint("name the columns"))
+    }
 }
 
 fn refuse_select_extras(select: &Select) -> Result<(), Problem> {
@@ -474,7 +590,10 @@ fn refuse_select_extras(select: &Select) -> Result<(), Problem> {
         (!select.sort_by.is_empty(), "SORT BY"),
         (select.qualify.is_some(), "QUALIFY"),
         (select.value_table_mode.is_some(), "SELECT AS VALUE"),
-        (select.select_modifiers.as_ref().is_some_and(|m| m.is_any_set()), "a modifier of SELECT"),
+        (
+            select.select_modifiers.as_ref().is_some_and(|m| m.is_any_set()),
+            "a modifier of SELECT",
+        ),
     ];
     match refused.into_iter().find(|(there, _)| *there) {
         Some((_, what)) => Err(not_offered(what)),
@@ -488,7 +607,10 @@ const GROUPING_SETS_MAX: u64 = 512;
 /// How many grouping sets a key of GROUP BY stands for.
 fn grouping_sets(key: &Expr) -> u64 {
     match key {
-        Expr::Cube(columns) => u32::try_from(columns.len()).ok().and_then(|columns| 1_u64.checked_shl(columns)).unwrap_or(u64::MAX),
+        Expr::Cube(columns) => u32::try_from(columns.len())
+            .ok()
+            .and_then(|columns| 1_u64.checked_shl(columns))
+            .unwrap_or(u64::MAX),
         Expr::Rollup(columns) => columns.len() as u64 + 1,
         Expr::GroupingSets(sets) => sets.len() as u64,
         _ => 1,

@@ -1,4 +1,5 @@
-//! Value: what a name or an expression resolves to. A path stays one until it is written down, so that steps further can be taken.
+//! Value: what a name or an expression resolves to. A path stays one until it is written down, so that steps further
+//! can be taken.
 
 use datafusion::sql::sqlparser::{
     ast::{self, Expr, Ident, ValueWithSpan},
@@ -56,7 +57,10 @@ impl PathRef {
             Base::Table { collection, .. } => Some((collection.clone(), self.path.clone())),
             Base::Computed { shows, .. } => {
                 let (collection, start) = shows.as_ref()?;
-                Some((collection.clone(), Path::new(start.steps().iter().chain(self.path.steps()).cloned().collect())))
+                Some((
+                    collection.clone(),
+                    Path::new(start.steps().iter().chain(self.path.steps()).cloned().collect()),
+                ))
             }
         }
     }
@@ -81,7 +85,9 @@ pub enum Value {
 pub fn text_literal(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::Value(ValueWithSpan { value, .. }) => match value {
-            ast::Value::SingleQuotedString(text) | ast::Value::EscapedStringLiteral(text) | ast::Value::UnicodeStringLiteral(text) => Some(text),
+            ast::Value::SingleQuotedString(text)
+            | ast::Value::EscapedStringLiteral(text)
+            | ast::Value::UnicodeStringLiteral(text) => Some(text),
             ast::Value::DollarQuotedString(text) => Some(&text.value),
             _ => None,
         },
@@ -102,7 +108,10 @@ pub fn column(alias: &str, name: &str) -> Expr {
 
 /// A literal.
 pub fn literal(value: ast::Value) -> Expr {
-    Expr::Value(ValueWithSpan { value, span: Span::empty() })
+    Expr::Value(ValueWithSpan {
+        value,
+        span: Span::empty(),
+    })
 }
 
 /// A string literal.
@@ -117,12 +126,19 @@ pub fn number(value: &str) -> Expr {
 
 /// A call of a function.
 pub fn call(name: &str, arguments: Vec<Expr>) -> Expr {
-    let args = arguments.into_iter().map(|e| ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(e))).collect();
+    let args = arguments
+        .into_iter()
+        .map(|e| ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(e)))
+        .collect();
     Expr::Function(ast::Function {
         name: ast::ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
         parameters: ast::FunctionArguments::None,
-        args: ast::FunctionArguments::List(ast::FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
+        args: ast::FunctionArguments::List(ast::FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: vec![],
+        }),
         filter: None,
         null_treatment: None,
         over: None,
@@ -135,7 +151,11 @@ impl Resolver<'_> {
     pub fn written(&mut self, value: Value) -> Expr {
         match value {
             Value::Expr(expr) => expr,
-            Value::Path(PathRef { base: Base::Table { alias, table, .. }, path, .. }) => {
+            Value::Path(PathRef {
+                base: Base::Table { alias, table, .. },
+                path,
+                ..
+            }) => {
                 let wanted = match path.steps() {
                     [] => Column::always("_doc").unwrap_or_else(|| Column::path(path, Type::Json)),
                     _ => Column::path(path, Type::Json),
@@ -144,9 +164,16 @@ impl Resolver<'_> {
                 self.read(table, wanted);
                 column(&alias, &name)
             }
-            Value::Path(PathRef { base: Base::Computed { expr, .. }, path, kinds }) => match path.steps() {
+            Value::Path(PathRef {
+                base: Base::Computed { expr, .. },
+                path,
+                kinds,
+            }) => match path.steps() {
                 [] => *expr,
-                _ => call("inside", vec![*expr, text(&path.to_string()), text(&kinds.0.to_string())]),
+                _ => call(
+                    "inside",
+                    vec![*expr, text(&path.to_string()), text(&kinds.0.to_string())],
+                ),
             },
         }
     }
@@ -161,9 +188,14 @@ impl Resolver<'_> {
                 path.kinds = self.kinds_of(&path);
                 Value::Path(path)
             }
-            Value::Expr(expr) => {
-                Value::Path(PathRef { base: Base::Computed { expr: Box::new(expr), shows: None }, path: Path::new(steps), kinds: Kinds::default() })
-            }
+            Value::Expr(expr) => Value::Path(PathRef {
+                base: Base::Computed {
+                    expr: Box::new(expr),
+                    shows: None,
+                },
+                path: Path::new(steps),
+                kinds: Kinds::default(),
+            }),
         }
     }
 }

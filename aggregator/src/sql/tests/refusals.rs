@@ -11,7 +11,10 @@ use super::{
 
 fn world() -> Small {
     Small::with(&[
-        ("events", &[r#"{"type":"a","id":1,"Mixed":2,"items":[{"sku":1}],"user":{"name":"x"}}"#]),
+        (
+            "events",
+            &[r#"{"type":"a","id":1,"Mixed":2,"items":[{"sku":1}],"user":{"name":"x"}}"#],
+        ),
         ("users", &[r#"{"id":1,"city":"Ulm"}"#]),
     ])
 }
@@ -20,27 +23,132 @@ fn world() -> Small {
 fn mistakes_are_told_with_a_code_and_what_to_do() {
     let world = world();
     let table: &[(&str, Code, &str, &str)] = &[
-        ("select id from events, users", Code::BadSql, "id is ambiguous: events and users have it", "write events.id or users.id"),
-        ("select * from evnts", Code::NotFound, "there is no collection evnts", "perhaps events was meant"),
-        ("select * from rachis.nothing", Code::NotFound, "there is no table rachis.nothing", "SHOW TABLES"),
-        ("select x from rachis.sources", Code::BadSql, "there is no column x", "there are source, lag, last_record"),
-        ("select sorce from rachis.sources", Code::BadSql, "there is no column sorce", "perhaps source was meant"),
-        ("select lenght(type) from events", Code::BadSql, "there is no function lenght", "perhaps length was meant"),
-        ("select repeat('a', 1000000000)", Code::NotSupported, "the function repeat is not offered", "more than a query may hold"),
-        ("select lpad('a', id) from events", Code::NotSupported, "lpad to a length that is not a number up to 10000", "write the length"),
-        ("select * from generate_series(1, 10)", Code::NotSupported, "the table function generate_series is not supported", "tables are collections"),
-        ("select * from events for update", Code::NotSupported, "FOR UPDATE and FOR SHARE is not supported", "lock nothing"),
-        ("select * into x from events", Code::NotSupported, "SELECT INTO is not supported", ""),
-        ("select * from events natural join users", Code::NotSupported, "NATURAL JOIN is not supported", "USING"),
-        ("select * from events e, users e", Code::BadSql, "e stands for two inputs", "AS other"),
-        ("select a from (select 1 a)", Code::BadSql, "a sub-query in FROM needs a name", "AS name"),
-        ("select (select 1, 2)", Code::BadSql, "a sub-query of 2 columns stands where one value is wanted", ""),
-        ("select type from events order by 2", Code::BadSql, "ORDER BY 2: the select list has 1 items", ""),
-        ("select type from events limit type", Code::BadSql, "type is not known here", ""),
-        ("select 1 union select 1, 2", Code::BadSql, "UNION of 1 and 2 columns", "same columns"),
-        ("select * from events where _time > 'tomorrow'", Code::BadSql, "'tomorrow' is not a point in time", "2026-01-31"),
-        ("select search('(')", Code::BadRequest, "something to search for is missing here", ""),
-        ("select count(*) from events e, users u where search('x')", Code::BadSql, "search does not say where", "search(e, '…')"),
+        (
+            "select id from events, users",
+            Code::BadSql,
+            "id is ambiguous: events and users have it",
+            "write events.id or users.id",
+        ),
+        (
+            "select * from evnts",
+            Code::NotFound,
+            "there is no collection evnts",
+            "perhaps events was meant",
+        ),
+        (
+            "select * from rachis.nothing",
+            Code::NotFound,
+            "there is no table rachis.nothing",
+            "SHOW TABLES",
+        ),
+        (
+            "select x from rachis.sources",
+            Code::BadSql,
+            "there is no column x",
+            "there are source, lag, last_record",
+        ),
+        (
+            "select sorce from rachis.sources",
+            Code::BadSql,
+            "there is no column sorce",
+            "perhaps source was meant",
+        ),
+        (
+            "select lenght(type) from events",
+            Code::BadSql,
+            "there is no function lenght",
+            "perhaps length was meant",
+        ),
+        (
+            "select repeat('a', 1000000000)",
+            Code::NotSupported,
+            "the function repeat is not offered",
+            "more than a query may hold",
+        ),
+        (
+            "select lpad('a', id) from events",
+            Code::NotSupported,
+            "lpad to a length that is not a number up to 10000",
+            "write the length",
+        ),
+        (
+            "select * from generate_series(1, 10)",
+            Code::NotSupported,
+            "the table function generate_series is not supported",
+            "tables are collections",
+        ),
+        (
+            "select * from events for update",
+            Code::NotSupported,
+            "FOR UPDATE and FOR SHARE is not supported",
+            "lock nothing",
+        ),
+        (
+            "select * into x from events",
+            Code::NotSupported,
+            "SELECT INTO is not supported",
+            "",
+        ),
+        (
+            "select * from events natural join users",
+            Code::NotSupported,
+            "NATURAL JOIN is not supported",
+            "USING",
+        ),
+        (
+            "select * from events e, users e",
+            Code::BadSql,
+            "e stands for two inputs",
+            "AS other",
+        ),
+        (
+            "select a from (select 1 a)",
+            Code::BadSql,
+            "a sub-query in FROM needs a name",
+            "AS name",
+        ),
+        (
+            "select (select 1, 2)",
+            Code::BadSql,
+            "a sub-query of 2 columns stands where one value is wanted",
+            "",
+        ),
+        (
+            "select type from events order by 2",
+            Code::BadSql,
+            "ORDER BY 2: the select list has 1 items",
+            "",
+        ),
+        (
+            "select type from events limit type",
+            Code::BadSql,
+            "type is not known here",
+            "",
+        ),
+        (
+            "select 1 union select 1, 2",
+            Code::BadSql,
+            "UNION of 1 and 2 columns",
+            "same columns",
+        ),
+        (
+            "select * from events where _time > 'tomorrow'",
+            Code::BadSql,
+            "'tomorrow' is not a point in time",
+            "2026-01-31",
+        ),
+        (
+            "select search('(')",
+            Code::BadRequest,
+            "something to search for is missing here",
+            "",
+        ),
+        (
+            "select count(*) from events e, users u where search('x')",
+            Code::BadSql,
+            "search does not say where",
+            "search(e, '…')",
+        ),
         (
             "select count(*) from events where type ~ '((a{1000}){1000}){1000}'",
             Code::TooComplex,
@@ -59,18 +167,48 @@ fn mistakes_are_told_with_a_code_and_what_to_do() {
             "SIMILAR TO a pattern that is computed, or with ESCAPE is not supported",
             "~",
         ),
-        ("select date_trunc('wek', _time) from events", Code::BadSql, "wek is no unit of time", "week"),
-        ("select type, count(*) from events group by 1, 2", Code::BadSql, "GROUP BY 2: count(*) is an aggregate", ""),
-        ("select type, id from events group by 1", Code::BadSql, "id is neither grouped by nor aggregated", "min(id)"),
-        ("select 3 as x, type, id from events group by 1, 2", Code::BadSql, "id is neither grouped by nor aggregated", "min(id)"),
-        ("select id from events group by rollup(id, id)", Code::NotSupported, "one column twice in ROLLUP (id, id) is not supported", "name it once"),
+        (
+            "select date_trunc('wek', _time) from events",
+            Code::BadSql,
+            "wek is no unit of time",
+            "week",
+        ),
+        (
+            "select type, count(*) from events group by 1, 2",
+            Code::BadSql,
+            "GROUP BY 2: count(*) is an aggregate",
+            "",
+        ),
+        (
+            "select type, id from events group by 1",
+            Code::BadSql,
+            "id is neither grouped by nor aggregated",
+            "min(id)",
+        ),
+        (
+            "select 3 as x, type, id from events group by 1, 2",
+            Code::BadSql,
+            "id is neither grouped by nor aggregated",
+            "min(id)",
+        ),
+        (
+            "select id from events group by rollup(id, id)",
+            Code::NotSupported,
+            "one column twice in ROLLUP (id, id) is not supported",
+            "name it once",
+        ),
         (
             "select (type in (select city from users)), count(*) from events group by 1",
             Code::NotSupported,
             "a sub-query in GROUP BY is not supported",
             "compute it in FROM",
         ),
-        ("select type::regclass from events", Code::NotSupported, "the type REGCLASS is not supported", "there are BOOLEAN"),
+        (
+            "select type::regclass from events",
+            Code::NotSupported,
+            "the type REGCLASS is not supported",
+            "there are BOOLEAN",
+        ),
     ];
     let mut wrong = Vec::new();
     for (sql, code, detail, hint) in table {
@@ -101,7 +239,17 @@ fn only_what_is_offered_is_a_statement() {
         assert_eq!(problem.code, Code::NotSupported, "{sql}: {problem}");
         assert!(problem.hint.is_some(), "{sql}");
     }
-    for sql in ["", " ; ", "-- nothing", "select 1; select 2", "select", "select * from", "select 'a", "create field events.x", "select 1 1"] {
+    for sql in [
+        "",
+        " ; ",
+        "-- nothing",
+        "select 1; select 2",
+        "select",
+        "select * from",
+        "select 'a",
+        "create field events.x",
+        "select 1 1",
+    ] {
         let problem = parse(sql, 1 << 20).expect_err(sql);
         assert_eq!(problem.code, Code::BadSql, "{sql}: {problem}");
     }
@@ -121,9 +269,18 @@ fn our_own_statements_are_read() {
         Statement::Describe { name } => format!("describe {name}"),
     };
     let table = [
-        ("create field events.price as (_doc->>'p')::double / 100 ;", "define field events.price as [(_doc->>'p')::double / 100] false"),
-        ("CREATE OR REPLACE FIELD \"my-events\".user.\"odd key\" AS 'ä' || x", "define field my-events.user.\"odd key\" as ['ä' || x] true"),
-        ("create view slow as\nselect *\nfrom events -- all", "define view slow as [select *\nfrom events] false"),
+        (
+            "create field events.price as (_doc->>'p')::double / 100 ;",
+            "define field events.price as [(_doc->>'p')::double / 100] false",
+        ),
+        (
+            "CREATE OR REPLACE FIELD \"my-events\".user.\"odd key\" AS 'ä' || x",
+            "define field my-events.user.\"odd key\" as ['ä' || x] true",
+        ),
+        (
+            "create view slow as\nselect *\nfrom events -- all",
+            "define view slow as [select *\nfrom events] false",
+        ),
         ("drop field events.price", "undefine field events.price false"),
         ("drop view if exists slow;", "undefine view slow true"),
         ("show definitions", "definitions"),
@@ -155,8 +312,17 @@ fn hostile_statements_end_quickly_in_a_problem() {
         format!("select x{} from events", "[0]".repeat(20_000)),
         format!("select x{} from events", "::int".repeat(5_000)),
         format!("select x{} from events", "->'a'".repeat(5_000)),
-        format!("select {}", (0..24).fold("1".to_owned(), |inner, _| format!("({inner}{})", "+1".repeat(900)))),
-        format!("select {}", (0..40).fold("1".to_owned(), |inner, _| format!("(true and {inner} = 1{})", " or 1 = 2".repeat(200)))),
+        format!(
+            "select {}",
+            (0..24).fold("1".to_owned(), |inner, _| format!("({inner}{})", "+1".repeat(900)))
+        ),
+        format!(
+            "select {}",
+            (0..40).fold("1".to_owned(), |inner, _| format!(
+                "(true and {inner} = 1{})",
+                " or 1 = 2".repeat(200)
+            ))
+        ),
         format!("select * from events {}", "join users u on true ".repeat(2_000)),
         format!("select '{}", "x".repeat(1 << 19)),
         format!("select {}", "/*".repeat(100_000)),
@@ -180,7 +346,10 @@ fn hostile_statements_end_quickly_in_a_problem() {
         let took = started.elapsed();
         assert!(took < Duration::from_secs(10), "{shown} took {took:?}");
         let problem = result.expect_err(&shown);
-        assert!([Code::BadSql, Code::TooComplex, Code::NotSupported, Code::NotFound].contains(&problem.code), "{shown}: {problem:?}");
+        assert!(
+            [Code::BadSql, Code::TooComplex, Code::NotSupported, Code::NotFound].contains(&problem.code),
+            "{shown}: {problem:?}"
+        );
     }
 }
 
@@ -222,24 +391,46 @@ fn expressions_that_multiply_when_they_are_written_out_end_at_a_limit() {
 /// WITH queries of which each names the one before twice.
 fn doubling(queries: usize) -> String {
     let further = (1..queries).map(|n| format!(", c{n} as (select l.x from c{0} l join c{0} r on l.x = r.x)", n - 1));
-    format!("with c0 as (select 1 x){} select * from c{}", further.collect::<String>(), queries - 1)
+    format!(
+        "with c0 as (select 1 x){} select * from c{}",
+        further.collect::<String>(),
+        queries - 1
+    )
 }
 
 #[test]
 fn large_statements_within_the_limits_are_answered() {
     let world = world();
     let table = [
-        format!("select count(*) from events where {}", (0..900).map(|i| format!("id = {i}")).collect::<Vec<_>>().join(" or ")),
-        format!("select {}", (0..300).map(|i| format!("id + {i}")).collect::<Vec<_>>().join(", ") + " from events"),
-        format!("select count(*) from events where id in ({})", (0..5_000).map(|i| i.to_string()).collect::<Vec<_>>().join(", ")),
+        format!(
+            "select count(*) from events where {}",
+            (0..900).map(|i| format!("id = {i}")).collect::<Vec<_>>().join(" or ")
+        ),
+        format!(
+            "select {}",
+            (0..300).map(|i| format!("id + {i}")).collect::<Vec<_>>().join(", ") + " from events"
+        ),
+        format!(
+            "select count(*) from events where id in ({})",
+            (0..5_000).map(|i| i.to_string()).collect::<Vec<_>>().join(", ")
+        ),
         format!("select {}1{}", "(".repeat(40), ")".repeat(40)),
         format!("select 1{}", " + 1".repeat(300)),
-        format!("select * from {}(select 1 as one) t{}", "(select * from ".repeat(20), ") t".repeat(20)),
+        format!(
+            "select * from {}(select 1 as one) t{}",
+            "(select * from ".repeat(20),
+            ") t".repeat(20)
+        ),
     ];
     for sql in table {
         let started = Instant::now();
         assert!(!world.answer(&sql).is_empty(), "{sql}");
-        assert!(started.elapsed() < Duration::from_secs(20), "{} took {:?}", &sql[..40], started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "{} took {:?}",
+            &sql[..40],
+            started.elapsed()
+        );
     }
 }
 
@@ -256,17 +447,57 @@ fn definitions_that_cannot_be_asked_are_refused() {
             Code::Conflict,
             "field events.a would use itself: field events.a -> field events.b -> field events.a",
         ),
-        ("create field events.id as id + 1", Code::Conflict, "field events.id would use itself: field events.id -> field events.id"),
-        ("create field events.c as count(*)", Code::NotSupported, "an aggregate in a field"),
-        ("create field events.c as (select 1)", Code::NotSupported, "a sub-query in a field"),
-        ("create field events._id as 1", Code::BadSql, "_id is what every document has"),
-        ("create field nothing.c as 1", Code::NotFound, "there is no collection nothing"),
-        ("create field events.c as lenght(type)", Code::BadSql, "there is no function lenght"),
-        ("create view events as select 1", Code::Conflict, "events is a collection"),
-        ("create view w as select * from w", Code::Conflict, "view w would use itself: view w -> view w"),
-        ("create or replace view v as select * from v", Code::Conflict, "view v would use itself: view v -> view v"),
+        (
+            "create field events.id as id + 1",
+            Code::Conflict,
+            "field events.id would use itself: field events.id -> field events.id",
+        ),
+        (
+            "create field events.c as count(*)",
+            Code::NotSupported,
+            "an aggregate in a field",
+        ),
+        (
+            "create field events.c as (select 1)",
+            Code::NotSupported,
+            "a sub-query in a field",
+        ),
+        (
+            "create field events._id as 1",
+            Code::BadSql,
+            "_id is what every document has",
+        ),
+        (
+            "create field nothing.c as 1",
+            Code::NotFound,
+            "there is no collection nothing",
+        ),
+        (
+            "create field events.c as lenght(type)",
+            Code::BadSql,
+            "there is no function lenght",
+        ),
+        (
+            "create view events as select 1",
+            Code::Conflict,
+            "events is a collection",
+        ),
+        (
+            "create view w as select * from w",
+            Code::Conflict,
+            "view w would use itself: view w -> view w",
+        ),
+        (
+            "create or replace view v as select * from v",
+            Code::Conflict,
+            "view v would use itself: view v -> view v",
+        ),
         ("create view w as drop view v", Code::BadSql, "a view is a query"),
-        ("create view w as insert into v values (1)", Code::NotSupported, "INSERT is not a statement here"),
+        (
+            "create view w as insert into v values (1)",
+            Code::NotSupported,
+            "INSERT is not a statement here",
+        ),
     ];
     let mut wrong = Vec::new();
     for (sql, code, detail) in table {
@@ -277,7 +508,10 @@ fn definitions_that_cannot_be_asked_are_refused() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let id = proto::catalog::DefinitionId::view("v");
-    assert_eq!(world.uses(&id), (vec!["field events.b".to_owned()], vec!["events".to_owned()]));
+    assert_eq!(
+        world.uses(&id),
+        (vec!["field events.b".to_owned()], vec!["events".to_owned()])
+    );
 }
 
 #[test]

@@ -22,12 +22,30 @@ fn the_use_of_a_path_picks_its_view() {
         ("o", r#"e.o:json"#),
         ("o.K", r#"json_get(K, Utf8(""), Utf8("int"))"#),
         ("o.k", r#"json_get(k, Utf8(""), Utf8("int"))"#),
-        ("mixed = 1", r#"json_get(e.mixed:json, Utf8(""), Utf8("canonical")) = to_json(Int64(1))"#),
-        ("mixed = 1.5", r#"json_get(e.mixed:json, Utf8(""), Utf8("canonical")) = to_json(Float64(1.5))"#),
-        ("mixed = 'one'", r#"json_get(e.mixed:json, Utf8(""), Utf8("canonical")) IN ([LargeUtf8(""one"")])"#),
-        ("mixed like 'o%'", r#"json_get(e.mixed:json, Utf8(""), Utf8("text!")) LIKE CAST(Utf8("o%") AS Utf8View)"#),
-        ("mixed + 1", r#"checked_sum(Utf8("++"), json_get(e.mixed:json, Utf8(""), Utf8("int")), Int64(1))"#),
-        ("mixed is null", r#"json_get(e.mixed:json, Utf8(""), Utf8("canonical")) IS NULL"#),
+        (
+            "mixed = 1",
+            r#"json_get(e.mixed:json, Utf8(""), Utf8("canonical")) = to_json(Int64(1))"#,
+        ),
+        (
+            "mixed = 1.5",
+            r#"json_get(e.mixed:json, Utf8(""), Utf8("canonical")) = to_json(Float64(1.5))"#,
+        ),
+        (
+            "mixed = 'one'",
+            r#"json_get(e.mixed:json, Utf8(""), Utf8("canonical")) IN ([LargeUtf8(""one"")])"#,
+        ),
+        (
+            "mixed like 'o%'",
+            r#"json_get(e.mixed:json, Utf8(""), Utf8("text!")) LIKE CAST(Utf8("o%") AS Utf8View)"#,
+        ),
+        (
+            "mixed + 1",
+            r#"checked_sum(Utf8("++"), json_get(e.mixed:json, Utf8(""), Utf8("int")), Int64(1))"#,
+        ),
+        (
+            "mixed is null",
+            r#"json_get(e.mixed:json, Utf8(""), Utf8("canonical")) IS NULL"#,
+        ),
         ("mixed::int", r#"json_get(e.mixed:json, Utf8(""), Utf8("int!"))"#),
         ("i::int", r#"json_get(e.i:json, Utf8(""), Utf8("int!"))"#),
         ("i::text", r#"json_get(e.i:json, Utf8(""), Utf8("text!"))"#),
@@ -35,29 +53,71 @@ fn the_use_of_a_path_picks_its_view() {
         ("_doc->>'t'", r#"json_get(e.t:json, Utf8(""), Utf8("text"))"#),
         ("_doc->>'i'", r#"json_get(e.i:json, Utf8(""), Utf8("text!"))"#),
         ("_doc->'mixed'", r#"e.mixed:json"#),
-        ("(_doc->>'n')::double", r#"json_get(e.n:json, Utf8(""), Utf8("double!"))"#),
-        ("_doc->'list'->0->>'x'", r#"json_get(e.list[0].x:json, Utf8(""), Utf8("text!"))"#),
+        (
+            "(_doc->>'n')::double",
+            r#"json_get(e.n:json, Utf8(""), Utf8("double!"))"#,
+        ),
+        (
+            "_doc->'list'->0->>'x'",
+            r#"json_get(e.list[0].x:json, Utf8(""), Utf8("text!"))"#,
+        ),
         ("list[0].x", r#"e.list[0].x:json"#),
-        ("list[0].x > 3", r#"json_compare(json_get(e.list[0].x:json, Utf8(""), Utf8("canonical")), to_json(Int64(3))) > Int64(0)"#),
+        (
+            "list[0].x > 3",
+            r#"json_compare(json_get(e.list[0].x:json, Utf8(""), Utf8("canonical")), to_json(Int64(3))) > Int64(0)"#,
+        ),
         ("i = '2'", r#"json_get(e.i:json, Utf8(""), Utf8("int")) = Int64(2)"#),
         ("sum(i)", r#"sum(e.i:json)"#),
         ("sum(f)", r#"sum(e.f:json)"#),
         ("max(mixed)", r#"max(e.mixed:json)"#),
         ("count(mixed)", r#"count(e.mixed:json)"#),
-        ("b and mixed", r#"json_get(e.b:json, Utf8(""), Utf8("bool")) AND json_get(e.mixed:json, Utf8(""), Utf8("bool"))"#),
-        ("i / f", r#"checked_div(json_get(e.i:json, Utf8(""), Utf8("double")), json_get(e.f:json, Utf8(""), Utf8("double")))"#),
-        ("i / 2", r#"checked_div(json_get(e.i:json, Utf8(""), Utf8("double")), Float64(2))"#),
-        ("i between 1 and '2'", r#"json_get(e.i:json, Utf8(""), Utf8("int")) >= Int64(1) AND json_get(e.i:json, Utf8(""), Utf8("int")) <= Int64(2)"#),
-        ("t < now()", r#"json_get(e.t:json, Utf8(""), Utf8("time")) < CAST(now() AS Timestamp(µs, "UTC"))"#),
-        ("_time >= '2026-01-01'", r#"e._time >= TimestampMicrosecond(1767225600000000, Some("UTC"))"#),
-        ("coalesce(i, f)", r#"coalesce(CAST(json_get(e.i:json, Utf8(""), Utf8("int")) AS Float64), json_get(e.f:json, Utf8(""), Utf8("double")))"#),
-        ("coalesce(i, 'none')", r#"coalesce(json_get(e.i:json, Utf8(""), Utf8("text!")), CAST(Utf8("none") AS Utf8View))"#),
+        (
+            "b and mixed",
+            r#"json_get(e.b:json, Utf8(""), Utf8("bool")) AND json_get(e.mixed:json, Utf8(""), Utf8("bool"))"#,
+        ),
+        (
+            "i / f",
+            r#"checked_div(json_get(e.i:json, Utf8(""), Utf8("double")), json_get(e.f:json, Utf8(""), Utf8("double")))"#,
+        ),
+        (
+            "i / 2",
+            r#"checked_div(json_get(e.i:json, Utf8(""), Utf8("double")), Float64(2))"#,
+        ),
+        (
+            "i between 1 and '2'",
+            r#"json_get(e.i:json, Utf8(""), Utf8("int")) >= Int64(1) AND json_get(e.i:json, Utf8(""), Utf8("int")) <= Int64(2)"#,
+        ),
+        (
+            "t < now()",
+            r#"json_get(e.t:json, Utf8(""), Utf8("time")) < CAST(now() AS Timestamp(µs, "UTC"))"#,
+        ),
+        (
+            "_time >= '2026-01-01'",
+            r#"e._time >= TimestampMicrosecond(1767225600000000, Some("UTC"))"#,
+        ),
+        (
+            "coalesce(i, f)",
+            r#"coalesce(CAST(json_get(e.i:json, Utf8(""), Utf8("int")) AS Float64), json_get(e.f:json, Utf8(""), Utf8("double")))"#,
+        ),
+        (
+            "coalesce(i, 'none')",
+            r#"coalesce(json_get(e.i:json, Utf8(""), Utf8("text!")), CAST(Utf8("none") AS Utf8View))"#,
+        ),
         ("_id", r#"e._id"#),
         ("_doc", r#"e._doc"#),
         ("nothing", r#"e.nothing:json"#),
-        ("search('disk t:x')", r#"e.?{"words":"disk"} AND e.?{"in":"t","words":"x"}"#),
-        ("case mixed when 1 then 'a' end", r#"CASE WHEN json_get(e.mixed:json, Utf8(""), Utf8("canonical")) = to_json(Int64(1)) THEN Utf8("a") END"#),
-        ("i in (1, 2)", r#"json_get(e.i:json, Utf8(""), Utf8("int")) IN ([Int64(1), Int64(2)])"#),
+        (
+            "search('disk t:x')",
+            r#"e.?{"words":"disk"} AND e.?{"in":"t","words":"x"}"#,
+        ),
+        (
+            "case mixed when 1 then 'a' end",
+            r#"CASE WHEN json_get(e.mixed:json, Utf8(""), Utf8("canonical")) = to_json(Int64(1)) THEN Utf8("a") END"#,
+        ),
+        (
+            "i in (1, 2)",
+            r#"json_get(e.i:json, Utf8(""), Utf8("int")) IN ([Int64(1), Int64(2)])"#,
+        ),
         ("\"@odd\"", r#"e.@odd:json"#),
         ("@odd", r#"e.@odd:json"#),
     ];
@@ -97,11 +157,26 @@ fn whole_statements_become_what_the_planner_takes() {
 fn names_that_no_document_has_are_warned_of() {
     let world = world();
     let table = [
-        ("select mixd from events", "no document of events has mixd, so it is NULL; perhaps mixed was meant"),
-        ("select K from events", "no document of events has K, so it is NULL; perhaps o.K was meant"),
-        ("select list.x from events", "list.x lies inside of a list, so it is NULL here; write list[0].x, or unnest the list"),
-        ("select a.z from events a, events b", "no document of events has z, so it is NULL"),
-        ("select zzz from events a, events b", "no document of a or b has zzz, so it is NULL"),
+        (
+            "select mixd from events",
+            "no document of events has mixd, so it is NULL; perhaps mixed was meant",
+        ),
+        (
+            "select K from events",
+            "no document of events has K, so it is NULL; perhaps o.K was meant",
+        ),
+        (
+            "select list.x from events",
+            "list.x lies inside of a list, so it is NULL here; write list[0].x, or unnest the list",
+        ),
+        (
+            "select a.z from events a, events b",
+            "no document of events has z, so it is NULL",
+        ),
+        (
+            "select zzz from events a, events b",
+            "no document of a or b has zzz, so it is NULL",
+        ),
     ];
     for (sql, warning) in table {
         let resolved = world.resolved(sql, &[]).unwrap_or_else(|p| panic!("{sql}: {p}"));
@@ -111,6 +186,10 @@ fn names_that_no_document_has_are_warned_of() {
         "select i, f, mixed, o.K, list[0].x, i::text, count(*) over () from events where mixed > 1",
         "select _id, _doc->'i' from events where search('list.x:1')",
     ] {
-        assert_eq!(world.resolved(sql, &[]).expect("resolved").warnings, Vec::<String>::new(), "{sql}");
+        assert_eq!(
+            world.resolved(sql, &[]).expect("resolved").warnings,
+            Vec::<String>::new(),
+            "{sql}"
+        );
     }
 }

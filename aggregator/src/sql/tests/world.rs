@@ -1,4 +1,5 @@
-//! A small world to ask in: documents in memory, whose columns are computed as the definition of a view says, and the planner itself.
+//! A small world to ask in: documents in memory, whose columns are computed as the definition of a view says, and the
+//! planner itself.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -42,26 +43,44 @@ impl World for Small {
     fn paths(&self, collection: &CollectionName) -> Arc<PathKinds> {
         let mut kinds = PathKinds::default();
         for document in self.documents.get(collection).into_iter().flatten() {
-            note(&json::parse(document.as_bytes()).expect("JSON"), &Path::default(), Kinds::default(), &mut kinds);
+            note(
+                &json::parse(document.as_bytes()).expect("JSON"),
+                &Path::default(),
+                Kinds::default(),
+                &mut kinds,
+            );
         }
         Arc::new(kinds)
     }
 
     fn system_table(&self, schema: &str, name: &str) -> Option<Vec<(String, Type)>> {
-        (schema == "rachis" && name == "sources")
-            .then(|| vec![("source".into(), Type::Text), ("lag".into(), Type::Int), ("last_record".into(), Type::Time)])
+        (schema == "rachis" && name == "sources").then(|| {
+            vec![
+                ("source".into(), Type::Text),
+                ("lag".into(), Type::Int),
+                ("last_record".into(), Type::Time),
+            ]
+        })
     }
 }
 
 fn note(value: &json::Value<'_>, path: &Path, inside: Kinds, kinds: &mut PathKinds) {
     if !path.steps().is_empty() {
-        *kinds.paths.entry(path.clone()).or_default() |= if inside == Kinds::ELEMENT { Kinds::ELEMENT } else { Kinds::of(value) };
+        *kinds.paths.entry(path.clone()).or_default() |= if inside == Kinds::ELEMENT {
+            Kinds::ELEMENT
+        } else {
+            Kinds::of(value)
+        };
     }
     match value {
-        json::Value::Object(entries) => entries.iter().for_each(|(key, value)| note(value, &path.key(key), inside, kinds)),
+        json::Value::Object(entries) => entries
+            .iter()
+            .for_each(|(key, value)| note(value, &path.key(key), inside, kinds)),
         json::Value::Array(items) => items.iter().for_each(|item| {
             if let json::Value::Object(entries) = item {
-                entries.iter().for_each(|(key, value)| note(value, &path.key(key), Kinds::ELEMENT, kinds));
+                entries
+                    .iter()
+                    .for_each(|(key, value)| note(value, &path.key(key), Kinds::ELEMENT, kinds));
             }
         }),
         _ => {}
@@ -74,14 +93,25 @@ impl Small {
         let mut world = Self::default();
         for (name, documents) in collections {
             let name: CollectionName = name.parse().expect("a name");
-            world.change(Change::CreateCollection { name: name.clone(), settings: CollectionSettings::default(), placement: Vec::new() });
-            world.documents.insert(name, documents.iter().map(|d| (*d).to_owned()).collect());
+            world.change(Change::CreateCollection {
+                name: name.clone(),
+                settings: CollectionSettings::default(),
+                placement: Vec::new(),
+            });
+            world
+                .documents
+                .insert(name, documents.iter().map(|d| (*d).to_owned()).collect());
         }
         world
     }
 
     fn change(&mut self, change: Change) {
-        let record = ChangeRecord { uid: uuid::Uuid::now_v7(), level: LEVEL, expected: None, change };
+        let record = ChangeRecord {
+            uid: uuid::Uuid::now_v7(),
+            level: LEVEL,
+            expected: None,
+            change,
+        };
         let (catalog, result) = self.catalog.apply(&record);
         result.expect("an accepted change");
         self.catalog = catalog;
@@ -92,7 +122,12 @@ impl Small {
         match parse(sql, 1 << 20)? {
             Statement::Define { id, text, replace, .. } => {
                 let Defined { change, warnings, .. } = define(&id, &text, replace, self)?;
-                let record = ChangeRecord { uid: uuid::Uuid::now_v7(), level: LEVEL, expected: None, change };
+                let record = ChangeRecord {
+                    uid: uuid::Uuid::now_v7(),
+                    level: LEVEL,
+                    expected: None,
+                    change,
+                };
                 let (catalog, result) = self.catalog.apply(&record);
                 self.catalog = catalog;
                 result.map(|()| warnings)
@@ -104,7 +139,10 @@ impl Small {
     /// The definitions and collections that a definition names.
     pub fn uses(&self, id: &proto::catalog::DefinitionId) -> (Vec<String>, Vec<String>) {
         let version = self.catalog.definitions[id].current();
-        (version.uses.iter().map(ToString::to_string).collect(), version.reads.iter().map(ToString::to_string).collect())
+        (
+            version.uses.iter().map(ToString::to_string).collect(),
+            version.reads.iter().map(ToString::to_string).collect(),
+        )
     }
 
     /// A query, resolved.
@@ -125,17 +163,25 @@ impl Small {
     }
 
     fn analyzed(&self, resolved: &Resolved) -> datafusion::error::Result<datafusion::logical_expr::LogicalPlan> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         runtime.block_on(async {
-            let context = SessionContext::new_with_state(typing::session().with_config(plan::functions::settings()).build());
+            let context =
+                SessionContext::new_with_state(typing::session().with_config(plan::functions::settings()).build());
             for used in &resolved.tables {
                 let batch = self.rows(&used.table);
                 let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).expect("a table");
-                context.register_table(used.name.as_str(), Arc::new(table)).expect("registered");
+                context
+                    .register_table(used.name.as_str(), Arc::new(table))
+                    .expect("registered");
             }
             let state = context.state();
             let plan = front::logical_plan(&state, resolved.query.clone()).await?;
-            state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})
+            state
+                .analyzer()
+                .execute_and_check(plan, state.config_options(), |_, _| {})
         })
     }
 
@@ -146,7 +192,11 @@ impl Small {
             Err(problem) => return format!("{}: {problem}", problem.code.word()),
         };
         match self.analyzed(&resolved) {
-            Ok(plan) => plan.expressions().into_iter().next().map_or_else(String::new, |expr| expr.unalias_nested().data.to_string()),
+            Ok(plan) => plan
+                .expressions()
+                .into_iter()
+                .next()
+                .map_or_else(String::new, |expr| expr.unalias_nested().data.to_string()),
             Err(error) => crate::query::failure::problem(error).to_string(),
         }
     }
@@ -166,10 +216,15 @@ impl Small {
     }
 
     fn planned(&self, sql: &str, parameters: &[serde_json::Value]) -> (Vec<String>, Vec<Vec<String>>, Vec<String>) {
-        let resolved = self.resolved(sql, parameters).unwrap_or_else(|problem| panic!("{sql}\n{problem:?}"));
+        let resolved = self
+            .resolved(sql, parameters)
+            .unwrap_or_else(|problem| panic!("{sql}\n{problem:?}"));
         let text = resolved.query.to_string();
         let query = plan::functions::Query::default();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let batches = runtime.block_on(async {
             let mut state = typing::session().with_config(plan::functions::settings()).build();
             state.config_mut().options_mut().extensions.insert(query.clone());
@@ -177,16 +232,28 @@ impl Small {
             for used in &resolved.tables {
                 let batch = self.rows(&used.table);
                 let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).expect("a table");
-                context.register_table(used.name.as_str(), Arc::new(table)).expect("registered");
+                context
+                    .register_table(used.name.as_str(), Arc::new(table))
+                    .expect("registered");
             }
-            let plan = front::logical_plan(&context.state(), resolved.query.clone()).await.unwrap_or_else(|e| panic!("{sql}\n{text}\n{e}"));
+            let plan = front::logical_plan(&context.state(), resolved.query.clone())
+                .await
+                .unwrap_or_else(|e| panic!("{sql}\n{text}\n{e}"));
             let plan = match parameters {
                 [] => plan,
                 given => plan
-                    .with_param_values(given.iter().map(|value| crate::query::parameter(value).expect("a value")).collect::<Vec<_>>())
+                    .with_param_values(
+                        given
+                            .iter()
+                            .map(|value| crate::query::parameter(value).expect("a value"))
+                            .collect::<Vec<_>>(),
+                    )
                     .expect("values"),
             };
-            let frame = context.execute_logical_plan(plan).await.unwrap_or_else(|e| panic!("{sql}\n{text}\n{e}"));
+            let frame = context
+                .execute_logical_plan(plan)
+                .await
+                .unwrap_or_else(|e| panic!("{sql}\n{text}\n{e}"));
             let schema = frame.schema().as_arrow().clone();
             let batches = frame.collect().await.unwrap_or_else(|e| panic!("{sql}\n{text}\n{e}"));
             (schema, batches)
@@ -206,7 +273,11 @@ impl Small {
                 rows.push(batch.columns().iter().map(cell).collect());
             }
         }
-        (names, rows, resolved.warnings.into_iter().chain(query.notices.warnings()).collect())
+        (
+            names,
+            rows,
+            resolved.warnings.into_iter().chain(query.notices.warnings()).collect(),
+        )
     }
 
     /// The rows of an answer, cells apart by `|`.
@@ -220,13 +291,27 @@ impl Small {
                     What::Path(path) => paths.paths.get(path).copied().unwrap_or_default(),
                     _ => Kinds::default(),
                 };
-                let schema = Schema::new(columns.iter().map(|column| column.field_of(kinds(column))).collect::<Vec<Field>>());
-                RecordBatch::try_new_with_options(Arc::new(schema), arrays, &RecordBatchOptions::new().with_row_count(Some(documents.len())))
-                    .expect("a batch")
+                let schema = Schema::new(
+                    columns
+                        .iter()
+                        .map(|column| column.field_of(kinds(column)))
+                        .collect::<Vec<Field>>(),
+                );
+                RecordBatch::try_new_with_options(
+                    Arc::new(schema),
+                    arrays,
+                    &RecordBatchOptions::new().with_row_count(Some(documents.len())),
+                )
+                .expect("a batch")
             }
             Table::System { schema, name } => {
                 let columns = self.system_table(schema, name).expect("a table");
-                let schema = Schema::new(columns.into_iter().map(|(name, of)| Field::new(name, of.arrow(), true)).collect::<Vec<_>>());
+                let schema = Schema::new(
+                    columns
+                        .into_iter()
+                        .map(|(name, of)| Field::new(name, of.arrow(), true))
+                        .collect::<Vec<_>>(),
+                );
                 RecordBatch::new_empty(Arc::new(schema))
             }
         }
@@ -255,7 +340,9 @@ fn array(column: &Column, documents: &[String]) -> ArrayRef {
             What::Doc => text(document.clone()),
             What::Key => Seen::Absent,
             What::Search(clause) => Seen::Fits(Scalar::Bool(Matcher::new(clause).matches(&root))),
-            What::Path(path) => at(&root, path).map_or(Seen::Absent, |value| view(value, || verbatim(path), column.view)),
+            What::Path(path) => {
+                at(&root, path).map_or(Seen::Absent, |value| view(value, || verbatim(path), column.view))
+            }
         });
     }
     built.finish()

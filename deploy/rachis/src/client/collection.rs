@@ -12,13 +12,24 @@ pub async fn run(arguments: cli::Collection) -> Result<(), Failure> {
         CollectionAction::List(list) => {
             let client = Client::new(&list.server.url)?;
             let all = client.json(client.request(Method::GET, &["collections"])).await?;
-            let keys =
-                ["name", "settings.shards", "settings.time_path", "sources", "statistics.documents", "statistics.bytes", "statistics.dead_letters"];
+            let keys = [
+                "name",
+                "settings.shards",
+                "settings.time_path",
+                "sources",
+                "statistics.documents",
+                "statistics.bytes",
+                "statistics.dead_letters",
+            ];
             write_list(&all["collections"], &keys, list.output)
         }
         CollectionAction::Get(one) => {
             let client = Client::new(&one.server.url)?;
-            output::pretty(&client.json(client.request(Method::GET, &["collections", &one.name])).await?)
+            output::pretty(
+                &client
+                    .json(client.request(Method::GET, &["collections", &one.name]))
+                    .await?,
+            )
         }
         CollectionAction::Put(settings) => {
             let client = Client::new(&settings.server.url)?;
@@ -29,12 +40,22 @@ pub async fn run(arguments: cli::Collection) -> Result<(), Failure> {
             if let Some(path) = settings.time_path {
                 body["time_path"] = if path.is_empty() { Value::Null } else { path.into() };
             }
-            output::pretty(&client.json(client.request(Method::PUT, &["collections", &settings.name]).json(&body)).await?)
+            output::pretty(
+                &client
+                    .json(
+                        client
+                            .request(Method::PUT, &["collections", &settings.name])
+                            .json(&body),
+                    )
+                    .await?,
+            )
         }
         CollectionAction::Skip(one) => super::source::skip("collections", one).await,
         CollectionAction::Delete(one) => {
             let client = Client::new(&one.server.url)?;
-            client.send(client.request(Method::DELETE, &["collections", &one.name])).await?;
+            client
+                .send(client.request(Method::DELETE, &["collections", &one.name]))
+                .await?;
             output::note(&format!("dropped {}", one.name));
             Ok(())
         }
@@ -44,8 +65,23 @@ pub async fn run(arguments: cli::Collection) -> Result<(), Failure> {
 /// Shows the defined fields and the paths of a collection.
 pub async fn fields(arguments: cli::Fields) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
-    let all = client.json(client.request(Method::GET, &["collections", &arguments.collection, "fields"])).await?;
-    write_list(&all["fields"], &["path", "kind", "type", "kinds", "documents", "indexed", "sample", "definition"], arguments.output)?;
+    let all = client
+        .json(client.request(Method::GET, &["collections", &arguments.collection, "fields"]))
+        .await?;
+    write_list(
+        &all["fields"],
+        &[
+            "path",
+            "kind",
+            "type",
+            "kinds",
+            "documents",
+            "indexed",
+            "sample",
+            "definition",
+        ],
+        arguments.output,
+    )?;
     output::note_warnings(&all);
     Ok(())
 }
@@ -56,7 +92,12 @@ pub fn write_list(list: &Value, keys: &[&str], form: ListOutput) -> Result<(), F
         ListOutput::Table => output::write(output::objects(list, keys).as_bytes()),
         ListOutput::Json => output::pretty(list),
         ListOutput::Ndjson => {
-            let lines: String = list.as_array().into_iter().flatten().map(|object| format!("{object}\n")).collect();
+            let lines: String = list
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|object| format!("{object}\n"))
+                .collect();
             output::write(lines.as_bytes())
         }
     }

@@ -1,6 +1,8 @@
-//! `rachis debug bundle`: what somebody who is asked for help would ask for, as one file: how each node is, its metrics, and the system tables.
+//! `rachis debug bundle`: what somebody who is asked for help would ask for, as one file: how each node is, its
+//! metrics, and the system tables.
 //!
-//! No document, no dead letter and no secret goes into it. What cannot be had is named in it, and does not keep the rest out.
+//! No document, no dead letter and no secret goes into it. What cannot be had is named in it, and does not keep the
+//! rest out.
 
 use std::{fs::File, io, path::PathBuf, time::Duration};
 
@@ -20,7 +22,16 @@ use crate::{
 /// How long a node may take for one of its pieces.
 const PIECE_WAIT: Duration = Duration::from_secs(20);
 /// The system tables in it: those that hold no values of documents.
-const TABLES: [&str; 8] = ["nodes", "collections", "sources", "shards", "splits", "losses", "definitions", "queries"];
+const TABLES: [&str; 8] = [
+    "nodes",
+    "collections",
+    "sources",
+    "shards",
+    "splits",
+    "losses",
+    "definitions",
+    "queries",
+];
 /// What each node is asked.
 const PIECES: [&str; 3] = ["healthz", "readyz", "metrics"];
 
@@ -31,11 +42,17 @@ pub async fn run(arguments: cli::Debug) -> Result<(), Failure> {
         None => Vec::new(),
         Some(file) => {
             let members = settings::load(Some(file))?.cluster.members()?;
-            members.nodes.into_iter().map(|((_, name), url)| (name.to_string(), url)).collect()
+            members
+                .nodes
+                .into_iter()
+                .map(|((_, name), url)| (name.to_string(), url))
+                .collect()
         }
     };
     let mut bundle = Bundle::default();
-    let doors: Vec<String> = std::iter::once(arguments.server.url.clone()).chain(nodes.iter().map(|(_, url)| url.clone())).collect();
+    let doors: Vec<String> = std::iter::once(arguments.server.url.clone())
+        .chain(nodes.iter().map(|(_, url)| url.clone()))
+        .collect();
     let door = bundle.tables(&doors).await;
     if nodes.is_empty() {
         nodes = bundle.nodes();
@@ -46,17 +63,23 @@ pub async fn run(arguments: cli::Debug) -> Result<(), Failure> {
     let answered = bundle.of_nodes(&nodes).await;
     if answered == 0 {
         let tried: Vec<&str> = nodes.iter().map(|(_, url)| url.as_str()).collect();
-        return Err(
-            Failure::new(format!("no node answers at {}", tried.join(", "))).hint("--url names an aggregator, --config the settings of a cluster")
-        );
+        return Err(Failure::new(format!("no node answers at {}", tried.join(", ")))
+            .hint("--url names an aggregator, --config the settings of a cluster"));
     }
     let now = Utc::now();
     let about = json!({ "made": now.to_rfc3339(), "by": format!("rachis {VERSION}"), "tables_from": door, "missing": bundle.missing });
     bundle.add("about.json", pretty(&about));
     let name = format!("rachis-debug-{}", now.format("%Y%m%dT%H%M%SZ"));
-    let file = arguments.output.unwrap_or_else(|| PathBuf::from(format!("{name}.tar.gz")));
-    bundle.write(&name, &file).map_err(|e| Failure::of(&format!("cannot write {}", file.display()), &e))?;
-    bundle.missing.iter().for_each(|missing| output::note(&format!("left out: {missing}")));
+    let file = arguments
+        .output
+        .unwrap_or_else(|| PathBuf::from(format!("{name}.tar.gz")));
+    bundle
+        .write(&name, &file)
+        .map_err(|e| Failure::of(&format!("cannot write {}", file.display()), &e))?;
+    bundle
+        .missing
+        .iter()
+        .for_each(|missing| output::note(&format!("left out: {missing}")));
     output::write(format!("{}\n", file.display()).as_bytes())
 }
 
@@ -77,12 +100,17 @@ impl Bundle {
     async fn tables(&mut self, doors: &[String]) -> Option<String> {
         for door in doors {
             let Ok(client) = Client::new(door) else { continue };
-            let Ok(nodes) = table(&client, "nodes").await else { continue };
+            let Ok(nodes) = table(&client, "nodes").await else {
+                continue;
+            };
             self.add("tables/nodes.json", nodes);
             for name in &TABLES[1..] {
                 self.piece(&format!("tables/{name}.json"), table(&client, name).await);
             }
-            self.piece("settings/sources.json", within(async { Ok(pretty(&client.json(client.request(Method::GET, &["sources"])).await?)) }).await);
+            self.piece(
+                "settings/sources.json",
+                within(async { Ok(pretty(&client.json(client.request(Method::GET, &["sources"])).await?)) }).await,
+            );
             return Some(door.clone());
         }
         self.missing.push("tables: no aggregator answers".into());
@@ -92,9 +120,16 @@ impl Bundle {
     /// Names and addresses of the nodes, as the table of them has them.
     fn nodes(&self) -> Vec<(String, String)> {
         let table = self.files.iter().find(|(path, _)| path == "tables/nodes.json");
-        let answer: Value = table.and_then(|(_, bytes)| serde_json::from_slice(bytes).ok()).unwrap_or_default();
+        let answer: Value = table
+            .and_then(|(_, bytes)| serde_json::from_slice(bytes).ok())
+            .unwrap_or_default();
         let text = |row: &Value, key: &str| row[key].as_str().map(str::to_owned);
-        answer["rows"].as_array().into_iter().flatten().filter_map(|row| Some((text(row, "name")?, text(row, "url")?))).collect()
+        answer["rows"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|row| Some((text(row, "name")?, text(row, "url")?)))
+            .collect()
     }
 
     /// What each node says of itself; how many say anything.
@@ -124,7 +159,10 @@ impl Bundle {
     fn piece(&mut self, path: &str, piece: Result<Vec<u8>, Failure>) {
         match piece {
             Ok(bytes) => self.add(path, bytes),
-            Err(failure) => self.missing.push(format!("{path}: {}", failure.to_string().trim_start_matches("error: ").replace('\n', "; "))),
+            Err(failure) => self.missing.push(format!(
+                "{path}: {}",
+                failure.to_string().trim_start_matches("error: ").replace('\n', "; ")
+            )),
         }
     }
 
@@ -143,8 +181,12 @@ impl Bundle {
 }
 
 async fn table(client: &Client, name: &str) -> Result<Vec<u8>, Failure> {
-    let question = json!({ "sql": format!("SELECT * FROM rachis.{name}"), "timeout_ms": PIECE_WAIT.as_millis() as u64 });
-    let request = client.request(Method::POST, &["sql"]).header(ACCEPT, "application/json").json(&question);
+    let question =
+        json!({ "sql": format!("SELECT * FROM rachis.{name}"), "timeout_ms": PIECE_WAIT.as_millis() as u64 });
+    let request = client
+        .request(Method::POST, &["sql"])
+        .header(ACCEPT, "application/json")
+        .json(&question);
     within(async { Ok(pretty(&client.json(request).await?)) }).await
 }
 

@@ -21,13 +21,19 @@ impl Client {
     /// The server at this address.
     pub fn new(url: &str) -> Result<Self, Failure> {
         let bad = |why: String| {
-            Failure::usage(format!("the server's address {url:?} is not understood: {why}")).hint("for example --url http://127.0.0.1:7700")
+            Failure::usage(format!("the server's address {url:?} is not understood: {why}"))
+                .hint("for example --url http://127.0.0.1:7700")
         };
-        let base: Url = url.parse().map_err(|e: <Url as std::str::FromStr>::Err| bad(e.to_string()))?;
+        let base: Url = url
+            .parse()
+            .map_err(|e: <Url as std::str::FromStr>::Err| bad(e.to_string()))?;
         if base.scheme() != "http" || base.cannot_be_a_base() {
             return Err(bad("only http:// is supported".into()));
         }
-        let http = reqwest::Client::builder().connect_timeout(CONNECT_WAIT_MAX).build().map_err(|e| Failure::of("cannot make a client", &e))?;
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_WAIT_MAX)
+            .build()
+            .map_err(|e| Failure::of("cannot make a client", &e))?;
         Ok(Self { base, http })
     }
 
@@ -45,7 +51,11 @@ impl Client {
         let mut url = self.base.clone();
         url.set_path(path);
         let response = self.http.get(url).send().await.map_err(|e| self.unreachable(&e))?;
-        Ok(response.bytes().await.map_err(|e| Failure::of("the answer broke off", &e))?.to_vec())
+        Ok(response
+            .bytes()
+            .await
+            .map_err(|e| Failure::of("the answer broke off", &e))?
+            .to_vec())
     }
 
     /// Sends a request; an answer that is none is a failure.
@@ -59,8 +69,15 @@ impl Client {
 
     /// Sends a request and reads JSON.
     pub async fn json(&self, request: RequestBuilder) -> Result<Value, Failure> {
-        let text = self.send(request).await?.text().await.map_err(|e| Failure::of("the answer broke off", &e))?;
-        serde_json::from_str(&text).map_err(|e| Failure::new(format!("the answer is not JSON: {e}")).hint("is there a Rachis at this address?"))
+        let text = self
+            .send(request)
+            .await?
+            .text()
+            .await
+            .map_err(|e| Failure::of("the answer broke off", &e))?;
+        serde_json::from_str(&text).map_err(|e| {
+            Failure::new(format!("the answer is not JSON: {e}")).hint("is there a Rachis at this address?")
+        })
     }
 
     /// The failure of a request that got no answer.
@@ -90,7 +107,10 @@ pub async fn problem(response: Response) -> Failure {
     let status = response.status();
     let text = response.text().await.unwrap_or_default();
     let Ok(body) = serde_json::from_str::<Value>(&text) else {
-        return Failure::new(format!("the server answered {status}: {}", text.chars().take(300).collect::<String>()));
+        return Failure::new(format!(
+            "the server answered {status}: {}",
+            text.chars().take(300).collect::<String>()
+        ));
     };
     problem_of(&body).unwrap_or_else(|| Failure::new(format!("the server answered {status}")))
 }
@@ -115,20 +135,34 @@ mod tests {
     #[test]
     fn names_in_paths_are_percent_encoded() {
         let client = Client::new("http://127.0.0.1:7700/").expect("a client");
-        let request = client.request(Method::GET, &["collections", "a b", "documents", "push/0@1"]).build().expect("a request");
-        assert_eq!(request.url().as_str(), "http://127.0.0.1:7700/v1/collections/a%20b/documents/push%2F0@1");
+        let request = client
+            .request(Method::GET, &["collections", "a b", "documents", "push/0@1"])
+            .build()
+            .expect("a request");
+        assert_eq!(
+            request.url().as_str(),
+            "http://127.0.0.1:7700/v1/collections/a%20b/documents/push%2F0@1"
+        );
     }
 
     #[test]
     fn an_address_that_is_none_is_a_usage_error() {
         for url in ["127.0.0.1:7700", "https://x", "nonsense", "mailto:a@b"] {
-            assert_eq!(Client::new(url).map(|_| ()).map_err(|failure| failure.exit_code()), Err(2), "{url}");
+            assert_eq!(
+                Client::new(url).map(|_| ()).map_err(|failure| failure.exit_code()),
+                Err(2),
+                "{url}"
+            );
         }
     }
 
     #[test]
     fn a_problem_says_what_where_and_what_to_do() {
-        let body = serde_json::json!({"detail": "no such function", "hint": "did you mean lower?", "line": 1, "column": 8});
-        assert_eq!(problem_of(&body).map(|f| f.to_string()), Some("error: no such function (line 1, column 8)\nhint: did you mean lower?".into()));
+        let body =
+            serde_json::json!({"detail": "no such function", "hint": "did you mean lower?", "line": 1, "column": 8});
+        assert_eq!(
+            problem_of(&body).map(|f| f.to_string()),
+            Some("error: no such function (line 1, column 8)\nhint: did you mean lower?".into())
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Client commands: what is typed -> requests to a server -> what a person or a program reads. They know nothing of the server but its HTTP
-//! surface.
+//! Client commands: what is typed -> requests to a server -> what a person or a program reads. They know nothing of the
+//! server but its HTTP surface.
 
 pub mod collection;
 pub mod debug;
@@ -29,17 +29,27 @@ const ANSWER_CUT: u8 = 3;
 impl Failure {
     /// It failed.
     pub fn new(detail: impl Into<String>) -> Self {
-        Self { detail: detail.into(), hint: None, exit_code: FAILED }
+        Self {
+            detail: detail.into(),
+            hint: None,
+            exit_code: FAILED,
+        }
     }
 
     /// It was not understood.
     pub fn usage(detail: impl Into<String>) -> Self {
-        Self { exit_code: NOT_UNDERSTOOD, ..Self::new(detail) }
+        Self {
+            exit_code: NOT_UNDERSTOOD,
+            ..Self::new(detail)
+        }
     }
 
     /// The answer was written, and is not all of the result.
     pub fn cut(detail: impl Into<String>) -> Self {
-        Self { exit_code: ANSWER_CUT, ..Self::new(detail) }
+        Self {
+            exit_code: ANSWER_CUT,
+            ..Self::new(detail)
+        }
     }
 
     /// It failed, because of this and what is behind it.
@@ -58,7 +68,10 @@ impl Failure {
 
     /// With what to do about it.
     pub fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
     }
 
     /// What the process ends with.

@@ -27,7 +27,12 @@ pub fn note(text: &str) {
 
 /// Notes the warnings of an answer.
 pub fn note_warnings(answer: &Value) {
-    for warning in answer["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for warning in answer["warnings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         note(&format!("warning: {warning}"));
     }
 }
@@ -67,15 +72,31 @@ impl Answer<'_> {
             && (kind.name.as_str(), plan.name.as_str()) == ("plan_type", "plan")
         {
             let text = |row: &std::collections::HashMap<String, &RawValue>, name: &str| {
-                row.get(name).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok()).unwrap_or_default()
+                row.get(name)
+                    .and_then(|raw| serde_json::from_str::<String>(raw.get()).ok())
+                    .unwrap_or_default()
             };
-            let plan = |row| format!("{}\n{}\n", one_line(&text(row, &kind.name)), indented(&text(row, &plan.name)));
+            let plan = |row| {
+                format!(
+                    "{}\n{}\n",
+                    one_line(&text(row, &kind.name)),
+                    indented(&text(row, &plan.name))
+                )
+            };
             return self.rows.iter().map(plan).collect::<Vec<_>>().join("\n");
         }
-        let numeric = |kind: &str| ["BIGINT", "INTEGER", "SMALLINT", "DOUBLE", "REAL"].contains(&kind) || kind.starts_with("DECIMAL");
+        let numeric = |kind: &str| {
+            ["BIGINT", "INTEGER", "SMALLINT", "DOUBLE", "REAL"].contains(&kind) || kind.starts_with("DECIMAL")
+        };
         let aligned: Vec<bool> = self.columns.iter().map(|column| numeric(&column.kind)).collect();
-        let cell = |row: &std::collections::HashMap<String, &RawValue>, name: &str| row.get(name).map_or(String::new(), |raw| shown(raw.get()));
-        let rows = self.rows.iter().map(|row| self.columns.iter().map(|column| cell(row, &column.name)).collect()).collect();
+        let cell = |row: &std::collections::HashMap<String, &RawValue>, name: &str| {
+            row.get(name).map_or(String::new(), |raw| shown(raw.get()))
+        };
+        let rows = self
+            .rows
+            .iter()
+            .map(|row| self.columns.iter().map(|column| cell(row, &column.name)).collect())
+            .collect();
         table(self.columns.iter().map(|column| column.name.as_str()), rows, &aligned)
     }
 }
@@ -95,18 +116,27 @@ pub fn objects(list: &Value, keys: &[&str]) -> String {
     let text = |value: &Value| match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
-        Value::Array(items) if items.iter().all(Value::is_string) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+        Value::Array(items) if items.iter().all(Value::is_string) => {
+            items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+        }
         other => other.to_string(),
     };
     let at = |object: &Value, key: &str| text(key.split('.').fold(object, |value, part| &value[part]));
-    let rows: Vec<Vec<String>> = list.as_array().into_iter().flatten().map(|object| keys.iter().map(|key| cut(at(object, key))).collect()).collect();
+    let rows: Vec<Vec<String>> = list
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|object| keys.iter().map(|key| cut(at(object, key))).collect())
+        .collect();
     let names: Vec<&str> = keys.iter().map(|key| key.rsplit('.').next().unwrap_or(key)).collect();
     table(names.into_iter(), rows, &[])
 }
 
 fn table<'a>(names: impl Iterator<Item = &'a str>, rows: Vec<Vec<String>>, right: &[bool]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(names.map(|name| Cell::new(one_line(name))));
     for row in rows {
         table.add_row(row.iter().enumerate().map(|(i, text)| match right.get(i) {
@@ -136,7 +166,10 @@ fn cut(text: String) -> String {
 
 /// Lines below a heading, each without what would speak to the terminal.
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("  {}", one_line(line))).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| format!("  {}", one_line(line)))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Without what would break a line or speak to the terminal.
@@ -161,10 +194,15 @@ mod tests {
         let table = serde_json::from_str::<Answer>(text).expect("an answer").table();
         let lines: Vec<&str> = table.lines().collect();
         assert!(
-            lines[1].contains("123456789012345678901234567890") && lines[1].contains("two lines") && lines[1].contains("{\"a\" : 1.50}"),
+            lines[1].contains("123456789012345678901234567890")
+                && lines[1].contains("two lines")
+                && lines[1].contains("{\"a\" : 1.50}"),
             "{table}"
         );
-        assert!(lines[2].contains("NULL") && lines[2].contains("\u{FFFD}[31m"), "{table}");
+        assert!(
+            lines[2].contains("NULL") && lines[2].contains("\u{FFFD}[31m"),
+            "{table}"
+        );
     }
 
     #[test]
@@ -175,8 +213,13 @@ mod tests {
             "rows": [{"plan_type": "logical_plan", "plan": "Limit\n  Scan"}, {"plan_type": "physical_plan", "plan": format!("Limit\n{scan}")}],
             "stats": {},
         });
-        let table = serde_json::from_str::<Answer>(&answer.to_string()).expect("an answer").table();
-        assert_eq!(table, format!("logical_plan\n  Limit\n    Scan\n\nphysical_plan\n  Limit\n  {scan}\n"));
+        let table = serde_json::from_str::<Answer>(&answer.to_string())
+            .expect("an answer")
+            .table();
+        assert_eq!(
+            table,
+            format!("logical_plan\n  Limit\n    Scan\n\nphysical_plan\n  Limit\n  {scan}\n")
+        );
     }
 
     #[test]

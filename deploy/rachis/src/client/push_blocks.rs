@@ -1,4 +1,5 @@
-//! A file -> blocks of whole lines, the same blocks each time: their numbers make the keys under which a push can be repeated.
+//! A file -> blocks of whole lines, the same blocks each time: their numbers make the keys under which a push can be
+//! repeated.
 
 use std::io::{self, BufRead};
 
@@ -7,10 +8,14 @@ use serde_json::value::RawValue;
 /// Bytes of a block; a longer line is a block of its own.
 pub const BLOCK_BYTES_MAX: usize = 8 << 20;
 
-/// Whether documents seem to spread over lines: the first line is no document, and some line is surely no JSON by itself.
+/// Whether documents seem to spread over lines: the first line is no document, and some line is surely no JSON by
+/// itself.
 pub fn spreads_over_lines(block: &[u8]) -> bool {
     let ends = |line: &[u8]| matches!(line.trim_ascii_end().last(), Some(b'{' | b'[' | b',' | b':'));
-    let block = block.strip_prefix("\u{feff}".as_bytes()).unwrap_or(block).trim_ascii_start();
+    let block = block
+        .strip_prefix("\u{feff}".as_bytes())
+        .unwrap_or(block)
+        .trim_ascii_start();
     let first = block.split(|byte| *byte == b'\n').next().unwrap_or_default();
     block.starts_with(b"{") && !first.trim_ascii_end().ends_with(b"}") && block.split(|byte| *byte == b'\n').any(ends)
 }
@@ -27,7 +32,12 @@ pub struct Blocks<R> {
 impl<R: BufRead> Blocks<R> {
     /// Blocks of at most `bytes_max` bytes, of lines of at most `line_bytes_max`.
     pub fn new(reader: R, bytes_max: usize, line_bytes_max: usize) -> Self {
-        Self { reader, bytes_max, line_bytes_max, next_line: Vec::new() }
+        Self {
+            reader,
+            bytes_max,
+            line_bytes_max,
+            next_line: Vec::new(),
+        }
     }
 
     /// The next block; empty at the end.
@@ -47,8 +57,8 @@ impl<R: BufRead> Blocks<R> {
         Ok(block)
     }
 
-    /// A block of documents that spread over lines, cut behind the last one that is whole: what is behind it begins the next block. A block
-    /// never begins with `[`, which a server would take for a list of documents.
+    /// A block of documents that spread over lines, cut behind the last one that is whole: what is behind it begins the
+    /// next block. A block never begins with `[`, which a server would take for a list of documents.
     pub fn cut_at_document(&mut self, mut block: Vec<u8>) -> io::Result<Vec<u8>> {
         while !self.is_at_end()? {
             let mut values = serde_json::Deserializer::from_slice(&block).into_iter::<&RawValue>();
@@ -57,12 +67,18 @@ impl<R: BufRead> Blocks<R> {
                 match values.next() {
                     Some(Ok(_)) => {
                         let end = values.byte_offset();
-                        if block[end..].trim_ascii_start().first().is_some_and(|next| *next != b'[') {
+                        if block[end..]
+                            .trim_ascii_start()
+                            .first()
+                            .is_some_and(|next| *next != b'[')
+                        {
                             whole = end;
                         }
                     }
                     Some(Err(error)) if !error.is_eof() => {
-                        return Err(io::Error::other(format!("a document that spreads over lines is not JSON: {error}")));
+                        return Err(io::Error::other(format!(
+                            "a document that spreads over lines is not JSON: {error}"
+                        )));
                     }
                     Some(Err(_)) | None => break,
                 }
@@ -74,7 +90,10 @@ impl<R: BufRead> Blocks<R> {
                 break;
             }
             if block.len() > self.line_bytes_max {
-                return Err(io::Error::other(format!("a document has more than {} bytes", self.line_bytes_max)));
+                return Err(io::Error::other(format!(
+                    "a document has more than {} bytes",
+                    self.line_bytes_max
+                )));
             }
             block.append(&mut self.next()?);
         }
@@ -91,7 +110,10 @@ impl<R: BufRead> Blocks<R> {
         let mut reader = io::Read::take(&mut self.reader, self.line_bytes_max as u64 + 1);
         reader.read_until(b'\n', &mut line)?;
         match line.len() > self.line_bytes_max {
-            true => Err(io::Error::other(format!("a line has more than {} bytes", self.line_bytes_max))),
+            true => Err(io::Error::other(format!(
+                "a line has more than {} bytes",
+                self.line_bytes_max
+            ))),
             false => Ok(line),
         }
     }
@@ -103,14 +125,20 @@ mod tests {
 
     fn blocks(text: &str, bytes_max: usize) -> Vec<String> {
         let mut blocks = Blocks::new(text.as_bytes(), bytes_max, 20);
-        std::iter::from_fn(|| blocks.next().ok().filter(|block| !block.is_empty())).map(|block| String::from_utf8(block).expect("UTF-8")).collect()
+        std::iter::from_fn(|| blocks.next().ok().filter(|block| !block.is_empty()))
+            .map(|block| String::from_utf8(block).expect("UTF-8"))
+            .collect()
     }
 
     #[test]
     fn blocks_hold_whole_lines_and_together_everything() {
         assert_eq!(blocks("aa\nbb\ncc\n", 6), ["aa\nbb\n", "cc\n"]);
         assert_eq!(blocks("aa\nbb\ncc", 7), ["aa\nbb\n", "cc"]);
-        assert_eq!(blocks("a\nlong long line\nb\n", 4), ["a\n", "long long line\n", "b\n"], "a longer line is alone");
+        assert_eq!(
+            blocks("a\nlong long line\nb\n", 4),
+            ["a\n", "long long line\n", "b\n"],
+            "a longer line is alone"
+        );
         assert_eq!(blocks("", 4), [""; 0]);
         let text: String = (0..1_000).map(|i| format!("{i}\n")).collect();
         for bytes_max in [1, 5, 64, 10_000] {
@@ -120,13 +148,24 @@ mod tests {
 
     #[test]
     fn documents_over_lines_are_never_cut_and_no_block_begins_with_a_list() {
-        let text: String = (0..20).map(|n| if n % 3 == 0 { format!("[{n},\n1]\n") } else { format!("{{\n\"n\":{n}\n}}\n") }).collect();
+        let text: String = (0..20)
+            .map(|n| {
+                if n % 3 == 0 {
+                    format!("[{n},\n1]\n")
+                } else {
+                    format!("{{\n\"n\":{n}\n}}\n")
+                }
+            })
+            .collect();
         let text = format!("{{\"first\":\n0}}\n{text}");
         for bytes_max in [1, 7, 30, 64, 1_000] {
             let mut blocks = Blocks::new(text.as_bytes(), bytes_max, 1_000);
             let (mut all, mut documents) = (String::new(), 0);
             loop {
-                let block = blocks.next().and_then(|block| blocks.cut_at_document(block)).expect("it reads");
+                let block = blocks
+                    .next()
+                    .and_then(|block| blocks.cut_at_document(block))
+                    .expect("it reads");
                 if block.is_empty() {
                     break;
                 }

@@ -15,17 +15,37 @@ pub async fn run(arguments: cli::Source) -> Result<(), Failure> {
             body.entry("collection").or_insert(settings.name.clone().into());
             body.entry("topic").or_insert(settings.name.clone().into());
             body.entry("config").or_insert(json!({}));
-            output::pretty(&client.json(client.request(Method::PUT, &["sources", &settings.name]).json(&body)).await?)
+            output::pretty(
+                &client
+                    .json(client.request(Method::PUT, &["sources", &settings.name]).json(&body))
+                    .await?,
+            )
         }
         SourceAction::Preview(preview) => self::preview(preview).await,
         SourceAction::List(list) => {
             let client = Client::new(&list.server.url)?;
             let all = client.json(client.request(Method::GET, &["sources"])).await?;
-            let rows: Vec<Value> = all["sources"].as_array().into_iter().flatten().flat_map(by_partition).collect();
+            let rows: Vec<Value> = all["sources"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .flat_map(by_partition)
+                .collect();
             match list.output {
-                cli::ListOutput::Table => {
-                    write_list(&rows.into(), &["name", "collection", "topic", "partition", "state", "end", "lag", "error"], list.output)
-                }
+                cli::ListOutput::Table => write_list(
+                    &rows.into(),
+                    &[
+                        "name",
+                        "collection",
+                        "topic",
+                        "partition",
+                        "state",
+                        "end",
+                        "lag",
+                        "error",
+                    ],
+                    list.output,
+                ),
                 other => write_list(&all["sources"], &[], other),
             }
         }
@@ -34,7 +54,9 @@ pub async fn run(arguments: cli::Source) -> Result<(), Failure> {
         SourceAction::Resume(one) => simple(&one, Method::POST, Some("resume")).await,
         SourceAction::Delete(one) => {
             let client = Client::new(&one.server.url)?;
-            client.send(client.request(Method::DELETE, &["sources", &one.name])).await?;
+            client
+                .send(client.request(Method::DELETE, &["sources", &one.name]))
+                .await?;
             output::note(&format!("dropped source {}; its documents stay", one.name));
             Ok(())
         }
@@ -45,9 +67,19 @@ pub async fn run(arguments: cli::Source) -> Result<(), Failure> {
 /// Goes on after a loss, in one of these.
 pub async fn skip(of: &str, skip: cli::Skip) -> Result<(), Failure> {
     let client = Client::new(&skip.server.url)?;
-    let to: Map<String, Value> =
-        skip.to.into_iter().map(|(partition, offset)| (partition, serde_json::from_str(&offset).unwrap_or(Value::String(offset)))).collect();
-    let request = client.request(Method::POST, &[of, &skip.name, "skip"]).json(&json!({ "to": to }));
+    let to: Map<String, Value> = skip
+        .to
+        .into_iter()
+        .map(|(partition, offset)| {
+            (
+                partition,
+                serde_json::from_str(&offset).unwrap_or(Value::String(offset)),
+            )
+        })
+        .collect();
+    let request = client
+        .request(Method::POST, &[of, &skip.name, "skip"])
+        .json(&json!({ "to": to }));
     output::pretty(&client.json(request).await?)
 }
 
@@ -67,7 +99,15 @@ async fn preview(preview: cli::Preview) -> Result<(), Failure> {
         body.entry("config").or_insert(json!({}));
     }
     body.insert("limit".into(), preview.limit.into());
-    output::pretty(&client.json(client.request(Method::POST, &["sources", &settings.name, "preview"]).json(&body)).await?)
+    output::pretty(
+        &client
+            .json(
+                client
+                    .request(Method::POST, &["sources", &settings.name, "preview"])
+                    .json(&body),
+            )
+            .await?,
+    )
 }
 
 /// What was said about a source, and nothing else.
@@ -85,8 +125,18 @@ fn body(settings: &SourceSettings) -> Map<String, Value> {
             body.insert(key.into(), value.as_str().into());
         }
     }
-    let brokers = settings.brokers.iter().map(|brokers| ("bootstrap.servers".to_owned(), Value::from(brokers.as_str())));
-    let config: Map<String, Value> = brokers.chain(settings.config.iter().map(|(key, value)| (key.clone(), value.as_str().into()))).collect();
+    let brokers = settings
+        .brokers
+        .iter()
+        .map(|brokers| ("bootstrap.servers".to_owned(), Value::from(brokers.as_str())));
+    let config: Map<String, Value> = brokers
+        .chain(
+            settings
+                .config
+                .iter()
+                .map(|(key, value)| (key.clone(), value.as_str().into())),
+        )
+        .collect();
     if !config.is_empty() {
         body.insert("config".into(), config.into());
     }
@@ -103,7 +153,9 @@ fn by_partition(source: &Value) -> Vec<Value> {
         row
     };
     match source["partitions"].as_array().map(Vec::as_slice) {
-        None | Some([]) => vec![row(&json!({ "state": if source["suspended"] == true { "suspended" } else { "starting" } }))],
+        None | Some([]) => vec![row(
+            &json!({ "state": if source["suspended"] == true { "suspended" } else { "starting" } }),
+        )],
         Some(partitions) => partitions.iter().map(row).collect(),
     }
 }

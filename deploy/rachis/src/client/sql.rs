@@ -27,12 +27,17 @@ pub async fn run(arguments: cli::Sql) -> Result<(), Failure> {
         Output::Ndjson => "application/x-ndjson",
         Output::Csv => "text/csv",
     };
-    let request = client.request(Method::POST, &["sql"]).header(ACCEPT, accept).header(TE, "trailers").json(&question(&arguments)?);
+    let request = client
+        .request(Method::POST, &["sql"])
+        .header(ACCEPT, accept)
+        .header(TE, "trailers")
+        .json(&question(&arguments)?);
     let response = client.send(request).await?;
     match arguments.output {
         Output::Table => {
             let text = response.text().await.map_err(|e| broke_off(&e))?;
-            let answer: Answer = serde_json::from_str(&text).map_err(|e| Failure::of("the answer is not understood", &e))?;
+            let answer: Answer =
+                serde_json::from_str(&text).map_err(|e| Failure::of("the answer is not understood", &e))?;
             output::write(answer.table().as_bytes())?;
             output::note_stats(answer.rows.len(), &answer.stats);
             whole(&answer.stats)
@@ -68,7 +73,10 @@ fn broke_off(error: &reqwest::Error) -> Failure {
 }
 
 /// Hands on the bytes of an answer as they come; its trailers, if it has any.
-async fn pieces(response: reqwest::Response, mut write: impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<HeaderMap, Failure> {
+async fn pieces(
+    response: reqwest::Response,
+    mut write: impl FnMut(&[u8]) -> Result<(), Failure>,
+) -> Result<HeaderMap, Failure> {
     let (mut body, mut trailers) = (Body::from(response), HeaderMap::new());
     while let Some(frame) = body.frame().await {
         match frame.map_err(|e| broke_off(&e))?.into_data() {
@@ -84,10 +92,13 @@ fn stats_of(headers: &HeaderMap) -> Option<Value> {
     serde_json::from_slice(headers.get("rachis-stats")?.as_bytes()).ok()
 }
 
-/// What the statistics at the end of a JSON answer say. Nothing in them looks like their own beginning, so the last such place is it.
+/// What the statistics at the end of a JSON answer say. Nothing in them looks like their own beginning, so the last
+/// such place is it.
 fn end_of_json(end: &[u8]) -> Result<(), Failure> {
     let text = String::from_utf8_lossy(end);
-    let stats = text.rsplit_once("],\"stats\":").and_then(|(_, stats)| serde_json::from_str::<Value>(stats.trim_end().strip_suffix('}')?).ok());
+    let stats = text
+        .rsplit_once("],\"stats\":")
+        .and_then(|(_, stats)| serde_json::from_str::<Value>(stats.trim_end().strip_suffix('}')?).ok());
     match stats {
         Some(stats) => {
             note_warnings(&stats);
@@ -100,9 +111,8 @@ fn end_of_json(end: &[u8]) -> Result<(), Failure> {
 /// Fails for an answer that was cut, however it was written: a program must not take it for all there is.
 fn whole(stats: &Value) -> Result<(), Failure> {
     match stats["truncated"] == true {
-        true => {
-            Err(Failure::cut("the answer was cut and is not the whole result").hint("a LIMIT in the statement sets how many rows may be returned"))
-        }
+        true => Err(Failure::cut("the answer was cut and is not the whole result")
+            .hint("a LIMIT in the statement sets how many rows may be returned")),
         false => Ok(()),
     }
 }
@@ -111,7 +121,9 @@ fn question(arguments: &cli::Sql) -> Result<Value, Failure> {
     let mut sql = arguments.statement.clone();
     if sql == "-" {
         sql.clear();
-        std::io::stdin().read_to_string(&mut sql).map_err(|e| Failure::new(format!("cannot read standard input: {e}")))?;
+        std::io::stdin()
+            .read_to_string(&mut sql)
+            .map_err(|e| Failure::new(format!("cannot read standard input: {e}")))?;
     }
     let parameter = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
     let parameters: Vec<Value> = arguments.parameters.iter().map(parameter).collect();
@@ -139,7 +151,13 @@ impl Lines {
     /// The rows that are known to be rows now.
     fn rows(&mut self, piece: &[u8]) -> Vec<u8> {
         self.waiting.extend_from_slice(piece);
-        let ends: Vec<usize> = self.waiting.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
+        let ends: Vec<usize> = self
+            .waiting
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'\n')
+            .map(|(at, _)| at + 1)
+            .collect();
         let sure = ends.len().checked_sub(2).map_or(0, |before_last| ends[before_last]);
         let rest = self.waiting.split_off(sure);
         std::mem::replace(&mut self.waiting, rest)
@@ -147,7 +165,8 @@ impl Lines {
 
     /// What the last line says.
     fn end(self) -> Result<(), Failure> {
-        let last: Value = serde_json::from_slice(&self.waiting).map_err(|_| Failure::new("the answer broke off: it has no end line"))?;
+        let last: Value = serde_json::from_slice(&self.waiting)
+            .map_err(|_| Failure::new("the answer broke off: it has no end line"))?;
         if last["error"].is_object() {
             return Err(problem_of(&last["error"]).unwrap_or_else(|| Failure::new("the answer broke off")));
         }
@@ -157,7 +176,12 @@ impl Lines {
 }
 
 fn note_warnings(stats: &Value) {
-    for warning in stats["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for warning in stats["warnings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         output::note(&format!("warning: {warning}"));
     }
 }

@@ -1,4 +1,5 @@
-//! DataFusion's arithmetic as functions, so that it is lenient as they are: a row whose result does not fit is NULL and counted.
+//! DataFusion's arithmetic as functions, so that it is lenient as they are: a row whose result does not fit is NULL and
+//! counted.
 
 use std::sync::Arc;
 
@@ -28,18 +29,30 @@ const NAMES: [(Operator, &str); 5] = [
 
 /// All of them, to be registered with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    let function = |(_, name)| lenient(Function::new(name, Some(2), Returns::Of(field), compute).strict().into());
+    let function = |(_, name)| {
+        lenient(
+            Function::new(name, Some(2), Returns::Of(field), compute)
+                .strict()
+                .into(),
+        )
+    };
     NAMES.map(function).into()
 }
 
 /// The function of an operator, if it is one of arithmetic.
 pub fn name(operator: Operator) -> Option<&'static str> {
-    NAMES.iter().find(|(named, _)| *named == operator).map(|(_, name)| *name)
+    NAMES
+        .iter()
+        .find(|(named, _)| *named == operator)
+        .map(|(_, name)| *name)
 }
 
 /// The operator of a function, if it is one of these.
 pub fn operator(name: &str) -> Option<Operator> {
-    NAMES.iter().find(|(_, named)| *named == name).map(|(operator, _)| *operator)
+    NAMES
+        .iter()
+        .find(|(_, named)| *named == name)
+        .map(|(operator, _)| *operator)
 }
 
 fn own_operator(name: &str) -> Result<Operator> {
@@ -47,15 +60,20 @@ fn own_operator(name: &str) -> Result<Operator> {
 }
 
 fn field(name: &'static str, args: &ReturnFieldArgs) -> Result<Field> {
-    let [left, right] = args.arg_fields else { return exec_err!("{name} takes two numbers") };
+    let [left, right] = args.arg_fields else {
+        return exec_err!("{name} takes two numbers");
+    };
     let of = BinaryTypeCoercer::new(left.data_type(), &own_operator(name)?, right.data_type()).get_result_type()?;
     Ok(Field::new(name, of, true))
 }
 
 fn compute(call: &Call) -> Result<ArrayRef> {
     let operator = own_operator(call.name)?;
-    let [left, right] = call.args() else { return exec_err!("{} takes two numbers", call.name) };
-    let (left_type, right_type) = BinaryTypeCoercer::new(&left.data_type(), &operator, &right.data_type()).get_input_types()?;
+    let [left, right] = call.args() else {
+        return exec_err!("{} takes two numbers", call.name);
+    };
+    let (left_type, right_type) =
+        BinaryTypeCoercer::new(&left.data_type(), &operator, &right.data_type()).get_input_types()?;
     let (left, right) = (left.cast_to(&left_type, None)?, right.cast_to(&right_type, None)?);
     let computed = match operator {
         Operator::Plus => apply(&left, &right, numeric::add),
@@ -68,7 +86,9 @@ fn compute(call: &Call) -> Result<ArrayRef> {
     let computed = computed.into_array(call.rows)?;
     // The kernels look at 128 bits, which hold more digits than a decimal has.
     if let DataType::Decimal128(digits, _) = computed.data_type() {
-        computed.as_primitive::<Decimal128Type>().validate_decimal_precision(*digits)?;
+        computed
+            .as_primitive::<Decimal128Type>()
+            .validate_decimal_precision(*digits)?;
     }
     Ok(computed)
 }

@@ -1,6 +1,7 @@
-//! Calls within bounds. A function of the library computes a batch in one go, however much it makes of it, and nothing can stop it meanwhile.
-//! So each call is weighed first: what its rows may come to, in bytes or in work, by the lengths of its arguments. A heavy batch is computed
-//! in parts, and between two parts the query may end, at its deadline or at its limit of memory.
+//! Calls within bounds. A function of the library computes a batch in one go, however much it makes of it, and nothing
+//! can stop it meanwhile. So each call is weighed first: what its rows may come to, in bytes or in work, by the lengths
+//! of its arguments. A heavy batch is computed in parts, and between two parts the query may end, at its deadline or at
+//! its limit of memory.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -43,17 +44,28 @@ const PATTERN_BYTE_WEIGHT: u64 = 500;
 const ROW_BYTES: u64 = 24;
 
 /// Computes a call, in parts where the whole would be too much at once.
-pub(super) fn invoke(name: &str, args: ScalarFunctionArgs, compute: impl Fn(ScalarFunctionArgs) -> Result<ColumnarValue>) -> Result<ColumnarValue> {
+pub(super) fn invoke(
+    name: &str,
+    args: ScalarFunctionArgs,
+    compute: impl Fn(ScalarFunctionArgs) -> Result<ColumnarValue>,
+) -> Result<ColumnarValue> {
     let query = Query::of(&args.config_options).cloned().unwrap_or_default();
     let of_rows = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
     let rows = if of_rows { args.number_rows } else { 1 };
     // A join may call for every batch of pairs, and look at the clock nowhere else.
     query.check()?;
     let call = Weighed::new(name, &args, rows)?;
-    let most = if of_rows { query.room().min(CALL_BYTES_MAX) } else { CONSTANT_BYTES_MAX };
+    let most = if of_rows {
+        query.room().min(CALL_BYTES_MAX)
+    } else {
+        CONSTANT_BYTES_MAX
+    };
     let too_much = |bytes: u64| {
         let shown = shown(name);
-        limit(format!("{shown} makes {bytes} bytes of {rows} rows at once; the limit is {most}"), "make shorter texts or lists, or fewer of them")
+        limit(
+            format!("{shown} makes {bytes} bytes of {rows} rows at once; the limit is {most}"),
+            "make shorter texts or lists, or fewer of them",
+        )
     };
     if !call.is_heavy() {
         let computed = compute(args)?;
@@ -114,14 +126,22 @@ fn sliced(args: &ScalarFunctionArgs, from: usize, rows: usize) -> Result<ScalarF
         ColumnarValue::Array(array) => own_rows(array, from, rows).map(ColumnarValue::Array),
         scalar => Ok(scalar.clone()),
     };
-    Ok(ScalarFunctionArgs { args: args.args.iter().map(slice).collect::<Result<_>>()?, number_rows: rows, ..args.clone() })
+    Ok(ScalarFunctionArgs {
+        args: args.args.iter().map(slice).collect::<Result<_>>()?,
+        number_rows: rows,
+        ..args.clone()
+    })
 }
 
 /// Some rows of an array, in buffers of their own: functions make room for a result by the length of these.
 fn own_rows(array: &ArrayRef, from: usize, rows: usize) -> Result<ArrayRef> {
     match array.data_type() {
         DataType::Utf8View => Ok(compact(&array.slice(from, rows))),
-        of if constants::is_long(of) => Ok(take(array, &UInt64Array::from_iter_values((from..from + rows).map(|row| row as u64)), None)?),
+        of if constants::is_long(of) => Ok(take(
+            array,
+            &UInt64Array::from_iter_values((from..from + rows).map(|row| row as u64)),
+            None,
+        )?),
         _ => Ok(array.slice(from, rows)),
     }
 }
@@ -129,7 +149,12 @@ fn own_rows(array: &ArrayRef, from: usize, rows: usize) -> Result<ArrayRef> {
 /// An argument by what its values weigh.
 enum Argument {
     /// The same for all rows.
-    Constant { bytes: u64, items: u64, int: u64, value: ScalarValue },
+    Constant {
+        bytes: u64,
+        items: u64,
+        int: u64,
+        value: ScalarValue,
+    },
     /// Texts, their lengths in bytes.
     Texts(ArrayRef),
     /// Lists: bytes and items of each.
@@ -143,19 +168,30 @@ impl Argument {
     fn new(arg: &ColumnarValue, alone: bool) -> Result<Self> {
         let array = match arg {
             ColumnarValue::Scalar(value) => {
-                let items = if value.data_type().is_nested() { value.to_array().map_or(1, |array| items(&array)) } else { 1 };
+                let items = if value.data_type().is_nested() {
+                    value.to_array().map_or(1, |array| items(&array))
+                } else {
+                    1
+                };
                 let int = match value.cast_to(&DataType::Int64) {
                     Ok(ScalarValue::Int64(Some(int))) => u64::try_from(int).unwrap_or_default(),
                     _ => 0,
                 };
-                return Ok(Self::Constant { bytes: value_size(value), items, int, value: value.clone() });
+                return Ok(Self::Constant {
+                    bytes: value_size(value),
+                    items,
+                    int,
+                    value: value.clone(),
+                });
             }
             ColumnarValue::Array(array) => array,
         };
         let all = size(array);
         Ok(match array.data_type() {
             DataType::Utf8View => Self::Texts(Arc::clone(array)),
-            DataType::Utf8 | DataType::LargeUtf8 if alone || all > PART_WEIGHT_MAX => Self::Texts(cast(array, &DataType::Utf8View)?),
+            DataType::Utf8 | DataType::LargeUtf8 if alone || all > PART_WEIGHT_MAX => {
+                Self::Texts(cast(array, &DataType::Utf8View)?)
+            }
             of if of.is_nested() && (alone || all > PART_WEIGHT_MAX) => Self::Lists(
                 (0..array.len())
                     .map(|row| {
@@ -164,14 +200,20 @@ impl Argument {
                     })
                     .collect(),
             ),
-            _ => Self::Fixed { bytes: all.div_ceil(array.len().max(1) as u64) },
+            _ => Self::Fixed {
+                bytes: all.div_ceil(array.len().max(1) as u64),
+            },
         })
     }
 
     fn bytes(&self, row: usize) -> u64 {
         match self {
             Self::Constant { bytes, .. } | Self::Fixed { bytes } => *bytes,
-            Self::Texts(texts) => texts.as_string_view().views().get(row).map_or(0, |view| u64::from(*view as u32)),
+            Self::Texts(texts) => texts
+                .as_string_view()
+                .views()
+                .get(row)
+                .map_or(0, |view| u64::from(*view as u32)),
             Self::Lists(lists) => lists.get(row).map_or(0, |(bytes, _)| *bytes),
         }
     }
@@ -237,30 +279,51 @@ impl Row<'_> {
     }
 
     fn text(&self, index: usize) -> &str {
-        self.args.get(index).and_then(|arg| arg.text(self.row)).unwrap_or_default()
+        self.args
+            .get(index)
+            .and_then(|arg| arg.text(self.row))
+            .unwrap_or_default()
     }
 
     fn all(&self) -> u64 {
-        self.args.iter().map(|arg| arg.bytes(self.row)).fold(ROW_BYTES, u64::saturating_add)
+        self.args
+            .iter()
+            .map(|arg| arg.bytes(self.row))
+            .fold(ROW_BYTES, u64::saturating_add)
     }
 
-    /// What the row weighs: a copy of its arguments, because the library may make one, and what the call makes beyond that.
+    /// What the row weighs: a copy of its arguments, because the library may make one, and what the call makes beyond
+    /// that.
     fn weight(&self, growth: Option<Growth>) -> u64 {
         self.all().saturating_add(growth.map_or(0, |growth| growth(self)))
     }
 }
 
-/// How a function's results, or its work, grow beyond its arguments. The results of all others are no larger than these.
+/// How a function's results, or its work, grow beyond its arguments. The results of all others are no larger than
+/// these.
 fn growth(name: &str) -> Option<Growth> {
     Some(match name {
-        "lpad" | "rpad" => |row| row.args.get(1).map_or(0, Argument::int).saturating_mul(row.bytes(2).max(4)),
+        "lpad" | "rpad" => |row| {
+            row.args
+                .get(1)
+                .map_or(0, Argument::int)
+                .saturating_mul(row.bytes(2).max(4))
+        },
         "replace" => |row| replaced(row.text(0), row.text(1), row.text(2)),
-        "translate" => |row| if row.text(2).is_ascii() { row.bytes(0) } else { row.bytes(0).saturating_mul(row.text(2).len() as u64) },
+        "translate" => |row| {
+            if row.text(2).is_ascii() {
+                row.bytes(0)
+            } else {
+                row.bytes(0).saturating_mul(row.text(2).len() as u64)
+            }
+        },
         "regexp_replace" => |row| {
             let references = row.text(2).matches(['$', '\\']).count() as u64;
             // Without `g` one match is replaced.
             let matches = if row.text(3).contains('g') { row.bytes(0) + 1 } else { 1 };
-            matches.saturating_mul(row.text(2).len() as u64).saturating_add(references.saturating_mul(row.bytes(0)))
+            matches
+                .saturating_mul(row.text(2).len() as u64)
+                .saturating_add(references.saturating_mul(row.bytes(0)))
         },
         "regexp_match" => |row| row.bytes(0).saturating_mul(row.text(1).matches('(').count() as u64 + 1),
         "to_char" => |row| row.bytes(1).saturating_mul(40),
@@ -272,7 +335,9 @@ fn growth(name: &str) -> Option<Growth> {
         "array_has_all" | "array_has_any" => |row| row.items(0).saturating_mul(row.items(1)),
         // A pattern with wildcards inside is compiled, for each row unless all have the same.
         text::LIKE | text::ILIKE => |row| match row.args.get(1) {
-            Some(Argument::Texts(_)) if text::is_compiled(row.text(1)) => row.bytes(1).saturating_mul(PATTERN_BYTE_WEIGHT),
+            Some(Argument::Texts(_)) if text::is_compiled(row.text(1)) => {
+                row.bytes(1).saturating_mul(PATTERN_BYTE_WEIGHT)
+            }
             _ => 0,
         },
         "levenshtein" => |row| row.bytes(0).saturating_mul(row.bytes(1)),
@@ -285,23 +350,40 @@ impl<'a> Weighed<'a> {
     fn new(name: &'a str, args: &ScalarFunctionArgs, rows: usize) -> Result<Self> {
         let growth = growth(name);
         let alone = growth.is_some() || name.starts_with("regexp_");
-        let args: Vec<_> = args.args.iter().map(|arg| Argument::new(arg, alone)).collect::<Result<_>>()?;
-        let states = match args.get(1).filter(|pattern| matches!(pattern, Argument::Constant { .. })).and_then(|pattern| pattern.text(0)) {
+        let args: Vec<_> = args
+            .args
+            .iter()
+            .map(|arg| Argument::new(arg, alone))
+            .collect::<Result<_>>()?;
+        let states = match args
+            .get(1)
+            .filter(|pattern| matches!(pattern, Argument::Constant { .. }))
+            .and_then(|pattern| pattern.text(0))
+        {
             Some(pattern) if name.starts_with("regexp_") => {
                 check_pattern(name, pattern)?;
                 states(pattern)
             }
-            Some(pattern) if matches!(name, text::LIKE | text::ILIKE) && text::is_compiled(pattern) => pattern.len() as u64,
+            Some(pattern) if matches!(name, text::LIKE | text::ILIKE) && text::is_compiled(pattern) => {
+                pattern.len() as u64
+            }
             _ => 0,
         };
-        Ok(Self { name, args, rows, growth, states })
+        Ok(Self {
+            name,
+            args,
+            rows,
+            growth,
+            states,
+        })
     }
 
     fn weight(&self, row: usize) -> u64 {
         Row { args: &self.args, row }.weight(self.growth)
     }
 
-    /// States times bytes that a search of the row's text may look at: for each row's own regular expression see [`part`](Self::part).
+    /// States times bytes that a search of the row's text may look at: for each row's own regular expression see
+    /// [`part`](Self::part).
     fn searched(&self, row: usize) -> u64 {
         let row = Row { args: &self.args, row };
         let states = match (self.name, row.args.get(1)) {
@@ -314,8 +396,17 @@ impl<'a> Weighed<'a> {
     /// Whether the rows together are too much for one part.
     fn is_heavy(&self) -> bool {
         let weight = match self.growth {
-            None if self.states == 0 => self.args.iter().map(|arg| arg.all(self.rows)).fold(0, u64::saturating_add),
-            _ => (0..self.rows).map(|row| self.weight(row).saturating_add(self.searched(row) / STATES_A_STEP_MOSTLY)).fold(0, u64::saturating_add),
+            None if self.states == 0 => self
+                .args
+                .iter()
+                .map(|arg| arg.all(self.rows))
+                .fold(0, u64::saturating_add),
+            _ => (0..self.rows)
+                .map(|row| {
+                    self.weight(row)
+                        .saturating_add(self.searched(row) / STATES_A_STEP_MOSTLY)
+                })
+                .fold(0, u64::saturating_add),
         };
         weight > PART_WEIGHT_MAX || (self.rows > 0 && self.pattern().is_some())
     }
@@ -323,7 +414,9 @@ impl<'a> Weighed<'a> {
     /// The argument that is a regular expression of each row's own.
     fn pattern(&self) -> Option<&Argument> {
         let is_regex = self.name.starts_with("regexp_");
-        self.args.get(1).filter(|pattern| is_regex && !matches!(pattern, Argument::Constant { .. }))
+        self.args
+            .get(1)
+            .filter(|pattern| is_regex && !matches!(pattern, Argument::Constant { .. }))
     }
 
     /// The end of the part that begins here.
@@ -346,11 +439,16 @@ impl<'a> Weighed<'a> {
             let worst = weight.saturating_add(searched / STATES_A_STEP);
             if worst > ROW_WEIGHT_MAX {
                 return Err(limit(
-                    format!("{} would take {worst} bytes or steps for one row; the limit is {ROW_WEIGHT_MAX}", shown(self.name)),
+                    format!(
+                        "{} would take {worst} bytes or steps for one row; the limit is {ROW_WEIGHT_MAX}",
+                        shown(self.name)
+                    ),
                     "give it shorter texts or lists, such as left(x, 1000)",
                 ));
             }
-            sum = sum.saturating_add(weight).saturating_add(searched / STATES_A_STEP_MOSTLY);
+            sum = sum
+                .saturating_add(weight)
+                .saturating_add(searched / STATES_A_STEP_MOSTLY);
             if sum > PART_WEIGHT_MAX && row > from {
                 return Ok(row);
             }
@@ -370,15 +468,17 @@ fn replaced(text: &str, from: &str, to: &str) -> u64 {
     }
 }
 
-/// How many states a regular expression may be in at once, about: the length of what it is written out to. Where the library cannot keep all
-/// combinations of them, it looks at each at every byte.
+/// How many states a regular expression may be in at once, about: the length of what it is written out to. Where the
+/// library cannot keep all combinations of them, it looks at each at every byte.
 fn states(pattern: &str) -> u64 {
     fn of(part: &Hir) -> u64 {
         match part.kind() {
             HirKind::Empty | HirKind::Look(_) => 0,
             HirKind::Literal(literal) => literal.0.len() as u64,
             HirKind::Class(_) => 1,
-            HirKind::Repetition(repeated) => u64::from(repeated.max.unwrap_or(repeated.min + 1)).saturating_mul(of(&repeated.sub)),
+            HirKind::Repetition(repeated) => {
+                u64::from(repeated.max.unwrap_or(repeated.min + 1)).saturating_mul(of(&repeated.sub))
+            }
             HirKind::Capture(group) => of(&group.sub),
             HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().map(of).fold(0, u64::saturating_add),
         }
@@ -386,7 +486,8 @@ fn states(pattern: &str) -> u64 {
     regex_syntax::parse(pattern).as_ref().map_or(0, of)
 }
 
-/// Rejects a regular expression from the data if it compiles to more than the limit. The function itself handles an invalid one.
+/// Rejects a regular expression from the data if it compiles to more than the limit. The function itself handles an
+/// invalid one.
 fn check_pattern(name: &str, pattern: &str) -> Result<()> {
     match regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build() {
         Err(regex::Error::CompiledTooBig(_)) => Err(limit(
@@ -409,7 +510,10 @@ mod tests {
         options.extensions.insert(query.clone());
         ScalarFunctionArgs {
             args: columns.to_vec(),
-            arg_fields: columns.iter().map(|arg| Arc::new(Field::new("", arg.data_type(), true))).collect(),
+            arg_fields: columns
+                .iter()
+                .map(|arg| Arc::new(Field::new("", arg.data_type(), true)))
+                .collect(),
             number_rows: rows,
             return_field: Arc::new(Field::new("", DataType::Utf8View, true)),
             config_options: Arc::new(options),
@@ -417,15 +521,24 @@ mod tests {
     }
 
     fn call(name: &str, columns: &[ColumnarValue], rows: usize, query: &Query) -> Result<ColumnarValue> {
-        let function = super::super::scalar().into_iter().find(|function| function.name() == name).expect("it is there");
+        let function = super::super::scalar()
+            .into_iter()
+            .find(|function| function.name() == name)
+            .expect("it is there");
         let mut args = args(columns, rows, query);
         let types: Vec<DataType> = columns.iter().map(ColumnarValue::data_type).collect();
-        args.return_field = Arc::new(Field::new("", function.return_type(&types).unwrap_or(DataType::Utf8View), true));
+        args.return_field = Arc::new(Field::new(
+            "",
+            function.return_type(&types).unwrap_or(DataType::Utf8View),
+            true,
+        ));
         function.invoke_with_args(args)
     }
 
     fn texts(text: &str, rows: usize) -> ColumnarValue {
-        ColumnarValue::Array(Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(text, rows))))
+        ColumnarValue::Array(Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(
+            text, rows,
+        ))))
     }
 
     fn constant(text: &str) -> ColumnarValue {
@@ -436,19 +549,39 @@ mod tests {
     fn a_heavy_batch_is_computed_in_parts_and_gives_the_same() {
         let query = Query::default();
         let (rows, long) = (100, "ab".repeat(5_000));
-        let replaced = call("replace", &[texts(&long, rows), constant("a"), constant(&"x".repeat(100))], rows, &query).expect("50 MB");
-        let ColumnarValue::Array(replaced) = replaced else { panic!("rows") };
+        let replaced = call(
+            "replace",
+            &[texts(&long, rows), constant("a"), constant(&"x".repeat(100))],
+            rows,
+            &query,
+        )
+        .expect("50 MB");
+        let ColumnarValue::Array(replaced) = replaced else {
+            panic!("rows")
+        };
         let expected = long.replace('a', &"x".repeat(100));
         assert_eq!(replaced.len(), rows);
         let replaced = cast(&replaced, &DataType::Utf8View).expect("texts");
-        assert!(replaced.as_string_view().iter().all(|text| text == Some(expected.as_str())));
+        assert!(
+            replaced
+                .as_string_view()
+                .iter()
+                .all(|text| text == Some(expected.as_str()))
+        );
     }
 
     #[test]
     fn what_functions_made_counts_while_somebody_has_it() {
         let query = Query::default().with_memory(128 << 20);
         let (rows, long) = (200, "a".repeat(10_000));
-        let replace = || call("replace", &[texts(&long, rows), constant("a"), constant(&"x".repeat(35))], rows, &query);
+        let replace = || {
+            call(
+                "replace",
+                &[texts(&long, rows), constant("a"), constant(&"x".repeat(35))],
+                rows,
+                &query,
+            )
+        };
         let held = replace().expect("70 MB fit");
         let refused = replace().expect_err("twice that does not");
         assert!(refused.to_string().contains("replace makes"), "{refused}");
@@ -458,28 +591,59 @@ mod tests {
 
     #[test]
     fn between_two_parts_the_query_may_end() {
-        // The deadline passes between the first part and the second: the light call asks once, the heavy one before it begins and before each part.
+        // The deadline passes between the first part and the second: the light call asks once, the heavy one before it
+        // begins and before each part.
         let looks = std::sync::atomic::AtomicUsize::new(0);
-        let over = move || (looks.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 2).then(|| Problem::new(Code::Timeout, "over"));
+        let over = move || {
+            (looks.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 2).then(|| Problem::new(Code::Timeout, "over"))
+        };
         let query = Query::new(Notices::default(), over);
         let rows = 100;
-        assert!(call("replace", &[texts("ab", rows), constant("a"), constant("b")], rows, &query).is_ok(), "a light call looks once");
+        assert!(
+            call(
+                "replace",
+                &[texts("ab", rows), constant("a"), constant("b")],
+                rows,
+                &query
+            )
+            .is_ok(),
+            "a light call looks once"
+        );
         let long = "ab".repeat(5_000);
-        let ended = call("replace", &[texts(&long, rows), constant("a"), constant(&"x".repeat(100))], rows, &query).expect_err("its time is over");
+        let ended = call(
+            "replace",
+            &[texts(&long, rows), constant("a"), constant(&"x".repeat(100))],
+            rows,
+            &query,
+        )
+        .expect_err("its time is over");
         assert!(ended.to_string().contains("over"), "{ended}");
     }
 
     #[test]
     fn a_constant_that_grows_is_refused() {
         let query = Query::default();
-        let refused = call(text::JOIN, &[constant(&"a".repeat(9 << 20)), constant(&"a".repeat(9 << 20))], 1, &query).expect_err("18 MiB");
+        let refused = call(
+            text::JOIN,
+            &[constant(&"a".repeat(9 << 20)), constant(&"a".repeat(9 << 20))],
+            1,
+            &query,
+        )
+        .expect_err("18 MiB");
         assert!(refused.to_string().contains("|| makes"), "{refused}");
     }
 
     #[test]
     fn the_states_of_a_regular_expression_are_those_of_what_it_is_written_out_to() {
-        for (pattern, expected) in [("abc", 3), ("a.*b", 3), ("(a|bc)+", 6), ("[a-z]{10}", 10), ("(a.*){50}", 100), ("((a{9}){9}){9}", 729), ("(", 0)]
-        {
+        for (pattern, expected) in [
+            ("abc", 3),
+            ("a.*b", 3),
+            ("(a|bc)+", 6),
+            ("[a-z]{10}", 10),
+            ("(a.*){50}", 100),
+            ("((a{9}){9}){9}", 729),
+            ("(", 0),
+        ] {
             assert_eq!(states(pattern), expected, "{pattern}");
         }
     }
@@ -493,7 +657,14 @@ mod tests {
 
     #[test]
     fn the_distance_of_texts_that_are_too_long_is_refused() {
-        let distance = |length: usize| call("levenshtein", &[texts(&"a".repeat(length), 1), constant(&"b".repeat(length))], 1, &Query::default());
+        let distance = |length: usize| {
+            call(
+                "levenshtein",
+                &[texts(&"a".repeat(length), 1), constant(&"b".repeat(length))],
+                1,
+                &Query::default(),
+            )
+        };
         assert!(distance(1_000).is_ok());
         let refused = distance(20_000).expect_err("it would take seconds");
         assert!(refused.to_string().contains("for one row"), "{refused}");
@@ -518,11 +689,17 @@ mod tests {
             (text::JOIN, &three),
         ];
         for (name, columns) in calls {
-            let texts = |column: &ColumnarValue| cast(&column.to_array(3).expect("rows"), &DataType::Utf8).expect("texts");
-            let rows: Vec<ColumnarValue> = columns.iter().map(|column| ColumnarValue::Array(texts(column))).collect();
+            let texts =
+                |column: &ColumnarValue| cast(&column.to_array(3).expect("rows"), &DataType::Utf8).expect("texts");
+            let rows: Vec<ColumnarValue> = columns
+                .iter()
+                .map(|column| ColumnarValue::Array(texts(column)))
+                .collect();
             let weighed = Weighed::new(name, &args(&rows, 3, &query), 3).expect("weighed");
             let weight: u64 = (0..3).map(|row| weighed.weight(row)).sum();
-            let ColumnarValue::Array(made) = call(name, &rows, 3, &query).expect("computed") else { panic!("rows") };
+            let ColumnarValue::Array(made) = call(name, &rows, 3, &query).expect("computed") else {
+                panic!("rows")
+            };
             assert!(size(&made) <= weight, "{name}: {} bytes, weighed {weight}", size(&made));
         }
     }

@@ -1,9 +1,10 @@
-//! Arithmetic in which every row has its own answer: what does not fit into 64 bits, and a division by zero, is NULL and counted.
+//! Arithmetic in which every row has its own answer: what does not fit into 64 bits, and a division by zero, is NULL
+//! and counted.
 //!
-//! `checked_sum('+-+', a, b, c)` is `a - b + c`, `checked_mul(a, b, c)` is `a * b * c`, both over integers from left to right: a long chain is
-//! one call, not a deep one, because DataFusion takes the square of the depth, or more, to plan. `double_sum` and `double_mul` are the same over
-//! doubles. `checked_div(a, b)` is over doubles, `checked_mod(a, b)` over integers. A statement cannot name them; they stand
-//! for operators once the types of operands are known.
+//! `checked_sum('+-+', a, b, c)` is `a - b + c`, `checked_mul(a, b, c)` is `a * b * c`, both over integers from left to
+//! right: a long chain is one call, not a deep one, because DataFusion takes the square of the depth, or more, to plan.
+//! `double_sum` and `double_mul` are the same over doubles. `checked_div(a, b)` is over doubles, `checked_mod(a, b)`
+//! over integers. A statement cannot name them; they stand for operators once the types of operands are known.
 
 use std::sync::Arc;
 
@@ -34,8 +35,16 @@ pub const REMAINDER: &str = "checked_mod";
 
 /// All of them, to be registered with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    let integer = |name, compute| Function::new(name, None, Returns::Type(Int64Type::DATA_TYPE), compute).strict().into();
-    let double = |name, compute| Function::new(name, None, Returns::Type(Float64Type::DATA_TYPE), compute).strict().into();
+    let integer = |name, compute| {
+        Function::new(name, None, Returns::Type(Int64Type::DATA_TYPE), compute)
+            .strict()
+            .into()
+    };
+    let double = |name, compute| {
+        Function::new(name, None, Returns::Type(Float64Type::DATA_TYPE), compute)
+            .strict()
+            .into()
+    };
     vec![
         double(DOUBLE_SUM, double_sum),
         double(DOUBLE_PRODUCT, double_product),
@@ -49,17 +58,23 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
 fn sum(call: &Call) -> Result<ArrayRef> {
     let signs = call.text(0)?;
     answers::<Int64Type>(call, 1, "integer arithmetic", |operands| {
-        operands.iter().zip(signs.bytes()).try_fold(0_i64, |sum, (operand, sign)| match sign {
-            b'-' => sum.checked_sub(*operand),
-            _ => sum.checked_add(*operand),
-        })
+        operands
+            .iter()
+            .zip(signs.bytes())
+            .try_fold(0_i64, |sum, (operand, sign)| match sign {
+                b'-' => sum.checked_sub(*operand),
+                _ => sum.checked_add(*operand),
+            })
     })
 }
 
 fn double_sum(call: &Call) -> Result<ArrayRef> {
     let signs = call.text(0)?;
     answers::<Float64Type>(call, 1, "arithmetic", |operands| {
-        let mut terms = operands.iter().zip(signs.bytes()).map(|(operand, sign)| if sign == b'-' { -operand } else { *operand });
+        let mut terms = operands
+            .iter()
+            .zip(signs.bytes())
+            .map(|(operand, sign)| if sign == b'-' { -operand } else { *operand });
         // Not from 0.0 on: the sum of -0.0 alone is -0.0.
         let first = terms.next()?;
         terms.try_fold(first, |sum, term| finite(sum + term))
@@ -67,7 +82,11 @@ fn double_sum(call: &Call) -> Result<ArrayRef> {
 }
 
 fn double_product(call: &Call) -> Result<ArrayRef> {
-    let product = |operands: &[f64]| operands.iter().try_fold(1.0, |product, operand| finite(product * operand));
+    let product = |operands: &[f64]| {
+        operands
+            .iter()
+            .try_fold(1.0, |product, operand| finite(product * operand))
+    };
     answers::<Float64Type>(call, 0, "arithmetic", product)
 }
 
@@ -76,7 +95,11 @@ fn finite(double: f64) -> Option<f64> {
 }
 
 fn product(call: &Call) -> Result<ArrayRef> {
-    let product = |operands: &[i64]| operands.iter().try_fold(1_i64, |product, operand| product.checked_mul(*operand));
+    let product = |operands: &[i64]| {
+        operands
+            .iter()
+            .try_fold(1_i64, |product, operand| product.checked_mul(*operand))
+    };
     answers::<Int64Type>(call, 0, "integer arithmetic", product)
 }
 
@@ -94,14 +117,29 @@ fn remainder(call: &Call) -> Result<ArrayRef> {
     })
 }
 
-/// One result for each row whose operands, from an argument on, are all there. Rows that have no result are NULL and counted.
-fn answers<T: ArrowPrimitiveType>(call: &Call, from: usize, what: &str, result: impl Fn(&[T::Native]) -> Option<T::Native>) -> Result<ArrayRef> {
-    let columns = call.columns(from)?.iter().map(|column| Ok(cast(column, &T::DATA_TYPE)?)).collect::<Result<Vec<_>>>()?;
+/// One result for each row whose operands, from an argument on, are all there. Rows that have no result are NULL and
+/// counted.
+fn answers<T: ArrowPrimitiveType>(
+    call: &Call,
+    from: usize,
+    what: &str,
+    result: impl Fn(&[T::Native]) -> Option<T::Native>,
+) -> Result<ArrayRef> {
+    let columns = call
+        .columns(from)?
+        .iter()
+        .map(|column| Ok(cast(column, &T::DATA_TYPE)?))
+        .collect::<Result<Vec<_>>>()?;
     let columns: Vec<&PrimitiveArray<T>> = columns.iter().map(|column| column.as_primitive()).collect();
     let (mut asked, mut operands) = (0, Vec::with_capacity(columns.len()));
     let of_row = |row| {
         operands.clear();
-        operands.extend(columns.iter().filter(|column| column.is_valid(row)).map(|column| column.value(row)));
+        operands.extend(
+            columns
+                .iter()
+                .filter(|column| column.is_valid(row))
+                .map(|column| column.value(row)),
+        );
         let complete = operands.len() == columns.len();
         asked += usize::from(complete);
         if complete { result(&operands) } else { None }

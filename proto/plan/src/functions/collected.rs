@@ -1,6 +1,6 @@
-//! Aggregates that collect their values into one: `string_agg`, as a text (the library gives it the type that says JSON here), `array_agg`, and
-//! `nth_value`, which collects them to count to the one that it gives.
-//! One value has a limit, because it is copied whole wherever it goes.
+//! Aggregates that collect their values into one: `string_agg`, as a text (the library gives it the type that says JSON
+//! here), `array_agg`, and `nth_value`, which collects them to count to the one that it gives. One value has a limit,
+//! because it is copied whole wherever it goes.
 
 use std::sync::Arc;
 
@@ -46,7 +46,12 @@ impl Collected {
     }
 
     fn one(&self, inner: Box<dyn Accumulator>, distinct: bool) -> Box<dyn Accumulator> {
-        Box::new(One { name: self.name, inner, keeps_all: !distinct && self.name != NTH_VALUE, bytes: 0 })
+        Box::new(One {
+            name: self.name,
+            inner,
+            keeps_all: !distinct && self.name != NTH_VALUE,
+            bytes: 0,
+        })
     }
 }
 
@@ -64,7 +69,11 @@ impl AggregateUDFImpl for Collected {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        if self.is_text() { Ok(DataType::Utf8View) } else { self.function.inner().return_type(types) }
+        if self.is_text() {
+            Ok(DataType::Utf8View)
+        } else {
+            self.function.inner().return_type(types)
+        }
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -77,7 +86,12 @@ impl AggregateUDFImpl for Collected {
 
     fn with_beneficial_ordering(self: Arc<Self>, is_ordered: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
         let ordered = self.function.as_ref().clone().with_beneficial_ordering(is_ordered)?;
-        Ok(ordered.map(|function| Arc::new(Self { name: self.name, function: Arc::new(function) }) as Arc<dyn AggregateUDFImpl>))
+        Ok(ordered.map(|function| {
+            Arc::new(Self {
+                name: self.name,
+                function: Arc::new(function),
+            }) as Arc<dyn AggregateUDFImpl>
+        }))
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
@@ -104,7 +118,10 @@ impl AggregateUDFImpl for Collected {
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
         // The library's counts the views of texts and not the texts.
-        let counted = args.expr_fields.iter().all(|field| !constants::is_long(field.data_type()));
+        let counted = args
+            .expr_fields
+            .iter()
+            .all(|field| !constants::is_long(field.data_type()));
         counted && !self.is_text() && self.function.groups_accumulator_supported(args)
     }
 
@@ -133,7 +150,10 @@ impl One {
         let bytes = self.inner.size().max(self.bytes);
         match bytes > COLLECTED_BYTES_MAX {
             true => Err(limit(
-                format!("{} collects {bytes} bytes into one value; the limit is {COLLECTED_BYTES_MAX}", self.name),
+                format!(
+                    "{} collects {bytes} bytes into one value; the limit is {COLLECTED_BYTES_MAX}",
+                    self.name
+                ),
                 "collect less: group by more, or shorten the values, as left(x, 1000)",
             )),
             false => Ok(()),
@@ -148,7 +168,9 @@ impl Accumulator for One {
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.bytes = self.bytes.saturating_sub(values.first().map_or(0, arrays::size) as usize);
+        self.bytes = self
+            .bytes
+            .saturating_sub(values.first().map_or(0, arrays::size) as usize);
         self.inner.retract_batch(values)
     }
 
@@ -168,7 +190,11 @@ impl Accumulator for One {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let value = arrays::compact_value(self.inner.evaluate()?);
-        if self.name == STRING_AGG { value.cast_to(&DataType::Utf8View) } else { Ok(value) }
+        if self.name == STRING_AGG {
+            value.cast_to(&DataType::Utf8View)
+        } else {
+            Ok(value)
+        }
     }
 
     fn size(&self) -> usize {

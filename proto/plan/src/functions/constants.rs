@@ -1,4 +1,5 @@
-//! Constants of an expression: each is written out for every row of a batch somewhere, so long ones ask for small batches.
+//! Constants of an expression: each is written out for every row of a batch somewhere, so long ones ask for small
+//! batches.
 
 use std::sync::Arc;
 
@@ -34,7 +35,9 @@ pub fn bytes(expr: &Arc<dyn PhysicalExpr>) -> Result<usize> {
         bytes += if let Some(literal) = part.downcast_ref::<Literal>() {
             // A text that is a view is written once.
             let written = !matches!(literal.value().data_type(), DataType::Utf8View);
-            Some(literal.value().size()).filter(|size| written && *size > SHORT_BYTES_MAX).unwrap_or_default()
+            Some(literal.value().size())
+                .filter(|size| written && *size > SHORT_BYTES_MAX)
+                .unwrap_or_default()
         } else if let Some(subquery) = part.downcast_ref::<ScalarSubqueryExpr>() {
             match subquery.return_field(&Schema::empty())?.data_type() {
                 of if of.is_nested() => SUBQUERY_LIST_BYTES,
@@ -42,7 +45,9 @@ pub fn bytes(expr: &Arc<dyn PhysicalExpr>) -> Result<usize> {
                 _ => 0,
             }
         } else {
-            padded(part).filter(|length| *length > SHORT_BYTES_MAX).unwrap_or_default()
+            padded(part)
+                .filter(|length| *length > SHORT_BYTES_MAX)
+                .unwrap_or_default()
         };
         Ok(TreeNodeRecursion::Continue)
     })?;
@@ -51,8 +56,16 @@ pub fn bytes(expr: &Arc<dyn PhysicalExpr>) -> Result<usize> {
 
 /// The length to which a text is padded.
 fn padded(part: &Arc<dyn PhysicalExpr>) -> Option<usize> {
-    let call = part.downcast_ref::<ScalarFunctionExpr>().filter(|call| matches!(call.name(), "lpad" | "rpad"))?;
-    let length = call.args().get(1)?.downcast_ref::<Literal>()?.value().cast_to(&DataType::Int64).ok()?;
+    let call = part
+        .downcast_ref::<ScalarFunctionExpr>()
+        .filter(|call| matches!(call.name(), "lpad" | "rpad"))?;
+    let length = call
+        .args()
+        .get(1)?
+        .downcast_ref::<Literal>()?
+        .value()
+        .cast_to(&DataType::Int64)
+        .ok()?;
     match length {
         ScalarValue::Int64(Some(length)) => usize::try_from(length).ok(),
         _ => None,
@@ -62,5 +75,13 @@ fn padded(part: &Arc<dyn PhysicalExpr>) -> Option<usize> {
 /// Whether values of a type may be long.
 pub fn is_long(of: &DataType) -> bool {
     of.is_nested()
-        || matches!(of, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
+        || matches!(
+            of,
+            DataType::Utf8
+                | DataType::LargeUtf8
+                | DataType::Utf8View
+                | DataType::Binary
+                | DataType::LargeBinary
+                | DataType::BinaryView
+        )
 }

@@ -23,15 +23,30 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
 }
 
 fn field(name: &'static str, args: &ReturnFieldArgs) -> Result<Field> {
-    let [_, to, _] = args.arg_fields else { return exec_err!("{name} takes a value, a type and its name") };
+    let [_, to, _] = args.arg_fields else {
+        return exec_err!("{name} takes a value, a type and its name");
+    };
     Ok(Field::new(name, to.data_type().clone(), true))
 }
 
 fn convert(call: &Call) -> Result<ArrayRef> {
-    let [_, to, _] = call.args() else { return exec_err!("{CAST} takes a value, a type and its name") };
+    let [_, to, _] = call.args() else {
+        return exec_err!("{CAST} takes a value, a type and its name");
+    };
     let values = call.column(0)?;
-    let converted = cast_with_options(&values, &to.data_type(), &CastOptions { safe: true, ..Default::default() })?;
+    let converted = cast_with_options(
+        &values,
+        &to.data_type(),
+        &CastOptions {
+            safe: true,
+            ..Default::default()
+        },
+    )?;
     let unanswered = converted.null_count() - values.logical_null_count();
-    call.count(&format!("as {}", call.text(2)?), unanswered, call.rows - values.logical_null_count());
+    call.count(
+        &format!("as {}", call.text(2)?),
+        unanswered,
+        call.rows - values.logical_null_count(),
+    );
     Ok(converted)
 }

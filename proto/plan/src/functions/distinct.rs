@@ -1,5 +1,6 @@
-//! `count(DISTINCT …)` of texts for each of many groups. The library keeps a hash table of its own for each group there, of 33 KiB before the
-//! first value, and counts none of it; here all groups share one table of pairs of group and value.
+//! `count(DISTINCT …)` of texts for each of many groups. The library keeps a hash table of its own for each group
+//! there, of 33 KiB before the first value, and counts none of it; here all groups share one table of pairs of group
+//! and value.
 
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use datafusion::{
     },
     common::{Result, ScalarValue, exec_err},
     logical_expr::{
-        Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, SetMonotonicity, Signature, StatisticsArgs,
+        Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, SetMonotonicity,
+        Signature, StatisticsArgs,
         function::{AccumulatorArgs, StateFieldsArgs},
     },
     physical_plan::aggregates::{
@@ -120,9 +122,18 @@ struct DistinctCounts {
 
 impl DistinctCounts {
     fn new(of: &DataType) -> Result<Self> {
-        let schema = Schema::new(vec![Field::new("group", DataType::UInt64, false), Field::new("value", of.clone(), true)]);
+        let schema = Schema::new(vec![
+            Field::new("group", DataType::UInt64, false),
+            Field::new("value", of.clone(), true),
+        ]);
         let pairs = new_group_values(Arc::new(schema), &GroupOrdering::None)?;
-        Ok(Self { item: Arc::new(Field::new_list_field(of.clone(), true)), pairs, counts: Vec::new(), places: Vec::new(), sorted: None })
+        Ok(Self {
+            item: Arc::new(Field::new_list_field(of.clone(), true)),
+            pairs,
+            counts: Vec::new(),
+            places: Vec::new(),
+            sorted: None,
+        })
     }
 
     /// Takes in pairs. Values that are NULL do not count.
@@ -158,10 +169,15 @@ impl DistinctCounts {
 
     /// The values of all groups, group by group; no pair is left.
     fn sort(&mut self) -> Result<ArrayRef> {
-        let [groups, values] = <[ArrayRef; 2]>::try_from(self.pairs.emit(EmitTo::All)?).or_else(|_| exec_err!("a pair has two columns"))?;
+        let [groups, values] = <[ArrayRef; 2]>::try_from(self.pairs.emit(EmitTo::All)?)
+            .or_else(|_| exec_err!("a pair has two columns"))?;
         self.pairs.clear_shrink(0);
         // Where the values of each group begin.
-        let mut next: Vec<u64> = self.counts.iter().scan(0, |end, count| Some(std::mem::replace(end, *end + *count as u64))).collect();
+        let mut next: Vec<u64> = self
+            .counts
+            .iter()
+            .scan(0, |end, count| Some(std::mem::replace(end, *end + *count as u64)))
+            .collect();
         let mut rows = vec![0_u64; values.len()];
         for (row, group) in (0_u64..).zip(groups.as_primitive::<UInt64Type>().values()) {
             let next = &mut next[*group as usize];
@@ -173,8 +189,14 @@ impl DistinctCounts {
 
     /// Goes on with the values that are left.
     fn resume(&mut self) -> Result<()> {
-        let Some(sorted) = self.sorted.take() else { return Ok(()) };
-        let groups = self.counts.iter().enumerate().flat_map(|(group, count)| std::iter::repeat_n(group, *count as usize));
+        let Some(sorted) = self.sorted.take() else {
+            return Ok(());
+        };
+        let groups = self
+            .counts
+            .iter()
+            .enumerate()
+            .flat_map(|(group, count)| std::iter::repeat_n(group, *count as usize));
         self.pairs.intern(&[groups_of(groups), own(&sorted)?], &mut self.places)
     }
 }
@@ -183,7 +205,11 @@ impl DistinctCounts {
 fn own(values: &ArrayRef) -> Result<ArrayRef> {
     match values.as_string_view_opt() {
         Some(_) => Ok(arrays::compact(values)),
-        None => Ok(take(values, &UInt64Array::from_iter_values(0..values.len() as u64), None)?),
+        None => Ok(take(
+            values,
+            &UInt64Array::from_iter_values(0..values.len() as u64),
+            None,
+        )?),
     }
 }
 
@@ -201,41 +227,72 @@ fn groups_of(indices: impl Iterator<Item = usize>) -> ArrayRef {
 }
 
 impl GroupsAccumulator for DistinctCounts {
-    fn update_batch(&mut self, values: &[ArrayRef], groups: &[usize], wanted: Option<&BooleanArray>, groups_in_all: usize) -> Result<()> {
-        let [values] = values else { return exec_err!("one column is counted") };
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        wanted: Option<&BooleanArray>,
+        groups_in_all: usize,
+    ) -> Result<()> {
+        let [values] = values else {
+            return exec_err!("one column is counted");
+        };
         self.resume()?;
         self.counts.resize(groups_in_all, 0);
         self.add(&groups_of(groups.iter().copied()), values, wanted)
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef], groups: &[usize], groups_in_all: usize) -> Result<()> {
-        let [lists] = states else { return exec_err!("the state is one list") };
+        let [lists] = states else {
+            return exec_err!("the state is one list");
+        };
         let lists = lists.as_list::<i32>();
         self.resume()?;
         self.counts.resize(groups_in_all, 0);
         let ends = lists.value_offsets();
-        let (first, last) = (ends.first().copied().unwrap_or_default() as usize, ends.last().copied().unwrap_or_default() as usize);
-        let of_each = ends.windows(2).zip(groups).flat_map(|(ends, group)| std::iter::repeat_n(*group, (ends[1] - ends[0]) as usize));
+        let (first, last) = (
+            ends.first().copied().unwrap_or_default() as usize,
+            ends.last().copied().unwrap_or_default() as usize,
+        );
+        let of_each = ends
+            .windows(2)
+            .zip(groups)
+            .flat_map(|(ends, group)| std::iter::repeat_n(*group, (ends[1] - ends[0]) as usize));
         self.add(&groups_of(of_each), &lists.values().slice(first, last - first), None)
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
         let (counts, values) = self.take(emit_to)?;
         let offsets = OffsetBuffer::from_lengths(counts.iter().map(|count| *count as usize));
-        Ok(vec![Arc::new(ListArray::try_new(Arc::clone(&self.item), offsets, own(&values)?, None)?)])
+        Ok(vec![Arc::new(ListArray::try_new(
+            Arc::clone(&self.item),
+            offsets,
+            own(&values)?,
+            None,
+        )?)])
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], wanted: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
-        let [values] = values else { return exec_err!("one column is counted") };
+        let [values] = values else {
+            return exec_err!("one column is counted");
+        };
         let (offsets, values) = match counted(values, wanted)? {
             // A row that is not wanted is NULL.
             Some(counted) => {
                 let lengths = counted.iter().map(|counted| usize::from(counted == Some(true)));
                 (OffsetBuffer::from_lengths(lengths), filter(values, &counted)?)
             }
-            None => (OffsetBuffer::from_lengths(std::iter::repeat_n(1, values.len())), Arc::clone(values)),
+            None => (
+                OffsetBuffer::from_lengths(std::iter::repeat_n(1, values.len())),
+                Arc::clone(values),
+            ),
         };
-        Ok(vec![Arc::new(ListArray::try_new(Arc::clone(&self.item), offsets, values, None)?)])
+        Ok(vec![Arc::new(ListArray::try_new(
+            Arc::clone(&self.item),
+            offsets,
+            values,
+            None,
+        )?)])
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
@@ -250,7 +307,11 @@ impl GroupsAccumulator for DistinctCounts {
 
     fn size(&self) -> usize {
         let sorted = self.sorted.as_ref().map_or(0, |sorted| sorted.get_array_memory_size());
-        size_of_val(self) + sorted + self.pairs.size() + self.counts.capacity() * size_of::<i64>() + self.places.capacity() * size_of::<usize>()
+        size_of_val(self)
+            + sorted
+            + self.pairs.size()
+            + self.counts.capacity() * size_of::<i64>()
+            + self.places.capacity() * size_of::<usize>()
     }
 }
 
@@ -264,20 +325,32 @@ mod tests {
 
     /// A text of the value, or none; short ones and long ones.
     fn text(value: u64) -> Option<String> {
-        (value > 0).then(|| if value.is_multiple_of(2) { value.to_string() } else { format!("a text that is not kept inline: {value}") })
+        (value > 0).then(|| {
+            if value.is_multiple_of(2) {
+                value.to_string()
+            } else {
+                format!("a text that is not kept inline: {value}")
+            }
+        })
     }
 
     #[test]
     fn each_group_counts_its_values_once_however_they_come_and_go() {
-        let (mut counts, mut other) =
-            (DistinctCounts::new(&DataType::Utf8View).expect("counts"), DistinctCounts::new(&DataType::Utf8View).expect("counts"));
+        let (mut counts, mut other) = (
+            DistinctCounts::new(&DataType::Utf8View).expect("counts"),
+            DistinctCounts::new(&DataType::Utf8View).expect("counts"),
+        );
         let mut plain: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
         let (mut gone, mut groups_in_all) = (0, 0);
         for step in 0..300_usize {
             let rows: Vec<(usize, u64, Option<bool>)> = (0..20)
                 .map(|row| {
                     let n = step * 20 + row;
-                    (gone + (n * 7919) % (step / 10 + 3), (n as u64 * 104_729) % 23, (step % 3 > 0).then_some(n % 5 > 0))
+                    (
+                        gone + (n * 7919) % (step / 10 + 3),
+                        (n as u64 * 104_729) % 23,
+                        (step % 3 > 0).then_some(n % 5 > 0),
+                    )
                 })
                 .collect();
             groups_in_all = groups_in_all.max(rows.iter().map(|row| row.0 + 1).max().expect("rows"));
@@ -289,15 +362,24 @@ mod tests {
             }
             let values: ArrayRef = Arc::new(StringViewArray::from_iter(rows.iter().map(|row| text(row.1))));
             let groups: Vec<usize> = rows.iter().map(|row| row.0 - gone).collect();
-            let wanted = rows[0].2.is_some().then(|| rows.iter().map(|row| row.2).collect::<BooleanArray>());
+            let wanted = rows[0]
+                .2
+                .is_some()
+                .then(|| rows.iter().map(|row| row.2).collect::<BooleanArray>());
             // A batch comes as it is, as states of its rows, or as those of another accumulator.
             if step % 4 < 2 {
-                counts.update_batch(&[values], &groups, wanted.as_ref(), groups_in_all - gone).expect("taken in");
+                counts
+                    .update_batch(&[values], &groups, wanted.as_ref(), groups_in_all - gone)
+                    .expect("taken in");
             } else if step % 4 == 2 {
                 let states = counts.convert_to_state(&[values], wanted.as_ref()).expect("states");
-                counts.merge_batch(&states, &groups, groups_in_all - gone).expect("merged");
+                counts
+                    .merge_batch(&states, &groups, groups_in_all - gone)
+                    .expect("merged");
             } else {
-                other.update_batch(&[values], &groups, wanted.as_ref(), groups_in_all - gone).expect("taken in");
+                other
+                    .update_batch(&[values], &groups, wanted.as_ref(), groups_in_all - gone)
+                    .expect("taken in");
                 let states = other.state(EmitTo::All).expect("states");
                 let all: Vec<usize> = (0..groups_in_all - gone).collect();
                 counts.merge_batch(&states, &all, groups_in_all - gone).expect("merged");
@@ -321,23 +403,38 @@ mod tests {
             if step % 17 == 16 {
                 let some = (groups_in_all - gone) / 2;
                 let given = counts.evaluate(EmitTo::First(some)).expect("counts");
-                let expected: Vec<i64> = (gone..gone + some).map(|group| plain.get(&group).map_or(0, |values| values.len() as i64)).collect();
-                assert_eq!(given.as_primitive::<Int64Type>().values().to_vec(), expected, "step {step}");
+                let expected: Vec<i64> = (gone..gone + some)
+                    .map(|group| plain.get(&group).map_or(0, |values| values.len() as i64))
+                    .collect();
+                assert_eq!(
+                    given.as_primitive::<Int64Type>().values().to_vec(),
+                    expected,
+                    "step {step}"
+                );
                 gone += some;
             }
         }
         let given = counts.evaluate(EmitTo::All).expect("counts");
-        let expected: Vec<i64> = (gone..groups_in_all).map(|group| plain.get(&group).map_or(0, |values| values.len() as i64)).collect();
+        let expected: Vec<i64> = (gone..groups_in_all)
+            .map(|group| plain.get(&group).map_or(0, |values| values.len() as i64))
+            .collect();
         assert_eq!(given.as_primitive::<Int64Type>().values().to_vec(), expected);
-        assert!(expected.len() > 10 && expected.iter().any(|count| *count > 5), "{expected:?}");
+        assert!(
+            expected.len() > 10 && expected.iter().any(|count| *count > 5),
+            "{expected:?}"
+        );
     }
 
     #[test]
     fn a_group_takes_what_it_counts() {
         let mut counts = DistinctCounts::new(&DataType::Utf8View).expect("counts");
         let groups: Vec<usize> = (0..50_000).collect();
-        let values: ArrayRef = Arc::new(StringViewArray::from_iter_values(groups.iter().map(|n| format!("a text of thirty bytes, {n:06}"))));
-        counts.update_batch(&[values], &groups, None, groups.len()).expect("taken in");
+        let values: ArrayRef = Arc::new(StringViewArray::from_iter_values(
+            groups.iter().map(|n| format!("a text of thirty bytes, {n:06}")),
+        ));
+        counts
+            .update_batch(&[values], &groups, None, groups.len())
+            .expect("taken in");
         let each = counts.size() / groups.len();
         assert!((60..200).contains(&each), "{each} bytes for a pair of 8 and 30 bytes");
     }

@@ -1,5 +1,5 @@
-//! The least and the greatest of JSON values: that of the numbers or, where there are none, of the texts, else of the booleans. So a stray text
-//! does not hide the greatest number of its group.
+//! The least and the greatest of JSON values: that of the numbers or, where there are none, of the texts, else of the
+//! booleans. So a stray text does not hide the greatest number of its group.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -9,7 +9,9 @@ use datafusion::{
         datatypes::{DataType, FieldRef},
     },
     common::{Result, ScalarValue, exec_err},
-    logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, ScalarUDF, Signature, Volatility, function::AccumulatorArgs},
+    logical_expr::{
+        Accumulator, AggregateUDF, AggregateUDFImpl, ScalarUDF, Signature, Volatility, function::AccumulatorArgs,
+    },
 };
 use proto::json::{self, Value};
 
@@ -30,13 +32,20 @@ pub const GREATEST: &str = "json_greatest";
 
 /// Over groups.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
-    let function = |name| Arc::new(AggregateUDF::from(OfGroup { name, signature: Signature::any(1, Volatility::Immutable) }));
+    let function = |name| {
+        Arc::new(AggregateUDF::from(OfGroup {
+            name,
+            signature: Signature::any(1, Volatility::Immutable),
+        }))
+    };
     [MIN, MAX].map(function).into()
 }
 
 /// Over rows.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    [LEAST, GREATEST].map(|name| Function::new(name, None, Returns::Json, of_row).into()).into()
+    [LEAST, GREATEST]
+        .map(|name| Function::new(name, None, Returns::Json, of_row).into())
+        .into()
 }
 
 /// The best value so far.
@@ -55,7 +64,9 @@ impl Best {
 }
 
 fn is_better(text: &str, best: Option<&str>, greatest: bool) -> bool {
-    let Ok(value) = json::parse(text.as_bytes()) else { return false };
+    let Ok(value) = json::parse(text.as_bytes()) else {
+        return false;
+    };
     match best.and_then(|best| json::parse(best.as_bytes()).ok()) {
         None => precedence(&value) > 0,
         Some(best) => match compare(&value, &best) {
@@ -84,9 +95,13 @@ impl BestOfFrame {
 
 impl Accumulator for BestOfFrame {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let [values] = values else { return exec_err!("one column of JSON is wanted") };
+        let [values] = values else {
+            return exec_err!("one column of JSON is wanted");
+        };
         for text in values.as_string::<i64>() {
-            let value = text.filter(|text| is_better(text, None, self.greatest)).map(str::to_owned);
+            let value = text
+                .filter(|text| is_better(text, None, self.greatest))
+                .map(str::to_owned);
             self.bytes += value.as_ref().map_or(0, String::len);
             self.values.push(value, Self::join(self.greatest));
         }
@@ -94,7 +109,9 @@ impl Accumulator for BestOfFrame {
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let [values] = values else { return exec_err!("one column of JSON is wanted") };
+        let [values] = values else {
+            return exec_err!("one column of JSON is wanted");
+        };
         for text in values.as_string::<i64>() {
             self.bytes = self.bytes.saturating_sub(text.map_or(0, str::len));
             self.values.pop(Self::join(self.greatest));
@@ -115,7 +132,9 @@ impl Accumulator for BestOfFrame {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        Ok(ScalarValue::LargeUtf8(self.values.total(Self::join(self.greatest)).flatten()))
+        Ok(ScalarValue::LargeUtf8(
+            self.values.total(Self::join(self.greatest)).flatten(),
+        ))
     }
 
     fn size(&self) -> usize {
@@ -157,18 +176,29 @@ impl AggregateUDFImpl for OfGroup {
     }
 
     fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(Best { greatest: self.name == MAX, text: None }))
+        Ok(Box::new(Best {
+            greatest: self.name == MAX,
+            text: None,
+        }))
     }
 
     fn create_sliding_accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(BestOfFrame { greatest: self.name == MAX, values: Totals::default(), bytes: 0 }))
+        Ok(Box::new(BestOfFrame {
+            greatest: self.name == MAX,
+            values: Totals::default(),
+            bytes: 0,
+        }))
     }
 }
 
 impl Accumulator for Best {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         match values {
-            [values] => values.as_string::<i64>().iter().flatten().for_each(|text| self.offer(text)),
+            [values] => values
+                .as_string::<i64>()
+                .iter()
+                .flatten()
+                .for_each(|text| self.offer(text)),
             _ => return exec_err!("one column of JSON is wanted"),
         }
         Ok(())
@@ -196,8 +226,14 @@ fn of_row(call: &Call) -> Result<ArrayRef> {
     let columns: Vec<_> = columns.iter().map(|column| column.as_string::<i64>()).collect();
     let mut chosen = LargeStringBuilder::with_capacity(call.rows, 0);
     for row in 0..call.rows {
-        let mut best = Best { greatest: call.name == GREATEST, text: None };
-        columns.iter().filter(|column| column.is_valid(row)).for_each(|column| best.offer(column.value(row)));
+        let mut best = Best {
+            greatest: call.name == GREATEST,
+            text: None,
+        };
+        columns
+            .iter()
+            .filter(|column| column.is_valid(row))
+            .for_each(|column| best.offer(column.value(row)));
         chosen.append_option(best.text);
     }
     Ok(Arc::new(chosen.finish()))

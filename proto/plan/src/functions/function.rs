@@ -26,7 +26,8 @@ use proto::{Code, Problem};
 use super::{bounded, query::Query};
 use crate::{Kinds, column::json_field};
 
-/// A function whose result depends on its arguments alone, and may be NULL. Functions of one name are the same function.
+/// A function whose result depends on its arguments alone, and may be NULL. Functions of one name are the same
+/// function.
 #[derive(Debug)]
 pub(super) struct Function {
     pub name: &'static str,
@@ -61,17 +62,30 @@ impl Function {
             Some(arguments) => Signature::any(arguments, Volatility::Immutable),
             None => Signature::variadic_any(Volatility::Immutable),
         };
-        Self { name, signature, is_strict: false, returns, compute, simplify: None }
+        Self {
+            name,
+            signature,
+            is_strict: false,
+            returns,
+            compute,
+            simplify: None,
+        }
     }
 
     /// Says what a call is instead.
     pub fn simplified(self, simplify: Simplify) -> Self {
-        Self { simplify: Some(simplify), ..self }
+        Self {
+            simplify: Some(simplify),
+            ..self
+        }
     }
 
     /// Says that the result is NULL where an argument is.
     pub fn strict(self) -> Self {
-        Self { is_strict: true, ..self }
+        Self {
+            is_strict: true,
+            ..self
+        }
     }
 }
 
@@ -138,7 +152,11 @@ impl ScalarUDFImpl for Function {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         bounded::invoke(self.name, args, |args| {
             let scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-            let call = Call { name: self.name, rows: if scalar { 1 } else { args.number_rows }, args: &args };
+            let call = Call {
+                name: self.name,
+                rows: if scalar { 1 } else { args.number_rows },
+                args: &args,
+            };
             let computed = (self.compute)(&call)?;
             match scalar {
                 true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&computed, 0)?)),
@@ -151,14 +169,18 @@ impl ScalarUDFImpl for Function {
 /// Parts of a call whose name spells them.
 const SPELLED_PARTS_MAX: usize = 32;
 
-/// The name of a call in a schema. DataFusion asks for it at every level of an expression, and a name that spells a deep call is long: 400 terms
-/// took a minute. A large call is named by its hash.
+/// The name of a call in a schema. DataFusion asks for it at every level of an expression, and a name that spells a
+/// deep call is long: 400 terms took a minute. A large call is named by its hash.
 pub fn schema_name(function: &str, args: &[Expr]) -> Result<String> {
     let mut parts = 0;
     for arg in args {
         arg.apply(|_| {
             parts += 1;
-            Ok(if parts > SPELLED_PARTS_MAX { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            Ok(if parts > SPELLED_PARTS_MAX {
+                TreeNodeRecursion::Stop
+            } else {
+                TreeNodeRecursion::Continue
+            })
         })?;
     }
     if parts > SPELLED_PARTS_MAX {
@@ -170,12 +192,21 @@ pub fn schema_name(function: &str, args: &[Expr]) -> Result<String> {
     Ok(format!("{function}({})", spelled.join(",")))
 }
 
-/// Any value of a function's type. DataFusion's own default is a value of no type, with which a comparison of the result has no bounds at all: a
-/// window that is partitioned by such a comparison is refused then.
+/// Any value of a function's type. DataFusion's own default is a value of no type, with which a comparison of the
+/// result has no bounds at all: a window that is partitioned by such a comparison is refused then.
 pub(super) fn any_value(function: &dyn ScalarUDFImpl, inputs: &[&Interval]) -> Result<Interval> {
-    let fields: Vec<FieldRef> = inputs.iter().map(|input| Arc::new(Field::new("", input.data_type(), true))).collect();
-    let scalars: Vec<Option<&ScalarValue>> = inputs.iter().map(|input| Some(input.lower()).filter(|lower| *lower == input.upper())).collect();
-    let field = function.return_field_from_args(ReturnFieldArgs { arg_fields: &fields, scalar_arguments: &scalars });
+    let fields: Vec<FieldRef> = inputs
+        .iter()
+        .map(|input| Arc::new(Field::new("", input.data_type(), true)))
+        .collect();
+    let scalars: Vec<Option<&ScalarValue>> = inputs
+        .iter()
+        .map(|input| Some(input.lower()).filter(|lower| *lower == input.upper()))
+        .collect();
+    let field = function.return_field_from_args(ReturnFieldArgs {
+        arg_fields: &fields,
+        scalar_arguments: &scalars,
+    });
     Interval::make_unbounded(field.as_ref().map_or(&DataType::Null, |field| field.data_type()))
 }
 

@@ -1,5 +1,5 @@
-//! Intervals as quantities. DataFusion compares months, then days, then nanoseconds; here a month has 30 days and a day 24 hours, as in
-//! PostgreSQL, so that 25 hours are more than a day.
+//! Intervals as quantities. DataFusion compares months, then days, then nanoseconds; here a month has 30 days and a day
+//! 24 hours, as in PostgreSQL, so that 25 hours are more than a day.
 
 use std::sync::Arc;
 
@@ -7,7 +7,10 @@ use datafusion::{
     arrow::{
         array::{Array, ArrayRef, AsArray, Int64Array, IntervalMonthDayNanoArray},
         compute::{cast, kernels::numeric},
-        datatypes::{DataType, DurationMicrosecondType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit},
+        datatypes::{
+            DataType, DurationMicrosecondType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+            IntervalUnit, TimeUnit,
+        },
     },
     common::Result,
     logical_expr::ScalarUDF,
@@ -35,7 +38,10 @@ const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     let shift = Function::new(SHIFT, Some(3), Returns::Type(Type::Time.arrow()), shift);
     vec![
-        Function::new(MICROS, Some(1), Returns::Type(DataType::Int64), |call| Ok(Arc::new(micros(&call.column(0)?)?))).into(),
+        Function::new(MICROS, Some(1), Returns::Type(DataType::Int64), |call| {
+            Ok(Arc::new(micros(&call.column(0)?)?))
+        })
+        .into(),
         Function::new(SCALE, Some(2), Returns::Type(INTERVAL), scale).into(),
         // A time beyond the reach of its type is NULL.
         lenient(shift.into()),
@@ -54,8 +60,14 @@ fn shift(call: &Call) -> Result<ArrayRef> {
 fn scale(call: &Call) -> Result<ArrayRef> {
     let (interval, factor) = (call.column(0)?, call.column(1)?);
     let scaled = scaled(&interval, &factor)?;
-    let asked = (0..call.rows).filter(|row| interval.is_valid(*row) && factor.is_valid(*row)).count();
-    call.count("interval arithmetic", (asked + scaled.null_count()).saturating_sub(call.rows), asked);
+    let asked = (0..call.rows)
+        .filter(|row| interval.is_valid(*row) && factor.is_valid(*row))
+        .count();
+    call.count(
+        "interval arithmetic",
+        (asked + scaled.null_count()).saturating_sub(call.rows),
+        asked,
+    );
     Ok(Arc::new(scaled))
 }
 
@@ -66,10 +78,17 @@ fn micros(intervals: &ArrayRef) -> Result<Int64Array> {
     }
     let intervals = cast(intervals, &INTERVAL)?;
     let length = |interval: IntervalMonthDayNano| {
-        let days = i64::from(interval.months).checked_mul(DAYS_OF_MONTH)?.checked_add(i64::from(interval.days))?;
-        days.checked_mul(MICROS_OF_DAY)?.checked_add(interval.nanoseconds.div_euclid(1_000))
+        let days = i64::from(interval.months)
+            .checked_mul(DAYS_OF_MONTH)?
+            .checked_add(i64::from(interval.days))?;
+        days.checked_mul(MICROS_OF_DAY)?
+            .checked_add(interval.nanoseconds.div_euclid(1_000))
     };
-    Ok(intervals.as_primitive::<IntervalMonthDayNanoType>().iter().map(|interval| interval.and_then(length)).collect())
+    Ok(intervals
+        .as_primitive::<IntervalMonthDayNanoType>()
+        .iter()
+        .map(|interval| interval.and_then(length))
+        .collect())
 }
 
 fn scaled(intervals: &ArrayRef, factors: &ArrayRef) -> Result<IntervalMonthDayNanoArray> {
@@ -82,9 +101,19 @@ fn scaled(intervals: &ArrayRef, factors: &ArrayRef) -> Result<IntervalMonthDayNa
         let months = f64::from(interval.months) * factor;
         let days = f64::from(interval.days) * factor + months.fract() * DAYS_OF_MONTH as f64;
         let nanos = (interval.nanoseconds as f64 * factor + days.fract() * NANOS_OF_DAY).round();
-        let fits = months.abs() < f64::from(i32::MAX) && days.abs() < f64::from(i32::MAX) && nanos.abs() < i64::MAX as f64;
+        let fits =
+            months.abs() < f64::from(i32::MAX) && days.abs() < f64::from(i32::MAX) && nanos.abs() < i64::MAX as f64;
         fits.then(|| IntervalMonthDayNano::new(months.trunc() as i32, days.trunc() as i32, nanos as i64))
     };
-    let pairs = intervals.as_primitive::<IntervalMonthDayNanoType>().iter().zip(factors.as_primitive::<Float64Type>());
-    Ok(pairs.map(|(interval, factor)| interval.zip(factor).and_then(|(interval, factor)| times(interval, factor))).collect())
+    let pairs = intervals
+        .as_primitive::<IntervalMonthDayNanoType>()
+        .iter()
+        .zip(factors.as_primitive::<Float64Type>());
+    Ok(pairs
+        .map(|(interval, factor)| {
+            interval
+                .zip(factor)
+                .and_then(|(interval, factor)| times(interval, factor))
+        })
+        .collect())
 }

@@ -1,5 +1,5 @@
-//! Functions over JSON text that is no column of a leaf: such as a path into a view's result. They show exactly what a leaf's column of the
-//! same view shows, so a scan may put its column in the place of a call.
+//! Functions over JSON text that is no column of a leaf: such as a path into a view's result. They show exactly what a
+//! leaf's column of the same view shows, so a scan may put its column in the place of a call.
 
 use std::sync::Arc;
 
@@ -48,7 +48,12 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
 }
 
 fn literal<'a>(scalars: &[Option<&'a ScalarValue>], index: usize) -> Result<&'a str> {
-    match scalars.get(index).copied().flatten().and_then(|scalar| scalar.try_as_str().flatten()) {
+    match scalars
+        .get(index)
+        .copied()
+        .flatten()
+        .and_then(|scalar| scalar.try_as_str().flatten())
+    {
         Some(text) => Ok(text),
         None => plan_err!("argument {index} is a text literal"),
     }
@@ -57,7 +62,10 @@ fn literal<'a>(scalars: &[Option<&'a ScalarValue>], index: usize) -> Result<&'a 
 /// A view by its word in column names.
 pub fn view_of(word: &str) -> Option<View> {
     let (name, cast) = word.strip_suffix('!').map_or((word, false), |name| (name, true));
-    Type::TABLE.iter().find(|row| row.1 == name).map(|row| View { to: row.0, cast })
+    Type::TABLE
+        .iter()
+        .find(|row| row.1 == name)
+        .map(|row| View { to: row.0, cast })
 }
 
 fn known_view(word: &str) -> Result<View> {
@@ -73,23 +81,45 @@ fn field(name: &'static str, args: &ReturnFieldArgs) -> Result<Field> {
     if !matches!(to, Type::Json | Type::Canonical) {
         return Ok(Field::new(name, to.arrow(), true));
     }
-    let said = args.scalar_arguments.get(3).copied().flatten().and_then(|kinds| kinds.try_as_str().flatten()).and_then(|bits| bits.parse().ok());
+    let said = args
+        .scalar_arguments
+        .get(3)
+        .copied()
+        .flatten()
+        .and_then(|kinds| kinds.try_as_str().flatten())
+        .and_then(|bits| bits.parse().ok());
     let same = literal(args.scalar_arguments, 1)?.is_empty();
-    let kinds = said.map(Kinds).or_else(|| args.arg_fields.first().filter(|_| same).map(|field| kinds_of(field)));
+    let kinds = said
+        .map(Kinds)
+        .or_else(|| args.arg_fields.first().filter(|_| same).map(|field| kinds_of(field)));
     Ok(json_field(name, kinds.unwrap_or_default()))
 }
 
-/// `json_get(text, 'user.name', 'int!'[, kinds])`: a view of a value inside of JSON text; the `!` is a cast's. Text that is not JSON is NULL.
-/// The kinds that the values there have had may be said.
+/// `json_get(text, 'user.name', 'int!'[, kinds])`: a view of a value inside of JSON text; the `!` is a cast's. Text
+/// that is not JSON is NULL. The kinds that the values there have had may be said.
 fn get(call: &Call) -> Result<ArrayRef> {
     let (path, view) = (call.text(1)?, known_view(call.text(2)?)?);
     let steps = path_of(path)?;
     let mut built = Builder::new(view.to, call.rows);
-    texts(&call.column(0)?)?.as_string_view().iter().for_each(|text| push(&mut built, text, &steps, view));
+    texts(&call.column(0)?)?
+        .as_string_view()
+        .iter()
+        .for_each(|text| push(&mut built, text, &steps, view));
     if built.misfits > 0 {
-        let name = Type::TABLE.iter().find(|row| row.0 == view.to).map_or("JSON", |row| row.2);
-        let subject = if path.is_empty() { String::new() } else { format!("{path} ") };
-        call.count(&format!("{subject}as {name}"), built.misfits as usize, built.present as usize);
+        let name = Type::TABLE
+            .iter()
+            .find(|row| row.0 == view.to)
+            .map_or("JSON", |row| row.2);
+        let subject = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path} ")
+        };
+        call.count(
+            &format!("{subject}as {name}"),
+            built.misfits as usize,
+            built.present as usize,
+        );
     }
     Ok(built.finish())
 }
@@ -97,14 +127,20 @@ fn get(call: &Call) -> Result<ArrayRef> {
 fn push(built: &mut Builder, text: Option<&str>, path: &Path, to: View) {
     let verbatim = text.and_then(|text| json::raw_at(text, &path.json_steps()));
     let value = verbatim.and_then(|text| json::parse(text.as_bytes()).ok());
-    built.push(value.as_ref().map_or(Seen::Absent, |value| view(value, || verbatim, to)));
+    built.push(
+        value
+            .as_ref()
+            .map_or(Seen::Absent, |value| view(value, || verbatim, to)),
+    );
 }
 
 /// Any array of texts as the one kind that we read.
 fn texts(array: &ArrayRef) -> Result<ArrayRef> {
     match array.data_type() {
         DataType::Utf8View => Ok(Arc::clone(array)),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Null | DataType::Dictionary(..) => Ok(cast(array, &DataType::Utf8View)?),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Null | DataType::Dictionary(..) => {
+            Ok(cast(array, &DataType::Utf8View)?)
+        }
         other => exec_err!("{other} is no text"),
     }
 }
@@ -113,7 +149,10 @@ fn texts(array: &ArrayRef) -> Result<ArrayRef> {
 fn elements(call: &Call) -> Result<ArrayRef> {
     let mut lists = ListBuilder::new(LargeStringBuilder::new()).with_field(json_field("item", Kinds::default()));
     for text in texts(&call.column(0)?)?.as_string_view() {
-        match text.filter(|text| text.trim_start().starts_with('[')).and_then(|text| json::raw_items(text).ok()) {
+        match text
+            .filter(|text| text.trim_start().starts_with('['))
+            .and_then(|text| json::raw_items(text).ok())
+        {
             Some(items) => lists.append_value(items.into_iter().map(|item| (item != "null").then_some(item))),
             None => lists.append_null(),
         }
@@ -128,7 +167,10 @@ pub fn json_of(array: &ArrayRef) -> Result<ArrayRef> {
         json if is_json(json) => return Ok(Arc::clone(array)),
         DataType::Null => return Ok(cast(array, &DataType::LargeUtf8)?),
         DataType::Utf8 | DataType::Utf8View => {
-            texts(array)?.as_string_view().iter().for_each(|text| spelled.append_option(text.map(|text| serde_json::Value::from(text).to_string())));
+            texts(array)?
+                .as_string_view()
+                .iter()
+                .for_each(|text| spelled.append_option(text.map(|text| serde_json::Value::from(text).to_string())));
         }
         DataType::Float64 => {
             array
@@ -137,19 +179,29 @@ pub fn json_of(array: &ArrayRef) -> Result<ArrayRef> {
                 .for_each(|double| spelled.append_option(double.filter(|d| d.is_finite()).map(canonical_double)));
         }
         DataType::Float32 => {
-            let doubles = array.as_primitive::<Float32Type>().iter().map(|float| float.map(f64::from));
+            let doubles = array
+                .as_primitive::<Float32Type>()
+                .iter()
+                .map(|float| float.map(f64::from));
             doubles.for_each(|double| spelled.append_option(double.filter(|d| d.is_finite()).map(canonical_double)));
         }
         _ => {
             // The library's own writer spells every other type; one row is one line.
             let batch = RecordBatch::try_from_iter([("v", Arc::clone(array))])?;
-            let mut writer: LineDelimitedWriter<Vec<u8>> = datafusion::arrow::json::WriterBuilder::new().build::<_, LineDelimited>(Vec::new());
+            let mut writer: LineDelimitedWriter<Vec<u8>> =
+                datafusion::arrow::json::WriterBuilder::new().build::<_, LineDelimited>(Vec::new());
             writer.write(&batch)?;
             writer.finish()?;
-            let lines = String::from_utf8(writer.into_inner()).map_err(|e| DataFusionError::Execution(e.to_string()))?;
+            let lines =
+                String::from_utf8(writer.into_inner()).map_err(|e| DataFusionError::Execution(e.to_string()))?;
             for (line, row) in lines.lines().zip(0..array.len()) {
-                let value = line.strip_prefix("{\"v\":").and_then(|rest| rest.strip_suffix('}')).filter(|_| array.is_valid(row));
-                let value = value.and_then(|text| json::parse(text.as_bytes()).ok()).map(|value| canonical(&value));
+                let value = line
+                    .strip_prefix("{\"v\":")
+                    .and_then(|rest| rest.strip_suffix('}'))
+                    .filter(|_| array.is_valid(row));
+                let value = value
+                    .and_then(|text| json::parse(text.as_bytes()).ok())
+                    .map(|value| canonical(&value));
                 spelled.append_option(value);
             }
         }
@@ -157,12 +209,19 @@ pub fn json_of(array: &ArrayRef) -> Result<ArrayRef> {
     Ok(Arc::new(spelled.finish()))
 }
 
-/// `json_compare(a, b, …)`: -1, 0 or 1 where both are numbers, texts or booleans; NULL between kinds, and counted. Several
-/// right sides are alternatives, and the first of the left side's kind is compared: a quoted number serves as a text and as a number.
+/// `json_compare(a, b, …)`: -1, 0 or 1 where both are numbers, texts or booleans; NULL between kinds, and counted.
+/// Several right sides are alternatives, and the first of the left side's kind is compared: a quoted number serves as a
+/// text and as a number.
 fn comparisons(call: &Call) -> Result<ArrayRef> {
     let columns = call.columns(0)?.iter().map(texts).collect::<Result<Vec<_>>>()?;
-    let [left, right @ ..] = columns.as_slice() else { return exec_err!("{COMPARE} takes two values") };
-    let constant = call.args().iter().skip(1).all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+    let [left, right @ ..] = columns.as_slice() else {
+        return exec_err!("{COMPARE} takes two values");
+    };
+    let constant = call
+        .args()
+        .iter()
+        .skip(1)
+        .all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
     let at = |row| -> Vec<json::Value> { right.iter().filter_map(|column| known(column, row)).collect() };
     let mut others = if call.rows == 0 { Vec::new() } else { at(0) };
     let mut compared = Int64Builder::with_capacity(call.rows);
@@ -172,7 +231,9 @@ fn comparisons(call: &Call) -> Result<ArrayRef> {
             others = at(row);
         }
         let pair = known(left, row).filter(|_| !others.is_empty());
-        let ordering = pair.as_ref().and_then(|left| others.iter().find_map(|right| compare(left, right)));
+        let ordering = pair
+            .as_ref()
+            .and_then(|left| others.iter().find_map(|right| compare(left, right)));
         pairs += usize::from(pair.is_some());
         unlike += usize::from(pair.is_some() && ordering.is_none());
         compared.append_option(ordering.map(|ordering| ordering as i64));
@@ -184,7 +245,9 @@ fn comparisons(call: &Call) -> Result<ArrayRef> {
 fn known(column: &ArrayRef, row: usize) -> Option<json::Value<'_>> {
     let texts = column.as_string_view();
     let text = texts.is_valid(row).then(|| texts.value(row))?;
-    json::parse(text.as_bytes()).ok().filter(|value| *value != json::Value::Null)
+    json::parse(text.as_bytes())
+        .ok()
+        .filter(|value| *value != json::Value::Null)
 }
 
 /// `search_match(json, clause)`: whether a search clause matches a value; false for NULL.

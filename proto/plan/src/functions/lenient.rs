@@ -1,5 +1,5 @@
-//! Functions that have no value for some inputs (the root of -1, the day of a year that nanoseconds do not reach) give NULL for those, so that
-//! one stray value does not end a question about all the others.
+//! Functions that have no value for some inputs (the root of -1, the day of a year that nanoseconds do not reach) give
+//! NULL for those, so that one stray value does not end a question about all the others.
 //!
 //! A batch is computed as always; only where that fails is it computed again row by row.
 
@@ -12,7 +12,8 @@ use datafusion::{
     },
     common::{DataFusionError, Result, ScalarValue},
     logical_expr::{
-        ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+        Volatility,
         interval_arithmetic::Interval,
         preimage::PreimageResult,
         simplify::{ExprSimplifyResult, SimplifyContext},
@@ -82,7 +83,11 @@ impl ScalarUDFImpl for Lenient {
 
     fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
         let bounds = self.function.inner().evaluate_bounds(inputs)?;
-        if bounds.data_type() == DataType::Null { any_value(self, inputs) } else { Ok(bounds) }
+        if bounds.data_type() == DataType::Null {
+            any_value(self, inputs)
+        } else {
+            Ok(bounds)
+        }
     }
 
     fn documentation(&self) -> Option<&Documentation> {
@@ -102,7 +107,10 @@ impl ScalarUDFImpl for Lenient {
 fn is_of_values(error: &DataFusionError) -> bool {
     !matches!(
         error.find_root(),
-        DataFusionError::Internal(_) | DataFusionError::NotImplemented(_) | DataFusionError::Plan(_) | DataFusionError::External(_)
+        DataFusionError::Internal(_)
+            | DataFusionError::NotImplemented(_)
+            | DataFusionError::Plan(_)
+            | DataFusionError::External(_)
     )
 }
 
@@ -114,8 +122,12 @@ impl Lenient {
             Err(_) if of_rows => self.by_row(args),
             // The value of a sub-query is a scalar, too. Literals come here only where the result is a text or a list.
             Err(error) if is_of_values(&error) => self.unanswered(args),
-            Ok(ColumnarValue::Array(array)) if *array.data_type() == DataType::Float64 => Ok(ColumnarValue::Array(self.finite(args, array))),
-            Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(double)))) if !double.is_finite() => self.unanswered(args),
+            Ok(ColumnarValue::Array(array)) if *array.data_type() == DataType::Float64 => {
+                Ok(ColumnarValue::Array(self.finite(args, array)))
+            }
+            Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(double)))) if !double.is_finite() => {
+                self.unanswered(args)
+            }
             computed => computed,
         }
     }
@@ -125,7 +137,9 @@ impl Lenient {
         if let Some(query) = Query::of(&args.config_options) {
             query.notices.count(self.name(), 1, 1);
         }
-        Ok(ColumnarValue::Scalar(ScalarValue::try_from(args.return_field.data_type())?))
+        Ok(ColumnarValue::Scalar(ScalarValue::try_from(
+            args.return_field.data_type(),
+        )?))
     }
 
     /// Doubles that came of numbers and are none (`ln(-1)`, `exp(1000)`) are no answers either.
@@ -136,9 +150,16 @@ impl Lenient {
             return computed;
         }
         if let Some(query) = Query::of(&args.config_options) {
-            query.notices.count(self.name(), unanswered as u64, args.number_rows as u64);
+            query
+                .notices
+                .count(self.name(), unanswered as u64, args.number_rows as u64);
         }
-        Arc::new(doubles.iter().map(|double| double.filter(|double| double.is_finite())).collect::<Float64Array>())
+        Arc::new(
+            doubles
+                .iter()
+                .map(|double| double.filter(|double| double.is_finite()))
+                .collect::<Float64Array>(),
+        )
     }
 
     fn by_row(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -154,7 +175,9 @@ impl Lenient {
             query.notices.count(self.name(), unanswered, args.number_rows as u64);
         }
         match values.is_empty() {
-            true => Ok(ColumnarValue::Array(datafusion::arrow::array::new_empty_array(args.return_field.data_type()))),
+            true => Ok(ColumnarValue::Array(datafusion::arrow::array::new_empty_array(
+                args.return_field.data_type(),
+            ))),
             false => Ok(ColumnarValue::Array(ScalarValue::iter_to_array(values)?)),
         }
     }
@@ -165,7 +188,11 @@ impl Lenient {
             ColumnarValue::Array(array) => ScalarValue::try_from_array(array, row).map(ColumnarValue::Scalar),
             scalar => Ok(scalar.clone()),
         };
-        let alone = ScalarFunctionArgs { args: args.args.iter().map(one).collect::<Result<_>>()?, number_rows: 1, ..args.clone() };
+        let alone = ScalarFunctionArgs {
+            args: args.args.iter().map(one).collect::<Result<_>>()?,
+            number_rows: 1,
+            ..args.clone()
+        };
         match self.function.inner().invoke_with_args(alone) {
             Ok(ColumnarValue::Scalar(value)) => Ok(Some(value)),
             Ok(ColumnarValue::Array(array)) => ScalarValue::try_from_array(&array, 0).map(Some),

@@ -1,5 +1,6 @@
-//! Functions that aggregator and leaf both know: DataFusion's, which give NULL for values that have no answer, and those of our own that
-//! typed expressions call. A statement cannot name those of our own: they stand where the types of operands ask for them.
+//! Functions that aggregator and leaf both know: DataFusion's, which give NULL for values that have no answer, and
+//! those of our own that typed expressions call. A statement cannot name those of our own: they stand where the types
+//! of operands ask for them.
 
 pub mod arithmetic;
 pub mod bounded;
@@ -33,13 +34,23 @@ pub use query::Query;
 
 /// All functions of rows, to be registered with a session.
 pub fn scalar() -> Vec<Arc<ScalarUDF>> {
-    SessionStateDefaults::default_scalar_functions().into_iter().map(lenient::lenient).chain(own()).collect()
+    SessionStateDefaults::default_scalar_functions()
+        .into_iter()
+        .map(lenient::lenient)
+        .chain(own())
+        .collect()
 }
 
 /// All functions of groups.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
-    let library = SessionStateDefaults::default_aggregate_functions().into_iter().map(collected::bounded).map(distinct::shared);
-    library.chain(extreme::aggregates()).chain(sliding::aggregates()).collect()
+    let library = SessionStateDefaults::default_aggregate_functions()
+        .into_iter()
+        .map(collected::bounded)
+        .map(distinct::shared);
+    library
+        .chain(extreme::aggregates())
+        .chain(sliding::aggregates())
+        .collect()
 }
 
 /// Functions of rows of our own.
@@ -60,7 +71,11 @@ static OWN: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(own);
 
 /// One function of our own by its name.
 pub fn own_named(name: &str) -> Arc<ScalarUDF> {
-    Arc::clone(OWN.iter().find(|function| function.name() == name).expect("a function of our own is asked for by its constant"))
+    Arc::clone(
+        OWN.iter()
+            .find(|function| function.name() == name)
+            .expect("a function of our own is asked for by its constant"),
+    )
 }
 
 /// Whether a function is one of our own.
@@ -80,8 +95,12 @@ pub fn settings() -> SessionConfig {
 pub fn by_name() -> &'static TaskContext {
     static ALL: LazyLock<TaskContext> = LazyLock::new(|| {
         let (scalar, aggregates) = (scalar(), aggregates());
-        let scalar = scalar.iter().flat_map(|function| under_names(function, function.name(), function.aliases()));
-        let aggregates = aggregates.iter().flat_map(|function| under_names(function, function.name(), function.aliases()));
+        let scalar = scalar
+            .iter()
+            .flat_map(|function| under_names(function, function.name(), function.aliases()));
+        let aggregates = aggregates
+            .iter()
+            .flat_map(|function| under_names(function, function.name(), function.aliases()));
         TaskContext::new(
             None,
             String::new(),
@@ -98,5 +117,8 @@ pub fn by_name() -> &'static TaskContext {
 
 /// A function by its name and by every alias.
 fn under_names<F>(function: &Arc<F>, name: &str, aliases: &[String]) -> Vec<(String, Arc<F>)> {
-    std::iter::once(name).chain(aliases.iter().map(String::as_str)).map(|name| (name.to_owned(), Arc::clone(function))).collect()
+    std::iter::once(name)
+        .chain(aliases.iter().map(String::as_str))
+        .map(|name| (name.to_owned(), Arc::clone(function)))
+        .collect()
 }

@@ -27,6 +27,8 @@ impl Notices {
     pub fn warnings(&self) -> Vec<String> {
         let counts = self.0.lock();
         let unanswered = counts.iter().filter(|(_, (values, _))| *values > 0);
-        unanswered.map(|(what, (values, of))| format!("{what}: {values} of {of} values had no answer and are NULL")).collect()
+        unanswered
+            .map(|(what, (values, of))| format!("{what}: {values} of {of} values had no answer and are NULL"))
+            .collect()
     }
 }

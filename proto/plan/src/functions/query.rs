@@ -1,5 +1,5 @@
-//! The query that a function works for. A session carries it in its settings, so that a function finds it wherever it runs; without a query, a
-//! function is bounded by itself alone.
+//! The query that a function works for. A session carries it in its settings, so that a function finds it wherever it
+//! runs; without a query, a function is bounded by itself alone.
 
 use std::{
     any::Any,
@@ -9,7 +9,9 @@ use std::{
 
 use datafusion::{
     arrow::array::{Array, ArrayRef},
-    common::{DataFusionError, Result, config::ConfigEntry, config::ConfigExtension, config::ExtensionOptions, config_err},
+    common::{
+        DataFusionError, Result, config::ConfigEntry, config::ConfigExtension, config::ExtensionOptions, config_err,
+    },
     config::ConfigOptions,
 };
 use parking_lot::Mutex;
@@ -28,7 +30,8 @@ type Interrupt = dyn Fn() -> Option<Problem> + Send + Sync;
 /// A function's result, as long as somebody has it, and its bytes.
 type Computed = (Weak<dyn Array>, u64);
 
-/// The per-query state that functions share: counts of values without an answer, the interrupt, and the memory in use. Clones share it.
+/// The per-query state that functions share: counts of values without an answer, the interrupt, and the memory in use.
+/// Clones share it.
 #[derive(Clone)]
 pub struct Query {
     /// Values that had no answer.
@@ -40,19 +43,32 @@ pub struct Query {
 
 impl Default for Query {
     fn default() -> Self {
-        Self { notices: Notices::default(), interrupt: None, computed_bytes_max: COMPUTED_BYTES_MAX, computed: Arc::default() }
+        Self {
+            notices: Notices::default(),
+            interrupt: None,
+            computed_bytes_max: COMPUTED_BYTES_MAX,
+            computed: Arc::default(),
+        }
     }
 }
 
 impl Query {
     /// A query that ends when `interrupt` says why: functions ask it between the parts of a long work.
     pub fn new(notices: Notices, interrupt: impl Fn() -> Option<Problem> + Send + Sync + 'static) -> Self {
-        Self { notices, interrupt: Some(Arc::new(interrupt)), ..Self::default() }
+        Self {
+            notices,
+            interrupt: Some(Arc::new(interrupt)),
+            ..Self::default()
+        }
     }
 
-    /// The same, whose functions may have made so many bytes that somebody still has: whatever holds them for long counts them itself.
+    /// The same, whose functions may have made so many bytes that somebody still has: whatever holds them for long
+    /// counts them itself.
     pub fn with_memory(self, computed_bytes_max: usize) -> Self {
-        Self { computed_bytes_max: computed_bytes_max as u64, ..self }
+        Self {
+            computed_bytes_max: computed_bytes_max as u64,
+            ..self
+        }
     }
 
     /// That of a session, if it has any.
@@ -72,7 +88,8 @@ impl Query {
     pub(super) fn room(&self) -> u64 {
         let mut computed = self.computed.lock();
         computed.retain(|(array, _)| array.strong_count() > 0);
-        self.computed_bytes_max.saturating_sub(computed.iter().map(|(_, bytes)| bytes).sum())
+        self.computed_bytes_max
+            .saturating_sub(computed.iter().map(|(_, bytes)| bytes).sum())
     }
 
     /// Counts a function's result for as long as somebody has it.
@@ -85,7 +102,9 @@ impl Query {
 
 impl fmt::Debug for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Query").field("notices", &self.notices).finish_non_exhaustive()
+        f.debug_struct("Query")
+            .field("notices", &self.notices)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
-//! Aggregates over a frame that slides, of what is in the frame alone: nothing is taken back from a total. A double that was added and
-//! subtracted again leaves its rounding behind, and a least value that leaves says nothing of the next one.
+//! Aggregates over a frame that slides, of what is in the frame alone: nothing is taken back from a total. A double
+//! that was added and subtracted again leaves its rounding behind, and a least value that leaves says nothing of the
+//! next one.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -19,13 +20,17 @@ pub const AVG: &str = "sliding_avg";
 
 /// Over frames of doubles.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
-    let function =
-        |name| Arc::new(AggregateUDF::from(OfDoubles { name, signature: Signature::exact(vec![DataType::Float64], Volatility::Immutable) }));
+    let function = |name| {
+        Arc::new(AggregateUDF::from(OfDoubles {
+            name,
+            signature: Signature::exact(vec![DataType::Float64], Volatility::Immutable),
+        }))
+    };
     [SUM, AVG].map(function).into()
 }
 
-/// A queue that knows the total of its values: of the older half what each comes to with all that are newer in that half, of the newer half
-/// the values and their total. Each value is added twice at most.
+/// A queue that knows the total of its values: of the older half what each comes to with all that are newer in that
+/// half, of the newer half the values and their total. Each value is added twice at most.
 #[derive(Debug)]
 pub struct Totals<T> {
     older: Vec<T>,
@@ -35,14 +40,22 @@ pub struct Totals<T> {
 
 impl<T> Default for Totals<T> {
     fn default() -> Self {
-        Self { older: Vec::new(), newer: VecDeque::new(), newer_total: None }
+        Self {
+            older: Vec::new(),
+            newer: VecDeque::new(),
+            newer_total: None,
+        }
     }
 }
 
 impl<T: Clone> Totals<T> {
     /// Takes in a value at the end.
     pub fn push(&mut self, value: T, join: impl Fn(&T, &T) -> T) {
-        self.newer_total = Some(self.newer_total.as_ref().map_or_else(|| value.clone(), |total| join(total, &value)));
+        self.newer_total = Some(
+            self.newer_total
+                .as_ref()
+                .map_or_else(|| value.clone(), |total| join(total, &value)),
+        );
         self.newer.push_back(value);
     }
 
@@ -51,7 +64,10 @@ impl<T: Clone> Totals<T> {
         if self.older.is_empty() {
             self.newer_total = None;
             while let Some(value) = self.newer.pop_back() {
-                let total = self.older.last().map_or_else(|| value.clone(), |total| join(&value, total));
+                let total = self
+                    .older
+                    .last()
+                    .map_or_else(|| value.clone(), |total| join(&value, total));
                 self.older.push(total);
             }
         }
@@ -97,7 +113,10 @@ impl AggregateUDFImpl for OfDoubles {
     }
 
     fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(Doubles { average: self.name == AVG, values: Totals::default() }))
+        Ok(Box::new(Doubles {
+            average: self.name == AVG,
+            values: Totals::default(),
+        }))
     }
 }
 
@@ -113,8 +132,14 @@ fn add(a: &f64, b: &f64) -> f64 {
 
 impl Doubles {
     fn each(&mut self, values: &[ArrayRef], mut change: impl FnMut(&mut Totals<f64>, f64)) -> Result<()> {
-        let [values] = values else { return exec_err!("one column of doubles is wanted") };
-        values.as_primitive::<Float64Type>().iter().flatten().for_each(|value| change(&mut self.values, value));
+        let [values] = values else {
+            return exec_err!("one column of doubles is wanted");
+        };
+        values
+            .as_primitive::<Float64Type>()
+            .iter()
+            .flatten()
+            .for_each(|value| change(&mut self.values, value));
         Ok(())
     }
 }
@@ -142,7 +167,9 @@ impl Accumulator for Doubles {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let divisor = if self.average { self.values.count() as f64 } else { 1.0 };
-        Ok(ScalarValue::Float64(self.values.total(add).map(|total| total / divisor)))
+        Ok(ScalarValue::Float64(
+            self.values.total(add).map(|total| total / divisor),
+        ))
     }
 
     fn size(&self) -> usize {

@@ -1,4 +1,5 @@
-//! Operators over texts as functions, which are computed within bounds: `||`, a chain of which is one call, and LIKE with a pattern of each row's own.
+//! Operators over texts as functions, which are computed within bounds: `||`, a chain of which is one call, and LIKE
+//! with a pattern of each row's own.
 
 use std::sync::Arc;
 
@@ -27,9 +28,15 @@ pub const ILIKE: &str = "text_ilike";
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     let matches = |name, compute| Function::new(name, Some(2), Returns::Type(DataType::Boolean), compute).strict();
     vec![
-        Function::new(JOIN, None, Returns::Type(DataType::Utf8View), join).strict().into(),
-        matches(LIKE, |call| matched(call, like)).simplified(|args| as_like(args, false)).into(),
-        matches(ILIKE, |call| matched(call, ilike)).simplified(|args| as_like(args, true)).into(),
+        Function::new(JOIN, None, Returns::Type(DataType::Utf8View), join)
+            .strict()
+            .into(),
+        matches(LIKE, |call| matched(call, like))
+            .simplified(|args| as_like(args, false))
+            .into(),
+        matches(ILIKE, |call| matched(call, ilike))
+            .simplified(|args| as_like(args, true))
+            .into(),
     ]
 }
 
@@ -49,9 +56,19 @@ pub fn is_compiled_long(pattern: &str) -> bool {
 /// LIKE itself, which an index may decide, where the pattern turned out to be constant and takes no time.
 fn as_like(args: &[Expr], case_insensitive: bool) -> Option<Expr> {
     let [text, pattern] = args else { return None };
-    let Expr::Literal(constant, _) = pattern else { return None };
+    let Expr::Literal(constant, _) = pattern else {
+        return None;
+    };
     let quick = !is_compiled_long(constant.try_as_str().flatten()?);
-    quick.then(|| Expr::Like(Like::new(false, Box::new(text.clone()), Box::new(pattern.clone()), None, case_insensitive)))
+    quick.then(|| {
+        Expr::Like(Like::new(
+            false,
+            Box::new(text.clone()),
+            Box::new(pattern.clone()),
+            None,
+            case_insensitive,
+        ))
+    })
 }
 
 /// A kernel of arrow that compares texts with patterns.
@@ -61,15 +78,26 @@ fn matched(call: &Call, kernel: Kernel) -> Result<ArrayRef> {
     let texts = cast(&call.column(0)?, &DataType::Utf8View)?;
     // A pattern for all rows is compiled once.
     let patterns: Box<dyn Datum> = match call.args().get(1) {
-        Some(ColumnarValue::Scalar(pattern)) => Box::new(Scalar::new(pattern.cast_to(&DataType::Utf8View)?.to_array()?)),
+        Some(ColumnarValue::Scalar(pattern)) => {
+            Box::new(Scalar::new(pattern.cast_to(&DataType::Utf8View)?.to_array()?))
+        }
         _ => Box::new(cast(&call.column(1)?, &DataType::Utf8View)?),
     };
-    let too_large = |_| limit("a pattern of LIKE is too large".to_owned(), "write fewer wildcards, or use strpos(x, 'text') > 0");
+    let too_large = |_| {
+        limit(
+            "a pattern of LIKE is too large".to_owned(),
+            "write fewer wildcards, or use strpos(x, 'text') > 0",
+        )
+    };
     Ok(Arc::new(kernel(&texts, patterns.as_ref()).map_err(too_large)?))
 }
 
 fn join(call: &Call) -> Result<ArrayRef> {
-    let columns = call.columns(0)?.iter().map(|column| Ok(cast(column, &DataType::Utf8View)?)).collect::<Result<Vec<_>>>()?;
+    let columns = call
+        .columns(0)?
+        .iter()
+        .map(|column| Ok(cast(column, &DataType::Utf8View)?))
+        .collect::<Result<Vec<_>>>()?;
     let columns: Vec<_> = columns.iter().map(|column| column.as_string_view()).collect();
     let mut joined = StringViewBuilder::with_capacity(call.rows);
     let mut text = String::new();
