@@ -1,4 +1,4 @@
-//! The wire messages and services -> Rust, without an outside compiler.
+//! Generates the Rust code for the wire messages and services, without an external protoc.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "node.proto",
     ];
     let descriptors = protox::compile(FILES, ["wire"])?;
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo names no folder for what is built")?);
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out.join("rachis.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())

@@ -1,4 +1,4 @@
-//! Question and answer: what a door hands to the engine, and what it gets back.
+//! Queries and answers: what a front end (HTTP or gRPC) passes to the engine, and what the engine returns.
 
 use std::time::Duration;
 
@@ -7,100 +7,95 @@ use datafusion::arrow::{
     datatypes::{DataType, SchemaRef},
 };
 use futures::stream::BoxStream;
-use plan::scan::{QueryId, Read, ReadCounts};
+use plan::scan::{QueryId, ReadCounts, ScanSource};
 use proto::{Code, PositionVector, Problem};
 
-/// A SQL question.
+/// A SQL statement to run.
 #[derive(Debug, Clone, Default)]
-pub struct Question {
+pub struct SqlQuery {
     /// The statement.
     pub sql: String,
-    /// Values for `$1`, `$2`, …
+    /// The values of `$1`, `$2`, …
     pub parameters: Vec<serde_json::Value>,
-    /// How it is answered.
-    pub how: How,
+    /// Options that a search has, too.
+    pub options: QueryOptions,
 }
 
-/// How a question is answered.
+/// The options of a query, SQL or search.
 #[derive(Debug, Clone, Default)]
-pub struct How {
-    /// The answer holds at least this.
+pub struct QueryOptions {
+    /// The answer covers at least these positions.
     pub at_least: PositionVector,
-    /// Whether an answer without some of the shards will do.
+    /// Whether to answer even if shards are missing.
     pub allow_partial: bool,
-    /// The deadline, if another than the default.
+    /// The time limit; None for the default.
     pub timeout: Option<Duration>,
-    /// From what to compute.
-    pub read: Read,
-    /// The query's id, if the asker chose one: with it a query can be cancelled before anything of its answer came.
+    /// Whether to read from index and columns or from raw documents only.
+    pub read: ScanSource,
+    /// The query id, if the client chose one. With it, the client can cancel the query before the answer starts.
     pub id: Option<QueryId>,
 }
 
-impl How {
-    /// An id that an asker chose: a UUID, with or without hyphens.
-    pub fn chosen_id(text: &str) -> Result<QueryId, Problem> {
+impl QueryOptions {
+    /// Parses a query id that a client chose: a UUID, with or without hyphens, that is not nil.
+    pub fn parse_query_id(text: &str) -> Result<QueryId, Problem> {
         let id = uuid::Uuid::try_parse(text).ok().filter(|id| !id.is_nil());
         id.map(|id| QueryId(id.as_u128())).ok_or_else(|| {
-            Problem::new(
-                Code::BadRequest,
-                format!(
-                    "the query id {:?} is no UUID",
-                    text.chars().take(100).collect::<String>()
-                ),
-            )
-            .hint("give 32 hexadecimal digits, a new one for each question, or leave it out")
+            let excerpt: String = text.chars().take(100).collect();
+            Problem::new(Code::BadRequest, format!("the query id {excerpt:?} is not a UUID"))
+                .hint("send 32 hexadecimal digits, different for each query, or leave the id out")
         })
     }
 }
 
-/// An answer: its columns, its rows as they come, and at their end what is to be said about it.
+/// A streamed answer: the columns, the rows as they are computed, and the statistics at the end.
 pub struct Answer {
-    /// Arrow fields in order; names are unique; JSON columns carry `plan::column::JSON_METADATA`.
+    /// The columns in order. Names are unique; JSON columns carry `plan::column::JSON_METADATA`.
     pub schema: SchemaRef,
-    /// Rows, then exactly one `Part::End`, unless a problem ends it. Dropping it cancels the query.
+    /// Rows, then exactly one `Part::End`; or an error, which ends the stream. Dropping it cancels the query.
     pub parts: BoxStream<'static, Result<Part, Problem>>,
 }
 
 /// A piece of an answer.
 #[derive(Debug)]
 pub enum Part {
-    /// Rows.
+    /// Some rows.
     Rows(RecordBatch),
-    /// The end.
+    /// The statistics, after the last row.
     End(Box<Stats>),
 }
 
-/// What is said about an answer.
+/// The statistics of an answer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stats {
-    /// Names the query.
+    /// The id of the query.
     pub query_id: Option<QueryId>,
-    /// From the question's arrival to the last row.
+    /// The time from the arrival of the query to the last row.
     pub elapsed_ms: u64,
-    /// How old the newest document was when the view was taken: the largest over all shards.
+    /// Milliseconds from the ingest of the newest document until it was visible: the maximum over all shards.
     pub freshness_ms: u64,
-    /// What the answer holds.
+    /// The positions that the answer covers.
     pub position: PositionVector,
-    /// Shards asked.
+    /// Shards that the query reads.
     pub shards_total: u32,
     /// Shards that answered.
     pub shards_answered: u32,
-    /// Documents that conditions were decided for.
+    /// Documents that the filter was evaluated for.
     pub documents_scanned: u64,
-    /// Rows that crossed from the leaves.
+    /// Rows that the leaves sent.
     pub rows_shipped: u64,
-    /// What was read.
+    /// What the scans read.
     pub read: ReadCounts,
     /// Whether shards are missing.
     pub partial: bool,
-    /// Whether rows were cut at the limit for results without LIMIT.
+    /// Whether the answer was cut at the row limit for queries without LIMIT.
     pub truncated: bool,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
 impl Stats {
-    /// As the HTTP door tells it.
+    /// The statistics as HTTP answers contain them.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "query_id": self.query_id.map(|id| id.to_string()),
@@ -118,26 +113,26 @@ impl Stats {
     }
 }
 
-/// A search.
+/// A search to run.
 #[derive(Debug, Clone, Default)]
-pub struct SearchQuestion {
-    /// The name of the collection, or of the view, as given.
+pub struct SearchQuery {
+    /// The name of the collection or view, unchecked.
     pub collection: String,
-    /// The query text; everything, if empty.
+    /// The search text; an empty one matches everything.
     pub query: String,
-    /// Only documents of this time and later.
+    /// Only documents with this time or a later one.
     pub from: Option<String>,
     /// Only documents before this time.
     pub to: Option<String>,
-    /// `_time` (default, newest first), a path or a field, or any of them with `:asc` or `:desc`; of a view, a column
-    /// or a path inside of one.
+    /// The sort order: `_time` (the default, newest first), a path or a field, each with an optional `:asc` or `:desc`;
+    /// for a view, a column or a path inside a column.
     pub sort: Option<String>,
-    /// Hits at most: 20 unless said, at most 10,000.
+    /// The number of hits on a page: 20 by default, at most 10,000.
     pub limit: Option<usize>,
-    /// The cursor of the page before.
+    /// The cursor of the previous page.
     pub after: Option<String>,
-    /// How it is answered.
-    pub how: How,
+    /// Options that a SQL query has, too.
+    pub options: QueryOptions,
 }
 
 /// The answer to a search.
@@ -145,31 +140,31 @@ pub struct SearchQuestion {
 pub struct SearchAnswer {
     /// The hits of this page.
     pub hits: Vec<Hit>,
-    /// Documents, or rows of the view, that match, in all pages; exact.
+    /// The exact number of documents or rows that match, over all pages.
     pub total: u64,
     /// The cursor of the next page, if there may be one.
     pub after: Option<String>,
-    /// What is said about it.
+    /// The statistics.
     pub stats: Stats,
 }
 
-/// A document, or a row of a view, that matches.
+/// A matching document or row of a view.
 #[derive(Debug, Clone)]
 pub struct Hit {
-    /// Its id. Of a row its `_id`; empty where the view shows none.
+    /// The document's id, or the row's `_id`; empty if the view has no such column.
     pub id: String,
-    /// Its address. Of a row that of its `_source`, `_partition`, `_offset` and `_item`; empty where the view does not
-    /// show them.
+    /// The document's address, or the one that the row's `_source`, `_partition`, `_offset` and `_item` spell; empty if
+    /// the view lacks them.
     pub address: String,
-    /// The document as it was given: JSON text, or text. Of a row an object of its columns.
+    /// The document as it was ingested, JSON or plain text; for a row, a JSON object of its columns.
     pub document: String,
-    /// Whether it is JSON.
+    /// Whether `document` is JSON.
     pub json: bool,
 }
 
-/// The name of a type in SQL.
-pub fn type_name(of: &DataType) -> String {
-    match of {
+/// The SQL name of a type.
+pub fn type_name(data_type: &DataType) -> String {
+    match data_type {
         json if plan::column::is_json(json) => "JSON".into(),
         DataType::Null => "NULL".into(),
         DataType::Boolean => "BOOLEAN".into(),

@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod answer;
-pub mod http;
+pub mod doors;
 pub mod query;
 mod render;
 pub mod sql;
@@ -12,59 +12,59 @@ use std::{sync::Arc, time::Duration};
 use proto::{
     ingest::{Ingest, Pushes},
     node::Nodes,
-    tailer::{Changes, Tailing},
+    tailer::{Changes, SourceAdmin},
 };
 
-/// What an aggregator asks of a leaf.
+/// What an aggregator needs from a leaf.
 pub trait Leaf: Ingest + plan::scan::Scan {}
 impl<L: Ingest + plan::scan::Scan> Leaf for L {}
 
-/// The roles that an aggregator asks, wherever they run.
+/// The other roles that an aggregator calls, in this process or remote.
 #[derive(Clone)]
 pub struct Roles {
-    /// The leaf that holds all shards, or all leaves as one.
+    /// The leaf with all shards, or all leaves behind one facade.
     pub leaf: Arc<dyn Leaf>,
-    /// Who takes pushes.
+    /// Accepts pushes.
     pub pushes: Arc<dyn Pushes>,
-    /// The change log.
+    /// The change log, from which the catalog comes.
     pub changes: Arc<dyn Changes>,
-    /// What only tailers know.
-    pub tailing: Arc<dyn Tailing>,
-    /// All nodes.
+    /// The tailers: the status of sources, and reads from their brokers.
+    pub source_admin: Arc<dyn SourceAdmin>,
+    /// All nodes of the cluster.
     pub nodes: Arc<dyn Nodes>,
 }
 
-/// Limits of an aggregator. Each has its unit last.
+/// The limits of an aggregator. The unit comes last in each name.
 #[derive(Debug, Clone)]
 pub struct AggregatorOptions {
-    /// Queries that run at once; more wait.
+    /// Queries that run at once; further ones wait.
     pub queries_max: usize,
-    /// Queries that wait; more are told to come later.
+    /// Queries that wait; further ones fail with `Busy`.
     pub queue_max: usize,
-    /// The deadline of a query that names none.
+    /// The default timeout of a query.
     pub timeout: Duration,
-    /// The longest deadline a query may name.
+    /// The longest timeout that a query may set.
     pub timeout_max: Duration,
-    /// Memory of one query.
+    /// Memory of one query, in bytes.
     pub query_bytes_max: usize,
-    /// Memory of all queries together.
+    /// Memory of all queries together, in bytes.
     pub queries_bytes_max: usize,
-    /// Rows of a result without LIMIT.
+    /// Rows of a result whose query has no LIMIT.
     pub rows_max: usize,
-    /// Bytes of a statement.
+    /// Length of a statement, in bytes.
     pub statement_bytes_max: usize,
-    /// Where queries spill; wiped at start.
+    /// The folder that queries spill into; emptied at start.
     pub spill_folder: std::path::PathBuf,
-    /// Bytes that queries may spill.
+    /// Bytes that all queries together may spill.
     pub spill_bytes_max: u64,
-    /// Bytes of pushes that are worked on at once.
+    /// Bytes of all pushes in flight.
     pub push_bytes_inflight_max: usize,
-    /// Shards of a collection that a push creates.
+    /// The number of shards of a collection that a push creates.
     pub push_shards: u32,
 }
 
 impl AggregatorOptions {
-    /// The defaults, spilling into this folder.
+    /// The defaults, with this spill folder.
     pub fn new(spill_folder: impl Into<std::path::PathBuf>) -> Self {
         Self {
             queries_max: 8,

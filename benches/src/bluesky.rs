@@ -1,19 +1,19 @@
-//! Bluesky-like events: what JSONBench measures with, made up, the same for the same seed.
+//! Generates synthetic Bluesky events like those of JSONBench, reproducibly from a seed.
 //!
-//! Shares of the collections, of creates among their events and of distinct users per collection follow the published
-//! counts of JSONBench's file of a million documents; field order and record shapes follow public Jetstream events.
-//! Text is words by Zipf's law with a long tail, so searches have frequent and rare terms; identifiers are as random as
-//! real ones. Document `i` depends on the seed and on `i` alone.
+//! The shares of collections, of creates among their events and of distinct users per collection follow the published
+//! counts of JSONBench's file of a million documents. Field order and record shapes follow public Jetstream events.
+//! Words follow Zipf's law with a long tail, so searches have frequent and rare terms. Identifiers are as random as
+//! real ones. Document `i` depends only on the seed and on `i`.
 
 use std::fmt::Write as _;
 
-/// Microseconds since 1970 of the first event, and between two events.
+/// The time of the first event in microseconds since 1970, and the time between two events.
 const FIRST_US: u64 = 1_732_206_349_000_167;
 const STEP_US: u64 = 813;
-/// Users there are at all.
+/// All users.
 const USERS: u64 = 4_000_000;
 
-/// A collection: its name, events and creates among a million documents, and how many users its creates are drawn from.
+/// A collection: its name, its events and creates per million documents, and the number of users to draw from.
 struct Share {
     name: &'static str,
     events: u64,
@@ -46,34 +46,37 @@ const SHARES: [Share; 13] = [
     share("app.bsky.feed.postgate", 182, 101, 500),
 ];
 
-const WORDS: &str = "the to a and of in i is it that for you this on my with be have was so are not but just me at they all what like if we out \
-    people your about from can or one up do get time as no how more good when will now love know think because see new day thanks please look \
-    feel again most world last post friends follow art news music book photo morning night vote government climate data science coffee cat dog \
-    weather football team player school health energy free support community history project code server open source design color paint comic \
-    stream live watch movie show episode story writing read podcast album song band tour market price economy law city street house garden food \
-    dinner recipe bread wine train bike car road airport travel summer winter snow rain storm sun moon space rocket planet ocean river forest \
-    bird fish tree flower não você muito hoje gracias siempre nicht heute danke merci aujourd'hui ありがとう おはよう かわいい 今日 오늘 고양이";
+const WORDS: &str = "\
+    the to a and of in i is it that for you this on my with be have was so are not but just me at they all what like \
+    if we out people your about from can or one up do get time as no how more good when will now love know think \
+    because see new day thanks please look feel again most world last post friends follow art news music book photo \
+    morning night vote government climate data science coffee cat dog weather football team player school health \
+    energy free support community history project code server open source design color paint comic stream live watch \
+    movie show episode story writing read podcast album song band tour market price economy law city street house \
+    garden food dinner recipe bread wine train bike car road airport travel summer winter snow rain storm sun moon \
+    space rocket planet ocean river forest bird fish tree flower não você muito hoje gracias siempre nicht heute \
+    danke merci aujourd'hui ありがとう おはよう かわいい 今日 오늘 고양이";
 
-/// SplitMix64 (Steele, Lea, Flood 2014): enough for made-up data, and the same for ever.
-struct Dice(u64);
+/// SplitMix64 (Steele, Lea, Flood 2014): sufficient for synthetic data, and stable across library versions.
+struct SplitMix64(u64);
 
-impl Dice {
-    fn roll(&mut self) -> u64 {
+impl SplitMix64 {
+    fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
-    /// Below `n`, evenly.
+    /// Uniform, below `n`.
     fn below(&mut self, n: u64) -> u64 {
-        ((u128::from(self.roll()) * u128::from(n.max(1))) >> 64) as u64
+        ((u128::from(self.next_u64()) * u128::from(n.max(1))) >> 64) as u64
     }
-    /// In `[0, 1)`.
+    /// Uniform in `[0, 1)`.
     fn unit(&mut self) -> f64 {
-        (self.roll() >> 11) as f64 / (1u64 << 53) as f64
+        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
-    /// Below `n`, by Zipf's law with exponent 1.
+    /// Below `n`, Zipf-distributed with exponent 1.
     fn zipf(&mut self, n: u64) -> u64 {
         ((n as f64).powf(self.unit()) as u64).saturating_sub(1)
     }
@@ -84,13 +87,13 @@ impl Dice {
 
 const BASE32: &[u8; 32] = b"234567abcdefghijklmnopqrstuvwxyz";
 
-/// `count` characters of base 32 that follow from `seed`.
-fn letters(out: &mut String, seed: u64, count: usize) {
-    let mut dice = Dice(seed);
+/// Appends `count` base-32 characters derived from `seed`.
+fn base32(out: &mut String, seed: u64, count: usize) {
+    let mut rng = SplitMix64(seed);
     let mut bits = 0;
     for i in 0..count {
         if i % 12 == 0 {
-            bits = dice.roll();
+            bits = rng.next_u64();
         }
         out.push(char::from(BASE32[(bits & 31) as usize]));
         bits >>= 5;
@@ -99,15 +102,15 @@ fn letters(out: &mut String, seed: u64, count: usize) {
 
 fn did(out: &mut String, user: u64) {
     out.push_str("did:plc:");
-    letters(out, user ^ 0xD1D0, 24);
+    base32(out, user ^ 0xD1D0, 24);
 }
 
 fn cid(out: &mut String, seed: u64) {
     out.push_str("bafyrei");
-    letters(out, seed, 52);
+    base32(out, seed, 52);
 }
 
-/// A sortable identifier of 13 characters, as revisions and record keys are.
+/// A sortable identifier (TID) of 13 characters, used for revisions and record keys.
 fn tid(out: &mut String, us: u64, clock: u64) {
     let bits = (us << 10 | (clock & 1023)) & (u64::MAX >> 1);
     for i in (0..13).rev() {
@@ -135,34 +138,34 @@ fn time(out: &mut String, us: u64) {
     );
 }
 
-/// A word of the tail.
-fn rare(dice: &mut Dice) -> String {
+/// A word from the long tail.
+fn rare_word(rng: &mut SplitMix64) -> String {
     const SYLLABLES: [&str; 24] = [
         "ba", "ce", "di", "fo", "gu", "hai", "jou", "ka", "le", "mi", "no", "pu", "rai", "sou", "ta", "ve", "wi", "zo",
         "chu", "sta", "tri", "lo", "ne", "ri",
     ];
-    let rank = dice.zipf(60_000).wrapping_mul(2_654_435_761);
+    let rank = rng.zipf(60_000).wrapping_mul(2_654_435_761);
     (0..2 + rank % 2)
         .map(|i| SYLLABLES[(rank >> (5 * i) & 0xFFFF) as usize % SYLLABLES.len()])
         .collect()
 }
 
-fn text(out: &mut String, dice: &mut Dice, words: &[&str]) {
-    let count = 1 + (-15.0 * (1.0 - dice.unit()).ln()).min(40.0) as usize;
+fn text(out: &mut String, rng: &mut SplitMix64, words: &[&str]) {
+    let count = 1 + (-15.0 * (1.0 - rng.unit()).ln()).min(40.0) as usize;
     for i in 0..count {
         out.push_str(if i == 0 { "" } else { " " });
-        if dice.chance(0.2) {
-            out.push_str(&rare(dice))
+        if rng.chance(0.2) {
+            out.push_str(&rare_word(rng))
         } else {
-            out.push_str(words[dice.zipf(words.len() as u64) as usize])
+            out.push_str(words[rng.zipf(words.len() as u64) as usize])
         }
     }
-    out.push_str([".", "!", "?", "", "\\n\\n🦋"][dice.below(5) as usize]);
+    out.push_str([".", "!", "?", "", "\\n\\n🦋"][rng.below(5) as usize]);
 }
 
-/// A post that others like, repost or answer: few are popular.
-fn popular(out: &mut String, dice: &mut Dice) {
-    let post = dice.zipf(6_000_000);
+/// A reference to a post; a few posts get most references.
+fn post_reference(out: &mut String, rng: &mut SplitMix64) {
+    let post = rng.zipf(6_000_000);
     out.push_str("\"cid\":\"");
     cid(out, post ^ 0xB057);
     out.push_str("\",\"uri\":\"at://");
@@ -172,90 +175,90 @@ fn popular(out: &mut String, dice: &mut Dice) {
     out.push('"');
 }
 
-fn blob(out: &mut String, dice: &mut Dice) {
+fn blob(out: &mut String, rng: &mut SplitMix64) {
     out.push_str("{\"$type\":\"blob\",\"ref\":{\"$link\":\"");
-    cid(out, dice.roll());
+    cid(out, rng.next_u64());
     let _ = write!(
         out,
         "\"}},\"mimeType\":\"image/jpeg\",\"size\":{}}}",
-        20_000 + dice.below(900_000)
+        20_000 + rng.below(900_000)
     );
 }
 
-fn post(out: &mut String, dice: &mut Dice, words: &[&str]) {
-    if dice.chance(0.21) {
+fn post(out: &mut String, rng: &mut SplitMix64, words: &[&str]) {
+    if rng.chance(0.21) {
         out.push_str("\"embed\":{\"$type\":\"app.bsky.embed.images\",\"images\":[{\"alt\":\"");
-        if dice.chance(0.25) {
-            text(out, dice, words);
+        if rng.chance(0.25) {
+            text(out, rng, words);
         }
         let _ = write!(
             out,
             "\",\"aspectRatio\":{{\"height\":{},\"width\":{}}},\"image\":",
-            300 + dice.below(1700),
-            300 + dice.below(1700)
+            300 + rng.below(1700),
+            300 + rng.below(1700)
         );
-        blob(out, dice);
+        blob(out, rng);
         out.push_str("}]},");
-    } else if dice.chance(0.13) {
+    } else if rng.chance(0.13) {
         out.push_str("\"embed\":{\"$type\":\"app.bsky.embed.external\",\"external\":{\"description\":\"");
-        text(out, dice, words);
+        text(out, rng, words);
         out.push_str("\",\"thumb\":");
-        blob(out, dice);
+        blob(out, rng);
         let _ = write!(
             out,
             ",\"uri\":\"https://{}.example/{}\"}}}},",
-            rare(dice),
-            dice.below(10_000_000)
+            rare_word(rng),
+            rng.below(10_000_000)
         );
     }
     out.push_str("\"langs\":[\"en\"],");
-    if dice.chance(0.42) {
+    if rng.chance(0.42) {
         out.push_str("\"reply\":{\"parent\":{");
-        popular(out, dice);
+        post_reference(out, rng);
         out.push_str("},\"root\":{");
-        popular(out, dice);
+        post_reference(out, rng);
         out.push_str("}},");
     }
     out.push_str("\"text\":\"");
-    text(out, dice, words);
+    text(out, rng, words);
     out.push('"');
 }
 
-fn record(out: &mut String, dice: &mut Dice, collection: &str, us: u64, words: &[&str]) {
+fn record(out: &mut String, rng: &mut SplitMix64, collection: &str, us: u64, words: &[&str]) {
     let _ = write!(out, "{{\"$type\":\"{collection}\",\"createdAt\":\"");
-    time(out, us - 300_000 - dice.below(1_400_000));
+    time(out, us - 300_000 - rng.below(1_400_000));
     out.push_str("\",");
     match collection {
         "app.bsky.feed.like" | "app.bsky.feed.repost" => {
             out.push_str("\"subject\":{");
-            popular(out, dice);
+            post_reference(out, rng);
             out.push('}');
         }
-        "app.bsky.feed.post" => post(out, dice, words),
+        "app.bsky.feed.post" => post(out, rng, words),
         "app.bsky.actor.profile" => {
             out.push_str("\"avatar\":");
-            blob(out, dice);
+            blob(out, rng);
             out.push_str(",\"description\":\"");
-            text(out, dice, words);
-            let _ = write!(out, "\",\"displayName\":\"{} {}\"", rare(dice), rare(dice));
+            text(out, rng, words);
+            let _ = write!(out, "\",\"displayName\":\"{} {}\"", rare_word(rng), rare_word(rng));
         }
         _ => {
             out.push_str("\"subject\":\"");
-            did(out, dice.zipf(USERS));
+            did(out, rng.zipf(USERS));
             out.push('"');
         }
     }
     out.push('}');
 }
 
-/// Makes documents of one seed.
+/// Generates the documents of one seed.
 pub struct Bluesky {
     seed: u64,
     words: Vec<&'static str>,
 }
 
 impl Bluesky {
-    /// The documents of this seed.
+    /// A generator for this seed.
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
@@ -263,18 +266,18 @@ impl Bluesky {
         }
     }
 
-    /// Appends document `i`, without a line end.
+    /// Appends document `i`, without a line break.
     pub fn document(&self, i: u64, out: &mut String) {
-        let mut dice = Dice(self.seed.wrapping_mul(0xA076_1D64_78BD_642F) ^ i.wrapping_mul(0xE703_7ED1_A0B4_28DB));
-        let us = FIRST_US + i * STEP_US + dice.below(3000);
+        let mut rng = SplitMix64(self.seed.wrapping_mul(0xA076_1D64_78BD_642F) ^ i.wrapping_mul(0xE703_7ED1_A0B4_28DB));
+        let us = FIRST_US + i * STEP_US + rng.below(3000);
         let total: u64 = SHARES.iter().map(|share| share.events).sum();
-        let mut at = dice.below(total);
+        let mut at = rng.below(total);
         let share = SHARES
             .iter()
             .find(|share| at.checked_sub(share.events).map(|rest| at = rest).is_none())
             .unwrap_or(&SHARES[0]);
-        // Most users do little, some do much: the square of an even draw.
-        let user = ((dice.unit().powi(2) * share.users as f64) as u64 + share.name.len() as u64 * 977) % USERS;
+        // The square of a uniform draw: most users do little, a few do a lot.
+        let user = ((rng.unit().powi(2) * share.users as f64) as u64 + share.name.len() as u64 * 977) % USERS;
         out.push_str("{\"did\":\"");
         did(out, user);
         let _ = write!(out, "\",\"time_us\":{us},");
@@ -284,33 +287,33 @@ impl Bluesky {
             let _ = write!(
                 out,
                 "\",\"handle\":\"{}.bsky.social\",\"seq\":{},\"time\":\"",
-                rare(&mut dice),
+                rare_word(&mut rng),
                 4_000_000_000 + i
             );
             time(out, us - 200_000);
             out.push_str("\"}}");
             return;
         }
-        let create = dice.below(share.events) < share.creates;
+        let create = rng.below(share.events) < share.creates;
         let operation = if create {
             "create"
         } else {
             ["delete", "update"][usize::from(share.name.ends_with("profile"))]
         };
         out.push_str("\"kind\":\"commit\",\"commit\":{\"rev\":\"");
-        tid(out, us - 400_000, dice.roll());
+        tid(out, us - 400_000, rng.next_u64());
         let _ = write!(
             out,
             "\",\"operation\":\"{operation}\",\"collection\":\"{}\",\"rkey\":\"",
             share.name
         );
-        tid(out, us - 900_000, dice.roll());
+        tid(out, us - 900_000, rng.next_u64());
         out.push('"');
         if operation != "delete" {
             out.push_str(",\"record\":");
-            record(out, &mut dice, share.name, us, &self.words);
+            record(out, &mut rng, share.name, us, &self.words);
             out.push_str(",\"cid\":\"");
-            cid(out, dice.roll());
+            cid(out, rng.next_u64());
             out.push('"');
         }
         out.push_str("}}");
@@ -332,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_documents_and_every_one_is_json() {
+    fn a_seed_always_generates_the_same_documents_and_each_is_json() {
         let made = documents(1, 20_000);
         assert_eq!(made, documents(1, 20_000));
         assert_ne!(made[0], documents(2, 1)[0]);
@@ -341,11 +344,11 @@ mod tests {
                 .all(|document| serde_json::from_str::<serde_json::Value>(document).is_ok())
         );
         let mean = made.iter().map(String::len).sum::<usize>() / made.len();
-        assert!((400..560).contains(&mean), "{mean} bytes a document");
+        assert!((400..560).contains(&mean), "{mean} bytes per document");
     }
 
     #[test]
-    fn shares_and_users_are_those_of_the_published_file() {
+    fn shares_and_users_match_the_published_file() {
         let made: Vec<serde_json::Value> = documents(1, 100_000)
             .iter()
             .filter_map(|document| serde_json::from_str(document).ok())
@@ -361,7 +364,7 @@ mod tests {
             .iter()
             .filter(|d| d["commit"]["operation"] == "create")
             .count();
-        assert!((8_200..9_200).contains(&creates), "{creates} posts created");
+        assert!((8_200..9_200).contains(&creates), "{creates} posts are created");
         let users: std::collections::HashSet<&str> = likes.iter().filter_map(|d| d["did"].as_str()).collect();
         assert!(
             (25_000..43_000).contains(&users.len()),

@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
 
+pub mod baseline;
 pub mod bluesky;
 pub mod measure;
-pub mod rival;

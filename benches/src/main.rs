@@ -1,36 +1,36 @@
-//! The first figures: ingest, freshness, size, memory, start, recovery, and the latency of questions, of the real
-//! server with a real Kafka.
+//! Ingest, freshness, size on disk, memory, startup, recovery and query latency of the real server with a real Kafka,
+//! compared with DuckDB and a plain Kafka consumer.
 //!
-//! Every figure is printed as a row of a table, with its unit. Nothing here is a test: a figure cannot fail.
+//! Every figure is printed as a table row with its unit. These are measurements, not tests: a figure cannot fail.
 
 use std::{io::Write as _, path::Path, time::Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use benches::{
+    baseline::{self, DuckDb},
     bluesky::Bluesky,
-    measure::{self, PARTITIONS, QUESTIONS, mebibytes, percentiles, row},
-    rival,
+    measure::{self, PARTITIONS, QUERIES, percentiles, row, row_mib, row_ms},
 };
 use clap::Parser;
 use serde_json::json;
 use tests::{Kafka, Server, Settings};
 
-/// Measures the server that was built.
+/// Measures the server in one process
 #[derive(Parser)]
-struct Arguments {
-    /// Documents of the main collection.
+struct ServerBenchArgs {
+    /// Documents of the main collection
     #[arg(long, default_value_t = 1_000_000)]
     documents: u64,
-    /// Documents that are pushed besides.
+    /// Documents that are pushed in addition
     #[arg(long, default_value_t = 200_000)]
     pushed: u64,
-    /// Runs of each question.
+    /// Runs of each query
     #[arg(long, default_value_t = 20)]
     runs: usize,
-    /// Seconds of the freshness measurement.
+    /// Seconds of the freshness measurement
     #[arg(long, default_value_t = 30)]
     fresh_seconds: u64,
-    /// The seed of the documents.
+    /// Seed of the documents
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -44,44 +44,91 @@ const SEARCHES: [(&str, &str); 4] = [
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let begun = Instant::now();
+    let arguments = ServerBenchArgs::parse();
+    let started = Instant::now();
     let mut server = Server::start(Settings::default()).await;
-    row(
-        "start on an empty folder, until ready",
-        begun.elapsed().as_secs_f64() * 1000.0,
-        "ms",
-    );
-    row(
-        "resident memory, empty",
-        mebibytes(server.process().resident_bytes()?),
-        "MiB",
-    );
+    row_ms("start with an empty folder, until ready", started.elapsed());
+    row_mib("resident memory, empty", server.process().resident_bytes()?);
 
     let kafka = Kafka::start().await;
     let lines = tempfile::NamedTempFile::new()?;
-    let raw_bytes = ingest_through_kafka(&server, &kafka, &arguments, lines.as_file()).await?;
-    row(
+    let raw_bytes = ingest_from_kafka(&server, &kafka, &arguments, lines.as_file()).await?;
+    row_mib(
         "resident memory, right after ingest",
-        mebibytes(server.process().resident_bytes()?),
-        "MiB",
+        server.process().resident_bytes()?,
     );
-    measure::settled(&server, "bluesky").await?;
-    row(
-        "resident memory, settled",
-        mebibytes(server.process().resident_bytes()?),
-        "MiB",
-    );
+    measure::wait_until_settled(&server, "bluesky").await?;
+    row_mib("resident memory, settled", server.process().resident_bytes()?);
     row(
         "bytes on disk per raw byte",
-        folder_bytes(&server.data())? as f64 / raw_bytes as f64,
+        folder_bytes(&server.data_dir())? as f64 / raw_bytes as f64,
         "",
     );
 
-    let duckdb = rival::duckdb(lines.path(), arguments.runs)?;
+    let duckdb = measure_duckdb(lines.path(), raw_bytes, arguments.runs)?;
     drop(lines);
+    for ((name, sql), duckdb_ms) in QUERIES.into_iter().zip(duckdb.milliseconds) {
+        let times = measure::time_query(&server, name, sql, arguments.runs).await?;
+        let median_ms = percentiles(name, times);
+        row(&format!("{name}, p50 / DuckDB's p50"), median_ms / duckdb_ms, "x");
+    }
+    documents_by_id(&server, &arguments).await?;
+    searches(&server, arguments.runs * 3).await?;
+
+    recover_after_kill(&mut server, arguments.documents).await;
+    ingest_by_push(&server, &arguments).await?;
+    measure::freshness(&server, &kafka, arguments.seed + 2, arguments.fresh_seconds, 2).await?;
+    row_mib("resident memory at the end", server.process().resident_bytes()?);
+    Ok(())
+}
+
+fn folder_bytes(folder: &Path) -> Result<u64> {
+    // The ballast only reserves disk space; it holds no documents.
+    let entries = walkdir::WalkDir::new(folder)
+        .into_iter()
+        .filter_entry(|entry| entry.file_name() != "ballast");
+    let sizes = entries.filter_map(|entry| entry.ok()?.metadata().ok());
+    Ok(sizes.filter(std::fs::Metadata::is_file).map(|file| file.len()).sum())
+}
+
+/// Produces the documents to Kafka and to a file, and ingests them. Returns the raw bytes.
+async fn ingest_from_kafka(
+    server: &Server,
+    kafka: &Kafka,
+    arguments: &ServerBenchArgs,
+    lines: &std::fs::File,
+) -> Result<u64> {
+    let mut lines = std::io::BufWriter::new(lines);
+    let raw_bytes = measure::produce(kafka, arguments.documents, arguments.seed, &mut lines).await?;
+    lines.flush()?;
+    let (bootstrap, documents) = (kafka.bootstrap(), arguments.documents);
+    let consumed =
+        tokio::task::spawn_blocking(move || baseline::consume(&bootstrap, "bluesky", PARTITIONS, documents)).await??;
+    let megabytes = raw_bytes as f64 / 1e6;
+    row("raw documents", megabytes, "MB");
     row(
-        &format!("DuckDB {}, loading the same as a file", duckdb.version),
+        "baseline: a Kafka consumer that discards everything",
+        megabytes / consumed.as_secs_f64(),
+        "MB/s",
+    );
+    let ingested = measure::ingest(server, kafka, arguments.documents).await?;
+    row(
+        "ingest from Kafka, until all are visible",
+        megabytes / ingested.as_secs_f64(),
+        "MB/s",
+    );
+    row(
+        "ingest from Kafka / baseline",
+        consumed.as_secs_f64() / ingested.as_secs_f64(),
+        "x",
+    );
+    Ok(raw_bytes)
+}
+
+fn measure_duckdb(lines: &Path, raw_bytes: u64, runs: usize) -> Result<DuckDb> {
+    let duckdb = baseline::duckdb(lines, runs)?;
+    row(
+        &format!("DuckDB {}, loading the same documents from a file", duckdb.version),
         raw_bytes as f64 / 1e6 / duckdb.load_seconds,
         "MB/s",
     );
@@ -90,115 +137,50 @@ async fn main() -> Result<()> {
         duckdb.bytes as f64 / raw_bytes as f64,
         "",
     );
-
-    for ((name, sql), rival) in QUESTIONS.into_iter().zip(duckdb.milliseconds) {
-        let mut times = Vec::new();
-        for _ in 0..arguments.runs {
-            let asked = Instant::now();
-            let answer = server.ask(sql, json!({})).await?;
-            times.push(asked.elapsed());
-            ensure!(!answer.rows.is_empty(), "{name} found nothing");
-        }
-        let median = percentiles(name, times);
-        row(&format!("{name}, p50 over DuckDB's"), median / rival, "x");
-    }
-    documents_by_id(&server, &arguments).await?;
-    for (name, query) in SEARCHES {
-        let mut times = Vec::new();
-        for _ in 0..arguments.runs * 3 {
-            let asked = Instant::now();
-            let body = json!({ "q": query, "limit": 20 });
-            server
-                .json(reqwest::Method::POST, "/v1/collections/bluesky/search", body)
-                .await?;
-            times.push(asked.elapsed());
-        }
-        percentiles(name, times);
-    }
-
-    server.kill();
-    let begun = Instant::now();
-    server.start_again().await;
-    row(
-        "recovery after kill -9, until ready",
-        begun.elapsed().as_secs_f64() * 1000.0,
-        "ms",
-    );
-    server
-        .eventually("select count(*) from bluesky", json!(arguments.documents))
-        .await;
-    row(
-        "recovery after kill -9, until the count is right",
-        begun.elapsed().as_secs_f64() * 1000.0,
-        "ms",
-    );
-
-    ingest_by_push(&server, &arguments).await?;
-    measure::freshness(&server, &kafka, arguments.seed + 2, arguments.fresh_seconds, 2).await?;
-    row(
-        "resident memory at the end",
-        mebibytes(server.process().resident_bytes()?),
-        "MiB",
-    );
-    Ok(())
+    Ok(duckdb)
 }
 
-fn folder_bytes(folder: &Path) -> Result<u64> {
-    // The ballast is none of the documents' bytes.
-    let entries = walkdir::WalkDir::new(folder)
-        .into_iter()
-        .filter_entry(|entry| entry.file_name() != "ballast");
-    let sizes = entries.filter_map(|entry| entry.ok()?.metadata().ok());
-    Ok(sizes.filter(std::fs::Metadata::is_file).map(|file| file.len()).sum())
-}
-
-/// Produces the documents, writes them into a file too, and has them read; the raw bytes.
-async fn ingest_through_kafka(
-    server: &Server,
-    kafka: &Kafka,
-    arguments: &Arguments,
-    lines: &std::fs::File,
-) -> Result<u64> {
-    let mut lines = std::io::BufWriter::new(lines);
-    let raw_bytes = measure::produce(kafka, arguments.documents, arguments.seed, &mut lines).await?;
-    lines.flush()?;
-    let (bootstrap, documents) = (kafka.bootstrap(), arguments.documents);
-    let limit =
-        tokio::task::spawn_blocking(move || rival::consume(&bootstrap, "bluesky", PARTITIONS, documents)).await??;
-    row("raw documents", raw_bytes as f64 / 1e6, "MB");
-    row(
-        "limit: a consumer that throws everything away",
-        raw_bytes as f64 / 1e6 / limit.as_secs_f64(),
-        "MB/s",
-    );
-    let took = measure::ingest(server, kafka, arguments.documents).await?;
-    row(
-        "ingest through Kafka, until all are visible",
-        raw_bytes as f64 / 1e6 / took.as_secs_f64(),
-        "MB/s",
-    );
-    row(
-        "ingest through Kafka over that limit",
-        limit.as_secs_f64() / took.as_secs_f64(),
-        "x",
-    );
-    Ok(raw_bytes)
-}
-
-async fn documents_by_id(server: &Server, arguments: &Arguments) -> Result<()> {
+async fn documents_by_id(server: &Server, arguments: &ServerBenchArgs) -> Result<()> {
     let mut times = Vec::new();
     for i in 0..1000_u64 {
         let n = i.wrapping_mul(0x9E37_79B9_7F4A_7C15) % arguments.documents;
         let id = format!("bluesky-source/{}@{}", n % 2, n / 2);
-        let asked = Instant::now();
+        let started = Instant::now();
         server.document("bluesky", &id).await?.with_context(|| id.clone())?;
-        times.push(asked.elapsed());
+        times.push(started.elapsed());
     }
     percentiles("a document by id", times);
     Ok(())
 }
 
-async fn ingest_by_push(server: &Server, arguments: &Arguments) -> Result<()> {
+async fn searches(server: &Server, runs: usize) -> Result<()> {
+    for (name, query) in SEARCHES {
+        let mut times = Vec::new();
+        for _ in 0..runs {
+            let started = Instant::now();
+            let body = json!({ "q": query, "limit": 20 });
+            server
+                .json(reqwest::Method::POST, "/v1/collections/bluesky/search", body)
+                .await?;
+            times.push(started.elapsed());
+        }
+        percentiles(name, times);
+    }
+    Ok(())
+}
+
+async fn recover_after_kill(server: &mut Server, documents: u64) {
+    server.kill();
+    let started = Instant::now();
+    server.restart().await;
+    row_ms("recovery after kill -9, until ready", started.elapsed());
+    server
+        .eventually("select count(*) from bluesky", json!(documents))
+        .await;
+    row_ms("recovery after kill -9, until the count is right", started.elapsed());
+}
+
+async fn ingest_by_push(server: &Server, arguments: &ServerBenchArgs) -> Result<()> {
     const BODY_DOCUMENTS: u64 = 2_000;
     const PUSHERS: u64 = 4;
     let bluesky = Bluesky::new(arguments.seed + 1);
@@ -215,16 +197,16 @@ async fn ingest_by_push(server: &Server, arguments: &Arguments) -> Result<()> {
         .map(body)
         .collect();
     let bytes: usize = bodies.iter().map(String::len).sum();
-    let begun = Instant::now();
+    let started = Instant::now();
     let push = |pusher: u64| {
-        let mine: Vec<String> = bodies
+        let own: Vec<String> = bodies
             .iter()
             .skip(pusher as usize)
             .step_by(PUSHERS as usize)
             .cloned()
             .collect();
         async move {
-            for body in mine {
+            for body in own {
                 server.push("pushed", body).await?;
             }
             anyhow::Ok(())
@@ -233,7 +215,7 @@ async fn ingest_by_push(server: &Server, arguments: &Arguments) -> Result<()> {
     futures::future::try_join_all((0..PUSHERS).map(push)).await?;
     row(
         "ingest by push, four pushers, all visible",
-        bytes as f64 / 1e6 / begun.elapsed().as_secs_f64(),
+        bytes as f64 / 1e6 / started.elapsed().as_secs_f64(),
         "MB/s",
     );
     server

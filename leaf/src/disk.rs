@@ -1,7 +1,7 @@
-//! Disk: how full the disk of the shards is, and the ballast that makes room for a way out of a full one.
+//! Disk: watches how full the shards' disk is, and keeps a ballast file to recover from a full one.
 //!
-//! Above its limit the leaf takes nothing more and goes on answering. Others may fill the disk all the same: then the
-//! ballast goes, so that a shard whose write failed can be opened again, and it comes back when there is room.
+//! Above the limit the leaf stops ingest and keeps answering queries. Other processes may still fill the disk. Then the
+//! ballast is deleted, so that a shard whose write failed can be reopened. It is recreated once there is space.
 
 use std::{
     fs, io,
@@ -15,17 +15,18 @@ use tracing::{error, info, warn};
 
 const BALLAST: &str = "ballast";
 const BALLAST_BYTES_MAX: u64 = 64 << 20;
-/// Of a small disk the ballast takes one part in so many.
-const BALLAST_PART: u64 = 32;
+/// On a small disk the ballast takes 1/32 of the space.
+const BALLAST_DIVISOR: u64 = 32;
 
-/// The disk that the shards are on.
+/// The disk that stores the shards.
 pub struct Disk {
     folder: PathBuf,
     used_percent_max: u8,
+    /// Why ingest stops, if the disk is full.
     full: Mutex<Option<String>>,
 }
 
-/// What a file system says of itself, in bytes that we may use.
+/// Space of a file system that this process may use, in bytes.
 #[derive(Debug, Clone, Copy)]
 struct Space {
     used: u64,
@@ -34,12 +35,12 @@ struct Space {
 
 impl Space {
     fn of(folder: &Path) -> io::Result<Self> {
-        let found = statvfs(folder)?;
-        let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
-        let used = bytes(found.blocks().saturating_sub(found.blocks_free()));
+        let stat = statvfs(folder)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+        let used = bytes(stat.blocks().saturating_sub(stat.blocks_free()));
         Ok(Self {
             used,
-            total: used + bytes(found.blocks_available()),
+            total: used + bytes(stat.blocks_available()),
         })
     }
 
@@ -47,58 +48,57 @@ impl Space {
         self.used.saturating_mul(100) >= self.total.saturating_mul(u64::from(percent))
     }
 
-    /// Whether something can be opened for writing.
+    /// True if there is enough space to open a shard for writing.
     fn has_room(self) -> bool {
-        self.total - self.used.min(self.total) >= self.ballast()
+        self.total - self.used.min(self.total) >= self.ballast_bytes()
     }
 
-    fn with(self, bytes: u64) -> Self {
+    fn plus(self, bytes: u64) -> Self {
         Self {
             used: self.used + bytes,
             ..self
         }
     }
 
-    fn ballast(self) -> u64 {
-        (self.total / BALLAST_PART).min(BALLAST_BYTES_MAX)
+    fn ballast_bytes(self) -> u64 {
+        (self.total / BALLAST_DIVISOR).min(BALLAST_BYTES_MAX)
     }
 }
 
 impl Disk {
-    /// The disk of a folder that is there. From so many percent on it is full.
+    /// The disk of an existing folder. It counts as full from `used_percent_max` on.
     pub fn new(folder: &Path, used_percent_max: u8) -> Self {
         let disk = Self {
             folder: folder.to_owned(),
             used_percent_max,
             full: Mutex::default(),
         };
-        disk.look();
+        disk.refresh();
         disk
     }
 
-    /// Why nothing can be taken, if the disk is full.
+    /// Why ingest stops, if the disk is full.
     pub fn full(&self) -> Option<String> {
         self.full.lock().clone()
     }
 
-    /// Whether a shard that was opened without room may find some now: as much as the ballast takes, and the disk is
-    /// not full.
+    /// True if a read-only shard can be opened for writing: the disk is below its limit and the size of the ballast is
+    /// free.
     pub fn has_room(&self) -> bool {
         self.full().is_none() && self.has_space()
     }
 
-    /// Whether as much is free as the ballast takes, however full the disk may be for new documents: enough to close
-    /// shards and to open them again.
+    /// True if the size of the ballast is free, enough to close and reopen shards. Ingest may still be stopped.
     pub fn has_space(&self) -> bool {
         Space::of(&self.folder).is_ok_and(Space::has_room)
     }
 
-    /// Looks again, and answers whether there is room now that was not there before.
-    pub fn look(&self) -> bool {
+    /// Reads the disk usage again. Returns true if the disk was full and is not full any more.
+    pub fn refresh(&self) -> bool {
         let space = match Space::of(&self.folder) {
             Ok(space) => space,
             Err(problem) => {
-                warn!(folder = %self.folder.display(), error = %problem, "the disk does not say how full it is");
+                warn!(folder = %self.folder.display(), error = %problem, "could not read the disk usage");
                 return false;
             }
         };
@@ -109,26 +109,30 @@ impl Disk {
                 space.used.saturating_mul(100) / space.total.max(1),
                 self.used_percent_max,
             );
-            format!("the disk of {folder} is {used} % full, and from {max} % on nothing is taken in")
+            format!("the disk of {folder} is {used} % full, and ingest stops at {max} %")
         });
-        if now.is_none() && !self.ballast().exists() && !space.with(space.ballast()).is_above(self.used_percent_max) {
-            self.take_ballast(space.ballast());
+        let ballast = space.ballast_bytes();
+        if now.is_none() && !self.ballast().exists() && !space.plus(ballast).is_above(self.used_percent_max) {
+            self.create_ballast(ballast);
         }
         gauge!("rachis_leaf_disk_full").set(f64::from(u8::from(now.is_some())));
         let before = std::mem::replace(&mut *self.full.lock(), now.clone());
         match (&before, &now) {
-            (None, Some(reason)) => error!(reason, "no room: sources wait, pushes are refused, questions go on"),
-            (Some(_), None) => info!("there is room again"),
+            (None, Some(reason)) => error!(
+                reason,
+                "the disk is full: sources wait, pushes are refused, queries continue"
+            ),
+            (Some(_), None) => info!("the disk has space again; ingest resumes"),
             _ => {}
         }
         before.is_some() && now.is_none()
     }
 
-    /// Throws the ballast off, and answers whether there was any.
+    /// Deletes the ballast. Returns false if there was none.
     pub fn drop_ballast(&self) -> bool {
         let dropped = fs::remove_file(self.ballast()).is_ok();
         if dropped {
-            warn!("a write failed: the ballast is thrown off, so that what is here can be opened");
+            warn!("the disk is full: deleted the ballast to make room for opening shards");
         }
         dropped
     }
@@ -137,11 +141,11 @@ impl Disk {
         self.folder.join(BALLAST)
     }
 
-    fn take_ballast(&self, bytes: u64) {
-        let taken =
+    fn create_ballast(&self, bytes: u64) {
+        let created =
             fs::File::create(self.ballast()).and_then(|file| Ok(posix_fallocate(file, 0, bytes.cast_signed())?));
-        if let Err(problem) = taken {
-            warn!(error = %problem, bytes, "no ballast was taken");
+        if let Err(problem) = created {
+            warn!(error = %problem, bytes, "could not create the ballast");
             let _ = fs::remove_file(self.ballast());
         }
     }
@@ -152,18 +156,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_is_full_from_its_limit_on() {
+    fn a_disk_is_full_at_its_limit() {
         let space = Space {
             used: 899,
             total: 1_000,
         };
-        assert!(!space.is_above(90) && space.with(1).is_above(90));
+        assert!(!space.is_above(90) && space.plus(1).is_above(90));
         assert_eq!(
             Space {
                 used: 0,
                 total: 64 << 40
             }
-            .ballast(),
+            .ballast_bytes(),
             BALLAST_BYTES_MAX
         );
         assert_eq!(
@@ -171,22 +175,22 @@ mod tests {
                 used: 0,
                 total: 32 << 20
             }
-            .ballast(),
+            .ballast_bytes(),
             1 << 20
         );
     }
 
     #[test]
-    fn the_ballast_is_there_while_there_is_room_and_can_be_thrown_off_once() {
+    fn the_ballast_exists_while_there_is_space_and_can_be_dropped_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let disk = Disk::new(folder.path(), 100);
         assert_eq!(disk.full(), None);
         let bytes = fs::metadata(folder.path().join(BALLAST)).expect("the ballast").len();
         assert!(bytes > 0 && bytes <= BALLAST_BYTES_MAX, "{bytes}");
         assert!(disk.drop_ballast() && !disk.drop_ballast());
-        disk.look();
+        disk.refresh();
         assert!(folder.path().join(BALLAST).exists());
         let full = Disk::new(folder.path(), 0);
-        assert!(full.full().is_some_and(|reason| reason.contains("from 0 % on")));
+        assert!(full.full().is_some_and(|reason| reason.contains("stops at 0 %")));
     }
 }

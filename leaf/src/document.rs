@@ -1,40 +1,40 @@
-//! Document: what the shard keeps of one event, and what everything above the store sees of it.
+//! Document: one stored event, as everything above the store sees it.
 
 use bytes::Bytes;
 use proto::{Address, record::TimeKind};
 
-/// A document: its header and its bytes as they were given.
+/// A document: its header and its original bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    /// Where it is.
+    /// Source, partition and offset it came from.
     pub address: Address,
-    /// What stands beside the bytes.
+    /// Metadata stored beside the bytes.
     pub header: Header,
-    /// The bytes, as they were given.
+    /// The event's bytes, unchanged.
     pub bytes: Bytes,
 }
 
-/// What is kept beside a document's bytes.
+/// Metadata stored beside a document's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Header {
-    /// When it was taken in, milliseconds since 1970.
+    /// When it was ingested, milliseconds since 1970.
     pub ingested_ms: i64,
-    /// The record's time, milliseconds since 1970, where `time_kind` says so.
+    /// The record's timestamp, milliseconds since 1970; meaningless if `time_kind` is `None`.
     pub time_ms: i64,
-    /// Who stamped it.
+    /// Whether the producer or the log set the timestamp, if any.
     pub time_kind: TimeKind,
-    /// The document's own key, where its source has one; its id is the address otherwise.
+    /// The document's key, if its source defines one. Without a key, the id is the address.
     pub id: Option<Box<str>>,
-    /// The record's key.
+    /// The Kafka record's key.
     pub record_key: Option<Bytes>,
-    /// The record's headers.
+    /// The Kafka record's headers.
     pub headers: Vec<(String, Option<Bytes>)>,
-    /// Whether the bytes are JSON (else they are text).
+    /// True if the bytes are JSON, false if they are plain text.
     pub json: bool,
 }
 
 impl Document {
-    /// The id: the key or, without one, the address.
+    /// The id: the key or, if there is none, the address.
     pub fn id(&self) -> String {
         self.header
             .id
@@ -42,13 +42,13 @@ impl Document {
             .map_or_else(|| self.address.to_string(), |id| id.to_string())
     }
 
-    /// The bytes as text. They were checked to be UTF-8 when they came in.
+    /// The bytes as text. Ingest checked that they are UTF-8.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.bytes).unwrap_or_default()
     }
 
-    /// What it weighs against limits, in bytes.
-    pub fn weight(&self) -> usize {
+    /// Approximate size in memory, in bytes, as counted against limits.
+    pub fn memory_bytes(&self) -> usize {
         const FIXED: usize = 200;
         FIXED + self.bytes.len() + self.header.record_key.as_ref().map_or(0, Bytes::len)
     }

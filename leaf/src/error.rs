@@ -1,62 +1,63 @@
-//! Error: what went wrong in a leaf, and how a client is told.
+//! Error: what can fail in a leaf, and the problem that a client gets for it.
 
 use std::{io::ErrorKind, path::PathBuf};
 
 use proto::{Code, Problem, ingest::ShardId};
 
-use crate::split::Damaged;
+use crate::split::ChecksumMismatch;
 
-/// What went wrong in a leaf.
+/// A failure in a leaf.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// RocksDB failed: the replica closes and opens again.
+    /// RocksDB failed: a write, or a read, such as of a block that does not match its checksum. If the writer was
+    /// affected, the shard closes and reopens; a failed read of a query fails only the query.
     #[error("shard {shard}: storage failed: {source}")]
     Storage {
-        /// Whose.
+        /// The shard.
         shard: ShardId,
-        /// What RocksDB said.
+        /// RocksDB's error.
         #[source]
         source: rocksdb::Error,
     },
-    /// A stored row does not read back.
-    #[error("shard {shard}: a stored {kind} does not read back: {reason}")]
+    /// A stored row cannot be decoded, or is missing.
+    #[error("shard {shard}: cannot read a stored {kind}: {reason}")]
     Corrupt {
-        /// Whose.
+        /// The shard.
         shard: ShardId,
-        /// Which record kind.
+        /// The record kind.
         kind: &'static str,
-        /// What is wrong.
+        /// Why it cannot be read.
         reason: String,
     },
     /// A file of a split could not be read or written.
     #[error("{path}: {source}")]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         #[source]
         source: std::io::Error,
     },
     /// tantivy failed.
-    #[error("index: {0}")]
+    #[error("the index failed: {0}")]
     Index(#[from] tantivy::TantivyError),
-    /// DataFusion failed while it evaluated a request.
+    /// DataFusion failed while evaluating a request.
     #[error("{0}")]
     Query(#[from] datafusion::error::DataFusionError),
-    /// Arrow failed while a batch was built.
+    /// Arrow failed while building a batch.
     #[error("{0}")]
     Arrow(#[from] datafusion::arrow::error::ArrowError),
-    /// Something the asker is told as it is.
+    /// A problem that the client gets unchanged.
     #[error("{0}")]
     Problem(#[from] Problem),
 }
 
 impl Error {
-    /// Whether there was no room on the disk.
+    /// True if the disk (or its quota) is full.
     pub(crate) fn is_no_room(&self) -> bool {
-        let says_so = |text: &str| text.contains("No space left on device") || text.contains("Disk quota exceeded");
+        let disk_full = |text: &str| text.contains("No space left on device") || text.contains("Disk quota exceeded");
         match self {
-            Self::Storage { source, .. } => says_so(source.as_ref()),
+            Self::Storage { source, .. } => disk_full(source.as_ref()),
             Self::File { source, .. } => matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
             _ => false,
         }
@@ -68,24 +69,23 @@ impl From<Error> for Problem {
         match error {
             Error::Problem(problem) => problem,
             Error::Query(source) => query_problem(&source),
-            full if full.is_no_room() => {
-                Problem::new(Code::Busy, full.to_string()).hint("make room on its disk; it goes on by itself")
-            }
-            Error::Index(source) if Damaged::of(&source).is_some() => {
+            full if full.is_no_room() => Problem::new(Code::Busy, full.to_string())
+                .hint("free space on the leaf's disk; the leaf recovers by itself"),
+            Error::Index(source) if ChecksumMismatch::of(&source).is_some() => {
                 Problem::new(Code::Unavailable, source.to_string())
-                    .hint("it is built again from its documents: try again a little later")
+                    .hint("the split is being rebuilt from its documents; retry in a moment")
             }
             other => Problem::new(Code::Internal, other.to_string()),
         }
     }
 }
 
-/// DataFusion's own errors are of the query's making, save those that are not.
+/// Most DataFusion errors are the query's fault; resource limits, our own problems and internal errors are not.
 fn query_problem(error: &datafusion::error::DataFusionError) -> Problem {
     use datafusion::error::DataFusionError as E;
     match error.find_root() {
         E::ResourcesExhausted(detail) => {
-            Problem::new(Code::LimitReached, detail.clone()).hint("ask for less, or group by fewer values")
+            Problem::new(Code::LimitReached, detail.clone()).hint("select fewer rows, or group by fewer values")
         }
         E::External(inner) if inner.downcast_ref::<Problem>().is_some() => inner
             .downcast_ref::<Problem>()
@@ -93,15 +93,18 @@ fn query_problem(error: &datafusion::error::DataFusionError) -> Problem {
             .unwrap_or_else(|| Problem::new(Code::Internal, inner.to_string())),
         E::Internal(detail) => Problem::new(
             Code::NotSupported,
-            format!("this cannot be computed: {}", detail.lines().next().unwrap_or_default()),
+            format!(
+                "this query cannot be computed: {}",
+                detail.lines().next().unwrap_or_default()
+            ),
         ),
         other => Problem::new(Code::BadRequest, other.strip_backtrace()),
     }
 }
 
-/// What a panic said.
+/// A panic's message.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a text".to_owned())
+        .unwrap_or_else(|| "panicked without a message".to_owned())
 }

@@ -1,82 +1,83 @@
-//! Seeded bugs and crash points, with which the tests prove that they would notice. Without the feature `seeded-bugs`
-//! they are nothing.
+//! Fault injection: seeded bugs and crash points that prove the tests would catch such a bug. Without the feature
+//! `seeded-bugs` they compile to nothing.
 //!
 //! `RACHIS_FAULT=<name>` switches one bug on: `position-in-second-batch`, `no-gap-check`, `dead-letter-dropped`,
-//! `request-row-outside`, `manifest-before-files`, `delete-per-split`. `RACHIS_CRASH_AT=<point>[:n]` ends the process
-//! at the n-th pass of a point, as `kill -9` would.
+//! `request-row-outside`, `manifest-before-files`, `delete-per-split`. `RACHIS_CRASH_AT=<point>[:n]` aborts the process
+//! the n-th time it reaches a crash point, as `kill -9` would.
 //!
-//! Some faults strike only what carries their name in its bytes (`panic-in-writer`, `panic-in-build`, `unbuildable`),
-//! or a folder in which a file of that name lies (`no-room`). The crate's own tests have these switched on always.
+//! Some faults affect only documents that contain the fault's name (`panic-in-writer`, `panic-in-build`,
+//! `unbuildable`), or folders that contain a file of that name (`no-room`). These are always on in the crate's unit
+//! tests.
 
 #[cfg(test)]
 mod tests;
 
-/// Whether a bug is switched on.
+/// True if this bug is switched on.
 #[cfg(not(feature = "seeded-bugs"))]
 #[inline(always)]
 pub fn on(_fault: &str) -> bool {
     false
 }
 
-/// Passes a crash point.
+/// Aborts the process here if `RACHIS_CRASH_AT` names this point.
 #[cfg(not(feature = "seeded-bugs"))]
 #[inline(always)]
 pub fn crash_point(_point: &str) {}
 
-/// Whether a fault strikes what has these bytes.
+/// True if a fault affects a document with these bytes.
 #[cfg(not(any(test, feature = "seeded-bugs")))]
 #[inline(always)]
-pub fn strikes(_fault: &str, _bytes: &[u8]) -> bool {
+pub fn affects(_fault: &str, _bytes: &[u8]) -> bool {
     false
 }
 
-/// Whether a fault strikes what has these bytes.
+/// True if a fault affects a document with these bytes.
 #[cfg(any(test, feature = "seeded-bugs"))]
-pub fn strikes(fault: &str, bytes: &[u8]) -> bool {
+pub fn affects(fault: &str, bytes: &[u8]) -> bool {
     (cfg!(test) || on(fault)) && memchr::memmem::find(bytes, fault.as_bytes()).is_some()
 }
 
-/// Whether a fault strikes a folder.
+/// True if a fault affects this folder.
 #[cfg(not(any(test, feature = "seeded-bugs")))]
 #[inline(always)]
-pub fn lies_in(_fault: &str, _folder: &std::path::Path) -> bool {
+pub fn affects_folder(_fault: &str, _folder: &std::path::Path) -> bool {
     false
 }
 
-/// Whether a fault strikes a folder.
+/// True if a fault affects this folder.
 #[cfg(any(test, feature = "seeded-bugs"))]
-pub fn lies_in(fault: &str, folder: &std::path::Path) -> bool {
+pub fn affects_folder(fault: &str, folder: &std::path::Path) -> bool {
     (cfg!(test) || on(fault)) && folder.join(fault).exists()
 }
 
-/// Panics where a fault strikes.
+/// Panics if a fault affects a document with these bytes.
 pub fn panic_on(fault: &str, bytes: &[u8]) {
-    assert!(!strikes(fault, bytes), "the fault {fault} is switched on");
+    assert!(!affects(fault, bytes), "the fault {fault} is switched on");
 }
 
-/// Whether a bug is switched on.
+/// True if this bug is switched on.
 #[cfg(feature = "seeded-bugs")]
 pub fn on(fault: &str) -> bool {
-    static CHOSEN: std::sync::LazyLock<Option<String>> =
+    static CONFIGURED: std::sync::LazyLock<Option<String>> =
         std::sync::LazyLock::new(|| std::env::var("RACHIS_FAULT").ok());
-    CHOSEN.as_deref() == Some(fault)
+    CONFIGURED.as_deref() == Some(fault)
 }
 
-/// Passes a crash point.
+/// Aborts the process here if `RACHIS_CRASH_AT` names this point.
 #[cfg(feature = "seeded-bugs")]
 pub fn crash_point(point: &str) {
     use std::sync::{
         LazyLock,
         atomic::{AtomicU64, Ordering},
     };
-    static CHOSEN: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
+    static CONFIGURED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
         let text = std::env::var("RACHIS_CRASH_AT").ok()?;
         let (point, pass) = text.split_once(':').unwrap_or((&text, "1"));
         Some((point.to_owned(), pass.parse().ok()?))
     });
     static PASSES: AtomicU64 = AtomicU64::new(0);
-    if let Some((chosen, pass)) = CHOSEN.as_ref()
-        && chosen == point
+    if let Some((name, pass)) = CONFIGURED.as_ref()
+        && name == point
         && PASSES.fetch_add(1, Ordering::SeqCst) + 1 == *pass
     {
         tracing::error!(point, "crash point reached");

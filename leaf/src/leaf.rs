@@ -1,15 +1,15 @@
-//! Leaf: all shards of this node; the doors `Ingest` (for those who send events) and `Scan` (for those who ask).
+//! Leaf: all shards of this node, behind the traits `Ingest` (for writers) and `Scan` (for queries).
 //!
-//! Whatever touches a disk runs off the runtime's own threads: writes on the writers, builds on the workers, reads
-//! through `blocking`. How many threads there are does not depend on how many shards there are.
+//! Nothing that touches a disk runs on the async runtime's threads: writes run on the writers, builds on the workers,
+//! reads through `blocking`. The number of threads does not depend on the number of shards.
 
-mod ask;
+mod ingest;
+mod maintenance;
 mod memory;
-mod room;
+mod open_limits;
+mod query;
 mod scrub;
 mod shards;
-mod take;
-mod tend;
 
 use std::{
     collections::HashMap,
@@ -29,30 +29,33 @@ use crate::{
     error::Error,
     options::LeafOptions,
     scan::ScanPool,
-    shard::{Crew, budget::Budget, rebuild, state::Moment, summary::Summary, work::Work, writers::Writers},
+    shard::{
+        ShardServices, budget::MemoryBudget, scheduler::BuildScheduler, state::FreshView, summary::Summary, sweep,
+        writer_pool::WriterPool,
+    },
 };
 use shards::Shards;
 
-/// The leaf drops a query's views this long after the deadline, unless a scan of the query is still being read.
+/// A query's views are dropped this long after its deadline, unless a scan of the query is still being read.
 const PIN_GRACE: Duration = Duration::from_secs(10);
 
-/// Who wants a shard and names no deadline waits so long for it to be opened.
+/// How long a request without a deadline of its own waits for a shard to open.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
 
-/// Views that are held for a query.
+/// Views pinned for a query.
 struct Pins {
     until: Instant,
-    /// Also held by each scan of the query, for as long as somebody may read on in it.
+    /// Each scan of the query has a clone while its stream can still be read.
     scanned: Arc<()>,
-    moments: HashMap<ShardId, Arc<Moment>>,
+    views: HashMap<ShardId, Arc<FreshView>>,
 }
 
-/// Whether the leaf is closed, and who waits for it.
-type Closed = (Mutex<bool>, Condvar);
-/// What runs beside the leaf until it is closed.
-type Keeper = fn(&Weak<Leaf>, &Closed);
+/// Set and notified when the leaf closes.
+type CloseSignal = (Mutex<bool>, Condvar);
+/// A function that runs on its own thread until the leaf is closed.
+type BackgroundThread = fn(&Weak<Leaf>, &CloseSignal);
 
-/// Who knows how a shard is.
+/// A shard's state: from the shard itself if it is open, else from the summary it left.
 enum ShardInfo {
     Open(Arc<crate::shard::Shard>),
     Closed(Summary),
@@ -61,22 +64,22 @@ enum ShardInfo {
 /// All shards of this node.
 pub struct Leaf {
     options: Arc<LeafOptions>,
-    /// Another one after each start.
+    /// A new id at each start.
     boot: u64,
     catalog: watch::Receiver<Arc<Catalog>>,
     shards: Arc<Shards>,
-    crew: Arc<Crew>,
+    services: Arc<ShardServices>,
     scans: ScanPool,
     pins: Mutex<HashMap<QueryId, Pins>>,
-    /// The keeper, the tender, and who goes on with what the last process left undone.
+    /// Housekeeping, maintenance, and the thread that resumes unfinished work at the start.
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
-    closed: Arc<Closed>,
+    closed: Arc<CloseSignal>,
     closing: AtomicBool,
 }
 
 impl Leaf {
-    /// Opens the folder. Shards are opened when they are asked for, and in the background where the last process left
-    /// something undone. A shard that does not open is logged, and tried again when it is asked for.
+    /// Opens the folder. Shards open when they are first used; those with unfinished work from the last process also
+    /// open in the background. If a shard cannot be opened, that is logged, and the next use tries again.
     pub fn open(options: LeafOptions, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Arc<Self>, Error> {
         let options = Arc::new(options);
         let file_error = |source| Error::File {
@@ -84,18 +87,18 @@ impl Leaf {
             source,
         };
         std::fs::create_dir_all(&options.folder).map_err(file_error)?;
-        let crew = Arc::new(Crew {
+        let services = Arc::new(ShardServices {
             options: options.clone(),
-            writers: Writers::start().map_err(file_error)?,
-            work: Work::start(options.index_threads).map_err(file_error)?,
+            writers: WriterPool::start().map_err(file_error)?,
+            scheduler: BuildScheduler::start(options.index_threads).map_err(file_error)?,
             disk: Arc::new(Disk::new(&options.folder, options.disk_used_percent_max)),
-            budget: Budget::new(options.unsplit_bytes_max),
-            tables_open_max: room::tables_open_max(&options),
+            budget: MemoryBudget::new(options.unsplit_bytes_max),
+            tables_open_max: open_limits::tables_open_max(&options),
         });
         let leaf = Arc::new(Self {
             boot: uuid::Uuid::now_v7().as_u64_pair().1,
-            shards: Arc::new(Shards::new(crew.clone())),
-            crew,
+            shards: Arc::new(Shards::new(services.clone())),
+            services,
             catalog,
             scans: ScanPool::new(options.scan_threads).map_err(file_error)?,
             pins: Mutex::default(),
@@ -104,14 +107,18 @@ impl Leaf {
             closing: AtomicBool::new(false),
             options,
         });
-        let known = leaf.catalog.borrow().clone();
-        leaf.shards.tidy(&known)?;
-        let found = leaf.shards.stored(&known)?;
+        let catalog = leaf.catalog.borrow().clone();
+        leaf.shards.finish_removals(&catalog)?;
+        let stored = leaf.shards.stored(&catalog)?;
         let shards = leaf.shards.clone();
-        leaf.spawn("resume", move || shards.resume(&found))?;
-        for (name, run) in [("keep", keep as Keeper), ("tend", tend::tend)] {
-            let (kept, closed) = (Arc::downgrade(&leaf), leaf.closed.clone());
-            leaf.spawn(name, move || run(&kept, &closed))?;
+        leaf.spawn("resume", move || shards.resume(&stored))?;
+        let threads = [
+            ("housekeeping", keep_house as BackgroundThread),
+            ("maintenance", maintenance::run),
+        ];
+        for (name, run) in threads {
+            let (weak, closed) = (Arc::downgrade(&leaf), leaf.closed.clone());
+            leaf.spawn(name, move || run(&weak, &closed))?;
         }
         Ok(leaf)
     }
@@ -125,11 +132,11 @@ impl Leaf {
         Ok(())
     }
 
-    /// Ends in order: what was acknowledged is on disk, threads are gone. Calls after it are answered with an error.
+    /// Shuts down cleanly: everything acknowledged is on disk, and all threads have ended. Later calls fail.
     pub async fn close(self: &Arc<Self>) {
         let leaf = self.clone();
         if tokio::task::spawn_blocking(move || leaf.close_now()).await.is_err() {
-            warn!("the leaf did not close in order");
+            warn!("the leaf did not shut down cleanly");
         }
     }
 
@@ -149,43 +156,42 @@ impl Leaf {
             debug_assert!(ended.is_ok(), "none of them panics");
         }
         self.pins.lock().clear();
-        self.crew.work.stop();
+        self.services.scheduler.stop();
         self.scans.close();
-        self.crew.writers.stop();
+        self.services.writers.stop();
         self.shards.close();
     }
 
-    /// The shard, opened where need be.
+    /// The shard, opened if necessary.
     pub(crate) async fn shard(&self, id: ShardId) -> Result<Arc<crate::shard::Shard>, Problem> {
         self.shard_until(id, Instant::now() + OPEN_WAIT).await
     }
 
-    /// The same, within this time. One that does not open in time goes on opening.
+    /// The shard, opened if necessary, or an error at the deadline. Opening continues in the background after that.
     async fn shard_until(&self, id: ShardId, deadline: Instant) -> Result<Arc<crate::shard::Shard>, Problem> {
-        self.is_here()?;
+        self.check_open()?;
         if let Some(shard) = self.shards.ready(id) {
             return Ok(shard);
         }
-        self.known(id)?;
+        self.check_placement(id)?;
         let opened = tokio::time::timeout_at(deadline.into(), self.shards.open(id)).await;
         opened.unwrap_or_else(|_| {
-            let detail = format!("shard {id} is being opened, or waits for others that are");
-            Err(Problem::new(Code::Unavailable, detail).hint("try again a little later"))
+            let detail = format!("shard {id} is still opening, or is waiting for other shards to open");
+            Err(Problem::new(Code::Unavailable, detail).hint("retry in a moment"))
         })
     }
 
-    /// Where questions about a shard are answered that are none to its documents: one that is closed stays so, where it
-    /// left a summary.
+    /// A shard's state, for requests that need none of its documents. A closed shard stays closed if it left a summary.
     async fn info(&self, id: ShardId) -> Result<ShardInfo, Problem> {
-        self.is_here()?;
+        self.check_open()?;
         if let Some(shard) = self.shards.peek(id) {
             return Ok(ShardInfo::Open(shard));
         }
-        self.known(id)?;
-        let turn = self.shards.turn_to_read().await;
+        self.check_placement(id)?;
+        let permit = self.shards.summary_permit().await;
         let shards = self.shards.clone();
         let summary = blocking(move || {
-            let _until_it_is_read = turn;
+            let _until_it_is_read = permit;
             Ok(shards.summary(id))
         });
         match summary.await? {
@@ -194,70 +200,66 @@ impl Leaf {
         }
     }
 
-    fn is_here(&self) -> Result<(), Problem> {
+    fn check_open(&self) -> Result<(), Problem> {
         match self.closing.load(std::sync::atomic::Ordering::SeqCst) {
-            true => Err(Problem::new(Code::Unavailable, "the leaf is closing")),
+            true => Err(Problem::new(Code::Unavailable, "the leaf is shutting down")),
             false => Ok(()),
         }
     }
 
-    /// Shards that are open at this moment.
+    /// Number of shards that are open now.
     pub fn open_shards(&self) -> usize {
         self.shards.open_count()
     }
 
-    /// Whether a shard is this node's.
-    fn holds(&self, collection: &Collection, number: u32) -> bool {
-        let here = |placed: &Vec<NodeName>| self.options.node.as_ref().is_none_or(|node| placed.contains(node));
+    /// True if a shard is placed on this node.
+    fn owns(&self, collection: &Collection, number: u32) -> bool {
+        let names_us = |nodes: &Vec<NodeName>| self.options.node.as_ref().is_none_or(|node| nodes.contains(node));
         number < collection.settings.shards
-            && (collection.placement.is_empty() || collection.placement.get(number as usize).is_some_and(here))
+            && (collection.placement.is_empty() || collection.placement.get(number as usize).is_some_and(names_us))
     }
 
-    /// Bytes in memory that no split on disk has yet, of all shards.
+    /// Bytes in memory, over all shards, that are in no split on disk yet.
     pub fn unsplit_bytes(&self) -> usize {
-        self.crew.budget.bytes()
+        self.services.budget.bytes()
     }
 
-    /// Refuses a shard that the catalog does not have, or has elsewhere.
-    fn known(&self, id: ShardId) -> Result<(), Problem> {
+    /// Refuses a shard that is not in the catalog, or is placed on another node.
+    fn check_placement(&self, id: ShardId) -> Result<(), Problem> {
         let catalog = self.catalog.borrow().clone();
         match catalog.collection(id.collection) {
-            Some((_, collection)) if self.holds(collection, id.number) => Ok(()),
+            Some((_, collection)) if self.owns(collection, id.number) => Ok(()),
             Some((name, collection)) if id.number < collection.settings.shards => {
-                let place = collection.leaf_of(id.number).map_or("nowhere", |leaf| leaf.as_str());
+                let owner = collection.leaf_of(id.number).map_or("no leaf", |leaf| leaf.as_str());
                 Err(Problem::new(
                     Code::Unavailable,
-                    format!("shard {} of {name} is placed on {place}, not here", id.number),
+                    format!("shard {} of {name} is placed on {owner}, not on this node", id.number),
                 ))
             }
             Some((name, collection)) => {
                 let detail = format!(
-                    "collection {name} has {} shards, {} is none of them",
-                    collection.settings.shards, id.number
+                    "collection {name} has no shard {}; it has {} shards",
+                    id.number, collection.settings.shards
                 );
                 Err(Problem::new(Code::NotFound, detail))
             }
             None => Err(Problem::new(
                 Code::NotFound,
-                format!("there is no collection of uid {}", id.collection),
+                format!("the collection with uid {} does not exist", id.collection),
             )
             .hint("it may have been dropped")),
         }
     }
 
-    /// Tells the metrics what is open here.
-    fn tell(&self, shards: &[Weak<crate::shard::Shard>]) {
+    /// Updates the gauges about open shards.
+    fn record_metrics(&self, shards: &[Weak<crate::shard::Shard>]) {
         let (mut tail, mut splits, mut unindexed, mut read_only) = (0, 0, 0, 0);
         for shard in shards.iter().filter_map(Weak::upgrade) {
             read_only += usize::from(shard.store().is_read_only());
-            shard.look(|state| {
+            shard.with_state(|state| {
                 tail += state.tail.documents();
-                unindexed += state
-                    .segments
-                    .iter()
-                    .map(|indexed| indexed.segment.unindexed())
-                    .sum::<u64>();
-                splits += state.segments.iter().filter(|indexed| indexed.on_disk).count();
+                unindexed += state.segments.iter().map(|live| live.segment.unindexed()).sum::<u64>();
+                splits += state.segments.iter().filter(|live| live.on_disk).count();
             });
         }
         gauge!("rachis_leaf_shards").set(shards.len() as f64);
@@ -269,12 +271,38 @@ impl Leaf {
         gauge!("rachis_leaf_views").set(self.pins.lock().len() as f64);
     }
 
-    /// Lets go of views whose query should be over.
+    /// Drops the views of queries that are past their deadline.
     fn expire_pins(&self) {
         let now = Instant::now();
         self.pins
             .lock()
             .retain(|_, pins| pins.until > now || Arc::strong_count(&pins.scanned) > 1);
+    }
+
+    /// One round of housekeeping: drops what is no longer needed, refreshes metrics and the disk usage, closes idle
+    /// shards.
+    fn clean_up(&self) {
+        self.expire_pins();
+        let catalog = self.catalog.borrow().clone();
+        self.shards
+            .remove_dropped(&catalog, chrono::Utc::now().timestamp_millis());
+        let disk_has_room_again = self.services.disk.refresh();
+        self.shards.count_files();
+        let shards = self.shards.all();
+        memory::govern(&shards, &self.services.budget);
+        self.record_metrics(&shards);
+        for shard in shards.iter().filter_map(Weak::upgrade) {
+            if disk_has_room_again {
+                shard.notify_waiters();
+            }
+            if shard.store().is_read_only() && self.services.disk.has_room() {
+                shard.open_for_writing();
+            }
+            if let Err(error) = sweep::sweep(&shard) {
+                warn!(shard = %shard.id, %error, "could not remove obsolete data; this will be retried");
+            }
+        }
+        self.shards.close_idle();
     }
 }
 
@@ -284,45 +312,25 @@ impl Drop for Leaf {
     }
 }
 
-/// Runs what may wait for a disk, off the runtime's own threads.
+/// Runs work that may wait for a disk on the runtime's blocking threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Problem> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(Problem::from),
-        Err(failure) => Err(Problem::new(Code::Internal, format!("the work panicked: {failure}"))),
+        Err(failure) => Err(Problem::new(Code::Internal, format!("the leaf panicked: {failure}"))),
     }
 }
 
-/// The keeper: now and then removes what is not needed any more, and the shards of dropped collections.
-fn keep(leaf: &Weak<Leaf>, closed: &Closed) {
+/// Runs housekeeping at short intervals until the leaf is closed.
+fn keep_house(leaf: &Weak<Leaf>, closed: &CloseSignal) {
     let mut ended = closed.0.lock();
     while !*ended {
-        closed.1.wait_for(&mut ended, rebuild::SWEEP_EVERY);
+        closed.1.wait_for(&mut ended, sweep::SWEEP_EVERY);
         if *ended {
             return;
         }
         let Some(leaf) = leaf.upgrade() else { return };
         drop(ended);
-        leaf.expire_pins();
-        let catalog = leaf.catalog.borrow().clone();
-        leaf.shards
-            .remove_dropped(&catalog, chrono::Utc::now().timestamp_millis());
-        let room = leaf.crew.disk.look();
-        leaf.shards.count_files();
-        let shards = leaf.shards.all();
-        memory::govern(&shards, &leaf.crew.budget);
-        leaf.tell(&shards);
-        for shard in shards.iter().filter_map(Weak::upgrade) {
-            if room {
-                shard.wake();
-            }
-            if shard.store().is_read_only() && leaf.crew.disk.has_room() {
-                shard.open_for_writing();
-            }
-            if let Err(error) = rebuild::sweep(&shard) {
-                warn!(shard = %shard.id, %error, "what is not needed any more stays for now");
-            }
-        }
-        leaf.shards.close_idle();
+        leaf.clean_up();
         drop(leaf);
         ended = closed.0.lock();
     }

@@ -5,6 +5,7 @@ pub mod document;
 pub mod error;
 mod fault;
 pub mod leaf;
+pub mod matches;
 pub mod options;
 pub mod raw;
 pub mod scan;
@@ -18,10 +19,10 @@ pub use error::Error;
 pub use leaf::Leaf;
 pub use options::LeafOptions;
 
-// The crate's own tests use what those beside it use.
+// Unit tests share the fixture of the integration tests.
 #[cfg(test)]
 use crate as under_test;
 #[cfg(test)]
-#[allow(dead_code, reason = "not every test needs all of it")]
+#[allow(dead_code, reason = "no single test uses every helper")]
 #[path = "../tests/leaf/support.rs"]
 mod support;

@@ -1,77 +1,83 @@
-//! Options: where a leaf keeps its shards, and when it does what. Every limit has its unit last.
+//! Options: where a leaf stores its shards, its limits, and when it indexes, merges, closes and deletes.
 
 use std::{path::PathBuf, time::Duration};
 
 use proto::cluster::NodeName;
 
-/// Where a leaf keeps its shards, and when it does what.
+/// Where a leaf stores its shards, its limits, and when it indexes, merges, closes and deletes. The unit of a limit is
+/// the last word of its name.
 #[derive(Debug, Clone)]
 pub struct LeafOptions {
-    /// The folder of all shards.
+    /// The folder that contains all shards.
     pub folder: PathBuf,
-    /// The name of this node, where shards are placed on several.
+    /// This node's name, if shards are placed on several nodes.
     pub node: Option<NodeName>,
-    /// A tail of at most this many documents is scanned rather than indexed when a query needs it.
+    /// A query scans a tail of at most this many documents instead of waiting for it to be indexed.
     pub scan_tail_documents_max: usize,
-    /// The indexer publishes a micro-split of itself at this many documents …
+    /// The tail is indexed in memory, as a micro-split, at this many documents …
+    ///
+    /// Documents are visible before that. A query that needs the index sooner (see `scan_tail_documents_max`) has it
+    /// built at once and waits for it.
     pub publish_documents: usize,
     /// … or this many bytes …
     pub publish_bytes: usize,
-    /// … or when the oldest document has waited so long.
+    /// … or when its oldest document is this old.
     pub publish_after: Duration,
-    /// Under load, micro-splits that queries ask for are built at most this often.
+    /// Minimum pause between two builds of micro-splits that queries request.
     pub publish_pause: Duration,
-    /// Micro-splits go to disk as one split at this many documents …
+    /// Micro-splits are written to disk as one split at this many documents …
     pub split_documents: usize,
     /// … or this many bytes …
     pub split_bytes: usize,
-    /// … or when nothing has come in for so long.
+    /// … or when nothing was ingested for this long …
     pub split_idle: Duration,
-    /// … or when there are so many micro-splits.
+    /// … or when there are this many micro-splits.
     pub memory_segments_max: usize,
-    /// Raw bytes of documents in micro-splits: above it the leaf answers busy.
+    /// Raw bytes of documents in a shard's micro-splits; above it, writes to the shard are refused as busy.
     pub memory_bytes_max: u64,
-    /// So many neighbouring splits of one generation become one.
+    /// This many adjacent splits of one merge level (`generation`) are merged into one.
     pub merge_splits: usize,
-    /// A split of this many documents is not merged any more.
+    /// Splits are merged only if together they have at most this many documents, deleted ones included.
     pub merge_documents_max: usize,
-    /// Documents taken in but not indexed: above it the leaf answers busy.
+    /// Documents of a shard that wait to be indexed; above it, writes to the shard are refused as busy.
     pub tail_documents_max: usize,
-    /// Their bytes.
+    /// The same limit in bytes.
     pub tail_bytes_max: usize,
-    /// Bytes in memory that no split on disk has yet, of all shards: above it the leaf answers busy.
+    /// Bytes in memory, over all shards, that are in no split on disk yet; above it, writes are refused as busy.
     pub unsplit_bytes_max: usize,
     /// Threads that build indexes.
     pub index_threads: usize,
     /// Threads that scan for queries.
     pub scan_threads: usize,
-    /// From so many percent of the disk on nothing is taken in.
+    /// Disk usage, in percent, at which ingest stops.
     pub disk_used_percent_max: u8,
-    /// Above so many open shards those are closed that nobody uses.
+    /// Above this many open shards, idle ones are closed at once.
     pub open_shards_max: usize,
-    /// Shards that stay open although nobody uses them …
+    /// This many idle shards stay open …
     pub idle_shards_max: usize,
-    /// … and others are closed so long after their last use.
+    /// … and the others are closed this long after their last use.
     pub shard_idle: Duration,
-    /// Files that open shards may have open together: a shard for which there are none is not opened.
+    /// Files that all open shards together may have open. A shard that would exceed it is not opened.
     pub open_files_max: usize,
-    /// The files of splits are compared with their checksums in the background, so many bytes a second, one file at a
-    /// time …
+    /// Read rate of the scrubber, which compares split files with their checksums in the background, one at a time …
     pub scrub_bytes_per_second: u64,
-    /// … and all of them at most so often.
+    /// … and the minimum time from the start of one round to the start of the next.
     pub scrub_every: Duration,
-    /// How long request rows of pushes are kept, by the time of later records.
+    /// Retention of the request rows that deduplicate pushes, measured by the time of later records.
     pub request_rows_kept: Duration,
-    /// How long dead letters are kept.
+    /// Retention of dead letters, from the ingest of their record.
     pub dead_letters_kept: Duration,
-    /// Bytes of dead letters that are kept of a topic's partition: above it the partition stops.
+    /// Bytes of all dead letters of one partition of a topic; above it the partition stops. Each counts with the full
+    /// size of its event, before it is truncated to [`DEAD_LETTER_BYTES_MAX`](proto::limits::DEAD_LETTER_BYTES_MAX).
+    /// A partition that has stopped stays stopped when this is raised, until some of its dead letters expire or are
+    /// cleared.
     pub dead_letter_bytes_max: u64,
-    /// How long the shards of a dropped collection are kept.
+    /// How long the shards of a dropped collection stay on disk.
     pub dropped_kept: Duration,
 }
 
 impl LeafOptions {
-    /// The defaults, for this folder.
+    /// Default options for this folder.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),

@@ -1,8 +1,8 @@
-//! Raw: what a column means for one document, read from its bytes. An index or a stored column is right where it says
-//! the same.
+//! Raw: the reference meaning of a column, computed from a document's bytes. An index or a stored column is correct if
+//! it agrees with this.
 //!
-//! What a view shows of a value, and what a search clause matches, is agreed in `plan`; here is what a document is for
-//! them.
+//! How values are cast and what a search clause matches is defined in `plan`; this module defines a document's value
+//! and its event time.
 
 pub mod rows;
 
@@ -13,11 +13,11 @@ use proto::{json::Value, record::TimeKind};
 
 use crate::document::Document;
 
-pub use plan::{clause, value::*};
-pub use rows::Rows;
+pub use plan::{matcher, value::*};
+pub use rows::RawRows;
 
-/// The document as a value: its JSON, or all of it as one text. Bytes that do not read (they were checked when they
-/// came in) are null.
+/// The document as a value: its parsed JSON, or its whole text as one string. Bytes that cannot be parsed are null;
+/// ingest rules that out.
 pub fn root(document: &Document) -> Value<'_> {
     match document.header.json {
         true => proto::json::parse(&document.bytes).unwrap_or(Value::Null),
@@ -25,7 +25,8 @@ pub fn root(document: &Document) -> Value<'_> {
     }
 }
 
-/// The event time of a document in microseconds: by the time path, else the record's time, else when it was taken in.
+/// A document's event time in microseconds: the value at the time path, else the record's timestamp, else the ingest
+/// time.
 pub fn time_of_document(document: &Document, root: Option<&Value<'_>>, time_path: Option<&Path>) -> i64 {
     let by_path = time_path
         .zip(root)

@@ -1,4 +1,4 @@
-//! View: what one query reads of a shard: segments, gone documents, tail, positions, all of one moment.
+//! Read view: what one query reads of a shard. Segments, deletes, tail and positions all belong to one point in time.
 
 use std::sync::Arc;
 
@@ -8,44 +8,45 @@ use roaring::RoaringBitmap;
 
 use crate::{document::Document, error::Error, split::Segment};
 
-/// Where raw documents are read.
+/// Reads raw documents.
 pub trait Documents: Send + Sync {
-    /// The documents at these addresses, in this order. They are there as long as a view that names them is held.
+    /// The documents at these addresses, in this order. A document can be read as long as a view that names it is
+    /// alive.
     fn read(&self, addresses: &[Address]) -> Result<Vec<Document>, Error>;
 }
 
-/// What one query reads of a shard. Cheap to clone; holding one keeps what it names on disk.
+/// What one query reads of a shard. Cheap to clone. While a view is alive, everything it names stays on disk.
 #[derive(Clone)]
-pub struct View {
-    /// Whose.
+pub struct ReadView {
+    /// The shard.
     pub shard: ShardId,
-    /// Every record through it is here, and none after it.
+    /// The view contains every record up to and including these positions, and none after them.
     pub positions: PositionVector,
-    /// The kinds of all paths ever seen.
+    /// The value kinds of every path ever seen.
     pub paths: Arc<PathKinds>,
     /// Splits and micro-splits, oldest first.
     pub segments: Vec<SegmentView>,
-    /// The newest documents, in no segment yet, those gone left out.
+    /// The newest documents, which are in no segment yet; without deleted ones.
     pub tail: Arc<Vec<Arc<Document>>>,
-    /// When the newest document was taken in, milliseconds since 1970.
+    /// When the newest document was ingested, milliseconds since 1970.
     pub newest_ms: i64,
-    /// Where the raw documents are.
+    /// Reads the raw documents.
     pub store: Arc<dyn Documents>,
 }
 
-/// A segment and what is gone of it.
+/// A segment and its deleted documents.
 #[derive(Clone)]
 pub struct SegmentView {
     /// The index.
     pub segment: Arc<Segment>,
-    /// Its documents that were replaced or deleted.
-    pub gone: Arc<RoaringBitmap>,
+    /// The document numbers of those that were replaced or deleted.
+    pub deleted: Arc<RoaringBitmap>,
 }
 
-impl View {
-    /// Documents in it.
+impl ReadView {
+    /// Number of live documents.
     pub fn documents(&self) -> u64 {
-        let live = |s: &SegmentView| u64::from(s.segment.documents()) - s.gone.len();
+        let live = |s: &SegmentView| u64::from(s.segment.documents()) - s.deleted.len();
         self.segments.iter().map(live).sum::<u64>() + self.tail.len() as u64
     }
 }

@@ -1,7 +1,7 @@
-//! Where an event is: source, partition, offset, item. Shared by: everybody.
+//! Positions and addresses: where an event is, as source, partition, offset and item. Used by every role.
 //!
-//! A document's address is its name for ever: row key, default `_id`, tie-break of every sort, content of every cursor.
-//! Nothing local to one replica (a split, a row number) ever leaves a leaf.
+//! An address identifies a document for good: it is the row key, the default `_id`, the tie-breaker of every sort and
+//! the content of every cursor. Nothing that is local to one replica (a split, a row number) leaves a leaf.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct SourceName(Arc<str>);
 
 impl SourceName {
-    /// The source that every collection has: what is pushed over HTTP.
+    /// The source that every collection has: documents pushed over HTTP.
     pub const PUSH: &'static str = "push";
 
     /// The collection's own push source.
@@ -26,17 +26,17 @@ impl SourceName {
         &*self.0 == Self::PUSH
     }
 
-    /// The name as text.
+    /// The name as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Why a text is not what it should be (a name, a position, an address).
+/// A text that is not a valid name, position or address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {expected}")]
 pub struct Malformed {
-    /// The text that was given.
+    /// The text, cut to 200 characters.
     pub text: String,
     /// What was expected, with an example.
     pub expected: &'static str,
@@ -49,7 +49,7 @@ pub(crate) fn malformed(text: &str, expected: &'static str) -> Malformed {
     }
 }
 
-/// `[a-z0-9_]` followed by at most 127 of `[a-z0-9_-]` and, where `dots`, of `.`.
+/// Whether the text is `[a-z0-9_]` followed by at most 127 of `[a-z0-9_-]` (and `.`, if `dots`).
 pub(crate) fn is_name(text: &str, dots: bool) -> bool {
     let first = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     let bytes = text.as_bytes();
@@ -96,14 +96,14 @@ impl fmt::Debug for SourceName {
     }
 }
 
-/// How far a source partition has been taken in, through and including `offset`: `clicks/0@1234`.
+/// How far a source partition has been ingested, up to and including `offset`: `clicks/0@1234`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The source.
     pub source: SourceName,
-    /// Its partition, from 0.
+    /// The partition, from 0.
     pub partition: i32,
-    /// The last offset that is in; -1 before the first.
+    /// The last ingested offset; -1 before the first.
     pub offset: i64,
 }
 
@@ -131,32 +131,32 @@ impl FromStr for Position {
     }
 }
 
-/// One position per source partition of a collection. Travels with answers and questions: an answer at a vector holds
-/// every record through it and none after it. As text: `clicks/0@1234,clicks/1@998`.
+/// One position per source partition of a collection. Queries and answers carry one: an answer at a vector covers every
+/// record up to it and none after it. As text: `clicks/0@1234,clicks/1@998`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PositionVector(BTreeMap<(SourceName, i32), i64>);
 
 impl PositionVector {
-    /// Notes a position; the farther of the two stays.
+    /// Raises the position of a partition; a lower offset changes nothing.
     pub fn advance(&mut self, source: &SourceName, partition: i32, offset: i64) {
         let at = self.0.entry((source.clone(), partition)).or_insert(offset);
         *at = (*at).max(offset);
     }
 
-    /// Takes over whatever is farther in the other.
+    /// Raises every position to that of `other`, where `other` is further ahead.
     pub fn merge(&mut self, other: &Self) {
         other
             .iter()
             .for_each(|p| self.advance(&p.source, p.partition, p.offset));
     }
 
-    /// The offset of a partition, if the vector speaks of it.
+    /// The offset of a partition, if the vector contains it.
     pub fn get(&self, source: &SourceName, partition: i32) -> Option<i64> {
         self.0.get(&(source.clone(), partition)).copied()
     }
 
-    /// Whether everything through `other` is in.
+    /// Whether everything up to `other` has been ingested.
     pub fn covers(&self, other: &Self) -> bool {
         other
             .0
@@ -164,16 +164,16 @@ impl PositionVector {
             .all(|(key, offset)| *offset < 0 || self.0.get(key).is_some_and(|mine| mine >= offset))
     }
 
-    /// In words, what of `other` is not in.
-    pub fn lacking(&self, other: &Self) -> String {
-        let one = |p: &Position| match self.get(&p.source, p.partition) {
+    /// Describes which positions of `other` have not been reached, for an error message.
+    pub fn describe_missing(&self, other: &Self) -> String {
+        let describe = |p: Position| match self.get(&p.source, p.partition) {
             Some(mine) if mine >= p.offset => None,
             Some(mine) if mine >= 0 => Some(format!("{p} (it is at {mine})")),
-            _ => Some(format!("{p} (nothing of it is there)")),
+            _ => Some(format!("{p} (nothing is stored yet)")),
         };
-        let mut lacking = other.iter().filter(|p| p.offset >= 0).filter_map(|p| one(&p));
-        let named: Vec<String> = lacking.by_ref().take(NAMED_PARTITIONS_MAX).collect();
-        let more = lacking.count();
+        let mut missing = other.iter().filter(|p| p.offset >= 0).filter_map(describe);
+        let named: Vec<String> = missing.by_ref().take(NAMED_PARTITIONS_MAX).collect();
+        let more = missing.count();
         named.join(", ")
             + &if more > 0 {
                 format!(" and {more} more")
@@ -191,7 +191,7 @@ impl PositionVector {
         })
     }
 
-    /// Whether nothing is known.
+    /// Whether the vector has no partition.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -207,9 +207,9 @@ impl FromIterator<Position> for PositionVector {
     }
 }
 
-/// Above this many partitions a vector is told in its short form.
+/// A vector of more partitions than this is written in its compact form: `v1.` and base64.
 const SPELLED_PARTITIONS_MAX: usize = 32;
-/// How many partitions are named that lack something.
+/// How many partitions an error message names.
 const NAMED_PARTITIONS_MAX: usize = 4;
 
 impl fmt::Display for PositionVector {
@@ -233,10 +233,10 @@ impl fmt::Display for PositionVector {
 impl FromStr for PositionVector {
     type Err = Malformed;
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        if let Some(short) = text.strip_prefix("v1.") {
+        if let Some(compact) = text.strip_prefix("v1.") {
             use base64::Engine as _;
             let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-                .decode(short)
+                .decode(compact)
                 .map_err(|_| malformed(text, POSITION))?;
             let spelled = String::from_utf8(bytes).map_err(|_| malformed(text, POSITION))?;
             return spelled.split(',').map(str::parse::<Position>).collect();
@@ -262,17 +262,17 @@ impl From<PositionVector> for String {
     }
 }
 
-/// A document's position: `clicks/0@1234`, or `clicks/0@1234.7` when one record holds many. Ordered by source,
+/// The address of a document: `clicks/0@1234`, or `clicks/0@1234.7` if the record has several items. Ordered by source,
 /// partition, offset, item.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     /// The source.
     pub source: SourceName,
-    /// Its partition.
+    /// The partition.
     pub partition: i32,
     /// The record's offset.
     pub offset: i64,
-    /// The item in the record, from 0, where one record holds many.
+    /// The item within the record, from 0, if the record has several.
     pub item: Option<u32>,
 }
 
@@ -307,7 +307,7 @@ impl FromStr for Address {
     }
 }
 
-/// A number as we print it: digits, no sign, no leading zero. So every address has one spelling.
+/// Parses a number as we print it: digits, no sign, no leading zero. So every address has exactly one spelling.
 fn number<N: FromStr>(text: &str) -> Option<N> {
     let canonical =
         !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
@@ -315,68 +315,4 @@ fn number<N: FromStr>(text: &str) -> Option<N> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_has_one_spelling() {
-        for text in [
-            "clicks/0@1234",
-            "clicks/12@0.7",
-            "push/0@9223372036854775807",
-            "a.b-c/3@1",
-        ] {
-            assert_eq!(text.parse::<Address>().map(|a| a.to_string()).as_deref(), Ok(text));
-        }
-        for text in [
-            "clicks",
-            "clicks/0",
-            "clicks/0@",
-            "clicks/00@1",
-            "clicks/0@-1",
-            "clicks/0@1.",
-            "clicks/0@+1",
-            "Clicks/0@1",
-            "/0@1",
-        ] {
-            assert!(text.parse::<Address>().is_err(), "{text} is no address");
-        }
-    }
-
-    #[test]
-    fn a_vector_reads_back_in_both_forms() {
-        for partitions in [0, 1, 32, 33, 500] {
-            let vector: PositionVector = (0..partitions)
-                .map(|p| Position {
-                    source: SourceName::push(),
-                    partition: p,
-                    offset: i64::from(p) - 1,
-                })
-                .collect();
-            assert_eq!(vector.to_string().parse(), Ok(vector));
-        }
-    }
-
-    #[test]
-    fn a_vector_covers_what_is_not_farther() {
-        let at = |text: &str| text.parse::<PositionVector>().expect("a vector");
-        assert!(at("a/0@5,a/1@3").covers(&at("a/0@5")));
-        assert!(!at("a/0@5").covers(&at("a/0@6")));
-        assert!(!at("a/0@5").covers(&at("b/0@1")));
-        assert!(
-            at("a/0@5").covers(&at("b/0@-1")),
-            "nothing is asked of a partition that is at its start"
-        );
-        assert_eq!(
-            at("a/0@5,a/1@3").lacking(&at("a/0@6,a/1@3,b/0@-1,b/1@0")),
-            "a/0@6 (it is at 5), b/1@0 (nothing of it is there)"
-        );
-        assert_eq!(
-            at("")
-                .lacking(&at("a/0@1,a/1@1,a/2@1,a/3@1,a/4@1,a/5@1"))
-                .split(" and ")
-                .nth(1),
-            Some("2 more")
-        );
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
-//! Who is in the cluster, and where shards are placed. Shared by: everybody.
+//! Cluster membership and shard placement. Used by every role.
 //!
-//! Members come from each node's settings; placement is rows of the catalog, computed once by rendezvous hashing when a
-//! collection is created.
+//! Each node reads the members from its settings. Placement is part of the catalog: rendezvous hashing computes it
+//! once, when a collection is created.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
@@ -10,13 +10,13 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{address::malformed, catalog::CollectionUid};
 
-/// The name of a node, the same after a restart and no other's: `[a-z0-9][a-z0-9.-]{0,62}`.
+/// The name of a node, unique and stable across restarts: `[a-z0-9][a-z0-9.-]{0,62}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeName(Arc<str>);
 
 impl NodeName {
-    /// As text.
+    /// The name as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -25,8 +25,9 @@ impl NodeName {
 impl FromStr for NodeName {
     type Err = crate::address::Malformed;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let part = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-        match (1..=63).contains(&text.len()) && text.bytes().all(part) && text.as_bytes()[0].is_ascii_alphanumeric() {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+        match (1..=63).contains(&text.len()) && text.bytes().all(allowed) && text.as_bytes()[0].is_ascii_alphanumeric()
+        {
             true => Ok(Self(text.into())),
             false => Err(malformed(
                 text,
@@ -55,20 +56,20 @@ impl fmt::Display for NodeName {
     }
 }
 
-/// What a node does.
+/// The role of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Streams in, the change log.
+    /// Reads source topics and writes the change log.
     Tailer,
-    /// Keeps and scans shards.
+    /// Stores and scans shards.
     Leaf,
-    /// Answers.
+    /// Answers queries and takes pushes.
     Aggregator,
 }
 
 impl Role {
-    /// As settings and tables name it.
-    pub fn word(self) -> &'static str {
+    /// The name of the role in settings and system tables.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Tailer => "tailer",
             Self::Leaf => "leaf",
@@ -77,15 +78,15 @@ impl Role {
     }
 }
 
-/// All nodes with their addresses, such as `http://10.0.0.7:7700`.
+/// All nodes and their URLs, for example `http://10.0.0.7:7700`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Members {
-    /// By role and name.
+    /// The URL of each node, by role and name.
     pub nodes: BTreeMap<(Role, NodeName), String>,
 }
 
 impl Members {
-    /// Adds `NAME=URL,NAME=URL`. The reason, where it does not read.
+    /// Adds the nodes of a list `NAME=URL,NAME=URL`. The error says why the list is invalid.
     pub fn add(&mut self, role: Role, list: &str) -> Result<(), String> {
         for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
             let (name, url) = entry
@@ -97,46 +98,48 @@ impl Members {
                 .map_err(|e: crate::address::Malformed| e.to_string())?;
             let url = url.trim().trim_end_matches('/');
             if !url.starts_with("http://") || url.len() <= "http://".len() {
-                return Err(format!("{url:?} of {name} is no address such as http://10.0.0.7:7700"));
+                return Err(format!(
+                    "{url:?} is not a valid URL for {name}; an example is http://10.0.0.7:7700"
+                ));
             }
             if self.nodes.keys().any(|(_, known)| *known == name) {
-                return Err(format!("{name} is named twice"));
+                return Err(format!("{name} is listed twice"));
             }
             if let Some(((_, other), _)) = self.nodes.iter().find(|(_, known)| *known == url) {
-                return Err(format!("{other} and {name} have one address, {url}"));
+                return Err(format!("{other} and {name} have the same URL, {url}"));
             }
             self.nodes.insert((role, name), url.to_owned());
         }
         Ok(())
     }
 
-    /// Those of a role.
+    /// The nodes of a role.
     pub fn of(&self, role: Role) -> impl Iterator<Item = (&NodeName, &str)> {
         self.nodes
             .iter()
-            .filter(move |((of, _), _)| *of == role)
+            .filter(move |((node_role, _), _)| *node_role == role)
             .map(|((_, name), url)| (name, url.as_str()))
     }
 }
 
-/// Which leaf holds each shard of a new collection: the one that rendezvous hashing likes best among those that hold
-/// the fewest of it.
+/// Assigns each shard of a new collection to a leaf: the one with the highest rendezvous weight among those that hold
+/// the fewest shards of this collection.
 pub fn place(collection: CollectionUid, shards: u32, leaves: &[NodeName]) -> Vec<Vec<NodeName>> {
     if leaves.is_empty() {
         return Vec::new();
     }
-    let mut held: BTreeMap<&NodeName, usize> = BTreeMap::new();
+    let mut assigned: BTreeMap<&NodeName, usize> = BTreeMap::new();
     let weight = |number: u32, leaf: &NodeName| xxh3_64(format!("{collection}/{number}/{leaf}").as_bytes());
     (0..shards)
         .map(|number| {
-            let of = |leaf: &NodeName| held.get(leaf).copied().unwrap_or_default();
-            let fewest = leaves.iter().map(of).min().unwrap_or_default();
+            let count = |leaf: &NodeName| assigned.get(leaf).copied().unwrap_or_default();
+            let fewest = leaves.iter().map(count).min().unwrap_or_default();
             let best = leaves
                 .iter()
-                .filter(|leaf| of(leaf) == fewest)
+                .filter(|leaf| count(leaf) == fewest)
                 .max_by_key(|leaf| weight(number, leaf))
                 .unwrap_or(&leaves[0]);
-            *held.entry(best).or_default() += 1;
+            *assigned.entry(best).or_default() += 1;
             vec![best.clone()]
         })
         .collect()
@@ -153,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_are_shared_out_evenly_and_the_same_everywhere() {
+    fn placement_is_even_and_deterministic() {
         let uid = CollectionUid(uuid::Uuid::from_u128(7));
         for (shards, count) in [(1, 3), (4, 3), (16, 5), (1024, 7)] {
             let placed = place(uid, shards, &leaves(count));
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn members_read_from_a_list() {
+    fn members_are_parsed_from_a_list() {
         let mut members = Members::default();
         members
             .add(Role::Leaf, "leaf-1=http://a:1/, leaf-2=http://b:2")

@@ -1,8 +1,8 @@
-//! Batch -> verdict: how events get into a shard. Shared by: tailer and aggregator (they send), leaf (decides).
+//! Ingest: how events get into a shard. Tailers and aggregators send them, the leaf decides what to apply.
 //!
-//! The leaf decides what is new, from the position that it stores in the same write as the documents. So a batch may be
-//! sent twice, late, or by two senders: what was there is told (`Verdict::Already`), what is missing before it is told
-//! (`Verdict::Gap`).
+//! The leaf deduplicates by the position that it stores in the same write as the documents. So a batch may arrive
+//! twice, late, or from two senders: the leaf answers `BatchOutcome::Already` if it has the records, and
+//! `BatchOutcome::Gap` if records before the batch are missing.
 
 use std::{collections::BTreeMap, fmt, time::Instant};
 
@@ -17,12 +17,12 @@ use crate::{
     record::{Record, RequestKey, Rules},
 };
 
-/// A slice of a collection: the unit of placement.
+/// A shard of a collection: the unit of placement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ShardId {
-    /// The collection, by what never changes about it.
+    /// The collection.
     pub collection: CollectionUid,
-    /// From 0.
+    /// The number of the shard, from 0.
     pub number: u32,
 }
 
@@ -32,19 +32,19 @@ impl fmt::Display for ShardId {
     }
 }
 
-/// The rules by which events are accepted or refused. A batch says by which it was made, so replicas of different age
-/// judge alike.
-pub const LEVEL: u16 = 1;
+/// The version of the rules by which a leaf accepts or refuses events. Every batch and push names the version it was
+/// made for, so that replicas of different releases decide alike.
+pub const INGEST_RULES_LEVEL: u16 = 1;
 
-/// Consecutive records of one source partition. Offsets have holes (compaction, transactions), so the range is told
-/// apart from the records.
+/// Consecutive records of one source partition. Offsets have holes (compaction, transactions), so the batch states its
+/// range explicitly.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Where it goes.
+    /// The shard that the batch is for.
     pub shard: ShardId,
     /// The source.
     pub source: SourceName,
-    /// Identifies the topic (or this push source) across a deletion and a new creation under the same name.
+    /// The id of the topic (or of this push source): a topic that is recreated under the same name has another one.
     pub topic: String,
     /// The partition.
     pub partition: i32,
@@ -52,107 +52,110 @@ pub struct Batch {
     pub after: i64,
     /// The position after this batch, inclusive.
     pub through: i64,
-    /// By which rules to accept.
+    /// The version of the rules to apply, see [`INGEST_RULES_LEVEL`].
     pub level: u16,
     /// How records become documents.
     pub rules: Rules,
     /// The records with `after < offset <= through`, ascending. A resuming sender includes the record at the stored
-    /// position: the leaf compares its hash and so finds a topic that was truncated or created anew.
+    /// position: by its hash the leaf detects a topic that was truncated or recreated.
     pub records: Vec<Record>,
 }
 
-/// What became of a batch. `stored` is the partition's position afterwards.
+/// The outcome of a batch. `stored` is the partition's position afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Applied, durable as the log is, and visible to every question that begins now.
+pub enum BatchOutcome {
+    /// Applied, and visible to every query that starts from now on. Survives a crash of the process; after a power
+    /// failure the sender may have to send the batch again, because it is synced a little later.
     Applied {
         /// The position afterwards.
         stored: i64,
     },
-    /// All of it was there.
+    /// A duplicate: every record was stored before.
     Already {
         /// The position.
         stored: i64,
     },
-    /// Records between `stored` and the batch are missing: go back.
+    /// Records between `stored` and the batch are missing: the sender must go back.
     Gap {
         /// The position.
         stored: i64,
     },
-    /// No room now; keep it and try again.
+    /// Backpressure: the sender must retry the batch later.
     Busy {
-        /// Why, for a person.
+        /// The reason, as text for users.
         reason: String,
     },
-    /// Never: the partition stops and says why.
+    /// Refused: to send the batch again is pointless until something changes. The partition stops and reports the
+    /// reason; the tailer rechecks some causes, such as too many dead letters, and the others wait for a change.
     Refused {
-        /// Why, for a person.
+        /// The reason, as text for users.
         reason: String,
     },
 }
 
 /// What a shard has stored of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stored {
-    /// The topic it was read from, once something was.
+pub struct StoredRange {
+    /// The topic that the records came from; `None` before the first record.
     pub topic: Option<String>,
-    /// The position: -1 before the first record.
+    /// The position; -1 before the first record.
     pub offset: i64,
-    /// The hash of the last record, 0 if none.
+    /// The hash of the last record; 0 before the first.
     pub hash: u64,
-    /// Whether so many of the first records were unusable that the source must stop.
-    pub dead: bool,
+    /// Whether the partition accepts no more because too many of its first records, or too many bytes, became dead
+    /// letters.
+    pub stopped_by_dead_letters: bool,
 }
 
-/// One HTTP push: a record of the collection's own source whose offset the leaf gives (no log before it), synced before
-/// the answer.
+/// One HTTP push: a record of the collection's push source. Without a push log in front of the leaf, the leaf assigns
+/// the offset, and syncs before it answers.
 #[derive(Debug, Clone)]
 pub struct Push {
-    /// Where it goes.
+    /// The shard that the push is for.
     pub shard: ShardId,
     /// The partition of the push source.
     pub partition: i32,
     /// How items become documents.
     pub rules: Rules,
-    /// The client's key and the hash of the body, if it gave one: the same key applies once.
+    /// The client's idempotency key and the hash of the body, if the client sent a key: a key is applied once.
     pub request: Option<RequestKey>,
-    /// Milliseconds since 1970 when the push came in.
+    /// When the push arrived, milliseconds since 1970.
     pub time_ms: i64,
-    /// By which rules to accept.
+    /// The version of the rules to apply, see [`INGEST_RULES_LEVEL`].
     pub level: u16,
-    /// The items, each one event, as they were given. What cannot become a document becomes a dead letter. None, where
-    /// this partition only holds the request for others.
+    /// The items, one event each, byte for byte. An item that cannot become a document becomes a dead letter. Empty if
+    /// this partition only stores the request on behalf of other partitions.
     pub items: Vec<Bytes>,
 }
 
-/// What became of a push.
+/// The result of a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pushed {
-    /// Items that are documents now.
+pub struct PushResult {
+    /// Items that became documents.
     pub accepted: u64,
-    /// Items that are dead letters now.
+    /// Items that became dead letters.
     pub rejected: u64,
     /// The first rejected items, at most [`PUSH_ERRORS_MAX`].
     pub errors: Vec<ItemError>,
-    /// `push/0@12`: ask with `at_least` this to see it for sure, anywhere.
+    /// The position of the push, `push/0@12`: a query with this as `at_least` is sure to see it, on any node.
     #[serde(with = "position_text")]
     pub position: Position,
-    /// Whether an earlier request under the same key was applied, and this one changed nothing.
+    /// Whether an earlier request with the same key was applied, so that this one changed nothing.
     #[serde(skip)]
     pub repeated: bool,
 }
 
-/// Errors told in one answer to a push.
+/// Rejected items listed in the answer to a push.
 pub const PUSH_ERRORS_MAX: usize = 100;
 
 /// Why one item of a push was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemError {
-    /// Counts items from 0.
+    /// The number of the item, from 0.
     pub index: u64,
     /// A stable word: `not_json`, `too_big`, `too_deep`, `empty`, `bad_id`, `panicked`.
     pub code: String,
-    /// For a person.
+    /// The reason, as text for users.
     pub detail: String,
 }
 
@@ -169,27 +172,27 @@ mod position_text {
     }
 }
 
-/// Events of one partition, counted by what became of them. Always: `events = accepted + tombstones + duplicates +
-/// dead_letters` and `documents = accepted - superseded - deleted - expired`.
+/// Counts of a partition's events by outcome. Always: `events = accepted + tombstones + duplicates + dead_letters` and
+/// `documents = accepted - superseded - deleted - expired`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcomes {
-    /// Items of records taken in.
+    /// Ingested events: the items of all records.
     pub events: u64,
-    /// Became a document.
+    /// Events that became a document.
     pub accepted: u64,
-    /// A null value: removed a document by key, or (without a key) nothing.
+    /// Null values: each deleted the document of its key or, without a key, nothing.
     pub tombstones: u64,
     /// Items of a push whose request had been applied before.
     pub duplicates: u64,
-    /// Could not become a document.
+    /// Events that could not become a document.
     pub dead_letters: u64,
-    /// Documents replaced by a later one of the same key.
+    /// Documents replaced by a later one with the same key.
     pub superseded: u64,
-    /// Documents removed by key or by request.
+    /// Documents deleted by key or by request.
     pub deleted: u64,
-    /// Documents past their retention.
+    /// Documents removed by retention.
     pub expired: u64,
-    /// Documents there now.
+    /// Live documents.
     pub documents: u64,
     /// Raw bytes of accepted documents.
     pub bytes: u64,
@@ -203,7 +206,7 @@ impl Outcomes {
     }
 }
 
-/// Records of a source partition that were not taken in and are gone, or were skipped on request.
+/// Records of a source partition that were never ingested: they are lost, or were skipped on request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
     /// The source.
@@ -214,23 +217,23 @@ pub struct Loss {
     pub from: i64,
     /// The last offset.
     pub through: i64,
-    /// When it was noticed, milliseconds since 1970.
+    /// When the loss was noticed, milliseconds since 1970.
     pub noticed_ms: i64,
-    /// Why, for a person.
+    /// The reason, as text for users.
     pub reason: String,
 }
 
-/// What a clearing of dead letters removed.
+/// The result of clearing dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cleared {
-    /// How many.
+pub struct ClearedDeadLetters {
+    /// The number of dead letters removed.
     pub letters: u64,
-    /// Whether that was all; if not, the time was over.
+    /// Whether all were removed; `false` if the time limit was reached first.
     pub complete: bool,
 }
 
-impl Cleared {
-    /// With those of another shard.
+impl ClearedDeadLetters {
+    /// Adds the result of another shard.
     pub fn add(&mut self, other: Self) {
         self.letters += other.letters;
         self.complete &= other.complete;
@@ -244,36 +247,36 @@ pub struct PartitionStatus {
     pub shard: ShardId,
     /// The position.
     pub position: Position,
-    /// What became of its events.
+    /// The events by outcome.
     pub outcomes: Outcomes,
-    /// The time of the last record, milliseconds since 1970, if it had one.
+    /// The timestamp of the last record in milliseconds since 1970, if it had one.
     pub last_record_ms: Option<i64>,
-    /// When the last record was taken in, milliseconds since 1970.
+    /// When the last record was ingested, milliseconds since 1970.
     pub last_ingested_ms: Option<i64>,
-    /// Keys met here that another partition of the shard has too.
+    /// Keys of this partition that also occur in another partition of the shard.
     pub keys_elsewhere: u64,
 }
 
-/// The partitions of a collection, as far as its leaves answer.
+/// The partitions of a collection, as far as its leaves answered.
 #[derive(Debug, Clone, Default)]
 pub struct Partitions {
-    /// What the shards hold whose leaves answer.
-    pub held: Vec<PartitionStatus>,
-    /// The other shards, and why nothing is known of them.
-    pub away: BTreeMap<u32, Problem>,
+    /// The partitions of the shards whose leaf answered.
+    pub available: Vec<PartitionStatus>,
+    /// The other shards, each with the reason.
+    pub unavailable: BTreeMap<u32, Problem>,
 }
 
-/// What a leaf does for those who send events.
+/// A leaf's interface to the senders of events.
 #[async_trait]
 pub trait Ingest: Send + Sync {
-    /// Judges a batch. `Err` only where the leaf cannot answer at all.
-    async fn write(&self, batch: Batch) -> Result<Verdict, Problem>;
+    /// Applies what is new in a batch. `Err` only if the leaf cannot decide at all.
+    async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem>;
 
-    /// What is stored of a partition; the shard is opened where need be.
-    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem>;
+    /// What is stored of a partition. Opens the shard if necessary.
+    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredRange, Problem>;
 
-    /// What became of a push that stands in the log at this offset, once it was taken in; waits for that until the
-    /// deadline (`Code::Timeout`). `Conflict` where the key was used for another body.
+    /// The result of the push at this offset of the push log. Waits until the leaf has ingested it, at most until the
+    /// deadline (`Code::Timeout`). `Conflict` if the key was used for another body.
     async fn pushed(
         &self,
         shard: ShardId,
@@ -281,64 +284,64 @@ pub trait Ingest: Send + Sync {
         offset: i64,
         request: &RequestKey,
         deadline: Instant,
-    ) -> Result<Pushed, Problem>;
+    ) -> Result<PushResult, Problem>;
 
-    /// All partitions that shards of this collection hold.
+    /// All partitions of the collection.
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem>;
 
-    /// The partitions that the first `shards` shards hold; a leaf that is away hides its own and no others.
-    async fn partitions_there(&self, collection: CollectionUid, shards: u32) -> Partitions {
+    /// The partitions of the first `shards` shards. An unavailable leaf hides only its own partitions.
+    async fn available_partitions(&self, collection: CollectionUid, shards: u32) -> Partitions {
         match self.partitions(collection).await {
-            Ok(held) => Partitions {
-                held,
-                away: BTreeMap::new(),
+            Ok(available) => Partitions {
+                available,
+                unavailable: BTreeMap::new(),
             },
             Err(problem) => Partitions {
-                held: Vec::new(),
-                away: (0..shards).map(|shard| (shard, problem.clone())).collect(),
+                available: Vec::new(),
+                unavailable: (0..shards).map(|shard| (shard, problem.clone())).collect(),
             },
         }
     }
 
-    /// Notes a loss, durable when this returns. One that begins where a known one does replaces it, if it reaches
-    /// further.
+    /// Records a loss; it is durable when this returns. A loss replaces a known one that starts at the same offset, if
+    /// it reaches further.
     async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem>;
 
     /// All losses of a collection.
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem>;
 
-    /// Removes the dead letters of a collection, or those of one of its sources; partitions that they stopped go on.
-    /// How many were removed is told also where the time was over before all were.
+    /// Removes the dead letters of a collection, or of one of its sources, and resumes partitions that they had
+    /// stopped. Returns the count also when the time limit was reached before all were removed.
     async fn clear_dead_letters(
         &self,
         _collection: CollectionUid,
         _source: Option<&SourceName>,
-    ) -> Result<Cleared, Problem> {
-        Err(Problem::new(Code::NotSupported, "dead letters cannot be cleared here"))
+    ) -> Result<ClearedDeadLetters, Problem> {
+        Err(Problem::new(Code::NotSupported, "this node cannot clear dead letters"))
     }
 }
 
-/// Takes pushes: the leaf itself where there is no log before it, else the log of the collection's pushes.
+/// Accepts pushes: the push log of the collection or, if there is none, the leaf itself.
 #[async_trait]
 pub trait Pushes: Send + Sync {
-    /// Applies a push: durable and visible when this returns. `Conflict` for a known key with another body, `Busy`
-    /// without room, `UnknownOutcome` where nobody can say by the deadline.
-    async fn push(&self, push: Push, deadline: Instant) -> Result<Pushed, Problem>;
+    /// Applies a push: it is durable and visible when this returns. `Conflict` for a known key with another body,
+    /// `Busy` under backpressure, `UnknownOutcome` if the outcome is still unknown at the deadline.
+    async fn push(&self, push: Push, deadline: Instant) -> Result<PushResult, Problem>;
 
-    /// Waits until a push to this partition could be stored and shown, until the deadline. `Unavailable` says what is
-    /// away; nothing is written.
+    /// Waits until a push to this partition could be stored and become visible, at most until the deadline. Writes
+    /// nothing. `Unavailable` names the node that does not answer.
     async fn ready(&self, _shard: ShardId, _partition: i32, _deadline: Instant) -> Result<(), Problem> {
         Ok(())
     }
 
-    /// Whether a push to this partition would be shown soon: its leaf answers, or did a moment ago, and a tailer reads
-    /// it. Who may choose a partition chooses such a one.
+    /// Whether a push to this partition would become visible soon: its leaf answers, or did a moment ago, and a tailer
+    /// reads it. A caller that is free to choose the partition prefers a reachable one.
     async fn reachable(&self, _shard: ShardId, _partition: i32) -> bool {
         true
     }
 }
 
-/// What the sender does about an error that is not a verdict.
+/// Whether a sender should retry after this error.
 pub fn is_transient(problem: &Problem) -> bool {
     matches!(problem.code, Code::Busy | Code::Unavailable | Code::Timeout)
 }

@@ -1,11 +1,12 @@
-//! Bytes -> JSON value: the one reading of a document. Shared by: leaf (indexes and scans it), aggregator (splits a
-//! push into items).
+//! JSON parsing: the one way in which documents are read. Leaves index and scan documents with it, aggregators split a
+//! push into items.
 //!
-//! Everything that the grammar of RFC 8259 allows is read: numbers that no machine type holds keep their text, a lone
-//! surrogate becomes U+FFFD, the last of several equal keys wins. The bytes themselves are never rewritten by anybody.
+//! The parser accepts everything that the grammar of RFC 8259 allows: numbers outside of int64 and double keep their
+//! text, a lone surrogate becomes U+FFFD, and the last of several equal keys wins. The bytes of a document are never
+//! rewritten.
 //!
-//! The fast reader (sonic-rs) refuses some of that; what it refuses is read again, slowly, level by level, as raw
-//! values.
+//! The fast parser (sonic-rs) refuses some of that. A document that it refuses is parsed again by a slow parser, level
+//! by level, from raw values.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,29 +16,29 @@ use serde_json::value::RawValue;
 
 use crate::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX};
 
-/// A JSON value, borrowed from the document where it can be.
+/// A JSON value, borrowed from the document where possible.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value<'a> {
     /// `null`.
     Null,
     /// `true`, `false`.
     Bool(bool),
-    /// An integer within int64, spelled as such (`-0` is a float). Its text is the only spelling of it.
+    /// An integer within int64, written as an integer (`-0` is a float). Its text is its only spelling.
     Int(i64),
-    /// Any other number within double; finite.
+    /// Any other number within the range of double; always finite.
     Float(f64),
-    /// A number beyond double: its text.
+    /// The text of a number outside the range of double.
     Big(Cow<'a, str>),
     /// A string, unescaped.
     Text(Cow<'a, str>),
     /// An array.
     Array(Vec<Value<'a>>),
-    /// An object: keys differ from one another, in the order of their last appearance.
+    /// An object. Keys are unique, in the order of their last occurrence.
     Object(Vec<(Cow<'a, str>, Value<'a>)>),
 }
 
 impl Value<'_> {
-    /// The value of a key, where this is an object that has it.
+    /// The value of a key; `None` if this is not an object or lacks the key.
     pub fn get(&self, key: &str) -> Option<&Self> {
         match self {
             Self::Object(entries) => entries.iter().find(|(name, _)| name == key).map(|(_, value)| value),
@@ -46,32 +47,32 @@ impl Value<'_> {
     }
 }
 
-/// Why bytes are not a document.
+/// Why bytes are not a valid document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotJson {
-    /// No bytes, or white space only.
+pub enum JsonError {
+    /// No bytes, or only white space.
     #[error("the value is empty")]
     Empty,
-    /// Over the limit.
-    #[error("{bytes} bytes are over the limit of {DOCUMENT_BYTES_MAX} bytes for a document")]
+    /// More bytes than [`DOCUMENT_BYTES_MAX`].
+    #[error("the document has {bytes} bytes; the limit is {DOCUMENT_BYTES_MAX}")]
     TooBig {
-        /// How many there were.
+        /// The size of the document.
         bytes: usize,
     },
-    /// Over the limit.
-    #[error("nested over {DOCUMENT_DEPTH_MAX} levels deep")]
+    /// Nested deeper than [`DOCUMENT_DEPTH_MAX`].
+    #[error("the document is nested more than {DOCUMENT_DEPTH_MAX} levels deep")]
     TooDeep,
     /// Not UTF-8, or not JSON.
     #[error("not JSON: {reason}")]
     Syntax {
-        /// What the reader said.
+        /// The message of the parser.
         reason: String,
     },
 }
 
-impl NotJson {
-    /// The stable word for it.
-    pub fn word(&self) -> &'static str {
+impl JsonError {
+    /// The stable word for this error.
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Empty => "empty",
             Self::TooBig { .. } => "too_big",
@@ -81,30 +82,26 @@ impl NotJson {
     }
 }
 
-/// Reads a document within the limits of size and depth.
-pub fn parse(bytes: &[u8]) -> Result<Value<'_>, NotJson> {
+/// Parses a document, within the limits of size and depth.
+pub fn parse(bytes: &[u8]) -> Result<Value<'_>, JsonError> {
     if bytes.len() > DOCUMENT_BYTES_MAX {
-        return Err(NotJson::TooBig { bytes: bytes.len() });
+        return Err(JsonError::TooBig { bytes: bytes.len() });
     }
-    parse_item(bytes)
-}
-
-fn parse_item(bytes: &[u8]) -> Result<Value<'_>, NotJson> {
     if bytes.iter().all(|b| b.is_ascii_whitespace()) {
-        return Err(NotJson::Empty);
+        return Err(JsonError::Empty);
     }
     if depth_over(bytes, DOCUMENT_DEPTH_MAX) {
-        return Err(NotJson::TooDeep);
+        return Err(JsonError::TooDeep);
     }
     if let Ok(value) = sonic_rs::from_slice::<Value>(bytes) {
         return Ok(value);
     }
-    let text = std::str::from_utf8(bytes).map_err(|e| NotJson::Syntax { reason: e.to_string() })?;
-    let raw: &RawValue = serde_json::from_str(text).map_err(|e| NotJson::Syntax { reason: e.to_string() })?;
-    from_raw(raw.get()).map_err(|e| NotJson::Syntax { reason: e.to_string() })
+    let text = std::str::from_utf8(bytes).map_err(|e| JsonError::Syntax { reason: e.to_string() })?;
+    let raw: &RawValue = serde_json::from_str(text).map_err(|e| JsonError::Syntax { reason: e.to_string() })?;
+    from_raw(raw.get()).map_err(|e| JsonError::Syntax { reason: e.to_string() })
 }
 
-/// Whether brackets outside of strings nest deeper than `max`. Right for JSON; for anything else the reader decides.
+/// Whether brackets outside of strings nest deeper than `max`. Exact for JSON; anything else is left to the parser.
 fn depth_over(bytes: &[u8], max: usize) -> bool {
     if bytes.iter().filter(|b| matches!(b, b'[' | b'{')).take(max + 1).count() <= max {
         return false;
@@ -128,8 +125,8 @@ fn depth_over(bytes: &[u8], max: usize) -> bool {
     false
 }
 
-/// The verbatim text of the value at a path of keys and indexes, where the document has it; the last of equal keys
-/// wins. The document has been read before, so it is JSON.
+/// The verbatim text of the value at a path of keys and indexes, if the document has it; the last of equal keys wins.
+/// The document must have been parsed before.
 pub fn raw_at<'a>(document: &'a str, path: &[Step<'_>]) -> Option<&'a str> {
     path.iter().try_fold(document.trim_ascii(), |at, step| match step {
         Step::Key(key) if at.starts_with('{') => raw_entries(at)
@@ -143,12 +140,12 @@ pub fn raw_at<'a>(document: &'a str, path: &[Step<'_>]) -> Option<&'a str> {
     })
 }
 
-/// One step into a document.
+/// One step of a path into a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step<'a> {
-    /// Into an object.
+    /// The value of a key of an object.
     Key(&'a str),
-    /// Into an array, from 0.
+    /// An element of an array, from 0.
     Index(u32),
 }
 
@@ -158,7 +155,7 @@ pub fn raw_items(array: &str) -> Result<Vec<&str>, serde_json::Error> {
     Ok(items.into_iter().map(RawValue::get).collect())
 }
 
-/// The entries of an object in order, equal keys included, values verbatim.
+/// The entries of an object in order, with duplicate keys, values verbatim.
 pub fn raw_entries(object: &str) -> Result<Vec<(Cow<'_, str>, &str)>, serde_json::Error> {
     struct Entries<'a>(Vec<(Cow<'a, str>, &'a str)>);
     struct EntriesVisitor;
@@ -169,7 +166,7 @@ pub fn raw_entries(object: &str) -> Result<Vec<(Cow<'_, str>, &str)>, serde_json
         }
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut entries = Vec::new();
-            while let Some((Lossy(key), value)) = map.next_entry::<Lossy<'de>, &'de RawValue>()? {
+            while let Some((LossyText(key), value)) = map.next_entry::<LossyText<'de>, &'de RawValue>()? {
                 entries.push((key, value.get()));
             }
             Ok(Entries(entries))
@@ -183,57 +180,57 @@ pub fn raw_entries(object: &str) -> Result<Vec<(Cow<'_, str>, &str)>, serde_json
     serde_json::from_str::<Entries>(object).map(|entries| entries.0)
 }
 
-/// A string in which a lone surrogate is U+FFFD: serde_json hands it out only to those who ask for bytes.
-struct Lossy<'a>(Cow<'a, str>);
+/// A string in which each lone surrogate is replaced by U+FFFD. serde_json yields such a string only as bytes.
+struct LossyText<'a>(Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for Lossy<'de> {
+impl<'de> Deserialize<'de> for LossyText<'de> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct LossyVisitor;
         impl<'de> Visitor<'de> for LossyVisitor {
-            type Value = Lossy<'de>;
+            type Value = LossyText<'de>;
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
                 f.write_str("a string")
             }
             fn visit_borrowed_bytes<E: serde::de::Error>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
-                Ok(Lossy(without_surrogates(bytes)))
+                Ok(LossyText(replace_surrogates(bytes)))
             }
             fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-                Ok(Lossy(Cow::Owned(without_surrogates(bytes).into_owned())))
+                Ok(LossyText(Cow::Owned(replace_surrogates(bytes).into_owned())))
             }
             fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Lossy(Cow::Borrowed(text)))
+                Ok(LossyText(Cow::Borrowed(text)))
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Lossy(Cow::Owned(text.to_owned())))
+                Ok(LossyText(Cow::Owned(text.to_owned())))
             }
         }
         d.deserialize_bytes(LossyVisitor)
     }
 }
 
-/// UTF-8 in which surrogates may be encoded as if they were characters (ED A0..BF xx): each becomes one U+FFFD.
-fn without_surrogates(bytes: &[u8]) -> Cow<'_, str> {
+/// Decodes UTF-8 in which surrogates may be encoded as if they were characters (ED A0..BF xx): each becomes one U+FFFD.
+fn replace_surrogates(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Cow::Borrowed(text);
     }
-    let mut mended = Vec::with_capacity(bytes.len());
+    let mut replaced = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let [first, tail @ ..] = rest {
         match rest {
             [0xED, 0xA0..=0xBF, _, tail @ ..] => {
-                mended.extend_from_slice("\u{FFFD}".as_bytes());
+                replaced.extend_from_slice("\u{FFFD}".as_bytes());
                 rest = tail;
             }
             _ => {
-                mended.push(*first);
+                replaced.push(*first);
                 rest = tail;
             }
         }
     }
-    Cow::Owned(String::from_utf8_lossy(&mended).into_owned())
+    Cow::Owned(String::from_utf8_lossy(&replaced).into_owned())
 }
 
-/// The slow reading: everything the grammar allows.
+/// The slow parser: it accepts everything that the grammar allows.
 fn from_raw(raw: &str) -> Result<Value<'_>, serde_json::Error> {
     let raw = raw.trim_ascii();
     Ok(match raw.as_bytes().first() {
@@ -244,7 +241,7 @@ fn from_raw(raw: &str) -> Result<Value<'_>, serde_json::Error> {
                 .collect::<Result<_, serde_json::Error>>()?,
         )),
         Some(b'[') => Value::Array(raw_items(raw)?.into_iter().map(from_raw).collect::<Result<_, _>>()?),
-        Some(b'"') => Value::Text(serde_json::from_str::<Lossy>(raw)?.0),
+        Some(b'"') => Value::Text(serde_json::from_str::<LossyText>(raw)?.0),
         Some(b't') => Value::Bool(true),
         Some(b'f') => Value::Bool(false),
         Some(b'n') => Value::Null,
@@ -252,7 +249,7 @@ fn from_raw(raw: &str) -> Result<Value<'_>, serde_json::Error> {
     })
 }
 
-/// A number's text, read.
+/// Parses a number.
 fn number(text: &str) -> Value<'_> {
     let integral = !text.bytes().any(|b| matches!(b, b'.' | b'e' | b'E')) && text != "-0";
     if let (true, Ok(int)) = (integral, text.parse::<i64>()) {
@@ -264,16 +261,17 @@ fn number(text: &str) -> Value<'_> {
     }
 }
 
-/// Keeps the last of equal keys.
+/// Removes all but the last entry of each key.
 fn last_wins<'a>(mut entries: Vec<(Cow<'a, str>, Value<'a>)>) -> Vec<(Cow<'a, str>, Value<'a>)> {
+    /// Up to this many entries, comparing all pairs is cheaper than hashing.
     const SMALL: usize = 16;
-    let repeated = if entries.len() <= SMALL {
+    let has_duplicates = if entries.len() <= SMALL {
         (1..entries.len()).any(|i| entries[..i].iter().any(|(name, _)| *name == entries[i].0))
     } else {
         let mut seen = std::collections::HashSet::with_capacity(entries.len());
         !entries.iter().all(|(name, _)| seen.insert(name.as_ref()))
     };
-    if repeated {
+    if has_duplicates {
         let mut seen = std::collections::HashSet::with_capacity(entries.len());
         entries.reverse();
         entries.retain(|(name, _)| seen.insert(name.clone()));
@@ -306,7 +304,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
         if value.is_finite() {
             Ok(Value::Float(value))
         } else {
-            Err(E::custom("a number beyond double"))
+            Err(E::custom("a number outside the range of double"))
         }
     }
     fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
@@ -331,7 +329,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 }
 
-/// A key, borrowed where it can be.
+/// An object key, borrowed where possible.
 struct KeyText<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for KeyText<'de> {
@@ -350,157 +348,4 @@ impl<'de> Deserialize<'de> for Value<'de> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(text: &str) -> Value<'_> {
-        Value::Text(text.into())
-    }
-
-    #[test]
-    fn what_the_grammar_allows_is_read() {
-        let cases = [
-            ("1", Value::Int(1)),
-            ("-0", Value::Float(-0.0)),
-            ("1.0", Value::Float(1.0)),
-            ("1e2", Value::Float(100.0)),
-            ("9223372036854775807", Value::Int(i64::MAX)),
-            ("-9223372036854775808", Value::Int(i64::MIN)),
-            ("9223372036854775808", Value::Float(9223372036854775808.0)),
-            ("123456789012345678901234567890", Value::Float(1.2345678901234568e29)),
-            ("1e400", Value::Big("1e400".into())),
-            (r#""\ud800""#, text("\u{FFFD}")),
-            (r#""\ud83d\ude00""#, text("😀")),
-            (r#""\u0000""#, text("\0")),
-            (
-                r#" {"a":1,"b":2,"a":3} "#,
-                Value::Object(vec![("b".into(), Value::Int(2)), ("a".into(), Value::Int(3))]),
-            ),
-            (
-                r#"{"\udc00x":[null,true,1e999]}"#,
-                Value::Object(vec![(
-                    "\u{FFFD}x".into(),
-                    Value::Array(vec![Value::Null, Value::Bool(true), Value::Big("1e999".into())]),
-                )]),
-            ),
-        ];
-        for (json, value) in cases {
-            assert_eq!(parse(json.as_bytes()), Ok(value.clone()), "{json}");
-            assert_eq!(from_raw(json).ok(), Some(value), "{json}, read slowly");
-        }
-    }
-
-    #[test]
-    fn what_the_grammar_forbids_is_refused() {
-        for json in [
-            "",
-            "  ",
-            "{",
-            "nul",
-            "01",
-            "1.",
-            ".5",
-            "+1",
-            "NaN",
-            "'a'",
-            "{\"a\":1,}",
-            "[1,]",
-            "1 2",
-            "\"a\nb\"",
-            "\"\\x\"",
-            "\"\\ud8\"",
-            "{a:1}",
-            "\u{feff}1",
-        ] {
-            assert!(parse(json.as_bytes()).is_err(), "{json:?} is refused");
-        }
-        assert!(parse(b"\"\xff\"").is_err(), "what is not UTF-8 is refused");
-        assert_eq!(parse(&b"[".repeat(101)), Err(NotJson::TooDeep));
-        let deepest = format!("{}{}", "[".repeat(100), "]".repeat(100));
-        assert!(parse(deepest.as_bytes()).is_ok());
-        assert!(parse(format!("[{deepest}]").as_bytes()).is_err());
-        assert!(
-            parse(format!("\"{}\"", "[".repeat(500)).as_bytes()).is_ok(),
-            "brackets in a string do not nest"
-        );
-    }
-
-    #[test]
-    fn a_value_is_found_verbatim() {
-        let document = r#" {"a": {"b": [1.50, {"c" : "x\u0041"}]}, "n":1e2, "a.b":3, "n": -0 }"#;
-        let at = |path: &[Step]| raw_at(document, path);
-        assert_eq!(at(&[Step::Key("a"), Step::Key("b"), Step::Index(0)]), Some("1.50"));
-        assert_eq!(
-            at(&[Step::Key("a"), Step::Key("b"), Step::Index(1), Step::Key("c")]),
-            Some(r#""x\u0041""#)
-        );
-        assert_eq!(at(&[Step::Key("n")]), Some("-0"), "the last wins");
-        assert_eq!(at(&[Step::Key("a.b")]), Some("3"));
-        assert_eq!(at(&[Step::Key("a"), Step::Index(0)]), None);
-        assert_eq!(at(&[]), Some(document.trim()));
-    }
-
-    #[test]
-    fn two_hundred_thousand_keys_are_read_in_no_time() {
-        let entries: Vec<String> = (0..200_000).map(|i| format!("\"k{i}\":{i}")).collect();
-        let document = format!("{{{}}}", entries.join(","));
-        assert!(matches!(parse(document.as_bytes()), Ok(Value::Object(entries)) if entries.len() == 200_000));
-    }
-
-    /// JSON text with what readers trip over: escapes, surrogates, odd numbers, equal keys, white space.
-    fn any_json() -> impl proptest::strategy::Strategy<Value = String> {
-        use proptest::prelude::*;
-        let string = prop::collection::vec(
-            prop_oneof![
-                "[a-z]{1,3}",
-                Just(r"\n".into()),
-                Just(r"\ud800".into()),
-                Just(r"\udc00".into()),
-                Just(r"\u0000".into()),
-                Just("é😀".into())
-            ],
-            0..4,
-        )
-        .prop_map(|parts| format!("\"{}\"", parts.concat()));
-        let number = prop_oneof![
-            "-?(0|[1-9][0-9]{0,25})",
-            "-?[0-9]\\.[0-9]{1,20}",
-            "[1-9]e[+-]?[0-9]{1,3}"
-        ];
-        let scalar = prop_oneof![
-            Just("null".to_owned()),
-            Just("true".into()),
-            Just("false".into()),
-            number,
-            string.clone()
-        ];
-        scalar.prop_recursive(4, 32, 5, move |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..5).prop_map(|items| format!("[ {} ]", items.join(" , "))),
-                prop::collection::vec((string.clone(), inner), 0..5).prop_map(|entries| format!(
-                    "{{{}}}",
-                    entries
-                        .iter()
-                        .map(|(key, value)| format!("{key} : {value}"))
-                        .collect::<Vec<_>>()
-                        .join(",")
-                )),
-            ]
-        })
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn both_readings_agree_on_all_json(json in any_json()) {
-            let value = parse(json.as_bytes());
-            proptest::prop_assert!(value.is_ok(), "{json} is refused");
-            proptest::prop_assert_eq!(value.ok(), from_raw(&json).ok());
-        }
-
-        #[test]
-        fn what_a_strict_reader_refuses_is_refused(text in "[\\[\\]{}:,\"0-9a-z.eE+\\- \\\\\n\t]{0,24}") {
-            let strict = serde_json::from_str::<&RawValue>(&text).is_ok();
-            proptest::prop_assert_eq!(parse(text.as_bytes()).is_ok(), strict, "{:?}", text);
-        }
-    }
-}
+mod tests;

@@ -1,5 +1,4 @@
-//! Nodes and what they work at, for `rachis.nodes` and `rachis.queries`. Shared by: every node (says it), aggregator
-//! (shows it).
+//! Nodes and their running queries, for `rachis.nodes` and `rachis.queries`. Every node reports, aggregators show it.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -10,7 +9,7 @@ use crate::{
     tailer::{Changes, LogHealth},
 };
 
-/// Names a query on every node that works for it.
+/// Identifies a query on every node that takes part in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueryId(pub u128);
 
@@ -27,80 +26,80 @@ impl FromStr for QueryId {
     }
 }
 
-/// A query that runs.
+/// A running query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunningQuery {
-    /// Names it.
+    /// The id.
     pub id: QueryId,
-    /// The statement or search, its beginning.
+    /// The beginning of the statement or search.
     pub text: String,
-    /// When it came, milliseconds since 1970.
+    /// When the query arrived, milliseconds since 1970.
     pub started_ms: i64,
-    /// How long it has run, milliseconds.
+    /// How long the query has run, in milliseconds.
     pub elapsed_ms: u64,
 }
 
 /// The queries of one process.
 pub trait Queries: Send + Sync {
-    /// What runs, oldest first.
+    /// The running queries, oldest first.
     fn running(&self) -> Vec<RunningQuery>;
 
-    /// Stops one; whether it was there.
+    /// Cancels a query; returns whether it was running here.
     fn cancel(&self, id: QueryId) -> bool;
 }
 
-/// What a node says of itself.
+/// What a node reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeReport {
-    /// Its release.
+    /// The release that the node runs.
     pub version: String,
-    /// When it started, milliseconds since 1970.
+    /// When the node started, milliseconds since 1970.
     pub started_ms: i64,
-    /// How it stands to the change log.
+    /// The change log, as the node sees it.
     pub log: LogHealth,
 }
 
-/// A node as another one sees it.
+/// A node as another node sees it.
 #[derive(Debug, Clone)]
 pub struct NodeStatus {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its roles.
+    /// The roles.
     pub role: String,
-    /// Where it listens.
+    /// The URL that the node listens on.
     pub url: String,
-    /// What it says, or why it says nothing.
+    /// The node's report, or why there is none.
     pub report: Result<NodeReport, Problem>,
 }
 
-/// All nodes, as an aggregator asks them.
+/// All nodes of the cluster, as an aggregator sees them.
 #[async_trait]
 pub trait Nodes: Send + Sync {
-    /// The name of this one.
+    /// The name of this node.
     fn own(&self) -> &str;
 
-    /// How each is, in the order of roles and names.
+    /// The status of each node, ordered by role and name.
     async fn status(&self) -> Vec<NodeStatus>;
 
-    /// What runs on the others, with their names. One that does not answer runs nothing that could be seen.
-    async fn queries_of_others(&self) -> Vec<(String, RunningQuery)>;
+    /// The queries that run on other nodes, with the name of the node. A node that does not answer contributes none.
+    async fn remote_queries(&self) -> Vec<(String, RunningQuery)>;
 
-    /// Stops a query of another node; whether it was there.
-    async fn cancel_elsewhere(&self, id: QueryId) -> bool;
+    /// Cancels a query on other nodes; returns whether it was running there.
+    async fn cancel_remote(&self, id: QueryId) -> bool;
 }
 
-/// The one node of a process that has all roles.
-pub struct OnlyNode {
-    /// Where it listens.
+/// The only node of a cluster: one process with all roles.
+pub struct SingleNode {
+    /// The URL that the node listens on.
     pub url: String,
-    /// When it started, milliseconds since 1970.
+    /// When the node started, milliseconds since 1970.
     pub started_ms: i64,
     /// The change log.
     pub changes: Arc<dyn Changes>,
 }
 
 #[async_trait]
-impl Nodes for OnlyNode {
+impl Nodes for SingleNode {
     fn own(&self) -> &str {
         "dev"
     }
@@ -119,11 +118,11 @@ impl Nodes for OnlyNode {
         }]
     }
 
-    async fn queries_of_others(&self) -> Vec<(String, RunningQuery)> {
+    async fn remote_queries(&self) -> Vec<(String, RunningQuery)> {
         Vec::new()
     }
 
-    async fn cancel_elsewhere(&self, _: QueryId) -> bool {
+    async fn cancel_remote(&self, _: QueryId) -> bool {
         false
     }
 }

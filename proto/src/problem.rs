@@ -1,14 +1,14 @@
-//! Problem: an error as a client is told (RFC 9457). Shared by: everybody. The one table of codes and their HTTP status
-//! stands here.
+//! Problem: an error as clients see it (RFC 9457), and the table of error codes with their HTTP status. Used by every
+//! role.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of error it is: a stable word and an HTTP status.
+/// The kind of an error: a stable word and an HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the table below says each")]
+#[allow(missing_docs, reason = "the table below describes each")]
 pub enum Code {
     BadRequest,
     BadSql,
@@ -33,10 +33,10 @@ pub enum Code {
 }
 
 impl Code {
-    /// Code, word, HTTP status, title.
+    /// Each code with its stable word, HTTP status and title.
     pub const TABLE: [(Code, &'static str, u16, &'static str); 20] = [
-        (Code::BadRequest, "bad_request", 400, "the request is not understood"),
-        (Code::BadSql, "bad_sql", 400, "the statement is not understood"),
+        (Code::BadRequest, "bad_request", 400, "the request is invalid"),
+        (Code::BadSql, "bad_sql", 400, "the statement is invalid"),
         (Code::NotSupported, "not_supported", 400, "this is not supported"),
         (
             Code::TooComplex,
@@ -44,22 +44,27 @@ impl Code {
             400,
             "the statement is too long or too deep",
         ),
-        (Code::Forbidden, "forbidden", 403, "this client may not ask"),
-        (Code::NotFound, "not_found", 404, "there is no such thing"),
+        (
+            Code::Forbidden,
+            "forbidden",
+            403,
+            "this client is not allowed to do this",
+        ),
+        (Code::NotFound, "not_found", 404, "not found"),
         (
             Code::MethodNotAllowed,
             "method_not_allowed",
             405,
-            "this method is not offered here",
+            "this method is not allowed here",
         ),
         (
             Code::NotAcceptable,
             "not_acceptable",
             406,
-            "no answer can have this form",
+            "no accepted media type is available",
         ),
-        (Code::Conflict, "conflict", 409, "this contradicts what is there"),
-        (Code::InUse, "in_use", 409, "something else uses it"),
+        (Code::Conflict, "conflict", 409, "this conflicts with the current state"),
+        (Code::InUse, "in_use", 409, "it is still in use"),
         (Code::TooLarge, "too_large", 413, "the body is too large"),
         (
             Code::UnsupportedMedia,
@@ -67,18 +72,18 @@ impl Code {
             415,
             "this content type or encoding is not supported",
         ),
-        (Code::LimitReached, "limit_reached", 422, "the query hit its own limit"),
-        (Code::Busy, "busy", 429, "too much at once"),
+        (Code::LimitReached, "limit_reached", 422, "a limit was reached"),
+        (Code::Busy, "busy", 429, "the server is busy"),
         (Code::Cancelled, "cancelled", 499, "the query was cancelled"),
-        (Code::Internal, "internal", 500, "this is our fault"),
-        (Code::Unavailable, "unavailable", 503, "not ready"),
-        (Code::Incomplete, "incomplete", 503, "a part of the data did not answer"),
+        (Code::Internal, "internal", 500, "internal error"),
+        (Code::Unavailable, "unavailable", 503, "not available right now"),
+        (Code::Incomplete, "incomplete", 503, "part of the data is unavailable"),
         (Code::Timeout, "timeout", 422, "the deadline passed"),
         (
             Code::UnknownOutcome,
             "unknown_outcome",
             504,
-            "nobody knows whether it was applied",
+            "it is unknown whether it was applied",
         ),
     ];
 
@@ -88,7 +93,7 @@ impl Code {
     }
 
     /// The stable word.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         self.row().1
     }
 
@@ -103,21 +108,21 @@ impl Code {
     }
 }
 
-/// An error as a client is told.
+/// An error as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub struct Problem {
-    /// What kind.
+    /// The kind of error.
     pub code: Code,
-    /// What happened to whom.
+    /// What happened, and to what.
     pub detail: String,
-    /// What to do about it.
+    /// What the client can do about it.
     pub hint: Option<String>,
-    /// Where in the statement, line and column from 1.
+    /// The place in the statement: line and column, from 1.
     pub at: Option<(u64, u64)>,
 }
 
 impl Problem {
-    /// A problem of this code.
+    /// A problem without hint and place.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
             code,
@@ -127,25 +132,25 @@ impl Problem {
         }
     }
 
-    /// With what to do about it.
+    /// Sets the hint.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// With where in the statement it is, line and column from 1.
+    /// Sets the place in the statement: line and column, from 1.
     pub fn at(mut self, line: u64, column: u64) -> Self {
         self.at = Some((line, column));
         self
     }
 
-    /// The body of an `application/problem+json` answer.
+    /// The body of an `application/problem+json` response.
     pub fn to_json(&self) -> serde_json::Value {
         let mut body = serde_json::json!({
             "type": "about:blank",
             "title": self.code.title(),
             "status": self.code.status(),
-            "code": self.code.word(),
+            "code": self.code.as_str(),
             "detail": self.detail,
         });
         if let Some(hint) = &self.hint {
@@ -171,11 +176,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_names_every_code_once_and_as_serde_does() {
+    fn every_code_is_in_the_table_once_with_its_serde_name() {
         for (code, word, ..) in Code::TABLE {
             assert_eq!(serde_json::to_value(code).ok(), Some(word.into()));
             assert_eq!(Code::TABLE.iter().filter(|row| row.0 == code).count(), 1);
-            assert_eq!(code.word(), word);
+            assert_eq!(code.as_str(), word);
         }
     }
 }

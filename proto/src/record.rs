@@ -1,42 +1,42 @@
-//! What arrives: one record of a source partition, as the source gave it. Shared by: tailer (makes it), leaf (keeps
-//! it).
+//! A record of a source partition, and the rules by which it becomes documents. Tailers produce records, leaves store
+//! them.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Who stamped a record's time.
+/// Where the timestamp of a record comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeKind {
-    /// Nobody.
+    /// The record has no timestamp.
     #[default]
     None,
-    /// The producer.
+    /// The producer set it.
     Create,
-    /// The broker, when it appended the record.
+    /// The broker set it when it appended the record.
     Append,
 }
 
-/// A record: one offset of a partition. It holds one event or, where a push carried several, many.
+/// A record: one offset of a partition. It carries one event, or the several events of one push.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
     /// The offset in the partition.
     pub offset: i64,
-    /// The record key, if there is one.
+    /// The record key, if any.
     pub key: Option<Bytes>,
-    /// What it carries.
-    pub value: Value,
-    /// Milliseconds since 1970, if `time_kind` is not `None`.
+    /// The value.
+    pub value: RecordValue,
+    /// The timestamp in milliseconds since 1970, if `time_kind` is not `None`.
     pub time_ms: i64,
-    /// Who stamped it.
+    /// Where the timestamp comes from.
     pub time_kind: TimeKind,
-    /// Record headers in order; a value may be null.
+    /// The record headers in order; a value may be null.
     pub headers: Vec<(String, Option<Bytes>)>,
-    /// Names the push that it is, where it is one: the same push is applied once.
+    /// The idempotency key, if the record is a push: the same push is applied once.
     pub request: Option<RequestKey>,
 }
 
-/// Names a push, so that it can be repeated without effect.
+/// The idempotency key of a push: a repetition has no effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestKey {
     /// The `Idempotency-Key`, 1 to 255 bytes.
@@ -47,18 +47,18 @@ pub struct RequestKey {
 
 /// The value of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Value {
-    /// A null value: with a key it removes the document of that key (a tombstone).
+pub enum RecordValue {
+    /// A null value. With a key it is a tombstone: it deletes the document of that key.
     #[default]
     Null,
     /// One event.
     One(Bytes),
-    /// The items of one push, in order: at least two.
+    /// The items of one push, in order; at least two.
     Many(Vec<Bytes>),
 }
 
-impl Value {
-    /// How many events it carries.
+impl RecordValue {
+    /// The number of events.
     pub fn events(&self) -> u64 {
         match self {
             Self::Null | Self::One(_) => 1,
@@ -68,13 +68,13 @@ impl Value {
 }
 
 impl Record {
-    /// What it weighs against the limits of batches and windows, in bytes.
-    pub fn weight(&self) -> usize {
+    /// Approximate size in memory, in bytes, as counted against the limits of batches and windows.
+    pub fn memory_bytes(&self) -> usize {
         const FIXED: usize = 64;
         let value = match &self.value {
-            Value::Null => 0,
-            Value::One(bytes) => bytes.len(),
-            Value::Many(items) => items.iter().map(|item| item.len() + 16).sum(),
+            RecordValue::Null => 0,
+            RecordValue::One(bytes) => bytes.len(),
+            RecordValue::Many(items) => items.iter().map(|item| item.len() + 16).sum(),
         };
         let headers: usize = self
             .headers
@@ -84,7 +84,8 @@ impl Record {
         FIXED + self.key.as_ref().map_or(0, Bytes::len) + value + headers
     }
 
-    /// The hash by which a resuming tailer proves that the partition is still the one the leaf has read (never 0).
+    /// The hash of the record, never 0. A resuming tailer sends it to prove that the partition is still the one that
+    /// the leaf has read.
     pub fn hash(&self) -> u64 {
         let mut hasher = xxhash_rust::xxh3::Xxh3::new();
         let mut part = |tag: u8, bytes: &[u8]| {
@@ -97,9 +98,9 @@ impl Record {
             part(1, key);
         }
         match &self.value {
-            Value::Null => part(2, &[]),
-            Value::One(bytes) => part(3, bytes),
-            Value::Many(items) => items.iter().for_each(|item| part(4, item)),
+            RecordValue::Null => part(2, &[]),
+            RecordValue::One(bytes) => part(3, bytes),
+            RecordValue::Many(items) => items.iter().for_each(|item| part(4, item)),
         }
         if let Some(request) = &self.request {
             part(5, request.key.as_bytes());
@@ -109,37 +110,38 @@ impl Record {
     }
 }
 
-/// How a source's records become documents. Part of the source's agreed settings, carried by every batch.
+/// How the records of a source become documents. Part of the source's settings in the catalog; every batch carries
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
-    /// What a record's value is.
+    /// The format of record values.
     #[serde(default)]
     pub format: Format,
-    /// What names a document, if anything does.
+    /// Where the key of a document comes from, if documents have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
 }
 
-/// What a record's value is.
+/// The format of record values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// One JSON value; anything else is a dead letter.
+    /// One JSON value; anything else becomes a dead letter.
     #[default]
     Json,
-    /// Any UTF-8 text; it is the document's `_doc`.
+    /// Any UTF-8 text; it becomes the document's `_doc`.
     Text,
 }
 
-/// What names a document within its partition: a later document of the same name replaces the earlier.
+/// Where the key of a document, its `_id`, comes from. A document replaces an earlier one with the same key in the same
+/// source partition; in another partition the same key belongs to another document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", from = "String")]
 pub enum Key {
-    /// The record's key (for a push: the document's top-level `_id`, where there is one).
+    /// The record key. For a push: the document's top-level `_id`, if it has one.
     Record,
-    /// The value at this path, in the spelling that SQL takes (`user.id`); the topic is declared to be partitioned by
-    /// it.
+    /// The value at this path, in SQL spelling (`user.id`). The user declares that the topic is partitioned by it.
     Path(String),
 }
 

@@ -1,9 +1,9 @@
-//! Source partition -> shard. Shared by: tailer and aggregator (where to write), leaf (what it owns).
+//! Maps a source partition to its shard. Tailers and aggregators use it to route writes, leaves to know what they own.
 
 use crate::address::SourceName;
 
-/// The shard that owns a partition, of a collection with `shards` of them: `(hash(source) + partition) mod shards`, so
-/// consecutive partitions of a topic spread evenly.
+/// The shard that owns a partition: `(hash(source) + partition) mod shards`. Consecutive partitions of a topic spread
+/// evenly over the shards.
 pub fn shard_of(source: &SourceName, partition: i32, shards: u32) -> u32 {
     let start = xxhash_rust::xxh3::xxh3_64(source.as_str().as_bytes());
     let shards = u64::from(shards.max(1));
@@ -25,12 +25,12 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_never_changes() {
+    fn the_mapping_never_changes() {
         let clicks: SourceName = "clicks".parse().expect("a name");
         assert_eq!(
             (0..4).map(|p| shard_of(&clicks, p, 4)).collect::<Vec<_>>(),
             [3, 0, 1, 2],
-            "stored data depends on it"
+            "stored data depends on the mapping"
         );
     }
 }

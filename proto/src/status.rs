@@ -1,30 +1,29 @@
-//! What runs and how far it is, for `rachis.sources`, `/readyz` and metrics. Shared by: tailer (says it), aggregator
-//! (shows it).
+//! State and progress of sources, for `rachis.sources`, `/readyz` and metrics. Tailers report it, aggregators show it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{address::SourceName, catalog::CollectionName};
 
-/// What a source partition is doing.
+/// The state of a source partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceState {
     /// Not started yet.
     Starting,
-    /// Reading, behind the end.
+    /// Reading, with lag.
     Reading,
-    /// Reading, at the end.
+    /// Reading, without lag.
     CaughtUp,
-    /// The leaf has no room; Kafka holds the rest.
+    /// Backpressure: the leaf accepts no more for now, and records stay in Kafka.
     Waiting,
-    /// By request.
+    /// Suspended by request.
     Suspended,
-    /// Cannot go on by itself: `error` says why.
+    /// Stopped, and `error` says why. Some causes are rechecked from time to time; the others wait for a change.
     Stopped,
 }
 
 impl SourceState {
-    /// All of them.
+    /// Every state.
     pub const ALL: [Self; 6] = [
         Self::Starting,
         Self::Reading,
@@ -34,8 +33,8 @@ impl SourceState {
         Self::Stopped,
     ];
 
-    /// As tables show it.
-    pub fn word(self) -> &'static str {
+    /// The name of the state in system tables.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Reading => "reading",
@@ -47,7 +46,7 @@ impl SourceState {
     }
 }
 
-/// One partition of a source, as its tailer sees it. A source whose partitions are not known has one row with
+/// One partition of a source, as its tailer sees it. While the partitions of a source are unknown, it has one row with
 /// `partition: None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TailStatus {
@@ -57,15 +56,14 @@ pub struct TailStatus {
     pub source: SourceName,
     /// The partition, once known.
     pub partition: Option<i32>,
-    /// What it does.
+    /// The state.
     pub state: SourceState,
-    /// The offset after the last one at the source, once known.
+    /// The end offset of the partition at the source (one after its last record), once known.
     pub end: Option<i64>,
     /// Records between the position and the end, once known.
     pub lag: Option<i64>,
-    /// The farthest that the leaf can have been, as far as is known here: the highest offset that it was sent and has
-    /// not refused.
+    /// An upper bound of the leaf's position: the highest offset that this tailer sent and the leaf did not refuse.
     pub sent: Option<i64>,
-    /// The last error with its hint, until something succeeds.
+    /// The last error with its hint; cleared by the next success.
     pub error: Option<String>,
 }

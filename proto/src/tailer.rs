@@ -1,5 +1,5 @@
-//! What the tailer does for the others: agree on changes, look into topics, say how far it is. Shared by: tailer (does
-//! it), aggregator and leaf (ask).
+//! The tailer's interface to other roles: it orders catalog changes, inspects topics and reports progress. Tailers
+//! implement it, aggregators and leaves call it.
 
 use std::sync::Arc;
 
@@ -13,48 +13,48 @@ use crate::{
     status::TailStatus,
 };
 
-/// Everything that is agreed on, in one order.
+/// The change log: all catalog changes, in one order.
 #[async_trait]
 pub trait Changes: Send + Sync {
     /// The catalog, now and as it changes.
     fn catalog(&self) -> watch::Receiver<Arc<Catalog>>;
 
-    /// Puts a change into the log and answers the catalog after it. With `expected`, only if the entry it changes is
-    /// still at that version (`Code::Conflict`). What the state machine refuses comes back as its problem. Durable when
-    /// this returns.
+    /// Appends a change to the log and returns the catalog after it; the change is durable then. With `expected`, the
+    /// entry must still be at that version, else `Code::Conflict`. A change that the state machine refuses returns its
+    /// problem.
     async fn propose(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem>;
 
-    /// How the log is.
+    /// The health of the log, as this node sees it.
     fn health(&self) -> LogHealth;
 
-    /// Waits until what this process knows is not behind what it slept through: a process that has just started, or was
-    /// frozen, asks first.
-    async fn current(&self) {}
+    /// Waits until this process has caught up with changes that it may have missed. A process that has just started, or
+    /// was frozen, asks its peers first.
+    async fn catch_up(&self) {}
 }
 
-/// How a node stands to the change log.
+/// A node's view of the change log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogHealth {
-    /// The last record that it has read; -1 before the first.
+    /// The last record that the node has read; -1 before the first.
     pub offset: i64,
-    /// Over all records and verdicts.
+    /// The hash over all records and their verdicts.
     pub hash: u64,
     /// The cluster, once known.
     pub cluster: Option<uuid::Uuid>,
-    /// Why nothing can be decided, where nothing can.
-    pub trouble: Option<String>,
+    /// Why the node accepts no changes, if it accepts none.
+    pub fault: Option<String>,
 }
 
-/// What only a tailer can say of sources.
+/// Queries about sources that only a tailer can answer.
 #[async_trait]
-pub trait Tailing: Send + Sync {
-    /// How far every partition is.
+pub trait SourceAdmin: Send + Sync {
+    /// The status of every partition.
     async fn status(&self) -> Result<Vec<TailStatus>, Problem>;
 
-    /// The offset after the last record of each of the topic's partitions, or why it cannot be read. Used before
-    /// something is agreed on.
+    /// The end offset of each partition of the topic, or why the topic cannot be read. Callers check it before they
+    /// propose a change.
     async fn ends(&self, settings: &SourceSettings) -> Result<Vec<i64>, Problem>;
 
-    /// The first records that a source would give, at most `records` of them, over all partitions; nothing is stored.
+    /// The first records that a source would deliver, over all partitions, at most `records`. Stores nothing.
     async fn preview(&self, settings: &SourceSettings, records: usize) -> Result<Vec<(i32, Record)>, Problem>;
 }

@@ -1,5 +1,5 @@
-//! The change log gives every node the same state, whatever is retried, late, sent twice or read again; and what cannot
-//! be right stops a node instead of being skipped.
+//! The change log leads every node to the same state, even if requests are retried, late, duplicated or read again. A
+//! record that cannot be right stops a node; it is never skipped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,24 +7,28 @@ use proptest::prelude::*;
 use proto::{
     Catalog,
     catalog::{
-        Begin, Change, ChangeRecord, CollectionSettings, Entry, LEVEL, LogChange, LogRecord, Outcome, Seen, Skip,
-        Skips, State, Trouble,
+        CATALOG_RULES_LEVEL, Change, ChangeRecord, CollectionSettings, Entry, LogChange, LogFault, LogHeader,
+        LogRecord, Outcome, ReadUpTo, Skip, Skips, State,
     },
-    client::{copy::Copy, follower::Known},
+    client::{catalog_file::CatalogFile, follower::CatalogReplica},
 };
 use uuid::Uuid;
 
 const CLUSTER: Uuid = Uuid::from_u128(1);
 
 fn begin(cluster: Uuid, from: Option<State>) -> Vec<u8> {
-    let entry = Entry::Begin(Begin {
+    let entry = Entry::Begin(LogHeader {
         cluster,
         from: from.map(Box::new),
     });
-    serde_json::to_vec(&LogRecord { level: LEVEL, entry }).expect("JSON")
+    serde_json::to_vec(&LogRecord {
+        level: CATALOG_RULES_LEVEL,
+        entry,
+    })
+    .expect("JSON")
 }
 
-fn change(uid: u128, name: &str, not_after_ms: i64, seen: Seen) -> LogChange {
+fn change(uid: u128, name: &str, not_after_ms: i64, seen: ReadUpTo) -> LogChange {
     let change = Change::CreateCollection {
         name: name.parse().expect("a name"),
         settings: CollectionSettings::default(),
@@ -33,7 +37,7 @@ fn change(uid: u128, name: &str, not_after_ms: i64, seen: Seen) -> LogChange {
     LogChange {
         record: ChangeRecord {
             uid: Uuid::from_u128(uid),
-            level: LEVEL,
+            level: CATALOG_RULES_LEVEL,
             expected: None,
             change,
         },
@@ -42,14 +46,14 @@ fn change(uid: u128, name: &str, not_after_ms: i64, seen: Seen) -> LogChange {
     }
 }
 
-fn drop_of(uid: u128, name: &str, seen: Seen) -> LogChange {
+fn drop_collection(uid: u128, name: &str, seen: ReadUpTo) -> LogChange {
     let change = Change::DropCollection {
         name: name.parse().expect("a name"),
     };
     LogChange {
         record: ChangeRecord {
             uid: Uuid::from_u128(uid),
-            level: LEVEL,
+            level: CATALOG_RULES_LEVEL,
             expected: None,
             change,
         },
@@ -60,14 +64,14 @@ fn drop_of(uid: u128, name: &str, seen: Seen) -> LogChange {
 
 fn bytes(change: LogChange) -> Vec<u8> {
     serde_json::to_vec(&LogRecord {
-        level: LEVEL,
+        level: CATALOG_RULES_LEVEL,
         entry: Entry::Change(change),
     })
     .expect("JSON")
 }
 
-/// A node that has read a log that begins.
-fn begun() -> State {
+/// The state of a node that has read the header of a log.
+fn started() -> State {
     let mut state = State::default();
     assert_eq!(state.read(0, 0, &begin(CLUSTER, None)), Ok(Outcome::Began));
     state
@@ -77,7 +81,7 @@ fn names(catalog: &Catalog) -> Vec<&str> {
     catalog.collections.keys().map(|name| name.as_str()).collect()
 }
 
-/// What a proposer does: which request, of how many it knows; create or drop; how old its view is; how late it comes.
+/// A proposal: `view` is the number of records that its proposer is behind, `valid_ms` sets its deadline.
 #[derive(Debug, Clone)]
 struct Proposal {
     uid: u128,
@@ -101,24 +105,30 @@ fn proposals() -> impl Strategy<Value = Vec<Proposal>> {
 
 proptest! {
     #[test]
-    fn every_node_comes_to_the_same_state_whatever_is_repeated_or_late(proposals in proposals(), restarts in proptest::collection::vec(1..10_usize, 8)) {
-        // The log as the broker has it, written by proposers whose views are behind by some records.
+    fn all_nodes_reach_the_same_state_despite_repeated_and_late_requests(
+        proposals in proposals(),
+        restarts in proptest::collection::vec(1..10_usize, 8),
+    ) {
+        // The log on the broker, written by proposers that are some records behind.
         let mut log: Vec<(i64, Vec<u8>)> = vec![(0, begin(CLUSTER, None))];
-        let mut states = vec![begun()];
+        let mut states = vec![started()];
         for (step, proposal) in proposals.iter().enumerate() {
             let now = (step as i64 + 1) * 10;
             let seen = states[states.len().saturating_sub(1 + proposal.view)].seen();
             let name = ["a", "b", "c"][proposal.collection];
-            let mut record = if proposal.drop { drop_of(proposal.uid, name, seen) } else { change(proposal.uid, name, 0, seen) };
+            let mut record = match proposal.drop {
+                true => drop_collection(proposal.uid, name, seen),
+                false => change(proposal.uid, name, 0, seen),
+            };
             record.not_after_ms = now + proposal.valid_ms - 10;
             let record = bytes(record);
-            let mut next = states.last().expect("it begins").clone();
-            next.read(log.len() as i64, now, &record).expect("nothing is wrong with it");
+            let mut next = states.last().expect("the log has started").clone();
+            next.read(log.len() as i64, now, &record).expect("the record is valid");
             log.push((now, record));
             states.push(next);
         }
-        // Another node reads it in pieces, is restarted from its copy in between, and begins again at the last record
-        // that it has.
+        // Another node reads the log in pieces. In between it restarts from its saved state, and starts again at the
+        // last record that it has read.
         let mut node = State::default();
         let mut pieces = restarts.iter().cycle();
         while node.offset + 1 < log.len() as i64 {
@@ -129,61 +139,62 @@ proptest! {
                 let outcome = node.read(offset, *time, record);
                 prop_assert!(outcome.is_ok(), "{outcome:?}");
             }
-            node = serde_json::from_slice(&serde_json::to_vec(&node).expect("JSON")).expect("a copy reads back");
+            node = serde_json::from_slice(&serde_json::to_vec(&node).expect("JSON")).expect("a saved state is valid");
         }
-        prop_assert_eq!(&node, states.last().expect("it begins"));
+        prop_assert_eq!(&node, states.last().expect("the log has started"));
     }
 
     #[test]
-    fn a_request_counts_once_however_often_it_is_in_the_log(repeats in 1..6_usize) {
-        let mut state = begun();
+    fn a_request_is_applied_once_however_often_it_is_in_the_log(repeats in 1..6_usize) {
+        let mut state = started();
         let seen = state.seen();
         for offset in 1..=repeats as i64 {
             let outcome = state.read(offset, offset, &bytes(change(7, "events", 1_000, seen))).expect("it reads");
-            prop_assert_eq!(outcome, Outcome::Judged(Uuid::from_u128(7), Ok(())), "each gets the answer of the first");
+            let first = Outcome::Judged(Uuid::from_u128(7), Ok(()));
+            prop_assert_eq!(outcome, first, "a repetition gets the outcome of the first");
         }
         prop_assert_eq!(state.catalog.version, 1);
-        // A late twin: the collection is dropped meanwhile, and the request comes by once more after its time.
+        // A late duplicate: the request occurs again after its deadline, when the collection has been dropped.
         let next = state.offset + 1;
-        state.read(next, 500, &bytes(drop_of(8, "events", seen))).expect("it reads");
+        state.read(next, 500, &bytes(drop_collection(8, "events", seen))).expect("it reads");
         let late = state.read(next + 1, 2_000, &bytes(change(7, "events", 1_000, seen))).expect("it reads");
         prop_assert!(matches!(late, Outcome::Judged(_, Err(_))), "{:?}", late);
-        prop_assert!(names(&state.catalog).is_empty(), "it is not made again");
+        prop_assert!(names(&state.catalog).is_empty(), "the collection is not created again");
     }
 }
 
 #[test]
-fn what_cannot_be_right_stops_a_node_and_changes_nothing() {
-    let mut state = begun();
+fn an_invalid_record_stops_a_node_and_changes_nothing() {
+    let mut state = started();
     let seen = state.seen();
     state
         .read(1, 1, &bytes(change(1, "a", i64::MAX, seen)))
         .expect("it reads");
     let known = state.clone();
-    let mut trouble = |offset: i64, record: &[u8]| {
-        let found = state.read(offset, 2, record).expect_err("it stops");
-        assert_eq!(state, known, "nothing changes");
+    let mut fault = |offset: i64, record: &[u8]| {
+        let found = state.read(offset, 2, record).expect_err("the record is invalid");
+        assert_eq!(state, known, "the state is unchanged");
         found
     };
     let other = bytes(change(2, "b", i64::MAX, seen));
     assert_eq!(
-        trouble(1, &other),
-        Trouble::Other { offset: 1 },
-        "the log was made anew"
+        fault(1, &other),
+        LogFault::RecordChanged { offset: 1 },
+        "the log was recreated"
     );
     assert_eq!(
-        trouble(3, &other),
-        Trouble::Hole { expected: 2, found: 3 },
-        "it was compacted"
+        fault(3, &other),
+        LogFault::MissingRecords { expected: 2, found: 3 },
+        "the log was compacted"
     );
-    let wrong = Seen {
+    let wrong = ReadUpTo {
         offset: 1,
         hash: known.hash ^ 1,
     };
     assert_eq!(
-        trouble(2, &bytes(change(2, "b", i64::MAX, wrong))),
-        Trouble::Diverged { offset: 2, seen: 1 },
-        "another node judged otherwise"
+        fault(2, &bytes(change(2, "b", i64::MAX, wrong))),
+        LogFault::Diverged { offset: 2, seen: 1 },
+        "another node decided differently"
     );
     for unknown in [
         "{\"level\":99}",
@@ -192,23 +203,23 @@ fn what_cannot_be_right_stops_a_node_and_changes_nothing() {
         "",
     ] {
         assert!(
-            matches!(trouble(2, unknown.as_bytes()), Trouble::Unknown { offset: 2, .. }),
+            matches!(fault(2, unknown.as_bytes()), LogFault::Unknown { offset: 2, .. }),
             "{unknown}"
         );
     }
     assert!(
-        matches!(trouble(2, &begin(CLUSTER, None)), Trouble::Unknown { .. }),
-        "a log begins once"
+        matches!(fault(2, &begin(CLUSTER, None)), LogFault::Unknown { .. }),
+        "a log has only one header"
     );
     assert!(
-        matches!(State::default().read(0, 0, &other), Err(Trouble::Unknown { .. })),
-        "and it begins"
+        matches!(State::default().read(0, 0, &other), Err(LogFault::Unknown { .. })),
+        "a log starts with a header"
     );
 }
 
 #[test]
-fn a_skip_reads_back_in_the_log_and_in_what_is_restored_from_it() {
-    let mut state = begun();
+fn a_skip_survives_the_log_and_a_restore() {
+    let mut state = started();
     let source = r#"{"kind":"put_source","name":"s","settings":{"collection":"a","topic":"t","config":{}}}"#;
     let skip = r#"{"kind":"skip_source","name":"s","skips":{"0":[{"from":42,"to":50}],"12":[{"from":0,"to":7}]}}"#;
     let create = r#"{"kind":"create_collection","name":"a","settings":{}}"#;
@@ -216,7 +227,7 @@ fn a_skip_reads_back_in_the_log_and_in_what_is_restored_from_it() {
         let change: Change = serde_json::from_str(text).expect("a change");
         let record = ChangeRecord {
             uid: Uuid::from_u128(offset as u128),
-            level: LEVEL,
+            level: CATALOG_RULES_LEVEL,
             expected: None,
             change,
         };
@@ -244,13 +255,13 @@ fn a_skip_reads_back_in_the_log_and_in_what_is_restored_from_it() {
     );
     let restored = State::default()
         .adopt(&begin(CLUSTER, Some(state.clone())))
-        .expect("it is restored");
+        .expect("the log is restored");
     assert_eq!(skips(&restored), skips(&state));
 }
 
 #[test]
-fn a_log_made_anew_from_a_copy_is_gone_on_with_by_who_has_read_no_further() {
-    let mut state = begun();
+fn a_recreated_log_is_adopted_by_nodes_that_are_not_ahead_of_its_copy() {
+    let mut state = started();
     for offset in 1..=3 {
         let seen = state.seen();
         state
@@ -262,17 +273,17 @@ fn a_log_made_anew_from_a_copy_is_gone_on_with_by_who_has_read_no_further() {
             .expect("it reads");
     }
     let first = begin(CLUSTER, Some(state.clone()));
-    let mut behind = begun();
+    let mut behind = started();
     behind
         .read(1, 1, &bytes(change(1, "c1", i64::MAX, behind.seen())))
         .expect("it reads");
     for node in [&state, &behind, &State::default()] {
-        let mut adopted = node.adopt(&first).expect("it goes on");
+        let mut adopted = node.adopt(&first).expect("the log is adopted");
         assert_eq!((names(&adopted.catalog), adopted.offset), (vec!["c1", "c2", "c3"], 0));
         let seen = adopted.seen();
         adopted
             .read(1, 9, &bytes(change(9, "more", i64::MAX, seen)))
-            .expect("it reads on");
+            .expect("it reads");
         assert!(adopted.is_newer_than(&state));
     }
     let mut ahead = state.clone();
@@ -281,28 +292,28 @@ fn a_log_made_anew_from_a_copy_is_gone_on_with_by_who_has_read_no_further() {
         .expect("it reads");
     assert_eq!(
         ahead.adopt(&first),
-        Err(Trouble::Behind { known: 4, from: 3 }),
-        "what it knows would be lost"
+        Err(LogFault::Behind { known: 4, from: 3 }),
+        "changes that the node knows would be lost"
     );
     assert_eq!(
         state.adopt(&begin(Uuid::from_u128(2), Some(state.clone()))),
-        Err(Trouble::OtherCluster {
+        Err(LogFault::OtherCluster {
             found: Uuid::from_u128(2)
         })
     );
     assert_eq!(
         state.adopt(&begin(CLUSTER, None)),
-        Err(Trouble::Other { offset: 0 }),
-        "an empty log is no restored one"
+        Err(LogFault::RecordChanged { offset: 0 }),
+        "an empty log is not a restored one"
     );
 }
 
 #[test]
-fn a_node_never_goes_back_its_copy_reads_and_who_hears_of_a_state_finds_its_catalog() {
+fn a_replica_never_goes_back_and_publishes_the_catalog_before_the_state() {
     const STATES: i64 = 100;
     let folder = tempfile::tempdir().expect("a folder");
-    let copy = Copy::new(folder.path()).expect("a copy");
-    let known = Known::open(copy.clone()).expect("nothing is kept yet");
+    let file = CatalogFile::new(folder.path()).expect("a file");
+    let replica = CatalogReplica::open(file.clone()).expect("nothing is saved yet");
     let state = |offset: i64| State {
         offset,
         catalog: Catalog {
@@ -311,13 +322,13 @@ fn a_node_never_goes_back_its_copy_reads_and_who_hears_of_a_state_finds_its_cata
         },
         ..State::default()
     };
-    let (states, catalogs, done) = (known.state(), known.catalog(), AtomicBool::new(false));
+    let (states, catalogs, done) = (replica.state(), replica.catalog(), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        // As a tailer has it: it reads the log itself, and its peers tell of it.
+        // As on a tailer: it reads the log itself, and its peers send their states.
         let writers = [0, 1].map(|from| {
             scope.spawn({
-                let known = &known;
-                move || (from..=STATES).for_each(|offset| known.advance(state(offset)))
+                let replica = &replica;
+                move || (from..=STATES).for_each(|offset| replica.advance(state(offset)))
             })
         });
         scope.spawn(|| {
@@ -334,13 +345,15 @@ fn a_node_never_goes_back_its_copy_reads_and_who_hears_of_a_state_finds_its_cata
                 seen = now.offset;
             }
         });
-        writers.into_iter().for_each(|writer| writer.join().expect("it writes"));
+        writers
+            .into_iter()
+            .for_each(|writer| writer.join().expect("the writer ends"));
         done.store(true, Ordering::Relaxed);
     });
-    known.advance(state(STATES - 1));
+    replica.advance(state(STATES - 1));
     assert_eq!(
-        (known.state().borrow().offset, known.catalog().borrow().version),
+        (replica.state().borrow().offset, replica.catalog().borrow().version),
         (STATES, STATES as u64)
     );
-    assert_eq!(copy.load().expect("it reads"), Some(state(STATES)));
+    assert_eq!(file.load().expect("it reads"), Some(state(STATES)));
 }

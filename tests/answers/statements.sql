@@ -163,16 +163,16 @@ select count(*) from wiki where not (countryName = 'Italy')
 -- [is distinct from]
 select count(*) from wiki where countryName is distinct from 'Italy'
 
--- [sub-query in]
+-- [subquery in]
 select count(*) from wiki where page in (select page from wiki where isNew and channel = '#vi.wikipedia')
 
--- [sub-query, scalar]
+-- [subquery, scalar]
 select count(*) from wiki where added > (select avg(added) from wiki)
 
--- [sub-query, exists, correlated]
+-- [subquery, exists, correlated]
 select count(*) from wiki a where exists (select 1 from wiki b where b.page = a.page and b.delta < -100 and b.channel = a.channel)
 
--- [sub-query in from, ordered]
+-- [subquery in from, ordered]
 select n, count(*) as users from (select user, count(*) as n from wiki group by user) as t group by n order by n
 -- oracle: select n, count(*) as users from (select "user", count(*) as n from wiki group by "user") as t group by n order by n
 
@@ -269,11 +269,11 @@ select date_bin(interval '10 minutes', created_at::timestamp, timestamp '2015-01
 select f.repo.name as r, count(*) as n from github f join github w on f.repo.id = w.repo.id where f.type = 'ForkEvent' and w.type = 'WatchEvent' group by 1 order by n desc, r limit 10
 -- oracle: select f.repo."name" as r, count(*) as n from github f join github w on f.repo.id = w.repo.id where f.type = 'ForkEvent' and w.type = 'WatchEvent' group by 1 order by n desc, r limit 10
 
--- [sub-query in, nested]
+-- [subquery in, nested]
 select count(*) from github where actor.id in (select payload.issue.user.id from github where type = 'IssuesEvent')
 -- oracle: select count(*) from github where actor.id in (select payload.issue."user".id from github where type = 'IssuesEvent')
 
--- [not in sub-query]
+-- [not in subquery]
 select count(*) from github where type = 'WatchEvent' and actor.id not in (select actor.id from github where type = 'PushEvent')
 
 -- [org, missing objects, ordered]

@@ -1,4 +1,4 @@
-"""A client in Python, over gRPC: needs grpcio and grpcio-reflection, and no generated code: the server describes itself.
+"""A gRPC client in Python. Needs grpcio and grpcio-reflection but no generated code: the server describes itself.
 
     python grpc_client.py HOST:PORT COLLECTION
 """
@@ -16,29 +16,37 @@ PUSHES, DOCUMENTS = 20, 50
 
 def main(address, collection):
     channel = grpc.insecure_channel(address)
-    described = ProtoReflectionDescriptorDatabase(channel)
-    assert "rachis.v1.Query" in described.get_services(), described.get_services()
-    pool = DescriptorPool(described)
+    descriptors = ProtoReflectionDescriptorDatabase(channel)
+    assert "rachis.v1.Query" in descriptors.get_services(), descriptors.get_services()
+    pool = DescriptorPool(descriptors)
 
     def message(name):
         return GetMessageClass(pool.FindMessageTypeByName("rachis.v1." + name))
 
     def method(service, name):
-        found = pool.FindServiceByName("rachis.v1." + service).FindMethodByName(name)
-        kind = ("stream" if found.client_streaming else "unary") + "_" + ("stream" if found.server_streaming else "unary")
+        descriptor = pool.FindServiceByName("rachis.v1." + service).FindMethodByName(name)
+        request = "stream" if descriptor.client_streaming else "unary"
+        response = "stream" if descriptor.server_streaming else "unary"
         path = "/rachis.v1.%s/%s" % (service, name)
-        answer = GetMessageClass(found.output_type)
-        return getattr(channel, kind)(path, request_serializer=lambda m: m.SerializeToString(), response_deserializer=answer.FromString)
+        output = GetMessageClass(descriptor.output_type)
+        return getattr(channel, request + "_" + response)(
+            path, request_serializer=lambda m: m.SerializeToString(), response_deserializer=output.FromString
+        )
 
     push = message("PushRequest")
     pushes = (
-        push(collection=collection, documents=[json.dumps({"push": p, "n": n}).encode() for n in range(DOCUMENTS)], idempotency_key="python %d" % p)
+        push(
+            collection=collection,
+            documents=[json.dumps({"push": p, "n": n}).encode() for n in range(DOCUMENTS)],
+            idempotency_key="python %d" % p,
+        )
         for p in range(PUSHES)
     )
-    accepted = sum(answer.accepted for answer in method("Ingest", "PushMany")(pushes))
+    accepted = sum(response.accepted for response in method("Ingest", "PushMany")(pushes))
     assert accepted == PUSHES * DOCUMENTS, accepted
 
-    sql = message("SqlRequest")(sql="SELECT push, sum(n) AS total FROM %s GROUP BY push ORDER BY push" % collection, form=1)
+    statement = "SELECT push, sum(n) AS total FROM %s GROUP BY push ORDER BY push" % collection
+    sql = message("SqlRequest")(sql=statement, form=1)
     rows, end = b"", None
     for part in method("Query", "Sql")(sql):
         rows += part.rows
@@ -49,9 +57,9 @@ def main(address, collection):
 
     try:
         list(method("Query", "Sql")(message("SqlRequest")(sql="SELECT 1 +")))
-        raise AssertionError("what is no statement is refused")
-    except grpc.RpcError as refused:
-        assert refused.code() == grpc.StatusCode.INVALID_ARGUMENT, refused
+        raise AssertionError("the server accepted an invalid statement")
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
     print("pushed %d documents, read %d rows" % (accepted, len(rows)))
 
 

@@ -1,9 +1,8 @@
-//! A client in Rust, over gRPC: pushes a stream of documents, asks for them by SQL and by search, and says what it
-//! found.
+//! A gRPC client in Rust: pushes a stream of documents, queries them by SQL and by search, and prints a summary.
 //!
 //!     grpc_client http://HOST:PORT COLLECTION
 //!
-//! The messages are generated from `proto/wire/public.proto`; any other language does the same.
+//! The messages are generated from `proto/wire/public.proto`, which works the same in any other language.
 
 #![allow(clippy::print_stdout, reason = "a client prints its answers")]
 
@@ -12,42 +11,55 @@ use proto::wire::v1::{
     Form, How, PushRequest, SearchRequest, SqlRequest, ingest_client::IngestClient, query_client::QueryClient,
     sql_part::Part,
 };
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
-/// Pushes that the stream holds, and documents in each.
+/// The number of pushes in the stream, and of documents in each.
 const PUSHES: usize = 20;
 const DOCUMENTS: usize = 50;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let url = arguments.next().context("say where the server is: http://HOST:PORT")?;
-    let collection = arguments.next().context("name a collection")?;
+    let url = arguments.next().context("no server; pass its URL: http://HOST:PORT")?;
+    let collection = arguments.next().context("no collection; pass its name")?;
     let channel = Endpoint::from_shared(url)?.connect().await?;
 
-    let named = collection.clone();
-    let push = move |number: usize| PushRequest {
-        collection: named.clone(),
+    let (accepted, position) = push(channel.clone(), &collection).await?;
+    let mut client = QueryClient::new(channel);
+    check_sql(&mut client, &collection, position).await?;
+    let found = search(&mut client, collection).await?;
+    println!("pushed {accepted} documents, read {PUSHES} rows, found {found}");
+    Ok(())
+}
+
+/// Pushes all documents; returns their number and the position from which a query sees them.
+async fn push(channel: Channel, collection: &str) -> Result<(u64, String)> {
+    let collection = collection.to_owned();
+    let request = move |number: usize| PushRequest {
+        collection: collection.clone(),
         documents: (0..DOCUMENTS)
             .map(|n| format!("{{\"push\":{number},\"n\":{n},\"word\":\"hello gRPC\"}}").into())
             .collect(),
         idempotency_key: format!("example {number}"),
     };
-    let mut answers = IngestClient::new(channel.clone())
-        .push_many(futures::stream::iter((0..PUSHES).map(push)))
+    let mut responses = IngestClient::new(channel)
+        .push_many(futures::stream::iter((0..PUSHES).map(request)))
         .await?
         .into_inner();
     let (mut accepted, mut position) = (0, String::new());
-    while let Some(answer) = answers.message().await? {
-        accepted += answer.accepted;
-        position = answer.position;
+    while let Some(response) = responses.message().await? {
+        accepted += response.accepted;
+        position = response.position;
     }
     ensure!(
         accepted == (PUSHES * DOCUMENTS) as u64,
         "{accepted} documents were accepted"
     );
+    Ok((accepted, position))
+}
 
-    let mut query = QueryClient::new(channel);
+/// Counts the documents of each push, as of this position at least.
+async fn check_sql(client: &mut QueryClient<Channel>, collection: &str, position: String) -> Result<()> {
     let sql = format!("SELECT push, count(*) AS documents FROM {collection} WHERE n >= $1 GROUP BY push ORDER BY push");
     let how = How {
         at_least: position,
@@ -59,7 +71,7 @@ async fn main() -> Result<()> {
         how: Some(how),
         form: Form::Ndjson.into(),
     };
-    let mut parts = query.sql(request).await?.into_inner();
+    let mut parts = client.sql(request).await?.into_inner();
     let (mut lines, mut end) = (Vec::new(), None);
     while let Some(part) = parts.message().await? {
         match part.part {
@@ -75,18 +87,18 @@ async fn main() -> Result<()> {
         "{rows}"
     );
     ensure!(!end.partial && end.shards_answered == end.shards_total, "{end:?}");
+    Ok(())
+}
 
+/// Searches for the documents of one push; returns how many match.
+async fn search(client: &mut QueryClient<Channel>, collection: String) -> Result<u64> {
     let request = SearchRequest {
         collection,
         query: "\"hello gRPC\" AND push:7".to_owned(),
         limit: 3,
         ..SearchRequest::default()
     };
-    let found = query.search(request).await?.into_inner();
+    let found = client.search(request).await?.into_inner();
     ensure!(found.total == DOCUMENTS as u64 && found.hits.len() == 3, "{found:?}");
-    println!(
-        "pushed {accepted} documents, read {} rows, found {}",
-        PUSHES, found.total
-    );
-    Ok(())
+    Ok(found.total)
 }

@@ -1,80 +1,80 @@
-//! What a client does: plain HTTP to one server, or to each aggregator of a cluster in turn.
+//! A plain HTTP client of one server, or of a cluster's aggregators in turn.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::PATIENCE;
+use crate::WAIT_MAX;
 
-/// A client of one server, or of several that are one service.
+/// A client of one server, or of several servers of one service.
 pub struct Client {
     urls: Vec<String>,
-    turn: AtomicUsize,
+    next: AtomicUsize,
     http: reqwest::Client,
 }
 
-/// An answer to a SQL question.
+/// An answer to a SQL statement.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Names and types of the columns.
+    /// Column names and types.
     pub columns: Vec<(String, String)>,
-    /// Rows, values in the order of the columns.
+    /// Rows, with values in column order.
     pub rows: Vec<Vec<Value>>,
-    /// What is said about it.
+    /// Statistics and warnings.
     pub stats: Value,
 }
 
 impl Answer {
     /// The only value of the only row.
-    pub fn one(&self) -> &Value {
+    pub fn single_value(&self) -> &Value {
         assert!(
             self.rows.len() == 1 && self.rows[0].len() == 1,
-            "not one value: {self:?}"
+            "expected exactly one value: {self:?}"
         );
         &self.rows[0][0]
     }
 }
 
 impl Client {
-    /// Of these addresses.
+    /// A client that uses these URLs in turn.
     pub fn new(urls: Vec<String>) -> Self {
         let http = reqwest::Client::builder()
             .no_proxy()
-            .timeout(PATIENCE)
+            .timeout(WAIT_MAX)
             .build()
             .expect("a client");
         Self {
             urls,
-            turn: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
             http,
         }
     }
 
-    /// The address whose turn it is.
+    /// The URL for the next request.
     pub fn url(&self) -> &str {
-        &self.urls[self.turn.fetch_add(1, Ordering::Relaxed) % self.urls.len()]
+        &self.urls[self.next.fetch_add(1, Ordering::Relaxed) % self.urls.len()]
     }
 
-    /// A request to a path such as `/v1/collections`.
+    /// Builds a request to a path (`/v1/collections`).
     pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.url()))
     }
 
-    /// Sends JSON and reads JSON; an error status is an error with its body.
+    /// Sends JSON and parses the JSON response; an error status becomes an error that contains the body.
     pub async fn json(&self, method: reqwest::Method, path: &str, body: Value) -> Result<Value> {
         read_json(self.request(method, path).json(&body)).await
     }
 
-    /// Reads JSON.
+    /// Sends a GET request and parses the JSON response.
     pub async fn get(&self, path: &str) -> Result<Value> {
         read_json(self.request(reqwest::Method::GET, path)).await
     }
 
-    /// Asks a SQL question with the further keys of its body.
-    pub async fn ask(&self, sql: &str, further: Value) -> Result<Answer> {
+    /// Runs a SQL statement; `options` are further keys of the request body.
+    pub async fn query(&self, sql: &str, options: Value) -> Result<Answer> {
         let mut body = json!({ "sql": sql });
-        for (key, value) in further.as_object().into_iter().flatten() {
+        for (key, value) in options.as_object().into_iter().flatten() {
             body[key] = value.clone();
         }
         let answer = self
@@ -102,22 +102,22 @@ impl Client {
         })
     }
 
-    /// Asks a SQL question.
+    /// Runs a SQL statement that must succeed.
     pub async fn sql(&self, sql: &str) -> Answer {
-        self.ask(sql, json!({})).await.expect("an answer")
+        self.query(sql, json!({})).await.expect("an answer")
     }
 
-    /// Waits until a question has one value, and it is this.
+    /// Waits until a statement returns exactly this single value.
     pub async fn eventually(&self, sql: &str, value: Value) {
         crate::eventually(&format!("{sql} is {value}"), || async {
-            let answer = self.ask(sql, json!({})).await?;
+            let answer = self.query(sql, json!({})).await?;
             ensure!(answer.rows == [[value.clone()]], "{:?}", answer.rows);
             Ok(())
         })
         .await;
     }
 
-    /// Pushes a body to a collection.
+    /// Pushes documents to a collection.
     pub async fn push(&self, collection: &str, body: impl Into<reqwest::Body>) -> Result<Value> {
         read_json(
             self.request(
@@ -129,12 +129,12 @@ impl Client {
         .await
     }
 
-    /// A document's bytes, if it is there.
+    /// A document's bytes, if it exists.
     pub async fn document(&self, collection: &str, id: &str) -> Result<Option<Vec<u8>>> {
         let mut url = reqwest::Url::parse(self.url())?;
         url.path_segments_mut()
             .ok()
-            .context("a base")?
+            .context("the URL cannot be a base")?
             .extend(["v1", "collections", collection, "documents", id]);
         let answer = self.http.get(url).send().await?;
         match answer.status().as_u16() {
@@ -144,18 +144,18 @@ impl Client {
         }
     }
 
-    /// Creates a source that reads a topic.
+    /// Creates a source that reads a topic; `options` are further keys of its definition.
     pub async fn source(
         &self,
         name: &str,
         collection: &str,
         topic: &str,
         bootstrap: &str,
-        further: Value,
+        options: Value,
     ) -> Result<Value> {
         let mut body =
             json!({ "collection": collection, "topic": topic, "config": { "bootstrap.servers": bootstrap } });
-        for (key, value) in further.as_object().into_iter().flatten() {
+        for (key, value) in options.as_object().into_iter().flatten() {
             body[key] = value.clone();
         }
         self.json(reqwest::Method::PUT, &format!("/v1/sources/{name}"), body)

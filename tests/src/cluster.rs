@@ -1,21 +1,20 @@
-//! A cluster under test: a real Kafka, and every role as processes of their own. Each node can be killed, paused and
-//! started again.
+//! A cluster under test: a real Kafka, and a process per node. Each node can be killed, paused and restarted.
 
 use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Result, bail, ensure};
 
 use crate::{
-    Kafka, Network, PATIENCE,
+    Kafka, Network, WAIT_MAX,
     client::Client,
     network::Host,
-    process::{Folder, Process},
+    process::{Process, TestDir},
     server::{Settings, binary},
 };
 
-/// How many nodes of each role.
+/// The number of nodes of each role.
 #[derive(Debug, Clone, Copy)]
-pub struct Size {
+pub struct ClusterSize {
     /// Leaves.
     pub leaves: usize,
     /// Tailers.
@@ -24,7 +23,7 @@ pub struct Size {
     pub aggregators: usize,
 }
 
-impl Default for Size {
+impl Default for ClusterSize {
     fn default() -> Self {
         Self {
             leaves: 3,
@@ -34,8 +33,8 @@ impl Default for Size {
     }
 }
 
-impl Size {
-    /// A network with a host for each node and one for their Kafka.
+impl ClusterSize {
+    /// A network with a host for each node and one for Kafka.
     pub fn network(self) -> Network {
         let names: Vec<String> = self
             .nodes()
@@ -46,23 +45,23 @@ impl Size {
         Network::new(&names).expect("a network")
     }
 
-    /// The role and name of each node, in the order in which they start.
+    /// Role and name of each node, in start order.
     fn nodes(self) -> Vec<(&'static str, String)> {
-        let of = |role: &'static str, count: usize| (1..=count).map(move |n| (role, format!("{role}-{n}")));
-        of("tailer", self.tailers)
-            .chain(of("leaf", self.leaves))
-            .chain(of("aggregator", self.aggregators))
+        let nodes_of = |role: &'static str, count: usize| (1..=count).map(move |n| (role, format!("{role}-{n}")));
+        nodes_of("tailer", self.tailers)
+            .chain(nodes_of("leaf", self.leaves))
+            .chain(nodes_of("aggregator", self.aggregators))
             .collect()
     }
 }
 
-/// A node.
-pub struct Node {
+/// A node of a cluster.
+pub struct ClusterNode {
     /// `tailer`, `leaf` or `aggregator`.
     pub role: &'static str,
-    /// Such as `leaf-1`.
+    /// Its name (`leaf-1`).
     pub name: String,
-    /// Where it listens.
+    /// Its base URL.
     pub url: String,
     host: Host,
     process: Option<Process>,
@@ -72,11 +71,11 @@ pub struct Node {
 pub struct Cluster {
     /// Its Kafka.
     pub kafka: Kafka,
-    nodes: BTreeMap<String, Node>,
-    folder: Folder,
+    nodes: BTreeMap<String, ClusterNode>,
+    folder: TestDir,
     settings: Settings,
-    /// Where nodes have their data, if not in the folder.
-    places: BTreeMap<String, PathBuf>,
+    /// Data directories outside of the cluster's folder, by node.
+    data_dirs: BTreeMap<String, PathBuf>,
     client: Client,
 }
 
@@ -89,57 +88,57 @@ impl std::ops::Deref for Cluster {
 
 impl Cluster {
     /// Starts a broker and all nodes, and waits until they are ready.
-    pub async fn start(size: Size, settings: Settings) -> Self {
+    pub async fn start(size: ClusterSize, settings: Settings) -> Self {
         Self::start_on(Kafka::start().await, size, settings).await
     }
 
-    /// Starts a cluster in which a node has its data elsewhere.
-    pub async fn start_with_place(size: Size, settings: Settings, node: &str, place: PathBuf) -> Self {
-        Self::start_placed(
+    /// Starts a cluster in which one node uses the given data directory.
+    pub async fn start_with_data_dir(size: ClusterSize, settings: Settings, node: &str, data_dir: PathBuf) -> Self {
+        Self::start_with(
             Kafka::start().await,
             size,
             settings,
-            [(node.to_owned(), place)].into(),
-            |_| Host::here(),
+            [(node.to_owned(), data_dir)].into(),
+            |_| Host::local(),
         )
         .await
     }
 
-    /// Starts a broker and all nodes, each on its host of a network.
-    pub async fn start_within(network: &Network, size: Size, settings: Settings) -> Self {
+    /// Starts a broker and all nodes, each on its own host of a network.
+    pub async fn start_within(network: &Network, size: ClusterSize, settings: Settings) -> Self {
         let kafka = Kafka::start_on(network.host("kafka"), &[]).await;
-        Self::start_placed(kafka, size, settings, BTreeMap::new(), |name| network.host(name)).await
+        Self::start_with(kafka, size, settings, BTreeMap::new(), |name| network.host(name)).await
     }
 
-    /// Starts all nodes on a broker that runs.
-    pub async fn start_on(kafka: Kafka, size: Size, settings: Settings) -> Self {
-        Self::start_placed(kafka, size, settings, BTreeMap::new(), |_| Host::here()).await
+    /// Starts all nodes on a running broker.
+    pub async fn start_on(kafka: Kafka, size: ClusterSize, settings: Settings) -> Self {
+        Self::start_with(kafka, size, settings, BTreeMap::new(), |_| Host::local()).await
     }
 
-    async fn start_placed(
+    async fn start_with(
         kafka: Kafka,
-        size: Size,
+        size: ClusterSize,
         settings: Settings,
-        places: BTreeMap<String, PathBuf>,
+        data_dirs: BTreeMap<String, PathBuf>,
         host_of: impl Fn(&str) -> Host,
     ) -> Self {
-        let folder = Folder::new("cluster").expect("a temporary folder");
+        let folder = TestDir::new("cluster").expect("a temporary folder");
         let names = size.nodes();
         let node = |(role, name): &(&'static str, String)| {
             let host = host_of(name);
             let port = host.free_ports(1).expect("a free port")[0];
             (
                 name.clone(),
-                Node {
+                ClusterNode {
                     role,
                     name: name.clone(),
-                    url: format!("http://{}", host.at(port)),
+                    url: format!("http://{}", host.socket_addr(port)),
                     host,
                     process: None,
                 },
             )
         };
-        let nodes: BTreeMap<String, Node> = names.iter().map(node).collect();
+        let nodes: BTreeMap<String, ClusterNode> = names.iter().map(node).collect();
         let urls = nodes
             .values()
             .filter(|node| node.role == "aggregator")
@@ -150,11 +149,13 @@ impl Cluster {
             nodes,
             folder,
             settings,
-            places,
+            data_dirs,
             client: Client::new(urls),
         };
         std::fs::write(cluster.config(), cluster.config_text()).expect("the folder can be written");
-        cluster.command(&["cluster", "init"]).expect("the change log is made");
+        cluster
+            .command(&["cluster", "init"])
+            .expect("the change log is created");
         for (_, name) in &names {
             cluster.spawn(name).expect("the node starts");
         }
@@ -164,20 +165,20 @@ impl Cluster {
         cluster
     }
 
-    /// The file of settings that all nodes have.
+    /// The configuration file shared by all nodes.
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("cluster.toml")
     }
 
     fn config_text(&self) -> String {
         let members = |role: &str| {
-            let of: Vec<String> = self
+            let members: Vec<String> = self
                 .nodes
                 .values()
                 .filter(|node| node.role == role)
                 .map(|node| format!("{}={}", node.name, node.url))
                 .collect();
-            of.join(",")
+            members.join(",")
         };
         format!(
             "[cluster]\nkafka = \"{}\"\nreplication = 1\ntailers = \"{}\"\nleaves = \"{}\"\naggregators = \"{}\"\n",
@@ -188,7 +189,7 @@ impl Cluster {
         )
     }
 
-    /// Runs a command of the binary with the cluster's settings; what it wrote to standard output.
+    /// Runs a command of the binary with the cluster's configuration and returns its standard output.
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(self.settings.binary.clone().unwrap_or_else(binary));
         let output = command.args(arguments).arg("--config").arg(self.config()).output()?;
@@ -204,17 +205,17 @@ impl Cluster {
         Ok(out)
     }
 
-    /// All nodes, by name.
-    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+    /// All nodes, ordered by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &ClusterNode> {
         self.nodes.values()
     }
 
     /// A client of one aggregator.
-    pub fn door(&self, name: &str) -> Client {
+    pub fn client_of(&self, name: &str) -> Client {
         Client::new(vec![self.nodes[name].url.clone()])
     }
 
-    /// A metric of a node, summed over its labels; 0, where there is none.
+    /// A metric of a node, summed over all labels; 0 if it has none.
     pub async fn metric(&self, node: &str, name: &str) -> Result<f64> {
         let text = reqwest::Client::builder()
             .no_proxy()
@@ -224,25 +225,25 @@ impl Cluster {
             .await?
             .text()
             .await?;
-        let of = |line: &str| {
+        let value = |line: &str| {
             line.strip_prefix(name)
                 .filter(|rest| rest.starts_with([' ', '{']))
                 .and_then(|_| line.rsplit_once(' ')?.1.parse::<f64>().ok())
         };
-        Ok(text.lines().filter_map(of).sum::<f64>())
+        Ok(text.lines().filter_map(value).sum::<f64>())
     }
 
-    /// A node's process, while it runs.
+    /// A node's process; panics if it does not run.
     pub fn process(&self, name: &str) -> &Process {
         self.nodes[name]
             .process
             .as_ref()
-            .unwrap_or_else(|| panic!("{name} runs"))
+            .unwrap_or_else(|| panic!("{name} does not run"))
     }
 
-    /// The data folder of a node.
-    pub fn data(&self, name: &str) -> PathBuf {
-        self.places
+    /// A node's data directory.
+    pub fn data_dir(&self, name: &str) -> PathBuf {
+        self.data_dirs
             .get(name)
             .cloned()
             .unwrap_or_else(|| self.folder.path().join(name))
@@ -257,8 +258,8 @@ impl Cluster {
         std::fs::read_to_string(self.log_file(name)).unwrap_or_default()
     }
 
-    /// The end of a node's log.
-    pub fn log_end(&self, name: &str) -> String {
+    /// The last lines of a node's log.
+    pub fn log_tail(&self, name: &str) -> String {
         let log = self.log(name);
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
@@ -272,7 +273,7 @@ impl Cluster {
             .arg("--config")
             .arg(self.config())
             .arg("--data")
-            .arg(self.data(name));
+            .arg(self.data_dir(name));
         if !node.host.address.is_loopback() {
             command.arg("--insecure");
         }
@@ -285,7 +286,7 @@ impl Cluster {
     }
 
     async fn wait_until_ready(&mut self, name: &str) -> Result<()> {
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         let url = format!("{}/readyz", self.nodes[name].url);
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -293,8 +294,8 @@ impl Cluster {
             .build()?;
         loop {
             let node = self.nodes.get_mut(name).expect("a node");
-            if let Some(status) = node.process.as_mut().and_then(Process::ended) {
-                bail!("{name} ended with {status}\n{}", self.log_end(name));
+            if let Some(status) = node.process.as_mut().and_then(Process::exit_status) {
+                bail!("{name} exited with {status}\n{}", self.log_tail(name));
             }
             if http
                 .get(&url)
@@ -305,49 +306,51 @@ impl Cluster {
                 return Ok(());
             }
             ensure!(
-                begun.elapsed() < PATIENCE,
-                "{name} is not ready within {PATIENCE:?}\n{}",
-                self.log_end(name)
+                started.elapsed() < WAIT_MAX,
+                "{name} was not ready within {WAIT_MAX:?}\n{}",
+                self.log_tail(name)
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// `kill -9` of a node.
+    /// Kills a node with `kill -9`.
     pub fn kill(&mut self, name: &str) {
         if let Some(mut process) = self.nodes.get_mut(name).expect("a node").process.take() {
             process.kill();
         }
     }
 
-    /// Ends a node in order.
+    /// Stops a node gracefully.
     pub fn stop(&mut self, name: &str) {
         let process = self.nodes.get_mut(name).expect("a node").process.take();
-        let status = process.expect("it runs").stop().expect("it ends");
+        let status = process.expect("the node runs").stop().expect("the node exits");
         assert!(
             status.success(),
-            "an ordered stop of {name} ends with {status}\n{}",
-            self.log_end(name)
+            "a graceful stop of {name} ended with {status}\n{}",
+            self.log_tail(name)
         );
     }
 
-    /// Starts a node again on its folder, and waits until it is ready.
-    pub async fn start_again(&mut self, name: &str) {
-        self.start_all_again(&[name.to_owned()]).await;
+    /// Restarts a node on its data directory and waits until it is ready.
+    pub async fn restart(&mut self, name: &str) {
+        self.restart_all(&[name.to_owned()]).await;
     }
 
-    /// Starts a node again on its folder; it need not become ready.
-    pub fn start_unready(&mut self, name: &str) {
-        self.spawn(name).expect("the node starts again");
+    /// Restarts a node on its data directory without waiting until it is ready.
+    pub fn restart_without_waiting(&mut self, name: &str) {
+        self.spawn(name).expect("the node restarts");
     }
 
-    /// Starts nodes again on their folders, and waits until all are ready.
-    pub async fn start_all_again(&mut self, names: &[String]) {
+    /// Restarts nodes on their data directories and waits until all are ready.
+    pub async fn restart_all(&mut self, names: &[String]) {
         for name in names {
-            self.spawn(name).expect("the node starts again");
+            self.spawn(name).expect("the node restarts");
         }
         for name in names {
-            self.wait_until_ready(name).await.expect("the node is ready again");
+            self.wait_until_ready(name)
+                .await
+                .expect("the node is ready after a restart");
         }
     }
 }

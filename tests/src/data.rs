@@ -1,4 +1,4 @@
-//! Real event data, found through `RACHIS_TEST_DATA`.
+//! Real event data, located through `RACHIS_TEST_DATA`.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -7,28 +7,28 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// The folder of real event data: `RACHIS_TEST_DATA`, else `../shared/data` beside the repository. None where it is not
-/// there; where `CI` is set that is a failure, because a test without its data shows nothing.
+/// The folder of real event data: `RACHIS_TEST_DATA`, else `../shared/data` beside the repository; `None` if it does
+/// not exist. With `CI` set this panics instead, because a test without its data proves nothing.
 pub fn folder() -> Option<PathBuf> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let folder = std::env::var_os("RACHIS_TEST_DATA").map_or(beside, PathBuf::from);
+    let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let folder = std::env::var_os("RACHIS_TEST_DATA").map_or(default, PathBuf::from);
     if folder.is_dir() {
         return Some(folder);
     }
     let ci = std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false" && value != "0");
     assert!(
         !ci,
-        "{} is not there; name the folder of real event data in RACHIS_TEST_DATA",
+        "{} does not exist; set RACHIS_TEST_DATA to the folder of real event data",
         folder.display()
     );
     eprintln!(
-        "LEFT OUT: {} is not there (RACHIS_TEST_DATA names the folder of real event data)",
+        "SKIPPED: {} does not exist; set RACHIS_TEST_DATA to the folder of real event data",
         folder.display()
     );
     None
 }
 
-/// The documents of one file (`gharchive_2015.ndjson.gz`), as they stand there.
+/// The documents of one file (`gharchive_2015.ndjson.gz`), byte for byte.
 pub fn documents(file: &str) -> Result<Vec<String>> {
     let path = folder().context("no folder of real event data")?.join(file);
     let gz =

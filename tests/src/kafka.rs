@@ -1,70 +1,40 @@
-//! A real Apache Kafka: one broker (KRaft), in a temporary folder, on free ports; it can be killed, paused and started
-//! again.
+//! A real Apache Kafka: one broker (KRaft) in a temporary folder, on free ports. It can be killed, paused and
+//! restarted.
+
+mod broker_process;
+mod producer;
 
 use std::{
     path::PathBuf,
-    process::Command,
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rdkafka::{
-    ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
+    ClientConfig, Message as _, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError,
-    message::{DeliveryResult, Header, OwnedHeaders},
-    producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
+    producer::{BaseProducer, BaseRecord, Producer as _},
 };
+
+pub use broker_process::jars;
+use broker_process::{format_storage, properties, spawn};
+pub use producer::{KafkaProducer, NewRecord};
 
 use crate::{
-    PATIENCE,
+    WAIT_MAX,
     network::Host,
-    process::{Folder, Process},
+    process::{Process, TestDir},
 };
 
-/// A broker.
+/// A running broker.
 pub struct Kafka {
     process: Process,
-    folder: Folder,
+    folder: TestDir,
     host: Host,
     port: u16,
-}
-
-/// A record to produce.
-#[derive(Debug, Clone, Default)]
-pub struct Produce {
-    /// The partition; by the key's hash or at random, if none.
-    pub partition: Option<i32>,
-    /// The key.
-    pub key: Option<Vec<u8>>,
-    /// The value; null, if none.
-    pub value: Option<Vec<u8>>,
-    /// Headers.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
-    /// The producer's time, milliseconds since 1970; now, if none.
-    pub time_ms: Option<i64>,
-}
-
-impl Produce {
-    /// A record that has only a value.
-    pub fn value(value: impl Into<Vec<u8>>) -> Self {
-        Self {
-            value: Some(value.into()),
-            ..Self::default()
-        }
-    }
-
-    /// A record with a key.
-    pub fn keyed(key: impl Into<Vec<u8>>, value: Option<Vec<u8>>) -> Self {
-        Self {
-            key: Some(key.into()),
-            value,
-            ..Self::default()
-        }
-    }
 }
 
 impl Kafka {
@@ -73,14 +43,14 @@ impl Kafka {
         Self::start_with(&[]).await
     }
 
-    /// Starts a broker with further lines of its configuration.
-    pub async fn start_with(further: &[&str]) -> Self {
-        Self::start_on(Host::here(), further).await
+    /// Starts a broker with additional lines of `server.properties`.
+    pub async fn start_with(extra: &[&str]) -> Self {
+        Self::start_on(Host::local(), extra).await
     }
 
     /// Starts a broker on a host.
-    pub async fn start_on(host: Host, further: &[&str]) -> Self {
-        let folder = Folder::new("kafka").expect("a temporary folder");
+    pub async fn start_on(host: Host, extra: &[&str]) -> Self {
+        let folder = TestDir::new("kafka").expect("a temporary folder");
         let ports = host.free_ports(2).expect("free ports");
         let (port, controller) = (ports[0], ports[1]);
         std::fs::write(
@@ -90,7 +60,7 @@ impl Kafka {
                 &host,
                 port,
                 controller,
-                further,
+                extra,
             ),
         )
         .expect("the folder can be written");
@@ -106,17 +76,17 @@ impl Kafka {
         kafka
     }
 
-    /// `bootstrap.servers`.
+    /// Its address, for `bootstrap.servers`.
     pub fn bootstrap(&self) -> String {
-        self.host.at(self.port).to_string()
+        self.host.socket_addr(self.port).to_string()
     }
 
     async fn wait_until_ready(&mut self) {
-        let begun = Instant::now();
+        let started = Instant::now();
         while self.topics().is_err() {
             let log = || std::fs::read_to_string(self.folder.path().join("output")).unwrap_or_default();
-            assert!(self.process.ended().is_none(), "Kafka ended\n{}", log());
-            assert!(begun.elapsed() < PATIENCE, "Kafka does not answer\n{}", log());
+            assert!(self.process.exit_status().is_none(), "Kafka exited\n{}", log());
+            assert!(started.elapsed() < WAIT_MAX, "Kafka does not answer\n{}", log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -131,29 +101,29 @@ impl Kafka {
     pub fn topics(&self) -> Result<Vec<String>> {
         let client: BaseProducer = self.config().create()?;
         let metadata = client.client().fetch_metadata(None, Duration::from_secs(2))?;
-        // A broker that has started and not yet registered takes no topics.
+        // Topics cannot be created before the broker has registered with the controller.
         ensure!(!metadata.brokers().is_empty(), "no broker is registered");
         Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
     }
 
-    /// `kill -9`.
+    /// Kills it with `kill -9`.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Freezes it.
+    /// Pauses it with SIGSTOP.
     pub fn pause(&self) {
         self.process.pause();
     }
 
-    /// Lets it go on.
+    /// Resumes it with SIGCONT.
     pub fn resume(&self) {
         self.process.resume();
     }
 
-    /// Starts it again after a kill, and waits until it answers.
-    pub async fn start_again(&mut self) {
-        self.process = spawn(&self.folder, &self.host).expect("Kafka starts again");
+    /// Restarts it after a kill and waits until it answers.
+    pub async fn restart(&mut self) {
+        self.process = spawn(&self.folder, &self.host).expect("Kafka restarts");
         self.wait_until_ready().await;
     }
 
@@ -161,7 +131,7 @@ impl Kafka {
         Ok(self.config().create()?)
     }
 
-    /// How many consumers a group has; none while it shares out its partitions anew.
+    /// The number of consumers in a group; 0 while it rebalances.
     pub fn members(&self, group: &str) -> Result<usize> {
         let client: BaseProducer = self.config().create()?;
         let groups = client.client().fetch_group_list(Some(group), Duration::from_secs(2))?;
@@ -183,17 +153,17 @@ impl Kafka {
             .await
             .expect("an answer");
         assert!(created.iter().all(Result::is_ok), "{created:?}");
-        self.leads(name, partitions).await;
+        self.wait_until_leader(name, partitions).await;
     }
 
-    /// Waits until the broker leads all partitions of a topic: the controller answers a change before the broker has
-    /// heard of it.
-    async fn leads(&self, topic: &str, partitions: i32) {
+    /// Waits until the broker leads all partitions of a topic: the controller acknowledges a change before the broker
+    /// applies it.
+    async fn wait_until_leader(&self, topic: &str, partitions: i32) {
         crate::eventually(
             &format!("the broker leads {partitions} partitions of {topic}"),
             || async {
                 let (config, topic) = (self.config(), topic.to_owned());
-                let ask = move || -> Result<()> {
+                let fetch = move || -> Result<()> {
                     let client: BaseProducer = config.create()?;
                     for partition in 0..partitions {
                         client
@@ -202,7 +172,7 @@ impl Kafka {
                     }
                     Ok(())
                 };
-                tokio::task::spawn_blocking(ask).await?
+                tokio::task::spawn_blocking(fetch).await?
             },
         )
         .await;
@@ -219,7 +189,7 @@ impl Kafka {
         assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
     }
 
-    /// Gives a topic these settings, and the defaults for all others.
+    /// Replaces a topic's settings; all others return to their defaults.
     pub async fn set_topic_config(&self, name: &str, settings: &[(&str, &str)]) {
         let mut altered = AlterConfig::new(ResourceSpecifier::Topic(name));
         for (key, value) in settings {
@@ -234,7 +204,7 @@ impl Kafka {
         assert!(answer.iter().all(Result::is_ok), "{answer:?}");
     }
 
-    /// Drops the records of a partition before `offset`, as retention would.
+    /// Deletes the records of a partition before `offset`, as retention would.
     pub async fn delete_records_before(&self, topic: &str, partition: i32, offset: i64) {
         let mut before = TopicPartitionList::new();
         before
@@ -252,7 +222,7 @@ impl Kafka {
         );
     }
 
-    /// Gives a topic more partitions.
+    /// Raises a topic's number of partitions to `partitions`.
     pub async fn add_partitions(&self, topic: &str, partitions: usize) {
         let more = NewPartitions::new(topic, partitions);
         let created = self
@@ -262,14 +232,13 @@ impl Kafka {
             .await
             .expect("an answer");
         assert!(created.iter().all(Result::is_ok), "{created:?}");
-        self.leads(topic, i32::try_from(partitions).expect("few partitions"))
+        self.wait_until_leader(topic, i32::try_from(partitions).expect("few partitions"))
             .await;
     }
 
-    /// Takes the batches that end at `offset` or later out of the newest segment of a partition, as a disk that lost
-    /// its newest writes. Only while the broker is killed; it then starts with what is left, and takes it for the same
-    /// topic.
-    pub fn cut_log(&self, topic: &str, partition: i32, offset: i64) {
+    /// Truncates the newest segment of a partition before the first batch that ends at `offset` or later, like a disk
+    /// that lost its newest writes. Only while the broker is down; it restarts with the rest as the same topic.
+    pub fn truncate_log(&self, topic: &str, partition: i32, offset: i64) {
         let segments = self.segments(topic, partition);
         let newest = segments.last().expect("a segment");
         let log = std::fs::read(newest).expect("the segment can be read");
@@ -277,10 +246,11 @@ impl Kafka {
             .write(true)
             .open(newest)
             .expect("the segment can be written");
-        file.set_len(length_before(&log, offset) as u64).expect("it can be cut");
+        file.set_len(length_before(&log, offset) as u64)
+            .expect("the segment can be truncated");
     }
 
-    /// The files of a partition's records, the newest last.
+    /// The segment files of a partition, newest last.
     fn segments(&self, topic: &str, partition: i32) -> Vec<PathBuf> {
         let folder = self.folder.path().join("log").join(format!("{topic}-{partition}"));
         let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -292,7 +262,7 @@ impl Kafka {
         segments
     }
 
-    /// The offsets that a plain consumer is given of a partition, from the first to the end.
+    /// The offsets of all records that a plain consumer reads from a partition.
     pub async fn offsets(&self, topic: &str, partition: i32) -> Result<Vec<i64>> {
         let mut config = self.config();
         config
@@ -306,11 +276,11 @@ impl Kafka {
             consumer.assign(&all)?;
             let mut offsets = Vec::new();
             loop {
-                match consumer.poll(PATIENCE) {
+                match consumer.poll(WAIT_MAX) {
                     Some(Ok(record)) => offsets.push(record.offset()),
                     Some(Err(KafkaError::PartitionEOF(_))) => return Ok(offsets),
                     Some(Err(error)) => bail!("{error}"),
-                    None => bail!("the broker gives nothing"),
+                    None => bail!("the broker returns no records"),
                 }
             }
         };
@@ -319,14 +289,14 @@ impl Kafka {
             .context("the consumer does not panic")?
     }
 
-    /// Produces records in one transaction that is committed or aborted.
+    /// Produces records in one transaction, which is then committed or aborted.
     pub async fn produce_in_transaction(&self, topic: &str, partition: i32, values: Vec<String>, commit: bool) {
         let producer = self.begin_transaction(topic, partition, values).await;
         let end = move || {
             if commit {
-                producer.commit_transaction(PATIENCE)
+                producer.commit_transaction(WAIT_MAX)
             } else {
-                producer.abort_transaction(PATIENCE)
+                producer.abort_transaction(WAIT_MAX)
             }
         };
         tokio::task::spawn_blocking(end)
@@ -335,22 +305,22 @@ impl Kafka {
             .expect("the transaction ends");
     }
 
-    /// Produces records in a transaction that its producer has yet to end.
+    /// Produces records in a transaction and leaves it open; its producer must end it.
     pub async fn begin_transaction(&self, topic: &str, partition: i32, values: Vec<String>) -> BaseProducer {
         let mut config = self.config();
         config.set("transactional.id", format!("harness-{topic}-{partition}"));
         let topic = topic.to_owned();
         let work = move || -> Result<BaseProducer> {
             let producer: BaseProducer = config.create()?;
-            producer.init_transactions(PATIENCE)?;
+            producer.init_transactions(WAIT_MAX)?;
             producer.begin_transaction()?;
             for value in &values {
-                // A compacted topic takes no record without a key.
+                // A compacted topic rejects records without a key.
                 producer
                     .send(BaseRecord::to(&topic).partition(partition).key("k").payload(value))
                     .map_err(|(error, _)| error)?;
             }
-            producer.flush(PATIENCE)?;
+            producer.flush(WAIT_MAX)?;
             Ok(producer)
         };
         tokio::task::spawn_blocking(work)
@@ -359,44 +329,31 @@ impl Kafka {
             .expect("the transaction begins")
     }
 
-    /// Produces records in order (idempotent, all acknowledged) and gives back partition and offset of each.
-    pub async fn produce(&self, topic: &str, records: Vec<Produce>) -> Vec<(i32, i64)> {
-        self.writer().produce(topic, records).await
+    /// Produces records in order (idempotent, all acknowledged) and returns partition and offset of each.
+    pub async fn produce(&self, topic: &str, records: Vec<NewRecord>) -> Vec<(i32, i64)> {
+        self.producer().produce(topic, records).await
     }
 
-    /// Produces without holding the broker, which may be killed meanwhile.
-    pub fn writer(&self) -> Writer {
+    /// A producer that does not borrow the broker, which may be killed meanwhile.
+    pub fn producer(&self) -> KafkaProducer {
         let mut config = self.config();
         config
             .set("enable.idempotence", "true")
             .set("message.max.bytes", "20000000")
             .set("queue.buffering.max.messages", "1000000");
-        Writer(config)
+        KafkaProducer(config)
     }
 }
 
-/// Produces to a broker that may be killed meanwhile.
-#[derive(Clone)]
-pub struct Writer(ClientConfig);
-
-impl Writer {
-    /// Produces records in order (idempotent, all acknowledged) and gives back partition and offset of each.
-    pub async fn produce(&self, topic: &str, records: Vec<Produce>) -> Vec<(i32, i64)> {
-        let (config, topic) = (self.0.clone(), topic.to_owned());
-        tokio::task::spawn_blocking(move || produce(&config, &topic, &records))
-            .await
-            .expect("the producer does not panic")
-            .unwrap_or_else(|error| panic!("all are acknowledged: {error:#}"))
-    }
-}
-
-/// How many bytes of a segment come before the batch that holds `offset`. A batch begins with its first offset (8
-/// bytes) and the length of what follows (4 bytes); the offset of its last record, from the first, is at byte 23.
+/// The length of a segment's prefix before the first batch that ends at `offset` or later. A batch begins with its base
+/// offset (8 bytes) and the length of the rest (4 bytes); the last offset delta is at byte 23.
 fn length_before(log: &[u8], offset: i64) -> usize {
     let mut at = 0;
-    while let (Some(first), Some(length), Some(last)) =
-        (number(log, at, 8), number(log, at + 8, 4), number(log, at + 23, 4))
-    {
+    while let (Some(first), Some(length), Some(last)) = (
+        big_endian(log, at, 8),
+        big_endian(log, at + 8, 4),
+        big_endian(log, at + 23, 4),
+    ) {
         if first + last >= offset {
             break;
         }
@@ -405,161 +362,11 @@ fn length_before(log: &[u8], offset: i64) -> usize {
     at.min(log.len())
 }
 
-fn number(bytes: &[u8], at: usize, length: usize) -> Option<i64> {
+fn big_endian(bytes: &[u8], at: usize, length: usize) -> Option<i64> {
     Some(
         bytes
             .get(at..at + length)?
             .iter()
             .fold(0, |number, byte| number << 8 | i64::from(*byte)),
     )
-}
-
-/// Notes where each record went.
-struct Deliveries(Mutex<Vec<Result<(i32, i64), KafkaError>>>);
-
-impl ClientContext for Deliveries {}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<usize>;
-    fn delivery(&self, result: &DeliveryResult<'_>, index: Box<usize>) {
-        if let Ok(mut deliveries) = self.0.lock() {
-            deliveries[*index] = result
-                .as_ref()
-                .map(|message| (message.partition(), message.offset()))
-                .map_err(|(error, _)| error.clone());
-        }
-    }
-}
-
-fn produce(config: &ClientConfig, topic: &str, records: &[Produce]) -> Result<Vec<(i32, i64)>> {
-    let producer: BaseProducer<Deliveries> =
-        config.create_with_context(Deliveries(Mutex::new(vec![Err(KafkaError::Canceled); records.len()])))?;
-    for (index, record) in records.iter().enumerate() {
-        let mut headers = OwnedHeaders::new();
-        for (key, value) in &record.headers {
-            headers = headers.insert(Header {
-                key,
-                value: value.as_deref(),
-            });
-        }
-        let mut next = BaseRecord::<[u8], [u8], Box<usize>>::with_opaque_to(topic, Box::new(index)).headers(headers);
-        next.partition = record.partition;
-        next.key = record.key.as_deref();
-        next.payload = record.value.as_deref();
-        next.timestamp = record.time_ms;
-        while let Err((error, back)) = producer.send(next) {
-            if error.rdkafka_error_code() != Some(rdkafka::types::RDKafkaErrorCode::QueueFull) {
-                bail!("record {index}: {error}");
-            }
-            producer.poll(Duration::from_millis(10));
-            next = back;
-        }
-        producer.poll(Duration::ZERO);
-    }
-    producer.flush(PATIENCE)?;
-    let deliveries = producer
-        .context()
-        .0
-        .lock()
-        .map_err(|_| anyhow::anyhow!("a callback panicked"))?
-        .clone();
-    deliveries
-        .into_iter()
-        .enumerate()
-        .map(|(index, delivery)| delivery.with_context(|| format!("record {index} of {topic} was not acknowledged")))
-        .collect()
-}
-
-/// The jars, as `tests/run` fetched them.
-pub fn jars() -> Result<PathBuf> {
-    let folder = std::env::var_os("RACHIS_KAFKA_JARS").map(PathBuf::from).or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
-        Some(cache.join("rachis/kafka-4.1.1"))
-    });
-    let folder = folder.context("no home folder")?;
-    ensure!(
-        folder.is_dir(),
-        "{} is not there; ./tests/run --prepare fetches Apache Kafka",
-        folder.display()
-    );
-    Ok(folder)
-}
-
-fn java(folder: &Folder, host: &Host) -> Result<Command> {
-    let mut command = host.command("java");
-    command
-        .current_dir(folder.path())
-        .args(["-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp"])
-        .arg(jars()?.join("*"));
-    Ok(command)
-}
-
-fn format_storage(folder: &Folder) -> Result<()> {
-    // Any 22 characters of URL-safe base64 that decode to 16 bytes name a cluster.
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    let mut id: String = (0..21)
-        .map(|_| char::from(alphabet[rand::random_range(0..alphabet.len())]))
-        .collect();
-    id.push('A');
-    let output = java(folder, &Host::here())?
-        .args([
-            "kafka.tools.StorageTool",
-            "format",
-            "--standalone",
-            "-t",
-            &id,
-            "-c",
-            "server.properties",
-        ])
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
-}
-
-fn spawn(folder: &Folder, host: &Host) -> Result<Process> {
-    Process::start(
-        "kafka",
-        java(folder, host)?.args(["kafka.Kafka", "server.properties"]),
-        &folder.path().join("output"),
-    )
-}
-
-fn properties(log: &str, host: &Host, port: u16, controller: u16, further: &[&str]) -> String {
-    let (broker, controller) = (host.at(port), host.at(controller));
-    let lines = [
-        "process.roles=broker,controller".to_owned(),
-        "node.id=1".into(),
-        format!("controller.quorum.bootstrap.servers={controller}"),
-        format!("listeners=PLAINTEXT://{broker},CONTROLLER://{controller}"),
-        format!("advertised.listeners=PLAINTEXT://{broker}"),
-        "controller.listener.names=CONTROLLER".into(),
-        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".into(),
-        format!("log.dirs={log}"),
-        "auto.create.topics.enable=false".into(),
-        "offsets.topic.replication.factor=1".into(),
-        "offsets.topic.num.partitions=1".into(),
-        "transaction.state.log.replication.factor=1".into(),
-        "transaction.state.log.min.isr=1".into(),
-        "transaction.state.log.num.partitions=1".into(),
-        "group.initial.rebalance.delay.ms=0".into(),
-        "group.min.session.timeout.ms=1000".into(),
-        "message.max.bytes=20000000".into(),
-        // A killed broker waits for its own old session; short, so that a test need not.
-        "broker.session.timeout.ms=1500".into(),
-        "broker.heartbeat.interval.ms=300".into(),
-        "controller.quorum.election.timeout.ms=300".into(),
-        "controller.quorum.fetch.timeout.ms=600".into(),
-    ];
-    lines
-        .into_iter()
-        .chain(further.iter().map(|line| (*line).to_owned()))
-        .map(|line| line + "\n")
-        .collect()
 }

@@ -1,9 +1,8 @@
-//! The harness of the whole's tests: a real Apache Kafka, the real server as a process, real event data, an oracle of
-//! its own.
+//! The test harness: a real Apache Kafka, the real server as processes, real event data and an independent oracle.
 //!
-//! Everything runs in a temporary folder on ports that the system gives. Where a test fails, the folder is kept and
-//! named, with the logs in it. What is waited for is polled here, with a deadline and the last thing seen in the
-//! message; tests themselves never sleep.
+//! Everything runs in a temporary folder, on ports chosen by the operating system. When a test fails, its folder is
+//! kept and its path printed, with the logs inside. Conditions are polled here, with a deadline and the last observed
+//! state in the message; the tests themselves never sleep.
 
 pub mod client;
 pub mod cluster;
@@ -11,16 +10,16 @@ pub mod data;
 pub mod kafka;
 pub mod network;
 pub mod oracle;
-pub mod process;
 pub mod rules;
 pub mod server;
 pub mod service;
 pub mod small_disk;
+pub mod sql_response;
 pub mod statements;
-pub mod told;
 
 use std::{future::Future, time::Duration};
 
+pub use child_process as process;
 pub use client::{Answer, Client};
 pub use cluster::Cluster;
 pub use kafka::Kafka;
@@ -28,19 +27,18 @@ pub use network::Network;
 pub use server::{Server, Settings};
 pub use service::Service;
 
-/// How long a condition may take to come true, seconds: generous, since it is only waited out where a promise is
-/// broken.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a condition may take to come true. Generous: it is only waited out when the condition never holds.
+pub const WAIT_MAX: Duration = Duration::from_secs(90);
 
-/// Polls until `check` gives a value; fails with the last complaint after [`PATIENCE`].
+/// Polls `check` until it returns a value; panics with the last error after [`WAIT_MAX`].
 pub async fn eventually<T, F: Future<Output = anyhow::Result<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     let mut pause = Duration::from_millis(5);
     loop {
         match check().await {
             Ok(value) => return value,
-            Err(complaint) if begun.elapsed() > PATIENCE => {
-                panic!("{what}: not within {PATIENCE:?}; last: {complaint:#}")
+            Err(error) if started.elapsed() > WAIT_MAX => {
+                panic!("{what}: did not happen within {WAIT_MAX:?}; last error: {error:#}")
             }
             Err(_) => tokio::time::sleep(pause).await,
         }
@@ -48,18 +46,18 @@ pub async fn eventually<T, F: Future<Output = anyhow::Result<T>>>(what: &str, mu
     }
 }
 
-/// The seed of a random test: from `RACHIS_SEED`, else drawn; printed, so that a failure can be run again.
+/// The seed of a randomized test: `RACHIS_SEED`, else random. Printed, so that a failure can be repeated.
 pub fn seed() -> u64 {
     seed_or(rand::random)
 }
 
-/// The same, but drawn by the caller: a test that writes its own questions asks the same ones in every short run, and
-/// others in a long one.
-pub fn seed_or(drawn: impl FnOnce() -> u64) -> u64 {
+/// Like [`seed`], with a default chosen by the caller: a test that generates its statements uses the same ones in every
+/// short run, and new ones in a long run.
+pub fn seed_or(default: impl FnOnce() -> u64) -> u64 {
     let seed = std::env::var("RACHIS_SEED")
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or_else(drawn);
+        .unwrap_or_else(default);
     eprintln!("seed: RACHIS_SEED={seed}");
     seed
 }

@@ -1,15 +1,15 @@
-//! A network between processes, for tests that cut it: each host is a network namespace of its own, and a router joins
-//! them all.
+//! A network between processes, for tests of partitions: each host is a network namespace, and a router connects
+//! them.
 //!
 //! ```text
 //! test process ── veth ── router ── veth ── leaf-1
 //!                          │  └──── veth ── leaf-2
-//!                          └ rules: from A to B, drop without a word
+//!                          └ rules: from A to B, drop silently
 //! ```
 //!
-//! What is cut is dropped in silence: no connection is refused or reset, as where a cable is pulled. Several networks
-//! may be there at once, of one test process or of several; what a killed one leaves behind is cleared away by the next
-//! of its number. Takes root.
+//! A cut drops packets silently, like a pulled cable: no connection is refused or reset. Several networks can exist at
+//! once, in one test process or in several; the leftovers of a killed process are removed by the next network with the
+//! same number. Needs root.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,13 +22,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// Networks at once on one machine.
+/// How many networks can exist at once on one machine.
 const NETWORKS_MAX: u8 = 200;
-/// The last bytes of the addresses of the router, and of the test process.
+/// The last byte of the address of the router, and of the test process.
 const ROUTER: u8 = 254;
 const TESTER: u8 = 253;
-/// The host that is the test process itself.
-pub const TEST: &str = "test";
+/// The name of the host that is the test process itself.
+pub const TEST_HOST: &str = "test";
 
 /// Where a process runs and listens: at a loopback address of this machine, or in a network namespace.
 #[derive(Debug, Clone)]
@@ -39,10 +39,9 @@ pub struct Host {
 }
 
 impl Host {
-    /// This machine, at a random address of 127.0.0.0/8. The ports of a process that is killed stay free at that
-    /// address, and it can start again there; at one address for all, another test's process would listen at them now
-    /// and then.
-    pub fn here() -> Self {
+    /// This machine, at a random address of 127.0.0.0/8. A killed process can restart on its ports, because no other
+    /// test uses that address; with one address for all tests, another process might have taken them.
+    pub fn local() -> Self {
         let [first, second, third] = rand::random();
         Self {
             namespace: None,
@@ -50,33 +49,37 @@ impl Host {
         }
     }
 
-    /// The address of one of its ports.
-    pub fn at(&self, port: u16) -> SocketAddr {
+    /// The socket address of a port.
+    pub fn socket_addr(&self, port: u16) -> SocketAddr {
         SocketAddr::from((self.address, port))
     }
 
-    /// Picks free ports below the kernel's range for outgoing connections. It holds each one until it has them all, so
-    /// no two are the same.
+    /// Picks free ports below the kernel's range for outgoing connections. It keeps each one bound until it has all of
+    /// them, so no two are equal.
     pub fn free_ports(&self, count: usize) -> Result<Vec<u16>> {
         let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
-        let first: u16 = range.split_whitespace().next().context("no range of ports")?.parse()?;
-        // The test process cannot bind an address of another network namespace. All ports are free there, and any
-        // address of its own will do.
+        let first: u16 = range
+            .split_whitespace()
+            .next()
+            .context("ip_local_port_range is empty")?
+            .parse()?;
+        // The test process cannot bind an address of another network namespace. All ports are free there, so any local
+        // address will do.
         let address = if self.namespace.is_none() {
             self.address
         } else {
             Ipv4Addr::LOCALHOST
         };
-        let one = || {
+        let bind_one = || {
             (0..1_000)
                 .find_map(|_| TcpListener::bind((address, rand::random_range(first / 2..first))).ok())
                 .context("no free port")
         };
-        let held = (0..count).map(|_| one()).collect::<Result<Vec<_>>>()?;
-        held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+        let bound = (0..count).map(|_| bind_one()).collect::<Result<Vec<_>>>()?;
+        bound.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
     }
 
-    /// A program that runs there. Its process id is the program's own.
+    /// A command that runs on this host. Its process id is the program's own.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let Some(namespace) = &self.namespace else {
             return Command::new(program);
@@ -87,23 +90,23 @@ impl Host {
     }
 }
 
-/// Hosts and the router between them; gone when it is dropped.
+/// Hosts and the router between them, removed on drop.
 pub struct Network {
-    /// The third byte of all its addresses, and a part of all its names.
+    /// The third byte of all its addresses, and part of all its names.
     number: u8,
     hosts: BTreeMap<String, Host>,
     cuts: Mutex<BTreeSet<(Ipv4Addr, Ipv4Addr)>>,
-    slow: Mutex<BTreeSet<String>>,
-    /// Locked while the network is there, whatever becomes of this process.
+    throttled: Mutex<BTreeSet<String>>,
+    /// A file that stays locked as long as the network exists; the lock ends with the process.
     _claim: File,
 }
 
 impl Network {
-    /// A network of these hosts and the test process, with nothing cut.
+    /// Creates a network of these hosts and the test process, with nothing cut.
     pub fn new(hosts: &[String]) -> Result<Self> {
         ensure!(
             nix::unistd::Uid::effective().is_root(),
-            "a network of namespaces takes root"
+            "a network of namespaces needs root"
         );
         ensure!(
             hosts.len() < usize::from(TESTER),
@@ -111,7 +114,7 @@ impl Network {
             hosts.len()
         );
         let (number, claim) = claim()?;
-        clear_away(number)?;
+        remove_leftovers(number)?;
         let host = |(at, name): (usize, &String)| {
             (
                 name.clone(),
@@ -126,7 +129,7 @@ impl Network {
             number,
             hosts,
             cuts: Mutex::default(),
-            slow: Mutex::default(),
+            throttled: Mutex::default(),
             _claim: claim,
         };
         network.build().context(
@@ -138,8 +141,8 @@ impl Network {
     fn build(&self) -> Result<()> {
         let router = self.router();
         ip(&["netns", "add", &router])?;
-        // Without the check of the way back, which would look at the rules of cuts: a cut of one way must not be one of
-        // both.
+        // Reverse-path filtering is off: it would also apply the rules of a cut to the opposite direction, and turn a
+        // one-way cut into a two-way cut.
         let forward =
             "cd /proc/sys/net/ipv4; echo 1 >ip_forward; echo 0 >conf/all/rp_filter; echo 0 >conf/default/rp_filter";
         ip(&["netns", "exec", &router, "sh", "-ec", forward])?;
@@ -161,10 +164,10 @@ impl Network {
                 namespace,
             ])?;
             ip(&["-n", namespace, "link", "set", "lo", "up"])?;
-            self.join(&["-n", namespace], "eth0", host)
+            self.connect(&["-n", namespace], "eth0", host)
                 .with_context(|| name.clone())?;
         }
-        let test = self.host(TEST);
+        let test = self.host(TEST_HOST);
         let near = format!("rachis-{}", self.number);
         ip(&[
             "link",
@@ -178,60 +181,60 @@ impl Network {
             "name",
             &near,
         ])?;
-        self.join(&[], &near, &test)
+        self.connect(&[], &near, &test)
     }
 
-    /// Both ends of a host's link get addresses and routes.
-    fn join(&self, within: &[&str], near: &str, host: &Host) -> Result<()> {
+    /// Gives both ends of a host's link their addresses and routes.
+    fn connect(&self, within: &[&str], near: &str, host: &Host) -> Result<()> {
         let (router, gateway, own) = (
             self.router(),
             address(self.number, ROUTER).to_string(),
             host.address.to_string(),
         );
-        let everybody = format!("{}/24", address(self.number, 0));
-        let here = |arguments: &[&str]| ip(&[within, arguments].concat());
-        let there = |arguments: &[&str]| ip(&[&["-n", &router], arguments].concat());
-        there(&["addr", "add", &gateway, "dev", &port(host)])?;
-        there(&["link", "set", &port(host), "up"])?;
-        there(&["route", "add", &own, "dev", &port(host)])?;
-        here(&["addr", "add", &own, "dev", near])?;
-        here(&["link", "set", near, "up"])?;
-        here(&["route", "add", &gateway, "dev", near, "src", &own])?;
-        here(&["route", "add", &everybody, "via", &gateway, "dev", near, "src", &own])
+        let subnet = format!("{}/24", address(self.number, 0));
+        let on_host = |arguments: &[&str]| ip(&[within, arguments].concat());
+        let on_router = |arguments: &[&str]| ip(&[&["-n", &router], arguments].concat());
+        on_router(&["addr", "add", &gateway, "dev", &port(host)])?;
+        on_router(&["link", "set", &port(host), "up"])?;
+        on_router(&["route", "add", &own, "dev", &port(host)])?;
+        on_host(&["addr", "add", &own, "dev", near])?;
+        on_host(&["link", "set", near, "up"])?;
+        on_host(&["route", "add", &gateway, "dev", near, "src", &own])?;
+        on_host(&["route", "add", &subnet, "via", &gateway, "dev", near, "src", &own])
     }
 
     /// A host by its name.
     pub fn host(&self, name: &str) -> Host {
         match name {
-            TEST => Host {
+            TEST_HOST => Host {
                 namespace: None,
                 address: address(self.number, TESTER),
             },
             name => self
                 .hosts
                 .get(name)
-                .unwrap_or_else(|| panic!("{name} is a host of the network"))
+                .unwrap_or_else(|| panic!("the network has no host {name}"))
                 .clone(),
         }
     }
 
-    /// Drops what goes from one to another, and nothing of what comes back.
+    /// Drops packets from one host to another, but not those in the opposite direction.
     pub fn cut_one_way(&self, from: &str, to: &str) {
         let (from, to) = (self.host(from).address, self.host(to).address);
-        if self.cuts.lock().expect("no holder panicked").insert((from, to)) {
+        if self.cuts.lock().expect("not poisoned").insert((from, to)) {
             self.rule("add", from, to);
         }
     }
 
-    /// Drops all between two.
+    /// Drops all packets between two hosts.
     pub fn cut(&self, one: &str, other: &str) {
         self.cut_one_way(one, other);
         self.cut_one_way(other, one);
     }
 
-    /// Nothing is cut any more.
+    /// Removes all cuts.
     pub fn heal(&self) {
-        for (from, to) in std::mem::take(&mut *self.cuts.lock().expect("no holder panicked")) {
+        for (from, to) in std::mem::take(&mut *self.cuts.lock().expect("not poisoned")) {
             self.rule("del", from, to);
         }
     }
@@ -251,22 +254,22 @@ impl Network {
         .expect("the router takes a rule");
     }
 
-    /// Lets so many kilobits a second through to and from a host.
-    pub fn slow(&self, name: &str, kilobits: u32) {
+    /// Limits the rate to and from a host, in kilobits per second.
+    pub fn throttle(&self, name: &str, kilobits: u32) {
         let (host, rate) = (self.host(name), format!("{kilobits}kbit"));
         let limit = ["root", "tbf", "rate", &rate, "burst", "16kb", "latency", "400ms"];
         for (within, link) in self.ends(&host) {
             tc(&[&["-n", &within, "qdisc", "replace", "dev", &link][..], &limit].concat())
                 .expect("the kernel has the qdisc tbf");
         }
-        self.slow.lock().expect("no holder panicked").insert(name.to_owned());
+        self.throttled.lock().expect("not poisoned").insert(name.to_owned());
     }
 
-    /// No link is slow any more.
-    pub fn quicken(&self) {
-        for name in std::mem::take(&mut *self.slow.lock().expect("no holder panicked")) {
+    /// Removes all rate limits.
+    pub fn unthrottle(&self) {
+        for name in std::mem::take(&mut *self.throttled.lock().expect("not poisoned")) {
             for (within, link) in self.ends(&self.host(&name)) {
-                tc(&["-n", &within, "qdisc", "del", "dev", &link, "root"]).expect("a slow link is made fast");
+                tc(&["-n", &within, "qdisc", "del", "dev", &link, "root"]).expect("the rate limit is removed");
             }
         }
     }
@@ -276,23 +279,26 @@ impl Network {
         let namespace = host
             .namespace
             .clone()
-            .expect("the link of a host, not of the test process");
+            .expect("only a host has a link, not the test process");
         [(self.router(), port(host)), (namespace, "eth0".to_owned())]
     }
 
-    /// Packets of IPv4 that have reached a host.
+    /// The number of IPv4 packets that a host has received.
     pub fn received(&self, name: &str) -> Result<u64> {
         let output = self.host(name).command("cat").arg("/proc/net/snmp").output()?;
-        let told = String::from_utf8(output.stdout)?;
-        let mut lines = told
+        let counters = String::from_utf8(output.stdout)?;
+        let mut lines = counters
             .lines()
             .filter(|line| line.starts_with("Ip: "))
             .map(str::split_whitespace);
-        let (names, values) = (lines.next().context("no names")?, lines.next().context("no values")?);
+        let (names, values) = (
+            lines.next().context("no names in /proc/net/snmp")?,
+            lines.next().context("no values in /proc/net/snmp")?,
+        );
         let (_, received) = names
             .zip(values)
             .find(|(name, _)| *name == "InReceives")
-            .context("no packets are counted")?;
+            .context("no InReceives in /proc/net/snmp")?;
         Ok(received.parse()?)
     }
 
@@ -303,13 +309,13 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        if let Err(error) = clear_away(self.number) {
-            eprintln!("network {} stays: {error:#}", self.number);
+        if let Err(error) = remove_leftovers(self.number) {
+            eprintln!("cannot remove network {}: {error:#}", self.number);
         }
     }
 }
 
-/// The first number that nobody has. The lock ends with the process that holds it, however that ends.
+/// Claims the first unused number. The lock ends with the process that holds it, however that process ends.
 fn claim() -> Result<(u8, File)> {
     for number in 0..NETWORKS_MAX {
         let path = std::env::temp_dir().join(format!("rachis-network-{number}"));
@@ -324,11 +330,11 @@ fn claim() -> Result<(u8, File)> {
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
     }
-    bail!("{NETWORKS_MAX} networks are there already")
+    bail!("{NETWORKS_MAX} networks already exist; wait until other tests end")
 }
 
-/// Removes every namespace and link of a number. Whatever still runs in one is alone from then on.
-fn clear_away(number: u8) -> Result<()> {
+/// Removes every namespace and link of a number. Processes that still run in one lose their network.
+fn remove_leftovers(number: u8) -> Result<()> {
     let near = format!("rachis-{number}");
     if std::fs::exists(format!("/sys/class/net/{near}"))? {
         ip(&["link", "del", &near])?;
@@ -336,7 +342,7 @@ fn clear_away(number: u8) -> Result<()> {
     let output = Command::new("ip")
         .args(["netns", "list"])
         .output()
-        .context("ip cannot be run; it comes with iproute2")?;
+        .context("cannot run ip; install iproute2")?;
     let listed = String::from_utf8(output.stdout)?;
     let names = listed.lines().filter_map(|line| line.split_whitespace().next());
     names
@@ -344,7 +350,7 @@ fn clear_away(number: u8) -> Result<()> {
         .try_for_each(|name| ip(&["netns", "del", name]))
 }
 
-/// What the names of a network's namespaces begin with.
+/// The prefix of a network's namespaces.
 fn prefix(number: u8) -> String {
     format!("rachis-{number}-")
 }
@@ -370,14 +376,14 @@ fn run(program: &str, arguments: &[&str]) -> Result<()> {
     let output = Command::new(program)
         .args(arguments)
         .output()
-        .with_context(|| format!("{program} cannot be run; it comes with iproute2"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
+        .with_context(|| format!("cannot run {program}; install iproute2"))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),
         "{program} {}: {}; {}",
         arguments.join(" "),
         output.status,
-        said.trim()
+        stderr.trim()
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The oracle: DuckDB, and plain Python over the files, in a process of its own (`answers/oracle.py`).
+//! The oracle: expected answers from DuckDB and from plain Python over the files (`answers/oracle.py`).
 
 use std::{
     io::Write as _,
@@ -11,22 +11,22 @@ use serde_json::{Value, json};
 
 /// A statement of `answers/statements.sql`.
 #[derive(Debug, Clone)]
-pub struct Statement {
-    /// What it shows.
+pub struct OracleStatement {
+    /// The features that it covers.
     pub features: Vec<String>,
-    /// As the server is asked.
+    /// The SQL for the server.
     pub sql: String,
-    /// As the oracle is asked.
+    /// The SQL for DuckDB.
     pub oracle: String,
 }
 
-impl Statement {
-    /// Whether rows must come in this order.
-    pub fn ordered(&self) -> bool {
+impl OracleStatement {
+    /// Whether the order of the rows matters.
+    pub fn is_ordered(&self) -> bool {
         self.features.iter().any(|feature| feature == "ordered")
     }
 
-    /// Its text without literals: what makes it another statement.
+    /// Its text without literals; statements that differ only in literals have the same shape.
     pub fn shape(&self) -> String {
         let mut shape = String::new();
         let mut quoted = false;
@@ -43,16 +43,16 @@ impl Statement {
 
 /// A search of `answers/searches.json`.
 #[derive(Debug, Clone)]
-pub struct Search {
-    /// The set, which is also the collection.
+pub struct OracleSearch {
+    /// The data set, whose name is also the collection's.
     pub set: String,
-    /// As the server is asked.
+    /// The query for the server.
     pub query: String,
-    /// What it means, for the oracle.
-    pub means: Value,
+    /// The same condition in the oracle's form.
+    pub condition: Value,
 }
 
-/// The sets of real events and their files.
+/// The data sets of real events and their files.
 pub const SETS: [(&str, &str); 4] = [
     ("wiki", "wikiticker_2015.ndjson.gz"),
     ("github", "gharchive_2015.ndjson.gz"),
@@ -64,18 +64,18 @@ fn answers() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("answers")
 }
 
-/// All statements.
-pub fn statements() -> Result<Vec<Statement>> {
+/// All statements of `answers/statements.sql`.
+pub fn statements() -> Result<Vec<OracleStatement>> {
     let text = std::fs::read_to_string(answers().join("statements.sql"))?;
     text.split("\n\n")
         .filter(|block| block.trim_start().starts_with("-- ["))
-        .map(statement)
+        .map(parse_statement)
         .collect()
 }
 
-fn statement(block: &str) -> Result<Statement> {
+fn parse_statement(block: &str) -> Result<OracleStatement> {
     let mut lines = block.trim().lines();
-    let head = lines.next().context("a block has a first line")?;
+    let head = lines.next().context("a statement's block is empty")?;
     let features = head
         .trim_start_matches("-- [")
         .trim_end_matches(']')
@@ -91,38 +91,38 @@ fn statement(block: &str) -> Result<Statement> {
         }
     }
     let sql = sql.join("\n");
-    Ok(Statement {
+    Ok(OracleStatement {
         features,
         oracle: oracle.unwrap_or_else(|| sql.clone()),
         sql,
     })
 }
 
-/// All searches.
-pub fn searches() -> Result<Vec<Search>> {
+/// All searches of `answers/searches.json`.
+pub fn searches() -> Result<Vec<OracleSearch>> {
     let list: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(answers().join("searches.json"))?)?;
-    let text = |value: &Value| value.as_str().map(str::to_owned).context("a text");
+    let text = |value: &Value| value.as_str().map(str::to_owned).context("not a string");
     list.iter()
         .map(|s| {
-            Ok(Search {
+            Ok(OracleSearch {
                 set: text(&s["set"])?,
                 query: text(&s["q"])?,
-                means: s["means"].clone(),
+                condition: s["means"].clone(),
             })
         })
         .collect()
 }
 
-/// What the oracle says: rows of each statement, line numbers (from 0) of each search.
-pub struct Oracle {
-    /// By statement.
+/// The expected answers: rows of each statement, line numbers (from 0) of each search.
+pub struct OracleAnswers {
+    /// Rows, by statement.
     pub statements: Vec<Vec<Vec<Value>>>,
-    /// By search.
+    /// Line numbers, by search.
     pub searches: Vec<Vec<usize>>,
 }
 
-/// Asks the oracle.
-pub fn ask(statements: &[Statement], searches: &[Search]) -> Result<Oracle> {
+/// Computes the expected answers.
+pub fn compute(statements: &[OracleStatement], searches: &[OracleSearch]) -> Result<OracleAnswers> {
     let sets: serde_json::Map<String, Value> = SETS
         .iter()
         .map(|(name, file)| ((*name).to_owned(), (*file).into()))
@@ -131,7 +131,7 @@ pub fn ask(statements: &[Statement], searches: &[Search]) -> Result<Oracle> {
         "data": crate::data::folder().context("no folder of real event data")?,
         "sets": sets,
         "statements": statements.iter().map(|s| s.oracle.as_str()).collect::<Vec<_>>(),
-        "searches": searches.iter().map(|s| json!({ "set": s.set, "means": s.means })).collect::<Vec<_>>(),
+        "searches": searches.iter().map(|s| json!({ "set": s.set, "means": s.condition })).collect::<Vec<_>>(),
     });
     let python = python();
     let mut child = Command::new(&python)
@@ -139,22 +139,22 @@ pub fn ask(statements: &[Statement], searches: &[Search]) -> Result<Oracle> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .with_context(|| format!("{}; ./tests/run --prepare makes it", python.display()))?;
+        .with_context(|| format!("cannot run {}; ./tests/run --prepare creates it", python.display()))?;
     child
         .stdin
         .take()
-        .context("its input")?
+        .context("the oracle has no standard input")?
         .write_all(request.to_string().as_bytes())?;
     let output = child.wait_with_output()?;
     ensure!(output.status.success(), "the oracle failed");
     let answer: Value = serde_json::from_slice(&output.stdout)?;
-    Ok(Oracle {
+    Ok(OracleAnswers {
         statements: serde_json::from_value(answer["statements"].clone())?,
         searches: serde_json::from_value(answer["searches"].clone())?,
     })
 }
 
-/// A python that has DuckDB: `RACHIS_PYTHON`, else the one that `tests/run` makes.
+/// A Python that has DuckDB: `RACHIS_PYTHON`, else the environment that `tests/run` creates.
 pub fn python() -> PathBuf {
     if let Some(python) = std::env::var_os("RACHIS_PYTHON") {
         return PathBuf::from(python);

@@ -1,4 +1,4 @@
-//! The server under test: `rachis dev` as a process, and a client that speaks plain HTTP to it.
+//! The server under test: `rachis dev` as a process, with an HTTP client of it.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,32 +9,32 @@ use std::{
 use anyhow::{Result, bail, ensure};
 
 use crate::{
-    PATIENCE,
+    WAIT_MAX,
     client::Client,
-    process::{Folder, Process},
+    process::{Process, TestDir},
 };
 
 /// How a server is started.
 #[derive(Clone, Default)]
 pub struct Settings {
-    /// Further environment variables (`RACHIS_…`).
+    /// Additional environment variables (`RACHIS_…`).
     pub environment: Vec<(String, String)>,
-    /// Another binary than the one built.
+    /// The binary, if not the one built beside the test.
     pub binary: Option<PathBuf>,
-    /// Bytes of addresses that it may use, if not all.
+    /// A limit for its address space (`ulimit -v`), in bytes.
     pub address_space: Option<u64>,
-    /// Where its folder is made, if not where temporary folders are.
-    pub place: Option<PathBuf>,
+    /// The parent of its folder, if not the system's temporary folder.
+    pub parent_dir: Option<PathBuf>,
 }
 
 impl Settings {
-    /// With one more environment variable.
+    /// Adds an environment variable.
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.environment.push((name.to_owned(), value.to_string()));
         self
     }
 
-    /// Splits and merges at small sizes, so that a test of some thousand documents sees merges of merges.
+    /// Publishes and merges splits at small sizes, so that a few thousand documents already cause merges of merges.
     pub fn small_splits(self) -> Self {
         self.with("RACHIS_LEAF__PUBLISH_DOCUMENTS", 500)
             .with("RACHIS_LEAF__SPLIT_DOCUMENTS", 1000)
@@ -42,7 +42,7 @@ impl Settings {
             .with("RACHIS_LEAF__SPLIT_IDLE_MS", 300)
     }
 
-    /// Nothing reaches disk as a split: everything is answered from the tail and micro-splits.
+    /// Publishes no splits to disk: every answer comes from the tail and from micro-splits.
     pub fn no_splits(self) -> Self {
         self.with("RACHIS_LEAF__SPLIT_DOCUMENTS", 100_000_000)
             .with("RACHIS_LEAF__SPLIT_BYTES", 1_u64 << 40)
@@ -53,7 +53,7 @@ impl Settings {
 /// A running server.
 pub struct Server {
     process: Process,
-    folder: Folder,
+    folder: TestDir,
     settings: Settings,
     client: Client,
 }
@@ -65,29 +65,29 @@ impl std::ops::Deref for Server {
     }
 }
 
-/// The binary that was built beside the test.
+/// The server's binary: `RACHIS_BIN`, else the one built beside the test.
 pub fn binary() -> PathBuf {
-    std::env::var_os("RACHIS_BIN").map_or_else(|| built("rachis"), PathBuf::from)
+    std::env::var_os("RACHIS_BIN").map_or_else(|| workspace_binary("rachis"), PathBuf::from)
 }
 
-/// A program of this workspace, beside the test's own executable.
-pub fn built(name: &str) -> PathBuf {
+/// A binary of this workspace, located relative to the test's own executable.
+pub fn workspace_binary(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("a process has an executable");
-    // A test lies in <target>/<profile>/deps, a program of the workspace in <target>/<profile>.
+    // A test is built into <target>/<profile>/deps, a binary of the workspace into <target>/<profile>.
     let program = this
         .ancestors()
         .skip(1)
         .take(2)
         .map(|folder| folder.join(name))
         .find(|program| program.is_file());
-    program.unwrap_or_else(|| panic!("{name} is not built beside {}; run ./tests/run", this.display()))
+    program.unwrap_or_else(|| panic!("{name} has not been built beside {}; run ./tests/run", this.display()))
 }
 
 impl Server {
     /// Starts a server on an empty folder and waits until it is ready.
     pub async fn start(settings: Settings) -> Self {
-        let place = settings.place.clone().unwrap_or_else(std::env::temp_dir);
-        let folder = Folder::new_in(&place, "server").expect("a temporary folder");
+        let parent = settings.parent_dir.clone().unwrap_or_else(std::env::temp_dir);
+        let folder = TestDir::new_in(&parent, "server").expect("a temporary folder");
         let process = spawn(&folder.path(), &settings).expect("the server starts");
         let mut server = Self {
             process,
@@ -100,11 +100,11 @@ impl Server {
     }
 
     async fn wait_until_ready(&mut self) -> Result<()> {
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         let listening = self.folder.path().join("data/listening");
         loop {
-            if let Some(status) = self.process.ended() {
-                bail!("the server ended with {status}\n{}", self.log_end());
+            if let Some(status) = self.process.exit_status() {
+                bail!("the server exited with {status}\n{}", self.log_tail());
             }
             if let Ok(url) = std::fs::read_to_string(&listening) {
                 self.client = Client::new(vec![url.trim().to_owned()]);
@@ -119,45 +119,47 @@ impl Server {
                 }
             }
             ensure!(
-                begun.elapsed() < PATIENCE,
-                "not ready within {PATIENCE:?}\n{}",
-                self.log_end()
+                started.elapsed() < WAIT_MAX,
+                "the server was not ready within {WAIT_MAX:?}\n{}",
+                self.log_tail()
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// The end of its log.
-    pub fn log_end(&self) -> String {
+    /// The last lines of its log.
+    pub fn log_tail(&self) -> String {
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
-    /// `kill -9`.
+    /// Kills it with `kill -9`.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again on its folder, killed or stopped before, with these settings from now on.
-    pub async fn start_again_with(&mut self, settings: Settings) {
+    /// Restarts it on its folder after a kill or a stop, with new settings.
+    pub async fn restart_with(&mut self, settings: Settings) {
         self.settings = settings;
-        self.start_again().await;
+        self.restart().await;
     }
 
-    /// Starts it again on its folder.
-    pub async fn start_again(&mut self) {
-        self.process = spawn(&self.folder.path(), &self.settings).expect("the server starts again");
-        self.wait_until_ready().await.expect("the server is ready again");
+    /// Restarts it on its folder.
+    pub async fn restart(&mut self) {
+        self.process = spawn(&self.folder.path(), &self.settings).expect("the server restarts");
+        self.wait_until_ready()
+            .await
+            .expect("the server is ready after a restart");
     }
 
-    /// Ends it in order.
+    /// Stops it gracefully.
     pub fn stop(&mut self) {
-        let status = self.process.stop().expect("it ends");
+        let status = self.process.stop().expect("the server exits");
         assert!(
             status.success(),
-            "an ordered stop ends with {status}\n{}",
-            self.log_end()
+            "a graceful stop ended with {status}\n{}",
+            self.log_tail()
         );
     }
 
@@ -167,14 +169,14 @@ impl Server {
     }
 
     /// Its data folder.
-    pub fn data(&self) -> PathBuf {
+    pub fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 }
 
 fn spawn(folder: &Path, settings: &Settings) -> Result<Process> {
     let data = folder.join("data");
-    // The file of the run before would name an address that nobody listens on.
+    // The file from the previous run names an address that is no longer in use.
     let _ = std::fs::remove_file(data.join("listening"));
     let binary = settings.binary.clone().unwrap_or_else(binary);
     let mut command = match settings.address_space {

@@ -1,61 +1,63 @@
-//! The service under test, in one process or in seven: the same promises hold of both.
+//! The service under test, as one process or as a cluster of seven: both must keep the same promises.
 
-use crate::{Client, Cluster, Server, Settings, cluster::Size};
+use crate::{Client, Cluster, Server, Settings, cluster::ClusterSize};
 
 /// The service, however it runs. Dereferences to a client of it.
 pub enum Service {
     /// `rachis dev`.
-    One(Box<Server>),
+    SingleProcess(Box<Server>),
     /// A cluster.
-    Many(Box<Cluster>),
+    Cluster(Box<Cluster>),
 }
 
 impl std::ops::Deref for Service {
     type Target = Client;
     fn deref(&self) -> &Client {
         match self {
-            Self::One(server) => server,
-            Self::Many(cluster) => cluster,
+            Self::SingleProcess(server) => server,
+            Self::Cluster(cluster) => cluster,
         }
     }
 }
 
 impl Service {
-    /// In one process.
-    pub async fn one(settings: Settings) -> Self {
-        Self::One(Box::new(Server::start(settings).await))
+    /// Starts it as one process.
+    pub async fn single_process(settings: Settings) -> Self {
+        Self::SingleProcess(Box::new(Server::start(settings).await))
     }
 
-    /// As a cluster of three leaves, two tailers and two aggregators.
-    pub async fn many(settings: Settings) -> Self {
-        Self::Many(Box::new(Cluster::start(Size::default(), settings).await))
+    /// Starts it as a cluster of three leaves, two tailers and two aggregators.
+    pub async fn cluster(settings: Settings) -> Self {
+        Self::Cluster(Box::new(Cluster::start(ClusterSize::default(), settings).await))
     }
 
-    /// `kill -9` of every process of the service, and all of them again.
-    pub async fn kill_and_start_again(&mut self) {
+    /// Kills every process of the service with `kill -9`, then restarts all of them.
+    pub async fn kill_and_restart(&mut self) {
         match self {
-            Self::One(server) => {
+            Self::SingleProcess(server) => {
                 server.kill();
-                server.start_again().await;
+                server.restart().await;
             }
-            Self::Many(cluster) => {
+            Self::Cluster(cluster) => {
                 let names: Vec<String> = cluster.nodes().map(|node| node.name.clone()).collect();
                 names.iter().for_each(|name| cluster.kill(name));
-                cluster.start_all_again(&names).await;
+                cluster.restart_all(&names).await;
             }
         }
     }
 }
 
-/// Makes two tests of each promise, an `async fn(Service)`: one of a single process, one of a cluster.
+/// Makes two tests of each `async fn(Service)`: one against a single process, one against a cluster.
 #[macro_export]
-macro_rules! of_one_process_and_of_a_cluster {
-    ($($promise:ident: $settings:expr),* $(,)?) => {
-        mod of_one_process {
-            $(#[tokio::test] async fn $promise() { super::$promise($crate::Service::one($settings).await).await })*
+macro_rules! for_single_process_and_cluster {
+    ($($test:ident: $settings:expr),* $(,)?) => {
+        mod single_process {
+            $(#[tokio::test] async fn $test() {
+                super::$test($crate::Service::single_process($settings).await).await
+            })*
         }
-        mod of_a_cluster {
-            $(#[tokio::test] async fn $promise() { super::$promise($crate::Service::many($settings).await).await })*
+        mod cluster {
+            $(#[tokio::test] async fn $test() { super::$test($crate::Service::cluster($settings).await).await })*
         }
     };
 }

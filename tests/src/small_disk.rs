@@ -1,4 +1,4 @@
-//! A small file system in memory, for tests that fill a disk.
+//! A small in-memory file system, for tests that fill a disk.
 
 use std::{
     fs,
@@ -10,11 +10,11 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
-/// A file system of its own; gone when it is dropped.
+/// A tmpfs of its own, unmounted on drop.
 pub struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// Makes one of so many bytes. Takes root, or sudo that asks no password.
+    /// Mounts a file system of `bytes`. Needs root, or sudo without a password.
     pub fn mount(bytes: u64) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("rachis-disk-").tempdir()?;
         as_root(
@@ -31,12 +31,12 @@ impl SmallDisk {
         Ok(Self(folder))
     }
 
-    /// Where it is.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// Writes into a file until nothing more goes in.
+    /// Writes a filler file until the file system is full.
     pub fn fill(&self) -> Result<()> {
         let mut file = fs::File::create(self.filler())?;
         let mut written = 0u64;
@@ -45,13 +45,13 @@ impl SmallDisk {
                 written += size as u64;
             }
         }
-        ensure!(written > 0, "nothing went into {}", self.filler().display());
+        ensure!(written > 0, "could not write to {}", self.filler().display());
         Ok(())
     }
 
-    /// Takes the file away again.
+    /// Deletes the filler file.
     pub fn empty(&self) -> Result<()> {
-        fs::remove_file(self.filler()).context("it was not filled")
+        fs::remove_file(self.filler()).context("the disk was not filled")
     }
 
     fn filler(&self) -> PathBuf {
@@ -61,9 +61,9 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: whoever still has a file open there keeps it.
+        // A lazy unmount works while a process still has files open; that process keeps them.
         if let Err(error) = as_root("umount", &["-l", &self.path().display().to_string()]) {
-            eprintln!("{} stays: {error:#}", self.path().display());
+            eprintln!("cannot unmount {}: {error:#}", self.path().display());
         }
     }
 }
@@ -80,10 +80,10 @@ fn as_root(program: &str, arguments: &[&str]) -> Result<()> {
     let status = command
         .args(arguments)
         .status()
-        .with_context(|| format!("{program} cannot be run"))?;
+        .with_context(|| format!("cannot run {program}"))?;
     ensure!(
         status.success(),
-        "{program} {arguments:?} ends with {status}; it takes root, or sudo without a password"
+        "{program} {arguments:?} failed with {status}; it needs root, or sudo without a password"
     );
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Right answers: what SQL and search say of real events equals what an independent oracle says, and is the same
-//! however it is computed: from the fresh tail, from splits, after merges of merges and after a restart, by index and
+//! Correct answers: SQL and search over real events return what an independent oracle returns, however the answer is
+//! computed: from the fresh tail, from splits, after merges of merges, after a restart, and in each case by index and
 //! columns or from raw documents alone.
 
 use std::collections::BTreeMap;
@@ -9,16 +9,16 @@ use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tests::{
     Answer, Client, Cluster, Kafka, Server, Settings,
-    cluster::Size,
-    data,
-    kafka::Produce,
-    oracle::{self, Oracle, SETS, Search, Statement},
+    cluster::ClusterSize,
+    data, eventually,
+    kafka::NewRecord,
+    oracle::{self, OracleAnswers, OracleSearch, OracleStatement, SETS},
 };
 
-/// Questions that are asked at the same time.
-const AT_ONCE: usize = 3;
+/// Statements or searches in flight at the same time.
+const CONCURRENCY: usize = 3;
 
-/// Every feature that the statements must show.
+/// Every feature that the statements must cover.
 const FEATURES: [&str; 24] = [
     "filter",
     "boolean",
@@ -38,7 +38,7 @@ const FEATURES: [&str; 24] = [
     "self join",
     "left join",
     "common table expression",
-    "sub-query in",
+    "subquery in",
     "exists",
     "window",
     "top-k",
@@ -47,7 +47,7 @@ const FEATURES: [&str; 24] = [
 ];
 
 #[tokio::test]
-async fn answers_equal_the_oracles_however_they_are_computed() {
+async fn answers_equal_the_oracle_however_they_are_computed() {
     if data::folder().is_none() {
         return;
     }
@@ -55,92 +55,79 @@ async fn answers_equal_the_oracles_however_they_are_computed() {
         oracle::statements().expect("statements"),
         oracle::searches().expect("searches"),
     );
-    the_questions_are_many_and_different(&statements, &searches);
+    assert_coverage(&statements, &searches);
     let documents: BTreeMap<&str, Vec<String>> = SETS
         .iter()
         .map(|(set, file)| (*set, data::documents(file).expect("documents")))
         .collect();
-    let asked = (statements.clone(), searches.clone());
-    let oracle = tokio::task::spawn_blocking(move || oracle::ask(&asked.0, &asked.1));
+    let oracle = {
+        let (statements, searches) = (statements.clone(), searches.clone());
+        tokio::task::spawn_blocking(move || oracle::compute(&statements, &searches))
+    };
 
     let kafka = Kafka::start().await;
     let mut server = Server::start(Settings::default().no_splits()).await;
-    for (set, documents) in &documents {
-        kafka.create_topic(set, 2, &[]).await;
-        let value = |(i, document): (usize, &String)| Produce {
-            partition: Some((i % 2) as i32),
-            ..Produce::value(document.as_str())
-        };
-        kafka
-            .produce(set, documents.iter().enumerate().map(value).collect())
-            .await;
-    }
-    read_the_sets(&server, &kafka, &documents).await;
+    produce_sets(&kafka, &documents).await;
+    ingest_sets(&server, &kafka, &documents).await;
     let oracle = oracle
         .await
         .expect("the oracle does not panic")
         .expect("the oracle answers");
-    with_rows(&statements, &oracle);
-    let asked = Asked {
+    assert_most_find_rows(&statements, &oracle);
+    let comparison = Comparison {
         statements: &statements,
         searches: &searches,
         oracle: &oracle,
         documents: &documents,
     };
 
-    let tail = asked.compare(&server, "fresh tail").await;
-    assert_eq!(splits_on_disk(&server).await, 0, "nothing is in a split yet");
-    assert!(
-        tail.columns > 0 && tail.index > 0,
-        "micro-splits were really used: {tail:?}"
-    );
+    let tail = comparison.run(&server, "fresh tail").await;
+    assert_eq!(splits_on_disk(&server).await, 0, "no document is in a split yet");
+    assert!(tail.columns > 0 && tail.index > 0, "micro-splits were used: {tail:?}");
 
     server.stop();
 
     let mut server = Server::start(Settings::default().small_splits()).await;
-    read_in_slices(&server, &kafka, &documents).await;
-    tests::eventually("merges of merges in every collection", || async {
-        let merged = server
-            .ask(
-                "select collection, max(generation) as g from rachis.splits where place = 'disk' group by collection",
-                json!({}),
-            )
-            .await?;
-        ensure!(
-            merged.rows.len() == SETS.len() && merged.rows.iter().all(|row| row[1].as_u64() >= Some(2)),
-            "{:?}",
-            merged.rows
-        );
-        Ok(())
-    })
-    .await;
-    let merged = asked.compare(&server, "after merging").await;
-    assert!(
-        merged.columns > 0 && merged.index > 0,
-        "splits were really used: {merged:?}"
-    );
+    ingest_in_slices(&server, &kafka, &documents).await;
+    eventually_merged_twice(&server).await;
+    let merged = comparison.run(&server, "after merging").await;
+    assert!(merged.columns > 0 && merged.index > 0, "splits were used: {merged:?}");
 
     server.kill();
-    server.start_again().await;
-    asked.compare(&server, "after a restart").await;
-    aggregates_leave_the_leaf_as_partial_aggregates(&server).await;
+    server.restart().await;
+    comparison.run(&server, "after a restart").await;
+    assert_aggregates_are_pushed_down(&server).await;
     drop(server);
 
-    let cluster = Cluster::start_on(kafka, Size::default(), Settings::default().small_splits()).await;
-    read_the_sets(&cluster, &cluster.kafka, &documents).await;
-    asked
-        .compare(&cluster, "three leaves, two tailers, two aggregators")
+    let cluster = Cluster::start_on(kafka, ClusterSize::default(), Settings::default().small_splits()).await;
+    ingest_sets(&cluster, &cluster.kafka, &documents).await;
+    comparison
+        .run(&cluster, "three leaves, two tailers, two aggregators")
         .await;
-    aggregates_leave_the_leaf_as_partial_aggregates(&cluster).await;
+    assert_aggregates_are_pushed_down(&cluster).await;
     println!(
-        "{} statements and {} searches: the same in one process and in seven",
+        "{} statements and {} searches: same answers from one process and from seven",
         statements.len(),
         searches.len()
     );
 }
 
-/// Has a server read every set from Kafka, and waits until all is there.
-async fn read_the_sets(server: &Client, kafka: &Kafka, documents: &BTreeMap<&str, Vec<String>>) {
+/// Produces each set to a topic of its name with two partitions.
+async fn produce_sets(kafka: &Kafka, documents: &BTreeMap<&str, Vec<String>>) {
+    for (set, documents) in documents {
+        kafka.create_topic(set, 2, &[]).await;
+        let value = |(i, document): (usize, &String)| NewRecord {
+            partition: Some((i % 2) as i32),
+            ..NewRecord::value(document.as_str())
+        };
+        kafka
+            .produce(set, documents.iter().enumerate().map(value).collect())
+            .await;
+    }
+}
+
+/// Creates a source for each set and waits until all documents are ingested.
+async fn ingest_sets(server: &Client, kafka: &Kafka, documents: &BTreeMap<&str, Vec<String>>) {
     for set in documents.keys() {
         server
             .source(&format!("{set}-source"), set, set, &kafka.bootstrap(), json!({}))
@@ -154,9 +141,9 @@ async fn read_the_sets(server: &Client, kafka: &Kafka, documents: &BTreeMap<&str
     }
 }
 
-/// As above, but slice by slice, each in splits on disk before the next, so that there are enough of them for merges of
-/// merges.
-async fn read_in_slices(server: &Client, kafka: &Kafka, documents: &BTreeMap<&str, Vec<String>>) {
+/// Ingests each set in slices from a new topic. Each slice is in splits on disk before the next is produced, so that
+/// there are enough splits for merges of merges.
+async fn ingest_in_slices(server: &Client, kafka: &Kafka, documents: &BTreeMap<&str, Vec<String>>) {
     const SLICES: usize = 10;
     let topic = |set: &str| format!("{set}-again");
     for set in documents.keys() {
@@ -173,40 +160,56 @@ async fn read_in_slices(server: &Client, kafka: &Kafka, documents: &BTreeMap<&st
             .expect("a source");
     }
     for slice in 0..SLICES {
-        let mut there = 0;
+        let mut stored = 0;
         for (set, documents) in documents {
             let (from, to) = (documents.len() * slice / SLICES, documents.len() * (slice + 1) / SLICES);
-            let value = |i: usize| Produce {
+            let value = |i: usize| NewRecord {
                 partition: Some((i % 2) as i32),
-                ..Produce::value(documents[i].as_str())
+                ..NewRecord::value(documents[i].as_str())
             };
             kafka.produce(&topic(set), (from..to).map(value).collect()).await;
-            there += to;
+            stored += to;
         }
         server
             .eventually(
                 "select sum(documents)::bigint from rachis.splits where place = 'disk'",
-                json!(there),
+                json!(stored),
             )
             .await;
     }
 }
 
-fn the_questions_are_many_and_different(statements: &[Statement], searches: &[Search]) {
-    let shapes: std::collections::BTreeSet<String> = statements.iter().map(Statement::shape).collect();
+async fn eventually_merged_twice(server: &Client) {
+    let sql = "select collection, max(generation) as g from rachis.splits where place = 'disk' group by collection";
+    eventually("merges of merges in every collection", || async {
+        let merged = server.query(sql, json!({})).await?;
+        ensure!(
+            merged.rows.len() == SETS.len() && merged.rows.iter().all(|row| row[1].as_u64() >= Some(2)),
+            "{:?}",
+            merged.rows
+        );
+        Ok(())
+    })
+    .await;
+}
+
+/// Asserts that there are enough different statements and searches, and that they cover every feature.
+fn assert_coverage(statements: &[OracleStatement], searches: &[OracleSearch]) {
+    let shapes: std::collections::BTreeSet<String> = statements.iter().map(OracleStatement::shape).collect();
     assert!(shapes.len() >= 100, "{} different statements", shapes.len());
     assert!(searches.len() >= 50, "{} searches", searches.len());
     for feature in FEATURES {
-        let shown = statements
+        let covering = statements
             .iter()
             .filter(|s| s.features.iter().any(|f| f.starts_with(feature)))
             .count();
-        assert!(shown > 0, "no statement shows {feature}");
-        eprintln!("{feature}: {shown} statements");
+        assert!(covering > 0, "no statement covers {feature}");
+        eprintln!("{feature}: {covering} statements");
     }
 }
 
-fn with_rows(statements: &[Statement], oracle: &Oracle) {
+/// Asserts that at most a tenth of the statements find nothing.
+fn assert_most_find_rows(statements: &[OracleStatement], oracle: &OracleAnswers) {
     let nothing = |rows: &Vec<Vec<Value>>| rows.iter().flatten().all(|value| value.is_null() || value == 0);
     let empty = oracle.statements.iter().filter(|rows| nothing(rows)).count();
     assert!(
@@ -220,12 +223,13 @@ async fn splits_on_disk(server: &Client) -> u64 {
     server
         .sql("select count(*) from rachis.splits where place = 'disk'")
         .await
-        .one()
+        .single_value()
         .as_u64()
         .expect("a count")
 }
 
-async fn aggregates_leave_the_leaf_as_partial_aggregates(server: &Client) {
+/// Asserts that leaves ship partial aggregates and not the rows below them.
+async fn assert_aggregates_are_pushed_down(server: &Client) {
     let answer = server
         .sql("select type, count(*), sum(actor.id) from github group by type")
         .await;
@@ -233,70 +237,42 @@ async fn aggregates_leave_the_leaf_as_partial_aggregates(server: &Client) {
     let groups = answer.rows.len() as u64;
     assert!(
         shipped >= groups && shipped <= groups * 4,
-        "{shipped} rows crossed for {groups} groups in at most 4 scans"
+        "{shipped} rows shipped for {groups} groups from at most 4 scans"
     );
     let count = server
         .sql("select count(*) from wiki where channel = '#en.wikipedia'")
         .await;
     assert!(
         count.stats["rows_shipped"].as_u64() <= Some(4),
-        "one row a scan: {}",
+        "one row per scan: {}",
         count.stats
     );
 }
 
-/// What the index and the columns were used for.
+/// How often queries read the index and the columns.
 #[derive(Debug, Default)]
-struct Used {
+struct ReadCounts {
     index: u64,
     columns: u64,
 }
 
-struct Asked<'a> {
-    statements: &'a [Statement],
-    searches: &'a [Search],
-    oracle: &'a Oracle,
+/// Everything that is asked, with the oracle's answers.
+struct Comparison<'a> {
+    statements: &'a [OracleStatement],
+    searches: &'a [OracleSearch],
+    oracle: &'a OracleAnswers,
     documents: &'a BTreeMap<&'a str, Vec<String>>,
 }
 
-impl Asked<'_> {
-    /// Asks everything, by index and columns and from raw documents, and compares with the oracle.
-    async fn compare(&self, server: &Client, stage: &str) -> Used {
+impl Comparison<'_> {
+    /// Asks everything, by index and columns and from raw documents, and compares the answers with the oracle's.
+    async fn run(&self, server: &Client, stage: &str) -> ReadCounts {
         let begun = std::time::Instant::now();
-        let mut used = Used::default();
+        let mut reads = ReadCounts::default();
         let mut complaints = Vec::new();
         for scan in ["auto", "raw"] {
-            let statements = self.statements.iter().zip(&self.oracle.statements);
-            let asked = statements.map(|(statement, expected)| async move {
-                (statement, ask_and_compare(server, statement, expected, scan).await)
-            });
-            for (statement, answer) in stream::iter(asked).buffered(AT_ONCE).collect::<Vec<_>>().await {
-                match answer {
-                    Ok(answer) if scan == "auto" => {
-                        used.index += answer.stats["read"]["index"].as_u64().unwrap_or_default();
-                        used.columns += answer.stats["read"]["columns"].as_u64().unwrap_or_default();
-                    }
-                    Ok(answer) => {
-                        let read = &answer.stats["read"];
-                        if read["index"] != 0 || read["columns"] != 0 {
-                            complaints.push(format!("{scan}: {}\n    read {read}", statement.sql));
-                        }
-                    }
-                    Err(complaint) => complaints.push(format!("{scan}: {}\n    {complaint:#}", statement.sql)),
-                }
-            }
-            let searches = self.searches.iter().zip(&self.oracle.searches);
-            let asked = searches.map(|(search, lines)| async move {
-                (search, self.search_and_compare(server, search, lines, scan).await)
-            });
-            for (search, compared) in stream::iter(asked).buffered(AT_ONCE).collect::<Vec<_>>().await {
-                if let Err(complaint) = compared {
-                    complaints.push(format!(
-                        "{scan}: search {} in {}\n    {complaint:#}",
-                        search.query, search.set
-                    ));
-                }
-            }
+            complaints.extend(self.compare_statements(server, scan, &mut reads).await);
+            complaints.extend(self.compare_searches(server, scan).await);
         }
         eprintln!(
             "{stage}: {} statements and {} searches, each by index and raw, in {:?}",
@@ -310,10 +286,58 @@ impl Asked<'_> {
             complaints.len(),
             complaints.join("\n")
         );
-        used
+        reads
     }
 
-    async fn search_and_compare(&self, server: &Client, search: &Search, lines: &[usize], scan: &str) -> Result<()> {
+    /// Asks every statement; returns the complaints. A raw scan must not read the index or columns.
+    async fn compare_statements(&self, server: &Client, scan: &str, reads: &mut ReadCounts) -> Vec<String> {
+        let statements = self.statements.iter().zip(&self.oracle.statements);
+        let pending = statements.map(|(statement, expected)| async move {
+            (statement, query_and_compare(server, statement, expected, scan).await)
+        });
+        let mut complaints = Vec::new();
+        for (statement, answer) in stream::iter(pending).buffered(CONCURRENCY).collect::<Vec<_>>().await {
+            match answer {
+                Ok(answer) if scan == "auto" => {
+                    reads.index += answer.stats["read"]["index"].as_u64().unwrap_or_default();
+                    reads.columns += answer.stats["read"]["columns"].as_u64().unwrap_or_default();
+                }
+                Ok(answer) => {
+                    let read = &answer.stats["read"];
+                    if read["index"] != 0 || read["columns"] != 0 {
+                        complaints.push(format!("{scan}: {}\n    read {read}", statement.sql));
+                    }
+                }
+                Err(complaint) => complaints.push(format!("{scan}: {}\n    {complaint:#}", statement.sql)),
+            }
+        }
+        complaints
+    }
+
+    /// Runs every search; returns the complaints.
+    async fn compare_searches(&self, server: &Client, scan: &str) -> Vec<String> {
+        let searches = self.searches.iter().zip(&self.oracle.searches);
+        let pending = searches
+            .map(|(search, lines)| async move { (search, self.search_and_compare(server, search, lines, scan).await) });
+        let mut complaints = Vec::new();
+        for (search, compared) in stream::iter(pending).buffered(CONCURRENCY).collect::<Vec<_>>().await {
+            if let Err(complaint) = compared {
+                complaints.push(format!(
+                    "{scan}: search {} in {}\n    {complaint:#}",
+                    search.query, search.set
+                ));
+            }
+        }
+        complaints
+    }
+
+    async fn search_and_compare(
+        &self,
+        server: &Client,
+        search: &OracleSearch,
+        lines: &[usize],
+        scan: &str,
+    ) -> Result<()> {
         const PAGE: usize = 1000;
         let mut found: Vec<String> = Vec::new();
         let mut after = Value::Null;
@@ -341,13 +365,13 @@ impl Asked<'_> {
         }
         let mut expected: Vec<String> = lines
             .iter()
-            .map(|line| reread(&self.documents[search.set.as_str()][*line]))
+            .map(|line| normalized(&self.documents[search.set.as_str()][*line]))
             .collect();
         found.sort_unstable();
         expected.sort_unstable();
         ensure!(
             found == expected,
-            "the pages hold {} documents, expected {}, and not the same ones",
+            "the pages have {} documents, expected {}, and they differ",
             found.len(),
             expected.len()
         );
@@ -355,19 +379,20 @@ impl Asked<'_> {
     }
 }
 
-fn reread(document: &str) -> String {
+/// A document as `serde_json` writes it, so that equal documents have equal texts.
+fn normalized(document: &str) -> String {
     serde_json::from_str::<Value>(document)
         .expect("real events are JSON")
         .to_string()
 }
 
-async fn ask_and_compare(
+async fn query_and_compare(
     server: &Client,
-    statement: &Statement,
+    statement: &OracleStatement,
     expected: &[Vec<Value>],
     scan: &str,
 ) -> Result<Answer> {
-    let answer = server.ask(&statement.sql, json!({ "scan": scan })).await?;
+    let answer = server.query(&statement.sql, json!({ "scan": scan })).await?;
     let mut found: Vec<Vec<String>> = answer
         .rows
         .iter()
@@ -377,7 +402,7 @@ async fn ask_and_compare(
         .iter()
         .map(|row| row.iter().map(comparable).collect())
         .collect();
-    if !statement.ordered() {
+    if !statement.is_ordered() {
         found.sort_unstable();
         expected.sort_unstable();
     }
@@ -395,8 +420,8 @@ async fn ask_and_compare(
     Ok(answer)
 }
 
-/// A value as text: numbers to twelve digits (sums of doubles depend on their order), times without a fraction of
-/// zeros.
+/// A value as comparable text: numbers to twelve digits, because a sum of doubles depends on the order of its terms;
+/// times without a zero fraction.
 fn comparable(value: &Value) -> String {
     if let Some(number) = value.as_f64() {
         return if value.is_i64() || number == number.trunc() && number.abs() < 1e15 {

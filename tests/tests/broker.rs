@@ -1,33 +1,30 @@
-//! The broker of the harness is a real one: what is produced has positions, survives `kill -9`, and topics are what was
-//! asked for.
+//! Checks that the harness runs a real broker: records get offsets, acknowledged records survive `kill -9`, and a topic
+//! has the requested partitions.
 
-use tests::{Kafka, kafka::Produce};
+use tests::{Kafka, kafka::NewRecord};
 
 #[tokio::test]
-async fn what_was_acknowledged_survives_a_killed_broker() {
+async fn acknowledged_records_survive_a_broker_kill() {
     let mut kafka = Kafka::start().await;
     kafka.create_topic("clicks", 2, &[]).await;
     let records = (0..100)
-        .map(|i| Produce {
+        .map(|i| NewRecord {
             partition: Some(i % 2),
-            ..Produce::value(format!("{{\"n\":{i}}}"))
+            ..NewRecord::value(format!("{{\"n\":{i}}}"))
         })
         .collect();
-    let positions = kafka.produce("clicks", records).await;
-    assert_eq!(
-        positions,
-        (0..100).map(|i| (i % 2, i64::from(i / 2))).collect::<Vec<_>>()
-    );
+    let offsets = kafka.produce("clicks", records).await;
+    assert_eq!(offsets, (0..100).map(|i| (i % 2, i64::from(i / 2))).collect::<Vec<_>>());
     kafka.kill();
-    kafka.start_again().await;
+    kafka.restart().await;
     let more = kafka
         .produce(
             "clicks",
-            vec![Produce {
+            vec![NewRecord {
                 partition: Some(1),
-                ..Produce::value("{}")
+                ..NewRecord::value("{}")
             }],
         )
         .await;
-    assert_eq!(more, [(1, 50)], "nothing acknowledged was lost");
+    assert_eq!(more, [(1, 50)], "no acknowledged record was lost");
 }

@@ -1,14 +1,15 @@
-//! Trouble with the change log: nodes serve what they have, decide nothing, delete nothing, say so, and go on by
-//! themselves once it is well.
+//! Faults of the change log: nodes keep serving queries, commit no change, delete nothing, report the fault, and
+//! recover by themselves once the log is healthy.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use tests::{Cluster, Settings, cluster::Size, eventually, kafka::Produce};
+use tests::{Cluster, Settings, cluster::ClusterSize, eventually, kafka::NewRecord};
 
+/// The topic of the change log.
 const TOPIC: &str = "rachis-changes";
 
-fn small() -> Size {
-    Size {
+fn small() -> ClusterSize {
+    ClusterSize {
         leaves: 1,
         tailers: 1,
         aggregators: 1,
@@ -21,109 +22,118 @@ async fn start() -> Cluster {
     cluster
 }
 
+/// The nodes as `rachis cluster status` reports them.
 fn nodes(cluster: &Cluster) -> Result<Vec<Value>> {
-    let told: Value = serde_json::from_str(&cluster.command(&["cluster", "status", "-o", "json"])?)?;
-    Ok(told["nodes"].as_array().context("no nodes")?.clone())
+    let status: Value = serde_json::from_str(&cluster.command(&["cluster", "status", "-o", "json"])?)?;
+    Ok(status["nodes"].as_array().context("no nodes")?.clone())
 }
 
-/// What is there is answered, nothing new is decided, and the tailer says why.
-async fn serves_and_decides_nothing(cluster: &Cluster, why: &str) {
-    eventually(&format!("the tailer says {why:?}"), || async {
+/// Asserts that queries are answered, that changes are refused, and that the tailer reports `why`.
+async fn assert_read_only(cluster: &Cluster, why: &str) {
+    eventually(&format!("the tailer reports {why:?}"), || async {
         let nodes = nodes(cluster)?;
-        let told = nodes
+        let trouble = nodes
             .iter()
             .find(|node| node["role"] == "tailer")
             .context("no tailer")?["trouble"]
             .to_string();
-        ensure!(told.contains(why), "{told}");
+        ensure!(trouble.contains(why), "{trouble}");
         Ok(())
     })
     .await;
-    assert_eq!(*cluster.sql("select count(*) from events").await.one(), json!(1));
+    assert_eq!(
+        *cluster.sql("select count(*) from events").await.single_value(),
+        json!(1)
+    );
     let refused = cluster
         .json(reqwest::Method::PUT, "/v1/collections/more", json!({}))
         .await
-        .expect_err("nothing is decided");
+        .expect_err("changes are refused");
     assert!(format!("{refused:#}").contains("503"), "{refused:#}");
     assert!(
         cluster
-            .data("leaf-1")
+            .data_dir("leaf-1")
             .join("shards")
             .read_dir()
-            .expect("its folder")
+            .expect("the folder of its shards")
             .count()
             >= 1,
         "nothing is deleted"
     );
 }
 
-async fn decides_again(cluster: &Cluster, name: &str) {
-    eventually("changes are agreed on again", || async {
+/// Waits until changes are committed again, which creates the collection `name`.
+async fn eventually_writable(cluster: &Cluster, name: &str) {
+    eventually("changes are committed again", || async {
         cluster
             .json(reqwest::Method::PUT, &format!("/v1/collections/{name}"), json!({}))
             .await
             .map(drop)
     })
     .await;
-    assert_eq!(*cluster.sql("select count(*) from events").await.one(), json!(1));
+    assert_eq!(
+        *cluster.sql("select count(*) from events").await.single_value(),
+        json!(1)
+    );
 }
 
 #[tokio::test]
-async fn a_log_that_is_deleted_is_missed_and_restored_from_a_copy() {
+async fn a_deleted_log_is_reported_and_restored_from_a_copy() {
     let mut cluster = start().await;
     cluster.kafka.delete_topic(TOPIC).await;
-    serves_and_decides_nothing(&cluster, "missing").await;
-    // Nobody needs the log to start again.
+    assert_read_only(&cluster, "missing").await;
+    // Nodes restart without the log.
     for name in ["aggregator-1", "leaf-1"] {
         cluster.kill(name);
-        cluster.start_again(name).await;
+        cluster.restart(name).await;
     }
-    assert_eq!(*cluster.sql("select count(*) from events").await.one(), json!(1));
-    let copy = cluster.data("leaf-1").join("catalog.json");
+    assert_eq!(
+        *cluster.sql("select count(*) from events").await.single_value(),
+        json!(1)
+    );
+    let copy = cluster.data_dir("leaf-1").join("catalog.json");
     cluster
         .command(&["cluster", "restore-changes", "--from", &copy.display().to_string()])
-        .expect("it is made anew");
-    decides_again(&cluster, "afterwards").await;
-    let again = cluster.command(&["cluster", "init"]).expect_err("there is one");
-    assert!(format!("{again:#}").contains("exists already"), "{again:#}");
+        .expect("the log is restored");
+    eventually_writable(&cluster, "afterwards").await;
+    let again = cluster.command(&["cluster", "init"]).expect_err("a log exists");
+    assert!(format!("{again:#}").contains("already exists"), "{again:#}");
 }
 
 #[tokio::test]
-async fn a_log_that_is_made_anew_empty_is_never_taken_for_ours() {
+async fn a_recreated_empty_log_is_never_accepted() {
     let mut cluster = start().await;
     cluster.kafka.delete_topic(TOPIC).await;
-    serves_and_decides_nothing(&cluster, "missing").await;
+    assert_read_only(&cluster, "missing").await;
     let refused = cluster
         .command(&["cluster", "init"])
-        .expect_err("its nodes know a cluster");
+        .expect_err("the nodes belong to a cluster");
     assert!(
         format!("{refused:#}").contains("restore-changes --from FILE"),
         "{refused:#}"
     );
     let names: Vec<String> = cluster.nodes().map(|node| node.name.clone()).collect();
     names.iter().for_each(|name| cluster.kill(name));
-    cluster
-        .command(&["cluster", "init"])
-        .expect("nobody is there to say so");
-    cluster.start_unready("tailer-1");
-    cluster.start_again("leaf-1").await;
-    cluster.start_again("aggregator-1").await;
-    serves_and_decides_nothing(&cluster, "made anew").await;
+    cluster.command(&["cluster", "init"]).expect("no node is up to object");
+    cluster.restart_without_waiting("tailer-1");
+    cluster.restart("leaf-1").await;
+    cluster.restart("aggregator-1").await;
+    assert_read_only(&cluster, "recreated").await;
 }
 
 #[tokio::test]
-async fn a_log_with_other_settings_is_refused_until_they_are_right() {
+async fn a_log_with_wrong_settings_is_refused_until_they_are_fixed() {
     let cluster = start().await;
     cluster
         .kafka
         .set_topic_config(TOPIC, &[("cleanup.policy", "compact")])
         .await;
-    serves_and_decides_nothing(&cluster, "cleanup.policy=compact").await;
+    assert_read_only(&cluster, "cleanup.policy=compact").await;
     cluster
         .kafka
         .set_topic_config(TOPIC, &[("cleanup.policy", "delete"), ("retention.ms", "1000000")])
         .await;
-    serves_and_decides_nothing(&cluster, "retention.ms=1000000").await;
+    assert_read_only(&cluster, "retention.ms=1000000").await;
     let right = [
         ("cleanup.policy", "delete"),
         ("retention.ms", "-1"),
@@ -131,39 +141,39 @@ async fn a_log_with_other_settings_is_refused_until_they_are_right() {
         ("message.timestamp.type", "LogAppendTime"),
     ];
     cluster.kafka.set_topic_config(TOPIC, &right).await;
-    decides_again(&cluster, "afterwards").await;
+    eventually_writable(&cluster, "afterwards").await;
 }
 
 #[tokio::test]
-async fn a_record_that_nobody_understands_stops_decisions_and_nothing_else() {
+async fn an_unknown_record_stops_changes_and_nothing_else() {
     let mut cluster = start().await;
     cluster
         .kafka
         .produce(
             TOPIC,
-            vec![Produce::value(json!({"level": 99, "future": true}).to_string())],
+            vec![NewRecord::value(json!({"level": 99, "future": true}).to_string())],
         )
         .await;
-    serves_and_decides_nothing(&cluster, "update this node").await;
+    assert_read_only(&cluster, "upgrade the node").await;
     cluster.kill("tailer-1");
-    // It comes up and serves, and it is not ready to decide.
-    cluster.start_unready("tailer-1");
-    serves_and_decides_nothing(&cluster, "update this node").await;
+    // It restarts and serves, but it is not ready: it cannot commit changes.
+    cluster.restart_without_waiting("tailer-1");
+    assert_read_only(&cluster, "upgrade the node").await;
 }
 
 #[tokio::test]
-async fn nodes_start_and_answer_while_kafka_is_away() {
+async fn nodes_restart_and_answer_while_kafka_is_down() {
     let mut cluster = start().await;
     cluster.kafka.kill();
     for name in ["tailer-1", "leaf-1", "aggregator-1"] {
         cluster.kill(name);
     }
-    cluster.start_unready("tailer-1");
-    cluster.start_again("leaf-1").await;
-    cluster.start_again("aggregator-1").await;
-    serves_and_decides_nothing(&cluster, "Kafka").await;
-    cluster.kafka.start_again().await;
-    decides_again(&cluster, "afterwards").await;
-    let pushed = cluster.push("events", "{\"n\":2}").await.expect("pushes go on");
+    cluster.restart_without_waiting("tailer-1");
+    cluster.restart("leaf-1").await;
+    cluster.restart("aggregator-1").await;
+    assert_read_only(&cluster, "Kafka").await;
+    cluster.kafka.restart().await;
+    eventually_writable(&cluster, "afterwards").await;
+    let pushed = cluster.push("events", "{\"n\":2}").await.expect("pushes are accepted");
     assert_eq!(pushed["accepted"], 1);
 }

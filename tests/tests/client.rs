@@ -1,5 +1,4 @@
-//! The client commands: what is typed is done, answers go to standard output, reasons to standard error, and the exit
-//! code tells them apart.
+//! The client commands: answers go to standard output, errors to standard error, and the exit code tells them apart.
 
 use std::{
     io::Write,
@@ -9,11 +8,12 @@ use std::{
 use serde_json::{Value, json};
 use tests::{Server, Settings, server};
 
-struct Typed<'a> {
+/// Runs the program against a server.
+struct Cli<'a> {
     server: &'a Server,
 }
 
-impl Typed<'_> {
+impl Cli<'_> {
     fn run(&self, arguments: &[&str]) -> Output {
         self.with_input(arguments, "")
     }
@@ -26,230 +26,254 @@ impl Typed<'_> {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("it starts");
+        let mut child = command.spawn().expect("the program starts");
         child
             .stdin
             .take()
             .expect("a pipe")
             .write_all(input.as_bytes())
-            .expect("it reads");
-        child.wait_with_output().expect("it ends")
+            .expect("the program reads its input");
+        child.wait_with_output().expect("the program exits")
     }
 }
 
-fn out(output: &Output) -> String {
-    assert!(output.status.success(), "{}", err(output));
+/// Standard output of a command, which must have succeeded.
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn err(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_pushed_once_however_often_it_is_pushed() {
     let server = Server::start(Settings::default()).await;
-    let typed = Typed { server: &server };
+    let cli = Cli { server: &server };
     let folder = tempfile::tempdir().expect("a folder");
     let plain = folder.path().join("a.json");
-    // Over 8 MiB, so that there are several blocks.
+    // Over 8 MiB, so that the client sends several blocks.
     let lines: String = (0..120_000)
         .map(|i| format!("{{\"n\":{i},\"pad\":\"{}\"}}\n", "x".repeat(80)))
         .collect();
-    std::fs::write(&plain, &lines).expect("it is written");
+    std::fs::write(&plain, &lines).expect("the file is written");
     let path = plain.to_str().expect("UTF-8");
     for again in [false, true] {
-        let pushed = typed.run(&["push", "files", path]);
+        let pushed = cli.run(&["push", "files", path]);
         assert!(
-            pushed.status.success() && err(&pushed).contains("120000 documents accepted"),
+            pushed.status.success() && stderr(&pushed).contains("120000 documents accepted"),
             "{}",
-            err(&pushed)
+            stderr(&pushed)
         );
         assert_eq!(
-            err(&pushed).contains("120000 of them had been pushed before"),
+            stderr(&pushed).contains("120000 of them had been pushed before"),
             again,
             "{}",
-            err(&pushed)
+            stderr(&pushed)
         );
         assert_eq!(
             server.sql("select count(*), count(distinct n) from files").await.rows,
             [[json!(120_000), json!(120_000)]]
         );
     }
-    std::fs::write(&plain, lines.clone() + "{\"n\":-1}\n").expect("it is written");
-    let changed = typed.run(&["push", "files", path]);
+    std::fs::write(&plain, lines.clone() + "{\"n\":-1}\n").expect("the file is written");
+    let changed = cli.run(&["push", "files", path]);
     assert!(
-        changed.status.code() == Some(1) && err(&changed).contains("--again"),
+        changed.status.code() == Some(1) && stderr(&changed).contains("--again"),
         "{}",
-        err(&changed)
+        stderr(&changed)
     );
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_files_arrays_and_standard_input_are_pushed() {
+    let server = Server::start(Settings::default()).await;
+    let cli = Cli { server: &server };
+    let folder = tempfile::tempdir().expect("a folder");
     let packed = folder.path().join("b.ndjson.zst");
-    std::fs::write(&packed, zstd::encode_all(&b"{\"n\":1}\n[2]\n"[..], 3).expect("memory")).expect("it is written");
-    out(&typed.run(&["push", "packed", packed.to_str().expect("UTF-8")]));
+    std::fs::write(&packed, zstd::encode_all(&b"{\"n\":1}\n[2]\n"[..], 3).expect("memory"))
+        .expect("the file is written");
+    stdout(&cli.run(&["push", "packed", packed.to_str().expect("UTF-8")]));
     let list = folder.path().join("c.json");
-    std::fs::write(&list, "[\n {\"n\":1},\n {\"n\":2}\n]\n").expect("it is written");
-    out(&typed.run(&["push", "packed", list.to_str().expect("UTF-8")]));
-    out(&typed.with_input(&["push", "packed", "-"], "{\"n\":1}\n"));
+    std::fs::write(&list, "[\n {\"n\":1},\n {\"n\":2}\n]\n").expect("the file is written");
+    stdout(&cli.run(&["push", "packed", list.to_str().expect("UTF-8")]));
+    stdout(&cli.with_input(&["push", "packed", "-"], "{\"n\":1}\n"));
     assert_eq!(
         server.sql("select count(*), sum(n) from packed").await.rows,
         [[json!(5), json!(5)]]
     );
+    assert_no_dead_letters(&server).await;
 
+    let rejected = cli.with_input(&["push", "packed", "-"], "{\"n\":1}\n{oops\n");
+    assert!(
+        rejected.status.code() == Some(1) && stderr(&rejected).contains("item 1"),
+        "{}",
+        stderr(&rejected)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pretty_printed_documents_are_pushed_and_other_formats_are_refused() {
+    let server = Server::start(Settings::default()).await;
+    let cli = Cli { server: &server };
+    let folder = tempfile::tempdir().expect("a folder");
     let pretty = folder.path().join("d.json");
-    // Over 8 MiB, so that blocks are cut between documents.
+    // Over 8 MiB, so that the client has to cut blocks between documents.
     let document = |n: i32| format!("{{\n  \"n\": {n},\n  \"pad\": \"{}\"\n}}\n", "x".repeat(500));
-    std::fs::write(&pretty, (0..20_000).map(document).collect::<String>()).expect("it is written");
-    out(&typed.run(&["push", "pretty", pretty.to_str().expect("UTF-8")]));
+    std::fs::write(&pretty, (0..20_000).map(document).collect::<String>()).expect("the file is written");
+    stdout(&cli.run(&["push", "pretty", pretty.to_str().expect("UTF-8")]));
     assert_eq!(
         server.sql("select count(*), sum(n)::bigint from pretty").await.rows,
         [[json!(20_000), json!(199_990_000)]]
     );
-    for (name, bytes, named) in [
+    for (name, bytes, hint) in [
         ("e.xz", &b"\xfd7zXZ\0\0\x04"[..], "xz -dc"),
         ("e.csv", b"n,t\n1,a\n2,b\n", "CSV"),
         ("e.zip", b"PK\x03\x04", "unzip -p"),
     ] {
         let file = folder.path().join(name);
-        std::fs::write(&file, bytes).expect("it is written");
-        let refused = typed.run(&["push", "foreign", file.to_str().expect("UTF-8")]);
+        std::fs::write(&file, bytes).expect("the file is written");
+        let refused = cli.run(&["push", "foreign", file.to_str().expect("UTF-8")]);
         assert!(
-            refused.status.code() == Some(1) && err(&refused).contains(named),
+            refused.status.code() == Some(1) && stderr(&refused).contains(hint),
             "{}",
-            err(&refused)
+            stderr(&refused)
         );
     }
-    assert_eq!(
-        server.sql("select count(*) from rachis.dead_letters").await.one(),
-        &json!(0)
-    );
+    assert_no_dead_letters(&server).await;
+}
 
-    let rejected = typed.with_input(&["push", "packed", "-"], "{\"n\":1}\n{oops\n");
-    assert!(
-        rejected.status.code() == Some(1) && err(&rejected).contains("item 1"),
-        "{}",
-        err(&rejected)
+async fn assert_no_dead_letters(server: &Server) {
+    assert_eq!(
+        server
+            .sql("select count(*) from rachis.dead_letters")
+            .await
+            .single_value(),
+        &json!(0)
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_is_written_in_each_form() {
+async fn an_answer_is_written_in_each_format() {
     let server = Server::start(Settings::default()).await;
-    let typed = Typed { server: &server };
-    out(&typed.with_input(&["push", "c", "-"], "{\"n\":1,\"t\":\"a b\"}\n{\"n\":2}\n"));
+    let cli = Cli { server: &server };
+    stdout(&cli.with_input(&["push", "c", "-"], "{\"n\":1,\"t\":\"a b\"}\n{\"n\":2}\n"));
     let sql = "select n, t from c order by n";
-    let table = out(&typed.run(&["sql", sql]));
+    let table = stdout(&cli.run(&["sql", sql]));
     assert!(
         table.lines().count() == 3 && table.contains("a b") && table.contains("NULL"),
         "{table}"
     );
-    assert_eq!(out(&typed.run(&["sql", sql, "-o", "csv"])), "n,t\n1,a b\n2,\n");
+    assert_eq!(stdout(&cli.run(&["sql", sql, "-o", "csv"])), "n,t\n1,a b\n2,\n");
     assert_eq!(
-        out(&typed.run(&["sql", sql, "-o", "ndjson"])),
+        stdout(&cli.run(&["sql", sql, "-o", "ndjson"])),
         "{\"n\":1,\"t\":\"a b\"}\n{\"n\":2,\"t\":null}\n"
     );
-    let json: Value = serde_json::from_str(&out(&typed.run(&["sql", sql, "-o", "json"]))).expect("JSON");
+    let json: Value = serde_json::from_str(&stdout(&cli.run(&["sql", sql, "-o", "json"]))).expect("JSON");
     assert_eq!(json["rows"][1]["n"], 2);
     assert_eq!(
-        out(&typed.with_input(&["sql", "-", "-o", "csv"], "select count(*) as n from c")),
+        stdout(&cli.with_input(&["sql", "-", "-o", "csv"], "select count(*) as n from c")),
         "n\n2\n"
     );
     assert_eq!(
-        out(&typed.run(&["sql", "select $1 + 1 as n", "-p", "41", "-o", "csv"])),
+        stdout(&cli.run(&["sql", "select $1 + 1 as n", "-p", "41", "-o", "csv"])),
         "n\n42\n"
     );
-    assert!(out(&typed.run(&["search", "c", "t:a"])).contains("push/0@0"));
+    assert!(stdout(&cli.run(&["search", "c", "t:a"])).contains("push/0@0"));
     assert!(
-        out(&typed.run(&["search", "c", "-t:a"])).contains("push/0@0.1"),
+        stdout(&cli.run(&["search", "c", "-t:a"])).contains("push/0@0.1"),
         "a query may begin with a hyphen"
     );
-    assert!(out(&typed.run(&["fields", "c"])).contains("BIGINT"));
-    out(&typed.run(&["sql", "create field c.twice as (_doc->>'n')::bigint * 2"]));
-    let fields = out(&typed.run(&["fields", "c"]));
+    assert!(stdout(&cli.run(&["fields", "c"])).contains("BIGINT"));
+    stdout(&cli.run(&["sql", "create field c.twice as (_doc->>'n')::bigint * 2"]));
+    let fields = stdout(&cli.run(&["fields", "c"]));
     let twice = fields
         .lines()
         .find(|line| line.trim_start().starts_with("twice "))
-        .unwrap_or_else(|| panic!("a defined field is among {fields}"));
+        .unwrap_or_else(|| panic!("the defined field is missing in {fields}"));
     assert!(
         twice.contains(" field ") && twice.contains("(_doc->>'n')::bigint * 2"),
         "{fields}"
     );
-    let plan = out(&typed.run(&["sql", "explain select twice from c where n > 1"]));
+    let plan = stdout(&cli.run(&["sql", "explain select twice from c where n > 1"]));
     assert!(
         plan.lines().count() > 5 && plan.lines().any(|line| line.trim_start().starts_with("ShardScan")),
         "{plan}"
     );
-    assert!(out(&typed.run(&["collection", "list"])).contains('c'));
-    out(&typed.run(&["collection", "put", "made", "--shards", "2"]));
-    out(&typed.run(&["collection", "delete", "made"]));
-    out(&typed.run(&["source", "list"]));
+    assert!(stdout(&cli.run(&["collection", "list"])).contains('c'));
+    stdout(&cli.run(&["collection", "put", "made", "--shards", "2"]));
+    stdout(&cli.run(&["collection", "delete", "made"]));
+    stdout(&cli.run(&["source", "list"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_was_cut_ends_with_an_exit_code_of_its_own_in_each_form() {
+async fn a_truncated_answer_has_its_own_exit_code_in_each_format() {
     let server = Server::start(Settings::default()).await;
-    let typed = Typed { server: &server };
-    // One row more than an answer without LIMIT may have; with the text, more than the server holds back before it
-    // begins to answer.
+    let cli = Cli { server: &server };
+    // One row more than an answer without LIMIT may have. With the text column, the rows exceed what the server buffers
+    // before it begins to respond.
     let lines: String = (0..10_001)
         .map(|n| format!("{{\"n\":{n},\"text\":\"{}\"}}\n", "x".repeat(500)))
         .collect();
-    out(&typed.with_input(&["push", "c", "-"], &lines));
+    stdout(&cli.with_input(&["push", "c", "-"], &lines));
     for columns in ["n", "n, text"] {
-        for form in ["table", "json", "ndjson", "csv"] {
-            let cut = typed.run(&["sql", &format!("select {columns} from c"), "-o", form]);
-            let noted = err(&cut);
-            assert_eq!(cut.status.code(), Some(3), "{columns} as {form}: {noted}");
+        for format in ["table", "json", "ndjson", "csv"] {
+            let truncated = cli.run(&["sql", &format!("select {columns} from c"), "-o", format]);
+            let warning = stderr(&truncated);
+            assert_eq!(truncated.status.code(), Some(3), "{columns} as {format}: {warning}");
             assert!(
-                noted.contains("error: the answer was cut") && noted.contains("10000 rows") && noted.contains("LIMIT"),
-                "{form}: {noted}"
+                warning.contains("error: the answer was truncated")
+                    && warning.contains("10000 rows")
+                    && warning.contains("LIMIT"),
+                "{format}: {warning}"
             );
             assert!(
-                String::from_utf8_lossy(&cut.stdout).lines().count() >= if form == "json" { 1 } else { 10_000 },
-                "{form}: the rows are written"
+                String::from_utf8_lossy(&truncated.stdout).lines().count() >= if format == "json" { 1 } else { 10_000 },
+                "{format}: the rows are written"
             );
-            let whole = typed.run(&["sql", &format!("select {columns} from c limit 10001"), "-o", form]);
-            assert!(whole.status.success(), "{columns} as {form}: {}", err(&whole));
+            let whole = cli.run(&["sql", &format!("select {columns} from c limit 10001"), "-o", format]);
+            assert!(whole.status.success(), "{columns} as {format}: {}", stderr(&whole));
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reason_and_an_exit_code_are_given() {
+async fn failures_have_a_reason_and_an_exit_code() {
     let server = Server::start(Settings::default()).await;
-    let typed = Typed { server: &server };
-    let failed = typed.run(&["sql", "selct 1"]);
+    let cli = Cli { server: &server };
+    let failed = cli.run(&["sql", "selct 1"]);
     assert!(
-        failed.status.code() == Some(1) && err(&failed).starts_with("error: ") && failed.stdout.is_empty(),
+        failed.status.code() == Some(1) && stderr(&failed).starts_with("error: ") && failed.stdout.is_empty(),
         "{}",
-        err(&failed)
+        stderr(&failed)
     );
-    assert_eq!(typed.run(&["sql"]).status.code(), Some(2));
-    out(&typed.with_input(&["push", "events", "-"], "{}\n"));
+    assert_eq!(cli.run(&["sql"]).status.code(), Some(2));
+    stdout(&cli.with_input(&["push", "events", "-"], "{}\n"));
     for command in [
         ["search", "evnets", "x"].as_slice(),
         &["fields", "evnets"],
         &["collection", "get", "evnets"],
     ] {
-        let unknown = typed.run(command);
+        let unknown = cli.run(command);
         assert!(
-            unknown.status.code() == Some(1) && err(&unknown).contains("perhaps events was meant"),
+            unknown.status.code() == Some(1) && stderr(&unknown).contains("did you mean events?"),
             "{command:?}: {}",
-            err(&unknown)
+            stderr(&unknown)
         );
     }
     assert_eq!(
-        typed.run(&["sql", "select 1", "--url", "nonsense"]).status.code(),
+        cli.run(&["sql", "select 1", "--url", "nonsense"]).status.code(),
         Some(2)
     );
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
+    let unused = std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a free port");
-    let away = typed.run(&["sql", "select 1", "--url", &format!("http://{nobody}")]);
+    let unreachable = cli.run(&["sql", "select 1", "--url", &format!("http://{unused}")]);
     assert!(
-        away.status.code() == Some(1) && err(&away).contains("hint: "),
+        unreachable.status.code() == Some(1) && stderr(&unreachable).contains("hint: "),
         "{}",
-        err(&away)
+        stderr(&unreachable)
     );
 }
 
@@ -259,32 +283,36 @@ async fn a_second_server_on_the_same_folder_is_refused() {
     let second = Command::new(server::binary())
         .arg("dev")
         .arg("--data")
-        .arg(server.data())
+        .arg(server.data_dir())
         .args(["--listen", "127.0.0.1:0"])
         .output()
-        .expect("it ends");
+        .expect("the program exits");
     assert!(
-        second.status.code() == Some(1) && err(&second).contains("in use"),
+        second.status.code() == Some(1) && stderr(&second).contains("in use"),
         "{}",
-        err(&second)
+        stderr(&second)
     );
-    let wide = Command::new(server::binary())
+}
+
+#[test]
+fn a_public_address_and_unknown_settings_are_refused() {
+    let public = Command::new(server::binary())
         .args(["dev", "--listen", "0.0.0.0:0"])
         .output()
-        .expect("it ends");
+        .expect("the program exits");
     assert!(
-        wide.status.code() == Some(2) && err(&wide).contains("--insecure"),
+        public.status.code() == Some(2) && stderr(&public).contains("--insecure"),
         "{}",
-        err(&wide)
+        stderr(&public)
     );
     let unknown = Command::new(server::binary())
         .args(["dev"])
         .env("RACHIS_LEAF__SPLITS", "1")
         .output()
-        .expect("it ends");
+        .expect("the program exits");
     assert!(
-        unknown.status.code() == Some(2) && err(&unknown).contains("splits"),
+        unknown.status.code() == Some(2) && stderr(&unknown).contains("splits"),
         "{}",
-        err(&unknown)
+        stderr(&unknown)
     );
 }

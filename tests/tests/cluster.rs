@@ -1,17 +1,19 @@
-//! Roles apart: tailers, leaves and aggregators as processes are the same service as one process.
+//! Tailers, leaves and aggregators as separate processes behave like the single-process service, also when nodes fail.
 
 use std::{
     process::Command,
     time::{Duration, Instant},
 };
 
+use anyhow::ensure;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Cluster, Settings, cluster::Size, kafka::Produce, server};
+use tests::{Cluster, Settings, cluster::ClusterSize, kafka::NewRecord, server};
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
-async fn a_push_is_visible_at_every_aggregator_when_it_is_acknowledged() {
-    let cluster = Cluster::start(Size::default(), Settings::default()).await;
+async fn an_acknowledged_push_is_visible_at_every_aggregator() {
+    let cluster = Cluster::start(ClusterSize::default(), Settings::default()).await;
     let mut pushed = 0;
     for round in 0..20 {
         let body = format!("{{\"round\":{round}}}\n{{\"round\":{round},\"more\":true}}");
@@ -23,7 +25,10 @@ async fn a_push_is_visible_at_every_aggregator_when_it_is_acknowledged() {
         );
         pushed += 2;
         for _ in 0..2 {
-            assert_eq!(*cluster.sql("select count(*) from events").await.one(), json!(pushed));
+            assert_eq!(
+                *cluster.sql("select count(*) from events").await.single_value(),
+                json!(pushed)
+            );
         }
     }
     let topic = "clicks";
@@ -36,7 +41,7 @@ async fn a_push_is_visible_at_every_aggregator_when_it_is_acknowledged() {
         .kafka
         .produce(
             topic,
-            (0..1000).map(|n| Produce::value(format!("{{\"n\":{n}}}"))).collect(),
+            (0..1000).map(|n| NewRecord::value(format!("{{\"n\":{n}}}"))).collect(),
         )
         .await;
     cluster
@@ -48,21 +53,33 @@ async fn a_push_is_visible_at_every_aggregator_when_it_is_acknowledged() {
     assert_eq!(grouped.rows.len(), 10);
 }
 
-/// A collection with a shard on each leaf and documents in each shard; the leaf that holds each shard.
-async fn on_three_leaves(cluster: &Cluster) -> Vec<String> {
+/// The answer of `rachis cluster status`.
+fn status(cluster: &Cluster) -> Value {
+    let json = cluster
+        .command(&["cluster", "status", "-o", "json"])
+        .expect("the status");
+    serde_json::from_str(&json).expect("JSON")
+}
+
+/// The leaf that owns a shard, from the answer of `rachis cluster status`.
+fn leaf_of_shard(status: &Value, shard: u64) -> String {
+    let row = status["shards"]
+        .as_array()
+        .and_then(|rows| rows.iter().find(|row| row["shard"] == shard))
+        .expect("a row");
+    row["leaf"].as_str().expect("a leaf").to_owned()
+}
+
+/// Creates the collection `events` with a shard on each of three leaves, and 300 documents in it. Returns the leaf of
+/// each shard.
+async fn create_on_three_leaves(cluster: &Cluster) -> Vec<String> {
     cluster
         .json(Method::PUT, "/v1/collections/events", json!({ "shards": 3 }))
         .await
         .expect("a collection");
     let lines: String = (0..300).map(|n| format!("{{\"_id\":\"k{n}\",\"n\":{n}}}\n")).collect();
     cluster.push("events", lines).await.expect("a push");
-    let told: Value = serde_json::from_str(
-        &cluster
-            .command(&["cluster", "status", "-o", "json"])
-            .expect("the status"),
-    )
-    .expect("JSON");
-    let mut leaves: Vec<(u64, String)> = told["shards"]
+    let mut leaves: Vec<(u64, String)> = status(cluster)["shards"]
         .as_array()
         .expect("shards")
         .iter()
@@ -87,38 +104,54 @@ async fn on_three_leaves(cluster: &Cluster) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_leaf_that_is_away_makes_an_answer_incomplete_and_the_answer_says_so() {
-    let mut cluster = Cluster::start(Size::default(), Settings::default()).await;
-    let leaves = on_three_leaves(&cluster).await;
+async fn an_answer_without_a_leaf_is_refused_or_marked_partial() {
+    let mut cluster = Cluster::start(ClusterSize::default(), Settings::default()).await;
+    let leaves = create_on_three_leaves(&cluster).await;
     let complete = cluster.sql("select count(*), sum(n)::bigint from events").await;
     assert_eq!(complete.rows, [[json!(300), json!(44_850)]]);
     assert_eq!(complete.stats["shards"], json!({ "total": 3, "answered": 3 }));
     cluster.kill(&leaves[1]);
     for _ in 0..4 {
         let refused = cluster
-            .ask("select count(*) from events", json!({}))
+            .query("select count(*) from events", json!({}))
             .await
             .expect_err("a shard is missing");
-        let told = format!("{refused:#}");
+        let message = format!("{refused:#}");
         assert!(
-            told.contains("503") && told.contains("incomplete") && told.contains("shard 1 of events"),
-            "{told}"
+            message.contains("503") && message.contains("incomplete") && message.contains("shard 1 of events"),
+            "{message}"
         );
     }
     let partial = cluster
-        .ask("select count(*) from events", json!({ "allow_partial": true }))
+        .query("select count(*) from events", json!({ "allow_partial": true }))
         .await
         .expect("a partial answer");
     assert_eq!(
         (&partial.stats["partial"], &partial.stats["shards"]),
         (&json!(true), &json!({ "total": 3, "answered": 2 }))
     );
-    let there = partial.one().as_u64().expect("a count");
-    assert!((1..300).contains(&there), "{there} documents are on two leaves");
+    let counted = partial.single_value().as_u64().expect("a count");
+    assert!((1..300).contains(&counted), "{counted} documents are on two leaves");
+    let anti_join = "select count(*) from events where n not in (select n from events where n < 100)";
+    let refused = cluster
+        .query(anti_join, json!({ "allow_partial": true }))
+        .await
+        .expect_err("missing rows could add rows to the answer");
+    assert!(format!("{refused:#}").contains("503"), "{refused:#}");
+    the_catalog_is_described_without_a_leaf(&cluster).await;
+    pushes_avoid_a_dead_leaf(&cluster, &leaves[1]).await;
+    cluster.restart(&leaves[1]).await;
+    assert_eq!(
+        cluster.sql("select count(*), sum(n)::bigint from events").await.rows,
+        complete.rows
+    );
+}
+
+async fn the_catalog_is_described_without_a_leaf(cluster: &Cluster) {
     let described = cluster
         .get("/v1/collections/events")
         .await
-        .expect("what is agreed on is known");
+        .expect("the settings are known");
     assert!(
         described["statistics"].is_null() && described["away"].is_string() && described["settings"]["shards"] == 3,
         "{described}"
@@ -127,51 +160,42 @@ async fn a_leaf_that_is_away_makes_an_answer_incomplete_and_the_answer_says_so()
         .sql("select name, shards, documents from rachis.collections")
         .await;
     assert_eq!(listed.rows, [[json!("events"), json!(3), json!(null)]]);
-    let absent = "select count(*) from events where n not in (select n from events where n < 100)";
-    let refused = cluster
-        .ask(absent, json!({ "allow_partial": true }))
-        .await
-        .expect_err("rows could appear by absence");
-    assert!(format!("{refused:#}").contains("503"), "{refused:#}");
+}
 
-    // A push that may go anywhere goes where somebody is, and no door is closed.
+/// A push without an id may go to any shard, so it goes to a leaf that is up, and the aggregators stay ready.
+async fn pushes_avoid_a_dead_leaf(cluster: &Cluster, dead: &str) {
     for n in 0..12 {
         let begun = Instant::now();
         cluster.push("others", format!("{{\"n\":{n}}}")).await.expect("a push");
         assert!(
             begun.elapsed() < Duration::from_secs(20),
-            "push {n} waited for a leaf that is away: {:?}",
+            "push {n} waited for a dead leaf: {:?}",
             begun.elapsed()
         );
     }
-    let there = cluster
-        .ask("select count(*) from others", json!({ "allow_partial": true }))
+    let partial = cluster
+        .query("select count(*) from others", json!({ "allow_partial": true }))
         .await
         .expect("a partial answer");
-    assert_eq!(*there.one(), json!(12), "where they are is there");
+    assert_eq!(*partial.single_value(), json!(12), "the shards that hold them are up");
     for _ in 0..2 {
-        let ready = cluster.get("/readyz").await.expect("the door is ready");
-        assert_eq!(ready["leaves_away"], json!([leaves[1]]), "{ready}");
+        let ready = cluster.get("/readyz").await.expect("the aggregator is ready");
+        assert_eq!(ready["leaves_away"], json!([dead]), "{ready}");
     }
-    cluster.start_again(&leaves[1]).await;
-    assert_eq!(
-        cluster.sql("select count(*), sum(n)::bigint from events").await.rows,
-        complete.rows
-    );
 }
 
 #[tokio::test]
-async fn a_dead_leaf_holds_back_its_own_partitions_and_no_others() {
-    let mut cluster = Cluster::start(Size::default(), Settings::default()).await;
+async fn a_dead_leaf_stalls_its_own_partitions_only() {
+    let mut cluster = Cluster::start(ClusterSize::default(), Settings::default()).await;
     cluster.kafka.create_topic("clicks", 3, &[]).await;
     cluster
         .source("clicks", "clicks", "clicks", &cluster.kafka.bootstrap(), json!({}))
         .await
         .expect("a source");
     let value = |partition: i32| {
-        move |n: i32| Produce {
+        move |n: i32| NewRecord {
             partition: Some(partition),
-            ..Produce::value(format!("{{\"n\":{n}}}"))
+            ..NewRecord::value(format!("{{\"n\":{n}}}"))
         }
     };
     cluster
@@ -179,101 +203,110 @@ async fn a_dead_leaf_holds_back_its_own_partitions_and_no_others() {
         .produce("clicks", (0..3).flat_map(|p| (0..10).map(value(p))).collect())
         .await;
     cluster.eventually("select count(*) from clicks", json!(30)).await;
-    let held = cluster
+    let placed = cluster
         .sql("select partition, shard from rachis.sources where source = 'clicks' order by 1")
         .await;
-    let told: Value = serde_json::from_str(
-        &cluster
-            .command(&["cluster", "status", "-o", "json"])
-            .expect("the status"),
-    )
-    .expect("JSON");
-    let leaf_of_shard = |shard: u64| {
-        let row = told["shards"]
-            .as_array()
-            .and_then(|rows| rows.iter().find(|row| row["shard"] == shard))
-            .expect("a row");
-        row["leaf"].as_str().expect("a leaf").to_owned()
-    };
-    let leaf_of = |partition: usize| leaf_of_shard(held.rows[partition][1].as_u64().expect("a shard"));
-    let dead = leaf_of(0);
+    let status = status(&cluster);
+    let leaves: Vec<String> = placed
+        .rows
+        .iter()
+        .map(|row| leaf_of_shard(&status, row[1].as_u64().expect("a shard")))
+        .collect();
+    let dead = leaves[0].clone();
     cluster.kill(&dead);
     cluster
         .kafka
         .produce("clicks", (0..3).flat_map(|p| (10..20).map(value(p))).collect())
         .await;
-    let others = (0..3).filter(|partition| leaf_of(*partition) != dead).count();
-    tests::eventually("the other partitions go on", || async {
+    let others = leaves.iter().filter(|leaf| **leaf != dead).count();
+    tests::eventually("the other partitions are ingested", || async {
         let answer = cluster
-            .ask("select count(*) from clicks", json!({ "allow_partial": true }))
+            .query("select count(*) from clicks", json!({ "allow_partial": true }))
             .await?;
-        anyhow::ensure!(answer.rows == [[json!(others * 20)]], "{answer:?}");
+        ensure!(answer.rows == [[json!(others * 20)]], "{answer:?}");
         Ok(())
     })
     .await;
-    tests::eventually("each partition is shown as it is, and those of the dead leaf as unknown, with the reason", || async {
-        let shown =
-            cluster.ask("select position, documents, state, error from rachis.sources where source = 'clicks' order by partition", json!({})).await?;
-        anyhow::ensure!(shown.rows.len() == 3, "{shown:?}");
-        for (partition, row) in shown.rows.iter().enumerate() {
-            match leaf_of(partition) == dead {
-                true => {
+    the_sources_table_shows_a_dead_leaf(&cluster, &leaves, &dead).await;
+    the_status_command_shows_a_dead_leaf(&cluster, &dead, &leaf_of_shard(&status, 0));
+    cluster.restart(&dead).await;
+    cluster.eventually("select count(*) from clicks", json!(60)).await;
+}
+
+/// `rachis.sources` shows the partitions of a dead leaf as unknown, with the reason, and the others as they are.
+async fn the_sources_table_shows_a_dead_leaf(cluster: &Cluster, leaves: &[String], dead: &str) {
+    let sql = "select position, documents, state, error from rachis.sources where source = 'clicks' order by partition";
+    tests::eventually(
+        "the partitions of the dead leaf are unknown, the others caught up",
+        || async {
+            let shown = cluster.query(sql, json!({})).await?;
+            ensure!(shown.rows.len() == 3, "{shown:?}");
+            for (partition, row) in shown.rows.iter().enumerate() {
+                if leaves[partition] == dead {
                     let why = row[3].as_str().unwrap_or_default();
-                    anyhow::ensure!(row[..2] == [json!(null), json!(null)] && row[2] == "unknown" && why.contains(&dead), "{partition}: {row:?}");
+                    ensure!(
+                        row[..2] == [json!(null), json!(null)] && row[2] == "unknown" && why.contains(dead),
+                        "{partition}: {row:?}"
+                    );
+                } else {
+                    ensure!(
+                        row == &[json!(19), json!(20), json!("caught_up"), json!(null)],
+                        "{partition}: {row:?}"
+                    );
                 }
-                false => anyhow::ensure!(row == &[json!(19), json!(20), json!("caught_up"), json!(null)], "{partition}: {row:?}"),
             }
-        }
-        Ok(())
-    })
+            Ok(())
+        },
+    )
     .await;
-    let url = cluster.door("aggregator-1").url().to_owned();
-    let status = Command::new(server::binary())
+}
+
+fn the_status_command_shows_a_dead_leaf(cluster: &Cluster, dead: &str, leaf_of_shard_0: &str) {
+    let url = cluster.client_of("aggregator-1").url().to_owned();
+    let output = Command::new(server::binary())
         .args(["cluster", "status", "--url", &url])
         .output()
-        .expect("it ends");
-    let (shown, noted) = (
-        String::from_utf8_lossy(&status.stdout),
-        String::from_utf8_lossy(&status.stderr),
+        .expect("the program exits");
+    let (shown, warnings) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
     );
-    assert!(noted.contains("1 of 7 nodes do not answer"), "{noted}");
+    assert!(warnings.contains("1 of 7 nodes do not respond"), "{warnings}");
     let row = |words: &[&str]| {
         shown
             .lines()
             .any(|line| line.split_whitespace().collect::<Vec<_>>().starts_with(words))
     };
     assert!(
-        row(&[&dead, "leaf", "away"]) && row(&["tailer-1", "tailer", "up"]) && row(&["clicks", "0", &leaf_of_shard(0)]),
+        row(&[dead, "leaf", "away"]) && row(&["tailer-1", "tailer", "up"]) && row(&["clicks", "0", leaf_of_shard_0]),
         "{shown}"
     );
     let by_environment = Command::new(server::binary())
         .args(["cluster", "status"])
         .env("RACHIS_URL", &url)
         .output()
-        .expect("it ends");
+        .expect("the program exits");
     assert_eq!(String::from_utf8_lossy(&by_environment.stdout), shown);
-    cluster.start_again(&dead).await;
-    cluster.eventually("select count(*) from clicks", json!(60)).await;
 }
 
 #[tokio::test]
-async fn a_frozen_leaf_is_told_of_in_bounded_time() {
-    let cluster = Cluster::start(Size::default(), Settings::default()).await;
-    let leaves = on_three_leaves(&cluster).await;
+async fn a_frozen_leaf_is_reported_in_bounded_time() {
+    let cluster = Cluster::start(ClusterSize::default(), Settings::default()).await;
+    let leaves = create_on_three_leaves(&cluster).await;
     cluster.process(&leaves[2]).pause();
     let begun = Instant::now();
     let refused = cluster
-        .ask("select count(*) from events", json!({}))
+        .query("select count(*) from events", json!({}))
         .await
         .expect_err("a shard does not answer");
     assert!(format!("{refused:#}").contains("503"), "{refused:#}");
     assert!(
         begun.elapsed() < Duration::from_secs(30),
-        "long before the question's own deadline: {:?}",
+        "not long before the deadline of the query: {:?}",
         begun.elapsed()
     );
     let partial = cluster
-        .ask("select count(*) from events", json!({ "allow_partial": true }))
+        .query("select count(*) from events", json!({ "allow_partial": true }))
         .await
         .expect("a partial answer");
     assert_eq!(partial.stats["partial"], true);
@@ -281,58 +314,62 @@ async fn a_frozen_leaf_is_told_of_in_bounded_time() {
     cluster.eventually("select count(*) from events", json!(300)).await;
 }
 
-// The end of a process is waited for on a thread of its own, while writes go on.
+/// Pushes one document after the other, to the aggregators in turn; each push must succeed. Returns their number.
+async fn push_until_cancelled(aggregators: Vec<String>, stop: CancellationToken) -> u64 {
+    let client = reqwest::Client::new();
+    let mut written = 0_u64;
+    while !stop.is_cancelled() {
+        let body = format!("{{\"written\":{written}}}");
+        let mut target = written as usize;
+        let answer = loop {
+            let url = format!(
+                "{}/v1/collections/events/documents",
+                aggregators[target % aggregators.len()]
+            );
+            let request = client
+                .post(url)
+                .header("idempotency-key", format!("w{written}"))
+                .body(body.clone());
+            match request.send().await {
+                Ok(answer) => break answer,
+                // This aggregator just closed its listener, so the next one is tried. The key keeps it one push.
+                Err(_) => target += 1,
+            }
+            assert!(target < written as usize + 50, "no aggregator accepts connections");
+        };
+        let status = answer.status();
+        assert!(
+            status.is_success(),
+            "push {written}: {status}: {}",
+            answer.text().await.unwrap_or_default()
+        );
+        written += 1;
+    }
+    written
+}
+
+// Stopping a process blocks a thread, so the writer needs another one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_fails_no_write() {
-    let mut cluster = Cluster::start(Size::default(), Settings::default()).await;
-    on_three_leaves(&cluster).await;
-    let doors: Vec<String> = cluster
+    let mut cluster = Cluster::start(ClusterSize::default(), Settings::default()).await;
+    create_on_three_leaves(&cluster).await;
+    let aggregators: Vec<String> = cluster
         .nodes()
         .filter(|node| node.role == "aggregator")
         .map(|node| node.url.clone())
         .collect();
-    let stop = tokio_util::sync::CancellationToken::new();
-    let (told, writer) = (stop.clone(), reqwest::Client::new());
-    let writing = tokio::spawn(async move {
-        let mut written = 0_u64;
-        while !told.is_cancelled() {
-            let body = format!("{{\"written\":{written}}}");
-            let mut door = written as usize;
-            let answer = loop {
-                let url = format!("{}/v1/collections/events/documents", doors[door % doors.len()]);
-                match writer
-                    .post(url)
-                    .header("idempotency-key", format!("w{written}"))
-                    .body(body.clone())
-                    .send()
-                    .await
-                {
-                    Ok(answer) => break answer,
-                    // A door that just closed: the next one is open. The key makes it one push.
-                    Err(_) => door += 1,
-                }
-                assert!(door < written as usize + 50, "no door is open");
-            };
-            let status = answer.status();
-            assert!(
-                status.is_success(),
-                "push {written}: {status}: {}",
-                answer.text().await.unwrap_or_default()
-            );
-            written += 1;
-        }
-        written
-    });
+    let stop = CancellationToken::new();
+    let writing = tokio::spawn(push_until_cancelled(aggregators, stop.clone()));
     let names: Vec<String> = cluster.nodes().map(|node| node.name.clone()).collect();
     for name in &names {
         cluster.stop(name);
-        cluster.start_again(name).await;
+        cluster.restart(name).await;
     }
     stop.cancel();
     let written = writing.await.expect("no write fails");
     assert!(written >= 10, "{written} writes while seven nodes were restarted");
-    let there = cluster
+    let stored = cluster
         .sql("select count(*), count(distinct written) from events where written is not null")
         .await;
-    assert_eq!(there.rows, [[json!(written), json!(written)]]);
+    assert_eq!(stored.rows, [[json!(written), json!(written)]]);
 }

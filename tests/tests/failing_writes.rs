@@ -1,8 +1,8 @@
-//! A write that fails is never retried and never lies: the shard closes, opens again from what is on disk, and goes on
-//! with nothing lost and nothing twice.
+//! Failed writes: the leaf never retries one and never acknowledges one. The shard closes, reopens from disk and
+//! continues without loss or duplicates.
 //!
-//! The failure is real: the operating system lets no file of the server grow beyond a limit, so the log ahead of the
-//! writes cannot.
+//! The failure is real: an operating system limit caps the size of the server's files, so the write-ahead log cannot
+//! grow past it.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
@@ -14,8 +14,8 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 const PUSHES: usize = 24;
 const DOCUMENTS: usize = 500;
 
-/// The server where a file that is too big gives an error instead of a signal that ends the process.
-fn patient(folder: &std::path::Path) -> Settings {
+/// Wraps the server binary so that a write past the file size limit returns an error instead of raising SIGXFSZ.
+fn ignoring_sigxfsz(folder: &std::path::Path) -> Settings {
     let wrapper = folder.join("rachis");
     fs::write(
         &wrapper,
@@ -25,7 +25,7 @@ fn patient(folder: &std::path::Path) -> Settings {
         ),
     )
     .expect("written");
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("a program");
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("the wrapper is executable");
     Settings {
         binary: Some(wrapper),
         ..Settings::default()
@@ -44,9 +44,9 @@ fn body(push: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_shard_whose_write_fails_opens_again_with_nothing_lost_and_nothing_twice() {
+async fn a_shard_reopens_after_a_failed_write_without_loss_or_duplicates() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(patient(folder.path())).await;
+    let server = Server::start(ignoring_sigxfsz(folder.path())).await;
     let pid = server.process().pid().to_string();
     let limited = Command::new("prlimit")
         .args(["--pid", &pid, &format!("--fsize={FILE_BYTES_MAX}:unlimited")])
@@ -60,29 +60,29 @@ async fn a_shard_whose_write_fails_opens_again_with_nothing_lost_and_nothing_twi
             let request = server
                 .request(Method::POST, "/v1/collections/events/documents")
                 .header("idempotency-key", format!("push {push}"));
-            let answer = request.body(body(push)).send().await.expect("the process lives");
+            let answer = request.body(body(push)).send().await.expect("the server responds");
             let status = answer.status().as_u16();
-            let said: Value = answer.json().await.expect("JSON");
+            let response: Value = answer.json().await.expect("JSON");
             if status == 200 {
-                assert_eq!(said["accepted"], json!(DOCUMENTS), "{said}");
+                assert_eq!(response["accepted"], json!(DOCUMENTS), "{response}");
                 break;
             }
             assert!(
-                matches!(status, 429 | 503 | 504) && said["hint"].is_string(),
-                "{status} {said}"
+                matches!(status, 429 | 503 | 504) && response["hint"].is_string(),
+                "{status} {response}"
             );
-            failures += u32::from(said["code"] == "unknown_outcome");
+            failures += u32::from(response["code"] == "unknown_outcome");
             tokio::task::yield_now().await;
         }
         assert_eq!(
-            server.sql("select count(*) from events").await.one(),
+            server.sql("select count(*) from events").await.single_value(),
             &json!((push + 1) * DOCUMENTS),
             "after push {push}"
         );
     }
     assert!(failures >= 2, "writes failed {failures} times");
-    let twice = "select count(*) from (select push, n from events group by push, n having count(*) > 1) t";
-    assert_eq!(server.sql(twice).await.one(), &json!(0));
+    let duplicated = "select count(*) from (select push, n from events group by push, n having count(*) > 1) t";
+    assert_eq!(server.sql(duplicated).await.single_value(), &json!(0));
     eventually("the server is ready", async || {
         anyhow::ensure!(
             server

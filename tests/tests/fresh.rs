@@ -1,4 +1,5 @@
-//! Fresh on ack: what is acknowledged is in the answer to every question that begins then, with ingest beside.
+//! Read-your-writes: every query that starts after an acknowledgement sees the acknowledged document, also under
+//! concurrent ingest.
 
 use std::{
     sync::{
@@ -13,9 +14,10 @@ use serde_json::{Value, json};
 use tests::{Server, Settings};
 use tokio_util::sync::CancellationToken;
 
-const ASKERS: u64 = 4;
+/// Concurrent clients that push and query.
+const CLIENTS: u64 = 4;
 
-/// 1,000 rounds in every run; `RACHIS_FRESH_ROUNDS=10000` for the long way.
+/// 1,000 rounds by default; `RACHIS_FRESH_ROUNDS=10000` for the long run.
 fn rounds() -> u64 {
     std::env::var("RACHIS_FRESH_ROUNDS")
         .ok()
@@ -24,17 +26,17 @@ fn rounds() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_question_begun_after_the_acknowledgement_sees_the_document() {
+async fn a_query_that_starts_after_an_acknowledgement_sees_the_document() {
     let server = Arc::new(Server::start(Settings::default().small_splits()).await);
     server
         .push("events", "{\"round\":-1,\"word\":\"first\"}")
         .await
         .expect("a collection");
     let done = CancellationToken::new();
-    let beside = tokio::spawn(ingest_beside(server.clone(), done.clone()));
+    let background = tokio::spawn(ingest_in_background(server.clone(), done.clone()));
     let next = Arc::new(AtomicU64::new(0));
     let rounds = rounds();
-    let askers = (0..ASKERS).map(|_| {
+    let clients = (0..CLIENTS).map(|_| {
         let (server, next) = (server.clone(), next.clone());
         tokio::spawn(async move {
             loop {
@@ -42,29 +44,29 @@ async fn a_question_begun_after_the_acknowledgement_sees_the_document() {
                 if round >= rounds {
                     return;
                 }
-                push_then_ask(&server, round)
+                push_then_query(&server, round)
                     .await
                     .unwrap_or_else(|miss| panic!("round {round}: {miss:#}"));
             }
         })
     });
-    for asker in askers.collect::<Vec<_>>() {
-        asker.await.expect("every round sees what it pushed");
+    for client in clients.collect::<Vec<_>>() {
+        client.await.expect("every round sees what it pushed");
     }
     done.cancel();
-    let pushed = beside
+    let pushed = background
         .await
-        .expect("ingest beside goes on")
+        .expect("background ingest does not panic")
         .expect("every push is accepted");
     assert!(
         pushed >= rounds / 4,
-        "only {pushed} documents came in beside {rounds} rounds"
+        "only {pushed} documents were ingested during {rounds} rounds"
     );
-    println!("{rounds} rounds, {pushed} documents beside, 0 misses");
+    println!("{rounds} rounds, {pushed} documents in the background, 0 misses");
 }
 
-/// One document in; then one question, each time another kind.
-async fn push_then_ask(server: &Server, round: u64) -> Result<()> {
+/// Pushes one document, then reads it back; the kind of read rotates with the round.
+async fn push_then_query(server: &Server, round: u64) -> Result<()> {
     let document = format!(
         "{{\"round\": {round}, \"word\":\"round r{round} seen\", \"even\":{}}}",
         round.is_multiple_of(2)
@@ -74,7 +76,7 @@ async fn push_then_ask(server: &Server, round: u64) -> Result<()> {
     match round % 4 {
         0 => {
             let count = server
-                .ask(
+                .query(
                     &format!("SELECT count(*) AS c FROM events WHERE round = {round}"),
                     json!({}),
                 )
@@ -96,15 +98,17 @@ async fn push_then_ask(server: &Server, round: u64) -> Result<()> {
             ensure!(found.as_deref() == Some(document.as_bytes()), "{at}: {found:?}");
         }
         _ => {
-            let newest = server.ask("SELECT max(round) AS newest FROM events", json!({})).await?;
+            let newest = server
+                .query("SELECT max(round) AS newest FROM events", json!({}))
+                .await?;
             ensure!(newest.rows[0][0].as_u64() >= Some(round), "{newest:?}");
         }
     }
     Ok(())
 }
 
-/// Pushes lists of documents, one after the other, until told to stop.
-async fn ingest_beside(server: Arc<Server>, done: CancellationToken) -> Result<u64> {
+/// Pushes arrays of documents, one request at a time, until cancelled. Returns the number of documents.
+async fn ingest_in_background(server: Arc<Server>, done: CancellationToken) -> Result<u64> {
     let mut pushed = 0;
     while !done.is_cancelled() {
         let list: Vec<Value> = (0..50)
@@ -118,8 +122,8 @@ async fn ingest_beside(server: Arc<Server>, done: CancellationToken) -> Result<u
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_questions_over_a_trickle_of_writes_do_not_occupy_the_indexer() {
-    const QUESTIONS_PER_SECOND: u64 = 200;
+async fn many_queries_over_a_trickle_of_writes_do_not_saturate_the_indexer() {
+    const QUERIES_PER_SECOND: u64 = 200;
     const WRITES_PER_SECOND: u64 = 10;
     const SECONDS: u64 = 8;
     let server = Arc::new(Server::start(Settings::default()).await);
@@ -128,48 +132,44 @@ async fn many_questions_over_a_trickle_of_writes_do_not_occupy_the_indexer() {
         .await
         .expect("a collection");
     let (began, before) = (Instant::now(), indexing_time(&server));
-    let mut tick = tokio::time::interval(Duration::from_micros(1_000_000 / QUESTIONS_PER_SECOND));
-    let mut questions = tokio::task::JoinSet::new();
-    // Fewer than are let in: on a slow machine questions come later instead of being refused.
-    let at_once = Arc::new(tokio::sync::Semaphore::new(64));
-    for question in 0..QUESTIONS_PER_SECOND * SECONDS {
+    let mut tick = tokio::time::interval(Duration::from_micros(1_000_000 / QUERIES_PER_SECOND));
+    let mut queries = tokio::task::JoinSet::new();
+    // Fewer than the server admits: on a slow machine queries are delayed instead of refused.
+    let concurrency = Arc::new(tokio::sync::Semaphore::new(64));
+    for query in 0..QUERIES_PER_SECOND * SECONDS {
         tick.tick().await;
-        let (server, turn) = (server.clone(), at_once.clone().acquire_owned().await);
-        questions.spawn(async move {
-            let _until_it_is_answered = turn;
-            if question % (QUESTIONS_PER_SECOND / WRITES_PER_SECOND) == 0 {
+        let (server, permit) = (server.clone(), concurrency.clone().acquire_owned().await);
+        queries.spawn(async move {
+            let _held_until_answered = permit;
+            if query % (QUERIES_PER_SECOND / WRITES_PER_SECOND) == 0 {
                 server
-                    .push(
-                        "events",
-                        format!("{{\"n\":{question},\"word\":\"a trickle w{question}\"}}"),
-                    )
+                    .push("events", format!("{{\"n\":{query},\"word\":\"a trickle w{query}\"}}"))
                     .await?;
             }
             server
-                .ask("SELECT count(*) AS c FROM events WHERE n >= 0", json!({}))
+                .query("SELECT count(*) AS c FROM events WHERE n >= 0", json!({}))
                 .await
                 .map(|_| ())
         });
     }
-    while let Some(question) = questions.join_next().await {
-        question.expect("no panic").expect("every question is answered");
+    while let Some(query) = queries.join_next().await {
+        query.expect("no panic").expect("every query is answered");
     }
     let (elapsed, indexing) = (began.elapsed(), indexing_time(&server) - before);
     let share = indexing.as_secs_f64() / elapsed.as_secs_f64();
     println!("indexer: {share:.3} of a core over {elapsed:?}");
     assert!(share < 0.2, "the indexer took {share:.2} of a core");
-    // On a machine with other work the questions may come slower; then the figure says less, but a standstill would say
-    // nothing.
+    // On a busy machine the queries may take longer and the share means less; if they stall, it means nothing.
     assert!(
         elapsed < Duration::from_secs(SECONDS * 5),
-        "{SECONDS} seconds of questions took {elapsed:?}"
+        "{SECONDS} seconds of queries took {elapsed:?}"
     );
 }
 
-/// The threads that make micro-splits, splits and bigger splits.
-const INDEXERS: [&str; 3] = ["publish", "split", "compact"];
+/// Names of the threads that publish micro-splits, build splits and compact them.
+const INDEXER_THREADS: [&str; 3] = ["publish", "split", "compact"];
 
-/// Processor time of the server's threads that build indexes, by their names.
+/// CPU time of the server's indexing threads, which are recognised by name.
 fn indexing_time(server: &Server) -> Duration {
     let tasks = format!("/proc/{}/task", server.process().pid());
     let mut ticks = 0;
@@ -184,9 +184,9 @@ fn indexing_time(server: &Server) -> Duration {
         let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(") ")) else {
             continue;
         };
-        if INDEXERS.contains(&name) {
+        if INDEXER_THREADS.contains(&name) {
             threads += 1;
-            // User and system time are the 14th and 15th value, counted from before the name.
+            // `utime` and `stime` are fields 14 and 15 of `stat`; `rest` begins with field 3.
             ticks += rest
                 .split(' ')
                 .skip(11)
@@ -196,9 +196,9 @@ fn indexing_time(server: &Server) -> Duration {
         }
     }
     assert!(
-        threads >= INDEXERS.len(),
-        "only {threads} threads of the server are called one of {INDEXERS:?}"
+        threads >= INDEXER_THREADS.len(),
+        "only {threads} server threads are named one of {INDEXER_THREADS:?}"
     );
-    // Linux counts in hundredths of a second.
+    // Linux counts in ticks of 10 ms.
     Duration::from_millis(ticks * 10)
 }

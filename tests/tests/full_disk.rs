@@ -1,14 +1,18 @@
-//! A full disk stops what comes in and nothing else: what was acknowledged is there, questions go on, and with room it
-//! goes on by itself.
+//! A full disk stops ingest and nothing else: acknowledged documents stay, queries are answered, and ingest resumes by
+//! itself once there is space.
 
 use std::{cell::Cell, fs, process::Command};
 
+use anyhow::{Result, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Cluster, Server, Settings, cluster::Size, eventually, kafka::Produce, small_disk::SmallDisk};
+use tests::{Cluster, Server, Settings, cluster::ClusterSize, eventually, kafka::NewRecord, small_disk::SmallDisk};
 
 const DISK_BYTES: u64 = 192 << 20;
 const DOCUMENTS: usize = 2_000;
+
+/// Queries asked in a row where each must be answered.
+const QUERIES: usize = 20;
 
 fn body(push: usize) -> String {
     (0..DOCUMENTS)
@@ -20,41 +24,40 @@ async fn push(server: &Server, number: usize) -> (u16, Value) {
     let request = server
         .request(Method::POST, "/v1/collections/events/documents")
         .header("idempotency-key", format!("push {number}"));
-    let answer = request.body(body(number)).send().await.expect("the process lives");
+    let answer = request.body(body(number)).send().await.expect("the server responds");
     (answer.status().as_u16(), answer.json().await.expect("JSON"))
 }
 
-#[tokio::test]
-async fn a_full_disk_stops_what_comes_in_and_with_room_it_goes_on_by_itself() {
-    let disk = SmallDisk::mount(DISK_BYTES).expect("a small disk");
-    let server = Server::start(Settings {
-        place: Some(disk.path().to_owned()),
-        ..Settings::default().small_splits()
-    })
-    .await;
-    assert_eq!(push(&server, 0).await.0, 200);
-
-    disk.fill().expect("it is filled");
-    // What is sent before the leaf notices may still be taken, or fail; then it is refused and told why.
-    let taken = Cell::new(1);
-    eventually("pushes are refused", async || {
-        let (status, said) = push(&server, 1).await;
-        taken.set(taken.get().max(1 + usize::from(status == 200)));
-        anyhow::ensure!(
-            status == 429 && said["detail"].as_str().is_some_and(|detail| detail.contains("% full")),
-            "{status} {said}"
-        );
-        assert!(said["hint"].is_string(), "{said}");
+/// Retries a push, under the same key, until it is accepted.
+async fn eventually_accepted(server: &Server, number: usize) {
+    eventually("pushes are accepted", || async {
+        let (status, response) = push(server, number).await;
+        ensure!(status == 200, "{status} {response}");
         Ok(())
     })
     .await;
-    for _ in 0..20 {
-        let answer = server.sql("select count(*), count(distinct push) from events").await;
-        assert_eq!(
-            answer.rows,
-            [[json!(taken.get() * DOCUMENTS), json!(taken.get())]],
-            "questions go on"
-        );
+}
+
+/// Checks that a push was refused because the disk is full, with a detail that contains `detail` and a hint.
+fn ensure_refused(status: u16, response: &Value, detail: &str) -> Result<()> {
+    ensure!(
+        status == 429 && response["detail"].as_str().is_some_and(|text| text.contains(detail)),
+        "{status} {response}"
+    );
+    assert!(response["hint"].is_string(), "{response}");
+    Ok(())
+}
+
+/// Asserts that exactly these pushes are stored, each once and whole.
+async fn assert_pushes(server: &Server, pushes: usize, message: &str) {
+    let counts = server.sql("select count(*), count(distinct push) from events").await;
+    assert_eq!(counts.rows, [[json!(pushes * DOCUMENTS), json!(pushes)]], "{message}");
+}
+
+/// Asserts that queries, by columns and by the index, see exactly this number of pushes.
+async fn assert_queries_see(server: &Server, pushes: usize, message: &str) {
+    for _ in 0..QUERIES {
+        assert_pushes(server, pushes, message).await;
     }
     assert!(
         !server
@@ -63,156 +66,120 @@ async fn a_full_disk_stops_what_comes_in_and_with_room_it_goes_on_by_itself() {
             .rows
             .is_empty()
     );
-
-    disk.empty().expect("there is room");
-    eventually("pushes are taken", async || {
-        let (status, said) = push(&server, 1).await;
-        anyhow::ensure!(status == 200, "{status} {said}");
-        Ok(())
-    })
-    .await;
-    assert_eq!(push(&server, 2).await.0, 200);
-    assert_eq!(
-        server
-            .sql("select count(*), count(distinct push) from events")
-            .await
-            .rows,
-        [[json!(3 * DOCUMENTS), json!(3)]]
-    );
-}
-
-/// Moves the shards of a server that does not run to another disk.
-fn move_shards(server: &Server, disk: &SmallDisk) {
-    let (here, there) = (server.data().join("shards"), disk.path().join("shards"));
-    let copied = Command::new("cp")
-        .arg("-a")
-        .arg(&here)
-        .arg(&there)
-        .status()
-        .expect("cp runs");
-    assert!(copied.success());
-    fs::remove_dir_all(&here).expect("the shards were copied");
-    std::os::unix::fs::symlink(&there, &here).expect("a link");
 }
 
 #[tokio::test]
-async fn a_disk_without_a_byte_left_answers_what_it_has_also_after_a_restart_and_goes_on_with_room() {
+async fn a_full_disk_stops_ingest_which_resumes_once_there_is_space() {
     let disk = SmallDisk::mount(DISK_BYTES).expect("a small disk");
+    let server = Server::start(Settings {
+        parent_dir: Some(disk.path().to_owned()),
+        ..Settings::default().small_splits()
+    })
+    .await;
+    assert_eq!(push(&server, 0).await.0, 200);
+
+    disk.fill().expect("the disk is filled");
+    // Until the leaf notices the full disk, a push may be accepted or fail; after that it is refused with a reason.
+    let accepted = Cell::new(1);
+    eventually("pushes are refused", async || {
+        let (status, response) = push(&server, 1).await;
+        accepted.set(accepted.get().max(1 + usize::from(status == 200)));
+        ensure_refused(status, &response, "% full")
+    })
+    .await;
+    assert_queries_see(&server, accepted.get(), "queries are answered").await;
+
+    disk.empty().expect("space is freed");
+    eventually_accepted(&server, 1).await;
+    assert_eq!(push(&server, 2).await.0, 200);
+    assert_pushes(&server, 3, "every push is stored once").await;
+}
+
+/// Moves the shards of a stopped server to another disk.
+fn move_shards(server: &Server, disk: &SmallDisk) {
+    let (from, to) = (server.data_dir().join("shards"), disk.path().join("shards"));
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(&from)
+        .arg(&to)
+        .status()
+        .expect("cp runs");
+    assert!(copied.success());
+    fs::remove_dir_all(&from).expect("the shards were copied");
+    std::os::unix::fs::symlink(&to, &from).expect("a link");
+}
+
+/// Starts a server whose shards, and only they, are on this disk, which it may fill to the last byte. Pushes 0 and 1
+/// are stored.
+async fn start_with_shards_on(disk: &SmallDisk) -> Server {
     let settings = Settings::default()
         .small_splits()
         .with("RACHIS_LEAF__DISK_USED_PERCENT_MAX", 100);
     let mut server = Server::start(settings).await;
     assert_eq!(push(&server, 0).await.0, 200);
     server.stop();
-    move_shards(&server, &disk);
-    server.start_again().await;
+    move_shards(&server, disk);
+    server.restart().await;
     assert_eq!(push(&server, 1).await.0, 200);
+    server
+}
 
-    disk.fill().expect("it is filled");
+/// Pushes one number after the other, beginning with 2, until a push is refused. Returns the number that was refused.
+async fn push_until_refused(server: &Server) -> usize {
     let next = Cell::new(2);
-    let refused = async || {
-        let (status, said) = push(&server, next.get()).await;
+    eventually("pushes are refused", async || {
+        let (status, response) = push(server, next.get()).await;
         next.set(next.get() + usize::from(status == 200));
-        anyhow::ensure!(
-            status == 429
-                && said["detail"]
-                    .as_str()
-                    .is_some_and(|detail| detail.contains("100 % full")),
-            "{status} {said}"
-        );
-        assert!(said["hint"].is_string(), "{said}");
-        Ok(())
-    };
-    eventually("pushes are refused", refused).await;
+        ensure_refused(status, &response, "100 % full")
+    })
+    .await;
+    next.get()
+}
+
+#[tokio::test]
+async fn a_disk_full_to_the_last_byte_answers_queries_also_after_a_restart_and_recovers_with_space() {
+    let disk = SmallDisk::mount(DISK_BYTES).expect("a small disk");
+    let mut server = start_with_shards_on(&disk).await;
+
+    disk.fill().expect("the disk is filled");
+    let next = push_until_refused(&server).await;
     // The outcome of a push whose write failed is unknown, so the test sends it again below with the same key.
     let stored = server
         .sql("select count(distinct push) from events")
         .await
-        .one()
+        .single_value()
         .as_u64()
         .expect("a number") as usize;
-    assert!(
-        stored == next.get() || stored == next.get() + 1,
-        "{stored} of {}",
-        next.get()
-    );
-    let all = [[json!(stored * DOCUMENTS), json!(stored)]];
-    for _ in 0..20 {
-        assert_eq!(
-            server
-                .sql("select count(*), count(distinct push) from events")
-                .await
-                .rows,
-            all,
-            "questions go on"
-        );
-    }
-    assert!(
-        !server
-            .sql("select * from events where search('well') limit 5")
-            .await
-            .rows
-            .is_empty()
-    );
+    assert!(stored == next || stored == next + 1, "{stored} of {next}");
+    assert_queries_see(&server, stored, "queries are answered").await;
 
     server.kill();
-    // Not even the ballast is left.
+    // Removed so that the leaf restarts without even its ballast.
     fs::remove_file(disk.path().join("shards/ballast")).expect("the ballast");
-    disk.fill().expect("it is filled");
-    server.start_again().await;
-    for _ in 0..20 {
-        assert_eq!(
-            server
-                .sql("select count(*), count(distinct push) from events")
-                .await
-                .rows,
-            all,
-            "after a restart, too"
-        );
-    }
-    assert!(
-        !server
-            .sql("select * from events where search('well') limit 5")
-            .await
-            .rows
-            .is_empty()
-    );
-    assert_eq!(push(&server, next.get()).await.0, 429);
-    eventually("the metrics say so", async || {
+    disk.fill().expect("the disk is filled");
+    server.restart().await;
+    assert_queries_see(&server, stored, "after a restart, too").await;
+    assert_eq!(push(&server, next).await.0, 429);
+    eventually("the metrics show the read-only shard", async || {
         let metrics = server.request(Method::GET, "/metrics").send().await?.text().await?;
-        anyhow::ensure!(metrics.contains("rachis_leaf_read_only_shards 1"), "{metrics}");
+        ensure!(metrics.contains("rachis_leaf_read_only_shards 1"), "{metrics}");
         Ok(())
     })
     .await;
 
-    disk.empty().expect("there is room");
-    let last = next.get();
-    eventually("pushes are taken", async || {
-        let (status, said) = push(&server, last).await;
-        anyhow::ensure!(status == 200, "{status} {said}");
-        Ok(())
-    })
-    .await;
-    let all = [[json!((last + 1) * DOCUMENTS), json!(last + 1)]];
-    assert_eq!(
-        server
-            .sql("select count(*), count(distinct push) from events")
-            .await
-            .rows,
-        all,
-        "nothing is lost, and nothing is there twice"
-    );
+    disk.empty().expect("space is freed");
+    eventually_accepted(&server, next).await;
+    assert_pushes(&server, next + 1, "no loss and no duplicates").await;
 }
 
-#[tokio::test]
-async fn a_leaf_with_a_full_disk_holds_back_its_partitions_says_so_and_goes_on_with_room() {
-    let disk = SmallDisk::mount(DISK_BYTES).expect("a small disk");
-    let size = Size {
+/// Starts a cluster of one node of each role whose leaf keeps its data on this disk, with a source for topic `clicks`.
+async fn start_cluster_on(disk: &SmallDisk) -> Cluster {
+    let size = ClusterSize {
         leaves: 1,
         tailers: 1,
         aggregators: 1,
     };
-    let cluster = Cluster::start_with_place(
+    let cluster = Cluster::start_with_data_dir(
         size,
         Settings::default().small_splits(),
         "leaf-1",
@@ -224,9 +191,16 @@ async fn a_leaf_with_a_full_disk_holds_back_its_partitions_says_so_and_goes_on_w
         .source("clicks", "clicks", "clicks", &cluster.kafka.bootstrap(), json!({}))
         .await
         .expect("a source");
+    cluster
+}
+
+#[tokio::test]
+async fn a_leaf_with_a_full_disk_pauses_its_partitions_with_a_reason_and_resumes_with_space() {
+    let disk = SmallDisk::mount(DISK_BYTES).expect("a small disk");
+    let cluster = start_cluster_on(&disk).await;
     let records = |from: usize| {
         (from..from + DOCUMENTS)
-            .map(|n| Produce::value(format!("{{\"n\":{n},\"text\":\"all is well\"}}")))
+            .map(|n| NewRecord::value(format!("{{\"n\":{n},\"text\":\"all is well\"}}")))
             .collect()
     };
     cluster.kafka.produce("clicks", records(0)).await;
@@ -234,48 +208,40 @@ async fn a_leaf_with_a_full_disk_holds_back_its_partitions_says_so_and_goes_on_w
         .eventually("select count(*) from clicks", json!(DOCUMENTS))
         .await;
 
-    disk.fill().expect("it is filled");
-    eventually("the sources wait, and say why", async || {
+    disk.fill().expect("the disk is filled");
+    eventually("the sources wait and show why", async || {
         cluster.kafka.produce("clicks", records(DOCUMENTS)).await;
-        let rows = cluster
-            .ask(
-                "select state, error from rachis.sources where source = 'clicks'",
-                json!({}),
-            )
-            .await?
-            .rows;
+        let sql = "select state, error from rachis.sources where source = 'clicks'";
+        let rows = cluster.query(sql, json!({})).await?.rows;
         let waits = |row: &Vec<Value>| row[0] == "waiting" && row[1].as_str().is_some_and(|why| why.contains("% full"));
-        anyhow::ensure!(rows.iter().any(waits), "{rows:?}");
+        ensure!(rows.iter().any(waits), "{rows:?}");
         Ok(())
     })
     .await;
-    for _ in 0..20 {
-        let there = cluster
+    for _ in 0..QUERIES {
+        let counts = cluster
             .sql("select count(*), count(distinct n) from clicks where search('well')")
             .await;
         assert!(
-            there.rows[0][0].as_u64() >= Some(DOCUMENTS as u64),
-            "questions go on: {there:?}"
+            counts.rows[0][0].as_u64() >= Some(DOCUMENTS as u64),
+            "queries are answered: {counts:?}"
         );
     }
-    disk.empty().expect("there is room");
-    eventually("all that was produced is there", async || {
-        let rows = cluster
-            .ask(
-                "select sum(lag)::bigint, count(*) from rachis.sources where source = 'clicks' and state = 'caught_up'",
-                json!({}),
-            )
-            .await?
-            .rows;
-        anyhow::ensure!(rows == [[json!(0), json!(2)]], "{rows:?}");
+
+    disk.empty().expect("space is freed");
+    eventually("the sources have caught up", async || {
+        let sql =
+            "select sum(lag)::bigint, count(*) from rachis.sources where source = 'clicks' and state = 'caught_up'";
+        let rows = cluster.query(sql, json!({})).await?.rows;
+        ensure!(rows == [[json!(0), json!(2)]], "{rows:?}");
         Ok(())
     })
     .await;
-    let there = cluster.sql("select count(distinct n), count(*) from clicks").await;
-    assert_eq!(there.rows[0][0], json!(2 * DOCUMENTS), "nothing is lost");
-    let taken = cluster
+    let stored = cluster.sql("select count(distinct n), count(*) from clicks").await;
+    assert_eq!(stored.rows[0][0], json!(2 * DOCUMENTS), "nothing is lost");
+    let ingested = cluster
         .sql("select sum(events)::bigint, sum(position + 1)::bigint from rachis.sources where source = 'clicks'")
         .await;
-    assert_eq!(taken.rows[0][0], taken.rows[0][1], "and nothing was taken twice");
-    assert_eq!(there.rows[0][1], taken.rows[0][0]);
+    assert_eq!(ingested.rows[0][0], ingested.rows[0][1], "no record was ingested twice");
+    assert_eq!(stored.rows[0][1], ingested.rows[0][0]);
 }

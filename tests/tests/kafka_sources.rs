@@ -1,8 +1,8 @@
-//! A topic of a real Kafka is taken in as it is: byte for byte, through transactions, lost ranges, topics made anew,
-//! and killed brokers.
+//! A topic of a real Kafka is ingested byte for byte, through transactions, lost ranges, recreated topics and killed
+//! brokers.
 //!
-//! The tailer runs here, against a model of the leaf that keeps what it was given; so what is compared is what came out
-//! of Kafka.
+//! The tailer runs in this process, against a model of the leaf that stores the records it receives, so the tests
+//! compare exactly what the tailer read from Kafka.
 
 #[path = "../../tailer/tests/model/leaf.rs"]
 mod leaf;
@@ -10,28 +10,57 @@ mod leaf;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::ensure;
-use leaf::{Chaos, Model};
+use leaf::{Chaos, LeafModel};
 use proto::{
     SourceName,
     catalog::{Change, CollectionSettings, Skip, Skips, SourceSettings, Start},
-    record::{Record, Rules, TimeKind, Value},
+    record::{Record, RecordValue, Rules, TimeKind},
     tailer::Changes as _,
 };
 use tailer::{FileChanges, Tailer, TailerOptions};
-use tests::{Kafka, eventually, kafka::Produce};
+use tests::{Kafka, eventually, kafka::NewRecord};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_arrives_as_kafka_has_it() {
+async fn records_are_ingested_byte_for_byte() {
     let kafka = Kafka::start().await;
     kafka.create_topic("plain", 2, &[]).await;
     kafka
         .create_topic("stamped", 1, &[("message.timestamp.type", "LogAppendTime")])
         .await;
-    let node = Node::new(&kafka, "one");
+    let node = TailerNode::new(&kafka, "one");
     node.source("plain").await;
     node.source("stamped").await;
-    let records = vec![
-        Produce {
+    let records = sample_records();
+    kafka.produce("plain", records.clone()).await;
+    kafka
+        .produce(
+            "stamped",
+            vec![NewRecord {
+                partition: Some(0),
+                time_ms: Some(1),
+                ..NewRecord::value("{}")
+            }],
+        )
+        .await;
+    node.has("plain", 6).await;
+    let ingested = node.leaf.ingested("plain", 0).records;
+    for (produced, stored) in records.iter().zip(&ingested) {
+        assert_unchanged(produced, stored);
+    }
+    assert_eq!(ingested[0].time_ms, 1_234);
+    node.has("stamped", 1).await;
+    let stamped = &node.leaf.ingested("stamped", 0).records[0];
+    assert!(
+        stamped.time_kind == TimeKind::Append && stamped.time_ms > 1_700_000_000_000,
+        "{stamped:?}"
+    );
+    node.tailer.shutdown().await;
+}
+
+/// Records with odd headers, keys, values and sizes, six in all.
+fn sample_records() -> Vec<NewRecord> {
+    vec![
+        NewRecord {
             headers: vec![
                 ("a".into(), Some(b"1".to_vec())),
                 ("a".into(), None),
@@ -42,65 +71,45 @@ async fn a_record_arrives_as_kafka_has_it() {
         },
         keyed("k", None),
         keyed("", Some("")),
-        Produce {
+        NewRecord {
             partition: Some(0),
             value: Some(vec![0, 159, 146, 150]),
-            ..Produce::default()
+            ..NewRecord::default()
         },
-        Produce {
+        NewRecord {
             partition: Some(0),
-            ..Produce::default()
+            ..NewRecord::default()
         },
-        Produce {
+        NewRecord {
             partition: Some(0),
             value: Some(vec![b'x'; 9_000_000]),
-            ..Produce::default()
+            ..NewRecord::default()
         },
-    ];
-    kafka.produce("plain", records.clone()).await;
-    kafka
-        .produce(
-            "stamped",
-            vec![Produce {
-                partition: Some(0),
-                time_ms: Some(1),
-                ..Produce::value("{}")
-            }],
-        )
-        .await;
-    node.has("plain", 6).await;
-    let taken = node.leaf.taken("plain", 0).records;
-    for (given, came) in records.iter().zip(&taken) {
-        let value = given
-            .value
-            .clone()
-            .map_or(Value::Null, |value| Value::One(value.into()));
-        let headers: Vec<_> = given
-            .headers
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone().map(Into::into)))
-            .collect();
-        assert_eq!(
-            (came.key.as_deref(), &came.value, &came.headers),
-            (given.key.as_deref(), &value, &headers)
-        );
-        assert_eq!(came.time_kind, TimeKind::Create);
-    }
-    assert_eq!(taken[0].time_ms, 1_234);
-    node.has("stamped", 1).await;
-    let stamped = &node.leaf.taken("stamped", 0).records[0];
-    assert!(
-        stamped.time_kind == TimeKind::Append && stamped.time_ms > 1_700_000_000_000,
-        "{stamped:?}"
+    ]
+}
+
+fn assert_unchanged(produced: &NewRecord, stored: &Record) {
+    let value = produced
+        .value
+        .clone()
+        .map_or(RecordValue::Null, |value| RecordValue::One(value.into()));
+    let headers: Vec<_> = produced
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone().map(Into::into)))
+        .collect();
+    assert_eq!(
+        (stored.key.as_deref(), &stored.value, &stored.headers),
+        (produced.key.as_deref(), &value, &headers)
     );
-    node.tailer.shutdown().await;
+    assert_eq!(stored.time_kind, TimeKind::Create);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn aborted_transactions_are_left_out_and_their_holes_do_not_keep_a_source_from_its_end() {
+async fn aborted_transactions_are_skipped_and_a_source_still_catches_up() {
     let kafka = Kafka::start().await;
     kafka.create_topic("t", 1, &[]).await;
-    let node = Node::new(&kafka, "one");
+    let node = TailerNode::new(&kafka, "one");
     node.source("t").await;
     let mut expected = Vec::new();
     for round in 0..6 {
@@ -113,18 +122,22 @@ async fn aborted_transactions_are_left_out_and_their_holes_do_not_keep_a_source_
         }
     }
     node.has("t", expected.len()).await;
-    let came: Vec<String> = node.leaf.taken("t", 0).records.iter().map(text).collect();
+    let came: Vec<String> = node.leaf.ingested("t", 0).records.iter().map(text).collect();
     assert_eq!(came, expected);
     node.state("t", "caught_up", "").await;
-    assert_eq!(node.tailer.rows()[0].lag, Some(0), "the last offsets hold no record");
+    assert_eq!(
+        node.tailer.rows()[0].lag,
+        Some(0),
+        "the last offsets contain no records"
+    );
     node.tailer.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_range_that_is_gone_stops_its_partition_until_somebody_says_to_go_on() {
+async fn a_lost_range_stops_its_partition_until_it_is_skipped() {
     let kafka = Kafka::start().await;
     kafka.create_topic("t", 2, &[]).await;
-    let node = Node::new(&kafka, "one");
+    let node = TailerNode::new(&kafka, "one");
     node.source("t").await;
     node.produce(&kafka, "t", 0, 0..20).await;
     node.has("t", 20).await;
@@ -134,60 +147,61 @@ async fn a_range_that_is_gone_stops_its_partition_until_somebody_says_to_go_on()
     kafka.delete_records_before("t", 0, 50).await;
     kafka.delete_records_before("t", 1, 10).await;
     node.suspend("t", false).await;
-    // What was gone before anything was taken in was never promised; what came after it was.
-    node.state("t", "stopped", "t/0@20 through t/0@49 are gone").await;
+    // Nothing of partition 1 had been ingested, so its deleted records are not a loss. Partition 0 stops at the gap.
+    node.state("t", "stopped", "t/0@20 through t/0@49 no longer exist")
+        .await;
     node.has("t", 40).await;
-    assert_eq!(node.leaf.taken("t", 1).records[0].offset, 10);
+    assert_eq!(node.leaf.ingested("t", 1).records[0].offset, 10);
     node.change(Change::SkipSource {
         name: name("t"),
         skips: Skips(BTreeMap::from([(0, vec![Skip { from: 20, to: 50 }])])),
     })
     .await;
     node.has("t", 90).await;
-    let offsets: Vec<i64> = node.leaf.taken("t", 0).records.iter().map(|r| r.offset).collect();
+    let offsets: Vec<i64> = node.leaf.ingested("t", 0).records.iter().map(|r| r.offset).collect();
     assert_eq!(offsets, (0..20).chain(50..100).collect::<Vec<_>>());
     node.tailer.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_made_anew_is_found_and_nothing_of_it_is_taken() {
+async fn a_recreated_topic_is_detected_and_not_ingested() {
     let kafka = Kafka::start().await;
-    for (topic, now, meanwhile_suspended) in [("shorter", 5, true), ("longer", 200, true), ("live", 5, false)] {
+    for (topic, records, suspended) in [("shorter", 5, true), ("longer", 200, true), ("live", 5, false)] {
         kafka.create_topic(topic, 1, &[]).await;
-        let node = Node::new(&kafka, topic);
+        let node = TailerNode::new(&kafka, topic);
         node.source(topic).await;
         node.produce(&kafka, topic, 0, 0..100).await;
         node.has(topic, 100).await;
-        node.suspend(topic, meanwhile_suspended).await;
+        node.suspend(topic, suspended).await;
         kafka.delete_topic(topic).await;
-        eventually("the topic is gone", || async {
+        eventually("the topic is deleted", || async {
             ensure!(!kafka.topics()?.contains(&topic.to_owned()), "still there");
             Ok(())
         })
         .await;
         kafka.create_topic(topic, 1, &[]).await;
-        node.produce(&kafka, topic, 0, 1_000..1_000 + now).await;
+        node.produce(&kafka, topic, 0, 1_000..1_000 + records).await;
         node.suspend(topic, false).await;
-        node.state(topic, "stopped", "made anew").await;
+        node.state(topic, "stopped", "recreated").await;
         assert_eq!(node.leaf.count(topic), 100);
         node.tailer.shutdown().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_and_a_frozen_broker_lose_nothing_and_double_nothing() {
+async fn a_killed_and_a_paused_broker_lose_and_duplicate_nothing() {
     let mut kafka = Kafka::start().await;
     kafka.create_topic("t", 3, &[]).await;
-    let node = Node::with(
+    let node = TailerNode::with(
         &kafka,
         "one",
-        Model::new(
+        LeafModel::new(
             tests::seed(),
             Chaos {
                 busy: 5,
                 unreachable: 5,
                 applied_but_unanswered: 5,
-                loses_its_newest: 1,
+                loses_newest: 1,
             },
         ),
     );
@@ -202,7 +216,7 @@ async fn a_killed_and_a_frozen_broker_lose_nothing_and_double_nothing() {
             1 => {
                 kafka.kill();
                 node.state("t", "", "bootstrap.servers").await;
-                kafka.start_again().await;
+                kafka.restart().await;
             }
             2 => {
                 kafka.pause();
@@ -215,7 +229,7 @@ async fn a_killed_and_a_frozen_broker_lose_nothing_and_double_nothing() {
     node.has("t", 6_000).await;
     node.state("t", "caught_up", "").await;
     for partition in 0..3 {
-        let numbers: Vec<String> = node.leaf.taken("t", partition).records.iter().map(text).collect();
+        let numbers: Vec<String> = node.leaf.ingested("t", partition).records.iter().map(text).collect();
         assert_eq!(
             numbers,
             (0..2_000).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>()
@@ -225,14 +239,14 @@ async fn a_killed_and_a_frozen_broker_lose_nothing_and_double_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_tailers_on_one_source_double_nothing_and_a_successor_waits_for_nobody() {
+async fn two_tailers_on_one_source_duplicate_nothing_and_a_successor_starts_at_once() {
     let kafka = Kafka::start().await;
     kafka.create_topic("t", 2, &[]).await;
-    let first = Node::new(&kafka, "same");
+    let first = TailerNode::new(&kafka, "same");
     first.source("t").await;
     first.produce(&kafka, "t", 0, 0..1_000).await;
     first.has("t", 1_000).await;
-    // The first is not told to end: as after a kill -9, the group still counts it as a member.
+    // The first tailer is not shut down: as after a kill -9, the group still counts it as a member.
     let begun = std::time::Instant::now();
     let second = first.tailer("same");
     first.produce(&kafka, "t", 1, 0..1_000).await;
@@ -242,13 +256,13 @@ async fn two_tailers_on_one_source_double_nothing_and_a_successor_waits_for_nobo
     first.has("t", 3_000).await;
     assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
     for (partition, count) in [(0, 2_000), (1, 1_000)] {
-        let numbers: Vec<String> = first.leaf.taken("t", partition).records.iter().map(text).collect();
+        let numbers: Vec<String> = first.leaf.ingested("t", partition).records.iter().map(text).collect();
         assert_eq!(
             numbers,
             (0..count).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>()
         );
     }
-    // Those of the same name have put each other out; whoever is left goes on by itself.
+    // Tailers of the same name fence each other; the one that is left continues on its own.
     second.shutdown().await;
     third.shutdown().await;
     first.produce(&kafka, "t", 1, 1_000..1_100).await;
@@ -256,24 +270,24 @@ async fn two_tailers_on_one_source_double_nothing_and_a_successor_waits_for_nobo
     first.tailer.shutdown().await;
 }
 
-/// A tailer with a change log of its own and a leaf to look into.
-struct Node {
+/// A tailer with its own change log, and a leaf whose contents the test can inspect.
+struct TailerNode {
     tailer: Arc<Tailer>,
-    leaf: Arc<Model>,
+    leaf: Arc<LeafModel>,
     changes: FileChanges,
     bootstrap: String,
     _folder: tempfile::TempDir,
 }
 
-impl Node {
+impl TailerNode {
     fn new(kafka: &Kafka, node: &str) -> Self {
-        Self::with(kafka, node, Model::calm())
+        Self::with(kafka, node, LeafModel::calm())
     }
 
-    fn with(kafka: &Kafka, node: &str, leaf: Arc<Model>) -> Self {
+    fn with(kafka: &Kafka, node: &str, leaf: Arc<LeafModel>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let changes = FileChanges::open(folder.path()).expect("a change log");
-        let tailer = start(&changes, &leaf, node);
+        let tailer = start_tailer(&changes, &leaf, node);
         Self {
             tailer,
             leaf,
@@ -283,8 +297,9 @@ impl Node {
         }
     }
 
+    /// Starts another tailer on the same change log and leaf.
     fn tailer(&self, node: &str) -> Arc<Tailer> {
-        start(&self.changes, &self.leaf, node)
+        start_tailer(&self.changes, &self.leaf, node)
     }
 
     async fn change(&self, change: Change) {
@@ -327,9 +342,9 @@ impl Node {
     }
 
     async fn produce(&self, kafka: &Kafka, topic: &str, partition: i32, numbers: std::ops::Range<usize>) {
-        let record = |n| Produce {
+        let record = |n| NewRecord {
             partition: Some(partition),
-            ..Produce::value(format!("{{\"n\":{n}}}"))
+            ..NewRecord::value(format!("{{\"n\":{n}}}"))
         };
         kafka.produce(topic, numbers.map(record).collect()).await;
     }
@@ -347,28 +362,29 @@ impl Node {
         .await;
     }
 
-    /// Waits until a partition is in this state with an error that contains this (none, if nothing).
+    /// Waits until a partition is in this state with an error that contains this text. An empty state stands for any
+    /// state, an empty text for no error.
     async fn state(&self, topic: &str, state: &str, error: &str) {
         eventually(&format!("{topic} is {state} {error}"), || async {
             let rows = self.tailer.rows();
             let mut rows_of = rows.iter().filter(|row| row.source == name(topic));
-            let fits = |row: &proto::status::TailStatus| {
-                let said = row.error.as_deref().unwrap_or_default();
-                (state.is_empty() || row.state.word() == state)
+            let matches = |row: &proto::status::TailStatus| {
+                let text = row.error.as_deref().unwrap_or_default();
+                (state.is_empty() || row.state.as_str() == state)
                     && if error.is_empty() {
-                        said.is_empty()
+                        text.is_empty()
                     } else {
-                        said.contains(error)
+                        text.contains(error)
                     }
             };
-            ensure!(rows_of.any(fits), "{rows:?}");
+            ensure!(rows_of.any(matches), "{rows:?}");
             Ok(())
         })
         .await;
     }
 }
 
-fn start(changes: &FileChanges, leaf: &Arc<Model>, node: &str) -> Arc<Tailer> {
+fn start_tailer(changes: &FileChanges, leaf: &Arc<LeafModel>, node: &str) -> Arc<Tailer> {
     let options = TailerOptions {
         node: Some(node.into()),
         batch_records_max: 200,
@@ -381,16 +397,16 @@ fn name(text: &str) -> SourceName {
     text.parse().expect("a name")
 }
 
-fn keyed(key: &str, value: Option<&str>) -> Produce {
-    Produce {
+fn keyed(key: &str, value: Option<&str>) -> NewRecord {
+    NewRecord {
         partition: Some(0),
-        ..Produce::keyed(key, value.map(|v| v.as_bytes().to_vec()))
+        ..NewRecord::keyed(key, value.map(|v| v.as_bytes().to_vec()))
     }
 }
 
 fn text(record: &Record) -> String {
     match &record.value {
-        Value::One(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        RecordValue::One(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         other => format!("{other:?}"),
     }
 }

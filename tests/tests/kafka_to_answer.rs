@@ -1,24 +1,36 @@
-//! From a Kafka topic to an answer: what was produced is asked back by SQL and by id, byte for byte; keys, tombstones,
-//! text and dead letters; and what a user is told where something is wrong.
+//! From a Kafka topic to an answer: documents are queried by SQL and by id, byte for byte; keys, tombstones, text and
+//! dead letters; and the errors that a user sees.
 
-use anyhow::{Context as _, Result, ensure};
+#[path = "kafka_to_answer/stopped.rs"]
+mod stopped;
+#[path = "kafka_to_answer/support.rs"]
+mod support;
+
+use anyhow::ensure;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Client, Kafka, Server, Service, Settings, data, eventually, kafka::Produce, oracle::SETS};
+use stopped::{
+    a_lost_range_stops_its_partition_until_it_is_skipped,
+    a_source_without_json_stops_until_its_dead_letters_are_cleared,
+};
+use support::{
+    check_by_id, check_caught_up, check_outcomes_add_up, check_rejected, closed_port, numbers, outcomes,
+    wait_for_offsets,
+};
+use tests::{Client, Kafka, Server, Service, Settings, data, eventually, kafka::NewRecord, oracle::SETS};
 
-tests::of_one_process_and_of_a_cluster! {
-    keys_tombstones_text_and_dead_letters_are_what_they_say: tests::Settings::default(),
-    a_source_is_looked_at_suspended_resumed_and_says_what_is_wrong: tests::Settings::default(),
-    a_lost_range_stops_its_partition_and_a_skip_goes_on: tests::Settings::default(),
-    a_source_of_nonsense_stops_and_goes_on_once_its_dead_letters_are_cleared: tests::Settings::default(),
+tests::for_single_process_and_cluster! {
+    keys_tombstones_text_and_dead_letters_are_queried_as_documented: tests::Settings::default(),
+    a_source_is_previewed_suspended_resumed_and_shows_its_errors: tests::Settings::default(),
+    a_lost_range_stops_its_partition_until_it_is_skipped: tests::Settings::default(),
+    a_source_without_json_stops_until_its_dead_letters_are_cleared: tests::Settings::default(),
 }
 
+/// Partitions of each topic of real events.
 const PARTITIONS: usize = 3;
-/// Documents that are asked back by id, of each set.
-const DOCUMENTS_ASKED: usize = 150;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn real_events_go_from_kafka_to_answers_byte_for_byte() {
+async fn real_events_are_queried_byte_for_byte() {
     if data::folder().is_none() {
         return;
     }
@@ -26,45 +38,73 @@ async fn real_events_go_from_kafka_to_answers_byte_for_byte() {
     for (set, file) in SETS {
         let documents = data::documents(file).expect("documents");
         kafka.create_topic(set, PARTITIONS as i32, &[]).await;
-        let record = |(i, document): (usize, &String)| Produce {
+        let record = |(i, document): (usize, &String)| NewRecord {
             partition: Some((i % PARTITIONS) as i32),
-            ..Produce::value(document.as_str())
+            ..NewRecord::value(document.as_str())
         };
         let (first, second) = documents.split_at(documents.len() / 2);
-        let mut places = kafka.produce(set, first.iter().enumerate().map(record).collect()).await;
+        let mut offsets = kafka.produce(set, first.iter().enumerate().map(record).collect()).await;
         server
             .source(set, set, set, &kafka.bootstrap(), json!({}))
             .await
             .expect("a source");
-        // The second half comes while the first is read.
-        places.extend(
+        // The second half is produced while the first is read.
+        offsets.extend(
             kafka
                 .produce(set, second.iter().enumerate().map(record).collect())
                 .await,
         );
-        is_in(&server, set, &places).await;
-        equations_hold(&server, set, documents.len()).await;
-        by_id(&server, set, &documents, &places)
+        wait_for_offsets(&server, set, &offsets).await;
+        check_outcomes_add_up(&server, set, documents.len()).await;
+        check_by_id(&server, set, &documents, &offsets)
             .await
             .expect("each document by its address");
     }
     server.stop();
-    server.start_again().await;
+    server.restart().await;
     for (set, file) in SETS {
         let documents = data::documents(file).expect("documents");
         assert_eq!(
-            *server.sql(&format!("select count(*) from {set}")).await.one(),
+            *server.sql(&format!("select count(*) from {set}")).await.single_value(),
             json!(documents.len())
         );
-        eventually("it reads on after a restart", || caught_up(&server, set)).await;
+        eventually("it catches up after a restart", || check_caught_up(&server, set)).await;
     }
 }
 
-async fn keys_tombstones_text_and_dead_letters_are_what_they_say(server: Service) {
+async fn keys_tombstones_text_and_dead_letters_are_queried_as_documented(server: Service) {
     let kafka = Kafka::start().await;
     for topic in ["accounts", "by-path", "lines"] {
         kafka.create_topic(topic, 1, &[]).await;
     }
+    produce_samples(&kafka).await;
+    for (topic, collection, settings) in [
+        ("accounts", "accounts", json!({ "key": "record" })),
+        ("by-path", "paths", json!({ "key": "u.id" })),
+        ("lines", "lines", json!({ "format": "text" })),
+    ] {
+        server
+            .source(topic, collection, topic, &kafka.bootstrap(), settings)
+            .await
+            .expect("a source");
+    }
+    check_accounts(&server).await;
+
+    wait_for_offsets(&server, "by-path", &[(0, 2)]).await;
+    assert_eq!(
+        server.sql("select v from paths order by v").await.rows,
+        [[json!(2)], [json!(3)]]
+    );
+
+    wait_for_offsets(&server, "lines", &[(0, 2)]).await;
+    let lines = server.sql("select _doc from lines order by _offset").await.rows;
+    assert!(
+        lines.contains(&vec![json!("first line")]) && lines.contains(&vec![json!("{\"a\":1}")]),
+        "{lines:?}"
+    );
+}
+
+async fn produce_samples(kafka: &Kafka) {
     let accounts = [
         ("a", Some(r#"{"v":1}"#)),
         ("b", Some(r#"{"v":2}"#)),
@@ -77,7 +117,7 @@ async fn keys_tombstones_text_and_dead_letters_are_what_they_say(server: Service
         .produce(
             "accounts",
             accounts
-                .map(|(key, value)| Produce::keyed(key, value.map(Into::into)))
+                .map(|(key, value)| NewRecord::keyed(key, value.map(Into::into)))
                 .to_vec(),
         )
         .await;
@@ -89,45 +129,18 @@ async fn keys_tombstones_text_and_dead_letters_are_what_they_say(server: Service
                 "{\"u\":{\"id\":7},\"v\":2}",
                 "{\"u\":{\"id\":8},\"v\":3}",
             ]
-            .map(Produce::value)
+            .map(NewRecord::value)
             .to_vec(),
         )
         .await;
     kafka
-        .produce("lines", ["first line", "", "{\"a\":1}"].map(Produce::value).to_vec())
+        .produce("lines", ["first line", "", "{\"a\":1}"].map(NewRecord::value).to_vec())
         .await;
-    server
-        .source(
-            "accounts",
-            "accounts",
-            "accounts",
-            &kafka.bootstrap(),
-            json!({ "key": "record" }),
-        )
-        .await
-        .expect("a source");
-    server
-        .source(
-            "by-path",
-            "paths",
-            "by-path",
-            &kafka.bootstrap(),
-            json!({ "key": "u.id" }),
-        )
-        .await
-        .expect("a source");
-    server
-        .source(
-            "lines",
-            "lines",
-            "lines",
-            &kafka.bootstrap(),
-            json!({ "format": "text" }),
-        )
-        .await
-        .expect("a source");
+}
 
-    is_in(&server, "accounts", &[(0, 5)]).await;
+/// The last document of each key is stored, unless a tombstone follows it; a record that is not JSON is a dead letter.
+async fn check_accounts(server: &Client) {
+    wait_for_offsets(server, "accounts", &[(0, 5)]).await;
     assert_eq!(
         server.sql("select _id, v from accounts order by _id").await.rows,
         [[json!("a"), json!(3)], [json!("d"), json!(4)]]
@@ -142,54 +155,22 @@ async fn keys_tombstones_text_and_dead_letters_are_what_they_say(server: Service
         None,
         "a tombstone removes it"
     );
-    assert_eq!(outcomes(&server, "accounts").await, [6, 4, 1, 1, 1, 1, 2]);
+    assert_eq!(outcomes(server, "accounts").await, [6, 4, 1, 1, 1, 1, 2]);
     let dead = server
         .sql("select address, bytes from rachis.dead_letters where collection = 'accounts'")
         .await;
     assert_eq!(dead.rows, [[json!("accounts/0@4"), json!("{oops")]]);
-
-    is_in(&server, "by-path", &[(0, 2)]).await;
-    assert_eq!(
-        server.sql("select v from paths order by v").await.rows,
-        [[json!(2)], [json!(3)]]
-    );
-
-    is_in(&server, "lines", &[(0, 2)]).await;
-    let lines = server.sql("select _doc from lines order by _offset").await.rows;
-    assert!(
-        lines.contains(&vec![json!("first line")]) && lines.contains(&vec![json!("{\"a\":1}")]),
-        "{lines:?}"
-    );
 }
 
-async fn a_source_is_looked_at_suspended_resumed_and_says_what_is_wrong(server: Service) {
+async fn a_source_is_previewed_suspended_resumed_and_shows_its_errors(server: Service) {
     let mut kafka = Kafka::start().await;
     kafka.create_topic("orders", 2, &[]).await;
     kafka.produce("orders", numbers(0..10)).await;
-    let body = |topic: &str| json!({ "collection": "orders", "topic": topic, "config": { "bootstrap.servers": kafka.bootstrap() } });
-
-    let shown = server
-        .json(Method::POST, "/v1/sources/orders/preview", body("orders"))
-        .await
-        .expect("a preview");
-    assert_eq!(
-        (&shown["partitions"], shown["records"].as_array().map(Vec::len)),
-        (&json!(2), Some(10))
-    );
-    assert!(
-        server.get("/v1/collections/orders").await.is_err(),
-        "a preview creates nothing"
-    );
-    refused(&server, body("order"), 404, "order").await;
-    let mut misspelt = body("orders");
-    misspelt["config"]["fetch.mim.bytes"] = json!("1");
-    refused(&server, misspelt, 400, "fetch.mim.bytes").await;
-    let mut nobody = body("orders");
-    nobody["config"]["bootstrap.servers"] = json!(format!("127.0.0.1:{}", closed_port()));
-    refused(&server, nobody, 503, "bootstrap.servers").await;
+    check_preview(&server, &kafka).await;
+    check_rejected_settings(&server, &kafka).await;
 
     server
-        .json(Method::PUT, "/v1/sources/orders", body("orders"))
+        .json(Method::PUT, "/v1/sources/orders", orders_settings(&kafka, "orders"))
         .await
         .expect("a source");
     server.eventually("select count(*) from orders", json!(10)).await;
@@ -202,7 +183,10 @@ async fn a_source_is_looked_at_suspended_resumed_and_says_what_is_wrong(server: 
         .sql("select distinct state from rachis.sources where source = 'orders' and state is not null")
         .await;
     assert_eq!(states.rows, [[json!("suspended")]]);
-    assert_eq!(*server.sql("select count(*) from orders").await.one(), json!(10));
+    assert_eq!(
+        *server.sql("select count(*) from orders").await.single_value(),
+        json!(10)
+    );
     server
         .json(Method::POST, "/v1/sources/orders/resume", json!({}))
         .await
@@ -210,9 +194,55 @@ async fn a_source_is_looked_at_suspended_resumed_and_says_what_is_wrong(server: 
     server.eventually("select count(*) from orders", json!(20)).await;
 
     kafka.kill();
-    eventually("the error shows", || async {
+    wait_for_connection_error(&server).await;
+    assert_eq!(
+        *server.sql("select count(*) from orders").await.single_value(),
+        json!(20),
+        "queries are answered without Kafka"
+    );
+    kafka.restart().await;
+    kafka.produce("orders", numbers(20..30)).await;
+    server.eventually("select count(*) from orders", json!(30)).await;
+    eventually("the error has cleared", || check_caught_up(&server, "orders")).await;
+}
+
+fn orders_settings(kafka: &Kafka, topic: &str) -> Value {
+    json!({ "collection": "orders", "topic": topic, "config": { "bootstrap.servers": kafka.bootstrap() } })
+}
+
+async fn check_preview(server: &Client, kafka: &Kafka) {
+    let preview = server
+        .json(
+            Method::POST,
+            "/v1/sources/orders/preview",
+            orders_settings(kafka, "orders"),
+        )
+        .await
+        .expect("a preview");
+    assert_eq!(
+        (&preview["partitions"], preview["records"].as_array().map(Vec::len)),
+        (&json!(2), Some(10))
+    );
+    assert!(
+        server.get("/v1/collections/orders").await.is_err(),
+        "a preview creates nothing"
+    );
+}
+
+async fn check_rejected_settings(server: &Client, kafka: &Kafka) {
+    check_rejected(server, orders_settings(kafka, "order"), 404, "order").await;
+    let mut misspelt = orders_settings(kafka, "orders");
+    misspelt["config"]["fetch.mim.bytes"] = json!("1");
+    check_rejected(server, misspelt, 400, "fetch.mim.bytes").await;
+    let mut unreachable = orders_settings(kafka, "orders");
+    unreachable["config"]["bootstrap.servers"] = json!(format!("127.0.0.1:{}", closed_port()));
+    check_rejected(server, unreachable, 503, "bootstrap.servers").await;
+}
+
+async fn wait_for_connection_error(server: &Client) {
+    eventually("the source shows the error", || async {
         let errors = server
-            .ask(
+            .query(
                 "select error from rachis.sources where source = 'orders' and error is not null",
                 json!({}),
             )
@@ -227,273 +257,4 @@ async fn a_source_is_looked_at_suspended_resumed_and_says_what_is_wrong(server: 
         Ok(())
     })
     .await;
-    assert_eq!(
-        *server.sql("select count(*) from orders").await.one(),
-        json!(20),
-        "questions are answered without Kafka"
-    );
-    kafka.start_again().await;
-    kafka.produce("orders", numbers(20..30)).await;
-    server.eventually("select count(*) from orders", json!(30)).await;
-    eventually("the error is gone", || caught_up(&server, "orders")).await;
-}
-
-async fn a_source_of_nonsense_stops_and_goes_on_once_its_dead_letters_are_cleared(server: Service) {
-    let kafka = Kafka::start().await;
-    kafka.create_topic("mixed-up", 1, &[]).await;
-    kafka.produce("mixed-up", vec![Produce::value("nonsense"); 600]).await;
-    server
-        .source("mixed-up", "mixed", "mixed-up", &kafka.bootstrap(), json!({}))
-        .await
-        .expect("a source");
-    let call = "/v1/collections/mixed/dead-letters?source=mixed-up";
-    eventually("it stops, and says how it goes on", async || {
-        let rows = server
-            .ask(
-                "select state, error from rachis.sources where source = 'mixed-up'",
-                json!({}),
-            )
-            .await?
-            .rows;
-        let stopped = rows.iter().any(|row| {
-            row[0] == "stopped"
-                && row[1]
-                    .as_str()
-                    .is_some_and(|why| why.contains(&format!("DELETE {call}")))
-        });
-        ensure!(stopped, "{rows:?}");
-        Ok(())
-    })
-    .await;
-    kafka.produce("mixed-up", vec![Produce::value("{\"a\":1}"); 10]).await;
-    let cleared = server
-        .json(Method::DELETE, call, Value::Null)
-        .await
-        .expect("they are cleared");
-    assert_eq!(
-        (&cleared["cleared"], &cleared["complete"]),
-        (&json!(501), &json!(true)),
-        "{cleared}"
-    );
-    server.eventually("select count(*) from mixed", json!(10)).await;
-    eventually("it is at its end", || caught_up(&server, "mixed-up")).await;
-    assert_eq!(
-        server.sql("select count(*) from rachis.dead_letters").await.one(),
-        &json!(99),
-        "what came behind the stop"
-    );
-}
-
-async fn a_lost_range_stops_its_partition_and_a_skip_goes_on(server: Service) {
-    let kafka = Kafka::start().await;
-    kafka.create_topic("t", 1, &[]).await;
-    kafka.produce("t", numbers_in(0, 0..20)).await;
-    server
-        .source("t", "t", "t", &kafka.bootstrap(), json!({}))
-        .await
-        .expect("a source");
-    server.eventually("select count(*) from t", json!(20)).await;
-    server
-        .json(Method::POST, "/v1/sources/t/suspend", json!({}))
-        .await
-        .expect("suspended");
-    kafka.produce("t", numbers_in(0, 20..100)).await;
-    kafka.delete_records_before("t", 0, 50).await;
-    server
-        .json(Method::POST, "/v1/sources/t/resume", json!({}))
-        .await
-        .expect("resumed");
-    eventually("the lost range is said", || async {
-        let row = server
-            .ask("select state, error from rachis.sources where source = 't'", json!({}))
-            .await?;
-        ensure!(
-            row.rows[0][0] == "stopped"
-                && row.rows[0][1]
-                    .as_str()
-                    .is_some_and(|error| error.contains("t/0@20 through t/0@49")),
-            "{row:?}"
-        );
-        Ok(())
-    })
-    .await;
-    let lost = "select source, partition, from_offset, through_offset, reason from rachis.losses";
-    let gone = [[
-        json!("t"),
-        json!(0),
-        json!(20),
-        json!(49),
-        json!("gone at the broker before they were taken in"),
-    ]];
-    assert_eq!(server.sql(lost).await.rows, gone, "the loss is remembered");
-    server
-        .json(Method::POST, "/v1/sources/t/skip", json!({ "to": { "0": 50 } }))
-        .await
-        .expect("skipped");
-    server.eventually("select count(*) from t", json!(70)).await;
-    assert_eq!(
-        server.sql("select min(n), max(n) from t where n >= 20").await.rows,
-        [[json!(50), json!(99)]]
-    );
-    server
-        .json(Method::POST, "/v1/sources/t/suspend", json!({}))
-        .await
-        .expect("suspended");
-    kafka.produce("t", numbers_in(0, 100..120)).await;
-    server
-        .json(Method::POST, "/v1/sources/t/skip", json!({ "to": { "0": 110 } }))
-        .await
-        .expect("skipped");
-    server
-        .json(Method::POST, "/v1/sources/t/resume", json!({}))
-        .await
-        .expect("resumed");
-    server.eventually("select count(*) from t", json!(80)).await;
-    let lost = server.sql(&format!("{lost} order by from_offset")).await.rows;
-    assert_eq!(lost[..1], gone, "and stays remembered");
-    assert_eq!(
-        lost[1..],
-        [[
-            json!("t"),
-            json!(0),
-            json!(100),
-            json!(109),
-            json!("skipped on request")
-        ]]
-    );
-}
-
-/// Waits for what was produced, by the positions in the producer's own metadata.
-async fn is_in(server: &Client, source: &str, places: &[(i32, i64)]) {
-    let mut last = std::collections::BTreeMap::new();
-    for (partition, offset) in places {
-        last.insert(*partition, *offset);
-    }
-    eventually(&format!("{source} is in"), || async {
-        let rows = server
-            .ask(
-                &format!("select partition, position from rachis.sources where source = '{source}'"),
-                json!({}),
-            )
-            .await?
-            .rows;
-        for (partition, offset) in &last {
-            let row = rows.iter().find(|row| row[0] == json!(partition));
-            ensure!(row.is_some_and(|row| row[1].as_i64() >= Some(*offset)), "{rows:?}");
-        }
-        Ok(())
-    })
-    .await;
-}
-
-async fn caught_up(server: &Client, source: &str) -> Result<()> {
-    let rows = server
-        .ask(
-            &format!("select state, lag, error from rachis.sources where source = '{source}'"),
-            json!({}),
-        )
-        .await?
-        .rows;
-    ensure!(
-        !rows.is_empty()
-            && rows
-                .iter()
-                .all(|row| *row == [json!("caught_up"), json!(0), Value::Null]),
-        "{rows:?}"
-    );
-    Ok(())
-}
-
-/// events, accepted, tombstones, dead letters, superseded, deleted, documents.
-async fn outcomes(server: &Client, source: &str) -> Vec<i64> {
-    let columns = [
-        "events",
-        "accepted",
-        "tombstones",
-        "dead_letters",
-        "superseded",
-        "deleted",
-        "documents",
-    ];
-    let sums: Vec<String> = columns
-        .iter()
-        .map(|column| format!("sum({column}) as {column}"))
-        .collect();
-    let answer = server
-        .sql(&format!(
-            "select {} from rachis.sources where source = '{source}'",
-            sums.join(", ")
-        ))
-        .await;
-    answer.rows[0]
-        .iter()
-        .map(|value| value.as_f64().unwrap_or(-1.0) as i64)
-        .collect()
-}
-
-/// Per partition: every event has one outcome, and what is there is what was accepted less what was taken away.
-async fn equations_hold(server: &Client, source: &str, events: usize) {
-    let wrong = server
-        .sql(&format!(
-            "select * from rachis.sources where source = '{source}' and (events <> accepted + tombstones + duplicates + dead_letters \
-             or documents <> accepted - superseded - deleted - expired)"
-        ))
-        .await;
-    assert_eq!(wrong.rows.len(), 0, "{wrong:?}");
-    assert_eq!(outcomes(server, source).await[0], events as i64);
-}
-
-/// Documents by the address that the producer's metadata says, byte for byte.
-async fn by_id(server: &Client, set: &str, documents: &[String], places: &[(i32, i64)]) -> Result<()> {
-    let step = (documents.len() / DOCUMENTS_ASKED).max(1);
-    for (document, (partition, offset)) in documents.iter().zip(places).step_by(step) {
-        let address = format!("{set}/{partition}@{offset}");
-        let found = server
-            .document(set, &address)
-            .await?
-            .with_context(|| format!("{address} is not there"))?;
-        ensure!(
-            found == document.as_bytes(),
-            "{address}: {}",
-            String::from_utf8_lossy(&found)
-        );
-    }
-    Ok(())
-}
-
-async fn refused(server: &Client, body: Value, status: u16, named: &str) {
-    let answer = server
-        .request(Method::PUT, "/v1/sources/orders")
-        .json(&body)
-        .send()
-        .await
-        .expect("an answer");
-    assert_eq!(answer.status().as_u16(), status);
-    let problem: Value = answer.json().await.expect("a problem");
-    assert!(
-        problem["detail"].as_str().is_some_and(|detail| detail.contains(named)),
-        "{problem}"
-    );
-}
-
-/// A port on which nobody listens any more.
-fn closed_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port()
-}
-
-fn numbers(range: std::ops::Range<usize>) -> Vec<Produce> {
-    range.map(|n| Produce::value(format!("{{\"n\":{n}}}"))).collect()
-}
-
-fn numbers_in(partition: i32, range: std::ops::Range<usize>) -> Vec<Produce> {
-    numbers(range)
-        .into_iter()
-        .map(|record| Produce {
-            partition: Some(partition),
-            ..record
-        })
-        .collect()
 }

@@ -1,16 +1,16 @@
-//! Nothing lost, nothing twice: the ledger program kills, pauses and restarts the real server and a real broker under
-//! load, in every run.
+//! Nothing is lost or duplicated while the ledger program kills, pauses and restarts the real server and a real broker
+//! under load.
 //!
-//! The long way is one command: `ledger --server RACHIS --kills 300 --records 1000000`, with the paths that `tests/run`
-//! prints.
+//! The long form is one command: `ledger --server RACHIS --kills 300 --records 1000000`, with the paths that
+//! `tests/run` prints.
 
 use std::process::Command;
 
 use tests::{Settings, server};
 
-/// Runs the ledger; fails with its findings. What it says at the end is given back.
+/// Runs the ledger and returns its report; fails if it has findings.
 fn ledger(settings: &Settings, arguments: &[&str]) -> String {
-    let output = Command::new(server::built("ledger"))
+    let output = Command::new(server::workspace_binary("ledger"))
         .arg("--server")
         .arg(settings.binary.clone().unwrap_or_else(server::binary))
         .args(["--seed", &tests::seed().to_string()])
@@ -18,30 +18,30 @@ fn ledger(settings: &Settings, arguments: &[&str]) -> String {
         .envs(settings.environment.iter().cloned())
         .output()
         .expect("the ledger runs");
-    let (said, noted) = (
+    let (report, log) = (
         String::from_utf8_lossy(&output.stdout).into_owned(),
         String::from_utf8_lossy(&output.stderr).into_owned(),
     );
-    assert!(output.status.success(), "{}\n{noted}\n{said}", output.status);
-    eprintln!("{said}");
-    said
+    assert!(output.status.success(), "{}\n{log}\n{report}", output.status);
+    eprintln!("{report}");
+    report
 }
 
-/// The number before these words in the ledger's last line.
-fn told(said: &str, words: &str) -> u64 {
-    let before = said.split(words).next().unwrap_or_default();
+/// The number before these words in a report.
+fn count_of(words: &str, report: &str) -> u64 {
+    let before = report.split(words).next().unwrap_or_default();
     let number = before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
     number
         .parse()
-        .unwrap_or_else(|_| panic!("no number before {words:?} in {said}"))
+        .unwrap_or_else(|_| panic!("no number before {words:?} in {report}"))
 }
 
 #[test]
-fn nothing_is_lost_and_nothing_is_twice_while_server_and_broker_are_killed() {
+fn kills_of_server_and_broker_lose_and_duplicate_nothing() {
     let jars = tests::kafka::jars().expect("Kafka's jars");
-    // More than have to be acknowledged: the producer gives up records while the broker is dead, the more the slower
-    // the machine.
-    let said = ledger(
+    // More records than must be acknowledged: while the broker is down the producer gives up records, the more the
+    // slower the machine.
+    let report = ledger(
         &Settings::default().small_splits(),
         &[
             "--kills",
@@ -52,14 +52,14 @@ fn nothing_is_lost_and_nothing_is_twice_while_server_and_broker_are_killed() {
             &jars.display().to_string(),
         ],
     );
-    assert!(told(&said, " kills (") >= 10, "{said}");
-    assert!(told(&said, " kills of the broker") >= 1, "{said}");
-    assert!(told(&said, " with a batch in flight") >= 5, "{said}");
-    assert!(told(&said, " acknowledged") >= 20_000, "{said}");
+    assert!(count_of(" kills (", &report) >= 10, "{report}");
+    assert!(count_of(" kills of the broker", &report) >= 1, "{report}");
+    assert!(count_of(" with a batch in flight", &report) >= 5, "{report}");
+    assert!(count_of(" acknowledged", &report) >= 20_000, "{report}");
 }
 
 #[test]
-fn nothing_is_lost_and_nothing_is_twice_while_processes_of_all_roles_are_killed_and_frozen() {
+fn kills_and_pauses_of_every_role_lose_and_duplicate_nothing() {
     let jars = tests::kafka::jars().expect("Kafka's jars");
     let arguments = [
         "--apart",
@@ -70,21 +70,21 @@ fn nothing_is_lost_and_nothing_is_twice_while_processes_of_all_roles_are_killed_
         "--kafka-jars",
         &jars.display().to_string(),
     ];
-    let said = ledger(&Settings::default().small_splits(), &arguments);
-    assert!(told(&said, " kills (") >= 14, "{said}");
+    let report = ledger(&Settings::default().small_splits(), &arguments);
+    assert!(count_of(" kills (", &report) >= 14, "{report}");
     assert!(
-        told(&said, " batches refused") >= 1,
-        "what was sent twice, or by one who was frozen, is refused: {said}"
+        count_of(" batches refused", &report) >= 1,
+        "leaves refuse batches that were sent twice or by a tailer that was paused: {report}"
     );
-    assert!(told(&said, " acknowledged") >= 12_000, "{said}");
+    assert!(count_of(" acknowledged", &report) >= 12_000, "{report}");
 }
 
 #[test]
-fn pushes_survive_kills_without_a_log_before_them() {
-    let said = ledger(
+fn pushes_survive_kills_without_kafka() {
+    let report = ledger(
         &Settings::default().small_splits(),
         &["--push-only", "--kills", "6", "--records", "8000"],
     );
-    assert!(told(&said, " kills (") >= 6, "{said}");
-    assert!(told(&said, " with a batch in flight") >= 3, "{said}");
+    assert!(count_of(" kills (", &report) >= 6, "{report}");
+    assert!(count_of(" with a batch in flight", &report) >= 3, "{report}");
 }

@@ -1,15 +1,15 @@
-//! The README's five minutes can be typed as they stand, and say what the README says of them.
+//! The commands of "Five minutes" in the README work as printed and have the results that the README describes.
 
-use std::{io::Write as _, process::Command};
+use std::{io::Write as _, path::Path, process::Command};
 
 use serde_json::json;
-use tests::{Kafka, Server, Settings, kafka::Produce, server};
+use tests::{Kafka, Server, Settings, kafka::NewRecord, server};
 
-/// The indented block of a section, in which the server is at its usual address.
+/// The indented lines of a section.
 fn block(readme: &str, section: &str) -> String {
     let from = readme
         .split_once(&format!("## {section}\n"))
-        .expect("the section is there")
+        .unwrap_or_else(|| panic!("README.md has no section {section:?}"))
         .1;
     let until = from.split_once("\n## ").map_or(from, |(section, _)| section);
     let lines: Vec<&str> = until
@@ -26,51 +26,39 @@ fn block(readme: &str, section: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_five_minutes_of_the_readme_work_as_they_stand() {
+async fn the_commands_of_five_minutes_work_as_printed() {
     let readme = include_str!("../../README.md");
     let kafka = Kafka::start().await;
     kafka.create_topic("clicks", 2, &[]).await;
     kafka
         .produce(
             "clicks",
-            (0..10).map(|n| Produce::value(format!("{{\"click\":{n}}}"))).collect(),
+            (0..10)
+                .map(|n| NewRecord::value(format!("{{\"click\":{n}}}")))
+                .collect(),
         )
         .await;
     let server = Server::start(Settings::default()).await;
     let folder = tempfile::tempdir().expect("a folder");
-    let file = std::fs::File::create(folder.path().join("more.ndjson.gz")).expect("a file");
-    let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
-    packed
-        .write_all(b"{\"user\":{\"name\":\"eve\"},\"ms\":30}\n")
-        .expect("written");
-    packed.finish().expect("written");
-
-    let usual = block(readme, "Five minutes with it");
-    let (usual_url, usual_broker) = (["http://127.0.0.1", "7700"].join(":"), ["localhost", "9092"].join(":"));
-    assert!(usual.contains(&usual_url) && usual.contains(&usual_broker), "{usual}");
-    let script = usual
-        .replace(&usual_url, server.url())
-        .replace(&usual_broker, &kafka.bootstrap());
-    let rachis = server::binary();
-    let program = format!(
-        "set -euxo pipefail\nrachis() {{ '{}' \"$@\"; }}\n{script}\nrachis push events more.ndjson.gz\n",
-        rachis.display()
+    write_gzip(
+        &folder.path().join("more.ndjson.gz"),
+        b"{\"user\":{\"name\":\"eve\"},\"ms\":30}\n",
     );
-    let output = Command::new("bash")
-        .args(["-c", &program])
-        .current_dir(folder.path())
-        .env("RACHIS_URL", server.url())
-        .output()
-        .expect("bash runs");
-    let (said, noted) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(output.status.success(), "{noted}\n{said}");
 
-    // Ada, Bob (whose "slow" is no number) and once what the file holds, which was pushed twice.
+    let commands = block(readme, "Five minutes");
+    let (default_url, default_broker) = (["http://127.0.0.1", "7700"].join(":"), ["localhost", "9092"].join(":"));
+    assert!(
+        commands.contains(&default_url) && commands.contains(&default_broker),
+        "{commands}"
+    );
+    let script = commands
+        .replace(&default_url, server.url())
+        .replace(&default_broker, &kafka.bootstrap());
+    let stdout = run_script(&script, folder.path(), server.url());
+
+    // Ada, Bob (whose "slow" is not a number) and, once, the document of the file, which was pushed twice.
     let answer = server.sql("SELECT count(*), sum(ms) FROM events").await;
-    assert_eq!(answer.rows, [[json!(3), json!(42)]], "{said}");
+    assert_eq!(answer.rows, [[json!(3), json!(42)]], "{stdout}");
     assert!(answer.stats["warnings"].to_string().contains("ms"), "{}", answer.stats);
     assert_eq!(
         server
@@ -80,4 +68,32 @@ async fn the_five_minutes_of_the_readme_work_as_they_stand() {
         [[json!(0.0)]]
     );
     server.eventually("select count(*) from clicks", json!(10)).await;
+}
+
+fn write_gzip(path: &Path, bytes: &[u8]) {
+    let file = std::fs::File::create(path).expect("a file");
+    let mut compressed = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    compressed.write_all(bytes).expect("written");
+    compressed.finish().expect("written");
+}
+
+/// Runs the commands in a folder and, after them, the last push once more. Returns what they print.
+fn run_script(script: &str, folder: &Path, url: &str) -> String {
+    let program = format!(
+        "set -euxo pipefail\nrachis() {{ '{}' \"$@\"; }}\n{script}\nrachis push events more.ndjson.gz\n",
+        server::binary().display()
+    );
+    let output = Command::new("bash")
+        .args(["-c", &program])
+        .current_dir(folder)
+        .env("RACHIS_URL", url)
+        .output()
+        .expect("bash runs");
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{}\n{stdout}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    stdout
 }

@@ -1,101 +1,101 @@
-//! The ledger can fail: each bug that was put into a server on purpose is found by it.
+//! The ledger can fail: it finds each bug that is seeded into a server.
 //!
-//! The server with the bugs is a binary of another name, which `tests/run` builds. Each bug gets the cheapest run that
-//! can show it: the points at which the server ends itself are chosen where order and atomicity are decided.
+//! The server with the bugs is a binary of its own, which `tests/run` builds. Each bug gets the cheapest run that can
+//! show it; the points at which the server ends itself are where order and atomicity are decided.
 
 use std::process::Command;
 
 use tests::{Settings, server};
 
-struct Bug {
+struct SeededBug {
     name: &'static str,
-    /// Where the server ends itself, for bugs that only a crash shows.
+    /// Where the server ends itself, for bugs that only a crash reveals.
     crash_at: &'static [&'static str],
     arguments: &'static [&'static str],
-    /// What the ledger says about it.
-    finding: &'static [&'static str],
+    /// Texts of which the report of the ledger must contain at least one.
+    findings: &'static [&'static str],
 }
 
-const BUGS: [Bug; 6] = [
-    Bug {
+const BUGS: [SeededBug; 6] = [
+    SeededBug {
         name: "dead-letter-dropped",
         crash_at: &[],
         arguments: &["--push-only", "--kills", "1", "--records", "3000"],
-        finding: &["dead letters:", "the outcomes do not add up"],
+        findings: &["dead letters:", "the outcomes do not add up"],
     },
-    Bug {
+    SeededBug {
         name: "position-in-second-batch",
         crash_at: &["between-batches"],
         arguments: &["--push-only", "--kills", "6", "--records", "6000"],
-        finding: &["findings"],
+        findings: &["findings"],
     },
-    Bug {
+    SeededBug {
         name: "request-row-outside",
         crash_at: &["between-batches"],
         arguments: &["--push-only", "--kills", "8", "--records", "8000"],
-        finding: &["is there twice", "repeated", "409 is promised"],
+        findings: &["is there twice", "repeated", "409 is promised"],
     },
-    // The server's tailer is overtaken by a second one, batch by batch: without the check, what was overtaken is taken
-    // for known.
-    Bug {
+    // A second sender runs ahead of the tailer, batch by batch. Without the check, the events that it skipped are
+    // mistaken for duplicates.
+    SeededBug {
         name: "no-gap-check",
         crash_at: &[],
         arguments: &["--kills", "1", "--records", "4000"],
-        finding: &["is missing", "findings"],
+        findings: &["is missing", "findings"],
     },
-    Bug {
+    SeededBug {
         name: "manifest-before-files",
         crash_at: &["manifest-before-files"],
         arguments: &["--push-only", "--kills", "6", "--records", "12000"],
-        finding: &["findings"],
+        findings: &["findings"],
     },
-    Bug {
+    SeededBug {
         name: "delete-per-split",
         crash_at: &[],
         arguments: &["--push-only", "--kills", "4", "--records", "12000"],
-        finding: &["and should not be", "is there twice"],
+        findings: &["and should not be", "is there twice"],
     },
 ];
 
 #[test]
 fn the_ledger_finds_every_seeded_bug() {
     for bug in BUGS {
-        let said = run(&bug);
+        let report = run(&bug);
         assert!(
-            bug.finding.iter().any(|finding| said.contains(finding)),
-            "{}: none of {:?} in\n{said}",
+            bug.findings.iter().any(|finding| report.contains(finding)),
+            "{}: none of {:?} in\n{report}",
             bug.name,
-            bug.finding
+            bug.findings
         );
     }
 }
 
-/// The binary with the bugs has them switched off unless one is asked for, and its tailer is overtaken all the time.
+/// The bugs are off unless one is switched on. The tailer of this server is always overtaken by a second sender.
 #[test]
 fn without_a_bug_the_same_run_is_clean() {
     let output = ledger()
         .args(["--kills", "1", "--records", "4000"])
         .output()
         .expect("the ledger runs");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let report = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),
-        "{}\n{}\n{said}",
+        "{}\n{}\n{report}",
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(
-        said.contains("every acknowledged record is there exactly once"),
-        "{said}"
+        report.contains("every acknowledged record is there exactly once"),
+        "{report}"
     );
 }
 
-/// The ledger with the server that has the bugs.
+/// The ledger, to be run with the server that has the bugs.
 fn ledger() -> Command {
-    let mut command = Command::new(server::built("ledger"));
+    let mut command = Command::new(server::workspace_binary("ledger"));
     command
         .arg("--server")
-        .arg(server::built("rachis-mutant"))
+        .arg(server::workspace_binary("rachis-mutant"))
         .args(["--seed", &tests::seed().to_string()]);
     command
         .arg("--kafka-jars")
@@ -104,20 +104,20 @@ fn ledger() -> Command {
     command
 }
 
-/// What the ledger says of a run with a bug.
-fn run(bug: &Bug) -> String {
+/// Runs the ledger with a bug switched on and returns its report.
+fn run(bug: &SeededBug) -> String {
     let mut command = ledger();
     command.args(["--bug", bug.name]).args(bug.arguments);
     command.args(bug.crash_at.iter().flat_map(|point| ["--crash-at", point]));
     let output = command.output().expect("the ledger runs");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    // The ledger ends well where it found the bug.
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    // The ledger succeeds if it has found the bug.
     assert!(
         output.status.success(),
-        "{} was not found: {}\n{}\n{said}",
+        "{} was not found: {}\n{}\n{report}",
         bug.name,
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    said
+    report
 }

@@ -17,29 +17,29 @@ use datafusion::{
 };
 use futures::{FutureExt as _, future::BoxFuture};
 
-/// A node that a walk comes by, before its children.
+/// A node that a walk visits before its children.
 #[derive(Debug, Clone, Copy)]
 pub enum Node<'a> {
-    /// The whole, or a sub-query.
+    /// The whole query, or a subquery.
     Query(&'a Query),
-    /// A name of a table.
+    /// The name of a table.
     Relation(&'a ObjectName),
     /// An expression.
     Expr(&'a Expr),
 }
 
-/// Where a walk begins.
+/// Where a walk starts.
 #[derive(Debug, Clone, Copy)]
 pub enum Root<'a> {
-    /// At a query.
+    /// A query.
     Query(&'a Query),
-    /// At an expression.
+    /// An expression.
     Expr(&'a Expr),
-    /// At what a SELECT gives.
+    /// The select list.
     Projection(&'a Vec<SelectItem>),
 }
 
-/// Goes through everything below the root, and ends where it is told to. What it was told there is given back.
+/// Visits every node below the root until `visit` breaks, and returns the value it broke with.
 pub fn walk(root: Root<'_>, visit: &mut dyn FnMut(Node<'_>) -> ControlFlow<&'static str>) -> Option<&'static str> {
     let mut walker = Walker(visit);
     let end = match root {
@@ -68,32 +68,33 @@ impl Visitor for Walker<'_> {
     }
 }
 
-/// Rewrites an expression from the outside in. `enter` may change a node before its children are met, or give what
-/// stands in its place for good, into which the walk does not go. A break ends the walk.
+/// Rewrites an expression from the outside in. `enter` may change a node before its children are visited, or return a
+/// final replacement, which the walk does not descend into. A break ends the walk.
 pub fn rewrite(expr: &mut Expr, enter: &mut dyn FnMut(&mut Expr) -> ControlFlow<(), Option<Expr>>) -> ControlFlow<()> {
     expr.visit(&mut Rewriter {
         enter,
-        done: Vec::new(),
+        replacements: Vec::new(),
     })
 }
 
 struct Rewriter<'a> {
     enter: &'a mut dyn FnMut(&mut Expr) -> ControlFlow<(), Option<Expr>>,
-    /// What stands in the place of nodes that the walk comes by as marks.
-    done: Vec<Option<Expr>>,
+    /// The final replacements. While the walk is below one, a marker with its index stands in the tree, so that the
+    /// walk does not descend into it.
+    replacements: Vec<Option<Expr>>,
 }
 
-/// No statement can hold a placeholder that begins so.
-const MARK: char = '\0';
+/// The prefix of a marker: no parsed statement has a placeholder that starts with it.
+const MARKER: char = '\0';
 
 impl VisitorMut for Rewriter<'_> {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if let Some(done) = (self.enter)(expr)? {
-            let mark = Value::Placeholder(format!("{MARK}{}", self.done.len()));
-            self.done.push(Some(done));
-            *expr = Expr::Value(mark.with_span(Span::empty()));
+        if let Some(replacement) = (self.enter)(expr)? {
+            let marker = Value::Placeholder(format!("{MARKER}{}", self.replacements.len()));
+            self.replacements.push(Some(replacement));
+            *expr = Expr::Value(marker.with_span(Span::empty()));
         }
         ControlFlow::Continue(())
     }
@@ -101,22 +102,22 @@ impl VisitorMut for Rewriter<'_> {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Expr::Value(value) = expr
             && let Value::Placeholder(name) = &value.value
-            && let Some(place) = name.strip_prefix(MARK).and_then(|place| place.parse::<usize>().ok())
-            && let Some(done) = self.done.get_mut(place).and_then(Option::take)
+            && let Some(index) = name.strip_prefix(MARKER).and_then(|index| index.parse::<usize>().ok())
+            && let Some(replacement) = self.replacements.get_mut(index).and_then(Option::take)
         {
-            *expr = done;
+            *expr = replacement;
         }
         ControlFlow::Continue(())
     }
 }
 
-/// A query -> DataFusion's logical plan, over the tables of the session.
+/// Plans a query over the tables of the session: query -> DataFusion's logical plan.
 pub fn logical_plan(session: &SessionState, query: Box<Query>) -> BoxFuture<'_, Result<LogicalPlan>> {
     let statement = ParsedStatement::Statement(Box::new(Statement::Query(query)));
     async move { session.statement_to_plan(statement).await }.boxed()
 }
 
-/// An optimised logical plan -> what runs.
+/// Plans the execution of an optimized logical plan: logical plan -> physical plan.
 pub fn physical_plan<'a>(
     session: &'a SessionState,
     plan: &'a LogicalPlan,

@@ -1,4 +1,5 @@
-//! Who may run: at most `queries_max` at once; at most `queue_max` wait for them; who comes then is told to come later.
+//! Admission control: at most `queries_max` queries run at once and at most `queue_max` more wait. Any further query is
+//! refused as busy.
 
 use std::{
     sync::{
@@ -11,101 +12,102 @@ use std::{
 use proto::{Code, Problem};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Queries that wait for a slow reader of their answer without a place among those that run; further ones keep theirs.
-const READERS_MAX: usize = 64;
+/// Queries that may wait for a slow reader of their answer without occupying a slot. Beyond that, a query keeps its
+/// slot while it waits.
+const SLOW_READERS_MAX: usize = 64;
 
 /// The gate in front of the query runtime.
 pub(super) struct Admission {
     running: Arc<Semaphore>,
-    readers: Arc<Semaphore>,
+    slow_readers: Arc<Semaphore>,
     waiting: AtomicUsize,
     queries_max: usize,
     queue_max: usize,
 }
 
-/// A place among the running queries, given back when dropped.
-pub(super) struct Ticket {
-    held: OwnedSemaphorePermit,
+/// A slot among the running queries, released on drop.
+pub(super) struct QuerySlot {
+    permit: OwnedSemaphorePermit,
     running: Arc<Semaphore>,
-    readers: Arc<Semaphore>,
+    slow_readers: Arc<Semaphore>,
 }
 
-impl Ticket {
-    /// Gives the place to another query, for this one waits until its answer is read; whether it did.
-    pub fn gives_way(&mut self) -> bool {
-        self.change(Arc::clone(&self.readers))
+impl QuerySlot {
+    /// Frees the slot for another query while this one waits for its reader. Returns whether it did.
+    pub fn release_while_reading(&mut self) -> bool {
+        self.switch_to(Arc::clone(&self.slow_readers))
     }
 
-    /// Takes a place again, if there is one; else it goes on without.
-    pub fn goes_on(&mut self) {
-        let _or_without = self.change(Arc::clone(&self.running));
+    /// Takes a slot again if one is free; otherwise the query continues without one.
+    pub fn reacquire(&mut self) {
+        let _or_without = self.switch_to(Arc::clone(&self.running));
     }
 
-    fn change(&mut self, to: Arc<Semaphore>) -> bool {
-        if Arc::ptr_eq(self.held.semaphore(), &to) {
+    fn switch_to(&mut self, semaphore: Arc<Semaphore>) -> bool {
+        if Arc::ptr_eq(self.permit.semaphore(), &semaphore) {
             return true;
         }
-        let permit = to.try_acquire_owned();
-        permit.map(|permit| self.held = permit).is_ok()
+        let permit = semaphore.try_acquire_owned();
+        permit.map(|permit| self.permit = permit).is_ok()
     }
 }
 
 impl Admission {
-    /// A gate of this width.
+    /// A gate for `queries_max` running queries, at least one, and `queue_max` waiting ones.
     pub fn new(queries_max: usize, queue_max: usize) -> Self {
         let queries_max = queries_max.max(1);
         Self {
             running: Arc::new(Semaphore::new(queries_max)),
-            readers: Arc::new(Semaphore::new(READERS_MAX)),
+            slow_readers: Arc::new(Semaphore::new(SLOW_READERS_MAX)),
             waiting: AtomicUsize::new(0),
             queries_max,
             queue_max,
         }
     }
 
-    /// Waits for a place until the deadline. `Busy` where the queue is full or nothing became free in time.
-    pub async fn enter(&self, deadline: Instant) -> Result<Ticket, Problem> {
+    /// Waits for a slot until the deadline. Fails with `Busy` if the queue is full or no slot became free in time.
+    pub async fn enter(&self, deadline: Instant) -> Result<QuerySlot, Problem> {
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
-            return Ok(self.ticket(permit));
+            return Ok(self.slot(permit));
         }
-        let _place = self.queue()?;
+        let _queued = self.enqueue()?;
         let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.running).acquire_owned());
         match permit.await {
-            Ok(Ok(permit)) => Ok(self.ticket(permit)),
-            _ => Err(self.busy("no query ended before the deadline of this one")),
+            Ok(Ok(permit)) => Ok(self.slot(permit)),
+            _ => Err(self.busy("none of them finished before this query's deadline")),
         }
     }
 
-    fn ticket(&self, held: OwnedSemaphorePermit) -> Ticket {
-        Ticket {
-            held,
+    fn slot(&self, permit: OwnedSemaphorePermit) -> QuerySlot {
+        QuerySlot {
+            permit,
             running: Arc::clone(&self.running),
-            readers: Arc::clone(&self.readers),
+            slow_readers: Arc::clone(&self.slow_readers),
         }
     }
 
-    fn queue(&self) -> Result<Waiting<'_>, Problem> {
-        let place = Waiting(&self.waiting);
+    fn enqueue(&self) -> Result<QueueGuard<'_>, Problem> {
+        let guard = QueueGuard(&self.waiting);
         match self.waiting.fetch_add(1, Ordering::SeqCst) < self.queue_max {
             true => {
                 metrics::counter!("rachis_queries_queued_total").increment(1);
-                Ok(place)
+                Ok(guard)
             }
-            false => Err(self.busy(&format!("{} wait already", self.queue_max))),
+            false => Err(self.busy(&format!("the queue is full ({})", self.queue_max))),
         }
     }
 
     fn busy(&self, why: &str) -> Problem {
-        metrics::counter!("rachis_queries_total", "outcome" => Code::Busy.word()).increment(1);
+        metrics::counter!("rachis_queries_total", "outcome" => Code::Busy.as_str()).increment(1);
         Problem::new(Code::Busy, format!("{} queries are running; {why}", self.queries_max))
-            .hint("try again later, or ask less at once")
+            .hint("retry later, or run fewer queries at once")
     }
 }
 
-/// Counted in `waiting` for as long as it lives.
-struct Waiting<'a>(&'a AtomicUsize);
+/// Counts a query in `waiting` for as long as it lives.
+struct QueueGuard<'a>(&'a AtomicUsize);
 
-impl Drop for Waiting<'_> {
+impl Drop for QueueGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -118,7 +120,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_queue_is_bounded_and_a_place_is_given_back() {
+    async fn the_queue_is_bounded_and_a_dropped_slot_is_free_again() {
         let gate = Arc::new(Admission::new(1, 1));
         let soon = || Instant::now() + Duration::from_secs(30);
         let first = gate.enter(soon()).await.expect("the first enters");
@@ -141,42 +143,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn at_most_64_slow_readers_make_room_for_other_queries() {
+    async fn at_most_64_slow_readers_release_their_slots() {
         let gate = Admission::new(1, 0);
         let mut readers = Vec::new();
-        for _ in 0..READERS_MAX {
-            let mut ticket = gate
+        for _ in 0..SLOW_READERS_MAX {
+            let mut slot = gate
                 .enter(Instant::now())
                 .await
-                .expect("the reader before gave its place");
-            assert!(ticket.gives_way());
-            assert!(ticket.gives_way(), "giving way twice is giving way once");
-            readers.push(ticket);
+                .expect("the reader before released its slot");
+            assert!(slot.release_while_reading());
+            assert!(slot.release_while_reading(), "releasing is idempotent");
+            readers.push(slot);
         }
-        let mut last = gate.enter(Instant::now()).await.expect("the 64th gave its place, too");
-        assert!(!last.gives_way(), "the 65th keeps its place");
+        let mut last = gate
+            .enter(Instant::now())
+            .await
+            .expect("the 64th released its slot, too");
+        assert!(!last.release_while_reading(), "the 65th keeps its slot");
         assert_eq!(
             gate.enter(Instant::now()).await.map(drop).map_err(|p| p.code),
             Err(Code::Busy)
         );
-        // A reader that goes on while no place is free goes on without one, and another may wait in its stead when it
-        // has one again.
-        readers[0].goes_on();
-        assert!(!last.gives_way());
+        // A reader that resumes while no slot is free continues without one. Another may take its place among the slow
+        // readers only once it has a slot again.
+        readers[0].reacquire();
+        assert!(!last.release_while_reading());
         drop(last);
-        readers[0].goes_on();
+        readers[0].reacquire();
         assert_eq!(
             gate.enter(Instant::now()).await.map(drop).map_err(|p| p.code),
             Err(Code::Busy),
-            "the only place is taken again"
+            "the only slot is taken again"
         );
         drop(readers);
-        let mut next = gate.enter(Instant::now()).await.expect("all is given back");
-        assert!(next.gives_way());
+        let mut next = gate.enter(Instant::now()).await.expect("everything is released");
+        assert!(next.release_while_reading());
     }
 
     #[tokio::test]
-    async fn who_waits_beyond_the_deadline_is_told_busy() {
+    async fn a_query_that_waits_past_its_deadline_is_refused_as_busy() {
         let gate = Admission::new(1, 8);
         let _first = gate.enter(Instant::now()).await.expect("the first enters");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What all scans of one query share.
+//! The state that all scans of one query share: its ids, deadline, cancellation and report.
 
 use std::{
     fmt,
@@ -12,54 +12,54 @@ use std::{
 use parking_lot::Mutex;
 use plan::{
     functions,
-    scan::{QueryId, READING_MAX, Read},
+    scan::{ANSWER_READ_MAX, QueryId, ScanSource},
 };
 use proto::{Code, Problem};
 use tokio_util::sync::CancellationToken;
 
-use super::{answered::Answered, report::Report};
-use crate::{Leaf, answer::How};
+use super::{report::QueryReport, watermarks::ReadWatermarks};
+use crate::{Leaf, answer::QueryOptions};
 
-/// What all scans of one query share.
+/// The state that all scans of one query share.
 pub(super) struct QueryContext {
-    /// Names it for those who ask and operate; the asker may have chosen it.
+    /// Identifies the query to clients and operators; the client may have chosen it.
     pub id: QueryId,
-    /// Names its views on the leaves. Always generated, so that two queries never share views.
-    pub views: QueryId,
-    /// Whom to ask.
+    /// Identifies its read views on the leaves. Always generated, so that two queries never share read views.
+    pub read_view_id: QueryId,
     pub leaf: Arc<dyn Leaf>,
-    /// What was answered before.
-    pub answered: Arc<Answered>,
-    /// From what to compute.
-    pub read: Read,
-    /// When to give up.
-    pub time: Arc<Time>,
-    /// Set when the client went or an operator said so.
+    pub watermarks: Arc<ReadWatermarks>,
+    /// What scans read: index and columns, or the raw documents only.
+    pub read: ScanSource,
+    pub time: Arc<Deadline>,
+    /// Cancelled when the client disconnects or an operator cancels the query.
     pub cancel: CancellationToken,
-    /// What scans say when they are through.
-    pub report: Report,
+    /// Statistics and warnings of all scans.
+    pub report: QueryReport,
     scans: AtomicUsize,
     ended: Arc<OnceLock<Problem>>,
 }
 
 impl QueryContext {
-    /// A new query.
+    /// Creates the context of a new query. Its deadline is `timeout` after `started`.
     pub fn new(
         leaf: Arc<dyn Leaf>,
-        answered: Arc<Answered>,
-        how: &How,
+        watermarks: Arc<ReadWatermarks>,
+        options: &QueryOptions,
         started: Instant,
         timeout: Duration,
     ) -> Arc<Self> {
-        let views = QueryId(uuid::Uuid::now_v7().as_u128());
-        let (cancel, report, scans) = (CancellationToken::new(), Report::default(), AtomicUsize::new(0));
-        let (id, time) = (how.id.unwrap_or(views), Arc::new(Time::new(started, timeout)));
+        let read_view_id = QueryId(uuid::Uuid::now_v7().as_u128());
+        let (cancel, report, scans) = (CancellationToken::new(), QueryReport::default(), AtomicUsize::new(0));
+        let (id, time) = (
+            options.id.unwrap_or(read_view_id),
+            Arc::new(Deadline::new(started, timeout)),
+        );
         Arc::new(Self {
             id,
-            views,
+            read_view_id,
             leaf,
-            answered,
-            read: how.read,
+            watermarks,
+            read: options.read,
             time,
             cancel,
             report,
@@ -68,12 +68,12 @@ impl QueryContext {
         })
     }
 
-    /// When to give up, as it is known now.
+    /// The deadline as of now; time spent waiting for the reader moves it.
     pub fn deadline(&self) -> Instant {
-        self.time.deadline()
+        self.time.at()
     }
 
-    /// A number for a further scan of the query.
+    /// The next scan number; numbers are unique within the query.
     pub fn next_scan(&self) -> usize {
         self.scans.fetch_add(1, Ordering::Relaxed)
     }
@@ -83,78 +83,83 @@ impl QueryContext {
         interrupted(&self.ended, &self.cancel, &self.time)
     }
 
-    /// Ends the query for a reason of the node's own.
+    /// Ends the query for a reason that lies with this node, such as its memory. The first reason wins.
     pub fn end(&self, why: Problem) {
-        let _first_reason_counts = self.ended.set(why);
+        let _first_reason_wins = self.ended.set(why);
         self.cancel.cancel();
     }
 
-    /// What its functions know of it.
-    pub fn for_functions(&self, bytes_max: usize) -> functions::Query {
+    /// The part of the context that SQL functions see: warnings, interruption, a memory limit.
+    pub fn for_functions(&self, bytes_max: usize) -> functions::FunctionContext {
         let (ended, cancel, time) = (Arc::clone(&self.ended), self.cancel.clone(), Arc::clone(&self.time));
-        functions::Query::new(self.report.notices.clone(), move || interrupted(&ended, &cancel, &time))
-            .with_memory(bytes_max)
+        functions::FunctionContext::new(self.report.warning_counts.clone(), move || {
+            interrupted(&ended, &cancel, &time)
+        })
+        .with_memory_limit(bytes_max)
     }
 }
 
-/// When a query gives up: at its deadline, later by as long as it waited for who reads its answer. The question's work
-/// has a limit, and an export may be read slowly; but for no part of the answer it waits longer than the question's own
-/// time.
+/// The deadline of a query, extended by the time that the query has spent waiting for its client to read. The timeout
+/// bounds the work, so that an export may be read slowly; but no single part of the answer waits longer than the
+/// timeout itself.
 #[derive(Debug)]
-pub(super) struct Time {
-    deadline: Instant,
+pub(super) struct Deadline {
+    without_waits: Instant,
     timeout: Duration,
-    waited: Mutex<Waited>,
+    reader_wait: Mutex<ReaderWait>,
 }
 
-/// How long a query waited for its reader, and since when it does.
+/// How long a query has waited for its reader so far, and the start of the current wait.
 #[derive(Debug, Default)]
-struct Waited {
-    before: Duration,
+struct ReaderWait {
+    total: Duration,
     since: Option<Instant>,
 }
 
-impl Time {
+impl Deadline {
     fn new(started: Instant, timeout: Duration) -> Self {
         Self {
-            deadline: started + timeout,
+            without_waits: started + timeout,
             timeout,
-            waited: Mutex::default(),
+            reader_wait: Mutex::default(),
         }
     }
 
-    /// When to give up, as it is known now.
-    pub fn deadline(&self) -> Instant {
-        let waited = self.waited.lock();
-        let all = waited.before + waited.since.map_or(Duration::ZERO, |since| since.elapsed());
-        self.deadline + all.min(READING_MAX)
+    /// The deadline as of now.
+    pub fn at(&self) -> Instant {
+        let wait = self.reader_wait.lock();
+        let waited = wait.total + wait.since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.without_waits + waited.min(ANSWER_READ_MAX)
     }
 
-    /// Waits until the reader has taken a part, which does not count.
-    pub async fn reading<T>(&self, taken: impl Future<Output = T>) -> Result<T, Problem> {
-        struct Waits<'a>(&'a Time);
-        impl Drop for Waits<'_> {
+    /// Waits for the reader to accept a part. The wait extends the deadline, and fails if it exceeds the timeout.
+    pub async fn wait_for_reader<T>(&self, accepted: impl Future<Output = T>) -> Result<T, Problem> {
+        struct ReaderWaitGuard<'a>(&'a Deadline);
+        impl Drop for ReaderWaitGuard<'_> {
             fn drop(&mut self) {
-                let mut waited = self.0.waited.lock();
-                let this_time = waited.since.take().map_or(Duration::ZERO, |since| since.elapsed());
-                waited.before += this_time;
+                let mut wait = self.0.reader_wait.lock();
+                let waited = wait.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+                wait.total += waited;
             }
         }
-        self.waited.lock().since = Some(Instant::now());
-        let _until_it_is_taken = Waits(self);
-        tokio::time::timeout(self.timeout, taken).await.map_err(|_| {
+        self.reader_wait.lock().since = Some(Instant::now());
+        let _until_accepted = ReaderWaitGuard(self);
+        tokio::time::timeout(self.timeout, accepted).await.map_err(|_| {
             Problem::new(
                 Code::Timeout,
-                format!("the answer was not read on for {} ms", self.timeout.as_millis()),
+                format!(
+                    "the client read nothing of the answer for {} ms",
+                    self.timeout.as_millis()
+                ),
             )
-            .hint("read it faster, or allow more time with timeout_ms: each part of 4 MiB may take so long")
+            .hint("read it faster, or raise timeout_ms: each part of up to 4 MiB may take that long")
         })
     }
 
-    /// Waits until so long after the deadline, wherever that moves meanwhile.
+    /// Waits until `grace` after the deadline, which may move meanwhile.
     pub async fn passed(&self, grace: Duration) {
         loop {
-            let end = self.deadline() + grace;
+            let end = self.at() + grace;
             if Instant::now() >= end {
                 return;
             }
@@ -163,11 +168,11 @@ impl Time {
     }
 }
 
-fn interrupted(ended: &OnceLock<Problem>, cancel: &CancellationToken, time: &Time) -> Option<Problem> {
+fn interrupted(ended: &OnceLock<Problem>, cancel: &CancellationToken, time: &Deadline) -> Option<Problem> {
     if cancel.is_cancelled() {
         return Some(ended.get().cloned().unwrap_or_else(cancelled));
     }
-    (Instant::now() >= time.deadline()).then(timed_out)
+    (Instant::now() >= time.at()).then(timed_out)
 }
 
 impl fmt::Debug for QueryContext {
@@ -176,13 +181,13 @@ impl fmt::Debug for QueryContext {
     }
 }
 
-/// The client went, or somebody cancelled it.
+/// The error of a query whose client disconnected or that an operator cancelled.
 pub(super) fn cancelled() -> Problem {
     Problem::new(Code::Cancelled, "the query was cancelled")
 }
 
-/// The deadline passed.
+/// The error of a query that passed its deadline.
 pub(super) fn timed_out() -> Problem {
-    Problem::new(Code::Timeout, "the query did not end before its deadline")
-        .hint("ask for less (a condition on _time, fewer columns), or give it longer with timeout_ms")
+    Problem::new(Code::Timeout, "the query did not finish before its deadline")
+        .hint("narrow the query (a condition on _time, fewer columns), or raise timeout_ms")
 }

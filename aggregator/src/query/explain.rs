@@ -1,4 +1,5 @@
-//! EXPLAIN: the plan as it would run, what goes to the leaves included; with ANALYZE, what every operator did.
+//! EXPLAIN: the plan as it would run, including the parts pushed down to the leaves. EXPLAIN ANALYZE runs it and adds
+//! the metrics of every operator.
 
 use std::sync::Arc;
 
@@ -12,12 +13,12 @@ use proto::Problem;
 
 use super::{
     failure,
-    planner::Planned,
+    planner::ExecutablePlan,
     system::{Cell, batch},
 };
 
-/// The plan as rows.
-pub(super) async fn rows(planned: &Planned, analyze: bool) -> Result<RecordBatch, Problem> {
+/// The logical and the physical plan, a row each.
+pub(super) async fn rows(planned: &ExecutablePlan, analyze: bool) -> Result<RecordBatch, Problem> {
     let mut rows = vec![("logical_plan", planned.logical.display_indent().to_string())];
     let physical = planned.physical.as_ref();
     rows.push(match analyze {

@@ -1,87 +1,86 @@
-//! DataFusion's errors -> problems: what a user did is never called our fault.
+//! Converts DataFusion's errors to problems. An error that the statement caused is never reported as internal.
 
 use datafusion::{arrow::error::ArrowError, error::DataFusionError};
 use proto::{Code, Problem};
 
-use super::memory::TOGETHER;
+use super::memory::NODE_LIMIT_MARKER;
 
-/// The problem that an error is told as.
+/// The problem that users see for an error, with its place in the statement if DataFusion knows it.
 pub(crate) fn problem(error: DataFusionError) -> Problem {
-    let told = of_root(error.find_root());
+    let problem = from_root(error.find_root());
     match error.diagnostic().and_then(|diagnostic| diagnostic.span) {
-        Some(span) if told.at.is_none() && span.start.line > 0 => told.at(span.start.line, span.start.column),
-        _ => told,
+        Some(span) if problem.at.is_none() && span.start.line > 0 => problem.at(span.start.line, span.start.column),
+        _ => problem,
     }
 }
 
-/// A problem as an error that travels through DataFusion and comes out by [`problem`] as it was.
+/// Wraps a problem so that it passes through DataFusion unchanged; [`problem`] unwraps it.
 pub(crate) fn error(problem: Problem) -> DataFusionError {
     DataFusionError::External(Box::new(problem))
 }
 
-fn of_root(root: &DataFusionError) -> Problem {
+fn from_root(root: &DataFusionError) -> Problem {
     match root {
-        DataFusionError::External(inner) => of_external(inner.as_ref()),
+        DataFusionError::External(inner) => from_external(inner.as_ref()),
         DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
-            ArrowError::ExternalError(inner) => of_external(inner.as_ref()),
-            other if speaks_of_itself(&other.to_string()) => unsupported(&other.to_string()),
-            ArrowError::DivideByZero => {
-                Problem::new(Code::BadSql, "a division by zero").hint("write NULLIF(divisor, 0)")
-            }
+            ArrowError::ExternalError(inner) => from_external(inner.as_ref()),
+            other if is_internal(&other.to_string()) => unsupported(&other.to_string()),
+            ArrowError::DivideByZero => Problem::new(Code::BadSql, "division by zero").hint("write NULLIF(divisor, 0)"),
             other => Problem::new(Code::BadSql, other.to_string()),
         },
         DataFusionError::ResourcesExhausted(message) => exhausted(message),
         DataFusionError::NotImplemented(message) => unsupported(message),
-        // Names are resolved before: what is missing now got lost around a sub-query.
+        // Our resolver has found every name, so a name that is missing here was lost around a subquery.
         DataFusionError::SchemaError(error, _) if !error.to_string().contains("must appear in the GROUP BY") => {
             unsupported(&format!("Subquery: {error}"))
         }
         DataFusionError::IoError(e) => Problem::new(Code::Unavailable, format!("cannot spill to disk: {e}")),
         DataFusionError::ExecutionJoin(e) => {
-            tracing::error!(error = %e, "a part of a query panicked");
+            tracing::error!(error = %e, "a task of a query panicked");
             Problem::new(
                 Code::Internal,
-                "the query met a fault of ours; it ended and nothing else did",
+                "an internal error ended this query; other queries are not affected",
             )
         }
         DataFusionError::Internal(message) => unsupported(message),
         DataFusionError::SQL(e, _) => Problem::new(Code::BadSql, e.to_string()),
         other => {
-            let said = first_line(&other.message());
-            match ungrouped(&said) {
-                Some(name) => Problem::new(Code::BadSql, format!("{name} is neither grouped by nor aggregated"))
-                    .hint(format!("add it to GROUP BY, or take one of its values: min({name})")),
-                None if speaks_of_itself(&said) => unsupported(&said),
-                None => Problem::new(Code::BadSql, said),
+            let message = first_line(&other.message());
+            match ungrouped(&message) {
+                Some(name) => Problem::new(Code::BadSql, format!("{name} is neither in GROUP BY nor aggregated")).hint(
+                    format!("add it to GROUP BY, or aggregate it, for example by min({name})"),
+                ),
+                None if is_internal(&message) => unsupported(&message),
+                None => Problem::new(Code::BadSql, message),
             }
         }
     }
 }
 
-/// The query engine names its operators and pools; a user knows memory and disk.
+/// DataFusion's message names operators and memory pools, which users do not know: say memory or disk instead.
 fn exhausted(message: &str) -> Problem {
-    tracing::debug!(message, "a query met a limit of the query engine");
-    if message.contains(TOGETHER) {
+    tracing::debug!(error = message, "a query reached a limit of the query engine");
+    if message.contains(NODE_LIMIT_MARKER) {
         return Problem::new(
             Code::LimitReached,
-            "the queries of this node need more memory than they may have together",
+            "the queries on this node have reached their shared memory limit",
         )
-        .hint("ask again when others have ended, or ask for less at once");
+        .hint("retry when other queries have finished, or narrow the query");
     }
-    let what = if message.contains("disk") {
-        "disk for what it puts aside"
+    let resource = if message.contains("disk") {
+        "disk space for spilling"
     } else {
         "memory"
     };
     Problem::new(
         Code::LimitReached,
-        format!("the query needs more {what} than it may have"),
+        format!("the query needs more {resource} than its limit allows"),
     )
-    .hint("narrow it by a condition, group by less, add a LIMIT, or leave long columns out")
+    .hint("add a condition or a LIMIT, group by fewer values, or leave long columns out")
 }
 
-/// Words by which a message of the query engine is about itself. A user cannot act on such a message.
-const INSIDE: [&str; 33] = [
+/// Terms of DataFusion's internals. A user cannot act on a message that contains one.
+const INTERNAL_TERMS: [&str; 33] = [
     "Correlated scalar subquery",
     "scalar correlated subquery",
     "PARTITION BY",
@@ -117,43 +116,44 @@ const INSIDE: [&str; 33] = [
     "LogicalPlan",
 ];
 
-fn speaks_of_itself(message: &str) -> bool {
-    INSIDE.iter().any(|word| message.contains(word))
+fn is_internal(message: &str) -> bool {
+    INTERNAL_TERMS.iter().any(|term| message.contains(term))
 }
 
-/// What the query engine cannot do. A sub-query where it knows none is the usual reason.
+/// The query engine does not support the statement, most often because of a subquery.
 fn unsupported(message: &str) -> Problem {
-    tracing::warn!(message, "the query engine could not do something");
-    let said = first_line(message);
+    tracing::warn!(error = message, "the query engine does not support a statement");
+    let message_line = first_line(message);
     if ["Expects PARTITION BY", "All partition by columns"]
         .iter()
         .any(|words| message.contains(words))
     {
-        let detail = "a window, EXCEPT ALL or INTERSECT ALL over a constant column of DISTINCT, EXCEPT or INTERSECT is not supported";
+        let detail = "a window, EXCEPT ALL or INTERSECT ALL over a constant column of DISTINCT, EXCEPT or INTERSECT \
+                      is not supported";
         return Problem::new(Code::NotSupported, detail)
-            .hint("leave the constant out of the query and add it around: SELECT 'x', t.* FROM (…) AS t");
+            .hint("move the constant into an outer query: SELECT 'x', t.* FROM (…) AS t");
     }
-    let subquery = ["Subquery", "subquery", "Exists", "OuterReferenceColumn"]
+    let has_subquery = ["Subquery", "subquery", "Exists", "OuterReferenceColumn"]
         .iter()
         .any(|word| message.contains(word));
-    match (subquery, speaks_of_itself(&said)) {
+    match (has_subquery, is_internal(&message_line)) {
         (true, _) => Problem::new(
             Code::NotSupported,
-            "a sub-query in this place, or that compares with the rows around it in this way, is not supported",
+            "a subquery in this place, or correlated with the outer query in this way, is not supported",
         )
-        .hint("compare by =, put it into WHERE, or join"),
+        .hint("correlate by =, move the subquery to WHERE, or use a join"),
         (false, true) => Problem::new(
             Code::NotSupported,
             "this combination of types or clauses is not supported",
         )
-        .hint("convert the values with x::type, or compute a part in a sub-query"),
-        (false, false) => Problem::new(Code::NotSupported, said),
+        .hint("cast the values with x::type, or compute a part of it in a subquery"),
+        (false, false) => Problem::new(Code::NotSupported, message_line),
     }
 }
 
-/// The name in DataFusion's complaint about a column that a grouped query cannot show, as the user knows it.
-fn ungrouped(said: &str) -> Option<&str> {
-    let column = said
+/// The user's name of the column in DataFusion's message that a column must be grouped by.
+fn ungrouped(message: &str) -> Option<&str> {
+    let column = message
         .split_once("must appear in the GROUP BY clause")?
         .0
         .rsplit('"')
@@ -162,17 +162,17 @@ fn ungrouped(said: &str) -> Option<&str> {
     Some(name.rsplit_once(':').map_or(name, |(name, _)| name))
 }
 
-fn of_external(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Problem {
+fn from_external(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Problem {
     if let Some(problem) = inner.downcast_ref::<Problem>() {
         return problem.clone();
     }
     match inner.downcast_ref::<DataFusionError>() {
-        Some(nested) => of_root(nested.find_root()),
+        Some(nested) => from_root(nested.find_root()),
         None => Problem::new(Code::BadSql, first_line(&inner.to_string())),
     }
 }
 
-/// Messages end where a backtrace or an appeal to report a bug begins.
+/// Cuts off a backtrace and an appeal to report a bug.
 fn first_line(message: &str) -> String {
     let end = message
         .find("\n\nbacktrace")
@@ -186,18 +186,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_comes_out_of_datafusion_as_it_went_in() {
-        let gone = Problem::new(Code::Timeout, "too late").hint("ask again").at(3, 7);
-        let wrapped = error(gone.clone()).context("while scanning").context("while sorting");
-        assert_eq!(problem(wrapped), gone);
-        let through_arrow = DataFusionError::from(ArrowError::ExternalError(Box::new(error(gone.clone()))));
-        assert_eq!(problem(through_arrow), gone);
-        let shared = DataFusionError::Shared(std::sync::Arc::new(error(gone.clone())));
-        assert_eq!(problem(shared), gone);
+    fn a_problem_passes_through_datafusion_unchanged() {
+        let original = Problem::new(Code::Timeout, "too late").hint("retry").at(3, 7);
+        let wrapped = error(original.clone())
+            .context("while scanning")
+            .context("while sorting");
+        assert_eq!(problem(wrapped), original);
+        let through_arrow = DataFusionError::from(ArrowError::ExternalError(Box::new(error(original.clone()))));
+        assert_eq!(problem(through_arrow), original);
+        let shared = DataFusionError::Shared(std::sync::Arc::new(error(original.clone())));
+        assert_eq!(problem(shared), original);
     }
 
     #[test]
-    fn what_a_user_did_is_not_our_fault() {
+    fn an_error_in_the_statement_is_not_internal() {
         for error in [
             DataFusionError::Plan("no".into()),
             DataFusionError::Internal("no".into()),

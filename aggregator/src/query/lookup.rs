@@ -1,4 +1,4 @@
-//! What is asked of a collection without a query: a document by its id, the paths that were seen.
+//! Lookups that need no query: a document by its id, and the paths of a collection.
 
 use std::time::Instant;
 
@@ -6,18 +6,18 @@ use futures::future::join_all;
 use plan::scan::Document;
 use proto::{Address, Code, CollectionName, Problem, ingest::ShardId, routing::shard_of};
 
-use super::{Engine, Fields, context::timed_out, pins::no_collection, system};
+use super::{CollectionFields, Engine, context::timed_out, pins::no_collection, system};
 
 impl Engine {
-    /// A document by its id: its key or its address. A key met in two partitions is two documents; the one of the lower
-    /// shard is told.
+    /// Returns a document by its id, which is its key or its address. A key that occurs in two partitions is two
+    /// documents; the one in the lower shard is returned.
     pub async fn document(&self, collection: &CollectionName, id: &str) -> Result<Option<Document>, Problem> {
         let catalog = self.catalog();
-        let there = catalog
+        let found = catalog
             .collections
             .get(collection)
             .ok_or_else(|| no_collection(collection, &catalog))?;
-        let shards = there.settings.shards;
+        let shards = found.settings.shards;
         let numbers = match id.parse::<Address>() {
             Ok(address) => {
                 let number = shard_of(&address.source, address.partition, shards);
@@ -25,39 +25,39 @@ impl Engine {
             }
             Err(_) => 0..shards,
         };
-        let asked = numbers.map(|number| {
+        let requests = numbers.map(|number| {
             self.roles.leaf.document(
                 ShardId {
-                    collection: there.uid,
+                    collection: found.uid,
                     number,
                 },
                 id,
             )
         });
         let deadline = Instant::now() + self.options.timeout;
-        let answers = tokio::time::timeout_at(deadline.into(), join_all(asked))
+        let answers = tokio::time::timeout_at(deadline.into(), join_all(requests))
             .await
             .map_err(|_| timed_out())?;
-        let mut missing = None;
+        let mut failed = None;
         for answer in answers {
             match answer {
                 Ok(Some(document)) => return Ok(Some(document)),
                 Ok(None) => {}
-                Err(problem) => missing = Some(problem),
+                Err(problem) => failed = Some(problem),
             }
         }
-        // It may be where nobody answered: that it is not there must not be said.
-        missing.map_or(Ok(None), |why| {
+        // The document may be in a shard that did not answer, so "not found" could be wrong.
+        failed.map_or(Ok(None), |problem| {
             Err(Problem::new(
                 Code::Incomplete,
-                format!("a shard of {collection} did not answer: {}", why.detail),
+                format!("a shard of {collection} is unavailable: {}", problem.detail),
             )
-            .hint("try again"))
+            .hint("retry"))
         })
     }
 
-    /// All paths that were seen in a collection's documents.
-    pub async fn fields(&self, collection: &CollectionName) -> Result<Fields, Problem> {
+    /// Returns all paths that occur in a collection's documents.
+    pub async fn fields(&self, collection: &CollectionName) -> Result<CollectionFields, Problem> {
         system::merged_fields(self, collection).await
     }
 }

@@ -1,8 +1,8 @@
-//! The memory budgets of one query and of all queries of a node.
+//! The memory limits of each query and of all queries of a node together.
 //!
-//! Operators that can spill do so when a reservation is refused. Repartitioning is not refused: under a memory limit it
-//! hangs for ever when two of its inputs spill (apache/datafusion#24883, in 55.2). What it takes is counted all the
-//! same, and the others give way; far above the limit the query ends.
+//! Operators that can spill do so when a reservation is refused. Repartitioning is never refused: under a memory limit
+//! it hangs forever if two of its inputs spill (apache/datafusion#24883, in 55.2). Its memory is counted all the same,
+//! so other operators spill earlier; at twice the limit the query fails.
 
 use std::{
     fmt,
@@ -17,25 +17,25 @@ use proto::{Code, Problem};
 
 use super::context::QueryContext;
 
-/// Words of a refusal for which other queries are the reason.
-pub(super) const TOGETHER: &str = "all queries of the node together";
+/// Marks a refusal by the node's limit, as opposed to the query's own.
+pub(super) const NODE_LIMIT_MARKER: &str = "all queries of the node together";
 
-/// What all queries of a node may take together.
-pub(super) type NodeMemory = Arc<GreedyMemoryPool>;
+/// The pool that all queries of a node share.
+pub(super) type NodeMemoryPool = Arc<GreedyMemoryPool>;
 
-/// A pool for one query.
+/// The memory pool of one query.
 #[derive(Debug)]
 pub(super) struct QueryPool {
     bytes_max: usize,
     pool: GreedyMemoryPool,
-    node: NodeMemory,
+    node: NodeMemoryPool,
     context: Weak<QueryContext>,
     node_bytes: metrics::Gauge,
 }
 
 impl QueryPool {
-    /// A pool of this size, within the node's.
-    pub fn new(bytes_max: usize, node: NodeMemory, context: Weak<QueryContext>) -> Self {
+    /// Creates a pool of this size within the pool of the node.
+    pub fn new(bytes_max: usize, node: NodeMemoryPool, context: Weak<QueryContext>) -> Self {
         Self {
             bytes_max,
             pool: GreedyMemoryPool::new(bytes_max),
@@ -45,18 +45,17 @@ impl QueryPool {
         }
     }
 
-    /// Ends the query if it takes far more than it may.
-    fn end_above_limit(&self) {
+    /// Ends the query if it has reserved more than twice its limit.
+    fn end_far_above_limit(&self) {
         if self.pool.reserved() > self.bytes_max.saturating_mul(2)
             && let Some(context) = self.context.upgrade()
         {
             let detail = format!(
-                "the query needs more memory than it may have ({} bytes) to share its rows out",
+                "the query needs more memory to repartition its rows than its limit of {} bytes",
                 self.bytes_max
             );
             context.end(
-                Problem::new(Code::LimitReached, detail)
-                    .hint("narrow it by a condition, group by less, or add a LIMIT"),
+                Problem::new(Code::LimitReached, detail).hint("add a condition or a LIMIT, or group by fewer values"),
             );
         }
     }
@@ -88,14 +87,14 @@ impl MemoryPool for QueryPool {
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         if reservation.consumer().name().starts_with("RepartitionExec") {
             self.grow(reservation, additional);
-            self.end_above_limit();
+            self.end_far_above_limit();
             return Ok(());
         }
         self.pool.try_grow(reservation, additional)?;
         self.node.try_grow(reservation, additional).map_err(|_| {
             self.pool.shrink(reservation, additional);
             DataFusionError::ResourcesExhausted(format!(
-                "{TOGETHER}: {additional} bytes more for {}",
+                "{NODE_LIMIT_MARKER}: {additional} bytes more for {}",
                 reservation.consumer().name()
             ))
         })?;
@@ -119,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repartitioning_is_never_refused_but_counted() {
+    fn repartitioning_is_counted_but_never_refused() {
         let pool: Arc<dyn MemoryPool> =
             Arc::new(QueryPool::new(100, Arc::new(GreedyMemoryPool::new(1_000)), Weak::new()));
         let repartition = MemoryConsumer::new("RepartitionExec[0]").register(&pool);
@@ -127,7 +126,7 @@ mod tests {
         assert!(sort.try_grow(60).is_ok());
         assert!(repartition.try_grow(60).is_ok());
         assert_eq!(pool.reserved(), 120);
-        assert!(sort.try_grow(1).is_err(), "others give way");
+        assert!(sort.try_grow(1).is_err(), "other operators are refused");
         drop(repartition);
         assert!(sort.try_grow(40).is_ok());
     }
@@ -143,7 +142,7 @@ mod tests {
         );
         assert!(first.try_grow(100).is_ok());
         assert!(second.try_grow(60).is_err(), "the node has 50 left");
-        assert_eq!(other.reserved(), 0, "what was refused is not counted");
+        assert_eq!(other.reserved(), 0, "a refused reservation is not counted");
         assert!(second.try_grow(50).is_ok());
         drop(first);
         assert!(second.try_grow(50).is_ok());

@@ -1,43 +1,44 @@
-//! How a statement is computed from the leaves, within its limits.
+//! The query engine: computes statements and searches from the leaves, within their limits.
 //!
 //! ```text
-//! ask ─ admission ─ parse ─ pins ─ resolve ─ planner ─ rules ─ run ─> parts, statistics
-//!                            │                 │         │
-//!                            └ every shard,    └ shard_table, shard_scan ══> leaf
-//!                              one moment
+//! query ─ admission ─ parse ─ pins ─ resolve ─ planner ─ rules ─ run ─> parts, statistics
+//!                              │                 │         │
+//!                              └ every shard,    └ shard_table, shard_scan ══> leaf
+//!                                one read view
 //! ```
 //!
-//! A query runs on threads of its own (`runtime`), within its own memory (`memory`), until its deadline, until it is
-//! cancelled or until its answer is dropped. An answer is not behind an earlier one while the leaves can do better
-//! (`answered`).
+//! A query runs on separate threads (`runtime`) and within its own memory limit (`memory`), until it finishes, passes
+//! its deadline or is cancelled, or until its answer is dropped. No answer is older than an earlier one as long as the
+//! leaves can catch up (`watermarks`).
 
 mod admission;
-mod answered;
+mod aggregate_pushdown;
 mod context;
 mod cursor;
-mod ends;
 mod explain;
 pub(crate) mod failure;
+mod forget_constants;
+mod interruptible_planning;
 mod lookup;
-mod made_nulls;
 mod memory;
 mod paced;
 mod pins;
 mod planner;
-mod push_aggregate;
-mod push_top;
 mod registry;
 mod report;
 mod run;
 mod runtime;
+mod schema_context;
 mod search;
 mod session;
 mod shard_scan;
 mod shard_table;
 mod statement;
 mod system;
+mod table_provider;
+mod topk_pushdown;
+mod watermarks;
 mod wide_rows;
-mod world;
 mod yielding;
 
 #[cfg(test)]
@@ -55,20 +56,20 @@ use proto::{
 pub(crate) use self::pins::no_collection;
 #[cfg(test)]
 pub(crate) use self::planner::parameter;
-pub(crate) use self::shard_table::ShardTableProvider;
-pub use self::system::Fields;
+pub use self::system::CollectionFields;
+pub(crate) use self::table_provider::ShardTableProvider;
 use self::{
-    admission::Admission, answered::Answered, context::QueryContext, registry::Registry, runtime::QueryRuntime,
-    session::Sessions,
+    admission::Admission, context::QueryContext, registry::Registry, runtime::QueryRuntime, session::Sessions,
+    watermarks::ReadWatermarks,
 };
 use crate::{
     AggregatorOptions, Roles,
-    answer::{Answer, How, Question, SearchAnswer, SearchQuestion},
+    answer::{Answer, QueryOptions, SearchAnswer, SearchQuery, SqlQuery},
 };
 
-/// The engine: admits, plans, runs.
+/// The query engine: admits, plans and runs queries.
 pub struct Engine {
-    /// Whom it asks.
+    /// The roles that it calls.
     pub roles: Roles,
     /// Its limits.
     pub options: AggregatorOptions,
@@ -76,17 +77,17 @@ pub struct Engine {
     registry: Arc<Registry>,
     runtime: QueryRuntime,
     sessions: Sessions,
-    answered: Arc<Answered>,
+    watermarks: Arc<ReadWatermarks>,
 }
 
-/// How far every partition is read, as far as tailers answer: what is agreed on, and what the leaves hold, is known
-/// without them.
+/// How far the tailers have read every partition. The catalog and the leaves are known without the tailers, so a failed
+/// request is not an error.
 #[derive(Debug)]
-pub struct Tails {
-    /// What they say.
+pub struct TailStatuses {
+    /// The status of each partition.
     pub rows: Vec<TailStatus>,
-    /// Why none says anything.
-    pub away: Option<String>,
+    /// Why no tailer could be asked, if so.
+    pub unavailable: Option<String>,
 }
 
 impl Queries for Engine {
@@ -100,131 +101,138 @@ impl Queries for Engine {
 }
 
 impl Engine {
-    /// An engine with its own runtime for queries. The spill folder is made, or emptied.
+    /// Starts an engine with its own query runtime. Creates the spill folder, or empties it.
     pub fn new(roles: Roles, options: AggregatorOptions) -> Result<Arc<Self>, Problem> {
         Ok(Arc::new(Self {
             admission: Admission::new(options.queries_max, options.queue_max),
             registry: Arc::default(),
             runtime: QueryRuntime::start()?,
             sessions: Sessions::new(&options)?,
-            answered: Arc::new(Answered::new(roles.tailing.clone(), roles.changes.catalog())),
+            watermarks: Arc::new(ReadWatermarks::new(roles.source_admin.clone(), roles.changes.catalog())),
             roles,
             options,
         }))
     }
 
-    /// Ends all queries, and waits until they gave back what they hold, for two seconds at most. Whoever asks later is
-    /// not answered.
+    /// Ends all queries, and waits up to two seconds until they have released their resources. Later queries fail.
     pub async fn close(&self) {
         self.runtime.close().await;
     }
 
-    /// Answers a SQL question.
-    pub async fn ask(self: &Arc<Self>, question: Question) -> Result<Answer, Problem> {
+    /// Runs a SQL statement.
+    pub async fn query(self: &Arc<Self>, request: SqlQuery) -> Result<Answer, Problem> {
         let started = Instant::now();
-        let context = self.context(&question.how, started)?;
-        let listed = self.registry.enter(context.id, &question.sql, context.cancel.clone())?;
-        let ticket = self.admitted(&context).await?;
-        let (mut reply, asked) = run::answer(&context, Some((ticket, listed)));
+        let context = self.context(&request.options, started)?;
+        let registered = self
+            .registry
+            .register(context.id, &request.sql, context.cancel.clone())?;
+        let slot = self.admit(&context).await?;
+        let (mut sender, receiver) = run::answer_channel(&context, Some((slot, registered)));
         let engine = Arc::clone(self);
         self.runtime.spawn(async move {
             let work = async {
-                let running = statement::run(&engine, &context, &question).await?;
-                reply.send(running, &context, started).await
+                let output = statement::run(&engine, &context, &request).await?;
+                sender.send(output, &context, started).await
             };
             if let Err(problem) = run::guarded(&context, work).await {
-                reply.fail(problem).await;
+                sender.fail(problem).await;
             }
         });
-        asked.answer().await
+        receiver.into_answer().await
     }
 
-    /// Answers a search.
-    pub async fn search(self: &Arc<Self>, question: SearchQuestion) -> Result<SearchAnswer, Problem> {
+    /// Runs a search.
+    pub async fn search(self: &Arc<Self>, request: SearchQuery) -> Result<SearchAnswer, Problem> {
         let started = Instant::now();
-        let context = self.context(&question.how, started)?;
-        let listed = self.registry.enter(
+        let context = self.context(&request.options, started)?;
+        let registered = self.registry.register(
             context.id,
-            &format!("search {}: {}", question.collection, question.query),
+            &format!("search {}: {}", request.collection, request.query),
             context.cancel.clone(),
         )?;
-        let ticket = self.admitted(&context).await?;
-        let (answered, answer) = run::single(&context);
+        let slot = self.admit(&context).await?;
+        let (sender, receiver) = run::single_answer_channel(&context);
         let engine = Arc::clone(self);
         self.runtime.spawn(async move {
-            let result = run::guarded(&context, search::run(&engine, &context, &question, started)).await;
-            drop((ticket, listed));
-            // Nobody waits any more: then nobody is told.
-            let _ = answered.send(result);
+            let result = run::guarded(&context, search::run(&engine, &context, &request, started)).await;
+            drop((slot, registered));
+            // The send fails if the client is gone, which needs no handling.
+            let _ = sender.send(result);
         });
-        answer.wait().await
+        receiver.wait().await
     }
 
-    /// What runs now with the node where it does: here, then elsewhere, each oldest first.
+    /// Lists the running queries with the names of their nodes: first those of this node, then those of others, each
+    /// oldest first.
     pub async fn queries(&self) -> Vec<(String, RunningQuery)> {
         let nodes = &self.roles.nodes;
-        let elsewhere = nodes.queries_of_others().await;
+        let remote = nodes.remote_queries().await;
         self.running()
             .into_iter()
             .map(|query| (nodes.own().to_owned(), query))
-            .chain(elsewhere)
+            .chain(remote)
             .collect()
     }
 
-    /// Cancels a query that runs, wherever it does; whether it was there.
+    /// Cancels a query on whichever node it runs. Returns whether it was found.
     pub async fn cancel_anywhere(&self, id: QueryId) -> bool {
-        self.cancel(id) || self.roles.nodes.cancel_elsewhere(id).await
+        self.cancel(id) || self.roles.nodes.cancel_remote(id).await
     }
 
-    /// How far a shard was when it answered last, or acknowledged a push.
-    pub fn seen(&self, shard: ShardId) -> PositionVector {
-        self.answered.of(shard)
+    /// The highest positions of a shard in any answer or acknowledged push so far.
+    pub fn watermark_of(&self, shard: ShardId) -> PositionVector {
+        self.watermarks.of(shard)
     }
 
-    /// A push was acknowledged: no later answer is without it.
-    pub fn acknowledged(&self, shard: ShardId, position: Position) {
-        self.answered.advance(shard, &PositionVector::from_iter([position]));
+    /// Records an acknowledged push, which every later answer must contain.
+    pub fn on_push_acknowledged(&self, shard: ShardId, position: Position) {
+        self.watermarks.advance(shard, &PositionVector::from_iter([position]));
     }
 
-    /// How far every partition is read.
-    pub async fn tails(&self) -> Result<Tails, Problem> {
-        match self.roles.tailing.status().await {
-            Ok(rows) => Ok(Tails { rows, away: None }),
-            Err(problem) if problem.code == Code::Unavailable => Ok(Tails {
+    /// Asks the tailers how far they have read every partition.
+    pub async fn tails(&self) -> Result<TailStatuses, Problem> {
+        match self.roles.source_admin.status().await {
+            Ok(rows) => Ok(TailStatuses {
+                rows,
+                unavailable: None,
+            }),
+            Err(problem) if problem.code == Code::Unavailable => Ok(TailStatuses {
                 rows: Vec::new(),
-                away: Some(problem.to_string()),
+                unavailable: Some(problem.to_string()),
             }),
             Err(problem) => Err(problem),
         }
     }
 
-    /// The catalog as it is now.
+    /// The current catalog.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.roles.changes.catalog().borrow().clone()
     }
 
-    /// Waits for a place among the queries that run.
-    async fn admitted(&self, context: &QueryContext) -> Result<admission::Ticket, Problem> {
+    /// Waits for a slot among the running queries.
+    async fn admit(&self, context: &QueryContext) -> Result<admission::QuerySlot, Problem> {
         tokio::select! {
-            ticket = self.admission.enter(context.deadline()) => ticket,
+            slot = self.admission.enter(context.deadline()) => slot,
             () = context.cancel.cancelled() => Err(context::cancelled()),
         }
     }
 
-    fn context(&self, how: &How, started: Instant) -> Result<Arc<QueryContext>, Problem> {
-        let timeout = how.timeout.unwrap_or(self.options.timeout);
+    fn context(&self, options: &QueryOptions, started: Instant) -> Result<Arc<QueryContext>, Problem> {
+        let timeout = options.timeout.unwrap_or(self.options.timeout);
         if timeout > self.options.timeout_max {
-            return Err(
-                Problem::new(Code::BadRequest, format!("a timeout of {} ms", timeout.as_millis())).hint(format!(
-                    "a query may have {} ms at most",
-                    self.options.timeout_max.as_millis()
-                )),
-            );
+            return Err(Problem::new(
+                Code::BadRequest,
+                format!("a timeout of {} ms is too long", timeout.as_millis()),
+            )
+            .hint(format!(
+                "set timeout_ms to at most {}",
+                self.options.timeout_max.as_millis()
+            )));
         }
         Ok(QueryContext::new(
             Arc::clone(&self.roles.leaf),
-            Arc::clone(&self.answered),
-            how,
+            Arc::clone(&self.watermarks),
+            options,
             started,
             timeout,
         ))

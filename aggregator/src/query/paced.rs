@@ -1,9 +1,9 @@
-//! Batches for a join, as large as the join is fast.
+//! A stream that adapts the size of its batches to the speed of the join that reads them.
 //!
-//! A join compares each batch of one input with all rows of the other before it asks for the next batch. That may take
-//! minutes, and a task that is computing can be neither cancelled nor stopped at its deadline, and keeps its thread
-//! from other queries. So the time between two requests is measured: where it is long, the next batches are smaller,
-//! and the task yields between them.
+//! A join compares each batch of one input with all rows of the other before it polls for the next batch. That may take
+//! minutes, during which the task can neither be cancelled nor stopped at its deadline, and blocks its thread for other
+//! queries. So this stream measures the time between two polls: if it is long, the next batches are smaller, and the
+//! task yields between them.
 
 use std::{
     pin::Pin,
@@ -19,43 +19,42 @@ use datafusion::{
 };
 use futures::{Stream, StreamExt as _};
 
-/// A task that has computed for so long yields.
+/// A task yields after computing for this long.
 const YIELDS_AFTER: Duration = Duration::from_millis(10);
-/// A batch should take the join no longer than this …
+/// If the join takes longer than this for a batch, the next ones are smaller.
 const SLOW: Duration = Duration::from_millis(40);
-/// … and the next one may be larger if it takes less than this.
+/// If it takes less than this, the next ones may be larger.
 const FAST: Duration = Duration::from_millis(5);
-/// By how much batches shrink and grow.
+/// The factor by which batches shrink and grow.
 const STEP: usize = 4;
-/// A batch is not made smaller than this: what a join does once for each batch would take longer than its rows.
+/// The smallest batch: below this, the work of a join per batch exceeds the work per row.
 const ROWS_MIN: usize = 64;
 
-/// The stream.
-pub(super) struct Paced {
+/// The input, in batches of adaptive size.
+pub(super) struct PacedStream {
     input: SendableRecordBatchStream,
-    /// What is left of the last batch of the input.
+    /// The rest of the input's last batch.
     rest: Option<RecordBatch>,
-    /// Rows of the next batch, at most.
+    /// Row limit of the next batch.
     rows_max: usize,
-    /// When the last batch was given, and how many rows it had.
-    given: Option<(Instant, usize)>,
-    /// When the task asked here first since it waited. What passes while it waits, for input or for its turn, is not
-    /// its own.
+    /// When the last batch was emitted, and its rows.
+    emitted: Option<(Instant, usize)>,
+    /// When the task first polled after its last wait. Time spent waiting, for input or for its thread, does not count.
     busy_since: Option<Instant>,
 }
 
-impl Paced {
-    /// The batches of an input.
+impl PacedStream {
     pub(super) fn new(input: SendableRecordBatchStream) -> Self {
         Self {
             input,
             rest: None,
             rows_max: usize::MAX,
-            given: None,
+            emitted: None,
             busy_since: None,
         }
     }
 
+    /// Adapts the size to how long the join took for a batch.
     fn adapt(&mut self, took: Duration, rows: usize) {
         if took > SLOW {
             self.rows_max = (self.rows_max.min(rows) / STEP).max(ROWS_MIN);
@@ -65,12 +64,12 @@ impl Paced {
     }
 }
 
-impl Stream for Paced {
+impl Stream for PacedStream {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some((given, rows)) = self.given.take() {
-            self.adapt(given.elapsed(), rows);
+        if let Some((emitted, rows)) = self.emitted.take() {
+            self.adapt(emitted.elapsed(), rows);
         }
         if self.busy_since.get_or_insert_with(Instant::now).elapsed() > YIELDS_AFTER {
             self.busy_since = None;
@@ -92,12 +91,12 @@ impl Stream for Paced {
         if rows < batch.num_rows() {
             self.rest = Some(batch.slice(rows, batch.num_rows() - rows));
         }
-        self.given = Some((Instant::now(), rows));
+        self.emitted = Some((Instant::now(), rows));
         Poll::Ready(Some(Ok(batch.slice(0, rows))))
     }
 }
 
-impl RecordBatchStream for Paced {
+impl RecordBatchStream for PacedStream {
     fn schema(&self) -> SchemaRef {
         self.input.schema()
     }
@@ -119,7 +118,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn batches_shrink_for_a_slow_join_grow_again_for_a_fast_one_and_hold_all_rows_in_order() {
+    async fn batches_shrink_for_a_slow_join_grow_for_a_fast_one_and_keep_all_rows_in_order() {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
         let numbers = |from: i64| Arc::new(Int64Array::from_iter_values(from..from + 4_096));
         let batch = |number| {
@@ -129,7 +128,7 @@ mod tests {
             )?)
         };
         let batches = stream::iter((0..16).map(batch).collect::<Vec<_>>());
-        let mut paced = Paced::new(Box::pin(RecordBatchStreamAdapter::new(schema, batches)));
+        let mut paced = PacedStream::new(Box::pin(RecordBatchStreamAdapter::new(schema, batches)));
         let (mut rows, mut all) = (Vec::new(), Vec::new());
         while let Some(batch) = paced.next().await {
             let batch = batch.expect("a batch");
@@ -137,7 +136,7 @@ mod tests {
             all.extend_from_slice(batch.column(0).as_primitive::<Int64Type>().values());
             // The first batches take long.
             let took = if rows.len() <= 3 { 2 * SLOW } else { Duration::ZERO };
-            paced.given = paced.given.map(|(given, rows)| (given - took, rows));
+            paced.emitted = paced.emitted.map(|(emitted, rows)| (emitted - took, rows));
         }
         assert_eq!(rows[..7], [4_096, 1_024, 256, 64, 256, 1_024, 1_472], "{rows:?}");
         assert_eq!(rows[7..], [4_096; 14][..], "{rows:?}");
@@ -145,17 +144,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_computes_long_yields() {
+    async fn a_task_yields_after_a_long_computation() {
         let schema = Arc::new(Schema::empty());
         let batches = stream::iter(vec![
             Ok(RecordBatch::new_empty(schema.clone())),
             Ok(RecordBatch::new_empty(schema.clone())),
         ]);
-        let mut paced = Paced::new(Box::pin(RecordBatchStreamAdapter::new(schema, batches)));
-        assert!(futures::poll!(paced.next()).is_ready(), "it has not computed for long");
+        let mut paced = PacedStream::new(Box::pin(RecordBatchStreamAdapter::new(schema, batches)));
+        assert!(futures::poll!(paced.next()).is_ready(), "it has just started");
         paced.busy_since = paced.busy_since.map(|since| since - 2 * YIELDS_AFTER);
         assert!(futures::poll!(paced.next()).is_pending());
-        // However long it then waited for its turn.
+        // The wait for its thread does not count as computing, however long it is.
         tokio::time::interval_at(tokio::time::Instant::now() + 2 * YIELDS_AFTER, YIELDS_AFTER)
             .tick()
             .await;

@@ -1,61 +1,64 @@
-//! The view of a query: every shard it will read, pinned before it is planned, let go of when it ends, however it ends.
+//! The read views of a query: pins every shard that the query reads before it is planned, and unpins them when the
+//! query ends in any way.
+
+mod at_watermarks;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use futures::future::join_all;
-use plan::{Path, PathKinds, scan::Pinned};
+use plan::{Path, PathKinds, scan::PinnedShard};
 use proto::{
     Catalog, Code, CollectionName, PositionVector, Problem, catalog::Collection, ingest::ShardId, routing::shard_of,
 };
 
-use super::{answered, context::QueryContext};
+use super::context::QueryContext;
 use crate::{answer::Stats, sql::nearest};
 
-/// A collection as one query sees it.
+/// The pinned shards of one collection.
 #[derive(Debug)]
 pub(super) struct PinnedCollection {
-    /// Its name.
     pub name: CollectionName,
-    /// The shards that answered, with what they hold.
-    pub shards: Vec<(ShardId, Pinned)>,
-    /// Those that did not.
+    /// The shards that were pinned, with what each holds.
+    pub shards: Vec<(ShardId, PinnedShard)>,
+    /// The shards that could not be pinned, each with the reason.
     pub missing: Vec<(ShardId, Problem)>,
-    /// The kinds of its paths.
+    /// The kinds of the collection's paths, merged over its pinned shards.
     pub paths: Arc<PathKinds>,
-    /// Where its documents say when they happened.
+    /// The path of a document's event time.
     pub time_path: Option<Path>,
 }
 
 impl PinnedCollection {
-    /// Documents in it.
+    /// The number of documents in the pinned shards.
     pub fn documents(&self) -> u64 {
         self.shards.iter().map(|(_, pinned)| pinned.documents).sum()
     }
 }
 
-/// All views of a query; they are let go of when this is dropped.
+/// All read views of a query. Dropping it unpins them.
 #[derive(Debug)]
 pub(super) struct Pins {
     context: Arc<QueryContext>,
-    /// By collection, in the order of their names.
+    /// Ordered by name.
     pub collections: Vec<PinnedCollection>,
 }
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        self.context.leaf.unpin(self.context.views);
+        self.context.leaf.unpin(self.context.read_view_id);
     }
 }
 
 impl Pins {
-    /// Pins every shard of these collections, all at once. Each view covers what `at_least` says of its partitions.
+    /// Pins every shard of these collections concurrently. Each read view covers the positions in `at_least` that are
+    /// routed to its shard.
     pub async fn take(
         context: &Arc<QueryContext>,
         catalog: &Catalog,
         names: &BTreeSet<CollectionName>,
         at_least: &PositionVector,
     ) -> Result<Self, Problem> {
-        // Made first: what is pinned when this future is dropped half-way is let go of, too.
+        // Created first, so that a future dropped half-way unpins whatever it has pinned.
         let mut pins = Self {
             context: Arc::clone(context),
             collections: Vec::new(),
@@ -70,12 +73,11 @@ impl Pins {
         Ok(pins)
     }
 
-    /// One of its collections.
     pub fn collection(&self, name: &CollectionName) -> Option<&PinnedCollection> {
         self.collections.iter().find(|collection| collection.name == *name)
     }
 
-    /// The first shard that is missing, and why.
+    /// The first shard that could not be pinned, and why.
     pub fn first_missing(&self) -> Option<(&CollectionName, &ShardId, &Problem)> {
         self.collections.iter().find_map(|collection| {
             collection
@@ -85,22 +87,22 @@ impl Pins {
         })
     }
 
-    /// An error unless every shard answered or the question can do without.
-    pub fn complete_or(&self, allow_partial: bool) -> Result<(), Problem> {
+    /// Fails if a shard is missing, unless the query allows partial answers.
+    pub fn require_complete(&self, allow_partial: bool) -> Result<(), Problem> {
         match self.first_missing() {
             Some((name, shard, why)) if !allow_partial => {
                 let problem = Problem::new(
                     Code::Incomplete,
-                    format!("shard {} of {name} did not answer: {}", shard.number, why.detail),
+                    format!("shard {} of {name} is unavailable: {}", shard.number, why.detail),
                 );
-                Err(problem.hint("try again; allow_partial answers from the shards that are there"))
+                Err(problem.hint("retry, or set allow_partial to query the other shards only"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Writes coverage and freshness into an answer's statistics. A vector speaks of one collection: every collection
-    /// has a source called `push`, so an answer from several says nothing of theirs.
+    /// Writes coverage, freshness and position into an answer's statistics. Every collection has a source named `push`,
+    /// so an answer from several collections leaves out the positions of pushes.
     pub fn fill(&self, stats: &mut Stats) {
         let single = self.collections.len() == 1;
         for collection in &self.collections {
@@ -109,8 +111,8 @@ impl Pins {
             stats.partial |= !collection.missing.is_empty();
             for (_, pinned) in &collection.shards {
                 stats.freshness_ms = stats.freshness_ms.max(pinned.freshness_ms);
-                let told = pinned.positions.iter().filter(|p| single || !p.source.is_push());
-                told.for_each(|p| stats.position.advance(&p.source, p.partition, p.offset));
+                let positions = pinned.positions.iter().filter(|p| single || !p.source.is_push());
+                positions.for_each(|p| stats.position.advance(&p.source, p.partition, p.offset));
             }
         }
     }
@@ -127,46 +129,42 @@ async fn pin_collection(
         .collections
         .get(name)
         .ok_or_else(|| no_collection(name, catalog))?;
-    let shards = (0..collection.settings.shards).map(|number| ShardId {
-        collection: collection.uid,
-        number,
-    });
-    let wanted = shards.map(|shard| {
+    let wanted = collection.shards().map(|shard| {
         (
             shard,
-            share_of(at_least, shard.number, name, collection, catalog, single),
+            positions_of_shard(at_least, shard.number, name, collection, catalog, single),
         )
     });
-    let mut view = PinnedCollection {
+    let mut pinned_collection = PinnedCollection {
         name: name.clone(),
         shards: Vec::new(),
         missing: Vec::new(),
         paths: Arc::default(),
         time_path: time_path(collection)?,
     };
-    for (shard, result) in answered::pin(context, wanted.collect()).await {
+    for (shard, result) in at_watermarks::pin_at_watermarks(context, wanted.collect()).await {
         match result {
-            Ok(pinned) => view.shards.push((shard, pinned)),
-            // A leaf that does not know a collection that is here is not up to date, or is another cluster's. One that
-            // is busy has no room to open the shard.
+            Ok(pinned) => pinned_collection.shards.push((shard, pinned)),
+            // NotFound: the leaf's catalog is outdated, or the leaf belongs to another cluster. Busy: the leaf has no
+            // room to open the shard.
             Err(problem)
                 if matches!(
                     problem.code,
                     Code::Unavailable | Code::Incomplete | Code::NotFound | Code::Busy
                 ) =>
             {
-                view.missing.push((shard, problem));
+                pinned_collection.missing.push((shard, problem));
             }
             Err(problem) => return Err(problem),
         }
     }
-    view.paths = merged(&view.shards);
-    Ok(view)
+    pinned_collection.paths = merged_paths(&pinned_collection.shards);
+    Ok(pinned_collection)
 }
 
-/// What a shard must hold of a vector: the partitions that are routed to it. A source that feeds another collection
-/// says nothing of this one, and `push` is said of one collection only.
-fn share_of(
+/// The part of `at_least` that a shard must cover: the partitions that are routed to it, of sources that feed this
+/// collection. Positions of `push` count only if the query reads a single collection.
+fn positions_of_shard(
     at_least: &PositionVector,
     shard: u32,
     name: &CollectionName,
@@ -174,17 +172,19 @@ fn share_of(
     catalog: &Catalog,
     single: bool,
 ) -> PositionVector {
-    let ours = |source: &proto::SourceName| match catalog.sources.get(source) {
+    let feeds_collection = |source: &proto::SourceName| match catalog.sources.get(source) {
         Some(source) => source.settings.collection == *name,
         None => single,
     };
     at_least
         .iter()
-        .filter(|p| ours(&p.source) && shard_of(&p.source, p.partition, collection.settings.shards) == shard)
+        .filter(|p| {
+            feeds_collection(&p.source) && shard_of(&p.source, p.partition, collection.settings.shards) == shard
+        })
         .collect()
 }
 
-fn merged(shards: &[(ShardId, Pinned)]) -> Arc<PathKinds> {
+fn merged_paths(shards: &[(ShardId, PinnedShard)]) -> Arc<PathKinds> {
     match shards {
         [] => Arc::default(),
         [(_, only)] => Arc::clone(&only.paths),
@@ -198,23 +198,28 @@ fn merged(shards: &[(ShardId, Pinned)]) -> Arc<PathKinds> {
 
 fn time_path(collection: &Collection) -> Result<Option<Path>, Problem> {
     let read = |text: &String| {
-        Path::parse(text).map_err(|e| Problem::new(Code::BadRequest, format!("the collection's time path: {e}")))
+        Path::parse(text).map_err(|e| {
+            Problem::new(
+                Code::BadRequest,
+                format!("the collection has an invalid time path: {e}"),
+            )
+        })
     };
     collection.settings.time_path.as_ref().map(read).transpose()
 }
 
-/// There is no such collection; the hint names one that may have been meant.
+/// The error of a name that is not a collection. Its hint suggests a similar name or, for a view, what to do instead.
 pub(crate) fn no_collection(name: &CollectionName, catalog: &Catalog) -> Problem {
-    let near = || nearest(name.as_str(), catalog.collections.keys().map(CollectionName::as_str));
+    let similar = || nearest(name.as_str(), catalog.collections.keys().map(CollectionName::as_str));
     let hint = match catalog.view(name.as_str()) {
-        Some(_) => format!("{name} is a view: ask it by SQL or search it"),
-        None => near().map_or_else(
+        Some(_) => format!("{name} is a view: query it with SQL or search it"),
+        None => similar().map_or_else(
             || {
-                "GET /v1/collections and SHOW TABLES list what there is; a push or a source creates a collection"
+                "GET /v1/collections or SHOW TABLES lists all collections; a push or a new source creates one"
                     .to_owned()
             },
-            |near| format!("perhaps {near} was meant"),
+            |near| format!("did you mean {near}?"),
         ),
     };
-    Problem::new(Code::NotFound, format!("there is no collection {name}")).hint(hint)
+    Problem::new(Code::NotFound, format!("collection {name} does not exist")).hint(hint)
 }

@@ -1,4 +1,4 @@
-//! A resolved query -> a physical plan, over the views that the query pinned.
+//! Plans a resolved query over the read views that it has pinned.
 
 use std::sync::Arc;
 
@@ -14,41 +14,35 @@ use datafusion::{
 use proto::{Code, Problem};
 
 use super::{
-    Engine,
-    context::QueryContext,
-    failure,
-    pins::Pins,
-    shard_table::{ShardTable, ShardTableProvider},
-    system,
+    Engine, context::QueryContext, failure, pins::Pins, shard_table::ShardTable, system,
+    table_provider::ShardTableProvider,
 };
-use crate::sql::{Resolved, Table, TableUse};
+use crate::sql::{ResolvedQuery, Table, TableUse};
 
 /// A plan that is ready to run.
-pub(super) struct Planned {
+pub(super) struct ExecutablePlan {
     /// After DataFusion's logical rules.
     pub logical: LogicalPlan,
-    /// What runs.
     pub physical: Arc<dyn ExecutionPlan>,
-    /// What it runs in.
     pub task: Arc<TaskContext>,
 }
 
-/// A query whose expressions have their types; plans are built upon it.
-pub(super) struct Typed {
+/// An analyzed query, in which every expression has its type. Plans are built on it.
+pub(super) struct TypedQuery {
     context: Arc<QueryContext>,
     session: SessionState,
     /// Before DataFusion's logical rules.
     pub logical: LogicalPlan,
 }
 
-/// Gives a query its types.
-pub(super) async fn typed(
+/// Analyzes a query: registers its tables, inserts its parameters and types its expressions.
+pub(super) async fn type_query(
     engine: &Engine,
     context: &Arc<QueryContext>,
     pins: &Pins,
-    resolved: Resolved,
+    resolved: ResolvedQuery,
     parameters: &[serde_json::Value],
-) -> Result<Typed, Problem> {
+) -> Result<TypedQuery, Problem> {
     resolved
         .warnings
         .iter()
@@ -65,62 +59,63 @@ pub(super) async fn typed(
         .map_err(failure::problem)?;
     let logical = match parameters {
         [] => logical,
-        given => logical
-            .with_param_values(given.iter().map(parameter).collect::<Result<Vec<_>, _>>()?)
+        values => logical
+            .with_param_values(values.iter().map(parameter).collect::<Result<Vec<_>, _>>()?)
             .map_err(failure::problem)?,
     };
     let logical = session
         .analyzer()
         .execute_and_check(logical, session.config_options(), |_, _| {})
         .map_err(failure::problem)?;
-    Ok(Typed {
+    Ok(TypedQuery {
         context: Arc::clone(context),
         session,
         logical,
     })
 }
 
-/// Plans a query; `rows_max` bounds its result from above.
+/// Plans a query. With `rows_max` the plan returns at most one row more.
 pub(super) async fn plan(
     engine: &Engine,
     context: &Arc<QueryContext>,
     pins: &Pins,
-    resolved: Resolved,
+    resolved: ResolvedQuery,
     parameters: &[serde_json::Value],
     rows_max: Option<usize>,
-) -> Result<Planned, Problem> {
-    let typed = typed(engine, context, pins, resolved, parameters).await?;
+) -> Result<ExecutablePlan, Problem> {
+    let typed = type_query(engine, context, pins, resolved, parameters).await?;
     let logical = match rows_max {
-        // One more, to know whether there would have been more.
+        // The extra row shows that the answer was cut.
         Some(rows_max) => LogicalPlanBuilder::from(typed.logical.clone())
             .limit(0, Some(rows_max.saturating_add(1)))
             .and_then(LogicalPlanBuilder::build)
             .map_err(failure::problem)?,
         None => typed.logical.clone(),
     };
-    typed.planned(engine, pins, logical).await
+    typed.plan(engine, pins, logical).await
 }
 
-impl Typed {
-    /// Plans what was built upon it.
-    pub async fn planned(&self, engine: &Engine, pins: &Pins, logical: LogicalPlan) -> Result<Planned, Problem> {
+impl TypedQuery {
+    /// Optimizes and plans a logical plan that was built on this query.
+    pub async fn plan(&self, engine: &Engine, pins: &Pins, logical: LogicalPlan) -> Result<ExecutablePlan, Problem> {
         let session = &self.session;
         let logical = session
             .optimizer()
             .optimize(logical, session, |_, _| {})
             .map_err(failure::problem)?;
-        if pins.first_missing().is_some() && rows_by_absence(&logical) {
+        if pins.first_missing().is_some() && has_rows_by_absence(&logical) {
             return Err(Problem::new(
                 Code::Incomplete,
-                "shards are missing, and in this query rows appear by absence (an outer or anti-join, NOT IN, EXCEPT)",
+                "shards are missing, and this query returns rows because others are absent \
+                 (an outer or anti-join, NOT IN, EXCEPT)",
             )
-            .hint("an answer from the shards that are there would hold rows that are not true; try again"));
+            .hint("retry; a partial answer would contain wrong rows"));
         }
         let physical = front::physical_plan(session, &logical)
             .await
             .map_err(failure::problem)?;
         let task = engine.sessions.task(session, &physical, &self.context)?;
-        Ok(Planned {
+        Ok(ExecutablePlan {
             logical,
             physical,
             task,
@@ -128,7 +123,7 @@ impl Typed {
     }
 }
 
-/// A parameter's value; its type is what it stands for.
+/// Converts a parameter from JSON; its type follows from its value.
 pub(crate) fn parameter(value: &serde_json::Value) -> Result<ScalarValue, Problem> {
     Ok(match value {
         serde_json::Value::Null => ScalarValue::Null,
@@ -139,8 +134,8 @@ pub(crate) fn parameter(value: &serde_json::Value) -> Result<ScalarValue, Proble
         },
         serde_json::Value::String(text) => ScalarValue::from(text.as_str()),
         _ => {
-            return Err(Problem::new(Code::BadSql, "a parameter is a list or an object")
-                .hint("a parameter is a string, a number, a boolean or null"));
+            return Err(Problem::new(Code::BadSql, "a parameter cannot be a list or an object")
+                .hint("pass a string, a number, a boolean or null"));
         }
     })
 }
@@ -164,7 +159,7 @@ async fn provider(
         }
         Table::System { schema, name } => {
             let table = system::find(schema, name)
-                .ok_or_else(|| Problem::new(Code::NotFound, format!("there is no table {schema}.{name}")))?;
+                .ok_or_else(|| Problem::new(Code::NotFound, format!("table {schema}.{name} does not exist")))?;
             let rows = system::rows(engine, table, context.deadline()).await?;
             let memory = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(failure::problem)?;
             Ok(Arc::new(memory))
@@ -172,8 +167,8 @@ async fn provider(
     }
 }
 
-/// Whether a missing row could make another one appear.
-fn rows_by_absence(plan: &LogicalPlan) -> bool {
+/// Whether a plan may return rows because others are missing.
+fn has_rows_by_absence(plan: &LogicalPlan) -> bool {
     let mut found = false;
     let walked = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::Join(join) = node {
@@ -191,7 +186,7 @@ fn rows_by_absence(plan: &LogicalPlan) -> bool {
     found || walked.is_err()
 }
 
-/// Whether a query says itself how many rows it gives.
+/// Whether a query limits its rows itself.
 pub(super) fn has_limit(query: &ast::Query) -> bool {
     let limited = query.limit_clause.as_ref().is_some_and(|clause| match clause {
         ast::LimitClause::LimitOffset { limit, .. } => limit.is_some(),

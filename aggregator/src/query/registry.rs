@@ -1,4 +1,4 @@
-//! The queries that run: listed for `rachis.queries`, cancelled by id.
+//! The registry of running queries, listed in `rachis.queries` and cancelled by id.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use proto::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Characters of a statement that are kept to show it.
+/// A listed statement is cut after this many characters.
 const TEXT_CHARACTERS_MAX: usize = 1_000;
 
 struct Entry {
@@ -23,13 +23,18 @@ struct Entry {
     cancel: CancellationToken,
 }
 
-/// All queries that run.
+/// All running queries of this node.
 #[derive(Default)]
 pub(super) struct Registry(Mutex<BTreeMap<QueryId, Entry>>);
 
 impl Registry {
-    /// Notes a query until the answer's guard is dropped.
-    pub fn enter(self: &Arc<Self>, id: QueryId, text: &str, cancel: CancellationToken) -> Result<Registered, Problem> {
+    /// Lists a query until the returned guard is dropped. Fails if its id is in use.
+    pub fn register(
+        self: &Arc<Self>,
+        id: QueryId,
+        text: &str,
+        cancel: CancellationToken,
+    ) -> Result<RegisteredQuery, Problem> {
         let started_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
@@ -37,8 +42,8 @@ impl Registry {
         let mut running = self.0.lock();
         if running.contains_key(&id) {
             return Err(
-                Problem::new(Code::Conflict, format!("a query of the id {id} runs already"))
-                    .hint("choose a new id for each question"),
+                Problem::new(Code::Conflict, format!("a query with the id {id} is already running"))
+                    .hint("choose a new id for each query"),
             );
         }
         running.insert(
@@ -50,15 +55,15 @@ impl Registry {
                 cancel,
             },
         );
-        tell(running.len());
+        record_running(running.len());
         drop(running);
-        Ok(Registered {
+        Ok(RegisteredQuery {
             registry: Arc::clone(self),
             id,
         })
     }
 
-    /// What runs, oldest first.
+    /// Lists the running queries, oldest first.
     pub fn list(&self) -> Vec<RunningQuery> {
         let elapsed = |entry: &Entry| u64::try_from(entry.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let shown = |(id, entry): (&QueryId, &Entry)| RunningQuery {
@@ -70,26 +75,26 @@ impl Registry {
         self.0.lock().iter().map(shown).collect()
     }
 
-    /// Cancels one; whether it was there.
+    /// Cancels a query. Returns whether it was running.
     pub fn cancel(&self, id: QueryId) -> bool {
         self.0.lock().get(&id).map(|entry| entry.cancel.cancel()).is_some()
     }
 }
 
-fn tell(running: usize) {
+fn record_running(running: usize) {
     metrics::gauge!("rachis_queries_running").set(running as f64);
 }
 
-/// A query is listed for as long as this lives.
-pub(super) struct Registered {
+/// Keeps a query listed for as long as it lives.
+pub(super) struct RegisteredQuery {
     registry: Arc<Registry>,
     id: QueryId,
 }
 
-impl Drop for Registered {
+impl Drop for RegisteredQuery {
     fn drop(&mut self) {
         let mut running = self.registry.0.lock();
         running.remove(&self.id);
-        tell(running.len());
+        record_running(running.len());
     }
 }

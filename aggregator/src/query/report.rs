@@ -1,120 +1,133 @@
-//! Adds up what the scans of a query have read, for the answer's statistics.
+//! The statistics and warnings of a query, summed over its scans.
 
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use plan::{
-    Type, What,
-    functions::Notices,
-    scan::{Misfit, Trailer},
+    ColumnSource, Type,
+    functions::WarningCounts,
+    scan::{CastFailure, ScanTrailer},
 };
 use proto::ingest::ShardId;
 
 use crate::answer::Stats;
 
-/// Warnings told in one answer.
+/// The number of warnings in one answer, at most.
 const WARNINGS_MAX: usize = 100;
 
-/// Sums over all scans of a query; shared by them.
+/// The sums, shared by all scans of a query.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct QueryReport {
     sums: Mutex<Sums>,
-    /// What expressions above the scans have to say.
-    pub notices: Notices,
+    /// Warnings of expressions that are computed above the scans.
+    pub warning_counts: WarningCounts,
 }
 
 #[derive(Debug, Default)]
 struct Sums {
-    /// The newest statistics of each shard in each scan.
-    told: BTreeMap<(usize, ShardId), Trailer>,
+    /// The latest trailer of each shard in each scan.
+    trailers: BTreeMap<(usize, ShardId), ScanTrailer>,
     warnings: Vec<String>,
 }
 
-impl Report {
-    /// Replaces the statistics of one shard's part of a scan. They may be the last ones: a scan that has given enough
-    /// rows is not read to its end.
-    pub fn tell(&self, scan: usize, shard: ShardId, trailer: Trailer) {
-        self.sums.lock().told.insert((scan, shard), trailer);
+impl QueryReport {
+    /// Replaces the statistics of one shard in a scan. Any of them may be the last: a scan under a LIMIT is not read to
+    /// its end.
+    pub fn record(&self, scan: usize, shard: ShardId, trailer: ScanTrailer) {
+        self.sums.lock().trailers.insert((scan, shard), trailer);
     }
 
-    /// Something else the user should know.
+    /// Adds a warning to the answer.
     pub fn warn(&self, warning: impl Into<String>) {
-        push(&mut self.sums.lock().warnings, warning.into());
+        push_distinct(&mut self.sums.lock().warnings, warning.into());
     }
 
     /// Writes the sums into an answer's statistics.
     pub fn fill(&self, stats: &mut Stats) {
         let sums = self.sums.lock();
-        // Each scan's counts are summed over its shards; of two scans of one column, only the larger count becomes a
+        // Counts are summed over the shards of a scan. If several scans read a column, only the largest count becomes a
         // warning.
-        let mut misfits: BTreeMap<(String, usize), Misfit> = BTreeMap::new();
-        for ((scan, _), trailer) in &sums.told {
+        let mut failures: BTreeMap<(String, usize), CastFailure> = BTreeMap::new();
+        for ((scan, _), trailer) in &sums.trailers {
             stats.documents_scanned += trailer.documents;
             stats.rows_shipped += trailer.shipped;
             stats.read.add(&trailer.counts);
-            for misfit in &trailer.misfits {
-                let sum = misfits.entry((misfit.column.name(), *scan)).or_insert_with(|| Misfit {
-                    values: 0,
-                    of: 0,
-                    ..misfit.clone()
-                });
-                sum.values += misfit.values;
-                sum.of += misfit.of;
+            for failure in &trailer.cast_failures {
+                let sum = failures
+                    .entry((failure.column.name(), *scan))
+                    .or_insert_with(|| CastFailure {
+                        values: 0,
+                        total: 0,
+                        ..failure.clone()
+                    });
+                sum.values += failure.values;
+                sum.total += failure.total;
             }
         }
-        let mut widest: BTreeMap<&str, &Misfit> = BTreeMap::new();
-        for ((column, _), misfit) in &misfits {
-            let known = widest.entry(column).or_insert(misfit);
-            if misfit.values > known.values {
-                *known = misfit;
+        let mut largest_by_column: BTreeMap<&str, &CastFailure> = BTreeMap::new();
+        for ((column, _), failure) in &failures {
+            let largest = largest_by_column.entry(column).or_insert(failure);
+            if failure.values > largest.values {
+                *largest = failure;
             }
         }
-        let told = sums.told.values().flat_map(|trailer| trailer.warnings.iter().cloned());
+        let of_scans = sums
+            .trailers
+            .values()
+            .flat_map(|trailer| trailer.warnings.iter().cloned());
         sums.warnings
             .iter()
             .cloned()
-            .chain(told)
-            .chain(self.notices.warnings())
-            .chain(widest.values().filter(|m| m.values > 0).map(|m| described(m)))
-            .for_each(|w| push(&mut stats.warnings, w));
+            .chain(of_scans)
+            .chain(self.warning_counts.messages())
+            .chain(
+                largest_by_column
+                    .values()
+                    .filter(|failure| failure.values > 0)
+                    .map(|failure| describe(failure)),
+            )
+            .for_each(|w| push_distinct(&mut stats.warnings, w));
     }
 }
 
-fn push(warnings: &mut Vec<String>, warning: String) {
+fn push_distinct(warnings: &mut Vec<String>, warning: String) {
     if warnings.len() < WARNINGS_MAX && !warnings.contains(&warning) {
         warnings.push(warning);
     }
 }
 
 /// `ms: 1 of 4 values was not a number`.
-fn described(misfit: &Misfit) -> String {
-    let subject = match &misfit.column.what {
-        What::Path(path) => path.to_string(),
-        _ => misfit.column.name(),
+fn describe(failure: &CastFailure) -> String {
+    let subject = match &failure.column.source {
+        ColumnSource::Path(path) => path.to_string(),
+        _ => failure.column.name(),
     };
-    let (one, many) = match misfit.column.view.to {
+    let (one, many) = match failure.column.read_as.to {
         Type::Bool => ("a boolean", "booleans"),
         Type::Int | Type::Double => ("a number", "numbers"),
-        Type::Text => ("a text", "texts"),
+        Type::Text => ("text", "text"),
         Type::Time => ("a timestamp", "timestamps"),
         Type::Json | Type::Canonical | Type::Rank => ("JSON", "JSON"),
     };
-    let verdict = if misfit.values == 1 {
+    let verdict = if failure.values == 1 {
         format!("was not {one}")
     } else {
         format!("were not {many}")
     };
-    // Where nothing fits, another type was meant.
+    // If no value has the type, the query probably meant a cast.
     let name = Type::TABLE
         .iter()
-        .find(|row| row.0 == misfit.column.view.to)
+        .find(|row| row.0 == failure.column.read_as.to)
         .map_or("text", |row| row.2)
         .to_lowercase();
-    let hint = match misfit.values == misfit.of && !misfit.column.view.cast {
-        true => format!("; {subject}::{name} converts what can be converted"),
+    let hint = match failure.values == failure.total && !failure.column.read_as.cast {
+        true => format!("; use {subject}::{name} to convert values where possible"),
         false => String::new(),
     };
-    format!("{subject}: {} of {} values {verdict}{hint}", misfit.values, misfit.of)
+    format!(
+        "{subject}: {} of {} values {verdict}{hint}",
+        failure.values, failure.total
+    )
 }
 
 #[cfg(test)]
@@ -125,26 +138,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn misfits_are_summed_over_shards_and_told_once_for_two_scans() {
-        let misfit = |values, of| Misfit {
+    fn cast_failures_are_summed_over_shards_and_reported_once_for_two_scans() {
+        let failure = |values, of| CastFailure {
             column: Column::path(Path::of_keys(["ms"]), Type::Double),
             values,
-            of,
+            total: of,
         };
-        let trailer = |values, of| Trailer {
-            misfits: vec![misfit(values, of)],
+        let trailer = |values, of| ScanTrailer {
+            cast_failures: vec![failure(values, of)],
             documents: 2,
-            ..Trailer::default()
+            ..ScanTrailer::default()
         };
         let shard = |number| ShardId {
             collection: CollectionUid(uuid::Uuid::nil()),
             number,
         };
-        let report = Report::default();
-        report.tell(0, shard(0), trailer(7, 7));
-        report.tell(0, shard(0), trailer(1, 3));
-        report.tell(0, shard(1), trailer(0, 1));
-        report.tell(1, shard(0), trailer(1, 4));
+        let report = QueryReport::default();
+        report.record(0, shard(0), trailer(7, 7));
+        report.record(0, shard(0), trailer(1, 3));
+        report.record(0, shard(1), trailer(0, 1));
+        report.record(1, shard(0), trailer(1, 4));
         let mut stats = Stats::default();
         report.fill(&mut stats);
         assert_eq!(stats.warnings, ["ms: 1 of 4 values was not a number"]);

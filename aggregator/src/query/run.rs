@@ -1,5 +1,5 @@
-//! A question's way through its task on the query runtime: plan, then rows as they come, then the end; whatever happens
-//! is told.
+//! The task of a query on the query runtime, and the channel of its answer: first the columns, then the rows as they
+//! are computed, then the statistics, or an error at any point.
 
 use std::{
     collections::VecDeque,
@@ -19,43 +19,43 @@ use proto::{Code, Problem};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    admission::Ticket,
-    context::{QueryContext, Time, cancelled, timed_out},
+    admission::QuerySlot,
+    context::{Deadline, QueryContext, cancelled, timed_out},
     pins::Pins,
-    registry::Registered,
+    registry::RegisteredQuery,
 };
 use crate::answer::{Answer, Part, Stats};
 
-/// Parts of an answer that wait for a slow reader; then the query waits.
+/// Parts of an answer that are buffered for a slow reader before the query waits.
 const PARTS_MAX: usize = 4;
-/// The size limit of a part in bytes, because a client's writer holds a whole part in memory. A part has at least one
+/// The size limit of a part in bytes, because the response writer holds a whole part in memory. A part has at least one
 /// row.
 const PART_BYTES_MAX: u64 = 4 << 20;
 /// The size limit of one row in bytes.
 const ROW_BYTES_MAX: u64 = 64 << 20;
-/// A query keeps its place for this long while it waits for the client to read a part.
-const READ_SOON: Duration = Duration::from_secs(1);
-/// How long the last word of a query waits for a slow reader.
-const LAST_WORD_MAX: Duration = Duration::from_secs(10);
-/// How long after its deadline a query may take to say so itself, before its door does.
+/// A query keeps its slot for this long while it waits for the client to read a part.
+const SLOT_HOLD_MAX: Duration = Duration::from_secs(1);
+/// How long a failed query waits for a slow reader to make room for the error.
+const ERROR_SEND_MAX: Duration = Duration::from_secs(10);
+/// How long after its deadline a query may take to report the timeout itself, before the receiver does.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Rows on their way, and what is known about the answer before they are through.
-pub(super) struct Running {
-    /// Columns; names are unique.
+/// The output of a query that has started to run.
+pub(super) struct QueryOutput {
+    /// Columns. [`AnswerSender::send`] makes their names unique.
     pub schema: SchemaRef,
-    /// Rows. Before `pins`: they end before the views are let go of.
+    /// Rows. Declared before `pins`, so that the scans are dropped before their read views.
     pub rows: BoxStream<'static, Result<RecordBatch, Problem>>,
-    /// Rows after which the answer is cut.
+    /// The answer is cut after this many rows.
     pub rows_max: Option<usize>,
-    /// The views that are read.
+    /// The read views that the scans use.
     pub pins: Option<Pins>,
-    /// What is known.
+    /// The statistics known before any row is read.
     pub stats: Stats,
 }
 
-impl Running {
-    /// An answer that is there already.
+impl QueryOutput {
+    /// An output that is already computed.
     pub fn of_batch(batch: RecordBatch, stats: Stats) -> Self {
         Self {
             schema: batch.schema(),
@@ -67,12 +67,12 @@ impl Running {
     }
 }
 
-/// Runs a piece of a query to its end, its deadline or its cancellation; a panic in it ends it and nothing else.
+/// Runs a query until it finishes, is cancelled or passes its deadline. A panic becomes an error of this query only.
 pub(super) async fn guarded<T>(
     context: &QueryContext,
     work: impl Future<Output = Result<T, Problem>>,
 ) -> Result<T, Problem> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let result = tokio::select! {
         biased;
         () = context.cancel.cancelled() => Err(context.interrupted().unwrap_or_else(cancelled)),
@@ -81,53 +81,54 @@ pub(super) async fn guarded<T>(
     };
     let outcome = result
         .as_ref()
-        .map_or_else(|problem| problem.code.word(), |_| "answered");
+        .map_or_else(|problem| problem.code.as_str(), |_| "answered");
     metrics::counter!("rachis_queries_total", "outcome" => outcome).increment(1);
-    metrics::histogram!("rachis_query_seconds").record(begun.elapsed().as_secs_f64());
+    metrics::histogram!("rachis_query_seconds").record(started.elapsed().as_secs_f64());
     result
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Problem {
-    let said = panic
+    let message = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
-    tracing::error!(said, "a query panicked");
+    tracing::error!(panic = message, "a query panicked");
     Problem::new(
         Code::Internal,
-        "the query met a fault of ours; it ended and nothing else did",
+        "an internal error ended this query; other queries are not affected",
     )
     .hint("please report the statement")
 }
 
-/// The task's end of an answer.
-pub(super) struct Reply {
-    /// The query's place among those that run; given back before the last word, so that who has read it sees none.
-    held: Option<(Ticket, Registered)>,
+/// The sending half of an answer, held by the query's task.
+pub(super) struct AnswerSender {
+    /// The query's slot and registration. Released before the last part is sent, so that a client that has read its
+    /// whole answer no longer finds the query running.
+    slot: Option<(QuerySlot, RegisteredQuery)>,
     head: Option<oneshot::Sender<Result<SchemaRef, Problem>>>,
-    parts: mpsc::Sender<Result<Sent, Problem>>,
-    /// The last parts that were sent. The client may not have read them yet.
-    unread: VecDeque<Sent>,
+    parts: mpsc::Sender<Result<AnswerPart, Problem>>,
+    /// The last parts sent, which the client may not have read yet.
+    unread: VecDeque<AnswerPart>,
 }
 
-/// A part on its way, until it is read or its query is given up. A client that keeps its connection and reads nothing
-/// would else keep it, too.
-type Sent = Arc<Mutex<Option<Result<Part, Problem>>>>;
+/// A part in transit. The sender can replace it by an error until it is read: otherwise a client that keeps its
+/// connection open without reading would keep the part in memory.
+type AnswerPart = Arc<Mutex<Option<Result<Part, Problem>>>>;
 
-impl Reply {
-    /// Sends what a statement gives: its columns, its rows, its end.
-    pub async fn send(&mut self, running: Running, context: &QueryContext, started: Instant) -> Result<(), Problem> {
-        let Running {
+impl AnswerSender {
+    /// Sends the columns, the rows and the statistics of a query.
+    pub async fn send(&mut self, output: QueryOutput, context: &QueryContext, started: Instant) -> Result<(), Problem> {
+        let QueryOutput {
             schema,
             mut rows,
             rows_max,
             pins,
             mut stats,
-        } = running;
+        } = output;
         let schema = distinct_names(&schema);
         if let Some(head) = self.head.take() {
-            // Nobody listens: the guard of the answer cancels this very task.
+            // If the receiver is gone, its drop guard has cancelled this task already.
             let _ = head.send(Ok(Arc::clone(&schema)));
         }
         let mut left = rows_max.unwrap_or(usize::MAX);
@@ -136,17 +137,9 @@ impl Reply {
             if batch.num_rows() > left {
                 stats.truncated = true;
             }
-            let kept = batch.slice(0, batch.num_rows().min(left));
-            left -= kept.num_rows();
-            if kept.num_rows() > 0 {
-                for part in arrays::cut(renamed(kept, &schema)?, PART_BYTES_MAX) {
-                    let bytes = arrays::batch_size(&part);
-                    if bytes > ROW_BYTES_MAX {
-                        return Err(too_wide(bytes));
-                    }
-                    self.part(Part::Rows(arrays::compacted(&part)), context).await?;
-                }
-            }
+            let batch = batch.slice(0, batch.num_rows().min(left));
+            left -= batch.num_rows();
+            self.send_rows(batch, &schema, context).await?;
             if stats.truncated {
                 break;
             }
@@ -162,48 +155,69 @@ impl Reply {
         stats.query_id = Some(context.id);
         stats.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         drop(pins);
-        drop(self.held.take());
-        self.part(Part::End(Box::new(stats)), context).await
+        drop(self.slot.take());
+        self.send_part(Part::End(Box::new(stats)), context).await
     }
 
-    /// Sends a part. While the client does not read, the query gives its place to another one and its deadline stands
-    /// still. If too many queries wait for their clients already, this one keeps its place and its deadline runs.
-    async fn part(&mut self, part: Part, context: &QueryContext) -> Result<(), Problem> {
+    async fn send_rows(
+        &mut self,
+        batch: RecordBatch,
+        schema: &SchemaRef,
+        context: &QueryContext,
+    ) -> Result<(), Problem> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        for part in arrays::split_batch(with_schema(batch, schema)?, PART_BYTES_MAX) {
+            let bytes = arrays::batch_size(&part);
+            if bytes > ROW_BYTES_MAX {
+                return Err(too_wide(bytes));
+            }
+            self.send_part(Part::Rows(arrays::compact_batch(&part)), context)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a part. While the client does not read, the query releases its slot and its deadline is suspended. If too
+    /// many queries wait for their clients already, this one keeps its slot and its deadline runs.
+    async fn send_part(&mut self, part: Part, context: &QueryContext) -> Result<(), Problem> {
         let time = &context.time;
-        let taken = match time
-            .reading(tokio::time::timeout(READ_SOON, self.parts.reserve()))
+        let accepted = match time
+            .wait_for_reader(tokio::time::timeout(SLOT_HOLD_MAX, self.parts.reserve()))
             .await?
         {
-            Ok(taken) => taken,
+            Ok(accepted) => accepted,
             Err(_) => {
-                let gave_way = self.held.as_mut().is_none_or(|(ticket, _)| ticket.gives_way());
-                let taken = if gave_way {
-                    time.reading(self.parts.reserve()).await?
+                let released = self.slot.as_mut().is_none_or(|(slot, _)| slot.release_while_reading());
+                let accepted = if released {
+                    time.wait_for_reader(self.parts.reserve()).await?
                 } else {
                     self.parts.reserve().await
                 };
-                if let Some((ticket, _)) = &mut self.held {
-                    ticket.goes_on();
+                if let Some((slot, _)) = &mut self.slot {
+                    slot.reacquire();
                 }
-                taken
+                accepted
             }
         };
-        let place = taken.map_err(|_| cancelled())?;
+        let permit = accepted.map_err(|_| cancelled())?;
         let sent = Arc::new(Mutex::new(Some(Ok(part))));
         self.unread.push_back(Arc::clone(&sent));
         if self.unread.len() > PARTS_MAX {
             self.unread.pop_front();
         }
-        place.send(Ok(sent));
+        permit.send(Ok(sent));
         Ok(())
     }
 
-    /// Tells why there is no answer, or no more of it.
+    /// Sends an error in place of the answer or of its rest. If the client does not read in time, the error replaces
+    /// the parts that it has not read.
     pub async fn fail(mut self, problem: Problem) {
-        drop(self.held.take());
+        drop(self.slot.take());
         match self.head.take() {
             Some(head) => drop(head.send(Err(problem))),
-            None if tokio::time::timeout(LAST_WORD_MAX, self.parts.send(Err(problem.clone())))
+            None if tokio::time::timeout(ERROR_SEND_MAX, self.parts.send(Err(problem.clone())))
                 .await
                 .is_err() =>
             {
@@ -218,38 +232,41 @@ impl Reply {
     }
 }
 
-/// The asker's end of an answer. Dropping it, or what it becomes, cancels the query.
-pub(super) struct Asked {
+/// The receiving half of an answer. Dropping it, or the answer that it becomes, cancels the query.
+pub(super) struct AnswerReceiver {
     head: oneshot::Receiver<Result<SchemaRef, Problem>>,
-    parts: mpsc::Receiver<Result<Sent, Problem>>,
+    parts: mpsc::Receiver<Result<AnswerPart, Problem>>,
     guard: tokio_util::sync::DropGuard,
-    time: Arc<Time>,
+    time: Arc<Deadline>,
 }
 
-/// Both ends of an answer.
-pub(super) fn answer(context: &QueryContext, held: Option<(Ticket, Registered)>) -> (Reply, Asked) {
-    let (head, asked_head) = oneshot::channel();
-    let (parts, asked_parts) = mpsc::channel(PARTS_MAX);
+/// Creates both halves of an answer.
+pub(super) fn answer_channel(
+    context: &QueryContext,
+    slot: Option<(QuerySlot, RegisteredQuery)>,
+) -> (AnswerSender, AnswerReceiver) {
+    let (head, head_receiver) = oneshot::channel();
+    let (parts, parts_receiver) = mpsc::channel(PARTS_MAX);
     let time = Arc::clone(&context.time);
     (
-        Reply {
-            held,
+        AnswerSender {
+            slot,
             head: Some(head),
             parts,
             unread: VecDeque::new(),
         },
-        Asked {
-            head: asked_head,
-            parts: asked_parts,
+        AnswerReceiver {
+            head: head_receiver,
+            parts: parts_receiver,
             guard: context.cancel.clone().drop_guard(),
             time,
         },
     )
 }
 
-impl Asked {
-    /// Waits for the columns. A query that cannot even say that its time is over is left alone.
-    pub async fn answer(self) -> Result<Answer, Problem> {
+impl AnswerReceiver {
+    /// Waits for the columns. Times out on behalf of a query that does not report its own timeout.
+    pub async fn into_answer(self) -> Result<Answer, Problem> {
         let Self {
             head,
             parts,
@@ -257,18 +274,20 @@ impl Asked {
             time,
         } = self;
         let schema = tokio::select! {
-            head = head => head.unwrap_or_else(|_| Err(gone()))?,
+            head = head => head.unwrap_or_else(|_| Err(node_stopping()))?,
             () = time.passed(GRACE) => return Err(timed_out()),
         };
         let parts = futures::stream::unfold(Some((parts, guard, time)), |state| async move {
             let (mut parts, guard, time) = state?;
             let part = tokio::select! {
                 biased;
-                sent = parts.recv() => sent.unwrap_or_else(|| Err(gone())).and_then(|sent| sent.lock().take().unwrap_or_else(|| Err(gone()))),
+                sent = parts.recv() => sent
+                    .unwrap_or_else(|| Err(node_stopping()))
+                    .and_then(|sent| sent.lock().take().unwrap_or_else(|| Err(node_stopping()))),
                 () = time.passed(GRACE) => Err(timed_out()),
             };
-            let more = matches!(part, Ok(Part::Rows(_)));
-            Some((part, more.then_some((parts, guard, time))))
+            let has_more = matches!(part, Ok(Part::Rows(_)));
+            Some((part, has_more.then_some((parts, guard, time))))
         });
         Ok(Answer {
             schema,
@@ -277,19 +296,21 @@ impl Asked {
     }
 }
 
-/// The asker's end of an answer that comes in one piece. Dropping it cancels the query.
-pub(super) struct Single<T> {
+/// The receiving half of an answer in one piece. Dropping it cancels the query.
+pub(super) struct SingleAnswerReceiver<T> {
     answer: oneshot::Receiver<Result<T, Problem>>,
     _guard: tokio_util::sync::DropGuard,
     deadline: tokio::time::Instant,
 }
 
-/// Both ends of an answer that comes in one piece.
-pub(super) fn single<T>(context: &QueryContext) -> (oneshot::Sender<Result<T, Problem>>, Single<T>) {
-    let (answered, answer) = oneshot::channel();
+/// Creates both halves of an answer in one piece.
+pub(super) fn single_answer_channel<T>(
+    context: &QueryContext,
+) -> (oneshot::Sender<Result<T, Problem>>, SingleAnswerReceiver<T>) {
+    let (sender, answer) = oneshot::channel();
     (
-        answered,
-        Single {
+        sender,
+        SingleAnswerReceiver {
             answer,
             _guard: context.cancel.clone().drop_guard(),
             deadline: (context.deadline() + GRACE).into(),
@@ -297,11 +318,11 @@ pub(super) fn single<T>(context: &QueryContext) -> (oneshot::Sender<Result<T, Pr
     )
 }
 
-impl<T> Single<T> {
-    /// Waits for it.
+impl<T> SingleAnswerReceiver<T> {
+    /// Waits for the answer.
     pub async fn wait(self) -> Result<T, Problem> {
         match tokio::time::timeout_at(self.deadline, self.answer).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(gone())),
+            Ok(answer) => answer.unwrap_or_else(|_| Err(node_stopping())),
             Err(_) => Err(timed_out()),
         }
     }
@@ -312,15 +333,15 @@ fn too_wide(bytes: u64) -> Problem {
         Code::LimitReached,
         format!("a row of the answer has {bytes} bytes; the limit is {ROW_BYTES_MAX}"),
     )
-    .hint("ask for fewer columns, or shorten the values, as left(x, 1000)")
+    .hint("select fewer columns, or shorten the values, for example with left(x, 1000)")
 }
 
-/// The task ended without a word: the engine is shutting down.
-fn gone() -> Problem {
-    Problem::new(Code::Unavailable, "the query ended because the node is stopping").hint("try again")
+/// The error of a task that ended without sending one, because its runtime was shut down.
+fn node_stopping() -> Problem {
+    Problem::new(Code::Unavailable, "the query ended because the node is shutting down").hint("retry")
 }
 
-/// Repeated names are numbered: `x`, `x_2`.
+/// Numbers repeated names: `x`, `x_2`.
 fn distinct_names(schema: &SchemaRef) -> SchemaRef {
     let mut seen = std::collections::BTreeSet::new();
     let distinct = |field: &Arc<Field>| {
@@ -334,8 +355,8 @@ fn distinct_names(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(schema.fields().iter().map(distinct).collect::<Vec<_>>()))
 }
 
-fn renamed(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Problem> {
+fn with_schema(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Problem> {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
-        .map_err(|e| Problem::new(Code::Internal, format!("the rows do not fit their columns: {e}")))
+        .map_err(|e| Problem::new(Code::Internal, format!("the rows do not match their columns: {e}")))
 }

@@ -1,5 +1,5 @@
-//! Where queries run: a runtime of their own, so that a heavy query never holds up a door, on threads with stacks deep
-//! enough to plan, optimise, run and drop any statement that the parser lets through.
+//! The runtime of queries. It is separate, so that a heavy query never delays the HTTP and gRPC servers, and its
+//! threads have stacks deep enough to plan, optimize, run and drop any statement that the parser accepts.
 
 use std::{future::Future, time::Duration};
 
@@ -7,21 +7,21 @@ use parking_lot::Mutex;
 use proto::{Code, Problem};
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Stack of a thread. Only what is touched takes memory.
+/// The stack of each thread. Only touched pages take memory.
 const STACK_BYTES: usize = 64 << 20;
-/// Threads for what blocks (spilling).
+/// Threads for blocking work, which is spilling.
 const BLOCKING_THREADS_MAX: usize = 64;
-/// How long the end waits for queries to give back what they hold.
-const CLOSING_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a shutdown waits for queries to release their resources.
+const SHUTDOWN_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// The runtime of queries. It may be dropped anywhere, in async code too: what still runs ends at its next await.
+/// The runtime of queries. It may be dropped anywhere, even in async code: running tasks end at their next await.
 pub(super) struct QueryRuntime {
     handle: Handle,
     running: Mutex<Option<Runtime>>,
 }
 
 impl QueryRuntime {
-    /// Starts the threads, at least two, so that one long computation leaves room for another query.
+    /// Starts the threads: at least two, so that one long computation does not block all other queries.
     pub fn start() -> Result<Self, Problem> {
         let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
         let runtime = Builder::new_multi_thread()
@@ -31,24 +31,24 @@ impl QueryRuntime {
             .thread_name("query")
             .enable_all()
             .build()
-            .map_err(|e| Problem::new(Code::Internal, format!("cannot start the threads of queries: {e}")))?;
+            .map_err(|e| Problem::new(Code::Internal, format!("cannot start the query threads: {e}")))?;
         Ok(Self {
             handle: runtime.handle().clone(),
             running: Mutex::new(Some(runtime)),
         })
     }
 
-    /// Runs a task there.
+    /// Spawns a task on this runtime.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.handle.spawn(task);
     }
 
-    /// Ends what runs, and waits for it, for two seconds at most.
+    /// Ends all tasks, and waits up to two seconds for them.
     pub async fn close(&self) {
         let Some(runtime) = self.running.lock().take() else {
             return;
         };
-        let _ended = tokio::task::spawn_blocking(|| runtime.shutdown_timeout(CLOSING_WAIT_MAX)).await;
+        let _joined = tokio::task::spawn_blocking(|| runtime.shutdown_timeout(SHUTDOWN_WAIT_MAX)).await;
     }
 }
 

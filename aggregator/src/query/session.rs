@@ -1,4 +1,4 @@
-//! How DataFusion is set up: which rules, which functions, what a query may take. Nothing of it reaches files or URLs.
+//! Configures DataFusion: its rules, functions, settings and resource limits. Queries cannot reach files or URLs.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -23,38 +23,41 @@ use plan::functions;
 use proto::{Code, Problem};
 
 use super::{
+    aggregate_pushdown::AggregatePushdown,
     context::QueryContext,
-    ends::MayEnd,
     failure,
-    made_nulls::ForgetConstants,
-    memory::{NodeMemory, QueryPool},
-    push_aggregate::PushAggregate,
-    push_top::PushTop,
+    forget_constants::ForgetConstants,
+    interruptible_planning::InterruptiblePlanning,
+    memory::{NodeMemoryPool, QueryPool},
+    topk_pushdown::TopKPushdown,
     wide_rows::{self, WatchWideRows},
     yielding::Yielding,
 };
 use crate::{AggregatorOptions, typing};
 
-/// Parts that an operator above the scans is cut into.
+/// Target partitions of the operators above the scans.
 const PARTITIONS: usize = 2;
 const CATALOG: &str = "rachis";
 const SCHEMA: &str = "public";
 
-/// Makes a session for each query.
+/// Creates the DataFusion session of each query.
 pub(super) struct Sessions {
     template: SessionState,
     runtime: RuntimeEnv,
     query_bytes_max: usize,
-    node: NodeMemory,
+    node: NodeMemoryPool,
 }
 
 impl Sessions {
-    /// Sets it up; the spill folder is made, or emptied.
+    /// Builds the template of all sessions. Creates the spill folder, or empties it.
     pub fn new(options: &AggregatorOptions) -> Result<Self, Problem> {
         empty_folder(&options.spill_folder).map_err(|e| {
             Problem::new(
                 Code::Internal,
-                format!("cannot prepare {}: {e}", options.spill_folder.display()),
+                format!(
+                    "cannot prepare the spill folder {}: {e}",
+                    options.spill_folder.display()
+                ),
             )
         })?;
         let spill = DiskManagerBuilder::default()
@@ -66,15 +69,15 @@ impl Sessions {
             .map_err(failure::problem)?;
         let mut builder = typing::session()
             .with_config(config())
-            .with_physical_optimizer_rules(beside(rules(), || Arc::new(MayEnd)));
+            .with_physical_optimizer_rules(interleave(rules(), || Arc::new(InterruptiblePlanning)));
         *builder.analyzer_rules() = builder
             .analyzer_rules()
             .take()
-            .map(|rules| beside(rules, || Arc::new(MayEnd)));
+            .map(|rules| interleave(rules, || Arc::new(InterruptiblePlanning)));
         *builder.optimizer_rules() = builder
             .optimizer_rules()
             .take()
-            .map(|rules| beside(rules, || Arc::new(MayEnd)));
+            .map(|rules| interleave(rules, || Arc::new(InterruptiblePlanning)));
         let template = builder.build();
         Ok(Self {
             template,
@@ -84,11 +87,11 @@ impl Sessions {
         })
     }
 
-    /// A session with these tables, for this query, and the present as its `now()`.
+    /// Creates a session with these tables for a query. Its `now()` is the present.
     pub fn session(
         &self,
         tables: Vec<(String, Arc<dyn TableProvider>)>,
-        query: functions::Query,
+        query: functions::FunctionContext,
     ) -> Result<SessionState, Problem> {
         let schema = MemorySchemaProvider::new();
         for (name, table) in tables {
@@ -105,7 +108,8 @@ impl Sessions {
         Ok(session)
     }
 
-    /// What a plan runs in: its session's settings, batches that fit the plan, and memory of its own.
+    /// Creates the task context of a plan: the settings of its session, a batch size that fits the plan, and a memory
+    /// pool of its own.
     pub fn task(
         &self,
         session: &SessionState,
@@ -122,7 +126,7 @@ impl Sessions {
             None,
             session.session_id().to_owned(),
             session.config().clone().with_batch_size(batch_rows),
-            // A plan holds its functions itself.
+            // The plan contains its functions.
             Default::default(),
             Default::default(),
             Default::default(),
@@ -131,7 +135,7 @@ impl Sessions {
         )))
     }
 
-    /// The settings that every session has.
+    /// The settings of every session.
     pub fn settings(&self) -> &Arc<ConfigOptions> {
         self.template.config_options()
     }
@@ -144,26 +148,27 @@ fn config() -> SessionConfig {
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(false)
-        // Over input that has an order it plans what cannot run.
+        // This optimization produces plans that cannot run if their input is sorted.
         .set_bool("datafusion.optimizer.enable_distinct_aggregation_soft_limit", false)
         .set("datafusion.sql_parser.collect_spans", &ScalarValue::from(true))
 }
 
-/// These rules, and one beside each.
-fn beside<R>(rules: Vec<R>, other: impl Fn() -> R) -> Vec<R> {
-    rules.into_iter().flat_map(|rule| [rule, other()]).collect()
+/// Inserts a rule after each of these rules.
+fn interleave<R>(rules: Vec<R>, inserted: impl Fn() -> R) -> Vec<R> {
+    rules.into_iter().flat_map(|rule| [rule, inserted()]).collect()
 }
 
-/// DataFusion's rules, and ours where the plan has its final shape but nothing hides a scan yet.
+/// DataFusion's physical rules with ours: pushdowns go where the plan has its final shape but no wrapper hides a scan
+/// yet.
 fn rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
-    // It takes an order by a constant, or by one column twice, for a missing order, and refuses the plan.
+    // It rejects valid plans: it mistakes an order by a constant, or by one column twice, for a missing order.
     rules.retain(|rule| rule.name() != "SanityCheckPlan");
     let at = rules
         .iter()
         .position(|rule| rule.name() == "EnsureCooperative")
         .unwrap_or(rules.len().saturating_sub(1));
-    let ours: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 2] = [Arc::new(PushAggregate), Arc::new(PushTop)];
+    let ours: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 2] = [Arc::new(AggregatePushdown), Arc::new(TopKPushdown)];
     rules.splice(at..at, ours);
     let last = rules.len().saturating_sub(1);
     rules.insert(last, Arc::new(WatchWideRows));
@@ -172,7 +177,7 @@ fn rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     rules
 }
 
-/// Only we may look into what queries spill, and nothing is left of the last run.
+/// Removes the files of the last run. Only this user may read what queries spill.
 fn empty_folder(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     match fs::remove_dir_all(folder) {

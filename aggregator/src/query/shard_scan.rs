@@ -1,12 +1,12 @@
-//! The operator that asks the leaves. Everything below it happens there, everything above it is plain DataFusion.
+//! The operator that scans the shards on the leaves. Everything above it is plain DataFusion.
 //!
 //! ```text
 //!   partition 0 ── ScanRequest ──> shard 0 ──> batches, trailer
 //!   partition 1 ── ScanRequest ──> shard 1 ──> batches, trailer
 //! ```
 //!
-//! There are at least two partitions, the extra one empty: an aggregate over one partition would be planned in one
-//! phase, and its first phase could not go to the leaf.
+//! There are at least two partitions, if need be an empty one: DataFusion plans an aggregate over a single partition in
+//! one phase, which leaves no partial phase to push down.
 
 use std::{fmt, sync::Arc};
 
@@ -33,25 +33,23 @@ use datafusion::{
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use plan::{
     Column,
-    scan::{Chunk, READING_MAX, ScanRequest, ScanStream, SortKey, Stage},
+    scan::{ANSWER_READ_MAX, ScanChunk, ScanRequest, ScanStream, SortKey, Stage},
 };
 use proto::{Code, Problem, ingest::ShardId};
 
 use super::{failure, shard_table::ShardTable};
 
-/// Partitions that a scan has at least.
 const PARTITIONS_MIN: usize = 2;
 
 /// A scan of all shards of a collection.
 #[derive(Debug, Clone)]
 pub(super) struct ShardScan {
-    /// The table.
     pub table: Arc<ShardTable>,
-    /// What comes back, or goes into the stage.
+    /// The columns that the scan returns or that its stage reads.
     pub columns: Vec<Column>,
-    /// Conditions over flat names.
+    /// Conditions over flat column names, combined by AND.
     pub filter: Vec<Expr>,
-    /// What becomes of the rows.
+    /// What the leaf does with the filtered rows.
     pub stage: Stage,
     number: usize,
     properties: Arc<PlanProperties>,
@@ -59,7 +57,7 @@ pub(super) struct ShardScan {
 }
 
 impl ShardScan {
-    /// A scan whose answers have this schema.
+    /// Creates a scan; `schema` is the output of its stage.
     pub fn new(
         table: Arc<ShardTable>,
         columns: Vec<Column>,
@@ -98,29 +96,29 @@ impl ShardScan {
         )
     }
 
-    /// Whether rows come back as they are, all of them: only then can a further stage go to the leaf.
-    pub fn gives_all_rows(&self) -> bool {
+    /// Whether the scan returns all filtered rows. Only then can another stage be pushed down.
+    pub fn returns_all_rows(&self) -> bool {
         matches!(self.stage, Stage::Rows { limit: None })
     }
 
     fn request(&self, shard: ShardId) -> ScanRequest {
         let context = &self.table.context;
         ScanRequest {
-            query: context.views,
+            query: context.read_view_id,
             shard,
             read: context.read,
             time_path: self.table.time_path.clone(),
             columns: self.columns.clone(),
             filter: self.filter.clone(),
             stage: self.stage.clone(),
-            // While its reader takes its time a scan waits. It ends with its query, not by itself.
-            deadline: context.deadline() + READING_MAX,
+            // A scan may wait for a slow client without passing its own deadline: its query ends it.
+            deadline: context.deadline() + ANSWER_READ_MAX,
         }
     }
 
-    /// One shard's rows. The leaf is asked when they are first polled.
+    /// The rows of one shard. The request is sent on the first poll.
     fn rows(&self, shard: ShardId) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
-        struct State {
+        struct ShardStream {
             chunks: ScanStream,
             scan: usize,
             table: Arc<ShardTable>,
@@ -130,7 +128,7 @@ impl ShardScan {
         let chunks = stream::once(async move { context.leaf.scan(request) })
             .flatten()
             .boxed();
-        let state = State {
+        let state = ShardStream {
             chunks,
             scan: self.number,
             table: Arc::clone(&self.table),
@@ -140,15 +138,15 @@ impl ShardScan {
             if let Some(problem) = state.table.context.interrupted() {
                 return Err(failure::error(problem));
             }
-            let report = |trailer| state.table.context.report.tell(state.scan, shard, trailer);
+            let report = |trailer| state.table.context.report.record(state.scan, shard, trailer);
             loop {
                 match state.chunks.next().await {
-                    Some(Ok(Chunk::Rows(batch))) => {
-                        let batch = in_schema(batch, &state.schema)?;
+                    Some(Ok(ScanChunk::Rows(batch))) => {
+                        let batch = with_schema(batch, &state.schema)?;
                         return Ok(Some((batch, state)));
                     }
-                    Some(Ok(Chunk::SoFar(trailer))) => report(trailer),
-                    Some(Ok(Chunk::End(trailer))) => {
+                    Some(Ok(ScanChunk::Progress(trailer))) => report(trailer),
+                    Some(Ok(ScanChunk::End(trailer))) => {
                         report(trailer);
                         return Ok(None);
                     }
@@ -160,8 +158,8 @@ impl ShardScan {
     }
 }
 
-/// A leaf that answers with other columns than it was asked for must not be believed.
-fn in_schema(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+/// Adopts the requested schema; fails if the leaf has returned other columns.
+fn with_schema(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     if batch.schema_ref() == schema {
         return Ok(batch);
     }
@@ -170,24 +168,24 @@ fn in_schema(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         .map_err(DataFusionError::from)
 }
 
-/// A batch in parts of so many rows at most.
-pub(super) fn parts(batch: RecordBatch, rows_max: usize) -> impl Iterator<Item = RecordBatch> {
+/// Splits a batch into parts of at most `rows_max` rows.
+pub(super) fn row_slices(batch: RecordBatch, rows_max: usize) -> impl Iterator<Item = RecordBatch> {
     let rows = batch.num_rows();
     (0..rows)
         .step_by(rows_max.max(1))
         .map(move |from| batch.slice(from, rows_max.min(rows - from)))
 }
 
-/// Rows without an end may be half of what there is.
+/// The error of a stream without an end message: its rows may be incomplete.
 fn unfinished(table: &ShardTable, shard: ShardId) -> Problem {
     Problem::new(
         Code::Incomplete,
         format!(
-            "shard {} of {} stopped answering half-way",
+            "the answer of shard {} of {} ended early",
             shard.number, table.collection
         ),
     )
-    .hint("try again")
+    .hint("retry")
 }
 
 impl DisplayAs for ShardScan {
@@ -210,7 +208,7 @@ impl DisplayAs for ShardScan {
             Stage::Top { keys, limit, .. } => write!(
                 f,
                 ", top={limit} by [{}]",
-                keys.iter().map(told).collect::<Vec<_>>().join(", ")
+                keys.iter().map(describe_key).collect::<Vec<_>>().join(", ")
             ),
             Stage::Partial(partial) => {
                 let groups: Vec<String> = partial
@@ -226,7 +224,7 @@ impl DisplayAs for ShardScan {
     }
 }
 
-fn told(key: &SortKey) -> String {
+fn describe_key(key: &SortKey) -> String {
     let direction = if key.descending { "desc" } else { "asc" };
     format!(
         "{} {direction} nulls {}",
@@ -275,7 +273,7 @@ impl ExecutionPlan for ShardScan {
         let batch_rows = context.session_config().batch_size();
         let rows = self
             .rows(*shard)
-            .map_ok(move |batch| stream::iter(parts(batch.record_output(&metrics), batch_rows).map(Ok)))
+            .map_ok(move |batch| stream::iter(row_slices(batch.record_output(&metrics), batch_rows).map(Ok)))
             .try_flatten();
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(
             self.schema(),

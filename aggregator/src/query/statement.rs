@@ -1,4 +1,4 @@
-//! One statement, whichever it is -> rows on their way.
+//! Dispatches a statement by its kind and starts it.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -15,67 +15,77 @@ use super::{
     context::QueryContext,
     explain, failure,
     pins::Pins,
-    planner::{self, Planned},
-    run::Running,
+    planner::{self, ExecutablePlan},
+    run::QueryOutput,
+    schema_context::PinnedSchemaContext,
     system::{self, Cell},
-    world::PinnedWorld,
 };
 use crate::{
-    answer::{Question, Stats, type_name},
-    sql::{self, Statement, World as _},
+    answer::{SqlQuery, Stats, type_name},
+    sql::{self, SchemaContext as _, Statement},
 };
 
-/// Begins a statement.
-pub(super) async fn run(engine: &Engine, context: &Arc<QueryContext>, question: &Question) -> Result<Running, Problem> {
-    match sql::parse(&question.sql, engine.options.statement_bytes_max)? {
-        Statement::Query(query) => select(engine, context, question, &query).await,
-        Statement::Explain { query, analyze } => explain(engine, context, question, &query, analyze).await,
+/// Starts a statement of any kind.
+pub(super) async fn run(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    request: &SqlQuery,
+) -> Result<QueryOutput, Problem> {
+    match sql::parse(&request.sql, engine.options.statement_bytes_max)? {
+        Statement::Query(query) => select(engine, context, request, &query).await,
+        Statement::Explain { query, analyze } => explain(engine, context, request, &query, analyze).await,
         Statement::Define { id, text, at, replace } => define(engine, context, &id, &text, replace)
             .await
-            .map_err(|problem| below(at, problem)),
+            .map_err(|problem| at_statement_position(at, problem)),
         Statement::Undefine { id, if_exists } => undefine(engine, id, if_exists).await,
-        Statement::ShowDefinitions => select_text(engine, context, question, SHOW_DEFINITIONS).await,
+        Statement::ShowDefinitions => select_text(engine, context, request, SHOW_DEFINITIONS).await,
         Statement::ShowTables => show_tables(&engine.catalog()),
-        Statement::Describe { name } => describe(engine, context, question, &name).await,
+        Statement::Describe { name } => describe(engine, context, request, &name).await,
     }
 }
 
-const SHOW_DEFINITIONS: &str = "SELECT kind, collection, name, version, text FROM rachis.definitions WHERE in_force ORDER BY kind, collection, name LIMIT 100000";
+const SHOW_DEFINITIONS: &str = "SELECT kind, collection, name, version, text FROM rachis.definitions WHERE in_force \
+                                ORDER BY kind, collection, name LIMIT 100000";
 
-/// Pins, resolves, plans.
+/// Pins the shards of a query, resolves its names and plans it.
 async fn prepare(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    question: &Question,
+    request: &SqlQuery,
     query: &ast::Query,
     rows_max: Option<usize>,
-) -> Result<(Pins, Planned, Stats), Problem> {
+) -> Result<(Pins, ExecutablePlan, Stats), Problem> {
     let catalog = engine.catalog();
     let names = sql::collections(query, &catalog)?;
-    let pins = Pins::take(context, &catalog, &names, &question.how.at_least).await?;
-    pins.complete_or(question.how.allow_partial)?;
+    let pins = Pins::take(context, &catalog, &names, &request.options.at_least).await?;
+    pins.require_complete(request.options.allow_partial)?;
     let mut stats = Stats::default();
     pins.fill(&mut stats);
-    let resolved = sql::resolve(query, &PinnedWorld::new(catalog, &pins), &question.parameters)?;
-    let planned = planner::plan(engine, context, &pins, resolved, &question.parameters, rows_max).await?;
+    let resolved = sql::resolve(query, &PinnedSchemaContext::new(catalog, &pins), &request.parameters)?;
+    let planned = planner::plan(engine, context, &pins, resolved, &request.parameters, rows_max).await?;
     Ok((pins, planned, stats))
 }
 
 async fn select(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    question: &Question,
+    request: &SqlQuery,
     query: &ast::Query,
-) -> Result<Running, Problem> {
+) -> Result<QueryOutput, Problem> {
     let rows_max = (!planner::has_limit(query)).then_some(engine.options.rows_max);
-    let (pins, planned, stats) = prepare(engine, context, question, query, rows_max).await?;
-    begin(pins, planned, stats, rows_max)
+    let (pins, planned, stats) = prepare(engine, context, request, query, rows_max).await?;
+    execute(pins, planned, stats, rows_max)
 }
 
 /// Starts a plan.
-pub(super) fn begin(pins: Pins, planned: Planned, stats: Stats, rows_max: Option<usize>) -> Result<Running, Problem> {
+pub(super) fn execute(
+    pins: Pins,
+    planned: ExecutablePlan,
+    stats: Stats,
+    rows_max: Option<usize>,
+) -> Result<QueryOutput, Problem> {
     let rows = execute_stream(planned.physical, planned.task).map_err(failure::problem)?;
-    Ok(Running {
+    Ok(QueryOutput {
         schema: rows.schema(),
         rows: rows.map_err(failure::problem).boxed(),
         rows_max,
@@ -84,74 +94,73 @@ pub(super) fn begin(pins: Pins, planned: Planned, stats: Stats, rows_max: Option
     })
 }
 
-/// A statement of our own making.
+/// Runs a query that this module has written.
 async fn select_text(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    question: &Question,
+    request: &SqlQuery,
     text: &str,
-) -> Result<Running, Problem> {
+) -> Result<QueryOutput, Problem> {
     match sql::parse(text, text.len())? {
-        Statement::Query(query) => select(engine, context, question, &query).await,
-        _ => Err(Problem::new(Code::Internal, "not a query")),
+        Statement::Query(query) => select(engine, context, request, &query).await,
+        _ => Err(Problem::new(Code::Internal, "an internal statement is not a query")),
     }
 }
 
 async fn explain(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    question: &Question,
+    request: &SqlQuery,
     query: &ast::Query,
     analyze: bool,
-) -> Result<Running, Problem> {
+) -> Result<QueryOutput, Problem> {
     let rows_max = (!planner::has_limit(query)).then_some(engine.options.rows_max);
-    let (pins, planned, stats) = prepare(engine, context, question, query, rows_max).await?;
+    let (pins, planned, stats) = prepare(engine, context, request, query, rows_max).await?;
     let rows = explain::rows(&planned, analyze).await?;
     drop(pins);
-    Ok(Running::of_batch(rows, stats))
+    Ok(QueryOutput::of_batch(rows, stats))
 }
 
-/// Checks a definition against the documents there are, and proposes it. The answer is its name and its version.
+/// Checks a definition against the current documents and proposes it. The answer is its name and version.
 async fn define(
     engine: &Engine,
     context: &Arc<QueryContext>,
     id: &DefinitionId,
     text: &str,
     replace: bool,
-) -> Result<Running, Problem> {
+) -> Result<QueryOutput, Problem> {
     let catalog = engine.catalog();
-    let names = read_by(engine, id, text, &catalog)?;
+    let names = collections_read_by(engine, id, text, &catalog)?;
     let pins = Pins::take(context, &catalog, &names, &PositionVector::default()).await?;
-    let mut defined = sql::define(id, text, replace, &PinnedWorld::new(catalog, &pins))?;
-    // Its types are checked by planning it. What it warns of is said once.
+    let mut defined = sql::define(id, text, replace, &PinnedSchemaContext::new(catalog, &pins))?;
+    // Planning checks its types. Its warnings are reported below, so planning must not repeat them.
     defined.query.warnings.clear();
     match planner::plan(engine, context, &pins, defined.query, &[], None).await {
-        // The types were checked before a shard was asked. A shard that is away makes answers incomplete, not the
-        // definition wrong.
+        // This error comes after the type check: a missing shard makes answers incomplete, not the definition invalid.
         Err(problem) if problem.code == Code::Incomplete => {}
         planned => drop(planned?),
     }
     drop(pins);
     defined.warnings.iter().for_each(|warning| context.report.warn(warning));
-    let after = engine.roles.changes.propose(defined.change, None).await?;
-    let version = after
+    let catalog = engine.roles.changes.propose(defined.change, None).await?;
+    let version = catalog
         .definitions
         .get(id)
         .map(|definition| i64::from(definition.current().number));
-    row_of(id, version)
+    definition_row(id, version)
 }
 
-/// A problem whose place counts from the text of a definition, with its place in the statement.
-fn below((line, column): (u64, u64), mut problem: Problem) -> Problem {
+/// Converts the place of a problem from the text of a definition to the whole statement.
+fn at_statement_position((line, column): (u64, u64), mut problem: Problem) -> Problem {
     problem.at = problem.at.map(|at| match at {
-        (1, within) => (line, column + within - 1),
-        (further, within) => (line + further - 1, within),
+        (1, text_column) => (line, column + text_column - 1),
+        (text_line, text_column) => (line + text_line - 1, text_column),
     });
     problem
 }
 
 /// The collections whose paths a definition is checked against.
-fn read_by(
+fn collections_read_by(
     engine: &Engine,
     id: &DefinitionId,
     text: &str,
@@ -166,13 +175,13 @@ fn read_by(
             .collect()),
         DefinitionKind::View => match sql::parse(text, engine.options.statement_bytes_max)? {
             Statement::Query(query) => sql::collections(&query, catalog),
-            _ => Err(Problem::new(Code::BadSql, "a view is a query").hint("CREATE VIEW slow AS SELECT …")),
+            _ => Err(Problem::new(Code::BadSql, "a view must be a query").hint("write CREATE VIEW slow AS SELECT …")),
         },
     }
 }
 
-async fn undefine(engine: &Engine, id: DefinitionId, if_exists: bool) -> Result<Running, Problem> {
-    let before = engine
+async fn undefine(engine: &Engine, id: DefinitionId, if_exists: bool) -> Result<QueryOutput, Problem> {
+    let version = engine
         .catalog()
         .definitions
         .get(&id)
@@ -188,16 +197,19 @@ async fn undefine(engine: &Engine, id: DefinitionId, if_exists: bool) -> Result<
             None,
         )
         .await?;
-    row_of(&id, before)
+    definition_row(&id, version)
 }
 
-fn row_of(id: &DefinitionId, version: Option<i64>) -> Result<Running, Problem> {
+fn definition_row(id: &DefinitionId, version: Option<i64>) -> Result<QueryOutput, Problem> {
     let columns = [("definition", Type::Text), ("version", Type::Int)];
     let row = vec![Cell::text(id.to_string()), Cell::Int(version)];
-    Ok(Running::of_batch(system::batch(&columns, vec![row])?, Stats::default()))
+    Ok(QueryOutput::of_batch(
+        system::batch(&columns, vec![row])?,
+        Stats::default(),
+    ))
 }
 
-fn show_tables(catalog: &Catalog) -> Result<Running, Problem> {
+fn show_tables(catalog: &Catalog) -> Result<QueryOutput, Problem> {
     let row = |name: String, kind: &str| vec![Cell::text(name), Cell::text(kind)];
     let collections = catalog
         .collections
@@ -212,28 +224,28 @@ fn show_tables(catalog: &Catalog) -> Result<Running, Problem> {
         .iter()
         .map(|table| row(format!("{}.{}", table.schema, table.name), "system table"));
     let rows = collections.chain(views).chain(tables).collect();
-    Ok(Running::of_batch(
+    Ok(QueryOutput::of_batch(
         system::batch(&[("name", Type::Text), ("kind", Type::Text)], rows)?,
         Stats::default(),
     ))
 }
 
-/// Columns and types of a collection, a view or a system table.
+/// Returns the columns and types of a collection, a view or a system table.
 async fn describe(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    question: &Question,
+    request: &SqlQuery,
     name: &str,
-) -> Result<Running, Problem> {
+) -> Result<QueryOutput, Problem> {
     let catalog = engine.catalog();
     let rows = if let Some(table) = system::find_named(name) {
         table
             .columns
             .iter()
-            .map(|(column, of)| described(column, system::sql_name(*of), ""))
+            .map(|(column, of)| column_row(column, system::sql_name(*of), ""))
             .collect()
     } else if catalog.view(name).is_some() {
-        describe_view(engine, context, question, name).await?
+        describe_view(engine, context, request, name).await?
     } else {
         let name: CollectionName = name
             .parse()
@@ -241,26 +253,26 @@ async fn describe(
         describe_collection(context, &catalog, &name).await?
     };
     let columns = [("name", Type::Text), ("type", Type::Text), ("seen", Type::Text)];
-    Ok(Running::of_batch(system::batch(&columns, rows)?, Stats::default()))
+    Ok(QueryOutput::of_batch(system::batch(&columns, rows)?, Stats::default()))
 }
 
-fn described(name: &str, of: &str, seen: &str) -> Vec<Cell> {
+fn column_row(name: &str, of: &str, seen: &str) -> Vec<Cell> {
     vec![Cell::text(name), Cell::text(of), Cell::text(seen)]
 }
 
 async fn describe_view(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    question: &Question,
+    request: &SqlQuery,
     name: &str,
 ) -> Result<Vec<Vec<Cell>>, Problem> {
     let text = format!("SELECT * FROM \"{}\" LIMIT 0", name.replace('"', "\"\""));
-    let running = select_text(engine, context, question, &text).await?;
+    let running = select_text(engine, context, request, &text).await?;
     Ok(running
         .schema
         .fields()
         .iter()
-        .map(|field| described(field.name(), &type_name(field.data_type()), "view"))
+        .map(|field| column_row(field.name(), &type_name(field.data_type()), "view"))
         .collect())
 }
 
@@ -276,24 +288,24 @@ async fn describe_collection(
         &PositionVector::default(),
     )
     .await?;
-    let world = PinnedWorld::new(Arc::clone(catalog), &pins);
-    let always = plan::column::ALWAYS
+    let schema = PinnedSchemaContext::new(Arc::clone(catalog), &pins);
+    let system_columns = plan::column::SYSTEM_COLUMNS
         .iter()
-        .map(|(column, _, of)| described(column, system::sql_name(*of), "always"));
+        .map(|(column, _, of)| column_row(column, system::sql_name(*of), "always"));
     let fields = catalog
         .definitions
         .iter()
         .filter(|(id, _)| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(name));
     let fields =
-        fields.map(|(id, definition)| described(&id.name, "", &format!("field: {}", definition.current().text)));
-    let paths = world.paths(name);
+        fields.map(|(id, definition)| column_row(&id.name, "", &format!("field: {}", definition.current().text)));
+    let paths = schema.paths(name);
     let paths = paths.paths.iter().filter(|(path, _)| !path.steps().is_empty());
     let paths = paths.map(|(path, kinds)| {
-        described(
+        column_row(
             &path.to_string(),
             kinds.native().map_or("", system::sql_name),
             &kinds.to_string(),
         )
     });
-    Ok(always.chain(fields).chain(paths).collect())
+    Ok(system_columns.chain(fields).chain(paths).collect())
 }

@@ -1,7 +1,7 @@
-//! Rule: joins yield after every batch that they give.
+//! Optimizer rule: joins and `unnest` yield after every output batch.
 //!
-//! DataFusion lets sources yield, but a join of two inputs that are in memory may compute for minutes without asking
-//! its inputs, and what never yields can be neither cancelled nor stopped at its deadline.
+//! DataFusion lets sources yield, but a join of two inputs that are in memory may compute for minutes without polling
+//! them, and an operator that never yields can neither be cancelled nor stopped at its deadline.
 
 use std::sync::Arc;
 
@@ -18,7 +18,6 @@ use datafusion::{
     },
 };
 
-/// The rule.
 #[derive(Debug)]
 pub(super) struct Yielding;
 
@@ -42,7 +41,7 @@ impl PhysicalOptimizerRule for Yielding {
     }
 }
 
-/// Whether an operator may give many more rows than it takes.
+/// Whether an operator may return many more rows than it reads.
 fn multiplies(node: &dyn ExecutionPlan) -> bool {
     node.is::<CrossJoinExec>()
         || node.is::<NestedLoopJoinExec>()

@@ -1,5 +1,5 @@
-//! SQL text -> a statement over flat typed columns. Pure: no I/O, no leaf; the catalog and the kinds of paths come in
-//! as arguments.
+//! Parses SQL text and resolves it to a query over flat typed columns. Pure: no I/O and no leaf; the catalog and the
+//! kinds of paths are arguments.
 
 mod define;
 mod names;
@@ -20,32 +20,32 @@ use proto::{
 
 pub use names::nearest;
 
-/// What a statement says.
+/// A parsed statement.
 #[derive(Debug, Clone)]
 pub enum Statement {
     /// SELECT, WITH, VALUES.
     Query(Box<ast::Query>),
     /// EXPLAIN [ANALYZE] of a query.
     Explain {
-        /// The query.
+        /// The query to explain.
         query: Box<ast::Query>,
-        /// Whether it is run.
+        /// Whether the query is also run.
         analyze: bool,
     },
     /// CREATE [OR REPLACE] FIELD | VIEW.
     Define {
-        /// Which.
+        /// The field or view.
         id: DefinitionId,
-        /// The expression or query as written.
+        /// The expression or query, verbatim.
         text: String,
-        /// Where it begins in the statement: line and column from 1.
+        /// Where the text begins in the statement: line and column, both from 1.
         at: (u64, u64),
         /// OR REPLACE.
         replace: bool,
     },
     /// DROP FIELD | VIEW [IF EXISTS].
     Undefine {
-        /// Which.
+        /// The field or view.
         id: DefinitionId,
         /// IF EXISTS.
         if_exists: bool,
@@ -63,14 +63,14 @@ pub enum Statement {
 
 /// A query in which every name is resolved.
 #[derive(Debug, Clone)]
-pub struct Resolved {
-    /// The query: every base table is called `"rachis_0"`, `"rachis_1"`, … (one a use, aliased to what the statement
-    /// calls it), every column is a quoted flat name, top-level items have the names the user sees. DataFusion plans it
-    /// as it is.
+pub struct ResolvedQuery {
+    /// The query, ready for DataFusion to plan. Base tables are named `"rachis_0"`, `"rachis_1"`, …: one for each use,
+    /// aliased to its name in the statement. Every column is a quoted flat name, and top-level items have the names
+    /// that the user sees.
     pub query: Box<ast::Query>,
-    /// What those tables are.
+    /// The base tables that the query reads.
     pub tables: Vec<TableUse>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
@@ -79,16 +79,16 @@ pub struct Resolved {
 pub struct TableUse {
     /// `rachis_0`, …
     pub name: String,
-    /// What it is.
+    /// The table behind the name.
     pub table: Table,
 }
 
-/// What a base table is.
+/// The kinds of base table.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Table {
-    /// A collection, with the columns that the query reads of it.
+    /// A collection, and the columns that the query reads from it.
     Collection {
-        /// Which.
+        /// The collection's name.
         collection: CollectionName,
         /// Flat columns, each once.
         columns: Vec<Column>,
@@ -97,75 +97,84 @@ pub enum Table {
     System {
         /// `rachis` or `information_schema`.
         schema: String,
-        /// Which.
+        /// The table's name in its schema.
         name: String,
     },
 }
 
-/// What the resolver has to know of the world.
-pub trait World {
+/// The catalog and schema information that the resolver needs.
+pub trait SchemaContext {
     /// The catalog.
     fn catalog(&self) -> &Catalog;
     /// The kinds of a collection's paths.
     fn paths(&self, collection: &CollectionName) -> Arc<PathKinds>;
-    /// The columns of a system table, if there is one of this name.
+    /// The columns of a system table, or `None` if there is no table of this name.
     fn system_table(&self, schema: &str, name: &str) -> Option<Vec<(String, plan::Type)>>;
 }
 
-/// Bytes of stack that reading and resolving run on, whatever thread they are called from.
+/// Size of the stack that parsing and resolving run on, whichever thread calls them.
 const STACK_BYTES: usize = 64 << 20;
-/// Bytes that must be free of the stack that is there, or another one is made.
+/// A new stack is allocated if the current one has less than this left.
 const STACK_FREE_BYTES: usize = 48 << 20;
 
-/// Runs what recurses over a statement on a stack that is deep enough for every statement within the limits.
-pub fn deep<T>(work: impl FnOnce() -> T) -> T {
+/// Runs work that recurses over a statement on a stack deep enough for every statement within the limits.
+pub fn on_deep_stack<T>(work: impl FnOnce() -> T) -> T {
     stacker::maybe_grow(STACK_FREE_BYTES, STACK_BYTES, work)
 }
 
-/// Reads one statement. Length, tokens, nesting and operator chains are bounded before anything recursive runs.
+/// Parses one statement. Length, tokens, nesting and operator chains are limited before anything recursive runs.
 pub fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
-    deep(|| statement::parse(sql, statement_bytes_max))
+    on_deep_stack(|| statement::parse(sql, statement_bytes_max))
 }
 
-/// The collections that a query reads, through views too.
+/// The collections that a query reads, directly or through views.
 pub fn collections(query: &ast::Query, catalog: &Catalog) -> Result<BTreeSet<CollectionName>, Problem> {
-    deep(|| reads::collections(query, catalog))
+    on_deep_stack(|| reads::collections(query, catalog))
 }
 
 /// Resolves a query; `parameters` replace `$1`, `$2`, …
-pub fn resolve(query: &ast::Query, world: &dyn World, parameters: &[serde_json::Value]) -> Result<Resolved, Problem> {
-    deep(|| resolve::resolve(query, world, parameters))
+pub fn resolve(
+    query: &ast::Query,
+    context: &dyn SchemaContext,
+    parameters: &[serde_json::Value],
+) -> Result<ResolvedQuery, Problem> {
+    on_deep_stack(|| resolve::resolve(query, context, parameters))
 }
 
-/// The names of the columns that a query gives.
-pub fn columns(query: &ast::Query, world: &dyn World) -> Result<Vec<String>, Problem> {
-    deep(|| resolve::columns(query, world))
+/// The names of the columns that a query returns.
+pub fn columns(query: &ast::Query, context: &dyn SchemaContext) -> Result<Vec<String>, Problem> {
+    on_deep_stack(|| resolve::columns(query, context))
 }
 
-/// A definition that was resolved.
+/// A checked field or view definition.
 #[derive(Debug)]
-pub struct Defined {
+pub struct ResolvedDefinition {
     /// The change that creates it.
     pub change: Change,
-    /// What it computes, to be planned once: a field of every document, or the view's query.
-    pub query: Resolved,
-    /// What to tell the user, such as: the field hides a path that documents have.
+    /// The query to plan once as a check: the field over every document, or the view's query.
+    pub query: ResolvedQuery,
+    /// Warnings for the user, for example that the field hides a path in documents.
     pub warnings: Vec<String>,
 }
 
-/// Checks a definition against the world. The place of a problem counts from the beginning of the text.
-pub fn define(id: &DefinitionId, text: &str, replace: bool, world: &dyn World) -> Result<Defined, Problem> {
-    deep(|| define::define(id, text, replace, world))
+/// Checks a definition against the catalog. Positions in errors are relative to the start of `text`.
+pub fn define(
+    id: &DefinitionId,
+    text: &str,
+    replace: bool,
+    context: &dyn SchemaContext,
+) -> Result<ResolvedDefinition, Problem> {
+    on_deep_stack(|| define::define(id, text, replace, context))
 }
 
-/// A search of a collection as a condition over flat columns (names without qualifier), and those columns. Fields of
-/// the collection may be used as paths are.
+/// Converts a search of a collection to a condition over flat columns (unqualified names). Returns the condition, those
+/// columns and the warnings. Fields of the collection can be used like paths.
 pub fn search_condition(
     query: &str,
     collection: &CollectionName,
-    world: &dyn World,
+    context: &dyn SchemaContext,
 ) -> Result<(datafusion::logical_expr::Expr, Vec<Column>, Vec<String>), Problem> {
-    deep(|| search::condition(query, collection, world))
+    on_deep_stack(|| search::condition(query, collection, context))
 }
 
 #[cfg(test)]

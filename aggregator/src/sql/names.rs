@@ -1,5 +1,4 @@
-//! The names that documents of one collection answer to: paths seen, fields defined, and the near misses worth
-//! suggesting.
+//! Looks names up in one collection: known paths, defined fields, and suggestions for names that do not exist.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -10,45 +9,45 @@ use std::{
 use plan::{Kinds, Path, PathKinds, path::Step};
 use proto::{Catalog, CollectionName};
 
-/// The names of one collection.
+/// The names that can be used for documents of one collection.
 #[derive(Debug)]
-pub struct Names {
-    /// Whose.
+pub struct CollectionNames {
+    /// The collection that the names belong to.
     pub collection: CollectionName,
-    /// Paths that were seen, of keys only, and their kinds.
-    seen: Arc<PathKinds>,
+    /// Paths that documents are known to have, with their kinds. Keys only, no indexes.
+    known_paths: Arc<PathKinds>,
     /// Fields by path.
     fields: BTreeSet<Path>,
-    /// Paths and fields by their spelling in lower case: made when a name is not found as it is written.
+    /// Paths and fields by lower-case spelling. Built on the first name that has no exact match.
     folded: OnceCell<HashMap<String, Vec<Path>>>,
-    /// How often something was suggested.
-    suggested: Cell<usize>,
+    /// Number of suggestions computed so far.
+    suggestions: Cell<usize>,
 }
 
-/// Suggestions for one statement: each looks at all names, of which there may be thousands.
+/// Suggestions per statement. Each one scans all names, of which there may be thousands.
 const SUGGESTIONS_MAX: usize = 20;
 
-/// What a name is.
+/// What a name refers to.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Found {
-    /// A field, and what of its value is asked.
+pub enum ResolvedName {
+    /// A field, and the steps into its value.
     Field(Path, Vec<Step>),
-    /// A path with the kinds of its values; none where an index is on the way.
+    /// A path and the kinds of its values; no kinds if the path contains an index.
     Path(Path, Kinds),
 }
 
-/// How exactly a name was found.
+/// How a name has to match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fit {
-    /// As it was written.
+pub enum MatchQuality {
+    /// Exactly as written.
     Exact,
-    /// But for the case of letters.
+    /// Ignoring case.
     Folded,
 }
 
-impl Names {
-    /// The names of a collection.
-    pub fn new(collection: &CollectionName, catalog: &Catalog, seen: Arc<PathKinds>) -> Self {
+impl CollectionNames {
+    /// Collects the names of a collection from the catalog and its known paths.
+    pub fn new(collection: &CollectionName, catalog: &Catalog, known_paths: Arc<PathKinds>) -> Self {
         let own = |id: &&proto::catalog::DefinitionId| id.collection.as_ref() == Some(collection);
         let fields: BTreeSet<Path> = catalog
             .definitions
@@ -58,18 +57,18 @@ impl Names {
             .collect();
         Self {
             collection: collection.clone(),
-            seen,
+            known_paths,
             fields,
             folded: OnceCell::new(),
-            suggested: Cell::new(0),
+            suggestions: Cell::new(0),
         }
     }
 
-    /// Paths and fields by their spelling in lower case; every object on the way is a path too.
+    /// Paths and fields by lower-case spelling. Every object along a path counts as a path, too.
     fn folded(&self) -> &HashMap<String, Vec<Path>> {
         self.folded.get_or_init(|| {
             let mut folded: HashMap<String, Vec<Path>> = HashMap::new();
-            for path in self.seen.paths.keys().chain(&self.fields) {
+            for path in self.known_paths.paths.keys().chain(&self.fields) {
                 for length in 1..=path.steps().len() {
                     let path = Path::new(path.steps()[..length].to_vec());
                     let spellings = folded.entry(path.to_string().to_lowercase()).or_default();
@@ -82,87 +81,87 @@ impl Names {
         })
     }
 
-    /// The kinds of a path of keys. An object on the way to one has none of its own if nobody noted any.
+    /// The kinds of a path of keys. An object along a known path has no kinds of its own unless they were recorded.
     fn kinds(&self, path: &Path) -> Option<Kinds> {
-        // Paths are ordered by their steps, so what lies below a path follows it at once.
-        let (next, kinds) = self.seen.paths.range::<Path, _>(path..).next()?;
+        // Paths are ordered by their steps, so the paths below this one follow it directly.
+        let (next, kinds) = self.known_paths.paths.range::<Path, _>(path..).next()?;
         match next.steps().strip_prefix(path.steps())? {
             [] => Some(*kinds),
             _ => Some(Kinds::default()),
         }
     }
 
-    /// What these steps are called here, if anything: fields first, then paths that were seen.
-    pub fn find(&self, steps: &[Step], fit: Fit) -> Option<Found> {
+    /// Finds the field or path for these steps. Fields take precedence over known paths.
+    pub fn find(&self, steps: &[Step], quality: MatchQuality) -> Option<ResolvedName> {
         let path = Path::new(steps.to_vec());
-        match fit {
-            Fit::Exact => self.field(&path).or_else(|| self.seen(&path)),
-            Fit::Folded => self.folded_field(&path).or_else(|| self.folded_path(&path)),
+        match quality {
+            MatchQuality::Exact => self.exact_field(&path).or_else(|| self.exact_path(&path)),
+            MatchQuality::Folded => self.folded_field(&path).or_else(|| self.folded_path(&path)),
         }
     }
 
-    /// A path of stored documents; never a field.
-    pub fn stored(&self, path: &Path) -> Option<Found> {
-        self.seen(path)
+    /// Finds a path of stored documents; never a field.
+    pub fn stored_path(&self, path: &Path) -> Option<ResolvedName> {
+        self.exact_path(path)
     }
 
-    /// Whether documents have paths beyond those remembered.
+    /// Whether documents have more paths than are recorded.
     pub fn overflow(&self) -> bool {
-        self.seen.overflow
+        self.known_paths.overflow
     }
 
-    /// The longest field that is a beginning of the path.
-    fn field(&self, path: &Path) -> Option<Found> {
+    /// The longest field that is a prefix of the path.
+    fn exact_field(&self, path: &Path) -> Option<ResolvedName> {
         let steps = path.steps();
         (1..=steps.len()).rev().find_map(|length| {
             let field = Path::new(steps[..length].to_vec());
             self.fields
                 .contains(&field)
-                .then(|| Found::Field(field, steps[length..].to_vec()))
+                .then(|| ResolvedName::Field(field, steps[length..].to_vec()))
         })
     }
 
-    fn seen(&self, path: &Path) -> Option<Found> {
+    fn exact_path(&self, path: &Path) -> Option<ResolvedName> {
         let keys = without_indexes(path);
         let kinds = self.kinds(&keys)?;
-        // Behind an index only arrays' elements are met, whose kinds nobody has noted.
-        Some(Found::Path(
+        // An index leads to array elements, whose kinds are not recorded.
+        Some(ResolvedName::Path(
             path.clone(),
             if keys == *path { kinds } else { Kinds::default() },
         ))
     }
 
-    fn folded_field(&self, path: &Path) -> Option<Found> {
+    fn folded_field(&self, path: &Path) -> Option<ResolvedName> {
         let steps = path.steps();
         (1..=steps.len()).rev().find_map(|length| {
             let field = Path::new(steps[..length].to_vec());
-            let [one] = self.folded().get(&field.to_string().to_lowercase())?.as_slice() else {
+            let [only] = self.folded().get(&field.to_string().to_lowercase())?.as_slice() else {
                 return None;
             };
             self.fields
-                .contains(one)
-                .then(|| Found::Field(one.clone(), steps[length..].to_vec()))
+                .contains(only)
+                .then(|| ResolvedName::Field(only.clone(), steps[length..].to_vec()))
         })
     }
 
-    fn folded_path(&self, path: &Path) -> Option<Found> {
+    fn folded_path(&self, path: &Path) -> Option<ResolvedName> {
         let keys = without_indexes(path);
-        let [one] = self.folded().get(&keys.to_string().to_lowercase())?.as_slice() else {
+        let [only] = self.folded().get(&keys.to_string().to_lowercase())?.as_slice() else {
             return None;
         };
-        let mut spelled = one.steps().iter();
+        let mut spelled = only.steps().iter();
         let steps = path.steps().iter().map(|step| match step {
             Step::Key(_) => spelled.next().cloned().unwrap_or_else(|| step.clone()),
             Step::Index(_) => step.clone(),
         });
-        self.seen(&Path::new(steps.collect()))
+        self.exact_path(&Path::new(steps.collect()))
     }
 
-    /// The top level, fields included: what `*` stands for besides `_id` and `_time`.
+    /// The top-level names, fields included: what `*` expands to in addition to `_id` and `_time`.
     pub fn top_level(&self) -> Vec<Path> {
         let first = |path: &Path| Path::new(path.steps().iter().take(1).cloned().collect());
         let mut all: BTreeSet<Path> = self
-            .seen
+            .known_paths
             .paths
             .keys()
             .map(first)
@@ -172,19 +171,20 @@ impl Names {
         all.into_iter().collect()
     }
 
-    /// A name that was perhaps meant, for the first names that are not known.
+    /// An existing name similar to an unknown one. After `SUGGESTIONS_MAX` of them, only a name
+    /// that differs in case is suggested.
     pub fn suggest(&self, path: &Path) -> Option<String> {
         let wanted = path.to_string();
         if let Some(all) = self.folded().get(&wanted.to_lowercase()) {
             return all.first().map(Path::to_string);
         }
-        if self.suggested.replace(self.suggested.get() + 1) >= SUGGESTIONS_MAX {
+        if self.suggestions.replace(self.suggestions.get() + 1) >= SUGGESTIONS_MAX {
             return None;
         }
         let last = path.last_key().map(str::to_lowercase);
-        let elsewhere = |candidate: &Path| candidate.last_key().map(str::to_lowercase) == last;
+        let same_key = |candidate: &Path| candidate.last_key().map(str::to_lowercase) == last;
         let names: Vec<String> = self
-            .seen
+            .known_paths
             .paths
             .keys()
             .chain(&self.fields)
@@ -193,17 +193,17 @@ impl Names {
         nearest(&wanted, names.iter().map(String::as_str))
             .map(str::to_owned)
             .or_else(|| {
-                self.seen
+                self.known_paths
                     .paths
                     .keys()
                     .chain(&self.fields)
-                    .find(|path| elsewhere(path))
+                    .find(|path| same_key(path))
                     .map(Path::to_string)
             })
     }
 
-    /// The nearest list on the way to this path, spelled with an index.
-    pub fn through_list(&self, path: &Path) -> Option<String> {
+    /// The path with an index after the innermost list on it, as a suggestion.
+    pub fn indexed_list_path(&self, path: &Path) -> Option<String> {
         let kinds = self.kinds(path)?;
         let steps = path.steps();
         (1..steps.len()).rev().find_map(|length| {
@@ -234,11 +234,11 @@ fn without_indexes(path: &Path) -> Path {
     )
 }
 
-/// The name nearest to the one wanted, if it is near: at most a third of its letters differ.
+/// The name most similar to the wanted one, if at most a third of its letters differ.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted: Vec<char> = wanted.to_lowercase().chars().take(64).collect();
-    let most = wanted.len() / 3;
-    let near = |name: &&str| name.chars().count().abs_diff(wanted.len()) <= most;
+    let distance_max = wanted.len() / 3;
+    let near = |name: &&str| name.chars().count().abs_diff(wanted.len()) <= distance_max;
     let ranked = names.into_iter().filter(near).map(|name| {
         (
             distance(&wanted, &name.to_lowercase().chars().take(64).collect::<Vec<_>>()),
@@ -246,12 +246,12 @@ pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Op
         )
     });
     ranked
-        .filter(|(distance, _)| *distance <= most)
+        .filter(|(distance, _)| *distance <= distance_max)
         .min()
         .map(|(_, name)| name)
 }
 
-/// Insertions, deletions, substitutions and swaps of neighbours between two words (optimal string alignment).
+/// Edit distance with insertions, deletions, substitutions and swaps of adjacent letters (optimal string alignment).
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
     for i in 1..=a.len() {

@@ -1,5 +1,5 @@
-//! Which collections a query reads: known before anything is resolved, because their shards are pinned first and tell
-//! the kinds of paths.
+//! Finds the collections that a query reads. This happens before anything is resolved: their shards are pinned first,
+//! and the pinned shards provide the kinds of paths.
 
 use std::{collections::BTreeSet, ops::ControlFlow};
 
@@ -10,28 +10,28 @@ use proto::{Catalog, Code, CollectionName, Problem, catalog::DefinitionId};
 use super::{names::nearest, resolve::function_name, statement};
 use crate::typing::is_aggregate;
 
-/// The collections that a query reads, through views too. A name that is nothing at all is an error.
+/// The collections that a query reads, directly or through views. Names that the catalog does not have are skipped.
 pub fn collections(query: &Query, catalog: &Catalog) -> Result<BTreeSet<CollectionName>, Problem> {
     let mut found = BTreeSet::new();
     let mut views: BTreeSet<DefinitionId> = BTreeSet::new();
-    let mut open = vec![named(query)];
-    while let Some(names) = open.pop() {
+    let mut pending = vec![relation_names(query)];
+    while let Some(names) = pending.pop() {
         for name in names {
-            match meaning(&name, catalog) {
-                Some(Meaning::Collection(collection)) => {
+            match find_relation(&name, catalog) {
+                Some(NamedRelation::Collection(collection)) => {
                     found.insert(collection);
                 }
-                Some(Meaning::View(id)) => {
+                Some(NamedRelation::View(id)) => {
                     if let Some(definition) = catalog.definitions.get(&id)
                         && views.insert(id.clone())
                     {
-                        open.push(named(&*statement::parse_query(
+                        pending.push(relation_names(&*statement::parse_query(
                             &definition.current().text,
                             proto::limits::DEFINITION_BYTES_MAX,
                         )?));
                     }
                 }
-                // What a WITH names is told apart by the resolver, which knows the scopes.
+                // It may be a WITH query; the resolver knows the scopes and rejects unknown names.
                 None => {}
             }
         }
@@ -39,26 +39,28 @@ pub fn collections(query: &Query, catalog: &Catalog) -> Result<BTreeSet<Collecti
     Ok(found)
 }
 
-enum Meaning {
+/// What a one-part relation name refers to in the catalog.
+enum NamedRelation {
     Collection(CollectionName),
     View(DefinitionId),
 }
 
-fn meaning(name: &str, catalog: &Catalog) -> Option<Meaning> {
+/// Looks a name up as written, then in lower case.
+fn find_relation(name: &str, catalog: &Catalog) -> Option<NamedRelation> {
     [name.to_owned(), name.to_lowercase()].into_iter().find_map(|spelled| {
         if catalog.view(&spelled).is_some() {
-            return Some(Meaning::View(DefinitionId::view(&spelled)));
+            return Some(NamedRelation::View(DefinitionId::view(&spelled)));
         }
         let collection: CollectionName = spelled.parse().ok()?;
         catalog
             .collections
             .contains_key(&collection)
-            .then_some(Meaning::Collection(collection))
+            .then_some(NamedRelation::Collection(collection))
     })
 }
 
-/// All one-part names of relations in a query.
-fn named(query: &Query) -> BTreeSet<String> {
+/// All one-part relation names in a query.
+fn relation_names(query: &Query) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     walk(Root::Query(query), &mut |node| {
         if let Node::Relation(relation) = node
@@ -72,7 +74,7 @@ fn named(query: &Query) -> BTreeSet<String> {
     names
 }
 
-/// The refusal of a name that is neither a collection nor a view.
+/// The error for a name that is neither a collection nor a view.
 pub fn no_such_table(name: &str, catalog: &Catalog) -> Problem {
     let views = catalog
         .definitions
@@ -84,16 +86,16 @@ pub fn no_such_table(name: &str, catalog: &Catalog) -> Problem {
         catalog.collections.keys().map(CollectionName::as_str).chain(views),
     );
     let hint = near.map_or(
-        "SHOW TABLES lists what there is; a push or a source creates a collection".into(),
-        |near| format!("perhaps {near} was meant"),
+        "SHOW TABLES lists collections and views; a push or a source creates a collection".into(),
+        |near| format!("did you mean {near}?"),
     );
-    Problem::new(Code::NotFound, format!("there is no collection {name}")).hint(hint)
+    Problem::new(Code::NotFound, format!("collection {name} does not exist")).hint(hint)
 }
 
-/// A field is computed from one document: no sub-query, no aggregate, no window.
-pub fn refuse_unfit_for_field(expression: &Expr) -> Result<(), Problem> {
-    let unfit = walk(Root::Expr(expression), &mut |node| match node {
-        Node::Query(_) => ControlFlow::Break("a sub-query"),
+/// Rejects subqueries, aggregates, windows and unnest: a field is computed from one document.
+pub fn check_field_expression(expression: &Expr) -> Result<(), Problem> {
+    let unsupported = walk(Root::Expr(expression), &mut |node| match node {
+        Node::Query(_) => ControlFlow::Break("a subquery"),
         Node::Expr(Expr::Function(function)) if function.over.is_some() => ControlFlow::Break("a window"),
         Node::Expr(Expr::Function(function)) => match function_name(&function.name) {
             Some(name) if is_aggregate(&name) => ControlFlow::Break("an aggregate"),
@@ -102,9 +104,11 @@ pub fn refuse_unfit_for_field(expression: &Expr) -> Result<(), Problem> {
         },
         _ => ControlFlow::Continue(()),
     });
-    match unfit {
-        Some(what) => Err(Problem::new(Code::NotSupported, format!("{what} in a field"))
-            .hint("a field is computed from one document; a view takes any query")),
+    match unsupported {
+        Some(what) => Err(
+            Problem::new(Code::NotSupported, format!("a field cannot contain {what}"))
+                .hint("a field is computed from one document; a view can use any query"),
+        ),
         None => Ok(()),
     }
 }

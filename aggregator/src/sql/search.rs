@@ -1,5 +1,5 @@
-//! Search in SQL: `search('level:error AND "disk full"')` is a boolean like any other, made of columns that say whether
-//! a clause matches.
+//! Resolves `search('level:error AND "disk full"')` in SQL to a boolean expression over columns, one for each clause,
+//! that say whether the clause matches.
 
 use std::sync::LazyLock;
 
@@ -18,68 +18,47 @@ use datafusion::{
 use plan::{
     Column, Path,
     path::Step,
-    search::{Clause, Match, Query},
+    search::{Clause, Match, SearchExpr},
 };
 use proto::{Code, CollectionName, Problem};
 
 use super::{
-    World,
+    SchemaContext,
     resolve::{
         Resolver, Value,
-        name::{Input, OutColumn, Rows, Scope, Spelled},
+        scope::{Input, InputKind, OutputColumn, Scope, SpelledName},
         value::{Base, PathRef, call, column, literal, text, text_literal},
     },
 };
 use crate::typing;
 
-/// Plans conditions for the search door: expressions only, over the library's functions and our own.
+/// Plans conditions for the search API: expressions only, over DataFusion's functions and ours.
 static PLANNER: LazyLock<SessionState> = LazyLock::new(|| typing::session().build());
 
 impl Resolver<'_> {
-    /// `search('…')`, or `search(alias, '…')` where there are several inputs.
+    /// `search('…')`, or `search(alias, '…')` if there are several inputs.
     pub fn search_call(&mut self, function: &Function) -> Result<Expr, Problem> {
         let wrong = || {
-            Problem::new(Code::BadSql, "search takes a text")
+            Problem::new(Code::BadSql, "search needs a query string")
                 .hint("write search('level:error AND \"disk full\"'), or search(alias, '…') in a join")
         };
-        let FunctionArguments::List(list) = &function.args else {
-            return Err(wrong());
-        };
-        let mut arguments = Vec::new();
-        for argument in &list.args {
-            match argument {
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => arguments.push(expr),
-                _ => return Err(wrong()),
-            }
-        }
-        let (alias, query) = match arguments.as_slice() {
-            [query] => (None, *query),
-            [Expr::Identifier(alias), query] => (Some(alias.value.as_str()), *query),
-            _ => return Err(wrong()),
-        };
-        let parameter = match query {
-            Expr::Value(value) => match &value.value {
-                Literal::Placeholder(name) => name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()),
-                _ => None,
-            },
-            _ => None,
-        };
-        let text = match parameter {
+        let (alias, query) = search_arguments(function).ok_or_else(wrong)?;
+        let text = match parameter_index(query) {
             Some(index) => self.parameter(index).and_then(serde_json::Value::as_str),
             None => text_literal(query),
         };
         let query = plan::search::parse(text.ok_or_else(wrong)?)?;
-        let input = self.searched(alias)?;
+        let input = self.searched_input(alias)?;
         let condition = self.search_query(&query, &input)?;
         Ok(Expr::Nested(Box::new(condition)))
     }
 
-    /// The input that is searched: the one named, else the only collection, else the only input.
-    fn searched(&mut self, alias: Option<&str>) -> Result<Input, Problem> {
+    /// The input to search: the one named, else the only collection, else the only input.
+    fn searched_input(&mut self, alias: Option<&str>) -> Result<Input, Problem> {
         let inputs = self.scopes.last().map(|scope| scope.inputs.clone()).unwrap_or_default();
         let documents: Vec<&Input> = inputs
             .iter()
-            .filter(|input| matches!(input.rows, Rows::Documents { .. }))
+            .filter(|input| matches!(input.kind, InputKind::Documents { .. }))
             .collect();
         let found = match (alias, documents.as_slice(), inputs.as_slice()) {
             (Some(alias), ..) => inputs.iter().find(|input| input.alias.eq_ignore_ascii_case(alias)),
@@ -93,101 +72,78 @@ impl Resolver<'_> {
                 .map(|input| format!("search({}, '…')", input.alias))
                 .collect();
             match (alias, names.is_empty()) {
-                (Some(alias), _) => Problem::new(Code::BadSql, format!("{alias} is no input of this FROM"))
-                    .hint("a search looks into a collection, a view, a sub-query or a WITH query"),
+                (Some(alias), _) => Problem::new(Code::BadSql, format!("{alias} is not in the FROM clause"))
+                    .hint("search works on a collection, a view, a subquery or a WITH query"),
                 (None, true) => {
-                    Problem::new(Code::BadSql, "there is nothing to search here").hint("put search('…') behind a FROM")
+                    Problem::new(Code::BadSql, "search needs a FROM clause").hint("name a collection or view in FROM")
                 }
-                (None, false) => Problem::new(Code::BadSql, "search does not say where")
+                (None, false) => Problem::new(Code::BadSql, "search is ambiguous: it could search several tables")
                     .hint(format!("write {}", names.join(" or "))),
             }
         })
     }
 
-    /// A search as a condition over the columns of one input; never NULL.
-    pub fn search_query(&mut self, query: &Query, input: &Input) -> Result<Expr, Problem> {
-        self.count()?;
+    /// Converts a search to a condition over the columns of one input. The condition is never NULL.
+    pub fn search_query(&mut self, query: &SearchExpr, input: &Input) -> Result<Expr, Problem> {
+        self.count_expression()?;
         match query {
-            Query::All => Ok(literal(Literal::Boolean(true))),
-            Query::And(parts) => self.search_parts(parts, BinaryOperator::And, input),
-            Query::Or(parts) => self.search_parts(parts, BinaryOperator::Or, input),
-            Query::Not(part) => Ok(Expr::UnaryOp {
+            SearchExpr::All => Ok(literal(Literal::Boolean(true))),
+            SearchExpr::And(parts) => self.search_parts(parts, BinaryOperator::And, input),
+            SearchExpr::Or(parts) => self.search_parts(parts, BinaryOperator::Or, input),
+            SearchExpr::Not(part) => Ok(Expr::UnaryOp {
                 op: UnaryOperator::Not,
                 expr: Box::new(Expr::Nested(Box::new(self.search_query(part, input)?))),
             }),
-            Query::Clause { name, matches } => self.search_clause(name.as_deref(), matches, input),
+            SearchExpr::Clause { name, matches } => self.search_clause(name.as_deref(), matches, input),
         }
     }
 
-    fn search_parts(&mut self, parts: &[Query], op: BinaryOperator, input: &Input) -> Result<Expr, Problem> {
+    fn search_parts(&mut self, parts: &[SearchExpr], op: BinaryOperator, input: &Input) -> Result<Expr, Problem> {
         let resolved = parts
             .iter()
             .map(|part| self.search_query(part, input).map(|e| Expr::Nested(Box::new(e))))
             .collect::<Result<Vec<_>, _>>()?;
-        joined(resolved, &op).ok_or_else(|| Problem::new(Code::BadRequest, "an empty group in a search"))
+        balanced(resolved, &op).ok_or_else(|| Problem::new(Code::BadRequest, "a search contains an empty group"))
     }
 
     fn search_clause(&mut self, name: Option<&str>, matches: &Match, input: &Input) -> Result<Expr, Problem> {
-        let table = match &input.rows {
-            Rows::Documents { table, .. } => *table,
-            Rows::Columns(columns) => return self.search_columns(name, matches, &input.alias, columns),
+        let table = match &input.kind {
+            InputKind::Documents { table, .. } => *table,
+            InputKind::Columns(columns) => return self.search_columns(name, matches, &input.alias, columns),
+        };
+        let clause = |path| Clause {
+            path,
+            matches: matches.clone(),
         };
         let Some(name) = name else {
-            return Ok(self.clause_column(
-                &input.alias,
-                table,
-                Clause {
-                    path: None,
-                    matches: matches.clone(),
-                },
-            ));
+            return Ok(self.clause_column(&input.alias, table, clause(None)));
         };
-        let told = self.warning_count();
-        match self.named_in(&input.alias, name)? {
-            Value::Path(found) if found.is_document() => Ok(self.clause_column(
-                &input.alias,
-                table,
-                Clause {
-                    path: None,
-                    matches: matches.clone(),
-                },
-            )),
+        let warnings_before = self.warning_count();
+        match self.resolve_search_path(&input.alias, name)? {
+            Value::Path(found) if found.is_document() => Ok(self.clause_column(&input.alias, table, clause(None))),
             Value::Path(found) if found.is_stored() => {
-                // Search sees the elements of lists too, so a path that SQL finds only there is a path like any other.
+                // Search also matches elements of lists, so a path that exists only inside a list needs no warning.
                 if found.kinds != plan::Kinds::default() {
-                    self.forget_warnings(told);
+                    self.forget_warnings(warnings_before);
                 }
-                Ok(self.clause_column(
-                    &input.alias,
-                    table,
-                    Clause {
-                        path: Some(found.path),
-                        matches: matches.clone(),
-                    },
-                ))
+                Ok(self.clause_column(&input.alias, table, clause(Some(found.path))))
             }
             value => {
-                // A field, or what every document has: its value is asked.
-                let value = self.written(value);
-                search_match(
-                    value,
-                    &Clause {
-                        path: None,
-                        matches: matches.clone(),
-                    },
-                )
+                // The name is a field or a system column: match its value.
+                let value = self.lower(value);
+                search_match(value, &clause(None))
             }
         }
     }
 
-    /// A clause asked of rows of fixed columns: of the one it names, or of all. A column is asked as a path of a
-    /// document is: elements of lists match, what is inside of an object has a name of its own.
+    /// Matches a clause against fixed columns: the one it names, or any of them. A column is matched like a path of a
+    /// document: elements of lists match, while values inside an object are matched only under their own path.
     fn search_columns(
         &mut self,
         name: Option<&str>,
         matches: &Match,
         alias: &str,
-        columns: &[OutColumn],
+        columns: &[OutputColumn],
     ) -> Result<Expr, Problem> {
         let Some(name) = name else {
             let clause = Clause {
@@ -195,21 +151,21 @@ impl Resolver<'_> {
                 matches: matches.clone(),
             };
             let mut any = Vec::with_capacity(columns.len());
-            for place in columns {
-                self.count()?;
-                let value = place.expr.clone().unwrap_or_else(|| column(alias, &place.name));
+            for output in columns {
+                self.count_expression()?;
+                let value = output.expr.clone().unwrap_or_else(|| column(alias, &output.name));
                 any.push(search_match(value, &clause)?);
             }
-            let none = || literal(Literal::Boolean(false));
-            return Ok(joined(any, &BinaryOperator::Or).unwrap_or_else(none));
+            let no_columns = || literal(Literal::Boolean(false));
+            return Ok(balanced(any, &BinaryOperator::Or).unwrap_or_else(no_columns));
         };
-        let (value, path) = match self.named_in(alias, name)? {
+        let (value, path) = match self.resolve_search_path(alias, name)? {
             Value::Path(PathRef {
                 base: Base::Computed { expr, .. },
                 path,
                 ..
             }) => (*expr, path),
-            value => (self.written(value), Path::default()),
+            value => (self.lower(value), Path::default()),
         };
         search_match(
             value,
@@ -220,15 +176,15 @@ impl Resolver<'_> {
         )
     }
 
-    /// What the name of a clause means in one input.
-    fn named_in(&mut self, alias: &str, name: &str) -> Result<Value, Problem> {
+    /// Resolves the path that a clause names in one input.
+    fn resolve_search_path(&mut self, alias: &str, name: &str) -> Result<Value, Problem> {
         let path = Path::parse(name)
-            .map_err(|detail| Problem::new(Code::BadRequest, detail).hint("a path in a search is spelled as in SQL"))?;
+            .map_err(|detail| Problem::new(Code::BadRequest, detail).hint("write paths in a search as in SQL"))?;
         let steps = [Step::Key(alias.into())]
             .into_iter()
             .chain(path.steps().iter().cloned())
             .collect();
-        self.name(&Spelled {
+        self.resolve_name(&SpelledName {
             steps,
             span: datafusion::sql::sqlparser::tokenizer::Span::empty(),
         })
@@ -237,13 +193,43 @@ impl Resolver<'_> {
     fn clause_column(&mut self, alias: &str, table: usize, clause: Clause) -> Expr {
         let wanted = Column::search(clause);
         let name = wanted.name();
-        self.read(table, wanted);
+        self.add_column(table, wanted);
         column(alias, &name)
     }
 }
 
-/// Conditions as one; none of none. Balanced, so that a thousand are ten levels deep.
-fn joined(mut conditions: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
+/// The alias, if given, and the query expression of a call of `search`. `None` if the arguments have another form.
+fn search_arguments(function: &Function) -> Option<(Option<&str>, &Expr)> {
+    let FunctionArguments::List(list) = &function.args else {
+        return None;
+    };
+    let mut arguments = Vec::new();
+    for argument in &list.args {
+        match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => arguments.push(expr),
+            _ => return None,
+        }
+    }
+    match arguments.as_slice() {
+        [query] => Some((None, *query)),
+        [Expr::Identifier(alias), query] => Some((Some(alias.value.as_str()), *query)),
+        _ => None,
+    }
+}
+
+/// The number of a parameter: 1 for `$1`.
+fn parameter_index(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Literal::Placeholder(name) => name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Combines conditions into a balanced tree, so that a thousand of them are ten levels deep. `None` if there are none.
+fn balanced(mut conditions: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
     while conditions.len() > 1 {
         let mut next = Vec::with_capacity(conditions.len().div_ceil(2));
         let mut pairs = conditions.into_iter();
@@ -262,26 +248,27 @@ fn joined(mut conditions: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
     conditions.pop()
 }
 
-/// Whether a clause matches a computed value.
+/// A call that tests whether a clause matches a computed value.
 fn search_match(value: Expr, clause: &Clause) -> Result<Expr, Problem> {
     let clause = serde_json::to_string(clause).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
     Ok(call("search_match", vec![call("to_json", vec![value]), text(&clause)]))
 }
 
-/// A search of a collection as a condition over flat columns without qualifier, and those columns.
+/// Converts a search of a collection to a condition over unqualified flat columns. Returns the condition, those columns
+/// and the warnings.
 pub fn condition(
     query: &str,
     collection: &CollectionName,
-    world: &dyn World,
+    context: &dyn SchemaContext,
 ) -> Result<(datafusion::logical_expr::Expr, Vec<Column>, Vec<String>), Problem> {
     const ALIAS: &str = "documents";
     let query = plan::search::parse(query)?;
-    let mut resolver = Resolver::new(world, world.catalog(), &[]);
-    let names = resolver.names(collection);
+    let mut resolver = Resolver::new(context, context.catalog(), &[]);
+    let names = resolver.collection_names(collection);
     let table = resolver.document_table(collection)?;
     let input = Input {
         alias: ALIAS.to_owned(),
-        rows: Rows::Documents { table, names },
+        kind: InputKind::Documents { table, names },
     };
     resolver.scopes.push(Scope {
         inputs: vec![input.clone()],
@@ -289,14 +276,14 @@ pub fn condition(
         ..Scope::default()
     });
     let condition = resolver.search_query(&query, &input)?;
-    let columns = resolver.columns(table);
+    let columns = resolver.table_columns(table);
     let schema = Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>());
     let planned = DFSchema::try_from_qualified_schema(ALIAS, &schema).and_then(|schema| {
         let condition = SQLExprWithAlias {
             expr: condition,
             alias: None,
         };
-        typing::typed(PLANNER.create_logical_expr_from_sql_expr(condition, &schema)?, &schema)
+        typing::type_expression(PLANNER.create_logical_expr_from_sql_expr(condition, &schema)?, &schema)
     });
     let unqualified = planned.and_then(|expr| {
         let strip = |expr| match expr {
@@ -306,7 +293,7 @@ pub fn condition(
             other => Ok(Transformed::no(other)),
         };
         expr.transform(strip)
-            .and_then(|transformed| typing::over_columns(transformed.data))
+            .and_then(|transformed| typing::condition_over_columns(transformed.data))
     });
     let expr = unqualified.map_err(crate::query::failure::problem)?;
     let columns = expr

@@ -1,4 +1,5 @@
-//! Tokens -> statement: our own statements are read here, a query by sqlparser; anything else is refused by its name.
+//! Parses tokens into a statement. Our own statements are parsed here and queries by sqlparser; any other statement is
+//! rejected by name.
 
 use datafusion::sql::sqlparser::{
     ast,
@@ -11,19 +12,20 @@ use proto::{Code, CollectionName, Problem, catalog::DefinitionId};
 
 use super::{
     Statement,
-    token::{Tokens, tokens},
+    token::{Tokens, tokenize},
 };
 
-/// Levels of recursion in the parser. A level of nesting takes several; the nesting itself is bounded before.
+/// Recursion limit of the parser. One level of nesting takes several; the nesting itself is limited earlier.
 const PARSER_LEVELS_MAX: usize = 500;
-/// What may stand here, for the refusal of anything else.
-const OFFERED: &str = "there are SELECT, WITH, VALUES, EXPLAIN [ANALYZE], CREATE [OR REPLACE] FIELD|VIEW, DROP FIELD|VIEW, SHOW TABLES, SHOW DEFINITIONS and DESCRIBE";
+/// The hint for unsupported statements.
+const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, EXPLAIN [ANALYZE], CREATE [OR REPLACE] FIELD|VIEW, \
+                         DROP FIELD|VIEW, SHOW TABLES, SHOW DEFINITIONS and DESCRIBE";
 
-/// Reads one statement.
+/// Parses one statement.
 pub fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
-    let tokens = tokens(sql, statement_bytes_max)?;
+    let tokens = tokenize(sql, statement_bytes_max)?;
     if tokens.all.is_empty() {
-        return Err(Problem::new(Code::BadSql, "the statement is empty").hint(OFFERED));
+        return Err(Problem::new(Code::BadSql, "the statement is empty").hint(SUPPORTED));
     }
     match tokens.word(0).as_str() {
         "SELECT" | "WITH" | "VALUES" => Ok(Statement::Query(query(tokens)?)),
@@ -41,25 +43,25 @@ pub fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem
                 word.to_owned()
             };
             Err(
-                Problem::new(Code::NotSupported, format!("{what} is not a statement here"))
-                    .hint(OFFERED)
+                Problem::new(Code::NotSupported, format!("{what} is not a supported statement"))
+                    .hint(SUPPORTED)
                     .at(at.line, at.column),
             )
         }
     }
 }
 
-/// Reads the text of a view.
+/// Parses the text of a view.
 pub fn parse_query(sql: &str, bytes_max: usize) -> Result<Box<ast::Query>, Problem> {
     match parse(sql, bytes_max)? {
         Statement::Query(query) => Ok(query),
-        _ => Err(Problem::new(Code::BadSql, "a view is a query").hint("write CREATE VIEW name AS SELECT …")),
+        _ => Err(Problem::new(Code::BadSql, "a view must be a query").hint("write CREATE VIEW name AS SELECT …")),
     }
 }
 
-/// Reads the text of a field.
+/// Parses the text of a field.
 pub fn parse_expression(sql: &str, bytes_max: usize) -> Result<ast::Expr, Problem> {
-    let tokens = tokens(sql, bytes_max)?;
+    let tokens = tokenize(sql, bytes_max)?;
     if tokens.all.is_empty() {
         return Err(Problem::new(Code::BadSql, "the expression is empty"));
     }
@@ -75,23 +77,23 @@ fn with_parser<T>(tokens: Tokens, parse: impl FnOnce(&mut Parser<'_>) -> Result<
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(PARSER_LEVELS_MAX)
         .with_tokens_with_locations(tokens.all);
-    let parsed = parse(&mut parser).map_err(problem)?;
+    let parsed = parse(&mut parser).map_err(parser_problem)?;
     let next = parser.peek_token();
     match next.token {
         Token::EOF => Ok(parsed),
         token => {
             let at = next.span.start;
-            Err(Problem::new(Code::BadSql, format!("{token} is not expected here")).at(at.line, at.column))
+            Err(Problem::new(Code::BadSql, format!("unexpected {token}")).at(at.line, at.column))
         }
     }
 }
 
-/// What the parser says, with the position taken out of its text.
-fn problem(error: ParserError) -> Problem {
+/// Converts a parser error, moving the position out of its text.
+fn parser_problem(error: ParserError) -> Problem {
     let text = match error {
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
         ParserError::RecursionLimitExceeded => {
-            return Problem::new(Code::TooComplex, "the statement is nested too deep").hint("split it with WITH");
+            return Problem::new(Code::TooComplex, "the statement is nested too deeply").hint("split it with WITH");
         }
     };
     let Some((message, place)) = text.rsplit_once(" at Line: ") else {
@@ -118,7 +120,7 @@ fn explain(mut tokens: Tokens) -> Result<Statement, Problem> {
         "" if matches!(tokens.all.first().map(|t| &t.token), Some(Token::LParen)) => {}
         _ => {
             return Err(
-                Problem::new(Code::NotSupported, "EXPLAIN explains queries").hint("write EXPLAIN [ANALYZE] SELECT …")
+                Problem::new(Code::NotSupported, "EXPLAIN needs a query").hint("write EXPLAIN [ANALYZE] SELECT …")
             );
         }
     }
@@ -128,8 +130,8 @@ fn explain(mut tokens: Tokens) -> Result<Statement, Problem> {
     })
 }
 
-/// What a statement over definitions names: FIELD collection.path or VIEW name. The index after it comes back too.
-fn definition(tokens: &Tokens, index: usize) -> Result<(DefinitionId, usize), Problem> {
+/// Reads `FIELD collection.path` or `VIEW name`. Also returns the index of the token after it.
+fn definition_id(tokens: &Tokens, index: usize) -> Result<(DefinitionId, usize), Problem> {
     let (kind, mut keys, mut next) = (tokens.word(index), Vec::new(), index + 1);
     while let Some(Token::Word(word)) = tokens.all.get(next).map(|t| &t.token) {
         keys.push(word.value.as_str());
@@ -146,9 +148,9 @@ fn definition(tokens: &Tokens, index: usize) -> Result<(DefinitionId, usize), Pr
     if let Some(versioned) = keys.iter().find(|key| key.contains('@') && !key.starts_with('@')) {
         return Err(at(Problem::new(
             Code::BadSql,
-            format!("{versioned}: versions are numbered by the catalog"),
+            format!("{versioned}: the catalog assigns version numbers"),
         )
-        .hint("leave the @ away")));
+        .hint("remove the @")));
     }
     match (kind.as_str(), keys.as_slice()) {
         ("VIEW", [name]) => Ok((DefinitionId::view(collection_name(name).map_err(at)?.as_str()), next)),
@@ -160,25 +162,26 @@ fn definition(tokens: &Tokens, index: usize) -> Result<(DefinitionId, usize), Pr
             ))
         }
         ("FIELD", _) => Err(at(
-            Problem::new(Code::BadSql, "a field has a collection and a name").hint("write FIELD events.price")
+            Problem::new(Code::BadSql, "a field needs a collection and a name").hint("write FIELD events.price")
         )),
         ("VIEW", _) => Err(at(
-            Problem::new(Code::BadSql, "a view has one name").hint("write VIEW slow")
+            Problem::new(Code::BadSql, "the name of a view has one part").hint("write VIEW slow")
         )),
         ("TABLE", _) if tokens.word(0) == "DROP" => {
-            Err(at(Problem::new(Code::NotSupported, "DROP TABLE is not offered").hint(
-                "a collection is removed by `rachis collection drop NAME`, or DELETE /v1/collections/NAME",
-            )))
+            Err(at(Problem::new(Code::NotSupported, "DROP TABLE is not supported")
+                .hint(
+                    "drop a collection with `rachis collection drop NAME` or DELETE /v1/collections/NAME",
+                )))
         }
         _ => Err(at(Problem::new(
             Code::NotSupported,
-            format!("{} {kind} is not offered", tokens.word(0)),
+            format!("{} {kind} is not supported", tokens.word(0)),
         )
-        .hint(OFFERED))),
+        .hint(SUPPORTED))),
     }
 }
 
-/// The name of a collection or view, in lower case as all of them are.
+/// Parses the name of a collection or view in lower case: all of their names are lower case.
 fn collection_name(name: &str) -> Result<CollectionName, Problem> {
     name.to_ascii_lowercase()
         .parse()
@@ -189,19 +192,21 @@ fn create(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
     let replace = tokens.words(1, &["OR", "REPLACE"]);
     let kind = if replace { 3 } else { 1 };
     if tokens.words(kind + 1, &["IF", "NOT", "EXISTS"]) {
-        return Err(Problem::new(Code::NotSupported, "IF NOT EXISTS is not offered")
-            .hint("CREATE OR REPLACE makes a new version of what is there"));
+        return Err(Problem::new(Code::NotSupported, "IF NOT EXISTS is not supported")
+            .hint("use CREATE OR REPLACE to create a new version"));
     }
-    let (id, next) = definition(tokens, kind)?;
+    let (id, next) = definition_id(tokens, kind)?;
     if tokens.all.get(next).is_some_and(|token| token.token == Token::LParen) {
         return Err(
-            Problem::new(Code::NotSupported, "names of columns behind the name are not offered")
-                .hint("name them in the query: SELECT a AS x"),
+            Problem::new(Code::NotSupported, "a column list after the name is not supported")
+                .hint("name the columns in the query: SELECT a AS x"),
         );
     }
     if tokens.word(next) != "AS" || tokens.all.len() == next + 1 {
-        return Err(Problem::new(Code::BadSql, format!("{id} is not defined"))
-            .hint("write CREATE FIELD events.price AS expression, or CREATE VIEW slow AS SELECT …"));
+        return Err(
+            Problem::new(Code::BadSql, format!("{id}: AS and the definition are missing"))
+                .hint("write CREATE FIELD events.price AS expression, or CREATE VIEW slow AS SELECT …"),
+        );
     }
     let at = tokens
         .all
@@ -216,16 +221,16 @@ fn create(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
 }
 
 fn drop_definition(tokens: &Tokens) -> Result<Statement, Problem> {
-    // IF EXISTS stands after the kind, where the name would be.
+    // IF EXISTS follows the kind, where the name would be.
     let if_exists = tokens.words(2, &["IF", "EXISTS"]);
     let (id, next) = if if_exists {
         let mut all = tokens.all.clone();
         all.drain(2..4);
-        definition(&Tokens { all }, 1).map(|(id, next)| (id, next + 2))?
+        definition_id(&Tokens { all }, 1).map(|(id, next)| (id, next + 2))?
     } else {
-        definition(tokens, 1)?
+        definition_id(tokens, 1)?
     };
-    end(tokens, next)?;
+    expect_end(tokens, next)?;
     Ok(Statement::Undefine { id, if_exists })
 }
 
@@ -234,11 +239,11 @@ fn show(tokens: &Tokens) -> Result<Statement, Problem> {
         "TABLES" | "COLLECTIONS" => Statement::ShowTables,
         "DEFINITIONS" | "FIELDS" | "VIEWS" => Statement::ShowDefinitions,
         _ => {
-            return Err(Problem::new(Code::NotSupported, "SHOW shows TABLES or DEFINITIONS")
-                .hint("settings and statistics are in the tables of rachis"));
+            return Err(Problem::new(Code::NotSupported, "SHOW needs TABLES or DEFINITIONS")
+                .hint("settings and statistics are in the system tables of the schema rachis"));
         }
     };
-    end(tokens, 2)?;
+    expect_end(tokens, 2)?;
     Ok(statement)
 }
 
@@ -254,18 +259,18 @@ fn describe(tokens: &Tokens) -> Result<Statement, Problem> {
         }
     }
     if name.is_empty() {
-        return Err(Problem::new(Code::BadSql, "DESCRIBE what").hint("write DESCRIBE events"));
+        return Err(Problem::new(Code::BadSql, "DESCRIBE needs a name").hint("write DESCRIBE events"));
     }
-    end(tokens, next)?;
+    expect_end(tokens, next)?;
     Ok(Statement::Describe { name: name.join(".") })
 }
 
-fn end(tokens: &Tokens, index: usize) -> Result<(), Problem> {
+fn expect_end(tokens: &Tokens, index: usize) -> Result<(), Problem> {
     match tokens.all.get(index) {
         None => Ok(()),
         Some(token) => {
             let at = token.span.start;
-            Err(Problem::new(Code::BadSql, format!("{} is not expected here", token.token)).at(at.line, at.column))
+            Err(Problem::new(Code::BadSql, format!("unexpected {}", token.token)).at(at.line, at.column))
         }
     }
 }

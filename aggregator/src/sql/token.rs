@@ -1,8 +1,11 @@
-//! SQL text -> tokens, within limits. Everything that recurses later (parser, resolver, planner, drop) is bounded here,
-//! where nothing does.
+//! Splits SQL text into tokens and enforces limits. All later stages recurse (parser, resolver, planner, drop), so
+//! depth is limited here, where nothing recurses.
 //!
-//! The pass also makes words of documents usable as names: `user.name`, `@timestamp`, `price@2`, `interval` as a field,
-//! any word after a dot. The parser's dialect would read them as a function, an absolute value, an operator, a literal.
+//! The pass also makes words that occur in documents usable as names: `user.name`, `@timestamp`, `price@2`, `interval`
+//! as a field, any word after a dot. The parser's dialect would read them as a function, an absolute value, an operator
+//! or a literal.
+
+mod limits;
 
 use datafusion::sql::sqlparser::{
     dialect::PostgreSqlDialect,
@@ -13,26 +16,15 @@ use proto::{Code, Problem};
 
 /// Tokens of one statement.
 pub const TOKENS_MAX: usize = 50_000;
-/// Parentheses, brackets and CASE inside one another.
-pub const NESTING_MAX: usize = 50;
-/// Function calls inside one another: the parser tries each argument twice, so each level doubles its work.
-pub const CALLS_NESTED_MAX: usize = 16;
-/// Conditions joined by AND and OR, and operators within one of them, side by side: without a comma or a clause between
-/// them.
-pub const OPERATORS_MAX: usize = 1_000;
-/// Operators on the way from an expression to its deepest part, those in parentheses included.
-pub const OPERATORS_DEEP_MAX: usize = 2 * OPERATORS_MAX;
-/// UNION, EXCEPT and INTERSECT side by side.
-pub const SET_OPERATIONS_MAX: usize = 200;
 
-/// The tokens of one statement: no white space, no comments, no semicolon at the end.
+/// The tokens of one statement, without white space, comments and the final semicolon.
 pub struct Tokens {
-    /// In order, with where they stand.
+    /// The tokens in order, with their positions.
     pub all: Vec<TokenWithSpan>,
 }
 
 impl Tokens {
-    /// The word at this place, in capitals; empty where there is none, and for a quoted one.
+    /// The unquoted word at this index, in upper case; empty if the token is anything else.
     pub fn word(&self, index: usize) -> String {
         match self.all.get(index).map(|t| &t.token) {
             Some(Token::Word(word)) if word.quote_style.is_none() => word.value.to_ascii_uppercase(),
@@ -40,12 +32,12 @@ impl Tokens {
         }
     }
 
-    /// Whether the words from here on are these.
+    /// Whether the tokens from this index are these words.
     pub fn words(&self, index: usize, words: &[&str]) -> bool {
         words.iter().enumerate().all(|(i, word)| self.word(index + i) == *word)
     }
 
-    /// The text from this token to the last, as it was written.
+    /// The statement's text from this token through the last.
     pub fn text_from<'a>(&self, sql: &'a str, index: usize) -> &'a str {
         match (self.all.get(index), self.all.last()) {
             (Some(first), Some(last)) => &sql[offset(sql, first.span.start)..offset(sql, last.span.end)],
@@ -54,11 +46,11 @@ impl Tokens {
     }
 }
 
-/// Reads the tokens of a statement and checks all limits.
-pub fn tokens(sql: &str, statement_bytes_max: usize) -> Result<Tokens, Problem> {
+/// Splits a statement into tokens and checks all limits.
+pub fn tokenize(sql: &str, statement_bytes_max: usize) -> Result<Tokens, Problem> {
     if sql.len() > statement_bytes_max {
         return Err(too_complex(
-            format!("a statement of {} bytes", sql.len()),
+            format!("the statement is too long: {} bytes", sql.len()),
             format!("the limit is {statement_bytes_max} bytes"),
         ));
     }
@@ -66,7 +58,7 @@ pub fn tokens(sql: &str, statement_bytes_max: usize) -> Result<Tokens, Problem> 
     Tokenizer::new(&PostgreSqlDialect {}, sql)
         .tokenize_with_location_into_buf(&mut raw)
         .map_err(|e| {
-            Problem::new(Code::BadSql, format!("the statement cannot be read: {}", e.message))
+            Problem::new(Code::BadSql, format!("cannot parse the statement: {}", e.message))
                 .at(e.location.line, e.location.column)
         })?;
     let mut all = significant(raw);
@@ -78,17 +70,17 @@ pub fn tokens(sql: &str, statement_bytes_max: usize) -> Result<Tokens, Problem> 
     }
     if all.len() > TOKENS_MAX {
         return Err(too_complex(
-            format!("a statement of {} tokens", all.len()),
+            format!("the statement is too long: {} tokens", all.len()),
             format!("the limit is {TOKENS_MAX} tokens"),
         ));
     }
     if let Some(stray) = all.iter().find(|t| matches!(t.token, Token::SemiColon)) {
-        return Err(Problem::new(Code::BadSql, "more than one statement")
+        return Err(Problem::new(Code::BadSql, "the request has more than one statement")
             .hint("send one statement at a time")
             .at(stray.span.start.line, stray.span.start.column));
     }
-    bound(&all)?;
-    soften(&mut all);
+    limits::check_limits(&all)?;
+    quote_names(&mut all);
     Ok(Tokens {
         all: with_distinct_operators(all),
     })
@@ -98,46 +90,23 @@ fn too_complex(detail: String, hint: String) -> Problem {
     Problem::new(Code::TooComplex, detail).hint(hint)
 }
 
-/// Drops white space and comments, and joins what belongs together only when it touches: `@timestamp`, `price@2`.
+/// Drops white space and comments, and joins names with `@` if they touch it: `@timestamp`, `price@2`.
 fn significant(raw: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut all: Vec<TokenWithSpan> = Vec::with_capacity(raw.len());
     let mut raw = raw.into_iter().peekable();
     while let Some(token) = raw.next() {
         match &token.token {
-            Token::Whitespace(_) => continue,
-            Token::AtSign => {
-                let next = raw
-                    .peek()
-                    .filter(|next| next.span.start == token.span.end)
-                    .and_then(|next| match &next.token {
-                        Token::Word(word) if word.quote_style.is_none() => Some(word.value.clone()),
-                        Token::Number(digits, false) => Some(digits.clone()),
-                        _ => None,
-                    });
-                let before = all
-                    .last()
-                    .filter(|last| last.span.end == token.span.start)
-                    .and_then(|last| match &last.token {
-                        Token::Word(word) => Some(word.value.clone()),
-                        _ => None,
-                    });
-                let Some(next) = next else {
-                    all.push(token);
-                    continue;
-                };
-                let end = raw.next().map_or(token.span.end, |next| next.span.end);
-                let mut start = token.span.start;
-                if before.is_some() {
-                    start = all.pop().map_or(start, |last| last.span.start);
+            Token::Whitespace(_) => {}
+            Token::AtSign => match raw.peek().and_then(|next| name_after_at(&token, next)) {
+                None => all.push(token),
+                Some(name) => {
+                    let end = raw.next().map_or(token.span.end, |next| next.span.end);
+                    let joined = joined_with_at(&mut all, &token, &name, end);
+                    all.push(joined);
                 }
-                let name = format!("{}@{next}", before.unwrap_or_default());
-                all.push(TokenWithSpan {
-                    token: Token::make_word(&name, Some('"')),
-                    span: datafusion::sql::sqlparser::tokenizer::Span::new(start, end),
-                });
-            }
-            // `a>-1`: no operator of SQL ends in a sign.
-            Token::CustomBinaryOperator(op) => match compared_with_signed(op) {
+            },
+            // `a>-1`: no SQL operator ends in a sign.
+            Token::CustomBinaryOperator(op) => match split_signed_comparison(op) {
                 Some((comparison, sign)) => {
                     let span = token.span;
                     all.extend([comparison, sign].map(|token| TokenWithSpan { token, span }));
@@ -150,8 +119,41 @@ fn significant(raw: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     all
 }
 
-/// A comparison and the sign of the number behind it, written without a space between them.
-fn compared_with_signed(op: &str) -> Option<(Token, Token)> {
+/// The text of an unquoted word or a number that directly follows an `@`.
+fn name_after_at(at: &TokenWithSpan, next: &TokenWithSpan) -> Option<String> {
+    if next.span.start != at.span.end {
+        return None;
+    }
+    match &next.token {
+        Token::Word(word) if word.quote_style.is_none() => Some(word.value.clone()),
+        Token::Number(digits, false) => Some(digits.clone()),
+        _ => None,
+    }
+}
+
+/// A quoted word of `@` and the name after it. If a word directly precedes the `@`, it is removed from `all` and
+/// becomes the beginning of the new word.
+fn joined_with_at(all: &mut Vec<TokenWithSpan>, at: &TokenWithSpan, name: &str, end: Location) -> TokenWithSpan {
+    let before = all
+        .last()
+        .filter(|last| last.span.end == at.span.start)
+        .and_then(|last| match &last.token {
+            Token::Word(word) => Some(word.value.clone()),
+            _ => None,
+        });
+    let mut start = at.span.start;
+    if before.is_some() {
+        start = all.pop().map_or(start, |last| last.span.start);
+    }
+    let name = format!("{}@{name}", before.unwrap_or_default());
+    TokenWithSpan {
+        token: Token::make_word(&name, Some('"')),
+        span: datafusion::sql::sqlparser::tokenizer::Span::new(start, end),
+    }
+}
+
+/// Splits a comparison from the sign of the number after it, for `a>-1` without a space.
+fn split_signed_comparison(op: &str) -> Option<(Token, Token)> {
     let (comparison, sign) = match op.strip_suffix('-') {
         Some(comparison) => (comparison, Token::Minus),
         None => (op.strip_suffix('+')?, Token::Plus),
@@ -168,228 +170,17 @@ fn compared_with_signed(op: &str) -> Option<(Token, Token)> {
     Some((comparison, sign))
 }
 
-/// Counts nesting and operator chains.
-fn bound(all: &[TokenWithSpan]) -> Result<(), Problem> {
-    let mut levels = vec![Level::default()];
-    for (index, token) in all.iter().enumerate() {
-        let at = token.span.start;
-        let (opens, closes, case) = match &token.token {
-            Token::LParen | Token::LBracket | Token::LBrace => (true, false, false),
-            Token::RParen | Token::RBracket | Token::RBrace => (false, true, false),
-            Token::Word(word) if word.keyword == Keyword::CASE => (true, false, true),
-            Token::Word(word) if word.keyword == Keyword::END => {
-                (false, levels.last().is_some_and(|level| level.case), false)
-            }
-            _ => (false, false, false),
-        };
-        if opens {
-            let before = index.checked_sub(1).map(|before| &all[before].token);
-            let call = token.token == Token::LParen && before.is_some_and(is_called);
-            levels.push(Level {
-                case,
-                call,
-                ..Level::default()
-            });
-            if levels.iter().filter(|level| level.call).count() > CALLS_NESTED_MAX {
-                return Err(too_complex(
-                    format!("over {CALLS_NESTED_MAX} function calls inside one another"),
-                    "split the statement with WITH".into(),
-                )
-                .at(at.line, at.column));
-            }
-            if levels.len() - 1 > NESTING_MAX {
-                return Err(too_complex(
-                    format!("nested over {NESTING_MAX} levels deep"),
-                    "split the statement with WITH".into(),
-                )
-                .at(at.line, at.column));
-            }
-        }
-        let inside = if closes && levels.len() > 1 {
-            levels.pop().map_or(0, |level| level.depth())
-        } else {
-            0
-        };
-        let Some(level) = levels.last_mut() else { continue };
-        level.inside = level.inside.max(inside);
-        match role(&token.token) {
-            Role::Operator => level.operators += 1,
-            Role::Junction => level.join(),
-            Role::SetOperation => level.set_operations += 1,
-            Role::Boundary => level.begin(),
-            Role::Plain => {}
-        }
-        if level.depth() > OPERATORS_DEEP_MAX {
-            return Err(too_complex(
-                format!("over {OPERATORS_DEEP_MAX} operators inside one another"),
-                "compute a part in a WITH query".into(),
-            )
-            .at(at.line, at.column));
-        }
-        if level.operators.max(level.junctions) > OPERATORS_MAX {
-            return Err(too_complex(
-                format!("over {OPERATORS_MAX} operators side by side"),
-                "a list fits into IN (…) or VALUES".into(),
-            )
-            .at(at.line, at.column));
-        }
-        if level.set_operations > SET_OPERATIONS_MAX {
-            return Err(too_complex(
-                format!("over {SET_OPERATIONS_MAX} set operations side by side"),
-                "a list fits into VALUES".into(),
-            )
-            .at(at.line, at.column));
-        }
-    }
-    Ok(())
-}
-
-/// What was seen at one level of nesting.
-#[derive(Default)]
-struct Level {
-    /// ANDs and ORs since the last comma or clause.
-    junctions: usize,
-    /// Other operators since then, or since the last of those.
-    operators: usize,
-    /// The depth of what stood in parentheses since then.
-    inside: usize,
-    /// The depth of the deepest condition before the last AND or OR.
-    joined: usize,
-    /// The depth of the deepest expression before the last comma or clause.
-    before: usize,
-    set_operations: usize,
-    /// Whether it is a CASE, which END closes.
-    case: bool,
-    /// Whether it holds the arguments of a call.
-    call: bool,
-}
-
-impl Level {
-    /// Operators on the way to the deepest part.
-    fn depth(&self) -> usize {
-        self.before
-            .max(self.junctions + self.joined.max(self.operators + self.inside))
-    }
-
-    /// Goes on behind an AND or OR.
-    fn join(&mut self) {
-        self.joined = self.joined.max(self.operators + self.inside);
-        (self.junctions, self.operators, self.inside) = (self.junctions + 1, 0, 0);
-    }
-
-    /// Goes on behind a comma or a clause.
-    fn begin(&mut self) {
-        self.before = self.depth();
-        (self.junctions, self.joined, self.operators, self.inside) = (0, 0, 0, 0);
-    }
-}
-
-/// Whether a parenthesis behind this token opens arguments: it is a name, not a word that stands before a condition, a
-/// list or a query.
-fn is_called(before: &Token) -> bool {
-    let Token::Word(word) = before else { return false };
-    !matches!(
-        word.keyword,
-        Keyword::ALL
-            | Keyword::AND
-            | Keyword::ANY
-            | Keyword::AS
-            | Keyword::BETWEEN
-            | Keyword::BY
-            | Keyword::DISTINCT
-            | Keyword::ELSE
-            | Keyword::EXCEPT
-            | Keyword::EXISTS
-            | Keyword::FILTER
-            | Keyword::FROM
-            | Keyword::GROUP
-            | Keyword::HAVING
-            | Keyword::IN
-            | Keyword::INTERSECT
-            | Keyword::JOIN
-            | Keyword::LATERAL
-            | Keyword::LIKE
-            | Keyword::NOT
-            | Keyword::ON
-            | Keyword::OR
-            | Keyword::OVER
-            | Keyword::SELECT
-            | Keyword::SETS
-            | Keyword::SOME
-            | Keyword::THEN
-            | Keyword::UNION
-            | Keyword::USING
-            | Keyword::VALUES
-            | Keyword::WHEN
-            | Keyword::WHERE
-    ) || word.quote_style.is_some()
-}
-
-enum Role {
-    Operator,
-    Junction,
-    SetOperation,
-    Boundary,
-    Plain,
-}
-
-fn role(token: &Token) -> Role {
-    match token {
-        Token::Comma => Role::Boundary,
-        Token::Word(word) if word.quote_style.is_none() => match word.keyword {
-            Keyword::SELECT
-            | Keyword::FROM
-            | Keyword::WHERE
-            | Keyword::GROUP
-            | Keyword::HAVING
-            | Keyword::ORDER
-            | Keyword::ON => Role::Boundary,
-            Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT => Role::SetOperation,
-            Keyword::AND | Keyword::OR => Role::Junction,
-            Keyword::XOR
-            | Keyword::NOT
-            | Keyword::IS
-            | Keyword::IN
-            | Keyword::LIKE
-            | Keyword::ILIKE
-            | Keyword::SIMILAR
-            | Keyword::BETWEEN
-            | Keyword::COLLATE
-            | Keyword::AT
-            | Keyword::NOTNULL
-            | Keyword::OVERLAPS
-            | Keyword::OPERATOR
-            | Keyword::JOIN
-            | Keyword::INTERVAL => Role::Operator,
-            _ => Role::Plain,
-        },
-        Token::Word(_)
-        | Token::Number(..)
-        | Token::SingleQuotedString(_)
-        | Token::Period
-        | Token::LParen
-        | Token::RParen
-        | Token::LBracket
-        | Token::RBracket
-        | Token::LBrace
-        | Token::RBrace
-        | Token::Placeholder(_)
-        | Token::EOF => Role::Plain,
-        _ => Role::Operator,
-    }
-}
-
-/// Quotes words that are names where they stand, though the dialect knows them as something else.
-fn soften(all: &mut [TokenWithSpan]) {
+/// Quotes keywords of the dialect that are names in their position.
+fn quote_names(all: &mut [TokenWithSpan]) {
     for i in 0..all.len() {
         let after_dot = i > 0 && matches!(all[i - 1].token, Token::Period);
-        // A type stands there, not a name.
+        // A type follows, not a name.
         let after_cast = i > 0
             && (matches!(all[i - 1].token, Token::DoubleColon)
                 || matches!(&all[i - 1].token, Token::Word(w) if w.keyword == Keyword::AS));
         let next = all.get(i + 1).map(|t| t.token.clone());
         let dot = matches!(next, Some(Token::Period));
-        // CURRENT ROW bounds a window.
+        // In CURRENT ROW, the bound of a window frame, ROW stays a keyword.
         let after_current =
             i > 0 && matches!(&all[i - 1].token, Token::Word(w) if w.value.eq_ignore_ascii_case("current"));
         let Token::Word(word) = &mut all[i].token else { continue };
@@ -406,14 +197,17 @@ fn soften(all: &mut [TokenWithSpan]) {
     }
 }
 
-/// `IS [NOT] DISTINCT FROM` as an operator of its own: the parser takes all that follows it, AND and OR included, for
-/// its right side.
+/// Replaces `IS [NOT] DISTINCT FROM` with a custom operator. The parser would take everything after it as its right
+/// side, including AND and OR.
 fn with_distinct_operators(all: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let is = |place: usize, keyword: Keyword| matches!(all.get(place).map(|t| &t.token), Some(Token::Word(word)) if word.keyword == keyword);
-    let (mut out, mut place) = (Vec::with_capacity(all.len()), 0);
-    while let Some(token) = all.get(place) {
-        let not = usize::from(is(place + 1, Keyword::NOT));
-        if is(place, Keyword::IS) && is(place + 1 + not, Keyword::DISTINCT) && is(place + 2 + not, Keyword::FROM) {
+    let is = |index: usize, keyword: Keyword| {
+        let token = all.get(index).map(|t| &t.token);
+        matches!(token, Some(Token::Word(word)) if word.keyword == keyword)
+    };
+    let (mut out, mut index) = (Vec::with_capacity(all.len()), 0);
+    while let Some(token) = all.get(index) {
+        let not = usize::from(is(index + 1, Keyword::NOT));
+        if is(index, Keyword::IS) && is(index + 1 + not, Keyword::DISTINCT) && is(index + 2 + not, Keyword::FROM) {
             let name = if not == 1 { "is_not_distinct" } else { "is_distinct" };
             let tokens = [
                 Token::make_keyword("OPERATOR"),
@@ -425,16 +219,16 @@ fn with_distinct_operators(all: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                 token: new,
                 span: token.span,
             }));
-            place += 3 + not;
+            index += 3 + not;
         } else {
             out.push(token.clone());
-            place += 1;
+            index += 1;
         }
     }
     out
 }
 
-/// Whether a keyword is a plain name, given what follows it.
+/// Whether a keyword is a plain name, given the token after it.
 fn is_name_here(keyword: Keyword, next: Option<&Token>) -> bool {
     let string = matches!(
         next,
@@ -480,7 +274,7 @@ fn is_name_here(keyword: Keyword, next: Option<&Token>) -> bool {
     }
 }
 
-/// Where a line and column are in the text, in bytes.
+/// The byte offset of a line and column in the text.
 fn offset(sql: &str, at: Location) -> usize {
     let (mut line, mut column) = (1, 1);
     for (i, c) in sql.char_indices() {

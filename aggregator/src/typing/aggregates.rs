@@ -1,4 +1,5 @@
-//! Gives aggregates and windows their types: each argument is converted to the type that the function takes.
+//! Lowers aggregate and window functions: replaces untyped functions with typed ones, and converts each argument to the
+//! type that the function takes.
 
 use std::sync::Arc;
 
@@ -9,51 +10,54 @@ use datafusion::{
     },
     common::{DFSchema, DataFusionError, Result, ScalarValue},
     logical_expr::{
-        Accumulator, AggregateUDF, AggregateUDFImpl, Expr, Signature,
-        expr::{AggregateFunction, Sort, WindowFunction},
+        Accumulator, AggregateUDF, AggregateUDFImpl, Expr, Signature, WindowFrame, WindowFrameBound, WindowFrameUnits,
+        WindowFunctionDefinition,
+        expr::{AggregateFunction, Sort, WindowFunction, WindowFunctionParams},
         function::AccumulatorArgs,
     },
 };
 use plan::{
-    Kinds, Type, arrays,
+    Type, arrays,
     functions::{constants, extreme},
 };
 use proto::{Code, Problem};
 
 use super::{
-    lower::{arguments, condition},
-    operand::{Class, Operand, cast},
+    lower::{coerce_arguments, condition},
+    operand::{Operand, TypeClass, cast, reads_as_integer},
+    untyped::library_aggregate,
 };
 
-/// An ORDER BY key by which DataFusion sorts as we say.
-pub fn sort(sort: Sort, schema: &DFSchema) -> Result<Sort> {
+/// An ORDER BY key by which DataFusion sorts values of several kinds in our order.
+pub fn lower_sort(sort: Sort, schema: &DFSchema) -> Result<Sort> {
     Ok(Sort {
         expr: Operand::of(sort.expr, schema)?.sort_key(),
         ..sort
     })
 }
 
-/// An aggregate with its types.
-pub fn aggregate_of(function: AggregateFunction, schema: &DFSchema) -> Result<Expr> {
+/// Lowers a call of an aggregate function.
+pub fn lower_aggregate_call(function: AggregateFunction, schema: &DFSchema) -> Result<Expr> {
     let AggregateFunction { func, params } = function;
-    let Some(inner) = super::open::aggregate(&func) else {
+    let Some(inner) = library_aggregate(&func) else {
         return Ok(Expr::AggregateFunction(AggregateFunction { func, params }));
     };
-    let (func, args) = aggregate(&inner, Operand::all(params.args, schema)?, params.distinct)?;
-    // The order of rows does not change these, and the planner would take the ORDER BY for another argument.
-    let ordered = !matches!(
+    let (func, args) = lower_aggregate(&inner, Operand::all(params.args, schema)?, params.distinct)?;
+    // The results of these do not depend on the order of rows, and the planner would take the ORDER BY as another
+    // argument.
+    let uses_order = !matches!(
         inner.name(),
         "min" | "max" | "sum" | "avg" | "count" | "approx_distinct" | "bool_and" | "bool_or"
     );
     let params = datafusion::logical_expr::expr::AggregateFunctionParams {
-        order_by: if ordered { params.order_by } else { vec![] },
+        order_by: if uses_order { params.order_by } else { vec![] },
         args: vec![],
         ..params
     };
     let mut order_by = params
         .order_by
         .into_iter()
-        .map(|key| sort(key, schema))
+        .map(|key| lower_sort(key, schema))
         .collect::<Result<Vec<_>>>()?;
     // WITHIN GROUP orders by the first argument.
     if func.supports_within_group_clause()
@@ -75,34 +79,34 @@ pub fn aggregate_of(function: AggregateFunction, schema: &DFSchema) -> Result<Ex
     )))
 }
 
-/// Digits of the integers that `sum` takes. DataFusion gives a sum ten digits more, so that it has the most that a
-/// decimal may have.
-const SUMMED_DIGITS: u8 = DECIMAL128_MAX_PRECISION - 10;
+/// The precision to which integers are cast for `sum`. DataFusion adds ten digits for the result, which then has the
+/// maximum precision of a decimal.
+const SUM_INPUT_DIGITS: u8 = DECIMAL128_MAX_PRECISION - 10;
 
-/// An aggregate and its arguments, as their types ask for it.
-pub fn aggregate(
+/// The aggregate function for arguments of these types, and the converted arguments.
+pub fn lower_aggregate(
     inner: &Arc<AggregateUDF>,
     args: Vec<Operand>,
     distinct: bool,
 ) -> Result<(Arc<AggregateUDF>, Vec<Expr>)> {
-    let same = |args: Vec<Expr>| Ok((Arc::clone(inner), args));
+    let same_function = |args: Vec<Expr>| Ok((Arc::clone(inner), args));
     match (inner.name(), args.as_slice()) {
         ("sum", [value]) => {
             let number = value.number()?;
-            let integer = match value.class() {
-                Class::Int => true,
-                Class::Json(kinds) => kinds.any(Kinds::INT) && !kinds.any(Kinds::FLOAT | Kinds::BIG),
+            let is_integer = match value.class() {
+                TypeClass::Int => true,
+                TypeClass::Json(kinds) => reads_as_integer(kinds),
                 _ => false,
             };
-            // The sum of integers is a decimal: it cannot wrap.
-            same(vec![if integer {
-                cast(number, DataType::Decimal128(SUMMED_DIGITS, 0))
+            // Integers are summed as decimals, which cannot overflow.
+            same_function(vec![if is_integer {
+                cast(number, DataType::Decimal128(SUM_INPUT_DIGITS, 0))
             } else {
                 number
             }])
         }
         ("min" | "max", [value]) => match value.class() {
-            Class::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => {
+            TypeClass::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => {
                 let name = if inner.name() == "min" {
                     extreme::MIN
                 } else {
@@ -113,27 +117,27 @@ pub fn aggregate(
                     .find(|function| function.name() == name);
                 Ok((function.unwrap_or_else(|| Arc::clone(inner)), vec![value.expr.clone()]))
             }
-            _ => same(vec![value.native()]),
+            _ => same_function(vec![value.native()]),
         },
-        ("approx_distinct", [value]) if !matches!(value.class(), Class::Int | Class::Text) => {
-            same(vec![value.canonical()])
+        ("approx_distinct", [value]) if !matches!(value.class(), TypeClass::Int | TypeClass::Text) => {
+            same_function(vec![value.canonical()])
         }
         ("count" | "approx_distinct" | "array_agg" | "grouping", _) => {
-            let of = |value: &Operand| {
+            let argument = |value: &Operand| {
                 if distinct || inner.name() != "array_agg" {
-                    value.key()
+                    value.group_key()
                 } else {
                     value.native()
                 }
             };
-            same(args.iter().map(of).collect())
+            same_function(args.iter().map(argument).collect())
         }
-        (name, _) => same(arguments(name, &args)?),
+        (name, _) => same_function(coerce_arguments(name, &args)?),
     }
 }
 
-/// The variant of an aggregate for a window frame whose start moves, so that rows leave it.
-fn sliding(
+/// The variant of an aggregate for a window frame whose start moves, so that rows leave the frame.
+fn sliding_variant(
     function: Arc<AggregateUDF>,
     mut args: Vec<Expr>,
     schema: &DFSchema,
@@ -148,9 +152,9 @@ fn sliding(
         return Ok((function, args));
     };
     match Operand::of(value.clone(), schema)?.class() {
-        Class::Double => {}
-        Class::Int if name == sliding::AVG => *value = cast(value.clone(), DataType::Float64),
-        // Decimals and intervals are exact.
+        TypeClass::Double => {}
+        TypeClass::Int if name == sliding::AVG => *value = cast(value.clone(), DataType::Float64),
+        // Decimals and intervals are exact and need no variant.
         _ => return Ok((function, args)),
     }
     let named = sliding::aggregates().into_iter().find(|sliding| sliding.name() == name);
@@ -159,14 +163,14 @@ fn sliding(
 
 /// An aggregate as a window function.
 ///
-/// DataFusion takes the results of `min` and `max` over a growing frame for sorted and leaves out an ORDER BY; but the
-/// frames of the first rows may have no value, and their NULLs belong to the other end. So this wrapper claims no
-/// order. It also limits how many bytes of texts or lists the window produces, because DataFusion builds a value for
-/// every row or copies one value to all rows.
+/// DataFusion assumes that the results of `min` and `max` over a growing frame are sorted, and omits an ORDER BY. But
+/// the frames of the first rows may have no value, and their NULLs belong at the other end. This wrapper therefore
+/// declares no order. It also limits how many bytes of texts or lists the window produces, because DataFusion builds a
+/// value for every row or copies one value to all rows.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct InWindow(Arc<AggregateUDF>);
+struct WindowAggregate(Arc<AggregateUDF>);
 
-impl AggregateUDFImpl for InWindow {
+impl AggregateUDFImpl for WindowAggregate {
     fn name(&self) -> &str {
         self.0.name()
     }
@@ -184,38 +188,40 @@ impl AggregateUDFImpl for InWindow {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        let long = constants::is_long(args.return_field.data_type());
+        let is_long = constants::is_long(args.return_field.data_type());
         let accumulator = self.0.accumulator(args)?;
-        Ok(if long {
-            Repeated::boxed(accumulator)
+        Ok(if is_long {
+            SizeLimitedAccumulator::boxed(accumulator)
         } else {
             accumulator
         })
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        let long = constants::is_long(args.return_field.data_type());
+        let is_long = constants::is_long(args.return_field.data_type());
         let accumulator = self.0.create_sliding_accumulator(args)?;
-        Ok(if long {
-            Repeated::boxed(accumulator)
+        Ok(if is_long {
+            SizeLimitedAccumulator::boxed(accumulator)
         } else {
             accumulator
         })
     }
 }
 
-/// Bytes that one window may make of the rows of one partition.
+/// Bytes of results that a window function may produce for the rows of one partition.
 const WINDOW_BYTES_MAX: usize = 256 << 20;
 
-/// Counts the values that it gives: each is for the rows that came since the last one.
+/// Limits the bytes of the results of an accumulator. Each result is counted once for every row since the previous one.
 #[derive(Debug)]
-struct Repeated {
+struct SizeLimitedAccumulator {
     inner: Box<dyn Accumulator>,
+    /// Rows since the previous result.
     rows: usize,
+    /// Bytes of all results so far.
     bytes: usize,
 }
 
-impl Repeated {
+impl SizeLimitedAccumulator {
     fn boxed(inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
         Box::new(Self {
             inner,
@@ -224,14 +230,14 @@ impl Repeated {
         })
     }
 
-    fn came(&mut self, values: &[ArrayRef]) {
+    fn count_rows(&mut self, values: &[ArrayRef]) {
         self.rows += values.first().map_or(0, |values| values.len());
     }
 }
 
-impl Accumulator for Repeated {
+impl Accumulator for SizeLimitedAccumulator {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.came(values);
+        self.count_rows(values);
         self.inner.update_batch(values)
     }
 
@@ -258,9 +264,10 @@ impl Accumulator for Repeated {
             .saturating_add((arrays::value_size(&value) as usize).saturating_mul(self.rows.max(1)));
         self.rows = 0;
         if self.bytes > WINDOW_BYTES_MAX {
-            let detail = format!("a window makes over {WINDOW_BYTES_MAX} bytes of texts or lists for one partition");
+            let detail =
+                format!("a window function produces over {WINDOW_BYTES_MAX} bytes of texts or lists for one partition");
             let problem =
-                Problem::new(Code::LimitReached, detail).hint("aggregate by GROUP BY, or over a frame of fewer rows");
+                Problem::new(Code::LimitReached, detail).hint("use GROUP BY, or a window frame with fewer rows");
             return Err(DataFusionError::External(Box::new(problem)));
         }
         Ok(value)
@@ -271,83 +278,113 @@ impl Accumulator for Repeated {
     }
 }
 
-/// A window function with its types.
-pub fn window_of(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
-    use datafusion::logical_expr::WindowFunctionDefinition as Definition;
+/// Lowers a call of a window function.
+pub fn lower_window(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
     let WindowFunction { fun, mut params } = function;
     let args = Operand::all(std::mem::take(&mut params.args), schema)?;
     let (fun, args) = match fun {
-        Definition::AggregateUDF(func) => match super::open::aggregate(&func) {
-            Some(inner) => {
-                let (func, args) = aggregate(&inner, args, params.distinct)?;
-                let grows = matches!(
-                    func.name(),
-                    "min" | "max" | "array_agg" | "string_agg" | extreme::MIN | extreme::MAX
-                );
-                let func = if grows {
-                    Arc::new(AggregateUDF::from(InWindow(func)))
-                } else {
-                    func
-                };
-                let (func, args) = if params.window_frame.is_ever_expanding() || params.distinct {
-                    (func, args)
-                } else {
-                    sliding(func, args, schema)?
-                };
-                (Definition::AggregateUDF(func), args)
-            }
-            None => (
-                Definition::AggregateUDF(func),
-                args.into_iter().map(|arg| arg.expr).collect(),
-            ),
-        },
+        WindowFunctionDefinition::AggregateUDF(func) => {
+            let (func, args) = lower_windowed_aggregate(func, args, &params, schema)?;
+            (WindowFunctionDefinition::AggregateUDF(func), args)
+        }
         other => {
-            let name = other.name().to_owned();
-            (other, arguments(&name, &args)?)
+            let args = coerce_arguments(other.name(), &args)?;
+            (other, args)
         }
     };
     params.args = args;
     params.partition_by = Operand::all(params.partition_by, schema)?
         .iter()
-        .map(Operand::key)
+        .map(Operand::group_key)
         .collect();
-    let ranged = params.window_frame.units == datafusion::logical_expr::WindowFrameUnits::Range && {
-        use datafusion::logical_expr::WindowFrameBound::{CurrentRow, Following, Preceding};
-        let free = |bound: &datafusion::logical_expr::WindowFrameBound| match bound {
-            CurrentRow => true,
-            Preceding(distance) | Following(distance) => distance.is_null(),
-        };
-        !(free(&params.window_frame.start_bound) && free(&params.window_frame.end_bound))
-    };
-    // The planner has the distance as a text: of a number, or of an interval between times.
-    let timed = [&params.window_frame.start_bound, &params.window_frame.end_bound].into_iter().any(|bound| {
-        use datafusion::logical_expr::WindowFrameBound::{Following, Preceding};
-        matches!(bound, Preceding(distance) | Following(distance)
-            if matches!(distance.data_type(), DataType::Interval(_)) || distance.try_as_str().flatten().is_some_and(|text| text.trim().parse::<f64>().is_err()))
-    });
-    let key = |key: Sort| match ranged {
-        // A frame by distance measures it in numbers or times.
+    params.order_by = match is_range_by_distance(&params.window_frame) {
         true => {
-            let operand = Operand::of(key.expr, schema)?;
-            let expr = if timed {
-                operand.time()?
-            } else if operand.kinds().is_some_and(|kinds| {
-                kinds
-                    .native()
-                    .is_none_or(|native| !matches!(native, Type::Int | Type::Double))
-            }) {
-                operand.double()?
-            } else {
-                operand.native()
-            };
-            Ok(Sort { expr, ..key })
+            let is_time = is_time_distance(&params.window_frame);
+            let order_by = params.order_by.into_iter();
+            order_by
+                .map(|key| range_key(key, is_time, schema))
+                .collect::<Result<_>>()?
         }
-        false => sort(key, schema),
+        false => {
+            let order_by = params.order_by.into_iter();
+            order_by.map(|key| lower_sort(key, schema)).collect::<Result<_>>()?
+        }
     };
-    params.order_by = params.order_by.into_iter().map(key).collect::<Result<_>>()?;
     params.filter = params
         .filter
         .map(|filter| condition(*filter, schema).map(Box::new))
         .transpose()?;
     Ok(Expr::WindowFunction(Box::new(WindowFunction { fun, params })))
+}
+
+/// An aggregate that is called as a window function, and its converted arguments.
+fn lower_windowed_aggregate(
+    func: Arc<AggregateUDF>,
+    args: Vec<Operand>,
+    params: &WindowFunctionParams,
+    schema: &DFSchema,
+) -> Result<(Arc<AggregateUDF>, Vec<Expr>)> {
+    let Some(inner) = library_aggregate(&func) else {
+        return Ok((func, args.into_iter().map(|arg| arg.expr).collect()));
+    };
+    let (func, args) = lower_aggregate(&inner, args, params.distinct)?;
+    let needs_wrapper = matches!(
+        func.name(),
+        "min" | "max" | "array_agg" | "string_agg" | extreme::MIN | extreme::MAX
+    );
+    let func = if needs_wrapper {
+        Arc::new(AggregateUDF::from(WindowAggregate(func)))
+    } else {
+        func
+    };
+    if params.window_frame.is_ever_expanding() || params.distinct {
+        Ok((func, args))
+    } else {
+        sliding_variant(func, args, schema)
+    }
+}
+
+/// Whether a frame is a RANGE with a distance, which is measured on the ORDER BY key.
+fn is_range_by_distance(frame: &WindowFrame) -> bool {
+    let has_distance = |bound: &WindowFrameBound| match bound {
+        WindowFrameBound::CurrentRow => false,
+        WindowFrameBound::Preceding(distance) | WindowFrameBound::Following(distance) => !distance.is_null(),
+    };
+    frame.units == WindowFrameUnits::Range && (has_distance(&frame.start_bound) || has_distance(&frame.end_bound))
+}
+
+/// Whether a distance of a frame is an interval between times. The planner has the distance as a text: one that is not
+/// a number is an interval.
+fn is_time_distance(frame: &WindowFrame) -> bool {
+    let is_interval = |distance: &ScalarValue| {
+        matches!(distance.data_type(), DataType::Interval(_))
+            || distance
+                .try_as_str()
+                .flatten()
+                .is_some_and(|text| text.trim().parse::<f64>().is_err())
+    };
+    [&frame.start_bound, &frame.end_bound]
+        .into_iter()
+        .any(|bound| match bound {
+            WindowFrameBound::Preceding(distance) | WindowFrameBound::Following(distance) => is_interval(distance),
+            WindowFrameBound::CurrentRow => false,
+        })
+}
+
+/// The ORDER BY key of a RANGE with a distance: a time or a number, because the distance is measured on it.
+fn range_key(key: Sort, is_time: bool, schema: &DFSchema) -> Result<Sort> {
+    let operand = Operand::of(key.expr, schema)?;
+    let is_native_number = operand.kinds().is_none_or(|kinds| {
+        kinds
+            .native()
+            .is_some_and(|native| matches!(native, Type::Int | Type::Double))
+    });
+    let expr = if is_time {
+        operand.time()?
+    } else if is_native_number {
+        operand.native()
+    } else {
+        operand.double()?
+    };
+    Ok(Sort { expr, ..key })
 }

@@ -1,9 +1,12 @@
-//! Correlated sub-queries compare columns: DataFusion turns them into joins only where they do. What a comparison
-//! computes of the rows around it, or of its own, is computed below as a column of its own.
+//! Makes correlated subqueries compare plain columns, because DataFusion can turn only such subqueries into joins. An
+//! expression over the rows of the subquery or of the outer query becomes a computed column of a projection below.
 //!
 //! ```text
-//!   Filter: (SELECT … WHERE json_get(e.user, 'id', 'int') = outer(json_get(u.id, '', 'int'))) > 1     over u
-//!     -> Filter: (SELECT … FROM (SELECT *, json_get(e.user, …) AS a FROM e) WHERE a = outer(b)) > 1   over (SELECT *, json_get(u.id, …) AS b FROM u)
+//!   Filter: (SELECT … WHERE json_get(e.user, 'id', 'int') = outer(json_get(u.id, '', 'int'))) > 1
+//!     u
+//! ->
+//!   Filter: (SELECT … FROM (SELECT *, json_get(e.user, …) AS a FROM e) WHERE a = outer(b)) > 1
+//!     (SELECT *, json_get(u.id, …) AS b FROM u)
 //! ```
 
 use std::sync::Arc;
@@ -19,25 +22,25 @@ use datafusion::{
     },
 };
 
-/// A plan in which correlated sub-queries compare columns.
-pub fn columns_compared(plan: LogicalPlan) -> Result<LogicalPlan> {
+/// Replaces the computed operands of comparisons in correlated subqueries with columns.
+pub fn compare_by_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
     if !plan.exists(|node| Ok(has_subquery(node)))? {
         return Ok(plan);
     }
-    let mut names = Names(0);
+    let mut names = ColumnNames(0);
     let inner = plan
-        .transform_up_with_subqueries(|node| Ok(Transformed::yes(inner_columns(node, &mut names)?)))?
+        .transform_up_with_subqueries(|node| Ok(Transformed::yes(compute_inner_columns(node, &mut names)?)))?
         .data;
     Ok(inner
-        .transform_up_with_subqueries(|node| Ok(Transformed::yes(outer_columns(node, &mut names)?)))?
+        .transform_up_with_subqueries(|node| Ok(Transformed::yes(compute_outer_columns(node, &mut names)?)))?
         .data)
 }
 
-/// Names of computed columns, each used once in a statement. A condition that becomes part of a join moves past the
-/// columns that other sub-queries have computed, and must not take one of those for its own.
-struct Names(usize);
+/// Generates the names of computed columns, which are unique in a statement. A condition that becomes part of a join
+/// moves past the computed columns of other subqueries, and must not refer to one of those by mistake.
+struct ColumnNames(usize);
 
-impl Names {
+impl ColumnNames {
     fn next(&mut self) -> String {
         self.0 += 1;
         format!("\u{1}compared_{}", self.0)
@@ -46,20 +49,22 @@ impl Names {
 
 fn has_subquery(plan: &LogicalPlan) -> bool {
     let mut found = matches!(plan, LogicalPlan::Subquery(_));
-    let looked = plan.apply_subqueries(|_| {
+    let visited = plan.apply_subqueries(|_| {
         found = true;
         Ok(TreeNodeRecursion::Stop)
     });
-    found || looked.is_err()
+    found || visited.is_err()
 }
 
+/// Whether an expression refers to a column of an outer query.
 fn has_outer(expr: &Expr) -> bool {
     expr.exists(|node| Ok(matches!(node, Expr::OuterReferenceColumn(..))))
         .unwrap_or(false)
 }
 
-/// In a filter over rows and rows around it, each side of an equality that is computed of the rows themselves.
-fn inner_columns(plan: LogicalPlan, names: &mut Names) -> Result<LogicalPlan> {
+/// In a filter of a correlated subquery, computes each side of an equality that depends only on the subquery's own rows
+/// as a column below the filter.
+fn compute_inner_columns(plan: LogicalPlan, names: &mut ColumnNames) -> Result<LogicalPlan> {
     let LogicalPlan::Filter(filter) = &plan else {
         return Ok(plan);
     };
@@ -78,7 +83,7 @@ fn inner_columns(plan: LogicalPlan, names: &mut Names) -> Result<LogicalPlan> {
     };
     let conditions = split_conjunction_owned(filter.predicate.clone())
         .into_iter()
-        .map(|condition| match never_null(condition) {
+        .map(|condition| match without_null_guard(condition) {
             Expr::BinaryExpr(BinaryExpr {
                 left,
                 op: Operator::Eq,
@@ -92,15 +97,16 @@ fn inner_columns(plan: LogicalPlan, names: &mut Names) -> Result<LogicalPlan> {
     let predicate = conjunction(conditions.collect::<Vec<_>>());
     match predicate {
         Some(predicate) if !computed.is_empty() => {
-            let input = with_computed(&filter.input, computed)?;
+            let input = append_columns(&filter.input, computed)?;
             Ok(LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(input))?))
         }
         _ => Ok(plan),
     }
 }
 
-/// `CASE WHEN a IS NULL AND … THEN false ELSE a = b END` is `a = b` for a filter, which takes NULL for false.
-fn never_null(condition: Expr) -> Expr {
+/// In a filter, `CASE WHEN a IS NULL AND … THEN false ELSE a = b END` is the same as `a = b`, because a filter treats
+/// NULL as false.
+fn without_null_guard(condition: Expr) -> Expr {
     let Expr::Case(case) = &condition else { return condition };
     match (case.when_then_expr.as_slice(), case.else_expr.as_deref()) {
         (
@@ -122,17 +128,18 @@ fn never_null(condition: Expr) -> Expr {
     }
 }
 
-fn with_computed(input: &LogicalPlan, computed: Vec<Expr>) -> Result<LogicalPlan> {
-    let own = input.schema().iter().map(|column| Expr::Column(Column::from(column)));
+/// A projection with all columns of the input, then the computed ones.
+fn append_columns(input: &LogicalPlan, computed: Vec<Expr>) -> Result<LogicalPlan> {
+    let existing = input.schema().iter().map(|column| Expr::Column(Column::from(column)));
     Ok(LogicalPlan::Projection(Projection::try_new(
-        own.chain(computed).collect(),
+        existing.chain(computed).collect(),
         Arc::new(input.clone()),
     )?))
 }
 
-/// Changes the sub-queries of a node that see its rows: those in its expressions and, of a join, the lateral ones on
-/// its right side.
-fn map_seeing(plan: LogicalPlan, mut change: impl FnMut(Subquery) -> Result<Subquery>) -> Result<LogicalPlan> {
+/// Changes the subqueries that can refer to the rows of a node: those in its expressions and, for a join, the lateral
+/// one on its right side.
+fn map_correlated(plan: LogicalPlan, mut change: impl FnMut(Subquery) -> Result<Subquery>) -> Result<LogicalPlan> {
     let plan = plan.map_subqueries(|node| map_subquery(node, &mut change))?.data;
     match plan {
         LogicalPlan::Join(mut join) => {
@@ -143,7 +150,7 @@ fn map_seeing(plan: LogicalPlan, mut change: impl FnMut(Subquery) -> Result<Subq
     }
 }
 
-/// Changes the sub-query that is the right side of a lateral join.
+/// Changes the subquery that is the right side of a lateral join.
 fn map_lateral(right: LogicalPlan, mut change: impl FnMut(Subquery) -> Result<Subquery>) -> Result<LogicalPlan> {
     let mapped = right.transform_down(|node| match node {
         LogicalPlan::SubqueryAlias(_) => Ok(Transformed::no(node)),
@@ -165,7 +172,7 @@ fn map_subquery(
     }
 }
 
-/// A sub-query over another plan.
+/// The subquery with another plan.
 fn with_plan(subquery: &Subquery, plan: LogicalPlan) -> Subquery {
     Subquery {
         outer_ref_columns: plan.all_out_ref_exprs(),
@@ -174,31 +181,38 @@ fn with_plan(subquery: &Subquery, plan: LogicalPlan) -> Subquery {
     }
 }
 
-/// Gives a node's inputs their types, then the sub-queries that see its rows. A column of a row around was JSON when
-/// the sub-query was planned; one by which rows are grouped, or of a set operation, has a type by now.
+/// Applies `assign_types` to the inputs of a node, then to the subqueries that can refer to its rows. An outer column
+/// was JSON when the subquery was planned; a group key or a column of a set operation has another type by now.
 pub fn map_inputs(
     plan: LogicalPlan,
-    typed: &mut impl FnMut(LogicalPlan) -> Result<LogicalPlan>,
+    assign_types: &mut impl FnMut(LogicalPlan) -> Result<LogicalPlan>,
 ) -> Result<LogicalPlan> {
     let plan = match plan {
         LogicalPlan::Join(mut join) => {
-            join.left = Arc::new(typed(join.left.as_ref().clone())?);
+            join.left = Arc::new(assign_types(join.left.as_ref().clone())?);
             let left = Arc::clone(join.left.schema());
             let right = map_lateral(join.right.as_ref().clone(), |subquery| {
-                with_fields_around(&subquery, &left)
+                with_outer_fields(&subquery, &left)
             })?;
-            join.right = Arc::new(typed(right)?);
+            join.right = Arc::new(assign_types(right)?);
             LogicalPlan::Join(join)
         }
-        other => other.map_children(|input| Ok(Transformed::yes(typed(input)?)))?.data,
+        other => {
+            other
+                .map_children(|input| Ok(Transformed::yes(assign_types(input)?)))?
+                .data
+        }
     };
-    let around = merge_schema(&plan.inputs());
+    let outer = merge_schema(&plan.inputs());
     let mut change = |subquery: Subquery| {
-        let seen = with_fields_around(&subquery, &around)?;
-        Ok(with_plan(&subquery, typed(seen.subquery.as_ref().clone())?))
+        let correlated = with_outer_fields(&subquery, &outer)?;
+        Ok(with_plan(
+            &subquery,
+            assign_types(correlated.subquery.as_ref().clone())?,
+        ))
     };
     match plan {
-        // What the right side of a lateral join sees has its type by now.
+        // The right side of a lateral join: its outer columns have their types already.
         LogicalPlan::Subquery(subquery) => Ok(LogicalPlan::Subquery(with_plan(
             &subquery,
             subquery.subquery.as_ref().clone(),
@@ -207,69 +221,71 @@ pub fn map_inputs(
     }
 }
 
-/// The sub-query with the fields that columns of the rows around it have.
-fn with_fields_around(subquery: &Subquery, around: &DFSchema) -> Result<Subquery> {
-    let seen = subquery.subquery.as_ref().clone().transform_down(|node| {
+/// The subquery with the fields that its outer columns have in this schema.
+fn with_outer_fields(subquery: &Subquery, outer: &DFSchema) -> Result<Subquery> {
+    let updated = subquery.subquery.as_ref().clone().transform_down(|node| {
         node.map_expressions(|expr| {
             expr.transform_down(|part| match part {
-                Expr::OuterReferenceColumn(_, ref column) if around.has_column(column) => {
-                    let field = Arc::clone(around.field_from_column(column)?);
+                Expr::OuterReferenceColumn(_, ref column) if outer.has_column(column) => {
+                    let field = Arc::clone(outer.field_from_column(column)?);
                     Ok(Transformed::yes(Expr::OuterReferenceColumn(field, column.clone())))
                 }
                 other => Ok(Transformed::no(other)),
             })
         })
     })?;
-    Ok(with_plan(subquery, seen.data))
+    Ok(with_plan(subquery, updated.data))
 }
 
-/// Of a node with sub-queries, each expression that these take of its rows.
-fn outer_columns(plan: LogicalPlan, names: &mut Names) -> Result<LogicalPlan> {
-    let Some(around) = plan.inputs().first().map(|input| (*input).clone()) else {
+/// For a node with correlated subqueries, computes the expressions that these take over its rows as columns below it.
+fn compute_outer_columns(plan: LogicalPlan, names: &mut ColumnNames) -> Result<LogicalPlan> {
+    let Some(outer) = plan.inputs().first().map(|input| (*input).clone()) else {
         return Ok(plan);
     };
-    let mut asked: Vec<(Expr, Column)> = Vec::new();
-    let replaced = map_seeing(plan.clone(), |subquery| {
-        replaced_in(subquery, &around, &mut asked, names)
+    let mut computed: Vec<(Expr, Column)> = Vec::new();
+    let replaced = map_correlated(plan.clone(), |subquery| {
+        replace_outer_expressions(subquery, &outer, &mut computed, names)
     })?;
-    if asked.is_empty() {
+    if computed.is_empty() {
         return Ok(plan);
     }
-    let own = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_));
-    let computed = asked
+    let defines_columns = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_));
+    let computed = computed
         .into_iter()
         .map(|(expr, column)| expr.alias(column.name))
         .collect();
-    let mut first = Some(with_computed(&around, computed)?);
+    let mut first_input = Some(append_columns(&outer, computed)?);
     let replaced = replaced
-        .map_children(|input| Ok(Transformed::yes(first.take().unwrap_or(input))))?
+        .map_children(|input| Ok(Transformed::yes(first_input.take().unwrap_or(input))))?
         .data
         .recompute_schema()?;
-    if own {
+    if defines_columns {
         return Ok(replaced);
     }
-    let before = plan
+    // The node passes on the columns of its inputs: hide the computed ones.
+    let own_columns = plan
         .schema()
         .iter()
         .map(|column| Expr::Column(Column::from(column)))
         .collect();
     Ok(LogicalPlan::Projection(Projection::try_new(
-        before,
+        own_columns,
         Arc::new(replaced),
     )?))
 }
 
-/// Replaces what the sub-query computes from the rows around it by columns, and adds these to `asked`.
-fn replaced_in(
+/// Replaces the expressions that the subquery computes over outer rows with outer columns, and adds these to
+/// `computed`.
+fn replace_outer_expressions(
     subquery: Subquery,
-    around: &LogicalPlan,
-    asked: &mut Vec<(Expr, Column)>,
-    names: &mut Names,
+    outer: &LogicalPlan,
+    computed: &mut Vec<(Expr, Column)>,
+    names: &mut ColumnNames,
 ) -> Result<Subquery> {
     if subquery.outer_ref_columns.is_empty() {
         return Ok(subquery);
     }
-    let before = asked.len();
+    let computed_before = computed.len();
     let rewritten = subquery
         .subquery
         .as_ref()
@@ -277,15 +293,15 @@ fn replaced_in(
         .transform_down_with_subqueries(|node| {
             node.map_expressions(|expr| {
                 expr.transform_down(|node| {
-                    let Some(view) = computed_around(&node, around) else {
+                    let Some(outer_expr) = outer_expression(&node, outer) else {
                         return Ok(Transformed::no(node));
                     };
-                    let field = view.to_field(around.schema())?.1;
-                    let column = match asked.iter().find(|(known, _)| *known == view) {
+                    let field = outer_expr.to_field(outer.schema())?.1;
+                    let column = match computed.iter().find(|(existing, _)| *existing == outer_expr) {
                         Some((_, column)) => column.clone(),
                         None => {
                             let column = Column::from_name(names.next());
-                            asked.push((view, column.clone()));
+                            computed.push((outer_expr, column.clone()));
                             column
                         }
                     };
@@ -297,23 +313,23 @@ fn replaced_in(
                 })
             })
         })?;
-    match asked.len() == before && !rewritten.transformed {
+    match computed.len() == computed_before && !rewritten.transformed {
         true => Ok(subquery),
         false => Ok(with_plan(&subquery, rewritten.data)),
     }
 }
 
-/// If a function or a cast takes columns of the rows around and nothing else: the same expression over those rows.
-fn computed_around(expr: &Expr, around: &LogicalPlan) -> Option<Expr> {
+/// If a function or a cast takes outer columns only, the same expression over the outer rows.
+fn outer_expression(expr: &Expr, outer: &LogicalPlan) -> Option<Expr> {
     if !matches!(expr, Expr::ScalarFunction(_) | Expr::Cast(_) | Expr::TryCast(_))
         || !has_outer(expr)
         || expr.is_volatile()
     {
         return None;
     }
-    let mut theirs = true;
-    let seen = expr.clone().transform_down(|part| match part {
-        Expr::OuterReferenceColumn(_, column) if around.schema().has_column(&column) => {
+    let mut only_outer = true;
+    let over_outer = expr.clone().transform_down(|part| match part {
+        Expr::OuterReferenceColumn(_, column) if outer.schema().has_column(&column) => {
             Ok(Transformed::yes(Expr::Column(column)))
         }
         Expr::OuterReferenceColumn(..)
@@ -321,7 +337,7 @@ fn computed_around(expr: &Expr, around: &LogicalPlan) -> Option<Expr> {
         | Expr::ScalarSubquery(_)
         | Expr::Exists(_)
         | Expr::InSubquery(_) => {
-            theirs = false;
+            only_outer = false;
             Ok(Transformed {
                 data: part,
                 transformed: false,
@@ -330,5 +346,5 @@ fn computed_around(expr: &Expr, around: &LogicalPlan) -> Option<Expr> {
         }
         other => Ok(Transformed::no(other)),
     });
-    seen.ok().filter(|_| theirs).map(|seen| seen.data)
+    over_outer.ok().filter(|_| only_outer).map(|rewritten| rewritten.data)
 }

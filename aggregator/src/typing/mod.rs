@@ -1,25 +1,28 @@
-//! Types: DataFusion says the type of every expression, and here is what that means for values of several kinds.
+//! Assigns types to statements: DataFusion derives the type of every expression, and this module decides what that type
+//! means for JSON paths with values of several kinds.
 //!
 //! ```text
-//! resolved statement ─ DataFusion's planner, types open (`open`) ─ `rule`: each node with the types of its inputs (`lower`, `compare`)
-//!                        ─ DataFusion's rules ─ `columns`: views of JSON become columns of scans
+//! resolved statement ─ DataFusion's planner with untyped functions (`untyped`)
+//!                    ─ `assign_types`: lowers each node by the types of its inputs (`lower`, `compare`)
+//!                    ─ DataFusion's rules
+//!                    ─ `path_columns`: typed reads of JSON become columns of scans
 //! ```
 //!
-//! Every path is a JSON column in a resolved statement. What an operator or a function makes of it, a number, a text, a
-//! time, is a view of it, chosen when the types of its operands are known. What it is not: names and scopes, which
-//! `sql` resolves before.
+//! In a resolved statement every path is a JSON column. An operator or a function reads it as a number, a text or a
+//! time once the types of its operands are known. Names and scopes are not handled here: `sql` has already resolved
+//! them.
 
 mod aggregates;
-mod columns;
+mod assign_types;
 mod compare;
 mod correlated;
+mod expansion;
+mod function_table;
 mod literals;
 mod lower;
-mod open;
 mod operand;
-mod rule;
-mod size;
-mod table;
+mod path_columns;
+mod untyped;
 
 use std::sync::Arc;
 
@@ -31,17 +34,35 @@ use datafusion::{
     },
 };
 
-pub use columns::over_columns;
-pub use open::type_of;
-pub use rule::typed;
-pub use table::{is_aggregate, offered};
+pub use assign_types::type_expression;
+pub use function_table::{check_function, is_aggregate};
+pub use path_columns::condition_over_columns;
+pub use untyped::type_of;
 
-/// A session in which statements are planned with their types open and get them afterwards.
+/// A session that plans statements with untyped functions and then assigns their types.
 pub fn session() -> SessionStateBuilder {
-    let mut planners: Vec<Arc<dyn datafusion::logical_expr::planner::ExprPlanner>> = vec![Arc::new(open::Planner)];
+    let mut planners: Vec<Arc<dyn datafusion::logical_expr::planner::ExprPlanner>> =
+        vec![Arc::new(untyped::UntypedPlanner)];
     planners.extend(SessionStateDefaults::default_expr_planners());
+    SessionStateBuilder::new()
+        .with_expr_planners(planners)
+        .with_type_planner(Arc::new(untyped::UntypedPlanner))
+        .with_scalar_functions(untyped::scalar_functions())
+        .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
+        .with_aggregate_functions(untyped::aggregate_functions())
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .with_analyzer_rules(vec![
+            Arc::new(assign_types::AssignTypes),
+            Arc::new(ResolveGroupingFunction::new()),
+            Arc::new(TypeCoercion::new()),
+        ])
+        .with_optimizer_rules(optimizer_rules())
+}
+
+/// DataFusion's optimizer rules, adapted to JSON documents.
+fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules = Optimizer::new().rules;
-    // Documents are not structs, and the resolver rewrites ALL and ANY of a sub-query itself.
+    // Documents are not structs, and the resolver itself rewrites ALL and ANY over a subquery.
     let unused = [
         "extract_leaf_expressions",
         "push_down_leaf_projections",
@@ -53,18 +74,6 @@ pub fn session() -> SessionStateBuilder {
         .iter_mut()
         .filter(|rule| rule.name() == simplify.name())
         .for_each(|rule| *rule = Arc::clone(&simplify));
-    rules.push(Arc::new(columns::ReadAsColumns));
-    SessionStateBuilder::new()
-        .with_expr_planners(planners)
-        .with_type_planner(Arc::new(open::Planner))
-        .with_scalar_functions(open::scalar())
-        .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
-        .with_aggregate_functions(open::aggregates())
-        .with_window_functions(SessionStateDefaults::default_window_functions())
-        .with_analyzer_rules(vec![
-            Arc::new(rule::Types),
-            Arc::new(ResolveGroupingFunction::new()),
-            Arc::new(TypeCoercion::new()),
-        ])
-        .with_optimizer_rules(rules)
+    rules.push(Arc::new(path_columns::ReadPathsAsColumns));
+    rules
 }

@@ -1,4 +1,6 @@
-//! Operand: an expression with the type that DataFusion gives it, and how it is seen as another one.
+//! An operand: an expression with the type that DataFusion derives for it, and its conversions to other types.
+
+mod describe;
 
 use std::sync::Arc;
 
@@ -8,37 +10,38 @@ use datafusion::{
     logical_expr::{Cast, Expr, ExprSchemable as _, TryCast, expr::ScalarFunction, lit},
 };
 use plan::{
-    Kinds, Type, View,
+    Kinds, PathType, Type,
     column::{is_json, kinds_of},
-    functions::{convert, is_own, json, own_named},
+    functions::{convert, json, rachis_function},
     value::{bool_of_text, time_of_text},
 };
 use proto::{Code, Problem};
 
-use super::literals::spelled;
 use crate::query::failure;
+
+pub use describe::{describe_type, display_name};
 
 /// An expression and its type.
 #[derive(Debug, Clone)]
 pub struct Operand {
     /// The expression.
     pub expr: Expr,
-    /// Its type, as DataFusion says.
+    /// The type that DataFusion derives.
     pub field: FieldRef,
-    /// If this is the text of a JSON value: that value.
-    text_of: Option<Box<Operand>>,
+    /// If the expression is the text of a JSON value, that value.
+    json_source: Option<Box<Operand>>,
 }
 
-/// Types that are treated alike.
+/// A group of types that typing treats alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub enum TypeClass {
     /// NULL.
     Null,
     /// JSON, with the kinds its values have had; no kinds if they are unknown.
     Json(Kinds),
     /// BOOLEAN.
     Bool,
-    /// Integers.
+    /// Any integer.
     Int,
     /// REAL, DOUBLE.
     Double,
@@ -50,23 +53,23 @@ pub enum Class {
     Time,
     /// DATE.
     Date,
-    /// INTERVAL, and what lies between two times.
+    /// INTERVAL, and the duration between two times.
     Interval,
-    /// Lists.
+    /// Any list.
     List,
     /// Anything else.
     Other,
 }
 
-impl Class {
-    /// Whether it is a number.
+impl TypeClass {
+    /// Whether the class is a number.
     pub fn is_number(self) -> bool {
         matches!(self, Self::Int | Self::Double | Self::Decimal)
     }
 }
 
-/// The one type of points in time.
-pub fn time() -> DataType {
+/// The type of all timestamps.
+pub fn time_type() -> DataType {
     Type::Time.arrow()
 }
 
@@ -74,10 +77,14 @@ impl Operand {
     /// An expression over the columns of a schema.
     pub fn of(expr: Expr, schema: &DFSchema) -> Result<Self> {
         let (_, field) = expr.to_field(schema)?;
-        let text_of = text_of_json(&expr)
+        let json_source = json_behind_text(&expr)
             .map(|json| Ok::<_, DataFusionError>(Box::new(Self::of(json, schema)?)))
             .transpose()?;
-        Ok(Self { expr, field, text_of })
+        Ok(Self {
+            expr,
+            field,
+            json_source,
+        })
     }
 
     /// An expression whose type is known.
@@ -85,49 +92,49 @@ impl Operand {
         Self {
             expr,
             field,
-            text_of: None,
+            json_source: None,
         }
     }
 
-    /// All of them.
+    /// Several expressions over the columns of a schema.
     pub fn all(exprs: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Self>> {
         exprs.into_iter().map(|expr| Self::of(expr, schema)).collect()
     }
 
-    /// Its type.
+    /// The type of the expression.
     pub fn data_type(&self) -> &DataType {
         self.field.data_type()
     }
 
-    /// What its type is treated as.
-    pub fn class(&self) -> Class {
+    /// The class of the expression's type.
+    pub fn class(&self) -> TypeClass {
         match self.data_type() {
-            DataType::Null => Class::Null,
-            json if is_json(json) => Class::Json(kinds_of(&self.field).seen()),
-            DataType::Boolean => Class::Bool,
-            integer if integer.is_integer() => Class::Int,
-            DataType::Float16 | DataType::Float32 | DataType::Float64 => Class::Double,
-            decimal if decimal.is_decimal() => Class::Decimal,
-            DataType::Utf8 | DataType::Utf8View => Class::Text,
-            DataType::Timestamp(..) => Class::Time,
-            DataType::Date32 | DataType::Date64 => Class::Date,
-            DataType::Interval(_) | DataType::Duration(_) => Class::Interval,
+            DataType::Null => TypeClass::Null,
+            json if is_json(json) => TypeClass::Json(kinds_of(&self.field).seen()),
+            DataType::Boolean => TypeClass::Bool,
+            integer if integer.is_integer() => TypeClass::Int,
+            DataType::Float16 | DataType::Float32 | DataType::Float64 => TypeClass::Double,
+            decimal if decimal.is_decimal() => TypeClass::Decimal,
+            DataType::Utf8 | DataType::Utf8View => TypeClass::Text,
+            DataType::Timestamp(..) => TypeClass::Time,
+            DataType::Date32 | DataType::Date64 => TypeClass::Date,
+            DataType::Interval(_) | DataType::Duration(_) => TypeClass::Interval,
             DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) | DataType::ListView(_) => {
-                Class::List
+                TypeClass::List
             }
-            _ => Class::Other,
+            _ => TypeClass::Other,
         }
     }
 
-    /// The kinds of its JSON values.
+    /// The kinds of the JSON values; None if the operand is not JSON.
     pub fn kinds(&self) -> Option<Kinds> {
         match self.class() {
-            Class::Json(kinds) => Some(kinds),
+            TypeClass::Json(kinds) => Some(kinds),
             _ => None,
         }
     }
 
-    /// Whether all its values are JSON numbers, as far as anybody knows.
+    /// Whether the operand is JSON and all kinds seen so far are numbers.
     pub fn only_numbers(&self) -> bool {
         self.kinds()
             .is_some_and(|kinds| kinds != Kinds::default() && kinds.only(Kinds::INT | Kinds::WIDE | Kinds::FLOAT))
@@ -137,157 +144,163 @@ impl Operand {
     pub fn quoted(&self) -> Option<&str> {
         literal(&self.expr)
             .and_then(|value| value.try_as_str().flatten())
-            .filter(|_| self.class() == Class::Text)
+            .filter(|_| self.class() == TypeClass::Text)
     }
 
-    /// Whether it is a literal.
+    /// Whether the operand is a literal.
     pub fn is_literal(&self) -> bool {
         literal(&self.expr).is_some()
     }
 
-    /// A view of its JSON.
-    pub fn view(&self, to: Type, cast: bool) -> Expr {
-        view(self.expr.clone(), View { to, cast })
+    /// Reads the operand, which is JSON, as a type. With `cast`, values of other kinds are converted.
+    pub fn read_as(&self, to: Type, cast: bool) -> Expr {
+        json_get(self.expr.clone(), PathType { to, cast })
     }
 
-    /// As it is: JSON whose values have had one kind has the type of that kind.
+    /// The operand in its native type: JSON whose values have had a single kind is read as the type of that kind.
     pub fn native(&self) -> Expr {
         match self.class() {
-            Class::Json(kinds) => match kinds.native() {
-                Some(native) if native != Type::Json => self.view(native, false),
+            TypeClass::Json(kinds) => match kinds.native() {
+                Some(native) if native != Type::Json => self.read_as(native, false),
                 _ => self.expr.clone(),
             },
             _ => self.expr.clone(),
         }
     }
 
-    /// Typed JSON: equal exactly where `=` says so.
+    /// The canonical JSON text: two texts are equal exactly when `=` holds for the values.
     pub fn canonical(&self) -> Expr {
         match self.class() {
-            Class::Json(_) => self.view(Type::Canonical, false),
-            Class::Null => null_of(DataType::LargeUtf8),
+            TypeClass::Json(_) => self.read_as(Type::Canonical, false),
+            TypeClass::Null => null_literal(DataType::LargeUtf8),
             _ => call(json::TO_JSON, vec![self.expr.clone()]),
         }
     }
 
-    /// What groups, joins and DISTINCT compare.
-    pub fn key(&self) -> Expr {
+    /// The expression that groups, joins and DISTINCT compare.
+    pub fn group_key(&self) -> Expr {
         match self.class() {
-            Class::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => self.canonical(),
+            TypeClass::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => self.canonical(),
             _ => self.native(),
         }
     }
 
-    /// What ORDER BY compares.
+    /// The expression that ORDER BY compares.
     pub fn sort_key(&self) -> Expr {
         match self.class() {
-            Class::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => {
-                self.view(Type::Rank, false)
+            TypeClass::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => {
+                self.read_as(Type::Rank, false)
             }
-            Class::Interval => call(plan::functions::interval::MICROS, vec![self.expr.clone()]),
+            TypeClass::Interval => call(plan::functions::interval::MICROS, vec![self.expr.clone()]),
             _ => self.native(),
         }
     }
 
-    /// As a number.
+    /// The operand as a number.
     pub fn number(&self) -> Result<Expr> {
         match self.class() {
-            Class::Json(kinds) => {
-                let integers = kinds.any(Kinds::INT) && !kinds.any(Kinds::FLOAT | Kinds::BIG);
-                Ok(self.view(if integers { Type::Int } else { Type::Double }, false))
-            }
-            Class::Text => match self.quoted() {
+            TypeClass::Json(kinds) => Ok(self.read_as(kinds.numeric(), false)),
+            TypeClass::Text => match self.quoted() {
                 Some(text) => number_literal(text)
-                    .ok_or_else(|| bad(format!("'{text}' is not a number"), "write the number without quotes")),
-                None => Ok(self.converted(Type::Double)),
+                    .ok_or_else(|| bad_sql(format!("'{text}' is not a number"), "write the number without quotes")),
+                None => Ok(self.cast_like_json(Type::Double)),
             },
-            Class::Int if *self.data_type() != DataType::Int64 => Ok(cast(self.expr.clone(), DataType::Int64)),
-            Class::Null => Ok(null_of(DataType::Int64)),
-            Class::Bool => Err(bad(
-                format!("{} is a boolean, not a number", shown(self)),
+            TypeClass::Int if *self.data_type() != DataType::Int64 => Ok(cast(self.expr.clone(), DataType::Int64)),
+            TypeClass::Null => Ok(null_literal(DataType::Int64)),
+            TypeClass::Bool => Err(bad_sql(
+                format!("{} is a boolean, not a number", display_name(self)),
                 "convert it: x::int",
             )),
             _ => Ok(self.expr.clone()),
         }
     }
 
-    /// As an integer; a fraction is rounded.
+    /// The operand as an integer; fractions are rounded.
     pub fn integer(&self) -> Result<Expr> {
         match self.class() {
-            Class::Json(kinds) if !kinds.any(Kinds::FLOAT | Kinds::BIG) => Ok(self.view(Type::Int, false)),
-            Class::Json(_) | Class::Double => Ok(self.converted(Type::Int)),
+            TypeClass::Json(kinds) if !kinds.any(Kinds::FLOAT | Kinds::BIG) => Ok(self.read_as(Type::Int, false)),
+            TypeClass::Json(_) | TypeClass::Double => Ok(self.cast_like_json(Type::Int)),
             _ => self.number(),
         }
     }
 
-    /// As a double.
+    /// The operand as a double.
     pub fn double(&self) -> Result<Expr> {
         match self.class() {
-            Class::Json(_) => Ok(self.view(Type::Double, false)),
-            Class::Double if *self.data_type() == DataType::Float64 => Ok(self.expr.clone()),
+            TypeClass::Json(_) => Ok(self.read_as(Type::Double, false)),
+            TypeClass::Double if *self.data_type() == DataType::Float64 => Ok(self.expr.clone()),
             _ => Ok(cast(self.number()?, DataType::Float64)),
         }
     }
 
-    /// As a text: of JSON each value's own text, as `->>` gives it.
+    /// The operand as a text. For JSON, that is the text of each value, as `->>` returns it.
     pub fn text(&self) -> Expr {
         match self.class() {
-            Class::Json(kinds) => self.view(Type::Text, kinds != Kinds::TEXT),
-            Class::Text => self.expr.clone(),
-            Class::List | Class::Other => self.expr.clone(),
-            // Without a fraction it is spelled as an integer is, which it may have been before another document had a
-            // fraction.
-            Class::Double => self.converted(Type::Text),
+            TypeClass::Json(kinds) => self.read_as(Type::Text, kinds != Kinds::TEXT),
+            TypeClass::Text => self.expr.clone(),
+            TypeClass::List | TypeClass::Other => self.expr.clone(),
+            // A double without a fraction is written like an integer: the path may have been read as an integer until
+            // another document had a fraction.
+            TypeClass::Double => self.cast_like_json(Type::Text),
             _ => cast(self.expr.clone(), DataType::Utf8View),
         }
     }
 
-    /// As a point in time.
+    /// The operand as a timestamp.
     pub fn time(&self) -> Result<Expr> {
         match self.class() {
-            Class::Json(_) => Ok(self.view(Type::Time, false)),
-            Class::Text => match self.quoted() {
+            TypeClass::Json(_) => Ok(self.read_as(Type::Time, false)),
+            TypeClass::Text => match self.quoted() {
                 Some(text) => time_literal(text),
-                None => Ok(self.converted(Type::Time)),
+                None => Ok(self.cast_like_json(Type::Time)),
             },
-            Class::Date if !self.is_literal() => Ok(counted_cast(self.expr.clone(), &time())),
-            Class::Date => Ok(cast(self.expr.clone(), time())),
-            Class::Time if !matches!(self.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _)) => {
-                Ok(cast(self.expr.clone(), time()))
+            TypeClass::Date if !self.is_literal() => Ok(counted_cast(self.expr.clone(), &time_type())),
+            TypeClass::Date => Ok(cast(self.expr.clone(), time_type())),
+            TypeClass::Time if !matches!(self.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _)) => {
+                Ok(cast(self.expr.clone(), time_type()))
             }
-            Class::Null => Ok(null_of(time())),
+            TypeClass::Null => Ok(null_literal(time_type())),
             _ => Ok(self.expr.clone()),
         }
     }
 
-    /// As a condition.
+    /// The operand as a condition.
     pub fn condition(&self) -> Result<Expr> {
         match self.class() {
-            Class::Json(_) => Ok(self.view(Type::Bool, false)),
-            Class::Bool => Ok(self.expr.clone()),
-            Class::Null => Ok(null_of(DataType::Boolean)),
+            TypeClass::Json(_) => Ok(self.read_as(Type::Bool, false)),
+            TypeClass::Bool => Ok(self.expr.clone()),
+            TypeClass::Null => Ok(null_literal(DataType::Boolean)),
             _ => match self.quoted().and_then(bool_of_text) {
                 Some(value) => Ok(lit(value)),
-                None => Err(bad(
-                    format!("{} is {}, not a condition", shown(self), described(self)),
-                    "compare it with something",
+                None => Err(bad_sql(
+                    format!("{} is {}, not a condition", display_name(self), describe_type(self)),
+                    "compare it with a value, for example x > 0",
                 )),
             },
         }
     }
 
-    /// A computed value, converted as the same value in a document is; what cannot be converted is NULL.
-    pub fn converted(&self, to: Type) -> Expr {
-        match (self.class(), &self.text_of) {
-            (Class::Json(_), _) => self.view(to, true),
-            // The text of a path is converted as the path is, where its kinds leave no difference: an index and columns
-            // know it.
-            (_, Some(json)) if json.kinds().is_some_and(|kinds| converts_like_its_text(kinds, to)) => {
-                json.view(to, true)
+    /// Casts the operand as the same value in a document would be cast; a value that cannot be cast becomes NULL.
+    pub fn cast_like_json(&self, to: Type) -> Expr {
+        match (self.class(), &self.json_source) {
+            (TypeClass::Json(_), _) => self.read_as(to, true),
+            // Where a cast of the path has the same result as a cast of its text, cast the path: columns and the index
+            // can evaluate that.
+            (_, Some(json)) if json.kinds().is_some_and(|kinds| casts_like_its_text(kinds, to)) => {
+                json.read_as(to, true)
             }
-            _ => view(call(json::TO_JSON, vec![self.expr.clone()]), View { to, cast: true }),
+            _ => json_get(
+                call(json::TO_JSON, vec![self.expr.clone()]),
+                PathType { to, cast: true },
+            ),
         }
     }
+}
+
+/// Whether a path with values of these kinds is read as an integer where a number is required. Otherwise it is read as
+/// a double.
+pub fn reads_as_integer(kinds: Kinds) -> bool {
+    kinds.numeric() == Type::Int
 }
 
 /// The value of a literal.
@@ -299,25 +312,26 @@ pub fn literal(expr: &Expr) -> Option<&ScalarValue> {
     }
 }
 
-/// Whether a cast gives the same result for values of these kinds and for their texts. It does not for fractions cast
-/// to integers: the number `2.7` becomes 3, while the text `2.7` becomes NULL.
-fn converts_like_its_text(kinds: Kinds, to: Type) -> bool {
-    let besides = match to {
+/// Whether a cast has the same result for values of these kinds and for their texts. It does not for fractions cast to
+/// integers: the number `2.7` becomes 3, while the text `2.7` becomes NULL.
+fn casts_like_its_text(kinds: Kinds, to: Type) -> bool {
+    let same_as_text = match to {
         Type::Int => Kinds::INT | Kinds::WIDE,
         Type::Double => Kinds::NUMBER,
         Type::Bool => Kinds::BOOL,
         Type::Time => Kinds::default(),
         _ => return true,
     };
-    kinds != Kinds::default() && kinds.only(Kinds::TEXT | besides)
+    kinds != Kinds::default() && kinds.only(Kinds::TEXT | same_as_text)
 }
 
-/// The JSON behind `json_get(json, path, 'text!')`, as JSON.
-fn text_of_json(expr: &Expr) -> Option<Expr> {
+/// For `json_get(json, path, 'text!')` or `'text'`, the same call with type `json`.
+fn json_behind_text(expr: &Expr) -> Option<Expr> {
     match expr {
-        Expr::Alias(alias) => text_of_json(&alias.expr),
+        Expr::Alias(alias) => json_behind_text(&alias.expr),
         Expr::ScalarFunction(call)
-            if call.func.name() == json::GET && (is_word(&call.args, "text!") || is_word(&call.args, "text")) =>
+            if call.func.name() == json::GET
+                && (has_path_type(&call.args, "text!") || has_path_type(&call.args, "text")) =>
         {
             let mut args = call.args.clone();
             args[2] = lit("json");
@@ -330,33 +344,34 @@ fn text_of_json(expr: &Expr) -> Option<Expr> {
     }
 }
 
-fn is_word(args: &[Expr], word: &str) -> bool {
+/// Whether these arguments of `json_get` read the path as the given type.
+pub fn has_path_type(args: &[Expr], path_type: &str) -> bool {
     args.get(2)
         .and_then(literal)
         .and_then(|value| value.try_as_str().flatten())
-        == Some(word)
+        == Some(path_type)
 }
 
-/// A call of one of our own functions.
+/// A call of one of the functions of Rachis.
 pub fn call(name: &str, args: Vec<Expr>) -> Expr {
     Expr::ScalarFunction(ScalarFunction {
-        func: own_named(name),
+        func: rachis_function(name),
         args,
     })
 }
 
-/// A view of JSON; a view of a path is one call.
-pub fn view(expr: Expr, view: View) -> Expr {
-    let word = format!("{}{}", view.to.word(), if view.cast { "!" } else { "" });
+/// Reads JSON as a type. A typed read of a path is a single call of `json_get`.
+pub fn json_get(expr: Expr, path_type: PathType) -> Expr {
+    let name = format!("{}{}", path_type.to.as_str(), if path_type.cast { "!" } else { "" });
     match expr {
-        Expr::ScalarFunction(mut inner) if inner.func.name() == json::GET && is_word(&inner.args, "json") => {
-            inner.args[2] = lit(word);
-            if !matches!(view.to, Type::Json | Type::Canonical) {
+        Expr::ScalarFunction(mut inner) if inner.func.name() == json::GET && has_path_type(&inner.args, "json") => {
+            inner.args[2] = lit(name);
+            if !matches!(path_type.to, Type::Json | Type::Canonical) {
                 inner.args.truncate(3);
             }
             Expr::ScalarFunction(inner)
         }
-        other => call(json::GET, vec![other, lit(""), lit(word)]),
+        other => call(json::GET, vec![other, lit(""), lit(name)]),
     }
 }
 
@@ -371,25 +386,25 @@ pub fn cast(expr: Expr, to: DataType) -> Expr {
     }
 }
 
-/// A cast that gives NULL where it fails, which is counted.
+/// A cast that returns NULL where it fails; failures are counted in a warning.
 pub fn counted_cast(expr: Expr, to: &DataType) -> Expr {
     call(
         convert::CAST,
-        vec![expr, null_of(to.clone()), lit(crate::answer::type_name(to))],
+        vec![expr, null_literal(to.clone()), lit(crate::answer::type_name(to))],
     )
 }
 
-/// A cast that gives NULL where it fails.
+/// A cast that returns NULL where it fails.
 pub fn try_cast(expr: Expr, to: DataType) -> Expr {
     Expr::TryCast(TryCast::new(Box::new(expr), to))
 }
 
-/// NULL of a type.
-pub fn null_of(of: DataType) -> Expr {
+/// The NULL of a type.
+pub fn null_literal(of: DataType) -> Expr {
     Expr::Literal(ScalarValue::try_from(&of).unwrap_or(ScalarValue::Null), None)
 }
 
-/// The number that a quoted literal spells.
+/// The number that a text represents, if it represents one.
 pub fn number_literal(text: &str) -> Option<Expr> {
     match proto::json::parse(text.trim().trim_start_matches('+').as_bytes()).ok()? {
         proto::json::Value::Int(int) => Some(lit(int)),
@@ -398,71 +413,21 @@ pub fn number_literal(text: &str) -> Option<Expr> {
     }
 }
 
-/// A point in time as a statement spells it; UTC where it says no zone.
+/// Parses a timestamp literal. Without a zone it is in UTC.
 pub fn time_literal(text: &str) -> Result<Expr> {
     match time_of_text(text) {
         Some(micros) => Ok(Expr::Literal(
             ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())),
             None,
         )),
-        None => Err(bad(
+        None => Err(bad_sql(
             format!("'{text}' is not a point in time"),
             "write a time as 2026-01-31, 2026-01-31 08:30 or 2026-01-31T08:30:00Z",
         )),
     }
 }
 
-/// A statement's mistake.
-pub fn bad(detail: String, hint: &str) -> datafusion::error::DataFusionError {
+/// An error that the statement caused.
+pub fn bad_sql(detail: String, hint: &str) -> datafusion::error::DataFusionError {
     failure::error(Problem::new(Code::BadSql, detail).hint(hint))
-}
-
-/// The type of an operand in a user's words.
-pub fn described(operand: &Operand) -> String {
-    let name = match operand.class() {
-        Class::Null => "NULL",
-        Class::Json(_) => "JSON",
-        Class::Bool => "a boolean",
-        Class::Int | Class::Double | Class::Decimal => "a number",
-        Class::Text => "a text",
-        Class::Time => "a timestamp",
-        Class::Date => "a date",
-        Class::Interval => "an interval",
-        Class::List => "a list",
-        Class::Other => return crate::answer::type_name(operand.data_type()),
-    };
-    name.to_owned()
-}
-
-/// An operand as a user knows it, cut where it is long.
-pub fn shown(operand: &Operand) -> String {
-    const SHOWN_CHARS_MAX: usize = 60;
-    let name = match literal(&operand.expr) {
-        Some(value) => spelled(value),
-        None => named(&operand.expr).unwrap_or_else(|| "an expression".into()),
-    };
-    match name.char_indices().nth(SHOWN_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &name[..end]),
-        None => name,
-    }
-}
-
-fn named(expr: &Expr) -> Option<String> {
-    match expr {
-        // While a statement is planned, operands are known by their places.
-        Expr::Column(column) if column.name.parse::<usize>().is_ok() => None,
-        Expr::Column(column) => Some(plan::Column::parse(&column.name).map_or_else(
-            || column.name.clone(),
-            |read| match read.what {
-                plan::What::Path(path) => path.to_string(),
-                _ => read.name(),
-            },
-        ))
-        // A result that the planner has named.
-        .filter(|name| !name.contains('(')),
-        Expr::ScalarFunction(call) if call.func.name() == json::GET => named(call.args.first()?),
-        Expr::ScalarFunction(call) if !is_own(call.func.name()) => Some(format!("{}(…)", call.func.name())),
-        Expr::Alias(alias) => named(&alias.expr),
-        _ => None,
-    }
 }

@@ -1,7 +1,7 @@
-//! What many collections cost one node, at the system's limit of open files and at a low one, and how much memory it
-//! takes while many shards catch up.
+//! The cost of many collections on one node, with the system's limit of open files and with a low one, and the memory
+//! of a node while many shards catch up.
 //!
-//! Every figure is printed as a row of a table, with its unit. Nothing here is a test: a figure cannot fail.
+//! Every figure is printed as a table row with its unit. These are measurements, not tests: a figure cannot fail.
 
 use std::{
     io::Write as _,
@@ -13,38 +13,38 @@ use std::{
 use anyhow::{Result, ensure};
 use benches::{
     bluesky::Bluesky,
-    measure::{mebibytes, percentiles, row},
+    measure::{percentiles, row, row_mib, row_ms},
 };
 use clap::Parser;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
-use tests::{Kafka, Server, Settings, kafka::Produce, server::binary};
+use tests::{Kafka, Server, Settings, kafka::NewRecord, server::binary};
 
-/// Measures a node with many collections.
+/// Measures a node with many collections
 #[derive(Parser)]
-struct Arguments {
-    /// Collections; none measures the shards that catch up alone.
+struct ManyBenchArgs {
+    /// Collections; 0 measures only the shards that catch up
     #[arg(long, default_value_t = 2_000)]
     collections: u64,
-    /// The low limit of open files.
+    /// The low limit of open files
     #[arg(long, default_value_t = 1_024)]
     open_files: u64,
-    /// Shards that catch up.
+    /// Shards that catch up
     #[arg(long, default_value_t = 16)]
     shards: i32,
-    /// Documents that they catch up with.
+    /// Documents that the shards catch up with
     #[arg(long, default_value_t = 2_000_000)]
     documents: u64,
-    /// The seed of the documents.
+    /// Seed of the documents
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// Requests at once.
-const AT_ONCE: usize = 8;
-/// Collections that are asked.
-const ASKED: u64 = 200;
-/// After so long without a question, shards are closed; and as long again, until the closing is done.
+/// Concurrent requests.
+const REQUESTS_MAX: usize = 8;
+/// Collections that are queried.
+const QUERIED_COLLECTIONS: u64 = 200;
+/// Long enough for shards to become idle and to be closed.
 const IDLE: Duration = Duration::from_secs(20);
 
 const LISTINGS: [&str; 4] = [
@@ -56,22 +56,22 @@ const LISTINGS: [&str; 4] = [
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+    let arguments = ManyBenchArgs::parse();
     if arguments.collections > 0 {
-        collections("", Settings::default(), &arguments).await?;
+        measure_collections("", Settings::default(), arguments.collections).await?;
         let folder = tempfile::tempdir()?;
-        let limited = limited(folder.path(), arguments.open_files)?;
         let settings = Settings {
-            binary: Some(limited),
+            binary: Some(limited_binary(folder.path(), arguments.open_files)?),
             ..Settings::default()
         };
-        collections(&format!("{} open files: ", arguments.open_files), settings, &arguments).await?;
+        let prefix = format!("{} open files: ", arguments.open_files);
+        measure_collections(&prefix, settings, arguments.collections).await?;
     }
     catch_up(&arguments).await
 }
 
-/// A program that is the server with few open files.
-fn limited(folder: &Path, open_files: u64) -> Result<PathBuf> {
+/// A script that runs the server with a low limit of open files.
+fn limited_binary(folder: &Path, open_files: u64) -> Result<PathBuf> {
     let script = folder.join("rachis");
     let mut file = std::fs::File::create(&script)?;
     write!(
@@ -83,92 +83,74 @@ fn limited(folder: &Path, open_files: u64) -> Result<PathBuf> {
     Ok(script)
 }
 
-async fn collections(when: &str, settings: Settings, arguments: &Arguments) -> Result<()> {
-    let count = arguments.collections;
+/// Measures a node with `count` collections; `prefix` starts the name of each row.
+async fn measure_collections(prefix: &str, settings: Settings, count: u64) -> Result<()> {
     let mut server = Server::start(settings).await;
-    resources(when, "empty", &server)?;
-    let begun = Instant::now();
+    resources(prefix, "empty", &server)?;
+    let started = Instant::now();
     push_to_all(&server, count).await?;
     row(
-        &format!("{when}{count} collections, a push to each, which makes them"),
-        begun.elapsed().as_secs_f64(),
+        &format!("{prefix}{count} collections, a push to each, which creates them"),
+        started.elapsed().as_secs_f64(),
         "s",
     );
-    let begun = Instant::now();
+    let started = Instant::now();
     push_to_all(&server, count).await?;
     row(
-        &format!("{when}another push to each"),
-        begun.elapsed().as_secs_f64(),
+        &format!("{prefix}another push to each"),
+        started.elapsed().as_secs_f64(),
         "s",
     );
-    resources(when, "after that", &server)?;
+    resources(prefix, "after the pushes", &server)?;
     tokio::time::sleep(IDLE).await;
-    resources(when, "idle", &server)?;
+    resources(prefix, "idle", &server)?;
 
-    let mut times = Vec::new();
-    for number in (0..ASKED).map(|number| number * count / ASKED) {
-        let asked = Instant::now();
-        let answer = server
-            .ask(&format!("select count(*) from c{number}"), json!({}))
-            .await?;
-        times.push(asked.elapsed());
-        ensure!(answer.rows == [[json!(2)]], "c{number} has {:?} documents", answer.rows);
-    }
-    percentiles(&format!("{when}a question to a collection that nobody used"), times);
-    listings(when, &server).await?;
-    resources(when, "after the lists", &server)?;
+    query_idle_collections(prefix, &server, count).await?;
+    listings(prefix, &server).await?;
+    resources(prefix, "after the listings", &server)?;
 
     server.stop();
-    let begun = Instant::now();
-    server.start_again().await;
-    row(
-        &format!("{when}start, until ready"),
-        begun.elapsed().as_secs_f64() * 1000.0,
-        "ms",
-    );
-    let begun = Instant::now();
-    server.eventually("select count(*) from c7", json!(2)).await;
-    row(
-        &format!("{when}the first question"),
-        begun.elapsed().as_secs_f64() * 1000.0,
-        "ms",
-    );
-    listings(when, &server).await?;
-    resources(when, "after the lists", &server)?;
+    measure_start(prefix, "start", &mut server, 2).await;
+    listings(prefix, &server).await?;
+    resources(prefix, "after the listings", &server)?;
 
     push_to_all(&server, count).await?;
     server.kill();
-    let begun = Instant::now();
-    server.start_again().await;
-    row(
-        &format!("{when}start after kill -9, until ready"),
-        begun.elapsed().as_secs_f64() * 1000.0,
-        "ms",
-    );
-    let begun = Instant::now();
-    server.eventually("select count(*) from c7", json!(3)).await;
-    row(
-        &format!("{when}the first question after kill -9"),
-        begun.elapsed().as_secs_f64() * 1000.0,
-        "ms",
-    );
+    measure_start(prefix, "start after kill -9", &mut server, 3).await;
     Ok(())
 }
 
-fn resources(when: &str, moment: &str, server: &Server) -> Result<()> {
+async fn query_idle_collections(prefix: &str, server: &Server, count: u64) -> Result<()> {
+    let mut times = Vec::new();
+    for number in (0..QUERIED_COLLECTIONS).map(|number| number * count / QUERIED_COLLECTIONS) {
+        let started = Instant::now();
+        let answer = server
+            .query(&format!("select count(*) from c{number}"), json!({}))
+            .await?;
+        times.push(started.elapsed());
+        ensure!(answer.rows == [[json!(2)]], "c{number} has {:?} documents", answer.rows);
+    }
+    percentiles(&format!("{prefix}a query on an idle collection"), times);
+    Ok(())
+}
+
+/// Starts the stopped server; each collection has `documents` documents.
+async fn measure_start(prefix: &str, title: &str, server: &mut Server, documents: u64) {
+    let started = Instant::now();
+    server.restart().await;
+    row_ms(&format!("{prefix}{title}, until ready"), started.elapsed());
+    let started = Instant::now();
+    server.eventually("select count(*) from c7", json!(documents)).await;
+    row_ms(&format!("{prefix}{title}, first query"), started.elapsed());
+}
+
+fn resources(prefix: &str, moment: &str, server: &Server) -> Result<()> {
+    let process = server.process();
+    row_mib(&format!("{prefix}resident memory, {moment}"), process.resident_bytes()?);
+    row(&format!("{prefix}threads, {moment}"), process.threads()? as f64, "");
     row(
-        &format!("{when}resident memory, {moment}"),
-        mebibytes(server.process().resident_bytes()?),
-        "MiB",
-    );
-    row(
-        &format!("{when}threads, {moment}"),
-        server.process().threads()? as f64,
-        "",
-    );
-    row(
-        &format!("{when}open files, {moment}"),
-        server.process().open_files()? as f64,
+        &format!("{prefix}open files, {moment}"),
+        process.open_files()? as f64,
         "",
     );
     Ok(())
@@ -186,30 +168,26 @@ async fn push_to_all(server: &Server, count: u64) -> Result<()> {
     };
     stream::iter(0..count)
         .map(push)
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(REQUESTS_MAX)
         .try_collect()
         .await
 }
 
-async fn listings(when: &str, server: &Server) -> Result<()> {
-    let begun = Instant::now();
+async fn listings(prefix: &str, server: &Server) -> Result<()> {
+    let started = Instant::now();
     server.get("/v1/collections").await?;
-    row(
-        &format!("{when}GET /v1/collections"),
-        begun.elapsed().as_secs_f64() * 1000.0,
-        "ms",
-    );
+    row_ms(&format!("{prefix}GET /v1/collections"), started.elapsed());
     for sql in LISTINGS {
-        let begun = Instant::now();
-        server.ask(sql, json!({})).await?;
-        row(&format!("{when}{sql}"), begun.elapsed().as_secs_f64() * 1000.0, "ms");
+        let started = Instant::now();
+        server.query(sql, json!({})).await?;
+        row_ms(&format!("{prefix}{sql}"), started.elapsed());
     }
     Ok(())
 }
 
-/// One collection of many shards reads a topic from its beginning.
-async fn catch_up(arguments: &Arguments) -> Result<()> {
-    let Arguments { shards, documents, .. } = *arguments;
+/// One collection with many shards reads a topic from its beginning.
+async fn catch_up(arguments: &ManyBenchArgs) -> Result<()> {
+    let ManyBenchArgs { shards, documents, .. } = *arguments;
     let kafka = Kafka::start().await;
     kafka.create_topic("many", shards, &[]).await;
     let raw_bytes = produce(&kafka, arguments).await?;
@@ -221,63 +199,57 @@ async fn catch_up(arguments: &Arguments) -> Result<()> {
             json!({ "shards": shards }),
         )
         .await?;
-    let begun = Instant::now();
+    let started = Instant::now();
     server
         .source("many-source", "many", "many", &kafka.bootstrap(), json!({}))
         .await?;
-    let mut anonymous = 0;
-    while server
-        .ask("select sum(documents) from rachis.shards", json!({}))
-        .await?
-        .rows
-        != [[json!(documents)]]
-    {
-        ensure!(
-            begun.elapsed() < Duration::from_secs(900),
-            "not all documents are there after 15 minutes"
-        );
-        anonymous = anonymous.max(server.process().anonymous_bytes()?);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let took = begun.elapsed();
+    let anonymous_peak = wait_until_stored(&server, documents, started).await?;
+    let elapsed = started.elapsed();
+    let (title, megabytes) = (format!("{shards} shards catch up"), raw_bytes as f64 / 1e6);
     row(
-        &format!("{shards} shards catch up, {:.0} MB", raw_bytes as f64 / 1e6),
-        raw_bytes as f64 / 1e6 / took.as_secs_f64(),
+        &format!("{title}, {megabytes:.0} MB"),
+        megabytes / elapsed.as_secs_f64(),
         "MB/s",
     );
-    row(
-        &format!("{shards} shards catch up: peak of resident memory"),
-        mebibytes(server.process().peak_bytes()?),
-        "MiB",
-    );
-    row(
-        &format!("{shards} shards catch up: without mapped files"),
-        mebibytes(anonymous),
-        "MiB",
-    );
+    let process = server.process();
+    row_mib(&format!("{title}: peak of resident memory"), process.peak_bytes()?);
+    row_mib(&format!("{title}: peak without mapped files"), anonymous_peak);
     server.eventually("select count(*) from many", json!(documents)).await;
-    row(
-        &format!("{shards} shards catch up: peak with a question behind it"),
-        mebibytes(server.process().peak_bytes()?),
-        "MiB",
-    );
+    row_mib(&format!("{title}: peak including a query"), process.peak_bytes()?);
     Ok(())
 }
 
-async fn produce(kafka: &Kafka, arguments: &Arguments) -> Result<u64> {
-    const BATCH: u64 = 50_000;
+/// Waits until all documents are stored and returns the peak of anonymous memory until then.
+async fn wait_until_stored(server: &Server, documents: u64, started: Instant) -> Result<u64> {
+    let sql = "select sum(documents) from rachis.shards";
+    let mut peak_bytes = 0;
+    while server.query(sql, json!({})).await?.rows != [[json!(documents)]] {
+        ensure!(
+            started.elapsed() < Duration::from_secs(900),
+            "not all documents are stored after 15 minutes"
+        );
+        peak_bytes = peak_bytes.max(server.process().anonymous_bytes()?);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(peak_bytes)
+}
+
+async fn produce(kafka: &Kafka, arguments: &ManyBenchArgs) -> Result<u64> {
+    const BATCH_DOCUMENTS: u64 = 50_000;
     let bluesky = Bluesky::new(arguments.seed);
     let mut raw_bytes = 0;
-    for from in (0..arguments.documents).step_by(BATCH as usize) {
+    for from in (0..arguments.documents).step_by(BATCH_DOCUMENTS as usize) {
         let record = |i: u64| {
             let mut document = String::new();
             bluesky.document(i, &mut document);
-            Produce {
+            NewRecord {
                 partition: Some((i % arguments.shards as u64) as i32),
-                ..Produce::value(document)
+                ..NewRecord::value(document)
             }
         };
-        let records: Vec<Produce> = (from..(from + BATCH).min(arguments.documents)).map(record).collect();
+        let records: Vec<NewRecord> = (from..(from + BATCH_DOCUMENTS).min(arguments.documents))
+            .map(record)
+            .collect();
         raw_bytes += records
             .iter()
             .filter_map(|record| record.value.as_ref())

@@ -1,4 +1,4 @@
-//! What can be typed. Each command's work is in the module of its name.
+//! The command line: every command and its arguments. Each command runs in the module of the same name.
 
 use std::path::PathBuf;
 
@@ -8,138 +8,137 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "rachis", version, propagate_version = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// A command
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the whole service in one process on one data folder
-    Dev(Dev),
-    /// Run a tailer of a cluster: it reads Kafka
-    Tailer(Node),
-    /// Run a leaf of a cluster: it keeps and scans shards
-    Leaf(Node),
-    /// Run an aggregator of a cluster: it answers
-    Aggregator(Node),
-    /// Create a cluster, look at it, restore its change log
-    Cluster(Cluster),
-    /// Ask a question in SQL
-    Sql(Sql),
+    /// Run the whole service in one process, on one data folder
+    Dev(DevArgs),
+    /// Run a tailer, which reads Kafka for a cluster
+    Tailer(NodeArgs),
+    /// Run a leaf, which stores and scans shards of a cluster
+    Leaf(NodeArgs),
+    /// Run an aggregator, which answers queries of a cluster
+    Aggregator(NodeArgs),
+    /// Create a cluster, show its status, restore its change log
+    Cluster(ClusterArgs),
+    /// Run a SQL statement
+    Sql(SqlArgs),
     /// Search a collection or a view
-    Search(Search),
-    /// Push files of JSON into a collection
-    Push(Push),
-    /// Work with Kafka topics that are read
-    Source(Source),
-    /// Work with collections
-    Collection(Collection),
-    /// Show the defined fields and the paths of a collection
-    Fields(Fields),
-    /// Gather what helps to find out what is wrong
-    Debug(Debug),
+    Search(SearchArgs),
+    /// Push JSON files into a collection
+    Push(PushArgs),
+    /// Manage sources (Kafka topics that are read into collections)
+    Source(SourceArgs),
+    /// Manage collections
+    Collection(CollectionArgs),
+    /// List the defined fields and the paths of a collection
+    Fields(FieldsArgs),
+    /// Collect information for support
+    Debug(DebugArgs),
 }
 
 /// `rachis dev`
 #[derive(Debug, Args)]
-pub struct Dev {
-    /// The folder of all data; made where it does not exist [default: $XDG_DATA_HOME/rachis or ~/.local/share/rachis]
+pub struct DevArgs {
+    /// The data folder; created if missing [default: $XDG_DATA_HOME/rachis or ~/.local/share/rachis]
     #[arg(long, env = "RACHIS_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Where to listen; port 0 takes a free one, which DIR/listening then names [default: 127.0.0.1:7700]
+    /// The address to listen on; port 0 picks a free port, written to DIR/listening [default: 127.0.0.1:7700]
     #[arg(long, env = "RACHIS_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
     /// Push a live stream of made-up shop events into the collection `shop`
     #[arg(long)]
     pub demo: bool,
-    /// A file of settings (TOML); RACHIS_SECTION__KEY in the environment overrides it
+    /// The settings file (TOML); RACHIS_SECTION__KEY in the environment overrides it
     #[arg(long, env = "RACHIS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Listen beyond this machine although there is neither TLS nor access control
+    /// Allow an address that other machines can reach, although there is neither TLS nor access control
     #[arg(long)]
     pub insecure: bool,
 }
 
 /// `rachis tailer`, `rachis leaf`, `rachis aggregator`
 #[derive(Debug, Args)]
-pub struct Node {
-    /// The name of this node in [cluster], the same after a restart
+pub struct NodeArgs {
+    /// The name of this node in [cluster]; it must not change between restarts
     #[arg(long, env = "RACHIS_NAME", value_name = "NAME")]
     pub name: String,
-    /// The folder of its data; made where it does not exist [default: $XDG_DATA_HOME/rachis/NAME or
-    /// ~/.local/share/rachis/NAME]
+    /// The data folder; created if missing [default: $XDG_DATA_HOME/rachis/NAME or ~/.local/share/rachis/NAME]
     #[arg(long, env = "RACHIS_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Where to listen [default: the address that [cluster] has for the name]
+    /// The address to listen on [default: the node's address in [cluster]]
     #[arg(long, env = "RACHIS_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
-    /// A file of settings (TOML); RACHIS_SECTION__KEY in the environment overrides it
+    /// The settings file (TOML); RACHIS_SECTION__KEY in the environment overrides it
     #[arg(long, env = "RACHIS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Listen beyond this machine although there is neither TLS nor access control
+    /// Allow an address that other machines can reach, although there is neither TLS nor access control
     #[arg(long)]
     pub insecure: bool,
 }
 
 /// `rachis cluster`
 #[derive(Debug, Args)]
-pub struct Cluster {
-    /// What to do.
+pub struct ClusterArgs {
+    /// The action
     #[command(subcommand)]
     pub action: ClusterAction,
 }
 
-/// What to do with a cluster.
+/// Actions on a cluster
 #[derive(Debug, Subcommand)]
 pub enum ClusterAction {
-    /// Create the change log of a new cluster, once
-    Init(ClusterConfig),
-    /// Show the members, the change log as each sees it, and where each shard is placed
-    Status(ClusterStatus),
-    /// Restore a lost change log from a node's copy
-    RestoreChanges(RestoreChanges),
+    /// Create the change log of a new cluster (once)
+    Init(ClusterConfigArgs),
+    /// Show the members, how far each has read the change log, and the leaf of each shard
+    Status(ClusterStatusArgs),
+    /// Recreate a lost change log from a node's copy
+    RestoreChanges(RestoreChangesArgs),
 }
 
-/// Which cluster.
+/// The settings of the cluster
 #[derive(Debug, Args)]
-pub struct ClusterConfig {
-    /// The file of settings that the nodes have, or its keys in the environment
+pub struct ClusterConfigArgs {
+    /// The settings file of the nodes; RACHIS_CLUSTER__KEY in the environment overrides it
     #[arg(long, env = "RACHIS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
 /// `rachis cluster status`
 #[derive(Debug, Args)]
-pub struct ClusterStatus {
-    /// Ask this aggregator for all, instead of each node that the settings name [default without such settings:
+pub struct ClusterStatusArgs {
+    /// Ask this aggregator instead of each node in the settings [default if the settings list no nodes:
     /// $RACHIS_URL]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
-    /// Which cluster.
+    /// The settings of the cluster
     #[command(flatten)]
-    pub cluster: ClusterConfig,
-    /// How to write it
+    pub cluster: ClusterConfigArgs,
+    /// The output format
     #[arg(short, long, default_value = "table")]
     pub output: ListOutput,
 }
 
 /// `rachis cluster restore-changes`
 #[derive(Debug, Args)]
-pub struct RestoreChanges {
-    /// Which cluster.
+pub struct RestoreChangesArgs {
+    /// The settings of the cluster
     #[command(flatten)]
-    pub cluster: ClusterConfig,
-    /// The catalog.json in the data folder of the node that has read furthest (`rachis cluster status` shows it)
+    pub cluster: ClusterConfigArgs,
+    /// The catalog.json from the data folder of the node that has read furthest (see `rachis cluster status`)
     #[arg(long, value_name = "FILE")]
     pub from: PathBuf,
 }
 
-/// Where the server is.
+/// The address of the server
 #[derive(Debug, Clone, Args)]
-pub struct Server {
-    /// The server
+pub struct ServerArgs {
+    /// The server's URL
     #[arg(
         long,
         env = "RACHIS_URL",
@@ -149,321 +148,322 @@ pub struct Server {
     pub url: String,
 }
 
-/// How answers are written.
+/// Output formats of answers
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people
+    /// A table for people
     Table,
-    /// The server's own answer
+    /// The server's JSON
     Json,
-    /// A row a line
+    /// One JSON object per row and line
     Ndjson,
-    /// With a line of names
+    /// With a header line
     Csv,
 }
 
-const EXIT_CODES: &str = "Exit code: 0, the answer is whole; 1, it failed; 2, the command was not understood; \
-    3, the answer was cut at the rows that a statement without LIMIT may return";
+const EXIT_CODES: &str = "Exit codes: 0 complete answer; 1 failure; 2 invalid command line or settings; \
+    3 answer truncated at the maximum number of rows for a statement without LIMIT";
 
 /// `rachis sql`
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Sql {
-    /// The statement; `-` reads it from standard input
+pub struct SqlArgs {
+    /// The statement; `-` reads standard input
     pub statement: String,
-    /// A value for $1, $2, …: JSON where it is JSON, else a text
+    /// A value for $1, $2, …; parsed as JSON, or else taken as text
     #[arg(short, long = "parameter", value_name = "VALUE")]
     pub parameters: Vec<String>,
-    /// How to write the answer
+    /// The output format
     #[arg(short, long, default_value = "table")]
     pub output: Output,
-    /// The answer holds at least this position, such as `push/0@12`
+    /// Wait for this position before answering, for example `push/0@12`
     #[arg(long, value_name = "POSITION")]
     pub at_least: Option<String>,
-    /// Accept an answer that lacks the shards that are away
+    /// Accept an answer without the shards that are unavailable
     #[arg(long)]
     pub allow_partial: bool,
-    /// Give up after so many milliseconds
+    /// Cancel the query after this many milliseconds
     #[arg(long, value_name = "MS")]
     pub timeout_ms: Option<u64>,
-    /// Read raw documents only, no index and no columns
+    /// Read raw documents only; use no index and no columns
     #[arg(long)]
     pub raw: bool,
-    /// Where the server is.
+    /// The address of the server
     #[command(flatten)]
-    pub server: Server,
+    pub server: ServerArgs,
 }
 
 /// `rachis search`
 #[derive(Debug, Args)]
-pub struct Search {
+pub struct SearchArgs {
     /// The collection
     pub collection: String,
-    /// What to look for, such as `level:error AND "disk full"` or `-level:debug`; everything, if left out
+    /// The search query, for example `level:error AND "disk full"` or `-level:debug`; without one, all documents
     #[arg(default_value = "", allow_hyphen_values = true, value_parser = search_query)]
     pub query: String,
-    /// Only documents of this time and later
+    /// Only documents from this time on
     #[arg(long)]
     pub from: Option<String>,
     /// Only documents before this time
     #[arg(long)]
     pub to: Option<String>,
-    /// A path, with `:asc` or `:desc` [default: _time:desc]
+    /// The sort key: a path with `:asc` or `:desc` [default: _time:desc]
     #[arg(long)]
     pub sort: Option<String>,
-    /// Hits of a page
+    /// Hits per page
     #[arg(long)]
     pub limit: Option<usize>,
-    /// The cursor that the page before ended with
+    /// The cursor of the next page, from the end of the previous one
     #[arg(long)]
     pub after: Option<String>,
-    /// How to write the answer
+    /// The output format
     #[arg(short, long, default_value = "table")]
     pub output: Output,
-    /// Where the server is.
+    /// The address of the server
     #[command(flatten)]
-    pub server: Server,
+    pub server: ServerArgs,
 }
 
 /// `rachis push`
 #[derive(Debug, Args)]
-pub struct Push {
-    /// The collection; made where it does not exist
+pub struct PushArgs {
+    /// The collection; created if missing
     pub collection: String,
-    /// Files of JSON documents, one a line, a list, or each over several lines; gzip and zstd are unpacked; `-` is
-    /// standard input
+    /// Files of JSON documents: one per line, a JSON array, or documents that span several lines; gzip and zstd are
+    /// decompressed; `-` is standard input
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// Each line is a document, whatever it begins with
+    /// Treat each line as a document, even if the file starts with `[`
     #[arg(long)]
     pub ndjson: bool,
-    /// Push once more what was pushed before (else a file pushed again within a day changes nothing)
+    /// Store the documents again even if the file was pushed before (otherwise a push repeated within a day
+    /// stores nothing)
     #[arg(long)]
     pub again: bool,
-    /// Where the server is.
+    /// The address of the server
     #[command(flatten)]
-    pub server: Server,
+    pub server: ServerArgs,
 }
 
 /// `rachis source`
 #[derive(Debug, Args)]
-pub struct Source {
-    /// What to do.
+pub struct SourceArgs {
+    /// The action
     #[command(subcommand)]
     pub action: SourceAction,
 }
 
-/// What to do with sources.
+/// Actions on sources
 #[derive(Debug, Subcommand)]
 pub enum SourceAction {
-    /// Read a topic, or change how it is read
-    Put(SourceSettings),
+    /// Create a source or change its settings
+    Put(SourceSettingsArgs),
     /// Show one source
-    Get(SourceName),
+    Get(SourceNameArgs),
     /// List all sources
-    List(List),
-    /// Stop reading a topic for good; its documents stay
-    Delete(SourceName),
-    /// Show what a topic would give; nothing is stored
-    Preview(Preview),
-    /// Stop reading until it is resumed
-    Suspend(SourceName),
-    /// Read on
-    Resume(SourceName),
-    /// Go on after a loss
-    Skip(Skip),
+    List(ListArgs),
+    /// Delete a source; its documents stay
+    Delete(SourceNameArgs),
+    /// Show the documents that a topic would produce; stores nothing
+    Preview(PreviewArgs),
+    /// Stop reading until resumed
+    Suspend(SourceNameArgs),
+    /// Continue reading
+    Resume(SourceNameArgs),
+    /// Continue after a loss of records
+    Skip(SkipArgs),
 }
 
-/// How lists are written; a list as CSV is a question to `rachis sql`.
+/// Output formats of lists; for CSV, query the system tables with `rachis sql`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ListOutput {
-    /// For people
+    /// A table for people
     Table,
-    /// The server's own answer
+    /// The server's JSON
     Json,
-    /// An object a line
+    /// One JSON object per line
     Ndjson,
 }
 
-/// A list.
+/// Arguments of list commands
 #[derive(Debug, Args)]
-pub struct List {
-    /// How to write it
+pub struct ListArgs {
+    /// The output format
     #[arg(short, long, default_value = "table")]
     pub output: ListOutput,
-    /// Where the server is.
+    /// The address of the server
     #[command(flatten)]
-    pub server: Server,
+    pub server: ServerArgs,
 }
 
-/// One source.
+/// The name of a source
 #[derive(Debug, Args)]
-pub struct SourceName {
+pub struct SourceNameArgs {
     /// The source
     pub name: String,
-    /// Where the server is.
+    /// The address of the server
     #[command(flatten)]
-    pub server: Server,
+    pub server: ServerArgs,
 }
 
-/// What is said about a source.
+/// The settings of a source
 #[derive(Debug, Args)]
-pub struct SourceSettings {
+pub struct SourceSettingsArgs {
     /// The source
     pub name: String,
-    /// Where its documents go; made where it does not exist [default: the source's name]
+    /// The collection for its documents; created if missing [default: the source's name]
     #[arg(short, long)]
     pub collection: Option<String>,
     /// The topic [default: the source's name]
     #[arg(short, long)]
     pub topic: Option<String>,
-    /// Where Kafka is: the same as -X bootstrap.servers=…
+    /// The Kafka brokers; the same as -X bootstrap.servers=…
     #[arg(short, long, value_name = "HOST:PORT,…")]
     pub brokers: Option<String>,
-    /// Any key of librdkafka
+    /// Any librdkafka setting
     #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = key_value)]
     pub config: Vec<(String, String)>,
-    /// What a record's value is: json or text
+    /// The format of record values: json or text
     #[arg(long)]
     pub format: Option<String>,
-    /// What names a document: `record` (the record's key) or a path
+    /// The document key: `record` (the record's key) or a path
     #[arg(long)]
     pub key: Option<String>,
-    /// Where to begin: earliest or latest
+    /// The offset to start at: earliest or latest
     #[arg(long)]
     pub start: Option<String>,
-    /// Where the server is.
+    /// The address of the server
     #[command(flatten)]
-    pub server: Server,
+    pub server: ServerArgs,
 }
 
 /// `rachis source preview`
 #[derive(Debug, Args)]
-pub struct Preview {
-    /// Records to show
+pub struct PreviewArgs {
+    /// The number of records to show
     #[arg(long, default_value_t = 10)]
     pub limit: usize,
-    /// The source; with a topic or brokers it need not exist
+    /// The source; it need not exist if a topic or brokers are given
     #[command(flatten)]
-    pub settings: SourceSettings,
+    pub settings: SourceSettingsArgs,
 }
 
 /// `rachis source skip`, `rachis collection skip`
 #[derive(Debug, Args)]
-pub struct Skip {
-    /// The source, or the collection
+pub struct SkipArgs {
+    /// The source or the collection
     pub name: String,
-    /// The partition and the offset to go on with, such as `0=1234` or `0=latest`
+    /// The partition and the offset to continue at, for example `0=1234` or `0=latest`
     #[arg(required = true, value_name = "PARTITION=OFFSET", value_parser = key_value)]
     pub to: Vec<(String, String)>,
-    /// Where the server is.
+    /// The address of the server
     #[command(flatten)]
-    pub server: Server,
+    pub server: ServerArgs,
 }
 
 /// `rachis collection`
 #[derive(Debug, Args)]
-pub struct Collection {
-    /// What to do.
+pub struct CollectionArgs {
+    /// The action
     #[command(subcommand)]
     pub action: CollectionAction,
 }
 
-/// What to do with collections.
+/// Actions on collections
 #[derive(Debug, Subcommand)]
 pub enum CollectionAction {
     /// List all collections
-    List(List),
+    List(ListArgs),
     /// Show one collection
-    Get(CollectionName),
-    /// Create a collection, or change it
-    Put(CollectionSettings),
-    /// Drop a collection with its documents
-    Delete(CollectionName),
-    /// Go on after a loss among the pushes of a collection (in a cluster they are read from Kafka)
-    Skip(Skip),
+    Get(CollectionNameArgs),
+    /// Create a collection or change its settings
+    Put(CollectionSettingsArgs),
+    /// Delete a collection and its documents
+    Delete(CollectionNameArgs),
+    /// Continue after a loss of pushes (in a cluster, pushes are read from Kafka)
+    Skip(SkipArgs),
 }
 
-/// One collection.
+/// The name of a collection
 #[derive(Debug, Args)]
-pub struct CollectionName {
+pub struct CollectionNameArgs {
     /// The collection
     pub name: String,
-    /// Where the server is.
+    /// The address of the server
     #[command(flatten)]
-    pub server: Server,
+    pub server: ServerArgs,
 }
 
-/// What is said about a collection.
+/// The settings of a collection
 #[derive(Debug, Args)]
-pub struct CollectionSettings {
+pub struct CollectionSettingsArgs {
     /// The collection
     pub name: String,
-    /// Shards; cannot be changed later
+    /// The number of shards; cannot be changed later
     #[arg(long)]
     pub shards: Option<u32>,
-    /// Where a document says when its event happened, such as `created_at`
+    /// The path of the event time in each document, for example `created_at`
     #[arg(long)]
     pub time_path: Option<String>,
-    /// Where the server is.
+    /// The address of the server
     #[command(flatten)]
-    pub server: Server,
+    pub server: ServerArgs,
 }
 
 /// `rachis fields`
 #[derive(Debug, Args)]
-pub struct Fields {
+pub struct FieldsArgs {
     /// The collection
     pub collection: String,
-    /// How to write it
+    /// The output format
     #[arg(short, long, default_value = "table")]
     pub output: ListOutput,
-    /// Where the server is.
+    /// The address of the server
     #[command(flatten)]
-    pub server: Server,
+    pub server: ServerArgs,
 }
 
 /// `rachis debug`
 #[derive(Debug, Args)]
-pub struct Debug {
-    /// What to gather.
+pub struct DebugArgs {
+    /// The action
     #[command(subcommand)]
     pub action: DebugAction,
 }
 
-/// What to gather.
+/// Kinds of support information
 #[derive(Debug, Subcommand)]
 pub enum DebugAction {
-    /// Write how each node is, its metrics and the system tables into one file; it holds no documents and no secrets
-    Bundle(Bundle),
+    /// Write the health and metrics of each node and the system tables to one file, without documents and secrets
+    Bundle(BundleArgs),
 }
 
 /// `rachis debug bundle`
 #[derive(Debug, Args)]
-pub struct Bundle {
-    /// Where to write it [default: rachis-debug-TIME.tar.gz]
+pub struct BundleArgs {
+    /// The file to write [default: rachis-debug-TIME.tar.gz]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// The settings of a cluster: its nodes are asked even where no aggregator answers
+    /// The settings of a cluster; its nodes are then queried even if no aggregator responds
     #[arg(long, env = "RACHIS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where the server is.
+    /// The address of the server
     #[command(flatten)]
-    pub server: Server,
+    pub server: ServerArgs,
 }
 
-/// A search may begin with one hyphen, which excludes; two are an option that does not exist.
+/// A query may start with one hyphen, which negates a term. Two hyphens are a misspelt option.
 fn search_query(text: &str) -> Result<String, String> {
     match text.starts_with("--") {
-        true => Err("no option has this name; `rachis search --help` lists them".into()),
+        true => Err("unknown option; `rachis search --help` lists all options".into()),
         false => Ok(text.to_owned()),
     }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("there is no = in it")?;
+    let (key, value) = text.split_once('=').ok_or("missing =")?;
     match key.trim() {
-        "" => Err("there is nothing before the =".into()),
+        "" => Err("missing key before the =".into()),
         key => Ok((key.to_owned(), value.to_owned())),
     }
 }
@@ -475,12 +475,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_be_typed_is_consistent() {
+    fn command_definitions_are_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn a_search_may_begin_with_a_hyphen_and_an_option_stays_an_option() {
+    fn a_query_may_start_with_a_hyphen_and_options_are_still_recognised() {
         let parsed =
             |arguments: &[&str]| match Cli::try_parse_from(["rachis", "search", "logs"].iter().chain(arguments))
                 .map(|cli| cli.command)
@@ -501,11 +501,11 @@ mod tests {
             parsed(&["-o", "json", "--limit=3"]),
             Ok((String::new(), Output::Json, Some(3)))
         );
-        assert!(parsed(&["--limt=3"]).is_err_and(|error| error.contains("no option has this name")));
+        assert!(parsed(&["--limt=3"]).is_err_and(|error| error.contains("unknown option")));
     }
 
     #[test]
-    fn a_value_may_hold_an_equals_sign() {
+    fn a_value_may_contain_an_equals_sign() {
         assert_eq!(
             key_value("sasl.password=a=b"),
             Ok(("sasl.password".into(), "a=b".into()))

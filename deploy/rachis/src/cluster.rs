@@ -1,4 +1,4 @@
-//! `rachis cluster`: makes the change log of a new cluster, shows how the nodes are, and makes a lost log anew.
+//! `rachis cluster`: creates the change log of a new cluster, shows the status of the nodes, and restores a lost log.
 
 use proto::{
     Catalog, Problem,
@@ -13,46 +13,64 @@ use tailer::changes::topic;
 
 use crate::{
     cli::{self, ClusterAction},
-    client::{Failure, collection::write_list, http::Client, output},
+    client::{Failure, http::Client, output},
     settings,
 };
 
-/// Does what was typed.
-pub async fn run(arguments: cli::Cluster) -> Result<(), Failure> {
+/// Columns of the table of nodes.
+const NODE_KEYS: [&str; 8] = [
+    "name",
+    "role",
+    "state",
+    "version",
+    "log_offset",
+    "log_hash",
+    "trouble",
+    "url",
+];
+/// Columns of the table of shards.
+const SHARD_KEYS: [&str; 3] = ["collection", "shard", "leaf"];
+
+/// Runs `rachis cluster`.
+pub async fn run(arguments: cli::ClusterArgs) -> Result<(), Failure> {
     match arguments.action {
-        ClusterAction::Init(cluster) => {
-            let settings = settings::load(cluster.config.as_deref())?.cluster;
-            let kafka = settings.kafka()?;
-            refuse_second(&settings).await?;
-            let id = topic::init(&kafka).await.map_err(told)?;
-            output::note(&format!(
-                "cluster {}: its change log is topic {} at {}",
-                id.simple(),
-                kafka.changes_topic,
-                kafka.servers
-            ));
-            Ok(())
-        }
+        ClusterAction::Init(cluster) => init(cluster).await,
         ClusterAction::Status(status) => show(status).await,
-        ClusterAction::RestoreChanges(restore) => {
-            let kafka = settings::load(restore.cluster.config.as_deref())?.cluster.kafka()?;
-            let file = restore.from.display();
-            let bytes = std::fs::read(&restore.from).map_err(|e| Failure::new(format!("cannot read {file}: {e}")))?;
-            let state: State = serde_json::from_slice(&bytes).map_err(|e| {
-                Failure::new(format!("{file} is not a copy of a catalog: {e}"))
-                    .hint("it is catalog.json in a node's data folder")
-            })?;
-            let (offset, changes) = (state.offset, state.catalog.version);
-            topic::restore(&kafka, state).await.map_err(told)?;
-            output::note(&format!(
-                "the change log goes on from {changes} changes, which were read through record {offset}"
-            ));
-            Ok(())
-        }
+        ClusterAction::RestoreChanges(restore) => restore_changes(restore).await,
     }
 }
 
-fn told(problem: Problem) -> Failure {
+async fn init(cluster: cli::ClusterConfigArgs) -> Result<(), Failure> {
+    let settings = settings::load(cluster.config.as_deref())?.cluster;
+    let kafka = settings.kafka()?;
+    require_no_cluster(&settings).await?;
+    let id = topic::init(&kafka).await.map_err(to_failure)?;
+    output::note(&format!(
+        "created cluster {}; its change log is topic {} at {}",
+        id.simple(),
+        kafka.changes_topic,
+        kafka.servers
+    ));
+    Ok(())
+}
+
+async fn restore_changes(restore: cli::RestoreChangesArgs) -> Result<(), Failure> {
+    let kafka = settings::load(restore.cluster.config.as_deref())?.cluster.kafka()?;
+    let file = restore.from.display();
+    let bytes = std::fs::read(&restore.from).map_err(|e| Failure::new(format!("cannot read {file}: {e}")))?;
+    let state: State = serde_json::from_slice(&bytes).map_err(|e| {
+        Failure::new(format!("{file} is not a copy of the catalog: {e}"))
+            .hint("use the catalog.json in a node's data folder")
+    })?;
+    let (offset, changes) = (state.offset, state.catalog.version);
+    topic::restore(&kafka, state).await.map_err(to_failure)?;
+    output::note(&format!(
+        "restored the change log: it continues after {changes} changes (the lost log was read through offset {offset})"
+    ));
+    Ok(())
+}
+
+fn to_failure(problem: Problem) -> Failure {
     let failure = Failure::new(problem.detail);
     match problem.hint {
         Some(hint) => failure.hint(hint),
@@ -60,81 +78,80 @@ fn told(problem: Problem) -> Failure {
     }
 }
 
-/// Nodes that know their cluster must not get another one: where its log is lost, it is to be made anew from what they
-/// know.
-async fn refuse_second(settings: &settings::Cluster) -> Result<(), Failure> {
-    let there = RemoteNodes::new("", &settings.members()?)
-        .map_err(told)?
+/// Fails if the nodes already belong to a cluster: a second log must not be created for them. A lost log is restored
+/// from their copies instead.
+async fn require_no_cluster(settings: &settings::ClusterSettings) -> Result<(), Failure> {
+    let newest = RemoteNodes::new("", &settings.members()?)
+        .map_err(to_failure)?
         .newest_state()
         .await;
-    match there.filter(|state| state.cluster.is_some()) {
+    match newest.filter(|state| state.cluster.is_some()) {
         None => Ok(()),
-        Some(state) => Err(Failure::new(format!("the cluster exists already: its nodes know {} changes", state.catalog.version)).hint(
-            "if its log is lost, `rachis cluster restore-changes --from FILE` makes it anew; FILE is the catalog.json of a node that is up to date",
+        Some(state) => Err(Failure::new(format!(
+            "the cluster already exists: its nodes have read {} changes",
+            state.catalog.version
+        ))
+        .hint(
+            "if its change log is lost, restore it with `rachis cluster restore-changes --from FILE`; FILE is the \
+             catalog.json of an up-to-date node",
         )),
     }
 }
 
-async fn show(arguments: cli::ClusterStatus) -> Result<(), Failure> {
-    let (nodes, shards) = match arguments.url {
-        Some(url) => seen_by(&url).await?,
-        None => {
-            let members = settings::load(arguments.cluster.config.as_deref())?.cluster.members()?;
-            let url = std::env::var("RACHIS_URL").ok().filter(|url| !url.is_empty());
-            match (members.nodes.is_empty(), url) {
-                (false, _) => seen_from_here(&members).await?,
-                (true, Some(url)) => seen_by(&url).await?,
-                (true, None) => {
-                    return Err(Failure::usage("no cluster is described: [cluster] is missing")
-                        .hint("--config names the file that all nodes have; --url or RACHIS_URL names an aggregator to ask instead"));
-                }
-            }
-        }
-    };
-    let (away, all) = (nodes.iter().filter(|node| node["state"] != "up").count(), nodes.len());
+async fn show(arguments: cli::ClusterStatusArgs) -> Result<(), Failure> {
+    let ClusterView { nodes, shards } = cluster_view(&arguments).await?;
+    let (down, all) = (nodes.iter().filter(|node| node["state"] != "up").count(), nodes.len());
     match arguments.output {
         cli::ListOutput::Table => {
-            write_list(
-                &Value::Array(nodes),
-                &[
-                    "name",
-                    "role",
-                    "state",
-                    "version",
-                    "log_offset",
-                    "log_hash",
-                    "trouble",
-                    "url",
-                ],
-                cli::ListOutput::Table,
-            )?;
+            let (nodes, shards) = (Value::Array(nodes), Value::Array(shards));
+            output::list(&nodes, &NODE_KEYS, cli::ListOutput::Table)?;
             output::write(b"\n")?;
-            write_list(
-                &Value::Array(shards),
-                &["collection", "shard", "leaf"],
-                cli::ListOutput::Table,
-            )?;
+            output::list(&shards, &SHARD_KEYS, cli::ListOutput::Table)?;
         }
         _ => output::pretty(&json!({ "nodes": nodes, "shards": shards }))?,
     }
-    match away {
+    match down {
         0 => Ok(()),
-        away => Err(Failure::new(format!("{away} of {all} nodes do not answer"))),
+        down => Err(Failure::new(format!("{down} of {all} nodes do not respond"))),
     }
 }
 
-/// Nodes and shards as this process finds them, node by node.
-async fn seen_from_here(members: &Members) -> Result<(Vec<Value>, Vec<Value>), Failure> {
-    let asked = RemoteNodes::new("", members).map_err(told)?;
-    let (nodes, newest) = tokio::join!(asked.status(), asked.newest_state());
-    Ok((
-        nodes.iter().map(row).collect(),
-        newest.as_ref().map(|state| shards(&state.catalog)).unwrap_or_default(),
-    ))
+/// The nodes of a cluster and the placement of its shards, as rows.
+struct ClusterView {
+    nodes: Vec<Value>,
+    shards: Vec<Value>,
 }
 
-/// Nodes and shards as an aggregator sees them.
-async fn seen_by(url: &str) -> Result<(Vec<Value>, Vec<Value>), Failure> {
+async fn cluster_view(arguments: &cli::ClusterStatusArgs) -> Result<ClusterView, Failure> {
+    if let Some(url) = &arguments.url {
+        return ask_aggregator(url).await;
+    }
+    let members = settings::load(arguments.cluster.config.as_deref())?.cluster.members()?;
+    if !members.nodes.is_empty() {
+        return ask_nodes(&members).await;
+    }
+    match std::env::var("RACHIS_URL").ok().filter(|url| !url.is_empty()) {
+        Some(url) => ask_aggregator(&url).await,
+        None => Err(Failure::usage("the settings list no nodes: [cluster] is missing")
+            .hint("select the settings file of the nodes with --config, or an aggregator with --url or RACHIS_URL")),
+    }
+}
+
+/// Asks each node.
+async fn ask_nodes(members: &Members) -> Result<ClusterView, Failure> {
+    let remote = RemoteNodes::new("", members).map_err(to_failure)?;
+    let (nodes, newest) = tokio::join!(remote.status(), remote.newest_state());
+    Ok(ClusterView {
+        nodes: nodes.iter().map(node_row).collect(),
+        shards: newest
+            .as_ref()
+            .map(|state| shard_rows(&state.catalog))
+            .unwrap_or_default(),
+    })
+}
+
+/// Asks one aggregator for all nodes.
+async fn ask_aggregator(url: &str) -> Result<ClusterView, Failure> {
     let client = Client::new(url)?;
     let rows = async |sql: &str| {
         let request = client
@@ -151,32 +168,35 @@ async fn seen_by(url: &str) -> Result<(Vec<Value>, Vec<Value>), Failure> {
             .await?;
     let shards =
         rows("SELECT collection, shard, leaf FROM rachis.shards ORDER BY collection, shard LIMIT 1000000").await?;
-    Ok((nodes, shards))
+    Ok(ClusterView { nodes, shards })
 }
 
-fn row(node: &NodeStatus) -> Value {
+fn node_row(node: &NodeStatus) -> Value {
     let mut row = json!({ "name": node.name, "role": node.role, "url": node.url });
-    let more = match &node.report {
+    let report = match &node.report {
         Ok(report) => json!({
             "state": "up",
             "version": report.version,
             "cluster": report.log.cluster.map(|cluster| cluster.simple().to_string()),
             "log_offset": report.log.offset,
             "log_hash": format!("{:016x}", report.log.hash),
-            "trouble": report.log.trouble,
+            "trouble": report.log.fault,
         }),
         Err(problem) => json!({ "state": "away", "trouble": problem.detail }),
     };
-    if let (Some(row), Value::Object(more)) = (row.as_object_mut(), more) {
-        row.extend(more);
+    if let (Some(row), Value::Object(report)) = (row.as_object_mut(), report) {
+        row.extend(report);
     }
     row
 }
 
-fn shards(catalog: &Catalog) -> Vec<Value> {
-    let of = |(name, collection): (&proto::CollectionName, &proto::catalog::Collection)| {
-        let placed = |number: u32| json!({ "collection": name.as_str(), "shard": number, "leaf": collection.leaf_of(number).map(|leaf| leaf.as_str()) });
-        (0..collection.settings.shards).map(placed).collect::<Vec<_>>()
+fn shard_rows(catalog: &Catalog) -> Vec<Value> {
+    let rows = |(name, collection): (&proto::CollectionName, &proto::catalog::Collection)| {
+        let row = |number: u32| {
+            let leaf = collection.leaf_of(number).map(|leaf| leaf.as_str());
+            json!({ "collection": name.as_str(), "shard": number, "leaf": leaf })
+        };
+        (0..collection.settings.shards).map(row).collect::<Vec<_>>()
     };
-    catalog.collections.iter().flat_map(of).collect()
+    catalog.collections.iter().flat_map(rows).collect()
 }

@@ -1,9 +1,8 @@
-//! The demo stream: what a small web shop would tell about itself, pushed through the process's own door as any client
-//! would.
+//! The demo stream: events of a small web shop, pushed over HTTP as any client would.
 //!
-//! Believable rather than random: some products sell better than others, a session looks around before it buys, a few
-//! things go wrong. And not tidier than life: a price is sometimes a text, a quantity sometimes missing, errors carry
-//! free text.
+//! Realistic rather than random: some products sell better than others, a session views products before it buys, and
+//! some requests fail. As in real data, types vary: a price is sometimes text, a quantity sometimes missing, and errors
+//! are free text.
 
 use std::time::Duration;
 
@@ -12,12 +11,12 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// Where the events go.
+/// The collection of the events.
 const COLLECTION: &str = "shop";
-/// Twenty events a second: one push each time, of so many events.
-const PAUSE: Duration = Duration::from_millis(250);
-const EVENTS: usize = 5;
-/// Sessions that go on at once.
+/// Twenty events per second: every 250 ms a push of five.
+const PUSH_INTERVAL: Duration = Duration::from_millis(250);
+const PUSH_EVENTS: usize = 5;
+/// Concurrent sessions.
 const SESSIONS: usize = 40;
 
 struct Product {
@@ -25,7 +24,7 @@ struct Product {
     name: &'static str,
     category: &'static str,
     cents: u32,
-    /// How often it is looked at, against the others.
+    /// How often it is viewed, relative to the others.
     weight: u32,
 }
 
@@ -92,20 +91,20 @@ const SEARCHES: [&str; 6] = [
     "desk 160x80",
 ];
 
-/// Pushes events until it is told to end.
+/// Pushes events until shutdown.
 pub async fn run(url: String, shutdown: CancellationToken) {
     let client = reqwest::Client::new();
     let base = format!("{url}/v1/collections/{COLLECTION}");
     let settings = client.put(&base).json(&json!({ "time_path": "time" })).send();
     if let Some(Err(error)) = shutdown.run_until_cancelled(settings).await {
-        warn!(%error, "the demo cannot create its collection");
+        warn!(%error, "could not create the demo collection");
     }
     info!(collection = COLLECTION, "demo stream started");
     let mut shop = Shop::new(StdRng::from_rng(&mut rand::rng()));
-    let mut ticks = tokio::time::interval(PAUSE);
+    let mut ticks = tokio::time::interval(PUSH_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        let lines: Vec<String> = (0..EVENTS).map(|_| shop.event(chrono_now()).to_string()).collect();
+        let lines: Vec<String> = (0..PUSH_EVENTS).map(|_| shop.event(now()).to_string()).collect();
         let push = client
             .post(format!("{base}/documents"))
             .header("content-type", "application/x-ndjson")
@@ -113,26 +112,26 @@ pub async fn run(url: String, shutdown: CancellationToken) {
             .send();
         match shutdown.run_until_cancelled(push).await {
             Some(Ok(answer)) if answer.status().is_success() => {}
-            Some(Ok(answer)) => debug!(status = answer.status().as_u16(), "a demo push was refused"),
-            Some(Err(error)) => debug!(%error, "a demo push failed"),
+            Some(Ok(answer)) => debug!(status = answer.status().as_u16(), "demo push refused"),
+            Some(Err(error)) => debug!(%error, "demo push failed"),
             None => return,
         }
     }
 }
 
-/// Now, as the events tell it: RFC 3339 with milliseconds.
-fn chrono_now() -> String {
+/// The current time in RFC 3339 with milliseconds.
+fn now() -> String {
     chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
-/// A visitor on the way through the shop.
+/// A visit to the shop.
 struct Session {
     id: String,
     customer: u32,
     city: usize,
     cart: Vec<(usize, u32)>,
-    /// Steps it still takes.
-    left: u32,
+    /// Remaining events.
+    remaining: u32,
 }
 
 struct Shop<R> {
@@ -152,12 +151,12 @@ impl<R: Rng> Shop<R> {
     }
 
     fn event(&mut self, time: String) -> Value {
-        let at = self.session();
+        let at = self.next_session();
         let kind = self.rng.random_range(0..100_u32);
-        let last = self.sessions[at].left == 0;
+        let last = self.sessions[at].remaining == 0;
         let mut event = match kind {
             _ if last && !self.sessions[at].cart.is_empty() => self.order(at),
-            0..55 => self.view(at),
+            0..55 => self.view(),
             55..70 => self.cart(at),
             70..82 => {
                 json!({ "type": "search", "query": self.pick(&SEARCHES), "results": self.rng.random_range(0..60_u32) })
@@ -180,11 +179,11 @@ impl<R: Rng> Shop<R> {
         event
     }
 
-    /// The session that does something next.
-    fn session(&mut self) -> usize {
+    /// The index of the session of the next event.
+    fn next_session(&mut self) -> usize {
         if self.sessions.len() < SESSIONS {
             let id = format!("{:08x}", self.rng.random::<u32>());
-            let (customer, city, left) = (
+            let (customer, city, remaining) = (
                 self.rng.random_range(1_000..4_000),
                 self.rng.random_range(0..CITIES.len()),
                 self.rng.random_range(2..15),
@@ -194,11 +193,11 @@ impl<R: Rng> Shop<R> {
                 customer,
                 city,
                 cart: Vec::new(),
-                left,
+                remaining,
             });
         }
         let at = self.rng.random_range(0..self.sessions.len());
-        self.sessions[at].left = self.sessions[at].left.saturating_sub(1);
+        self.sessions[at].remaining = self.sessions[at].remaining.saturating_sub(1);
         at
     }
 
@@ -214,9 +213,9 @@ impl<R: Rng> Shop<R> {
         0
     }
 
-    fn view(&mut self, _at: usize) -> Value {
+    fn view(&mut self) -> Value {
         let product = &PRODUCTS[self.product()];
-        // One of the shop's older pages tells prices as text.
+        // One of the shop's older pages sends prices as text.
         let price = if self.rng.random_bool(0.1) {
             json!(euros_text(product.cents))
         } else {
@@ -235,7 +234,11 @@ impl<R: Rng> Shop<R> {
         let (product, quantity) = (self.product(), self.rng.random_range(1..4_u32));
         self.sessions[at].cart.push((product, quantity));
         let product = &PRODUCTS[product];
-        json!({ "type": "cart_add", "product": { "sku": product.sku, "name": product.name, "price": euros(product.cents) }, "quantity": quantity })
+        json!({
+            "type": "cart_add",
+            "product": { "sku": product.sku, "name": product.name, "price": euros(product.cents) },
+            "quantity": quantity,
+        })
     }
 
     fn order(&mut self, at: usize) -> Value {
@@ -258,7 +261,13 @@ impl<R: Rng> Shop<R> {
             .then(|| self.pick(&["WELCOME10", "SPRING", "FRIENDS"]));
         json!({
             "type": "order",
-            "order": { "id": format!("o-{}", self.orders), "total": euros(cents), "currency": "EUR", "coupon": coupon, "items": items },
+            "order": {
+                "id": format!("o-{}", self.orders),
+                "total": euros(cents),
+                "currency": "EUR",
+                "coupon": coupon,
+                "items": items,
+            },
             "payment": { "method": self.pick(&["card", "paypal", "invoice"]), "ok": self.rng.random_bool(0.96) },
         })
     }
@@ -272,12 +281,23 @@ impl<R: Rng> Shop<R> {
         } else {
             json!(stars)
         };
-        json!({ "type": "review", "product": { "sku": product.sku, "name": product.name }, "stars": stars, "text": text, "tags": ["public"] })
+        json!({
+            "type": "review",
+            "product": { "sku": product.sku, "name": product.name },
+            "stars": stars,
+            "text": text,
+            "tags": ["public"],
+        })
     }
 
     fn error(&mut self) -> Value {
         let level = if self.rng.random_bool(0.3) { "error" } else { "warn" };
-        json!({ "type": "log", "level": level, "service": self.pick(&["checkout", "stock", "invoice"]), "message": self.pick(&ERRORS) })
+        json!({
+            "type": "log",
+            "level": level,
+            "service": self.pick(&["checkout", "stock", "invoice"]),
+            "message": self.pick(&ERRORS),
+        })
     }
 
     fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
@@ -300,7 +320,7 @@ mod tests {
     #[test]
     fn the_stream_has_every_kind_of_event_and_mixed_types() {
         let seed = rand::random::<u64>();
-        println_seed(seed);
+        print_seed(seed);
         let mut shop = Shop::new(StdRng::seed_from_u64(seed));
         let events: Vec<Value> = (0..5_000)
             .map(|_| shop.event("2026-01-01T00:00:00.000Z".into()))
@@ -324,7 +344,7 @@ mod tests {
         assert!(shop.sessions.len() <= SESSIONS);
     }
 
-    fn println_seed(seed: u64) {
+    fn print_seed(seed: u64) {
         use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), "seed {seed}");
     }

@@ -6,10 +6,10 @@ mod cluster;
 mod data_folder;
 mod demo;
 mod dev;
-mod files;
-mod node;
 #[cfg(feature = "seeded-bugs")]
-mod overtaking;
+mod duplicate_sender;
+mod file_limits;
+mod node;
 mod settings;
 mod shell;
 mod telemetry;
@@ -21,15 +21,15 @@ use proto::cluster::Role;
 
 use crate::{cli::Command, client::Failure};
 
-/// Returns freed memory to the system, which the system's own allocator keeps: after a million documents that is a
-/// third of the process. It serves the C and C++ libraries, too.
+/// mimalloc returns freed memory to the system. The system's allocator keeps it: after a million documents that is a
+/// third of the process. The C and C++ libraries use it too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long tasks that are still running may take once everything is closed.
-const LAST_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long remaining tasks may take after shutdown.
+const RUNTIME_SHUTDOWN_MAX: Duration = Duration::from_secs(2);
 
-/// Does what was typed; the exit code of the process.
+/// Runs the command and returns the exit code of the process.
 pub fn main() -> ExitCode {
     let command = cli::Cli::parse().command;
     let mut builder = match command {
@@ -41,10 +41,10 @@ pub fn main() -> ExitCode {
     let result = match builder.enable_all().build() {
         Ok(runtime) => {
             let result = runtime.block_on(run(command));
-            runtime.shutdown_timeout(LAST_WAIT_MAX);
+            runtime.shutdown_timeout(RUNTIME_SHUTDOWN_MAX);
             result
         }
-        Err(error) => Err(Failure::new(format!("cannot start threads: {error}"))),
+        Err(error) => Err(Failure::new(format!("cannot start the runtime: {error}"))),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

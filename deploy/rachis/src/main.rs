@@ -1,4 +1,4 @@
-//! The binary.
+//! The binary `rachis`.
 
 fn main() -> std::process::ExitCode {
     rachis::main()

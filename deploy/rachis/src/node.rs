@@ -1,16 +1,16 @@
-//! `rachis tailer`, `rachis leaf`, `rachis aggregator`: one role as a process. Its peers are in the settings; what it
-//! knows of the catalog it keeps in its folder, so that it starts while everybody else is away.
+//! `rachis tailer`, `rachis leaf`, `rachis aggregator`: one role as a process. Its peers are in the settings. It keeps
+//! a copy of the catalog in its data folder, so that it can start while all peers are down.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use aggregator::{AggregatorOptions, Roles, http, query::Engine};
+use aggregator::{AggregatorOptions, Roles, doors, query::Engine};
 use leaf::{Leaf, LeafOptions};
 use plan::client::RemoteLeaves;
 use proto::{
     Code, Problem,
     client::{
-        copy::Copy,
-        follower::{Follower, Known},
+        catalog_file::CatalogFile,
+        follower::{CatalogReplica, Follower},
         leaves::Leaves,
         nodes::RemoteNodes,
         tailers::{LoggedPushes, Tailers},
@@ -34,129 +34,149 @@ use crate::{
     shell::{self, Shell},
 };
 
-/// Shards of a collection that a push creates, unless the settings say otherwise.
+/// The default number of shards of a collection that a push creates.
 const PUSH_SHARDS: u32 = 4;
-/// How long pushes on their way to Kafka may take once everything closes.
-const FLUSH_WAIT: Duration = Duration::from_secs(5);
+/// How long shutdown waits for pushes to reach Kafka.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs a role until it is told to end.
-pub async fn run(role: Role, arguments: cli::Node) -> Result<(), Failure> {
-    let settings = settings::load(arguments.config.as_deref())?;
+/// Runs a role until shutdown.
+pub async fn run(role: Role, arguments: cli::NodeArgs) -> Result<(), Failure> {
+    let config = arguments.config.as_deref();
+    let settings = settings::load(config)?;
     let members = settings.cluster.members()?;
     let name: NodeName = arguments
         .name
         .parse()
         .map_err(|e: proto::address::Malformed| Failure::usage(e.to_string()))?;
-    if members.nodes.is_empty() {
-        let place = arguments.config.as_deref().map_or_else(
-            || "there is no file of settings".to_owned(),
-            |file| format!("{} has none", file.display()),
-        );
-        return Err(
-            Failure::usage(format!("no cluster is described: [cluster] is missing ({place})"))
-                .hint("--config names the file that all nodes have; deploy/rachis.toml is a sample"),
-        );
-    }
-    let url = members.nodes.get(&(role, name.clone())).ok_or_else(|| {
-        let known: Vec<&str> = members.of(role).map(|(name, _)| name.as_str()).collect();
-        let plural = settings::members_key(role);
-        Failure::usage(format!(
-            "{name} is none of the {plural} in [cluster]: {}",
-            known.join(", ")
-        ))
-        .hint(format!("add it to `{plural}`, on every node"))
-    })?;
-    let told = url.trim_start_matches("http://").to_owned();
-    let listen = arguments.listen.unwrap_or_else(|| told.clone());
+    let member_address = member_address(&members, role, &name, config)?;
+    let listen = arguments.listen.unwrap_or_else(|| member_address.clone());
     let data = arguments
         .data
         .map_or_else(|| dev::default_data().map(|folder| folder.join(name.as_str())), Ok)?;
     let shell = Shell::start(&settings.log, &data, &listen, arguments.insecure).await?;
-    shell.folder.belongs_to(&format!("{} {name}", role.word()))?;
-    let known = Copy::new(shell.folder.path()).and_then(Known::open).map_err(|e| {
-        Failure::new(format!("the copy of the catalog does not read: {e}"))
-            .hint("move catalog.json away; peers give it again")
-    })?;
+    shell.folder.claim_for(&format!("{} {name}", role.as_str()))?;
+    let replica = CatalogFile::new(shell.folder.path())
+        .and_then(CatalogReplica::open)
+        .map_err(|e| {
+            Failure::new(format!("cannot read this node's copy of the catalog: {e}"))
+                .hint("move catalog.json out of the data folder; the node fetches it again from its peers")
+        })?;
     let node = Node {
         name,
         role,
         members,
-        known,
+        replica,
         settings,
         stop: CancellationToken::new(),
     };
-    if listen != told {
+    if listen != member_address {
         warn!(
             listen,
-            told,
-            "the others look for this node at the address that [cluster] has for it, which is not where it listens"
+            member_address, "this node does not listen on its address in [cluster], where other nodes connect"
         );
     }
-    info!(name = %node.name, role = role.word(), "node");
-    // Peers on this machine may know each other by the machine's name, which means loopback here.
-    let members = node
-        .members
-        .nodes
-        .values()
-        .filter_map(|url| Some(url.split_once("://")?.1.to_owned()));
-    let names = node.settings.http.names().iter().cloned().chain(members).collect();
+    info!(name = %node.name, role = role.as_str(), "starting node");
+    let names = node.allowed_hosts();
     let running = match role {
         Role::Leaf => node.leaf(&shell).await?,
         Role::Tailer => node.tailer(&shell)?,
         Role::Aggregator => node.aggregator(&shell)?,
     };
-    shell.listening();
-    let Shell {
-        folder,
-        listener,
-        shutdown,
-        files,
-        ..
-    } = shell;
-    let served = http::serve(running.door, listener, shutdown.clone(), names, files.connections).await;
-    shutdown.cancel();
-    folder.not_listening();
-    for close in running.close {
-        close.await;
-    }
-    running.stop.cancel();
-    info!("closed in order");
-    served.map_err(|e| Failure::new(format!("the door failed: {e}")))
+    shell.publish_url();
+    running.serve(shell, names).await
 }
 
-/// What a node is made of before it has a role.
+/// The node's `HOST:PORT` in [cluster].
+fn member_address(members: &Members, role: Role, name: &NodeName, config: Option<&Path>) -> Result<String, Failure> {
+    if members.nodes.is_empty() {
+        let place = config.map_or_else(
+            || "there is no settings file".to_owned(),
+            |file| format!("{} has none", file.display()),
+        );
+        return Err(
+            Failure::usage(format!("the settings list no nodes: [cluster] is missing ({place})")).hint(
+                "--config selects the settings file, which is the same on all nodes; deploy/rachis.toml is a sample",
+            ),
+        );
+    }
+    let url = members.nodes.get(&(role, name.clone())).ok_or_else(|| {
+        let known: Vec<&str> = members.of(role).map(|(name, _)| name.as_str()).collect();
+        let key = settings::members_key(role);
+        Failure::usage(format!(
+            "`{key}` in [cluster] does not list {name}; it lists {}",
+            known.join(", ")
+        ))
+        .hint(format!("add it to `{key}` on every node"))
+    })?;
+    Ok(url.trim_start_matches("http://").to_owned())
+}
+
+/// A node before it starts its role.
 struct Node {
     name: NodeName,
     role: Role,
     members: Members,
-    known: Arc<Known>,
+    replica: Arc<CatalogReplica>,
     settings: Settings,
     stop: CancellationToken,
 }
 
-/// A node that is served.
+/// A node with a running role.
 struct Running {
-    door: http::Door,
-    /// In this order, once nobody new is let in.
+    router: doors::NodeServer,
+    /// Awaited in this order once no more connections are accepted.
     close: Vec<futures::future::BoxFuture<'static, ()>>,
     stop: CancellationToken,
 }
 
+impl Running {
+    /// Serves until shutdown, then closes the role.
+    async fn serve(self, shell: Shell, names: doors::AllowedHosts) -> Result<(), Failure> {
+        let Shell {
+            folder,
+            listener,
+            shutdown,
+            files,
+            ..
+        } = shell;
+        let served = doors::serve(self.router, listener, shutdown.clone(), names, files.connections).await;
+        shutdown.cancel();
+        folder.remove_url();
+        for close in self.close {
+            close.await;
+        }
+        self.stop.cancel();
+        info!("shutdown complete");
+        served.map_err(|e| Failure::new(format!("the server failed: {e}")))
+    }
+}
+
 impl Node {
+    /// Hosts to which the node answers besides its own address. Peers on this machine may know each other by the
+    /// machine's name, which means loopback here.
+    fn allowed_hosts(&self) -> doors::AllowedHosts {
+        let members = self
+            .members
+            .nodes
+            .values()
+            .filter_map(|url| Some(url.split_once("://")?.1.to_owned()));
+        self.settings.http.names().iter().cloned().chain(members).collect()
+    }
+
     async fn leaf(self, shell: &Shell) -> Result<Running, Failure> {
         let changes = self.follow()?;
         let mut options = LeafOptions::new(shell.folder.join("shards"));
-        options.open_files_max = shell.files.of_shards;
+        options.open_files_max = shell.files.shards;
         options.node = Some(self.name.clone());
         let Settings { leaf: limits, .. } = &self.settings;
         limits.clone().apply(&mut options);
-        let opened = tokio::task::block_in_place(|| Leaf::open(options, self.known.catalog()));
-        let leaf = opened.map_err(|e| Failure::of("cannot open the leaf", &e))?;
+        let opened = tokio::task::block_in_place(|| Leaf::open(options, self.replica.catalog()));
+        let leaf = opened.map_err(|e| Failure::with_cause("cannot open the leaf", &e))?;
         let mut routes = self.routes(&changes, None, shell)?;
-        leaf::service::add(&mut routes, &leaf, &self.known.catalog());
-        let door = http::status_door(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(), routes);
+        leaf::service::add(&mut routes, &leaf, &self.replica.catalog());
+        let router = doors::status_router(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(), routes);
         Ok(Running {
-            door,
+            router,
             close: vec![Box::pin(async move { leaf.close().await })],
             stop: self.stop,
         })
@@ -165,12 +185,12 @@ impl Node {
     fn tailer(self, shell: &Shell) -> Result<Running, Failure> {
         let kafka = self.settings.cluster.kafka()?;
         let leaves: Vec<NodeName> = self.members.of(Role::Leaf).map(|(name, _)| name.clone()).collect();
-        // A tailer whose Kafka is away learns from its peers what was agreed on.
-        let _followed = self.follow()?;
-        let changes = TopicChanges::start(kafka.clone(), self.known.clone(), leaves, self.stop.clone())
+        // While Kafka is down, a tailer learns the catalog from its peers.
+        let _follower = self.follow()?;
+        let changes = TopicChanges::start(kafka.clone(), self.replica.clone(), leaves, self.stop.clone())
             .map_err(failed("read the change log"))?;
         let shared: Arc<dyn Changes> = Arc::new(changes.clone());
-        let remote = Leaves::new(&self.members, self.known.catalog()).map_err(failed("reach the leaves"))?;
+        let remote = Leaves::new(&self.members, self.replica.catalog()).map_err(failed("reach the leaves"))?;
         let mut options = TailerOptions {
             node: Some(self.name.to_string()),
             pushes: Some(kafka.clone()),
@@ -184,17 +204,17 @@ impl Node {
         tokio::spawn(
             self.stop
                 .clone()
-                .run_until_cancelled_owned(pushes.clone().remove_dropped(dropped_kept)),
+                .run_until_cancelled_owned(pushes.clone().delete_dropped(dropped_kept)),
         );
         let mut routes = self.routes(&shared, None, shell)?;
         tailer::service::add(&mut routes, changes, pushes.clone(), tailer.clone());
-        let door = http::status_door(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(), routes);
+        let router = doors::status_router(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(), routes);
         let close = Box::pin(async move {
             tailer.shutdown().await;
-            let _ = tokio::task::spawn_blocking(move || pushes.flush(FLUSH_WAIT)).await;
+            let _ = tokio::task::spawn_blocking(move || pushes.flush(FLUSH_TIMEOUT)).await;
         });
         Ok(Running {
-            door,
+            router,
             close: vec![close],
             stop: self.stop,
         })
@@ -202,10 +222,10 @@ impl Node {
 
     fn aggregator(self, shell: &Shell) -> Result<Running, Failure> {
         let changes = self.follow()?;
-        let leaves = Leaves::new(&self.members, self.known.catalog()).map_err(failed("reach the leaves"))?;
+        let leaves = Leaves::new(&self.members, self.replica.catalog()).map_err(failed("reach the leaves"))?;
         let leaf = Arc::new(RemoteLeaves::new(leaves));
-        let tailers = Tailers::new(&self.members, self.known.catalog()).map_err(failed("reach the tailers"))?;
-        let pushes = Arc::new(LoggedPushes::new(tailers.clone(), leaf.clone(), self.known.catalog()));
+        let tailers = Tailers::new(&self.members, self.replica.catalog()).map_err(failed("reach the tailers"))?;
+        let pushes = Arc::new(LoggedPushes::new(tailers.clone(), leaf.clone(), self.replica.catalog()));
         let mut options = AggregatorOptions {
             push_shards: PUSH_SHARDS,
             ..AggregatorOptions::new(shell.folder.join("spill"))
@@ -217,27 +237,27 @@ impl Node {
             leaf,
             pushes,
             changes: changes.clone(),
-            tailing: Arc::new(tailers),
+            source_admin: Arc::new(tailers),
             nodes: Arc::new(nodes),
         };
         let engine = Engine::new(roles, options).map_err(failed("start the query engine"))?;
         let routes = self.routes(&changes, Some(engine.clone()), shell)?;
-        let door = http::door(engine, Some(shell.metrics.clone()), shell.shutdown.clone(), routes);
+        let router = doors::router(engine, Some(shell.metrics.clone()), shell.shutdown.clone(), routes);
         Ok(Running {
-            door,
+            router,
             close: Vec::new(),
             stop: self.stop,
         })
     }
 
-    /// The change log, from peers.
+    /// Follows the change log through peers.
     fn follow(&self) -> Result<Arc<dyn Changes>, Failure> {
-        let follower = Follower::start(self.known.clone(), &self.name, &self.members, &self.stop)
+        let follower = Follower::start(self.replica.clone(), &self.name, &self.members, &self.stop)
             .map_err(failed("follow the change log"))?;
         Ok(follower)
     }
 
-    /// What every node serves: its catalog, besides what every process serves.
+    /// The gRPC services of every node: those of every process, and the node service.
     fn routes(
         &self,
         changes: &Arc<dyn Changes>,
@@ -249,7 +269,7 @@ impl Node {
             name: self.name.clone(),
             role: self.role,
             started_ms: shell.started_ms,
-            state: self.known.state(),
+            state: self.replica.state(),
             changes: changes.clone(),
             queries,
             stop: shell.shutdown.clone(),
@@ -258,17 +278,17 @@ impl Node {
         Ok(routes)
     }
 
-    /// A node is ready once it knows its cluster, and while it sees nothing wrong with the change log.
-    fn readiness(&self) -> http::Ready {
-        let known = self.known.clone();
+    /// A node is ready once it knows its cluster, and while its change log has no fault.
+    fn readiness(&self) -> doors::ReadinessCheck {
+        let replica = self.replica.clone();
         Arc::new(move || {
-            let health = known.health();
-            match (health.cluster, health.trouble) {
-                (None, trouble) => Err(Problem::new(
+            let health = replica.health();
+            match (health.cluster, health.fault) {
+                (None, fault) => Err(Problem::new(
                     Code::Unavailable,
-                    trouble.unwrap_or_else(|| "the change log was not read yet".to_owned()),
+                    fault.unwrap_or_else(|| "the change log has not been read yet".to_owned()),
                 )),
-                (_, Some(trouble)) => Err(Problem::new(Code::Unavailable, trouble)),
+                (_, Some(fault)) => Err(Problem::new(Code::Unavailable, fault)),
                 _ => Ok(()),
             }
         })
@@ -276,5 +296,5 @@ impl Node {
 }
 
 fn failed(what: &str) -> impl Fn(Problem) -> Failure + '_ {
-    move |problem| Failure::of(&format!("cannot {what}"), &problem)
+    move |problem| Failure::with_cause(&format!("cannot {what}"), &problem)
 }

@@ -1,5 +1,5 @@
-//! Settings: defaults, then a TOML file, then the environment (`RACHIS_LEAF__SPLIT_DOCUMENTS=1000` is `split_documents`
-//! of `[leaf]`). A key that nobody knows is refused and named, in both.
+//! Settings: defaults, overridden by a TOML file, overridden by the environment (`RACHIS_LEAF__SPLIT_DOCUMENTS=1000` is
+//! `split_documents` of `[leaf]`). An unknown key in either is an error that names it.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -12,35 +12,35 @@ use tailer::{TailerOptions, kafka::cluster::ClusterKafka};
 
 use crate::client::Failure;
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// What is logged, and how.
-    pub log: Log,
+    /// The log.
+    pub log: LogSettings,
     /// Limits of the leaf.
-    pub leaf: Leaf,
+    pub leaf: LeafSettings,
     /// Limits of the aggregator.
-    pub aggregator: Aggregator,
+    pub aggregator: AggregatorSettings,
     /// Limits of the tailer.
-    pub tailer: Tailer,
-    /// The cluster that the node belongs to.
-    pub cluster: Cluster,
-    /// What may ask.
-    pub http: Http,
+    pub tailer: TailerSettings,
+    /// The cluster of the node.
+    pub cluster: ClusterSettings,
+    /// Which requests are accepted.
+    pub http: HttpSettings,
 }
 
-/// What may ask a node over HTTP and gRPC.
+/// Which requests a node accepts over HTTP and gRPC.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Http {
-    /// `NAME,NAME`: names that the node answers to besides its own addresses, and whose pages may ask it.
+pub struct HttpSettings {
+    /// `NAME,NAME`: host names that the node accepts besides its own addresses, and whose web pages may send requests.
     names: String,
 }
 
-impl Http {
-    /// The names.
-    pub fn names(&self) -> aggregator::http::Names {
+impl HttpSettings {
+    /// The host names.
+    pub fn names(&self) -> aggregator::doors::AllowedHosts {
         self.names
             .split(',')
             .map(str::trim)
@@ -50,17 +50,17 @@ impl Http {
     }
 }
 
-/// The cluster that a node belongs to.
+/// The cluster of a node.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Cluster {
+pub struct ClusterSettings {
     /// `bootstrap.servers` of its Kafka.
     kafka: Option<String>,
-    /// Further librdkafka keys.
+    /// Further librdkafka settings.
     kafka_config: BTreeMap<String, String>,
     /// The topic of the change log.
     changes_topic: Option<String>,
-    /// Copies of each topic.
+    /// The replication factor of each topic.
     replication: Option<i32>,
     /// `NAME=URL,NAME=URL`.
     tailers: String,
@@ -70,7 +70,7 @@ pub struct Cluster {
     aggregators: String,
 }
 
-/// The key of [cluster] that names the nodes of a role.
+/// The key of [cluster] that lists the nodes of a role.
 pub fn members_key(role: Role) -> &'static str {
     match role {
         Role::Tailer => "tailers",
@@ -79,8 +79,8 @@ pub fn members_key(role: Role) -> &'static str {
     }
 }
 
-impl Cluster {
-    /// All nodes.
+impl ClusterSettings {
+    /// All nodes of the cluster.
     pub fn members(&self) -> Result<Members, Failure> {
         let mut members = Members::default();
         for (role, list) in [
@@ -91,18 +91,18 @@ impl Cluster {
             let key = members_key(role);
             members.add(role, list).map_err(|why| {
                 Failure::usage(format!("{key} in [cluster]: {why}"))
-                    .hint("such as leaf-1=http://10.0.0.7:7700,leaf-2=http://10.0.0.8:7700")
+                    .hint("write NAME=URL, for example leaf-1=http://10.0.0.7:7700,leaf-2=http://10.0.0.8:7700")
             })?;
         }
         Ok(members)
     }
 
-    /// Its Kafka.
+    /// The Kafka of the cluster.
     pub fn kafka(&self) -> Result<ClusterKafka, Failure> {
         let servers = self.kafka.clone().filter(|servers| !servers.trim().is_empty());
         let servers = servers.ok_or_else(|| {
             Failure::usage("kafka in [cluster] is missing")
-                .hint("it is the bootstrap.servers of the cluster's Kafka, such as kafka-1:9092")
+                .hint("set it to the bootstrap.servers of the cluster's Kafka, for example kafka-1:9092")
         })?;
         let changes_topic = self
             .changes_topic
@@ -117,37 +117,41 @@ impl Cluster {
     }
 }
 
-/// What is logged, and how.
+/// The log.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// As `RUST_LOG`, which goes before it; `info` unless said.
+pub struct LogSettings {
+    /// In the syntax of `RUST_LOG`, which overrides it; default `info`.
     pub filter: Option<String>,
-    /// Text unless said.
+    /// The format; default text.
     pub format: LogFormat,
 }
 
-/// How a line of the log looks.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// For people.
     #[default]
     Text,
-    /// For programs: a JSON object a line.
+    /// For programs: a JSON object per line.
     Json,
 }
 
-/// A section of the file: keys that may be left out, and how they change the options.
+/// Defines a section of optional keys and how they override the fields of the options.
 macro_rules! section {
-    ($(#[$doc:meta])* $name:ident of $options:ty { $($key:ident: $kind:ty => $($field:ident).+ $(as $convert:path)?,)* }) => {
+    (
+        $(#[$doc:meta])* $name:ident of $options:ty {
+            $($key:ident: $kind:ty => $($field:ident).+ $(as $convert:path)?,)*
+        }
+    ) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Default, Deserialize)]
         #[serde(deny_unknown_fields, default)]
         pub struct $name { $($key: Option<$kind>,)* }
 
         impl $name {
-            /// Puts what was said into the options.
+            /// Overrides the options with the keys that are set.
             pub fn apply(self, options: &mut $options) {
                 $(if let Some(value) = self.$key { options.$($field).+ = section!(@value value $($convert)?); })*
             }
@@ -159,7 +163,7 @@ macro_rules! section {
 
 section! {
     /// Limits of the leaf: see `LeafOptions`.
-    Leaf of LeafOptions {
+    LeafSettings of LeafOptions {
         scan_tail_documents_max: usize => scan_tail_documents_max,
         publish_documents: usize => publish_documents,
         publish_bytes: usize => publish_bytes,
@@ -192,7 +196,7 @@ section! {
 
 section! {
     /// Limits of the aggregator: see `AggregatorOptions`.
-    Aggregator of AggregatorOptions {
+    AggregatorSettings of AggregatorOptions {
         queries_max: usize => queries_max,
         queue_max: usize => queue_max,
         timeout_ms: u64 => timeout as Duration::from_millis,
@@ -209,7 +213,7 @@ section! {
 
 section! {
     /// Limits of the tailer: see `TailerOptions`.
-    Tailer of TailerOptions {
+    TailerSettings of TailerOptions {
         window_bytes_max: usize => window_bytes_max,
         windows_bytes_max: usize => windows_bytes_max,
         batch_records_max: usize => batch_records_max,
@@ -219,7 +223,7 @@ section! {
 }
 
 const SECTIONS: [&str; 5] = ["log", "leaf", "aggregator", "tailer", "cluster"];
-/// Where nothing, or at once, is a sensible thing to say.
+/// Keys for which zero (none, or at once) is a sensible value.
 const MAY_BE_ZERO: [&str; 8] = [
     "scan_tail_documents_max",
     "publish_after_ms",
@@ -231,14 +235,14 @@ const MAY_BE_ZERO: [&str; 8] = [
     "dropped_kept_ms",
 ];
 
-/// Reads the settings.
+/// Loads the settings from a file and the environment.
 pub fn load(file: Option<&Path>) -> Result<Settings, Failure> {
     let text = match file {
         Some(file) => std::fs::read_to_string(file)
-            .map_err(|e| Failure::usage(format!("cannot read the settings in {}: {e}", file.display())))?,
+            .map_err(|e| Failure::usage(format!("cannot read the settings file {}: {e}", file.display())))?,
         None => String::new(),
     };
-    read(
+    parse(
         &text,
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
     )
@@ -246,17 +250,17 @@ pub fn load(file: Option<&Path>) -> Result<Settings, Failure> {
         let place = file.map_or("the environment".into(), |file| {
             format!("{} and the environment", file.display())
         });
-        Failure::usage(format!("the settings in {place} are not understood: {why}"))
+        Failure::usage(format!("invalid settings in {place}: {why}"))
             .hint("deploy/rachis.toml lists every key with its default")
     })
 }
 
-/// The settings in a text, overridden by those in an environment.
-fn read(text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Settings, String> {
+/// Parses TOML, overridden by the variables of an environment.
+fn parse(text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Settings, String> {
     let mut builder = Config::builder().add_source(File::from_str(text, FileFormat::Toml));
     let mut names = Vec::new();
     for (name, value) in environment {
-        // Names without two underscores belong to others: RACHIS_URL, RACHIS_DATA.
+        // Names without two underscores are not settings, for example RACHIS_URL and RACHIS_DATA.
         let Some(rest) = name.strip_prefix("RACHIS_") else {
             continue;
         };
@@ -266,7 +270,7 @@ fn read(text: &str, environment: impl Iterator<Item = (String, String)>) -> Resu
                 .find(|section| rest.to_ascii_lowercase().starts_with(&format!("{section}_")))
             {
                 return Err(format!(
-                    "{name}: two underscores stand between section and key: RACHIS_{}__…",
+                    "{name} is not a setting: two underscores separate section and key, as in RACHIS_{}__…",
                     section.to_ascii_uppercase()
                 ));
             }
@@ -276,131 +280,29 @@ fn read(text: &str, environment: impl Iterator<Item = (String, String)>) -> Resu
         builder = builder.set_override(path, value).map_err(|e| format!("{name}: {e}"))?;
         names.push(name);
     }
-    let named = |e: config::ConfigError| match names.is_empty() {
+    let describe = |e: config::ConfigError| match names.is_empty() {
         true => e.to_string(),
         false => format!("{e} (from the environment: {})", names.join(", ")),
     };
-    let config = builder.build().map_err(named)?;
-    refuse_zeros(&config)?;
-    config.try_deserialize().map_err(named)
+    let config = builder.build().map_err(describe)?;
+    reject_zeros(&config)?;
+    config.try_deserialize().map_err(describe)
 }
 
-/// A limit of nothing would stop everything without a word.
-fn refuse_zeros(config: &Config) -> Result<(), String> {
+/// Rejects limits of zero, which would silently stop all work.
+fn reject_zeros(config: &Config) -> Result<(), String> {
     for section in SECTIONS {
         let Ok(keys) = config.get_table(section) else { continue };
-        let zero = |value: config::Value| value.into_string().is_ok_and(|text| text.trim() == "0");
+        let is_zero = |value: config::Value| value.into_string().is_ok_and(|text| text.trim() == "0");
         if let Some((key, _)) = keys
             .into_iter()
-            .find(|(key, value)| !MAY_BE_ZERO.contains(&key.as_str()) && zero(value.clone()))
+            .find(|(key, value)| !MAY_BE_ZERO.contains(&key.as_str()) && is_zero(value.clone()))
         {
-            return Err(format!("{key} of [{section}] is 0; it is at least 1"));
+            return Err(format!("{key} of [{section}] is 0; it must be at least 1"));
         }
     }
     Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with(text: &str, environment: &[(&str, &str)]) -> Result<LeafOptions, String> {
-        let mut options = LeafOptions::new("/nowhere");
-        read(
-            text,
-            environment
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-        )?
-        .leaf
-        .apply(&mut options);
-        Ok(options)
-    }
-
-    #[test]
-    fn the_environment_goes_before_the_file_and_both_before_the_defaults() {
-        let file = "[leaf]\nsplit_documents = 7\nmerge_splits = 3\n";
-        let options = with(
-            file,
-            &[
-                ("RACHIS_LEAF__SPLIT_DOCUMENTS", "9"),
-                ("RACHIS_LEAF__SPLIT_IDLE_MS", "300"),
-                ("RACHIS_URL", "x"),
-            ],
-        )
-        .expect("settings");
-        assert_eq!(
-            (options.split_documents, options.merge_splits, options.split_idle),
-            (9, 3, Duration::from_millis(300))
-        );
-        assert_eq!(
-            options.publish_documents,
-            LeafOptions::new("/nowhere").publish_documents
-        );
-    }
-
-    #[test]
-    fn a_key_that_nobody_knows_is_refused_and_named() {
-        for (file, environment, named) in [
-            ("[leaf]\nsplit_docs = 7\n", ("RACHIS_URL", ""), "split_docs"),
-            ("[leef]\n", ("RACHIS_URL", ""), "leef"),
-            ("", ("RACHIS_LEAF__SPLITS", "1"), "splits"),
-            ("", ("RACHIS_LEEF__SPLIT_DOCUMENTS", "1"), "leef"),
-            (
-                "",
-                ("RACHIS_LEAF__SPLIT_DOCUMENTS", "many"),
-                "RACHIS_LEAF__SPLIT_DOCUMENTS",
-            ),
-            ("[log]\nformat = \"xml\"\n", ("RACHIS_URL", ""), "xml"),
-            ("[leaf]\nmerge_splits = 0\n", ("RACHIS_URL", ""), "merge_splits"),
-            ("", ("RACHIS_AGGREGATOR__QUERIES_MAX", "0"), "queries_max"),
-            ("", ("RACHIS_LEAF_SPLIT_DOCUMENTS", "1"), "RACHIS_LEAF__"),
-        ] {
-            let why = with(file, &[environment]).expect_err("it is refused");
-            assert!(why.contains(named), "{why} names {named}");
-        }
-    }
-
-    #[test]
-    fn the_sample_names_every_key_with_its_default() {
-        let sample = include_str!("../../rachis.toml");
-        let said: String = sample
-            .lines()
-            .map(|line| {
-                line.strip_prefix("# ")
-                    .filter(|rest| rest.contains(" = "))
-                    .unwrap_or(line)
-            })
-            .collect::<Vec<_>>()
-            .join("\n");
-        let settings = read(&said, std::iter::empty()).expect("the sample is understood");
-        let Settings {
-            leaf,
-            aggregator,
-            tailer,
-            ..
-        } = settings;
-        let unset = |section: String| section.contains("None");
-        assert!(
-            !unset(format!("{leaf:?}{aggregator:?}{tailer:?}")),
-            "a key is missing in {leaf:?} {aggregator:?} {tailer:?}"
-        );
-        let (mut leaf_options, mut aggregator_options, mut tailer_options) = (
-            LeafOptions::new("/nowhere"),
-            AggregatorOptions::new("/nowhere"),
-            TailerOptions::default(),
-        );
-        leaf.apply(&mut leaf_options);
-        aggregator.apply(&mut aggregator_options);
-        tailer.apply(&mut tailer_options);
-        assert_eq!(
-            format!("{leaf_options:?}"),
-            format!("{:?}", LeafOptions::new("/nowhere"))
-        );
-        assert_eq!(
-            format!("{aggregator_options:?}"),
-            format!("{:?}", AggregatorOptions::new("/nowhere"))
-        );
-        assert_eq!(format!("{tailer_options:?}"), format!("{:?}", TailerOptions::default()));
-    }
-}
+mod tests;

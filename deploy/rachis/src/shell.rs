@@ -1,7 +1,7 @@
-//! What every server process has around its roles: settings, log, metrics, data folder, address, signals.
+//! What every server process has around its roles: log, metrics, signals, data folder, address.
 //!
-//! Up in this order; down, on SIGTERM or SIGINT, the other way round: first nobody new is let in, then nothing more is
-//! read, then what is there is closed. A second signal ends the process at once.
+//! They start in this order. On SIGTERM or SIGINT the process stops accepting connections, then stops reading, then
+//! closes its data. A second signal ends it at once.
 
 use std::{
     net::{SocketAddr, ToSocketAddrs},
@@ -9,7 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use aggregator::http::MetricsText;
+use aggregator::doors::MetricsText;
 use proto::wire::DESCRIPTORS;
 use tokio::{net::TcpListener, signal::unix, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -19,48 +19,48 @@ use tracing::{error, info, warn};
 use crate::{
     client::Failure,
     data_folder::{self, DataFolder},
-    files::{self, Files},
-    settings::Log,
+    file_limits::{self, FileLimits},
+    settings::LogSettings,
     telemetry,
 };
 
-/// The exit code of a process that was told twice to end.
-const TOLD_TWICE: i32 = 130;
+/// The exit code after a second signal.
+const SECOND_SIGNAL: i32 = 130;
 
-/// A process, ready for its roles.
+/// A process that is ready to start its roles.
 pub struct Shell {
-    /// Its data.
+    /// The data folder.
     pub folder: DataFolder,
-    /// Where it listens.
+    /// The bound socket.
     pub listener: TcpListener,
-    /// As clients on this machine reach it.
+    /// The URL for clients on this machine.
     pub url: String,
-    /// When it started, milliseconds since 1970.
+    /// When the process started, in milliseconds since 1970.
     pub started_ms: i64,
-    /// Files that it may have open.
-    pub files: Files,
-    /// What `/metrics` shows.
+    /// How many files it may have open.
+    pub files: FileLimits,
+    /// Renders `/metrics`.
     pub metrics: MetricsText,
-    /// Cancelled when the process is told to end.
+    /// Cancelled by the first signal.
     pub shutdown: CancellationToken,
 }
 
 impl Shell {
-    /// Everything up to the roles.
-    pub async fn start(log: &Log, data: &Path, listen: &str, insecure: bool) -> Result<Self, Failure> {
+    /// Starts everything except the roles.
+    pub async fn start(log: &LogSettings, data: &Path, listen: &str, insecure: bool) -> Result<Self, Failure> {
         telemetry::start_log(log)?;
         let address = address(listen, insecure)?;
-        let files = files::divided();
+        let files = file_limits::raise_and_divide();
         let metrics = telemetry::start_metrics()?;
-        let shutdown = when_told_to_end()?;
-        let folder = DataFolder::take(data)?;
+        let shutdown = shutdown_on_signal()?;
+        let folder = DataFolder::open(data)?;
         let listener = TcpListener::bind(address).await.map_err(|e| {
-            Failure::new(format!("cannot listen at {address}: {e}"))
-                .hint("choose another address with --listen; port 0 takes a free one")
+            Failure::new(format!("cannot listen on {address}: {e}"))
+                .hint("choose another address with --listen; port 0 picks a free port")
         })?;
         let bound = listener
             .local_addr()
-            .map_err(|e| Failure::new(format!("cannot tell where it listens: {e}")))?;
+            .map_err(|e| Failure::new(format!("cannot read the address of the socket: {e}")))?;
         let started_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
@@ -68,7 +68,7 @@ impl Shell {
         Ok(Self {
             folder,
             listener,
-            url: data_folder::url(bound),
+            url: data_folder::local_url(bound),
             started_ms,
             files,
             metrics,
@@ -76,76 +76,76 @@ impl Shell {
         })
     }
 
-    /// Says in the data folder where it listens. A full disk, say, keeps it from that and not from answering.
-    pub fn listening(&self) {
+    /// Writes the URL to the data folder and the log. If that fails, because the disk is full, say, the process still
+    /// serves.
+    pub fn publish_url(&self) {
         let data = self.folder.path().display();
-        if let Err(error) = self.folder.listening(&self.url) {
-            warn!(%data, %error, "the address could not be written into the data folder");
+        if let Err(error) = self.folder.write_url(&self.url) {
+            warn!(%data, %error, "could not write the URL to the data folder");
         }
         info!(url = self.url, %data, "listening");
     }
 }
 
-/// What every process serves over gRPC: health and reflection.
+/// The gRPC services of every process: health and reflection.
 pub fn routes() -> Result<RoutesBuilder, Failure> {
     let mut routes = RoutesBuilder::default();
     let (_, health) = tonic_health::server::health_reporter();
     routes.add_service(health);
-    let described = || {
+    let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let failed = |e| Failure::new(format!("the services cannot be described: {e}"));
-    routes.add_service(described().build_v1().map_err(failed)?);
-    // Many clients still ask by the protocol's earlier name.
-    routes.add_service(described().build_v1alpha().map_err(failed)?);
+    let failed = |e| Failure::new(format!("cannot start gRPC reflection: {e}"));
+    routes.add_service(reflection().build_v1().map_err(failed)?);
+    // Many clients still use the older version of the protocol.
+    routes.add_service(reflection().build_v1alpha().map_err(failed)?);
     Ok(routes)
 }
 
-/// A token that is cancelled by the first signal to end; the second ends the process.
-fn when_told_to_end() -> Result<CancellationToken, Failure> {
-    let failed = |e: std::io::Error| Failure::new(format!("cannot listen to signals: {e}"));
+/// A token that the first SIGTERM or SIGINT cancels; the second signal ends the process.
+fn shutdown_on_signal() -> Result<CancellationToken, Failure> {
+    let failed = |e: std::io::Error| Failure::new(format!("cannot handle signals: {e}"));
     let mut terminate = unix::signal(unix::SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = unix::signal(unix::SignalKind::interrupt()).map_err(failed)?;
     let token = CancellationToken::new();
-    let told = token.clone();
-    let (signals, mut heard) = watch::channel(0u32);
+    let cancelled_by_signal = token.clone();
+    let (signals, mut received) = watch::channel(0u32);
     tokio::spawn(async move {
         loop {
             tokio::select! {
-                got = terminate.recv() => if got.is_none() { return },
-                got = interrupt.recv() => if got.is_none() { return },
+                signal = terminate.recv() => if signal.is_none() { return },
+                signal = interrupt.recv() => if signal.is_none() { return },
             }
             signals.send_modify(|count| *count += 1);
         }
     });
     tokio::spawn(async move {
-        while heard.changed().await.is_ok() {
-            if *heard.borrow_and_update() > 1 || told.is_cancelled() {
-                error!("told twice to end: ending at once; what was acknowledged is safe");
-                std::process::exit(TOLD_TWICE);
+        while received.changed().await.is_ok() {
+            if *received.borrow_and_update() > 1 || cancelled_by_signal.is_cancelled() {
+                error!("second signal: exiting immediately; acknowledged writes are safe");
+                std::process::exit(SECOND_SIGNAL);
             }
-            info!("closing");
-            told.cancel();
+            info!("shutting down");
+            cancelled_by_signal.cancel();
         }
     });
     Ok(token)
 }
 
 fn address(listen: &str, insecure: bool) -> Result<SocketAddr, Failure> {
-    let not_understood = |why: String| {
-        Failure::usage(format!("the address {listen:?} is not understood: {why}"))
-            .hint("give HOST:PORT, such as 127.0.0.1:7700")
+    let invalid = |why: String| {
+        Failure::usage(format!("invalid address {listen:?}: {why}")).hint("use HOST:PORT, for example 127.0.0.1:7700")
     };
-    let mut found = listen.to_socket_addrs().map_err(|e| not_understood(e.to_string()))?;
-    let address = found.next().ok_or_else(|| not_understood("no such host".into()))?;
+    let mut resolved = listen.to_socket_addrs().map_err(|e| invalid(e.to_string()))?;
+    let address = resolved.next().ok_or_else(|| invalid("no such host".into()))?;
     match address.ip().is_loopback() || insecure {
         true => Ok(address),
         false => Err(Failure::usage(format!(
-            "{address} can be reached from other machines, and there is neither TLS nor access control"
+            "{address} is reachable from other machines, and there is neither TLS nor access control"
         ))
-        .hint("listen on 127.0.0.1, or say --insecure")),
+        .hint("listen on 127.0.0.1, or add --insecure")),
     }
 }
 
@@ -154,9 +154,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beyond_this_machine_is_said_aloud() {
+    fn an_address_that_other_machines_reach_needs_insecure() {
         assert!(address("127.0.0.1:0", false).is_ok() && address("[::1]:0", false).is_ok());
-        let refused = address("0.0.0.0:7700", false).expect_err("it is refused");
+        let refused = address("0.0.0.0:7700", false).expect_err("the address is refused");
         assert_eq!(refused.exit_code(), 2);
         assert!(address("0.0.0.0:7700", true).is_ok());
         assert!(address("7700", false).is_err());

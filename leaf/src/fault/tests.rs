@@ -1,16 +1,16 @@
-//! What happens to everything else when one record cannot be taken in, or cannot be indexed.
+//! Fault tests: one record that cannot be ingested or indexed, or a full disk, does not affect anything else.
 
 use std::collections::BTreeMap;
 
 use plan::scan::Scan as _;
 use proto::{
-    ingest::{Ingest as _, Outcomes, Verdict},
+    ingest::{BatchOutcome, Ingest as _, Outcomes},
     record::Record,
 };
 
 use crate::{
     store::Partition,
-    support::{Fixture, clicks, none_idle, record, small, tail_only},
+    support::{Fixture, clicks, close_idle_shards, record, small, tail_only},
 };
 
 const PANICS: &str = r#"{"name":"panic-in-writer"}"#;
@@ -27,7 +27,7 @@ fn records(count: i64) -> Vec<Record> {
         .collect()
 }
 
-/// Everything that is stored of the partition: documents, what became of the events, the digest, dead letters.
+/// Everything stored about the partition: documents, outcomes, digest, dead letters.
 async fn everything(fixture: &Fixture) -> (BTreeMap<String, String>, Outcomes, u128, Vec<(String, String)>) {
     let shard = fixture.leaf.shard(fixture.shard).await.expect("the shard");
     let digest = shard
@@ -58,8 +58,19 @@ async fn everything(fixture: &Fixture) -> (BTreeMap<String, String>, Outcomes, u
     )
 }
 
+async fn is_read_only(fixture: &Fixture) -> bool {
+    let shard = fixture.leaf.shard(fixture.shard).await.expect("the shard");
+    shard.store().is_read_only()
+}
+
+/// The number of documents according to the shard's status.
+async fn stored_documents(fixture: &Fixture) -> u64 {
+    let status = fixture.leaf.status(fixture.shard).await.expect("a status");
+    status.outcomes.documents
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_on_which_the_writer_panics_becomes_a_dead_letter_however_the_batches_are_cut() {
+async fn a_record_that_panics_the_writer_becomes_a_dead_letter_whatever_the_batch_size() {
     let all = records(60);
     let mut ends = Vec::new();
     for step in [1, 7, 60] {
@@ -67,11 +78,14 @@ async fn a_record_on_which_the_writer_panics_becomes_a_dead_letter_however_the_b
         for piece in all.chunks(step) {
             let (after, through) = (piece[0].offset - 1, piece[piece.len() - 1].offset);
             let batch = fixture.batch(0, after, through, piece.to_vec());
-            assert_eq!(fixture.write(batch.clone()).await, Verdict::Applied { stored: through });
+            assert_eq!(
+                fixture.write(batch.clone()).await,
+                BatchOutcome::Applied { stored: through }
+            );
             assert_eq!(
                 fixture.write(batch).await,
-                Verdict::Already { stored: through },
-                "nothing comes back"
+                BatchOutcome::Already { stored: through },
+                "a redelivered batch changes nothing"
             );
         }
         let end = everything(&fixture).await;
@@ -85,7 +99,7 @@ async fn a_record_on_which_the_writer_panics_becomes_a_dead_letter_however_the_b
             .keys()
             .map(ToString::to_string)
             .collect::<Vec<_>>();
-        assert_eq!(paths, ["offset"], "nothing is left of what panicked");
+        assert_eq!(paths, ["offset"], "a record that panicked leaves no paths");
         let fixture = fixture.restart().await;
         assert_eq!(everything(&fixture).await, end);
         ends.push(end);
@@ -94,29 +108,29 @@ async fn a_record_on_which_the_writer_panics_becomes_a_dead_letter_however_the_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_item_on_which_the_writer_panics_costs_the_others_nothing() {
+async fn an_item_that_panics_the_writer_does_not_affect_the_others() {
     let fixture = Fixture::start(tail_only);
     let pushed = fixture
-        .try_push(fixture.pushing_as("once", &["1", PANICS, "3"]))
+        .try_push(fixture.keyed_push_request("once", &["1", PANICS, "3"]))
         .await
         .expect("an answer");
     assert_eq!((pushed.accepted, pushed.rejected), (2, 1));
     assert_eq!((pushed.errors[0].index, &*pushed.errors[0].code), (1, "panicked"));
     assert!(pushed.errors[0].detail.contains("report it"), "{pushed:?}");
     let again = fixture
-        .try_push(fixture.pushing_as("once", &["1", PANICS, "3"]))
+        .try_push(fixture.keyed_push_request("once", &["1", PANICS, "3"]))
         .await
         .expect("an answer");
-    assert!(again.repeated, "its request is known");
+    assert!(again.repeated, "the request is deduplicated");
 
     let many: Vec<&str> = std::iter::repeat_n(PANICS, 30).chain(["1"; 30]).collect();
     let pushed = fixture.push(&many).await;
     assert_eq!(
         (pushed.accepted, pushed.rejected),
         (0, 60),
-        "of a push full of them nothing is taken"
+        "a push with many such items is rejected whole"
     );
-    assert_eq!(fixture.push(&["4"]).await.accepted, 1, "and the next goes in");
+    assert_eq!(fixture.push(&["4"]).await.accepted, 1, "the next push is accepted");
     assert_eq!(
         fixture.documents().await.into_values().collect::<Vec<_>>(),
         ["1", "3", "4"]
@@ -124,7 +138,7 @@ async fn an_item_on_which_the_writer_panics_costs_the_others_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_document_that_cannot_be_indexed_does_not_stop_the_others_from_getting_to_disk() {
+async fn a_document_that_cannot_be_indexed_does_not_keep_the_others_off_the_disk() {
     let fixture = Fixture::start(small);
     let text = |offset: i64| match offset {
         10 | 500 => format!(r#"{{"offset":{offset},"name":"unbuildable"}}"#),
@@ -145,7 +159,7 @@ async fn a_document_that_cannot_be_indexed_does_not_stop_the_others_from_getting
             fixture
                 .write(fixture.batch(0, after, after + 30, records.clone()))
                 .await,
-            Verdict::Applied { .. }
+            BatchOutcome::Applied { .. }
         ) {
             tokio::task::yield_now().await;
         }
@@ -173,7 +187,7 @@ async fn a_document_that_cannot_be_indexed_does_not_stop_the_others_from_getting
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shard_that_finds_no_room_answers_and_takes_nothing_until_there_is_some() {
+async fn a_shard_without_disk_space_answers_but_ingests_nothing_until_there_is_space() {
     let fixture = Fixture::start(small);
     let batch = |fixture: &Fixture, after: i64| {
         let records = (after + 1..=after + 90)
@@ -182,28 +196,20 @@ async fn a_shard_that_finds_no_room_answers_and_takes_nothing_until_there_is_som
     };
     assert_eq!(
         fixture.write(batch(&fixture, -1)).await,
-        Verdict::Applied { stored: 89 }
+        BatchOutcome::Applied { stored: 89 }
     );
     fixture.push(&["1", "nonsense"]).await;
     let before = fixture.documents().await;
     let rows = fixture.splits_folder().with_file_name("rows");
     let fixture = fixture
-        .restart_changed(|_| std::fs::write(rows.join("no-room"), "").expect("written"))
+        .restart_with_files(|_| std::fs::write(rows.join("no-room"), "").expect("written"))
         .await;
     assert_eq!(fixture.documents().await, before);
-    assert!(
-        fixture
-            .leaf
-            .shard(fixture.shard)
-            .await
-            .expect("the shard")
-            .store()
-            .is_read_only()
-    );
-    let Verdict::Busy { reason } = fixture.write(batch(&fixture, 89)).await else {
-        panic!("it was taken")
+    assert!(is_read_only(&fixture).await);
+    let BatchOutcome::Busy { reason } = fixture.write(batch(&fixture, 89)).await else {
+        panic!("the batch was applied")
     };
-    assert!(reason.contains("no room on the disk"), "{reason}");
+    assert!(reason.contains("the disk was full"), "{reason}");
     let refused = fixture
         .leaf
         .clear_dead_letters(fixture.shard.collection, None)
@@ -211,14 +217,14 @@ async fn a_shard_that_finds_no_room_answers_and_takes_nothing_until_there_is_som
         .expect_err("nothing is written");
     assert_eq!(refused.code, proto::Code::Busy, "{refused:?}");
     let fixture = fixture.restart().await;
-    assert_eq!(fixture.documents().await, before, "it opens so again and again");
+    assert_eq!(fixture.documents().await, before, "it opens read-only every time");
 
     std::fs::remove_file(rows.join("no-room")).expect("removed");
     fixture
-        .eventually("it takes more", async |fixture| {
+        .eventually("the shard ingests again", async |fixture| {
             matches!(
                 fixture.leaf.write(batch(fixture, 89)).await,
-                Ok(Verdict::Applied { .. })
+                Ok(BatchOutcome::Applied { .. })
             )
         })
         .await;
@@ -227,53 +233,27 @@ async fn a_shard_that_finds_no_room_answers_and_takes_nothing_until_there_is_som
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shard_that_finds_no_room_closes_again_as_it_was_and_is_known_without_being_opened() {
-    let fixture = Fixture::start(none_idle);
+async fn a_shard_without_disk_space_closes_unchanged_and_keeps_its_summary() {
+    let fixture = Fixture::start(close_idle_shards);
     for text in ["1", "nonsense", "{}"] {
         fixture.push(&[text]).await;
     }
     let before = fixture.documents().await;
-    fixture.all_closed().await;
+    fixture.wait_until_closed().await;
     let rows = fixture.splits_folder().with_file_name("rows");
-    let summary = std::fs::read(rows.join("SUMMARY")).expect("it closed in order");
+    let summary = std::fs::read(rows.join("SUMMARY")).expect("it closed cleanly");
     std::fs::write(rows.join("no-room"), "").expect("written");
     for _ in 0..2 {
         assert_eq!(fixture.documents().await, before);
-        assert!(
-            fixture
-                .leaf
-                .shard(fixture.shard)
-                .await
-                .expect("the shard")
-                .store()
-                .is_read_only()
-        );
-        fixture.all_closed().await;
+        assert!(is_read_only(&fixture).await);
+        fixture.wait_until_closed().await;
         assert_eq!(std::fs::read(rows.join("SUMMARY")).ok().as_ref(), Some(&summary));
-        assert_eq!(
-            fixture
-                .leaf
-                .status(fixture.shard)
-                .await
-                .expect("a status")
-                .outcomes
-                .documents,
-            2
-        );
+        assert_eq!(stored_documents(&fixture).await, 2);
         assert_eq!(fixture.leaf.open_shards(), 0);
     }
     std::fs::remove_file(rows.join("no-room")).expect("removed");
     fixture.push(&["2"]).await;
-    fixture.all_closed().await;
-    assert_eq!(
-        fixture
-            .leaf
-            .status(fixture.shard)
-            .await
-            .expect("a status")
-            .outcomes
-            .documents,
-        3
-    );
+    fixture.wait_until_closed().await;
+    assert_eq!(stored_documents(&fixture).await, 3);
     assert_eq!(fixture.documents().await.len(), 3);
 }

@@ -1,8 +1,8 @@
-//! The scrubber: compares the files of all splits with their checksums, one after another and slowly, so that damage is
-//! found before somebody asks.
+//! Scrubber: slowly rereads all split files and compares them with their checksums, one after another, so that damage
+//! is found before a query reads it. It does not read RocksDB's files.
 //!
-//! It reads files, not shards: for it none is opened and none stays open. Only where a file does not match is the shard
-//! opened, which then finds the damage in its own split, and stays open until that is built again.
+//! It reads files, not shards: it opens no shard and keeps none open. Only if a file does not match does it open the
+//! shard, which then detects the damage in its own split and stays open until that split is rebuilt.
 
 use std::{collections::VecDeque, io, path::PathBuf, time::Instant};
 
@@ -14,139 +14,147 @@ use super::Leaf;
 use crate::{error::Error, split::SplitFile};
 
 /// The file of a split.
-struct Named {
+struct SplitPath {
     shard: ShardId,
     split: u64,
     path: PathBuf,
-    /// Whether it was read once, and could not be confirmed.
-    tried: bool,
+    /// True if it did not match once already, and its shard could not be opened to confirm the damage.
+    retried: bool,
 }
 
-/// Where the scrubber is.
+/// The scrubber's progress through the current round.
 pub struct Scrubber {
-    begun: Option<Instant>,
-    looked: Instant,
-    /// Bytes that may be read now, more or less than none.
+    round_began: Option<Instant>,
+    last_run: Instant,
+    /// Bytes that may be read now; negative after a read that was larger than the budget.
     budget: f64,
-    /// Files that are still to be read in this round, and how many there were.
-    rest: VecDeque<Named>,
+    /// Files still to be read in this round, and the number of files in the round.
+    queue: VecDeque<SplitPath>,
     round: usize,
-    /// The first of them, if it was opened, and where it goes on.
+    /// The first file of the queue, if it is open, and the checksummed block to continue at.
     current: Option<SplitFile>,
-    from: usize,
+    block: usize,
 }
 
 impl Scrubber {
-    /// At the beginning.
+    /// A scrubber whose first round begins at the first run.
     pub fn new() -> Self {
         Self {
-            begun: None,
-            looked: Instant::now(),
+            round_began: None,
+            last_run: Instant::now(),
             budget: 0.0,
-            rest: VecDeque::new(),
+            queue: VecDeque::new(),
             round: 0,
             current: None,
-            from: 0,
+            block: 0,
         }
     }
 
-    /// Reads on, as much as the time since the last call allows.
+    /// Continues reading, as much as the rate allows for the time since the last call.
     pub fn run(&mut self, leaf: &Leaf) {
         let rate = leaf.options.scrub_bytes_per_second as f64;
-        // What was not read while there was nothing to read is not made up for: a second's worth at most.
-        self.budget = (self.budget + self.looked.elapsed().as_secs_f64() * rate).min(rate);
-        self.looked = Instant::now();
-        if self.rest.is_empty()
+        // Unused budget accumulates for one second at most.
+        self.budget = (self.budget + self.last_run.elapsed().as_secs_f64() * rate).min(rate);
+        self.last_run = Instant::now();
+        if self.queue.is_empty()
             && self
-                .begun
-                .is_none_or(|begun| begun.elapsed() >= leaf.options.scrub_every)
+                .round_began
+                .is_none_or(|began| began.elapsed() >= leaf.options.scrub_every)
         {
             self.begin(leaf);
         }
-        // Less than a byte reads nothing.
-        while self.budget >= 1.0
-            && let Some(Named {
-                shard,
-                split,
-                path,
-                tried,
-            }) = self.rest.front()
-        {
-            let most = self.budget as u64;
-            let read = match self.current.take().map_or_else(|| SplitFile::open(path), Ok) {
-                Ok(file) => file
-                    .compare(self.from, most)
-                    .map(|read| read.map(|(next, bytes)| (file, next, bytes))),
-                Err(failure) => Err(failure),
-            };
-            match read {
-                Ok(Some((file, next, bytes))) => {
-                    self.budget -= bytes as f64;
-                    counter!("rachis_leaf_scrubbed_bytes_total").increment(bytes);
-                    match next {
-                        Some(next) => (self.current, self.from) = (Some(file), next),
-                        None => self.next(),
-                    }
+        // With less than one byte of budget nothing would be read.
+        while self.budget >= 1.0 && self.read_next(leaf) {}
+    }
+
+    /// Continues with the first file of the queue. Returns false if this run ends: the queue is empty, or the file did
+    /// not match.
+    fn read_next(&mut self, leaf: &Leaf) -> bool {
+        let Some(SplitPath { path, .. }) = self.queue.front() else {
+            return false;
+        };
+        let bytes_max = self.budget as u64;
+        let read = match self.current.take().map_or_else(|| SplitFile::open(path), Ok) {
+            Ok(file) => file
+                .verify(self.block, bytes_max)
+                .map(|read| read.map(|(next, bytes)| (file, next, bytes))),
+            Err(failure) => Err(failure),
+        };
+        match read {
+            Ok(Some((file, next, bytes))) => {
+                self.budget -= bytes as f64;
+                counter!("rachis_leaf_scrubbed_bytes_total").increment(bytes);
+                match next {
+                    Some(next) => (self.current, self.block) = (Some(file), next),
+                    None => self.next(),
                 }
-                // It was replaced meanwhile.
-                Err(failure) if failure.kind() == io::ErrorKind::NotFound => self.next(),
-                Ok(None) | Err(_) => {
-                    let (id, tried) = (*shard, *tried);
-                    let confirmed = confirm(leaf, id, *split, self.from);
-                    let named = self.rest.pop_front();
-                    (self.current, self.from) = (None, 0);
-                    if let Err(error) = confirmed {
-                        warn!(shard = %id, %error, "a split that does not match its checksums waits for its shard to open");
-                        // There is no room to open it, say: it is tried once more, after the others.
-                        self.rest
-                            .extend(named.filter(|_| !tried).map(|named| Named { tried: true, ..named }));
-                    }
-                    return;
-                }
+                true
+            }
+            // The split was replaced meanwhile.
+            Err(failure) if failure.kind() == io::ErrorKind::NotFound => {
+                self.next();
+                true
+            }
+            Ok(None) | Err(_) => {
+                self.confirm_first(leaf);
+                false
             }
         }
     }
 
+    /// Has the shard of the first file confirm the damage. If the shard cannot be opened, because there is no room for
+    /// example, the file is tried once more after all others.
+    fn confirm_first(&mut self, leaf: &Leaf) {
+        let Some(file) = self.queue.pop_front() else { return };
+        let confirmed = confirm(leaf, file.shard, file.split, self.block);
+        (self.current, self.block) = (None, 0);
+        let Err(error) = confirmed else { return };
+        warn!(shard = %file.shard, %error, "could not open the shard of a split that does not match its checksums");
+        if !file.retried {
+            self.queue.push_back(SplitPath { retried: true, ..file });
+        }
+    }
+
     fn begin(&mut self, leaf: &Leaf) {
-        let of_shard = |shard| {
+        let files_of = |shard| {
             leaf.shards
                 .split_files(shard)
                 .into_iter()
-                .map(move |(split, path)| Named {
+                .map(move |(split, path)| SplitPath {
                     shard,
                     split,
                     path,
-                    tried: false,
+                    retried: false,
                 })
         };
-        self.rest = leaf.here().into_iter().flat_map(of_shard).collect();
-        (self.round, self.begun) = (self.rest.len(), Some(Instant::now()));
-        gauge!("rachis_leaf_scrubbed_ratio").set(if self.rest.is_empty() { 1.0 } else { 0.0 });
+        self.queue = leaf.stored_shards().into_iter().flat_map(files_of).collect();
+        (self.round, self.round_began) = (self.queue.len(), Some(Instant::now()));
+        gauge!("rachis_leaf_scrubbed_ratio").set(if self.queue.is_empty() { 1.0 } else { 0.0 });
     }
 
     fn next(&mut self) {
-        self.rest.pop_front();
-        (self.current, self.from) = (None, 0);
-        gauge!("rachis_leaf_scrubbed_ratio").set(1.0 - self.rest.len() as f64 / self.round.max(1) as f64);
+        self.queue.pop_front();
+        (self.current, self.block) = (None, 0);
+        gauge!("rachis_leaf_scrubbed_ratio").set(1.0 - self.queue.len() as f64 / self.round.max(1) as f64);
     }
 }
 
-/// Has the shard look at its split itself, from an extent on. It may have none of this id: then nobody needs the file.
-fn confirm(leaf: &Leaf, id: ShardId, split: u64, from: usize) -> Result<(), Error> {
-    if leaf.known(id).is_err() {
+/// Has the shard verify its own split, from this block on. A shard without such a split does not need the file.
+fn confirm(leaf: &Leaf, id: ShardId, split: u64, block: usize) -> Result<(), Error> {
+    if leaf.check_placement(id).is_err() {
         return Ok(());
     }
     let shard = leaf.shards.open_unused(id)?;
-    let segment = shard.look(|state| {
+    let segment = shard.with_state(|state| {
         state
             .segments
             .iter()
-            .find(|indexed| indexed.id == split)
-            .map(|indexed| indexed.segment.clone())
+            .find(|live| live.id == split)
+            .map(|live| live.segment.clone())
     });
     if let Some(segment) = segment {
-        // What it finds it notes by itself.
-        let _found = segment.scrub(from, u64::MAX);
+        // The segment itself records the damage.
+        let _verified = segment.scrub(block, u64::MAX);
     }
     Ok(())
 }

@@ -1,26 +1,28 @@
-//! The shards of a leaf: opened when they are first needed, closed when nobody has used them for a while, opened again
-//! after a failure, removed a day after their collection was dropped.
+//! Shards: the life cycle of a leaf's shards. They open on first use, close when idle, reopen after a failure, and are
+//! removed a day after their collection was dropped.
 //!
-//! Folder: `<collection uid>/<shard number>/`. A dropped one is first renamed, so that a removal which is cut short
-//! goes on at the next start.
+//! Folder: `<collection uid>/<shard number>/`. The folder of a dropped collection is renamed before it is removed, so
+//! that an interrupted removal continues at the next start.
 //!
-//! What holds, whatever comes between:
+//! Invariants:
 //!
-//! - Each shard has one place, with a lock called its turn. Opening and closing hold the turn from start to end, so a
-//!   shard is never open twice. Requests to an open shard take no turn and do not wait.
-//! - The closing thread takes the shard out of its place first. From then on requests get no handle of it. Builds still
+//! - Each shard has one slot with a life cycle lock. Opening and closing hold the lock from start to end, so a shard is
+//!   never open twice. Requests to an open shard do not take the lock and never wait for it.
+//! - The closing thread takes the shard out of its slot first. From then on requests get no handle of it. Builds still
 //!   can; `shard/retire.rs` detects that and keeps the shard open.
-//! - Whoever opens a shard has one turn, and only tries to get those of others: two never wait for each other. Nobody
-//!   keeps a turn while waiting for room. Those who wait for one shard stand at its place, and one of them opens it:
-//!   the few threads that open are left to other shards.
-//! - A failed shard stays in its place until its store has no users; then the store is opened again. Views do not count
-//!   as users: a query that reads on in an old view fails with a hint to ask again.
-//! - What an open shard may take of the process's files is set aside before it opens (`room.rs`), and given back after
-//!   it is closed.
+//! - An opening thread holds one life cycle lock and only tries to take those of other shards, so two never wait for
+//!   each other. No thread keeps a lock while it waits for room. Requests for the same shard queue at its slot and one
+//!   of them opens it, so the few opening threads stay free for other shards.
+//! - A failed shard stays in its slot until its store has no users; then the store is opened again. Views do not count
+//!   as users: a query that continues to read an old view fails with a hint to run it again.
+//! - An open shard's share of the process's files is reserved before it opens (`open_limits.rs`) and released after it
+//!   is closed.
+
+mod folders;
+mod idle;
 
 use std::{
     collections::{HashMap, HashSet},
-    path::{Path, PathBuf},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -29,53 +31,49 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use proto::{Catalog, Code, CollectionUid, Problem, ingest::ShardId};
+use proto::{Code, CollectionUid, Problem, ingest::ShardId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
-use super::room::{Reserved, Room, files_of, tables_in};
+use super::open_limits::{OpenReservation, OpenShardLimits, files_of, tables_in};
 use crate::{
     error::Error,
-    shard::{Crew, SPLITS_FOLDER, STORE_FOLDER, Shard, summary::Summary},
-    store::manifest::split_of,
+    shard::{STORE_FOLDER, Shard, ShardServices, summary::Summary},
 };
 
-const DROPPED: &str = "dropped-";
-/// Shards that are opened beside one another; summaries that are read beside one another.
-const OPENERS: usize = 4;
-/// Shards that the keeper closes one after another before it looks after everything else.
-const CLOSED_AT_ONCE_MAX: usize = 32;
-/// So long an opening waits for room before it is refused …
+/// Shards that open at the same time, and summaries that are read at the same time.
+const CONCURRENT_OPENS_MAX: usize = 4;
+/// How long an open waits for room before it is refused …
 const ROOM_WAIT: Duration = Duration::from_secs(5);
-/// … and the first of those who wait looks so often whether another shard can be closed by now.
-const ROOM_LOOK: Duration = Duration::from_millis(20);
+/// … and how often the first in the queue checks whether another shard can be closed.
+const ROOM_POLL: Duration = Duration::from_millis(20);
 
-/// A shard that is open, with what it was given to be open.
-struct Open {
+/// An open shard and its reservation.
+struct OpenShard {
     shard: Arc<Shard>,
-    reserved: Reserved,
+    reserved: OpenReservation,
 }
 
-/// Where a shard is, if it is open.
+/// One shard's slot in the leaf, open or not.
 #[derive(Default)]
-struct Place {
-    /// Those who want it opened stand here.
-    queue: Arc<tokio::sync::Mutex<()>>,
+struct ShardSlot {
+    /// Requests queue here to have the shard opened.
+    open_queue: Arc<tokio::sync::Mutex<()>>,
     /// Write-locked while the shard is opened or closed; read-locked while its summary is read.
-    turn: RwLock<()>,
-    /// Locked for a moment only.
-    open: RwLock<Option<Open>>,
-    /// When it was asked for last, in milliseconds of the leaf; 0 if nobody ever did.
+    lifecycle: RwLock<()>,
+    /// Never locked for long.
+    open: RwLock<Option<OpenShard>>,
+    /// Last use, in milliseconds since the leaf started; 0 if it was never used.
     used_ms: AtomicU64,
 }
 
-impl Place {
+impl ShardSlot {
     /// The shard, if it is open.
     fn shard(&self) -> Option<Arc<Shard>> {
         self.open.read().as_ref().map(|open| open.shard.clone())
     }
 
-    /// The shard, if it is open and works.
+    /// The shard, if it is open and has not failed.
     fn working(&self) -> Option<Arc<Shard>> {
         self.shard().filter(|shard| shard.failure().is_none())
     }
@@ -83,621 +81,273 @@ impl Place {
 
 /// The shards of a leaf.
 pub struct Shards {
-    crew: Arc<Crew>,
-    began: Instant,
-    places: Mutex<HashMap<ShardId, Arc<Place>>>,
-    room: Arc<Room>,
-    openers: Arc<Semaphore>,
-    /// Those who wait for room stand in line, of whom the first looks for it; and each of them has one of these.
-    line: Arc<tokio::sync::Mutex<()>>,
-    waiting: Arc<()>,
-    readers: Arc<Semaphore>,
-    /// Dropped collections of which nothing is left here.
+    services: Arc<ShardServices>,
+    started_at: Instant,
+    slots: Mutex<HashMap<ShardId, Arc<ShardSlot>>>,
+    limits: Arc<OpenShardLimits>,
+    open_permits: Arc<Semaphore>,
+    /// Requests queue here for room; the first in the queue polls for it.
+    room_queue: Arc<tokio::sync::Mutex<()>>,
+    /// Cloned by each request that waits for room.
+    room_waiters: Arc<()>,
+    summary_permits: Arc<Semaphore>,
+    /// Dropped collections that have no folder on this node any more.
     removed: Mutex<HashSet<CollectionUid>>,
     closed: AtomicBool,
 }
 
 impl Shards {
-    /// None yet.
-    pub fn new(crew: Arc<Crew>) -> Self {
-        let room = Room::new(crew.options.open_shards_max, crew.options.open_files_max);
+    /// No shard is open yet.
+    pub fn new(services: Arc<ShardServices>) -> Self {
+        let limits = OpenShardLimits::new(services.options.open_shards_max, services.options.open_files_max);
         Self {
-            crew,
-            began: Instant::now(),
-            places: Mutex::default(),
-            room,
-            openers: Arc::new(Semaphore::new(OPENERS)),
-            line: Arc::default(),
-            waiting: Arc::default(),
-            readers: Arc::new(Semaphore::new(OPENERS)),
+            services,
+            started_at: Instant::now(),
+            slots: Mutex::default(),
+            limits,
+            open_permits: Arc::new(Semaphore::new(CONCURRENT_OPENS_MAX)),
+            room_queue: Arc::default(),
+            room_waiters: Arc::default(),
+            summary_permits: Arc::new(Semaphore::new(CONCURRENT_OPENS_MAX)),
             removed: Mutex::default(),
             closed: AtomicBool::new(false),
         }
     }
 
-    /// The shard, if it is open and works.
+    /// The shard, if it is open and has not failed. Counts as a use.
     pub fn ready(&self, id: ShardId) -> Option<Arc<Shard>> {
-        let place = self.places.lock().get(&id).cloned()?;
-        let shard = place.working()?;
-        self.note_use(&place);
+        let slot = self.slots.lock().get(&id).cloned()?;
+        let shard = slot.working()?;
+        self.note_use(&slot);
         Some(shard)
     }
 
-    /// The same, for who is curious: it is no use of the shard.
+    /// The same, without counting as a use.
     pub fn peek(&self, id: ShardId) -> Option<Arc<Shard>> {
-        let place = self.places.lock().get(&id).cloned()?;
-        place.working()
+        let slot = self.slots.lock().get(&id).cloned()?;
+        slot.working()
     }
 
-    fn note_use(&self, place: &Place) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        place.used_ms.store(now.max(1), Ordering::Relaxed);
+    fn note_use(&self, slot: &ShardSlot) {
+        let now = u64::try_from(self.started_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        slot.used_ms.store(now.max(1), Ordering::Relaxed);
     }
 
-    /// Waits until a summary may be read.
-    pub async fn turn_to_read(&self) -> Option<OwnedSemaphorePermit> {
-        self.readers.clone().acquire_owned().await.ok()
+    /// Waits for a permit to read a summary.
+    pub async fn summary_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.summary_permits.clone().acquire_owned().await.ok()
     }
 
-    /// All that are open. Without a hold on them, so that they can be closed meanwhile.
+    /// All open shards, as weak handles, so that they can be closed meanwhile.
     pub fn all(&self) -> Vec<Weak<Shard>> {
-        self.places()
+        self.slots()
             .into_iter()
-            .filter_map(|(_, place)| Some(Arc::downgrade(&place.shard()?)))
+            .filter_map(|(_, slot)| Some(Arc::downgrade(&slot.shard()?)))
             .collect()
     }
 
-    fn places(&self) -> Vec<(ShardId, Arc<Place>)> {
-        self.places
-            .lock()
-            .iter()
-            .map(|(id, place)| (*id, place.clone()))
-            .collect()
+    fn slots(&self) -> Vec<(ShardId, Arc<ShardSlot>)> {
+        self.slots.lock().iter().map(|(id, slot)| (*id, slot.clone())).collect()
     }
 
-    /// How many are open.
+    /// Number of open shards.
     pub fn open_count(&self) -> usize {
-        self.room.shards()
+        self.limits.shards()
     }
 
-    /// The shard, opened where need be. Where all open ones are in use and there is no room for another, it waits a few
-    /// seconds for room.
+    /// The shard, opened if necessary. If all open shards are in use and there is no room for another, waits up to
+    /// [`ROOM_WAIT`] for room.
     pub async fn open(self: &Arc<Self>, id: ShardId) -> Result<Arc<Shard>, Problem> {
-        let place = self.place(id);
-        let mut at_place = place.queue.clone().lock_owned().await;
-        let (mut waits, mut first_in_line) = (None, None);
+        let slot = self.slot(id);
+        let mut slot_turn = slot.open_queue.clone().lock_owned().await;
+        let (mut waiter, mut room_turn) = (None, None);
         let mut until = None;
         loop {
-            // Who waits for room already has it before who comes now.
-            if waits.is_some() || Arc::strong_count(&self.waiting) > 1 {
-                waits.get_or_insert_with(|| self.waiting.clone());
+            // Requests that already wait for room go first.
+            if waiter.is_some() || Arc::strong_count(&self.room_waiters) > 1 {
+                waiter.get_or_insert_with(|| self.room_waiters.clone());
                 let until = *until.get_or_insert_with(|| tokio::time::Instant::now() + ROOM_WAIT);
-                if first_in_line.is_none() {
-                    first_in_line = tokio::time::timeout_at(until, self.line.clone().lock_owned())
+                if room_turn.is_none() {
+                    room_turn = tokio::time::timeout_at(until, self.room_queue.clone().lock_owned())
                         .await
                         .ok();
                 }
-                if first_in_line.is_none() || tokio::time::Instant::now() >= until {
+                if room_turn.is_none() || tokio::time::Instant::now() >= until {
                     return Err(self.no_room(id));
                 }
             }
-            // Few are opened at once, and so few threads wait for a disk, however many are asked for.
-            let turn = self.openers.clone().acquire_owned().await.ok();
-            let (shards, place) = (self.clone(), place.clone());
+            // Bounds the threads that wait for a disk, however many shards are requested.
+            let permit = self.open_permits.clone().acquire_owned().await.ok();
+            let (shards, slot) = (self.clone(), slot.clone());
             let opened = super::blocking(move || {
-                let _until_it_is_open = turn;
-                let Some(reserved) = shards.room_at(id, &place) else {
-                    return Ok(Err((at_place, first_in_line, waits)));
+                let _until_it_is_open = permit;
+                let Some(reserved) = shards.reserve_room(id, &slot) else {
+                    return Ok(Err((slot_turn, room_turn, waiter)));
                 };
-                // From here on it waits for no room, however long it opens.
-                drop((first_in_line, waits));
-                shards.note_use(&place);
-                let opened = shards.open_at(id, &place, reserved);
-                drop(at_place);
+                // It has room, so others can wait for theirs, however long this open takes.
+                drop((room_turn, waiter));
+                shards.note_use(&slot);
+                let opened = shards.open_at(id, &slot, reserved);
+                drop(slot_turn);
                 opened.map(Ok)
             });
-            (at_place, first_in_line, waits) = match opened.await? {
+            (slot_turn, room_turn, waiter) = match opened.await? {
                 Ok(shard) => return Ok(shard),
-                Err(waits_on) => waits_on,
+                Err(still_waiting) => still_waiting,
             };
-            if waits.replace(self.waiting.clone()).is_some() {
-                tokio::time::sleep(ROOM_LOOK).await;
+            if waiter.replace(self.room_waiters.clone()).is_some() {
+                tokio::time::sleep(ROOM_POLL).await;
             }
         }
     }
 
-    /// The same for background work. It does not count as a use, so the shard is among the first to be closed again.
-    /// Blocks on disk reads.
+    /// The same for background work: does not count as a use, so the shard is among the first to be closed again.
+    /// Blocks on the disk.
     pub fn open_unused(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
-        let (place, until) = (self.place(id), Instant::now() + ROOM_WAIT);
+        let (slot, until) = (self.slot(id), Instant::now() + ROOM_WAIT);
         loop {
-            if let Some(reserved) = self.room_at(id, &place) {
-                return self.open_at(id, &place, reserved);
+            if let Some(reserved) = self.reserve_room(id, &slot) {
+                return self.open_at(id, &slot, reserved);
             }
             if Instant::now() >= until || self.closed.load(Ordering::SeqCst) {
                 return Err(self.no_room(id).into());
             }
-            self.room.wait(ROOM_LOOK);
+            self.limits.wait(ROOM_POLL);
         }
     }
 
     fn no_room(&self, id: ShardId) -> Problem {
         let detail = format!(
-            "shard {id} has no room to open: {} are open, and all of them are in use",
-            self.room.shards()
+            "cannot open shard {id}: all {} open shards are in use",
+            self.limits.shards()
         );
         Problem::new(Code::Busy, detail)
-            .hint("try again a little later, ask of fewer shards at once, or allow more open files (ulimit -n)")
+            .hint("retry in a moment, query fewer shards at once, or allow more open files (ulimit -n)")
     }
 
-    fn place(&self, id: ShardId) -> Arc<Place> {
-        let place = || Arc::<Place>::default();
-        self.places.lock().entry(id).or_insert_with(place).clone()
+    fn slot(&self, id: ShardId) -> Arc<ShardSlot> {
+        let slot = || Arc::<ShardSlot>::default();
+        self.slots.lock().entry(id).or_insert_with(slot).clone()
     }
 
     /// Reserves room to open a shard, closing idle shards if necessary. `None`: there is no room. `Some(None)`: the
-    /// shard has its room already.
-    fn room_at(&self, id: ShardId, place: &Place) -> Option<Option<Reserved>> {
-        match place.shard() {
+    /// shard is open and has a reservation.
+    fn reserve_room(&self, id: ShardId, slot: &ShardSlot) -> Option<Option<OpenReservation>> {
+        match slot.shard() {
             Some(_) => Some(None),
             None => self.make_room(id).map(Some),
         }
     }
 
-    fn open_at(&self, id: ShardId, place: &Place, reserved: Option<Reserved>) -> Result<Arc<Shard>, Error> {
-        let _turn = place.turn.write();
-        if let Some(shard) = place.working() {
+    fn open_at(&self, id: ShardId, slot: &ShardSlot, reserved: Option<OpenReservation>) -> Result<Arc<Shard>, Error> {
+        let _lifecycle = slot.lifecycle.write();
+        if let Some(shard) = slot.working() {
             return Ok(shard);
         }
-        let again = || {
-            let detail = format!("shard {id} opens again when what is under way in it has ended");
-            Error::from(Problem::new(Code::Busy, detail).hint("try again a little later"))
+        let still_in_use = || {
+            let detail = format!("shard {id} cannot reopen until its work in progress has ended");
+            Error::from(Problem::new(Code::Busy, detail).hint("retry in a moment"))
         };
-        let failed = place.open.write().take();
+        let failed = slot.open.write().take();
         let reserved = match failed {
             None => reserved,
-            Some(Open {
+            Some(OpenShard {
                 shard: failed,
                 reserved,
             }) => {
                 failed.close();
-                match failed.let_go() {
+                match failed.close_store() {
                     Ok(()) => Some(reserved),
                     Err(shard) => {
-                        *place.open.write() = Some(Open { shard, reserved });
-                        return Err(again());
+                        *slot.open.write() = Some(OpenShard { shard, reserved });
+                        return Err(still_in_use());
                     }
                 }
             }
         };
-        // It was closed while its turn was waited for.
-        let reserved = reserved.ok_or_else(again)?;
-        let shard = match self.make(id) {
-            Err(full) if full.is_no_room() && self.crew.disk.drop_ballast() => self.make(id),
-            made => made,
+        // Missing if the shard was open when room was reserved, and closed while this thread waited for the lock.
+        let reserved = reserved.ok_or_else(still_in_use)?;
+        let shard = match self.open_store(id) {
+            Err(full) if full.is_no_room() && self.services.disk.drop_ballast() => self.open_store(id),
+            opened => opened,
         }?;
         if self.closed.load(Ordering::SeqCst) {
             shard.close();
-            return Err(Problem::new(Code::Unavailable, "the leaf is closing").into());
+            return Err(Problem::new(Code::Unavailable, "the leaf is shutting down").into());
         }
-        *place.open.write() = Some(Open {
+        *slot.open.write() = Some(OpenShard {
             shard: shard.clone(),
             reserved,
         });
         Ok(shard)
     }
 
-    fn make(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
-        Shard::open(id, &self.folder(id), self.crew.clone())
+    fn open_store(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
+        Shard::open(id, &self.folder(id), self.services.clone())
     }
 
-    /// Sets aside what the shard takes to be open; closes others for it, those first that were not used for longest.
-    /// Where all of them are in use the files alone decide: a question may need more shards at once than stay open
-    /// otherwise.
-    fn make_room(&self, id: ShardId) -> Option<Reserved> {
-        let files = files_of(tables_in(&self.folder(id).join(STORE_FOLDER)), &self.crew.options);
-        while !self.room.has(files) && self.close_one(|_, _| true) {}
-        self.room.reserve(files)
+    /// Reserves a shard's files, closing the least recently used idle shards for it. If all are in use, only the limit
+    /// on files counts: one query may need more shards than should be open.
+    fn make_room(&self, id: ShardId) -> Option<OpenReservation> {
+        let files = files_of(tables_in(&self.folder(id).join(STORE_FOLDER)), &self.services.options);
+        while !self.limits.has_room(files) && self.close_one(|_, _| true) {}
+        self.limits.reserve(files)
     }
 
-    /// Closes the shard that was not used for longest, of those that nobody uses and for which `may` holds, with the
-    /// time of their last use. Where the disk has no space, those stay that still could write: opening takes some of
-    /// it, and rows in memory may find none.
-    fn close_one(&self, may: impl Fn(u64, &Shard) -> bool) -> bool {
-        let space = self.crew.disk.has_space();
-        let used = |(_, place): (ShardId, Arc<Place>)| (place.used_ms.load(Ordering::Relaxed), place);
-        let mut places: Vec<(u64, Arc<Place>)> = self.places().into_iter().map(used).collect();
-        places.sort_by_key(|(used, _)| *used);
-        places.iter().any(|(used, place)| {
-            close_idle(place, |shard| {
-                (space || shard.store().is_read_only()) && may(*used, shard)
-            })
-        })
-    }
-
-    /// Counts the files of open shards anew: they grow.
-    pub fn count_files(&self) {
-        for (_, place) in self.places() {
-            let Some(shard) = place.shard() else { continue };
-            let files = files_of(shard.store().tables(), &self.crew.options);
-            if let Some(open) = place
-                .open
-                .write()
-                .as_mut()
-                .filter(|open| Arc::ptr_eq(&open.shard, &shard))
-            {
-                open.reserved.update(files);
-            }
-        }
-    }
-
-    /// Closes idle shards until only `idle_shards_max` of them are open. Also closes each read-only shard that could be
-    /// opened for writing: it would hold memory until somebody asks for it. Closes at most [`CLOSED_AT_ONCE_MAX`]
-    /// shards a call, so that requests do not wait for it.
-    pub fn close_idle(&self) {
-        let options = &self.crew.options;
-        let before = self.began.elapsed().saturating_sub(options.shard_idle).as_millis();
-        for _ in 0..CLOSED_AT_ONCE_MAX {
-            let opens_again = |_, shard: &Shard| shard.store().is_read_only() && shard.failure().is_some();
-            let reopens = self.crew.disk.has_room() && self.close_one(opens_again);
-            let closed = match self.room.is_exceeded() {
-                _ if reopens => true,
-                true => self.close_one(|_, _| true),
-                // One that was opened without room on the disk only answers until it opens again, and would take
-                // nothing after another opening too.
-                false if self.crew.disk.has_space() && self.room.shards() > options.idle_shards_max => {
-                    let only_answers = |shard: &Shard| shard.store().is_read_only() && shard.failure().is_none();
-                    self.close_one(|used, shard| u128::from(used) <= before && !only_answers(shard))
-                }
-                false => false,
-            };
-            if !closed {
-                return;
-            }
-        }
-    }
-
-    /// What can be said of a shard that is not open, if anything can. Waits for a disk.
+    /// A closed shard's summary, if it left one that is still valid. Blocks on the disk.
     pub fn summary(&self, id: ShardId) -> Option<Summary> {
-        let place = self.place(id);
-        // While it is opened or closed, that is waited for by who opens it.
-        let _turn = place.turn.try_read()?;
+        let slot = self.slot(id);
+        // While it is being opened or closed there is no summary; the caller then opens the shard and waits there.
+        let _lifecycle = slot.lifecycle.try_read()?;
         let folder = self.folder(id);
-        match place.shard() {
+        match slot.shard() {
             Some(_) => None,
-            // Nothing was ever sent to it.
+            // The shard never received anything.
             None if !folder.exists() => Some(Summary::default()),
             None => Summary::read(&folder.join(STORE_FOLDER)),
         }
     }
 
-    /// The shards of which something is in the folder, open or not, of collections that the catalog has.
-    pub fn stored(&self, catalog: &Catalog) -> Result<Vec<ShardId>, Error> {
-        let mut found = Vec::new();
-        for folder in folders(&self.crew.options.folder)? {
-            if let Some(uid) = uid_of(&folder).filter(|uid| catalog.collection(*uid).is_some()) {
-                let numbers = folders(&folder)?
-                    .into_iter()
-                    .filter_map(|folder| folder.file_name()?.to_str()?.parse().ok());
-                found.extend(numbers.map(|number| ShardId {
-                    collection: uid,
-                    number,
-                }));
-            }
-        }
-        Ok(found)
-    }
-
-    /// The files of a shard's splits by their ids, whether it is open or not; some may be no splits of it any more, or
-    /// not yet.
-    pub fn split_files(&self, id: ShardId) -> Vec<(u64, PathBuf)> {
-        let entries = std::fs::read_dir(self.folder(id).join(SPLITS_FOLDER));
-        let files = entries
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()));
-        files.filter_map(|file| Some((split_of(&file)?, file))).collect()
-    }
-
-    /// Finishes removals, and names what is in the folder and is no shard of the catalog.
-    pub fn tidy(&self, catalog: &Catalog) -> Result<(), Error> {
-        for folder in folders(&self.crew.options.folder)? {
-            match uid_of(&folder) {
-                Some(uid) if catalog.collection(uid).is_some() => {}
-                Some(uid) if catalog.dropped.contains_key(&uid) => {}
-                Some(uid) => {
-                    warn!(%uid, folder = %folder.display(), "a collection that the catalog does not know; its data is left alone")
-                }
-                None if is_dropped(&folder) => remove(&folder),
-                None => warn!(folder = %folder.display(), "not the folder of a collection; left alone"),
-            }
-        }
-        Ok(())
-    }
-
-    /// Opens, one after another, those shards that did not close in order or have more to index than a question should:
-    /// what the last process left undone goes on, and a store that is damaged is known. Ends early where the leaf
-    /// closes.
-    pub fn resume(&self, found: &[ShardId]) {
-        for id in found {
+    /// Opens, one after another, the shards that did not close cleanly or whose tail is too long for queries to scan.
+    /// This resumes unfinished work and reports damaged stores. Ends early if the leaf closes.
+    pub fn resume(&self, stored: &[ShardId]) {
+        for id in stored {
             if self.closed.load(Ordering::SeqCst) {
                 return;
             }
-            let left = self
+            let unfinished = self
                 .summary(*id)
-                .is_none_or(|summary| summary.tail > self.crew.options.scan_tail_documents_max as u64);
-            if !left {
+                .is_none_or(|summary| summary.tail > self.services.options.scan_tail_documents_max as u64);
+            if !unfinished {
                 continue;
             }
             if let Err(failure) = self.open_unused(*id) {
-                error!(shard = %id, error = %failure, "a shard does not open; it is tried again when it is asked for");
+                error!(shard = %id, error = %failure, "could not open a shard; the next request for it will retry");
             }
         }
     }
 
-    /// Closes the shards of dropped collections at once, and removes their folders once they were dropped so long ago.
-    /// A collection that the catalog does not know at all is left alone.
-    pub fn remove_dropped(&self, catalog: &Catalog, now_ms: i64) {
-        let kept_ms = i64::try_from(self.crew.options.dropped_kept.as_millis()).unwrap_or(i64::MAX);
-        for (uid, dropped_ms) in &catalog.dropped {
-            if self.removed.lock().contains(uid) {
-                continue;
-            }
-            let there: Vec<(ShardId, Arc<Place>)> = self
-                .places()
-                .into_iter()
-                .filter(|(id, _)| id.collection == *uid)
-                .collect();
-            let mut all_closed = true;
-            for (id, place) in there {
-                // One that is opened at this moment is closed the next time.
-                let Some(_turn) = place.turn.try_write() else {
-                    all_closed = false;
-                    continue;
-                };
-                self.places.lock().remove(&id);
-                let open = place.open.write().take();
-                if let Some(open) = open {
-                    open.shard.close();
-                }
-            }
-            if all_closed && dropped_ms.saturating_add(kept_ms) <= now_ms {
-                self.remove(*uid);
-            }
-        }
-    }
-
-    fn remove(&self, uid: CollectionUid) {
-        let folder = self.crew.options.folder.join(uid.to_string());
-        let aside = self.crew.options.folder.join(format!("{DROPPED}{uid}"));
-        if folder.exists() {
-            if let Err(error) = std::fs::rename(&folder, &aside) {
-                warn!(folder = %folder.display(), %error, "the data of a dropped collection could not be removed");
-                return;
-            }
-            remove(&aside);
-            info!(%uid, "the shards of a dropped collection are removed");
-        }
-        self.removed.lock().insert(uid);
-    }
-
-    /// No shard opens for good from here on.
+    /// From now on no shard stays open after it was opened.
     pub fn stop(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
 
-    /// Closes all.
+    /// Closes all shards.
     pub fn close(&self) {
         self.stop();
-        let places: Vec<Arc<Place>> = self.places.lock().drain().map(|(_, place)| place).collect();
-        for place in places {
-            let _turn = place.turn.write();
-            let open = place.open.write().take();
-            let Some(Open { shard, .. }) = open else { continue };
+        let slots: Vec<Arc<ShardSlot>> = self.slots.lock().drain().map(|(_, slot)| slot).collect();
+        for slot in slots {
+            let _lifecycle = slot.lifecycle.write();
+            let open = slot.open.write().take();
+            let Some(OpenShard { shard, .. }) = open else { continue };
             shard.close();
             let Err(shard) = shard.retire() else { continue };
             if let Err(failure) = shard.store().flush() {
-                warn!(shard = %shard.id, error = %failure, "rows in memory could not be flushed; the log has them");
+                warn!(shard = %shard.id, error = %failure, "could not flush rows from memory; the log has them");
             }
         }
-    }
-
-    /// The folder of a shard.
-    pub fn folder(&self, id: ShardId) -> PathBuf {
-        self.crew
-            .options
-            .folder
-            .join(id.collection.to_string())
-            .join(id.number.to_string())
-    }
-}
-
-/// Closes a shard that nobody uses, if it may be, and answers whether it did.
-fn close_idle(place: &Place, may: impl Fn(&Shard) -> bool) -> bool {
-    let Some(_turn) = place.turn.try_write() else {
-        return false;
-    };
-    let Some(shard) = place.shard() else { return false };
-    if !may(&shard) || !shard.can_retire() {
-        return false;
-    }
-    let taken = {
-        let mut open = place.open.write();
-        drop(shard);
-        // Somebody may have asked for it meanwhile.
-        if open.as_ref().is_none_or(|open| Arc::strong_count(&open.shard) > 1) {
-            return false;
-        }
-        open.take()
-    };
-    let Some(Open { shard, reserved }) = taken else {
-        return false;
-    };
-    match shard.retire() {
-        Ok(()) => true,
-        Err(shard) => {
-            *place.open.write() = Some(Open { shard, reserved });
-            false
-        }
-    }
-}
-
-fn folders(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let file_error = |source| Error::File {
-        path: folder.to_owned(),
-        source,
-    };
-    let entries = std::fs::read_dir(folder).map_err(file_error)?;
-    let paths: Result<Vec<PathBuf>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
-    Ok(paths
-        .map_err(file_error)?
-        .into_iter()
-        .filter(|path| path.is_dir())
-        .collect())
-}
-
-fn uid_of(folder: &Path) -> Option<CollectionUid> {
-    uuid::Uuid::try_parse(folder.file_name()?.to_str()?)
-        .ok()
-        .map(CollectionUid)
-}
-
-fn is_dropped(folder: &Path) -> bool {
-    folder
-        .file_name()
-        .and_then(|name| name.to_str())
-        .is_some_and(|name| name.starts_with(DROPPED))
-}
-
-fn remove(folder: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(folder) {
-        warn!(folder = %folder.display(), %error, "the data of a dropped collection could not be removed; it is tried at the next start");
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-
-    use futures::{StreamExt as _, stream};
-    use plan::scan::Scan as _;
-    use proto::{
-        PositionVector,
-        catalog::{Collection, CollectionSettings},
-        ingest::{Push, Pushes as _},
-    };
-
-    use super::*;
-    use crate::support::{Fixture, everything, query, small};
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(20)
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_shard_that_takes_long_to_open_holds_up_no_other() {
-        let fixture = Fixture::start(small);
-        let other = ShardId {
-            collection: CollectionUid(uuid::Uuid::now_v7()),
-            number: 0,
-        };
-        fixture.catalog.send_modify(|catalog| {
-            let settings = CollectionSettings {
-                shards: 1,
-                ..CollectionSettings::default()
-            };
-            Arc::make_mut(catalog).collections.insert(
-                "other".parse().expect("a name"),
-                Collection::new(other.collection, 1, settings),
-            );
-        });
-        let place = fixture.leaf.shards.place(fixture.shard);
-        let ((begins, begun), (ends, ended)) =
-            (std::sync::mpsc::sync_channel(1), std::sync::mpsc::sync_channel::<()>(1));
-        let opens = std::thread::spawn(move || {
-            let _turn = place.turn.write();
-            begins.send(()).expect("it is waited for");
-            let _ends = ended.recv();
-        });
-        begun.recv().expect("it has its turn");
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let many = stream::iter(0..4 * OPENERS).map(|_| {
-            let (leaf, push, waiting) = (fixture.leaf.clone(), fixture.pushing(&["1"]), waiting.clone());
-            tokio::spawn(async move {
-                waiting.fetch_add(1, Ordering::SeqCst);
-                leaf.push(push, soon()).await
-            })
-        });
-        let many: Vec<_> = many.collect().await;
-        while waiting.load(Ordering::SeqCst) < many.len() {
-            tokio::task::yield_now().await;
-        }
-        fixture
-            .leaf
-            .push(
-                Push {
-                    shard: other,
-                    ..fixture.pushing(&["1"])
-                },
-                soon(),
-            )
-            .await
-            .expect("another shard opens and takes");
-        assert!(!many.iter().any(tokio::task::JoinHandle::is_finished));
-        drop(ends);
-        opens.join().expect("it ends");
-        for one in many {
-            one.await.expect("it ends").expect("it is open by now");
-        }
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_shard_that_failed_opens_again_though_views_of_it_are_held_and_its_store_is_never_open_twice() {
-        let fixture = Fixture::start(small);
-        fixture.push(&["1"]).await;
-        let (held, other) = (query(), query());
-        fixture
-            .leaf
-            .pin(held, fixture.shard, &PositionVector::default(), soon())
-            .await
-            .expect("a view");
-        let view = fixture.leaf.pinned(held, fixture.shard).expect("it is pinned");
-        assert_eq!(everything(&view).len(), 1);
-        // What has no writer any more has failed. While somebody is at work in its store, that is left alone.
-        let at_work = fixture.leaf.shard(fixture.shard).await.expect("the shard");
-        at_work.close();
-        let files = || {
-            std::fs::read_dir(fixture.leaf.shards.folder(fixture.shard).join(STORE_FOLDER))
-                .expect("a folder")
-                .count()
-        };
-        let before = files();
-        for _ in 0..3 {
-            let refused = fixture
-                .try_push(fixture.pushing(&["1"]))
-                .await
-                .expect_err("somebody is at work in it");
-            assert_eq!(refused.code, Code::Busy, "{refused}");
-        }
-        assert_eq!(files(), before, "nothing was written beside it");
-        drop(at_work);
-        fixture
-            .try_push(fixture.pushing(&["1"]))
-            .await
-            .expect("it is open again");
-        let addresses = ["push/0@0".parse().expect("an address")];
-        let told = view
-            .store
-            .read(&addresses)
-            .map(|_| ())
-            .expect_err("its store is closed");
-        assert_eq!(Problem::from(told).code, Code::Unavailable);
-        fixture.leaf.unpin(held);
-        let pinned = fixture
-            .leaf
-            .pin(other, fixture.shard, &PositionVector::default(), soon())
-            .await
-            .expect("a view");
-        assert_eq!(pinned.documents, 2);
-    }
-}
+mod tests;

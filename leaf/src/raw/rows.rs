@@ -1,22 +1,22 @@
-//! Rows: raw documents -> columns. A document is read once, however many columns are asked of it.
+//! Raw rows: raw documents -> columns. A document is parsed once, however many columns are read from it.
 
 use std::{borrow::Cow, cell::OnceCell};
 
-use plan::{Column, Path, What, builder::Builder};
+use plan::{Column, ColumnSource, Path, builder::Builder};
 use proto::{json, json::Value};
 
-use super::{Scalar, Seen, clause::Matcher};
-use crate::{document::Document, split::Values};
+use super::{CastResult, Scalar, matcher::Matcher};
+use crate::{document::Document, split::ColumnValues};
 
-/// Raw documents of which columns are asked. They are parsed when the first column needs it.
-pub struct Rows<'a> {
+/// Raw documents to read columns from. They are parsed when the first column needs it.
+pub struct RawRows<'a> {
     documents: Vec<&'a Document>,
     time_path: Option<&'a Path>,
     roots: OnceCell<Vec<Value<'a>>>,
 }
 
-impl<'a> Rows<'a> {
-    /// Over these documents, `_time` by this path.
+impl<'a> RawRows<'a> {
+    /// Over these documents; `time_path` is where `_time` is read.
     pub fn new(documents: Vec<&'a Document>, time_path: Option<&'a Path>) -> Self {
         Self {
             documents,
@@ -25,22 +25,22 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// A column of the documents at these places, in this order.
-    pub fn column(&self, column: &Column, places: &[u32]) -> Values {
-        match &column.what {
-            What::Path(path) => self.path(path, column, places),
-            What::Search(clause) => {
+    /// A column of the documents at these indexes, in this order.
+    pub fn column(&self, column: &Column, indexes: &[u32]) -> ColumnValues {
+        match &column.source {
+            ColumnSource::Path(path) => self.path(path, column, indexes),
+            ColumnSource::Search(clause) => {
                 let matcher = Matcher::new(clause);
-                self.collect(column, places, |place| {
-                    Scalar::Bool(matcher.matches(&self.roots()[place]))
+                self.collect(column, indexes, |index| {
+                    Scalar::Bool(matcher.matches(&self.roots()[index]))
                 })
             }
-            What::Time => self.collect(column, places, |place| {
-                let root = self.time_path.map(|_| &self.roots()[place]);
-                Scalar::Time(super::time_of_document(self.documents[place], root, self.time_path))
+            ColumnSource::Time => self.collect(column, indexes, |index| {
+                let root = self.time_path.map(|_| &self.roots()[index]);
+                Scalar::Time(super::time_of_document(self.documents[index], root, self.time_path))
             }),
-            What::Key => self.record_key(column, places),
-            header => self.collect(column, places, |place| of_header(self.documents[place], header)),
+            ColumnSource::Key => self.record_key(column, indexes),
+            header => self.collect(column, indexes, |index| header_value(self.documents[index], header)),
         }
     }
 
@@ -49,13 +49,13 @@ impl<'a> Rows<'a> {
             .get_or_init(|| self.documents.iter().map(|document| super::root(document)).collect())
     }
 
-    fn path(&self, path: &Path, column: &Column, places: &[u32]) -> Values {
+    fn path(&self, path: &Path, column: &Column, indexes: &[u32]) -> ColumnValues {
         let steps = path.json_steps();
         let roots = self.roots();
-        let mut built = Builder::new(column.view.to, places.len());
-        for place in places {
-            let place = *place as usize;
-            let document = self.documents[place];
+        let mut builder = Builder::new(column.read_as.to, indexes.len());
+        for index in indexes {
+            let index = *index as usize;
+            let document = self.documents[index];
             let verbatim = || {
                 if document.header.json {
                     json::raw_at(document.text(), &steps)
@@ -63,52 +63,52 @@ impl<'a> Rows<'a> {
                     Some(document.text())
                 }
             };
-            built.push(
-                super::at(&roots[place], path).map_or(Seen::Absent, |value| super::view(value, verbatim, column.view)),
-            );
-        }
-        values(built)
-    }
-
-    fn record_key(&self, column: &Column, places: &[u32]) -> Values {
-        let mut built = Builder::new(column.view.to, places.len());
-        for place in places {
-            let key = self.documents[*place as usize].header.record_key.as_ref();
-            built.push(key.map_or(Seen::Absent, |key| {
-                Seen::Fits(Scalar::Text(String::from_utf8_lossy(key)))
+            builder.push(super::at(&roots[index], path).map_or(CastResult::Absent, |value| {
+                super::read_value(value, verbatim, column.read_as)
             }));
         }
-        values(built)
+        values(builder)
     }
 
-    fn collect<'s>(&'s self, column: &Column, places: &[u32], value: impl Fn(usize) -> Scalar<'s>) -> Values {
-        let mut built = Builder::new(column.view.to, places.len());
-        places
+    fn record_key(&self, column: &Column, indexes: &[u32]) -> ColumnValues {
+        let mut builder = Builder::new(column.read_as.to, indexes.len());
+        for index in indexes {
+            let key = self.documents[*index as usize].header.record_key.as_ref();
+            builder.push(key.map_or(CastResult::Absent, |key| {
+                CastResult::Fits(Scalar::Text(String::from_utf8_lossy(key)))
+            }));
+        }
+        values(builder)
+    }
+
+    fn collect<'s>(&'s self, column: &Column, indexes: &[u32], value: impl Fn(usize) -> Scalar<'s>) -> ColumnValues {
+        let mut builder = Builder::new(column.read_as.to, indexes.len());
+        indexes
             .iter()
-            .for_each(|place| built.push(Seen::Fits(value(*place as usize))));
-        values(built)
+            .for_each(|index| builder.push(CastResult::Fits(value(*index as usize))));
+        values(builder)
     }
 }
 
-fn values(built: Builder) -> Values {
-    let (misfits, present) = (built.misfits, built.present);
-    Values {
-        array: built.finish(),
-        misfits,
+fn values(builder: Builder) -> ColumnValues {
+    let (cast_failures, present) = (builder.cast_failures, builder.present);
+    ColumnValues {
+        array: builder.finish(),
+        cast_failures,
         present,
     }
 }
 
-/// What stands beside the bytes, and the bytes themselves.
-fn of_header<'d>(document: &'d Document, what: &What) -> Scalar<'d> {
+/// A column that comes from the header or the address, or the whole text.
+fn header_value<'d>(document: &'d Document, source: &ColumnSource) -> Scalar<'d> {
     let address = &document.address;
-    match what {
-        What::Id => Scalar::Text(Cow::Owned(document.id())),
-        What::Ingested => Scalar::Time(document.header.ingested_ms.saturating_mul(1_000)),
-        What::Source => Scalar::Text(Cow::Borrowed(address.source.as_str())),
-        What::Partition => Scalar::Int(i64::from(address.partition)),
-        What::Offset => Scalar::Int(address.offset),
-        What::Item => Scalar::Int(address.item.map_or(0, i64::from)),
+    match source {
+        ColumnSource::Id => Scalar::Text(Cow::Owned(document.id())),
+        ColumnSource::Ingested => Scalar::Time(document.header.ingested_ms.saturating_mul(1_000)),
+        ColumnSource::Source => Scalar::Text(Cow::Borrowed(address.source.as_str())),
+        ColumnSource::Partition => Scalar::Int(i64::from(address.partition)),
+        ColumnSource::Offset => Scalar::Int(address.offset),
+        ColumnSource::Item => Scalar::Int(address.item.map_or(0, i64::from)),
         _ => Scalar::Text(Cow::Borrowed(document.text())),
     }
 }

@@ -1,7 +1,7 @@
-//! Blocks: a bounded number of documents at a time, from candidates to values.
+//! Blocks: filters and reads a bounded number of documents at a time, from index candidates to column values.
 //!
-//! Columns are read where a segment has them; what is left is read from raw documents, a bounded number of bytes at
-//! once, each parsed once.
+//! Columns that the segment stores are read from there. The others are read from raw documents, a bounded number of
+//! bytes at once, each parsed once.
 
 use std::{sync::Arc, time::Instant};
 
@@ -9,100 +9,100 @@ use datafusion::arrow::{
     array::{Array, ArrayRef, BooleanArray},
     compute::{concat, filter},
 };
-use plan::{arrays, scan::Read};
+use plan::{arrays, scan::ScanSource};
 use proto::{Address, Problem};
 
-use super::prepared::{Place, Prepared, Unit};
-use crate::{document::Document, error::Error, raw::Rows, split::Values};
+use super::task::{ScanTask, Unit, ViewPart};
+use crate::{document::Document, error::Error, raw::RawRows, split::ColumnValues};
 
-/// Documents of a block.
+/// Documents per block.
 const BLOCK_DOCUMENTS_MAX: usize = 8_192;
-/// Raw bytes of a block; a single larger document is a block of its own.
+/// Raw bytes per block; a single larger document is a block of its own.
 const BLOCK_BYTES_MAX: usize = 1 << 20;
-/// Raw documents that are read in one call before it is known how big they are.
+/// Raw documents in the first read of a block, while their size is unknown.
 const READ_DOCUMENTS_FIRST: usize = 16;
 
-/// Documents that passed the filter, and the values that were wanted of them.
-pub struct Found {
-    /// Where they are.
-    pub place: Place,
-    /// Which, ascending.
+/// Documents that passed the filter, and their values.
+pub struct ScannedBlock {
+    /// The part of the view that contains them.
+    pub part: ViewPart,
+    /// Their document numbers, ascending.
     pub documents: Vec<u32>,
-    /// The wanted columns, in order.
+    /// The requested columns, in order.
     pub arrays: Vec<ArrayRef>,
 }
 
-/// What comes next.
+/// The result of [`Blocks::next`].
 pub enum Next {
-    /// Documents.
-    Found(Found),
+    /// Documents that passed the filter.
+    Block(ScannedBlock),
     /// The time slice is used up.
     Pause,
-    /// There is no more.
+    /// The scan has no more documents.
     End,
 }
 
-/// A worker's way through its share of a scan.
+/// Iterates over a worker's share of a scan.
 pub struct Blocks {
     /// The scan.
-    pub scan: Arc<Prepared>,
+    pub scan: Arc<ScanTask>,
     worker: usize,
     workers: usize,
-    taken: usize,
-    /// What is left to do of the unit at hand.
+    units_taken: usize,
+    /// The rest of the current unit.
     candidates: Vec<Candidates>,
-    /// Parts of blocks that were too big.
-    waiting: Vec<Block>,
+    /// Remainders of blocks that were too large.
+    remainders: Vec<Block>,
 }
 
-/// Documents for which the same conditions are open.
+/// Documents for which the same conjuncts are still open.
 struct Candidates {
-    place: Place,
+    part: ViewPart,
     documents: std::vec::IntoIter<u32>,
-    open: Arc<[usize]>,
+    open_conjuncts: Arc<[usize]>,
 }
 
-/// Documents on their way through the filter.
+/// Documents that are being filtered.
 struct Block {
-    place: Place,
+    part: ViewPart,
     documents: Vec<u32>,
-    /// Where each of them is among the raw documents that were read for the block, if any were.
+    /// Index of each document among the block's raw documents, if those were read.
     rows: Vec<u32>,
-    /// Values of columns that were read, by column.
+    /// Values read so far, by column.
     arrays: Vec<Option<ArrayRef>>,
-    /// Conditions that are open.
-    open: Arc<[usize]>,
-    decided: usize,
-    /// The columns that are read of those who pass.
+    /// Conjuncts that the index did not decide.
+    open_conjuncts: Arc<[usize]>,
+    /// How many of them have been evaluated.
+    evaluated: usize,
+    /// The columns to read of documents that pass.
     wanted: Arc<[usize]>,
-    /// False where documents come by a second time, for the rest of their columns: what does not fit is counted once.
-    counts_misfits: bool,
+    /// False if the documents were scanned before and only their other columns are read: cast failures count once.
+    counts_cast_failures: bool,
 }
 
 impl Blocks {
     /// The share of a worker.
-    pub fn new(scan: Arc<Prepared>, worker: usize, workers: usize) -> Self {
+    pub fn new(scan: Arc<ScanTask>, worker: usize, workers: usize) -> Self {
         Self {
             scan,
             worker,
             workers,
-            taken: 0,
+            units_taken: 0,
             candidates: Vec::new(),
-            waiting: Vec::new(),
+            remainders: Vec::new(),
         }
     }
 
-    /// The next documents that pass. At least one block is worked on, then as many as there are until the slice is used
-    /// up.
+    /// The next documents that pass. Filters at least one block, then more until the time slice is used up.
     pub fn next(&mut self, slice_end: Instant) -> Result<Next, Problem> {
         loop {
             self.scan.check()?;
             let Some(block) = self.next_block()? else {
                 return Ok(Next::End);
             };
-            if let Some(found) = run(&self.scan, block, &mut self.waiting)? {
-                self.scan.tally.lock().matched += found.documents.len() as u64;
-                return Ok(Next::Found(found));
+            if let Some(block) = process(&self.scan, block, &mut self.remainders)? {
+                self.scan.stats.lock().matched += block.documents.len() as u64;
+                return Ok(Next::Block(block));
             }
             if Instant::now() >= slice_end {
                 return Ok(Next::Pause);
@@ -111,7 +111,7 @@ impl Blocks {
     }
 
     fn next_block(&mut self) -> Result<Option<Block>, Problem> {
-        if let Some(block) = self.waiting.pop() {
+        if let Some(block) = self.remainders.pop() {
             return Ok(Some(block));
         }
         loop {
@@ -121,16 +121,16 @@ impl Blocks {
                     self.candidates.pop();
                     continue;
                 }
-                self.scan.tally.lock().documents += documents.len() as u64;
+                self.scan.stats.lock().documents += documents.len() as u64;
                 return Ok(Some(Block::new(
                     &self.scan,
-                    candidates.place,
+                    candidates.part,
                     documents,
-                    candidates.open.clone(),
+                    candidates.open_conjuncts.clone(),
                     self.scan.wanted.clone(),
                 )));
             }
-            match self.scan.take_unit(self.worker, self.workers, &mut self.taken) {
+            match self.scan.take_unit(self.worker, self.workers, &mut self.units_taken) {
                 Some(unit) => self.candidates = candidates_of(&self.scan, unit)?,
                 None => return Ok(None),
             }
@@ -138,45 +138,45 @@ impl Blocks {
     }
 }
 
-/// The documents of a unit that the index does not exclude and that are not gone.
-fn candidates_of(scan: &Prepared, unit: Unit) -> Result<Vec<Candidates>, Problem> {
-    let place = unit.place;
-    let candidates = |documents: Vec<u32>, open| Candidates {
-        place,
+/// The live documents of a unit that the index does not exclude.
+fn candidates_of(scan: &ScanTask, unit: Unit) -> Result<Vec<Candidates>, Problem> {
+    let part = unit.part;
+    let candidates = |documents: Vec<u32>, open_conjuncts| Candidates {
+        part,
         documents: documents.into_iter(),
-        open,
+        open_conjuncts,
     };
-    let Place::Segment(number) = place else {
+    let ViewPart::Segment(number) = part else {
         return Ok(vec![candidates(
             (unit.from..unit.to).collect(),
             (0..scan.conjuncts.len()).collect(),
         )]);
     };
-    let decided = scan.decided(number)?;
-    let pass = decided.pass.range(unit.from..unit.to).collect();
-    let doubtful = decided.doubtful.range(unit.from..unit.to).collect();
+    let outcome = scan.filter_outcome(number)?;
+    let pass = outcome.pass.range(unit.from..unit.to).collect();
+    let undecided = outcome.undecided.range(unit.from..unit.to).collect();
     Ok(vec![
-        candidates(doubtful, decided.open.clone()),
+        candidates(undecided, outcome.open_conjuncts.clone()),
         candidates(pass, Arc::default()),
     ])
 }
 
-/// Columns of some documents of a place, ascending, that passed the filter before.
+/// Reads columns of documents that passed the filter before; their document numbers must be ascending.
 pub fn fetch(
-    scan: &Prepared,
-    place: Place,
+    scan: &ScanTask,
+    part: ViewPart,
     documents: Vec<u32>,
     wanted: &Arc<[usize]>,
 ) -> Result<Vec<ArrayRef>, Error> {
     let block = Block {
-        counts_misfits: false,
-        ..Block::new(scan, place, documents, Arc::default(), wanted.clone())
+        counts_cast_failures: false,
+        ..Block::new(scan, part, documents, Arc::default(), wanted.clone())
     };
-    let mut waiting = vec![block];
+    let mut remainders = vec![block];
     let mut pieces: Vec<Vec<ArrayRef>> = Vec::new();
-    while let Some(block) = waiting.pop() {
+    while let Some(block) = remainders.pop() {
         scan.check()?;
-        pieces.extend(run(scan, block, &mut waiting)?.map(|found| found.arrays));
+        pieces.extend(process(scan, block, &mut remainders)?.map(|block| block.arrays));
     }
     if let [piece] = pieces.as_mut_slice() {
         return Ok(std::mem::take(piece));
@@ -192,36 +192,36 @@ pub fn fetch(
     Ok((0..wanted.len()).map(column).collect::<Result<_, _>>()?)
 }
 
-/// Brings a block through; a part that is too big to be read at once waits.
-fn run(scan: &Prepared, mut block: Block, waiting: &mut Vec<Block>) -> Result<Option<Found>, Error> {
-    let from_columns = scan.request.read == Read::Auto && block.advance(scan, None)?;
+/// Filters and reads a block. If it is too large to be read at once, the remainder is put into `remainders`.
+fn process(scan: &ScanTask, mut block: Block, remainders: &mut Vec<Block>) -> Result<Option<ScannedBlock>, Error> {
+    let from_columns = scan.request.read == ScanSource::Auto && block.advance(scan, None)?;
     if from_columns {
-        return Ok(block.found());
+        return Ok(block.finish());
     }
-    let documents = read(scan, &block)?;
+    let documents = read_raw(scan, &block)?;
     if documents.len() < block.documents.len() {
-        waiting.push(block.split_off(documents.len()));
+        remainders.push(block.split_off(documents.len()));
     }
-    scan.tally.lock().counts.raw += documents.len() as u64;
+    scan.stats.lock().counts.raw += documents.len() as u64;
     block.rows = (0..u32::try_from(documents.len()).unwrap_or(u32::MAX)).collect();
-    let rows = Rows::new(
+    let rows = RawRows::new(
         documents.iter().map(Arc::as_ref).collect(),
         scan.request.time_path.as_ref(),
     );
     block.advance(scan, Some(&rows))?;
-    Ok(block.found())
+    Ok(block.finish())
 }
 
-/// The first raw documents of a block, as many as may be read at once.
-fn read(scan: &Prepared, block: &Block) -> Result<Vec<Arc<Document>>, Error> {
+/// Reads the first raw documents of a block, as many as [`BLOCK_BYTES_MAX`] allows.
+fn read_raw(scan: &ScanTask, block: &Block) -> Result<Vec<Arc<Document>>, Error> {
     let mut documents: Vec<Arc<Document>> = Vec::new();
     let mut bytes = 0;
     let mut at_once = READ_DOCUMENTS_FIRST;
     while documents.len() < block.documents.len() && bytes < BLOCK_BYTES_MAX {
         let left = &block.documents[documents.len()..];
-        let piece: Vec<Arc<Document>> = match block.place {
-            Place::Tail => vec![scan.view.tail[left[0] as usize].clone()],
-            Place::Segment(number) => {
+        let piece: Vec<Arc<Document>> = match block.part {
+            ViewPart::Tail => vec![scan.view.tail[left[0] as usize].clone()],
+            ViewPart::Segment(number) => {
                 let segment = &scan.view.segments[number].segment;
                 let addresses: Vec<Address> = left
                     .iter()
@@ -232,45 +232,51 @@ fn read(scan: &Prepared, block: &Block) -> Result<Vec<Arc<Document>>, Error> {
             }
         };
         if piece.is_empty() {
-            let reason = format!("{} is named by a view and not there", left[0]);
+            let reason = format!("document {} of the read view is missing", left[0]);
             return Err(Error::Corrupt {
                 shard: scan.view.shard,
                 kind: "document",
                 reason,
             });
         }
-        bytes += piece.iter().map(|document| document.weight()).sum::<usize>();
+        bytes += piece.iter().map(|document| document.memory_bytes()).sum::<usize>();
         documents.extend(piece);
-        let weight_mean = (bytes / documents.len()).max(1);
-        at_once = (BLOCK_BYTES_MAX.saturating_sub(bytes) / weight_mean).clamp(1, at_once * 4);
+        let bytes_mean = (bytes / documents.len()).max(1);
+        at_once = (BLOCK_BYTES_MAX.saturating_sub(bytes) / bytes_mean).clamp(1, at_once * 4);
     }
     Ok(documents)
 }
 
 impl Block {
-    fn new(scan: &Prepared, place: Place, documents: Vec<u32>, open: Arc<[usize]>, wanted: Arc<[usize]>) -> Self {
+    fn new(
+        scan: &ScanTask,
+        part: ViewPart,
+        documents: Vec<u32>,
+        open_conjuncts: Arc<[usize]>,
+        wanted: Arc<[usize]>,
+    ) -> Self {
         Self {
-            place,
+            part,
             documents,
             rows: Vec::new(),
             arrays: vec![None; scan.columns.len()],
-            open,
-            decided: 0,
+            open_conjuncts,
+            evaluated: 0,
             wanted,
-            counts_misfits: true,
+            counts_cast_failures: true,
         }
     }
 
-    /// Filters and reads as far as it goes: false where raw documents are needed and not given.
-    fn advance(&mut self, scan: &Prepared, raw: Option<&Rows<'_>>) -> Result<bool, Error> {
-        while let Some(open) = self.open.get(self.decided) {
-            let conjunct = &scan.conjuncts[*open];
+    /// Filters the block and reads its columns. Returns false if that needs raw documents and `raw` is `None`.
+    fn advance(&mut self, scan: &ScanTask, raw: Option<&RawRows<'_>>) -> Result<bool, Error> {
+        while let Some(conjunct) = self.open_conjuncts.get(self.evaluated) {
+            let conjunct = &scan.conjuncts[*conjunct];
             let Some(values) = self.load_all(scan, &conjunct.columns, raw)? else {
                 return Ok(false);
             };
             let passes = conjunct.passes(values, self.documents.len())?;
-            self.keep(&passes)?;
-            self.decided += 1;
+            self.retain(&passes)?;
+            self.evaluated += 1;
             if self.documents.is_empty() {
                 return Ok(true);
             }
@@ -281,9 +287,9 @@ impl Block {
 
     fn load_all(
         &mut self,
-        scan: &Prepared,
+        scan: &ScanTask,
         columns: &[usize],
-        raw: Option<&Rows<'_>>,
+        raw: Option<&RawRows<'_>>,
     ) -> Result<Option<Vec<ArrayRef>>, Error> {
         let mut values = Vec::with_capacity(columns.len());
         for column in columns {
@@ -295,7 +301,7 @@ impl Block {
         Ok(Some(values))
     }
 
-    fn load(&mut self, scan: &Prepared, column: usize, raw: Option<&Rows<'_>>) -> Result<Option<ArrayRef>, Error> {
+    fn load(&mut self, scan: &ScanTask, column: usize, raw: Option<&RawRows<'_>>) -> Result<Option<ArrayRef>, Error> {
         if let Some(array) = &self.arrays[column] {
             return Ok(Some(array.clone()));
         }
@@ -309,19 +315,19 @@ impl Block {
             self.documents.len(),
             "a column has a value for each document"
         );
-        let mut tally = scan.tally.lock();
-        tally.counts.columns += if stored { values.array.len() as u64 } else { 0 };
-        if self.counts_misfits || !scan.is_read_to_choose(column) {
-            tally.saw(column, &values);
+        let mut stats = scan.stats.lock();
+        stats.counts.columns += if stored { values.array.len() as u64 } else { 0 };
+        if self.counts_cast_failures || !scan.is_read_to_select(column) {
+            stats.count_values(column, &values);
         }
         self.arrays[column] = Some(values.array.clone());
         Ok(Some(values.array))
     }
 
-    /// The column as the segment stores it.
-    fn stored(&self, scan: &Prepared, column: usize) -> Result<Option<Values>, Error> {
-        match self.place {
-            Place::Segment(number) if scan.request.read == Read::Auto => {
+    /// The column's values in the segment, if it stores them.
+    fn stored(&self, scan: &ScanTask, column: usize) -> Result<Option<ColumnValues>, Error> {
+        match self.part {
+            ViewPart::Segment(number) if scan.request.read == ScanSource::Auto => {
                 let segment = &scan.view.segments[number].segment;
                 segment.values(&scan.columns[column], scan.request.time_path.as_ref(), &self.documents)
             }
@@ -329,7 +335,7 @@ impl Block {
         }
     }
 
-    fn keep(&mut self, passes: &BooleanArray) -> Result<(), Error> {
+    fn retain(&mut self, passes: &BooleanArray) -> Result<(), Error> {
         if passes.true_count() == passes.len() {
             return Ok(());
         }
@@ -349,7 +355,7 @@ impl Block {
         Ok(())
     }
 
-    /// Cuts the block after so many documents; the rest has what was read and decided already.
+    /// Splits off the documents from `at` on, with everything already read and evaluated for them.
     fn split_off(&mut self, at: usize) -> Self {
         let documents = self.documents.split_off(at);
         let rest = documents.len();
@@ -361,20 +367,25 @@ impl Block {
         for array in self.arrays.iter_mut().flatten() {
             *array = array.slice(0, at);
         }
-        let (place, open, decided, wanted) = (self.place, self.open.clone(), self.decided, self.wanted.clone());
+        let (part, open_conjuncts, evaluated, wanted) = (
+            self.part,
+            self.open_conjuncts.clone(),
+            self.evaluated,
+            self.wanted.clone(),
+        );
         Self {
-            place,
+            part,
             documents,
             rows: Vec::new(),
             arrays,
-            open,
-            decided,
+            open_conjuncts,
+            evaluated,
             wanted,
-            counts_misfits: self.counts_misfits,
+            counts_cast_failures: self.counts_cast_failures,
         }
     }
 
-    fn found(self) -> Option<Found> {
+    fn finish(self) -> Option<ScannedBlock> {
         if self.documents.is_empty() {
             return None;
         }
@@ -383,8 +394,8 @@ impl Block {
             .iter()
             .map(|column| self.arrays[*column].as_ref().map(arrays::compact))
             .collect::<Option<_>>()?;
-        Some(Found {
-            place: self.place,
+        Some(ScannedBlock {
+            part: self.part,
             documents: self.documents,
             arrays,
         })

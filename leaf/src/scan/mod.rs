@@ -1,19 +1,20 @@
-//! Scan: one request over one pinned view -> rows, the best rows, or partial aggregates, and a trailer.
+//! Scan: one request over one pinned view -> rows, the top k rows, or partial aggregates, and a trailer.
 //!
 //! ```text
-//! request ─ prepared ─ units ─ index: candidates ─ blocks: columns | raw documents ─ filter ─ rows | top | partial ─ chunks, trailer
+//! request ─ task ─ units ─ index: candidates ─ blocks: columns | raw documents ─ filter
+//!                                                    rows | top-k | partial ─ chunks, trailer
 //! ```
 //!
-//! At most two threads of the leaf's pool work on a scan, one batch ahead of whoever reads the stream. Dropping the
-//! stream stops the work at its next block.
+//! At most two threads of the leaf's pool work on a scan, one batch ahead of the reader of the stream. Dropping the
+//! stream cancels the work at its next block.
 
 mod blocks;
 mod filter;
 mod partial;
 mod pool;
-mod prepared;
-mod tally;
-mod top;
+mod stats;
+mod task;
+mod top_k;
 
 #[cfg(test)]
 mod tests;
@@ -36,7 +37,7 @@ use datafusion::{
 };
 use futures::{FutureExt, Stream, StreamExt, TryFutureExt, TryStreamExt, stream};
 use parking_lot::Mutex;
-use plan::scan::{Chunk, ScanRequest, ScanStream, Stage};
+use plan::scan::{ScanChunk, ScanRequest, ScanStream, Stage};
 use proto::Problem;
 
 pub use filter::Index;
@@ -45,27 +46,27 @@ pub use pool::ScanPool;
 use self::{
     blocks::{Blocks, Next},
     partial::Partial,
-    pool::{Queue, Turn},
-    prepared::Prepared,
-    top::{Best, Winners},
+    pool::{ScanQueue, StepOutcome},
+    task::ScanTask,
+    top_k::{TopK, TopKRows},
 };
-use crate::{error::Error, view::View};
+use crate::{error::Error, view::ReadView};
 
-/// How long a scan keeps a thread while others wait for it.
-const SLICE: Duration = Duration::from_millis(20);
-/// Rows of a batch that comes back, unless their bytes or the time slice end it before.
+/// How long a scan runs before it lets others have the thread.
+const TIME_SLICE: Duration = Duration::from_millis(20);
+/// Rows of a returned batch; its bytes or the time slice may end it earlier.
 const BATCH_ROWS: usize = 4_096;
-/// Bytes of such a batch.
+/// Bytes of a returned batch.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Scans a view. The work begins when the stream is first read.
-pub fn run(view: View, request: ScanRequest, pool: &ScanPool) -> ScanStream {
+/// Scans a view. The work begins when the stream is first polled.
+pub fn run(view: ReadView, request: ScanRequest, pool: &ScanPool) -> ScanStream {
     let (queue, threads) = (pool.queue(), pool.threads());
     let guard = CancelOnDrop(Arc::default());
-    let asked = (view, request, threads, pool.memory(), guard.0.clone());
+    let input = (view, request, threads, pool.memory(), guard.0.clone());
     let chunks = async move {
-        let workers = queue.work(asked, |(view, request, threads, memory, cancelled)| {
-            Turn::Done(workers(
+        let workers = queue.submit(input, |(view, request, threads, memory, cancelled)| {
+            StepOutcome::Done(workers(
                 view.clone(),
                 request.clone(),
                 *threads,
@@ -80,7 +81,7 @@ pub fn run(view: View, request: ScanRequest, pool: &ScanPool) -> ScanStream {
     chunks.try_flatten_stream().boxed()
 }
 
-/// Stops the work of a scan when its stream is dropped.
+/// Cancels a scan when its stream is dropped.
 struct CancelOnDrop(Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
@@ -90,13 +91,13 @@ impl Drop for CancelOnDrop {
 }
 
 fn workers(
-    view: View,
+    view: ReadView,
     request: ScanRequest,
     threads: usize,
     memory: &Arc<RuntimeEnv>,
     cancelled: Arc<AtomicBool>,
-) -> Result<(Arc<Prepared>, Vec<Worker>), Problem> {
-    let scan = Arc::new(Prepared::new(view, request, cancelled)?);
+) -> Result<(Arc<ScanTask>, Vec<Worker>), Problem> {
+    let scan = Arc::new(ScanTask::new(view, request, cancelled)?);
     scan.check()?;
     let count = scan.workers(threads);
     let all_blocks = (0..count).map(|worker| Blocks::new(scan.clone(), worker, count));
@@ -112,7 +113,7 @@ fn workers(
             let counts_only = *limit == Some(0);
             all_blocks
                 .map(|blocks| {
-                    worker(Work::Rows {
+                    worker(WorkerStage::Rows {
                         blocks,
                         rows_left: rows_left.clone(),
                         counts_only,
@@ -121,142 +122,151 @@ fn workers(
                 .collect()
         }
         Stage::Top { keys, after, limit } => {
-            let new = || Best::new(keys, after.as_ref(), *limit);
-            let together = Arc::new(Mutex::new((count, new()?)));
-            let look = |blocks| {
-                Ok(worker(Work::Look {
+            let new = || TopK::new(keys, after.as_ref(), *limit);
+            let shared = Arc::new(Mutex::new((count, new()?)));
+            let collect = |blocks| {
+                Ok(worker(WorkerStage::Collect {
                     blocks,
-                    best: Some(new()?),
-                    together: together.clone(),
+                    top: Some(new()?),
+                    shared: shared.clone(),
                 }))
             };
-            all_blocks.map(look).collect::<Result<_, Error>>()?
+            all_blocks.map(collect).collect::<Result<_, Error>>()?
         }
         Stage::Partial(aggregate) => {
-            let partial = |blocks| Ok(worker(Work::Partial(Partial::new(aggregate, blocks, memory.clone())?)));
+            let partial = |blocks| {
+                Ok(worker(WorkerStage::Aggregate(Partial::new(
+                    aggregate,
+                    blocks,
+                    memory.clone(),
+                )?)))
+            };
             all_blocks.map(partial).collect::<Result<_, Error>>()?
         }
     };
     Ok((scan, workers))
 }
 
-/// The batches of all workers as they come, each behind what was read so far, then the trailer. Ends at the first
+/// The batches of all workers as they arrive, each preceded by the progress so far, then the trailer. Ends at the first
 /// problem.
 fn chunks(
-    scan: Arc<Prepared>,
+    scan: Arc<ScanTask>,
     workers: Vec<Worker>,
-    queue: &Arc<Queue>,
+    queue: &Arc<ScanQueue>,
     guard: CancelOnDrop,
-) -> impl Stream<Item = Result<Chunk, Problem>> + use<> {
+) -> impl Stream<Item = Result<ScanChunk, Problem>> + use<> {
     let batches = stream::select_all(workers.into_iter().map(|worker| worker.batches(queue.clone()).boxed()));
     let chunks = stream::try_unfold((batches, Some(scan), guard), |(mut batches, scan, guard)| async move {
         let Some(scan) = scan else { return Ok(None) };
         let batch = batches.next().await.transpose()?;
-        let mut tally = scan.tally.lock();
-        tally.shipped += batch.as_ref().map_or(0, |batch| batch.num_rows() as u64);
-        let trailer = tally.trailer(&scan.columns);
-        drop(tally);
+        let mut stats = scan.stats.lock();
+        stats.shipped += batch.as_ref().map_or(0, |batch| batch.num_rows() as u64);
+        let trailer = stats.trailer(&scan.columns);
+        drop(stats);
         Ok::<_, Problem>(Some(match batch {
             Some(batch) => (
-                vec![Ok(Chunk::SoFar(trailer)), Ok(Chunk::Rows(batch))],
+                vec![Ok(ScanChunk::Progress(trailer)), Ok(ScanChunk::Rows(batch))],
                 (batches, Some(scan), guard),
             ),
-            None => (vec![Ok(Chunk::End(trailer))], (batches, None, guard)),
+            None => (vec![Ok(ScanChunk::End(trailer))], (batches, None, guard)),
         }))
     });
     chunks.map_ok(stream::iter).try_flatten()
 }
 
-/// One of the threads that work on a scan, while it has one.
+/// One worker's share of a scan. Between two steps it has no thread.
 struct Worker {
-    scan: Arc<Prepared>,
+    scan: Arc<ScanTask>,
     schema: SchemaRef,
-    stage: Work,
+    stage: WorkerStage,
 }
 
-enum Work {
-    /// Rows come back as they are found.
+enum WorkerStage {
+    /// Returns rows as they are found.
     Rows {
         blocks: Blocks,
         rows_left: Arc<AtomicUsize>,
         counts_only: bool,
     },
-    /// The best rows are looked for; the last worker to end tells them.
-    Look {
+    /// Collects the top k rows; the last worker to finish emits them.
+    Collect {
         blocks: Blocks,
-        best: Option<Best>,
-        together: Arc<Mutex<(usize, Best)>>,
+        top: Option<TopK>,
+        /// Number of workers that still collect, and the top k rows of those that have finished.
+        shared: Arc<Mutex<(usize, TopK)>>,
     },
-    /// The best rows are told.
-    Tell(Winners),
-    /// Rows go into an aggregate.
-    Partial(Partial),
+    /// Emits the top k rows.
+    Emit(TopKRows),
+    /// Aggregates rows.
+    Aggregate(Partial),
 }
 
 impl Worker {
-    /// Its batches; the next one is worked on while this one is read.
-    fn batches(self, queue: Arc<Queue>) -> impl Stream<Item = Result<RecordBatch, Problem>> {
-        let first = queue.work(self, Worker::turn).boxed();
-        stream::try_unfold((first, queue), |(coming, queue)| async move {
-            let (worker, batch) = coming.await?;
+    /// The worker's batches. It computes the next batch while the reader has the current one.
+    fn batches(self, queue: Arc<ScanQueue>) -> impl Stream<Item = Result<RecordBatch, Problem>> {
+        let first = queue.submit(self, Worker::step).boxed();
+        stream::try_unfold((first, queue), |(pending, queue)| async move {
+            let (worker, batch) = pending.await?;
             let batch: Option<RecordBatch> = batch?;
-            Ok(batch.map(|batch| (batch, (queue.work(worker, Worker::turn).boxed(), queue))))
+            Ok(batch.map(|batch| (batch, (queue.submit(worker, Worker::step).boxed(), queue))))
         })
     }
 
-    fn turn(&mut self) -> Turn<Result<Option<RecordBatch>, Problem>> {
-        match self.try_turn(Instant::now() + SLICE) {
-            Ok(Turn::Again) => Turn::Again,
-            Ok(Turn::Done(batch)) => Turn::Done(Ok(batch)),
-            Err(error) => Turn::Done(Err(error.into())),
+    fn step(&mut self) -> StepOutcome<Result<Option<RecordBatch>, Problem>> {
+        match self.try_step(Instant::now() + TIME_SLICE) {
+            Ok(StepOutcome::Again) => StepOutcome::Again,
+            Ok(StepOutcome::Done(batch)) => StepOutcome::Done(Ok(batch)),
+            Err(error) => StepOutcome::Done(Err(error.into())),
         }
     }
 
-    fn try_turn(&mut self, slice_end: Instant) -> Result<Turn<Option<RecordBatch>>, Error> {
+    fn try_step(&mut self, slice_end: Instant) -> Result<StepOutcome<Option<RecordBatch>>, Error> {
         match &mut self.stage {
-            Work::Rows {
+            WorkerStage::Rows {
                 blocks,
                 rows_left,
                 counts_only: false,
-            } => rows(blocks, rows_left, &self.schema, slice_end),
-            Work::Rows { blocks, .. } => count(blocks, slice_end),
-            Work::Look { blocks, best, together } => {
-                let Some(mine) = best else { return Ok(Turn::Done(None)) };
-                let Turn::Done(()) = look(&self.scan, blocks, mine, slice_end)? else {
-                    return Ok(Turn::Again);
+            } => collect_rows(blocks, rows_left, &self.schema, slice_end),
+            WorkerStage::Rows { blocks, .. } => count_rows(blocks, slice_end),
+            WorkerStage::Collect { blocks, top, shared } => {
+                let Some(own) = top else {
+                    return Ok(StepOutcome::Done(None));
                 };
-                let mut together = together.lock();
-                let (looking, all) = &mut *together;
-                best.take().map_or(Ok(()), |mine| all.absorb(mine))?;
-                *looking -= 1;
-                if *looking > 0 {
-                    return Ok(Turn::Done(None));
+                let StepOutcome::Done(()) = collect_top(&self.scan, blocks, own, slice_end)? else {
+                    return Ok(StepOutcome::Again);
+                };
+                let mut shared = shared.lock();
+                let (collecting, all) = &mut *shared;
+                top.take().map_or(Ok(()), |own| all.merge(own))?;
+                *collecting -= 1;
+                if *collecting > 0 {
+                    return Ok(StepOutcome::Done(None));
                 }
-                let winners = all.winners();
-                drop(together);
-                self.stage = Work::Tell(winners);
-                Ok(Turn::Again)
+                let top_rows = all.take_rows();
+                drop(shared);
+                self.stage = WorkerStage::Emit(top_rows);
+                Ok(StepOutcome::Again)
             }
-            Work::Tell(winners) => {
+            WorkerStage::Emit(top_rows) => {
                 self.scan.check()?;
-                let batch = winners
+                let batch = top_rows
                     .next(&self.scan)?
                     .map(|(arrays, rows)| batch_of(&self.schema, arrays, rows))
                     .transpose()?;
-                Ok(Turn::Done(batch))
+                Ok(StepOutcome::Done(batch))
             }
-            Work::Partial(partial) => partial.turn(),
+            WorkerStage::Aggregate(partial) => partial.step(),
         }
     }
 }
 
-/// Small finds are gathered to one batch. No more is looked for than is still asked.
-fn rows(
+/// The next batch of rows: gathers small blocks into one batch, and stops at the request's limit.
+fn collect_rows(
     blocks: &mut Blocks,
     rows_left: &AtomicUsize,
     schema: &SchemaRef,
     slice_end: Instant,
-) -> Result<Turn<Option<RecordBatch>>, Error> {
+) -> Result<StepOutcome<Option<RecordBatch>>, Error> {
     let mut gathered: Vec<RecordBatch> = Vec::new();
     let (mut rows, mut bytes) = (0, 0);
     while rows < BATCH_ROWS && bytes < BATCH_BYTES && (gathered.is_empty() || Instant::now() < slice_end) {
@@ -264,11 +274,11 @@ fn rows(
             break;
         }
         match blocks.next(slice_end)? {
-            Next::Pause if gathered.is_empty() => return Ok(Turn::Again),
+            Next::Pause if gathered.is_empty() => return Ok(StepOutcome::Again),
             Next::Pause | Next::End => break,
-            Next::Found(found) => {
-                let reserved = reserve(rows_left, found.documents.len());
-                let batch = batch_of(schema, found.arrays, found.documents.len())?.slice(0, reserved);
+            Next::Block(block) => {
+                let reserved = reserve(rows_left, block.documents.len());
+                let batch = batch_of(schema, block.arrays, block.documents.len())?.slice(0, reserved);
                 rows += reserved;
                 bytes += batch.get_array_memory_size();
                 gathered.push(batch);
@@ -276,13 +286,13 @@ fn rows(
         }
     }
     match rows {
-        0 => Ok(Turn::Done(None)),
-        rows if schema.fields().is_empty() => Ok(Turn::Done(Some(batch_of(schema, Vec::new(), rows)?))),
-        _ => Ok(Turn::Done(Some(concat_batches(schema, &gathered)?))),
+        0 => Ok(StepOutcome::Done(None)),
+        rows if schema.fields().is_empty() => Ok(StepOutcome::Done(Some(batch_of(schema, Vec::new(), rows)?))),
+        _ => Ok(StepOutcome::Done(Some(concat_batches(schema, &gathered)?))),
     }
 }
 
-/// Takes at most so many of the rows that are still asked for.
+/// Reserves up to this many of the rows that the limit still allows; returns how many.
 fn reserve(rows_left: &AtomicUsize, rows: usize) -> usize {
     let before = rows_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
         Some(left.saturating_sub(rows))
@@ -290,25 +300,30 @@ fn reserve(rows_left: &AtomicUsize, rows: usize) -> usize {
     before.map_or(0, |left| left.min(rows))
 }
 
-fn count(blocks: &mut Blocks, slice_end: Instant) -> Result<Turn<Option<RecordBatch>>, Error> {
+fn count_rows(blocks: &mut Blocks, slice_end: Instant) -> Result<StepOutcome<Option<RecordBatch>>, Error> {
     loop {
         match blocks.next(slice_end)? {
-            Next::Found(_) if Instant::now() < slice_end => {}
-            Next::Found(_) | Next::Pause => return Ok(Turn::Again),
-            Next::End => return Ok(Turn::Done(None)),
+            Next::Block(_) if Instant::now() < slice_end => {}
+            Next::Block(_) | Next::Pause => return Ok(StepOutcome::Again),
+            Next::End => return Ok(StepOutcome::Done(None)),
         }
     }
 }
 
-fn look(scan: &Prepared, blocks: &mut Blocks, best: &mut Best, slice_end: Instant) -> Result<Turn<()>, Error> {
+fn collect_top(
+    scan: &ScanTask,
+    blocks: &mut Blocks,
+    top: &mut TopK,
+    slice_end: Instant,
+) -> Result<StepOutcome<()>, Error> {
     loop {
         match blocks.next(slice_end)? {
-            Next::Found(found) => best.offer(scan, &found)?,
-            Next::Pause => return Ok(Turn::Again),
-            Next::End => return Ok(Turn::Done(())),
+            Next::Block(block) => top.offer(scan, &block)?,
+            Next::Pause => return Ok(StepOutcome::Again),
+            Next::End => return Ok(StepOutcome::Done(())),
         }
         if Instant::now() >= slice_end {
-            return Ok(Turn::Again);
+            return Ok(StepOutcome::Again);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Partial aggregate: DataFusion's own operator over the blocks of a worker.
+//! Partial aggregate: DataFusion's aggregate operator over a worker's blocks.
 
 use std::{
     fmt,
@@ -14,12 +14,7 @@ use datafusion::{
         datatypes::SchemaRef,
     },
     error::{DataFusionError, Result as DataFusionResult},
-    execution::{
-        RecordBatchStream, SendableRecordBatchStream, TaskContext,
-        disk_manager::{DiskManagerBuilder, DiskManagerMode},
-        memory_pool::GreedyMemoryPool,
-        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
-    },
+    execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext, runtime_env::RuntimeEnv},
     physical_plan::{
         EmptyRecordBatchStream, ExecutionPlan,
         aggregates::{AggregateExec, AggregateMode},
@@ -33,24 +28,11 @@ use plan::scan::PartialAggregate;
 use proto::{Code, Problem};
 
 use super::{
-    SLICE,
-    blocks::{Blocks, Found, Next},
-    pool::Turn,
+    TIME_SLICE,
+    blocks::{Blocks, Next, ScannedBlock},
+    pool::StepOutcome,
 };
 use crate::error::Error;
-
-/// Memory of the aggregates of all scans of a leaf. Where groups need more, what there is comes out early.
-const AGGREGATE_BYTES_MAX: usize = 512 << 20;
-
-/// The memory that the aggregates of all scans share.
-pub fn memory() -> Result<Arc<RuntimeEnv>, Error> {
-    let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
-    let memory = Arc::new(GreedyMemoryPool::new(AGGREGATE_BYTES_MAX));
-    Ok(RuntimeEnvBuilder::new()
-        .with_memory_pool(memory)
-        .with_disk_manager_builder(no_disk)
-        .build_arc()?)
-}
 
 /// A worker's partial aggregate.
 pub struct Partial {
@@ -62,7 +44,7 @@ impl Partial {
     /// Over a worker's blocks.
     pub fn new(aggregate: &PartialAggregate, blocks: Blocks, runtime: Arc<RuntimeEnv>) -> Result<Self, Error> {
         let schema = aggregate.input.clone();
-        let rows = Rows {
+        let rows = WorkerRows {
             schema: schema.clone(),
             stream: Mutex::new(Some(RowStream {
                 schema: schema.clone(),
@@ -88,44 +70,44 @@ impl Partial {
         })
     }
 
-    /// The next batch of states.
-    pub fn turn(&mut self) -> Result<Turn<Option<RecordBatch>>, Error> {
-        // Its input never waits for anybody: pending means that the time slice is used up.
+    /// Computes the next batch of aggregate states.
+    pub fn step(&mut self) -> Result<StepOutcome<Option<RecordBatch>>, Error> {
+        // The input never waits: pending means that the time slice is used up.
         match self.states.poll_next_unpin(&mut Context::from_waker(noop_waker_ref())) {
-            Poll::Pending => Ok(Turn::Again),
-            Poll::Ready(None) => Ok(Turn::Done(None)),
-            Poll::Ready(Some(states)) => Ok(Turn::Done(Some(with_schema(&states?, &self.output)?))),
+            Poll::Pending => Ok(StepOutcome::Again),
+            Poll::Ready(None) => Ok(StepOutcome::Done(None)),
+            Poll::Ready(Some(states)) => Ok(StepOutcome::Done(Some(with_schema(&states?, &self.output)?))),
         }
     }
 }
 
-/// The same columns under the schema that was planned. A difference of types means that leaf and planner disagree.
+/// The same columns with the planned schema. Different types mean that leaf and planner disagree.
 fn with_schema(states: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Error> {
     let options = RecordBatchOptions::new().with_row_count(Some(states.num_rows()));
     RecordBatch::try_new_with_options(schema.clone(), states.columns().to_vec(), &options).map_err(|error| {
         Problem::new(
             Code::Internal,
-            format!("the states of an aggregate are not those that were planned: {error}"),
+            format!("the states of an aggregate do not match its plan: {error}"),
         )
         .into()
     })
 }
 
-/// The rows of a worker, as DataFusion takes them: once.
-struct Rows {
+/// A worker's rows as an input of DataFusion; can be executed once.
+struct WorkerRows {
     schema: SchemaRef,
     stream: Mutex<Option<RowStream>>,
 }
 
-impl fmt::Debug for Rows {
+impl fmt::Debug for WorkerRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rows")
+        f.debug_struct("WorkerRows")
             .field("schema", &self.schema)
             .finish_non_exhaustive()
     }
 }
 
-impl PartitionStream for Rows {
+impl PartitionStream for WorkerRows {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
@@ -145,11 +127,11 @@ struct RowStream {
 }
 
 impl RowStream {
-    fn batch(&self, found: Found) -> DataFusionResult<RecordBatch> {
-        let options = RecordBatchOptions::new().with_row_count(Some(found.documents.len()));
+    fn batch(&self, block: ScannedBlock) -> DataFusionResult<RecordBatch> {
+        let options = RecordBatchOptions::new().with_row_count(Some(block.documents.len()));
         Ok(RecordBatch::try_new_with_options(
             self.schema.clone(),
-            found.arrays,
+            block.arrays,
             &options,
         )?)
     }
@@ -165,11 +147,11 @@ impl Stream for RowStream {
                 return Poll::Pending;
             }
             Some(end) => end,
-            None => Instant::now() + SLICE,
+            None => Instant::now() + TIME_SLICE,
         };
         self.slice_end = Some(slice_end);
         match self.blocks.next(slice_end) {
-            Ok(Next::Found(found)) => Poll::Ready(Some(self.batch(found))),
+            Ok(Next::Block(block)) => Poll::Ready(Some(self.batch(block))),
             Ok(Next::End) => Poll::Ready(None),
             Ok(Next::Pause) => {
                 self.slice_end = None;

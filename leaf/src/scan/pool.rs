@@ -1,5 +1,5 @@
-//! The leaf's own scan threads. A scan is cut into steps; between two steps it holds no thread, so a stream that nobody
-//! reads never keeps another one from its turn.
+//! Scan pool: the leaf's scan threads. A scan runs in steps and has no thread between two steps, so a stream that is
+//! not read never blocks another one.
 
 use std::{
     collections::VecDeque,
@@ -9,60 +9,80 @@ use std::{
     time::Duration,
 };
 
-use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::{
+    error::DataFusionError,
+    execution::{
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        memory_pool::GreedyMemoryPool,
+        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+    },
+};
 use parking_lot::{Condvar, Mutex};
 use proto::{Code, Problem};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-/// Steps that may wait for a thread; above it a scan is refused as busy.
+/// Steps that may wait for a thread; above it, scans are refused as busy.
 const WAITING_STEPS_MAX: usize = 10_000;
 
-/// How long `close` waits for running steps.
+/// Memory for the aggregates of all scans of a leaf. If the groups need more, states are emitted early.
+const AGGREGATE_BYTES_MAX: usize = 512 << 20;
+
+/// How long [`ScanPool::close`] waits for running steps.
 const CLOSING_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// A bounded number of threads that work on scans.
+/// A fixed number of threads that run scans.
 pub struct ScanPool {
-    queue: Arc<Queue>,
+    queue: Arc<ScanQueue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     threads_max: usize,
     memory: Arc<RuntimeEnv>,
 }
 
-/// Where steps wait for a thread: the handle of a pool.
-pub struct Queue {
-    state: Mutex<State>,
-    filled: Condvar,
-    left: Condvar,
+/// The queue in which steps wait for a thread; also the handle of a pool.
+pub struct ScanQueue {
+    state: Mutex<QueueState>,
+    step_queued: Condvar,
+    step_done: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     steps: VecDeque<Step>,
-    /// Threads at a step.
-    working: usize,
+    /// Threads that run a step.
+    running: usize,
     closed: bool,
 }
 
-type Step = Box<dyn FnOnce(&Arc<Queue>) + Send>;
+type Step = Box<dyn FnOnce(&Arc<ScanQueue>) + Send>;
+
+/// The memory pool that the aggregates of all scans share.
+fn aggregate_memory() -> Result<Arc<RuntimeEnv>, DataFusionError> {
+    let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    let memory = Arc::new(GreedyMemoryPool::new(AGGREGATE_BYTES_MAX));
+    RuntimeEnvBuilder::new()
+        .with_memory_pool(memory)
+        .with_disk_manager_builder(no_disk)
+        .build_arc()
+}
 
 impl ScanPool {
-    /// Starts so many threads, at least one.
+    /// Starts this many threads, at least one.
     pub fn new(threads: usize) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue {
+        let queue = Arc::new(ScanQueue {
             state: Mutex::default(),
-            filled: Condvar::new(),
-            left: Condvar::new(),
+            step_queued: Condvar::new(),
+            step_done: Condvar::new(),
         });
         let start = |number: usize| {
             let queue = queue.clone();
             std::thread::Builder::new()
                 .name(format!("scan-{number}"))
-                .spawn(move || queue.serve())
+                .spawn(move || queue.run_steps())
         };
         let threads_max = threads.max(1);
         let threads = (0..threads_max).map(start).collect::<Result<_, _>>()?;
-        let memory = super::partial::memory().map_err(std::io::Error::other)?;
+        let memory = aggregate_memory().map_err(std::io::Error::other)?;
         Ok(Self {
             queue,
             threads: Mutex::new(threads),
@@ -71,12 +91,12 @@ impl ScanPool {
         })
     }
 
-    /// The memory that all aggregates share.
+    /// The memory pool that all aggregates share.
     pub(super) fn memory(&self) -> Arc<RuntimeEnv> {
         self.memory.clone()
     }
 
-    pub(super) fn queue(&self) -> Arc<Queue> {
+    pub(super) fn queue(&self) -> Arc<ScanQueue> {
         self.queue.clone()
     }
 
@@ -84,8 +104,8 @@ impl ScanPool {
         self.threads_max
     }
 
-    /// Stops the threads. Queued steps fail with "the leaf is closing"; running steps get [`CLOSING_WAIT_MAX`] to
-    /// finish.
+    /// Stops the threads. Queued steps fail with "the leaf is shutting down"; running steps have
+    /// [`CLOSING_WAIT_MAX`] to finish.
     pub fn close(&self) {
         let threads = std::mem::take(&mut *self.threads.lock());
         if threads.is_empty() {
@@ -96,29 +116,29 @@ impl ScanPool {
             state.closed = true;
             std::mem::take(&mut state.steps)
         };
-        // Dropped outside of the lock: a step owns a view, whose end may do work.
+        // Dropped outside the lock: a step owns a view, and dropping a view may take time.
         drop(waiting);
-        self.queue.filled.notify_all();
-        // A thread of the pool may itself hold the last handle of the leaf.
+        self.queue.step_queued.notify_all();
+        // This may run on a thread of the pool, if that thread had the last handle of the leaf.
         let is_own = |thread: &JoinHandle<()>| thread.thread().id() == std::thread::current().id();
         let own = usize::from(threads.iter().any(is_own));
         let mut state = self.queue.state.lock();
         if self
             .queue
-            .left
-            .wait_while_for(&mut state, |state| state.working > own, CLOSING_WAIT_MAX)
+            .step_done
+            .wait_while_for(&mut state, |state| state.running > own, CLOSING_WAIT_MAX)
             .timed_out()
         {
             warn!(
-                scans = state.working,
-                "closing without waiting longer for running scans"
+                scans = state.running,
+                "scans are still running; closing without waiting for them"
             );
             return;
         }
         drop(state);
         for thread in threads.into_iter().filter(|thread| !is_own(thread)) {
             if thread.join().is_err() {
-                error!("a scan thread ended by a panic");
+                error!("a scan thread panicked");
             }
         }
     }
@@ -130,20 +150,20 @@ impl Drop for ScanPool {
     }
 }
 
-/// What a piece of work says after a step.
-pub enum Turn<T> {
-    /// It wants another step, behind those who wait.
+/// The outcome of one step.
+pub enum StepOutcome<T> {
+    /// The job needs another step, after all waiting ones.
     Again,
-    /// It has something to tell.
+    /// The job has a result.
     Done(T),
 }
 
-impl Queue {
-    fn serve(self: Arc<Self>) {
+impl ScanQueue {
+    fn run_steps(self: Arc<Self>) {
         while let Some(step) = self.next() {
             step(&self);
-            self.state.lock().working -= 1;
-            self.left.notify_all();
+            self.state.lock().running -= 1;
+            self.step_done.notify_all();
         }
     }
 
@@ -155,10 +175,10 @@ impl Queue {
             }
             match state.steps.pop_front() {
                 Some(step) => {
-                    state.working += 1;
+                    state.running += 1;
                     return Some(step);
                 }
-                None => self.filled.wait(&mut state),
+                None => self.step_queued.wait(&mut state),
             }
         }
     }
@@ -166,60 +186,62 @@ impl Queue {
     fn push(&self, step: Step) -> Result<(), Problem> {
         let mut state = self.state.lock();
         if state.closed {
-            return Err(Problem::new(Code::Unavailable, "the leaf is closing"));
+            return Err(Problem::new(Code::Unavailable, "the leaf is shutting down"));
         }
         if state.steps.len() >= WAITING_STEPS_MAX {
-            return Err(
-                Problem::new(Code::Busy, "too many scans wait for a thread of this leaf").hint("try again in a moment"),
-            );
+            let detail = "too many scans are waiting for a thread of this leaf";
+            return Err(Problem::new(Code::Busy, detail).hint("retry in a moment"));
         }
         state.steps.push_back(step);
-        self.filled.notify_one();
+        self.step_queued.notify_one();
         Ok(())
     }
 
-    /// Has the pool take turns at a work until it has something to tell. The work begins at once, whether or not the
-    /// answer is awaited. The work comes back with its answer, so that it can go on later.
-    pub(super) fn work<W: Send + 'static, T: Send + 'static>(
+    /// Runs a job step by step until it has a result. It starts at once, even if the result is not awaited yet. The job
+    /// is returned with its result, so that it can be continued later.
+    pub(super) fn submit<J: Send + 'static, T: Send + 'static>(
         &self,
-        work: W,
-        turn: fn(&mut W) -> Turn<T>,
-    ) -> impl Future<Output = Result<(W, T), Problem>> + Send + use<W, T> {
-        let (tell, told) = oneshot::channel();
-        let pushed = self.push(Box::new(move |queue| take_turn(queue, work, turn, tell)));
+        job: J,
+        step: fn(&mut J) -> StepOutcome<T>,
+    ) -> impl Future<Output = Result<(J, T), Problem>> + Send + use<J, T> {
+        let (sender, receiver) = oneshot::channel();
+        let pushed = self.push(Box::new(move |queue| run_step(queue, job, step, sender)));
         async move {
             pushed?;
-            told.await
-                .unwrap_or_else(|_| Err(Problem::new(Code::Unavailable, "the leaf is closing")))
+            receiver
+                .await
+                .unwrap_or_else(|_| Err(Problem::new(Code::Unavailable, "the leaf is shutting down")))
         }
     }
 }
 
-fn take_turn<W: Send + 'static, T: Send + 'static>(
-    queue: &Arc<Queue>,
-    mut work: W,
-    turn: fn(&mut W) -> Turn<T>,
-    tell: oneshot::Sender<Result<(W, T), Problem>>,
+fn run_step<J: Send + 'static, T: Send + 'static>(
+    queue: &Arc<ScanQueue>,
+    mut job: J,
+    step: fn(&mut J) -> StepOutcome<T>,
+    sender: oneshot::Sender<Result<(J, T), Problem>>,
 ) {
-    let outcome = catch_unwind(AssertUnwindSafe(|| turn(&mut work)));
-    // That nobody listens any more is no error: the stream was dropped.
-    let answer = match outcome {
-        Ok(Turn::Again) if tell.is_closed() => return,
-        Ok(Turn::Again) => match queue.push(Box::new(move |queue| take_turn(queue, work, turn, tell))) {
-            Ok(()) => return,
-            Err(_) => return,
-        },
-        Ok(Turn::Done(told)) => Ok((work, told)),
+    let outcome = catch_unwind(AssertUnwindSafe(|| step(&mut job)));
+    let result = match outcome {
+        Ok(StepOutcome::Again) => {
+            if !sender.is_closed() {
+                // If the pool refuses the next step, the dropped sender fails the receiver.
+                let _refused = queue.push(Box::new(move |queue| run_step(queue, job, step, sender)));
+            }
+            return;
+        }
+        Ok(StepOutcome::Done(result)) => Ok((job, result)),
         Err(panic) => {
             let detail = panic
                 .downcast_ref::<&str>()
                 .map(ToString::to_string)
                 .or_else(|| panic.downcast_ref::<String>().cloned());
             error!(panic = detail.as_deref().unwrap_or("unknown"), "a scan panicked");
-            Err(Problem::new(Code::Internal, "a scan failed unexpectedly"))
+            Err(Problem::new(Code::Internal, "the scan failed unexpectedly"))
         }
     };
-    let _ = tell.send(answer);
+    // If the receiver is gone, the stream was dropped; that is no error.
+    let _ = sender.send(result);
 }
 
 #[cfg(test)]
@@ -227,34 +249,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn works_take_turns_and_a_panic_harms_nobody() {
+    fn jobs_take_turns_and_a_panic_affects_no_other_job() {
         let pool = ScanPool::new(1).expect("threads");
         let queue = pool.queue();
         let count = |n: &mut u32| {
             *n += 1;
             if n.is_multiple_of(100) {
-                Turn::Done(*n)
+                StepOutcome::Done(*n)
             } else {
-                Turn::Again
+                StepOutcome::Again
             }
         };
-        let (first, second) = (queue.work(0, count), queue.work(100_000, count));
-        let broken = queue.work((), |()| -> Turn<()> { panic!("on purpose") });
+        let (first, second) = (queue.submit(0, count), queue.submit(100_000, count));
+        let broken = queue.submit((), |()| -> StepOutcome<()> { panic!("on purpose") });
         let (first, second, broken) = futures::executor::block_on(async { futures::join!(first, second, broken) });
-        let (work, told) = first.expect("an answer");
-        assert_eq!((work, told), (100, 100));
+        let (job, result) = first.expect("an answer");
+        assert_eq!((job, result), (100, 100));
         assert_eq!(second.expect("an answer").1, 100_100);
         assert_eq!(broken.map(|_| ()).expect_err("a problem").code, Code::Internal);
-        let (_, told) = futures::executor::block_on(queue.work(work, count)).expect("an answer");
-        assert_eq!(told, 200, "a work goes on where it was");
+        let (_, result) = futures::executor::block_on(queue.submit(job, count)).expect("an answer");
+        assert_eq!(result, 200, "a job continues where it stopped");
     }
 
     #[test]
-    fn a_closed_pool_tells_those_who_wait() {
+    fn closing_the_pool_fails_waiting_jobs() {
         let pool = ScanPool::new(1).expect("threads");
         let queue = pool.queue();
         drop(pool);
-        let answer = futures::executor::block_on(queue.work((), |()| Turn::Done(())));
+        let answer = futures::executor::block_on(queue.submit((), |()| StepOutcome::Done(())));
         assert_eq!(answer.expect_err("a problem").code, Code::Unavailable);
     }
 }

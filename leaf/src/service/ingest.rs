@@ -1,13 +1,13 @@
-//! `rachis.leaf.v1.Ingest`.
+//! The gRPC service `rachis.leaf.v1.Ingest`.
 
 use std::sync::Arc;
 
 use proto::{
     Catalog,
     ingest::Ingest,
-    service::caught_up,
+    service::wait_for_catalog,
     wire::{
-        ingest::{source, there},
+        ingest::{require, source},
         leaf::{self as wire, ingest_server},
     },
 };
@@ -17,44 +17,44 @@ use tonic::{Request, Response, Status};
 use super::{collection, deadline, shard};
 use crate::Leaf;
 
-/// The service.
+/// Serves `rachis.leaf.v1.Ingest`.
 pub struct IngestService {
-    /// Who does it.
+    /// The leaf that handles the calls.
     pub leaf: Arc<Leaf>,
-    /// What this node has heard of.
+    /// This node's catalog; calls wait until it has caught up with the caller's.
     pub catalog: watch::Receiver<Arc<Catalog>>,
 }
 
 #[tonic::async_trait]
 impl ingest_server::Ingest for IngestService {
     async fn write(&self, request: Request<wire::Batch>) -> Result<Response<wire::Verdict>, Status> {
-        caught_up(&request, &self.catalog).await?;
-        let verdict = self.leaf.write(request.into_inner().try_into()?).await?;
-        Ok(Response::new(verdict.into()))
+        wait_for_catalog(&request, &self.catalog).await?;
+        let outcome = self.leaf.write(request.into_inner().try_into()?).await?;
+        Ok(Response::new(outcome.into()))
     }
 
     async fn stored(&self, request: Request<wire::PartitionRequest>) -> Result<Response<wire::StoredAnswer>, Status> {
-        caught_up(&request, &self.catalog).await?;
-        let asked = request.into_inner();
+        wait_for_catalog(&request, &self.catalog).await?;
+        let request = request.into_inner();
         let stored = self
             .leaf
-            .stored(shard(asked.shard)?, &source(&asked.source)?, asked.partition)
+            .stored(shard(request.shard)?, &source(&request.source)?, request.partition)
             .await?;
         Ok(Response::new(stored.into()))
     }
 
     async fn pushed(&self, request: Request<wire::PushedRequest>) -> Result<Response<wire::PushAnswer>, Status> {
-        caught_up(&request, &self.catalog).await?;
-        let asked = request.into_inner();
-        let key = there(asked.request, "the request")?.try_into()?;
+        wait_for_catalog(&request, &self.catalog).await?;
+        let request = request.into_inner();
+        let key = require(request.request, "the request")?.try_into()?;
         let pushed = self
             .leaf
             .pushed(
-                shard(asked.shard)?,
-                asked.partition,
-                asked.offset,
+                shard(request.shard)?,
+                request.partition,
+                request.offset,
                 &key,
-                deadline(asked.wait_ms),
+                deadline(request.wait_ms),
             )
             .await?;
         Ok(Response::new(pushed.into()))
@@ -64,7 +64,7 @@ impl ingest_server::Ingest for IngestService {
         &self,
         request: Request<wire::PartitionsRequest>,
     ) -> Result<Response<wire::PartitionsAnswer>, Status> {
-        caught_up(&request, &self.catalog).await?;
+        wait_for_catalog(&request, &self.catalog).await?;
         let partitions = self
             .leaf
             .partitions(collection(&request.into_inner().collection)?)
@@ -75,16 +75,16 @@ impl ingest_server::Ingest for IngestService {
     }
 
     async fn note_loss(&self, request: Request<wire::LossNote>) -> Result<Response<wire::LossNoted>, Status> {
-        caught_up(&request, &self.catalog).await?;
+        wait_for_catalog(&request, &self.catalog).await?;
         let note = request.into_inner();
         self.leaf
-            .note_loss(shard(note.shard)?, there(note.loss, "the loss")?.try_into()?)
+            .note_loss(shard(note.shard)?, require(note.loss, "the loss")?.try_into()?)
             .await?;
         Ok(Response::new(wire::LossNoted {}))
     }
 
     async fn losses(&self, request: Request<wire::PartitionsRequest>) -> Result<Response<wire::LossesAnswer>, Status> {
-        caught_up(&request, &self.catalog).await?;
+        wait_for_catalog(&request, &self.catalog).await?;
         let losses = self.leaf.losses(collection(&request.into_inner().collection)?).await?;
         Ok(Response::new(wire::LossesAnswer {
             losses: losses.into_iter().map(Into::into).collect(),
@@ -95,12 +95,12 @@ impl ingest_server::Ingest for IngestService {
         &self,
         request: Request<wire::ClearRequest>,
     ) -> Result<Response<wire::Cleared>, Status> {
-        caught_up(&request, &self.catalog).await?;
-        let asked = request.into_inner();
-        let of = asked.source.as_deref().map(source).transpose()?;
+        wait_for_catalog(&request, &self.catalog).await?;
+        let request = request.into_inner();
+        let of_source = request.source.as_deref().map(source).transpose()?;
         let cleared = self
             .leaf
-            .clear_dead_letters(collection(&asked.collection)?, of.as_ref())
+            .clear_dead_letters(collection(&request.collection)?, of_source.as_ref())
             .await?;
         Ok(Response::new(wire::Cleared {
             letters: cleared.letters,

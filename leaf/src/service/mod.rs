@@ -1,5 +1,5 @@
-//! The gRPC door of a leaf: wire messages in, the traits `Ingest` and `Scan` behind them, wire messages out. Nothing
-//! deeper sees a wire type.
+//! gRPC services of a leaf: convert wire messages and call the traits `Ingest` and `Scan`. No other module sees a wire
+//! type.
 
 mod ingest;
 mod scan;
@@ -17,10 +17,10 @@ use tonic::service::RoutesBuilder;
 
 use crate::Leaf;
 
-/// The longest that a call may wait here, whatever it asks for.
+/// Upper limit for the wait time that a call may request.
 const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
-/// Both services of a leaf, put into a node's routes.
+/// Adds both services of a leaf to a node's routes.
 pub fn add(routes: &mut RoutesBuilder, leaf: &Arc<Leaf>, catalog: &watch::Receiver<Arc<Catalog>>) {
     let ingest = ingest::IngestService {
         leaf: leaf.clone(),
@@ -43,8 +43,8 @@ fn deadline(wait_ms: u64) -> std::time::Instant {
     std::time::Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX)
 }
 
-fn shard(told: Option<proto::wire::leaf::Shard>) -> Result<ShardId, proto::Problem> {
-    proto::wire::ingest::shard(told)
+fn shard(shard: Option<proto::wire::leaf::Shard>) -> Result<ShardId, proto::Problem> {
+    proto::wire::ingest::shard(shard)
 }
 
 fn collection(bytes: &[u8]) -> Result<CollectionUid, proto::Problem> {

@@ -1,4 +1,4 @@
-//! `rachis.leaf.v1.Scan`.
+//! The gRPC service `rachis.leaf.v1.Scan`.
 
 use std::{
     collections::HashMap,
@@ -11,13 +11,13 @@ use futures::{Stream, StreamExt as _, stream};
 use parking_lot::Mutex;
 use plan::{
     PathKinds,
-    scan::{Chunk, Pinned, Scan, Stage},
-    wire::{Parts, read_request},
+    scan::{PinnedShard, Scan, ScanChunk, Stage},
+    wire::{PartEncoder, decode_request},
 };
 use proto::{
     Catalog, PositionVector, Problem,
     ingest::ShardId,
-    service::caught_up,
+    service::wait_for_catalog,
     wire::{
         ingest::{positions, query_id, vector},
         leaf::{self as wire, pin_outcome::Outcome, scan_server},
@@ -30,35 +30,35 @@ use xxhash_rust::xxh3::Xxh3;
 use super::{deadline, shard};
 use crate::Leaf;
 
-/// Stack for reading a condition.
+/// Stack for decoding a filter expression.
 const STACK_BYTES: usize = 16 << 20;
 
-/// The service.
+/// Serves `rachis.leaf.v1.Scan`.
 pub struct ScanService {
     leaf: Arc<Leaf>,
     catalog: watch::Receiver<Arc<Catalog>>,
-    /// The hash of each shard's table of paths, while it stays the same table.
-    hashes: Mutex<HashMap<ShardId, (Weak<PathKinds>, u64)>>,
+    /// Cached hash of each shard's path table, valid while the shard has the same table.
+    path_hashes: Mutex<HashMap<ShardId, (Weak<PathKinds>, u64)>>,
 }
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-fn answers<T: Send + 'static, U: From<T> + Send + 'static>(all: Vec<T>) -> Answers<U> {
-    stream::iter(all.into_iter().map(|one| Ok(one.into()))).boxed()
+fn stream_of<T: Send + 'static, U: From<T> + Send + 'static>(items: Vec<T>) -> ResponseStream<U> {
+    stream::iter(items.into_iter().map(|item| Ok(item.into()))).boxed()
 }
 
 impl ScanService {
-    /// Over a leaf.
+    /// Serves this leaf's shards.
     pub fn new(leaf: Arc<Leaf>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
         Self {
             leaf,
             catalog,
-            hashes: Mutex::default(),
+            path_hashes: Mutex::default(),
         }
     }
 
-    /// As it is told to somebody who knows a table of paths by this hash.
-    fn pinned(&self, shard: ShardId, pinned: &Pinned, paths_known: u64) -> wire::Pinned {
+    /// The wire form of a pin. Includes the path table only if its hash is not `paths_known`.
+    fn pinned(&self, shard: ShardId, pinned: &PinnedShard, paths_known: u64) -> wire::Pinned {
         let paths_hash = self.hash(shard, &pinned.paths);
         wire::Pinned {
             positions: positions(&pinned.positions),
@@ -71,12 +71,12 @@ impl ScanService {
     }
 
     fn hash(&self, shard: ShardId, paths: &Arc<PathKinds>) -> u64 {
-        let mut hashes = self.hashes.lock();
+        let mut hashes = self.path_hashes.lock();
         match hashes.get(&shard) {
-            Some((known, hash)) if known.as_ptr() == Arc::as_ptr(paths) => *hash,
+            Some((cached, hash)) if cached.as_ptr() == Arc::as_ptr(paths) => *hash,
             _ => {
                 let hash = hash_of(paths);
-                hashes.retain(|_, (known, _)| known.strong_count() > 0);
+                hashes.retain(|_, (cached, _)| cached.strong_count() > 0);
                 hashes.insert(shard, (Arc::downgrade(paths), hash));
                 hash
             }
@@ -84,7 +84,7 @@ impl ScanService {
     }
 }
 
-/// Never 0, which says that nothing is known.
+/// The hash of a path table. Never 0, which clients send if they have no table.
 fn hash_of(paths: &PathKinds) -> u64 {
     let mut hasher = Xxh3::new();
     hasher.update(&[u8::from(paths.overflow)]);
@@ -99,24 +99,24 @@ fn hash_of(paths: &PathKinds) -> u64 {
 
 #[tonic::async_trait]
 impl scan_server::Scan for ScanService {
-    type ScanStream = Answers<wire::ScanPart>;
-    type FieldsStream = Answers<wire::Field>;
-    type DeadLettersStream = Answers<wire::DeadLetter>;
+    type ScanStream = ResponseStream<wire::ScanPart>;
+    type FieldsStream = ResponseStream<wire::Field>;
+    type DeadLettersStream = ResponseStream<wire::DeadLetter>;
 
     async fn pin(&self, request: Request<wire::PinRequest>) -> Result<Response<wire::PinAnswer>, Status> {
-        caught_up(&request, &self.catalog).await?;
-        let asked = request.into_inner();
-        let known: Vec<u64> = asked.shards.iter().map(|wanted| wanted.paths_known).collect();
-        let wanted = asked
+        wait_for_catalog(&request, &self.catalog).await?;
+        let request = request.into_inner();
+        let known: Vec<u64> = request.shards.iter().map(|wanted| wanted.paths_known).collect();
+        let wanted = request
             .shards
             .into_iter()
             .map(|wanted| Ok((shard(wanted.shard)?, vector(wanted.at_least)?)));
         let wanted: Vec<(ShardId, PositionVector)> = wanted.collect::<Result<_, Problem>>()?;
         let outcomes = self
             .leaf
-            .pin_all(query_id(&asked.query)?, &wanted, deadline(asked.wait_ms))
+            .pin_all(query_id(&request.query)?, &wanted, deadline(request.wait_ms))
             .await;
-        let told = wanted
+        let outcomes = wanted
             .iter()
             .zip(known)
             .zip(outcomes)
@@ -128,7 +128,7 @@ impl scan_server::Scan for ScanService {
                 wire::PinOutcome { outcome: Some(outcome) }
             });
         Ok(Response::new(wire::PinAnswer {
-            outcomes: told.collect(),
+            outcomes: outcomes.collect(),
         }))
     }
 
@@ -138,23 +138,23 @@ impl scan_server::Scan for ScanService {
     }
 
     async fn scan(&self, request: Request<wire::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
-        // A condition is read by descent; how deep it may be is the aggregator's to say.
-        let asked = stacker::grow(STACK_BYTES, || read_request(request.into_inner()))?;
-        let schema = match &asked.stage {
+        // The filter is decoded recursively; the aggregator limits its depth.
+        let request = stacker::grow(STACK_BYTES, || decode_request(request.into_inner()))?;
+        let schema = match &request.stage {
             Stage::Partial(aggregate) => aggregate.output.clone(),
             Stage::Rows { .. } | Stage::Top { .. } => Arc::new(Schema::new(
-                asked.columns.iter().map(plan::Column::field).collect::<Vec<_>>(),
+                request.columns.iter().map(plan::Column::field).collect::<Vec<_>>(),
             )),
         };
-        let mut parts = Parts::new(&schema)?;
-        let chunks = self.leaf.scan(asked).flat_map(move |chunk| {
-            let told: Result<Vec<wire::ScanPart>, Problem> = match chunk {
-                Ok(Chunk::Rows(batch)) => parts.of(&batch),
-                Ok(Chunk::SoFar(trailer)) => Ok(vec![Parts::so_far(trailer)]),
-                Ok(Chunk::End(trailer)) => parts.end(trailer),
+        let mut parts = PartEncoder::new(&schema)?;
+        let chunks = self.leaf.scan(request).flat_map(move |chunk| {
+            let encoded: Result<Vec<wire::ScanPart>, Problem> = match chunk {
+                Ok(ScanChunk::Rows(batch)) => parts.encode(&batch),
+                Ok(ScanChunk::Progress(trailer)) => Ok(vec![PartEncoder::progress(trailer)]),
+                Ok(ScanChunk::End(trailer)) => parts.end(trailer),
                 Err(problem) => Err(problem),
             };
-            match told {
+            match encoded {
                 Ok(parts) => stream::iter(parts.into_iter().map(Ok).collect::<Vec<_>>()),
                 Err(problem) => stream::iter(vec![Err(problem.into())]),
             }
@@ -166,23 +166,23 @@ impl scan_server::Scan for ScanService {
         &self,
         request: Request<wire::DocumentRequest>,
     ) -> Result<Response<wire::DocumentAnswer>, Status> {
-        caught_up(&request, &self.catalog).await?;
-        let asked = request.into_inner();
-        let document = self.leaf.document(shard(asked.shard)?, &asked.id).await?;
+        wait_for_catalog(&request, &self.catalog).await?;
+        let request = request.into_inner();
+        let document = self.leaf.document(shard(request.shard)?, &request.id).await?;
         Ok(Response::new(wire::DocumentAnswer {
             document: document.map(Into::into),
         }))
     }
 
     async fn fields(&self, request: Request<wire::ShardRequest>) -> Result<Response<Self::FieldsStream>, Status> {
-        caught_up(&request, &self.catalog).await?;
-        Ok(Response::new(answers(
+        wait_for_catalog(&request, &self.catalog).await?;
+        Ok(Response::new(stream_of(
             self.leaf.fields(shard(request.into_inner().shard)?).await?,
         )))
     }
 
     async fn status(&self, request: Request<wire::ShardRequest>) -> Result<Response<wire::ShardStatus>, Status> {
-        caught_up(&request, &self.catalog).await?;
+        wait_for_catalog(&request, &self.catalog).await?;
         Ok(Response::new(
             self.leaf.status(shard(request.into_inner().shard)?).await?.into(),
         ))
@@ -192,11 +192,11 @@ impl scan_server::Scan for ScanService {
         &self,
         request: Request<wire::DeadLettersRequest>,
     ) -> Result<Response<Self::DeadLettersStream>, Status> {
-        caught_up(&request, &self.catalog).await?;
-        let asked = request.into_inner();
-        Ok(Response::new(answers(
+        wait_for_catalog(&request, &self.catalog).await?;
+        let request = request.into_inner();
+        Ok(Response::new(stream_of(
             self.leaf
-                .dead_letters(shard(asked.shard)?, asked.limit as usize)
+                .dead_letters(shard(request.shard)?, request.limit as usize)
                 .await?,
         )))
     }

@@ -1,5 +1,6 @@
-//! Budget: what all shards of a leaf hold in memory together because no split on disk has it yet, which is tails and
-//! micro-splits. Above it the leaf answers busy, and the largest holders go to disk first (`leaf/memory.rs`).
+//! Memory budget: limits the total size of tails and micro-splits, the data of all shards of a leaf that is in no split
+//! on disk yet. Above the limit the leaf responds busy, and the largest shards are written to disk first
+//! (`leaf/memory.rs`).
 
 use std::sync::{
     Arc,
@@ -8,22 +9,22 @@ use std::sync::{
 
 use tokio::sync::watch;
 
-/// One part in so many of the budget is for shards that hold little: those that hold much leave it to them …
+/// One part in this many of the budget is reserved for small shards …
 const RESERVE_PART: usize = 4;
-/// … and less than one part in so many is little.
-const LITTLE_PART: usize = 64;
+/// … which are those that use at most one part in this many.
+const SMALL_SHARD_PART: usize = 64;
 
-/// Bytes in memory, of all shards.
+/// The memory budget of a leaf.
 #[derive(Debug)]
-pub struct Budget {
+pub struct MemoryBudget {
     bytes_max: usize,
     bytes: AtomicUsize,
-    /// Changes when bytes are given back.
+    /// Notified when bytes are released.
     freed: watch::Sender<()>,
 }
 
-impl Budget {
-    /// Of so many bytes.
+impl MemoryBudget {
+    /// A budget of `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
@@ -32,7 +33,7 @@ impl Budget {
         })
     }
 
-    /// Wakes who waits for room.
+    /// A receiver that is notified when bytes are released.
     pub fn freed(&self) -> watch::Receiver<()> {
         self.freed.subscribe()
     }
@@ -42,15 +43,15 @@ impl Budget {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes that may be in use.
+    /// The limit.
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
-    /// Whether a shard that holds `own` bytes must not take `more`.
+    /// Whether a shard that has reserved `own` bytes must not reserve `more`.
     pub fn is_full(&self, own: usize, more: usize) -> bool {
-        let little = own + more <= self.bytes_max / LITTLE_PART;
-        let max = if little {
+        let small = own + more <= self.bytes_max / SMALL_SHARD_PART;
+        let max = if small {
             self.bytes_max
         } else {
             self.bytes_max - self.bytes_max / RESERVE_PART
@@ -59,20 +60,20 @@ impl Budget {
     }
 }
 
-/// What one shard has of the budget; given back with it.
+/// The part of the budget that one shard uses; released on drop.
 #[derive(Debug)]
-pub struct Held {
-    budget: Arc<Budget>,
+pub struct Reservation {
+    budget: Arc<MemoryBudget>,
     bytes: usize,
 }
 
-impl Held {
-    /// Nothing yet.
-    pub fn new(budget: Arc<Budget>) -> Self {
+impl Reservation {
+    /// An empty reservation.
+    pub fn new(budget: Arc<MemoryBudget>) -> Self {
         Self { budget, bytes: 0 }
     }
 
-    /// So many bytes by now.
+    /// Sets the reservation to `bytes`, without checking the limit.
     pub fn update(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.bytes, bytes);
         if bytes >= before {
@@ -83,13 +84,13 @@ impl Held {
         }
     }
 
-    /// How many.
+    /// Bytes reserved.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.update(0);
     }
@@ -100,20 +101,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_holds_little_is_let_in_when_who_holds_much_is_not() {
-        let budget = Budget::new(6_400);
-        let mut much = Held::new(budget.clone());
+    fn small_shards_may_use_the_reserve_and_large_ones_may_not() {
+        let budget = MemoryBudget::new(6_400);
+        let mut large = Reservation::new(budget.clone());
         assert!(!budget.is_full(0, 4_800) && budget.is_full(0, 4_801));
-        much.update(4_800);
-        assert!(budget.is_full(much.bytes(), 1));
-        let mut little: Vec<Held> = Vec::new();
+        large.update(4_800);
+        assert!(budget.is_full(large.bytes(), 1));
+        let mut small: Vec<Reservation> = Vec::new();
         while !budget.is_full(0, 100) {
-            little.push(Held::new(budget.clone()));
-            little.last_mut().expect("one").update(100);
+            small.push(Reservation::new(budget.clone()));
+            small.last_mut().expect("one").update(100);
         }
-        assert_eq!((little.len(), budget.bytes()), (16, 6_400), "all of it, and no more");
-        much.update(0);
-        drop(little);
+        assert_eq!(
+            (small.len(), budget.bytes()),
+            (16, 6_400),
+            "the whole budget, and no more"
+        );
+        large.update(0);
+        drop(small);
         assert_eq!(budget.bytes(), 0);
     }
 }

@@ -1,7 +1,6 @@
-//! One item of a record -> what becomes of it: a document with or without a key, a tombstone, or a dead letter with its
-//! reason.
+//! Classifies one item of a record: a document with or without a key, a tombstone, or a dead letter with its reason.
 //!
-//! Pure: the same bytes and rules give the same fate on every replica.
+//! Pure: the same bytes and rules produce the same event on every replica.
 
 use plan::{Path, path::Step};
 use proto::{
@@ -11,25 +10,25 @@ use proto::{
     record::{Format, Key, Rules},
 };
 
-/// Where a document's own key is.
+/// Where the key of a document comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Naming {
-    /// Nowhere: its id is its address.
+pub enum KeyRule {
+    /// Documents have no key: the id is the address.
     Unnamed,
-    /// It is the record's key.
+    /// The key of the record.
     RecordKey,
-    /// It is the value at a path, where there is one.
+    /// The value at a path of the document, if it has one.
     At(Path),
 }
 
-impl Naming {
-    /// By a source's rules; a push names documents by `_id` unless they say otherwise. The reason, where the rules do
-    /// not read.
+impl KeyRule {
+    /// The key rule of a source. For a push it is `_id` unless the rules name another path. Fails with a reason if the
+    /// rules are invalid.
     pub fn of(rules: &Rules, push: bool) -> Result<Self, String> {
         match &rules.key {
             Some(Key::Path(path)) => Path::parse(path)
                 .map(Self::At)
-                .map_err(|reason| format!("the key of the source does not read: {reason}")),
+                .map_err(|reason| format!("the key of the source is invalid: {reason}")),
             _ if push => Ok(Self::At(Path::of_keys(["_id"]))),
             Some(Key::Record) => Ok(Self::RecordKey),
             None => Ok(Self::Unnamed),
@@ -37,63 +36,68 @@ impl Naming {
     }
 }
 
-/// What becomes of an item.
+/// A classified item.
 #[derive(Debug, PartialEq)]
 pub enum Event<'a> {
     /// A document.
     Document {
-        /// Its own key, if it has one.
+        /// Its key, if it has one.
         id: Option<Box<str>>,
-        /// Its value, if it is JSON.
+        /// Its parsed value, if it is JSON.
         value: Option<Value<'a>>,
     },
     /// A null value.
     Tombstone {
-        /// The key whose document it removes, if it has one.
+        /// The key of the document to delete, if it has one.
         id: Option<Box<str>>,
     },
-    /// Unusable.
-    Dead {
-        /// A stable word.
+    /// An unusable item.
+    DeadLetter {
+        /// A stable error code.
         code: &'static str,
-        /// For a person.
+        /// A human-readable explanation.
         detail: String,
     },
 }
 
-/// Judges an item. `bytes` is `None` for a null value.
-pub fn read<'a>(bytes: Option<&'a [u8]>, record_key: Option<&[u8]>, format: Format, naming: &Naming) -> Event<'a> {
-    let by_record = match (naming, record_key) {
-        (Naming::RecordKey, Some(key)) => Some(checked_id(key)),
+/// Classifies an item. `bytes` is `None` for a null value.
+pub fn classify<'a>(
+    bytes: Option<&'a [u8]>,
+    record_key: Option<&[u8]>,
+    format: Format,
+    key_rule: &KeyRule,
+) -> Event<'a> {
+    let record_id = match (key_rule, record_key) {
+        (KeyRule::RecordKey, Some(key)) => Some(checked_id(key)),
         _ => None,
     };
     let Some(bytes) = bytes else {
         return Event::Tombstone {
-            id: by_record.and_then(Result::ok),
+            id: record_id.and_then(Result::ok),
         };
     };
     let value = match format {
         Format::Text => match check_text(bytes) {
             Ok(()) => None,
-            Err((code, detail)) => return Event::Dead { code, detail },
+            Err((code, detail)) => return Event::DeadLetter { code, detail },
         },
         Format::Json => match json::parse(bytes) {
             Ok(value) => Some(value),
             Err(why) => {
-                return Event::Dead {
-                    code: why.word(),
+                return Event::DeadLetter {
+                    code: why.as_str(),
                     detail: why.to_string(),
                 };
             }
         },
     };
-    let id = match (naming, &value) {
-        (Naming::At(path), Some(value)) => id_at(value, path),
-        _ => by_record.transpose(),
+    let id = match (key_rule, &value) {
+        (KeyRule::At(path), Some(value)) => id_at(value, path),
+        _ => record_id.transpose(),
     };
     match id {
         Ok(id) => Event::Document { id, value },
-        Err(detail) => Event::Dead { code: "bad_id", detail },
+        Err(detail) => Event::DeadLetter { code: "bad_id", detail },
     }
 }
 
@@ -105,7 +109,7 @@ fn check_text(bytes: &[u8]) -> Result<(), (&'static str, String)> {
         return Err((
             "too_big",
             format!(
-                "{} bytes are over the limit of {DOCUMENT_BYTES_MAX} bytes for a document",
+                "the document has {} bytes; the limit is {DOCUMENT_BYTES_MAX}",
                 bytes.len()
             ),
         ));
@@ -115,7 +119,7 @@ fn check_text(bytes: &[u8]) -> Result<(), (&'static str, String)> {
         .map_err(|e| ("not_text", format!("not UTF-8: {e}")))
 }
 
-/// The key at a path: a string, or an integer by its text. None where there is nothing, or null.
+/// The key at a path: a string, or an integer as text. None if the value is missing or null.
 fn id_at(value: &Value, path: &Path) -> Result<Option<Box<str>>, String> {
     match value_at(value, path) {
         None | Some(Value::Null) => Ok(None),
@@ -153,120 +157,4 @@ fn checked_id(bytes: &[u8]) -> Result<Box<str>, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn push(item: &str) -> Event<'_> {
-        let naming = Naming::of(&Rules::default(), true).expect("rules");
-        read(Some(item.as_bytes()), None, Format::Json, &naming)
-    }
-
-    fn id_of(event: Event) -> Result<Option<String>, &'static str> {
-        match event {
-            Event::Document { id, .. } => Ok(id.map(|id| id.to_string())),
-            Event::Tombstone { .. } => Err("tombstone"),
-            Event::Dead { code, .. } => Err(code),
-        }
-    }
-
-    #[test]
-    fn a_push_is_named_by_its_top_level_id() {
-        assert_eq!(id_of(push(r#"{"_id":"a"}"#)), Ok(Some("a".into())));
-        assert_eq!(id_of(push(r#"{"_id":-7}"#)), Ok(Some("-7".into())));
-        for unnamed in [
-            r#"{"a":1}"#,
-            r#"{"_id":null}"#,
-            "[1]",
-            "3",
-            "null",
-            r#"{"x":{"_id":"a"}}"#,
-        ] {
-            assert_eq!(id_of(push(unnamed)), Ok(None), "{unnamed}");
-        }
-        let long = format!(r#"{{"_id":"{}"}}"#, "x".repeat(513));
-        for bad in [
-            r#"{"_id":""}"#,
-            r#"{"_id":1.5}"#,
-            r#"{"_id":true}"#,
-            r#"{"_id":["a"]}"#,
-            r#"{"_id":"clicks/0@1"}"#,
-            r#"{"_id":"push/3@4.5"}"#,
-            &long,
-        ] {
-            assert_eq!(id_of(push(bad)), Err("bad_id"), "{bad}");
-        }
-    }
-
-    #[test]
-    fn what_is_unusable_says_why() {
-        for (item, code) in [
-            ("", "empty"),
-            (" \n", "empty"),
-            ("{", "not_json"),
-            ("\u{feff}1", "not_json"),
-        ] {
-            assert_eq!(id_of(push(item)), Err(code), "{item:?}");
-        }
-        assert_eq!(id_of(push(&"[".repeat(101))), Err("too_deep"));
-        assert_eq!(
-            id_of(push(&format!("\"{}\"", "x".repeat(DOCUMENT_BYTES_MAX)))),
-            Err("too_big")
-        );
-        let text = |bytes| id_of(read(Some(bytes), None, Format::Text, &Naming::Unnamed));
-        assert_eq!(
-            (text(b""), text(b" "), text(b"\xff")),
-            (Err("empty"), Ok(None), Err("not_text"))
-        );
-    }
-
-    #[test]
-    fn a_source_is_named_by_its_rules() {
-        let naming = |key: &str| {
-            Naming::of(
-                &Rules {
-                    key: Some(key.to_owned().into()),
-                    ..Rules::default()
-                },
-                false,
-            )
-            .expect("rules")
-        };
-        let read = |value: Option<&'static str>, key: Option<&'static str>, naming: &Naming| {
-            read(value.map(str::as_bytes), key.map(str::as_bytes), Format::Json, naming)
-        };
-        assert_eq!(
-            id_of(read(Some("{}"), Some("k"), &naming("record"))),
-            Ok(Some("k".into()))
-        );
-        assert_eq!(id_of(read(Some("{}"), None, &naming("record"))), Ok(None));
-        assert_eq!(id_of(read(Some("{}"), Some(""), &naming("record"))), Err("bad_id"));
-        assert_eq!(
-            read(None, Some("k"), &naming("record")),
-            Event::Tombstone { id: Some("k".into()) }
-        );
-        assert_eq!(read(None, Some("k"), &Naming::Unnamed), Event::Tombstone { id: None });
-        assert_eq!(
-            id_of(read(
-                Some(r#"{"u":[{"id":7}],"_id":"x"}"#),
-                Some("k"),
-                &naming("u[0].id")
-            )),
-            Ok(Some("7".into()))
-        );
-        assert_eq!(
-            id_of(read(Some(r#"{"_id":"x"}"#), Some("k"), &Naming::Unnamed)),
-            Ok(None),
-            "only a push has _id"
-        );
-        assert!(
-            Naming::of(
-                &Rules {
-                    key: Some("a..b".to_owned().into()),
-                    ..Rules::default()
-                },
-                false
-            )
-            .is_err()
-        );
-    }
-}
+mod tests;

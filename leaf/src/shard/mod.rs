@@ -1,35 +1,37 @@
-//! Shard: one replica of a slice of a collection. Batches and pushes in, views out.
+//! Shard: one replica of a slice of a collection. It ingests batches and pushes, and provides read views.
 //!
 //! ```text
-//! write, push ─ queue ─ writer: judge, one RocksDB batch ─ state: tail ─ ack
-//!                                          publisher: tail ─ micro-split     (in memory)
-//!                                          splitter: micro-splits ─ split    (file, then manifest row, then the state)
-//!                                          compactor: splits ─ bigger split  (the same)
-//! pin ─ state: a view of one moment, in which everything acknowledged before is
+//! write, push ─ queue ─ writer: check ─ one RocksDB batch ─ tail (visible) ─ ack
+//! in the background: tail ─ micro-split      (in memory)
+//!                    micro-splits ─ split    (file, then manifest row, then the state)
+//!                    splits ─ larger split   (the same)
+//! pin ─ state: a consistent read view that contains everything acknowledged before
 //! ```
 //!
-//! Only the writer changes rows of documents, keys and positions; only a rebuild changes the manifest. The state in
-//! memory changes under one lock, after what it says is stored.
+//! Only the writer changes rows of documents, keys and positions; once the shard is open, only `build_splits.rs`
+//! changes the manifest. The state in memory changes under one lock, after the change is stored.
 //!
-//! A shard is used through counted handles. It is closed for idleness by whoever has the last one (`retire.rs`), so
-//! nothing of it is lost by that: no job waits, no build runs, no view is held.
+//! Handles of a shard are counted. An idle shard is closed by the owner of the last handle (`retire.rs`), so closing
+//! loses nothing: no job waits, no build runs, no view is held.
 
 pub mod apply;
+pub mod batch_check;
 pub mod budget;
+pub mod build_splits;
 pub mod dead_letters;
 pub mod event;
-pub mod judge;
-pub mod publish;
-pub mod rebuild;
+pub mod index_tail;
 pub mod recover;
+mod requests;
 mod retire;
+pub mod scheduler;
 pub mod state;
 pub mod summary;
+pub mod sweep;
 pub mod tail;
 pub mod trie;
-pub mod work;
 pub mod writer;
-pub mod writers;
+pub mod writer_pool;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -41,86 +43,85 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use budget::Budget;
+use budget::MemoryBudget;
 use metrics::counter;
 use parking_lot::Mutex;
 use proto::{
-    Code, PositionVector, Problem, SourceName,
-    ingest::{Batch, Push, Pushed, ShardId, Stored, Verdict},
+    SourceName,
+    ingest::{ShardId, StoredRange},
 };
-use state::{Change, Moment, State};
+use scheduler::{BuildScheduler, Task};
+use state::{ShardState, StateChange};
 use summary::Summary;
-use tokio::sync::{mpsc, oneshot, watch};
+use sweep::ObsoleteSegments;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, warn};
-use work::{Task, Work};
-use writer::{Job, QUEUE_JOBS_MAX, Writer};
-use writers::Writers;
+use writer::{Job, QUEUE_JOBS_MAX, ShardWriter};
+use writer_pool::WriterPool;
 
 use crate::{
     disk::Disk,
     error::{Error, panic_text},
     options::LeafOptions,
-    store::Store,
+    store::{Store, WriteError},
 };
 
-/// A push waits so long for room before it is told to come again.
-const PUSH_WAIT: Duration = Duration::from_secs(10);
-/// A shard that was opened without room on the disk stays so for so long at least, whatever the disk says.
+/// How long a shard that was opened on a full disk stays read-only at least, even if the disk has room again.
 const READ_ONLY_WAIT: Duration = Duration::from_secs(2);
-/// The folder of a shard's rows, in that of the shard.
+/// The subfolder with the store of a shard.
 pub const STORE_FOLDER: &str = "rows";
-/// The folder of a shard's splits, in that of the shard.
+/// The subfolder with the splits of a shard.
 pub const SPLITS_FOLDER: &str = "splits";
 
 /// One replica of a shard.
 pub struct Shard {
-    /// Which.
+    /// Its id.
     pub id: ShardId,
     options: Arc<LeafOptions>,
     store: Arc<Store>,
     splits: PathBuf,
-    state: Mutex<State>,
-    /// Counts changes of the state, for those who wait for one.
+    state: Mutex<ShardState>,
+    /// Counts changes of the state, to wake waiting requests.
     changed: watch::Sender<u64>,
     queue: mpsc::Sender<Job>,
-    /// None once it is closed or failed; its queue ends with it.
-    writer: Mutex<Option<Writer>>,
-    /// Whether it stands in the line of the writers, or one of them is at it.
-    in_line: AtomicBool,
-    crew: Arc<Crew>,
-    work: Arc<Work>,
+    /// None once the shard is closed or failed; this also closes the queue.
+    writer: Mutex<Option<ShardWriter>>,
+    /// Whether the shard is in the queue of the writer pool, or a thread of the pool is processing it.
+    enqueued: AtomicBool,
+    services: Arc<ShardServices>,
+    scheduler: Arc<BuildScheduler>,
     failed: OnceLock<String>,
     opened_at: Instant,
-    building: Mutex<()>,
-    graves: Mutex<Vec<rebuild::Grave>>,
+    build_lock: Mutex<()>,
+    obsolete: Mutex<Vec<ObsoleteSegments>>,
     /// Serializes the removal of dead letters, so that no letter's bytes are subtracted twice.
-    removing: Mutex<()>,
-    /// Its micro-splits go to disk although there are few of them.
-    hurries: AtomicBool,
+    dead_letter_removal: Mutex<()>,
+    /// Whether to write the micro-splits to disk even if there are few of them.
+    split_requested: AtomicBool,
 }
 
-/// What the shards of a leaf share.
-pub struct Crew {
+/// Resources that the shards of a leaf share.
+pub struct ShardServices {
     /// Limits.
     pub options: Arc<LeafOptions>,
-    /// The threads that write.
-    pub writers: Arc<Writers>,
-    /// The threads that build.
-    pub work: Arc<Work>,
-    /// Where the shards are.
+    /// The writer threads.
+    pub writers: Arc<WriterPool>,
+    /// The build threads.
+    pub scheduler: Arc<BuildScheduler>,
+    /// The disk with the shards.
     pub disk: Arc<Disk>,
-    /// What all shards hold in memory.
-    pub budget: Arc<Budget>,
-    /// Files of rows that a shard has open at most.
+    /// Limits the memory of all shards together.
+    pub budget: Arc<MemoryBudget>,
+    /// The maximum number of SST files a shard keeps open.
     pub tables_open_max: usize,
 }
 
 impl Shard {
-    /// Opens a shard's folder, or makes it.
-    pub fn open(id: ShardId, folder: &Path, crew: Arc<Crew>) -> Result<Arc<Self>, Error> {
+    /// Opens the shard in a folder, or creates it.
+    pub fn open(id: ShardId, folder: &Path, services: Arc<ShardServices>) -> Result<Arc<Self>, Error> {
         let rows = folder.join(STORE_FOLDER);
-        let store = Arc::new(open_store(id, &rows, &crew)?);
-        // Before anything is written to it. One that takes nothing stays as its summary says.
+        let store = Arc::new(open_store(id, &rows, &services)?);
+        // Before the first write makes the summary stale. The summary of a read-only shard stays valid.
         if !store.is_read_only() {
             Summary::remove(&rows).map_err(|source| Error::File {
                 path: rows.clone(),
@@ -129,50 +130,50 @@ impl Shard {
         }
         let splits = folder.join(SPLITS_FOLDER);
         let mut state = recover::recover(&store, &splits)?;
-        state.count_against(&crew.budget);
+        state.count_against(&services.budget);
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS_MAX);
         let shard = Arc::new(Self {
             id,
-            options: crew.options.clone(),
+            options: services.options.clone(),
             store,
             splits,
             state: Mutex::new(state),
             changed: watch::Sender::new(0),
             queue,
-            writer: Mutex::new(Some(Writer::new(jobs))),
-            in_line: AtomicBool::new(false),
-            work: crew.work.clone(),
-            crew,
+            writer: Mutex::new(Some(ShardWriter::new(jobs))),
+            enqueued: AtomicBool::new(false),
+            scheduler: services.scheduler.clone(),
+            services,
             failed: OnceLock::new(),
             opened_at: Instant::now(),
-            building: Mutex::new(()),
-            graves: Mutex::new(Vec::new()),
-            removing: Mutex::new(()),
-            hurries: AtomicBool::new(false),
+            build_lock: Mutex::new(()),
+            obsolete: Mutex::new(Vec::new()),
+            dead_letter_removal: Mutex::new(()),
+            split_requested: AtomicBool::new(false),
         });
         shard.schedule_all();
         Ok(shard)
     }
 
-    /// Takes no more jobs, and writes those that wait; what was acknowledged is stored. Its handles are let go of by
-    /// who has them.
+    /// Accepts no more jobs and writes the waiting ones; everything acknowledged is stored. Owners of handles drop them
+    /// on their own.
     pub fn close(self: &Arc<Self>) {
         let Some(mut writer) = self.writer.lock().take() else {
             return;
         };
-        // Whoever closes a shard goes on with others.
+        // A panic must not keep the caller from closing other shards.
         let written = catch_unwind(AssertUnwindSafe(|| writer.write_rest(self)));
         match written {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => {
-                error!(shard = %self.id, error = %failure, "the store failed while it was closed");
+                error!(shard = %self.id, error = %failure, "the store failed while the shard was closing");
                 self.fail(failure.to_string());
             }
             Err(panic) => self.note_panic(&*panic),
         }
         self.sync();
-        // Who waits for something of it waits in vain.
-        self.wake();
+        // Requests that wait for a change must fail now.
+        self.notify_waiters();
     }
 
     /// Writes one group of jobs.
@@ -180,74 +181,95 @@ impl Shard {
         let mut writer = self.writer.lock();
         let written = writer.as_mut().map_or(Ok(()), |writer| writer.write_group(self));
         if let Err(failure) = written {
-            error!(shard = %self.id, error = %failure, "the store failed; the replica closes and opens again");
+            error!(shard = %self.id, error = %failure, "the store failed; the shard will be reopened");
             self.fail(failure.to_string());
             *writer = None;
             self.sync();
         }
     }
 
-    /// Its writer panicked where nobody caught it: what it holds in memory is not to be trusted.
+    /// Fails the shard after a panic that the writer did not catch: its state in memory cannot be trusted.
     fn note_panic(&self, panic: &(dyn std::any::Any + Send)) {
         counter!("rachis_leaf_panics_total").increment(1);
         let panic = panic_text(panic);
-        error!(shard = %self.id, panic, "the writer panicked; the replica closes and opens again");
+        error!(shard = %self.id, panic, "the writer panicked; the shard will be reopened");
         self.fail(format!("its writer panicked: {panic}"));
     }
 
-    /// Lets go of the writer. What waits in the queue is answered with an error.
+    /// Drops the writer. Waiting jobs fail.
     fn stop_writing(&self) {
         *self.writer.lock() = None;
     }
 
     fn has_jobs(&self) -> bool {
-        self.writer.lock().as_ref().is_some_and(Writer::has_jobs)
+        self.writer.lock().as_ref().is_some_and(ShardWriter::has_jobs)
     }
 
     fn sync(&self) {
         if let Err(failure) = self.store.sync() {
-            warn!(shard = %self.id, error = %failure, "the log could not be synced at the end");
+            warn!(shard = %self.id, error = %failure, "could not sync the write-ahead log while closing the shard");
         }
     }
 
-    /// Why the replica must be opened again, if it must.
+    /// Why the replica must be reopened, if it must.
     pub fn failure(&self) -> Option<&str> {
-        let ended = || self.queue.is_closed().then_some("its writer has ended");
-        self.failed.get().map(String::as_str).or_else(ended)
+        let stopped = || self.queue.is_closed().then_some("its writer has stopped");
+        self.failed.get().map(String::as_str).or_else(stopped)
     }
 
     fn fail(&self, reason: String) {
         let _first_reason_stays = self.failed.set(reason);
-        self.wake();
+        self.notify_waiters();
     }
 
-    /// Something is not as it was: who waits looks again.
-    pub fn wake(&self) {
+    /// Makes waiting requests check their condition again.
+    pub fn notify_waiters(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Has what is in no split go to disk.
-    pub fn split_now(self: &Arc<Self>) {
-        self.hurries.store(true, Ordering::Relaxed);
-        if self.state.lock().tail.documents() > 0 {
-            self.work.schedule(Task::Publish, self, Instant::now());
+    /// Runs a background task. Returns when it must run again, if that is already known.
+    fn run(self: &Arc<Self>, task: Task) -> Result<Option<Instant>, Error> {
+        match task {
+            Task::IndexTail => index_tail::index_tail(self),
+            Task::Split => build_splits::split(self),
+            Task::Merge => build_splits::merge(self),
         }
-        self.work.schedule(Task::Split, self, Instant::now());
     }
 
-    /// Has damaged splits built again, and answers whether there are any.
-    pub fn mend(self: &Arc<Self>) -> bool {
-        let damaged = self.look(|state| state.segments.iter().any(|indexed| indexed.segment.is_damaged()));
+    /// Turns the result of a write into an error of the shard, which fails if the write failed.
+    fn check_written(&self, written: Result<(), WriteError>) -> Result<(), Error> {
+        match written {
+            Ok(()) => Ok(()),
+            Err(WriteError::Stalled) => Err(writer::busy("the store cannot keep up".into()).into()),
+            Err(WriteError::Failed(source)) => {
+                self.fail(source.to_string());
+                Err(Error::Storage { shard: self.id, source })
+            }
+        }
+    }
+
+    /// Schedules writing everything that is in no split yet to a split.
+    pub fn request_split(self: &Arc<Self>) {
+        self.split_requested.store(true, Ordering::Relaxed);
+        if self.state.lock().tail.documents() > 0 {
+            self.scheduler.schedule(Task::IndexTail, self, Instant::now());
+        }
+        self.scheduler.schedule(Task::Split, self, Instant::now());
+    }
+
+    /// Schedules the rebuild of damaged splits, one after another, and returns whether there are any.
+    pub fn rebuild_damaged_splits(self: &Arc<Self>) -> bool {
+        let damaged = self.with_state(|state| state.segments.iter().any(|entry| entry.segment.is_damaged()));
         if damaged {
-            self.work.schedule(Task::Compact, self, Instant::now());
+            self.scheduler.schedule(Task::Merge, self, Instant::now());
         }
         damaged
     }
 
-    /// There is room on the disk: a shard that was opened without any opens again.
+    /// Fails a read-only shard so that it is reopened for writing. Called when the disk has room again.
     pub fn open_for_writing(&self) {
         if self.store.is_read_only() && self.opened_at.elapsed() >= READ_ONLY_WAIT && self.failure().is_none() {
-            self.fail("there is room on the disk again".into());
+            self.fail("the disk has space again".into());
         }
     }
 
@@ -256,169 +278,39 @@ impl Shard {
         &self.store
     }
 
-    /// Reads the state of this moment.
-    pub fn look<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
-        look(&mut self.state.lock())
-    }
-
-    /// Judges a batch.
-    pub async fn write(self: &Arc<Self>, batch: Batch) -> Result<Verdict, Problem> {
-        let (to, answer) = oneshot::channel();
-        match self.queue.try_send(Job::Write(batch, to)) {
-            Ok(()) => {
-                self.crew.writers.enqueue(self);
-                answer.await.map_err(|_| self.closed())
-            }
-            Err(mpsc::error::TrySendError::Full(_)) => Ok(Verdict::Busy {
-                reason: format!("{QUEUE_JOBS_MAX} batches wait for the writer"),
-            }),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(self.closed()),
-        }
-    }
-
-    /// Applies a push; waits for room.
-    pub async fn push(self: &Arc<Self>, push: Push) -> Result<Pushed, Problem> {
-        let deadline = tokio::time::Instant::now() + PUSH_WAIT;
-        let (mut changed, mut freed) = (self.changed.subscribe(), self.crew.budget.freed());
-        loop {
-            changed.borrow_and_update();
-            freed.borrow_and_update();
-            let (to, answer) = oneshot::channel();
-            let sent = tokio::time::timeout_at(deadline, self.queue.send(Job::Push(push.clone(), to))).await;
-            match sent {
-                Ok(Ok(())) => self.crew.writers.enqueue(self),
-                Ok(Err(_)) => return Err(self.closed()),
-                Err(_) => return Err(writer::busy(format!("{QUEUE_JOBS_MAX} pushes wait for the writer"))),
-            }
-            let answer = answer.await.map_err(|_| self.unknown())?;
-            match answer {
-                Err(problem) if problem.code == Code::Busy => {
-                    let room = async {
-                        tokio::select! { changed = changed.changed() => changed, freed = freed.changed() => freed }
-                    };
-                    if !matches!(tokio::time::timeout_at(deadline, room).await, Ok(Ok(()))) {
-                        return Err(problem);
-                    }
-                }
-                answer => return answer,
-            }
-        }
+    /// Runs a function on the locked state.
+    pub fn with_state<T>(&self, run: impl FnOnce(&mut ShardState) -> T) -> T {
+        run(&mut self.state.lock())
     }
 
     /// What is stored of a partition.
-    pub fn stored(&self, source: &SourceName, partition: i32) -> Stored {
+    pub fn stored(&self, source: &SourceName, partition: i32) -> StoredRange {
         summary::stored(&self.state.lock().rows, source, partition)
     }
 
-    /// Waits until everything through these positions was taken in: every question that begins then sees it.
-    pub async fn covered(&self, at_least: &PositionVector, deadline: Instant) -> Result<(), Problem> {
-        let mut changed = self.changed.subscribe();
-        loop {
-            changed.borrow_and_update();
-            if let Some(reason) = self.failure() {
-                return Err(self.opens_again(reason));
-            }
-            if self.state.lock().positions().covers(at_least) {
-                return Ok(());
-            }
-            if tokio::time::timeout_at(deadline.into(), changed.changed())
-                .await
-                .is_err()
-            {
-                return Err(self.too_late(at_least));
-            }
-        }
-    }
-
-    /// A moment in which everything is that was acknowledged before the call, and everything through `at_least`.
-    pub async fn moment(
-        self: &Arc<Self>,
-        at_least: &PositionVector,
-        deadline: Instant,
-    ) -> Result<Arc<Moment>, Problem> {
-        let mut changed = self.changed.subscribe();
-        let wanted = self.state.lock().sequence;
-        loop {
-            changed.borrow_and_update();
-            if let Some(reason) = self.failure() {
-                return Err(self.opens_again(reason));
-            }
-            if let Some(moment) = self.ready(wanted, at_least) {
-                return Ok(moment);
-            }
-            let waited = tokio::time::timeout_at(deadline.into(), changed.changed()).await;
-            if waited.is_err() {
-                return Err(self.too_late(at_least));
-            }
-        }
-    }
-
-    /// The moment, if it is there without a build; else a build is asked for.
-    fn ready(self: &Arc<Self>, wanted: u64, at_least: &PositionVector) -> Option<Arc<Moment>> {
-        let mut state = self.state.lock();
-        if !state.positions().covers(at_least) {
-            return None;
-        }
-        if state.tail.documents() <= self.options.scan_tail_documents_max || state.unindexable {
-            return Some(state.moment());
-        }
-        let published = state
-            .published()
-            .filter(|moment| moment.sequence >= wanted && moment.view.positions.covers(at_least));
-        if published.is_none() {
-            let pause = state.built_at.map_or(Duration::ZERO, |at| {
-                self.options.publish_pause.saturating_sub(at.elapsed())
-            });
-            drop(state);
-            self.work.schedule(Task::Publish, self, Instant::now() + pause);
-        }
-        published
-    }
-
-    fn opens_again(&self, reason: &str) -> Problem {
-        Problem::new(Code::Unavailable, format!("shard {} opens again: {reason}", self.id))
-            .hint("try again a little later")
-    }
-
-    fn too_late(&self, at_least: &PositionVector) -> Problem {
-        let positions = self.state.lock().positions();
-        if positions.covers(at_least) {
-            return Problem::new(
-                Code::Timeout,
-                format!("shard {} could not index what came in before the deadline", self.id),
-            )
-            .hint("allow more time");
-        }
-        Problem::new(
-            Code::Timeout,
-            format!("shard {} lacks {}", self.id, positions.lacking(at_least)),
-        )
-        .hint("the source may be behind or stopped: select * from rachis.sources; or allow more time")
-    }
-
     /// Makes a stored change visible.
-    fn apply(self: &Arc<Self>, change: Change) {
+    fn apply(self: &Arc<Self>, change: StateChange) {
         let mut state = self.state.lock();
-        let removes = !change.gone.is_empty();
+        let removes = !change.deleted.is_empty();
         state.apply(change, now_ms());
-        let publish = self.publish_at(&state);
-        let hollow = removes
+        let index_at = self.index_tail_at(&state);
+        let merge = removes
             && state
                 .segments
                 .iter()
-                .any(|indexed| indexed.on_disk && indexed.is_hollow());
+                .any(|entry| entry.on_disk && entry.is_mostly_deleted());
         drop(state);
-        self.changed.send_modify(|count| *count += 1);
-        if let Some(at) = publish {
-            self.work.schedule(Task::Publish, self, at);
+        self.notify_waiters();
+        if let Some(at) = index_at {
+            self.scheduler.schedule(Task::IndexTail, self, at);
         }
-        if hollow {
-            self.work.schedule(Task::Compact, self, Instant::now());
+        if merge {
+            self.scheduler.schedule(Task::Merge, self, Instant::now());
         }
     }
 
-    /// When the tail is published unasked.
-    fn publish_at(&self, state: &State) -> Option<Instant> {
+    /// When to index the tail, even if no query needs it.
+    fn index_tail_at(&self, state: &ShardState) -> Option<Instant> {
         let options = &self.options;
         let full = state.tail.documents() >= options.publish_documents || state.tail.bytes() >= options.publish_bytes;
         match state.waiting_since {
@@ -428,31 +320,35 @@ impl Shard {
         }
     }
 
-    /// Why nothing more can be taken now, on top of so many documents and bytes.
-    fn full(&self, (documents, bytes): (usize, usize)) -> Option<String> {
-        if let Some(reason) = self.crew.disk.full() {
+    /// Why the shard cannot accept more now, given the documents and bytes of the current group.
+    fn busy_reason(&self, (documents, bytes): (usize, usize)) -> Option<String> {
+        if let Some(reason) = self.services.disk.full() {
             return Some(reason);
         }
         if self.store.is_read_only() {
             return Some(format!(
-                "there was no room on the disk when shard {} was opened, so it only answers until there is some",
+                "the disk was full when shard {} was opened; it is read-only until there is space",
                 self.id
             ));
         }
         let state = self.state.lock();
         let options = &self.options;
-        let (waiting, weight) = (state.tail.documents() + documents, state.tail.bytes() + bytes);
+        let (waiting, waiting_bytes) = (state.tail.documents() + documents, state.tail.bytes() + bytes);
         let (_, in_memory) = state.in_memory();
-        if waiting >= options.tail_documents_max || weight >= options.tail_bytes_max {
-            return Some(format!("{waiting} documents ({weight} bytes) wait to be indexed"));
+        if waiting >= options.tail_documents_max || waiting_bytes >= options.tail_bytes_max {
+            return Some(format!(
+                "{waiting} documents ({waiting_bytes} bytes) are waiting to be indexed"
+            ));
         }
         if in_memory >= options.memory_bytes_max {
-            return Some(format!("{in_memory} bytes of documents wait for their split"));
+            return Some(format!(
+                "{in_memory} bytes of documents are waiting to be written to a split"
+            ));
         }
-        let (own, budget) = (state.held_bytes(), &self.crew.budget);
+        let (own, budget) = (state.reserved_bytes(), &self.services.budget);
         budget.is_full(own, bytes).then(|| {
             format!(
-                "{} bytes of all shards of this node wait for their splits",
+                "{} bytes of documents in all shards of this node are waiting to be written to splits",
                 budget.bytes()
             )
         })
@@ -460,37 +356,31 @@ impl Shard {
 
     fn schedule_all(self: &Arc<Self>) {
         let now = Instant::now();
-        let publish = self.publish_at(&self.state.lock());
-        if let Some(at) = publish {
-            self.work.schedule(Task::Publish, self, at);
+        let index_at = self.index_tail_at(&self.state.lock());
+        if let Some(at) = index_at {
+            self.scheduler.schedule(Task::IndexTail, self, at);
         }
-        self.work.schedule(Task::Split, self, now);
-        self.work.schedule(Task::Compact, self, now);
-    }
-
-    fn closed(&self) -> Problem {
-        Problem::new(Code::Unavailable, format!("shard {} is closed", self.id)).hint("try again a little later")
-    }
-
-    fn unknown(&self) -> Problem {
-        Problem::new(
-            Code::UnknownOutcome,
-            format!("shard {} closed before it answered", self.id),
-        )
-        .hint("send it again with the same Idempotency-Key")
+        self.scheduler.schedule(Task::Split, self, now);
+        self.scheduler.schedule(Task::Merge, self, now);
     }
 }
 
-/// The rows of a shard; where there is no room on the disk, first without the ballast, then read-only.
-fn open_store(id: ShardId, folder: &Path, crew: &Crew) -> Result<Store, Error> {
-    let opened = match Store::open(id, folder, crew.tables_open_max) {
-        Err(full) if full.is_no_room() && crew.disk.drop_ballast() => Store::open(id, folder, crew.tables_open_max),
+/// Opens the store of a shard. If the disk is full, deletes the ballast and tries again, then opens it read-only.
+fn open_store(id: ShardId, folder: &Path, services: &ShardServices) -> Result<Store, Error> {
+    let opened = match Store::open(id, folder, services.tables_open_max) {
+        Err(full) if full.is_no_room() && services.disk.drop_ballast() => {
+            Store::open(id, folder, services.tables_open_max)
+        }
         opened => opened,
     };
     match opened {
         Err(full) if full.is_no_room() => {
-            tracing::error!(shard = %id, error = %full, "no room to open the shard: it is opened read-only, and again when there is room");
-            Store::open_read_only(id, folder, crew.tables_open_max)
+            tracing::error!(
+                shard = %id,
+                error = %full,
+                "the disk is full: the shard is read-only until there is space"
+            );
+            Store::open_read_only(id, folder, services.tables_open_max)
                 .map_err(|failure| if failure.is_no_room() { failure } else { full })
         }
         opened => opened,

@@ -1,9 +1,9 @@
-//! What is on disk -> the state in memory, however the last process ended.
+//! Recovery: builds the state in memory from what is on disk, no matter how the last process ended.
 //!
-//! - Files that the manifest does not name are removed.
-//! - Splits it names are opened; one that is missing or broken is built again from the rows.
-//! - Gone rows mark their documents; those of documents that are in no split are removed with them.
-//! - Documents above the last split go into the tail, to be indexed again.
+//! - Removes files that the manifest does not name.
+//! - Opens the splits that the manifest names; rebuilds a missing or damaged one from the rows.
+//! - Applies delete markers; removes a marker together with its document if the document is in no split.
+//! - Adds documents above the last split to the tail, to be indexed again.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -16,19 +16,20 @@ use proto::{Address, Code, Problem};
 use tracing::{info, warn};
 
 use super::{
-    rebuild::{SWEPT_ROWS_MAX, remove_rows},
-    state::{Indexed, State, merge_kinds},
+    state::{LiveSegment, ShardState, merge_kinds},
+    sweep::{SWEPT_ROWS_MAX, remove_rows},
 };
 use crate::{
     error::Error,
     split::Segment,
     store::{
-        Family, Kind, ManifestRow, Partition, PartitionRow, RowKey, Store, Unwritten, WriteBatch, manifest::file_name,
+        Family, ManifestRow, Partition, PartitionRow, RowKey, RowKind, Store, WriteBatch, WriteError,
+        manifest::file_name,
     },
 };
 
-/// The state of a shard whose store has just been opened.
-pub fn recover(store: &Arc<Store>, splits: &Path) -> Result<State, Error> {
+/// Recovers the state of a shard whose store has just been opened.
+pub fn recover(store: &Arc<Store>, splits: &Path) -> Result<ShardState, Error> {
     let file_error = |source| Error::File {
         path: splits.to_owned(),
         source,
@@ -37,11 +38,11 @@ pub fn recover(store: &Arc<Store>, splits: &Path) -> Result<State, Error> {
     let manifest = store.manifest()?;
     remove_unnamed(splits, &manifest).map_err(file_error)?;
     let rows = store.partitions()?;
-    let mut state = State::new(store.clone(), rows.clone(), load_paths(store, &rows)?);
+    let mut state = ShardState::new(store.clone(), rows.clone(), load_paths(store, &rows)?);
     state.next_id = manifest.keys().max().map_or(1, |id| id + 1);
     let mut cleanup = WriteBatch::default();
     let mut named: Vec<(u64, ManifestRow)> = manifest.into_iter().collect();
-    named.sort_by_key(|(_, row)| row.place);
+    named.sort_by_key(|(_, row)| row.order);
     for (id, row) in named {
         for (partition, (_, through)) in &row.ranges {
             let covered = state.covered.entry(partition.clone()).or_insert(*through);
@@ -50,12 +51,12 @@ pub fn recover(store: &Arc<Store>, splits: &Path) -> Result<State, Error> {
         match open_split(store, splits, id, &row)? {
             Some(segment) => state
                 .segments
-                .push(mark_gone(store, indexed(id, row, segment), &mut cleanup)?),
+                .push(mark_deleted(store, live_segment(id, row, segment), &mut cleanup)?),
             None if crate::fault::on("manifest-before-files") => (),
             None => store.delete(
                 &mut cleanup,
                 Family::Meta,
-                &RowKey::new(Kind::Manifest).signed(id.cast_signed()).bytes(),
+                &RowKey::new(RowKind::Manifest).signed(id.cast_signed()).bytes(),
             ),
         }
     }
@@ -67,7 +68,7 @@ pub fn recover(store: &Arc<Store>, splits: &Path) -> Result<State, Error> {
     Ok(state)
 }
 
-/// Removes files that no manifest row names: builds that did not come to an end, and splits that were replaced.
+/// Removes files that no manifest row names: unfinished builds and replaced splits.
 fn remove_unnamed(splits: &Path, manifest: &BTreeMap<u64, ManifestRow>) -> std::io::Result<()> {
     let named: HashSet<String> = manifest.keys().map(|id| file_name(*id)).collect();
     for entry in std::fs::read_dir(splits)? {
@@ -75,7 +76,7 @@ fn remove_unnamed(splits: &Path, manifest: &BTreeMap<u64, ManifestRow>) -> std::
         if named.contains(entry.file_name().to_string_lossy().as_ref()) {
             continue;
         }
-        info!(file = %entry.path().display(), "removing what no manifest row names");
+        info!(file = %entry.path().display(), "removing a file that the manifest does not list");
         let removed = if entry.file_type()?.is_dir() {
             std::fs::remove_dir_all(entry.path())
         } else {
@@ -95,27 +96,27 @@ fn load_paths(store: &Store, rows: &BTreeMap<Partition, PartitionRow>) -> Result
     Ok(paths)
 }
 
-fn indexed(id: u64, row: ManifestRow, segment: Segment) -> Indexed {
+fn live_segment(id: u64, row: ManifestRow, segment: Segment) -> LiveSegment {
     let ManifestRow {
         ranges,
-        place,
+        order,
         generation,
         raw_bytes,
         ..
     } = row;
-    Indexed {
+    LiveSegment {
         id,
-        place,
+        order,
         on_disk: true,
         generation,
         ranges,
         raw_bytes,
         segment: Arc::new(segment),
-        gone: Arc::default(),
+        deleted: Arc::default(),
     }
 }
 
-/// Opens a split or builds it again; none, where nothing of it lives any more.
+/// Opens a split, or rebuilds it; none if it has no live document left.
 fn open_split(store: &Store, splits: &Path, id: u64, row: &ManifestRow) -> Result<Option<Segment>, Error> {
     let path = splits.join(file_name(id));
     if crate::fault::on("manifest-before-files") && !path.exists() {
@@ -129,40 +130,42 @@ fn open_split(store: &Store, splits: &Path, id: u64, row: &ManifestRow) -> Resul
         Ok(segment) => return Ok(Some(segment)),
         Err(reason) => reason,
     };
-    warn!(shard = %store.shard(), split = id, error = %reason, "a split does not open and is built again from its documents");
+    warn!(shard = %store.shard(), split = id, error = %reason, "could not open a split; rebuilding it");
     if path.exists() {
         std::fs::remove_file(&path).map_err(|source| Error::File {
             path: path.clone(),
             source,
         })?;
     }
-    let mut gone = HashSet::new();
+    let mut deleted = HashSet::new();
     for (partition, (after, through)) in &row.ranges {
-        for address in store.gone(partition, *after, *through) {
-            gone.insert(address?);
+        for address in store.deleted(partition, *after, *through) {
+            deleted.insert(address?);
         }
     }
     let rows = row
         .ranges
         .iter()
         .flat_map(|(partition, (after, through))| store.documents(partition, *after, *through));
-    let lives = |row: &Result<_, Error>| {
+    let is_live = |row: &Result<_, Error>| {
         row.as_ref().map_or(true, |document: &crate::document::Document| {
-            !gone.contains(&document.address)
+            !deleted.contains(&document.address)
         })
     };
-    let mut live = rows.filter(lives).map(|row| row.map(Arc::new)).peekable();
+    let mut live = rows.filter(is_live).map(|row| row.map(Arc::new)).peekable();
     if live.peek().is_none() {
         return Ok(None);
     }
     Segment::to_file(&mut live, &path).map(Some)
 }
 
-fn mark_gone(store: &Store, mut indexed: Indexed, cleanup: &mut WriteBatch) -> Result<Indexed, Error> {
-    for (partition, (after, through)) in indexed.ranges.clone() {
-        for address in store.gone(&partition, after, through) {
+/// Applies the delete markers in the ranges of a segment. Markers of documents that are not in the segment are added to
+/// the cleanup.
+fn mark_deleted(store: &Store, mut entry: LiveSegment, cleanup: &mut WriteBatch) -> Result<LiveSegment, Error> {
+    for (partition, (after, through)) in entry.ranges.clone() {
+        for address in store.deleted(&partition, after, through) {
             let address: Address = address?;
-            if !indexed.mark_gone(&address) {
+            if !entry.mark_deleted(&address) {
                 remove_rows(store, cleanup, &address);
                 if cleanup.len() >= SWEPT_ROWS_MAX {
                     commit(store, std::mem::take(cleanup))?;
@@ -170,16 +173,16 @@ fn mark_gone(store: &Store, mut indexed: Indexed, cleanup: &mut WriteBatch) -> R
             }
         }
     }
-    Ok(indexed)
+    Ok(entry)
 }
 
-fn load_tail(store: &Store, state: &mut State, rows: &BTreeMap<Partition, PartitionRow>) -> Result<(), Error> {
+fn load_tail(store: &Store, state: &mut ShardState, rows: &BTreeMap<Partition, PartitionRow>) -> Result<(), Error> {
     for (partition, row) in rows {
         let after = state.covered.get(partition).copied().unwrap_or(-1);
-        let gone: HashSet<Address> = store.gone(partition, after, row.offset).collect::<Result<_, _>>()?;
+        let deleted: HashSet<Address> = store.deleted(partition, after, row.offset).collect::<Result<_, _>>()?;
         for document in store.documents(partition, after, row.offset) {
             let document = document?;
-            if !gone.contains(&document.address) {
+            if !deleted.contains(&document.address) {
                 state.tail.push(Arc::new(document));
             }
         }
@@ -189,18 +192,20 @@ fn load_tail(store: &Store, state: &mut State, rows: &BTreeMap<Partition, Partit
 }
 
 fn commit(store: &Store, batch: WriteBatch) -> Result<(), Error> {
-    // What it removes is removed at the next opening, too.
+    // A read-only store can skip this: the next opening repeats the cleanup.
     if batch.is_empty() || store.is_read_only() {
         return Ok(());
     }
     match store.commit_synced(batch) {
         Ok(()) => Ok(()),
-        Err(Unwritten::Failed(source)) => Err(Error::Storage {
+        Err(WriteError::Failed(source)) => Err(Error::Storage {
             shard: store.shard(),
             source,
         }),
-        Err(Unwritten::Stalled) => {
-            Err(Problem::new(Code::Busy, format!("shard {}: the store stalls", store.shard())).into())
-        }
+        Err(WriteError::Stalled) => Err(Problem::new(
+            Code::Busy,
+            format!("shard {}: the store is stalling writes", store.shard()),
+        )
+        .into()),
     }
 }

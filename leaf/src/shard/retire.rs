@@ -1,64 +1,67 @@
-//! Closing a shard that nobody uses.
+//! Closes a shard that is no longer used.
 //!
-//! - Only who has the last handle of the shard closes it, and handles are counted: so no job waits or is written, no
-//!   build runs, and nobody waits for a position. Whoever asks for the shard meanwhile waits until it is closed
-//!   (`leaf/shards.rs`), and opens it anew.
-//! - While a query holds a view, an idle shard stays open. Views do not keep a failed shard open: `let_go` closes its
-//!   store under them.
-//! - What is in no split yet is in rows, and goes into the tail when the shard opens. Where that is more than a
-//!   question would read without an index, it goes to disk as a split first.
-//! - A split that was found to be damaged is built again first: once it is closed nobody knows of it.
-//! - The rows are flushed first: a shard that closed in order opens without a log to read. Where they could not be,
-//!   there is no summary, and the next opening reads the log.
-//! - One that was opened without room on the disk writes nothing: it is closed as it is, and only where another shard
-//!   needs its place.
+//! - Only the owner of the last handle closes the shard, and handles are counted. So no job is waiting or being
+//!   written, no build is running, and no caller is waiting for a position. A request for the shard in the meantime
+//!   waits until it is closed (`leaf/shards.rs`) and reopens it.
+//! - An idle shard stays open while a query holds a read view. A failed shard does not: `close_store` closes its store
+//!   under the views.
+//! - Data in no split yet is stored as rows and becomes the tail when the shard opens. If there is more of it than a
+//!   query would scan without an index, it is first written to a split.
+//! - A split known to be damaged is rebuilt first, because the knowledge of the damage is lost on closing.
+//! - The memtables are flushed first, so that a cleanly closed shard opens without replaying a log. If the flush fails,
+//!   no summary is written, and the next opening replays the log.
+//! - A read-only shard, opened on a full disk, writes nothing: it closes as it is, and only when another shard needs
+//!   its slot.
 
 use std::sync::Arc;
 
 use tracing::{debug, warn};
 
-use super::{STORE_FOLDER, Shard, rebuild, summary::Summary};
+use super::{STORE_FOLDER, Shard, summary::Summary, sweep::sweep};
 
-/// So many bytes in no split do not keep a shard open.
+/// A shard with more bytes in no split must write a split before it closes.
 const UNSPLIT_BYTES_MAX: usize = 1 << 20;
 
 impl Shard {
-    /// Whether it could be closed: nobody has it but its place and who asks, nothing waits, no view is held. What has
-    /// to go to disk first is sent there.
+    /// Whether the shard can be closed: only its slot and the caller have a handle, no job waits, and no view is held.
+    /// Otherwise starts what has to be written to disk first.
     pub fn can_retire(self: &Arc<Self>) -> bool {
         if Arc::strong_count(self) > 2 || self.is_used() {
             return false;
         }
-        let (documents, bytes) = self.look(|state| state.unsplit());
-        let little = documents <= self.options.scan_tail_documents_max && bytes <= UNSPLIT_BYTES_MAX;
+        let (documents, bytes) = self.with_state(|state| state.unsplit());
+        let small = documents <= self.options.scan_tail_documents_max && bytes <= UNSPLIT_BYTES_MAX;
         if self.store.is_read_only() || self.failure().is_some() {
             return true;
         }
-        if !little {
-            self.split_now();
+        if !small {
+            self.request_split();
         }
-        little && !self.mend()
+        small && !self.rebuild_damaged_splits()
     }
 
-    /// Whether a job waits, a view is held, or a segment that was replaced.
+    /// Whether a job waits, a view is held, or replaced segments are still referenced.
     fn is_used(&self) -> bool {
-        // First, for they hold what is to be swept.
-        self.look(|state| state.forget_moments());
-        if let Err(error) = rebuild::sweep(self) {
-            warn!(shard = %self.id, %error, "what is not needed any more stays for now");
+        // First, because cached views keep replaced segments alive.
+        self.with_state(|state| state.drop_cached_views());
+        if let Err(error) = sweep(self) {
+            warn!(shard = %self.id, %error, "could not remove obsolete segments; this will be retried");
         }
-        self.has_jobs() || self.look(|state| state.has_views()) || self.has_readers() || !self.graves.lock().is_empty()
+        self.has_jobs()
+            || self.with_state(|state| state.has_views())
+            || self.has_readers()
+            || !self.obsolete.lock().is_empty()
     }
 
-    /// Whether somebody reads in its store: one handle is the shard's, and one its state's.
+    /// Whether the store has readers: one handle belongs to the shard, and one to its state.
     fn has_readers(&self) -> bool {
         Arc::strong_count(&self.store) > 2
     }
 
-    /// Closes the store of a shard that failed, if this is its last handle and nobody reads in its store; else gives it
-    /// back. What is under way ends soon; views that are held end here.
-    pub fn let_go(self: Arc<Self>) -> Result<(), Arc<Self>> {
-        self.look(|state| state.close());
+    /// Closes the store of a failed shard if this is the last handle and the store has no readers; otherwise returns
+    /// the handle. Running operations end soon; read views lose their store here.
+    pub fn close_store(self: Arc<Self>) -> Result<(), Arc<Self>> {
+        self.with_state(|state| state.close());
         let shard = Arc::try_unwrap(self)?;
         match Arc::strong_count(&shard.store) {
             1 => Ok(()),
@@ -66,28 +69,28 @@ impl Shard {
         }
     }
 
-    /// Closes the shard, if this is its last handle and no view of it is held; else gives it back. Only the last handle
-    /// can tell for sure.
+    /// Closes the shard if this is the last handle and no view of it is held; otherwise returns the handle. Only the
+    /// last handle can decide this reliably.
     pub fn retire(self: Arc<Self>) -> Result<(), Arc<Self>> {
         let shard = Arc::try_unwrap(self)?;
         if shard.is_used() {
             let shard = Arc::new(shard);
-            // What was asked for was asked for by the handle that is no more.
+            // Tasks were scheduled with weak references to the handle that was just unwrapped.
             shard.schedule_all();
             return Err(shard);
         }
-        shard.end();
+        shard.close_idle();
         Ok(())
     }
 
-    /// Closes the store, and leaves a summary. One that has failed is left as it is: nobody knows what it holds until
-    /// it is opened again. So is one that takes nothing, with the summary that was there when it opened.
-    fn end(self) {
+    /// Closes the store and writes a summary. A failed shard is left as it is, because its content is unknown until it
+    /// is reopened. So is a read-only shard, with the summary that existed when it opened.
+    fn close_idle(self) {
         if self.failed.get().is_some() || self.store.is_read_only() {
             return;
         }
         if let Err(failure) = self.store.flush() {
-            warn!(shard = %self.id, error = %failure, "rows in memory could not be flushed; the log has them");
+            warn!(shard = %self.id, error = %failure, "could not flush memtables; the rows are in the write-ahead log");
             self.sync();
             return;
         }
@@ -98,9 +101,9 @@ impl Shard {
             .map_err(|failure| failure.to_string())
             .and_then(|summary| summary.write(&rows).map_err(|failure| failure.to_string()));
         match written {
-            Ok(()) => debug!(shard = %id, "shard closed, for nobody uses it"),
+            Ok(()) => debug!(shard = %id, "idle shard closed"),
             Err(error) => {
-                warn!(shard = %id, error, "there is no summary of a closed shard: it is opened when something is asked about it")
+                warn!(shard = %id, error, "could not write the summary of a shard; status requests will open it")
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What a shard knows in memory: segments, tail, positions. One lock; every change is one moment, and a view is one
-//! moment.
+//! The in-memory state of a shard: segments, tail, positions. One lock protects it; every change is atomic, and a read
+//! view is a consistent copy.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -8,41 +8,42 @@ use proto::{Address, PositionVector, ingest::ShardId, limits::PATHS_MAX};
 use roaring::RoaringBitmap;
 
 use super::{
-    budget::{Budget, Held},
-    tail::{Tail, Taken},
+    budget::{MemoryBudget, Reservation},
+    tail::{Tail, TailSnapshot},
 };
 use crate::{
     document::Document,
     split::Segment,
-    store::{Partition, PartitionRow, Ranges, Shared, Store},
-    view::{Documents, SegmentView, View},
+    store::{Partition, PartitionRow, Ranges, SharedStore, Store},
+    view::{Documents, ReadView, SegmentView},
 };
 
-/// A segment with what the shard knows of it.
+/// A live segment with its metadata.
 #[derive(Clone)]
-pub struct Indexed {
-    /// Names it within the shard; file name and manifest key of a split on disk.
+pub struct LiveSegment {
+    /// Its id within the shard; file name and manifest key of a split on disk.
     pub id: u64,
-    /// Where it stands among the others, the oldest first.
-    pub place: u64,
-    /// Whether it is a file with a manifest row.
+    /// Its rank among the segments, oldest first.
+    pub order: u64,
+    /// Whether it is a split on disk, with a manifest row.
     pub on_disk: bool,
-    /// How many rebuilds made it.
+    /// Merge level: 0 if built from micro-splits, one more than its inputs after a merge. A rebuild keeps it. A
+    /// micro-split has 0.
     pub generation: u32,
-    /// Which records it covers.
+    /// The records it covers.
     pub ranges: Ranges,
-    /// Raw bytes of its documents, about.
+    /// Approximate raw size of its documents in bytes.
     pub raw_bytes: u64,
     /// The index.
     pub segment: Arc<Segment>,
-    /// Its documents that are gone.
-    pub gone: Arc<RoaringBitmap>,
+    /// The document numbers of its deleted documents.
+    pub deleted: Arc<RoaringBitmap>,
 }
 
-impl Indexed {
-    /// Whether more than half of it is gone.
-    pub fn is_hollow(&self) -> bool {
-        self.gone.len() * 2 > u64::from(self.segment.documents())
+impl LiveSegment {
+    /// Whether more than half of its documents are deleted.
+    pub fn is_mostly_deleted(&self) -> bool {
+        self.deleted.len() * 2 > u64::from(self.segment.documents())
     }
 
     /// Whether it covers the record of an address.
@@ -52,82 +53,82 @@ impl Indexed {
             .is_some_and(|(after, through)| address.offset > *after && address.offset <= *through)
     }
 
-    /// Notes that a document is gone, if it is here.
-    pub fn mark_gone(&mut self, address: &Address) -> bool {
+    /// Marks a document as deleted. False if it is not in this segment, or already deleted.
+    pub fn mark_deleted(&mut self, address: &Address) -> bool {
         let found = self.segment.find(address);
-        found.is_some_and(|number| Arc::make_mut(&mut self.gone).insert(number))
+        found.is_some_and(|number| Arc::make_mut(&mut self.deleted).insert(number))
     }
 }
 
-/// A view, and how fresh it is.
-pub struct Moment {
+/// A read view with its freshness.
+pub struct FreshView {
     /// The view.
-    pub view: View,
-    /// How many changes of the shard it holds.
+    pub view: ReadView,
+    /// The number of changes of the shard it contains.
     pub sequence: u64,
-    /// Milliseconds between the newest document's ingest and its visibility.
+    /// Milliseconds from the ingest of the newest document to its visibility.
     pub freshness_ms: u64,
 }
 
-/// What the writer adds in one change.
+/// The effect of one group of the writer.
 #[derive(Default)]
-pub struct Change {
-    /// Partitions as they are now.
+pub struct StateChange {
+    /// The new rows of changed partitions.
     pub rows: BTreeMap<Partition, PartitionRow>,
     /// New documents, ascending within their partitions.
     pub documents: Vec<Arc<Document>>,
-    /// Documents that are gone, new ones among them.
-    pub gone: Vec<Address>,
-    /// New kinds.
+    /// Deleted documents, which may include new ones.
+    pub deleted: Vec<Address>,
+    /// New kinds by path.
     pub kinds: Vec<(Path, Kinds)>,
-    /// There are more paths than are remembered.
+    /// Whether the path limit was exceeded.
     pub overflow: bool,
 }
 
-/// What is in memory.
-pub struct State {
+/// The in-memory state of a shard.
+pub struct ShardState {
     shard: ShardId,
-    /// As views have them.
-    documents: Arc<Shared>,
-    /// Partitions as they are stored.
+    /// The store as shared with read views.
+    documents: Arc<SharedStore>,
+    /// The stored rows of all partitions.
     pub rows: BTreeMap<Partition, PartitionRow>,
-    /// Oldest first; those on disk before those in memory.
-    pub segments: Vec<Indexed>,
-    /// In no segment yet.
+    /// Live segments, oldest first; those on disk before those in memory.
+    pub segments: Vec<LiveSegment>,
+    /// The documents that are in no segment yet.
     pub tail: Tail,
-    /// Through which offset segments cover each partition.
+    /// The last offset of each partition that segments cover.
     pub covered: BTreeMap<Partition, i64>,
-    /// The next id of a segment.
+    /// The next segment id.
     pub next_id: u64,
-    /// Changes so far.
+    /// The number of changes so far.
     pub sequence: u64,
-    /// When the last change came.
+    /// When the last change was applied.
     pub changed_at: Instant,
-    /// When the oldest document of the tail came.
+    /// When the oldest document of the tail was added.
     pub waiting_since: Option<Instant>,
-    /// When the last build for the tail began.
+    /// When the last build of the tail began.
     pub built_at: Option<Instant>,
-    /// The indexer cannot build; views hold the whole tail, however long.
+    /// Whether the last build of the tail failed; then read views contain the whole tail, however long.
     pub unindexable: bool,
     paths: Arc<PathKinds>,
     newest_ms: i64,
     freshness_ms: u64,
-    now: Option<Arc<Moment>>,
-    published: Option<Arc<Moment>>,
-    held: Option<Held>,
+    current: Option<Arc<FreshView>>,
+    last_indexed: Option<Arc<FreshView>>,
+    reservation: Option<Reservation>,
 }
 
-/// What a build for the tail began with.
-pub struct Begun {
-    /// The documents.
-    pub taken: Taken,
+/// The input of a running build of the tail.
+pub struct BuildInFlight {
+    /// The documents to index.
+    pub snapshot: TailSnapshot,
     ranges: Ranges,
-    /// The moment, without its tail.
-    before: Moment,
+    /// The read view when the build began, without the tail.
+    before: FreshView,
 }
 
-impl State {
-    /// Of a shard with nothing in memory.
+impl ShardState {
+    /// The state of a shard without segments and tail.
     pub fn new(store: Arc<Store>, rows: BTreeMap<Partition, PartitionRow>, paths: PathKinds) -> Self {
         let newest_ms = rows
             .values()
@@ -136,7 +137,7 @@ impl State {
             .unwrap_or_default();
         Self {
             shard: store.shard(),
-            documents: Shared::new(store),
+            documents: SharedStore::new(store),
             rows,
             segments: Vec::new(),
             tail: Tail::default(),
@@ -150,36 +151,36 @@ impl State {
             paths: Arc::new(paths),
             newest_ms,
             freshness_ms: 0,
-            now: None,
-            published: None,
-            held: None,
+            current: None,
+            last_indexed: None,
+            reservation: None,
         }
     }
 
-    /// From now on, what it holds in memory counts against a budget.
-    pub fn count_against(&mut self, budget: &Arc<Budget>) {
-        self.held = Some(Held::new(budget.clone()));
-        self.count();
+    /// From now on, counts the memory of the shard against a budget.
+    pub fn count_against(&mut self, budget: &Arc<MemoryBudget>) {
+        self.reservation = Some(Reservation::new(budget.clone()));
+        self.update_reservation();
     }
 
-    /// Bytes of the tail and of micro-splits, as they were counted last.
-    pub fn held_bytes(&self) -> usize {
-        self.held.as_ref().map_or(0, Held::bytes)
+    /// Bytes of the tail and the micro-splits when they were last counted.
+    pub fn reserved_bytes(&self) -> usize {
+        self.reservation.as_ref().map_or(0, Reservation::bytes)
     }
 
-    fn count(&mut self) {
+    fn update_reservation(&mut self) {
         let segments = self
             .segments
             .iter()
-            .filter(|indexed| !indexed.on_disk)
-            .map(|indexed| indexed.segment.bytes());
+            .filter(|entry| !entry.on_disk)
+            .map(|entry| entry.segment.bytes());
         let bytes = self.tail.bytes() + usize::try_from(segments.sum::<u64>()).unwrap_or(usize::MAX);
-        if let Some(held) = &mut self.held {
-            held.update(bytes);
+        if let Some(reservation) = &mut self.reservation {
+            reservation.update(bytes);
         }
     }
 
-    /// Every record through it is in.
+    /// Every record through these positions is ingested.
     pub fn positions(&self) -> PositionVector {
         let mut positions = PositionVector::default();
         self.rows
@@ -193,9 +194,9 @@ impl State {
         self.paths.clone()
     }
 
-    /// Makes a change visible, all at once. `now_ms` is the time of day.
-    pub fn apply(&mut self, change: Change, now_ms: i64) {
-        self.now = None;
+    /// Applies a change atomically. `now_ms` is the wall-clock time.
+    pub fn apply(&mut self, change: StateChange, now_ms: i64) {
+        self.current = None;
         self.sequence += 1;
         self.changed_at = Instant::now();
         if !change.documents.is_empty() {
@@ -214,38 +215,38 @@ impl State {
             .documents
             .into_iter()
             .for_each(|document| self.tail.push(document));
-        change.gone.iter().for_each(|address| self.mark_gone(address));
+        change.deleted.iter().for_each(|address| self.mark_deleted(address));
         if !change.kinds.is_empty() || change.overflow {
             merge_kinds(Arc::make_mut(&mut self.paths), change.kinds, change.overflow);
         }
-        self.count();
+        self.update_reservation();
     }
 
-    fn mark_gone(&mut self, address: &Address) {
+    fn mark_deleted(&mut self, address: &Address) {
         if self.tail.remove(address) {
             return;
         }
-        if let Some(indexed) = self.segments.iter_mut().rev().find(|indexed| indexed.covers(address)) {
-            indexed.mark_gone(address);
+        if let Some(entry) = self.segments.iter_mut().rev().find(|entry| entry.covers(address)) {
+            entry.mark_deleted(address);
         }
     }
 
-    /// The view of this moment, the whole tail in it.
-    pub fn moment(&mut self) -> Arc<Moment> {
-        if let Some(now) = &self.now {
-            return now.clone();
+    /// The current read view, including the whole tail.
+    pub fn fresh_view(&mut self) -> Arc<FreshView> {
+        if let Some(current) = &self.current {
+            return current.clone();
         }
-        let now = Arc::new(self.moment_with(self.tail.live()));
-        self.now = Some(now.clone());
-        now
+        let current = Arc::new(self.fresh_view_with(self.tail.live()));
+        self.current = Some(current.clone());
+        current
     }
 
-    fn moment_with(&self, tail: Vec<Arc<Document>>) -> Moment {
-        let segments = self.segments.iter().map(|indexed| SegmentView {
-            segment: indexed.segment.clone(),
-            gone: indexed.gone.clone(),
+    fn fresh_view_with(&self, tail: Vec<Arc<Document>>) -> FreshView {
+        let segments = self.segments.iter().map(|entry| SegmentView {
+            segment: entry.segment.clone(),
+            deleted: entry.deleted.clone(),
         });
-        let view = View {
+        let view = ReadView {
             shard: self.shard,
             positions: self.positions(),
             paths: self.paths.clone(),
@@ -254,99 +255,99 @@ impl State {
             newest_ms: self.newest_ms,
             store: self.documents.clone() as Arc<dyn Documents>,
         };
-        Moment {
+        FreshView {
             view,
             sequence: self.sequence,
             freshness_ms: self.freshness_ms,
         }
     }
 
-    /// The last moment in which the whole tail was indexed.
-    pub fn published(&self) -> Option<Arc<Moment>> {
-        self.published.clone()
+    /// The read view of the last build, in which the whole tail of that time is indexed.
+    pub fn last_indexed(&self) -> Option<Arc<FreshView>> {
+        self.last_indexed.clone()
     }
 
-    /// Takes the tail for a build.
-    pub fn begin_build(&mut self) -> Begun {
+    /// Starts a build of the current tail.
+    pub fn begin_build(&mut self) -> BuildInFlight {
         let range = |(partition, row): (&Partition, &PartitionRow)| {
             let after = self.covered.get(partition).copied().unwrap_or(-1);
             (row.offset > after).then(|| (partition.clone(), (after, row.offset)))
         };
         let ranges = self.rows.iter().filter_map(range).collect();
         self.built_at = Some(Instant::now());
-        Begun {
-            taken: self.tail.take(),
+        BuildInFlight {
+            snapshot: self.tail.snapshot(),
             ranges,
-            before: self.moment_with(Vec::new()),
+            before: self.fresh_view_with(Vec::new()),
         }
     }
 
-    /// Puts in what was built (nothing, where no document was left), and keeps the moment at which the build began for
-    /// those who waited.
-    pub fn end_build(&mut self, begun: Begun, segment: Option<Arc<Segment>>) {
-        let Begun {
-            taken,
+    /// Adds the built segment (none if the tail had no live documents), and keeps the read view from the start of the
+    /// build for waiting requests.
+    pub fn end_build(&mut self, build: BuildInFlight, segment: Option<Arc<Segment>>) {
+        let BuildInFlight {
+            snapshot,
             ranges,
             mut before,
-        } = begun;
-        let gone = self.tail.settle(&taken);
-        // Where no document was left nothing is covered: the next segment covers these records too.
+        } = build;
+        let deleted = self.tail.remove_snapshot(&snapshot);
+        // Without a segment nothing is covered: the next segment covers these records, too.
         if let Some(segment) = segment {
             for (partition, (_, through)) in &ranges {
                 self.covered.insert(partition.clone(), *through);
             }
             before.view.segments.push(SegmentView {
                 segment: segment.clone(),
-                gone: Arc::default(),
+                deleted: Arc::default(),
             });
-            let raw_bytes = taken.documents.iter().map(|d| d.bytes.len() as u64).sum();
-            let id = self.draw_id();
-            let mut indexed = Indexed {
+            let raw_bytes = snapshot.documents.iter().map(|d| d.bytes.len() as u64).sum();
+            let id = self.allocate_id();
+            let mut entry = LiveSegment {
                 id,
-                place: id,
+                order: id,
                 on_disk: false,
                 generation: 0,
                 ranges,
                 raw_bytes,
                 segment,
-                gone: Arc::default(),
+                deleted: Arc::default(),
             };
-            for address in &gone {
-                indexed.mark_gone(address);
+            for address in &deleted {
+                entry.mark_deleted(address);
             }
-            self.segments.push(indexed);
+            self.segments.push(entry);
         }
         self.waiting_since = (self.tail.documents() > 0).then(Instant::now);
-        self.now = None;
+        self.current = None;
         self.unindexable = false;
-        self.published = Some(Arc::new(before));
-        self.count();
+        self.last_indexed = Some(Arc::new(before));
+        self.update_reservation();
     }
 
-    /// Puts one segment (or none, where nothing lives any more) in the place of neighbours, and answers these with
-    /// their state of this moment. What went away of them since `seen` goes away of the new one.
-    pub fn replace(&mut self, seen: &[Indexed], replacement: Option<Indexed>) -> Vec<Indexed> {
+    /// Replaces adjacent segments by one (or none if no live document is left), and returns the replaced segments in
+    /// their current state. Documents deleted in them since `seen` are marked as deleted in the new one.
+    pub fn replace(&mut self, seen: &[LiveSegment], replacement: Option<LiveSegment>) -> Vec<LiveSegment> {
         let at = self
             .segments
             .iter()
-            .position(|indexed| indexed.id == seen[0].id)
-            .expect("only one rebuild at a time removes a segment");
-        let old: Vec<Indexed> = self.segments.splice(at..at + seen.len(), None).collect();
+            .position(|entry| entry.id == seen[0].id)
+            .expect("only one build at a time removes a segment");
+        let old: Vec<LiveSegment> = self.segments.splice(at..at + seen.len(), None).collect();
         if let Some(mut new) = replacement {
             for (now, seen) in old.iter().zip(seen) {
-                for number in (&*now.gone - &*seen.gone).iter() {
-                    new.mark_gone(&now.segment.address(number));
+                for number in (&*now.deleted - &*seen.deleted).iter() {
+                    new.mark_deleted(&now.segment.address(number));
                 }
             }
             self.segments.insert(at, new);
         }
-        self.now = None;
-        self.published = None;
-        self.count();
+        self.current = None;
+        self.last_indexed = None;
+        self.update_reservation();
         old
     }
 
-    /// Documents that are in no split on disk, and their bytes.
+    /// The number of documents that are in no split on disk, and their bytes.
     pub fn unsplit(&self) -> (usize, usize) {
         let (documents, bytes) = self.in_memory();
         (
@@ -355,42 +356,42 @@ impl State {
         )
     }
 
-    /// Lets go of the views that are kept for the next question.
-    pub fn forget_moments(&mut self) {
-        self.now = None;
-        self.published = None;
+    /// Drops the read views that are cached for the next query.
+    pub fn drop_cached_views(&mut self) {
+        self.current = None;
+        self.last_indexed = None;
     }
 
-    /// Whether somebody holds a view.
+    /// Whether any read view is held.
     pub fn has_views(&self) -> bool {
         Arc::strong_count(&self.documents) > 1
     }
 
-    /// Lets go of the store: views that are held read no more documents.
+    /// Drops the store: read views that are still held can read no more documents.
     pub fn close(&mut self) {
-        self.forget_moments();
+        self.drop_cached_views();
         self.documents.close();
     }
 
-    /// A new id of a segment.
-    pub fn draw_id(&mut self) -> u64 {
+    /// Allocates a segment id.
+    pub fn allocate_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id - 1
     }
 
-    /// Documents in segments in memory, and their raw bytes.
+    /// The number of documents in micro-splits, and their raw bytes.
     pub fn in_memory(&self) -> (u64, u64) {
-        let memory = self.segments.iter().filter(|indexed| !indexed.on_disk);
-        memory.fold((0, 0), |(documents, bytes), indexed| {
+        let memory = self.segments.iter().filter(|entry| !entry.on_disk);
+        memory.fold((0, 0), |(documents, bytes), entry| {
             (
-                documents + u64::from(indexed.segment.documents()),
-                bytes + indexed.raw_bytes,
+                documents + u64::from(entry.segment.documents()),
+                bytes + entry.raw_bytes,
             )
         })
     }
 }
 
-/// The ranges from the first's beginning through the second's end.
+/// Extends ranges so that they also span `with`.
 pub fn extend(ranges: &mut Ranges, with: &Ranges) {
     for (partition, (after, through)) in with {
         let range = ranges.entry(partition.clone()).or_insert((*after, *through));

@@ -1,8 +1,8 @@
-//! Summary: what can be said of a shard that is closed. A file beside its rows, written when the shard closes in order
-//! and removed when it opens, before anything is written to it: so what it says is what the store holds.
+//! Summary: the status of a closed shard. A file beside its rows, written when the shard closes cleanly and removed
+//! when it opens, before the first write. So its content always matches the store.
 //!
-//! It is a convenience. Where it is missing, does not read back, or belongs to another state of the store, the shard is
-//! opened instead.
+//! It is an optimization. If it is missing, invalid, or belongs to another state of the store, the shard is opened
+//! instead.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,52 +14,52 @@ use std::{
 
 use plan::{
     Kinds, Path, PathKinds,
-    scan::{FieldStatus, ShardStatus, SplitStatus},
+    scan::{PathStatus, ShardStatus, SplitStatus},
 };
 use proto::{
     PositionVector, SourceName,
-    ingest::{Loss, Outcomes, ShardId, Stored},
+    ingest::{Loss, Outcomes, ShardId, StoredRange},
 };
 
-use super::{Shard, state::Indexed};
+use super::{Shard, state::LiveSegment};
 use crate::{
     error::Error,
     split::Segment,
     store::{
         Partition, PartitionRow,
-        codec::{Read, Reader, Unreadable, Writer},
+        codec::{DecodeError, DecodeResult, ValueReader, ValueWriter},
         loss,
     },
 };
 
 const VERSION: u8 = 1;
-const FILE: &str = "SUMMARY";
-/// The file by which RocksDB finds its manifest; another one after each opening.
+const FILE_NAME: &str = "SUMMARY";
+/// The file that names RocksDB's manifest. Its content changes with each opening.
 const CURRENT: &str = "CURRENT";
 
-/// What can be said of a shard without its store.
+/// The status of a shard, available without its store.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
-    /// Its partitions.
+    /// The rows of its partitions.
     pub rows: BTreeMap<Partition, PartitionRow>,
-    /// Records that are gone and were not taken in.
+    /// Records that were lost before they could be ingested.
     pub losses: Vec<Loss>,
-    /// Documents in no split on disk: they are indexed when the shard is opened.
+    /// The number of documents in no split on disk. They are indexed when the shard opens.
     pub tail: u64,
     /// Bytes of rows and splits.
     pub bytes: u64,
-    /// Its splits.
+    /// Its splits on disk.
     pub splits: Vec<SplitStatus>,
-    /// Its paths.
-    pub fields: Vec<FieldStatus>,
-    /// When the oldest of its dead letters was taken in.
+    /// Its paths, with kinds and how they are indexed.
+    pub fields: Vec<PathStatus>,
+    /// A lower bound of the ingest time of its oldest dead letter; none if it has none.
     pub oldest_dead_letter_ms: Option<i64>,
 }
 
 impl Summary {
-    /// Of an open shard in which nothing happens any more.
+    /// The summary of an open shard that is no longer used.
     pub fn of(shard: &Shard) -> Result<Self, Error> {
-        let (rows, segments, tail, paths) = shard.look(|state| {
+        let (rows, segments, tail, paths) = shard.with_state(|state| {
             (
                 state.rows.clone(),
                 state.segments.clone(),
@@ -67,14 +67,14 @@ impl Summary {
                 state.paths(),
             )
         });
-        let (unindexed, _) = shard.look(|state| state.unsplit());
+        let (unindexed, _) = shard.with_state(|state| state.unsplit());
         let on_disk: Vec<SplitStatus> = segments
             .iter()
-            .filter(|indexed| indexed.on_disk)
+            .filter(|entry| entry.on_disk)
             .map(split_status)
             .collect();
         let bytes = shard.store().bytes() + on_disk.iter().map(|split| split.bytes).sum::<u64>();
-        let mut segments: Vec<Arc<Segment>> = segments.into_iter().map(|indexed| indexed.segment).collect();
+        let mut segments: Vec<Arc<Segment>> = segments.into_iter().map(|entry| entry.segment).collect();
         if !tail.is_empty() {
             segments.push(Arc::new(Segment::in_memory(&tail)?));
         }
@@ -89,30 +89,30 @@ impl Summary {
         })
     }
 
-    /// As `rachis.shards` and `rachis.splits` show it.
+    /// The status for `rachis.shards` and `rachis.splits`.
     pub fn status(&self, shard: ShardId) -> ShardStatus {
         status(shard, &self.rows, self.splits.clone(), self.tail, self.bytes)
     }
 
     /// What is stored of a partition.
-    pub fn stored(&self, source: &SourceName, partition: i32) -> Stored {
+    pub fn stored(&self, source: &SourceName, partition: i32) -> StoredRange {
         stored(&self.rows, source, partition)
     }
 
-    /// Writes it into the folder of a store that is closed.
+    /// Writes the summary to the folder of a closed store.
     pub fn write(&self, rows: &FilePath) -> io::Result<()> {
         let body = self.encode(&fs::read(rows.join(CURRENT))?);
-        let temporary = rows.join(format!("{FILE}.tmp"));
+        let temporary = rows.join(format!("{FILE_NAME}.tmp"));
         let mut file = File::create(&temporary)?;
         file.write_all(&xxhash_rust::xxh3::xxh3_64(&body).to_be_bytes())?;
         file.write_all(&body)?;
         file.sync_data()?;
-        fs::rename(temporary, rows.join(FILE))
+        fs::rename(temporary, rows.join(FILE_NAME))
     }
 
-    /// The summary in the folder of a store that is closed, if it is of this state of the store.
+    /// Reads the summary from the folder of a closed store, if it matches the state of the store.
     pub fn read(rows: &FilePath) -> Option<Self> {
-        let bytes = fs::read(rows.join(FILE)).ok()?;
+        let bytes = fs::read(rows.join(FILE_NAME)).ok()?;
         let (sum, body) = bytes.split_first_chunk()?;
         if u64::from_be_bytes(*sum) != xxhash_rust::xxh3::xxh3_64(body) {
             return None;
@@ -121,9 +121,9 @@ impl Summary {
         (fs::read(rows.join(CURRENT)).ok()? == current).then_some(summary)
     }
 
-    /// Removes it, also for a machine that fails right after: the store is about to be written to.
+    /// Removes the summary durably, before the first write to the store.
     pub fn remove(rows: &FilePath) -> io::Result<()> {
-        match fs::remove_file(rows.join(FILE)) {
+        match fs::remove_file(rows.join(FILE_NAME)) {
             Ok(()) => File::open(rows)?.sync_all(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -131,7 +131,7 @@ impl Summary {
     }
 
     fn encode(&self, current: &[u8]) -> Vec<u8> {
-        let mut to = Writer::new(VERSION)
+        let mut to = ValueWriter::new(VERSION)
             .bytes(current)
             .number(self.tail)
             .number(self.bytes)
@@ -152,11 +152,11 @@ impl Summary {
                 split.id,
                 u64::from(split.generation),
                 split.documents,
-                split.gone,
+                split.deleted,
                 split.bytes,
                 split.paths,
             ];
-            to = numbers.into_iter().fold(to, Writer::number);
+            to = numbers.into_iter().fold(to, ValueWriter::number);
         }
         to = to.number(self.fields.len() as u64);
         for field in &self.fields {
@@ -175,8 +175,8 @@ impl Summary {
         }
     }
 
-    fn decode(body: &[u8]) -> Read<(Vec<u8>, Self)> {
-        let mut from = Reader::new(body, VERSION)?;
+    fn decode(body: &[u8]) -> DecodeResult<(Vec<u8>, Self)> {
+        let mut from = ValueReader::new(body, VERSION)?;
         let current = from.bytes()?.to_vec();
         let mut summary = Self {
             tail: from.number()?,
@@ -187,8 +187,8 @@ impl Summary {
             let source = from
                 .text()?
                 .parse()
-                .map_err(|e: proto::address::Malformed| Unreadable(e.to_string()))?;
-            let number = i32::try_from(from.signed()?).map_err(|e| Unreadable(e.to_string()))?;
+                .map_err(|e: proto::address::Malformed| DecodeError(e.to_string()))?;
+            let number = i32::try_from(from.signed()?).map_err(|e| DecodeError(e.to_string()))?;
             summary
                 .rows
                 .insert(Partition { source, number }, PartitionRow::decode(from.bytes()?)?);
@@ -203,27 +203,13 @@ impl Summary {
                 place: DISK,
                 generation: from.small()?,
                 documents: from.number()?,
-                gone: from.number()?,
+                deleted: from.number()?,
                 bytes: from.number()?,
                 paths: from.number()?,
             });
         }
         for _ in 0..from.number()? {
-            let path = Path::try_from(from.text()?.to_owned()).map_err(Unreadable)?;
-            let (kinds, documents, indexed) = (Kinds(from.small()?), from.number()?, from.text()?);
-            let indexed = INDEXED
-                .into_iter()
-                .find(|word| *word == indexed)
-                .ok_or_else(|| Unreadable(format!("{indexed} is unknown")))?;
-            let there = from.byte()? != 0;
-            let sample = from.text()?.to_owned();
-            summary.fields.push(FieldStatus {
-                path,
-                kinds,
-                documents,
-                indexed,
-                sample: there.then_some(sample),
-            });
+            summary.fields.push(decode_field(&mut from)?);
         }
         summary.oldest_dead_letter_ms = (from.byte()? != 0).then(|| from.signed()).transpose()?;
         from.end()?;
@@ -231,12 +217,30 @@ impl Summary {
     }
 }
 
+fn decode_field(from: &mut ValueReader) -> DecodeResult<PathStatus> {
+    let path = Path::try_from(from.text()?.to_owned()).map_err(DecodeError)?;
+    let (kinds, documents, indexed) = (Kinds(from.small()?), from.number()?, from.text()?);
+    let indexed = INDEXED
+        .into_iter()
+        .find(|known| *known == indexed)
+        .ok_or_else(|| DecodeError(format!("unknown kind of index: {indexed}")))?;
+    let has_sample = from.byte()? != 0;
+    let sample = from.text()?.to_owned();
+    Ok(PathStatus {
+        path,
+        kinds,
+        documents,
+        indexed,
+        sample: has_sample.then_some(sample),
+    })
+}
+
 const DISK: &str = "disk";
-/// How a path is indexed: nowhere for sure, with its words, or as a column.
+/// How a path is indexed: not in all segments, as a column with postings, or as a column.
 const INDEXED: [&str; 3] = ["raw", "text", "columns"];
 
 /// What is stored of a partition.
-pub fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceName, partition: i32) -> Stored {
+pub fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceName, partition: i32) -> StoredRange {
     let row = rows
         .get(&Partition {
             source: source.clone(),
@@ -244,15 +248,15 @@ pub fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceName, par
         })
         .cloned()
         .unwrap_or_default();
-    Stored {
+    StoredRange {
         topic: row.topic,
         offset: row.offset,
         hash: row.hash,
-        dead: row.dead,
+        stopped_by_dead_letters: row.stopped_by_dead_letters,
     }
 }
 
-/// A shard as `rachis.shards` and `rachis.splits` show it.
+/// The status of a shard for `rachis.shards` and `rachis.splits`.
 pub fn status(
     shard: ShardId,
     rows: &BTreeMap<Partition, PartitionRow>,
@@ -276,42 +280,42 @@ pub fn status(
     }
 }
 
-/// A segment as `rachis.splits` shows it.
-pub fn split_status(indexed: &Indexed) -> SplitStatus {
+/// The status of a segment for `rachis.splits`.
+pub fn split_status(entry: &LiveSegment) -> SplitStatus {
     SplitStatus {
-        id: indexed.id,
-        place: if indexed.on_disk { DISK } else { "memory" },
-        generation: indexed.generation,
-        documents: u64::from(indexed.segment.documents()),
-        gone: indexed.gone.len(),
-        bytes: indexed.segment.bytes(),
-        paths: indexed.segment.paths().iter().filter(|(_, shape)| shape.column).count() as u64,
+        id: entry.id,
+        place: if entry.on_disk { DISK } else { "memory" },
+        generation: entry.generation,
+        documents: u64::from(entry.segment.documents()),
+        deleted: entry.deleted.len(),
+        bytes: entry.segment.bytes(),
+        paths: entry.segment.paths().iter().filter(|(_, path)| path.column).count() as u64,
     }
 }
 
-/// Every path ever seen, with what the segments know of it.
-pub fn fields(paths: &PathKinds, segments: &[Arc<Segment>]) -> Vec<FieldStatus> {
-    let unknown = |path: &Path, kinds| FieldStatus {
+/// All paths ever seen, with statistics from the segments.
+pub fn fields(paths: &PathKinds, segments: &[Arc<Segment>]) -> Vec<PathStatus> {
+    let unknown = |path: &Path, kinds| PathStatus {
         path: path.clone(),
         kinds,
         documents: 0,
         indexed: "raw",
         sample: None,
     };
-    let mut fields: BTreeMap<Path, (FieldStatus, bool, bool)> = paths
+    let mut fields: BTreeMap<Path, (PathStatus, bool, bool)> = paths
         .paths
         .iter()
         .map(|(path, kinds)| (path.clone(), (unknown(path, *kinds), true, false)))
         .collect();
-    for (path, shape) in segments.iter().flat_map(|segment| segment.paths()) {
+    for (path, stats) in segments.iter().flat_map(|segment| segment.paths()) {
         let (field, columns, text) = fields
             .entry(path.clone())
-            .or_insert_with(|| (unknown(&path, shape.kinds), true, false));
-        field.kinds |= shape.kinds;
-        field.documents += shape.documents;
-        field.sample = field.sample.take().or(shape.sample);
-        *columns &= shape.column;
-        *text |= shape.postings;
+            .or_insert_with(|| (unknown(&path, stats.kinds), true, false));
+        field.kinds |= stats.kinds;
+        field.documents += stats.documents;
+        field.sample = field.sample.take().or(stats.sample);
+        *columns &= stats.column;
+        *text |= stats.postings;
     }
     for segment in segments.iter().filter(|segment| segment.has_untracked()) {
         let seen: BTreeSet<Path> = segment.paths().into_iter().map(|(path, _)| path).collect();
@@ -320,7 +324,7 @@ pub fn fields(paths: &PathKinds, segments: &[Arc<Segment>]) -> Vec<FieldStatus> 
             .filter(|(path, _)| !seen.contains(path))
             .for_each(|(_, (_, columns, _))| *columns = false);
     }
-    let word = |(mut field, columns, text): (FieldStatus, bool, bool)| {
+    let with_indexed = |(mut field, columns, text): (PathStatus, bool, bool)| {
         field.indexed = match (columns, text) {
             (false, _) => "raw",
             (true, true) => "text",
@@ -328,7 +332,7 @@ pub fn fields(paths: &PathKinds, segments: &[Arc<Segment>]) -> Vec<FieldStatus> 
         };
         field
     };
-    fields.into_values().map(word).collect()
+    fields.into_values().map(with_indexed).collect()
 }
 
 fn add(a: Outcomes, b: &Outcomes) -> Outcomes {
@@ -347,88 +351,4 @@ fn add(a: Outcomes, b: &Outcomes) -> Outcomes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn summary() -> Summary {
-        let partition = Partition {
-            source: "clicks".parse().expect("a name"),
-            number: 3,
-        };
-        let loss = Loss {
-            source: partition.source.clone(),
-            partition: 3,
-            from: 1,
-            through: 9,
-            noticed_ms: 5,
-            reason: "gone".into(),
-        };
-        let split = SplitStatus {
-            id: 7,
-            place: DISK,
-            generation: 1,
-            documents: 10,
-            gone: 2,
-            bytes: 99,
-            paths: 4,
-        };
-        let field = |path: &str, indexed, sample: Option<&str>| FieldStatus {
-            path: Path::try_from(path.to_owned()).expect("a path"),
-            kinds: Kinds::INT | Kinds::FLOAT,
-            documents: 8,
-            indexed,
-            sample: sample.map(str::to_owned),
-        };
-        Summary {
-            rows: [(
-                partition,
-                PartitionRow {
-                    offset: 41,
-                    topic: Some("t".into()),
-                    ..PartitionRow::default()
-                },
-            )]
-            .into(),
-            losses: vec![loss],
-            tail: 12,
-            bytes: 1_000,
-            splits: vec![split],
-            fields: vec![
-                field("a.\"b c\"", "columns", Some("1")),
-                field("x", "text", None),
-                field("y", "raw", Some("")),
-            ],
-            oldest_dead_letter_ms: Some(1_700_000_000_000),
-        }
-    }
-
-    #[test]
-    fn a_summary_reads_back_for_the_store_that_it_was_written_for() {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join(CURRENT), "MANIFEST-000005\n").expect("a file");
-        summary().write(folder.path()).expect("it is written");
-        assert_eq!(Summary::read(folder.path()), Some(summary()));
-        fs::write(folder.path().join(CURRENT), "MANIFEST-000009\n").expect("a file");
-        assert_eq!(Summary::read(folder.path()), None, "the store was opened since");
-        fs::write(folder.path().join(CURRENT), "MANIFEST-000005\n").expect("a file");
-        Summary::remove(folder.path()).expect("it is removed");
-        assert_eq!(Summary::read(folder.path()), None);
-        Summary::remove(folder.path()).expect("it is gone already");
-    }
-
-    #[test]
-    fn a_summary_of_which_any_byte_is_another_does_not_read_back() {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join(CURRENT), "MANIFEST-000005\n").expect("a file");
-        summary().write(folder.path()).expect("it is written");
-        let whole = fs::read(folder.path().join(FILE)).expect("the file");
-        for at in 0..whole.len() {
-            let mut damaged = whole.clone();
-            damaged[at] ^= 1;
-            fs::write(folder.path().join(FILE), damaged).expect("a file");
-            assert_eq!(Summary::read(folder.path()), None, "byte {at}");
-        }
-        fs::write(folder.path().join(FILE), &whole[..whole.len() - 1]).expect("a file");
-        assert_eq!(Summary::read(folder.path()), None);
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
-//! The newest documents of a shard, in no segment yet, in address order within each partition.
+//! Tail: the newest documents of a shard, which are in no segment yet, in address order within each partition.
 //!
-//! A document that goes away leaves an empty slot: the indexer takes the slots as they stand, and when its segment is
-//! ready the slots tell which of its documents went away meanwhile.
+//! A deleted document leaves an empty slot. The indexer takes a snapshot of the slots; when its segment is ready, the
+//! slots show which of its documents were deleted in the meantime.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,7 +15,7 @@ struct Slot {
     document: Option<Arc<Document>>,
 }
 
-/// The newest documents.
+/// The documents that are in no segment yet.
 #[derive(Default)]
 pub struct Tail {
     slots: BTreeMap<Partition, Vec<Slot>>,
@@ -23,25 +23,25 @@ pub struct Tail {
     bytes: usize,
 }
 
-/// What the indexer took: so many slots of each partition, and the documents in them.
-pub struct Taken {
+/// A snapshot for the indexer: the number of slots of each partition, and the documents in them.
+pub struct TailSnapshot {
     /// In address order.
     pub documents: Vec<Arc<Document>>,
     counts: BTreeMap<Partition, usize>,
 }
 
 impl Tail {
-    /// Puts a document in, farther than all others of its partition.
+    /// Appends a document, which must have the highest address of its partition.
     pub fn push(&mut self, document: Arc<Document>) {
         let Address { offset, item, .. } = document.address;
         self.documents += 1;
-        self.bytes += document.weight();
+        self.bytes += document.memory_bytes();
         let slots = self.slots.entry(Partition::of(&document.address)).or_default();
         debug_assert!(
             slots
                 .last()
                 .is_none_or(|last| (last.offset, last.item) < (offset, item)),
-            "the tail grows at its end"
+            "documents are appended in address order"
         );
         slots.push(Slot {
             offset,
@@ -50,7 +50,7 @@ impl Tail {
         });
     }
 
-    /// Takes a document out, if it is here.
+    /// Removes a document; false if it is not here.
     pub fn remove(&mut self, address: &Address) -> bool {
         let Some(slots) = self.slots.get_mut(&Partition::of(address)) else {
             return false;
@@ -63,21 +63,21 @@ impl Tail {
             return false;
         };
         self.documents -= 1;
-        self.bytes -= document.weight();
+        self.bytes -= document.memory_bytes();
         true
     }
 
-    /// Documents in it.
+    /// The number of documents.
     pub fn documents(&self) -> usize {
         self.documents
     }
 
-    /// What they weigh, in bytes.
+    /// The size of the documents in memory, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether there is not even an empty slot.
+    /// Whether there are no slots, not even empty ones.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -91,9 +91,9 @@ impl Tail {
             .collect()
     }
 
-    /// Takes note of all slots there are; they stay until they are settled.
-    pub fn take(&self) -> Taken {
-        Taken {
+    /// Takes a snapshot of all slots. They stay until [`Self::remove_snapshot`].
+    pub fn snapshot(&self) -> TailSnapshot {
+        TailSnapshot {
             documents: self.live(),
             counts: self
                 .slots
@@ -103,11 +103,11 @@ impl Tail {
         }
     }
 
-    /// Lets go of what was taken, and answers which of its documents are gone by now.
-    pub fn settle(&mut self, taken: &Taken) -> Vec<Address> {
-        let mut gone = Vec::new();
-        let mut documents = taken.documents.iter().peekable();
-        for (partition, count) in &taken.counts {
+    /// Removes the slots of a snapshot and returns which of its documents were deleted after it was taken.
+    pub fn remove_snapshot(&mut self, snapshot: &TailSnapshot) -> Vec<Address> {
+        let mut deleted = Vec::new();
+        let mut documents = snapshot.documents.iter().peekable();
+        for (partition, count) in &snapshot.counts {
             let Some(slots) = self.slots.get_mut(partition) else {
                 continue;
             };
@@ -119,9 +119,9 @@ impl Tail {
                 match (slot.document, was_live) {
                     (Some(document), _) => {
                         self.documents -= 1;
-                        self.bytes -= document.weight();
+                        self.bytes -= document.memory_bytes();
                     }
-                    (None, Some(document)) => gone.push(document.address.clone()),
+                    (None, Some(document)) => deleted.push(document.address.clone()),
                     (None, None) => {}
                 }
             }
@@ -129,7 +129,7 @@ impl Tail {
                 self.slots.remove(partition);
             }
         }
-        gone
+        deleted
     }
 }
 
@@ -151,24 +151,30 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_away_during_a_build_is_told_when_it_settles() {
+    fn documents_deleted_during_a_build_are_returned_when_its_snapshot_is_removed() {
         let mut tail = Tail::default();
         for address in ["b/0@1", "a/0@5", "b/0@2.0", "b/0@2.1", "a/1@0"] {
             tail.push(document(address));
         }
         assert!(tail.remove(&"b/0@1".parse().expect("an address")));
-        assert!(!tail.remove(&"b/0@1".parse().expect("an address")), "only once");
-        let taken = tail.take();
-        assert_eq!(addresses(&taken.documents), ["a/0@5", "a/1@0", "b/0@2.0", "b/0@2.1"]);
+        assert!(
+            !tail.remove(&"b/0@1".parse().expect("an address")),
+            "a document is removed only once"
+        );
+        let snapshot = tail.snapshot();
+        assert_eq!(addresses(&snapshot.documents), ["a/0@5", "a/1@0", "b/0@2.0", "b/0@2.1"]);
         tail.push(document("b/0@3"));
         tail.push(document("c/0@0"));
         assert!(tail.remove(&"b/0@2.0".parse().expect("an address")));
         assert!(tail.remove(&"c/0@0".parse().expect("an address")));
-        assert_eq!(tail.settle(&taken), ["b/0@2.0".parse().expect("an address")]);
+        assert_eq!(
+            tail.remove_snapshot(&snapshot),
+            ["b/0@2.0".parse().expect("an address")]
+        );
         assert_eq!(addresses(&tail.live()), ["b/0@3"]);
-        assert_eq!((tail.documents(), tail.bytes()), (1, document("b/0@3").weight()));
-        let rest = tail.take();
-        tail.settle(&rest);
+        assert_eq!((tail.documents(), tail.bytes()), (1, document("b/0@3").memory_bytes()));
+        let rest = tail.snapshot();
+        tail.remove_snapshot(&rest);
         assert_eq!((tail.documents(), tail.bytes(), tail.is_empty()), (0, 0, true));
     }
 }

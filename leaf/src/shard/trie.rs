@@ -1,21 +1,21 @@
-//! The kinds of values seen at each path of a partition, kept up to date with every document.
+//! Trie of the paths of a partition with the kinds of values seen at each, updated with every document.
 //!
-//! Documents of one stream have the same keys in the same order, so each node remembers which child came next the last
-//! time: mostly a key is compared once, and nothing is allocated unless a path or a kind is new.
+//! Documents of one stream usually have the same keys in the same order, so each node remembers which child came next
+//! last time. A key usually needs one comparison, and nothing is allocated unless a path or a kind is new.
 
 use std::collections::HashMap;
 
 use plan::{Kinds, Path, path::Step};
 use proto::{json::Value, limits::PATHS_MAX};
 
-/// Bytes of the keys of one path; a longer one is not remembered.
+/// Total length of the keys of a path; longer paths are not recorded.
 const PATH_BYTES_MAX: usize = 4_096;
-/// Above so many children a node looks them up by hash.
+/// A node with more children finds them by hash.
 const SCANNED_CHILDREN_MAX: usize = 16;
 const ROOT: u32 = 0;
 
 #[derive(Default)]
-struct Node {
+struct TrieNode {
     parent: u32,
     key: Box<str>,
     bytes: usize,
@@ -28,7 +28,7 @@ struct Node {
 
 /// Kinds by path, for one partition.
 pub struct Trie {
-    nodes: Vec<Node>,
+    nodes: Vec<TrieNode>,
     unsaved: Vec<u32>,
     overflow: bool,
     overflow_unsaved: bool,
@@ -37,7 +37,7 @@ pub struct Trie {
 impl Default for Trie {
     fn default() -> Self {
         Self {
-            nodes: vec![Node::default()],
+            nodes: vec![TrieNode::default()],
             unsaved: Vec::new(),
             overflow: false,
             overflow_unsaved: false,
@@ -46,7 +46,7 @@ impl Default for Trie {
 }
 
 impl Trie {
-    /// From what is stored.
+    /// Loads the stored kinds.
     pub fn load(paths: impl IntoIterator<Item = (Path, Kinds)>, overflow: bool) -> Self {
         let mut trie = Self {
             overflow,
@@ -64,12 +64,12 @@ impl Trie {
         trie
     }
 
-    /// Takes note of a document.
+    /// Records the paths and kinds of a document.
     pub fn observe(&mut self, document: &Value) {
         self.descend(ROOT, document, false);
     }
 
-    /// What is new since it was last saved.
+    /// The paths with new kinds since the last [`Self::saved`], each with all of its kinds.
     pub fn unsaved(&self) -> Vec<(Path, Kinds)> {
         self.unsaved
             .iter()
@@ -77,12 +77,12 @@ impl Trie {
             .collect()
     }
 
-    /// Whether it is new that there are more paths than are remembered.
+    /// Whether the path limit was first exceeded since the last [`Self::saved`].
     pub fn overflow_unsaved(&self) -> bool {
         self.overflow_unsaved
     }
 
-    /// All that was new is stored now.
+    /// Marks everything as stored.
     pub fn saved(&mut self) {
         for node in std::mem::take(&mut self.unsaved) {
             self.nodes[node as usize].unsaved = false;
@@ -125,7 +125,7 @@ impl Trie {
         }
     }
 
-    /// The child of a key; a new one is made unless there are too many.
+    /// The child with a key. Creates it unless a limit is reached.
     fn child(&mut self, parent: u32, key: &str) -> Option<u32> {
         let node = &self.nodes[parent as usize];
         let expected = node
@@ -163,11 +163,11 @@ impl Trie {
             return None;
         }
         let child = u32::try_from(self.nodes.len()).ok()?;
-        self.nodes.push(Node {
+        self.nodes.push(TrieNode {
             parent,
             key: key.into(),
             bytes,
-            ..Node::default()
+            ..TrieNode::default()
         });
         let node = &mut self.nodes[parent as usize];
         let at = node.children.len();
@@ -177,7 +177,7 @@ impl Trie {
         Some(child)
     }
 
-    /// Keeps the hash of children from the moment on when there are too many to scan.
+    /// Indexes children by hash once there are too many to scan.
     fn index_children(&mut self, parent: u32, from: usize) {
         let children = &self.nodes[parent as usize].children;
         if children.len() <= SCANNED_CHILDREN_MAX {
@@ -212,91 +212,4 @@ impl Trie {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    fn observe(trie: &mut Trie, document: &str) {
-        trie.observe(&proto::json::parse(document.as_bytes()).expect("json"));
-    }
-
-    fn kinds(trie: &Trie) -> BTreeMap<String, Kinds> {
-        trie.unsaved()
-            .into_iter()
-            .map(|(path, kinds)| (path.to_string(), kinds))
-            .collect()
-    }
-
-    #[test]
-    fn kinds_add_up_over_documents() {
-        let mut trie = Trie::default();
-        observe(
-            &mut trie,
-            r#"{"a":1,"b":{"c":"x","d":null},"e":[1,{"f":2},[{"g":true}]],"h":[]}"#,
-        );
-        observe(&mut trie, r#"{"b":7,"a":1.5}"#);
-        let expected = [
-            ("a", Kinds::INT | Kinds::FLOAT),
-            ("b", Kinds::OBJECT | Kinds::INT),
-            ("b.c", Kinds::TEXT),
-            ("b.d", Kinds::NULL),
-            ("e", Kinds::ARRAY | Kinds::ELEMENT),
-            ("e.f", Kinds::ELEMENT),
-            ("e.g", Kinds::ELEMENT),
-            ("h", Kinds::ARRAY),
-        ];
-        assert_eq!(
-            kinds(&trie),
-            expected
-                .into_iter()
-                .map(|(path, kinds)| (path.to_owned(), kinds))
-                .collect()
-        );
-    }
-
-    #[test]
-    fn only_what_is_new_is_unsaved() {
-        let mut trie = Trie::default();
-        observe(&mut trie, r#"{"a":1,"b":2}"#);
-        let stored = trie.unsaved();
-        trie.saved();
-        observe(&mut trie, r#"{"b":3,"a":4}"#);
-        assert_eq!(trie.unsaved(), []);
-        let mut again = Trie::load(stored, false);
-        observe(&mut again, r#"{"b":3,"a":true,"c":null}"#);
-        assert_eq!(
-            kinds(&again),
-            [
-                ("a".to_owned(), Kinds::INT | Kinds::BOOL),
-                ("c".to_owned(), Kinds::NULL)
-            ]
-            .into()
-        );
-    }
-
-    #[test]
-    fn many_children_and_too_many_paths_are_no_trouble() {
-        let mut trie = Trie::default();
-        let wide = |from: usize, to: usize| {
-            format!(
-                "{{{}}}",
-                (from..to)
-                    .map(|i| format!("\"k{i}\":{i}"))
-                    .collect::<Vec<_>>()
-                    .join(",")
-            )
-        };
-        observe(&mut trie, &wide(0, 20));
-        observe(&mut trie, &wide(10, 9_000));
-        assert!(!trie.overflow_unsaved());
-        observe(&mut trie, &wide(5_000, 30_000));
-        assert!(trie.overflow_unsaved());
-        assert_eq!(trie.unsaved().len(), PATHS_MAX);
-        trie.saved();
-        observe(&mut trie, &wide(0, 30_000));
-        assert_eq!((trie.unsaved().len(), trie.overflow_unsaved()), (0, false));
-        observe(&mut trie, &format!("{{\"{}\":1}}", "x".repeat(PATH_BYTES_MAX + 1)));
-        assert_eq!(trie.unsaved().len(), 0, "a path beyond the limits is not remembered");
-    }
-}
+mod tests;

@@ -1,11 +1,11 @@
-//! The one writer of a shard: takes all that waits, writes it at once, makes it visible, answers. It runs on the
-//! threads of `writers.rs`.
+//! The single writer of a shard: takes all waiting jobs, writes them as one group, makes it visible, and responds. It
+//! runs on the threads of `writer_pool.rs`.
 //!
-//! Pushes that wait together share one synced write; batches from a log are written without a sync of their own,
-//! because their log has them.
+//! Pushes that wait together share one synced write. Batches from a log are written without a sync of their own,
+//! because the log still has them.
 //!
-//! A group is made in memory and then written. Where making it panics nothing of it is left, and it is made again
-//! record by record: what panics alone is set aside as a dead letter.
+//! A group is built in memory and then written. If building it panics, nothing of it is written, and each record is
+//! built and written again on its own: a record that panics alone becomes a dead letter.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,107 +16,109 @@ use std::{
 use metrics::{counter, histogram};
 use proto::{
     Code, Problem,
-    ingest::{Batch, Push, Pushed, Verdict},
+    ingest::{Batch, BatchOutcome, Push, PushResult},
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
 use super::{
     Shard,
-    apply::{Finished, Group, Memory, PushOutcome, SetAside},
-    dead_letters::Removal,
+    apply::{FinishedGroup, Group, KindsCache, PushOutcome, QuarantinedItems},
+    dead_letters::DeadLetterRemoval,
     now_ms,
 };
 use crate::{
     error::{Error, panic_text},
     fault,
-    store::{Partition, Unwritten},
+    store::{Partition, WriteError},
 };
 
-/// Jobs that wait for the writer.
+/// The capacity of the queue of a writer.
 pub const QUEUE_JOBS_MAX: usize = 256;
-/// Jobs of one write.
+/// The maximum number of jobs in a group.
 const GROUP_JOBS_MAX: usize = 128;
-/// A group that weighs so much takes no more jobs.
+/// A group of this size takes no more jobs.
 const GROUP_BYTES_MAX: usize = 8 << 20;
-/// What is not synced with its write is synced so much later at the latest, while writes go on …
+/// While writes continue, unsynced writes are synced after this time at the latest …
 const SYNC_AFTER: Duration = Duration::from_millis(100);
-/// … or after so many bytes.
+/// … or after this many bytes.
 const SYNC_BYTES: usize = 8 << 20;
 
-/// What the writer is asked to do.
+/// A job of the writer, with the channel for its outcome.
 pub enum Job {
-    /// Take a batch.
-    Write(Batch, oneshot::Sender<Verdict>),
-    /// Take a push.
-    Push(Push, oneshot::Sender<Result<Pushed, Problem>>),
+    /// Apply a batch.
+    Write(Batch, oneshot::Sender<BatchOutcome>),
+    /// Apply a push.
+    Push(Push, oneshot::Sender<Result<PushResult, Problem>>),
     /// Remove dead letters.
-    Remove(Removal, oneshot::Sender<Result<(), Problem>>),
+    Remove(DeadLetterRemoval, oneshot::Sender<Result<(), Problem>>),
 }
 
 impl Job {
-    fn input(&self) -> Input<'_> {
+    fn input(&self) -> JobInput<'_> {
         match self {
-            Self::Write(batch, _) => Input::Batch(batch),
-            Self::Push(push, _) => Input::Push(push),
-            Self::Remove(removal, _) => Input::Removal(removal),
+            Self::Write(batch, _) => JobInput::Batch(batch),
+            Self::Push(push, _) => JobInput::Push(push),
+            Self::Remove(removal, _) => JobInput::Removal(removal),
         }
     }
 }
 
-/// What a group takes in.
+/// The input of a job.
 #[derive(Clone, Copy)]
-enum Input<'a> {
+enum JobInput<'a> {
     Batch(&'a Batch),
     Push(&'a Push),
-    Removal(&'a Removal),
+    Removal(&'a DeadLetterRemoval),
 }
 
-/// What becomes of an input once its group is written.
-enum Outcome {
-    Verdict(Verdict),
-    Pushed(Result<Pushed, Problem>),
-    Removed(Result<(), Problem>),
+/// The outcome of a job once its group is written.
+enum JobOutcome {
+    Batch(BatchOutcome),
+    Push(Result<PushResult, Problem>),
+    Removal(Result<(), Problem>),
 }
 
-impl Outcome {
-    /// Nothing was written: an outcome that promised so becomes another.
+impl JobOutcome {
+    /// The outcome if the group was not written: replaces an outcome that is valid only after the write.
     fn unwritten(self, reason: &str, push: &Problem) -> Self {
         match self {
-            Self::Verdict(Verdict::Applied { .. } | Verdict::Refused { .. }) => Self::Verdict(Verdict::Busy {
-                reason: reason.to_owned(),
-            }),
-            Self::Pushed(Ok(_)) => Self::Pushed(Err(push.clone())),
-            Self::Removed(Ok(())) => Self::Removed(Err(busy(reason.to_owned()))),
+            Self::Batch(BatchOutcome::Applied { .. } | BatchOutcome::Refused { .. }) => {
+                Self::Batch(BatchOutcome::Busy {
+                    reason: reason.to_owned(),
+                })
+            }
+            Self::Push(Ok(_)) => Self::Push(Err(push.clone())),
+            Self::Removal(Ok(())) => Self::Removal(Err(busy(reason.to_owned()))),
             unaffected => unaffected,
         }
     }
 }
 
 /// A group that is ready to be written.
-struct Built {
-    finished: Option<Finished>,
-    /// One an input.
-    outcomes: Vec<Outcome>,
+struct BuiltGroup {
+    finished: Option<FinishedGroup>,
+    /// One per input.
+    outcomes: Vec<JobOutcome>,
     sync: bool,
     documents: usize,
     bytes: usize,
 }
 
 /// The writer of a shard.
-pub struct Writer {
+pub struct ShardWriter {
     queue: mpsc::Receiver<Job>,
-    memory: Memory,
+    kinds_cache: KindsCache,
     synced_at: Instant,
     unsynced_bytes: usize,
 }
 
-impl Writer {
-    /// A new one; kinds are read when they are needed first.
+impl ShardWriter {
+    /// A writer for a queue. Loads path kinds when they are first needed.
     pub fn new(queue: mpsc::Receiver<Job>) -> Self {
         Self {
             queue,
-            memory: Memory::default(),
+            kinds_cache: KindsCache::default(),
             synced_at: Instant::now(),
             unsynced_bytes: 0,
         }
@@ -127,7 +129,7 @@ impl Writer {
         !self.queue.is_empty()
     }
 
-    /// Writes what waits, up to the limits of a group. After an error the store must be closed and opened again.
+    /// Writes waiting jobs, up to the limits of a group. After an error the store must be closed and reopened.
     pub fn write_group(&mut self, shard: &Arc<Shard>) -> Result<(), Error> {
         let Ok(first) = self.queue.try_recv() else {
             return Ok(());
@@ -136,7 +138,7 @@ impl Writer {
         self.group(shard, jobs)
     }
 
-    /// Takes no more jobs, and writes those that wait.
+    /// Closes the queue and writes all waiting jobs.
     pub fn write_rest(&mut self, shard: &Arc<Shard>) -> Result<(), Error> {
         self.queue.close();
         while self.has_jobs() {
@@ -145,21 +147,25 @@ impl Writer {
         Ok(())
     }
 
-    /// All that waits, up to the limits of a group.
+    /// Takes waiting jobs, up to the limits of a group.
     fn gather(&mut self, first: Job) -> Vec<Job> {
         let mut jobs = Vec::new();
-        let mut weight = 0;
+        let mut bytes = 0;
         let mut next = Some(first);
         while let Some(job) = next {
             match &job {
                 Job::Write(batch, _) => {
-                    weight += batch.records.iter().map(proto::record::Record::weight).sum::<usize>()
+                    bytes += batch
+                        .records
+                        .iter()
+                        .map(proto::record::Record::memory_bytes)
+                        .sum::<usize>()
                 }
-                Job::Remove(removal, _) => weight += removal.keys.iter().map(Vec::len).sum::<usize>(),
-                Job::Push(push, _) => weight += push.items.iter().map(bytes::Bytes::len).sum::<usize>(),
+                Job::Remove(removal, _) => bytes += removal.keys.iter().map(Vec::len).sum::<usize>(),
+                Job::Push(push, _) => bytes += push.items.iter().map(bytes::Bytes::len).sum::<usize>(),
             }
             jobs.push(job);
-            next = if jobs.len() < GROUP_JOBS_MAX && weight < GROUP_BYTES_MAX {
+            next = if jobs.len() < GROUP_JOBS_MAX && bytes < GROUP_BYTES_MAX {
                 self.queue.try_recv().ok()
             } else {
                 None
@@ -169,44 +175,52 @@ impl Writer {
     }
 
     fn group(&mut self, shard: &Arc<Shard>, jobs: Vec<Job>) -> Result<(), Error> {
-        let inputs: Vec<Input> = jobs.iter().map(Job::input).collect();
-        let (outcomes, written) = match self.build(shard, &inputs, &SetAside::default()) {
+        let inputs: Vec<JobInput> = jobs.iter().map(Job::input).collect();
+        let (outcomes, written) = match self.build(shard, &inputs, &QuarantinedItems::default()) {
             Ok(built) => self.write(shard, built?),
             Err(panic) => {
-                warn!(shard = %shard.id, panic, "the writer panicked; record by record it finds on which");
+                warn!(shard = %shard.id, panic, "the writer panicked; writing record by record to find the cause");
                 self.one_by_one(shard, &inputs)
             }
         };
-        // An asker that has gone away does not matter: what was written stays.
+        // The receiver may be gone; what was written stays.
         for (job, outcome) in jobs.into_iter().zip(outcomes) {
             match (job, outcome) {
-                (Job::Write(_, to), Outcome::Verdict(verdict)) => drop(to.send(verdict)),
-                (Job::Push(_, to), Outcome::Pushed(answer)) => drop(to.send(answer)),
-                (Job::Remove(_, to), Outcome::Removed(done)) => drop(to.send(done)),
+                (Job::Write(_, to), JobOutcome::Batch(outcome)) => drop(to.send(outcome)),
+                (Job::Push(_, to), JobOutcome::Push(result)) => drop(to.send(result)),
+                (Job::Remove(_, to), JobOutcome::Removal(done)) => drop(to.send(done)),
                 _ => {}
             }
         }
         written
     }
 
-    /// Makes a group of these inputs. If it panics nothing of it is left, and what the panic said is answered.
-    fn build(&mut self, shard: &Shard, inputs: &[Input], aside: &SetAside) -> Result<Result<Built, Error>, String> {
-        let built = catch_unwind(AssertUnwindSafe(|| build(shard, &mut self.memory, inputs, aside)));
+    /// Builds a group of these inputs. If this panics, discards the group and returns the panic message.
+    fn build(
+        &mut self,
+        shard: &Shard,
+        inputs: &[JobInput],
+        quarantine: &QuarantinedItems,
+    ) -> Result<Result<BuiltGroup, Error>, String> {
+        let built = catch_unwind(AssertUnwindSafe(|| {
+            build(shard, &mut self.kinds_cache, inputs, quarantine)
+        }));
         built.map_err(|panic| {
             counter!("rachis_leaf_panics_total").increment(1);
-            // It may know of what was not written; what is written is read again.
-            self.memory = Memory::default();
+            // The cache may contain kinds that were not written; the stored ones are loaded again.
+            self.kinds_cache = KindsCache::default();
             panic_text(&*panic)
         })
     }
 
-    /// Writes each record of these inputs in a group of its own, and those on which the writer panics as dead letters.
-    fn one_by_one(&mut self, shard: &Arc<Shard>, inputs: &[Input]) -> (Vec<Outcome>, Result<(), Error>) {
+    /// Writes each record of these inputs in a group of its own, and records on which the writer panics as dead
+    /// letters.
+    fn one_by_one(&mut self, shard: &Arc<Shard>, inputs: &[JobInput]) -> (Vec<JobOutcome>, Result<(), Error>) {
         let mut outcomes = Vec::with_capacity(inputs.len());
         for input in inputs {
             let (outcome, written) = match input {
-                Input::Push(_) | Input::Removal(_) => self.alone(shard, *input),
-                Input::Batch(batch) => self.record_by_record(shard, batch),
+                JobInput::Push(_) | JobInput::Removal(_) => self.alone(shard, *input),
+                JobInput::Batch(batch) => self.record_by_record(shard, batch),
             };
             outcomes.extend(outcome);
             if written.is_err() {
@@ -216,66 +230,54 @@ impl Writer {
         (outcomes, Ok(()))
     }
 
-    fn record_by_record(&mut self, shard: &Arc<Shard>, batch: &Batch) -> (Option<Outcome>, Result<(), Error>) {
+    /// Writes each record of a batch in a group of its own. Stops at the first one that is not applied.
+    fn record_by_record(&mut self, shard: &Arc<Shard>, batch: &Batch) -> (Option<JobOutcome>, Result<(), Error>) {
         let mut after = batch.after;
         for (number, record) in batch.records.iter().enumerate() {
-            let through = if number + 1 == batch.records.len() {
-                batch.through
-            } else {
-                record.offset
-            };
-            let Batch {
-                source,
-                topic,
-                partition,
-                level,
-                rules,
-                ..
-            } = batch;
-            let (source, topic, rules, records) = (source.clone(), topic.clone(), rules.clone(), vec![record.clone()]);
-            let piece = Batch {
+            let is_last = number + 1 == batch.records.len();
+            let through = if is_last { batch.through } else { record.offset };
+            let single = Batch {
                 shard: batch.shard,
-                source,
-                topic,
-                partition: *partition,
+                source: batch.source.clone(),
+                topic: batch.topic.clone(),
+                partition: batch.partition,
                 after,
                 through,
-                level: *level,
-                rules,
-                records,
+                level: batch.level,
+                rules: batch.rules.clone(),
+                records: vec![record.clone()],
             };
-            let outcome = self.alone(shard, Input::Batch(&piece));
-            let goes_on = matches!(
+            let (outcome, written) = self.alone(shard, JobInput::Batch(&single));
+            let applied = matches!(
                 outcome,
-                (
-                    Some(Outcome::Verdict(Verdict::Applied { .. } | Verdict::Already { .. })),
-                    Ok(())
-                )
+                Some(JobOutcome::Batch(
+                    BatchOutcome::Applied { .. } | BatchOutcome::Already { .. }
+                ))
             );
-            if number + 1 == batch.records.len() || !goes_on {
-                return outcome;
+            if is_last || !applied || written.is_err() {
+                return (outcome, written);
             }
             after = through;
         }
-        self.alone(shard, Input::Batch(batch))
+        self.alone(shard, JobInput::Batch(batch))
     }
 
-    /// Writes one record; its items on which the writer panics become dead letters.
-    fn alone(&mut self, shard: &Arc<Shard>, input: Input) -> (Option<Outcome>, Result<(), Error>) {
-        let mut aside = SetAside::default();
+    /// Writes one record. Items on which the writer panics become dead letters.
+    fn alone(&mut self, shard: &Arc<Shard>, input: JobInput) -> (Option<JobOutcome>, Result<(), Error>) {
+        let mut quarantine = QuarantinedItems::default();
         loop {
-            match self.build(shard, &[input], &aside) {
+            match self.build(shard, &[input], &quarantine) {
                 Ok(Ok(built)) => {
                     let (mut outcomes, written) = self.write(shard, built);
                     return (outcomes.pop(), written);
                 }
                 Ok(Err(failure)) => return (None, Err(failure)),
                 Err(panic) => {
-                    error!(shard = %shard.id, panic, "the writer panicked on a record, which becomes a dead letter");
-                    if !aside.add(panic.clone()) {
+                    error!(shard = %shard.id, panic, "the writer panicked on an item, which becomes a dead letter");
+                    if !quarantine.add(panic.clone()) {
                         return (
                             None,
-                            Err(Problem::new(Code::Internal, format!("the writer panics: {panic}")).into()),
+                            Err(Problem::new(Code::Internal, format!("the writer panicked: {panic}")).into()),
                         );
                     }
                 }
@@ -283,16 +285,16 @@ impl Writer {
         }
     }
 
-    /// Writes a group; what becomes of its inputs.
-    fn write(&mut self, shard: &Arc<Shard>, built: Built) -> (Vec<Outcome>, Result<(), Error>) {
-        let Built {
+    /// Writes a group and returns the outcomes of its inputs.
+    fn write(&mut self, shard: &Arc<Shard>, built: BuiltGroup) -> (Vec<JobOutcome>, Result<(), Error>) {
+        let BuiltGroup {
             finished,
             outcomes,
             sync,
             documents,
             bytes,
         } = built;
-        let unwritten = |outcomes: Vec<Outcome>, reason: &str, push: Problem| {
+        let unwritten = |outcomes: Vec<JobOutcome>, reason: &str, push: Problem| {
             outcomes
                 .into_iter()
                 .map(|outcome| outcome.unwritten(reason, &push))
@@ -304,18 +306,18 @@ impl Writer {
                 counter!("rachis_leaf_groups_total").increment(1);
                 (outcomes, Ok(()))
             }
-            Err(Unwritten::Stalled) => {
-                let reason = "the store cannot keep up; try again";
+            Err(WriteError::Stalled) => {
+                let reason = "the store cannot keep up";
                 (unwritten(outcomes, reason, busy(reason.into())), Ok(()))
             }
-            Err(Unwritten::Failed(source)) => {
+            Err(WriteError::Failed(source)) => {
                 let unknown = Problem::new(
                     Code::UnknownOutcome,
-                    "the write failed and nobody knows how far it came",
+                    "the write failed; it is unknown whether it was stored",
                 )
-                .hint("send it again with the same Idempotency-Key");
+                .hint("retry with the same Idempotency-Key");
                 (
-                    unwritten(outcomes, "the store failed and opens again", unknown),
+                    unwritten(outcomes, "the store failed and is being reopened", unknown),
                     Err(Error::Storage {
                         shard: shard.id,
                         source,
@@ -326,8 +328,14 @@ impl Writer {
     }
 
     /// Writes a group and makes it visible.
-    fn commit(&mut self, shard: &Arc<Shard>, finished: Finished, sync: bool, bytes: usize) -> Result<(), Unwritten> {
-        let begun = Instant::now();
+    fn commit(
+        &mut self,
+        shard: &Arc<Shard>,
+        finished: FinishedGroup,
+        sync: bool,
+        bytes: usize,
+    ) -> Result<(), WriteError> {
+        let started = Instant::now();
         let store = &shard.store;
         fault::crash_point("before-commit");
         if sync {
@@ -340,46 +348,53 @@ impl Writer {
             store.commit(finished.torn)?;
         }
         fault::crash_point("after-commit");
-        self.memory.saved();
+        self.kinds_cache.saved();
         shard.apply(finished.change);
         self.unsynced_bytes = if sync { 0 } else { self.unsynced_bytes + bytes };
         if sync {
             self.synced_at = Instant::now();
         } else if self.synced_at.elapsed() >= SYNC_AFTER || self.unsynced_bytes >= SYNC_BYTES {
             if let Err(Error::Storage { source, .. }) = shard.store.sync() {
-                return Err(Unwritten::Failed(source));
+                return Err(WriteError::Failed(source));
             }
             self.synced_at = Instant::now();
             self.unsynced_bytes = 0;
         }
-        histogram!("rachis_leaf_commit_seconds").record(begun.elapsed());
+        histogram!("rachis_leaf_commit_seconds").record(started.elapsed());
         Ok(())
     }
 }
 
-/// Makes a group of these inputs.
-fn build(shard: &Shard, memory: &mut Memory, inputs: &[Input], aside: &SetAside) -> Result<Built, Error> {
-    let known = |partition: &Partition| shard.state.lock().rows.get(partition).cloned().unwrap_or_default();
-    let mut group = Group::new(&shard.store, memory, &known, &shard.options, aside);
+/// Builds a group of these inputs.
+fn build(
+    shard: &Shard,
+    kinds_cache: &mut KindsCache,
+    inputs: &[JobInput],
+    quarantine: &QuarantinedItems,
+) -> Result<BuiltGroup, Error> {
+    let stored_row = |partition: &Partition| shard.state.lock().rows.get(partition).cloned().unwrap_or_default();
+    let mut group = Group::new(&shard.store, kinds_cache, &stored_row, &shard.options, quarantine);
     let mut outcomes = Vec::with_capacity(inputs.len());
     for input in inputs {
-        let full = shard.full(group.load());
-        outcomes.push(match (input, full) {
-            (Input::Removal(_), Some(reason)) if shard.store.is_read_only() => Outcome::Removed(Err(busy(reason))),
-            // It makes room, so it needs none.
-            (Input::Removal(removal), _) => {
-                group.remove_dead_letters(removal);
-                Outcome::Removed(Ok(()))
+        let busy_reason = shard.busy_reason(group.load());
+        outcomes.push(match (input, busy_reason) {
+            (JobInput::Removal(_), Some(reason)) if shard.store.is_read_only() => {
+                JobOutcome::Removal(Err(busy(reason)))
             }
-            (Input::Batch(_), Some(reason)) => Outcome::Verdict(Verdict::Busy { reason }),
-            (Input::Batch(batch), None) => Outcome::Verdict(group.write(batch, now_ms())?),
-            (Input::Push(_), Some(reason)) => Outcome::Pushed(Err(busy(reason))),
-            (Input::Push(push), None) => Outcome::Pushed(push_answer(push, group.push(push, now_ms())?)),
+            // A removal frees space, so the limits do not apply.
+            (JobInput::Removal(removal), _) => {
+                group.remove_dead_letters(removal);
+                JobOutcome::Removal(Ok(()))
+            }
+            (JobInput::Batch(_), Some(reason)) => JobOutcome::Batch(BatchOutcome::Busy { reason }),
+            (JobInput::Batch(batch), None) => JobOutcome::Batch(group.write(batch, now_ms())?),
+            (JobInput::Push(_), Some(reason)) => JobOutcome::Push(Err(busy(reason))),
+            (JobInput::Push(push), None) => JobOutcome::Push(push_result(push, group.push(push, now_ms())?)),
         });
     }
-    let sync = inputs.iter().any(|input| !matches!(input, Input::Batch(_)));
+    let sync = inputs.iter().any(|input| !matches!(input, JobInput::Batch(_)));
     let (documents, bytes) = group.load();
-    Ok(Built {
+    Ok(BuiltGroup {
         finished: group.finish()?,
         outcomes,
         sync,
@@ -388,27 +403,27 @@ fn build(shard: &Shard, memory: &mut Memory, inputs: &[Input], aside: &SetAside)
     })
 }
 
-fn push_answer(push: &Push, outcome: PushOutcome) -> Result<Pushed, Problem> {
+fn push_result(push: &Push, outcome: PushOutcome) -> Result<PushResult, Problem> {
     match outcome {
-        PushOutcome::Applied(answer) => Ok(answer),
-        PushOutcome::Repeated(answer) => Ok(Pushed {
+        PushOutcome::Applied(result) => Ok(result),
+        PushOutcome::Repeated(result) => Ok(PushResult {
             repeated: true,
-            ..answer
+            ..result
         }),
         PushOutcome::Refused(reason) => Err(Problem::new(Code::NotSupported, reason)),
-        PushOutcome::OtherBody => Err(other_body(push.request.as_ref().map_or("", |request| &request.key))),
+        PushOutcome::BodyMismatch => Err(key_reused(push.request.as_ref().map_or("", |request| &request.key))),
     }
 }
 
-/// The same key, and not the same push.
-pub fn other_body(key: &str) -> Problem {
+/// The error for a request key that was already used with a different body.
+pub fn key_reused(key: &str) -> Problem {
     Problem::new(
         Code::Conflict,
-        format!("the Idempotency-Key {key} was used for another body"),
+        format!("the Idempotency-Key {key} was already used with a different body"),
     )
-    .hint("choose a new key for a new body")
+    .hint("use a new key for each body")
 }
 
 pub(super) fn busy(reason: String) -> Problem {
-    Problem::new(Code::Busy, reason).hint("try again a little later")
+    Problem::new(Code::Busy, reason).hint("retry in a moment")
 }

@@ -1,7 +1,7 @@
-//! Build: documents -> the columns, postings and shape of one part.
+//! Build: documents -> the columns, postings and path tree of one part.
 //!
-//! Two passes: a survey of the paths, then the recording. A document that is left out is noted in the shape; it is
-//! answered from its bytes.
+//! The first pass counts the paths (`path_stats.rs`), the second records the values (`recorder.rs`). The path tree
+//! lists the documents that are excluded from the index; a query reads those from their bytes.
 
 use std::sync::Arc;
 
@@ -10,66 +10,71 @@ use roaring::RoaringBitmap;
 use tantivy::{columnar::ColumnarWriter, directory::RamDirectory};
 
 use super::{
-    header::{self, Run},
-    record::Recorder,
-    shape::Shape,
-    survey::Survey,
+    header::{self, PartitionRun},
+    path_stats::PathStats,
+    path_tree::PathTree,
+    recorder::Recorder,
 };
 use crate::{document::Document, error::Error};
 
-/// Raw bytes up to which documents are kept parsed between the passes; above, they are parsed again.
+/// Raw bytes up to which the parsed documents stay in memory between the passes. Above, the second pass parses them
+/// again.
 const PARSED_BYTES_MAX: usize = 4 << 20;
 
-/// A part that was built.
-pub(super) struct Built {
-    pub shape: Shape,
-    pub runs: Vec<Run>,
+/// The contents of a part before they are serialized.
+pub(super) struct PartData {
+    pub paths: PathTree,
+    pub runs: Vec<PartitionRun>,
     pub columns: ColumnarWriter,
-    /// The files of the postings, if any path has some.
+    /// The files of the postings, if any path has postings.
     pub text: Option<RamDirectory>,
 }
 
-/// Builds a part. Nothing is indexed of the documents that are left out; they stand in it with their headers.
-pub(super) fn build(documents: &[Arc<Document>], left_out: &RoaringBitmap) -> Result<Built, Error> {
+/// Builds a part. Of the `excluded` documents, only the headers are indexed.
+pub(super) fn build(documents: &[Arc<Document>], excluded: &RoaringBitmap) -> Result<PartData, Error> {
     let bytes: usize = documents.iter().map(|document| document.bytes.len()).sum();
-    let read = |number: u32, document| {
-        if left_out.contains(number) {
+    let parse = |number: u32, document| {
+        if excluded.contains(number) {
             None
         } else {
-            parse(document)
+            indexed_value(document)
         }
     };
     let mut parsed = Vec::new();
-    let mut survey = Survey::new();
+    let mut stats = PathStats::new();
     for (number, document) in (0..).zip(documents) {
-        let value = read(number, document);
+        let value = parse(number, document);
         if let Some(value) = &value {
-            survey.document(number, value);
+            stats.document(number, value);
         }
         if bytes <= PARSED_BYTES_MAX {
             parsed.push(value);
         }
     }
-    let mut recorder = Recorder::new(&survey, bytes)?;
+    let mut recorder = Recorder::new(&stats, bytes)?;
     for (number, document) in (0..).zip(documents) {
-        let again = if bytes <= PARSED_BYTES_MAX {
+        let parsed_again = if bytes <= PARSED_BYTES_MAX {
             None
         } else {
-            read(number, document)
+            parse(number, document)
         };
-        recorder.document(number, document, parsed.get(number as usize).unwrap_or(&again).as_ref())?;
+        recorder.document(
+            number,
+            document,
+            parsed.get(number as usize).unwrap_or(&parsed_again).as_ref(),
+        )?;
     }
-    let (shape, columns, text) = recorder.finish(documents.len() as u32)?;
-    Ok(Built {
-        shape,
+    let (paths, columns, text) = recorder.finish(documents.len() as u32)?;
+    Ok(PartData {
+        paths,
         runs: header::runs(documents.iter().map(|document| &**document)),
         columns,
         text,
     })
 }
 
-/// What is indexed of a document: its value or, of a text, the text itself.
-fn parse(document: &Document) -> Option<Value<'_>> {
+/// The indexed value of a document: its JSON value, or its text if it is not JSON.
+fn indexed_value(document: &Document) -> Option<Value<'_>> {
     if document.header.json {
         proto::json::parse(&document.bytes).ok()
     } else {

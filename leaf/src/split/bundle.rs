@@ -1,12 +1,29 @@
-//! Bundle: the one file of a split. Whatever the split consists of stands one after another; a footer names it.
+//! Bundle: the single file of a split. Its entries follow one another, and a footer lists them.
 //!
 //! ```text
-//! magic | entry … | footer: entries (name, offset, bytes), checksums of the blocks before it, counts first | offset of the footer | xxh3 of the footer | version | magic
+//! magic | entry … | footer | offset of the footer | xxh3 of the footer | version | magic
+//!
+//! footer: number of entries, then name, offset and bytes of each;
+//!         number of blocks before the footer, then the checksum of each
 //! ```
 //!
-//! It is written under a temporary name, synced, renamed, and its folder synced; so a file under its final name is
-//! whole. Opening it checks the footer and every length; the blocks before it are checked when they are first read. In
-//! version 1, which is read and no more written, an entry has one checksum, in the footer, and is checked as a whole.
+//! | entry | contents | encoded by |
+//! |---|---|---|
+//! | `parts` | the number of parts | `mod.rs` |
+//! | `N/columns` | the columns of part N, headers included | tantivy's columnar format (`recorder.rs`, `header.rs`) |
+//! | `N/shape` | its path tree | `path_tree.rs` |
+//! | `N/runs` | its runs of documents of one partition | `header.rs` |
+//! | `N/text/…` | the files of its postings, if it has any | tantivy (`text.rs`) |
+//!
+//! A block is 64 KiB, or what is left before the footer; blocks ignore the bounds of entries.
+//!
+//! The file is written under a temporary name, synced and renamed, and then its folder is synced; so a file with its
+//! final name is complete. Opening it verifies the footer and every length. The blocks before the footer are verified
+//! when they are first read.
+//!
+//! Any change to an entry raises `VERSION`. A version that is still read keeps its files until a merge or a rebuild
+//! replaces them; one that is no longer read makes each split be rebuilt when its shard opens. Version 1 is still read:
+//! there, each entry has one checksum in the footer and is verified as a whole.
 
 use std::{
     collections::HashMap,
@@ -27,24 +44,24 @@ use tantivy::{
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::{
-    bytes::{Reader, Writer},
-    checked::{Checked, Extent},
+    checksummed_file::{ChecksummedBlock, ChecksummedFile},
+    encoding::{ByteReader, ByteWriter},
 };
 
 const MAGIC: u64 = u64::from_le_bytes(*b"rachspl\n");
 const VERSION: u32 = 2;
-/// Each entry with a checksum of its own, and none of the blocks.
+/// Has one checksum per entry and none per block.
 const VERSION_OF_ENTRY_CHECKSUMS: u32 = 1;
-/// Bytes that have one checksum.
+/// Bytes covered by one checksum.
 const BLOCK_BYTES: usize = 64 << 10;
 /// Bytes after the footer: its offset, its checksum, version, magic.
 const TRAILER_BYTES: usize = 8 + 8 + 4 + 8;
 
-/// What ends the name of a file that is being written.
-pub(super) const TEMPORARY: &str = "tmp";
+/// The extension of a file that is still being written.
+const TEMPORARY_SUFFIX: &str = "tmp";
 
 #[derive(Debug, Clone)]
-struct Entry {
+struct BundleEntry {
     name: String,
     offset: u64,
     bytes: u64,
@@ -52,19 +69,23 @@ struct Entry {
 
 /// Writes a bundle.
 pub(super) struct BundleWriter {
-    file: Hashed,
-    temporary: Temporary,
-    entries: Vec<Entry>,
+    file: ChecksumWriter,
+    temporary: TemporaryFile,
+    entries: Vec<BundleEntry>,
 }
 
-/// A file that goes with its writer, unless it got another name.
-struct Temporary(PathBuf);
+/// Removes the file when it is dropped, unless the file was renamed.
+struct TemporaryFile(PathBuf);
 
-impl Drop for Temporary {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         match std::fs::remove_file(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(file = %self.0.display(), %error, "an unfinished split could not be removed; it is removed at the next start");
+                tracing::warn!(
+                    file = %self.0.display(),
+                    %error,
+                    "could not remove an unfinished split; the next start will remove it"
+                );
             }
             _ => {}
         }
@@ -72,13 +93,13 @@ impl Drop for Temporary {
 }
 
 impl BundleWriter {
-    /// Under the temporary name of this file; what a crash has left there is overwritten.
+    /// Creates the file under its temporary name and overwrites what a crash left there.
     pub fn create(file: &FilePath) -> io::Result<Self> {
         let mut name = file.file_name().unwrap_or_default().to_os_string();
         name.push(".");
-        name.push(TEMPORARY);
-        let temporary = Temporary(file.with_file_name(name));
-        let mut file = Hashed::new(File::create(&temporary.0)?);
+        name.push(TEMPORARY_SUFFIX);
+        let temporary = TemporaryFile(file.with_file_name(name));
+        let mut file = ChecksumWriter::new(File::create(&temporary.0)?);
         file.write_all(&MAGIC.to_le_bytes())?;
         Ok(Self {
             file,
@@ -87,11 +108,11 @@ impl BundleWriter {
         })
     }
 
-    /// Adds an entry.
+    /// Adds an entry, which `write` fills.
     pub fn entry(&mut self, name: String, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         let offset = self.file.written;
         write(&mut self.file)?;
-        self.entries.push(Entry {
+        self.entries.push(BundleEntry {
             name,
             offset,
             bytes: self.file.written - offset,
@@ -99,11 +120,11 @@ impl BundleWriter {
         Ok(())
     }
 
-    /// Ends the file and gives it its name.
+    /// Writes the footer, syncs the file and renames it to its final name.
     pub fn publish(self, file: &FilePath) -> io::Result<()> {
-        let mut footer = Writer::default();
+        let mut footer = ByteWriter::default();
         footer.u32(self.entries.len() as u32);
-        for Entry { name, offset, bytes } in &self.entries {
+        for BundleEntry { name, offset, bytes } in &self.entries {
             footer.text(name);
             footer.u64(*offset);
             footer.u64(*bytes);
@@ -113,7 +134,7 @@ impl BundleWriter {
         footer.u32(checksums.len() as u32);
         checksums.into_iter().for_each(|checksum| footer.u64(checksum));
         let footer = footer.into_bytes();
-        let mut trailer = Writer::default();
+        let mut trailer = ByteWriter::default();
         trailer.u64(at);
         trailer.u64(xxh3_64(&footer));
         trailer.u32(VERSION);
@@ -122,62 +143,58 @@ impl BundleWriter {
         to.write_all(&trailer.into_bytes())?;
         to.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         std::fs::rename(&self.temporary.0, file)?;
-        let folder = file
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(FilePath::new("."));
-        File::open(folder)?.sync_all()
+        File::open(folder_of(file))?.sync_all()
     }
 }
 
-/// A file with the checksums of its blocks so far.
-struct Hashed {
+/// Computes the checksum of each block while it writes a file.
+struct ChecksumWriter {
     to: BufWriter<File>,
     written: u64,
-    /// Of the block that is not full yet.
-    hash: Xxh3,
-    hashed: usize,
+    /// The checksum of the current block so far, and the bytes it covers.
+    block_hash: Xxh3,
+    block_bytes: usize,
     checksums: Vec<u64>,
 }
 
-impl Hashed {
+impl ChecksumWriter {
     fn new(file: File) -> Self {
         Self {
             to: BufWriter::with_capacity(1 << 20, file),
             written: 0,
-            hash: Xxh3::new(),
-            hashed: 0,
+            block_hash: Xxh3::new(),
+            block_bytes: 0,
             checksums: Vec::new(),
         }
     }
 
     fn hash(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let (here, rest) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.hashed));
-            self.hash.update(here);
-            self.hashed += here.len();
+            let (here, rest) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.block_bytes));
+            self.block_hash.update(here);
+            self.block_bytes += here.len();
             bytes = rest;
-            if self.hashed == BLOCK_BYTES {
+            if self.block_bytes == BLOCK_BYTES {
                 self.end_block();
             }
         }
     }
 
     fn end_block(&mut self) {
-        self.checksums.push(self.hash.digest());
-        self.hash.reset();
-        self.hashed = 0;
+        self.checksums.push(self.block_hash.digest());
+        self.block_hash.reset();
+        self.block_bytes = 0;
     }
 
     fn finish(mut self) -> (BufWriter<File>, Vec<u64>) {
-        if self.hashed > 0 {
+        if self.block_bytes > 0 {
             self.end_block();
         }
         (self.to, self.checksums)
     }
 }
 
-impl Write for Hashed {
+impl Write for ChecksumWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.to.write(bytes)?;
         self.written += written as u64;
@@ -190,130 +207,160 @@ impl Write for Hashed {
     }
 }
 
-/// The entries of a bundle, by name, not copied out of the file.
+/// The entries of a bundle by name. Each is a slice of the mapped file.
 #[derive(Debug)]
 pub(super) struct Bundle {
     entries: HashMap<String, FileSlice>,
-    /// The file.
-    pub checked: Arc<Checked>,
+    /// The file behind the entries.
+    pub file: Arc<ChecksummedFile>,
 }
 
 impl Bundle {
-    /// Opens a file and checks its footer.
+    /// Opens a file and verifies its footer.
     pub fn open(path: &FilePath) -> io::Result<Self> {
-        let file = path;
-        let folder = file
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(FilePath::new("."));
-        let name = file.file_name().ok_or_else(|| broken("it has no name"))?;
-        let folder = MmapDirectory::open(folder).map_err(io::Error::other)?;
-        let whole = folder.open_read(FilePath::new(name)).map_err(|e| match e {
-            OpenReadError::FileDoesNotExist(_) => io::Error::new(ErrorKind::NotFound, "the file does not exist"),
-            other => io::Error::other(other),
-        })?;
+        let whole = map(path)?;
         let length = usize::try_from(whole.num_bytes().get_bytes()).map_err(io::Error::other)?;
         let footer_end = length
             .checked_sub(TRAILER_BYTES)
             .filter(|end| *end >= 8)
             .ok_or_else(|| broken("it is too short"))?;
-        let trailer = whole.read_bytes_slice(footer_end..length)?;
-        let mut trailer = Reader::new(&trailer);
-        let (at, checksum, version, magic) = (trailer.u64()? as usize, trailer.u64()?, trailer.u32()?, trailer.u64()?);
-        if magic != MAGIC {
-            return Err(broken("it does not end as a split does"));
-        }
-        if version != VERSION && version != VERSION_OF_ENTRY_CHECKSUMS {
-            return Err(broken(&format!(
-                "it is of version {version}, this program reads version {VERSION} and older ones"
-            )));
-        }
+        let Trailer { at, checksum, version } = read_trailer(&whole.read_bytes_slice(footer_end..length)?)?;
         if at < 8 || at > footer_end {
-            return Err(broken("its footer is out of place"));
+            return Err(broken("the offset of its footer is out of range"));
         }
         let footer = whole.read_bytes_slice(at..footer_end)?;
         if xxh3_64(&footer) != checksum {
             return Err(broken("its footer does not match its checksum"));
         }
-        let mut footer = Reader::new(&footer);
-        let of_entries = version == VERSION_OF_ENTRY_CHECKSUMS;
-        let (mut ranges, mut extents) = (Vec::new(), Vec::new());
-        for _ in 0..footer.u32()? {
-            let (name, range) = read_entry(&mut footer, at)?;
-            if of_entries {
-                extents.push(Extent::new(range.clone(), footer.u64()?));
-            }
-            ranges.push((name, range));
-        }
-        if !of_entries {
-            let count = footer.u32()? as usize;
-            if count != at.div_ceil(BLOCK_BYTES) {
-                return Err(broken("it has checksums of more or fewer blocks than it has"));
-            }
-            for start in (0..at).step_by(BLOCK_BYTES) {
-                extents.push(Extent::new(start..at.min(start + BLOCK_BYTES), footer.u64()?));
-            }
-        }
-        // Nobody reads the footer again; that it is still there is for the scrubber to see.
-        extents.push(Extent::new(at..length, xxh3_64(&whole.read_bytes_slice(at..length)?)));
-        let checked = Arc::new(Checked::new(path, whole, extents));
+        let (ranges, mut blocks) = read_footer(ByteReader::new(&footer), at, version)?;
+        // No reader needs the footer again. As a block, the scrubber can detect that it was damaged later.
+        blocks.push(ChecksummedBlock::new(
+            at..length,
+            xxh3_64(&whole.read_bytes_slice(at..length)?),
+        ));
+        let file = Arc::new(ChecksummedFile::new(path, whole, blocks));
         let entries = ranges
             .into_iter()
-            .map(|(name, range)| (name, FileSlice::new(checked.clone()).slice(range)))
+            .map(|(name, range)| (name, FileSlice::new(file.clone()).slice(range)))
             .collect();
-        Ok(Self { entries, checked })
+        Ok(Self { entries, file })
     }
 
-    /// An entry.
+    /// The bytes of an entry.
     pub fn get(&self, name: &str) -> io::Result<FileSlice> {
         self.entries
             .get(name)
             .cloned()
-            .ok_or_else(|| broken(&format!("it has no {name}")))
+            .ok_or_else(|| broken(&format!("it has no entry {name}")))
     }
 
-    /// The entries whose names begin so, by the rest of their names.
-    pub fn folder(&self, prefix: &str) -> Folder {
+    /// The entries with this prefix, by the rest of their names.
+    pub fn directory(&self, prefix: &str) -> BundleDirectory {
         let files = self
             .entries
             .iter()
             .filter_map(|(name, slice)| Some((PathBuf::from(name.strip_prefix(prefix)?), slice.clone())))
             .collect();
-        Folder { files: Arc::new(files) }
+        BundleDirectory { files: Arc::new(files) }
     }
 }
 
-fn read_entry(footer: &mut Reader, end: usize) -> io::Result<(String, Range<usize>)> {
+/// Maps a file into memory.
+fn map(path: &FilePath) -> io::Result<FileSlice> {
+    let name = path.file_name().ok_or_else(|| broken("its path has no file name"))?;
+    let folder = MmapDirectory::open(folder_of(path)).map_err(io::Error::other)?;
+    folder.open_read(FilePath::new(name)).map_err(|e| match e {
+        OpenReadError::FileDoesNotExist(_) => io::Error::new(ErrorKind::NotFound, "the file does not exist"),
+        other => io::Error::other(other),
+    })
+}
+
+fn folder_of(file: &FilePath) -> &FilePath {
+    file.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(FilePath::new("."))
+}
+
+/// The bytes after the footer.
+struct Trailer {
+    /// The offset of the footer.
+    at: usize,
+    /// The checksum of the footer.
+    checksum: u64,
+    version: u32,
+}
+
+fn read_trailer(bytes: &[u8]) -> io::Result<Trailer> {
+    let mut trailer = ByteReader::new(bytes);
+    let (at, checksum, version, magic) = (trailer.u64()? as usize, trailer.u64()?, trailer.u32()?, trailer.u64()?);
+    if magic != MAGIC {
+        return Err(broken("it does not end with the magic number of a split"));
+    }
+    if version != VERSION && version != VERSION_OF_ENTRY_CHECKSUMS {
+        return Err(broken(&format!(
+            "it has version {version}; this release reads versions {VERSION_OF_ENTRY_CHECKSUMS} to {VERSION}"
+        )));
+    }
+    Ok(Trailer { at, checksum, version })
+}
+
+/// The name and range of each entry.
+type EntryRanges = Vec<(String, Range<usize>)>;
+
+/// Reads the footer at offset `at`: the entries and the checksummed blocks before it.
+fn read_footer(mut footer: ByteReader, at: usize, version: u32) -> io::Result<(EntryRanges, Vec<ChecksummedBlock>)> {
+    let has_entry_checksums = version == VERSION_OF_ENTRY_CHECKSUMS;
+    let (mut ranges, mut blocks) = (Vec::new(), Vec::new());
+    for _ in 0..footer.u32()? {
+        let (name, range) = read_entry(&mut footer, at)?;
+        if has_entry_checksums {
+            blocks.push(ChecksummedBlock::new(range.clone(), footer.u64()?));
+        }
+        ranges.push((name, range));
+    }
+    if !has_entry_checksums {
+        let count = footer.u32()? as usize;
+        if count != at.div_ceil(BLOCK_BYTES) {
+            return Err(broken("its number of checksums does not match its number of blocks"));
+        }
+        for start in (0..at).step_by(BLOCK_BYTES) {
+            blocks.push(ChecksummedBlock::new(start..at.min(start + BLOCK_BYTES), footer.u64()?));
+        }
+    }
+    Ok((ranges, blocks))
+}
+
+fn read_entry(footer: &mut ByteReader, end: usize) -> io::Result<(String, Range<usize>)> {
     let (name, offset, bytes) = (footer.text()?, footer.u64()? as usize, footer.u64()? as usize);
     let until = offset
         .checked_add(bytes)
         .filter(|until| *until <= end)
-        .ok_or_else(|| broken("an entry is out of place"))?;
+        .ok_or_else(|| broken("the range of an entry is out of bounds"))?;
     Ok((name, offset..until))
 }
 
 fn broken(reason: &str) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, format!("the split is broken: {reason}"))
+    io::Error::new(ErrorKind::InvalidData, format!("broken split: {reason}"))
 }
 
-/// Entries of a bundle as tantivy sees them: a folder in which nothing ever changes.
+/// Entries of a bundle as tantivy sees them: a read-only directory.
 #[derive(Debug, Clone)]
-pub(super) struct Folder {
+pub(super) struct BundleDirectory {
     files: Arc<HashMap<PathBuf, FileSlice>>,
 }
 
-impl Folder {
-    /// Whether there is nothing.
+impl BundleDirectory {
+    /// Whether it has no files.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 }
 
 fn read_only() -> io::Error {
-    io::Error::new(ErrorKind::ReadOnlyFilesystem, "a published split never changes")
+    io::Error::new(ErrorKind::ReadOnlyFilesystem, "a published split is read-only")
 }
 
-impl Directory for Folder {
+impl Directory for BundleDirectory {
     fn get_file_handle(&self, path: &FilePath) -> Result<Arc<dyn FileHandle>, OpenReadError> {
         let slice = self
             .files
@@ -366,78 +413,4 @@ impl Directory for Folder {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_is_not_finished_is_removed() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let names = || {
-            let entries = std::fs::read_dir(folder.path()).expect("the folder");
-            entries
-                .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-                .collect::<Vec<_>>()
-        };
-        let file = folder.path().join("7.split");
-        let mut unfinished = BundleWriter::create(&file).expect("a file");
-        let full = unfinished.entry("a".into(), |to| {
-            to.write_all(&[1; 4 << 20])
-                .and_then(|()| Err(io::ErrorKind::StorageFull.into()))
-        });
-        assert!(full.is_err() && names() == ["7.split.tmp"], "{:?}", names());
-        drop(unfinished);
-        assert_eq!(names(), [""; 0]);
-        let mut finished = BundleWriter::create(&file).expect("a file");
-        finished.entry("a".into(), |to| to.write_all(b"1")).expect("an entry");
-        finished.publish(&file).expect("a bundle");
-        assert_eq!(names(), ["7.split"]);
-    }
-
-    /// The same entries as version 1 has them.
-    fn as_version_1(entries: &[(&str, &[u8])]) -> Vec<u8> {
-        let mut file = MAGIC.to_le_bytes().to_vec();
-        let mut footer = Writer::default();
-        footer.u32(entries.len() as u32);
-        for (name, bytes) in entries {
-            footer.text(name);
-            [file.len() as u64, bytes.len() as u64, xxh3_64(bytes)]
-                .into_iter()
-                .for_each(|number| footer.u64(number));
-            file.extend_from_slice(bytes);
-        }
-        let (footer, mut trailer) = (footer.into_bytes(), Writer::default());
-        trailer.u64(file.len() as u64);
-        trailer.u64(xxh3_64(&footer));
-        trailer.u32(VERSION_OF_ENTRY_CHECKSUMS);
-        trailer.u64(MAGIC);
-        [file, footer, trailer.into_bytes()].concat()
-    }
-
-    #[test]
-    fn a_file_of_version_1_is_read_and_its_damage_is_found_too() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("7.split");
-        let entries: [(&str, &[u8]); 3] = [("a", b"first"), ("empty", b""), ("b", b"second")];
-        let whole = as_version_1(&entries);
-        std::fs::write(&file, &whole).expect("written");
-        let bundle = Bundle::open(&file).expect("a bundle");
-        for (name, bytes) in entries {
-            assert_eq!(
-                &*bundle.get(name).and_then(|slice| slice.read_bytes()).expect("an entry"),
-                bytes
-            );
-        }
-        assert_eq!(bundle.checked.scrub(0, u64::MAX).expect("it is whole").0, None);
-        let mut damaged = whole;
-        damaged[8 + 5] ^= 1;
-        std::fs::write(&file, &damaged).expect("written");
-        let bundle = Bundle::open(&file).expect("a bundle");
-        assert_eq!(
-            &*bundle.get("a").and_then(|slice| slice.read_bytes()).expect("an entry"),
-            b"first"
-        );
-        assert!(bundle.checked.damaged().is_none());
-        assert!(bundle.get("b").and_then(|slice| slice.read_bytes()).is_err());
-        assert!(bundle.checked.damaged().is_some());
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! Columns: the typed columns of a part, opened when first asked for and kept open.
+//! Columns: the typed columns of a part. Each is opened on first use and stays open.
 
 use std::{
     collections::HashMap,
@@ -17,24 +17,24 @@ use parking_lot::RwLock;
 use roaring::RoaringBitmap;
 use tantivy::columnar::{Column, ColumnIndex, ColumnarReader, DynamicColumn, StrColumn};
 
-use super::record::{ColumnName, Kind};
+use super::column_name::{ColumnKind, ColumnName};
 use crate::{error::Error, raw};
 
-/// Bytes of dictionaries that are kept unpacked in this process.
-const UNPACKED_BYTES_MAX: usize = 256 << 20;
-static UNPACKED_BYTES: AtomicUsize = AtomicUsize::new(0);
+/// Bytes of decoded dictionaries that this process caches.
+const DECODED_BYTES_MAX: usize = 256 << 20;
+static DECODED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// Rows that are looked at at once.
+/// Rows per read of a column.
 const BLOCK_ROWS: usize = 1_024;
 
 /// The columns of a part.
 pub(super) struct Columns {
     reader: ColumnarReader,
-    opened: RwLock<HashMap<(u32, Kind, bool), Opened>>,
+    opened: RwLock<HashMap<(u32, ColumnKind, bool), OpenColumn>>,
 }
 
 #[derive(Clone)]
-enum Opened {
+enum OpenColumn {
     Bool(Column<bool>),
     Int(Column<i64>),
     Float(Column<f64>),
@@ -50,45 +50,45 @@ impl Columns {
     }
 
     pub fn bools(&self, path: u32, inside: bool) -> io::Result<Column<bool>> {
-        match self.open(path, Kind::Bool, inside)? {
-            Opened::Bool(column) => Ok(column),
-            _ => Err(missing(path, Kind::Bool, inside)),
+        match self.open(path, ColumnKind::Bool, inside)? {
+            OpenColumn::Bool(column) => Ok(column),
+            _ => Err(missing(path, ColumnKind::Bool, inside)),
         }
     }
 
     pub fn ints(&self, path: u32, inside: bool) -> io::Result<Column<i64>> {
-        match self.open(path, Kind::Int, inside)? {
-            Opened::Int(column) => Ok(column),
-            _ => Err(missing(path, Kind::Int, inside)),
+        match self.open(path, ColumnKind::Int, inside)? {
+            OpenColumn::Int(column) => Ok(column),
+            _ => Err(missing(path, ColumnKind::Int, inside)),
         }
     }
 
     pub fn floats(&self, path: u32, inside: bool) -> io::Result<Column<f64>> {
-        match self.open(path, Kind::Float, inside)? {
-            Opened::Float(column) => Ok(column),
-            _ => Err(missing(path, Kind::Float, inside)),
+        match self.open(path, ColumnKind::Float, inside)? {
+            OpenColumn::Float(column) => Ok(column),
+            _ => Err(missing(path, ColumnKind::Float, inside)),
         }
     }
 
     pub fn texts(&self, path: u32, inside: bool) -> io::Result<Arc<TextColumn>> {
-        match self.open(path, Kind::Text, inside)? {
-            Opened::Text(column) => Ok(column),
-            _ => Err(missing(path, Kind::Text, inside)),
+        match self.open(path, ColumnKind::Text, inside)? {
+            OpenColumn::Text(column) => Ok(column),
+            _ => Err(missing(path, ColumnKind::Text, inside)),
         }
     }
 
-    /// A column that the shape says is there.
-    fn open(&self, path: u32, kind: Kind, inside: bool) -> io::Result<Opened> {
+    /// Opens a column that the path tree lists.
+    fn open(&self, path: u32, kind: ColumnKind, inside: bool) -> io::Result<OpenColumn> {
         if let Some(opened) = self.opened.read().get(&(path, kind, inside)) {
             return Ok(opened.clone());
         }
         let handles = self.reader.read_columns(ColumnName::new(path, kind, inside).as_str())?;
         let handle = handles.first().ok_or_else(|| missing(path, kind, inside))?;
         let opened = match handle.open()? {
-            DynamicColumn::Bool(column) => Opened::Bool(column),
-            DynamicColumn::I64(column) => Opened::Int(column),
-            DynamicColumn::F64(column) => Opened::Float(column),
-            DynamicColumn::Str(column) => Opened::Text(Arc::new(TextColumn::new(column))),
+            DynamicColumn::Bool(column) => OpenColumn::Bool(column),
+            DynamicColumn::I64(column) => OpenColumn::Int(column),
+            DynamicColumn::F64(column) => OpenColumn::Float(column),
+            DynamicColumn::Str(column) => OpenColumn::Text(Arc::new(TextColumn::new(column))),
             _ => return Err(missing(path, kind, inside)),
         };
         Ok(self
@@ -100,16 +100,16 @@ impl Columns {
     }
 }
 
-fn missing(path: u32, kind: Kind, inside: bool) -> io::Error {
-    let side = if inside { "inside" } else { "outside" };
+fn missing(path: u32, kind: ColumnKind, inside: bool) -> io::Error {
+    let scope = if inside { "inside" } else { "outside" };
     io::Error::new(
         io::ErrorKind::InvalidData,
-        format!("a split lacks the {kind:?} column of path {path}, {side} of arrays"),
+        format!("the split has no {kind:?} column for path {path} {scope} of arrays"),
     )
 }
 
-/// The first values of these documents.
-pub(super) fn firsts<T: Copy + PartialOrd + std::fmt::Debug + Send + Sync + 'static>(
+/// The first value of each document.
+pub(super) fn first_values<T: Copy + PartialOrd + std::fmt::Debug + Send + Sync + 'static>(
     column: &Column<T>,
     documents: &[u32],
 ) -> Vec<Option<T>> {
@@ -118,7 +118,7 @@ pub(super) fn firsts<T: Copy + PartialOrd + std::fmt::Debug + Send + Sync + 'sta
     values
 }
 
-/// The documents that have a value.
+/// The documents with a value.
 pub(super) fn documents_with(index: &ColumnIndex, documents: u32) -> RoaringBitmap {
     match index {
         ColumnIndex::Empty { .. } => RoaringBitmap::new(),
@@ -130,7 +130,7 @@ pub(super) fn documents_with(index: &ColumnIndex, documents: u32) -> RoaringBitm
     }
 }
 
-/// The documents that have a value for which this holds.
+/// The documents with a value for which `holds` is true.
 pub(super) fn documents_where<T>(column: &Column<T>, holds: impl Fn(T) -> bool) -> RoaringBitmap
 where
     T: Copy + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static,
@@ -153,14 +153,14 @@ where
     sorted(hits)
 }
 
-/// A range of documents.
+/// The documents of a range.
 pub(super) fn range(documents: std::ops::Range<u32>) -> RoaringBitmap {
     let mut all = RoaringBitmap::new();
     all.insert_range(documents);
     all
 }
 
-/// Documents as they come out of a column: ascending.
+/// Collects documents read from a column, which usually are ascending.
 pub(super) fn sorted(documents: Vec<u32>) -> RoaringBitmap {
     RoaringBitmap::from_sorted_iter(documents.iter().copied()).unwrap_or_else(|_| documents.into_iter().collect())
 }
@@ -168,24 +168,24 @@ pub(super) fn sorted(documents: Vec<u32>) -> RoaringBitmap {
 /// A column of strings: ordinals of a sorted dictionary.
 pub(super) struct TextColumn {
     pub column: StrColumn,
-    unpacked: OnceLock<Arc<StringViewArray>>,
-    /// The times that the values spell.
+    decoded: OnceLock<Arc<StringViewArray>>,
+    /// The distinct values parsed as times.
     times: OnceLock<Arc<[Option<i64>]>>,
 }
 
 impl Drop for TextColumn {
     fn drop(&mut self) {
-        let unpacked = self.unpacked.get().map_or(0, |values| values.get_array_memory_size());
+        let decoded = self.decoded.get().map_or(0, |values| values.get_array_memory_size());
         let times: usize = self.times.get().map_or(0, |times| size_of_val(&**times));
-        UNPACKED_BYTES.fetch_sub(unpacked + times, Ordering::Relaxed);
+        DECODED_BYTES.fetch_sub(decoded + times, Ordering::Relaxed);
     }
 }
 
-/// Keeps a value, if that many bytes are still free.
-fn keep<T>(place: &OnceLock<T>, value: T, bytes: usize) {
-    let fits = UNPACKED_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes <= UNPACKED_BYTES_MAX;
-    if !fits || place.set(value).is_err() {
-        UNPACKED_BYTES.fetch_sub(bytes, Ordering::Relaxed);
+/// Stores a value in `slot` if the budget has `bytes` left.
+fn cache<T>(slot: &OnceLock<T>, value: T, bytes: usize) {
+    let fits = DECODED_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes <= DECODED_BYTES_MAX;
+    if !fits || slot.set(value).is_err() {
+        DECODED_BYTES.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -193,40 +193,40 @@ impl TextColumn {
     pub fn new(column: StrColumn) -> Self {
         Self {
             column,
-            unpacked: OnceLock::new(),
+            decoded: OnceLock::new(),
             times: OnceLock::new(),
         }
     }
 
-    /// Distinct values.
+    /// The number of distinct values.
     pub fn distinct(&self) -> usize {
         self.column.num_terms()
     }
 
-    /// Calls with every distinct value in order, with its ordinal.
-    pub fn for_each(&self, mut call: impl FnMut(u64, &str)) -> io::Result<()> {
+    /// Calls `visit` with the ordinal and text of every distinct value, in order.
+    pub fn for_each(&self, mut visit: impl FnMut(u64, &str)) -> io::Result<()> {
         let mut stream = self.column.dictionary().stream()?;
         let mut ordinal = 0;
         while stream.advance() {
-            call(ordinal, text(stream.key())?);
+            visit(ordinal, text(stream.key())?);
             ordinal += 1;
         }
         Ok(())
     }
 
-    /// All distinct values by ordinal.
-    pub fn unpacked(&self) -> io::Result<Arc<StringViewArray>> {
-        if let Some(unpacked) = self.unpacked.get() {
-            return Ok(unpacked.clone());
+    /// All distinct values, indexed by ordinal.
+    pub fn decoded(&self) -> io::Result<Arc<StringViewArray>> {
+        if let Some(decoded) = self.decoded.get() {
+            return Ok(decoded.clone());
         }
         let mut values = StringViewBuilder::with_capacity(self.distinct());
         self.for_each(|_, value| values.append_value(value))?;
         let values = Arc::new(values.finish());
-        keep(&self.unpacked, values.clone(), values.get_array_memory_size());
+        cache(&self.decoded, values.clone(), values.get_array_memory_size());
         Ok(values)
     }
 
-    /// The times that the distinct values spell, in microseconds since 1970, by ordinal.
+    /// The distinct values parsed as times in microseconds since 1970, indexed by ordinal.
     pub fn times(&self) -> io::Result<Arc<[Option<i64>]>> {
         if let Some(times) = self.times.get() {
             return Ok(times.clone());
@@ -234,11 +234,12 @@ impl TextColumn {
         let mut times = Vec::with_capacity(self.distinct());
         self.for_each(|_, value| times.push(raw::time_of_text(value)))?;
         let times: Arc<[Option<i64>]> = times.into();
-        keep(&self.times, times.clone(), size_of_val(&*times));
+        cache(&self.times, times.clone(), size_of_val(&*times));
         Ok(times)
     }
 
-    /// Converts the values of these ordinals, each distinct one once, and calls with every place that has one.
+    /// Converts the values of these ordinals and calls `set` with the position of each. Each distinct value is
+    /// converted once.
     pub fn convert<T: Clone>(
         &self,
         ordinals: &[Option<u64>],
@@ -250,24 +251,25 @@ impl TextColumn {
         self.column.dictionary().sorted_ords_to_term_cb(&distinct, |value| {
             converted.push(std::str::from_utf8(value).ok().and_then(&convert))
         })?;
-        for (place, ordinal) in ordinals.iter().enumerate() {
+        for (row, ordinal) in ordinals.iter().enumerate() {
             if let Some(at) = ordinal.and_then(|ordinal| distinct.binary_search(&ordinal).ok()) {
-                set(place, converted.get(at).cloned().flatten());
+                set(row, converted.get(at).cloned().flatten());
             }
         }
         Ok(())
     }
 
-    /// The values of these ordinals, as views into one buffer of the distinct ones.
+    /// The values of these ordinals, as views into one buffer of the distinct values.
     pub fn values(&self, ordinals: &[Option<u64>]) -> Result<ArrayRef, Error> {
+        // With at most this many distinct values per requested row, decode the whole dictionary.
         const DENSE: usize = 4;
-        if self.unpacked.get().is_some() || self.distinct() <= ordinals.len().saturating_mul(DENSE) {
+        if self.decoded.get().is_some() || self.distinct() <= ordinals.len().saturating_mul(DENSE) {
             let indices: UInt32Array = ordinals
                 .iter()
                 .map(|ordinal| ordinal.and_then(|o| u32::try_from(o).ok()))
                 .collect();
             return Ok(compute::take(
-                &*self.unpacked().map_err(tantivy::TantivyError::from)?,
+                &*self.decoded().map_err(tantivy::TantivyError::from)?,
                 &indices,
                 None,
             )?);
@@ -283,22 +285,22 @@ impl TextColumn {
                     Err(_) => invalid = true,
                 });
         if invalid || !all.map_err(tantivy::TantivyError::from)? {
-            return Err(tantivy::TantivyError::InternalError("a dictionary of a split lacks a value".into()).into());
+            return Err(tantivy::TantivyError::InternalError("a dictionary of the split lacks a value".into()).into());
         }
-        let place = |ordinal: &u64| {
+        let index = |ordinal: &u64| {
             distinct
                 .binary_search(ordinal)
                 .ok()
-                .and_then(|place| u32::try_from(place).ok())
+                .and_then(|index| u32::try_from(index).ok())
         };
         let indices: UInt32Array = ordinals
             .iter()
-            .map(|ordinal| ordinal.as_ref().and_then(place))
+            .map(|ordinal| ordinal.as_ref().and_then(index))
             .collect();
         Ok(compute::take(&values.finish(), &indices, None)?)
     }
 
-    /// The documents whose value is one of these ordinals.
+    /// The documents with a value of one of these ordinals.
     pub fn documents(&self, ordinals: &RoaringBitmap) -> RoaringBitmap {
         const RANGES_MAX: u64 = 4;
         let mut found = RoaringBitmap::new();
@@ -318,7 +320,8 @@ impl TextColumn {
         })
     }
 
-    /// Ordinals are dense, so a range of existing ones lies within the column's bounds.
+    /// Adds the documents with an ordinal in this range. Ordinals are dense, so a range of existing ones lies within
+    /// the column's bounds.
     fn range(&self, ordinals: std::ops::Range<u64>, hits: &mut Vec<u32>, found: &mut RoaringBitmap) {
         let ords = self.column.ords();
         hits.clear();
@@ -326,8 +329,8 @@ impl TextColumn {
         *found |= sorted(std::mem::take(hits));
     }
 
-    /// The documents whose value's ordinal lies here.
-    pub fn documents_in(&self, ordinals: std::ops::Range<u64>) -> RoaringBitmap {
+    /// The documents with a value whose ordinal lies in this range.
+    pub fn documents_in_range(&self, ordinals: std::ops::Range<u64>) -> RoaringBitmap {
         let mut found = RoaringBitmap::new();
         if ordinals.start < ordinals.end {
             self.range(ordinals, &mut Vec::new(), &mut found);
@@ -335,7 +338,7 @@ impl TextColumn {
         found
     }
 
-    /// The documents that have a value for which this holds.
+    /// The documents with a value for which `holds` is true.
     pub fn documents_matching(&self, holds: impl Fn(&str) -> bool) -> io::Result<RoaringBitmap> {
         let mut ordinals = Vec::new();
         self.for_each(|ordinal, value| {
@@ -346,18 +349,18 @@ impl TextColumn {
         Ok(self.documents(&ordinals.into_iter().collect()))
     }
 
-    /// The documents that have a value that begins so.
-    pub fn documents_beginning(&self, prefix: &str) -> io::Result<RoaringBitmap> {
+    /// The documents with a value that has this prefix.
+    pub fn documents_with_prefix(&self, prefix: &str) -> io::Result<RoaringBitmap> {
         let start = self.lower_bound(prefix)?;
         let mut stream = self.column.dictionary().prefix_range(prefix).into_stream()?;
         let mut end = start;
         while stream.advance() {
             end += 1;
         }
-        Ok(self.documents_in(start..end))
+        Ok(self.documents_in_range(start..end))
     }
 
-    /// The ordinal of the first value that is not less.
+    /// The ordinal of the first value that is greater than or equal to this one.
     pub fn lower_bound(&self, value: &str) -> io::Result<u64> {
         use tantivy::columnar::TermOrdHit;
         let distinct = self.distinct() as u64;
@@ -366,13 +369,13 @@ impl TextColumn {
         })
     }
 
-    /// The ordinal of a value.
+    /// The ordinal of a value, if the dictionary has it.
     pub fn ordinal(&self, value: &str) -> io::Result<Option<u64>> {
         self.column.dictionary().term_ord(value)
     }
 }
 
-/// The ordinals, each once, ascending.
+/// The distinct ordinals, ascending.
 fn distinct(ordinals: &[Option<u64>]) -> Vec<u64> {
     let mut distinct: Vec<u64> = ordinals.iter().copied().flatten().collect();
     distinct.sort_unstable();

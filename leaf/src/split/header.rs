@@ -1,5 +1,6 @@
-//! Header: what stands beside the documents of a part: addresses, times, ids. Addresses ascend, so a run of one source
-//! partition is told once and an address is found by halving.
+//! Header: the address, times and id of each document of a part.
+//!
+//! Addresses ascend. So source and partition are stored once per run, and a binary search finds an address.
 
 use std::{cmp::Ordering, io, sync::OnceLock};
 
@@ -7,8 +8,8 @@ use proto::{Address, SourceName, record::TimeKind};
 use tantivy::columnar::{Column, ColumnType, ColumnarReader, ColumnarWriter, DynamicColumn, DynamicColumnHandle};
 
 use super::{
-    bytes::{Reader, Writer},
     columns::TextColumn,
+    encoding::{ByteReader, ByteWriter},
 };
 use crate::document::Document;
 
@@ -18,25 +19,25 @@ const INGESTED: &str = "_ingested";
 const TIME: &str = "_time";
 const ID: &str = "_id";
 
-/// Documents of one source partition, from one document to the next run.
+/// Consecutive documents of one source partition.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Run {
+pub(super) struct PartitionRun {
     pub first: u32,
     pub end: u32,
     pub source: SourceName,
     pub partition: i32,
 }
 
-/// The runs of these documents.
-pub(super) fn runs<'a>(documents: impl Iterator<Item = &'a Document>) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
+/// Groups documents into runs.
+pub(super) fn runs<'a>(documents: impl Iterator<Item = &'a Document>) -> Vec<PartitionRun> {
+    let mut runs: Vec<PartitionRun> = Vec::new();
     for (number, Document { address, .. }) in (0u32..).zip(documents) {
         match runs
             .last_mut()
             .filter(|run| run.partition == address.partition && run.source == address.source)
         {
             Some(run) => run.end = number + 1,
-            None => runs.push(Run {
+            None => runs.push(PartitionRun {
                 first: number,
                 end: number + 1,
                 source: address.source.clone(),
@@ -47,8 +48,8 @@ pub(super) fn runs<'a>(documents: impl Iterator<Item = &'a Document>) -> Vec<Run
     runs
 }
 
-pub(super) fn encode_runs(runs: &[Run]) -> Vec<u8> {
-    let mut to = Writer::default();
+pub(super) fn encode_runs(runs: &[PartitionRun]) -> Vec<u8> {
+    let mut to = ByteWriter::default();
     to.u32(runs.len() as u32);
     for run in runs {
         to.u32(run.first);
@@ -59,15 +60,15 @@ pub(super) fn encode_runs(runs: &[Run]) -> Vec<u8> {
     to.into_bytes()
 }
 
-pub(super) fn decode_runs(bytes: &[u8]) -> io::Result<Vec<Run>> {
-    let mut from = Reader::new(bytes);
+pub(super) fn decode_runs(bytes: &[u8]) -> io::Result<Vec<PartitionRun>> {
+    let mut from = ByteReader::new(bytes);
     let count = from.u32()?;
     let mut run = || {
         let (first, end, source, partition) = (from.u32()?, from.u32()?, from.text()?, from.u32()? as i32);
         let source = source
             .parse()
             .map_err(|e: proto::address::Malformed| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        Ok(Run {
+        Ok(PartitionRun {
             first,
             end,
             source,
@@ -77,8 +78,8 @@ pub(super) fn decode_runs(bytes: &[u8]) -> io::Result<Vec<Run>> {
     (0..count).map(|_| run()).collect()
 }
 
-/// Makes the columns of headers known, so that they are there even if no document has a value.
-pub(super) fn declare(columns: &mut ColumnarWriter) {
+/// Declares the header columns, so that they exist even if no document has a value.
+pub(super) fn declare_columns(columns: &mut ColumnarWriter) {
     for name in [OFFSET, ITEM, INGESTED, TIME] {
         columns.record_column_type(name, ColumnType::I64, false);
     }
@@ -101,23 +102,23 @@ pub(super) fn record(columns: &mut ColumnarWriter, number: u32, document: &Docum
     }
 }
 
-/// The headers of a part, opened.
+/// The headers of an open part.
 pub(super) struct Headers {
-    pub runs: Vec<Run>,
+    pub runs: Vec<PartitionRun>,
     pub offset: Column<i64>,
     pub item: Column<i64>,
-    ingested: Late<Column<i64>>,
-    time: Late<Column<i64>>,
-    id: Late<TextColumn>,
+    ingested: LazyColumn<Column<i64>>,
+    time: LazyColumn<Column<i64>>,
+    id: LazyColumn<TextColumn>,
 }
 
-/// A column that is opened when it is first asked for. Addresses are not among them: they say what is gone.
-struct Late<T> {
+/// A column that is opened on first use. The columns of addresses are opened eagerly: deletes need them.
+struct LazyColumn<T> {
     handle: DynamicColumnHandle,
     opened: OnceLock<T>,
 }
 
-impl<T> Late<T> {
+impl<T> LazyColumn<T> {
     fn new(columns: &ColumnarReader, name: &str) -> io::Result<Self> {
         Ok(Self {
             handle: handle(columns, name)?,
@@ -125,58 +126,58 @@ impl<T> Late<T> {
         })
     }
 
-    fn get(&self, name: &str, take: impl FnOnce(DynamicColumn) -> Option<T>) -> io::Result<&T> {
+    fn get(&self, name: &str, typed: impl FnOnce(DynamicColumn) -> Option<T>) -> io::Result<&T> {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
-        let opened = take(self.handle.open()?).ok_or_else(|| missing(name))?;
+        let opened = typed(self.handle.open()?).ok_or_else(|| missing(name))?;
         Ok(self.opened.get_or_init(|| opened))
     }
 }
 
 impl Headers {
-    pub fn open(columns: &ColumnarReader, runs: Vec<Run>) -> io::Result<Self> {
+    pub fn open(columns: &ColumnarReader, runs: Vec<PartitionRun>) -> io::Result<Self> {
         let open = |name: &str| ints(handle(columns, name)?.open()?).ok_or_else(|| missing(name));
         let (offset, item) = (open(OFFSET)?, open(ITEM)?);
         Ok(Self {
             runs,
             offset,
             item,
-            ingested: Late::new(columns, INGESTED)?,
-            time: Late::new(columns, TIME)?,
-            id: Late::new(columns, ID)?,
+            ingested: LazyColumn::new(columns, INGESTED)?,
+            time: LazyColumn::new(columns, TIME)?,
+            id: LazyColumn::new(columns, ID)?,
         })
     }
 
-    /// When each was taken in, milliseconds since 1970.
+    /// When each document was ingested, in milliseconds since 1970.
     pub fn ingested(&self) -> io::Result<&Column<i64>> {
         self.ingested.get(INGESTED, ints)
     }
 
-    /// Milliseconds since 1970, where the record was stamped.
+    /// The record's time in milliseconds since 1970, for records that have one.
     pub fn time(&self) -> io::Result<&Column<i64>> {
         self.time.get(TIME, ints)
     }
 
-    /// Own ids, where documents have them.
+    /// The ids of documents that have one of their own.
     pub fn id(&self) -> io::Result<&TextColumn> {
-        let take = |column| match column {
+        let typed = |column| match column {
             DynamicColumn::Str(column) => Some(TextColumn::new(column)),
             _ => None,
         };
-        self.id.get(ID, take)
+        self.id.get(ID, typed)
     }
 
     /// The run of a document.
-    pub fn run(&self, document: u32) -> Option<&Run> {
-        let after = self.runs.partition_point(|run| run.first <= document);
-        self.runs.get(after.checked_sub(1)?).filter(|run| document < run.end)
+    pub fn run(&self, document: u32) -> Option<&PartitionRun> {
+        let next = self.runs.partition_point(|run| run.first <= document);
+        self.runs.get(next.checked_sub(1)?).filter(|run| document < run.end)
     }
 
     /// The address of a document.
     pub fn address(&self, document: u32) -> Option<Address> {
-        let Run { source, partition, .. } = self.run(document)?;
-        let (offset, item) = self.place(document);
+        let PartitionRun { source, partition, .. } = self.run(document)?;
+        let (offset, item) = self.offset_and_item(document);
         Some(Address {
             source: source.clone(),
             partition: *partition,
@@ -185,27 +186,27 @@ impl Headers {
         })
     }
 
-    fn place(&self, document: u32) -> (i64, Option<u32>) {
+    fn offset_and_item(&self, document: u32) -> (i64, Option<u32>) {
         (
             self.offset.first(document).unwrap_or(-1),
             self.item.first(document).and_then(|item| u32::try_from(item).ok()),
         )
     }
 
-    /// The document at an address.
+    /// The document at an address, if the part holds it.
     pub fn find(&self, address: &Address) -> Option<u32> {
-        let here = |run: &&Run| run.partition == address.partition && run.source == address.source;
+        let same_partition = |run: &&PartitionRun| run.partition == address.partition && run.source == address.source;
         self.runs
             .iter()
-            .filter(here)
+            .filter(same_partition)
             .find_map(|run| self.find_in(run, (address.offset, address.item)))
     }
 
-    fn find_in(&self, run: &Run, wanted: (i64, Option<u32>)) -> Option<u32> {
+    fn find_in(&self, run: &PartitionRun, wanted: (i64, Option<u32>)) -> Option<u32> {
         let (mut low, mut high) = (run.first, run.end);
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.place(middle).cmp(&wanted) {
+            match self.offset_and_item(middle).cmp(&wanted) {
                 Ordering::Equal => return Some(middle),
                 Ordering::Less => low = middle + 1,
                 Ordering::Greater => high = middle,
@@ -231,5 +232,5 @@ fn ints(column: DynamicColumn) -> Option<Column<i64>> {
 }
 
 fn missing(name: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("a split lacks its column {name}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("the split has no column {name}"))
 }

@@ -1,8 +1,8 @@
-//! Lookup: the documents of a part for which a condition on a path or a header is true, from dictionaries and columns.
+//! Lookup: the documents of a part that match a condition on a path or a header, from dictionaries and columns.
 
 use std::{io, ops::Range};
 
-use plan::{Path, Type, What};
+use plan::{ColumnSource, Path, Type};
 use proto::Address;
 use roaring::RoaringBitmap;
 use tantivy::columnar::Column;
@@ -11,93 +11,73 @@ use super::{
     Literal, Lookup,
     columns::{documents_where, documents_with, range, sorted},
     part::{Part, index_error},
-    shape::{Node, Side},
+    path_tree::ArrayScope,
 };
-use crate::error::Error;
+use crate::{error::Error, matches::Matches};
 
-/// What an index knows of a condition: for all other documents it is not true.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Found {
-    /// Here it is true.
-    pub sure: RoaringBitmap,
-    /// Here only the raw document knows.
-    pub doubtful: RoaringBitmap,
-}
-
-impl Found {
-    fn sure(sure: RoaringBitmap) -> Self {
-        Self {
-            sure,
-            ..Self::default()
-        }
-    }
-
-    /// With more documents to doubt.
-    pub fn doubting(mut self, doubtful: &RoaringBitmap) -> Self {
-        self.doubtful |= doubtful;
-        self.sure -= &self.doubtful;
-        self
-    }
-}
-
-/// A bound: a value, and whether it is in.
-type Bound<'a> = Option<&'a (Literal, bool)>;
+/// A bound: a value, and whether it is inclusive. None is unbounded.
+type LiteralBound<'a> = Option<&'a (Literal, bool)>;
 
 impl Part {
-    /// Where a condition is true, or None where this part cannot say.
-    pub fn lookup(&self, lookup: &Lookup) -> Result<Option<Found>, Error> {
+    /// The documents that match a condition, or None if this part knows nothing about it.
+    pub fn lookup(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
         match lookup {
-            Lookup::In(path, to, values) => self.at(path, |id| self.one_of(id, *to, values)),
+            Lookup::In(path, to, values) => self.on_path(path, |id| self.equal_to_any(id, *to, values)),
             Lookup::Range(path, to, from, until) => {
-                self.at(path, |id| self.between(id, *to, from.as_ref(), until.as_ref()))
+                self.on_path(path, |id| self.between(id, *to, from.as_ref(), until.as_ref()))
             }
-            Lookup::Prefix(path, prefix) => self.at(path, |id| self.beginning(id, prefix)),
-            Lookup::Exists(path, to) => self.at(path, |id| self.existing(id, *to)),
+            Lookup::StringPrefix(path, prefix) => self.on_path(path, |id| self.with_prefix(id, prefix)),
+            Lookup::Exists(path, to) => self.on_path(path, |id| self.non_null(id, *to)),
             Lookup::Search(clause) => Ok(self.search(clause)?.map(|found| found.as_ref().clone())),
-            Lookup::Id(ids) => self.ids_among(ids).map(Some),
-            Lookup::Header(what, low, high) => Ok(self
-                .header_between(what, *low, *high)
+            Lookup::Id(ids) => self.with_ids(ids).map(Some),
+            Lookup::Header(source, low, high) => Ok(self
+                .header_between(source, *low, *high)
                 .map_err(index_error)?
-                .map(Found::sure)),
+                .map(Matches::certain)),
             Lookup::Source(name) => {
-                let here = self.headers.runs.iter().filter(|run| run.source.as_str() == name);
-                Ok(Some(Found::sure(here.fold(RoaringBitmap::new(), |all, run| {
+                let runs = self.headers.runs.iter().filter(|run| run.source.as_str() == name);
+                Ok(Some(Matches::certain(runs.fold(RoaringBitmap::new(), |all, run| {
                     all | range(run.first..run.end)
                 }))))
             }
         }
     }
 
-    /// Looks at a path of keys; a path that was not seen has values at most in documents that were not seen whole.
-    fn at(&self, path: &Path, look: impl FnOnce(u32) -> Result<Option<Found>, Error>) -> Result<Option<Found>, Error> {
+    /// Resolves a path of keys and calls `find` with it. Only incompletely indexed documents may have values at a path
+    /// that the path tree does not list.
+    fn on_path(
+        &self,
+        path: &Path,
+        find: impl FnOnce(u32) -> Result<Option<Matches>, Error>,
+    ) -> Result<Option<Matches>, Error> {
         let Some(keys) = path.keys() else { return Ok(None) };
-        match self.shape.find(keys) {
-            None => Ok(Some(Found::default().doubting(&self.shape.unknown()))),
+        match self.paths.find(keys) {
+            None => Ok(Some(Matches::default().with_candidates(&self.paths.incomplete()))),
             Some(id) if !self.node(id).column => Ok(None),
-            Some(id) => Ok(look(id)?.map(|found| found.doubting(&self.shape.failed))),
+            Some(id) => Ok(find(id)?.map(|found| found.with_candidates(&self.paths.header_only))),
         }
     }
 
-    fn side(&self, id: u32) -> &Side {
+    fn outside(&self, id: u32) -> &ArrayScope {
         &self.node(id).outside
     }
 
-    fn one_of(&self, id: u32, to: Type, values: &[Literal]) -> Result<Option<Found>, Error> {
-        let mut found = Found::default();
+    fn equal_to_any(&self, id: u32, to: Type, values: &[Literal]) -> Result<Option<Matches>, Error> {
+        let mut found = Matches::default();
         for value in values {
-            let exactly = Some((value.clone(), true));
-            match self.between(id, to, exactly.as_ref(), exactly.as_ref())? {
+            let bound = Some((value.clone(), true));
+            match self.between(id, to, bound.as_ref(), bound.as_ref())? {
                 None => return Ok(None),
                 Some(more) => {
-                    found.sure |= more.sure;
-                    found.doubtful |= more.doubtful;
+                    found.certain |= more.certain;
+                    found.candidates |= more.candidates;
                 }
             }
         }
         Ok(Some(found))
     }
 
-    fn between(&self, id: u32, to: Type, from: Bound, until: Bound) -> Result<Option<Found>, Error> {
+    fn between(&self, id: u32, to: Type, from: LiteralBound, until: LiteralBound) -> Result<Option<Matches>, Error> {
         match to {
             Type::Int => self.ints_between(id, from, until),
             Type::Double => self.doubles_between(id, from, until),
@@ -108,16 +88,16 @@ impl Part {
         }
     }
 
-    fn ints_between(&self, id: u32, from: Bound, until: Bound) -> Result<Option<Found>, Error> {
+    fn ints_between(&self, id: u32, from: LiteralBound, until: LiteralBound) -> Result<Option<Matches>, Error> {
         let int = |literal: &Literal| match literal {
             Literal::Int(int) => Some(*int),
             _ => None,
         };
-        let (Some(from), Some(until)) = (read(from, int), read(until, int)) else {
+        let (Some(from), Some(until)) = (typed(from, int), typed(until, int)) else {
             return Ok(None);
         };
-        if self.side(id).ints == 0 {
-            return Ok(Some(Found::default()));
+        if self.outside(id).ints == 0 {
+            return Ok(Some(Matches::default()));
         }
         let column = self.columns.ints(id, false).map_err(index_error)?;
         let low = from.map_or(Some(i64::MIN), |(value, inclusive)| {
@@ -126,19 +106,20 @@ impl Part {
         let high = until.map_or(Some(i64::MAX), |(value, inclusive)| {
             if inclusive { Some(value) } else { value.checked_sub(1) }
         });
-        Ok(Some(Found::sure(
+        Ok(Some(Matches::certain(
             low.zip(high)
                 .map_or_else(RoaringBitmap::new, |(low, high)| in_range(&column, low, high)),
         )))
     }
 
-    /// Doubles are compared in their total order, as the engine does above; an int counts as the double it becomes.
-    fn doubles_between(&self, id: u32, from: Bound, until: Bound) -> Result<Option<Found>, Error> {
+    /// Compares doubles in their total order, as the query engine does. An int is compared as the double it converts
+    /// to.
+    fn doubles_between(&self, id: u32, from: LiteralBound, until: LiteralBound) -> Result<Option<Matches>, Error> {
         let double = |literal: &Literal| match literal {
             Literal::Double(double) if !double.is_nan() => Some(*double),
             _ => None,
         };
-        let (Some(from), Some(until)) = (read(from, double), read(until, double)) else {
+        let (Some(from), Some(until)) = (typed(from, double), typed(until, double)) else {
             return Ok(None);
         };
         let holds = |value: f64| {
@@ -151,81 +132,82 @@ impl Part {
                     matches!((value.total_cmp(&bound), inclusive), (Less, _) | (Equal, true))
                 })
         };
-        let mut sure = RoaringBitmap::new();
-        if self.side(id).ints > 0 {
-            sure |= documents_where(&self.columns.ints(id, false).map_err(index_error)?, |int| {
+        let mut certain = RoaringBitmap::new();
+        if self.outside(id).ints > 0 {
+            certain |= documents_where(&self.columns.ints(id, false).map_err(index_error)?, |int| {
                 holds(int as f64)
             });
         }
-        if self.side(id).floats > 0 {
-            sure |= documents_where(&self.columns.floats(id, false).map_err(index_error)?, holds);
+        if self.outside(id).floats > 0 {
+            certain |= documents_where(&self.columns.floats(id, false).map_err(index_error)?, holds);
         }
-        Ok(Some(Found::sure(sure)))
+        Ok(Some(Matches::certain(certain)))
     }
 
-    fn bools_between(&self, id: u32, from: Bound, until: Bound) -> Result<Option<Found>, Error> {
+    fn bools_between(&self, id: u32, from: LiteralBound, until: LiteralBound) -> Result<Option<Matches>, Error> {
         let bool = |literal: &Literal| match literal {
             Literal::Bool(bool) => Some(*bool),
             _ => None,
         };
-        let (Some(from), Some(until)) = (read(from, bool), read(until, bool)) else {
+        let (Some(from), Some(until)) = (typed(from, bool), typed(until, bool)) else {
             return Ok(None);
         };
-        if self.side(id).bools == 0 {
-            return Ok(Some(Found::default()));
+        if self.outside(id).bools == 0 {
+            return Ok(Some(Matches::default()));
         }
         let above = |value: bool| from.is_none_or(|(bound, inclusive)| value & !bound || (inclusive && value == bound));
         let below =
             |value: bool| until.is_none_or(|(bound, inclusive)| !value & bound || (inclusive && value == bound));
         let column = self.columns.bools(id, false).map_err(index_error)?;
-        Ok(Some(Found::sure(documents_where(&column, |value| {
+        Ok(Some(Matches::certain(documents_where(&column, |value| {
             above(value) && below(value)
         }))))
     }
 
-    fn texts_between(&self, id: u32, from: Bound, until: Bound) -> Result<Option<Found>, Error> {
+    fn texts_between(&self, id: u32, from: LiteralBound, until: LiteralBound) -> Result<Option<Matches>, Error> {
         let text = |literal: &Literal| match literal {
             Literal::Text(text) => Some(text.clone()),
             _ => None,
         };
-        let (Some(from), Some(until)) = (read(from, text), read(until, text)) else {
+        let (Some(from), Some(until)) = (typed(from, text), typed(until, text)) else {
             return Ok(None);
         };
-        let is_one = from.is_some() && from == until;
+        let is_equality = from.is_some() && from == until;
         let within_dictionary = from
             .as_ref()
-            .is_some_and(|(value, _)| value.len() <= super::survey::DICTIONARY_VALUE_BYTES_MAX);
+            .is_some_and(|(value, _)| value.len() <= super::path_stats::DICTIONARY_VALUE_BYTES_MAX);
+        // A string that fits into the dictionary cannot equal a longer one.
         let none = RoaringBitmap::new();
-        let doubtful = if is_one && within_dictionary {
+        let candidates = if is_equality && within_dictionary {
             &none
         } else {
-            &self.side(id).longs
+            &self.outside(id).long_texts
         };
-        if self.side(id).texts == 0 {
-            return Ok(Some(Found::default().doubting(doubtful)));
+        if self.outside(id).texts == 0 {
+            return Ok(Some(Matches::default().with_candidates(candidates)));
         }
         let column = self.columns.texts(id, false).map_err(index_error)?;
-        let past = |(value, inclusive): &(String, bool), wanted: bool| -> Result<u64, Error> {
+        let ordinal_past = |(value, inclusive): &(String, bool), wanted: bool| -> Result<u64, Error> {
             let lower = column.lower_bound(value).map_err(index_error)?;
-            let is_there = *inclusive == wanted && column.ordinal(value).map_err(index_error)?.is_some();
-            Ok(lower + u64::from(is_there))
+            let is_present = *inclusive == wanted && column.ordinal(value).map_err(index_error)?.is_some();
+            Ok(lower + u64::from(is_present))
         };
-        // An exclusive lower bound and an inclusive upper one lie after their value.
-        let low = from.as_ref().map_or(Ok(0), |bound| past(bound, false))?;
+        // An exclusive lower bound and an inclusive upper bound lie past their value.
+        let low = from.as_ref().map_or(Ok(0), |bound| ordinal_past(bound, false))?;
         let high = until
             .as_ref()
-            .map_or(Ok(column.distinct() as u64), |bound| past(bound, true))?;
+            .map_or(Ok(column.distinct() as u64), |bound| ordinal_past(bound, true))?;
         Ok(Some(
-            Found::sure(column.documents_in(Range { start: low, end: high })).doubting(doubtful),
+            Matches::certain(column.documents_in_range(Range { start: low, end: high })).with_candidates(candidates),
         ))
     }
 
-    fn times_between(&self, id: u32, from: Bound, until: Bound) -> Result<Option<Found>, Error> {
+    fn times_between(&self, id: u32, from: LiteralBound, until: LiteralBound) -> Result<Option<Matches>, Error> {
         let time = |literal: &Literal| match literal {
             Literal::Time(time) => Some(*time),
             _ => None,
         };
-        let (Some(from), Some(until)) = (read(from, time), read(until, time)) else {
+        let (Some(from), Some(until)) = (typed(from, time), typed(until, time)) else {
             return Ok(None);
         };
         let holds = |value: i64| {
@@ -235,10 +217,11 @@ impl Part {
         self.times_where(id, holds).map(Some)
     }
 
-    /// Documents whose string is a time for which this holds; the strings beyond the dictionary are in doubt.
-    fn times_where(&self, id: u32, holds: impl Fn(i64) -> bool) -> Result<Found, Error> {
-        let Side { texts, longs, .. } = self.side(id);
-        let mut sure = RoaringBitmap::new();
+    /// The documents whose string is a time for which `holds` is true. Strings too long for the dictionary are
+    /// candidates.
+    fn times_where(&self, id: u32, holds: impl Fn(i64) -> bool) -> Result<Matches, Error> {
+        let ArrayScope { texts, long_texts, .. } = self.outside(id);
+        let mut certain = RoaringBitmap::new();
         if *texts > 0 {
             let column = self.columns.texts(id, false).map_err(index_error)?;
             let times = column.times().map_err(index_error)?;
@@ -247,81 +230,75 @@ impl Part {
                 .filter(|(_, time)| time.is_some_and(&holds))
                 .map(|(ordinal, _)| ordinal)
                 .collect();
-            sure = column.documents(&ordinals);
+            certain = column.documents(&ordinals);
         }
-        Ok(Found::sure(sure).doubting(longs))
+        Ok(Matches::certain(certain).with_candidates(long_texts))
     }
 
-    fn beginning(&self, id: u32, prefix: &str) -> Result<Option<Found>, Error> {
-        let Side { texts, longs, .. } = self.side(id);
+    fn with_prefix(&self, id: u32, prefix: &str) -> Result<Option<Matches>, Error> {
+        let ArrayScope { texts, long_texts, .. } = self.outside(id);
         if *texts == 0 {
-            return Ok(Some(Found::default().doubting(longs)));
+            return Ok(Some(Matches::default().with_candidates(long_texts)));
         }
         let column = self.columns.texts(id, false).map_err(index_error)?;
         Ok(Some(
-            Found::sure(column.documents_beginning(prefix).map_err(index_error)?).doubting(longs),
+            Matches::certain(column.documents_with_prefix(prefix).map_err(index_error)?).with_candidates(long_texts),
         ))
     }
 
-    fn existing(&self, id: u32, to: Type) -> Result<Option<Found>, Error> {
-        let Side { longs, .. } = self.side(id);
+    fn non_null(&self, id: u32, to: Type) -> Result<Option<Matches>, Error> {
+        let ArrayScope { long_texts, .. } = self.outside(id);
         let found = match to {
-            Type::Bool => Found::sure(self.with_bools(id, false)?),
-            Type::Int => Found::sure(self.with_ints(id, false)?),
-            Type::Double => Found::sure(self.with_ints(id, false)? | self.with_floats(id, false)?),
-            Type::Text => Found::sure(self.with_texts(id, false)? | longs),
+            Type::Bool => Matches::certain(self.with_bools(id, false)?),
+            Type::Int => Matches::certain(self.with_ints(id, false)?),
+            Type::Double => Matches::certain(self.with_ints(id, false)? | self.with_floats(id, false)?),
+            Type::Text => Matches::certain(self.with_texts(id, false)? | long_texts),
             Type::Time => self.times_where(id, |_| true)?,
-            Type::Json | Type::Canonical | Type::Rank => Found::sure(self.present(id, false)?),
+            Type::Json | Type::Canonical | Type::Rank => Matches::certain(self.present(id, false)?),
         };
         Ok(Some(found))
     }
 
-    /// Documents with a value other than null at a path with columns, on one side of arrays.
+    /// The documents with a non-null value at a path with columns, inside or outside of arrays.
     pub fn present(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
-        let Node {
-            outside,
-            inside: within,
-            ..
-        } = self.node(id);
-        let Side {
-            longs,
-            bigs,
+        let ArrayScope {
+            long_texts,
+            big_numbers,
             arrays,
             objects,
             ..
-        } = if inside { within } else { outside };
+        } = self.scope(id, inside);
         let scalars = self.with_bools(id, inside)?
             | self.with_ints(id, inside)?
             | self.with_floats(id, inside)?
             | self.with_texts(id, inside)?;
-        Ok(scalars | longs | bigs | arrays | objects)
+        Ok(scalars | long_texts | big_numbers | arrays | objects)
     }
 
     fn with_bools(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
-        self.with(self.counted(id, inside).bools, || {
+        self.with_value(self.scope(id, inside).bools, || {
             Ok(self.columns.bools(id, inside)?.index)
         })
     }
 
     fn with_ints(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
-        self.with(self.counted(id, inside).ints, || {
-            Ok(self.columns.ints(id, inside)?.index)
-        })
+        self.with_value(self.scope(id, inside).ints, || Ok(self.columns.ints(id, inside)?.index))
     }
 
     fn with_floats(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
-        self.with(self.counted(id, inside).floats, || {
+        self.with_value(self.scope(id, inside).floats, || {
             Ok(self.columns.floats(id, inside)?.index)
         })
     }
 
     fn with_texts(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
-        self.with(self.counted(id, inside).texts, || {
+        self.with_value(self.scope(id, inside).texts, || {
             Ok(self.columns.texts(id, inside)?.column.ords().index.clone())
         })
     }
 
-    pub fn counted(&self, id: u32, inside: bool) -> &Side {
+    /// What is known about the values of a path inside or outside of arrays.
+    pub fn scope(&self, id: u32, inside: bool) -> &ArrayScope {
         if inside {
             &self.node(id).inside
         } else {
@@ -329,7 +306,8 @@ impl Part {
         }
     }
 
-    fn with(
+    /// The documents with a value in a column, which exists only if `count` values were recorded.
+    fn with_value(
         &self,
         count: u32,
         index: impl FnOnce() -> std::io::Result<tantivy::columnar::ColumnIndex>,
@@ -337,69 +315,70 @@ impl Part {
         if count == 0 {
             return Ok(RoaringBitmap::new());
         }
-        Ok(documents_with(&index().map_err(index_error)?, self.shape.documents))
+        Ok(documents_with(&index().map_err(index_error)?, self.paths.documents))
     }
 
-    fn ids_among(&self, ids: &[String]) -> Result<Found, Error> {
+    fn with_ids(&self, ids: &[String]) -> Result<Matches, Error> {
         let headers = &self.headers;
         let own = headers.id().map_err(index_error)?;
-        let mut sure = RoaringBitmap::new();
+        let mut certain = RoaringBitmap::new();
         for id in ids {
             if let Some(ordinal) = own.ordinal(id).map_err(index_error)? {
-                sure |= own.documents_in(ordinal..ordinal + 1);
+                certain |= own.documents_in_range(ordinal..ordinal + 1);
             }
-            // A document with a key of its own is not named by its address.
-            let at = id.parse::<Address>().ok().and_then(|address| headers.find(&address));
-            if let Some(document) = at.filter(|document| own.column.ords().first(*document).is_none()) {
-                sure.insert(document);
+            // An address is the id only of a document without an id of its own.
+            let by_address = id.parse::<Address>().ok().and_then(|address| headers.find(&address));
+            if let Some(document) = by_address.filter(|document| own.column.ords().first(*document).is_none()) {
+                certain.insert(document);
             }
         }
-        Ok(Found::sure(sure))
+        Ok(Matches::certain(certain))
     }
 
-    fn header_between(&self, what: &What, low: i64, high: i64) -> io::Result<Option<RoaringBitmap>> {
+    fn header_between(&self, source: &ColumnSource, low: i64, high: i64) -> io::Result<Option<RoaringBitmap>> {
         let headers = &self.headers;
-        let inside = |micros: i64| low <= micros && micros <= high;
-        let of_ms = |ms: i64| inside(ms.saturating_mul(1_000));
-        Ok(match what {
-            What::Offset => Some(in_range(&headers.offset, low, high)),
-            What::Partition => {
-                let here = headers.runs.iter().filter(|run| inside(i64::from(run.partition)));
-                Some(here.fold(RoaringBitmap::new(), |all, run| all | range(run.first..run.end)))
+        let inside = |value: i64| low <= value && value <= high;
+        let inside_ms = |ms: i64| inside(ms.saturating_mul(1_000));
+        Ok(match source {
+            ColumnSource::Offset => Some(in_range(&headers.offset, low, high)),
+            ColumnSource::Partition => {
+                let runs = headers.runs.iter().filter(|run| inside(i64::from(run.partition)));
+                Some(runs.fold(RoaringBitmap::new(), |all, run| all | range(run.first..run.end)))
             }
-            What::Item => {
-                let first = if inside(0) {
-                    self.all() - documents_with(&headers.item.index, self.shape.documents)
+            ColumnSource::Item => {
+                let without_item = if inside(0) {
+                    self.all() - documents_with(&headers.item.index, self.paths.documents)
                 } else {
                     RoaringBitmap::new()
                 };
-                Some(first | in_range(&headers.item, low, high))
+                Some(without_item | in_range(&headers.item, low, high))
             }
-            What::Ingested => Some(documents_where(headers.ingested()?, of_ms)),
-            What::Time => {
+            ColumnSource::Ingested => Some(documents_where(headers.ingested()?, inside_ms)),
+            ColumnSource::Time => {
                 let (time, ingested) = (headers.time()?, headers.ingested()?);
-                let others = documents_where(ingested, of_ms) - documents_with(&time.index, self.shape.documents);
-                Some(documents_where(time, of_ms) | others)
+                let without_time =
+                    documents_where(ingested, inside_ms) - documents_with(&time.index, self.paths.documents);
+                Some(documents_where(time, inside_ms) | without_time)
             }
             _ => None,
         })
     }
 }
 
-/// A bound's value; None if it is of another type.
-fn read<T>(bound: Bound, value: impl Fn(&Literal) -> Option<T>) -> Option<Option<(T, bool)>> {
+/// The typed value of a bound, or None if the bound has another type.
+fn typed<T>(bound: LiteralBound, value: impl Fn(&Literal) -> Option<T>) -> Option<Option<(T, bool)>> {
     match bound {
         None => Some(None),
         Some((literal, inclusive)) => value(literal).map(|value| Some((value, *inclusive))),
     }
 }
 
-/// The documents with a value between two, inclusive.
-pub(super) fn in_range<T>(column: &Column<T>, low: T, high: T) -> RoaringBitmap
+/// The documents with a value between `low` and `high`, inclusive.
+fn in_range<T>(column: &Column<T>, low: T, high: T) -> RoaringBitmap
 where
     T: Copy + PartialOrd + std::fmt::Debug + Send + Sync + 'static,
 {
-    // Bounds outside of what a column holds are mapped wrongly by it.
+    // tantivy maps bounds outside of the column's range wrongly.
     let (least, greatest) = (column.min_value(), column.max_value());
     let low = if low < least { least } else { low };
     let high = if high > greatest { greatest } else { high };

@@ -1,20 +1,45 @@
-//! Segment: an immutable index over one run of documents, in memory (micro-split) or in one file (split).
+//! Segment: an immutable index over a run of documents, in memory (micro-split) or in one file (split).
 //!
-//! Which documents it holds, which conditions its index decides, which columns it gives exactly: everything else the
-//! caller reads from the raw documents. So an answer never depends on what an index happens to hold.
+//! A segment knows which documents it holds, which conditions its index decides and which columns it can return
+//! exactly. For everything else the caller reads the raw documents, so an answer never depends on what an index happens
+//! to cover.
+//!
+//! Building a segment, in the order in which a document passes the files:
+//!
+//! 1. `mod.rs` cuts the documents into parts, so that the memory of a build is bounded.
+//! 2. `part.rs` builds a part and excludes the documents that make the build fail.
+//! 3. `build.rs` runs the two passes over the documents of a part.
+//! 4. `path_stats.rs` is the first pass: it counts the paths and chooses which get columns and which get postings.
+//! 5. `recorder.rs` is the second pass: it writes values to columns. `header.rs` writes addresses, times and ids, and
+//!    `text.rs` writes postings of the tokens that `token.rs` produces.
+//! 6. `path_tree.rs` is the path tree that both passes leave behind: which values each path has and which of them are
+//!    indexed.
+//! 7. `encoding.rs` encodes the path tree and the runs of addresses.
+//! 8. `bundle.rs` writes columns, postings and these encodings to one file with block checksums.
+//!
+//! Reading a segment:
+//!
+//! 1. `bundle.rs` opens the file, and `checksummed_file.rs` verifies each block when it is first read or scrubbed.
+//! 2. `part.rs` opens each part: `encoding.rs` decodes the path tree (`path_tree.rs`) and the runs of addresses
+//!    (`header.rs`).
+//! 3. `lookup.rs` answers typed conditions and `search.rs` search clauses. Both consult the path tree first, then the
+//!    columns and dictionaries (`columns.rs`), the postings (`text.rs`) and the headers (`header.rs`).
+//! 4. `values.rs` returns a column as an Arrow array, or nothing where the index does not hold it exactly.
+//! 5. `mod.rs` joins the results of the parts.
 
 mod build;
 mod bundle;
-mod bytes;
-mod checked;
+mod checksummed_file;
+mod column_name;
 mod columns;
+mod encoding;
 mod header;
 mod lookup;
 mod part;
-mod record;
+mod path_stats;
+mod path_tree;
+mod recorder;
 mod search;
-mod shape;
-mod survey;
 mod text;
 mod token;
 mod values;
@@ -30,54 +55,54 @@ use proto::Address;
 use roaring::RoaringBitmap;
 use tantivy::HasLen as _;
 
-pub(crate) use self::checked::Damaged;
+pub(crate) use self::checksummed_file::ChecksumMismatch;
 use self::{
     bundle::{Bundle, BundleWriter},
-    checked::Checked,
-    lookup::Found,
+    checksummed_file::ChecksummedFile,
     part::Part,
 };
-use crate::{document::Document, error::Error};
+use crate::{document::Document, error::Error, matches::Matches};
 
-/// Raw bytes of the documents that one build holds in memory, beside about as much for what it builds …
+/// Raw bytes of the documents that one build holds in memory. The index under construction takes about as much again.
 const PART_BYTES_MAX: usize = 48 << 20;
-/// … and how many they are at most.
+/// Documents that one build holds in memory.
 const PART_DOCUMENTS_MAX: usize = 1_000_000;
 
 /// An immutable index over a run of documents. Documents are numbered from 0 in address order.
 pub struct Segment {
-    /// Each with the number of its first document.
+    /// Each part with the number of its first document.
     parts: Vec<(u32, Part)>,
     documents: u32,
     bytes: u64,
-    file: Option<Arc<Checked>>,
+    file: Option<Arc<ChecksummedFile>>,
 }
 
 /// A condition that an index may decide.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Lookup {
-    /// The strict view of the path as this type equals one of the values.
+    /// The value at the path, read strictly as this type, equals one of the literals.
     In(Path, Type, Vec<Literal>),
-    /// The strict view of the path lies between the bounds; a missing bound is open.
+    /// The value at the path, read strictly as this type, lies between the bounds. Each bound says whether it is
+    /// inclusive; a missing bound is open.
     Range(Path, Type, Option<(Literal, bool)>, Option<(Literal, bool)>),
-    /// The strict view of the path as text begins so.
-    Prefix(Path, String),
-    /// The strict view of the path as this type is not NULL (as JSON: there is a value other than null).
+    /// The value at the path is a string that begins with this text. (A prefix of a token is a [`Self::Search`].)
+    StringPrefix(Path, String),
+    /// The value at the path, read strictly as this type, is not NULL (as JSON: it is a value other than null).
     Exists(Path, Type),
     /// A search clause matches.
     Search(Clause),
-    /// `_id` equals one of these.
+    /// `_id` equals one of these ids.
     Id(Vec<String>),
-    /// One of the header's numbers (`_partition`, `_offset`) or times (`_ingested`, and `_time` without a time path;
-    /// microseconds) lies between the bounds, inclusive.
-    Header(plan::What, i64, i64),
-    /// `_source` equals.
+    /// A header number (`_partition`, `_offset`, `_item`) or a header time in microseconds (`_ingested`, and `_time`
+    /// without a time path) lies between the inclusive bounds.
+    Header(plan::ColumnSource, i64, i64),
+    /// `_source` equals this name.
     Source(String),
 }
 
-/// A value in a lookup.
+/// A constant in a lookup.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "each holds the value of its type")]
+#[allow(missing_docs, reason = "each variant holds the value of its type")]
 pub enum Literal {
     Bool(bool),
     Int(i64),
@@ -87,42 +112,33 @@ pub enum Literal {
     Time(i64),
 }
 
-/// What an index knows of a condition.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Narrowed {
-    /// Documents for which it is true.
-    pub sure: RoaringBitmap,
-    /// Documents for which only their bytes tell.
-    pub doubtful: RoaringBitmap,
-}
-
-/// Values of a column.
-pub struct Values {
-    /// One a document, in the order asked, of the column's Arrow type.
+/// The values of a column.
+pub struct ColumnValues {
+    /// One value per requested document, in the requested order, of the column's Arrow type.
     pub array: ArrayRef,
-    /// Of the documents asked, those that have a value other than null here that does not fit the view.
-    pub misfits: u64,
-    /// Of the documents asked, those that have a value other than null here.
+    /// Requested documents whose non-null value does not convert to the column's type.
+    pub cast_failures: u64,
+    /// Requested documents with a non-null value.
     pub present: u64,
 }
 
-/// What is known of a path in a segment.
+/// What a segment knows about a path, in all of its parts.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PathShape {
-    /// Kinds seen.
+pub struct PathSummary {
+    /// The kinds of its values.
     pub kinds: plan::Kinds,
-    /// Documents with a value other than null.
+    /// Documents with a non-null value outside of arrays.
     pub documents: u64,
-    /// Whether it has a column, and whether its text has postings.
+    /// Whether its scalars are in columns.
     pub column: bool,
-    /// See `column`.
+    /// Whether its strings have postings.
     pub postings: bool,
-    /// A value as JSON text, at most 200 characters.
+    /// A value as JSON text, cut to 200 characters.
     pub sample: Option<String>,
 }
 
 impl Segment {
-    /// Indexes documents, given in address order, in memory.
+    /// Indexes documents in memory. They must be in address order.
     pub fn in_memory(documents: &[Arc<Document>]) -> Result<Self, Error> {
         let parts = parts_of(documents)
             .map(Part::in_memory)
@@ -131,66 +147,70 @@ impl Segment {
         Ok(Self::of_parts(parts, bytes, None))
     }
 
-    /// Indexes documents, given in address order, into one new file, synced under its final name when this returns. The
-    /// memory it takes is bounded, however many they are.
+    /// Indexes documents into one new file. They must be in address order.
+    ///
+    /// When this returns, the file has its final name and is synced. Memory is bounded, however many documents there
+    /// are.
     pub fn to_file(
         documents: &mut dyn Iterator<Item = Result<Arc<Document>, Error>>,
         file: &FilePath,
     ) -> Result<Self, Error> {
-        let failed = |source| Error::File {
+        let file_error = |source| Error::File {
             path: file.to_owned(),
             source,
         };
-        let mut bundle = BundleWriter::create(file).map_err(failed)?;
-        let (mut held, mut held_bytes, mut parts) = (Vec::new(), 0, 0u32);
+        let mut bundle = BundleWriter::create(file).map_err(file_error)?;
+        let (mut pending, mut pending_bytes, mut parts) = (Vec::new(), 0, 0u32);
         for document in documents {
             let document = document?;
-            held_bytes += document.weight();
-            held.push(document);
-            if held_bytes >= PART_BYTES_MAX || held.len() >= PART_DOCUMENTS_MAX {
-                Part::write(&held, parts as usize, &mut bundle)?;
-                (held_bytes, parts) = (0, parts + 1);
-                held.clear();
+            pending_bytes += document.memory_bytes();
+            pending.push(document);
+            if pending_bytes >= PART_BYTES_MAX || pending.len() >= PART_DOCUMENTS_MAX {
+                Part::write(&pending, parts as usize, &mut bundle)?;
+                (pending_bytes, parts) = (0, parts + 1);
+                pending.clear();
             }
         }
-        if !held.is_empty() || parts == 0 {
-            Part::write(&held, parts as usize, &mut bundle)?;
+        if !pending.is_empty() || parts == 0 {
+            Part::write(&pending, parts as usize, &mut bundle)?;
             parts += 1;
         }
-        drop(held);
+        drop(pending);
         bundle
             .entry(PARTS.to_owned(), |to| to.write_all(&parts.to_le_bytes()))
             .and_then(|()| bundle.publish(file))
-            .map_err(failed)?;
+            .map_err(file_error)?;
         let written = Self::open(file)?;
-        // What was just written is still in memory, so that it reads back is soon known.
-        written.scrub(0, u64::MAX).map_err(failed)?;
+        // The file is still in the page cache, so verifying it now is cheap.
+        written.scrub(0, u64::MAX).map_err(file_error)?;
         Ok(written)
     }
 
-    /// Opens a file. Its bytes are compared with their checksums when they are first read: whatever does not match is
-    /// an error, then or now.
+    /// Opens a file. Its footer is verified now and every other block when it is first read; a mismatch is an error.
     pub fn open(file: &FilePath) -> Result<Self, Error> {
-        let failed = |source| Error::File {
+        let file_error = |source| Error::File {
             path: file.to_owned(),
             source,
         };
-        let bundle = Bundle::open(file).map_err(failed)?;
-        let count = bundle.get(PARTS).and_then(|slice| slice.read_bytes()).map_err(failed)?;
-        let count = bytes::Reader::new(&count).u32().map_err(failed)?;
+        let bundle = Bundle::open(file).map_err(file_error)?;
+        let count = bundle
+            .get(PARTS)
+            .and_then(|slice| slice.read_bytes())
+            .map_err(file_error)?;
+        let count = encoding::ByteReader::new(&count).u32().map_err(file_error)?;
         let parts = (0..count as usize)
             .map(|number| Part::open(&bundle, number))
             .collect::<Result<Vec<_>, _>>();
-        let parts = parts.map_err(|e| failed(io::Error::other(e.to_string())))?;
-        let bytes = bundle.checked.len() as u64;
-        Ok(Self::of_parts(parts, bytes, Some(bundle.checked)))
+        let parts = parts.map_err(|e| file_error(io::Error::other(e.to_string())))?;
+        let bytes = bundle.file.len() as u64;
+        Ok(Self::of_parts(parts, bytes, Some(bundle.file)))
     }
 
-    fn of_parts(parts: Vec<Part>, bytes: u64, file: Option<Arc<Checked>>) -> Self {
+    fn of_parts(parts: Vec<Part>, bytes: u64, file: Option<Arc<ChecksummedFile>>) -> Self {
         let mut documents = 0;
         let numbered = |part: Part| {
             let first = documents;
-            documents += part.shape.documents;
+            documents += part.paths.documents;
             (first, part)
         };
         let parts = parts.into_iter().map(numbered).collect();
@@ -202,19 +222,19 @@ impl Segment {
         }
     }
 
-    /// Documents in it, those gone since included.
+    /// Documents in the segment, including those deleted since it was built.
     pub fn documents(&self) -> u32 {
         self.documents
     }
 
-    /// Bytes of its file, or in memory.
+    /// Bytes of its file, or of its memory.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Bytes of its file that were read and compared so far.
+    /// Bytes of its file that readers have verified so far.
     pub fn bytes_read(&self) -> u64 {
-        self.file.as_ref().map_or(0, |file| file.read_bytes())
+        self.file.as_ref().map_or(0, |file| file.bytes_verified())
     }
 
     /// Whether its file was found to be damaged.
@@ -222,72 +242,73 @@ impl Segment {
         self.file.as_ref().is_some_and(|file| file.damaged().is_some())
     }
 
-    /// Compares its file with its checksums from an extent on, until so many bytes were read: the extent to go on with,
-    /// if there is one, and the bytes that were read.
+    /// Verifies the checksums of its file, starting at block `from`, until `bytes_max` bytes are read.
+    ///
+    /// Returns the block to continue with, if any is left, and the bytes read.
     pub fn scrub(&self, from: usize, bytes_max: u64) -> io::Result<(Option<usize>, u64)> {
         self.file
             .as_ref()
             .map_or(Ok((None, 0)), |file| file.scrub(from, bytes_max))
     }
 
-    /// Documents of which nothing is indexed, because no index could be built with them.
+    /// Documents of which only the header is indexed: they could not be parsed, or no index could be built with them.
+    /// Documents that lack only some of their paths do not count.
     pub fn unindexed(&self) -> u64 {
-        self.parts.iter().map(|(_, part)| part.shape.failed.len()).sum()
+        self.parts.iter().map(|(_, part)| part.paths.header_only.len()).sum()
     }
 
     /// The address of a document.
     ///
     /// # Panics
-    /// If it has no document of this number.
+    /// If the segment has no document with this number.
     pub fn address(&self, document: u32) -> Address {
         let (first, part) = &self.parts[self.parts.partition_point(|(first, _)| *first <= document) - 1];
         part.headers
             .address(document - first)
-            .expect("every document lies in a run")
+            .expect("every document belongs to a run")
     }
 
-    /// The number of the document at an address, if it is here.
+    /// The number of the document at an address, if the segment holds it.
     pub fn find(&self, address: &Address) -> Option<u32> {
         self.parts
             .iter()
             .find_map(|(first, part)| part.headers.find(address).map(|document| first + document))
     }
 
-    /// Exactly the documents for which a condition is true, or None where this index cannot say.
+    /// Exactly the documents that match a condition, or None if the index cannot decide it.
     pub fn lookup(&self, lookup: &Lookup) -> Result<Option<RoaringBitmap>, Error> {
         Ok(self
-            .narrow(lookup)?
-            .filter(|found| found.doubtful.is_empty())
-            .map(|found| found.sure))
+            .find_matches(lookup)?
+            .filter(|matches| matches.candidates.is_empty())
+            .map(|matches| matches.certain))
     }
 
-    /// Where a condition is true for sure and where only the raw documents know; nowhere else is it true. None where
-    /// this index cannot say.
-    pub fn narrow(&self, lookup: &Lookup) -> Result<Option<Narrowed>, Error> {
-        let mut narrowed = Narrowed::default();
+    /// The documents that match a condition and those that may match, or None if the index knows nothing about it.
+    pub fn find_matches(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
+        let mut all = Matches::default();
         for (first, part) in &self.parts {
-            let Some(Found { sure, doubtful }) = part.lookup(lookup)? else {
+            let Some(Matches { certain, candidates }) = part.lookup(lookup)? else {
                 return Ok(None);
             };
-            add(&mut narrowed.sure, *first, sure);
-            add(&mut narrowed.doubtful, *first, doubtful);
+            add(&mut all.certain, *first, certain);
+            add(&mut all.candidates, *first, candidates);
         }
-        Ok(Some(narrowed))
+        Ok(Some(all))
     }
 
-    /// The values of a column for these documents (ascending), or None where they must be read from the raw documents.
+    /// The values of a column for these documents (ascending), or None if they must be read from the raw documents.
     pub fn values(
         &self,
         column: &Column,
         time_path: Option<&Path>,
         documents: &[u32],
-    ) -> Result<Option<Values>, Error> {
-        let mut given: Vec<Values> = Vec::with_capacity(1);
+    ) -> Result<Option<ColumnValues>, Error> {
+        let mut values_of_parts: Vec<ColumnValues> = Vec::with_capacity(1);
         let mut rest = documents;
         for (first, part) in &self.parts {
-            let (here, after) = rest.split_at(rest.partition_point(|document| document - first < part.shape.documents));
+            let (here, after) = rest.split_at(rest.partition_point(|document| document - first < part.paths.documents));
             rest = after;
-            if here.is_empty() && !(documents.is_empty() && given.is_empty()) {
+            if here.is_empty() && !(documents.is_empty() && values_of_parts.is_empty()) {
                 continue;
             }
             let values = if *first == 0 {
@@ -300,18 +321,18 @@ impl Segment {
                 )?
             };
             match values {
-                Some(values) => given.push(values),
+                Some(values) => values_of_parts.push(values),
                 None => return Ok(None),
             }
         }
-        join(given)
+        join(values_of_parts)
     }
 
-    /// The paths that were seen here, indexed or not.
-    pub fn paths(&self) -> Vec<(Path, PathShape)> {
-        let mut paths: BTreeMap<Path, PathShape> = BTreeMap::new();
+    /// The paths of its documents, indexed or not.
+    pub fn paths(&self) -> Vec<(Path, PathSummary)> {
+        let mut paths: BTreeMap<Path, PathSummary> = BTreeMap::new();
         for (_, part) in &self.parts {
-            for (id, node) in (0..).zip(&part.shape.nodes) {
+            for (id, node) in (0..).zip(&part.paths.nodes) {
                 let inside = node.inside.kinds();
                 let element = if inside == plan::Kinds::default() {
                     inside
@@ -319,10 +340,10 @@ impl Segment {
                     plan::Kinds::ELEMENT
                 };
                 let kinds = node.outside.kinds() | inside | element;
-                if kinds == plan::Kinds::default() || (id == shape::ROOT && kinds == plan::Kinds::OBJECT) {
+                if kinds == plan::Kinds::default() || (id == path_tree::ROOT && kinds == plan::Kinds::OBJECT) {
                     continue;
                 }
-                let shape = PathShape {
+                let summary = PathSummary {
                     kinds,
                     documents: node.outside.present(),
                     column: node.column,
@@ -330,41 +351,42 @@ impl Segment {
                     sample: node.sample.clone(),
                 };
                 paths
-                    .entry(part.shape.path(id))
-                    .and_modify(|known| known.merge(&shape))
-                    .or_insert(shape);
+                    .entry(part.paths.path(id))
+                    .and_modify(|merged| merged.merge(&summary))
+                    .or_insert(summary);
             }
         }
         paths.into_iter().collect()
     }
 
-    /// Whether it holds documents with paths that [`paths`](Self::paths) does not name.
+    /// Whether its documents may have paths that [`paths`](Self::paths) does not list.
     pub fn has_untracked(&self) -> bool {
-        self.parts.iter().any(|(_, part)| !part.shape.unknown().is_empty())
+        self.parts.iter().any(|(_, part)| !part.paths.incomplete().is_empty())
     }
 }
 
-/// The file of a split beside its segment: for whoever compares it, and asks it nothing.
+/// The file of a split, opened only to verify its checksums and not to query it.
 pub struct SplitFile {
-    checked: Arc<Checked>,
+    file: Arc<ChecksummedFile>,
 }
 
 impl SplitFile {
-    /// Opens a file; one whose end does not match does not open.
+    /// Opens a file. Fails if its footer is damaged.
     pub fn open(file: &FilePath) -> io::Result<Self> {
         Ok(Self {
-            checked: Bundle::open(file)?.checked,
+            file: Bundle::open(file)?.file,
         })
     }
 
-    /// Compares it with its checksums from an extent on, until so many bytes were read: the extent to go on with, if
-    /// there is one, and the bytes that were read; None where it does not match.
-    pub fn compare(&self, from: usize, bytes_max: u64) -> io::Result<Option<(Option<usize>, u64)>> {
-        Ok(self.checked.compare(from, bytes_max)?.ok())
+    /// Verifies the checksums, starting at block `from`, until `bytes_max` bytes are read.
+    ///
+    /// Returns the block to continue with, if any is left, and the bytes read. Returns None on a mismatch.
+    pub fn verify(&self, from: usize, bytes_max: u64) -> io::Result<Option<(Option<usize>, u64)>> {
+        Ok(self.file.verify(from, bytes_max)?.ok())
     }
 }
 
-impl PathShape {
+impl PathSummary {
     fn merge(&mut self, other: &Self) {
         self.kinds |= other.kinds;
         self.documents += other.documents;
@@ -376,17 +398,17 @@ impl PathShape {
     }
 }
 
-/// The entry of a bundle that says how many parts it has.
+/// The bundle entry that holds the number of parts.
 const PARTS: &str = "parts";
 
-/// Cuts documents into as many as one build holds; at least one part.
+/// Cuts documents into slices that one build can hold in memory; returns at least one.
 fn parts_of(documents: &[Arc<Document>]) -> impl Iterator<Item = &[Arc<Document>]> {
     let mut rest = Some(documents);
     std::iter::from_fn(move || {
         let here = rest.take()?;
         let mut bytes = 0;
         let fits = |document: &&Arc<Document>| {
-            bytes += document.weight();
+            bytes += document.memory_bytes();
             bytes <= PART_BYTES_MAX
         };
         let count = here
@@ -402,7 +424,7 @@ fn parts_of(documents: &[Arc<Document>]) -> impl Iterator<Item = &[Arc<Document>
     })
 }
 
-/// Adds a part's documents, which count from its first.
+/// Adds the documents of a part, whose numbers count from `first`.
 fn add(all: &mut RoaringBitmap, first: u32, part: RoaringBitmap) {
     if first == 0 {
         *all |= part;
@@ -411,11 +433,12 @@ fn add(all: &mut RoaringBitmap, first: u32, part: RoaringBitmap) {
     }
 }
 
-fn join(given: Vec<Values>) -> Result<Option<Values>, Error> {
-    let (misfits, present) = given.iter().fold((0, 0), |(misfits, present), values| {
-        (misfits + values.misfits, present + values.present)
+/// Concatenates the values of consecutive parts.
+fn join(parts: Vec<ColumnValues>) -> Result<Option<ColumnValues>, Error> {
+    let (cast_failures, present) = parts.iter().fold((0, 0), |(cast_failures, present), values| {
+        (cast_failures + values.cast_failures, present + values.present)
     });
-    let array = match given.as_slice() {
+    let array = match parts.as_slice() {
         [] => return Ok(None),
         [only] => only.array.clone(),
         several => {
@@ -423,9 +446,9 @@ fn join(given: Vec<Values>) -> Result<Option<Values>, Error> {
             compute::concat(&arrays)?
         }
     };
-    Ok(Some(Values {
+    Ok(Some(ColumnValues {
         array,
-        misfits,
+        cast_failures,
         present,
     }))
 }

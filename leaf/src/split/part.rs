@@ -1,5 +1,6 @@
-//! Part: an index over as many documents as one build holds in memory. A segment has one part or, when it is large,
-//! several.
+//! Part: an index over as many documents as one build holds in memory. A large segment has several parts.
+//!
+//! A document can make a build fail or panic. Such documents are found by bisection and excluded from the index.
 
 use std::{
     io,
@@ -19,111 +20,125 @@ use tantivy::{
 use tracing::warn;
 
 use super::{
-    build::{Built, build},
+    build::{self, PartData},
     bundle::{Bundle, BundleWriter},
     columns::{Columns, range},
     header::{self, Headers},
-    lookup::Found,
-    shape::{Node, Shape},
+    path_tree::{PathNode, PathTree},
     text::TextIndex,
 };
 use crate::{
     document::Document,
     error::{Error, panic_text},
     fault,
+    matches::Matches,
 };
 
-/// Clauses whose documents a part remembers: a scan asks for the same one block by block.
-pub(super) const CLAUSES_KEPT_MAX: usize = 8;
+/// Search clauses whose matches a part caches: a scan evaluates the same clause block by block.
+pub(super) const CACHED_CLAUSES_MAX: usize = 8;
 
-/// Documents that are found one by one to keep a part from being built.
-const SEARCHED_DOCUMENTS_MAX: u64 = 16;
+/// Documents that a failing build may exclude one by one.
+const EXCLUDED_DOCUMENTS_MAX: u64 = 16;
 
 /// An index over documents, numbered from 0.
 pub(super) struct Part {
-    pub shape: Shape,
+    pub paths: PathTree,
     pub headers: Headers,
     pub columns: Columns,
     pub text: Option<TextIndex>,
-    pub clauses: Mutex<Vec<(Clause, Option<Arc<Found>>)>>,
-    /// In memory; 0 if it lies in a file.
+    /// The last search clauses and their matches, oldest first.
+    pub clause_cache: Mutex<Vec<(Clause, Option<Arc<Matches>>)>>,
+    /// Memory that it takes; 0 if it is in a file.
     pub bytes: u64,
 }
 
-/// A part in memory, with what a file of it holds beside its shape and its runs.
-struct Made {
+/// A part in memory, with the serialized columns and postings that a file of it needs.
+struct BuiltPart {
     part: Part,
     columns: FileSlice,
     text: Option<RamDirectory>,
 }
 
-/// Makes a part and opens it; a panic on the way is an error.
-fn made(documents: &[Arc<Document>], left_out: &RoaringBitmap) -> Result<Made, Error> {
-    let make = || -> Result<Made, Error> {
-        let Built {
-            shape,
+/// Builds a part and opens it. A panic during the build is returned as an error.
+fn build_part(documents: &[Arc<Document>], excluded: &RoaringBitmap) -> Result<BuiltPart, Error> {
+    let build = || -> Result<BuiltPart, Error> {
+        let PartData {
+            paths,
             runs,
             mut columns,
             text,
-        } = build(documents, left_out)?;
+        } = build::build(documents, excluded)?;
         let mut bytes = Vec::new();
         columns
-            .serialize(shape.documents, None, &mut bytes)
+            .serialize(paths.documents, None, &mut bytes)
             .map_err(index_error)?;
         drop(columns);
-        let struck = (0..)
-            .zip(documents)
-            .find(|(number, document)| !left_out.contains(*number) && fault::strikes("unbuildable", &document.bytes));
-        if let Some((_, document)) = struck {
-            return Err(TantivyError::InternalError(format!("{} is unbuildable", document.address)).into());
-        }
+        fail_on_unbuildable(documents, excluded)?;
         let memory = bytes.len() + text.as_ref().map_or(0, RamDirectory::total_mem_usage);
         let columns = FileSlice::from(bytes);
         let index = text.clone().map(TextIndex::open).transpose()?;
-        Ok(Made {
-            part: Part::assemble(shape, runs, columns.clone(), index, memory as u64)?,
+        Ok(BuiltPart {
+            part: Part::assemble(paths, runs, columns.clone(), index, memory as u64)?,
             columns,
             text,
         })
     };
-    catch_unwind(AssertUnwindSafe(make))
+    catch_unwind(AssertUnwindSafe(build))
         .unwrap_or_else(|panic| Err(TantivyError::InternalError(panic_text(&*panic)).into()))
 }
 
-/// Makes a part. Documents that keep it from being built are found by halving and left out of the index.
-fn made_with_what_can_be(documents: &[Arc<Document>]) -> Result<Made, Error> {
-    let mut left_out = RoaringBitmap::new();
-    let reason = match made(documents, &left_out) {
-        Ok(made) => return Ok(made),
+/// The fault point `unbuildable`: fails the build if it includes a document that the fault selects.
+fn fail_on_unbuildable(documents: &[Arc<Document>], excluded: &RoaringBitmap) -> Result<(), Error> {
+    let struck = (0..)
+        .zip(documents)
+        .find(|(number, document)| !excluded.contains(*number) && fault::affects("unbuildable", &document.bytes));
+    match struck {
+        Some((_, document)) => Err(TantivyError::InternalError(format!("{} is unbuildable", document.address)).into()),
+        None => Ok(()),
+    }
+}
+
+/// Builds a part. If that fails, finds the documents that cause it by bisection and excludes them from the index.
+fn build_excluding_bad(documents: &[Arc<Document>]) -> Result<BuiltPart, Error> {
+    let mut excluded = RoaringBitmap::new();
+    let reason = match build_part(documents, &excluded) {
+        Ok(part) => return Ok(part),
         Err(reason) => reason,
     };
-    leave_out(documents, 0, &mut left_out);
-    // A build that fails only with all documents together has no single culprit to leave out.
+    find_unbuildable(documents, 0, &mut excluded);
+    // A build that still fails has no single document to blame, only the documents together: exclude all.
     let all = range(0..documents.len() as u32);
-    let made = made(documents, &left_out).or_else(|_| {
-        left_out.clone_from(&all);
-        made(documents, &all)
+    let part = build_part(documents, &excluded).or_else(|_| {
+        excluded.clone_from(&all);
+        build_part(documents, &all)
     })?;
-    let first = left_out
+    let first = excluded
         .min()
         .and_then(|number| documents.get(number as usize))
         .map(|document| document.address.to_string());
-    warn!(documents = left_out.len(), first, %reason, "documents were left out of an index that could not be built with them; they are answered from their bytes");
-    Ok(made)
+    warn!(
+        documents = excluded.len(),
+        first,
+        %reason,
+        "an index excludes documents that it cannot be built with; queries read their bytes instead"
+    );
+    Ok(part)
 }
 
-/// Finds which of these documents, with which together no part can be built, keep it from that. After so many searches
-/// a half that cannot be built is left out whole, so a build takes a bounded time however many there are.
-fn leave_out(documents: &[Arc<Document>], first: u32, left_out: &mut RoaringBitmap) {
+/// Adds the documents that make the build of `documents` fail to `excluded`; `first` is the number of the first one.
+///
+/// Once [`EXCLUDED_DOCUMENTS_MAX`] documents are excluded, a half that cannot be built is excluded as a whole. So the
+/// time of a build is bounded, however many such documents there are.
+fn find_unbuildable(documents: &[Arc<Document>], first: u32, excluded: &mut RoaringBitmap) {
     let count = documents.len() as u32;
-    if count == 1 || left_out.len() >= SEARCHED_DOCUMENTS_MAX {
-        left_out.insert_range(first..first + count);
+    if count == 1 || excluded.len() >= EXCLUDED_DOCUMENTS_MAX {
+        excluded.insert_range(first..first + count);
         return;
     }
     let (left, right) = documents.split_at(documents.len() / 2);
     for (half, first) in [(left, first), (right, first + left.len() as u32)] {
-        if made(half, &RoaringBitmap::new()).is_err() {
-            leave_out(half, first, left_out);
+        if build_part(half, &RoaringBitmap::new()).is_err() {
+            find_unbuildable(half, first, excluded);
         }
     }
 }
@@ -131,12 +146,12 @@ fn leave_out(documents: &[Arc<Document>], first: u32, left_out: &mut RoaringBitm
 impl Part {
     /// Indexes documents in memory.
     pub fn in_memory(documents: &[Arc<Document>]) -> Result<Self, Error> {
-        Ok(made_with_what_can_be(documents)?.part)
+        Ok(build_excluding_bad(documents)?.part)
     }
 
     fn assemble(
-        shape: Shape,
-        runs: Vec<header::Run>,
+        paths: PathTree,
+        runs: Vec<header::PartitionRun>,
         columns: FileSlice,
         text: Option<TextIndex>,
         bytes: u64,
@@ -144,19 +159,19 @@ impl Part {
         let reader = ColumnarReader::open(columns).map_err(index_error)?;
         let headers = Headers::open(&reader, runs).map_err(index_error)?;
         Ok(Self {
-            shape,
+            paths,
             headers,
             columns: Columns::new(reader),
             text,
-            clauses: Mutex::default(),
+            clause_cache: Mutex::default(),
             bytes,
         })
     }
 
-    /// Indexes documents into a file, as its part of this number.
+    /// Indexes documents and writes them to a file as part `number`.
     pub fn write(documents: &[Arc<Document>], number: usize, bundle: &mut BundleWriter) -> Result<(), Error> {
-        let Made { part, columns, text } = made_with_what_can_be(documents)?;
-        let encoded = part.shape.encode().map_err(index_error)?;
+        let BuiltPart { part, columns, text } = build_excluding_bad(documents)?;
+        let encoded = part.paths.encode().map_err(index_error)?;
         let mut write = || -> io::Result<()> {
             bundle.entry(format!("{number}/columns"), |to| to.write_all(&columns.read_bytes()?))?;
             bundle.entry(format!("{number}/shape"), |to| to.write_all(&encoded))?;
@@ -168,7 +183,7 @@ impl Part {
         write().map_err(index_error)
     }
 
-    /// Opens a part of a file.
+    /// Opens part `number` of a file.
     pub fn open(bundle: &Bundle, number: usize) -> Result<Self, Error> {
         let bytes = |name: &str| {
             bundle
@@ -176,16 +191,16 @@ impl Part {
                 .and_then(|slice| slice.read_bytes())
                 .map_err(index_error)
         };
-        let shape = Shape::decode(&bytes("shape")?).map_err(index_error)?;
+        let paths = PathTree::decode(&bytes("shape")?).map_err(index_error)?;
         let runs = header::decode_runs(&bytes("runs")?).map_err(index_error)?;
-        let files = bundle.folder(&format!("{number}/text/"));
+        let files = bundle.directory(&format!("{number}/text/"));
         let text = if files.is_empty() {
             None
         } else {
             Some(TextIndex::open(files)?)
         };
         Self::assemble(
-            shape,
+            paths,
             runs,
             bundle.get(&format!("{number}/columns")).map_err(index_error)?,
             text,
@@ -193,14 +208,14 @@ impl Part {
         )
     }
 
-    /// A path's shape.
-    pub fn node(&self, id: u32) -> &Node {
-        &self.shape.nodes[id as usize]
+    /// What is known about a path.
+    pub fn node(&self, id: u32) -> &PathNode {
+        &self.paths.nodes[id as usize]
     }
 
     /// All documents.
     pub fn all(&self) -> RoaringBitmap {
-        range(0..self.shape.documents)
+        range(0..self.paths.documents)
     }
 }
 
@@ -216,8 +231,8 @@ fn write_text(files: &RamDirectory, number: usize, bundle: &mut BundleWriter) ->
         C::FastFields,
         C::Store,
     ];
-    let of_segment = |segment: &tantivy::Segment| components.clone().map(|component| segment.relative_path(component));
-    let names = segments.iter().flat_map(of_segment).chain(["meta.json".into()]);
+    let files_of = |segment: &tantivy::Segment| components.clone().map(|component| segment.relative_path(component));
+    let names = segments.iter().flat_map(files_of).chain(["meta.json".into()]);
     for name in names.filter(|name: &PathBuf| files.exists(name).unwrap_or(false)) {
         let bytes = files.open_read(&name).map_err(io::Error::other)?.read_bytes()?;
         bundle.entry(format!("{number}/text/{}", name.display()), |to| to.write_all(&bytes))?;
@@ -225,7 +240,7 @@ fn write_text(files: &RamDirectory, number: usize, bundle: &mut BundleWriter) ->
     Ok(())
 }
 
-/// A failure of the file or of the library under an index.
+/// Converts an error of the file or of the index library.
 pub(super) fn index_error(error: io::Error) -> Error {
     TantivyError::from(error).into()
 }

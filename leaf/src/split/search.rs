@@ -1,45 +1,46 @@
-//! Search: the documents of a part in which a clause matches some value, inside arrays too. Text-like paths are asked
-//! by their postings, all others by their dictionaries; numbers and booleans by their columns.
+//! Search: the documents of a part in which a clause matches some value, including values inside of arrays.
+//!
+//! Postings answer for paths with running text, dictionaries for all other strings, and columns for numbers and
+//! booleans.
 
 use std::{cmp::Ordering, sync::Arc};
 
 use plan::{
-    clause::Number,
-    search::{Clause, Limit, Match},
-    token::{holds, holds_prefix, lower, tokens},
+    matcher::Number,
+    search::{Clause, Match, RangeBound},
+    token::{contains_phrase, contains_prefix, lower, tokens},
 };
 use roaring::RoaringBitmap;
 
 use super::{
     columns::{TextColumn, documents_where},
-    lookup::Found,
-    part::{CLAUSES_KEPT_MAX, Part, index_error},
-    shape::ROOT,
+    part::{CACHED_CLAUSES_MAX, Part, index_error},
+    path_tree::ROOT,
     token,
 };
-use crate::error::Error;
+use crate::{error::Error, matches::Matches};
 
-/// What a clause asks of a value.
-enum Asks {
+/// The condition of a clause on a single value.
+enum ValueTest {
     Words {
         tokens: Vec<String>,
         number: Option<Number>,
         boolean: Option<bool>,
     },
     Prefix(String),
-    Numbers(Bounds<Number>),
-    Strings(Bounds<String>),
+    Numbers(ValueRange<Number>),
+    Strings(ValueRange<String>),
     Exists,
 }
 
-/// Two bounds; each says whether it is in itself.
-struct Bounds<T> {
+/// A range of values. Each bound says whether it is inclusive; None is unbounded.
+struct ValueRange<T> {
     from: Option<(T, bool)>,
     to: Option<(T, bool)>,
 }
 
-impl Asks {
-    fn of(matches: &Match) -> Self {
+impl ValueTest {
+    fn new(matches: &Match) -> Self {
         match matches {
             Match::Exists | Match::Range { from: None, to: None } => Self::Exists,
             Match::Prefix(prefix) => Self::Prefix(lower(prefix).into_owned()),
@@ -49,14 +50,15 @@ impl Asks {
                 boolean: text.trim().parse().ok(),
             },
             Match::Range { from, to } => {
-                let number = |limit: &Option<Limit>| match limit {
+                let number = |bound: &Option<RangeBound>| match bound {
                     None => Some(None),
-                    Some(limit) => Number::of_text(limit.value.trim()).map(|number| Some((number, limit.inclusive))),
+                    Some(bound) => Number::of_text(bound.value.trim()).map(|number| Some((number, bound.inclusive))),
                 };
-                let text = |limit: &Option<Limit>| limit.as_ref().map(|limit| (limit.value.clone(), limit.inclusive));
+                let text =
+                    |bound: &Option<RangeBound>| bound.as_ref().map(|bound| (bound.value.clone(), bound.inclusive));
                 match (number(from), number(to)) {
-                    (Some(from), Some(to)) => Self::Numbers(Bounds { from, to }),
-                    _ => Self::Strings(Bounds {
+                    (Some(from), Some(to)) => Self::Numbers(ValueRange { from, to }),
+                    _ => Self::Strings(ValueRange {
                         from: text(from),
                         to: text(to),
                     }),
@@ -65,161 +67,163 @@ impl Asks {
         }
     }
 
-    /// Whether strings can match.
-    fn reads_text(&self) -> bool {
+    /// Whether a string can match.
+    fn may_match_text(&self) -> bool {
         matches!(self, Self::Words { .. } | Self::Prefix(_) | Self::Strings(_))
     }
 
     /// Whether a number matches.
     fn number_matches(&self, value: Number) -> bool {
         match self {
-            Self::Words { number, .. } => number.is_some_and(|asked| asked.compare(value) == Ordering::Equal),
-            Self::Numbers(Bounds { from, to }) => {
-                let above = from.is_none_or(|(bound, inclusive)| beyond(value.compare(bound), inclusive));
-                above && to.is_none_or(|(bound, inclusive)| beyond(bound.compare(value), inclusive))
+            Self::Words { number, .. } => number.is_some_and(|number| number.compare(value) == Ordering::Equal),
+            Self::Numbers(ValueRange { from, to }) => {
+                let above = from.is_none_or(|(bound, inclusive)| within_bound(value.compare(bound), inclusive));
+                above && to.is_none_or(|(bound, inclusive)| within_bound(bound.compare(value), inclusive))
             }
             _ => false,
         }
     }
 
-    fn reads_numbers(&self) -> bool {
+    /// Whether a number can match.
+    fn may_match_numbers(&self) -> bool {
         matches!(self, Self::Numbers(_) | Self::Words { number: Some(_), .. })
     }
 }
 
-fn beyond(order: Ordering, inclusive: bool) -> bool {
+fn within_bound(order: Ordering, inclusive: bool) -> bool {
     order == Ordering::Greater || (inclusive && order == Ordering::Equal)
 }
 
 impl Part {
-    /// Where a clause matches, or None where this part cannot say. Remembered for the next block of the same scan.
-    pub fn search(&self, clause: &Clause) -> Result<Option<Arc<Found>>, Error> {
-        if let Some((_, known)) = self.clauses.lock().iter().find(|(known, _)| known == clause) {
-            return Ok(known.clone());
+    /// The documents that match a clause, or None if this part knows nothing about it. The result is cached for the
+    /// next block of the same scan.
+    pub fn search(&self, clause: &Clause) -> Result<Option<Arc<Matches>>, Error> {
+        if let Some((_, matches)) = self.clause_cache.lock().iter().find(|(cached, _)| cached == clause) {
+            return Ok(matches.clone());
         }
-        let found = self.search_anew(clause)?.map(Arc::new);
-        let mut clauses = self.clauses.lock();
-        if clauses.len() >= CLAUSES_KEPT_MAX {
-            clauses.remove(0);
+        let found = self.search_uncached(clause)?.map(Arc::new);
+        let mut cache = self.clause_cache.lock();
+        if cache.len() >= CACHED_CLAUSES_MAX {
+            cache.remove(0);
         }
-        clauses.push((clause.clone(), found.clone()));
+        cache.push((clause.clone(), found.clone()));
         Ok(found)
     }
 
-    fn search_anew(&self, clause: &Clause) -> Result<Option<Found>, Error> {
-        let asks = Asks::of(&clause.matches);
-        match (&clause.path, &asks) {
-            (None, Asks::Exists) if self.node(ROOT).column => Ok(Some(Found {
-                sure: self.present(ROOT, false)?,
-                doubtful: self.shape.failed.clone(),
+    fn search_uncached(&self, clause: &Clause) -> Result<Option<Matches>, Error> {
+        let test = ValueTest::new(&clause.matches);
+        match (&clause.path, &test) {
+            (None, ValueTest::Exists) if self.node(ROOT).column => Ok(Some(Matches {
+                certain: self.present(ROOT, false)?,
+                candidates: self.paths.header_only.clone(),
             })),
-            (None, Asks::Exists) => Ok(None),
-            (None, _) => self.search_all(&asks).map(Some),
+            (None, ValueTest::Exists) => Ok(None),
+            (None, _) => self.search_all(&test).map(Some),
             (Some(path), _) => {
                 let Some(keys) = path.keys() else { return Ok(None) };
-                match self.shape.find(keys) {
-                    None => Ok(Some(Found::default().doubting(&self.shape.unknown()))),
+                match self.paths.find(keys) {
+                    None => Ok(Some(Matches::default().with_candidates(&self.paths.incomplete()))),
                     Some(id) if !self.node(id).column => Ok(None),
                     Some(id) => {
-                        let mut found = Found::default();
-                        self.search_path(id, &asks, &mut found)?;
-                        let doubtful = std::mem::take(&mut found.doubtful) | &self.shape.failed;
-                        Ok(Some(found.doubting(&doubtful)))
+                        let mut found = Matches::default();
+                        self.search_path(id, &test, &mut found)?;
+                        let candidates = std::mem::take(&mut found.candidates) | &self.paths.header_only;
+                        Ok(Some(found.with_candidates(&candidates)))
                     }
                 }
             }
         }
     }
 
-    fn search_all(&self, asks: &Asks) -> Result<Found, Error> {
-        let mut found = Found::default();
-        for id in 0..self.shape.nodes.len() as u32 {
+    fn search_all(&self, test: &ValueTest) -> Result<Matches, Error> {
+        let mut found = Matches::default();
+        for id in 0..self.paths.nodes.len() as u32 {
             if self.node(id).column {
-                self.search_path(id, asks, &mut found)?;
+                self.search_path(id, test, &mut found)?;
             }
         }
-        let doubtful = std::mem::take(&mut found.doubtful) | self.shape.unknown() | &self.shape.unindexed;
-        // What was found at one path need not be doubted for another.
-        let doubtful = doubtful - &found.sure;
-        Ok(found.doubting(&doubtful))
+        let candidates = std::mem::take(&mut found.candidates) | self.paths.incomplete() | &self.paths.partly_indexed;
+        // A certain match at one path needs no check at another.
+        let candidates = candidates - &found.certain;
+        Ok(found.with_candidates(&candidates))
     }
 
-    /// Adds what a path with columns has.
-    fn search_path(&self, id: u32, asks: &Asks, found: &mut Found) -> Result<(), Error> {
-        if matches!(asks, Asks::Exists) {
-            found.sure |= self.present(id, false)? | self.present(id, true)?;
+    /// Adds the matches at a path with columns.
+    fn search_path(&self, id: u32, test: &ValueTest, found: &mut Matches) -> Result<(), Error> {
+        if matches!(test, ValueTest::Exists) {
+            found.certain |= self.present(id, false)? | self.present(id, true)?;
             return Ok(());
         }
-        if asks.reads_text() {
-            self.search_texts(id, asks, found)?;
+        if test.may_match_text() {
+            self.search_texts(id, test, found)?;
         }
         for inside in [false, true] {
-            let side = self.counted(id, inside);
-            if side.ints > 0 && asks.reads_numbers() {
+            let scope = self.scope(id, inside);
+            if scope.ints > 0 && test.may_match_numbers() {
                 let column = self.columns.ints(id, inside).map_err(index_error)?;
-                found.sure |= documents_where(&column, |int| asks.number_matches(Number::Int(int)));
+                found.certain |= documents_where(&column, |int| test.number_matches(Number::Int(int)));
             }
-            if side.floats > 0 && asks.reads_numbers() {
+            if scope.floats > 0 && test.may_match_numbers() {
                 let column = self.columns.floats(id, inside).map_err(index_error)?;
-                found.sure |= documents_where(&column, |float| asks.number_matches(Number::Double(float)));
+                found.certain |= documents_where(&column, |float| test.number_matches(Number::Double(float)));
             }
             if let (
                 true,
-                Asks::Words {
+                ValueTest::Words {
                     boolean: Some(boolean), ..
                 },
-            ) = (side.bools > 0, asks)
+            ) = (scope.bools > 0, test)
             {
                 let column = self.columns.bools(id, inside).map_err(index_error)?;
-                found.sure |= documents_where(&column, |value| value == *boolean);
+                found.certain |= documents_where(&column, |value| value == *boolean);
             }
         }
         Ok(())
     }
 
-    fn search_texts(&self, id: u32, asks: &Asks, found: &mut Found) -> Result<(), Error> {
-        match (asks, self.text.as_ref().filter(|_| self.node(id).postings)) {
-            (Asks::Words { tokens, .. }, _) if tokens.is_empty() => return Ok(()),
-            (Asks::Words { tokens, .. }, Some(index)) => {
-                found.doubtful |= &self.shape.giant;
+    fn search_texts(&self, id: u32, test: &ValueTest, found: &mut Matches) -> Result<(), Error> {
+        match (test, self.text.as_ref().filter(|_| self.node(id).postings)) {
+            (ValueTest::Words { tokens, .. }, _) if tokens.is_empty() => return Ok(()),
+            (ValueTest::Words { tokens, .. }, Some(index)) => {
+                found.candidates |= &self.paths.oversized_tokens;
                 if tokens.iter().all(|token| token.len() <= token::TOKEN_BYTES_MAX) {
-                    index.phrase(id, tokens, &mut found.sure)?;
+                    index.phrase(id, tokens, &mut found.certain)?;
                 }
                 return Ok(());
             }
-            (Asks::Prefix(prefix), Some(index)) => {
-                found.doubtful |= &self.shape.giant;
-                return Ok(index.prefix(id, prefix, &mut found.sure)?);
+            (ValueTest::Prefix(prefix), Some(index)) => {
+                found.candidates |= &self.paths.oversized_tokens;
+                return Ok(index.prefix(id, prefix, &mut found.certain)?);
             }
             _ => {}
         }
         for inside in [false, true] {
-            let side = self.counted(id, inside);
-            found.doubtful |= &side.longs;
-            if side.texts > 0 {
+            let scope = self.scope(id, inside);
+            found.candidates |= &scope.long_texts;
+            if scope.texts > 0 {
                 let column = self.columns.texts(id, inside).map_err(index_error)?;
-                found.sure |= search_dictionary(&column, asks).map_err(index_error)?;
+                found.certain |= search_dictionary(&column, test).map_err(index_error)?;
             }
         }
         Ok(())
     }
 }
 
-fn search_dictionary(column: &TextColumn, asks: &Asks) -> std::io::Result<RoaringBitmap> {
-    match asks {
-        Asks::Words { tokens, .. } => column.documents_matching(|value| holds(value, tokens)),
-        Asks::Prefix(prefix) => column.documents_matching(|value| holds_prefix(value, prefix)),
-        Asks::Strings(Bounds { from, to }) => {
-            // An exclusive lower bound and an inclusive upper one lie after their value.
-            let place = |(value, inclusive): &(String, bool), after: bool| -> std::io::Result<u64> {
-                Ok(column.lower_bound(value)? + u64::from(*inclusive == after && column.ordinal(value)?.is_some()))
+fn search_dictionary(column: &TextColumn, test: &ValueTest) -> std::io::Result<RoaringBitmap> {
+    match test {
+        ValueTest::Words { tokens, .. } => column.documents_matching(|value| contains_phrase(value, tokens)),
+        ValueTest::Prefix(prefix) => column.documents_matching(|value| contains_prefix(value, prefix)),
+        ValueTest::Strings(ValueRange { from, to }) => {
+            // An exclusive lower bound and an inclusive upper bound lie past their value.
+            let ordinal_past = |(value, inclusive): &(String, bool), wanted: bool| -> std::io::Result<u64> {
+                Ok(column.lower_bound(value)? + u64::from(*inclusive == wanted && column.ordinal(value)?.is_some()))
             };
-            let start = from.as_ref().map_or(Ok(0), |bound| place(bound, false))?;
+            let start = from.as_ref().map_or(Ok(0), |bound| ordinal_past(bound, false))?;
             let end = to
                 .as_ref()
-                .map_or(Ok(column.distinct() as u64), |bound| place(bound, true))?;
-            Ok(column.documents_in(start..end))
+                .map_or(Ok(column.distinct() as u64), |bound| ordinal_past(bound, true))?;
+            Ok(column.documents_in_range(start..end))
         }
-        Asks::Numbers(_) | Asks::Exists => Ok(RoaringBitmap::new()),
+        ValueTest::Numbers(_) | ValueTest::Exists => Ok(RoaringBitmap::new()),
     }
 }

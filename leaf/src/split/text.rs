@@ -1,4 +1,4 @@
-//! Text: the postings of a part, with positions, over the strings of its text-like paths. A term is a path and a token.
+//! Text: the postings, with positions, of the strings at the text-like paths of a part. A term is a path and a token.
 
 use std::{ops::Range, sync::Arc};
 
@@ -16,16 +16,17 @@ use tantivy::{
     tokenizer::TokenizerManager,
 };
 
-use super::token::Words;
+use super::token::WordTokenizer;
 
-/// How the tokenizer is called in the schema.
+/// The name of the tokenizer in the schema.
 const TOKENIZER: &str = "words";
-/// Bytes that tantivy's writer expects to need; it only sizes its first table by it.
+/// Limits for the memory budget of tantivy's writer, which only determines the size of its first table.
 const WRITER_BYTES: Range<usize> = 1 << 20..256 << 20;
 
 fn schema() -> (Schema, Field) {
     let indexing = TextFieldIndexing::default()
         .set_tokenizer(TOKENIZER)
+        // Field norms serve only relevance scores, and hits have no score.
         .set_fieldnorms(false)
         .set_index_option(IndexRecordOption::WithFreqsAndPositions);
     let mut builder = Schema::builder();
@@ -33,26 +34,26 @@ fn schema() -> (Schema, Field) {
     (builder.build(), field)
 }
 
-/// A path's name in a term: its number, so that no key can clash with anything.
+/// The name of a path in a term: its number, so that no key can clash with anything.
 fn path_name(path: u32) -> String {
     path.to_string()
 }
 
 /// Writes the postings of a part.
 pub(super) struct TextWriter {
-    writer: SingleSegmentIndexWriter<Texts>,
+    writer: SingleSegmentIndexWriter<DocumentTexts>,
     directory: RamDirectory,
     names: Arc<Vec<String>>,
     field: Field,
-    texts: Texts,
+    texts: DocumentTexts,
 }
 
 impl TextWriter {
-    /// For so many paths and about so many bytes of text.
+    /// `paths` is the number of paths, `bytes` the approximate size of all texts.
     pub fn new(paths: usize, bytes: usize) -> Result<Self, TantivyError> {
         let (schema, field) = schema();
         let tokenizers = TokenizerManager::new();
-        tokenizers.register(TOKENIZER, Words::default());
+        tokenizers.register(TOKENIZER, WordTokenizer::default());
         let settings = IndexSettings {
             docstore_compression: Compressor::None,
             docstore_compress_dedicated_thread: false,
@@ -70,25 +71,25 @@ impl TextWriter {
             writer,
             directory,
             field,
-            texts: Texts::new(field, &names),
+            texts: DocumentTexts::new(field, &names),
             names,
         })
     }
 
-    /// Adds a string of the document that comes next.
+    /// Adds a string of the current document.
     pub fn add(&mut self, path: u32, text: &str) {
         let start = self.texts.buffer.len();
         self.texts.buffer.push_str(text);
-        self.texts.parts.push((path, start..self.texts.buffer.len()));
+        self.texts.strings.push((path, start..self.texts.buffer.len()));
     }
 
-    /// Ends the document.
+    /// Ends the current document.
     pub fn end_document(&mut self) -> Result<(), TantivyError> {
-        let texts = std::mem::replace(&mut self.texts, Texts::new(self.field, &self.names));
+        let texts = std::mem::replace(&mut self.texts, DocumentTexts::new(self.field, &self.names));
         self.writer.add_document(texts)
     }
 
-    /// The files.
+    /// Finishes the index and returns its files.
     pub fn finish(self) -> Result<RamDirectory, TantivyError> {
         self.writer.finalize()?;
         Ok(self.directory)
@@ -97,91 +98,92 @@ impl TextWriter {
 
 /// The strings of one document.
 #[derive(Debug)]
-struct Texts {
+struct DocumentTexts {
     field: Field,
     names: Arc<Vec<String>>,
     buffer: String,
-    parts: Vec<(u32, Range<usize>)>,
+    /// The path of each string and its range in `buffer`.
+    strings: Vec<(u32, Range<usize>)>,
 }
 
-impl Texts {
+impl DocumentTexts {
     fn new(field: Field, names: &Arc<Vec<String>>) -> Self {
         Self {
             field,
             names: names.clone(),
             buffer: String::new(),
-            parts: Vec::new(),
+            strings: Vec::new(),
         }
     }
 }
 
-impl Document for Texts {
-    type Value<'a> = Piece<'a>;
-    type FieldsValuesIter<'a> = std::option::IntoIter<(Field, Piece<'a>)>;
+impl Document for DocumentTexts {
+    type Value<'a> = TextValue<'a>;
+    type FieldsValuesIter<'a> = std::option::IntoIter<(Field, TextValue<'a>)>;
 
     fn iter_fields_and_values(&self) -> Self::FieldsValuesIter<'_> {
-        (!self.parts.is_empty())
-            .then_some((self.field, Piece::All(self)))
+        (!self.strings.is_empty())
+            .then_some((self.field, TextValue::Document(self)))
             .into_iter()
     }
 }
 
-/// A document's strings as tantivy sees them: an object of paths and texts.
+/// The strings of a document as tantivy sees them: an object whose keys are paths.
 #[derive(Debug, Clone, Copy)]
-enum Piece<'a> {
-    All(&'a Texts),
-    One(&'a str),
+enum TextValue<'a> {
+    Document(&'a DocumentTexts),
+    String(&'a str),
 }
 
-impl<'a> Value<'a> for Piece<'a> {
+impl<'a> Value<'a> for TextValue<'a> {
     type ArrayIter = std::iter::Empty<Self>;
-    type ObjectIter = Pieces<'a>;
+    type ObjectIter = TextEntries<'a>;
 
     fn as_value(&self) -> ReferenceValue<'a, Self> {
         match *self {
-            Self::All(texts) => ReferenceValue::Object(Pieces { texts, next: 0 }),
-            Self::One(text) => ReferenceValue::Leaf(ReferenceValueLeaf::Str(text)),
+            Self::Document(texts) => ReferenceValue::Object(TextEntries { texts, next: 0 }),
+            Self::String(text) => ReferenceValue::Leaf(ReferenceValueLeaf::Str(text)),
         }
     }
 }
 
-struct Pieces<'a> {
-    texts: &'a Texts,
+struct TextEntries<'a> {
+    texts: &'a DocumentTexts,
     next: usize,
 }
 
-impl<'a> Iterator for Pieces<'a> {
-    type Item = (&'a str, Piece<'a>);
+impl<'a> Iterator for TextEntries<'a> {
+    type Item = (&'a str, TextValue<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (path, range) = self.texts.parts.get(self.next)?;
+        let (path, range) = self.texts.strings.get(self.next)?;
         self.next += 1;
         Some((
             &self.texts.names[*path as usize],
-            Piece::One(&self.texts.buffer[range.clone()]),
+            TextValue::String(&self.texts.buffer[range.clone()]),
         ))
     }
 }
 
-/// The postings of a part, opened.
+/// The open postings of a part.
 pub(super) struct TextIndex {
     reader: Arc<InvertedIndexReader>,
 }
 
 impl TextIndex {
-    /// Over the files that a writer has left.
+    /// Opens the files of a [`TextWriter`].
     pub fn open(directory: impl Directory) -> Result<Self, TantivyError> {
         let index = Index::open(directory)?;
         let segments = index.searchable_segments()?;
         let segment = segments
             .first()
-            .ok_or_else(|| TantivyError::InternalError("an index of text without a segment".into()))?;
+            .ok_or_else(|| TantivyError::InternalError("the text index has no segment".into()))?;
         Ok(Self {
             reader: SegmentReader::open(segment)?.inverted_index(schema().1)?,
         })
     }
 
-    /// Adds the documents that have these tokens side by side at a path.
+    /// Adds the documents that have these tokens next to each other at a path.
     pub fn phrase(&self, path: u32, tokens: &[String], found: &mut RoaringBitmap) -> Result<(), TantivyError> {
         let mut terms = Vec::with_capacity(tokens.len());
         for token in tokens {
@@ -193,12 +195,12 @@ impl TextIndex {
         match terms.as_slice() {
             [] => {}
             [single] => self.documents(single, found)?,
-            several => self.side_by_side(several, found)?,
+            several => self.add_phrase_matches(several, found)?,
         }
         Ok(())
     }
 
-    /// Adds the documents that have a token at a path that begins so.
+    /// Adds the documents that have a token with this prefix at a path.
     pub fn prefix(&self, path: u32, prefix: &str, found: &mut RoaringBitmap) -> Result<(), TantivyError> {
         let from = term(path, prefix);
         let mut terms = self.reader.terms().range().ge(&from).into_stream()?;
@@ -211,6 +213,7 @@ impl TextIndex {
         Ok(())
     }
 
+    /// Adds the documents of a term.
     fn documents(&self, term: &TermInfo, found: &mut RoaringBitmap) -> Result<(), TantivyError> {
         let mut postings = self
             .reader
@@ -225,19 +228,20 @@ impl TextIndex {
         }
     }
 
-    fn side_by_side(&self, terms: &[TermInfo], found: &mut RoaringBitmap) -> Result<(), TantivyError> {
+    /// Adds the documents that have all terms, at consecutive positions.
+    fn add_phrase_matches(&self, terms: &[TermInfo], found: &mut RoaringBitmap) -> Result<(), TantivyError> {
         let open = |info| {
             self.reader
                 .read_postings_from_terminfo(info, IndexRecordOption::WithFreqsAndPositions)
         };
         let mut postings = terms.iter().map(open).collect::<Result<Vec<SegmentPostings>, _>>()?;
         let rarest = (0..terms.len()).min_by_key(|i| terms[*i].doc_freq).unwrap_or(0);
-        let (mut starts, mut places) = (Vec::new(), Vec::new());
+        let (mut starts, mut positions) = (Vec::new(), Vec::new());
         let mut document = postings[rarest].doc();
         while document != TERMINATED {
-            match first_beyond(&mut postings, document) {
+            match first_past(&mut postings, document) {
                 None => {
-                    if positions_meet(&mut postings, &mut starts, &mut places) {
+                    if is_phrase(&mut postings, &mut starts, &mut positions) {
                         found.insert(document);
                     }
                     document = postings[rarest].advance();
@@ -250,28 +254,28 @@ impl TextIndex {
     }
 }
 
-/// Moves all to a document; where one is beyond it already, that one's document.
-fn first_beyond(postings: &mut [SegmentPostings], document: u32) -> Option<u32> {
+/// Advances all postings to a document. Returns the document of the first posting list that is past it, if any.
+fn first_past(postings: &mut [SegmentPostings], document: u32) -> Option<u32> {
     postings
         .iter_mut()
-        .map(|one| {
-            if one.doc() < document {
-                one.seek(document)
+        .map(|list| {
+            if list.doc() < document {
+                list.seek(document)
             } else {
-                one.doc()
+                list.doc()
             }
         })
         .find(|at| *at != document)
 }
 
-/// Whether the terms stand side by side in the document where all of them are.
-fn positions_meet(postings: &mut [SegmentPostings], starts: &mut Vec<u32>, places: &mut Vec<u32>) -> bool {
-    for (distance, one) in (0..).zip(postings) {
-        one.positions(places);
+/// Whether the terms have consecutive positions in the document at which all postings are.
+fn is_phrase(postings: &mut [SegmentPostings], starts: &mut Vec<u32>, positions: &mut Vec<u32>) -> bool {
+    for (distance, list) in (0..).zip(postings) {
+        list.positions(positions);
         if distance == 0 {
-            std::mem::swap(starts, places);
+            std::mem::swap(starts, positions);
         } else {
-            starts.retain(|start| places.binary_search(&(start + distance)).is_ok());
+            starts.retain(|start| positions.binary_search(&(start + distance)).is_ok());
         }
         if starts.is_empty() {
             return false;
@@ -280,7 +284,7 @@ fn positions_meet(postings: &mut [SegmentPostings], starts: &mut Vec<u32>, place
     true
 }
 
-/// The key of a token at a path in the term dictionary: tantivy's form of a term in a JSON field.
+/// The key of a token at a path in the term dictionary, in tantivy's encoding of a term in a JSON field.
 fn term(path: u32, token: &str) -> Vec<u8> {
     const END_OF_PATH: u8 = 0;
     const TEXT: u8 = b's';

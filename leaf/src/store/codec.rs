@@ -1,24 +1,23 @@
-//! Bytes of stored values: a version byte first, then numbers of variable length and byte strings with their length
-//! before them.
+//! Codec of stored values: a version byte, then varints and length-prefixed byte strings.
 //!
-//! Reading never panics: whatever is on disk, it is a record or a reason.
+//! Decoding never panics: whatever is on disk, the result is a value or an error.
 
-/// Writes one value.
-pub struct Writer(Vec<u8>);
+/// Encodes one value.
+pub struct ValueWriter(Vec<u8>);
 
-impl Writer {
-    /// Begins a value of this version.
+impl ValueWriter {
+    /// Starts a value with its version byte.
     pub fn new(version: u8) -> Self {
         Self(vec![version])
     }
 
-    /// One byte.
+    /// Appends one byte.
     pub fn byte(mut self, byte: u8) -> Self {
         self.0.push(byte);
         self
     }
 
-    /// A number without sign, seven bits a byte.
+    /// Appends an unsigned varint, seven bits per byte.
     pub fn number(mut self, mut number: u64) -> Self {
         while number >= 0x80 {
             self.0.push(number.to_le_bytes()[0] | 0x80);
@@ -28,65 +27,68 @@ impl Writer {
         self
     }
 
-    /// A number with sign: small ones of either sign are short.
+    /// Appends a signed varint, zigzag-encoded so that numbers near 0 are short.
     pub fn signed(self, number: i64) -> Self {
         self.number(((number << 1) ^ (number >> 63)).cast_unsigned())
     }
 
-    /// A byte string with its length.
+    /// Appends a byte string with its length in front.
     pub fn bytes(self, bytes: &[u8]) -> Self {
         self.number(bytes.len() as u64).rest(bytes)
     }
 
-    /// A byte string that ends the value.
+    /// Appends bytes without a length: a field of fixed size, or the end of the value.
     pub fn rest(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
-    /// The value.
+    /// Returns the encoded value.
     pub fn finish(self) -> Vec<u8> {
         self.0
     }
 }
 
-/// Why a stored value does not read back.
+/// Why a stored value cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unreadable(pub String);
+pub struct DecodeError(pub String);
 
-/// Shorthand of everything that reads.
-pub type Read<T> = Result<T, Unreadable>;
+/// The result of decoding.
+pub type DecodeResult<T> = Result<T, DecodeError>;
 
-/// A reason.
-pub fn unreadable<T>(reason: impl Into<String>) -> Read<T> {
-    Err(Unreadable(reason.into()))
+/// Fails with this reason.
+pub fn decode_error<T>(reason: impl Into<String>) -> DecodeResult<T> {
+    Err(DecodeError(reason.into()))
 }
 
-/// Reads one value.
-pub struct Reader<'a>(&'a [u8]);
+/// Decodes one value.
+pub struct ValueReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
-    /// Begins a value that must be of this version.
-    pub fn new(value: &'a [u8], version: u8) -> Read<Self> {
+impl<'a> ValueReader<'a> {
+    /// Starts decoding a value, which must have this version.
+    pub fn new(value: &'a [u8], version: u8) -> DecodeResult<Self> {
         match value.split_first() {
             Some((found, rest)) if *found == version => Ok(Self(rest)),
-            Some((found, _)) => unreadable(format!(
-                "version {found} is unknown here, {version} is known; it was written by a newer program"
+            Some((found, _)) => decode_error(format!(
+                "its version is {found}, but this release supports only version {version}; a newer release wrote it"
             )),
-            None => unreadable("it is empty"),
+            None => decode_error("it is empty"),
         }
     }
 
-    /// One byte.
-    pub fn byte(&mut self) -> Read<u8> {
-        let (first, rest) = self.0.split_first().ok_or_else(|| Unreadable("it ends early".into()))?;
+    /// Reads one byte.
+    pub fn byte(&mut self) -> DecodeResult<u8> {
+        let (first, rest) = self
+            .0
+            .split_first()
+            .ok_or_else(|| DecodeError("it ends early".into()))?;
         self.0 = rest;
         Ok(*first)
     }
 
-    /// A number without sign.
-    pub fn number(&mut self) -> Read<u64> {
+    /// Reads an unsigned varint.
+    pub fn number(&mut self) -> DecodeResult<u64> {
         let mut number = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -95,58 +97,58 @@ impl<'a> Reader<'a> {
                 return Ok(number);
             }
         }
-        unreadable("a number has no end")
+        decode_error("a number is too long")
     }
 
-    /// A number with sign.
-    pub fn signed(&mut self) -> Read<i64> {
+    /// Reads a signed varint.
+    pub fn signed(&mut self) -> DecodeResult<i64> {
         let number = self.number()?;
         Ok((number >> 1).cast_signed() ^ -((number & 1).cast_signed()))
     }
 
-    /// A number that fits its type.
-    pub fn small<N: TryFrom<u64>>(&mut self) -> Read<N> {
+    /// Reads an unsigned varint that must fit into a smaller type.
+    pub fn small<N: TryFrom<u64>>(&mut self) -> DecodeResult<N> {
         let number = self.number()?;
-        N::try_from(number).map_err(|_| Unreadable(format!("{number} is out of range")))
+        N::try_from(number).map_err(|_| DecodeError(format!("{number} is out of range")))
     }
 
-    /// Fixed bytes.
-    pub fn fixed<const N: usize>(&mut self) -> Read<[u8; N]> {
+    /// Reads a field of fixed size.
+    pub fn fixed<const N: usize>(&mut self) -> DecodeResult<[u8; N]> {
         let (first, rest) = self
             .0
             .split_first_chunk::<N>()
-            .ok_or_else(|| Unreadable("it ends early".into()))?;
+            .ok_or_else(|| DecodeError("it ends early".into()))?;
         self.0 = rest;
         Ok(*first)
     }
 
-    /// A byte string with its length.
-    pub fn bytes(&mut self) -> Read<&'a [u8]> {
+    /// Reads a length-prefixed byte string.
+    pub fn bytes(&mut self) -> DecodeResult<&'a [u8]> {
         let length: usize = self.small()?;
         let (bytes, rest) = self
             .0
             .split_at_checked(length)
-            .ok_or_else(|| Unreadable("it ends early".into()))?;
+            .ok_or_else(|| DecodeError("it ends early".into()))?;
         self.0 = rest;
         Ok(bytes)
     }
 
-    /// A text with its length.
-    pub fn text(&mut self) -> Read<&'a str> {
-        std::str::from_utf8(self.bytes()?).map_err(|e| Unreadable(e.to_string()))
+    /// Reads a length-prefixed string.
+    pub fn text(&mut self) -> DecodeResult<&'a str> {
+        std::str::from_utf8(self.bytes()?).map_err(|e| DecodeError(e.to_string()))
     }
 
-    /// All that is left.
+    /// Returns all remaining bytes.
     pub fn rest(self) -> &'a [u8] {
         self.0
     }
 
-    /// Ends a value of which nothing may be left.
-    pub fn end(self) -> Read<()> {
+    /// Ends decoding; remaining bytes are an error.
+    pub fn end(self) -> DecodeResult<()> {
         if self.0.is_empty() {
             Ok(())
         } else {
-            unreadable(format!("{} bytes too many", self.0.len()))
+            decode_error(format!("{} unexpected bytes at its end", self.0.len()))
         }
     }
 }
@@ -159,9 +161,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(number: u64, signed: i64, bytes: Vec<u8>, text: String, rest: Vec<u8>) {
-            let value = Writer::new(3).number(number).signed(signed).bytes(&bytes).bytes(text.as_bytes()).byte(7).rest(&rest).finish();
-            let mut reader = Reader::new(&value, 3)?;
+        fn values_round_trip(number: u64, signed: i64, bytes: Vec<u8>, text: String, rest: Vec<u8>) {
+            let value = ValueWriter::new(3).number(number).signed(signed).bytes(&bytes).bytes(text.as_bytes());
+            let value = value.byte(7).rest(&rest).finish();
+            let mut reader = ValueReader::new(&value, 3)?;
             prop_assert_eq!(reader.number()?, number);
             prop_assert_eq!(reader.signed()?, signed);
             prop_assert_eq!(reader.bytes()?, &bytes[..]);
@@ -171,8 +174,8 @@ mod tests {
         }
 
         #[test]
-        fn garbage_is_a_reason_and_never_a_panic(garbage: Vec<u8>) {
-            if let Ok(mut reader) = Reader::new(&garbage, 1) {
+        fn garbage_is_an_error_and_never_a_panic(garbage: Vec<u8>) {
+            if let Ok(mut reader) = ValueReader::new(&garbage, 1) {
                 while reader.bytes().is_ok() && reader.signed().is_ok() {}
             }
         }

@@ -1,30 +1,30 @@
-//! Dead letter row. Family `docs`, key: 2 address. Value: when, why, and the bytes, cut at `DEAD_LETTER_BYTES_MAX`,
-//! with length and hash.
+//! Dead letter row. Family `docs`, key: 2 address. Value: ingest time, error code and detail, length and hash of all
+//! bytes, then the bytes, truncated to `DEAD_LETTER_BYTES_MAX`.
 
 use bytes::Bytes;
 use plan::scan::DeadLetter;
 use proto::{Address, limits::DEAD_LETTER_BYTES_MAX};
 
-use super::codec::{Read, Reader, Writer};
+use super::codec::{DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 
-/// The value of a dead letter's row; `bytes` are all there were.
+/// Encodes a dead letter; `bytes` are the untruncated bytes.
 pub fn encode(ingested_ms: i64, code: &str, detail: &str, bytes: &[u8]) -> Vec<u8> {
-    let kept = &bytes[..bytes.len().min(DEAD_LETTER_BYTES_MAX)];
-    Writer::new(VERSION)
+    let truncated = &bytes[..bytes.len().min(DEAD_LETTER_BYTES_MAX)];
+    ValueWriter::new(VERSION)
         .signed(ingested_ms)
         .bytes(code.as_bytes())
         .bytes(detail.as_bytes())
         .number(bytes.len() as u64)
         .rest(&xxhash_rust::xxh3::xxh3_128(bytes).to_be_bytes())
-        .rest(kept)
+        .rest(truncated)
         .finish()
 }
 
-/// The dead letter of a row, and the hash of all its bytes.
-pub fn decode(address: Address, value: &[u8]) -> Read<(DeadLetter, u128)> {
-    let mut reader = Reader::new(value, VERSION)?;
+/// Decodes a dead letter and the hash of its untruncated bytes.
+pub fn decode(address: Address, value: &[u8]) -> DecodeResult<(DeadLetter, u128)> {
+    let mut reader = ValueReader::new(value, VERSION)?;
     let ingested_ms = reader.signed()?;
     let (code, detail) = (reader.text()?.to_owned(), reader.text()?.to_owned());
     let length = reader.number()?;
@@ -42,9 +42,9 @@ pub fn decode(address: Address, value: &[u8]) -> Read<(DeadLetter, u128)> {
     ))
 }
 
-/// When the dead letter of a row was taken in, and how long it was.
-pub fn age_and_length(value: &[u8]) -> Read<(i64, u64)> {
-    let mut reader = Reader::new(value, VERSION)?;
+/// Decodes only the ingest time and the untruncated length of a dead letter.
+pub fn age_and_length(value: &[u8]) -> DecodeResult<(i64, u64)> {
+    let mut reader = ValueReader::new(value, VERSION)?;
     let ingested_ms = reader.signed()?;
     reader.bytes()?;
     reader.bytes()?;
@@ -60,7 +60,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_dead_letter_reads_back(address in addresses(), ingested_ms: i64, code: String, detail: String, bytes: Vec<u8>) {
+        fn a_dead_letter_round_trips(
+            address in addresses(),
+            ingested_ms: i64,
+            code: String,
+            detail: String,
+            bytes: Vec<u8>,
+        ) {
             let row = encode(ingested_ms, &code, &detail, &bytes);
             prop_assert_eq!(age_and_length(&row)?, (ingested_ms, bytes.len() as u64));
             let (letter, hash) = decode(address.clone(), &row)?;
@@ -71,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_one_is_cut_and_says_how_long_it_was() {
+    fn a_long_dead_letter_is_truncated_but_keeps_its_length() {
         let bytes = vec![7; DEAD_LETTER_BYTES_MAX + 10];
         let address = Address {
             source: proto::SourceName::push(),

@@ -1,20 +1,20 @@
-//! Document row. Family `docs`, key: 1 address. Value: header + raw bytes. Immutable; removed when it is gone and no
-//! view needs it.
+//! Document row. Family `docs`, key: 1 address. Value: header + raw bytes. Immutable; removed once the document is
+//! deleted and no read view needs it.
 
 use bytes::Bytes;
 use proto::{Address, record::TimeKind};
 
-use super::codec::{Read, Reader, Writer, unreadable};
+use super::codec::{DecodeResult, ValueReader, ValueWriter, decode_error};
 use crate::document::{Document, Header};
 
 const VERSION: u8 = 1;
 const JSON: u8 = 1;
 const ID: u8 = 1 << 1;
 const RECORD_KEY: u8 = 1 << 2;
-/// The id is the record key: it is written once.
+/// The id equals the record key and is not stored twice.
 const ID_IS_RECORD_KEY: u8 = 1 << 3;
 
-/// The value of a document's row.
+/// Encodes a document.
 pub fn encode(document: &Document) -> Vec<u8> {
     let header = &document.header;
     let same = matches!((&header.id, &header.record_key), (Some(id), Some(key)) if id.as_bytes() == &key[..]);
@@ -23,7 +23,7 @@ pub fn encode(document: &Document) -> Vec<u8> {
         | flag(header.id.is_some() && !same, ID)
         | flag(header.record_key.is_some(), RECORD_KEY)
         | flag(same, ID_IS_RECORD_KEY);
-    let mut value = Writer::new(VERSION)
+    let mut value = ValueWriter::new(VERSION)
         .byte(flags)
         .byte(time_kind(header.time_kind))
         .signed(header.ingested_ms)
@@ -42,9 +42,9 @@ pub fn encode(document: &Document) -> Vec<u8> {
     value.rest(&document.bytes).finish()
 }
 
-/// The document of a row.
-pub fn decode(address: Address, value: &[u8]) -> Read<Document> {
-    let mut reader = Reader::new(value, VERSION)?;
+/// Decodes a document.
+pub fn decode(address: Address, value: &[u8]) -> DecodeResult<Document> {
+    let mut reader = ValueReader::new(value, VERSION)?;
     let flags = reader.byte()?;
     let time_kind = time_kind_of(reader.byte()?)?;
     let (ingested_ms, time_ms) = (reader.signed()?, reader.signed()?);
@@ -92,12 +92,12 @@ pub(super) fn time_kind(kind: TimeKind) -> u8 {
     }
 }
 
-fn time_kind_of(byte: u8) -> Read<TimeKind> {
+fn time_kind_of(byte: u8) -> DecodeResult<TimeKind> {
     match byte {
         0 => Ok(TimeKind::None),
         1 => Ok(TimeKind::Create),
         2 => Ok(TimeKind::Append),
-        other => unreadable(format!("{other} is no kind of time")),
+        other => decode_error(format!("unknown kind of time: {other}")),
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_document_reads_back(
+        fn a_document_round_trips(
             address in addresses(),
             times in any::<(i64, i64)>(),
             kind in 0u8..3,

@@ -1,18 +1,18 @@
-//! Format row. Family `meta`, key: 16. Value: the incarnation, drawn when the replica was made. A store of another
-//! version is refused.
+//! Format row. Family `meta`, key: 16. Value: the incarnation, a unique id assigned when the replica was created. A
+//! store whose format row has another version is rejected.
 
-use super::codec::{Read, Reader, Writer};
+use super::codec::{DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 
-/// The value of the row.
+/// Encodes an incarnation.
 pub fn encode(incarnation: u128) -> Vec<u8> {
-    Writer::new(VERSION).rest(&incarnation.to_be_bytes()).finish()
+    ValueWriter::new(VERSION).rest(&incarnation.to_be_bytes()).finish()
 }
 
-/// The incarnation of a row.
-pub fn decode(value: &[u8]) -> Read<u128> {
-    let mut reader = Reader::new(value, VERSION)?;
+/// Decodes an incarnation.
+pub fn decode(value: &[u8]) -> DecodeResult<u128> {
+    let mut reader = ValueReader::new(value, VERSION)?;
     let incarnation = u128::from_be_bytes(reader.fixed()?);
     reader.end()?;
     Ok(incarnation)
@@ -23,8 +23,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_incarnation_reads_back_and_another_version_is_refused() {
+    fn an_incarnation_round_trips_and_another_version_is_rejected() {
         assert_eq!(decode(&encode(u128::MAX - 3)), Ok(u128::MAX - 3));
-        assert!(decode(&[2, 0]).is_err_and(|e| e.to_string().contains("version 2")));
+        assert!(decode(&[2, 0]).is_err_and(|e| e.to_string().contains("version is 2")));
     }
 }

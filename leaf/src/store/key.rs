@@ -1,25 +1,25 @@
-//! Keys of rows. They sort as what they name: an address by source, partition, offset, item.
+//! Keys of rows. Their byte order is the order of what they name: addresses sort by source, partition, offset, item.
 //!
-//! A source's name never holds a zero byte, so a zero ends it; numbers are big-endian with the sign flipped; a document
-//! without an item has the shorter key and so comes before all items of its record.
+//! A source name never contains a zero byte, so a zero byte terminates it. Numbers are big-endian with the sign
+//! flipped. A document without an item has a shorter key and so sorts before all items of its record.
 
 use std::fmt;
 
 use proto::{Address, SourceName};
 
-use super::codec::{Read, Unreadable, unreadable};
+use super::codec::{DecodeError, DecodeResult, decode_error};
 
 /// A partition of a source.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition {
-    /// The source.
+    /// Its source.
     pub source: SourceName,
-    /// From 0.
+    /// Its number, from 0.
     pub number: i32,
 }
 
 impl Partition {
-    /// The partition an address lies in.
+    /// The partition of an address.
     pub fn of(address: &Address) -> Self {
         Self {
             source: address.source.clone(),
@@ -44,45 +44,45 @@ impl fmt::Display for Partition {
     }
 }
 
-/// Which kind of row it is: the first byte of its key. A byte never changes its meaning.
+/// The kind of a row: the first byte of its key. A byte never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
-    /// In `docs`.
+pub enum RowKind {
+    /// A document, in `docs`.
     Document = 1,
-    /// In `docs`.
+    /// A dead letter, in `docs`.
     DeadLetter = 2,
-    /// In `meta`, as all below.
+    /// Version and incarnation of the store, in `meta` like all kinds below.
     Format = 16,
     /// Position and counters of a partition.
     Partition = 17,
-    /// A split that is live.
+    /// A live split.
     Manifest = 18,
-    /// A document that was replaced or deleted.
-    Gone = 19,
+    /// Marks a document as replaced or deleted.
+    DeleteMarker = 19,
     /// A push that was applied.
     Request = 20,
-    /// The same, by time.
+    /// The same requests, ordered by time.
     RequestAge = 21,
-    /// Kinds of values seen at a path.
+    /// Kinds of the values seen at a path.
     Kinds = 22,
     /// Hash over a block of a partition's input.
     Digest = 23,
-    /// Records that are gone and were not taken in.
+    /// Records that were lost before they could be ingested.
     Loss = 24,
 }
 
-/// A key in the making.
+/// Builds the key of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowKey(Vec<u8>);
 
 impl RowKey {
-    /// Begins a key.
-    pub fn new(kind: Kind) -> Self {
+    /// Starts a key with its kind.
+    pub fn new(kind: RowKind) -> Self {
         Self(vec![kind as u8])
     }
 
-    /// A partition.
+    /// Appends a partition.
     pub fn partition(mut self, partition: &Partition) -> Self {
         self.0.extend_from_slice(partition.source.as_str().as_bytes());
         self.0.push(0);
@@ -90,19 +90,19 @@ impl RowKey {
         self
     }
 
-    /// A number with sign.
+    /// Appends a signed number.
     pub fn signed(mut self, number: i64) -> Self {
         self.0.extend_from_slice(&flip64(number));
         self
     }
 
-    /// Bytes that end the key.
+    /// Appends bytes that end the key.
     pub fn rest(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
-    /// An address.
+    /// Appends an address.
     pub fn address(self, address: &Address) -> Self {
         let key = self.partition(&Partition::of(address)).signed(address.offset);
         match address.item {
@@ -111,12 +111,12 @@ impl RowKey {
         }
     }
 
-    /// The key.
+    /// Returns the key.
     pub fn bytes(self) -> Vec<u8> {
         self.0
     }
 
-    /// The first key after all that begin like this one. Kinds are far below 255, so there is one.
+    /// The upper bound of all keys with this prefix. It always exists, because kinds are far below 255.
     pub fn after_prefix(self) -> Vec<u8> {
         let mut key = self.0;
         while let Some(last) = key.pop() {
@@ -129,29 +129,29 @@ impl RowKey {
     }
 }
 
-/// Reads what follows the kind byte of a key.
+/// Decodes what follows the kind byte of a key.
 pub struct KeyReader<'a>(&'a [u8]);
 
 impl<'a> KeyReader<'a> {
-    /// Of a key of this kind.
-    pub fn new(key: &'a [u8], kind: Kind) -> Read<Self> {
+    /// Starts decoding a key, which must be of this kind.
+    pub fn new(key: &'a [u8], kind: RowKind) -> DecodeResult<Self> {
         match key.split_first() {
             Some((first, rest)) if *first == kind as u8 => Ok(Self(rest)),
-            _ => unreadable(format!("the key is not one of {kind:?}")),
+            _ => decode_error(format!("the key is not of kind {kind:?}")),
         }
     }
 
-    /// A partition.
-    pub fn partition(&mut self) -> Read<Partition> {
+    /// Reads a partition.
+    pub fn partition(&mut self) -> DecodeResult<Partition> {
         let end = self
             .0
             .iter()
             .position(|b| *b == 0)
-            .ok_or_else(|| Unreadable("the source's name has no end".into()))?;
-        let name = std::str::from_utf8(&self.0[..end]).map_err(|e| Unreadable(e.to_string()))?;
+            .ok_or_else(|| DecodeError("the source name is not terminated".into()))?;
+        let name = std::str::from_utf8(&self.0[..end]).map_err(|e| DecodeError(e.to_string()))?;
         let source = name
             .parse()
-            .map_err(|e: proto::address::Malformed| Unreadable(e.to_string()))?;
+            .map_err(|e: proto::address::Malformed| DecodeError(e.to_string()))?;
         self.0 = &self.0[end + 1..];
         Ok(Partition {
             source,
@@ -159,13 +159,13 @@ impl<'a> KeyReader<'a> {
         })
     }
 
-    /// A number with sign.
-    pub fn signed(&mut self) -> Read<i64> {
+    /// Reads a signed number.
+    pub fn signed(&mut self) -> DecodeResult<i64> {
         Ok(unflip64(self.fixed()?))
     }
 
-    /// An address, which ends the key.
-    pub fn address(mut self) -> Read<Address> {
+    /// Reads an address, which ends the key.
+    pub fn address(mut self) -> DecodeResult<Address> {
         let partition = self.partition()?;
         let offset = self.signed()?;
         let item = match self.0.len() {
@@ -175,20 +175,20 @@ impl<'a> KeyReader<'a> {
         if self.0.is_empty() {
             Ok(partition.address(offset, item))
         } else {
-            unreadable("the address is too long")
+            decode_error("the address is too long")
         }
     }
 
-    /// All that is left.
+    /// Returns all remaining bytes.
     pub fn rest(self) -> &'a [u8] {
         self.0
     }
 
-    fn fixed<const N: usize>(&mut self) -> Read<[u8; N]> {
+    fn fixed<const N: usize>(&mut self) -> DecodeResult<[u8; N]> {
         let (first, rest) = self
             .0
             .split_first_chunk::<N>()
-            .ok_or_else(|| Unreadable("the key ends early".into()))?;
+            .ok_or_else(|| DecodeError("the key ends early".into()))?;
         self.0 = rest;
         Ok(*first)
     }
@@ -216,7 +216,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Any address.
+    /// Generates arbitrary addresses.
     pub fn addresses() -> impl Strategy<Value = Address> {
         (
             "[a-z0-9_][a-z0-9_.-]{0,8}",
@@ -234,9 +234,9 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn an_address_reads_back_and_sorts_as_it_should(a in addresses(), b in addresses()) {
-            let key = |address: &Address| RowKey::new(Kind::Document).address(address).bytes();
-            prop_assert_eq!(KeyReader::new(&key(&a), Kind::Document)?.address()?, a.clone());
+        fn an_address_round_trips_and_keys_sort_like_addresses(a in addresses(), b in addresses()) {
+            let key = |address: &Address| RowKey::new(RowKind::Document).address(address).bytes();
+            prop_assert_eq!(KeyReader::new(&key(&a), RowKind::Document)?.address()?, a.clone());
             prop_assert_eq!(key(&a).cmp(&key(&b)), a.cmp(&b));
             let near = Address { item: b.item, offset: a.offset, ..a.clone() };
             prop_assert_eq!(key(&a).cmp(&key(&near)), a.cmp(&near));
@@ -244,14 +244,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_prefix_ends_before_its_next() {
+    fn a_prefix_ends_before_the_next_partition() {
         let partition = Partition {
             source: SourceName::push(),
             number: -1,
         };
-        let prefix = RowKey::new(Kind::Gone).partition(&partition);
+        let prefix = RowKey::new(RowKind::DeleteMarker).partition(&partition);
         let inside = prefix.clone().signed(i64::MAX).rest(&[0xff; 8]).bytes();
-        let next = RowKey::new(Kind::Gone)
+        let next = RowKey::new(RowKind::DeleteMarker)
             .partition(&Partition { number: 0, ..partition })
             .bytes();
         assert!(inside < prefix.clone().after_prefix());

@@ -1,22 +1,22 @@
-//! Kinds row. Family `meta`, key: 22 partition, then the path's spelling. Value: the kinds of values seen there. It
-//! never shrinks.
+//! Kinds row. Family `meta`, key: 22 partition, then the path as text. Value: the kinds of the values seen at the path.
+//! The set of kinds never shrinks.
 //!
-//! The row of the empty path says that there were more paths than are remembered.
+//! A row with an empty path means that there were more paths than the limit allows to remember.
 
 use plan::Kinds;
 
-use super::codec::{Read, Reader, Writer};
+use super::codec::{DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 
-/// The value of the row.
+/// Encodes a set of kinds.
 pub fn encode(kinds: Kinds) -> Vec<u8> {
-    Writer::new(VERSION).number(u64::from(kinds.0)).finish()
+    ValueWriter::new(VERSION).number(u64::from(kinds.0)).finish()
 }
 
-/// The row of a value.
-pub fn decode(value: &[u8]) -> Read<Kinds> {
-    let mut reader = Reader::new(value, VERSION)?;
+/// Decodes a set of kinds.
+pub fn decode(value: &[u8]) -> DecodeResult<Kinds> {
+    let mut reader = ValueReader::new(value, VERSION)?;
     let kinds = Kinds(reader.small()?);
     reader.end()?;
     Ok(kinds)
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_read_back() {
+    fn kinds_round_trip() {
         for bits in 0..=u16::MAX {
             assert_eq!(decode(&encode(Kinds(bits))), Ok(Kinds(bits)));
         }

@@ -1,38 +1,41 @@
-//! Loss row. Family `meta`, key: 24 partition, first offset. Value: the last offset, when it was noticed, and why, for
-//! a person.
+//! Loss row. Family `meta`, key: 24 partition, first offset. Value: the last offset, when the loss was noticed, and a
+//! human-readable reason.
 
 use proto::ingest::Loss;
 
 use super::{
-    codec::{Read, Reader, Writer},
-    key::{KeyReader, Kind, Partition, RowKey},
+    codec::{DecodeResult, ValueReader, ValueWriter},
+    key::{KeyReader, Partition, RowKey, RowKind},
 };
 
 const VERSION: u8 = 1;
 
-/// The key of the row.
+/// The key of a loss.
 pub fn key(loss: &Loss) -> Vec<u8> {
     let partition = Partition {
         source: loss.source.clone(),
         number: loss.partition,
     };
-    RowKey::new(Kind::Loss).partition(&partition).signed(loss.from).bytes()
+    RowKey::new(RowKind::Loss)
+        .partition(&partition)
+        .signed(loss.from)
+        .bytes()
 }
 
-/// The value of the row.
+/// Encodes the value of a loss.
 pub fn encode(loss: &Loss) -> Vec<u8> {
-    Writer::new(VERSION)
+    ValueWriter::new(VERSION)
         .signed(loss.through)
         .signed(loss.noticed_ms)
         .bytes(loss.reason.as_bytes())
         .finish()
 }
 
-/// The row of a key and a value.
-pub fn decode(key: &[u8], value: &[u8]) -> Read<Loss> {
-    let mut key = KeyReader::new(key, Kind::Loss)?;
+/// Decodes a loss from key and value.
+pub fn decode(key: &[u8], value: &[u8]) -> DecodeResult<Loss> {
+    let mut key = KeyReader::new(key, RowKind::Loss)?;
     let (partition, from) = (key.partition()?, key.signed()?);
-    let mut reader = Reader::new(value, VERSION)?;
+    let mut reader = ValueReader::new(value, VERSION)?;
     let loss = Loss {
         source: partition.source,
         partition: partition.number,
@@ -53,7 +56,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_loss_reads_back(partition: i32, from: i64, through: i64, noticed_ms: i64, reason: String) {
+        fn a_loss_round_trips(partition: i32, from: i64, through: i64, noticed_ms: i64, reason: String) {
             let loss = Loss { source: "clicks".parse().expect("a name"), partition, from, through, noticed_ms, reason };
             prop_assert_eq!(decode(&key(&loss), &encode(&loss))?, loss);
         }

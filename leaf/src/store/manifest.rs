@@ -1,54 +1,54 @@
-//! Manifest row. Family `meta`, key: 18 id of the split. Value: which records of which partitions it covers, how it
-//! came about, how big it is.
+//! Manifest row. Family `meta`, key: 18 split id. Value: the offset ranges the split covers, its order, generation and
+//! size.
 //!
-//! Written after the split's file is on disk under its name, so it names only what is there.
+//! The row is written after the file of the split is on disk under its final name, so it never names a missing file.
 
 use std::{collections::BTreeMap, path::Path};
 
 use super::{
-    codec::{Read, Reader, Unreadable, Writer},
+    codec::{DecodeError, DecodeResult, ValueReader, ValueWriter},
     key::Partition,
 };
 
 const VERSION: u8 = 1;
 
-/// A run of offsets of each partition: after the first, through the second.
+/// An offset range for each partition: after the first offset (exclusive), through the second (inclusive).
 pub type Ranges = BTreeMap<Partition, (i64, i64)>;
 
 /// A live split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestRow {
-    /// What it covers.
+    /// The records it covers.
     pub ranges: Ranges,
-    /// Where it stands among the others, the oldest first; a rebuild takes the place of the first it replaces.
-    pub place: u64,
-    /// How many rebuilds made it: 0 from the tail.
+    /// Its rank among the splits, oldest first; a rebuilt split inherits the rank of the first split it replaces.
+    pub order: u64,
+    /// Merge level: 0 if built from micro-splits, one more than its inputs after a merge. A rebuild keeps it.
     pub generation: u32,
-    /// Documents in it.
+    /// The number of documents in it.
     pub documents: u64,
-    /// Raw bytes of these documents, about.
+    /// Approximate raw size of these documents in bytes.
     pub raw_bytes: u64,
 }
 
-/// The name of a split's file.
+/// The file name of a split.
 pub fn file_name(id: u64) -> String {
     format!("{id:016x}.split")
 }
 
-/// The split that a file is of, by its name.
+/// The id of the split in a file, parsed from the file name.
 pub fn split_of(file: &Path) -> Option<u64> {
     u64::from_str_radix(file.file_name()?.to_str()?.strip_suffix(".split")?, 16).ok()
 }
 
 impl ManifestRow {
-    /// The value of the row.
+    /// Encodes the row.
     pub fn encode(&self) -> Vec<u8> {
-        let value = Writer::new(VERSION)
-            .number(self.place)
+        let value = ValueWriter::new(VERSION)
+            .number(self.order)
             .number(u64::from(self.generation))
             .number(self.documents)
             .number(self.raw_bytes);
-        let range = |value: Writer, (partition, (after, through)): (&Partition, &(i64, i64))| {
+        let range = |value: ValueWriter, (partition, (after, through)): (&Partition, &(i64, i64))| {
             value
                 .bytes(partition.source.as_str().as_bytes())
                 .signed(i64::from(partition.number))
@@ -61,24 +61,24 @@ impl ManifestRow {
             .finish()
     }
 
-    /// The row of a value.
-    pub fn decode(value: &[u8]) -> Read<Self> {
-        let mut reader = Reader::new(value, VERSION)?;
-        let (place, generation, documents, raw_bytes) =
+    /// Decodes a row.
+    pub fn decode(value: &[u8]) -> DecodeResult<Self> {
+        let mut reader = ValueReader::new(value, VERSION)?;
+        let (order, generation, documents, raw_bytes) =
             (reader.number()?, reader.small()?, reader.number()?, reader.number()?);
         let mut ranges = Ranges::new();
         for _ in 0..reader.number()? {
             let source = reader
                 .text()?
                 .parse()
-                .map_err(|e: proto::address::Malformed| Unreadable(e.to_string()))?;
-            let number = i32::try_from(reader.signed()?).map_err(|e| Unreadable(e.to_string()))?;
+                .map_err(|e: proto::address::Malformed| DecodeError(e.to_string()))?;
+            let number = i32::try_from(reader.signed()?).map_err(|e| DecodeError(e.to_string()))?;
             ranges.insert(Partition { source, number }, (reader.signed()?, reader.signed()?));
         }
         reader.end()?;
         Ok(Self {
             ranges,
-            place,
+            order,
             generation,
             documents,
             raw_bytes,
@@ -95,15 +95,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_manifest_row_reads_back(
+        fn a_manifest_row_round_trips(
             ranges in proptest::collection::vec((addresses(), any::<(i64, i64)>()), 0..5),
-            place: u64,
+            order: u64,
             generation: u32,
             documents: u64,
             raw_bytes: u64,
         ) {
             let ranges = ranges.into_iter().map(|(address, range)| (Partition::of(&address), range)).collect();
-            let row = ManifestRow { ranges, place, generation, documents, raw_bytes };
+            let row = ManifestRow { ranges, order, generation, documents, raw_bytes };
             prop_assert_eq!(ManifestRow::decode(&row.encode())?, row);
         }
     }

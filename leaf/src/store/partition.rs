@@ -1,39 +1,39 @@
-//! Partition row. Family `meta`, key: 17 partition. Value: position, hash of the last record, counters. Written with
-//! every batch.
+//! Partition row. Family `meta`, key: 17 partition. Value: position, hash of the last record, counters. Every write
+//! batch contains it.
 
 use proto::ingest::Outcomes;
 
-use super::codec::{Read, Reader, Writer};
+use super::codec::{DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 
-/// What is stored of a partition.
+/// The stored state of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionRow {
-    /// The topic it is read from, once something was.
+    /// The topic it is read from; none before the first record.
     pub topic: Option<String>,
-    /// The position: -1 before the first record.
+    /// The position: the last ingested offset, -1 before the first record.
     pub offset: i64,
-    /// The offset of the last record there was at or before the position.
+    /// The offset of the last record at or before the position.
     pub last_offset: i64,
-    /// The hash of that record, 0 if none.
+    /// The hash of that record, 0 if there is none.
     pub hash: u64,
-    /// What became of its events.
+    /// Its events, counted by outcome.
     pub outcomes: Outcomes,
-    /// The last record's time, milliseconds since 1970.
+    /// The timestamp of the last record, milliseconds since 1970.
     pub last_record_ms: Option<i64>,
-    /// When the last record was taken in, milliseconds since 1970.
+    /// When the last record was ingested, milliseconds since 1970.
     pub last_ingested_ms: Option<i64>,
-    /// Keys here that another partition has too.
+    /// The number of its keys that another partition has, too.
     pub keys_elsewhere: u64,
-    /// Of the first records, how many there were …
+    /// Events counted for the initial trial, which stops a topic that is mostly unusable …
     pub trial_records: u64,
-    /// … and how many of them were dead.
+    /// … and how many of them became dead letters.
     pub trial_dead: u64,
-    /// Bytes of all dead letters, as long as they were.
+    /// Bytes of all its dead letters, before truncation. Limited by `LeafOptions::dead_letter_bytes_max`.
     pub dead_bytes: u64,
-    /// So much was unusable that nothing more is taken.
-    pub dead: bool,
+    /// Whether too many of its events, or too many bytes of them, became dead letters, so that it accepts no more.
+    pub stopped_by_dead_letters: bool,
 }
 
 impl Default for PartitionRow {
@@ -50,7 +50,7 @@ impl Default for PartitionRow {
             trial_records: 0,
             trial_dead: 0,
             dead_bytes: 0,
-            dead: false,
+            stopped_by_dead_letters: false,
         }
     }
 }
@@ -61,14 +61,14 @@ const INGEST_TIME: u8 = 1 << 2;
 const DEAD: u8 = 1 << 3;
 
 impl PartitionRow {
-    /// The value of the row.
+    /// Encodes the row.
     pub fn encode(&self) -> Vec<u8> {
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         let flags = flag(self.topic.is_some(), TOPIC)
             | flag(self.last_record_ms.is_some(), RECORD_TIME)
             | flag(self.last_ingested_ms.is_some(), INGEST_TIME)
-            | flag(self.dead, DEAD);
-        let value = Writer::new(VERSION)
+            | flag(self.stopped_by_dead_letters, DEAD);
+        let value = ValueWriter::new(VERSION)
             .byte(flags)
             .bytes(self.topic.as_deref().unwrap_or_default().as_bytes())
             .signed(self.offset)
@@ -93,12 +93,12 @@ impl PartitionRow {
             self.trial_dead,
             self.dead_bytes,
         ];
-        counters.into_iter().fold(value, Writer::number).finish()
+        counters.into_iter().fold(value, ValueWriter::number).finish()
     }
 
-    /// The row of a value.
-    pub fn decode(value: &[u8]) -> Read<Self> {
-        let mut reader = Reader::new(value, VERSION)?;
+    /// Decodes a row.
+    pub fn decode(value: &[u8]) -> DecodeResult<Self> {
+        let mut reader = ValueReader::new(value, VERSION)?;
         let flags = reader.byte()?;
         let topic = reader.text()?.to_owned();
         let (offset, last_offset, hash) = (reader.signed()?, reader.signed()?, u64::from_be_bytes(reader.fixed()?));
@@ -127,7 +127,7 @@ impl PartitionRow {
             trial_records: reader.number()?,
             trial_dead: reader.number()?,
             dead_bytes: reader.number()?,
-            dead: flags & DEAD != 0,
+            stopped_by_dead_letters: flags & DEAD != 0,
         };
         reader.end()?;
         Ok(row)
@@ -142,12 +142,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_partition_reads_back(
+        fn a_partition_row_round_trips(
             topic in any::<Option<String>>(),
             offsets in any::<(i64, i64, u64)>(),
             times in any::<(Option<i64>, Option<i64>)>(),
             c in proptest::collection::vec(any::<u64>(), 14),
-            dead: bool,
+            stopped_by_dead_letters: bool,
         ) {
             let outcomes = Outcomes {
                 events: c[0],
@@ -173,7 +173,7 @@ mod tests {
                 trial_records: c[11],
                 trial_dead: c[12],
                 dead_bytes: c[13],
-                dead,
+                stopped_by_dead_letters,
             };
             prop_assert_eq!(PartitionRow::decode(&row.encode())?, row);
         }

@@ -1,11 +1,10 @@
-//! Request row. Family `meta`, key: 20 partition, then the request's key. Value: the body's hash, the time, and the
-//! answer that was given.
+//! Request row. Family `meta`, key: 20 partition, request key. Value: hash of the body, time, and the response.
 //!
-//! Its age row (key: 21 partition, time, request's key; empty value) lets old ones be found without a pass over all.
+//! The age row (key: 21 partition, time, request key; empty value) finds expired requests without a full scan.
 
-use proto::ingest::Pushed;
+use proto::ingest::PushResult;
 
-use super::codec::{Read, Reader, Unreadable, Writer};
+use super::codec::{DecodeError, DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 
@@ -14,35 +13,35 @@ const VERSION: u8 = 1;
 pub struct RequestRow {
     /// The hash of its body.
     pub body: u128,
-    /// When it came, milliseconds since 1970, by the record's time.
+    /// The timestamp of its record, milliseconds since 1970.
     pub time_ms: i64,
-    /// The answer that was given.
-    pub answer: Pushed,
+    /// The response that was sent.
+    pub answer: PushResult,
 }
 
 impl RequestRow {
-    /// The value of the row.
+    /// Encodes the row.
     pub fn encode(&self) -> Vec<u8> {
-        let answer = serde_json::to_vec(&self.answer).expect("an answer holds nothing that JSON cannot");
-        Writer::new(VERSION)
+        let answer = serde_json::to_vec(&self.answer).expect("a push result can always be written as JSON");
+        ValueWriter::new(VERSION)
             .rest(&self.body.to_be_bytes())
             .signed(self.time_ms)
             .rest(&answer)
             .finish()
     }
 
-    /// The row of a value.
-    pub fn decode(value: &[u8]) -> Read<Self> {
-        let mut reader = Reader::new(value, VERSION)?;
+    /// Decodes a row.
+    pub fn decode(value: &[u8]) -> DecodeResult<Self> {
+        let mut reader = ValueReader::new(value, VERSION)?;
         let (body, time_ms) = (u128::from_be_bytes(reader.fixed()?), reader.signed()?);
-        let answer = serde_json::from_slice(reader.rest()).map_err(|e| Unreadable(e.to_string()))?;
+        let answer = serde_json::from_slice(reader.rest()).map_err(|e| DecodeError(e.to_string()))?;
         Ok(Self { body, time_ms, answer })
     }
 }
 
 /// The value of an age row.
 pub fn age() -> Vec<u8> {
-    Writer::new(VERSION).finish()
+    ValueWriter::new(VERSION).finish()
 }
 
 #[cfg(test)]
@@ -54,10 +53,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_request_reads_back(body: u128, time_ms: i64, counts: (u64, u64), offset in 0i64.., errors in proptest::collection::vec(any::<(u64, String, String)>(), 0..3)) {
+        fn a_request_row_round_trips(
+            body: u128,
+            time_ms: i64,
+            counts: (u64, u64),
+            offset in 0i64..,
+            errors in proptest::collection::vec(any::<(u64, String, String)>(), 0..3),
+        ) {
             let errors = errors.into_iter().map(|(index, code, detail)| ItemError { index, code, detail }).collect();
             let position = Position { source: SourceName::push(), partition: 3, offset };
-            let row = RequestRow { body, time_ms, answer: Pushed { accepted: counts.0, rejected: counts.1, errors, position, repeated: false } };
+            let answer = PushResult { accepted: counts.0, rejected: counts.1, errors, position, repeated: false };
+            let row = RequestRow { body, time_ms, answer };
             prop_assert_eq!(RequestRow::decode(&row.encode())?, row);
         }
     }

@@ -1,5 +1,5 @@
-//! The documents of a store as views have them: the store can be closed under its readers. A store that failed has to
-//! be opened again, and a view may be held for as long as somebody takes to read an answer.
+//! A handle for read views to a store that can be closed while they exist. A failed store must be reopened promptly,
+//! but a client may keep a read view for as long as it takes to read a response.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use proto::{Address, Code, Problem, ingest::ShardId};
 use super::Store;
 use crate::{document::Document, error::Error, view::Documents};
 
-/// Documents of a store, as long as it is open.
-pub struct Shared {
+/// The documents of a store while it is open.
+pub struct SharedStore {
     shard: ShardId,
     store: RwLock<Option<Arc<Store>>>,
 }
 
-impl Shared {
-    /// Of this store.
+impl SharedStore {
+    /// Wraps a store.
     pub fn new(store: Arc<Store>) -> Arc<Self> {
         Arc::new(Self {
             shard: store.shard(),
@@ -24,21 +24,21 @@ impl Shared {
         })
     }
 
-    /// Lets go of the store. Reads that run end, and later ones fail.
+    /// Drops the store: reads in progress complete, later reads fail.
     pub fn close(&self) {
         *self.store.write() = None;
     }
 }
 
-impl Documents for Shared {
+impl Documents for SharedStore {
     fn read(&self, addresses: &[Address]) -> Result<Vec<Document>, Error> {
         let store = self.store.read().clone();
         let closed = || {
             Problem::new(
                 Code::Unavailable,
-                format!("shard {} was opened again meanwhile", self.shard),
+                format!("shard {} was reopened during the query", self.shard),
             )
-            .hint("ask again")
+            .hint("retry the query")
         };
         store.ok_or_else(closed)?.read_documents(addresses)
     }

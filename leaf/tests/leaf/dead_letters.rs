@@ -1,17 +1,17 @@
-//! Dead letters go when they are old or when somebody says so, and a partition that they stopped goes on.
+//! Dead letters expire or are cleared on request, and a partition that they stopped resumes.
 
 use std::time::Duration;
 
 use plan::scan::Scan as _;
 use proto::{
     SourceName,
-    ingest::{Ingest as _, Verdict},
+    ingest::{BatchOutcome, Ingest as _},
     record::Record,
 };
 
-use super::support::{Fixture, clicks, none_idle, record, tail_only};
+use super::support::{Fixture, clicks, close_idle_shards, record, tail_only};
 
-/// Records of which so many of every ten are no JSON.
+/// Records of which `bad` in ten are not JSON.
 fn records(after: i64, through: i64, bad: i64) -> Vec<Record> {
     (after + 1..=through)
         .map(|offset| record(offset, None, Some(if offset % 10 < bad { "nonsense" } else { "{}" })))
@@ -27,13 +27,13 @@ async fn letters(fixture: &Fixture) -> usize {
         .len()
 }
 
-async fn stopped(fixture: &Fixture) -> Option<i64> {
+async fn stopped_at(fixture: &Fixture) -> Option<i64> {
     let stored = fixture
         .leaf
         .stored(fixture.shard, &clicks(), 0)
         .await
-        .expect("what is stored");
-    stored.dead.then_some(stored.offset)
+        .expect("the stored range");
+    stored.stopped_by_dead_letters.then_some(stored.offset)
 }
 
 async fn clear(fixture: &Fixture, source: Option<&str>) -> u64 {
@@ -48,35 +48,35 @@ async fn clear(fixture: &Fixture, source: Option<&str>) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_stopped_names_the_call_with_which_it_goes_on() {
+async fn a_stopped_partition_names_the_request_that_resumes_it() {
     let fixture = Fixture::start(tail_only);
-    let Verdict::Refused { reason } = fixture.write(fixture.batch(0, -1, 999, records(-1, 999, 9))).await else {
-        panic!("it does not stop")
+    let BatchOutcome::Refused { reason } = fixture.write(fixture.batch(0, -1, 999, records(-1, 999, 9))).await else {
+        panic!("the partition did not stop")
     };
     assert!(
         reason.contains("DELETE /v1/collections/{collection}/dead-letters?source=clicks"),
         "{reason}"
     );
-    let at = stopped(&fixture).await.expect("it is stopped");
+    let at = stopped_at(&fixture).await.expect("it is stopped");
     fixture.push(&["also nonsense"]).await;
     let before = fixture.outcomes(&clicks(), 0).await;
 
     assert_eq!(clear(&fixture, Some("another")).await, 0);
     assert_eq!(
-        stopped(&fixture).await,
+        stopped_at(&fixture).await,
         Some(at),
-        "what is cleared of another source changes nothing here"
+        "clearing another source changes nothing here"
     );
     assert_eq!(clear(&fixture, Some("clicks")).await, 501);
     assert_eq!(
-        (stopped(&fixture).await, letters(&fixture).await),
+        (stopped_at(&fixture).await, letters(&fixture).await),
         (None, 1),
-        "those of pushes stay"
+        "dead letters of pushes are not cleared"
     );
     assert_eq!(
         fixture.outcomes(&clicks(), 0).await,
         before,
-        "what became of the events stays counted"
+        "the outcomes of the events are still counted"
     );
 
     let fixture = fixture.restart().await;
@@ -84,7 +84,7 @@ async fn a_partition_that_stopped_names_the_call_with_which_it_goes_on() {
         fixture
             .write(fixture.batch(0, at, at + 900, records(at, at + 900, 5)))
             .await,
-        Verdict::Applied { stored: at + 900 }
+        BatchOutcome::Applied { stored: at + 900 }
     );
     let after = fixture.outcomes(&clicks(), 0).await;
     assert_eq!(after.events, before.events + 900);
@@ -92,90 +92,92 @@ async fn a_partition_that_stopped_names_the_call_with_which_it_goes_on() {
     assert!(
         matches!(
             fixture.write(fixture.batch(0, at + 900, at + 2_000, worse)).await,
-            Verdict::Refused { .. }
+            BatchOutcome::Refused { .. }
         ),
-        "it is tried anew, and no more"
+        "the dead-letter limit starts over and still applies"
     );
     assert!(clear(&fixture, None).await > 501);
-    assert_eq!((stopped(&fixture).await, letters(&fixture).await), (None, 0));
+    assert_eq!((stopped_at(&fixture).await, letters(&fixture).await), (None, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_stopped_and_has_no_dead_letters_left_goes_on_too() {
+async fn a_stopped_partition_without_dead_letters_resumes_after_clearing() {
     let fixture = Fixture::start(|options| {
         tail_only(options);
         options.dead_letters_kept = Duration::from_millis(1);
     });
     assert!(matches!(
         fixture.write(fixture.batch(0, -1, 999, records(-1, 999, 9))).await,
-        Verdict::Refused { .. }
+        BatchOutcome::Refused { .. }
     ));
     fixture
-        .eventually("they are too old to be kept", async |fixture| {
+        .eventually("its dead letters have expired", async |fixture| {
             letters(fixture).await == 0
         })
         .await;
     assert!(
-        stopped(&fixture).await.is_some(),
-        "how much was unusable at the beginning does not become better with age"
+        stopped_at(&fixture).await.is_some(),
+        "expiry does not improve the share of bad records at the start"
     );
     clear(&fixture, Some("clicks")).await;
-    assert_eq!(stopped(&fixture).await, None);
+    assert_eq!(stopped_at(&fixture).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn old_dead_letters_go_by_themselves_and_their_bytes_count_no_more() {
+async fn old_dead_letters_expire_and_no_longer_count_towards_the_byte_limit() {
     let fixture = Fixture::start(|options| {
         tail_only(options);
         options.dead_letter_bytes_max = 1_000;
         options.dead_letters_kept = Duration::from_millis(200);
     });
     let mut stored = -1;
-    while stopped(&fixture).await.is_none() {
-        if let Verdict::Applied { stored: now } = fixture
+    while stopped_at(&fixture).await.is_none() {
+        if let BatchOutcome::Applied { stored: now } = fixture
             .write(fixture.batch(0, stored, stored + 100, records(stored, stored + 100, 3)))
             .await
         {
             stored = now;
         }
     }
-    let at = stopped(&fixture).await.expect("it is stopped");
+    let at = stopped_at(&fixture).await.expect("it is stopped");
     let before = fixture.outcomes(&clicks(), 0).await;
     assert!(before.dead_letters * 8 > 1_000, "{before:?}");
     fixture
-        .eventually("it goes on", async |fixture| stopped(fixture).await.is_none())
+        .eventually("it resumes", async |fixture| stopped_at(fixture).await.is_none())
         .await;
     fixture
-        .eventually("the old ones are gone", async |fixture| letters(fixture).await == 0)
+        .eventually("the old dead letters have expired", async |fixture| {
+            letters(fixture).await == 0
+        })
         .await;
     assert_eq!(fixture.outcomes(&clicks(), 0).await, before);
     assert_eq!(
         fixture
             .write(fixture.batch(0, at, at + 100, records(at, at + 100, 3)))
             .await,
-        Verdict::Applied { stored: at + 100 }
+        BatchOutcome::Applied { stored: at + 100 }
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn old_dead_letters_of_a_shard_that_nobody_uses_go_too() {
-    let fixture = Fixture::start(none_idle);
+async fn old_dead_letters_of_an_idle_shard_expire() {
+    let fixture = Fixture::start(close_idle_shards);
     fixture.write(fixture.batch(0, -1, 99, records(-1, 99, 3))).await;
     let before = fixture.outcomes(&clicks(), 0).await;
-    fixture.all_closed().await;
-    // What a shard leaves behind says from which opening on it is right.
-    let left = |fixture: &Fixture| std::fs::read(fixture.splits_folder().with_file_name("rows").join("SUMMARY"));
-    let closed = left(&fixture).expect("it closed in order");
-    let fixture = fixture.crashed_as(|options| {
-        none_idle(options);
+    fixture.wait_until_closed().await;
+    // The summary that a shard leaves says since which opening it is valid, so every opening changes it.
+    let summary = |fixture: &Fixture| std::fs::read(fixture.splits_folder().with_file_name("rows").join("SUMMARY"));
+    let before_reopen = summary(&fixture).expect("it closed cleanly");
+    let fixture = fixture.crashed_with_options(|options| {
+        close_idle_shards(options);
         options.dead_letters_kept = Duration::from_millis(1);
     });
     fixture
-        .eventually("it was opened, and closed again", async |fixture| {
-            left(fixture).is_ok_and(|left| left != closed)
+        .eventually("it was opened and closed again", async |fixture| {
+            summary(fixture).is_ok_and(|summary| summary != before_reopen)
         })
         .await;
-    fixture.all_closed().await;
+    fixture.wait_until_closed().await;
     assert_eq!(
         (letters(&fixture).await, fixture.outcomes(&clicks(), 0).await),
         (0, before)
@@ -183,23 +185,23 @@ async fn old_dead_letters_of_a_shard_that_nobody_uses_go_too() {
     assert_eq!(
         fixture.leaf.open_shards(),
         0,
-        "and it stays closed: there is nothing more to do"
+        "it stays closed: nothing is left to expire"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clearing_opens_a_shard_that_has_something_to_clear_and_no_other() {
-    let fixture = Fixture::start(none_idle);
+async fn clearing_opens_only_shards_with_dead_letters_to_clear() {
+    let fixture = Fixture::start(close_idle_shards);
     assert!(matches!(
         fixture.write(fixture.batch(0, -1, 999, records(-1, 999, 9))).await,
-        Verdict::Refused { .. }
+        BatchOutcome::Refused { .. }
     ));
-    fixture.all_closed().await;
-    assert!(stopped(&fixture).await.is_some());
+    fixture.wait_until_closed().await;
+    assert!(stopped_at(&fixture).await.is_some());
     assert_eq!(clear(&fixture, Some("another")).await, 0);
     assert_eq!(fixture.leaf.open_shards(), 0);
     assert_eq!(clear(&fixture, Some("clicks")).await, 501);
-    assert_eq!(stopped(&fixture).await, None);
-    fixture.all_closed().await;
-    assert_eq!((stopped(&fixture).await, letters(&fixture).await), (None, 0));
+    assert_eq!(stopped_at(&fixture).await, None);
+    fixture.wait_until_closed().await;
+    assert_eq!((stopped_at(&fixture).await, letters(&fixture).await), (None, 0));
 }

@@ -1,5 +1,5 @@
-//! Made-up documents: hostile keys, every kind of value at the same path, arrays in arrays, long strings, odd numbers,
-//! repeated keys, texts.
+//! Random documents with hostile keys, every kind of value at the same path, nested arrays, long strings, unusual
+//! numbers, repeated keys and plain texts.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use leaf::{
 use plan::Type;
 use proto::{Address, record::TimeKind};
 
-/// A seed: `SEED` from the environment, or of this moment.
+/// A seed: `SEED` from the environment or, without it, the current time.
 pub fn seed() -> u64 {
-    let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    given.unwrap_or_else(|| {
+    let from_environment = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    from_environment.unwrap_or_else(|| {
         std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(1, |since| since.as_millis() as u64)
     })
 }
 
-/// Numbers from a seed (SplitMix64).
+/// A seeded random number generator (SplitMix64).
 pub struct Dice {
     state: u64,
 }
@@ -120,7 +120,7 @@ const TIMES: [&str; 6] = [
     "2024-13-01T00:00:00Z",
 ];
 
-/// Values of a type that documents may or may not have.
+/// Literals of a type. Documents may or may not have these values.
 pub fn literals(to: Type) -> Vec<Literal> {
     match to {
         Type::Bool => vec![Literal::Bool(true), Literal::Bool(false)],
@@ -190,7 +190,7 @@ fn object(dice: &mut Dice, depth: usize) -> String {
     format!("{{{}}}", entries.join(", "))
 }
 
-/// A document of even kinds, so that columns without misfits occur as well.
+/// A document with the same kind at each path, so that some columns have no cast failures.
 fn plain(dice: &mut Dice) -> String {
     let (n, b) = (dice.below(1_000), dice.one_in(2));
     format!(
@@ -218,7 +218,7 @@ fn body(dice: &mut Dice, odd: bool) -> String {
     }
 }
 
-/// So many documents, in address order. Every other seed makes them odder.
+/// About `count` documents in address order. Odd seeds produce stranger documents.
 pub fn documents(seed: u64, count: usize) -> Vec<Arc<Document>> {
     let mut dice = Dice::new(seed);
     let odd = seed % 2 == 1;

@@ -1,4 +1,4 @@
-//! Promises of a leaf: what it takes, keeps, shows and finds again.
+//! Guarantees of a leaf: what it accepts, stores, shows and recovers.
 
 mod damage;
 mod dead_letters;
@@ -11,5 +11,5 @@ mod splits;
 mod support;
 mod views;
 
-// The crate's own tests use `support` too.
+// The unit tests of the crate include `support` as well; this name works in both.
 use leaf as under_test;

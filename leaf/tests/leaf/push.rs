@@ -1,4 +1,4 @@
-//! Pushes: durable and visible when acknowledged, applied once, never all for one bad item.
+//! Pushes are durable and visible when acknowledged and applied once. A bad item does not fail the whole push.
 
 use std::{
     sync::Arc,
@@ -8,13 +8,13 @@ use std::{
 use plan::{Kinds, Path, scan::Scan as _};
 use proto::{
     Code, PositionVector, SourceName,
-    ingest::{Push, Pushed},
+    ingest::{Push, PushResult},
 };
 
-use super::support::{Fixture, everything, query, small, tail_only};
+use super::support::{Fixture, all_documents, query, small, tail_only};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_push_is_there_when_it_is_acknowledged() {
+async fn an_acknowledged_push_is_visible() {
     let fixture = Fixture::start(tail_only);
     let pushed = fixture.push(&[r#"{"a": 1}"#]).await;
     assert_eq!(
@@ -41,19 +41,19 @@ async fn a_push_is_there_when_it_is_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_item_is_told_and_its_neighbours_are_kept() {
+async fn a_bad_item_is_reported_and_the_other_items_are_accepted() {
     let fixture = Fixture::start(tail_only);
     let pushed = fixture.push(&["1", "{", r#"{"_id":"push/0@1"}"#, "", "2"]).await;
     assert_eq!((pushed.accepted, pushed.rejected), (2, 3));
     let errors: Vec<(u64, &str)> = pushed.errors.iter().map(|e| (e.index, e.code.as_str())).collect();
     assert_eq!(errors, [(1, "not_json"), (2, "bad_id"), (3, "empty")]);
     let letters = fixture.leaf.dead_letters(fixture.shard, 2).await.expect("dead letters");
-    let told: Vec<(String, &str, &[u8])> = letters
+    let entries: Vec<(String, &str, &[u8])> = letters
         .iter()
         .map(|l| (l.address.to_string(), l.code.as_str(), &l.bytes[..]))
         .collect();
     assert_eq!(
-        told,
+        entries,
         [
             ("push/0@0.3".into(), "empty", &b""[..]),
             ("push/0@0.2".into(), "bad_id", br#"{"_id":"push/0@1"}"#)
@@ -72,31 +72,33 @@ async fn a_bad_item_is_told_and_its_neighbours_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_applies_once_whatever_is_retried() {
+async fn a_retried_request_is_applied_once() {
     let fixture = Fixture::start(tail_only);
     let first = fixture
-        .try_push(fixture.pushing_as("k", &["1", "{", "2"]))
+        .try_push(fixture.keyed_push_request("k", &["1", "{", "2"]))
         .await
         .expect("a push");
     fixture.push(&["3"]).await;
     let again = fixture
-        .try_push(fixture.pushing_as("k", &["1", "{", "2"]))
+        .try_push(fixture.keyed_push_request("k", &["1", "{", "2"]))
         .await
         .expect("the same answer");
     assert!(!first.repeated);
-    let first = Pushed {
+    let first = PushResult {
         repeated: true,
         ..first
     };
     assert_eq!(again, first);
     let other = fixture
-        .try_push(fixture.pushing_as("k", &["1"]))
+        .try_push(fixture.keyed_push_request("k", &["1"]))
         .await
         .expect_err("another body");
     assert_eq!(other.code, Code::Conflict);
     let fixture = fixture.restart().await;
     assert_eq!(
-        fixture.try_push(fixture.pushing_as("k", &["1", "{", "2"])).await,
+        fixture
+            .try_push(fixture.keyed_push_request("k", &["1", "{", "2"]))
+            .await,
         Ok(first)
     );
     assert_eq!(fixture.documents().await.len(), 3);
@@ -104,11 +106,11 @@ async fn a_request_applies_once_whatever_is_retried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_may_be_used_again_a_day_later() {
+async fn a_request_key_can_be_reused_after_a_day() {
     let fixture = Fixture::start(tail_only);
     let at = |time_ms: i64, key: &str| Push {
         time_ms,
-        ..fixture.pushing_as(key, &["1"])
+        ..fixture.keyed_push_request(key, &["1"])
     };
     let day = 24 * 3600 * 1000;
     let first = fixture.try_push(at(day, "k")).await.expect("a push");
@@ -123,11 +125,11 @@ async fn a_request_may_be_used_again_a_day_later() {
     );
     assert_eq!(
         fixture.try_push(at(2 * day, "k")).await,
-        Ok(Pushed {
+        Ok(PushResult {
             repeated: true,
             ..first
         }),
-        "a day is not over"
+        "less than a day has passed"
     );
     fixture.try_push(at(2 * day + 1, "third")).await.expect("a push");
     assert_eq!(
@@ -142,14 +144,14 @@ async fn a_request_may_be_used_again_a_day_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_used_again_applies_once_again() {
+async fn a_reused_request_key_is_applied_once_again() {
     let fixture = Fixture::start(tail_only);
     let at = |time_ms: i64, key: &str| Push {
         time_ms,
-        ..fixture.pushing_as(key, &["1"])
+        ..fixture.keyed_push_request(key, &["1"])
     };
     let day = 24 * 3600 * 1000;
-    // More old requests than one push clears away, so that the row of `x` outlives its next use.
+    // More old requests than one push cleans up, so that the row of `x` still exists when `x` is reused.
     for number in 0..150 {
         fixture
             .try_push(at(day, &format!("old {number:03}")))
@@ -159,14 +161,14 @@ async fn a_request_that_is_used_again_applies_once_again() {
     fixture.try_push(at(day, "x")).await.expect("a push");
     for key in ["old 000", "x"] {
         let again = fixture.try_push(at(2 * day + 1, key)).await.expect("a push");
-        assert!(!again.repeated, "{key} may be used again");
+        assert!(!again.repeated, "{key} can be reused");
         fixture
             .try_push(at(2 * day + 1, &format!("after {key}")))
             .await
             .expect("a push");
         assert_eq!(
             fixture.try_push(at(2 * day + 1, key)).await,
-            Ok(Pushed {
+            Ok(PushResult {
                 repeated: true,
                 ..again
             }),
@@ -176,14 +178,14 @@ async fn a_request_that_is_used_again_applies_once_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_request_many_times_at_once_applies_once() {
+async fn concurrent_duplicates_of_a_request_are_applied_once() {
     let fixture = Arc::new(Fixture::start(tail_only));
     let tasks: Vec<_> = (0..20)
         .map(|_| {
             let fixture = fixture.clone();
             tokio::spawn(async move {
                 fixture
-                    .try_push(fixture.pushing_as("k", &["1", "2"]))
+                    .try_push(fixture.keyed_push_request("k", &["1", "2"]))
                     .await
                     .expect("an answer")
             })
@@ -196,7 +198,7 @@ async fn the_same_request_many_times_at_once_applies_once() {
     assert_eq!(
         answers.iter().filter(|answer| !answer.repeated).count(),
         1,
-        "one of them was the first"
+        "exactly one of them was applied"
     );
     answers.iter_mut().for_each(|answer| answer.repeated = false);
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
@@ -204,7 +206,7 @@ async fn the_same_request_many_times_at_once_applies_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_question_sees_what_was_acknowledged_before_it() {
+async fn every_query_sees_all_pushes_acknowledged_before_it() {
     let fixture = Arc::new(Fixture::start(small));
     let pushers: Vec<_> = (0..4)
         .map(|pusher| {
@@ -224,11 +226,11 @@ async fn every_question_sees_what_was_acknowledged_before_it() {
                     fixture.leaf.unpin(query);
                     let at = view.positions.get(&SourceName::push(), 0).expect("a position");
                     assert!(at >= pushed.position.offset);
-                    let documents = everything(&view);
+                    let documents = all_documents(&view);
                     assert_eq!(
                         documents.len() as i64,
                         at + 1,
-                        "everything through the position and nothing after it"
+                        "all documents through the position and none after it"
                     );
                     assert!(documents.iter().any(|d| d.text() == text));
                 }
@@ -242,7 +244,7 @@ async fn every_question_sees_what_was_acknowledged_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_question_waits_for_a_position_until_its_deadline() {
+async fn a_query_waits_for_a_position_until_its_deadline() {
     let fixture = Arc::new(Fixture::start(tail_only));
     let at_least: PositionVector = "push/0@0".parse().expect("a vector");
     assert!(fixture.documents().await.is_empty(), "the shard is open");
@@ -251,7 +253,7 @@ async fn a_question_waits_for_a_position_until_its_deadline() {
         .leaf
         .pin(query(), fixture.shard, &at_least, soon)
         .await
-        .expect_err("nothing is there");
+        .expect_err("nothing was pushed");
     assert_eq!(late.code, Code::Timeout);
     let waiting = {
         let (fixture, at_least) = (fixture.clone(), at_least.clone());
@@ -290,12 +292,12 @@ async fn a_pinned_view_does_not_change() {
         .await
         .expect("a view");
     let view = fixture.leaf.pinned(query, fixture.shard).expect("pinned");
-    let before = everything(&view);
+    let before = all_documents(&view);
     for round in 0..60 {
         fixture.push(&[&format!(r#"{{"_id":"a","v":{round}}}"#)]).await;
     }
     assert_eq!(
-        everything(&fixture.leaf.pinned(query, fixture.shard).expect("still pinned")),
+        all_documents(&fixture.leaf.pinned(query, fixture.shard).expect("still pinned")),
         before
     );
     assert_eq!(fixture.documents().await.len(), 2);

@@ -1,18 +1,18 @@
-//! Batches from a log: whatever is sent twice, late, out of turn or by two senders, every record counts once.
+//! Batches from a log: every record counts once, whether it is sent twice, late, out of order or by two senders.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use plan::scan::Scan as _;
 use proptest::{prelude::*, test_runner::Config};
 use proto::{
-    ingest::{Batch, Outcomes, Verdict},
+    ingest::{Batch, BatchOutcome, Outcomes},
     record::{Format, Record, Rules},
 };
 
-use super::support::{Fixture, clicks, everything, record, small, tail_only, texts};
+use super::support::{Fixture, all_documents, clicks, record, small, tail_only, texts};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gap_is_refused_and_what_is_there_is_told() {
+async fn a_gap_is_refused_with_the_stored_position() {
     let fixture = Fixture::start(tail_only);
     let records = |from: i64, to: i64| {
         (from..=to)
@@ -21,38 +21,38 @@ async fn a_gap_is_refused_and_what_is_there_is_told() {
     };
     assert_eq!(
         fixture.write(fixture.batch(0, 4, 6, records(5, 6))).await,
-        Verdict::Gap { stored: -1 }
+        BatchOutcome::Gap { stored: -1 }
     );
     assert_eq!(
         fixture.write(fixture.batch(0, -1, 9, records(0, 9))).await,
-        Verdict::Applied { stored: 9 }
+        BatchOutcome::Applied { stored: 9 }
     );
     assert_eq!(
         fixture.write(fixture.batch(0, 2, 5, records(3, 5))).await,
-        Verdict::Already { stored: 9 }
+        BatchOutcome::Already { stored: 9 }
     );
     assert_eq!(
         fixture.write(fixture.batch(0, 5, 11, records(6, 11))).await,
-        Verdict::Applied { stored: 11 }
+        BatchOutcome::Applied { stored: 11 }
     );
     assert_eq!(
         fixture.write(fixture.batch(0, 12, 13, records(13, 13))).await,
-        Verdict::Gap { stored: 11 }
+        BatchOutcome::Gap { stored: 11 }
     );
     assert_eq!(
         fixture.write(fixture.batch(0, 11, 20, vec![])).await,
-        Verdict::Applied { stored: 20 },
-        "holes are no gap"
+        BatchOutcome::Applied { stored: 20 },
+        "missing offsets within a range are not a gap"
     );
     assert_eq!(fixture.documents().await.len(), 12);
     assert_eq!(fixture.outcomes(&clicks(), 0).await.events, 12);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_belong_here_is_refused_with_a_reason() {
+async fn batches_for_another_shard_topic_or_log_are_refused_with_a_reason() {
     let fixture = Fixture::start(tail_only);
-    let refused = |verdict| match verdict {
-        Verdict::Refused { reason } => reason,
+    let reason_of = |outcome| match outcome {
+        BatchOutcome::Refused { reason } => reason,
         other => panic!("{other:?}"),
     };
     let good = fixture.batch(0, -1, 0, vec![record(0, None, Some("1"))]);
@@ -61,13 +61,13 @@ async fn what_does_not_belong_here_is_refused_with_a_reason() {
         topic: "topic-2".into(),
         ..fixture.batch(0, 0, 1, vec![record(1, None, Some("1"))])
     };
-    assert!(refused(fixture.write(other_topic).await).contains("topic-1"));
+    assert!(reason_of(fixture.write(other_topic).await).contains("topic-1"));
     let truncated = fixture.batch(0, -1, 1, vec![record(0, None, Some("2")), record(1, None, Some("1"))]);
-    assert!(refused(fixture.write(truncated).await).contains("another record"));
+    assert!(reason_of(fixture.write(truncated).await).contains("different record"));
     let resumed = fixture.batch(0, -1, 1, vec![record(0, None, Some("1")), record(1, None, Some("1"))]);
-    assert_eq!(fixture.write(resumed).await, Verdict::Applied { stored: 1 });
+    assert_eq!(fixture.write(resumed).await, BatchOutcome::Applied { stored: 1 });
     assert!(
-        refused(
+        reason_of(
             fixture
                 .write(Batch {
                     level: 7,
@@ -82,7 +82,7 @@ async fn what_does_not_belong_here_is_refused_with_a_reason() {
         ..fixture.shard
     };
     assert!(
-        refused(
+        reason_of(
             fixture
                 .write(Batch {
                     shard: elsewhere,
@@ -97,7 +97,7 @@ async fn what_does_not_belong_here_is_refused_with_a_reason() {
         ..Rules::default()
     };
     assert!(
-        refused(
+        reason_of(
             fixture
                 .write(Batch {
                     rules,
@@ -110,7 +110,7 @@ async fn what_does_not_belong_here_is_refused_with_a_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_room_the_leaf_is_busy_and_nothing_is_lost() {
+async fn a_full_tail_answers_busy_and_loses_nothing() {
     let fixture = Fixture::start(|options| {
         tail_only(options);
         options.tail_documents_max = 10;
@@ -122,20 +122,20 @@ async fn without_room_the_leaf_is_busy_and_nothing_is_lost() {
     };
     assert_eq!(
         fixture.write(fixture.batch(0, -1, 14, records(0, 14))).await,
-        Verdict::Applied { stored: 14 },
-        "a batch into an empty tail has room"
+        BatchOutcome::Applied { stored: 14 },
+        "an empty tail accepts any batch"
     );
     assert!(matches!(
         fixture.write(fixture.batch(0, 14, 15, records(15, 15))).await,
-        Verdict::Busy { .. }
+        BatchOutcome::Busy { .. }
     ));
     assert_eq!(fixture.documents().await.len(), 15);
     assert_eq!(fixture.outcomes(&clicks(), 0).await.events, 15);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_is_not_json_stops_at_the_same_record_however_it_is_cut() {
-    let mut ends = BTreeSet::new();
+async fn a_topic_that_is_not_json_stops_at_the_same_record_for_any_batch_size() {
+    let mut stops = BTreeSet::new();
     for step in [1, 7, 400, 5_000] {
         let fixture = Fixture::start(tail_only);
         let records: Vec<Record> = (0..1_200)
@@ -150,8 +150,8 @@ async fn a_topic_that_is_not_json_stops_at_the_same_record_however_it_is_cut() {
                 .collect();
             let through = slice.last().expect("it stops before the end").offset;
             match fixture.write(fixture.batch(0, after, through, slice)).await {
-                Verdict::Applied { stored } => after = stored,
-                Verdict::Refused { reason } => break reason,
+                BatchOutcome::Applied { stored } => after = stored,
+                BatchOutcome::Refused { reason } => break reason,
                 other => panic!("{other:?}"),
             }
         };
@@ -160,21 +160,21 @@ async fn a_topic_that_is_not_json_stops_at_the_same_record_however_it_is_cut() {
         let stored = proto::ingest::Ingest::stored(&*fixture.leaf, fixture.shard, &clicks(), 0)
             .await
             .expect("stored");
-        assert!(stored.dead);
-        ends.insert((stored.offset, outcomes.events, outcomes.dead_letters));
+        assert!(stored.stopped_by_dead_letters);
+        stops.insert((stored.offset, outcomes.events, outcomes.dead_letters));
         let more = fixture.batch(
             0,
             stored.offset,
             stored.offset + 1,
             vec![record(stored.offset + 1, None, Some("{}"))],
         );
-        assert!(matches!(fixture.write(more).await, Verdict::Refused { .. }));
+        assert!(matches!(fixture.write(more).await, BatchOutcome::Refused { .. }));
     }
-    assert_eq!(ends.into_iter().collect::<Vec<_>>(), [(751, 752, 501)]);
+    assert_eq!(stops.into_iter().collect::<Vec<_>>(), [(751, 752, 501)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_of_text_takes_every_record() {
+async fn a_text_source_accepts_every_nonempty_record() {
     let fixture = Fixture::start(tail_only);
     let rules = Rules {
         format: Format::Text,
@@ -192,14 +192,14 @@ async fn a_source_of_text_takes_every_record() {
         })
         .await;
     let view = fixture.view().await;
-    assert!(everything(&view).iter().all(|document| !document.header.json));
+    assert!(all_documents(&view).iter().all(|document| !document.header.json));
     assert!(view.paths.paths.is_empty());
     let outcomes = fixture.outcomes(&clicks(), 0).await;
     assert_eq!((outcomes.accepted, outcomes.dead_letters), (2, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_replace_and_tombstones_remove_within_a_partition() {
+async fn keys_replace_and_tombstones_delete_within_a_partition() {
     let fixture = Fixture::start(tail_only);
     let records = vec![
         record(0, Some("a"), Some("1")),
@@ -236,7 +236,7 @@ async fn keys_replace_and_tombstones_remove_within_a_partition() {
         .expect("partitions");
     assert!(
         partitions.iter().all(|partition| partition.keys_elsewhere == 1),
-        "a key met in two partitions is counted in both"
+        "a key that occurs in two partitions is counted in both"
     );
     let by_id = async |id: &str| {
         fixture
@@ -253,7 +253,7 @@ async fn keys_replace_and_tombstones_remove_within_a_partition() {
     assert_eq!(by_id("clicks/0@0").await, None);
 }
 
-/// What the documents and counters of one partition must be, computed from its records alone.
+/// The expected documents and counters of one partition, computed from its records alone.
 pub fn model(records: &[Record]) -> (BTreeMap<String, String>, Outcomes) {
     let mut outcomes = Outcomes::default();
     let mut documents: BTreeMap<String, String> = BTreeMap::new();
@@ -263,7 +263,7 @@ pub fn model(records: &[Record]) -> (BTreeMap<String, String>, Outcomes) {
         let key = record.key.as_ref().map(|key| String::from_utf8_lossy(key).into_owned());
         let address = format!("clicks/0@{}", record.offset);
         let text = match &record.value {
-            proto::record::Value::One(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            proto::record::RecordValue::One(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             _ => {
                 outcomes.tombstones += 1;
                 if let Some(old) = key.and_then(|key| by_key.remove(&key)) {
@@ -313,7 +313,7 @@ proptest! {
     #![proptest_config(Config::with_cases(24))]
 
     #[test]
-    fn any_cuts_and_replays_of_a_stream_give_the_same_shard(
+    fn any_batching_and_replay_of_a_stream_produces_the_same_shard(
         records in streams(),
         cuts in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<bool>()), 0..12),
         indexed: bool,
@@ -329,13 +329,13 @@ proptest! {
             for (from, to, restart) in cuts {
                 let after = from.index(usize::try_from(end + 2).expect("small")) as i64 - 1;
                 let through = (after + to.index(20) as i64).min(end);
-                let verdict = fixture.write(fixture.batch(0, after, through, slice(after, through))).await;
+                let outcome = fixture.write(fixture.batch(0, after, through, slice(after, through))).await;
                 let expected = match (after, through) {
-                    (_, through) if through <= stored => Verdict::Already { stored },
-                    (after, _) if after > stored => Verdict::Gap { stored },
-                    (_, through) => { stored = through; Verdict::Applied { stored } }
+                    (_, through) if through <= stored => BatchOutcome::Already { stored },
+                    (after, _) if after > stored => BatchOutcome::Gap { stored },
+                    (_, through) => { stored = through; BatchOutcome::Applied { stored } }
                 };
-                assert_eq!(verdict, expected);
+                assert_eq!(outcome, expected);
                 if restart {
                     let seen = records.iter().filter(|record| record.offset <= stored).cloned().collect::<Vec<_>>();
                     assert_eq!(fixture.documents().await, model(&seen).0, "through {stored}");
@@ -349,7 +349,7 @@ proptest! {
             assert_eq!(crashed.documents().await, documents, "after a crash");
             assert_eq!(crashed.outcomes(&clicks(), 0).await, outcomes);
             let fixture = fixture.restart().await;
-            assert_eq!(texts(&everything(&fixture.view().await)), documents, "after a restart");
+            assert_eq!(texts(&all_documents(&fixture.view().await)), documents, "after a restart");
         });
     }
 }

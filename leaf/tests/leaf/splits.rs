@@ -1,17 +1,17 @@
-//! Splits: everything stays what it is while micro-splits go to disk, are joined, and joined again.
+//! Splits: documents and outcomes do not change while micro-splits are written to disk and merged repeatedly.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use plan::scan::Scan as _;
-use proto::ingest::{Outcomes, Verdict};
+use proto::ingest::{BatchOutcome, Outcomes};
 
 use super::{
     made_up::{self, Dice},
     segments::check_values,
-    support::{Fixture, clicks, everything, record, small, texts},
+    support::{Fixture, all_documents, clicks, record, small, texts},
 };
 
-/// Writes rounds of keyed and unkeyed records with a few tombstones, and answers what must be there.
+/// Writes rounds of keyed and unkeyed records with a few tombstones; returns the expected documents.
 pub async fn fill(fixture: &Fixture, rounds: i64, from: i64) -> BTreeMap<String, String> {
     let mut documents = BTreeMap::new();
     let mut by_key: BTreeMap<String, String> = BTreeMap::new();
@@ -37,8 +37,8 @@ pub async fn fill(fixture: &Fixture, rounds: i64, from: i64) -> BTreeMap<String,
                 .write(fixture.batch(0, after, after + ROUND, records.clone()))
                 .await
             {
-                Verdict::Applied { .. } => break,
-                Verdict::Busy { .. } => tokio::task::yield_now().await,
+                BatchOutcome::Applied { .. } => break,
+                BatchOutcome::Busy { .. } => tokio::task::yield_now().await,
                 other => panic!("{other:?}"),
             }
         }
@@ -56,9 +56,9 @@ async fn generations(fixture: &Fixture) -> Vec<u32> {
         .collect()
 }
 
-pub async fn settled(fixture: &Fixture) {
+pub async fn wait_until_on_disk(fixture: &Fixture) {
     fixture
-        .eventually("everything is in splits on disk", async |fixture| {
+        .eventually("all documents are in splits on disk", async |fixture| {
             let status = fixture.leaf.status(fixture.shard).await.expect("a status");
             status.tail == 0 && status.splits.iter().all(|split| split.place == "disk")
         })
@@ -66,7 +66,7 @@ pub async fn settled(fixture: &Fixture) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn merges_of_merges_keep_every_document() {
+async fn repeated_merges_preserve_every_document() {
     let fixture = Fixture::start(small);
     let mut expected = BTreeMap::new();
     let mut from = 0;
@@ -76,8 +76,8 @@ async fn merges_of_merges_keep_every_document() {
         .max()
         .is_none_or(|generation| *generation < 2)
     {
-        assert!(from < 20_000, "merges of merges never happen");
-        // Keys of an earlier filling are replaced by this one's, so fill anew and compare with what is left.
+        assert!(from < 20_000, "no merged split was merged again");
+        // This round replaces documents of earlier rounds that have the same keys.
         let documents = fill(&fixture, 4, from).await;
         let keyed = |offset: i64| offset % 3 != 0;
         let keys: std::collections::BTreeSet<i64> = (from..from + 120)
@@ -95,7 +95,7 @@ async fn merges_of_merges_keep_every_document() {
         expected.extend(documents);
         from += 120;
         assert_eq!(fixture.documents().await, expected);
-        settled(&fixture).await;
+        wait_until_on_disk(&fixture).await;
     }
     assert_eq!(fixture.documents().await, expected);
     let crashed = fixture.crashed();
@@ -108,14 +108,14 @@ async fn merges_of_merges_keep_every_document() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn columns_say_what_the_documents_say_through_builds_merges_and_merges_of_merges() {
+async fn columns_match_the_documents_through_builds_and_repeated_merges() {
     let seed = made_up::seed();
     eprintln!("SEED={seed}");
     let mut dice = Dice::new(seed);
     let fixture = Fixture::start(small);
     let (mut round, mut checked) = (0, None);
     while checked < Some(2) {
-        assert!(round < 200, "merges of merges never happen");
+        assert!(round < 200, "no merged split was merged again");
         let documents = made_up::documents(seed + round, 50);
         let texts: Vec<&str> = documents
             .iter()
@@ -124,14 +124,14 @@ async fn columns_say_what_the_documents_say_through_builds_merges_and_merges_of_
             .collect();
         fixture.push(&texts).await;
         round += 1;
-        settled(&fixture).await;
-        let oldest = generations(&fixture).await.into_iter().max();
-        if oldest > checked {
-            checked = oldest;
+        wait_until_on_disk(&fixture).await;
+        let highest = generations(&fixture).await.into_iter().max();
+        if highest > checked {
+            checked = highest;
             let view = fixture.view().await;
-            for held in &view.segments {
-                let addresses: Vec<_> = (0..held.segment.documents())
-                    .map(|number| held.segment.address(number))
+            for segment in &view.segments {
+                let addresses: Vec<_> = (0..segment.segment.documents())
+                    .map(|number| segment.segment.address(number))
                     .collect();
                 let documents: Vec<_> = view
                     .store
@@ -141,7 +141,7 @@ async fn columns_say_what_the_documents_say_through_builds_merges_and_merges_of_
                     .map(Arc::new)
                     .collect();
                 assert!(
-                    check_values(&held.segment, &documents, &mut dice).given > 100,
+                    check_values(&segment.segment, &documents, &mut dice).answered > 100,
                     "columns are read"
                 );
             }
@@ -150,10 +150,10 @@ async fn columns_say_what_the_documents_say_through_builds_merges_and_merges_of_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_or_broken_split_is_built_again_from_its_documents() {
+async fn a_missing_or_broken_split_is_rebuilt_from_its_documents() {
     let fixture = Fixture::start(small);
     let expected = fill(&fixture, 10, 0).await;
-    settled(&fixture).await;
+    wait_until_on_disk(&fixture).await;
     let splits_folder = fixture.splits_folder();
     let Fixture {
         folder,
@@ -164,7 +164,7 @@ async fn a_missing_or_broken_split_is_built_again_from_its_documents() {
     } = fixture;
     leaf.close().await;
     drop(leaf);
-    // Only now, when nothing is merged any more.
+    // Only now, when no merge is running.
     let splits: Vec<_> = std::fs::read_dir(splits_folder)
         .expect("splits")
         .map(|e| e.expect("an entry").path())
@@ -175,10 +175,10 @@ async fn a_missing_or_broken_split_is_built_again_from_its_documents() {
     }
     std::fs::write(
         splits[0].with_file_name("00000000deadbeef.split"),
-        b"a build that did not end",
+        b"an unfinished build",
     )
     .expect("written");
-    std::fs::write(splits[0].with_file_name("something.tmp"), b"a build that did not end").expect("written");
+    std::fs::write(splits[0].with_file_name("something.tmp"), b"an unfinished build").expect("written");
     let mut options = leaf::LeafOptions::new(folder.path());
     adjust(&mut options);
     let leaf = leaf::Leaf::open(options, catalog.subscribe()).expect("a leaf");
@@ -190,28 +190,28 @@ async fn a_missing_or_broken_split_is_built_again_from_its_documents() {
         adjust,
     };
     assert_eq!(fixture.documents().await, expected);
-    let left: Vec<String> = std::fs::read_dir(fixture.splits_folder())
+    let remaining: Vec<String> = std::fs::read_dir(fixture.splits_folder())
         .expect("splits")
         .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
     assert!(
-        !left
+        !remaining
             .iter()
             .any(|name| name.contains("deadbeef") || name.ends_with(".tmp")),
-        "what the manifest does not name is removed: {left:?}"
+        "files that the manifest does not list are removed: {remaining:?}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_view_that_is_held_reads_what_was_replaced_and_merged_away() {
+async fn a_retained_view_reads_documents_that_were_replaced_and_merged_away() {
     let fixture = Fixture::start(small);
     fill(&fixture, 4, 0).await;
-    settled(&fixture).await;
+    wait_until_on_disk(&fixture).await;
     let view = fixture.view().await;
-    let before = texts(&everything(&view));
+    let before = texts(&all_documents(&view));
     fill(&fixture, 40, 120).await;
-    settled(&fixture).await;
-    assert_eq!(texts(&everything(&view)), before, "its rows and files are still there");
+    wait_until_on_disk(&fixture).await;
+    assert_eq!(texts(&all_documents(&view)), before, "its rows and files are retained");
     drop(view);
     let rows = async |fixture: &Fixture| {
         fixture
@@ -221,7 +221,7 @@ async fn a_view_that_is_held_reads_what_was_replaced_and_merged_away() {
             .expect("a status")
             .splits
             .iter()
-            .map(|s| s.gone)
+            .map(|s| s.deleted)
             .sum::<u64>()
     };
     assert!(rows(&fixture).await < 1_000);
@@ -229,18 +229,18 @@ async fn a_view_that_is_held_reads_what_was_replaced_and_merged_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_no_view_names_go_though_views_of_others_are_always_held() {
+async fn rows_that_no_view_needs_are_removed_while_other_views_are_retained() {
     let fixture = Fixture::start(small);
     let put = async |from: i64| {
         let puts = (from..from + 150)
             .map(|offset| record(offset, Some(&format!("k{}", offset - from)), Some("{}")))
             .collect();
         fixture.write(fixture.batch(0, from - 1, from + 149, puts)).await;
-        settled(&fixture).await;
+        wait_until_on_disk(&fixture).await;
     };
     put(0).await;
     let first = fixture.view().await;
-    let old: Vec<_> = everything(&first)
+    let old: Vec<_> = all_documents(&first)
         .into_iter()
         .map(|document| document.address)
         .collect();
@@ -250,7 +250,7 @@ async fn rows_that_no_view_names_go_though_views_of_others_are_always_held() {
     assert_eq!(
         first.store.read(&old).expect("rows").len(),
         150,
-        "a view that is held reads what was replaced"
+        "a retained view reads replaced documents"
     );
     drop(first);
     fixture
@@ -260,29 +260,29 @@ async fn rows_that_no_view_names_go_though_views_of_others_are_always_held() {
         })
         .await;
     assert_eq!(
-        everything(&second).len(),
+        all_documents(&second).len(),
         150,
-        "the rows of the view that is still held stay"
+        "the rows of the retained view are not removed"
     );
     drop(second);
     assert_eq!(fixture.documents().await.len(), 150);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shard_in_which_everything_is_gone_is_empty_and_stays_so() {
+async fn a_shard_with_all_documents_deleted_is_empty_and_stays_empty() {
     let fixture = Fixture::start(small);
     let puts = (0..150)
         .map(|offset| record(offset, Some(&format!("k{offset}")), Some("{}")))
         .collect();
     fixture.write(fixture.batch(0, -1, 149, puts)).await;
-    settled(&fixture).await;
-    let removals = (150..300)
+    wait_until_on_disk(&fixture).await;
+    let tombstones = (150..300)
         .map(|offset| record(offset, Some(&format!("k{}", offset - 150)), None))
         .collect();
-    fixture.write(fixture.batch(0, 149, 299, removals)).await;
+    fixture.write(fixture.batch(0, 149, 299, tombstones)).await;
     assert!(fixture.documents().await.is_empty());
     fixture
-        .eventually("the hollow split is gone", async |fixture| {
+        .eventually("the empty split is removed", async |fixture| {
             generations(fixture).await.is_empty()
         })
         .await;
@@ -303,7 +303,7 @@ async fn a_shard_in_which_everything_is_gone_is_empty_and_stays_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn documents_of_several_partitions_are_joined_in_order() {
+async fn documents_of_several_partitions_are_merged_in_order() {
     let fixture = Fixture::start(small);
     let mut expected = BTreeMap::new();
     for round in 0..25i64 {
@@ -324,13 +324,13 @@ async fn documents_of_several_partitions_are_joined_in_order() {
         }
         assert_eq!(fixture.documents().await.len(), expected.len());
     }
-    settled(&fixture).await;
+    wait_until_on_disk(&fixture).await;
     assert_eq!(fixture.documents().await, expected);
     assert_eq!(fixture.crashed().documents().await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_collection_leaves_nothing_behind_once_it_was_dropped_long_ago() {
+async fn the_folder_of_a_dropped_collection_is_removed_after_a_day() {
     let fixture = Fixture::start(small);
     fill(&fixture, 2, 0).await;
     let folder = fixture.folder.path().join(fixture.shard.collection.to_string());
@@ -347,8 +347,7 @@ async fn a_dropped_collection_leaves_nothing_behind_once_it_was_dropped_long_ago
         })
     };
     const DAY_MS: i64 = 24 * 3_600 * 1_000;
-    // One that is not known any more, and not known to be dropped, stays; one that was just dropped is closed and stays
-    // for a day.
+    // A collection that is neither known nor marked as dropped stays. A dropped one is closed and stays for a day.
     drop(None);
     drop(Some(DAY_MS - 60_000));
     fixture
@@ -358,14 +357,16 @@ async fn a_dropped_collection_leaves_nothing_behind_once_it_was_dropped_long_ago
         .await;
     assert!(folder.exists());
     drop(Some(DAY_MS));
-    let left = |fixture: &Fixture| {
+    let folders = |fixture: &Fixture| {
         let entries = std::fs::read_dir(fixture.folder.path()).expect("a folder");
         entries
             .filter(|entry| entry.as_ref().expect("an entry").path().is_dir())
             .count()
     };
     fixture
-        .eventually("no collection's folder is there", async |fixture| left(fixture) == 0)
+        .eventually("no folder of a collection is left", async |fixture| {
+            folders(fixture) == 0
+        })
         .await;
     assert!(fixture.leaf.status(fixture.shard).await.is_err());
 }

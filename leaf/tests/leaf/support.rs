@@ -1,4 +1,4 @@
-//! A leaf on a folder of its own, and everything that a view of it holds.
+//! A leaf on a temporary folder, and helpers to write to it and to read its documents.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,13 +15,13 @@ use plan::scan::{QueryId, Scan as _};
 use proto::{
     Catalog, CollectionUid, PositionVector, Problem, SourceName,
     catalog::{Collection, CollectionSettings},
-    ingest::{Batch, Ingest as _, LEVEL, Outcomes, Push, Pushed, Pushes as _, ShardId, Verdict},
-    record::{Record, RequestKey, Rules, TimeKind, Value},
+    ingest::{Batch, BatchOutcome, INGEST_RULES_LEVEL, Ingest as _, Outcomes, Push, PushResult, Pushes as _, ShardId},
+    record::{Record, RecordValue, RequestKey, Rules, TimeKind},
 };
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use super::under_test::{Leaf, LeafOptions, document::Document, view::View};
+use super::under_test::{Leaf, LeafOptions, document::Document, view::ReadView};
 
 pub struct Fixture {
     pub folder: TempDir,
@@ -31,7 +31,7 @@ pub struct Fixture {
     pub adjust: fn(&mut LeafOptions),
 }
 
-/// Small thresholds: everything happens with a few documents.
+/// Small thresholds, so that builds and merges happen with few documents.
 pub fn small(options: &mut LeafOptions) {
     options.scan_tail_documents_max = 5;
     options.publish_documents = 40;
@@ -42,7 +42,7 @@ pub fn small(options: &mut LeafOptions) {
     options.merge_splits = 3;
 }
 
-/// Nothing is ever indexed: the tail is scanned.
+/// Nothing is ever indexed; queries scan the tail.
 pub fn tail_only(options: &mut LeafOptions) {
     options.scan_tail_documents_max = usize::MAX;
     options.publish_documents = usize::MAX;
@@ -51,21 +51,19 @@ pub fn tail_only(options: &mut LeafOptions) {
     options.tail_documents_max = usize::MAX;
 }
 
-/// No shard stays open for nothing.
-pub fn none_idle(options: &mut LeafOptions) {
+/// Idle shards are closed at once.
+pub fn close_idle_shards(options: &mut LeafOptions) {
     small(options);
     options.idle_shards_max = 0;
     options.shard_idle = Duration::ZERO;
-    // The pushes of these tests are of 2023.
+    // The pushes in these tests date from 2023 and must not expire.
     options.dead_letters_kept = Duration::from_secs(100 * 365 * 24 * 3600);
 }
 
 impl Fixture {
-    pub async fn all_closed(&self) {
-        self.eventually("nobody uses a shard and all are closed", async |fixture| {
-            fixture.leaf.open_shards() == 0
-        })
-        .await;
+    pub async fn wait_until_closed(&self) {
+        self.eventually("all shards are closed", async |fixture| fixture.leaf.open_shards() == 0)
+            .await;
     }
 
     pub fn start(adjust: fn(&mut LeafOptions)) -> Self {
@@ -94,13 +92,13 @@ impl Fixture {
         }
     }
 
-    /// Closes in order and opens again.
+    /// Closes the leaf cleanly and reopens it.
     pub async fn restart(self) -> Self {
-        self.restart_changed(|_| ()).await
+        self.restart_with_files(|_| ()).await
     }
 
-    /// Closes in order, changes what is on disk, and opens again.
-    pub async fn restart_changed(self, change: impl FnOnce(&Path)) -> Self {
+    /// Closes the leaf cleanly, changes its files and reopens it.
+    pub async fn restart_with_files(self, change: impl FnOnce(&Path)) -> Self {
         self.leaf.close().await;
         let Self {
             folder,
@@ -121,18 +119,18 @@ impl Fixture {
         }
     }
 
-    /// Closes in order and opens again with other options.
-    pub async fn restart_as(self, adjust: fn(&mut LeafOptions)) -> Self {
+    /// Closes the leaf cleanly and reopens it with other options.
+    pub async fn restart_with_options(self, adjust: fn(&mut LeafOptions)) -> Self {
         Self { adjust, ..self }.restart().await
     }
 
-    /// Opens what is on disk at this moment, as after a `kill -9`: a copy of the folder, while the first goes on.
+    /// Opens a copy of what is on disk now, as after a `kill -9`. This leaf continues to run.
     pub fn crashed(&self) -> Self {
-        self.crashed_changed(|_| ())
+        self.crashed_with_files(|_| ())
     }
 
-    /// As after a `kill -9`, with other options from now on.
-    pub fn crashed_as(&self, adjust: fn(&mut LeafOptions)) -> Self {
+    /// Like [`crashed`](Self::crashed), with other options.
+    pub fn crashed_with_options(&self, adjust: fn(&mut LeafOptions)) -> Self {
         let folder = snapshot(self.folder.path());
         let leaf = open(folder.path(), adjust, self.catalog.subscribe());
         let catalog = watch::Sender::new(self.catalog.borrow().clone());
@@ -145,8 +143,8 @@ impl Fixture {
         }
     }
 
-    /// As after a `kill -9`, with the files changed.
-    pub fn crashed_changed(&self, change: impl FnOnce(&Path)) -> Self {
+    /// Like [`crashed`](Self::crashed), with changed files.
+    pub fn crashed_with_files(&self, change: impl FnOnce(&Path)) -> Self {
         let folder = snapshot(self.folder.path());
         change(folder.path());
         let leaf = open(folder.path(), self.adjust, self.catalog.subscribe());
@@ -176,7 +174,7 @@ impl Fixture {
             partition,
             after,
             through,
-            level: LEVEL,
+            level: INGEST_RULES_LEVEL,
             rules: Rules {
                 key: Some("record".to_owned().into()),
                 ..Rules::default()
@@ -185,18 +183,18 @@ impl Fixture {
         }
     }
 
-    pub async fn write(&self, batch: Batch) -> Verdict {
-        self.leaf.write(batch).await.expect("a verdict")
+    pub async fn write(&self, batch: Batch) -> BatchOutcome {
+        self.leaf.write(batch).await.expect("an outcome")
     }
 
-    pub fn pushing(&self, items: &[&str]) -> Push {
+    pub fn push_request(&self, items: &[&str]) -> Push {
         Push {
             shard: self.shard,
             partition: 0,
             rules: Rules::default(),
             request: None,
             time_ms: 1_700_000_000_000,
-            level: LEVEL,
+            level: INGEST_RULES_LEVEL,
             items: items
                 .iter()
                 .map(|item| Bytes::copy_from_slice(item.as_bytes()))
@@ -204,23 +202,23 @@ impl Fixture {
         }
     }
 
-    pub async fn push(&self, items: &[&str]) -> proto::ingest::Pushed {
-        self.try_push(self.pushing(items)).await.expect("a push")
+    pub async fn push(&self, items: &[&str]) -> proto::ingest::PushResult {
+        self.try_push(self.push_request(items)).await.expect("a push")
     }
 
-    pub async fn try_push(&self, push: Push) -> Result<Pushed, Problem> {
+    pub async fn try_push(&self, push: Push) -> Result<PushResult, Problem> {
         self.leaf.push(push, Instant::now() + Duration::from_secs(20)).await
     }
 
-    pub fn pushing_as(&self, key: &str, items: &[&str]) -> Push {
+    pub fn keyed_push_request(&self, key: &str, items: &[&str]) -> Push {
         let body = items.iter().fold(7u128, |hash, item| hash * 31 + item.len() as u128);
         Push {
             request: Some(RequestKey { key: key.into(), body }),
-            ..self.pushing(items)
+            ..self.push_request(items)
         }
     }
 
-    pub async fn view(&self) -> View {
+    pub async fn view(&self) -> ReadView {
         let query = query();
         let deadline = Instant::now() + Duration::from_secs(20);
         self.leaf
@@ -232,9 +230,9 @@ impl Fixture {
         view
     }
 
-    /// Address -> text of all documents that a new question sees.
+    /// Address -> text of all documents that a new query sees.
     pub async fn documents(&self) -> BTreeMap<String, String> {
-        texts(&everything(&self.view().await))
+        texts(&all_documents(&self.view().await))
     }
 
     pub async fn outcomes(&self, source: &SourceName, partition: i32) -> Outcomes {
@@ -247,13 +245,13 @@ impl Fixture {
         outcomes
     }
 
-    /// Waits until something holds, by looking again and again.
-    pub async fn eventually(&self, what: &str, holds: impl AsyncFn(&Self) -> bool) {
-        let begun = Instant::now();
+    /// Polls until a condition holds; panics after 30 seconds.
+    pub async fn eventually(&self, condition: &str, holds: impl AsyncFn(&Self) -> bool) {
+        let start = Instant::now();
         while !holds(self).await {
             assert!(
-                begun.elapsed() < Duration::from_secs(30),
-                "it never came to pass that {what}"
+                start.elapsed() < Duration::from_secs(30),
+                "timed out waiting until {condition}"
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -262,14 +260,14 @@ impl Fixture {
 
 fn open(folder: &Path, adjust: fn(&mut LeafOptions), catalog: watch::Receiver<Arc<Catalog>>) -> Arc<Leaf> {
     let mut options = LeafOptions::new(folder);
-    // The records and pushes of these tests are of 2023: their dead letters are not old unless a test says so.
+    // The records and pushes in these tests date from 2023. Their dead letters must not expire unless a test wants it.
     options.dead_letters_kept = Duration::from_secs(100 * 365 * 24 * 3600);
     adjust(&mut options);
     Leaf::open(options, catalog).expect("a leaf")
 }
 
-/// A copy of a folder as it is at one moment: what a crash leaves. It is made again where files came or went meanwhile,
-/// for a crash never leaves an old manifest beside the files of a new one.
+/// A copy of a folder at one instant, as a crash leaves it. It is repeated if files appeared or disappeared meanwhile,
+/// because a crash never leaves an old manifest with the files of a new one.
 fn snapshot(from: &Path) -> TempDir {
     loop {
         let (folder, before) = (tempfile::tempdir().expect("a folder"), files(from));
@@ -280,7 +278,7 @@ fn snapshot(from: &Path) -> TempDir {
     }
 }
 
-/// The files below a folder.
+/// The files below a folder, recursively.
 fn files(folder: &Path) -> BTreeSet<PathBuf> {
     let entries = std::fs::read_dir(folder)
         .into_iter()
@@ -302,7 +300,7 @@ fn copy(from: &Path, to: &Path) {
             std::fs::create_dir_all(&target).expect("a folder");
             copy(&entry.path(), &target);
         } else {
-            let _gone_meanwhile = std::fs::copy(entry.path(), target);
+            let _removed_meanwhile = std::fs::copy(entry.path(), target);
         }
     }
 }
@@ -317,7 +315,9 @@ pub fn query() -> QueryId {
 }
 
 pub fn record(offset: i64, key: Option<&str>, value: Option<&str>) -> Record {
-    let value = value.map_or(Value::Null, |text| Value::One(Bytes::copy_from_slice(text.as_bytes())));
+    let value = value.map_or(RecordValue::Null, |text| {
+        RecordValue::One(Bytes::copy_from_slice(text.as_bytes()))
+    });
     let key = key.map(|key| Bytes::copy_from_slice(key.as_bytes()));
     Record {
         offset,
@@ -330,13 +330,13 @@ pub fn record(offset: i64, key: Option<&str>, value: Option<&str>) -> Record {
     }
 }
 
-/// All documents of a view, by index and by row.
-pub fn everything(view: &View) -> Vec<Document> {
+/// All documents of a view: those of its segments, then those of its tail.
+pub fn all_documents(view: &ReadView) -> Vec<Document> {
     let mut documents = Vec::new();
     for segment in &view.segments {
-        let live = (0..segment.segment.documents()).filter(|number| !segment.gone.contains(*number));
+        let live = (0..segment.segment.documents()).filter(|number| !segment.deleted.contains(*number));
         let addresses: Vec<_> = live.map(|number| segment.segment.address(number)).collect();
-        assert!(addresses.is_sorted(), "a segment holds its documents in address order");
+        assert!(addresses.is_sorted(), "the documents of a segment are in address order");
         documents.extend(view.store.read(&addresses).expect("rows"));
     }
     documents.extend(view.tail.iter().map(|document| (**document).clone()));
@@ -349,6 +349,6 @@ pub fn texts(documents: &[Document]) -> BTreeMap<String, String> {
         .iter()
         .map(|d| (d.address.to_string(), d.text().to_owned()))
         .collect();
-    assert_eq!(texts.len(), documents.len(), "no document is there twice");
+    assert_eq!(texts.len(), documents.len(), "no document occurs twice");
     texts
 }

@@ -1,5 +1,5 @@
-//! A view is one moment: whatever is written, built, replaced and merged meanwhile, it holds exactly what its positions
-//! say.
+//! A read view is a snapshot: whatever is written, built, replaced and merged meanwhile, it holds exactly the documents
+//! at its positions.
 
 use std::sync::{
     Arc,
@@ -7,14 +7,14 @@ use std::sync::{
 };
 
 use plan::scan::Scan as _;
-use proto::{ingest::Verdict, record::Record};
+use proto::{ingest::BatchOutcome, record::Record};
 
 use super::{
     replay::model,
-    support::{Fixture, clicks, everything, record, small, texts},
+    support::{Fixture, all_documents, clicks, record, small, texts},
 };
 
-/// A stream with many overwrites and removals, from a seed.
+/// A random stream with many overwrites and tombstones.
 pub fn stream(seed: u64, length: i64) -> Vec<Record> {
     let mut random = seed;
     let mut next = move |below: u64| {
@@ -23,16 +23,16 @@ pub fn stream(seed: u64, length: i64) -> Vec<Record> {
             .wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % below
     };
-    let one = |offset: i64| {
+    let record_at = |offset: i64| {
         let key = (next(4) != 0).then(|| format!("k{}", next(150)));
         let text = (next(8) != 0).then(|| format!(r#"{{"offset":{offset},"word":"w{}"}}"#, next(1_000)));
         record(offset, key.as_deref(), text.as_deref())
     };
-    (0..length).map(one).collect()
+    (0..length).map(record_at).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_view_holds_exactly_what_its_positions_say() {
+async fn every_view_holds_exactly_the_documents_at_its_positions() {
     let seed: u64 = std::env::var("SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
@@ -49,7 +49,7 @@ async fn every_view_holds_exactly_what_its_positions_say() {
                 while !done.load(Ordering::SeqCst) {
                     let view = fixture.view().await;
                     let at = view.positions.get(&clicks(), 0).unwrap_or(-1);
-                    let seen = texts(&everything(&view));
+                    let seen = texts(&all_documents(&view));
                     let (expected, outcomes) = model(&records[..usize::try_from(at + 1).expect("a position")]);
                     assert_eq!(seen, expected, "at {at}");
                     assert_eq!(view.documents(), outcomes.documents);
@@ -62,12 +62,12 @@ async fn every_view_holds_exactly_what_its_positions_say() {
     let mut after = -1;
     while after < 3_000 || !merged(&fixture).await {
         let through = after + 23;
-        assert!(through < records.len() as i64, "merges never happen");
+        assert!(through < records.len() as i64, "no merge happened");
         let slice =
             records[usize::try_from(after + 1).expect("small")..=usize::try_from(through).expect("small")].to_vec();
         match fixture.write(fixture.batch(0, after, through, slice)).await {
-            Verdict::Applied { .. } => after = through,
-            Verdict::Busy { .. } => tokio::task::yield_now().await,
+            BatchOutcome::Applied { .. } => after = through,
+            BatchOutcome::Busy { .. } => tokio::task::yield_now().await,
             other => panic!("{other:?}"),
         }
     }

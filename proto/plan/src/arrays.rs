@@ -1,4 +1,4 @@
-//! Arrays by what they weigh.
+//! The size of Arrow arrays in bytes and items, and copies that drop unused buffers.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use datafusion::{
     common::ScalarValue,
 };
 
-/// Bytes of an array's values: of a slice, what it shows and not what it was cut from; of views, not the buffers that
-/// they share with others.
+/// Bytes of an array's values. A slice counts only the values it shows, not the array it was sliced from; a view array
+/// counts its own texts, not the buffers that it shares with others.
 pub fn size(array: &ArrayRef) -> u64 {
     let rows = array.len() as u64;
     let between = |first: Option<usize>, last: Option<usize>| {
@@ -59,9 +59,9 @@ pub fn value_size(value: &ScalarValue) -> u64 {
     }
 }
 
-/// Items of all lists of an array, also of those within lists.
-pub fn items(array: &ArrayRef) -> u64 {
-    let of = |values: &ArrayRef| (values.len() as u64).max(items(values));
+/// Items in all lists of an array, including nested lists.
+pub fn count_items(array: &ArrayRef) -> u64 {
+    let count = |values: &ArrayRef| (values.len() as u64).max(count_items(values));
     match array.data_type() {
         DataType::List(_) => {
             let lists = array.as_list::<i32>();
@@ -70,46 +70,48 @@ pub fn items(array: &ArrayRef) -> u64 {
                 first.copied().unwrap_or_default() as usize,
                 last.copied().unwrap_or_default() as usize,
             );
-            of(&lists.values().slice(first, last - first))
+            count(&lists.values().slice(first, last - first))
         }
-        DataType::LargeList(_) => of(array.as_list::<i64>().values()),
-        DataType::FixedSizeList(..) => of(array.as_fixed_size_list().values()),
+        DataType::LargeList(_) => count(array.as_list::<i64>().values()),
+        DataType::FixedSizeList(..) => count(array.as_fixed_size_list().values()),
         _ => array.len() as u64,
     }
 }
 
-/// Texts that were left of many, in a buffer of their own: views keep, and ship, all that they were chosen from.
+/// Copies the texts of a view array into a buffer of their own if most of the current buffers is unused. Views of a few
+/// selected texts retain, and ship, the buffers of all texts they were selected from.
 pub fn compact(array: &ArrayRef) -> ArrayRef {
     /// Below this the copy costs more than it saves.
     const UNUSED_BYTES_MIN: usize = 4 << 10;
     let Some(texts) = array.as_string_view_opt() else {
         return Arc::clone(array);
     };
-    let held: usize = texts.data_buffers().iter().map(Buffer::len).sum();
-    match held > 2 * texts.total_buffer_bytes_used() + UNUSED_BYTES_MIN {
+    let buffered: usize = texts.data_buffers().iter().map(Buffer::len).sum();
+    match buffered > 2 * texts.total_buffer_bytes_used() + UNUSED_BYTES_MIN {
         true => Arc::new(texts.gc()),
         false => Arc::clone(array),
     }
 }
 
-/// A value with texts in a buffer of its own: a list that was collected of many arrays keeps, and lists, the buffers of
-/// all.
+/// Copies the texts of a list into a buffer of their own. A list collected from many arrays retains, and lists, the
+/// buffers of all of them.
 pub fn compact_value(value: ScalarValue) -> ScalarValue {
     let ScalarValue::List(list) = &value else { return value };
     let (DataType::List(field), Some(texts)) = (list.data_type(), list.values().as_string_view_opt()) else {
         return value;
     };
-    let own = ListArray::try_new(
+    let compacted = ListArray::try_new(
         Arc::clone(field),
         list.offsets().clone(),
         Arc::new(texts.gc()),
         list.nulls().cloned(),
     );
-    own.map_or(value.clone(), |own| ScalarValue::List(Arc::new(own)))
+    compacted.map_or(value.clone(), |list| ScalarValue::List(Arc::new(list)))
 }
 
-/// A batch in parts of so many bytes at most, or of one row. They share its values: see [`compacted`].
-pub fn cut(batch: RecordBatch, bytes_max: u64) -> impl Iterator<Item = RecordBatch> {
+/// Splits a batch into parts of at most `bytes_max` bytes; a larger part has one row. The parts share the batch's
+/// buffers: see [`compact_batch`].
+pub fn split_batch(batch: RecordBatch, bytes_max: u64) -> impl Iterator<Item = RecordBatch> {
     let mut ranges = Vec::new();
     halve(&batch, 0, bytes_max, &mut ranges);
     ranges.into_iter().map(move |(from, rows)| batch.slice(from, rows))
@@ -120,7 +122,7 @@ pub fn batch_size(batch: &RecordBatch) -> u64 {
     batch.columns().iter().map(size).sum()
 }
 
-/// The rows of the parts: each with its first row and how many they are.
+/// Appends the row ranges of the parts, each as its first row and its number of rows.
 fn halve(batch: &RecordBatch, from: usize, bytes_max: u64, ranges: &mut Vec<(usize, usize)>) {
     let rows = batch.num_rows();
     if rows <= 1 || batch_size(batch) <= bytes_max {
@@ -132,8 +134,8 @@ fn halve(batch: &RecordBatch, from: usize, bytes_max: u64, ranges: &mut Vec<(usi
     halve(&batch.slice(half, rows - half), from + half, bytes_max, ranges);
 }
 
-/// A batch that was cut out of another, with texts of its own.
-pub fn compacted(batch: &RecordBatch) -> RecordBatch {
+/// Applies [`compact`] to each column of a batch that was sliced from another.
+pub fn compact_batch(batch: &RecordBatch) -> RecordBatch {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let columns = batch.columns().iter().map(compact).collect();
     RecordBatch::try_new_with_options(batch.schema(), columns, &options).unwrap_or_else(|_| batch.clone())
@@ -150,28 +152,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slice_of_lists_weighs_what_it_shows() {
+    fn the_size_of_a_slice_of_lists_counts_only_its_own_rows() {
         let mut lists = ListBuilder::new(StringViewBuilder::new());
         for n in 0..100 {
             lists.append_value((0..n).map(|_| Some("a text of more than twelve bytes")));
         }
         let lists: ArrayRef = Arc::new(lists.finish());
-        let weights: Vec<u64> = (0..100).map(|row| size(&lists.slice(row, 1))).collect();
-        assert_eq!((weights[0], weights[1], weights[50]), (4, 4 + 48, 4 + 50 * 48));
-        assert_eq!(weights.iter().sum::<u64>(), size(&lists));
+        let sizes: Vec<u64> = (0..100).map(|row| size(&lists.slice(row, 1))).collect();
+        assert_eq!((sizes[0], sizes[1], sizes[50]), (4, 4 + 48, 4 + 50 * 48));
+        assert_eq!(sizes.iter().sum::<u64>(), size(&lists));
     }
 
     #[test]
-    fn a_batch_is_cut_into_small_parts_and_stays_the_same() {
+    fn the_parts_of_a_split_batch_are_small_and_concatenate_to_the_batch() {
         let texts = StringViewArray::from_iter_values((0..1_000).map(|n| "x".repeat(n)));
         let schema = Arc::new(Schema::new(vec![Field::new("t", DataType::Utf8View, true)]));
         let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(texts)]).expect("a batch");
-        let parts: Vec<RecordBatch> = cut(batch.clone(), 50_000).map(|part| compacted(&part)).collect();
+        let parts: Vec<RecordBatch> = split_batch(batch.clone(), 50_000)
+            .map(|part| compact_batch(&part))
+            .collect();
         assert!(
             parts.iter().all(|part| size(part.column(0)) <= 50_000),
             "no part is large"
         );
-        let held = |part: &RecordBatch| {
+        let buffered = |part: &RecordBatch| {
             part.column(0)
                 .as_string_view()
                 .data_buffers()
@@ -180,9 +184,9 @@ mod tests {
                 .sum::<usize>()
         };
         assert!(
-            parts.iter().all(|part| held(part) <= 150_000),
-            "no part holds the others' texts"
+            parts.iter().all(|part| buffered(part) <= 150_000),
+            "no part retains the texts of the others"
         );
-        assert_eq!(concat_batches(&schema, &parts).expect("one again"), batch);
+        assert_eq!(concat_batches(&schema, &parts).expect("a batch"), batch);
     }
 }

@@ -1,5 +1,5 @@
-//! Builder: what a view sees of one value after another -> an Arrow array of the view's type. Shared by: leaf (raw
-//! documents), functions over JSON text.
+//! Builds an Arrow array of a type from one [`CastResult`] after another. Shared by: leaf (raw documents),
+//! functions over JSON text.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use datafusion::arrow::array::{
 
 use crate::{
     column::Type,
-    value::{Scalar, Seen},
+    value::{CastResult, Scalar},
 };
 
-/// An array in the making, and how many of its values did not fit.
+/// An Arrow array under construction, with a count of the values that did not fit.
 pub struct Builder {
-    array: Arrays,
-    /// Values that there were.
+    array: TypedBuilder,
+    /// Values that were present and not `null`.
     pub present: u64,
-    /// Values that did not fit the view and are NULL.
-    pub misfits: u64,
+    /// Values that did not fit the type, so they are NULL.
+    pub cast_failures: u64,
 }
 
-enum Arrays {
+enum TypedBuilder {
     Bool(BooleanBuilder),
     Int(Int64Builder),
     Double(Float64Builder),
@@ -32,52 +32,54 @@ enum Arrays {
 }
 
 impl Builder {
-    /// For so many values of this type.
+    /// A builder with room for `values` values of this type.
     pub fn new(to: Type, values: usize) -> Self {
         let array = match to {
-            Type::Bool => Arrays::Bool(BooleanBuilder::with_capacity(values)),
-            Type::Int => Arrays::Int(Int64Builder::with_capacity(values)),
-            Type::Double => Arrays::Double(Float64Builder::with_capacity(values)),
-            Type::Text | Type::Rank => Arrays::Text(StringViewBuilder::with_capacity(values)),
-            Type::Json | Type::Canonical => Arrays::Json(LargeStringBuilder::with_capacity(values, 0)),
-            Type::Time => Arrays::Time(TimestampMicrosecondBuilder::with_capacity(values).with_data_type(to.arrow())),
+            Type::Bool => TypedBuilder::Bool(BooleanBuilder::with_capacity(values)),
+            Type::Int => TypedBuilder::Int(Int64Builder::with_capacity(values)),
+            Type::Double => TypedBuilder::Double(Float64Builder::with_capacity(values)),
+            Type::Text | Type::Rank => TypedBuilder::Text(StringViewBuilder::with_capacity(values)),
+            Type::Json | Type::Canonical => TypedBuilder::Json(LargeStringBuilder::with_capacity(values, 0)),
+            Type::Time => {
+                TypedBuilder::Time(TimestampMicrosecondBuilder::with_capacity(values).with_data_type(to.arrow()))
+            }
         };
         Self {
             array,
             present: 0,
-            misfits: 0,
+            cast_failures: 0,
         }
     }
 
-    /// Takes the next value.
-    pub fn push(&mut self, seen: Seen<'_>) {
-        self.present += u64::from(seen != Seen::Absent);
-        self.misfits += u64::from(seen == Seen::Misfit);
-        match (&mut self.array, seen) {
-            (Arrays::Bool(array), Seen::Fits(Scalar::Bool(bool))) => array.append_value(bool),
-            (Arrays::Int(array), Seen::Fits(Scalar::Int(int))) => array.append_value(int),
-            (Arrays::Double(array), Seen::Fits(Scalar::Double(double))) => array.append_value(double),
-            (Arrays::Text(array), Seen::Fits(Scalar::Text(text))) => array.append_value(text),
-            (Arrays::Json(array), Seen::Fits(Scalar::Text(text))) => array.append_value(text),
-            (Arrays::Time(array), Seen::Fits(Scalar::Time(time))) => array.append_value(time),
+    /// Appends the next value; anything that does not fit becomes NULL.
+    pub fn push(&mut self, result: CastResult<'_>) {
+        self.present += u64::from(result != CastResult::Absent);
+        self.cast_failures += u64::from(result == CastResult::Failed);
+        match (&mut self.array, result) {
+            (TypedBuilder::Bool(array), CastResult::Fits(Scalar::Bool(bool))) => array.append_value(bool),
+            (TypedBuilder::Int(array), CastResult::Fits(Scalar::Int(int))) => array.append_value(int),
+            (TypedBuilder::Double(array), CastResult::Fits(Scalar::Double(double))) => array.append_value(double),
+            (TypedBuilder::Text(array), CastResult::Fits(Scalar::Text(text))) => array.append_value(text),
+            (TypedBuilder::Json(array), CastResult::Fits(Scalar::Text(text))) => array.append_value(text),
+            (TypedBuilder::Time(array), CastResult::Fits(Scalar::Time(time))) => array.append_value(time),
             (array, _) => array.push_null(),
         }
     }
 
-    /// The array.
+    /// The finished array.
     pub fn finish(self) -> ArrayRef {
         match self.array {
-            Arrays::Bool(mut array) => Arc::new(array.finish()),
-            Arrays::Int(mut array) => Arc::new(array.finish()),
-            Arrays::Double(mut array) => Arc::new(array.finish()),
-            Arrays::Text(mut array) => Arc::new(array.finish()),
-            Arrays::Json(mut array) => Arc::new(array.finish()),
-            Arrays::Time(mut array) => Arc::new(array.finish()),
+            TypedBuilder::Bool(mut array) => Arc::new(array.finish()),
+            TypedBuilder::Int(mut array) => Arc::new(array.finish()),
+            TypedBuilder::Double(mut array) => Arc::new(array.finish()),
+            TypedBuilder::Text(mut array) => Arc::new(array.finish()),
+            TypedBuilder::Json(mut array) => Arc::new(array.finish()),
+            TypedBuilder::Time(mut array) => Arc::new(array.finish()),
         }
     }
 }
 
-impl Arrays {
+impl TypedBuilder {
     fn push_null(&mut self) {
         match self {
             Self::Bool(array) => array.append_null(),

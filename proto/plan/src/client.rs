@@ -1,4 +1,4 @@
-//! All leaves as one, for those who ask: a view is pinned and a scan runs on the leaf that holds the shard.
+//! Makes all leaves of a cluster look like one: pins views and runs scans on the leaf that owns the shard.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -13,11 +13,13 @@ use proto::{
     CollectionUid, PositionVector, Problem, SourceName,
     client::{ASK_WAIT, Peer, leaves::Leaves},
     cluster::NodeName,
-    ingest::{Batch, Cleared, Ingest, Loss, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    ingest::{
+        Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, PushResult, ShardId, StoredRange,
+    },
     limits::MESSAGE_BYTES_MAX,
     record::RequestKey,
     wire::{
-        ingest::{self as wire_ingest, query_bytes, there},
+        ingest::{self as wire_ingest, query_bytes, require},
         leaf::{self as wire, pin_outcome::Outcome, scan_client::ScanClient, scan_part::Part},
         problem::malformed,
     },
@@ -26,29 +28,31 @@ use tonic::transport::Channel;
 
 use crate::{
     PathKinds,
-    scan::{Chunk, DeadLetter, Document, FieldStatus, Pinned, QueryId, Scan, ScanRequest, ScanStream, ShardStatus},
-    wire::{Rows, end_of, request},
+    scan::{
+        DeadLetter, Document, PathStatus, PinnedShard, QueryId, Scan, ScanChunk, ScanRequest, ScanStream, ShardStatus,
+    },
+    wire::{BatchDecoder, decode_trailer, encode_request},
 };
 
-/// Tables of paths that are kept, one for a shard.
-const PATHS_KNOWN_MAX: usize = 4_096;
-/// How long the transport waits longer than the leaf: a leaf that is alive says itself that the time is over.
+/// Shards whose path tables are cached.
+const CACHED_PATHS_MAX: usize = 4_096;
+/// How much longer than the leaf the transport waits: a leaf that is alive reports the timeout itself.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A table of paths and its hash.
-type KnownPaths = (u64, Arc<PathKinds>);
+/// A path table and its hash.
+type CachedPaths = (u64, Arc<PathKinds>);
 
-/// All leaves of a cluster, as an aggregator asks them.
+/// All leaves of a cluster, as the client of an aggregator.
 pub struct RemoteLeaves {
     leaves: Leaves,
-    /// The last table of paths of each shard, by its hash.
-    paths: Mutex<HashMap<ShardId, KnownPaths>>,
-    /// Where views are held.
+    /// The latest path table of each shard.
+    paths: Mutex<HashMap<ShardId, CachedPaths>>,
+    /// The leaves on which each query has pinned views.
     pinned: Mutex<HashMap<QueryId, HashSet<NodeName>>>,
 }
 
 impl RemoteLeaves {
-    /// These leaves.
+    /// A client of these leaves.
     pub fn new(leaves: Leaves) -> Self {
         Self {
             leaves,
@@ -57,80 +61,84 @@ impl RemoteLeaves {
         }
     }
 
-    fn known_paths(&self, shard: ShardId) -> Option<KnownPaths> {
+    fn cached_paths(&self, shard: ShardId) -> Option<CachedPaths> {
         self.paths.lock().get(&shard).cloned()
     }
 
-    /// Pins shards that one leaf holds, in one call.
+    /// Pins shards of one leaf, in one call.
     async fn pin_on(
         &self,
         peer: &Peer,
         query: QueryId,
         wanted: &[&(ShardId, PositionVector)],
         deadline: Instant,
-    ) -> Result<Vec<Result<Pinned, Problem>>, Problem> {
-        // Noted first: what is pinned when this future is dropped half-way is let go of, too.
+    ) -> Result<Vec<Result<PinnedShard, Problem>>, Problem> {
+        // Recorded first, so that `unpin` also releases what is pinned if this future is dropped half-way.
         self.pinned.lock().entry(query).or_default().insert(peer.name.clone());
         let wait = deadline.saturating_duration_since(Instant::now());
-        let known: Vec<Option<KnownPaths>> = wanted.iter().map(|(shard, _)| self.known_paths(*shard)).collect();
+        let cached: Vec<Option<CachedPaths>> = wanted.iter().map(|(shard, _)| self.cached_paths(*shard)).collect();
         let shards = wanted
             .iter()
-            .zip(&known)
-            .map(|((shard, at_least), known)| wire::Wanted {
+            .zip(&cached)
+            .map(|((shard, at_least), cached)| wire::Wanted {
                 shard: Some((*shard).into()),
                 at_least: wire_ingest::positions(at_least),
-                paths_known: known.as_ref().map_or(0, |(hash, _)| *hash),
+                paths_known: cached.as_ref().map_or(0, |(hash, _)| *hash),
             });
-        let shards = shards.collect();
-        let question = wire::PinRequest {
+        let message = wire::PinRequest {
             query: query_bytes(query),
-            shards,
+            shards: shards.collect(),
             wait_ms: wait.as_millis() as u64,
         };
-        // The wait is for what is wanted; a leaf that has it may still take its time to build the view.
-        let answer = control(peer)
-            .pin(peer.request(question, wait + ASK_WAIT))
+        // The leaf waits up to `wait` for the positions; after that it still needs time to build the view.
+        let response = control(peer)
+            .pin(peer.request(message, wait + ASK_WAIT))
             .await
             .map_err(|status| peer.problem(status))?;
-        let outcomes = answer.into_inner().outcomes;
+        let outcomes = response.into_inner().outcomes;
         if outcomes.len() != wanted.len() {
-            return Err(malformed("there is not one view for each shard"));
+            return Err(malformed("the number of views differs from the number of shards"));
         }
-        let read = outcomes
+        let pinned = outcomes
             .into_iter()
             .zip(wanted)
-            .zip(known)
+            .zip(cached)
             .map(
-                |((outcome, (shard, _)), known)| match there(outcome.outcome, "the view")? {
-                    Outcome::Pinned(pinned) => self.read_pinned(*shard, pinned, known),
+                |((outcome, (shard, _)), cached)| match require(outcome.outcome, "the view")? {
+                    Outcome::Pinned(pinned) => self.decode_pinned(*shard, pinned, cached),
                     Outcome::Problem(problem) => Err(problem.into()),
                 },
             );
-        Ok(read.collect())
+        Ok(pinned.collect())
     }
 
-    fn read_pinned(&self, shard: ShardId, told: wire::Pinned, known: Option<KnownPaths>) -> Result<Pinned, Problem> {
-        let paths = match (told.paths, known) {
+    fn decode_pinned(
+        &self,
+        shard: ShardId,
+        pinned: wire::Pinned,
+        cached: Option<CachedPaths>,
+    ) -> Result<PinnedShard, Problem> {
+        let paths = match (pinned.paths, cached) {
             (Some(paths), _) => Arc::new(PathKinds::try_from(paths)?),
-            (None, Some((hash, paths))) if hash == told.paths_hash => paths,
-            (None, _) => return Err(malformed("the table of paths is missing")),
+            (None, Some((hash, paths))) if hash == pinned.paths_hash => paths,
+            (None, _) => return Err(malformed("the path table is missing")),
         };
-        self.learn_paths(shard, told.paths_hash, &paths);
-        Ok(Pinned {
-            positions: wire_ingest::vector(told.positions)?,
-            boot: told.boot,
+        self.cache_paths(shard, pinned.paths_hash, &paths);
+        Ok(PinnedShard {
+            positions: wire_ingest::vector(pinned.positions)?,
+            boot: pinned.boot,
             paths,
-            documents: told.documents,
-            freshness_ms: told.freshness_ms,
+            documents: pinned.documents,
+            freshness_ms: pinned.freshness_ms,
         })
     }
 
-    fn learn_paths(&self, shard: ShardId, hash: u64, paths: &Arc<PathKinds>) {
-        let mut known = self.paths.lock();
-        if known.len() >= PATHS_KNOWN_MAX {
-            known.clear();
+    fn cache_paths(&self, shard: ShardId, hash: u64, paths: &Arc<PathKinds>) {
+        let mut cache = self.paths.lock();
+        if cache.len() >= CACHED_PATHS_MAX {
+            cache.clear();
         }
-        known.insert(shard, (hash, paths.clone()));
+        cache.insert(shard, (hash, paths.clone()));
     }
 }
 
@@ -150,7 +158,7 @@ impl Scan for RemoteLeaves {
         shard: ShardId,
         at_least: &PositionVector,
         deadline: Instant,
-    ) -> Result<Pinned, Problem> {
+    ) -> Result<PinnedShard, Problem> {
         let outcome = self.pin_all(query, &[(shard, at_least.clone())], deadline).await.pop();
         outcome.unwrap_or_else(|| Err(malformed("the view is missing")))
     }
@@ -160,29 +168,29 @@ impl Scan for RemoteLeaves {
         query: QueryId,
         wanted: &[(ShardId, PositionVector)],
         deadline: Instant,
-    ) -> Vec<Result<Pinned, Problem>> {
-        let mut outcomes: Vec<Option<Result<Pinned, Problem>>> = vec![None; wanted.len()];
+    ) -> Vec<Result<PinnedShard, Problem>> {
+        let mut outcomes: Vec<Option<Result<PinnedShard, Problem>>> = vec![None; wanted.len()];
         let mut by_leaf: BTreeMap<&NodeName, (&Peer, Vec<usize>)> = BTreeMap::new();
-        for (at, (shard, _)) in wanted.iter().enumerate() {
+        for (index, (shard, _)) in wanted.iter().enumerate() {
             match self.leaves.holder(*shard) {
-                Ok(peer) => by_leaf.entry(&peer.name).or_insert((peer, Vec::new())).1.push(at),
-                Err(problem) => outcomes[at] = Some(Err(problem)),
+                Ok(peer) => by_leaf.entry(&peer.name).or_insert((peer, Vec::new())).1.push(index),
+                Err(problem) => outcomes[index] = Some(Err(problem)),
             }
         }
-        let asked = by_leaf.into_values().map(|(peer, places)| async move {
-            let of_it: Vec<&(ShardId, PositionVector)> = places.iter().map(|at| &wanted[*at]).collect();
-            let told = self.pin_on(peer, query, &of_it, deadline).await;
-            (places, told)
+        let calls = by_leaf.into_values().map(|(peer, indices)| async move {
+            let shards: Vec<&(ShardId, PositionVector)> = indices.iter().map(|index| &wanted[*index]).collect();
+            let pinned = self.pin_on(peer, query, &shards, deadline).await;
+            (indices, pinned)
         });
-        for (places, told) in join_all(asked).await {
-            match told {
-                Ok(told) => places
+        for (indices, pinned) in join_all(calls).await {
+            match pinned {
+                Ok(pinned) => indices
                     .into_iter()
-                    .zip(told)
-                    .for_each(|(at, outcome)| outcomes[at] = Some(outcome)),
-                Err(problem) => places
+                    .zip(pinned)
+                    .for_each(|(index, outcome)| outcomes[index] = Some(outcome)),
+                Err(problem) => indices
                     .into_iter()
-                    .for_each(|at| outcomes[at] = Some(Err(problem.clone()))),
+                    .for_each(|index| outcomes[index] = Some(Err(problem.clone()))),
             }
         }
         outcomes
@@ -200,27 +208,27 @@ impl Scan for RemoteLeaves {
         };
         for peer in leaves.iter().filter_map(|name| self.leaves.peer(name).ok()) {
             let peer = peer.clone();
-            // A leaf that does not hear of it lets go by itself, some time after the deadline.
+            // Best effort: a leaf that does not receive this releases the views itself, some time after the deadline.
             runtime.spawn(async move {
-                let question = wire::UnpinRequest {
+                let message = wire::UnpinRequest {
                     query: query_bytes(query),
                 };
-                drop(control(&peer).unpin(peer.request(question, ASK_WAIT)).await);
+                drop(control(&peer).unpin(peer.request(message, ASK_WAIT)).await);
             });
         }
     }
 
-    fn scan(&self, asked: ScanRequest) -> ScanStream {
+    fn scan(&self, request: ScanRequest) -> ScanStream {
         let opened = self
             .leaves
-            .holder(asked.shard)
+            .holder(request.shard)
             .cloned()
-            .and_then(|peer| Ok((peer, request(&asked)?, asked.deadline)));
+            .and_then(|peer| Ok((peer, encode_request(&request)?, request.deadline)));
         stream::once(async move {
-            let (peer, question, deadline) = opened?;
+            let (peer, message, deadline) = opened?;
             let wait = deadline.saturating_duration_since(Instant::now()) + GRACE;
             let parts = data(&peer)
-                .scan(peer.request(question, wait))
+                .scan(peer.request(message, wait))
                 .await
                 .map_err(|status| peer.problem(status))?
                 .into_inner();
@@ -232,27 +240,27 @@ impl Scan for RemoteLeaves {
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {
         let peer = self.leaves.holder(shard)?;
-        let question = wire::DocumentRequest {
+        let message = wire::DocumentRequest {
             shard: Some(shard.into()),
             id: id.to_owned(),
         };
-        let answer = data(peer)
-            .document(peer.request(question, ASK_WAIT))
+        let response = data(peer)
+            .document(peer.request(message, ASK_WAIT))
             .await
             .map_err(|status| peer.problem(status))?;
-        answer.into_inner().document.map(TryInto::try_into).transpose()
+        response.into_inner().document.map(TryInto::try_into).transpose()
     }
 
-    async fn fields(&self, shard: ShardId) -> Result<Vec<FieldStatus>, Problem> {
+    async fn fields(&self, shard: ShardId) -> Result<Vec<PathStatus>, Problem> {
         let peer = self.leaves.holder(shard)?;
-        let question = wire::ShardRequest {
+        let message = wire::ShardRequest {
             shard: Some(shard.into()),
         };
-        let answer = data(peer)
-            .fields(peer.request(question, ASK_WAIT))
+        let response = data(peer)
+            .fields(peer.request(message, ASK_WAIT))
             .await
             .map_err(|status| peer.problem(status))?;
-        let fields: Vec<wire::Field> = answer
+        let fields: Vec<wire::Field> = response
             .into_inner()
             .try_collect()
             .await
@@ -262,27 +270,27 @@ impl Scan for RemoteLeaves {
 
     async fn status(&self, shard: ShardId) -> Result<ShardStatus, Problem> {
         let peer = self.leaves.holder(shard)?;
-        let question = wire::ShardRequest {
+        let message = wire::ShardRequest {
             shard: Some(shard.into()),
         };
-        let answer = control(peer)
-            .status(peer.request(question, ASK_WAIT))
+        let response = control(peer)
+            .status(peer.request(message, ASK_WAIT))
             .await
             .map_err(|status| peer.problem(status))?;
-        answer.into_inner().try_into()
+        response.into_inner().try_into()
     }
 
     async fn dead_letters(&self, shard: ShardId, limit: usize) -> Result<Vec<DeadLetter>, Problem> {
         let peer = self.leaves.holder(shard)?;
-        let question = wire::DeadLettersRequest {
+        let message = wire::DeadLettersRequest {
             shard: Some(shard.into()),
             limit: limit as u64,
         };
-        let answer = data(peer)
-            .dead_letters(peer.request(question, ASK_WAIT * 3))
+        let response = data(peer)
+            .dead_letters(peer.request(message, ASK_WAIT * 3))
             .await
             .map_err(|status| peer.problem(status))?;
-        let letters: Vec<wire::DeadLetter> = answer
+        let letters: Vec<wire::DeadLetter> = response
             .into_inner()
             .try_collect()
             .await
@@ -291,48 +299,48 @@ impl Scan for RemoteLeaves {
     }
 }
 
-/// The pieces of an answer as its parts come. The transport's deadline ends with the first part: each part has one of
-/// its own.
+/// The chunks of an answer, decoded as its parts arrive. The transport's deadline applies only until the first part, so
+/// each part is awaited with a deadline here.
 fn chunks(
     parts: tonic::Streaming<wire::ScanPart>,
     peer: Peer,
     deadline: Instant,
-) -> impl futures::Stream<Item = Result<Chunk, Problem>> + Send + 'static {
-    let pieces = stream::try_unfold(
-        (parts, Rows::default(), peer),
-        move |(mut parts, mut rows, peer)| async move {
+) -> impl futures::Stream<Item = Result<ScanChunk, Problem>> + Send + 'static {
+    let chunks = stream::try_unfold(
+        (parts, BatchDecoder::default(), peer),
+        move |(mut parts, mut decoder, peer)| async move {
             let part = match tokio::time::timeout_at(deadline.into(), parts.message()).await {
                 Ok(part) => part.map_err(|status| peer.problem(status))?,
                 Err(_) => {
                     return Err(Problem::new(
                         proto::Code::Timeout,
-                        format!("{} did not go on with its answer before the deadline", peer.name),
+                        format!("{} did not continue its answer before the deadline", peer.name),
                     ));
                 }
             };
             let Some(part) = part else { return Ok(None) };
-            let pieces: Vec<Result<Chunk, Problem>> = match there(part.part, "the part")? {
-                Part::Arrow(bytes) => rows
-                    .read(bytes)?
+            let chunks: Vec<Result<ScanChunk, Problem>> = match require(part.part, "the part")? {
+                Part::Arrow(bytes) => decoder
+                    .decode(bytes)?
                     .into_iter()
-                    .map(|batch| Ok(Chunk::Rows(batch)))
+                    .map(|batch| Ok(ScanChunk::Rows(batch)))
                     .collect(),
-                Part::SoFar(trailer) => vec![Ok(Chunk::SoFar(end_of(trailer)?))],
-                Part::End(trailer) => vec![Ok(Chunk::End(end_of(trailer)?))],
+                Part::SoFar(trailer) => vec![Ok(ScanChunk::Progress(decode_trailer(trailer)?))],
+                Part::End(trailer) => vec![Ok(ScanChunk::End(decode_trailer(trailer)?))],
             };
-            Ok(Some((stream::iter(pieces), (parts, rows, peer))))
+            Ok(Some((stream::iter(chunks), (parts, decoder, peer))))
         },
     );
-    pieces.try_flatten()
+    chunks.try_flatten()
 }
 
 #[async_trait]
 impl Ingest for RemoteLeaves {
-    async fn write(&self, batch: Batch) -> Result<Verdict, Problem> {
+    async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem> {
         self.leaves.write(batch).await
     }
 
-    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem> {
+    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredRange, Problem> {
         self.leaves.stored(shard, source, partition).await
     }
 
@@ -343,12 +351,12 @@ impl Ingest for RemoteLeaves {
         offset: i64,
         request: &RequestKey,
         deadline: Instant,
-    ) -> Result<Pushed, Problem> {
+    ) -> Result<PushResult, Problem> {
         self.leaves.pushed(shard, partition, offset, request, deadline).await
     }
 
-    async fn partitions_there(&self, collection: CollectionUid, shards: u32) -> proto::ingest::Partitions {
-        self.leaves.partitions_there(collection, shards).await
+    async fn available_partitions(&self, collection: CollectionUid, shards: u32) -> proto::ingest::Partitions {
+        self.leaves.available_partitions(collection, shards).await
     }
 
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
@@ -367,7 +375,7 @@ impl Ingest for RemoteLeaves {
         &self,
         collection: CollectionUid,
         source: Option<&SourceName>,
-    ) -> Result<Cleared, Problem> {
+    ) -> Result<ClearedDeadLetters, Problem> {
         self.leaves.clear_dead_letters(collection, source).await
     }
 }

@@ -1,10 +1,11 @@
-//! Column: a typed view of something every document has. Its name says all of it, so a schema is a list of names.
+//! A column: something that every document has, and the type in which a query reads it. Its name encodes both, so a
+//! schema is a list of names.
 //!
-//! The resolver turns each path, with the type that its use asks for, into one flat column; DataFusion never sees a
+//! The resolver turns each path, with the type that its use requires, into one flat column; DataFusion never sees a
 //! nested name.
 //!
-//! A view without a cast is strict: a value of another kind is NULL there, and counted. A cast converts what can be
-//! converted (`'12'` is 12 as a number, 12 is `'12'` as text), and what cannot is NULL and counted.
+//! A read without a cast is strict: a value of another kind is NULL, and counted. A cast converts what can be converted
+//! (`'12'` is 12 as a number, 12 is `'12'` as text); everything else is NULL and counted.
 
 use std::fmt;
 
@@ -19,24 +20,25 @@ pub enum Type {
     Bool,
     /// Arrow Int64.
     Int,
-    /// Arrow Float64. An int is a double here.
+    /// Arrow Float64. Accepts ints, too.
     Double,
-    /// Arrow Utf8View. As a cast: a string as it is, any other value as its verbatim JSON text.
+    /// Arrow Utf8View. A cast keeps a string as it is and turns any other value into its verbatim JSON text.
     Text,
-    /// Arrow Timestamp(Microsecond, UTC). Strict: a string that [`crate::value::time_of_text`] reads. As a cast also a
-    /// number since 1970: seconds, milli-, micro- or nanoseconds by its size.
+    /// SQL TIMESTAMP, Arrow Timestamp(Microsecond, UTC). A strict read accepts strings that
+    /// [`crate::value::time_of_text`] parses. A cast also accepts a number since 1970: seconds, milli-, micro- or
+    /// nanoseconds by its magnitude.
     Time,
-    /// Arrow LargeUtf8 with the verbatim JSON text of the value; `null` is NULL. No other column is LargeUtf8: the type
-    /// says that it is JSON.
+    /// Arrow LargeUtf8 with the verbatim JSON text of the value; `null` is NULL. All LargeUtf8 columns are JSON, so the
+    /// Arrow type identifies them.
     Json,
-    /// Arrow LargeUtf8 with the canonical JSON text of the value: two values are equal exactly where these texts are.
+    /// Arrow LargeUtf8 with the canonical JSON text of the value: two values are equal exactly if these texts are.
     Canonical,
     /// Arrow Utf8View: texts that sort as ORDER BY does, numbers before texts before the rest.
     Rank,
 }
 
 impl Type {
-    /// Every type with its word in column names and its name in SQL.
+    /// Every type with its keyword in column names and its name in SQL.
     pub const TABLE: [(Type, &'static str, &'static str); 8] = [
         (Type::Bool, "bool", "BOOLEAN"),
         (Type::Int, "int", "BIGINT"),
@@ -48,8 +50,8 @@ impl Type {
         (Type::Rank, "rank", "TEXT"),
     ];
 
-    /// Its word in column names.
-    pub fn word(self) -> &'static str {
+    /// Its keyword in column names.
+    pub fn as_str(self) -> &'static str {
         Self::TABLE.iter().find(|row| row.0 == self).map_or("json", |row| row.1)
     }
 
@@ -66,9 +68,9 @@ impl Type {
     }
 }
 
-/// The metadata that tells a client that a column is JSON text.
+/// The field metadata that marks a column as JSON text for clients.
 pub const JSON_METADATA: (&str, &str) = ("rachis", "json");
-/// The metadata key of a JSON column for the kinds its values have had, as a number; absent if they are unknown.
+/// The metadata key for the kinds that the values of a JSON column have had, as a number; absent if they are unknown.
 pub const KINDS_METADATA: &str = "rachis.kinds";
 
 /// Whether values of this type are JSON text.
@@ -76,7 +78,7 @@ pub fn is_json(data_type: &DataType) -> bool {
     *data_type == DataType::LargeUtf8
 }
 
-/// The field of JSON text whose values have these kinds.
+/// A field of JSON text whose values have had these kinds.
 pub fn json_field(name: &str, kinds: Kinds) -> Field {
     let mut metadata = std::collections::HashMap::from([(JSON_METADATA.0.to_owned(), JSON_METADATA.1.to_owned())]);
     if kinds != Kinds::default() {
@@ -95,21 +97,21 @@ pub fn kinds_of(field: &Field) -> Kinds {
         .unwrap_or_default()
 }
 
-/// How a value is seen.
+/// The type in which a path is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct View {
-    /// As what.
+pub struct PathType {
+    /// The type.
     pub to: Type,
     /// Whether values of other kinds are converted.
     pub cast: bool,
 }
 
-/// What a column is a view of.
+/// The part of a document that a column reads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum What {
+pub enum ColumnSource {
     /// `_id` (Text): the document's key or, without one, its address.
     Id,
-    /// `_time` (Time): by the collection's time path, else the record's time, else when it was taken in.
+    /// `_time` (Time): the value at the collection's time path, else the record's time, else the time of ingest.
     Time,
     /// `_ingested` (Time).
     Ingested,
@@ -119,7 +121,8 @@ pub enum What {
     Partition,
     /// `_offset` (Int).
     Offset,
-    /// The item in the record (Int), 0 where the record holds one: with source, partition and offset the whole address.
+    /// `_item` (Int): the item's number within the record, 0 if the record has only one. With source, partition and
+    /// offset it forms the full address.
     Item,
     /// `_doc` (Text): the document, byte for byte.
     Doc,
@@ -131,58 +134,61 @@ pub enum What {
     Search(Clause),
 }
 
-/// A typed view of something every document has.
+/// Something that every document has, and the type in which a query reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Column {
-    /// Of what.
-    pub what: What,
-    /// As what.
-    pub view: View,
+    /// The part of the document that it reads.
+    pub source: ColumnSource,
+    /// The type in which a query reads it.
+    pub read_as: PathType,
 }
 
 /// The columns that every collection has, and their names in SQL.
-pub const ALWAYS: [(&str, What, Type); 9] = [
-    ("_id", What::Id, Type::Text),
-    ("_time", What::Time, Type::Time),
-    ("_ingested", What::Ingested, Type::Time),
-    ("_source", What::Source, Type::Text),
-    ("_partition", What::Partition, Type::Int),
-    ("_offset", What::Offset, Type::Int),
-    ("_item", What::Item, Type::Int),
-    ("_doc", What::Doc, Type::Text),
-    ("_key", What::Key, Type::Text),
+pub const SYSTEM_COLUMNS: [(&str, ColumnSource, Type); 9] = [
+    ("_id", ColumnSource::Id, Type::Text),
+    ("_time", ColumnSource::Time, Type::Time),
+    ("_ingested", ColumnSource::Ingested, Type::Time),
+    ("_source", ColumnSource::Source, Type::Text),
+    ("_partition", ColumnSource::Partition, Type::Int),
+    ("_offset", ColumnSource::Offset, Type::Int),
+    ("_item", ColumnSource::Item, Type::Int),
+    ("_doc", ColumnSource::Doc, Type::Text),
+    ("_key", ColumnSource::Key, Type::Text),
 ];
 
 impl Column {
-    /// One of the columns that every collection has.
-    pub fn always(name: &str) -> Option<Self> {
-        ALWAYS.iter().find(|row| row.0 == name).map(|(_, what, to)| Self {
-            what: what.clone(),
-            view: View { to: *to, cast: false },
-        })
+    /// A system column by its name in SQL.
+    pub fn system(name: &str) -> Option<Self> {
+        SYSTEM_COLUMNS
+            .iter()
+            .find(|row| row.0 == name)
+            .map(|(_, source, to)| Self {
+                source: source.clone(),
+                read_as: PathType { to: *to, cast: false },
+            })
     }
 
-    /// A strict view of a path.
+    /// A path, read strictly.
     pub fn path(path: Path, to: Type) -> Self {
         Self {
-            what: What::Path(path),
-            view: View { to, cast: false },
+            source: ColumnSource::Path(path),
+            read_as: PathType { to, cast: false },
         }
     }
 
-    /// A converting view of a path.
+    /// A path, read with a cast.
     pub fn cast(path: Path, to: Type) -> Self {
         Self {
-            what: What::Path(path),
-            view: View { to, cast: true },
+            source: ColumnSource::Path(path),
+            read_as: PathType { to, cast: true },
         }
     }
 
     /// Whether a search clause matches.
     pub fn search(clause: Clause) -> Self {
         Self {
-            what: What::Search(clause),
-            view: View {
+            source: ColumnSource::Search(clause),
+            read_as: PathType {
                 to: Type::Bool,
                 cast: false,
             },
@@ -194,36 +200,41 @@ impl Column {
         self.to_string()
     }
 
-    /// Reads a flat name.
+    /// Parses a flat name.
     pub fn parse(name: &str) -> Option<Self> {
-        if let Some(always) = Self::always(name) {
-            return Some(always);
+        if let Some(system) = Self::system(name) {
+            return Some(system);
         }
         if let Some(clause) = name.strip_prefix('?') {
             return serde_json::from_str(clause).ok().map(Self::search);
         }
-        let (path, view) = name.rsplit_once(':')?;
-        let (word, cast) = view.strip_suffix('!').map_or((view, false), |word| (word, true));
-        let to = Type::TABLE.iter().find(|row| row.1 == word)?.0;
+        let (path, keyword) = name.rsplit_once(':')?;
+        let (keyword, cast) = keyword
+            .strip_suffix('!')
+            .map_or((keyword, false), |keyword| (keyword, true));
+        let to = Type::TABLE.iter().find(|row| row.1 == keyword)?.0;
         Some(Self {
-            what: What::Path(Path::parse(path).ok()?),
-            view: View { to, cast },
+            source: ColumnSource::Path(Path::parse(path).ok()?),
+            read_as: PathType { to, cast },
         })
     }
 
-    /// The Arrow field: flat name, type, nullability; JSON says so.
+    /// The Arrow field: flat name, type, nullability, and the metadata that marks JSON.
     pub fn field(&self) -> Field {
         self.field_of(Kinds::default())
     }
 
-    /// The same, saying which kinds its values have had.
+    /// The Arrow field, whose metadata also has the kinds of its values if it is JSON.
     pub fn field_of(&self, kinds: Kinds) -> Field {
-        match self.view.to {
+        match self.read_as.to {
             Type::Json | Type::Canonical => json_field(&self.name(), kinds),
             to => Field::new(
                 self.name(),
                 to.arrow(),
-                matches!(self.what, What::Path(_) | What::Key | What::Time),
+                matches!(
+                    self.source,
+                    ColumnSource::Path(_) | ColumnSource::Key | ColumnSource::Time
+                ),
             ),
         }
     }
@@ -231,15 +242,20 @@ impl Column {
 
 impl fmt::Display for Column {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.what {
-            What::Path(path) => write!(
+        match &self.source {
+            ColumnSource::Path(path) => write!(
                 f,
                 "{path}:{}{}",
-                self.view.to.word(),
-                if self.view.cast { "!" } else { "" }
+                self.read_as.to.as_str(),
+                if self.read_as.cast { "!" } else { "" }
             ),
-            What::Search(clause) => write!(f, "?{}", serde_json::to_string(clause).map_err(|_| fmt::Error)?),
-            what => f.write_str(ALWAYS.iter().find(|row| row.1 == *what).map_or("_doc", |row| row.0)),
+            ColumnSource::Search(clause) => write!(f, "?{}", serde_json::to_string(clause).map_err(|_| fmt::Error)?),
+            source => f.write_str(
+                SYSTEM_COLUMNS
+                    .iter()
+                    .find(|row| row.1 == *source)
+                    .map_or("_doc", |row| row.0),
+            ),
         }
     }
 }
@@ -250,7 +266,7 @@ mod tests {
     use crate::search::Match;
 
     #[test]
-    fn a_column_reads_back_from_its_name() {
+    fn a_column_name_parses_to_the_same_column() {
         let path = Path::of_keys(["odd:key", "a.b", "😀\"\0"]);
         let clause = Clause {
             path: Some(path.clone()),
@@ -263,7 +279,7 @@ mod tests {
                 matches: Match::Exists,
             }),
         ];
-        columns.extend(ALWAYS.iter().filter_map(|row| Column::always(row.0)));
+        columns.extend(SYSTEM_COLUMNS.iter().filter_map(|row| Column::system(row.0)));
         for (to, ..) in Type::TABLE {
             columns.extend([Column::path(path.clone(), to), Column::cast(path.clone(), to)]);
         }

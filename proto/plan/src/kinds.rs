@@ -1,4 +1,5 @@
-//! Kinds: what values a path has had. Types follow from them (`Kinds::native`), so planning needs no declared schema.
+//! The kinds of values that a path has had. Types follow from them (`Kinds::native`), so planning needs no declared
+//! schema.
 //!
 //! A shard's table of kinds never shrinks: types do not change because documents were replaced, deleted or merged.
 
@@ -10,7 +11,7 @@ use std::{
 
 use crate::{column::Type, path::Path};
 
-/// Up to here a double holds every integer.
+/// Up to this magnitude a double represents every integer exactly.
 const EXACT_IN_DOUBLE_MAX: u64 = 1 << 53;
 
 /// A set of kinds of JSON values.
@@ -24,9 +25,9 @@ impl Kinds {
     pub const BOOL: Self = Self(1 << 1);
     /// A number within int64 without fraction or exponent.
     pub const INT: Self = Self(1 << 2);
-    /// Any other number within double.
+    /// Any other number within the range of a double.
     pub const FLOAT: Self = Self(1 << 3);
-    /// A number beyond double.
+    /// A number outside the range of a double.
     pub const BIG: Self = Self(1 << 4);
     /// A string.
     pub const TEXT: Self = Self(1 << 5);
@@ -34,37 +35,37 @@ impl Kinds {
     pub const OBJECT: Self = Self(1 << 6);
     /// An array.
     pub const ARRAY: Self = Self(1 << 7);
-    /// Some value of the path lies in an array on the way: search sees it, a SQL path does not. Says nothing of its
-    /// kind.
+    /// Some value of the path is inside an array on the way: search finds it, a SQL path does not. Carries no
+    /// information about its kind.
     pub const ELEMENT: Self = Self(1 << 8);
-    /// An integer that a double cannot hold exactly; always beside `INT`.
+    /// An integer that a double cannot represent exactly; always together with `INT`.
     pub const WIDE: Self = Self(1 << 9);
     /// Every number.
     pub const NUMBER: Self = Self(Self::INT.0 | Self::WIDE.0 | Self::FLOAT.0 | Self::BIG.0);
 
-    /// Whether one of `other` is here.
+    /// Whether it has any kind of `other`.
     pub fn any(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
-    /// Whether nothing is here besides `other`.
+    /// Whether it has no kind besides those of `other`.
     pub fn only(self, other: Self) -> bool {
         self.0 & !other.0 == 0
     }
 
-    /// Without those of `other`.
+    /// These kinds without those of `other`.
     pub fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// The kinds of values other than null that were seen outside of arrays.
+    /// The kinds of values, other than null, that were seen outside arrays.
     pub fn seen(self) -> Self {
         self.without(Self::NULL | Self::ELEMENT)
     }
 
-    /// The type of the path when nothing asks for another: one kind has its own type, integers and fractions are double
-    /// where a double holds each of them exactly, anything else is JSON. None where nothing but nulls was seen outside
-    /// of arrays.
+    /// The type of the path when its use does not require another. A single kind has its own type, integers and
+    /// fractions together are double if a double represents each of them exactly, anything else is JSON. None if only
+    /// nulls were seen outside arrays.
     pub fn native(self) -> Option<Type> {
         let seen = self.seen();
         if seen == Self::default() {
@@ -84,7 +85,7 @@ impl Kinds {
         )
     }
 
-    /// The type of the path as a number.
+    /// The type of the path when its use requires a number.
     pub fn numeric(self) -> Type {
         if self.any(Self::FLOAT | Self::BIG) || !self.any(Self::INT) {
             Type::Double
@@ -135,26 +136,27 @@ impl fmt::Display for Kinds {
             (Self::OBJECT, "object"),
             (Self::ARRAY, "array"),
         ];
-        let seen: Vec<&str> = names
+        let present: Vec<&str> = names
             .into_iter()
             .filter(|(kind, _)| self.any(*kind))
             .map(|(_, name)| name)
             .collect();
-        f.write_str(&seen.join(", "))
+        f.write_str(&present.join(", "))
     }
 }
 
-/// The kinds of all paths (of keys only: what lies in arrays counts under the path without indexes, marked `ELEMENT`).
+/// The kinds of all paths. Paths consist of keys only: values inside arrays count under the path without indexes,
+/// marked `ELEMENT`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PathKinds {
-    /// By path; at most `proto::limits::PATHS_MAX`.
+    /// Kinds by path; at most `proto::limits::PATHS_MAX` entries.
     pub paths: BTreeMap<Path, Kinds>,
-    /// Whether there were more paths than that: one that is missing here may still exist, and is JSON.
+    /// Whether there were more paths than that. A path that is missing here may then still exist, and is JSON.
     pub overflow: bool,
 }
 
 impl PathKinds {
-    /// Takes over what the other has seen.
+    /// Adds the paths and kinds of `other`.
     pub fn merge(&mut self, other: &Self) {
         self.overflow |= other.overflow;
         for (path, kinds) in &other.paths {

@@ -2,11 +2,11 @@
 
 pub mod arrays;
 pub mod builder;
-pub mod clause;
 pub mod client;
 pub mod column;
 pub mod functions;
 pub mod kinds;
+pub mod matcher;
 pub mod path;
 pub mod pushdown;
 pub mod scan;
@@ -16,6 +16,6 @@ pub mod token;
 pub mod value;
 pub mod wire;
 
-pub use column::{Column, Type, View, What};
+pub use column::{Column, ColumnSource, PathType, Type};
 pub use kinds::{Kinds, PathKinds};
 pub use path::Path;

@@ -1,4 +1,4 @@
-//! Path: the way to a value in a document, and its one spelling: `user.name`, `items[0].sku`, `"odd key".x`.
+//! The path to a value in a document, and its only spelling: `user.name`, `items[0].sku`, `"odd key".x`.
 
 use std::fmt;
 
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 /// One step of a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
-    /// Into an object.
+    /// The value of a key of an object.
     Key(Box<str>),
-    /// Into an array, from 0.
+    /// An element of an array, counted from 0.
     Index(u32),
 }
 
 impl Step {
-    /// The key, if it is one.
+    /// The key, if the step is one.
     pub fn key(&self) -> Option<&str> {
         match self {
             Self::Key(key) => Some(key),
@@ -24,38 +24,38 @@ impl Step {
     }
 }
 
-/// The way to a value. The empty path is the document itself.
+/// The steps to a value. The empty path is the document itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Path(Vec<Step>);
 
 impl Path {
-    /// From steps.
+    /// A path of these steps.
     pub fn new(steps: Vec<Step>) -> Self {
         Self(steps)
     }
 
-    /// From keys.
+    /// A path of these keys.
     pub fn of_keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> Self {
         Self(keys.into_iter().map(|key| Step::Key(key.into())).collect())
     }
 
-    /// The path one key further.
+    /// This path, extended by a key.
     pub fn key(&self, key: &str) -> Self {
         self.with(Step::Key(key.into()))
     }
 
-    /// The path one step further.
+    /// This path, extended by a step.
     pub fn with(&self, step: Step) -> Self {
         Self(self.0.iter().cloned().chain([step]).collect())
     }
 
-    /// The steps.
+    /// The steps of the path.
     pub fn steps(&self) -> &[Step] {
         &self.0
     }
 
-    /// The steps as `proto::json` takes them.
+    /// The steps in the form that `proto::json` takes.
     pub fn json_steps(&self) -> Vec<json::Step<'_>> {
         fn json_step(step: &Step) -> json::Step<'_> {
             match step {
@@ -71,12 +71,12 @@ impl Path {
         self.0.iter().map(Step::key).collect()
     }
 
-    /// The last key: what a result column of it is called.
+    /// The last key, which names the result column of the path.
     pub fn last_key(&self) -> Option<&str> {
         self.0.iter().rev().find_map(Step::key)
     }
 
-    /// Reads a spelling. Keys that are not plain words stand in double quotes, a quote in them doubled.
+    /// Parses a spelling. Keys that are not plain words are in double quotes, with each quote inside doubled.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut steps = Vec::new();
         let mut rest = text;
@@ -112,7 +112,7 @@ impl Path {
     }
 }
 
-/// Reads up to the closing quote: the key and what follows.
+/// Splits a text at its closing quote into the key and the remaining text.
 fn quoted_key(text: &str) -> Option<(String, &str)> {
     let mut key = String::new();
     let mut rest = text;
@@ -167,7 +167,7 @@ impl TryFrom<String> for Path {
     fn try_from(text: String) -> Result<Self, String> {
         match text.chars().next() {
             None => Ok(Self::default()),
-            // Further into a list; a key that stands for the list is left out again.
+            // The path begins inside a list: parse it with a placeholder key for the list, then drop that key.
             Some('[') => Self::parse(&format!("list{text}")).map(|path| Self(path.0[1..].to_vec())),
             Some(_) => Self::parse(&text),
         }
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_reads_back_from_its_spelling() {
+    fn a_spelling_parses_to_the_same_path() {
         let odd = Path::of_keys(["a.b", "c\"d", "", "e f", "\0", "😀", "x[0]", "9"])
             .with(Step::Index(7))
             .key("z");
@@ -201,12 +201,12 @@ mod tests {
             assert_eq!(Path::parse(text).map(|p| p.to_string()).as_deref(), Ok(text));
         }
         for text in ["", ".", "a.", "a..b", "a[", "a[x]", "a[0]b", "\"a", "[0]"] {
-            assert!(Path::parse(text).is_err(), "{text:?} is no path");
+            assert!(Path::parse(text).is_err(), "{text:?} is not a path");
         }
     }
 
     #[test]
-    fn a_path_further_into_a_value_reads_back_too() {
+    fn a_path_that_begins_inside_a_list_parses_to_the_same_path() {
         for path in [
             Path::default(),
             Path::default().with(Step::Index(1)).key("kind"),

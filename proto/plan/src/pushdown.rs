@@ -1,13 +1,15 @@
-//! What a leaf may be told to evaluate: decided here and nowhere else.
+//! Decides which conditions may be pushed down to a leaf. No other code decides this.
 
 use datafusion::{
     common::tree_node::{TreeNode, TreeNodeRecursion},
     logical_expr::{Expr, Volatility},
 };
 
-/// Whether a leaf evaluates this condition exactly: every node is of the list below, every function gives the same for
-/// the same input. The list names what both sides of a mixed-version cluster know; what is not on it is evaluated above
-/// the scan.
+/// Whether a leaf evaluates this condition exactly: every node is on the list below and every function is
+/// deterministic. Any other condition is evaluated above the scan.
+///
+/// In a cluster of mixed versions both sides know the expressions on the list. Functions and search clauses are not
+/// listed: an older leaf refuses a request with one that it does not know, so upgrade the leaves first.
 pub fn is_exact(condition: &Expr) -> bool {
     let mut exact = true;
     let walked = condition.apply(|node| {

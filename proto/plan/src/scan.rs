@@ -1,7 +1,7 @@
-//! The one request of a query to a leaf, and its answer. Shared by: aggregator (asks), leaf (answers).
+//! The scan request that a query sends to a leaf, and its answer. Shared by: aggregator (client), leaf (server).
 //!
-//! A query first *pins* a view of every shard it will ask: all its scans read that one moment, and planning learns from
-//! it which paths there are and of which kinds. Then it scans, as often as its plan needs, and unpins.
+//! A query first *pins* a view of every shard it will read. All its scans read that point in time, and planning learns
+//! from it which paths exist and of which kinds. Then it scans, as often as its plan needs, and unpins.
 
 use std::{
     sync::Arc,
@@ -17,9 +17,6 @@ use datafusion::{
 };
 use futures::{future::join_all, stream::BoxStream};
 pub use proto::node::QueryId;
-
-/// How long the readers of an answer may take over it, beyond the deadline of its query.
-pub const READING_MAX: Duration = Duration::from_secs(3_600);
 use proto::{
     Address, PositionVector, Problem,
     ingest::{Outcomes, ShardId},
@@ -27,153 +24,156 @@ use proto::{
 
 use crate::{column::Column, kinds::PathKinds, path::Path};
 
-/// A view of one shard, held for a query.
+/// How long after the deadline of a query its client may still read the answer.
+pub const ANSWER_READ_MAX: Duration = Duration::from_secs(3_600);
+
+/// A read view of one shard, pinned for a query.
 #[derive(Debug, Clone)]
-pub struct Pinned {
-    /// What it holds: every record through it and none after.
+pub struct PinnedShard {
+    /// The view contains every record through these positions and none after.
     pub positions: PositionVector,
-    /// The leaf's, another one after each of its starts: from then on it may hold less than it did.
+    /// Identifies the leaf's start, so it changes with every restart. A restarted leaf may have less data than before.
     pub boot: u64,
     /// The kinds of all paths.
     pub paths: Arc<PathKinds>,
-    /// Documents in it.
+    /// Documents in the view.
     pub documents: u64,
     /// Milliseconds between the newest document's ingest and the acknowledgement of its visibility here; 0 for an empty
     /// shard.
     pub freshness_ms: u64,
 }
 
-/// From what a scan computes its answer.
+/// The data from which a scan computes its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Read {
-    /// Index and columns where they are exact, raw documents elsewhere.
+pub enum ScanSource {
+    /// Index and columns if they are exact, otherwise raw documents.
     #[default]
     Auto,
-    /// Raw documents only: the oracle.
+    /// Raw documents only, as the oracle.
     Raw,
 }
 
-/// What a leaf does for one scan of one shard: filter, project, then one stage.
+/// One scan of one shard: filter, project, then one stage.
 #[derive(Debug, Clone)]
 pub struct ScanRequest {
     /// The query whose pinned view is read.
     pub query: QueryId,
-    /// The shard.
+    /// The shard to scan.
     pub shard: ShardId,
-    /// From what.
-    pub read: Read,
+    /// Which data to read.
+    pub read: ScanSource,
     /// The collection's time path, for `_time`.
     pub time_path: Option<Path>,
-    /// What comes back (or goes into the stage), in this order.
+    /// The columns of the result or, for an aggregate, of its input, in this order.
     pub columns: Vec<Column>,
-    /// Conditions that must all be true; their columns are flat names ([`Column::name`]) without a qualifier. A
-    /// condition may name columns that do not come back.
+    /// Conditions that must all be true. They name columns by flat names ([`Column::name`]) without a qualifier, and
+    /// may name columns that are not in `columns`.
     pub filter: Vec<Expr>,
-    /// What becomes of the rows.
+    /// What to do with the rows.
     pub stage: Stage,
-    /// When to give up.
+    /// The time at which the leaf gives up.
     pub deadline: Instant,
 }
 
-/// What becomes of the rows that pass the filter.
+/// The last step of a scan: what to do with the rows that pass the filter.
 #[derive(Debug, Clone)]
 pub enum Stage {
-    /// They come back, in no particular order, at most `limit` of them.
+    /// Returns the rows, in no particular order.
     Rows {
-        /// How many at most.
+        /// The maximum number of rows.
         limit: Option<usize>,
     },
-    /// The first `limit` by these keys come back, in order; ties by address, ascending.
+    /// Returns the first `limit` rows in the order of these keys, with ties ordered by ascending address.
     Top {
-        /// Sort keys, the first first.
+        /// Sort keys, the most significant first.
         keys: Vec<SortKey>,
-        /// Only rows after this one, by the keys' values in the order of `keys` and then the address.
-        after: Option<After>,
-        /// How many at most.
+        /// Skips all rows up to and including this one, by the keys' values in the order of `keys` and then the
+        /// address.
+        after: Option<PageStart>,
+        /// The maximum number of rows.
         limit: usize,
     },
     /// DataFusion's partial aggregate over the columns, in its own state schema.
     Partial(Arc<PartialAggregate>),
 }
 
-/// A sort key of [`Stage::Top`]: a column of the request (which need not come back).
+/// A sort key of [`Stage::Top`]. Its column need not be in the request's `columns`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SortKey {
-    /// By what.
+    /// The column to sort by.
     pub column: Column,
-    /// Largest first.
+    /// Whether the largest value comes first.
     pub descending: bool,
-    /// Where NULLs stand.
+    /// Whether NULLs come first.
     pub nulls_first: bool,
 }
 
-/// Where a page begins.
+/// The row after which a page begins: the last row of the previous page.
 #[derive(Debug, Clone, PartialEq)]
-pub struct After {
-    /// The last row's values of the sort keys.
+pub struct PageStart {
+    /// That row's values of the sort keys.
     pub values: Vec<datafusion::scalar::ScalarValue>,
-    /// Its address.
+    /// That row's address.
     pub address: Address,
 }
 
-/// DataFusion's partial aggregate, as its physical plan has it; expressions are over the request's columns by position.
+/// DataFusion's partial aggregate, as in its physical plan. Expressions refer to the request's columns by position.
 #[derive(Debug)]
 pub struct PartialAggregate {
-    /// The groups.
+    /// The grouping expressions.
     pub group_by: PhysicalGroupBy,
-    /// The aggregates.
+    /// The aggregate functions.
     pub aggregates: Vec<Arc<AggregateFunctionExpr>>,
-    /// The aggregates' filters.
+    /// The filter of each aggregate function.
     pub filters: Vec<Option<Arc<dyn datafusion::physical_expr::PhysicalExpr>>>,
-    /// The schema of the rows that go in: the request's columns.
+    /// The schema of the input: the request's columns.
     pub input: SchemaRef,
-    /// The schema of the state that comes out.
+    /// The schema of the output: the aggregates' state.
     pub output: SchemaRef,
 }
 
-/// A piece of an answer.
+/// A part of a scan's answer.
 #[derive(Debug, Clone)]
-pub enum Chunk {
-    /// Rows.
+pub enum ScanChunk {
+    /// A batch of rows.
     Rows(RecordBatch),
-    /// The statistics up to here. A reader that has enough rows drops the stream before its end, and takes the
-    /// statistics from the last of these.
-    SoFar(Trailer),
-    /// The end. A stream that stops without it is an error.
-    End(Trailer),
+    /// The statistics so far. A reader that has enough rows drops the stream before its end and uses the last of these.
+    Progress(ScanTrailer),
+    /// The end of the answer. A stream that ends without it has failed.
+    End(ScanTrailer),
 }
 
-/// What a scan says when it is through.
+/// The statistics of a scan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Trailer {
-    /// Documents that the filter was decided for, by whatever means.
+pub struct ScanTrailer {
+    /// Documents for which the filter was decided, by whatever means.
     pub documents: u64,
     /// Rows that passed the filter (before the stage).
     pub matched: u64,
-    /// Rows that came back.
+    /// Rows that were returned.
     pub shipped: u64,
-    /// What was read.
+    /// What the scan read.
     pub counts: ReadCounts,
-    /// Values that did not fit their view, by column; also of columns where all fit, so that the sums over shards are
-    /// right.
-    pub misfits: Vec<Misfit>,
-    /// What else the user should know.
+    /// Values that did not fit the type of their column, by column. Includes columns whose values all fit, so that sums
+    /// over shards are correct.
+    pub cast_failures: Vec<CastFailure>,
+    /// Other warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// What a scan read, to show that index and columns are really used.
+/// What a scan read; shows whether index and columns were used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReadCounts {
-    /// Documents decided by an index: a condition over them was never evaluated.
+    /// Documents decided by an index, without evaluating a condition on them.
     pub index: u64,
-    /// Values taken from columns.
+    /// Values read from columns.
     pub columns: u64,
     /// Raw documents read.
     pub raw: u64,
 }
 
 impl ReadCounts {
-    /// Adds another scan's.
+    /// Adds the counts of another scan.
     pub fn add(&mut self, other: &Self) {
         self.index += other.index;
         self.columns += other.columns;
@@ -181,21 +181,21 @@ impl ReadCounts {
     }
 }
 
-/// Values that did not fit the view in which a query saw them.
+/// Counts the values of a column that did not fit its type.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Misfit {
-    /// The view.
+pub struct CastFailure {
+    /// The column.
     pub column: Column,
-    /// How many did not fit.
+    /// Values that did not fit.
     pub values: u64,
-    /// Of how many that were there.
-    pub of: u64,
+    /// Values that were present.
+    pub total: u64,
 }
 
-/// An answer as it comes.
-pub type ScanStream = BoxStream<'static, Result<Chunk, Problem>>;
+/// The answer of a scan, as a stream of parts.
+pub type ScanStream = BoxStream<'static, Result<ScanChunk, Problem>>;
 
-/// A document as it was given.
+/// A document as it was ingested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     /// Its address.
@@ -208,36 +208,37 @@ pub struct Document {
     pub json: bool,
 }
 
-/// What a shard knows of a path, for `rachis.fields`.
+/// What a shard knows about a path, for `rachis.fields`. (A *field* is a definition in the catalog.)
 #[derive(Debug, Clone, PartialEq)]
-pub struct FieldStatus {
+pub struct PathStatus {
     /// The path.
     pub path: Path,
-    /// Kinds ever seen.
+    /// All kinds its values have ever had.
     pub kinds: crate::kinds::Kinds,
-    /// Documents in splits that have a value here other than null; without those of which a split does not index this
-    /// path.
+    /// Documents in splits that have a value other than null at this path. Splits that do not index the path are not
+    /// counted.
     pub documents: u64,
-    /// Whether the index finds it everywhere: `columns`, `text` (columns and postings), `raw` (in some split over the
-    /// budget).
+    /// How splits index the path: `columns`, `text` (columns and postings), or `raw` if in some split it exceeded the
+    /// budget.
     pub indexed: &'static str,
-    /// A value, as JSON text, cut at 200 characters.
+    /// A sample value, as JSON text truncated to 200 characters.
     pub sample: Option<String>,
 }
 
 /// A split, for `rachis.splits`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitStatus {
-    /// Names it within the shard.
+    /// Identifies it within the shard.
     pub id: u64,
     /// `disk` or `memory`.
     pub place: &'static str,
-    /// How many rebuilds made it: 0 from the tail, 1 a merge, 2 a merge of merges.
+    /// Merge level: 0 if built from micro-splits (or a micro-split), one more than its inputs after a merge. A rebuild
+    /// keeps it.
     pub generation: u32,
-    /// Documents in it, those gone included.
+    /// Documents in it, including deleted ones.
     pub documents: u64,
-    /// Of these gone.
-    pub gone: u64,
+    /// Deleted documents among them.
+    pub deleted: u64,
     /// Bytes of its file.
     pub bytes: u64,
     /// Paths with a column.
@@ -247,13 +248,13 @@ pub struct SplitStatus {
 /// A shard, for `rachis.shards`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardStatus {
-    /// Which.
+    /// Identifies the shard.
     pub shard: ShardId,
-    /// What it holds.
+    /// The positions through which it contains every record.
     pub positions: PositionVector,
-    /// Sums over its partitions.
+    /// Outcomes of its records, summed over its partitions.
     pub outcomes: Outcomes,
-    /// Documents that are in no split yet, in memory or on disk.
+    /// Documents that are not in a split yet, in memory or on disk.
     pub tail: u64,
     /// Its splits.
     pub splits: Vec<SplitStatus>,
@@ -264,39 +265,40 @@ pub struct ShardStatus {
 /// An event that could not become a document, for `rachis.dead_letters`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Where it is.
+    /// Its address.
     pub address: Address,
-    /// When it was taken in, milliseconds since 1970.
+    /// When it was ingested, in milliseconds since 1970.
     pub ingested_ms: i64,
-    /// A stable word.
+    /// A stable error code.
     pub code: String,
-    /// For a person.
+    /// An explanation for people.
     pub detail: String,
     /// Its bytes, at most `proto::limits::DEAD_LETTER_BYTES_MAX`.
     pub bytes: bytes::Bytes,
-    /// How many there were.
+    /// The event's full length in bytes.
     pub length: u64,
 }
 
-/// What a leaf does for those who ask.
+/// The read interface of a leaf.
 #[async_trait]
 pub trait Scan: Send + Sync {
-    /// Holds a view of a shard for a query, that covers `at_least`; waits for it until the deadline (`Code::Timeout`).
+    /// Pins a view of a shard that covers `at_least` for a query. Waits for it until the deadline, then fails with
+    /// `Code::Timeout`.
     async fn pin(
         &self,
         query: QueryId,
         shard: ShardId,
         at_least: &PositionVector,
         deadline: Instant,
-    ) -> Result<Pinned, Problem>;
+    ) -> Result<PinnedShard, Problem>;
 
-    /// The same for several shards at once; an outcome for each, in that order.
+    /// Pins views of several shards at once; returns an outcome for each, in the order of `wanted`.
     async fn pin_all(
         &self,
         query: QueryId,
         wanted: &[(ShardId, PositionVector)],
         deadline: Instant,
-    ) -> Vec<Result<Pinned, Problem>> {
+    ) -> Vec<Result<PinnedShard, Problem>> {
         join_all(
             wanted
                 .iter()
@@ -305,19 +307,19 @@ pub trait Scan: Send + Sync {
         .await
     }
 
-    /// Lets go of all views of a query. A leaf does it by itself some time after the deadline.
+    /// Releases all views of a query. Otherwise the leaf does so itself some time after the deadline.
     fn unpin(&self, query: QueryId);
 
     /// Scans a pinned view. Dropping the stream stops the work.
     fn scan(&self, request: ScanRequest) -> ScanStream;
 
-    /// A document by its id: the one of that key or, if it is an address, the one there.
+    /// A document by its id: its key or, without a key, its address.
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem>;
 
-    /// What is known of all paths.
-    async fn fields(&self, shard: ShardId) -> Result<Vec<FieldStatus>, Problem>;
+    /// The status of all paths.
+    async fn fields(&self, shard: ShardId) -> Result<Vec<PathStatus>, Problem>;
 
-    /// The shard and its splits.
+    /// The status of the shard and its splits.
     async fn status(&self, shard: ShardId) -> Result<ShardStatus, Problem>;
 
     /// The newest dead letters, at most `limit`.

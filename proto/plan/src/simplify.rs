@@ -1,10 +1,10 @@
-//! DataFusion's simplifier, mended where it changes answers.
+//! DataFusion's simplifier, corrected where it changes results.
 //!
 //! - It merges two lists over one expression: `x IN (1) AND x IN (2)` becomes false, `x NOT IN (1) OR x NOT IN (2)`
-//!   true, and `x IN (1) AND x NOT IN (NULL)` becomes `x IN (1)`. Where `x` or an element is NULL, the right result is
-//!   NULL. Here two lists stay two.
-//! - It makes a list of equalities such as `x = 0.0 OR x = 1.5`. `=` takes -0 for 0, but a list does not. Here a list
-//!   that has one of them has both.
+//!   becomes true, and `x IN (1) AND x NOT IN (NULL)` becomes `x IN (1)`. If `x` or an element is NULL, the correct
+//!   result is NULL. Here two lists are never merged.
+//! - It turns equalities such as `x = 0.0 OR x = 1.5` into a list. `=` treats -0 and 0 as equal, but a list does not.
+//!   Here a list that contains one of them contains both.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -31,12 +31,12 @@ use datafusion::{
 
 /// Simplifies an expression.
 pub fn simplify(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
-    Ok(with_both_zeros(apart(expr, simplifier)?)?.data)
+    Ok(with_both_zeros(simplify_without_merging(expr, simplifier)?)?.data)
 }
 
-/// Simplifies an expression, except that two lists over one expression stay two: each is simplified alone and then
-/// hidden from the rest.
-fn apart(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
+/// Simplifies an expression without merging two lists over one expression: simplifies each list alone, then hides it
+/// behind a placeholder while the rest is simplified.
+fn simplify_without_merging(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
     if !may_merge_lists(&expr) {
         return simplifier.simplify(expr);
     }
@@ -46,47 +46,54 @@ fn apart(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
             return Ok(Transformed::no(part));
         }
         let parts = part
-            .map_children(|part| Ok(Transformed::yes(apart(part, simplifier)?)))?
+            .map_children(|part| Ok(Transformed::yes(simplify_without_merging(part, simplifier)?)))?
             .data;
         let list = if may_merge_lists(&parts) {
             parts
         } else {
             simplifier.simplify(parts)?
         };
-        let shown = match list {
+        let hidden = match list {
             constant @ Expr::Literal(..) => constant,
-            list => {
-                let place = lists.iter().position(|known| *known == list).unwrap_or(lists.len());
-                if place == lists.len() {
-                    lists.push(list);
-                }
-                let field = Field::new("list", DataType::Boolean, true);
-                Expr::Placeholder(Placeholder::new_with_field(
-                    format!("{HIDDEN}{place}"),
-                    Some(Arc::new(field)),
-                ))
-            }
+            list => hide(list, &mut lists),
         };
-        Ok(Transformed::new(shown, true, TreeNodeRecursion::Jump))
+        Ok(Transformed::new(hidden, true, TreeNodeRecursion::Jump))
     })?;
-    let simple = simplifier.simplify(hidden.data)?;
+    restore(simplifier.simplify(hidden.data)?, &lists)
+}
+
+/// The prefix of the placeholder names of hidden lists.
+const HIDDEN: &str = "\u{1}list_";
+
+/// Replaces a list by a placeholder. Equal lists have the same placeholder.
+fn hide(list: Expr, lists: &mut Vec<Expr>) -> Expr {
+    let index = lists.iter().position(|other| *other == list).unwrap_or(lists.len());
+    if index == lists.len() {
+        lists.push(list);
+    }
+    let field = Field::new("list", DataType::Boolean, true);
+    Expr::Placeholder(Placeholder::new_with_field(
+        format!("{HIDDEN}{index}"),
+        Some(Arc::new(field)),
+    ))
+}
+
+/// Replaces the placeholders by their lists.
+fn restore(expr: Expr, lists: &[Expr]) -> Result<Expr> {
     let list_of = |id: &str| {
         id.strip_prefix(HIDDEN)
-            .and_then(|place| lists.get(place.parse::<usize>().ok()?))
+            .and_then(|index| lists.get(index.parse::<usize>().ok()?))
             .cloned()
     };
-    let shown = simple.transform_down(|part| match &part {
+    let restored = expr.transform_down(|part| match &part {
         Expr::Placeholder(placeholder) => Ok(match list_of(&placeholder.id) {
             Some(list) => Transformed::new(list, true, TreeNodeRecursion::Jump),
             None => Transformed::no(part),
         }),
         _ => Ok(Transformed::no(part)),
     })?;
-    Ok(shown.data)
+    Ok(restored.data)
 }
-
-/// What the name of a hidden list begins with.
-const HIDDEN: &str = "\u{1}list_";
 
 fn with_both_zeros(expr: Expr) -> Result<Transformed<Expr>> {
     expr.transform_up(|part| match part {
@@ -99,7 +106,7 @@ fn with_both_zeros(expr: Expr) -> Result<Transformed<Expr>> {
     })
 }
 
-/// Whether a list has one of the two zeros.
+/// Whether a list contains exactly one of the two zeros.
 fn lacks_a_zero(list: &InList) -> bool {
     let has = |negative| list.list.iter().any(|item| is_zero(item, negative));
     has(true) != has(false)
@@ -109,12 +116,12 @@ fn is_zero(item: &Expr, negative: bool) -> bool {
     matches!(item, Expr::Literal(ScalarValue::Float64(Some(zero)), _) if *zero == 0.0 && zero.is_sign_negative() == negative)
 }
 
-/// Whether the simplifier could merge lists here: two comparisons with constants share a column, a column of a row
-/// around, or a sub-query. It makes lists of equalities on its way, under NOT too, but an OR of equalities over one
-/// expression is one list.
+/// Whether the simplifier could merge lists here: two comparisons with constants share a column, an outer reference or
+/// a subquery. It also turns equalities into lists, even under NOT, but an OR of equalities over one expression is one
+/// list.
 fn may_merge_lists(expr: &Expr) -> bool {
     let mut needles = Vec::new();
-    compared(expr, &mut needles);
+    collect_needles(expr, &mut needles);
     let mut seen = HashSet::new();
     needles.len() > 1
         && needles
@@ -122,7 +129,7 @@ fn may_merge_lists(expr: &Expr) -> bool {
             .any(|needle| inputs(needle).into_iter().filter(|input| !seen.insert(*input)).count() > 0)
 }
 
-/// What the value of an expression depends on: all of its leaves that are not literals.
+/// The inputs on which the value of an expression depends: all its leaves except literals.
 fn inputs(expr: &Expr) -> HashSet<&Expr> {
     let mut inputs = HashSet::new();
     let visited = expr.apply(|part| {
@@ -131,7 +138,7 @@ fn inputs(expr: &Expr) -> HashSet<&Expr> {
         }
         Ok(TreeNodeRecursion::Continue)
     });
-    debug_assert!(visited.is_ok(), "nothing above fails");
+    debug_assert!(visited.is_ok(), "the visitor never fails");
     inputs
 }
 
@@ -149,7 +156,8 @@ fn is_input(expr: &Expr) -> bool {
     }
 }
 
-fn compared<'a>(expr: &'a Expr, needles: &mut Vec<&'a Expr>) {
+/// Collects the expressions that `expr` compares with constants.
+fn collect_needles<'a>(expr: &'a Expr, needles: &mut Vec<&'a Expr>) {
     let visited = expr.apply(|part| {
         if let Some((needle, _)) = comparison(part) {
             needles.push(needle);
@@ -160,9 +168,9 @@ fn compared<'a>(expr: &'a Expr, needles: &mut Vec<&'a Expr>) {
                     Some((needle, true)) if equal.contains(&needle) => {}
                     Some((needle, true)) => {
                         equal.push(needle);
-                        compared(needle, needles);
+                        collect_needles(needle, needles);
                     }
-                    _ => compared(side, needles),
+                    _ => collect_needles(side, needles),
                 }
             }
             needles.append(&mut equal);
@@ -170,10 +178,10 @@ fn compared<'a>(expr: &'a Expr, needles: &mut Vec<&'a Expr>) {
         }
         Ok(TreeNodeRecursion::Continue)
     });
-    debug_assert!(visited.is_ok(), "nothing above fails");
+    debug_assert!(visited.is_ok(), "the visitor never fails");
 }
 
-/// The expression that a list or an equality compares with constants, and whether it asks for equality.
+/// The expression that a list or an equality compares with constants, and whether it tests for equality.
 fn comparison(expr: &Expr) -> Option<(&Expr, bool)> {
     match expr {
         Expr::InList(list) => Some((&list.expr, !list.negated)),
@@ -193,11 +201,11 @@ fn comparison(expr: &Expr) -> Option<(&Expr, bool)> {
     }
 }
 
-/// Whether an expression of a plan is one that [`simplify`] treats in its own way.
-fn has(plan: &LogicalPlan, special: impl Fn(&Expr) -> bool) -> Result<bool> {
+/// Whether the predicate is true for some expression of a plan.
+fn any_expression(plan: &LogicalPlan, predicate: impl Fn(&Expr) -> bool) -> Result<bool> {
     let mut found = false;
     plan.apply_expressions(|expr| {
-        found |= special(expr);
+        found |= predicate(expr);
         Ok(if found {
             TreeNodeRecursion::Stop
         } else {
@@ -207,7 +215,7 @@ fn has(plan: &LogicalPlan, special: impl Fn(&Expr) -> bool) -> Result<bool> {
     Ok(found)
 }
 
-/// DataFusion's rule with [`simplify`].
+/// DataFusion's rule [`SimplifyExpressions`], with the corrections of [`simplify`].
 #[derive(Debug, Default)]
 pub struct Simplify(SimplifyExpressions);
 
@@ -239,9 +247,9 @@ impl OptimizerRule for Simplify {
                 }
             })
         };
-        let simple = match has(&plan, may_merge_lists)? {
+        let simple = match any_expression(&plan, may_merge_lists)? {
             false => self.0.rewrite(plan, config)?,
-            // What a scan filters by came from above, and was simplified there.
+            // The filters of a scan were pushed down from above, where they were simplified.
             true if matches!(plan, LogicalPlan::TableScan(_)) => Transformed::no(plan),
             true => {
                 let context = SimplifyContext::builder()
@@ -251,17 +259,17 @@ impl OptimizerRule for Simplify {
                 let simplifier =
                     ExprSimplifier::new(context.build()).with_canonicalize(!matches!(plan, LogicalPlan::Join(_)));
                 each(plan, &|expr| {
-                    let simple = apart(expr.clone(), &simplifier)?;
+                    let simple = simplify_without_merging(expr.clone(), &simplifier)?;
                     Ok(Transformed::new_transformed(simple.clone(), simple != expr))
                 })?
             }
         };
-        let lacking = |expr: &Expr| {
+        let lacks_zero = |expr: &Expr| {
             expr.exists(|part| Ok(matches!(part, Expr::InList(list) if lacks_a_zero(list))))
                 .unwrap_or_default()
         };
         simple.transform_data(|plan| {
-            if has(&plan, lacking)? {
+            if any_expression(&plan, lacks_zero)? {
                 each(plan, &with_both_zeros)
             } else {
                 Ok(Transformed::no(plan))
@@ -271,85 +279,4 @@ impl OptimizerRule for Simplify {
 }
 
 #[cfg(test)]
-mod tests {
-    use datafusion::{
-        arrow::datatypes::Schema,
-        common::DFSchema,
-        prelude::{cast, col, lit},
-    };
-
-    use super::*;
-
-    fn list(needle: &str, of: i64, negated: bool) -> Expr {
-        col(needle).in_list(vec![lit(of), lit(of + 1), lit(of + 2), lit(of + 3)], negated)
-    }
-
-    /// A list of a column of the row around a sub-query.
-    fn around(of: i64, negated: bool) -> Expr {
-        let field = Arc::new(Field::new("x", DataType::Int64, true));
-        Expr::OuterReferenceColumn(field, "x".into()).in_list(vec![lit(of), lit(of + 1)], negated)
-    }
-
-    #[test]
-    fn what_stands_around_two_lists_is_simplified() {
-        let schema = Schema::new(["x", "y"].map(|name| Field::new(name, DataType::Int64, true)).to_vec());
-        let schema = Arc::new(DFSchema::try_from(schema).expect("a schema"));
-        let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(schema).build());
-        let simple = |expr: Expr| simplify(expr, &simplifier).expect("simple");
-        let (one, other) = (list("x", 1, false), list("x", 7, true));
-        let same = col("y").gt(lit(3i64));
-        assert_eq!(
-            simple(one.clone().and(other.clone()).and(lit(true))),
-            one.clone().and(other.clone())
-        );
-        assert_eq!(simple(one.clone().and(other.clone()).and(lit(false))), lit(false));
-        assert_eq!(
-            simple(same.clone().and(one.clone()).or(same.clone().and(other.clone()))),
-            same.and(one.clone().or(other.clone())),
-            "what both sides of an OR ask is asked once"
-        );
-        assert_eq!(
-            simple(
-                col("x")
-                    .is_null()
-                    .and(lit(1i64).gt(lit(2i64)).or(other.clone().or(other.clone())))
-            ),
-            col("x").is_null().and(other)
-        );
-    }
-
-    #[test]
-    fn what_may_become_two_lists_over_one_expression_is_seen_wherever_it_stands() {
-        let (within, without) = (list("x", 1, false), list("x", 7, true));
-        for merges in [
-            within.clone().and(within.clone()),
-            within.clone().and(without.clone()),
-            without.clone().or(without.clone()),
-            (!(within.clone().and(col("y").gt(lit(1i64)).or(without.clone())))).is_null(),
-            col("x").eq(lit(1i64)).or(col("x").eq(lit(2i64))).and(within.clone()),
-            within.clone().or(without.clone()),
-            without.clone().and(col("x").eq(lit(1i64))),
-            !(without
-                .clone()
-                .or(col("x").not_eq(lit(1i64)).and(col("x").not_eq(lit(2i64))))),
-            without
-                .clone()
-                .and(col("x").eq(cast(lit("1"), DataType::Int64)).or(col("x").eq(lit(2i64)))),
-            col("y")
-                .eq(lit(1i64))
-                .or(within.clone().and(list("x", 9, false)).is_not_null().eq(lit(false))),
-            around(1, false).and(around(7, false)),
-            around(1, true).or(around(7, true)).is_null(),
-        ] {
-            assert!(may_merge_lists(&merges), "{merges}");
-        }
-        for stays in [
-            within.clone().and(list("y", 1, true)),
-            within.clone().or(within.clone()).or(col("x").eq(lit(1i64))),
-            col("x").eq(lit(1i64)).or(col("x").eq(lit(2i64))),
-            without.and(col("y").eq(lit(1i64))),
-        ] {
-            assert!(!may_merge_lists(&stays), "{stays}");
-        }
-    }
-}
+mod tests;

@@ -1,14 +1,21 @@
-//! Tokens: what a search compares. Shared by: leaf (indexes and scans them), aggregator (marks them in hits).
+//! Splits text into tokens, the unit that a search compares. Shared by: leaf (indexes and scans them), aggregator
+//! (searches values that a query computes).
 //!
-//! A token is a maximal run of letters and decimal digits, lower-cased character by character. The class is a subset of
-//! the regular expression class `\w`, and there is no limit of length: an id of any length is one token.
+//! A token is a maximal run of letters and decimal digits, lower-cased character by character. Its characters are a
+//! subset of the regular expression class `\w`. There is no length limit: an id of any length is one token. A
+//! leaf keeps no postings of tokens of more than 60,000 bytes; it searches documents with such a token in their raw
+//! bytes.
+//!
+//! Postings on disk contain these tokens. After a change, raise `VERSION` in `leaf/src/split/bundle.rs` and stop
+//! reading the older versions: each split is then rebuilt when its shard opens. `tests/answers/oracle.py` has its own
+//! copy.
 
 use std::{borrow::Cow, sync::LazyLock};
 
 use regex::Regex;
 
-/// The characters beyond ASCII that belong to a token, a bit each.
-static BEYOND_ASCII: LazyLock<Vec<u64>> = LazyLock::new(|| {
+/// The token characters outside ASCII, as a bitmap with one bit per character.
+static NON_ASCII: LazyLock<Vec<u64>> = LazyLock::new(|| {
     let word = Regex::new(r"^\w").expect("a constant expression");
     let mut bits = vec![0u64; (char::MAX as usize >> 6) + 1];
     for c in ('\u{80}'..=char::MAX).filter(|c| c.is_alphanumeric() && word.is_match(c.encode_utf8(&mut [0; 4]))) {
@@ -22,7 +29,7 @@ pub fn is_token_char(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_alphanumeric();
     }
-    BEYOND_ASCII[c as usize >> 6] >> (c as usize & 63) & 1 == 1
+    NON_ASCII[c as usize >> 6] >> (c as usize & 63) & 1 == 1
 }
 
 /// The tokens of a text, in order.
@@ -30,15 +37,15 @@ pub fn tokens(text: &str) -> Tokens<'_> {
     Tokens { rest: text }
 }
 
-/// The tokens of a text that are left.
+/// Iterates over the tokens of a text.
 #[derive(Debug, Clone)]
 pub struct Tokens<'a> {
     rest: &'a str,
 }
 
 impl<'a> Tokens<'a> {
-    /// The next token as it is written, not yet lower-cased.
-    pub fn next_written(&mut self) -> Option<&'a str> {
+    /// The next token as written, not lower-cased.
+    pub fn next_raw(&mut self) -> Option<&'a str> {
         let start = self.rest.find(is_token_char)?;
         let from = &self.rest[start..];
         let (token, rest) = from.split_at(from.find(|c| !is_token_char(c)).unwrap_or(from.len()));
@@ -46,7 +53,7 @@ impl<'a> Tokens<'a> {
         Some(token)
     }
 
-    /// What follows the tokens taken so far.
+    /// The text after the tokens consumed so far.
     pub fn rest(&self) -> &'a str {
         self.rest
     }
@@ -56,11 +63,11 @@ impl<'a> Iterator for Tokens<'a> {
     type Item = Cow<'a, str>;
 
     fn next(&mut self) -> Option<Cow<'a, str>> {
-        self.next_written().map(lower)
+        self.next_raw().map(lower)
     }
 }
 
-/// A text in lower case, character by character: no character's case depends on its neighbours.
+/// Lower-cases a text character by character: the case of a character never depends on its neighbours.
 pub fn lower(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
         return Cow::Borrowed(text);
@@ -68,11 +75,11 @@ pub fn lower(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().flat_map(char::to_lowercase).collect())
 }
 
-/// Whether the tokens of a text hold these, side by side and in this order. Nothing holds no tokens at all.
-pub fn holds(text: &str, phrase: &[String]) -> bool {
+/// Whether the tokens of a text contain these tokens, adjacent and in this order. An empty phrase is in no text.
+pub fn contains_phrase(text: &str, phrase: &[String]) -> bool {
     let [first, others @ ..] = phrase else { return false };
     let mut rest = tokens(text);
-    while let Some(written) = rest.next_written() {
+    while let Some(written) = rest.next_raw() {
         if is(written, first) && begins_with(rest.clone(), others) {
             return true;
         }
@@ -83,10 +90,10 @@ pub fn holds(text: &str, phrase: &[String]) -> bool {
 fn begins_with(mut tokens: Tokens<'_>, phrase: &[String]) -> bool {
     phrase
         .iter()
-        .all(|wanted| tokens.next_written().is_some_and(|written| is(written, wanted)))
+        .all(|wanted| tokens.next_raw().is_some_and(|written| is(written, wanted)))
 }
 
-/// Whether a run of token characters is this token once it is lower-cased.
+/// Whether a run of token characters, lower-cased, is this token.
 fn is(written: &str, token: &str) -> bool {
     if written.is_ascii() {
         written.eq_ignore_ascii_case(token)
@@ -95,8 +102,8 @@ fn is(written: &str, token: &str) -> bool {
     }
 }
 
-/// Whether a token of a text begins so (in lower case).
-pub fn holds_prefix(text: &str, prefix: &str) -> bool {
+/// Whether some token of a text begins with this lower-case prefix.
+pub fn contains_prefix(text: &str, prefix: &str) -> bool {
     tokens(text).any(|token| token.starts_with(prefix))
 }
 
@@ -110,13 +117,13 @@ mod tests {
         assert_eq!(all("Disk /dev/sda1 FULL: 99%"), ["disk", "dev", "sda1", "full", "99"]);
         assert_eq!(all("it's_a-test"), ["it", "s", "a", "test"]);
         assert_eq!(all("Grüße ΣΊΣΥΦΟΣ 東京 ٣٤"), ["grüße", "σίσυφοσ", "東京", "٣٤"]);
-        assert_eq!(all("x² ½"), ["x"], "a superscript is no decimal digit");
+        assert_eq!(all("x² ½"), ["x"], "a superscript is not a decimal digit");
         assert!(all(" \t\0-_.").is_empty());
         assert_eq!(all(&"a".repeat(100_000))[0].len(), 100_000);
     }
 
     #[test]
-    fn a_token_is_made_of_word_characters() {
+    fn tokens_consist_of_word_characters() {
         let word = Regex::new(r"^\w$").expect("a constant expression");
         for c in (0..=0x10_FFFF).filter_map(char::from_u32).filter(|c| is_token_char(*c)) {
             assert!(word.is_match(c.encode_utf8(&mut [0; 4])), "{c:?}");
@@ -124,13 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn a_phrase_is_found_side_by_side() {
+    fn a_phrase_matches_adjacent_tokens() {
         let phrase = |text: &str| tokens(text).map(Cow::into_owned).collect::<Vec<_>>();
-        assert!(holds("the DISK is disk, full!", &phrase("disk full")));
-        assert!(!holds("disk is full", &phrase("disk full")));
-        assert!(!holds("disk", &phrase("disk full")));
-        assert!(!holds("superuser=bob", &phrase("user")));
-        assert!(!holds("anything", &[]));
-        assert!(holds_prefix("the DISK", "dis") && !holds_prefix("the disk", "isk"));
+        assert!(contains_phrase("the DISK is disk, full!", &phrase("disk full")));
+        assert!(!contains_phrase("disk is full", &phrase("disk full")));
+        assert!(!contains_phrase("disk", &phrase("disk full")));
+        assert!(!contains_phrase("superuser=bob", &phrase("user")));
+        assert!(!contains_phrase("anything", &[]));
+        assert!(contains_prefix("the DISK", "dis") && !contains_prefix("the disk", "isk"));
     }
 }

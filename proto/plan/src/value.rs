@@ -1,10 +1,11 @@
-//! Value: what a view shows of one JSON value. The reference: an index, a stored column or a function over JSON text is
-//! right where it says the same. Shared by: leaf (columns of documents), aggregator (JSON that a query has computed).
+//! Reads one JSON value as the type of a column. This is the reference: an index, a stored column or a function over
+//! JSON text is correct if it returns the same. Shared by: leaf (columns of documents), aggregator (JSON computed by a
+//! query).
 //!
-//! - strict views take values of their own kind only (a double takes an int too); any other value is a misfit: NULL,
-//!   and counted
-//! - casts convert what can be converted; text is trimmed and must be the type as a whole
-//! - `null` and a missing value are NULL and no misfit
+//! - A strict read accepts values of its own kind only (a double also accepts an int).
+//! - A cast converts what can be converted. Text is trimmed, and all of it must parse as the type.
+//! - A value that a strict read or a cast does not accept is a cast failure: it is NULL, and counted.
+//! - `null` and a missing value are NULL, and no cast failures.
 
 use std::borrow::Cow;
 
@@ -12,7 +13,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use proto::json::Value;
 
 use crate::{
-    column::{Type, View},
+    column::{PathType, Type},
     kinds::Kinds,
     path::{Path, Step},
 };
@@ -24,20 +25,20 @@ pub enum Scalar<'a> {
     Bool(bool),
     Int(i64),
     Double(f64),
-    /// Also JSON text.
+    /// A string, or JSON text.
     Text(Cow<'a, str>),
-    /// Microseconds since 1970.
+    /// A SQL TIMESTAMP: microseconds since 1970.
     Time(i64),
 }
 
-/// What a view sees of a value.
+/// The outcome of reading a JSON value as a type.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Seen<'a> {
-    /// There is none, or `null`.
+pub enum CastResult<'a> {
+    /// The value is missing or `null`.
     Absent,
-    /// There is one that does not fit.
-    Misfit,
-    /// It fits.
+    /// The value does not fit the type: a cast failure.
+    Failed,
+    /// The value, in this type.
     Fits(Scalar<'a>),
 }
 
@@ -50,13 +51,17 @@ pub fn at<'a, 'v>(root: &'a Value<'v>, path: &Path) -> Option<&'a Value<'v>> {
     })
 }
 
-/// A value seen through a view. `verbatim` gives the value's text in the document; it is asked only where the view
-/// shows it.
-pub fn view<'a>(value: &'a Value<'_>, verbatim: impl FnOnce() -> Option<&'a str>, view: View) -> Seen<'a> {
+/// Reads a value as a type. `verbatim` returns the value's text in the document; it is called only if the type needs
+/// that text.
+pub fn read_value<'a>(
+    value: &'a Value<'_>,
+    verbatim: impl FnOnce() -> Option<&'a str>,
+    read_as: PathType,
+) -> CastResult<'a> {
     if *value == Value::Null {
-        return Seen::Absent;
+        return CastResult::Absent;
     }
-    let scalar = match (view.to, view.cast) {
+    let scalar = match (read_as.to, read_as.cast) {
         (Type::Json, _) => verbatim().map(|text| Scalar::Text(Cow::Borrowed(text))),
         (Type::Canonical, _) => Some(Scalar::Text(Cow::Owned(canonical(value)))),
         (Type::Rank, _) => Some(Scalar::Text(Cow::Owned(rank(value)))),
@@ -67,7 +72,7 @@ pub fn view<'a>(value: &'a Value<'_>, verbatim: impl FnOnce() -> Option<&'a str>
         (Type::Double, cast) => double_of(value, cast).map(Scalar::Double),
         (Type::Time, cast) => time_of(value, cast).map(Scalar::Time),
     };
-    scalar.map_or(Seen::Misfit, Seen::Fits)
+    scalar.map_or(CastResult::Failed, CastResult::Fits)
 }
 
 fn text_of<'a>(value: &'a Value<'_>) -> Option<Scalar<'a>> {
@@ -77,7 +82,7 @@ fn text_of<'a>(value: &'a Value<'_>) -> Option<Scalar<'a>> {
     }
 }
 
-/// Casts: the words PostgreSQL takes, and an int that is or is not 0.
+/// A cast accepts the words that PostgreSQL accepts; an int is true unless it is 0.
 fn bool_of(value: &Value<'_>, cast: bool) -> Option<bool> {
     match value {
         Value::Bool(bool) => Some(*bool),
@@ -87,7 +92,7 @@ fn bool_of(value: &Value<'_>, cast: bool) -> Option<bool> {
     }
 }
 
-/// A cast of text to a boolean.
+/// Casts text to a boolean.
 pub fn bool_of_text(text: &str) -> Option<bool> {
     const TRUE: [&str; 6] = ["true", "t", "yes", "y", "on", "1"];
     const FALSE: [&str; 6] = ["false", "f", "no", "n", "off", "0"];
@@ -100,7 +105,7 @@ pub fn bool_of_text(text: &str) -> Option<bool> {
     }
 }
 
-/// Casts: a double is rounded, halves to the even neighbour, as PostgreSQL does.
+/// A cast rounds a double, halves to even, as PostgreSQL does.
 fn int_of(value: &Value<'_>, cast: bool) -> Option<i64> {
     match value {
         Value::Int(int) => Some(*int),
@@ -111,14 +116,13 @@ fn int_of(value: &Value<'_>, cast: bool) -> Option<i64> {
     }
 }
 
-/// A cast of a double to an int: rounded, halves to even; None beyond int64.
+/// Casts a double to an int: rounds halves to even; None outside int64.
 pub fn int_of_double(float: f64) -> Option<i64> {
-    const BEYOND: f64 = 9_223_372_036_854_775_808.0; // 2^63: the first double above int64
     let rounded = float.round_ties_even();
-    (-BEYOND..BEYOND).contains(&rounded).then_some(rounded as i64)
+    (-INT64_END..INT64_END).contains(&rounded).then_some(rounded as i64)
 }
 
-/// A cast of text to an int.
+/// Casts text to an int.
 pub fn int_of_text(text: &str) -> Option<i64> {
     text.trim().parse().ok()
 }
@@ -133,12 +137,12 @@ fn double_of(value: &Value<'_>, cast: bool) -> Option<f64> {
     }
 }
 
-/// A cast of text to a double: finite, or none.
+/// Casts text to a double; None unless it is finite.
 pub fn double_of_text(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|float: &f64| float.is_finite())
 }
 
-/// A point in time in microseconds since 1970. Casts: a number, too.
+/// A point in time in microseconds since 1970. A cast also accepts a number.
 pub fn time_of(value: &Value<'_>, cast: bool) -> Option<i64> {
     match value {
         Value::Text(text) => time_of_text(text),
@@ -148,9 +152,11 @@ pub fn time_of(value: &Value<'_>, cast: bool) -> Option<i64> {
     }
 }
 
-/// The one reader of times, in microseconds since 1970; finer digits are cut. RFC 3339, or a date with or without a
-/// time of day and a zone, apart by a blank or a `T`; UTC where no zone is said. Shared by: documents, literals, casts
-/// and searches.
+/// Parses a time into microseconds since 1970, truncating finer digits. Accepts RFC 3339, or a date with an optional
+/// time of day (after a blank or a `T`) and an optional zone; without a zone it is UTC.
+///
+/// Documents, literals, casts to TIMESTAMP or DATE, `to_timestamp(x)`, `to_date(x)` and searches share this parser.
+/// Only functions with a format and `to_timestamp_seconds` and its relatives parse text with DataFusion's.
 pub fn time_of_text(text: &str) -> Option<i64> {
     let text = text.trim();
     let plausible =
@@ -190,13 +196,13 @@ pub fn time_of_text(text: &str) -> Option<i64> {
     zoned.or_else(in_utc)
 }
 
-/// Below each limit a number since 1970 counts seconds, milliseconds, microseconds; above all, nanoseconds. In seconds
-/// the first is the year 5138.
+/// The magnitude of a number decides its unit since 1970: below each limit seconds, milliseconds or microseconds, above
+/// all of them nanoseconds. The first limit, in seconds, is the year 5138.
 const SECONDS_MAX: u64 = 100_000_000_000;
 const MILLISECONDS_MAX: u64 = SECONDS_MAX * 1_000;
 const MICROSECONDS_MAX: u64 = MILLISECONDS_MAX * 1_000;
 
-/// A cast of an int to a time in microseconds: its size says in which unit it counts.
+/// Casts an int to a time in microseconds; its magnitude decides the unit.
 pub fn time_of_int(int: i64) -> Option<i64> {
     match int.unsigned_abs() {
         size if size < SECONDS_MAX => int.checked_mul(1_000_000),
@@ -206,7 +212,7 @@ pub fn time_of_int(int: i64) -> Option<i64> {
     }
 }
 
-/// A cast of a double to a time in microseconds: as an int, with its fraction; none beyond int64.
+/// Casts a double to a time in microseconds, as for an int but with its fraction; None outside int64.
 pub fn time_of_double(float: f64) -> Option<i64> {
     let factor = match float.abs() {
         size if size < SECONDS_MAX as f64 => 1e6,
@@ -217,10 +223,11 @@ pub fn time_of_double(float: f64) -> Option<i64> {
     int_of_double((float * factor).floor())
 }
 
-const BEYOND_INT: f64 = 9_223_372_036_854_775_808.0; // 2^63: the first double above int64
+/// 2^63: the first double above int64.
+const INT64_END: f64 = 9_223_372_036_854_775_808.0;
 
-/// The canonical JSON text of a value: no blanks, keys in order, one spelling of each text and of each number. Two
-/// values are equal exactly where these are: `1` and `1.0`, `"a/b"` and `"a\/b"`, `{"a":1}` and `{ "a": 1 }`.
+/// The canonical JSON text of a value: no blanks, sorted keys, one spelling for each text and each number. Two values
+/// are equal exactly if their canonical texts are: `1` and `1.0`, `"a/b"` and `"a\/b"`, `{"a":1}` and `{ "a": 1 }`.
 pub fn canonical(value: &Value<'_>) -> String {
     let mut text = String::new();
     write_canonical(&mut text, value);
@@ -261,16 +268,17 @@ fn write_canonical(out: &mut String, value: &Value<'_>) {
     };
 }
 
-/// The canonical text of a number: an integer where it is one within int64, else the shortest that reads back.
+/// The canonical text of a number: an integer if it is one within int64, otherwise the shortest text that parses back
+/// to the same double.
 pub fn canonical_double(double: f64) -> String {
     match double {
-        double if double.fract() == 0.0 && (-BEYOND_INT..BEYOND_INT).contains(&double) => (double as i64).to_string(),
+        double if double.fract() == 0.0 && (-INT64_END..INT64_END).contains(&double) => (double as i64).to_string(),
         double => serde_json::Value::from(double).to_string(),
     }
 }
 
-/// A text whose bytes compare as ORDER BY does: numbers by their exact value, then texts by their bytes, then the rest
-/// by its canonical text.
+/// A sort key whose bytes compare as ORDER BY does: numbers first, by exact value, then texts by their bytes, then
+/// everything else by its canonical text.
 pub fn rank(value: &Value<'_>) -> String {
     let number = |double: f64, remainder: i16| {
         let bits = (double + 0.0).to_bits();
@@ -278,7 +286,7 @@ pub fn rank(value: &Value<'_>) -> String {
         format!("1{ordered:016x}{:04x}", i32::from(remainder) + 0x8000)
     };
     match value {
-        // What the nearest double leaves over tells wide integers apart; it is below 2^10.
+        // The difference from the nearest double, which is below 2^10, distinguishes wide integers.
         Value::Int(int) => number(*int as f64, (i128::from(*int) - (*int as f64) as i128) as i16),
         Value::Float(float) => number(*float, 0),
         Value::Big(digits) => number(
@@ -294,7 +302,7 @@ pub fn rank(value: &Value<'_>) -> String {
     }
 }
 
-/// How two values of one kind compare; None between kinds, and of what has no order.
+/// Compares two values of one kind; None for different kinds and for kinds without an order.
 pub fn compare(a: &Value<'_>, b: &Value<'_>) -> Option<std::cmp::Ordering> {
     let is_number = |value: &Value<'_>| Kinds::of(value).any(Kinds::NUMBER);
     match (a, b) {
@@ -306,142 +314,4 @@ pub fn compare(a: &Value<'_>, b: &Value<'_>) -> Option<std::cmp::Ordering> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a view shows of a JSON text, in words.
-    fn seen(json: &str, to: Type, cast: bool) -> String {
-        let value = proto::json::parse(json.as_bytes()).expect("JSON");
-        match view(&value, || Some(json), View { to, cast }) {
-            Seen::Absent => "absent".into(),
-            Seen::Misfit => "misfit".into(),
-            Seen::Fits(scalar) => match scalar {
-                Scalar::Bool(bool) => bool.to_string(),
-                Scalar::Int(int) => int.to_string(),
-                Scalar::Double(double) => format!("{double:?}"),
-                Scalar::Text(text) => format!("'{text}'"),
-                Scalar::Time(us) => format!("{us}us"),
-            },
-        }
-    }
-
-    #[test]
-    fn a_strict_view_takes_its_own_kind_and_nothing_else() {
-        let values = [
-            "null",
-            "true",
-            "12",
-            "1.50",
-            "1e999",
-            r#""12""#,
-            r#""2024-01-02T03:04:05.6Z""#,
-            "{\"a\":1}",
-            "[1]",
-        ];
-        let table = [
-            (
-                Type::Bool,
-                [
-                    "absent", "true", "misfit", "misfit", "misfit", "misfit", "misfit", "misfit", "misfit",
-                ],
-            ),
-            (
-                Type::Int,
-                [
-                    "absent", "misfit", "12", "misfit", "misfit", "misfit", "misfit", "misfit", "misfit",
-                ],
-            ),
-            (
-                Type::Double,
-                [
-                    "absent", "misfit", "12.0", "1.5", "misfit", "misfit", "misfit", "misfit", "misfit",
-                ],
-            ),
-            (
-                Type::Text,
-                [
-                    "absent",
-                    "misfit",
-                    "misfit",
-                    "misfit",
-                    "misfit",
-                    "'12'",
-                    "'2024-01-02T03:04:05.6Z'",
-                    "misfit",
-                    "misfit",
-                ],
-            ),
-            (
-                Type::Time,
-                [
-                    "absent",
-                    "misfit",
-                    "misfit",
-                    "misfit",
-                    "misfit",
-                    "misfit",
-                    "1704164645600000us",
-                    "misfit",
-                    "misfit",
-                ],
-            ),
-            (
-                Type::Json,
-                [
-                    "absent",
-                    "'true'",
-                    "'12'",
-                    "'1.50'",
-                    "'1e999'",
-                    "'\"12\"'",
-                    "'\"2024-01-02T03:04:05.6Z\"'",
-                    "'{\"a\":1}'",
-                    "'[1]'",
-                ],
-            ),
-        ];
-        for (to, expected) in table {
-            let got: Vec<String> = values.iter().map(|json| seen(json, to, false)).collect();
-            assert_eq!(got, expected, "strict views as {to:?} of {values:?}");
-        }
-    }
-
-    #[test]
-    fn a_cast_converts_what_can_be_converted() {
-        let cases = [
-            (Type::Int, r#"" -12 ""#, "-12"),
-            (Type::Int, r#""12x""#, "misfit"),
-            (Type::Int, r#""1.7""#, "misfit"),
-            (Type::Int, "1.7", "2"),
-            (Type::Int, "2.5", "2"),
-            (Type::Int, "1e30", "misfit"),
-            (Type::Int, "true", "1"),
-            (Type::Int, "[1]", "misfit"),
-            (Type::Int, "null", "absent"),
-            (Type::Double, r#"" 1.5e3""#, "1500.0"),
-            (Type::Double, r#""NaN""#, "misfit"),
-            (Type::Double, r#""""#, "misfit"),
-            (Type::Bool, r#""TRUE""#, "true"),
-            (Type::Bool, r#""off""#, "false"),
-            (Type::Bool, "0", "false"),
-            (Type::Bool, "0.5", "misfit"),
-            (Type::Text, "1.50", "'1.50'"),
-            (Type::Text, r#""1.50""#, "'1.50'"),
-            (Type::Text, r#"{"a": [1,  2]}"#, r#"'{"a": [1,  2]}'"#),
-            (Type::Text, "true", "'true'"),
-            (Type::Time, r#""2024-01-02""#, "1704153600000000us"),
-            (Type::Time, r#""2024-01-02 03:04:05.678""#, "1704164645678000us"),
-            (Type::Time, r#""2024-01-02T03:04:05+01:00""#, "1704161045000000us"),
-            (Type::Time, r#""yesterday""#, "misfit"),
-            (Type::Time, "1704164645", "1704164645000000us"),
-            (Type::Time, "1704164645.25", "1704164645250000us"),
-            (Type::Time, "1704164645678", "1704164645678000us"),
-            (Type::Time, "1704164645678901", "1704164645678901us"),
-            (Type::Time, "1704164645678901999", "1704164645678901us"),
-            (Type::Time, "-1", "-1000000us"),
-        ];
-        for (to, json, expected) in cases {
-            assert_eq!(seen(json, to, true), expected, "{json} cast to {to:?}");
-        }
-    }
-}
+mod tests;

@@ -1,73 +1,73 @@
-//! Change: one step of the catalog, and the rules by which it is accepted or refused.
+//! Changes: the transitions of the catalog, and the rules by which they are accepted or refused.
 
-use std::collections::BTreeMap;
+mod definitions;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Catalog, Collection, CollectionName, CollectionSettings, CollectionUid, Definition, DefinitionId, DefinitionKind,
-    DefinitionVersion, Skips, Source, SourceSettings,
+    Catalog, Collection, CollectionName, CollectionSettings, CollectionUid, DefinitionId, Skips, Source, SourceSettings,
 };
 use crate::{
     address::SourceName,
     cluster::NodeName,
-    limits::{DEFINITION_BYTES_MAX, DEFINITIONS_MAX, SHARDS_MAX},
+    limits::SHARDS_MAX,
     problem::{Code, Problem},
 };
 
-/// The rules that this program knows. A record of a higher level stops a node: it never skips.
-pub const LEVEL: u16 = 1;
+/// The version of the rules by which changes of the catalog are accepted or refused, as this release supports them. A
+/// node stops at a record of the change log with a higher level; it never skips one.
+pub const CATALOG_RULES_LEVEL: u16 = 1;
 
-/// How long a dropped collection is remembered: a leaf that is away for longer keeps its shards.
-const DROPPED_REMEMBERED_MS: i64 = 30 * 24 * 3_600 * 1_000;
+/// How long the catalog remembers a dropped collection. A leaf that is down for longer keeps its shards.
+const DROPPED_RETENTION_MS: i64 = 30 * 24 * 3_600 * 1_000;
 
-/// A record of the change log.
+/// A request to change the catalog.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChangeRecord {
-    /// Names the request: a repeated record changes nothing.
+    /// The id of the request: a repetition changes nothing.
     pub uid: Uuid,
-    /// By which rules to judge it.
+    /// The version of the rules to apply, see [`CATALOG_RULES_LEVEL`].
     pub level: u16,
-    /// The version of the changed entry that the requester had seen; any, if none.
+    /// The version that the changed entry must have; `None` accepts any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<u64>,
-    /// What to change.
+    /// The change.
     pub change: Change,
 }
 
-/// What can be changed.
+/// A change of the catalog.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the fields are the entries' own")]
 pub enum Change {
-    /// Creates a collection; one that is there stays as it is. In a cluster it says which leaves hold each shard.
+    /// Creates a collection; an existing one stays as it is. In a cluster, `placement` lists the leaves of each shard.
     CreateCollection {
         name: CollectionName,
         settings: CollectionSettings,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         placement: Vec<Vec<NodeName>>,
     },
-    /// A topic for the collection's pushes is there.
+    /// States that the topic for the collection's pushes exists.
     OpenPushes { collection: CollectionUid },
-    /// Changes what may be changed of a collection: everything but its shards.
+    /// Changes the settings of a collection, except the number of shards.
     AlterCollection {
         name: CollectionName,
         settings: CollectionSettings,
     },
-    /// Drops a collection with its documents; refused while a source or a definition names it.
+    /// Drops a collection with its documents; refused while a source feeds it or another definition reads it.
     DropCollection { name: CollectionName },
-    /// Creates a source, or changes its config; collection, topic, format and key stay as they were.
+    /// Creates a source, or changes its config; collection, topic, format and key are immutable.
     PutSource { name: SourceName, settings: SourceSettings },
     /// Drops a source; its documents stay.
     DropSource { name: SourceName },
     /// Suspends or resumes reading.
     SuspendSource { name: SourceName, suspended: bool },
-    /// Leaves out a range of each of these partitions.
+    /// Skips ranges of partitions of a source.
     SkipSource { name: SourceName, skips: Skips },
-    /// The same among the pushes of a collection.
+    /// Skips ranges of partitions of a collection's pushes.
     SkipPushes { collection: CollectionName, skips: Skips },
-    /// Creates a definition or, with `replace`, a further version of it.
+    /// Creates a definition or, with `replace`, a new version of it.
     Define {
         id: DefinitionId,
         text: String,
@@ -75,12 +75,13 @@ pub enum Change {
         reads: Vec<CollectionName>,
         replace: bool,
     },
-    /// Drops a definition; refused while another uses it. With `if_exists` a missing one is no error.
+    /// Drops a definition; refused while another one uses it. With `if_exists`, a missing definition is not an error.
     Undefine { id: DefinitionId, if_exists: bool },
 }
 
 impl Catalog {
-    /// Reads one record: the catalog afterwards, or why it was refused. A refused record still counts as read.
+    /// Applies a request: returns the catalog afterwards, and whether the request was accepted. A refused request still
+    /// increments the version.
     pub fn apply(&self, record: &ChangeRecord) -> (Self, Result<(), Problem>) {
         let mut next = self.clone();
         next.version += 1;
@@ -88,12 +89,12 @@ impl Catalog {
             Some(expected) if self.version_of(&record.change) != expected => Err(Problem::new(
                 Code::Conflict,
                 format!(
-                    "it was changed by somebody else (version {}, expected {expected})",
+                    "the entry was changed in the meantime (its version is {}, not {expected})",
                     self.version_of(&record.change)
                 ),
             )
-            .hint("read it again and repeat the change")),
-            _ => next.change(record),
+            .hint("read it again and retry the change")),
+            _ => next.apply_change(record),
         };
         match result {
             Ok(()) => (next, Ok(())),
@@ -107,7 +108,7 @@ impl Catalog {
         }
     }
 
-    /// The version of the entry that a change is about; 0 where there is none.
+    /// The version of the entry that a change refers to; 0 if there is none.
     fn version_of(&self, change: &Change) -> u64 {
         match change {
             Change::OpenPushes { collection } => self.collection(*collection).map_or(0, |(_, c)| c.version),
@@ -125,7 +126,7 @@ impl Catalog {
         }
     }
 
-    fn change(&mut self, record: &ChangeRecord) -> Result<(), Problem> {
+    fn apply_change(&mut self, record: &ChangeRecord) -> Result<(), Problem> {
         match &record.change {
             Change::CreateCollection {
                 name,
@@ -137,14 +138,13 @@ impl Catalog {
             Change::DropCollection { name } => self.drop_collection(record.uid, name),
             Change::PutSource { name, settings } => self.put_source(name, settings),
             Change::DropSource { name } => self.sources.remove(name).map(drop).ok_or_else(|| no_source(name)),
-            Change::SuspendSource { name, suspended } => self.with_source(name, |source| source.suspended = *suspended),
-            Change::SkipSource { name, skips } => self.with_source(name, |source| source.skips.add(skips))?,
+            Change::SuspendSource { name, suspended } => {
+                self.update_source(name, |source| source.suspended = *suspended)
+            }
+            Change::SkipSource { name, skips } => self.update_source(name, |source| source.skips.add(skips))?,
             Change::SkipPushes { collection, skips } => {
-                let there = self
-                    .collections
-                    .get_mut(collection)
-                    .ok_or_else(|| no_collection(collection))?;
-                there.push_skips.add(skips)
+                let found = self.collections.get_mut(collection);
+                found.ok_or_else(|| no_collection(collection))?.push_skips.add(skips)
             }
             Change::Define {
                 id,
@@ -169,18 +169,26 @@ impl Catalog {
         }
         if self.view(name.as_str()).is_some() {
             return Err(
-                Problem::new(Code::Conflict, format!("{name} is a view")).hint("choose another name, or drop the view")
+                Problem::new(Code::Conflict, format!("a view named {name} already exists"))
+                    .hint("choose another name, or drop the view"),
             );
         }
         if settings.shards == 0 || settings.shards > SHARDS_MAX {
-            return Err(Problem::new(Code::BadRequest, format!("{} shards", settings.shards))
-                .hint(format!("a collection has 1 to {SHARDS_MAX} shards")));
+            return Err(Problem::new(
+                Code::BadRequest,
+                format!("collection {name} cannot have {} shards", settings.shards),
+            )
+            .hint(format!("a collection has 1 to {SHARDS_MAX} shards")));
         }
         if !placement.is_empty() && (placement.len() != settings.shards as usize || placement.iter().any(Vec::is_empty))
         {
             return Err(Problem::new(
                 Code::BadRequest,
-                format!("{} of {} shards are placed", placement.len(), settings.shards),
+                format!(
+                    "the placement of {name} must name a leaf for each of {} shards (it has {} entries)",
+                    settings.shards,
+                    placement.len()
+                ),
             ));
         }
         let collection = Collection {
@@ -192,10 +200,10 @@ impl Catalog {
     }
 
     fn open_pushes(&mut self, uid: CollectionUid) -> Result<(), Problem> {
-        let there = self.collections.values_mut().find(|collection| collection.uid == uid);
-        there
+        let found = self.collections.values_mut().find(|collection| collection.uid == uid);
+        found
             .map(|collection| collection.push_topic = true)
-            .ok_or_else(|| Problem::new(Code::NotFound, format!("there is no collection of uid {uid}")))
+            .ok_or_else(|| Problem::new(Code::NotFound, format!("the collection with uid {uid} does not exist")))
     }
 
     fn alter_collection(&mut self, name: &CollectionName, settings: &CollectionSettings) -> Result<(), Problem> {
@@ -205,7 +213,7 @@ impl Catalog {
             return Err(Problem::new(
                 Code::Conflict,
                 format!(
-                    "{name} has {} shards, which cannot be changed",
+                    "collection {name} has {} shards, and their number cannot be changed",
                     collection.settings.shards
                 ),
             ));
@@ -217,9 +225,11 @@ impl Catalog {
 
     fn drop_collection(&mut self, request: Uuid, name: &CollectionName) -> Result<(), Problem> {
         if let Some((source, _)) = self.sources_of(name).next() {
-            return Err(
-                Problem::new(Code::InUse, format!("source {source} feeds {name}")).hint("drop the source first")
-            );
+            return Err(Problem::new(
+                Code::InUse,
+                format!("collection {name} is in use: source {source} feeds it"),
+            )
+            .hint("drop the source first"));
         }
         let own = |id: &DefinitionId| id.collection.as_ref() == Some(name);
         if let Some((id, _)) = self
@@ -227,15 +237,19 @@ impl Catalog {
             .iter()
             .find(|(id, d)| !own(id) && d.current().reads.contains(name))
         {
-            return Err(Problem::new(Code::InUse, format!("{id} reads {name}")).hint(format!("drop {id} first")));
+            return Err(
+                Problem::new(Code::InUse, format!("collection {name} is in use: {id} reads it"))
+                    .hint(format!("drop {id} first")),
+            );
         }
         let collection = self.collections.remove(name).ok_or_else(|| no_collection(name))?;
-        // The request's own time, the same on every node. One that has none is never old enough.
+        // The timestamp of the request's uid, because it is the same on every node. A request without one never
+        // expires.
         let at_ms = request.get_timestamp().map_or(i64::MAX, |time| {
             (time.to_unix().0 * 1_000).try_into().unwrap_or(i64::MAX)
         });
         self.dropped
-            .retain(|_, dropped_ms| *dropped_ms > at_ms.saturating_sub(DROPPED_REMEMBERED_MS));
+            .retain(|_, dropped_ms| *dropped_ms > at_ms.saturating_sub(DROPPED_RETENTION_MS));
         self.dropped.insert(collection.uid, at_ms);
         let fields: Vec<DefinitionId> = self.definitions.keys().filter(|id| own(id)).cloned().collect();
         for id in fields {
@@ -246,15 +260,16 @@ impl Catalog {
 
     fn put_source(&mut self, name: &SourceName, settings: &SourceSettings) -> Result<(), Problem> {
         if name.is_push() {
-            return Err(
-                Problem::new(Code::BadRequest, "push is the name of every collection's own source")
-                    .hint("choose another name"),
-            );
+            return Err(Problem::new(
+                Code::BadRequest,
+                "the source name push is reserved: every collection has a push source",
+            )
+            .hint("choose another name"));
         }
         if !self.collections.contains_key(&settings.collection) {
             return Err(no_collection(&settings.collection));
         }
-        let Some(there) = self.sources.get(name) else {
+        let Some(existing) = self.sources.get(name) else {
             let source = Source {
                 version: self.version,
                 settings: settings.clone(),
@@ -265,297 +280,38 @@ impl Catalog {
             return Ok(());
         };
         let fixed = |s: &SourceSettings| (s.collection.clone(), s.topic.clone(), s.rules.clone());
-        if fixed(&there.settings) != fixed(settings) {
+        if fixed(&existing.settings) != fixed(settings) {
             return Err(Problem::new(
                 Code::Conflict,
-                format!("source {name} is there with another collection, topic, format or key"),
+                format!("source {name} already exists with another collection, topic, format or key"),
             )
-            .hint("these say what its documents are and stay as they are; create a source of another name"));
+            .hint("these determine its documents and cannot be changed; create a source with another name"));
         }
         let (settings, version) = (settings.clone(), self.version);
-        self.with_source(name, |source| {
+        self.update_source(name, |source| {
             source.settings = settings;
             source.version = version;
         })
     }
 
-    fn with_source<T>(&mut self, name: &SourceName, change: impl FnOnce(&mut Source) -> T) -> Result<T, Problem> {
+    fn update_source<T>(&mut self, name: &SourceName, change: impl FnOnce(&mut Source) -> T) -> Result<T, Problem> {
         let version = self.version;
         let source = self.sources.get_mut(name).ok_or_else(|| no_source(name))?;
-        let done = change(source);
+        let result = change(source);
         source.version = version;
-        Ok(done)
-    }
-
-    fn define(
-        &mut self,
-        id: &DefinitionId,
-        text: &str,
-        uses: &[DefinitionId],
-        reads: &[CollectionName],
-        replace: bool,
-    ) -> Result<(), Problem> {
-        if text.len() > DEFINITION_BYTES_MAX {
-            return Err(Problem::new(
-                Code::TooComplex,
-                format!("{id} has {} bytes, the limit is {DEFINITION_BYTES_MAX}", text.len()),
-            ));
-        }
-        if !self.definitions.contains_key(id) && self.definitions.len() >= DEFINITIONS_MAX {
-            return Err(
-                Problem::new(Code::LimitReached, format!("there are {DEFINITIONS_MAX} definitions")).hint("drop some"),
-            );
-        }
-        if let Some(collection) = id
-            .collection
-            .iter()
-            .chain(reads)
-            .find(|name| !self.collections.contains_key(*name))
-        {
-            return Err(no_collection(collection));
-        }
-        if id.kind == DefinitionKind::View
-            && id
-                .name
-                .parse::<CollectionName>()
-                .is_ok_and(|name| self.collections.contains_key(&name))
-        {
-            return Err(Problem::new(Code::Conflict, format!("{} is a collection", id.name))
-                .hint("choose another name for the view"));
-        }
-        if let Some(missing) = uses
-            .iter()
-            .find(|used| !self.definitions.contains_key(used) && *used != id)
-        {
-            return Err(Problem::new(
-                Code::NotFound,
-                format!("{id} uses {missing}, which does not exist"),
-            ));
-        }
-        if let Some(way) = self.way(uses, id) {
-            let names: Vec<String> = way.iter().map(DefinitionId::to_string).collect();
-            let hint = match id.kind {
-                DefinitionKind::Field => {
-                    format!("to reach the stored value of the same name, write _doc->'{}'", id.name)
-                }
-                DefinitionKind::View => "a view cannot read itself".into(),
-            };
-            return Err(Problem::new(
-                Code::Conflict,
-                format!("{id} would use itself: {id} -> {}", names.join(" -> ")),
-            )
-            .hint(hint));
-        }
-        let number = self
-            .definitions
-            .get(id)
-            .map(|d| d.current().number)
-            .or(self.retired.get(id).copied())
-            .unwrap_or(0)
-            + 1;
-        let version = DefinitionVersion {
-            number,
-            text: text.to_owned(),
-            uses: uses.to_vec(),
-            reads: reads.to_vec(),
-        };
-        match self.definitions.get_mut(id) {
-            Some(_) if !replace => Err(Problem::new(Code::Conflict, format!("{id} is there"))
-                .hint("CREATE OR REPLACE makes a new version of it")),
-            Some(definition) => {
-                definition.versions.push(version);
-                Ok(())
-            }
-            None => {
-                self.definitions.insert(
-                    id.clone(),
-                    Definition {
-                        versions: vec![version],
-                    },
-                );
-                Ok(())
-            }
-        }
-    }
-
-    /// A chain of uses from one of `from` to `to`, if there is one.
-    fn way(&self, from: &[DefinitionId], to: &DefinitionId) -> Option<Vec<DefinitionId>> {
-        let mut before: BTreeMap<&DefinitionId, Option<&DefinitionId>> = from.iter().map(|id| (id, None)).collect();
-        let mut open: Vec<&DefinitionId> = before.keys().copied().collect();
-        while let Some(id) = open.pop() {
-            if id == to {
-                let mut way: Vec<DefinitionId> =
-                    std::iter::successors(Some(id), |at| before.get(at).copied().flatten())
-                        .cloned()
-                        .collect();
-                way.reverse();
-                return Some(way);
-            }
-            for next in self
-                .definitions
-                .get(id)
-                .map(|d| &d.current().uses[..])
-                .unwrap_or_default()
-            {
-                if !before.contains_key(next) {
-                    before.insert(next, Some(id));
-                    open.push(next);
-                }
-            }
-        }
-        None
-    }
-
-    fn undefine(&mut self, id: &DefinitionId, if_exists: bool) -> Result<(), Problem> {
-        if !self.definitions.contains_key(id) {
-            return if if_exists {
-                Ok(())
-            } else {
-                Err(Problem::new(Code::NotFound, format!("there is no {id}")))
-            };
-        }
-        let users: Vec<String> = self.dependents(id).map(DefinitionId::to_string).collect();
-        if !users.is_empty() {
-            return Err(
-                Problem::new(Code::InUse, format!("{id} is used by {}", users.join(", ")))
-                    .hint("drop or change what uses it first"),
-            );
-        }
-        self.retire(id);
-        Ok(())
-    }
-
-    fn retire(&mut self, id: &DefinitionId) {
-        if let Some(definition) = self.definitions.remove(id) {
-            self.retired.insert(id.clone(), definition.current().number);
-        }
+        Ok(result)
     }
 }
 
 fn no_collection(name: &CollectionName) -> Problem {
-    Problem::new(Code::NotFound, format!("there is no collection {name}"))
-        .hint("SHOW TABLES lists them; a push or a source creates one")
+    Problem::new(Code::NotFound, format!("collection {name} does not exist"))
+        .hint("SHOW TABLES lists all collections; a push or a source creates one")
 }
 
 fn no_source(name: &SourceName) -> Problem {
-    Problem::new(Code::NotFound, format!("there is no source {name}")).hint("select * from rachis.sources lists them")
+    Problem::new(Code::NotFound, format!("source {name} does not exist"))
+        .hint("select * from rachis.sources lists all sources")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn name(text: &str) -> CollectionName {
-        text.parse().expect("a name")
-    }
-
-    fn with(changes: Vec<Change>) -> (Catalog, Result<(), Problem>) {
-        changes
-            .into_iter()
-            .fold((Catalog::default(), Ok(())), |(catalog, _), change| {
-                catalog.apply(&ChangeRecord {
-                    uid: Uuid::now_v7(),
-                    level: LEVEL,
-                    expected: None,
-                    change,
-                })
-            })
-    }
-
-    fn create(text: &str) -> Change {
-        Change::CreateCollection {
-            name: name(text),
-            settings: CollectionSettings::default(),
-            placement: Vec::new(),
-        }
-    }
-
-    fn field(text: &str, uses: &[&str], replace: bool) -> Change {
-        let id = |text: &str| DefinitionId::field(name("events"), text);
-        Change::Define {
-            id: id(text),
-            text: "1".into(),
-            uses: uses.iter().map(|u| id(u)).collect(),
-            reads: vec![],
-            replace,
-        }
-    }
-
-    #[test]
-    fn a_version_number_never_means_two_things() {
-        let drop = Change::Undefine {
-            id: DefinitionId::field(name("events"), "a"),
-            if_exists: false,
-        };
-        let (catalog, result) = with(vec![
-            create("events"),
-            field("a", &[], false),
-            field("a", &[], true),
-            drop,
-            field("a", &[], false),
-        ]);
-        assert_eq!(result, Ok(()));
-        assert_eq!(catalog.field(&name("events"), "a").map(|d| d.current().number), Some(3));
-    }
-
-    #[test]
-    fn cycles_and_drops_of_what_is_used_are_refused_with_a_reason() {
-        let (catalog, result) = with(vec![
-            create("events"),
-            field("a", &[], false),
-            field("b", &["a"], false),
-            field("c", &["b"], false),
-            field("a", &["c"], true),
-        ]);
-        let problem = result.expect_err("a cycle");
-        assert_eq!(
-            problem.detail,
-            "field events.a would use itself: field events.a -> field events.c -> field events.b -> field events.a"
-        );
-        let uid = Uuid::now_v7();
-        let change = Change::Undefine {
-            id: DefinitionId::field(name("events"), "b"),
-            if_exists: false,
-        };
-        let (after, result) = catalog.apply(&ChangeRecord {
-            uid,
-            level: LEVEL,
-            expected: None,
-            change,
-        });
-        assert_eq!(
-            result.expect_err("in use").detail,
-            "field events.b is used by field events.c"
-        );
-        assert_eq!(after.definitions, catalog.definitions);
-        let (_, result) = with(vec![create("events"), field("a", &["a"], false)]);
-        assert_eq!(
-            result.expect_err("itself").hint.as_deref(),
-            Some("to reach the stored value of the same name, write _doc->'a'")
-        );
-    }
-
-    #[test]
-    fn a_catalog_reads_back_from_its_json() {
-        let (catalog, _) = with(vec![
-            create("events"),
-            field("a", &[], false),
-            field("b", &["a"], false),
-        ]);
-        let json = serde_json::to_string(&catalog).expect("json");
-        assert_eq!(serde_json::from_str::<Catalog>(&json).ok(), Some(catalog));
-    }
-
-    #[test]
-    fn a_change_on_an_old_version_is_a_conflict() {
-        let (catalog, _) = with(vec![create("events")]);
-        let record = |expected| ChangeRecord {
-            uid: Uuid::now_v7(),
-            level: LEVEL,
-            expected: Some(expected),
-            change: Change::DropCollection { name: name("events") },
-        };
-        assert_eq!(catalog.apply(&record(7)).1.map_err(|p| p.code), Err(Code::Conflict));
-        assert_eq!(catalog.apply(&record(1)).1, Ok(()));
-    }
-}
+mod tests;

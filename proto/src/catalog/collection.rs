@@ -1,4 +1,4 @@
-//! Collection: a named set of documents, and what is decided about it.
+//! Collection: a named set of documents, its settings and its placement.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -11,13 +11,13 @@ use crate::{
     ingest::ShardId,
 };
 
-/// The name of a collection: `[a-z0-9_][a-z0-9_-]{0,127}`, not `rachis`.
+/// The name of a collection: `[a-z0-9_][a-z0-9_-]{0,127}`, except the reserved names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CollectionName(Arc<str>);
 
 impl CollectionName {
-    /// As text.
+    /// The name as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -30,7 +30,7 @@ impl FromStr for CollectionName {
         if RESERVED.contains(&text) {
             return Err(malformed(
                 text,
-                "the name of a collection: it is reserved for what Rachis says of itself",
+                "a valid name of a collection: it is reserved for system tables",
             ));
         }
         match is_name(text, false) {
@@ -62,7 +62,7 @@ impl fmt::Display for CollectionName {
     }
 }
 
-/// What never changes about a collection, and is never given again: the uid of the request that created it.
+/// The permanent id of a collection: the uid of the request that created it. It is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CollectionUid(pub uuid::Uuid);
@@ -73,7 +73,7 @@ impl fmt::Display for CollectionUid {
     }
 }
 
-/// The topic of the pushes of a collection.
+/// The name of the topic for the pushes of a collection.
 pub fn push_topic_of(collection: CollectionUid) -> String {
     format!("rachis-push-{collection}")
 }
@@ -81,25 +81,25 @@ pub fn push_topic_of(collection: CollectionUid) -> String {
 /// A collection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Collection {
-    /// What never changes.
+    /// The permanent id.
     pub uid: CollectionUid,
-    /// The catalog version that changed it last.
+    /// The catalog version of its last change.
     pub version: u64,
-    /// What is decided about it.
+    /// The settings.
     pub settings: CollectionSettings,
-    /// The leaves that hold each shard, by its number; none where one process holds them all.
+    /// The leaves that hold each shard, by the number of the shard; empty if one process holds all shards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub placement: Vec<Vec<NodeName>>,
-    /// Whether there is a topic for its pushes.
+    /// Whether the topic for its pushes exists.
     #[serde(default)]
     pub push_topic: bool,
-    /// What reading them leaves out on request.
+    /// The ranges of its pushes that are skipped on request.
     #[serde(default)]
     pub push_skips: Skips,
 }
 
 impl Collection {
-    /// A collection that is placed nowhere in particular.
+    /// A collection without placement.
     pub fn new(uid: CollectionUid, version: u64, settings: CollectionSettings) -> Self {
         Self {
             uid,
@@ -111,32 +111,32 @@ impl Collection {
         }
     }
 
-    /// Its shards.
+    /// The ids of all shards.
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
         let collection = self.uid;
         (0..self.settings.shards).map(move |number| ShardId { collection, number })
     }
 
-    /// The leaf that holds a shard; none where one process holds them all.
+    /// The leaf that holds a shard; `None` if one process holds all shards.
     pub fn leaf_of(&self, shard: u32) -> Option<&NodeName> {
         self.placement.get(shard as usize).and_then(|replicas| replicas.first())
     }
 
-    /// The topic of its pushes.
+    /// The name of the topic for its pushes.
     pub fn push_topic_name(&self) -> String {
         push_topic_of(self.uid)
     }
 }
 
-/// What is decided about a collection.
+/// The settings of a collection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CollectionSettings {
-    /// How many shards; fixed when it is created.
+    /// The number of shards; fixed at creation.
     #[serde(default = "one")]
     pub shards: u32,
-    /// Where a document says when its event happened, in the spelling that SQL takes; the record's time where it is not
-    /// given. Evaluated when asked, so a change holds for everything there.
+    /// The path of the event time in a document, in SQL spelling; the record's timestamp if not set. Evaluated at query
+    /// time, so a change applies to existing documents too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_path: Option<String>,
 }

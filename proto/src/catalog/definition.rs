@@ -1,4 +1,4 @@
-//! Definition: something evaluated at query time, with immutable numbered versions.
+//! Definition: a field or view that is evaluated at query time, with immutable numbered versions.
 
 use std::fmt;
 
@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use super::collection::CollectionName;
 
-/// Which definition: a field of a collection, or a view.
+/// The identity of a definition: a field of a collection, or a view.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DefinitionId {
-    /// What it is.
+    /// The kind.
     pub kind: DefinitionKind,
-    /// The collection, for a field.
+    /// The collection of a field; `None` for a view.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collection: Option<CollectionName>,
-    /// The name; for a field a path in the spelling that SQL takes.
+    /// The name; for a field, a path in SQL spelling.
     pub name: String,
 }
 
-/// What a definition is.
+/// The kind of a definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DefinitionKind {
@@ -29,8 +29,8 @@ pub enum DefinitionKind {
 }
 
 impl DefinitionKind {
-    /// As messages and tables show it.
-    pub fn word(self) -> &'static str {
+    /// The name of the kind in messages and system tables.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Field => "field",
             Self::View => "view",
@@ -60,7 +60,7 @@ impl DefinitionId {
 
 impl fmt::Display for DefinitionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.kind.word())?;
+        write!(f, "{} ", self.kind.as_str())?;
         if let Some(collection) = &self.collection {
             write!(f, "{collection}.")?;
         }
@@ -68,41 +68,39 @@ impl fmt::Display for DefinitionId {
     }
 }
 
-/// A definition: all its versions, the last of which is in force.
+/// A definition with all its versions, of which the last is current.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Definition {
-    /// By number, ascending; never empty.
+    /// The versions by number, ascending; never empty.
     pub versions: Vec<DefinitionVersion>,
 }
 
 impl Definition {
-    /// The version in force.
+    /// The current version.
     pub fn current(&self) -> &DefinitionVersion {
-        self.versions
-            .last()
-            .expect("a definition has a version from its creation on")
+        self.versions.last().expect("a definition always has a version")
     }
 
-    /// A version by its number.
+    /// The version of this number, if there is one.
     pub fn version(&self, number: u32) -> Option<&DefinitionVersion> {
         self.versions.iter().find(|version| version.number == number)
     }
 }
 
-/// One version; never changed.
+/// One version of a definition; immutable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DefinitionVersion {
-    /// From 1; a number is never given again, not even after a drop.
+    /// The number, from 1. It is never reused, not even after a drop.
     pub number: u32,
     /// The expression or query as the user wrote it.
     pub text: String,
-    /// The definitions it names.
+    /// The definitions that it refers to.
     pub uses: Vec<DefinitionId>,
-    /// The collections it names (for a field: its own).
+    /// The collections that it refers to (for a field: its own).
     pub reads: Vec<CollectionName>,
 }
 
-/// A map whose keys are not text, as a list of pairs.
+/// Serializes a map as a list of pairs, because its keys are not strings.
 pub(super) mod as_list {
     use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
-//! What everybody has agreed to: collections, sources, definitions; and the state machine that the change log feeds.
+//! The catalog: collections, sources and definitions, and the state machine that the change log drives.
 //!
-//! Pure: a catalog and a change give a catalog or a refusal, the same on every node, whatever the time or the order of
-//! anything else. Names live here once; what refers to another entry does so by name, and a change that would leave a
-//! dangling name is refused.
+//! Pure: applying a change to a catalog yields a new catalog or a refusal, the same on every node, independent of
+//! clocks and of anything but the order of the log. Entries refer to each other by name, and a change that would leave
+//! a dangling name is refused.
 
 mod change;
 mod collection;
@@ -12,55 +12,55 @@ mod state;
 
 use std::collections::BTreeMap;
 
-pub use change::{Change, ChangeRecord, LEVEL};
+pub use change::{CATALOG_RULES_LEVEL, Change, ChangeRecord};
 pub use collection::{Collection, CollectionName, CollectionSettings, CollectionUid, push_topic_of};
 pub use definition::{Definition, DefinitionId, DefinitionKind, DefinitionVersion};
 use serde::{Deserialize, Serialize};
 pub use source::{Skip, Skips, Source, SourceSettings, Start};
-pub use state::{Begin, Entry, LogChange, LogRecord, Outcome, Recent, Seen, State, Trouble};
+pub use state::{Entry, LogChange, LogFault, LogHeader, LogRecord, Outcome, ReadUpTo, RequestOutcome, State};
 
 use crate::address::SourceName;
 
-/// The state that the change log adds up to.
+/// The catalog: the result of all accepted changes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Catalog {
-    /// How many changes were read; the version that scans and expectations name.
+    /// The number of changes read. Calls between nodes and `expected` refer to it.
     pub version: u64,
     /// Collections by name.
     pub collections: BTreeMap<CollectionName, Collection>,
-    /// Kafka sources by name. Every collection has its `push` besides.
+    /// Kafka sources by name, without the `push` source that every collection has.
     pub sources: BTreeMap<SourceName, Source>,
-    /// Definitions that are in force.
+    /// Definitions by id.
     #[serde(with = "definition::as_list")]
     pub definitions: BTreeMap<DefinitionId, Definition>,
-    /// Collections that were dropped in the last weeks, with the time of the request, milliseconds since 1970: their
-    /// shards go a while later, and on leaves that were away meanwhile, too.
+    /// Collections dropped in the last weeks, with the time of the request in milliseconds since 1970. Leaves delete
+    /// their shards a while later, also leaves that were down at the time.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub dropped: BTreeMap<CollectionUid, i64>,
-    /// The highest number that a dropped definition had, so that a number never means two things.
+    /// The last version number of each dropped definition, so that no number is reused.
     #[serde(with = "definition::as_list")]
     pub retired: BTreeMap<DefinitionId, u32>,
 }
 
 impl Catalog {
-    /// A collection by what never changes about it.
+    /// A collection by its uid.
     pub fn collection(&self, uid: CollectionUid) -> Option<(&CollectionName, &Collection)> {
         self.collections.iter().find(|(_, collection)| collection.uid == uid)
     }
 
-    /// The sources that feed a collection.
+    /// The Kafka sources of a collection.
     pub fn sources_of<'a>(&'a self, name: &'a CollectionName) -> impl Iterator<Item = (&'a SourceName, &'a Source)> {
         self.sources
             .iter()
             .filter(move |(_, source)| source.settings.collection == *name)
     }
 
-    /// A field of a collection.
+    /// A field of a collection, by name.
     pub fn field(&self, collection: &CollectionName, name: &str) -> Option<&Definition> {
         self.definitions.get(&DefinitionId::field(collection.clone(), name))
     }
 
-    /// The fields of a collection with what is in force, by name.
+    /// The fields of a collection with their current versions, by name.
     pub fn fields<'a>(
         &'a self,
         collection: &'a CollectionName,
@@ -73,12 +73,12 @@ impl Catalog {
             .map(|(id, definition)| (id.name.as_str(), definition.current()))
     }
 
-    /// A view.
+    /// A view, by name.
     pub fn view(&self, name: &str) -> Option<&Definition> {
         self.definitions.get(&DefinitionId::view(name))
     }
 
-    /// Definitions that use this one.
+    /// The definitions whose current version uses this one.
     pub fn dependents<'a>(&'a self, id: &'a DefinitionId) -> impl Iterator<Item = &'a DefinitionId> {
         self.definitions
             .iter()

@@ -11,78 +11,74 @@ use crate::{
     record::Rules,
 };
 
-/// A source and what is agreed on about it.
+/// A source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Source {
-    /// The catalog version that changed it last.
+    /// The catalog version of its last change.
     pub version: u64,
-    /// What the user said.
+    /// The settings.
     pub settings: SourceSettings,
     /// Whether reading is suspended by request.
     pub suspended: bool,
-    /// What reading leaves out on request.
+    /// The ranges that are skipped on request.
     #[serde(default)]
     pub skips: Skips,
 }
 
-/// Offsets that are left out: `from` and all before `to`. Where both are one, the record before them is not compared
-/// with what is stored.
+/// A skipped range of offsets: `from` inclusive, `to` exclusive. An empty range skips no record; it only suppresses the
+/// comparison of the record before it with what is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Skip {
-    /// The offset that was to be read next when the skip was asked for.
+    /// The next offset to read when the skip was requested.
     pub from: i64,
-    /// Where to go on.
+    /// The offset at which reading resumes.
     pub to: i64,
 }
 
 impl Skip {
-    /// Where to go on, if the next offset to read lies in what is left out.
-    pub fn over(&self, next: i64) -> Option<i64> {
+    /// The offset at which reading resumes, if `next`, the next offset to read, lies in the range or at its end.
+    pub fn jump_from(&self, next: i64) -> Option<i64> {
         (self.from <= next && next <= self.to).then_some(self.to)
     }
 
-    /// Whether a record is left out, by whichever leaf and whenever it is read.
-    pub fn leaves_out(&self, offset: i64) -> bool {
+    /// Whether the record at this offset is skipped, on every leaf and at every time.
+    pub fn contains(&self, offset: i64) -> bool {
         self.from <= offset && offset < self.to
     }
 }
 
-/// What is left out of each partition, for ever: what a shard holds must not depend on when it is filled.
+/// The skipped ranges of each partition. They are permanent: the content of a shard must not depend on when it is
+/// filled.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Skips(pub BTreeMap<i32, Vec<Skip>>);
 
 impl Skips {
-    /// What is left out of a partition.
+    /// The skipped ranges of a partition.
     pub fn of(&self, partition: i32) -> &[Skip] {
         self.0.get(&partition).map_or(&[], Vec::as_slice)
     }
 
-    /// Adds others; `LimitReached` where a partition would have too many.
+    /// Adds ranges; `LimitReached` if a partition would have too many.
     pub(super) fn add(&mut self, others: &Self) -> Result<(), Problem> {
         for (partition, skips) in &others.0 {
-            let there = self.0.entry(*partition).or_default();
-            there.extend(
-                skips
-                    .iter()
-                    .filter(|skip| !there.contains(skip))
-                    .copied()
-                    .collect::<Vec<_>>(),
-            );
-            if there.len() > SKIPS_MAX {
+            let known = self.0.entry(*partition).or_default();
+            let new: Vec<Skip> = skips.iter().filter(|skip| !known.contains(skip)).copied().collect();
+            known.extend(new);
+            if known.len() > SKIPS_MAX {
                 return Err(Problem::new(
                     Code::LimitReached,
-                    format!("partition {partition} has {SKIPS_MAX} skips"),
+                    format!("partition {partition} has reached the limit of {SKIPS_MAX} skips"),
                 )
-                .hint("create a source of another name for what is there now"));
+                .hint("create a source with another name to read what the topic has now"));
             }
         }
         Ok(())
     }
 }
 
-/// A key of a JSON object is a text; where it stands inside of a tagged value, serde does not read it as a number.
+/// JSON object keys are strings. Within an internally tagged enum, serde does not parse them as numbers, so this does.
 impl<'de> Deserialize<'de> for Skips {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let read = |(partition, skips): (String, Vec<Skip>)| Ok((partition.parse().map_err(D::Error::custom)?, skips));
@@ -94,30 +90,31 @@ impl<'de> Deserialize<'de> for Skips {
     }
 }
 
-/// What a user says about a source.
+/// The settings of a source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSettings {
-    /// Where the documents go; created where it does not exist.
+    /// The collection that receives the documents; created if it does not exist.
     pub collection: CollectionName,
     /// The topic.
     pub topic: String,
-    /// librdkafka's own keys: `bootstrap.servers` and any other, save those that load code.
+    /// librdkafka settings: `bootstrap.servers` and any other, except those that load code.
     pub config: BTreeMap<String, String>,
     /// How records become documents.
     #[serde(flatten)]
     pub rules: Rules,
-    /// Where to begin a partition that nothing is stored of.
+    /// Where to start a partition of which nothing is stored.
     #[serde(default)]
     pub start: Start,
-    /// How many partitions the topic had when a source that starts at the latest record was made. Ours to say.
+    /// The number of partitions that the topic had when a source that starts at the latest record was created. The
+    /// server sets it, not the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partitions: Option<u32>,
 }
 
 impl SourceSettings {
-    /// Where a partition begins that nothing is stored of. One that was added after the source was made has no record
-    /// from before it.
+    /// Where to start a partition of which nothing is stored. A partition that was added after the source was created
+    /// starts at its first record: all of its records are newer than the source.
     pub fn start_of(&self, partition: i32) -> Start {
         match self.partitions {
             Some(known) if i64::from(partition) >= i64::from(known) => Start::Earliest,
@@ -126,13 +123,13 @@ impl SourceSettings {
     }
 }
 
-/// Where to begin a partition that nothing is stored of.
+/// Where to start a partition of which nothing is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
-    /// At the first record there is.
+    /// At the first available record.
     #[default]
     Earliest,
-    /// After the last record there is.
+    /// After the last available record.
     Latest,
 }

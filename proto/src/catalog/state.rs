@@ -1,8 +1,8 @@
-//! State: what the records of the change log add up to, and how one record is read. The same on every node.
+//! The replicated state machine: it reads the change log record by record and reaches the same state on every node.
 //!
-//! Pure: a record's offset, time and bytes come in; what comes out is its outcome, or the trouble for which a node must
-//! stop deciding. A hash over all that was read, verdicts included, goes with every proposal, so nodes that judge
-//! differently find out.
+//! Pure: the input is a record's offset, time and bytes; the output is its outcome, or a fault for which the node must
+//! stop deciding. Every proposal carries the proposer's hash over all records and their verdicts, so nodes that decide
+//! differently are detected.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,174 +13,172 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::{Catalog, ChangeRecord, LEVEL};
+use super::{CATALOG_RULES_LEVEL, Catalog, ChangeRecord};
 use crate::problem::{Code, Problem};
 
-/// Hashes of the past that are kept to compare with what proposers have seen.
+/// Past hashes that the state keeps, to compare them with those of proposers.
 const TRAIL_MAX: usize = 256;
 
-/// What the change log adds up to.
+/// The state after reading the change log up to `offset`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// The cluster, from the first record on.
+    /// The cluster; known from the first record on.
     pub cluster: Option<Uuid>,
-    /// How often the log was made anew from a copy.
+    /// How often the log was recreated from a copy of the state.
     pub restored: u32,
     /// The last record read; -1 before the first.
     pub offset: i64,
-    /// Over all records and their verdicts.
+    /// The hash over all records and their verdicts.
     pub hash: u64,
-    /// Of the last record's bytes: whoever goes on compares it, and so finds another log.
+    /// The hash of the last record's bytes. A node that resumes compares it, to detect that the log is another one.
     pub last: u64,
     /// The catalog.
     pub catalog: Catalog,
-    /// What became of requests that may still be repeated.
-    pub recent: BTreeMap<Uuid, Recent>,
-    /// Hashes after the last records, by offset.
+    /// The outcomes of requests that may still be repeated.
+    pub recent: BTreeMap<Uuid, RequestOutcome>,
+    /// The hash after each of the last records, with its offset.
     pub trail: VecDeque<(i64, u64)>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Recent {
-    /// Until when it may be in the log again, milliseconds since 1970.
+pub struct RequestOutcome {
+    /// The deadline of the request in milliseconds since 1970; until then it may occur in the log again.
     pub not_after_ms: i64,
-    /// Why it was refused, if it was.
+    /// Why the request was refused, if it was.
     pub refused: Option<Problem>,
 }
 
-/// How far a proposer had read.
+/// How far a node had read, and the hash it had computed there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
-    /// The last record.
+pub struct ReadUpTo {
+    /// The last record read.
     pub offset: i64,
-    /// The hash after it.
+    /// The hash after that record.
     pub hash: u64,
 }
 
-/// A record as it stands in the log.
+/// A record in its serialized form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogRecord {
-    /// By which rules to read it.
+    /// The version of the rules that are needed to read the record.
     pub level: u16,
-    /// What it says.
+    /// The content.
     #[serde(flatten)]
     pub entry: Entry,
 }
 
-/// What a record says.
+/// The content of a record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Entry {
-    /// The first record: the log begins.
-    Begin(Begin),
+    /// The header, which is always the first record and only the first.
+    Begin(LogHeader),
     /// A change.
     Change(LogChange),
 }
 
-/// How a log begins.
+/// The header of a log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Begin {
+pub struct LogHeader {
     /// The cluster.
     pub cluster: Uuid,
-    /// What it goes on from, where it was made anew from a copy.
+    /// The state that the log continues from, if it was recreated from a copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Box<State>>,
 }
 
-/// A change on its way through the log.
+/// A proposed change, as a record of the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogChange {
     /// The change.
     #[serde(flatten)]
     pub record: ChangeRecord,
-    /// Read later than this (by the log's clock), it is refused: a proposer that gave up is not surprised.
+    /// The deadline, by the log's clock. A change that is appended later is refused, so that it cannot take effect
+    /// after its proposer gave up.
     pub not_after_ms: i64,
-    /// How far its proposer had read.
-    pub seen: Seen,
+    /// How far the proposer had read.
+    pub seen: ReadUpTo,
 }
 
-/// What became of a record.
+/// The outcome of reading a record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// It was known.
+    /// The record had been read before.
     Known,
-    /// The log began.
+    /// The record is the header.
     Began,
-    /// A request was accepted or refused.
+    /// The request of this uid was accepted or refused.
     Judged(Uuid, Result<(), Problem>),
 }
 
-/// Why a node decides nothing any more. It serves what it has.
+/// Why a node stops deciding. It continues to serve the state that it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
-    /// A record that this node has read is another one now.
-    Other {
-        /// Where.
+pub enum LogFault {
+    /// A record differs from the one that this node has read at the same offset.
+    RecordChanged {
+        /// The offset of the record.
         offset: i64,
     },
-    /// Records are missing in between.
-    Hole {
-        /// The next that should be there.
+    /// Records are missing.
+    MissingRecords {
+        /// The offset of the first missing record.
         expected: i64,
-        /// What is there.
+        /// The offset of the next record in the log.
         found: i64,
     },
-    /// A record that this program does not know.
+    /// This release cannot read a record.
     Unknown {
-        /// Where.
+        /// The offset of the record.
         offset: i64,
-        /// What is unknown.
+        /// Why it cannot be read.
         reason: String,
     },
-    /// Another node has judged the same records otherwise.
+    /// Another node has decided differently about the same records.
     Diverged {
-        /// Where it says so.
+        /// The offset of that node's proposal.
         offset: i64,
-        /// What it speaks of.
+        /// The last record that the node had read.
         seen: i64,
     },
-    /// The log was made anew, without changes that this node knows.
+    /// The log was recreated without changes that this node knows.
     Behind {
-        /// The last that this node knows.
+        /// The last record that this node has read.
         known: i64,
-        /// The last that the new log goes on from.
+        /// The last record of the copy that the new log continues from.
         from: i64,
     },
-    /// The log is another cluster's.
+    /// The log belongs to another cluster.
     OtherCluster {
-        /// Whose.
+        /// That cluster.
         found: Uuid,
     },
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for LogFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Other { offset } => write!(
+            Self::RecordChanged { offset } => write!(
                 f,
-                "record {offset} is another than the one that was read: the log was made anew or was tampered with"
+                "record {offset} differs from the one read before: the log was recreated or tampered with"
             ),
-            Self::Hole { expected, found } => write!(
+            Self::MissingRecords { expected, found } => write!(
                 f,
-                "record {expected} is gone, the next is {found}: the log was compacted or cut"
+                "record {expected} is missing; the next one is {found}: the log was compacted or truncated"
             ),
-            Self::Unknown { offset, reason } => write!(
-                f,
-                "record {offset} cannot be read by this program ({reason}): update this node"
-            ),
-            Self::Diverged { offset, seen } => {
-                write!(
-                    f,
-                    "record {offset} was proposed by a node that had read the log through {seen} to another end: compare the nodes' versions"
-                )
+            Self::Unknown { offset, reason } => {
+                write!(f, "this node cannot read record {offset} ({reason}): upgrade the node")
             }
-            Self::Behind { known, from } => {
-                write!(
-                    f,
-                    "the log was restored from a copy through {from}, and this node has read through {known}: restore it from this node's copy"
-                )
-            }
+            Self::Diverged { offset, seen } => write!(
+                f,
+                "record {offset} comes from a node that read the log through {seen} and reached a different state: \
+                 compare the versions of the nodes"
+            ),
+            Self::Behind { known, from } => write!(
+                f,
+                "the log was restored from a copy through {from}, but this node has read through {known}: \
+                 restore it from this node's copy"
+            ),
             Self::OtherCluster { found } => write!(f, "the log belongs to cluster {}, not to this one", found.simple()),
         }
     }
@@ -202,62 +200,61 @@ impl Default for State {
 }
 
 impl State {
-    /// How far it has read.
-    pub fn seen(&self) -> Seen {
-        Seen {
+    /// How far this node has read.
+    pub fn seen(&self) -> ReadUpTo {
+        ReadUpTo {
             offset: self.offset,
             hash: self.hash,
         }
     }
 
-    /// Whether it knows more than the other, of the same log or of a later one.
+    /// Whether this state is ahead of `other`, in the same log or in a later one.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         (self.restored, self.offset) > (other.restored, other.offset)
     }
 
-    /// Reads the next record. Unread where there is trouble.
-    pub fn read(&mut self, offset: i64, time_ms: i64, bytes: &[u8]) -> Result<Outcome, Trouble> {
+    /// Reads the next record. A fault leaves the state unchanged.
+    pub fn read(&mut self, offset: i64, time_ms: i64, bytes: &[u8]) -> Result<Outcome, LogFault> {
         if offset <= self.offset {
             return match offset < self.offset || xxh3_64(bytes) == self.last {
                 true => Ok(Outcome::Known),
-                false => Err(Trouble::Other { offset }),
+                false => Err(LogFault::RecordChanged { offset }),
             };
         }
         if offset != self.offset + 1 {
-            return Err(Trouble::Hole {
+            return Err(LogFault::MissingRecords {
                 expected: self.offset + 1,
                 found: offset,
             });
         }
-        let entry = entry(bytes).map_err(|reason| Trouble::Unknown { offset, reason })?;
+        let entry = decode(bytes).map_err(|reason| LogFault::Unknown { offset, reason })?;
         let outcome = match entry {
-            Entry::Begin(begin) => {
-                self.begin(offset, begin)?;
+            Entry::Begin(header) => {
+                self.begin(offset, header)?;
                 Outcome::Began
             }
             Entry::Change(_) if self.cluster.is_none() => {
-                return Err(Trouble::Unknown {
+                return Err(LogFault::Unknown {
                     offset,
-                    reason: "the log does not begin with its cluster".into(),
+                    reason: "the log does not start with a header".into(),
                 });
             }
-            Entry::Change(change) => Outcome::Judged(change.record.uid, self.judge(offset, time_ms, &change)?),
+            Entry::Change(change) => Outcome::Judged(change.record.uid, self.decide(offset, time_ms, &change)?),
         };
         let accepted = !matches!(outcome, Outcome::Judged(_, Err(_)));
         self.advance(offset, bytes, accepted);
         Ok(outcome)
     }
 
-    /// The state after the first record of a log that was made anew from a copy, for a node that has read the log of
-    /// before.
-    pub fn adopt(&self, first: &[u8]) -> Result<Self, Trouble> {
+    /// The state after the first record of a recreated log, for a node that has read the log before it.
+    pub fn adopt(&self, first: &[u8]) -> Result<Self, LogFault> {
         let mut next = Self::default();
         next.read(0, 0, first)?;
         match (self.cluster, next.cluster) {
-            (Some(own), Some(found)) if own != found => Err(Trouble::OtherCluster { found }),
-            _ if next.restored <= self.restored => Err(Trouble::Other { offset: 0 }),
+            (Some(own), Some(found)) if own != found => Err(LogFault::OtherCluster { found }),
+            _ if next.restored <= self.restored => Err(LogFault::RecordChanged { offset: 0 }),
             _ => match restored_from(first) {
-                Some(from) if from.restored == self.restored && from.offset < self.offset => Err(Trouble::Behind {
+                Some(from) if from.restored == self.restored && from.offset < self.offset => Err(LogFault::Behind {
                     known: self.offset,
                     from: from.offset,
                 }),
@@ -266,14 +263,14 @@ impl State {
         }
     }
 
-    fn begin(&mut self, offset: i64, begin: Begin) -> Result<(), Trouble> {
+    fn begin(&mut self, offset: i64, header: LogHeader) -> Result<(), LogFault> {
         if offset != 0 {
-            return Err(Trouble::Unknown {
+            return Err(LogFault::Unknown {
                 offset,
-                reason: "a log begins once".into(),
+                reason: "a header after the first record".into(),
             });
         }
-        if let Some(from) = begin.from {
+        if let Some(from) = header.from {
             *self = Self {
                 restored: from.restored + 1,
                 offset: -1,
@@ -281,18 +278,19 @@ impl State {
                 ..*from
             };
         }
-        self.cluster = Some(begin.cluster);
+        self.cluster = Some(header.cluster);
         Ok(())
     }
 
-    fn judge(&mut self, offset: i64, time_ms: i64, change: &LogChange) -> Result<Result<(), Problem>, Trouble> {
+    /// Accepts or refuses a change. A repeated request gets the outcome of the first.
+    fn decide(&mut self, offset: i64, time_ms: i64, change: &LogChange) -> Result<Result<(), Problem>, LogFault> {
         let seen = change.seen;
         if self
             .trail
             .iter()
             .any(|(at, hash)| *at == seen.offset && *hash != seen.hash)
         {
-            return Err(Trouble::Diverged {
+            return Err(LogFault::Diverged {
                 offset,
                 seen: seen.offset,
             });
@@ -304,13 +302,13 @@ impl State {
         if change.not_after_ms < time_ms {
             return Ok(Err(Problem::new(
                 Code::Timeout,
-                "the change came into the log after its time",
+                "the change reached the log after its deadline",
             )
-            .hint("repeat it")));
+            .hint("retry the change")));
         }
         let (next, result) = self.catalog.apply(&change.record);
         self.catalog = next;
-        let recent = Recent {
+        let recent = RequestOutcome {
             not_after_ms: change.not_after_ms,
             refused: result.clone().err(),
         };
@@ -332,24 +330,26 @@ impl State {
     }
 }
 
-fn entry(bytes: &[u8]) -> Result<Entry, String> {
+fn decode(bytes: &[u8]) -> Result<Entry, String> {
     #[derive(Deserialize)]
     struct Level {
         level: u16,
     }
     let Level { level } = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-    if level > LEVEL {
-        return Err(format!("its level is {level}, this program knows up to {LEVEL}"));
+    if level > CATALOG_RULES_LEVEL {
+        return Err(format!(
+            "its level is {level}, but this release supports levels up to {CATALOG_RULES_LEVEL}"
+        ));
     }
     serde_json::from_slice::<LogRecord>(bytes)
         .map(|record| record.entry)
         .map_err(|e| e.to_string())
 }
 
-/// What a log goes on from, by its first record.
+/// The state that a log continues from, according to its first record.
 fn restored_from(first: &[u8]) -> Option<State> {
-    match entry(first).ok()? {
-        Entry::Begin(begin) => begin.from.map(|from| *from),
+    match decode(first).ok()? {
+        Entry::Begin(header) => header.from.map(|from| *from),
         Entry::Change(_) => None,
     }
 }

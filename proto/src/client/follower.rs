@@ -1,8 +1,10 @@
-//! The change log as a node without Kafka sees it: it takes the state from its peers, keeps a copy, and has tailers
-//! propose.
+//! The change log on a node without access to Kafka: it copies the state from its peers, saves it, and proposes changes
+//! through tailers.
 //!
-//! Every peer is asked, whatever its role: whoever knows more is believed, within one cluster. So any node starts while
-//! Kafka, or all tailers, are away.
+//! The node watches every peer, whatever its role, and adopts the newest state within its cluster. So it can start
+//! while Kafka or all tailers are unavailable.
+
+mod replica;
 
 use std::{
     sync::Arc,
@@ -12,12 +14,13 @@ use std::{
 use async_trait::async_trait;
 use futures::future::join_all;
 use parking_lot::Mutex;
+pub use replica::CatalogReplica;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 use uuid::Uuid;
 
-use super::{Peer, copy::Copy};
+use super::Peer;
 use crate::{
     catalog::{Catalog, Change, State},
     cluster::{Members, NodeName, Role},
@@ -31,279 +34,147 @@ use crate::{
     },
 };
 
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MOST: Duration = Duration::from_secs(2);
-/// How long a proposal may take, over all tailers.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How long a proposal may take over all tailers.
 const PROPOSE_WAIT: Duration = Duration::from_secs(20);
-/// Tailers that answer and cannot decide are asked again for so long.
-const REFUSED_WITHIN: Duration = Duration::from_secs(2);
-/// How long one tailer may take for it.
+/// How long a proposal is retried while every tailer answers that it cannot decide.
+const REFUSED_WAIT: Duration = Duration::from_secs(2);
+/// How long one tailer may take to decide on a proposal.
 const TAILER_WAIT: Duration = Duration::from_secs(10);
-/// How long an answer about a change waits for other aggregators to hear of it.
-const HEARD_WAIT: Duration = Duration::from_secs(1);
-/// How often this process notes that it runs, and after how long without a note it was asleep: earlier than others give
-/// it up.
+/// How long the answer to a change waits for other aggregators to receive the change.
+const PROPAGATION_WAIT: Duration = Duration::from_secs(1);
+/// How often the freeze detector ticks.
 const TICK: Duration = Duration::from_millis(100);
-const SLEPT: Duration = Duration::from_millis(600);
-/// How long a question waits until this node has asked its peers.
-const CURRENT_WAIT: Duration = Duration::from_secs(3);
-/// Bytes of a state.
+/// After how long without a tick the process counts as frozen. Shorter than [`PROPAGATION_WAIT`], after which others no
+/// longer wait for it.
+const FROZEN_AFTER: Duration = Duration::from_millis(600);
+/// How long a request waits until this node has asked its peers.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(3);
+/// Bytes of a catalog state.
 const STATE_BYTES_MAX: usize = 256 << 20;
 
-/// What a node knows of the change log, shared by whoever asks.
-#[derive(Debug)]
-pub struct Known {
-    copy: Copy,
-    state: watch::Sender<Arc<State>>,
-    catalog: watch::Sender<Arc<Catalog>>,
-    trouble: Mutex<Option<String>>,
-    /// One at a time is judged and saved.
-    saving: Mutex<()>,
-}
-
-impl Known {
-    /// From the copy in the data folder.
-    pub fn open(copy: Copy) -> std::io::Result<Arc<Self>> {
-        let state = match copy.load() {
-            // Whoever has a whole one gives it again: peers, or the log itself.
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                let aside = copy.set_aside()?;
-                error!(%error, aside = %aside.display(), "the copy of the catalog does not read; it is set aside, and peers are asked");
-                None
-            }
-            read => read?,
-        };
-        let state = state.unwrap_or_default();
-        info!(file = %copy.file().display(), offset = state.offset, changes = state.catalog.version, "copy of the catalog read");
-        let catalog = Arc::new(state.catalog.clone());
-        metrics::gauge!("rachis_changes_offset").set(state.offset as f64);
-        metrics::gauge!("rachis_changes_trouble").set(0.0);
-        Ok(Arc::new(Self {
-            copy,
-            state: watch::channel(Arc::new(state)).0,
-            catalog: watch::channel(catalog).0,
-            trouble: Mutex::new(None),
-            saving: Mutex::new(()),
-        }))
-    }
-
-    /// The state, now and as it changes.
-    pub fn state(&self) -> watch::Receiver<Arc<State>> {
-        self.state.subscribe()
-    }
-
-    /// The catalog, now and as it changes.
-    pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
-        self.catalog.subscribe()
-    }
-
-    /// Takes a state over, if it is newer than what is known, and keeps a copy of it. Blocks for an fsync.
-    pub fn advance(&self, state: State) {
-        let _saving = self.saving.lock();
-        let own = self.state.borrow().clone();
-        if state.is_newer_than(&own) {
-            self.take(state);
-        }
-    }
-
-    fn take(&self, state: State) {
-        // A copy that cannot be kept costs a start while the log is away; what is agreed on is not at risk.
-        if let Err(error) = self.copy.save(&state) {
-            warn!(%error, file = %self.copy.file().display(), "the copy of the catalog could not be kept");
-        }
-        // Whoever has waited for a state finds its catalog in force.
-        if self.catalog.borrow().version != state.catalog.version {
-            self.catalog.send_replace(Arc::new(state.catalog.clone()));
-        }
-        metrics::gauge!("rachis_changes_offset").set(state.offset as f64);
-        self.state.send_replace(Arc::new(state));
-    }
-
-    /// Takes a peer's state over, if it is newer.
-    fn offer(&self, state: State, from: &NodeName) {
-        let _saving = self.saving.lock();
-        let own = self.state.borrow().clone();
-        if let (Some(ours), Some(theirs)) = (own.cluster, state.cluster)
-            && ours != theirs
-        {
-            self.trouble(Some(format!(
-                "{} {}, this node to {}",
-                foreign(from),
-                theirs.simple(),
-                ours.simple()
-            )));
-            return;
-        }
-        // What was said of this peer holds no longer.
-        let said = self
-            .trouble
-            .lock()
-            .as_ref()
-            .is_some_and(|trouble| trouble.starts_with(&foreign(from)));
-        if said {
-            self.trouble(None);
-        }
-        if state.is_newer_than(&own) {
-            debug!(%from, offset = state.offset, "catalog");
-            self.take(state);
-        }
-    }
-
-    /// Nothing can be decided before the log was read.
-    pub fn unread(&self) {
-        *self.trouble.lock() = Some("the change log was not read yet".to_owned());
-    }
-
-    /// Says why nothing can be decided, or that it can.
-    pub fn trouble(&self, trouble: Option<String>) {
-        let mut known = self.trouble.lock();
-        metrics::gauge!("rachis_changes_trouble").set(f64::from(u8::from(trouble.is_some())));
-        if *known != trouble {
-            match &trouble {
-                Some(why) => error!(
-                    why,
-                    "the change log is in trouble: what is agreed on is served, nothing is decided"
-                ),
-                None => info!("the change log is well"),
-            }
-            *known = trouble;
-        }
-    }
-
-    /// How the log is.
-    pub fn health(&self) -> LogHealth {
-        let state = self.state.borrow().clone();
-        LogHealth {
-            offset: state.offset,
-            hash: state.hash,
-            cluster: state.cluster,
-            trouble: self.trouble.lock().clone(),
-        }
-    }
-}
-
-fn foreign(peer: &NodeName) -> String {
-    format!("{peer} belongs to cluster")
-}
-
-/// The change log, followed from peers.
+/// Follows the change log through the node's peers.
 pub struct Follower {
-    known: Arc<Known>,
+    replica: Arc<CatalogReplica>,
     tailers: Vec<Peer>,
-    /// The other doors: a question to any of them sees a change from its answer on.
+    /// The other aggregators. Once a change is answered, queries to any of them see it.
     aggregators: Vec<Peer>,
-    awake: Arc<Awake>,
+    freeze_detector: Arc<FreezeDetector>,
 }
 
-/// Whether this process has been running all the time. Who proposes a change waits for an aggregator for a second only:
-/// one that slept longer, or has just started, may have missed changes that were answered.
-struct Awake {
-    ticked: Mutex<Instant>,
-    current: watch::Sender<bool>,
+/// Detects that this process was frozen. A proposer waits for an aggregator for a second only, so an aggregator that
+/// was frozen for longer, or has just started, may have missed changes that were already answered.
+struct FreezeDetector {
+    last_tick: Mutex<Instant>,
+    /// Whether the node has asked its peers since it last started or was frozen.
+    caught_up: watch::Sender<bool>,
 }
 
-impl Awake {
+impl FreezeDetector {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            ticked: Mutex::new(Instant::now()),
-            current: watch::channel(false).0,
+            last_tick: Mutex::new(Instant::now()),
+            caught_up: watch::channel(false).0,
         })
     }
 
-    /// Notes that it runs, and whether it slept before.
+    /// Records that the process runs, and detects whether it was frozen since the last tick.
     fn tick(&self) {
-        let before = std::mem::replace(&mut *self.ticked.lock(), Instant::now());
-        if before.elapsed() > SLEPT {
-            self.current.send_replace(false);
+        let last = std::mem::replace(&mut *self.last_tick.lock(), Instant::now());
+        if last.elapsed() > FROZEN_AFTER {
+            self.caught_up.send_replace(false);
         }
     }
 
-    /// Watches over it, and asks all peers where something may have been missed.
-    async fn keep(self: Arc<Self>, known: Arc<Known>, peers: Vec<Peer>) {
+    /// Ticks for ever, and asks all peers for their state whenever changes may have been missed.
+    async fn run(self: Arc<Self>, replica: Arc<CatalogReplica>, peers: Vec<Peer>) {
         loop {
             self.tick();
-            if !*self.current.borrow() {
+            if !*self.caught_up.borrow() {
                 join_all(
                     peers
                         .iter()
-                        .map(|peer| tokio::time::timeout(HEARD_WAIT, take_one(&known, peer))),
+                        .map(|peer| tokio::time::timeout(PROPAGATION_WAIT, fetch_state(&replica, peer))),
                 )
                 .await;
-                *self.ticked.lock() = Instant::now();
-                self.current.send_replace(true);
+                *self.last_tick.lock() = Instant::now();
+                self.caught_up.send_replace(true);
             }
             tokio::time::sleep(TICK).await;
         }
     }
 }
 
-/// Takes a peer's state as it is now.
-async fn take_one(known: &Arc<Known>, peer: &Peer) -> Result<(), Problem> {
+/// Adopts the current state of a peer, if it is newer.
+async fn fetch_state(replica: &Arc<CatalogReplica>, peer: &Peer) -> Result<(), Problem> {
     if let Some(state) = StateReader::open(peer).await?.next().await? {
-        let (known, from) = (known.clone(), peer.name.clone());
-        let _ = tokio::task::spawn_blocking(move || known.offer(state, &from)).await;
+        offer_state(replica, state, peer).await;
     }
     Ok(())
 }
 
+async fn offer_state(replica: &Arc<CatalogReplica>, state: State, peer: &Peer) {
+    let (replica, from) = (replica.clone(), peer.name.clone());
+    let _ = tokio::task::spawn_blocking(move || replica.offer(state, &from)).await;
+}
+
 impl Follower {
-    /// Follows all members but this node, until stopped. Must be called within a tokio runtime.
+    /// Follows all members except this node, until stopped. Must be called within a tokio runtime.
     pub fn start(
-        known: Arc<Known>,
+        replica: Arc<CatalogReplica>,
         own: &NodeName,
         members: &Members,
         stop: &CancellationToken,
     ) -> Result<Arc<Self>, Problem> {
         let (mut tailers, mut aggregators, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for ((role, name), url) in members.nodes.iter().filter(|((_, name), _)| name != own) {
-            let peer = Peer::new(name.clone(), url, known.catalog())?;
+            let peer = Peer::new(name.clone(), url, replica.catalog())?;
             match role {
                 Role::Tailer => tailers.push(peer.clone()),
                 Role::Aggregator => aggregators.push(peer.clone()),
                 Role::Leaf => {}
             }
             all.push(peer.clone());
-            tokio::spawn(stop.clone().run_until_cancelled_owned(follow(known.clone(), peer)));
+            tokio::spawn(stop.clone().run_until_cancelled_owned(follow(replica.clone(), peer)));
         }
-        let awake = Awake::new();
-        tokio::spawn(
-            stop.clone()
-                .run_until_cancelled_owned(awake.clone().keep(known.clone(), all)),
-        );
+        let freeze_detector = FreezeDetector::new();
+        let detect = freeze_detector.clone().run(replica.clone(), all);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(detect));
         Ok(Arc::new(Self {
-            known,
+            replica,
             tailers,
             aggregators,
-            awake,
+            freeze_detector,
         }))
     }
 }
 
-async fn follow(known: Arc<Known>, peer: Peer) {
-    let mut pause = RETRY_FIRST;
+/// Watches a peer for ever, with a pause after each failure.
+async fn follow(replica: Arc<CatalogReplica>, peer: Peer) {
+    let mut pause = RETRY_MIN;
     loop {
-        match watch_peer(&known, &peer).await {
-            Ok(states) if states > 0 => pause = RETRY_FIRST,
+        match watch_peer(&replica, &peer).await {
+            Ok(states) if states > 0 => pause = RETRY_MIN,
             Ok(_) => {}
-            Err(problem) => debug!(peer = %peer.name, %problem, "a peer does not give its catalog"),
+            Err(problem) => debug!(peer = %peer.name, %problem, "cannot read the catalog of a peer"),
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY_MOST);
+        pause = (pause * 2).min(RETRY_MAX);
     }
 }
 
-/// Takes states until the stream ends; how many there were.
-async fn watch_peer(known: &Arc<Known>, peer: &Peer) -> Result<usize, Problem> {
+/// Adopts the states of a peer until the stream ends; returns their number.
+async fn watch_peer(replica: &Arc<CatalogReplica>, peer: &Peer) -> Result<usize, Problem> {
     let (mut reader, mut states) = (StateReader::open(peer).await?, 0);
     while let Some(state) = reader.next().await? {
-        let (known, from) = (known.clone(), peer.name.clone());
-        let _ = tokio::task::spawn_blocking(move || known.offer(state, &from)).await;
+        offer_state(replica, state, peer).await;
         states += 1;
     }
     Ok(states)
 }
 
-/// The states that a peer gives: now, and each time they change.
+/// Reads the stream of a peer's states: the current one first, then each new one.
 pub(super) struct StateReader {
     peer: Peer,
     pieces: tonic::Streaming<Piece>,
@@ -323,7 +194,7 @@ impl StateReader {
         })
     }
 
-    /// The next one; none once the stream ends.
+    /// The next state; `None` at the end of the stream.
     pub(super) async fn next(&mut self) -> Result<Option<State>, Problem> {
         let mut bytes = Vec::new();
         while let Some(piece) = self
@@ -335,7 +206,10 @@ impl StateReader {
             if bytes.len() + piece.bytes.len() > STATE_BYTES_MAX {
                 return Err(Problem::new(
                     Code::TooLarge,
-                    format!("the state has more than {STATE_BYTES_MAX} bytes"),
+                    format!(
+                        "the catalog of {} has more than {STATE_BYTES_MAX} bytes",
+                        self.peer.name
+                    ),
                 ));
             }
             bytes.extend_from_slice(&piece.bytes);
@@ -352,7 +226,7 @@ impl StateReader {
 #[async_trait]
 impl Changes for Follower {
     fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
-        self.known.catalog()
+        self.replica.catalog()
     }
 
     async fn propose(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem> {
@@ -364,82 +238,80 @@ impl Changes for Follower {
             change: change.into(),
         };
         let deadline = Instant::now() + PROPOSE_WAIT;
-        let (mut pause, mut last) = (RETRY_FIRST, None);
-        let (begun, mut refusals) = (Instant::now(), 0);
-        for tailer in self
-            .tailers
-            .iter()
-            .cycle()
-            .skip(uid.as_u128() as usize % self.tailers.len().max(1))
-        {
+        let (mut pause, mut last) = (RETRY_MIN, None);
+        let (started, mut refusals) = (Instant::now(), 0);
+        let first = uid.as_u128() as usize % self.tailers.len().max(1);
+        for tailer in self.tailers.iter().cycle().skip(first) {
             if Instant::now() >= deadline {
                 break;
             }
             let mut client = ChangesClient::new(tailer.control.clone());
             match client.propose(tailer.request(proposal.clone(), TAILER_WAIT)).await {
-                Ok(judged) => return self.after(judged.into_inner().offset, deadline).await,
+                Ok(judged) => return self.catalog_at(judged.into_inner().offset, deadline).await,
                 Err(status) => {
                     refusals = if status.details().is_empty() { 0 } else { refusals + 1 };
                     let problem = tailer.problem(status);
-                    // All of them answer, and none can do it: it will not pass in a moment.
-                    let hopeless = refusals > self.tailers.len() && begun.elapsed() > REFUSED_WITHIN;
-                    if hopeless || !matches!(problem.code, Code::Unavailable | Code::Timeout | Code::UnknownOutcome) {
+                    // Every tailer answers, and none can decide: this will not pass soon.
+                    let persistent = refusals > self.tailers.len() && started.elapsed() > REFUSED_WAIT;
+                    if persistent || !matches!(problem.code, Code::Unavailable | Code::Timeout | Code::UnknownOutcome) {
                         return Err(problem);
                     }
                     last = Some(problem);
                 }
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY_MOST);
+            pause = (pause * 2).min(RETRY_MAX);
         }
         Err(last.unwrap_or_else(|| {
-            Problem::new(Code::Unavailable, "this node knows no tailer").hint("add one to [cluster] tailers")
+            Problem::new(Code::Unavailable, "the settings of this node list no tailers")
+                .hint("add one to `tailers` in [cluster]")
         }))
     }
 
     fn health(&self) -> LogHealth {
-        self.known.health()
+        self.replica.health()
     }
 
-    async fn current(&self) {
-        self.awake.tick();
-        let mut current = self.awake.current.subscribe();
-        // Peers that say nothing must not keep everybody waiting: what is known is served.
-        let _ = tokio::time::timeout(CURRENT_WAIT, current.wait_for(|current| *current)).await;
+    async fn catch_up(&self) {
+        self.freeze_detector.tick();
+        let mut caught_up = self.freeze_detector.caught_up.subscribe();
+        // Peers that do not answer must not block requests: after the wait, the node serves the catalog that it has.
+        let _ = tokio::time::timeout(CATCH_UP_WAIT, caught_up.wait_for(|caught_up| *caught_up)).await;
     }
 }
 
 impl Follower {
-    /// Waits until the other aggregators have heard of what this node has, as far as they answer: the very next
-    /// question may go to any.
-    async fn heard_everywhere(&self) {
-        let ask = |peer: &Peer| {
+    /// Waits until the other aggregators have this node's catalog, as far as they answer: the client may send its next
+    /// query to any of them.
+    async fn wait_for_aggregators(&self) {
+        // Every call waits on the peer until it has the catalog version that the request names.
+        let describe = |peer: &Peer| {
             let peer = peer.clone();
             async move {
                 NodeClient::new(peer.control.clone())
-                    .describe(peer.request(DescribeRequest {}, HEARD_WAIT))
+                    .describe(peer.request(DescribeRequest {}, PROPAGATION_WAIT))
                     .await
             }
         };
-        drop(join_all(self.aggregators.iter().map(ask)).await);
+        drop(join_all(self.aggregators.iter().map(describe)).await);
     }
 
-    /// The catalog, once this node has read the log so far.
-    async fn after(&self, offset: i64, deadline: Instant) -> Result<Arc<Catalog>, Problem> {
-        let mut state = self.known.state();
-        let read = tokio::time::timeout_at(deadline.into(), state.wait_for(|state| state.offset >= offset)).await;
-        let catalog = read
+    /// The catalog, once this node has read the log up to `offset` and the other aggregators have caught up.
+    async fn catalog_at(&self, offset: i64, deadline: Instant) -> Result<Arc<Catalog>, Problem> {
+        let mut state = self.replica.state();
+        let reached = tokio::time::timeout_at(deadline.into(), state.wait_for(|state| state.offset >= offset)).await;
+        let catalog = reached
             .ok()
             .and_then(Result::ok)
             .map(|state| Arc::new(state.catalog.clone()));
         let Some(catalog) = catalog else {
             return Err(Problem::new(
                 Code::UnknownOutcome,
-                "the change is agreed on, and this node has not heard of it in time",
+                "the change was accepted, but this node did not receive it in time",
             )
-            .hint("it will; read what is in force"));
+            .hint("it will arrive; read the current state before you retry the change"));
         };
-        self.heard_everywhere().await;
+        self.wait_for_aggregators().await;
         Ok(catalog)
     }
 }

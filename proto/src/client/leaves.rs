@@ -1,4 +1,4 @@
-//! All leaves as one: a call about a shard goes to the leaf that holds it.
+//! Client for all leaves of a cluster: a call about a shard goes to the leaf that holds it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,19 +15,22 @@ use crate::{
     address::SourceName,
     catalog::{Catalog, CollectionUid},
     cluster::{Members, NodeName, Role},
-    ingest::{Batch, Cleared, Ingest, Loss, PartitionStatus, Partitions, Pushed, ShardId, Stored, Verdict},
+    ingest::{
+        Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, Partitions, PushResult, ShardId,
+        StoredRange,
+    },
     limits::WRITE_MESSAGE_BYTES_MAX,
     problem::{Code, Problem},
     record::RequestKey,
     wire::leaf::{self as wire, ingest_client::IngestClient},
 };
 
-/// How long a leaf may take for a batch.
+/// How long a leaf may take to apply a batch.
 const WRITE_WAIT: Duration = Duration::from_secs(30);
-/// How long a leaf may take to clear dead letters; it stops by itself before.
+/// How long a leaf may take to clear dead letters; its own time limit is shorter.
 const CLEAR_WAIT: Duration = Duration::from_secs(60);
 
-/// All leaves of a cluster. A cheap handle.
+/// All leaves of a cluster. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Leaves {
     peers: Arc<BTreeMap<NodeName, Peer>>,
@@ -54,9 +57,9 @@ impl Leaves {
         let leaf = collection.leaf_of(shard.number).ok_or_else(|| {
             Problem::new(
                 Code::Unavailable,
-                format!("shard {} of {name} is placed nowhere", shard.number),
+                format!("shard {} of {name} is not placed on a leaf", shard.number),
             )
-            .hint("it has no leaf in the catalog")
+            .hint("the catalog has no placement for it")
         })?;
         self.peer(leaf)
     }
@@ -66,9 +69,9 @@ impl Leaves {
         self.peers.get(leaf).ok_or_else(|| {
             Problem::new(
                 Code::Unavailable,
-                format!("{leaf} is not among the leaves that this node knows"),
+                format!("leaf {leaf} is not in the settings of this node"),
             )
-            .hint("add it to [cluster] leaves")
+            .hint("add it to `leaves` in [cluster]")
         })
     }
 
@@ -81,11 +84,9 @@ impl Leaves {
         let names: BTreeSet<&NodeName> = found.placement.iter().filter_map(|replicas| replicas.first()).collect();
         names.into_iter().map(|name| self.peer(name)).collect()
     }
-}
 
-impl Leaves {
-    /// What all leaves that hold shards of a collection answer, together.
-    async fn of_all<T, F: Future<Output = Result<Vec<T>, Problem>>>(
+    /// Calls every leaf that holds shards of a collection, and joins their answers.
+    async fn ask_all<T, F: Future<Output = Result<Vec<T>, Problem>>>(
         &self,
         collection: CollectionUid,
         ask: impl Fn(Peer) -> F,
@@ -100,7 +101,8 @@ impl Leaves {
 }
 
 fn no_collection(uid: CollectionUid) -> Problem {
-    Problem::new(Code::NotFound, format!("there is no collection of uid {uid}")).hint("it may have been dropped")
+    Problem::new(Code::NotFound, format!("the collection with uid {uid} does not exist"))
+        .hint("it may have been dropped")
 }
 
 fn client(peer: &Peer) -> IngestClient<tonic::transport::Channel> {
@@ -113,20 +115,20 @@ fn control(peer: &Peer) -> IngestClient<tonic::transport::Channel> {
 
 #[async_trait]
 impl Ingest for Leaves {
-    async fn write(&self, batch: Batch) -> Result<Verdict, Problem> {
+    async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem> {
         let peer = self.holder(batch.shard)?;
         let answer = client(peer).write(peer.request(batch.into(), WRITE_WAIT)).await;
         answer.map_err(|status| peer.problem(status))?.into_inner().try_into()
     }
 
-    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem> {
+    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredRange, Problem> {
         let peer = self.holder(shard)?;
-        let question = wire::PartitionRequest {
+        let message = wire::PartitionRequest {
             shard: Some(shard.into()),
             source: source.as_str().to_owned(),
             partition,
         };
-        let answer = control(peer).stored(peer.request(question, ASK_WAIT)).await;
+        let answer = control(peer).stored(peer.request(message, ASK_WAIT)).await;
         Ok(answer.map_err(|status| peer.problem(status))?.into_inner().into())
     }
 
@@ -137,33 +139,33 @@ impl Ingest for Leaves {
         offset: i64,
         request: &RequestKey,
         deadline: Instant,
-    ) -> Result<Pushed, Problem> {
+    ) -> Result<PushResult, Problem> {
         let peer = self.holder(shard)?;
         let wait = deadline.saturating_duration_since(Instant::now());
-        let question = wire::PushedRequest {
+        let message = wire::PushedRequest {
             shard: Some(shard.into()),
             partition,
             offset,
             request: Some(request.clone().into()),
             wait_ms: wait.as_millis() as u64,
         };
-        // The leaf says itself that the time is over; the transport's deadline is for a leaf that says nothing.
+        // The leaf itself answers at the deadline. The later deadline of the transport is for a leaf that hangs.
         let answer = control(peer)
-            .pushed(peer.request(question, wait + Duration::from_secs(1)))
+            .pushed(peer.request(message, wait + Duration::from_secs(1)))
             .await;
         answer.map_err(|status| peer.problem(status))?.into_inner().try_into()
     }
 
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
-        self.of_all(collection, |peer: Peer| async move {
+        self.ask_all(collection, |peer: Peer| async move {
             partitions_at(&peer, collection).await
         })
         .await
     }
 
-    async fn partitions_there(&self, collection: CollectionUid, shards: u32) -> Partitions {
+    async fn available_partitions(&self, collection: CollectionUid, shards: u32) -> Partitions {
         let mut by_leaf: BTreeMap<NodeName, (Peer, Vec<u32>)> = BTreeMap::new();
-        let mut there = Partitions::default();
+        let mut partitions = Partitions::default();
         for number in 0..shards {
             match self.holder(ShardId { collection, number }) {
                 Ok(peer) => by_leaf
@@ -171,19 +173,19 @@ impl Ingest for Leaves {
                     .or_insert_with(|| (peer.clone(), Vec::new()))
                     .1
                     .push(number),
-                Err(problem) => drop(there.away.insert(number, problem)),
+                Err(problem) => drop(partitions.unavailable.insert(number, problem)),
             }
         }
         let ask = |(peer, shards): (Peer, Vec<u32>)| async move { (shards, partitions_at(&peer, collection).await) };
         for (shards, answer) in join_all(by_leaf.into_values().map(ask)).await {
             match answer {
-                Ok(held) => there.held.extend(held),
-                Err(problem) => there
-                    .away
+                Ok(available) => partitions.available.extend(available),
+                Err(problem) => partitions
+                    .unavailable
                     .extend(shards.into_iter().map(|shard| (shard, problem.clone()))),
             }
         }
-        there
+        partitions
     }
 
     async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
@@ -202,51 +204,51 @@ impl Ingest for Leaves {
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
         let ask = |peer: Peer| async move {
             let answer = control(&peer)
-                .losses(peer.request(of_collection(collection), ASK_WAIT))
+                .losses(peer.request(collection_request(collection), ASK_WAIT))
                 .await;
-            let told = answer.map_err(|status| peer.problem(status))?.into_inner().losses;
-            told.into_iter().map(Loss::try_from).collect()
+            let losses = answer.map_err(|status| peer.problem(status))?.into_inner().losses;
+            losses.into_iter().map(Loss::try_from).collect()
         };
-        self.of_all(collection, ask).await
+        self.ask_all(collection, ask).await
     }
 
     async fn clear_dead_letters(
         &self,
         collection: CollectionUid,
         source: Option<&SourceName>,
-    ) -> Result<Cleared, Problem> {
+    ) -> Result<ClearedDeadLetters, Problem> {
         let ask = |peer: Peer| async move {
             let request = wire::ClearRequest {
-                collection: of_collection(collection).collection,
+                collection: collection_request(collection).collection,
                 source: source.map(ToString::to_string),
             };
             let answer = control(&peer)
                 .clear_dead_letters(peer.request(request, CLEAR_WAIT))
                 .await;
             let wire::Cleared { letters, complete } = answer.map_err(|status| peer.problem(status))?.into_inner();
-            Ok(vec![Cleared { letters, complete }])
+            Ok(vec![ClearedDeadLetters { letters, complete }])
         };
-        let mut all = Cleared {
+        let mut total = ClearedDeadLetters {
             letters: 0,
             complete: true,
         };
-        self.of_all(collection, ask)
+        self.ask_all(collection, ask)
             .await?
             .into_iter()
-            .for_each(|cleared| all.add(cleared));
-        Ok(all)
+            .for_each(|cleared| total.add(cleared));
+        Ok(total)
     }
 }
 
 async fn partitions_at(peer: &Peer, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
     let answer = control(peer)
-        .partitions(peer.request(of_collection(collection), ASK_WAIT))
+        .partitions(peer.request(collection_request(collection), ASK_WAIT))
         .await;
-    let held = answer.map_err(|status| peer.problem(status))?.into_inner().partitions;
-    held.into_iter().map(PartitionStatus::try_from).collect()
+    let partitions = answer.map_err(|status| peer.problem(status))?.into_inner().partitions;
+    partitions.into_iter().map(PartitionStatus::try_from).collect()
 }
 
-fn of_collection(collection: CollectionUid) -> wire::PartitionsRequest {
+fn collection_request(collection: CollectionUid) -> wire::PartitionsRequest {
     wire::PartitionsRequest {
         collection: bytes::Bytes::copy_from_slice(collection.0.as_bytes()),
     }

@@ -1,9 +1,9 @@
-//! The other side of a role, in another process: the same traits, over gRPC.
+//! gRPC clients: they implement the traits of a role that runs in another process.
 //!
-//! Two channels go to each peer, so that a stream of documents never holds back a small question. Every call has a
-//! deadline; what the transport says becomes a problem like any other.
+//! Each peer has two channels, so that a stream of documents never delays a small request. Every call has a deadline,
+//! and errors of the transport become problems like all others.
 
-pub mod copy;
+pub mod catalog_file;
 pub mod follower;
 pub mod leaves;
 pub mod nodes;
@@ -23,40 +23,36 @@ use crate::{
     problem::{Code, Problem},
 };
 
-/// The metadata that names the version of the catalog which the caller has seen.
+/// The metadata key of the catalog version that the caller has seen.
 pub const CATALOG_METADATA: &str = "rachis-catalog";
 
-const CONNECT_WAIT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
-const KEEPALIVE_WAIT: Duration = Duration::from_secs(5);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// Streams hold each other up by nothing but their own windows: one that nobody reads must not stop the others of its
-/// connection.
+/// Large enough that only the window of a stream limits it: a stream that is not read must not stop the other streams
+/// of its connection.
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 30;
-/// How long a small question may take.
+/// How long a small request may take.
 pub const ASK_WAIT: Duration = Duration::from_secs(10);
 
-/// A node as another one calls it. Connects when it is first called, and again after a failure.
+/// A connection to another node. It connects on the first call, and reconnects after a failure.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Who.
+    /// The name of the node.
     pub name: NodeName,
-    /// For questions and small answers.
+    /// The channel for small requests and answers.
     pub control: Channel,
-    /// For events and rows.
+    /// The channel for events and rows.
     pub data: Channel,
     catalog: watch::Receiver<Arc<Catalog>>,
 }
 
 impl Peer {
-    /// A node at an address. Must be called within a tokio runtime. `catalog` is what this process has seen.
+    /// A node at a URL. `catalog` is the catalog that this process has seen. Must be called within a tokio runtime.
     pub fn new(name: NodeName, url: &str, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Self, Problem> {
-        let endpoint = endpoint(url).map_err(|e| {
-            Problem::new(
-                Code::BadRequest,
-                format!("the address of {name} is not understood: {e}"),
-            )
-        })?;
+        let endpoint =
+            endpoint(url).map_err(|e| Problem::new(Code::BadRequest, format!("the URL of {name} is invalid: {e}")))?;
         Ok(Self {
             name,
             control: endpoint.connect_lazy(),
@@ -65,7 +61,7 @@ impl Peer {
         })
     }
 
-    /// A request with its deadline and the version of the catalog.
+    /// A request with a deadline and the catalog version of this process.
     pub fn request<T>(&self, message: T, wait: Duration) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(wait);
@@ -76,11 +72,11 @@ impl Peer {
         request
     }
 
-    /// What a status of this peer means, with its name.
+    /// Converts an error status of this peer. A failure of the transport names the peer.
     pub fn problem(&self, status: tonic::Status) -> Problem {
-        let told = !status.details().is_empty();
+        let answered = !status.details().is_empty();
         let problem = Problem::from(status);
-        if told {
+        if answered {
             return problem;
         }
         metrics::counter!("rachis_peer_failures_total", "peer" => self.name.to_string()).increment(1);
@@ -91,7 +87,7 @@ impl Peer {
         };
         Problem {
             code,
-            detail: format!("{} does not answer: {}", self.name, problem.detail),
+            detail: format!("{} does not respond: {}", self.name, problem.detail),
             ..problem
         }
     }
@@ -99,10 +95,10 @@ impl Peer {
 
 fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
     Ok(Endpoint::from_shared(url.to_owned())?
-        .connect_timeout(CONNECT_WAIT)
+        .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_EVERY)
-        .keep_alive_timeout(KEEPALIVE_WAIT)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES))

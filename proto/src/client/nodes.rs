@@ -1,4 +1,4 @@
-//! All nodes as one asks them: how they are, what runs on them.
+//! Client for all nodes of a cluster: their status and running queries.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// How long a node may take to say how it is.
-const ASK_WAIT: Duration = Duration::from_secs(3);
+/// How long a node may take to answer a status request.
+const STATUS_WAIT: Duration = Duration::from_secs(3);
 
 /// The members of a cluster.
 pub struct RemoteNodes {
@@ -29,12 +29,12 @@ pub struct RemoteNodes {
 }
 
 impl RemoteNodes {
-    /// All members, as the one of this name sees them. Must be called within a tokio runtime.
+    /// All members, as seen by the node named `own`. Must be called within a tokio runtime.
     pub fn new(own: &str, members: &Members) -> Result<Self, Problem> {
-        // What is asked here is how a node is, not what is agreed on: none has to wait until it has caught up.
-        let unasked = watch::channel(Arc::default()).1;
+        // These requests are about the node, not the catalog. With version 0, no node waits until it has caught up.
+        let any_version = watch::channel(Arc::default()).1;
         let peer = |((role, name), url): (&(Role, NodeName), &String)| {
-            Ok((*role, url.clone(), Peer::new(name.clone(), url, unasked.clone())?))
+            Ok((*role, url.clone(), Peer::new(name.clone(), url, any_version.clone())?))
         };
         Ok(Self {
             own: own.to_owned(),
@@ -42,12 +42,12 @@ impl RemoteNodes {
         })
     }
 
-    /// The newest state of the change log that one of them has.
+    /// The newest state of the change log on any node that answers.
     pub async fn newest_state(&self) -> Option<State> {
         let read = |(.., peer): &(Role, String, Peer)| {
             let peer = peer.clone();
             async move {
-                tokio::time::timeout(ASK_WAIT, async { StateReader::open(&peer).await?.next().await })
+                tokio::time::timeout(STATUS_WAIT, async { StateReader::open(&peer).await?.next().await })
                     .await
                     .ok()?
                     .ok()?
@@ -76,27 +76,27 @@ impl Nodes for RemoteNodes {
     }
 
     async fn status(&self) -> Vec<NodeStatus> {
-        let ask = |(role, url, peer): &(Role, String, Peer)| {
+        let request = |(role, url, peer): &(Role, String, Peer)| {
             let (role, url, peer) = (*role, url.clone(), peer.clone());
             async move {
                 NodeStatus {
                     name: peer.name.to_string(),
-                    role: role.word().to_owned(),
+                    role: role.as_str().to_owned(),
                     url,
                     report: report(&peer).await,
                 }
             }
         };
-        join_all(self.nodes.iter().map(ask)).await
+        join_all(self.nodes.iter().map(request)).await
     }
 
-    async fn queries_of_others(&self) -> Vec<(String, RunningQuery)> {
-        let ask = |peer: Peer| async move {
+    async fn remote_queries(&self) -> Vec<(String, RunningQuery)> {
+        let request = |peer: Peer| async move {
             let answer = NodeClient::new(peer.control.clone())
-                .queries(peer.request(QueriesRequest {}, ASK_WAIT))
+                .queries(peer.request(QueriesRequest {}, STATUS_WAIT))
                 .await;
-            let told = answer.map(|told| told.into_inner().queries).unwrap_or_default();
-            let read = |query: crate::wire::node::RunningQuery| {
+            let queries = answer.map(|answer| answer.into_inner().queries).unwrap_or_default();
+            let convert = |query: crate::wire::node::RunningQuery| {
                 let id = query_id(&query.id).ok()?;
                 let query = RunningQuery {
                     id,
@@ -106,40 +106,40 @@ impl Nodes for RemoteNodes {
                 };
                 Some((peer.name.to_string(), query))
             };
-            told.into_iter().filter_map(read).collect::<Vec<_>>()
+            queries.into_iter().filter_map(convert).collect::<Vec<_>>()
         };
-        join_all(self.other_aggregators().map(ask))
+        join_all(self.other_aggregators().map(request))
             .await
             .into_iter()
             .flatten()
             .collect()
     }
 
-    async fn cancel_elsewhere(&self, id: QueryId) -> bool {
-        let ask = |peer: Peer| async move {
-            let asked = NodeClient::new(peer.control.clone())
-                .cancel(peer.request(CancelRequest { query: query_bytes(id) }, ASK_WAIT))
+    async fn cancel_remote(&self, id: QueryId) -> bool {
+        let request = |peer: Peer| async move {
+            let answer = NodeClient::new(peer.control.clone())
+                .cancel(peer.request(CancelRequest { query: query_bytes(id) }, STATUS_WAIT))
                 .await;
-            asked.is_ok_and(|told| told.into_inner().cancelled)
+            answer.is_ok_and(|answer| answer.into_inner().cancelled)
         };
-        join_all(self.other_aggregators().map(ask)).await.contains(&true)
+        join_all(self.other_aggregators().map(request)).await.contains(&true)
     }
 }
 
 async fn report(peer: &Peer) -> Result<NodeReport, Problem> {
     let answer = NodeClient::new(peer.control.clone())
-        .describe(peer.request(DescribeRequest {}, ASK_WAIT))
+        .describe(peer.request(DescribeRequest {}, STATUS_WAIT))
         .await;
-    let told = answer.map_err(|status| peer.problem(status))?.into_inner();
+    let description = answer.map_err(|status| peer.problem(status))?.into_inner();
     let log = LogHealth {
-        offset: told.offset,
-        hash: told.hash,
-        cluster: told.cluster.parse().ok(),
-        trouble: told.trouble,
+        offset: description.offset,
+        hash: description.hash,
+        cluster: description.cluster.parse().ok(),
+        fault: description.trouble,
     };
     Ok(NodeReport {
-        version: told.version,
-        started_ms: told.started_ms,
+        version: description.version,
+        started_ms: description.started_ms,
         log,
     })
 }

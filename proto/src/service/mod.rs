@@ -1,4 +1,4 @@
-//! What all services have in common, and the one that every node offers.
+//! The gRPC service that every node offers, and code that all services share.
 
 pub mod node;
 
@@ -13,26 +13,26 @@ use crate::{
     problem::{Code, Problem},
 };
 
-/// How long a call waits for this node to hear of what its caller knows.
+/// How long a call waits until this node has seen the catalog version of its caller.
 const CATALOG_WAIT: Duration = Duration::from_secs(5);
 
-/// Waits until this node has seen the catalog that the caller has seen.
-pub async fn caught_up<T>(request: &Request<T>, catalog: &watch::Receiver<Arc<Catalog>>) -> Result<(), Problem> {
-    let named = request
+/// Waits until this node has seen the catalog version that the request names.
+pub async fn wait_for_catalog<T>(request: &Request<T>, catalog: &watch::Receiver<Arc<Catalog>>) -> Result<(), Problem> {
+    let requested = request
         .metadata()
         .get(CATALOG_METADATA)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let Some(version) = named.filter(|version| *version > catalog.borrow().version) else {
+    let Some(version) = requested.filter(|version| *version > catalog.borrow().version) else {
         return Ok(());
     };
     let mut catalog = catalog.clone();
-    let heard = tokio::time::timeout(CATALOG_WAIT, catalog.wait_for(|catalog| catalog.version >= version)).await;
-    match heard {
+    let seen = tokio::time::timeout(CATALOG_WAIT, catalog.wait_for(|catalog| catalog.version >= version)).await;
+    match seen {
         Ok(Ok(_)) => Ok(()),
         _ => Err(Problem::new(
             Code::Unavailable,
-            format!("this node has not heard of change {version} yet"),
+            format!("this node has not received catalog version {version} yet"),
         )
-        .hint("is it cut off from its peers?")),
+        .hint("check whether the node can reach its peers")),
     }
 }

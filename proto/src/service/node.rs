@@ -1,4 +1,4 @@
-//! `rachis.node.v1.Node`: gives its copy of the catalog to peers, and says who it is.
+//! `rachis.node.v1.Node`: streams the node's catalog to peers, and describes the node and its queries.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -24,21 +24,21 @@ use crate::{
     },
 };
 
-/// The service of a node.
+/// The node service.
 pub struct NodeService {
-    /// Who it is.
+    /// The name of the node.
     pub name: NodeName,
-    /// What it does.
+    /// The role of the node.
     pub role: Role,
-    /// When it started, milliseconds since 1970.
+    /// When the node started, milliseconds since 1970.
     pub started_ms: i64,
-    /// What it knows of the change log.
+    /// The state of the change log, as this node has read it.
     pub state: watch::Receiver<Arc<State>>,
-    /// How the log is.
+    /// The change log.
     pub changes: Arc<dyn Changes>,
-    /// What runs here, where queries run.
+    /// The queries of this process, if its role runs queries.
     pub queries: Option<Arc<dyn Queries>>,
-    /// Ends what would go on for ever.
+    /// Ends the watch streams, which otherwise never end.
     pub stop: CancellationToken,
 }
 
@@ -51,29 +51,29 @@ impl node_server::Node for NodeService {
         state.mark_changed();
         let states = stream::unfold(state, |mut state| async move {
             state.changed().await.ok()?;
-            let now = state.borrow_and_update().clone();
-            Some((pieces(&now), state))
+            let current = state.borrow_and_update().clone();
+            Some((pieces(&current), state))
         });
-        let until = self.stop.clone().cancelled_owned();
-        Ok(Response::new(states.flat_map(stream::iter).take_until(until).boxed()))
+        let stopped = self.stop.clone().cancelled_owned();
+        Ok(Response::new(states.flat_map(stream::iter).take_until(stopped).boxed()))
     }
 
     async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<Description>, Status> {
-        super::caught_up(&request, &self.changes.catalog()).await?;
+        super::wait_for_catalog(&request, &self.changes.catalog()).await?;
         let LogHealth {
             offset,
             hash,
             cluster,
-            trouble,
+            fault,
         } = self.changes.health();
         Ok(Response::new(Description {
             name: self.name.to_string(),
-            role: self.role.word().to_owned(),
+            role: self.role.as_str().to_owned(),
             version: VERSION.to_owned(),
             started_ms: self.started_ms,
             offset,
             hash,
-            trouble,
+            trouble: fault,
             catalog_version: self.changes.catalog().borrow().version,
             cluster: cluster.map(|cluster| cluster.simple().to_string()).unwrap_or_default(),
         }))
@@ -85,14 +85,14 @@ impl node_server::Node for NodeService {
             .as_ref()
             .map(|queries| queries.running())
             .unwrap_or_default();
-        let told = running.into_iter().map(|query| RunningQuery {
+        let queries = running.into_iter().map(|query| RunningQuery {
             id: query_bytes(query.id),
             text: query.text,
             started_ms: query.started_ms,
             elapsed_ms: query.elapsed_ms,
         });
         Ok(Response::new(QueriesAnswer {
-            queries: told.collect(),
+            queries: queries.collect(),
         }))
     }
 
@@ -104,18 +104,20 @@ impl node_server::Node for NodeService {
     }
 }
 
+/// Splits a state into messages that are small enough to send.
 fn pieces(state: &State) -> Vec<Result<Piece, Status>> {
     let json = match serde_json::to_vec(state) {
         Ok(json) => Bytes::from(json),
         Err(error) => return vec![Err(Problem::new(Code::Internal, error.to_string()).into())],
     };
-    let ends = (0..json.len()).step_by(PART_BYTES_MAX);
-    ends.map(|from| {
-        let to = (from + PART_BYTES_MAX).min(json.len());
-        Ok(Piece {
-            bytes: json.slice(from..to),
-            last: to == json.len(),
+    let starts = (0..json.len()).step_by(PART_BYTES_MAX);
+    starts
+        .map(|from| {
+            let to = (from + PART_BYTES_MAX).min(json.len());
+            Ok(Piece {
+                bytes: json.slice(from..to),
+                last: to == json.len(),
+            })
         })
-    })
-    .collect()
+        .collect()
 }

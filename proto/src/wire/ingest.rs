@@ -1,4 +1,4 @@
-//! What goes between senders and leaves, in wire form and back.
+//! Conversion of ingest types to and from their wire messages.
 
 use bytes::Bytes;
 
@@ -6,37 +6,39 @@ use super::{leaf as wire, problem::malformed};
 use crate::{
     address::{Position, PositionVector, SourceName},
     catalog::CollectionUid,
-    ingest::{Batch, ItemError, Loss, Outcomes, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    ingest::{Batch, BatchOutcome, ItemError, Loss, Outcomes, PartitionStatus, PushResult, ShardId, StoredRange},
     node::QueryId,
     problem::Problem,
-    record::{Format, Record, RequestKey, Rules, TimeKind, Value},
+    record::{Format, Record, RecordValue, RequestKey, Rules, TimeKind},
 };
 
-/// Bytes of a query's id.
+/// A query id as bytes.
 pub fn query_bytes(query: QueryId) -> Bytes {
     Bytes::copy_from_slice(&query.0.to_be_bytes())
 }
 
-/// A query's id of its bytes.
+/// Parses the bytes of a query id.
 pub fn query_id(bytes: &[u8]) -> Result<QueryId, Problem> {
     Ok(QueryId(u128::from_be_bytes(
-        bytes.try_into().map_err(|_| malformed("a query's id has 16 bytes"))?,
+        bytes
+            .try_into()
+            .map_err(|_| malformed("a query id must have 16 bytes"))?,
     )))
 }
 
-/// Bytes of an id on the wire.
+/// Parses the bytes of a uid.
 pub fn uid(bytes: &[u8]) -> Result<uuid::Uuid, Problem> {
-    uuid::Uuid::from_slice(bytes).map_err(|_| malformed("an id has 16 bytes"))
+    uuid::Uuid::from_slice(bytes).map_err(|_| malformed("an id must have 16 bytes"))
 }
 
-/// A source by its name.
+/// Parses the name of a source.
 pub fn source(name: &str) -> Result<SourceName, Problem> {
     name.parse()
         .map_err(|e: crate::address::Malformed| malformed(&e.to_string()))
 }
 
-/// What must be there.
-pub fn there<T>(value: Option<T>, what: &str) -> Result<T, Problem> {
+/// Unwraps a required field; the error names the field.
+pub fn require<T>(value: Option<T>, what: &str) -> Result<T, Problem> {
     value.ok_or_else(|| malformed(&format!("{what} is missing")))
 }
 
@@ -59,9 +61,9 @@ impl TryFrom<wire::Shard> for ShardId {
     }
 }
 
-/// A shard that must be there.
+/// Unwraps and converts a required shard.
 pub fn shard(shard: Option<wire::Shard>) -> Result<ShardId, Problem> {
-    there(shard, "the shard")?.try_into()
+    require(shard, "the shard")?.try_into()
 }
 
 impl From<&Position> for wire::Position {
@@ -85,12 +87,12 @@ impl TryFrom<wire::Position> for Position {
     }
 }
 
-/// A vector, position by position.
+/// A position vector as messages.
 pub fn positions(vector: &PositionVector) -> Vec<wire::Position> {
     vector.iter().map(|position| (&position).into()).collect()
 }
 
-/// A vector, back again.
+/// Parses a position vector.
 pub fn vector(positions: Vec<wire::Position>) -> Result<PositionVector, Problem> {
     positions.into_iter().map(Position::try_from).collect()
 }
@@ -117,7 +119,7 @@ impl From<Batch> for wire::Batch {
 impl TryFrom<wire::Batch> for Batch {
     type Error = Problem;
     fn try_from(batch: wire::Batch) -> Result<Self, Problem> {
-        let rules = there(batch.rules, "the rules")?;
+        let rules = require(batch.rules, "the rules")?;
         Ok(Self {
             shard: shard(batch.shard)?,
             source: source(&batch.source)?,
@@ -145,9 +147,9 @@ impl From<Record> for wire::Record {
             offset: record.offset,
             key: record.key,
             value: match record.value {
-                Value::Null => None,
-                Value::One(bytes) => Some(wire::record::Value::One(bytes)),
-                Value::Many(items) => Some(wire::record::Value::Many(wire::Items { items })),
+                RecordValue::Null => None,
+                RecordValue::One(bytes) => Some(wire::record::Value::One(bytes)),
+                RecordValue::Many(items) => Some(wire::record::Value::Many(wire::Items { items })),
             },
             time_ms: record.time_ms,
             time_kind: match record.time_kind {
@@ -178,9 +180,9 @@ impl TryFrom<wire::Record> for Record {
             offset: record.offset,
             key: record.key,
             value: match record.value {
-                None => Value::Null,
-                Some(wire::record::Value::One(bytes)) => Value::One(bytes),
-                Some(wire::record::Value::Many(many)) => Value::Many(many.items),
+                None => RecordValue::Null,
+                Some(wire::record::Value::One(bytes)) => RecordValue::One(bytes),
+                Some(wire::record::Value::Many(many)) => RecordValue::Many(many.items),
             },
             time_ms: record.time_ms,
             time_kind,
@@ -208,7 +210,7 @@ impl TryFrom<wire::Request> for RequestKey {
     fn try_from(request: wire::Request) -> Result<Self, Problem> {
         let body: [u8; 16] = request.body[..]
             .try_into()
-            .map_err(|_| malformed("the hash of a body has 16 bytes"))?;
+            .map_err(|_| malformed("the hash of a body must have 16 bytes"))?;
         Ok(Self {
             key: request.key,
             body: u128::from_be_bytes(body),
@@ -216,25 +218,25 @@ impl TryFrom<wire::Request> for RequestKey {
     }
 }
 
-impl From<Verdict> for wire::Verdict {
-    fn from(verdict: Verdict) -> Self {
+impl From<BatchOutcome> for wire::Verdict {
+    fn from(outcome: BatchOutcome) -> Self {
         use wire::verdict::Verdict as V;
-        let verdict = match verdict {
-            Verdict::Applied { stored } => V::Applied(stored),
-            Verdict::Already { stored } => V::Already(stored),
-            Verdict::Gap { stored } => V::Gap(stored),
-            Verdict::Busy { reason } => V::Busy(reason),
-            Verdict::Refused { reason } => V::Refused(reason),
+        let verdict = match outcome {
+            BatchOutcome::Applied { stored } => V::Applied(stored),
+            BatchOutcome::Already { stored } => V::Already(stored),
+            BatchOutcome::Gap { stored } => V::Gap(stored),
+            BatchOutcome::Busy { reason } => V::Busy(reason),
+            BatchOutcome::Refused { reason } => V::Refused(reason),
         };
         Self { verdict: Some(verdict) }
     }
 }
 
-impl TryFrom<wire::Verdict> for Verdict {
+impl TryFrom<wire::Verdict> for BatchOutcome {
     type Error = Problem;
     fn try_from(verdict: wire::Verdict) -> Result<Self, Problem> {
         use wire::verdict::Verdict as V;
-        Ok(match there(verdict.verdict, "the verdict")? {
+        Ok(match require(verdict.verdict, "the verdict")? {
             V::Applied(stored) => Self::Applied { stored },
             V::Already(stored) => Self::Already { stored },
             V::Gap(stored) => Self::Gap { stored },
@@ -244,30 +246,30 @@ impl TryFrom<wire::Verdict> for Verdict {
     }
 }
 
-impl From<Stored> for wire::StoredAnswer {
-    fn from(stored: Stored) -> Self {
+impl From<StoredRange> for wire::StoredAnswer {
+    fn from(stored: StoredRange) -> Self {
         Self {
             topic: stored.topic,
             offset: stored.offset,
             hash: stored.hash,
-            dead: stored.dead,
+            dead: stored.stopped_by_dead_letters,
         }
     }
 }
 
-impl From<wire::StoredAnswer> for Stored {
+impl From<wire::StoredAnswer> for StoredRange {
     fn from(stored: wire::StoredAnswer) -> Self {
         Self {
             topic: stored.topic,
             offset: stored.offset,
             hash: stored.hash,
-            dead: stored.dead,
+            stopped_by_dead_letters: stored.dead,
         }
     }
 }
 
-impl From<Pushed> for wire::PushAnswer {
-    fn from(pushed: Pushed) -> Self {
+impl From<PushResult> for wire::PushAnswer {
+    fn from(pushed: PushResult) -> Self {
         let error = |e: ItemError| wire::ItemError {
             index: e.index,
             code: e.code,
@@ -282,7 +284,7 @@ impl From<Pushed> for wire::PushAnswer {
     }
 }
 
-impl TryFrom<wire::PushAnswer> for Pushed {
+impl TryFrom<wire::PushAnswer> for PushResult {
     type Error = Problem;
     fn try_from(answer: wire::PushAnswer) -> Result<Self, Problem> {
         let error = |e: wire::ItemError| ItemError {
@@ -294,7 +296,7 @@ impl TryFrom<wire::PushAnswer> for Pushed {
             accepted: answer.accepted,
             rejected: answer.rejected,
             errors: answer.errors.into_iter().map(error).collect(),
-            position: there(answer.position, "the position")?.try_into()?,
+            position: require(answer.position, "the position")?.try_into()?,
             repeated: false,
         })
     }
@@ -349,14 +351,14 @@ impl From<Loss> for wire::Loss {
 
 impl TryFrom<wire::Loss> for Loss {
     type Error = Problem;
-    fn try_from(told: wire::Loss) -> Result<Self, Problem> {
+    fn try_from(loss: wire::Loss) -> Result<Self, Problem> {
         Ok(Self {
-            source: source(&told.source)?,
-            partition: told.partition,
-            from: told.from,
-            through: told.through,
-            noticed_ms: told.noticed_ms,
-            reason: told.reason,
+            source: source(&loss.source)?,
+            partition: loss.partition,
+            from: loss.from,
+            through: loss.through,
+            noticed_ms: loss.noticed_ms,
+            reason: loss.reason,
         })
     }
 }
@@ -379,8 +381,8 @@ impl TryFrom<wire::PartitionStatus> for PartitionStatus {
     fn try_from(status: wire::PartitionStatus) -> Result<Self, Problem> {
         Ok(Self {
             shard: shard(status.shard)?,
-            position: there(status.position, "the position")?.try_into()?,
-            outcomes: there(status.outcomes, "the outcomes")?.into(),
+            position: require(status.position, "the position")?.try_into()?,
+            outcomes: require(status.outcomes, "the outcomes")?.into(),
             last_record_ms: status.last_record_ms,
             last_ingested_ms: status.last_ingested_ms,
             keys_elsewhere: status.keys_elsewhere,
@@ -389,65 +391,4 @@ impl TryFrom<wire::PartitionStatus> for PartitionStatus {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn bytes() -> impl Strategy<Value = Bytes> {
-        proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
-    }
-
-    fn record() -> impl Strategy<Value = Record> {
-        let value = prop_oneof![
-            Just(Value::Null),
-            bytes().prop_map(Value::One),
-            proptest::collection::vec(bytes(), 0..4).prop_map(Value::Many)
-        ];
-        let request =
-            proptest::option::of(("[a-z]{1,9}", any::<u128>()).prop_map(|(key, body)| RequestKey { key, body }));
-        let headers = proptest::collection::vec(("[a-z]{0,5}", proptest::option::of(bytes())), 0..3);
-        (
-            any::<i64>(),
-            proptest::option::of(bytes()),
-            value,
-            any::<i64>(),
-            0..3,
-            headers,
-            request,
-        )
-            .prop_map(|(offset, key, value, time_ms, kind, headers, request)| {
-                let time_kind = [TimeKind::None, TimeKind::Create, TimeKind::Append][kind as usize];
-                Record {
-                    offset,
-                    key,
-                    value,
-                    time_ms,
-                    time_kind,
-                    headers,
-                    request,
-                }
-            })
-    }
-
-    proptest! {
-        #[test]
-        fn a_batch_comes_out_as_it_went_in(records in proptest::collection::vec(record(), 0..5), number in any::<u32>(), key in proptest::option::of("[a-z.]{1,8}")) {
-            use prost::Message as _;
-            let batch = Batch {
-                shard: ShardId { collection: CollectionUid(uuid::Uuid::from_u128(9)), number },
-                source: "clicks".parse().expect("a name"),
-                topic: "t".into(),
-                partition: 3,
-                after: -1,
-                through: 9,
-                level: 1,
-                rules: Rules { format: Format::Text, key: key.map(Into::into) },
-                records,
-            };
-            let bytes = wire::Batch::from(batch.clone()).encode_to_vec();
-            let back = Batch::try_from(wire::Batch::decode(&bytes[..]).expect("it decodes")).expect("it reads");
-            prop_assert_eq!(format!("{back:?}"), format!("{batch:?}"));
-        }
-    }
-}
+mod tests;

@@ -1,45 +1,45 @@
-//! What crosses between processes, as generated from `proto/wire/*.proto`, and its way to the types of this crate and
-//! back. Nothing but clients and services names it.
+//! Messages between processes, generated from `proto/wire/*.proto`, and their conversion to and from the types of this
+//! crate. Only clients and services use wire types.
 
 pub mod ingest;
 pub mod problem;
 pub mod push;
 
-/// Errors.
+/// Messages of the public API, among them errors.
 pub mod v1 {
-    #![allow(missing_docs, clippy::all, reason = "generated; the .proto files say what each is")]
+    #![allow(missing_docs, clippy::all, reason = "generated; the .proto files document them")]
     tonic::include_proto!("rachis.v1");
 }
 
-/// A leaf's services.
+/// The services of a leaf.
 pub mod leaf {
     pub use v1::*;
     /// Version 1.
     pub mod v1 {
-        #![allow(missing_docs, clippy::all, reason = "generated; the .proto files say what each is")]
+        #![allow(missing_docs, clippy::all, reason = "generated; the .proto files document them")]
         tonic::include_proto!("rachis.leaf.v1");
     }
 }
 
-/// A tailer's services.
+/// The services of a tailer.
 pub mod tailer {
     pub use v1::*;
     /// Version 1.
     pub mod v1 {
-        #![allow(missing_docs, clippy::all, reason = "generated; the .proto files say what each is")]
+        #![allow(missing_docs, clippy::all, reason = "generated; the .proto files document them")]
         tonic::include_proto!("rachis.tailer.v1");
     }
 }
 
-/// Every node's service.
+/// The service of every node.
 pub mod node {
     pub use v1::*;
     /// Version 1.
     pub mod v1 {
-        #![allow(missing_docs, clippy::all, reason = "generated; the .proto files say what each is")]
+        #![allow(missing_docs, clippy::all, reason = "generated; the .proto files document them")]
         tonic::include_proto!("rachis.node.v1");
     }
 }
 
-/// All of it, for reflection.
+/// The descriptors of all messages and services, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rachis.bin"));

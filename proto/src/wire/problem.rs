@@ -1,5 +1,5 @@
-//! Problem <-> gRPC status. The whole problem travels in the status' details; a status without them comes from the
-//! transport.
+//! Conversion between problems and gRPC statuses. A status carries the whole problem in its details; a status without
+//! details comes from the transport.
 
 use prost::Message as _;
 use tonic::{Code as Grpc, Status};
@@ -7,7 +7,7 @@ use tonic::{Code as Grpc, Status};
 use super::v1;
 use crate::problem::{Code, Problem};
 
-/// The gRPC code of each of ours, for those who know no details.
+/// The gRPC code of an error code, for clients that do not read the details.
 fn grpc(code: Code) -> Grpc {
     match code {
         Code::BadRequest
@@ -35,7 +35,7 @@ impl From<Problem> for v1::Problem {
     fn from(problem: Problem) -> Self {
         let (line, column) = problem.at.unzip();
         Self {
-            code: problem.code.word().to_owned(),
+            code: problem.code.as_str().to_owned(),
             detail: problem.detail,
             hint: problem.hint,
             line,
@@ -45,16 +45,16 @@ impl From<Problem> for v1::Problem {
 }
 
 impl From<v1::Problem> for Problem {
-    fn from(told: v1::Problem) -> Self {
+    fn from(message: v1::Problem) -> Self {
         let code = Code::TABLE
             .iter()
-            .find(|row| row.1 == told.code)
+            .find(|row| row.1 == message.code)
             .map_or(Code::Internal, |row| row.0);
         Self {
             code,
-            detail: told.detail,
-            hint: told.hint,
-            at: told.line.zip(told.column),
+            detail: message.detail,
+            hint: message.hint,
+            at: message.line.zip(message.column),
         }
     }
 }
@@ -68,19 +68,17 @@ impl From<Problem> for Status {
 
 impl From<Status> for Problem {
     fn from(status: Status) -> Self {
-        if let Some(told) = (!status.details().is_empty())
-            .then(|| v1::Problem::decode(status.details()).ok())
-            .flatten()
+        if !status.details().is_empty()
+            && let Ok(problem) = v1::Problem::decode(status.details())
         {
-            return told.into();
+            return problem.into();
         }
         let detail = match std::error::Error::source(&status) {
             Some(source) => format!("{}: {}", status.message(), innermost(source)),
             None => status.message().to_owned(),
         };
         let code = match status.code() {
-            // The message is larger than both sides have agreed on, or the method is not there: no later attempt will
-            // do better.
+            // The message is over the size limit, or the method does not exist: a retry would fail as well.
             Grpc::OutOfRange | Grpc::InvalidArgument => Code::TooLarge,
             Grpc::Unimplemented => Code::NotSupported,
             Grpc::DeadlineExceeded => Code::Timeout,
@@ -97,10 +95,9 @@ fn innermost(mut error: &dyn std::error::Error) -> &dyn std::error::Error {
     error
 }
 
-/// A message that does not say what it must.
+/// The error for a message with missing or invalid content.
 pub fn malformed(what: &str) -> Problem {
-    Problem::new(Code::BadRequest, format!("the message does not read: {what}"))
-        .hint("both nodes should have the same version")
+    Problem::new(Code::BadRequest, format!("the message is invalid: {what}")).hint("run the same version on both nodes")
 }
 
 #[cfg(test)]
@@ -108,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_problem_comes_back_as_it_was() {
+    fn every_problem_round_trips_through_a_status() {
         for (code, ..) in Code::TABLE {
             let problem = Problem::new(code, "what").hint("do").at(3, 4);
             assert_eq!(Problem::from(Status::from(problem.clone())), problem);

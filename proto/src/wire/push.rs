@@ -1,4 +1,4 @@
-//! A push as the value of a record in the topic of its collection: one byte that says the version, then a message.
+//! The encoding of a push as a record value in the push topic of its collection: a version byte, then a message.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -8,7 +8,7 @@ use crate::record::RequestKey;
 
 const VERSION: u8 = 1;
 
-/// The value of the record.
+/// Encodes a push as a record value.
 pub fn encode(request: leaf::Request, items: Vec<Bytes>) -> Vec<u8> {
     let push = tailer::PushRecord {
         request: Some(request),
@@ -20,7 +20,7 @@ pub fn encode(request: leaf::Request, items: Vec<Bytes>) -> Vec<u8> {
     payload
 }
 
-/// The push in a record's value, if that is one.
+/// Decodes a record value; `None` if it is not a push.
 pub fn decode(payload: &Bytes) -> Option<(RequestKey, Vec<Bytes>)> {
     let (&VERSION, _) = payload.split_first()? else {
         return None;
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_push_reads_back_and_what_is_none_is_none() {
+    fn a_push_round_trips_and_other_values_are_not_decoded() {
         let request = RequestKey {
             key: "k".into(),
             body: 7,
@@ -44,8 +44,8 @@ mod tests {
             decode(&encode(request.clone().into(), items.clone()).into()),
             Some((request, items))
         );
-        for none in ["", "{}", "\u{1}\u{1}", "\u{1}"] {
-            assert_eq!(decode(&Bytes::from_static(none.as_bytes())), None, "{none:?}");
+        for other in ["", "{}", "\u{1}\u{1}", "\u{1}"] {
+            assert_eq!(decode(&Bytes::from_static(other.as_bytes())), None, "{other:?}");
         }
     }
 }

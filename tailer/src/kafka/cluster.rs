@@ -1,4 +1,5 @@
-//! The cluster's own Kafka: where the change log and the topics of pushes are. Clients for it, and its topics' making.
+//! The cluster's own Kafka, which holds the change log and the push topics: its clients, and the administration of its
+//! topics.
 
 use std::{
     collections::BTreeMap,
@@ -20,20 +21,21 @@ use rdkafka::{
 use tokio::sync::oneshot;
 use tracing::info;
 
-use super::config::{KEYS_THAT_LOAD_CODE, explain, without_retry};
+use super::{Error, config::KEYS_THAT_LOAD_CODE, error::ClientError};
 
 const ADMIN_WAIT: Duration = Duration::from_secs(10);
-/// How long a record may be on its way to the broker.
+/// How long the delivery of a record may take.
 const DELIVERY_WAIT: Duration = Duration::from_secs(8);
-/// How long the broker may take to say that it is there, and how long that is believed.
-const LOOK_WAIT: Duration = Duration::from_secs(2);
-const BELIEVED_FOR: Duration = Duration::from_secs(1);
-/// Records that wait for the broker.
+/// How long the broker may take to answer a health check.
+const CHECK_WAIT: Duration = Duration::from_secs(2);
+/// How long the result of a health check is valid.
+const CHECK_VALID: Duration = Duration::from_secs(1);
+/// The most records that wait for the broker.
 const QUEUE_RECORDS_MAX: usize = 20_000;
-/// Kilobytes that wait for the broker.
+/// The most kilobytes that wait for the broker.
 const QUEUE_KBYTES_MAX: usize = 256 << 10;
 
-/// Where the cluster's Kafka is, and how its topics are made.
+/// The address of the cluster's Kafka, and the settings for its topics.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterKafka {
     /// `bootstrap.servers`.
@@ -42,13 +44,13 @@ pub struct ClusterKafka {
     pub config: BTreeMap<String, String>,
     /// The topic of the change log.
     pub changes_topic: String,
-    /// Copies of each topic.
+    /// The replication factor of each topic.
     pub replication: i32,
 }
 
 impl ClusterKafka {
-    /// The keys of a client, ours before the user's.
-    pub fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
+    /// The configuration of a client. `fixed` overrides what the user has configured.
+    pub fn client(&self, fixed: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set_log_level(RDKafkaLogLevel::Warning);
         config
@@ -64,69 +66,67 @@ impl ClusterKafka {
             config.set(key.as_str(), value.as_str());
         }
         config.set("bootstrap.servers", self.servers.as_str());
-        config.extend(ours.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        config.extend(
+            fixed
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
+        );
         config
     }
 
-    /// The config of a source that reads from it.
+    /// The configuration of a source that reads from this Kafka.
     pub fn source_config(&self) -> BTreeMap<String, String> {
         let mut config = self.config.clone();
         config.insert("bootstrap.servers".to_owned(), self.servers.clone());
         config
     }
 
-    /// A client for topics and their settings.
-    pub fn admin(&self) -> Result<AdminClient<DefaultClientContext>, Problem> {
-        self.client(&[]).create().map_err(|error| unavailable(&error))
+    /// A client to administer topics.
+    pub(crate) fn admin(&self) -> Result<AdminClient<DefaultClientContext>, Error> {
+        self.client(&[]).create().map_err(|error| Error::cluster(&error))
     }
 
-    /// Makes a topic. Whether it was made; not, where it was there.
-    pub async fn make_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<bool, Problem> {
+    /// Creates a topic. Returns whether it was created; `false` if it exists already.
+    pub async fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<bool, Problem> {
         let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(self.replication));
         topic.config = settings.to_vec();
         let in_sync = if self.replication > 2 { "2" } else { "1" };
         topic = topic.set("min.insync.replicas", in_sync);
-        let options = AdminOptions::new()
-            .operation_timeout(Some(ADMIN_WAIT))
-            .request_timeout(Some(ADMIN_WAIT));
-        let made = self
+        let created = self
             .admin()?
-            .create_topics(&[topic], &options)
+            .create_topics(&[topic], &admin_options())
             .await
-            .map_err(|error| unavailable(&error))?;
-        match made.into_iter().next() {
+            .map_err(|error| Error::cluster(&error))?;
+        match created.into_iter().next() {
             Some(Ok(_)) => Ok(true),
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
             Some(Err((topic, code))) => Err(Problem::new(
                 Code::Unavailable,
-                format!("topic {topic} cannot be made: {}", explain(code, "")),
+                format!("cannot create topic {topic}: {}", ClientError::new(code, "")),
             )),
             None => Err(Problem::new(
                 Code::Unavailable,
-                format!("topic {name} cannot be made: the broker does not say why"),
+                format!("cannot create topic {name}: the broker gave no reason"),
             )),
         }
     }
 
-    /// Removes topics; one that is not there is none too many.
-    pub async fn remove_topics(&self, names: &[String]) -> Result<(), Problem> {
+    /// Deletes push topics. A topic that does not exist is not an error.
+    pub async fn delete_topics(&self, names: &[String]) -> Result<(), Problem> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let options = AdminOptions::new()
-            .operation_timeout(Some(ADMIN_WAIT))
-            .request_timeout(Some(ADMIN_WAIT));
-        let removed = self
+        let deleted = self
             .admin()?
-            .delete_topics(&names, &options)
+            .delete_topics(&names, &admin_options())
             .await
-            .map_err(|error| unavailable(&error))?;
-        for outcome in removed {
+            .map_err(|error| Error::cluster(&error))?;
+        for outcome in deleted {
             match outcome {
-                Ok(topic) => info!(topic, "a topic of pushes is removed: its collection was dropped"),
+                Ok(topic) => info!(topic, "deleted the push topic of a dropped collection"),
                 Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {}
                 Err((topic, code)) => {
                     return Err(Problem::new(
                         Code::Unavailable,
-                        format!("topic {topic} cannot be removed: {}", explain(code, "")),
+                        format!("cannot delete topic {topic}: {}", ClientError::new(code, "")),
                     ));
                 }
             }
@@ -135,40 +135,34 @@ impl ClusterKafka {
     }
 }
 
-/// Kafka said no, or nothing.
-pub fn unavailable(error: &KafkaError) -> Problem {
-    let code = error
-        .rdkafka_error_code()
-        .unwrap_or(RDKafkaErrorCode::OperationTimedOut);
-    Problem::new(
-        Code::Unavailable,
-        format!("the cluster's Kafka: {}", explain(code, &error.to_string())),
-    )
+fn admin_options() -> AdminOptions {
+    AdminOptions::new()
+        .operation_timeout(Some(ADMIN_WAIT))
+        .request_timeout(Some(ADMIN_WAIT))
 }
 
-/// Writes records, each acknowledged by all copies before its answer.
+/// Appends records to topics. All in-sync replicas acknowledge a record before [`Appender::append`] returns.
 ///
-/// It does not ask the broker to drop what is sent twice: every record of ours names itself, and who reads it knows
-/// what it has seen.
+/// The producer is not idempotent: every record carries its own id, so readers detect duplicates.
 pub struct Appender {
-    producer: Arc<ThreadedProducer<Delivered>>,
-    /// A topic that is there as long as the cluster is.
+    producer: Arc<ThreadedProducer<DeliveryCallback>>,
+    /// The topic to check: it exists as long as the cluster does.
     changes_topic: String,
-    /// When the broker answered last, and whether it did.
-    looked: Mutex<Option<(Instant, Result<(), Problem>)>>,
-    /// One asks it, others wait for what it says.
-    looking: tokio::sync::Mutex<()>,
+    /// The result of the last health check, and its time.
+    checked: Mutex<Option<(Instant, Result<(), Problem>)>>,
+    /// Held during a health check; other callers wait for its result.
+    checking: tokio::sync::Mutex<()>,
 }
 
-struct Delivered;
+struct DeliveryCallback;
 
-impl ClientContext for Delivered {}
+impl ClientContext for DeliveryCallback {}
 
-impl ProducerContext for Delivered {
+impl ProducerContext for DeliveryCallback {
     type DeliveryOpaque = Box<oneshot::Sender<Result<i64, KafkaError>>>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, answer: Self::DeliveryOpaque) {
-        // Nobody waits any more where the asker has gone.
+        // Fails if the caller no longer waits.
         let _ = answer.send(
             result
                 .as_ref()
@@ -196,91 +190,92 @@ impl Appender {
             ("queue.buffering.max.messages", &records),
             ("queue.buffering.max.kbytes", &kbytes),
         ]);
-        let producer =
-            ThreadedProducer::from_config_and_context(&config, Delivered).map_err(|error| unavailable(&error))?;
+        let producer = ThreadedProducer::from_config_and_context(&config, DeliveryCallback)
+            .map_err(|error| Error::cluster(&error))?;
         Ok(Self {
             producer: Arc::new(producer),
             changes_topic: kafka.changes_topic.clone(),
-            looked: Mutex::default(),
-            looking: Default::default(),
+            checked: Mutex::default(),
+            checking: Default::default(),
         })
     }
 
-    /// Whether the broker answers, asked before anything is sent: of what was sent into silence nobody knows whether it
-    /// is stored.
-    pub async fn look(&self) -> Result<(), Problem> {
-        let lately = || {
-            self.looked
-                .lock()
-                .clone()
-                .filter(|(at, _)| at.elapsed() < BELIEVED_FOR)
-                .map(|(_, answer)| answer)
-        };
-        if let Some(answer) = lately() {
-            return answer;
+    /// Checks that the broker answers. Callers check it before they send: if the broker is silent while a record is
+    /// sent, it is unknown whether the record is stored.
+    pub async fn check(&self) -> Result<(), Problem> {
+        if let Some(result) = self.recent_check() {
+            return result;
         }
-        let _looking = self.looking.lock().await;
-        if let Some(answer) = lately() {
-            return answer;
+        let _checking = self.checking.lock().await;
+        if let Some(result) = self.recent_check() {
+            return result;
         }
         let (producer, topic) = (Arc::clone(&self.producer), self.changes_topic.clone());
-        let asked =
-            tokio::task::spawn_blocking(move || producer.client().fetch_metadata(Some(&topic), LOOK_WAIT).map(drop))
+        let answer =
+            tokio::task::spawn_blocking(move || producer.client().fetch_metadata(Some(&topic), CHECK_WAIT).map(drop))
                 .await;
-        let answer = asked
+        let result = answer
             .map_err(|error| Problem::new(Code::Internal, error.to_string()))?
             .map_err(|error| {
                 let code = error
                     .rdkafka_error_code()
                     .unwrap_or(RDKafkaErrorCode::OperationTimedOut);
+                let reason = ClientError::new(code, "").without_retry();
                 Problem::new(
                     Code::Unavailable,
-                    format!(
-                        "the cluster's Kafka does not answer: {}",
-                        without_retry(&explain(code, ""))
-                    ),
+                    format!("the cluster's Kafka does not respond: {reason}"),
                 )
             });
-        *self.looked.lock() = Some((Instant::now(), answer.clone()));
-        answer
+        *self.checked.lock() = Some((Instant::now(), result.clone()));
+        result
     }
 
-    /// Writes a record: its offset. `Busy` where too much waits already, `UnknownOutcome` where the broker does not
-    /// say.
+    fn recent_check(&self) -> Option<Result<(), Problem>> {
+        self.checked
+            .lock()
+            .clone()
+            .filter(|(at, _)| at.elapsed() < CHECK_VALID)
+            .map(|(_, result)| result)
+    }
+
+    /// Appends a record and returns its offset. `Busy` if too many records wait already, `UnknownOutcome` if the broker
+    /// does not acknowledge the record.
     pub async fn append(&self, topic: &str, partition: i32, payload: &[u8]) -> Result<i64, Problem> {
         let (answer, delivered) = oneshot::channel();
         let record = BaseRecord::<(), [u8], _>::with_opaque_to(topic, Box::new(answer))
             .partition(partition)
             .payload(payload);
-        let begun = Instant::now();
+        let started = Instant::now();
         match self.producer.send(record) {
             Ok(()) => {}
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                return Err(Problem::new(Code::Busy, "too much waits for Kafka").hint("try again a little later"));
+                return Err(
+                    Problem::new(Code::Busy, "too many records are waiting for Kafka").hint("retry in a moment")
+                );
             }
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
                 return Err(Problem::new(
                     Code::TooLarge,
-                    format!("{} bytes are too much for one record of Kafka", payload.len()),
+                    format!("a record of {} bytes is too large for Kafka", payload.len()),
                 ));
             }
-            Err((error, _)) => return Err(unavailable(&error)),
+            Err((error, _)) => return Err(Error::cluster(&error).into()),
         }
         let delivered = delivered
             .await
-            .map_err(|_| Problem::new(Code::UnknownOutcome, "the Kafka client is closing"))?;
-        metrics::histogram!("rachis_append_seconds").record(begun.elapsed().as_secs_f64());
-        *self.looked.lock() = delivered.is_ok().then(|| (Instant::now(), Ok(())));
+            .map_err(|_| Problem::new(Code::UnknownOutcome, "the Kafka client is shutting down"))?;
+        metrics::histogram!("rachis_append_seconds").record(started.elapsed().as_secs_f64());
+        *self.checked.lock() = delivered.is_ok().then(|| (Instant::now(), Ok(())));
         delivered.map_err(|error| Problem {
             code: Code::UnknownOutcome,
-            ..unavailable(&error)
+            ..Problem::from(Error::cluster(&error))
         })
     }
 
-    /// Waits until everything is delivered.
+    /// Waits until all records are delivered.
     pub fn flush(&self, wait: Duration) {
         if let Err(error) = self.producer.flush(wait) {
-            tracing::warn!(%error, "records on their way to Kafka were not all acknowledged");
+            tracing::warn!(%error, "Kafka did not acknowledge all records in time");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What the client calls back: noted, and acted on by the poll thread. Callbacks run within the client, so they do as
-//! little as they can.
+//! The callbacks of the Kafka client. They run inside the client, so they only record what happened; the poll thread
+//! acts on it.
 
 use std::{
     collections::HashMap,
@@ -19,75 +19,75 @@ use rdkafka::{
 };
 use tracing::{debug, warn};
 
-use super::{board::Board, config::explain};
+use super::{Error, error::ClientError, status::SourceStatus};
 
-/// A change of what this member of the group is to read.
+/// A change of the partitions that the group assigns to this consumer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Rebalance {
-    /// These partitions, and no others.
+    /// The consumer reads exactly these partitions.
     Assigned(Vec<i32>),
-    /// None any more.
+    /// The consumer reads nothing.
     Revoked,
 }
 
-/// Shared between the client and the poll thread.
-pub struct Context {
-    board: Arc<Board>,
-    notes: Mutex<Vec<Rebalance>>,
+/// State that the client shares with the poll thread.
+pub struct SourceContext {
+    status: Arc<SourceStatus>,
+    rebalances: Mutex<Vec<Rebalance>>,
     ends: Mutex<HashMap<i32, i64>>,
-    /// The error that is shown is about the way to the brokers, and past once they are reached.
-    unconnected: AtomicBool,
-    other_topic: AtomicBool,
-    /// Whether it is closed: what the client says from then on is not about the source any more.
+    /// Whether the current error is about the connection to the brokers. It is cleared once they are connected.
+    disconnected: AtomicBool,
+    topic_recreated: AtomicBool,
+    /// Whether the consumer is closed. What the client reports afterwards no longer concerns the source.
     closed: AtomicBool,
 }
 
-impl Context {
-    /// A context whose errors are shown on `board`.
-    pub fn new(board: Arc<Board>) -> Self {
+impl SourceContext {
+    /// A context that reports errors to `status`.
+    pub fn new(status: Arc<SourceStatus>) -> Self {
         Self {
-            board,
-            notes: Mutex::default(),
+            status,
+            rebalances: Mutex::default(),
             ends: Mutex::default(),
-            unconnected: AtomicBool::new(false),
-            other_topic: AtomicBool::new(false),
+            disconnected: AtomicBool::new(false),
+            topic_recreated: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
     }
 
-    /// What was noted since the last call, in order.
+    /// The rebalances since the last call, in order.
     pub fn rebalances(&self) -> Vec<Rebalance> {
-        std::mem::take(&mut self.notes.lock())
+        std::mem::take(&mut self.rebalances.lock())
     }
 
-    /// From here on nothing of it is shown: another consumer may speak for the source.
+    /// Stops reporting: another consumer may report for the source from now on.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Whether the topic has become another one of the same name since the last call. Known before any record of it is
-    /// given: the client asks for records by the id of the topic.
-    pub fn is_other_topic(&self) -> bool {
-        self.other_topic.load(Ordering::Acquire) && self.other_topic.swap(false, Ordering::AcqRel)
+    /// Whether the topic was recreated under the same name since the last call. This is known before any record of the
+    /// new topic is delivered, because the client fetches by the id of the topic.
+    pub fn take_topic_recreated(&self) -> bool {
+        self.topic_recreated.load(Ordering::Acquire) && self.topic_recreated.swap(false, Ordering::AcqRel)
     }
 
-    /// The offsets after the last readable record, by partition, as last heard since the last call.
+    /// The end offsets that were reported since the last call, by partition: one after the last readable record.
     pub fn ends(&self) -> HashMap<i32, i64> {
         std::mem::take(&mut self.ends.lock())
     }
 }
 
-impl ClientContext for Context {
+impl ClientContext for SourceContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if says_other_topic(message) {
-            self.other_topic.store(true, Ordering::Release);
+        if reports_new_topic_id(message) {
+            self.topic_recreated.store(true, Ordering::Release);
         }
         match level {
             RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
-                debug!(source = %self.board.source, facility, "{message}")
+                debug!(source = %self.status.source, facility, "{message}")
             }
-            // What matters of it comes as an error too, and is logged once, there.
-            _ => debug!(source = %self.board.source, facility, level = "warning", "{message}"),
+            // Warnings that matter also arrive as errors, and are logged as such once.
+            _ => debug!(source = %self.status.source, facility, level = "warning", "{message}"),
         }
     }
 
@@ -95,9 +95,9 @@ impl ClientContext for Context {
         if self.closed.load(Ordering::Acquire) {
             return;
         }
-        if self.unconnected.load(Ordering::Relaxed) && all_connected(&statistics) {
-            self.unconnected.store(false, Ordering::Relaxed);
-            self.board.fine();
+        if self.disconnected.load(Ordering::Relaxed) && all_connected(&statistics) {
+            self.disconnected.store(false, Ordering::Relaxed);
+            self.status.clear_error();
         }
         let mut ends = self.ends.lock();
         for (number, partition) in statistics.topics.values().flat_map(|topic| &topic.partitions) {
@@ -117,23 +117,23 @@ impl ClientContext for Context {
             return;
         }
         match error.rdkafka_error_code() {
-            // These belong to one partition and reach the poll thread.
+            // These concern one partition and reach the poll thread.
             None
             | Some(
                 RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
             ) => {}
-            // It comes after the error that says why.
-            Some(RDKafkaErrorCode::AllBrokersDown) if self.board.shown().is_some() => {}
+            // It follows the error that gives the reason.
+            Some(RDKafkaErrorCode::AllBrokersDown) if self.status.error().is_some() => {}
             Some(code) => {
-                self.unconnected.store(is_connection(code), Ordering::Relaxed);
-                self.board.error(&explain(code, reason));
+                self.disconnected.store(is_connection(code), Ordering::Relaxed);
+                self.status.set_error(Error::Client(ClientError::new(code, reason)));
             }
         }
     }
 }
 
-/// Whether the client says `Topic … changed id from … to …`. From zeros, it has just learned the id.
-fn says_other_topic(message: &str) -> bool {
+/// Whether the client logs `Topic … changed id from … to …`. A change from zeros means that it has just learned the id.
+fn reports_new_topic_id(message: &str) -> bool {
     const ZEROS: &str = "AAAAAAAAAAAAAAAAAAAAAA";
     message
         .split_once(" changed id from ")
@@ -148,7 +148,7 @@ fn is_connection(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Whether every broker that is needed is connected. The client connects to those only.
+/// Whether every needed broker is connected. The client connects only to brokers that it needs.
 fn all_connected(statistics: &Statistics) -> bool {
     let mut states = statistics
         .brokers
@@ -161,46 +161,46 @@ fn all_connected(statistics: &Statistics) -> bool {
         && states.all(|state| matches!(state, "UP" | "INIT"))
 }
 
-impl ConsumerContext for Context {
-    // The client's own rule would assign the group's committed offsets. Where to read on is the leaf's to say, and the
-    // poll thread asks it.
+impl ConsumerContext for SourceContext {
+    // The default implementation would assign the committed offsets of the group. The leaf determines where to
+    // continue, so the poll thread asks it.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let note = match code {
+        let rebalance = match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 Rebalance::Assigned(partitions.elements().iter().map(|p| p.partition()).collect())
             }
             _ => {
-                // At once: the group waits for it, and closing a consumer does too, when no poll thread looks at notes
-                // any more.
+                // Immediately: the group waits for it, and so does a consumer that closes, when the poll thread no
+                // longer handles rebalances.
                 if let Err(error) = consumer.unassign() {
-                    warn!(source = %self.board.source, %error, "partitions could not be given back");
+                    warn!(source = %self.status.source, %error, "could not release the partitions");
                 }
                 Rebalance::Revoked
             }
         };
-        self.notes.lock().push(note);
+        self.rebalances.lock().push(rebalance);
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
         if let Err(error) = result {
-            // Only operators' lag tools look at committed offsets.
-            debug!(source = %self.board.source, %error, "offsets not committed");
+            // Committed offsets only serve the lag tools of operators.
+            debug!(source = %self.status.source, %error, "could not commit offsets");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::says_other_topic;
+    use super::reports_new_topic_id;
 
     #[test]
-    fn a_topic_that_was_made_anew_is_told_from_one_just_met() {
-        assert!(says_other_topic(
+    fn a_recreated_topic_is_distinguished_from_one_whose_id_was_just_learned() {
+        assert!(reports_new_topic_id(
             "[thrd:main]: Topic t changed id from izJppd3lT1Sybik5_HK7fw to Jg-4vRnpQuOv_0cLRJZWtA"
         ));
-        assert!(!says_other_topic(
+        assert!(!reports_new_topic_id(
             "[thrd:main]: Topic t changed id from AAAAAAAAAAAAAAAAAAAAAA to Jg-4vRnpQuOv_0cLRJZWtA"
         ));
-        assert!(!says_other_topic("[thrd:main]: Topic t [0] Leader 1 Epoch 0"));
+        assert!(!reports_new_topic_id("[thrd:main]: Topic t [0] Leader 1 Epoch 0"));
     }
 }

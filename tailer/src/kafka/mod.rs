@@ -1,15 +1,21 @@
-//! Kafka sources: which are to be read stands in the catalog; each that is not suspended has a consumer of its own.
+//! Reads Kafka sources into the leaves. Each source of the catalog that is not suspended has its own consumer.
 
-mod board;
+mod backoff;
 mod closing;
 pub mod cluster;
 mod config;
 mod context;
+mod error;
+mod idle;
 mod partition;
 mod probe;
+mod reader;
 mod record;
 mod sender;
 mod source;
+mod start;
+mod status;
+mod task;
 mod windows;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -25,36 +31,41 @@ use proto::{
     limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
     record::Record,
     status::{SourceState, TailStatus},
-    tailer::{Changes, Tailing},
+    tailer::{Changes, SourceAdmin},
 };
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use self::{board::Board, closing::Closing, cluster::ClusterKafka, partition::Limits, source::Job, windows::Windows};
+pub(crate) use self::error::{ClientError, Error};
+use self::{
+    closing::ConsumerCloser, cluster::ClusterKafka, partition::BatchLimits, status::SourceStatus, task::SourceTask,
+    windows::WindowBudget,
+};
 
-/// A source of one collection: names of Kafka sources are unique, and every collection has its `push`.
-type JobName = (CollectionUid, SourceName);
+/// A source of one collection. The name alone is not unique: every collection has a source called `push`.
+type SourceTaskName = (CollectionUid, SourceName);
 
-/// How a tailer reads.
+/// The options of a tailer.
 #[derive(Debug, Clone)]
 pub struct TailerOptions {
-    /// The node's name in consumer groups, the same after a restart and no other node's. Without one a restarted node
-    /// waits until the group has given up its old self.
+    /// The name of this node in consumer groups: unique, and stable over restarts. Without a name, a restarted node
+    /// waits until the session of its predecessor expires.
     pub node: Option<String>,
-    /// Bytes in hand of one partition: above, it is paused and Kafka holds the rest.
+    /// The most bytes that a partition has read and the leaf has not acknowledged. Above that, the partition is paused,
+    /// and its records stay in Kafka.
     pub window_bytes_max: usize,
-    /// Bytes in hand of all partitions together: near it each has its even share.
+    /// The same limit for all partitions together. Near it, each partition gets an equal share.
     pub windows_bytes_max: usize,
-    /// Records of one batch.
+    /// The most records of one batch.
     pub batch_records_max: usize,
-    /// Bytes of one batch; a single larger record travels alone.
+    /// The most bytes of one batch. A single larger record is sent alone.
     pub batch_bytes_max: usize,
     /// How long a shutdown waits for consumers to close.
     pub shutdown_wait: Duration,
-    /// Where the pushes of a cluster are logged; none where leaves take them themselves.
+    /// The Kafka that has the push topics of a cluster. `None` if leaves receive pushes directly.
     pub pushes: Option<ClusterKafka>,
-    /// How long the pushes of a dropped collection are kept in their log.
+    /// How long the push topic of a dropped collection is retained.
     pub dropped_kept: Duration,
 }
 
@@ -74,54 +85,55 @@ impl Default for TailerOptions {
 }
 
 impl TailerOptions {
-    fn limits(&self) -> Limits {
-        Limits {
+    fn batch_limits(&self) -> BatchLimits {
+        BatchLimits {
             batch_records_max: self.batch_records_max,
             batch_bytes_max: self.batch_bytes_max,
         }
     }
 }
 
-/// Reads every Kafka source of the catalog into the leaf.
+/// Reads every Kafka source of the catalog into the leaves.
 pub struct Tailer {
     catalog: watch::Receiver<Arc<Catalog>>,
-    running: Arc<Mutex<BTreeMap<JobName, Running>>>,
+    running: Arc<Mutex<BTreeMap<SourceTaskName, Running>>>,
     stop: CancellationToken,
-    keeper: Mutex<Option<JoinHandle<()>>>,
+    reconciler: Mutex<Option<JoinHandle<()>>>,
     shutdown_wait: Duration,
 }
 
+/// A source that is being read.
 struct Running {
-    job: Arc<Job>,
-    board: Arc<Board>,
+    task: Arc<SourceTask>,
+    status: Arc<SourceStatus>,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    handle: JoinHandle<()>,
 }
 
 impl Tailer {
     /// Starts reading. Must be called within a tokio runtime.
     pub fn start(options: TailerOptions, leaf: Arc<dyn Ingest>, changes: Arc<dyn Changes>) -> Arc<Self> {
         let (running, stop, shutdown_wait) = (Arc::default(), CancellationToken::new(), options.shutdown_wait);
-        let keeper = Keeper {
-            windows: Windows::new(options.windows_bytes_max),
+        let reconciler = Reconciler {
+            budget: WindowBudget::new(options.windows_bytes_max),
             options,
             leaf,
             catalog: changes.catalog(),
             running: Arc::clone(&running),
-            ending: BTreeMap::new(),
-            closing: BTreeMap::new(),
+            stopping: BTreeMap::new(),
+            closers: BTreeMap::new(),
             stop: stop.clone(),
         };
         Arc::new(Self {
             catalog: changes.catalog(),
             running,
             stop,
-            keeper: Mutex::new(Some(tokio::spawn(keeper.run()))),
+            reconciler: Mutex::new(Some(tokio::spawn(reconciler.run()))),
             shutdown_wait,
         })
     }
 
-    /// How far every partition is that is read here.
+    /// The status of every partition that is read here.
     pub fn rows(&self) -> Vec<TailStatus> {
         let catalog = self.catalog.borrow().clone();
         let running = self.running.lock();
@@ -142,51 +154,51 @@ impl Tailer {
                 .map(|collection| collection.uid);
             match uid.and_then(|uid| running.get(&(uid, name.clone()))) {
                 _ if source.suspended => vec![row(name, source, SourceState::Suspended)],
-                Some(running) => running.board.rows(),
+                Some(running) => running.status.rows(),
                 None => vec![row(name, source, SourceState::Starting)],
             }
         };
         let pushes = running
             .values()
-            .filter(|running| running.job.source.is_push())
-            .flat_map(|running| running.board.rows());
+            .filter(|running| running.task.source.is_push())
+            .flat_map(|running| running.status.rows());
         catalog.sources.iter().flat_map(rows).chain(pushes).collect()
     }
 
-    /// Stops reading and waits until batches on their way are answered and the consumers are closed.
+    /// Stops reading, and waits until batches in flight are answered and the consumers are closed.
     pub async fn shutdown(&self) {
         self.stop.cancel();
-        let keeper = self.keeper.lock().take();
+        let reconciler = self.reconciler.lock().take();
         let all = async {
-            if let Some(keeper) = keeper {
-                let _ = keeper.await;
+            if let Some(reconciler) = reconciler {
+                let _ = reconciler.await;
             }
         };
         if tokio::time::timeout(self.shutdown_wait, all).await.is_err() {
-            tracing::warn!("a Kafka consumer did not close in time and is left behind");
+            tracing::warn!("a Kafka consumer did not close in time and is abandoned");
         }
     }
 }
 
-/// Makes what runs what the catalog says.
-struct Keeper {
+/// Starts and stops sources, so that the running ones match the catalog.
+struct Reconciler {
     options: TailerOptions,
-    windows: Arc<Windows>,
+    budget: Arc<WindowBudget>,
     leaf: Arc<dyn Ingest>,
     catalog: watch::Receiver<Arc<Catalog>>,
-    running: Arc<Mutex<BTreeMap<JobName, Running>>>,
-    /// Told to stop, and not yet seen to have ended.
-    ending: BTreeMap<JobName, JoinHandle<()>>,
-    /// Consumers that are being closed, for as long as anything of their source runs: they outlive its settings.
-    closing: BTreeMap<JobName, Arc<Closing>>,
+    running: Arc<Mutex<BTreeMap<SourceTaskName, Running>>>,
+    /// Sources that were stopped and may not have ended yet.
+    stopping: BTreeMap<SourceTaskName, JoinHandle<()>>,
+    /// Counts the consumers that are not closed yet. A closer outlives changes of its source.
+    closers: BTreeMap<SourceTaskName, Arc<ConsumerCloser>>,
     stop: CancellationToken,
 }
 
-impl Keeper {
+impl Reconciler {
     async fn run(mut self) {
         loop {
             let catalog = self.catalog.borrow_and_update().clone();
-            self.adapt(&catalog);
+            self.reconcile(&catalog);
             tokio::select! {
                 changed = self.catalog.changed() => if changed.is_err() { break },
                 () = self.stop.cancelled() => break,
@@ -194,69 +206,84 @@ impl Keeper {
         }
         let all = std::mem::take(&mut *self.running.lock());
         all.values().for_each(|running| running.stop.cancel());
-        for task in all
+        for handle in all
             .into_values()
-            .map(|running| running.task)
-            .chain(self.ending.into_values())
+            .map(|running| running.handle)
+            .chain(self.stopping.into_values())
         {
-            let _ = task.await;
+            let _ = handle.await;
         }
     }
 
-    fn adapt(&mut self, catalog: &Catalog) {
-        let sources = catalog
-            .sources
-            .iter()
-            .filter_map(|(name, source)| Job::of(catalog, name, source, &self.options, &self.leaf));
-        let pushes = catalog
-            .collections
-            .iter()
-            .filter_map(|(name, collection)| Job::of_pushes(name, collection, &self.options, &self.leaf));
-        let wanted: BTreeMap<JobName, Job> = sources
-            .chain(pushes)
-            .map(|job| ((job.uid, job.source.clone()), job))
-            .collect();
+    fn reconcile(&mut self, catalog: &Catalog) {
+        let wanted = self.wanted(catalog);
         let mut running = self.running.lock();
-        let unwanted =
-            |(name, running): &(&JobName, &Running)| wanted.get(*name).is_none_or(|job| !running.job.is_same(job));
-        let stopping: Vec<JobName> = running.iter().filter(unwanted).map(|(name, _)| name.clone()).collect();
-        self.ending.retain(|_, task| !task.is_finished());
-        self.closing
-            .retain(|name, closing| wanted.contains_key(name) || Arc::strong_count(closing) > 1);
-        for name in stopping {
+        let is_outdated = |(name, running): &(&SourceTaskName, &Running)| {
+            wanted.get(*name).is_none_or(|task| !running.task.is_same(task))
+        };
+        let outdated: Vec<SourceTaskName> = running
+            .iter()
+            .filter(is_outdated)
+            .map(|(name, _)| name.clone())
+            .collect();
+        self.stopping.retain(|_, handle| !handle.is_finished());
+        self.closers
+            .retain(|name, closer| wanted.contains_key(name) || Arc::strong_count(closer) > 1);
+        for name in outdated {
             let Some(old) = running.remove(&name) else { continue };
-            info!(source = %name.1, "source stops");
+            info!(source = %name.1, "stopping the source");
             old.stop.cancel();
-            self.ending.insert(name, old.task);
+            self.stopping.insert(name, old.handle);
         }
-        for (name, job) in wanted {
+        for (name, task) in wanted {
             if running.contains_key(&name) {
                 continue;
             }
-            let before = self.ending.remove(&name);
-            let closing = self.closing.entry(name.clone()).or_default().clone();
-            running.insert(name, self.launch(job, before, closing));
+            let predecessor = self.stopping.remove(&name);
+            let closer = self.closers.entry(name.clone()).or_default().clone();
+            running.insert(name, self.launch(task, predecessor, closer));
         }
     }
 
-    /// Starts a source, once what ran under its name before has ended: both would be the same member of the group.
-    fn launch(&self, job: Job, before: Option<JoinHandle<()>>, closing: Arc<Closing>) -> Running {
-        let job = Arc::new(job);
-        let board = Arc::new(Board::new(job.collection.clone(), job.source.clone()));
+    /// The sources and pushes that the catalog requires to be read.
+    fn wanted(&self, catalog: &Catalog) -> BTreeMap<SourceTaskName, SourceTask> {
+        let sources = catalog
+            .sources
+            .iter()
+            .filter_map(|(name, source)| SourceTask::from_source(catalog, name, source, &self.options, &self.leaf));
+        let pushes = catalog
+            .collections
+            .iter()
+            .filter_map(|(name, collection)| SourceTask::from_pushes(name, collection, &self.options, &self.leaf));
+        sources
+            .chain(pushes)
+            .map(|task| ((task.uid, task.source.clone()), task))
+            .collect()
+    }
+
+    /// Starts a source after its predecessor has ended: both would be the same member of the group.
+    fn launch(&self, task: SourceTask, predecessor: Option<JoinHandle<()>>, closer: Arc<ConsumerCloser>) -> Running {
+        let task = Arc::new(task);
+        let status = Arc::new(SourceStatus::new(task.collection.clone(), task.source.clone()));
         let stop = self.stop.child_token();
-        let (kept, shown, until, windows) = (job.clone(), board.clone(), stop.clone(), self.windows.clone());
-        let task = tokio::spawn(async move {
-            if let Some(before) = before {
-                let _ = before.await;
+        let run = source::supervise(task.clone(), status.clone(), self.budget.clone(), closer, stop.clone());
+        let handle = tokio::spawn(async move {
+            if let Some(predecessor) = predecessor {
+                let _ = predecessor.await;
             }
-            source::keep(kept, shown, windows, closing, until).await;
+            run.await;
         });
-        Running { job, board, stop, task }
+        Running {
+            task,
+            status,
+            stop,
+            handle,
+        }
     }
 }
 
 #[async_trait]
-impl Tailing for Tailer {
+impl SourceAdmin for Tailer {
     async fn status(&self) -> Result<Vec<TailStatus>, Problem> {
         Ok(self.rows())
     }
@@ -275,5 +302,5 @@ impl Tailing for Tailer {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|error| Problem::new(Code::Internal, format!("asking Kafka was interrupted: {error}")))?
+        .map_err(|error| Problem::new(Code::Internal, format!("the request to Kafka was interrupted: {error}")))?
 }

@@ -1,10 +1,10 @@
-//! A Kafka message as our record: the door between the client's memory and ours.
+//! Converts a Kafka message into a record, copying it out of the client's memory.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use proto::{
-    record::{Record, TimeKind, Value},
+    record::{Record, RecordValue, TimeKind},
     wire,
 };
 use rdkafka::{
@@ -12,7 +12,7 @@ use rdkafka::{
     message::{BorrowedHeaders, BorrowedMessage, Headers as _},
 };
 
-/// Copies a message out of the client's memory.
+/// Copies a message into a record.
 pub fn record(message: &BorrowedMessage<'_>) -> Record {
     let (time_ms, time_kind) = match message.timestamp() {
         Timestamp::NotAvailable => (0, TimeKind::None),
@@ -23,9 +23,9 @@ pub fn record(message: &BorrowedMessage<'_>) -> Record {
     Record {
         offset: message.offset(),
         key: message.key().map(Bytes::copy_from_slice),
-        value: message
-            .payload()
-            .map_or(Value::Null, |bytes| Value::One(Bytes::copy_from_slice(bytes))),
+        value: message.payload().map_or(RecordValue::Null, |bytes| {
+            RecordValue::One(Bytes::copy_from_slice(bytes))
+        }),
         time_ms,
         time_kind,
         headers,
@@ -33,18 +33,18 @@ pub fn record(message: &BorrowedMessage<'_>) -> Record {
     }
 }
 
-/// A record of the topic of a collection's pushes. What is no push (somebody else wrote it) stays what it is: one
+/// Decodes a record of a push topic. A record that is not a push, because another program wrote it, stays a single
 /// value.
 pub fn push(record: Record) -> Record {
-    let Value::One(payload) = &record.value else {
+    let RecordValue::One(payload) = &record.value else {
         return record;
     };
     let Some((request, mut items)) = wire::push::decode(payload) else {
         return record;
     };
     let value = match items.len() {
-        1 => Value::One(items.remove(0)),
-        _ => Value::Many(items),
+        1 => RecordValue::One(items.remove(0)),
+        _ => RecordValue::Many(items),
     };
     Record {
         value,
@@ -53,19 +53,18 @@ pub fn push(record: Record) -> Record {
     }
 }
 
-/// The name under which a header is kept whose own name is not UTF-8.
-const NAMELESS: &str = "\u{fffd}";
+/// Replaces the name of a header that is not UTF-8.
+const INVALID_NAME: &str = "\u{fffd}";
 
 fn headers(headers: &BorrowedHeaders) -> Vec<(String, Option<Bytes>)> {
     let header = |i| {
-        // The client's wrapper panics on a name that is not UTF-8, before it gives the value: any producer could stop
-        // us with one.
-        let given = catch_unwind(AssertUnwindSafe(|| {
+        // rdkafka panics on a name that is not UTF-8, before it returns the value: any producer could stop us with one.
+        let copied = catch_unwind(AssertUnwindSafe(|| {
             headers
                 .try_get(i)
                 .map(|h| (h.key.to_owned(), h.value.map(Bytes::copy_from_slice)))
         }));
-        given.unwrap_or_else(|_| Some((NAMELESS.to_owned(), None)))
+        copied.unwrap_or_else(|_| Some((INVALID_NAME.to_owned(), None)))
     };
     (0..headers.count()).filter_map(header).collect()
 }

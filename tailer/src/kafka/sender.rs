@@ -1,5 +1,5 @@
-//! Takes one partition's records to the leaf: asks where to begin, sends a batch as soon as the last one is answered,
-//! does what the verdict says.
+//! Sends the records of one partition to its leaf: determines where to start, sends the next batch as soon as the last
+//! one is answered, and acts on the outcome.
 
 use std::{
     sync::{Arc, Weak},
@@ -8,78 +8,202 @@ use std::{
 
 use proto::{
     Code, Problem,
-    ingest::{Batch, LEVEL, Loss, ShardId, Stored, Verdict},
+    ingest::{Batch, BatchOutcome, INGEST_RULES_LEVEL, Loss, ShardId, StoredRange},
+    record::Record,
 };
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer as _},
+    error::RDKafkaErrorCode,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    board::{Board, Cell},
-    config::explain,
-    context::Context,
-    partition::{Backoff, Decision, Next, Outgoing, decide},
-    source::Job,
+    Error,
+    backoff::Backoff,
+    context::SourceContext,
+    error::ClientError,
+    partition::{OutgoingBatch, SenderStep},
+    start::{StartDecision, decide_start},
+    status::{PartitionSlot, SourceStatus},
+    task::SourceTask,
 };
 
-/// A batch that fails after this long was too large for the way to its leaf.
+/// A batch that fails after this time was too large for the network path to its leaf.
 const TOO_SLOW: Duration = Duration::from_secs(20);
-/// How long a stopped partition waits before it looks again whether it can go on.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// How long the broker has to tell its offsets.
+/// How often a stopped partition checks whether it can continue.
+const RECHECK_EVERY: Duration = Duration::from_secs(10);
+/// How long the broker may take to return offsets.
 const BROKER_ANSWER: Duration = Duration::from_secs(5);
-/// How often the leaf is asked whether too many records are unusable.
-const DEAD_CHECK: Duration = Duration::from_secs(1);
+/// How often to ask the leaf whether too many records became dead letters.
+const DEAD_CHECK_EVERY: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(5);
-const RETRY_MOST: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_millis(500);
 const RESOLVE_FIRST: Duration = Duration::from_millis(50);
-const RESOLVE_MOST: Duration = Duration::from_secs(5);
+const RESOLVE_MAX: Duration = Duration::from_secs(5);
 
-/// One partition's way to the leaf.
+/// The reasons in `rachis.losses`.
+const DELETED: &str = "deleted at the broker before they were ingested";
+const SKIPPED: &str = "skipped on request";
+
+/// The sender of one partition.
 pub struct Sender {
-    /// Which source.
-    pub job: Arc<Job>,
-    /// Which partition.
-    pub cell: Arc<Cell>,
-    /// Where errors of the source are shown.
-    pub board: Arc<Board>,
-    /// To ask the broker for offsets.
-    pub consumer: Weak<BaseConsumer<Context>>,
-    /// Ends it.
+    /// The source.
+    pub task: Arc<SourceTask>,
+    /// The partition.
+    pub slot: Arc<PartitionSlot>,
+    /// Shows errors of the source.
+    pub status: Arc<SourceStatus>,
+    /// Asks the broker for offsets.
+    pub consumer: Weak<BaseConsumer<SourceContext>>,
+    /// Stops the sender.
     pub stop: CancellationToken,
 }
 
 impl Sender {
-    /// Runs until it is stopped. A batch on its way is answered first.
+    /// Runs until it is stopped. A batch in flight is answered first.
     pub async fn run(self) {
-        let mut resolving = Backoff::new(RESOLVE_FIRST, RESOLVE_MOST);
-        // Whether something went to the leaf since it was asked last: asking again and again must not turn into a race.
+        let mut resolve_backoff = Backoff::new(RESOLVE_FIRST, RESOLVE_MAX);
+        // Whether a batch was sent since the last resolve. Without progress, resolving backs off.
         let mut progress = true;
         let mut dead_checked = Instant::now();
         while !self.stop.is_cancelled() {
-            let next = self.cell.partition.lock().next();
-            match next {
-                Next::Send(out) => {
-                    self.send(out).await;
+            let step = self.slot.partition.lock().next_step();
+            match step {
+                SenderStep::Send(batch) => {
+                    self.send(batch).await;
                     progress = true;
-                    if dead_checked.elapsed() > DEAD_CHECK {
+                    if dead_checked.elapsed() > DEAD_CHECK_EVERY {
                         dead_checked = Instant::now();
                         self.check_dead().await;
                     }
                 }
-                Next::Resolve => {
+                SenderStep::Resolve => {
                     match std::mem::take(&mut progress) {
-                        true => resolving.reset(),
-                        false => self.pause(resolving.next()).await,
+                        true => resolve_backoff.reset(),
+                        false => self.pause(resolve_backoff.next()).await,
                     }
                     self.try_resolve().await;
                 }
-                Next::LookAgain => {
-                    self.pause(LOOK_AGAIN).await;
+                SenderStep::Recheck => {
+                    self.pause(RECHECK_EVERY).await;
                     self.try_resolve().await;
                 }
-                Next::Wait => tokio::select! { () = self.cell.wake.notified() => {}, () = self.stop.cancelled() => {} },
+                SenderStep::Wait => {
+                    tokio::select! { () = self.slot.wake.notified() => {}, () = self.stop.cancelled() => {} }
+                }
             }
+        }
+    }
+
+    async fn pause(&self, wait: Duration) {
+        tokio::select! { () = tokio::time::sleep(wait) => {}, () = self.stop.cancelled() => {} }
+    }
+
+    /// Sends a batch, with retries while the leaf is busy or does not answer.
+    async fn send(&self, outgoing: OutgoingBatch) {
+        let (records, bytes) = (outgoing.records.len() as u64, outgoing.bytes as u64);
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        let batch = self.batch(outgoing.after, outgoing.through, outgoing.records);
+        loop {
+            let started = Instant::now();
+            // Cloning is cheap: a record consists of a few reference-counted buffers.
+            let answer = self.task.leaf.write(batch.clone()).await;
+            metrics::histogram!("rachis_tail_write_seconds").record(started.elapsed().as_secs_f64());
+            let error = match answer {
+                Ok(BatchOutcome::Busy { reason }) => {
+                    self.slot.partition.lock().mark_not_applied();
+                    Error::LeafBusy { reason }
+                }
+                Ok(outcome) => {
+                    self.record_outcome(&outcome, records, bytes);
+                    self.slot.partition.lock().settle(&outcome);
+                    if matches!(outcome, BatchOutcome::Refused { .. }) {
+                        self.check_dead().await;
+                    }
+                    return;
+                }
+                Err(problem) if is_final(&problem) => return self.stop_after_failed_batch(problem),
+                // A leaf that is down fails sooner: this is a network path that cannot carry a batch of this size in
+                // time.
+                Err(problem) if started.elapsed() > TOO_SLOW => return self.shrink_batches(&problem),
+                Err(problem) => Error::Leaf(problem),
+            };
+            metrics::counter!("rachis_tail_busy_total", &self.task.labels()).increment(1);
+            self.slot.partition.lock().set_busy(error);
+            self.pause(backoff.next()).await;
+            if self.stop.is_cancelled() {
+                self.slot.partition.lock().abandon_batch();
+                return;
+            }
+        }
+    }
+
+    fn stop_after_failed_batch(&self, problem: Problem) {
+        warn!(source = %self.task.source, partition = self.slot.number, %problem, "the partition is stopped");
+        let mut partition = self.slot.partition.lock();
+        partition.abandon_batch();
+        partition.stop(Error::Leaf(problem));
+    }
+
+    fn shrink_batches(&self, problem: &Problem) {
+        let mut partition = self.slot.partition.lock();
+        partition.abandon_batch();
+        let bytes = partition.halve_batches();
+        warn!(
+            source = %self.task.source,
+            partition = self.slot.number,
+            %problem,
+            bytes,
+            "a batch took too long: sending smaller ones from now on"
+        );
+        partition.resolve();
+    }
+
+    fn batch(&self, after: i64, through: i64, records: Vec<Record>) -> Batch {
+        Batch {
+            shard: self.shard(),
+            source: self.task.source.clone(),
+            topic: self.task.topic_id(),
+            partition: self.slot.number,
+            after,
+            through,
+            level: INGEST_RULES_LEVEL,
+            rules: self.task.settings.rules.clone(),
+            records,
+        }
+    }
+
+    fn shard(&self) -> ShardId {
+        self.task.shard(self.slot.number)
+    }
+
+    /// Logs an outcome and counts it in the metrics.
+    fn record_outcome(&self, outcome: &BatchOutcome, records: u64, bytes: u64) {
+        let (source, partition) = (self.task.source.to_string(), self.slot.number);
+        let label = match outcome {
+            BatchOutcome::Applied { .. } => "applied",
+            BatchOutcome::Already { .. } => "already",
+            BatchOutcome::Gap { stored } => {
+                info!(%source, partition, stored, "the leaf lacks records before the batch: rewinding");
+                "gap"
+            }
+            BatchOutcome::Refused { reason } => {
+                warn!(%source, partition, reason, "the leaf refused the batch: the partition is stopped");
+                "refused"
+            }
+            BatchOutcome::Busy { .. } => "busy",
+        };
+        let [collection, source] = self.task.labels();
+        metrics::counter!(
+            "rachis_tail_batches_total",
+            &[collection.clone(), source.clone(), ("verdict", label.to_owned())]
+        )
+        .increment(1);
+        if matches!(outcome, BatchOutcome::Applied { .. }) {
+            let labels = [collection, source];
+            metrics::counter!("rachis_tail_records_total", &labels).increment(records);
+            metrics::counter!("rachis_tail_bytes_total", &labels).increment(bytes);
         }
     }
 
@@ -88,281 +212,184 @@ impl Sender {
             return;
         }
         if let Err(error) = self.resolve().await {
-            self.board.error(&error);
-            self.cell.partition.lock().not_now(error);
+            self.status.set_error(error.clone());
+            self.slot.partition.lock().resolve_failed(error);
         }
     }
 
-    async fn pause(&self, wait: Duration) {
-        tokio::select! { () = tokio::time::sleep(wait) => {}, () = self.stop.cancelled() => {} }
-    }
-
-    /// Sends until there is a verdict that is not "no room now".
-    async fn send(&self, out: Outgoing) {
-        let records = out.records.len() as u64;
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
-        let batch = self.batch(out.after, out.through, out.records);
-        loop {
-            let started = Instant::now();
-            // A record is a few counted references, so keeping a copy for another attempt costs little.
-            let answer = self.job.leaf.write(batch.clone()).await;
-            metrics::histogram!("rachis_tail_write_seconds").record(started.elapsed().as_secs_f64());
-            let reason = match answer {
-                Ok(Verdict::Busy { reason }) => {
-                    self.cell.partition.lock().not_taken();
-                    reason
-                }
-                Ok(verdict) => {
-                    self.count(&verdict, records, out.bytes as u64);
-                    self.cell.partition.lock().settle(&verdict);
-                    if matches!(verdict, Verdict::Refused { .. }) {
-                        self.check_dead().await;
-                    }
-                    return;
-                }
-                Err(problem) if is_final(&problem) => {
-                    warn!(source = %self.job.source, partition = self.cell.number, %problem, "the partition is stopped");
-                    let mut partition = self.cell.partition.lock();
-                    partition.give_up();
-                    partition.stop(problem.to_string(), false);
-                    return;
-                }
-                // Not a leaf that is away, which is known sooner, but a way to it that takes no batch of this size in
-                // its time.
-                Err(problem) if started.elapsed() > TOO_SLOW => {
-                    let mut partition = self.cell.partition.lock();
-                    partition.give_up();
-                    let bytes = partition.halve_batches();
-                    warn!(source = %self.job.source, partition = self.cell.number, %problem, bytes, "a batch took too long: smaller ones from here on");
-                    partition.resolve();
-                    return;
-                }
-                Err(problem) => problem.to_string(),
-            };
-            metrics::counter!("rachis_tail_busy_total", &self.job.labels()).increment(1);
-            self.cell.partition.lock().busy(reason);
-            self.pause(backoff.next()).await;
-            if self.stop.is_cancelled() {
-                self.cell.partition.lock().give_up();
-                return;
-            }
-        }
-    }
-
-    fn batch(&self, after: i64, through: i64, records: Vec<proto::record::Record>) -> Batch {
-        Batch {
-            shard: self.shard(),
-            source: self.job.source.clone(),
-            topic: self.job.topic_id(),
-            partition: self.cell.number,
-            after,
-            through,
-            level: LEVEL,
-            rules: self.job.settings.rules.clone(),
-            records,
-        }
-    }
-
-    fn shard(&self) -> ShardId {
-        self.job.shard(self.cell.number)
-    }
-
-    fn count(&self, verdict: &Verdict, records: u64, bytes: u64) {
-        let source = self.job.source.to_string();
-        let word = match verdict {
-            Verdict::Applied { .. } => "applied",
-            Verdict::Already { .. } => "already",
-            Verdict::Gap { stored } => {
-                info!(%source, partition = self.cell.number, stored, "the leaf has less than was sent: going back");
-                "gap"
-            }
-            Verdict::Refused { reason } => {
-                warn!(%source, partition = self.cell.number, reason, "the leaf refuses the batch: the partition is stopped");
-                "refused"
-            }
-            Verdict::Busy { .. } => "busy",
-        };
-        let [collection, source] = self.job.labels();
-        metrics::counter!(
-            "rachis_tail_batches_total",
-            &[collection.clone(), source.clone(), ("verdict", word.to_owned())]
-        )
-        .increment(1);
-        if matches!(verdict, Verdict::Applied { .. }) {
-            let labels = [collection, source];
-            metrics::counter!("rachis_tail_records_total", &labels).increment(records);
-            metrics::counter!("rachis_tail_bytes_total", &labels).increment(bytes);
-        }
-    }
-
-    /// Asks the leaf for its position and the broker for its offsets, and decides where to begin. `Err`: not now.
-    async fn resolve(&self) -> Result<(), String> {
+    /// Determines where to start reading, from the position of the leaf and the offsets of the broker. Fails if it must
+    /// be tried again.
+    async fn resolve(&self) -> Result<(), Error> {
         let stored = self.stored().await?;
-        if stored.dead {
+        if stored.stopped_by_dead_letters {
             self.stop_dead();
             return Ok(());
         }
         let (low, high) = self.watermarks().await?;
-        let topic = self.job.topic_id();
-        if let Some(other) = stored.topic.as_ref().filter(|other| **other != topic) {
-            let why = format!(
-                "what is stored was read from {other}, and this is {topic}: another cluster or topic (point the source back, or create a source of another name)"
-            );
-            self.stop(why, true);
+        let found = self.task.topic_id();
+        if let Some(other) = stored.topic.filter(|topic| *topic != found) {
+            self.stop(Error::OtherTopic { stored: other, found });
             return Ok(());
         }
-        let skips = self.job.skips.of(self.cell.number);
-        let at = format!("{}/{}", self.job.source, self.cell.number);
+        let stored = stored.offset;
         let acknowledged = {
-            let mut partition = self.cell.partition.lock();
-            partition.found(stored.offset, high);
+            let mut partition = self.slot.partition.lock();
+            partition.note_offsets(stored, high);
             partition.acknowledged()
         };
-        // Gone is gone, also where somebody has said to go on further behind.
-        let next = stored.offset + 1;
-        if (next > 0 || acknowledged >= 0) && next < low {
-            self.note_loss(next, low - 1, "gone at the broker before they were taken in")
-                .await?;
-        }
-        // What is skipped on request is no less lost.
-        for skip in skips.iter().filter(|skip| skip.to <= high) {
-            let from = skip.from.max(next).max(low);
-            if from < skip.to {
-                self.note_loss(from, skip.to - 1, "skipped on request").await?;
+        self.note_losses(stored, acknowledged, low, high).await?;
+        let skips = self.task.skips.of(self.slot.number);
+        let start = self.task.settings.start_of(self.slot.number);
+        match decide_start(stored, acknowledged, low, high, skips, start) {
+            StartDecision::From(from) => {
+                info!(partition = %self.label(), stored, from, end = high, "reading");
+                self.slot.partition.lock().begin(stored, from);
+                self.status.clear_error();
             }
-        }
-        match decide(stored.offset, acknowledged, low, high, skips, self.job.settings.start_of(self.cell.number)) {
-            Decision::From(from) => {
-                info!(partition = %at, stored = stored.offset, from, end = high, "reading");
-                self.cell.partition.lock().begin(stored.offset, from);
-                self.board.fine();
-            }
-            Decision::Advance { through } => return self.advance(through).await,
-            Decision::Lost { from, to } => {
-                let command = match self.job.source.is_push() {
-                    true => format!("rachis collection skip {}", self.job.collection),
-                    false => format!("rachis source skip {}", self.job.source),
-                };
-                let (why, place) = ("the topic's retention was faster", format!("{}={}", self.cell.number, to + 1));
-                self.stop(
-                    format!("the records {at}@{from} through {at}@{to} are gone at the broker and were not taken in: {why} (to go on without them: {command} {place})"),
-                    true,
-                )
-            }
-            Decision::Shorter { end } => self.stop(
-                format!(
-                    "the broker has offsets up to {} only, and {at}@{} is stored: the topic was truncated or made anew (create a source of another name for what is there now)",
-                    end - 1,
-                    stored.offset
-                ),
-                true,
-            ),
-            Decision::SkipAhead { to, end } => self.stop(format!("the offset to go on at is {to}, and the broker has offsets up to {} only", end - 1), true),
+            StartDecision::Advance { through } => return self.advance(through).await,
+            StartDecision::Lost { from, through } => self.stop(self.lost(from, through)),
+            StartDecision::Shorter { end } => self.stop(Error::Shorter {
+                partition: self.label(),
+                stored,
+                newest: end - 1,
+            }),
+            StartDecision::SkipAhead { to, end } => self.stop(Error::SkipAhead { to, newest: end - 1 }),
         }
         Ok(())
     }
 
-    /// Tells the leaf that the partition begins after what is there, so that a restart begins there too.
-    async fn advance(&self, through: i64) -> Result<(), String> {
-        match self.job.leaf.write(self.batch(-1, through, Vec::new())).await {
-            Ok(Verdict::Applied { .. } | Verdict::Already { .. } | Verdict::Gap { .. }) => Ok(()),
-            Ok(Verdict::Busy { reason }) => Err(reason),
-            Ok(Verdict::Refused { reason }) => {
-                self.stop(reason, false);
-                Ok(())
-            }
-            Err(problem) => Err(problem.to_string()),
+    /// The partition in messages: `source/number`.
+    fn label(&self) -> String {
+        format!("{}/{}", self.task.source, self.slot.number)
+    }
+
+    fn lost(&self, from: i64, through: i64) -> Error {
+        let command = match self.task.source.is_push() {
+            true => format!("rachis collection skip {}", self.task.collection),
+            false => format!("rachis source skip {}", self.task.source),
+        };
+        Error::Lost {
+            partition: self.label(),
+            from,
+            through,
+            command: format!("{command} {}={}", self.slot.number, through + 1),
         }
     }
 
-    /// Has the leaf remember what is gone, before anything goes on or says so.
-    async fn note_loss(&self, from: i64, through: i64, reason: &str) -> Result<(), String> {
+    /// Stores the position before the first record to read, so that a restart begins there too.
+    async fn advance(&self, through: i64) -> Result<(), Error> {
+        match self.task.leaf.write(self.batch(-1, through, Vec::new())).await {
+            Ok(BatchOutcome::Applied { .. } | BatchOutcome::Already { .. } | BatchOutcome::Gap { .. }) => Ok(()),
+            Ok(BatchOutcome::Busy { reason }) => Err(Error::LeafBusy { reason }),
+            Ok(BatchOutcome::Refused { reason }) => {
+                self.stop(Error::BatchRefused { reason });
+                Ok(())
+            }
+            Err(problem) => Err(Error::Leaf(problem)),
+        }
+    }
+
+    /// Stores at the leaf which records are lost, before reading continues and before the loss is reported.
+    async fn note_losses(&self, stored: i64, acknowledged: i64, low: i64, high: i64) -> Result<(), Error> {
+        let next = stored + 1;
+        // Deleted records are lost even if a skip continues after them.
+        if (next > 0 || acknowledged >= 0) && next < low {
+            self.note_loss(next, low - 1, DELETED).await?;
+        }
+        // Records that are skipped on request are lost, too.
+        let skips = self.task.skips.of(self.slot.number);
+        for skip in skips.iter().filter(|skip| skip.to <= high) {
+            let from = skip.from.max(next).max(low);
+            if from < skip.to {
+                self.note_loss(from, skip.to - 1, SKIPPED).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn note_loss(&self, from: i64, through: i64, reason: &str) -> Result<(), Error> {
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or_default();
         let loss = Loss {
-            source: self.job.source.clone(),
-            partition: self.cell.number,
+            source: self.task.source.clone(),
+            partition: self.slot.number,
             from,
             through,
             noticed_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
             reason: reason.to_owned(),
         };
-        self.job
-            .leaf
-            .note_loss(self.shard(), loss)
-            .await
-            .map_err(|problem| problem.to_string())
+        self.task.leaf.note_loss(self.shard(), loss).await.map_err(Error::Leaf)
     }
 
-    fn stop(&self, why: String, again: bool) {
-        let mut partition = self.cell.partition.lock();
-        if partition.error() != Some(&why) {
-            warn!(source = %self.job.source, partition = self.cell.number, why, "the partition is stopped");
+    fn stop(&self, error: Error) {
+        let mut partition = self.slot.partition.lock();
+        if partition.error() != Some(&error) {
+            warn!(
+                source = %self.task.source,
+                partition = self.slot.number,
+                why = error.to_string(),
+                "the partition is stopped"
+            );
         }
-        partition.stop(why, again);
+        partition.stop(error);
     }
 
-    async fn stored(&self) -> Result<Stored, String> {
-        self.job
+    async fn stored(&self) -> Result<StoredRange, Error> {
+        self.task
             .leaf
-            .stored(self.shard(), &self.job.source, self.cell.number)
+            .stored(self.shard(), &self.task.source, self.slot.number)
             .await
-            .map_err(|problem| problem.to_string())
+            .map_err(Error::Leaf)
     }
 
     async fn check_dead(&self) {
-        if self.stored().await.is_ok_and(|stored| stored.dead) {
+        if self.stored().await.is_ok_and(|stored| stored.stopped_by_dead_letters) {
             self.stop_dead();
         }
     }
 
-    /// Looks again from time to time: somebody may clear the dead letters, or they may become too old to be kept.
+    /// Stops because of too many dead letters. The partition is rechecked, because a user may clear them, and they
+    /// expire.
     fn stop_dead(&self) {
-        let (collection, source) = (&self.job.collection, &self.job.source);
-        self.stop(
-            format!(
-                "so many records cannot become documents that nothing more is read: look at rachis.dead_letters (if they are text, create a source with \
-                 \"format\": \"text\"; to go on without them: DELETE /v1/collections/{collection}/dead-letters?source={source})"
-            ),
-            true,
-        );
+        self.stop(Error::TooManyDead {
+            collection: self.task.collection.to_string(),
+            source_name: self.task.source.to_string(),
+        });
     }
 
-    /// The first offset that the broker has, and the one after the last. Makes sure that the cluster's identity is
-    /// known.
-    async fn watermarks(&self) -> Result<(i64, i64), String> {
-        let (consumer, job, partition) = (self.consumer.clone(), self.job.clone(), self.cell.number);
-        let ask = move || {
-            // Held here only: who closes the consumer waits for nobody else's hold.
-            let consumer = consumer.upgrade().ok_or("the source stops")?;
-            if !job.knows_cluster() {
-                match consumer.client().fetch_cluster_id(BROKER_ANSWER) {
-                    Some(cluster) => job.set_cluster(cluster),
-                    None => {
-                        return Err(explain(
-                            rdkafka::types::RDKafkaErrorCode::OperationTimedOut,
-                            "the cluster does not say its id",
-                        ));
-                    }
-                }
+    /// The first offset that the broker has, and its end offset. Also learns the id of the Kafka cluster.
+    async fn watermarks(&self) -> Result<(i64, i64), Error> {
+        let (consumer, task, partition) = (self.consumer.clone(), self.task.clone(), self.slot.number);
+        let request = move || {
+            // The consumer is closed once its last strong reference is dropped, so this one lives only for the request.
+            let consumer = consumer.upgrade().ok_or(Error::Stopping)?;
+            if !task.knows_cluster() {
+                let cluster = consumer.client().fetch_cluster_id(BROKER_ANSWER).ok_or_else(|| {
+                    let reason = "the brokers did not return the id of the cluster";
+                    Error::Client(ClientError::new(RDKafkaErrorCode::OperationTimedOut, reason))
+                })?;
+                task.set_cluster(cluster);
             }
             consumer
-                .fetch_watermarks(&job.settings.topic, partition, BROKER_ANSWER)
+                .fetch_watermarks(&task.settings.topic, partition, BROKER_ANSWER)
                 .map_err(|error| {
-                    let code = error
-                        .rdkafka_error_code()
-                        .unwrap_or(rdkafka::types::RDKafkaErrorCode::Unknown);
-                    explain(code, &format!("the broker does not tell its offsets: {code}"))
+                    let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+                    Error::Client(ClientError::new(
+                        code,
+                        format!("the broker did not return the offsets: {code}"),
+                    ))
                 })
         };
-        tokio::task::spawn_blocking(ask)
+        tokio::task::spawn_blocking(request)
             .await
-            .map_err(|error| error.to_string())?
+            .map_err(|error| Error::Interrupted {
+                reason: error.to_string(),
+            })?
     }
 }
 
-/// Whether the leaf will never take it.
+/// Whether a retry is pointless: the leaf will never accept the batch.
 fn is_final(problem: &Problem) -> bool {
     !proto::ingest::is_transient(problem) && problem.code != Code::Internal
 }

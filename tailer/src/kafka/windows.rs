@@ -1,21 +1,21 @@
-//! Windows: records that were read and are not acknowledged yet, of all partitions that a node reads. Each partition
-//! has a limit of its own; together they have one too, and while they are near it, each has its even share.
+//! The memory budget of all windows of a node. A window is what a partition has read and the leaf has not acknowledged
+//! yet. Each partition has a limit, and all together have one; near that, each partition gets an equal share.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// What all partitions hold.
+/// The windows of all partitions of a node.
 #[derive(Debug)]
-pub struct Windows {
+pub struct WindowBudget {
     bytes_max: usize,
     bytes: AtomicUsize,
     partitions: AtomicUsize,
 }
 
-impl Windows {
-    /// Together so many bytes.
+impl WindowBudget {
+    /// A budget of `bytes_max` for all partitions together.
     pub fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
@@ -24,55 +24,57 @@ impl Windows {
         })
     }
 
-    /// What a partition may hold, that may hold `alone` if it is alone.
-    pub fn of_one(&self, alone: usize) -> usize {
-        // Half is for those that come first, half is divided: so there is always room for those that come late.
+    /// The limit of one partition, at most `own_max`.
+    pub fn partition_bytes_max(&self, own_max: usize) -> usize {
+        // The first half goes to the first comers, the second half is shared equally, so late comers always get room.
         let half = self.bytes_max / 2;
         match self.bytes.load(Ordering::Relaxed) <= half {
-            true => alone.min(half),
-            false => alone.min(half / self.partitions.load(Ordering::Relaxed).max(1)),
+            true => own_max.min(half),
+            false => own_max.min(half / self.partitions.load(Ordering::Relaxed).max(1)),
         }
     }
 }
 
-/// What the partitions of one source hold; given back with it.
+/// The windows of one source. Dropping it returns its share to the budget.
 #[derive(Debug)]
-pub struct Held {
-    windows: Arc<Windows>,
+pub struct SourceWindows {
+    budget: Arc<WindowBudget>,
     bytes: usize,
     partitions: usize,
 }
 
-impl Held {
-    /// Nothing yet.
-    pub fn new(windows: Arc<Windows>) -> Self {
+impl SourceWindows {
+    /// A source without partitions.
+    pub fn new(budget: Arc<WindowBudget>) -> Self {
         Self {
-            windows,
+            budget,
             bytes: 0,
             partitions: 0,
         }
     }
 
-    /// So many partitions hold so many bytes by now; answers what each may hold.
-    pub fn update(&mut self, partitions: usize, bytes: usize, alone: usize) -> usize {
-        change(&self.windows.bytes, &mut self.bytes, bytes);
-        change(&self.windows.partitions, &mut self.partitions, partitions);
-        self.windows.of_one(alone)
+    /// Records how many partitions the source has and how many bytes they use; returns the limit of each partition,
+    /// at most `own_max`.
+    pub fn update(&mut self, partitions: usize, bytes: usize, own_max: usize) -> usize {
+        replace(&self.budget.bytes, &mut self.bytes, bytes);
+        replace(&self.budget.partitions, &mut self.partitions, partitions);
+        self.budget.partition_bytes_max(own_max)
     }
 }
 
-impl Drop for Held {
+impl Drop for SourceWindows {
     fn drop(&mut self) {
         self.update(0, 0, 0);
     }
 }
 
-fn change(sum: &AtomicUsize, own: &mut usize, now: usize) {
-    match now >= *own {
-        true => sum.fetch_add(now - *own, Ordering::Relaxed),
-        false => sum.fetch_sub(*own - now, Ordering::Relaxed),
+/// Replaces a source's part of a sum.
+fn replace(sum: &AtomicUsize, part: &mut usize, new: usize) {
+    match new >= *part {
+        true => sum.fetch_add(new - *part, Ordering::Relaxed),
+        false => sum.fetch_sub(*part - new, Ordering::Relaxed),
     };
-    *own = now;
+    *part = new;
 }
 
 #[cfg(test)]
@@ -80,30 +82,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn near_the_limit_of_all_each_partition_has_its_even_share() {
-        let windows = Windows::new(1_000);
-        let (mut first, mut second) = (Held::new(windows.clone()), Held::new(windows.clone()));
+    fn near_the_limit_each_partition_gets_an_equal_share() {
+        let budget = WindowBudget::new(1_000);
+        let (mut first, mut second) = (SourceWindows::new(budget.clone()), SourceWindows::new(budget.clone()));
         assert_eq!(
             first.update(4, 500, 200),
             200,
-            "half of it is for those that come first"
+            "the first half goes to the first comers"
         );
-        assert_eq!(
-            second.update(1, 1, 200),
-            100,
-            "and then the other half is divided by five"
-        );
+        assert_eq!(second.update(1, 1, 200), 100, "then the second half is divided by five");
         assert_eq!(first.update(4, 400, 200), 200);
         assert_eq!(
             second.update(1, 1, 9_000),
             500,
-            "one alone does not take the room of those that come late"
+            "a single partition leaves room for late comers"
         );
         drop((first, second));
         assert_eq!(
             (
-                windows.bytes.load(Ordering::Relaxed),
-                windows.partitions.load(Ordering::Relaxed)
+                budget.bytes.load(Ordering::Relaxed),
+                budget.partitions.load(Ordering::Relaxed)
             ),
             (0, 0)
         );

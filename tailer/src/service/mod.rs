@@ -1,4 +1,4 @@
-//! The gRPC door of a tailer: proposals into the change log, pushes into their topics, questions about sources.
+//! The gRPC services of a tailer: proposals to the change log, pushes to their topics, and queries about sources.
 
 mod pushes;
 mod sources;
@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, service::RoutesBuilder};
 pub use self::pushes::PushLog;
 use crate::{Tailer, changes::topic::TopicChanges};
 
-/// All services of a tailer, put into a node's routes.
+/// Adds all services of a tailer to the routes of a node.
 pub fn add(routes: &mut RoutesBuilder, changes: TopicChanges, pushes: Arc<PushLog>, tailer: Arc<Tailer>) {
     routes.add_service(ChangesServer::new(ChangesService { changes }).max_decoding_message_size(MESSAGE_BYTES_MAX));
     routes.add_service(PushesServer::from_arc(pushes).max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX));
@@ -33,7 +33,7 @@ pub fn add(routes: &mut RoutesBuilder, changes: TopicChanges, pushes: Arc<PushLo
     );
 }
 
-/// `rachis.tailer.v1.Changes`.
+/// The service `rachis.tailer.v1.Changes`.
 struct ChangesService {
     changes: TopicChanges,
 }
@@ -44,9 +44,9 @@ impl changes_server::Changes for ChangesService {
         let proposal = request.into_inner();
         let change = serde_json::from_slice(&proposal.change).map_err(|e| malformed(&e.to_string()))?;
         let (uid, changes) = (uid(&proposal.uid)?, self.changes.clone());
-        // A change that was begun is finished, even if who asked for it goes away.
-        let judged = tokio::spawn(async move { changes.submit(uid, change, proposal.expected).await });
-        let offset = judged
+        // A proposal that has started is completed even if its client disconnects.
+        let offset = tokio::spawn(async move { changes.submit(uid, change, proposal.expected).await });
+        let offset = offset
             .await
             .map_err(|e| Problem::new(proto::Code::UnknownOutcome, e.to_string()))??;
         Ok(Response::new(wire::Judged { offset }))

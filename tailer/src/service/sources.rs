@@ -1,11 +1,11 @@
-//! `rachis.tailer.v1.Sources`.
+//! The service `rachis.tailer.v1.Sources`: status and inspection of sources.
 
 use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt as _, stream};
 use proto::{
     catalog::SourceSettings,
-    tailer::Tailing,
+    tailer::SourceAdmin,
     wire::{
         problem::malformed,
         tailer::{self as wire, sources_server},
@@ -15,9 +15,9 @@ use tonic::{Request, Response, Status};
 
 use crate::Tailer;
 
-/// The service.
+/// Implements the service.
 pub struct SourcesService {
-    /// Who knows.
+    /// The tailer that reads the sources.
     pub tailer: Arc<Tailer>,
 }
 
@@ -42,17 +42,17 @@ impl sources_server::Sources for SourcesService {
     }
 
     async fn preview(&self, request: Request<wire::PreviewRequest>) -> Result<Response<Self::PreviewStream>, Status> {
-        let asked = request.into_inner();
-        let found = self
+        let request = request.into_inner();
+        let records = self
             .tailer
-            .preview(&settings(&asked.settings)?, asked.records as usize)
+            .preview(&settings(&request.settings)?, request.records as usize)
             .await?;
-        let told = |(partition, record): (i32, proto::record::Record)| {
+        let message = |(partition, record): (i32, proto::record::Record)| {
             Ok(wire::PreviewRecord {
                 partition,
                 record: Some(record.into()),
             })
         };
-        Ok(Response::new(stream::iter(found.into_iter().map(told)).boxed()))
+        Ok(Response::new(stream::iter(records.into_iter().map(message)).boxed()))
     }
 }

@@ -1,4 +1,4 @@
-//! A leaf that keeps records in memory and judges batches by the same table as the real one, misbehaving on request.
+//! A model of a leaf: it stores records in memory, decides about batches like the real leaf, and misbehaves on request.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -6,52 +6,52 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use proto::{
     Code, CollectionUid, Problem, SourceName,
-    ingest::{Batch, Ingest, Loss, PartitionStatus, Pushed, ShardId, Stored, Verdict},
+    ingest::{Batch, BatchOutcome, Ingest, Loss, PartitionStatus, PushResult, ShardId, StoredRange},
     record::{Record, RequestKey},
 };
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
 
-/// What a partition has taken in.
+/// What the leaf has ingested of a partition.
 #[derive(Debug, Default, Clone)]
-pub struct Taken {
+pub struct IngestedRange {
     pub topic: Option<String>,
     pub offset: Option<i64>,
     pub hash: u64,
     pub records: Vec<Record>,
     pub shards: Vec<u32>,
-    /// The positions whose record came along with a later batch, and was compared.
+    /// The positions whose record was sent again with a later batch, and was compared.
     pub compared: Vec<i64>,
 }
 
-/// How often of a hundred times it misbehaves.
+/// The probability of each misbehaviour, in percent.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Chaos {
     pub busy: u32,
     pub unreachable: u32,
     pub applied_but_unanswered: u32,
-    pub loses_its_newest: u32,
+    pub loses_newest: u32,
 }
 
-/// The leaf.
-pub struct Model {
-    taken: Mutex<BTreeMap<(SourceName, i32), Taken>>,
+/// The model.
+pub struct LeafModel {
+    ingested: Mutex<BTreeMap<(SourceName, i32), IngestedRange>>,
     chaos: Mutex<(Chaos, StdRng)>,
-    pub refuses: Mutex<Option<i32>>,
+    pub refused_partition: Mutex<Option<i32>>,
     pub full: Mutex<bool>,
-    pub seen: Mutex<BTreeMap<&'static str, u32>>,
+    pub outcomes: Mutex<BTreeMap<&'static str, u32>>,
     pub losses: Mutex<Vec<Loss>>,
 }
 
-impl Model {
+impl LeafModel {
     pub fn new(seed: u64, chaos: Chaos) -> Arc<Self> {
         eprintln!("seed {seed}");
         Arc::new(Self {
             losses: Mutex::default(),
-            taken: Mutex::default(),
+            ingested: Mutex::default(),
             chaos: Mutex::new((chaos, StdRng::seed_from_u64(seed))),
-            refuses: Mutex::default(),
+            refused_partition: Mutex::default(),
             full: Mutex::default(),
-            seen: Mutex::default(),
+            outcomes: Mutex::default(),
         })
     }
 
@@ -59,8 +59,8 @@ impl Model {
         Self::new(0, Chaos::default())
     }
 
-    pub fn taken(&self, source: &str, partition: i32) -> Taken {
-        self.taken
+    pub fn ingested(&self, source: &str, partition: i32) -> IngestedRange {
+        self.ingested
             .lock()
             .get(&(source.parse().expect("a name"), partition))
             .cloned()
@@ -68,11 +68,11 @@ impl Model {
     }
 
     pub fn count(&self, source: &str) -> usize {
-        self.taken
+        self.ingested
             .lock()
             .iter()
             .filter(|((of, _), _)| of.as_str() == source)
-            .map(|(_, taken)| taken.records.len())
+            .map(|(_, ingested)| ingested.records.len())
             .sum()
     }
 
@@ -82,98 +82,110 @@ impl Model {
         chaos.1.random_range(0..100) < bound
     }
 
-    fn judge(&self, batch: Batch) -> Verdict {
-        let mut all = self.taken.lock();
-        let taken = all.entry((batch.source.clone(), batch.partition)).or_default();
-        let stored = taken.offset.unwrap_or(-1);
-        if *self.refuses.lock() == Some(batch.partition) {
-            return Verdict::Refused {
-                reason: "the model refuses".into(),
-            };
+    fn decide(&self, batch: Batch) -> BatchOutcome {
+        let mut all = self.ingested.lock();
+        let ingested = all.entry((batch.source.clone(), batch.partition)).or_default();
+        let stored = ingested.offset.unwrap_or(-1);
+        if *self.refused_partition.lock() == Some(batch.partition) {
+            return refused("the model refuses");
         }
         if *self.full.lock() {
-            return Verdict::Busy {
+            return BatchOutcome::Busy {
                 reason: "the model is full".into(),
             };
         }
-        if taken.topic.as_ref().is_some_and(|topic| *topic != batch.topic) {
-            return Verdict::Refused {
-                reason: "another topic".into(),
-            };
+        if ingested.topic.as_ref().is_some_and(|topic| *topic != batch.topic) {
+            return refused("another topic");
         }
-        assert!(batch.records.is_sorted_by(|a, b| a.offset < b.offset), "records ascend");
-        assert!(
-            batch
-                .records
-                .iter()
-                .all(|r| (batch.after..=batch.through).contains(&r.offset)),
-            "records are within the range"
-        );
-        if let Some(same) = batch.records.iter().find(|r| r.offset == stored && taken.hash != 0) {
-            taken.compared.push(stored);
-            if same.hash() != taken.hash {
-                return Verdict::Refused {
-                    reason: "the last record is another one: the topic was made anew".into(),
-                };
+        assert_well_formed(&batch);
+        if let Some(same) = batch.records.iter().find(|r| r.offset == stored && ingested.hash != 0) {
+            ingested.compared.push(stored);
+            if same.hash() != ingested.hash {
+                return refused("the last record is another one: the topic was recreated");
             }
         }
         if batch.through <= stored {
-            return Verdict::Already { stored };
+            return BatchOutcome::Already { stored };
         }
         if batch.after > stored {
-            return Verdict::Gap { stored };
+            return BatchOutcome::Gap { stored };
         }
-        if self.happens(|c| c.loses_its_newest) && !taken.records.is_empty() {
-            let keep = self.chaos.lock().1.random_range(0..taken.records.len());
-            taken.records.truncate(keep);
-            taken.offset = taken.records.last().map(|r| r.offset);
-            taken.hash = taken.records.last().map_or(0, Record::hash);
-            return Verdict::Gap {
-                stored: taken.offset.unwrap_or(-1),
+        if self.happens(|c| c.loses_newest) && !ingested.records.is_empty() {
+            let kept = self.chaos.lock().1.random_range(0..ingested.records.len());
+            ingested.truncate(kept);
+            return BatchOutcome::Gap {
+                stored: ingested.offset.unwrap_or(-1),
             };
         }
-        taken.topic = Some(batch.topic);
-        taken.shards.push(batch.shard.number);
-        taken
-            .records
+        ingested.apply(batch, stored)
+    }
+}
+
+impl IngestedRange {
+    /// Loses all but the first records.
+    fn truncate(&mut self, kept: usize) {
+        self.records.truncate(kept);
+        self.offset = self.records.last().map(|r| r.offset);
+        self.hash = self.records.last().map_or(0, Record::hash);
+    }
+
+    fn apply(&mut self, batch: Batch, stored: i64) -> BatchOutcome {
+        self.topic = Some(batch.topic);
+        self.shards.push(batch.shard.number);
+        self.records
             .extend(batch.records.into_iter().filter(|r| r.offset > stored));
-        taken.offset = Some(batch.through);
-        taken.hash = taken
+        self.offset = Some(batch.through);
+        self.hash = self
             .records
             .last()
             .filter(|r| r.offset == batch.through)
             .map_or(0, Record::hash);
-        Verdict::Applied { stored: batch.through }
+        BatchOutcome::Applied { stored: batch.through }
     }
 }
 
+fn refused(reason: &str) -> BatchOutcome {
+    BatchOutcome::Refused { reason: reason.into() }
+}
+
+fn assert_well_formed(batch: &Batch) {
+    assert!(batch.records.is_sorted_by(|a, b| a.offset < b.offset), "records ascend");
+    assert!(
+        batch
+            .records
+            .iter()
+            .all(|r| (batch.after..=batch.through).contains(&r.offset)),
+        "records are within the range"
+    );
+}
+
 #[async_trait]
-impl Ingest for Model {
-    async fn write(&self, batch: Batch) -> Result<Verdict, Problem> {
-        let said = |what| *self.seen.lock().entry(what).or_default() += 1;
+impl Ingest for LeafModel {
+    async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem> {
+        let count = |outcome| *self.outcomes.lock().entry(outcome).or_default() += 1;
         if self.happens(|c| c.unreachable) {
-            said("unreachable");
-            return Err(Problem::new(Code::Unavailable, "the model is away"));
+            count("unreachable");
+            return Err(Problem::new(Code::Unavailable, "the model is unreachable"));
         }
         if self.happens(|c| c.busy) {
-            said("busy");
-            return Ok(Verdict::Busy {
+            count("busy");
+            return Ok(BatchOutcome::Busy {
                 reason: "the model is busy".into(),
             });
         }
-        let verdict = self.judge(batch);
-        said(match verdict {
-            Verdict::Applied { .. } => "applied",
-            Verdict::Already { .. } => "already",
-            Verdict::Gap { .. } => "gap",
-            Verdict::Busy { .. } => "full",
-            Verdict::Refused { .. } => "refused",
+        let outcome = self.decide(batch);
+        count(match outcome {
+            BatchOutcome::Applied { .. } => "applied",
+            BatchOutcome::Already { .. } => "already",
+            BatchOutcome::Gap { .. } => "gap",
+            BatchOutcome::Busy { .. } => "full",
+            BatchOutcome::Refused { .. } => "refused",
         });
         if self.happens(|c| c.applied_but_unanswered) {
-            said("unanswered");
-            return Err(Problem::new(Code::Timeout, "the model's answer is lost"));
+            count("unanswered");
+            return Err(Problem::new(Code::Timeout, "the answer of the model is lost"));
         }
-        Ok(verdict)
+        Ok(outcome)
     }
 
     async fn pushed(
@@ -183,23 +195,23 @@ impl Ingest for Model {
         _: i64,
         _: &RequestKey,
         _: std::time::Instant,
-    ) -> Result<Pushed, Problem> {
-        Err(Problem::new(Code::NotSupported, "the model takes no pushes"))
+    ) -> Result<PushResult, Problem> {
+        Err(Problem::new(Code::NotSupported, "the model accepts no pushes"))
     }
 
-    async fn stored(&self, _: ShardId, source: &SourceName, partition: i32) -> Result<Stored, Problem> {
-        let all = self.taken.lock();
-        let Some(taken) = all.get(&(source.clone(), partition)) else {
-            return Ok(Stored {
+    async fn stored(&self, _: ShardId, source: &SourceName, partition: i32) -> Result<StoredRange, Problem> {
+        let all = self.ingested.lock();
+        let Some(ingested) = all.get(&(source.clone(), partition)) else {
+            return Ok(StoredRange {
                 offset: -1,
-                ..Stored::default()
+                ..StoredRange::default()
             });
         };
-        Ok(Stored {
-            topic: taken.topic.clone(),
-            offset: taken.offset.unwrap_or(-1),
-            hash: taken.hash,
-            dead: false,
+        Ok(StoredRange {
+            topic: ingested.topic.clone(),
+            offset: ingested.offset.unwrap_or(-1),
+            hash: ingested.hash,
+            stopped_by_dead_letters: false,
         })
     }
 

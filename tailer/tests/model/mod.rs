@@ -1,10 +1,10 @@
-//! A mock broker, a model of the leaf, and what the tests need to drive both.
+//! The fixture of the tests: a mock broker, a model of the leaf, and functions to drive both.
 
 mod leaf;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
-pub use leaf::{Chaos, Model};
+pub use leaf::{Chaos, IngestedRange, LeafModel};
 use proto::{
     SourceName,
     catalog::{Change, CollectionSettings, SourceSettings, Start},
@@ -19,17 +19,17 @@ use rdkafka::{
 };
 use tailer::{FileChanges, Tailer, TailerOptions};
 
-/// A mock broker, a change log and whatever tailer runs on them.
-pub struct World {
+/// A mock broker, a change log, and a model of the leaf. A test starts the tailer.
+pub struct Fixture {
     pub cluster: MockCluster<'static, DefaultProducerContext>,
     pub changes: FileChanges,
-    pub leaf: Arc<Model>,
+    pub leaf: Arc<LeafModel>,
     producer: ThreadedProducer<DefaultProducerContext>,
     _folder: tempfile::TempDir,
 }
 
-impl World {
-    pub fn new(leaf: Arc<Model>) -> Self {
+impl Fixture {
+    pub fn new(leaf: Arc<LeafModel>) -> Self {
         let cluster = MockCluster::new(1).expect("a mock cluster");
         let producer = ClientConfig::new()
             .set("bootstrap.servers", cluster.bootstrap_servers())
@@ -47,9 +47,9 @@ impl World {
         }
     }
 
-    /// A tailer that puts little into a batch, so that there are many.
+    /// A tailer with small batches, so that it sends many.
     pub fn tailer(&self) -> Arc<Tailer> {
-        // The mock broker does not know members by name, and waits until the old self of a restarted one is given up.
+        // The mock broker does not support static members: a restarted one would wait until its old session expires.
         let options = TailerOptions {
             node: None,
             batch_records_max: 50,
@@ -96,7 +96,7 @@ impl World {
         self.changes.propose(change, None).await.expect("accepted");
     }
 
-    /// Produces records that tell themselves apart; every seventh has no value, every third no key.
+    /// Produces distinct records. Every seventh has no value, every third no key.
     pub fn produce(&self, topic: &str, partition: i32, numbers: std::ops::Range<usize>) {
         for number in numbers {
             let (key, value) = (
@@ -132,26 +132,26 @@ pub fn name(text: &str) -> SourceName {
     text.parse().expect("a name")
 }
 
-/// Waits until it holds; says what was last there, if it does not in time.
-pub async fn eventually<T: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> (bool, T)) {
+/// Waits until a condition holds. Panics with the last observation if it does not in time.
+pub async fn eventually<T: std::fmt::Debug>(what: &str, mut observe: impl FnMut() -> (bool, T)) {
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
     let mut last = None;
-    let found = async {
+    let condition = async {
         loop {
             ticks.tick().await;
-            let (holds, seen) = look();
-            last = Some(seen);
+            let (holds, observed) = observe();
+            last = Some(observed);
             if holds {
                 break;
             }
         }
     };
-    within(30, found)
+    within(30, condition)
         .await
-        .unwrap_or_else(|| panic!("{what}: not within 30 s; last seen: {last:?}"));
+        .unwrap_or_else(|| panic!("{what}: not within 30 s; last observed: {last:?}"));
 }
 
-/// The result, if it is there in so many seconds.
+/// The result of `work`, if it finishes in time.
 pub async fn within<T>(seconds: u64, work: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(Duration::from_secs(seconds), work).await.ok()
 }
@@ -162,6 +162,6 @@ pub fn states(tailer: &Tailer, source: &str) -> Vec<(Option<i32>, &'static str, 
         .rows()
         .into_iter()
         .filter(|row| row.source.as_str() == source)
-        .map(|row| (row.partition, row.state.word(), row.error))
+        .map(|row| (row.partition, row.state.as_str(), row.error))
         .collect()
 }

@@ -1,4 +1,4 @@
-//! A real Apache Kafka in a folder of its own: one process that is broker and controller, on ports that were free.
+//! A real Apache Kafka in its own folder: one process as broker and controller, on free ports.
 
 use std::{
     net::TcpListener,
@@ -8,14 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use child_process::Process;
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
 };
-
-use crate::process::Process;
 
 /// The broker of one run.
 pub struct Broker {
@@ -28,10 +27,10 @@ pub struct Broker {
 impl Broker {
     pub async fn start(jars: &Path, folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let (port, controller) = two_free_ports()?;
+        let (port, controller_port) = two_free_ports()?;
         std::fs::write(
             folder.join("server.properties"),
-            properties(port, controller, &folder.join("data")),
+            properties(port, controller_port, &folder.join("data")),
         )?;
         let mut broker = Self {
             jars: jars.to_owned(),
@@ -41,7 +40,7 @@ impl Broker {
         };
         broker.format()?;
         broker.spawn()?;
-        broker.answers(Duration::from_secs(60)).await?;
+        broker.wait_until_reachable(Duration::from_secs(60)).await?;
         Ok(broker)
     }
 
@@ -59,21 +58,21 @@ impl Broker {
     }
 
     fn format(&self) -> Result<()> {
-        // 16 bytes in URL-safe base64, as Kafka names a cluster.
-        let name: String = (0..22)
+        // A Kafka cluster id is 16 bytes in URL-safe base64.
+        let cluster_id: String = (0..22)
             .map(|_| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWX"[usize::from(rand::random::<u8>() % 24)]))
             .collect();
         let output = self
             .java()
             .args(["kafka.tools.StorageTool", "format", "--standalone", "-t"])
-            .arg(name[..21].to_owned() + "A")
+            .arg(cluster_id[..21].to_owned() + "A")
             .arg("-c")
             .arg(self.folder.join("server.properties"))
             .output()
             .context("cannot run java")?;
         if !output.status.success() {
             bail!(
-                "cannot format the broker's folder: {}{}",
+                "cannot format the storage of the broker: {}{}",
                 String::from_utf8_lossy(&output.stdout),
                 String::from_utf8_lossy(&output.stderr)
             );
@@ -81,28 +80,28 @@ impl Broker {
         Ok(())
     }
 
-    /// Starts it, without waiting until it answers.
+    /// Starts the broker, without waiting until it is reachable.
     pub fn spawn(&mut self) -> Result<()> {
         let mut command = self.java();
         command.arg("kafka.Kafka").arg(self.folder.join("server.properties"));
-        self.process = Some(Process::start(command, &self.folder.join("log"))?);
+        self.process = Some(Process::start("broker", &mut command, &self.folder.join("log"))?);
         Ok(())
     }
 
     pub fn process(&mut self) -> Result<&mut Process> {
-        self.process.as_mut().context("the broker does not run")
+        self.process.as_mut().context("the broker is not running")
     }
 
-    /// Waits until it tells about itself.
-    pub async fn answers(&mut self, within: Duration) -> Result<()> {
+    /// Waits until the broker returns its metadata.
+    pub async fn wait_until_reachable(&mut self, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
         let address = self.address();
         loop {
-            if let Some(status) = self.process()?.ended() {
-                bail!("the broker ended: {status}; {}", self.process()?.last_words());
+            if let Some(status) = self.process()?.exit_status() {
+                bail!("the broker exited: {status}; {}", self.process()?.log_tail());
             }
             let address = address.clone();
-            let told = tokio::task::spawn_blocking(move || {
+            let brokers = tokio::task::spawn_blocking(move || {
                 let consumer: BaseConsumer = ClientConfig::new()
                     .set("bootstrap.servers", &address)
                     .set("log_level", "0")
@@ -112,11 +111,11 @@ impl Broker {
                     .map(|metadata| metadata.brokers().len())
             })
             .await?;
-            match told {
+            match brokers {
                 Ok(brokers) if brokers > 0 => return Ok(()),
                 _ if Instant::now() > deadline => bail!(
-                    "the broker does not answer within {within:?}; {}",
-                    self.process()?.last_words()
+                    "the broker did not answer within {within:?}; {}",
+                    self.process()?.log_tail()
                 ),
                 _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
@@ -140,11 +139,11 @@ impl Broker {
     }
 }
 
-/// Ports that are free now, and differ. The broker must come back to the same ones, so it cannot choose by itself.
+/// Two different free ports. The broker must return to the same ports after a restart, so it cannot choose them itself.
 fn two_free_ports() -> Result<(u16, u16)> {
-    let one = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
-    let two = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
-    Ok((one.local_addr()?.port(), two.local_addr()?.port()))
+    let first = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
+    let second = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
+    Ok((first.local_addr()?.port(), second.local_addr()?.port()))
 }
 
 fn properties(port: u16, controller: u16, data: &Path) -> String {

@@ -1,10 +1,10 @@
-//! Number -> bytes: every event can be written again at the end, so the books need not keep it and every byte can be
-//! compared.
+//! Makes the bytes of an event from its number: every event can be rebuilt at the end, so the ledger need not keep it
+//! and every byte can be compared.
 
-use crate::book::{Kind, key_text};
+use crate::ledger::{Kind, key_text};
 
-/// So many neighbouring numbers share a word that a search finds them by.
-pub const GROUP: u64 = 500;
+/// Adjacent numbers that share a word, by which a search finds them.
+pub const GROUP_SIZE: u64 = 500;
 
 /// Makes the events of one run.
 #[derive(Debug, Clone, Copy)]
@@ -17,24 +17,28 @@ impl Documents {
         Self { seed }
     }
 
-    /// The bytes of a number's event. Odd spacing, escapes, repeated keys and spelled numbers are kept byte for byte or
-    /// not at all.
+    /// The bytes of an event. They contain odd spacing, escapes, duplicate keys and unusual number literals, which the
+    /// server must store byte for byte.
     pub fn bytes(&self, number: u64, kind: Kind, key: u32) -> String {
         let hash = mix(self.seed ^ mix(number));
         let id = match kind {
-            Kind::Owned => format!("\"_id\":\"{}\", ", key_text(kind, key)),
+            Kind::PushedWithId => format!("\"_id\":\"{}\", ", key_text(kind, key)),
             _ => String::new(),
         };
-        let (word, group, filler) = (kind.word(), number / GROUP, filler(hash));
+        let (kind_name, group, filler) = (kind.as_str(), number / GROUP_SIZE, filler(hash));
         let (ratio, list, when) = (hash % 1_000, hash % 97, hash % 28 + 1);
         let mixed = ["17", "1.50", "\"slow\"", "null", "[1,2]", "{\"a\":{}}", "true"][(hash % 7) as usize];
         match kind {
-            // Not JSON, and found again by its number.
-            Kind::Dead | Kind::PushedDead => format!("{{\"n\": {number}, \"kind\":\"{word}\", \"cut\":\"{filler}"),
-            Kind::Nothing | Kind::Tombstone => String::new(),
+            // Not JSON, but its number can be read.
+            Kind::DeadLetter | Kind::PushedDeadLetter => {
+                format!("{{\"n\": {number}, \"kind\":\"{kind_name}\", \"cut\":\"{filler}")
+            }
+            Kind::Empty | Kind::Tombstone => String::new(),
             _ => format!(
-                "{{{id}\"n\": {number} ,\"kind\":\"{word}\",\"words\":\"g{group} m{number} {filler}\",  \"ratio\":{ratio}.50,\"mixed\":{mixed},\
-                 \"nested\":{{\"list\":[{list}, 1e3,\"\\u00e9 ü\"],\"odd key\":true}},\"twice\":1,\"twice\":2,\"when\":\"2026-01-{when:02}T10:00:00Z\"}}"
+                "{{{id}\"n\": {number} ,\"kind\":\"{kind_name}\",\
+                 \"words\":\"g{group} m{number} {filler}\",  \"ratio\":{ratio}.50,\"mixed\":{mixed},\
+                 \"nested\":{{\"list\":[{list}, 1e3,\"\\u00e9 ü\"],\"odd key\":true}},\
+                 \"twice\":1,\"twice\":2,\"when\":\"2026-01-{when:02}T10:00:00Z\"}}"
             ),
         }
     }
@@ -65,7 +69,7 @@ fn filler(hash: u64) -> String {
     text
 }
 
-/// A step of a well-spread sequence (splitmix64).
+/// One step of a well-mixed sequence (splitmix64).
 fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! Speaks HTTP with the server, wherever it is now.
+//! The HTTP client of the ledger; it follows the server to new addresses.
 
 use std::{
     collections::BTreeMap,
@@ -14,18 +14,18 @@ use reqwest::{Method, StatusCode};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
-/// Everything is pushed and produced into this collection.
+/// The collection that all events go into.
 pub const COLLECTION: &str = "ledger";
 
-/// Cheap to clone; all clones follow the server. Where it has several doors, each is asked in turn.
+/// Cheap to clone; all clones share the addresses and use them round-robin.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
     urls: Arc<RwLock<Vec<String>>>,
-    turn: Arc<AtomicUsize>,
+    next: Arc<AtomicUsize>,
 }
 
-/// A page of hits.
+/// One page of search hits.
 #[derive(Deserialize)]
 pub struct Hits {
     pub hits: Vec<Hit>,
@@ -34,14 +34,14 @@ pub struct Hits {
     pub after: Option<String>,
 }
 
-/// A hit with its document as it came over the wire.
+/// A hit with its document exactly as received.
 #[derive(Deserialize)]
 pub struct Hit {
     pub id: String,
     pub document: Box<RawValue>,
 }
 
-/// What came back, whatever its status.
+/// A response of any status.
 pub struct Reply {
     pub status: StatusCode,
     pub text: String,
@@ -56,30 +56,31 @@ impl Client {
         Ok(Self {
             http,
             urls: Arc::default(),
-            turn: Arc::default(),
+            next: Arc::default(),
         })
     }
 
-    /// The server is there now.
-    pub fn moved(&self, urls: Vec<String>) {
+    /// Sends further requests to these addresses.
+    pub fn set_urls(&self, urls: Vec<String>) {
         *self.urls.write().unwrap_or_else(PoisonError::into_inner) = urls;
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let urls = self.urls.read().unwrap_or_else(PoisonError::into_inner);
         let url = urls
-            .get(self.turn.fetch_add(1, Ordering::Relaxed) % urls.len().max(1))
+            .get(self.next.fetch_add(1, Ordering::Relaxed) % urls.len().max(1))
             .cloned()
             .unwrap_or_default();
         self.http.request(method, format!("{url}{path}"))
     }
 
-    /// Whether the process at an address says that it is ready.
+    /// Whether the process at an address reports that it is ready.
     pub async fn is_ready(&self, url: &str) -> bool {
-        matches!(self.http.get(format!("{url}/readyz")).timeout(Duration::from_secs(5)).send().await, Ok(reply) if reply.status().is_success())
+        let request = self.http.get(format!("{url}/readyz")).timeout(Duration::from_secs(5));
+        request.send().await.is_ok_and(|reply| reply.status().is_success())
     }
 
-    /// What the process at an address counts.
+    /// The metrics of the process at an address.
     pub async fn metrics(&self, url: &str) -> Result<String> {
         Ok(self
             .http
@@ -91,7 +92,7 @@ impl Client {
             .await?)
     }
 
-    /// Sends newline-separated documents. `Err`: nobody knows what became of them.
+    /// Sends newline-separated documents. On `Err` their outcome is unknown.
     pub async fn push(&self, key: Option<&str>, body: String) -> reqwest::Result<Reply> {
         let mut request = self
             .request(Method::POST, &format!("/v1/collections/{COLLECTION}/documents"))
@@ -110,11 +111,11 @@ impl Client {
         Ok(())
     }
 
-    /// A document by its id; `None` if there is none.
+    /// A document by its id; `None` if it does not exist.
     pub async fn document(&self, id: &str) -> Result<Option<String>> {
         let reply = reply(self.request(
             Method::GET,
-            &format!("/v1/collections/{COLLECTION}/documents/{}", percent(id)),
+            &format!("/v1/collections/{COLLECTION}/documents/{}", percent_encode(id)),
         ))
         .await?;
         match reply.status {
@@ -138,22 +139,22 @@ impl Client {
         serde_json::from_str(&reply.text).with_context(|| format!("search {query}: {}", reply.text))
     }
 
-    /// The rows of a statement.
-    pub async fn rows<R: DeserializeOwned>(&self, question: Value) -> Result<Vec<R>> {
+    /// The rows of a query. Fails if the result is incomplete.
+    pub async fn rows<R: DeserializeOwned>(&self, query: Value) -> Result<Vec<R>> {
         #[derive(Deserialize)]
         struct Rows<R> {
             rows: Vec<R>,
             stats: BTreeMap<String, Value>,
         }
-        let reply = reply(self.request(Method::POST, "/v1/sql").json(&question)).await?;
+        let reply = reply(self.request(Method::POST, "/v1/sql").json(&query)).await?;
         if !reply.status.is_success() {
-            bail!("{question}: {}: {}", reply.status, reply.text);
+            bail!("{query}: {}: {}", reply.status, reply.text);
         }
         let rows: Rows<R> = serde_json::from_str(&reply.text)
-            .with_context(|| format!("{question}: {}", reply.text.chars().take(2_000).collect::<String>()))?;
-        for cut in ["truncated", "partial"] {
-            if rows.stats.get(cut) != Some(&Value::Bool(false)) {
-                bail!("{question}: the answer is {cut}: {:?}", rows.stats);
+            .with_context(|| format!("{query}: {}", reply.text.chars().take(2_000).collect::<String>()))?;
+        for defect in ["truncated", "partial"] {
+            if rows.stats.get(defect) != Some(&Value::Bool(false)) {
+                bail!("{query}: the result is {defect}: {:?}", rows.stats);
             }
         }
         Ok(rows.rows)
@@ -168,12 +169,12 @@ async fn reply(request: reqwest::RequestBuilder) -> reqwest::Result<Reply> {
     })
 }
 
-/// An id as one piece of a path.
-fn percent(id: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+/// Percent-encodes an id as one path segment.
+fn percent_encode(id: &str) -> String {
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     id.bytes()
         .map(|byte| {
-            if plain(byte) {
+            if unreserved(byte) {
                 char::from(byte).to_string()
             } else {
                 format!("%{byte:02X}")

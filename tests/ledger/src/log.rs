@@ -1,5 +1,5 @@
-//! What the topics themselves say of records whose producer was never told: a record carries its number in a header, so
-//! the whole log, read once at the end, tells which of them it has, and where.
+//! Reads both topics once at the end, to learn what happened to records whose producer got no acknowledgement: each
+//! record carries its number in a header.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -8,18 +8,16 @@ use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
-    message::Headers,
+    message::{BorrowedMessage, Headers},
 };
 
-use crate::produce::{KEYED_PARTITIONS, PLAIN_PARTITIONS};
+use crate::topics::{NUMBER_HEADER, TOPICS};
 
-/// The header that holds a record's number.
-pub const NUMBER: &str = "number";
-/// Nothing comes for so long: the broker is gone.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// If nothing arrives within this time, the broker is considered down.
+const POLL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Number -> where it is, for every record of both topics. A number that is there twice is told as an error: then the
-/// log itself is wrong.
+/// Number -> partition and offset, for every record of both topics. Fails if a number is in the log twice: then the log
+/// itself is wrong.
 pub fn read(address: &str) -> Result<HashMap<u64, (i32, i64)>> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", address)
@@ -27,30 +25,24 @@ pub fn read(address: &str) -> Result<HashMap<u64, (i32, i64)>> {
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .create()
-        .context("no consumer")?;
-    let mut list = TopicPartitionList::new();
-    let mut left = 0;
-    for (topic, partitions) in [("plain", PLAIN_PARTITIONS), ("keyed", KEYED_PARTITIONS)] {
+        .context("cannot create a consumer")?;
+    let mut assignment = TopicPartitionList::new();
+    let mut unfinished = 0;
+    for (topic, partitions) in TOPICS {
         for partition in 0..partitions {
-            list.add_partition_offset(topic, partition, Offset::Beginning)?;
+            assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
         }
-        left += partitions;
+        unfinished += partitions;
     }
-    consumer.assign(&list)?;
+    consumer.assign(&assignment)?;
     let mut found = HashMap::new();
-    while left > 0 {
-        match consumer.poll(PATIENCE) {
-            None => bail!("the log cannot be read to its end: {left} partitions are open"),
-            Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
-            Some(Err(error)) => eprintln!("ledger: while the log is read: {error}"),
+    while unfinished > 0 {
+        match consumer.poll(POLL_TIMEOUT) {
+            None => bail!("cannot read the log to its end: {unfinished} partitions are unfinished"),
+            Some(Err(KafkaError::PartitionEOF(_))) => unfinished -= 1,
+            Some(Err(error)) => eprintln!("ledger: while reading the log: {error}"),
             Some(Ok(message)) => {
-                let number = message
-                    .headers()
-                    .and_then(|headers| headers.iter().find(|header| header.key == NUMBER));
-                let text = number
-                    .and_then(|header| std::str::from_utf8(header.value?).ok())
-                    .context("a record without a number")?;
-                let number: u64 = text.parse().context("a number that is none")?;
+                let number = number_of(&message)?;
                 if let Some(other) = found.insert(number, (message.partition(), message.offset())) {
                     bail!(
                         "record {number} is in the log twice, at {other:?} and {}/{}",
@@ -62,4 +54,15 @@ pub fn read(address: &str) -> Result<HashMap<u64, (i32, i64)>> {
         }
     }
     Ok(found)
+}
+
+fn number_of(message: &BorrowedMessage<'_>) -> Result<u64> {
+    let header = message
+        .headers()
+        .and_then(|headers| headers.iter().find(|header| header.key == NUMBER_HEADER));
+    let text = header
+        .and_then(|header| std::str::from_utf8(header.value?).ok())
+        .context("a record without a number")?;
+    text.parse::<u64>()
+        .with_context(|| format!("{text:?} is not a record number"))
 }

@@ -1,76 +1,81 @@
-//! The ledger: produces numbered records to Kafka and by push while server and broker are killed, paused and restarted,
-//! keeps the books of what was acknowledged, and at the end wants every acknowledged record to be there exactly once.
+//! The ledger program: produces numbered records to Kafka and by push while server and broker are killed, paused and
+//! restarted, records what was acknowledged, and checks at the end that every acknowledged record is stored exactly
+//! once.
 //!
 //! ```text
-//! load: pushers, producer ──> book <── acknowledgements        check: SQL, search, by id, raw bytes, outcomes ──> discrepancies
-//! plan: kill, pause, restart ──> server, broker                       twice: as it is, and after one more kill
+//! load: pushers, producer ──> ledger <── acknowledgements   check: SQL, search, by id, bytes, outcomes ──> findings
+//! plan: kill, pause, restart ──> server, broker                    twice: as it is, and after one more kill
 //! ```
 //!
-//! It shares no code with the server, so that no mistake is made twice: it speaks HTTP and Kafka and knows the
-//! promises, nothing else.
+//! It shares no code with the server, so that it cannot share a bug with it: it knows only HTTP, Kafka and what the
+//! server promises.
 
 #![allow(clippy::print_stdout, reason = "the report is what this program is for")]
 
-mod book;
 mod broker;
+mod catch_up;
 mod check;
-mod crash;
 mod document;
+mod faults;
+mod gate;
 mod http;
+mod ledger;
 mod log;
 mod plan;
-mod process;
 mod produce;
 mod push;
-mod questions;
+mod queries;
 mod report;
 mod server;
-mod settle;
+mod topics;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
 use crate::{
-    book::Book, broker::Broker, crash::Faults, document::Documents, http::Client, plan::Plan, produce::Producer,
+    broker::Broker, document::Documents, faults::Faults, http::Client, ledger::Ledger, plan::Plan, produce::Producer,
     push::Pushers, report::Report, server::Server,
 };
 
-/// Kills, pauses and restarts a server and its broker under load, and checks that nothing is lost and nothing is there
-/// twice.
+/// Kills, pauses and restarts a server and its broker under load, and checks that nothing is lost or duplicated.
 #[derive(Parser, Debug, Clone)]
 #[command(version)]
 struct Arguments {
-    /// The server's binary.
+    /// Path of the server binary.
     #[arg(long)]
     server: PathBuf,
-    /// Repeats a plan.
+    /// Seed of the plan and the load; a seed repeats a plan. Random if omitted.
     #[arg(long)]
     seed: Option<u64>,
-    /// How often something is killed (kill -9).
+    /// Number of kills (kill -9).
     #[arg(long, default_value_t = 10)]
     kills: usize,
-    /// Records, pushed and produced together.
+    /// Number of records, pushed and produced together.
     #[arg(long, default_value_t = 40_000)]
     records: u64,
-    /// No Kafka: push, kill, recover.
+    /// Only push; runs without Kafka.
     #[arg(long)]
     push_only: bool,
-    /// The server's roles apart: two tailers, three leaves, two aggregators, each a process.
+    /// Run each role as processes of its own: two tailers, three leaves and two aggregators.
     #[arg(long, conflicts_with = "push_only")]
     apart: bool,
-    /// The folder of Apache Kafka's jars.
+    /// Folder with the jars of Apache Kafka.
     #[arg(long, env = "RACHIS_KAFKA_JARS")]
     kafka_jars: Option<PathBuf>,
-    /// A seeded bug of the server's: the check is expected to fail.
+    /// Switch on a seeded bug of the server; the run succeeds if the check finds it.
     #[arg(long)]
     bug: Option<String>,
-    /// A named point at which the server ends itself, instead of some of the kills; may be given several times.
+    /// Named point at which the server ends itself, instead of some of the kills. Can be repeated.
     #[arg(long)]
     crash_at: Vec<String>,
-    /// Where server and broker keep their data and logs; a new temporary folder where it is not given, kept when the
-    /// check fails.
+    /// Folder for data and logs of server and broker. Default: a temporary folder, which is kept if the check fails.
     #[arg(long)]
     folder: Option<PathBuf>,
 }
@@ -86,39 +91,35 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("ledger: no runtime: {error}");
+            eprintln!("ledger: cannot start the runtime: {error}");
             return ExitCode::from(2);
         }
     };
-    let outcome = runtime.block_on(run(&arguments, seed));
-    match (outcome, &arguments.bug) {
-        (Ok(report), None) => {
-            report.print();
-            if report.is_clean() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
+    let report = match runtime.block_on(run(&arguments, seed)) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("ledger: the run failed (seed {seed}): {error:#}");
+            return ExitCode::from(2);
         }
-        (Ok(report), Some(bug)) => {
-            report.print();
+    };
+    report.print();
+    let succeeded = match &arguments.bug {
+        None => report.is_clean(),
+        Some(bug) => {
             println!("bug {bug}: {}", if report.is_clean() { "NOT CAUGHT" } else { "caught" });
-            if report.is_clean() {
-                ExitCode::FAILURE
-            } else {
-                ExitCode::SUCCESS
-            }
+            !report.is_clean()
         }
-        (Err(error), _) => {
-            eprintln!("ledger: could not run (seed {seed}): {error:#}");
-            ExitCode::from(2)
-        }
+    };
+    if succeeded {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 
-/// What the parts of one run share.
+/// What the parts of a run share.
 struct Run {
-    book: Arc<Book>,
+    ledger: Arc<Ledger>,
     documents: Documents,
     client: Client,
 }
@@ -128,15 +129,43 @@ async fn run(arguments: &Arguments, seed: u64) -> Result<Report> {
     let temporary = tempfile::Builder::new()
         .prefix("ledger-")
         .tempdir()
-        .context("no temporary folder")?;
+        .context("cannot create a temporary folder")?;
     let folder = arguments.folder.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let (server, broker) = start_servers(arguments, &folder).await?;
+    let run = Arc::new(Run {
+        ledger: Arc::new(Ledger::new(arguments.records)),
+        documents: Documents::new(seed),
+        client: server.client(),
+    });
+    let mut plan = Plan::new(seed, arguments.kills, arguments.records, server, broker);
+    plan.prepare(&run).await?;
+    let carried_out = load_and_disturb(&run, &mut plan, seed).await?;
+    let mut report = plan.report(&run, seed).await;
+    match carried_out {
+        Ok(()) => audit(&mut plan, &run, &mut report, arguments.bug.is_some()).await?,
+        // A server that exits on its own, does not come back or hangs is a finding.
+        Err(error) => report.add("while the plan was carried out", vec![format!("{error:#}")]),
+    }
+    report.elapsed = began.elapsed();
+    plan.stop().await;
+    if !report.is_clean() && arguments.folder.is_none() {
+        let kept = temporary.keep();
+        eprintln!("ledger: data and logs are in {}", kept.display());
+    }
+    if report.is_clean() && report.has_too_few_kills() {
+        bail!("the plan was not carried out: {}", report.summary());
+    }
+    Ok(report)
+}
+
+async fn start_servers(arguments: &Arguments, folder: &Path) -> Result<(Server, Option<Broker>)> {
     let broker = match arguments.push_only {
         true => None,
         false => {
             let jars = arguments
                 .kafka_jars
                 .as_ref()
-                .context("no Kafka: say --kafka-jars FOLDER (RACHIS_KAFKA_JARS), or --push-only")?;
+                .context("no Kafka: pass --kafka-jars FOLDER (or set RACHIS_KAFKA_JARS), or use --push-only")?;
             Some(Broker::start(jars, &folder.join("broker")).await?)
         }
     };
@@ -146,65 +175,47 @@ async fn run(arguments: &Arguments, seed: u64) -> Result<Report> {
     };
     let kafka = broker.as_ref().filter(|_| arguments.apart).map(Broker::address);
     let server = Server::start(&arguments.server, &folder.join("server"), faults, kafka.as_deref()).await?;
-    let run = Arc::new(Run {
-        book: Arc::new(Book::new(arguments.records)),
-        documents: Documents::new(seed),
-        client: server.client(),
-    });
-    let mut plan = Plan::new(seed, arguments.kills, arguments.records, server, broker);
-    plan.prepare(&run).await?;
+    Ok((server, broker))
+}
 
+/// Runs the load beside the plan, which opens the gate step by step; the load ends when its records are used up.
+///
+/// The outer result is about the load, the inner one about the plan.
+async fn load_and_disturb(run: &Arc<Run>, plan: &mut Plan, seed: u64) -> Result<Result<()>> {
     let pushers = Pushers::start(run.clone(), plan.gate(), seed);
     let producer = match plan.broker() {
         Some(broker) => Some(Producer::start(run.clone(), plan.gate(), broker.address(), seed)?),
         None => None,
     };
-    // The load ends by itself when its records are used up; the plan opens the gate step by step.
-    let carried_out = plan.carry_out(&run).await;
-    if carried_out.is_ok() {
-        pushers.finish().await?;
-        if let Some(producer) = producer {
-            producer.finish().await?;
-        }
-        if let Some(address) = plan
-            .broker()
-            .map(Broker::address)
-            .filter(|_| run.book.has_unknown_records())
-        {
-            let log = tokio::task::spawn_blocking(move || log::read(&address)).await??;
-            eprintln!(
-                "ledger: of {} records that were given up, the log tells what became of them",
-                run.book.learn(&log)
-            );
-        }
+    if let Err(error) = plan.carry_out(run).await {
+        return Ok(Err(error));
     }
-    let mut report = plan.report(&run, seed).await;
-    match carried_out {
-        Ok(()) => audit(&mut plan, &run, &mut report, arguments.bug.is_some()).await?,
-        // A server that ends by itself, does not come back or stands still is a finding.
-        Err(error) => report.add("while the plan was carried out", vec![format!("{error:#}")]),
+    pushers.finish().await?;
+    if let Some(producer) = producer {
+        producer.finish().await?;
     }
-    report.elapsed = began.elapsed();
-    plan.stop().await;
-    if !report.is_clean() && arguments.folder.is_none() {
-        let kept = temporary.keep();
-        eprintln!("ledger: data and logs are kept in {}", kept.display());
+    if let Some(broker) = plan.broker()
+        && run.ledger.has_unknown_records()
+    {
+        let address = broker.address();
+        let log = tokio::task::spawn_blocking(move || log::read(&address)).await??;
+        eprintln!(
+            "ledger: resolved {} records that were given up by what the log contains",
+            run.ledger.resolve_unknown_records(&log)
+        );
     }
-    if report.is_clean() && report.kills_too_few() {
-        bail!("the plan was not carried out: {}", report.line());
-    }
-    Ok(report)
+    Ok(Ok(()))
 }
 
-/// Twice: what is there must also be there after one more kill. A bug that was found need not be found again.
+/// Checks twice: what is stored must still be there after one more kill. If a seeded bug was found, once is enough.
 async fn audit(plan: &mut Plan, run: &Run, report: &mut Report, bug: bool) -> Result<()> {
-    eprintln!("ledger: the load is done: checking");
+    eprintln!("ledger: the load is done, checking");
     report.add("after the load", check::everything(run).await?);
     if bug && !report.is_clean() {
         return Ok(());
     }
     plan.kill_and_restart_server().await?;
-    eprintln!("ledger: checking again, after one more kill");
+    eprintln!("ledger: checking again after one more kill");
     report.add("after one more kill", check::everything(run).await?);
     Ok(())
 }

@@ -1,12 +1,10 @@
-//! The plan: what is killed, paused and restarted when, all from the seed, and the gate that keeps the load in step
-//! with it.
+//! The plan: which process is killed, paused or restarted when. It follows from the seed alone.
 //!
-//! Disturbances are placed by progress, not by the clock: the n-th comes when a share of the records is acknowledged,
-//! while the gate lets the load run one stage ahead. So there is always something in flight, on a slow machine as on a
-//! fast one.
+//! Disturbances are placed by progress, not by the clock: each happens when a certain share of the records is
+//! acknowledged, while the gate lets the load run one stage ahead. So there is always something in flight, on a slow
+//! machine as on a fast one.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,24 +13,25 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use nix::sys::signal::Signal;
+use child_process::Process;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde_json::json;
 
 use crate::{
     Run,
     broker::Broker,
+    gate::Gate,
     http::COLLECTION,
-    produce::{KEYED_PARTITIONS, PLAIN_PARTITIONS},
-    report::Report,
+    report::{Disturbances, Report},
     server::Server,
+    topics::{KEYED, TOPICS},
 };
 
-/// Longer than the session timeout that the sources are given.
+/// Longer than the session timeout of the sources.
 const PAUSE: Duration = Duration::from_millis(3_000);
 const SESSION_TIMEOUT_MS: u32 = 1_500;
-/// The load must get on within this, or the run has failed.
-const STANDSTILL: Duration = Duration::from_secs(120);
+/// The run has failed if the load makes no progress for this long.
+const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,44 +43,7 @@ enum Step {
     RestartServer,
 }
 
-/// How far the load may go.
-pub struct Gate {
-    millionths: AtomicU64,
-    /// Numbers to be pushed.
-    pub push_quota: u64,
-    /// Numbers to be produced.
-    pub produce_quota: u64,
-}
-
-impl Gate {
-    fn open_to(&self, fraction: f64) {
-        self.millionths
-            .fetch_max((fraction.min(1.0) * 1e6) as u64, Ordering::Relaxed);
-    }
-
-    fn share(&self, quota: u64) -> u64 {
-        quota * self.millionths.load(Ordering::Relaxed) / 1_000_000
-    }
-
-    /// Numbers that may have been pushed by now.
-    pub fn push_now(&self) -> u64 {
-        self.share(self.push_quota)
-    }
-
-    /// Numbers that may have been produced by now: in step with what is pushed, so that both are in flight at any
-    /// moment.
-    pub fn produce_now(&self, pushed: u64) -> u64 {
-        const AHEAD_MAX: u64 = 500;
-        // A short run is not over before its last kill.
-        let ahead = (self.produce_quota / 20).min(AHEAD_MAX);
-        let in_step = (pushed * self.produce_quota)
-            .checked_div(self.push_quota)
-            .unwrap_or(self.produce_quota);
-        self.share(self.produce_quota).min(in_step + ahead)
-    }
-}
-
-/// Carries the plan out.
+/// Owns the server and the broker, and disturbs them.
 pub struct Plan {
     rng: StdRng,
     steps: Vec<Step>,
@@ -89,8 +51,7 @@ pub struct Plan {
     server: Server,
     broker: Option<Broker>,
     gate: Arc<Gate>,
-    done: BTreeMap<&'static str, usize>,
-    in_flight: usize,
+    disturbances: Disturbances,
     began: Instant,
 }
 
@@ -99,11 +60,7 @@ impl Plan {
         let mut rng = StdRng::seed_from_u64(seed);
         let steps = steps(&mut rng, kills, broker.is_some());
         let produce_quota = if broker.is_some() { records / 2 } else { 0 };
-        let gate = Arc::new(Gate {
-            millionths: AtomicU64::new(0),
-            push_quota: records - produce_quota,
-            produce_quota,
-        });
+        let gate = Arc::new(Gate::new(records - produce_quota, produce_quota));
         Self {
             rng,
             steps,
@@ -111,8 +68,7 @@ impl Plan {
             server,
             broker,
             gate,
-            done: BTreeMap::new(),
-            in_flight: 0,
+            disturbances: Disturbances::default(),
             began: Instant::now(),
         }
     }
@@ -125,16 +81,13 @@ impl Plan {
         self.broker.as_ref()
     }
 
-    /// Collection, topics and sources.
+    /// Creates the collection, the topics and the sources.
     pub async fn prepare(&mut self, run: &Run) -> Result<()> {
         run.client
             .put(&format!("/v1/collections/{COLLECTION}"), json!({"shards": 2}))
             .await?;
         let Some(broker) = &self.broker else { return Ok(()) };
-        for (topic, partitions, key) in [
-            ("plain", PLAIN_PARTITIONS, None),
-            ("keyed", KEYED_PARTITIONS, Some("record")),
-        ] {
+        for (topic, partitions) in TOPICS {
             broker.create_topic(topic, partitions).await?;
             let mut source = json!({
                 "collection": COLLECTION,
@@ -146,8 +99,8 @@ impl Plan {
                     "reconnect.backoff.max.ms": "500",
                 },
             });
-            if let Some(key) = key {
-                source["key"] = json!(key);
+            if topic == KEYED {
+                source["key"] = json!("record");
             }
             run.client.put(&format!("/v1/sources/{topic}"), source).await?;
         }
@@ -160,41 +113,37 @@ impl Plan {
         for (index, step) in steps.iter().enumerate() {
             self.gate.open_to((index + 2) as f64 / stages);
             let at = (index as f64 + self.rng.random_range(0.05..0.95)) / stages;
-            self.wait_for(run, (at * run.book.records as f64) as u64).await?;
+            self.wait_until_done(run, (at * run.ledger.records as f64) as u64)
+                .await?;
             eprintln!(
                 "ledger: {:5.1} s, {:6} done: {step:?}",
                 self.began.elapsed().as_secs_f64(),
-                run.book.done()
+                run.ledger.done()
             );
-            self.take(*step, run).await?;
+            self.perform(*step, run).await?;
         }
         self.gate.open_to(1.0);
-        self.wait_for(run, self.gate.push_quota + self.gate.produce_quota).await
+        self.wait_until_done(run, self.gate.push_quota + self.gate.produce_quota)
+            .await
     }
 
-    /// Until so many are acknowledged, with server and broker alive.
-    async fn wait_for(&mut self, run: &Run, done: u64) -> Result<()> {
-        let (mut last, mut since) = (run.book.done(), Instant::now());
-        while run.book.done() < done {
-            self.server.must_run()?;
-            if let Some(broker) = &mut self.broker {
-                let process = broker.process()?;
-                if let Some(status) = process.ended() {
-                    bail!("the broker ended by itself: {status}; {}", process.last_words());
-                }
+    /// Waits until this many records are done, and checks that server and broker keep running.
+    async fn wait_until_done(&mut self, run: &Run, target: u64) -> Result<()> {
+        let (mut last, mut since) = (run.ledger.done(), Instant::now());
+        while run.ledger.done() < target {
+            self.check_running()?;
+            if run.ledger.load_aborted.load(Ordering::Relaxed) {
+                bail!("the load ended early, at {} of {target}", run.ledger.done());
             }
-            if run.book.ended.load(Ordering::Relaxed) {
-                bail!("the load ended early, at {} of {done}", run.book.done());
-            }
-            let now = run.book.done();
+            let now = run.ledger.done();
             if now > last {
                 (last, since) = (now, Instant::now());
             }
-            if since.elapsed() > STANDSTILL {
+            if since.elapsed() > STALL_TIMEOUT {
                 bail!(
-                    "nothing was acknowledged for {STANDSTILL:?}, at {now} of {done}: {}; {}",
-                    run.book.standing(),
-                    self.server.process(0)?.last_words()
+                    "nothing was acknowledged for {STALL_TIMEOUT:?}, at {now} of {target}: {}; {}",
+                    run.ledger.progress(),
+                    self.server.process(0)?.log_tail()
                 );
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -202,28 +151,40 @@ impl Plan {
         Ok(())
     }
 
-    async fn take(&mut self, step: Step, run: &Run) -> Result<()> {
+    fn check_running(&mut self) -> Result<()> {
+        self.server.check_running()?;
+        if let Some(broker) = &mut self.broker {
+            let process = broker.process()?;
+            if let Some(status) = process.exit_status() {
+                bail!("the broker exited on its own: {status}; {}", process.log_tail());
+            }
+        }
+        Ok(())
+    }
+
+    async fn perform(&mut self, step: Step, run: &Run) -> Result<()> {
         match step {
             Step::KillServer => self.kill_server(run).await,
             Step::KillBroker => self.kill_broker(run).await,
             Step::PauseServer => {
-                let who = self.anybody();
-                self.count(self.server.role(who).words()[2]);
-                pause(self.server.process(who)?).await
+                let node = self.random_node();
+                self.disturbances.add(self.server.role(node).labels().pause);
+                pause(self.server.process(node)?).await;
+                Ok(())
             }
             Step::PauseBroker => {
-                self.count("pauses of the broker");
-                match &mut self.broker {
-                    Some(broker) => pause(broker.process()?).await,
-                    None => Ok(()),
+                self.disturbances.add("pauses of the broker");
+                if let Some(broker) = &mut self.broker {
+                    pause(broker.process()?).await;
                 }
+                Ok(())
             }
             Step::RestartServer => {
-                let who = self.anybody();
-                self.count(self.server.role(who).words()[3]);
-                self.server.stop(who).await?;
-                self.server.spawn(who, None)?;
-                self.server.ready(READY_WITHIN).await
+                let node = self.random_node();
+                self.disturbances.add(self.server.role(node).labels().restart);
+                self.server.stop(node).await?;
+                self.server.spawn(node, None)?;
+                self.server.wait_until_ready(READY_WITHIN).await
             }
         }
     }
@@ -232,119 +193,107 @@ impl Plan {
         if self.server.crashes() && self.rng.random_bool(0.8) {
             return self.crash_server(run).await;
         }
-        let who = self.anybody();
-        let [killed, killed_at_start, ..] = self.server.role(who).words();
-        let in_flight = something_in_flight(&run.book.pushes_in_flight).await;
-        self.server.kill(who).await?;
-        self.note_kill(killed, in_flight);
-        self.wait_a_little(400).await;
-        self.server.spawn(who, None)?;
+        let node = self.random_node();
+        let labels = self.server.role(node).labels();
+        let in_flight = wait_for_in_flight(&run.ledger.pushes_in_flight).await;
+        self.server.kill(node).await?;
+        self.disturbances.add_kill(labels.kill, in_flight);
+        self.random_sleep(400).await;
+        self.server.spawn(node, None)?;
         if self.rng.random_bool(0.25) {
-            // Recovery is a moment like any other.
-            self.wait_a_little(300).await;
-            self.server.must_run()?;
-            self.count(killed_at_start);
-            self.server.process(who)?.kill()?;
-            self.server.spawn(who, None)?;
+            // Recovery must survive a kill too.
+            self.random_sleep(300).await;
+            self.server.check_running()?;
+            self.disturbances.add(labels.kill_at_start);
+            self.server.process(node)?.kill();
+            self.server.spawn(node, None)?;
         }
-        self.server.ready(READY_WITHIN).await
+        self.server.wait_until_ready(READY_WITHIN).await
     }
 
-    /// The server ends itself at a named point; where it never comes by there, it is killed.
+    /// Lets the server end itself at a named point; kills it if it does not reach the point in time.
     async fn crash_server(&mut self, run: &Run) -> Result<()> {
-        const COMES_BY_WITHIN: Duration = Duration::from_secs(8);
-        /// Few enough for a point that the server comes by only now and then.
+        const CRASH_WITHIN: Duration = Duration::from_secs(8);
+        /// Few enough for a point that the server reaches only now and then.
         const PASSES_MAX: u32 = 3;
         let crash = (
             self.rng.random_range(0..1_000),
             self.rng.random_range(1..PASSES_MAX + 1),
         );
-        let who = self.anybody();
-        self.server.process(who)?.kill()?;
-        self.server.spawn(who, Some(crash))?;
-        let ready = self.server.ready(READY_WITHIN).await;
-        let ended = self.server.process(who)?.wait(COMES_BY_WITHIN).await;
-        match (ready, ended) {
-            (_, Ok(_)) => self.note_kill(
-                "ends of the server at a named point",
-                run.book.pushes_in_flight.load(Ordering::Relaxed),
-            ),
+        let node = self.random_node();
+        self.server.process(node)?.kill();
+        self.server.spawn(node, Some(crash))?;
+        let ready = self.server.wait_until_ready(READY_WITHIN).await;
+        let crashed = self.server.process(node)?.wait(CRASH_WITHIN).await;
+        let in_flight = run.ledger.pushes_in_flight.load(Ordering::Relaxed);
+        match (ready, crashed) {
+            (_, Ok(_)) => self
+                .disturbances
+                .add_kill("ends of the server at a named point", in_flight),
             (Err(error), Err(_)) => return Err(error),
             (Ok(()), Err(_)) => {
-                self.note_kill(
-                    self.server.role(who).words()[0],
-                    run.book.pushes_in_flight.load(Ordering::Relaxed),
-                );
-                self.server.process(who)?.kill()?;
+                self.disturbances
+                    .add_kill(self.server.role(node).labels().kill, in_flight);
+                self.server.process(node)?.kill();
             }
         }
-        self.server.spawn(who, None)?;
-        self.server.ready(READY_WITHIN).await
+        self.server.spawn(node, None)?;
+        self.server.wait_until_ready(READY_WITHIN).await
     }
 
     async fn kill_broker(&mut self, run: &Run) -> Result<()> {
         let downtime = self.rng.random_range(0..800);
-        let in_flight = something_in_flight(&run.book.records_in_flight).await;
-        self.note_kill("kills of the broker", in_flight);
+        let in_flight = wait_for_in_flight(&run.ledger.records_in_flight).await;
+        self.disturbances.add_kill("kills of the broker", in_flight);
         let Some(broker) = &mut self.broker else { return Ok(()) };
-        broker.process()?.kill()?;
+        broker.process()?.kill();
         tokio::time::sleep(Duration::from_millis(downtime)).await;
         broker.spawn()?;
-        broker.answers(READY_WITHIN).await
+        broker.wait_until_reachable(READY_WITHIN).await
     }
 
-    /// One kill more of everybody, with nothing in flight: what was there must be there.
+    /// Kills and restarts every node once more, with nothing in flight: nothing may be lost.
     pub async fn kill_and_restart_server(&mut self) -> Result<()> {
-        for who in self.server.everybody() {
-            self.server.kill(who).await?;
+        for node in self.server.nodes() {
+            self.server.kill(node).await?;
         }
-        for who in self.server.everybody() {
-            self.server.spawn(who, None)?;
+        for node in self.server.nodes() {
+            self.server.spawn(node, None)?;
         }
-        self.server.ready(READY_WITHIN).await
+        self.server.wait_until_ready(READY_WITHIN).await
     }
 
-    /// One of the server's processes.
-    fn anybody(&mut self) -> usize {
-        self.rng.random_range(self.server.everybody())
+    fn random_node(&mut self) -> usize {
+        self.rng.random_range(self.server.nodes())
     }
 
-    async fn wait_a_little(&mut self, milliseconds_max: u64) {
+    async fn random_sleep(&mut self, milliseconds_max: u64) {
         tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..milliseconds_max))).await;
-    }
-
-    fn note_kill(&mut self, what: &'static str, in_flight: u64) {
-        self.count(what);
-        self.in_flight += usize::from(in_flight > 0);
-    }
-
-    fn count(&mut self, what: &'static str) {
-        *self.done.entry(what).or_default() += 1;
     }
 
     pub async fn report(&self, run: &Run, seed: u64) -> Report {
         Report::new(
             seed,
             self.kills_wanted,
-            self.done.clone(),
-            self.in_flight,
-            self.server.refused().await,
-            &run.book,
+            self.disturbances.clone(),
+            self.server.refused_batches().await,
+            &run.ledger,
         )
     }
 
-    /// An orderly end; what remains is killed when it is dropped.
+    /// Stops every node in order; whatever still runs is killed on drop.
     pub async fn stop(&mut self) {
-        for who in self.server.everybody().rev() {
-            if let Err(error) = self.server.stop(who).await {
+        for node in self.server.nodes().rev() {
+            if let Err(error) = self.server.stop(node).await {
                 eprintln!("ledger: {error:#}");
             }
         }
     }
 }
 
-/// What is under way, once there is something: the load stops only for moments before it is done.
-async fn something_in_flight(counter: &AtomicU64) -> u64 {
+/// Waits until something is in flight and returns how much; 0 if nothing is for a while. Before it is done, the load
+/// stops only for moments.
+async fn wait_for_in_flight(counter: &AtomicU64) -> u64 {
     const WITHIN: Duration = Duration::from_secs(3);
     let began = Instant::now();
     loop {
@@ -355,13 +304,13 @@ async fn something_in_flight(counter: &AtomicU64) -> u64 {
     }
 }
 
-async fn pause(process: &mut crate::process::Process) -> Result<()> {
-    process.signal(Signal::SIGSTOP)?;
+async fn pause(process: &Process) {
+    process.pause();
     tokio::time::sleep(PAUSE).await;
-    process.signal(Signal::SIGCONT)
+    process.resume();
 }
 
-/// Kills, a quarter of them the broker's, and between them pauses and orderly restarts, shuffled.
+/// The kills, a quarter of them of the broker, with pauses and orderly restarts between them, shuffled.
 fn steps(rng: &mut StdRng, kills: usize, kafka: bool) -> Vec<Step> {
     let broker_kills = if kafka { kills.div_ceil(4) } else { 0 };
     let few = (kills / 8).max(1);

@@ -1,5 +1,5 @@
-//! Records to Kafka: an idempotent producer, documents without keys into one topic, overwrites and tombstones into
-//! another.
+//! Produces records to Kafka with an idempotent producer: documents without keys into one topic, overwrites and
+//! tombstones into another.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -17,17 +17,21 @@ use rdkafka::{
 
 use crate::{
     Run,
-    book::{Book, Fate, Kind, key_text},
-    log,
-    plan::Gate,
+    gate::Gate,
+    ledger::{Delivery, Kind, Ledger, key_text},
+    topics::{KEYED, NUMBER_HEADER, PLAIN},
 };
 
-pub const PLAIN_PARTITIONS: i32 = 4;
-pub const KEYED_PARTITIONS: i32 = 3;
+/// Keys of records; each is overwritten many times.
 const KEYS: u32 = 300;
+/// How long a record is offered to a producer that does not accept it.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than any outage of the plan. A producer whose broker was frozen beyond its own session can hang forever, so
+/// after this time it is replaced; its records are given up, and the log decides at the end what happened to them.
+const STALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Writes every acknowledgement into the books.
-struct Acknowledgements(Arc<Book>);
+/// Writes every acknowledgement into the ledger.
+struct Acknowledgements(Arc<Ledger>);
 
 impl ClientContext for Acknowledgements {}
 
@@ -35,19 +39,19 @@ impl ProducerContext for Acknowledgements {
     type DeliveryOpaque = Box<u64>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: Box<u64>) {
-        let fate = match result {
-            Ok(message) => Fate::Acknowledged {
+        let delivery = match result {
+            Ok(message) => Delivery::Acknowledged {
                 partition: message.partition(),
                 offset: message.offset(),
             },
-            // What a producer is let go of with was told of as a whole.
-            Err((error, _)) if is_purged(error) => Fate::Unknown,
+            // The records of a replaced producer were reported all together.
+            Err((error, _)) if is_purged(error) => Delivery::Unknown,
             Err((error, _)) => {
                 eprintln!("ledger: record {number} was not acknowledged: {error}");
-                Fate::Unknown
+                Delivery::Unknown
             }
         };
-        self.0.close(*number, fate);
+        self.0.set_delivery(*number, delivery);
         self.0.records_in_flight.fetch_sub(1, Ordering::Relaxed);
         self.0.produced.fetch_add(1, Ordering::Relaxed);
     }
@@ -60,16 +64,9 @@ fn is_purged(error: &KafkaError) -> bool {
     )
 }
 
-type Connected = ThreadedProducer<Acknowledgements>;
+type KafkaProducer = ThreadedProducer<Acknowledgements>;
 
-/// A refused record is offered again for so long.
-const GIVE_UP: Duration = Duration::from_secs(60);
-/// Longer than any outage of the plan: a producer that is told of nothing for so long stands still for ever. It happens
-/// after a broker was frozen beyond its own session; what it held is given up, and the log tells at the end what became
-/// of it.
-const STANDSTILL: Duration = Duration::from_secs(20);
-
-/// The producer of one run, on a thread of its own.
+/// The producer of one run, on its own thread.
 pub struct Producer {
     thread: std::thread::JoinHandle<Result<()>>,
 }
@@ -79,8 +76,8 @@ impl Producer {
         let body = move || {
             let done = produce(&run, &gate, &address, seed);
             if let Err(error) = &done {
-                // Or the plan would wait for records that nobody sends.
-                run.book.end_load(format!("the producer ended: {error:#}"));
+                // Otherwise the plan would wait for records that are never sent.
+                run.ledger.abort_load(format!("the producer failed: {error:#}"));
             }
             done
         };
@@ -88,7 +85,7 @@ impl Producer {
         Ok(Self { thread })
     }
 
-    /// When everything is acknowledged or given up.
+    /// Waits until every record is acknowledged or given up.
     pub async fn finish(self) -> Result<()> {
         let thread = self.thread;
         tokio::task::spawn_blocking(move || thread.join().map_err(|_| anyhow::anyhow!("the producer panicked"))?)
@@ -96,119 +93,114 @@ impl Producer {
     }
 }
 
-fn connect(book: &Arc<Book>, address: &str) -> Result<Connected> {
+fn connect(ledger: &Arc<Ledger>, address: &str) -> Result<KafkaProducer> {
     ClientConfig::new()
         .set("bootstrap.servers", address)
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("linger.ms", "2")
-        // Longer than any outage of the plan: a record is given up only where something is really wrong.
+        // Longer than any outage of the plan: a record expires only if something is really wrong.
         .set("message.timeout.ms", "300000")
         .set("reconnect.backoff.max.ms", "500")
-        // A paused broker loses its partitions for a while; a client that heard of it then must look again soon, not in
-        // five minutes.
+        // A paused broker loses its partitions for a while. A client that has seen this must refresh its metadata soon,
+        // not after five minutes.
         .set("topic.metadata.refresh.interval.ms", "2000")
         .set("log_level", "2")
-        .create_with_context(Acknowledgements(book.clone()))
-        .context("no producer")
+        .create_with_context(Acknowledgements(ledger.clone()))
+        .context("cannot create a producer")
 }
 
 fn produce(run: &Run, gate: &Gate, address: &str, seed: u64) -> Result<()> {
-    let mut producer = connect(&run.book, address)?;
-    let mut watch = Watch {
-        told: 0,
+    let mut producer = connect(&run.ledger, address)?;
+    let mut stall = StallDetector {
+        produced: 0,
         since: Instant::now(),
     };
     let mut rng = StdRng::seed_from_u64(seed ^ 0x7072_6f64);
     for sent in 0..gate.produce_quota {
-        while sent >= gate.produce_now(run.book.pushed.load(Ordering::Relaxed)) {
-            watch.look(&run.book, &mut producer, address)?;
+        while sent >= gate.produce_now(run.ledger.pushed.load(Ordering::Relaxed)) {
+            stall.check(&run.ledger, &mut producer, address)?;
             std::thread::sleep(Duration::from_millis(1));
         }
-        let kind = choose(&mut rng);
+        let kind = random_kind(&mut rng);
         let key = rng.random_range(0..KEYS);
-        let number = run.book.open(kind, key, 0);
+        let number = run.ledger.add(kind, key, 0);
         send(run, &mut producer, address, number, kind, key)?;
     }
-    while run.book.records_in_flight.load(Ordering::Relaxed) > 0 {
-        watch.look(&run.book, &mut producer, address)?;
+    while run.ledger.records_in_flight.load(Ordering::Relaxed) > 0 {
+        stall.check(&run.ledger, &mut producer, address)?;
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
 }
-
-/// Notices a producer that stands still.
-struct Watch {
-    told: u64,
+/// Detects a producer that hangs.
+struct StallDetector {
+    produced: u64,
     since: Instant,
 }
 
-impl Watch {
-    fn look(&mut self, book: &Arc<Book>, producer: &mut Connected, address: &str) -> Result<()> {
-        let told = book.produced.load(Ordering::Relaxed);
-        let held = book.records_in_flight.load(Ordering::Relaxed);
-        if told != self.told || held == 0 {
+impl StallDetector {
+    /// Replaces the producer if none of its records was answered for [`STALL_TIMEOUT`].
+    fn check(&mut self, ledger: &Arc<Ledger>, producer: &mut KafkaProducer, address: &str) -> Result<()> {
+        let produced = ledger.produced.load(Ordering::Relaxed);
+        let in_flight = ledger.records_in_flight.load(Ordering::Relaxed);
+        if produced != self.produced || in_flight == 0 {
             *self = Self {
-                told,
+                produced,
                 since: Instant::now(),
             };
-        } else if self.since.elapsed() > STANDSTILL {
+        } else if self.since.elapsed() > STALL_TIMEOUT {
             eprintln!(
-                "ledger: a new producer, since the earlier one was told nothing of {held} records for {STANDSTILL:?}"
+                "ledger: replacing the producer: none of its {in_flight} records was answered for {STALL_TIMEOUT:?}"
             );
-            // What it held is told as given up when it is let go of.
-            *producer = connect(book, address)?;
+            // Dropping the old producer reports its records as purged.
+            *producer = connect(ledger, address)?;
             self.since = Instant::now();
         }
         Ok(())
     }
 }
 
-fn choose(rng: &mut StdRng) -> Kind {
+fn random_kind(rng: &mut StdRng) -> Kind {
     match rng.random_range(0..200) {
-        0 => Kind::Dead,
-        1 => Kind::Nothing,
+        0 => Kind::DeadLetter,
+        1 => Kind::Empty,
         2..60 => Kind::Keyed,
         60..70 => Kind::Tombstone,
         _ => Kind::Plain,
     }
 }
 
-fn send(run: &Run, producer: &mut Connected, address: &str, number: u64, kind: Kind, key: u32) -> Result<()> {
+fn send(run: &Run, producer: &mut KafkaProducer, address: &str, number: u64, kind: Kind, key: u32) -> Result<()> {
     let value = run.documents.bytes(number, kind, key);
     let key = key_text(kind, key);
-    run.book.records_in_flight.fetch_add(1, Ordering::Relaxed);
-    let topic = if matches!(kind, Kind::Keyed | Kind::Tombstone) {
-        "keyed"
-    } else {
-        "plain"
-    };
-    let spelled = number.to_string();
+    run.ledger.records_in_flight.fetch_add(1, Ordering::Relaxed);
+    let topic = kind.topic().unwrap_or(PLAIN);
+    let number_text = number.to_string();
     let headers = OwnedHeaders::new().insert(Header {
-        key: log::NUMBER,
-        value: Some(&spelled),
+        key: NUMBER_HEADER,
+        value: Some(&number_text),
     });
     let mut record: BaseRecord<'_, str, str, Box<u64>> =
         BaseRecord::with_opaque_to(topic, Box::new(number)).headers(headers);
-    if !matches!(kind, Kind::Nothing | Kind::Tombstone) {
+    if !matches!(kind, Kind::Empty | Kind::Tombstone) {
         record = record.payload(&value);
     }
-    if topic == "keyed" {
+    if topic == KEYED {
         record = record.key(&key);
     }
     let began = Instant::now();
     while let Err((error, back)) = producer.send(record) {
         record = back;
-        if began.elapsed() > GIVE_UP {
+        if began.elapsed() > SEND_TIMEOUT {
             return Err(error).with_context(|| format!("cannot produce record {number}"));
         }
-        if let Some((code, why)) = producer.client().fatal_error() {
-            // An idempotent producer that is not sure of its sequence ends for good; what it held is never
-            // acknowledged.
-            eprintln!("ledger: a new producer, since the earlier one ended: {code}: {why}");
-            *producer = connect(&run.book, address)?;
+        if let Some((code, reason)) = producer.client().fatal_error() {
+            // An idempotent producer that is unsure of its sequence fails for good; its records are never acknowledged.
+            eprintln!("ledger: replacing the producer after a fatal error: {code}: {reason}");
+            *producer = connect(&run.ledger, address)?;
         } else if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-            eprintln!("ledger: record {number} is refused for now: {error}");
+            eprintln!("ledger: the producer rejected record {number}, retrying: {error}");
         }
         std::thread::sleep(Duration::from_millis(20));
     }

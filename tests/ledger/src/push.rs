@@ -1,5 +1,5 @@
-//! Documents by push: several pushers, with and without `Idempotency-Key`, with and without ids, that send again until
-//! they are answered.
+//! Pushes documents: several concurrent pushers, with and without `Idempotency-Key`, with and without ids, that retry
+//! until they get an answer.
 
 use std::{
     sync::{
@@ -17,19 +17,19 @@ use tokio::task::JoinHandle;
 
 use crate::{
     Run,
-    book::{Fate, Kind},
+    gate::Gate,
     http::Reply,
-    plan::Gate,
-    questions,
+    ledger::{Delivery, Kind},
+    queries,
 };
 
 const PUSHERS: u32 = 4;
 const DOCUMENTS_MAX: usize = 30;
-/// Ids that one pusher writes again and again; nobody else does.
-const OWN_KEYS: u32 = 40;
-/// A request with this bit was sent without a key, so only once.
+/// Ids of each pusher, which overwrites them again and again; no two pushers share an id.
+const IDS_PER_PUSHER: u32 = 40;
+/// A request whose id has this bit was sent without an idempotency key, so only once.
 pub const KEYLESS: u32 = 1 << 31;
-const GIVE_UP: Duration = Duration::from_secs(120);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The answer to a push.
 #[derive(Debug, Deserialize, PartialEq, Eq, Clone)]
@@ -41,13 +41,13 @@ pub struct Answer {
     pub position: String,
 }
 
-/// What is wrong with one item.
+/// Why one item was rejected.
 #[derive(Debug, Deserialize, PartialEq, Eq, Clone)]
 pub struct ItemError {
     pub index: u64,
 }
 
-/// One push and the numbers in it, in order.
+/// One push, and the numbers, kinds and keys in it, in order.
 pub struct Request {
     pub id: u32,
     pub items: Vec<(u64, Kind, u32)>,
@@ -61,27 +61,27 @@ impl Request {
             .collect()
     }
 
-    /// The key it is repeated by.
-    pub fn key(&self) -> Option<String> {
+    /// The idempotency key, if the request has one.
+    pub fn idempotency_key(&self) -> Option<String> {
         (self.id & KEYLESS == 0).then(|| format!("push-{}", self.id))
     }
 
-    /// What is wrong with this answer.
-    pub fn objection(&self, answer: &Answer) -> Option<String> {
+    /// What is wrong with an answer to this push.
+    pub fn problem_with(&self, answer: &Answer) -> Option<String> {
         let dead: Vec<u64> = self
             .items
             .iter()
             .enumerate()
-            .filter(|(_, (_, kind, _))| *kind == Kind::PushedDead)
+            .filter(|(_, (_, kind, _))| *kind == Kind::PushedDeadLetter)
             .map(|(index, _)| index as u64)
             .collect();
-        let told: Vec<u64> = answer.errors.iter().map(|error| error.index).collect();
-        let right = answer.rejected == dead.len() as u64
+        let rejected: Vec<u64> = answer.errors.iter().map(|error| error.index).collect();
+        let correct = answer.rejected == dead.len() as u64
             && answer.accepted == (self.items.len() - dead.len()) as u64
-            && told == dead;
-        (!right).then(|| {
+            && rejected == dead;
+        (!correct).then(|| {
             format!(
-                "push {} of {} items, dead {dead:?}, was answered {answer:?}",
+                "push {} of {} items, of which {dead:?} are not JSON, got the answer {answer:?}",
                 self.id,
                 self.items.len()
             )
@@ -89,10 +89,10 @@ impl Request {
     }
 }
 
-/// What became of a push.
-enum Outcome {
+/// How a push ended.
+enum PushOutcome {
     Answered(Answer),
-    /// Sent, and nobody knows.
+    /// It may or may not have been stored.
     Unknown,
 }
 
@@ -101,20 +101,20 @@ pub struct Pushers(Vec<JoinHandle<Result<()>>>);
 
 impl Pushers {
     pub fn start(run: Arc<Run>, gate: Arc<Gate>, seed: u64) -> Self {
-        let (taken, requests) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU32::new(1)));
+        let (claimed, requests) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU32::new(1)));
         Self(
             (0..PUSHERS)
                 .map(|pusher| {
                     let rng = StdRng::seed_from_u64(seed ^ u64::from(pusher + 1) << 32);
-                    let one = Pusher {
+                    let pusher = Pusher {
                         run: run.clone(),
                         gate: gate.clone(),
-                        taken: taken.clone(),
+                        claimed: claimed.clone(),
                         requests: requests.clone(),
                         rng,
-                        pusher,
+                        index: pusher,
                     };
-                    tokio::spawn(one.run())
+                    tokio::spawn(pusher.run())
                 })
                 .collect(),
         )
@@ -131,41 +131,42 @@ impl Pushers {
 struct Pusher {
     run: Arc<Run>,
     gate: Arc<Gate>,
-    taken: Arc<AtomicU64>,
+    /// Documents that some pusher has claimed.
+    claimed: Arc<AtomicU64>,
     requests: Arc<AtomicU32>,
     rng: StdRng,
-    pusher: u32,
+    index: u32,
 }
 
 impl Pusher {
     async fn run(mut self) -> Result<()> {
-        while let Some(items) = self.take().await {
+        while let Some(items) = self.claim().await {
             let request = self.compose(items);
-            self.run.book.pushes_in_flight.fetch_add(1, Ordering::Relaxed);
+            self.run.ledger.pushes_in_flight.fetch_add(1, Ordering::Relaxed);
             let outcome = self.send(&request).await;
-            self.run.book.pushes_in_flight.fetch_sub(1, Ordering::Relaxed);
-            self.close(&request, &outcome);
-            if matches!(outcome, Outcome::Answered(_)) && self.rng.random_bool(0.05) {
-                self.ask_at_once(&request).await;
+            self.run.ledger.pushes_in_flight.fetch_sub(1, Ordering::Relaxed);
+            self.record(&request, &outcome);
+            if matches!(outcome, PushOutcome::Answered(_)) && self.rng.random_bool(0.05) {
+                self.read_after_push(&request).await;
             }
         }
         Ok(())
     }
 
-    /// How many documents the next push has; `None` at the end of all numbers.
-    async fn take(&mut self) -> Option<usize> {
+    /// Claims documents for the next push and returns how many; `None` once the quota is used up.
+    async fn claim(&mut self) -> Option<usize> {
         loop {
-            let taken = self.taken.load(Ordering::Relaxed);
-            let left = self.gate.push_quota - taken;
+            let claimed = self.claimed.load(Ordering::Relaxed);
+            let left = self.gate.push_quota - claimed;
             if left == 0 {
                 return None;
             }
             let items = (self.rng.random_range(1..=DOCUMENTS_MAX) as u64).min(left);
-            if taken + items > self.gate.push_now() {
+            if claimed + items > self.gate.push_now() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             } else if self
-                .taken
-                .compare_exchange(taken, taken + items, Ordering::Relaxed, Ordering::Relaxed)
+                .claimed
+                .compare_exchange(claimed, claimed + items, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
             {
                 return usize::try_from(items).ok();
@@ -175,115 +176,122 @@ impl Pusher {
 
     fn compose(&mut self, items: usize) -> Request {
         let mut id = self.requests.fetch_add(1, Ordering::Relaxed);
-        let (owned, keyless) = (self.rng.random_bool(0.15), self.rng.random_bool(0.15));
-        if keyless && !owned {
+        let (with_ids, keyless) = (self.rng.random_bool(0.15), self.rng.random_bool(0.15));
+        if keyless && !with_ids {
             id |= KEYLESS;
         }
         let items = (0..items)
             .map(|index| {
-                let key = self.pusher * OWN_KEYS + self.rng.random_range(0..OWN_KEYS);
-                // The first is good, or nothing would be accepted; what is sent only once has nothing dead, or its
-                // outcome could not be told.
-                let kind = match owned {
-                    true => Kind::Owned,
-                    false if index > 0 && !keyless && self.rng.random_bool(0.02) => Kind::PushedDead,
+                let key = self.index * IDS_PER_PUSHER + self.rng.random_range(0..IDS_PER_PUSHER);
+                // The first item is valid, so that something is accepted. A push that is sent only once contains no
+                // dead letter, whose outcome could not be determined without an answer.
+                let kind = match with_ids {
+                    true => Kind::PushedWithId,
+                    false if index > 0 && !keyless && self.rng.random_bool(0.02) => Kind::PushedDeadLetter,
                     false => Kind::Pushed,
                 };
-                (self.run.book.open(kind, key, id), kind, key)
+                (self.run.ledger.add(kind, key, id), kind, key)
             })
             .collect();
         Request { id, items }
     }
 
-    async fn send(&self, request: &Request) -> Outcome {
-        let (body, key, began) = (request.body(&self.run), request.key(), Instant::now());
+    /// Sends a push until it gets a definite answer or may not be repeated.
+    async fn send(&self, request: &Request) -> PushOutcome {
+        let ledger = &self.run.ledger;
+        let (body, key, began) = (request.body(&self.run), request.idempotency_key(), Instant::now());
         let mut tries = 0;
         loop {
             tries += 1;
             if tries == 2 {
-                self.run.book.retried.fetch_add(1, Ordering::Relaxed);
+                ledger.retried_pushes.fetch_add(1, Ordering::Relaxed);
             }
-            let again = match self.run.client.push(key.as_deref(), body.clone()).await {
-                Ok(Reply {
-                    status: StatusCode::OK,
-                    text,
-                }) => match serde_json::from_str(&text) {
-                    Ok(answer) => return Outcome::Answered(answer),
-                    Err(error) => {
-                        self.run.book.complain(format!("push {}: {error}: {text}", request.id));
-                        return Outcome::Unknown;
-                    }
-                },
-                // Busy: nothing was done.
-                Ok(reply) if reply.status == StatusCode::TOO_MANY_REQUESTS => true,
-                Ok(reply) => {
-                    let may_be = matches!(
-                        reply.status,
-                        StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-                    );
-                    if !may_be {
-                        self.run
-                            .book
-                            .complain(format!("push {}: {}: {}", request.id, reply.status, reply.text));
-                    }
-                    may_be && key.is_some()
-                }
-                // Nobody listened, or the answer was lost.
+            let retry = match self.run.client.push(key.as_deref(), body.clone()).await {
+                Ok(reply) if reply.status == StatusCode::OK => return self.parse(request, &reply),
+                Ok(reply) => self.may_retry(request, &reply),
+                // Either there was no connection, or the answer was lost.
                 Err(error) => error.is_connect() || key.is_some(),
             };
-            if !again {
-                return Outcome::Unknown;
+            if !retry {
+                return PushOutcome::Unknown;
             }
-            if began.elapsed() > GIVE_UP {
-                self.run
-                    .book
-                    .complain(format!("push {}: not answered for {GIVE_UP:?}", request.id));
-                return Outcome::Unknown;
+            if began.elapsed() > RETRY_TIMEOUT {
+                ledger.add_problem(format!("push {}: not answered for {RETRY_TIMEOUT:?}", request.id));
+                return PushOutcome::Unknown;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    fn close(&self, request: &Request, outcome: &Outcome) {
-        let fate = match outcome {
-            Outcome::Unknown => Fate::Unknown,
-            Outcome::Answered(answer) => {
-                if let Some(objection) = request.objection(answer) {
-                    self.run.book.complain(objection);
+    fn parse(&self, request: &Request, reply: &Reply) -> PushOutcome {
+        match serde_json::from_str(&reply.text) {
+            Ok(answer) => PushOutcome::Answered(answer),
+            Err(error) => {
+                self.run
+                    .ledger
+                    .add_problem(format!("push {}: {error}: {}", request.id, reply.text));
+                PushOutcome::Unknown
+            }
+        }
+    }
+
+    /// Whether a push that got this error may be sent again.
+    fn may_retry(&self, request: &Request, reply: &Reply) -> bool {
+        match reply.status {
+            // Nothing was stored.
+            StatusCode::TOO_MANY_REQUESTS => true,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => request.idempotency_key().is_some(),
+            status => {
+                self.run
+                    .ledger
+                    .add_problem(format!("push {}: {status}: {}", request.id, reply.text));
+                false
+            }
+        }
+    }
+
+    /// Writes the outcome into the ledger.
+    fn record(&self, request: &Request, outcome: &PushOutcome) {
+        let delivery = match outcome {
+            PushOutcome::Unknown => Delivery::Unknown,
+            PushOutcome::Answered(answer) => {
+                if let Some(problem) = request.problem_with(answer) {
+                    self.run.ledger.add_problem(problem);
                 }
                 let (partition, offset) = self.position(request, answer);
-                Fate::Acknowledged { partition, offset }
+                Delivery::Acknowledged { partition, offset }
             }
         };
         for (number, ..) in &request.items {
-            self.run.book.close(*number, fate);
+            self.run.ledger.set_delivery(*number, delivery);
         }
         self.run
-            .book
+            .ledger
             .pushed
             .fetch_add(request.items.len() as u64, Ordering::Relaxed);
     }
 
-    /// Where a push is: without ids in one partition, with ids in as many as its ids need.
+    /// The first position of a push. A push without ids lies in one partition, a push with ids in as many as its ids
+    /// need.
     fn position(&self, request: &Request, answer: &Answer) -> (i32, i64) {
-        let positions = questions::positions("push", &answer.position).unwrap_or_default();
-        self.run.book.reach(&positions);
+        let positions = queries::positions("push", &answer.position).unwrap_or_default();
+        self.run.ledger.note_pushed_through(&positions);
         match positions[..] {
             [one] => return one,
             [] => {}
-            _ if request.items.iter().all(|(_, kind, _)| *kind == Kind::Owned) => return positions[0],
+            _ if request.items.iter().all(|(_, kind, _)| *kind == Kind::PushedWithId) => return positions[0],
             _ => {}
         }
-        self.run.book.complain(format!(
+        self.run.ledger.add_problem(format!(
             "push {}: {:?} is not the position of a push without ids",
             request.id, answer.position
         ));
         (-1, -1)
     }
 
-    /// What is acknowledged is visible, now. Where the server is killed meanwhile there is no answer, and nothing is
-    /// learnt.
-    async fn ask_at_once(&self, request: &Request) {
+    /// Checks that acknowledged documents are visible immediately. If the server is killed meanwhile, there is no
+    /// answer and nothing is checked.
+    async fn read_after_push(&self, request: &Request) {
         let wanted: Vec<u64> = request
             .items
             .iter()
@@ -293,13 +301,13 @@ impl Pusher {
         let Some((first, last)) = wanted.first().zip(wanted.last()) else {
             return;
         };
-        if let Ok(found) = questions::numbers(&self.run.client, *first, *last + 1).await {
-            self.run.book.asked.fetch_add(1, Ordering::Relaxed);
+        if let Ok(found) = queries::numbers(&self.run.client, *first, *last + 1).await {
+            self.run.ledger.reads_after_push.fetch_add(1, Ordering::Relaxed);
             let missing: Vec<u64> = wanted.into_iter().filter(|number| !found.contains(number)).collect();
             if !missing.is_empty() {
-                self.run.book.missed.fetch_add(1, Ordering::Relaxed);
-                self.run.book.complain(format!(
-                    "push {}: acknowledged, and a question begun then does not see {missing:?}",
+                self.run.ledger.stale_reads.fetch_add(1, Ordering::Relaxed);
+                self.run.ledger.add_problem(format!(
+                    "push {}: a query sent after the acknowledgement does not see {missing:?}",
                     request.id
                 ));
             }

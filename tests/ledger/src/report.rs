@@ -1,23 +1,51 @@
-//! What a run did and what it found.
+//! The report of a run: what was done and what was found.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
-use crate::book::{self, Book};
+use crate::ledger::Ledger;
 
-/// Findings of one moment that are printed.
+/// Findings printed of each check.
 const PRINTED_MAX: usize = 40;
+
+/// What was done to the server and the broker.
+#[derive(Clone, Default)]
+pub struct Disturbances {
+    /// Description -> how often.
+    pub counts: BTreeMap<&'static str, usize>,
+    /// Kills while something was in flight.
+    pub kills_in_flight: usize,
+}
+
+impl Disturbances {
+    pub fn add(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    pub fn add_kill(&mut self, what: &'static str, in_flight: u64) {
+        self.add(what);
+        self.kills_in_flight += usize::from(in_flight > 0);
+    }
+
+    fn kills(&self) -> usize {
+        self.counts
+            .iter()
+            .filter(|(what, _)| what.starts_with("kills") || what.starts_with("ends"))
+            .map(|(_, count)| count)
+            .sum()
+    }
+}
 
 /// What a run did and what it found.
 pub struct Report {
     seed: u64,
     kills_wanted: usize,
-    done: BTreeMap<&'static str, usize>,
-    in_flight: usize,
-    refused: u64,
+    disturbances: Disturbances,
+    refused_batches: u64,
     acknowledged: u64,
-    retried: u64,
-    asked: u64,
-    missed: u64,
+    retried_pushes: u64,
+    reads_after_push: u64,
+    stale_reads: u64,
+    /// When they were found, and what.
     findings: Vec<(String, Vec<String>)>,
     pub elapsed: Duration,
 }
@@ -26,82 +54,75 @@ impl Report {
     pub fn new(
         seed: u64,
         kills_wanted: usize,
-        done: BTreeMap<&'static str, usize>,
-        in_flight: usize,
-        refused: u64,
-        book: &Book,
+        disturbances: Disturbances,
+        refused_batches: u64,
+        ledger: &Ledger,
     ) -> Self {
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Self {
             seed,
             kills_wanted,
-            done,
-            in_flight,
-            refused,
-            acknowledged: book::acknowledged(&book.entries()),
-            retried: count(&book.retried),
-            asked: count(&book.asked),
-            missed: count(&book.missed),
-            findings: vec![("while the load ran".to_owned(), book.complaints())],
+            disturbances,
+            refused_batches,
+            acknowledged: ledger.acknowledged(),
+            retried_pushes: count(&ledger.retried_pushes),
+            reads_after_push: count(&ledger.reads_after_push),
+            stale_reads: count(&ledger.stale_reads),
+            findings: vec![("while the load ran".to_owned(), ledger.problems())],
             elapsed: Duration::ZERO,
         }
     }
 
-    /// What was found at this moment.
-    pub fn add(&mut self, moment: &str, findings: Vec<String>) {
-        self.findings.push((moment.to_owned(), findings));
+    /// Adds what a check found.
+    pub fn add(&mut self, when: &str, findings: Vec<String>) {
+        self.findings.push((when.to_owned(), findings));
     }
 
     pub fn is_clean(&self) -> bool {
         self.findings.iter().all(|(_, found)| found.is_empty())
     }
 
-    fn kills(&self) -> usize {
-        self.done
-            .iter()
-            .filter(|(what, _)| what.starts_with("kills") || what.starts_with("ends"))
-            .map(|(_, count)| count)
-            .sum()
+    /// Whether less was done than was asked for: then a clean check proves little.
+    pub fn has_too_few_kills(&self) -> bool {
+        self.disturbances.kills() < self.kills_wanted || self.disturbances.kills_in_flight * 2 < self.kills_wanted
     }
 
-    /// Whether less was done than was asked for: then a clean check says little.
-    pub fn kills_too_few(&self) -> bool {
-        self.kills() < self.kills_wanted || self.in_flight * 2 < self.kills_wanted
-    }
-
-    /// One line, read by the test that runs this program.
-    pub fn line(&self) -> String {
-        let done: Vec<String> = self
-            .done
+    /// The summary line, which is parsed by the tests that run this program.
+    pub fn summary(&self) -> String {
+        let counts: Vec<String> = self
+            .disturbances
+            .counts
             .iter()
             .map(|(what, count)| format!("{count} {what}"))
             .collect();
         format!(
-            "seed {}: {} kills ({}), {} with a batch in flight; {} batches refused; {} acknowledged; {} pushes sent again; {} questions asked at once, {} missed; {:.0} s",
+            "seed {}: {} kills ({}), {} with a batch in flight; {} batches refused; {} acknowledged; \
+             {} pushes retried; {} reads right after a push, {} stale; {:.0} s",
             self.seed,
-            self.kills(),
-            done.join(", "),
-            self.in_flight,
-            self.refused,
+            self.disturbances.kills(),
+            counts.join(", "),
+            self.disturbances.kills_in_flight,
+            self.refused_batches,
             self.acknowledged,
-            self.retried,
-            self.asked,
-            self.missed,
+            self.retried_pushes,
+            self.reads_after_push,
+            self.stale_reads,
             self.elapsed.as_secs_f64(),
         )
     }
 
     pub fn print(&self) {
-        println!("ledger: {}", self.line());
-        for (moment, found) in self.findings.iter().filter(|(_, found)| !found.is_empty()) {
-            println!("{} findings {moment}:", found.len());
+        println!("ledger: {}", self.summary());
+        for (when, found) in self.findings.iter().filter(|(_, found)| !found.is_empty()) {
+            println!("{} findings {when}:", found.len());
             for finding in found.iter().take(PRINTED_MAX) {
                 println!("    {finding}");
             }
         }
         if self.is_clean() {
             println!(
-                "ledger: every acknowledged record is there exactly once: by SQL, by search, by id and in raw bytes; all counters add up"
+                "ledger: every acknowledged record is there exactly once: by SQL, by search, by id and in raw bytes; \
+                 all counters add up"
             );
         }
     }

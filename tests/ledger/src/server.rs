@@ -1,5 +1,6 @@
-//! The server under test, as one process or as many: each started on its folder, found by the address it has, started
-//! again after every end. It takes the ledger's own environment, so settings of the server (`RACHIS_…`) go through.
+//! The server under test, as one process or as one per role. Each process has its own folder and is restarted on it.
+//!
+//! The processes inherit the environment of the ledger, so settings of the server (`RACHIS_…`) pass through.
 
 use std::{
     net::TcpListener,
@@ -9,25 +10,33 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::Signal;
+use child_process::Process;
 
-use crate::{crash::Faults, http::Client, process::Process};
+use crate::{faults::Faults, http::Client};
 
-/// The roles of a server whose roles are apart, and how many nodes there are of each.
-const APART: [(Role, usize); 3] = [(Role::Tailer, 2), (Role::Leaf, 3), (Role::Aggregator, 2)];
+/// The roles of a cluster, and how many nodes of each there are.
+const CLUSTER: [(Role, usize); 3] = [(Role::Tailer, 2), (Role::Leaf, 3), (Role::Aggregator, 2)];
 
-/// What a process is.
+/// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// All roles in one.
+    /// All roles in one process.
     Whole,
     Tailer,
     Leaf,
     Aggregator,
 }
 
+/// How the report names what was done to a node.
+pub struct RoleLabels {
+    pub kill: &'static str,
+    pub kill_at_start: &'static str,
+    pub pause: &'static str,
+    pub restart: &'static str,
+}
+
 impl Role {
-    /// The sub-command that runs it.
+    /// The sub-command that runs this role.
     fn command(self) -> &'static str {
         match self {
             Self::Whole => "dev",
@@ -37,33 +46,32 @@ impl Role {
         }
     }
 
-    /// What befell it, as the report counts it: kill, kill at the start, pause, restart.
-    pub fn words(self) -> [&'static str; 4] {
+    pub fn labels(self) -> RoleLabels {
         match self {
-            Self::Whole => [
-                "kills of the server",
-                "kills of the server while it starts",
-                "pauses of the server",
-                "orderly restarts of the server",
-            ],
-            Self::Tailer => [
-                "kills of a tailer",
-                "kills of a tailer while it starts",
-                "pauses of a tailer",
-                "orderly restarts of a tailer",
-            ],
-            Self::Leaf => [
-                "kills of a leaf",
-                "kills of a leaf while it starts",
-                "pauses of a leaf",
-                "orderly restarts of a leaf",
-            ],
-            Self::Aggregator => [
-                "kills of an aggregator",
-                "kills of an aggregator while it starts",
-                "pauses of an aggregator",
-                "orderly restarts of an aggregator",
-            ],
+            Self::Whole => RoleLabels {
+                kill: "kills of the server",
+                kill_at_start: "kills of the server while it starts",
+                pause: "pauses of the server",
+                restart: "orderly restarts of the server",
+            },
+            Self::Tailer => RoleLabels {
+                kill: "kills of a tailer",
+                kill_at_start: "kills of a tailer while it starts",
+                pause: "pauses of a tailer",
+                restart: "orderly restarts of a tailer",
+            },
+            Self::Leaf => RoleLabels {
+                kill: "kills of a leaf",
+                kill_at_start: "kills of a leaf while it starts",
+                pause: "pauses of a leaf",
+                restart: "orderly restarts of a leaf",
+            },
+            Self::Aggregator => RoleLabels {
+                kill: "kills of an aggregator",
+                kill_at_start: "kills of an aggregator while it starts",
+                pause: "pauses of an aggregator",
+                restart: "orderly restarts of an aggregator",
+            },
         }
     }
 }
@@ -72,7 +80,7 @@ impl Role {
 struct Node {
     role: Role,
     name: String,
-    /// Where it listens, where that is agreed on before it starts.
+    /// The address; in a cluster it is fixed before the node starts.
     url: Option<String>,
     process: Option<Process>,
 }
@@ -84,23 +92,22 @@ pub struct Server {
     faults: Faults,
     client: Client,
     nodes: Vec<Node>,
-    /// Batches that leaves did not take, because they had them or because some were missing before; by tailers that
-    /// have ended since.
-    refused: u64,
+    /// Batches that leaves refused from tailers that have since ended; see [`Server::refused_batches`].
+    refused_batches: u64,
 }
 
 impl Server {
-    /// As one process or, with the address of its Kafka, as many.
-    pub async fn start(binary: &Path, folder: &Path, faults: Faults, apart: Option<&str>) -> Result<Self> {
+    /// Starts one process or, if the address of a Kafka is given, a cluster.
+    pub async fn start(binary: &Path, folder: &Path, faults: Faults, kafka: Option<&str>) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let nodes = match apart {
+        let nodes = match kafka {
             None => vec![Node {
                 role: Role::Whole,
                 name: "server".to_owned(),
                 url: None,
                 process: None,
             }],
-            Some(_) => apart_nodes()?,
+            Some(_) => cluster_nodes()?,
         };
         let mut server = Self {
             binary: binary.to_owned(),
@@ -108,22 +115,23 @@ impl Server {
             faults,
             client: Client::new()?,
             nodes,
-            refused: 0,
+            refused_batches: 0,
         };
-        if let Some(kafka) = apart {
-            server.make_cluster(kafka)?;
+        if let Some(kafka) = kafka {
+            server.init_cluster(kafka)?;
         }
-        for who in server.everybody() {
-            server.spawn(who, None)?;
+        for node in server.nodes() {
+            server.spawn(node, None)?;
         }
-        server.ready(Duration::from_secs(60)).await?;
+        server.wait_until_ready(Duration::from_secs(60)).await?;
         Ok(server)
     }
 
-    fn make_cluster(&self, kafka: &str) -> Result<()> {
+    fn init_cluster(&self, kafka: &str) -> Result<()> {
         let members = |role: Role| {
-            let of = self.nodes.iter().filter(|node| node.role == role);
-            of.map(|node| format!("{}={}", node.name, node.url.as_deref().unwrap_or_default()))
+            let nodes = self.nodes.iter().filter(|node| node.role == role);
+            nodes
+                .map(|node| format!("{}={}", node.name, node.url.as_deref().unwrap_or_default()))
                 .collect::<Vec<_>>()
                 .join(",")
         };
@@ -135,15 +143,15 @@ impl Server {
             members(Role::Aggregator)
         );
         std::fs::write(self.config(), text)?;
-        let made = Command::new(&self.binary)
+        let output = Command::new(&self.binary)
             .args(["cluster", "init", "--config"])
             .arg(self.config())
             .output()
             .context("cannot run the server")?;
         ensure!(
-            made.status.success(),
-            "the cluster is not made: {}",
-            String::from_utf8_lossy(&made.stderr)
+            output.status.success(),
+            "cannot initialise the cluster: {}",
+            String::from_utf8_lossy(&output.stderr)
         );
         Ok(())
     }
@@ -156,154 +164,156 @@ impl Server {
         self.client.clone()
     }
 
-    /// Its processes.
-    pub fn everybody(&self) -> std::ops::Range<usize> {
+    /// The indexes of all nodes.
+    pub fn nodes(&self) -> std::ops::Range<usize> {
         0..self.nodes.len()
     }
 
-    /// What one of its processes is.
-    pub fn role(&self, who: usize) -> Role {
-        self.nodes[who].role
+    pub fn role(&self, node: usize) -> Role {
+        self.nodes[node].role
     }
 
-    /// Whether some ends are the server's own, at a named point.
+    /// Whether the server can end itself at named points.
     pub fn crashes(&self) -> bool {
         !self.faults.crash_at.is_empty()
     }
 
-    /// Starts a process, without waiting until it is ready.
-    pub fn spawn(&mut self, who: usize, crash: Option<(usize, u32)>) -> Result<()> {
-        // What an earlier process wrote says nothing about this one.
-        let listening = self.listening(who);
+    /// Starts a node, without waiting until it is ready.
+    pub fn spawn(&mut self, node: usize, crash: Option<(usize, u32)>) -> Result<()> {
+        // The address file of an earlier process says nothing about this one.
+        let listening = self.listening(node);
         if listening.exists() {
             std::fs::remove_file(&listening).context("cannot remove the earlier address")?;
         }
-        let node = &self.nodes[who];
+        let Node { role, name, .. } = &self.nodes[node];
         let mut command = Command::new(&self.binary);
-        command.arg(node.role.command()).arg("--data").arg(self.data(who));
-        match node.role {
+        command.arg(role.command()).arg("--data").arg(self.data(node));
+        match role {
             Role::Whole => command.args(["--listen", "127.0.0.1:0"]),
-            _ => command.arg("--name").arg(&node.name).arg("--config").arg(self.config()),
+            _ => command.arg("--name").arg(name).arg("--config").arg(self.config()),
         };
         command.envs(self.faults.environment(crash)).env("RUST_BACKTRACE", "1");
-        let process = Process::start(command, &self.folder.join(format!("{}.log", node.name)))?;
-        self.nodes[who].process = Some(process);
+        let process = Process::start(name, &mut command, &self.folder.join(format!("{name}.log")))?;
+        self.nodes[node].process = Some(process);
         Ok(())
     }
 
-    fn data(&self, who: usize) -> PathBuf {
-        self.folder.join(&self.nodes[who].name)
+    fn data(&self, node: usize) -> PathBuf {
+        self.folder.join(&self.nodes[node].name)
     }
 
-    fn listening(&self, who: usize) -> PathBuf {
-        self.data(who).join("listening")
+    /// The file in which a node writes its address.
+    fn listening(&self, node: usize) -> PathBuf {
+        self.data(node).join("listening")
     }
 
-    pub fn process(&mut self, who: usize) -> Result<&mut Process> {
-        self.nodes[who].process.as_mut().context("the server does not run")
+    pub fn process(&mut self, node: usize) -> Result<&mut Process> {
+        self.nodes[node].process.as_mut().context("the server is not running")
     }
 
-    /// Fails if a process ended without being asked to.
-    pub fn must_run(&mut self) -> Result<()> {
+    /// Fails if a process exited on its own.
+    pub fn check_running(&mut self) -> Result<()> {
         for node in &mut self.nodes {
-            let process = node.process.as_mut().context("the server does not run")?;
-            if let Some(status) = process.ended() {
-                bail!("{} ended by itself: {status}; {}", node.name, process.last_words());
+            let process = node.process.as_mut().context("the server is not running")?;
+            if let Some(status) = process.exit_status() {
+                bail!("{} exited on its own: {status}; {}", node.name, process.log_tail());
             }
         }
         Ok(())
     }
 
-    /// Waits until all processes say that they are ready, and tells everybody where to ask.
-    pub async fn ready(&mut self, within: Duration) -> Result<()> {
+    /// Waits until all nodes are ready, and points the client at them.
+    pub async fn wait_until_ready(&mut self, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
-        for who in self.everybody() {
+        for node in self.nodes() {
             loop {
-                self.must_run()?;
-                let url = std::fs::read_to_string(self.listening(who))
+                self.check_running()?;
+                let url = std::fs::read_to_string(self.listening(node))
                     .ok()
                     .map(|url| url.trim().to_owned())
                     .filter(|url| url.starts_with("http"));
                 if let Some(url) = url
                     && self.client.is_ready(&url).await
                 {
-                    self.nodes[who].url = Some(url);
+                    self.nodes[node].url = Some(url);
                     break;
                 }
                 if Instant::now() > deadline {
-                    let words = self.process(who)?.last_words();
-                    bail!("{} is not ready within {within:?}; {words}", self.nodes[who].name);
+                    let log = self.process(node)?.log_tail();
+                    bail!("{} is not ready within {within:?}; {log}", self.nodes[node].name);
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
-        let doors = self
+        let queryable = self
             .nodes
             .iter()
             .filter(|node| matches!(node.role, Role::Whole | Role::Aggregator));
-        self.client.moved(doors.filter_map(|node| node.url.clone()).collect());
+        self.client
+            .set_urls(queryable.filter_map(|node| node.url.clone()).collect());
         Ok(())
     }
 
-    /// An orderly stop.
-    pub async fn stop(&mut self, who: usize) -> Result<()> {
-        self.note_refused(who).await;
-        let name = self.nodes[who].name.clone();
-        let process = self.process(who)?;
-        process.signal(Signal::SIGTERM)?;
+    /// Stops a node with `SIGTERM`.
+    pub async fn stop(&mut self, node: usize) -> Result<()> {
+        self.add_refused_batches(node).await;
+        let name = self.nodes[node].name.clone();
+        let process = self.process(node)?;
+        process.terminate();
         match process.wait(Duration::from_secs(60)).await {
             Ok(_) => Ok(()),
-            Err(error) => bail!("{name} does not stop when asked to: {error}; {}", process.last_words()),
+            Err(error) => bail!("{name} does not stop on SIGTERM: {error}; {}", process.log_tail()),
         }
     }
 
-    /// `kill -9`.
-    pub async fn kill(&mut self, who: usize) -> Result<()> {
-        self.note_refused(who).await;
-        self.process(who)?.kill()
+    /// Kills a node with `SIGKILL`.
+    pub async fn kill(&mut self, node: usize) -> Result<()> {
+        self.add_refused_batches(node).await;
+        self.process(node)?.kill();
+        Ok(())
     }
 
-    /// Remembers what a tailer counted, before it goes.
-    async fn note_refused(&mut self, who: usize) {
-        self.refused += self.refused_by(who).await;
+    /// Saves the count of a tailer before it ends.
+    async fn add_refused_batches(&mut self, node: usize) {
+        self.refused_batches += self.refused_batches_of(node).await;
     }
 
-    async fn refused_by(&self, who: usize) -> u64 {
-        let node = &self.nodes[who];
+    async fn refused_batches_of(&self, node: usize) -> u64 {
+        const REFUSALS: [&str; 3] = ["already", "gap", "refused"];
+        let node = &self.nodes[node];
         let (Role::Tailer | Role::Whole, Some(url)) = (node.role, &node.url) else {
             return 0;
         };
-        // One that does not answer just now is killed without its count.
+        // If the node does not answer, its count is lost.
         let text = self.client.metrics(url).await.unwrap_or_default();
-        let verdicts = text
-            .lines()
-            .filter(|line| line.starts_with("rachis_tail_batches_total{"));
-        let refused = verdicts.filter(|line| {
-            ["already", "gap", "refused"]
-                .iter()
-                .any(|verdict| line.contains(&format!("verdict=\"{verdict}\"")))
-        });
-        refused
+        text.lines()
+            .filter(|line| line.starts_with("rachis_tail_batches_total{"))
+            .filter(|line| {
+                REFUSALS
+                    .iter()
+                    .any(|verdict| line.contains(&format!("verdict=\"{verdict}\"")))
+            })
             .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
             .sum()
     }
 
-    /// Batches that leaves did not take as they came, so far.
-    pub async fn refused(&self) -> u64 {
-        let mut refused = self.refused;
-        for who in self.everybody() {
-            refused += self.refused_by(who).await;
+    /// Batches that leaves have refused so far, because they were duplicates or because earlier ones were missing.
+    pub async fn refused_batches(&self) -> u64 {
+        let mut refused = self.refused_batches;
+        for node in self.nodes() {
+            refused += self.refused_batches_of(node).await;
         }
         refused
     }
 }
 
-/// Nodes on ports that are free now, and differ: their addresses are agreed on before they start.
-fn apart_nodes() -> Result<Vec<Node>> {
-    let names = APART
+/// Nodes on different free ports: their addresses are fixed before they start.
+fn cluster_nodes() -> Result<Vec<Node>> {
+    let names = CLUSTER
         .iter()
         .flat_map(|(role, count)| (1..=*count).map(move |number| (*role, format!("{}-{number}", role.command()))));
-    let mut held = Vec::new();
+    // All ports stay bound until the last one is chosen, so no two are equal.
+    let mut listeners = Vec::new();
     let mut nodes = Vec::new();
     for (role, name) in names {
         let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
@@ -313,7 +323,7 @@ fn apart_nodes() -> Result<Vec<Node>> {
             url: Some(format!("http://{}", listener.local_addr()?)),
             process: None,
         });
-        held.push(listener);
+        listeners.push(listener);
     }
     Ok(nodes)
 }

@@ -1,43 +1,43 @@
-//! Whether two answers are the same.
+//! Compares the server's answer with DuckDB's.
 
 use std::cmp::Ordering;
 
 use serde_json::Value;
 
-/// How far two numbers with a fraction may be apart, of the larger one: the order of a sum decides the last digits.
-const APART_MAX: f64 = 1e-9;
-/// Below this the sum of what cancels out is taken for nothing.
-const NOTHING: f64 = 1e-7;
-/// Rows that are shown of a difference.
+/// The largest relative error between two fractions: the last digits of a sum depend on its order.
+const RELATIVE_ERROR_MAX: f64 = 1e-9;
+/// Numbers below this count as zero: the rest of a sum whose terms cancel out.
+const ZERO_BELOW: f64 = 1e-7;
+/// How many rows of a difference are shown.
 const SHOWN_ROWS_MAX: usize = 5;
-/// Characters that are shown of a row.
+/// How many characters of a row are shown.
 const SHOWN_CHARS_MAX: usize = 400;
 
-/// What is different, if anything is: the first rows that one has and the other has not.
-pub fn difference(ours: &[Vec<Value>], theirs: &[Vec<Value>], ordered: bool) -> Option<String> {
-    let fractions = with_fractions(ours, theirs);
-    let (ours, theirs) = if ordered {
-        (ours.to_vec(), theirs.to_vec())
+/// Describes how the answers differ, if they do: the rows from the first difference on.
+pub fn difference(got: &[Vec<Value>], expected: &[Vec<Value>], ordered: bool) -> Option<String> {
+    let fractions = with_fractions(got, expected);
+    let (got, expected) = if ordered {
+        (got.to_vec(), expected.to_vec())
     } else {
-        (sorted(ours, &fractions), sorted(theirs, &fractions))
+        (sorted(got, &fractions), sorted(expected, &fractions))
     };
     let same = |a: &Vec<Value>, b: &Vec<Value>| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b));
-    let at = ours.iter().zip(&theirs).position(|(a, b)| !same(a, b));
-    if at.is_none() && ours.len() == theirs.len() {
+    let at = got.iter().zip(&expected).position(|(a, b)| !same(a, b));
+    if at.is_none() && got.len() == expected.len() {
         return None;
     }
-    let at = at.unwrap_or(ours.len().min(theirs.len()));
+    let at = at.unwrap_or(got.len().min(expected.len()));
     Some(format!(
         "{} rows, expected {}; from row {at} of the {}:\n      got      {}\n      expected {}",
-        ours.len(),
-        theirs.len(),
+        got.len(),
+        expected.len(),
         if ordered { "answer" } else { "sorted answer" },
-        shown(&ours[at..]),
-        shown(&theirs[at..])
+        shown(&got[at..]),
+        shown(&expected[at..])
     ))
 }
 
-/// The first of some rows.
+/// The first of these rows as text.
 pub fn shown(rows: &[Vec<Value>]) -> String {
     let row = |row: &Vec<Value>| {
         let text = Value::from(row.clone()).to_string();
@@ -52,38 +52,39 @@ pub fn shown(rows: &[Vec<Value>]) -> String {
     )
 }
 
-/// Rows in an order that both sides agree on: columns without fractions decide first, so that last digits decide among
-/// equals only.
+/// Sorts rows so that both sides agree: columns without fractions first, so that last digits only break ties.
 fn sorted(rows: &[Vec<Value>], fractions: &[bool]) -> Vec<Vec<Value>> {
     let mut rows = rows.to_vec();
     rows.sort_by(|a, b| {
-        let of = |fractions_wanted: bool| {
+        let first_difference = |fractions_wanted: bool| {
             let columns = a
                 .iter()
                 .zip(b)
                 .zip(fractions)
                 .filter(move |(_, fraction)| **fraction == fractions_wanted);
-            columns.map(|((a, b), _)| in_order(a, b)).find(|order| order.is_ne())
+            columns.map(|((a, b), _)| order(a, b)).find(|order| order.is_ne())
         };
-        of(false).or_else(|| of(true)).unwrap_or(Ordering::Equal)
+        first_difference(false)
+            .or_else(|| first_difference(true))
+            .unwrap_or(Ordering::Equal)
     });
     rows
 }
 
-/// Columns in which either side has a number with a fraction.
-fn with_fractions(ours: &[Vec<Value>], theirs: &[Vec<Value>]) -> Vec<bool> {
-    let columns = ours.iter().chain(theirs).map(Vec::len).max().unwrap_or_default();
+/// Whether either side has a fraction, by column.
+fn with_fractions(got: &[Vec<Value>], expected: &[Vec<Value>]) -> Vec<bool> {
+    let columns = got.iter().chain(expected).map(Vec::len).max().unwrap_or_default();
     let fraction = |row: &Vec<Value>, column: usize| {
         row.get(column)
             .and_then(Value::as_f64)
             .is_some_and(|number| number.fract() != 0.0)
     };
     (0..columns)
-        .map(|column| ours.iter().chain(theirs).any(|row| fraction(row, column)))
+        .map(|column| got.iter().chain(expected).any(|row| fraction(row, column)))
         .collect()
 }
 
-fn in_order(a: &Value, b: &Value) -> Ordering {
+fn order(a: &Value, b: &Value) -> Ordering {
     match (a.as_f64(), b.as_f64()) {
         (Some(a), Some(b)) => a.total_cmp(&b),
         (Some(_), None) => Ordering::Less,
@@ -96,14 +97,14 @@ fn equal(a: &Value, b: &Value) -> bool {
     match (a.as_f64(), b.as_f64()) {
         (Some(_), Some(_)) if a.is_i64() && b.is_i64() => a == b,
         (Some(a), Some(b)) => {
-            a == b || (a - b).abs() <= APART_MAX * a.abs().max(b.abs()) || a.abs().max(b.abs()) < NOTHING
+            a == b || (a - b).abs() <= RELATIVE_ERROR_MAX * a.abs().max(b.abs()) || a.abs().max(b.abs()) < ZERO_BELOW
         }
         (None, None) => text(a) == text(b),
         _ => false,
     }
 }
 
-/// A value as text: a moment without its zone and without zeros behind, since both mean UTC.
+/// A value as text: a timestamp without its zone and without trailing zeros, since both sides use UTC.
 fn text(value: &Value) -> String {
     let Some(text) = value.as_str() else {
         return value.to_string();

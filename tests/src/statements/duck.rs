@@ -1,4 +1,4 @@
-//! DuckDB, in a process of its own that is asked one statement after the other (`answers/duck.py`).
+//! DuckDB as a process that runs one statement after the other (`answers/duck.py`).
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -10,20 +10,20 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::Set;
+use super::DocumentSet;
 
-/// What DuckDB says: rows, or why there are none.
-pub type Said = Result<Vec<Vec<Value>>, String>;
+/// DuckDB's rows, or its error.
+pub type DuckResult = Result<Vec<Vec<Value>>, String>;
 
-/// DuckDB over some sets.
-pub struct Duck {
+/// A DuckDB process with a table for each document set.
+pub struct DuckDb {
     child: Child,
-    line: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+    pipe: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
 }
 
-impl Duck {
-    /// Over these sets; their rows are written to the folder.
-    pub fn start(sets: &[Set], folder: &Path) -> Result<Self> {
+impl DuckDb {
+    /// Starts it over these sets, whose rows are written to the folder.
+    pub fn start(sets: &[DocumentSet], folder: &Path) -> Result<Self> {
         let mut tables = serde_json::Map::new();
         for set in sets {
             let file = folder.join(format!("{}.ndjson", set.name));
@@ -38,34 +38,35 @@ impl Duck {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("{}; ./tests/run --prepare makes it", python.display()))?;
-        let mut asked = child.stdin.take().context("its input")?;
-        writeln!(asked, "{}", json!({ "tables": tables }))?;
-        let said = BufReader::new(child.stdout.take().context("its output")?);
+            .with_context(|| format!("cannot run {}; ./tests/run --prepare creates it", python.display()))?;
+        let mut input = child.stdin.take().context("DuckDB has no standard input")?;
+        writeln!(input, "{}", json!({ "tables": tables }))?;
+        let output = BufReader::new(child.stdout.take().context("DuckDB has no standard output")?);
         Ok(Self {
             child,
-            line: Mutex::new((asked, said)),
+            pipe: Mutex::new((input, output)),
         })
     }
 
-    /// Asks; waits for the answer, so not from an asynchronous task.
-    pub fn ask(&self, sql: &str) -> Result<Said> {
-        let mut line = self
-            .line
+    /// Runs a statement. Blocks, so do not call it from an asynchronous task.
+    pub fn query(&self, sql: &str) -> Result<DuckResult> {
+        let mut pipe = self
+            .pipe
             .lock()
-            .map_err(|_| anyhow::anyhow!("an earlier question failed"))?;
-        writeln!(line.0, "{}", json!({ "sql": sql }))?;
-        let mut said = String::new();
-        line.1.read_line(&mut said)?;
-        let mut said: Value = serde_json::from_str(&said).with_context(|| format!("DuckDB said {said:?} to {sql}"))?;
-        match said["error"].as_str() {
+            .map_err(|_| anyhow::anyhow!("an earlier statement panicked"))?;
+        writeln!(pipe.0, "{}", json!({ "sql": sql }))?;
+        let mut line = String::new();
+        pipe.1.read_line(&mut line)?;
+        let mut response: Value =
+            serde_json::from_str(&line).with_context(|| format!("DuckDB answered {line:?} to {sql}"))?;
+        match response["error"].as_str() {
             Some(error) => Ok(Err(error.to_owned())),
-            None => Ok(Ok(serde_json::from_value(said["rows"].take())?)),
+            None => Ok(Ok(serde_json::from_value(response["rows"].take())?)),
         }
     }
 }
 
-impl Drop for Duck {
+impl Drop for DuckDb {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,4 +1,4 @@
-//! An expression and its two spellings.
+//! Expressions, and their spelling for the server and for DuckDB.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -6,38 +6,38 @@ use serde_json::Value;
 
 use super::{Column, Query, profile::Step};
 
-/// What an expression gives.
+/// The kind of an expression's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// An integer.
     Integer,
     /// A number that may have a fraction.
     Fraction,
-    /// A text.
+    /// A string.
     Text,
-    /// True or false.
+    /// A boolean.
     Boolean,
-    /// A moment.
+    /// A timestamp.
     Time,
 }
 
-/// Whose spelling is meant.
+/// How an expression is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spelling {
-    /// The server's.
-    Ours,
-    /// DuckDB's.
-    Theirs,
-    /// Nobody's: kinds in place of paths and literals, to tell what statements have in common.
+pub enum Dialect {
+    /// For the server.
+    Server,
+    /// For DuckDB.
+    DuckDb,
+    /// For grouping failures: kinds instead of paths and literals, to show what statements have in common.
     Shape,
 }
 
 /// How a path is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum PathSyntax {
     /// `user.name`
     Dots,
-    /// `_doc->'user'->>'name'`, cast where it is no text.
+    /// `_doc->'user'->>'name'`, with a cast unless it is a string.
     Arrows,
 }
 
@@ -51,39 +51,39 @@ pub enum Expr {
         /// The path.
         column: Arc<Column>,
         /// How it is written.
-        way: Way,
+        syntax: PathSyntax,
     },
-    /// A column of a sub-query in FROM.
+    /// A column of a subquery in FROM.
     Output {
         /// The relation that has it.
         alias: String,
         /// Its name.
         name: String,
-        /// What it holds.
+        /// The kind of its values.
         kind: Kind,
-        /// Whether both sides hold the same digits.
+        /// Whether both sides compute the same digits.
         exact: bool,
-        /// All of its texts are ASCII.
+        /// Whether all its strings are ASCII.
         ascii: bool,
     },
-    /// A literal; NULL has the kind that is wanted.
+    /// A literal; NULL has the requested kind.
     Literal {
         /// Its kind.
         kind: Kind,
         /// Its value.
         value: Value,
     },
-    /// Anything with parts: `{0}` stands for the first of them, `{q}` for the query.
+    /// An operator or function: `{0}` stands for the first operand, `{q}` for the subquery.
     Call {
-        /// What it gives.
+        /// The kind of its value.
         kind: Kind,
-        /// The server's spelling.
-        ours: String,
-        /// DuckDB's, where it is another one.
-        theirs: Option<String>,
-        /// The parts.
+        /// The form for the server.
+        server: String,
+        /// The form for DuckDB, if it differs.
+        duckdb: Option<String>,
+        /// The operands.
         parts: Vec<Expr>,
-        /// The sub-query inside.
+        /// The subquery.
         query: Option<Box<Query>>,
         /// Whether both sides compute the same digits.
         exact: bool,
@@ -91,44 +91,44 @@ pub enum Expr {
 }
 
 impl Expr {
-    /// With one spelling for both.
+    /// A call with one form for both.
     pub fn call(kind: Kind, form: impl Into<String>, parts: Vec<Self>) -> Self {
         Self::Call {
             kind,
-            ours: form.into(),
-            theirs: None,
+            server: form.into(),
+            duckdb: None,
             parts,
             query: None,
             exact: true,
         }
     }
 
-    /// With two spellings.
-    pub fn call_two(kind: Kind, ours: impl Into<String>, theirs: impl Into<String>, parts: Vec<Self>) -> Self {
+    /// A call with a form for each.
+    pub fn call_two(kind: Kind, server: impl Into<String>, duckdb: impl Into<String>, parts: Vec<Self>) -> Self {
         Self::Call {
             kind,
-            ours: ours.into(),
-            theirs: Some(theirs.into()),
+            server: server.into(),
+            duckdb: Some(duckdb.into()),
             parts,
             query: None,
             exact: true,
         }
     }
 
-    /// With a sub-query.
-    pub fn with_query(kind: Kind, form: impl Into<String>, parts: Vec<Self>, query: Query) -> Self {
+    /// A call with a subquery.
+    pub fn with_subquery(kind: Kind, form: impl Into<String>, parts: Vec<Self>, query: Query) -> Self {
         Self::Call {
             kind,
-            ours: form.into(),
-            theirs: None,
+            server: form.into(),
+            duckdb: None,
             parts,
             query: Some(Box::new(query)),
             exact: true,
         }
     }
 
-    /// Whose last digits may differ.
-    pub fn about(mut self) -> Self {
+    /// Marks a call whose last digits may differ.
+    pub fn approximate(mut self) -> Self {
         if let Self::Call { exact, .. } = &mut self {
             *exact = false;
         }
@@ -143,7 +143,7 @@ impl Expr {
         }
     }
 
-    /// What it gives.
+    /// The kind of its value.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Path { column, .. } => column.kind,
@@ -156,15 +156,14 @@ impl Expr {
         match self {
             Self::Output { exact, .. } => *exact,
             Self::Path { .. } | Self::Literal { .. } => true,
-            // What is decided by a number that is not exact is taken for exact: it differs only where a value lies on
-            // the border.
+            // A condition over an inexact number counts as exact: it differs only if a value lies on the boundary.
             Self::Call { kind, exact, parts, .. } => {
                 *exact && (*kind != Kind::Fraction || parts.iter().all(Self::exact))
             }
         }
     }
 
-    /// Whether all of its texts are ASCII.
+    /// Whether all its strings are ASCII.
     pub fn ascii(&self) -> bool {
         match self {
             Self::Path { column, .. } => column.ascii,
@@ -174,88 +173,84 @@ impl Expr {
         }
     }
 
-    /// As it is written.
-    pub fn text(&self, spelling: Spelling) -> String {
+    /// Its SQL.
+    pub fn text(&self, dialect: Dialect) -> String {
         match self {
-            Self::Path { column, .. } if spelling == Spelling::Shape => {
-                let listed = column.steps.iter().any(|step| matches!(step, Step::Index(_)));
-                format!("{:?}{}", column.kind, if listed { "[0]" } else { "" }).to_lowercase()
+            Self::Path { column, .. } if dialect == Dialect::Shape => {
+                let in_list = column.steps.iter().any(|step| matches!(step, Step::Index(_)));
+                format!("{:?}{}", column.kind, if in_list { "[0]" } else { "" }).to_lowercase()
             }
-            Self::Output { kind, .. } if spelling == Spelling::Shape => format!("{kind:?}").to_lowercase(),
-            Self::Literal { .. } if spelling == Spelling::Shape => "?".to_owned(),
-            Self::Path { alias, column, way } => path(alias.as_deref(), column, *way, spelling),
+            Self::Output { kind, .. } if dialect == Dialect::Shape => format!("{kind:?}").to_lowercase(),
+            Self::Literal { .. } if dialect == Dialect::Shape => "?".to_owned(),
+            Self::Path { alias, column, syntax } => path(alias.as_deref(), column, *syntax, dialect),
             Self::Output { alias, name, .. } => format!("{alias}.{name}"),
-            Self::Literal { kind, value } => literal(*kind, value, spelling),
+            Self::Literal { kind, value } => literal(*kind, value, dialect),
             Self::Call {
-                ours,
-                theirs,
+                server,
+                duckdb,
                 parts,
                 query,
                 ..
             } => {
-                let form = match (spelling, theirs) {
-                    (Spelling::Theirs, Some(theirs)) => theirs,
-                    _ => ours,
+                let form = match (dialect, duckdb) {
+                    (Dialect::DuckDb, Some(duckdb)) => duckdb,
+                    _ => server,
                 };
-                let parts: Vec<String> = parts.iter().map(|part| part.text(spelling)).collect();
-                filled(
-                    form,
-                    &parts,
-                    query.as_ref().map(|query| query.text(spelling)).as_deref(),
-                )
+                let parts: Vec<String> = parts.iter().map(|part| part.text(dialect)).collect();
+                fill_form(form, &parts, query.as_ref().map(|query| query.text(dialect)).as_deref())
             }
         }
     }
 }
 
-/// A form with its parts put in.
-fn filled(form: &str, parts: &[String], query: Option<&str>) -> String {
+/// Replaces the placeholders of a form.
+fn fill_form(form: &str, parts: &[String], query: Option<&str>) -> String {
     let mut out = String::new();
     let mut rest = form;
     while let Some(at) = rest.find('{') {
-        let end = at + rest[at..].find('}').expect("a form closes what it opens");
+        let end = at + rest[at..].find('}').expect("a form closes its braces");
         out.push_str(&rest[..at]);
         match &rest[at + 1..end] {
             "q" => out.push_str(query.expect("a form with {q} has a query")),
-            number => out.push_str(&parts[number.parse::<usize>().expect("a form names its parts by number")]),
+            number => out.push_str(&parts[number.parse::<usize>().expect("a placeholder is a number")]),
         }
         rest = &rest[end + 1..];
     }
     out + rest
 }
 
-/// A text in single quotes.
+/// A string in single quotes.
 pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
 /// A name in double quotes.
-fn named(name: &str) -> String {
+fn quoted_name(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Keys that are plain words and none of SQL's own stand as they are, all others in quotes.
+/// A key of a path: quoted unless it is a plain word and not a keyword.
 fn key(key: &str) -> String {
-    const WORDS: [&str; 24] = [
+    const KEYWORDS: [&str; 24] = [
         "all", "any", "as", "by", "case", "default", "desc", "end", "from", "group", "in", "is", "like", "limit",
         "not", "null", "on", "or", "order", "select", "table", "then", "to", "where",
     ];
     let plain = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && key.starts_with(|c: char| c.is_ascii_alphabetic());
-    if plain && !WORDS.contains(&key.to_lowercase().as_str()) {
+    if plain && !KEYWORDS.contains(&key.to_lowercase().as_str()) {
         key.to_owned()
     } else {
-        named(key)
+        quoted_name(key)
     }
 }
 
-fn path(alias: Option<&str>, column: &Column, way: Way, spelling: Spelling) -> String {
+fn path(alias: Option<&str>, column: &Column, syntax: PathSyntax, dialect: Dialect) -> String {
     let mut out = alias.map(|alias| format!("{alias}.")).unwrap_or_default();
-    if spelling == Spelling::Theirs {
-        return out + &named(&column.flat);
+    if dialect == Dialect::DuckDb {
+        return out + &quoted_name(&column.flat);
     }
-    match way {
-        Way::Dots => {
+    match syntax {
+        PathSyntax::Dots => {
             for (at, step) in column.steps.iter().enumerate() {
                 match step {
                     Step::Key(name) if at == 0 => out.push_str(&key(name)),
@@ -265,7 +260,7 @@ fn path(alias: Option<&str>, column: &Column, way: Way, spelling: Spelling) -> S
             }
             out
         }
-        Way::Arrows => {
+        PathSyntax::Arrows => {
             out.push_str("_doc");
             for (at, step) in column.steps.iter().enumerate() {
                 let arrow = if at + 1 == column.steps.len() { "->>" } else { "->" };
@@ -273,7 +268,7 @@ fn path(alias: Option<&str>, column: &Column, way: Way, spelling: Spelling) -> S
                     Step::Key(name) => write!(out, "{arrow}{}", quoted(name)),
                     Step::Index(index) => write!(out, "{arrow}{index}"),
                 };
-                written.expect("a string takes everything");
+                written.expect("writing to a string cannot fail");
             }
             let cast = match column.kind {
                 Kind::Integer => "::bigint",
@@ -286,12 +281,12 @@ fn path(alias: Option<&str>, column: &Column, way: Way, spelling: Spelling) -> S
     }
 }
 
-fn literal(kind: Kind, value: &Value, spelling: Spelling) -> String {
+fn literal(kind: Kind, value: &Value, dialect: Dialect) -> String {
     match (kind, value) {
         (_, Value::Null) => "NULL".to_owned(),
         (Kind::Time, Value::String(text)) => format!("timestamp {}", quoted(text)),
         (_, Value::String(text)) => quoted(text),
-        // DuckDB takes 1.5 for a decimal; with an exponent it is a double.
+        // DuckDB parses 1.5 as a decimal; with an exponent it is a double.
         (Kind::Fraction, Value::Number(number)) => {
             let number = number.as_f64().expect("a number");
             let digits = if number.fract() == 0.0 {
@@ -299,7 +294,7 @@ fn literal(kind: Kind, value: &Value, spelling: Spelling) -> String {
             } else {
                 number.to_string()
             };
-            let digits = if spelling == Spelling::Theirs {
+            let digits = if dialect == Dialect::DuckDb {
                 format!("{digits}e0")
             } else {
                 digits

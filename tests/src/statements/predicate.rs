@@ -1,18 +1,18 @@
-//! Predicates by chance, with sub-queries among them.
+//! Random predicates, some with subqueries.
 
 use rand::RngExt as _;
 use serde_json::Value;
 
 use super::{
-    Expr, Generator, Kind, Query,
+    Expr, Kind, Query, StatementGenerator,
     expression::quoted,
     generate::{DEPTH_MAX, Scope},
 };
 
-/// Literals of one IN.
+/// How many literals an IN may have.
 const IN_MAX: usize = 6;
 
-impl Generator<'_> {
+impl StatementGenerator<'_> {
     /// A predicate over a scope.
     pub(super) fn predicate(&mut self, scope: &[Expr], depth: usize) -> Expr {
         if depth > 0 && self.chance(40) {
@@ -31,9 +31,9 @@ impl Generator<'_> {
                 _ => Expr::call(Kind::Boolean, "(not {0})", vec![one]),
             };
         }
-        if depth > 0 && self.queries_left > 0 && self.chance(12) {
-            self.queries_left -= 1;
-            return self.with_sub_query(scope);
+        if depth > 0 && self.subqueries_left > 0 && self.chance(12) {
+            self.subqueries_left -= 1;
+            return self.subquery_predicate(scope);
         }
         let deep = if depth > 0 && self.chance(30) {
             depth.min(DEPTH_MAX) - 1
@@ -52,15 +52,15 @@ impl Generator<'_> {
             }
             16 | 17 => {
                 let form = self.pick(&["({0} is distinct from {1})", "({0} is not distinct from {1})"]);
-                let (one, other) = self.two(scope, deep);
+                let (one, other) = self.operands(scope, deep);
                 Expr::call(Kind::Boolean, form, vec![one, other])
             }
             _ => self.truth(scope),
         }
     }
 
-    /// Two of one kind that may well be equal.
-    fn two(&mut self, scope: &[Expr], depth: usize) -> (Expr, Expr) {
+    /// Two operands of one kind that are likely to be equal for some rows.
+    fn operands(&mut self, scope: &[Expr], depth: usize) -> (Expr, Expr) {
         let kind = self.kind(scope);
         let one = self.expr(scope, kind, depth);
         let other = match self.below(10) {
@@ -75,7 +75,7 @@ impl Generator<'_> {
     }
 
     fn comparison(&mut self, scope: &[Expr], depth: usize) -> Expr {
-        let (one, other) = self.two(scope, depth);
+        let (one, other) = self.operands(scope, depth);
         let form = self.pick(&[
             "({0} = {1})",
             "({0} = {1})",
@@ -95,9 +95,9 @@ impl Generator<'_> {
             && column.kind == Kind::Integer
             && self.chance(15)
         {
-            // A quoted number means the number.
-            let spelled = Expr::literal(Kind::Text, number.to_string());
-            return Expr::call(Kind::Boolean, form, vec![one, spelled]);
+            // A quoted number equals the number.
+            let quoted_number = Expr::literal(Kind::Text, number.to_string());
+            return Expr::call(Kind::Boolean, form, vec![one, quoted_number]);
         }
         let parts = if self.random.random_range(0..8) == 0 {
             vec![other, one]
@@ -111,9 +111,9 @@ impl Generator<'_> {
         let kind = self.kind(scope);
         let depth = usize::from(self.chance(20));
         let one = match self.expr(scope, kind, depth) {
-            // DuckDB keeps rows for which CASE without ELSE is NULL, or nullif.
-            Expr::Call { ours, .. }
-                if (ours.starts_with("case") && !ours.contains("else")) || ours.starts_with("nullif") =>
+            // DuckDB returns rows for which CASE without ELSE, or nullif, is NULL.
+            Expr::Call { server, .. }
+                if (server.starts_with("case") && !server.contains("else")) || server.starts_with("nullif") =>
             {
                 self.expr(scope, kind, 0)
             }
@@ -169,13 +169,29 @@ impl Generator<'_> {
         };
         let letters: Vec<char> = sample.chars().filter(|c| *c != '\\').collect();
         if letters.is_empty() {
-            return self.truth(scope); // DuckDB takes a NULL of nullif for a text that begins with nothing
+            return self.truth(scope); // For DuckDB, a NULL from nullif begins with the empty string.
         }
+        let (server, duckdb) = self.pattern_forms(one.ascii(), &letters);
+        // A brace in the data would be read as a placeholder.
+        if [&server, duckdb.as_ref().unwrap_or(&server)]
+            .iter()
+            .any(|form| form.matches(['{', '}']).count() != 2)
+        {
+            return self.truth(scope);
+        }
+        match duckdb {
+            Some(duckdb) => Expr::call_two(Kind::Boolean, server, duckdb, vec![one]),
+            None => Expr::call(Kind::Boolean, server, vec![one]),
+        }
+    }
+
+    /// A pattern match against a sample: the form for the server, and the form for DuckDB if it differs.
+    fn pattern_forms(&mut self, ascii: bool, letters: &[char]) -> (String, Option<String>) {
         let from = self.below(letters.len() + 1);
         let until = letters.len().min(from + 1 + self.below(6));
         let piece: String = letters[from.min(until)..until].iter().collect();
         let prefix: String = letters[..letters.len().min(1 + self.below(8))].iter().collect();
-        let (ours, theirs) = match self.below(10) {
+        match self.below(10) {
             0 | 1 => (format!("({{0}} like {})", quoted(&format!("{prefix}%"))), None),
             2 | 3 => (format!("({{0}} like {})", quoted(&format!("%{piece}%"))), None),
             4 => (format!("({{0}} not like {})", quoted(&format!("%{piece}%"))), None),
@@ -188,7 +204,7 @@ impl Generator<'_> {
                 None,
             ),
             7 => (format!("(starts_with({{0}}, {}))", quoted(&prefix)), None),
-            8 if one.ascii() && piece.is_ascii() => (
+            8 if ascii && piece.is_ascii() => (
                 format!("({{0}} ilike {})", quoted(&format!("%{}%", piece.to_uppercase()))),
                 None,
             ),
@@ -205,17 +221,6 @@ impl Generator<'_> {
                     Some(format!("regexp_matches({{0}}, {})", quoted(&pattern))),
                 )
             }
-        };
-        // A brace of the data is no part of a form.
-        if [&ours, theirs.as_ref().unwrap_or(&ours)]
-            .iter()
-            .any(|form| form.matches(['{', '}']).count() != 2)
-        {
-            return self.truth(scope);
-        }
-        match theirs {
-            Some(theirs) => Expr::call_two(Kind::Boolean, ours, theirs, vec![one]),
-            None => Expr::call(Kind::Boolean, ours, vec![one]),
         }
     }
 
@@ -235,7 +240,7 @@ impl Generator<'_> {
         Expr::call(Kind::Boolean, form, vec![leaf])
     }
 
-    fn with_sub_query(&mut self, scope: &[Expr]) -> Expr {
+    fn subquery_predicate(&mut self, scope: &[Expr]) -> Expr {
         let set = self.set();
         let alias = self.alias();
         let inner = self.scope(set, Some(&alias));
@@ -249,20 +254,20 @@ impl Generator<'_> {
                 None => more,
             });
         };
-        let Some((outer, own)) = self.key_of_both(scope, &inner) else {
+        let Some((outer, key)) = self.join_keys(scope, &inner) else {
             return self.comparison(scope, 0);
         };
-        let correlate = Expr::call(Kind::Boolean, "({0} = {1})", vec![own.clone(), outer.clone()]);
+        let correlate = Expr::call(Kind::Boolean, "({0} = {1})", vec![key.clone(), outer.clone()]);
         match self.below(6) {
             0 | 1 => {
-                query.items = vec![own];
+                query.items = vec![key];
                 let form = self.pick(&["({0} in ({q}))", "({0} in ({q}))", "({0} not in ({q}))"]);
-                Expr::with_query(Kind::Boolean, form, vec![outer], query)
+                Expr::with_subquery(Kind::Boolean, form, vec![outer], query)
             }
             2 | 3 => {
                 query.items = vec![Expr::literal(Kind::Integer, 1)];
                 and(&mut query, correlate);
-                Expr::with_query(
+                Expr::with_subquery(
                     Kind::Boolean,
                     self.pick(&["(exists ({q}))", "(not exists ({q}))"]),
                     vec![],
@@ -275,38 +280,38 @@ impl Generator<'_> {
                     ("max({0})", "({0} >= ({q}))"),
                     ("max({0})", "({0} = ({q}))"),
                 ]);
-                let kind = own.kind();
-                query.items = vec![Expr::call(kind, form, vec![own])];
-                Expr::with_query(Kind::Boolean, compared, vec![outer], query)
+                let kind = key.kind();
+                query.items = vec![Expr::call(kind, form, vec![key])];
+                Expr::with_subquery(Kind::Boolean, compared, vec![outer], query)
             }
             _ => {
                 query.items = vec![Expr::call(Kind::Integer, "count(*)", vec![])];
                 and(&mut query, correlate);
-                let many = Expr::literal(Kind::Integer, 1 + self.below(4));
-                Expr::with_query(
+                let count = Expr::literal(Kind::Integer, 1 + self.below(4));
+                Expr::with_subquery(
                     Kind::Boolean,
                     self.pick(&["(({q}) >= {0})", "(({q}) < {0})"]),
-                    vec![many],
+                    vec![count],
                     query,
                 )
             }
         }
     }
 
-    /// A path of each of two scopes, of one kind, and the same path where it is one collection.
-    pub(super) fn key_of_both(&mut self, scope: &[Expr], inner: &Scope) -> Option<(Expr, Expr)> {
+    /// A name from each of two scopes, of one kind: mostly the same path if the inner scope has it.
+    pub(super) fn join_keys(&mut self, scope: &[Expr], inner: &Scope) -> Option<(Expr, Expr)> {
         for _ in 0..20 {
             let kind = self.pick(&[Kind::Text, Kind::Text, Kind::Integer]);
             let outer = self.leaf(scope, kind)?;
             let same = inner.iter().find(
                 |leaf| matches!((leaf, &outer), (Expr::Path { column: a, .. }, Expr::Path { column: b, .. }) if a == b),
             );
-            let own = match same {
+            let key = match same {
                 Some(same) if self.chance(80) => Some(same.clone()),
                 _ => self.leaf(inner, kind),
             };
-            if let Some(own) = own {
-                return Some((outer, own));
+            if let Some(key) = key {
+                return Some((outer, key));
             }
         }
         None

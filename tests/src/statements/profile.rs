@@ -1,5 +1,5 @@
-//! What a set of documents holds: the paths with one kind of value, samples of them, and the same values laid out flat
-//! for DuckDB.
+//! The profile of a document set: paths with one kind of value, samples of their values, and the same values flattened
+//! into columns for DuckDB.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,38 +8,38 @@ use serde_json::{Map, Value, json};
 
 use super::Kind;
 
-/// Paths of one set that statements are made of.
+/// How many paths of a set are used in statements.
 const COLUMNS_MAX: usize = 40;
-/// A path that fewer documents have shows little.
+/// How many documents must have a path; rarer paths test little.
 const VALUES_MIN: usize = 40;
-/// A path with a longer text is left out: an answer shows every row.
+/// Paths with longer strings are left out, because answers contain every row.
 const TEXT_CHARS_MAX: usize = 240;
-/// Samples kept of each path, for literals.
+/// How many values of each path are sampled, for literals.
 const SAMPLES_MAX: usize = 40;
-/// Integers up to here are the same as doubles.
+/// Up to here, every integer is exactly a double.
 const EXACT_MAX: u64 = 1 << 53;
 
-/// The path that numbers the documents of every set: a key, and what makes an order total.
-pub const NUMBER: &str = "nr";
+/// The path that numbers the documents of every set: a unique key, which makes an order total.
+pub const NUMBER_PATH: &str = "nr";
 
 /// A path with one kind of value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Column {
-    /// The keys and indexes on the way, as they stand in a document.
+    /// The keys and indexes that lead to it.
     pub steps: Vec<Step>,
-    /// Its name in DuckDB's table.
+    /// Its column in DuckDB's table.
     pub flat: String,
     /// The kind of all its values.
     pub kind: Kind,
     /// Some of its values.
     pub samples: Vec<Value>,
-    /// All of its texts are ASCII.
+    /// Whether all its strings are ASCII.
     pub ascii: bool,
-    /// All of its texts are integers in digits.
+    /// Whether all its strings are integers in digits.
     pub digits: bool,
-    /// All of its texts are times with a date, a `T` and an offset.
-    pub times: bool,
-    /// How often each value is there, to know how large a join would be.
+    /// Whether all its strings are timestamps with a date, a `T` and an offset.
+    pub timestamps: bool,
+    /// How often each value occurs, to estimate the size of a join.
     pub counts: HashMap<String, u64>,
 }
 
@@ -52,64 +52,46 @@ pub enum Step {
     Index(usize),
 }
 
-/// A set of documents as statements see it.
+/// A set of documents, as profiled for statements.
 #[derive(Debug)]
-pub struct Set {
-    /// The collection, and DuckDB's table.
+pub struct DocumentSet {
+    /// The name of the collection, and of DuckDB's table.
     pub name: String,
-    /// Its paths; [`NUMBER`] is the first.
+    /// Its paths; [`NUMBER_PATH`] is the first.
     pub columns: Vec<Column>,
-    /// The documents as they are pushed.
+    /// The documents' JSON.
     pub documents: Vec<String>,
-    /// The same as rows of flat columns.
+    /// The same documents as rows of flat columns.
     pub rows: Vec<Value>,
 }
 
-impl Set {
-    /// Numbers the documents and looks through them.
+impl DocumentSet {
+    /// Numbers the documents and profiles their paths.
     pub fn new(name: &str, documents: &[String], random: &mut StdRng) -> Self {
         let parsed: Vec<Map<String, Value>> = documents
             .iter()
             .map(|text| serde_json::from_str(text).expect("real events are objects"))
             .collect();
-        let numbered =
-            |(n, text): (usize, &String)| format!("{{\"{NUMBER}\":{n},{}", text.trim_start().trim_start_matches('{'));
-        let documents: Vec<String> = documents.iter().enumerate().map(numbered).collect();
-        let mut seen: BTreeMap<Vec<Step>, Seen> = BTreeMap::new();
-        for (n, document) in parsed.into_iter().enumerate() {
-            let document: Map<String, Value> = std::iter::once((NUMBER.to_owned(), json!(n))).chain(document).collect();
-            look(&mut Vec::new(), Value::Object(document), n, &mut seen);
-        }
-        let spellings: Vec<String> = seen.keys().map(|steps| flat(steps).to_lowercase()).collect();
-        let unique = |steps: &[Step]| {
-            spellings
-                .iter()
-                .filter(|other| **other == flat(steps).to_lowercase())
-                .count()
-                == 1
+        let numbered = |(n, text): (usize, &String)| {
+            format!("{{\"{NUMBER_PATH}\":{n},{}", text.trim_start().trim_start_matches('{'))
         };
-        let number = vec![Step::Key(NUMBER.to_owned())];
-        let usable: Vec<(&Vec<Step>, &Seen, Kind)> = seen
-            .iter()
-            .filter(|(steps, _)| unique(steps))
-            .filter_map(|(steps, seen)| Some((steps, seen, seen.kind()?)))
-            .collect();
-        let others: Vec<_> = usable.iter().filter(|(steps, ..)| **steps != number).collect();
-        // Short paths are what people ask for; of the others the seed chooses.
-        let (short, long): (Vec<&_>, Vec<&_>) = others.into_iter().partition(|(steps, ..)| steps.len() <= 2);
-        let mut chosen: Vec<_> = usable.iter().filter(|(steps, ..)| **steps == number).collect();
-        chosen.extend(short.sample(random, COLUMNS_MAX / 2).copied());
-        chosen.extend(
-            long.sample(random, COLUMNS_MAX - chosen.len().min(COLUMNS_MAX))
-                .copied(),
-        );
+        let documents: Vec<String> = documents.iter().enumerate().map(numbered).collect();
+        let mut profiles: BTreeMap<Vec<Step>, PathProfile> = BTreeMap::new();
+        for (n, document) in parsed.into_iter().enumerate() {
+            let document: Map<String, Value> = std::iter::once((NUMBER_PATH.to_owned(), json!(n)))
+                .chain(document)
+                .collect();
+            profile_value(&mut Vec::new(), Value::Object(document), n, &mut profiles);
+        }
+        let chosen = choose_paths(&profiles, random);
         let columns: Vec<Column> = chosen
             .iter()
-            .map(|(steps, seen, kind)| seen.column(steps, *kind, random))
+            .map(|(steps, profile, kind)| profile.column(steps, *kind, random))
             .collect();
         let mut rows = vec![Map::new(); documents.len()];
-        for (steps, seen, _) in chosen {
-            seen.values
+        for (steps, profile, _) in chosen {
+            profile
+                .values
                 .iter()
                 .for_each(|(n, value)| drop(rows[*n].insert(flat(steps), value.clone())));
         }
@@ -123,7 +105,7 @@ impl Set {
 
     /// DuckDB's type of each flat column.
     pub fn types(&self) -> Value {
-        let word = |kind| match kind {
+        let duckdb_type = |kind| match kind {
             Kind::Integer => "BIGINT",
             Kind::Fraction => "DOUBLE",
             Kind::Boolean => "BOOLEAN",
@@ -132,22 +114,57 @@ impl Set {
         Value::Object(
             self.columns
                 .iter()
-                .map(|column| (column.flat.clone(), json!(word(column.kind))))
+                .map(|column| (column.flat.clone(), json!(duckdb_type(column.kind))))
                 .collect(),
         )
     }
 }
 
-#[derive(Default)]
-struct Seen {
-    values: Vec<(usize, Value)>,
-    odd: bool,
+/// A path that statements can use, with its profile and the kind of its values.
+type UsablePath<'a> = (&'a Vec<Step>, &'a PathProfile, Kind);
+
+/// Chooses the paths of a set: the document number, and a sample of the others.
+fn choose_paths<'a>(profiles: &'a BTreeMap<Vec<Step>, PathProfile>, random: &mut StdRng) -> Vec<UsablePath<'a>> {
+    let names: Vec<String> = profiles.keys().map(|steps| flat(steps).to_lowercase()).collect();
+    let unique = |steps: &[Step]| {
+        names
+            .iter()
+            .filter(|other| **other == flat(steps).to_lowercase())
+            .count()
+            == 1
+    };
+    let number = vec![Step::Key(NUMBER_PATH.to_owned())];
+    let usable: Vec<UsablePath<'a>> = profiles
+        .iter()
+        .filter(|(steps, _)| unique(steps))
+        .filter_map(|(steps, profile)| Some((steps, profile, profile.kind()?)))
+        .collect();
+    let others: Vec<&UsablePath<'a>> = usable.iter().filter(|(steps, ..)| **steps != number).collect();
+    // People mostly query short paths; half of the columns are short.
+    let (short, long): (Vec<&UsablePath<'a>>, Vec<&UsablePath<'a>>) =
+        others.into_iter().partition(|(steps, ..)| steps.len() <= 2);
+    let mut chosen: Vec<&UsablePath<'a>> = usable.iter().filter(|(steps, ..)| **steps == number).collect();
+    chosen.extend(short.sample(random, COLUMNS_MAX / 2).copied());
+    chosen.extend(
+        long.sample(random, COLUMNS_MAX - chosen.len().min(COLUMNS_MAX))
+            .copied(),
+    );
+    chosen.into_iter().copied().collect()
 }
 
-impl Seen {
-    /// The one kind of its values, if there is one that statements are made of.
+/// The values of one path.
+#[derive(Default)]
+struct PathProfile {
+    /// Document numbers and values.
+    values: Vec<(usize, Value)>,
+    /// Whether it is a list or an object somewhere.
+    nested: bool,
+}
+
+impl PathProfile {
+    /// The kind of its values, if there is exactly one that statements support.
     fn kind(&self) -> Option<Kind> {
-        if self.odd || self.values.len() < VALUES_MIN {
+        if self.nested || self.values.len() < VALUES_MIN {
             return None;
         }
         let kinds: Option<BTreeSet<Kind>> = self.values.iter().map(|(_, value)| kind_of(value)).collect();
@@ -176,7 +193,7 @@ impl Seen {
                 .collect(),
             ascii: texts().all(str::is_ascii),
             digits: kind == Kind::Text && texts().all(digits),
-            times: kind == Kind::Text && texts().all(is_time),
+            timestamps: kind == Kind::Text && texts().all(is_timestamp),
             counts,
         }
     }
@@ -195,40 +212,42 @@ fn kind_of(value: &Value) -> Option<Kind> {
     }
 }
 
-fn is_time(text: &str) -> bool {
+fn is_timestamp(text: &str) -> bool {
     let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
     shape
         .strip_prefix("9999-99-99T99:99:99")
         .is_some_and(|rest| matches!(rest, "Z" | ".999Z" | "+99:99" | "-99:99"))
 }
 
-/// The name of a path in DuckDB: its steps, parted by what no key holds.
+/// The column of a path in DuckDB: its steps, separated by a character that no key contains.
 fn flat(steps: &[Step]) -> String {
-    let word = |step: &Step| match step {
+    let name = |step: &Step| match step {
         Step::Key(key) => key.clone(),
         Step::Index(index) => index.to_string(),
     };
-    steps.iter().map(word).collect::<Vec<_>>().join("/")
+    steps.iter().map(name).collect::<Vec<_>>().join("/")
 }
 
-/// Notes every value below a path; of a list the first item alone.
-fn look(steps: &mut Vec<Step>, value: Value, n: usize, seen: &mut BTreeMap<Vec<Step>, Seen>) {
+/// Records every value at and below a path; of a list only the first item.
+fn profile_value(steps: &mut Vec<Step>, value: Value, n: usize, profiles: &mut BTreeMap<Vec<Step>, PathProfile>) {
     match value {
         Value::Null => {}
         Value::Object(object) => {
-            seen.entry(steps.clone()).or_default().odd = true;
+            profiles.entry(steps.clone()).or_default().nested = true;
             for (key, value) in object {
                 steps.push(Step::Key(key));
-                look(steps, value, n, seen);
+                profile_value(steps, value, n, profiles);
                 steps.pop();
             }
         }
         Value::Array(list) => {
-            seen.entry(steps.clone()).or_default().odd = true;
+            profiles.entry(steps.clone()).or_default().nested = true;
             steps.push(Step::Index(0));
-            list.into_iter().take(1).for_each(|value| look(steps, value, n, seen));
+            list.into_iter()
+                .take(1)
+                .for_each(|value| profile_value(steps, value, n, profiles));
             steps.pop();
         }
-        value => seen.entry(steps.clone()).or_default().values.push((n, value)),
+        value => profiles.entry(steps.clone()).or_default().values.push((n, value)),
     }
 }

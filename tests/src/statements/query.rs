@@ -1,6 +1,6 @@
-//! A statement as a tree of clauses, each of which can be left out.
+//! A statement as a tree of clauses, each of which can be dropped while shrinking.
 
-use super::{Expr, Spelling};
+use super::{Dialect, Expr};
 
 /// A SELECT, or several of them combined.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -9,56 +9,56 @@ pub struct Query {
     pub with: Vec<(String, Self)>,
     /// SELECT DISTINCT.
     pub distinct: bool,
-    /// What is selected; the columns are named `c0`, `c1`, ….
+    /// The select list; its columns are named `c0`, `c1`, ….
     pub items: Vec<Expr>,
     /// FROM; the first has no join.
-    pub from: Vec<Source>,
+    pub from: Vec<FromItem>,
     /// WHERE.
     pub filter: Option<Expr>,
-    /// GROUP BY: items by number, and whether they are written out.
+    /// GROUP BY: positions in the select list, and whether each key is written as an expression.
     pub group: Vec<(usize, bool)>,
-    /// Which sets of these keys, where they are written out.
-    pub sets: Sets,
+    /// The grouping sets of these keys, if they are written as expressions.
+    pub grouping_sets: GroupingSets,
     /// HAVING.
     pub having: Option<Expr>,
-    /// What is combined with it.
-    pub combined: Vec<(Combine, Self)>,
+    /// UNION, EXCEPT and INTERSECT with further queries.
+    pub set_operations: Vec<(SetOperation, Self)>,
     /// ORDER BY.
-    pub order: Vec<Order>,
+    pub order: Vec<SortKey>,
     /// LIMIT.
     pub limit: Option<u64>,
     /// OFFSET.
     pub offset: Option<u64>,
 }
 
-/// One of FROM.
+/// An item of FROM.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Source {
-    /// How it is joined to those before it.
+pub struct FromItem {
+    /// How it is joined to the items before it.
     pub join: Join,
-    /// What it is.
+    /// The relation.
     pub relation: Relation,
-    /// What it is called.
+    /// Its alias.
     pub alias: Option<String>,
     /// ON.
     pub on: Option<Expr>,
 }
 
-/// The sets of keys of a GROUP BY.
+/// The grouping sets of a GROUP BY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Sets {
+pub enum GroupingSets {
     /// All keys together.
     #[default]
-    One,
+    AllKeys,
     /// ROLLUP.
     Rollup,
     /// CUBE.
     Cube,
     /// GROUPING SETS: each key alone.
-    Each,
+    EachKey,
 }
 
-/// How two sources are joined.
+/// How two items of FROM are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Join {
     /// JOIN.
@@ -73,18 +73,18 @@ pub enum Join {
     Cross,
 }
 
-/// What stands in FROM.
+/// A relation in FROM.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Relation {
-    /// A collection, or a query of WITH.
+    /// A collection, or a query of WITH, by name.
     Named(String),
-    /// A sub-query.
+    /// A subquery.
     Query(Box<Query>),
 }
 
-/// How two queries are combined.
+/// A set operation between two queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Combine {
+pub enum SetOperation {
     /// UNION.
     Union,
     /// UNION ALL.
@@ -99,23 +99,23 @@ pub enum Combine {
     IntersectAll,
 }
 
-/// One key of ORDER BY.
+/// A key of ORDER BY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order {
-    /// The item.
+pub struct SortKey {
+    /// The position in the select list.
     pub item: usize,
     /// DESC.
     pub descending: bool,
-    /// NULLS FIRST or NULLS LAST, where it is said.
+    /// NULLS FIRST or NULLS LAST, if specified.
     pub nulls_first: Option<bool>,
-    /// By its name, not by its number.
+    /// Whether it is written as a name instead of a position.
     pub by_name: bool,
 }
 
 impl Query {
-    /// Of one collection.
+    /// A query of one collection.
     pub fn of(collection: &str, alias: Option<&str>) -> Self {
-        let source = Source {
+        let source = FromItem {
             join: Join::Inner,
             relation: Relation::Named(collection.to_owned()),
             alias: alias.map(str::to_owned),
@@ -127,33 +127,33 @@ impl Query {
         }
     }
 
-    /// Whether rows come in one order only: all columns are keys.
-    pub fn ordered(&self) -> bool {
+    /// Whether ORDER BY is a total order: all columns are keys.
+    pub fn is_totally_ordered(&self) -> bool {
         !self.items.is_empty() && (0..self.items.len()).all(|item| self.order.iter().any(|key| key.item == item))
     }
 
-    /// As it is written.
-    pub fn text(&self, spelling: Spelling) -> String {
+    /// Its SQL.
+    pub fn text(&self, dialect: Dialect) -> String {
         let mut out = String::new();
         if !self.with.is_empty() {
             let with: Vec<String> = self
                 .with
                 .iter()
-                .map(|(name, query)| format!("{name} as ({})", query.text(spelling)))
+                .map(|(name, query)| format!("{name} as ({})", query.text(dialect)))
                 .collect();
             out += &format!("with {} ", with.join(", "));
         }
-        out += &self.body(spelling);
-        for (combine, query) in &self.combined {
-            let word = match combine {
-                Combine::Union => "union",
-                Combine::UnionAll => "union all",
-                Combine::Except => "except",
-                Combine::ExceptAll => "except all",
-                Combine::Intersect => "intersect",
-                Combine::IntersectAll => "intersect all",
+        out += &self.body(dialect);
+        for (operation, query) in &self.set_operations {
+            let operator = match operation {
+                SetOperation::Union => "union",
+                SetOperation::UnionAll => "union all",
+                SetOperation::Except => "except",
+                SetOperation::ExceptAll => "except all",
+                SetOperation::Intersect => "intersect",
+                SetOperation::IntersectAll => "intersect all",
             };
-            out = format!("{out} {word} {}", query.body(spelling));
+            out = format!("{out} {operator} {}", query.body(dialect));
         }
         if !self.order.is_empty() {
             let keys: Vec<String> = self.order.iter().map(|key| key.text()).collect();
@@ -167,12 +167,12 @@ impl Query {
         out
     }
 
-    fn body(&self, spelling: Spelling) -> String {
+    fn body(&self, dialect: Dialect) -> String {
         let items: Vec<String> = self
             .items
             .iter()
             .enumerate()
-            .map(|(i, item)| format!("{} as c{i}", item.text(spelling)))
+            .map(|(i, item)| format!("{} as c{i}", item.text(dialect)))
             .collect();
         let mut out = format!(
             "select {}{}",
@@ -180,38 +180,38 @@ impl Query {
             items.join(", ")
         );
         for (at, source) in self.from.iter().enumerate() {
-            out += &source.text(at == 0, spelling);
+            out += &source.text(at == 0, dialect);
         }
         if let Some(filter) = &self.filter {
-            out += &format!(" where {}", filter.text(spelling));
+            out += &format!(" where {}", filter.text(dialect));
         }
         if !self.group.is_empty() {
-            let word = |(item, written): &(usize, bool)| {
-                if *written {
-                    self.items[*item].text(spelling)
+            let key = |(item, as_expression): &(usize, bool)| {
+                if *as_expression {
+                    self.items[*item].text(dialect)
                 } else {
                     (item + 1).to_string()
                 }
             };
-            let keys: Vec<String> = self.group.iter().map(word).collect();
-            // A key that begins with a parenthesis would be read as a tuple.
+            let keys: Vec<String> = self.group.iter().map(key).collect();
+            // A key that begins with a parenthesis would be parsed as a tuple.
             let in_sets = || format!("(({}))", keys.join("), ("));
             out += " group by ";
-            out += &match self.sets {
-                Sets::One => keys.join(", "),
-                Sets::Rollup => format!("rollup {}", in_sets()),
-                Sets::Cube => format!("cube {}", in_sets()),
-                Sets::Each => format!("grouping sets {}", in_sets()),
+            out += &match self.grouping_sets {
+                GroupingSets::AllKeys => keys.join(", "),
+                GroupingSets::Rollup => format!("rollup {}", in_sets()),
+                GroupingSets::Cube => format!("cube {}", in_sets()),
+                GroupingSets::EachKey => format!("grouping sets {}", in_sets()),
             };
         }
         if let Some(having) = &self.having {
-            out += &format!(" having {}", having.text(spelling));
+            out += &format!(" having {}", having.text(dialect));
         }
         out
     }
 }
 
-impl Order {
+impl SortKey {
     fn text(&self) -> String {
         let name = if self.by_name {
             format!("c{}", self.item)
@@ -227,8 +227,8 @@ impl Order {
     }
 }
 
-impl Source {
-    fn text(&self, first: bool, spelling: Spelling) -> String {
+impl FromItem {
+    fn text(&self, first: bool, dialect: Dialect) -> String {
         let join = match self.join {
             _ if first => " from",
             Join::Inner => " join",
@@ -239,7 +239,7 @@ impl Source {
         };
         let relation = match &self.relation {
             Relation::Named(name) => name.clone(),
-            Relation::Query(query) => format!("({})", query.text(spelling)),
+            Relation::Query(query) => format!("({})", query.text(dialect)),
         };
         let alias = self
             .alias
@@ -249,7 +249,7 @@ impl Source {
         let on = self
             .on
             .as_ref()
-            .map(|on| format!(" on {}", on.text(spelling)))
+            .map(|on| format!(" on {}", on.text(dialect)))
             .unwrap_or_default();
         format!("{join} {relation}{alias}{on}")
     }

@@ -1,18 +1,11 @@
-//! Smaller statements of a statement that fails: each leaves something out.
+//! Shrinks a failing statement: each candidate drops a part of it.
 
-use super::{Expr, Query, Relation, Sets};
+use super::{Expr, GroupingSets, Query, Relation};
 
-/// Statements that are a little smaller, the boldest cuts first. Some of them mean nothing; whoever asks them finds
-/// out.
-pub fn smaller(query: &Query) -> Vec<Query> {
+/// Slightly smaller statements, the largest cuts first. Some are invalid; running them shows which.
+pub fn shrink_candidates(query: &Query) -> Vec<Query> {
     let mut out = Vec::new();
-    let mut with = |change: &dyn Fn(&mut Query)| {
-        let mut cut = query.clone();
-        change(&mut cut);
-        if cut != *query {
-            out.push(cut);
-        }
-    };
+    let mut with = |change: &dyn Fn(&mut Query)| out.extend(changed(query, change));
     if let Some(Relation::Query(inner)) = query.from.first().map(|source| &source.relation) {
         with(&|cut| *cut = (**inner).clone());
     }
@@ -21,11 +14,11 @@ pub fn smaller(query: &Query) -> Vec<Query> {
         .iter()
         .for_each(|(_, inner)| with(&|cut| *cut = inner.clone()));
     query
-        .combined
+        .set_operations
         .iter()
         .for_each(|(_, inner)| with(&|cut| *cut = inner.clone()));
-    with(&|cut| cut.combined.clear());
-    with(&|cut| cut.combined.truncate(1));
+    with(&|cut| cut.set_operations.clear());
+    with(&|cut| cut.set_operations.truncate(1));
     with(&|cut| cut.from.truncate(1));
     with(&|cut| cut.filter = None);
     with(&|cut| cut.having = None);
@@ -37,45 +30,60 @@ pub fn smaller(query: &Query) -> Vec<Query> {
         }
     });
     with(&|cut| cut.distinct = false);
-    with(&|cut| cut.sets = Sets::One);
+    with(&|cut| cut.grouping_sets = GroupingSets::AllKeys);
     for item in 0..query.items.len() {
         with(&|cut| drop_item(cut, item));
     }
+    out.extend(shrink_parts(query));
+    out
+}
+
+/// The query after a change, if that changed it.
+fn changed(query: &Query, change: &dyn Fn(&mut Query)) -> Option<Query> {
+    let mut cut = query.clone();
+    change(&mut cut);
+    (cut != *query).then_some(cut)
+}
+
+/// Smaller expressions and smaller nested queries in place of the query's own.
+fn shrink_parts(query: &Query) -> Vec<Query> {
+    let mut out = Vec::new();
+    let mut with = |change: &dyn Fn(&mut Query)| out.extend(changed(query, change));
     for (i, item) in query.items.iter().enumerate() {
-        smaller_expr(item)
+        shrink_expr(item)
             .into_iter()
             .for_each(|expr| with(&|cut| cut.items[i] = expr.clone()));
     }
-    for expr in query.filter.iter().flat_map(smaller_expr) {
+    for expr in query.filter.iter().flat_map(shrink_expr) {
         with(&|cut| cut.filter = Some(expr.clone()));
     }
-    for expr in query.having.iter().flat_map(smaller_expr) {
+    for expr in query.having.iter().flat_map(shrink_expr) {
         with(&|cut| cut.having = Some(expr.clone()));
     }
     for (i, source) in query.from.iter().enumerate() {
-        for expr in source.on.iter().flat_map(smaller_expr) {
+        for expr in source.on.iter().flat_map(shrink_expr) {
             with(&|cut| cut.from[i].on = Some(expr.clone()));
         }
         if let Relation::Query(inner) = &source.relation {
-            smaller(inner)
+            shrink_candidates(inner)
                 .into_iter()
                 .for_each(|inner| with(&|cut| cut.from[i].relation = Relation::Query(Box::new(inner.clone()))));
         }
     }
     for (i, (_, inner)) in query.with.iter().enumerate() {
-        smaller(inner)
+        shrink_candidates(inner)
             .into_iter()
             .for_each(|inner| with(&|cut| cut.with[i].1 = inner.clone()));
     }
-    for (i, (_, inner)) in query.combined.iter().enumerate() {
-        smaller(inner)
+    for (i, (_, inner)) in query.set_operations.iter().enumerate() {
+        shrink_candidates(inner)
             .into_iter()
-            .for_each(|inner| with(&|cut| cut.combined[i].1 = inner.clone()));
+            .for_each(|inner| with(&|cut| cut.set_operations[i].1 = inner.clone()));
     }
     out
 }
 
-/// Without one item, and whatever names it by its number.
+/// Removes an item of the select list, and the keys that refer to its position.
 fn drop_item(query: &mut Query, item: usize) {
     if query.items.len() < 2 {
         return;
@@ -94,14 +102,14 @@ fn drop_item(query: &mut Query, item: usize) {
         .filter(|key| key.item > item)
         .for_each(|key| key.item -= 1);
     query
-        .combined
+        .set_operations
         .iter_mut()
         .filter(|(_, inner)| inner.items.len() > item)
         .for_each(|(_, inner)| drop(inner.items.remove(item)));
 }
 
-/// A part in place of the whole, or the whole with a smaller part.
-fn smaller_expr(expr: &Expr) -> Vec<Expr> {
+/// An operand in place of the expression, or the expression with a smaller operand.
+fn shrink_expr(expr: &Expr) -> Vec<Expr> {
     let Expr::Call { kind, parts, query, .. } = expr else {
         return Vec::new();
     };
@@ -114,9 +122,9 @@ fn smaller_expr(expr: &Expr) -> Vec<Expr> {
         cut
     };
     for (i, part) in parts.iter().enumerate() {
-        out.extend(smaller_expr(part).into_iter().map(|part| with(i, part)));
+        out.extend(shrink_expr(part).into_iter().map(|part| with(i, part)));
     }
-    for inner in query.iter().flat_map(|query| smaller(query)) {
+    for inner in query.iter().flat_map(|query| shrink_candidates(query)) {
         let mut cut = expr.clone();
         if let Expr::Call { query, .. } = &mut cut {
             *query = Some(Box::new(inner));

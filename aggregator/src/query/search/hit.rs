@@ -1,4 +1,4 @@
-//! Rows of an answer -> hits: of documents, and of rows of a view.
+//! Converts rows to hits: rows of documents, and rows of a view.
 
 use datafusion::arrow::{
     array::{Array, ArrayRef, AsArray as _, RecordBatch},
@@ -9,44 +9,49 @@ use proto::{Address, Catalog, Code, Problem, SourceName, record::Format};
 
 use crate::{answer::Hit, render};
 
-/// What makes a hit of a document.
-pub const SHOWN: [&str; 6] = ["_id", "_doc", "_source", "_partition", "_offset", "_item"];
+/// The columns that a document's hit is made from.
+pub const HIT_COLUMNS: [&str; 6] = ["_id", "_doc", "_source", "_partition", "_offset", "_item"];
 
-/// A column of what was found.
-pub fn column(found: &RecordBatch, column: &Column) -> Result<ArrayRef, Problem> {
-    let missing = || Problem::new(Code::Internal, format!("a leaf did not send {}", column.name()));
-    found.column_by_name(&column.name()).cloned().ok_or_else(missing)
+/// Finds a column among the rows that a leaf sent.
+pub fn column(rows: &RecordBatch, column: &Column) -> Result<ArrayRef, Problem> {
+    let missing = || {
+        Problem::new(
+            Code::Internal,
+            format!("a leaf did not send the column {}", column.name()),
+        )
+    };
+    rows.column_by_name(&column.name()).cloned().ok_or_else(missing)
 }
 
-/// Documents that were found, by what makes a hit of each.
-pub struct Rows {
+/// Rows of documents, with the columns of [`HIT_COLUMNS`].
+pub struct DocumentRows {
     schema: SchemaRef,
-    found: RecordBatch,
+    rows: RecordBatch,
 }
 
-impl Rows {
-    /// Documents with the columns of [`SHOWN`].
-    pub fn of(found: &RecordBatch) -> Result<Self, Problem> {
-        for name in SHOWN {
-            let always =
-                Column::always(name).ok_or_else(|| Problem::new(Code::Internal, format!("{name} is no column")))?;
-            let array = column(found, &always)?;
-            if *array.data_type() != always.view.to.arrow() {
+impl DocumentRows {
+    /// Checks that the columns are present and have the right types.
+    pub fn new(rows: &RecordBatch) -> Result<Self, Problem> {
+        for name in HIT_COLUMNS {
+            let expected = Column::system(name)
+                .ok_or_else(|| Problem::new(Code::Internal, format!("{name} is not a system column")))?;
+            let array = column(rows, &expected)?;
+            if *array.data_type() != expected.read_as.to.arrow() {
                 return Err(Problem::new(
                     Code::Internal,
-                    format!("a leaf sent {name} as {}", array.data_type()),
+                    format!("a leaf sent the column {name} as {}", array.data_type()),
                 ));
             }
         }
         Ok(Self {
-            schema: found.schema(),
-            found: found.clone(),
+            schema: rows.schema(),
+            rows: rows.clone(),
         })
     }
 
     fn array(&self, name: &str) -> &ArrayRef {
-        let (index, _) = self.schema.column_with_name(name).expect("checked when it was made");
-        self.found.column(index)
+        let (index, _) = self.schema.column_with_name(name).expect("checked in `new`");
+        self.rows.column(index)
     }
 
     fn text(&self, name: &str, row: usize) -> &str {
@@ -58,7 +63,8 @@ impl Rows {
         self.array(name).as_primitive::<Int64Type>().value(row)
     }
 
-    /// With the item always: it stands for the first of many and for the only one alike, and orders as both do.
+    /// The address of a row's document, always with an item number: 0 is both the first item of many and the only item
+    /// of a record, and addresses with it sort correctly in both cases.
     pub fn address(&self, row: usize) -> Result<Address, Problem> {
         let source: SourceName = self
             .text("_source", row)
@@ -74,51 +80,54 @@ impl Rows {
         })
     }
 
-    /// The document as a hit.
+    /// Converts a row to a hit.
     pub fn hit(&self, row: usize, address: &Address, catalog: &Catalog) -> Hit {
         let (id, document) = (self.text("_id", row).to_owned(), self.text("_doc", row).to_owned());
         let text_source = catalog
             .sources
             .get(&address.source)
             .is_some_and(|source| source.settings.rules.format == Format::Text);
-        let own = |id: &Address| {
-            (&id.source, id.partition, id.offset) == (&address.source, address.partition, address.offset)
-        };
-        // A document without a key is named by its address, spelled as it is; of one with a key only a later item
-        // shows.
-        let spelled = match id.parse::<Address>() {
-            Ok(own_address) if own(&own_address) => id.clone(),
-            _ => Address {
-                item: address.item.filter(|item| *item > 0),
-                ..address.clone()
-            }
-            .to_string(),
-        };
         let json = !text_source && (address.source.is_push() || proto::json::parse(document.as_bytes()).is_ok());
         Hit {
+            address: shown_address(&id, address),
             id,
-            address: spelled,
             document,
             json,
         }
     }
 }
 
-/// A row of a view as a hit: an object of its first columns, with the id and the address that it shows.
-pub fn of_row(found: &RecordBatch, columns: usize, row: usize) -> Hit {
-    let shown = |name: &str| {
-        let (place, _) = found
+/// The address of a document as users see it. If the document has no key, its id already is its address, spelled
+/// right. Otherwise the item number is shown only if it is not 0.
+fn shown_address(id: &str, address: &Address) -> String {
+    let same_record =
+        |id: &Address| (&id.source, id.partition, id.offset) == (&address.source, address.partition, address.offset);
+    match id.parse::<Address>() {
+        Ok(id_address) if same_record(&id_address) => id.to_owned(),
+        _ => Address {
+            item: address.item.filter(|item| *item > 0),
+            ..address.clone()
+        }
+        .to_string(),
+    }
+}
+
+/// Converts a row of a view to a hit: an object of its first `columns` columns, with its id and address if they are
+/// among these.
+pub fn view_row_hit(rows: &RecordBatch, columns: usize, row: usize) -> Hit {
+    let column = |name: &str| {
+        let (index, _) = rows
             .schema_ref()
             .column_with_name(name)
-            .filter(|(place, _)| *place < columns)?;
-        Some(found.column(place)).filter(|array| array.is_valid(row))
+            .filter(|(index, _)| *index < columns)?;
+        Some(rows.column(index)).filter(|array| array.is_valid(row))
     };
     let text = |name: &str| {
-        let array = shown(name).filter(|array| *array.data_type() == DataType::Utf8View)?;
+        let array = column(name).filter(|array| *array.data_type() == DataType::Utf8View)?;
         Some(array.as_string_view().value(row).to_owned())
     };
     let int = |name: &str| {
-        shown(name)?
+        column(name)?
             .as_primitive_opt::<Int64Type>()
             .map(|array| array.value(row))
     };
@@ -141,7 +150,7 @@ pub fn of_row(found: &RecordBatch, columns: usize, row: usize) -> Hit {
     Hit {
         id,
         address,
-        document: render::row(found, columns, row),
+        document: render::row(rows, columns, row),
         json: true,
     }
 }

@@ -1,13 +1,13 @@
-//! A search: a condition and the first documents, or rows of a view, by an order; a page at a time.
+//! Searches: a condition and a sort order in, one page of documents or of rows of a view out.
 //!
 //! ```text
-//!   a collection by a column ─ top ─ every shard's first documents, merged
-//!   by a field, and a view ─── statement ─ SELECT … WHERE search('…') ORDER BY …, planned as any other
+//!   a collection, sorted by a column ──── topk ────── the first documents of every shard, merged
+//!   sorted by a field, or of a view ───── statement ─ SELECT … WHERE search('…') ORDER BY …, planned as any other
 //! ```
 
 mod hit;
 mod statement;
-mod top;
+mod topk;
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -17,77 +17,94 @@ use plan::{
 };
 use proto::{Code, CollectionName, Problem};
 
-use super::{Engine, context::QueryContext, no_collection, pins::Pins, world::PinnedWorld};
-use crate::answer::{Hit, SearchAnswer, SearchQuestion, Stats};
+use super::{Engine, context::QueryContext, no_collection, pins::Pins, schema_context::PinnedSchemaContext};
+use crate::answer::{Hit, SearchAnswer, SearchQuery, Stats};
 
-/// Hits of a page that names no limit.
-const HITS: usize = 20;
-/// Hits of a page at most.
+/// Hits of a page if the request sets no limit.
+const HITS_DEFAULT: usize = 20;
+/// Limit on the hits of a page.
 const HITS_MAX: usize = 10_000;
 
-/// A search that is being answered, and the view that it is answered from.
-struct Asked<'a> {
+/// A running search, with the read views that it reads.
+struct SearchContext<'a> {
     engine: &'a Engine,
     context: &'a Arc<QueryContext>,
-    question: &'a SearchQuestion,
+    request: &'a SearchQuery,
     pins: &'a Pins,
-    world: &'a PinnedWorld,
+    schema: &'a PinnedSchemaContext,
     sort: Sort,
-    bounds: Bounds,
+    time_range: TimeRange,
     limit: usize,
 }
 
-/// A page.
-struct Found {
+/// One page of hits.
+struct HitPage {
     hits: Vec<Hit>,
+    /// Matches on all pages.
     total: u64,
+    /// The cursor of the next page.
     after: Option<String>,
 }
 
-/// Answers a search.
+/// Runs a search.
 pub(super) async fn run(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    question: &SearchQuestion,
+    request: &SearchQuery,
     started: Instant,
 ) -> Result<SearchAnswer, Problem> {
-    let limit = question.limit.unwrap_or(HITS);
-    if limit > HITS_MAX {
-        return Err(Problem::new(Code::BadRequest, format!("a page of {limit} hits"))
-            .hint(format!("a page holds {HITS_MAX} at most; `after` gives the next one")));
-    }
-    let (sort, bounds) = (Sort::read(question.sort.as_deref())?, Bounds::read(question)?);
-    let name: CollectionName = question
+    let limit = page_limit(request)?;
+    let (sort, time_range) = (Sort::parse(request.sort.as_deref())?, TimeRange::parse(request)?);
+    let name: CollectionName = request
         .collection
         .parse()
         .map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))?;
     let catalog = engine.catalog();
     let is_view = catalog.view(name.as_str()).is_some();
-    let reads = match is_view {
-        true => statement::reads(&name, &catalog)?,
+    let collections = match is_view {
+        true => statement::collections_of_view(&name, &catalog)?,
         false if catalog.collections.contains_key(&name) => BTreeSet::from([name.clone()]),
         false => return Err(no_collection(&name, &catalog)),
     };
-    let pins = Pins::take(context, &catalog, &reads, &question.how.at_least).await?;
-    pins.complete_or(question.how.allow_partial)?;
-    let world = PinnedWorld::new(catalog, &pins);
-    let asked = Asked {
+    let pins = Pins::take(context, &catalog, &collections, &request.options.at_least).await?;
+    pins.require_complete(request.options.allow_partial)?;
+    let schema = PinnedSchemaContext::new(catalog, &pins);
+    let search = SearchContext {
         engine,
         context,
-        question,
+        request,
         pins: &pins,
-        world: &world,
+        schema: &schema,
         sort,
-        bounds,
+        time_range,
         limit,
     };
-    let found = match is_view {
-        true => statement::of_view(&asked, &name).await?,
-        false => match top::run(&asked, &name).await? {
-            Some(found) => found,
-            None => statement::of_collection(&asked, &name).await?,
+    let page = match is_view {
+        true => statement::search_view(&search, &name).await?,
+        false => match topk::run(&search, &name).await? {
+            Some(page) => page,
+            None => statement::search_collection(&search, &name).await?,
         },
     };
+    Ok(SearchAnswer {
+        hits: page.hits,
+        total: page.total,
+        after: page.after,
+        stats: stats(context, &pins, started),
+    })
+}
+
+fn page_limit(request: &SearchQuery) -> Result<usize, Problem> {
+    let limit = request.limit.unwrap_or(HITS_DEFAULT);
+    if limit > HITS_MAX {
+        let detail = format!("a limit of {limit} hits is too large");
+        let hint = format!("set limit to at most {HITS_MAX}; `after` continues with the next page");
+        return Err(Problem::new(Code::BadRequest, detail).hint(hint));
+    }
+    Ok(limit)
+}
+
+fn stats(context: &QueryContext, pins: &Pins, started: Instant) -> Stats {
     let mut stats = Stats {
         query_id: Some(context.id),
         elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -95,34 +112,28 @@ pub(super) async fn run(
     };
     pins.fill(&mut stats);
     context.report.fill(&mut stats);
-    Ok(SearchAnswer {
-        hits: found.hits,
-        total: found.total,
-        after: found.after,
-        stats,
-    })
+    stats
 }
 
-/// What hits are sorted by.
+/// The sort order of the hits.
 struct Sort {
-    /// `_time`, a path, a field, a column of a view; None where nothing is said.
+    /// `_time`, a path, a field or a column of a view; None for the default.
     name: Option<String>,
-    /// `_time` is newest first unless something else is said, all others begin with the smallest.
+    /// Without a direction, `_time` is sorted newest first and everything else ascending.
     descending: bool,
 }
 
 impl Sort {
-    fn read(said: Option<&str>) -> Result<Self, Problem> {
-        let said = said.map(str::trim).filter(|sort| !sort.is_empty());
-        let (name, descending) = match said.map(|said| said.rsplit_once(':').unwrap_or((said, ""))) {
+    fn parse(text: Option<&str>) -> Result<Self, Problem> {
+        let text = text.map(str::trim).filter(|text| !text.is_empty());
+        let (name, descending) = match text.map(|text| text.rsplit_once(':').unwrap_or((text, ""))) {
             Some((name, "desc")) => (Some(name), true),
             Some((name, "asc")) => (Some(name), false),
-            _ => (said, said.is_none_or(|said| said == "_time")),
+            _ => (text, text.is_none_or(|text| text == "_time")),
         };
         match name {
-            Some("_score") => {
-                Err(Problem::new(Code::NotSupported, "hits have no score yet").hint("sort by _time or by a path"))
-            }
+            Some("_score") => Err(Problem::new(Code::NotSupported, "sorting by score is not supported")
+                .hint("sort by _time or by a path")),
             name => Ok(Self {
                 name: name.map(str::to_owned),
                 descending,
@@ -131,7 +142,7 @@ impl Sort {
     }
 }
 
-/// A name of what is sorted by, as a path.
+/// Parses the name that hits are sorted by as a path.
 fn sort_path(name: &str) -> Result<Path, Problem> {
     Path::parse(name)
         .map_err(|e| Problem::new(Code::BadRequest, format!("sort: {e}")).hint("write sort=user.name:desc"))
@@ -140,40 +151,40 @@ fn sort_path(name: &str) -> Result<Path, Problem> {
 fn page_too_large() -> Problem {
     Problem::new(
         Code::LimitReached,
-        "the hits of this page need more memory than a query may have",
+        "the hits of this page need more memory than a query may use",
     )
-    .hint("ask for smaller pages with limit")
+    .hint("set a smaller limit")
 }
 
-/// The time that hits are of, in microseconds since 1970.
+/// The time range of the hits, in microseconds since 1970.
 #[derive(Clone, Copy)]
-struct Bounds {
-    /// The first.
+struct TimeRange {
+    /// Inclusive.
     from: Option<i64>,
-    /// The one after the last.
+    /// Exclusive.
     to: Option<i64>,
 }
 
-impl Bounds {
-    fn read(question: &SearchQuestion) -> Result<Self, Problem> {
+impl TimeRange {
+    fn parse(request: &SearchQuery) -> Result<Self, Problem> {
         Ok(Self {
-            from: question.from.as_deref().map(instant).transpose()?,
-            to: question.to.as_deref().map(instant).transpose()?,
+            from: request.from.as_deref().map(parse_time).transpose()?,
+            to: request.to.as_deref().map(parse_time).transpose()?,
         })
     }
 }
 
-/// Microseconds since 1970: a time as statements and documents spell it, or a number of seconds, milli-, micro- or
-/// nanoseconds by its size.
-fn instant(text: &str) -> Result<i64, Problem> {
+/// Parses a time to microseconds since 1970: one that statements and documents may contain, or a number of seconds,
+/// milli-, micro- or nanoseconds, depending on its size.
+fn parse_time(text: &str) -> Result<i64, Problem> {
     let text = text.trim();
     text.parse()
         .ok()
         .and_then(time_of_int)
         .or_else(|| time_of_text(text))
         .ok_or_else(|| {
-            let shown: String = text.chars().take(100).collect();
-            Problem::new(Code::BadRequest, format!("{shown:?} is not a time"))
+            let excerpt: String = text.chars().take(100).collect();
+            Problem::new(Code::BadRequest, format!("{excerpt:?} is not a time"))
                 .hint("write 2026-01-31T10:00:00Z, 2026-01-31, or a number of seconds or milliseconds since 1970")
         })
 }
@@ -183,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_as_people_write_them() {
+    fn times_can_be_written_in_several_formats() {
         for text in [
             "2026-01-31T10:00:00Z",
             "2026-01-31T11:00:00+01:00",
@@ -194,11 +205,11 @@ mod tests {
             "1769853600000000",
             "1769853600000000000",
         ] {
-            assert_eq!(instant(text), Ok(1_769_853_600_000_000), "{text}");
+            assert_eq!(parse_time(text), Ok(1_769_853_600_000_000), "{text}");
         }
-        assert_eq!(instant("2026-01-31"), Ok(1_769_817_600_000_000));
+        assert_eq!(parse_time("2026-01-31"), Ok(1_769_817_600_000_000));
         for text in ["", "yesterday", "2026-13-01", "1e9"] {
-            assert_eq!(instant(text).map_err(|p| p.code), Err(Code::BadRequest), "{text}");
+            assert_eq!(parse_time(text).map_err(|p| p.code), Err(Code::BadRequest), "{text}");
         }
     }
 }

@@ -1,15 +1,15 @@
-//! Tables of what is agreed on.
+//! Tables of what the catalog contains: definitions, and `information_schema`.
 
 use std::collections::BTreeSet;
 
-use plan::column::ALWAYS;
+use plan::column::SYSTEM_COLUMNS;
 use proto::catalog::DefinitionKind;
 
 use super::{
     super::Engine,
     TABLES,
     cell::{Cell, sql_name},
-    state,
+    fields::all_fields,
 };
 
 /// The catalog's name in `information_schema`.
@@ -26,7 +26,7 @@ pub(super) fn definitions(engine: &Engine) -> Vec<Vec<Cell>> {
             let uses: Vec<String> = version.uses.iter().map(ToString::to_string).collect();
             let reads: Vec<&str> = version.reads.iter().map(|name| name.as_str()).collect();
             rows.push(vec![
-                Cell::text(id.kind.word()),
+                Cell::text(id.kind.as_str()),
                 Cell::Text(id.collection.as_ref().map(ToString::to_string)),
                 Cell::text(&id.name),
                 Cell::Int(Some(i64::from(version.number))),
@@ -64,31 +64,31 @@ pub(super) fn tables(engine: &Engine) -> Vec<Vec<Cell>> {
     collections.chain(views).chain(system).collect()
 }
 
-/// `information_schema.columns`: of collections what is always there, their fields and the paths seen; of system tables
-/// all. Paths of a shard that does not answer are missing; `rachis.fields` says why.
+/// `information_schema.columns`. A collection has its system columns, its fields and the paths of its documents. The
+/// paths of a shard that does not answer are missing; `rachis.fields` has the error.
 pub(super) async fn columns(engine: &Engine) -> Vec<Vec<Cell>> {
     let catalog = engine.catalog();
     let mut rows = Vec::new();
-    for (name, paths, _) in state::all_fields(engine).await {
-        let always = ALWAYS
+    for (name, paths, _) in all_fields(engine).await {
+        let system_columns = SYSTEM_COLUMNS
             .iter()
-            .map(|(column, _, of)| ((*column).to_owned(), sql_name(*of)));
+            .map(|(column, _, data_type)| ((*column).to_owned(), sql_name(*data_type)));
         let fields = catalog
             .definitions
             .keys()
             .filter(|id| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(&name));
         let fields: BTreeSet<String> = fields.map(|id| id.name.clone()).collect();
-        let seen = paths
+        let paths = paths
             .iter()
             .filter(|field| !field.path.steps().is_empty())
             .map(|field| (field.path.to_string(), field.kinds.native().map_or("JSON", sql_name)));
-        let seen = seen.filter(|(path, _)| !fields.contains(path));
-        let all = always
+        let paths = paths.filter(|(path, _)| !fields.contains(path));
+        let all = system_columns
             .chain(fields.iter().map(|field| (field.clone(), "JSON")))
-            .chain(seen);
+            .chain(paths);
         rows.extend(
             all.enumerate()
-                .map(|(at, (column, of))| row(SCHEMA, name.as_str(), &column, at, of)),
+                .map(|(index, (column, data_type))| row(SCHEMA, name.as_str(), &column, index, data_type)),
         );
     }
     for table in TABLES {
@@ -97,20 +97,20 @@ pub(super) async fn columns(engine: &Engine) -> Vec<Vec<Cell>> {
                 .columns
                 .iter()
                 .enumerate()
-                .map(|(at, (column, of))| row(table.schema, table.name, column, at, sql_name(*of))),
+                .map(|(index, (column, data_type))| row(table.schema, table.name, column, index, sql_name(*data_type))),
         );
     }
     rows
 }
 
-fn row(schema: &str, table: &str, column: &str, at: usize, of: &str) -> Vec<Cell> {
+fn row(schema: &str, table: &str, column: &str, index: usize, data_type: &str) -> Vec<Cell> {
     vec![
         Cell::text(CATALOG),
         Cell::text(schema),
         Cell::text(table),
         Cell::text(column),
-        Cell::count(at as u64 + 1),
+        Cell::count(index as u64 + 1),
         Cell::text("YES"),
-        Cell::text(of),
+        Cell::text(data_type),
     ]
 }

@@ -1,4 +1,4 @@
-//! Rows of cells -> an Arrow batch.
+//! The cells of system tables: rows of cells -> Arrow batch.
 
 use std::sync::Arc;
 
@@ -11,96 +11,84 @@ use datafusion::arrow::{
 use plan::Type;
 use proto::{Code, Problem};
 
-/// A value of a system table.
+/// A value in a system table.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::query) enum Cell {
-    /// Text.
     Text(Option<String>),
-    /// A whole number.
     Int(Option<i64>),
-    /// Yes or no.
     Bool(bool),
     /// Milliseconds since 1970.
     Time(Option<i64>),
 }
 
 impl Cell {
-    /// Text that is there.
+    /// A text that is not NULL.
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text(Some(text.into()))
     }
 
-    /// A count.
+    /// A count that is not NULL.
     pub fn count(count: u64) -> Self {
         Self::Int(Some(i64::try_from(count).unwrap_or(i64::MAX)))
     }
+
+    fn as_text(&self) -> Option<&str> {
+        if let Self::Text(text) = self {
+            text.as_deref()
+        } else {
+            None
+        }
+    }
+
+    fn as_int(&self) -> Option<i64> {
+        if let Self::Int(int) = self { *int } else { None }
+    }
+
+    fn as_bool(&self) -> Option<bool> {
+        if let Self::Bool(bool) = self { Some(*bool) } else { None }
+    }
+
+    fn as_micros(&self) -> Option<i64> {
+        if let Self::Time(Some(ms)) = self {
+            Some(ms.saturating_mul(1_000))
+        } else {
+            None
+        }
+    }
 }
 
-/// A batch of these columns; every row has a cell for each, of its type.
+/// Builds a batch with these columns. Every row has one cell per column, of the column's type.
 pub(in crate::query) fn batch(columns: &[(&str, Type)], rows: Vec<Vec<Cell>>) -> Result<RecordBatch, Problem> {
     let fields: Vec<Field> = columns
         .iter()
-        .map(|(name, of)| Field::new(*name, of.arrow(), true))
+        .map(|(name, data_type)| Field::new(*name, data_type.arrow(), true))
         .collect();
     let arrays = columns
         .iter()
         .enumerate()
-        .map(|(index, (_, of))| array(*of, rows.iter().map(|row| row.get(index))))
+        .map(|(index, (_, data_type))| array(*data_type, rows.iter().map(|row| row.get(index))))
         .collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
-        .map_err(|e| Problem::new(Code::Internal, format!("a system table's rows: {e}")))
+        .map_err(|e| Problem::new(Code::Internal, format!("cannot build the rows of a system table: {e}")))
 }
 
-fn array<'a>(of: Type, cells: impl Iterator<Item = Option<&'a Cell>>) -> ArrayRef {
-    match of {
-        Type::Bool => Arc::new(
-            cells
-                .map(|cell| {
-                    if let Some(Cell::Bool(value)) = cell {
-                        Some(*value)
-                    } else {
-                        None
-                    }
-                })
-                .collect::<BooleanArray>(),
-        ),
-        Type::Int => Arc::new(
-            cells
-                .map(|cell| {
-                    if let Some(Cell::Int(value)) = cell {
-                        *value
-                    } else {
-                        None
-                    }
-                })
-                .collect::<Int64Array>(),
-        ),
+fn array<'a>(data_type: Type, cells: impl Iterator<Item = Option<&'a Cell>>) -> ArrayRef {
+    match data_type {
+        Type::Bool => Arc::new(cells.map(|cell| cell?.as_bool()).collect::<BooleanArray>()),
+        Type::Int => Arc::new(cells.map(|cell| cell?.as_int()).collect::<Int64Array>()),
         Type::Time => {
-            let micros = cells.map(|cell| {
-                if let Some(Cell::Time(Some(ms))) = cell {
-                    Some(ms.saturating_mul(1_000))
-                } else {
-                    None
-                }
-            });
+            let micros = cells.map(|cell| cell?.as_micros());
             Arc::new(micros.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
         }
-        _ => Arc::new(
-            cells
-                .map(|cell| {
-                    if let Some(Cell::Text(Some(text))) = cell {
-                        Some(text.as_str())
-                    } else {
-                        None
-                    }
-                })
-                .collect::<StringViewArray>(),
-        ),
+        _ => Arc::new(cells.map(|cell| cell?.as_text()).collect::<StringViewArray>()),
     }
 }
 
-/// The name of a type in SQL.
-pub(in crate::query) fn sql_name(of: Type) -> &'static str {
-    Type::TABLE.iter().find(|row| row.0 == of).map_or("JSON", |row| row.2)
+/// The SQL name of a type.
+pub(in crate::query) fn sql_name(data_type: Type) -> &'static str {
+    Type::TABLE
+        .iter()
+        .find(|row| row.0 == data_type)
+        .map_or("JSON", |row| row.2)
 }

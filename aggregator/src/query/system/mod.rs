@@ -1,9 +1,11 @@
-//! The system tables: computed when asked, from what the roles say of themselves.
+//! The system tables. Every read computes their rows from the catalog and from what the nodes report.
 
 mod catalog;
 mod cell;
+mod fields;
 mod nodes;
-mod state;
+mod shards;
+mod sources;
 
 use std::time::Instant;
 
@@ -12,18 +14,19 @@ use plan::Type;
 use proto::Problem;
 
 pub(super) use self::cell::{Cell, batch, sql_name};
-pub use self::state::Fields;
-pub(super) use self::state::merged_fields;
+pub use self::fields::CollectionFields;
+pub(super) use self::fields::merged_fields;
 use super::Engine;
+
+/// Limit on the shards or collections whose leaves are asked at once.
+const REQUESTS_AT_ONCE_MAX: usize = 64;
 
 /// A system table.
 #[derive(Debug)]
 pub(super) struct SystemTable {
     /// `rachis` or `information_schema`.
     pub schema: &'static str,
-    /// Its name there.
     pub name: &'static str,
-    /// Its columns.
     pub columns: &'static [(&'static str, Type)],
 }
 
@@ -33,7 +36,7 @@ const fn table(schema: &'static str, name: &'static str, columns: &'static [(&'s
 
 use Type::{Bool, Int, Text, Time};
 
-/// All of them. `information_schema` speaks of what users ask: collections, views and these tables.
+/// All system tables. `information_schema` lists what users can query: collections, views and these tables.
 pub(super) const TABLES: &[SystemTable] = &[
     table(
         "rachis",
@@ -216,26 +219,26 @@ pub(super) const TABLES: &[SystemTable] = &[
     ),
 ];
 
-/// A table by schema and name.
+/// Finds a table by its schema and name.
 pub(super) fn find(schema: &str, name: &str) -> Option<&'static SystemTable> {
     TABLES.iter().find(|table| table.schema == schema && table.name == name)
 }
 
-/// A table by `schema.name`.
+/// Finds a table by `schema.name`.
 pub(super) fn find_named(name: &str) -> Option<&'static SystemTable> {
     name.split_once('.').and_then(|(schema, name)| find(schema, name))
 }
 
-/// A table's rows, now.
+/// Computes the current rows of a table.
 pub(super) async fn rows(engine: &Engine, table: &SystemTable, deadline: Instant) -> Result<RecordBatch, Problem> {
     let rows = match (table.schema, table.name) {
-        ("rachis", "collections") => state::collections(engine).await?,
-        ("rachis", "sources") => state::sources(engine).await?,
-        ("rachis", "fields") => state::fields(engine).await,
-        ("rachis", "shards") => state::shards(engine).await?,
-        ("rachis", "splits") => state::splits(engine).await?,
-        ("rachis", "dead_letters") => state::dead_letters(engine, deadline).await?,
-        ("rachis", "losses") => state::losses(engine).await?,
+        ("rachis", "collections") => shards::collections(engine).await?,
+        ("rachis", "sources") => sources::sources(engine).await?,
+        ("rachis", "fields") => fields::fields(engine).await,
+        ("rachis", "shards") => shards::shards(engine).await?,
+        ("rachis", "splits") => shards::splits(engine).await?,
+        ("rachis", "dead_letters") => shards::dead_letters(engine, deadline).await?,
+        ("rachis", "losses") => shards::losses(engine).await?,
         ("rachis", "definitions") => catalog::definitions(engine),
         ("rachis", "queries") => nodes::queries(engine).await,
         ("rachis", "nodes") => nodes::nodes(engine).await,
@@ -251,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_system_table_is_there_once_and_has_each_column_once() {
+    fn names_of_tables_and_columns_are_unique() {
         for table in TABLES {
             assert_eq!(
                 TABLES

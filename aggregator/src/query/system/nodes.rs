@@ -1,10 +1,10 @@
-//! Tables of nodes, and of what runs on them.
+//! Tables of the cluster's nodes and of the queries that they run.
 
 use proto::node::{NodeStatus, RunningQuery};
 
 use super::{super::Engine, cell::Cell};
 
-/// `rachis.queries`: what runs, this very query included.
+/// `rachis.queries`: the running queries, including the one that reads this table.
 pub(super) async fn queries(engine: &Engine) -> Vec<Vec<Cell>> {
     let row = |(node, query): (String, RunningQuery)| {
         vec![
@@ -18,7 +18,7 @@ pub(super) async fn queries(engine: &Engine) -> Vec<Vec<Cell>> {
     engine.queries().await.into_iter().map(row).collect()
 }
 
-/// `rachis.nodes`: one that does not answer is away, with the reason.
+/// `rachis.nodes`. A node that does not answer is `away`, and its row has the error.
 pub(super) async fn nodes(engine: &Engine) -> Vec<Vec<Cell>> {
     let row = |node: NodeStatus| {
         let mut row = vec![
@@ -33,7 +33,7 @@ pub(super) async fn nodes(engine: &Engine) -> Vec<Vec<Cell>> {
                 Cell::Time(Some(report.started_ms)),
                 Cell::Int(Some(report.log.offset)),
                 Cell::text(format!("{:016x}", report.log.hash)),
-                Cell::Text(report.log.trouble),
+                Cell::Text(report.log.fault),
             ]),
             Err(problem) => row.extend([
                 Cell::Text(None),

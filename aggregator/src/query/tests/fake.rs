@@ -1,5 +1,6 @@
-//! A leaf, a change log and a tailer in memory. The leaf computes every request by brute force and remembers what it
-//! was asked.
+//! A leaf, a change log and a tailer in memory. The leaf records all requests and computes them by brute force.
+
+mod compute;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,61 +12,43 @@ use std::{
 };
 
 use async_trait::async_trait;
-use datafusion::{
-    arrow::{
-        array::{ArrayRef, AsArray as _, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array},
-        compute::{SortOptions, and_kleene, concat_batches, filter_record_batch, take_record_batch},
-        row::{OwnedRow, RowConverter, SortField},
-    },
-    common::DFSchema,
-    datasource::memory::MemorySourceConfig,
-    physical_plan::{
-        ExecutionPlan as _,
-        aggregates::{AggregateExec, AggregateMode},
-        collect,
-    },
-    prelude::SessionContext,
-    scalar::ScalarValue,
-};
+use datafusion::arrow::{array::RecordBatch, compute::concat_batches};
 use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
-use plan::{
-    Column, Kinds, Path, PathKinds, Type, What,
-    clause::Matcher,
-    path::Step,
-    scan::{
-        After, Chunk, DeadLetter, Document, FieldStatus, Misfit, PartialAggregate, Pinned, QueryId, Scan, ScanRequest,
-        ScanStream, ShardStatus, SortKey, Stage, Trailer,
-    },
+use plan::scan::{
+    DeadLetter, Document, PathStatus, PinnedShard, QueryId, Scan, ScanChunk, ScanRequest, ScanStream, ShardStatus,
 };
 use proto::{
     Address, Catalog, Code, CollectionUid, PositionVector, Problem, SourceName,
     catalog::{Change, ChangeRecord, SourceSettings},
-    ingest::{Batch, Ingest, Loss, PartitionStatus, Push, Pushed, Pushes, ShardId, Stored, Verdict},
+    ingest::{Batch, BatchOutcome, Ingest, Loss, PartitionStatus, Push, PushResult, Pushes, ShardId, StoredRange},
     record::{Record, RequestKey},
     status::TailStatus,
-    tailer::{Changes, LogHealth, Tailing},
+    tailer::{Changes, LogHealth, SourceAdmin},
 };
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::super::shard_table::schema_of;
+use self::compute::{compute, kinds_of};
 
 /// A leaf in memory.
 #[derive(Default)]
 pub struct FakeLeaf {
-    pub shards: Mutex<BTreeMap<ShardId, Vec<(Address, Value)>>>,
+    shards: Mutex<BTreeMap<ShardId, Vec<(Address, Value)>>>,
+    /// All scans so far.
     pub requests: Mutex<Vec<ScanRequest>>,
+    /// The current read views.
     pub pinned: Mutex<BTreeSet<(QueryId, ShardId)>>,
-    pub wanted: Mutex<Vec<(ShardId, PositionVector)>>,
-    /// How often it was started.
+    /// The positions that each `pin` so far had to cover.
+    pub at_least: Mutex<Vec<(ShardId, PositionVector)>>,
+    /// The number of restarts.
     pub boot: AtomicU64,
     /// Shards that do not answer.
-    pub away: Mutex<BTreeSet<u32>>,
+    pub unavailable: Mutex<BTreeSet<u32>>,
     /// What scans do instead of answering.
     pub fault: Mutex<Option<Fault>>,
-    /// Scans that wait for ever and were not dropped yet.
-    pub hanging: Arc<AtomicUsize>,
+    /// The number of scans that wait forever and have not been dropped.
+    pub hanging_scans: Arc<AtomicUsize>,
 }
 
 /// What scans do instead of answering.
@@ -76,9 +59,10 @@ pub enum Fault {
     Panic,
 }
 
-struct Hanging(Arc<AtomicUsize>);
+/// Decrements the number of hanging scans when dropped.
+struct HangingScan(Arc<AtomicUsize>);
 
-impl Drop for Hanging {
+impl Drop for HangingScan {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -98,288 +82,16 @@ impl FakeLeaf {
         documents.push((address, document));
     }
 
-    fn compute(&self, request: &ScanRequest) -> (Vec<RecordBatch>, Trailer) {
-        let documents = self.shards.lock().get(&request.shard).cloned().unwrap_or_default();
-        let mut wanted = request.columns.clone();
-        let more = request.filter.iter().flat_map(|f| {
-            f.column_refs()
-                .into_iter()
-                .map(|c| Column::parse(&c.name).expect("a flat name"))
-                .collect::<Vec<_>>()
-        });
-        let keys = if let Stage::Top { keys, .. } = &request.stage {
-            keys.clone()
-        } else {
-            Vec::new()
-        };
-        for column in more.chain(keys.iter().map(|key| key.column.clone())) {
-            if !wanted.contains(&column) {
-                wanted.push(column);
-            }
-        }
-        let mut misfits = Vec::new();
-        let arrays = wanted
-            .iter()
-            .map(|column| array(column, &documents, &mut misfits))
-            .collect::<Vec<ArrayRef>>();
-        let options = RecordBatchOptions::new().with_row_count(Some(documents.len()));
-        let all = RecordBatch::try_new_with_options(schema_of(&wanted), arrays, &options).expect("a batch");
-        let passes = passing(request, &all);
-        let addresses: Vec<Address> = documents
-            .iter()
-            .zip(passes.iter())
-            .filter(|(_, passes)| *passes == Some(true))
-            .map(|((a, _), _)| a.clone())
-            .collect();
-        let matched = filter_record_batch(&all, &passes).expect("filtered");
-        let shown = matched
-            .project(&(0..request.columns.len()).collect::<Vec<_>>())
-            .expect("projected");
-        let batches = match &request.stage {
-            Stage::Rows { limit } => vec![shown.slice(0, shown.num_rows().min(limit.unwrap_or(usize::MAX)))],
-            Stage::Top { keys, after, limit } => vec![top(&matched, &shown, &addresses, keys, after.as_ref(), *limit)],
-            Stage::Partial(partial) => partial_states(partial, shown),
-        };
-        let shipped = batches.iter().map(|b| b.num_rows() as u64).sum();
-        (
-            batches,
-            Trailer {
-                documents: documents.len() as u64,
-                matched: addresses.len() as u64,
-                shipped,
-                misfits,
-                ..Trailer::default()
-            },
-        )
+    fn documents(&self, shard: ShardId) -> Vec<(Address, Value)> {
+        self.shards.lock().get(&shard).cloned().unwrap_or_default()
     }
-}
 
-fn passing(request: &ScanRequest, all: &RecordBatch) -> BooleanArray {
-    let schema = DFSchema::try_from(all.schema().as_ref().clone()).expect("a schema");
-    let state = SessionContext::new().state();
-    let mut passes = BooleanArray::from(vec![true; all.num_rows()]);
-    for condition in &request.filter {
-        assert!(
-            condition.column_refs().iter().all(|c| c.relation.is_none()),
-            "{condition} has a qualifier"
-        );
-        let physical = state
-            .create_physical_expr(condition.clone(), &schema)
-            .expect("a physical expression");
-        let value = physical
-            .evaluate(all)
-            .expect("evaluated")
-            .into_array(all.num_rows())
-            .expect("an array");
-        passes = and_kleene(&passes, value.as_boolean()).expect("and");
-    }
-    passes
-}
-
-/// The first rows by the keys and then the address.
-fn top(
-    matched: &RecordBatch,
-    shown: &RecordBatch,
-    addresses: &[Address],
-    keys: &[SortKey],
-    after: Option<&After>,
-    limit: usize,
-) -> RecordBatch {
-    let field = |key: &SortKey| {
-        SortField::new_with_options(
-            key.column.view.to.arrow(),
-            SortOptions {
-                descending: key.descending,
-                nulls_first: key.nulls_first,
-            },
-        )
-    };
-    let converter = RowConverter::new(keys.iter().map(field).collect()).expect("a converter");
-    let arrays = |batch: &RecordBatch| {
-        keys.iter()
-            .map(|key| Arc::clone(batch.column_by_name(&key.column.name()).expect("a key")))
-            .collect::<Vec<_>>()
-    };
-    let rows = converter.convert_columns(&arrays(matched)).expect("rows");
-    let after: Option<(OwnedRow, Address)> = after.map(|after| {
-        let values: Vec<ArrayRef> = after
-            .values
-            .iter()
-            .map(|value| value.to_array().expect("an array"))
-            .collect();
-        (
-            converter.convert_columns(&values).expect("rows").row(0).owned(),
-            after.address.clone(),
-        )
-    });
-    let mut order: Vec<(OwnedRow, &Address, u32)> = (0..matched.num_rows())
-        .map(|i| (rows.row(i).owned(), &addresses[i], i as u32))
-        .collect();
-    order.retain(|(row, address, _)| {
-        after
-            .as_ref()
-            .is_none_or(|(after_row, after_address)| (row, *address) > (after_row, after_address))
-    });
-    order.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-    let winners: UInt32Array = order.iter().take(limit).map(|(_, _, index)| *index).collect();
-    take_record_batch(shown, &winners).expect("taken")
-}
-
-/// DataFusion's own partial operator over the rows.
-fn partial_states(partial: &PartialAggregate, rows: RecordBatch) -> Vec<RecordBatch> {
-    // A leaf does not know which kinds a path has had.
-    let rows = rows.with_schema(Arc::clone(&partial.input));
-    let rows = rows.expect("the schema is the planned one");
-    let source = MemorySourceConfig::try_new_exec(&[vec![rows]], Arc::clone(&partial.input), None).expect("a source");
-    let aggregate = AggregateExec::try_new(
-        AggregateMode::Partial,
-        partial.group_by.clone(),
-        partial.aggregates.clone(),
-        partial.filters.clone(),
-        source,
-        Arc::clone(&partial.input),
-    );
-    let aggregate = aggregate.expect("an aggregate");
-    assert_eq!(
-        aggregate.schema(),
-        partial.output,
-        "the states' schema is the planned one"
-    );
-    let run = async {
-        collect(Arc::new(aggregate), SessionContext::new().task_ctx())
-            .await
-            .expect("states")
-    };
-    std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                tokio::runtime::Builder::new_current_thread()
-                    .build()
-                    .expect("a runtime")
-                    .block_on(run)
-            })
-            .join()
-            .expect("no panic")
-    })
-}
-
-fn array(column: &Column, documents: &[(Address, Value)], misfits: &mut Vec<Misfit>) -> ArrayRef {
-    let (mut there, mut unfit) = (0, 0);
-    let values: Vec<ScalarValue> = documents
-        .iter()
-        .map(|(address, document)| {
-            let value = scalar(column, address, document);
-            if let What::Path(path) = &column.what {
-                let found = at(document, path);
-                there += u64::from(found.is_some_and(|v| !v.is_null()));
-                unfit += u64::from(found.is_some_and(|v| !v.is_null()) && value.is_null());
-            }
-            value
-        })
-        .collect();
-    if there > 0 {
-        misfits.push(Misfit {
-            column: column.clone(),
-            values: unfit,
-            of: there,
-        });
-    }
-    match values.is_empty() {
-        true => datafusion::arrow::array::new_empty_array(&column.view.to.arrow()),
-        false => ScalarValue::iter_to_array(values).expect("one type"),
-    }
-}
-
-fn at<'a>(document: &'a Value, path: &Path) -> Option<&'a Value> {
-    path.steps().iter().try_fold(document, |value, step| match step {
-        Step::Key(key) => value.get(&**key),
-        Step::Index(index) => value.get(*index as usize),
-    })
-}
-
-fn scalar(column: &Column, address: &Address, document: &Value) -> ScalarValue {
-    let micros = |seconds: i64| ScalarValue::TimestampMicrosecond(Some(seconds * 1_000_000), Some("UTC".into()));
-    let text = |text: String| ScalarValue::Utf8View(Some(text));
-    match &column.what {
-        What::Id => text(
-            document
-                .get("_id")
-                .and_then(Value::as_str)
-                .map_or_else(|| address.to_string(), str::to_owned),
-        ),
-        What::Time => document
-            .get("at")
-            .and_then(Value::as_i64)
-            .map_or(ScalarValue::TimestampMicrosecond(None, Some("UTC".into())), micros),
-        What::Ingested => micros(address.offset),
-        What::Source => text(address.source.to_string()),
-        What::Partition => ScalarValue::Int64(Some(i64::from(address.partition))),
-        What::Offset => ScalarValue::Int64(Some(address.offset)),
-        What::Item => ScalarValue::Int64(Some(i64::from(address.item.unwrap_or(0)))),
-        What::Doc => text(document.to_string()),
-        What::Key => ScalarValue::Utf8View(None),
-        What::Path(path) => of_value(column, at(document, path)),
-        What::Search(clause) => {
-            let text = document.to_string();
-            ScalarValue::Boolean(Some(
-                Matcher::new(clause).matches(&proto::json::parse(text.as_bytes()).expect("JSON")),
-            ))
+    fn check_available(&self, shard: ShardId) -> Result<(), Problem> {
+        match self.unavailable.lock().contains(&shard.number) {
+            true => Err(Problem::new(Code::Unavailable, "the leaf is unavailable")),
+            false => Ok(()),
         }
     }
-}
-
-fn of_value(column: &Column, value: Option<&Value>) -> ScalarValue {
-    let (cast, string) = (column.view.cast, value.and_then(Value::as_str));
-    match column.view.to {
-        Type::Bool => ScalarValue::Boolean(value.and_then(Value::as_bool)),
-        Type::Int => ScalarValue::Int64(
-            value
-                .and_then(Value::as_i64)
-                .or(string.filter(|_| cast).and_then(|s| s.parse().ok())),
-        ),
-        Type::Double => ScalarValue::Float64(
-            value
-                .and_then(Value::as_f64)
-                .or(string.filter(|_| cast).and_then(|s| s.parse().ok())),
-        ),
-        Type::Text => ScalarValue::Utf8View(
-            string
-                .map(str::to_owned)
-                .or(value.filter(|v| cast && !v.is_null()).map(ToString::to_string)),
-        ),
-        Type::Time => ScalarValue::TimestampMicrosecond(None, Some("UTC".into())),
-        Type::Json | Type::Canonical => ScalarValue::LargeUtf8(value.filter(|v| !v.is_null()).map(ToString::to_string)),
-        Type::Rank => {
-            let text = value.filter(|v| !v.is_null()).map(ToString::to_string);
-            let rank = |text: String| plan::value::rank(&proto::json::parse(text.as_bytes()).expect("JSON"));
-            ScalarValue::Utf8View(text.map(rank))
-        }
-    }
-}
-
-fn kinds_of(documents: &[(Address, Value)]) -> PathKinds {
-    fn walk(path: &Path, value: &Value, kinds: &mut PathKinds) {
-        let kind = match value {
-            Value::Null => Kinds::NULL,
-            Value::Bool(_) => Kinds::BOOL,
-            Value::Number(n) if n.is_i64() => Kinds::INT,
-            Value::Number(_) => Kinds::FLOAT,
-            Value::String(_) => Kinds::TEXT,
-            Value::Array(_) => Kinds::ARRAY,
-            Value::Object(_) => Kinds::OBJECT,
-        };
-        *kinds.paths.entry(path.clone()).or_default() |= kind;
-        if let Value::Object(entries) = value {
-            entries
-                .iter()
-                .for_each(|(key, value)| walk(&path.key(key), value, kinds));
-        }
-    }
-    let mut kinds = PathKinds::default();
-    documents
-        .iter()
-        .for_each(|(_, document)| walk(&Path::default(), document, &mut kinds));
-    kinds
 }
 
 #[async_trait]
@@ -390,18 +102,16 @@ impl Scan for FakeLeaf {
         shard: ShardId,
         at_least: &PositionVector,
         _: Instant,
-    ) -> Result<Pinned, Problem> {
-        if self.away.lock().contains(&shard.number) {
-            return Err(Problem::new(Code::Unavailable, "it is away"));
-        }
+    ) -> Result<PinnedShard, Problem> {
+        self.check_available(shard)?;
         self.pinned.lock().insert((query, shard));
-        self.wanted.lock().push((shard, at_least.clone()));
-        let documents = self.shards.lock().get(&shard).cloned().unwrap_or_default();
+        self.at_least.lock().push((shard, at_least.clone()));
+        let documents = self.documents(shard);
         let mut positions = PositionVector::default();
         documents
             .iter()
             .for_each(|(a, _)| positions.advance(&a.source, a.partition, a.offset));
-        Ok(Pinned {
+        Ok(PinnedShard {
             positions,
             boot: self.boot.load(Ordering::SeqCst),
             paths: Arc::new(kinds_of(&documents)),
@@ -411,21 +121,21 @@ impl Scan for FakeLeaf {
     }
 
     fn unpin(&self, query: QueryId) {
-        self.pinned.lock().retain(|(held, _)| *held != query);
+        self.pinned.lock().retain(|(pinned_by, _)| *pinned_by != query);
     }
 
     fn scan(&self, request: ScanRequest) -> ScanStream {
         assert!(
             self.pinned.lock().contains(&(request.query, request.shard)),
-            "a scan reads a pinned view"
+            "a scan reads a pinned read view"
         );
         self.requests.lock().push(request.clone());
         match *self.fault.lock() {
             Some(Fault::Hang) => {
-                self.hanging.fetch_add(1, Ordering::SeqCst);
-                let hanging = Hanging(Arc::clone(&self.hanging));
+                self.hanging_scans.fetch_add(1, Ordering::SeqCst);
+                let scan = HangingScan(Arc::clone(&self.hanging_scans));
                 return stream::once(async move {
-                    let _hanging = hanging;
+                    let _scan = scan;
                     std::future::pending().await
                 })
                 .boxed();
@@ -433,12 +143,12 @@ impl Scan for FakeLeaf {
             Some(Fault::Panic) => panic!("a scan that panics"),
             _ => {}
         }
-        let (batches, trailer) = self.compute(&request);
+        let (batches, trailer) = compute(&request, &self.documents(request.shard));
         let batches = batches
             .into_iter()
-            .flat_map(|batch| [Ok(Chunk::SoFar(trailer.clone())), Ok(Chunk::Rows(batch))])
+            .flat_map(|batch| [Ok(ScanChunk::Progress(trailer.clone())), Ok(ScanChunk::Rows(batch))])
             .collect::<Vec<_>>();
-        let end = (*self.fault.lock() != Some(Fault::NoTrailer)).then_some(Ok(Chunk::End(trailer)));
+        let end = (*self.fault.lock() != Some(Fault::NoTrailer)).then_some(Ok(ScanChunk::End(trailer)));
         stream::iter(batches.into_iter().chain(end)).boxed()
     }
 
@@ -459,12 +169,10 @@ impl Scan for FakeLeaf {
         }))
     }
 
-    async fn fields(&self, shard: ShardId) -> Result<Vec<FieldStatus>, Problem> {
-        if self.away.lock().contains(&shard.number) {
-            return Err(Problem::new(Code::Unavailable, "it is away"));
-        }
-        let documents = self.shards.lock().get(&shard).cloned().unwrap_or_default();
-        let status = |(path, kinds)| FieldStatus {
+    async fn fields(&self, shard: ShardId) -> Result<Vec<PathStatus>, Problem> {
+        self.check_available(shard)?;
+        let documents = self.documents(shard);
+        let status = |(path, kinds)| PathStatus {
             path,
             kinds,
             documents: documents.len() as u64,
@@ -490,26 +198,26 @@ impl Scan for FakeLeaf {
     }
 }
 
-fn not_here<T>() -> Result<T, Problem> {
-    Err(Problem::new(Code::NotSupported, "not in this test"))
+fn unsupported<T>() -> Result<T, Problem> {
+    Err(Problem::new(Code::NotSupported, "the fake does not support this"))
 }
 
 #[async_trait]
 impl Ingest for FakeLeaf {
-    async fn write(&self, _: Batch) -> Result<Verdict, Problem> {
-        not_here()
+    async fn write(&self, _: Batch) -> Result<BatchOutcome, Problem> {
+        unsupported()
     }
-    async fn pushed(&self, _: ShardId, _: i32, _: i64, _: &RequestKey, _: Instant) -> Result<Pushed, Problem> {
-        not_here()
+    async fn pushed(&self, _: ShardId, _: i32, _: i64, _: &RequestKey, _: Instant) -> Result<PushResult, Problem> {
+        unsupported()
     }
-    async fn stored(&self, _: ShardId, _: &SourceName, _: i32) -> Result<Stored, Problem> {
-        not_here()
+    async fn stored(&self, _: ShardId, _: &SourceName, _: i32) -> Result<StoredRange, Problem> {
+        unsupported()
     }
     async fn partitions(&self, _: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
         Ok(Vec::new())
     }
     async fn note_loss(&self, _: ShardId, _: Loss) -> Result<(), Problem> {
-        not_here()
+        unsupported()
     }
     async fn losses(&self, _: CollectionUid) -> Result<Vec<Loss>, Problem> {
         Ok(Vec::new())
@@ -518,8 +226,8 @@ impl Ingest for FakeLeaf {
 
 #[async_trait]
 impl Pushes for FakeLeaf {
-    async fn push(&self, _: Push, _: Instant) -> Result<Pushed, Problem> {
-        not_here()
+    async fn push(&self, _: Push, _: Instant) -> Result<PushResult, Problem> {
+        unsupported()
     }
 }
 
@@ -534,7 +242,7 @@ impl Changes for FakeChanges {
     async fn propose(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem> {
         let record = ChangeRecord {
             uid: uuid::Uuid::now_v7(),
-            level: proto::catalog::LEVEL,
+            level: proto::catalog::CATALOG_RULES_LEVEL,
             expected,
             change,
         };
@@ -550,27 +258,28 @@ impl Changes for FakeChanges {
 
 /// A tailer without sources.
 #[derive(Default)]
-pub struct FakeTailing {
+pub struct FakeTailer {
+    /// What `status` returns.
     pub rows: Mutex<Vec<TailStatus>>,
-    /// How often it was asked for them.
-    pub asked: AtomicUsize,
+    /// The number of `status` calls.
+    pub status_calls: AtomicUsize,
 }
 
 #[async_trait]
-impl Tailing for FakeTailing {
+impl SourceAdmin for FakeTailer {
     async fn status(&self) -> Result<Vec<TailStatus>, Problem> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.status_calls.fetch_add(1, Ordering::SeqCst);
         Ok(self.rows.lock().clone())
     }
     async fn ends(&self, _: &SourceSettings) -> Result<Vec<i64>, Problem> {
-        not_here()
+        unsupported()
     }
     async fn preview(&self, _: &SourceSettings, _: usize) -> Result<Vec<(i32, Record)>, Problem> {
-        not_here()
+        unsupported()
     }
 }
 
-/// All rows of some batches as one.
+/// Concatenates batches; None if there are none.
 pub fn one_batch(batches: &[RecordBatch]) -> Option<RecordBatch> {
     batches
         .first()

@@ -1,4 +1,4 @@
-//! How queries end early.
+//! Queries that end early: limits, deadlines, cancellation, faults, missing shards.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn numbers(count: i64) -> impl Iterator<Item = Value> {
 }
 
 #[tokio::test]
-async fn without_a_limit_a_result_is_cut_and_says_so() {
+async fn without_a_limit_clause_the_answer_is_truncated() {
     let bench = bench_with(numbers(30), |options| options.rows_max = 10).await;
     let (rows, stats) = bench.rows(ALL, &[&["n:int"]]).await;
     assert_eq!((rows.len(), stats.truncated, stats.warnings.len()), (10, true, 1));
@@ -22,41 +22,45 @@ async fn without_a_limit_a_result_is_cut_and_says_so() {
     assert_eq!(
         (rows, stats.truncated),
         ((0..10).map(|n| n.to_string()).collect(), true),
-        "the first by the order"
+        "the first rows in the sort order"
     );
     let (rows, stats) = bench.rows(&format!("{ALL} LIMIT 20"), &[&["n:int"]]).await;
     assert_eq!(
         (rows.len(), stats.truncated),
         (20, false),
-        "with LIMIT a result may be longer"
+        "with LIMIT an answer may be longer"
     );
     let (rows, stats) = bench
         .rows(&format!("{ALL} WHERE \"e\".\"n:int\" < 10"), &[&["n:int"]])
         .await;
-    assert_eq!((rows.len(), stats.truncated), (10, false), "exactly the limit is whole");
+    assert_eq!(
+        (rows.len(), stats.truncated),
+        (10, false),
+        "an answer of exactly the limit is complete"
+    );
 }
 
 #[tokio::test]
 async fn a_deadline_ends_a_query_and_its_scans() {
     let bench = bench(numbers(3)).await;
     *bench.leaf.fault.lock() = Some(Fault::Hang);
-    let question = Question {
-        how: How {
+    let request = SqlQuery {
+        options: QueryOptions {
             timeout: Some(Duration::from_millis(50)),
-            ..How::default()
+            ..QueryOptions::default()
         },
-        ..Question::default()
+        ..SqlQuery::default()
     };
-    let problem = match bench.ask_resolved(question, ALL, &[&["n:int"]]).await {
-        Ok(answer) => read(answer).await.map(drop).expect_err("it hangs"),
+    let problem = match bench.run_resolved(request, ALL, &[&["n:int"]]).await {
+        Ok(answer) => read(answer).await.map(drop).expect_err("the scan hangs"),
         Err(problem) => problem,
     };
     assert_eq!(problem.code, Code::Timeout);
-    bench.until_let_go().await;
+    bench.until_released().await;
 }
 
 #[tokio::test]
-async fn planning_ends_when_the_query_is_cancelled_or_its_time_is_over() {
+async fn planning_ends_at_cancellation_or_deadline() {
     let bench = bench(numbers(3)).await;
     let sql = r#"SELECT count(*) FROM "rachis_0" AS "e" WHERE "e"."n:int" > 1"#;
     for code in [Code::Cancelled, Code::Timeout] {
@@ -64,18 +68,18 @@ async fn planning_ends_when_the_query_is_cancelled_or_its_time_is_over() {
         let context = bench
             .engine
             .context(
-                &How {
+                &QueryOptions {
                     timeout,
-                    ..How::default()
+                    ..QueryOptions::default()
                 },
                 Instant::now(),
             )
             .expect("a context");
-        let leaf_time = How {
+        let enough_time = QueryOptions {
             timeout: Some(Duration::from_secs(20)),
-            ..How::default()
+            ..QueryOptions::default()
         };
-        let pinning = bench.engine.context(&leaf_time, Instant::now()).expect("a context");
+        let pinning = bench.engine.context(&enough_time, Instant::now()).expect("a context");
         let pins = Pins::take(
             &pinning,
             &bench.engine.catalog(),
@@ -83,32 +87,32 @@ async fn planning_ends_when_the_query_is_cancelled_or_its_time_is_over() {
             &PositionVector::default(),
         )
         .await
-        .expect("views");
+        .expect("pins");
         if code == Code::Cancelled {
             context.cancel.cancel();
         }
-        // Nothing but the planner's own rules looks: it never waits.
+        // Planning never waits, so only the planner's rules can notice.
         let planned = planner::plan(&bench.engine, &context, &pins, resolved(sql, &[&["n:int"]]), &[], None).await;
         assert_eq!(planned.map(|_| ()).map_err(|problem| problem.code), Err(code));
         let planned = planner::plan(&bench.engine, &pinning, &pins, resolved(sql, &[&["n:int"]]), &[], None).await;
-        assert!(planned.is_ok(), "the same is planned with time");
+        assert!(planned.is_ok(), "with enough time the same query is planned");
     }
 }
 
 #[tokio::test]
-async fn the_time_a_reader_takes_does_not_count() {
+async fn waiting_for_the_reader_does_not_count_towards_the_deadline() {
     let bench = bench_with(numbers(300), |options| options.queries_max = 1).await;
     let timeout = Duration::from_secs(2);
     let sql = "SELECT a.n FROM events a CROSS JOIN events b LIMIT 90000".to_owned();
-    let slow = Question {
+    let slow = SqlQuery {
         sql,
-        how: How {
+        options: QueryOptions {
             timeout: Some(timeout),
-            ..How::default()
+            ..QueryOptions::default()
         },
-        ..Question::default()
+        ..SqlQuery::default()
     };
-    let mut answer = bench.engine.ask(slow).await.expect("columns");
+    let mut answer = bench.engine.query(slow).await.expect("columns");
     let (begun, mut rows) = (Instant::now(), 0);
     let mut pace = tokio::time::interval(timeout / 5);
     let stats = loop {
@@ -117,14 +121,14 @@ async fn the_time_a_reader_takes_does_not_count() {
             .next()
             .await
             .expect("a part")
-            .expect("the deadline is for the question's work")
+            .expect("the deadline limits only the work of the query")
         {
             Part::Rows(batch) => rows += batch.num_rows(),
             Part::End(stats) => break stats,
         }
-        // Slowly at first, until the question's time is long over.
+        // Reads slowly at first, until the timeout has long passed.
         if begun.elapsed() < timeout * 3 / 2 {
-            // Another query has its place meanwhile, for this one computes nothing.
+            // While this query computes nothing, another one can use its slot.
             assert_eq!(bench.sql("SELECT count(*) FROM events").await.0, ["300"]);
             pace.tick().await;
         }
@@ -135,25 +139,25 @@ async fn the_time_a_reader_takes_does_not_count() {
     );
 }
 
-/// An answer of more parts than wait for a reader, over 300 numbers.
+/// An answer with more parts than are buffered for a reader, from 300 numbers.
 async fn long_answer(bench: &Bench, timeout: Duration) -> Answer {
     let sql = "SELECT a.n FROM events a CROSS JOIN events b LIMIT 90000".to_owned();
-    let question = Question {
+    let request = SqlQuery {
         sql,
-        how: How {
+        options: QueryOptions {
             timeout: Some(timeout),
-            ..How::default()
+            ..QueryOptions::default()
         },
-        ..Question::default()
+        ..SqlQuery::default()
     };
-    bench.engine.ask(question).await.expect("columns")
+    bench.engine.query(request).await.expect("columns")
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_reads_is_given_up() {
+async fn an_unread_answer_times_out() {
     let bench = bench(numbers(300)).await;
     let mut answer = long_answer(&bench, Duration::from_millis(500)).await;
-    bench.until_let_go().await;
+    bench.until_released().await;
     let mut last = None;
     while let Some(part) = answer.parts.next().await {
         last = Some(part.map(|_| ()).map_err(|problem| problem.code));
@@ -162,20 +166,20 @@ async fn an_answer_that_nobody_reads_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_row_of_an_answer_has_a_limit() {
+async fn a_row_of_an_answer_has_a_size_limit() {
     let bench = bench([json!({ "t": "x".repeat(1 << 20) })].into_iter()).await;
     let columns = |count: usize| (0..count).map(|n| format!("t AS c{n}")).collect::<Vec<_>>().join(", ");
-    let ask = async |count: usize| {
-        let question = Question {
+    let query = async |count: usize| {
+        let request = SqlQuery {
             sql: format!("SELECT {} FROM events", columns(count)),
-            ..Question::default()
+            ..SqlQuery::default()
         };
-        read(bench.engine.ask(question).await?)
+        read(bench.engine.query(request).await?)
             .await
             .map(|(rows, _)| rows.len())
     };
-    assert_eq!(ask(60).await.map_err(|problem| problem.code), Ok(1));
-    let problem = ask(70).await.expect_err("it is too wide");
+    assert_eq!(query(60).await.map_err(|problem| problem.code), Ok(1));
+    let problem = query(70).await.expect_err("the row is too wide");
     assert!(
         problem.code == Code::LimitReached && problem.detail.contains("a row of the answer has 73"),
         "{problem}"
@@ -183,37 +187,37 @@ async fn a_row_of_an_answer_has_a_limit() {
 }
 
 #[tokio::test]
-async fn what_nobody_reads_does_not_stay_in_memory_when_its_query_was_given_up() {
+async fn the_buffered_parts_of_an_abandoned_answer_are_dropped() {
     let bench = bench(numbers(300)).await;
     let mut answer = long_answer(&bench, Duration::from_millis(100)).await;
-    let given_up = Duration::from_secs(12);
-    tokio::time::interval_at(tokio::time::Instant::now() + given_up, given_up)
+    let abandoned = Duration::from_secs(12);
+    tokio::time::interval_at(tokio::time::Instant::now() + abandoned, abandoned)
         .tick()
         .await;
     let first = answer
         .parts
         .next()
         .await
-        .expect("a word")
+        .expect("an error")
         .map(|_| ())
         .map_err(|problem| problem.code);
-    assert_eq!(first, Err(Code::Timeout), "the parts that were ready are gone");
+    assert_eq!(first, Err(Code::Timeout), "the buffered parts are dropped");
 }
 
 #[tokio::test]
-async fn an_asker_may_choose_the_id_by_which_a_query_is_cancelled() {
+async fn a_client_may_choose_the_query_id_and_cancel_with_it() {
     let bench = bench(numbers(3)).await;
     *bench.leaf.fault.lock() = Some(Fault::Hang);
-    let id = How::chosen_id("018f6f1e-6b1c-7c11-8a3c-2f4a5b6c7d8e").expect("a UUID");
-    let question = || Question {
+    let id = QueryOptions::parse_query_id("018f6f1e-6b1c-7c11-8a3c-2f4a5b6c7d8e").expect("a UUID");
+    let request = || SqlQuery {
         sql: "SELECT n FROM events".into(),
-        how: How {
+        options: QueryOptions {
             id: Some(id),
-            ..How::default()
+            ..QueryOptions::default()
         },
-        ..Question::default()
+        ..SqlQuery::default()
     };
-    let answer = bench.engine.ask(question()).await.expect("columns");
+    let answer = bench.engine.query(request()).await.expect("columns");
     assert_eq!(
         bench
             .engine
@@ -226,21 +230,21 @@ async fn an_asker_may_choose_the_id_by_which_a_query_is_cancelled() {
     );
     let second = bench
         .engine
-        .ask(question())
+        .query(request())
         .await
         .map(|_| ())
-        .expect_err("its id is in use");
+        .expect_err("the id is in use");
     assert_eq!(second.code, Code::Conflict, "{second}");
     assert!(bench.engine.cancel_anywhere(id).await);
     assert_eq!(read(answer).await.map(drop).map_err(|p| p.code), Err(Code::Cancelled));
     *bench.leaf.fault.lock() = None;
-    let (_, stats) = read(bench.engine.ask(question()).await.expect("it is free again"))
+    let (_, stats) = read(bench.engine.query(request()).await.expect("the id is free again"))
         .await
         .expect("rows");
     assert_eq!(stats.query_id, Some(id));
     for text in ["", "mine", "00000000-0000-0000-0000-000000000000"] {
         assert_eq!(
-            How::chosen_id(text).map_err(|p| p.code),
+            QueryOptions::parse_query_id(text).map_err(|p| p.code),
             Err(Code::BadRequest),
             "{text}"
         );
@@ -252,22 +256,22 @@ async fn dropping_an_answer_stops_its_scans() {
     let bench = bench(numbers(3)).await;
     *bench.leaf.fault.lock() = Some(Fault::Hang);
     let answer = bench
-        .ask_resolved(Question::default(), ALL, &[&["n:int"]])
+        .run_resolved(SqlQuery::default(), ALL, &[&["n:int"]])
         .await
         .expect("columns");
-    while bench.leaf.hanging.load(std::sync::atomic::Ordering::SeqCst) < 2 {
+    while bench.leaf.hanging_scans.load(std::sync::atomic::Ordering::SeqCst) < 2 {
         tokio::task::yield_now().await;
     }
     drop(answer);
-    bench.until_let_go().await;
+    bench.until_released().await;
 }
 
 #[tokio::test]
-async fn a_scan_without_its_end_is_no_answer() {
+async fn a_scan_without_an_end_makes_the_answer_incomplete() {
     let bench = bench(numbers(3)).await;
     *bench.leaf.fault.lock() = Some(Fault::NoTrailer);
     let answer = bench
-        .ask_resolved(Question::default(), ALL, &[&["n:int"]])
+        .run_resolved(SqlQuery::default(), ALL, &[&["n:int"]])
         .await
         .expect("columns");
     assert_eq!(read(answer).await.map(drop).map_err(|p| p.code), Err(Code::Incomplete));
@@ -278,7 +282,7 @@ async fn a_panic_ends_its_query_and_nothing_else() {
     let bench = bench(numbers(3)).await;
     *bench.leaf.fault.lock() = Some(Fault::Panic);
     let answer = bench
-        .ask_resolved(Question::default(), ALL, &[&["n:int"]])
+        .run_resolved(SqlQuery::default(), ALL, &[&["n:int"]])
         .await
         .expect("columns");
     assert_eq!(read(answer).await.map(drop).map_err(|p| p.code), Err(Code::Internal));
@@ -287,25 +291,25 @@ async fn a_panic_ends_its_query_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_missing_shard_is_an_error_unless_partial_answers_will_do() {
+async fn a_missing_shard_is_an_error_unless_partial_answers_are_allowed() {
     let bench = bench(numbers(10)).await;
-    bench.leaf.away.lock().insert(1);
-    let refused = bench
-        .ask_resolved(Question::default(), ALL, &[&["n:int"]])
+    bench.leaf.unavailable.lock().insert(1);
+    let error = bench
+        .run_resolved(SqlQuery::default(), ALL, &[&["n:int"]])
         .await
         .map(drop)
         .expect_err("incomplete");
-    assert_eq!(refused.code, Code::Incomplete);
-    let partial = || Question {
-        how: How {
+    assert_eq!(error.code, Code::Incomplete);
+    let partial = || SqlQuery {
+        options: QueryOptions {
             allow_partial: true,
-            ..How::default()
+            ..QueryOptions::default()
         },
-        ..Question::default()
+        ..SqlQuery::default()
     };
     let (batches, stats) = read(
         bench
-            .ask_resolved(partial(), ALL, &[&["n:int"]])
+            .run_resolved(partial(), ALL, &[&["n:int"]])
             .await
             .expect("an answer"),
     )
@@ -320,24 +324,24 @@ async fn a_missing_shard_is_an_error_unless_partial_answers_will_do() {
         ),
         (5, true, 2, 1)
     );
-    let absence = [
+    let rows_by_absence = [
         r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e" WHERE "e"."n:int" NOT IN (SELECT "f"."n:int" FROM "rachis_1" AS "f")"#,
         r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e" LEFT JOIN "rachis_1" AS "f" ON "e"."n:int" = "f"."n:int" + 1"#,
         r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e" EXCEPT SELECT "f"."n:int" FROM "rachis_1" AS "f" WHERE "f"."n:int" > 3"#,
     ];
-    for sql in absence {
-        let refused = bench
-            .ask_resolved(partial(), sql, &[&["n:int"], &["n:int"]])
+    for sql in rows_by_absence {
+        let error = bench
+            .run_resolved(partial(), sql, &[&["n:int"], &["n:int"]])
             .await
             .map(drop)
             .expect_err(sql);
-        assert_eq!(refused.code, Code::Incomplete, "{sql}");
+        assert_eq!(error.code, Code::Incomplete, "{sql}");
     }
-    bench.until_let_go().await;
+    bench.until_released().await;
 }
 
 #[tokio::test]
-async fn memory_is_bounded() {
+async fn the_memory_of_a_query_is_limited() {
     let bench = bench_with(
         (0..2_000).map(|n| json!({ "n": n, "t": "x".repeat(2_000) })),
         |options| options.query_bytes_max = 1 << 20,
@@ -345,10 +349,10 @@ async fn memory_is_bounded() {
     .await;
     let sql = r#"SELECT count(*) AS "c" FROM "rachis_0" AS "a" JOIN "rachis_1" AS "b" ON "a"."n:int" = "b"."n:int" WHERE "a"."t:text" <> "b"."t:text" || 'x'"#;
     let problem = match bench
-        .ask_resolved(Question::default(), sql, &[&["n:int", "t:text"], &["n:int", "t:text"]])
+        .run_resolved(SqlQuery::default(), sql, &[&["n:int", "t:text"], &["n:int", "t:text"]])
         .await
     {
-        Ok(answer) => read(answer).await.map(drop).expect_err("too much"),
+        Ok(answer) => read(answer).await.map(drop).expect_err("too much memory"),
         Err(problem) => problem,
     };
     assert_eq!(problem.code, Code::LimitReached, "{problem}");

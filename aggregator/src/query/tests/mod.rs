@@ -1,11 +1,13 @@
-//! The engine over a leaf in memory: what is asked of the leaf, and what comes out.
+//! Tests of the engine over an in-memory leaf: what it requests from the leaf, and what it returns.
 
-mod asking;
 mod fake;
-mod finding;
+mod field_search;
 mod limits;
-mod searching;
+mod pushdown;
+mod search;
+mod search_support;
 mod statements;
+mod view_search;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
 
@@ -19,25 +21,25 @@ use proto::{
     CollectionName, PositionVector, Problem,
     catalog::{Change, CollectionSettings},
     ingest::ShardId,
-    node::OnlyNode,
+    node::SingleNode,
     tailer::Changes as _,
 };
 use serde_json::Value;
 use tokio::sync::watch;
 
-use self::fake::{FakeChanges, FakeLeaf, FakeTailing};
+use self::fake::{FakeChanges, FakeLeaf, FakeTailer};
 use super::{Engine, pins::Pins, planner, run, statement};
 use crate::{
     AggregatorOptions, Roles,
-    answer::{Answer, How, Part, Question, Stats},
-    sql::{Resolved, Table, TableUse},
+    answer::{Answer, Part, QueryOptions, SqlQuery, Stats},
+    sql::{ResolvedQuery, Table, TableUse},
 };
 
-/// An engine and the leaf behind it.
+/// An engine over in-memory fakes.
 struct Bench {
     engine: Arc<Engine>,
     leaf: Arc<FakeLeaf>,
-    tailing: Arc<FakeTailing>,
+    tailer: Arc<FakeTailer>,
     spill: PathBuf,
 }
 
@@ -47,13 +49,13 @@ impl Drop for Bench {
     }
 }
 
-/// A collection `events` of two shards that hold these documents in turn.
+/// Creates a collection `events` with two shards, which get the documents in turn.
 async fn bench(documents: impl IntoIterator<Item = Value>) -> Bench {
     bench_with(documents, |_| {}).await
 }
 
 async fn bench_with(documents: impl IntoIterator<Item = Value>, limits: impl FnOnce(&mut AggregatorOptions)) -> Bench {
-    let (leaf, tailing) = (Arc::new(FakeLeaf::default()), Arc::new(FakeTailing::default()));
+    let (leaf, tailer) = (Arc::new(FakeLeaf::default()), Arc::new(FakeTailer::default()));
     let changes = Arc::new(FakeChanges(watch::Sender::new(Arc::default())));
     let settings = CollectionSettings {
         shards: 2,
@@ -83,7 +85,7 @@ async fn bench_with(documents: impl IntoIterator<Item = Value>, limits: impl FnO
     let spill = std::env::temp_dir().join(format!("rachis-query-test-{}", uuid::Uuid::now_v7()));
     let mut options = AggregatorOptions::new(&spill);
     limits(&mut options);
-    let nodes = OnlyNode {
+    let nodes = SingleNode {
         url: String::new(),
         started_ms: 0,
         changes: changes.clone(),
@@ -92,13 +94,13 @@ async fn bench_with(documents: impl IntoIterator<Item = Value>, limits: impl FnO
         leaf: leaf.clone(),
         pushes: leaf.clone(),
         changes,
-        tailing: tailing.clone(),
+        source_admin: tailer.clone(),
         nodes: Arc::new(nodes),
     };
     Bench {
         engine: Engine::new(roles, options).expect("an engine"),
         leaf,
-        tailing,
+        tailer,
         spill,
     }
 }
@@ -107,13 +109,13 @@ fn events() -> CollectionName {
     "events".parse().expect("a name")
 }
 
-/// A query whose names are resolved by hand: `rachis_0`, … are `events`, each with these columns.
-fn resolved(sql: &str, tables: &[&[&str]]) -> Resolved {
+/// A resolved query without the resolver: the tables `rachis_0`, … are `events`, each with the given columns.
+fn resolved(sql: &str, tables: &[&[&str]]) -> ResolvedQuery {
     let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).expect("SQL");
     let Some(ast::Statement::Query(query)) = statements.pop() else {
         panic!("not a query")
     };
-    let column = |name: &&str| Column::parse(name).unwrap_or_else(|| panic!("{name} is no flat name"));
+    let column = |name: &&str| Column::parse(name).unwrap_or_else(|| panic!("{name} is not a flat name"));
     let table = |(i, columns): (usize, &&[&str])| TableUse {
         name: format!("rachis_{i}"),
         table: Table::Collection {
@@ -121,7 +123,7 @@ fn resolved(sql: &str, tables: &[&[&str]]) -> Resolved {
             columns: columns.iter().map(column).collect(),
         },
     };
-    Resolved {
+    ResolvedQuery {
         query,
         tables: tables.iter().enumerate().map(table).collect(),
         warnings: Vec::new(),
@@ -129,44 +131,44 @@ fn resolved(sql: &str, tables: &[&[&str]]) -> Resolved {
 }
 
 impl Bench {
-    /// Asks a resolved query, as the engine does after the resolver.
-    async fn ask_resolved(&self, question: Question, sql: &str, tables: &[&[&str]]) -> Result<Answer, Problem> {
+    /// Runs a resolved query, as the engine does after the resolver.
+    async fn run_resolved(&self, request: SqlQuery, sql: &str, tables: &[&[&str]]) -> Result<Answer, Problem> {
         let resolved = resolved(sql, tables);
         let rows_max = (!planner::has_limit(&resolved.query)).then_some(self.engine.options.rows_max);
         let started = Instant::now();
-        let context = self.engine.context(&question.how, started)?;
-        let (mut reply, asked) = run::answer(&context, None);
+        let context = self.engine.context(&request.options, started)?;
+        let (mut sender, receiver) = run::answer_channel(&context, None);
         let engine = Arc::clone(&self.engine);
         self.engine.runtime.spawn(async move {
             let work = async {
                 let names = BTreeSet::from([events()]);
-                let pins = Pins::take(&context, &engine.catalog(), &names, &question.how.at_least).await?;
-                pins.complete_or(question.how.allow_partial)?;
+                let pins = Pins::take(&context, &engine.catalog(), &names, &request.options.at_least).await?;
+                pins.require_complete(request.options.allow_partial)?;
                 let mut stats = Stats::default();
                 pins.fill(&mut stats);
                 let planned = planner::plan(&engine, &context, &pins, resolved, &[], rows_max).await?;
-                reply
-                    .send(statement::begin(pins, planned, stats, rows_max)?, &context, started)
+                sender
+                    .send(statement::execute(pins, planned, stats, rows_max)?, &context, started)
                     .await
             };
             if let Err(problem) = run::guarded(&context, work).await {
-                reply.fail(problem).await;
+                sender.fail(problem).await;
             }
         });
-        asked.answer().await
+        receiver.into_answer().await
     }
 
-    /// The rows of a resolved query as lines of text, and its statistics.
+    /// Runs a resolved query. Returns its rows as lines of text, and the statistics.
     async fn rows(&self, sql: &str, tables: &[&[&str]]) -> (Vec<String>, Stats) {
         let answer = self
-            .ask_resolved(Question::default(), sql, tables)
+            .run_resolved(SqlQuery::default(), sql, tables)
             .await
             .unwrap_or_else(|p| panic!("{sql}: {p}"));
         let (batches, stats) = read(answer).await.unwrap_or_else(|p| panic!("{sql}: {p}"));
         (lines(&batches), stats)
     }
 
-    /// Asks a statement as a door does.
+    /// Runs a SQL statement through the whole engine.
     async fn sql(&self, sql: &str) -> (Vec<String>, Stats) {
         let (batches, stats) = self.try_sql(sql).await.unwrap_or_else(|p| panic!("{sql}: {p}"));
         (lines(&batches), stats)
@@ -175,18 +177,19 @@ impl Bench {
     async fn try_sql(&self, sql: &str) -> Result<(Vec<RecordBatch>, Stats), Problem> {
         read(
             self.engine
-                .ask(Question {
+                .query(SqlQuery {
                     sql: sql.to_owned(),
-                    ..Question::default()
+                    ..SqlQuery::default()
                 })
                 .await?,
         )
         .await
     }
 
-    /// Waits until nothing of any query is held by the leaf.
-    async fn until_let_go(&self) {
-        while !self.leaf.pinned.lock().is_empty() || self.leaf.hanging.load(std::sync::atomic::Ordering::SeqCst) > 0 {
+    /// Waits until no query has a read view or a scan at the leaf.
+    async fn until_released(&self) {
+        let hanging_scans = || self.leaf.hanging_scans.load(std::sync::atomic::Ordering::SeqCst);
+        while !self.leaf.pinned.lock().is_empty() || hanging_scans() > 0 {
             tokio::task::yield_now().await;
         }
     }
@@ -198,16 +201,16 @@ async fn read(answer: Answer) -> Result<(Vec<RecordBatch>, Stats), Problem> {
         match parts.next().await {
             Some(Ok(Part::Rows(batch))) => batches.push(batch),
             Some(Ok(Part::End(stats))) => {
-                assert!(parts.next().await.is_none(), "nothing comes after the end");
+                assert!(parts.next().await.is_none(), "nothing follows the end");
                 return Ok((batches, *stats));
             }
             Some(Err(problem)) => return Err(problem),
-            None => panic!("an answer without an end"),
+            None => panic!("the answer has no end"),
         }
     }
 }
 
-/// `a | b` a row.
+/// Each row as `a | b`.
 fn lines(batches: &[RecordBatch]) -> Vec<String> {
     let Some(all) = fake::one_batch(batches) else {
         return Vec::new();

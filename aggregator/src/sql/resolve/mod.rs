@@ -1,12 +1,26 @@
-//! Resolving: every name of a query becomes a flat typed column of a base table, every definition its expansion. What
-//! comes out is a query again, which the planner takes as it is: it meets no path, no view and no field.
+//! Resolves a query: every name becomes a flat typed column of a base table, and every definition is expanded. The
+//! result is a query again, with no path, view or field left in it for the planner.
 
+mod access;
+mod build;
 mod expression;
 mod from;
-pub mod name;
+mod function;
+mod grouping;
+mod name;
+mod operator;
+mod pattern;
 mod query;
+pub mod scope;
 mod select;
+mod select_list;
+mod set_operation;
+mod subquery;
+mod table;
+mod unnest;
+mod unresolved;
 pub mod value;
+mod with;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -17,69 +31,73 @@ use datafusion::sql::sqlparser::{ast, tokenizer::Span};
 use plan::Column;
 use proto::{Catalog, Code, CollectionName, Problem, catalog::DefinitionId};
 
-pub use self::{expression::function_name, value::Value};
-use super::{Resolved, Table, TableUse, World, names::Names};
-use name::Scope;
+pub use self::{function::function_name, value::Value};
+use super::{ResolvedQuery, SchemaContext, Table, TableUse, names::CollectionNames};
+use scope::Scope;
 
-/// Base tables of one query, views' included.
+/// Base tables of one query, including those of its views.
 pub const TABLES_MAX: usize = 200;
-/// Expressions of one query, those of expanded definitions included.
+/// Expressions of one query, including those of expanded definitions.
 pub const EXPRESSIONS_MAX: usize = 200_000;
-/// Relations of a query.
+/// Relations of one query. A WITH query counts once for each use.
 const RELATIONS_MAX: usize = 200;
-/// Definitions inside one another.
+/// Nesting of definitions.
 pub const EXPANSIONS_MAX: usize = 50;
-/// Warnings that are told.
+/// Warnings returned for one query.
 pub const WARNINGS_MAX: usize = 50;
-/// Top-level keys that `*` stands for.
+/// Top-level keys that `*` expands to.
 pub const STAR_KEYS_MAX: usize = 200;
 
-/// What is known while a query is resolved.
-pub struct Resolver<'w> {
-    world: &'w dyn World,
-    /// The catalog that names are looked up in: the world's, or one with the definition that is just being made.
-    catalog: &'w Catalog,
-    parameters: &'w [serde_json::Value],
+/// The state while a query is resolved.
+pub struct Resolver<'c> {
+    context: &'c dyn SchemaContext,
+    /// The catalog to look names up in: the context's, or a copy with the definition being created.
+    catalog: &'c Catalog,
+    parameters: &'c [serde_json::Value],
     pub tables: Vec<TableUse>,
     warnings: Vec<String>,
-    names: HashMap<CollectionName, Rc<Names>>,
-    /// Definitions that are being expanded, the outermost first.
+    names: HashMap<CollectionName, Rc<CollectionNames>>,
+    /// Definitions being expanded, outermost first.
     expanding: Vec<DefinitionId>,
-    /// Definitions named by the statement, or by the definition that the statement makes.
+    /// Definitions used directly by the statement, or by the definition that the statement creates.
     pub uses: BTreeSet<DefinitionId>,
-    /// Collections read.
+    /// Collections that the query reads.
     pub reads: BTreeSet<CollectionName>,
-    /// FROM clauses around the place that is resolved, the outermost first.
+    /// Scopes of the FROM clauses around the current expression, outermost first.
     pub scopes: Vec<Scope>,
-    /// WITH queries around it.
-    with: Vec<from::With>,
-    with_count: usize,
-    /// Relations that the query reads once every WITH is put where it is named.
+    /// WITH queries in scope, outermost first.
+    ctes: Vec<table::CteInScope>,
+    cte_count: usize,
+    /// Relations that the query reads once its WITH queries are inlined.
     pub relations: usize,
     expressions: usize,
-    /// Whether it is a condition on rows.
-    filtering: bool,
-    /// The index of the outermost scope in which a name was resolved: tells whether a sub-query is correlated.
-    reached: usize,
+    /// Whether the current expression is a condition on rows: WHERE, HAVING or ON.
+    in_filter: bool,
+    /// The index of the outermost scope in which a name was resolved. It shows whether a subquery is correlated.
+    outermost_scope: usize,
 }
 
 /// Resolves a query.
-pub fn resolve(query: &ast::Query, world: &dyn World, parameters: &[serde_json::Value]) -> Result<Resolved, Problem> {
-    let mut resolver = Resolver::new(world, world.catalog(), parameters);
+pub fn resolve(
+    query: &ast::Query,
+    context: &dyn SchemaContext,
+    parameters: &[serde_json::Value],
+) -> Result<ResolvedQuery, Problem> {
+    let mut resolver = Resolver::new(context, context.catalog(), parameters);
     let (query, _) = resolver.query(query)?;
     Ok(resolver.into_resolved(query))
 }
 
-/// The names of the columns that a query gives.
-pub fn columns(query: &ast::Query, world: &dyn World) -> Result<Vec<String>, Problem> {
-    let (_, columns) = Resolver::new(world, world.catalog(), &[]).query(query)?;
+/// The names of the columns that a query returns.
+pub fn columns(query: &ast::Query, context: &dyn SchemaContext) -> Result<Vec<String>, Problem> {
+    let (_, columns) = Resolver::new(context, context.catalog(), &[]).query(query)?;
     Ok(columns.into_iter().map(|column| column.name).collect())
 }
 
-impl<'w> Resolver<'w> {
-    pub fn new(world: &'w dyn World, catalog: &'w Catalog, parameters: &'w [serde_json::Value]) -> Self {
+impl<'c> Resolver<'c> {
+    pub fn new(context: &'c dyn SchemaContext, catalog: &'c Catalog, parameters: &'c [serde_json::Value]) -> Self {
         Self {
-            world,
+            context,
             catalog,
             parameters,
             tables: Vec::new(),
@@ -89,52 +107,52 @@ impl<'w> Resolver<'w> {
             uses: BTreeSet::new(),
             reads: BTreeSet::new(),
             scopes: Vec::new(),
-            with: Vec::new(),
-            with_count: 0,
+            ctes: Vec::new(),
+            cte_count: 0,
             relations: 0,
             expressions: 0,
-            filtering: false,
-            reached: usize::MAX,
+            in_filter: false,
+            outermost_scope: usize::MAX,
         }
     }
 
-    fn into_resolved(self, query: ast::Query) -> Resolved {
-        Resolved {
+    fn into_resolved(self, query: ast::Query) -> ResolvedQuery {
+        ResolvedQuery {
             query: Box::new(query),
             tables: self.tables,
             warnings: self.warnings,
         }
     }
 
-    /// What the user should know, once.
+    /// Adds a warning for the user, unless it is a repetition or there are too many.
     pub fn warn(&mut self, warning: String) {
         if self.warnings.len() < WARNINGS_MAX && !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }
     }
 
-    /// How many warnings there are, for [`Self::forget_warnings`].
+    /// The number of warnings so far, for [`Self::forget_warnings`].
     pub fn warning_count(&self) -> usize {
         self.warnings.len()
     }
 
-    /// Takes back the warnings after the first ones.
+    /// Removes all warnings but the first `first`.
     pub fn forget_warnings(&mut self, first: usize) {
         self.warnings.truncate(first);
     }
 
-    /// All warnings.
+    /// Takes all warnings.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
 
-    /// What the definition that is being made names itself.
-    pub fn used_by(&self, id: &DefinitionId) -> Vec<DefinitionId> {
+    /// The definitions that the definition being created uses directly.
+    pub fn definitions_used_by(&self, id: &DefinitionId) -> Vec<DefinitionId> {
         self.uses.iter().filter(|used| *used != id).cloned().collect()
     }
 
-    /// The columns read of a table so far.
-    pub fn columns(&self, table: usize) -> Vec<Column> {
+    /// The columns of a table that are read so far.
+    pub fn table_columns(&self, table: usize) -> Vec<Column> {
         match self.tables.get(table).map(|t| &t.table) {
             Some(Table::Collection { columns, .. }) => columns.clone(),
             _ => Vec::new(),
@@ -146,8 +164,8 @@ impl<'w> Resolver<'w> {
         self.parameters.get(index.checked_sub(1)?)
     }
 
-    /// Notes that a column of a table is read.
-    pub fn read(&mut self, table: usize, column: Column) {
+    /// Records that a column of a table is read.
+    pub fn add_column(&mut self, table: usize, column: Column) {
         if let Some(TableUse {
             table: Table::Collection { columns, .. },
             ..
@@ -158,41 +176,44 @@ impl<'w> Resolver<'w> {
         }
     }
 
-    pub fn names(&mut self, collection: &CollectionName) -> Rc<Names> {
-        let (catalog, world) = (self.catalog, self.world);
+    /// The names of a collection, collected once per query.
+    pub fn collection_names(&mut self, collection: &CollectionName) -> Rc<CollectionNames> {
+        let (catalog, context) = (self.catalog, self.context);
         let names = self
             .names
             .entry(collection.clone())
-            .or_insert_with(|| Rc::new(Names::new(collection, catalog, world.paths(collection))));
+            .or_insert_with(|| Rc::new(CollectionNames::new(collection, catalog, context.paths(collection))));
         Rc::clone(names)
     }
 
-    /// Counts an expression, those of definitions included: what doubles in every definition ends here.
-    pub fn count(&mut self) -> Result<(), Problem> {
+    /// Counts an expression, including those of expanded definitions. This stops definitions that double at every
+    /// level.
+    pub fn count_expression(&mut self) -> Result<(), Problem> {
         self.expressions += 1;
         match self.expressions > EXPRESSIONS_MAX {
-            true => Err(
-                Problem::new(Code::TooComplex, format!("over {EXPRESSIONS_MAX} expressions"))
-                    .hint("definitions in definitions multiply"),
-            ),
+            true => Err(Problem::new(
+                Code::TooComplex,
+                format!("the query has more than {EXPRESSIONS_MAX} expressions"),
+            )
+            .hint("each use of a field or view adds all expressions of its definition")),
             false => Ok(()),
         }
     }
 
-    /// Counts relations, those behind a WITH for each time it is named: the planner puts it there each time.
+    /// Counts relations. A WITH query counts for each use, because the planner inlines each use.
     pub fn count_relations(&mut self, more: usize) -> Result<(), Problem> {
         self.relations = self.relations.saturating_add(more);
         match self.relations > RELATIONS_MAX {
             true => Err(Problem::new(
                 Code::TooComplex,
-                format!("over {RELATIONS_MAX} relations, when every WITH is put where it is named"),
+                format!("the query reads more than {RELATIONS_MAX} relations once its WITH queries are inlined"),
             )
-            .hint("WITH queries that name one another multiply")),
+            .hint("each use of a WITH query adds all relations that it reads")),
             false => Ok(()),
         }
     }
 
-    /// Runs `inside` as the expansion of a definition, with nothing of the statement around it in sight.
+    /// Runs `inside` as the expansion of a definition. Detects cycles and limits the nesting of definitions.
     pub fn expand<T>(
         &mut self,
         id: &DefinitionId,
@@ -202,7 +223,7 @@ impl<'w> Resolver<'w> {
             self.uses.insert(id.clone());
         }
         if self.expanding.contains(id) {
-            let way: Vec<String> = self.expanding.iter().chain([id]).map(DefinitionId::to_string).collect();
+            let cycle: Vec<String> = self.expanding.iter().chain([id]).map(DefinitionId::to_string).collect();
             let hint = id
                 .collection
                 .as_ref()
@@ -210,20 +231,20 @@ impl<'w> Resolver<'w> {
                     format!("to reach the stored value of the same name, write _doc->'{}'", id.name)
                 });
             return Err(
-                Problem::new(Code::Conflict, format!("{id} would use itself: {}", way.join(" -> "))).hint(hint),
+                Problem::new(Code::Conflict, format!("{id} would use itself: {}", cycle.join(" -> "))).hint(hint),
             );
         }
         if self.expanding.len() >= EXPANSIONS_MAX {
             return Err(Problem::new(
                 Code::TooComplex,
-                format!("definitions over {EXPANSIONS_MAX} levels deep"),
+                format!("definitions are nested more than {EXPANSIONS_MAX} levels deep"),
             ));
         }
         self.expanding.push(id.clone());
         let result = inside(self);
         self.expanding.pop();
         result.map_err(|mut problem| {
-            // A position inside of the definition's text would be read as one in the statement.
+            // A position in the definition's text would be misread as one in the statement.
             if problem.at.take().is_some() {
                 problem.detail = format!("in {id}: {}", problem.detail);
             }
@@ -232,7 +253,7 @@ impl<'w> Resolver<'w> {
     }
 }
 
-/// A problem with a place in the statement.
+/// Adds a position in the statement to a problem.
 fn at(problem: Problem, span: Span) -> Problem {
     match span.start.line {
         0 => problem,
@@ -240,11 +261,20 @@ fn at(problem: Problem, span: Span) -> Problem {
     }
 }
 
-/// Something that SQL has and we do not.
+/// The error for a part of SQL that we do not support.
 fn not_offered(what: impl std::fmt::Display) -> Problem {
     Problem::new(Code::NotSupported, format!("{what} is not supported"))
 }
 
 fn bad(detail: impl Into<String>) -> Problem {
     Problem::new(Code::BadSql, detail)
+}
+
+/// The beginning of a long text, for messages.
+fn shortened(text: &str) -> String {
+    const SHOWN_CHARS_MAX: usize = 120;
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }

@@ -1,5 +1,5 @@
-//! Value: what a name or an expression resolves to. A path stays one until it is written down, so that steps further
-//! can be taken.
+//! Defines `Value`, the result of resolving a name or an expression. A path remains a path until it is lowered to an
+//! expression, so that further steps can be added to it.
 
 use datafusion::sql::sqlparser::{
     ast::{self, Expr, Ident, ValueWithSpan},
@@ -10,53 +10,53 @@ use proto::CollectionName;
 
 use super::Resolver;
 
-/// What a path starts at.
+/// The start of a path.
 #[derive(Debug, Clone)]
 pub enum Base {
     /// The documents of a table.
     Table {
-        /// What the statement calls it.
+        /// The table's alias in the statement.
         alias: String,
-        /// Its index in `tables`.
+        /// The table's index in `tables`.
         table: usize,
-        /// Whose documents.
+        /// The collection that the documents belong to.
         collection: CollectionName,
     },
-    /// Something computed.
+    /// A computed value.
     Computed {
-        /// What.
+        /// The expression that computes it.
         expr: Box<Expr>,
-        /// The path of stored documents that it shows as it is.
-        shows: Option<Stored>,
+        /// The path of stored documents that the expression returns unchanged.
+        origin: Option<StoredPath>,
     },
 }
 
-/// A path of stored documents, and whose.
-pub type Stored = (CollectionName, Path);
+/// A collection and a path of its stored documents.
+pub type StoredPath = (CollectionName, Path);
 
-/// A path into documents, or into something computed.
+/// A path into documents or into a computed value.
 #[derive(Debug, Clone)]
 pub struct PathRef {
-    /// Where it starts.
+    /// The start of the path.
     pub base: Base,
-    /// The way; empty for the whole.
+    /// The steps from there; empty for the whole value.
     pub path: Path,
-    /// The kinds seen there; none where that is not known.
+    /// The kinds of the values at the path; none if unknown.
     pub kinds: Kinds,
 }
 
 impl PathRef {
-    /// Whether it is a path of stored documents, as they are.
+    /// Whether it is a path inside stored documents.
     pub fn is_stored(&self) -> bool {
         matches!(self.base, Base::Table { .. }) && !self.path.steps().is_empty()
     }
 
-    /// The path of stored documents that it shows as it is.
-    pub fn stored(&self) -> Option<Stored> {
+    /// The path of stored documents that it returns unchanged.
+    pub fn stored(&self) -> Option<StoredPath> {
         match &self.base {
             Base::Table { collection, .. } => Some((collection.clone(), self.path.clone())),
-            Base::Computed { shows, .. } => {
-                let (collection, start) = shows.as_ref()?;
+            Base::Computed { origin, .. } => {
+                let (collection, start) = origin.as_ref()?;
                 Some((
                     collection.clone(),
                     Path::new(start.steps().iter().chain(self.path.steps()).cloned().collect()),
@@ -65,19 +65,19 @@ impl PathRef {
         }
     }
 
-    /// Where the statement sees a document itself.
+    /// Whether it is a whole document.
     pub fn is_document(&self) -> bool {
         matches!(self.base, Base::Table { .. }) && self.path.steps().is_empty()
     }
 }
 
-/// What a name or an expression resolves to.
+/// The result of resolving a name or an expression.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "it lives for one step of the resolver")]
+#[expect(clippy::large_enum_variant, reason = "a value lives for one step of the resolver")]
 pub enum Value {
-    /// Resolved.
+    /// A resolved expression.
     Expr(Expr),
-    /// A path: it may be looked into.
+    /// A path, to which steps can be added.
     Path(PathRef),
 }
 
@@ -101,12 +101,12 @@ pub fn quoted(name: &str) -> Ident {
     Ident::with_quote('"', name)
 }
 
-/// A column of an input.
+/// A column of an input, qualified with its alias.
 pub fn column(alias: &str, name: &str) -> Expr {
     Expr::CompoundIdentifier(vec![quoted(alias), quoted(name)])
 }
 
-/// A literal.
+/// A literal without a position.
 pub fn literal(value: ast::Value) -> Expr {
     Expr::Value(ValueWithSpan {
         value,
@@ -124,7 +124,7 @@ pub fn number(value: &str) -> Expr {
     literal(ast::Value::Number(value.to_owned(), false))
 }
 
-/// A call of a function.
+/// A function call.
 pub fn call(name: &str, arguments: Vec<Expr>) -> Expr {
     let args = arguments
         .into_iter()
@@ -147,8 +147,8 @@ pub fn call(name: &str, arguments: Vec<Expr>) -> Expr {
 }
 
 impl Resolver<'_> {
-    /// The expression that a value is: a path of documents is a JSON column.
-    pub fn written(&mut self, value: Value) -> Expr {
+    /// Lowers a value to an expression. A path of documents becomes a JSON column of its table.
+    pub fn lower(&mut self, value: Value) -> Expr {
         match value {
             Value::Expr(expr) => expr,
             Value::Path(PathRef {
@@ -156,12 +156,12 @@ impl Resolver<'_> {
                 path,
                 ..
             }) => {
-                let wanted = match path.steps() {
-                    [] => Column::always("_doc").unwrap_or_else(|| Column::path(path, Type::Json)),
+                let source = match path.steps() {
+                    [] => Column::system("_doc").unwrap_or_else(|| Column::path(path, Type::Json)),
                     _ => Column::path(path, Type::Json),
                 };
-                let name = wanted.name();
-                self.read(table, wanted);
+                let name = source.name();
+                self.add_column(table, source);
                 column(&alias, &name)
             }
             Value::Path(PathRef {
@@ -178,8 +178,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// Some steps further.
-    pub fn step(&mut self, value: Value, steps: Vec<Step>) -> Value {
+    /// Extends a value by some steps.
+    pub fn descend(&mut self, value: Value, steps: Vec<Step>) -> Value {
         match value {
             Value::Path(mut path) => {
                 for step in steps {
@@ -191,7 +191,7 @@ impl Resolver<'_> {
             Value::Expr(expr) => Value::Path(PathRef {
                 base: Base::Computed {
                     expr: Box::new(expr),
-                    shows: None,
+                    origin: None,
                 },
                 path: Path::new(steps),
                 kinds: Kinds::default(),

@@ -1,8 +1,8 @@
-//! What a statement becomes, and that what it becomes gives the answer that its user means.
+//! Tests of the SQL that statements resolve to, and of the results and errors that users get.
 
-mod world;
+mod test_schema;
 
 mod answers;
-mod cases;
-mod refusals;
-mod texts;
+mod errors;
+mod regressions;
+mod resolved_sql;

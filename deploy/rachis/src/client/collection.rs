@@ -3,102 +3,77 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Failure, http::Client, output};
-use crate::cli::{self, CollectionAction, ListOutput};
+use super::{Failure, http::Client, output, source};
+use crate::cli::{self, CollectionAction};
 
-/// Lists, shows, makes, changes and drops collections.
-pub async fn run(arguments: cli::Collection) -> Result<(), Failure> {
+/// Columns of the table of collections.
+const COLLECTION_KEYS: [&str; 7] = [
+    "name",
+    "settings.shards",
+    "settings.time_path",
+    "sources",
+    "statistics.documents",
+    "statistics.bytes",
+    "statistics.dead_letters",
+];
+/// Columns of the table of fields.
+const FIELD_KEYS: [&str; 8] = [
+    "path",
+    "kind",
+    "type",
+    "kinds",
+    "documents",
+    "indexed",
+    "sample",
+    "definition",
+];
+
+/// Lists, shows, creates, changes and deletes collections.
+pub async fn run(arguments: cli::CollectionArgs) -> Result<(), Failure> {
     match arguments.action {
         CollectionAction::List(list) => {
             let client = Client::new(&list.server.url)?;
             let all = client.json(client.request(Method::GET, &["collections"])).await?;
-            let keys = [
-                "name",
-                "settings.shards",
-                "settings.time_path",
-                "sources",
-                "statistics.documents",
-                "statistics.bytes",
-                "statistics.dead_letters",
-            ];
-            write_list(&all["collections"], &keys, list.output)
+            output::list(&all["collections"], &COLLECTION_KEYS, list.output)
         }
         CollectionAction::Get(one) => {
             let client = Client::new(&one.server.url)?;
-            output::pretty(
-                &client
-                    .json(client.request(Method::GET, &["collections", &one.name]))
-                    .await?,
-            )
+            let request = client.request(Method::GET, &["collections", &one.name]);
+            output::pretty(&client.json(request).await?)
         }
-        CollectionAction::Put(settings) => {
-            let client = Client::new(&settings.server.url)?;
-            let mut body = json!({});
-            if let Some(shards) = settings.shards {
-                body["shards"] = shards.into();
-            }
-            if let Some(path) = settings.time_path {
-                body["time_path"] = if path.is_empty() { Value::Null } else { path.into() };
-            }
-            output::pretty(
-                &client
-                    .json(
-                        client
-                            .request(Method::PUT, &["collections", &settings.name])
-                            .json(&body),
-                    )
-                    .await?,
-            )
-        }
-        CollectionAction::Skip(one) => super::source::skip("collections", one).await,
+        CollectionAction::Put(settings) => put(settings).await,
+        CollectionAction::Skip(one) => source::skip("collections", one).await,
         CollectionAction::Delete(one) => {
             let client = Client::new(&one.server.url)?;
-            client
-                .send(client.request(Method::DELETE, &["collections", &one.name]))
-                .await?;
-            output::note(&format!("dropped {}", one.name));
+            let request = client.request(Method::DELETE, &["collections", &one.name]);
+            client.send(request).await?;
+            output::note(&format!("deleted collection {}", one.name));
             Ok(())
         }
     }
 }
 
-/// Shows the defined fields and the paths of a collection.
-pub async fn fields(arguments: cli::Fields) -> Result<(), Failure> {
-    let client = Client::new(&arguments.server.url)?;
-    let all = client
-        .json(client.request(Method::GET, &["collections", &arguments.collection, "fields"]))
-        .await?;
-    write_list(
-        &all["fields"],
-        &[
-            "path",
-            "kind",
-            "type",
-            "kinds",
-            "documents",
-            "indexed",
-            "sample",
-            "definition",
-        ],
-        arguments.output,
-    )?;
-    output::note_warnings(&all);
-    Ok(())
+async fn put(settings: cli::CollectionSettingsArgs) -> Result<(), Failure> {
+    let client = Client::new(&settings.server.url)?;
+    let mut body = json!({});
+    if let Some(shards) = settings.shards {
+        body["shards"] = shards.into();
+    }
+    if let Some(path) = settings.time_path {
+        body["time_path"] = if path.is_empty() { Value::Null } else { path.into() };
+    }
+    let request = client
+        .request(Method::PUT, &["collections", &settings.name])
+        .json(&body);
+    output::pretty(&client.json(request).await?)
 }
 
-/// Writes a list of objects; a table shows these keys only.
-pub fn write_list(list: &Value, keys: &[&str], form: ListOutput) -> Result<(), Failure> {
-    match form {
-        ListOutput::Table => output::write(output::objects(list, keys).as_bytes()),
-        ListOutput::Json => output::pretty(list),
-        ListOutput::Ndjson => {
-            let lines: String = list
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|object| format!("{object}\n"))
-                .collect();
-            output::write(lines.as_bytes())
-        }
-    }
+/// Lists the defined fields and the paths of a collection.
+pub async fn fields(arguments: cli::FieldsArgs) -> Result<(), Failure> {
+    let client = Client::new(&arguments.server.url)?;
+    let request = client.request(Method::GET, &["collections", &arguments.collection, "fields"]);
+    let all = client.json(request).await?;
+    output::list(&all["fields"], &FIELD_KEYS, arguments.output)?;
+    output::note_warnings(&all);
+    Ok(())
 }

@@ -1,8 +1,7 @@
-//! `rachis debug bundle`: what somebody who is asked for help would ask for, as one file: how each node is, its
-//! metrics, and the system tables.
+//! `rachis debug bundle`: one file for support with the health and metrics of each node and the system tables.
 //!
-//! No document, no dead letter and no secret goes into it. What cannot be had is named in it, and does not keep the
-//! rest out.
+//! It contains no documents, no dead letters and no secrets. What cannot be fetched is listed in the bundle; the rest
+//! is still written.
 
 use std::{fs::File, io, path::PathBuf, time::Duration};
 
@@ -19,9 +18,9 @@ use crate::{
     settings,
 };
 
-/// How long a node may take for one of its pieces.
-const PIECE_WAIT: Duration = Duration::from_secs(20);
-/// The system tables in it: those that hold no values of documents.
+/// Timeout of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// The system tables in the bundle: those without values of documents.
 const TABLES: [&str; 8] = [
     "nodes",
     "collections",
@@ -32,11 +31,11 @@ const TABLES: [&str; 8] = [
     "definitions",
     "queries",
 ];
-/// What each node is asked.
-const PIECES: [&str; 3] = ["healthz", "readyz", "metrics"];
+/// The paths fetched from each node.
+const NODE_PATHS: [&str; 3] = ["healthz", "readyz", "metrics"];
 
-/// Writes the bundle, and says where it is.
-pub async fn run(arguments: cli::Debug) -> Result<(), Failure> {
+/// Writes the bundle and prints its path.
+pub async fn run(arguments: cli::DebugArgs) -> Result<(), Failure> {
     let DebugAction::Bundle(arguments) = arguments.action;
     let mut nodes: Vec<(String, String)> = match &arguments.config {
         None => Vec::new(),
@@ -50,24 +49,29 @@ pub async fn run(arguments: cli::Debug) -> Result<(), Failure> {
         }
     };
     let mut bundle = Bundle::default();
-    let doors: Vec<String> = std::iter::once(arguments.server.url.clone())
+    let urls: Vec<String> = std::iter::once(arguments.server.url.clone())
         .chain(nodes.iter().map(|(_, url)| url.clone()))
         .collect();
-    let door = bundle.tables(&doors).await;
+    let tables_from = bundle.add_tables(&urls).await;
     if nodes.is_empty() {
-        nodes = bundle.nodes();
+        nodes = bundle.nodes_from_table();
     }
     if nodes.is_empty() {
         nodes.push(("server".into(), arguments.server.url));
     }
-    let answered = bundle.of_nodes(&nodes).await;
+    let answered = bundle.add_nodes(&nodes).await;
     if answered == 0 {
         let tried: Vec<&str> = nodes.iter().map(|(_, url)| url.as_str()).collect();
-        return Err(Failure::new(format!("no node answers at {}", tried.join(", ")))
-            .hint("--url names an aggregator, --config the settings of a cluster"));
+        return Err(Failure::new(format!("no node responds at {}", tried.join(", ")))
+            .hint("select an aggregator with --url, or the settings of a cluster with --config"));
     }
     let now = Utc::now();
-    let about = json!({ "made": now.to_rfc3339(), "by": format!("rachis {VERSION}"), "tables_from": door, "missing": bundle.missing });
+    let about = json!({
+        "made": now.to_rfc3339(),
+        "by": format!("rachis {VERSION}"),
+        "tables_from": tables_from,
+        "missing": bundle.missing,
+    });
     bundle.add("about.json", pretty(&about));
     let name = format!("rachis-debug-{}", now.format("%Y%m%dT%H%M%SZ"));
     let file = arguments
@@ -75,11 +79,11 @@ pub async fn run(arguments: cli::Debug) -> Result<(), Failure> {
         .unwrap_or_else(|| PathBuf::from(format!("{name}.tar.gz")));
     bundle
         .write(&name, &file)
-        .map_err(|e| Failure::of(&format!("cannot write {}", file.display()), &e))?;
+        .map_err(|e| Failure::with_cause(&format!("cannot write {}", file.display()), &e))?;
     bundle
         .missing
         .iter()
-        .for_each(|missing| output::note(&format!("left out: {missing}")));
+        .for_each(|missing| output::note(&format!("missing: {missing}")));
     output::write(format!("{}\n", file.display()).as_bytes())
 }
 
@@ -87,7 +91,7 @@ pub async fn run(arguments: cli::Debug) -> Result<(), Failure> {
 #[derive(Default)]
 struct Bundle {
     files: Vec<(String, Vec<u8>)>,
-    /// What could not be had, and why.
+    /// What could not be fetched, and why.
     missing: Vec<String>,
 }
 
@@ -96,29 +100,31 @@ impl Bundle {
         self.files.push((path.to_owned(), bytes));
     }
 
-    /// The system tables and what was said of sources, from the first of these that answers questions; which one.
-    async fn tables(&mut self, doors: &[String]) -> Option<String> {
-        for door in doors {
-            let Ok(client) = Client::new(door) else { continue };
+    /// Adds the system tables and the settings of sources from the first of these servers that answers queries, and
+    /// returns its URL.
+    async fn add_tables(&mut self, urls: &[String]) -> Option<String> {
+        for url in urls {
+            let Ok(client) = Client::new(url) else { continue };
             let Ok(nodes) = table(&client, "nodes").await else {
                 continue;
             };
             self.add("tables/nodes.json", nodes);
             for name in &TABLES[1..] {
-                self.piece(&format!("tables/{name}.json"), table(&client, name).await);
+                self.add_result(&format!("tables/{name}.json"), table(&client, name).await);
             }
-            self.piece(
+            self.add_result(
                 "settings/sources.json",
-                within(async { Ok(pretty(&client.json(client.request(Method::GET, &["sources"])).await?)) }).await,
+                with_timeout(async { Ok(pretty(&client.json(client.request(Method::GET, &["sources"])).await?)) })
+                    .await,
             );
-            return Some(door.clone());
+            return Some(url.clone());
         }
-        self.missing.push("tables: no aggregator answers".into());
+        self.missing.push("tables: no aggregator responds".into());
         None
     }
 
-    /// Names and addresses of the nodes, as the table of them has them.
-    fn nodes(&self) -> Vec<(String, String)> {
+    /// Names and URLs of the nodes in the table `nodes`.
+    fn nodes_from_table(&self) -> Vec<(String, String)> {
         let table = self.files.iter().find(|(path, _)| path == "tables/nodes.json");
         let answer: Value = table
             .and_then(|(_, bytes)| serde_json::from_slice(bytes).ok())
@@ -132,32 +138,34 @@ impl Bundle {
             .collect()
     }
 
-    /// What each node says of itself; how many say anything.
-    async fn of_nodes(&mut self, nodes: &[(String, String)]) -> usize {
-        let ask = |(name, url): &(String, String)| {
+    /// Adds the health and metrics of each node and returns how many nodes answered.
+    async fn add_nodes(&mut self, nodes: &[(String, String)]) -> usize {
+        let fetch = |(name, url): &(String, String)| {
             let (name, client) = (name.clone(), Client::new(url));
             async move {
                 let client = match client {
                     Ok(client) => client,
                     Err(failure) => return vec![(format!("nodes/{name}"), Err(failure))],
                 };
-                let asked = PIECES.map(|piece| {
+                let requests = NODE_PATHS.map(|path| {
                     let (name, client) = (name.clone(), client.clone());
-                    async move { (format!("nodes/{name}/{piece}"), within(client.text(piece)).await) }
+                    async move { (format!("nodes/{name}/{path}"), with_timeout(client.raw(path)).await) }
                 });
-                join_all(asked).await
+                join_all(requests).await
             }
         };
         let mut answered = 0;
-        for pieces in join_all(nodes.iter().map(ask)).await {
-            answered += usize::from(pieces.iter().any(|(_, piece)| piece.is_ok()));
-            pieces.into_iter().for_each(|(path, piece)| self.piece(&path, piece));
+        for results in join_all(nodes.iter().map(fetch)).await {
+            answered += usize::from(results.iter().any(|(_, result)| result.is_ok()));
+            results
+                .into_iter()
+                .for_each(|(path, result)| self.add_result(&path, result));
         }
         answered
     }
 
-    fn piece(&mut self, path: &str, piece: Result<Vec<u8>, Failure>) {
-        match piece {
+    fn add_result(&mut self, path: &str, result: Result<Vec<u8>, Failure>) {
+        match result {
             Ok(bytes) => self.add(path, bytes),
             Err(failure) => self.missing.push(format!(
                 "{path}: {}",
@@ -181,18 +189,25 @@ impl Bundle {
 }
 
 async fn table(client: &Client, name: &str) -> Result<Vec<u8>, Failure> {
-    let question =
-        json!({ "sql": format!("SELECT * FROM rachis.{name}"), "timeout_ms": PIECE_WAIT.as_millis() as u64 });
+    let body =
+        json!({ "sql": format!("SELECT * FROM rachis.{name}"), "timeout_ms": REQUEST_TIMEOUT.as_millis() as u64 });
     let request = client
         .request(Method::POST, &["sql"])
         .header(ACCEPT, "application/json")
-        .json(&question);
-    within(async { Ok(pretty(&client.json(request).await?)) }).await
+        .json(&body);
+    with_timeout(async { Ok(pretty(&client.json(request).await?)) }).await
 }
 
-async fn within(work: impl Future<Output = Result<Vec<u8>, Failure>>) -> Result<Vec<u8>, Failure> {
-    let late = |_| Err(Failure::new(format!("no answer within {} s", PIECE_WAIT.as_secs())));
-    tokio::time::timeout(PIECE_WAIT, work).await.unwrap_or_else(late)
+async fn with_timeout(request: impl Future<Output = Result<Vec<u8>, Failure>>) -> Result<Vec<u8>, Failure> {
+    let timed_out = |_| {
+        Err(Failure::new(format!(
+            "no response within {} s",
+            REQUEST_TIMEOUT.as_secs()
+        )))
+    };
+    tokio::time::timeout(REQUEST_TIMEOUT, request)
+        .await
+        .unwrap_or_else(timed_out)
 }
 
 fn pretty(value: &Value) -> Vec<u8> {

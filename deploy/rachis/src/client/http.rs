@@ -1,4 +1,4 @@
-//! Requests to a server, and its problems as failures.
+//! HTTP requests to a server; converts its problems to failures.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::Failure;
 
-/// How long connecting may take.
+/// Timeout for connecting.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// A server.
+/// An HTTP client of one server.
 #[derive(Debug, Clone)]
 pub struct Client {
     base: Url,
@@ -18,26 +18,25 @@ pub struct Client {
 }
 
 impl Client {
-    /// The server at this address.
+    /// A client of the server at `url`.
     pub fn new(url: &str) -> Result<Self, Failure> {
-        let bad = |why: String| {
-            Failure::usage(format!("the server's address {url:?} is not understood: {why}"))
-                .hint("for example --url http://127.0.0.1:7700")
+        let invalid = |why: String| {
+            Failure::usage(format!("invalid server URL {url:?}: {why}")).hint("use a URL like http://127.0.0.1:7700")
         };
         let base: Url = url
             .parse()
-            .map_err(|e: <Url as std::str::FromStr>::Err| bad(e.to_string()))?;
+            .map_err(|e: <Url as std::str::FromStr>::Err| invalid(e.to_string()))?;
         if base.scheme() != "http" || base.cannot_be_a_base() {
-            return Err(bad("only http:// is supported".into()));
+            return Err(invalid("only http:// is supported".into()));
         }
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_WAIT_MAX)
             .build()
-            .map_err(|e| Failure::of("cannot make a client", &e))?;
+            .map_err(|e| Failure::with_cause("cannot create an HTTP client", &e))?;
         Ok(Self { base, http })
     }
 
-    /// A request to a path, given by its segments, which are percent-encoded here.
+    /// A request to a path below `/v1`. The segments are percent-encoded here.
     pub fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -46,54 +45,54 @@ impl Client {
         self.http.request(method, url)
     }
 
-    /// What is at a path beside `/v1`, whatever its status says.
-    pub async fn text(&self, path: &str) -> Result<Vec<u8>, Failure> {
+    /// The body at a path outside `/v1`, whatever its status.
+    pub async fn raw(&self, path: &str) -> Result<Vec<u8>, Failure> {
         let mut url = self.base.clone();
         url.set_path(path);
         let response = self.http.get(url).send().await.map_err(|e| self.unreachable(&e))?;
         Ok(response
             .bytes()
             .await
-            .map_err(|e| Failure::of("the answer broke off", &e))?
+            .map_err(|e| Failure::with_cause("the answer ended early", &e))?
             .to_vec())
     }
 
-    /// Sends a request; an answer that is none is a failure.
+    /// Sends a request; an error status is a failure.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         match response.status().is_success() {
             true => Ok(response),
-            false => Err(problem(response).await),
+            false => Err(failure_from_response(response).await),
         }
     }
 
-    /// Sends a request and reads JSON.
+    /// Sends a request and parses the JSON answer.
     pub async fn json(&self, request: RequestBuilder) -> Result<Value, Failure> {
         let text = self
             .send(request)
             .await?
             .text()
             .await
-            .map_err(|e| Failure::of("the answer broke off", &e))?;
+            .map_err(|e| Failure::with_cause("the answer ended early", &e))?;
         serde_json::from_str(&text).map_err(|e| {
-            Failure::new(format!("the answer is not JSON: {e}")).hint("is there a Rachis at this address?")
+            Failure::new(format!("the answer is not JSON: {e}")).hint("is the server at this address Rachis?")
         })
     }
 
-    /// The failure of a request that got no answer.
+    /// The failure of a request without an answer.
     pub fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        let failure = Failure::of(&format!("no answer from {}", self.base), &error.without_url_ref());
-        failure.hint("is it running? `rachis dev` starts one; --url or RACHIS_URL names another")
+        let failure = Failure::with_cause(&format!("no response from {}", self.base), &error.root_cause());
+        failure.hint("is the server running? `rachis dev` starts one; --url or RACHIS_URL selects another")
     }
 }
 
-trait WithoutUrl {
-    /// What happened, without repeating where.
-    fn without_url_ref(&self) -> std::io::Error;
+trait RootCause {
+    /// The innermost source, which does not repeat the URL.
+    fn root_cause(&self) -> std::io::Error;
 }
 
-impl WithoutUrl for reqwest::Error {
-    fn without_url_ref(&self) -> std::io::Error {
+impl RootCause for reqwest::Error {
+    fn root_cause(&self) -> std::io::Error {
         let mut deepest: &dyn std::error::Error = self;
         while let Some(cause) = deepest.source() {
             deepest = cause;
@@ -102,21 +101,21 @@ impl WithoutUrl for reqwest::Error {
     }
 }
 
-/// The failure that a problem says.
-pub async fn problem(response: Response) -> Failure {
+/// The failure for an error response.
+pub async fn failure_from_response(response: Response) -> Failure {
     let status = response.status();
     let text = response.text().await.unwrap_or_default();
     let Ok(body) = serde_json::from_str::<Value>(&text) else {
         return Failure::new(format!(
-            "the server answered {status}: {}",
+            "the server returned {status}: {}",
             text.chars().take(300).collect::<String>()
         ));
     };
-    problem_of(&body).unwrap_or_else(|| Failure::new(format!("the server answered {status}")))
+    failure_from_problem(&body).unwrap_or_else(|| Failure::new(format!("the server returned {status}")))
 }
 
-/// The failure that the body of a problem says.
-pub fn problem_of(body: &Value) -> Option<Failure> {
+/// The failure for the body of a problem; `None` if it has no `detail`.
+pub fn failure_from_problem(body: &Value) -> Option<Failure> {
     let mut detail = body["detail"].as_str()?.to_owned();
     if let (Some(line), Some(column)) = (body["line"].as_u64(), body["column"].as_u64()) {
         detail = format!("{detail} (line {line}, column {column})");
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_none_is_a_usage_error() {
+    fn an_invalid_url_is_a_usage_error() {
         for url in ["127.0.0.1:7700", "https://x", "nonsense", "mailto:a@b"] {
             assert_eq!(
                 Client::new(url).map(|_| ()).map_err(|failure| failure.exit_code()),
@@ -157,11 +156,11 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_says_what_where_and_what_to_do() {
+    fn a_problem_becomes_detail_position_and_hint() {
         let body =
             serde_json::json!({"detail": "no such function", "hint": "did you mean lower?", "line": 1, "column": 8});
         assert_eq!(
-            problem_of(&body).map(|f| f.to_string()),
+            failure_from_problem(&body).map(|f| f.to_string()),
             Some("error: no such function (line 1, column 8)\nhint: did you mean lower?".into())
         );
     }

@@ -1,5 +1,5 @@
-//! Client commands: what is typed -> requests to a server -> what a person or a program reads. They know nothing of the
-//! server but its HTTP surface.
+//! Client commands: command line -> HTTP requests -> output for people or programs. They know only the server's HTTP
+//! API.
 
 pub mod collection;
 pub mod debug;
@@ -13,7 +13,7 @@ pub mod sql;
 
 use std::fmt;
 
-/// Why a command did not do what it should, as a person is told.
+/// Why a command failed, with a hint for the user and the exit code of the process.
 #[derive(Debug)]
 pub struct Failure {
     detail: String,
@@ -21,13 +21,13 @@ pub struct Failure {
     exit_code: u8,
 }
 
-/// What a process ends with that failed, that was not understood, and whose answer was cut.
+/// Exit codes.
 const FAILED: u8 = 1;
-const NOT_UNDERSTOOD: u8 = 2;
-const ANSWER_CUT: u8 = 3;
+const USAGE_ERROR: u8 = 2;
+const TRUNCATED: u8 = 3;
 
 impl Failure {
-    /// It failed.
+    /// A failure with exit code 1.
     pub fn new(detail: impl Into<String>) -> Self {
         Self {
             detail: detail.into(),
@@ -36,24 +36,24 @@ impl Failure {
         }
     }
 
-    /// It was not understood.
+    /// Invalid arguments or settings: exit code 2.
     pub fn usage(detail: impl Into<String>) -> Self {
         Self {
-            exit_code: NOT_UNDERSTOOD,
+            exit_code: USAGE_ERROR,
             ..Self::new(detail)
         }
     }
 
-    /// The answer was written, and is not all of the result.
-    pub fn cut(detail: impl Into<String>) -> Self {
+    /// The answer was written but is not the whole result: exit code 3.
+    pub fn truncated(detail: impl Into<String>) -> Self {
         Self {
-            exit_code: ANSWER_CUT,
+            exit_code: TRUNCATED,
             ..Self::new(detail)
         }
     }
 
-    /// It failed, because of this and what is behind it.
-    pub fn of(what: &str, error: &dyn std::error::Error) -> Self {
+    /// A failure with an error and its chain of sources.
+    pub fn with_cause(what: &str, error: &dyn std::error::Error) -> Self {
         let mut detail = format!("{what}: {error}");
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -66,7 +66,7 @@ impl Failure {
         Self::new(detail)
     }
 
-    /// With what to do about it.
+    /// Adds what the user can do about it.
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self {
             hint: Some(hint.into()),
@@ -74,7 +74,7 @@ impl Failure {
         }
     }
 
-    /// What the process ends with.
+    /// The exit code of the process.
     pub fn exit_code(&self) -> u8 {
         self.exit_code
     }

@@ -1,4 +1,5 @@
-//! Answers on standard output: tables for people, the server's own bytes for programs.
+//! Writes answers to standard output, as tables for people or as the server's bytes for programs; notes go to standard
+//! error.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -7,11 +8,12 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::Failure;
+use crate::cli::ListOutput;
 
-/// Characters of a cell that a terminal is shown; more is cut.
+/// Longest cell on a terminal, in characters; longer ones are cut.
 const CELL_CHARACTERS_MAX: usize = 100;
 
-/// Writes to standard output. A reader that went away (`| head`) is no failure.
+/// Writes to standard output. A closed pipe (`| head`) is not a failure.
 pub fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -20,12 +22,12 @@ pub fn write(bytes: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Writes a line beside the answer, on standard error.
+/// Writes a line to standard error.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Notes the warnings of an answer.
+/// Writes the warnings of an answer to standard error.
 pub fn note_warnings(answer: &Value) {
     for warning in answer["warnings"]
         .as_array()
@@ -37,81 +39,107 @@ pub fn note_warnings(answer: &Value) {
     }
 }
 
-/// Writes JSON with line breaks.
+/// Writes indented JSON.
 pub fn pretty(value: &Value) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::of("cannot write the answer", &e))?;
+    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::with_cause("cannot write the answer", &e))?;
     write(format!("{text}\n").as_bytes())
 }
 
-/// The answer to a statement, values as they were written.
+/// The answer to a statement; values keep their original JSON text.
 #[derive(Deserialize)]
-pub struct Answer<'a> {
-    /// In order.
+pub struct SqlAnswer<'a> {
+    /// The columns in order.
     pub columns: Vec<Column>,
-    /// Objects by column name.
+    /// Each row: column name -> value.
     #[serde(borrow)]
     pub rows: Vec<std::collections::HashMap<String, &'a RawValue>>,
-    /// What is said about it.
+    /// Statistics and warnings.
     pub stats: Value,
 }
 
 /// A column of an answer.
 #[derive(Deserialize)]
 pub struct Column {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// The SQL name of its type.
     #[serde(rename = "type")]
     pub kind: String,
 }
 
-impl Answer<'_> {
-    /// As a table; plans of EXPLAIN as they are, over several lines.
+impl SqlAnswer<'_> {
+    /// Renders a table; plans of EXPLAIN keep their lines.
     pub fn table(&self) -> String {
         if let [kind, plan] = self.columns.as_slice()
             && (kind.name.as_str(), plan.name.as_str()) == ("plan_type", "plan")
         {
-            let text = |row: &std::collections::HashMap<String, &RawValue>, name: &str| {
-                row.get(name)
-                    .and_then(|raw| serde_json::from_str::<String>(raw.get()).ok())
-                    .unwrap_or_default()
-            };
-            let plan = |row| {
-                format!(
-                    "{}\n{}\n",
-                    one_line(&text(row, &kind.name)),
-                    indented(&text(row, &plan.name))
-                )
-            };
-            return self.rows.iter().map(plan).collect::<Vec<_>>().join("\n");
+            return self.plans();
         }
         let numeric = |kind: &str| {
             ["BIGINT", "INTEGER", "SMALLINT", "DOUBLE", "REAL"].contains(&kind) || kind.starts_with("DECIMAL")
         };
-        let aligned: Vec<bool> = self.columns.iter().map(|column| numeric(&column.kind)).collect();
+        let align_right: Vec<bool> = self.columns.iter().map(|column| numeric(&column.kind)).collect();
         let cell = |row: &std::collections::HashMap<String, &RawValue>, name: &str| {
-            row.get(name).map_or(String::new(), |raw| shown(raw.get()))
+            row.get(name).map_or(String::new(), |raw| cell_text(raw.get()))
         };
         let rows = self
             .rows
             .iter()
             .map(|row| self.columns.iter().map(|column| cell(row, &column.name)).collect())
             .collect();
-        table(self.columns.iter().map(|column| column.name.as_str()), rows, &aligned)
+        table(
+            self.columns.iter().map(|column| column.name.as_str()),
+            rows,
+            &align_right,
+        )
+    }
+
+    /// Each plan of EXPLAIN under its type.
+    fn plans(&self) -> String {
+        let text = |row: &std::collections::HashMap<String, &RawValue>, name: &str| {
+            row.get(name)
+                .and_then(|raw| serde_json::from_str::<String>(raw.get()).ok())
+                .unwrap_or_default()
+        };
+        let plan = |row| {
+            format!(
+                "{}\n{}\n",
+                one_line(&text(row, "plan_type")),
+                indented(&text(row, "plan"))
+            )
+        };
+        self.rows.iter().map(plan).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// Says beside an answer how many rows it has, how long it took, and its warnings.
+/// Writes the number of rows, the elapsed time and the warnings of an answer to standard error.
 pub fn note_stats(rows: usize, stats: &Value) {
     let noun = if rows == 1 { "row" } else { "rows" };
     note(&format!("{rows} {noun} in {} ms", stats["elapsed_ms"]));
     note_warnings(stats);
     if stats["partial"] == true {
-        note("warning: the answer is partial: not all shards answered");
+        note("warning: partial answer: not all shards responded");
     }
 }
 
-/// A table of the values at these keys, of a list of objects.
+/// Writes a list of objects; a table shows only these keys.
+pub fn list(list: &Value, keys: &[&str], form: ListOutput) -> Result<(), Failure> {
+    match form {
+        ListOutput::Table => write(objects(list, keys).as_bytes()),
+        ListOutput::Json => pretty(list),
+        ListOutput::Ndjson => {
+            let lines: String = list
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|object| format!("{object}\n"))
+                .collect();
+            write(lines.as_bytes())
+        }
+    }
+}
+
+/// Renders a list of objects as a table of the values at these keys; a key may be a dotted path.
 pub fn objects(list: &Value, keys: &[&str]) -> String {
     let text = |value: &Value| match value {
         Value::Null => String::new(),
@@ -148,8 +176,8 @@ fn table<'a>(names: impl Iterator<Item = &'a str>, rows: Vec<Vec<String>>, right
     format!("{}\n", lines.join("\n"))
 }
 
-/// A JSON value as a person reads it in a table.
-fn shown(raw: &str) -> String {
+/// The text of a JSON value in a table cell.
+fn cell_text(raw: &str) -> String {
     if raw == "null" {
         return "NULL".into();
     }
@@ -164,7 +192,7 @@ fn cut(text: String) -> String {
     }
 }
 
-/// Lines below a heading, each without what would speak to the terminal.
+/// Indents each line and replaces control characters.
 fn indented(text: &str) -> String {
     text.lines()
         .map(|line| format!("  {}", one_line(line)))
@@ -172,7 +200,7 @@ fn indented(text: &str) -> String {
         .join("\n")
 }
 
-/// Without what would break a line or speak to the terminal.
+/// Replaces line breaks and control characters, which would break the table or control the terminal.
 fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| match c {
@@ -188,10 +216,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_shows_values_as_they_were_written() {
-        let text = r#"{"columns":[{"name":"n","type":"DECIMAL(38,0)"},{"name":"t","type":"TEXT"},{"name":"j","type":"JSON"}],
-            "rows":[{"n":123456789012345678901234567890,"t":"two\nlines","j":{"a" : 1.50}},{"n":1,"t":null,"j":"\u001b[31m"}],"stats":{}}"#;
-        let table = serde_json::from_str::<Answer>(text).expect("an answer").table();
+    fn a_table_shows_the_original_json_text_of_values() {
+        let text = r#"{
+            "columns":[{"name":"n","type":"DECIMAL(38,0)"},{"name":"t","type":"TEXT"},{"name":"j","type":"JSON"}],
+            "rows":[
+                {"n":123456789012345678901234567890,"t":"two\nlines","j":{"a" : 1.50}},
+                {"n":1,"t":null,"j":"\u001b[31m"}
+            ],
+            "stats":{}
+        }"#;
+        let table = serde_json::from_str::<SqlAnswer>(text).expect("an answer").table();
         let lines: Vec<&str> = table.lines().collect();
         assert!(
             lines[1].contains("123456789012345678901234567890")
@@ -206,14 +240,17 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_keeps_its_lines_and_all_of_each() {
+    fn a_plan_keeps_its_lines_uncut() {
         let scan = format!("  ShardScan: {}", "x".repeat(CELL_CHARACTERS_MAX));
         let answer = serde_json::json!({
             "columns": [{"name": "plan_type", "type": "TEXT"}, {"name": "plan", "type": "TEXT"}],
-            "rows": [{"plan_type": "logical_plan", "plan": "Limit\n  Scan"}, {"plan_type": "physical_plan", "plan": format!("Limit\n{scan}")}],
+            "rows": [
+                {"plan_type": "logical_plan", "plan": "Limit\n  Scan"},
+                {"plan_type": "physical_plan", "plan": format!("Limit\n{scan}")},
+            ],
             "stats": {},
         });
-        let table = serde_json::from_str::<Answer>(&answer.to_string())
+        let table = serde_json::from_str::<SqlAnswer>(&answer.to_string())
             .expect("an answer")
             .table();
         assert_eq!(
@@ -223,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_become_rows_of_the_named_values() {
+    fn objects_become_rows_of_the_values_at_the_keys() {
         let list = serde_json::json!([{"a": {"b": 7}, "c": ["x", "y"]}, {"a": {}, "c": null}]);
         let table = objects(&list, &["a.b", "c"]);
         let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();

@@ -1,5 +1,5 @@
-//! `rachis push`: files into a collection, block by block, each under a key of its own, so that a push that broke off
-//! is simply run again.
+//! `rachis push`: pushes files into a collection in blocks. Each block has its own idempotency key, so an interrupted
+//! push can simply be run again.
 
 use std::{
     fs::File,
@@ -16,112 +16,114 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     Failure,
-    http::{Client, problem},
+    http::{Client, failure_from_problem, failure_from_response},
     output,
-    push_blocks::{BLOCK_BYTES_MAX, Blocks, spreads_over_lines},
+    push_blocks::{BLOCK_BYTES_MAX, Blocks, is_multiline},
 };
 use crate::cli;
 
-/// Bytes that a server takes at once: a list cannot be cut, so it must fit.
-const LIST_BYTES_MAX: usize = 64 << 20;
-/// Bytes of a file that are read at once.
+/// Bytes of the largest request that a server accepts. A JSON array is sent whole, so it must fit.
+const ARRAY_BYTES_MAX: usize = 64 << 20;
+/// Bytes of the read buffer.
 const READ_BYTES: usize = 1 << 20;
-/// How long a server that is busy, away or unsure is asked again.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// The slowest network that a push waits for: a server that accepts a connection and stays silent must not hold it for
-/// good.
-const SLOWEST_BYTES_PER_SECOND: u64 = 64 << 10;
-/// How long a push may be silent before it says what it waits for, and how long the server may take to know.
-const QUIET_MAX: Duration = Duration::from_secs(2);
-const AWAY_WAIT: Duration = Duration::from_secs(15);
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-const PAUSE_LAST: Duration = Duration::from_secs(5);
-/// Rejected items that are told; more are counted.
-const ERRORS_TOLD_MAX: u64 = 10;
+/// How long a block is retried while the server is busy, unavailable or does not know the outcome.
+const RETRY_MAX: Duration = Duration::from_secs(120);
+/// The slowest network that a request may have. It bounds how long a server that accepts a connection and stays silent
+/// can block a push.
+const RATE_MIN_BYTES_PER_SECOND: u64 = 64 << 10;
+/// How long a push may be silent before it reports what it waits for.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// Timeout for asking the server which nodes are unavailable.
+const NODES_TIMEOUT: Duration = Duration::from_secs(15);
+/// The pause between retries doubles from the minimum to the maximum.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Rejected items that are reported; further ones are only counted.
+const ERRORS_SHOWN_MAX: u64 = 10;
 
 /// Pushes all files.
-pub async fn run(arguments: cli::Push) -> Result<(), Failure> {
+pub async fn run(arguments: cli::PushArgs) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let bar = progress(&arguments.files);
-    let mut push = Push {
+    let mut push = PushRun {
         client,
         arguments: &arguments,
         bar: bar.clone(),
-        sum: Sum::default(),
+        totals: Totals::default(),
     };
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut result = Ok(());
     for file in &arguments.files {
-        result = push.file(file).await;
+        result = push.push_file(file).await;
         if result.is_err() {
             break;
         }
     }
     bar.finish_and_clear();
-    let Sum {
+    let Totals {
         accepted,
         rejected,
         repeated,
         bytes,
         ..
-    } = push.sum;
-    let seconds = begun.elapsed().as_secs_f64().max(0.001);
+    } = push.totals;
+    let seconds = started.elapsed().as_secs_f64().max(0.001);
     output::note(&format!(
         "{accepted} documents accepted, {rejected} rejected, {:.1} MB in {seconds:.1} s",
         bytes as f64 / 1e6
     ));
     if repeated > 0 {
         output::note(&format!(
-            "{repeated} of them had been pushed before and were not stored again; --again would store them once more"
+            "{repeated} of them had been pushed before and were not stored again; --again stores them again"
         ));
     }
     result?;
     match rejected {
         0 => Ok(()),
         _ => Err(Failure::new(format!("{rejected} items were rejected"))
-            .hint("select * from rachis.dead_letters shows them")),
+            .hint("`select * from rachis.dead_letters` lists them")),
     }
 }
 
 #[derive(Default)]
-struct Sum {
+struct Totals {
     accepted: u64,
     rejected: u64,
-    /// Of both: items that an earlier push had brought.
+    /// Of both: items that an earlier push had already sent.
     repeated: u64,
     bytes: u64,
-    /// Items of the file so far.
-    items: u64,
+    /// Items of the current file so far.
+    file_items: u64,
 }
 
-struct Push<'a> {
+struct PushRun<'a> {
     client: Client,
-    arguments: &'a cli::Push,
+    arguments: &'a cli::PushArgs,
     bar: ProgressBar,
-    sum: Sum,
+    totals: Totals,
 }
 
-/// A block on its way.
+/// A block to send.
 struct Block {
     bytes: Vec<u8>,
     key: String,
-    /// Whether its lines are documents whatever they look like.
-    lines: bool,
+    /// Whether each line is a document, even if the block starts with `[`.
+    ndjson: bool,
 }
 
-impl Push<'_> {
-    async fn file(&mut self, path: &Path) -> Result<(), Failure> {
+impl PushRun<'_> {
+    async fn push_file(&mut self, path: &Path) -> Result<(), Failure> {
         let failed = |e: io::Error| Failure::new(format!("cannot read {}: {e}", path.display()));
-        let source = Source::open(path, self.bar.clone()).map_err(failed)?;
-        let identity = self.identity(path, source.metadata.as_ref());
-        let named_lines = self.arguments.ndjson || is_named_lines(path);
-        let mut blocks = Blocks::new(source.reader, BLOCK_BYTES_MAX, LIST_BYTES_MAX);
-        self.sum.items = 0;
+        let input = InputFile::open(path, self.bar.clone()).map_err(failed)?;
+        let identity = self.identity(path, input.metadata.as_ref());
+        let is_ndjson = self.arguments.ndjson || has_ndjson_name(path);
+        let mut blocks = Blocks::new(input.reader, BLOCK_BYTES_MAX, ARRAY_BYTES_MAX);
+        self.totals.file_items = 0;
         let mut current = blocks.next().map_err(failed)?;
-        let is_list = !named_lines && current.trim_ascii_start().starts_with(b"[");
-        let spread = !named_lines && spreads_over_lines(&current);
+        let is_array = !is_ndjson && current.trim_ascii_start().starts_with(b"[");
+        let multiline = !is_ndjson && is_multiline(&current);
         let cut = |blocks: &mut Blocks<_>, block| {
-            if spread {
+            if multiline {
                 blocks.cut_at_document(block)
             } else {
                 Ok(block)
@@ -131,31 +133,28 @@ impl Push<'_> {
         let mut number = 0u64;
         while !current.is_empty() {
             let mut next = blocks.next().and_then(|next| cut(&mut blocks, next)).map_err(failed)?;
-            while is_list && !next.is_empty() {
-                if current.len() + next.len() > LIST_BYTES_MAX {
-                    return Err(
-                        Failure::new(format!("{} is one list of over {LIST_BYTES_MAX} bytes", path.display()))
-                            .hint("write one document a line (jq -c '.[]'); if its lines are lists, say --ndjson"),
-                    );
+            while is_array && !next.is_empty() {
+                if current.len() + next.len() > ARRAY_BYTES_MAX {
+                    return Err(array_too_long(path));
                 }
                 current.append(&mut next);
                 next = blocks.next().map_err(failed)?;
             }
-            // What fits into one block may also be documents over several lines: the server looks.
-            let lines = named_lines || !spread && (number > 0 || !next.is_empty() && !is_list);
+            // A file of a single block may also hold multi-line documents: the server detects its format.
+            let ndjson = is_ndjson || !multiline && (number > 0 || !next.is_empty() && !is_array);
             let block = Block {
                 bytes: std::mem::take(&mut current),
                 key: format!("{identity}-{number}"),
-                lines,
+                ndjson,
             };
-            self.block(path, block).await?;
+            self.push_block(path, block).await?;
             number += 1;
             current = next;
         }
         Ok(())
     }
 
-    /// Names the file for as long as it is that file: a copy, or a new file in its place, is another.
+    /// Identifies the file by path, device and inode: a copy, or a new file at the same path, is another file.
     fn identity(&self, path: &Path, metadata: Option<&std::fs::Metadata>) -> String {
         let Some(metadata) = metadata.filter(|_| !self.arguments.again) else {
             return format!("run-{}", uuid::Uuid::now_v7().simple());
@@ -170,23 +169,23 @@ impl Push<'_> {
         format!("file-{:032x}", hasher.digest128())
     }
 
-    async fn block(&mut self, path: &Path, block: Block) -> Result<(), Failure> {
-        let answer = self.send(&block).await.map_err(|refused| match refused {
-            Refused::Changed(failure) => failure.hint(format!(
-                "{} is not what it was when it was pushed before; --again pushes all of it once more",
+    async fn push_block(&mut self, path: &Path, block: Block) -> Result<(), Failure> {
+        let answer = self.send(&block).await.map_err(|error| match error {
+            SendError::Changed(failure) => failure.hint(format!(
+                "{} has changed since it was pushed; --again pushes all of it again",
                 path.display()
             )),
-            Refused::Failed(failure) => failure,
+            SendError::Failed(failure) => failure,
         })?;
-        self.sum.bytes += block.bytes.len() as u64;
-        let told_before = self.sum.rejected;
+        self.totals.bytes += block.bytes.len() as u64;
+        let shown_before = self.totals.rejected;
         let (accepted, rejected) = (
             answer["accepted"].as_u64().unwrap_or(0),
             answer["rejected"].as_u64().unwrap_or(0),
         );
-        let room = ERRORS_TOLD_MAX.saturating_sub(told_before) as usize;
-        for error in answer["errors"].as_array().into_iter().flatten().take(room) {
-            let index = self.sum.items + error["index"].as_u64().unwrap_or(0);
+        let show = ERRORS_SHOWN_MAX.saturating_sub(shown_before) as usize;
+        for error in answer["errors"].as_array().into_iter().flatten().take(show) {
+            let index = self.totals.file_items + error["index"].as_u64().unwrap_or(0);
             let text = format!(
                 "{}: item {index}: {}",
                 path.display(),
@@ -194,23 +193,23 @@ impl Push<'_> {
             );
             self.note(&text);
         }
-        self.sum.accepted += accepted;
-        self.sum.rejected += rejected;
-        self.sum.items += accepted + rejected;
+        self.totals.accepted += accepted;
+        self.totals.rejected += rejected;
+        self.totals.file_items += accepted + rejected;
         if answer["repeated"] == true {
-            self.sum.repeated += accepted + rejected;
+            self.totals.repeated += accepted + rejected;
         }
         Ok(())
     }
 
-    /// Sends a block until it is known what became of it.
-    async fn send(&self, block: &Block) -> Result<Value, Refused> {
-        let begun = Instant::now();
-        let until = begun + PATIENCE;
-        let mut pause = PAUSE_FIRST;
-        let mut told = false;
+    /// Sends a block, with retries until its outcome is known.
+    async fn send(&self, block: &Block) -> Result<Value, SendError> {
+        let started = Instant::now();
+        let deadline = started + RETRY_MAX;
+        let mut pause = PAUSE_MIN;
+        let mut reported = false;
         loop {
-            let content_type = if block.lines {
+            let content_type = if block.ndjson {
                 "application/x-ndjson"
             } else {
                 "application/json"
@@ -220,46 +219,46 @@ impl Push<'_> {
                 .request(Method::POST, &["collections", &self.arguments.collection, "documents"])
                 .header("content-type", content_type)
                 .header("idempotency-key", &block.key)
-                .timeout(PATIENCE + Duration::from_secs(block.bytes.len() as u64 / SLOWEST_BYTES_PER_SECOND))
+                .timeout(RETRY_MAX + Duration::from_secs(block.bytes.len() as u64 / RATE_MIN_BYTES_PER_SECOND))
                 .body(block.bytes.clone());
-            let again = match self.answer_of(request).await {
+            let retryable = match self.response_to(request).await {
                 Err(error) => self.client.unreachable(&error),
                 Ok(response) => match response.status() {
                     StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-                        problem(response).await
+                        failure_from_response(response).await
                     }
-                    StatusCode::CONFLICT => return Err(Refused::Changed(problem(response).await)),
-                    status => return read(status, response).await.map_err(Refused::Failed),
+                    StatusCode::CONFLICT => return Err(SendError::Changed(failure_from_response(response).await)),
+                    status => return read_outcome(status, response).await.map_err(SendError::Failed),
                 },
             };
-            if Instant::now() + pause > until {
-                return Err(Refused::Failed(again));
+            if Instant::now() + pause > deadline {
+                return Err(SendError::Failed(retryable));
             }
-            if begun.elapsed() >= QUIET_MAX && !std::mem::replace(&mut told, true) {
-                let seconds = until.saturating_duration_since(Instant::now()).as_secs();
-                self.note(&format!("{again}\ntrying again for up to {seconds} seconds"));
+            if started.elapsed() >= SILENCE_MAX && !std::mem::replace(&mut reported, true) {
+                let seconds = deadline.saturating_duration_since(Instant::now()).as_secs();
+                self.note(&format!("{retryable}\nretrying for up to {seconds} seconds"));
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_LAST);
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
-    /// Sends a request. Where no answer comes for a while, it says what is waited for.
-    async fn answer_of(&self, request: reqwest::RequestBuilder) -> reqwest::Result<reqwest::Response> {
+    /// Sends a request. If no response arrives for a while, reports what it waits for.
+    async fn response_to(&self, request: reqwest::RequestBuilder) -> reqwest::Result<reqwest::Response> {
         let mut sent = std::pin::pin!(request.send());
-        if let Ok(answer) = tokio::time::timeout(QUIET_MAX, &mut sent).await {
-            return answer;
+        if let Ok(response) = tokio::time::timeout(SILENCE_MAX, &mut sent).await {
+            return response;
         }
-        self.note("waiting: the server has not said yet that the documents are stored");
+        self.note("waiting: the server has not yet acknowledged the documents");
         tokio::select! {
-            answer = &mut sent => return answer,
-            away = self.away() => away.iter().for_each(|line| self.note(&format!("waiting: {line}"))),
+            response = &mut sent => return response,
+            nodes = self.unhealthy_nodes() => nodes.iter().for_each(|line| self.note(&format!("waiting: {line}"))),
         }
         sent.await
     }
 
-    /// What the server knows to be away or not in order.
-    async fn away(&self) -> Vec<String> {
+    /// The nodes that the server knows to be unavailable or faulty, with the reasons.
+    async fn unhealthy_nodes(&self) -> Vec<String> {
         let sql =
             "SELECT name, coalesce(error, state) AS why FROM rachis.nodes WHERE state <> 'up' OR error IS NOT NULL";
         let request = self
@@ -267,7 +266,7 @@ impl Push<'_> {
             .request(Method::POST, &["sql"])
             .header("accept", "application/json")
             .json(&serde_json::json!({ "sql": sql }));
-        match tokio::time::timeout(AWAY_WAIT, self.client.json(request)).await {
+        match tokio::time::timeout(NODES_TIMEOUT, self.client.json(request)).await {
             Ok(Ok(answer)) => {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 answer["rows"]
@@ -278,7 +277,7 @@ impl Push<'_> {
                     .collect()
             }
             Ok(Err(failure)) => vec![failure.to_string()],
-            Err(_) => vec!["the server does not answer a question either".to_owned()],
+            Err(_) => vec!["the server does not respond to queries either".to_owned()],
         }
     }
 
@@ -287,45 +286,54 @@ impl Push<'_> {
     }
 }
 
-enum Refused {
-    /// The key was used with other bytes.
+enum SendError {
+    /// The key was used before with other bytes.
     Changed(Failure),
     Failed(Failure),
 }
 
-/// What became of a block: also where none of its items was accepted.
-async fn read(status: StatusCode, response: reqwest::Response) -> Result<Value, Failure> {
+/// The outcome of a block, also if none of its items was accepted.
+async fn read_outcome(status: StatusCode, response: reqwest::Response) -> Result<Value, Failure> {
     let text = response
         .text()
         .await
-        .map_err(|e| Failure::of("the answer broke off", &e))?;
+        .map_err(|e| Failure::with_cause("the answer ended early", &e))?;
     let body: Value =
-        serde_json::from_str(&text).map_err(|_| Failure::new(format!("the server answered {status}: {text}")))?;
+        serde_json::from_str(&text).map_err(|_| Failure::new(format!("the server returned {status}: {text}")))?;
     match status.is_success() || body["rejected"].is_u64() {
         true => Ok(body),
         false => {
-            Err(super::http::problem_of(&body).unwrap_or_else(|| Failure::new(format!("the server answered {status}"))))
+            Err(failure_from_problem(&body).unwrap_or_else(|| Failure::new(format!("the server returned {status}"))))
         }
     }
 }
 
-fn is_named_lines(path: &Path) -> bool {
+fn array_too_long(path: &Path) -> Failure {
+    Failure::new(format!(
+        "{} is a JSON array of more than {ARRAY_BYTES_MAX} bytes",
+        path.display()
+    ))
+    .hint("write one document per line (jq -c '.[]'); if each line is an array, add --ndjson")
+}
+
+/// Whether the name ends in `.ndjson` or `.jsonl`, compressed or not.
+fn has_ndjson_name(path: &Path) -> bool {
     let name = path.to_string_lossy().to_ascii_lowercase();
     let name = name.strip_suffix(".gz").or(name.strip_suffix(".zst")).unwrap_or(&name);
     [".ndjson", ".jsonl"].iter().any(|ending| name.ends_with(ending))
 }
 
-/// A file being read: unpacked, and counted on the bar as it is on disk.
-struct Source {
+/// A file being read. It is decompressed; the progress bar counts compressed bytes.
+struct InputFile {
     reader: Box<dyn BufRead>,
     metadata: Option<std::fs::Metadata>,
 }
 
-impl Source {
+impl InputFile {
     fn open(path: &Path, bar: ProgressBar) -> io::Result<Self> {
         if path == Path::new("-") {
             return Ok(Self {
-                reader: unpacked(Counted {
+                reader: decompressed(CountingReader {
                     inner: io::stdin(),
                     bar,
                 })?,
@@ -335,52 +343,43 @@ impl Source {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         Ok(Self {
-            reader: unpacked(Counted { inner: file, bar })?,
+            reader: decompressed(CountingReader { inner: file, bar })?,
             metadata: Some(metadata),
         })
     }
 }
 
-/// What a file holds, unpacked where its first bytes say that it is packed.
-fn unpacked(file: impl Read + 'static) -> io::Result<Box<dyn BufRead>> {
-    let mut packed = BufReader::with_capacity(READ_BYTES, file);
-    let begins = packed.fill_buf()?;
-    let refused = |what: &str, command: &str| {
+/// Decompresses a file; its first bytes show the format.
+fn decompressed(file: impl Read + 'static) -> io::Result<Box<dyn BufRead>> {
+    let mut compressed = BufReader::with_capacity(READ_BYTES, file);
+    let start = compressed.fill_buf()?;
+    let unsupported = |what: &str, command: &str| {
         Err(io::Error::other(format!(
-            "it is {what}, and nothing was sent; {command}"
+            "{what} is not supported, and nothing was sent; use {command} | rachis push COLLECTION -"
         )))
     };
-    match begins {
+    match start {
         [0x1f, 0x8b, ..] => Ok(Box::new(BufReader::with_capacity(
             READ_BYTES,
-            flate2::bufread::MultiGzDecoder::new(packed),
+            flate2::bufread::MultiGzDecoder::new(compressed),
         ))),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Box::new(BufReader::with_capacity(
             READ_BYTES,
-            zstd::stream::read::Decoder::with_buffer(packed)?,
+            zstd::stream::read::Decoder::with_buffer(compressed)?,
         ))),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => refused(
-            "packed with xz",
-            "unpack it on the way: xz -dc FILE | rachis push COLLECTION -",
-        ),
-        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => refused(
-            "packed with bzip2",
-            "unpack it on the way: bzip2 -dc FILE | rachis push COLLECTION -",
-        ),
-        [b'P', b'K', 3, 4, ..] => refused(
-            "a ZIP archive",
-            "unpack it on the way: unzip -p FILE | rachis push COLLECTION -",
-        ),
-        _ => Ok(Box::new(packed)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => unsupported("xz compression", "xz -dc FILE"),
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => unsupported("bzip2 compression", "bzip2 -dc FILE"),
+        [b'P', b'K', 3, 4, ..] => unsupported("a ZIP archive", "unzip -p FILE"),
+        _ => Ok(Box::new(compressed)),
     }
 }
 
-struct Counted<R> {
+struct CountingReader<R> {
     inner: R,
     bar: ProgressBar,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for CountingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.bar.inc(read as u64);
@@ -409,8 +408,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_name_may_say_that_it_has_lines() {
-        for (name, lines) in [
+    fn a_file_name_may_say_that_it_is_ndjson() {
+        for (name, is_ndjson) in [
             ("a.ndjson", true),
             ("a.jsonl.gz", true),
             ("A.NDJSON.zst", true),
@@ -418,7 +417,7 @@ mod tests {
             ("a.gz", false),
             ("ndjson", false),
         ] {
-            assert_eq!(is_named_lines(Path::new(name)), lines, "{name}");
+            assert_eq!(has_ndjson_name(Path::new(name)), is_ndjson, "{name}");
         }
     }
 }

@@ -3,93 +3,89 @@
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::{Failure, collection::write_list, http::Client, output};
-use crate::cli::{self, SourceAction, SourceSettings};
+use super::{Failure, http::Client, output};
+use crate::cli::{self, ListOutput, SourceAction, SourceSettingsArgs};
 
-/// Lists, shows, makes, changes and steers sources.
-pub async fn run(arguments: cli::Source) -> Result<(), Failure> {
+/// Columns of the table of sources, which has a row per partition.
+const PARTITION_KEYS: [&str; 8] = [
+    "name",
+    "collection",
+    "topic",
+    "partition",
+    "state",
+    "end",
+    "lag",
+    "error",
+];
+
+/// Lists, shows, creates, changes and controls sources.
+pub async fn run(arguments: cli::SourceArgs) -> Result<(), Failure> {
     match arguments.action {
-        SourceAction::Put(settings) => {
-            let client = Client::new(&settings.server.url)?;
-            let mut body = body(&settings);
-            body.entry("collection").or_insert(settings.name.clone().into());
-            body.entry("topic").or_insert(settings.name.clone().into());
-            body.entry("config").or_insert(json!({}));
-            output::pretty(
-                &client
-                    .json(client.request(Method::PUT, &["sources", &settings.name]).json(&body))
-                    .await?,
-            )
-        }
+        SourceAction::Put(settings) => put(settings).await,
         SourceAction::Preview(preview) => self::preview(preview).await,
-        SourceAction::List(list) => {
-            let client = Client::new(&list.server.url)?;
-            let all = client.json(client.request(Method::GET, &["sources"])).await?;
-            let rows: Vec<Value> = all["sources"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .flat_map(by_partition)
-                .collect();
-            match list.output {
-                cli::ListOutput::Table => write_list(
-                    &rows.into(),
-                    &[
-                        "name",
-                        "collection",
-                        "topic",
-                        "partition",
-                        "state",
-                        "end",
-                        "lag",
-                        "error",
-                    ],
-                    list.output,
-                ),
-                other => write_list(&all["sources"], &[], other),
-            }
-        }
+        SourceAction::List(list) => self::list(list).await,
         SourceAction::Get(one) => simple(&one, Method::GET, None).await,
         SourceAction::Suspend(one) => simple(&one, Method::POST, Some("suspend")).await,
         SourceAction::Resume(one) => simple(&one, Method::POST, Some("resume")).await,
         SourceAction::Delete(one) => {
             let client = Client::new(&one.server.url)?;
-            client
-                .send(client.request(Method::DELETE, &["sources", &one.name]))
-                .await?;
-            output::note(&format!("dropped source {}; its documents stay", one.name));
+            let request = client.request(Method::DELETE, &["sources", &one.name]);
+            client.send(request).await?;
+            output::note(&format!("deleted source {}; its documents stay", one.name));
             Ok(())
         }
         SourceAction::Skip(one) => skip("sources", one).await,
     }
 }
 
-/// Goes on after a loss, in one of these.
-pub async fn skip(of: &str, skip: cli::Skip) -> Result<(), Failure> {
+async fn put(settings: SourceSettingsArgs) -> Result<(), Failure> {
+    let client = Client::new(&settings.server.url)?;
+    let mut body = body(&settings);
+    body.entry("collection").or_insert(settings.name.clone().into());
+    body.entry("topic").or_insert(settings.name.clone().into());
+    body.entry("config").or_insert(json!({}));
+    let request = client.request(Method::PUT, &["sources", &settings.name]).json(&body);
+    output::pretty(&client.json(request).await?)
+}
+
+async fn list(list: cli::ListArgs) -> Result<(), Failure> {
+    let client = Client::new(&list.server.url)?;
+    let all = client.json(client.request(Method::GET, &["sources"])).await?;
+    if list.output != ListOutput::Table {
+        return output::list(&all["sources"], &[], list.output);
+    }
+    let rows: Vec<Value> = all["sources"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(by_partition)
+        .collect();
+    output::list(&rows.into(), &PARTITION_KEYS, list.output)
+}
+
+/// Continues after a loss of records. `kind` is the path segment: `sources` or `collections`.
+pub async fn skip(kind: &str, skip: cli::SkipArgs) -> Result<(), Failure> {
     let client = Client::new(&skip.server.url)?;
+    let offset = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
     let to: Map<String, Value> = skip
         .to
         .into_iter()
-        .map(|(partition, offset)| {
-            (
-                partition,
-                serde_json::from_str(&offset).unwrap_or(Value::String(offset)),
-            )
-        })
+        .map(|(partition, text)| (partition, offset(text)))
         .collect();
     let request = client
-        .request(Method::POST, &[of, &skip.name, "skip"])
+        .request(Method::POST, &[kind, &skip.name, "skip"])
         .json(&json!({ "to": to }));
     output::pretty(&client.json(request).await?)
 }
 
-async fn simple(one: &cli::SourceName, method: Method, action: Option<&str>) -> Result<(), Failure> {
+/// A request without a body, whose answer is shown.
+async fn simple(one: &cli::SourceNameArgs, method: Method, action: Option<&str>) -> Result<(), Failure> {
     let client = Client::new(&one.server.url)?;
     let segments: Vec<&str> = ["sources", &one.name].into_iter().chain(action).collect();
     output::pretty(&client.json(client.request(method, &segments)).await?)
 }
 
-async fn preview(preview: cli::Preview) -> Result<(), Failure> {
+async fn preview(preview: cli::PreviewArgs) -> Result<(), Failure> {
     let settings = preview.settings;
     let client = Client::new(&settings.server.url)?;
     let mut body = body(&settings);
@@ -99,19 +95,14 @@ async fn preview(preview: cli::Preview) -> Result<(), Failure> {
         body.entry("config").or_insert(json!({}));
     }
     body.insert("limit".into(), preview.limit.into());
-    output::pretty(
-        &client
-            .json(
-                client
-                    .request(Method::POST, &["sources", &settings.name, "preview"])
-                    .json(&body),
-            )
-            .await?,
-    )
+    let request = client
+        .request(Method::POST, &["sources", &settings.name, "preview"])
+        .json(&body);
+    output::pretty(&client.json(request).await?)
 }
 
-/// What was said about a source, and nothing else.
-fn body(settings: &SourceSettings) -> Map<String, Value> {
+/// The settings given on the command line, without defaults.
+fn body(settings: &SourceSettingsArgs) -> Map<String, Value> {
     let mut body = Map::new();
     let texts = [
         ("collection", &settings.collection),
@@ -143,7 +134,7 @@ fn body(settings: &SourceSettings) -> Map<String, Value> {
     body
 }
 
-/// A row for each partition of a source, or one for the source.
+/// A row per partition of a source; a single row if it has no partitions yet.
 fn by_partition(source: &Value) -> Vec<Value> {
     let row = |partition: &Value| {
         let mut row = partition.clone();

@@ -1,4 +1,4 @@
-//! `rachis sql`
+//! `rachis sql`: runs a statement and writes the answer as it arrives.
 
 use std::io::Read;
 
@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 
 use super::{
     Failure,
-    http::{Client, problem_of},
-    output::{self, Answer},
+    http::{Client, failure_from_problem},
+    output::{self, SqlAnswer, note_warnings},
 };
 use crate::cli::{self, Output};
 
-/// Bytes at the end of a JSON answer in which its statistics are.
+/// The statistics of a JSON answer are within this many bytes of its end.
 const STATS_BYTES_MAX: usize = 1 << 20;
 
-/// Asks, and writes the answer as it comes.
-pub async fn run(arguments: cli::Sql) -> Result<(), Failure> {
+/// Runs the statement and streams the answer.
+pub async fn run(arguments: cli::SqlArgs) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let accept = match arguments.output {
         Output::Table | Output::Json => "application/json",
@@ -31,70 +31,70 @@ pub async fn run(arguments: cli::Sql) -> Result<(), Failure> {
         .request(Method::POST, &["sql"])
         .header(ACCEPT, accept)
         .header(TE, "trailers")
-        .json(&question(&arguments)?);
+        .json(&request_body(&arguments)?);
     let response = client.send(request).await?;
     match arguments.output {
         Output::Table => {
             let text = response.text().await.map_err(|e| broke_off(&e))?;
-            let answer: Answer =
-                serde_json::from_str(&text).map_err(|e| Failure::of("the answer is not understood", &e))?;
+            let answer: SqlAnswer =
+                serde_json::from_str(&text).map_err(|e| Failure::with_cause("cannot parse the answer", &e))?;
             output::write(answer.table().as_bytes())?;
             output::note_stats(answer.rows.len(), &answer.stats);
-            whole(&answer.stats)
+            require_complete(&answer.stats)
         }
         Output::Json => {
             let mut end = Vec::new();
-            pieces(response, |piece| {
-                end.extend_from_slice(piece);
+            stream_body(response, |chunk| {
+                end.extend_from_slice(chunk);
                 end.drain(..end.len().saturating_sub(STATS_BYTES_MAX));
-                output::write(piece)
+                output::write(chunk)
             })
             .await?;
             output::write(b"\n")?;
-            end_of_json(&end)
+            finish_json(&end)
         }
         Output::Csv => {
             let header = stats_of(response.headers());
-            let trailers = pieces(response, output::write).await?;
+            let trailers = stream_body(response, output::write).await?;
             let stats = header.or_else(|| stats_of(&trailers)).unwrap_or_default();
             note_warnings(&stats);
-            whole(&stats)
+            require_complete(&stats)
         }
         Output::Ndjson => {
-            let mut lines = Lines::default();
-            pieces(response, |piece| output::write(&lines.rows(piece))).await?;
-            lines.end()
+            let mut rows = NdjsonRows::default();
+            stream_body(response, |chunk| output::write(&rows.push(chunk))).await?;
+            rows.finish()
         }
     }
 }
 
 fn broke_off(error: &reqwest::Error) -> Failure {
-    Failure::of("the answer broke off", error)
+    Failure::with_cause("the answer ended early", error)
 }
 
-/// Hands on the bytes of an answer as they come; its trailers, if it has any.
-async fn pieces(
+/// Passes each chunk of the body to `write` and returns the trailers.
+async fn stream_body(
     response: reqwest::Response,
     mut write: impl FnMut(&[u8]) -> Result<(), Failure>,
 ) -> Result<HeaderMap, Failure> {
     let (mut body, mut trailers) = (Body::from(response), HeaderMap::new());
     while let Some(frame) = body.frame().await {
         match frame.map_err(|e| broke_off(&e))?.into_data() {
-            Ok(piece) => write(&piece)?,
+            Ok(chunk) => write(&chunk)?,
             Err(other) => trailers.extend(other.into_trailers().unwrap_or_default()),
         }
     }
     Ok(trailers)
 }
 
-/// The statistics of an answer that has no place for them in its body.
+/// The statistics of a CSV answer, which has them in a header or trailer.
 fn stats_of(headers: &HeaderMap) -> Option<Value> {
     serde_json::from_slice(headers.get("rachis-stats")?.as_bytes()).ok()
 }
 
-/// What the statistics at the end of a JSON answer say. Nothing in them looks like their own beginning, so the last
-/// such place is it.
-fn end_of_json(end: &[u8]) -> Result<(), Failure> {
+/// Evaluates the statistics at the end of a JSON answer. They do not contain the text they start with, so its last
+/// occurrence is their start.
+fn finish_json(end: &[u8]) -> Result<(), Failure> {
     let text = String::from_utf8_lossy(end);
     let stats = text
         .rsplit_once("],\"stats\":")
@@ -102,22 +102,24 @@ fn end_of_json(end: &[u8]) -> Result<(), Failure> {
     match stats {
         Some(stats) => {
             note_warnings(&stats);
-            whole(&stats)
+            require_complete(&stats)
         }
-        None => Err(Failure::new("the answer broke off: its statistics are missing")),
+        None => Err(Failure::new("the answer ended early: its statistics are missing")),
     }
 }
 
-/// Fails for an answer that was cut, however it was written: a program must not take it for all there is.
-fn whole(stats: &Value) -> Result<(), Failure> {
+/// Fails for a truncated answer in every output format, so that no program takes it for the whole result.
+fn require_complete(stats: &Value) -> Result<(), Failure> {
     match stats["truncated"] == true {
-        true => Err(Failure::cut("the answer was cut and is not the whole result")
-            .hint("a LIMIT in the statement sets how many rows may be returned")),
+        true => Err(
+            Failure::truncated("the answer was truncated and is not the complete result")
+                .hint("add a LIMIT to the statement to choose how many rows are returned"),
+        ),
         false => Ok(()),
     }
 }
 
-fn question(arguments: &cli::Sql) -> Result<Value, Failure> {
+fn request_body(arguments: &cli::SqlArgs) -> Result<Value, Failure> {
     let mut sql = arguments.statement.clone();
     if sql == "-" {
         sql.clear();
@@ -127,62 +129,51 @@ fn question(arguments: &cli::Sql) -> Result<Value, Failure> {
     }
     let parameter = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
     let parameters: Vec<Value> = arguments.parameters.iter().map(parameter).collect();
-    let mut question = json!({ "sql": sql, "parameters": parameters, "allow_partial": arguments.allow_partial });
+    let mut body = json!({ "sql": sql, "parameters": parameters, "allow_partial": arguments.allow_partial });
     if let Some(at_least) = &arguments.at_least {
-        question["at_least"] = at_least.as_str().into();
+        body["at_least"] = at_least.as_str().into();
     }
     if let Some(timeout_ms) = arguments.timeout_ms {
-        question["timeout_ms"] = timeout_ms.into();
+        body["timeout_ms"] = timeout_ms.into();
     }
     if arguments.raw {
-        question["scan"] = "raw".into();
+        body["scan"] = "raw".into();
     }
-    Ok(question)
+    Ok(body)
 }
 
-/// The lines of an answer as they come: all but the last are rows.
+/// Splits an NDJSON answer into rows and its last line, which holds the statistics or an error.
 #[derive(Default)]
-struct Lines {
-    /// A whole line that may be the last, then what has come of the next.
-    waiting: Vec<u8>,
+struct NdjsonRows {
+    /// The last complete line so far, which may be the end line, and the incomplete line after it.
+    pending: Vec<u8>,
 }
 
-impl Lines {
-    /// The rows that are known to be rows now.
-    fn rows(&mut self, piece: &[u8]) -> Vec<u8> {
-        self.waiting.extend_from_slice(piece);
+impl NdjsonRows {
+    /// Adds a chunk and returns the lines that are certainly rows.
+    fn push(&mut self, chunk: &[u8]) -> Vec<u8> {
+        self.pending.extend_from_slice(chunk);
         let ends: Vec<usize> = self
-            .waiting
+            .pending
             .iter()
             .enumerate()
             .filter(|(_, byte)| **byte == b'\n')
             .map(|(at, _)| at + 1)
             .collect();
-        let sure = ends.len().checked_sub(2).map_or(0, |before_last| ends[before_last]);
-        let rest = self.waiting.split_off(sure);
-        std::mem::replace(&mut self.waiting, rest)
+        let rows_end = ends.len().checked_sub(2).map_or(0, |before_last| ends[before_last]);
+        let rest = self.pending.split_off(rows_end);
+        std::mem::replace(&mut self.pending, rest)
     }
 
-    /// What the last line says.
-    fn end(self) -> Result<(), Failure> {
-        let last: Value = serde_json::from_slice(&self.waiting)
-            .map_err(|_| Failure::new("the answer broke off: it has no end line"))?;
+    /// Evaluates the last line.
+    fn finish(self) -> Result<(), Failure> {
+        let last: Value = serde_json::from_slice(&self.pending)
+            .map_err(|_| Failure::new("the answer ended early: its last line is missing"))?;
         if last["error"].is_object() {
-            return Err(problem_of(&last["error"]).unwrap_or_else(|| Failure::new("the answer broke off")));
+            return Err(failure_from_problem(&last["error"]).unwrap_or_else(|| Failure::new("the answer ended early")));
         }
         note_warnings(&last["end"]["stats"]);
-        whole(&last["end"]["stats"])
-    }
-}
-
-fn note_warnings(stats: &Value) {
-    for warning in stats["warnings"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
-        output::note(&format!("warning: {warning}"));
+        require_complete(&last["end"]["stats"])
     }
 }
 
@@ -191,18 +182,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_line_is_no_row_however_the_bytes_are_cut() {
+    fn the_last_line_is_never_a_row_however_the_answer_is_chunked() {
         let answer = b"{\"a\":1}\n{\"a\":2}\n{\"end\":{\"stats\":{}}}\n";
         for cut in 0..answer.len() {
-            let mut lines = Lines::default();
-            let mut rows = lines.rows(&answer[..cut]);
-            rows.extend(lines.rows(&answer[cut..]));
+            let mut lines = NdjsonRows::default();
+            let mut rows = lines.push(&answer[..cut]);
+            rows.extend(lines.push(&answer[cut..]));
             assert_eq!(rows, b"{\"a\":1}\n{\"a\":2}\n", "cut at {cut}");
-            assert!(lines.end().is_ok());
+            assert!(lines.finish().is_ok());
         }
-        let mut lines = Lines::default();
-        lines.rows(b"{\"a\":1}\n{\"error\":{\"detail\":\"too slow\"}}\n");
-        assert_eq!(lines.end().map_err(|f| f.to_string()), Err("error: too slow".into()));
-        assert!(Lines::default().end().is_err());
+        let mut lines = NdjsonRows::default();
+        lines.push(b"{\"a\":1}\n{\"error\":{\"detail\":\"too slow\"}}\n");
+        assert_eq!(lines.finish().map_err(|f| f.to_string()), Err("error: too slow".into()));
+        assert!(NdjsonRows::default().finish().is_err());
     }
 }

@@ -1,5 +1,4 @@
-//! DataFusion's arithmetic as functions, so that it is lenient as they are: a row whose result does not fit is NULL and
-//! counted.
+//! DataFusion's arithmetic operators as lenient functions: a row whose result does not fit is NULL and counted.
 
 use std::sync::Arc;
 
@@ -27,7 +26,7 @@ const NAMES: [(Operator, &str); 5] = [
     (Operator::Modulo, "modulo"),
 ];
 
-/// All of them, to be registered with a session.
+/// All these functions, for registration with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     let function = |(_, name)| {
         lenient(
@@ -39,7 +38,7 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
     NAMES.map(function).into()
 }
 
-/// The function of an operator, if it is one of arithmetic.
+/// The function of an operator, if it is an arithmetic operator.
 pub fn name(operator: Operator) -> Option<&'static str> {
     NAMES
         .iter()
@@ -55,7 +54,7 @@ pub fn operator(name: &str) -> Option<Operator> {
         .map(|(operator, _)| *operator)
 }
 
-fn own_operator(name: &str) -> Result<Operator> {
+fn require_operator(name: &str) -> Result<Operator> {
     operator(name).map_or_else(|| internal_err!("{name} is not an arithmetic operator"), Ok)
 }
 
@@ -63,12 +62,13 @@ fn field(name: &'static str, args: &ReturnFieldArgs) -> Result<Field> {
     let [left, right] = args.arg_fields else {
         return exec_err!("{name} takes two numbers");
     };
-    let of = BinaryTypeCoercer::new(left.data_type(), &own_operator(name)?, right.data_type()).get_result_type()?;
-    Ok(Field::new(name, of, true))
+    let data_type =
+        BinaryTypeCoercer::new(left.data_type(), &require_operator(name)?, right.data_type()).get_result_type()?;
+    Ok(Field::new(name, data_type, true))
 }
 
 fn compute(call: &Call) -> Result<ArrayRef> {
-    let operator = own_operator(call.name)?;
+    let operator = require_operator(call.name)?;
     let [left, right] = call.args() else {
         return exec_err!("{} takes two numbers", call.name);
     };
@@ -84,7 +84,7 @@ fn compute(call: &Call) -> Result<ArrayRef> {
         other => internal_err!("{other} is not an arithmetic operator"),
     }?;
     let computed = computed.into_array(call.rows)?;
-    // The kernels look at 128 bits, which hold more digits than a decimal has.
+    // The kernels only detect an overflow of 128 bits, which hold more digits than a decimal may have.
     if let DataType::Decimal128(digits, _) = computed.data_type() {
         computed
             .as_primitive::<Decimal128Type>()

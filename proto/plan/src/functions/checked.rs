@@ -1,10 +1,11 @@
-//! Arithmetic in which every row has its own answer: what does not fit into 64 bits, and a division by zero, is NULL
+//! Arithmetic that never fails a query: a row whose result does not fit into 64 bits, or that divides by zero, is NULL
 //! and counted.
 //!
 //! `checked_sum('+-+', a, b, c)` is `a - b + c`, `checked_mul(a, b, c)` is `a * b * c`, both over integers from left to
-//! right: a long chain is one call, not a deep one, because DataFusion takes the square of the depth, or more, to plan.
-//! `double_sum` and `double_mul` are the same over doubles. `checked_div(a, b)` is over doubles, `checked_mod(a, b)`
-//! over integers. A statement cannot name them; they stand for operators once the types of operands are known.
+//! right. A long chain is one flat call, because DataFusion's planning time grows with the square of the depth or
+//! faster. `double_sum` and `double_mul` are the same over doubles. `checked_div(a, b)` works on doubles,
+//! `checked_mod(a, b)` on integers. Statements cannot name these functions; they replace operators once the types of
+//! the operands are known.
 
 use std::sync::Arc;
 
@@ -30,10 +31,10 @@ pub const DOUBLE_SUM: &str = "double_sum";
 pub const DOUBLE_PRODUCT: &str = "double_mul";
 /// Divides.
 pub const QUOTIENT: &str = "checked_div";
-/// What an integer division leaves over.
+/// The remainder of an integer division.
 pub const REMAINDER: &str = "checked_mod";
 
-/// All of them, to be registered with a session.
+/// All these functions, for registration with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     let integer = |name, compute| {
         Function::new(name, None, Returns::Type(Int64Type::DATA_TYPE), compute)
@@ -57,7 +58,7 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
 
 fn sum(call: &Call) -> Result<ArrayRef> {
     let signs = call.text(0)?;
-    answers::<Int64Type>(call, 1, "integer arithmetic", |operands| {
+    compute_rows::<Int64Type>(call, 1, "integer arithmetic", |operands| {
         operands
             .iter()
             .zip(signs.bytes())
@@ -70,12 +71,12 @@ fn sum(call: &Call) -> Result<ArrayRef> {
 
 fn double_sum(call: &Call) -> Result<ArrayRef> {
     let signs = call.text(0)?;
-    answers::<Float64Type>(call, 1, "arithmetic", |operands| {
+    compute_rows::<Float64Type>(call, 1, "arithmetic", |operands| {
         let mut terms = operands
             .iter()
             .zip(signs.bytes())
             .map(|(operand, sign)| if sign == b'-' { -operand } else { *operand });
-        // Not from 0.0 on: the sum of -0.0 alone is -0.0.
+        // Starting with 0.0 would be wrong: the sum of -0.0 alone is -0.0.
         let first = terms.next()?;
         terms.try_fold(first, |sum, term| finite(sum + term))
     })
@@ -87,7 +88,7 @@ fn double_product(call: &Call) -> Result<ArrayRef> {
             .iter()
             .try_fold(1.0, |product, operand| finite(product * operand))
     };
-    answers::<Float64Type>(call, 0, "arithmetic", product)
+    compute_rows::<Float64Type>(call, 0, "arithmetic", product)
 }
 
 fn finite(double: f64) -> Option<f64> {
@@ -100,29 +101,29 @@ fn product(call: &Call) -> Result<ArrayRef> {
             .iter()
             .try_fold(1_i64, |product, operand| product.checked_mul(*operand))
     };
-    answers::<Int64Type>(call, 0, "integer arithmetic", product)
+    compute_rows::<Int64Type>(call, 0, "integer arithmetic", product)
 }
 
 fn quotient(call: &Call) -> Result<ArrayRef> {
-    answers::<Float64Type>(call, 0, "division", |operands| match operands {
+    compute_rows::<Float64Type>(call, 0, "division", |operands| match operands {
         [left, right] if *right != 0.0 => finite(left / right),
         _ => None,
     })
 }
 
 fn remainder(call: &Call) -> Result<ArrayRef> {
-    answers::<Int64Type>(call, 0, "remainder", |operands| match operands {
+    compute_rows::<Int64Type>(call, 0, "remainder", |operands| match operands {
         [left, right] if *right != 0 => Some(left.wrapping_rem(*right)),
         _ => None,
     })
 }
 
-/// One result for each row whose operands, from an argument on, are all there. Rows that have no result are NULL and
-/// counted.
-fn answers<T: ArrowPrimitiveType>(
+/// Computes a result for each row whose operands (the arguments from `from` on) are all non-NULL. Rows without a result
+/// are NULL and counted.
+fn compute_rows<T: ArrowPrimitiveType>(
     call: &Call,
     from: usize,
-    what: &str,
+    operation: &str,
     result: impl Fn(&[T::Native]) -> Option<T::Native>,
 ) -> Result<ArrayRef> {
     let columns = call
@@ -131,8 +132,8 @@ fn answers<T: ArrowPrimitiveType>(
         .map(|column| Ok(cast(column, &T::DATA_TYPE)?))
         .collect::<Result<Vec<_>>>()?;
     let columns: Vec<&PrimitiveArray<T>> = columns.iter().map(|column| column.as_primitive()).collect();
-    let (mut asked, mut operands) = (0, Vec::with_capacity(columns.len()));
-    let of_row = |row| {
+    let (mut complete_rows, mut operands) = (0, Vec::with_capacity(columns.len()));
+    let compute_row = |row| {
         operands.clear();
         operands.extend(
             columns
@@ -141,10 +142,11 @@ fn answers<T: ArrowPrimitiveType>(
                 .map(|column| column.value(row)),
         );
         let complete = operands.len() == columns.len();
-        asked += usize::from(complete);
+        complete_rows += usize::from(complete);
         if complete { result(&operands) } else { None }
     };
-    let computed: PrimitiveArray<T> = (0..call.rows).map(of_row).collect();
-    call.count(what, asked - (computed.len() - computed.null_count()), asked);
+    let computed: PrimitiveArray<T> = (0..call.rows).map(compute_row).collect();
+    let computed_rows = computed.len() - computed.null_count();
+    call.count(operation, complete_rows - computed_rows, complete_rows);
     Ok(Arc::new(computed))
 }

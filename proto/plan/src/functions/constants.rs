@@ -1,5 +1,5 @@
-//! Constants of an expression: each is written out for every row of a batch somewhere, so long ones ask for small
-//! batches.
+//! The memory that constants of an expression need: somewhere each is repeated for every row of a batch, so long
+//! constants require small batches.
 
 use std::sync::Arc;
 
@@ -12,40 +12,40 @@ use datafusion::{
     physical_expr::{PhysicalExpr, ScalarFunctionExpr, expressions::Literal, scalar_subquery::ScalarSubqueryExpr},
 };
 
-/// Rows of a batch.
+/// Rows of a batch by default.
 pub const BATCH_ROWS: usize = 8_192;
-/// Bytes that the constants of an expression may take, written out for a batch.
-const WRITTEN_BYTES_MAX: usize = 8 << 20;
-/// Constants up to this length do no harm.
+/// Bytes that the constants of an expression may take when repeated for all rows of a batch.
+const REPEATED_BYTES_MAX: usize = 8 << 20;
+/// Constants up to this length are not counted.
 const SHORT_BYTES_MAX: usize = 1 << 10;
-/// The value of a sub-query is not known beforehand: a list, and JSON.
+/// Assumed sizes of the value of a subquery, which is not known beforehand: of a list, and of JSON.
 const SUBQUERY_LIST_BYTES: usize = 1 << 20;
 const SUBQUERY_JSON_BYTES: usize = 64 << 10;
 const ROWS_MIN: usize = 8;
 
-/// Rows of a batch over which an expression with constants of so many bytes is computed.
+/// Rows of a batch for an expression whose constants have this many bytes.
 pub fn rows(bytes: usize) -> usize {
-    (WRITTEN_BYTES_MAX / bytes.max(1)).clamp(ROWS_MIN, BATCH_ROWS)
+    (REPEATED_BYTES_MAX / bytes.max(1)).clamp(ROWS_MIN, BATCH_ROWS)
 }
 
-/// Bytes that the long constants of an expression may write out for each row.
+/// Bytes that the long constants of an expression may take per row.
 pub fn bytes(expr: &Arc<dyn PhysicalExpr>) -> Result<usize> {
     let mut bytes = 0;
     expr.apply(|part| {
         bytes += if let Some(literal) = part.downcast_ref::<Literal>() {
-            // A text that is a view is written once.
-            let written = !matches!(literal.value().data_type(), DataType::Utf8View);
+            // A Utf8View text is stored only once.
+            let repeated = !matches!(literal.value().data_type(), DataType::Utf8View);
             Some(literal.value().size())
-                .filter(|size| written && *size > SHORT_BYTES_MAX)
+                .filter(|size| repeated && *size > SHORT_BYTES_MAX)
                 .unwrap_or_default()
         } else if let Some(subquery) = part.downcast_ref::<ScalarSubqueryExpr>() {
             match subquery.return_field(&Schema::empty())?.data_type() {
-                of if of.is_nested() => SUBQUERY_LIST_BYTES,
+                list if list.is_nested() => SUBQUERY_LIST_BYTES,
                 DataType::LargeUtf8 => SUBQUERY_JSON_BYTES,
                 _ => 0,
             }
         } else {
-            padded(part)
+            padded_length(part)
                 .filter(|length| *length > SHORT_BYTES_MAX)
                 .unwrap_or_default()
         };
@@ -54,8 +54,8 @@ pub fn bytes(expr: &Arc<dyn PhysicalExpr>) -> Result<usize> {
     Ok(bytes)
 }
 
-/// The length to which a text is padded.
-fn padded(part: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+/// The length to which `lpad` or `rpad` pads.
+fn padded_length(part: &Arc<dyn PhysicalExpr>) -> Option<usize> {
     let call = part
         .downcast_ref::<ScalarFunctionExpr>()
         .filter(|call| matches!(call.name(), "lpad" | "rpad"))?;
@@ -73,10 +73,10 @@ fn padded(part: &Arc<dyn PhysicalExpr>) -> Option<usize> {
 }
 
 /// Whether values of a type may be long.
-pub fn is_long(of: &DataType) -> bool {
-    of.is_nested()
+pub fn is_long(data_type: &DataType) -> bool {
+    data_type.is_nested()
         || matches!(
-            of,
+            data_type,
             DataType::Utf8
                 | DataType::LargeUtf8
                 | DataType::Utf8View

@@ -1,4 +1,5 @@
-//! `lenient_cast(value, NULL::type, 'TYPE')`: what cannot be converted is NULL, and counted under the name of the type.
+//! `lenient_cast(value, NULL::type, 'TYPE')`: a value that cannot be converted is NULL, and counted under the type's
+//! name.
 
 use std::sync::Arc;
 
@@ -14,10 +15,10 @@ use datafusion::{
 
 use super::function::{Call, Function, Returns};
 
-/// Its name.
+/// The name of the function.
 pub const CAST: &str = "lenient_cast";
 
-/// The function, to be registered with a session.
+/// The function, for registration with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     vec![Function::new(CAST, Some(3), Returns::Of(field), convert).into()]
 }
@@ -42,10 +43,10 @@ fn convert(call: &Call) -> Result<ArrayRef> {
             ..Default::default()
         },
     )?;
-    let unanswered = converted.null_count() - values.logical_null_count();
+    let failed = converted.null_count() - values.logical_null_count();
     call.count(
         &format!("as {}", call.text(2)?),
-        unanswered,
+        failed,
         call.rows - values.logical_null_count(),
     );
     Ok(converted)

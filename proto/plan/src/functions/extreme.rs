@@ -1,5 +1,5 @@
-//! The least and the greatest of JSON values: that of the numbers or, where there are none, of the texts, else of the
-//! booleans. So a stray text does not hide the greatest number of its group.
+//! The least and the greatest of JSON values. Numbers take precedence over texts, and texts over booleans, so a stray
+//! text does not hide the greatest number of its group.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -17,7 +17,7 @@ use proto::json::{self, Value};
 
 use super::{
     function::{Call, Function, Returns},
-    sliding::Totals,
+    sliding::SlidingTotal,
 };
 use crate::{Kinds, column::json_field, value::compare};
 
@@ -30,10 +30,10 @@ pub const LEAST: &str = "json_least";
 /// The greatest value of a row.
 pub const GREATEST: &str = "json_greatest";
 
-/// Over groups.
+/// The aggregates over groups, for registration with a session.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
     let function = |name| {
-        Arc::new(AggregateUDF::from(OfGroup {
+        Arc::new(AggregateUDF::from(ExtremeUdaf {
             name,
             signature: Signature::any(1, Volatility::Immutable),
         }))
@@ -41,21 +41,21 @@ pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
     [MIN, MAX].map(function).into()
 }
 
-/// Over rows.
+/// The functions over the values of a row, for registration with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     [LEAST, GREATEST]
-        .map(|name| Function::new(name, None, Returns::Json, of_row).into())
+        .map(|name| Function::new(name, None, Returns::Json, extreme_of_row).into())
         .into()
 }
 
-/// The best value so far.
+/// The least or greatest value so far.
 #[derive(Debug)]
-struct Best {
+struct BestValue {
     greatest: bool,
     text: Option<String>,
 }
 
-impl Best {
+impl BestValue {
     fn offer(&mut self, text: &str) {
         if is_better(text, self.text.as_deref(), self.greatest) {
             self.text = Some(text.to_owned());
@@ -76,15 +76,16 @@ fn is_better(text: &str, best: Option<&str>, greatest: bool) -> bool {
     }
 }
 
-/// The best value of a frame that slides. What has no order counts as NULL does, so that each that leaves has come.
+/// The least or greatest value of a sliding frame. A value without an order is queued as None, like NULL, so that every
+/// value that leaves the frame has an entry.
 #[derive(Debug)]
-struct BestOfFrame {
+struct SlidingBest {
     greatest: bool,
-    values: Totals<Option<String>>,
+    values: SlidingTotal<Option<String>>,
     bytes: usize,
 }
 
-impl BestOfFrame {
+impl SlidingBest {
     fn join(greatest: bool) -> impl Fn(&Option<String>, &Option<String>) -> Option<String> {
         move |a, b| match b {
             Some(text) if is_better(text, a.as_deref(), greatest) => b.clone(),
@@ -93,10 +94,10 @@ impl BestOfFrame {
     }
 }
 
-impl Accumulator for BestOfFrame {
+impl Accumulator for SlidingBest {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let [values] = values else {
-            return exec_err!("one column of JSON is wanted");
+            return exec_err!("expected one column of JSON");
         };
         for text in values.as_string::<i64>() {
             let value = text
@@ -110,7 +111,7 @@ impl Accumulator for BestOfFrame {
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let [values] = values else {
-            return exec_err!("one column of JSON is wanted");
+            return exec_err!("expected one column of JSON");
         };
         for text in values.as_string::<i64>() {
             self.bytes = self.bytes.saturating_sub(text.map_or(0, str::len));
@@ -124,11 +125,11 @@ impl Accumulator for BestOfFrame {
     }
 
     fn merge_batch(&mut self, _: &[ArrayRef]) -> Result<()> {
-        exec_err!("a frame has no parts")
+        exec_err!("a sliding frame has no partial state")
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        exec_err!("a frame has no parts")
+        exec_err!("a sliding frame has no partial state")
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
@@ -142,7 +143,7 @@ impl Accumulator for BestOfFrame {
     }
 }
 
-/// Numbers go before texts, texts before booleans; what has no order is never the least or the greatest.
+/// Numbers precede texts, texts precede booleans; a value without an order is never the least or the greatest.
 fn precedence(value: &Value<'_>) -> u8 {
     match value {
         Value::Bool(_) => 1,
@@ -153,12 +154,12 @@ fn precedence(value: &Value<'_>) -> u8 {
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct OfGroup {
+struct ExtremeUdaf {
     name: &'static str,
     signature: Signature,
 }
 
-impl AggregateUDFImpl for OfGroup {
+impl AggregateUDFImpl for ExtremeUdaf {
     fn name(&self) -> &str {
         self.name
     }
@@ -176,22 +177,22 @@ impl AggregateUDFImpl for OfGroup {
     }
 
     fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(Best {
+        Ok(Box::new(BestValue {
             greatest: self.name == MAX,
             text: None,
         }))
     }
 
     fn create_sliding_accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(BestOfFrame {
+        Ok(Box::new(SlidingBest {
             greatest: self.name == MAX,
-            values: Totals::default(),
+            values: SlidingTotal::default(),
             bytes: 0,
         }))
     }
 }
 
-impl Accumulator for Best {
+impl Accumulator for BestValue {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         match values {
             [values] => values
@@ -199,7 +200,7 @@ impl Accumulator for Best {
                 .iter()
                 .flatten()
                 .for_each(|text| self.offer(text)),
-            _ => return exec_err!("one column of JSON is wanted"),
+            _ => return exec_err!("expected one column of JSON"),
         }
         Ok(())
     }
@@ -221,12 +222,12 @@ impl Accumulator for Best {
     }
 }
 
-fn of_row(call: &Call) -> Result<ArrayRef> {
+fn extreme_of_row(call: &Call) -> Result<ArrayRef> {
     let columns = call.columns(0)?;
     let columns: Vec<_> = columns.iter().map(|column| column.as_string::<i64>()).collect();
     let mut chosen = LargeStringBuilder::with_capacity(call.rows, 0);
     for row in 0..call.rows {
-        let mut best = Best {
+        let mut best = BestValue {
             greatest: call.name == GREATEST,
             text: None,
         };

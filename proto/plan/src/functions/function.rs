@@ -1,4 +1,4 @@
-//! A scalar function of ours: its name, its arguments, the type of its result, and the code that computes it.
+//! A scalar function of Rachis: its name, its arguments, the type of its result, and the code that computes it.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -23,41 +23,40 @@ use datafusion::{
 
 use proto::{Code, Problem};
 
-use super::{bounded, query::Query};
+use super::{bounded, context::FunctionContext};
 use crate::{Kinds, column::json_field};
 
-/// A function whose result depends on its arguments alone, and may be NULL. Functions of one name are the same
-/// function.
+/// A function whose result depends only on its arguments and may be NULL. Functions of the same name are equal.
 #[derive(Debug)]
 pub(super) struct Function {
     pub name: &'static str,
     signature: Signature,
     is_strict: bool,
     returns: Returns,
-    compute: Compute,
-    simplify: Option<Simplify>,
+    compute: ComputeFn,
+    simplify: Option<RewriteFn>,
 }
 
-/// What a call is instead, once its arguments are simplified.
-type Simplify = fn(&[Expr]) -> Option<Expr>;
+/// Rewrites a call with simplified arguments into a simpler expression, if it can.
+type RewriteFn = fn(&[Expr]) -> Option<Expr>;
 
-/// The result of a call, one value a row.
-type Compute = fn(&Call<'_>) -> Result<ArrayRef>;
+/// Computes the result of a call: one value per row.
+type ComputeFn = fn(&Call<'_>) -> Result<ArrayRef>;
 
 /// The type of a function's result.
 #[derive(Debug)]
 pub(super) enum Returns {
-    /// Always this one.
+    /// Always this type.
     Type(DataType),
     /// JSON text.
     Json,
-    /// It follows from the arguments.
+    /// Determined by the arguments.
     Of(fn(&'static str, &ReturnFieldArgs<'_>) -> Result<Field>),
 }
 
 impl Function {
-    /// A function of so many arguments; of any number, if none is said.
-    pub fn new(name: &'static str, arguments: Option<usize>, returns: Returns, compute: Compute) -> Self {
+    /// A function with this number of arguments; None means any number.
+    pub fn new(name: &'static str, arguments: Option<usize>, returns: Returns, compute: ComputeFn) -> Self {
         let signature = match arguments {
             Some(arguments) => Signature::any(arguments, Volatility::Immutable),
             None => Signature::variadic_any(Volatility::Immutable),
@@ -72,15 +71,15 @@ impl Function {
         }
     }
 
-    /// Says what a call is instead.
-    pub fn simplified(self, simplify: Simplify) -> Self {
+    /// Adds a rewrite into a simpler expression.
+    pub fn simplified(self, simplify: RewriteFn) -> Self {
         Self {
             simplify: Some(simplify),
             ..self
         }
     }
 
-    /// Says that the result is NULL where an argument is.
+    /// Declares that the result is NULL if an argument is.
     pub fn strict(self) -> Self {
         Self {
             is_strict: true,
@@ -119,12 +118,12 @@ impl ScalarUDFImpl for Function {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        internal_err!("{} says its type as a field", self.name)
+        internal_err!("{} determines its type as a field", self.name)
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         Ok(Arc::new(match &self.returns {
-            Returns::Type(of) => Field::new(self.name, of.clone(), true),
+            Returns::Type(data_type) => Field::new(self.name, data_type.clone(), true),
             Returns::Json => json_field(self.name, Kinds::default()),
             Returns::Of(field) => field(self.name, &args)?,
         }))
@@ -146,7 +145,7 @@ impl ScalarUDFImpl for Function {
     }
 
     fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
-        any_value(self, inputs)
+        unbounded_result(self, inputs)
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -166,11 +165,11 @@ impl ScalarUDFImpl for Function {
     }
 }
 
-/// Parts of a call whose name spells them.
+/// A call with more parts than this is named by its hash.
 const SPELLED_PARTS_MAX: usize = 32;
 
-/// The name of a call in a schema. DataFusion asks for it at every level of an expression, and a name that spells a
-/// deep call is long: 400 terms took a minute. A large call is named by its hash.
+/// The name of a call in a schema. DataFusion computes it at every level of an expression, and the spelled name of a
+/// deep call is long: 400 terms took a minute. So a large call is named by its hash.
 pub fn schema_name(function: &str, args: &[Expr]) -> Result<String> {
     let mut parts = 0;
     for arg in args {
@@ -192,9 +191,9 @@ pub fn schema_name(function: &str, args: &[Expr]) -> Result<String> {
     Ok(format!("{function}({})", spelled.join(",")))
 }
 
-/// Any value of a function's type. DataFusion's own default is a value of no type, with which a comparison of the
-/// result has no bounds at all: a window that is partitioned by such a comparison is refused then.
-pub(super) fn any_value(function: &dyn ScalarUDFImpl, inputs: &[&Interval]) -> Result<Interval> {
+/// Bounds that admit any value of a function's type. DataFusion's default has the null type, so a comparison of the
+/// result has no bounds at all, and a window partitioned by such a comparison is refused.
+pub(super) fn unbounded_result(function: &dyn ScalarUDFImpl, inputs: &[&Interval]) -> Result<Interval> {
     let fields: Vec<FieldRef> = inputs
         .iter()
         .map(|input| Arc::new(Field::new("", input.data_type(), true)))
@@ -210,35 +209,35 @@ pub(super) fn any_value(function: &dyn ScalarUDFImpl, inputs: &[&Interval]) -> R
     Interval::make_unbounded(field.as_ref().map_or(&DataType::Null, |field| field.data_type()))
 }
 
-/// An error that ends a query at a limit.
-pub(super) fn limit(detail: String, hint: &str) -> DataFusionError {
+/// The error of a query that reached a limit.
+pub(super) fn limit_reached(detail: String, hint: &str) -> DataFusionError {
     DataFusionError::External(Box::new(Problem::new(Code::LimitReached, detail).hint(hint)))
 }
 
-/// One call: the arguments of a batch of rows, or of one row where all are constants.
+/// One call: the arguments of a batch of rows, or of one row if all are constants.
 pub(super) struct Call<'a> {
     /// The function's name.
     pub name: &'static str,
-    /// How many rows the result has.
+    /// The number of rows of the result.
     pub rows: usize,
     args: &'a ScalarFunctionArgs,
 }
 
 impl Call<'_> {
-    /// All arguments as they came.
+    /// All arguments as passed by DataFusion.
     pub fn args(&self) -> &[ColumnarValue] {
         &self.args.args
     }
 
-    /// An argument with a value for each row.
+    /// An argument, expanded to one value per row.
     pub fn column(&self, index: usize) -> Result<ArrayRef> {
         match self.args().get(index) {
             Some(arg) => arg.to_array(self.rows),
-            None => exec_err!("{} lacks its argument {index}", self.name),
+            None => exec_err!("{} is missing argument {index}", self.name),
         }
     }
 
-    /// The arguments from one on, each with a value for each row.
+    /// The arguments from this index on, each expanded to one value per row.
     pub fn columns(&self, from: usize) -> Result<Vec<ArrayRef>> {
         (from..self.args().len()).map(|index| self.column(index)).collect()
     }
@@ -247,14 +246,14 @@ impl Call<'_> {
     pub fn text(&self, index: usize) -> Result<&str> {
         match self.args().get(index) {
             Some(ColumnarValue::Scalar(scalar)) => Ok(scalar.try_as_str().flatten().unwrap_or_default()),
-            _ => exec_err!("argument {index} of {} is a literal text", self.name),
+            _ => exec_err!("argument {index} of {} must be a text literal", self.name),
         }
     }
 
-    /// Counts rows that have no result, of those that had all arguments.
-    pub fn count(&self, what: &str, unanswered: usize, of: usize) {
-        if let Some(query) = Query::of(&self.args.config_options) {
-            query.notices.count(what, unanswered as u64, of as u64);
+    /// Counts `failed` rows without a result, out of `total` rows with all arguments.
+    pub fn count(&self, operation: &str, failed: usize, total: usize) {
+        if let Some(context) = FunctionContext::of(&self.args.config_options) {
+            context.warnings.count(operation, failed as u64, total as u64);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Intervals as quantities. DataFusion compares months, then days, then nanoseconds; here a month has 30 days and a day
-//! 24 hours, as in PostgreSQL, so that 25 hours are more than a day.
+//! Intervals as quantities. DataFusion compares months, then days, then nanoseconds. Here a month has 30 days and a day
+//! has 24 hours, as in PostgreSQL, so that 25 hours are more than a day.
 
 use std::sync::Arc;
 
@@ -22,19 +22,19 @@ use super::{
 };
 use crate::Type;
 
-/// How long an interval is, in microseconds.
+/// The length of an interval in microseconds.
 pub const MICROS: &str = "interval_micros";
-/// An interval so many times.
+/// Multiplies an interval by a factor.
 pub const SCALE: &str = "interval_scale";
-/// A point in time so much later (`+`) or earlier (`-`).
+/// Moves a point in time by an interval, later (`+`) or earlier (`-`).
 pub const SHIFT: &str = "time_shift";
 
-const DAYS_OF_MONTH: i64 = 30;
-const MICROS_OF_DAY: i64 = 86_400_000_000;
-const NANOS_OF_DAY: f64 = 86_400e9;
+const DAYS_PER_MONTH: i64 = 30;
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+const NANOS_PER_DAY: f64 = 86_400e9;
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
-/// All, to be registered with a session.
+/// All these functions, for registration with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     let shift = Function::new(SHIFT, Some(3), Returns::Type(Type::Time.arrow()), shift);
     vec![
@@ -43,16 +43,16 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         })
         .into(),
         Function::new(SCALE, Some(2), Returns::Type(INTERVAL), scale).into(),
-        // A time beyond the reach of its type is NULL.
+        // A time outside the range of its type is NULL.
         lenient(shift.into()),
     ]
 }
 
 fn shift(call: &Call) -> Result<ArrayRef> {
-    let (moment, interval) = (call.column(1)?, call.column(2)?);
+    let (time, interval) = (call.column(1)?, call.column(2)?);
     let shifted = match call.text(0)? {
-        "-" => numeric::sub(&moment, &interval)?,
-        _ => numeric::add(&moment, &interval)?,
+        "-" => numeric::sub(&time, &interval)?,
+        _ => numeric::add(&time, &interval)?,
     };
     Ok(cast(&shifted, &Type::Time.arrow())?)
 }
@@ -60,13 +60,13 @@ fn shift(call: &Call) -> Result<ArrayRef> {
 fn scale(call: &Call) -> Result<ArrayRef> {
     let (interval, factor) = (call.column(0)?, call.column(1)?);
     let scaled = scaled(&interval, &factor)?;
-    let asked = (0..call.rows)
+    let complete_rows = (0..call.rows)
         .filter(|row| interval.is_valid(*row) && factor.is_valid(*row))
         .count();
     call.count(
         "interval arithmetic",
-        (asked + scaled.null_count()).saturating_sub(call.rows),
-        asked,
+        (complete_rows + scaled.null_count()).saturating_sub(call.rows),
+        complete_rows,
     );
     Ok(Arc::new(scaled))
 }
@@ -79,9 +79,9 @@ fn micros(intervals: &ArrayRef) -> Result<Int64Array> {
     let intervals = cast(intervals, &INTERVAL)?;
     let length = |interval: IntervalMonthDayNano| {
         let days = i64::from(interval.months)
-            .checked_mul(DAYS_OF_MONTH)?
+            .checked_mul(DAYS_PER_MONTH)?
             .checked_add(i64::from(interval.days))?;
-        days.checked_mul(MICROS_OF_DAY)?
+        days.checked_mul(MICROS_PER_DAY)?
             .checked_add(interval.nanoseconds.div_euclid(1_000))
     };
     Ok(intervals
@@ -99,8 +99,8 @@ fn scaled(intervals: &ArrayRef, factors: &ArrayRef) -> Result<IntervalMonthDayNa
     let factors = cast(factors, &DataType::Float64)?;
     let times = |interval: IntervalMonthDayNano, factor: f64| {
         let months = f64::from(interval.months) * factor;
-        let days = f64::from(interval.days) * factor + months.fract() * DAYS_OF_MONTH as f64;
-        let nanos = (interval.nanoseconds as f64 * factor + days.fract() * NANOS_OF_DAY).round();
+        let days = f64::from(interval.days) * factor + months.fract() * DAYS_PER_MONTH as f64;
+        let nanos = (interval.nanoseconds as f64 * factor + days.fract() * NANOS_PER_DAY).round();
         let fits =
             months.abs() < f64::from(i32::MAX) && days.abs() < f64::from(i32::MAX) && nanos.abs() < i64::MAX as f64;
         fits.then(|| IntervalMonthDayNano::new(months.trunc() as i32, days.trunc() as i32, nanos as i64))

@@ -1,7 +1,7 @@
-//! Functions that have no value for some inputs (the root of -1, the day of a year that nanoseconds do not reach) give
-//! NULL for those, so that one stray value does not end a question about all the others.
+//! Makes functions return NULL for inputs without a result (the root of -1, a day in a year that nanoseconds cannot
+//! represent), so that one stray value does not fail a query over all the others.
 //!
-//! A batch is computed as always; only where that fails is it computed again row by row.
+//! A batch is computed as usual; only if that fails is it computed again row by row.
 
 use std::sync::Arc;
 
@@ -22,11 +22,11 @@ use datafusion::{
 
 use super::{
     bounded,
-    function::{any_value, schema_name},
-    query::Query,
+    context::FunctionContext,
+    function::{schema_name, unbounded_result},
 };
 
-/// The function, lenient: where it has no answer for its values, the result is NULL and counted.
+/// Makes a function lenient: if it has no result for some values, the result is NULL and counted.
 pub fn lenient(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     match function.signature().volatility {
         Volatility::Immutable if !function.short_circuits() => Arc::new(ScalarUDF::from(Lenient { function })),
@@ -84,7 +84,7 @@ impl ScalarUDFImpl for Lenient {
     fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
         let bounds = self.function.inner().evaluate_bounds(inputs)?;
         if bounds.data_type() == DataType::Null {
-            any_value(self, inputs)
+            unbounded_result(self, inputs)
         } else {
             Ok(bounds)
         }
@@ -99,12 +99,12 @@ impl ScalarUDFImpl for Lenient {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        bounded::invoke(self.name(), args, |args| self.answer(&args))
+        bounded::invoke(self.name(), args, |args| self.compute(&args))
     }
 }
 
-/// Whether an error comes of values, and not of a call that cannot be computed.
-fn is_of_values(error: &DataFusionError) -> bool {
+/// Whether values caused an error, rather than a call that cannot be computed at all.
+fn is_caused_by_values(error: &DataFusionError) -> bool {
     !matches!(
         error.find_root(),
         DataFusionError::Internal(_)
@@ -115,44 +115,42 @@ fn is_of_values(error: &DataFusionError) -> bool {
 }
 
 impl Lenient {
-    /// The library's answer, and NULL where it has none.
-    fn answer(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let of_rows = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
+    /// DataFusion's result, with NULL if it has none.
+    fn compute(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let has_columns = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
         match self.function.inner().invoke_with_args(args.clone()) {
-            Err(_) if of_rows => self.by_row(args),
-            // The value of a sub-query is a scalar, too. Literals come here only where the result is a text or a list.
-            Err(error) if is_of_values(&error) => self.unanswered(args),
+            Err(_) if has_columns => self.compute_by_row(args),
+            // Scalars are the values of subqueries, and literals only if the result is a text or a list.
+            Err(error) if is_caused_by_values(&error) => self.null(args),
             Ok(ColumnarValue::Array(array)) if *array.data_type() == DataType::Float64 => {
-                Ok(ColumnarValue::Array(self.finite(args, array)))
+                Ok(ColumnarValue::Array(self.nullify_non_finite(args, array)))
             }
-            Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(double)))) if !double.is_finite() => {
-                self.unanswered(args)
-            }
+            Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(double)))) if !double.is_finite() => self.null(args),
             computed => computed,
         }
     }
 
-    /// One value for all rows that has no answer.
-    fn unanswered(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if let Some(query) = Query::of(&args.config_options) {
-            query.notices.count(self.name(), 1, 1);
+    /// NULL for all rows, counted once.
+    fn null(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if let Some(context) = FunctionContext::of(&args.config_options) {
+            context.warnings.count(self.name(), 1, 1);
         }
         Ok(ColumnarValue::Scalar(ScalarValue::try_from(
             args.return_field.data_type(),
         )?))
     }
 
-    /// Doubles that came of numbers and are none (`ln(-1)`, `exp(1000)`) are no answers either.
-    fn finite(&self, args: &ScalarFunctionArgs, computed: ArrayRef) -> ArrayRef {
+    /// Replaces results that are not finite (`ln(-1)`, `exp(1000)`) by NULL.
+    fn nullify_non_finite(&self, args: &ScalarFunctionArgs, computed: ArrayRef) -> ArrayRef {
         let doubles = computed.as_primitive::<Float64Type>();
-        let unanswered = doubles.iter().flatten().filter(|double| !double.is_finite()).count();
-        if unanswered == 0 {
+        let failed = doubles.iter().flatten().filter(|double| !double.is_finite()).count();
+        if failed == 0 {
             return computed;
         }
-        if let Some(query) = Query::of(&args.config_options) {
-            query
-                .notices
-                .count(self.name(), unanswered as u64, args.number_rows as u64);
+        if let Some(context) = FunctionContext::of(&args.config_options) {
+            context
+                .warnings
+                .count(self.name(), failed as u64, args.number_rows as u64);
         }
         Arc::new(
             doubles
@@ -162,17 +160,17 @@ impl Lenient {
         )
     }
 
-    fn by_row(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    fn compute_by_row(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         let null = ScalarValue::try_from(args.return_field.data_type())?;
-        let mut unanswered = 0;
+        let mut failed = 0;
         let mut values = Vec::with_capacity(args.number_rows);
         for row in 0..args.number_rows {
-            let value = self.of_row(args, row)?;
-            unanswered += u64::from(value.is_none());
+            let value = self.compute_row(args, row)?;
+            failed += u64::from(value.is_none());
             values.push(value.unwrap_or_else(|| null.clone()));
         }
-        if let Some(query) = Query::of(&args.config_options) {
-            query.notices.count(self.name(), unanswered, args.number_rows as u64);
+        if let Some(context) = FunctionContext::of(&args.config_options) {
+            context.warnings.count(self.name(), failed, args.number_rows as u64);
         }
         match values.is_empty() {
             true => Ok(ColumnarValue::Array(datafusion::arrow::array::new_empty_array(
@@ -182,18 +180,18 @@ impl Lenient {
         }
     }
 
-    /// The value of one row, if it has one.
-    fn of_row(&self, args: &ScalarFunctionArgs, row: usize) -> Result<Option<ScalarValue>> {
+    /// The result of one row; None if it has none.
+    fn compute_row(&self, args: &ScalarFunctionArgs, row: usize) -> Result<Option<ScalarValue>> {
         let one = |arg: &ColumnarValue| match arg {
             ColumnarValue::Array(array) => ScalarValue::try_from_array(array, row).map(ColumnarValue::Scalar),
             scalar => Ok(scalar.clone()),
         };
-        let alone = ScalarFunctionArgs {
+        let row_args = ScalarFunctionArgs {
             args: args.args.iter().map(one).collect::<Result<_>>()?,
             number_rows: 1,
             ..args.clone()
         };
-        match self.function.inner().invoke_with_args(alone) {
+        match self.function.inner().invoke_with_args(row_args) {
             Ok(ColumnarValue::Scalar(value)) => Ok(Some(value)),
             Ok(ColumnarValue::Array(array)) => ScalarValue::try_from_array(&array, 0).map(Some),
             Err(_) => Ok(None),

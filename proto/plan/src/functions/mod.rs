@@ -1,23 +1,25 @@
-//! Functions that aggregator and leaf both know: DataFusion's, which give NULL for values that have no answer, and
-//! those of our own that typed expressions call. A statement cannot name those of our own: they stand where the types
-//! of operands ask for them.
+//! The functions that both aggregator and leaf know: those of DataFusion, which return NULL for values without a
+//! result, and those of Rachis, which are inserted where the types of the operands require them. A statement cannot
+//! name a function of Rachis, except those that the resolver itself writes into statements (`GENERATED_CALLS` in the
+//! aggregator's `sql/resolve/function.rs`: `json_get`, `to_json` and `search_match`): it cannot tell its own calls from
+//! those of the user.
 
 pub mod arithmetic;
 pub mod bounded;
+mod bounded_collect;
 pub mod checked;
-mod collected;
 pub mod constants;
+mod context;
 pub mod convert;
-mod distinct;
+mod distinct_count;
 pub mod extreme;
 mod function;
 pub mod interval;
 pub mod json;
 pub mod lenient;
-pub mod notices;
-mod query;
 pub mod sliding;
 pub mod text;
+pub mod warnings;
 
 use std::sync::{Arc, LazyLock};
 
@@ -28,33 +30,33 @@ use datafusion::{
     prelude::SessionConfig,
 };
 
+pub use context::FunctionContext;
 pub use function::schema_name;
-pub use notices::Notices;
-pub use query::Query;
+pub use warnings::WarningCounts;
 
-/// All functions of rows, to be registered with a session.
+/// All scalar functions, for registration with a session.
 pub fn scalar() -> Vec<Arc<ScalarUDF>> {
     SessionStateDefaults::default_scalar_functions()
         .into_iter()
         .map(lenient::lenient)
-        .chain(own())
+        .chain(rachis_functions())
         .collect()
 }
 
-/// All functions of groups.
+/// All aggregate functions, for registration with a session.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
     let library = SessionStateDefaults::default_aggregate_functions()
         .into_iter()
-        .map(collected::bounded)
-        .map(distinct::shared);
+        .map(bounded_collect::bounded)
+        .map(distinct_count::with_shared_table);
     library
         .chain(extreme::aggregates())
         .chain(sliding::aggregates())
         .collect()
 }
 
-/// Functions of rows of our own.
-pub fn own() -> Vec<Arc<ScalarUDF>> {
+/// The scalar functions of Rachis.
+pub fn rachis_functions() -> Vec<Arc<ScalarUDF>> {
     let all = [
         json::functions(),
         arithmetic::functions(),
@@ -67,32 +69,33 @@ pub fn own() -> Vec<Arc<ScalarUDF>> {
     all.into_iter().flatten().collect()
 }
 
-static OWN: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(own);
+static RACHIS_FUNCTIONS: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(rachis_functions);
 
-/// One function of our own by its name.
-pub fn own_named(name: &str) -> Arc<ScalarUDF> {
+/// A function of Rachis by its name.
+pub fn rachis_function(name: &str) -> Arc<ScalarUDF> {
     Arc::clone(
-        OWN.iter()
+        RACHIS_FUNCTIONS
+            .iter()
             .find(|function| function.name() == name)
-            .expect("a function of our own is asked for by its constant"),
+            .expect("callers use the constant of a Rachis function"),
     )
 }
 
-/// Whether a function is one of our own.
-pub fn is_own(name: &str) -> bool {
-    OWN.iter().any(|function| function.name() == name)
+/// Whether a function is one of Rachis.
+pub fn is_rachis_function(name: &str) -> bool {
+    RACHIS_FUNCTIONS.iter().any(|function| function.name() == name)
 }
 
-/// Settings that decide what an expression means and which plans are accepted.
+/// Settings that determine the meaning of expressions and which plans are accepted.
 pub fn settings() -> SessionConfig {
     SessionConfig::new()
         .set("datafusion.execution.time_zone", &ScalarValue::from("UTC"))
-        // The check compares what two analyses of DataFusion say of NULL, and refuses plans where these differ.
+        // The check compares two nullability analyses of DataFusion and rejects plans for which they differ.
         .set_bool("datafusion.execution.skip_physical_aggregate_schema_check", true)
 }
 
-/// All functions by name, for expressions that come from another process.
-pub fn by_name() -> &'static TaskContext {
+/// All functions by name, for decoding expressions from another process.
+pub fn registry() -> &'static TaskContext {
     static ALL: LazyLock<TaskContext> = LazyLock::new(|| {
         let (scalar, aggregates) = (scalar(), aggregates());
         let scalar = scalar
@@ -115,7 +118,7 @@ pub fn by_name() -> &'static TaskContext {
     &ALL
 }
 
-/// A function by its name and by every alias.
+/// A function under its name and each of its aliases.
 fn under_names<F>(function: &Arc<F>, name: &str, aliases: &[String]) -> Vec<(String, Arc<F>)> {
     std::iter::once(name)
         .chain(aliases.iter().map(String::as_str))

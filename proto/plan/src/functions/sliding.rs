@@ -1,6 +1,6 @@
-//! Aggregates over a frame that slides, of what is in the frame alone: nothing is taken back from a total. A double
-//! that was added and subtracted again leaves its rounding behind, and a least value that leaves says nothing of the
-//! next one.
+//! Aggregates over a sliding frame, computed only from the values in the frame: nothing is subtracted from a total. A
+//! double that is added and later subtracted leaves its rounding error behind, and when the least value leaves the
+//! frame, it does not determine the next one.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -18,10 +18,10 @@ pub const SUM: &str = "sliding_sum";
 /// The average of doubles.
 pub const AVG: &str = "sliding_avg";
 
-/// Over frames of doubles.
+/// All these aggregates, for registration with a session.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
     let function = |name| {
-        Arc::new(AggregateUDF::from(OfDoubles {
+        Arc::new(AggregateUDF::from(SlidingDoublesUdaf {
             name,
             signature: Signature::exact(vec![DataType::Float64], Volatility::Immutable),
         }))
@@ -29,16 +29,17 @@ pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
     [SUM, AVG].map(function).into()
 }
 
-/// A queue that knows the total of its values: of the older half what each comes to with all that are newer in that
-/// half, of the newer half the values and their total. Each value is added twice at most.
+/// A queue that knows the total of its values. For each value of the older half it stores the total of that value and
+/// all newer ones in that half; for the newer half it stores the values and their total. Each value is added at most
+/// twice.
 #[derive(Debug)]
-pub struct Totals<T> {
+pub struct SlidingTotal<T> {
     older: Vec<T>,
     newer: VecDeque<T>,
     newer_total: Option<T>,
 }
 
-impl<T> Default for Totals<T> {
+impl<T> Default for SlidingTotal<T> {
     fn default() -> Self {
         Self {
             older: Vec::new(),
@@ -48,8 +49,8 @@ impl<T> Default for Totals<T> {
     }
 }
 
-impl<T: Clone> Totals<T> {
-    /// Takes in a value at the end.
+impl<T: Clone> SlidingTotal<T> {
+    /// Appends a value.
     pub fn push(&mut self, value: T, join: impl Fn(&T, &T) -> T) {
         self.newer_total = Some(
             self.newer_total
@@ -59,7 +60,7 @@ impl<T: Clone> Totals<T> {
         self.newer.push_back(value);
     }
 
-    /// Lets go of the oldest value.
+    /// Removes the oldest value.
     pub fn pop(&mut self, join: impl Fn(&T, &T) -> T) {
         if self.older.is_empty() {
             self.newer_total = None;
@@ -74,7 +75,7 @@ impl<T: Clone> Totals<T> {
         self.older.pop();
     }
 
-    /// What all values come to.
+    /// The total of all values; None if there are none.
     pub fn total(&self, join: impl Fn(&T, &T) -> T) -> Option<T> {
         match (self.older.last(), &self.newer_total) {
             (Some(older), Some(newer)) => Some(join(older, newer)),
@@ -82,24 +83,24 @@ impl<T: Clone> Totals<T> {
         }
     }
 
-    /// How many there are.
+    /// The number of values.
     pub fn count(&self) -> usize {
         self.older.len() + self.newer.len()
     }
 
-    /// Bytes of memory, besides what values point to.
+    /// Bytes of memory, without what the values point to.
     pub fn size(&self) -> usize {
         size_of_val(self) + (self.older.capacity() + self.newer.capacity()) * size_of::<T>()
     }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct OfDoubles {
+struct SlidingDoublesUdaf {
     name: &'static str,
     signature: Signature,
 }
 
-impl AggregateUDFImpl for OfDoubles {
+impl AggregateUDFImpl for SlidingDoublesUdaf {
     fn name(&self) -> &str {
         self.name
     }
@@ -113,27 +114,27 @@ impl AggregateUDFImpl for OfDoubles {
     }
 
     fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(Doubles {
+        Ok(Box::new(SlidingDoublesAccumulator {
             average: self.name == AVG,
-            values: Totals::default(),
+            values: SlidingTotal::default(),
         }))
     }
 }
 
 #[derive(Debug)]
-struct Doubles {
+struct SlidingDoublesAccumulator {
     average: bool,
-    values: Totals<f64>,
+    values: SlidingTotal<f64>,
 }
 
 fn add(a: &f64, b: &f64) -> f64 {
     a + b
 }
 
-impl Doubles {
-    fn each(&mut self, values: &[ArrayRef], mut change: impl FnMut(&mut Totals<f64>, f64)) -> Result<()> {
+impl SlidingDoublesAccumulator {
+    fn each(&mut self, values: &[ArrayRef], mut change: impl FnMut(&mut SlidingTotal<f64>, f64)) -> Result<()> {
         let [values] = values else {
-            return exec_err!("one column of doubles is wanted");
+            return exec_err!("expected one column of doubles");
         };
         values
             .as_primitive::<Float64Type>()
@@ -144,13 +145,13 @@ impl Doubles {
     }
 }
 
-impl Accumulator for Doubles {
+impl Accumulator for SlidingDoublesAccumulator {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.each(values, |totals, value| totals.push(value, add))
+        self.each(values, |queue, value| queue.push(value, add))
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.each(values, |totals, _| totals.pop(add))
+        self.each(values, |queue, _| queue.pop(add))
     }
 
     fn supports_retract_batch(&self) -> bool {
@@ -158,11 +159,11 @@ impl Accumulator for Doubles {
     }
 
     fn merge_batch(&mut self, _: &[ArrayRef]) -> Result<()> {
-        exec_err!("a frame has no parts")
+        exec_err!("a sliding frame has no partial state")
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        exec_err!("a frame has no parts")
+        exec_err!("a sliding frame has no partial state")
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
@@ -179,23 +180,23 @@ impl Accumulator for Doubles {
 
 #[cfg(test)]
 mod tests {
-    use super::Totals;
+    use super::SlidingTotal;
 
     #[test]
-    fn a_total_is_that_of_the_values_that_are_there() {
-        let (mut totals, mut plain) = (Totals::default(), Vec::new());
+    fn the_total_covers_exactly_the_values_in_the_queue() {
+        let (mut queue, mut plain) = (SlidingTotal::default(), Vec::new());
         let join = |a: &String, b: &String| format!("{a}{b}");
         for step in 0..200_u32 {
-            // Three in, two out, then fewer in than out: the order of a text shows every place.
+            // Three in, two out; later fewer in than out. The concatenated text reveals any value out of order.
             if step % 5 < 3 || (step > 100 && step % 7 == 0) {
-                totals.push(step.to_string(), join);
+                queue.push(step.to_string(), join);
                 plain.push(step.to_string());
             } else if !plain.is_empty() {
-                totals.pop(join);
+                queue.pop(join);
                 plain.remove(0);
             }
-            assert_eq!(totals.total(join).unwrap_or_default(), plain.concat(), "step {step}");
-            assert_eq!(totals.count(), plain.len());
+            assert_eq!(queue.total(join).unwrap_or_default(), plain.concat(), "step {step}");
+            assert_eq!(queue.count(), plain.len());
         }
     }
 }

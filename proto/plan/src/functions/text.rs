@@ -1,5 +1,5 @@
-//! Operators over texts as functions, which are computed within bounds: `||`, a chain of which is one call, and LIKE
-//! with a pattern of each row's own.
+//! Text operators as functions, so that their memory and work are bounded: `||`, where a chain is one call, and LIKE
+//! with a different pattern in each row.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use datafusion::{
     logical_expr::{ColumnarValue, Expr, Like, ScalarUDF},
 };
 
-use super::function::{Call, Function, Returns, limit};
+use super::function::{Call, Function, Returns, limit_reached};
 
-/// `text_join(a, b, c)` is `a || b || c`: NULL where one of them is.
+/// `text_join(a, b, c)` is `a || b || c`: NULL if one of them is.
 pub const JOIN: &str = "text_join";
 
 /// `text_like(text, pattern)` is `text LIKE pattern`.
@@ -24,7 +24,7 @@ pub const LIKE: &str = "text_like";
 /// `text_ilike(text, pattern)` is `text ILIKE pattern`.
 pub const ILIKE: &str = "text_ilike";
 
-/// The functions, to be registered with a session.
+/// All these functions, for registration with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     let matches = |name, compute| Function::new(name, Some(2), Returns::Type(DataType::Boolean), compute).strict();
     vec![
@@ -40,26 +40,26 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
     ]
 }
 
-/// Bytes of a pattern with wildcards inside with which a text of any length is compared quickly.
-const COMPILED_BYTES_MAX: usize = 64;
+/// Maximum length of a pattern with inner wildcards that matches texts of any length quickly.
+const QUICK_PATTERN_BYTES_MAX: usize = 64;
 
-/// Whether a pattern has wildcards inside: it is compiled to a regular expression.
+/// Whether a pattern has inner wildcards, so it is compiled to a regular expression.
 pub(super) fn is_compiled(pattern: &str) -> bool {
     pattern.trim_matches('%').contains(['%', '_'])
 }
 
-/// Whether comparing a long text with a pattern may take long.
-pub fn is_compiled_long(pattern: &str) -> bool {
-    pattern.len() > COMPILED_BYTES_MAX && is_compiled(pattern)
+/// Whether matching a long text against a pattern may take long.
+pub fn is_slow_pattern(pattern: &str) -> bool {
+    pattern.len() > QUICK_PATTERN_BYTES_MAX && is_compiled(pattern)
 }
 
-/// LIKE itself, which an index may decide, where the pattern turned out to be constant and takes no time.
+/// The LIKE operator, which an index may decide, if the pattern turned out to be a quick constant.
 fn as_like(args: &[Expr], case_insensitive: bool) -> Option<Expr> {
     let [text, pattern] = args else { return None };
     let Expr::Literal(constant, _) = pattern else {
         return None;
     };
-    let quick = !is_compiled_long(constant.try_as_str().flatten()?);
+    let quick = !is_slow_pattern(constant.try_as_str().flatten()?);
     quick.then(|| {
         Expr::Like(Like::new(
             false,
@@ -71,12 +71,12 @@ fn as_like(args: &[Expr], case_insensitive: bool) -> Option<Expr> {
     })
 }
 
-/// A kernel of arrow that compares texts with patterns.
+/// An Arrow kernel that matches texts against patterns.
 type Kernel = fn(&dyn Datum, &dyn Datum) -> std::result::Result<BooleanArray, ArrowError>;
 
 fn matched(call: &Call, kernel: Kernel) -> Result<ArrayRef> {
     let texts = cast(&call.column(0)?, &DataType::Utf8View)?;
-    // A pattern for all rows is compiled once.
+    // A pattern that is the same for all rows is compiled once.
     let patterns: Box<dyn Datum> = match call.args().get(1) {
         Some(ColumnarValue::Scalar(pattern)) => {
             Box::new(Scalar::new(pattern.cast_to(&DataType::Utf8View)?.to_array()?))
@@ -84,8 +84,8 @@ fn matched(call: &Call, kernel: Kernel) -> Result<ArrayRef> {
         _ => Box::new(cast(&call.column(1)?, &DataType::Utf8View)?),
     };
     let too_large = |_| {
-        limit(
-            "a pattern of LIKE is too large".to_owned(),
+        limit_reached(
+            "a LIKE pattern is too large".to_owned(),
             "write fewer wildcards, or use strpos(x, 'text') > 0",
         )
     };

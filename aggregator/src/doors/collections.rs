@@ -1,0 +1,119 @@
+//! Creates collections and alters their settings.
+
+use std::sync::Arc;
+
+use plan::Path;
+use proto::{
+    Catalog, Code, CollectionName, Problem,
+    catalog::{Change, CollectionSettings},
+};
+use serde::Deserialize;
+
+use crate::query::Engine;
+
+/// Settings that a client sends. Those that are left out keep their values.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PutCollection {
+    pub shards: Option<u32>,
+    #[serde(deserialize_with = "nullable")]
+    pub time_path: Option<Option<String>>,
+}
+
+/// Distinguishes `null`, which clears the setting, from a missing key.
+fn nullable<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(d).map(Some)
+}
+
+/// Creates a collection or alters its settings. Returns whether it was created, and the catalog after the change.
+pub(super) async fn upsert(
+    engine: &Engine,
+    name: &CollectionName,
+    request: PutCollection,
+) -> Result<(bool, Arc<Catalog>), Problem> {
+    let catalog = engine.catalog();
+    let existing = catalog.collections.get(name);
+    let settings = settings(request, existing.map(|c| &c.settings), engine.options.push_shards)?;
+    let (change, expected) = match existing {
+        Some(existing) => (
+            Change::AlterCollection {
+                name: name.clone(),
+                settings,
+            },
+            existing.version,
+        ),
+        None => (
+            Change::CreateCollection {
+                name: name.clone(),
+                settings,
+                placement: Vec::new(),
+            },
+            0,
+        ),
+    };
+    Ok((
+        existing.is_none(),
+        engine.roles.changes.propose(change, Some(expected)).await?,
+    ))
+}
+
+fn settings(
+    request: PutCollection,
+    existing: Option<&CollectionSettings>,
+    shards: u32,
+) -> Result<CollectionSettings, Problem> {
+    let before = existing.cloned().unwrap_or_else(|| CollectionSettings {
+        shards,
+        ..CollectionSettings::default()
+    });
+    let time_path = request.time_path.unwrap_or(before.time_path);
+    if let Some(path) = &time_path {
+        Path::parse(path).map_err(|e| {
+            Problem::new(Code::BadRequest, format!("time_path is not a valid path: {e}"))
+                .hint("write it as in SQL, for example created_at or event.time")
+        })?;
+    }
+    Ok(CollectionSettings {
+        shards: request.shards.unwrap_or(before.shards),
+        time_path,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(body: &str) -> PutCollection {
+        serde_json::from_str(body).expect("a request")
+    }
+
+    #[test]
+    fn settings_that_are_left_out_keep_their_values() {
+        let existing = CollectionSettings {
+            shards: 4,
+            time_path: Some("at".into()),
+        };
+        assert_eq!(settings(request("{}"), Some(&existing), 1).as_ref(), Ok(&existing));
+        assert_eq!(
+            settings(request(r#"{"time_path":null}"#), Some(&existing), 1),
+            Ok(CollectionSettings {
+                shards: 4,
+                time_path: None
+            })
+        );
+        assert_eq!(
+            settings(request(r#"{"time_path":"event.time"}"#), None, 2),
+            Ok(CollectionSettings {
+                shards: 2,
+                time_path: Some("event.time".into())
+            })
+        );
+        assert!(settings(request(r#"{"time_path":"a..b"}"#), None, 2).is_err());
+    }
+
+    #[test]
+    fn an_unknown_setting_is_an_error_that_names_it() {
+        let error = serde_json::from_str::<PutCollection>(r#"{"replicas":2}"#).expect_err("an error");
+        assert!(error.to_string().contains("replicas"));
+    }
+}

@@ -1,0 +1,164 @@
+//! `rachis.v1.Catalog`: lists and changes collections and sources.
+
+use std::sync::Arc;
+
+use proto::{
+    CollectionName, Problem, SourceName,
+    catalog::{Change, Collection, Source, SourceSettings, Start},
+    record::{Format, Rules},
+    wire::v1::{self as wire, catalog_server},
+};
+use tonic::{Request, Response, Status};
+
+use super::non_empty;
+use crate::{
+    doors::{
+        collections,
+        names::{collection_name, no_collection, no_source, source_name},
+        source_config, sources,
+    },
+    query::Engine,
+};
+
+/// The catalog service of an aggregator.
+pub struct CatalogService {
+    pub engine: Arc<Engine>,
+}
+
+fn wire_collection(name: &CollectionName, collection: &Collection) -> wire::Collection {
+    wire::Collection {
+        name: name.to_string(),
+        uid: collection.uid.to_string(),
+        shards: collection.settings.shards,
+        time_path: collection.settings.time_path.clone().unwrap_or_default(),
+        version: collection.version,
+    }
+}
+
+fn wire_source(name: &SourceName, source: &Source) -> wire::Source {
+    wire::Source {
+        name: name.to_string(),
+        collection: source.settings.collection.to_string(),
+        topic: source.settings.topic.clone(),
+        config: source_config::redacted(&source.settings.config)
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+        suspended: source.suspended,
+        version: source.version,
+    }
+}
+
+fn source_settings(request: wire::PutSourceRequest) -> Result<SourceSettings, Problem> {
+    Ok(SourceSettings {
+        collection: collection_name(&request.collection)?,
+        topic: request.topic,
+        config: request.config.into_iter().collect(),
+        rules: Rules {
+            format: if request.text { Format::Text } else { Format::Json },
+            key: non_empty(request.key).map(Into::into),
+        },
+        start: if request.latest { Start::Latest } else { Start::Earliest },
+        partitions: None,
+    })
+}
+
+#[tonic::async_trait]
+impl catalog_server::Catalog for CatalogService {
+    async fn list_collections(
+        &self,
+        _: Request<wire::ListCollectionsRequest>,
+    ) -> Result<Response<wire::ListCollectionsAnswer>, Status> {
+        let catalog = self.engine.catalog();
+        let collections = catalog
+            .collections
+            .iter()
+            .map(|(name, collection)| wire_collection(name, collection))
+            .collect();
+        Ok(Response::new(wire::ListCollectionsAnswer { collections }))
+    }
+
+    async fn put_collection(
+        &self,
+        request: Request<wire::PutCollectionRequest>,
+    ) -> Result<Response<wire::Collection>, Status> {
+        let request = request.into_inner();
+        let name = collection_name(&request.name)?;
+        let put = collections::PutCollection {
+            shards: (request.shards > 0).then_some(request.shards),
+            time_path: request.time_path.map(non_empty),
+        };
+        let (_, catalog) = collections::upsert(&self.engine, &name, put).await?;
+        let collection = catalog
+            .collections
+            .get(&name)
+            .ok_or_else(|| no_collection(&name, &catalog))?;
+        Ok(Response::new(wire_collection(&name, collection)))
+    }
+
+    async fn drop_collection(
+        &self,
+        request: Request<wire::DropCollectionRequest>,
+    ) -> Result<Response<wire::Dropped>, Status> {
+        let name = collection_name(&request.into_inner().name)?;
+        self.engine
+            .roles
+            .changes
+            .propose(Change::DropCollection { name }, None)
+            .await?;
+        Ok(Response::new(wire::Dropped {}))
+    }
+
+    async fn list_sources(
+        &self,
+        _: Request<wire::ListSourcesRequest>,
+    ) -> Result<Response<wire::ListSourcesAnswer>, Status> {
+        let catalog = self.engine.catalog();
+        Ok(Response::new(wire::ListSourcesAnswer {
+            sources: catalog
+                .sources
+                .iter()
+                .map(|(name, source)| wire_source(name, source))
+                .collect(),
+        }))
+    }
+
+    async fn put_source(&self, request: Request<wire::PutSourceRequest>) -> Result<Response<wire::Source>, Status> {
+        let request = request.into_inner();
+        let name = source_name(&request.name)?;
+        let settings = source_settings(request)?;
+        let (_, catalog) = sources::upsert(&self.engine, &name, settings).await?;
+        self.source_response(&name, &catalog)
+    }
+
+    async fn drop_source(&self, request: Request<wire::DropSourceRequest>) -> Result<Response<wire::Dropped>, Status> {
+        let name = source_name(&request.into_inner().name)?;
+        self.engine
+            .roles
+            .changes
+            .propose(Change::DropSource { name }, None)
+            .await?;
+        Ok(Response::new(wire::Dropped {}))
+    }
+
+    async fn suspend_source(
+        &self,
+        request: Request<wire::SuspendSourceRequest>,
+    ) -> Result<Response<wire::Source>, Status> {
+        let request = request.into_inner();
+        let name = source_name(&request.name)?;
+        let change = Change::SuspendSource {
+            name: name.clone(),
+            suspended: request.suspended,
+        };
+        let catalog = self.engine.roles.changes.propose(change, None).await?;
+        self.source_response(&name, &catalog)
+    }
+}
+
+impl CatalogService {
+    fn source_response(&self, name: &SourceName, catalog: &proto::Catalog) -> Result<Response<wire::Source>, Status> {
+        let source = catalog.sources.get(name).ok_or_else(|| no_source(name, catalog))?;
+        Ok(Response::new(wire_source(name, source)))
+    }
+}

@@ -1,0 +1,236 @@
+//! `/v1/collections`: lists, creates, alters and drops collections, and describes what is in them.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use futures::{StreamExt as _, stream};
+use plan::{Kinds, scan::PathStatus};
+use proto::{
+    Catalog, Code, CollectionName, PositionVector, Problem, SourceName,
+    catalog::{Change, Collection, DefinitionVersion},
+    ingest::{Outcomes, PartitionStatus},
+    limits::PATHS_MAX,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    AppState, body,
+    error::{HttpError, PathText, path_text},
+};
+use crate::{
+    doors::{
+        collections::upsert,
+        names::{collection_name, no_collection},
+    },
+    query::CollectionFields,
+};
+
+/// Collections whose status is fetched at once.
+const STATUS_CONCURRENCY_MAX: usize = 64;
+
+/// Lists all collections.
+pub(super) async fn list(State(app): State<AppState>) -> Result<Response, HttpError> {
+    let catalog = app.engine.catalog();
+    let described: Vec<_> = catalog
+        .collections
+        .iter()
+        .map(|(name, collection)| describe(&app, &catalog, name, collection))
+        .collect();
+    let collections: Vec<Value> = stream::iter(described).buffered(STATUS_CONCURRENCY_MAX).collect().await;
+    Ok(Json(json!({ "collections": collections })).into_response())
+}
+
+/// Shows a collection.
+pub(super) async fn get(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
+    let name = collection_name(&path_text(path)?)?;
+    let catalog = app.engine.catalog();
+    let collection = catalog
+        .collections
+        .get(&name)
+        .ok_or_else(|| no_collection(&name, &catalog))?;
+    Ok(Json(describe(&app, &catalog, &name, collection).await).into_response())
+}
+
+/// Creates a collection or alters its settings.
+pub(super) async fn put(
+    State(app): State<AppState>,
+    path: PathText,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, HttpError> {
+    let name = collection_name(&path_text(path)?)?;
+    let (created, catalog) = upsert(&app.engine, &name, body::json(&headers, body).await?).await?;
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let collection = catalog
+        .collections
+        .get(&name)
+        .ok_or_else(|| no_collection(&name, &catalog))?;
+    Ok((status, Json(describe(&app, &catalog, &name, collection).await)).into_response())
+}
+
+/// Drops a collection and its documents.
+pub(super) async fn delete(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
+    let name = collection_name(&path_text(path)?)?;
+    app.engine
+        .roles
+        .changes
+        .propose(Change::DropCollection { name: name.clone() }, None)
+        .await?;
+    Ok(Json(json!({ "dropped": name })).into_response())
+}
+
+/// The query string of [`clear_dead_letters`].
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct DeadLetterFilter {
+    source: Option<String>,
+}
+
+/// Deletes the dead letters of a collection, or of one of its sources, so that partitions that stopped because of them
+/// continue. The source need not exist: a dropped source may have left dead letters.
+pub(super) async fn clear_dead_letters(
+    State(app): State<AppState>,
+    path: PathText,
+    query: Result<Query<DeadLetterFilter>, QueryRejection>,
+) -> Result<Response, HttpError> {
+    let name = collection_name(&path_text(path)?)?;
+    let Query(DeadLetterFilter { source }) = query.map_err(|e| {
+        Problem::new(Code::BadRequest, e.body_text())
+            .hint("?source=NAME clears the dead letters of one source only; the source of pushes is push")
+    })?;
+    let parse = |source: String| {
+        source
+            .parse::<SourceName>()
+            .map_err(|e| Problem::new(Code::BadRequest, e.to_string()))
+    };
+    let source = source.map(parse).transpose()?;
+    let catalog = app.engine.catalog();
+    let collection = catalog
+        .collections
+        .get(&name)
+        .ok_or_else(|| no_collection(&name, &catalog))?;
+    let cleared = app
+        .engine
+        .roles
+        .leaf
+        .clear_dead_letters(collection.uid, source.as_ref())
+        .await?;
+    Ok(
+        Json(json!({ "collection": name, "source": source, "cleared": cleared.letters, "complete": cleared.complete }))
+            .into_response(),
+    )
+}
+
+/// Lists the names that queries can use: first the defined fields, then the paths of the documents.
+pub(super) async fn fields(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
+    let name = collection_name(&path_text(path)?)?;
+    let CollectionFields {
+        fields: paths,
+        may_have_more,
+    } = app.engine.fields(&name).await?;
+    let catalog = app.engine.catalog();
+    let defined = catalog
+        .fields(&name)
+        .map(|(field, version)| defined_json(field, version));
+    let fields: Vec<Value> = defined.chain(paths.iter().map(path_json)).collect();
+    let mut warnings = Vec::new();
+    if may_have_more {
+        warnings.push(format!(
+            "a shard lists at most {PATHS_MAX} paths: {name} may have more, and queries can use them"
+        ));
+    }
+    Ok(Json(json!({ "collection": name, "fields": fields, "warnings": warnings })).into_response())
+}
+
+/// A defined field. It is computed when a query reads it, so there are no statistics of its values.
+fn defined_json(name: &str, version: &DefinitionVersion) -> Value {
+    json!({
+        "path": name,
+        "kind": "field",
+        "type": null,
+        "kinds": [],
+        "in_arrays": false,
+        "documents": null,
+        "indexed": null,
+        "sample": null,
+        "definition": version.text,
+        "version": version.number,
+    })
+}
+
+fn path_json(field: &PathStatus) -> Value {
+    let kinds = field.kinds.to_string();
+    let kinds: Vec<&str> = kinds.split(", ").filter(|kind| !kind.is_empty()).collect();
+    let native = field
+        .kinds
+        .native()
+        .and_then(|native| plan::Type::TABLE.iter().find(|row| row.0 == native))
+        .map(|row| row.2);
+    json!({
+        "path": field.path.to_string(),
+        "kind": "path",
+        "type": native,
+        "kinds": kinds,
+        "in_arrays": field.kinds.any(Kinds::ELEMENT),
+        "documents": field.documents,
+        "indexed": field.indexed,
+        "sample": field.sample,
+    })
+}
+
+async fn describe(app: &AppState, catalog: &Catalog, name: &CollectionName, collection: &Collection) -> Value {
+    let sources: Vec<String> = catalog.sources_of(name).map(|(source, _)| source.to_string()).collect();
+    let mut described = json!({
+        "name": name,
+        "uid": collection.uid.to_string(),
+        "version": collection.version,
+        "settings": collection.settings,
+        "sources": sources,
+        "position": null,
+        "statistics": null,
+    });
+    match app.engine.roles.leaf.partitions(collection.uid).await {
+        Ok(partitions) => {
+            let position: PositionVector = partitions.iter().map(|partition| partition.position.clone()).collect();
+            described["position"] = position.to_string().into();
+            described["statistics"] = json!(totals(&partitions));
+        }
+        // The catalog part of the description does not need the leaves.
+        Err(problem) => described["away"] = problem.to_string().into(),
+    }
+    described
+}
+
+fn totals(partitions: &[PartitionStatus]) -> Outcomes {
+    let mut sum = Outcomes::default();
+    for Outcomes {
+        events,
+        accepted,
+        tombstones,
+        duplicates,
+        dead_letters,
+        superseded,
+        deleted,
+        expired,
+        documents,
+        bytes,
+    } in partitions.iter().map(|partition| partition.outcomes)
+    {
+        sum.events += events;
+        sum.accepted += accepted;
+        sum.tombstones += tombstones;
+        sum.duplicates += duplicates;
+        sum.dead_letters += dead_letters;
+        sum.superseded += superseded;
+        sum.deleted += deleted;
+        sum.expired += expired;
+        sum.documents += documents;
+        sum.bytes += bytes;
+    }
+    sum
+}

@@ -1,0 +1,186 @@
+//! `POST /v1/collections/{c}/documents` and `GET /v1/collections/{c}/documents/{id}`.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State, rejection::PathRejection},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use plan::scan::Document;
+use proto::{Code, Problem, limits::PUSH_BYTES_MAX, record::RequestKey};
+use tokio::time::Instant;
+
+use super::{
+    AppState, body,
+    error::{HttpError, PathText, bad_path, path_text, respond},
+    items::{self, PushFormat},
+};
+use crate::doors::{
+    byte_budget::BUDGET_WAIT_MAX,
+    names::collection_name,
+    push::{self, PushOutcome},
+};
+
+/// Bodies from this size on are split on a blocking thread.
+const INLINE_BYTES_MAX: usize = 256 << 10;
+
+/// Ingests documents.
+pub(super) async fn push(
+    State(app): State<AppState>,
+    path: PathText,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, HttpError> {
+    let name = collection_name(&path_text(path)?)?;
+    let deadline = Instant::now() + BUDGET_WAIT_MAX;
+    let format = PushFormat::of(
+        headers
+            .get(header::CONTENT_TYPE)
+            .map(|value| value.to_str().unwrap_or("(not text)")),
+    )?;
+    let mut reserved = app.pushes.budget.reserve(0, deadline).await?;
+    let bytes = body::read(&headers, body, PUSH_BYTES_MAX, Some(&mut reserved)).await?;
+    let key = request_key(&headers, &bytes)?;
+    let items = split(bytes, format).await?;
+    let count = items.len();
+    let outcome = app.pushes.push(&app.engine, &name, items, key, deadline).await?;
+    Ok(response(&outcome, count))
+}
+
+async fn split(bytes: Bytes, format: PushFormat) -> Result<Vec<Bytes>, Problem> {
+    if bytes.len() < INLINE_BYTES_MAX {
+        return items::split(&bytes, format);
+    }
+    tokio::task::spawn_blocking(move || items::split(&bytes, format))
+        .await
+        .map_err(|e| Problem::new(Code::Internal, e.to_string()))?
+}
+
+fn request_key(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<RequestKey>, Problem> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let (Some(value), another) = (values.next(), values.next()) else {
+        return Ok(None);
+    };
+    match value.to_str() {
+        Ok(key) if another.is_none() => push::request_key(key, bytes).map(Some),
+        _ => Err(push::bad_request_key()),
+    }
+}
+
+/// The summary of a push. If items were rejected and none was accepted, it is a problem that also has the summary.
+fn response(outcome: &PushOutcome, count: usize) -> Response {
+    let mut summary = serde_json::json!({
+        "accepted": outcome.accepted,
+        "rejected": outcome.rejected,
+        "errors": outcome.errors,
+        "position": outcome.position.to_string(),
+    });
+    if outcome.repeated() {
+        summary["repeated"] = true.into();
+    }
+    if outcome.rejected == 0 || outcome.accepted > 0 {
+        return Json(summary).into_response();
+    }
+    let first = outcome
+        .errors
+        .first()
+        .map_or(String::new(), |error| format!("; the first error: {}", error.detail));
+    let problem = Problem::new(
+        Code::BadRequest,
+        format!("none of the {count} items became a document{first}"),
+    )
+    .hint("the items are stored as dead letters: select * from rachis.dead_letters");
+    let mut body = problem.to_json();
+    if let (Some(body), serde_json::Value::Object(summary)) = (body.as_object_mut(), summary) {
+        body.extend(summary);
+    }
+    respond(Code::BadRequest, &body)
+}
+
+/// Returns a document, byte for byte.
+pub(super) async fn get(
+    State(app): State<AppState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Response, HttpError> {
+    let Path((collection, id)) = path.map_err(|e| bad_path(&e))?;
+    let name = collection_name(&collection)?;
+    let found = app.engine.document(&name, &id).await?;
+    let document = found.ok_or_else(|| {
+        Problem::new(
+            Code::NotFound,
+            format!("document {id:?} does not exist in collection {name}"),
+        )
+        .hint("an id is the document's key or, without one, its address, for example clicks/0@1234, percent-encoded")
+    })?;
+    Ok(raw(document))
+}
+
+fn raw(document: Document) -> Response {
+    let content_type = if document.json {
+        "application/json"
+    } else {
+        "text/plain; charset=utf-8"
+    };
+    let mut response = document.bytes.into_response();
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Ok(address) = HeaderValue::from_str(&document.address.to_string()) {
+        response.headers_mut().insert("rachis-address", address);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::ingest::ItemError;
+
+    use super::*;
+
+    fn headers(keys: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for key in keys {
+            headers.append(
+                "idempotency-key",
+                HeaderValue::from_bytes(key.as_bytes()).expect("a header"),
+            );
+        }
+        headers
+    }
+
+    #[test]
+    fn a_request_key_is_one_short_string() {
+        assert_eq!(request_key(&headers(&[]), b"x").map(|key| key.is_some()), Ok(false));
+        assert_eq!(
+            request_key(&headers(&["k1"]), b"x").map(|key| key.map(|k| k.key)),
+            Ok(Some("k1".into()))
+        );
+        for bad in [vec![""], vec!["a", "b"], vec!["\u{e9}"], vec!["k".repeat(256).as_str()]] {
+            assert_eq!(
+                request_key(&headers(&bad), b"x").map_err(|p| p.code),
+                Err(Code::BadRequest),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_status_depends_on_whether_anything_was_accepted() {
+        let error = ItemError {
+            index: 0,
+            code: "not_json".into(),
+            detail: "not JSON".into(),
+        };
+        let outcome = |accepted, rejected| PushOutcome {
+            accepted,
+            rejected,
+            errors: vec![error.clone()],
+            ..PushOutcome::default()
+        };
+        assert_eq!(response(&outcome(2, 0), 2).status(), 200);
+        assert_eq!(response(&outcome(1, 1), 2).status(), 200);
+        assert_eq!(response(&outcome(0, 1), 1).status(), 400);
+    }
+}

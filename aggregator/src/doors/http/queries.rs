@@ -1,0 +1,44 @@
+//! `/v1/queries`: lists running queries and cancels them.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, SecondsFormat};
+use proto::{
+    Code, Problem,
+    node::{QueryId, RunningQuery},
+};
+use serde_json::{Value, json};
+
+use super::{
+    AppState,
+    error::{HttpError, PathText, path_text},
+};
+
+/// Lists the running queries of all nodes.
+pub(super) async fn list(State(app): State<AppState>) -> Json<Value> {
+    let started =
+        |ms: i64| DateTime::from_timestamp_millis(ms).map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
+    let row = |(node, query): &(String, RunningQuery)| {
+        let (id, started) = (query.id.to_string(), started(query.started_ms));
+        json!({ "id": id, "node": node, "text": query.text, "started": started, "elapsed_ms": query.elapsed_ms })
+    };
+    let queries: Vec<Value> = app.engine.queries().await.iter().map(row).collect();
+    Json(json!({ "queries": queries }))
+}
+
+/// Cancels a query, on whichever node it runs.
+pub(super) async fn cancel(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
+    let text = path_text(path)?;
+    let missing = || {
+        Problem::new(Code::NotFound, format!("query {text} is not running"))
+            .hint("GET /v1/queries lists the running queries")
+    };
+    let id: QueryId = text.parse().map_err(|_| missing())?;
+    match app.engine.cancel_anywhere(id).await {
+        true => Ok(Json(json!({ "cancelled": text })).into_response()),
+        false => Err(missing().into()),
+    }
+}

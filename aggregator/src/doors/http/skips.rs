@@ -1,0 +1,296 @@
+//! `POST …/skip`: makes a source, or the pushes of a collection, skip records and continue after them.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use proto::{
+    Code, Problem, SourceName,
+    catalog::{Change, Collection, Skip, Skips},
+    ingest::ShardId,
+    routing::shard_of,
+    status::{SourceState, TailStatus},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    AppState, body,
+    error::{HttpError, PathText, path_text},
+    sources::source_json,
+};
+use crate::{
+    doors::names::{collection_name, no_collection, no_source, source_name},
+    query::Engine,
+};
+
+const HINT: &str = "{\"to\": {\"0\": 1234}} continues partition 0 at offset 1234, {\"to\": {\"0\": \"latest\"}} at the \
+                    next new record";
+
+/// Skips records of a source.
+pub(super) async fn skip_source(
+    State(app): State<AppState>,
+    path: PathText,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, HttpError> {
+    let name = source_name(&path_text(path)?)?;
+    let catalog = app.engine.catalog();
+    let source = catalog.sources.get(&name).ok_or_else(|| no_source(&name, &catalog))?;
+    let settings = &source.settings;
+    let collection = catalog
+        .collections
+        .get(&settings.collection)
+        .ok_or_else(|| no_collection(&settings.collection, &catalog))?;
+    let request = body::json(&headers, body).await?;
+    let ends = app
+        .engine
+        .roles
+        .source_admin
+        .ends(settings)
+        .await?
+        .into_iter()
+        .map(Some)
+        .collect();
+    let rows = rows(&app.engine, |row| row.source == name).await?;
+    let target = SkipTarget {
+        label: name.to_string(),
+        collection,
+        source: &name,
+        ends,
+        rows,
+        suspended: source.suspended,
+    };
+    let skips = target.skips(&app.engine, request).await?;
+    let catalog = app
+        .engine
+        .roles
+        .changes
+        .propose(
+            Change::SkipSource {
+                name: name.clone(),
+                skips,
+            },
+            None,
+        )
+        .await?;
+    Ok(Json(source_json(&app, &catalog, &name).await?).into_response())
+}
+
+/// Skips records in the push topic of a collection.
+pub(super) async fn skip_pushes(
+    State(app): State<AppState>,
+    path: PathText,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, HttpError> {
+    let name = collection_name(&path_text(path)?)?;
+    let catalog = app.engine.catalog();
+    let collection = catalog
+        .collections
+        .get(&name)
+        .ok_or_else(|| no_collection(&name, &catalog))?;
+    if !collection.push_topic {
+        return Err(Problem::new(
+            Code::BadRequest,
+            format!("collection {name} has no push topic, so there is nothing to skip"),
+        )
+        .hint("to skip records of a Kafka source, use POST /v1/sources/{source}/skip")
+        .into());
+    }
+    let request = body::json(&headers, body).await?;
+    let source = SourceName::push();
+    let rows = rows(&app.engine, |row| row.collection == name && row.source.is_push()).await?;
+    let end = |number| {
+        rows.iter()
+            .find(|row| row.partition == Some(number))
+            .and_then(|row| row.end)
+    };
+    let ends = (0..collection.settings.shards as i32).map(end).collect();
+    let target = SkipTarget {
+        label: format!("the pushes of {name}"),
+        collection,
+        source: &source,
+        ends,
+        rows,
+        suspended: false,
+    };
+    let skips = target.skips(&app.engine, request).await?;
+    let catalog = app
+        .engine
+        .roles
+        .changes
+        .propose(
+            Change::SkipPushes {
+                collection: name.clone(),
+                skips,
+            },
+            None,
+        )
+        .await?;
+    let skips = catalog
+        .collections
+        .get(&name)
+        .map(|collection| collection.push_skips.clone())
+        .unwrap_or_default();
+    Ok(Json(json!({ "collection": name, "skips": skips })).into_response())
+}
+
+async fn rows(engine: &Engine, filter: impl Fn(&TailStatus) -> bool) -> Result<Vec<TailStatus>, Problem> {
+    Ok(engine
+        .roles
+        .source_admin
+        .status()
+        .await?
+        .into_iter()
+        .filter(filter)
+        .collect())
+}
+
+/// The body of a request: for each partition, the offset to continue at, or `"latest"`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SkipRequest {
+    to: BTreeMap<i32, Value>,
+}
+
+/// A source whose records are skipped.
+struct SkipTarget<'a> {
+    /// Its name in messages.
+    label: String,
+    collection: &'a Collection,
+    source: &'a SourceName,
+    /// The end offset of each partition, if it is known.
+    ends: Vec<Option<i64>>,
+    /// Its partitions as the tailers report them.
+    rows: Vec<TailStatus>,
+    suspended: bool,
+}
+
+impl SkipTarget<'_> {
+    /// The records to skip: from the next offset that the leaf would store up to the requested offset, exclusive.
+    async fn skips(&self, engine: &Engine, request: Value) -> Result<Skips, Problem> {
+        let request: SkipRequest = serde_json::from_value(request).map_err(|e| body::invalid_json(&e).hint(HINT))?;
+        if request.to.is_empty() {
+            return Err(Problem::new(Code::BadRequest, "the request has no partitions").hint(HINT));
+        }
+        let mut skips = Skips::default();
+        for (partition, target) in request.to {
+            let Some(end) = usize::try_from(partition).ok().and_then(|number| self.ends.get(number)) else {
+                return Err(Problem::new(
+                    Code::BadRequest,
+                    format!("partition {partition} of {} does not exist", self.label),
+                )
+                .hint(format!("there are {} partitions, numbered from 0", self.ends.len())));
+            };
+            let label = format!("partition {partition} of {}", self.label);
+            self.require_stopped(&label, partition)?;
+            let next = self.next(engine, &label, partition).await?;
+            skips.0.insert(partition, vec![range(&label, next, &target, *end)?]);
+        }
+        Ok(skips)
+    }
+
+    /// A skip begins at the next offset of the leaf, so the partition must not advance in the meantime.
+    fn require_stopped(&self, label: &str, partition: i32) -> Result<(), Problem> {
+        let row = self.rows.iter().find(|row| row.partition == Some(partition));
+        match row.map(|row| row.state) {
+            _ if self.suspended => Ok(()),
+            Some(SourceState::Stopped) => Ok(()),
+            Some(state) => Err(Problem::new(
+                Code::Conflict,
+                format!("{label} is {}: only a stopped partition can be skipped", state.as_str()),
+            )
+            .hint(match self.source.is_push() {
+                true => "select * from rachis.sources shows which push partitions are stopped",
+                false => "suspend the source first, and resume it afterwards",
+            })),
+            None => Err(
+                Problem::new(Code::Unavailable, format!("no tailer reports the state of {label}"))
+                    .hint("retry in a moment"),
+            ),
+        }
+    }
+
+    /// The next offset of a partition that its leaf would store.
+    async fn next(&self, engine: &Engine, label: &str, partition: i32) -> Result<i64, Problem> {
+        let shard = ShardId {
+            collection: self.collection.uid,
+            number: shard_of(self.source, partition, self.collection.settings.shards),
+        };
+        let stored = engine.roles.leaf.stored(shard, self.source, partition).await;
+        let stored = stored
+            .map_err(|problem| problem.hint("retry when the leaf responds: a skip begins at its position"))?
+            .offset;
+        // A leaf that lost data and has not been replayed yet would never get the records in between.
+        let seen = engine.watermark_of(shard).get(self.source, partition).unwrap_or(-1);
+        if self.suspended && stored < seen {
+            return Err(Problem::new(
+                Code::Conflict,
+                format!("the leaf of {label} has lost data: it is at offset {stored}, but was at {seen}"),
+            )
+            .hint("resume the source, so that the leaf gets the data from the broker again"));
+        }
+        Ok(stored + 1)
+    }
+}
+
+/// The records to skip in the partition `label`. `from` is the next offset that its leaf would store; `end`, if known,
+/// is the offset after the broker's last record.
+fn range(label: &str, from: i64, target: &Value, end: Option<i64>) -> Result<Skip, Problem> {
+    let end = end.ok_or_else(|| {
+        Problem::new(Code::Unavailable, format!("the end offset of {label} is not known yet")).hint("retry in a moment")
+    })?;
+    let to = match target {
+        Value::String(name) if name == "latest" => end,
+        other => other
+            .as_i64()
+            .filter(|offset| *offset >= 0)
+            .ok_or_else(|| Problem::new(Code::BadRequest, format!("{other} is not an offset")).hint(HINT))?,
+    };
+    let out_of_range =
+        |detail| Err(Problem::new(Code::BadRequest, detail).hint(format!("use an offset from {from} to {end}")));
+    if to > end {
+        return out_of_range(format!("{label} ends before offset {end}: it cannot continue at {to}"));
+    }
+    if to < from {
+        return out_of_range(format!(
+            "{label} is stored through offset {}: it cannot continue at {to}",
+            from - 1
+        ));
+    }
+    Ok(Skip { from, to })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skip_covers_only_records_that_are_not_stored_up_to_the_end() {
+        let to = |target: Value| range("t/0", 42, &target, Some(60));
+        assert_eq!(to(json!(42)), Ok(Skip { from: 42, to: 42 }), "a skip may be empty");
+        assert_eq!(to(json!(60)), Ok(Skip { from: 42, to: 60 }));
+        assert_eq!(to(json!("latest")), Ok(Skip { from: 42, to: 60 }));
+        for (target, end, code, detail) in [
+            (json!(41), Some(60), Code::BadRequest, "stored through offset 41"),
+            (json!(61), Some(60), Code::BadRequest, "ends before offset 60"),
+            (json!(-1), Some(60), Code::BadRequest, "-1 is not an offset"),
+            (json!("end"), Some(60), Code::BadRequest, "\"end\" is not an offset"),
+            (json!(4.5), Some(60), Code::BadRequest, "4.5 is not an offset"),
+            (json!("latest"), Some(5), Code::BadRequest, "stored through offset 41"),
+            (json!(43), None, Code::Unavailable, "not known"),
+        ] {
+            let problem = range("t/0", 42, &target, end).expect_err(detail);
+            assert!(
+                problem.code == code && problem.detail.contains(detail) && problem.hint.is_some(),
+                "{problem:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! `POST /v1/sql`: a statement with parameters and options as JSON, or just the statement as plain text.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, header},
+    response::Response,
+};
+use plan::scan::ScanSource;
+use proto::{Code, PositionVector, Problem};
+use serde::Deserialize;
+
+use super::{
+    AppState,
+    answer::respond,
+    body::{self, invalid_json},
+    error::HttpError,
+};
+use crate::{
+    answer::{QueryOptions, SqlQuery},
+    doors::answer_writer::AnswerFormat,
+};
+
+/// Bytes of a request besides those of its statement: parameters and JSON escapes.
+const EXTRA_BYTES_MAX: usize = 4 << 20;
+
+/// The JSON body of a request.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SqlBody {
+    sql: String,
+    #[serde(default)]
+    parameters: Vec<serde_json::Value>,
+    #[serde(flatten)]
+    options: QueryOptionsBody,
+}
+
+/// The options of any query, SQL or search.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct QueryOptionsBody {
+    #[serde(default)]
+    pub at_least: Option<PositionVector>,
+    #[serde(default)]
+    pub allow_partial: bool,
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    #[serde(default)]
+    pub scan: ScanSourceBody,
+    #[serde(default)]
+    pub query_id: Option<String>,
+}
+
+/// What a query reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ScanSourceBody {
+    #[default]
+    Auto,
+    Raw,
+}
+
+impl QueryOptionsBody {
+    pub fn parse(self) -> Result<QueryOptions, Problem> {
+        if self.timeout_ms == Some(0) {
+            return Err(
+                Problem::new(Code::BadRequest, "timeout_ms cannot be 0").hint("set it to at least 1, or leave it out")
+            );
+        }
+        Ok(QueryOptions {
+            at_least: self.at_least.unwrap_or_default(),
+            allow_partial: self.allow_partial,
+            timeout: self.timeout_ms.map(Duration::from_millis),
+            read: match self.scan {
+                ScanSourceBody::Auto => ScanSource::Auto,
+                ScanSourceBody::Raw => ScanSource::Raw,
+            },
+            id: self.query_id.as_deref().map(QueryOptions::parse_query_id).transpose()?,
+        })
+    }
+}
+
+/// Runs a statement.
+pub(super) async fn run(State(app): State<AppState>, headers: HeaderMap, body: Body) -> Result<Response, HttpError> {
+    let format = AnswerFormat::of(&headers)?;
+    let bytes = body::read(
+        &headers,
+        body,
+        app.engine.options.statement_bytes_max.saturating_add(EXTRA_BYTES_MAX),
+        None,
+    )
+    .await?;
+    let query = parse(&headers, &bytes)?;
+    let answer = app.engine.query(query).await?;
+    Ok(respond(answer, format).await?)
+}
+
+fn parse(headers: &HeaderMap, bytes: &[u8]) -> Result<SqlQuery, Problem> {
+    if !is_json(headers, bytes)? {
+        let sql = std::str::from_utf8(bytes)
+            .map_err(|e| Problem::new(Code::BadSql, format!("the statement is not UTF-8: {e}")))?;
+        return Ok(SqlQuery {
+            sql: sql.to_owned(),
+            ..SqlQuery::default()
+        });
+    }
+    let body: SqlBody = serde_json::from_slice(bytes).map_err(|e| {
+        invalid_json(&e).hint(
+            "send {\"sql\", \"parameters\", \"at_least\", \"allow_partial\", \"timeout_ms\", \"scan\", \"query_id\"}, \
+             or the statement as text/plain",
+        )
+    })?;
+    Ok(SqlQuery {
+        sql: body.sql,
+        parameters: body.parameters,
+        options: body.options.parse()?,
+    })
+}
+
+/// Whether a body is JSON: by its content type or, if that is missing or generic, by its first character.
+fn is_json(headers: &HeaderMap, bytes: &[u8]) -> Result<bool, Problem> {
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    match essence.as_str() {
+        "application/json" => Ok(true),
+        "text/plain" | "application/sql" | "text/sql" => Ok(false),
+        "" | "application/x-www-form-urlencoded" | "application/octet-stream" => {
+            Ok(bytes.trim_ascii_start().starts_with(b"{"))
+        }
+        other => Err(Problem::new(
+            Code::UnsupportedMedia,
+            format!("the content type {other:?} is not supported for SQL statements"),
+        )
+        .hint("send application/json or text/plain")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

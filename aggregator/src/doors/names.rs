@@ -1,0 +1,37 @@
+//! Parses the names that clients send, and reports names that do not exist.
+
+use proto::{Catalog, Code, CollectionName, Problem, SourceName};
+
+pub(super) use crate::query::no_collection;
+use crate::sql::nearest;
+
+/// Parses the name of a collection.
+pub(super) fn collection_name(text: &str) -> Result<CollectionName, Problem> {
+    text.parse()
+        .map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))
+}
+
+/// Parses the name of a source. `push` is reserved.
+pub(super) fn source_name(text: &str) -> Result<SourceName, Problem> {
+    let name: SourceName = text
+        .parse()
+        .map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))?;
+    match name.is_push() {
+        false => Ok(name),
+        true => Err(Problem::new(
+            Code::BadRequest,
+            "the source name push is reserved: every collection has a push source",
+        )
+        .hint("POST /v1/collections/{c}/documents feeds it; choose another name for a topic")),
+    }
+}
+
+/// The problem of an unknown source. The hint suggests the most similar name.
+pub(super) fn no_source(name: &SourceName, catalog: &Catalog) -> Problem {
+    let near = nearest(name.as_str(), catalog.sources.keys().map(SourceName::as_str));
+    let hint = near.map_or_else(
+        || "GET /v1/sources lists all sources".to_owned(),
+        |near| format!("did you mean {near}?"),
+    );
+    Problem::new(Code::NotFound, format!("source {name} does not exist")).hint(hint)
+}

@@ -1,0 +1,102 @@
+//! Creates sources and alters their settings.
+
+use std::sync::Arc;
+
+use proto::{
+    Catalog, Code, CollectionName, Problem, SourceName,
+    catalog::{Change, CollectionSettings, Source, SourceSettings, Start},
+    record,
+};
+
+use super::source_config;
+use crate::query::Engine;
+
+/// Shards of a collection that a source creates, however many partitions the topic has.
+const SHARDS_OF_TOPIC_MAX: u32 = 16;
+
+/// Creates a source, and its collection if needed, or alters its settings. Returns whether the source was created, and
+/// the catalog after the change. Changes nothing if the topic cannot be read.
+pub(super) async fn upsert(
+    engine: &Engine,
+    name: &SourceName,
+    settings: SourceSettings,
+) -> Result<(bool, Arc<Catalog>), Problem> {
+    let catalog = engine.catalog();
+    let existing = catalog.sources.get(name);
+    let mut settings = check(settings, existing)?;
+    let partitions = engine
+        .roles
+        .source_admin
+        .ends(&settings)
+        .await
+        .map_err(|problem| unchanged(name, existing.is_some(), problem))?
+        .len();
+    let partitions = u32::try_from(partitions).unwrap_or(u32::MAX);
+    let partitions_before = existing
+        .filter(|existing| existing.settings.topic == settings.topic)
+        .and_then(|existing| existing.settings.partitions);
+    settings.partitions = (settings.start == Start::Latest).then(|| partitions_before.unwrap_or(partitions));
+    if !catalog.collections.contains_key(&settings.collection) {
+        create_collection(engine, &settings.collection, partitions).await?;
+    }
+    let expected = existing.map_or(0, |source| source.version);
+    let catalog = engine
+        .roles
+        .changes
+        .propose(
+            Change::PutSource {
+                name: name.clone(),
+                settings,
+            },
+            Some(expected),
+        )
+        .await?;
+    Ok((existing.is_none(), catalog))
+}
+
+async fn create_collection(engine: &Engine, name: &CollectionName, partitions: u32) -> Result<(), Problem> {
+    let change = Change::CreateCollection {
+        name: name.clone(),
+        settings: CollectionSettings {
+            shards: partitions.clamp(1, SHARDS_OF_TOPIC_MAX),
+            ..CollectionSettings::default()
+        },
+        placement: Vec::new(),
+    };
+    engine.roles.changes.propose(change, None).await?;
+    Ok(())
+}
+
+/// The problem of a source whose topic cannot be read. Nothing was changed, and nothing retries in the background.
+fn unchanged(name: &SourceName, exists: bool, problem: Problem) -> Problem {
+    let what = if exists {
+        format!("source {name} was not changed")
+    } else {
+        format!("source {name} was not created")
+    };
+    let hint = match problem.hint {
+        Some(hint) => format!("{hint}; nothing was created or changed, so retry afterwards"),
+        None => "nothing was created or changed: fix the problem and retry".to_owned(),
+    };
+    Problem {
+        detail: format!("{what}: {}", problem.detail),
+        hint: Some(hint),
+        ..problem
+    }
+}
+
+/// Checks the settings of a source. Secrets that are sent back as [`source_config::REDACTED`] keep their values.
+pub(super) fn check(mut settings: SourceSettings, existing: Option<&Source>) -> Result<SourceSettings, Problem> {
+    if settings.topic.trim().is_empty() {
+        return Err(Problem::new(Code::BadRequest, "topic is empty").hint("name the Kafka topic to read"));
+    }
+    if let Some(record::Key::Path(path)) = &settings.rules.key {
+        plan::Path::parse(path).map_err(|e| {
+            Problem::new(Code::BadRequest, format!("key is not a valid path: {e}"))
+                .hint("use \"record\" for the key of the Kafka record, or a path written as in SQL")
+        })?;
+    }
+    source_config::check(&settings.config)?;
+    source_config::restore_secrets(&mut settings.config, existing.map(|source| &source.settings.config))?;
+    Ok(settings)
+}

@@ -1,0 +1,177 @@
+//! `rachis.sources`: joins what the tailers and the leaves report about each partition of a source.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt as _, stream};
+use proto::{
+    Catalog, CollectionName, Problem, SourceName,
+    catalog::Collection,
+    ingest::{PartitionStatus, Partitions},
+    routing::shard_of,
+    status::{SourceState, TailStatus},
+};
+
+use super::{
+    super::{Engine, TailStatuses},
+    REQUESTS_AT_ONCE_MAX,
+    cell::Cell,
+};
+
+/// The state of a partition whose leaf is unavailable: its tailer has nothing to send or cannot send it, and how much
+/// is stored is not known.
+const UNKNOWN: &str = "unknown";
+
+/// The key of a row. Without a partition, the row is about the whole source.
+type SourceRowKey = (CollectionName, SourceName, Option<i32>);
+
+/// What is known about a partition.
+#[derive(Default)]
+struct SourceRow {
+    /// What its tailer reports.
+    tail: Option<TailStatus>,
+    /// What its leaf has stored.
+    stored: Option<PartitionStatus>,
+    /// Why its leaf did not answer.
+    leaf_unavailable: Option<Problem>,
+}
+
+/// `rachis.sources`: a row per partition that a tailer reads or a leaf stores.
+pub(super) async fn sources(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
+    let catalog = engine.catalog();
+    let mut rows: BTreeMap<SourceRowKey, SourceRow> = BTreeMap::new();
+    let TailStatuses {
+        rows: tails,
+        unavailable: tailers_unavailable,
+    } = engine.tails().await?;
+    for tail in tails {
+        let key = (tail.collection.clone(), tail.source.clone(), tail.partition);
+        rows.entry(key).or_default().tail = Some(tail);
+    }
+    if tailers_unavailable.is_some() {
+        for (name, source) in &catalog.sources {
+            rows.entry((source.settings.collection.clone(), name.clone(), None))
+                .or_default();
+        }
+    }
+    add_stored(engine, &catalog, &mut rows).await;
+    // While a source is not read (its broker is unavailable, or it is suspended), its status is that of each partition.
+    let source_tails: BTreeMap<(&CollectionName, &SourceName), &TailStatus> = rows
+        .iter()
+        .filter(|((_, _, partition), _)| partition.is_none())
+        .filter_map(|((collection, source, _), row)| Some(((collection, source), row.tail.as_ref()?)))
+        .collect();
+    let with_partitions: BTreeSet<(&CollectionName, &SourceName)> = rows
+        .keys()
+        .filter(|(_, _, partition)| partition.is_some())
+        .map(|(collection, source, _)| (collection, source))
+        .collect();
+    // The row of a whole source is shown only for partitions that neither a tailer nor a leaf reports.
+    let shown = rows.iter().filter(|((collection, source, partition), row)| {
+        partition.is_some() || row.leaf_unavailable.is_some() || !with_partitions.contains(&(collection, source))
+    });
+    Ok(shown
+        .map(|(key, row)| {
+            let tail = row
+                .tail
+                .as_ref()
+                .or_else(|| source_tails.get(&(&key.0, &key.1)).copied());
+            source_row(key, row, tail, tailers_unavailable.as_deref())
+        })
+        .collect())
+}
+
+/// Adds what the leaves report. If a leaf is unavailable, what the tailers report is still shown, and what only the
+/// leaf knows is NULL.
+async fn add_stored(engine: &Engine, catalog: &Catalog, rows: &mut BTreeMap<SourceRowKey, SourceRow>) {
+    let requests = catalog
+        .collections
+        .iter()
+        .map(|(name, collection)| available_partitions(engine, name.clone(), collection.clone()))
+        .collect::<Vec<_>>();
+    let answers: Vec<_> = stream::iter(requests).buffered(REQUESTS_AT_ONCE_MAX).collect().await;
+    for (name, shards, partitions) in answers {
+        for stored in partitions.available {
+            let position = &stored.position;
+            let key = (name.clone(), position.source.clone(), Some(position.partition));
+            rows.entry(key).or_default().stored = Some(stored);
+        }
+        let unavailable = partitions.unavailable;
+        for ((_, source, partition), row) in rows.iter_mut().filter(|((collection, ..), _)| *collection == name) {
+            row.leaf_unavailable = match partition {
+                Some(partition) => unavailable.get(&shard_of(source, *partition, shards)).cloned(),
+                None => unavailable.values().next().cloned(),
+            };
+        }
+    }
+}
+
+async fn available_partitions(
+    engine: &Engine,
+    name: CollectionName,
+    collection: Collection,
+) -> (CollectionName, u32, Partitions) {
+    let shards = collection.settings.shards;
+    let partitions = engine.roles.leaf.available_partitions(collection.uid, shards).await;
+    (name, shards, partitions)
+}
+
+fn source_row(
+    (collection, source, partition): &SourceRowKey,
+    row: &SourceRow,
+    tail: Option<&TailStatus>,
+    tailers_unavailable: Option<&str>,
+) -> Vec<Cell> {
+    let stored = row.stored.as_ref();
+    let leaf_answered = row.leaf_unavailable.is_none();
+    let count = |count: fn(&PartitionStatus) -> u64| match stored {
+        Some(stored) => Cell::count(count(stored)),
+        None => Cell::Int(leaf_answered.then_some(0)),
+    };
+    let error = tail
+        .and_then(|tail| tail.error.clone())
+        .or_else(|| row.leaf_unavailable.as_ref().map(Problem::to_string))
+        .or_else(|| tailers_unavailable.map(str::to_owned));
+    vec![
+        Cell::text(collection.as_str()),
+        Cell::text(source.as_str()),
+        Cell::Int(partition.map(i64::from)),
+        Cell::Text(state(source, row, tail, tailers_unavailable.is_some()).map(Into::into)),
+        Cell::Int(stored.map(|stored| stored.position.offset)),
+        Cell::Int(tail.and_then(|tail| tail.end)),
+        Cell::Int(tail.filter(|_| leaf_answered).and_then(|tail| tail.lag)),
+        Cell::Time(stored.and_then(|stored| stored.last_record_ms)),
+        Cell::Time(stored.and_then(|stored| stored.last_ingested_ms)),
+        count(|stored| stored.outcomes.events),
+        count(|stored| stored.outcomes.accepted),
+        count(|stored| stored.outcomes.tombstones),
+        count(|stored| stored.outcomes.duplicates),
+        count(|stored| stored.outcomes.dead_letters),
+        count(|stored| stored.outcomes.superseded),
+        count(|stored| stored.outcomes.deleted),
+        count(|stored| stored.outcomes.expired),
+        count(|stored| stored.outcomes.documents),
+        count(|stored| stored.outcomes.bytes),
+        count(|stored| stored.keys_elsewhere),
+        Cell::Int(stored.map(|stored| i64::from(stored.shard.number))),
+        Cell::Text(error),
+    ]
+}
+
+fn state(
+    source: &SourceName,
+    row: &SourceRow,
+    tail: Option<&TailStatus>,
+    tailers_unavailable: bool,
+) -> Option<&'static str> {
+    let leaf_answered = row.leaf_unavailable.is_none();
+    let is_halted = |state: SourceState| matches!(state, SourceState::Suspended | SourceState::Stopped);
+    match tail {
+        Some(tail) if leaf_answered || is_halted(tail.state) => Some(tail.state.as_str()),
+        _ if !leaf_answered => Some(UNKNOWN),
+        // No tailer can lag behind pushes: a push is acknowledged once it is stored.
+        None if row.stored.is_some() && source.is_push() && !tailers_unavailable => {
+            Some(SourceState::CaughtUp.as_str())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,200 @@
+//! Read-your-writes and monotonic reads: no answer is older than what this aggregator has already answered or
+//! acknowledged, as long as the leaves can catch up.
+//!
+//! A leaf that restarts from an older disk holds less than before until it has replayed the log. A query waits a short
+//! time for that; then it is answered from what the leaf has, with a warning. Once one query has waited without
+//! success, later ones do not wait but carry the same warning. The tailers know of pushes that did not pass through
+//! this aggregator: they are asked after each start of a leaf, until they cover every partition of the pushes.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use proto::{
+    Catalog, Position, PositionVector, SourceName,
+    ingest::ShardId,
+    routing::shard_of,
+    status::{SourceState, TailStatus},
+    tailer::SourceAdmin,
+};
+use tokio::sync::watch;
+
+/// Shards whose watermarks are remembered.
+const SHARDS_MAX: usize = 65_536;
+/// The time limit of one status request to the tailers.
+const TAILERS_WAIT: Duration = Duration::from_secs(1);
+/// The pause before the tailers are asked again, if they did not cover all shards.
+const TAILERS_RETRY: Duration = Duration::from_millis(100);
+
+pub(super) type WantedPositions = Vec<(ShardId, PositionVector)>;
+
+/// The watermark of each shard: the highest positions that any answer or acknowledged push has had.
+pub(super) struct ReadWatermarks {
+    source_admin: Arc<dyn SourceAdmin>,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    shards: Mutex<ShardWatermarks>,
+}
+
+#[derive(Default)]
+struct ShardWatermarks {
+    by_shard: HashMap<ShardId, ShardWatermark>,
+}
+
+#[derive(Default, Clone)]
+struct ShardWatermark {
+    positions: PositionVector,
+    /// Whether a query has waited without success for the shard to catch up, or for the tailers to cover it.
+    catch_up_failed: bool,
+    /// The boot id of its leaf since which the tailers have covered this shard.
+    confirmed_boot: Option<u64>,
+}
+
+impl ShardWatermarks {
+    /// The entry of a shard. At the limit all entries are dropped first.
+    fn entry(&mut self, shard: ShardId) -> &mut ShardWatermark {
+        if self.by_shard.len() >= SHARDS_MAX && !self.by_shard.contains_key(&shard) {
+            self.by_shard.clear();
+        }
+        self.by_shard.entry(shard).or_default()
+    }
+}
+
+impl ReadWatermarks {
+    /// Starts without any watermark.
+    pub fn new(source_admin: Arc<dyn SourceAdmin>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
+        Self {
+            source_admin,
+            catalog,
+            shards: Mutex::default(),
+        }
+    }
+
+    /// The watermark of a shard.
+    pub fn of(&self, shard: ShardId) -> PositionVector {
+        self.shards
+            .lock()
+            .by_shard
+            .get(&shard)
+            .map(|watermark| watermark.positions.clone())
+            .unwrap_or_default()
+    }
+
+    /// Raises the watermark of a shard.
+    pub fn advance(&self, shard: ShardId, positions: &PositionVector) {
+        self.shards.lock().entry(shard).positions.merge(positions);
+    }
+
+    pub fn has_catch_up_failed(&self, shard: ShardId) -> bool {
+        self.shards
+            .lock()
+            .by_shard
+            .get(&shard)
+            .is_some_and(|watermark| watermark.catch_up_failed)
+    }
+
+    pub fn set_catch_up_failed(&self, shard: ShardId, failed: bool) {
+        self.shards.lock().entry(shard).catch_up_failed = failed;
+    }
+
+    /// The wanted positions, raised to each shard's watermark.
+    pub fn raised(&self, wanted: &[(ShardId, PositionVector)]) -> WantedPositions {
+        let raised = wanted.iter().map(|(shard, at_least)| {
+            let mut positions = self.of(*shard);
+            positions.merge(at_least);
+            (*shard, positions)
+        });
+        raised.collect()
+    }
+
+    /// Of these pinned shards and the boots of their leaves, those that may lack pushes unknown to this aggregator:
+    /// their leaf has started since the tailers last covered them.
+    pub fn unconfirmed(&self, pinned: &[(ShardId, u64)]) -> Vec<(ShardId, u64)> {
+        let shards = self.shards.lock();
+        let is_confirmed = |shard: &ShardId, boot: u64| {
+            let watermark = shards.by_shard.get(shard);
+            watermark.is_some_and(|watermark| watermark.confirmed_boot == Some(boot))
+        };
+        pinned
+            .iter()
+            .filter(|(shard, boot)| !is_confirmed(shard, *boot))
+            .copied()
+            .collect()
+    }
+
+    /// Asks the tailers how far they have written to these shards, until they cover all of them or until the time is
+    /// up. It does not ask again for shards that have failed to catch up before. Returns the shards not covered.
+    pub async fn confirm(&self, unconfirmed: Vec<(ShardId, u64)>, until: Instant) -> Vec<(ShardId, u64)> {
+        let mut uncovered = self.ask_tailers(unconfirmed).await;
+        while !uncovered.iter().all(|(shard, _)| self.has_catch_up_failed(*shard))
+            && Instant::now() + TAILERS_RETRY < until
+        {
+            tokio::time::sleep(TAILERS_RETRY).await;
+            uncovered = self.ask_tailers(uncovered).await;
+        }
+        uncovered
+    }
+
+    /// Asks the tailers once. Returns the shards that they do not cover although pushes go there.
+    async fn ask_tailers(&self, unconfirmed: Vec<(ShardId, u64)>) -> Vec<(ShardId, u64)> {
+        let response = tokio::time::timeout(TAILERS_WAIT, self.source_admin.status()).await;
+        let rows = response.ok().and_then(Result::ok).unwrap_or_default();
+        let catalog = self.catalog.borrow().clone();
+        let sent: Vec<(ShardId, Position)> = rows.iter().filter_map(|row| sent_position(&catalog, row)).collect();
+        let (covered, uncovered): (Vec<_>, Vec<_>) = unconfirmed
+            .into_iter()
+            .partition(|(shard, _)| covers(&rows, &catalog, *shard));
+        let mut shards = self.shards.lock();
+        for (shard, boot) in covered {
+            for (_, position) in sent.iter().filter(|(of, _)| *of == shard) {
+                shards
+                    .entry(shard)
+                    .positions
+                    .advance(&position.source, position.partition, position.offset);
+            }
+            shards.entry(shard).confirmed_boot = Some(boot);
+        }
+        uncovered
+    }
+}
+
+/// Whether the tailers report their position in every push partition that is routed to a shard.
+fn covers(rows: &[TailStatus], catalog: &Catalog, shard: ShardId) -> bool {
+    let Some((name, collection)) = catalog
+        .collection(shard.collection)
+        .filter(|(_, collection)| collection.push_topic)
+    else {
+        return true;
+    };
+    let (push, shards) = (SourceName::push(), collection.settings.shards);
+    let is_reported = |partition| {
+        let matches =
+            |row: &&TailStatus| row.source == push && row.collection == *name && row.partition == Some(partition);
+        rows.iter()
+            .find(matches)
+            .is_some_and(|row| row.state != SourceState::Starting)
+    };
+    (0..shards as i32)
+        .filter(|partition| shard_of(&push, *partition, shards) == shard.number)
+        .all(is_reported)
+}
+
+/// The position that a tailer has sent to a shard.
+fn sent_position(catalog: &Catalog, row: &TailStatus) -> Option<(ShardId, Position)> {
+    let (partition, offset) = (row.partition?, row.sent?);
+    let collection = catalog.collections.get(&row.collection)?;
+    let shard = ShardId {
+        collection: collection.uid,
+        number: shard_of(&row.source, partition, collection.settings.shards),
+    };
+    Some((
+        shard,
+        Position {
+            source: row.source.clone(),
+            partition,
+            offset,
+        },
+    ))
+}

@@ -1,0 +1,185 @@
+//! Resolves function calls, and the syntax of SQL that becomes one.
+
+use datafusion::sql::sqlparser::ast::{
+    self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value as Literal, WindowFrameBound,
+    WindowType,
+};
+use proto::Problem;
+
+use super::{
+    Resolver, bad,
+    expression::Rewritten,
+    not_offered,
+    operator::truth,
+    pattern::check_pattern,
+    shortened,
+    value::{call, literal, number, quoted, text, text_literal},
+};
+use crate::typing;
+
+/// Functions that only the resolver generates.
+const GENERATED_CALLS: [&str; 13] = [
+    "cast",
+    "is_distinct",
+    "is_not_distinct",
+    "as_text",
+    "truth",
+    "negative",
+    "positive",
+    "items",
+    "inside",
+    "at_time_zone",
+    "json_get",
+    "to_json",
+    "search_match",
+];
+
+impl Resolver<'_> {
+    /// Checks a function call and normalizes its name.
+    pub(super) fn function(&mut self, mut function: Function) -> Result<Rewritten, Problem> {
+        let name =
+            function_name(&function.name).ok_or_else(|| not_offered(format!("the function {}", function.name)))?;
+        if GENERATED_CALLS.contains(&name.as_str()) {
+            return Ok(Rewritten::Open(Expr::Function(function)));
+        }
+        typing::check_function(&name)?;
+        if !matches!(function.parameters, FunctionArguments::None) {
+            return Err(not_offered(format!("{name} with two argument lists")));
+        }
+        if name == "search" {
+            return self.search_call(&function).map(Rewritten::Done);
+        }
+        match &mut function.args {
+            FunctionArguments::None => {}
+            FunctionArguments::Subquery(_) => {
+                return Err(
+                    not_offered(format!("{name} of a subquery")).hint("put the subquery in its own parentheses")
+                );
+            }
+            FunctionArguments::List(list) => check_arguments(&name, &mut list.args)?,
+        }
+        function.name = ast::ObjectName::from(vec![quoted(&name)]);
+        if let Some(filter) = function.filter.take() {
+            function.filter = Some(Box::new(truth(*filter)));
+        }
+        match &mut function.over {
+            Some(WindowType::NamedWindow(window)) => *window = quoted(&window.value.to_lowercase()),
+            Some(WindowType::WindowSpec(spec)) => window_spec(spec)?,
+            None => {}
+        }
+        Ok(Rewritten::Open(Expr::Function(function)))
+    }
+}
+
+/// Checks the arguments of a function, and converts that of unnest to a list.
+fn check_arguments(name: &str, args: &mut [FunctionArg]) -> Result<(), Problem> {
+    let single = args.len() == 1;
+    for arg in &*args {
+        match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(_)) => {}
+            FunctionArg::Unnamed(FunctionArgExpr::Wildcard) if name == "count" && single => {}
+            other => return Err(not_offered(format!("the argument {other} of {name}"))),
+        }
+    }
+    if name == "unnest" {
+        let [FunctionArg::Unnamed(FunctionArgExpr::Expr(list))] = args else {
+            return Err(bad("unnest takes one list"));
+        };
+        *list = call("items", vec![std::mem::replace(list, literal(Literal::Null))]);
+        return Ok(());
+    }
+    if matches!(
+        name,
+        "regexp_like" | "regexp_match" | "regexp_replace" | "regexp_count" | "regexp_instr"
+    ) && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(pattern))) = args.get(1)
+        && let Some(pattern) = text_literal(pattern)
+    {
+        check_pattern(pattern)?;
+    }
+    Ok(())
+}
+
+/// Converts SQL syntax with keywords, such as `EXTRACT(… FROM …)`, to a function call. Rejects all other expressions.
+pub(super) fn special_call(node: Expr) -> Result<Expr, Problem> {
+    match node {
+        Expr::AtTimeZone { timestamp, time_zone } => Ok(call("at_time_zone", vec![*timestamp, *time_zone])),
+        Expr::Extract { field, expr, .. } => {
+            Ok(call("date_part", vec![text(&field.to_string().to_lowercase()), *expr]))
+        }
+        Expr::Ceil {
+            expr,
+            field: ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime),
+        } => Ok(call("ceil", vec![*expr])),
+        Expr::Floor {
+            expr,
+            field: ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime),
+        } => Ok(call("floor", vec![*expr])),
+        Expr::Position { expr, r#in } => Ok(call("strpos", vec![*r#in, *expr])),
+        Expr::Substring {
+            expr,
+            substring_from,
+            substring_for,
+            ..
+        } => {
+            let from = substring_from.map_or_else(|| number("1"), |from| *from);
+            let length = substring_for.map(|length| *length);
+            Ok(call("substr", [*expr, from].into_iter().chain(length).collect()))
+        }
+        Expr::Trim {
+            trim_where,
+            trim_what,
+            expr,
+            trim_characters,
+        } => {
+            let name = match trim_where {
+                Some(ast::TrimWhereField::Leading) => "ltrim",
+                Some(ast::TrimWhereField::Trailing) => "rtrim",
+                _ => "btrim",
+            };
+            let characters = trim_what
+                .map(|what| *what)
+                .into_iter()
+                .chain(trim_characters.unwrap_or_default());
+            Ok(call(name, [*expr].into_iter().chain(characters).collect()))
+        }
+        Expr::Overlay {
+            expr,
+            overlay_what,
+            overlay_from,
+            overlay_for,
+        } => {
+            let arguments = [*expr, *overlay_what, *overlay_from]
+                .into_iter()
+                .chain(overlay_for.map(|length| *length));
+            Ok(call("overlay", arguments.collect()))
+        }
+        Expr::Array(array) => Ok(call("make_array", array.elem)),
+        Expr::Tuple(_) => Err(not_offered("a row of values").hint("compare the values one by one")),
+        other => Err(not_offered(format!("the expression {}", shortened(&other.to_string())))),
+    }
+}
+
+/// Normalizes the name of a window's base window, and checks its frame.
+pub fn window_spec(spec: &mut ast::WindowSpec) -> Result<(), Problem> {
+    if let Some(name) = &mut spec.window_name {
+        *name = quoted(&name.value.to_lowercase());
+    }
+    if let Some(frame) = &spec.window_frame {
+        for bound in std::iter::once(&frame.start_bound).chain(&frame.end_bound) {
+            if let WindowFrameBound::Preceding(Some(e)) | WindowFrameBound::Following(Some(e)) = bound
+                && !matches!(**e, Expr::Value(_) | Expr::Interval(_))
+            {
+                return Err(not_offered("a window frame with a bound that is not a literal"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The name of a function in lower case, if it has one part.
+pub fn function_name(name: &ast::ObjectName) -> Option<String> {
+    match name.0.as_slice() {
+        [ast::ObjectNamePart::Identifier(ident)] => Some(ident.value.to_lowercase()),
+        _ => None,
+    }
+}

@@ -1,0 +1,125 @@
+//! Scopes of FROM clauses: the inputs, merged columns and aliases that names can refer to.
+
+use std::rc::Rc;
+
+use datafusion::sql::sqlparser::{
+    ast::{Expr, Ident},
+    tokenizer::Span,
+};
+use plan::{Path, path::Step};
+
+use super::value::{StoredPath, Value};
+use crate::sql::names::CollectionNames;
+
+/// A FROM clause, and the other names that can be used next to its inputs.
+#[derive(Debug, Default, Clone)]
+pub struct Scope {
+    /// The inputs of the FROM clause.
+    pub inputs: Vec<Input>,
+    /// Columns merged by USING, with their values when unqualified.
+    pub merged: Vec<MergedColumn>,
+    /// Aliases of the select list; empty while they cannot be used.
+    pub aliases: Vec<(String, Expr)>,
+    /// Whether the scopes around this one are invisible.
+    pub closed: bool,
+    /// Lists that multiply the rows.
+    pub unnested: Vec<UnnestedList>,
+}
+
+/// `unnest(list)` in FROM: the input that has the list gets a column of its elements, and a row for each element.
+#[derive(Debug, Clone)]
+pub struct UnnestedList {
+    /// The input's alias.
+    pub input: String,
+    /// The expression that returns the list.
+    pub list: Expr,
+    /// The name of the column of elements.
+    pub column: String,
+}
+
+/// A column named in USING.
+#[derive(Debug, Clone)]
+pub struct MergedColumn {
+    /// The column's name.
+    pub name: String,
+    /// Aliases of the inputs that have the column.
+    pub inputs: Vec<String>,
+    /// The value of the unqualified name.
+    pub value: Value,
+}
+
+/// An input of a FROM clause.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// The input's alias in the statement.
+    pub alias: String,
+    /// Documents or fixed columns.
+    pub kind: InputKind,
+}
+
+/// The kinds of input.
+#[derive(Debug, Clone)]
+pub enum InputKind {
+    /// Documents of a collection.
+    Documents {
+        /// The index of the base table in `tables`.
+        table: usize,
+        /// The names that the documents have.
+        names: Rc<CollectionNames>,
+    },
+    /// Rows of fixed columns.
+    Columns(Vec<OutputColumn>),
+}
+
+/// A column of a query's result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputColumn {
+    /// The column's name.
+    pub name: String,
+    /// The stored path that the column returns unchanged. It provides the kinds of the paths below it.
+    pub origin: Option<StoredPath>,
+    /// The expression for the column, if it is not a column of the input's alias.
+    pub expr: Option<Expr>,
+}
+
+impl OutputColumn {
+    /// A column without origin.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            origin: None,
+            expr: None,
+        }
+    }
+}
+
+/// A name as it is written in the statement.
+pub struct SpelledName {
+    /// The steps of the name.
+    pub steps: Vec<Step>,
+    /// The position in the statement.
+    pub span: Span,
+}
+
+impl SpelledName {
+    /// The first step, if it is a key.
+    pub fn first(&self) -> Option<&str> {
+        match self.steps.first() {
+            Some(Step::Key(key)) => Some(key),
+            _ => None,
+        }
+    }
+
+    /// All steps as a path.
+    pub fn path(&self) -> Path {
+        Path::new(self.steps.clone())
+    }
+}
+
+/// The steps of identifiers.
+pub fn steps(idents: &[Ident]) -> Vec<Step> {
+    idents
+        .iter()
+        .map(|ident| Step::Key(ident.value.as_str().into()))
+        .collect()
+}

@@ -1,0 +1,200 @@
+//! Resolves table names in FROM: WITH queries, collections, views and system tables.
+
+use datafusion::sql::sqlparser::ast::{Ident, ObjectName, TableAlias, TableFactor};
+use proto::{Code, CollectionName, Problem, catalog::DefinitionId};
+
+use super::{
+    Resolver, TABLES_MAX, at, bad,
+    build::{derived, table_factor, untyped_column},
+    not_offered,
+    query::rename,
+    scope::{InputKind, OutputColumn},
+};
+use crate::sql::{Table, TableUse, reads::no_such_table, statement};
+
+/// A WITH query in scope.
+#[derive(Debug, Clone)]
+pub struct CteInScope {
+    /// The name in the statement.
+    pub name: String,
+    /// The name in the resolved query, which no base table can have.
+    pub internal: String,
+    /// The columns that the WITH query returns.
+    pub columns: Vec<OutputColumn>,
+    /// The number of relations that it reads.
+    pub relations: usize,
+}
+
+impl Resolver<'_> {
+    /// Resolves a table name and adds the table as an input.
+    pub(super) fn table(&mut self, name: &ObjectName, alias: Option<&TableAlias>) -> Result<TableFactor, Problem> {
+        let parts: Vec<Ident> = name.0.iter().filter_map(|part| part.as_ident().cloned()).collect();
+        match parts.as_slice() {
+            [only] => {
+                if let Some(cte) = self.find_cte(&only.value) {
+                    self.count_relations(cte.relations)?;
+                    return self.fixed_columns(&cte.internal, cte.columns, only, alias);
+                }
+                self.count_relations(1)?;
+                self.collection_or_view(only, alias)
+            }
+            [schema, table] => self.system_table(schema, table, alias),
+            _ => Err(Problem::new(Code::NotFound, format!("table {name} does not exist"))),
+        }
+    }
+
+    /// The innermost WITH query of a name, as written or ignoring case.
+    fn find_cte(&self, name: &str) -> Option<CteInScope> {
+        self.ctes
+            .iter()
+            .rev()
+            .find(|cte| cte.name == name)
+            .or_else(|| self.ctes.iter().rev().find(|cte| cte.name.eq_ignore_ascii_case(name)))
+            .cloned()
+    }
+
+    fn system_table(
+        &mut self,
+        schema: &Ident,
+        table: &Ident,
+        alias: Option<&TableAlias>,
+    ) -> Result<TableFactor, Problem> {
+        let (schema_name, table_name) = (schema.value.to_lowercase(), table.value.to_lowercase());
+        let columns = self.context.system_table(&schema_name, &table_name).ok_or_else(|| {
+            let hint = "SHOW TABLES lists all tables; write the name of a collection without a schema";
+            at(
+                Problem::new(
+                    Code::NotFound,
+                    format!("table {schema_name}.{table_name} does not exist"),
+                )
+                .hint(hint),
+                schema.span,
+            )
+        })?;
+        let columns = columns.into_iter().map(|(name, _)| OutputColumn::new(name)).collect();
+        let internal = self.base_table(Table::System {
+            schema: schema_name,
+            name: table_name,
+        })?;
+        self.fixed_columns(&internal, columns, table, alias)
+    }
+
+    /// A collection or a view, as written or in lower case.
+    fn collection_or_view(&mut self, name: &Ident, alias: Option<&TableAlias>) -> Result<TableFactor, Problem> {
+        let catalog = self.catalog;
+        for spelled in [name.value.clone(), name.value.to_lowercase()] {
+            if catalog.view(&spelled).is_some() {
+                return self.view(&spelled, name, alias);
+            }
+            if let Ok(collection) = spelled.parse::<CollectionName>()
+                && catalog.collections.contains_key(&collection)
+            {
+                return self.collection(&collection, name, alias);
+            }
+        }
+        Err(at(no_such_table(&name.value, catalog), name.span))
+    }
+
+    fn collection(
+        &mut self,
+        collection: &CollectionName,
+        name: &Ident,
+        alias: Option<&TableAlias>,
+    ) -> Result<TableFactor, Problem> {
+        if alias.is_some_and(|alias| !alias.columns.is_empty()) {
+            return Err(not_offered("a list of column names for a collection").hint("documents have no fixed columns"));
+        }
+        self.reads.insert(collection.clone());
+        let internal = self.base_table(Table::Collection {
+            collection: collection.clone(),
+            columns: vec![],
+        })?;
+        let names = self.collection_names(collection);
+        let alias = alias.map_or(name, |alias| &alias.name);
+        self.add_input(
+            alias,
+            InputKind::Documents {
+                table: self.tables.len() - 1,
+                names,
+            },
+        )?;
+        Ok(table_factor(&internal, &alias.value))
+    }
+
+    fn view(&mut self, view: &str, name: &Ident, alias: Option<&TableAlias>) -> Result<TableFactor, Problem> {
+        let id = DefinitionId::view(view);
+        let catalog = self.catalog;
+        let text = &catalog
+            .view(view)
+            .ok_or_else(|| bad(format!("{id} does not exist")))?
+            .current()
+            .text;
+        let parsed = statement::parse_query(text, proto::limits::DEFINITION_BYTES_MAX)?;
+        let (query, columns) = self.expand(&id, |resolver| resolver.isolated(|resolver| resolver.query(&parsed)))?;
+        let (alias, renamed) = alias_and_columns(name, alias);
+        let columns = rename(columns, &renamed, &alias.value)?;
+        let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
+        self.add_input(alias, InputKind::Columns(columns))?;
+        Ok(derived(query, &alias.value, &names))
+    }
+
+    /// A table of fixed columns.
+    fn fixed_columns(
+        &mut self,
+        internal: &str,
+        columns: Vec<OutputColumn>,
+        name: &Ident,
+        alias: Option<&TableAlias>,
+    ) -> Result<TableFactor, Problem> {
+        let (alias, renamed) = alias_and_columns(name, alias);
+        if renamed.is_empty() {
+            self.add_input(alias, InputKind::Columns(columns))?;
+            return Ok(table_factor(internal, &alias.value));
+        }
+        let columns = rename(columns, &renamed, &alias.value)?;
+        let names = columns.iter().map(|c| untyped_column(&c.name)).collect();
+        self.add_input(alias, InputKind::Columns(columns))?;
+        let mut factor = table_factor(internal, &alias.value);
+        if let TableFactor::Table { alias: Some(alias), .. } = &mut factor {
+            alias.columns = names;
+        }
+        Ok(factor)
+    }
+
+    /// Adds a base table for a collection's documents. Returns its index.
+    pub fn document_table(&mut self, collection: &CollectionName) -> Result<usize, Problem> {
+        self.base_table(Table::Collection {
+            collection: collection.clone(),
+            columns: vec![],
+        })?;
+        Ok(self.tables.len() - 1)
+    }
+
+    /// Adds a base table. Returns its name.
+    fn base_table(&mut self, table: Table) -> Result<String, Problem> {
+        if self.tables.len() >= TABLES_MAX {
+            return Err(Problem::new(
+                Code::TooComplex,
+                format!("the query reads more than {TABLES_MAX} tables"),
+            )
+            .hint("each use of a view adds all tables that it reads"));
+        }
+        let name = format!("rachis_{}", self.tables.len());
+        self.tables.push(TableUse {
+            name: name.clone(),
+            table,
+        });
+        Ok(name)
+    }
+}
+
+/// The name that a table has in its scope, and the column names of its alias.
+fn alias_and_columns<'a>(name: &'a Ident, alias: Option<&'a TableAlias>) -> (&'a Ident, Vec<String>) {
+    match alias {
+        None => (name, Vec::new()),
+        Some(alias) => (
+            &alias.name,
+            alias.columns.iter().map(|c| c.name.value.clone()).collect(),
+        ),
+    }
+}

@@ -1,0 +1,116 @@
+//! Handles names that nothing matches: NULL with a warning for documents, an error for fixed columns.
+
+use datafusion::sql::sqlparser::{ast, tokenizer::Span};
+use plan::{Kinds, Path, path::Step};
+use proto::Problem;
+
+use super::{
+    Resolver, at, bad,
+    scope::{Input, InputKind, SpelledName},
+    value::{Base, PathRef, Value, literal},
+};
+use crate::sql::names::nearest;
+
+impl Resolver<'_> {
+    /// Resolves a name that no scope has: NULL with a warning if an input has documents, else an error.
+    pub fn unresolved(&mut self, name: &SpelledName) -> Result<Value, Problem> {
+        let Some(scope) = self.scopes.last() else {
+            return Err(at(
+                bad(format!("column {} cannot be used here", name.path())),
+                name.span,
+            ));
+        };
+        let documents: Vec<Input> = scope
+            .inputs
+            .iter()
+            .filter(|input| matches!(input.kind, InputKind::Documents { .. }))
+            .cloned()
+            .collect();
+        match documents.as_slice() {
+            [] => {
+                let mut names: Vec<String> = Vec::new();
+                for input in &scope.inputs {
+                    if let InputKind::Columns(columns) = &input.kind {
+                        names.extend(columns.iter().map(|c| c.name.clone()));
+                    }
+                }
+                Err(at(unknown_column(name, &names), name.span))
+            }
+            [only] => self.unresolved_in(only, &name.steps, name.span),
+            several => self.unresolved_in_several(several, name),
+        }
+    }
+
+    fn unresolved_in_several(&mut self, inputs: &[Input], name: &SpelledName) -> Result<Value, Problem> {
+        // The path may exist in a collection whose paths are not all recorded, so it is read from there.
+        if let Some(incomplete) = inputs
+            .iter()
+            .find(|i| matches!(&i.kind, InputKind::Documents { names, .. } if names.overflow()))
+        {
+            return self.unresolved_in(incomplete, &name.steps, name.span);
+        }
+        let path = name.path();
+        let near = inputs.iter().find_map(|i| match &i.kind {
+            InputKind::Documents { names, .. } => names.suggest(&path).map(|near| format!("{}.{near}", i.alias)),
+            InputKind::Columns(_) => None,
+        });
+        let aliases: Vec<&str> = inputs.iter().map(|i| i.alias.as_str()).collect();
+        self.warn(format!(
+            "no document in {} has {path}, so it is NULL{}",
+            aliases.join(" or "),
+            suggestion(near)
+        ));
+        Ok(Value::Expr(literal(ast::Value::Null)))
+    }
+
+    /// Resolves a path that an input does not have: a path with a warning for documents, else an error.
+    pub fn unresolved_in(&mut self, input: &Input, steps: &[Step], span: Span) -> Result<Value, Problem> {
+        let path = Path::new(steps.to_vec());
+        match &input.kind {
+            InputKind::Columns(columns) => {
+                let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
+                let name = SpelledName {
+                    steps: steps.to_vec(),
+                    span,
+                };
+                Err(at(unknown_column(&name, &names), span))
+            }
+            InputKind::Documents { table, names } => {
+                if !names.overflow() {
+                    self.warn(format!(
+                        "no document in {} has {path}, so it is NULL{}",
+                        names.collection,
+                        suggestion(names.suggest(&path))
+                    ));
+                }
+                let base = Base::Table {
+                    alias: input.alias.clone(),
+                    table: *table,
+                    collection: names.collection.clone(),
+                };
+                Ok(Value::Path(PathRef {
+                    base,
+                    path,
+                    kinds: Kinds::default(),
+                }))
+            }
+        }
+    }
+}
+
+fn suggestion(name: Option<String>) -> String {
+    name.map_or(String::new(), |name| format!("; did you mean {name}?"))
+}
+
+fn unknown_column(name: &SpelledName, columns: &[String]) -> Problem {
+    let path = name.path();
+    let problem = bad(format!("column {path} does not exist"));
+    match nearest(name.first().unwrap_or_default(), columns.iter().map(String::as_str)) {
+        Some(near) => problem.hint(format!("did you mean {near}?")),
+        None if columns.is_empty() => problem,
+        None => problem.hint(format!(
+            "available columns: {}",
+            columns.iter().take(20).cloned().collect::<Vec<_>>().join(", ")
+        )),
+    }
+}

@@ -1,0 +1,242 @@
+//! Limits the nesting of a statement and its operator chains, by counting tokens.
+
+use datafusion::sql::sqlparser::{
+    keywords::Keyword,
+    tokenizer::{Token, TokenWithSpan},
+};
+use proto::Problem;
+
+use super::too_complex;
+
+/// Nesting of parentheses, brackets and CASE.
+const NESTING_MAX: usize = 50;
+/// Nesting of function calls. The parser tries each argument twice, so each level doubles its work.
+const CALLS_NESTED_MAX: usize = 16;
+/// ANDs and ORs in one expression, and other operators in one of their operands. A comma or a clause keyword ends an
+/// expression.
+const OPERATORS_MAX: usize = 1_000;
+/// Operators from the top of an expression down to its deepest part, including those in parentheses.
+const OPERATORS_DEEP_MAX: usize = 2 * OPERATORS_MAX;
+/// UNION, EXCEPT and INTERSECT at one level of nesting.
+const SET_OPERATIONS_MAX: usize = 200;
+
+/// Checks nesting and the length of operator chains.
+pub(super) fn check_limits(all: &[TokenWithSpan]) -> Result<(), Problem> {
+    let mut levels = vec![Level::default()];
+    for (index, token) in all.iter().enumerate() {
+        let at = token.span.start;
+        let (opens, closes, case) = match &token.token {
+            Token::LParen | Token::LBracket | Token::LBrace => (true, false, false),
+            Token::RParen | Token::RBracket | Token::RBrace => (false, true, false),
+            Token::Word(word) if word.keyword == Keyword::CASE => (true, false, true),
+            Token::Word(word) if word.keyword == Keyword::END => {
+                (false, levels.last().is_some_and(|level| level.case), false)
+            }
+            _ => (false, false, false),
+        };
+        if opens {
+            let before = index.checked_sub(1).map(|before| &all[before].token);
+            let call = token.token == Token::LParen && before.is_some_and(is_callee);
+            levels.push(Level {
+                case,
+                call,
+                ..Level::default()
+            });
+            check_nesting(&levels).map_err(|problem| problem.at(at.line, at.column))?;
+        }
+        let nested = if closes && levels.len() > 1 {
+            levels.pop().map_or(0, |level| level.depth())
+        } else {
+            0
+        };
+        let Some(level) = levels.last_mut() else { continue };
+        level.nested = level.nested.max(nested);
+        match role(&token.token) {
+            Role::Operator => level.operators += 1,
+            Role::Connective => level.next_operand(),
+            Role::SetOperation => level.set_operations += 1,
+            Role::Boundary => level.next_expression(),
+            Role::Plain => {}
+        }
+        level.check().map_err(|problem| problem.at(at.line, at.column))?;
+    }
+    Ok(())
+}
+
+/// Checks how deeply the innermost level is nested.
+fn check_nesting(levels: &[Level]) -> Result<(), Problem> {
+    if levels.iter().filter(|level| level.call).count() > CALLS_NESTED_MAX {
+        return Err(too_complex(
+            format!("function calls are nested more than {CALLS_NESTED_MAX} levels deep"),
+            "split the statement with WITH".into(),
+        ));
+    }
+    if levels.len() - 1 > NESTING_MAX {
+        return Err(too_complex(
+            format!("the statement is nested more than {NESTING_MAX} levels deep"),
+            "split the statement with WITH".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// Counts for one level of nesting.
+#[derive(Default)]
+struct Level {
+    /// ANDs and ORs since the last comma or clause.
+    connectives: usize,
+    /// Other operators since the last comma, clause, AND or OR.
+    operators: usize,
+    /// The depth of the deepest parentheses in the current operand of AND or OR.
+    nested: usize,
+    /// The depth of the deepest operand before the last AND or OR of the current expression.
+    deepest_operand: usize,
+    /// The depth of the deepest expression before the last comma or clause.
+    deepest_expression: usize,
+    set_operations: usize,
+    /// Whether it is a CASE, which END closes.
+    case: bool,
+    /// Whether it is the argument list of a call.
+    call: bool,
+}
+
+impl Level {
+    /// The number of operators down to the deepest part.
+    fn depth(&self) -> usize {
+        self.deepest_expression
+            .max(self.connectives + self.deepest_operand.max(self.operators + self.nested))
+    }
+
+    /// Begins the operand after an AND or OR.
+    fn next_operand(&mut self) {
+        self.deepest_operand = self.deepest_operand.max(self.operators + self.nested);
+        (self.connectives, self.operators, self.nested) = (self.connectives + 1, 0, 0);
+    }
+
+    /// Begins the expression after a comma or a clause keyword.
+    fn next_expression(&mut self) {
+        self.deepest_expression = self.depth();
+        (self.connectives, self.deepest_operand, self.operators, self.nested) = (0, 0, 0, 0);
+    }
+
+    /// Checks the number of operators and set operations.
+    fn check(&self) -> Result<(), Problem> {
+        if self.depth() > OPERATORS_DEEP_MAX {
+            return Err(too_complex(
+                format!("operators are nested more than {OPERATORS_DEEP_MAX} levels deep"),
+                "move a part of the expression to a WITH query".into(),
+            ));
+        }
+        if self.operators.max(self.connectives) > OPERATORS_MAX {
+            return Err(too_complex(
+                format!("an expression has more than {OPERATORS_MAX} operators"),
+                "use IN (…) or VALUES for a long list".into(),
+            ));
+        }
+        if self.set_operations > SET_OPERATIONS_MAX {
+            return Err(too_complex(
+                format!("a query has more than {SET_OPERATIONS_MAX} set operations"),
+                "use VALUES for a long list".into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a parenthesis after this token opens an argument list: the token is a name, not a keyword that precedes a
+/// condition, a list or a query.
+fn is_callee(before: &Token) -> bool {
+    let Token::Word(word) = before else { return false };
+    !matches!(
+        word.keyword,
+        Keyword::ALL
+            | Keyword::AND
+            | Keyword::ANY
+            | Keyword::AS
+            | Keyword::BETWEEN
+            | Keyword::BY
+            | Keyword::DISTINCT
+            | Keyword::ELSE
+            | Keyword::EXCEPT
+            | Keyword::EXISTS
+            | Keyword::FILTER
+            | Keyword::FROM
+            | Keyword::GROUP
+            | Keyword::HAVING
+            | Keyword::IN
+            | Keyword::INTERSECT
+            | Keyword::JOIN
+            | Keyword::LATERAL
+            | Keyword::LIKE
+            | Keyword::NOT
+            | Keyword::ON
+            | Keyword::OR
+            | Keyword::OVER
+            | Keyword::SELECT
+            | Keyword::SETS
+            | Keyword::SOME
+            | Keyword::THEN
+            | Keyword::UNION
+            | Keyword::USING
+            | Keyword::VALUES
+            | Keyword::WHEN
+            | Keyword::WHERE
+    ) || word.quote_style.is_some()
+}
+
+/// The role of a token in the operator counts.
+enum Role {
+    Operator,
+    /// AND or OR.
+    Connective,
+    SetOperation,
+    /// A comma or clause keyword, which ends an expression.
+    Boundary,
+    Plain,
+}
+
+fn role(token: &Token) -> Role {
+    match token {
+        Token::Comma => Role::Boundary,
+        Token::Word(word) if word.quote_style.is_none() => match word.keyword {
+            Keyword::SELECT
+            | Keyword::FROM
+            | Keyword::WHERE
+            | Keyword::GROUP
+            | Keyword::HAVING
+            | Keyword::ORDER
+            | Keyword::ON => Role::Boundary,
+            Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT => Role::SetOperation,
+            Keyword::AND | Keyword::OR => Role::Connective,
+            Keyword::XOR
+            | Keyword::NOT
+            | Keyword::IS
+            | Keyword::IN
+            | Keyword::LIKE
+            | Keyword::ILIKE
+            | Keyword::SIMILAR
+            | Keyword::BETWEEN
+            | Keyword::COLLATE
+            | Keyword::AT
+            | Keyword::NOTNULL
+            | Keyword::OVERLAPS
+            | Keyword::OPERATOR
+            | Keyword::JOIN
+            | Keyword::INTERVAL => Role::Operator,
+            _ => Role::Plain,
+        },
+        Token::Word(_)
+        | Token::Number(..)
+        | Token::SingleQuotedString(_)
+        | Token::Period
+        | Token::LParen
+        | Token::RParen
+        | Token::LBracket
+        | Token::RBracket
+        | Token::LBrace
+        | Token::RBrace
+        | Token::Placeholder(_)
+        | Token::EOF => Role::Plain,
+        _ => Role::Operator,
+    }
+}

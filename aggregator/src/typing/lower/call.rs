@@ -1,0 +1,191 @@
+//! Lowers calls of untyped functions and operators.
+
+use datafusion::{
+    arrow::datatypes::DataType,
+    common::{Result, ScalarValue},
+    logical_expr::{Case, Expr, Operator, lit},
+};
+use plan::{
+    Kinds, Type,
+    functions::{extreme, json},
+};
+use proto::{Code, Problem};
+
+use super::{
+    access::lower_access,
+    coerce_arguments, function_call,
+    operator::{lower_operator, negate},
+    time_format::{at_time_zone, to_strftime},
+    unify,
+};
+use crate::{
+    query::failure,
+    typing::{
+        compare::lower_comparison,
+        function_table::PADDED_CHARS_MAX,
+        operand::{Operand, TypeClass, bad_sql, call, cast, literal, null_literal, time_type, try_cast},
+        untyped::UntypedFunction,
+    },
+};
+
+/// Lowers a call of an untyped function or operator.
+pub fn lower_call(function: &UntypedFunction, args: &[Operand]) -> Result<Expr> {
+    if let Some(op) = function.operator() {
+        return match args {
+            [left, right] => lower_operator(op, left, right),
+            _ => Err(bad_sql(
+                format!("{} takes two operands", function.name()),
+                "write a op b",
+            )),
+        };
+    }
+    match lower_internal(function.name(), args)? {
+        Some(lowered) => Ok(lowered),
+        None => lower_library_call(function, args),
+    }
+}
+
+/// Lowers a call of a function that the resolver wrote for an operator or other syntax; None for other functions.
+fn lower_internal(name: &str, args: &[Operand]) -> Result<Option<Expr>> {
+    Ok(Some(match (name, args) {
+        ("is_distinct", [left, right]) => lower_comparison(left, Operator::IsDistinctFrom, right)?,
+        ("is_not_distinct", [left, right]) => lower_comparison(left, Operator::IsNotDistinctFrom, right)?,
+        ("cast", [value, _]) => value.expr.clone(),
+        ("as_text", [value]) => value.text(),
+        ("truth", [value]) => value.condition()?,
+        ("negative", [value]) => negate(value)?,
+        ("positive", [value]) => value.number()?,
+        ("items", [list]) => match list.class() {
+            TypeClass::Json(_) | TypeClass::Text => call(json::ITEMS, vec![list.expr.clone()]),
+            _ => list.expr.clone(),
+        },
+        ("inside", [value, path, kinds @ ..]) => lower_access(value, path, kinds.first())?,
+        ("json", [value]) => match value.kinds() {
+            Some(_) => value.expr.clone(),
+            None => call(json::TO_JSON, vec![value.expr.clone()]),
+        },
+        ("at_time_zone", [time, zone]) => at_time_zone(time, zone)?,
+        _ => return Ok(None),
+    }))
+}
+
+/// Lowers a call of a function of the library.
+fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Expr> {
+    let name = function.name();
+    let typed_call = |args: Vec<Expr>| -> Result<Expr> { Ok(function_call(function.library_function()?, args)) };
+    match (name, args) {
+        ("nullif", [value, other]) => nullif(value, other),
+        ("nvl2", [value, some, none]) => nvl2(value, some, none),
+        ("greatest" | "least", values) => {
+            let (results, class) = unify(values)?;
+            match (class, name) {
+                (Some(TypeClass::Json(_)), "greatest") => Ok(call(extreme::GREATEST, results)),
+                (Some(TypeClass::Json(_)), _) => Ok(call(extreme::LEAST, results)),
+                _ => typed_call(results),
+            }
+        }
+        ("now" | "current_timestamp", []) => Ok(cast(typed_call(vec![])?, time_type())),
+        ("to_timestamp", [value]) if value.class() != TypeClass::Null => to_time(value),
+        ("to_date", [value]) if value.class() != TypeClass::Null => Ok(cast(to_time(value)?, DataType::Date32)),
+        ("to_timestamp_seconds" | "to_timestamp_millis" | "to_timestamp_micros" | "to_timestamp_nanos", [value])
+            if value.class() == TypeClass::Int || value.kinds().is_some_and(|kinds| kinds != Kinds::TEXT) =>
+        {
+            Ok(try_cast(typed_call(vec![value.integer()?])?, time_type()))
+        }
+        ("round" | "trunc", [value, places]) => typed_call(vec![value.number()?, places.integer()?]),
+        (
+            "array_length" | "list_length" | "cardinality" | "empty" | "array_empty" | "list_empty",
+            [list, rest @ ..],
+        ) if list.kinds().is_some() => {
+            let items = call(json::ITEMS, vec![list.expr.clone()]);
+            let rest = rest.iter().map(Operand::integer);
+            typed_call(std::iter::once(Ok(items)).chain(rest).collect::<Result<_>>()?)
+        }
+        ("to_char" | "date_format", [time, pattern]) => {
+            let pattern = pattern
+                .quoted()
+                .map_or_else(|| pattern.text(), |pattern| lit(to_strftime(pattern)));
+            typed_call(vec![time.time()?, pattern])
+        }
+        ("date_trunc" | "datetrunc", [unit, _]) => {
+            check_time_unit(unit)?;
+            typed_call(coerce_arguments(name, args)?)
+        }
+        ("lpad" | "rpad", [_, length, ..]) => {
+            check_padding(name, length)?;
+            typed_call(coerce_arguments(name, args)?)
+        }
+        _ => typed_call(coerce_arguments(name, args)?),
+    }
+}
+
+/// `CASE WHEN value = other THEN NULL ELSE value END`.
+fn nullif(value: &Operand, other: &Operand) -> Result<Expr> {
+    let equal = lower_comparison(value, Operator::Eq, other)?;
+    Ok(case_when(equal, null_literal(DataType::Null), value.native()))
+}
+
+/// `CASE WHEN value IS NOT NULL THEN some ELSE none END`.
+fn nvl2(value: &Operand, some: &Operand, none: &Operand) -> Result<Expr> {
+    let (results, _) = unify(&[some.clone(), none.clone()])?;
+    let [some, none] =
+        <[Expr; 2]>::try_from(results).map_err(|_| bad_sql("nvl2 takes three values".into(), "write nvl2(a, b, c)"))?;
+    Ok(case_when(value.group_key().is_not_null(), some, none))
+}
+
+/// `CASE WHEN condition THEN result ELSE otherwise END`.
+fn case_when(condition: Expr, result: Expr, otherwise: Expr) -> Expr {
+    Expr::Case(Case::new(
+        None,
+        vec![(Box::new(condition), Box::new(result))],
+        Some(Box::new(otherwise)),
+    ))
+}
+
+/// The timestamp that `to_timestamp` and `to_date` read from a value.
+fn to_time(value: &Operand) -> Result<Expr> {
+    match (value.class(), value.quoted()) {
+        (TypeClass::Text, Some(_)) | (TypeClass::Time | TypeClass::Date, _) => value.time(),
+        _ => Ok(value.cast_like_json(Type::Time)),
+    }
+}
+
+/// Units that `date_trunc` supports.
+const TIME_UNITS: [&str; 10] = [
+    "microsecond",
+    "millisecond",
+    "second",
+    "minute",
+    "hour",
+    "day",
+    "week",
+    "month",
+    "quarter",
+    "year",
+];
+
+/// Returns an error if the unit is a literal that `date_trunc` does not support.
+fn check_time_unit(unit: &Operand) -> Result<()> {
+    match unit.quoted() {
+        Some(unit) if !TIME_UNITS.contains(&unit.to_lowercase().as_str()) => Err(bad_sql(
+            format!("{unit} is not a unit of time"),
+            &format!("use one of {}", TIME_UNITS.join(", ")),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Returns an error unless the length of a padding function is a literal within the limit.
+fn check_padding(name: &str, length: &Operand) -> Result<()> {
+    let length = match literal(&length.expr) {
+        Some(ScalarValue::Int64(Some(length))) => u64::try_from(*length).ok(),
+        _ => None,
+    };
+    if length.is_some_and(|length| length <= PADDED_CHARS_MAX) {
+        return Ok(());
+    }
+    let detail = format!("{name}: the length must be a literal number up to {PADDED_CHARS_MAX}");
+    Err(failure::error(
+        Problem::new(Code::NotSupported, detail).hint("write the length into the statement"),
+    ))
+}

@@ -1,0 +1,225 @@
+//! Ingest side of the leaf: routes batches and pushes to shards, and lists and clears what they left behind.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use proto::{
+    Code, CollectionUid, Position, Problem, SourceName,
+    ingest::{
+        Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, Push, PushResult, Pushes, ShardId,
+        StoredRange,
+    },
+    limits::PUSH_ITEMS_MAX,
+    record::RequestKey,
+    routing::shard_of,
+};
+
+use super::{Leaf, ShardInfo, blocking};
+use crate::{
+    shard::{summary::Summary, writer::key_reused},
+    store::{Partition, PartitionRow},
+};
+
+/// How long one request clears dead letters; the next request continues.
+const CLEAR_TIME_MAX: Duration = Duration::from_secs(20);
+/// Bytes of an idempotency key.
+const REQUEST_KEY_BYTES_MAX: usize = 255;
+
+impl Leaf {
+    /// The reason if a partition does not belong to a shard.
+    fn misrouted(&self, shard: ShardId, source: &SourceName, partition: i32) -> Option<String> {
+        let catalog = self.catalog.borrow().clone();
+        let Some((name, collection)) = catalog.collection(shard.collection) else {
+            return Some(format!(
+                "the collection with uid {} does not exist; it may have been dropped",
+                shard.collection
+            ));
+        };
+        let owner = shard_of(source, partition, collection.settings.shards);
+        (owner != shard.number).then(|| {
+            format!(
+                "{source}/{partition} of {name} belongs to shard {owner}, not to shard {}",
+                shard.number
+            )
+        })
+    }
+}
+
+/// True if a closed shard may have dead letters of a source, or a partition of it that dead letters stopped.
+fn may_have_dead_letters(summary: &Summary, source: Option<&SourceName>) -> bool {
+    let has_letters = summary.oldest_dead_letter_ms.is_some();
+    let is_of_source =
+        |(partition, _): &(&Partition, &PartitionRow)| source.is_none_or(|source| partition.source == *source);
+    // A dead letter can have no bytes, so the counters are checked too.
+    summary.rows.iter().filter(is_of_source).any(|(_, row)| {
+        row.stopped_by_dead_letters || row.dead_bytes > 0 || (has_letters && row.outcomes.dead_letters > 0)
+    })
+}
+
+#[async_trait]
+impl Ingest for Leaf {
+    async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem> {
+        if let Some(reason) = self.misrouted(batch.shard, &batch.source, batch.partition) {
+            return Ok(BatchOutcome::Refused { reason });
+        }
+        self.shard(batch.shard).await?.write(batch).await
+    }
+
+    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredRange, Problem> {
+        Ok(match self.info(shard).await? {
+            ShardInfo::Closed(summary) => summary.stored(source, partition),
+            ShardInfo::Open(shard) => shard.stored(source, partition),
+        })
+    }
+
+    async fn pushed(
+        &self,
+        shard: ShardId,
+        partition: i32,
+        offset: i64,
+        request: &RequestKey,
+        deadline: Instant,
+    ) -> Result<PushResult, Problem> {
+        let shard = self.shard_until(shard, deadline).await?;
+        let position = Position {
+            source: SourceName::push(),
+            partition,
+            offset,
+        };
+        shard
+            .wait_for_positions(&[position].into_iter().collect(), deadline)
+            .await?;
+        let (store, key) = (shard.store().clone(), request.key.clone());
+        let found = blocking(move || {
+            store.request(
+                &Partition {
+                    source: SourceName::push(),
+                    number: partition,
+                },
+                &key,
+            )
+        })
+        .await?;
+        match found {
+            Some(row) if row.body == request.body => Ok(row.answer),
+            Some(_) => Err(key_reused(&request.key)),
+            None => Err(Problem::new(
+                Code::UnknownOutcome,
+                "the push is too old: its outcome is no longer stored",
+            )
+            .hint("check whether its documents are stored")),
+        }
+    }
+
+    async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
+        let catalog = self.catalog.borrow().clone();
+        let Some((_, found)) = catalog.collection(collection) else {
+            return Ok(Vec::new());
+        };
+        let mut partitions = Vec::new();
+        for id in found.shards().filter(|shard| self.owns(found, shard.number)) {
+            let rows = match self.info(id).await? {
+                ShardInfo::Closed(summary) => summary.rows,
+                ShardInfo::Open(shard) => shard.with_state(|state| state.rows.clone()),
+            };
+            partitions.extend(rows.into_iter().map(|(partition, row)| PartitionStatus {
+                shard: id,
+                position: Position {
+                    source: partition.source,
+                    partition: partition.number,
+                    offset: row.offset,
+                },
+                outcomes: row.outcomes,
+                last_record_ms: row.last_record_ms,
+                last_ingested_ms: row.last_ingested_ms,
+                keys_elsewhere: row.keys_elsewhere,
+            }));
+        }
+        Ok(partitions)
+    }
+
+    async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
+        if let Some(reason) = self.misrouted(shard, &loss.source, loss.partition) {
+            return Err(Problem::new(Code::BadRequest, reason));
+        }
+        let shard = self.shard(shard).await?;
+        blocking(move || shard.store().note_loss(&loss)).await
+    }
+
+    async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
+        let catalog = self.catalog.borrow().clone();
+        let Some((_, found)) = catalog.collection(collection) else {
+            return Ok(Vec::new());
+        };
+        let mut losses = Vec::new();
+        for id in found.shards().filter(|shard| self.owns(found, shard.number)) {
+            losses.extend(match self.info(id).await? {
+                ShardInfo::Closed(summary) => summary.losses,
+                ShardInfo::Open(shard) => blocking(move || shard.store().losses()).await?,
+            });
+        }
+        Ok(losses)
+    }
+
+    async fn clear_dead_letters(
+        &self,
+        collection: CollectionUid,
+        source: Option<&SourceName>,
+    ) -> Result<ClearedDeadLetters, Problem> {
+        let catalog = self.catalog.borrow().clone();
+        let mut cleared = ClearedDeadLetters {
+            letters: 0,
+            complete: true,
+        };
+        let Some((_, found)) = catalog.collection(collection) else {
+            return Ok(cleared);
+        };
+        let until = Instant::now() + CLEAR_TIME_MAX;
+        for id in found.shards().filter(|shard| self.owns(found, shard.number)) {
+            let shard = match self.info(id).await? {
+                ShardInfo::Closed(summary) if !may_have_dead_letters(&summary, source) => continue,
+                ShardInfo::Closed(_) => self.shard(id).await?,
+                ShardInfo::Open(shard) => shard,
+            };
+            let source = source.cloned();
+            cleared.add(blocking(move || shard.clear_dead_letters(source.as_ref(), until)).await?);
+        }
+        Ok(cleared)
+    }
+}
+
+#[async_trait]
+impl Pushes for Leaf {
+    async fn push(&self, push: Push, deadline: Instant) -> Result<PushResult, Problem> {
+        check_limits(&push)?;
+        let shard = self.shard_until(push.shard, deadline).await?;
+        if let Some(reason) = self.misrouted(push.shard, &SourceName::push(), push.partition) {
+            return Err(Problem::new(Code::BadRequest, reason));
+        }
+        shard.push(push).await
+    }
+}
+
+fn check_limits(push: &Push) -> Result<(), Problem> {
+    if push.items.is_empty() && push.request.is_none() {
+        return Err(Problem::new(Code::BadRequest, "the push has no documents"));
+    }
+    if push.items.len() > PUSH_ITEMS_MAX {
+        let detail = format!(
+            "the push has {} documents; the limit is {PUSH_ITEMS_MAX}",
+            push.items.len()
+        );
+        return Err(Problem::new(Code::TooLarge, detail).hint("split it into several pushes"));
+    }
+    if push
+        .request
+        .as_ref()
+        .is_some_and(|request| request.key.is_empty() || request.key.len() > REQUEST_KEY_BYTES_MAX)
+    {
+        return Err(Problem::new(
+            Code::BadRequest,
+            format!("the Idempotency-Key must have 1 to {REQUEST_KEY_BYTES_MAX} bytes"),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! The index lookups of a filter agree with the values of the documents.
+
+use std::sync::Arc;
+
+use datafusion::scalar::ScalarValue;
+use plan::{Column, ColumnSource, Path, Type};
+use roaring::RoaringBitmap;
+
+use super::{
+    model,
+    random::{SeededRng, random_condition, random_documents},
+    table,
+};
+use crate::{
+    document::Document,
+    error::Error,
+    matches::Matches,
+    raw::{self, matcher::Matcher},
+    scan::{Index, filter},
+    split::{Literal, Lookup},
+};
+
+/// A reference index: evaluates each lookup on every document.
+struct EveryDocument<'a> {
+    documents: &'a [Arc<Document>],
+    /// Documents for which no lookup is decided.
+    undecided: RoaringBitmap,
+}
+
+impl EveryDocument<'_> {
+    fn bounds(&self, found: RoaringBitmap) -> Matches {
+        Matches::bounded(&found - &self.undecided, found | &self.undecided)
+    }
+
+    fn cells(&self, path: &Path, to: Type) -> Vec<Option<Literal>> {
+        let batch = table(self.documents, &[Column::path(path.clone(), to).name()]);
+        let cell = |row| match ScalarValue::try_from_array(batch.column(0), row).expect("a value") {
+            ScalarValue::Boolean(value) => value.map(Literal::Bool),
+            ScalarValue::Int64(value) => value.map(Literal::Int),
+            ScalarValue::Float64(value) => value.map(Literal::Double),
+            ScalarValue::Utf8View(value) | ScalarValue::LargeUtf8(value) => value.map(Literal::Text),
+            ScalarValue::TimestampMicrosecond(value, _) => value.map(Literal::Time),
+            other => panic!("{other:?}"),
+        };
+        (0..batch.num_rows()).map(cell).collect()
+    }
+}
+
+fn order(a: &Literal, b: &Literal) -> std::cmp::Ordering {
+    match (a, b) {
+        (Literal::Bool(a), Literal::Bool(b)) => a.cmp(b),
+        (Literal::Int(a), Literal::Int(b)) | (Literal::Time(a), Literal::Time(b)) => a.cmp(b),
+        (Literal::Double(a), Literal::Double(b)) => a.partial_cmp(b).expect("finite"),
+        (Literal::Text(a), Literal::Text(b)) => a.cmp(b),
+        _ => panic!("{a:?} and {b:?} are of different types"),
+    }
+}
+
+impl Index for EveryDocument<'_> {
+    fn documents(&self) -> u32 {
+        self.documents.len() as u32
+    }
+
+    fn lookup(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
+        let find = |cells: Vec<Option<Literal>>, holds: &dyn Fn(&Literal) -> bool| -> RoaringBitmap {
+            let found = cells
+                .iter()
+                .enumerate()
+                .filter(|(_, cell)| cell.as_ref().is_some_and(holds));
+            found.map(|(number, _)| number as u32).collect()
+        };
+        let header = |holds: &dyn Fn(&Document) -> bool| -> RoaringBitmap {
+            self.documents
+                .iter()
+                .enumerate()
+                .filter(|(_, document)| holds(document))
+                .map(|(number, _)| number as u32)
+                .collect()
+        };
+        Ok(Some(self.bounds(match lookup {
+            Lookup::In(path, to, values) => find(self.cells(path, *to), &|cell| {
+                values.iter().any(|value| order(cell, value).is_eq())
+            }),
+            Lookup::Range(path, to, from, until) => find(self.cells(path, *to), &|cell| {
+                let above = from.as_ref().is_none_or(|(bound, inclusive)| {
+                    order(cell, bound).is_gt() || (*inclusive && order(cell, bound).is_eq())
+                });
+                let below = until.as_ref().is_none_or(|(bound, inclusive)| {
+                    order(cell, bound).is_lt() || (*inclusive && order(cell, bound).is_eq())
+                });
+                above && below
+            }),
+            Lookup::StringPrefix(path, prefix) => find(
+                self.cells(path, Type::Text),
+                &|cell| matches!(cell, Literal::Text(text) if text.starts_with(prefix)),
+            ),
+            Lookup::Exists(path, to) => find(self.cells(path, *to), &|_| true),
+            Lookup::Search(clause) => header(&|document| Matcher::new(clause).matches(&raw::root(document))),
+            Lookup::Id(ids) => header(&|document| ids.contains(&document.id())),
+            Lookup::Source(source) => header(&|document| document.address.source.as_str() == source),
+            Lookup::Header(what, low, high) => header(&|document| {
+                let number = match what {
+                    ColumnSource::Partition => i64::from(document.address.partition),
+                    ColumnSource::Offset => document.address.offset,
+                    ColumnSource::Ingested => document.header.ingested_ms * 1_000,
+                    _ => raw::time_of_document(document, None, None),
+                };
+                (*low..=*high).contains(&number)
+            }),
+        })))
+    }
+}
+
+#[test]
+fn index_decisions_agree_with_the_values() {
+    let mut rng = SeededRng::new("index_decisions_agree_with_the_values");
+    let documents = random_documents(&mut rng, 300);
+    let ids: Vec<String> = documents.iter().map(|document| document.id()).collect();
+    let mut decided = 0;
+    for round in 0..400 {
+        let undecided = if round % 2 == 0 {
+            RoaringBitmap::new()
+        } else {
+            (0..300).filter(|_| rng.below(4) == 0).collect()
+        };
+        let filter = random_condition(&mut rng, 3);
+        let bounds = filter::matches(
+            &filter,
+            &EveryDocument {
+                documents: &documents,
+                undecided,
+            },
+            None,
+        )
+        .expect("an answer");
+        decided += usize::from(bounds.is_exact());
+        let expected = model(&documents, &["_id"], &filter);
+        let expected: RoaringBitmap = ids
+            .iter()
+            .enumerate()
+            .filter(|(_, id)| expected.contains(&format!("|{id}|")))
+            .map(|(n, _)| n as u32)
+            .collect();
+        assert!(
+            bounds.certain.is_subset(&expected),
+            "{filter} is not true for {:?}",
+            &bounds.certain - &expected
+        );
+        assert!(
+            expected.is_subset(&bounds.possible()),
+            "{filter} is true for {:?}",
+            &expected - &bounds.possible()
+        );
+    }
+    assert!(
+        decided > 80,
+        "only {decided} of 400 conditions were decided by the index"
+    );
+}

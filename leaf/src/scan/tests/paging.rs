@@ -1,0 +1,99 @@
+//! Pages of a top-k scan agree with a sorted table.
+
+use std::sync::Arc;
+
+use datafusion::{arrow::array::AsArray, logical_expr::SortExpr, prelude::SessionContext, scalar::ScalarValue};
+use plan::{
+    Column,
+    scan::{PageStart, ScanSource, SortKey, Stage},
+};
+
+use super::{
+    in_order,
+    random::{SeededRng, column, random_documents},
+    request, scan, table, view,
+};
+use crate::{document::Document, view::ReadView};
+
+#[test]
+fn pages_enumerate_every_row_exactly_once_in_order() {
+    let mut rng = SeededRng::new("pages_enumerate_every_row_exactly_once_in_order");
+    let documents = random_documents(&mut rng, 500);
+    let view = view(&documents, &[100, 250, 30], &[]);
+    for (names, limit) in [
+        (vec!["a:int"], 7),
+        (vec!["b:bool", "s:text"], 60),
+        (vec!["o.\"p q\":double!"], 1_000),
+        (vec!["_time"], 33),
+    ] {
+        let keys: Vec<SortKey> = names
+            .iter()
+            .map(|name| SortKey {
+                column: Column::parse(name).expect("a column"),
+                descending: rng.below(2) == 0,
+                nulls_first: rng.below(2) == 0,
+            })
+            .collect();
+        let shown: Vec<&str> = names.iter().copied().chain(["_id"]).collect();
+        let paged = all_pages(&view, &keys, &shown, limit);
+        assert_eq!(paged, sorted(&documents, &keys, &shown), "{names:?}");
+    }
+}
+
+/// The rows of all pages. The last shown column must be `_id`, the others the sort keys.
+fn all_pages(view: &ReadView, keys: &[SortKey], shown: &[&str], limit: usize) -> Vec<String> {
+    let mut paged = Vec::new();
+    let mut after = None;
+    loop {
+        let stage = Stage::Top {
+            keys: keys.to_vec(),
+            after: after.clone(),
+            limit,
+        };
+        let (rows, trailer) = scan(view, request(ScanSource::Auto, shown, vec![], stage)).expect("an answer");
+        assert_eq!(trailer.matched, 500, "paging does not change the total");
+        let page = in_order(&rows);
+        let Some(last) = rows.last() else { return paged };
+        let row = last.num_rows() - 1;
+        let values = (0..keys.len())
+            .map(|key| ScalarValue::try_from_array(last.column(key), row).expect("a value"))
+            .collect();
+        let address = last
+            .column(keys.len())
+            .as_string_view()
+            .value(row)
+            .parse()
+            .expect("an address");
+        after = Some(PageStart { values, address });
+        assert!(page.len() <= limit);
+        paged.extend(page);
+    }
+}
+
+/// The rows of a plain table in the order of the keys, with ties by offset.
+fn sorted(documents: &[Arc<Document>], keys: &[SortKey], shown: &[&str]) -> Vec<String> {
+    let by_keys = keys
+        .iter()
+        .zip(shown)
+        .map(|(key, name)| column(name).sort(!key.descending, key.nulls_first));
+    let order: Vec<SortExpr> = by_keys.chain([column("_offset").sort(true, false)]).collect();
+    let names: Vec<String> = shown
+        .iter()
+        .map(ToString::to_string)
+        .chain(["_offset".to_owned()])
+        .collect();
+    let batch = table(documents, &names);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let context = SessionContext::new();
+        let sorted = context
+            .read_batch(batch)
+            .expect("a table")
+            .sort(order)
+            .expect("an order");
+        let frame = sorted.select(shown.iter().map(|name| column(name))).expect("columns");
+        in_order(&frame.collect().await.expect("rows"))
+    })
+}

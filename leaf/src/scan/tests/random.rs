@@ -1,0 +1,180 @@
+//! Random documents and conditions.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::datatypes::DataType,
+    logical_expr::{Expr, and, lit, not, or},
+    prelude::cast,
+    scalar::ScalarValue,
+};
+use plan::{
+    Column, Path,
+    search::{Clause, Match},
+};
+
+use super::document;
+use crate::document::Document;
+
+/// Random numbers (splitmix64) from a seed that is printed if the test fails.
+pub(super) struct SeededRng(pub(super) u64);
+
+impl SeededRng {
+    pub(super) fn new(test: &str) -> Self {
+        let seed = std::env::var("RACHIS_TEST_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| {
+            std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(1, |now| now.as_nanos() as u64)
+        });
+        eprintln!("{test}: RACHIS_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % end as u64) as usize
+    }
+
+    pub(super) fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of[self.below(of.len())]
+    }
+}
+
+const VALUES: [&str; 22] = [
+    "null",
+    "true",
+    "false",
+    "0",
+    "1",
+    "2",
+    "-3",
+    "7",
+    "1.5",
+    "-0.0",
+    "2.0",
+    "1e3",
+    "9007199254740993",
+    "1e999",
+    "\"a\"",
+    "\"ab\"",
+    "\"abc d\"",
+    "\"7\"",
+    "\"2024-01-02T03:04:05Z\"",
+    "[1,\"ab\",{\"x\":2}]",
+    "{\"x\":1}",
+    "\"Ä ö\"",
+];
+
+fn random_document(rng: &mut SeededRng) -> String {
+    let mut entries = Vec::new();
+    for key in ["a", "b", "s", "t"] {
+        match (key, rng.below(6)) {
+            (_, 0) => {}
+            ("s", 1..=3) => entries.push(format!("\"s\":\"w{} {}\"", rng.below(5), rng.pick(&["ab", "x", "Ab"]))),
+            ("t", 1..=3) => entries.push(format!("\"t\":\"2024-01-0{}T00:00:00Z\"", 1 + rng.below(9))),
+            ("b", 1..=2) => entries.push(format!("\"b\":{}", rng.pick(&["true", "false"]))),
+            ("a", 1..=2) => entries.push(format!("\"a\":{}", rng.below(10))),
+            (key, _) => entries.push(format!("\"{key}\":{}", rng.pick(&VALUES))),
+        }
+    }
+    entries.push(format!("\"o\":{{\"p q\":{}}}", rng.pick(&VALUES)));
+    format!("{{{}}}", entries.join(","))
+}
+
+pub(super) fn random_documents(rng: &mut SeededRng, count: usize) -> Vec<Arc<Document>> {
+    (0..count)
+        .map(|number| document(number as i64, &random_document(rng)))
+        .collect()
+}
+
+pub(super) fn column(name: &str) -> Expr {
+    Expr::Column(datafusion::common::Column::new_unqualified(name))
+}
+
+const PATHS: [&str; 5] = ["a", "b", "s", "t", "o.\"p q\""];
+
+pub(super) fn clause(path: Option<&str>, matches: Match) -> String {
+    Column::search(Clause {
+        path: path.map(|path| Path::parse(path).expect("a path")),
+        matches,
+    })
+    .name()
+}
+
+fn time(day: i64) -> Expr {
+    lit(ScalarValue::TimestampMicrosecond(
+        Some((19_722 + day) * 86_400_000_000),
+        Some("UTC".into()),
+    ))
+}
+
+/// A random condition over the columns of random documents.
+pub(super) fn random_condition(rng: &mut SeededRng, depth: usize) -> Expr {
+    if depth > 0 && rng.below(3) > 0 {
+        let (left, right) = (random_condition(rng, depth - 1), random_condition(rng, depth - 1));
+        return match rng.below(6) {
+            0 | 1 => and(left, right),
+            2 | 3 => or(left, right),
+            4 => not(left),
+            _ => match rng.below(4) {
+                0 => left.is_true(),
+                1 => left.is_not_true(),
+                2 => left.is_unknown(),
+                _ => left.is_not_false(),
+            },
+        };
+    }
+    random_predicate(rng)
+}
+
+fn random_predicate(rng: &mut SeededRng) -> Expr {
+    let path = rng.pick(&PATHS);
+    let cast_mark = rng.pick(&["", "", "!"]);
+    let int = lit(rng.below(8) as i64);
+    let typed = |to: &str| column(&format!("{path}:{to}{cast_mark}"));
+    let canonical = column(&format!("{path}:canonical"));
+    let json = |rng: &mut SeededRng| {
+        lit(ScalarValue::LargeUtf8(Some(
+            (*rng.pick(&["0", "1", "1.5", "\"ab\"", "\"7\"", "true", "9007199254740993", "[]"])).into(),
+        )))
+    };
+    match rng.below(18) {
+        15 => canonical.eq(json(rng)),
+        16 => canonical.not_eq(json(rng)),
+        17 => {
+            let list = vec![json(rng), json(rng)];
+            canonical.in_list(list, rng.below(2) == 0)
+        }
+        0 => typed("int").gt(int),
+        1 => typed("int").in_list(vec![int, lit(1i64), lit(ScalarValue::Int64(None))], rng.below(2) == 0),
+        2 => typed("double").lt_eq(lit([0.0, 1.5, -0.0, 7.0][rng.below(4)])),
+        3 => typed("double").eq(lit([0.0, 1.5, 2.0][rng.below(3)])),
+        4 => typed("text").eq(lit(rng.pick(&["ab", "7", "w1 ab"]))),
+        5 => typed("text").like(lit(rng.pick(&["a%", "w1%", "%", "ab", "%b%"]))),
+        6 => typed("text").not_like(lit("w%")),
+        7 => typed(rng.pick(&["int", "text", "json", "canonical", "bool", "time"])).is_null(),
+        8 => typed("bool"),
+        9 => typed("time").gt_eq(time(rng.below(9) as i64)),
+        10 => typed("int").between(int, lit(6i64)),
+        11 => column("_offset").gt_eq(lit(rng.below(2_000) as i64)),
+        12 => column("_id").in_list(vec![lit("push/0@3"), lit("push/0@40"), lit("x")], rng.below(3) == 0),
+        13 => column(&clause(
+            Some(path),
+            Match::Words(rng.pick(&["ab", "7", "true", "w1 ab"]).into()),
+        )),
+        _ => match rng.below(3) {
+            0 => cast(typed("int"), DataType::Float64).gt(lit([1.5, 2.0, -0.5][rng.below(3)])),
+            1 => column(&clause(None, Match::Prefix(rng.pick(&["a", "w", "2024"]).into()))),
+            _ => column("_ingested").lt(lit(ScalarValue::TimestampMicrosecond(
+                Some((1_700_000_000_000 + 500) * 1_000),
+                Some("UTC".into()),
+            ))),
+        },
+    }
+}

@@ -1,0 +1,163 @@
+//! Applies the events of a group: documents, tombstones and dead letters, with the key index and the outcome counters.
+
+use bytes::Bytes;
+use proto::{
+    Address,
+    record::{Record, TimeKind},
+};
+
+use super::{Group, IngestContext, TRIAL_EVENTS};
+use crate::{
+    document::{Document, Header},
+    error::Error,
+    fault,
+    shard::event::{self, Event},
+    store::{
+        Family, KeyIndexRow, Partition, RowKey, RowKind, dead_letter, delete_marker::DeleteMarker, digest::DigestTag,
+        document,
+    },
+};
+
+impl Group<'_> {
+    pub(super) fn apply_event(
+        &mut self,
+        context: &IngestContext,
+        record: &Record,
+        item: Option<u32>,
+        bytes: Option<&Bytes>,
+        on_dead: &mut dyn FnMut(u64, &str, &str),
+    ) -> Result<(), Error> {
+        let address = context.partition.address(record.offset, item);
+        let ingested_ms = if record.time_kind == TimeKind::Append {
+            record.time_ms
+        } else {
+            context.now_ms
+        };
+        let classify = || {
+            event::classify(
+                bytes.map(|b| &b[..]),
+                record.key.as_deref(),
+                context.rules.format,
+                &context.key_rule,
+            )
+        };
+        let event = self.quarantine.dead_letter(item).unwrap_or_else(classify);
+        let row = self.row(&context.partition);
+        row.outcomes.events += 1;
+        let on_trial = row.trial_records < TRIAL_EVENTS;
+        row.trial_records += u64::from(on_trial);
+        match event {
+            Event::Document { id, value } => {
+                if let Some(value) = &value {
+                    self.kinds_cache.trie(self.store, &context.partition)?.observe(value);
+                }
+                let header = Header {
+                    ingested_ms,
+                    time_ms: record.time_ms,
+                    time_kind: record.time_kind,
+                    id,
+                    record_key: record.key.clone(),
+                    headers: record.headers.clone(),
+                    json: value.is_some(),
+                };
+                let bytes = bytes.cloned().unwrap_or_default();
+                self.digest(&address, DigestTag::Accepted, &bytes)?;
+                self.put_document(context, Document { address, header, bytes })
+            }
+            Event::Tombstone { id } => {
+                row.outcomes.tombstones += 1;
+                let key = record.key.as_deref().unwrap_or_default();
+                self.digest(&address, DigestTag::Tombstone, key)?;
+                id.map_or(Ok(()), |id| self.delete_document(&context.partition, &id))
+            }
+            Event::DeadLetter { code, detail } => {
+                let bytes = bytes.map(|b| &b[..]).unwrap_or_default();
+                row.trial_dead += u64::from(on_trial);
+                row.dead_bytes += bytes.len() as u64;
+                on_dead(u64::from(item.unwrap_or_default()), code, &detail);
+                if !fault::on("dead-letter-dropped") {
+                    row.outcomes.dead_letters += 1;
+                    let key = RowKey::new(RowKind::DeadLetter).address(&address).bytes();
+                    let value = dead_letter::encode(ingested_ms, code, &detail, bytes);
+                    self.store.put(&mut self.batch, Family::Docs, &key, &value);
+                }
+                self.digest(&address, DigestTag::Dead, bytes)
+            }
+        }
+    }
+
+    fn put_document(&mut self, context: &IngestContext, document: Document) -> Result<(), Error> {
+        let key = RowKey::new(RowKind::Document).address(&document.address).bytes();
+        self.store
+            .put(&mut self.batch, Family::Docs, &key, &document::encode(&document));
+        let outcomes = &mut self.row(&context.partition).outcomes;
+        outcomes.accepted += 1;
+        outcomes.documents += 1;
+        outcomes.bytes += document.bytes.len() as u64;
+        if let Some(id) = &document.header.id {
+            let others = self.key_index(id)?.clone();
+            let replaced = self.key_index(id)?.put(document.address.clone());
+            match replaced {
+                Some(old) => {
+                    let outcomes = &mut self.row(&context.partition).outcomes;
+                    outcomes.superseded += 1;
+                    outcomes.documents -= 1;
+                    self.put_delete_marker(old, DeleteMarker::Superseded);
+                }
+                None => self.count_keys_elsewhere(&context.partition, &others, true),
+            }
+        }
+        fault::panic_on("panic-in-writer", &document.bytes);
+        self.add_document(document);
+        Ok(())
+    }
+
+    /// Deletes the document with a key, if there is one.
+    fn delete_document(&mut self, partition: &Partition, id: &str) -> Result<(), Error> {
+        let Some(old) = self.key_index(id)?.take(partition) else {
+            return Ok(());
+        };
+        let others = self.key_index(id)?.clone();
+        let outcomes = &mut self.row(partition).outcomes;
+        outcomes.deleted += 1;
+        outcomes.documents -= 1;
+        self.put_delete_marker(old, DeleteMarker::Deleted);
+        self.count_keys_elsewhere(partition, &others, false);
+        Ok(())
+    }
+
+    fn put_delete_marker(&mut self, address: Address, reason: DeleteMarker) {
+        if !fault::on("delete-per-split") {
+            let key = RowKey::new(RowKind::DeleteMarker).address(&address).bytes();
+            self.store.put(&mut self.batch, Family::Meta, &key, &reason.encode());
+        }
+        self.change.deleted.push(address);
+    }
+
+    /// Updates the counters of keys that other partitions have, too, after a partition gained or lost a key.
+    fn count_keys_elsewhere(&mut self, partition: &Partition, others: &KeyIndexRow, gained: bool) {
+        if others.is_empty() {
+            return;
+        }
+        let mut count = |partition: &Partition| {
+            let row = self.row(partition);
+            row.keys_elsewhere = if gained {
+                row.keys_elsewhere + 1
+            } else {
+                row.keys_elsewhere.saturating_sub(1)
+            };
+        };
+        count(partition);
+        if let (1, Some(other)) = (others.len(), others.iter().next()) {
+            count(&Partition::of(other));
+        }
+    }
+
+    fn key_index(&mut self, id: &str) -> Result<&mut KeyIndexRow, Error> {
+        if !self.key_index.contains_key(id) {
+            let stored = self.store.key_index(id.as_bytes())?;
+            self.key_index.insert(id.into(), stored);
+        }
+        Ok(self.key_index.get_mut(id).expect("it was inserted above"))
+    }
+}

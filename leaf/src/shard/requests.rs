@@ -1,0 +1,178 @@
+//! Requests to a shard: batches and pushes for its writer, and waiting for positions and read views.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use proto::{
+    Code, PositionVector, Problem,
+    ingest::{Batch, BatchOutcome, Push, PushResult},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Shard,
+    scheduler::Task,
+    state::FreshView,
+    writer::{self, Job, QUEUE_JOBS_MAX},
+};
+
+/// How long a push waits for room before it fails as busy.
+const PUSH_WAIT: Duration = Duration::from_secs(10);
+
+impl Shard {
+    /// Sends a batch to the writer and waits for the outcome.
+    pub async fn write(self: &Arc<Self>, batch: Batch) -> Result<BatchOutcome, Problem> {
+        let (to, outcome) = oneshot::channel();
+        match self.queue.try_send(Job::Write(batch, to)) {
+            Ok(()) => {
+                self.services.writers.enqueue(self);
+                outcome.await.map_err(|_| self.closed())
+            }
+            Err(mpsc::error::TrySendError::Full(_)) => Ok(BatchOutcome::Busy { reason: queue_full() }),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(self.closed()),
+        }
+    }
+
+    /// Sends a push to the writer and waits for the result. While the shard is busy, waits for room and tries again.
+    pub async fn push(self: &Arc<Self>, push: Push) -> Result<PushResult, Problem> {
+        let deadline = tokio::time::Instant::now() + PUSH_WAIT;
+        let (mut changed, mut freed) = (self.changed.subscribe(), self.services.budget.freed());
+        loop {
+            changed.borrow_and_update();
+            freed.borrow_and_update();
+            let (to, result) = oneshot::channel();
+            let sent = tokio::time::timeout_at(deadline, self.queue.send(Job::Push(push.clone(), to))).await;
+            match sent {
+                Ok(Ok(())) => self.services.writers.enqueue(self),
+                Ok(Err(_)) => return Err(self.closed()),
+                Err(_) => return Err(writer::busy(queue_full())),
+            }
+            let result = result.await.map_err(|_| self.outcome_unknown())?;
+            match result {
+                Err(problem) if problem.code == Code::Busy => {
+                    let room = async {
+                        tokio::select! { changed = changed.changed() => changed, freed = freed.changed() => freed }
+                    };
+                    if !matches!(tokio::time::timeout_at(deadline, room).await, Ok(Ok(()))) {
+                        return Err(problem);
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Waits until everything through these positions is ingested. Every query that begins afterwards sees it.
+    pub async fn wait_for_positions(&self, at_least: &PositionVector, deadline: Instant) -> Result<(), Problem> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            if let Some(reason) = self.failure() {
+                return Err(self.reopening(reason));
+            }
+            if self.state.lock().positions().covers(at_least) {
+                return Ok(());
+            }
+            if tokio::time::timeout_at(deadline.into(), changed.changed())
+                .await
+                .is_err()
+            {
+                return Err(self.deadline_passed(at_least));
+            }
+        }
+    }
+
+    /// A read view that contains everything acknowledged before the call and everything through `at_least`.
+    pub async fn fresh_view(
+        self: &Arc<Self>,
+        at_least: &PositionVector,
+        deadline: Instant,
+    ) -> Result<Arc<FreshView>, Problem> {
+        let mut changed = self.changed.subscribe();
+        let wanted = self.state.lock().sequence;
+        loop {
+            changed.borrow_and_update();
+            if let Some(reason) = self.failure() {
+                return Err(self.reopening(reason));
+            }
+            if let Some(fresh_view) = self.fresh_view_if_ready(wanted, at_least) {
+                return Ok(fresh_view);
+            }
+            let waited = tokio::time::timeout_at(deadline.into(), changed.changed()).await;
+            if waited.is_err() {
+                return Err(self.deadline_passed(at_least));
+            }
+        }
+    }
+
+    /// The read view, if it is available without a build; otherwise schedules a build.
+    fn fresh_view_if_ready(self: &Arc<Self>, wanted: u64, at_least: &PositionVector) -> Option<Arc<FreshView>> {
+        let mut state = self.state.lock();
+        if !state.positions().covers(at_least) {
+            return None;
+        }
+        if state.tail.documents() <= self.options.scan_tail_documents_max || state.unindexable {
+            return Some(state.fresh_view());
+        }
+        let indexed = state
+            .last_indexed()
+            .filter(|fresh| fresh.sequence >= wanted && fresh.view.positions.covers(at_least));
+        if indexed.is_none() {
+            let pause = state.built_at.map_or(Duration::ZERO, |at| {
+                self.options.publish_pause.saturating_sub(at.elapsed())
+            });
+            drop(state);
+            self.scheduler.schedule(Task::IndexTail, self, Instant::now() + pause);
+        }
+        indexed
+    }
+
+    fn reopening(&self, reason: &str) -> Problem {
+        Problem::new(
+            Code::Unavailable,
+            format!("shard {} is being reopened: {reason}", self.id),
+        )
+        .hint("retry in a moment")
+    }
+
+    fn deadline_passed(&self, at_least: &PositionVector) -> Problem {
+        let positions = self.state.lock().positions();
+        if positions.covers(at_least) {
+            return Problem::new(
+                Code::Timeout,
+                format!(
+                    "shard {} could not index the newest documents before the deadline",
+                    self.id
+                ),
+            )
+            .hint("raise timeout_ms");
+        }
+        Problem::new(
+            Code::Timeout,
+            format!(
+                "shard {} has not ingested {}",
+                self.id,
+                positions.describe_missing(at_least)
+            ),
+        )
+        .hint("check in rachis.sources whether the source is behind or stopped, or raise timeout_ms")
+    }
+
+    pub(super) fn closed(&self) -> Problem {
+        Problem::new(Code::Unavailable, format!("shard {} is closed", self.id)).hint("retry in a moment")
+    }
+
+    fn outcome_unknown(&self) -> Problem {
+        Problem::new(
+            Code::UnknownOutcome,
+            format!("shard {} closed before it responded", self.id),
+        )
+        .hint("retry with the same Idempotency-Key")
+    }
+}
+
+fn queue_full() -> String {
+    format!("{QUEUE_JOBS_MAX} batches and pushes are waiting for the writer")
+}

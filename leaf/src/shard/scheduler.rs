@@ -1,0 +1,165 @@
+//! Scheduler of index builds: one queue per [`Task`], ordered by time. Each queue has its own threads, shared by all
+//! shards of a leaf.
+//!
+//! Each queue has at most one due time per shard, the earliest that was requested. So scheduling is cheap, and
+//! scheduling twice costs nothing.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap},
+    sync::{Arc, Weak},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use proto::ingest::ShardId;
+use tracing::error;
+
+use super::Shard;
+use crate::error::Error;
+
+/// Delay before a failed task runs again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// A background task that builds an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Task {
+    /// Indexes the tail as a micro-split, in memory.
+    IndexTail,
+    /// Writes the micro-splits to one split, on disk.
+    Split,
+    /// Merges splits, and rebuilds one that is damaged or mostly deleted.
+    Merge,
+}
+
+#[derive(Default)]
+struct TaskQueue {
+    times: BinaryHeap<Reverse<(Instant, ShardId)>>,
+    /// The effective time of each shard in the queue; other entries of `times` are stale.
+    due: HashMap<ShardId, (Instant, Weak<Shard>)>,
+}
+
+#[derive(Default)]
+struct Lane {
+    queue: Mutex<TaskQueue>,
+    wake: Condvar,
+}
+
+/// Schedules and runs index builds.
+pub struct BuildScheduler {
+    lanes: BTreeMap<Task, Lane>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    stopped: std::sync::atomic::AtomicBool,
+}
+
+impl BuildScheduler {
+    /// Starts the threads: `indexers` for tails, one for splits, and one for merges and rebuilds.
+    pub fn start(indexers: usize) -> std::io::Result<Arc<Self>> {
+        let lanes = [Task::IndexTail, Task::Split, Task::Merge].map(|task| (task, Lane::default()));
+        let scheduler = Arc::new(Self {
+            lanes: lanes.into(),
+            threads: Mutex::default(),
+            stopped: false.into(),
+        });
+        let indexers = std::iter::repeat_n((Task::IndexTail, "publish"), indexers.max(1));
+        // `tests/tests/fresh.rs` finds the threads by these names.
+        for (task, name) in indexers.chain([(Task::Split, "split"), (Task::Merge, "compact")]) {
+            let worker = scheduler.clone();
+            let thread = std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || worker.run(task))?;
+            scheduler.threads.lock().push(thread);
+        }
+        Ok(scheduler)
+    }
+
+    /// Schedules a task at a time; an earlier time that is already scheduled stays.
+    pub fn schedule(&self, task: Task, shard: &Arc<Shard>, at: Instant) {
+        let lane = &self.lanes[&task];
+        let mut queue = lane.queue.lock();
+        if queue
+            .due
+            .get(&shard.id)
+            .is_some_and(|(due, known)| *due <= at && known.ptr_eq(&Arc::downgrade(shard)))
+        {
+            return;
+        }
+        queue.due.insert(shard.id, (at, Arc::downgrade(shard)));
+        queue.times.push(Reverse((at, shard.id)));
+        drop(queue);
+        lane.wake.notify_one();
+    }
+
+    /// Stops the threads; running tasks complete first.
+    pub fn stop(&self) {
+        self.stopped.store(true, std::sync::atomic::Ordering::SeqCst);
+        for lane in self.lanes.values() {
+            // Under the lock, so that no thread is between its check and its wait.
+            let _queue = lane.queue.lock();
+            lane.wake.notify_all();
+        }
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads
+            .into_iter()
+            .filter(|thread| thread.thread().id() != std::thread::current().id())
+        {
+            let ended = thread.join();
+            debug_assert!(ended.is_ok(), "a build thread does not panic");
+        }
+    }
+
+    /// Whether [`Self::stop`] was called.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    fn run(&self, task: Task) {
+        while let Some(shard) = self.next(&self.lanes[&task]) {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shard.run(task)));
+            let failure: Option<String> = match done {
+                Ok(Ok(next)) => {
+                    next.into_iter().for_each(|at| self.schedule(task, &shard, at));
+                    None
+                }
+                Ok(Err(error)) => Some(Error::to_string(&error)),
+                Err(_) => Some("a build panicked".into()),
+            };
+            if let Some(failure) = failure {
+                error!(
+                    shard = %shard.id, ?task, error = failure,
+                    "a build failed and will be retried; until then, queries read raw documents"
+                );
+                shard.with_state(|state| state.unindexable |= task == Task::IndexTail);
+                shard.changed.send_modify(|count| *count += 1);
+                self.schedule(task, &shard, Instant::now() + RETRY_AFTER);
+            }
+        }
+    }
+
+    /// Waits for the next shard that is due; none when the scheduler stops.
+    fn next(&self, lane: &Lane) -> Option<Arc<Shard>> {
+        let mut queue = lane.queue.lock();
+        loop {
+            if self.is_stopped() {
+                return None;
+            }
+            let Some(Reverse((at, id))) = queue.times.peek().copied() else {
+                lane.wake.wait(&mut queue);
+                continue;
+            };
+            if at > Instant::now() {
+                lane.wake.wait_until(&mut queue, at);
+                continue;
+            }
+            queue.times.pop();
+            let current = queue.due.get(&id).is_some_and(|(due, _)| *due == at);
+            if !current {
+                continue;
+            }
+            if let Some(shard) = queue.due.remove(&id).and_then(|(_, shard)| shard.upgrade()) {
+                return Some(shard);
+            }
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Reads of a store: point lookups, range scans and whole kinds of rows, decoded.
+
+use std::collections::BTreeMap;
+
+use plan::{Kinds, Path, scan::DeadLetter};
+use proto::{Address, ingest::Loss};
+use rocksdb::{DBPinnableSlice, Direction, IteratorMode, ReadOptions};
+
+use super::{
+    Family, KeyIndexRow, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store, codec::DecodeResult,
+    dead_letter, delete_marker::DeleteMarker, digest, document, key::KeyReader, kinds, loss,
+};
+use crate::{document::Document, error::Error};
+
+/// Key and value.
+type Row = (Box<[u8]>, Box<[u8]>);
+
+impl Store {
+    /// The documents with an id, at most one for each partition.
+    pub fn key_index(&self, id: &[u8]) -> Result<KeyIndexRow, Error> {
+        let row = self.get(Family::Keys, id)?;
+        row.map_or(Ok(KeyIndexRow::default()), |value| {
+            self.check("key", KeyIndexRow::decode(&value))
+        })
+    }
+
+    /// The document at an address, even if it has a delete marker.
+    pub fn document(&self, address: &Address) -> Result<Option<Document>, Error> {
+        let row = self.get(Family::Docs, &RowKey::new(RowKind::Document).address(address).bytes())?;
+        row.map(|value| self.check("document", document::decode(address.clone(), &value)))
+            .transpose()
+    }
+
+    /// Whether the document at an address has a delete marker.
+    pub fn is_deleted(&self, address: &Address) -> Result<bool, Error> {
+        Ok(self
+            .get(
+                Family::Meta,
+                &RowKey::new(RowKind::DeleteMarker).address(address).bytes(),
+            )?
+            .is_some())
+    }
+
+    /// The request of a push that was applied.
+    pub fn request(&self, partition: &Partition, key: &str) -> Result<Option<RequestRow>, Error> {
+        let row = self.get(
+            Family::Meta,
+            &RowKey::new(RowKind::Request)
+                .partition(partition)
+                .rest(key.as_bytes())
+                .bytes(),
+        )?;
+        row.map(|value| self.check("request", RequestRow::decode(&value)))
+            .transpose()
+    }
+
+    /// Time and key of requests of a partition before `time_ms`, oldest first, at most `limit`.
+    pub fn requests_before(
+        &self,
+        partition: &Partition,
+        time_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, String)>, Error> {
+        let prefix = RowKey::new(RowKind::RequestAge).partition(partition);
+        let end = prefix.clone().signed(time_ms).bytes();
+        let rows = self.rows(Family::Meta, prefix.bytes(), end).take(limit);
+        rows.map(|row| {
+            let (key, _) = row?;
+            self.check("request", time_and_request_key(&key))
+        })
+        .collect()
+    }
+
+    /// The rows of all partitions.
+    pub fn partitions(&self) -> Result<BTreeMap<Partition, PartitionRow>, Error> {
+        self.all(Family::Meta, RowKind::Partition, "partition", |mut key, value| {
+            Ok((key.partition()?, PartitionRow::decode(value)?))
+        })
+    }
+
+    /// The manifest rows of all live splits, by split id.
+    pub fn manifest(&self) -> Result<BTreeMap<u64, ManifestRow>, Error> {
+        self.all(Family::Meta, RowKind::Manifest, "manifest row", |mut key, value| {
+            Ok((key.signed()?.cast_unsigned(), ManifestRow::decode(value)?))
+        })
+    }
+
+    /// The kinds seen at each path of a partition, and whether the number of paths exceeded the limit.
+    pub fn kinds(&self, partition: &Partition) -> Result<(BTreeMap<Path, Kinds>, bool), Error> {
+        let prefix = RowKey::new(RowKind::Kinds).partition(partition);
+        let mut overflow = false;
+        let mut paths = BTreeMap::new();
+        let length = prefix.clone().bytes().len();
+        for row in self.rows(Family::Meta, prefix.clone().bytes(), prefix.after_prefix()) {
+            let (key, value) = row?;
+            let kinds = self.check("kinds row", kinds::decode(&value))?;
+            let spelling = String::from_utf8_lossy(&key[length..]).into_owned();
+            match spelling.is_empty() {
+                true => overflow = true,
+                false => {
+                    let path = Path::try_from(spelling).map_err(|reason| self.corrupt("kinds row", reason))?;
+                    paths.insert(path, kinds);
+                }
+            }
+        }
+        Ok((paths, overflow))
+    }
+
+    /// The digest of a block; 0 if the block has none.
+    pub fn digest(&self, partition: &Partition, block: i64) -> Result<u128, Error> {
+        let row = self.get(
+            Family::Meta,
+            &RowKey::new(RowKind::Digest).partition(partition).signed(block).bytes(),
+        )?;
+        row.map_or(Ok(0), |value| self.check("digest", digest::decode(&value)))
+    }
+
+    /// Documents of a partition with `after` < offset <= `through`, in address order, deleted ones included.
+    pub fn documents(
+        &self,
+        partition: &Partition,
+        after: i64,
+        through: i64,
+    ) -> impl Iterator<Item = Result<Document, Error>> + use<'_> {
+        let from = RowKey::new(RowKind::Document)
+            .partition(partition)
+            .signed(after.saturating_add(1))
+            .bytes();
+        let to = RowKey::new(RowKind::Document)
+            .partition(partition)
+            .signed(through.saturating_add(1))
+            .bytes();
+        self.rows(Family::Docs, from, to).map(|row| {
+            let (key, value) = row?;
+            self.check(
+                "document",
+                KeyReader::new(&key, RowKind::Document)
+                    .and_then(KeyReader::address)
+                    .and_then(|address| document::decode(address, &value)),
+            )
+        })
+    }
+
+    /// Addresses of deleted documents of a partition with `after` < offset <= `through`, in order.
+    pub fn deleted(
+        &self,
+        partition: &Partition,
+        after: i64,
+        through: i64,
+    ) -> impl Iterator<Item = Result<Address, Error>> + use<'_> {
+        let from = RowKey::new(RowKind::DeleteMarker)
+            .partition(partition)
+            .signed(after.saturating_add(1))
+            .bytes();
+        let to = RowKey::new(RowKind::DeleteMarker)
+            .partition(partition)
+            .signed(through.saturating_add(1))
+            .bytes();
+        self.rows(Family::Meta, from, to).map(|row| {
+            let (key, value) = row?;
+            let address = KeyReader::new(&key, RowKind::DeleteMarker).and_then(KeyReader::address);
+            self.check("delete marker", DeleteMarker::decode(&value).and(address))
+        })
+    }
+
+    /// The dead letters of a partition by descending address, at most `limit`.
+    pub fn dead_letters(&self, partition: &Partition, limit: usize) -> Result<Vec<DeadLetter>, Error> {
+        let prefix = RowKey::new(RowKind::DeadLetter).partition(partition);
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(prefix.clone().bytes());
+        options.set_iterate_upper_bound(prefix.after_prefix());
+        let rows = self
+            .db
+            .iterator_cf_opt(self.family(Family::Docs), options, IteratorMode::End)
+            .take(limit);
+        rows.map(|row| {
+            let (key, value) = row.map_err(|source| self.failed(source))?;
+            let letter = KeyReader::new(&key, RowKind::DeadLetter)
+                .and_then(KeyReader::address)
+                .and_then(|address| dead_letter::decode(address, &value));
+            self.check("dead letter", letter).map(|(letter, _)| letter)
+        })
+        .collect()
+    }
+
+    /// Key, ingest time and original length of the dead letters of a partition, in address order, starting at a row
+    /// key.
+    pub fn dead_letter_rows(
+        &self,
+        partition: &Partition,
+        from: Option<Vec<u8>>,
+    ) -> impl Iterator<Item = Result<(Box<[u8]>, i64, u64), Error>> + use<'_> {
+        let prefix = RowKey::new(RowKind::DeadLetter).partition(partition);
+        let rows = self.rows(
+            Family::Docs,
+            from.unwrap_or_else(|| prefix.clone().bytes()),
+            prefix.after_prefix(),
+        );
+        rows.map(|row| {
+            let (key, value) = row?;
+            let (ingested_ms, length) = self.check("dead letter", dead_letter::age_and_length(&value))?;
+            Ok((key, ingested_ms, length))
+        })
+    }
+
+    /// All recorded losses.
+    pub fn losses(&self) -> Result<Vec<Loss>, Error> {
+        let all = RowKey::new(RowKind::Loss);
+        let rows = self.rows(Family::Meta, all.clone().bytes(), all.after_prefix());
+        rows.map(|row| row.and_then(|(key, value)| self.check("loss", loss::decode(&key, &value))))
+            .collect()
+    }
+
+    /// The documents at these addresses, in this order.
+    pub(super) fn read_documents(&self, addresses: &[Address]) -> Result<Vec<Document>, Error> {
+        let family = self.family(Family::Docs);
+        let keys: Vec<Vec<u8>> = addresses
+            .iter()
+            .map(|address| RowKey::new(RowKind::Document).address(address).bytes())
+            .collect();
+        let rows = self.db.batched_multi_get_cf(family, &keys, keys.is_sorted());
+        let document = |(address, row): (&Address, Result<Option<DBPinnableSlice>, rocksdb::Error>)| {
+            let value = row.map_err(|source| self.failed(source))?;
+            let value = value.ok_or_else(|| {
+                self.corrupt(
+                    "document",
+                    format!("a read view refers to {address}, but the row is missing"),
+                )
+            })?;
+            self.check("document", document::decode(address.clone(), &value))
+        };
+        addresses.iter().zip(rows).map(document).collect()
+    }
+
+    pub(super) fn get(&self, family: Family, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, Error> {
+        self.db
+            .get_pinned_cf(self.family(family), key)
+            .map_err(|source| self.failed(source))
+    }
+
+    /// Rows with `from` <= key < `to`, in key order.
+    fn rows(&self, family: Family, from: Vec<u8>, to: Vec<u8>) -> impl Iterator<Item = Result<Row, Error>> + use<'_> {
+        let mut options = ReadOptions::default();
+        let empty = from >= to;
+        options.set_iterate_upper_bound(to);
+        // A scan must not evict the blocks that point lookups use.
+        options.fill_cache(false);
+        let rows = self.db.iterator_cf_opt(
+            self.family(family),
+            options,
+            IteratorMode::From(&from, Direction::Forward),
+        );
+        rows.take_while(move |_| !empty)
+            .map(|row| row.map_err(|source| self.failed(source)))
+    }
+
+    /// All rows of a kind, decoded by `read`.
+    fn all<K: Ord, V>(
+        &self,
+        family: Family,
+        kind: RowKind,
+        name: &'static str,
+        read: impl Fn(KeyReader, &[u8]) -> DecodeResult<(K, V)>,
+    ) -> Result<BTreeMap<K, V>, Error> {
+        let prefix = RowKey::new(kind);
+        let rows = self.rows(family, prefix.clone().bytes(), prefix.after_prefix());
+        rows.map(|row| {
+            let (key, value) = row?;
+            self.check(name, KeyReader::new(&key, kind).and_then(|key| read(key, &value)))
+        })
+        .collect()
+    }
+
+    /// Turns a decode error into an error that names the shard and the kind of row.
+    pub(super) fn check<T>(&self, kind: &'static str, decoded: DecodeResult<T>) -> Result<T, Error> {
+        decoded.map_err(|reason| self.corrupt(kind, reason.to_string()))
+    }
+}
+
+/// The time and the request key from the key of a `RequestAge` row.
+fn time_and_request_key(key: &[u8]) -> DecodeResult<(i64, String)> {
+    let mut key = KeyReader::new(key, RowKind::RequestAge)?;
+    key.partition()?;
+    Ok((key.signed()?, String::from_utf8_lossy(key.rest()).into_owned()))
+}

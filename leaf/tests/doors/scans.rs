@@ -1,0 +1,321 @@
+//! Scans: pins, rows, partial aggregates and large documents are the same within the process and over gRPC.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use datafusion::{
+    arrow::{
+        array::{Array as _, AsArray as _},
+        compute::concat_batches,
+        datatypes::{Int64Type, Schema},
+        record_batch::RecordBatch,
+    },
+    functions_aggregate::{count::count_udaf, sum::sum_udaf},
+    logical_expr::{Expr, col, lit},
+    physical_expr::{aggregate::AggregateExprBuilder, expressions::Column as PhysicalColumn},
+    physical_plan::{
+        aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy},
+        empty::EmptyExec,
+    },
+};
+use futures::TryStreamExt as _;
+use plan::{
+    Column, Path,
+    scan::{PageStart, PartialAggregate, QueryId, ScanChunk, ScanRequest, ScanSource, ScanTrailer, SortKey, Stage},
+};
+use proto::{Code, Position, PositionVector, Problem, ingest::BatchOutcome};
+
+use super::{ServedLeaf, batch, clicks, filled, serve_both, soon};
+
+fn query(number: u128) -> QueryId {
+    QueryId(number)
+}
+
+fn request(served: &ServedLeaf, columns: &[&str], filter: Vec<Expr>, stage: Stage) -> ScanRequest {
+    let columns = columns
+        .iter()
+        .map(|name| Column::parse(name).expect("a column"))
+        .collect();
+    ScanRequest {
+        query: query(1),
+        shard: served.shard,
+        read: ScanSource::Auto,
+        time_path: None,
+        columns,
+        filter,
+        stage,
+        deadline: soon(),
+    }
+}
+
+/// All rows as text, and the trailer.
+async fn rows(served: &ServedLeaf, request: ScanRequest) -> Result<(Vec<String>, ScanTrailer), Problem> {
+    let chunks: Vec<ScanChunk> = served.api.scan(request).try_collect().await?;
+    let mut batches: Vec<RecordBatch> = Vec::new();
+    let mut trailer = None;
+    for chunk in chunks {
+        match chunk {
+            ScanChunk::Rows(batch) => batches.push(batch),
+            ScanChunk::Progress(_) => {}
+            ScanChunk::End(end) => trailer = Some(end),
+        }
+    }
+    let text = datafusion::arrow::util::pretty::pretty_format_batches(&batches)
+        .expect("a table")
+        .to_string();
+    Ok((
+        text.lines()
+            .filter(|line| line.starts_with('|'))
+            .skip(1)
+            .map(str::to_owned)
+            .collect(),
+        trailer.expect("a trailer"),
+    ))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scans_return_the_same_rows_and_trailers() {
+    let leaves = filled().await;
+    let mut answers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for served in &leaves {
+        check_pin(served).await;
+        for (name, request) in scans(served) {
+            let (mut found, trailer) = rows(served, request)
+                .await
+                .unwrap_or_else(|problem| panic!("{name}: {problem}"));
+            found.sort();
+            found.push(format!("{trailer:?}"));
+            let other = answers.entry(name).or_insert_with(|| found.clone());
+            assert_eq!(*other, found, "{name}");
+        }
+        check_unpin(served).await;
+    }
+    assert_eq!(
+        answers["rows"].len(),
+        4,
+        "three rows and the trailer: {:?}",
+        answers["rows"]
+    );
+    assert_eq!(
+        answers["partial"].len(),
+        5,
+        "four groups and the trailer: {:?}",
+        answers["partial"]
+    );
+}
+
+/// Pins a view for query 1, which must succeed twice with the same result. A pin that waits for a position must time
+/// out.
+async fn check_pin(served: &ServedLeaf) {
+    let through_last: PositionVector = [Position {
+        source: clicks(),
+        partition: 0,
+        offset: 5,
+    }]
+    .into_iter()
+    .collect();
+    let pinned = served
+        .api
+        .pin(query(1), served.shard, &through_last, soon())
+        .await
+        .expect("a view");
+    assert_eq!((pinned.documents, &pinned.positions), (5, &through_last));
+    let again = served
+        .api
+        .pin(query(1), served.shard, &through_last, soon())
+        .await
+        .expect("the same view");
+    assert_eq!(pinned.paths, again.paths, "a repeated pin returns the same paths");
+    assert!(pinned.paths.paths.contains_key(&Path::of_keys(["odd.key", "\"q\""])));
+    let never_written = [Position {
+        source: clicks(),
+        partition: 0,
+        offset: 99,
+    }]
+    .into_iter()
+    .collect();
+    let late = served
+        .api
+        .pin(
+            query(2),
+            served.shard,
+            &never_written,
+            Instant::now() + Duration::from_millis(50),
+        )
+        .await;
+    assert_eq!(late.map(drop).map_err(|p| p.code), Err(Code::Timeout));
+}
+
+/// Scans of every kind, by name.
+fn scans(served: &ServedLeaf) -> Vec<(&'static str, ScanRequest)> {
+    let n = "n:double!";
+    let newest = SortKey {
+        column: Column::parse(n).expect("a column"),
+        descending: true,
+        nulls_first: false,
+    };
+    let after = PageStart {
+        values: vec![datafusion::scalar::ScalarValue::Float64(Some(4.5))],
+        address: "clicks/0@4".parse().expect("an address"),
+    };
+    let top = Stage::Top {
+        keys: vec![newest],
+        after: Some(after),
+        limit: 2,
+    };
+    let deep = (0..40).fold(col(n).gt(lit(0.0)), |deep, _| {
+        deep.or(col(n).lt(lit(-1.0)).and(lit(true))).and(lit(true))
+    });
+    vec![
+        (
+            "rows",
+            request(
+                served,
+                &["_id", n, "_doc"],
+                vec![col(n).gt(lit(1.5))],
+                Stage::Rows { limit: None },
+            ),
+        ),
+        ("count", request(served, &[], vec![], Stage::Rows { limit: None })),
+        (
+            "limit",
+            request(served, &["_offset"], vec![], Stage::Rows { limit: Some(0) }),
+        ),
+        ("top", request(served, &["_id"], vec![], top)),
+        (
+            "deep",
+            request(served, &["_id"], vec![deep], Stage::Rows { limit: None }),
+        ),
+        (
+            "raw",
+            ScanRequest {
+                read: ScanSource::Raw,
+                ..request(
+                    served,
+                    &["word:text", "_time", "_key"],
+                    vec![col("word:text").is_not_null()],
+                    Stage::Rows { limit: None },
+                )
+            },
+        ),
+        (
+            "partial",
+            request(
+                served,
+                &["word:text", n],
+                vec![],
+                Stage::Partial(Arc::new(count_and_sum())),
+            ),
+        ),
+    ]
+}
+
+/// Unpins the view of query 1. Scans must fail once it is released.
+async fn check_unpin(served: &ServedLeaf) {
+    served.api.unpin(query(1));
+    let released = tokio::time::timeout(Duration::from_secs(20), async {
+        while served.leaf.pinned(query(1), served.shard).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    });
+    released.await.expect("the view is released");
+    let late = rows(served, request(served, &["_id"], vec![], Stage::Rows { limit: None })).await;
+    assert_eq!(late.map(drop).map_err(|p| p.code), Err(Code::Unavailable));
+}
+
+/// `count(*), sum(n)` by word, as a planner produces it.
+fn count_and_sum() -> PartialAggregate {
+    let columns: Vec<Column> = ["word:text", "n:double!"]
+        .iter()
+        .map(|name| Column::parse(name).expect("a column"))
+        .collect();
+    let input = Arc::new(Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>()));
+    let group_by = PhysicalGroupBy::new_single(vec![(
+        Arc::new(PhysicalColumn::new("word:text", 0)) as _,
+        "word".to_owned(),
+    )]);
+    let aggregate = |function, alias: &str| {
+        let built = AggregateExprBuilder::new(function, vec![Arc::new(PhysicalColumn::new("n:double!", 1)) as _])
+            .schema(input.clone())
+            .alias(alias)
+            .build();
+        Arc::new(built.expect("an aggregate"))
+    };
+    let aggregates = vec![aggregate(count_udaf(), "c"), aggregate(sum_udaf(), "s")];
+    let empty = Arc::new(EmptyExec::new(input.clone()));
+    let plan = AggregateExec::try_new(
+        AggregateMode::Partial,
+        group_by.clone(),
+        aggregates.clone(),
+        vec![None, None],
+        empty,
+        input.clone(),
+    )
+    .expect("a plan");
+    PartialAggregate {
+        group_by,
+        aggregates,
+        filters: vec![None, None],
+        input,
+        output: datafusion::physical_plan::ExecutionPlan::schema(&plan),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_documents_are_sent_in_chunks() {
+    for served in serve_both().await {
+        let large = format!("{{\"text\":\"{}\"}}", "x".repeat(15 << 20));
+        assert_eq!(
+            served.api.write(batch(served.shard, -1, &[&large, "{}", &large])).await,
+            Ok(BatchOutcome::Applied { stored: 2 })
+        );
+        served
+            .api
+            .pin(query(1), served.shard, &PositionVector::default(), soon())
+            .await
+            .expect("a view");
+        let chunks: Vec<ScanChunk> = served
+            .api
+            .scan(request(
+                &served,
+                &["_offset", "_doc"],
+                vec![],
+                Stage::Rows { limit: None },
+            ))
+            .try_collect()
+            .await
+            .expect("rows");
+        let batches: Vec<RecordBatch> = chunks
+            .into_iter()
+            .filter_map(|chunk| {
+                if let ScanChunk::Rows(batch) = chunk {
+                    Some(batch)
+                } else {
+                    None
+                }
+            })
+            .collect();
+        let all = concat_batches(&batches[0].schema(), &batches).expect("one schema");
+        let (offsets, documents) = (
+            all.column(0).as_primitive::<Int64Type>(),
+            all.column(1).as_string_view(),
+        );
+        assert_eq!(documents.len(), 3);
+        for row in 0..3 {
+            assert_eq!(
+                documents.value(row),
+                if offsets.value(row) == 1 { "{}" } else { &large }
+            );
+        }
+        let found = served
+            .api
+            .document(served.shard, "clicks/0@2")
+            .await
+            .expect("an answer")
+            .expect("a document");
+        assert_eq!(found.bytes.len(), large.len());
+    }
+}

@@ -1,0 +1,449 @@
+//! Compares what a segment answers with the bytes of its documents: the headers, every path in every type, conditions
+//! and searches.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
+use leaf::{
+    document::Document,
+    raw::{self, CastResult, Scalar},
+    split::{Literal, Lookup, Segment},
+};
+use plan::{
+    Column, ColumnSource, Path, PathType, Type,
+    matcher::Matcher,
+    path::Step,
+    search::{Clause, Match, RangeBound},
+};
+use proto::Address;
+use roaring::RoaringBitmap;
+
+use super::super::made_up::{self, Dice};
+
+/// How often the index answered, to show that it answers at all.
+#[derive(Debug, Default)]
+pub struct Coverage {
+    pub answered: usize,
+    pub declined: usize,
+}
+
+impl Coverage {
+    fn count(&mut self, answered: bool) {
+        *(if answered {
+            &mut self.answered
+        } else {
+            &mut self.declined
+        }) += 1;
+    }
+}
+
+/// A value as text, different for different values.
+fn spell(scalar: &Scalar<'_>) -> String {
+    match scalar {
+        Scalar::Double(double) => format!("double {:x}", double.to_bits()),
+        Scalar::Text(text) => format!("text {text}"),
+        other => format!("{other:?}"),
+    }
+}
+
+/// The value in a row of an array as text.
+pub fn spelled_at(array: &ArrayRef, to: Type, row: usize) -> Option<String> {
+    if array.is_null(row) {
+        return None;
+    }
+    Some(spell(&match to {
+        Type::Bool => Scalar::Bool(array.as_boolean().value(row)),
+        Type::Int => Scalar::Int(array.as_primitive::<Int64Type>().value(row)),
+        Type::Double => Scalar::Double(array.as_primitive::<Float64Type>().value(row)),
+        Type::Time => Scalar::Time(array.as_primitive::<TimestampMicrosecondType>().value(row)),
+        Type::Text | Type::Rank => Scalar::Text(array.as_string_view().value(row).into()),
+        Type::Json | Type::Canonical => Scalar::Text(array.as_string::<i64>().value(row).into()),
+    }))
+}
+
+/// The value that the bytes of a document have, and whether it does not fit the type.
+pub fn from_bytes(document: &Document, path: &Path, read_as: PathType) -> (Option<String>, bool) {
+    let root = raw::root(document);
+    let Some(value) = raw::at(&root, path) else {
+        return (None, false);
+    };
+    let verbatim = || {
+        if document.header.json {
+            proto::json::raw_at(document.text(), &path.json_steps())
+        } else {
+            Some(document.text())
+        }
+    };
+    match raw::read_value(value, verbatim, read_as) {
+        CastResult::Absent => (None, false),
+        CastResult::Failed => (None, true),
+        CastResult::Fits(scalar) => (Some(spell(&scalar)), false),
+    }
+}
+
+/// All paths of the documents, some below arrays, and some that no document has.
+fn paths(segment: &Segment) -> Vec<Path> {
+    let mut paths: Vec<Path> = segment.paths().into_iter().map(|(path, _)| path).collect();
+    let below: Vec<Path> = paths.iter().take(20).map(|path| path.with(Step::Index(0))).collect();
+    paths.extend(below);
+    paths.extend([
+        Path::of_keys(["nowhere"]),
+        Path::of_keys(["a", "nowhere", "x"]),
+        Path::default(),
+    ]);
+    paths
+}
+
+/// Checks every path in every type, for all documents and for some.
+pub fn check_values(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Coverage {
+    let mut coverage = Coverage::default();
+    let all: Vec<u32> = (0..documents.len() as u32).collect();
+    for path in paths(segment) {
+        for (to, ..) in Type::TABLE {
+            for cast in [false, true] {
+                let some: Vec<u32> = all.iter().copied().filter(|_| dice.one_in(3)).collect();
+                let column = Column {
+                    source: ColumnSource::Path(path.clone()),
+                    read_as: PathType { to, cast },
+                };
+                for requested in [&all, &some] {
+                    coverage.count(check_column(segment, documents, &column, &path, requested));
+                }
+            }
+        }
+    }
+    coverage
+}
+
+/// Checks a column of some documents; returns whether the segment has it.
+fn check_column(
+    segment: &Segment,
+    documents: &[Arc<Document>],
+    column: &Column,
+    path: &Path,
+    requested: &[u32],
+) -> bool {
+    let Some(values) = segment.values(column, None, requested).expect("values") else {
+        return false;
+    };
+    let to = column.read_as.to;
+    assert_eq!(values.array.data_type(), &to.arrow());
+    assert_eq!(values.array.len(), requested.len());
+    let (mut cast_failures, mut present) = (0, 0);
+    for (row, document) in requested.iter().enumerate() {
+        let document = &documents[*document as usize];
+        let (value, failed) = from_bytes(document, path, column.read_as);
+        assert_eq!(
+            spelled_at(&values.array, to, row),
+            value,
+            "{column} of {}",
+            document.text()
+        );
+        cast_failures += u64::from(failed);
+        present += u64::from(failed || value.is_some());
+    }
+    assert_eq!(
+        (values.cast_failures, values.present),
+        (cast_failures, present),
+        "cast failures and values of {column}"
+    );
+    true
+}
+
+/// Compares lookups of a segment with a scan of its documents.
+struct LookupChecker<'a> {
+    segment: &'a Segment,
+    documents: &'a [Arc<Document>],
+    coverage: Coverage,
+}
+
+impl<'a> LookupChecker<'a> {
+    fn new(segment: &'a Segment, documents: &'a [Arc<Document>]) -> Self {
+        Self {
+            segment,
+            documents,
+            coverage: Coverage::default(),
+        }
+    }
+
+    fn check(&mut self, lookup: &Lookup, is_true: impl Fn(&Document) -> bool) {
+        let expected: RoaringBitmap = (0..)
+            .zip(self.documents)
+            .filter(|(_, document)| is_true(document))
+            .map(|(number, _)| number)
+            .collect();
+        let exact = self.segment.lookup(lookup).expect("a lookup");
+        self.coverage.count(exact.is_some());
+        if let Some(found) = exact {
+            assert_eq!(found, expected, "{lookup:?}");
+        }
+        if let Some(matches) = self.segment.find_matches(lookup).expect("a lookup") {
+            assert!(
+                matches.certain.is_subset(&expected),
+                "{lookup:?} returns documents that do not match"
+            );
+            assert!(
+                (&expected - &matches.certain).is_subset(&matches.candidates),
+                "{lookup:?} misses documents"
+            );
+            assert!(matches.certain.is_disjoint(&matches.candidates));
+        }
+    }
+}
+
+fn literal(scalar: &Scalar<'_>) -> Literal {
+    match scalar {
+        Scalar::Bool(bool) => Literal::Bool(*bool),
+        Scalar::Int(int) => Literal::Int(*int),
+        Scalar::Double(double) => Literal::Double(*double),
+        Scalar::Text(text) => Literal::Text(text.to_string()),
+        Scalar::Time(time) => Literal::Time(*time),
+    }
+}
+
+fn compare(a: &Literal, b: &Literal) -> std::cmp::Ordering {
+    match (a, b) {
+        (Literal::Bool(a), Literal::Bool(b)) => a.cmp(b),
+        (Literal::Int(a), Literal::Int(b)) | (Literal::Time(a), Literal::Time(b)) => a.cmp(b),
+        (Literal::Double(a), Literal::Double(b)) => a.total_cmp(b),
+        (Literal::Text(a), Literal::Text(b)) => a.cmp(b),
+        _ => panic!("literals of two types"),
+    }
+}
+
+/// The value at a path, read strictly as a type.
+fn strict(document: &Document, path: &Path, to: Type) -> Option<Literal> {
+    let root = raw::root(document);
+    let verbatim = || proto::json::raw_at(document.text(), &path.json_steps());
+    match raw::read_value(raw::at(&root, path)?, verbatim, PathType { to, cast: false }) {
+        CastResult::Fits(scalar) => Some(literal(&scalar)),
+        _ => None,
+    }
+}
+
+fn check_conditions(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Coverage {
+    let mut checker = LookupChecker::new(segment, documents);
+    for path in paths(segment) {
+        for (to, ..) in Type::TABLE {
+            checker.check(&Lookup::Exists(path.clone(), to), |document| {
+                strict(document, &path, to).is_some()
+            });
+            if matches!(to, Type::Json | Type::Canonical | Type::Rank) {
+                continue;
+            }
+            let mut known: Vec<Literal> = documents
+                .iter()
+                .filter_map(|document| strict(document, &path, to))
+                .collect();
+            known.extend(made_up::literals(to));
+            for _ in 0..3 {
+                check_comparisons(&mut checker, &path, to, &known, dice);
+            }
+        }
+    }
+    checker.coverage
+}
+
+/// Checks equality, a range and a prefix with random literals.
+fn check_comparisons(checker: &mut LookupChecker, path: &Path, to: Type, literals: &[Literal], dice: &mut Dice) {
+    let picked = [dice.pick(literals).clone(), dice.pick(literals).clone()];
+    checker.check(&Lookup::In(path.clone(), to, picked.to_vec()), |document| {
+        strict(document, path, to).is_some_and(|value| picked.iter().any(|p| compare(p, &value).is_eq()))
+    });
+    let [from, until] = picked.map(|value| (!dice.one_in(4)).then(|| (value, dice.one_in(2))));
+    let in_range = |document: &Document| {
+        strict(document, path, to).is_some_and(|value| {
+            let above = from.as_ref().is_none_or(|(bound, inclusive)| {
+                compare(&value, bound).is_gt() || *inclusive && compare(&value, bound).is_eq()
+            });
+            above
+                && until.as_ref().is_none_or(|(bound, inclusive)| {
+                    compare(&value, bound).is_lt() || *inclusive && compare(&value, bound).is_eq()
+                })
+        })
+    };
+    checker.check(&Lookup::Range(path.clone(), to, from.clone(), until.clone()), in_range);
+    if let Literal::Text(text) = dice.pick(literals) {
+        let prefix: String = text.chars().take(dice.below(4)).collect();
+        checker.check(
+            &Lookup::StringPrefix(path.clone(), prefix.clone()),
+            |document| matches!(strict(document, path, to), Some(Literal::Text(text)) if text.starts_with(&prefix)),
+        );
+    }
+}
+
+fn check_searches(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Coverage {
+    let mut checker = LookupChecker::new(segment, documents);
+    let all: Vec<u32> = (0..segment.documents()).collect();
+    let mut paths: Vec<Option<Path>> = paths(segment).into_iter().map(Some).collect();
+    paths.extend(std::iter::repeat_n(None, 20));
+    for path in paths {
+        for matches in random_matches(dice) {
+            let clause = Clause {
+                path: path.clone(),
+                matches,
+            };
+            let matcher = Matcher::new(&clause);
+            let is_true = |document: &Document| matcher.matches(&raw::root(document));
+            checker.check(&Lookup::Search(clause.clone()), is_true);
+            let column = Column::search(clause.clone());
+            if let Some(values) = segment.values(&column, None, &all).expect("values") {
+                for (document, found) in documents.iter().zip(values.array.as_boolean()) {
+                    assert_eq!(found, Some(is_true(document)), "{clause:?} of {}", document.text());
+                }
+            }
+        }
+    }
+    checker.coverage
+}
+
+fn random_matches(dice: &mut Dice) -> Vec<Match> {
+    let bound = |dice: &mut Dice, values: &[&str]| {
+        Some(RangeBound {
+            value: dice.pick(values).to_string(),
+            inclusive: dice.one_in(2),
+        })
+    };
+    let mut matches = vec![Match::Exists];
+    for _ in 0..4 {
+        let words = dice.pick(&made_up::WORDS).to_string();
+        matches.push(Match::Words(format!("{words} {}", dice.pick(&made_up::WORDS))));
+        matches.push(Match::Prefix(words.to_lowercase().chars().take(2).collect()));
+        matches.push(Match::Words(words));
+        matches.push(Match::Words(dice.pick(&made_up::NUMBERS).to_string()));
+        matches.push(Match::Range {
+            from: bound(dice, &made_up::NUMBERS),
+            to: bound(dice, &made_up::NUMBERS),
+        });
+        matches.push(Match::Range {
+            from: bound(dice, &made_up::WORDS),
+            to: None,
+        });
+    }
+    matches.push(Match::Words("true".into()));
+    matches
+}
+
+fn check_headers(segment: &Segment, documents: &[Arc<Document>], time_path: Option<&Path>) {
+    let all: Vec<u32> = (0..segment.documents()).collect();
+    assert_eq!(all.len(), documents.len());
+    let column = |name: &str| {
+        segment
+            .values(&Column::system(name).expect("a column"), time_path, &all)
+            .expect("values")
+    };
+    let required = |name: &str| column(name).unwrap_or_else(|| panic!("{name} has values")).array;
+    let (ids, sources, partitions, offsets, items) = (
+        required("_id"),
+        required("_source"),
+        required("_partition"),
+        required("_offset"),
+        required("_item"),
+    );
+    let ingested = required("_ingested");
+    let times = column("_time");
+    for (row, document) in documents.iter().enumerate() {
+        let Document { address, header, .. } = &**document;
+        assert_eq!(segment.address(row as u32), *address);
+        assert_eq!(segment.find(address), Some(row as u32));
+        assert_eq!(ids.as_string_view().value(row), document.id());
+        assert_eq!(sources.as_string_view().value(row), address.source.as_str());
+        assert_eq!(
+            partitions.as_primitive::<Int64Type>().value(row),
+            i64::from(address.partition)
+        );
+        assert_eq!(offsets.as_primitive::<Int64Type>().value(row), address.offset);
+        assert_eq!(
+            items.as_primitive::<Int64Type>().value(row),
+            i64::from(address.item.unwrap_or(0))
+        );
+        assert_eq!(
+            ingested.as_primitive::<TimestampMicrosecondType>().value(row),
+            header.ingested_ms * 1_000
+        );
+        if let Some(times) = &times {
+            let expected = raw::time_of_document(document, Some(&raw::root(document)), time_path);
+            assert_eq!(
+                times.array.as_primitive::<TimestampMicrosecondType>().value(row),
+                expected,
+                "_time of {}",
+                document.text()
+            );
+        }
+    }
+    assert!(
+        times.is_some() || time_path.is_some(),
+        "without a time path, _time is in the header"
+    );
+}
+
+fn check_header_lookups(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) {
+    let mut checker = LookupChecker::new(segment, documents);
+    let ids: Vec<String> = (0..3)
+        .map(|_| dice.pick(documents).id())
+        .chain(["nobody".to_owned(), "clicks/0@999999999".to_owned()])
+        .collect();
+    let addresses: Vec<String> = (0..3).map(|_| dice.pick(documents).address.to_string()).collect();
+    for ids in [ids, addresses] {
+        checker.check(&Lookup::Id(ids.clone()), |document| ids.contains(&document.id()));
+    }
+    checker.check(&Lookup::Source("clicks".into()), |document| {
+        document.address.source.as_str() == "clicks"
+    });
+    let some = dice.pick(documents).clone();
+    check_addresses(&mut checker, &some.address);
+    check_header_times(&mut checker, some.header.ingested_ms * 1_000);
+    assert_eq!(
+        checker.coverage.declined, 0,
+        "conditions on the header are always decided"
+    );
+}
+
+/// Checks conditions on the numbers of an address.
+fn check_addresses(checker: &mut LookupChecker, address: &Address) {
+    let (offset, partition) = (address.offset, i64::from(address.partition));
+    checker.check(&Lookup::Header(ColumnSource::Offset, offset, offset + 5), |document| {
+        (offset..=offset + 5).contains(&document.address.offset)
+    });
+    checker.check(&Lookup::Header(ColumnSource::Offset, 5, 3), |_| false);
+    checker.check(
+        &Lookup::Header(ColumnSource::Partition, partition, partition),
+        |document| i64::from(document.address.partition) == partition,
+    );
+    for low in [0, 1] {
+        checker.check(&Lookup::Header(ColumnSource::Item, low, 2), |document| {
+            (low..=2).contains(&i64::from(document.address.item.unwrap_or(0)))
+        });
+    }
+}
+
+/// Checks conditions on times near `micros`.
+fn check_header_times(checker: &mut LookupChecker, micros: i64) {
+    let near = micros - 5_000_000..=micros + 5_000_000;
+    let (low, high) = (*near.start(), *near.end());
+    checker.check(&Lookup::Header(ColumnSource::Ingested, low, high), |document| {
+        near.contains(&(document.header.ingested_ms * 1_000))
+    });
+    checker.check(&Lookup::Header(ColumnSource::Time, low, high), |document| {
+        near.contains(&raw::time_of_document(document, None, None))
+    });
+}
+
+/// Checks headers, values, conditions and searches of a segment.
+pub fn check(segment: &Segment, documents: &[Arc<Document>], seed: u64) -> [Coverage; 3] {
+    eprintln!("seed {seed}");
+    let mut dice = Dice::new(seed ^ 0x9e37);
+    check_headers(segment, documents, None);
+    for path in ["t", "n", "a.b", "nowhere"] {
+        check_headers(segment, documents, Some(&Path::parse(path).expect("a path")));
+    }
+    if !documents.is_empty() {
+        check_header_lookups(segment, documents, &mut dice);
+    }
+    [
+        check_values(segment, documents, &mut dice),
+        check_conditions(segment, documents, &mut dice),
+        check_searches(segment, documents, &mut dice),
+    ]
+}

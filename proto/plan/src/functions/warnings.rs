@@ -1,0 +1,36 @@
+//! Warnings about values for which an expression had no result: counted per query and per operation.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::Mutex;
+
+/// Distinct warnings that one query keeps.
+const WARNINGS_MAX: usize = 50;
+
+/// Counts of values without a result, by the operation that had none for them. Clones share the counts.
+#[derive(Debug, Clone, Default)]
+pub struct WarningCounts(Arc<Mutex<BTreeMap<String, (u64, u64)>>>);
+
+impl WarningCounts {
+    /// Counts `failed` values that had no result (they are NULL), out of `total`.
+    pub fn count(&self, operation: &str, failed: u64, total: u64) {
+        let mut counts = self.0.lock();
+        if let Some((failed_sum, total_sum)) = counts.get_mut(operation) {
+            *failed_sum += failed;
+            *total_sum += total;
+        } else if counts.len() < WARNINGS_MAX {
+            counts.insert(operation.to_owned(), (failed, total));
+        }
+    }
+
+    /// One text per operation, for example `sqrt: 1 of 4 values had no result and are NULL`.
+    pub fn messages(&self) -> Vec<String> {
+        let counts = self.0.lock();
+        let with_failures = counts.iter().filter(|(_, (failed, _))| *failed > 0);
+        with_failures
+            .map(|(operation, (failed, total))| {
+                format!("{operation}: {failed} of {total} values had no result and are NULL")
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,126 @@
+//! Converts the parts of a scan's answer, rows and statistics, to and from their wire form.
+
+use bytes::Bytes;
+use datafusion::arrow::{
+    array::RecordBatch,
+    buffer::Buffer,
+    datatypes::SchemaRef,
+    ipc::{reader::StreamDecoder, writer::StreamWriter},
+};
+use proto::{Problem, limits::PART_BYTES_MAX, wire::leaf as wire};
+
+use super::{column, undecodable, unencodable};
+use crate::scan::{CastFailure, ReadCounts, ScanTrailer};
+
+/// Encodes batches as one Arrow IPC stream, split into parts.
+pub struct PartEncoder {
+    writer: StreamWriter<Vec<u8>>,
+}
+
+impl PartEncoder {
+    /// An encoder for batches of this schema.
+    pub fn new(schema: &SchemaRef) -> Result<Self, Problem> {
+        Ok(Self {
+            writer: StreamWriter::try_new(Vec::new(), schema).map_err(|e| unencodable(&e))?,
+        })
+    }
+
+    /// The parts of a batch.
+    pub fn encode(&mut self, batch: &RecordBatch) -> Result<Vec<wire::ScanPart>, Problem> {
+        self.writer.write(batch).map_err(|e| unencodable(&e))?;
+        Ok(self.written())
+    }
+
+    /// The end of the stream, followed by the end of the answer. The decoder returns a batch without bytes (rows
+    /// without columns) only once something follows it.
+    pub fn end(&mut self, trailer: ScanTrailer) -> Result<Vec<wire::ScanPart>, Problem> {
+        self.writer.finish().map_err(|e| unencodable(&e))?;
+        let mut parts = self.written();
+        parts.push(wire::ScanPart {
+            part: Some(wire::scan_part::Part::End(encode_trailer(trailer))),
+        });
+        Ok(parts)
+    }
+
+    /// The statistics so far.
+    pub fn progress(trailer: ScanTrailer) -> wire::ScanPart {
+        wire::ScanPart {
+            part: Some(wire::scan_part::Part::SoFar(encode_trailer(trailer))),
+        }
+    }
+
+    fn written(&mut self) -> Vec<wire::ScanPart> {
+        let written = Bytes::from(std::mem::take(self.writer.get_mut()));
+        let slice = |from: usize| written.slice(from..(from + PART_BYTES_MAX).min(written.len()));
+        let part = |bytes| wire::ScanPart {
+            part: Some(wire::scan_part::Part::Arrow(bytes)),
+        };
+        (0..written.len())
+            .step_by(PART_BYTES_MAX)
+            .map(slice)
+            .map(part)
+            .collect()
+    }
+}
+
+/// Decodes the bytes of one Arrow IPC stream, which arrive in parts, into batches.
+#[derive(Default)]
+pub struct BatchDecoder {
+    decoder: StreamDecoder,
+}
+
+impl BatchDecoder {
+    /// The batches that these bytes complete.
+    pub fn decode(&mut self, bytes: Bytes) -> Result<Vec<RecordBatch>, Problem> {
+        let (mut buffer, mut batches) = (Buffer::from(bytes), Vec::new());
+        while !buffer.is_empty() {
+            batches.extend(self.decoder.decode(&mut buffer).map_err(|e| undecodable(&e))?);
+        }
+        Ok(batches)
+    }
+}
+
+fn encode_trailer(trailer: ScanTrailer) -> wire::Trailer {
+    let failure = |m: CastFailure| wire::Misfit {
+        column: m.column.name(),
+        values: m.values,
+        of: m.total,
+    };
+    wire::Trailer {
+        documents: trailer.documents,
+        matched: trailer.matched,
+        shipped: trailer.shipped,
+        read_index: trailer.counts.index,
+        read_columns: trailer.counts.columns,
+        read_raw: trailer.counts.raw,
+        misfits: trailer.cast_failures.into_iter().map(failure).collect(),
+        warnings: trailer.warnings,
+    }
+}
+
+/// Decodes the statistics of a scan.
+pub fn decode_trailer(message: wire::Trailer) -> Result<ScanTrailer, Problem> {
+    let failure = |m: wire::Misfit| {
+        Ok(CastFailure {
+            column: column(&m.column)?,
+            values: m.values,
+            total: m.of,
+        })
+    };
+    Ok(ScanTrailer {
+        documents: message.documents,
+        matched: message.matched,
+        shipped: message.shipped,
+        counts: ReadCounts {
+            index: message.read_index,
+            columns: message.read_columns,
+            raw: message.read_raw,
+        },
+        cast_failures: message
+            .misfits
+            .into_iter()
+            .map(failure)
+            .collect::<Result<_, Problem>>()?,
+        warnings: message.warnings,
+    })
+}

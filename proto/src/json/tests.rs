@@ -1,0 +1,154 @@
+//! Tests of `json`.
+
+use super::*;
+
+fn text(text: &str) -> Value<'_> {
+    Value::Text(text.into())
+}
+
+#[test]
+fn valid_json_is_parsed() {
+    let cases = [
+        ("1", Value::Int(1)),
+        ("-0", Value::Float(-0.0)),
+        ("1.0", Value::Float(1.0)),
+        ("1e2", Value::Float(100.0)),
+        ("9223372036854775807", Value::Int(i64::MAX)),
+        ("-9223372036854775808", Value::Int(i64::MIN)),
+        ("9223372036854775808", Value::Float(9223372036854775808.0)),
+        ("123456789012345678901234567890", Value::Float(1.2345678901234568e29)),
+        ("1e400", Value::Big("1e400".into())),
+        (r#""\ud800""#, text("\u{FFFD}")),
+        (r#""\ud83d\ude00""#, text("😀")),
+        (r#""\u0000""#, text("\0")),
+        (
+            r#" {"a":1,"b":2,"a":3} "#,
+            Value::Object(vec![("b".into(), Value::Int(2)), ("a".into(), Value::Int(3))]),
+        ),
+        (
+            r#"{"\udc00x":[null,true,1e999]}"#,
+            Value::Object(vec![(
+                "\u{FFFD}x".into(),
+                Value::Array(vec![Value::Null, Value::Bool(true), Value::Big("1e999".into())]),
+            )]),
+        ),
+    ];
+    for (json, value) in cases {
+        assert_eq!(parse(json.as_bytes()), Ok(value.clone()), "{json}");
+        assert_eq!(from_raw(json).ok(), Some(value), "{json}, by the slow parser");
+    }
+}
+
+#[test]
+fn invalid_json_is_refused() {
+    for json in [
+        "",
+        "  ",
+        "{",
+        "nul",
+        "01",
+        "1.",
+        ".5",
+        "+1",
+        "NaN",
+        "'a'",
+        "{\"a\":1,}",
+        "[1,]",
+        "1 2",
+        "\"a\nb\"",
+        "\"\\x\"",
+        "\"\\ud8\"",
+        "{a:1}",
+        "\u{feff}1",
+    ] {
+        assert!(parse(json.as_bytes()).is_err(), "{json:?} is refused");
+    }
+    assert!(parse(b"\"\xff\"").is_err(), "invalid UTF-8 is refused");
+    assert_eq!(parse(&b"[".repeat(101)), Err(JsonError::TooDeep));
+    let deepest = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    assert!(parse(deepest.as_bytes()).is_ok());
+    assert!(parse(format!("[{deepest}]").as_bytes()).is_err());
+    assert!(
+        parse(format!("\"{}\"", "[".repeat(500)).as_bytes()).is_ok(),
+        "brackets in a string do not nest"
+    );
+}
+
+#[test]
+fn raw_at_returns_verbatim_text() {
+    let document = r#" {"a": {"b": [1.50, {"c" : "x\u0041"}]}, "n":1e2, "a.b":3, "n": -0 }"#;
+    let at = |path: &[Step]| raw_at(document, path);
+    assert_eq!(at(&[Step::Key("a"), Step::Key("b"), Step::Index(0)]), Some("1.50"));
+    assert_eq!(
+        at(&[Step::Key("a"), Step::Key("b"), Step::Index(1), Step::Key("c")]),
+        Some(r#""x\u0041""#)
+    );
+    assert_eq!(at(&[Step::Key("n")]), Some("-0"), "the last key wins");
+    assert_eq!(at(&[Step::Key("a.b")]), Some("3"));
+    assert_eq!(at(&[Step::Key("a"), Step::Index(0)]), None);
+    assert_eq!(at(&[]), Some(document.trim()));
+}
+
+#[test]
+fn an_object_of_200_000_keys_is_parsed_quickly() {
+    let entries: Vec<String> = (0..200_000).map(|i| format!("\"k{i}\":{i}")).collect();
+    let document = format!("{{{}}}", entries.join(","));
+    assert!(matches!(parse(document.as_bytes()), Ok(Value::Object(entries)) if entries.len() == 200_000));
+}
+
+/// JSON text with the hard cases: escapes, surrogates, odd numbers, duplicate keys, white space.
+fn any_json() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let string = prop::collection::vec(
+        prop_oneof![
+            "[a-z]{1,3}",
+            Just(r"\n".into()),
+            Just(r"\ud800".into()),
+            Just(r"\udc00".into()),
+            Just(r"\u0000".into()),
+            Just("é😀".into())
+        ],
+        0..4,
+    )
+    .prop_map(|parts| format!("\"{}\"", parts.concat()));
+    let number = prop_oneof![
+        "-?(0|[1-9][0-9]{0,25})",
+        "-?[0-9]\\.[0-9]{1,20}",
+        "[1-9]e[+-]?[0-9]{1,3}"
+    ];
+    let scalar = prop_oneof![
+        Just("null".to_owned()),
+        Just("true".into()),
+        Just("false".into()),
+        number,
+        string.clone()
+    ];
+    scalar.prop_recursive(4, 32, 5, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(|items| format!("[ {} ]", items.join(" , "))),
+            prop::collection::vec((string.clone(), inner), 0..5).prop_map(|entries| format!(
+                "{{{}}}",
+                entries
+                    .iter()
+                    .map(|(key, value)| format!("{key} : {value}"))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            )),
+        ]
+    })
+}
+
+proptest::proptest! {
+    #[test]
+    fn both_parsers_agree_on_all_json(json in any_json()) {
+        let value = parse(json.as_bytes());
+        proptest::prop_assert!(value.is_ok(), "{json} is refused");
+        proptest::prop_assert_eq!(value.ok(), from_raw(&json).ok());
+    }
+
+    #[test]
+    fn text_that_a_strict_parser_refuses_is_refused(text in "[\\[\\]{}:,\"0-9a-z.eE+\\- \\\\\n\t]{0,24}") {
+        let strict = serde_json::from_str::<&RawValue>(&text).is_ok();
+        proptest::prop_assert_eq!(parse(text.as_bytes()).is_ok(), strict, "{:?}", text);
+    }
+}

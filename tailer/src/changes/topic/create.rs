@@ -1,0 +1,80 @@
+//! Creates the change log of a new cluster, and recreates a lost one from the copy of a node.
+
+use proto::{
+    Code, Problem,
+    catalog::{CATALOG_RULES_LEVEL, Entry, LogHeader, LogRecord, State},
+};
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer as _},
+    error::KafkaError,
+};
+use tracing::info;
+use uuid::Uuid;
+
+use super::{BROKER_ANSWER, PARTITION, TOPIC_SETTINGS};
+use crate::kafka::{
+    Error,
+    cluster::{Appender, ClusterKafka},
+};
+
+/// Creates the change log of a new cluster and returns the id of the cluster.
+pub async fn init(kafka: &ClusterKafka) -> Result<Uuid, Problem> {
+    let cluster = Uuid::now_v7();
+    create(kafka, LogHeader { cluster, from: None }).await?;
+    info!(topic = kafka.changes_topic, cluster = %cluster.simple(), "created the change log");
+    Ok(cluster)
+}
+
+/// Recreates a lost change log from the copy of a node.
+pub async fn restore(kafka: &ClusterKafka, from: State) -> Result<(), Problem> {
+    let Some(cluster) = from.cluster else {
+        return Err(Problem::new(Code::BadRequest, "the copy does not belong to a cluster")
+            .hint("use the copy of another node"));
+    };
+    let header = LogHeader {
+        cluster,
+        from: Some(Box::new(from)),
+    };
+    create(kafka, header).await
+}
+
+async fn create(kafka: &ClusterKafka, header: LogHeader) -> Result<(), Problem> {
+    let topic = &kafka.changes_topic;
+    if !kafka.create_topic(topic, 1, &TOPIC_SETTINGS).await? && record_count(kafka).await? > 0 {
+        return Err(
+            Problem::new(Code::Conflict, format!("the change log, topic {topic}, already exists")).hint(
+                "a log serves one cluster: for another cluster, set another `changes_topic` in [cluster]; to restore a \
+                 log, delete the topic first",
+            ),
+        );
+    }
+    let record = LogRecord {
+        level: CATALOG_RULES_LEVEL,
+        entry: Entry::Begin(header),
+    };
+    let json = serde_json::to_vec(&record).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+    let offset = Appender::new(kafka)?.append(topic, PARTITION, &json).await?;
+    match offset {
+        0 => Ok(()),
+        _ => Err(Problem::new(
+            Code::Conflict,
+            format!("another process wrote to topic {topic} at the same time"),
+        )),
+    }
+}
+
+async fn record_count(kafka: &ClusterKafka) -> Result<i64, Problem> {
+    let (config, topic) = (
+        kafka.client(&[("group.id", "rachis-changes")]),
+        kafka.changes_topic.clone(),
+    );
+    let request = move || -> Result<i64, KafkaError> {
+        let consumer: BaseConsumer = config.create()?;
+        let (_, high) = consumer.fetch_watermarks(&topic, PARTITION, BROKER_ANSWER)?;
+        Ok(high)
+    };
+    tokio::task::spawn_blocking(request)
+        .await
+        .map_err(|e| Problem::new(Code::Internal, e.to_string()))?
+        .map_err(|error| Error::cluster(&error).into())
+}

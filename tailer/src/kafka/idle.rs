@@ -1,0 +1,77 @@
+//! Compares the position of idle partitions with that of their leaf.
+//!
+//! A leaf that came back from an older disk has less than it has acknowledged. A partition with nothing to send would
+//! not notice, so its leaf is asked from time to time, and gets the missing records again.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt as _;
+use tokio::{runtime::Handle, task::JoinHandle};
+use tracing::warn;
+
+use super::{status::PartitionSlot, task::SourceTask};
+
+/// How often the positions are compared.
+const COMPARE_EVERY: Duration = Duration::from_secs(2);
+/// The number of partitions that are compared concurrently.
+const COMPARE_CONCURRENCY: usize = 16;
+
+/// The comparison of one source. At most one round runs at a time.
+pub struct IdleComparison {
+    started: Instant,
+    running: Option<JoinHandle<()>>,
+}
+
+impl IdleComparison {
+    /// A comparison whose first round is due after [`COMPARE_EVERY`].
+    pub fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            running: None,
+        }
+    }
+
+    /// Starts a round in the background, if one is due.
+    pub fn start_if_due(&mut self, task: &Arc<SourceTask>, slots: &BTreeMap<i32, Arc<PartitionSlot>>, handle: &Handle) {
+        if self.started.elapsed() < COMPARE_EVERY || self.running.as_ref().is_some_and(|round| !round.is_finished()) {
+            return;
+        }
+        self.started = Instant::now();
+        let idle = slots
+            .values()
+            .filter(|slot| slot.partition.lock().buffered_bytes() == 0);
+        let acknowledged: Vec<(Arc<PartitionSlot>, i64)> = idle
+            .map(|slot| (slot.clone(), slot.partition.lock().stored()))
+            .collect();
+        let task = task.clone();
+        let compare = move |(slot, acknowledged): (Arc<PartitionSlot>, i64)| compare(task.clone(), slot, acknowledged);
+        self.running =
+            Some(handle.spawn(futures::stream::iter(acknowledged).for_each_concurrent(COMPARE_CONCURRENCY, compare)));
+    }
+}
+
+async fn compare(task: Arc<SourceTask>, slot: Arc<PartitionSlot>, acknowledged: i64) {
+    // A leaf that does not answer still has what it has; the next round asks it again.
+    let Ok(stored) = task
+        .leaf
+        .stored(task.shard(slot.number), &task.source, slot.number)
+        .await
+    else {
+        return;
+    };
+    if stored.offset < acknowledged {
+        warn!(
+            source = %task.source,
+            partition = slot.number,
+            stored = stored.offset,
+            acknowledged,
+            "the leaf has less than it has acknowledged: sending the missing records again"
+        );
+        slot.partition.lock().resolve();
+        slot.wake.notify_one();
+    }
+}

@@ -1,0 +1,364 @@
+//! Tests of `partition`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use proto::{catalog::Start, record::RecordValue};
+
+use super::*;
+use crate::kafka::{
+    backoff::Backoff,
+    start::{StartDecision, decide_start},
+};
+
+const WINDOW_BYTES_MAX: usize = 10_000;
+const LIMITS: BatchLimits = BatchLimits {
+    batch_records_max: 10,
+    batch_bytes_max: 3_000,
+};
+
+#[test]
+fn a_partition_sends_its_whole_window_as_soon_as_the_last_batch_is_acknowledged() {
+    let mut partition = reading(-1, 0);
+    assert!(partition.push(record(0, 10)), "an idle sender is woken");
+    assert_eq!(sent(&mut partition), (-1, 0, vec![0]));
+    for offset in 1..25 {
+        assert!(!partition.push(record(offset, 10)), "a busy sender is not");
+    }
+    assert!(
+        matches!(partition.next_step(), SenderStep::Wait),
+        "one batch is in flight"
+    );
+    partition.settle(&BatchOutcome::Applied { stored: 0 });
+    assert_eq!(sent(&mut partition), (0, 10, (1..11).collect()));
+    partition.settle(&BatchOutcome::Applied { stored: 10 });
+    assert_eq!(sent(&mut partition), (10, 20, (11..21).collect()));
+    partition.settle(&BatchOutcome::Applied { stored: 20 });
+    assert_eq!(sent(&mut partition), (20, 24, (21..25).collect()));
+}
+
+#[test]
+fn a_batch_stays_below_its_size_limit_and_a_larger_record_is_sent_alone() {
+    let mut partition = reading(-1, 0);
+    for (offset, bytes) in [(0, 5_000), (1, 1_000), (2, 1_000), (3, 1_000)] {
+        partition.push(record(offset, bytes));
+    }
+    for (through, offsets) in [(0, vec![0]), (2, vec![1, 2]), (3, vec![3])] {
+        assert_eq!(sent(&mut partition).2, offsets);
+        partition.settle(&BatchOutcome::Applied { stored: through });
+    }
+}
+
+#[test]
+fn the_range_of_a_batch_covers_gaps_between_offsets() {
+    let mut partition = reading(-1, 0);
+    push_all(&mut partition, [3, 7, 100]);
+    assert_eq!(sent(&mut partition), (-1, 100, vec![3, 7, 100]));
+}
+
+#[test]
+fn a_resumed_partition_sends_the_last_stored_record_again() {
+    let mut partition = reading(41, 41);
+    push_all(&mut partition, [41, 42]);
+    assert_eq!(sent(&mut partition), (41, 42, vec![41, 42]));
+}
+
+#[test]
+fn records_that_arrive_twice_or_before_the_seek_are_ignored() {
+    let mut partition = Partition::new(LIMITS, &[]);
+    assert!(!partition.push(record(5, 1)));
+    partition.begin(9, 9);
+    assert!(!partition.push(record(90, 1)), "fetched before the seek");
+    partition.seek_done();
+    push_all(&mut partition, [9, 10, 10, 9, 11]);
+    assert_eq!(sent(&mut partition), (9, 11, vec![9, 10, 11]));
+}
+
+#[test]
+fn a_gap_discards_the_window_and_asks_the_leaf() {
+    let mut partition = reading(-1, 0);
+    push_all(&mut partition, 0..30);
+    sent(&mut partition);
+    partition.settle(&BatchOutcome::Gap { stored: -1 });
+    assert!(matches!(partition.next_step(), SenderStep::Resolve));
+    assert_eq!(partition.buffered_bytes(), 0);
+    partition.begin(-1, 0);
+    assert!(partition.needs_seek());
+    assert_eq!(partition.next_offset(), Some(0));
+}
+
+#[test]
+fn records_that_another_sender_has_sent_are_dropped_from_the_window() {
+    let mut partition = reading(-1, 0);
+    push_all(&mut partition, 0..15);
+    sent(&mut partition);
+    partition.settle(&BatchOutcome::Already { stored: 12 });
+    assert_eq!(sent(&mut partition), (12, 14, vec![13, 14]));
+}
+
+#[test]
+fn a_refused_batch_stops_the_partition_with_the_reason() {
+    let mut partition = reading(-1, 0);
+    partition.push(record(0, 1));
+    sent(&mut partition);
+    partition.settle(&BatchOutcome::Refused {
+        reason: "the topic was recreated".into(),
+    });
+    assert_eq!(
+        (partition.state(), partition.error().map(ToString::to_string)),
+        (SourceState::Stopped, Some("the topic was recreated".to_owned()))
+    );
+    assert!(!partition.push(record(1, 1)));
+    assert!(matches!(partition.next_step(), SenderStep::Wait));
+    assert_eq!(partition.next_offset(), None, "the consumer does not read it");
+}
+
+#[test]
+fn reading_pauses_above_the_limit_of_the_window_and_resumes_below_half() {
+    let mut partition = reading(-1, 0);
+    let mut offset = 0;
+    while partition.flow(WINDOW_BYTES_MAX).is_none() {
+        partition.push(record(offset, 1_000));
+        offset += 1;
+    }
+    assert!(partition.buffered_bytes() > WINDOW_BYTES_MAX);
+    assert_eq!(partition.flow(WINDOW_BYTES_MAX), None, "reported once");
+    let mut resumed = None;
+    while resumed.is_none() {
+        let (_, through, _) = sent(&mut partition);
+        partition.settle(&BatchOutcome::Applied { stored: through });
+        assert!(partition.buffered_bytes() > 0 || partition.flow(WINDOW_BYTES_MAX).is_some());
+        resumed = partition.flow(WINDOW_BYTES_MAX);
+    }
+    assert_eq!(resumed, Some(Flow::Resume));
+    assert!(partition.buffered_bytes() < WINDOW_BYTES_MAX / 2);
+}
+
+#[test]
+fn caught_up_depends_on_the_end_event_and_not_on_an_offset() {
+    let mut partition = reading(-1, 0);
+    partition.note_end(3);
+    partition.push(record(0, 1));
+    partition.reached_end();
+    assert_eq!(partition.state(), SourceState::Reading, "it is not acknowledged");
+    sent(&mut partition);
+    partition.settle(&BatchOutcome::Applied { stored: 0 });
+    assert_eq!(
+        (partition.state(), partition.end_and_lag()),
+        (SourceState::CaughtUp, (Some(3), Some(0)))
+    );
+    partition.push(record(5, 1));
+    partition.note_end(6);
+    assert_eq!(
+        (partition.state(), partition.end_and_lag()),
+        (SourceState::Reading, (Some(6), Some(5)))
+    );
+}
+
+#[test]
+fn a_stopped_partition_ignores_end_offsets_that_the_client_saw_earlier() {
+    let mut partition = Partition::new(LIMITS, &[]);
+    partition.note_offsets(99, 50);
+    partition.stop(Error::Shorter {
+        partition: "s/0".into(),
+        stored: 99,
+        newest: 49,
+    });
+    partition.note_end(100);
+    assert_eq!(
+        (partition.state(), partition.end_and_lag()),
+        (SourceState::Stopped, (Some(50), Some(0)))
+    );
+    partition.note_offsets(99, 120);
+    assert_eq!(partition.end_and_lag(), (Some(120), Some(20)));
+}
+
+#[test]
+fn batches_get_smaller_if_large_ones_do_not_get_through() {
+    let mut partition = Partition::new(
+        BatchLimits {
+            batch_records_max: 1_000,
+            batch_bytes_max: 512 << 10,
+        },
+        &[],
+    );
+    partition.begin(-1, 0);
+    partition.seek_done();
+    for offset in 0..10 {
+        partition.push(record(offset, 60 << 10));
+    }
+    let first = sent(&mut partition);
+    partition.abandon_batch();
+    assert_eq!(
+        [
+            partition.halve_batches(),
+            partition.halve_batches(),
+            partition.halve_batches(),
+            partition.halve_batches()
+        ],
+        [256 << 10, 128 << 10, 64 << 10, 64 << 10]
+    );
+    partition.resolve();
+    partition.begin(-1, 0);
+    partition.seek_done();
+    for offset in 0..10 {
+        partition.push(record(offset, 60 << 10));
+    }
+    let second = sent(&mut partition);
+    assert_eq!(
+        (first.2.len(), second.2.len()),
+        (8, 1),
+        "records of a batch, before and after"
+    );
+}
+
+#[test]
+fn reading_starts_where_leaf_broker_and_skips_require() {
+    use StartDecision::*;
+    let early = |stored, low, high, skips: &[Skip]| decide_start(stored, -1, low, high, skips, Start::Earliest);
+    assert_eq!(early(-1, 0, 0, &[]), From(0));
+    assert_eq!(
+        early(-1, 7, 9, &[]),
+        From(7),
+        "records that were deleted before the start are not lost"
+    );
+    assert_eq!(early(41, 0, 42, &[]), From(41), "at the last record, to compare it");
+    assert_eq!(
+        early(41, 42, 50, &[]),
+        From(42),
+        "the last stored record is deleted, nothing is lost"
+    );
+    assert_eq!(early(41, 45, 50, &[]), Lost { from: 42, through: 44 });
+    assert_eq!(early(41, 0, 41, &[]), Shorter { end: 41 });
+    let skip = |from, to| Skip { from, to };
+    assert_eq!(early(41, 45, 50, &[skip(42, 45)]), From(45));
+    assert_eq!(
+        early(43, 45, 50, &[skip(42, 45)]),
+        From(45),
+        "the position has advanced since the request"
+    );
+    assert_eq!(
+        early(41, 45, 50, &[skip(20, 30)]),
+        Lost { from: 42, through: 44 },
+        "an old skip is done"
+    );
+    assert_eq!(early(41, 0, 50, &[skip(42, 45), skip(42, 48), skip(20, 30)]), From(48));
+    assert_eq!(
+        early(41, 0, 50, &[skip(42, 42)]),
+        From(42),
+        "an empty skip suppresses the comparison of record 41"
+    );
+    assert_eq!(early(41, 45, 50, &[skip(42, 43)]), Lost { from: 43, through: 44 });
+    assert_eq!(early(41, 0, 50, &[skip(42, 60)]), SkipAhead { to: 60, end: 50 });
+    assert_eq!(early(-1, 0, 50, &[skip(0, 20)]), From(20));
+    assert_eq!(
+        early(30, 0, 50, &[skip(42, 45)]),
+        From(30),
+        "a leaf that is behind gets the missing records"
+    );
+    assert_eq!(
+        decide_start(-1, 49, 0, 50, &[skip(42, 45)], Start::Earliest),
+        From(0),
+        "and so does a leaf that lost everything"
+    );
+    assert_eq!(decide_start(-1, -1, 3, 50, &[], Start::Latest), Advance { through: 49 });
+    assert_eq!(decide_start(-1, -1, 0, 0, &[], Start::Latest), From(0));
+    assert_eq!(
+        decide_start(10, 10, 0, 50, &[], Start::Latest),
+        From(10),
+        "the start of the source applies once"
+    );
+    assert_eq!(
+        decide_start(-1, 30, 0, 50, &[], Start::Latest),
+        From(0),
+        "a leaf that lost its disk gets everything again"
+    );
+    assert_eq!(
+        decide_start(-1, 30, 5, 50, &[], Start::Earliest),
+        Lost { from: 0, through: 4 },
+        "and deleted records are reported as lost"
+    );
+    assert_eq!(decide_start(-1, 30, 5, 50, &[skip(0, 5)], Start::Earliest), From(5));
+}
+
+#[test]
+fn skipped_records_are_left_out_even_if_a_leaf_is_filled_again() {
+    let mut partition = Partition::new(
+        LIMITS,
+        &[
+            Skip { from: 2, to: 4 },
+            Skip { from: 6, to: 6 },
+            Skip { from: 8, to: 10 },
+        ],
+    );
+    partition.begin(-1, 0);
+    partition.seek_done();
+    push_all(&mut partition, 0..10);
+    assert_eq!(sent(&mut partition), (-1, 7, vec![0, 1, 4, 5, 6, 7]));
+    partition.settle(&BatchOutcome::Applied { stored: 7 });
+    partition.reached_end();
+    assert_eq!(
+        (partition.state(), partition.next_offset()),
+        (SourceState::CaughtUp, Some(10))
+    );
+}
+
+#[test]
+fn a_sent_batch_counts_until_the_leaf_reports_that_it_was_not_applied() {
+    let mut partition = reading(4, 5);
+    push_all(&mut partition, 5..8);
+    assert_eq!(partition.sent_through(), 4);
+    assert_eq!(sent(&mut partition).1, 7);
+    partition.abandon_batch();
+    assert_eq!(
+        (partition.sent_through(), partition.acknowledged()),
+        (7, 4),
+        "the batch may have been applied"
+    );
+    partition.begin(6, 7);
+    assert_eq!(partition.sent_through(), 7, "even if the leaf has another disk by now");
+    partition.seek_done();
+    push_all(&mut partition, 7..9);
+    sent(&mut partition);
+    partition.settle(&BatchOutcome::Gap { stored: 2 });
+    assert_eq!(partition.sent_through(), 6);
+}
+
+#[test]
+fn the_backoff_doubles_up_to_its_limit() {
+    let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(15));
+    assert_eq!(
+        [backoff.next(), backoff.next(), backoff.next()].map(|d| d.as_millis()),
+        [5, 10, 15]
+    );
+    backoff.reset();
+    assert_eq!(backoff.next().as_millis(), 5);
+}
+
+fn reading(stored: i64, from: i64) -> Partition {
+    let mut partition = Partition::new(LIMITS, &[]);
+    partition.begin(stored, from);
+    partition.seek_done();
+    partition
+}
+
+fn push_all(partition: &mut Partition, offsets: impl IntoIterator<Item = i64>) {
+    for offset in offsets {
+        partition.push(record(offset, 1));
+    }
+}
+
+fn record(offset: i64, bytes: usize) -> Record {
+    Record {
+        offset,
+        value: RecordValue::One(Bytes::from(vec![b'x'; bytes])),
+        ..Record::default()
+    }
+}
+
+fn sent(partition: &mut Partition) -> (i64, i64, Vec<i64>) {
+    match partition.next_step() {
+        SenderStep::Send(out) => (out.after, out.through, out.records.iter().map(|r| r.offset).collect()),
+        other => panic!("nothing to send: {other:?}"),
+    }
+}

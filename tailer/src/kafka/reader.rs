@@ -1,0 +1,417 @@
+//! The poll thread of a source: owns the consumer, fills the windows of the partitions, and follows rebalances.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use proto::record::Record;
+use rdkafka::{
+    Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use tokio::runtime::Handle;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+
+use super::{
+    Error,
+    closing::ConsumerCloser,
+    config,
+    context::{Rebalance, SourceContext},
+    error::ClientError,
+    idle::IdleComparison,
+    partition::{Flow, Partition},
+    record::{push, record},
+    sender::Sender,
+    status::{PartitionSlot, SourceStatus},
+    task::SourceTask,
+    windows::SourceWindows,
+};
+
+/// How long one poll waits for a record. This delays the handling of what senders request.
+const POLL: Duration = Duration::from_millis(20);
+/// The most records that are polled before the thread handles everything else.
+const BURST_RECORDS_MAX: usize = 1_000;
+/// A partition that needs a seek waits this long for others that need one too.
+const SEEK_TOGETHER: Duration = Duration::from_millis(50);
+/// How often offsets are committed and metrics recorded.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// The client reports an offset out of range without its partition. All partitions are then resolved, at most this
+/// often.
+const RESOLVE_ALL_EVERY: Duration = Duration::from_secs(1);
+/// How much longer than its session a consumer may wait for an assignment. If a broker was frozen for longer than the
+/// session, the client may wait forever.
+const ASSIGNED_WITHIN: Duration = Duration::from_secs(5);
+/// A consumer that is not closed within this time is left behind.
+const CLOSED_WITHIN: Duration = Duration::from_secs(30);
+/// How long to wait for the answers to batches in flight before the consumer is closed.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+
+type Consumer = Arc<BaseConsumer<SourceContext>>;
+
+/// The state of the poll thread.
+pub struct Reader {
+    task: Arc<SourceTask>,
+    status: Arc<SourceStatus>,
+    stop: CancellationToken,
+    slots: BTreeMap<i32, Arc<PartitionSlot>>,
+    windows: SourceWindows,
+    closer: Arc<ConsumerCloser>,
+    /// Stops the senders of the partitions that are assigned now.
+    senders_stop: CancellationToken,
+    senders: TaskTracker,
+    committed: BTreeMap<i32, i64>,
+    /// Whether the group has assigned partitions and the consumer is not positioned yet.
+    must_seek: bool,
+    /// Since when at least one partition has needed a seek.
+    seek_needed_since: Option<Instant>,
+    /// Since when the group has assigned nothing.
+    unassigned_since: Option<Instant>,
+    reported: Instant,
+    idle: IdleComparison,
+    /// Records received since the last report.
+    received: u64,
+    resolved_all: Option<Instant>,
+    /// Whether an offset was out of range. The client does not report of which partition.
+    out_of_range: bool,
+}
+
+impl Reader {
+    /// A reader that is not running yet.
+    pub fn new(
+        task: Arc<SourceTask>,
+        status: Arc<SourceStatus>,
+        windows: SourceWindows,
+        closer: Arc<ConsumerCloser>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            task,
+            status,
+            windows,
+            closer,
+            senders_stop: stop.child_token(),
+            stop,
+            slots: BTreeMap::new(),
+            senders: TaskTracker::new(),
+            committed: BTreeMap::new(),
+            must_seek: false,
+            seek_needed_since: None,
+            unassigned_since: Some(Instant::now()),
+            reported: Instant::now(),
+            idle: IdleComparison::new(),
+            received: 0,
+            resolved_all: None,
+            out_of_range: false,
+        }
+    }
+
+    /// Polls until the source is stopped, or until an error that this consumer cannot survive. Blocks its thread.
+    pub fn run(mut self, handle: &Handle) -> Result<(), Error> {
+        let consumer = self.subscribe()?;
+        self.status.set_stopped(false);
+        let (source, topic, group) = (&self.task.source, &self.task.settings.topic, self.task.group());
+        info!(%source, topic, group, "consumer started");
+        let result = self.poll(&consumer, handle);
+        self.commit(&consumer);
+        self.senders_stop.cancel();
+        self.senders.close();
+        let senders = self.senders.clone();
+        if handle
+            .block_on(async { tokio::time::timeout(ANSWERED_WITHIN, senders.wait()).await })
+            .is_err()
+        {
+            warn!(source = %self.task.source, "the leaf did not respond to a batch in time");
+        }
+        self.close(consumer);
+        result
+    }
+
+    /// Creates the consumer and joins the group.
+    fn subscribe(&self) -> Result<Consumer, Error> {
+        let settings = &self.task.settings;
+        let config = config::consumer(settings, &self.task.group(), self.task.options.node.as_deref())
+            .map_err(Error::Settings)?;
+        config::check_topic(&settings.topic).map_err(Error::Settings)?;
+        let consumer: BaseConsumer<SourceContext> = config
+            .create_with_context(SourceContext::new(self.status.clone()))
+            .map_err(Error::CreateClient)?;
+        consumer
+            .subscribe(&[&settings.topic])
+            .map_err(|error| Error::Subscribe {
+                topic: settings.topic.clone(),
+                error,
+            })?;
+        Ok(Arc::new(consumer))
+    }
+
+    /// Leaves the group and closes the consumer, within a time limit.
+    fn close(&self, consumer: Consumer) {
+        consumer.context().close();
+        // A sender may still use the consumer for a request to the broker, for some seconds.
+        let close = move || {
+            while Arc::strong_count(&consumer) > 1 {
+                std::thread::sleep(POLL);
+            }
+            drop(consumer);
+        };
+        let source = &self.task.source;
+        match self.closer.run(&format!("close-{source}"), CLOSED_WITHIN, close) {
+            Ok(true) => info!(%source, "consumer closed"),
+            // The client's thread is left behind. The group expires its member after the session.
+            Ok(false) => {
+                let seconds = CLOSED_WITHIN.as_secs();
+                warn!(%source, "the consumer did not close within {seconds} s and is abandoned")
+            }
+            Err(error) => warn!(%source, %error, "could not start a thread to close the consumer"),
+        }
+    }
+
+    fn poll(&mut self, consumer: &Consumer, handle: &Handle) -> Result<(), Error> {
+        while !self.stop.is_cancelled() {
+            let mut wait = POLL;
+            for _ in 0..BURST_RECORDS_MAX {
+                match consumer.poll(wait) {
+                    None => break,
+                    Some(Ok(message)) => {
+                        self.check_topic_recreated(consumer);
+                        self.receive(message.partition(), record(&message));
+                    }
+                    Some(Err(error)) => self.handle_error(&error),
+                }
+                wait = Duration::ZERO;
+            }
+            for change in consumer.context().rebalances() {
+                self.rebalance(change, consumer, handle);
+            }
+            self.check_topic_recreated(consumer);
+            self.resolve_all_if_out_of_range();
+            self.seek(consumer)?;
+            self.control_flow(consumer);
+            self.check_alive(consumer)?;
+            self.idle.start_if_due(&self.task, &self.slots, handle);
+            if self.reported.elapsed() >= REPORT_EVERY {
+                self.reported = Instant::now();
+                self.report(consumer);
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, partition: i32, record: Record) {
+        self.received += 1;
+        let record = match self.task.source.is_push() {
+            true => push(record),
+            false => record,
+        };
+        let Some(slot) = self.slots.get(&partition) else { return };
+        if slot.partition.lock().push(record) {
+            slot.wake.notify_one();
+        }
+    }
+
+    fn handle_error(&mut self, error: &KafkaError) {
+        match error {
+            KafkaError::PartitionEOF(partition) => {
+                if let Some(slot) = self.slots.get(partition) {
+                    slot.partition.lock().reached_end();
+                }
+                self.status.clear_error();
+            }
+            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                self.out_of_range = true
+            }
+            other => debug!(source = %self.task.source, error = %other, "the Kafka client reports an error"),
+        }
+    }
+
+    /// Fails if the consumer can no longer make progress. After a fatal error (mostly because of another member with
+    /// the same name) the client does nothing more, but does not mark the event as fatal, so it must be asked.
+    fn check_alive(&self, consumer: &Consumer) -> Result<(), Error> {
+        if let Some((code, reason)) = consumer.client().fatal_error() {
+            return Err(Error::Client(ClientError::new(code, reason)));
+        }
+        let silent = self
+            .unassigned_since
+            .map(|since| since.elapsed())
+            .filter(|silent| *silent > self.task.session() + ASSIGNED_WITHIN);
+        match silent {
+            // A known error (no topic, no broker) explains more than the silence that follows from it.
+            Some(silent) => Err(self.status.error().unwrap_or(Error::NotAssigned {
+                seconds: silent.as_secs(),
+            })),
+            None => Ok(()),
+        }
+    }
+
+    /// Resolves all partitions after an offset was out of range. A request that comes too early is not forgotten: the
+    /// client reads nothing more of the affected partition until it is positioned again.
+    fn resolve_all_if_out_of_range(&mut self) {
+        if !self.out_of_range || self.resolved_all.is_some_and(|at| at.elapsed() < RESOLVE_ALL_EVERY) {
+            return;
+        }
+        self.resolved_all = Some(Instant::now());
+        self.out_of_range = false;
+        info!(source = %self.task.source, "an offset is out of range: checking where each partition continues");
+        self.resolve_all();
+    }
+
+    /// If the topic was recreated under the same name, discards the windows before a record of the new topic is
+    /// received, and compares each partition with what is stored.
+    fn check_topic_recreated(&self, consumer: &Consumer) {
+        if consumer.context().take_topic_recreated() {
+            info!(source = %self.task.source, "the topic was recreated: checking where each partition continues");
+            self.resolve_all();
+        }
+    }
+
+    fn resolve_all(&self) {
+        for slot in self.slots.values() {
+            slot.partition.lock().resolve();
+            slot.wake.notify_one();
+        }
+    }
+
+    fn rebalance(&mut self, change: Rebalance, consumer: &Consumer, handle: &Handle) {
+        info!(source = %self.task.source, ?change, "the consumer group was rebalanced");
+        self.senders_stop.cancel();
+        self.slots.clear();
+        // Records from before do not show that the source works from here on, so they must not clear an error that
+        // came with the rebalance.
+        self.received = 0;
+        self.unassigned_since = matches!(change, Rebalance::Revoked).then(Instant::now);
+        if let Rebalance::Assigned(numbers) = change {
+            self.senders_stop = self.stop.child_token();
+            self.must_seek = true;
+            for number in numbers {
+                self.start_sender(number, consumer, handle);
+            }
+        }
+        self.status.set_slots(self.slots.clone());
+    }
+
+    fn start_sender(&mut self, number: i32, consumer: &Consumer, handle: &Handle) {
+        let slot = Arc::new(PartitionSlot {
+            number,
+            partition: Partition::new(self.task.options.batch_limits(), self.task.skips.of(number)).into(),
+            wake: tokio::sync::Notify::new(),
+        });
+        self.slots.insert(number, slot.clone());
+        let sender = Sender {
+            task: self.task.clone(),
+            slot,
+            status: self.status.clone(),
+            consumer: Arc::downgrade(consumer),
+            stop: self.senders_stop.clone(),
+        };
+        self.senders.spawn_on(sender.run(), handle);
+    }
+
+    /// Positions the consumer, if a partition must be read from another offset.
+    fn seek(&mut self, consumer: &Consumer) -> Result<(), Error> {
+        let waiting = self
+            .slots
+            .values()
+            .filter(|slot| slot.partition.lock().needs_seek())
+            .count();
+        if waiting == 0 && !self.must_seek {
+            self.seek_needed_since = None;
+            return Ok(());
+        }
+        let since = *self.seek_needed_since.get_or_insert_with(Instant::now);
+        if waiting < self.slots.len() && since.elapsed() < SEEK_TOGETHER {
+            return Ok(());
+        }
+        self.assign(consumer).map_err(|error| Error::Seek {
+            topic: self.task.settings.topic.clone(),
+            error,
+        })?;
+        self.must_seek = false;
+        self.seek_needed_since = None;
+        Ok(())
+    }
+
+    /// Assigns all partitions that are to be read, each at its next offset.
+    fn assign(&self, consumer: &Consumer) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for slot in self.slots.values() {
+            if let Some(offset) = slot.partition.lock().next_offset() {
+                list.add_partition_offset(&self.task.settings.topic, slot.number, Offset::Offset(offset))?;
+            }
+        }
+        consumer.assign(&list)?;
+        // A sender may have chosen another offset in the meantime; then the partition still needs a seek.
+        for element in list.elements() {
+            let Some(slot) = self.slots.get(&element.partition()) else {
+                continue;
+            };
+            let mut partition = slot.partition.lock();
+            if partition.next_offset().map(Offset::Offset) == Some(element.offset()) {
+                partition.seek_done();
+            }
+        }
+        // The client remembers that a partition was paused.
+        consumer.resume(&list)
+    }
+
+    /// Pauses partitions whose window is full, and resumes those with room.
+    fn control_flow(&mut self, consumer: &Consumer) {
+        let bytes = self
+            .slots
+            .values()
+            .map(|slot| slot.partition.lock().buffered_bytes())
+            .sum();
+        let window_bytes_max = self
+            .windows
+            .update(self.slots.len(), bytes, self.task.options.window_bytes_max);
+        for slot in self.slots.values() {
+            let Some(flow) = slot.partition.lock().flow(window_bytes_max) else {
+                continue;
+            };
+            let mut list = TopicPartitionList::new();
+            list.add_partition(&self.task.settings.topic, slot.number);
+            let result = match flow {
+                Flow::Pause => consumer.pause(&list),
+                Flow::Resume => consumer.resume(&list),
+            };
+            if let Err(error) = result {
+                // Reading continues unchanged: only memory is at risk.
+                let source = &self.task.source;
+                warn!(%source, partition = slot.number, ?flow, %error, "could not pause or resume the partition");
+            }
+        }
+    }
+
+    fn report(&mut self, consumer: &Consumer) {
+        let ends = consumer.context().ends();
+        if std::mem::take(&mut self.received) > 0 {
+            self.status.clear_error();
+        }
+        for slot in self.slots.values() {
+            if let Some(end) = ends.get(&slot.number) {
+                slot.partition.lock().note_end(*end);
+            }
+        }
+        self.status.record_metrics();
+        self.commit(consumer);
+    }
+
+    /// Commits offsets to the group, for the lag tools of operators. Rachis never reads them back.
+    fn commit(&mut self, consumer: &Consumer) {
+        let mut list = TopicPartitionList::new();
+        for slot in self.slots.values() {
+            let next = slot.partition.lock().stored() + 1;
+            if next > 0 && self.committed.insert(slot.number, next) != Some(next) {
+                let _ = list.add_partition_offset(&self.task.settings.topic, slot.number, Offset::Offset(next));
+            }
+        }
+        if list.count() > 0
+            && let Err(error) = consumer.commit(&list, CommitMode::Async)
+        {
+            debug!(source = %self.task.source, %error, "could not commit offsets");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The work of one source: its settings, the limits, and the leaf that receives its records. Shared by the supervisor
+//! of the source, its poll thread and its senders.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use proto::{
+    CollectionName, CollectionUid, SourceName,
+    catalog::{Catalog, Collection, Skips, Source, SourceSettings, Start},
+    ingest::{Ingest, ShardId},
+    record::Rules,
+    routing::shard_of,
+};
+
+use super::TailerOptions;
+
+const SESSION_DEFAULT: Duration = Duration::from_secs(10);
+
+/// The work of a source. A change of the source in the catalog replaces it.
+pub struct SourceTask {
+    /// The collection.
+    pub collection: CollectionName,
+    /// The id of the collection, which never changes.
+    pub uid: CollectionUid,
+    /// The number of shards of the collection.
+    pub shards: u32,
+    /// The source.
+    pub source: SourceName,
+    /// The catalog version of the last change of the source.
+    pub version: u64,
+    /// The settings by the user.
+    pub settings: SourceSettings,
+    /// The ranges that are skipped on request.
+    pub skips: Skips,
+    /// The limits.
+    pub options: TailerOptions,
+    /// The leaf that receives the records.
+    pub leaf: Arc<dyn Ingest>,
+    cluster: OnceLock<String>,
+}
+
+impl SourceTask {
+    /// The task of a source, unless the source is suspended or has no collection.
+    pub fn from_source(
+        catalog: &Catalog,
+        name: &SourceName,
+        source: &Source,
+        options: &TailerOptions,
+        leaf: &Arc<dyn Ingest>,
+    ) -> Option<Self> {
+        let collection = catalog
+            .collections
+            .get(&source.settings.collection)
+            .filter(|_| !source.suspended)?;
+        Some(Self {
+            collection: source.settings.collection.clone(),
+            uid: collection.uid,
+            shards: collection.settings.shards,
+            source: name.clone(),
+            version: source.version,
+            settings: source.settings.clone(),
+            skips: source.skips.clone(),
+            options: options.clone(),
+            leaf: leaf.clone(),
+            cluster: OnceLock::new(),
+        })
+    }
+
+    /// The task of the pushes of a collection, if pushes are logged and the collection has a push topic.
+    pub fn from_pushes(
+        name: &CollectionName,
+        collection: &Collection,
+        options: &TailerOptions,
+        leaf: &Arc<dyn Ingest>,
+    ) -> Option<Self> {
+        let kafka = options.pushes.as_ref().filter(|_| collection.push_topic)?;
+        Some(Self {
+            collection: name.clone(),
+            uid: collection.uid,
+            shards: collection.settings.shards,
+            source: SourceName::push(),
+            version: 0,
+            settings: SourceSettings {
+                collection: name.clone(),
+                topic: collection.push_topic_name(),
+                config: kafka.source_config(),
+                rules: Rules::default(),
+                start: Start::Earliest,
+                partitions: None,
+            },
+            skips: collection.push_skips.clone(),
+            options: options.clone(),
+            leaf: leaf.clone(),
+            cluster: OnceLock::new(),
+        })
+    }
+
+    /// Whether this is the same work.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.version, self.uid, self.shards, &self.skips) == (other.version, other.uid, other.shards, &other.skips)
+    }
+
+    /// The labels of its metrics. The name alone is not unique: every collection has a source called `push`.
+    pub fn labels(&self) -> [(&'static str, String); 2] {
+        [
+            ("collection", self.collection.to_string()),
+            ("source", self.source.to_string()),
+        ]
+    }
+
+    /// The shard that receives the records of a partition.
+    pub fn shard(&self, partition: i32) -> ShardId {
+        ShardId {
+            collection: self.uid,
+            number: shard_of(&self.source, partition, self.shards),
+        }
+    }
+
+    /// The id of the topic: cluster id and name. Valid after [`SourceTask::set_cluster`].
+    pub fn topic_id(&self) -> String {
+        format!(
+            "{}/{}",
+            self.cluster.get().map_or("?", String::as_str),
+            self.settings.topic
+        )
+    }
+
+    /// Whether the id of the Kafka cluster is known.
+    pub fn knows_cluster(&self) -> bool {
+        self.cluster.get().is_some()
+    }
+
+    /// Sets the id of the Kafka cluster. Only the first call has an effect: a consumer never changes its cluster.
+    pub fn set_cluster(&self, id: String) {
+        let _ = self.cluster.set(id);
+    }
+
+    /// The session timeout of the consumer group.
+    pub fn session(&self) -> Duration {
+        let configured = self
+            .settings
+            .config
+            .get("session.timeout.ms")
+            .and_then(|text| text.parse().ok());
+        configured.map_or(SESSION_DEFAULT, Duration::from_millis)
+    }
+
+    /// The consumer group. It never changes, because operators monitor it and grant permissions on it.
+    pub fn group(&self) -> String {
+        format!("rachis-{}-{}", self.uid, self.source)
+    }
+}
