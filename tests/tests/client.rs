@@ -84,6 +84,7 @@ async fn a_file_is_pushed_once_however_often_it_is_pushed() {
         "{}",
         stderr(&changed)
     );
+    assert_no_dead_letters(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

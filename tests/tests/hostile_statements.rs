@@ -317,7 +317,7 @@ async fn run(server: &Server, sql: &str) -> Result<()> {
             Ok(Some(chunk)) => read.extend_from_slice(&chunk),
             Ok(None) => break,
             // An answer that has begun is cut off at the deadline or a limit; the client sees that its end is missing.
-            Err(_) if status == 200 && server.log_tail().contains("ended early") => break,
+            Err(_) if status == 200 && server.log_tail().contains("an answer ended early") => break,
             Err(error) => return Err(error).context("the answer broke off"),
         }
     }

@@ -129,7 +129,7 @@ async fn a_request_key_can_be_reused_after_a_day() {
             repeated: true,
             ..first
         }),
-        "less than a day has passed"
+        "not more than a day has passed"
     );
     fixture.try_push(at(2 * day + 1, "third")).await.expect("a push");
     assert_eq!(

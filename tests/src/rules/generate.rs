@@ -49,7 +49,7 @@ const TEXTS: [&str; 12] = [
     "9007199254740993",
     "7",
 ];
-/// ComparisonOp operators, by weight.
+/// Comparison operators; one that is listed twice comes twice as often.
 const COMPARISONS: [ComparisonOp; 8] = [
     ComparisonOp::Equal,
     ComparisonOp::Equal,

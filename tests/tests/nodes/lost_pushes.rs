@@ -144,7 +144,7 @@ async fn check_skip(cluster: &Cluster, partition: i32, end: i64) {
     for (partition, to, reason) in [
         (partition, json!(0), "is stored through"),
         (partition, json!(end + 1), "ends before offset"),
-        (2, json!(end), "partition 2 of"),
+        (2, json!(end), "does not exist"),
         (partition, json!("end"), "is not an offset"),
     ] {
         let error = format!("{:#}", skip(partition, to).await.expect_err(reason));

@@ -23,6 +23,11 @@ pub const BREACHES: &[(&str, &str, &str)] = &[
         "\n[target.'cfg(breach)'.dev-dependencies]\nproto.workspace = true\n",
     ),
     (
+        "the_ledger_shares_no_code_with_the_server",
+        "tests/process/Cargo.toml",
+        "\n[target.'cfg(breach)'.dev-dependencies]\nproto.workspace = true\n",
+    ),
+    (
         "a_dependency_is_used_only_in_its_crates",
         "aggregator/Cargo.toml",
         "\n[target.'cfg(breach)'.dev-dependencies]\nrocksdb.workspace = true\n",

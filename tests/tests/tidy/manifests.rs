@@ -64,12 +64,15 @@ pub fn the_ledger_shares_no_code_with_the_server(repository: &Repository) -> Vec
         "rachis",
         "tests",
     ];
-    repository
-        .dependencies("tests/ledger")
-        .into_iter()
-        .filter(|name| SERVER.contains(&name.as_str()))
-        .map(|name| format!("tests/ledger depends on {name}"))
-        .collect()
+    let mut violations = Vec::new();
+    for folder in ["tests/ledger", "tests/process"] {
+        for name in repository.dependencies(folder) {
+            if SERVER.contains(&name.as_str()) {
+                violations.push(format!("{folder} depends on {name}"));
+            }
+        }
+    }
+    violations
 }
 
 /// Dependency -> the crates of the product that may use it, in their manifest or their sources. Tests and benches may

@@ -61,7 +61,7 @@ fn an_error_names_the_unknown_key_or_invalid_value() {
 
 #[test]
 fn the_sample_lists_every_key_with_its_default() {
-    let sample = include_str!("../../rachis.toml");
+    let sample = include_str!("../../../rachis.toml");
     let uncommented: String = sample
         .lines()
         .map(|line| {
