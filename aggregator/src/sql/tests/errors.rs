@@ -80,7 +80,7 @@ const UNSUPPORTED: [ErrorCase; 10] = [
         "select repeat('a', 1000000000)",
         Code::NotSupported,
         "the function repeat is not supported",
-        "more than a query may hold",
+        "more data than a query may hold",
     ),
     (
         "select lpad('a', id) from events",
