@@ -316,7 +316,10 @@ impl Drop for Leaf {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Problem> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(Problem::from),
-        Err(failure) => Err(Problem::new(Code::Internal, format!("the leaf panicked: {failure}"))),
+        Err(failure) => Err(Problem::new(
+            Code::Internal,
+            format!("a task of the leaf did not finish: {failure}"),
+        )),
     }
 }
 

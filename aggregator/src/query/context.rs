@@ -28,7 +28,7 @@ pub(super) struct QueryContext {
     pub read_view_id: QueryId,
     pub leaf: Arc<dyn Leaf>,
     pub watermarks: Arc<ReadWatermarks>,
-    /// What scans read: index and columns, or the raw documents only.
+    /// What scans read: index and columns where they are exact, or the raw documents only.
     pub read: ScanSource,
     pub time: Arc<Deadline>,
     /// Cancelled when the client disconnects or an operator cancels the query.

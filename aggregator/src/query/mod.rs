@@ -80,8 +80,8 @@ pub struct Engine {
     watermarks: Arc<ReadWatermarks>,
 }
 
-/// How far the tailers have read every partition. The catalog and the leaves are known without the tailers, so a failed
-/// request is not an error.
+/// How far the tailers have read every partition. If no tailer is reachable, that is not an error: the catalog and the
+/// leaves are known without them.
 #[derive(Debug)]
 pub struct TailStatuses {
     /// The status of each partition.

@@ -203,10 +203,8 @@ fn create(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
         );
     }
     if tokens.word(next) != "AS" || tokens.all.len() == next + 1 {
-        return Err(
-            Problem::new(Code::BadSql, format!("{id}: AS and the definition are missing"))
-                .hint("write CREATE FIELD events.price AS expression, or CREATE VIEW slow AS SELECT …"),
-        );
+        return Err(Problem::new(Code::BadSql, format!("{id}: the definition is missing"))
+            .hint("write CREATE FIELD events.price AS expression, or CREATE VIEW slow AS SELECT …"));
     }
     let at = tokens
         .all

@@ -34,8 +34,8 @@ impl Leaf {
             Problem::new(
                 Code::Unavailable,
                 format!(
-                    "query {query} has no read view of shard {shard}: the leaf has restarted, or the query is past its \
-                     deadline"
+                    "query {query} has no read view of shard {shard}: the query has ended or is past its deadline, \
+                     or the leaf has restarted"
                 ),
             )
             .hint("retry the query")

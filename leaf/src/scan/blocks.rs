@@ -70,7 +70,7 @@ struct Block {
     rows: Vec<u32>,
     /// Values read so far, by column.
     arrays: Vec<Option<ArrayRef>>,
-    /// Conjuncts that the index did not decide.
+    /// Conjuncts to evaluate: those that the index did not decide; for the tail, which has no index, all of them.
     open_conjuncts: Arc<[usize]>,
     /// How many of them have been evaluated.
     evaluated: usize,

@@ -151,8 +151,8 @@ fn build_split(shard: &Arc<Shard>, old: &[LiveSegment], generation: u32) -> Resu
     Ok(())
 }
 
-/// Writes the live documents of these segments to a split file. A file that cannot be opened afterwards is removed, so
-/// no manifest row ever names it.
+/// Writes the live documents of these segments to a split file. A file that cannot be written or opened is
+/// removed; no manifest row ever names it.
 fn write_file(shard: &Shard, old: &[LiveSegment], ranges: &Ranges, path: &Path) -> Result<Arc<Segment>, Error> {
     let segment = Segment::to_file(&mut live_documents(&shard.store, old, ranges), path)
         .inspect_err(|_| drop(std::fs::remove_file(path)))?;

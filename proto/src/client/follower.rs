@@ -284,7 +284,7 @@ impl Follower {
     /// Waits until the other aggregators have this node's catalog, as far as they answer: the client may send its next
     /// query to any of them.
     async fn wait_for_aggregators(&self) {
-        // Every call waits on the peer until it has the catalog version that the request names.
+        // `describe` waits on the peer until it has the catalog version that the request names.
         let describe = |peer: &Peer| {
             let peer = peer.clone();
             async move {
