@@ -194,6 +194,44 @@ async fn a_missing_topic_is_reported_and_read_once_it_exists() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_with_too_many_dead_letters_continues_once_they_are_cleared_even_if_its_leaf_was_unreachable() {
+    let fixture = Fixture::new(LeafModel::calm());
+    fixture.cluster.create_topic("t", 1, 1).expect("a topic");
+    fixture.source("s", fixture.settings("t")).await;
+    let tailer = fixture.tailer();
+    fixture.produce("t", 0, 0..100);
+    eventually("the first records are ingested", || {
+        (fixture.leaf.ingested("s", 0).records.len() == 100, states(&tailer, "s"))
+    })
+    .await;
+    *fixture.leaf.too_many_dead.lock() = true;
+    *fixture.leaf.unanswered_stored.lock() = 2;
+    fixture.produce("t", 0, 100..200);
+    eventually("the partition stopped because of its dead letters", || {
+        let states = states(&tailer, "s");
+        let is_stopped = states.iter().any(|(partition, state, error)| {
+            let names_cause = error
+                .as_deref()
+                .is_some_and(|error| error.contains("rachis.dead_letters"));
+            *partition == Some(0) && *state == "stopped" && names_cause
+        });
+        (is_stopped, states)
+    })
+    .await;
+    assert_eq!(
+        *fixture.leaf.unanswered_stored.lock(),
+        0,
+        "the leaf was unreachable after the refusal"
+    );
+    *fixture.leaf.too_many_dead.lock() = false;
+    eventually("the rest is ingested", || {
+        (fixture.leaf.ingested("s", 0).records.len() == 200, states(&tailer, "s"))
+    })
+    .await;
+    tailer.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_partition_stops_and_the_others_continue() {
     let fixture = Fixture::new(LeafModel::calm());
     fixture.cluster.create_topic("t", 2, 1).expect("a topic");

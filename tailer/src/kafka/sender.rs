@@ -47,7 +47,7 @@ const DELETED: &str = "deleted at the broker before they were ingested";
 const SKIPPED: &str = "skipped on request";
 
 /// The sender of one partition.
-pub struct Sender {
+pub(super) struct Sender {
     /// The source.
     pub task: Arc<SourceTask>,
     /// The partition.
@@ -62,7 +62,7 @@ pub struct Sender {
 
 impl Sender {
     /// Runs until it is stopped. A batch in flight is answered first.
-    pub async fn run(self) {
+    pub(super) async fn run(self) {
         let mut resolve_backoff = Backoff::new(RESOLVE_FIRST, RESOLVE_MAX);
         // Whether a batch was sent since the last resolve. Without progress, resolving backs off.
         let mut progress = true;
@@ -119,7 +119,7 @@ impl Sender {
                     self.record_outcome(&outcome, records, bytes);
                     self.slot.partition.lock().settle(&outcome);
                     if matches!(outcome, BatchOutcome::Refused { .. }) {
-                        self.check_dead().await;
+                        self.check_refusal().await;
                     }
                     return;
                 }
@@ -341,6 +341,19 @@ impl Sender {
             .stored(self.shard(), &self.task.source, self.slot.number)
             .await
             .map_err(Error::Leaf)
+    }
+
+    /// Asks the leaf, until it responds, whether it refused a batch because of too many dead letters: then the partition
+    /// is rechecked. After any other refusal it waits for a change of the source.
+    async fn check_refusal(&self) {
+        let mut backoff = Backoff::new(RESOLVE_FIRST, RESOLVE_MAX);
+        while !self.stop.is_cancelled() {
+            match self.stored().await {
+                Ok(stored) if stored.stopped_by_dead_letters => return self.stop_dead(),
+                Ok(_) => return,
+                Err(_) => self.pause(backoff.next()).await,
+            }
+        }
     }
 
     async fn check_dead(&self) {

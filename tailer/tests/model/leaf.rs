@@ -13,7 +13,7 @@ use rand::{RngExt as _, SeedableRng, rngs::StdRng};
 
 /// What the leaf has ingested of a partition.
 #[derive(Debug, Default, Clone)]
-pub struct IngestedRange {
+pub(crate) struct IngestedRange {
     pub topic: Option<String>,
     pub offset: Option<i64>,
     pub hash: u64,
@@ -25,41 +25,46 @@ pub struct IngestedRange {
 
 /// The probability of each misbehaviour, in percent.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Chaos {
+pub(crate) struct Chaos {
     pub busy: u32,
     pub unreachable: u32,
     pub applied_but_unanswered: u32,
     pub loses_newest: u32,
 }
 
-/// The model.
-pub struct LeafModel {
+pub(crate) struct LeafModel {
     ingested: Mutex<BTreeMap<(SourceName, i32), IngestedRange>>,
     chaos: Mutex<(Chaos, StdRng)>,
     pub refused_partition: Mutex<Option<i32>>,
+    /// The dead letters of each partition have reached their limit.
+    pub too_many_dead: Mutex<bool>,
+    /// The number of coming [`Ingest::stored`] calls that get no response.
+    pub unanswered_stored: Mutex<u32>,
     pub full: Mutex<bool>,
     pub outcomes: Mutex<BTreeMap<&'static str, u32>>,
     pub losses: Mutex<Vec<Loss>>,
 }
 
 impl LeafModel {
-    pub fn new(seed: u64, chaos: Chaos) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, chaos: Chaos) -> Arc<Self> {
         eprintln!("seed {seed}");
         Arc::new(Self {
             losses: Mutex::default(),
             ingested: Mutex::default(),
             chaos: Mutex::new((chaos, StdRng::seed_from_u64(seed))),
             refused_partition: Mutex::default(),
+            too_many_dead: Mutex::default(),
+            unanswered_stored: Mutex::default(),
             full: Mutex::default(),
             outcomes: Mutex::default(),
         })
     }
 
-    pub fn calm() -> Arc<Self> {
+    pub(crate) fn calm() -> Arc<Self> {
         Self::new(0, Chaos::default())
     }
 
-    pub fn ingested(&self, source: &str, partition: i32) -> IngestedRange {
+    pub(crate) fn ingested(&self, source: &str, partition: i32) -> IngestedRange {
         self.ingested
             .lock()
             .get(&(source.parse().expect("a name"), partition))
@@ -67,7 +72,7 @@ impl LeafModel {
             .unwrap_or_default()
     }
 
-    pub fn count(&self, source: &str) -> usize {
+    pub(crate) fn count(&self, source: &str) -> usize {
         self.ingested
             .lock()
             .iter()
@@ -88,6 +93,9 @@ impl LeafModel {
         let stored = ingested.offset.unwrap_or(-1);
         if *self.refused_partition.lock() == Some(batch.partition) {
             return refused("the model refuses");
+        }
+        if *self.too_many_dead.lock() {
+            return refused("the model has too many dead letters");
         }
         if *self.full.lock() {
             return BatchOutcome::Busy {
@@ -200,10 +208,17 @@ impl Ingest for LeafModel {
     }
 
     async fn stored(&self, _: ShardId, source: &SourceName, partition: i32) -> Result<StoredRange, Problem> {
+        let mut unanswered = self.unanswered_stored.lock();
+        if *unanswered > 0 {
+            *unanswered -= 1;
+            return Err(Problem::new(Code::Unavailable, "the model is unreachable"));
+        }
+        let stopped_by_dead_letters = *self.too_many_dead.lock();
         let all = self.ingested.lock();
         let Some(ingested) = all.get(&(source.clone(), partition)) else {
             return Ok(StoredRange {
                 offset: -1,
+                stopped_by_dead_letters,
                 ..StoredRange::default()
             });
         };
@@ -211,7 +226,7 @@ impl Ingest for LeafModel {
             topic: ingested.topic.clone(),
             offset: ingested.offset.unwrap_or(-1),
             hash: ingested.hash,
-            stopped_by_dead_letters: false,
+            stopped_by_dead_letters,
         })
     }
 
