@@ -80,7 +80,7 @@ impl ShardSlot {
 }
 
 /// The shards of a leaf.
-pub struct Shards {
+pub(super) struct Shards {
     services: Arc<ShardServices>,
     started_at: Instant,
     slots: Mutex<HashMap<ShardId, Arc<ShardSlot>>>,
@@ -98,7 +98,7 @@ pub struct Shards {
 
 impl Shards {
     /// No shard is open yet.
-    pub fn new(services: Arc<ShardServices>) -> Self {
+    pub(super) fn new(services: Arc<ShardServices>) -> Self {
         let limits = OpenShardLimits::new(services.options.open_shards_max, services.options.open_files_max);
         Self {
             services,
@@ -115,7 +115,7 @@ impl Shards {
     }
 
     /// The shard, if it is open and has not failed. Counts as a use.
-    pub fn ready(&self, id: ShardId) -> Option<Arc<Shard>> {
+    pub(super) fn ready(&self, id: ShardId) -> Option<Arc<Shard>> {
         let slot = self.slots.lock().get(&id).cloned()?;
         let shard = slot.working()?;
         self.note_use(&slot);
@@ -123,7 +123,7 @@ impl Shards {
     }
 
     /// The same, without counting as a use.
-    pub fn peek(&self, id: ShardId) -> Option<Arc<Shard>> {
+    pub(super) fn peek(&self, id: ShardId) -> Option<Arc<Shard>> {
         let slot = self.slots.lock().get(&id).cloned()?;
         slot.working()
     }
@@ -134,12 +134,12 @@ impl Shards {
     }
 
     /// Waits for a permit to read a summary.
-    pub async fn summary_permit(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn summary_permit(&self) -> Option<OwnedSemaphorePermit> {
         self.summary_permits.clone().acquire_owned().await.ok()
     }
 
     /// All open shards, as weak handles, so that they can be closed meanwhile.
-    pub fn all(&self) -> Vec<Weak<Shard>> {
+    pub(super) fn all(&self) -> Vec<Weak<Shard>> {
         self.slots()
             .into_iter()
             .filter_map(|(_, slot)| Some(Arc::downgrade(&slot.shard()?)))
@@ -151,13 +151,13 @@ impl Shards {
     }
 
     /// Number of open shards.
-    pub fn open_count(&self) -> usize {
+    pub(super) fn open_count(&self) -> usize {
         self.limits.shards()
     }
 
     /// The shard, opened if necessary. If all open shards are in use and there is no room for another, waits up to
     /// [`ROOM_WAIT`] for room.
-    pub async fn open(self: &Arc<Self>, id: ShardId) -> Result<Arc<Shard>, Problem> {
+    pub(super) async fn open(self: &Arc<Self>, id: ShardId) -> Result<Arc<Shard>, Problem> {
         let slot = self.slot(id);
         let mut slot_turn = slot.open_queue.clone().lock_owned().await;
         let (mut waiter, mut room_turn) = (None, None);
@@ -181,15 +181,16 @@ impl Shards {
             let (shards, slot) = (self.clone(), slot.clone());
             let opened = super::blocking(move || {
                 let _until_it_is_open = permit;
-                let Some(reserved) = shards.reserve_room(id, &slot) else {
-                    return Ok(Err((slot_turn, room_turn, waiter)));
-                };
-                // It has room, so others can wait for theirs, however long this open takes.
-                drop((room_turn, waiter));
-                shards.note_use(&slot);
-                let opened = shards.open_at(id, &slot, reserved);
-                drop(slot_turn);
-                opened.map(Ok)
+                let (mut room_turn, mut waiter) = (room_turn, waiter);
+                while let Some(reserved) = shards.reserve_room(id, &slot) {
+                    // It has room, so others can wait for theirs, however long this open takes.
+                    (room_turn, waiter) = (None, None);
+                    shards.note_use(&slot);
+                    if let Some(shard) = shards.open_at(id, &slot, reserved)? {
+                        return Ok(Ok(shard));
+                    }
+                }
+                Ok(Err((slot_turn, room_turn, waiter)))
             });
             (slot_turn, room_turn, waiter) = match opened.await? {
                 Ok(shard) => return Ok(shard),
@@ -203,11 +204,13 @@ impl Shards {
 
     /// The same for background work: does not count as a use, so the shard is among the first to be closed again.
     /// Blocks on the disk.
-    pub fn open_unused(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
+    pub(super) fn open_unused(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
         let (slot, until) = (self.slot(id), Instant::now() + ROOM_WAIT);
         loop {
-            if let Some(reserved) = self.reserve_room(id, &slot) {
-                return self.open_at(id, &slot, reserved);
+            while let Some(reserved) = self.reserve_room(id, &slot) {
+                if let Some(shard) = self.open_at(id, &slot, reserved)? {
+                    return Ok(shard);
+                }
             }
             if Instant::now() >= until || self.closed.load(Ordering::SeqCst) {
                 return Err(self.no_room(id).into());
@@ -239,15 +242,18 @@ impl Shards {
         }
     }
 
-    fn open_at(&self, id: ShardId, slot: &ShardSlot, reserved: Option<OpenReservation>) -> Result<Arc<Shard>, Error> {
+    /// The shard, opened with the reservation if necessary. `None`: it was open when room was reserved, and was closed
+    /// while this thread waited for the lock, so it needs a reservation now.
+    fn open_at(
+        &self,
+        id: ShardId,
+        slot: &ShardSlot,
+        reserved: Option<OpenReservation>,
+    ) -> Result<Option<Arc<Shard>>, Error> {
         let _lifecycle = slot.lifecycle.write();
         if let Some(shard) = slot.working() {
-            return Ok(shard);
+            return Ok(Some(shard));
         }
-        let still_in_use = || {
-            let detail = format!("shard {id} cannot reopen until its work in progress has ended");
-            Error::from(Problem::new(Code::Busy, detail).hint("retry in a moment"))
-        };
         let failed = slot.open.write().take();
         let reserved = match failed {
             None => reserved,
@@ -260,13 +266,13 @@ impl Shards {
                     Ok(()) => Some(reserved),
                     Err(shard) => {
                         *slot.open.write() = Some(OpenShard { shard, reserved });
-                        return Err(still_in_use());
+                        let detail = format!("shard {id} cannot reopen until its work in progress has ended");
+                        return Err(Problem::new(Code::Busy, detail).hint("retry in a moment").into());
                     }
                 }
             }
         };
-        // Missing if the shard was open when room was reserved, and closed while this thread waited for the lock.
-        let reserved = reserved.ok_or_else(still_in_use)?;
+        let Some(reserved) = reserved else { return Ok(None) };
         let shard = match self.open_store(id) {
             Err(full) if full.is_no_room() && self.services.disk.drop_ballast() => self.open_store(id),
             opened => opened,
@@ -279,7 +285,7 @@ impl Shards {
             shard: shard.clone(),
             reserved,
         });
-        Ok(shard)
+        Ok(Some(shard))
     }
 
     fn open_store(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
@@ -295,7 +301,7 @@ impl Shards {
     }
 
     /// A closed shard's summary, if it left one that is still valid. Blocks on the disk.
-    pub fn summary(&self, id: ShardId) -> Option<Summary> {
+    pub(super) fn summary(&self, id: ShardId) -> Option<Summary> {
         let slot = self.slot(id);
         // While it is being opened or closed there is no summary; the caller then opens the shard and waits there.
         let _lifecycle = slot.lifecycle.try_read()?;
@@ -310,7 +316,7 @@ impl Shards {
 
     /// Opens, one after another, the shards that did not close cleanly or whose tail is too long for queries to scan.
     /// This resumes unfinished work and reports damaged stores. Ends early if the leaf closes.
-    pub fn resume(&self, stored: &[ShardId]) {
+    pub(super) fn resume(&self, stored: &[ShardId]) {
         for id in stored {
             if self.closed.load(Ordering::SeqCst) {
                 return;
@@ -328,12 +334,12 @@ impl Shards {
     }
 
     /// From now on no shard stays open after it was opened.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
 
     /// Closes all shards.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.stop();
         let slots: Vec<Arc<ShardSlot>> = self.slots.lock().drain().map(|(_, slot)| slot).collect();
         for slot in slots {
