@@ -163,7 +163,7 @@ pub struct Hit {
 }
 
 /// The SQL name of a type.
-pub fn type_name(data_type: &DataType) -> String {
+pub(crate) fn type_name(data_type: &DataType) -> String {
     match data_type {
         json if plan::column::is_json(json) => "JSON".into(),
         DataType::Null => "NULL".into(),

@@ -1,10 +1,10 @@
 #![doc = include_str!("../README.md")]
 
-pub mod answer;
+mod answer;
 pub mod doors;
-pub mod query;
+mod query;
 mod render;
-pub mod sql;
+mod sql;
 mod typing;
 
 use std::{sync::Arc, time::Duration};
@@ -14,6 +14,8 @@ use proto::{
     node::Nodes,
     tailer::{Changes, SourceAdmin},
 };
+
+pub use query::Engine;
 
 /// What an aggregator needs from a leaf.
 pub trait Leaf: Ingest + plan::scan::Scan {}

@@ -19,7 +19,7 @@ const BALLAST_BYTES_MAX: u64 = 64 << 20;
 const BALLAST_DIVISOR: u64 = 32;
 
 /// The disk that stores the shards.
-pub struct Disk {
+pub(crate) struct Disk {
     folder: PathBuf,
     used_percent_max: u8,
     /// Why ingest stops, if the disk is full.
@@ -67,7 +67,7 @@ impl Space {
 
 impl Disk {
     /// The disk of an existing folder. It counts as full from `used_percent_max` on.
-    pub fn new(folder: &Path, used_percent_max: u8) -> Self {
+    pub(crate) fn new(folder: &Path, used_percent_max: u8) -> Self {
         let disk = Self {
             folder: folder.to_owned(),
             used_percent_max,
@@ -78,23 +78,23 @@ impl Disk {
     }
 
     /// Why ingest stops, if the disk is full.
-    pub fn full(&self) -> Option<String> {
+    pub(crate) fn full(&self) -> Option<String> {
         self.full.lock().clone()
     }
 
     /// True if a read-only shard can be opened for writing: the disk is below its limit and the size of the ballast is
     /// free.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.full().is_none() && self.has_space()
     }
 
     /// True if the size of the ballast is free, enough to close and reopen shards. Ingest may still be stopped.
-    pub fn has_space(&self) -> bool {
+    pub(crate) fn has_space(&self) -> bool {
         Space::of(&self.folder).is_ok_and(Space::has_room)
     }
 
     /// Reads the disk usage again. Returns true if the disk was full and is not full any more.
-    pub fn refresh(&self) -> bool {
+    pub(crate) fn refresh(&self) -> bool {
         let space = match Space::of(&self.folder) {
             Ok(space) => space,
             Err(problem) => {
@@ -129,7 +129,7 @@ impl Disk {
     }
 
     /// Deletes the ballast. Returns false if there was none.
-    pub fn drop_ballast(&self) -> bool {
+    pub(crate) fn drop_ballast(&self) -> bool {
         let dropped = fs::remove_file(self.ballast()).is_ok();
         if dropped {
             warn!("the disk is full: deleted the ballast to make room for opening shards");

@@ -15,43 +15,43 @@ mod tests;
 /// True if this bug is switched on.
 #[cfg(not(feature = "seeded-bugs"))]
 #[inline(always)]
-pub fn on(_fault: &str) -> bool {
+pub(crate) fn on(_fault: &str) -> bool {
     false
 }
 
 /// Aborts the process here if `RACHIS_CRASH_AT` names this point.
 #[cfg(not(feature = "seeded-bugs"))]
 #[inline(always)]
-pub fn crash_point(_point: &str) {}
+pub(crate) fn crash_point(_point: &str) {}
 
 /// True if a fault affects a document with these bytes.
 #[cfg(not(any(test, feature = "seeded-bugs")))]
 #[inline(always)]
-pub fn affects(_fault: &str, _bytes: &[u8]) -> bool {
+pub(crate) fn affects(_fault: &str, _bytes: &[u8]) -> bool {
     false
 }
 
 /// True if a fault affects a document with these bytes.
 #[cfg(any(test, feature = "seeded-bugs"))]
-pub fn affects(fault: &str, bytes: &[u8]) -> bool {
+pub(crate) fn affects(fault: &str, bytes: &[u8]) -> bool {
     (cfg!(test) || on(fault)) && memchr::memmem::find(bytes, fault.as_bytes()).is_some()
 }
 
 /// True if a fault affects this folder.
 #[cfg(not(any(test, feature = "seeded-bugs")))]
 #[inline(always)]
-pub fn affects_folder(_fault: &str, _folder: &std::path::Path) -> bool {
+pub(crate) fn affects_folder(_fault: &str, _folder: &std::path::Path) -> bool {
     false
 }
 
 /// True if a fault affects this folder.
 #[cfg(any(test, feature = "seeded-bugs"))]
-pub fn affects_folder(fault: &str, folder: &std::path::Path) -> bool {
+pub(crate) fn affects_folder(fault: &str, folder: &std::path::Path) -> bool {
     (cfg!(test) || on(fault)) && folder.join(fault).exists()
 }
 
 /// Panics if a fault affects a document with these bytes.
-pub fn panic_on(fault: &str, bytes: &[u8]) {
+pub(crate) fn panic_on(fault: &str, bytes: &[u8]) {
     assert!(!affects(fault, bytes), "the fault {fault} is switched on");
 }
 

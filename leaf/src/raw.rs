@@ -4,7 +4,7 @@
 //! How values are cast and what a search clause matches is defined in `plan`; this module defines a document's value
 //! and its event time.
 
-pub mod rows;
+pub(crate) mod rows;
 
 use std::borrow::Cow;
 
@@ -13,12 +13,12 @@ use proto::{json::Value, record::TimeKind};
 
 use crate::document::Document;
 
-pub use plan::{matcher, value::*};
-pub use rows::RawRows;
+pub(crate) use plan::{matcher, value::*};
+pub(crate) use rows::RawRows;
 
 /// The document as a value: its parsed JSON, or its whole text as one string. Bytes that cannot be parsed are null;
 /// ingest rules that out.
-pub fn root(document: &Document) -> Value<'_> {
+pub(crate) fn root(document: &Document) -> Value<'_> {
     match document.header.json {
         true => proto::json::parse(&document.bytes).unwrap_or(Value::Null),
         false => Value::Text(Cow::Borrowed(document.text())),
@@ -27,7 +27,7 @@ pub fn root(document: &Document) -> Value<'_> {
 
 /// A document's event time in microseconds: the value at the time path, else the record's timestamp, else the ingest
 /// time.
-pub fn time_of_document(document: &Document, root: Option<&Value<'_>>, time_path: Option<&Path>) -> i64 {
+pub(crate) fn time_of_document(document: &Document, root: Option<&Value<'_>>, time_path: Option<&Path>) -> i64 {
     let by_path = time_path
         .zip(root)
         .and_then(|(path, root)| at(root, path))

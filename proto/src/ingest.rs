@@ -164,10 +164,10 @@ mod position_text {
 
     use crate::address::Position;
 
-    pub fn serialize<S: Serializer>(position: &Position, s: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(position: &Position, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(position)
     }
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Position, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Position, D::Error> {
         String::deserialize(d)?.parse().map_err(D::Error::custom)
     }
 }

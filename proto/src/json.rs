@@ -249,7 +249,6 @@ fn from_raw(raw: &str) -> Result<Value<'_>, serde_json::Error> {
     })
 }
 
-/// Parses a number.
 fn number(text: &str) -> Value<'_> {
     let integral = !text.bytes().any(|b| matches!(b, b'.' | b'e' | b'E')) && text != "-0";
     if let (true, Ok(int)) = (integral, text.parse::<i64>()) {

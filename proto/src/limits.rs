@@ -23,6 +23,8 @@ pub const PATHS_MAX: usize = 10_000;
 pub const SHARDS_MAX: u32 = 1_024;
 /// Definitions of a catalog.
 pub const DEFINITIONS_MAX: usize = 10_000;
+/// Records of one preview of a source.
+pub const PREVIEW_RECORDS_MAX: usize = 1_000;
 /// Skipped ranges of one partition.
 pub const SKIPS_MAX: usize = 256;
 /// Bytes of the text of one definition.

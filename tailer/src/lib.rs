@@ -1,8 +1,11 @@
 #![doc = include_str!("../README.md")]
 
-pub mod changes;
-pub mod kafka;
+mod changes;
+mod kafka;
 pub mod service;
 
-pub use changes::{FileChanges, LogFileError};
-pub use kafka::{Tailer, TailerOptions};
+pub use changes::{
+    FileChanges, LogFileError, LogLineError,
+    topic::{TopicChanges, create_change_log, restore_change_log},
+};
+pub use kafka::{Tailer, TailerOptions, cluster::ClusterKafka};

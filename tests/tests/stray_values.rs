@@ -40,7 +40,6 @@ const EVALUATED_PERCENT_MIN: usize = 50;
 /// What is wrong with an answer, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum DifferenceKind {
-    /// The server failed.
     ServerFailed,
     /// An error in the words of the planner.
     PlannerWords,

@@ -14,7 +14,6 @@ use crate::{
     render::{self, LineBreaks},
 };
 
-/// The format of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AnswerFormat {
     /// `{"columns":[…],"rows":[{…}],"stats":{…}}`
@@ -38,7 +37,7 @@ pub(super) struct AnswerWriter {
 
 impl AnswerWriter {
     /// Writes what comes before the first row.
-    pub fn new(format: AnswerFormat, schema: SchemaRef) -> Result<Self, Problem> {
+    pub(super) fn new(format: AnswerFormat, schema: SchemaRef) -> Result<Self, Problem> {
         let mut writer = Self {
             format,
             schema: schema.clone(),
@@ -82,8 +81,7 @@ impl AnswerWriter {
         self.out.push(b']');
     }
 
-    /// Writes a batch.
-    pub fn rows(&mut self, batch: &RecordBatch) -> Result<(), Problem> {
+    pub(super) fn rows(&mut self, batch: &RecordBatch) -> Result<(), Problem> {
         if let Some(arrow) = &mut self.arrow {
             arrow.write(batch).map_err(not_arrow)?;
             self.out.append(arrow.get_mut());
@@ -170,7 +168,7 @@ impl AnswerWriter {
     }
 
     /// Takes the bytes out of the buffer.
-    pub fn take(&mut self) -> Bytes {
+    pub(super) fn take(&mut self) -> Bytes {
         std::mem::take(&mut self.out).into()
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Reservation {
 }
 
 impl ByteBudget {
-    pub fn new(bytes_max: usize) -> Self {
+    pub(super) fn new(bytes_max: usize) -> Self {
         let bytes_max = bytes_max.clamp(1, (u32::MAX as usize).min(Semaphore::MAX_PERMITS));
         Self {
             semaphore: Arc::new(Semaphore::new(bytes_max)),
@@ -37,7 +37,7 @@ impl ByteBudget {
     }
 
     /// Reserves bytes, at most the whole budget. Waits for them until the deadline.
-    pub async fn reserve(&self, bytes: usize, deadline: Instant) -> Result<Reservation, Problem> {
+    pub(super) async fn reserve(&self, bytes: usize, deadline: Instant) -> Result<Reservation, Problem> {
         let wait_max = deadline.saturating_duration_since(Instant::now());
         let permit = acquire(&self.semaphore, bytes.min(self.bytes_max), deadline).await?;
         Ok(Reservation {
@@ -52,7 +52,7 @@ impl ByteBudget {
 impl Reservation {
     /// Makes the reservation at least this large. Waits for the additional bytes as long as [`ByteBudget::reserve`]
     /// could have waited for the first ones.
-    pub async fn grow_to(&mut self, bytes: usize) -> Result<(), Problem> {
+    pub(super) async fn grow_to(&mut self, bytes: usize) -> Result<(), Problem> {
         let more = bytes.min(self.bytes_max).saturating_sub(self.permit.num_permits());
         if more > 0 {
             self.permit
@@ -62,7 +62,7 @@ impl Reservation {
     }
 
     /// Releases all but this many bytes.
-    pub fn shrink_to(&mut self, bytes: usize) {
+    pub(super) fn shrink_to(&mut self, bytes: usize) {
         let excess = self.permit.num_permits().saturating_sub(bytes);
         drop(self.permit.split(excess));
     }

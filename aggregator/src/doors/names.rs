@@ -5,7 +5,6 @@ use proto::{Catalog, Code, CollectionName, Problem, SourceName};
 pub(super) use crate::query::no_collection;
 use crate::sql::nearest;
 
-/// Parses the name of a collection.
 pub(super) fn collection_name(text: &str) -> Result<CollectionName, Problem> {
     text.parse()
         .map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))

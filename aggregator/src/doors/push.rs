@@ -34,7 +34,6 @@ const REQUEST_KEY_BYTES_MAX: usize = 255;
 /// Partitions of one push that are written at once.
 const PARTITIONS_AT_ONCE_MAX: usize = 16;
 
-/// One push.
 struct PushRequest {
     /// At least one.
     items: Vec<Bytes>,
@@ -74,7 +73,7 @@ pub(super) struct PushPipeline {
 
 impl PushPipeline {
     /// `bytes_max` limits the bytes of pushes in flight.
-    pub fn new(bytes_max: usize) -> Self {
+    pub(super) fn new(bytes_max: usize) -> Self {
         Self {
             budget: ByteBudget::new(bytes_max),
             count: AtomicU64::new(0),
@@ -82,7 +81,7 @@ impl PushPipeline {
     }
 
     /// Stores the items of one push. Creates the collection if it does not exist.
-    pub async fn push(
+    pub(super) async fn push(
         &self,
         engine: &Engine,
         name: &CollectionName,
@@ -181,7 +180,7 @@ async fn get_or_create_collection(engine: &Engine, name: &CollectionName) -> Res
 
 impl PushOutcome {
     /// Whether an earlier request with the same key had stored all of it.
-    pub fn repeated(&self) -> bool {
+    pub(super) fn repeated(&self) -> bool {
         self.parts > 0 && self.parts_repeated == self.parts
     }
 

@@ -26,12 +26,12 @@ pub(super) struct WriteProgress {
 
 impl WriteProgress {
     /// Bytes that the socket has accepted so far.
-    pub fn written(&self) -> u64 {
+    pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
     /// Whether a write is waiting for the socket.
-    pub fn is_blocked(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Relaxed)
     }
 }
@@ -46,7 +46,7 @@ pub(super) struct StalledWriteTimeout<S> {
 }
 
 impl<S> StalledWriteTimeout<S> {
-    pub fn new(stream: S, timeout: Duration, progress: Arc<WriteProgress>) -> Self {
+    pub(super) fn new(stream: S, timeout: Duration, progress: Arc<WriteProgress>) -> Self {
         Self {
             stream,
             timeout,

@@ -34,12 +34,12 @@ pub(super) struct QuerySlot {
 
 impl QuerySlot {
     /// Frees the slot for another query while this one waits for its reader. Returns whether it did.
-    pub fn release_while_reading(&mut self) -> bool {
+    pub(super) fn release_while_reading(&mut self) -> bool {
         self.switch_to(Arc::clone(&self.slow_readers))
     }
 
     /// Takes a slot again if one is free; otherwise the query continues without one.
-    pub fn reacquire(&mut self) {
+    pub(super) fn reacquire(&mut self) {
         let _or_without = self.switch_to(Arc::clone(&self.running));
     }
 
@@ -54,7 +54,7 @@ impl QuerySlot {
 
 impl Admission {
     /// A gate for `queries_max` running queries, at least one, and `queue_max` waiting ones.
-    pub fn new(queries_max: usize, queue_max: usize) -> Self {
+    pub(super) fn new(queries_max: usize, queue_max: usize) -> Self {
         let queries_max = queries_max.max(1);
         Self {
             running: Arc::new(Semaphore::new(queries_max)),
@@ -66,7 +66,7 @@ impl Admission {
     }
 
     /// Waits for a slot until the deadline. Fails with `Busy` if the queue is full or no slot became free in time.
-    pub async fn enter(&self, deadline: Instant) -> Result<QuerySlot, Problem> {
+    pub(super) async fn enter(&self, deadline: Instant) -> Result<QuerySlot, Problem> {
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
             return Ok(self.slot(permit));
         }

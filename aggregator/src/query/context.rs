@@ -41,7 +41,7 @@ pub(super) struct QueryContext {
 
 impl QueryContext {
     /// Creates the context of a new query. Its deadline is `timeout` after `started`.
-    pub fn new(
+    pub(super) fn new(
         leaf: Arc<dyn Leaf>,
         watermarks: Arc<ReadWatermarks>,
         options: &QueryOptions,
@@ -69,28 +69,28 @@ impl QueryContext {
     }
 
     /// The deadline as of now; time spent waiting for the reader moves it.
-    pub fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         self.time.at()
     }
 
     /// The next scan number; numbers are unique within the query.
-    pub fn next_scan(&self) -> usize {
+    pub(super) fn next_scan(&self) -> usize {
         self.scans.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Why the query must end now, if it must.
-    pub fn interrupted(&self) -> Option<Problem> {
+    pub(super) fn interrupted(&self) -> Option<Problem> {
         interrupted(&self.ended, &self.cancel, &self.time)
     }
 
     /// Ends the query for a reason that lies with this node, such as its memory. The first reason wins.
-    pub fn end(&self, why: Problem) {
+    pub(super) fn end(&self, why: Problem) {
         let _first_reason_wins = self.ended.set(why);
         self.cancel.cancel();
     }
 
     /// The part of the context that SQL functions see: warnings, interruption, a memory limit.
-    pub fn for_functions(&self, bytes_max: usize) -> functions::FunctionContext {
+    pub(super) fn for_functions(&self, bytes_max: usize) -> functions::FunctionContext {
         let (ended, cancel, time) = (Arc::clone(&self.ended), self.cancel.clone(), Arc::clone(&self.time));
         functions::FunctionContext::new(self.report.warning_counts.clone(), move || {
             interrupted(&ended, &cancel, &time)
@@ -126,14 +126,14 @@ impl Deadline {
     }
 
     /// The deadline as of now.
-    pub fn at(&self) -> Instant {
+    pub(super) fn at(&self) -> Instant {
         let wait = self.reader_wait.lock();
         let waited = wait.total + wait.since.map_or(Duration::ZERO, |since| since.elapsed());
         self.without_waits + waited.min(ANSWER_READ_MAX)
     }
 
     /// Waits for the reader to accept a part. The wait extends the deadline, and fails if it exceeds the timeout.
-    pub async fn wait_for_reader<T>(&self, accepted: impl Future<Output = T>) -> Result<T, Problem> {
+    pub(super) async fn wait_for_reader<T>(&self, accepted: impl Future<Output = T>) -> Result<T, Problem> {
         struct ReaderWaitGuard<'a>(&'a Deadline);
         impl Drop for ReaderWaitGuard<'_> {
             fn drop(&mut self) {
@@ -157,7 +157,7 @@ impl Deadline {
     }
 
     /// Waits until `grace` after the deadline, which may move meanwhile.
-    pub async fn passed(&self, grace: Duration) {
+    pub(super) async fn passed(&self, grace: Duration) {
         loop {
             let end = self.at() + grace;
             if Instant::now() >= end {

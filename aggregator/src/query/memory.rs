@@ -35,7 +35,7 @@ pub(super) struct QueryPool {
 
 impl QueryPool {
     /// Creates a pool of this size within the pool of the node.
-    pub fn new(bytes_max: usize, node: NodeMemoryPool, context: Weak<QueryContext>) -> Self {
+    pub(super) fn new(bytes_max: usize, node: NodeMemoryPool, context: Weak<QueryContext>) -> Self {
         Self {
             bytes_max,
             pool: GreedyMemoryPool::new(bytes_max),

@@ -56,7 +56,7 @@ use proto::{
 pub(crate) use self::pins::no_collection;
 #[cfg(test)]
 pub(crate) use self::planner::parameter;
-pub use self::system::CollectionFields;
+pub(crate) use self::system::CollectionFields;
 pub(crate) use self::table_provider::ShardTableProvider;
 use self::{
     admission::Admission, context::QueryContext, registry::Registry, runtime::QueryRuntime, session::Sessions,

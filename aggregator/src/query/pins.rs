@@ -30,7 +30,7 @@ pub(super) struct PinnedCollection {
 
 impl PinnedCollection {
     /// The number of documents in the pinned shards.
-    pub fn documents(&self) -> u64 {
+    pub(super) fn documents(&self) -> u64 {
         self.shards.iter().map(|(_, pinned)| pinned.documents).sum()
     }
 }
@@ -52,7 +52,7 @@ impl Drop for Pins {
 impl Pins {
     /// Pins every shard of these collections concurrently. Each read view covers the positions in `at_least` that are
     /// routed to its shard.
-    pub async fn take(
+    pub(super) async fn take(
         context: &Arc<QueryContext>,
         catalog: &Catalog,
         names: &BTreeSet<CollectionName>,
@@ -73,12 +73,12 @@ impl Pins {
         Ok(pins)
     }
 
-    pub fn collection(&self, name: &CollectionName) -> Option<&PinnedCollection> {
+    pub(super) fn collection(&self, name: &CollectionName) -> Option<&PinnedCollection> {
         self.collections.iter().find(|collection| collection.name == *name)
     }
 
     /// The first shard that could not be pinned, and why.
-    pub fn first_missing(&self) -> Option<(&CollectionName, &ShardId, &Problem)> {
+    pub(super) fn first_missing(&self) -> Option<(&CollectionName, &ShardId, &Problem)> {
         self.collections.iter().find_map(|collection| {
             collection
                 .missing
@@ -88,7 +88,7 @@ impl Pins {
     }
 
     /// Fails if a shard is missing, unless the query allows partial answers.
-    pub fn require_complete(&self, allow_partial: bool) -> Result<(), Problem> {
+    pub(super) fn require_complete(&self, allow_partial: bool) -> Result<(), Problem> {
         match self.first_missing() {
             Some((name, shard, why)) if !allow_partial => {
                 let problem = Problem::new(
@@ -103,7 +103,7 @@ impl Pins {
 
     /// Writes coverage, freshness and position into an answer's statistics. Every collection has a source named `push`,
     /// so an answer from several collections leaves out the positions of pushes.
-    pub fn fill(&self, stats: &mut Stats) {
+    pub(super) fn fill(&self, stats: &mut Stats) {
         let single = self.collections.len() == 1;
         for collection in &self.collections {
             stats.shards_total += u32::try_from(collection.shards.len() + collection.missing.len()).unwrap_or(u32::MAX);

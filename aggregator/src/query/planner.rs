@@ -97,7 +97,12 @@ pub(super) async fn plan(
 
 impl TypedQuery {
     /// Optimizes and plans a logical plan that was built on this query.
-    pub async fn plan(&self, engine: &Engine, pins: &Pins, logical: LogicalPlan) -> Result<ExecutablePlan, Problem> {
+    pub(super) async fn plan(
+        &self,
+        engine: &Engine,
+        pins: &Pins,
+        logical: LogicalPlan,
+    ) -> Result<ExecutablePlan, Problem> {
         let session = &self.session;
         let logical = session
             .optimizer()

@@ -29,7 +29,7 @@ pub(super) struct Registry(Mutex<BTreeMap<QueryId, Entry>>);
 
 impl Registry {
     /// Lists a query until the returned guard is dropped. Fails if its id is in use.
-    pub fn register(
+    pub(super) fn register(
         self: &Arc<Self>,
         id: QueryId,
         text: &str,
@@ -64,7 +64,7 @@ impl Registry {
     }
 
     /// Lists the running queries, oldest first.
-    pub fn list(&self) -> Vec<RunningQuery> {
+    pub(super) fn list(&self) -> Vec<RunningQuery> {
         let elapsed = |entry: &Entry| u64::try_from(entry.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let shown = |(id, entry): (&QueryId, &Entry)| RunningQuery {
             id: *id,
@@ -76,7 +76,7 @@ impl Registry {
     }
 
     /// Cancels a query. Returns whether it was running.
-    pub fn cancel(&self, id: QueryId) -> bool {
+    pub(super) fn cancel(&self, id: QueryId) -> bool {
         self.0.lock().get(&id).map(|entry| entry.cancel.cancel()).is_some()
     }
 }

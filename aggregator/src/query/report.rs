@@ -33,17 +33,17 @@ struct Sums {
 impl QueryReport {
     /// Replaces the statistics of one shard in a scan. Any of them may be the last: a scan under a LIMIT is not read to
     /// its end.
-    pub fn record(&self, scan: usize, shard: ShardId, trailer: ScanTrailer) {
+    pub(super) fn record(&self, scan: usize, shard: ShardId, trailer: ScanTrailer) {
         self.sums.lock().trailers.insert((scan, shard), trailer);
     }
 
     /// Adds a warning to the answer.
-    pub fn warn(&self, warning: impl Into<String>) {
+    pub(super) fn warn(&self, warning: impl Into<String>) {
         push_distinct(&mut self.sums.lock().warnings, warning.into());
     }
 
     /// Writes the sums into an answer's statistics.
-    pub fn fill(&self, stats: &mut Stats) {
+    pub(super) fn fill(&self, stats: &mut Stats) {
         let sums = self.sums.lock();
         // Counts are summed over the shards of a scan. If several scans read a column, only the largest count becomes a
         // warning.

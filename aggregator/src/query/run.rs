@@ -56,7 +56,7 @@ pub(super) struct QueryOutput {
 
 impl QueryOutput {
     /// An output that is already computed.
-    pub fn of_batch(batch: RecordBatch, stats: Stats) -> Self {
+    pub(super) fn of_batch(batch: RecordBatch, stats: Stats) -> Self {
         Self {
             schema: batch.schema(),
             rows: futures::stream::once(async { Ok(batch) }).boxed(),
@@ -118,7 +118,12 @@ type AnswerPart = Arc<Mutex<Option<Result<Part, Problem>>>>;
 
 impl AnswerSender {
     /// Sends the columns, the rows and the statistics of a query.
-    pub async fn send(&mut self, output: QueryOutput, context: &QueryContext, started: Instant) -> Result<(), Problem> {
+    pub(super) async fn send(
+        &mut self,
+        output: QueryOutput,
+        context: &QueryContext,
+        started: Instant,
+    ) -> Result<(), Problem> {
         let QueryOutput {
             schema,
             mut rows,
@@ -213,7 +218,7 @@ impl AnswerSender {
 
     /// Sends an error in place of the answer or of its rest. If the client does not read in time, the error replaces
     /// the parts that it has not read.
-    pub async fn fail(mut self, problem: Problem) {
+    pub(super) async fn fail(mut self, problem: Problem) {
         drop(self.slot.take());
         match self.head.take() {
             Some(head) => drop(head.send(Err(problem))),
@@ -266,7 +271,7 @@ pub(super) fn answer_channel(
 
 impl AnswerReceiver {
     /// Waits for the columns. Times out on behalf of a query that does not report its own timeout.
-    pub async fn into_answer(self) -> Result<Answer, Problem> {
+    pub(super) async fn into_answer(self) -> Result<Answer, Problem> {
         let Self {
             head,
             parts,
@@ -320,7 +325,7 @@ pub(super) fn single_answer_channel<T>(
 
 impl<T> SingleAnswerReceiver<T> {
     /// Waits for the answer.
-    pub async fn wait(self) -> Result<T, Problem> {
+    pub(super) async fn wait(self) -> Result<T, Problem> {
         match tokio::time::timeout_at(self.deadline, self.answer).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(node_stopping())),
             Err(_) => Err(timed_out()),

@@ -22,7 +22,7 @@ pub(super) struct QueryRuntime {
 
 impl QueryRuntime {
     /// Starts the threads: at least two, so that one long computation does not block all other queries.
-    pub fn start() -> Result<Self, Problem> {
+    pub(super) fn start() -> Result<Self, Problem> {
         let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
@@ -39,12 +39,12 @@ impl QueryRuntime {
     }
 
     /// Spawns a task on this runtime.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.handle.spawn(task);
     }
 
     /// Ends all tasks, and waits up to two seconds for them.
-    pub async fn close(&self) {
+    pub(super) async fn close(&self) {
         let Some(runtime) = self.running.lock().take() else {
             return;
         };

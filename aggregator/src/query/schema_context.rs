@@ -17,7 +17,7 @@ pub(super) struct PinnedSchemaContext {
 
 impl PinnedSchemaContext {
     /// Takes the paths of the pinned collections; other collections have none.
-    pub fn new(catalog: Arc<Catalog>, pins: &Pins) -> Self {
+    pub(super) fn new(catalog: Arc<Catalog>, pins: &Pins) -> Self {
         let paths = pins
             .collections
             .iter()

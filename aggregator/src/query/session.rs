@@ -50,7 +50,7 @@ pub(super) struct Sessions {
 
 impl Sessions {
     /// Builds the template of all sessions. Creates the spill folder, or empties it.
-    pub fn new(options: &AggregatorOptions) -> Result<Self, Problem> {
+    pub(super) fn new(options: &AggregatorOptions) -> Result<Self, Problem> {
         empty_folder(&options.spill_folder).map_err(|e| {
             Problem::new(
                 Code::Internal,
@@ -88,7 +88,7 @@ impl Sessions {
     }
 
     /// Creates a session with these tables for a query. Its `now()` is the present.
-    pub fn session(
+    pub(super) fn session(
         &self,
         tables: Vec<(String, Arc<dyn TableProvider>)>,
         query: functions::FunctionContext,
@@ -110,7 +110,7 @@ impl Sessions {
 
     /// Creates the task context of a plan: the settings of its session, a batch size that fits the plan, and a memory
     /// pool of its own.
-    pub fn task(
+    pub(super) fn task(
         &self,
         session: &SessionState,
         plan: &Arc<dyn ExecutionPlan>,
@@ -136,7 +136,7 @@ impl Sessions {
     }
 
     /// The settings of every session.
-    pub fn settings(&self) -> &Arc<ConfigOptions> {
+    pub(super) fn settings(&self) -> &Arc<ConfigOptions> {
         self.template.config_options()
     }
 }

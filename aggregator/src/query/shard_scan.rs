@@ -58,7 +58,7 @@ pub(super) struct ShardScan {
 
 impl ShardScan {
     /// Creates a scan; `schema` is the output of its stage.
-    pub fn new(
+    pub(super) fn new(
         table: Arc<ShardTable>,
         columns: Vec<Column>,
         filter: Vec<Expr>,
@@ -86,7 +86,7 @@ impl ShardScan {
     }
 
     /// The same scan with another stage.
-    pub fn with_stage(&self, stage: Stage, schema: SchemaRef) -> Self {
+    pub(super) fn with_stage(&self, stage: Stage, schema: SchemaRef) -> Self {
         Self::new(
             Arc::clone(&self.table),
             self.columns.clone(),
@@ -97,7 +97,7 @@ impl ShardScan {
     }
 
     /// Whether the scan returns all filtered rows. Only then can another stage be pushed down.
-    pub fn returns_all_rows(&self) -> bool {
+    pub(super) fn returns_all_rows(&self) -> bool {
         matches!(self.stage, Stage::Rows { limit: None })
     }
 

@@ -29,7 +29,7 @@ pub(super) struct ShardTable {
 
 impl ShardTable {
     /// Creates a table over the pinned shards.
-    pub fn new(context: Arc<QueryContext>, pinned: &PinnedCollection, columns: Vec<Column>) -> Self {
+    pub(super) fn new(context: Arc<QueryContext>, pinned: &PinnedCollection, columns: Vec<Column>) -> Self {
         Self {
             context,
             collection: pinned.name.clone(),
@@ -43,7 +43,7 @@ impl ShardTable {
     }
 
     /// Adds columns that are missing. Returns the index of each wanted column.
-    pub fn with_columns(&self, wanted: impl Iterator<Item = Column>) -> (Self, Vec<usize>) {
+    pub(super) fn with_columns(&self, wanted: impl Iterator<Item = Column>) -> (Self, Vec<usize>) {
         let mut columns = self.columns.clone();
         let mut index_of: HashMap<Column, usize> = columns.iter().cloned().zip(0..).collect();
         let add = |column: Column| {
@@ -73,7 +73,7 @@ impl ShardTable {
 
     /// Reports the document count as an inexact row count: DataFusion would put an exact one into the plan as a
     /// constant.
-    pub fn statistics_for(&self, schema: &Schema) -> Statistics {
+    pub(super) fn statistics_for(&self, schema: &Schema) -> Statistics {
         Statistics::new_unknown(schema).with_num_rows(Precision::Inexact(self.documents))
     }
 }

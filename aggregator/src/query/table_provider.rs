@@ -25,12 +25,12 @@ pub(crate) struct ShardTableProvider(pub(super) Arc<ShardTable>);
 
 impl ShardTableProvider {
     /// Downcasts a provider.
-    pub fn of(provider: &dyn TableProvider) -> Option<&Self> {
+    pub(crate) fn of(provider: &dyn TableProvider) -> Option<&Self> {
         provider.downcast_ref::<Self>()
     }
 
     /// Adds columns that are missing. Returns the index of each wanted column.
-    pub fn with_columns(&self, columns: impl Iterator<Item = Column>) -> (Self, Vec<usize>) {
+    pub(crate) fn with_columns(&self, columns: impl Iterator<Item = Column>) -> (Self, Vec<usize>) {
         let (table, indexes) = self.0.with_columns(columns);
         (Self(Arc::new(table)), indexes)
     }

@@ -64,7 +64,7 @@ impl ShardWatermarks {
 
 impl ReadWatermarks {
     /// Starts without any watermark.
-    pub fn new(source_admin: Arc<dyn SourceAdmin>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
+    pub(super) fn new(source_admin: Arc<dyn SourceAdmin>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
         Self {
             source_admin,
             catalog,
@@ -73,7 +73,7 @@ impl ReadWatermarks {
     }
 
     /// The watermark of a shard.
-    pub fn of(&self, shard: ShardId) -> PositionVector {
+    pub(super) fn of(&self, shard: ShardId) -> PositionVector {
         self.shards
             .lock()
             .by_shard
@@ -83,11 +83,11 @@ impl ReadWatermarks {
     }
 
     /// Raises the watermark of a shard.
-    pub fn advance(&self, shard: ShardId, positions: &PositionVector) {
+    pub(super) fn advance(&self, shard: ShardId, positions: &PositionVector) {
         self.shards.lock().entry(shard).positions.merge(positions);
     }
 
-    pub fn has_catch_up_failed(&self, shard: ShardId) -> bool {
+    pub(super) fn has_catch_up_failed(&self, shard: ShardId) -> bool {
         self.shards
             .lock()
             .by_shard
@@ -95,12 +95,12 @@ impl ReadWatermarks {
             .is_some_and(|watermark| watermark.catch_up_failed)
     }
 
-    pub fn set_catch_up_failed(&self, shard: ShardId, failed: bool) {
+    pub(super) fn set_catch_up_failed(&self, shard: ShardId, failed: bool) {
         self.shards.lock().entry(shard).catch_up_failed = failed;
     }
 
     /// The wanted positions, raised to each shard's watermark.
-    pub fn raised(&self, wanted: &[(ShardId, PositionVector)]) -> WantedPositions {
+    pub(super) fn raised(&self, wanted: &[(ShardId, PositionVector)]) -> WantedPositions {
         let raised = wanted.iter().map(|(shard, at_least)| {
             let mut positions = self.of(*shard);
             positions.merge(at_least);
@@ -111,7 +111,7 @@ impl ReadWatermarks {
 
     /// Of these pinned shards and the boots of their leaves, those that may lack pushes unknown to this aggregator:
     /// their leaf has started since the tailers last covered them.
-    pub fn unconfirmed(&self, pinned: &[(ShardId, u64)]) -> Vec<(ShardId, u64)> {
+    pub(super) fn unconfirmed(&self, pinned: &[(ShardId, u64)]) -> Vec<(ShardId, u64)> {
         let shards = self.shards.lock();
         let is_confirmed = |shard: &ShardId, boot: u64| {
             let watermark = shards.by_shard.get(shard);
@@ -126,7 +126,7 @@ impl ReadWatermarks {
 
     /// Asks the tailers how far they have written to these shards, until they cover all of them or until the time is
     /// up. It does not ask again for shards that have failed to catch up before. Returns the shards not covered.
-    pub async fn confirm(&self, unconfirmed: Vec<(ShardId, u64)>, until: Instant) -> Vec<(ShardId, u64)> {
+    pub(super) async fn confirm(&self, unconfirmed: Vec<(ShardId, u64)>, until: Instant) -> Vec<(ShardId, u64)> {
         let mut uncovered = self.ask_tailers(unconfirmed).await;
         while !uncovered.iter().all(|(shard, _)| self.has_catch_up_failed(*shard))
             && Instant::now() + TAILERS_RETRY < until

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Checks a definition. Returns the change that creates it, the query to plan as a check, and warnings for the user.
-pub fn define(
+pub(super) fn define(
     id: &DefinitionId,
     text: &str,
     replace: bool,

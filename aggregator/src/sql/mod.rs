@@ -18,11 +18,10 @@ use proto::{
     catalog::{Change, DefinitionId},
 };
 
-pub use names::nearest;
+pub(crate) use names::nearest;
 
-/// A parsed statement.
 #[derive(Debug, Clone)]
-pub enum Statement {
+pub(crate) enum Statement {
     /// SELECT, WITH, VALUES.
     Query(Box<ast::Query>),
     /// EXPLAIN [ANALYZE] of a query.
@@ -63,7 +62,7 @@ pub enum Statement {
 
 /// A query in which every name is resolved.
 #[derive(Debug, Clone)]
-pub struct ResolvedQuery {
+pub(crate) struct ResolvedQuery {
     /// The query, ready for DataFusion to plan. Base tables are named `"rachis_0"`, `"rachis_1"`, …: one for each use,
     /// aliased to its name in the statement. Every column is a quoted flat name, and top-level items have the names
     /// that the user sees.
@@ -76,7 +75,7 @@ pub struct ResolvedQuery {
 
 /// A base table of a resolved query.
 #[derive(Debug, Clone)]
-pub struct TableUse {
+pub(crate) struct TableUse {
     /// `rachis_0`, …
     pub name: String,
     /// The table behind the name.
@@ -85,7 +84,7 @@ pub struct TableUse {
 
 /// The kinds of base table.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Table {
+pub(crate) enum Table {
     /// A collection, and the columns that the query reads from it.
     Collection {
         /// The collection's name.
@@ -103,8 +102,7 @@ pub enum Table {
 }
 
 /// The catalog and schema information that the resolver needs.
-pub trait SchemaContext {
-    /// The catalog.
+pub(crate) trait SchemaContext {
     fn catalog(&self) -> &Catalog;
     /// The kinds of a collection's paths.
     fn paths(&self, collection: &CollectionName) -> Arc<PathKinds>;
@@ -118,22 +116,22 @@ const STACK_BYTES: usize = 64 << 20;
 const STACK_FREE_BYTES: usize = 48 << 20;
 
 /// Runs work that recurses over a statement on a stack deep enough for every statement within the limits.
-pub fn on_deep_stack<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn on_deep_stack<T>(work: impl FnOnce() -> T) -> T {
     stacker::maybe_grow(STACK_FREE_BYTES, STACK_BYTES, work)
 }
 
 /// Parses one statement. Length, tokens, nesting and operator chains are limited before anything recursive runs.
-pub fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
+pub(crate) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
     on_deep_stack(|| statement::parse(sql, statement_bytes_max))
 }
 
 /// The collections that a query reads, directly or through views.
-pub fn collections(query: &ast::Query, catalog: &Catalog) -> Result<BTreeSet<CollectionName>, Problem> {
+pub(crate) fn collections(query: &ast::Query, catalog: &Catalog) -> Result<BTreeSet<CollectionName>, Problem> {
     on_deep_stack(|| reads::collections(query, catalog))
 }
 
 /// Resolves a query; `parameters` replace `$1`, `$2`, …
-pub fn resolve(
+pub(crate) fn resolve(
     query: &ast::Query,
     context: &dyn SchemaContext,
     parameters: &[serde_json::Value],
@@ -142,13 +140,13 @@ pub fn resolve(
 }
 
 /// The names of the columns that a query returns.
-pub fn columns(query: &ast::Query, context: &dyn SchemaContext) -> Result<Vec<String>, Problem> {
+pub(crate) fn columns(query: &ast::Query, context: &dyn SchemaContext) -> Result<Vec<String>, Problem> {
     on_deep_stack(|| resolve::columns(query, context))
 }
 
 /// A checked field or view definition.
 #[derive(Debug)]
-pub struct ResolvedDefinition {
+pub(crate) struct ResolvedDefinition {
     /// The change that creates it.
     pub change: Change,
     /// The query to plan once as a check: the field over every document, or the view's query.
@@ -158,7 +156,7 @@ pub struct ResolvedDefinition {
 }
 
 /// Checks a definition against the catalog. Positions in errors are relative to the start of `text`.
-pub fn define(
+pub(crate) fn define(
     id: &DefinitionId,
     text: &str,
     replace: bool,
@@ -169,7 +167,7 @@ pub fn define(
 
 /// Converts a search of a collection to a condition over flat columns (unqualified names). Returns the condition, those
 /// columns and the warnings. Fields of the collection can be used like paths.
-pub fn search_condition(
+pub(crate) fn search_condition(
     query: &str,
     collection: &CollectionName,
     context: &dyn SchemaContext,

@@ -11,7 +11,7 @@ use proto::{Catalog, CollectionName};
 
 /// The names that can be used for documents of one collection.
 #[derive(Debug)]
-pub struct CollectionNames {
+pub(super) struct CollectionNames {
     /// The collection that the names belong to.
     pub collection: CollectionName,
     /// Paths that documents are known to have, with their kinds. Keys only, no indexes.
@@ -29,7 +29,7 @@ const SUGGESTIONS_MAX: usize = 20;
 
 /// What a name refers to.
 #[derive(Debug, Clone, PartialEq)]
-pub enum ResolvedName {
+pub(super) enum ResolvedName {
     /// A field, and the steps into its value.
     Field(Path, Vec<Step>),
     /// A path and the kinds of its values; no kinds if the path contains an index.
@@ -38,7 +38,7 @@ pub enum ResolvedName {
 
 /// How a name has to match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MatchQuality {
+pub(super) enum MatchQuality {
     /// Exactly as written.
     Exact,
     /// Ignoring case.
@@ -47,7 +47,7 @@ pub enum MatchQuality {
 
 impl CollectionNames {
     /// Collects the names of a collection from the catalog and its known paths.
-    pub fn new(collection: &CollectionName, catalog: &Catalog, known_paths: Arc<PathKinds>) -> Self {
+    pub(super) fn new(collection: &CollectionName, catalog: &Catalog, known_paths: Arc<PathKinds>) -> Self {
         let own = |id: &&proto::catalog::DefinitionId| id.collection.as_ref() == Some(collection);
         let fields: BTreeSet<Path> = catalog
             .definitions
@@ -92,7 +92,7 @@ impl CollectionNames {
     }
 
     /// Finds the field or path for these steps. Fields take precedence over known paths.
-    pub fn find(&self, steps: &[Step], quality: MatchQuality) -> Option<ResolvedName> {
+    pub(super) fn find(&self, steps: &[Step], quality: MatchQuality) -> Option<ResolvedName> {
         let path = Path::new(steps.to_vec());
         match quality {
             MatchQuality::Exact => self.exact_field(&path).or_else(|| self.exact_path(&path)),
@@ -101,12 +101,12 @@ impl CollectionNames {
     }
 
     /// Finds a path of stored documents; never a field.
-    pub fn stored_path(&self, path: &Path) -> Option<ResolvedName> {
+    pub(super) fn stored_path(&self, path: &Path) -> Option<ResolvedName> {
         self.exact_path(path)
     }
 
     /// Whether documents have more paths than are recorded.
-    pub fn overflow(&self) -> bool {
+    pub(super) fn overflow(&self) -> bool {
         self.known_paths.overflow
     }
 
@@ -158,7 +158,7 @@ impl CollectionNames {
     }
 
     /// The top-level names, fields included: what `*` expands to in addition to `_id` and `_time`.
-    pub fn top_level(&self) -> Vec<Path> {
+    pub(super) fn top_level(&self) -> Vec<Path> {
         let first = |path: &Path| Path::new(path.steps().iter().take(1).cloned().collect());
         let mut all: BTreeSet<Path> = self
             .known_paths
@@ -173,7 +173,7 @@ impl CollectionNames {
 
     /// An existing name similar to an unknown one. After `SUGGESTIONS_MAX` of them, only a name
     /// that differs in case is suggested.
-    pub fn suggest(&self, path: &Path) -> Option<String> {
+    pub(super) fn suggest(&self, path: &Path) -> Option<String> {
         let wanted = path.to_string();
         if let Some(all) = self.folded().get(&wanted.to_lowercase()) {
             return all.first().map(Path::to_string);
@@ -203,7 +203,7 @@ impl CollectionNames {
     }
 
     /// The path with an index after the innermost list on it, as a suggestion.
-    pub fn indexed_list_path(&self, path: &Path) -> Option<String> {
+    pub(super) fn indexed_list_path(&self, path: &Path) -> Option<String> {
         let kinds = self.kinds(path)?;
         let steps = path.steps();
         (1..steps.len()).rev().find_map(|length| {
@@ -235,7 +235,7 @@ fn without_indexes(path: &Path) -> Path {
 }
 
 /// The name most similar to the wanted one, if at most a third of its letters differ.
-pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted: Vec<char> = wanted.to_lowercase().chars().take(64).collect();
     let distance_max = wanted.len() / 3;
     let near = |name: &&str| name.chars().count().abs_diff(wanted.len()) <= distance_max;

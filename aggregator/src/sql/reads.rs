@@ -11,7 +11,7 @@ use super::{names::nearest, resolve::function_name, statement};
 use crate::typing::is_aggregate;
 
 /// The collections that a query reads, directly or through views. Names that the catalog does not have are skipped.
-pub fn collections(query: &Query, catalog: &Catalog) -> Result<BTreeSet<CollectionName>, Problem> {
+pub(super) fn collections(query: &Query, catalog: &Catalog) -> Result<BTreeSet<CollectionName>, Problem> {
     let mut found = BTreeSet::new();
     let mut views: BTreeSet<DefinitionId> = BTreeSet::new();
     let mut pending = vec![relation_names(query)];
@@ -75,7 +75,7 @@ fn relation_names(query: &Query) -> BTreeSet<String> {
 }
 
 /// The error for a name that is neither a collection nor a view.
-pub fn no_such_table(name: &str, catalog: &Catalog) -> Problem {
+pub(super) fn no_such_table(name: &str, catalog: &Catalog) -> Problem {
     let views = catalog
         .definitions
         .keys()
@@ -93,7 +93,7 @@ pub fn no_such_table(name: &str, catalog: &Catalog) -> Problem {
 }
 
 /// Rejects subqueries, aggregates, windows and unnest: a field is computed from one document.
-pub fn check_field_expression(expression: &Expr) -> Result<(), Problem> {
+pub(super) fn check_field_expression(expression: &Expr) -> Result<(), Problem> {
     let unsupported = walk(Root::Expr(expression), &mut |node| match node {
         Node::Query(_) => ControlFlow::Break("a subquery"),
         Node::Expr(Expr::Function(function)) if function.over.is_some() => ControlFlow::Break("a window"),

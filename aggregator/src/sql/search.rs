@@ -37,7 +37,7 @@ static PLANNER: LazyLock<SessionState> = LazyLock::new(|| typing::session().buil
 
 impl Resolver<'_> {
     /// `search('…')`, or `search(alias, '…')` if there are several inputs.
-    pub fn search_call(&mut self, function: &Function) -> Result<Expr, Problem> {
+    pub(super) fn search_call(&mut self, function: &Function) -> Result<Expr, Problem> {
         let wrong = || {
             Problem::new(Code::BadSql, "search needs a query string")
                 .hint("write search('level:error AND \"disk full\"'), or search(alias, '…') in a join")
@@ -84,7 +84,7 @@ impl Resolver<'_> {
     }
 
     /// Converts a search to a condition over the columns of one input. The condition is never NULL.
-    pub fn search_query(&mut self, query: &SearchExpr, input: &Input) -> Result<Expr, Problem> {
+    pub(super) fn search_query(&mut self, query: &SearchExpr, input: &Input) -> Result<Expr, Problem> {
         self.count_expression()?;
         match query {
             SearchExpr::All => Ok(literal(Literal::Boolean(true))),
@@ -256,7 +256,7 @@ fn search_match(value: Expr, clause: &Clause) -> Result<Expr, Problem> {
 
 /// Converts a search of a collection to a condition over unqualified flat columns. Returns the condition, those columns
 /// and the warnings.
-pub fn condition(
+pub(super) fn condition(
     query: &str,
     collection: &CollectionName,
     context: &dyn SchemaContext,

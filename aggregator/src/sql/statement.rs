@@ -21,8 +21,7 @@ const PARSER_LEVELS_MAX: usize = 500;
 const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, EXPLAIN [ANALYZE], CREATE [OR REPLACE] FIELD|VIEW, \
                          DROP FIELD|VIEW, SHOW TABLES, SHOW DEFINITIONS and DESCRIBE";
 
-/// Parses one statement.
-pub fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
+pub(super) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
     let tokens = tokenize(sql, statement_bytes_max)?;
     if tokens.all.is_empty() {
         return Err(Problem::new(Code::BadSql, "the statement is empty").hint(SUPPORTED));
@@ -52,7 +51,7 @@ pub fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem
 }
 
 /// Parses the text of a view.
-pub fn parse_query(sql: &str, bytes_max: usize) -> Result<Box<ast::Query>, Problem> {
+pub(super) fn parse_query(sql: &str, bytes_max: usize) -> Result<Box<ast::Query>, Problem> {
     match parse(sql, bytes_max)? {
         Statement::Query(query) => Ok(query),
         _ => Err(Problem::new(Code::BadSql, "a view must be a query").hint("write CREATE VIEW name AS SELECT …")),
@@ -60,7 +59,7 @@ pub fn parse_query(sql: &str, bytes_max: usize) -> Result<Box<ast::Query>, Probl
 }
 
 /// Parses the text of a field.
-pub fn parse_expression(sql: &str, bytes_max: usize) -> Result<ast::Expr, Problem> {
+pub(super) fn parse_expression(sql: &str, bytes_max: usize) -> Result<ast::Expr, Problem> {
     let tokens = tokenize(sql, bytes_max)?;
     if tokens.all.is_empty() {
         return Err(Problem::new(Code::BadSql, "the expression is empty"));

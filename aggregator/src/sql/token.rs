@@ -15,17 +15,17 @@ use datafusion::sql::sqlparser::{
 use proto::{Code, Problem};
 
 /// Tokens of one statement.
-pub const TOKENS_MAX: usize = 50_000;
+pub(super) const TOKENS_MAX: usize = 50_000;
 
 /// The tokens of one statement, without white space, comments and the final semicolon.
-pub struct Tokens {
+pub(super) struct Tokens {
     /// The tokens in order, with their positions.
     pub all: Vec<TokenWithSpan>,
 }
 
 impl Tokens {
     /// The unquoted word at this index, in upper case; empty if the token is anything else.
-    pub fn word(&self, index: usize) -> String {
+    pub(super) fn word(&self, index: usize) -> String {
         match self.all.get(index).map(|t| &t.token) {
             Some(Token::Word(word)) if word.quote_style.is_none() => word.value.to_ascii_uppercase(),
             _ => String::new(),
@@ -33,12 +33,12 @@ impl Tokens {
     }
 
     /// Whether the tokens from this index are these words.
-    pub fn words(&self, index: usize, words: &[&str]) -> bool {
+    pub(super) fn words(&self, index: usize, words: &[&str]) -> bool {
         words.iter().enumerate().all(|(i, word)| self.word(index + i) == *word)
     }
 
     /// The statement's text from this token through the last.
-    pub fn text_from<'a>(&self, sql: &'a str, index: usize) -> &'a str {
+    pub(super) fn text_from<'a>(&self, sql: &'a str, index: usize) -> &'a str {
         match (self.all.get(index), self.all.last()) {
             (Some(first), Some(last)) => &sql[offset(sql, first.span.start)..offset(sql, last.span.end)],
             _ => "",
@@ -47,7 +47,7 @@ impl Tokens {
 }
 
 /// Splits a statement into tokens and checks all limits.
-pub fn tokenize(sql: &str, statement_bytes_max: usize) -> Result<Tokens, Problem> {
+pub(super) fn tokenize(sql: &str, statement_bytes_max: usize) -> Result<Tokens, Problem> {
     if sql.len() > statement_bytes_max {
         return Err(too_complex(
             format!("the statement is too long: {} bytes", sql.len()),

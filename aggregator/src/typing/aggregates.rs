@@ -29,15 +29,14 @@ use super::{
 };
 
 /// An ORDER BY key by which DataFusion sorts values of several kinds in our order.
-pub fn lower_sort(sort: Sort, schema: &DFSchema) -> Result<Sort> {
+pub(super) fn lower_sort(sort: Sort, schema: &DFSchema) -> Result<Sort> {
     Ok(Sort {
         expr: Operand::of(sort.expr, schema)?.sort_key(),
         ..sort
     })
 }
 
-/// Lowers a call of an aggregate function.
-pub fn lower_aggregate_call(function: AggregateFunction, schema: &DFSchema) -> Result<Expr> {
+pub(super) fn lower_aggregate_call(function: AggregateFunction, schema: &DFSchema) -> Result<Expr> {
     let AggregateFunction { func, params } = function;
     let Some(inner) = library_aggregate(&func) else {
         return Ok(Expr::AggregateFunction(AggregateFunction { func, params }));
@@ -84,7 +83,7 @@ pub fn lower_aggregate_call(function: AggregateFunction, schema: &DFSchema) -> R
 const SUM_INPUT_DIGITS: u8 = DECIMAL128_MAX_PRECISION - 10;
 
 /// The aggregate function for arguments of these types, and the converted arguments.
-pub fn lower_aggregate(
+pub(super) fn lower_aggregate(
     inner: &Arc<AggregateUDF>,
     args: Vec<Operand>,
     distinct: bool,
@@ -279,7 +278,7 @@ impl Accumulator for SizeLimitedAccumulator {
 }
 
 /// Lowers a call of a window function.
-pub fn lower_window(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
+pub(super) fn lower_window(function: WindowFunction, schema: &DFSchema) -> Result<Expr> {
     let WindowFunction { fun, mut params } = function;
     let args = Operand::all(std::mem::take(&mut params.args), schema)?;
     let (fun, args) = match fun {

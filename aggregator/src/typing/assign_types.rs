@@ -32,7 +32,7 @@ use super::{
 
 /// The analyzer rule.
 #[derive(Debug)]
-pub struct AssignTypes;
+pub(super) struct AssignTypes;
 
 impl AnalyzerRule for AssignTypes {
     fn name(&self) -> &str {
@@ -60,7 +60,7 @@ fn reads_one_table(plan: &LogicalPlan) -> bool {
 }
 
 /// Assigns types to an expression over the columns of a schema.
-pub fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+pub(crate) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let written_nodes = node_count(&expr);
     let copies_operands = |node: &Expr| {
         matches!(
@@ -239,7 +239,6 @@ fn lower_distinct_on(on: DistinctOn, schema: &DFSchema) -> Result<LogicalPlan> {
     )?))
 }
 
-/// Converts each key of the grouping sets.
 fn map_keys(set: GroupingSet, convert: impl Fn(Expr) -> Result<Expr>) -> Result<GroupingSet> {
     let all = |keys: Vec<Expr>| keys.into_iter().map(&convert).collect::<Result<Vec<_>>>();
     Ok(match set {

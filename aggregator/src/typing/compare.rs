@@ -18,7 +18,7 @@ use super::operand::{
     Operand, TypeClass, bad_sql, call, cast, describe_type, display_name, literal, null_literal, reads_as_integer,
 };
 
-pub use in_list::lower_in_list;
+pub(super) use in_list::lower_in_list;
 
 fn is_equality(op: Operator) -> bool {
     matches!(
@@ -32,7 +32,7 @@ fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
 }
 
 /// `left op right`.
-pub fn lower_comparison(left: &Operand, op: Operator, right: &Operand) -> Result<Expr> {
+pub(super) fn lower_comparison(left: &Operand, op: Operator, right: &Operand) -> Result<Expr> {
     // Put a quoted literal on the right.
     if left.quoted().is_some()
         && right.quoted().is_none()
@@ -69,7 +69,7 @@ fn swapped(op: Operator) -> Option<Operator> {
 }
 
 /// The two operands as expressions that DataFusion finds equal exactly where the values are equal.
-pub fn equality_operands(left: &Operand, right: &Operand) -> Result<(Expr, Expr)> {
+pub(super) fn equality_operands(left: &Operand, right: &Operand) -> Result<(Expr, Expr)> {
     use TypeClass::{Bool, Date, Int, Interval, Json, List, Null, Other, Text, Time};
     let native = (left.native(), right.native());
     Ok(match (left.class(), right.class()) {

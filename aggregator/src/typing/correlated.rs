@@ -23,7 +23,7 @@ use datafusion::{
 };
 
 /// Replaces the computed operands of comparisons in correlated subqueries with columns.
-pub fn compare_by_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
+pub(super) fn compare_by_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
     if !plan.exists(|node| Ok(has_subquery(node)))? {
         return Ok(plan);
     }
@@ -183,7 +183,7 @@ fn with_plan(subquery: &Subquery, plan: LogicalPlan) -> Subquery {
 
 /// Applies `assign_types` to the inputs of a node, then to the subqueries that can refer to its rows. An outer column
 /// was JSON when the subquery was planned; a group key or a column of a set operation has another type by now.
-pub fn map_inputs(
+pub(super) fn map_inputs(
     plan: LogicalPlan,
     assign_types: &mut impl FnMut(LogicalPlan) -> Result<LogicalPlan>,
 ) -> Result<LogicalPlan> {

@@ -21,7 +21,7 @@ use crate::query::failure;
 const EXPANDED_NODES_MAX: usize = 20_000;
 
 /// The number of nodes of an expression as written.
-pub fn node_count(expr: &Expr) -> usize {
+pub(super) fn node_count(expr: &Expr) -> usize {
     let mut nodes = 0;
     let visited = expr.apply(|_| {
         nodes += 1;
@@ -32,7 +32,7 @@ pub fn node_count(expr: &Expr) -> usize {
 }
 
 /// Returns an error if the expression copies its operands too often, given the number of nodes as written.
-pub fn check_expansion(expr: &Expr, written_nodes: usize) -> Result<()> {
+pub(super) fn check_expansion(expr: &Expr, written_nodes: usize) -> Result<()> {
     let expanded = match expr {
         // If the items are not all literals, DataFusion compares each item with its own copy of the operand.
         Expr::InList(list) if expanded_nodes(&list.expr) > list.list.len() => {

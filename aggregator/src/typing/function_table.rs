@@ -7,7 +7,7 @@ use proto::{Code, Problem};
 
 /// The types to which a function's arguments are coerced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ArgumentTypes {
+pub(super) enum ArgumentTypes {
     /// All as numbers.
     Numbers,
     /// All as integers.
@@ -137,10 +137,10 @@ const UNSUPPORTED: [&str; 21] = [
 const ADDITIONAL: [&str; 2] = ["search", "unnest"];
 
 /// The length in characters to which a padding function may extend a value.
-pub const PADDED_CHARS_MAX: u64 = 10_000;
+pub(super) const PADDED_CHARS_MAX: u64 = 10_000;
 
 /// The types to which the arguments of the named function are coerced.
-pub fn argument_types(name: &str) -> ArgumentTypes {
+pub(super) fn argument_types(name: &str) -> ArgumentTypes {
     ARGUMENT_TYPES
         .iter()
         .find(|(_, names)| names.split_whitespace().any(|n| n == name))
@@ -176,12 +176,12 @@ static AGGREGATES: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
 });
 
 /// Whether an aggregate function has this name, in any case.
-pub fn is_aggregate(name: &str) -> bool {
+pub(crate) fn is_aggregate(name: &str) -> bool {
     AGGREGATES.contains(&name.to_lowercase())
 }
 
 /// Returns an error unless statements may call this function.
-pub fn check_function(name: &str) -> Result<(), Problem> {
+pub(crate) fn check_function(name: &str) -> Result<(), Problem> {
     if UNSUPPORTED.contains(&name) {
         return Err(
             Problem::new(Code::NotSupported, format!("the function {name} is not supported"))

@@ -23,7 +23,11 @@ const LITERAL_BYTES_MAX: usize = 1_000;
 
 /// The result of a call whose arguments are all literals, if it is a number, a time or a boolean. Returns an error if
 /// the call has no result. `parameters` are the types of the arguments that the function takes.
-pub fn fold_call(func: &ScalarUDF, operands: &[Operand], parameters: &[FieldRef]) -> Result<Option<ScalarValue>> {
+pub(super) fn fold_call(
+    func: &ScalarUDF,
+    operands: &[Operand],
+    parameters: &[FieldRef],
+) -> Result<Option<ScalarValue>> {
     let literals: Option<Vec<&ScalarValue>> = operands.iter().map(|operand| literal(&operand.expr)).collect();
     let Some(literals) = literals.filter(|literals| is_foldable(func, literals)) else {
         return Ok(None);
@@ -82,7 +86,7 @@ fn is_foldable(func: &ScalarUDF, literals: &[&ScalarValue]) -> bool {
 }
 
 /// Casts a literal as the same value in a document would be cast. None if it cannot be cast.
-pub fn cast_literal(literal: &ScalarValue, to: Type) -> Option<ScalarValue> {
+pub(super) fn cast_literal(literal: &ScalarValue, to: Type) -> Option<ScalarValue> {
     let texts = json::to_json(&literal.to_array().ok()?).ok()?;
     let text = ScalarValue::try_from_array(&texts, 0).ok()?;
     let value = proto::json::parse(text.try_as_str()??.as_bytes()).ok()?;
@@ -124,7 +128,7 @@ fn call_sql(name: &str, literals: &[&ScalarValue]) -> String {
 }
 
 /// A literal as users write it in SQL.
-pub fn literal_sql(value: &ScalarValue) -> String {
+pub(super) fn literal_sql(value: &ScalarValue) -> String {
     let text = || {
         value
             .to_array()

@@ -35,11 +35,11 @@ use super::{
     untyped::UntypedFunction,
 };
 
-pub use call::lower_call;
-pub use unify::unify;
+pub(super) use call::lower_call;
+pub(super) use unify::unify;
 
 /// Lowers one node whose operands are already lowered.
-pub fn lower(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+pub(super) fn lower(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let operand = |expr: &Expr| Operand::of(expr.clone(), schema);
     let boxed_condition = |expr: Box<Expr>| condition(*expr, schema).map(Box::new);
     match expr {
@@ -93,7 +93,7 @@ pub fn lower(expr: Expr, schema: &DFSchema) -> Result<Expr> {
 
 /// An expression as a condition. The type of an expression that can only be a condition is not derived: deriving a type
 /// costs time in proportion to the depth of the expression.
-pub fn condition(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+pub(super) fn condition(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     use Operator::{And, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq, Or};
     match expr {
         Expr::BinaryExpr(BinaryExpr {
@@ -160,7 +160,7 @@ fn equality_with_subquery(value: &Operand, subquery: Subquery) -> Result<(Expr, 
 }
 
 /// The arguments in the types that the named function takes.
-pub fn coerce_arguments(name: &str, args: &[Operand]) -> Result<Vec<Expr>> {
+pub(super) fn coerce_arguments(name: &str, args: &[Operand]) -> Result<Vec<Expr>> {
     Ok(match argument_types(name) {
         ArgumentTypes::Numbers => args.iter().map(Operand::number).collect::<Result<_>>()?,
         ArgumentTypes::Integers => args.iter().map(Operand::integer).collect::<Result<_>>()?,
@@ -198,14 +198,13 @@ fn library_function(name: &str) -> Result<Arc<ScalarUDF>> {
     )
 }
 
-/// A call of a scalar function.
 fn function_call(func: Arc<ScalarUDF>, args: Vec<Expr>) -> Expr {
     Expr::ScalarFunction(ScalarFunction { func, args })
 }
 
 /// Coerces the arguments of a call to the parameter types of the function; a number that does not fit becomes NULL.
 /// Returns an error if the function does not accept arguments of these types.
-pub fn coerce_to_signature(node: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+pub(super) fn coerce_to_signature(node: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let parameters = |args: &[Operand], fields: Result<Vec<FieldRef>>, name: &str| match fields {
         Ok(fields) => Ok(fields),
         Err(_) if args.is_empty() => Ok(vec![]),
@@ -257,7 +256,7 @@ fn fields_of(args: &[Operand]) -> Vec<FieldRef> {
 }
 
 /// The error for a function or operator that does not accept these arguments.
-pub fn signature_error(name: &str, args: &[Operand]) -> datafusion::error::DataFusionError {
+pub(super) fn signature_error(name: &str, args: &[Operand]) -> datafusion::error::DataFusionError {
     let types: Vec<String> = args.iter().map(describe_type).collect();
     match types.as_slice() {
         [] => bad_sql(format!("{name} needs an argument"), "write it in the parentheses"),

@@ -34,13 +34,13 @@ use datafusion::{
     },
 };
 
-pub use assign_types::type_expression;
-pub use function_table::{check_function, is_aggregate};
-pub use path_columns::condition_over_columns;
-pub use untyped::type_of;
+pub(crate) use assign_types::type_expression;
+pub(crate) use function_table::{check_function, is_aggregate};
+pub(crate) use path_columns::condition_over_columns;
+pub(crate) use untyped::type_of;
 
 /// A session that plans statements with untyped functions and then assigns their types.
-pub fn session() -> SessionStateBuilder {
+pub(crate) fn session() -> SessionStateBuilder {
     let mut planners: Vec<Arc<dyn datafusion::logical_expr::planner::ExprPlanner>> =
         vec![Arc::new(untyped::UntypedPlanner)];
     planners.extend(SessionStateDefaults::default_expr_planners());

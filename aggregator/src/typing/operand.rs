@@ -19,11 +19,11 @@ use proto::{Code, Problem};
 
 use crate::query::failure;
 
-pub use describe::{describe_type, display_name};
+pub(super) use describe::{describe_type, display_name};
 
 /// An expression and its type.
 #[derive(Debug, Clone)]
-pub struct Operand {
+pub(super) struct Operand {
     /// The expression.
     pub expr: Expr,
     /// The type that DataFusion derives.
@@ -34,7 +34,7 @@ pub struct Operand {
 
 /// A group of types that typing treats alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TypeClass {
+pub(super) enum TypeClass {
     /// NULL.
     Null,
     /// JSON, with the kinds its values have had; no kinds if they are unknown.
@@ -63,19 +63,19 @@ pub enum TypeClass {
 
 impl TypeClass {
     /// Whether the class is a number.
-    pub fn is_number(self) -> bool {
+    pub(super) fn is_number(self) -> bool {
         matches!(self, Self::Int | Self::Double | Self::Decimal)
     }
 }
 
 /// The type of all timestamps.
-pub fn time_type() -> DataType {
+pub(super) fn time_type() -> DataType {
     Type::Time.arrow()
 }
 
 impl Operand {
     /// An expression over the columns of a schema.
-    pub fn of(expr: Expr, schema: &DFSchema) -> Result<Self> {
+    pub(super) fn of(expr: Expr, schema: &DFSchema) -> Result<Self> {
         let (_, field) = expr.to_field(schema)?;
         let json_source = json_behind_text(&expr)
             .map(|json| Ok::<_, DataFusionError>(Box::new(Self::of(json, schema)?)))
@@ -88,7 +88,7 @@ impl Operand {
     }
 
     /// An expression whose type is known.
-    pub fn with_field(expr: Expr, field: FieldRef) -> Self {
+    pub(super) fn with_field(expr: Expr, field: FieldRef) -> Self {
         Self {
             expr,
             field,
@@ -97,17 +97,17 @@ impl Operand {
     }
 
     /// Several expressions over the columns of a schema.
-    pub fn all(exprs: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Self>> {
+    pub(super) fn all(exprs: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Self>> {
         exprs.into_iter().map(|expr| Self::of(expr, schema)).collect()
     }
 
     /// The type of the expression.
-    pub fn data_type(&self) -> &DataType {
+    pub(super) fn data_type(&self) -> &DataType {
         self.field.data_type()
     }
 
     /// The class of the expression's type.
-    pub fn class(&self) -> TypeClass {
+    pub(super) fn class(&self) -> TypeClass {
         match self.data_type() {
             DataType::Null => TypeClass::Null,
             json if is_json(json) => TypeClass::Json(kinds_of(&self.field).seen()),
@@ -127,7 +127,7 @@ impl Operand {
     }
 
     /// The kinds of the JSON values; None if the operand is not JSON.
-    pub fn kinds(&self) -> Option<Kinds> {
+    pub(super) fn kinds(&self) -> Option<Kinds> {
         match self.class() {
             TypeClass::Json(kinds) => Some(kinds),
             _ => None,
@@ -135,30 +135,30 @@ impl Operand {
     }
 
     /// Whether the operand is JSON and all kinds seen so far are numbers.
-    pub fn only_numbers(&self) -> bool {
+    pub(super) fn only_numbers(&self) -> bool {
         self.kinds()
             .is_some_and(|kinds| kinds != Kinds::default() && kinds.only(Kinds::INT | Kinds::WIDE | Kinds::FLOAT))
     }
 
     /// The text of a quoted literal.
-    pub fn quoted(&self) -> Option<&str> {
+    pub(super) fn quoted(&self) -> Option<&str> {
         literal(&self.expr)
             .and_then(|value| value.try_as_str().flatten())
             .filter(|_| self.class() == TypeClass::Text)
     }
 
     /// Whether the operand is a literal.
-    pub fn is_literal(&self) -> bool {
+    pub(super) fn is_literal(&self) -> bool {
         literal(&self.expr).is_some()
     }
 
     /// Reads the operand, which is JSON, as a type. With `cast`, values of other kinds are converted.
-    pub fn read_as(&self, to: Type, cast: bool) -> Expr {
+    pub(super) fn read_as(&self, to: Type, cast: bool) -> Expr {
         json_get(self.expr.clone(), PathType { to, cast })
     }
 
     /// The operand in its native type: JSON whose values have had a single kind is read as the type of that kind.
-    pub fn native(&self) -> Expr {
+    pub(super) fn native(&self) -> Expr {
         match self.class() {
             TypeClass::Json(kinds) => match kinds.native() {
                 Some(native) if native != Type::Json => self.read_as(native, false),
@@ -169,7 +169,7 @@ impl Operand {
     }
 
     /// The canonical JSON text: two texts are equal exactly when `=` holds for the values.
-    pub fn canonical(&self) -> Expr {
+    pub(super) fn canonical(&self) -> Expr {
         match self.class() {
             TypeClass::Json(_) => self.read_as(Type::Canonical, false),
             TypeClass::Null => null_literal(DataType::LargeUtf8),
@@ -178,7 +178,7 @@ impl Operand {
     }
 
     /// The expression that groups, joins and DISTINCT compare.
-    pub fn group_key(&self) -> Expr {
+    pub(super) fn group_key(&self) -> Expr {
         match self.class() {
             TypeClass::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => self.canonical(),
             _ => self.native(),
@@ -186,7 +186,7 @@ impl Operand {
     }
 
     /// The expression that ORDER BY compares.
-    pub fn sort_key(&self) -> Expr {
+    pub(super) fn sort_key(&self) -> Expr {
         match self.class() {
             TypeClass::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => {
                 self.read_as(Type::Rank, false)
@@ -197,7 +197,7 @@ impl Operand {
     }
 
     /// The operand as a number.
-    pub fn number(&self) -> Result<Expr> {
+    pub(super) fn number(&self) -> Result<Expr> {
         match self.class() {
             TypeClass::Json(kinds) => Ok(self.read_as(kinds.numeric(), false)),
             TypeClass::Text => match self.quoted() {
@@ -216,7 +216,7 @@ impl Operand {
     }
 
     /// The operand as an integer; fractions are rounded.
-    pub fn integer(&self) -> Result<Expr> {
+    pub(super) fn integer(&self) -> Result<Expr> {
         match self.class() {
             TypeClass::Json(kinds) if !kinds.any(Kinds::FLOAT | Kinds::BIG) => Ok(self.read_as(Type::Int, false)),
             TypeClass::Json(_) | TypeClass::Double => Ok(self.cast_like_json(Type::Int)),
@@ -225,7 +225,7 @@ impl Operand {
     }
 
     /// The operand as a double.
-    pub fn double(&self) -> Result<Expr> {
+    pub(super) fn double(&self) -> Result<Expr> {
         match self.class() {
             TypeClass::Json(_) => Ok(self.read_as(Type::Double, false)),
             TypeClass::Double if *self.data_type() == DataType::Float64 => Ok(self.expr.clone()),
@@ -234,7 +234,7 @@ impl Operand {
     }
 
     /// The operand as a text. For JSON, that is the text of each value, as `->>` returns it.
-    pub fn text(&self) -> Expr {
+    pub(super) fn text(&self) -> Expr {
         match self.class() {
             TypeClass::Json(kinds) => self.read_as(Type::Text, kinds != Kinds::TEXT),
             TypeClass::Text => self.expr.clone(),
@@ -247,7 +247,7 @@ impl Operand {
     }
 
     /// The operand as a timestamp.
-    pub fn time(&self) -> Result<Expr> {
+    pub(super) fn time(&self) -> Result<Expr> {
         match self.class() {
             TypeClass::Json(_) => Ok(self.read_as(Type::Time, false)),
             TypeClass::Text => match self.quoted() {
@@ -265,7 +265,7 @@ impl Operand {
     }
 
     /// The operand as a condition.
-    pub fn condition(&self) -> Result<Expr> {
+    pub(super) fn condition(&self) -> Result<Expr> {
         match self.class() {
             TypeClass::Json(_) => Ok(self.read_as(Type::Bool, false)),
             TypeClass::Bool => Ok(self.expr.clone()),
@@ -281,7 +281,7 @@ impl Operand {
     }
 
     /// Casts the operand as the same value in a document would be cast; a value that cannot be cast becomes NULL.
-    pub fn cast_like_json(&self, to: Type) -> Expr {
+    pub(super) fn cast_like_json(&self, to: Type) -> Expr {
         match (self.class(), &self.json_source) {
             (TypeClass::Json(_), _) => self.read_as(to, true),
             // Where a cast of the path has the same result as a cast of its text, cast the path: columns and the index
@@ -299,12 +299,11 @@ impl Operand {
 
 /// Whether a path with values of these kinds is read as an integer where a number is required. Otherwise it is read as
 /// a double.
-pub fn reads_as_integer(kinds: Kinds) -> bool {
+pub(super) fn reads_as_integer(kinds: Kinds) -> bool {
     kinds.numeric() == Type::Int
 }
 
-/// The value of a literal.
-pub fn literal(expr: &Expr) -> Option<&ScalarValue> {
+pub(super) fn literal(expr: &Expr) -> Option<&ScalarValue> {
     match expr {
         Expr::Literal(value, _) => Some(value),
         Expr::Alias(alias) => literal(&alias.expr),
@@ -345,7 +344,7 @@ fn json_behind_text(expr: &Expr) -> Option<Expr> {
 }
 
 /// Whether these arguments of `json_get` read the path as the given type.
-pub fn has_path_type(args: &[Expr], path_type: &str) -> bool {
+pub(super) fn has_path_type(args: &[Expr], path_type: &str) -> bool {
     args.get(2)
         .and_then(literal)
         .and_then(|value| value.try_as_str().flatten())
@@ -353,7 +352,7 @@ pub fn has_path_type(args: &[Expr], path_type: &str) -> bool {
 }
 
 /// A call of one of the functions of Rachis.
-pub fn call(name: &str, args: Vec<Expr>) -> Expr {
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
     Expr::ScalarFunction(ScalarFunction {
         func: rachis_function(name),
         args,
@@ -361,7 +360,7 @@ pub fn call(name: &str, args: Vec<Expr>) -> Expr {
 }
 
 /// Reads JSON as a type. A typed read of a path is a single call of `json_get`.
-pub fn json_get(expr: Expr, path_type: PathType) -> Expr {
+pub(super) fn json_get(expr: Expr, path_type: PathType) -> Expr {
     let name = format!("{}{}", path_type.to.as_str(), if path_type.cast { "!" } else { "" });
     match expr {
         Expr::ScalarFunction(mut inner) if inner.func.name() == json::GET && has_path_type(&inner.args, "json") => {
@@ -376,7 +375,7 @@ pub fn json_get(expr: Expr, path_type: PathType) -> Expr {
 }
 
 /// A cast that cannot fail.
-pub fn cast(expr: Expr, to: DataType) -> Expr {
+pub(super) fn cast(expr: Expr, to: DataType) -> Expr {
     match expr {
         Expr::Literal(value, metadata) => match value.cast_to(&to) {
             Ok(value) => Expr::Literal(value, metadata),
@@ -387,7 +386,7 @@ pub fn cast(expr: Expr, to: DataType) -> Expr {
 }
 
 /// A cast that returns NULL where it fails; failures are counted in a warning.
-pub fn counted_cast(expr: Expr, to: &DataType) -> Expr {
+pub(super) fn counted_cast(expr: Expr, to: &DataType) -> Expr {
     call(
         convert::CAST,
         vec![expr, null_literal(to.clone()), lit(crate::answer::type_name(to))],
@@ -395,17 +394,17 @@ pub fn counted_cast(expr: Expr, to: &DataType) -> Expr {
 }
 
 /// A cast that returns NULL where it fails.
-pub fn try_cast(expr: Expr, to: DataType) -> Expr {
+pub(super) fn try_cast(expr: Expr, to: DataType) -> Expr {
     Expr::TryCast(TryCast::new(Box::new(expr), to))
 }
 
 /// The NULL of a type.
-pub fn null_literal(of: DataType) -> Expr {
+pub(super) fn null_literal(of: DataType) -> Expr {
     Expr::Literal(ScalarValue::try_from(&of).unwrap_or(ScalarValue::Null), None)
 }
 
 /// The number that a text represents, if it represents one.
-pub fn number_literal(text: &str) -> Option<Expr> {
+pub(super) fn number_literal(text: &str) -> Option<Expr> {
     match proto::json::parse(text.trim().trim_start_matches('+').as_bytes()).ok()? {
         proto::json::Value::Int(int) => Some(lit(int)),
         proto::json::Value::Float(double) => Some(lit(double)),
@@ -414,7 +413,7 @@ pub fn number_literal(text: &str) -> Option<Expr> {
 }
 
 /// Parses a timestamp literal. Without a zone it is in UTC.
-pub fn time_literal(text: &str) -> Result<Expr> {
+pub(super) fn time_literal(text: &str) -> Result<Expr> {
     match time_of_text(text) {
         Some(micros) => Ok(Expr::Literal(
             ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())),
@@ -428,6 +427,6 @@ pub fn time_literal(text: &str) -> Result<Expr> {
 }
 
 /// An error that the statement caused.
-pub fn bad_sql(detail: String, hint: &str) -> datafusion::error::DataFusionError {
+pub(super) fn bad_sql(detail: String, hint: &str) -> datafusion::error::DataFusionError {
     failure::error(Problem::new(Code::BadSql, detail).hint(hint))
 }

@@ -35,7 +35,7 @@ use super::operand::literal;
 
 /// The optimizer rule.
 #[derive(Debug)]
-pub struct ReadPathsAsColumns;
+pub(super) struct ReadPathsAsColumns;
 
 impl OptimizerRule for ReadPathsAsColumns {
     fn name(&self) -> &str {
@@ -64,7 +64,7 @@ impl OptimizerRule for ReadPathsAsColumns {
 
 /// Applies the rule before optimization: a path that a correlated subquery compares must be a column before the
 /// subquery becomes a join.
-pub fn read_paths_as_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
+pub(super) fn read_paths_as_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(plan.transform_up_with_subqueries(rewrite_node)?.data)
 }
 
@@ -130,7 +130,7 @@ fn joined(path: &Path, further: &Path) -> Path {
 
 /// Replaces every read of a path in a condition with the column that a leaf reads for it, and combines every search of
 /// a path with the result of the index.
-pub fn condition_over_columns(condition: Expr) -> Result<Expr> {
+pub(crate) fn condition_over_columns(condition: Expr) -> Result<Expr> {
     let to_expr = |column: plan::Column| Expr::Column(Column::new_unqualified(column.name()));
     let replace = |node: Expr| match PathRead::of(&node).and_then(|read| read.scan_column()) {
         Some(column) => Ok(Transformed::yes(to_expr(column))),

@@ -41,7 +41,7 @@ const OPERATOR_FUNCTIONS: [&str; 11] = [
 
 /// An untyped scalar function or operator.
 #[derive(Debug)]
-pub struct UntypedFunction {
+pub(super) struct UntypedFunction {
     name: String,
     operator: Option<Operator>,
     library_function: Option<Arc<ScalarUDF>>,
@@ -91,17 +91,17 @@ impl UntypedFunction {
     }
 
     /// The name in the statement.
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.name
     }
 
     /// The operator that this represents, if any.
-    pub fn operator(&self) -> Option<Operator> {
+    pub(super) fn operator(&self) -> Option<Operator> {
         self.operator
     }
 
     /// The typed function that replaces this one.
-    pub fn library_function(&self) -> Result<Arc<ScalarUDF>> {
+    pub(super) fn library_function(&self) -> Result<Arc<ScalarUDF>> {
         self.library_function.as_ref().map_or_else(
             || internal_err!("{} is not a library function", self.name),
             |function| Ok(Arc::clone(function)),
@@ -166,7 +166,7 @@ impl ScalarUDFImpl for UntypedFunction {
 
 /// Untyped versions of all functions of the library, under each of their names, and the internal functions. Functions
 /// of Rachis are typed already and stay as they are.
-pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
+pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     let mut functions: Vec<Arc<ScalarUDF>> = OPERATOR_FUNCTIONS
         .iter()
         .map(|name| UntypedFunction::for_operator(name, None))
@@ -199,7 +199,7 @@ struct UntypedAggregate {
 }
 
 /// The library's aggregate that an untyped one represents; None if the function is not untyped.
-pub fn library_aggregate(function: &AggregateUDF) -> Option<Arc<AggregateUDF>> {
+pub(super) fn library_aggregate(function: &AggregateUDF) -> Option<Arc<AggregateUDF>> {
     function
         .inner()
         .downcast_ref::<UntypedAggregate>()
@@ -207,7 +207,7 @@ pub fn library_aggregate(function: &AggregateUDF) -> Option<Arc<AggregateUDF>> {
 }
 
 /// Untyped versions of all aggregates of the library, under each of their names.
-pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
+pub(super) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     let untyped = |name: &str, inner: &Arc<AggregateUDF>| {
         let (inner, signature) = (Arc::clone(inner), any_arguments(Volatility::Immutable));
         Arc::new(AggregateUDF::from(UntypedAggregate {
@@ -268,7 +268,7 @@ impl AggregateUDFImpl for UntypedAggregate {
 
 /// Plans the operators of a statement as untyped functions, and maps SQL types to ours.
 #[derive(Debug)]
-pub struct UntypedPlanner;
+pub(super) struct UntypedPlanner;
 
 impl ExprPlanner for UntypedPlanner {
     fn plan_binary_op(&self, raw: RawBinaryExpr, _: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
@@ -314,7 +314,7 @@ impl TypePlanner for UntypedPlanner {
 }
 
 /// The Arrow type for a type named in SQL; None if it is not supported.
-pub fn type_of(sql_type: &ast::DataType) -> Option<DataType> {
+pub(crate) fn type_of(sql_type: &ast::DataType) -> Option<DataType> {
     use ast::DataType as Named;
     use ast::ExactNumberInfo;
     let name = sql_type.to_string().to_uppercase();

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Live analytics for event streams.
 #[derive(Debug, Parser)]
 #[command(name = "rachis", version, propagate_version = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// The command
     #[command(subcommand)]
     pub command: Command,
@@ -15,7 +15,7 @@ pub struct Cli {
 
 /// A command
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run the whole service in one process, on one data folder
     Dev(DevArgs),
     /// Run a tailer, which reads Kafka for a cluster
@@ -44,7 +44,7 @@ pub enum Command {
 
 /// `rachis dev`
 #[derive(Debug, Args)]
-pub struct DevArgs {
+pub(crate) struct DevArgs {
     /// The data folder; created if missing [default: $XDG_DATA_HOME/rachis or ~/.local/share/rachis]
     #[arg(long, env = "RACHIS_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -64,7 +64,7 @@ pub struct DevArgs {
 
 /// `rachis tailer`, `rachis leaf`, `rachis aggregator`
 #[derive(Debug, Args)]
-pub struct NodeArgs {
+pub(crate) struct NodeArgs {
     /// The name of this node in [cluster]; it must not change between restarts
     #[arg(long, env = "RACHIS_NAME", value_name = "NAME")]
     pub name: String,
@@ -84,7 +84,7 @@ pub struct NodeArgs {
 
 /// `rachis cluster`
 #[derive(Debug, Args)]
-pub struct ClusterArgs {
+pub(crate) struct ClusterArgs {
     /// The action
     #[command(subcommand)]
     pub action: ClusterAction,
@@ -92,7 +92,7 @@ pub struct ClusterArgs {
 
 /// Actions on a cluster
 #[derive(Debug, Subcommand)]
-pub enum ClusterAction {
+pub(crate) enum ClusterAction {
     /// Create the change log of a new cluster (once)
     Init(ClusterConfigArgs),
     /// Show the members, how far each has read the change log, and the leaf of each shard
@@ -103,7 +103,7 @@ pub enum ClusterAction {
 
 /// The settings of the cluster
 #[derive(Debug, Args)]
-pub struct ClusterConfigArgs {
+pub(crate) struct ClusterConfigArgs {
     /// The settings file of the nodes; RACHIS_CLUSTER__KEY in the environment overrides it
     #[arg(long, env = "RACHIS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -111,7 +111,7 @@ pub struct ClusterConfigArgs {
 
 /// `rachis cluster status`
 #[derive(Debug, Args)]
-pub struct ClusterStatusArgs {
+pub(crate) struct ClusterStatusArgs {
     /// Ask this aggregator instead of each node in the settings [default if the settings list no nodes:
     /// $RACHIS_URL]
     #[arg(long, value_name = "URL")]
@@ -126,7 +126,7 @@ pub struct ClusterStatusArgs {
 
 /// `rachis cluster restore-changes`
 #[derive(Debug, Args)]
-pub struct RestoreChangesArgs {
+pub(crate) struct RestoreChangesArgs {
     /// The settings of the cluster
     #[command(flatten)]
     pub cluster: ClusterConfigArgs,
@@ -137,7 +137,7 @@ pub struct RestoreChangesArgs {
 
 /// The address of the server
 #[derive(Debug, Clone, Args)]
-pub struct ServerArgs {
+pub(crate) struct ServerArgs {
     /// The server's URL
     #[arg(
         long,
@@ -150,7 +150,7 @@ pub struct ServerArgs {
 
 /// Output formats of answers
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub(crate) enum Output {
     /// A table for people
     Table,
     /// The server's JSON
@@ -167,7 +167,7 @@ const EXIT_CODES: &str = "Exit codes: 0 complete answer; 1 failure; 2 invalid co
 /// `rachis sql`
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct SqlArgs {
+pub(crate) struct SqlArgs {
     /// The statement; `-` reads standard input
     pub statement: String,
     /// A value for $1, $2, …; parsed as JSON, or else taken as text
@@ -195,7 +195,7 @@ pub struct SqlArgs {
 
 /// `rachis search`
 #[derive(Debug, Args)]
-pub struct SearchArgs {
+pub(crate) struct SearchArgs {
     /// The collection
     pub collection: String,
     /// The search query, for example `level:error AND "disk full"` or `-level:debug`; without one, all documents
@@ -226,7 +226,7 @@ pub struct SearchArgs {
 
 /// `rachis push`
 #[derive(Debug, Args)]
-pub struct PushArgs {
+pub(crate) struct PushArgs {
     /// The collection; created if missing
     pub collection: String,
     /// Files of JSON documents: one per line, a JSON array, or documents that span several lines; gzip and zstd are
@@ -247,7 +247,7 @@ pub struct PushArgs {
 
 /// `rachis source`
 #[derive(Debug, Args)]
-pub struct SourceArgs {
+pub(crate) struct SourceArgs {
     /// The action
     #[command(subcommand)]
     pub action: SourceAction,
@@ -255,7 +255,7 @@ pub struct SourceArgs {
 
 /// Actions on sources
 #[derive(Debug, Subcommand)]
-pub enum SourceAction {
+pub(crate) enum SourceAction {
     /// Create a source or change its settings
     Put(SourceSettingsArgs),
     /// Show one source
@@ -276,7 +276,7 @@ pub enum SourceAction {
 
 /// Output formats of lists; for CSV, query the system tables with `rachis sql`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ListOutput {
+pub(crate) enum ListOutput {
     /// A table for people
     Table,
     /// The server's JSON
@@ -287,7 +287,7 @@ pub enum ListOutput {
 
 /// Arguments of list commands
 #[derive(Debug, Args)]
-pub struct ListArgs {
+pub(crate) struct ListArgs {
     /// The output format
     #[arg(short, long, default_value = "table")]
     pub output: ListOutput,
@@ -298,7 +298,7 @@ pub struct ListArgs {
 
 /// The name of a source
 #[derive(Debug, Args)]
-pub struct SourceNameArgs {
+pub(crate) struct SourceNameArgs {
     /// The source
     pub name: String,
     /// The address of the server
@@ -308,7 +308,7 @@ pub struct SourceNameArgs {
 
 /// The settings of a source
 #[derive(Debug, Args)]
-pub struct SourceSettingsArgs {
+pub(crate) struct SourceSettingsArgs {
     /// The source
     pub name: String,
     /// The collection for its documents; created if missing [default: the source's name]
@@ -339,7 +339,7 @@ pub struct SourceSettingsArgs {
 
 /// `rachis source preview`
 #[derive(Debug, Args)]
-pub struct PreviewArgs {
+pub(crate) struct PreviewArgs {
     /// The number of records to show
     #[arg(long, default_value_t = 10)]
     pub limit: usize,
@@ -350,7 +350,7 @@ pub struct PreviewArgs {
 
 /// `rachis source skip`, `rachis collection skip`
 #[derive(Debug, Args)]
-pub struct SkipArgs {
+pub(crate) struct SkipArgs {
     /// The source or the collection
     pub name: String,
     /// The partition and the offset to continue at, for example `0=1234` or `0=latest`
@@ -363,7 +363,7 @@ pub struct SkipArgs {
 
 /// `rachis collection`
 #[derive(Debug, Args)]
-pub struct CollectionArgs {
+pub(crate) struct CollectionArgs {
     /// The action
     #[command(subcommand)]
     pub action: CollectionAction,
@@ -371,7 +371,7 @@ pub struct CollectionArgs {
 
 /// Actions on collections
 #[derive(Debug, Subcommand)]
-pub enum CollectionAction {
+pub(crate) enum CollectionAction {
     /// List all collections
     List(ListArgs),
     /// Show one collection
@@ -386,7 +386,7 @@ pub enum CollectionAction {
 
 /// The name of a collection
 #[derive(Debug, Args)]
-pub struct CollectionNameArgs {
+pub(crate) struct CollectionNameArgs {
     /// The collection
     pub name: String,
     /// The address of the server
@@ -396,7 +396,7 @@ pub struct CollectionNameArgs {
 
 /// The settings of a collection
 #[derive(Debug, Args)]
-pub struct CollectionSettingsArgs {
+pub(crate) struct CollectionSettingsArgs {
     /// The collection
     pub name: String,
     /// The number of shards; cannot be changed later
@@ -412,7 +412,7 @@ pub struct CollectionSettingsArgs {
 
 /// `rachis fields`
 #[derive(Debug, Args)]
-pub struct FieldsArgs {
+pub(crate) struct FieldsArgs {
     /// The collection
     pub collection: String,
     /// The output format
@@ -425,7 +425,7 @@ pub struct FieldsArgs {
 
 /// `rachis debug`
 #[derive(Debug, Args)]
-pub struct DebugArgs {
+pub(crate) struct DebugArgs {
     /// The action
     #[command(subcommand)]
     pub action: DebugAction,
@@ -433,14 +433,14 @@ pub struct DebugArgs {
 
 /// Kinds of support information
 #[derive(Debug, Subcommand)]
-pub enum DebugAction {
+pub(crate) enum DebugAction {
     /// Write the health and metrics of each node and the system tables to one file, without documents and secrets
     Bundle(BundleArgs),
 }
 
 /// `rachis debug bundle`
 #[derive(Debug, Args)]
-pub struct BundleArgs {
+pub(crate) struct BundleArgs {
     /// The file to write [default: rachis-debug-TIME.tar.gz]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

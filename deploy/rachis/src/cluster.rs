@@ -9,7 +9,7 @@ use proto::{
 };
 use reqwest::{Method, header::ACCEPT};
 use serde_json::{Value, json};
-use tailer::changes::topic;
+use tailer::{create_change_log, restore_change_log};
 
 use crate::{
     cli::{self, ClusterAction},
@@ -32,7 +32,7 @@ const NODE_KEYS: [&str; 8] = [
 const SHARD_KEYS: [&str; 3] = ["collection", "shard", "leaf"];
 
 /// Runs `rachis cluster`.
-pub async fn run(arguments: cli::ClusterArgs) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: cli::ClusterArgs) -> Result<(), Failure> {
     match arguments.action {
         ClusterAction::Init(cluster) => init(cluster).await,
         ClusterAction::Status(status) => show(status).await,
@@ -44,7 +44,7 @@ async fn init(cluster: cli::ClusterConfigArgs) -> Result<(), Failure> {
     let settings = settings::load(cluster.config.as_deref())?.cluster;
     let kafka = settings.kafka()?;
     require_no_cluster(&settings).await?;
-    let id = topic::init(&kafka).await.map_err(to_failure)?;
+    let id = create_change_log(&kafka).await.map_err(to_failure)?;
     output::note(&format!(
         "created cluster {}; its change log is topic {} at {}",
         id.simple(),
@@ -63,7 +63,7 @@ async fn restore_changes(restore: cli::RestoreChangesArgs) -> Result<(), Failure
             .hint("use the catalog.json in a node's data folder")
     })?;
     let (offset, changes) = (state.offset, state.catalog.version);
-    topic::restore(&kafka, state).await.map_err(to_failure)?;
+    restore_change_log(&kafka, state).await.map_err(to_failure)?;
     output::note(&format!(
         "restored the change log: it continues after {changes} changes (the lost log was read through offset {offset})"
     ));

@@ -15,7 +15,7 @@ use crate::client::Failure;
 
 /// The locked data folder of this process.
 #[derive(Debug)]
-pub struct DataFolder {
+pub(crate) struct DataFolder {
     path: PathBuf,
     /// Never read. The operating system releases the lock with the process, however it ends.
     _lock: File,
@@ -23,7 +23,7 @@ pub struct DataFolder {
 
 impl DataFolder {
     /// Opens the folder and locks it for this process.
-    pub fn open(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let failed = |what: &str, error: io::Error| {
             Failure::new(format!("cannot {what} the data folder {}: {error}", path.display()))
         };
@@ -64,7 +64,7 @@ impl DataFolder {
 
     /// Records that the folder belongs to `node`. Fails if it belongs to another node, because this node would serve
     /// that node's shards as its own.
-    pub fn claim_for(&self, node: &str) -> Result<(), Failure> {
+    pub(crate) fn claim_for(&self, node: &str) -> Result<(), Failure> {
         let file = self.join("node");
         match fs::read_to_string(&file) {
             Ok(owner) if owner.trim_end() == node => Ok(()),
@@ -83,18 +83,17 @@ impl DataFolder {
         }
     }
 
-    /// Its path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The path of `name` in it.
-    pub fn join(&self, name: &str) -> PathBuf {
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// Writes the URL for clients to the file `listening`, atomically.
-    pub fn write_url(&self, url: &str) -> io::Result<()> {
+    pub(crate) fn write_url(&self, url: &str) -> io::Result<()> {
         let temporary = self.join("listening.new");
         let mut file = File::create(&temporary)?;
         writeln!(file, "{url}")?;
@@ -103,13 +102,13 @@ impl DataFolder {
     }
 
     /// Removes the file `listening`.
-    pub fn remove_url(&self) {
+    pub(crate) fn remove_url(&self) {
         let _ = fs::remove_file(self.join("listening"));
     }
 }
 
 /// The URL for clients on this machine.
-pub fn local_url(bound: SocketAddr) -> String {
+pub(crate) fn local_url(bound: SocketAddr) -> String {
     let mut reachable = bound;
     if bound.ip().is_unspecified() {
         reachable.set_ip(if bound.is_ipv4() {

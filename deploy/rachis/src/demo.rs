@@ -92,7 +92,7 @@ const SEARCHES: [&str; 6] = [
 ];
 
 /// Pushes events until shutdown.
-pub async fn run(url: String, shutdown: CancellationToken) {
+pub(crate) async fn run(url: String, shutdown: CancellationToken) {
     let client = reqwest::Client::new();
     let base = format!("{url}/v1/collections/{COLLECTION}");
     let settings = client.put(&base).json(&json!({ "time_path": "time" })).send();

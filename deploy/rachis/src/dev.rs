@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use aggregator::{AggregatorOptions, Roles, doors, query::Engine};
+use aggregator::{AggregatorOptions, Engine, Roles, doors};
 use leaf::{Leaf, LeafOptions};
 use proto::node::SingleNode;
 use tailer::{FileChanges, Tailer, TailerOptions};
@@ -20,7 +20,7 @@ use crate::{
 const LISTEN: &str = "127.0.0.1:7700";
 
 /// Runs until shutdown.
-pub async fn run(arguments: cli::DevArgs) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: cli::DevArgs) -> Result<(), Failure> {
     let settings = settings::load(arguments.config.as_deref())?;
     let data = arguments.data.map_or_else(default_data, Ok)?;
     let shell = Shell::start(
@@ -122,7 +122,7 @@ fn ingest(leaf: &Arc<Leaf>) -> Arc<dyn proto::ingest::Ingest> {
 }
 
 /// The default data folder.
-pub fn default_data() -> Result<PathBuf, Failure> {
+pub(crate) fn default_data() -> Result<PathBuf, Failure> {
     let variable = |name: &str| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())

@@ -15,7 +15,7 @@ const FILES_MAX: u64 = 1 << 20;
 
 /// How many files each use may have open.
 #[derive(Debug, Clone, Copy)]
-pub struct FileLimits {
+pub(crate) struct FileLimits {
     /// Files of shards.
     pub shards: usize,
     /// Client connections.
@@ -23,7 +23,7 @@ pub struct FileLimits {
 }
 
 /// Raises the limit of open files as far as the system allows, and divides it.
-pub fn raise_and_divide() -> FileLimits {
+pub(crate) fn raise_and_divide() -> FileLimits {
     let files = raise().unwrap_or_else(|error| {
         warn!(%error, "could not read the limit on open files (ulimit -n)");
         FILES_MIN

@@ -3,7 +3,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use aggregator::{AggregatorOptions, Roles, doors, query::Engine};
+use aggregator::{AggregatorOptions, Engine, Roles, doors};
 use leaf::{Leaf, LeafOptions};
 use plan::client::RemoteLeaves;
 use proto::{
@@ -21,7 +21,7 @@ use proto::{
     tailer::Changes,
     wire::node::node_server::NodeServer,
 };
-use tailer::{Tailer, TailerOptions, changes::topic::TopicChanges, service::PushLog};
+use tailer::{Tailer, TailerOptions, TopicChanges, service::PushLog};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use tracing::{info, warn};
@@ -40,7 +40,7 @@ const PUSH_SHARDS: u32 = 4;
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs a role until shutdown.
-pub async fn run(role: Role, arguments: cli::NodeArgs) -> Result<(), Failure> {
+pub(crate) async fn run(role: Role, arguments: cli::NodeArgs) -> Result<(), Failure> {
     let config = arguments.config.as_deref();
     let settings = settings::load(config)?;
     let members = settings.cluster.members()?;

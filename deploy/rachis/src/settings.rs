@@ -8,14 +8,13 @@ use config::{Config, File, FileFormat};
 use leaf::LeafOptions;
 use proto::cluster::{Members, Role};
 use serde::Deserialize;
-use tailer::{TailerOptions, kafka::cluster::ClusterKafka};
+use tailer::{ClusterKafka, TailerOptions};
 
 use crate::client::Failure;
 
-/// All settings.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The log.
     pub log: LogSettings,
     /// Limits of the leaf.
@@ -33,14 +32,13 @@ pub struct Settings {
 /// Which requests a node accepts over HTTP and gRPC.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct HttpSettings {
+pub(crate) struct HttpSettings {
     /// `NAME,NAME`: host names that the node accepts besides its own addresses, and whose web pages may send requests.
     names: String,
 }
 
 impl HttpSettings {
-    /// The host names.
-    pub fn names(&self) -> aggregator::doors::AllowedHosts {
+    pub(crate) fn names(&self) -> aggregator::doors::AllowedHosts {
         self.names
             .split(',')
             .map(str::trim)
@@ -53,7 +51,7 @@ impl HttpSettings {
 /// The cluster of a node.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct ClusterSettings {
+pub(crate) struct ClusterSettings {
     /// `bootstrap.servers` of its Kafka.
     kafka: Option<String>,
     /// Further librdkafka settings.
@@ -71,7 +69,7 @@ pub struct ClusterSettings {
 }
 
 /// The key of [cluster] that lists the nodes of a role.
-pub fn members_key(role: Role) -> &'static str {
+pub(crate) fn members_key(role: Role) -> &'static str {
     match role {
         Role::Tailer => "tailers",
         Role::Leaf => "leaves",
@@ -81,7 +79,7 @@ pub fn members_key(role: Role) -> &'static str {
 
 impl ClusterSettings {
     /// All nodes of the cluster.
-    pub fn members(&self) -> Result<Members, Failure> {
+    pub(crate) fn members(&self) -> Result<Members, Failure> {
         let mut members = Members::default();
         for (role, list) in [
             (Role::Tailer, &self.tailers),
@@ -97,8 +95,7 @@ impl ClusterSettings {
         Ok(members)
     }
 
-    /// The Kafka of the cluster.
-    pub fn kafka(&self) -> Result<ClusterKafka, Failure> {
+    pub(crate) fn kafka(&self) -> Result<ClusterKafka, Failure> {
         let servers = self.kafka.clone().filter(|servers| !servers.trim().is_empty());
         let servers = servers.ok_or_else(|| {
             Failure::usage("kafka in [cluster] is missing")
@@ -117,10 +114,9 @@ impl ClusterSettings {
     }
 }
 
-/// The log.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LogSettings {
+pub(crate) struct LogSettings {
     /// In the syntax of `RUST_LOG`, which overrides it; default `info`.
     pub filter: Option<String>,
     /// The format; default text.
@@ -130,7 +126,7 @@ pub struct LogSettings {
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -148,11 +144,11 @@ macro_rules! section {
         $(#[$doc])*
         #[derive(Debug, Clone, Default, Deserialize)]
         #[serde(deny_unknown_fields, default)]
-        pub struct $name { $($key: Option<$kind>,)* }
+        pub(crate) struct $name { $($key: Option<$kind>,)* }
 
         impl $name {
             /// Overrides the options with the keys that are set.
-            pub fn apply(self, options: &mut $options) {
+            pub(crate) fn apply(self, options: &mut $options) {
                 $(if let Some(value) = self.$key { options.$($field).+ = section!(@value value $($convert)?); })*
             }
         }
@@ -236,7 +232,7 @@ const MAY_BE_ZERO: [&str; 8] = [
 ];
 
 /// Loads the settings from a file and the environment.
-pub fn load(file: Option<&Path>) -> Result<Settings, Failure> {
+pub(crate) fn load(file: Option<&Path>) -> Result<Settings, Failure> {
     let text = match file {
         Some(file) => std::fs::read_to_string(file)
             .map_err(|e| Failure::usage(format!("cannot read the settings file {}: {e}", file.display())))?,

@@ -28,7 +28,7 @@ use crate::{
 const SECOND_SIGNAL: i32 = 130;
 
 /// A process that is ready to start its roles.
-pub struct Shell {
+pub(crate) struct Shell {
     /// The data folder.
     pub folder: DataFolder,
     /// The bound socket.
@@ -47,7 +47,7 @@ pub struct Shell {
 
 impl Shell {
     /// Starts everything except the roles.
-    pub async fn start(log: &LogSettings, data: &Path, listen: &str, insecure: bool) -> Result<Self, Failure> {
+    pub(crate) async fn start(log: &LogSettings, data: &Path, listen: &str, insecure: bool) -> Result<Self, Failure> {
         telemetry::start_log(log)?;
         let address = address(listen, insecure)?;
         let files = file_limits::raise_and_divide();
@@ -78,7 +78,7 @@ impl Shell {
 
     /// Writes the URL to the data folder and the log. If that fails, because the disk is full, say, the process still
     /// serves.
-    pub fn publish_url(&self) {
+    pub(crate) fn publish_url(&self) {
         let data = self.folder.path().display();
         if let Err(error) = self.folder.write_url(&self.url) {
             warn!(%data, %error, "could not write the URL to the data folder");
@@ -88,7 +88,7 @@ impl Shell {
 }
 
 /// The gRPC services of every process: health and reflection.
-pub fn routes() -> Result<RoutesBuilder, Failure> {
+pub(crate) fn routes() -> Result<RoutesBuilder, Failure> {
     let mut routes = RoutesBuilder::default();
     let (_, health) = tonic_health::server::health_reporter();
     routes.add_service(health);

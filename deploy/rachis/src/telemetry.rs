@@ -23,7 +23,7 @@ const BUCKETS_SECONDS: [f64; 14] = [
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Starts logging. `RUST_LOG` overrides the filter in the settings.
-pub fn start_log(log: &LogSettings) -> Result<(), Failure> {
+pub(crate) fn start_log(log: &LogSettings) -> Result<(), Failure> {
     let directives = std::env::var("RUST_LOG")
         .ok()
         .filter(|value| !value.is_empty())
@@ -53,7 +53,7 @@ fn resident_bytes() -> Option<u64> {
 }
 
 /// Starts recording metrics and returns what renders `/metrics`. Must be called within a Tokio runtime.
-pub fn start_metrics() -> Result<MetricsText, Failure> {
+pub(crate) fn start_metrics() -> Result<MetricsText, Failure> {
     let failed = |e: metrics_exporter_prometheus::BuildError| Failure::new(format!("cannot record metrics: {e}"));
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS_SECONDS)

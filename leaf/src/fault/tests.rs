@@ -10,7 +10,7 @@ use proto::{
 
 use crate::{
     store::Partition,
-    support::{Fixture, clicks, close_idle_shards, record, small, tail_only},
+    tests::support::{Fixture, clicks, close_idle_shards, record, small, tail_only},
 };
 
 const PANICS: &str = r#"{"name":"panic-in-writer"}"#;

@@ -27,7 +27,7 @@ const EXPIRE_EVERY_MAX: Duration = Duration::from_secs(3_600);
 const EXPIRE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Runs until the leaf is closed.
-pub fn run(leaf: &Weak<Leaf>, closed: &CloseSignal) {
+pub(super) fn run(leaf: &Weak<Leaf>, closed: &CloseSignal) {
     let (mut expires_at, mut expiring) = (Instant::now(), VecDeque::new());
     let (mut scrubber, mut rebuilds_at) = (Scrubber::new(), Instant::now());
     loop {

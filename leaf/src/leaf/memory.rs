@@ -12,7 +12,7 @@ const ROWS_BYTES_MAX: u64 = 64 << 20;
 
 /// Flushes memtables above their limit. Writes splits when more than half of the budget for unsplit documents is used,
 /// so that ingest can continue meanwhile.
-pub fn govern(shards: &[Weak<Shard>], budget: &MemoryBudget) {
+pub(super) fn govern(shards: &[Weak<Shard>], budget: &MemoryBudget) {
     let rows = |shard: &Weak<Shard>| shard.upgrade().map_or(0, |shard| shard.store().bytes_in_memory());
     gauge!("rachis_leaf_rows_in_memory_bytes").set(shards.iter().map(rows).sum::<u64>() as f64);
     for shard in largest(shards, ROWS_BYTES_MAX, rows)

@@ -24,7 +24,7 @@ struct OpenShardCounts {
 }
 
 /// The limits for open shards, and what is reserved of them.
-pub struct OpenShardLimits {
+pub(super) struct OpenShardLimits {
     shards_max: usize,
     files_max: usize,
     reserved: Mutex<OpenShardCounts>,
@@ -32,14 +32,14 @@ pub struct OpenShardLimits {
 }
 
 /// The reservation of one open shard, released on drop.
-pub struct OpenReservation {
+pub(super) struct OpenReservation {
     limits: Arc<OpenShardLimits>,
     files: usize,
 }
 
 impl OpenShardLimits {
     /// At most this many files, and preferably at most this many shards.
-    pub fn new(shards_max: usize, files_max: usize) -> Arc<Self> {
+    pub(super) fn new(shards_max: usize, files_max: usize) -> Arc<Self> {
         Arc::new(Self {
             shards_max,
             files_max,
@@ -49,13 +49,13 @@ impl OpenShardLimits {
     }
 
     /// True if another shard with this many files is within both limits.
-    pub fn has_room(&self, files: usize) -> bool {
+    pub(super) fn has_room(&self, files: usize) -> bool {
         let reserved = self.reserved.lock();
         reserved.shards == 0 || (reserved.shards < self.shards_max && reserved.files + files <= self.files_max)
     }
 
     /// Reserves one shard and its files, if the limit on files allows it. The first shard is always allowed.
-    pub fn reserve(self: &Arc<Self>, files: usize) -> Option<OpenReservation> {
+    pub(super) fn reserve(self: &Arc<Self>, files: usize) -> Option<OpenReservation> {
         let mut reserved = self.reserved.lock();
         if reserved.shards > 0 && reserved.files + files > self.files_max {
             return None;
@@ -69,25 +69,25 @@ impl OpenShardLimits {
     }
 
     /// Waits until a reservation is released, or the timeout passes.
-    pub fn wait(&self, timeout: Duration) {
+    pub(super) fn wait(&self, timeout: Duration) {
         self.released.wait_for(&mut self.reserved.lock(), timeout);
     }
 
     /// True if a limit is exceeded. That happens because shards grow, and because one query may need many shards.
-    pub fn is_exceeded(&self) -> bool {
+    pub(super) fn is_exceeded(&self) -> bool {
         let reserved = self.reserved.lock();
         reserved.files > self.files_max || reserved.shards > self.shards_max
     }
 
     /// Number of shards with a reservation.
-    pub fn shards(&self) -> usize {
+    pub(super) fn shards(&self) -> usize {
         self.reserved.lock().shards
     }
 }
 
 impl OpenReservation {
     /// Changes the number of reserved files.
-    pub fn update(&mut self, files: usize) {
+    pub(super) fn update(&mut self, files: usize) {
         let mut reserved = self.limits.reserved.lock();
         reserved.files = reserved.files - self.files + files;
         self.files = files;
@@ -104,17 +104,17 @@ impl Drop for OpenReservation {
 }
 
 /// Number of files that a store with this many tables has open.
-pub fn files_of(tables: usize, options: &LeafOptions) -> usize {
+pub(super) fn files_of(tables: usize, options: &LeafOptions) -> usize {
     STORE_FILES + tables.min(tables_open_max(options))
 }
 
 /// Maximum number of tables that one store has open.
-pub fn tables_open_max(options: &LeafOptions) -> usize {
+pub(super) fn tables_open_max(options: &LeafOptions) -> usize {
     (options.open_files_max / STORE_DIVISOR).clamp(TABLES_OPEN_LOWEST, TABLES_OPEN_HIGHEST)
 }
 
 /// Number of tables in the folder of a closed store.
-pub fn tables_in(rows: &Path) -> usize {
+pub(super) fn tables_in(rows: &Path) -> usize {
     let is_table = |entry: &std::fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "sst");
     std::fs::read_dir(rows).map_or(0, |entries| entries.filter_map(Result::ok).filter(is_table).count())
 }

@@ -23,7 +23,7 @@ struct SplitPath {
 }
 
 /// The scrubber's progress through the current round.
-pub struct Scrubber {
+pub(super) struct Scrubber {
     round_began: Option<Instant>,
     last_run: Instant,
     /// Bytes that may be read now; negative after a read that was larger than the budget.
@@ -38,7 +38,7 @@ pub struct Scrubber {
 
 impl Scrubber {
     /// A scrubber whose first round begins at the first run.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             round_began: None,
             last_run: Instant::now(),
@@ -51,7 +51,7 @@ impl Scrubber {
     }
 
     /// Continues reading, as much as the rate allows for the time since the last call.
-    pub fn run(&mut self, leaf: &Leaf) {
+    pub(super) fn run(&mut self, leaf: &Leaf) {
         let rate = leaf.options.scrub_bytes_per_second as f64;
         // Unused budget accumulates for one second at most.
         self.budget = (self.budget + self.last_run.elapsed().as_secs_f64() * rate).min(rate);

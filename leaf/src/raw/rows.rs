@@ -9,7 +9,7 @@ use super::{CastResult, Scalar, matcher::Matcher};
 use crate::{document::Document, split::ColumnValues};
 
 /// Raw documents to read columns from. They are parsed when the first column needs it.
-pub struct RawRows<'a> {
+pub(crate) struct RawRows<'a> {
     documents: Vec<&'a Document>,
     time_path: Option<&'a Path>,
     roots: OnceCell<Vec<Value<'a>>>,
@@ -17,7 +17,7 @@ pub struct RawRows<'a> {
 
 impl<'a> RawRows<'a> {
     /// Over these documents; `time_path` is where `_time` is read.
-    pub fn new(documents: Vec<&'a Document>, time_path: Option<&'a Path>) -> Self {
+    pub(crate) fn new(documents: Vec<&'a Document>, time_path: Option<&'a Path>) -> Self {
         Self {
             documents,
             time_path,
@@ -26,7 +26,7 @@ impl<'a> RawRows<'a> {
     }
 
     /// A column of the documents at these indexes, in this order.
-    pub fn column(&self, column: &Column, indexes: &[u32]) -> ColumnValues {
+    pub(crate) fn column(&self, column: &Column, indexes: &[u32]) -> ColumnValues {
         match &column.source {
             ColumnSource::Path(path) => self.path(path, column, indexes),
             ColumnSource::Search(clause) => {

@@ -23,7 +23,7 @@ const BLOCK_BYTES_MAX: usize = 1 << 20;
 const READ_DOCUMENTS_FIRST: usize = 16;
 
 /// Documents that passed the filter, and their values.
-pub struct ScannedBlock {
+pub(super) struct ScannedBlock {
     /// The part of the view that contains them.
     pub part: ViewPart,
     /// Their document numbers, ascending.
@@ -33,7 +33,7 @@ pub struct ScannedBlock {
 }
 
 /// The result of [`Blocks::next`].
-pub enum Next {
+pub(super) enum Next {
     /// Documents that passed the filter.
     Block(ScannedBlock),
     /// The time slice is used up.
@@ -43,7 +43,7 @@ pub enum Next {
 }
 
 /// Iterates over a worker's share of a scan.
-pub struct Blocks {
+pub(super) struct Blocks {
     /// The scan.
     pub scan: Arc<ScanTask>,
     worker: usize,
@@ -82,7 +82,7 @@ struct Block {
 
 impl Blocks {
     /// The share of a worker.
-    pub fn new(scan: Arc<ScanTask>, worker: usize, workers: usize) -> Self {
+    pub(super) fn new(scan: Arc<ScanTask>, worker: usize, workers: usize) -> Self {
         Self {
             scan,
             worker,
@@ -94,7 +94,7 @@ impl Blocks {
     }
 
     /// The next documents that pass. Filters at least one block, then more until the time slice is used up.
-    pub fn next(&mut self, slice_end: Instant) -> Result<Next, Problem> {
+    pub(super) fn next(&mut self, slice_end: Instant) -> Result<Next, Problem> {
         loop {
             self.scan.check()?;
             let Some(block) = self.next_block()? else {
@@ -162,7 +162,7 @@ fn candidates_of(scan: &ScanTask, unit: Unit) -> Result<Vec<Candidates>, Problem
 }
 
 /// Reads columns of documents that passed the filter before; their document numbers must be ascending.
-pub fn fetch(
+pub(super) fn fetch(
     scan: &ScanTask,
     part: ViewPart,
     documents: Vec<u32>,

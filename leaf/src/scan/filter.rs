@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Looks conditions up: a segment, or a reference implementation that checks every document.
-pub trait Index {
+pub(crate) trait Index {
     /// Where a condition is true, as far as the index can tell; `None` if it cannot look it up.
     fn lookup(&self, lookup: &Lookup) -> Result<Option<Matches>, Error>;
     /// Number of documents in the index.
@@ -44,7 +44,7 @@ impl Index for Segment {
 type MatchResult = Result<Matches, Error>;
 
 /// Where a condition is true, as far as an index can tell.
-pub fn matches(condition: &Expr, index: &dyn Index, time_path: Option<&Path>) -> MatchResult {
+pub(super) fn matches(condition: &Expr, index: &dyn Index, time_path: Option<&Path>) -> MatchResult {
     FilterAnalyzer { index, time_path }.matches(condition, true)
 }
 

@@ -40,8 +40,7 @@ use parking_lot::Mutex;
 use plan::scan::{ScanChunk, ScanRequest, ScanStream, Stage};
 use proto::Problem;
 
-pub use filter::Index;
-pub use pool::ScanPool;
+pub(crate) use pool::ScanPool;
 
 use self::{
     blocks::{Blocks, Next},
@@ -60,7 +59,7 @@ const BATCH_ROWS: usize = 4_096;
 const BATCH_BYTES: usize = 1 << 20;
 
 /// Scans a view. The work begins when the stream is first polled.
-pub fn run(view: ReadView, request: ScanRequest, pool: &ScanPool) -> ScanStream {
+pub(crate) fn run(view: ReadView, request: ScanRequest, pool: &ScanPool) -> ScanStream {
     let (queue, threads) = (pool.queue(), pool.threads());
     let guard = CancelOnDrop(Arc::default());
     let input = (view, request, threads, pool.memory(), guard.0.clone());
@@ -195,7 +194,6 @@ enum WorkerStage {
         /// Number of workers that still collect, and the top k rows of those that have finished.
         shared: Arc<Mutex<(usize, TopK)>>,
     },
-    /// Emits the top k rows.
     Emit(TopKRows),
     /// Aggregates rows.
     Aggregate(Partial),

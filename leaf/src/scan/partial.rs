@@ -35,14 +35,14 @@ use super::{
 use crate::error::Error;
 
 /// A worker's partial aggregate.
-pub struct Partial {
+pub(super) struct Partial {
     states: SendableRecordBatchStream,
     output: SchemaRef,
 }
 
 impl Partial {
     /// Over a worker's blocks.
-    pub fn new(aggregate: &PartialAggregate, blocks: Blocks, runtime: Arc<RuntimeEnv>) -> Result<Self, Error> {
+    pub(super) fn new(aggregate: &PartialAggregate, blocks: Blocks, runtime: Arc<RuntimeEnv>) -> Result<Self, Error> {
         let schema = aggregate.input.clone();
         let rows = WorkerRows {
             schema: schema.clone(),
@@ -71,7 +71,7 @@ impl Partial {
     }
 
     /// Computes the next batch of aggregate states.
-    pub fn step(&mut self) -> Result<StepOutcome<Option<RecordBatch>>, Error> {
+    pub(super) fn step(&mut self) -> Result<StepOutcome<Option<RecordBatch>>, Error> {
         // The input never waits: pending means that the time slice is used up.
         match self.states.poll_next_unpin(&mut Context::from_waker(noop_waker_ref())) {
             Poll::Pending => Ok(StepOutcome::Again),

@@ -32,7 +32,7 @@ const AGGREGATE_BYTES_MAX: usize = 512 << 20;
 const CLOSING_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A fixed number of threads that run scans.
-pub struct ScanPool {
+pub(crate) struct ScanPool {
     queue: Arc<ScanQueue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     threads_max: usize,
@@ -40,7 +40,7 @@ pub struct ScanPool {
 }
 
 /// The queue in which steps wait for a thread; also the handle of a pool.
-pub struct ScanQueue {
+pub(super) struct ScanQueue {
     state: Mutex<QueueState>,
     step_queued: Condvar,
     step_done: Condvar,
@@ -68,7 +68,7 @@ fn aggregate_memory() -> Result<Arc<RuntimeEnv>, DataFusionError> {
 
 impl ScanPool {
     /// Starts this many threads, at least one.
-    pub fn new(threads: usize) -> std::io::Result<Self> {
+    pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
         let queue = Arc::new(ScanQueue {
             state: Mutex::default(),
             step_queued: Condvar::new(),
@@ -106,7 +106,7 @@ impl ScanPool {
 
     /// Stops the threads. Queued steps fail with "the leaf is shutting down"; running steps have
     /// [`CLOSING_WAIT_MAX`] to finish.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let threads = std::mem::take(&mut *self.threads.lock());
         if threads.is_empty() {
             return;
@@ -150,8 +150,7 @@ impl Drop for ScanPool {
     }
 }
 
-/// The outcome of one step.
-pub enum StepOutcome<T> {
+pub(super) enum StepOutcome<T> {
     /// The job needs another step, after all waiting ones.
     Again,
     /// The job has a result.

@@ -10,7 +10,7 @@ use crate::split::ColumnValues;
 
 /// Counters of one scan.
 #[derive(Debug, Default)]
-pub struct ScanStats {
+pub(super) struct ScanStats {
     /// Documents to which the filter was applied.
     pub documents: u64,
     /// Documents that passed the filter.
@@ -25,7 +25,7 @@ pub struct ScanStats {
 
 impl ScanStats {
     /// For this many columns; the filter adds its warnings to these.
-    pub fn new(columns: usize, warnings: WarningCounts) -> Self {
+    pub(super) fn new(columns: usize, warnings: WarningCounts) -> Self {
         Self {
             cast_failures: vec![(0, 0); columns],
             warnings,
@@ -34,14 +34,14 @@ impl ScanStats {
     }
 
     /// Counts values that were read from a column.
-    pub fn count_values(&mut self, column: usize, values: &ColumnValues) {
+    pub(super) fn count_values(&mut self, column: usize, values: &ColumnValues) {
         let (cast_failures, present) = &mut self.cast_failures[column];
         *cast_failures += values.cast_failures;
         *present += values.present;
     }
 
     /// The trailer with the counts so far.
-    pub fn trailer(&self, columns: &[Column]) -> ScanTrailer {
+    pub(super) fn trailer(&self, columns: &[Column]) -> ScanTrailer {
         let cast_failures = columns
             .iter()
             .zip(&self.cast_failures)

@@ -38,7 +38,7 @@ use crate::{error::Error, matches::Matches, view::ReadView};
 const UNIT_DOCUMENTS: u32 = 65_536;
 
 /// A scan request over a view, and the state that its threads share.
-pub struct ScanTask {
+pub(super) struct ScanTask {
     /// The view to read.
     pub view: ReadView,
     /// The request.
@@ -60,7 +60,7 @@ pub struct ScanTask {
 }
 
 /// One condition of the filter, ready to be evaluated.
-pub struct Conjunct {
+pub(super) struct Conjunct {
     expr: Expr,
     /// The columns it names.
     pub columns: Vec<usize>,
@@ -72,7 +72,7 @@ pub struct Conjunct {
 
 /// Documents that one thread scans.
 #[derive(Debug, Clone, Copy)]
-pub struct Unit {
+pub(super) struct Unit {
     /// The part of the view that contains them.
     pub part: ViewPart,
     /// The first document.
@@ -83,7 +83,7 @@ pub struct Unit {
 
 /// A part of a view, in which documents are numbered from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ViewPart {
+pub(super) enum ViewPart {
     /// A segment, by its index in the view.
     Segment(usize),
     /// The documents that are in no segment yet.
@@ -91,7 +91,7 @@ pub enum ViewPart {
 }
 
 /// What a segment's index decides about the filter.
-pub struct FilterOutcome {
+pub(super) struct FilterOutcome {
     /// Documents that pass all conjuncts.
     pub pass: RoaringBitmap,
     /// Documents for which some conjuncts are open …
@@ -102,7 +102,7 @@ pub struct FilterOutcome {
 
 impl ScanTask {
     /// Prepares a request.
-    pub fn new(view: ReadView, request: ScanRequest, cancelled: Arc<AtomicBool>) -> Result<Self, Error> {
+    pub(super) fn new(view: ReadView, request: ScanRequest, cancelled: Arc<AtomicBool>) -> Result<Self, Error> {
         let mut columns: Vec<Column> = Vec::new();
         let output: Arc<[usize]> = request
             .columns
@@ -143,7 +143,7 @@ impl ScanTask {
     }
 
     /// The number of threads that the scan is worth.
-    pub fn workers(&self, threads: usize) -> usize {
+    pub(super) fn workers(&self, threads: usize) -> usize {
         const WORKERS_MAX: usize = 2;
         const DOCUMENTS_WORTH_IT: u64 = 20_000;
         let documents: u64 = self.units.iter().map(|unit| u64::from(unit.to - unit.from)).sum();
@@ -156,7 +156,7 @@ impl ScanTask {
 
     /// The next unit of work. An aggregate's units are assigned to its workers round-robin, however fast each is, so
     /// that sums of doubles are the same each time.
-    pub fn take_unit(&self, worker: usize, workers: usize, taken: &mut usize) -> Option<Unit> {
+    pub(super) fn take_unit(&self, worker: usize, workers: usize, taken: &mut usize) -> Option<Unit> {
         let number = match self.request.stage {
             Stage::Partial(_) => *taken * workers + worker,
             _ => self.units_taken.fetch_add(1, Ordering::Relaxed),
@@ -166,12 +166,12 @@ impl ScanTask {
     }
 
     /// Fails if the scan must stop: the deadline has passed, or its stream was dropped.
-    pub fn check(&self) -> Result<(), Problem> {
+    pub(super) fn check(&self) -> Result<(), Problem> {
         interrupted(&self.cancelled, self.request.deadline).map_or(Ok(()), Err)
     }
 
     /// What a segment's index decides about the filter. Computed once, by the first worker that needs it.
-    pub fn filter_outcome(&self, segment: usize) -> Result<&FilterOutcome, Problem> {
+    pub(super) fn filter_outcome(&self, segment: usize) -> Result<&FilterOutcome, Problem> {
         self.filter_outcomes[segment]
             .get_or_init(|| self.apply_index(segment).map_err(Problem::from))
             .as_ref()
@@ -238,12 +238,12 @@ impl ScanTask {
     }
 
     /// True if the column is read while documents are selected, not only for the output of those selected.
-    pub fn is_read_to_select(&self, column: usize) -> bool {
+    pub(super) fn is_read_to_select(&self, column: usize) -> bool {
         self.wanted.contains(&column) || self.conjuncts.iter().any(|conjunct| conjunct.columns.contains(&column))
     }
 
     /// The Arrow schema of these columns.
-    pub fn schema(&self, columns: &[usize]) -> SchemaRef {
+    pub(super) fn schema(&self, columns: &[usize]) -> SchemaRef {
         Arc::new(Schema::new(
             columns
                 .iter()
@@ -342,7 +342,7 @@ impl Conjunct {
     }
 
     /// Which rows pass, given the values of the conjunct's columns.
-    pub fn passes(&self, values: Vec<ArrayRef>, rows: usize) -> Result<BooleanArray, Error> {
+    pub(super) fn passes(&self, values: Vec<ArrayRef>, rows: usize) -> Result<BooleanArray, Error> {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(self.schema.clone(), values, &options)?;
         if rows <= self.batch_rows {

@@ -22,7 +22,7 @@ const KEYS_BYTES_MAX: usize = 512 << 20;
 const FETCH_DOCUMENTS: usize = 256;
 
 /// The top k rows so far.
-pub struct TopK {
+pub(super) struct TopK {
     converter: RowConverter,
     after: Option<(OwnedRow, Address)>,
     limit: usize,
@@ -71,7 +71,7 @@ impl Ord for Candidate {
 
 impl TopK {
     /// Collects the first `limit` rows by these keys, after the row `after`.
-    pub fn new(keys: &[SortKey], after: Option<&PageStart>, limit: usize) -> Result<Self, Error> {
+    pub(super) fn new(keys: &[SortKey], after: Option<&PageStart>, limit: usize) -> Result<Self, Error> {
         if keys.is_empty() {
             return Err(Problem::new(Code::BadRequest, "a top-k scan needs at least one sort key").into());
         }
@@ -94,7 +94,7 @@ impl TopK {
     }
 
     /// Adds the documents of a block that belong to the top k so far. The block's columns are the sort keys.
-    pub fn offer(&mut self, scan: &ScanTask, block: &ScannedBlock) -> Result<(), Error> {
+    pub(super) fn offer(&mut self, scan: &ScanTask, block: &ScannedBlock) -> Result<(), Error> {
         if self.limit == 0 {
             return Ok(());
         }
@@ -144,12 +144,12 @@ impl TopK {
     }
 
     /// Adds another worker's rows that belong to the top k.
-    pub fn merge(&mut self, other: Self) -> Result<(), Error> {
+    pub(super) fn merge(&mut self, other: Self) -> Result<(), Error> {
         other.heap.into_iter().try_for_each(|candidate| self.push(candidate))
     }
 
     /// Takes out the top k rows, in order.
-    pub fn take_rows(&mut self) -> TopKRows {
+    pub(super) fn take_rows(&mut self) -> TopKRows {
         let ranked = std::mem::take(&mut self.heap).into_sorted_vec();
         TopKRows {
             documents: ranked
@@ -195,14 +195,14 @@ fn address_of(scan: &ScanTask, part: ViewPart, document: u32) -> Address {
 }
 
 /// The rows of a finished top-k; fetches their columns batch by batch.
-pub struct TopKRows {
+pub(super) struct TopKRows {
     documents: Vec<(ViewPart, u32)>,
     emitted: usize,
 }
 
 impl TopKRows {
     /// The output columns of the next rows, in order; `None` at the end.
-    pub fn next(&mut self, scan: &ScanTask) -> Result<Option<(Vec<ArrayRef>, usize)>, Error> {
+    pub(super) fn next(&mut self, scan: &ScanTask) -> Result<Option<(Vec<ArrayRef>, usize)>, Error> {
         let end = (self.emitted + FETCH_DOCUMENTS).min(self.documents.len());
         let batch = &self.documents[self.emitted..end];
         if batch.is_empty() {

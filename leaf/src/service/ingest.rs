@@ -18,7 +18,7 @@ use super::{collection, deadline, shard};
 use crate::Leaf;
 
 /// Serves `rachis.leaf.v1.Ingest`.
-pub struct IngestService {
+pub(super) struct IngestService {
     /// The leaf that handles the calls.
     pub leaf: Arc<Leaf>,
     /// This node's catalog; calls wait until it has caught up with the caller's.

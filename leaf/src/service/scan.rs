@@ -34,7 +34,7 @@ use crate::Leaf;
 const STACK_BYTES: usize = 16 << 20;
 
 /// Serves `rachis.leaf.v1.Scan`.
-pub struct ScanService {
+pub(super) struct ScanService {
     leaf: Arc<Leaf>,
     catalog: watch::Receiver<Arc<Catalog>>,
     /// Cached hash of each shard's path table, valid while the shard has the same table.
@@ -49,7 +49,7 @@ fn stream_of<T: Send + 'static, U: From<T> + Send + 'static>(items: Vec<T>) -> R
 
 impl ScanService {
     /// Serves this leaf's shards.
-    pub fn new(leaf: Arc<Leaf>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
+    pub(super) fn new(leaf: Arc<Leaf>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
         Self {
             leaf,
             catalog,

@@ -17,7 +17,7 @@ use proto::{
     ingest::{Batch, BatchOutcome, ItemError, PUSH_ERRORS_MAX, Push, PushResult},
     record::{Record, RecordValue, RequestKey, TimeKind},
 };
-pub use quarantine::QuarantinedItems;
+pub(crate) use quarantine::QuarantinedItems;
 
 use super::{
     batch_check::{self, BatchCheck},
@@ -42,7 +42,7 @@ const TRIAL_DEAD_MAX: u64 = TRIAL_EVENTS / 2;
 
 /// The kinds of the paths of each partition, cached across groups.
 #[derive(Default)]
-pub struct KindsCache {
+pub(crate) struct KindsCache {
     tries: HashMap<Partition, Trie>,
 }
 
@@ -57,13 +57,12 @@ impl KindsCache {
     }
 
     /// Marks all kinds as stored, after a group was written.
-    pub fn saved(&mut self) {
+    pub(crate) fn saved(&mut self) {
         self.tries.values_mut().for_each(Trie::saved);
     }
 }
 
-/// The outcome of a push.
-pub enum PushOutcome {
+pub(crate) enum PushOutcome {
     /// It is applied in this group.
     Applied(PushResult),
     /// It was applied before, with this result.
@@ -85,7 +84,7 @@ struct IngestContext {
 }
 
 /// A group that is ready to be written.
-pub struct FinishedGroup {
+pub(crate) struct FinishedGroup {
     /// All of its rows.
     pub batch: WriteBatch,
     /// Empty, unless a seeded bug tears the batch in two.
@@ -98,7 +97,7 @@ pub struct FinishedGroup {
 type Requests = HashMap<(Partition, String), RequestRow>;
 
 /// A group of batches, pushes and removals that is written at once.
-pub struct Group<'a> {
+pub(crate) struct Group<'a> {
     store: &'a Store,
     kinds_cache: &'a mut KindsCache,
     stored_row: &'a dyn Fn(&Partition) -> PartitionRow,
@@ -118,7 +117,7 @@ pub struct Group<'a> {
 impl<'a> Group<'a> {
     /// An empty group. `stored_row` returns the stored row of a partition; `quarantine` applies to a group of one
     /// record.
-    pub fn new(
+    pub(crate) fn new(
         store: &'a Store,
         kinds_cache: &'a mut KindsCache,
         stored_row: &'a dyn Fn(&Partition) -> PartitionRow,
@@ -143,7 +142,7 @@ impl<'a> Group<'a> {
     }
 
     /// The number of documents in the group, and their size in memory in bytes.
-    pub fn load(&self) -> (usize, usize) {
+    pub(crate) fn load(&self) -> (usize, usize) {
         (self.change.documents.len(), self.memory_bytes)
     }
 
@@ -155,7 +154,7 @@ impl<'a> Group<'a> {
     }
 
     /// Checks a batch and applies its new records.
-    pub fn write(&mut self, batch: &Batch, now_ms: i64) -> Result<BatchOutcome, Error> {
+    pub(crate) fn write(&mut self, batch: &Batch, now_ms: i64) -> Result<BatchOutcome, Error> {
         let partition = Partition {
             source: batch.source.clone(),
             number: batch.partition,
@@ -215,7 +214,7 @@ impl<'a> Group<'a> {
 
     /// Removes dead letters. A partition that was stopped because of them resumes once few enough are left. The outcome
     /// counters do not change.
-    pub fn remove_dead_letters(&mut self, removal: &DeadLetterRemoval) {
+    pub(crate) fn remove_dead_letters(&mut self, removal: &DeadLetterRemoval) {
         for key in &removal.keys {
             self.store.delete(&mut self.batch, Family::Docs, key);
         }
@@ -242,7 +241,7 @@ impl<'a> Group<'a> {
     }
 
     /// Applies a push at the next offset of its partition, unless its request was already applied.
-    pub fn push(&mut self, push: &Push, now_ms: i64) -> Result<PushOutcome, Error> {
+    pub(crate) fn push(&mut self, push: &Push, now_ms: i64) -> Result<PushOutcome, Error> {
         let partition = Partition {
             source: SourceName::push(),
             number: push.partition,

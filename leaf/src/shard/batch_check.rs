@@ -9,7 +9,7 @@ use crate::store::PartitionRow;
 
 /// What to do with a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BatchCheck {
+pub(crate) enum BatchCheck {
     /// All of it is already ingested.
     Already,
     /// Records before it are missing.
@@ -21,7 +21,7 @@ pub enum BatchCheck {
 }
 
 /// Checks a batch that was sent to the right shard.
-pub fn check(batch: &Batch, row: &PartitionRow) -> BatchCheck {
+pub(crate) fn check(batch: &Batch, row: &PartitionRow) -> BatchCheck {
     if let Err(reason) = check_range(batch).and_then(|()| check_source(batch, row)) {
         return BatchCheck::Refused(reason);
     }
@@ -35,7 +35,7 @@ pub fn check(batch: &Batch, row: &PartitionRow) -> BatchCheck {
 }
 
 /// Rejects an unknown protocol level, which stands for the rules that the sender knows.
-pub fn check_level(level: u16) -> Result<(), String> {
+pub(crate) fn check_level(level: u16) -> Result<(), String> {
     match level {
         INGEST_RULES_LEVEL => Ok(()),
         other => Err(format!(
@@ -90,7 +90,7 @@ fn check_source(batch: &Batch, row: &PartitionRow) -> Result<(), String> {
 }
 
 /// Why a partition is stopped, and what to do about it.
-pub fn dead_reason(name: &str, row: &PartitionRow) -> String {
+pub(crate) fn dead_reason(name: &str, row: &PartitionRow) -> String {
     format!(
         "{name} is stopped: {} of {} events became dead letters ({} bytes of them are stored); see \
          rachis.dead_letters. If the format is wrong, create the source under another name with the right format; if \

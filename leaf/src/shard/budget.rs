@@ -16,7 +16,7 @@ const SMALL_SHARD_PART: usize = 64;
 
 /// The memory budget of a leaf.
 #[derive(Debug)]
-pub struct MemoryBudget {
+pub(crate) struct MemoryBudget {
     bytes_max: usize,
     bytes: AtomicUsize,
     /// Notified when bytes are released.
@@ -25,7 +25,7 @@ pub struct MemoryBudget {
 
 impl MemoryBudget {
     /// A budget of `bytes_max` bytes.
-    pub fn new(bytes_max: usize) -> Arc<Self> {
+    pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
             bytes: AtomicUsize::new(0),
@@ -34,22 +34,22 @@ impl MemoryBudget {
     }
 
     /// A receiver that is notified when bytes are released.
-    pub fn freed(&self) -> watch::Receiver<()> {
+    pub(crate) fn freed(&self) -> watch::Receiver<()> {
         self.freed.subscribe()
     }
 
     /// Bytes in use.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
     /// The limit.
-    pub fn bytes_max(&self) -> usize {
+    pub(crate) fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
     /// Whether a shard that has reserved `own` bytes must not reserve `more`.
-    pub fn is_full(&self, own: usize, more: usize) -> bool {
+    pub(crate) fn is_full(&self, own: usize, more: usize) -> bool {
         let small = own + more <= self.bytes_max / SMALL_SHARD_PART;
         let max = if small {
             self.bytes_max
@@ -62,19 +62,19 @@ impl MemoryBudget {
 
 /// The part of the budget that one shard uses; released on drop.
 #[derive(Debug)]
-pub struct Reservation {
+pub(crate) struct Reservation {
     budget: Arc<MemoryBudget>,
     bytes: usize,
 }
 
 impl Reservation {
     /// An empty reservation.
-    pub fn new(budget: Arc<MemoryBudget>) -> Self {
+    pub(crate) fn new(budget: Arc<MemoryBudget>) -> Self {
         Self { budget, bytes: 0 }
     }
 
     /// Sets the reservation to `bytes`, without checking the limit.
-    pub fn update(&mut self, bytes: usize) {
+    pub(crate) fn update(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.bytes, bytes);
         if bytes >= before {
             self.budget.bytes.fetch_add(bytes - before, Ordering::Relaxed);
@@ -85,7 +85,7 @@ impl Reservation {
     }
 
     /// Bytes reserved.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 }

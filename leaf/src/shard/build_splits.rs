@@ -34,7 +34,7 @@ const STALL_PAUSE: Duration = Duration::from_millis(100);
 
 /// Writes the micro-splits to a split on disk, if there are enough of them or ingest is idle. Returns when to run
 /// again.
-pub fn split(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
+pub(crate) fn split(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
     if shard.store.is_read_only() {
         return Ok(None);
     }
@@ -62,7 +62,7 @@ pub fn split(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
 }
 
 /// Merges adjacent splits, or rebuilds a split that is damaged or mostly deleted. Returns when to run again.
-pub fn merge(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
+pub(crate) fn merge(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
     if shard.store.is_read_only() {
         return Ok(None);
     }

@@ -25,7 +25,7 @@ const NONE_CLEARED: ClearedDeadLetters = ClearedDeadLetters {
 };
 
 /// Dead letters of one partition to be removed in one write.
-pub struct DeadLetterRemoval {
+pub(crate) struct DeadLetterRemoval {
     /// Their partition.
     pub partition: Partition,
     /// The keys of their rows.
@@ -37,7 +37,7 @@ pub struct DeadLetterRemoval {
 }
 
 /// Dead letters ingested before this time have exceeded their retention.
-pub fn dead_letter_cutoff_ms(options: &LeafOptions) -> i64 {
+pub(crate) fn dead_letter_cutoff_ms(options: &LeafOptions) -> i64 {
     let retention_ms = i64::try_from(options.dead_letters_kept.as_millis()).unwrap_or(i64::MAX);
     now_ms().saturating_sub(retention_ms)
 }
@@ -66,7 +66,7 @@ impl Shard {
     }
 
     /// Removes all dead letters, or those of one source, and gives up at `until`. Waits for the writer.
-    pub fn clear_dead_letters(
+    pub(crate) fn clear_dead_letters(
         self: &Arc<Self>,
         source: Option<&proto::SourceName>,
         until: Instant,
@@ -81,7 +81,7 @@ impl Shard {
     }
 
     /// Removes expired dead letters and gives up at `until`. Waits for the writer.
-    pub fn expire_dead_letters(self: &Arc<Self>, until: Instant) -> Result<ClearedDeadLetters, Error> {
+    pub(crate) fn expire_dead_letters(self: &Arc<Self>, until: Instant) -> Result<ClearedDeadLetters, Error> {
         let before_ms = dead_letter_cutoff_ms(&self.options);
         let partitions: Vec<Partition> = self.with_state(|state| state.rows.keys().cloned().collect());
         let mut expired = NONE_CLEARED;

@@ -12,10 +12,9 @@ use proto::{
 
 /// Where the key of a document comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyRule {
+pub(crate) enum KeyRule {
     /// Documents have no key: the id is the address.
     Unnamed,
-    /// The key of the record.
     RecordKey,
     /// The value at a path of the document, if it has one.
     At(Path),
@@ -24,7 +23,7 @@ pub enum KeyRule {
 impl KeyRule {
     /// The key rule of a source. For a push it is `_id` unless the rules name another path. Fails with a reason if the
     /// rules are invalid.
-    pub fn of(rules: &Rules, push: bool) -> Result<Self, String> {
+    pub(crate) fn of(rules: &Rules, push: bool) -> Result<Self, String> {
         match &rules.key {
             Some(Key::Path(path)) => Path::parse(path)
                 .map(Self::At)
@@ -38,8 +37,7 @@ impl KeyRule {
 
 /// A classified item.
 #[derive(Debug, PartialEq)]
-pub enum Event<'a> {
-    /// A document.
+pub(crate) enum Event<'a> {
     Document {
         /// Its key, if it has one.
         id: Option<Box<str>>,
@@ -61,7 +59,7 @@ pub enum Event<'a> {
 }
 
 /// Classifies an item. `bytes` is `None` for a null value.
-pub fn classify<'a>(
+pub(crate) fn classify<'a>(
     bytes: Option<&'a [u8]>,
     record_key: Option<&[u8]>,
     format: Format,

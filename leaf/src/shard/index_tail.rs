@@ -15,7 +15,7 @@ use crate::{error::Error, split::Segment};
 const RETRY_AFTER: Duration = Duration::from_millis(2);
 
 /// Replaces the tail by a micro-split. Returns when to run again, if that is already known.
-pub fn index_tail(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
+pub(crate) fn index_tail(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
     let Some(_one_at_a_time) = shard.build_lock.try_lock() else {
         return Ok(Some(Instant::now() + RETRY_AFTER));
     };

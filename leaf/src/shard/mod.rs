@@ -14,24 +14,24 @@
 //! Handles of a shard are counted. An idle shard is closed by the owner of the last handle (`retire.rs`), so closing
 //! loses nothing: no job waits, no build runs, no view is held.
 
-pub mod apply;
-pub mod batch_check;
-pub mod budget;
-pub mod build_splits;
-pub mod dead_letters;
-pub mod event;
-pub mod index_tail;
-pub mod recover;
+pub(crate) mod apply;
+pub(crate) mod batch_check;
+pub(crate) mod budget;
+pub(crate) mod build_splits;
+pub(crate) mod dead_letters;
+pub(crate) mod event;
+pub(crate) mod index_tail;
+pub(crate) mod recover;
 mod requests;
 mod retire;
-pub mod scheduler;
-pub mod state;
-pub mod summary;
-pub mod sweep;
-pub mod tail;
-pub mod trie;
-pub mod writer;
-pub mod writer_pool;
+pub(crate) mod scheduler;
+pub(crate) mod state;
+pub(crate) mod summary;
+pub(crate) mod sweep;
+pub(crate) mod tail;
+pub(crate) mod trie;
+pub(crate) mod writer;
+pub(crate) mod writer_pool;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -69,12 +69,12 @@ use crate::{
 /// How long a shard that was opened on a full disk stays read-only at least, even if the disk has room again.
 const READ_ONLY_WAIT: Duration = Duration::from_secs(2);
 /// The subfolder with the store of a shard.
-pub const STORE_FOLDER: &str = "rows";
+pub(crate) const STORE_FOLDER: &str = "rows";
 /// The subfolder with the splits of a shard.
-pub const SPLITS_FOLDER: &str = "splits";
+pub(crate) const SPLITS_FOLDER: &str = "splits";
 
 /// One replica of a shard.
-pub struct Shard {
+pub(crate) struct Shard {
     /// Its id.
     pub id: ShardId,
     options: Arc<LeafOptions>,
@@ -101,7 +101,7 @@ pub struct Shard {
 }
 
 /// Resources that the shards of a leaf share.
-pub struct ShardServices {
+pub(crate) struct ShardServices {
     /// Limits.
     pub options: Arc<LeafOptions>,
     /// The writer threads.
@@ -118,7 +118,7 @@ pub struct ShardServices {
 
 impl Shard {
     /// Opens the shard in a folder, or creates it.
-    pub fn open(id: ShardId, folder: &Path, services: Arc<ShardServices>) -> Result<Arc<Self>, Error> {
+    pub(crate) fn open(id: ShardId, folder: &Path, services: Arc<ShardServices>) -> Result<Arc<Self>, Error> {
         let rows = folder.join(STORE_FOLDER);
         let store = Arc::new(open_store(id, &rows, &services)?);
         // Before the first write makes the summary stale. The summary of a read-only shard stays valid.
@@ -157,7 +157,7 @@ impl Shard {
 
     /// Accepts no more jobs and writes the waiting ones; everything acknowledged is stored. Owners of handles drop them
     /// on their own.
-    pub fn close(self: &Arc<Self>) {
+    pub(crate) fn close(self: &Arc<Self>) {
         let Some(mut writer) = self.writer.lock().take() else {
             return;
         };
@@ -212,7 +212,7 @@ impl Shard {
     }
 
     /// Why the replica must be reopened, if it must.
-    pub fn failure(&self) -> Option<&str> {
+    pub(crate) fn failure(&self) -> Option<&str> {
         let stopped = || self.queue.is_closed().then_some("its writer has stopped");
         self.failed.get().map(String::as_str).or_else(stopped)
     }
@@ -223,7 +223,7 @@ impl Shard {
     }
 
     /// Makes waiting requests check their condition again.
-    pub fn notify_waiters(&self) {
+    pub(crate) fn notify_waiters(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
 
@@ -249,7 +249,7 @@ impl Shard {
     }
 
     /// Schedules writing everything that is in no split yet to a split.
-    pub fn request_split(self: &Arc<Self>) {
+    pub(crate) fn request_split(self: &Arc<Self>) {
         self.split_requested.store(true, Ordering::Relaxed);
         if self.state.lock().tail.documents() > 0 {
             self.scheduler.schedule(Task::IndexTail, self, Instant::now());
@@ -258,7 +258,7 @@ impl Shard {
     }
 
     /// Schedules the rebuild of damaged splits, one after another, and returns whether there are any.
-    pub fn rebuild_damaged_splits(self: &Arc<Self>) -> bool {
+    pub(crate) fn rebuild_damaged_splits(self: &Arc<Self>) -> bool {
         let damaged = self.with_state(|state| state.segments.iter().any(|entry| entry.segment.is_damaged()));
         if damaged {
             self.scheduler.schedule(Task::Merge, self, Instant::now());
@@ -267,24 +267,24 @@ impl Shard {
     }
 
     /// Fails a read-only shard so that it is reopened for writing. Called when the disk has room again.
-    pub fn open_for_writing(&self) {
+    pub(crate) fn open_for_writing(&self) {
         if self.store.is_read_only() && self.opened_at.elapsed() >= READ_ONLY_WAIT && self.failure().is_none() {
             self.fail("the disk has space again".into());
         }
     }
 
     /// Its rows.
-    pub fn store(&self) -> &Arc<Store> {
+    pub(crate) fn store(&self) -> &Arc<Store> {
         &self.store
     }
 
     /// Runs a function on the locked state.
-    pub fn with_state<T>(&self, run: impl FnOnce(&mut ShardState) -> T) -> T {
+    pub(crate) fn with_state<T>(&self, run: impl FnOnce(&mut ShardState) -> T) -> T {
         run(&mut self.state.lock())
     }
 
     /// What is stored of a partition.
-    pub fn stored(&self, source: &SourceName, partition: i32) -> StoredRange {
+    pub(crate) fn stored(&self, source: &SourceName, partition: i32) -> StoredRange {
         summary::stored(&self.state.lock().rows, source, partition)
     }
 
@@ -388,7 +388,7 @@ fn open_store(id: ShardId, folder: &Path, services: &ShardServices) -> Result<St
 }
 
 /// Milliseconds since 1970.
-pub fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Recovers the state of a shard whose store has just been opened.
-pub fn recover(store: &Arc<Store>, splits: &Path) -> Result<ShardState, Error> {
+pub(crate) fn recover(store: &Arc<Store>, splits: &Path) -> Result<ShardState, Error> {
     let file_error = |source| Error::File {
         path: splits.to_owned(),
         source,

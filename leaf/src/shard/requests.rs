@@ -23,7 +23,7 @@ const PUSH_WAIT: Duration = Duration::from_secs(10);
 
 impl Shard {
     /// Sends a batch to the writer and waits for the outcome.
-    pub async fn write(self: &Arc<Self>, batch: Batch) -> Result<BatchOutcome, Problem> {
+    pub(crate) async fn write(self: &Arc<Self>, batch: Batch) -> Result<BatchOutcome, Problem> {
         let (to, outcome) = oneshot::channel();
         match self.queue.try_send(Job::Write(batch, to)) {
             Ok(()) => {
@@ -36,7 +36,7 @@ impl Shard {
     }
 
     /// Sends a push to the writer and waits for the result. While the shard is busy, waits for room and tries again.
-    pub async fn push(self: &Arc<Self>, push: Push) -> Result<PushResult, Problem> {
+    pub(crate) async fn push(self: &Arc<Self>, push: Push) -> Result<PushResult, Problem> {
         let deadline = tokio::time::Instant::now() + PUSH_WAIT;
         let (mut changed, mut freed) = (self.changed.subscribe(), self.services.budget.freed());
         loop {
@@ -65,7 +65,7 @@ impl Shard {
     }
 
     /// Waits until everything through these positions is ingested. Every query that begins afterwards sees it.
-    pub async fn wait_for_positions(&self, at_least: &PositionVector, deadline: Instant) -> Result<(), Problem> {
+    pub(crate) async fn wait_for_positions(&self, at_least: &PositionVector, deadline: Instant) -> Result<(), Problem> {
         let mut changed = self.changed.subscribe();
         loop {
             changed.borrow_and_update();
@@ -85,7 +85,7 @@ impl Shard {
     }
 
     /// A read view that contains everything acknowledged before the call and everything through `at_least`.
-    pub async fn fresh_view(
+    pub(crate) async fn fresh_view(
         self: &Arc<Self>,
         at_least: &PositionVector,
         deadline: Instant,

@@ -25,7 +25,7 @@ const UNSPLIT_BYTES_MAX: usize = 1 << 20;
 impl Shard {
     /// Whether the shard can be closed: only its slot and the caller have a handle, no job waits, and no view is held.
     /// Otherwise starts what has to be written to disk first.
-    pub fn can_retire(self: &Arc<Self>) -> bool {
+    pub(crate) fn can_retire(self: &Arc<Self>) -> bool {
         if Arc::strong_count(self) > 2 || self.is_used() {
             return false;
         }
@@ -60,7 +60,7 @@ impl Shard {
 
     /// Closes the store of a failed shard if this is the last handle and the store has no readers; otherwise returns
     /// the handle. Running operations end soon; read views lose their store here.
-    pub fn close_store(self: Arc<Self>) -> Result<(), Arc<Self>> {
+    pub(crate) fn close_store(self: Arc<Self>) -> Result<(), Arc<Self>> {
         self.with_state(|state| state.close());
         let shard = Arc::try_unwrap(self)?;
         match Arc::strong_count(&shard.store) {
@@ -71,7 +71,7 @@ impl Shard {
 
     /// Closes the shard if this is the last handle and no view of it is held; otherwise returns the handle. Only the
     /// last handle can decide this reliably.
-    pub fn retire(self: Arc<Self>) -> Result<(), Arc<Self>> {
+    pub(crate) fn retire(self: Arc<Self>) -> Result<(), Arc<Self>> {
         let shard = Arc::try_unwrap(self)?;
         if shard.is_used() {
             let shard = Arc::new(shard);

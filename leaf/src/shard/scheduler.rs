@@ -24,7 +24,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// A background task that builds an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Task {
+pub(crate) enum Task {
     /// Indexes the tail as a micro-split, in memory.
     IndexTail,
     /// Writes the micro-splits to one split, on disk.
@@ -47,7 +47,7 @@ struct Lane {
 }
 
 /// Schedules and runs index builds.
-pub struct BuildScheduler {
+pub(crate) struct BuildScheduler {
     lanes: BTreeMap<Task, Lane>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     stopped: std::sync::atomic::AtomicBool,
@@ -55,7 +55,7 @@ pub struct BuildScheduler {
 
 impl BuildScheduler {
     /// Starts the threads: `indexers` for tails, one for splits, and one for merges and rebuilds.
-    pub fn start(indexers: usize) -> std::io::Result<Arc<Self>> {
+    pub(crate) fn start(indexers: usize) -> std::io::Result<Arc<Self>> {
         let lanes = [Task::IndexTail, Task::Split, Task::Merge].map(|task| (task, Lane::default()));
         let scheduler = Arc::new(Self {
             lanes: lanes.into(),
@@ -75,7 +75,7 @@ impl BuildScheduler {
     }
 
     /// Schedules a task at a time; an earlier time that is already scheduled stays.
-    pub fn schedule(&self, task: Task, shard: &Arc<Shard>, at: Instant) {
+    pub(crate) fn schedule(&self, task: Task, shard: &Arc<Shard>, at: Instant) {
         let lane = &self.lanes[&task];
         let mut queue = lane.queue.lock();
         if queue
@@ -92,7 +92,7 @@ impl BuildScheduler {
     }
 
     /// Stops the threads; running tasks complete first.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stopped.store(true, std::sync::atomic::Ordering::SeqCst);
         for lane in self.lanes.values() {
             // Under the lock, so that no thread is between its check and its wait.
@@ -110,7 +110,7 @@ impl BuildScheduler {
     }
 
     /// Whether [`Self::stop`] was called.
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.load(std::sync::atomic::Ordering::SeqCst)
     }
 

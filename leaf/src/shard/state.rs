@@ -20,7 +20,7 @@ use crate::{
 
 /// A live segment with its metadata.
 #[derive(Clone)]
-pub struct LiveSegment {
+pub(crate) struct LiveSegment {
     /// Its id within the shard; file name and manifest key of a split on disk.
     pub id: u64,
     /// Its rank among the segments, oldest first.
@@ -42,26 +42,26 @@ pub struct LiveSegment {
 
 impl LiveSegment {
     /// Whether more than half of its documents are deleted.
-    pub fn is_mostly_deleted(&self) -> bool {
+    pub(crate) fn is_mostly_deleted(&self) -> bool {
         self.deleted.len() * 2 > u64::from(self.segment.documents())
     }
 
     /// Whether it covers the record of an address.
-    pub fn covers(&self, address: &Address) -> bool {
+    pub(crate) fn covers(&self, address: &Address) -> bool {
         self.ranges
             .get(&Partition::of(address))
             .is_some_and(|(after, through)| address.offset > *after && address.offset <= *through)
     }
 
     /// Marks a document as deleted. False if it is not in this segment, or already deleted.
-    pub fn mark_deleted(&mut self, address: &Address) -> bool {
+    pub(crate) fn mark_deleted(&mut self, address: &Address) -> bool {
         let found = self.segment.find(address);
         found.is_some_and(|number| Arc::make_mut(&mut self.deleted).insert(number))
     }
 }
 
 /// A read view with its freshness.
-pub struct FreshView {
+pub(crate) struct FreshView {
     /// The view.
     pub view: ReadView,
     /// The number of changes of the shard it contains.
@@ -72,7 +72,7 @@ pub struct FreshView {
 
 /// The effect of one group of the writer.
 #[derive(Default)]
-pub struct StateChange {
+pub(crate) struct StateChange {
     /// The new rows of changed partitions.
     pub rows: BTreeMap<Partition, PartitionRow>,
     /// New documents, ascending within their partitions.
@@ -86,7 +86,7 @@ pub struct StateChange {
 }
 
 /// The in-memory state of a shard.
-pub struct ShardState {
+pub(crate) struct ShardState {
     shard: ShardId,
     /// The store as shared with read views.
     documents: Arc<SharedStore>,
@@ -119,7 +119,7 @@ pub struct ShardState {
 }
 
 /// The input of a running build of the tail.
-pub struct BuildInFlight {
+pub(crate) struct BuildInFlight {
     /// The documents to index.
     pub snapshot: TailSnapshot,
     ranges: Ranges,
@@ -129,7 +129,7 @@ pub struct BuildInFlight {
 
 impl ShardState {
     /// The state of a shard without segments and tail.
-    pub fn new(store: Arc<Store>, rows: BTreeMap<Partition, PartitionRow>, paths: PathKinds) -> Self {
+    pub(crate) fn new(store: Arc<Store>, rows: BTreeMap<Partition, PartitionRow>, paths: PathKinds) -> Self {
         let newest_ms = rows
             .values()
             .filter_map(|row| row.last_ingested_ms)
@@ -158,13 +158,13 @@ impl ShardState {
     }
 
     /// From now on, counts the memory of the shard against a budget.
-    pub fn count_against(&mut self, budget: &Arc<MemoryBudget>) {
+    pub(crate) fn count_against(&mut self, budget: &Arc<MemoryBudget>) {
         self.reservation = Some(Reservation::new(budget.clone()));
         self.update_reservation();
     }
 
     /// Bytes of the tail and the micro-splits when they were last counted.
-    pub fn reserved_bytes(&self) -> usize {
+    pub(crate) fn reserved_bytes(&self) -> usize {
         self.reservation.as_ref().map_or(0, Reservation::bytes)
     }
 
@@ -181,7 +181,7 @@ impl ShardState {
     }
 
     /// Every record through these positions is ingested.
-    pub fn positions(&self) -> PositionVector {
+    pub(crate) fn positions(&self) -> PositionVector {
         let mut positions = PositionVector::default();
         self.rows
             .iter()
@@ -189,13 +189,12 @@ impl ShardState {
         positions
     }
 
-    /// The kinds of all paths.
-    pub fn paths(&self) -> Arc<PathKinds> {
+    pub(crate) fn paths(&self) -> Arc<PathKinds> {
         self.paths.clone()
     }
 
     /// Applies a change atomically. `now_ms` is the wall-clock time.
-    pub fn apply(&mut self, change: StateChange, now_ms: i64) {
+    pub(crate) fn apply(&mut self, change: StateChange, now_ms: i64) {
         self.current = None;
         self.sequence += 1;
         self.changed_at = Instant::now();
@@ -232,7 +231,7 @@ impl ShardState {
     }
 
     /// The current read view, including the whole tail.
-    pub fn fresh_view(&mut self) -> Arc<FreshView> {
+    pub(crate) fn fresh_view(&mut self) -> Arc<FreshView> {
         if let Some(current) = &self.current {
             return current.clone();
         }
@@ -263,12 +262,12 @@ impl ShardState {
     }
 
     /// The read view of the last build, in which the whole tail of that time is indexed.
-    pub fn last_indexed(&self) -> Option<Arc<FreshView>> {
+    pub(crate) fn last_indexed(&self) -> Option<Arc<FreshView>> {
         self.last_indexed.clone()
     }
 
     /// Starts a build of the current tail.
-    pub fn begin_build(&mut self) -> BuildInFlight {
+    pub(crate) fn begin_build(&mut self) -> BuildInFlight {
         let range = |(partition, row): (&Partition, &PartitionRow)| {
             let after = self.covered.get(partition).copied().unwrap_or(-1);
             (row.offset > after).then(|| (partition.clone(), (after, row.offset)))
@@ -284,7 +283,7 @@ impl ShardState {
 
     /// Adds the built segment (none if the tail had no live documents), and keeps the read view from the start of the
     /// build for waiting requests.
-    pub fn end_build(&mut self, build: BuildInFlight, segment: Option<Arc<Segment>>) {
+    pub(crate) fn end_build(&mut self, build: BuildInFlight, segment: Option<Arc<Segment>>) {
         let BuildInFlight {
             snapshot,
             ranges,
@@ -326,7 +325,7 @@ impl ShardState {
 
     /// Replaces adjacent segments by one (or none if no live document is left), and returns the replaced segments in
     /// their current state. Documents deleted in them since `seen` are marked as deleted in the new one.
-    pub fn replace(&mut self, seen: &[LiveSegment], replacement: Option<LiveSegment>) -> Vec<LiveSegment> {
+    pub(crate) fn replace(&mut self, seen: &[LiveSegment], replacement: Option<LiveSegment>) -> Vec<LiveSegment> {
         let at = self
             .segments
             .iter()
@@ -348,7 +347,7 @@ impl ShardState {
     }
 
     /// The number of documents that are in no split on disk, and their bytes.
-    pub fn unsplit(&self) -> (usize, usize) {
+    pub(crate) fn unsplit(&self) -> (usize, usize) {
         let (documents, bytes) = self.in_memory();
         (
             self.tail.documents() + documents as usize,
@@ -357,30 +356,30 @@ impl ShardState {
     }
 
     /// Drops the read views that are cached for the next query.
-    pub fn drop_cached_views(&mut self) {
+    pub(crate) fn drop_cached_views(&mut self) {
         self.current = None;
         self.last_indexed = None;
     }
 
     /// Whether any read view is held.
-    pub fn has_views(&self) -> bool {
+    pub(crate) fn has_views(&self) -> bool {
         Arc::strong_count(&self.documents) > 1
     }
 
     /// Drops the store: read views that are still held can read no more documents.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.drop_cached_views();
         self.documents.close();
     }
 
     /// Allocates a segment id.
-    pub fn allocate_id(&mut self) -> u64 {
+    pub(crate) fn allocate_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id - 1
     }
 
     /// The number of documents in micro-splits, and their raw bytes.
-    pub fn in_memory(&self) -> (u64, u64) {
+    pub(crate) fn in_memory(&self) -> (u64, u64) {
         let memory = self.segments.iter().filter(|entry| !entry.on_disk);
         memory.fold((0, 0), |(documents, bytes), entry| {
             (
@@ -392,7 +391,7 @@ impl ShardState {
 }
 
 /// Extends ranges so that they also span `with`.
-pub fn extend(ranges: &mut Ranges, with: &Ranges) {
+pub(crate) fn extend(ranges: &mut Ranges, with: &Ranges) {
     for (partition, (after, through)) in with {
         let range = ranges.entry(partition.clone()).or_insert((*after, *through));
         *range = (range.0.min(*after), range.1.max(*through));
@@ -400,7 +399,7 @@ pub fn extend(ranges: &mut Ranges, with: &Ranges) {
 }
 
 /// Adds kinds to a table of at most `PATHS_MAX` paths.
-pub fn merge_kinds(paths: &mut PathKinds, kinds: impl IntoIterator<Item = (Path, Kinds)>, overflow: bool) {
+pub(crate) fn merge_kinds(paths: &mut PathKinds, kinds: impl IntoIterator<Item = (Path, Kinds)>, overflow: bool) {
     paths.overflow |= overflow;
     for (path, kinds) in kinds {
         let full = paths.paths.len() >= PATHS_MAX;

@@ -39,7 +39,7 @@ const CURRENT: &str = "CURRENT";
 
 /// The status of a shard, available without its store.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// The rows of its partitions.
     pub rows: BTreeMap<Partition, PartitionRow>,
     /// Records that were lost before they could be ingested.
@@ -58,7 +58,7 @@ pub struct Summary {
 
 impl Summary {
     /// The summary of an open shard that is no longer used.
-    pub fn of(shard: &Shard) -> Result<Self, Error> {
+    pub(crate) fn of(shard: &Shard) -> Result<Self, Error> {
         let (rows, segments, tail, paths) = shard.with_state(|state| {
             (
                 state.rows.clone(),
@@ -90,17 +90,17 @@ impl Summary {
     }
 
     /// The status for `rachis.shards` and `rachis.splits`.
-    pub fn status(&self, shard: ShardId) -> ShardStatus {
+    pub(crate) fn status(&self, shard: ShardId) -> ShardStatus {
         status(shard, &self.rows, self.splits.clone(), self.tail, self.bytes)
     }
 
     /// What is stored of a partition.
-    pub fn stored(&self, source: &SourceName, partition: i32) -> StoredRange {
+    pub(crate) fn stored(&self, source: &SourceName, partition: i32) -> StoredRange {
         stored(&self.rows, source, partition)
     }
 
     /// Writes the summary to the folder of a closed store.
-    pub fn write(&self, rows: &FilePath) -> io::Result<()> {
+    pub(crate) fn write(&self, rows: &FilePath) -> io::Result<()> {
         let body = self.encode(&fs::read(rows.join(CURRENT))?);
         let temporary = rows.join(format!("{FILE_NAME}.tmp"));
         let mut file = File::create(&temporary)?;
@@ -111,7 +111,7 @@ impl Summary {
     }
 
     /// Reads the summary from the folder of a closed store, if it matches the state of the store.
-    pub fn read(rows: &FilePath) -> Option<Self> {
+    pub(crate) fn read(rows: &FilePath) -> Option<Self> {
         let bytes = fs::read(rows.join(FILE_NAME)).ok()?;
         let (sum, body) = bytes.split_first_chunk()?;
         if u64::from_be_bytes(*sum) != xxhash_rust::xxh3::xxh3_64(body) {
@@ -122,7 +122,7 @@ impl Summary {
     }
 
     /// Removes the summary durably, before the first write to the store.
-    pub fn remove(rows: &FilePath) -> io::Result<()> {
+    pub(crate) fn remove(rows: &FilePath) -> io::Result<()> {
         match fs::remove_file(rows.join(FILE_NAME)) {
             Ok(()) => File::open(rows)?.sync_all(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -240,7 +240,7 @@ const DISK: &str = "disk";
 const INDEXED: [&str; 3] = ["raw", "text", "columns"];
 
 /// What is stored of a partition.
-pub fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceName, partition: i32) -> StoredRange {
+pub(crate) fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceName, partition: i32) -> StoredRange {
     let row = rows
         .get(&Partition {
             source: source.clone(),
@@ -257,7 +257,7 @@ pub fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceName, par
 }
 
 /// The status of a shard for `rachis.shards` and `rachis.splits`.
-pub fn status(
+pub(crate) fn status(
     shard: ShardId,
     rows: &BTreeMap<Partition, PartitionRow>,
     splits: Vec<SplitStatus>,
@@ -281,7 +281,7 @@ pub fn status(
 }
 
 /// The status of a segment for `rachis.splits`.
-pub fn split_status(entry: &LiveSegment) -> SplitStatus {
+pub(crate) fn split_status(entry: &LiveSegment) -> SplitStatus {
     SplitStatus {
         id: entry.id,
         place: if entry.on_disk { DISK } else { "memory" },
@@ -294,7 +294,7 @@ pub fn split_status(entry: &LiveSegment) -> SplitStatus {
 }
 
 /// All paths ever seen, with statistics from the segments.
-pub fn fields(paths: &PathKinds, segments: &[Arc<Segment>]) -> Vec<PathStatus> {
+pub(crate) fn fields(paths: &PathKinds, segments: &[Arc<Segment>]) -> Vec<PathStatus> {
     let unknown = |path: &Path, kinds| PathStatus {
         path: path.clone(),
         kinds,

@@ -13,13 +13,13 @@ use crate::{
 };
 
 /// The interval between two sweeps.
-pub const SWEEP_EVERY: Duration = Duration::from_millis(500);
+pub(crate) const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
 /// The maximum number of deletions in one write.
 pub(super) const SWEPT_ROWS_MAX: usize = 10_000;
 
 /// Replaced segments, kept until no read view holds them.
-pub struct ObsoleteSegments {
+pub(crate) struct ObsoleteSegments {
     segments: Vec<Arc<Segment>>,
     files: Vec<PathBuf>,
     ranges: Ranges,
@@ -44,7 +44,7 @@ impl ObsoleteSegments {
 
 /// Removes what no read view needs: files of replaced segments at once, rows of deleted documents once no replaced
 /// segment in their ranges is referenced. Called periodically.
-pub fn sweep(shard: &Shard) -> Result<(), Error> {
+pub(crate) fn sweep(shard: &Shard) -> Result<(), Error> {
     if shard.store.is_read_only() {
         return Ok(());
     }
@@ -121,7 +121,7 @@ fn is_referenced(shard: &Shard, address: &Address) -> bool {
 }
 
 /// Adds the removal of a deleted document and its delete marker to a batch.
-pub fn remove_rows(store: &Store, batch: &mut WriteBatch, address: &Address) {
+pub(crate) fn remove_rows(store: &Store, batch: &mut WriteBatch, address: &Address) {
     let document = RowKey::new(RowKind::Document).address(address).bytes();
     let marker = RowKey::new(RowKind::DeleteMarker).address(address).bytes();
     store.delete(batch, Family::Docs, &document);

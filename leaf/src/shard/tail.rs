@@ -17,14 +17,14 @@ struct Slot {
 
 /// The documents that are in no segment yet.
 #[derive(Default)]
-pub struct Tail {
+pub(crate) struct Tail {
     slots: BTreeMap<Partition, Vec<Slot>>,
     documents: usize,
     bytes: usize,
 }
 
 /// A snapshot for the indexer: the number of slots of each partition, and the documents in them.
-pub struct TailSnapshot {
+pub(crate) struct TailSnapshot {
     /// In address order.
     pub documents: Vec<Arc<Document>>,
     counts: BTreeMap<Partition, usize>,
@@ -32,7 +32,7 @@ pub struct TailSnapshot {
 
 impl Tail {
     /// Appends a document, which must have the highest address of its partition.
-    pub fn push(&mut self, document: Arc<Document>) {
+    pub(crate) fn push(&mut self, document: Arc<Document>) {
         let Address { offset, item, .. } = document.address;
         self.documents += 1;
         self.bytes += document.memory_bytes();
@@ -51,7 +51,7 @@ impl Tail {
     }
 
     /// Removes a document; false if it is not here.
-    pub fn remove(&mut self, address: &Address) -> bool {
+    pub(crate) fn remove(&mut self, address: &Address) -> bool {
         let Some(slots) = self.slots.get_mut(&Partition::of(address)) else {
             return false;
         };
@@ -68,22 +68,22 @@ impl Tail {
     }
 
     /// The number of documents.
-    pub fn documents(&self) -> usize {
+    pub(crate) fn documents(&self) -> usize {
         self.documents
     }
 
     /// The size of the documents in memory, in bytes.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether there are no slots, not even empty ones.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
     /// All documents in address order.
-    pub fn live(&self) -> Vec<Arc<Document>> {
+    pub(crate) fn live(&self) -> Vec<Arc<Document>> {
         self.slots
             .values()
             .flatten()
@@ -92,7 +92,7 @@ impl Tail {
     }
 
     /// Takes a snapshot of all slots. They stay until [`Self::remove_snapshot`].
-    pub fn snapshot(&self) -> TailSnapshot {
+    pub(crate) fn snapshot(&self) -> TailSnapshot {
         TailSnapshot {
             documents: self.live(),
             counts: self
@@ -104,7 +104,7 @@ impl Tail {
     }
 
     /// Removes the slots of a snapshot and returns which of its documents were deleted after it was taken.
-    pub fn remove_snapshot(&mut self, snapshot: &TailSnapshot) -> Vec<Address> {
+    pub(crate) fn remove_snapshot(&mut self, snapshot: &TailSnapshot) -> Vec<Address> {
         let mut deleted = Vec::new();
         let mut documents = snapshot.documents.iter().peekable();
         for (partition, count) in &snapshot.counts {

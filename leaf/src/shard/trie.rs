@@ -27,7 +27,7 @@ struct TrieNode {
 }
 
 /// Kinds by path, for one partition.
-pub struct Trie {
+pub(crate) struct Trie {
     nodes: Vec<TrieNode>,
     unsaved: Vec<u32>,
     overflow: bool,
@@ -47,7 +47,7 @@ impl Default for Trie {
 
 impl Trie {
     /// Loads the stored kinds.
-    pub fn load(paths: impl IntoIterator<Item = (Path, Kinds)>, overflow: bool) -> Self {
+    pub(crate) fn load(paths: impl IntoIterator<Item = (Path, Kinds)>, overflow: bool) -> Self {
         let mut trie = Self {
             overflow,
             ..Self::default()
@@ -65,12 +65,12 @@ impl Trie {
     }
 
     /// Records the paths and kinds of a document.
-    pub fn observe(&mut self, document: &Value) {
+    pub(crate) fn observe(&mut self, document: &Value) {
         self.descend(ROOT, document, false);
     }
 
     /// The paths with new kinds since the last [`Self::saved`], each with all of its kinds.
-    pub fn unsaved(&self) -> Vec<(Path, Kinds)> {
+    pub(crate) fn unsaved(&self) -> Vec<(Path, Kinds)> {
         self.unsaved
             .iter()
             .map(|node| (self.path(*node), self.nodes[*node as usize].kinds))
@@ -78,12 +78,12 @@ impl Trie {
     }
 
     /// Whether the path limit was first exceeded since the last [`Self::saved`].
-    pub fn overflow_unsaved(&self) -> bool {
+    pub(crate) fn overflow_unsaved(&self) -> bool {
         self.overflow_unsaved
     }
 
     /// Marks everything as stored.
-    pub fn saved(&mut self) {
+    pub(crate) fn saved(&mut self) {
         for node in std::mem::take(&mut self.unsaved) {
             self.nodes[node as usize].unsaved = false;
         }

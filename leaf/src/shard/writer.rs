@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The capacity of the queue of a writer.
-pub const QUEUE_JOBS_MAX: usize = 256;
+pub(crate) const QUEUE_JOBS_MAX: usize = 256;
 /// The maximum number of jobs in a group.
 const GROUP_JOBS_MAX: usize = 128;
 /// A group of this size takes no more jobs.
@@ -45,12 +45,11 @@ const SYNC_AFTER: Duration = Duration::from_millis(100);
 const SYNC_BYTES: usize = 8 << 20;
 
 /// A job of the writer, with the channel for its outcome.
-pub enum Job {
+pub(crate) enum Job {
     /// Apply a batch.
     Write(Batch, oneshot::Sender<BatchOutcome>),
     /// Apply a push.
     Push(Push, oneshot::Sender<Result<PushResult, Problem>>),
-    /// Remove dead letters.
     Remove(DeadLetterRemoval, oneshot::Sender<Result<(), Problem>>),
 }
 
@@ -64,7 +63,6 @@ impl Job {
     }
 }
 
-/// The input of a job.
 #[derive(Clone, Copy)]
 enum JobInput<'a> {
     Batch(&'a Batch),
@@ -105,8 +103,7 @@ struct BuiltGroup {
     bytes: usize,
 }
 
-/// The writer of a shard.
-pub struct ShardWriter {
+pub(crate) struct ShardWriter {
     queue: mpsc::Receiver<Job>,
     kinds_cache: KindsCache,
     synced_at: Instant,
@@ -115,7 +112,7 @@ pub struct ShardWriter {
 
 impl ShardWriter {
     /// A writer for a queue. Loads path kinds when they are first needed.
-    pub fn new(queue: mpsc::Receiver<Job>) -> Self {
+    pub(crate) fn new(queue: mpsc::Receiver<Job>) -> Self {
         Self {
             queue,
             kinds_cache: KindsCache::default(),
@@ -125,12 +122,12 @@ impl ShardWriter {
     }
 
     /// Whether jobs wait.
-    pub fn has_jobs(&self) -> bool {
+    pub(crate) fn has_jobs(&self) -> bool {
         !self.queue.is_empty()
     }
 
     /// Writes waiting jobs, up to the limits of a group. After an error the store must be closed and reopened.
-    pub fn write_group(&mut self, shard: &Arc<Shard>) -> Result<(), Error> {
+    pub(crate) fn write_group(&mut self, shard: &Arc<Shard>) -> Result<(), Error> {
         let Ok(first) = self.queue.try_recv() else {
             return Ok(());
         };
@@ -139,7 +136,7 @@ impl ShardWriter {
     }
 
     /// Closes the queue and writes all waiting jobs.
-    pub fn write_rest(&mut self, shard: &Arc<Shard>) -> Result<(), Error> {
+    pub(crate) fn write_rest(&mut self, shard: &Arc<Shard>) -> Result<(), Error> {
         self.queue.close();
         while self.has_jobs() {
             self.write_group(shard)?;
@@ -416,7 +413,7 @@ fn push_result(push: &Push, outcome: PushOutcome) -> Result<PushResult, Problem>
 }
 
 /// The error for a request key that was already used with a different body.
-pub fn key_reused(key: &str) -> Problem {
+pub(crate) fn key_reused(key: &str) -> Problem {
     Problem::new(
         Code::Conflict,
         format!("the Idempotency-Key {key} was already used with a different body"),

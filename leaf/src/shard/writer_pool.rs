@@ -25,7 +25,7 @@ struct WriterQueue {
 }
 
 /// The queue of shards with jobs, and the threads that process it.
-pub struct WriterPool {
+pub(crate) struct WriterPool {
     queue: Mutex<WriterQueue>,
     wake: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -33,7 +33,7 @@ pub struct WriterPool {
 
 impl WriterPool {
     /// Starts the threads.
-    pub fn start() -> std::io::Result<Arc<Self>> {
+    pub(crate) fn start() -> std::io::Result<Arc<Self>> {
         let writers = Arc::new(Self {
             queue: Mutex::default(),
             wake: Condvar::new(),
@@ -51,7 +51,7 @@ impl WriterPool {
 
     /// Enqueues a shard that has just received a job. Must be called after the job is in the queue of the shard, or the
     /// job could be missed.
-    pub fn enqueue(&self, shard: &Arc<Shard>) {
+    pub(crate) fn enqueue(&self, shard: &Arc<Shard>) {
         if shard.enqueued.swap(true, Ordering::SeqCst) {
             return;
         }
@@ -63,7 +63,7 @@ impl WriterPool {
     }
 
     /// Stops the threads. Jobs of shards that are still enqueued are written when the shard closes.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let waiting = {
             let mut queue = self.queue.lock();
             queue.stopped = true;

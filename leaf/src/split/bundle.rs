@@ -67,7 +67,6 @@ struct BundleEntry {
     bytes: u64,
 }
 
-/// Writes a bundle.
 pub(super) struct BundleWriter {
     file: ChecksumWriter,
     temporary: TemporaryFile,
@@ -94,7 +93,7 @@ impl Drop for TemporaryFile {
 
 impl BundleWriter {
     /// Creates the file under its temporary name and overwrites what a crash left there.
-    pub fn create(file: &FilePath) -> io::Result<Self> {
+    pub(super) fn create(file: &FilePath) -> io::Result<Self> {
         let mut name = file.file_name().unwrap_or_default().to_os_string();
         name.push(".");
         name.push(TEMPORARY_SUFFIX);
@@ -109,7 +108,11 @@ impl BundleWriter {
     }
 
     /// Adds an entry, which `write` fills.
-    pub fn entry(&mut self, name: String, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    pub(super) fn entry(
+        &mut self,
+        name: String,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         let offset = self.file.written;
         write(&mut self.file)?;
         self.entries.push(BundleEntry {
@@ -121,7 +124,7 @@ impl BundleWriter {
     }
 
     /// Writes the footer, syncs the file and renames it to its final name.
-    pub fn publish(self, file: &FilePath) -> io::Result<()> {
+    pub(super) fn publish(self, file: &FilePath) -> io::Result<()> {
         let mut footer = ByteWriter::default();
         footer.u32(self.entries.len() as u32);
         for BundleEntry { name, offset, bytes } in &self.entries {
@@ -217,7 +220,7 @@ pub(super) struct Bundle {
 
 impl Bundle {
     /// Opens a file and verifies its footer.
-    pub fn open(path: &FilePath) -> io::Result<Self> {
+    pub(super) fn open(path: &FilePath) -> io::Result<Self> {
         let whole = map(path)?;
         let length = usize::try_from(whole.num_bytes().get_bytes()).map_err(io::Error::other)?;
         let footer_end = length
@@ -247,7 +250,7 @@ impl Bundle {
     }
 
     /// The bytes of an entry.
-    pub fn get(&self, name: &str) -> io::Result<FileSlice> {
+    pub(super) fn get(&self, name: &str) -> io::Result<FileSlice> {
         self.entries
             .get(name)
             .cloned()
@@ -255,7 +258,7 @@ impl Bundle {
     }
 
     /// The entries with this prefix, by the rest of their names.
-    pub fn directory(&self, prefix: &str) -> BundleDirectory {
+    pub(super) fn directory(&self, prefix: &str) -> BundleDirectory {
         let files = self
             .entries
             .iter()
@@ -351,7 +354,7 @@ pub(super) struct BundleDirectory {
 
 impl BundleDirectory {
     /// Whether it has no files.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 }

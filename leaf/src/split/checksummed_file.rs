@@ -35,7 +35,7 @@ pub(super) struct ChecksummedBlock {
 }
 
 impl ChecksummedBlock {
-    pub fn new(range: Range<usize>, checksum: u64) -> Self {
+    pub(super) fn new(range: Range<usize>, checksum: u64) -> Self {
         Self {
             range,
             checksum,
@@ -54,7 +54,7 @@ pub(crate) struct ChecksumMismatch {
 
 impl ChecksumMismatch {
     /// The mismatch that caused an error, if one did.
-    pub fn of(error: &tantivy::TantivyError) -> Option<&Self> {
+    pub(crate) fn of(error: &tantivy::TantivyError) -> Option<&Self> {
         match error {
             tantivy::TantivyError::IoError(error) => error.get_ref()?.downcast_ref(),
             _ => None,
@@ -80,7 +80,7 @@ impl std::fmt::Debug for ChecksummedFile {
 
 impl ChecksummedFile {
     /// A file with these blocks, which must be ascending.
-    pub fn new(file: &FilePath, whole: FileSlice, blocks: Vec<ChecksummedBlock>) -> Self {
+    pub(super) fn new(file: &FilePath, whole: FileSlice, blocks: Vec<ChecksummedBlock>) -> Self {
         Self {
             file: file.to_owned(),
             whole,
@@ -91,12 +91,12 @@ impl ChecksummedFile {
     }
 
     /// Bytes that readers have verified so far, without those of the scrubber.
-    pub fn bytes_verified(&self) -> u64 {
+    pub(super) fn bytes_verified(&self) -> u64 {
         self.bytes_verified.load(Ordering::Relaxed)
     }
 
     /// The first damage found, if any.
-    pub fn damaged(&self) -> Option<&ChecksumMismatch> {
+    pub(super) fn damaged(&self) -> Option<&ChecksumMismatch> {
         self.damaged.get()
     }
 
@@ -134,12 +134,16 @@ impl ChecksummedFile {
     /// Verifies the blocks of the file, starting at block `from`, until `bytes_max` bytes are read, and reports damage.
     ///
     /// Returns the next block, or None at the end, and the bytes read.
-    pub fn scrub(&self, from: usize, bytes_max: u64) -> io::Result<(Option<usize>, u64)> {
+    pub(super) fn scrub(&self, from: usize, bytes_max: u64) -> io::Result<(Option<usize>, u64)> {
         self.verify(from, bytes_max)?.map_err(|block| self.report_damage(block))
     }
 
     /// Like [`scrub`](Self::scrub), but returns the first block that does not match instead of reporting it.
-    pub fn verify(&self, from: usize, bytes_max: u64) -> io::Result<Result<(Option<usize>, u64), &ChecksummedBlock>> {
+    pub(super) fn verify(
+        &self,
+        from: usize,
+        bytes_max: u64,
+    ) -> io::Result<Result<(Option<usize>, u64), &ChecksummedBlock>> {
         let file = File::open(&self.file)?;
         let mut buffer = vec![0; SCRUB_READ_BYTES];
         let mut read = 0;

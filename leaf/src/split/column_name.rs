@@ -14,7 +14,7 @@ pub(super) enum ColumnKind {
 pub(super) struct ColumnName([u8; 6]);
 
 impl ColumnName {
-    pub fn new(path: u32, kind: ColumnKind, inside: bool) -> Self {
+    pub(super) fn new(path: u32, kind: ColumnKind, inside: bool) -> Self {
         const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
         let kind = match kind {
             ColumnKind::Bool => b'b',
@@ -33,7 +33,7 @@ impl ColumnName {
         ])
     }
 
-    pub fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("digits are ASCII")
     }
 }

@@ -42,35 +42,35 @@ enum OpenColumn {
 }
 
 impl Columns {
-    pub fn new(reader: ColumnarReader) -> Self {
+    pub(super) fn new(reader: ColumnarReader) -> Self {
         Self {
             reader,
             opened: RwLock::default(),
         }
     }
 
-    pub fn bools(&self, path: u32, inside: bool) -> io::Result<Column<bool>> {
+    pub(super) fn bools(&self, path: u32, inside: bool) -> io::Result<Column<bool>> {
         match self.open(path, ColumnKind::Bool, inside)? {
             OpenColumn::Bool(column) => Ok(column),
             _ => Err(missing(path, ColumnKind::Bool, inside)),
         }
     }
 
-    pub fn ints(&self, path: u32, inside: bool) -> io::Result<Column<i64>> {
+    pub(super) fn ints(&self, path: u32, inside: bool) -> io::Result<Column<i64>> {
         match self.open(path, ColumnKind::Int, inside)? {
             OpenColumn::Int(column) => Ok(column),
             _ => Err(missing(path, ColumnKind::Int, inside)),
         }
     }
 
-    pub fn floats(&self, path: u32, inside: bool) -> io::Result<Column<f64>> {
+    pub(super) fn floats(&self, path: u32, inside: bool) -> io::Result<Column<f64>> {
         match self.open(path, ColumnKind::Float, inside)? {
             OpenColumn::Float(column) => Ok(column),
             _ => Err(missing(path, ColumnKind::Float, inside)),
         }
     }
 
-    pub fn texts(&self, path: u32, inside: bool) -> io::Result<Arc<TextColumn>> {
+    pub(super) fn texts(&self, path: u32, inside: bool) -> io::Result<Arc<TextColumn>> {
         match self.open(path, ColumnKind::Text, inside)? {
             OpenColumn::Text(column) => Ok(column),
             _ => Err(missing(path, ColumnKind::Text, inside)),
@@ -153,7 +153,6 @@ where
     sorted(hits)
 }
 
-/// The documents of a range.
 pub(super) fn range(documents: std::ops::Range<u32>) -> RoaringBitmap {
     let mut all = RoaringBitmap::new();
     all.insert_range(documents);
@@ -190,7 +189,7 @@ fn cache<T>(slot: &OnceLock<T>, value: T, bytes: usize) {
 }
 
 impl TextColumn {
-    pub fn new(column: StrColumn) -> Self {
+    pub(super) fn new(column: StrColumn) -> Self {
         Self {
             column,
             decoded: OnceLock::new(),
@@ -199,12 +198,12 @@ impl TextColumn {
     }
 
     /// The number of distinct values.
-    pub fn distinct(&self) -> usize {
+    pub(super) fn distinct(&self) -> usize {
         self.column.num_terms()
     }
 
     /// Calls `visit` with the ordinal and text of every distinct value, in order.
-    pub fn for_each(&self, mut visit: impl FnMut(u64, &str)) -> io::Result<()> {
+    pub(super) fn for_each(&self, mut visit: impl FnMut(u64, &str)) -> io::Result<()> {
         let mut stream = self.column.dictionary().stream()?;
         let mut ordinal = 0;
         while stream.advance() {
@@ -215,7 +214,7 @@ impl TextColumn {
     }
 
     /// All distinct values, indexed by ordinal.
-    pub fn decoded(&self) -> io::Result<Arc<StringViewArray>> {
+    pub(super) fn decoded(&self) -> io::Result<Arc<StringViewArray>> {
         if let Some(decoded) = self.decoded.get() {
             return Ok(decoded.clone());
         }
@@ -227,7 +226,7 @@ impl TextColumn {
     }
 
     /// The distinct values parsed as times in microseconds since 1970, indexed by ordinal.
-    pub fn times(&self) -> io::Result<Arc<[Option<i64>]>> {
+    pub(super) fn times(&self) -> io::Result<Arc<[Option<i64>]>> {
         if let Some(times) = self.times.get() {
             return Ok(times.clone());
         }
@@ -240,7 +239,7 @@ impl TextColumn {
 
     /// Converts the values of these ordinals and calls `set` with the position of each. Each distinct value is
     /// converted once.
-    pub fn convert<T: Clone>(
+    pub(super) fn convert<T: Clone>(
         &self,
         ordinals: &[Option<u64>],
         convert: impl Fn(&str) -> Option<T>,
@@ -260,7 +259,7 @@ impl TextColumn {
     }
 
     /// The values of these ordinals, as views into one buffer of the distinct values.
-    pub fn values(&self, ordinals: &[Option<u64>]) -> Result<ArrayRef, Error> {
+    pub(super) fn values(&self, ordinals: &[Option<u64>]) -> Result<ArrayRef, Error> {
         // With at most this many distinct values per requested row, decode the whole dictionary.
         const DENSE: usize = 4;
         if self.decoded.get().is_some() || self.distinct() <= ordinals.len().saturating_mul(DENSE) {
@@ -301,7 +300,7 @@ impl TextColumn {
     }
 
     /// The documents with a value of one of these ordinals.
-    pub fn documents(&self, ordinals: &RoaringBitmap) -> RoaringBitmap {
+    pub(super) fn documents(&self, ordinals: &RoaringBitmap) -> RoaringBitmap {
         const RANGES_MAX: u64 = 4;
         let mut found = RoaringBitmap::new();
         if ordinals.len() <= RANGES_MAX {
@@ -330,7 +329,7 @@ impl TextColumn {
     }
 
     /// The documents with a value whose ordinal lies in this range.
-    pub fn documents_in_range(&self, ordinals: std::ops::Range<u64>) -> RoaringBitmap {
+    pub(super) fn documents_in_range(&self, ordinals: std::ops::Range<u64>) -> RoaringBitmap {
         let mut found = RoaringBitmap::new();
         if ordinals.start < ordinals.end {
             self.range(ordinals, &mut Vec::new(), &mut found);
@@ -339,7 +338,7 @@ impl TextColumn {
     }
 
     /// The documents with a value for which `holds` is true.
-    pub fn documents_matching(&self, holds: impl Fn(&str) -> bool) -> io::Result<RoaringBitmap> {
+    pub(super) fn documents_matching(&self, holds: impl Fn(&str) -> bool) -> io::Result<RoaringBitmap> {
         let mut ordinals = Vec::new();
         self.for_each(|ordinal, value| {
             if holds(value) {
@@ -350,7 +349,7 @@ impl TextColumn {
     }
 
     /// The documents with a value that has this prefix.
-    pub fn documents_with_prefix(&self, prefix: &str) -> io::Result<RoaringBitmap> {
+    pub(super) fn documents_with_prefix(&self, prefix: &str) -> io::Result<RoaringBitmap> {
         let start = self.lower_bound(prefix)?;
         let mut stream = self.column.dictionary().prefix_range(prefix).into_stream()?;
         let mut end = start;
@@ -361,7 +360,7 @@ impl TextColumn {
     }
 
     /// The ordinal of the first value that is greater than or equal to this one.
-    pub fn lower_bound(&self, value: &str) -> io::Result<u64> {
+    pub(super) fn lower_bound(&self, value: &str) -> io::Result<u64> {
         use tantivy::columnar::TermOrdHit;
         let distinct = self.distinct() as u64;
         Ok(match self.column.dictionary().term_ord_or_next(value)? {
@@ -370,7 +369,7 @@ impl TextColumn {
     }
 
     /// The ordinal of a value, if the dictionary has it.
-    pub fn ordinal(&self, value: &str) -> io::Result<Option<u64>> {
+    pub(super) fn ordinal(&self, value: &str) -> io::Result<Option<u64>> {
         self.column.dictionary().term_ord(value)
     }
 }

@@ -12,21 +12,21 @@ pub(super) struct ByteWriter {
 }
 
 impl ByteWriter {
-    pub fn u32(&mut self, number: u32) {
+    pub(super) fn u32(&mut self, number: u32) {
         self.bytes.extend(number.to_le_bytes());
     }
 
-    pub fn u64(&mut self, number: u64) {
+    pub(super) fn u64(&mut self, number: u64) {
         self.bytes.extend(number.to_le_bytes());
     }
 
-    pub fn text(&mut self, text: &str) {
+    pub(super) fn text(&mut self, text: &str) {
         self.u32(text.len() as u32);
         self.bytes.extend(text.as_bytes());
     }
 
     /// An empty bitmap, the usual case, is four bytes.
-    pub fn bitmap(&mut self, bitmap: &RoaringBitmap) -> io::Result<()> {
+    pub(super) fn bitmap(&mut self, bitmap: &RoaringBitmap) -> io::Result<()> {
         if bitmap.is_empty() {
             self.u32(0);
             return Ok(());
@@ -35,7 +35,7 @@ impl ByteWriter {
         bitmap.serialize_into(&mut self.bytes)
     }
 
-    pub fn into_bytes(self) -> Vec<u8> {
+    pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 }
@@ -47,7 +47,7 @@ pub(super) struct ByteReader<'a> {
 }
 
 impl<'a> ByteReader<'a> {
-    pub fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
@@ -60,7 +60,7 @@ impl<'a> ByteReader<'a> {
         Ok(taken)
     }
 
-    pub fn u32(&mut self) -> io::Result<u32> {
+    pub(super) fn u32(&mut self) -> io::Result<u32> {
         Ok(self
             .take(4)?
             .iter()
@@ -68,7 +68,7 @@ impl<'a> ByteReader<'a> {
             .fold(0, |number, byte| number << 8 | u32::from(*byte)))
     }
 
-    pub fn u64(&mut self) -> io::Result<u64> {
+    pub(super) fn u64(&mut self) -> io::Result<u64> {
         Ok(self
             .take(8)?
             .iter()
@@ -76,12 +76,12 @@ impl<'a> ByteReader<'a> {
             .fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
-    pub fn text(&mut self) -> io::Result<String> {
+    pub(super) fn text(&mut self) -> io::Result<String> {
         let length = self.u32()? as usize;
         String::from_utf8(self.take(length)?.to_vec()).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))
     }
 
-    pub fn bitmap(&mut self) -> io::Result<RoaringBitmap> {
+    pub(super) fn bitmap(&mut self) -> io::Result<RoaringBitmap> {
         match self.u32()? as usize {
             0 => Ok(RoaringBitmap::new()),
             length => RoaringBitmap::deserialize_from(self.take(length)?),

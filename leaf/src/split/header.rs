@@ -136,7 +136,7 @@ impl<T> LazyColumn<T> {
 }
 
 impl Headers {
-    pub fn open(columns: &ColumnarReader, runs: Vec<PartitionRun>) -> io::Result<Self> {
+    pub(super) fn open(columns: &ColumnarReader, runs: Vec<PartitionRun>) -> io::Result<Self> {
         let open = |name: &str| ints(handle(columns, name)?.open()?).ok_or_else(|| missing(name));
         let (offset, item) = (open(OFFSET)?, open(ITEM)?);
         Ok(Self {
@@ -150,17 +150,17 @@ impl Headers {
     }
 
     /// When each document was ingested, in milliseconds since 1970.
-    pub fn ingested(&self) -> io::Result<&Column<i64>> {
+    pub(super) fn ingested(&self) -> io::Result<&Column<i64>> {
         self.ingested.get(INGESTED, ints)
     }
 
     /// The record's time in milliseconds since 1970, for records that have one.
-    pub fn time(&self) -> io::Result<&Column<i64>> {
+    pub(super) fn time(&self) -> io::Result<&Column<i64>> {
         self.time.get(TIME, ints)
     }
 
     /// The ids of documents that have one of their own.
-    pub fn id(&self) -> io::Result<&TextColumn> {
+    pub(super) fn id(&self) -> io::Result<&TextColumn> {
         let typed = |column| match column {
             DynamicColumn::Str(column) => Some(TextColumn::new(column)),
             _ => None,
@@ -168,14 +168,12 @@ impl Headers {
         self.id.get(ID, typed)
     }
 
-    /// The run of a document.
-    pub fn run(&self, document: u32) -> Option<&PartitionRun> {
+    pub(super) fn run(&self, document: u32) -> Option<&PartitionRun> {
         let next = self.runs.partition_point(|run| run.first <= document);
         self.runs.get(next.checked_sub(1)?).filter(|run| document < run.end)
     }
 
-    /// The address of a document.
-    pub fn address(&self, document: u32) -> Option<Address> {
+    pub(super) fn address(&self, document: u32) -> Option<Address> {
         let PartitionRun { source, partition, .. } = self.run(document)?;
         let (offset, item) = self.offset_and_item(document);
         Some(Address {
@@ -194,7 +192,7 @@ impl Headers {
     }
 
     /// The document at an address, if the part holds it.
-    pub fn find(&self, address: &Address) -> Option<u32> {
+    pub(super) fn find(&self, address: &Address) -> Option<u32> {
         let same_partition = |run: &&PartitionRun| run.partition == address.partition && run.source == address.source;
         self.runs
             .iter()

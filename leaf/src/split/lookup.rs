@@ -20,7 +20,7 @@ type LiteralBound<'a> = Option<&'a (Literal, bool)>;
 
 impl Part {
     /// The documents that match a condition, or None if this part knows nothing about it.
-    pub fn lookup(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
+    pub(super) fn lookup(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
         match lookup {
             Lookup::In(path, to, values) => self.on_path(path, |id| self.equal_to_any(id, *to, values)),
             Lookup::Range(path, to, from, until) => {
@@ -260,7 +260,7 @@ impl Part {
     }
 
     /// The documents with a non-null value at a path with columns, inside or outside of arrays.
-    pub fn present(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
+    pub(super) fn present(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
         let ArrayScope {
             long_texts,
             big_numbers,
@@ -298,7 +298,7 @@ impl Part {
     }
 
     /// What is known about the values of a path inside or outside of arrays.
-    pub fn scope(&self, id: u32, inside: bool) -> &ArrayScope {
+    pub(super) fn scope(&self, id: u32, inside: bool) -> &ArrayScope {
         if inside {
             &self.node(id).inside
         } else {

@@ -366,13 +366,13 @@ impl Segment {
 }
 
 /// The file of a split, opened only to verify its checksums and not to query it.
-pub struct SplitFile {
+pub(crate) struct SplitFile {
     file: Arc<ChecksummedFile>,
 }
 
 impl SplitFile {
     /// Opens a file. Fails if its footer is damaged.
-    pub fn open(file: &FilePath) -> io::Result<Self> {
+    pub(crate) fn open(file: &FilePath) -> io::Result<Self> {
         Ok(Self {
             file: Bundle::open(file)?.file,
         })
@@ -381,7 +381,7 @@ impl SplitFile {
     /// Verifies the checksums, starting at block `from`, until `bytes_max` bytes are read.
     ///
     /// Returns the block to continue with, if any is left, and the bytes read. Returns None on a mismatch.
-    pub fn verify(&self, from: usize, bytes_max: u64) -> io::Result<Option<(Option<usize>, u64)>> {
+    pub(crate) fn verify(&self, from: usize, bytes_max: u64) -> io::Result<Option<(Option<usize>, u64)>> {
         Ok(self.file.verify(from, bytes_max)?.ok())
     }
 }

@@ -145,7 +145,7 @@ fn find_unbuildable(documents: &[Arc<Document>], first: u32, excluded: &mut Roar
 
 impl Part {
     /// Indexes documents in memory.
-    pub fn in_memory(documents: &[Arc<Document>]) -> Result<Self, Error> {
+    pub(super) fn in_memory(documents: &[Arc<Document>]) -> Result<Self, Error> {
         Ok(build_excluding_bad(documents)?.part)
     }
 
@@ -169,7 +169,7 @@ impl Part {
     }
 
     /// Indexes documents and writes them to a file as part `number`.
-    pub fn write(documents: &[Arc<Document>], number: usize, bundle: &mut BundleWriter) -> Result<(), Error> {
+    pub(super) fn write(documents: &[Arc<Document>], number: usize, bundle: &mut BundleWriter) -> Result<(), Error> {
         let BuiltPart { part, columns, text } = build_excluding_bad(documents)?;
         let encoded = part.paths.encode().map_err(index_error)?;
         let mut write = || -> io::Result<()> {
@@ -184,7 +184,7 @@ impl Part {
     }
 
     /// Opens part `number` of a file.
-    pub fn open(bundle: &Bundle, number: usize) -> Result<Self, Error> {
+    pub(super) fn open(bundle: &Bundle, number: usize) -> Result<Self, Error> {
         let bytes = |name: &str| {
             bundle
                 .get(&format!("{number}/{name}"))
@@ -209,12 +209,12 @@ impl Part {
     }
 
     /// What is known about a path.
-    pub fn node(&self, id: u32) -> &PathNode {
+    pub(super) fn node(&self, id: u32) -> &PathNode {
         &self.paths.nodes[id as usize]
     }
 
     /// All documents.
-    pub fn all(&self) -> RoaringBitmap {
+    pub(super) fn all(&self) -> RoaringBitmap {
         range(0..self.paths.documents)
     }
 }

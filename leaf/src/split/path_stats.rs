@@ -43,14 +43,14 @@ pub(super) struct PathStats {
 }
 
 impl PathStats {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             paths: vec![PathCounts::default()],
         }
     }
 
     /// Counts the paths of the next document. Documents are numbered from 0.
-    pub fn document(&mut self, number: u32, value: &Value) {
+    pub(super) fn document(&mut self, number: u32, value: &Value) {
         if self.paths.len() > PATHS_MAX {
             self.prune_rarest_paths();
         }
@@ -88,7 +88,7 @@ impl PathStats {
 
     /// The path with one more key. Similar documents have their keys in the same order, so the child at `expected`,
     /// which follows the last one found, is tried first.
-    pub fn child(&self, at: u32, key: &str, expected: &mut usize) -> Option<u32> {
+    pub(super) fn child(&self, at: u32, key: &str, expected: &mut usize) -> Option<u32> {
         let PathCounts { children, by_key, .. } = &self.paths[at as usize];
         let is = |id: &u32| *self.paths[*id as usize].key == *key;
         if let Some(id) = children.get(*expected).filter(|id| is(id)) {
@@ -167,7 +167,7 @@ impl PathStats {
 
     /// The nodes of the path tree, in the order of the paths. The most frequent paths get columns, and of these the
     /// text-like ones get postings.
-    pub fn nodes(&self) -> Vec<PathNode> {
+    pub(super) fn nodes(&self) -> Vec<PathNode> {
         let mut ranked: Vec<usize> = (0..self.paths.len()).filter(|id| self.paths[*id].scalars).collect();
         ranked.sort_by_key(|id| std::cmp::Reverse(self.paths[*id].documents));
         let mut nodes: Vec<PathNode> = self

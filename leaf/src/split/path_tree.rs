@@ -34,7 +34,7 @@ pub(super) struct ArrayScope {
 
 impl ArrayScope {
     /// The kinds of its values.
-    pub fn kinds(&self) -> Kinds {
+    pub(super) fn kinds(&self) -> Kinds {
         let seen = [
             (self.nulls > 0, Kinds::NULL),
             (self.bools > 0, Kinds::BOOL),
@@ -51,7 +51,7 @@ impl ArrayScope {
     }
 
     /// The number of non-null values, if each document has at most one.
-    pub fn present(&self) -> u64 {
+    pub(super) fn present(&self) -> u64 {
         let rare: u64 = [&self.long_texts, &self.big_numbers, &self.arrays, &self.objects]
             .iter()
             .map(|documents| documents.len())
@@ -124,7 +124,7 @@ pub(super) struct PathTree {
 
 impl PathTree {
     /// A tree of these paths, parents first.
-    pub fn new(documents: u32, nodes: Vec<PathNode>) -> Self {
+    pub(super) fn new(documents: u32, nodes: Vec<PathNode>) -> Self {
         let by_key = nodes
             .iter()
             .zip(0..)
@@ -140,18 +140,18 @@ impl PathTree {
     }
 
     /// The path with these keys, if it is in the tree.
-    pub fn find<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Option<u32> {
+    pub(super) fn find<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Option<u32> {
         keys.into_iter()
             .try_fold(ROOT, |at, key| self.by_key.get(&(at, key.into())).copied())
     }
 
     /// Documents that may have values at paths that are not in the tree.
-    pub fn incomplete(&self) -> RoaringBitmap {
+    pub(super) fn incomplete(&self) -> RoaringBitmap {
         &self.header_only | &self.untracked
     }
 
     /// The path of a node.
-    pub fn path(&self, id: u32) -> Path {
+    pub(super) fn path(&self, id: u32) -> Path {
         let mut keys = Vec::new();
         let mut at = id;
         while at != ROOT {
@@ -163,7 +163,7 @@ impl PathTree {
         Path::new(keys)
     }
 
-    pub fn encode(&self) -> io::Result<Vec<u8>> {
+    pub(super) fn encode(&self) -> io::Result<Vec<u8>> {
         let mut to = ByteWriter::default();
         to.u32(self.documents);
         to.u32(self.nodes.len() as u32);
@@ -189,7 +189,7 @@ impl PathTree {
     }
 
     /// Decodes the result of [`encode`](Self::encode).
-    pub fn decode(bytes: &[u8]) -> io::Result<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
         let mut from = ByteReader::new(bytes);
         let documents = from.u32()?;
         let count = from.u32()?;

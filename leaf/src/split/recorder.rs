@@ -39,7 +39,7 @@ pub(super) struct Recorder<'s> {
 
 impl<'s> Recorder<'s> {
     /// `bytes` is the approximate size of all documents.
-    pub fn new(stats: &'s PathStats, bytes: usize) -> Result<Self, Error> {
+    pub(super) fn new(stats: &'s PathStats, bytes: usize) -> Result<Self, Error> {
         let nodes = stats.nodes();
         let mut columns = ColumnarWriter::default();
         header::declare_columns(&mut columns);
@@ -62,7 +62,7 @@ impl<'s> Recorder<'s> {
     }
 
     /// Records the next document. Without a value, only its header is indexed.
-    pub fn document(&mut self, number: u32, document: &Document, value: Option<&Value>) -> Result<(), Error> {
+    pub(super) fn document(&mut self, number: u32, document: &Document, value: Option<&Value>) -> Result<(), Error> {
         header::record(&mut self.columns, number, document);
         match value {
             Some(value) => {
@@ -157,7 +157,10 @@ impl<'s> Recorder<'s> {
     }
 
     /// The path tree, the columns and the files of the postings.
-    pub fn finish(self, documents: u32) -> Result<(PathTree, ColumnarWriter, Option<RamDirectory>), TantivyError> {
+    pub(super) fn finish(
+        self,
+        documents: u32,
+    ) -> Result<(PathTree, ColumnarWriter, Option<RamDirectory>), TantivyError> {
         let mut paths = PathTree::new(documents, self.nodes);
         for PathNode { outside, inside, .. } in &mut paths.nodes {
             for ArrayScope {

@@ -97,7 +97,7 @@ fn within_bound(order: Ordering, inclusive: bool) -> bool {
 impl Part {
     /// The documents that match a clause, or None if this part knows nothing about it. The result is cached for the
     /// next block of the same scan.
-    pub fn search(&self, clause: &Clause) -> Result<Option<Arc<Matches>>, Error> {
+    pub(super) fn search(&self, clause: &Clause) -> Result<Option<Arc<Matches>>, Error> {
         if let Some((_, matches)) = self.clause_cache.lock().iter().find(|(cached, _)| cached == clause) {
             return Ok(matches.clone());
         }

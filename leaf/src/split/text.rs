@@ -50,7 +50,7 @@ pub(super) struct TextWriter {
 
 impl TextWriter {
     /// `paths` is the number of paths, `bytes` the approximate size of all texts.
-    pub fn new(paths: usize, bytes: usize) -> Result<Self, TantivyError> {
+    pub(super) fn new(paths: usize, bytes: usize) -> Result<Self, TantivyError> {
         let (schema, field) = schema();
         let tokenizers = TokenizerManager::new();
         tokenizers.register(TOKENIZER, WordTokenizer::default());
@@ -77,20 +77,20 @@ impl TextWriter {
     }
 
     /// Adds a string of the current document.
-    pub fn add(&mut self, path: u32, text: &str) {
+    pub(super) fn add(&mut self, path: u32, text: &str) {
         let start = self.texts.buffer.len();
         self.texts.buffer.push_str(text);
         self.texts.strings.push((path, start..self.texts.buffer.len()));
     }
 
     /// Ends the current document.
-    pub fn end_document(&mut self) -> Result<(), TantivyError> {
+    pub(super) fn end_document(&mut self) -> Result<(), TantivyError> {
         let texts = std::mem::replace(&mut self.texts, DocumentTexts::new(self.field, &self.names));
         self.writer.add_document(texts)
     }
 
     /// Finishes the index and returns its files.
-    pub fn finish(self) -> Result<RamDirectory, TantivyError> {
+    pub(super) fn finish(self) -> Result<RamDirectory, TantivyError> {
         self.writer.finalize()?;
         Ok(self.directory)
     }
@@ -172,7 +172,7 @@ pub(super) struct TextIndex {
 
 impl TextIndex {
     /// Opens the files of a [`TextWriter`].
-    pub fn open(directory: impl Directory) -> Result<Self, TantivyError> {
+    pub(super) fn open(directory: impl Directory) -> Result<Self, TantivyError> {
         let index = Index::open(directory)?;
         let segments = index.searchable_segments()?;
         let segment = segments
@@ -184,7 +184,7 @@ impl TextIndex {
     }
 
     /// Adds the documents that have these tokens next to each other at a path.
-    pub fn phrase(&self, path: u32, tokens: &[String], found: &mut RoaringBitmap) -> Result<(), TantivyError> {
+    pub(super) fn phrase(&self, path: u32, tokens: &[String], found: &mut RoaringBitmap) -> Result<(), TantivyError> {
         let mut terms = Vec::with_capacity(tokens.len());
         for token in tokens {
             match self.reader.terms().get(term(path, token))? {
@@ -201,7 +201,7 @@ impl TextIndex {
     }
 
     /// Adds the documents that have a token with this prefix at a path.
-    pub fn prefix(&self, path: u32, prefix: &str, found: &mut RoaringBitmap) -> Result<(), TantivyError> {
+    pub(super) fn prefix(&self, path: u32, prefix: &str, found: &mut RoaringBitmap) -> Result<(), TantivyError> {
         let from = term(path, prefix);
         let mut terms = self.reader.terms().range().ge(&from).into_stream()?;
         while terms.advance() {
@@ -213,7 +213,6 @@ impl TextIndex {
         Ok(())
     }
 
-    /// Adds the documents of a term.
     fn documents(&self, term: &TermInfo, found: &mut RoaringBitmap) -> Result<(), TantivyError> {
         let mut postings = self
             .reader

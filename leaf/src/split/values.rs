@@ -82,7 +82,7 @@ impl KindCounts {
 
 impl Part {
     /// The values of a column for these documents (ascending), or None if they must be read from the raw documents.
-    pub fn values(&self, column: &Column, time_path: Option<&Path>, documents: &[u32]) -> ColumnResult {
+    pub(super) fn values(&self, column: &Column, time_path: Option<&Path>, documents: &[u32]) -> ColumnResult {
         let requested = RequestedDocuments {
             documents,
             all: documents.len() == self.paths.documents as usize,

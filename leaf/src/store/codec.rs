@@ -3,22 +3,22 @@
 //! Decoding never panics: whatever is on disk, the result is a value or an error.
 
 /// Encodes one value.
-pub struct ValueWriter(Vec<u8>);
+pub(crate) struct ValueWriter(Vec<u8>);
 
 impl ValueWriter {
     /// Starts a value with its version byte.
-    pub fn new(version: u8) -> Self {
+    pub(crate) fn new(version: u8) -> Self {
         Self(vec![version])
     }
 
     /// Appends one byte.
-    pub fn byte(mut self, byte: u8) -> Self {
+    pub(crate) fn byte(mut self, byte: u8) -> Self {
         self.0.push(byte);
         self
     }
 
     /// Appends an unsigned varint, seven bits per byte.
-    pub fn number(mut self, mut number: u64) -> Self {
+    pub(crate) fn number(mut self, mut number: u64) -> Self {
         while number >= 0x80 {
             self.0.push(number.to_le_bytes()[0] | 0x80);
             number >>= 7;
@@ -28,23 +28,23 @@ impl ValueWriter {
     }
 
     /// Appends a signed varint, zigzag-encoded so that numbers near 0 are short.
-    pub fn signed(self, number: i64) -> Self {
+    pub(crate) fn signed(self, number: i64) -> Self {
         self.number(((number << 1) ^ (number >> 63)).cast_unsigned())
     }
 
     /// Appends a byte string with its length in front.
-    pub fn bytes(self, bytes: &[u8]) -> Self {
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Self {
         self.number(bytes.len() as u64).rest(bytes)
     }
 
     /// Appends bytes without a length: a field of fixed size, or the end of the value.
-    pub fn rest(mut self, bytes: &[u8]) -> Self {
+    pub(crate) fn rest(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
     /// Returns the encoded value.
-    pub fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         self.0
     }
 }
@@ -52,22 +52,22 @@ impl ValueWriter {
 /// Why a stored value cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct DecodeError(pub String);
+pub(crate) struct DecodeError(pub String);
 
 /// The result of decoding.
-pub type DecodeResult<T> = Result<T, DecodeError>;
+pub(crate) type DecodeResult<T> = Result<T, DecodeError>;
 
 /// Fails with this reason.
-pub fn decode_error<T>(reason: impl Into<String>) -> DecodeResult<T> {
+pub(crate) fn decode_error<T>(reason: impl Into<String>) -> DecodeResult<T> {
     Err(DecodeError(reason.into()))
 }
 
 /// Decodes one value.
-pub struct ValueReader<'a>(&'a [u8]);
+pub(crate) struct ValueReader<'a>(&'a [u8]);
 
 impl<'a> ValueReader<'a> {
     /// Starts decoding a value, which must have this version.
-    pub fn new(value: &'a [u8], version: u8) -> DecodeResult<Self> {
+    pub(crate) fn new(value: &'a [u8], version: u8) -> DecodeResult<Self> {
         match value.split_first() {
             Some((found, rest)) if *found == version => Ok(Self(rest)),
             Some((found, _)) => decode_error(format!(
@@ -77,8 +77,7 @@ impl<'a> ValueReader<'a> {
         }
     }
 
-    /// Reads one byte.
-    pub fn byte(&mut self) -> DecodeResult<u8> {
+    pub(crate) fn byte(&mut self) -> DecodeResult<u8> {
         let (first, rest) = self
             .0
             .split_first()
@@ -88,7 +87,7 @@ impl<'a> ValueReader<'a> {
     }
 
     /// Reads an unsigned varint.
-    pub fn number(&mut self) -> DecodeResult<u64> {
+    pub(crate) fn number(&mut self) -> DecodeResult<u64> {
         let mut number = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -101,19 +100,19 @@ impl<'a> ValueReader<'a> {
     }
 
     /// Reads a signed varint.
-    pub fn signed(&mut self) -> DecodeResult<i64> {
+    pub(crate) fn signed(&mut self) -> DecodeResult<i64> {
         let number = self.number()?;
         Ok((number >> 1).cast_signed() ^ -((number & 1).cast_signed()))
     }
 
     /// Reads an unsigned varint that must fit into a smaller type.
-    pub fn small<N: TryFrom<u64>>(&mut self) -> DecodeResult<N> {
+    pub(crate) fn small<N: TryFrom<u64>>(&mut self) -> DecodeResult<N> {
         let number = self.number()?;
         N::try_from(number).map_err(|_| DecodeError(format!("{number} is out of range")))
     }
 
     /// Reads a field of fixed size.
-    pub fn fixed<const N: usize>(&mut self) -> DecodeResult<[u8; N]> {
+    pub(crate) fn fixed<const N: usize>(&mut self) -> DecodeResult<[u8; N]> {
         let (first, rest) = self
             .0
             .split_first_chunk::<N>()
@@ -123,7 +122,7 @@ impl<'a> ValueReader<'a> {
     }
 
     /// Reads a length-prefixed byte string.
-    pub fn bytes(&mut self) -> DecodeResult<&'a [u8]> {
+    pub(crate) fn bytes(&mut self) -> DecodeResult<&'a [u8]> {
         let length: usize = self.small()?;
         let (bytes, rest) = self
             .0
@@ -134,17 +133,17 @@ impl<'a> ValueReader<'a> {
     }
 
     /// Reads a length-prefixed string.
-    pub fn text(&mut self) -> DecodeResult<&'a str> {
+    pub(crate) fn text(&mut self) -> DecodeResult<&'a str> {
         std::str::from_utf8(self.bytes()?).map_err(|e| DecodeError(e.to_string()))
     }
 
     /// Returns all remaining bytes.
-    pub fn rest(self) -> &'a [u8] {
+    pub(crate) fn rest(self) -> &'a [u8] {
         self.0
     }
 
     /// Ends decoding; remaining bytes are an error.
-    pub fn end(self) -> DecodeResult<()> {
+    pub(crate) fn end(self) -> DecodeResult<()> {
         if self.0.is_empty() {
             Ok(())
         } else {

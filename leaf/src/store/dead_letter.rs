@@ -10,7 +10,7 @@ use super::codec::{DecodeResult, ValueReader, ValueWriter};
 const VERSION: u8 = 1;
 
 /// Encodes a dead letter; `bytes` are the untruncated bytes.
-pub fn encode(ingested_ms: i64, code: &str, detail: &str, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn encode(ingested_ms: i64, code: &str, detail: &str, bytes: &[u8]) -> Vec<u8> {
     let truncated = &bytes[..bytes.len().min(DEAD_LETTER_BYTES_MAX)];
     ValueWriter::new(VERSION)
         .signed(ingested_ms)
@@ -23,7 +23,7 @@ pub fn encode(ingested_ms: i64, code: &str, detail: &str, bytes: &[u8]) -> Vec<u
 }
 
 /// Decodes a dead letter and the hash of its untruncated bytes.
-pub fn decode(address: Address, value: &[u8]) -> DecodeResult<(DeadLetter, u128)> {
+pub(crate) fn decode(address: Address, value: &[u8]) -> DecodeResult<(DeadLetter, u128)> {
     let mut reader = ValueReader::new(value, VERSION)?;
     let ingested_ms = reader.signed()?;
     let (code, detail) = (reader.text()?.to_owned(), reader.text()?.to_owned());
@@ -43,7 +43,7 @@ pub fn decode(address: Address, value: &[u8]) -> DecodeResult<(DeadLetter, u128)
 }
 
 /// Decodes only the ingest time and the untruncated length of a dead letter.
-pub fn age_and_length(value: &[u8]) -> DecodeResult<(i64, u64)> {
+pub(crate) fn age_and_length(value: &[u8]) -> DecodeResult<(i64, u64)> {
     let mut reader = ValueReader::new(value, VERSION)?;
     let ingested_ms = reader.signed()?;
     reader.bytes()?;

@@ -7,7 +7,7 @@ const VERSION: u8 = 1;
 
 /// Why a document is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeleteMarker {
+pub(crate) enum DeleteMarker {
     /// A later document has the same key.
     Superseded,
     /// A tombstone with the same key, or a request.
@@ -16,12 +16,12 @@ pub enum DeleteMarker {
 
 impl DeleteMarker {
     /// Encodes the marker.
-    pub fn encode(self) -> Vec<u8> {
+    pub(crate) fn encode(self) -> Vec<u8> {
         ValueWriter::new(VERSION).byte(self as u8).finish()
     }
 
     /// Decodes a marker.
-    pub fn decode(value: &[u8]) -> DecodeResult<Self> {
+    pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
         let mut reader = ValueReader::new(value, VERSION)?;
         let why = match reader.byte()? {
             0 => Self::Superseded,

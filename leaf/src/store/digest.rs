@@ -18,7 +18,7 @@ const BLOCK_OFFSETS_BITS: u32 = 16;
 /// The outcome of an event, as hashed into the digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum DigestTag {
+pub(crate) enum DigestTag {
     /// A document.
     Accepted = 1,
     /// A null value.
@@ -30,12 +30,12 @@ pub enum DigestTag {
 }
 
 /// The block of an offset: 65,536 offsets each.
-pub fn block(offset: i64) -> i64 {
+pub(crate) fn block(offset: i64) -> i64 {
     offset >> BLOCK_OFFSETS_BITS
 }
 
 /// The summand of one event.
-pub fn term(address: &Address, tag: DigestTag, bytes: &[u8]) -> u128 {
+pub(crate) fn term(address: &Address, tag: DigestTag, bytes: &[u8]) -> u128 {
     let mut hasher = Xxh3::new();
     let key = RowKey::new(RowKind::Document).address(address).bytes();
     hasher.update(&[tag as u8, u8::try_from(key.len()).unwrap_or(u8::MAX)]);
@@ -45,12 +45,12 @@ pub fn term(address: &Address, tag: DigestTag, bytes: &[u8]) -> u128 {
 }
 
 /// Encodes a digest.
-pub fn encode(sum: u128) -> Vec<u8> {
+pub(crate) fn encode(sum: u128) -> Vec<u8> {
     ValueWriter::new(VERSION).rest(&sum.to_be_bytes()).finish()
 }
 
 /// Decodes a digest.
-pub fn decode(value: &[u8]) -> DecodeResult<u128> {
+pub(crate) fn decode(value: &[u8]) -> DecodeResult<u128> {
     let mut reader = ValueReader::new(value, VERSION)?;
     let sum = u128::from_be_bytes(reader.fixed()?);
     reader.end()?;

@@ -15,7 +15,7 @@ const RECORD_KEY: u8 = 1 << 2;
 const ID_IS_RECORD_KEY: u8 = 1 << 3;
 
 /// Encodes a document.
-pub fn encode(document: &Document) -> Vec<u8> {
+pub(crate) fn encode(document: &Document) -> Vec<u8> {
     let header = &document.header;
     let same = matches!((&header.id, &header.record_key), (Some(id), Some(key)) if id.as_bytes() == &key[..]);
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
@@ -43,7 +43,7 @@ pub fn encode(document: &Document) -> Vec<u8> {
 }
 
 /// Decodes a document.
-pub fn decode(address: Address, value: &[u8]) -> DecodeResult<Document> {
+pub(crate) fn decode(address: Address, value: &[u8]) -> DecodeResult<Document> {
     let mut reader = ValueReader::new(value, VERSION)?;
     let flags = reader.byte()?;
     let time_kind = time_kind_of(reader.byte()?)?;

@@ -6,12 +6,12 @@ use super::codec::{DecodeResult, ValueReader, ValueWriter};
 const VERSION: u8 = 1;
 
 /// Encodes an incarnation.
-pub fn encode(incarnation: u128) -> Vec<u8> {
+pub(crate) fn encode(incarnation: u128) -> Vec<u8> {
     ValueWriter::new(VERSION).rest(&incarnation.to_be_bytes()).finish()
 }
 
 /// Decodes an incarnation.
-pub fn decode(value: &[u8]) -> DecodeResult<u128> {
+pub(crate) fn decode(value: &[u8]) -> DecodeResult<u128> {
     let mut reader = ValueReader::new(value, VERSION)?;
     let incarnation = u128::from_be_bytes(reader.fixed()?);
     reader.end()?;

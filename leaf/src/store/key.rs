@@ -11,7 +11,7 @@ use super::codec::{DecodeError, DecodeResult, decode_error};
 
 /// A partition of a source.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Partition {
+pub(crate) struct Partition {
     /// Its source.
     pub source: SourceName,
     /// Its number, from 0.
@@ -20,7 +20,7 @@ pub struct Partition {
 
 impl Partition {
     /// The partition of an address.
-    pub fn of(address: &Address) -> Self {
+    pub(crate) fn of(address: &Address) -> Self {
         Self {
             source: address.source.clone(),
             number: address.partition,
@@ -28,7 +28,7 @@ impl Partition {
     }
 
     /// The address of a record or of one of its items.
-    pub fn address(&self, offset: i64, item: Option<u32>) -> Address {
+    pub(crate) fn address(&self, offset: i64, item: Option<u32>) -> Address {
         Address {
             source: self.source.clone(),
             partition: self.number,
@@ -47,7 +47,7 @@ impl fmt::Display for Partition {
 /// The kind of a row: the first byte of its key. A byte never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum RowKind {
+pub(crate) enum RowKind {
     /// A document, in `docs`.
     Document = 1,
     /// A dead letter, in `docs`.
@@ -74,16 +74,16 @@ pub enum RowKind {
 
 /// Builds the key of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowKey(Vec<u8>);
+pub(crate) struct RowKey(Vec<u8>);
 
 impl RowKey {
     /// Starts a key with its kind.
-    pub fn new(kind: RowKind) -> Self {
+    pub(crate) fn new(kind: RowKind) -> Self {
         Self(vec![kind as u8])
     }
 
     /// Appends a partition.
-    pub fn partition(mut self, partition: &Partition) -> Self {
+    pub(crate) fn partition(mut self, partition: &Partition) -> Self {
         self.0.extend_from_slice(partition.source.as_str().as_bytes());
         self.0.push(0);
         self.0.extend_from_slice(&flip32(partition.number));
@@ -91,19 +91,19 @@ impl RowKey {
     }
 
     /// Appends a signed number.
-    pub fn signed(mut self, number: i64) -> Self {
+    pub(crate) fn signed(mut self, number: i64) -> Self {
         self.0.extend_from_slice(&flip64(number));
         self
     }
 
     /// Appends bytes that end the key.
-    pub fn rest(mut self, bytes: &[u8]) -> Self {
+    pub(crate) fn rest(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
     /// Appends an address.
-    pub fn address(self, address: &Address) -> Self {
+    pub(crate) fn address(self, address: &Address) -> Self {
         let key = self.partition(&Partition::of(address)).signed(address.offset);
         match address.item {
             Some(item) => key.rest(&item.to_be_bytes()),
@@ -112,12 +112,12 @@ impl RowKey {
     }
 
     /// Returns the key.
-    pub fn bytes(self) -> Vec<u8> {
+    pub(crate) fn bytes(self) -> Vec<u8> {
         self.0
     }
 
     /// The upper bound of all keys with this prefix. It always exists, because kinds are far below 255.
-    pub fn after_prefix(self) -> Vec<u8> {
+    pub(crate) fn after_prefix(self) -> Vec<u8> {
         let mut key = self.0;
         while let Some(last) = key.pop() {
             if last < u8::MAX {
@@ -130,19 +130,18 @@ impl RowKey {
 }
 
 /// Decodes what follows the kind byte of a key.
-pub struct KeyReader<'a>(&'a [u8]);
+pub(crate) struct KeyReader<'a>(&'a [u8]);
 
 impl<'a> KeyReader<'a> {
     /// Starts decoding a key, which must be of this kind.
-    pub fn new(key: &'a [u8], kind: RowKind) -> DecodeResult<Self> {
+    pub(crate) fn new(key: &'a [u8], kind: RowKind) -> DecodeResult<Self> {
         match key.split_first() {
             Some((first, rest)) if *first == kind as u8 => Ok(Self(rest)),
             _ => decode_error(format!("the key is not of kind {kind:?}")),
         }
     }
 
-    /// Reads a partition.
-    pub fn partition(&mut self) -> DecodeResult<Partition> {
+    pub(crate) fn partition(&mut self) -> DecodeResult<Partition> {
         let end = self
             .0
             .iter()
@@ -160,12 +159,12 @@ impl<'a> KeyReader<'a> {
     }
 
     /// Reads a signed number.
-    pub fn signed(&mut self) -> DecodeResult<i64> {
+    pub(crate) fn signed(&mut self) -> DecodeResult<i64> {
         Ok(unflip64(self.fixed()?))
     }
 
     /// Reads an address, which ends the key.
-    pub fn address(mut self) -> DecodeResult<Address> {
+    pub(crate) fn address(mut self) -> DecodeResult<Address> {
         let partition = self.partition()?;
         let offset = self.signed()?;
         let item = match self.0.len() {
@@ -180,7 +179,7 @@ impl<'a> KeyReader<'a> {
     }
 
     /// Returns all remaining bytes.
-    pub fn rest(self) -> &'a [u8] {
+    pub(crate) fn rest(self) -> &'a [u8] {
         self.0
     }
 
@@ -217,7 +216,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Generates arbitrary addresses.
-    pub fn addresses() -> impl Strategy<Value = Address> {
+    pub(crate) fn addresses() -> impl Strategy<Value = Address> {
         (
             "[a-z0-9_][a-z0-9_.-]{0,8}",
             any::<i32>(),

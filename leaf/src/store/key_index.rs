@@ -15,11 +15,11 @@ const VERSION: u8 = 1;
 
 /// Addresses of the documents with one id, at most one per partition, ordered by partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KeyIndexRow(Vec<Address>);
+pub(crate) struct KeyIndexRow(Vec<Address>);
 
 impl KeyIndexRow {
     /// Inserts a document and returns the one it replaces in its partition.
-    pub fn put(&mut self, address: Address) -> Option<Address> {
+    pub(crate) fn put(&mut self, address: Address) -> Option<Address> {
         let partition = Partition::of(&address);
         match self.0.iter_mut().find(|known| Partition::of(known) == partition) {
             Some(known) => Some(std::mem::replace(known, address)),
@@ -32,28 +32,28 @@ impl KeyIndexRow {
     }
 
     /// Removes and returns the document of a partition.
-    pub fn take(&mut self, partition: &Partition) -> Option<Address> {
+    pub(crate) fn take(&mut self, partition: &Partition) -> Option<Address> {
         let at = self.0.iter().position(|known| Partition::of(known) == *partition)?;
         Some(self.0.remove(at))
     }
 
     /// All addresses.
-    pub fn iter(&self) -> impl Iterator<Item = &Address> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Address> {
         self.0.iter()
     }
 
     /// The number of partitions with the key.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Whether no partition has the key.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Encodes the row.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut value = ValueWriter::new(VERSION);
         for address in &self.0 {
             value = value
@@ -66,7 +66,7 @@ impl KeyIndexRow {
     }
 
     /// Decodes a row.
-    pub fn decode(value: &[u8]) -> DecodeResult<Self> {
+    pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
         let mut reader = ValueReader::new(value, VERSION)?;
         let mut addresses = Vec::new();
         while let Ok(source) = reader.text() {

@@ -10,12 +10,12 @@ use super::codec::{DecodeResult, ValueReader, ValueWriter};
 const VERSION: u8 = 1;
 
 /// Encodes a set of kinds.
-pub fn encode(kinds: Kinds) -> Vec<u8> {
+pub(crate) fn encode(kinds: Kinds) -> Vec<u8> {
     ValueWriter::new(VERSION).number(u64::from(kinds.0)).finish()
 }
 
 /// Decodes a set of kinds.
-pub fn decode(value: &[u8]) -> DecodeResult<Kinds> {
+pub(crate) fn decode(value: &[u8]) -> DecodeResult<Kinds> {
     let mut reader = ValueReader::new(value, VERSION)?;
     let kinds = Kinds(reader.small()?);
     reader.end()?;

@@ -10,8 +10,7 @@ use super::{
 
 const VERSION: u8 = 1;
 
-/// The key of a loss.
-pub fn key(loss: &Loss) -> Vec<u8> {
+pub(crate) fn key(loss: &Loss) -> Vec<u8> {
     let partition = Partition {
         source: loss.source.clone(),
         number: loss.partition,
@@ -23,7 +22,7 @@ pub fn key(loss: &Loss) -> Vec<u8> {
 }
 
 /// Encodes the value of a loss.
-pub fn encode(loss: &Loss) -> Vec<u8> {
+pub(crate) fn encode(loss: &Loss) -> Vec<u8> {
     ValueWriter::new(VERSION)
         .signed(loss.through)
         .signed(loss.noticed_ms)
@@ -32,7 +31,7 @@ pub fn encode(loss: &Loss) -> Vec<u8> {
 }
 
 /// Decodes a loss from key and value.
-pub fn decode(key: &[u8], value: &[u8]) -> DecodeResult<Loss> {
+pub(crate) fn decode(key: &[u8], value: &[u8]) -> DecodeResult<Loss> {
     let mut key = KeyReader::new(key, RowKind::Loss)?;
     let (partition, from) = (key.partition()?, key.signed()?);
     let mut reader = ValueReader::new(value, VERSION)?;

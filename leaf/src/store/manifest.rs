@@ -13,11 +13,11 @@ use super::{
 const VERSION: u8 = 1;
 
 /// An offset range for each partition: after the first offset (exclusive), through the second (inclusive).
-pub type Ranges = BTreeMap<Partition, (i64, i64)>;
+pub(crate) type Ranges = BTreeMap<Partition, (i64, i64)>;
 
 /// A live split.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ManifestRow {
+pub(crate) struct ManifestRow {
     /// The records it covers.
     pub ranges: Ranges,
     /// Its rank among the splits, oldest first; a rebuilt split inherits the rank of the first split it replaces.
@@ -31,18 +31,18 @@ pub struct ManifestRow {
 }
 
 /// The file name of a split.
-pub fn file_name(id: u64) -> String {
+pub(crate) fn file_name(id: u64) -> String {
     format!("{id:016x}.split")
 }
 
 /// The id of the split in a file, parsed from the file name.
-pub fn split_of(file: &Path) -> Option<u64> {
+pub(crate) fn split_of(file: &Path) -> Option<u64> {
     u64::from_str_radix(file.file_name()?.to_str()?.strip_suffix(".split")?, 16).ok()
 }
 
 impl ManifestRow {
     /// Encodes the row.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let value = ValueWriter::new(VERSION)
             .number(self.order)
             .number(u64::from(self.generation))
@@ -62,7 +62,7 @@ impl ManifestRow {
     }
 
     /// Decodes a row.
-    pub fn decode(value: &[u8]) -> DecodeResult<Self> {
+    pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
         let mut reader = ValueReader::new(value, VERSION)?;
         let (order, generation, documents, raw_bytes) =
             (reader.number()?, reader.small()?, reader.number()?, reader.number()?);

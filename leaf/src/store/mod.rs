@@ -19,36 +19,36 @@
 //! sort as addresses do. Every value begins with a version byte. A batch over several families is atomic because the
 //! write-ahead log is always on.
 
-pub mod codec;
-pub mod dead_letter;
-pub mod delete_marker;
-pub mod digest;
-pub mod document;
-pub mod format;
-pub mod key;
-pub mod key_index;
-pub mod kinds;
-pub mod loss;
-pub mod manifest;
+pub(crate) mod codec;
+pub(crate) mod dead_letter;
+pub(crate) mod delete_marker;
+pub(crate) mod digest;
+pub(crate) mod document;
+pub(crate) mod format;
+pub(crate) mod key;
+pub(crate) mod key_index;
+pub(crate) mod kinds;
+pub(crate) mod loss;
+pub(crate) mod manifest;
 mod open;
-pub mod partition;
-pub mod request;
+pub(crate) mod partition;
+pub(crate) mod request;
 mod rows;
 mod shared;
 mod wal;
 
-pub use key::{Partition, RowKey, RowKind};
-pub use key_index::KeyIndexRow;
-pub use manifest::{ManifestRow, Ranges};
-pub use partition::PartitionRow;
+pub(crate) use key::{Partition, RowKey, RowKind};
+pub(crate) use key_index::KeyIndexRow;
+pub(crate) use manifest::{ManifestRow, Ranges};
+pub(crate) use partition::PartitionRow;
 use proto::{
     Code, Problem,
     ingest::{Loss, ShardId},
 };
-pub use request::RequestRow;
-pub use rocksdb::WriteBatch;
+pub(crate) use request::RequestRow;
+pub(crate) use rocksdb::WriteBatch;
 use rocksdb::{ColumnFamily, DB, ErrorKind, WriteOptions};
-pub use shared::SharedStore;
+pub(crate) use shared::SharedStore;
 
 use crate::error::Error;
 
@@ -57,7 +57,7 @@ const LEVELS: usize = 7;
 
 /// A column family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     /// Documents and dead letters.
     Docs,
     /// Ids of documents.
@@ -80,7 +80,7 @@ impl Family {
 
 /// Why a write failed.
 #[derive(Debug)]
-pub enum WriteError {
+pub(crate) enum WriteError {
     /// RocksDB would have had to stall, or the store is read-only; nothing was written.
     Stalled,
     /// The write failed and the state on disk is unknown: the store must be closed and reopened.
@@ -88,7 +88,7 @@ pub enum WriteError {
 }
 
 /// The rows of one shard.
-pub struct Store {
+pub(crate) struct Store {
     shard: ShardId,
     db: DB,
     incarnation: u128,
@@ -97,27 +97,27 @@ pub struct Store {
 
 impl Store {
     /// The shard whose rows these are.
-    pub fn shard(&self) -> ShardId {
+    pub(crate) fn shard(&self) -> ShardId {
         self.shard
     }
 
     /// A unique id, assigned when this replica was created.
-    pub fn incarnation(&self) -> u128 {
+    pub(crate) fn incarnation(&self) -> u128 {
         self.incarnation
     }
 
     /// Whether the store was opened on a full disk and rejects writes.
-    pub fn is_read_only(&self) -> bool {
+    pub(crate) fn is_read_only(&self) -> bool {
         self.read_only
     }
 
     /// Writes a batch that survives a crash of the process at once, and a crash of the machine after the next sync.
-    pub fn commit(&self, batch: WriteBatch) -> Result<(), WriteError> {
+    pub(crate) fn commit(&self, batch: WriteBatch) -> Result<(), WriteError> {
         self.write(batch, false)
     }
 
     /// Writes a batch and syncs: it survives a crash of the machine when this returns.
-    pub fn commit_synced(&self, batch: WriteBatch) -> Result<(), WriteError> {
+    pub(crate) fn commit_synced(&self, batch: WriteBatch) -> Result<(), WriteError> {
         self.write(batch, true)
     }
 
@@ -138,7 +138,7 @@ impl Store {
     }
 
     /// Syncs the write-ahead log: all commits so far survive a crash of the machine.
-    pub fn sync(&self) -> Result<(), Error> {
+    pub(crate) fn sync(&self) -> Result<(), Error> {
         if self.read_only {
             Ok(())
         } else {
@@ -147,7 +147,7 @@ impl Store {
     }
 
     /// Flushes all memtables, before a clean shutdown.
-    pub fn flush(&self) -> Result<(), Error> {
+    pub(crate) fn flush(&self) -> Result<(), Error> {
         if self.read_only {
             return Ok(());
         }
@@ -157,7 +157,7 @@ impl Store {
     }
 
     /// Starts a flush of all memtables without waiting for it, unless one is already running.
-    pub fn flush_soon(&self) -> Result<(), Error> {
+    pub(crate) fn flush_soon(&self) -> Result<(), Error> {
         let immutable = |family| self.property(family, "rocksdb.num-immutable-mem-table");
         // A second flush would wait for the first one.
         if Family::ALL.into_iter().any(|family| immutable(family) != Some(0)) {
@@ -171,17 +171,17 @@ impl Store {
     }
 
     /// Bytes in memtables.
-    pub fn bytes_in_memory(&self) -> u64 {
+    pub(crate) fn bytes_in_memory(&self) -> u64 {
         self.property_sum("rocksdb.cur-size-all-mem-tables")
     }
 
     /// Bytes in SST files.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.property_sum("rocksdb.total-sst-files-size")
     }
 
     /// The number of SST files.
-    pub fn tables(&self) -> usize {
+    pub(crate) fn tables(&self) -> usize {
         let levels = (0..LEVELS).map(|level| format!("rocksdb.num-files-at-level{level}"));
         levels.map(|property| self.property_sum(&property)).sum::<u64>() as usize
     }
@@ -197,17 +197,17 @@ impl Store {
     }
 
     /// Adds a row to a batch.
-    pub fn put(&self, batch: &mut WriteBatch, family: Family, key: &[u8], value: &[u8]) {
+    pub(crate) fn put(&self, batch: &mut WriteBatch, family: Family, key: &[u8], value: &[u8]) {
         batch.put_cf(self.family(family), key, value);
     }
 
     /// Adds the deletion of a row to a batch.
-    pub fn delete(&self, batch: &mut WriteBatch, family: Family, key: &[u8]) {
+    pub(crate) fn delete(&self, batch: &mut WriteBatch, family: Family, key: &[u8]) {
         batch.delete_cf(self.family(family), key);
     }
 
     /// Records a loss, unless a loss with the same first offset already reaches as far. Durable when this returns.
-    pub fn note_loss(&self, loss: &Loss) -> Result<(), Error> {
+    pub(crate) fn note_loss(&self, loss: &Loss) -> Result<(), Error> {
         let key = loss::key(loss);
         let known = self.get(Family::Meta, &key)?;
         let known = known

@@ -45,7 +45,7 @@ static BLOCK_CACHE: LazyLock<Cache> = LazyLock::new(|| Cache::new_lru_cache(BLOC
 
 impl Store {
     /// Opens the store of a shard, or creates it. RocksDB keeps at most `tables_open_max` tables open at once.
-    pub fn open(shard: ShardId, folder: &Path, tables_open_max: usize) -> Result<Self, Error> {
+    pub(crate) fn open(shard: ShardId, folder: &Path, tables_open_max: usize) -> Result<Self, Error> {
         std::fs::create_dir_all(folder).map_err(|source| Error::File {
             path: folder.to_owned(),
             source,
@@ -74,7 +74,7 @@ impl Store {
     }
 
     /// Opens an existing store without writing anything, so this works on a full disk, too.
-    pub fn open_read_only(shard: ShardId, folder: &Path, tables_open_max: usize) -> Result<Self, Error> {
+    pub(crate) fn open_read_only(shard: ShardId, folder: &Path, tables_open_max: usize) -> Result<Self, Error> {
         reject_missing_current(folder)?;
         // The file that accepts a loss stays in place for the next writable opening.
         reject_damaged_log(folder)?;

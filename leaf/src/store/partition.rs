@@ -9,7 +9,7 @@ const VERSION: u8 = 1;
 
 /// The stored state of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionRow {
+pub(crate) struct PartitionRow {
     /// The topic it is read from; none before the first record.
     pub topic: Option<String>,
     /// The position: the last ingested offset, -1 before the first record.
@@ -62,7 +62,7 @@ const DEAD: u8 = 1 << 3;
 
 impl PartitionRow {
     /// Encodes the row.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         let flags = flag(self.topic.is_some(), TOPIC)
             | flag(self.last_record_ms.is_some(), RECORD_TIME)
@@ -97,7 +97,7 @@ impl PartitionRow {
     }
 
     /// Decodes a row.
-    pub fn decode(value: &[u8]) -> DecodeResult<Self> {
+    pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
         let mut reader = ValueReader::new(value, VERSION)?;
         let flags = reader.byte()?;
         let topic = reader.text()?.to_owned();

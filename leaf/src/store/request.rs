@@ -10,7 +10,7 @@ const VERSION: u8 = 1;
 
 /// A push that was applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestRow {
+pub(crate) struct RequestRow {
     /// The hash of its body.
     pub body: u128,
     /// The timestamp of its record, milliseconds since 1970.
@@ -21,7 +21,7 @@ pub struct RequestRow {
 
 impl RequestRow {
     /// Encodes the row.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let answer = serde_json::to_vec(&self.answer).expect("a push result can always be written as JSON");
         ValueWriter::new(VERSION)
             .rest(&self.body.to_be_bytes())
@@ -31,7 +31,7 @@ impl RequestRow {
     }
 
     /// Decodes a row.
-    pub fn decode(value: &[u8]) -> DecodeResult<Self> {
+    pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
         let mut reader = ValueReader::new(value, VERSION)?;
         let (body, time_ms) = (u128::from_be_bytes(reader.fixed()?), reader.signed()?);
         let answer = serde_json::from_slice(reader.rest()).map_err(|e| DecodeError(e.to_string()))?;
@@ -40,7 +40,7 @@ impl RequestRow {
 }
 
 /// The value of an age row.
-pub fn age() -> Vec<u8> {
+pub(crate) fn age() -> Vec<u8> {
     ValueWriter::new(VERSION).finish()
 }
 

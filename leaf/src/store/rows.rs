@@ -17,7 +17,7 @@ type Row = (Box<[u8]>, Box<[u8]>);
 
 impl Store {
     /// The documents with an id, at most one for each partition.
-    pub fn key_index(&self, id: &[u8]) -> Result<KeyIndexRow, Error> {
+    pub(crate) fn key_index(&self, id: &[u8]) -> Result<KeyIndexRow, Error> {
         let row = self.get(Family::Keys, id)?;
         row.map_or(Ok(KeyIndexRow::default()), |value| {
             self.check("key", KeyIndexRow::decode(&value))
@@ -25,14 +25,14 @@ impl Store {
     }
 
     /// The document at an address, even if it has a delete marker.
-    pub fn document(&self, address: &Address) -> Result<Option<Document>, Error> {
+    pub(crate) fn document(&self, address: &Address) -> Result<Option<Document>, Error> {
         let row = self.get(Family::Docs, &RowKey::new(RowKind::Document).address(address).bytes())?;
         row.map(|value| self.check("document", document::decode(address.clone(), &value)))
             .transpose()
     }
 
     /// Whether the document at an address has a delete marker.
-    pub fn is_deleted(&self, address: &Address) -> Result<bool, Error> {
+    pub(crate) fn is_deleted(&self, address: &Address) -> Result<bool, Error> {
         Ok(self
             .get(
                 Family::Meta,
@@ -42,7 +42,7 @@ impl Store {
     }
 
     /// The request of a push that was applied.
-    pub fn request(&self, partition: &Partition, key: &str) -> Result<Option<RequestRow>, Error> {
+    pub(crate) fn request(&self, partition: &Partition, key: &str) -> Result<Option<RequestRow>, Error> {
         let row = self.get(
             Family::Meta,
             &RowKey::new(RowKind::Request)
@@ -55,7 +55,7 @@ impl Store {
     }
 
     /// Time and key of requests of a partition before `time_ms`, oldest first, at most `limit`.
-    pub fn requests_before(
+    pub(crate) fn requests_before(
         &self,
         partition: &Partition,
         time_ms: i64,
@@ -71,22 +71,21 @@ impl Store {
         .collect()
     }
 
-    /// The rows of all partitions.
-    pub fn partitions(&self) -> Result<BTreeMap<Partition, PartitionRow>, Error> {
+    pub(crate) fn partitions(&self) -> Result<BTreeMap<Partition, PartitionRow>, Error> {
         self.all(Family::Meta, RowKind::Partition, "partition", |mut key, value| {
             Ok((key.partition()?, PartitionRow::decode(value)?))
         })
     }
 
     /// The manifest rows of all live splits, by split id.
-    pub fn manifest(&self) -> Result<BTreeMap<u64, ManifestRow>, Error> {
+    pub(crate) fn manifest(&self) -> Result<BTreeMap<u64, ManifestRow>, Error> {
         self.all(Family::Meta, RowKind::Manifest, "manifest row", |mut key, value| {
             Ok((key.signed()?.cast_unsigned(), ManifestRow::decode(value)?))
         })
     }
 
     /// The kinds seen at each path of a partition, and whether the number of paths exceeded the limit.
-    pub fn kinds(&self, partition: &Partition) -> Result<(BTreeMap<Path, Kinds>, bool), Error> {
+    pub(crate) fn kinds(&self, partition: &Partition) -> Result<(BTreeMap<Path, Kinds>, bool), Error> {
         let prefix = RowKey::new(RowKind::Kinds).partition(partition);
         let mut overflow = false;
         let mut paths = BTreeMap::new();
@@ -107,7 +106,7 @@ impl Store {
     }
 
     /// The digest of a block; 0 if the block has none.
-    pub fn digest(&self, partition: &Partition, block: i64) -> Result<u128, Error> {
+    pub(crate) fn digest(&self, partition: &Partition, block: i64) -> Result<u128, Error> {
         let row = self.get(
             Family::Meta,
             &RowKey::new(RowKind::Digest).partition(partition).signed(block).bytes(),
@@ -116,7 +115,7 @@ impl Store {
     }
 
     /// Documents of a partition with `after` < offset <= `through`, in address order, deleted ones included.
-    pub fn documents(
+    pub(crate) fn documents(
         &self,
         partition: &Partition,
         after: i64,
@@ -142,7 +141,7 @@ impl Store {
     }
 
     /// Addresses of deleted documents of a partition with `after` < offset <= `through`, in order.
-    pub fn deleted(
+    pub(crate) fn deleted(
         &self,
         partition: &Partition,
         after: i64,
@@ -164,7 +163,7 @@ impl Store {
     }
 
     /// The dead letters of a partition by descending address, at most `limit`.
-    pub fn dead_letters(&self, partition: &Partition, limit: usize) -> Result<Vec<DeadLetter>, Error> {
+    pub(crate) fn dead_letters(&self, partition: &Partition, limit: usize) -> Result<Vec<DeadLetter>, Error> {
         let prefix = RowKey::new(RowKind::DeadLetter).partition(partition);
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(prefix.clone().bytes());
@@ -185,7 +184,7 @@ impl Store {
 
     /// Key, ingest time and original length of the dead letters of a partition, in address order, starting at a row
     /// key.
-    pub fn dead_letter_rows(
+    pub(crate) fn dead_letter_rows(
         &self,
         partition: &Partition,
         from: Option<Vec<u8>>,
@@ -204,7 +203,7 @@ impl Store {
     }
 
     /// All recorded losses.
-    pub fn losses(&self) -> Result<Vec<Loss>, Error> {
+    pub(crate) fn losses(&self) -> Result<Vec<Loss>, Error> {
         let all = RowKey::new(RowKind::Loss);
         let rows = self.rows(Family::Meta, all.clone().bytes(), all.after_prefix());
         rows.map(|row| row.and_then(|(key, value)| self.check("loss", loss::decode(&key, &value))))

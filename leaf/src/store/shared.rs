@@ -10,14 +10,14 @@ use super::Store;
 use crate::{document::Document, error::Error, view::Documents};
 
 /// The documents of a store while it is open.
-pub struct SharedStore {
+pub(crate) struct SharedStore {
     shard: ShardId,
     store: RwLock<Option<Arc<Store>>>,
 }
 
 impl SharedStore {
     /// Wraps a store.
-    pub fn new(store: Arc<Store>) -> Arc<Self> {
+    pub(crate) fn new(store: Arc<Store>) -> Arc<Self> {
         Arc::new(Self {
             shard: store.shard(),
             store: RwLock::new(Some(store)),
@@ -25,7 +25,7 @@ impl SharedStore {
     }
 
     /// Drops the store: reads in progress complete, later reads fail.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         *self.store.write() = None;
     }
 }

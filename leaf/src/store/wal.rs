@@ -18,14 +18,14 @@ use std::{
 use memchr::memmem;
 
 /// Log data of a synced write. It exists in the log only, and a document is unlikely to contain it.
-pub const SYNC_MARK: &[u8; 33] = b"\x00rachis: synced 5d0c8e1f7a3b9246\x00";
+pub(super) const SYNC_MARK: &[u8; 33] = b"\x00rachis: synced 5d0c8e1f7a3b9246\x00";
 
 const BLOCK_BYTES: usize = 32 << 10;
 const HEADER_BYTES: usize = 7;
 
 /// A damaged record that was once intact.
 #[derive(Debug, PartialEq, Eq)]
-pub struct DamagedRecord {
+pub(super) struct DamagedRecord {
     /// The log file.
     pub file: PathBuf,
     /// The offset of the record in the file.
@@ -33,7 +33,7 @@ pub struct DamagedRecord {
 }
 
 /// Finds the first damaged record, if a synced write follows it.
-pub fn find_damage(folder: &Path) -> io::Result<Option<DamagedRecord>> {
+pub(super) fn find_damage(folder: &Path) -> io::Result<Option<DamagedRecord>> {
     let mut damaged: Option<DamagedRecord> = None;
     for path in log_files(folder)? {
         let mut file = BufReader::with_capacity(BLOCK_BYTES, File::open(&path)?);

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use leaf::{LeafOptions, split::Segment};
+use crate::{LeafOptions, split::Segment};
 use plan::{Column, Path, Type, scan::Scan as _};
 use proto::{Code, Problem};
 
@@ -208,7 +208,7 @@ async fn a_query_that_finds_damage_fails_until_the_split_is_rebuilt() {
         .path();
     let fixture = fixture.restart_with_files(|_| damage_a_column(&split)).await;
 
-    let count_values = async |fixture: &Fixture| -> Result<usize, leaf::Error> {
+    let count_values = async |fixture: &Fixture| -> Result<usize, crate::Error> {
         let view = fixture.view().await;
         let mut values = 0;
         for segment in view.segments {

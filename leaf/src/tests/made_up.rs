@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use leaf::{
+use crate::{
     document::{Document, Header},
     split::Literal,
 };
+use bytes::Bytes;
 use plan::Type;
 use proto::{Address, record::TimeKind};
 
 /// A seed: `SEED` from the environment or, without it, the current time.
-pub fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let from_environment = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     from_environment.unwrap_or_else(|| {
         std::time::SystemTime::now()
@@ -22,12 +22,12 @@ pub fn seed() -> u64 {
 }
 
 /// A seeded random number generator (SplitMix64).
-pub struct Dice {
+pub(super) struct Dice {
     state: u64,
 }
 
 impl Dice {
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
@@ -39,15 +39,15 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, end: usize) -> usize {
+    pub(super) fn below(&mut self, end: usize) -> usize {
         (self.roll() % end.max(1) as u64) as usize
     }
 
-    pub fn one_in(&mut self, times: usize) -> bool {
+    pub(super) fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    pub(super) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]
     }
 }
@@ -69,7 +69,7 @@ const KEYS: [&str; 14] = [
     "\\ud800",
 ];
 
-pub const WORDS: [&str; 16] = [
+pub(super) const WORDS: [&str; 16] = [
     "disk",
     "FULL",
     "a-1",
@@ -88,7 +88,7 @@ pub const WORDS: [&str; 16] = [
     "İstanbul",
 ];
 
-pub const NUMBERS: [&str; 20] = [
+pub(super) const NUMBERS: [&str; 20] = [
     "0",
     "-0",
     "0.0",
@@ -121,7 +121,7 @@ const TIMES: [&str; 6] = [
 ];
 
 /// Literals of a type. Documents may or may not have these values.
-pub fn literals(to: Type) -> Vec<Literal> {
+pub(super) fn literals(to: Type) -> Vec<Literal> {
     match to {
         Type::Bool => vec![Literal::Bool(true), Literal::Bool(false)],
         Type::Int => [0, 1, 12, i64::MAX, i64::MIN, 9_007_199_254_740_993]
@@ -219,7 +219,7 @@ fn body(dice: &mut Dice, odd: bool) -> String {
 }
 
 /// About `count` documents in address order. Odd seeds produce stranger documents.
-pub fn documents(seed: u64, count: usize) -> Vec<Arc<Document>> {
+pub(super) fn documents(seed: u64, count: usize) -> Vec<Arc<Document>> {
     let mut dice = Dice::new(seed);
     let odd = seed % 2 == 1;
     let mut documents: Vec<Document> = (0..count)

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use leaf::LeafOptions;
+use crate::LeafOptions;
 use plan::scan::{QueryId, Scan as _};
 use proto::{
     Code, PositionVector, SourceName,
@@ -35,7 +35,6 @@ fn two_open(options: &mut LeafOptions) {
 }
 
 impl Fixture {
-    /// Adds collections with one shard each.
     fn add_collections(&self, count: usize) -> Vec<ShardId> {
         let settings = CollectionSettings {
             shards: 1,

@@ -8,8 +8,5 @@ mod push;
 mod replay;
 mod segments;
 mod splits;
-mod support;
+pub(crate) mod support;
 mod views;
-
-// The unit tests of the crate include `support` as well; this name works in both.
-use leaf as under_test;

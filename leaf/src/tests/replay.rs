@@ -254,7 +254,7 @@ async fn keys_replace_and_tombstones_delete_within_a_partition() {
 }
 
 /// The expected documents and counters of one partition, computed from its records alone.
-pub fn model(records: &[Record]) -> (BTreeMap<String, String>, Outcomes) {
+pub(super) fn model(records: &[Record]) -> (BTreeMap<String, String>, Outcomes) {
     let mut outcomes = Outcomes::default();
     let mut documents: BTreeMap<String, String> = BTreeMap::new();
     let mut by_key: BTreeMap<String, String> = BTreeMap::new();

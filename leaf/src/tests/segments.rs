@@ -5,11 +5,11 @@ mod check;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use datafusion::arrow::array::Array as _;
-use leaf::{
+use crate::{
     document::{Document, Header},
     split::{Literal, Lookup, Segment},
 };
+use datafusion::arrow::array::Array as _;
 use plan::{
     Column, ColumnSource, Path, PathType, Type,
     search::{Clause, Match},
@@ -17,7 +17,7 @@ use plan::{
 use proto::{Address, record::TimeKind};
 use roaring::RoaringBitmap;
 
-pub use self::check::check_values;
+pub(super) use self::check::check_values;
 use self::check::{check, from_bytes, spelled_at};
 use super::made_up::{self, Dice, documents};
 
@@ -186,7 +186,7 @@ fn a_flipped_bit_is_detected_and_never_used_in_an_answer() {
 }
 
 /// Checks that all answers of a segment are correct; returns the first error of a query.
-fn check_answers(segment: &Segment, documents: &[Arc<Document>]) -> Result<(), leaf::Error> {
+fn check_answers(segment: &Segment, documents: &[Arc<Document>]) -> Result<(), crate::Error> {
     let all: Vec<u32> = (0..documents.len() as u32).collect();
     for (path, to) in [("n", Type::Int), ("name", Type::Text), ("text", Type::Text)] {
         let column = Column::path(Path::of_keys([path]), to);

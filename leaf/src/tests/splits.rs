@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Writes rounds of keyed and unkeyed records with a few tombstones; returns the expected documents.
-pub async fn fill(fixture: &Fixture, rounds: i64, from: i64) -> BTreeMap<String, String> {
+pub(super) async fn fill(fixture: &Fixture, rounds: i64, from: i64) -> BTreeMap<String, String> {
     let mut documents = BTreeMap::new();
     let mut by_key: BTreeMap<String, String> = BTreeMap::new();
     const ROUND: i64 = 30;
@@ -56,7 +56,7 @@ async fn generations(fixture: &Fixture) -> Vec<u32> {
         .collect()
 }
 
-pub async fn wait_until_on_disk(fixture: &Fixture) {
+pub(super) async fn wait_until_on_disk(fixture: &Fixture) {
     fixture
         .eventually("all documents are in splits on disk", async |fixture| {
             let status = fixture.leaf.status(fixture.shard).await.expect("a status");
@@ -179,9 +179,9 @@ async fn a_missing_or_broken_split_is_rebuilt_from_its_documents() {
     )
     .expect("written");
     std::fs::write(splits[0].with_file_name("something.tmp"), b"an unfinished build").expect("written");
-    let mut options = leaf::LeafOptions::new(folder.path());
+    let mut options = crate::LeafOptions::new(folder.path());
     adjust(&mut options);
-    let leaf = leaf::Leaf::open(options, catalog.subscribe()).expect("a leaf");
+    let leaf = crate::Leaf::open(options, catalog.subscribe()).expect("a leaf");
     let fixture = Fixture {
         folder,
         leaf,

@@ -21,9 +21,9 @@ use proto::{
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use super::under_test::{Leaf, LeafOptions, document::Document, view::ReadView};
+use crate::{Leaf, LeafOptions, document::Document, view::ReadView};
 
-pub struct Fixture {
+pub(crate) struct Fixture {
     pub folder: TempDir,
     pub leaf: Arc<Leaf>,
     pub catalog: watch::Sender<Arc<Catalog>>,
@@ -32,7 +32,7 @@ pub struct Fixture {
 }
 
 /// Small thresholds, so that builds and merges happen with few documents.
-pub fn small(options: &mut LeafOptions) {
+pub(crate) fn small(options: &mut LeafOptions) {
     options.scan_tail_documents_max = 5;
     options.publish_documents = 40;
     options.publish_after = Duration::from_millis(20);
@@ -43,7 +43,7 @@ pub fn small(options: &mut LeafOptions) {
 }
 
 /// Nothing is ever indexed; queries scan the tail.
-pub fn tail_only(options: &mut LeafOptions) {
+pub(crate) fn tail_only(options: &mut LeafOptions) {
     options.scan_tail_documents_max = usize::MAX;
     options.publish_documents = usize::MAX;
     options.publish_bytes = usize::MAX;
@@ -52,7 +52,7 @@ pub fn tail_only(options: &mut LeafOptions) {
 }
 
 /// Idle shards are closed at once.
-pub fn close_idle_shards(options: &mut LeafOptions) {
+pub(crate) fn close_idle_shards(options: &mut LeafOptions) {
     small(options);
     options.idle_shards_max = 0;
     options.shard_idle = Duration::ZERO;
@@ -61,12 +61,12 @@ pub fn close_idle_shards(options: &mut LeafOptions) {
 }
 
 impl Fixture {
-    pub async fn wait_until_closed(&self) {
+    pub(crate) async fn wait_until_closed(&self) {
         self.eventually("all shards are closed", async |fixture| fixture.leaf.open_shards() == 0)
             .await;
     }
 
-    pub fn start(adjust: fn(&mut LeafOptions)) -> Self {
+    pub(crate) fn start(adjust: fn(&mut LeafOptions)) -> Self {
         let collection = CollectionUid(uuid::Uuid::now_v7());
         let mut catalog = Catalog {
             version: 1,
@@ -93,12 +93,12 @@ impl Fixture {
     }
 
     /// Closes the leaf cleanly and reopens it.
-    pub async fn restart(self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         self.restart_with_files(|_| ()).await
     }
 
     /// Closes the leaf cleanly, changes its files and reopens it.
-    pub async fn restart_with_files(self, change: impl FnOnce(&Path)) -> Self {
+    pub(crate) async fn restart_with_files(self, change: impl FnOnce(&Path)) -> Self {
         self.leaf.close().await;
         let Self {
             folder,
@@ -120,17 +120,17 @@ impl Fixture {
     }
 
     /// Closes the leaf cleanly and reopens it with other options.
-    pub async fn restart_with_options(self, adjust: fn(&mut LeafOptions)) -> Self {
+    pub(crate) async fn restart_with_options(self, adjust: fn(&mut LeafOptions)) -> Self {
         Self { adjust, ..self }.restart().await
     }
 
     /// Opens a copy of what is on disk now, as after a `kill -9`. This leaf continues to run.
-    pub fn crashed(&self) -> Self {
+    pub(crate) fn crashed(&self) -> Self {
         self.crashed_with_files(|_| ())
     }
 
     /// Like [`crashed`](Self::crashed), with other options.
-    pub fn crashed_with_options(&self, adjust: fn(&mut LeafOptions)) -> Self {
+    pub(crate) fn crashed_with_options(&self, adjust: fn(&mut LeafOptions)) -> Self {
         let folder = snapshot(self.folder.path());
         let leaf = open(folder.path(), adjust, self.catalog.subscribe());
         let catalog = watch::Sender::new(self.catalog.borrow().clone());
@@ -144,7 +144,7 @@ impl Fixture {
     }
 
     /// Like [`crashed`](Self::crashed), with changed files.
-    pub fn crashed_with_files(&self, change: impl FnOnce(&Path)) -> Self {
+    pub(crate) fn crashed_with_files(&self, change: impl FnOnce(&Path)) -> Self {
         let folder = snapshot(self.folder.path());
         change(folder.path());
         let leaf = open(folder.path(), self.adjust, self.catalog.subscribe());
@@ -158,7 +158,7 @@ impl Fixture {
         }
     }
 
-    pub fn splits_folder(&self) -> PathBuf {
+    pub(crate) fn splits_folder(&self) -> PathBuf {
         self.folder
             .path()
             .join(self.shard.collection.to_string())
@@ -166,7 +166,7 @@ impl Fixture {
             .join("splits")
     }
 
-    pub fn batch(&self, partition: i32, after: i64, through: i64, records: Vec<Record>) -> Batch {
+    pub(crate) fn batch(&self, partition: i32, after: i64, through: i64, records: Vec<Record>) -> Batch {
         Batch {
             shard: self.shard,
             source: clicks(),
@@ -183,11 +183,11 @@ impl Fixture {
         }
     }
 
-    pub async fn write(&self, batch: Batch) -> BatchOutcome {
+    pub(crate) async fn write(&self, batch: Batch) -> BatchOutcome {
         self.leaf.write(batch).await.expect("an outcome")
     }
 
-    pub fn push_request(&self, items: &[&str]) -> Push {
+    pub(crate) fn push_request(&self, items: &[&str]) -> Push {
         Push {
             shard: self.shard,
             partition: 0,
@@ -202,15 +202,15 @@ impl Fixture {
         }
     }
 
-    pub async fn push(&self, items: &[&str]) -> proto::ingest::PushResult {
+    pub(crate) async fn push(&self, items: &[&str]) -> proto::ingest::PushResult {
         self.try_push(self.push_request(items)).await.expect("a push")
     }
 
-    pub async fn try_push(&self, push: Push) -> Result<PushResult, Problem> {
+    pub(crate) async fn try_push(&self, push: Push) -> Result<PushResult, Problem> {
         self.leaf.push(push, Instant::now() + Duration::from_secs(20)).await
     }
 
-    pub fn keyed_push_request(&self, key: &str, items: &[&str]) -> Push {
+    pub(crate) fn keyed_push_request(&self, key: &str, items: &[&str]) -> Push {
         let body = items.iter().fold(7u128, |hash, item| hash * 31 + item.len() as u128);
         Push {
             request: Some(RequestKey { key: key.into(), body }),
@@ -218,7 +218,7 @@ impl Fixture {
         }
     }
 
-    pub async fn view(&self) -> ReadView {
+    pub(crate) async fn view(&self) -> ReadView {
         let query = query();
         let deadline = Instant::now() + Duration::from_secs(20);
         self.leaf
@@ -231,11 +231,11 @@ impl Fixture {
     }
 
     /// Address -> text of all documents that a new query sees.
-    pub async fn documents(&self) -> BTreeMap<String, String> {
+    pub(crate) async fn documents(&self) -> BTreeMap<String, String> {
         texts(&all_documents(&self.view().await))
     }
 
-    pub async fn outcomes(&self, source: &SourceName, partition: i32) -> Outcomes {
+    pub(crate) async fn outcomes(&self, source: &SourceName, partition: i32) -> Outcomes {
         let partitions = self.leaf.partitions(self.shard.collection).await.expect("partitions");
         let found = partitions
             .into_iter()
@@ -246,7 +246,7 @@ impl Fixture {
     }
 
     /// Polls until a condition holds; panics after 30 seconds.
-    pub async fn eventually(&self, condition: &str, holds: impl AsyncFn(&Self) -> bool) {
+    pub(crate) async fn eventually(&self, condition: &str, holds: impl AsyncFn(&Self) -> bool) {
         let start = Instant::now();
         while !holds(self).await {
             assert!(
@@ -305,16 +305,16 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-pub fn clicks() -> SourceName {
+pub(crate) fn clicks() -> SourceName {
     "clicks".parse().expect("a name")
 }
 
-pub fn query() -> QueryId {
+pub(crate) fn query() -> QueryId {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     QueryId(NEXT.fetch_add(1, Ordering::Relaxed).into())
 }
 
-pub fn record(offset: i64, key: Option<&str>, value: Option<&str>) -> Record {
+pub(crate) fn record(offset: i64, key: Option<&str>, value: Option<&str>) -> Record {
     let value = value.map_or(RecordValue::Null, |text| {
         RecordValue::One(Bytes::copy_from_slice(text.as_bytes()))
     });
@@ -331,7 +331,7 @@ pub fn record(offset: i64, key: Option<&str>, value: Option<&str>) -> Record {
 }
 
 /// All documents of a view: those of its segments, then those of its tail.
-pub fn all_documents(view: &ReadView) -> Vec<Document> {
+pub(crate) fn all_documents(view: &ReadView) -> Vec<Document> {
     let mut documents = Vec::new();
     for segment in &view.segments {
         let live = (0..segment.segment.documents()).filter(|number| !segment.deleted.contains(*number));
@@ -344,7 +344,7 @@ pub fn all_documents(view: &ReadView) -> Vec<Document> {
     documents
 }
 
-pub fn texts(documents: &[Document]) -> BTreeMap<String, String> {
+pub(crate) fn texts(documents: &[Document]) -> BTreeMap<String, String> {
     let texts: BTreeMap<String, String> = documents
         .iter()
         .map(|d| (d.address.to_string(), d.text().to_owned()))

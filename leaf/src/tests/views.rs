@@ -15,7 +15,7 @@ use super::{
 };
 
 /// A random stream with many overwrites and tombstones.
-pub fn stream(seed: u64, length: i64) -> Vec<Record> {
+pub(super) fn stream(seed: u64, length: i64) -> Vec<Record> {
     let mut random = seed;
     let mut next = move |below: u64| {
         random = random

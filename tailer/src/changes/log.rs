@@ -44,7 +44,6 @@ pub(super) struct LogFile {
     end_file: Option<File>,
 }
 
-/// The outcome of an append.
 pub(super) enum AppendOutcome {
     /// The record is on disk.
     Durable,

@@ -5,7 +5,7 @@
 
 mod error;
 mod log;
-pub mod topic;
+pub(crate) mod topic;
 
 use std::{collections::HashSet, path::Path, sync::Arc, time::Instant};
 
@@ -24,7 +24,7 @@ pub use self::error::{LogFileError, LogLineError};
 use self::log::{AppendOutcome, LogFile};
 
 /// The most bytes of one record of the change log.
-pub const CHANGE_BYTES_MAX: usize = 4 << 20;
+pub(crate) const CHANGE_BYTES_MAX: usize = 4 << 20;
 
 /// The change log in a file of the data folder. Cheap to clone.
 #[derive(Clone)]

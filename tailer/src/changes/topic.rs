@@ -26,7 +26,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use self::create::{init, restore};
+pub use self::create::{create_change_log, restore_change_log};
 use super::CHANGE_BYTES_MAX;
 use crate::kafka::cluster::{Appender, ClusterKafka};
 
@@ -205,7 +205,7 @@ fn with_placement(change: Change, uid: Uuid, leaves: &[NodeName]) -> Change {
 }
 
 /// The time of this machine in milliseconds since 1970.
-pub fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The wait before the next attempt; doubles from `first` to `max`.
 #[derive(Debug)]
-pub struct Backoff {
+pub(super) struct Backoff {
     next: Duration,
     first: Duration,
     max: Duration,
@@ -12,7 +12,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// Starts with a wait of `first`.
-    pub fn new(first: Duration, max: Duration) -> Self {
+    pub(super) fn new(first: Duration, max: Duration) -> Self {
         Self {
             next: first,
             first,
@@ -21,14 +21,14 @@ impl Backoff {
     }
 
     /// The next wait.
-    pub fn next(&mut self) -> Duration {
+    pub(super) fn next(&mut self) -> Duration {
         let wait = self.next;
         self.next = (self.next * 2).min(self.max);
         wait
     }
 
     /// Starts over after a success.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.next = self.first;
     }
 }

@@ -144,7 +144,7 @@ fn admin_options() -> AdminOptions {
 /// Appends records to topics. All in-sync replicas acknowledge a record before [`Appender::append`] returns.
 ///
 /// The producer is not idempotent: every record carries its own id, so readers detect duplicates.
-pub struct Appender {
+pub(crate) struct Appender {
     producer: Arc<ThreadedProducer<DeliveryCallback>>,
     /// The topic to check: it exists as long as the cluster does.
     changes_topic: String,
@@ -174,7 +174,7 @@ impl ProducerContext for DeliveryCallback {
 
 impl Appender {
     /// A producer for the cluster's topics.
-    pub fn new(kafka: &ClusterKafka) -> Result<Self, Problem> {
+    pub(crate) fn new(kafka: &ClusterKafka) -> Result<Self, Problem> {
         let (records, kbytes, delivery) = (
             QUEUE_RECORDS_MAX.to_string(),
             QUEUE_KBYTES_MAX.to_string(),
@@ -202,7 +202,7 @@ impl Appender {
 
     /// Checks that the broker answers. Callers check it before they send: if the broker is silent while a record is
     /// sent, it is unknown whether the record is stored.
-    pub async fn check(&self) -> Result<(), Problem> {
+    pub(crate) async fn check(&self) -> Result<(), Problem> {
         if let Some(result) = self.recent_check() {
             return result;
         }
@@ -240,7 +240,7 @@ impl Appender {
 
     /// Appends a record and returns its offset. `Busy` if too many records wait already, `UnknownOutcome` if the broker
     /// does not acknowledge the record.
-    pub async fn append(&self, topic: &str, partition: i32, payload: &[u8]) -> Result<i64, Problem> {
+    pub(crate) async fn append(&self, topic: &str, partition: i32, payload: &[u8]) -> Result<i64, Problem> {
         let (answer, delivered) = oneshot::channel();
         let record = BaseRecord::<(), [u8], _>::with_opaque_to(topic, Box::new(answer))
             .partition(partition)
@@ -273,7 +273,7 @@ impl Appender {
     }
 
     /// Waits until all records are delivered.
-    pub fn flush(&self, wait: Duration) {
+    pub(crate) fn flush(&self, wait: Duration) {
         if let Err(error) = self.producer.flush(wait) {
             tracing::warn!(%error, "Kafka did not acknowledge all records in time");
         }

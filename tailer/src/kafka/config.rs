@@ -5,7 +5,7 @@ use proto::{Code, Problem, catalog::SourceSettings};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 
 /// Keys that make the client load or run code, or open something in this process. A request must never set them.
-pub const KEYS_THAT_LOAD_CODE: [&str; 8] = [
+pub(super) const KEYS_THAT_LOAD_CODE: [&str; 8] = [
     "plugin.library.paths",
     "ssl.engine.location",
     "ssl.engine.id",
@@ -45,7 +45,11 @@ const DEFAULTS: [(&str, &str); 9] = [
 ];
 
 /// The configuration of a consumer for a source. `instance` is the name of this node as a static member of the group.
-pub fn consumer(settings: &SourceSettings, group: &str, instance: Option<&str>) -> Result<ClientConfig, Problem> {
+pub(super) fn consumer(
+    settings: &SourceSettings,
+    group: &str,
+    instance: Option<&str>,
+) -> Result<ClientConfig, Problem> {
     let mut config = ClientConfig::new();
     config.set_log_level(RDKafkaLogLevel::Debug);
     config.extend(DEFAULTS.map(owned));
@@ -124,7 +128,7 @@ fn is_secret(key: &str) -> bool {
 }
 
 /// Checks the name of a topic. Kafka's rules exclude patterns (`^…`), which would subscribe to many topics.
-pub fn check_topic(topic: &str) -> Result<(), Problem> {
+pub(super) fn check_topic(topic: &str) -> Result<(), Problem> {
     let valid = (1..=249).contains(&topic.len())
         && topic.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         && topic != "."

@@ -23,7 +23,7 @@ use super::{Error, error::ClientError, status::SourceStatus};
 
 /// A change of the partitions that the group assigns to this consumer.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Rebalance {
+pub(super) enum Rebalance {
     /// The consumer reads exactly these partitions.
     Assigned(Vec<i32>),
     /// The consumer reads nothing.
@@ -31,7 +31,7 @@ pub enum Rebalance {
 }
 
 /// State that the client shares with the poll thread.
-pub struct SourceContext {
+pub(super) struct SourceContext {
     status: Arc<SourceStatus>,
     rebalances: Mutex<Vec<Rebalance>>,
     ends: Mutex<HashMap<i32, i64>>,
@@ -44,7 +44,7 @@ pub struct SourceContext {
 
 impl SourceContext {
     /// A context that reports errors to `status`.
-    pub fn new(status: Arc<SourceStatus>) -> Self {
+    pub(super) fn new(status: Arc<SourceStatus>) -> Self {
         Self {
             status,
             rebalances: Mutex::default(),
@@ -56,23 +56,23 @@ impl SourceContext {
     }
 
     /// The rebalances since the last call, in order.
-    pub fn rebalances(&self) -> Vec<Rebalance> {
+    pub(super) fn rebalances(&self) -> Vec<Rebalance> {
         std::mem::take(&mut self.rebalances.lock())
     }
 
     /// Stops reporting: another consumer may report for the source from now on.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
     /// Whether the topic was recreated under the same name since the last call. This is known before any record of the
     /// new topic is delivered, because the client fetches by the id of the topic.
-    pub fn take_topic_recreated(&self) -> bool {
+    pub(super) fn take_topic_recreated(&self) -> bool {
         self.topic_recreated.load(Ordering::Acquire) && self.topic_recreated.swap(false, Ordering::AcqRel)
     }
 
     /// The end offsets that were reported since the last call, by partition: one after the last readable record.
-    pub fn ends(&self) -> HashMap<i32, i64> {
+    pub(super) fn ends(&self) -> HashMap<i32, i64> {
         std::mem::take(&mut self.ends.lock())
     }
 }

@@ -21,14 +21,14 @@ const COMPARE_EVERY: Duration = Duration::from_secs(2);
 const COMPARE_CONCURRENCY: usize = 16;
 
 /// The comparison of one source. At most one round runs at a time.
-pub struct IdleComparison {
+pub(super) struct IdleComparison {
     started: Instant,
     running: Option<JoinHandle<()>>,
 }
 
 impl IdleComparison {
     /// A comparison whose first round is due after [`COMPARE_EVERY`].
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             started: Instant::now(),
             running: None,
@@ -36,7 +36,12 @@ impl IdleComparison {
     }
 
     /// Starts a round in the background, if one is due.
-    pub fn start_if_due(&mut self, task: &Arc<SourceTask>, slots: &BTreeMap<i32, Arc<PartitionSlot>>, handle: &Handle) {
+    pub(super) fn start_if_due(
+        &mut self,
+        task: &Arc<SourceTask>,
+        slots: &BTreeMap<i32, Arc<PartitionSlot>>,
+        handle: &Handle,
+    ) {
         if self.started.elapsed() < COMPARE_EVERY || self.running.as_ref().is_some_and(|round| !round.is_finished()) {
             return;
         }

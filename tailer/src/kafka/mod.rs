@@ -2,7 +2,7 @@
 
 mod backoff;
 mod closing;
-pub mod cluster;
+pub(crate) mod cluster;
 mod config;
 mod context;
 mod error;
@@ -21,9 +21,7 @@ mod windows;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-pub use config::KEYS_THAT_LOAD_CODE;
 use parking_lot::Mutex;
-pub use probe::PREVIEW_RECORDS_MAX;
 use proto::{
     Catalog, Code, CollectionUid, Problem, SourceName,
     catalog::{Source, SourceSettings},

@@ -14,9 +14,8 @@ use proto::{catalog::Skip, ingest::BatchOutcome, record::Record, status::SourceS
 
 use super::Error;
 
-/// The limits of a batch.
 #[derive(Debug, Clone, Copy)]
-pub struct BatchLimits {
+pub(super) struct BatchLimits {
     /// The most records of one batch.
     pub batch_records_max: usize,
     /// The most bytes of one batch. A single larger record is sent alone.
@@ -36,7 +35,7 @@ enum Phase {
 
 /// The next step of the sender.
 #[derive(Debug)]
-pub enum SenderStep {
+pub(super) enum SenderStep {
     /// Determine where to start reading.
     Resolve,
     /// Send this batch and settle it.
@@ -49,7 +48,7 @@ pub enum SenderStep {
 
 /// Records to send, with the range of offsets that they cover.
 #[derive(Debug, Clone)]
-pub struct OutgoingBatch {
+pub(super) struct OutgoingBatch {
     /// The position before the batch, exclusive.
     pub after: i64,
     /// The position after the batch, inclusive.
@@ -62,7 +61,7 @@ pub struct OutgoingBatch {
 
 /// A change of the flow that the poll thread makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
+pub(super) enum Flow {
     /// The window is full.
     Pause,
     /// The window has room again.
@@ -72,9 +71,8 @@ pub enum Flow {
 /// Batches are not made smaller than this.
 const BATCH_BYTES_MIN: usize = 64 << 10;
 
-/// One partition.
 #[derive(Debug)]
-pub struct Partition {
+pub(super) struct Partition {
     limits: BatchLimits,
     /// The ranges of offsets to skip.
     skips: Vec<Skip>,
@@ -105,7 +103,7 @@ pub struct Partition {
 
 impl Partition {
     /// A partition whose positions are not known yet.
-    pub fn new(limits: BatchLimits, skips: &[Skip]) -> Self {
+    pub(super) fn new(limits: BatchLimits, skips: &[Skip]) -> Self {
         Self {
             limits,
             skips: skips.to_vec(),
@@ -127,20 +125,20 @@ impl Partition {
     }
 
     /// Records that the leaf has everything through `stored`, and that the broker's end offset is `end`.
-    pub fn note_offsets(&mut self, stored: i64, end: i64) {
+    pub(super) fn note_offsets(&mut self, stored: i64, end: i64) {
         self.note_stored(stored);
         self.end = Some(end);
     }
 
     /// The highest position that the leaf has acknowledged while this partition was read here. The leaf may have less
     /// by now.
-    pub fn acknowledged(&self) -> i64 {
+    pub(super) fn acknowledged(&self) -> i64 {
         self.acknowledged
     }
 
     /// The highest position that the leaf can have reached while this partition was read here: it may have applied the
     /// last batch without an answer.
-    pub fn sent_through(&self) -> i64 {
+    pub(super) fn sent_through(&self) -> i64 {
         self.acknowledged.max(self.unsettled)
     }
 
@@ -150,7 +148,7 @@ impl Partition {
     }
 
     /// Starts reading at the offset `from`. The leaf has everything through `stored`.
-    pub fn begin(&mut self, stored: i64, from: i64) {
+    pub(super) fn begin(&mut self, stored: i64, from: i64) {
         self.drop_window();
         self.phase = Phase::Reading;
         self.note_stored(stored);
@@ -161,7 +159,7 @@ impl Partition {
     }
 
     /// Discards the window, so that the sender asks the leaf again.
-    pub fn resolve(&mut self) {
+    pub(super) fn resolve(&mut self) {
         if self.phase == Phase::Reading {
             self.drop_window();
             self.phase = Phase::Resolving;
@@ -169,7 +167,7 @@ impl Partition {
     }
 
     /// Stops with an error. Whether the partition is rechecked depends on the error.
-    pub fn stop(&mut self, error: Error) {
+    pub(super) fn stop(&mut self, error: Error) {
         self.drop_window();
         self.phase = Phase::Stopped {
             rechecked: error.is_rechecked(),
@@ -178,7 +176,7 @@ impl Partition {
     }
 
     /// Records why the sender could not determine where to start. A stopped partition keeps its own error.
-    pub fn resolve_failed(&mut self, error: Error) {
+    pub(super) fn resolve_failed(&mut self, error: Error) {
         if self.phase == Phase::Resolving {
             self.error = Some(error);
         }
@@ -191,7 +189,7 @@ impl Partition {
     }
 
     /// Adds a record from the broker. Returns whether to wake the sender.
-    pub fn push(&mut self, record: Record) -> bool {
+    pub(super) fn push(&mut self, record: Record) -> bool {
         // A record that arrives before the seek, or twice, was fetched for an earlier position.
         if self.phase != Phase::Reading || self.needs_seek || record.offset <= self.read {
             return false;
@@ -206,8 +204,7 @@ impl Partition {
         self.inflight_bytes.is_none()
     }
 
-    /// The next step of the sender.
-    pub fn next_step(&mut self) -> SenderStep {
+    pub(super) fn next_step(&mut self) -> SenderStep {
         match self.phase {
             Phase::Resolving => SenderStep::Resolve,
             Phase::Stopped { rechecked: true } => SenderStep::Recheck,
@@ -243,13 +240,13 @@ impl Partition {
     }
 
     /// Records that the leaf does not accept the batch now. The sender keeps the batch and retries it.
-    pub fn set_busy(&mut self, error: Error) {
+    pub(super) fn set_busy(&mut self, error: Error) {
         self.busy = true;
         self.error = Some(error);
     }
 
     /// Applies the outcome of the batch in flight.
-    pub fn settle(&mut self, outcome: &BatchOutcome) {
+    pub(super) fn settle(&mut self, outcome: &BatchOutcome) {
         self.inflight_bytes = None;
         self.mark_not_applied();
         self.busy = false;
@@ -275,24 +272,24 @@ impl Partition {
     }
 
     /// Records that the leaf has answered and did not apply the batch in flight.
-    pub fn mark_not_applied(&mut self) {
+    pub(super) fn mark_not_applied(&mut self) {
         self.unsettled = -1;
     }
 
     /// Gives up the batch in flight without an answer.
-    pub fn abandon_batch(&mut self) {
+    pub(super) fn abandon_batch(&mut self) {
         self.inflight_bytes = None;
         self.busy = false;
     }
 
     /// Halves the size of batches and returns the new limit in bytes.
-    pub fn halve_batches(&mut self) -> usize {
+    pub(super) fn halve_batches(&mut self) -> usize {
         self.limits.batch_bytes_max = (self.limits.batch_bytes_max / 2).max(BATCH_BYTES_MIN);
         self.limits.batch_bytes_max
     }
 
     /// Handles the end-of-partition event.
-    pub fn reached_end(&mut self) {
+    pub(super) fn reached_end(&mut self) {
         if self.phase == Phase::Reading && !self.needs_seek {
             self.at_end = true;
             if !self.busy {
@@ -303,30 +300,30 @@ impl Partition {
 
     /// Records the end offset that the client saw with its last fetch. The client learns nothing about a partition that
     /// it does not fetch.
-    pub fn note_end(&mut self, end: i64) {
+    pub(super) fn note_end(&mut self, end: i64) {
         if self.phase == Phase::Reading {
             self.end = Some(end);
         }
     }
 
     /// Whether the consumer must seek for this partition.
-    pub fn needs_seek(&self) -> bool {
+    pub(super) fn needs_seek(&self) -> bool {
         self.phase == Phase::Reading && self.needs_seek
     }
 
     /// The next offset to read, if the partition is to be read.
-    pub fn next_offset(&self) -> Option<i64> {
+    pub(super) fn next_offset(&self) -> Option<i64> {
         (self.phase == Phase::Reading).then_some(self.read + 1)
     }
 
     /// Records that the consumer was positioned at [`Partition::next_offset`]. It starts unpaused.
-    pub fn seek_done(&mut self) {
+    pub(super) fn seek_done(&mut self) {
         self.needs_seek = false;
         self.paused = false;
     }
 
     /// The change of the flow, if one is due: above this limit the partition is paused, below half of it resumed.
-    pub fn flow(&mut self, window_bytes_max: usize) -> Option<Flow> {
+    pub(super) fn flow(&mut self, window_bytes_max: usize) -> Option<Flow> {
         let bytes = self.buffered_bytes();
         if !self.paused && bytes > window_bytes_max {
             self.paused = true;
@@ -340,17 +337,17 @@ impl Partition {
     }
 
     /// The position of the leaf, as far as known.
-    pub fn stored(&self) -> i64 {
+    pub(super) fn stored(&self) -> i64 {
         self.stored
     }
 
     /// The size of all records that were read and not acknowledged.
-    pub fn buffered_bytes(&self) -> usize {
+    pub(super) fn buffered_bytes(&self) -> usize {
         self.window_bytes + self.inflight_bytes.unwrap_or(0)
     }
 
     /// The state, as users see it.
-    pub fn state(&self) -> SourceState {
+    pub(super) fn state(&self) -> SourceState {
         match self.phase {
             Phase::Resolving => SourceState::Starting,
             Phase::Stopped { .. } => SourceState::Stopped,
@@ -364,7 +361,7 @@ impl Partition {
 
     /// The end offset at the broker, and the number of offsets between the position and the end. At the end of the
     /// partition the lag is 0, even if the last offsets have no records.
-    pub fn end_and_lag(&self) -> (Option<i64>, Option<i64>) {
+    pub(super) fn end_and_lag(&self) -> (Option<i64>, Option<i64>) {
         match self.state() {
             SourceState::CaughtUp => (self.end.map(|end| end.max(self.stored + 1)), Some(0)),
             _ => (self.end, self.end.map(|end| (end - 1 - self.stored).max(0))),
@@ -372,7 +369,7 @@ impl Partition {
     }
 
     /// The last error, until something succeeds.
-    pub fn error(&self) -> Option<&Error> {
+    pub(super) fn error(&self) -> Option<&Error> {
         self.error.as_ref()
     }
 }

@@ -10,6 +10,7 @@ use std::{
 use proto::{
     Code, Problem, SourceName,
     catalog::{SourceSettings, Start},
+    limits::PREVIEW_RECORDS_MAX,
     record::Record,
 };
 use rdkafka::{
@@ -26,11 +27,9 @@ const PREVIEW_WAIT: Duration = Duration::from_secs(8);
 const LEADER_WAIT: Duration = Duration::from_millis(200);
 /// How long to wait for the client to report why it got no answer.
 const REASON_WAIT: Duration = Duration::from_millis(300);
-/// The most records of one preview.
-pub const PREVIEW_RECORDS_MAX: usize = 1_000;
 
 /// The end offset of each partition, or why the topic cannot be read. Blocks for seconds.
-pub fn ends(settings: &SourceSettings) -> Result<Vec<i64>, Problem> {
+pub(super) fn ends(settings: &SourceSettings) -> Result<Vec<i64>, Problem> {
     let probe = Probe::new(settings)?;
     (0..)
         .zip(probe.partitions()?)
@@ -40,7 +39,7 @@ pub fn ends(settings: &SourceSettings) -> Result<Vec<i64>, Problem> {
 
 /// The first records that a source would deliver, or the last ones if it starts at the latest record. Blocks for
 /// seconds.
-pub fn preview(settings: &SourceSettings, records: usize) -> Result<Vec<(i32, Record)>, Problem> {
+pub(super) fn preview(settings: &SourceSettings, records: usize) -> Result<Vec<(i32, Record)>, Problem> {
     let probe = Probe::new(settings)?;
     let numbers = probe.partitions()?;
     probe.read(&numbers, settings.start, records.min(PREVIEW_RECORDS_MAX))

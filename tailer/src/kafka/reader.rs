@@ -53,7 +53,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 type Consumer = Arc<BaseConsumer<SourceContext>>;
 
 /// The state of the poll thread.
-pub struct Reader {
+pub(super) struct Reader {
     task: Arc<SourceTask>,
     status: Arc<SourceStatus>,
     stop: CancellationToken,
@@ -81,7 +81,7 @@ pub struct Reader {
 
 impl Reader {
     /// A reader that is not running yet.
-    pub fn new(
+    pub(super) fn new(
         task: Arc<SourceTask>,
         status: Arc<SourceStatus>,
         windows: SourceWindows,
@@ -110,7 +110,7 @@ impl Reader {
     }
 
     /// Polls until the source is stopped, or until an error that this consumer cannot survive. Blocks its thread.
-    pub fn run(mut self, handle: &Handle) -> Result<(), Error> {
+    pub(super) fn run(mut self, handle: &Handle) -> Result<(), Error> {
         let consumer = self.subscribe()?;
         self.status.set_stopped(false);
         let (source, topic, group) = (&self.task.source, &self.task.settings.topic, self.task.group());

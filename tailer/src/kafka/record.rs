@@ -13,7 +13,7 @@ use rdkafka::{
 };
 
 /// Copies a message into a record.
-pub fn record(message: &BorrowedMessage<'_>) -> Record {
+pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
     let (time_ms, time_kind) = match message.timestamp() {
         Timestamp::NotAvailable => (0, TimeKind::None),
         Timestamp::CreateTime(ms) => (ms, TimeKind::Create),
@@ -35,7 +35,7 @@ pub fn record(message: &BorrowedMessage<'_>) -> Record {
 
 /// Decodes a record of a push topic. A record that is not a push, because another program wrote it, stays a single
 /// value.
-pub fn push(record: Record) -> Record {
+pub(super) fn push(record: Record) -> Record {
     let RecordValue::One(payload) = &record.value else {
         return record;
     };

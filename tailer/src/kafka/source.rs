@@ -37,7 +37,7 @@ const RESTART_MAX: Duration = Duration::from_secs(30);
 const HEALTHY_AFTER: Duration = Duration::from_secs(5);
 
 /// Runs a source until it is stopped. After an error that a consumer cannot survive, a new consumer replaces it.
-pub async fn supervise(
+pub(super) async fn supervise(
     task: Arc<SourceTask>,
     status: Arc<SourceStatus>,
     budget: Arc<WindowBudget>,

@@ -6,7 +6,7 @@ use proto::catalog::{Skip, Start};
 
 /// Where to start, or why reading cannot start.
 #[derive(Debug, PartialEq, Eq)]
-pub enum StartDecision {
+pub(super) enum StartDecision {
     /// Read from this offset.
     From(i64),
     /// Nothing is stored, and the source starts at its latest record: first store `through` as the position, so that a
@@ -38,7 +38,7 @@ pub enum StartDecision {
 
 /// Decides where to start a partition. The leaf has stored everything through `stored` and had once acknowledged
 /// `acknowledged`; the broker has `low..high`.
-pub fn decide_start(
+pub(super) fn decide_start(
     stored: i64,
     acknowledged: i64,
     low: i64,

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::{Error, partition::Partition};
 
 /// A partition, shared by the poll thread (fills it) and its sender (empties it).
-pub struct PartitionSlot {
+pub(super) struct PartitionSlot {
     /// The number of the partition.
     pub number: i32,
     /// The state. Locked only for moments.
@@ -22,8 +22,7 @@ pub struct PartitionSlot {
     pub wake: Notify,
 }
 
-/// The status of a source.
-pub struct SourceStatus {
+pub(super) struct SourceStatus {
     /// The collection that receives the documents.
     pub collection: CollectionName,
     /// The name of the source.
@@ -36,7 +35,7 @@ pub struct SourceStatus {
 
 impl SourceStatus {
     /// A status without partitions and errors.
-    pub fn new(collection: CollectionName, source: SourceName) -> Self {
+    pub(super) fn new(collection: CollectionName, source: SourceName) -> Self {
         Self {
             collection,
             source,
@@ -47,7 +46,7 @@ impl SourceStatus {
     }
 
     /// Shows an error of the whole source until something succeeds. Logs the error if it is another one than before.
-    pub fn set_error(&self, error: Error) {
+    pub(super) fn set_error(&self, error: Error) {
         let mut current = self.error.lock();
         if current.as_ref() != Some(&error) {
             warn!(source = %self.source, error = error.to_string(), "the source has an error");
@@ -58,25 +57,25 @@ impl SourceStatus {
     }
 
     /// The error of the whole source, if it has one.
-    pub fn error(&self) -> Option<Error> {
+    pub(super) fn error(&self) -> Option<Error> {
         self.error.lock().clone()
     }
 
     /// Clears the error of the whole source after a success.
-    pub fn clear_error(&self) {
+    pub(super) fn clear_error(&self) {
         if self.error.lock().take().is_some() {
             info!(source = %self.source, "the source has recovered");
         }
     }
 
     /// Sets whether the source is stopped.
-    pub fn set_stopped(&self, stopped: bool) {
+    pub(super) fn set_stopped(&self, stopped: bool) {
         *self.stopped.lock() = stopped;
     }
 
     /// Replaces the partitions that are read here. A partition that is no longer read here gets a lag of 0, because
     /// another tailer now reports its lag.
-    pub fn set_slots(&self, slots: BTreeMap<i32, Arc<PartitionSlot>>) {
+    pub(super) fn set_slots(&self, slots: BTreeMap<i32, Arc<PartitionSlot>>) {
         let now: Vec<i32> = slots.keys().copied().collect();
         let before = std::mem::replace(&mut *self.slots.lock(), slots);
         for number in before.into_keys().filter(|number| !now.contains(number)) {
@@ -86,7 +85,7 @@ impl SourceStatus {
     }
 
     /// Records the metrics of the source and its partitions.
-    pub fn record_metrics(&self) {
+    pub(super) fn record_metrics(&self) {
         for slot in self.slots.lock().values() {
             let (bytes, lag) = {
                 let partition = slot.partition.lock();
@@ -102,7 +101,7 @@ impl SourceStatus {
     }
 
     /// Resets the metrics of a source that is no longer read here.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.set_slots(BTreeMap::new());
         metrics::gauge!("rachis_tail_trouble", &self.labels()).set(0.0);
     }
@@ -124,7 +123,7 @@ impl SourceStatus {
     }
 
     /// One row for each partition, or one row for the source while its partitions are unknown.
-    pub fn rows(&self) -> Vec<TailStatus> {
+    pub(super) fn rows(&self) -> Vec<TailStatus> {
         let slots = self.slots.lock().clone();
         let error = self.error.lock().clone();
         if slots.is_empty() {

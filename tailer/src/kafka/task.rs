@@ -19,7 +19,7 @@ use super::TailerOptions;
 const SESSION_DEFAULT: Duration = Duration::from_secs(10);
 
 /// The work of a source. A change of the source in the catalog replaces it.
-pub struct SourceTask {
+pub(super) struct SourceTask {
     /// The collection.
     pub collection: CollectionName,
     /// The id of the collection, which never changes.
@@ -43,7 +43,7 @@ pub struct SourceTask {
 
 impl SourceTask {
     /// The task of a source, unless the source is suspended or has no collection.
-    pub fn from_source(
+    pub(super) fn from_source(
         catalog: &Catalog,
         name: &SourceName,
         source: &Source,
@@ -69,7 +69,7 @@ impl SourceTask {
     }
 
     /// The task of the pushes of a collection, if pushes are logged and the collection has a push topic.
-    pub fn from_pushes(
+    pub(super) fn from_pushes(
         name: &CollectionName,
         collection: &Collection,
         options: &TailerOptions,
@@ -98,12 +98,12 @@ impl SourceTask {
     }
 
     /// Whether this is the same work.
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub(super) fn is_same(&self, other: &Self) -> bool {
         (self.version, self.uid, self.shards, &self.skips) == (other.version, other.uid, other.shards, &other.skips)
     }
 
     /// The labels of its metrics. The name alone is not unique: every collection has a source called `push`.
-    pub fn labels(&self) -> [(&'static str, String); 2] {
+    pub(super) fn labels(&self) -> [(&'static str, String); 2] {
         [
             ("collection", self.collection.to_string()),
             ("source", self.source.to_string()),
@@ -111,7 +111,7 @@ impl SourceTask {
     }
 
     /// The shard that receives the records of a partition.
-    pub fn shard(&self, partition: i32) -> ShardId {
+    pub(super) fn shard(&self, partition: i32) -> ShardId {
         ShardId {
             collection: self.uid,
             number: shard_of(&self.source, partition, self.shards),
@@ -119,7 +119,7 @@ impl SourceTask {
     }
 
     /// The id of the topic: cluster id and name. Valid after [`SourceTask::set_cluster`].
-    pub fn topic_id(&self) -> String {
+    pub(super) fn topic_id(&self) -> String {
         format!(
             "{}/{}",
             self.cluster.get().map_or("?", String::as_str),
@@ -128,17 +128,17 @@ impl SourceTask {
     }
 
     /// Whether the id of the Kafka cluster is known.
-    pub fn knows_cluster(&self) -> bool {
+    pub(super) fn knows_cluster(&self) -> bool {
         self.cluster.get().is_some()
     }
 
     /// Sets the id of the Kafka cluster. Only the first call has an effect: a consumer never changes its cluster.
-    pub fn set_cluster(&self, id: String) {
+    pub(super) fn set_cluster(&self, id: String) {
         let _ = self.cluster.set(id);
     }
 
     /// The session timeout of the consumer group.
-    pub fn session(&self) -> Duration {
+    pub(super) fn session(&self) -> Duration {
         let configured = self
             .settings
             .config
@@ -148,7 +148,7 @@ impl SourceTask {
     }
 
     /// The consumer group. It never changes, because operators monitor it and grant permissions on it.
-    pub fn group(&self) -> String {
+    pub(super) fn group(&self) -> String {
         format!("rachis-{}-{}", self.uid, self.source)
     }
 }

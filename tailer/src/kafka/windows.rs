@@ -8,7 +8,7 @@ use std::sync::{
 
 /// The windows of all partitions of a node.
 #[derive(Debug)]
-pub struct WindowBudget {
+pub(super) struct WindowBudget {
     bytes_max: usize,
     bytes: AtomicUsize,
     partitions: AtomicUsize,
@@ -16,7 +16,7 @@ pub struct WindowBudget {
 
 impl WindowBudget {
     /// A budget of `bytes_max` for all partitions together.
-    pub fn new(bytes_max: usize) -> Arc<Self> {
+    pub(super) fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
             bytes: AtomicUsize::new(0),
@@ -25,7 +25,7 @@ impl WindowBudget {
     }
 
     /// The limit of one partition, at most `own_max`.
-    pub fn partition_bytes_max(&self, own_max: usize) -> usize {
+    pub(super) fn partition_bytes_max(&self, own_max: usize) -> usize {
         // The first half goes to the first comers, the second half is shared equally, so late comers always get room.
         let half = self.bytes_max / 2;
         match self.bytes.load(Ordering::Relaxed) <= half {
@@ -37,7 +37,7 @@ impl WindowBudget {
 
 /// The windows of one source. Dropping it returns its share to the budget.
 #[derive(Debug)]
-pub struct SourceWindows {
+pub(super) struct SourceWindows {
     budget: Arc<WindowBudget>,
     bytes: usize,
     partitions: usize,
@@ -45,7 +45,7 @@ pub struct SourceWindows {
 
 impl SourceWindows {
     /// A source without partitions.
-    pub fn new(budget: Arc<WindowBudget>) -> Self {
+    pub(super) fn new(budget: Arc<WindowBudget>) -> Self {
         Self {
             budget,
             bytes: 0,
@@ -55,7 +55,7 @@ impl SourceWindows {
 
     /// Records how many partitions the source has and how many bytes they use; returns the limit of each partition,
     /// at most `own_max`.
-    pub fn update(&mut self, partitions: usize, bytes: usize, own_max: usize) -> usize {
+    pub(super) fn update(&mut self, partitions: usize, bytes: usize, own_max: usize) -> usize {
         replace(&self.budget.bytes, &mut self.bytes, bytes);
         replace(&self.budget.partitions, &mut self.partitions, partitions);
         self.budget.partition_bytes_max(own_max)

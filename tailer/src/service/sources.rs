@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use crate::Tailer;
 
 /// Implements the service.
-pub struct SourcesService {
+pub(super) struct SourcesService {
     /// The tailer that reads the sources.
     pub tailer: Arc<Tailer>,
 }

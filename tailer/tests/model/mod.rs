@@ -4,7 +4,7 @@ mod leaf;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
-pub use leaf::{Chaos, IngestedRange, LeafModel};
+pub(crate) use leaf::{Chaos, IngestedRange, LeafModel};
 use proto::{
     SourceName,
     catalog::{Change, CollectionSettings, SourceSettings, Start},
@@ -20,7 +20,7 @@ use rdkafka::{
 use tailer::{FileChanges, Tailer, TailerOptions};
 
 /// A mock broker, a change log, and a model of the leaf. A test starts the tailer.
-pub struct Fixture {
+pub(crate) struct Fixture {
     pub cluster: MockCluster<'static, DefaultProducerContext>,
     pub changes: FileChanges,
     pub leaf: Arc<LeafModel>,
@@ -29,7 +29,7 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    pub fn new(leaf: Arc<LeafModel>) -> Self {
+    pub(crate) fn new(leaf: Arc<LeafModel>) -> Self {
         let cluster = MockCluster::new(1).expect("a mock cluster");
         let producer = ClientConfig::new()
             .set("bootstrap.servers", cluster.bootstrap_servers())
@@ -48,7 +48,7 @@ impl Fixture {
     }
 
     /// A tailer with small batches, so that it sends many.
-    pub fn tailer(&self) -> Arc<Tailer> {
+    pub(crate) fn tailer(&self) -> Arc<Tailer> {
         // The mock broker does not support static members: a restarted one would wait until its old session expires.
         let options = TailerOptions {
             node: None,
@@ -59,7 +59,7 @@ impl Fixture {
         Tailer::start(options, self.leaf.clone(), Arc::new(self.changes.clone()))
     }
 
-    pub fn settings(&self, topic: &str) -> SourceSettings {
+    pub(crate) fn settings(&self, topic: &str) -> SourceSettings {
         let config = BTreeMap::from([
             ("bootstrap.servers".to_owned(), self.cluster.bootstrap_servers()),
             ("topic.metadata.refresh.interval.ms".to_owned(), "200".to_owned()),
@@ -74,7 +74,7 @@ impl Fixture {
         }
     }
 
-    pub async fn source(&self, source: &str, settings: SourceSettings) {
+    pub(crate) async fn source(&self, source: &str, settings: SourceSettings) {
         let shards = CollectionSettings {
             shards: 3,
             time_path: None,
@@ -92,12 +92,12 @@ impl Fixture {
         .await;
     }
 
-    pub async fn change(&self, change: Change) {
+    pub(crate) async fn change(&self, change: Change) {
         self.changes.propose(change, None).await.expect("accepted");
     }
 
     /// Produces distinct records. Every seventh has no value, every third no key.
-    pub fn produce(&self, topic: &str, partition: i32, numbers: std::ops::Range<usize>) {
+    pub(crate) fn produce(&self, topic: &str, partition: i32, numbers: std::ops::Range<usize>) {
         for number in numbers {
             let (key, value) = (
                 format!("k{}", number % 10),
@@ -128,12 +128,12 @@ impl Fixture {
     }
 }
 
-pub fn name(text: &str) -> SourceName {
+pub(crate) fn name(text: &str) -> SourceName {
     text.parse().expect("a name")
 }
 
 /// Waits until a condition holds. Panics with the last observation if it does not in time.
-pub async fn eventually<T: std::fmt::Debug>(what: &str, mut observe: impl FnMut() -> (bool, T)) {
+pub(crate) async fn eventually<T: std::fmt::Debug>(what: &str, mut observe: impl FnMut() -> (bool, T)) {
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
     let mut last = None;
     let condition = async {
@@ -152,12 +152,12 @@ pub async fn eventually<T: std::fmt::Debug>(what: &str, mut observe: impl FnMut(
 }
 
 /// The result of `work`, if it finishes in time.
-pub async fn within<T>(seconds: u64, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn within<T>(seconds: u64, work: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(Duration::from_secs(seconds), work).await.ok()
 }
 
 /// The states and errors of a source's partitions.
-pub fn states(tailer: &Tailer, source: &str) -> Vec<(Option<i32>, &'static str, Option<String>)> {
+pub(crate) fn states(tailer: &Tailer, source: &str) -> Vec<(Option<i32>, &'static str, Option<String>)> {
     tailer
         .rows()
         .into_iter()

@@ -16,8 +16,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
 };
 
-/// The broker of one run.
-pub struct Broker {
+pub(crate) struct Broker {
     jars: PathBuf,
     folder: PathBuf,
     port: u16,
@@ -25,7 +24,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    pub async fn start(jars: &Path, folder: &Path) -> Result<Self> {
+    pub(crate) async fn start(jars: &Path, folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let (port, controller_port) = two_free_ports()?;
         std::fs::write(
@@ -45,7 +44,7 @@ impl Broker {
     }
 
     /// `bootstrap.servers`.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
@@ -81,19 +80,19 @@ impl Broker {
     }
 
     /// Starts the broker, without waiting until it is reachable.
-    pub fn spawn(&mut self) -> Result<()> {
+    pub(crate) fn spawn(&mut self) -> Result<()> {
         let mut command = self.java();
         command.arg("kafka.Kafka").arg(self.folder.join("server.properties"));
         self.process = Some(Process::start("broker", &mut command, &self.folder.join("log"))?);
         Ok(())
     }
 
-    pub fn process(&mut self) -> Result<&mut Process> {
+    pub(crate) fn process(&mut self) -> Result<&mut Process> {
         self.process.as_mut().context("the broker is not running")
     }
 
     /// Waits until the broker returns its metadata.
-    pub async fn wait_until_reachable(&mut self, within: Duration) -> Result<()> {
+    pub(crate) async fn wait_until_reachable(&mut self, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
         let address = self.address();
         loop {
@@ -122,7 +121,7 @@ impl Broker {
         }
     }
 
-    pub async fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
+    pub(crate) async fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", self.address()).create()?;
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));

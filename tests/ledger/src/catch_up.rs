@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// Source and partition -> offset.
-pub type Offsets = BTreeMap<(&'static str, i32), i64>;
+pub(crate) type Offsets = BTreeMap<(&'static str, i32), i64>;
 
 /// The last acknowledged offset of every partition: from Kafka by record, of pushes by the positions of their answers.
-pub fn acknowledged_offsets(entries: &[Entry], pushed: BTreeMap<i32, i64>) -> Offsets {
+pub(crate) fn acknowledged_offsets(entries: &[Entry], pushed: BTreeMap<i32, i64>) -> Offsets {
     let mut through: Offsets = pushed
         .into_iter()
         .map(|(partition, offset)| (("push", partition), offset))
@@ -34,7 +34,7 @@ pub fn acknowledged_offsets(entries: &[Entry], pushed: BTreeMap<i32, i64>) -> Of
 }
 
 /// These offsets as the position vector of a query.
-pub fn position_vector(through: &Offsets) -> String {
+pub(crate) fn position_vector(through: &Offsets) -> String {
     let positions: Vec<String> = through
         .iter()
         .map(|((source, partition), offset)| format!("{source}/{partition}@{offset}"))
@@ -44,7 +44,7 @@ pub fn position_vector(through: &Offsets) -> String {
 
 /// Returns the table of sources once every partition has reached its offset. Fails if no partition advances for
 /// `stall_timeout`.
-pub async fn wait(client: &Client, through: &Offsets, stall_timeout: Duration) -> Result<Vec<TableRow>> {
+pub(crate) async fn wait(client: &Client, through: &Offsets, stall_timeout: Duration) -> Result<Vec<TableRow>> {
     let (mut last, mut since) = (Vec::new(), Instant::now());
     loop {
         let rows = queries::table(client, "sources").await;
@@ -79,8 +79,7 @@ fn position(rows: &[TableRow], source: &str, partition: i32) -> Option<i64> {
     row.get("position")?.as_i64()
 }
 
-/// The row of a partition.
-pub fn find<'a>(rows: &'a [TableRow], source: &str, partition: i32) -> Option<&'a TableRow> {
+pub(crate) fn find<'a>(rows: &'a [TableRow], source: &str, partition: i32) -> Option<&'a TableRow> {
     rows.iter().find(|row| {
         row.get("source").and_then(Value::as_str) == Some(source)
             && row.get("partition").and_then(Value::as_i64) == Some(partition.into())

@@ -33,7 +33,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 type Stored = HashMap<u64, String>;
 
 /// Runs all checks and returns what they found.
-pub async fn everything(run: &Run) -> Result<Vec<String>> {
+pub(crate) async fn everything(run: &Run) -> Result<Vec<String>> {
     let entries = run.ledger.entries();
     let through = catch_up::acknowledged_offsets(&entries, run.ledger.pushed_through());
     let mut found = Vec::new();

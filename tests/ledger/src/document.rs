@@ -4,22 +4,22 @@
 use crate::ledger::{Kind, key_text};
 
 /// Adjacent numbers that share a word, by which a search finds them.
-pub const GROUP_SIZE: u64 = 500;
+pub(crate) const GROUP_SIZE: u64 = 500;
 
 /// Makes the events of one run.
 #[derive(Debug, Clone, Copy)]
-pub struct Documents {
+pub(crate) struct Documents {
     seed: u64,
 }
 
 impl Documents {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { seed }
     }
 
     /// The bytes of an event. They contain odd spacing, escapes, duplicate keys and unusual number literals, which the
     /// server must store byte for byte.
-    pub fn bytes(&self, number: u64, kind: Kind, key: u32) -> String {
+    pub(crate) fn bytes(&self, number: u64, kind: Kind, key: u32) -> String {
         let hash = mix(self.seed ^ mix(number));
         let id = match kind {
             Kind::PushedWithId => format!("\"_id\":\"{}\", ", key_text(kind, key)),

@@ -2,7 +2,7 @@
 
 /// Passed to the server in its environment; a server without seeded bugs ignores it.
 #[derive(Debug, Clone, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// The seeded bug that is on for the whole run.
     pub bug: Option<String>,
     /// Named points at which the server ends itself instead of being killed.
@@ -11,7 +11,7 @@ pub struct Faults {
 
 impl Faults {
     /// The environment of one start. `crash` chooses a point, and at which pass through it the server ends itself.
-    pub fn environment(&self, crash: Option<(usize, u32)>) -> Vec<(&'static str, String)> {
+    pub(crate) fn environment(&self, crash: Option<(usize, u32)>) -> Vec<(&'static str, String)> {
         let mut environment: Vec<_> = self.bug.iter().map(|bug| ("RACHIS_FAULT", bug.clone())).collect();
         if let Some((point, pass)) = crash.filter(|_| !self.crash_at.is_empty()) {
             environment.push((

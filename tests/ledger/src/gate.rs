@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How far the load may go.
-pub struct Gate {
+pub(crate) struct Gate {
     millionths: AtomicU64,
     /// Records to push.
     pub push_quota: u64,
@@ -13,7 +13,7 @@ pub struct Gate {
 
 impl Gate {
     /// A closed gate.
-    pub fn new(push_quota: u64, produce_quota: u64) -> Self {
+    pub(crate) fn new(push_quota: u64, produce_quota: u64) -> Self {
         Self {
             millionths: AtomicU64::new(0),
             push_quota,
@@ -22,7 +22,7 @@ impl Gate {
     }
 
     /// Opens the gate up to this share of both quotas. It never closes again.
-    pub fn open_to(&self, fraction: f64) {
+    pub(crate) fn open_to(&self, fraction: f64) {
         self.millionths
             .fetch_max((fraction.min(1.0) * 1e6) as u64, Ordering::Relaxed);
     }
@@ -32,13 +32,13 @@ impl Gate {
     }
 
     /// Records that may have been pushed by now.
-    pub fn push_now(&self) -> u64 {
+    pub(crate) fn push_now(&self) -> u64 {
         self.share(self.push_quota)
     }
 
     /// Records that may have been produced by now. Stays in step with `pushed`, so that both kinds are always in
     /// flight.
-    pub fn produce_now(&self, pushed: u64) -> u64 {
+    pub(crate) fn produce_now(&self, pushed: u64) -> u64 {
         const AHEAD_MAX: u64 = 500;
         // With a smaller lead, a short run does not end before its last kill.
         let ahead = (self.produce_quota / 20).min(AHEAD_MAX);

@@ -15,11 +15,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
 /// The collection that all events go into.
-pub const COLLECTION: &str = "ledger";
+pub(crate) const COLLECTION: &str = "ledger";
 
 /// Cheap to clone; all clones share the addresses and use them round-robin.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     urls: Arc<RwLock<Vec<String>>>,
     next: Arc<AtomicUsize>,
@@ -27,7 +27,7 @@ pub struct Client {
 
 /// One page of search hits.
 #[derive(Deserialize)]
-pub struct Hits {
+pub(crate) struct Hits {
     pub hits: Vec<Hit>,
     pub total: u64,
     #[serde(default)]
@@ -36,19 +36,19 @@ pub struct Hits {
 
 /// A hit with its document exactly as received.
 #[derive(Deserialize)]
-pub struct Hit {
+pub(crate) struct Hit {
     pub id: String,
     pub document: Box<RawValue>,
 }
 
 /// A response of any status.
-pub struct Reply {
+pub(crate) struct Reply {
     pub status: StatusCode,
     pub text: String,
 }
 
 impl Client {
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(60))
             .connect_timeout(Duration::from_secs(2))
@@ -61,7 +61,7 @@ impl Client {
     }
 
     /// Sends further requests to these addresses.
-    pub fn set_urls(&self, urls: Vec<String>) {
+    pub(crate) fn set_urls(&self, urls: Vec<String>) {
         *self.urls.write().unwrap_or_else(PoisonError::into_inner) = urls;
     }
 
@@ -75,13 +75,13 @@ impl Client {
     }
 
     /// Whether the process at an address reports that it is ready.
-    pub async fn is_ready(&self, url: &str) -> bool {
+    pub(crate) async fn is_ready(&self, url: &str) -> bool {
         let request = self.http.get(format!("{url}/readyz")).timeout(Duration::from_secs(5));
         request.send().await.is_ok_and(|reply| reply.status().is_success())
     }
 
     /// The metrics of the process at an address.
-    pub async fn metrics(&self, url: &str) -> Result<String> {
+    pub(crate) async fn metrics(&self, url: &str) -> Result<String> {
         Ok(self
             .http
             .get(format!("{url}/metrics"))
@@ -93,7 +93,7 @@ impl Client {
     }
 
     /// Sends newline-separated documents. On `Err` their outcome is unknown.
-    pub async fn push(&self, key: Option<&str>, body: String) -> reqwest::Result<Reply> {
+    pub(crate) async fn push(&self, key: Option<&str>, body: String) -> reqwest::Result<Reply> {
         let mut request = self
             .request(Method::POST, &format!("/v1/collections/{COLLECTION}/documents"))
             .header("content-type", "application/x-ndjson");
@@ -103,7 +103,7 @@ impl Client {
         reply(request.timeout(Duration::from_secs(30)).body(body)).await
     }
 
-    pub async fn put(&self, path: &str, body: Value) -> Result<()> {
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Result<()> {
         let reply = reply(self.request(Method::PUT, path).json(&body)).await?;
         if !reply.status.is_success() {
             bail!("PUT {path}: {}: {}", reply.status, reply.text);
@@ -112,7 +112,7 @@ impl Client {
     }
 
     /// A document by its id; `None` if it does not exist.
-    pub async fn document(&self, id: &str) -> Result<Option<String>> {
+    pub(crate) async fn document(&self, id: &str) -> Result<Option<String>> {
         let reply = reply(self.request(
             Method::GET,
             &format!("/v1/collections/{COLLECTION}/documents/{}", percent_encode(id)),
@@ -125,7 +125,7 @@ impl Client {
         }
     }
 
-    pub async fn search(&self, query: &str, limit: usize, after: Option<&str>) -> Result<Hits> {
+    pub(crate) async fn search(&self, query: &str, limit: usize, after: Option<&str>) -> Result<Hits> {
         let mut request = self
             .request(Method::GET, &format!("/v1/collections/{COLLECTION}/search"))
             .query(&[("q", query), ("limit", &limit.to_string())]);
@@ -140,7 +140,7 @@ impl Client {
     }
 
     /// The rows of a query. Fails if the result is incomplete.
-    pub async fn rows<R: DeserializeOwned>(&self, query: Value) -> Result<Vec<R>> {
+    pub(crate) async fn rows<R: DeserializeOwned>(&self, query: Value) -> Result<Vec<R>> {
         #[derive(Deserialize)]
         struct Rows<R> {
             rows: Vec<R>,

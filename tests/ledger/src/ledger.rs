@@ -14,13 +14,13 @@ use std::{
     },
 };
 
-pub use expected::{Expected, PartitionCounts, expected, partition_counts};
+pub(crate) use expected::{Expected, PartitionCounts, expected, partition_counts};
 
 use crate::topics;
 
 /// What kind of event a number is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A Kafka record with a document and no key.
     Plain,
     /// A Kafka record that is not JSON.
@@ -41,7 +41,7 @@ pub enum Kind {
 
 impl Kind {
     /// The value of a document's `kind`.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::DeadLetter => "dead",
@@ -55,7 +55,7 @@ impl Kind {
     }
 
     /// The topic, and source, that a produced record goes through; `None` for what is pushed.
-    pub fn topic(self) -> Option<&'static str> {
+    pub(crate) fn topic(self) -> Option<&'static str> {
         match self {
             Self::Plain | Self::DeadLetter | Self::Empty => Some(topics::PLAIN),
             Self::Keyed | Self::Tombstone => Some(topics::KEYED),
@@ -66,7 +66,7 @@ impl Kind {
 
 /// What the sender knows about the delivery of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
+pub(crate) enum Delivery {
     /// Not answered yet.
     Pending,
     /// Acknowledged at this position; for a push with ids, the first position of its answer.
@@ -79,7 +79,7 @@ pub enum Delivery {
 
 /// One event of the ledger.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub kind: Kind,
     /// The key, for kinds that have one.
     pub key: u32,
@@ -94,8 +94,7 @@ impl Entry {
     }
 }
 
-/// The ledger of one run.
-pub struct Ledger {
+pub(crate) struct Ledger {
     entries: Mutex<Vec<Entry>>,
     /// Events of the run, pushed and produced together.
     pub records: u64,
@@ -121,7 +120,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn new(records: u64) -> Self {
+    pub(crate) fn new(records: u64) -> Self {
         Self {
             entries: Mutex::default(),
             records,
@@ -143,7 +142,7 @@ impl Ledger {
     }
 
     /// Adds an event and returns its number.
-    pub fn add(&self, kind: Kind, key: u32, request: u32) -> u64 {
+    pub(crate) fn add(&self, kind: Kind, key: u32, request: u32) -> u64 {
         let mut entries = self.lock();
         entries.push(Entry {
             kind,
@@ -155,7 +154,7 @@ impl Ledger {
     }
 
     /// Records the delivery of an event, once.
-    pub fn set_delivery(&self, number: u64, delivery: Delivery) {
+    pub(crate) fn set_delivery(&self, number: u64, delivery: Delivery) {
         let mut entries = self.lock();
         if let Some(entry) = usize::try_from(number).ok().and_then(|at| entries.get_mut(at)) {
             entry.delivery = delivery;
@@ -163,12 +162,12 @@ impl Ledger {
     }
 
     /// Whether the producer got no acknowledgement for some of its records.
-    pub fn has_unknown_records(&self) -> bool {
+    pub(crate) fn has_unknown_records(&self) -> bool {
         self.lock().iter().any(Entry::is_unknown_record)
     }
 
     /// Settles the unknown deliveries of produced records by what the log contains. Returns how many there were.
-    pub fn resolve_unknown_records(&self, log: &HashMap<u64, (i32, i64)>) -> usize {
+    pub(crate) fn resolve_unknown_records(&self, log: &HashMap<u64, (i32, i64)>) -> usize {
         let mut entries = self.lock();
         let unknown = entries
             .iter_mut()
@@ -189,7 +188,7 @@ impl Ledger {
     }
 
     /// Notes the positions at which a push was acknowledged.
-    pub fn note_pushed_through(&self, positions: &[(i32, i64)]) {
+    pub(crate) fn note_pushed_through(&self, positions: &[(i32, i64)]) {
         let mut through = self.pushed_through.lock().unwrap_or_else(PoisonError::into_inner);
         for (partition, offset) in positions {
             let last = through.entry(*partition).or_insert(*offset);
@@ -197,7 +196,7 @@ impl Ledger {
         }
     }
 
-    pub fn pushed_through(&self) -> BTreeMap<i32, i64> {
+    pub(crate) fn pushed_through(&self) -> BTreeMap<i32, i64> {
         self.pushed_through
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -205,7 +204,7 @@ impl Ledger {
     }
 
     /// Reports something that is wrong while the load still runs.
-    pub fn add_problem(&self, problem: String) {
+    pub(crate) fn add_problem(&self, problem: String) {
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
         if problems.len() < 100 {
             eprintln!("ledger: {problem}");
@@ -214,20 +213,20 @@ impl Ledger {
     }
 
     /// Ends the load early, so that the plan does not wait for it.
-    pub fn abort_load(&self, reason: String) {
+    pub(crate) fn abort_load(&self, reason: String) {
         self.add_problem(reason);
         self.load_aborted.store(true, Ordering::Relaxed);
     }
 
-    pub fn problems(&self) -> Vec<String> {
+    pub(crate) fn problems(&self) -> Vec<String> {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn entries(&self) -> Vec<Entry> {
+    pub(crate) fn entries(&self) -> Vec<Entry> {
         self.lock().clone()
     }
 
-    pub fn acknowledged(&self) -> u64 {
+    pub(crate) fn acknowledged(&self) -> u64 {
         self.lock()
             .iter()
             .filter(|entry| matches!(entry.delivery, Delivery::Acknowledged { .. }))
@@ -235,7 +234,7 @@ impl Ledger {
     }
 
     /// The progress of the load, for a message.
-    pub fn progress(&self) -> String {
+    pub(crate) fn progress(&self) -> String {
         let [pushed, pushes, produced, records] = [
             &self.pushed,
             &self.pushes_in_flight,
@@ -247,13 +246,13 @@ impl Ledger {
     }
 
     /// Events that were acknowledged or given up.
-    pub fn done(&self) -> u64 {
+    pub(crate) fn done(&self) -> u64 {
         self.pushed.load(Ordering::Relaxed) + self.produced.load(Ordering::Relaxed)
     }
 }
 
 /// A key as records and documents contain it.
-pub fn key_text(kind: Kind, key: u32) -> String {
+pub(crate) fn key_text(kind: Kind, key: u32) -> String {
     match kind {
         Kind::PushedWithId => format!("own {key}/ü"),
         _ => format!("k{key}"),

@@ -18,7 +18,7 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Number -> partition and offset, for every record of both topics. Fails if a number is in the log twice: then the log
 /// itself is wrong.
-pub fn read(address: &str) -> Result<HashMap<u64, (i32, i64)>> {
+pub(crate) fn read(address: &str) -> Result<HashMap<u64, (i32, i64)>> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", address)
         .set("group.id", "ledger")

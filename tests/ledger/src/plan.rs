@@ -44,7 +44,7 @@ enum Step {
 }
 
 /// Owns the server and the broker, and disturbs them.
-pub struct Plan {
+pub(crate) struct Plan {
     rng: StdRng,
     steps: Vec<Step>,
     kills_wanted: usize,
@@ -56,7 +56,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(seed: u64, kills: usize, records: u64, server: Server, broker: Option<Broker>) -> Self {
+    pub(crate) fn new(seed: u64, kills: usize, records: u64, server: Server, broker: Option<Broker>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let steps = steps(&mut rng, kills, broker.is_some());
         let produce_quota = if broker.is_some() { records / 2 } else { 0 };
@@ -73,16 +73,16 @@ impl Plan {
         }
     }
 
-    pub fn gate(&self) -> Arc<Gate> {
+    pub(crate) fn gate(&self) -> Arc<Gate> {
         self.gate.clone()
     }
 
-    pub fn broker(&self) -> Option<&Broker> {
+    pub(crate) fn broker(&self) -> Option<&Broker> {
         self.broker.as_ref()
     }
 
     /// Creates the collection, the topics and the sources.
-    pub async fn prepare(&mut self, run: &Run) -> Result<()> {
+    pub(crate) async fn prepare(&mut self, run: &Run) -> Result<()> {
         run.client
             .put(&format!("/v1/collections/{COLLECTION}"), json!({"shards": 2}))
             .await?;
@@ -107,7 +107,7 @@ impl Plan {
         Ok(())
     }
 
-    pub async fn carry_out(&mut self, run: &Run) -> Result<()> {
+    pub(crate) async fn carry_out(&mut self, run: &Run) -> Result<()> {
         let steps = std::mem::take(&mut self.steps);
         let stages = (steps.len() + 1) as f64;
         for (index, step) in steps.iter().enumerate() {
@@ -253,7 +253,7 @@ impl Plan {
     }
 
     /// Kills and restarts every node once more, with nothing in flight: nothing may be lost.
-    pub async fn kill_and_restart_server(&mut self) -> Result<()> {
+    pub(crate) async fn kill_and_restart_server(&mut self) -> Result<()> {
         for node in self.server.nodes() {
             self.server.kill(node).await?;
         }
@@ -271,7 +271,7 @@ impl Plan {
         tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..milliseconds_max))).await;
     }
 
-    pub async fn report(&self, run: &Run, seed: u64) -> Report {
+    pub(crate) async fn report(&self, run: &Run, seed: u64) -> Report {
         Report::new(
             seed,
             self.kills_wanted,
@@ -282,7 +282,7 @@ impl Plan {
     }
 
     /// Stops every node in order; whatever still runs is killed on drop.
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         for node in self.server.nodes().rev() {
             if let Err(error) = self.server.stop(node).await {
                 eprintln!("ledger: {error:#}");

@@ -67,12 +67,12 @@ fn is_purged(error: &KafkaError) -> bool {
 type KafkaProducer = ThreadedProducer<Acknowledgements>;
 
 /// The producer of one run, on its own thread.
-pub struct Producer {
+pub(crate) struct Producer {
     thread: std::thread::JoinHandle<Result<()>>,
 }
 
 impl Producer {
-    pub fn start(run: Arc<Run>, gate: Arc<Gate>, address: String, seed: u64) -> Result<Self> {
+    pub(crate) fn start(run: Arc<Run>, gate: Arc<Gate>, address: String, seed: u64) -> Result<Self> {
         let body = move || {
             let done = produce(&run, &gate, &address, seed);
             if let Err(error) = &done {
@@ -86,7 +86,7 @@ impl Producer {
     }
 
     /// Waits until every record is acknowledged or given up.
-    pub async fn finish(self) -> Result<()> {
+    pub(crate) async fn finish(self) -> Result<()> {
         let thread = self.thread;
         tokio::task::spawn_blocking(move || thread.join().map_err(|_| anyhow::anyhow!("the producer panicked"))?)
             .await?

@@ -28,12 +28,12 @@ const DOCUMENTS_MAX: usize = 30;
 /// Ids of each pusher, which overwrites them again and again; no two pushers share an id.
 const IDS_PER_PUSHER: u32 = 40;
 /// A request whose id has this bit was sent without an idempotency key, so only once.
-pub const KEYLESS: u32 = 1 << 31;
+pub(crate) const KEYLESS: u32 = 1 << 31;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The answer to a push.
 #[derive(Debug, Deserialize, PartialEq, Eq, Clone)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub accepted: u64,
     pub rejected: u64,
     #[serde(default)]
@@ -43,18 +43,18 @@ pub struct Answer {
 
 /// Why one item was rejected.
 #[derive(Debug, Deserialize, PartialEq, Eq, Clone)]
-pub struct ItemError {
+pub(crate) struct ItemError {
     pub index: u64,
 }
 
 /// One push, and the numbers, kinds and keys in it, in order.
-pub struct Request {
+pub(crate) struct Request {
     pub id: u32,
     pub items: Vec<(u64, Kind, u32)>,
 }
 
 impl Request {
-    pub fn body(&self, run: &Run) -> String {
+    pub(crate) fn body(&self, run: &Run) -> String {
         self.items
             .iter()
             .map(|(number, kind, key)| run.documents.bytes(*number, *kind, *key) + "\n")
@@ -62,12 +62,12 @@ impl Request {
     }
 
     /// The idempotency key, if the request has one.
-    pub fn idempotency_key(&self) -> Option<String> {
+    pub(crate) fn idempotency_key(&self) -> Option<String> {
         (self.id & KEYLESS == 0).then(|| format!("push-{}", self.id))
     }
 
     /// What is wrong with an answer to this push.
-    pub fn problem_with(&self, answer: &Answer) -> Option<String> {
+    pub(crate) fn problem_with(&self, answer: &Answer) -> Option<String> {
         let dead: Vec<u64> = self
             .items
             .iter()
@@ -96,11 +96,10 @@ enum PushOutcome {
     Unknown,
 }
 
-/// The pushers of one run.
-pub struct Pushers(Vec<JoinHandle<Result<()>>>);
+pub(crate) struct Pushers(Vec<JoinHandle<Result<()>>>);
 
 impl Pushers {
-    pub fn start(run: Arc<Run>, gate: Arc<Gate>, seed: u64) -> Self {
+    pub(crate) fn start(run: Arc<Run>, gate: Arc<Gate>, seed: u64) -> Self {
         let (claimed, requests) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU32::new(1)));
         Self(
             (0..PUSHERS)
@@ -120,7 +119,7 @@ impl Pushers {
         )
     }
 
-    pub async fn finish(self) -> Result<()> {
+    pub(crate) async fn finish(self) -> Result<()> {
         for pusher in self.0 {
             pusher.await??;
         }

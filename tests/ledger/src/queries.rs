@@ -10,7 +10,7 @@ use crate::http::{COLLECTION, Client};
 
 /// A document found by its number.
 #[derive(Debug, Clone, Deserialize)]
-pub struct DocumentRow {
+pub(crate) struct DocumentRow {
     pub n: u64,
     #[serde(rename = "_id")]
     pub id: String,
@@ -19,13 +19,13 @@ pub struct DocumentRow {
 }
 
 /// Documents in a range of numbers, with their exact bytes.
-pub async fn documents(client: &Client, from: u64, to: u64, at_least: &str) -> Result<Vec<DocumentRow>> {
+pub(crate) async fn documents(client: &Client, from: u64, to: u64, at_least: &str) -> Result<Vec<DocumentRow>> {
     let sql = format!("SELECT n, _id, _doc FROM {COLLECTION} WHERE n >= {from} AND n < {to} LIMIT 1000000");
     client.rows(json!({"sql": sql, "at_least": at_least})).await
 }
 
 /// The numbers of the documents in a range.
-pub async fn numbers(client: &Client, from: u64, to: u64) -> Result<HashSet<u64>> {
+pub(crate) async fn numbers(client: &Client, from: u64, to: u64) -> Result<HashSet<u64>> {
     #[derive(Deserialize)]
     struct NumberRow {
         n: u64,
@@ -41,13 +41,13 @@ pub async fn numbers(client: &Client, from: u64, to: u64) -> Result<HashSet<u64>
 
 /// Count and sum over the whole collection.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Sums {
+pub(crate) struct Sums {
     pub documents: u64,
     pub total: Option<f64>,
 }
 
 /// Computed from index and columns, or from raw documents only.
-pub async fn sums(client: &Client, raw: bool) -> Result<Sums> {
+pub(crate) async fn sums(client: &Client, raw: bool) -> Result<Sums> {
     let sql = format!("SELECT count(*) AS documents, sum(n) AS total FROM {COLLECTION}");
     let query = if raw {
         json!({"sql": sql, "scan": "raw"})
@@ -59,7 +59,7 @@ pub async fn sums(client: &Client, raw: bool) -> Result<Sums> {
 }
 
 /// Document counts by source and partition.
-pub async fn documents_by_partition(client: &Client) -> Result<BTreeMap<(String, i32), i64>> {
+pub(crate) async fn documents_by_partition(client: &Client) -> Result<BTreeMap<(String, i32), i64>> {
     #[derive(Deserialize)]
     struct PartitionRow {
         source: String,
@@ -78,10 +78,10 @@ pub async fn documents_by_partition(client: &Client) -> Result<BTreeMap<(String,
 }
 
 /// A row of a system table, by column.
-pub type TableRow = BTreeMap<String, Value>;
+pub(crate) type TableRow = BTreeMap<String, Value>;
 
 /// The rows of a system table that are about the collection.
-pub async fn table(client: &Client, name: &str) -> Result<Vec<TableRow>> {
+pub(crate) async fn table(client: &Client, name: &str) -> Result<Vec<TableRow>> {
     client
         .rows(json!({"sql": format!("SELECT * FROM rachis.{name} WHERE collection = '{COLLECTION}' LIMIT 1000000")}))
         .await
@@ -89,7 +89,7 @@ pub async fn table(client: &Client, name: &str) -> Result<Vec<TableRow>> {
 
 /// Parses a position vector such as `push/0@12,push/1@7` into partitions and offsets. `None` if it is malformed or
 /// names another source.
-pub fn positions(source: &str, text: &str) -> Option<Vec<(i32, i64)>> {
+pub(crate) fn positions(source: &str, text: &str) -> Option<Vec<(i32, i64)>> {
     let one = |text: &str| -> Option<(i32, i64)> {
         let (partition, offset) = text.strip_prefix(source)?.strip_prefix('/')?.split_once('@')?;
         Some((partition.parse().ok()?, offset.parse().ok()?))

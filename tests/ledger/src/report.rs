@@ -9,7 +9,7 @@ const PRINTED_MAX: usize = 40;
 
 /// What was done to the server and the broker.
 #[derive(Clone, Default)]
-pub struct Disturbances {
+pub(crate) struct Disturbances {
     /// Description -> how often.
     pub counts: BTreeMap<&'static str, usize>,
     /// Kills while something was in flight.
@@ -17,11 +17,11 @@ pub struct Disturbances {
 }
 
 impl Disturbances {
-    pub fn add(&mut self, what: &'static str) {
+    pub(crate) fn add(&mut self, what: &'static str) {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    pub fn add_kill(&mut self, what: &'static str, in_flight: u64) {
+    pub(crate) fn add_kill(&mut self, what: &'static str, in_flight: u64) {
         self.add(what);
         self.kills_in_flight += usize::from(in_flight > 0);
     }
@@ -36,7 +36,7 @@ impl Disturbances {
 }
 
 /// What a run did and what it found.
-pub struct Report {
+pub(crate) struct Report {
     seed: u64,
     kills_wanted: usize,
     disturbances: Disturbances,
@@ -51,7 +51,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(
+    pub(crate) fn new(
         seed: u64,
         kills_wanted: usize,
         disturbances: Disturbances,
@@ -74,21 +74,21 @@ impl Report {
     }
 
     /// Adds what a check found.
-    pub fn add(&mut self, when: &str, findings: Vec<String>) {
+    pub(crate) fn add(&mut self, when: &str, findings: Vec<String>) {
         self.findings.push((when.to_owned(), findings));
     }
 
-    pub fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.findings.iter().all(|(_, found)| found.is_empty())
     }
 
     /// Whether less was done than was asked for: then a clean check proves little.
-    pub fn has_too_few_kills(&self) -> bool {
+    pub(crate) fn has_too_few_kills(&self) -> bool {
         self.disturbances.kills() < self.kills_wanted || self.disturbances.kills_in_flight * 2 < self.kills_wanted
     }
 
     /// The summary line, which is parsed by the tests that run this program.
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let counts: Vec<String> = self
             .disturbances
             .counts
@@ -111,7 +111,7 @@ impl Report {
         )
     }
 
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         println!("ledger: {}", self.summary());
         for (when, found) in self.findings.iter().filter(|(_, found)| !found.is_empty()) {
             println!("{} findings {when}:", found.len());

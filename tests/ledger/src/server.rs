@@ -19,7 +19,7 @@ const CLUSTER: [(Role, usize); 3] = [(Role::Tailer, 2), (Role::Leaf, 3), (Role::
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// All roles in one process.
     Whole,
     Tailer,
@@ -28,7 +28,7 @@ pub enum Role {
 }
 
 /// How the report names what was done to a node.
-pub struct RoleLabels {
+pub(crate) struct RoleLabels {
     pub kill: &'static str,
     pub kill_at_start: &'static str,
     pub pause: &'static str,
@@ -46,7 +46,7 @@ impl Role {
         }
     }
 
-    pub fn labels(self) -> RoleLabels {
+    pub(crate) fn labels(self) -> RoleLabels {
         match self {
             Self::Whole => RoleLabels {
                 kill: "kills of the server",
@@ -85,8 +85,7 @@ struct Node {
     process: Option<Process>,
 }
 
-/// The server of one run.
-pub struct Server {
+pub(crate) struct Server {
     binary: PathBuf,
     folder: PathBuf,
     faults: Faults,
@@ -98,7 +97,7 @@ pub struct Server {
 
 impl Server {
     /// Starts one process or, if the address of a Kafka is given, a cluster.
-    pub async fn start(binary: &Path, folder: &Path, faults: Faults, kafka: Option<&str>) -> Result<Self> {
+    pub(crate) async fn start(binary: &Path, folder: &Path, faults: Faults, kafka: Option<&str>) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let nodes = match kafka {
             None => vec![Node {
@@ -160,26 +159,26 @@ impl Server {
         self.folder.join("cluster.toml")
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.client.clone()
     }
 
     /// The indexes of all nodes.
-    pub fn nodes(&self) -> std::ops::Range<usize> {
+    pub(crate) fn nodes(&self) -> std::ops::Range<usize> {
         0..self.nodes.len()
     }
 
-    pub fn role(&self, node: usize) -> Role {
+    pub(crate) fn role(&self, node: usize) -> Role {
         self.nodes[node].role
     }
 
     /// Whether the server can end itself at named points.
-    pub fn crashes(&self) -> bool {
+    pub(crate) fn crashes(&self) -> bool {
         !self.faults.crash_at.is_empty()
     }
 
     /// Starts a node, without waiting until it is ready.
-    pub fn spawn(&mut self, node: usize, crash: Option<(usize, u32)>) -> Result<()> {
+    pub(crate) fn spawn(&mut self, node: usize, crash: Option<(usize, u32)>) -> Result<()> {
         // The address file of an earlier process says nothing about this one.
         let listening = self.listening(node);
         if listening.exists() {
@@ -207,12 +206,12 @@ impl Server {
         self.data(node).join("listening")
     }
 
-    pub fn process(&mut self, node: usize) -> Result<&mut Process> {
+    pub(crate) fn process(&mut self, node: usize) -> Result<&mut Process> {
         self.nodes[node].process.as_mut().context("the server is not running")
     }
 
     /// Fails if a process exited on its own.
-    pub fn check_running(&mut self) -> Result<()> {
+    pub(crate) fn check_running(&mut self) -> Result<()> {
         for node in &mut self.nodes {
             let process = node.process.as_mut().context("the server is not running")?;
             if let Some(status) = process.exit_status() {
@@ -223,7 +222,7 @@ impl Server {
     }
 
     /// Waits until all nodes are ready, and points the client at them.
-    pub async fn wait_until_ready(&mut self, within: Duration) -> Result<()> {
+    pub(crate) async fn wait_until_ready(&mut self, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
         for node in self.nodes() {
             loop {
@@ -255,7 +254,7 @@ impl Server {
     }
 
     /// Stops a node with `SIGTERM`.
-    pub async fn stop(&mut self, node: usize) -> Result<()> {
+    pub(crate) async fn stop(&mut self, node: usize) -> Result<()> {
         self.add_refused_batches(node).await;
         let name = self.nodes[node].name.clone();
         let process = self.process(node)?;
@@ -267,7 +266,7 @@ impl Server {
     }
 
     /// Kills a node with `SIGKILL`.
-    pub async fn kill(&mut self, node: usize) -> Result<()> {
+    pub(crate) async fn kill(&mut self, node: usize) -> Result<()> {
         self.add_refused_batches(node).await;
         self.process(node)?.kill();
         Ok(())
@@ -298,7 +297,7 @@ impl Server {
     }
 
     /// Batches that leaves have refused so far, because they were duplicates or because earlier ones were missing.
-    pub async fn refused_batches(&self) -> u64 {
+    pub(crate) async fn refused_batches(&self) -> u64 {
         let mut refused = self.refused_batches;
         for node in self.nodes() {
             refused += self.refused_batches_of(node).await;

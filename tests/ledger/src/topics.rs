@@ -3,10 +3,10 @@
 //! The source that reads a topic has the topic's name.
 
 /// Takes records without a key.
-pub const PLAIN: &str = "plain";
+pub(crate) const PLAIN: &str = "plain";
 /// Takes records with a key, tombstones among them.
-pub const KEYED: &str = "keyed";
+pub(crate) const KEYED: &str = "keyed";
 /// Topic and number of partitions.
-pub const TOPICS: [(&str, i32); 2] = [(PLAIN, 4), (KEYED, 3)];
+pub(crate) const TOPICS: [(&str, i32); 2] = [(PLAIN, 4), (KEYED, 3)];
 /// The header that holds a record's number.
-pub const NUMBER_HEADER: &str = "number";
+pub(crate) const NUMBER_HEADER: &str = "number";

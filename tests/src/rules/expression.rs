@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::value::SqlValue;
 
 /// The paths at which documents have values.
-pub const PATHS: [&str; 6] = ["a", "b", "n", "t", "o.x", "l"];
+pub(super) const PATHS: [&str; 6] = ["a", "b", "n", "t", "o.x", "l"];
 
 /// A document's values by path.
 pub type Row = BTreeMap<&'static str, SqlValue>;
@@ -77,9 +77,9 @@ pub enum EvalExpr {
 }
 
 /// The pattern of strings of digits.
-pub const DIGITS: &str = "^[0-9]+$";
+pub(super) const DIGITS: &str = "^[0-9]+$";
 /// The pattern of strings that begin with an x.
-pub const BEGINS_WITH_X: &str = "^x";
+pub(super) const BEGINS_WITH_X: &str = "^x";
 
 impl ComparisonOp {
     fn operator(self) -> &'static str {

@@ -248,7 +248,7 @@ fn is_close(a: f64, b: f64) -> bool {
 }
 
 /// Whether two cells of answers are equal; numbers are compared by value.
-pub fn same_cell(a: &Value, b: &Value) -> bool {
+pub(super) fn same_cell(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) if a.is_f64() && b.is_f64() => {
             a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| is_close(a, b))

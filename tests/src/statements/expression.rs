@@ -220,7 +220,7 @@ fn fill_form(form: &str, parts: &[String], query: Option<&str>) -> String {
 }
 
 /// A string in single quotes.
-pub fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

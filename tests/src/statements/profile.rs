@@ -20,7 +20,7 @@ const SAMPLES_MAX: usize = 40;
 const EXACT_MAX: u64 = 1 << 53;
 
 /// The path that numbers the documents of every set: a unique key, which makes an order total.
-pub const NUMBER_PATH: &str = "nr";
+pub(super) const NUMBER_PATH: &str = "nr";
 
 /// A path with one kind of value.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,7 +8,7 @@ fn list(count: usize, item: impl Fn(usize) -> String) -> String {
 }
 
 /// Statements that once ended a server, or used up the memory of its machine.
-pub fn known() -> Vec<String> {
+pub(crate) fn known() -> Vec<String> {
     let nested =
         |depth: usize, wrap: &dyn Fn(String) -> String| (0..depth).fold("w".to_owned(), |inner, _| wrap(inner));
     let doubled = (0..26).fold("(SELECT 'xxxxxxxxxxxxxxxx' AS x)".to_owned(), |inner, _| {
@@ -80,7 +80,7 @@ pub fn known() -> Vec<String> {
 }
 
 /// Generates a statement of the same kinds: an expression that grows values, within a query that multiplies rows.
-pub fn generated(rng: &mut StdRng) -> String {
+pub(crate) fn generated(rng: &mut StdRng) -> String {
     let text = growing_expression(rng, 3);
     let of = |rng: &mut StdRng, from: &str| growing_expression(rng, 2).replace("e.", from);
     match rng.random_range(0..10) {

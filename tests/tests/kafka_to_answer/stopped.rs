@@ -7,7 +7,7 @@ use tests::{Client, Kafka, Service, eventually, kafka::NewRecord};
 
 use super::support::{check_caught_up, numbers_in};
 
-pub async fn a_source_without_json_stops_until_its_dead_letters_are_cleared(server: Service) {
+pub(crate) async fn a_source_without_json_stops_until_its_dead_letters_are_cleared(server: Service) {
     let kafka = Kafka::start().await;
     kafka.create_topic("mixed-up", 1, &[]).await;
     kafka.produce("mixed-up", vec![NewRecord::value("nonsense"); 600]).await;
@@ -56,7 +56,7 @@ pub async fn a_source_without_json_stops_until_its_dead_letters_are_cleared(serv
     );
 }
 
-pub async fn a_lost_range_stops_its_partition_until_it_is_skipped(server: Service) {
+pub(crate) async fn a_lost_range_stops_its_partition_until_it_is_skipped(server: Service) {
     let kafka = Kafka::start().await;
     kafka.create_topic("t", 1, &[]).await;
     kafka.produce("t", numbers_in(0, 0..20)).await;

@@ -11,7 +11,7 @@ use tests::{Client, eventually, kafka::NewRecord};
 const DOCUMENTS_FETCHED: usize = 150;
 
 /// Waits until the source has reached the offsets that the producer got.
-pub async fn wait_for_offsets(server: &Client, source: &str, offsets: &[(i32, i64)]) {
+pub(crate) async fn wait_for_offsets(server: &Client, source: &str, offsets: &[(i32, i64)]) {
     let mut last = BTreeMap::new();
     for (partition, offset) in offsets {
         last.insert(*partition, *offset);
@@ -34,7 +34,7 @@ pub async fn wait_for_offsets(server: &Client, source: &str, offsets: &[(i32, i6
 }
 
 /// Fails unless every partition of the source has caught up without an error.
-pub async fn check_caught_up(server: &Client, source: &str) -> Result<()> {
+pub(crate) async fn check_caught_up(server: &Client, source: &str) -> Result<()> {
     let rows = server
         .query(
             &format!("select state, lag, error from rachis.sources where source = '{source}'"),
@@ -53,7 +53,7 @@ pub async fn check_caught_up(server: &Client, source: &str) -> Result<()> {
 }
 
 /// The sums of events, accepted, tombstones, dead letters, superseded, deleted and documents.
-pub async fn outcomes(server: &Client, source: &str) -> Vec<i64> {
+pub(crate) async fn outcomes(server: &Client, source: &str) -> Vec<i64> {
     let columns = [
         "events",
         "accepted",
@@ -81,7 +81,7 @@ pub async fn outcomes(server: &Client, source: &str) -> Vec<i64> {
 
 /// Checks that in each partition every event has one outcome, and that the documents are those accepted less those
 /// removed.
-pub async fn check_outcomes_add_up(server: &Client, source: &str, events: usize) {
+pub(crate) async fn check_outcomes_add_up(server: &Client, source: &str, events: usize) {
     let wrong = server
         .sql(&format!(
             "select * from rachis.sources where source = '{source}' \
@@ -94,7 +94,12 @@ pub async fn check_outcomes_add_up(server: &Client, source: &str, events: usize)
 }
 
 /// Fetches documents by the addresses that follow from the producer's offsets, and compares their bytes.
-pub async fn check_by_id(server: &Client, set: &str, documents: &[String], offsets: &[(i32, i64)]) -> Result<()> {
+pub(crate) async fn check_by_id(
+    server: &Client,
+    set: &str,
+    documents: &[String],
+    offsets: &[(i32, i64)],
+) -> Result<()> {
     let step = (documents.len() / DOCUMENTS_FETCHED).max(1);
     for (document, (partition, offset)) in documents.iter().zip(offsets).step_by(step) {
         let address = format!("{set}/{partition}@{offset}");
@@ -112,7 +117,7 @@ pub async fn check_by_id(server: &Client, set: &str, documents: &[String], offse
 }
 
 /// Checks that the settings of a source are rejected with an error that names the cause.
-pub async fn check_rejected(server: &Client, body: Value, status: u16, cause: &str) {
+pub(crate) async fn check_rejected(server: &Client, body: Value, status: u16, cause: &str) {
     let answer = server
         .request(Method::PUT, "/v1/sources/orders")
         .json(&body)
@@ -128,18 +133,18 @@ pub async fn check_rejected(server: &Client, body: Value, status: u16, cause: &s
 }
 
 /// A port on which no process listens.
-pub fn closed_port() -> u16 {
+pub(crate) fn closed_port() -> u16 {
     std::net::TcpListener::bind(("127.0.0.1", 0))
         .and_then(|listener| listener.local_addr())
         .expect("a free port")
         .port()
 }
 
-pub fn numbers(range: std::ops::Range<usize>) -> Vec<NewRecord> {
+pub(crate) fn numbers(range: std::ops::Range<usize>) -> Vec<NewRecord> {
     range.map(|n| NewRecord::value(format!("{{\"n\":{n}}}"))).collect()
 }
 
-pub fn numbers_in(partition: i32, range: std::ops::Range<usize>) -> Vec<NewRecord> {
+pub(crate) fn numbers_in(partition: i32, range: std::ops::Range<usize>) -> Vec<NewRecord> {
     numbers(range)
         .into_iter()
         .map(|record| NewRecord {

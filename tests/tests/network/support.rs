@@ -16,28 +16,28 @@ const SIZE: ClusterSize = ClusterSize {
     tailers: 2,
     aggregators: 2,
 };
-pub const AGGREGATORS: [&str; 2] = ["aggregator-1", "aggregator-2"];
+pub(crate) const AGGREGATORS: [&str; 2] = ["aggregator-1", "aggregator-2"];
 /// Maximum time until a silent peer is given up: two keepalives of 5 s and a connection attempt of 2 s.
-pub const NOTICED_WITHIN: Duration = Duration::from_secs(15);
+pub(crate) const NOTICED_WITHIN: Duration = Duration::from_secs(15);
 /// Maximum time until everything works as before once a cut is healed.
-pub const HEALED_WITHIN: Duration = Duration::from_secs(15);
+pub(crate) const HEALED_WITHIN: Duration = Duration::from_secs(15);
 /// Maximum time of a small answer that needs no slow or lost link.
-pub const AT_ONCE: Duration = Duration::from_secs(2);
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(2);
 /// Maximum time from the deadline of a query until it reports the timeout.
-pub const DEADLINE_GRACE: Duration = Duration::from_secs(3);
+pub(crate) const DEADLINE_GRACE: Duration = Duration::from_secs(3);
 /// Maximum time from the deadline of a query until a leaf releases its view, if the leaf is not told that the query is
 /// over.
-pub const VIEW_RELEASED_WITHIN: Duration = Duration::from_secs(35);
+pub(crate) const VIEW_RELEASED_WITHIN: Duration = Duration::from_secs(35);
 /// Maximum time that a leaf holds the view of a query whose end it was not told: an aggregator requests five seconds,
 /// the leaf adds ten and checks twice a second. The rest is for a slow machine.
 const ORPHANED_VIEW_HELD_MAX: Duration = Duration::from_secs(17);
 /// The leaf that [`Layout::near`] is on.
-pub const NEAR: &str = "leaf-1";
+pub(crate) const NEAR: &str = "leaf-1";
 /// The leaf that [`Layout::far`] is on.
-pub const FAR: &str = "leaf-2";
+pub(crate) const FAR: &str = "leaf-2";
 
 /// Which leaf holds what.
-pub struct Layout {
+pub(crate) struct Layout {
     /// A collection whose only shard is on the near leaf.
     pub near: String,
     /// A collection whose only shard is on the far leaf.
@@ -50,7 +50,7 @@ pub struct Layout {
 
 /// Starts a cluster on a network, with 200 documents in `events`, which has a shard on each leaf, and one more
 /// collection on each leaf.
-pub async fn start() -> (Network, Cluster, Layout) {
+pub(crate) async fn start() -> (Network, Cluster, Layout) {
     let network = SIZE.network();
     let begun = Instant::now();
     let cluster = Cluster::start_within(&network, SIZE, Settings::default()).await;
@@ -120,7 +120,7 @@ fn leaf_of(cluster: &Cluster, collection: &str, shard: u64) -> String {
 
 /// A response, and how long it took.
 #[derive(Debug)]
-pub struct TimedResponse {
+pub(crate) struct TimedResponse {
     pub status: u16,
     pub body: Value,
     pub took: Duration,
@@ -138,14 +138,14 @@ async fn send(request: reqwest::RequestBuilder) -> TimedResponse {
     }
 }
 
-pub async fn query(client: &Client, sql: &str, options: Value) -> TimedResponse {
+pub(crate) async fn query(client: &Client, sql: &str, options: Value) -> TimedResponse {
     let mut body = options;
     body["sql"] = json!(sql);
     send(client.request(Method::POST, "/v1/sql").json(&body)).await
 }
 
 /// Starts a query that streams its rows, and does not read them.
-pub async fn open_unread_query(cluster: &Cluster, aggregator: &str, sql: &str, timeout_ms: u64) -> TcpStream {
+pub(crate) async fn open_unread_query(cluster: &Cluster, aggregator: &str, sql: &str, timeout_ms: u64) -> TcpStream {
     let url = &cluster
         .nodes()
         .find(|node| node.name == aggregator)
@@ -165,18 +165,23 @@ pub async fn open_unread_query(cluster: &Cluster, aggregator: &str, sql: &str, t
 }
 
 /// This many documents, each with this many bytes of text.
-pub fn documents(count: usize, bytes: usize) -> String {
+pub(crate) fn documents(count: usize, bytes: usize) -> String {
     (0..count)
         .map(|n| format!("{{\"n\":{n},\"pad\":\"{}\"}}\n", "x".repeat(bytes)))
         .collect()
 }
 
 /// The query that counts the documents of a collection.
-pub fn count(collection: &str) -> String {
+pub(crate) fn count(collection: &str) -> String {
     format!("select count(*) as c from {collection}")
 }
 
-pub async fn push(client: &Client, collection: &str, key: &str, body: impl Into<reqwest::Body>) -> TimedResponse {
+pub(crate) async fn push(
+    client: &Client,
+    collection: &str,
+    key: &str,
+    body: impl Into<reqwest::Body>,
+) -> TimedResponse {
     send(
         client
             .request(Method::POST, &format!("/v1/collections/{collection}/documents"))
@@ -187,7 +192,11 @@ pub async fn push(client: &Client, collection: &str, key: &str, body: impl Into<
 }
 
 /// Waits until a condition holds, and fails if that takes longer than the bound.
-pub async fn eventually_within<F: Future<Output = Result<()>>>(what: &str, bound: Duration, check: impl FnMut() -> F) {
+pub(crate) async fn eventually_within<F: Future<Output = Result<()>>>(
+    what: &str,
+    bound: Duration,
+    check: impl FnMut() -> F,
+) {
     let begun = Instant::now();
     eventually(what, check).await;
     eprintln!("{what}: {:?}", begun.elapsed());
@@ -199,7 +208,7 @@ pub async fn eventually_within<F: Future<Output = Result<()>>>(what: &str, bound
 }
 
 /// Waits until no query runs on any aggregator, and no leaf holds a view for one.
-pub async fn wait_for_no_queries(cluster: &Cluster, bound: Duration) {
+pub(crate) async fn wait_for_no_queries(cluster: &Cluster, bound: Duration) {
     for aggregator in AGGREGATORS {
         let client = cluster.client_of(aggregator);
         eventually_within("no query runs", bound, || async {

@@ -1,7 +1,7 @@
 //! A breach of every rule: the proof that the rule can fail.
 
 /// Rule, file, and the text that is appended to the file (or is the whole of a new file).
-pub const BREACHES: &[(&str, &str, &str)] = &[
+pub(crate) const BREACHES: &[(&str, &str, &str)] = &[
     (
         "roles_depend_only_on_proto_and_plan",
         "leaf/Cargo.toml",

@@ -1,7 +1,7 @@
 //! Separates Rust code from comments and literals, so that rules look at code only.
 
 /// Whether the code has a path that begins with this crate: `tantivy::`, but not `not_tantivy::` or `crate::tantivy::`.
-pub fn names_path(code: &str, path: &str) -> bool {
+pub(crate) fn names_path(code: &str, path: &str) -> bool {
     code.match_indices(path).any(|(at, _)| {
         let before = &code[..at];
         !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
@@ -11,12 +11,12 @@ pub fn names_path(code: &str, path: &str) -> bool {
 }
 
 /// The code before the unit tests of a file, which are its last part.
-pub fn without_unit_tests(code: &str) -> &str {
+pub(crate) fn without_unit_tests(code: &str) -> &str {
     &code[..code.find("#[cfg(test)]").unwrap_or(code.len())]
 }
 
 /// Turns `f::<T>(` into `f(`, for one level of brackets.
-pub fn without_turbofish(code: &str) -> String {
+pub(crate) fn without_turbofish(code: &str) -> String {
     let mut rest = code;
     let mut out = String::with_capacity(code.len());
     while let Some(at) = rest.find("::<") {
@@ -31,7 +31,7 @@ pub fn without_turbofish(code: &str) -> String {
 }
 
 /// Rust code without its comments and, unless `with_literals`, without the contents of its literals. Newlines stay.
-pub fn code_of(text: &str, with_literals: bool) -> String {
+pub(crate) fn code_of(text: &str, with_literals: bool) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
@@ -112,7 +112,7 @@ fn char_length(rest: &str) -> Option<usize> {
 }
 
 /// The names of structs, enums, unions and traits, however deep, and of type aliases at the top level.
-pub fn declared_types(code: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn declared_types(code: &str) -> impl Iterator<Item = &str> {
     code.lines().filter_map(|line| {
         let at_top_level = !line.starts_with(char::is_whitespace);
         let declaration = without_qualifiers(line.trim_start());

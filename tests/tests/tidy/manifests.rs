@@ -8,7 +8,7 @@ use super::{
 };
 
 /// The crates of the product.
-pub const PRODUCT: [&str; 7] = [
+pub(crate) const PRODUCT: [&str; 7] = [
     "proto",
     "proto/plan",
     "tailer",
@@ -28,7 +28,7 @@ const MAY_DEPEND: [(&str, &[&str]); 6] = [
     ("aggregator/front", &[]),
 ];
 
-pub fn roles_depend_only_on_proto_and_plan(repository: &Repository) -> Vec<String> {
+pub(crate) fn roles_depend_only_on_proto_and_plan(repository: &Repository) -> Vec<String> {
     const WORKSPACE: [&str; 11] = [
         "proto",
         "plan",
@@ -53,7 +53,7 @@ pub fn roles_depend_only_on_proto_and_plan(repository: &Repository) -> Vec<Strin
     violations
 }
 
-pub fn the_ledger_shares_no_code_with_the_server(repository: &Repository) -> Vec<String> {
+pub(crate) fn the_ledger_shares_no_code_with_the_server(repository: &Repository) -> Vec<String> {
     const SERVER: [&str; 8] = [
         "proto",
         "plan",
@@ -107,7 +107,7 @@ const GRPC_FILES: [&str; 10] = [
     "deploy/rachis/src/cluster.rs",
 ];
 
-pub fn a_dependency_is_used_only_in_its_crates(repository: &Repository) -> Vec<String> {
+pub(crate) fn a_dependency_is_used_only_in_its_crates(repository: &Repository) -> Vec<String> {
     let mut violations = Vec::new();
     for folder in PRODUCT {
         for (name, allowed) in USED_ONLY_IN {
@@ -146,7 +146,7 @@ fn is_covered_by(dependency: &str, name: &str) -> bool {
     }
 }
 
-pub fn versions_are_set_in_the_workspace(repository: &Repository) -> Vec<String> {
+pub(crate) fn versions_are_set_in_the_workspace(repository: &Repository) -> Vec<String> {
     let mut violations = Vec::new();
     for (file, manifest) in repository.manifests() {
         for (name, value) in dependency_tables(&manifest).into_iter().flatten() {
@@ -160,7 +160,7 @@ pub fn versions_are_set_in_the_workspace(repository: &Repository) -> Vec<String>
     violations
 }
 
-pub fn every_crate_uses_the_workspace_lints(repository: &Repository) -> Vec<String> {
+pub(crate) fn every_crate_uses_the_workspace_lints(repository: &Repository) -> Vec<String> {
     let mut violations = Vec::new();
     let workspace = repository.toml("Cargo.toml");
     let lint = |group: &str, name: &str| {
@@ -202,7 +202,7 @@ pub fn every_crate_uses_the_workspace_lints(repository: &Repository) -> Vec<Stri
 }
 
 /// A panic may end a task, but not the process.
-pub fn no_profile_aborts_on_panic(repository: &Repository) -> Vec<String> {
+pub(crate) fn no_profile_aborts_on_panic(repository: &Repository) -> Vec<String> {
     let manifest = repository.toml("Cargo.toml");
     let profiles = manifest
         .get("profile")
@@ -217,7 +217,7 @@ pub fn no_profile_aborts_on_panic(repository: &Repository) -> Vec<String> {
 }
 
 /// Types of these dependencies cross crate boundaries.
-pub fn shared_dependencies_have_one_version(repository: &Repository) -> Vec<String> {
+pub(crate) fn shared_dependencies_have_one_version(repository: &Repository) -> Vec<String> {
     const SHARED: [&str; 5] = ["arrow", "datafusion", "tonic", "prost", "object_store"];
     let lock = repository.toml("Cargo.lock");
     let packages = lock

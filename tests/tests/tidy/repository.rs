@@ -6,11 +6,11 @@ use toml::{Table, Value};
 
 /// The files of the repository and their text, by path from the root. Hidden entries and build output are left out.
 #[derive(Clone)]
-pub struct Repository(BTreeMap<String, String>);
+pub(crate) struct Repository(BTreeMap<String, String>);
 
 impl Repository {
     /// Reads the repository that this test belongs to.
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .expect("the tests are in a folder of the repository");
@@ -33,23 +33,23 @@ impl Repository {
     }
 
     /// A copy in which this text is appended to a file.
-    pub fn with(&self, file: &str, text: &str) -> Self {
+    pub(crate) fn with(&self, file: &str, text: &str) -> Self {
         let mut changed = self.clone();
         changed.0.entry(file.to_owned()).or_default().push_str(text);
         changed
     }
 
-    pub fn paths(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
     /// The folders that have a `Cargo.toml`, without the root.
-    pub fn crates(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn crates(&self) -> impl Iterator<Item = &str> {
         self.paths().filter_map(|path| path.strip_suffix("/Cargo.toml"))
     }
 
     /// The Rust files of a crate, without those of crates inside its folder; `""` stands for the whole repository.
-    pub fn sources<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    pub(crate) fn sources<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let crates: Vec<String> = self.crates().map(|path| format!("{path}/")).collect();
         let own = match folder {
             "" => String::new(),
@@ -67,7 +67,7 @@ impl Repository {
             })
     }
 
-    pub fn toml(&self, file: &str) -> Table {
+    pub(crate) fn toml(&self, file: &str) -> Table {
         self.0
             .get(file)
             .unwrap_or_else(|| panic!("{file} is missing"))
@@ -76,14 +76,14 @@ impl Repository {
     }
 
     /// The manifests of all crates, without that of the workspace.
-    pub fn manifests(&self) -> impl Iterator<Item = (&str, Table)> {
+    pub(crate) fn manifests(&self) -> impl Iterator<Item = (&str, Table)> {
         self.paths()
             .filter(|path| path.ends_with("/Cargo.toml"))
             .map(|path| (path, self.toml(path)))
     }
 
     /// The names of all dependencies of a crate.
-    pub fn dependencies(&self, folder: &str) -> Vec<String> {
+    pub(crate) fn dependencies(&self, folder: &str) -> Vec<String> {
         dependency_tables(&self.toml(&format!("{folder}/Cargo.toml")))
             .into_iter()
             .flatten()
@@ -93,7 +93,7 @@ impl Repository {
 }
 
 /// Normal, development and build dependencies, target-specific ones included. A renamed package has its own name.
-pub fn dependency_tables(manifest: &Table) -> Vec<Vec<(String, Value)>> {
+pub(crate) fn dependency_tables(manifest: &Table) -> Vec<Vec<(String, Value)>> {
     const KINDS: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
     let targets = manifest
         .get("target")

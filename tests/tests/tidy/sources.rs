@@ -8,7 +8,7 @@ use super::{
     repository::Repository,
 };
 
-pub fn the_top_level_has_only_agreed_entries(repository: &Repository) -> Vec<String> {
+pub(crate) fn the_top_level_has_only_agreed_entries(repository: &Repository) -> Vec<String> {
     const AGREED: [&str; 12] = [
         "Cargo.toml",
         "Cargo.lock",
@@ -38,7 +38,7 @@ pub fn the_top_level_has_only_agreed_entries(repository: &Repository) -> Vec<Str
 }
 
 /// A module with such a name collects whatever has no better place.
-pub fn no_module_has_a_catch_all_name(repository: &Repository) -> Vec<String> {
+pub(crate) fn no_module_has_a_catch_all_name(repository: &Repository) -> Vec<String> {
     const CATCH_ALL: [&str; 8] = ["util", "utils", "common", "helper", "helpers", "misc", "type", "types"];
     let mut violations = Vec::new();
     for (file, text) in repository.sources("") {
@@ -64,7 +64,7 @@ pub fn no_module_has_a_catch_all_name(repository: &Repository) -> Vec<String> {
     violations
 }
 
-pub fn every_module_has_documentation(repository: &Repository) -> Vec<String> {
+pub(crate) fn every_module_has_documentation(repository: &Repository) -> Vec<String> {
     let starts_with_docs = |text: &str| match text.lines().next() {
         Some(line) if line.starts_with("#![doc = include_str!(") => true,
         Some(line) => line.strip_prefix("//!").is_some_and(|words| words.trim().len() > 3),
@@ -77,7 +77,7 @@ pub fn every_module_has_documentation(repository: &Repository) -> Vec<String> {
         .collect()
 }
 
-pub fn no_file_is_too_long(repository: &Repository) -> Vec<String> {
+pub(crate) fn no_file_is_too_long(repository: &Repository) -> Vec<String> {
     const LINES_MAX: usize = 800;
     repository
         .sources("")
@@ -88,7 +88,7 @@ pub fn no_file_is_too_long(repository: &Repository) -> Vec<String> {
 }
 
 /// Whoever searches for a type by its name must find one. Unit and integration tests belong to their crate.
-pub fn no_type_name_is_declared_twice(repository: &Repository) -> Vec<String> {
+pub(crate) fn no_type_name_is_declared_twice(repository: &Repository) -> Vec<String> {
     let mut violations = Vec::new();
     for folder in repository.crates() {
         let mut files_by_name: BTreeMap<String, Vec<&str>> = BTreeMap::new();
@@ -119,7 +119,7 @@ fn is_unit_test_file(file: &str) -> bool {
     file.ends_with("/tests.rs")
 }
 
-pub fn no_role_writes_to_stdout(repository: &Repository) -> Vec<String> {
+pub(crate) fn no_role_writes_to_stdout(repository: &Repository) -> Vec<String> {
     let mut violations = Vec::new();
     for folder in ["proto", "proto/plan", "tailer", "leaf", "aggregator"] {
         for (file, text) in repository.sources(folder).filter(|(file, _)| file.contains("/src/")) {
@@ -134,7 +134,7 @@ pub fn no_role_writes_to_stdout(repository: &Repository) -> Vec<String> {
     violations
 }
 
-pub fn no_channel_is_unbounded(repository: &Repository) -> Vec<String> {
+pub(crate) fn no_channel_is_unbounded(repository: &Repository) -> Vec<String> {
     let mut violations = Vec::new();
     for folder in PRODUCT {
         for (file, text) in repository.sources(folder) {
@@ -153,9 +153,9 @@ pub fn no_channel_is_unbounded(repository: &Repository) -> Vec<String> {
 
 /// Where tests may sleep: in functions that poll with a deadline and report what they waited for, and in the ledger,
 /// which paces its own plan.
-const MAY_SLEEP: [&str; 3] = ["tests/src/", "tests/ledger/src/", "leaf/tests/leaf/support.rs"];
+const MAY_SLEEP: [&str; 3] = ["tests/src/", "tests/ledger/src/", "leaf/src/tests/support.rs"];
 
-pub fn no_test_sleeps_for_a_condition(repository: &Repository) -> Vec<String> {
+pub(crate) fn no_test_sleeps_for_a_condition(repository: &Repository) -> Vec<String> {
     let mut violations = Vec::new();
     for (file, text) in repository.sources("") {
         if MAY_SLEEP.iter().any(|place| file.starts_with(place)) {
@@ -181,7 +181,7 @@ fn contains_word(code: &str, word: &str) -> bool {
         .any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
 }
 
-pub fn no_port_is_hard_coded(repository: &Repository) -> Vec<String> {
+pub(crate) fn no_port_is_hard_coded(repository: &Repository) -> Vec<String> {
     const LOCAL_HOSTS: [&str; 4] = ["127.0.0.1:", "localhost:", "0.0.0.0:", "[::1]:"];
     let mut violations = Vec::new();
     for (file, text) in repository.sources("") {

@@ -34,7 +34,6 @@ pub(super) const UNSENT_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often it is checked whether a connection has ended while too many are open.
 const SLOT_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// All open connections.
 pub(super) struct Connections {
     pub max: usize,
     pub all: Mutex<BTreeMap<u64, Arc<ConnectionState>>>,
@@ -43,7 +42,6 @@ pub(super) struct Connections {
     pub unsent_bytes: AtomicUsize,
 }
 
-/// One open connection.
 pub(super) struct ConnectionState {
     pub number: u64,
     /// Whether it is above the limit, so that it serves monitoring only.
@@ -73,7 +71,7 @@ pub(super) struct RequestGuard {
 }
 
 impl Connections {
-    pub fn new(max: usize) -> Arc<Self> {
+    pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             max: max.max(1),
             all: Mutex::default(),
@@ -83,7 +81,7 @@ impl Connections {
     }
 
     /// Waits until one more connection may be opened. Evicts an idle one if needed.
-    pub async fn wait_for_slot(&self) {
+    pub(super) async fn wait_for_slot(&self) {
         let open_max = self.max + MONITORING_CONNECTIONS_MAX;
         while self.all.lock().len() >= open_max {
             // An evicted connection stays open if a request arrived at the last moment. Then another has to be evicted.
@@ -96,7 +94,7 @@ impl Connections {
 
     /// Adds a connection. At the limit, evicts the connection that has been idle longest. If none is idle, the new
     /// connection serves monitoring only.
-    pub fn register(self: &Arc<Self>) -> ConnectionGuard {
+    pub(super) fn register(self: &Arc<Self>) -> ConnectionGuard {
         let monitoring_only = self.count(|connection| !connection.monitoring_only) >= self.max
             && !self.evict_idle(|connection| !connection.monitoring_only);
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
@@ -117,7 +115,7 @@ impl Connections {
     }
 
     /// How long a frame of a response may wait to be sent.
-    pub fn unsent_age_max(&self) -> Duration {
+    pub(super) fn unsent_age_max(&self) -> Duration {
         if self.unsent_bytes.load(Ordering::Relaxed) > UNSENT_BYTES_MAX {
             UNSENT_AGE_MAX_WHEN_FULL
         } else {
@@ -136,7 +134,7 @@ impl Connections {
 
     /// Evicts the connection that has been idle longest among those that match. Returns whether there was one. It stays
     /// in the registry until it has ended.
-    pub fn evict_idle(&self, filter: impl Fn(&ConnectionState) -> bool) -> bool {
+    pub(super) fn evict_idle(&self, filter: impl Fn(&ConnectionState) -> bool) -> bool {
         let all = self.all.lock();
         let candidate = |connection: &&Arc<ConnectionState>| filter(connection) && !connection.evicted.is_cancelled();
         let longest_idle = all
@@ -155,25 +153,25 @@ impl Connections {
 
 impl ConnectionState {
     /// Since when no request runs and no byte waits to be sent. None if the connection is in use.
-    pub fn idle_since(&self) -> Option<Instant> {
+    pub(super) fn idle_since(&self) -> Option<Instant> {
         let (requests, since) = *self.requests.lock();
         (requests == 0 && !self.progress.is_blocked()).then_some(since)
     }
 
     /// Whether it was evicted and is still idle, so that it is about to end.
-    pub fn is_closing(&self) -> bool {
+    pub(super) fn is_closing(&self) -> bool {
         self.evicted.is_cancelled() && self.idle_since().is_some()
     }
 
     /// Waits until a frame has been unsent for too long.
-    pub async fn unsent_too_long(&self) {
+    pub(super) async fn unsent_too_long(&self) {
         let mut checks = tokio::time::interval(UNSENT_CHECK_INTERVAL);
         while !self.has_unsent_older_than(self.connections.unsent_age_max()) {
             checks.tick().await;
         }
     }
 
-    pub fn has_unsent_older_than(&self, age: Duration) -> bool {
+    pub(super) fn has_unsent_older_than(&self, age: Duration) -> bool {
         self.unsent
             .lock()
             .first_key_value()
@@ -181,7 +179,7 @@ impl ConnectionState {
     }
 
     /// Waits until a connection that is being closed makes no progress, or has been idle for long.
-    pub async fn inactive(&self) {
+    pub(super) async fn inactive(&self) {
         let stalled_max = if self.is_multiplexed.load(Ordering::Relaxed) {
             STALLED_CHECKS_MAX
         } else {
@@ -207,7 +205,7 @@ impl Drop for ConnectionGuard {
 }
 
 impl RequestGuard {
-    pub fn begin(connection: &Arc<ConnectionState>) -> Self {
+    pub(super) fn begin(connection: &Arc<ConnectionState>) -> Self {
         connection.requests.lock().0 += 1;
         Self {
             connection: connection.clone(),

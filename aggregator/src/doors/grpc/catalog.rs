@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The catalog service of an aggregator.
-pub struct CatalogService {
+pub(super) struct CatalogService {
     pub engine: Arc<Engine>,
 }
 

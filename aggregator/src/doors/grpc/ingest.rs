@@ -26,7 +26,7 @@ const PUSHES_AT_ONCE_MAX: usize = 8;
 
 /// The ingest service of an aggregator. A cheap handle.
 #[derive(Clone)]
-pub struct IngestService {
+pub(super) struct IngestService {
     pub engine: Arc<Engine>,
     pub pushes: Arc<PushPipeline>,
 }

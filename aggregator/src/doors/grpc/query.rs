@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The query service of an aggregator.
-pub struct QueryService {
+pub(super) struct QueryService {
     pub engine: Arc<Engine>,
 }
 

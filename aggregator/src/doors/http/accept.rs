@@ -19,7 +19,7 @@ impl AnswerFormat {
     ];
 
     /// The supported format that `Accept` prefers. JSON without an `Accept` header.
-    pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let accept: Vec<&str> = headers
             .get_all(header::ACCEPT)
             .iter()

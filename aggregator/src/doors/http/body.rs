@@ -43,7 +43,7 @@ pub(super) enum ContentEncoding {
 
 impl ContentEncoding {
     /// By the `Content-Encoding` header.
-    pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let names: Vec<String> = headers
             .get_all(header::CONTENT_ENCODING)
             .iter()

@@ -23,7 +23,7 @@ pub(super) enum PushFormat {
 impl PushFormat {
     /// Clients send JSON under many content types, so every text type passes. Types that are certainly something else
     /// are rejected.
-    pub fn of(content_type: Option<&str>) -> Result<Self, Problem> {
+    pub(super) fn of(content_type: Option<&str>) -> Result<Self, Problem> {
         let essence = content_type
             .unwrap_or_default()
             .split(';')

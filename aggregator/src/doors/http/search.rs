@@ -20,7 +20,6 @@ use crate::{
     render::{self, LineBreaks},
 };
 
-/// The parameters of a search.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct SearchParameters {

@@ -10,6 +10,7 @@ use axum::{
 use proto::{
     Catalog, Code, Problem, SourceName,
     catalog::{Change, Source, SourceSettings},
+    limits::PREVIEW_RECORDS_MAX,
     record::{self, Format, Record},
 };
 use serde_json::{Value, json};
@@ -29,7 +30,6 @@ use crate::{
 
 /// Records of a preview by default.
 const PREVIEW_RECORDS: usize = 10;
-const PREVIEW_RECORDS_MAX: usize = 1_000;
 
 /// Lists all sources.
 pub(super) async fn list(State(app): State<AppState>) -> Result<Response, HttpError> {
@@ -62,7 +62,6 @@ pub(super) async fn put(
     Ok((status, Json(source_json(&app, &catalog, &name).await?)).into_response())
 }
 
-/// Parses the body of a source.
 fn parse_settings(body: Value) -> Result<SourceSettings, Problem> {
     let hint = "a source is {\"collection\", \"topic\", \"config\": {\"bootstrap.servers\": …}, \"format\", \"key\", \
                 \"start\"}; format, key and start are optional";
@@ -206,7 +205,6 @@ fn sample_document(bytes: &[u8], format: Format) -> (Value, Option<Value>) {
     }
 }
 
-/// The JSON of a source.
 pub(super) async fn source_json(app: &AppState, catalog: &Catalog, name: &SourceName) -> Result<Value, Problem> {
     let source = catalog.sources.get(name).ok_or_else(|| no_source(name, catalog))?;
     Ok(describe(name, source, &app.engine.tails().await?))

@@ -62,7 +62,7 @@ pub(super) enum ScanSourceBody {
 }
 
 impl QueryOptionsBody {
-    pub fn parse(self) -> Result<QueryOptions, Problem> {
+    pub(super) fn parse(self) -> Result<QueryOptions, Problem> {
         if self.timeout_ms == Some(0) {
             return Err(
                 Problem::new(Code::BadRequest, "timeout_ms cannot be 0").hint("set it to at least 1, or leave it out")

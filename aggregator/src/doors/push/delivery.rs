@@ -42,7 +42,7 @@ impl Delivery<'_> {
     }
 
     /// Waits until every shard could store its part. Writes nothing.
-    pub async fn wait_until_ready(&self, batches: &[PartitionBatch]) -> Result<(), Problem> {
+    pub(super) async fn wait_until_ready(&self, batches: &[PartitionBatch]) -> Result<(), Problem> {
         let deadline = std::time::Instant::now() + READY_WAIT_MAX;
         let ready = batches.iter().map(|batch| {
             let partition = batch.partition as i32;
@@ -58,7 +58,7 @@ impl Delivery<'_> {
     }
 
     /// Stores the part of one partition. Returns its result and the indexes of the batch.
-    pub async fn send(&self, batch: PartitionBatch) -> Result<(PushResult, Option<Vec<u64>>), Problem> {
+    pub(super) async fn send(&self, batch: PartitionBatch) -> Result<(PushResult, Option<Vec<u64>>), Problem> {
         let partition = batch.partition as i32;
         let shard = self.shard(partition);
         let push = Push {

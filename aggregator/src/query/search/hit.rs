@@ -10,10 +10,10 @@ use proto::{Address, Catalog, Code, Problem, SourceName, record::Format};
 use crate::{answer::Hit, render};
 
 /// The columns that a document's hit is made from.
-pub const HIT_COLUMNS: [&str; 6] = ["_id", "_doc", "_source", "_partition", "_offset", "_item"];
+pub(super) const HIT_COLUMNS: [&str; 6] = ["_id", "_doc", "_source", "_partition", "_offset", "_item"];
 
 /// Finds a column among the rows that a leaf sent.
-pub fn column(rows: &RecordBatch, column: &Column) -> Result<ArrayRef, Problem> {
+pub(super) fn column(rows: &RecordBatch, column: &Column) -> Result<ArrayRef, Problem> {
     let missing = || {
         Problem::new(
             Code::Internal,
@@ -24,14 +24,14 @@ pub fn column(rows: &RecordBatch, column: &Column) -> Result<ArrayRef, Problem> 
 }
 
 /// Rows of documents, with the columns of [`HIT_COLUMNS`].
-pub struct DocumentRows {
+pub(super) struct DocumentRows {
     schema: SchemaRef,
     rows: RecordBatch,
 }
 
 impl DocumentRows {
     /// Checks that the columns are present and have the right types.
-    pub fn new(rows: &RecordBatch) -> Result<Self, Problem> {
+    pub(super) fn new(rows: &RecordBatch) -> Result<Self, Problem> {
         for name in HIT_COLUMNS {
             let expected = Column::system(name)
                 .ok_or_else(|| Problem::new(Code::Internal, format!("{name} is not a system column")))?;
@@ -65,7 +65,7 @@ impl DocumentRows {
 
     /// The address of a row's document, always with an item number: 0 is both the first item of many and the only item
     /// of a record, and addresses with it sort correctly in both cases.
-    pub fn address(&self, row: usize) -> Result<Address, Problem> {
+    pub(super) fn address(&self, row: usize) -> Result<Address, Problem> {
         let source: SourceName = self
             .text("_source", row)
             .parse()
@@ -81,7 +81,7 @@ impl DocumentRows {
     }
 
     /// Converts a row to a hit.
-    pub fn hit(&self, row: usize, address: &Address, catalog: &Catalog) -> Hit {
+    pub(super) fn hit(&self, row: usize, address: &Address, catalog: &Catalog) -> Hit {
         let (id, document) = (self.text("_id", row).to_owned(), self.text("_doc", row).to_owned());
         let text_source = catalog
             .sources
@@ -114,7 +114,7 @@ fn shown_address(id: &str, address: &Address) -> String {
 
 /// Converts a row of a view to a hit: an object of its first `columns` columns, with its id and address if they are
 /// among these.
-pub fn view_row_hit(rows: &RecordBatch, columns: usize, row: usize) -> Hit {
+pub(super) fn view_row_hit(rows: &RecordBatch, columns: usize, row: usize) -> Hit {
     let column = |name: &str| {
         let (index, _) = rows
             .schema_ref()

@@ -37,7 +37,6 @@ struct SearchContext<'a> {
     limit: usize,
 }
 
-/// One page of hits.
 struct HitPage {
     hits: Vec<Hit>,
     /// Matches on all pages.
@@ -46,7 +45,6 @@ struct HitPage {
     after: Option<String>,
 }
 
-/// Runs a search.
 pub(super) async fn run(
     engine: &Engine,
     context: &Arc<QueryContext>,

@@ -46,12 +46,14 @@ use crate::{
 const INPUT: &str = "documents";
 
 /// The collections that a view reads.
-pub fn collections_of_view(view: &CollectionName, catalog: &Catalog) -> Result<BTreeSet<CollectionName>, Problem> {
+pub(super) fn collections_of_view(
+    view: &CollectionName,
+    catalog: &Catalog,
+) -> Result<BTreeSet<CollectionName>, Problem> {
     sql::collections(&select_all(view)?, catalog)
 }
 
-/// Searches a view.
-pub async fn search_view(search: &SearchContext<'_>, view: &CollectionName) -> Result<HitPage, Problem> {
+pub(super) async fn search_view(search: &SearchContext<'_>, view: &CollectionName) -> Result<HitPage, Problem> {
     let columns = sql::columns(&select_all(view)?, search.schema)?;
     let has_time = columns.iter().any(|column| column == "_time");
     if !has_time && (search.time_range.from.is_some() || search.time_range.to.is_some()) {
@@ -68,8 +70,10 @@ pub async fn search_view(search: &SearchContext<'_>, view: &CollectionName) -> R
     page(search, view, "*", &key, HitKind::Row).await
 }
 
-/// Searches a collection.
-pub async fn search_collection(search: &SearchContext<'_>, collection: &CollectionName) -> Result<HitPage, Problem> {
+pub(super) async fn search_collection(
+    search: &SearchContext<'_>,
+    collection: &CollectionName,
+) -> Result<HitPage, Problem> {
     let columns = HIT_COLUMNS.join(&format!(", {INPUT}."));
     let key = input_path(&sort_path(search.sort.name.as_deref().unwrap_or("_time"))?);
     page(search, collection, &columns, &key, HitKind::Document).await

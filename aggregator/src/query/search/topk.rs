@@ -44,7 +44,7 @@ use crate::{
 const SHARDS_AT_ONCE_MAX: usize = 64;
 
 /// Searches a collection. Returns None if leaves cannot evaluate the filter exactly or cannot sort by the key.
-pub async fn run(search: &SearchContext<'_>, name: &CollectionName) -> Result<Option<HitPage>, Problem> {
+pub(super) async fn run(search: &SearchContext<'_>, name: &CollectionName) -> Result<Option<HitPage>, Problem> {
     let SearchContext {
         engine,
         context,

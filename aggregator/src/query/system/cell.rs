@@ -23,12 +23,12 @@ pub(in crate::query) enum Cell {
 
 impl Cell {
     /// A text that is not NULL.
-    pub fn text(text: impl Into<String>) -> Self {
+    pub(crate) fn text(text: impl Into<String>) -> Self {
         Self::Text(Some(text.into()))
     }
 
     /// A count that is not NULL.
-    pub fn count(count: u64) -> Self {
+    pub(crate) fn count(count: u64) -> Self {
         Self::Int(Some(i64::try_from(count).unwrap_or(i64::MAX)))
     }
 
@@ -85,7 +85,6 @@ fn array<'a>(data_type: Type, cells: impl Iterator<Item = Option<&'a Cell>>) -> 
     }
 }
 
-/// The SQL name of a type.
 pub(in crate::query) fn sql_name(data_type: Type) -> &'static str {
     Type::TABLE
         .iter()

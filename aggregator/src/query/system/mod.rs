@@ -14,14 +14,13 @@ use plan::Type;
 use proto::Problem;
 
 pub(super) use self::cell::{Cell, batch, sql_name};
-pub use self::fields::CollectionFields;
+pub(crate) use self::fields::CollectionFields;
 pub(super) use self::fields::merged_fields;
 use super::Engine;
 
 /// Limit on the shards or collections whose leaves are asked at once.
 const REQUESTS_AT_ONCE_MAX: usize = 64;
 
-/// A system table.
 #[derive(Debug)]
 pub(super) struct SystemTable {
     /// `rachis` or `information_schema`.

@@ -33,7 +33,7 @@ use self::compute::{compute, kinds_of};
 
 /// A leaf in memory.
 #[derive(Default)]
-pub struct FakeLeaf {
+pub(super) struct FakeLeaf {
     shards: Mutex<BTreeMap<ShardId, Vec<(Address, Value)>>>,
     /// All scans so far.
     pub requests: Mutex<Vec<ScanRequest>>,
@@ -53,7 +53,7 @@ pub struct FakeLeaf {
 
 /// What scans do instead of answering.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Fault {
+pub(super) enum Fault {
     Hang,
     NoTrailer,
     Panic,
@@ -69,8 +69,7 @@ impl Drop for HangingScan {
 }
 
 impl FakeLeaf {
-    /// Adds a document to a shard.
-    pub fn add(&self, shard: ShardId, document: Value) {
+    pub(super) fn add(&self, shard: ShardId, document: Value) {
         let mut shards = self.shards.lock();
         let documents = shards.entry(shard).or_default();
         let address = Address {
@@ -232,7 +231,7 @@ impl Pushes for FakeLeaf {
 }
 
 /// A change log in memory.
-pub struct FakeChanges(pub watch::Sender<Arc<Catalog>>);
+pub(super) struct FakeChanges(pub watch::Sender<Arc<Catalog>>);
 
 #[async_trait]
 impl Changes for FakeChanges {
@@ -258,7 +257,7 @@ impl Changes for FakeChanges {
 
 /// A tailer without sources.
 #[derive(Default)]
-pub struct FakeTailer {
+pub(super) struct FakeTailer {
     /// What `status` returns.
     pub rows: Mutex<Vec<TailStatus>>,
     /// The number of `status` calls.
@@ -280,7 +279,7 @@ impl SourceAdmin for FakeTailer {
 }
 
 /// Concatenates batches; None if there are none.
-pub fn one_batch(batches: &[RecordBatch]) -> Option<RecordBatch> {
+pub(super) fn one_batch(batches: &[RecordBatch]) -> Option<RecordBatch> {
     batches
         .first()
         .map(|first| concat_batches(&first.schema(), batches).expect("one schema"))

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// A query without any clause, for struct updates.
-pub fn empty_query() -> Query {
+pub(super) fn empty_query() -> Query {
     Query {
         with: None,
         body: Box::new(SetExpr::Values(Values {
@@ -31,7 +31,7 @@ pub fn empty_query() -> Query {
 }
 
 /// A SELECT without any clause, for struct updates.
-pub fn empty_select() -> Select {
+pub(super) fn empty_select() -> Select {
     Select {
         select_token: AttachedToken::empty(),
         optimizer_hints: vec![],
@@ -61,12 +61,12 @@ pub fn empty_select() -> Select {
 }
 
 /// `SELECT item FROM (query) AS alias`.
-pub fn select_from(query: Query, alias: &str, item: Expr) -> Query {
+pub(super) fn select_from(query: Query, alias: &str, item: Expr) -> Query {
     select_of(query, alias, vec![SelectItem::UnnamedExpr(item)], None)
 }
 
 /// `SELECT item FROM (query) AS alias WHERE condition`.
-pub fn select_where(query: Query, alias: &str, item: Expr, condition: Expr) -> Query {
+pub(super) fn select_where(query: Query, alias: &str, item: Expr, condition: Expr) -> Query {
     select_of(query, alias, vec![SelectItem::UnnamedExpr(item)], Some(condition))
 }
 
@@ -88,7 +88,7 @@ fn select_of(query: Query, alias: &str, projection: Vec<SelectItem>, selection: 
 }
 
 /// `SELECT columns FROM (body)`.
-pub fn select_columns(body: SetExpr, columns: &[OutputColumn]) -> SetExpr {
+pub(super) fn select_columns(body: SetExpr, columns: &[OutputColumn]) -> SetExpr {
     const ALIAS: &str = "whole";
     let query = Query {
         body: Box::new(body),
@@ -105,7 +105,7 @@ pub fn select_columns(body: SetExpr, columns: &[OutputColumn]) -> SetExpr {
 }
 
 /// `(query) AS alias (columns)`.
-pub fn derived(query: Query, alias: &str, columns: &[String]) -> TableFactor {
+pub(super) fn derived(query: Query, alias: &str, columns: &[String]) -> TableFactor {
     TableFactor::Derived {
         lateral: false,
         subquery: Box::new(query),
@@ -120,7 +120,7 @@ pub fn derived(query: Query, alias: &str, columns: &[String]) -> TableFactor {
 }
 
 /// A column name in the column list of an alias.
-pub fn untyped_column(name: &str) -> TableAliasColumnDef {
+pub(super) fn untyped_column(name: &str) -> TableAliasColumnDef {
     TableAliasColumnDef {
         name: quoted(name),
         data_type: None,
@@ -128,7 +128,7 @@ pub fn untyped_column(name: &str) -> TableAliasColumnDef {
 }
 
 /// `name AS alias`.
-pub fn table_factor(name: &str, alias: &str) -> TableFactor {
+pub(super) fn table_factor(name: &str, alias: &str) -> TableFactor {
     TableFactor::Table {
         name: ObjectName::from(vec![quoted(name)]),
         alias: Some(TableAlias {

@@ -30,14 +30,13 @@ pub(super) enum Rewritten {
 }
 
 impl Resolver<'_> {
-    /// Resolves an expression.
-    pub fn expression(&mut self, expr: &Expr) -> Result<Expr, Problem> {
+    pub(crate) fn expression(&mut self, expr: &Expr) -> Result<Expr, Problem> {
         let value = self.value(expr)?;
         Ok(self.lower(value))
     }
 
     /// Resolves a condition on rows: WHERE, HAVING, ON.
-    pub fn filter(&mut self, expr: &Expr) -> Result<Expr, Problem> {
+    pub(crate) fn filter(&mut self, expr: &Expr) -> Result<Expr, Problem> {
         let outer = std::mem::replace(&mut self.in_filter, true);
         let conjuncts = operands(expr, &Op::And);
         let resolved = conjuncts
@@ -72,7 +71,7 @@ impl Resolver<'_> {
     }
 
     /// Resolves an expression to a value, to which steps can be added if it is a path.
-    pub fn value(&mut self, expr: &Expr) -> Result<Value, Problem> {
+    pub(crate) fn value(&mut self, expr: &Expr) -> Result<Value, Problem> {
         match expr {
             Expr::Identifier(ident) => self.identifier(std::slice::from_ref(ident)),
             Expr::CompoundIdentifier(idents) => self.identifier(idents),

@@ -19,7 +19,7 @@ use super::{
 
 impl Resolver<'_> {
     /// Opens a scope with the inputs of a FROM clause. The caller closes it.
-    pub fn from(&mut self, from: &[TableWithJoins]) -> Result<Vec<TableWithJoins>, Problem> {
+    pub(crate) fn from(&mut self, from: &[TableWithJoins]) -> Result<Vec<TableWithJoins>, Problem> {
         self.scopes.push(Scope::default());
         let mut resolved = Vec::with_capacity(from.len());
         for item in from {

@@ -160,7 +160,7 @@ pub(super) fn special_call(node: Expr) -> Result<Expr, Problem> {
 }
 
 /// Normalizes the name of a window's base window, and checks its frame.
-pub fn window_spec(spec: &mut ast::WindowSpec) -> Result<(), Problem> {
+pub(super) fn window_spec(spec: &mut ast::WindowSpec) -> Result<(), Problem> {
     if let Some(name) = &mut spec.window_name {
         *name = quoted(&name.value.to_lowercase());
     }
@@ -177,7 +177,7 @@ pub fn window_spec(spec: &mut ast::WindowSpec) -> Result<(), Problem> {
 }
 
 /// The name of a function in lower case, if it has one part.
-pub fn function_name(name: &ast::ObjectName) -> Option<String> {
+pub(crate) fn function_name(name: &ast::ObjectName) -> Option<String> {
     match name.0.as_slice() {
         [ast::ObjectNamePart::Identifier(ident)] => Some(ident.value.to_lowercase()),
         _ => None,

@@ -19,7 +19,7 @@ const GROUPING_SETS_MAX: u64 = 512;
 
 impl Resolver<'_> {
     /// Resolves GROUP BY: input names first, then output names and numbers.
-    pub fn group_by(
+    pub(crate) fn group_by(
         &mut self,
         group: &GroupByExpr,
         items: &[SelectedItem],
@@ -93,7 +93,7 @@ impl Resolver<'_> {
     }
 
     /// Resolves ORDER BY. `values` are the expressions of the output columns.
-    pub fn order_by(
+    pub(crate) fn order_by(
         &mut self,
         order: &[OrderByExpr],
         columns: &[OutputColumn],
@@ -161,7 +161,7 @@ fn ordinal(expr: &Expr) -> Option<usize> {
 }
 
 /// The index of the output column that an ORDER BY item names, by number or by name.
-pub fn output_index(expr: &Expr, names: &[&str]) -> Result<Option<usize>, Problem> {
+pub(super) fn output_index(expr: &Expr, names: &[&str]) -> Result<Option<usize>, Problem> {
     if let Some(number) = ordinal(expr) {
         return match number.checked_sub(1).filter(|index| *index < names.len()) {
             Some(index) => Ok(Some(index)),

@@ -11,7 +11,7 @@ mod name;
 mod operator;
 mod pattern;
 mod query;
-pub mod scope;
+pub(super) mod scope;
 mod select;
 mod select_list;
 mod set_operation;
@@ -19,7 +19,7 @@ mod subquery;
 mod table;
 mod unnest;
 mod unresolved;
-pub mod value;
+pub(super) mod value;
 mod with;
 
 use std::{
@@ -31,25 +31,25 @@ use datafusion::sql::sqlparser::{ast, tokenizer::Span};
 use plan::Column;
 use proto::{Catalog, Code, CollectionName, Problem, catalog::DefinitionId};
 
-pub use self::{function::function_name, value::Value};
+pub(super) use self::{function::function_name, value::Value};
 use super::{ResolvedQuery, SchemaContext, Table, TableUse, names::CollectionNames};
 use scope::Scope;
 
 /// Base tables of one query, including those of its views.
-pub const TABLES_MAX: usize = 200;
+pub(super) const TABLES_MAX: usize = 200;
 /// Expressions of one query, including those of expanded definitions.
-pub const EXPRESSIONS_MAX: usize = 200_000;
+pub(super) const EXPRESSIONS_MAX: usize = 200_000;
 /// Relations of one query. A WITH query counts once for each use.
 const RELATIONS_MAX: usize = 200;
 /// Nesting of definitions.
-pub const EXPANSIONS_MAX: usize = 50;
+pub(super) const EXPANSIONS_MAX: usize = 50;
 /// Warnings returned for one query.
-pub const WARNINGS_MAX: usize = 50;
+pub(super) const WARNINGS_MAX: usize = 50;
 /// Top-level keys that `*` expands to.
-pub const STAR_KEYS_MAX: usize = 200;
+pub(super) const STAR_KEYS_MAX: usize = 200;
 
 /// The state while a query is resolved.
-pub struct Resolver<'c> {
+pub(super) struct Resolver<'c> {
     context: &'c dyn SchemaContext,
     /// The catalog to look names up in: the context's, or a copy with the definition being created.
     catalog: &'c Catalog,
@@ -78,7 +78,7 @@ pub struct Resolver<'c> {
 }
 
 /// Resolves a query.
-pub fn resolve(
+pub(super) fn resolve(
     query: &ast::Query,
     context: &dyn SchemaContext,
     parameters: &[serde_json::Value],
@@ -89,13 +89,17 @@ pub fn resolve(
 }
 
 /// The names of the columns that a query returns.
-pub fn columns(query: &ast::Query, context: &dyn SchemaContext) -> Result<Vec<String>, Problem> {
+pub(super) fn columns(query: &ast::Query, context: &dyn SchemaContext) -> Result<Vec<String>, Problem> {
     let (_, columns) = Resolver::new(context, context.catalog(), &[]).query(query)?;
     Ok(columns.into_iter().map(|column| column.name).collect())
 }
 
 impl<'c> Resolver<'c> {
-    pub fn new(context: &'c dyn SchemaContext, catalog: &'c Catalog, parameters: &'c [serde_json::Value]) -> Self {
+    pub(super) fn new(
+        context: &'c dyn SchemaContext,
+        catalog: &'c Catalog,
+        parameters: &'c [serde_json::Value],
+    ) -> Self {
         Self {
             context,
             catalog,
@@ -125,34 +129,33 @@ impl<'c> Resolver<'c> {
     }
 
     /// Adds a warning for the user, unless it is a repetition or there are too many.
-    pub fn warn(&mut self, warning: String) {
+    pub(super) fn warn(&mut self, warning: String) {
         if self.warnings.len() < WARNINGS_MAX && !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }
     }
 
     /// The number of warnings so far, for [`Self::forget_warnings`].
-    pub fn warning_count(&self) -> usize {
+    pub(super) fn warning_count(&self) -> usize {
         self.warnings.len()
     }
 
     /// Removes all warnings but the first `first`.
-    pub fn forget_warnings(&mut self, first: usize) {
+    pub(super) fn forget_warnings(&mut self, first: usize) {
         self.warnings.truncate(first);
     }
 
-    /// Takes all warnings.
-    pub fn take_warnings(&mut self) -> Vec<String> {
+    pub(super) fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
 
     /// The definitions that the definition being created uses directly.
-    pub fn definitions_used_by(&self, id: &DefinitionId) -> Vec<DefinitionId> {
+    pub(super) fn definitions_used_by(&self, id: &DefinitionId) -> Vec<DefinitionId> {
         self.uses.iter().filter(|used| *used != id).cloned().collect()
     }
 
     /// The columns of a table that are read so far.
-    pub fn table_columns(&self, table: usize) -> Vec<Column> {
+    pub(super) fn table_columns(&self, table: usize) -> Vec<Column> {
         match self.tables.get(table).map(|t| &t.table) {
             Some(Table::Collection { columns, .. }) => columns.clone(),
             _ => Vec::new(),
@@ -160,12 +163,12 @@ impl<'c> Resolver<'c> {
     }
 
     /// The value of `$index`.
-    pub fn parameter(&self, index: usize) -> Option<&serde_json::Value> {
+    pub(super) fn parameter(&self, index: usize) -> Option<&serde_json::Value> {
         self.parameters.get(index.checked_sub(1)?)
     }
 
     /// Records that a column of a table is read.
-    pub fn add_column(&mut self, table: usize, column: Column) {
+    pub(super) fn add_column(&mut self, table: usize, column: Column) {
         if let Some(TableUse {
             table: Table::Collection { columns, .. },
             ..
@@ -177,7 +180,7 @@ impl<'c> Resolver<'c> {
     }
 
     /// The names of a collection, collected once per query.
-    pub fn collection_names(&mut self, collection: &CollectionName) -> Rc<CollectionNames> {
+    pub(super) fn collection_names(&mut self, collection: &CollectionName) -> Rc<CollectionNames> {
         let (catalog, context) = (self.catalog, self.context);
         let names = self
             .names
@@ -188,7 +191,7 @@ impl<'c> Resolver<'c> {
 
     /// Counts an expression, including those of expanded definitions. This stops definitions that double at every
     /// level.
-    pub fn count_expression(&mut self) -> Result<(), Problem> {
+    pub(super) fn count_expression(&mut self) -> Result<(), Problem> {
         self.expressions += 1;
         match self.expressions > EXPRESSIONS_MAX {
             true => Err(Problem::new(
@@ -201,7 +204,7 @@ impl<'c> Resolver<'c> {
     }
 
     /// Counts relations. A WITH query counts for each use, because the planner inlines each use.
-    pub fn count_relations(&mut self, more: usize) -> Result<(), Problem> {
+    pub(super) fn count_relations(&mut self, more: usize) -> Result<(), Problem> {
         self.relations = self.relations.saturating_add(more);
         match self.relations > RELATIONS_MAX {
             true => Err(Problem::new(
@@ -214,7 +217,7 @@ impl<'c> Resolver<'c> {
     }
 
     /// Runs `inside` as the expansion of a definition. Detects cycles and limits the nesting of definitions.
-    pub fn expand<T>(
+    pub(super) fn expand<T>(
         &mut self,
         id: &DefinitionId,
         inside: impl FnOnce(&mut Self) -> Result<T, Problem>,

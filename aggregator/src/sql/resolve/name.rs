@@ -22,7 +22,7 @@ use crate::sql::{
 
 impl Resolver<'_> {
     /// Resolves a name in the scopes around it.
-    pub fn resolve_name(&mut self, name: &SpelledName) -> Result<Value, Problem> {
+    pub(crate) fn resolve_name(&mut self, name: &SpelledName) -> Result<Value, Problem> {
         for depth in (0..self.scopes.len()).rev() {
             if let Some(value) = self.resolve_in_scope(depth, name)? {
                 self.outermost_scope = self.outermost_scope.min(depth);
@@ -128,7 +128,7 @@ impl Resolver<'_> {
     }
 
     /// Resolves a name in an input of fixed columns.
-    pub fn resolve_in_columns(
+    pub(crate) fn resolve_in_columns(
         &mut self,
         alias: &str,
         columns: &[OutputColumn],
@@ -290,7 +290,7 @@ impl Resolver<'_> {
     }
 
     /// The kinds of the values at a path, if it leads into stored documents.
-    pub fn kinds_of(&mut self, path: &PathRef) -> Kinds {
+    pub(crate) fn kinds_of(&mut self, path: &PathRef) -> Kinds {
         let Some((collection, path)) = path.stored() else {
             return Kinds::default();
         };
@@ -301,7 +301,7 @@ impl Resolver<'_> {
     }
 
     /// Runs `inside` without any scope or WITH query of the statement.
-    pub fn isolated<T>(&mut self, inside: impl FnOnce(&mut Self) -> Result<T, Problem>) -> Result<T, Problem> {
+    pub(crate) fn isolated<T>(&mut self, inside: impl FnOnce(&mut Self) -> Result<T, Problem>) -> Result<T, Problem> {
         let (scopes, ctes) = (std::mem::take(&mut self.scopes), std::mem::take(&mut self.ctes));
         let result = inside(self);
         (self.scopes, self.ctes) = (scopes, ctes);

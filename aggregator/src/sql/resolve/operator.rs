@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Rewrites a binary operator: chains of AND and OR are balanced, and some operators become calls.
-pub fn rewrite_binary(node: Expr) -> Result<Expr, Problem> {
+pub(super) fn rewrite_binary(node: Expr) -> Result<Expr, Problem> {
     if let Expr::BinaryOp {
         op: op @ (Op::And | Op::Or),
         ..
@@ -48,7 +48,7 @@ pub fn rewrite_binary(node: Expr) -> Result<Expr, Problem> {
 }
 
 /// Rewrites a unary operator: the operand of NOT is a condition, and signs of computed values become calls.
-pub fn rewrite_unary(op: UnaryOperator, expr: Box<Expr>) -> Result<Expr, Problem> {
+pub(super) fn rewrite_unary(op: UnaryOperator, expr: Box<Expr>) -> Result<Expr, Problem> {
     match op {
         UnaryOperator::Not => Ok(Expr::UnaryOp {
             op: UnaryOperator::Not,
@@ -65,7 +65,7 @@ pub fn rewrite_unary(op: UnaryOperator, expr: Box<Expr>) -> Result<Expr, Problem
 }
 
 /// Makes a condition of an expression, unless it can be nothing else.
-pub fn truth(expr: Expr) -> Expr {
+pub(super) fn truth(expr: Expr) -> Expr {
     match expr {
         Expr::Nested(inner) => nested(truth(*inner)),
         Expr::BinaryOp { left, op, right } if is_condition(&op) => Expr::BinaryOp { left, op, right },
@@ -151,7 +151,7 @@ fn check_operator(op: &Op) -> Result<(), Problem> {
 }
 
 /// The operands of a chain of one operator, first to last.
-pub fn operands<'e>(expr: &'e Expr, op: &Op) -> Vec<&'e Expr> {
+pub(super) fn operands<'e>(expr: &'e Expr, op: &Op) -> Vec<&'e Expr> {
     let mut operands = Vec::new();
     let mut at = expr;
     while let Expr::BinaryOp { left, op: same, right } = at
@@ -166,7 +166,7 @@ pub fn operands<'e>(expr: &'e Expr, op: &Op) -> Vec<&'e Expr> {
 }
 
 /// Combines conditions with AND or OR to a balanced tree: every later walk of a deep chain would need a deep stack.
-pub fn balanced(mut conditions: Vec<Expr>, op: &Op) -> Option<Expr> {
+pub(super) fn balanced(mut conditions: Vec<Expr>, op: &Op) -> Option<Expr> {
     while conditions.len() > 1 {
         let mut next = Vec::with_capacity(conditions.len().div_ceil(2));
         let mut pairs = conditions.into_iter();
@@ -182,7 +182,7 @@ pub fn balanced(mut conditions: Vec<Expr>, op: &Op) -> Option<Expr> {
 }
 
 /// `left op right`.
-pub fn binary(left: Expr, op: Op, right: Expr) -> Expr {
+pub(super) fn binary(left: Expr, op: Op, right: Expr) -> Expr {
     Expr::BinaryOp {
         left: Box::new(left),
         op,
@@ -191,7 +191,7 @@ pub fn binary(left: Expr, op: Op, right: Expr) -> Expr {
 }
 
 /// Puts an expression in parentheses, unless it never needs them.
-pub fn nested(expr: Expr) -> Expr {
+pub(super) fn nested(expr: Expr) -> Expr {
     match expr {
         atom @ (Expr::Nested(_) | Expr::Value(_) | Expr::CompoundIdentifier(_) | Expr::Function(_)) => atom,
         other => Expr::Nested(Box::new(other)),

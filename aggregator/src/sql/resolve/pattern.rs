@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Rejects a regular expression that cannot be used, before anything runs.
-pub fn check_pattern(pattern: &str) -> Result<(), Problem> {
+pub(super) fn check_pattern(pattern: &str) -> Result<(), Problem> {
     match regex::Regex::new(pattern) {
         Ok(_) => Ok(()),
         Err(regex::Error::CompiledTooBig(bytes)) => Err(Problem::new(
@@ -22,7 +22,7 @@ pub fn check_pattern(pattern: &str) -> Result<(), Problem> {
 }
 
 /// `expr [NOT] SIMILAR TO pattern` as a match of a regular expression.
-pub fn similar_to(negated: bool, expr: Box<Expr>, pattern: &Expr, has_escape: bool) -> Result<Expr, Problem> {
+pub(super) fn similar_to(negated: bool, expr: Box<Expr>, pattern: &Expr, has_escape: bool) -> Result<Expr, Problem> {
     let (Some(similar), false) = (text_literal(pattern), has_escape) else {
         return Err(not_offered("SIMILAR TO with a computed pattern or ESCAPE").hint("use ~ with a regular expression"));
     };

@@ -17,7 +17,7 @@ use super::{
 
 impl Resolver<'_> {
     /// Resolves a query. Also returns the columns of its result.
-    pub fn query(&mut self, query: &Query) -> Result<(Query, Vec<OutputColumn>), Problem> {
+    pub(crate) fn query(&mut self, query: &Query) -> Result<(Query, Vec<OutputColumn>), Problem> {
         self.count_expression()?;
         refuse_query_extras(query)?;
         let outer = self.ctes.len();
@@ -169,7 +169,11 @@ fn unsupported_fetch() -> Problem {
 }
 
 /// Renames columns to the column list of an alias.
-pub fn rename(mut columns: Vec<OutputColumn>, names: &[String], alias: &str) -> Result<Vec<OutputColumn>, Problem> {
+pub(super) fn rename(
+    mut columns: Vec<OutputColumn>,
+    names: &[String],
+    alias: &str,
+) -> Result<Vec<OutputColumn>, Problem> {
     if names.len() > columns.len() {
         return Err(bad(format!(
             "{alias} has {} columns, but the alias names {}",
@@ -183,7 +187,6 @@ pub fn rename(mut columns: Vec<OutputColumn>, names: &[String], alias: &str) -> 
     Ok(columns)
 }
 
-/// The expressions of an ORDER BY.
 fn order_expressions(order: Option<&OrderBy>) -> Result<Vec<OrderByExpr>, Problem> {
     match order {
         None => Ok(vec![]),

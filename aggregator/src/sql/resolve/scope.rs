@@ -13,7 +13,7 @@ use crate::sql::names::CollectionNames;
 
 /// A FROM clause, and the other names that can be used next to its inputs.
 #[derive(Debug, Default, Clone)]
-pub struct Scope {
+pub(crate) struct Scope {
     /// The inputs of the FROM clause.
     pub inputs: Vec<Input>,
     /// Columns merged by USING, with their values when unqualified.
@@ -28,7 +28,7 @@ pub struct Scope {
 
 /// `unnest(list)` in FROM: the input that has the list gets a column of its elements, and a row for each element.
 #[derive(Debug, Clone)]
-pub struct UnnestedList {
+pub(crate) struct UnnestedList {
     /// The input's alias.
     pub input: String,
     /// The expression that returns the list.
@@ -39,7 +39,7 @@ pub struct UnnestedList {
 
 /// A column named in USING.
 #[derive(Debug, Clone)]
-pub struct MergedColumn {
+pub(crate) struct MergedColumn {
     /// The column's name.
     pub name: String,
     /// Aliases of the inputs that have the column.
@@ -50,16 +50,15 @@ pub struct MergedColumn {
 
 /// An input of a FROM clause.
 #[derive(Debug, Clone)]
-pub struct Input {
+pub(crate) struct Input {
     /// The input's alias in the statement.
     pub alias: String,
     /// Documents or fixed columns.
     pub kind: InputKind,
 }
 
-/// The kinds of input.
 #[derive(Debug, Clone)]
-pub enum InputKind {
+pub(crate) enum InputKind {
     /// Documents of a collection.
     Documents {
         /// The index of the base table in `tables`.
@@ -73,7 +72,7 @@ pub enum InputKind {
 
 /// A column of a query's result.
 #[derive(Debug, Clone, PartialEq)]
-pub struct OutputColumn {
+pub(crate) struct OutputColumn {
     /// The column's name.
     pub name: String,
     /// The stored path that the column returns unchanged. It provides the kinds of the paths below it.
@@ -84,7 +83,7 @@ pub struct OutputColumn {
 
 impl OutputColumn {
     /// A column without origin.
-    pub fn new(name: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             origin: None,
@@ -94,7 +93,7 @@ impl OutputColumn {
 }
 
 /// A name as it is written in the statement.
-pub struct SpelledName {
+pub(crate) struct SpelledName {
     /// The steps of the name.
     pub steps: Vec<Step>,
     /// The position in the statement.
@@ -103,7 +102,7 @@ pub struct SpelledName {
 
 impl SpelledName {
     /// The first step, if it is a key.
-    pub fn first(&self) -> Option<&str> {
+    pub(crate) fn first(&self) -> Option<&str> {
         match self.steps.first() {
             Some(Step::Key(key)) => Some(key),
             _ => None,
@@ -111,13 +110,13 @@ impl SpelledName {
     }
 
     /// All steps as a path.
-    pub fn path(&self) -> Path {
+    pub(crate) fn path(&self) -> Path {
         Path::new(self.steps.clone())
     }
 }
 
 /// The steps of identifiers.
-pub fn steps(idents: &[Ident]) -> Vec<Step> {
+pub(crate) fn steps(idents: &[Ident]) -> Vec<Step> {
     idents
         .iter()
         .map(|ident| Step::Key(ident.value.as_str().into()))

@@ -29,7 +29,7 @@ struct Projection {
 
 impl Resolver<'_> {
     /// Resolves a SELECT and the ORDER BY after it. Also returns the columns of the result.
-    pub fn select(
+    pub(crate) fn select(
         &mut self,
         select: &Select,
         order: Vec<OrderByExpr>,
@@ -148,7 +148,7 @@ fn alias_of(item: &SelectItem) -> Option<(String, Expr)> {
 }
 
 /// Whether a SELECT always returns exactly one row: an aggregate over all rows.
-pub fn is_one_row(select: &Select) -> bool {
+pub(super) fn is_one_row(select: &Select) -> bool {
     let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
     let aggregated = |item: &SelectItem| match item {
         SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => is_aggregated(expr),
@@ -158,7 +158,7 @@ pub fn is_one_row(select: &Select) -> bool {
 }
 
 /// Whether a SELECT returns one row for each row that it reads: it neither groups, aggregates nor unnests.
-pub fn keeps_rows(select: &Select) -> bool {
+pub(super) fn keeps_rows(select: &Select) -> bool {
     let changes_rows = |f: &Function| {
         f.over.is_some() || function_name(&f.name).is_some_and(|name| is_aggregate(&name) || name == "unnest")
     };
@@ -174,7 +174,7 @@ pub fn keeps_rows(select: &Select) -> bool {
 }
 
 /// Whether an expression contains an aggregate that is no window function.
-pub fn is_aggregated(expr: &Expr) -> bool {
+pub(super) fn is_aggregated(expr: &Expr) -> bool {
     let mut visit = |node: Node<'_>| match node {
         Node::Expr(Expr::Function(f))
             if f.over.is_none() && function_name(&f.name).is_some_and(|name| is_aggregate(&name)) =>

@@ -16,16 +16,15 @@ use super::{
 use crate::sql::names::{CollectionNames, MatchQuality};
 
 /// An item of the select list, after `*` is expanded.
-pub struct SelectedItem {
+pub(crate) struct SelectedItem {
     /// The expression or column.
     pub source: ItemSource,
     /// The name that the item asks for. Another item may have the same.
     pub name: String,
 }
 
-/// The source of an item.
 #[expect(clippy::large_enum_variant, reason = "a select list has few items")]
-pub enum ItemSource {
+pub(crate) enum ItemSource {
     /// An expression of the statement.
     Written(Expr),
     /// A column that `*` expands to.
@@ -34,7 +33,7 @@ pub enum ItemSource {
 
 impl Resolver<'_> {
     /// The items of a select list, with `*` expanded.
-    pub fn items(&mut self, projection: &[SelectItem]) -> Result<Vec<SelectedItem>, Problem> {
+    pub(crate) fn items(&mut self, projection: &[SelectItem]) -> Result<Vec<SelectedItem>, Problem> {
         let mut items = Vec::new();
         for item in projection {
             match item {
@@ -171,13 +170,13 @@ fn refuse_wildcard_options(options: &WildcardAdditionalOptions) -> Result<(), Pr
 
 /// Gives result columns unique names: a repeated name gets a number.
 #[derive(Default)]
-pub struct OutputNames {
+pub(super) struct OutputNames {
     taken: std::collections::HashSet<String>,
 }
 
 impl OutputNames {
     /// The name itself, or the name with a number if it is taken.
-    pub fn unique(&mut self, name: &str) -> String {
+    pub(super) fn unique(&mut self, name: &str) -> String {
         let mut unique = name.to_owned();
         let mut count = 1usize;
         while !self.taken.insert(unique.clone()) {
@@ -189,7 +188,7 @@ impl OutputNames {
 }
 
 /// The stored path that an item returns unchanged.
-pub fn origin(value: &Value) -> Option<StoredPath> {
+pub(super) fn origin(value: &Value) -> Option<StoredPath> {
     match value {
         Value::Path(path) => path.stored(),
         Value::Expr(_) => None,
@@ -248,8 +247,7 @@ fn subquery_name(query: &Query) -> String {
     }
 }
 
-/// The last part of a name.
-pub fn last_part(name: &ObjectName) -> Option<String> {
+pub(super) fn last_part(name: &ObjectName) -> Option<String> {
     match name.0.last() {
         Some(ObjectNamePart::Identifier(ident)) => Some(ident.value.clone()),
         _ => None,

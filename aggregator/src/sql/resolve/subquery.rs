@@ -131,7 +131,6 @@ impl Resolver<'_> {
         ))
     }
 
-    /// Resolves EXISTS.
     pub(super) fn exists(&mut self, subquery: &ast::Query, negated: bool) -> Result<Expr, Problem> {
         // An aggregate over all rows returns one row, even if there are none.
         if let ast::SetExpr::Select(select) = &*subquery.body

@@ -14,7 +14,7 @@ use crate::sql::{Table, TableUse, reads::no_such_table, statement};
 
 /// A WITH query in scope.
 #[derive(Debug, Clone)]
-pub struct CteInScope {
+pub(super) struct CteInScope {
     /// The name in the statement.
     pub name: String,
     /// The name in the resolved query, which no base table can have.
@@ -162,7 +162,7 @@ impl Resolver<'_> {
     }
 
     /// Adds a base table for a collection's documents. Returns its index.
-    pub fn document_table(&mut self, collection: &CollectionName) -> Result<usize, Problem> {
+    pub(crate) fn document_table(&mut self, collection: &CollectionName) -> Result<usize, Problem> {
         self.base_table(Table::Collection {
             collection: collection.clone(),
             columns: vec![],

@@ -13,7 +13,7 @@ use crate::sql::names::nearest;
 
 impl Resolver<'_> {
     /// Resolves a name that no scope has: NULL with a warning if an input has documents, else an error.
-    pub fn unresolved(&mut self, name: &SpelledName) -> Result<Value, Problem> {
+    pub(crate) fn unresolved(&mut self, name: &SpelledName) -> Result<Value, Problem> {
         let Some(scope) = self.scopes.last() else {
             return Err(at(
                 bad(format!("column {} cannot be used here", name.path())),
@@ -64,7 +64,7 @@ impl Resolver<'_> {
     }
 
     /// Resolves a path that an input does not have: a path with a warning for documents, else an error.
-    pub fn unresolved_in(&mut self, input: &Input, steps: &[Step], span: Span) -> Result<Value, Problem> {
+    pub(crate) fn unresolved_in(&mut self, input: &Input, steps: &[Step], span: Span) -> Result<Value, Problem> {
         let path = Path::new(steps.to_vec());
         match &input.kind {
             InputKind::Columns(columns) => {

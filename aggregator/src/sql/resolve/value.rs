@@ -12,7 +12,7 @@ use super::Resolver;
 
 /// The start of a path.
 #[derive(Debug, Clone)]
-pub enum Base {
+pub(crate) enum Base {
     /// The documents of a table.
     Table {
         /// The table's alias in the statement.
@@ -32,11 +32,11 @@ pub enum Base {
 }
 
 /// A collection and a path of its stored documents.
-pub type StoredPath = (CollectionName, Path);
+pub(crate) type StoredPath = (CollectionName, Path);
 
 /// A path into documents or into a computed value.
 #[derive(Debug, Clone)]
-pub struct PathRef {
+pub(crate) struct PathRef {
     /// The start of the path.
     pub base: Base,
     /// The steps from there; empty for the whole value.
@@ -47,12 +47,12 @@ pub struct PathRef {
 
 impl PathRef {
     /// Whether it is a path inside stored documents.
-    pub fn is_stored(&self) -> bool {
+    pub(crate) fn is_stored(&self) -> bool {
         matches!(self.base, Base::Table { .. }) && !self.path.steps().is_empty()
     }
 
     /// The path of stored documents that it returns unchanged.
-    pub fn stored(&self) -> Option<StoredPath> {
+    pub(crate) fn stored(&self) -> Option<StoredPath> {
         match &self.base {
             Base::Table { collection, .. } => Some((collection.clone(), self.path.clone())),
             Base::Computed { origin, .. } => {
@@ -66,7 +66,7 @@ impl PathRef {
     }
 
     /// Whether it is a whole document.
-    pub fn is_document(&self) -> bool {
+    pub(crate) fn is_document(&self) -> bool {
         matches!(self.base, Base::Table { .. }) && self.path.steps().is_empty()
     }
 }
@@ -74,15 +74,14 @@ impl PathRef {
 /// The result of resolving a name or an expression.
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "a value lives for one step of the resolver")]
-pub enum Value {
+pub(crate) enum Value {
     /// A resolved expression.
     Expr(Expr),
     /// A path, to which steps can be added.
     Path(PathRef),
 }
 
-/// The text of a string literal.
-pub fn text_literal(expr: &Expr) -> Option<&str> {
+pub(crate) fn text_literal(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::Value(ValueWithSpan { value, .. }) => match value {
             ast::Value::SingleQuotedString(text)
@@ -96,18 +95,17 @@ pub fn text_literal(expr: &Expr) -> Option<&str> {
     }
 }
 
-/// A quoted name.
-pub fn quoted(name: &str) -> Ident {
+pub(crate) fn quoted(name: &str) -> Ident {
     Ident::with_quote('"', name)
 }
 
 /// A column of an input, qualified with its alias.
-pub fn column(alias: &str, name: &str) -> Expr {
+pub(crate) fn column(alias: &str, name: &str) -> Expr {
     Expr::CompoundIdentifier(vec![quoted(alias), quoted(name)])
 }
 
 /// A literal without a position.
-pub fn literal(value: ast::Value) -> Expr {
+pub(crate) fn literal(value: ast::Value) -> Expr {
     Expr::Value(ValueWithSpan {
         value,
         span: Span::empty(),
@@ -115,17 +113,17 @@ pub fn literal(value: ast::Value) -> Expr {
 }
 
 /// A string literal.
-pub fn text(value: &str) -> Expr {
+pub(crate) fn text(value: &str) -> Expr {
     literal(ast::Value::SingleQuotedString(value.to_owned()))
 }
 
 /// A number literal.
-pub fn number(value: &str) -> Expr {
+pub(crate) fn number(value: &str) -> Expr {
     literal(ast::Value::Number(value.to_owned(), false))
 }
 
 /// A function call.
-pub fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+pub(crate) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
     let args = arguments
         .into_iter()
         .map(|e| ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(e)))
@@ -148,7 +146,7 @@ pub fn call(name: &str, arguments: Vec<Expr>) -> Expr {
 
 impl Resolver<'_> {
     /// Lowers a value to an expression. A path of documents becomes a JSON column of its table.
-    pub fn lower(&mut self, value: Value) -> Expr {
+    pub(crate) fn lower(&mut self, value: Value) -> Expr {
         match value {
             Value::Expr(expr) => expr,
             Value::Path(PathRef {
@@ -179,7 +177,7 @@ impl Resolver<'_> {
     }
 
     /// Extends a value by some steps.
-    pub fn descend(&mut self, value: Value, steps: Vec<Step>) -> Value {
+    pub(crate) fn descend(&mut self, value: Value, steps: Vec<Step>) -> Value {
         match value {
             Value::Path(mut path) => {
                 for step in steps {

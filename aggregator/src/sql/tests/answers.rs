@@ -27,7 +27,7 @@ fn test_schema() -> TestSchema {
 }
 
 /// Compares the results of all queries, and reports every one that differs.
-pub fn check(schema: &TestSchema, table: &[(&str, &str)]) {
+pub(super) fn check(schema: &TestSchema, table: &[(&str, &str)]) {
     let mut wrong = Vec::new();
     for (sql, expected) in table {
         let answer =

@@ -31,7 +31,7 @@ use super::super::{ResolvedDefinition, ResolvedQuery, SchemaContext, Statement, 
 
 /// A catalog, and the documents of its collections.
 #[derive(Default)]
-pub struct TestSchema {
+pub(super) struct TestSchema {
     catalog: Catalog,
     documents: BTreeMap<CollectionName, Vec<String>>,
 }
@@ -91,7 +91,7 @@ fn add_kinds(value: &json::Value<'_>, path: &Path, inside: Kinds, kinds: &mut Pa
 
 impl TestSchema {
     /// A schema of collections with these documents.
-    pub fn with(collections: &[(&str, &[&str])]) -> Self {
+    pub(super) fn with(collections: &[(&str, &[&str])]) -> Self {
         let mut schema = Self::default();
         for (name, documents) in collections {
             let name: CollectionName = name.parse().expect("a name");
@@ -114,7 +114,7 @@ impl TestSchema {
     }
 
     /// Runs a CREATE statement and returns its warnings.
-    pub fn create(&mut self, sql: &str) -> Result<Vec<String>, Problem> {
+    pub(super) fn create(&mut self, sql: &str) -> Result<Vec<String>, Problem> {
         match parse(sql, 1 << 20)? {
             Statement::Define { id, text, replace, .. } => {
                 let ResolvedDefinition { change, warnings, .. } = define(&id, &text, replace, self)?;
@@ -127,7 +127,7 @@ impl TestSchema {
     }
 
     /// The definitions and the collections that a definition uses.
-    pub fn uses(&self, id: &proto::catalog::DefinitionId) -> (Vec<String>, Vec<String>) {
+    pub(super) fn uses(&self, id: &proto::catalog::DefinitionId) -> (Vec<String>, Vec<String>) {
         let version = self.catalog.definitions[id].current();
         (
             version.uses.iter().map(ToString::to_string).collect(),
@@ -135,8 +135,7 @@ impl TestSchema {
         )
     }
 
-    /// Resolves a query.
-    pub fn resolve(&self, sql: &str, parameters: &[serde_json::Value]) -> Result<ResolvedQuery, Problem> {
+    pub(super) fn resolve(&self, sql: &str, parameters: &[serde_json::Value]) -> Result<ResolvedQuery, Problem> {
         match parse(sql, 1 << 20)? {
             Statement::Query(query) => resolve(&query, self, parameters),
             other => panic!("{other:?}"),
@@ -144,7 +143,7 @@ impl TestSchema {
     }
 
     /// The error of a query, from the resolver or from typing.
-    pub fn problem(&self, sql: &str) -> Option<Problem> {
+    pub(super) fn problem(&self, sql: &str) -> Option<Problem> {
         let resolved = match self.resolve(sql, &[]) {
             Ok(resolved) => resolved,
             Err(problem) => return Some(problem),
@@ -178,7 +177,7 @@ impl TestSchema {
     }
 
     /// The typed expression for an item of `SELECT item FROM events e`, as text.
-    pub fn typed_item(&self, item: &str) -> String {
+    pub(super) fn typed_item(&self, item: &str) -> String {
         let resolved = match self.resolve(&format!("select {item} from events e"), &[]) {
             Ok(resolved) => resolved,
             Err(problem) => return format!("{}: {problem}", problem.code.as_str()),
@@ -194,7 +193,7 @@ impl TestSchema {
     }
 
     /// The SQL to which a query resolves.
-    pub fn resolved_sql(&self, sql: &str) -> String {
+    pub(super) fn resolved_sql(&self, sql: &str) -> String {
         match self.resolve(sql, &[]) {
             Ok(resolved) => resolved.query.to_string(),
             Err(problem) => format!("{}: {problem}", problem.code.as_str()),
@@ -202,7 +201,11 @@ impl TestSchema {
     }
 
     /// Runs a query and returns its column names, rows and warnings.
-    pub fn run(&self, sql: &str, parameters: &[serde_json::Value]) -> (Vec<String>, Vec<Vec<String>>, Vec<String>) {
+    pub(super) fn run(
+        &self,
+        sql: &str,
+        parameters: &[serde_json::Value],
+    ) -> (Vec<String>, Vec<Vec<String>>, Vec<String>) {
         // As in the engine, the stack is large enough for every statement within the limits.
         stacker::grow(256 << 20, || self.run_on_this_stack(sql, parameters))
     }
@@ -243,7 +246,7 @@ impl TestSchema {
     }
 
     /// All rows of a table; system tables are empty.
-    pub fn rows(&self, table: &Table) -> RecordBatch {
+    pub(super) fn rows(&self, table: &Table) -> RecordBatch {
         match table {
             Table::Collection { collection, columns } => {
                 let documents = &self.documents[collection];
@@ -280,7 +283,7 @@ impl TestSchema {
     }
 
     /// The rows of a result as one text: cells separated by `|`, rows by a semicolon and a space.
-    pub fn answer(&self, sql: &str) -> String {
+    pub(super) fn answer(&self, sql: &str) -> String {
         let (_, rows, _) = self.run(sql, &[]);
         rows.iter().map(|row| row.join("|")).collect::<Vec<_>>().join("; ")
     }

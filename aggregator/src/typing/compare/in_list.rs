@@ -12,7 +12,7 @@ use super::{Exactness, as_integer_literal, binary, exactness, is_small_literal, 
 use crate::typing::operand::{Operand, TypeClass, bad_sql, cast, literal, number_literal};
 
 /// `value [NOT] IN (…)`. Every item is compared as by `=`.
-pub fn lower_in_list(value: &Operand, list: &[Operand], negated: bool) -> Result<Expr> {
+pub(crate) fn lower_in_list(value: &Operand, list: &[Operand], negated: bool) -> Result<Expr> {
     let in_list = |expr: Expr, list: Vec<Expr>| Expr::InList(InList::new(Box::new(expr), list, negated));
     let is_numeric = value.only_numbers() || value.class().is_number();
     // A plain list in which every item is a literal of one type can be evaluated by an index.
@@ -89,7 +89,7 @@ fn canonical_items(list: &[Operand]) -> Result<Vec<Expr>> {
 }
 
 /// The canonical JSON text of an item; for a literal it is computed here and is a literal, too.
-pub fn canonical_item(item: &Operand) -> Result<Expr> {
+pub(super) fn canonical_item(item: &Operand) -> Result<Expr> {
     match literal(&item.expr) {
         Some(value) if item.kinds().is_none() && !value.is_null() => {
             let texts = json::to_json(&value.to_array()?)?;
@@ -99,7 +99,7 @@ pub fn canonical_item(item: &Operand) -> Result<Expr> {
     }
 }
 
-pub fn json_literal(text: String) -> Expr {
+pub(super) fn json_literal(text: String) -> Expr {
     Expr::Literal(ScalarValue::LargeUtf8(Some(text)), None)
 }
 

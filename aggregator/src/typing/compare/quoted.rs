@@ -18,7 +18,7 @@ use super::{
 use crate::typing::operand::{Operand, TypeClass, bad_sql, call, cast, null_literal, number_literal};
 
 /// `left op right`, where `right` is a quoted literal with this text.
-pub fn compare_with_quoted(left: &Operand, op: Operator, text: &str, right: &Operand) -> Result<Expr> {
+pub(super) fn compare_with_quoted(left: &Operand, op: Operator, text: &str, right: &Operand) -> Result<Expr> {
     let number = number_literal(text);
     match left.class() {
         TypeClass::Json(kinds) if kinds == Kinds::TEXT => Ok(binary(left.native(), op, right.expr.clone())),

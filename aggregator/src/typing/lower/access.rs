@@ -13,7 +13,7 @@ use crate::typing::operand::{
 };
 
 /// The value at a path inside another value. `kinds` are those that the values at the path have had, if known.
-pub fn lower_access(value: &Operand, path: &Operand, kinds: Option<&Operand>) -> Result<Expr> {
+pub(super) fn lower_access(value: &Operand, path: &Operand, kinds: Option<&Operand>) -> Result<Expr> {
     let path_text = path.quoted().unwrap_or_default();
     let path = plan::Path::try_from(path_text.to_owned()).map_err(|e| bad_sql(e.to_string(), "write x.key or x[0]"))?;
     match (value.class(), path.steps()) {

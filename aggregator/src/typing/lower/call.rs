@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Lowers a call of an untyped function or operator.
-pub fn lower_call(function: &UntypedFunction, args: &[Operand]) -> Result<Expr> {
+pub(crate) fn lower_call(function: &UntypedFunction, args: &[Operand]) -> Result<Expr> {
     if let Some(op) = function.operator() {
         return match args {
             [left, right] => lower_operator(op, left, right),
@@ -69,7 +69,6 @@ fn lower_internal(name: &str, args: &[Operand]) -> Result<Option<Expr>> {
     }))
 }
 
-/// Lowers a call of a function of the library.
 fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Expr> {
     let name = function.name();
     let typed_call = |args: Vec<Expr>| -> Result<Expr> { Ok(function_call(function.library_function()?, args)) };

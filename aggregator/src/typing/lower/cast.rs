@@ -20,7 +20,7 @@ use crate::typing::{
 
 /// `value::type`, or TRY_CAST if `lenient`. A value of the data that cannot be cast becomes NULL. A literal that cannot
 /// be cast is an error, or NULL if `lenient`.
-pub fn lower_cast(value: &Operand, to: &DataType, lenient: bool, schema: &DFSchema) -> Result<Expr> {
+pub(super) fn lower_cast(value: &Operand, to: &DataType, lenient: bool, schema: &DFSchema) -> Result<Expr> {
     if value.class() == TypeClass::Null {
         return Ok(null_literal(to.clone()));
     }
@@ -111,7 +111,6 @@ fn cast_to_json(value: &Operand) -> Expr {
     }
 }
 
-/// Casts a number to the type of a path.
 fn cast_number(value: &Operand, to: &DataType, path_type: Type, lenient: bool) -> Result<Expr> {
     let Some(number) = literal(&value.expr) else {
         return Ok(value.cast_like_json(path_type));

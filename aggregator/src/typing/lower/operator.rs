@@ -14,7 +14,7 @@ use crate::typing::{
 };
 
 /// `left op right`.
-pub fn lower_operator(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
+pub(super) fn lower_operator(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
     use Operator::{
         BitwiseAnd, BitwiseOr, BitwiseShiftLeft, BitwiseShiftRight, BitwiseXor, Divide, Eq, Gt, GtEq, IsDistinctFrom,
         IsNotDistinctFrom, Lt, LtEq, Minus, Modulo, Multiply, NotEq, Plus, RegexIMatch, RegexMatch, RegexNotIMatch,
@@ -109,14 +109,14 @@ fn may_be_double(operand: &Operand) -> bool {
 }
 
 /// An operator as the function that returns NULL for a row whose result does not fit, and counts such rows.
-pub fn counted_operator(op: Operator, left: Expr, right: Expr) -> Result<Expr> {
+pub(super) fn counted_operator(op: Operator, left: Expr, right: Expr) -> Result<Expr> {
     match functions::arithmetic::name(op) {
         Some(name) => Ok(call(name, vec![left, right])),
         None => internal_err!("{op} is not an arithmetic operator"),
     }
 }
 
-pub fn division_by_zero() -> DataFusionError {
+pub(super) fn division_by_zero() -> DataFusionError {
     bad_sql(
         "division by zero".into(),
         "write NULLIF(divisor, 0) where data may be zero",
@@ -124,7 +124,7 @@ pub fn division_by_zero() -> DataFusionError {
 }
 
 /// Whether the operand is a literal zero.
-pub fn is_zero(operand: &Operand) -> bool {
+pub(super) fn is_zero(operand: &Operand) -> bool {
     literal(&operand.expr).is_some_and(|value| {
         !value.is_null()
             && value
@@ -167,7 +167,7 @@ fn concatenate(left: Expr, right: Expr) -> Expr {
 }
 
 /// `-value`.
-pub fn negate(value: &Operand) -> Result<Expr> {
+pub(super) fn negate(value: &Operand) -> Result<Expr> {
     let number = match value.class() {
         TypeClass::Interval => return Ok(call(interval::SCALE, vec![value.expr.clone(), lit(-1.0)])),
         _ => value.number()?,

@@ -13,12 +13,12 @@ const FAST_REGEX_BYTES_MAX: usize = 64;
 
 /// Whether matching a regular expression against a long text may take long. A function that works in parts then does
 /// it.
-pub fn is_slow_regex(pattern: &str) -> bool {
+pub(super) fn is_slow_regex(pattern: &str) -> bool {
     pattern.len() > FAST_REGEX_BYTES_MAX || pattern.contains('{')
 }
 
 /// LIKE, ILIKE or SIMILAR TO; `wrap` is the expression's variant.
-pub fn lower_like(like: Like, schema: &DFSchema, wrap: fn(Like) -> Expr) -> Result<Expr> {
+pub(super) fn lower_like(like: Like, schema: &DFSchema, wrap: fn(Like) -> Expr) -> Result<Expr> {
     let (value, pattern) = (Operand::of(*like.expr, schema)?, Operand::of(*like.pattern, schema)?);
     let (pattern, escape) = match (like.escape_char, pattern.quoted()) {
         // DataFusion supports only the backslash as the escape character.

@@ -15,7 +15,7 @@ use crate::typing::operand::{
 };
 
 /// `left op right` where at least one operand is a time, a date or an interval.
-pub fn temporal_arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
+pub(super) fn temporal_arithmetic(op: Operator, left: &Operand, right: &Operand) -> Result<Expr> {
     match (left.class(), right.class()) {
         (Null, _) => return Ok(null_literal(right.data_type().clone())),
         (_, Null) => return Ok(null_literal(left.data_type().clone())),

@@ -16,7 +16,7 @@ use crate::typing::operand::{Operand, bad_sql, cast, time_type};
 
 /// `time AT TIME ZONE zone`: the local time in the zone. A time without a zone is taken as local time in that zone, and
 /// the result is the timestamp.
-pub fn at_time_zone(time: &Operand, zone: &Operand) -> Result<Expr> {
+pub(super) fn at_time_zone(time: &Operand, zone: &Operand) -> Result<Expr> {
     let Some(name) = zone.quoted() else {
         return Err(bad_sql(
             "the time zone must be a literal".into(),
@@ -77,7 +77,7 @@ const PATTERN_FIELDS: [(&str, &str); 29] = [
 
 /// Converts a pattern as PostgreSQL and others write it (`YYYY-MM-DD`) to one of `strftime`. A pattern with a `%` is
 /// returned unchanged.
-pub fn to_strftime(pattern: &str) -> String {
+pub(super) fn to_strftime(pattern: &str) -> String {
     if pattern.contains('%') {
         return pattern.to_owned();
     }

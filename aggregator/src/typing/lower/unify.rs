@@ -12,7 +12,7 @@ use crate::typing::operand::{Operand, TypeClass, literal};
 /// The values converted to a common type, and the class of that type (None if all values are NULL).
 ///
 /// If one value is a text, all become texts, each its own text. Document values of different kinds stay JSON.
-pub fn unify(values: &[Operand]) -> Result<(Vec<Expr>, Option<TypeClass>)> {
+pub(crate) fn unify(values: &[Operand]) -> Result<(Vec<Expr>, Option<TypeClass>)> {
     if let Some(texts) = as_texts(values) {
         return Ok((texts, Some(TypeClass::Text)));
     }

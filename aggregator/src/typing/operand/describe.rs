@@ -7,7 +7,7 @@ use super::{Operand, TypeClass, literal};
 use crate::typing::literals::literal_sql;
 
 /// The type of an operand, in words for users.
-pub fn describe_type(operand: &Operand) -> String {
+pub(crate) fn describe_type(operand: &Operand) -> String {
     let name = match operand.class() {
         TypeClass::Null => "NULL",
         TypeClass::Json(_) => "JSON",
@@ -24,7 +24,7 @@ pub fn describe_type(operand: &Operand) -> String {
 }
 
 /// An operand as users know it; long ones are truncated.
-pub fn display_name(operand: &Operand) -> String {
+pub(crate) fn display_name(operand: &Operand) -> String {
     const DISPLAY_CHARS_MAX: usize = 60;
     let name = match literal(&operand.expr) {
         Some(value) => literal_sql(value),

@@ -20,7 +20,7 @@ type ExtendedPlan = (LogicalPlan, Vec<Option<Column>>);
 
 /// Adds columns with the values of these reads to a plan, as far as the plan can provide them. It takes all reads at
 /// once, because every change to a plan recomputes its schema.
-pub fn add_columns(plan: &LogicalPlan, reads: &[PathRead]) -> Result<ExtendedPlan> {
+pub(super) fn add_columns(plan: &LogicalPlan, reads: &[PathRead]) -> Result<ExtendedPlan> {
     let unchanged = || Ok((plan.clone(), vec![None; reads.len()]));
     if reads.is_empty() {
         return unchanged();

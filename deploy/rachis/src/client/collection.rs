@@ -29,7 +29,7 @@ const FIELD_KEYS: [&str; 8] = [
 ];
 
 /// Lists, shows, creates, changes and deletes collections.
-pub async fn run(arguments: cli::CollectionArgs) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: cli::CollectionArgs) -> Result<(), Failure> {
     match arguments.action {
         CollectionAction::List(list) => {
             let client = Client::new(&list.server.url)?;
@@ -69,7 +69,7 @@ async fn put(settings: cli::CollectionSettingsArgs) -> Result<(), Failure> {
 }
 
 /// Lists the defined fields and the paths of a collection.
-pub async fn fields(arguments: cli::FieldsArgs) -> Result<(), Failure> {
+pub(crate) async fn fields(arguments: cli::FieldsArgs) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let request = client.request(Method::GET, &["collections", &arguments.collection, "fields"]);
     let all = client.json(request).await?;

@@ -35,7 +35,7 @@ const TABLES: [&str; 8] = [
 const NODE_PATHS: [&str; 3] = ["healthz", "readyz", "metrics"];
 
 /// Writes the bundle and prints its path.
-pub async fn run(arguments: cli::DebugArgs) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: cli::DebugArgs) -> Result<(), Failure> {
     let DebugAction::Bundle(arguments) = arguments.action;
     let mut nodes: Vec<(String, String)> = match &arguments.config {
         None => Vec::new(),

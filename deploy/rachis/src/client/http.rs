@@ -12,14 +12,14 @@ const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// An HTTP client of one server.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub(crate) struct Client {
     base: Url,
     http: reqwest::Client,
 }
 
 impl Client {
     /// A client of the server at `url`.
-    pub fn new(url: &str) -> Result<Self, Failure> {
+    pub(crate) fn new(url: &str) -> Result<Self, Failure> {
         let invalid = |why: String| {
             Failure::usage(format!("invalid server URL {url:?}: {why}")).hint("use a URL like http://127.0.0.1:7700")
         };
@@ -37,7 +37,7 @@ impl Client {
     }
 
     /// A request to a path below `/v1`. The segments are percent-encoded here.
-    pub fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("v1").extend(segments);
@@ -46,7 +46,7 @@ impl Client {
     }
 
     /// The body at a path outside `/v1`, whatever its status.
-    pub async fn raw(&self, path: &str) -> Result<Vec<u8>, Failure> {
+    pub(crate) async fn raw(&self, path: &str) -> Result<Vec<u8>, Failure> {
         let mut url = self.base.clone();
         url.set_path(path);
         let response = self.http.get(url).send().await.map_err(|e| self.unreachable(&e))?;
@@ -58,7 +58,7 @@ impl Client {
     }
 
     /// Sends a request; an error status is a failure.
-    pub async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         match response.status().is_success() {
             true => Ok(response),
@@ -67,7 +67,7 @@ impl Client {
     }
 
     /// Sends a request and parses the JSON answer.
-    pub async fn json(&self, request: RequestBuilder) -> Result<Value, Failure> {
+    pub(crate) async fn json(&self, request: RequestBuilder) -> Result<Value, Failure> {
         let text = self
             .send(request)
             .await?
@@ -80,7 +80,7 @@ impl Client {
     }
 
     /// The failure of a request without an answer.
-    pub fn unreachable(&self, error: &reqwest::Error) -> Failure {
+    pub(crate) fn unreachable(&self, error: &reqwest::Error) -> Failure {
         let failure = Failure::with_cause(&format!("no response from {}", self.base), &error.root_cause());
         failure.hint("is the server running? `rachis dev` starts one; --url or RACHIS_URL selects another")
     }
@@ -102,7 +102,7 @@ impl RootCause for reqwest::Error {
 }
 
 /// The failure for an error response.
-pub async fn failure_from_response(response: Response) -> Failure {
+pub(crate) async fn failure_from_response(response: Response) -> Failure {
     let status = response.status();
     let text = response.text().await.unwrap_or_default();
     let Ok(body) = serde_json::from_str::<Value>(&text) else {
@@ -115,7 +115,7 @@ pub async fn failure_from_response(response: Response) -> Failure {
 }
 
 /// The failure for the body of a problem; `None` if it has no `detail`.
-pub fn failure_from_problem(body: &Value) -> Option<Failure> {
+pub(crate) fn failure_from_problem(body: &Value) -> Option<Failure> {
     let mut detail = body["detail"].as_str()?.to_owned();
     if let (Some(line), Some(column)) = (body["line"].as_u64(), body["column"].as_u64()) {
         detail = format!("{detail} (line {line}, column {column})");

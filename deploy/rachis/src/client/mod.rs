@@ -1,21 +1,21 @@
 //! Client commands: command line -> HTTP requests -> output for people or programs. They know only the server's HTTP
 //! API.
 
-pub mod collection;
-pub mod debug;
-pub mod http;
-pub mod output;
-pub mod push;
+pub(crate) mod collection;
+pub(crate) mod debug;
+pub(crate) mod http;
+pub(crate) mod output;
+pub(crate) mod push;
 mod push_blocks;
-pub mod search;
-pub mod source;
-pub mod sql;
+pub(crate) mod search;
+pub(crate) mod source;
+pub(crate) mod sql;
 
 use std::fmt;
 
 /// Why a command failed, with a hint for the user and the exit code of the process.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     detail: String,
     hint: Option<String>,
     exit_code: u8,
@@ -28,7 +28,7 @@ const TRUNCATED: u8 = 3;
 
 impl Failure {
     /// A failure with exit code 1.
-    pub fn new(detail: impl Into<String>) -> Self {
+    pub(crate) fn new(detail: impl Into<String>) -> Self {
         Self {
             detail: detail.into(),
             hint: None,
@@ -37,7 +37,7 @@ impl Failure {
     }
 
     /// Invalid arguments or settings: exit code 2.
-    pub fn usage(detail: impl Into<String>) -> Self {
+    pub(crate) fn usage(detail: impl Into<String>) -> Self {
         Self {
             exit_code: USAGE_ERROR,
             ..Self::new(detail)
@@ -45,7 +45,7 @@ impl Failure {
     }
 
     /// The answer was written but is not the whole result: exit code 3.
-    pub fn truncated(detail: impl Into<String>) -> Self {
+    pub(crate) fn truncated(detail: impl Into<String>) -> Self {
         Self {
             exit_code: TRUNCATED,
             ..Self::new(detail)
@@ -53,7 +53,7 @@ impl Failure {
     }
 
     /// A failure with an error and its chain of sources.
-    pub fn with_cause(what: &str, error: &dyn std::error::Error) -> Self {
+    pub(crate) fn with_cause(what: &str, error: &dyn std::error::Error) -> Self {
         let mut detail = format!("{what}: {error}");
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -67,7 +67,7 @@ impl Failure {
     }
 
     /// Adds what the user can do about it.
-    pub fn hint(self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         Self {
             hint: Some(hint.into()),
             ..self
@@ -75,7 +75,7 @@ impl Failure {
     }
 
     /// The exit code of the process.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         self.exit_code
     }
 }

@@ -14,7 +14,7 @@ use crate::cli::ListOutput;
 const CELL_CHARACTERS_MAX: usize = 100;
 
 /// Writes to standard output. A closed pipe (`| head`) is not a failure.
-pub fn write(bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -23,12 +23,12 @@ pub fn write(bytes: &[u8]) -> Result<(), Failure> {
 }
 
 /// Writes a line to standard error.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Writes the warnings of an answer to standard error.
-pub fn note_warnings(answer: &Value) {
+pub(crate) fn note_warnings(answer: &Value) {
     for warning in answer["warnings"]
         .as_array()
         .into_iter()
@@ -40,14 +40,14 @@ pub fn note_warnings(answer: &Value) {
 }
 
 /// Writes indented JSON.
-pub fn pretty(value: &Value) -> Result<(), Failure> {
+pub(crate) fn pretty(value: &Value) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::with_cause("cannot write the answer", &e))?;
     write(format!("{text}\n").as_bytes())
 }
 
 /// The answer to a statement; values keep their original JSON text.
 #[derive(Deserialize)]
-pub struct SqlAnswer<'a> {
+pub(crate) struct SqlAnswer<'a> {
     /// The columns in order.
     pub columns: Vec<Column>,
     /// Each row: column name -> value.
@@ -59,7 +59,7 @@ pub struct SqlAnswer<'a> {
 
 /// A column of an answer.
 #[derive(Deserialize)]
-pub struct Column {
+pub(crate) struct Column {
     /// The name.
     pub name: String,
     /// The SQL name of its type.
@@ -69,7 +69,7 @@ pub struct Column {
 
 impl SqlAnswer<'_> {
     /// Renders a table; plans of EXPLAIN keep their lines.
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         if let [kind, plan] = self.columns.as_slice()
             && (kind.name.as_str(), plan.name.as_str()) == ("plan_type", "plan")
         {
@@ -113,7 +113,7 @@ impl SqlAnswer<'_> {
 }
 
 /// Writes the number of rows, the elapsed time and the warnings of an answer to standard error.
-pub fn note_stats(rows: usize, stats: &Value) {
+pub(crate) fn note_stats(rows: usize, stats: &Value) {
     let noun = if rows == 1 { "row" } else { "rows" };
     note(&format!("{rows} {noun} in {} ms", stats["elapsed_ms"]));
     note_warnings(stats);
@@ -123,7 +123,7 @@ pub fn note_stats(rows: usize, stats: &Value) {
 }
 
 /// Writes a list of objects; a table shows only these keys.
-pub fn list(list: &Value, keys: &[&str], form: ListOutput) -> Result<(), Failure> {
+pub(crate) fn list(list: &Value, keys: &[&str], form: ListOutput) -> Result<(), Failure> {
     match form {
         ListOutput::Table => write(objects(list, keys).as_bytes()),
         ListOutput::Json => pretty(list),
@@ -140,7 +140,7 @@ pub fn list(list: &Value, keys: &[&str], form: ListOutput) -> Result<(), Failure
 }
 
 /// Renders a list of objects as a table of the values at these keys; a key may be a dotted path.
-pub fn objects(list: &Value, keys: &[&str]) -> String {
+pub(crate) fn objects(list: &Value, keys: &[&str]) -> String {
     let text = |value: &Value| match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

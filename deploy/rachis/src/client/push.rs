@@ -42,7 +42,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const ERRORS_SHOWN_MAX: u64 = 10;
 
 /// Pushes all files.
-pub async fn run(arguments: cli::PushArgs) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: cli::PushArgs) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let bar = progress(&arguments.files);
     let mut push = PushRun {

@@ -6,11 +6,11 @@ use std::io::{self, BufRead};
 use serde_json::value::RawValue;
 
 /// Bytes of a block. A longer line is a block of its own.
-pub const BLOCK_BYTES_MAX: usize = 8 << 20;
+pub(super) const BLOCK_BYTES_MAX: usize = 8 << 20;
 
 /// Whether documents seem to span several lines: the first line is not a whole document, and some line cannot be JSON
 /// by itself.
-pub fn is_multiline(block: &[u8]) -> bool {
+pub(super) fn is_multiline(block: &[u8]) -> bool {
     let is_open = |line: &[u8]| matches!(line.trim_ascii_end().last(), Some(b'{' | b'[' | b',' | b':'));
     let block = block
         .strip_prefix("\u{feff}".as_bytes())
@@ -23,7 +23,7 @@ pub fn is_multiline(block: &[u8]) -> bool {
 }
 
 /// Reads the blocks of a file.
-pub struct Blocks<R> {
+pub(super) struct Blocks<R> {
     reader: R,
     bytes_max: usize,
     line_bytes_max: usize,
@@ -33,7 +33,7 @@ pub struct Blocks<R> {
 
 impl<R: BufRead> Blocks<R> {
     /// Blocks of at most `bytes_max` bytes, of lines of at most `line_bytes_max`.
-    pub fn new(reader: R, bytes_max: usize, line_bytes_max: usize) -> Self {
+    pub(super) fn new(reader: R, bytes_max: usize, line_bytes_max: usize) -> Self {
         Self {
             reader,
             bytes_max,
@@ -43,7 +43,7 @@ impl<R: BufRead> Blocks<R> {
     }
 
     /// The next block; empty at the end.
-    pub fn next(&mut self) -> io::Result<Vec<u8>> {
+    pub(super) fn next(&mut self) -> io::Result<Vec<u8>> {
         let mut block = std::mem::take(&mut self.carry);
         while block.len() < self.bytes_max {
             let line = self.line()?;
@@ -61,7 +61,7 @@ impl<R: BufRead> Blocks<R> {
 
     /// Cuts a block of multi-line documents after its last whole document; the rest starts the next block. A block
     /// never starts with `[`, because a server would take it for an array of documents.
-    pub fn cut_at_document(&mut self, mut block: Vec<u8>) -> io::Result<Vec<u8>> {
+    pub(super) fn cut_at_document(&mut self, mut block: Vec<u8>) -> io::Result<Vec<u8>> {
         while !self.is_at_end()? {
             let cut = last_cut(&block)?;
             if cut > 0 {

@@ -25,7 +25,7 @@ struct Hit<'a> {
 }
 
 /// Searches and writes one page of hits.
-pub async fn run(arguments: cli::SearchArgs) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: cli::SearchArgs) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let request = client
         .request(Method::POST, &["collections", &arguments.collection, "search"])

@@ -19,7 +19,7 @@ const PARTITION_KEYS: [&str; 8] = [
 ];
 
 /// Lists, shows, creates, changes and controls sources.
-pub async fn run(arguments: cli::SourceArgs) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: cli::SourceArgs) -> Result<(), Failure> {
     match arguments.action {
         SourceAction::Put(settings) => put(settings).await,
         SourceAction::Preview(preview) => self::preview(preview).await,
@@ -64,7 +64,7 @@ async fn list(list: cli::ListArgs) -> Result<(), Failure> {
 }
 
 /// Continues after a loss of records. `kind` is the path segment: `sources` or `collections`.
-pub async fn skip(kind: &str, skip: cli::SkipArgs) -> Result<(), Failure> {
+pub(crate) async fn skip(kind: &str, skip: cli::SkipArgs) -> Result<(), Failure> {
     let client = Client::new(&skip.server.url)?;
     let offset = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
     let to: Map<String, Value> = skip

@@ -20,7 +20,7 @@ use crate::cli::{self, Output};
 const STATS_BYTES_MAX: usize = 1 << 20;
 
 /// Runs the statement and streams the answer.
-pub async fn run(arguments: cli::SqlArgs) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: cli::SqlArgs) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let accept = match arguments.output {
         Output::Table | Output::Json => "application/json",

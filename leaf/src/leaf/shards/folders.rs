@@ -14,8 +14,7 @@ use crate::{error::Error, shard::SPLITS_FOLDER, store::manifest::split_of};
 const DROPPED: &str = "dropped-";
 
 impl Shards {
-    /// The folder of a shard.
-    pub fn folder(&self, id: ShardId) -> PathBuf {
+    pub(crate) fn folder(&self, id: ShardId) -> PathBuf {
         self.services
             .options
             .folder
@@ -24,7 +23,7 @@ impl Shards {
     }
 
     /// The shards that have a folder, open or not, of collections in the catalog.
-    pub fn stored(&self, catalog: &Catalog) -> Result<Vec<ShardId>, Error> {
+    pub(crate) fn stored(&self, catalog: &Catalog) -> Result<Vec<ShardId>, Error> {
         let mut found = Vec::new();
         for folder in folders(&self.services.options.folder)? {
             if let Some(uid) = uid_of(&folder).filter(|uid| catalog.collection(*uid).is_some()) {
@@ -42,7 +41,7 @@ impl Shards {
 
     /// Ids and files of a shard's splits, whether it is open or not. Some may no longer, or not yet, belong to the
     /// shard.
-    pub fn split_files(&self, id: ShardId) -> Vec<(u64, PathBuf)> {
+    pub(crate) fn split_files(&self, id: ShardId) -> Vec<(u64, PathBuf)> {
         let entries = std::fs::read_dir(self.folder(id).join(SPLITS_FOLDER));
         let files = entries
             .into_iter()
@@ -52,7 +51,7 @@ impl Shards {
     }
 
     /// Finishes interrupted removals, and logs folders that belong to no collection of the catalog.
-    pub fn finish_removals(&self, catalog: &Catalog) -> Result<(), Error> {
+    pub(crate) fn finish_removals(&self, catalog: &Catalog) -> Result<(), Error> {
         for folder in folders(&self.services.options.folder)? {
             match uid_of(&folder) {
                 Some(uid) if catalog.collection(uid).is_some() => {}
@@ -69,7 +68,7 @@ impl Shards {
 
     /// Closes the shards of dropped collections at once, and removes their folders after `dropped_kept`. Collections
     /// that the catalog does not know at all are left alone.
-    pub fn remove_dropped(&self, catalog: &Catalog, now_ms: i64) {
+    pub(crate) fn remove_dropped(&self, catalog: &Catalog, now_ms: i64) {
         let kept_ms = i64::try_from(self.services.options.dropped_kept.as_millis()).unwrap_or(i64::MAX);
         for (uid, dropped_ms) in &catalog.dropped {
             if self.removed.lock().contains(uid) {

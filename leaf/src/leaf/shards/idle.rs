@@ -27,7 +27,7 @@ impl Shards {
     }
 
     /// Updates the reservations of open shards, whose number of files changes.
-    pub fn count_files(&self) {
+    pub(crate) fn count_files(&self) {
         for (_, slot) in self.slots() {
             let Some(shard) = slot.shard() else { continue };
             let files = files_of(shard.store().tables(), &self.services.options);
@@ -45,7 +45,7 @@ impl Shards {
     /// Closes idle shards until only `idle_shards_max` are open. Also closes idle read-only shards once they can be
     /// opened for writing: they would use memory until their next request. Closes at most [`CLOSED_AT_ONCE_MAX`] shards
     /// per call, so that neither requests nor other housekeeping wait long.
-    pub fn close_idle(&self) {
+    pub(crate) fn close_idle(&self) {
         let options = &self.services.options;
         let before = self.started_at.elapsed().saturating_sub(options.shard_idle).as_millis();
         for _ in 0..CLOSED_AT_ONCE_MAX {

@@ -11,7 +11,7 @@ use proto::{
 };
 
 use super::*;
-use crate::support::{Fixture, all_documents, query, small};
+use crate::tests::support::{Fixture, all_documents, query, small};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)

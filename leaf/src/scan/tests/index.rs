@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     matches::Matches,
     raw::{self, matcher::Matcher},
-    scan::{Index, filter},
+    scan::filter::{self, Index},
     split::{Literal, Lookup},
 };
 

@@ -9,7 +9,7 @@ const QUARANTINED_ITEMS_MAX: usize = 16;
 
 /// The quarantined items of one record.
 #[derive(Default)]
-pub struct QuarantinedItems {
+pub(crate) struct QuarantinedItems {
     items: BTreeSet<u32>,
     all: bool,
     panic: String,
@@ -20,7 +20,7 @@ pub struct QuarantinedItems {
 impl QuarantinedItems {
     /// Adds the current item, on which the writer panicked with this message; above the limit adds all items. False if
     /// all items were already quarantined.
-    pub fn add(&mut self, panic: String) -> bool {
+    pub(crate) fn add(&mut self, panic: String) -> bool {
         let before = std::mem::replace(
             &mut self.all,
             !self.items.insert(self.current.get()) || self.items.len() > QUARANTINED_ITEMS_MAX,

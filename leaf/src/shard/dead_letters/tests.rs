@@ -3,7 +3,7 @@
 use proto::SourceName;
 
 use super::*;
-use crate::support::{Fixture, tail_only};
+use crate::tests::support::{Fixture, tail_only};
 
 /// The number of dead letters; asserts that the partition counts exactly their bytes.
 async fn count_letters(fixture: &Fixture) -> usize {

@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::LeafOptions;
 use futures::{StreamExt as _, stream};
-use leaf::LeafOptions;
 use plan::scan::Scan as _;
 use proto::{Code, PositionVector, ingest::Push};
 

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray};
-use datafusion::arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
-use leaf::{
+use crate::{
     document::Document,
     raw::{self, CastResult, Scalar},
     split::{Literal, Lookup, Segment},
 };
+use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use plan::{
     Column, ColumnSource, Path, PathType, Type,
     matcher::Matcher,
@@ -23,7 +23,7 @@ use super::super::made_up::{self, Dice};
 
 /// How often the index answered, to show that it answers at all.
 #[derive(Debug, Default)]
-pub struct Coverage {
+pub(crate) struct Coverage {
     pub answered: usize,
     pub declined: usize,
 }
@@ -48,7 +48,7 @@ fn spell(scalar: &Scalar<'_>) -> String {
 }
 
 /// The value in a row of an array as text.
-pub fn spelled_at(array: &ArrayRef, to: Type, row: usize) -> Option<String> {
+pub(super) fn spelled_at(array: &ArrayRef, to: Type, row: usize) -> Option<String> {
     if array.is_null(row) {
         return None;
     }
@@ -63,7 +63,7 @@ pub fn spelled_at(array: &ArrayRef, to: Type, row: usize) -> Option<String> {
 }
 
 /// The value that the bytes of a document have, and whether it does not fit the type.
-pub fn from_bytes(document: &Document, path: &Path, read_as: PathType) -> (Option<String>, bool) {
+pub(super) fn from_bytes(document: &Document, path: &Path, read_as: PathType) -> (Option<String>, bool) {
     let root = raw::root(document);
     let Some(value) = raw::at(&root, path) else {
         return (None, false);
@@ -96,7 +96,7 @@ fn paths(segment: &Segment) -> Vec<Path> {
 }
 
 /// Checks every path in every type, for all documents and for some.
-pub fn check_values(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Coverage {
+pub(crate) fn check_values(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Coverage {
     let mut coverage = Coverage::default();
     let all: Vec<u32> = (0..documents.len() as u32).collect();
     for path in paths(segment) {
@@ -431,7 +431,7 @@ fn check_header_times(checker: &mut LookupChecker, micros: i64) {
 }
 
 /// Checks headers, values, conditions and searches of a segment.
-pub fn check(segment: &Segment, documents: &[Arc<Document>], seed: u64) -> [Coverage; 3] {
+pub(super) fn check(segment: &Segment, documents: &[Arc<Document>], seed: u64) -> [Coverage; 3] {
     eprintln!("seed {seed}");
     let mut dice = Dice::new(seed ^ 0x9e37);
     check_headers(segment, documents, None);

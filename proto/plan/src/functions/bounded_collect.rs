@@ -27,7 +27,7 @@ const NTH_VALUE: &str = "nth_value";
 const COLLECTING: [&str; 3] = [STRING_AGG, "array_agg", NTH_VALUE];
 
 /// Bounds a collecting function of DataFusion; returns any other unchanged.
-pub fn bounded(function: Arc<AggregateUDF>) -> Arc<AggregateUDF> {
+pub(super) fn bounded(function: Arc<AggregateUDF>) -> Arc<AggregateUDF> {
     match COLLECTING.into_iter().find(|name| *name == function.name()) {
         Some(name) => Arc::new(AggregateUDF::from(BoundedCollect { name, function })),
         None => function,

@@ -26,7 +26,7 @@ use super::constants;
 use crate::arrays;
 
 /// Replaces DataFusion's `count`; returns any other function unchanged.
-pub fn with_shared_table(function: Arc<AggregateUDF>) -> Arc<AggregateUDF> {
+pub(super) fn with_shared_table(function: Arc<AggregateUDF>) -> Arc<AggregateUDF> {
     match function.name() {
         "count" => Arc::new(AggregateUDF::from(CountUdaf { function })),
         _ => function,

@@ -56,7 +56,7 @@ pub(super) enum Returns {
 
 impl Function {
     /// A function with this number of arguments; None means any number.
-    pub fn new(name: &'static str, arguments: Option<usize>, returns: Returns, compute: ComputeFn) -> Self {
+    pub(super) fn new(name: &'static str, arguments: Option<usize>, returns: Returns, compute: ComputeFn) -> Self {
         let signature = match arguments {
             Some(arguments) => Signature::any(arguments, Volatility::Immutable),
             None => Signature::variadic_any(Volatility::Immutable),
@@ -72,7 +72,7 @@ impl Function {
     }
 
     /// Adds a rewrite into a simpler expression.
-    pub fn simplified(self, simplify: RewriteFn) -> Self {
+    pub(super) fn simplified(self, simplify: RewriteFn) -> Self {
         Self {
             simplify: Some(simplify),
             ..self
@@ -80,7 +80,7 @@ impl Function {
     }
 
     /// Declares that the result is NULL if an argument is.
-    pub fn strict(self) -> Self {
+    pub(super) fn strict(self) -> Self {
         Self {
             is_strict: true,
             ..self
@@ -225,12 +225,12 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     /// All arguments as passed by DataFusion.
-    pub fn args(&self) -> &[ColumnarValue] {
+    pub(super) fn args(&self) -> &[ColumnarValue] {
         &self.args.args
     }
 
     /// An argument, expanded to one value per row.
-    pub fn column(&self, index: usize) -> Result<ArrayRef> {
+    pub(super) fn column(&self, index: usize) -> Result<ArrayRef> {
         match self.args().get(index) {
             Some(arg) => arg.to_array(self.rows),
             None => exec_err!("{} is missing argument {index}", self.name),
@@ -238,12 +238,12 @@ impl Call<'_> {
     }
 
     /// The arguments from this index on, each expanded to one value per row.
-    pub fn columns(&self, from: usize) -> Result<Vec<ArrayRef>> {
+    pub(super) fn columns(&self, from: usize) -> Result<Vec<ArrayRef>> {
         (from..self.args().len()).map(|index| self.column(index)).collect()
     }
 
     /// An argument that is a literal text; NULL is the empty text.
-    pub fn text(&self, index: usize) -> Result<&str> {
+    pub(super) fn text(&self, index: usize) -> Result<&str> {
         match self.args().get(index) {
             Some(ColumnarValue::Scalar(scalar)) => Ok(scalar.try_as_str().flatten().unwrap_or_default()),
             _ => exec_err!("argument {index} of {} must be a text literal", self.name),
@@ -251,7 +251,7 @@ impl Call<'_> {
     }
 
     /// Counts `failed` rows without a result, out of `total` rows with all arguments.
-    pub fn count(&self, operation: &str, failed: usize, total: usize) {
+    pub(super) fn count(&self, operation: &str, failed: usize, total: usize) {
         if let Some(context) = FunctionContext::of(&self.args.config_options) {
             context.warnings.count(operation, failed as u64, total as u64);
         }

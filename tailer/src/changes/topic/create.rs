@@ -18,7 +18,7 @@ use crate::kafka::{
 };
 
 /// Creates the change log of a new cluster and returns the id of the cluster.
-pub async fn init(kafka: &ClusterKafka) -> Result<Uuid, Problem> {
+pub async fn create_change_log(kafka: &ClusterKafka) -> Result<Uuid, Problem> {
     let cluster = Uuid::now_v7();
     create(kafka, LogHeader { cluster, from: None }).await?;
     info!(topic = kafka.changes_topic, cluster = %cluster.simple(), "created the change log");
@@ -26,7 +26,7 @@ pub async fn init(kafka: &ClusterKafka) -> Result<Uuid, Problem> {
 }
 
 /// Recreates a lost change log from the copy of a node.
-pub async fn restore(kafka: &ClusterKafka, from: State) -> Result<(), Problem> {
+pub async fn restore_change_log(kafka: &ClusterKafka, from: State) -> Result<(), Problem> {
     let Some(cluster) = from.cluster else {
         return Err(Problem::new(Code::BadRequest, "the copy does not belong to a cluster")
             .hint("use the copy of another node"));

@@ -6,7 +6,7 @@ use super::{Delivery, Entry, Kind, key_text};
 
 /// What must be stored of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expected {
+pub(crate) enum Expected {
     /// Exactly one document; with this id if `whole`, otherwise with an id that starts with it.
     Present { id: String, whole: bool },
     /// Nothing: it was replaced or removed, or was never a document.
@@ -17,7 +17,7 @@ pub enum Expected {
 
 /// What the outcome counters of a Kafka partition must be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PartitionCounts {
+pub(crate) struct PartitionCounts {
     pub events: i64,
     pub accepted: i64,
     pub tombstones: i64,
@@ -30,7 +30,7 @@ pub struct PartitionCounts {
 }
 
 /// What must be stored of every event, by number.
-pub fn expected(entries: &[Entry]) -> Vec<Expected> {
+pub(crate) fn expected(entries: &[Entry]) -> Vec<Expected> {
     let last = last_of_keys(entries);
     entries
         .iter()
@@ -90,7 +90,7 @@ fn last_of_keys(entries: &[Entry]) -> HashMap<(bool, u32), Option<usize>> {
 }
 
 /// What the counters of each Kafka partition must be; empty if the delivery of any produced record is unknown.
-pub fn partition_counts(entries: &[Entry]) -> BTreeMap<(&'static str, i32), PartitionCounts> {
+pub(crate) fn partition_counts(entries: &[Entry]) -> BTreeMap<(&'static str, i32), PartitionCounts> {
     if entries.iter().any(Entry::is_unknown_record) {
         return BTreeMap::new();
     }

@@ -30,7 +30,7 @@ use serde_json::Value;
 use super::super::super::shard_table::schema_of;
 
 /// Computes a scan of these documents.
-pub fn compute(request: &ScanRequest, documents: &[(Address, Value)]) -> (Vec<RecordBatch>, ScanTrailer) {
+pub(super) fn compute(request: &ScanRequest, documents: &[(Address, Value)]) -> (Vec<RecordBatch>, ScanTrailer) {
     let columns = needed_columns(request);
     let mut cast_failures = Vec::new();
     let arrays = columns
@@ -291,7 +291,7 @@ fn cast(column: &Column, value: Option<&Value>) -> ScalarValue {
 }
 
 /// The kinds of all paths in these documents.
-pub fn kinds_of(documents: &[(Address, Value)]) -> PathKinds {
+pub(super) fn kinds_of(documents: &[(Address, Value)]) -> PathKinds {
     fn walk(path: &Path, value: &Value, kinds: &mut PathKinds) {
         let kind = match value {
             Value::Null => Kinds::NULL,

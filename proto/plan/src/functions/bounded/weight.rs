@@ -155,7 +155,6 @@ pub(super) struct WeighedCall<'a> {
 /// The bytes that a call produces, or the steps it takes, for a row in addition to the size of its arguments.
 type Growth = fn(&ArgumentRow<'_>) -> u64;
 
-/// The arguments of one row.
 struct ArgumentRow<'a> {
     args: &'a [Argument],
     row: usize,
