@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+mod codec;
 mod disk;
 mod document;
 mod error;
 mod fault;
+mod key_tree;
 mod leaf;
 mod matches;
 mod options;
@@ -13,6 +15,7 @@ pub mod service;
 mod shard;
 mod split;
 mod store;
+mod threads;
 mod view;
 
 pub use error::Error;

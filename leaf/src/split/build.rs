@@ -41,7 +41,7 @@ pub(super) fn build(documents: &[Arc<Document>], excluded: &RoaringBitmap) -> Re
         }
     };
     let mut parsed = Vec::new();
-    let mut stats = PathStats::new();
+    let mut stats = PathStats::default();
     for (number, document) in (0..).zip(documents) {
         let value = parse(number, document);
         if let Some(value) = &value {
@@ -51,7 +51,7 @@ pub(super) fn build(documents: &[Arc<Document>], excluded: &RoaringBitmap) -> Re
             parsed.push(value);
         }
     }
-    let mut recorder = Recorder::new(&stats, bytes)?;
+    let mut recorder = Recorder::new(stats.nodes(), bytes)?;
     for (number, document) in (0..).zip(documents) {
         let parsed_again = if bytes <= PARSED_BYTES_MAX {
             None

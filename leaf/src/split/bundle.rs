@@ -43,10 +43,8 @@ use tantivy::{
 };
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::{
-    checksummed_file::{ChecksummedBlock, ChecksummedFile},
-    encoding::{ByteReader, ByteWriter},
-};
+use super::checksummed_file::{ChecksummedBlock, ChecksummedFile};
+use crate::codec::{ValueReader, ValueWriter};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"rachspl\n");
 const VERSION: u32 = 2;
@@ -125,25 +123,22 @@ impl BundleWriter {
 
     /// Writes the footer, syncs the file and renames it to its final name.
     pub(super) fn publish(self, file: &FilePath) -> io::Result<()> {
-        let mut footer = ByteWriter::default();
-        footer.u32(self.entries.len() as u32);
-        for BundleEntry { name, offset, bytes } in &self.entries {
-            footer.text(name);
-            footer.u64(*offset);
-            footer.u64(*bytes);
-        }
+        let footer = ValueWriter::unversioned().u32(self.entries.len() as u32);
+        let footer = self.entries.iter().fold(footer, |footer, entry| {
+            footer.u32_text(&entry.name).u64(entry.offset).u64(entry.bytes)
+        });
         let at = self.file.written;
         let (mut to, checksums) = self.file.finish();
-        footer.u32(checksums.len() as u32);
-        checksums.into_iter().for_each(|checksum| footer.u64(checksum));
-        let footer = footer.into_bytes();
-        let mut trailer = ByteWriter::default();
-        trailer.u64(at);
-        trailer.u64(xxh3_64(&footer));
-        trailer.u32(VERSION);
-        trailer.u64(MAGIC);
+        let footer = footer.u32(checksums.len() as u32);
+        let footer = checksums.into_iter().fold(footer, ValueWriter::u64).finish();
+        let trailer = ValueWriter::unversioned()
+            .u64(at)
+            .u64(xxh3_64(&footer))
+            .u32(VERSION)
+            .u64(MAGIC)
+            .finish();
         to.write_all(&footer)?;
-        to.write_all(&trailer.into_bytes())?;
+        to.write_all(&trailer)?;
         to.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         std::fs::rename(&self.temporary.0, file)?;
         File::open(folder_of(file))?.sync_all()
@@ -235,7 +230,7 @@ impl Bundle {
         if xxh3_64(&footer) != checksum {
             return Err(broken("its footer does not match its checksum"));
         }
-        let (ranges, mut blocks) = read_footer(ByteReader::new(&footer), at, version)?;
+        let (ranges, mut blocks) = read_footer(ValueReader::unversioned(&footer), at, version)?;
         // No reader needs the footer again. As a block, the scrubber can detect that it was damaged later.
         blocks.push(ChecksummedBlock::new(
             at..length,
@@ -294,7 +289,7 @@ struct Trailer {
 }
 
 fn read_trailer(bytes: &[u8]) -> io::Result<Trailer> {
-    let mut trailer = ByteReader::new(bytes);
+    let mut trailer = ValueReader::unversioned(bytes);
     let (at, checksum, version, magic) = (trailer.u64()? as usize, trailer.u64()?, trailer.u32()?, trailer.u64()?);
     if magic != MAGIC {
         return Err(broken("it does not end with the magic number of a split"));
@@ -311,7 +306,7 @@ fn read_trailer(bytes: &[u8]) -> io::Result<Trailer> {
 type EntryRanges = Vec<(String, Range<usize>)>;
 
 /// Reads the footer at offset `at`: the entries and the checksummed blocks before it.
-fn read_footer(mut footer: ByteReader, at: usize, version: u32) -> io::Result<(EntryRanges, Vec<ChecksummedBlock>)> {
+fn read_footer(mut footer: ValueReader, at: usize, version: u32) -> io::Result<(EntryRanges, Vec<ChecksummedBlock>)> {
     let has_entry_checksums = version == VERSION_OF_ENTRY_CHECKSUMS;
     let (mut ranges, mut blocks) = (Vec::new(), Vec::new());
     for _ in 0..footer.u32()? {
@@ -333,8 +328,12 @@ fn read_footer(mut footer: ByteReader, at: usize, version: u32) -> io::Result<(E
     Ok((ranges, blocks))
 }
 
-fn read_entry(footer: &mut ByteReader, end: usize) -> io::Result<(String, Range<usize>)> {
-    let (name, offset, bytes) = (footer.text()?, footer.u64()? as usize, footer.u64()? as usize);
+fn read_entry(footer: &mut ValueReader, end: usize) -> io::Result<(String, Range<usize>)> {
+    let (name, offset, bytes) = (
+        footer.u32_text()?.to_owned(),
+        footer.u64()? as usize,
+        footer.u64()? as usize,
+    );
     let until = offset
         .checked_add(bytes)
         .filter(|until| *until <= end)

@@ -7,11 +7,11 @@ use std::{cmp::Ordering, io, sync::OnceLock};
 use proto::{Address, SourceName, record::TimeKind};
 use tantivy::columnar::{Column, ColumnType, ColumnarReader, ColumnarWriter, DynamicColumn, DynamicColumnHandle};
 
-use super::{
-    columns::TextColumn,
-    encoding::{ByteReader, ByteWriter},
+use super::columns::TextColumn;
+use crate::{
+    codec::{ValueReader, ValueWriter},
+    document::Document,
 };
-use crate::document::Document;
 
 const OFFSET: &str = "_offset";
 const ITEM: &str = "_item";
@@ -49,22 +49,21 @@ pub(super) fn runs<'a>(documents: impl Iterator<Item = &'a Document>) -> Vec<Par
 }
 
 pub(super) fn encode_runs(runs: &[PartitionRun]) -> Vec<u8> {
-    let mut to = ByteWriter::default();
-    to.u32(runs.len() as u32);
-    for run in runs {
-        to.u32(run.first);
-        to.u32(run.end);
-        to.text(run.source.as_str());
-        to.u32(run.partition as u32);
-    }
-    to.into_bytes()
+    let run = |to: ValueWriter, run: &PartitionRun| {
+        to.u32(run.first)
+            .u32(run.end)
+            .u32_text(run.source.as_str())
+            .u32(run.partition as u32)
+    };
+    let count = ValueWriter::unversioned().u32(runs.len() as u32);
+    runs.iter().fold(count, run).finish()
 }
 
 pub(super) fn decode_runs(bytes: &[u8]) -> io::Result<Vec<PartitionRun>> {
-    let mut from = ByteReader::new(bytes);
+    let mut from = ValueReader::unversioned(bytes);
     let count = from.u32()?;
     let mut run = || {
-        let (first, end, source, partition) = (from.u32()?, from.u32()?, from.text()?, from.u32()? as i32);
+        let (first, end, source, partition) = (from.u32()?, from.u32()?, from.u32_text()?, from.u32()? as i32);
         let source = source
             .parse()
             .map_err(|e: proto::address::Malformed| io::Error::new(io::ErrorKind::InvalidData, e))?;

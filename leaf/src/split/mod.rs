@@ -14,14 +14,13 @@
 //!    `text.rs` writes postings of the tokens that `token.rs` produces.
 //! 6. `path_tree.rs` is the path tree that both passes leave behind: which values each path has and which of them are
 //!    indexed.
-//! 7. `encoding.rs` encodes the path tree and the runs of addresses.
-//! 8. `bundle.rs` writes columns, postings and these encodings to one file with block checksums.
+//! 7. `bundle.rs` writes columns, postings, the path tree and the runs of addresses to one file with block checksums.
+//!    `codec.rs` of the crate encodes the records among them.
 //!
 //! Reading a segment:
 //!
 //! 1. `bundle.rs` opens the file, and `checksummed_file.rs` verifies each block when it is first read or scrubbed.
-//! 2. `part.rs` opens each part: `encoding.rs` decodes the path tree (`path_tree.rs`) and the runs of addresses
-//!    (`header.rs`).
+//! 2. `part.rs` opens each part and decodes its path tree (`path_tree.rs`) and its runs of addresses (`header.rs`).
 //! 3. `lookup.rs` answers typed conditions and `search.rs` search clauses. Both consult the path tree first, then the
 //!    columns and dictionaries (`columns.rs`), the postings (`text.rs`) and the headers (`header.rs`).
 //! 4. `values.rs` returns a column as an Arrow array, or nothing where the index does not hold it exactly.
@@ -32,7 +31,6 @@ mod bundle;
 mod checksummed_file;
 mod column_name;
 mod columns;
-mod encoding;
 mod header;
 mod lookup;
 mod part;
@@ -61,7 +59,7 @@ use self::{
     checksummed_file::ChecksummedFile,
     part::Part,
 };
-use crate::{document::Document, error::Error, matches::Matches};
+use crate::{codec::ValueReader, document::Document, error::Error, key_tree::ROOT, matches::Matches};
 
 /// Raw bytes of the documents that one build holds in memory. The index under construction takes about as much again.
 const PART_BYTES_MAX: usize = 48 << 20;
@@ -197,7 +195,9 @@ impl Segment {
             .get(PARTS)
             .and_then(|slice| slice.read_bytes())
             .map_err(file_error)?;
-        let count = encoding::ByteReader::new(&count).u32().map_err(file_error)?;
+        let count = ValueReader::unversioned(&count)
+            .u32()
+            .map_err(|e| file_error(e.into()))?;
         let parts = (0..count as usize)
             .map(|number| Part::open(&bundle, number))
             .collect::<Result<Vec<_>, _>>();
@@ -275,14 +275,6 @@ impl Segment {
             .find_map(|(first, part)| part.headers.find(address).map(|document| first + document))
     }
 
-    /// Exactly the documents that match a condition, or None if the index cannot decide it.
-    pub fn lookup(&self, lookup: &Lookup) -> Result<Option<RoaringBitmap>, Error> {
-        Ok(self
-            .find_matches(lookup)?
-            .filter(|matches| matches.candidates.is_empty())
-            .map(|matches| matches.certain))
-    }
-
     /// The documents that match a condition and those that may match, or None if the index knows nothing about it.
     pub fn find_matches(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
         let mut all = Matches::default();
@@ -332,7 +324,7 @@ impl Segment {
     pub fn paths(&self) -> Vec<(Path, PathSummary)> {
         let mut paths: BTreeMap<Path, PathSummary> = BTreeMap::new();
         for (_, part) in &self.parts {
-            for (id, node) in (0..).zip(&part.paths.nodes) {
+            for (id, node) in part.paths.nodes.iter() {
                 let inside = node.inside.kinds();
                 let element = if inside == plan::Kinds::default() {
                     inside
@@ -340,7 +332,7 @@ impl Segment {
                     plan::Kinds::ELEMENT
                 };
                 let kinds = node.outside.kinds() | inside | element;
-                if kinds == plan::Kinds::default() || (id == path_tree::ROOT && kinds == plan::Kinds::OBJECT) {
+                if kinds == plan::Kinds::default() || (id == ROOT && kinds == plan::Kinds::OBJECT) {
                     continue;
                 }
                 let summary = PathSummary {

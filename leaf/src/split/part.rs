@@ -171,7 +171,7 @@ impl Part {
     /// Indexes documents and writes them to a file as part `number`.
     pub(super) fn write(documents: &[Arc<Document>], number: usize, bundle: &mut BundleWriter) -> Result<(), Error> {
         let BuiltPart { part, columns, text } = build_excluding_bad(documents)?;
-        let encoded = part.paths.encode().map_err(index_error)?;
+        let encoded = part.paths.encode();
         let mut write = || -> io::Result<()> {
             bundle.entry(format!("{number}/columns"), |to| to.write_all(&columns.read_bytes()?))?;
             bundle.entry(format!("{number}/shape"), |to| to.write_all(&encoded))?;
@@ -191,7 +191,9 @@ impl Part {
                 .and_then(|slice| slice.read_bytes())
                 .map_err(index_error)
         };
-        let paths = PathTree::decode(&bytes("shape")?).map_err(index_error)?;
+        let paths = PathTree::decode(&bytes("shape")?)
+            .map_err(io::Error::from)
+            .map_err(index_error)?;
         let runs = header::decode_runs(&bytes("runs")?).map_err(index_error)?;
         let files = bundle.directory(&format!("{number}/text/"));
         let text = if files.is_empty() {
@@ -210,7 +212,7 @@ impl Part {
 
     /// What is known about a path.
     pub(super) fn node(&self, id: u32) -> &PathNode {
-        &self.paths.nodes[id as usize]
+        &self.paths.nodes[id]
     }
 
     /// All documents.

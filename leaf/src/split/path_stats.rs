@@ -4,11 +4,10 @@
 //! Memory is bounded: a document may add a limited number of new paths, and when there are too many, the rarest are
 //! pruned. So if junk keys arrive before good ones, the junk loses its index and not the good keys.
 
-use std::collections::HashMap;
-
 use proto::json::Value;
 
-use super::path_tree::{PathNode, ROOT};
+use super::path_tree::PathNode;
+use crate::key_tree::{KeyTree, ROOT};
 
 /// Paths that a part tracks, not counting new paths of the latest document.
 const PATHS_MAX: usize = 20_000;
@@ -18,16 +17,10 @@ const DOCUMENT_PATHS_MAX: usize = 5_000;
 const COLUMN_PATHS_MAX: usize = 2_000;
 /// Bytes of the longest string in a dictionary.
 pub(super) const DICTIONARY_VALUE_BYTES_MAX: usize = 256;
-/// Above this number of children, a path finds them by a hash table.
-const CHILDREN_LISTED_MAX: usize = 8;
 
-/// A path and its counts.
+/// The counts of a path.
 #[derive(Debug, Default)]
 struct PathCounts {
-    parent: u32,
-    key: Box<str>,
-    children: Vec<u32>,
-    by_key: Option<HashMap<Box<str>, u32>>,
     /// Documents that have it.
     documents: u32,
     /// The last of these documents, counted from 1.
@@ -37,18 +30,12 @@ struct PathCounts {
 }
 
 /// The paths seen so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PathStats {
-    paths: Vec<PathCounts>,
+    paths: KeyTree<PathCounts>,
 }
 
 impl PathStats {
-    pub(super) fn new() -> Self {
-        Self {
-            paths: vec![PathCounts::default()],
-        }
-    }
-
     /// Counts the paths of the next document. Documents are numbered from 0.
     pub(super) fn document(&mut self, number: u32, value: &Value) {
         if self.paths.len() > PATHS_MAX {
@@ -59,7 +46,7 @@ impl PathStats {
     }
 
     fn visit(&mut self, at: u32, value: &Value, document: u32, paths_max: usize) {
-        let counts = &mut self.paths[at as usize];
+        let counts = &mut self.paths[at];
         if counts.last_document != document {
             counts.last_document = document;
             counts.documents += 1;
@@ -75,114 +62,38 @@ impl PathStats {
             Value::Object(entries) => {
                 let mut expected = 0;
                 for (key, value) in entries {
-                    if let Some(child) = self
-                        .child(at, key, &mut expected)
-                        .or_else(|| self.add(at, key, paths_max))
-                    {
-                        self.visit(child, value, document, paths_max);
-                    }
+                    let child = match self.paths.child(at, key, &mut expected) {
+                        Some(child) => child,
+                        None if self.paths.len() < paths_max => self.paths.add(at, key, PathCounts::default()),
+                        None => continue,
+                    };
+                    self.visit(child, value, document, paths_max);
                 }
             }
         }
     }
 
-    /// The path with one more key. Similar documents have their keys in the same order, so the child at `expected`,
-    /// which follows the last one found, is tried first.
-    pub(super) fn child(&self, at: u32, key: &str, expected: &mut usize) -> Option<u32> {
-        let PathCounts { children, by_key, .. } = &self.paths[at as usize];
-        let is = |id: &u32| *self.paths[*id as usize].key == *key;
-        if let Some(id) = children.get(*expected).filter(|id| is(id)) {
-            *expected += 1;
-            return Some(*id);
-        }
-        match by_key {
-            Some(table) => table.get(key).copied(),
-            None => {
-                let position = children.iter().position(is)?;
-                *expected = position + 1;
-                children.get(position).copied()
-            }
-        }
-    }
-
-    fn add(&mut self, parent: u32, key: &str, paths_max: usize) -> Option<u32> {
-        if self.paths.len() >= paths_max {
-            return None;
-        }
-        let id = self.paths.len() as u32;
-        self.paths.push(PathCounts {
-            parent,
-            key: key.into(),
-            ..PathCounts::default()
-        });
-        self.link_child(parent, id);
-        Some(id)
-    }
-
-    fn link_child(&mut self, parent: u32, id: u32) {
-        let key = self.paths[id as usize].key.clone();
-        let PathCounts { children, by_key, .. } = &mut self.paths[parent as usize];
-        children.push(id);
-        let child_count = children.len();
-        match by_key {
-            Some(table) => {
-                table.insert(key, id);
-            }
-            None if child_count > CHILDREN_LISTED_MAX => {
-                let table = self.paths[parent as usize]
-                    .children
-                    .iter()
-                    .map(|id| (self.paths[*id as usize].key.clone(), *id))
-                    .collect();
-                self.paths[parent as usize].by_key = Some(table);
-            }
-            None => {}
-        }
-    }
-
     /// Removes the rarest paths until at most half of [`PATHS_MAX`] are left. A path is never rarer than one below it.
     fn prune_rarest_paths(&mut self) {
-        let mut frequencies: Vec<u32> = self.paths.iter().skip(1).map(|counts| counts.documents).collect();
+        let mut frequencies: Vec<u32> = self.paths.iter().skip(1).map(|(_, counts)| counts.documents).collect();
         frequencies.sort_unstable_by(|a, b| b.cmp(a));
         let threshold = frequencies.get(PATHS_MAX / 2).copied().unwrap_or(0);
-        let old = std::mem::take(&mut self.paths);
-        let mut new_ids: Vec<Option<u32>> = Vec::with_capacity(old.len());
-        for (id, mut counts) in old.into_iter().enumerate() {
-            let parent = new_ids.get(counts.parent as usize).copied().flatten();
-            let keep = id == ROOT as usize || (counts.documents > threshold && parent.is_some());
-            new_ids.push(keep.then_some(self.paths.len() as u32));
-            if !keep {
-                continue;
-            }
-            counts.children.clear();
-            counts.by_key = None;
-            counts.parent = parent.unwrap_or(ROOT);
-            let (parent, id) = (counts.parent, self.paths.len() as u32);
-            self.paths.push(counts);
-            if id != ROOT {
-                self.link_child(parent, id);
-            }
-        }
+        self.paths.retain(|counts| counts.documents > threshold);
     }
 
-    /// The nodes of the path tree, in the order of the paths. The most frequent paths get columns, and of these the
+    /// The same paths with what a recorder needs to know. The most frequent paths get columns, and of these the
     /// text-like ones get postings.
-    pub(super) fn nodes(&self) -> Vec<PathNode> {
-        let mut ranked: Vec<usize> = (0..self.paths.len()).filter(|id| self.paths[*id].scalars).collect();
-        ranked.sort_by_key(|id| std::cmp::Reverse(self.paths[*id].documents));
-        let mut nodes: Vec<PathNode> = self
-            .paths
-            .iter()
-            .map(|counts| PathNode {
-                parent: counts.parent,
-                key: counts.key.clone(),
-                column: !counts.scalars,
-                ..PathNode::default()
-            })
-            .collect();
-        for id in ranked.into_iter().take(COLUMN_PATHS_MAX) {
+    pub(super) fn nodes(&self) -> KeyTree<PathNode> {
+        let with_scalars = self.paths.iter().filter(|(_, counts)| counts.scalars);
+        let mut ranked: Vec<(u32, &PathCounts)> = with_scalars.collect();
+        ranked.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.documents));
+        let mut nodes = self.paths.map(|counts| PathNode {
+            column: !counts.scalars,
+            ..PathNode::default()
+        });
+        for (id, counts) in ranked.into_iter().take(COLUMN_PATHS_MAX) {
             nodes[id].column = true;
-            nodes[id].postings = self.paths[id].text_like;
+            nodes[id].postings = counts.text_like;
         }
         nodes
     }
@@ -200,7 +111,7 @@ mod tests {
 
     #[test]
     fn junk_keys_do_not_displace_good_keys() {
-        let mut stats = PathStats::new();
+        let mut stats = PathStats::default();
         let junk: Vec<String> = (0..10)
             .map(|d| {
                 format!(
@@ -225,16 +136,16 @@ mod tests {
         let nodes = stats.nodes();
         for key in ["level", "ms"] {
             assert!(
-                nodes.iter().any(|node| &*node.key == key && node.column),
+                nodes.find([key]).is_some_and(|node| nodes[node].column),
                 "{key} has a column"
             );
         }
-        assert!(nodes.iter().filter(|node| node.column).count() <= COLUMN_PATHS_MAX + 1);
+        assert!(nodes.iter().filter(|(_, node)| node.column).count() <= COLUMN_PATHS_MAX + 1);
     }
 
     #[test]
-    fn pruning_keeps_every_path_under_its_parent() {
-        let mut stats = PathStats::new();
+    fn pruning_keeps_frequent_paths_with_their_parents() {
+        let mut stats = PathStats::default();
         for number in 0..30 {
             let document = (0..1_000)
                 .map(|k| format!("\"k{}\":{{\"x\":1,\"y{number}\":2}}", k + number * 700))
@@ -246,13 +157,14 @@ mod tests {
             );
         }
         stats.prune_rarest_paths();
-        let always = stats
-            .child(ROOT, "always", &mut 0)
-            .expect("a frequent path is not pruned");
-        assert!(stats.child(always, "a", &mut 0).is_some());
-        for (id, counts) in stats.paths.iter().enumerate().skip(1) {
-            assert!((counts.parent as usize) < id);
-            assert_eq!(stats.child(counts.parent, &counts.key, &mut 0), Some(id as u32));
+        assert!(
+            stats.paths.find(["always", "a"]).is_some(),
+            "a frequent path is not pruned"
+        );
+        assert!(stats.paths.len() < 30 * 2_000);
+        for ((parent, key, _), id) in stats.paths.edges().zip(1..) {
+            assert!(parent < id);
+            assert_eq!(stats.paths.child(parent, key, &mut 0), Some(id));
         }
     }
 }

@@ -4,15 +4,13 @@
 //! Paths form a tree of keys. Values inside of arrays (`inside`) are separate from all others (`outside`), because a
 //! SQL path sees only the latter and a search sees both.
 
-use std::{collections::HashMap, io};
-
-use plan::{Kinds, Path, path::Step};
+use plan::{Kinds, Path};
 use roaring::RoaringBitmap;
 
-use super::encoding::{ByteReader, ByteWriter};
-
-/// The path of the whole document.
-pub(super) const ROOT: u32 = 0;
+use crate::{
+    codec::{DecodeResult, ValueReader, ValueWriter, decode_error},
+    key_tree::{KeyTree, ROOT},
+};
 
 /// What is known about the values of a path, either inside or outside of arrays.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -59,38 +57,31 @@ impl ArrayScope {
         u64::from(self.bools) + u64::from(self.ints) + u64::from(self.floats) + u64::from(self.texts) + rare
     }
 
-    fn write(&self, to: &mut ByteWriter) -> io::Result<()> {
-        for count in [self.nulls, self.bools, self.ints, self.floats, self.texts] {
-            to.u32(count);
-        }
-        for documents in [&self.long_texts, &self.big_numbers, &self.arrays, &self.objects] {
-            to.bitmap(documents)?;
-        }
-        Ok(())
+    fn write(&self, to: ValueWriter) -> ValueWriter {
+        let counts = [self.nulls, self.bools, self.ints, self.floats, self.texts];
+        let documents = [&self.long_texts, &self.big_numbers, &self.arrays, &self.objects];
+        let to = counts.into_iter().fold(to, ValueWriter::u32);
+        documents.into_iter().fold(to, ValueWriter::u32_bitmap)
     }
 
-    fn read(from: &mut ByteReader) -> io::Result<Self> {
+    fn read(from: &mut ValueReader) -> DecodeResult<Self> {
         Ok(Self {
             nulls: from.u32()?,
             bools: from.u32()?,
             ints: from.u32()?,
             floats: from.u32()?,
             texts: from.u32()?,
-            long_texts: from.bitmap()?,
-            big_numbers: from.bitmap()?,
-            arrays: from.bitmap()?,
-            objects: from.bitmap()?,
+            long_texts: from.u32_bitmap()?,
+            big_numbers: from.u32_bitmap()?,
+            arrays: from.u32_bitmap()?,
+            objects: from.u32_bitmap()?,
         })
     }
 }
 
-/// A path and what is known about it.
+/// What is known about a path.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct PathNode {
-    /// The path without its last key. The root is its own parent.
-    pub parent: u32,
-    /// The last key.
-    pub key: Box<str>,
     /// Whether all of its scalars are in columns, as is true of a path without scalars. If not, they must be read from
     /// the raw documents.
     pub column: bool,
@@ -109,8 +100,8 @@ pub(super) struct PathNode {
 pub(super) struct PathTree {
     /// Documents in the part.
     pub documents: u32,
-    /// All paths except those of the `untracked` documents. The first is the root.
-    pub nodes: Vec<PathNode>,
+    /// All paths except those of the `untracked` documents.
+    pub nodes: KeyTree<PathNode>,
     /// Documents of which only the header is indexed: they could not be parsed, or no index could be built with them.
     pub header_only: RoaringBitmap,
     /// Documents with a value at a path that is not in the tree.
@@ -119,30 +110,12 @@ pub(super) struct PathTree {
     pub partly_indexed: RoaringBitmap,
     /// Documents with a token too long for postings.
     pub oversized_tokens: RoaringBitmap,
-    by_key: HashMap<(u32, Box<str>), u32>,
 }
 
 impl PathTree {
-    /// A tree of these paths, parents first.
-    pub(super) fn new(documents: u32, nodes: Vec<PathNode>) -> Self {
-        let by_key = nodes
-            .iter()
-            .zip(0..)
-            .skip(1)
-            .map(|(node, id)| ((node.parent, node.key.clone()), id))
-            .collect();
-        Self {
-            documents,
-            nodes,
-            by_key,
-            ..Self::default()
-        }
-    }
-
     /// The path with these keys, if it is in the tree.
     pub(super) fn find<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Option<u32> {
-        keys.into_iter()
-            .try_fold(ROOT, |at, key| self.by_key.get(&(at, key.into())).copied())
+        self.nodes.find(keys)
     }
 
     /// Documents that may have values at paths that are not in the tree.
@@ -152,78 +125,76 @@ impl PathTree {
 
     /// The path of a node.
     pub(super) fn path(&self, id: u32) -> Path {
-        let mut keys = Vec::new();
-        let mut at = id;
-        while at != ROOT {
-            let node = &self.nodes[at as usize];
-            keys.push(Step::Key(node.key.clone()));
-            at = node.parent;
-        }
-        keys.reverse();
-        Path::new(keys)
+        self.nodes.path(id)
     }
 
-    pub(super) fn encode(&self) -> io::Result<Vec<u8>> {
-        let mut to = ByteWriter::default();
-        to.u32(self.documents);
-        to.u32(self.nodes.len() as u32);
-        for node in &self.nodes {
-            to.u32(node.parent);
-            to.text(&node.key);
-            to.u32(u32::from(node.column) | u32::from(node.postings) << 1 | u32::from(node.sample.is_some()) << 2);
-            node.outside.write(&mut to)?;
-            node.inside.write(&mut to)?;
-            if let Some(sample) = &node.sample {
-                to.text(sample);
-            }
-        }
-        for documents in [
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let to = ValueWriter::unversioned()
+            .u32(self.documents)
+            .u32(self.nodes.len() as u32);
+        let to = write_node(to, ROOT, "", &self.nodes[ROOT]);
+        let to = self
+            .nodes
+            .edges()
+            .fold(to, |to, (parent, key, node)| write_node(to, parent, key, node));
+        let incomplete = [
             &self.header_only,
             &self.untracked,
             &self.partly_indexed,
             &self.oversized_tokens,
-        ] {
-            to.bitmap(documents)?;
-        }
-        Ok(to.into_bytes())
+        ];
+        incomplete.into_iter().fold(to, ValueWriter::u32_bitmap).finish()
     }
 
     /// Decodes the result of [`encode`](Self::encode).
-    pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
-        let mut from = ByteReader::new(bytes);
-        let documents = from.u32()?;
-        let count = from.u32()?;
-        let nodes = (0..count)
-            .map(|_| read_node(&mut from))
-            .collect::<io::Result<Vec<_>>>()?;
-        if nodes.is_empty() || nodes.iter().zip(0..).skip(1).any(|(node, id)| node.parent >= id) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the paths of the split do not form a tree",
-            ));
+    pub(super) fn decode(bytes: &[u8]) -> DecodeResult<Self> {
+        let mut from = ValueReader::unversioned(bytes);
+        let (documents, count) = (from.u32()?, from.u32()?);
+        if count == 0 {
+            return decode_error("the paths of the split have no root");
         }
-        let paths = Self::new(documents, nodes);
+        let (_, _, root) = read_node(&mut from)?;
+        let mut nodes = KeyTree::new(root);
+        for id in 1..count {
+            let (parent, key, node) = read_node(&mut from)?;
+            if parent >= id {
+                return decode_error("the paths of the split do not form a tree");
+            }
+            nodes.add(parent, key, node);
+        }
         Ok(Self {
-            header_only: from.bitmap()?,
-            untracked: from.bitmap()?,
-            partly_indexed: from.bitmap()?,
-            oversized_tokens: from.bitmap()?,
-            ..paths
+            documents,
+            nodes,
+            header_only: from.u32_bitmap()?,
+            untracked: from.u32_bitmap()?,
+            partly_indexed: from.u32_bitmap()?,
+            oversized_tokens: from.u32_bitmap()?,
         })
     }
 }
 
-fn read_node(from: &mut ByteReader) -> io::Result<PathNode> {
-    let (parent, key, flags) = (from.u32()?, from.text()?, from.u32()?);
+fn write_node(to: ValueWriter, parent: u32, key: &str, node: &PathNode) -> ValueWriter {
+    let flags = u32::from(node.column) | u32::from(node.postings) << 1 | u32::from(node.sample.is_some()) << 2;
+    let to = node.outside.write(to.u32(parent).u32_text(key).u32(flags));
+    let to = node.inside.write(to);
+    node.sample.iter().fold(to, |to, sample| to.u32_text(sample))
+}
+
+/// Parent, last key and the rest of a path.
+fn read_node<'a>(from: &mut ValueReader<'a>) -> DecodeResult<(u32, &'a str, PathNode)> {
+    let (parent, key, flags) = (from.u32()?, from.u32_text()?, from.u32()?);
     let (outside, inside) = (ArrayScope::read(from)?, ArrayScope::read(from)?);
-    let sample = if flags & 4 != 0 { Some(from.text()?) } else { None };
-    Ok(PathNode {
-        parent,
-        key: key.into(),
+    let sample = if flags & 4 != 0 {
+        Some(from.u32_text()?.to_owned())
+    } else {
+        None
+    };
+    let node = PathNode {
         column: flags & 1 != 0,
         postings: flags & 2 != 0,
         outside,
         inside,
         sample,
-    })
+    };
+    Ok((parent, key, node))
 }

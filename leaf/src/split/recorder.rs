@@ -15,20 +15,24 @@ use tantivy::{
 use super::{
     column_name::{ColumnKind, ColumnName},
     header,
-    path_stats::{DICTIONARY_VALUE_BYTES_MAX, PathStats},
-    path_tree::{ArrayScope, PathNode, PathTree, ROOT},
+    path_stats::DICTIONARY_VALUE_BYTES_MAX,
+    path_tree::{ArrayScope, PathNode, PathTree},
     text::TextWriter,
     token,
 };
-use crate::{document::Document, error::Error, fault};
+use crate::{
+    document::Document,
+    error::Error,
+    fault,
+    key_tree::{KeyTree, ROOT},
+};
 
 /// Characters of a sample.
 const SAMPLE_CHARS_MAX: usize = 200;
 
 /// Records the documents of a part in order.
-pub(super) struct Recorder<'s> {
-    stats: &'s PathStats,
-    nodes: Vec<PathNode>,
+pub(super) struct Recorder {
+    nodes: KeyTree<PathNode>,
     columns: ColumnarWriter,
     text: Option<TextWriter>,
     header_only: RoaringBitmap,
@@ -37,20 +41,18 @@ pub(super) struct Recorder<'s> {
     oversized_tokens: RoaringBitmap,
 }
 
-impl<'s> Recorder<'s> {
-    /// `bytes` is the approximate size of all documents.
-    pub(super) fn new(stats: &'s PathStats, bytes: usize) -> Result<Self, Error> {
-        let nodes = stats.nodes();
+impl Recorder {
+    /// `nodes` are the paths that are tracked; `bytes` is the approximate size of all documents.
+    pub(super) fn new(nodes: KeyTree<PathNode>, bytes: usize) -> Result<Self, Error> {
         let mut columns = ColumnarWriter::default();
         header::declare_columns(&mut columns);
         let text = nodes
             .iter()
-            .any(|node| node.postings)
+            .any(|(_, node)| node.postings)
             .then(|| TextWriter::new(nodes.len(), bytes))
             .transpose()?;
         let none = RoaringBitmap::new;
         Ok(Self {
-            stats,
             nodes,
             columns,
             text,
@@ -80,7 +82,7 @@ impl<'s> Recorder<'s> {
     }
 
     fn value(&mut self, document: u32, at: u32, value: &Value, inside: bool) {
-        let node = &mut self.nodes[at as usize];
+        let node = &mut self.nodes[at];
         if node.sample.is_none() {
             node.sample = sample(value);
         }
@@ -97,7 +99,7 @@ impl<'s> Recorder<'s> {
                 insert(&mut scope_mut(node, inside).objects, document);
                 let mut expected = 0;
                 for (key, value) in entries {
-                    match self.stats.child(at, key, &mut expected) {
+                    match self.nodes.child(at, key, &mut expected) {
                         Some(child) => self.value(document, child, value, inside),
                         None => insert(&mut self.untracked, document),
                     }
@@ -107,7 +109,7 @@ impl<'s> Recorder<'s> {
     }
 
     fn scalar(&mut self, document: u32, at: u32, value: &Value, inside: bool) {
-        let node = &mut self.nodes[at as usize];
+        let node = &mut self.nodes[at];
         let (count, kind, column_type) = match value {
             Value::Bool(_) => (&mut scope_mut(node, inside).bools, ColumnKind::Bool, ColumnType::Bool),
             Value::Int(_) => (&mut scope_mut(node, inside).ints, ColumnKind::Int, ColumnType::I64),
@@ -133,7 +135,7 @@ impl<'s> Recorder<'s> {
     }
 
     fn text(&mut self, document: u32, at: u32, text: &str, inside: bool) {
-        let node = &mut self.nodes[at as usize];
+        let node = &mut self.nodes[at];
         let long = text.len() > DICTIONARY_VALUE_BYTES_MAX;
         if long {
             insert(&mut scope_mut(node, inside).long_texts, document);
@@ -161,8 +163,8 @@ impl<'s> Recorder<'s> {
         self,
         documents: u32,
     ) -> Result<(PathTree, ColumnarWriter, Option<RamDirectory>), TantivyError> {
-        let mut paths = PathTree::new(documents, self.nodes);
-        for PathNode { outside, inside, .. } in &mut paths.nodes {
+        let mut nodes = self.nodes;
+        for PathNode { outside, inside, .. } in nodes.values_mut() {
             for ArrayScope {
                 long_texts,
                 big_numbers,
@@ -176,17 +178,14 @@ impl<'s> Recorder<'s> {
                 }
             }
         }
-        (
-            paths.header_only,
-            paths.untracked,
-            paths.partly_indexed,
-            paths.oversized_tokens,
-        ) = (
-            self.header_only,
-            self.untracked,
-            self.partly_indexed,
-            self.oversized_tokens,
-        );
+        let paths = PathTree {
+            documents,
+            nodes,
+            header_only: self.header_only,
+            untracked: self.untracked,
+            partly_indexed: self.partly_indexed,
+            oversized_tokens: self.oversized_tokens,
+        };
         Ok((paths, self.columns, self.text.map(TextWriter::finish).transpose()?))
     }
 }

@@ -15,10 +15,9 @@ use roaring::RoaringBitmap;
 use super::{
     columns::{TextColumn, documents_where},
     part::{CACHED_CLAUSES_MAX, Part, index_error},
-    path_tree::ROOT,
     token,
 };
-use crate::{error::Error, matches::Matches};
+use crate::{error::Error, key_tree::ROOT, matches::Matches};
 
 /// The condition of a clause on a single value.
 enum ValueTest {
@@ -137,8 +136,8 @@ impl Part {
 
     fn search_all(&self, test: &ValueTest) -> Result<Matches, Error> {
         let mut found = Matches::default();
-        for id in 0..self.paths.nodes.len() as u32 {
-            if self.node(id).column {
+        for (id, node) in self.paths.nodes.iter() {
+            if node.column {
                 self.search_path(id, test, &mut found)?;
             }
         }

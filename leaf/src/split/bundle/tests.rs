@@ -29,21 +29,23 @@ fn an_unfinished_file_is_removed() {
 /// A file of version 1 with these entries.
 fn version_1_file(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut file = MAGIC.to_le_bytes().to_vec();
-    let mut footer = ByteWriter::default();
-    footer.u32(entries.len() as u32);
+    let mut footer = ValueWriter::unversioned().u32(entries.len() as u32);
     for (name, bytes) in entries {
-        footer.text(name);
-        [file.len() as u64, bytes.len() as u64, xxh3_64(bytes)]
-            .into_iter()
-            .for_each(|number| footer.u64(number));
+        footer = footer
+            .u32_text(name)
+            .u64(file.len() as u64)
+            .u64(bytes.len() as u64)
+            .u64(xxh3_64(bytes));
         file.extend_from_slice(bytes);
     }
-    let (footer, mut trailer) = (footer.into_bytes(), ByteWriter::default());
-    trailer.u64(file.len() as u64);
-    trailer.u64(xxh3_64(&footer));
-    trailer.u32(VERSION_OF_ENTRY_CHECKSUMS);
-    trailer.u64(MAGIC);
-    [file, footer, trailer.into_bytes()].concat()
+    let footer = footer.finish();
+    let trailer = ValueWriter::unversioned()
+        .u64(file.len() as u64)
+        .u64(xxh3_64(&footer))
+        .u32(VERSION_OF_ENTRY_CHECKSUMS)
+        .u64(MAGIC)
+        .finish();
+    [file, footer, trailer].concat()
 }
 
 #[test]
