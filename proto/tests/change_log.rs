@@ -1,8 +1,6 @@
 //! The change log leads every node to the same state, even if requests are retried, late, duplicated or read again. A
 //! record that cannot be right stops a node; it is never skipped.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use proptest::prelude::*;
 use proto::{
     Catalog,
@@ -10,7 +8,6 @@ use proto::{
         CATALOG_RULES_LEVEL, Change, ChangeRecord, CollectionSettings, Entry, LogChange, LogFault, LogHeader,
         LogRecord, Outcome, ReadUpTo, Skip, Skips, State,
     },
-    client::{catalog_file::CatalogFile, follower::CatalogReplica},
 };
 use uuid::Uuid;
 
@@ -306,54 +303,4 @@ fn a_recreated_log_is_adopted_by_nodes_that_are_not_ahead_of_its_copy() {
         Err(LogFault::RecordChanged { offset: 0 }),
         "an empty log is not a restored one"
     );
-}
-
-#[test]
-fn a_replica_never_goes_back_and_publishes_the_catalog_before_the_state() {
-    const STATES: i64 = 100;
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = CatalogFile::new(folder.path()).expect("a file");
-    let replica = CatalogReplica::open(file.clone()).expect("nothing is saved yet");
-    let state = |offset: i64| State {
-        offset,
-        catalog: Catalog {
-            version: offset as u64,
-            ..Catalog::default()
-        },
-        ..State::default()
-    };
-    let (states, catalogs, done) = (replica.state(), replica.catalog(), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        // As on a tailer: it reads the log itself, and its peers send their states.
-        let writers = [0, 1].map(|from| {
-            scope.spawn({
-                let replica = &replica;
-                move || (from..=STATES).for_each(|offset| replica.advance(state(offset)))
-            })
-        });
-        scope.spawn(|| {
-            let mut seen = -1;
-            while !done.load(Ordering::Relaxed) {
-                let now = states.borrow().clone();
-                let catalog = catalogs.borrow().version;
-                assert!(now.offset >= seen, "{} after {seen}", now.offset);
-                assert!(
-                    catalog >= now.catalog.version,
-                    "the catalog is {catalog}, the state has {}",
-                    now.catalog.version
-                );
-                seen = now.offset;
-            }
-        });
-        writers
-            .into_iter()
-            .for_each(|writer| writer.join().expect("the writer ends"));
-        done.store(true, Ordering::Relaxed);
-    });
-    replica.advance(state(STATES - 1));
-    assert_eq!(
-        (replica.state().borrow().offset, replica.catalog().borrow().version),
-        (STATES, STATES as u64)
-    );
-    assert_eq!(file.load().expect("it reads"), Some(state(STATES)));
 }

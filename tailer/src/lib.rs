@@ -5,7 +5,7 @@ mod kafka;
 pub mod service;
 
 pub use changes::{
-    FileChanges, LogFileError, LogLineError,
+    CatalogFile, CatalogReplica, FileChanges, Follower, LogFileError, LogLineError,
     topic::{TopicChanges, create_change_log, restore_change_log},
 };
 pub use kafka::{Tailer, TailerOptions, cluster::ClusterKafka};

@@ -3,8 +3,6 @@
 //! Each peer has two channels, so that a stream of documents never delays a small request. Every call has a deadline,
 //! and errors of the transport become problems like all others.
 
-pub mod catalog_file;
-pub mod follower;
 pub mod leaves;
 pub mod nodes;
 pub mod tailers;

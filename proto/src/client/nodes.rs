@@ -1,4 +1,4 @@
-//! Client for all nodes of a cluster: their status and running queries.
+//! Clients for the nodes of a cluster: their status, their running queries, and what they have read of the change log.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,21 +6,25 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use tokio::sync::watch;
 
-use super::{Peer, follower::StateReader};
+use super::Peer;
 use crate::{
     catalog::State,
     cluster::{Members, NodeName, Role},
+    limits::MESSAGE_BYTES_MAX,
     node::{NodeReport, NodeStatus, Nodes, QueryId, RunningQuery},
-    problem::Problem,
+    problem::{Code, Problem},
     tailer::LogHealth,
     wire::{
         ingest::{query_bytes, query_id},
-        node::{CancelRequest, DescribeRequest, QueriesRequest, node_client::NodeClient},
+        node::{CancelRequest, DescribeRequest, Piece, QueriesRequest, WatchRequest, node_client::NodeClient},
+        problem::malformed,
     },
 };
 
 /// How long a node may take to answer a status request.
 const STATUS_WAIT: Duration = Duration::from_secs(3);
+/// Bytes of a catalog state.
+const STATE_BYTES_MAX: usize = 256 << 20;
 
 /// The members of a cluster.
 pub struct RemoteNodes {
@@ -142,4 +146,54 @@ async fn report(peer: &Peer) -> Result<NodeReport, Problem> {
         started_ms: description.started_ms,
         log,
     })
+}
+
+/// Reads the stream of a peer's states: the current one first, then each new one.
+pub struct StateReader {
+    peer: Peer,
+    pieces: tonic::Streaming<Piece>,
+}
+
+impl StateReader {
+    /// Starts the stream.
+    pub async fn open(peer: &Peer) -> Result<Self, Problem> {
+        let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let pieces = client
+            .watch(WatchRequest {})
+            .await
+            .map_err(|status| peer.problem(status))?
+            .into_inner();
+        Ok(Self {
+            peer: peer.clone(),
+            pieces,
+        })
+    }
+
+    /// The next state; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Result<Option<State>, Problem> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = self
+            .pieces
+            .message()
+            .await
+            .map_err(|status| self.peer.problem(status))?
+        {
+            if bytes.len() + piece.bytes.len() > STATE_BYTES_MAX {
+                return Err(Problem::new(
+                    Code::TooLarge,
+                    format!(
+                        "the catalog of {} has more than {STATE_BYTES_MAX} bytes",
+                        self.peer.name
+                    ),
+                ));
+            }
+            bytes.extend_from_slice(&piece.bytes);
+            if piece.last {
+                return serde_json::from_slice(&bytes)
+                    .map(Some)
+                    .map_err(|e| malformed(&e.to_string()));
+            }
+        }
+        Ok(None)
+    }
 }

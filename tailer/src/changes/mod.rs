@@ -1,10 +1,14 @@
 //! The change log of a single process: it accepts or refuses one proposal after the other, and writes accepted ones to
 //! a file before they take effect.
 //!
-//! In a cluster, a topic feeds the same state machine ([`topic`]). Both implement [`Changes`].
+//! In a cluster, a topic feeds the same state machine ([`topic`]), and a node without access to Kafka follows its peers
+//! ([`follower`]). All three implement [`Changes`].
 
+mod catalog_file;
 mod error;
+mod follower;
 mod log;
+mod replica;
 pub(crate) mod topic;
 
 use std::{collections::HashSet, path::Path, sync::Arc, time::Instant};
@@ -20,8 +24,13 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-pub use self::error::{LogFileError, LogLineError};
 use self::log::{AppendOutcome, LogFile};
+pub use self::{
+    catalog_file::CatalogFile,
+    error::{LogFileError, LogLineError},
+    follower::Follower,
+    replica::CatalogReplica,
+};
 
 /// The most bytes of one record of the change log.
 pub(crate) const CHANGE_BYTES_MAX: usize = 4 << 20;

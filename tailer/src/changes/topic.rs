@@ -18,7 +18,6 @@ use parking_lot::Mutex;
 use proto::{
     Catalog, Code, CollectionUid, Problem,
     catalog::{CATALOG_RULES_LEVEL, Change, ChangeRecord, Entry, LogChange, LogRecord},
-    client::follower::CatalogReplica,
     cluster::{NodeName, place},
     tailer::{Changes, LogHealth},
 };
@@ -27,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::create::{create_change_log, restore_change_log};
-use super::CHANGE_BYTES_MAX;
+use super::{CHANGE_BYTES_MAX, replica::CatalogReplica};
 use crate::kafka::cluster::{Appender, ClusterKafka};
 
 /// The required settings of the topic.

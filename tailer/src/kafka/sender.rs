@@ -343,8 +343,8 @@ impl Sender {
             .map_err(Error::Leaf)
     }
 
-    /// Asks the leaf, until it responds, whether it refused a batch because of too many dead letters: then the partition
-    /// is rechecked. After any other refusal it waits for a change of the source.
+    /// Asks the leaf, until it responds, whether it refused a batch because of too many dead letters: then the
+    /// partition is rechecked. After any other refusal it waits for a change of the source.
     async fn check_refusal(&self) {
         let mut backoff = Backoff::new(RESOLVE_FIRST, RESOLVE_MAX);
         while !self.stop.is_cancelled() {

@@ -3,15 +3,11 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use proto::{Catalog, catalog::State, cluster::NodeName, tailer::LogHealth};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
-use crate::{
-    catalog::{Catalog, State},
-    client::catalog_file::CatalogFile,
-    cluster::NodeName,
-    tailer::LogHealth,
-};
+use super::catalog_file::CatalogFile;
 
 /// A node's replica of the change log's state, saved in the data folder.
 #[derive(Debug)]
@@ -70,7 +66,7 @@ impl CatalogReplica {
     }
 
     /// Installs and saves a state, if it is newer than the current one. Blocks for an fsync.
-    pub fn advance(&self, state: State) {
+    pub(super) fn advance(&self, state: State) {
         let _saving = self.saving.lock();
         let own = self.state.borrow().clone();
         if state.is_newer_than(&own) {
@@ -118,12 +114,12 @@ impl CatalogReplica {
     }
 
     /// Records that the log has not been read yet, so that no change is accepted.
-    pub fn mark_unread(&self) {
+    pub(super) fn mark_unread(&self) {
         *self.fault.lock() = Some("the change log has not been read yet".to_owned());
     }
 
     /// Sets the reason why no change is accepted, or clears it.
-    pub fn set_fault(&self, fault: Option<String>) {
+    pub(super) fn set_fault(&self, fault: Option<String>) {
         let mut current = self.fault.lock();
         metrics::gauge!("rachis_changes_trouble").set(f64::from(u8::from(fault.is_some())));
         if *current != fault {
@@ -153,4 +149,61 @@ impl CatalogReplica {
 /// The beginning of the fault that a peer belongs to another cluster.
 fn foreign_peer(peer: &NodeName) -> String {
     format!("{peer} belongs to cluster")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_replica_never_goes_back_and_publishes_the_catalog_before_the_state() {
+        const STATES: i64 = 100;
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = CatalogFile::new(folder.path()).expect("a file");
+        let replica = CatalogReplica::open(file.clone()).expect("nothing is saved yet");
+        let state = |offset: i64| State {
+            offset,
+            catalog: Catalog {
+                version: offset as u64,
+                ..Catalog::default()
+            },
+            ..State::default()
+        };
+        let (states, catalogs, done) = (replica.state(), replica.catalog(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            // As on a tailer: it reads the log itself, and its peers send their states.
+            let writers = [0, 1].map(|from| {
+                scope.spawn({
+                    let replica = &replica;
+                    move || (from..=STATES).for_each(|offset| replica.advance(state(offset)))
+                })
+            });
+            scope.spawn(|| {
+                let mut seen = -1;
+                while !done.load(Ordering::Relaxed) {
+                    let now = states.borrow().clone();
+                    let catalog = catalogs.borrow().version;
+                    assert!(now.offset >= seen, "{} after {seen}", now.offset);
+                    assert!(
+                        catalog >= now.catalog.version,
+                        "the catalog is {catalog}, the state has {}",
+                        now.catalog.version
+                    );
+                    seen = now.offset;
+                }
+            });
+            writers
+                .into_iter()
+                .for_each(|writer| writer.join().expect("the writer ends"));
+            done.store(true, Ordering::Relaxed);
+        });
+        replica.advance(state(STATES - 1));
+        assert_eq!(
+            (replica.state().borrow().offset, replica.catalog().borrow().version),
+            (STATES, STATES as u64)
+        );
+        assert_eq!(file.load().expect("it reads"), Some(state(STATES)));
+    }
 }

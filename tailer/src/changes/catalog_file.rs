@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::catalog::State;
+use proto::catalog::State;
 
 const FILE_NAME: &str = "catalog.json";
 
@@ -27,13 +27,13 @@ impl CatalogFile {
     }
 
     /// The path of the file.
-    pub fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.folder.join(FILE_NAME)
     }
 
     /// Reads the saved state; `None` if there is no file. An unreadable file is an error, so that it is not overwritten
     /// unnoticed.
-    pub fn load(&self) -> io::Result<Option<State>> {
+    pub(super) fn load(&self) -> io::Result<Option<State>> {
         match fs::read(self.path()) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
@@ -44,14 +44,14 @@ impl CatalogFile {
     }
 
     /// Renames an unreadable file, and returns its new path.
-    pub fn set_aside(&self) -> io::Result<PathBuf> {
+    pub(super) fn set_aside(&self) -> io::Result<PathBuf> {
         let aside = self.folder.join(format!("{FILE_NAME}.unreadable"));
         fs::rename(self.path(), &aside)?;
         Ok(aside)
     }
 
     /// Saves a state atomically. Blocks for an fsync.
-    pub fn save(&self, state: &State) -> io::Result<()> {
+    pub(super) fn save(&self, state: &State) -> io::Result<()> {
         let new = self.folder.join(format!("{FILE_NAME}.new"));
         let mut file = File::create(&new)?;
         file.write_all(&serde_json::to_vec(state)?)?;

@@ -4,8 +4,6 @@
 //! The node watches every peer, whatever its role, and adopts the newest state within its cluster. So it can start
 //! while Kafka or all tailers are unavailable.
 
-mod replica;
-
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -14,25 +12,23 @@ use std::{
 use async_trait::async_trait;
 use futures::future::join_all;
 use parking_lot::Mutex;
-pub use replica::CatalogReplica;
+use proto::{
+    Catalog, Code, Problem,
+    catalog::{Change, State},
+    client::{Peer, nodes::StateReader},
+    cluster::{Members, NodeName, Role},
+    tailer::{Changes, LogHealth},
+    wire::{
+        node::{DescribeRequest, node_client::NodeClient},
+        tailer::{Proposal, changes_client::ChangesClient},
+    },
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::Peer;
-use crate::{
-    catalog::{Catalog, Change, State},
-    cluster::{Members, NodeName, Role},
-    limits::MESSAGE_BYTES_MAX,
-    problem::{Code, Problem},
-    tailer::{Changes, LogHealth},
-    wire::{
-        node::{DescribeRequest, Piece, WatchRequest, node_client::NodeClient},
-        problem::malformed,
-        tailer::{Proposal, changes_client::ChangesClient},
-    },
-};
+use super::replica::CatalogReplica;
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -51,8 +47,6 @@ const TICK: Duration = Duration::from_millis(100);
 const FROZEN_AFTER: Duration = Duration::from_millis(600);
 /// How long a request waits until this node has asked its peers.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(3);
-/// Bytes of a catalog state.
-const STATE_BYTES_MAX: usize = 256 << 20;
 
 /// Follows the change log through the node's peers.
 pub struct Follower {
@@ -172,55 +166,6 @@ async fn watch_peer(replica: &Arc<CatalogReplica>, peer: &Peer) -> Result<usize,
         states += 1;
     }
     Ok(states)
-}
-
-/// Reads the stream of a peer's states: the current one first, then each new one.
-pub(super) struct StateReader {
-    peer: Peer,
-    pieces: tonic::Streaming<Piece>,
-}
-
-impl StateReader {
-    pub(super) async fn open(peer: &Peer) -> Result<Self, Problem> {
-        let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let pieces = client
-            .watch(WatchRequest {})
-            .await
-            .map_err(|status| peer.problem(status))?
-            .into_inner();
-        Ok(Self {
-            peer: peer.clone(),
-            pieces,
-        })
-    }
-
-    /// The next state; `None` at the end of the stream.
-    pub(super) async fn next(&mut self) -> Result<Option<State>, Problem> {
-        let mut bytes = Vec::new();
-        while let Some(piece) = self
-            .pieces
-            .message()
-            .await
-            .map_err(|status| self.peer.problem(status))?
-        {
-            if bytes.len() + piece.bytes.len() > STATE_BYTES_MAX {
-                return Err(Problem::new(
-                    Code::TooLarge,
-                    format!(
-                        "the catalog of {} has more than {STATE_BYTES_MAX} bytes",
-                        self.peer.name
-                    ),
-                ));
-            }
-            bytes.extend_from_slice(&piece.bytes);
-            if piece.last {
-                return serde_json::from_slice(&bytes)
-                    .map(Some)
-                    .map_err(|e| malformed(&e.to_string()));
-            }
-        }
-        Ok(None)
-    }
 }
 
 #[async_trait]
