@@ -9,6 +9,7 @@ mod typing;
 
 use std::{sync::Arc, time::Duration};
 
+use plan::scan::Scan;
 use proto::{
     ingest::{Ingest, Pushes},
     node::Nodes,
@@ -17,15 +18,13 @@ use proto::{
 
 pub use query::Engine;
 
-/// What an aggregator needs from a leaf.
-pub trait Leaf: Ingest + plan::scan::Scan {}
-impl<L: Ingest + plan::scan::Scan> Leaf for L {}
-
 /// The other roles that an aggregator calls, in this process or remote.
 #[derive(Clone)]
 pub struct Roles {
-    /// The leaf with all shards, or all leaves behind one facade.
-    pub leaf: Arc<dyn Leaf>,
+    /// Answers queries: the leaf with all shards, or all leaves behind one facade.
+    pub leaf: Arc<dyn Scan>,
+    /// The same shards as their writers see them: what each partition has stored or lost, and its dead letters.
+    pub ingest: Arc<dyn Ingest>,
     /// Accepts pushes.
     pub pushes: Arc<dyn Pushes>,
     /// The change log, from which the catalog comes.

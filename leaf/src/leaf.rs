@@ -33,11 +33,9 @@ use crate::{
         ShardServices, budget::MemoryBudget, scheduler::BuildScheduler, state::FreshView, summary::Summary, sweep,
         writer_pool::WriterPool,
     },
+    threads,
 };
 use shards::Shards;
-
-/// A query's views are dropped this long after its deadline, unless a scan of the query is still being read.
-const PIN_GRACE: Duration = Duration::from_secs(10);
 
 /// How long a request without a deadline of its own waits for a shard to open.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
@@ -147,14 +145,7 @@ impl Leaf {
         *self.closed.0.lock() = true;
         self.closed.1.notify_all();
         self.shards.stop();
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads
-            .into_iter()
-            .filter(|thread| thread.thread().id() != std::thread::current().id())
-        {
-            let ended = thread.join();
-            debug_assert!(ended.is_ok(), "none of them panics");
-        }
+        threads::join(&self.threads);
         self.pins.lock().clear();
         self.services.scheduler.stop();
         self.scans.close();
@@ -271,9 +262,8 @@ impl Leaf {
         gauge!("rachis_leaf_views").set(self.pins.lock().len() as f64);
     }
 
-    /// Drops the views of queries that are past their deadline.
-    fn expire_pins(&self) {
-        let now = Instant::now();
+    /// Drops the views whose lease has expired.
+    fn expire_pins(&self, now: Instant) {
         self.pins
             .lock()
             .retain(|_, pins| pins.until > now || Arc::strong_count(&pins.scanned) > 1);
@@ -282,7 +272,7 @@ impl Leaf {
     /// One round of housekeeping: drops what is no longer needed, refreshes metrics and the disk usage, closes idle
     /// shards.
     fn clean_up(&self) {
-        self.expire_pins();
+        self.expire_pins(Instant::now());
         let catalog = self.catalog.borrow().clone();
         self.shards
             .remove_dropped(&catalog, chrono::Utc::now().timestamp_millis());

@@ -23,12 +23,10 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-trait LeafApi: Ingest + Scan {}
-impl<D: Ingest + Scan> LeafApi for D {}
-
-/// A leaf and an API to it, either direct or over gRPC.
+/// A leaf and both of its interfaces, either direct or over gRPC.
 struct ServedLeaf {
-    api: Arc<dyn LeafApi>,
+    ingest: Arc<dyn Ingest>,
+    scan: Arc<dyn Scan>,
     leaf: Arc<Leaf>,
     shard: ShardId,
     stop: CancellationToken,
@@ -70,13 +68,15 @@ async fn serve(over_grpc: bool) -> ServedLeaf {
     options.node = Some("leaf-1".parse().expect("a name"));
     let leaf = Leaf::open(options, receiver.clone()).expect("a leaf");
     let stop = CancellationToken::new();
-    let api: Arc<dyn LeafApi> = if over_grpc {
-        Arc::new(connect_over_grpc(&leaf, receiver, stop.clone()).await)
+    let (ingest, scan): (Arc<dyn Ingest>, Arc<dyn Scan>) = if over_grpc {
+        let leaves = connect_over_grpc(&leaf, receiver, stop.clone()).await;
+        (Arc::new(leaves.clone()), Arc::new(RemoteLeaves::new(leaves)))
     } else {
-        leaf.clone()
+        (leaf.clone(), leaf.clone())
     };
     ServedLeaf {
-        api,
+        ingest,
+        scan,
         leaf,
         shard: shard_of_clicks(uid),
         stop,
@@ -90,7 +90,7 @@ async fn connect_over_grpc(
     leaf: &Arc<Leaf>,
     catalog: watch::Receiver<Arc<Catalog>>,
     stop: CancellationToken,
-) -> RemoteLeaves {
+) -> Leaves {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let mut members = Members::default();
     members
@@ -104,7 +104,7 @@ async fn connect_over_grpc(
     let server = tonic::transport::Server::builder().add_routes(routes.routes());
     let connections = tokio_stream::wrappers::TcpListenerStream::new(listener);
     tokio::spawn(server.serve_with_incoming_shutdown(connections, stop.cancelled_owned()));
-    RemoteLeaves::new(Leaves::new(&members, catalog).expect("the leaves"))
+    Leaves::new(&members, catalog).expect("the leaves")
 }
 
 fn clicks() -> SourceName {
@@ -171,7 +171,7 @@ async fn filled() -> [ServedLeaf; 2] {
     let leaves = serve_both().await;
     for served in &leaves {
         assert_eq!(
-            served.api.write(batch(served.shard, -1, &TEXTS)).await,
+            served.ingest.write(batch(served.shard, -1, &TEXTS)).await,
             Ok(BatchOutcome::Applied { stored: 5 })
         );
     }
@@ -181,38 +181,41 @@ async fn filled() -> [ServedLeaf; 2] {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_batch_outcome_is_the_same() {
     for served in filled().await {
-        let (api, shard) = (&served.api, served.shard);
+        let (ingest, shard) = (&served.ingest, served.shard);
         assert_eq!(
-            api.write(batch(shard, -1, &TEXTS)).await,
+            ingest.write(batch(shard, -1, &TEXTS)).await,
             Ok(BatchOutcome::Already { stored: 5 })
         );
         assert_eq!(
-            api.write(batch(shard, 9, &["{}"])).await,
+            ingest.write(batch(shard, 9, &["{}"])).await,
             Ok(BatchOutcome::Gap { stored: 5 })
         );
         assert_eq!(
-            api.write(batch(shard, 4, &["{}", "{}"]))
+            ingest
+                .write(batch(shard, 4, &["{}", "{}"]))
                 .await
                 .map(|v| matches!(v, BatchOutcome::Refused { reason } if reason.contains("different record"))),
             Ok(true)
         );
-        assert!(
-            matches!(api.write(Batch { level: 99, ..batch(shard, 5, &["{}"]) }).await, Ok(BatchOutcome::Refused { reason }) if reason.contains("level 99"))
-        );
+        assert!(matches!(
+            ingest.write(Batch { level: 99, ..batch(shard, 5, &["{}"]) }).await,
+            Ok(BatchOutcome::Refused { reason }) if reason.contains("level 99")
+        ));
         let elsewhere = ShardId {
             number: 1 - shard.number,
             ..shard
         };
-        assert!(
-            matches!(api.write(batch(elsewhere, -1, &TEXTS)).await, Ok(BatchOutcome::Refused { reason }) if reason.contains("belongs to shard"))
-        );
-        let stored = api.stored(shard, &clicks(), 0).await.expect("a stored range");
+        assert!(matches!(
+            ingest.write(batch(elsewhere, -1, &TEXTS)).await,
+            Ok(BatchOutcome::Refused { reason }) if reason.contains("belongs to shard")
+        ));
+        let stored = ingest.stored(shard, &clicks(), 0).await.expect("a stored range");
         assert_eq!(
             (stored.topic.as_deref(), stored.offset, stored.stopped_by_dead_letters),
             (Some("t"), 5, false)
         );
         assert_eq!(stored.hash, record(5, TEXTS[5]).hash());
-        let partitions = api.partitions(shard.collection).await.expect("partitions");
+        let partitions = ingest.partitions(shard.collection).await.expect("partitions");
         assert_eq!(partitions.len(), 1);
         let outcomes = &partitions[0].outcomes;
         assert_eq!(
@@ -230,7 +233,7 @@ async fn every_batch_outcome_is_the_same() {
             number: 0,
         };
         assert_eq!(
-            api.stored(unknown, &clicks(), 0).await.map_err(|p| p.code),
+            ingest.stored(unknown, &clicks(), 0).await.map_err(|p| p.code),
             Err(Code::NotFound)
         );
     }
@@ -282,9 +285,12 @@ async fn a_logged_push_is_applied_once_and_its_outcome_is_returned() {
             ..batch(shard, -1, &[])
         };
         let batch = Batch { shard, ..batch };
-        assert_eq!(served.api.write(batch).await, Ok(BatchOutcome::Applied { stored: 3 }));
+        assert_eq!(
+            served.ingest.write(batch).await,
+            Ok(BatchOutcome::Applied { stored: 3 })
+        );
         let result = served
-            .api
+            .ingest
             .pushed(shard, 0, 1, &request_key("a", 1), soon())
             .await
             .expect("its outcome");
@@ -300,14 +306,14 @@ async fn a_logged_push_is_applied_once_and_its_outcome_is_returned() {
         );
         assert_eq!(
             served
-                .api
+                .ingest
                 .pushed(shard, 0, 2, &request_key("a", 2), soon())
                 .await
                 .map_err(|p| p.code),
             Err(Code::Conflict)
         );
         let late = served
-            .api
+            .ingest
             .pushed(
                 shard,
                 0,
@@ -321,7 +327,7 @@ async fn a_logged_push_is_applied_once_and_its_outcome_is_returned() {
             Err(Code::Timeout),
             "a push that is not in the log yet is awaited until the deadline"
         );
-        let outcomes = served.api.partitions(uid).await.expect("partitions")[0].outcomes;
+        let outcomes = served.ingest.partitions(uid).await.expect("partitions")[0].outcomes;
         assert_eq!(
             (
                 outcomes.events,
@@ -348,13 +354,13 @@ async fn a_loss_is_stored_once_and_can_grow() {
         };
         for (through, reason) in [(5, "first"), (5, "again"), (8, "more"), (4, "less")] {
             served
-                .api
+                .ingest
                 .note_loss(served.shard, loss(through, reason))
                 .await
                 .expect("it is noted");
         }
         assert_eq!(
-            served.api.losses(served.shard.collection).await,
+            served.ingest.losses(served.shard.collection).await,
             Ok(vec![loss(8, "more")])
         );
     }
@@ -364,8 +370,8 @@ async fn a_loss_is_stored_once_and_can_grow() {
 async fn all_other_queries_return_the_same() {
     let mut fields_of_first = None;
     for served in filled().await {
-        let (api, shard) = (&served.api, served.shard);
-        let found = api
+        let (scan, shard) = (&served.scan, served.shard);
+        let found = scan
             .document(shard, "clicks/0@0")
             .await
             .expect("an answer")
@@ -374,8 +380,8 @@ async fn all_other_queries_return_the_same() {
             (&found.bytes[..], found.json, found.id.as_str()),
             (TEXTS[0].as_bytes(), true, "clicks/0@0")
         );
-        assert_eq!(api.document(shard, "nothing").await, Ok(None));
-        let letters = api.dead_letters(shard, 10).await.expect("dead letters");
+        assert_eq!(scan.document(shard, "nothing").await, Ok(None));
+        let letters = scan.dead_letters(shard, 10).await.expect("dead letters");
         assert_eq!(
             letters
                 .iter()
@@ -383,9 +389,9 @@ async fn all_other_queries_return_the_same() {
                 .collect::<Vec<_>>(),
             [(2, "not_json", &b"{oops"[..], 5)]
         );
-        let status = api.status(shard).await.expect("a status");
+        let status = scan.status(shard).await.expect("a status");
         assert_eq!((status.shard, status.outcomes.documents, status.tail), (shard, 5, 5));
-        let fields = api.fields(shard).await.expect("fields");
+        let fields = scan.fields(shard).await.expect("fields");
         let fields = fields_of_first
             .get_or_insert(fields.clone())
             .iter()

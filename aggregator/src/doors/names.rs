@@ -1,8 +1,8 @@
 //! Parses the names that clients send, and reports names that do not exist.
 
-use proto::{Catalog, Code, CollectionName, Problem, SourceName};
+use proto::{Catalog, Code, CollectionName, Problem, SourceName, catalog::Source};
 
-pub(super) use crate::query::no_collection;
+pub(super) use crate::query::{find_collection, no_collection};
 use crate::sql::nearest;
 
 pub(super) fn collection_name(text: &str) -> Result<CollectionName, Problem> {
@@ -25,8 +25,13 @@ pub(super) fn source_name(text: &str) -> Result<SourceName, Problem> {
     }
 }
 
+/// A source by its name.
+pub(super) fn find_source<'a>(catalog: &'a Catalog, name: &SourceName) -> Result<&'a Source, Problem> {
+    catalog.sources.get(name).ok_or_else(|| no_source(name, catalog))
+}
+
 /// The problem of an unknown source. The hint suggests the most similar name.
-pub(super) fn no_source(name: &SourceName, catalog: &Catalog) -> Problem {
+fn no_source(name: &SourceName, catalog: &Catalog) -> Problem {
     let near = nearest(name.as_str(), catalog.sources.keys().map(SourceName::as_str));
     let hint = near.map_or_else(
         || "GET /v1/sources lists all sources".to_owned(),

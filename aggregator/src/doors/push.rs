@@ -171,7 +171,7 @@ async fn get_or_create_collection(engine: &Engine, name: &CollectionName) -> Res
         },
         placement: Vec::new(),
     };
-    let catalog = engine.roles.changes.propose(change, None).await?;
+    let catalog = engine.change_catalog(change).await?;
     let created = catalog.collections.get(name).cloned();
     created.ok_or_else(|| {
         Problem::new(Code::Conflict, format!("collection {name} was dropped during the push")).hint("retry the push")

@@ -63,7 +63,7 @@ async fn create_collection(engine: &Engine, name: &CollectionName, partitions: u
         },
         placement: Vec::new(),
     };
-    engine.roles.changes.propose(change, None).await?;
+    engine.change_catalog(change).await?;
     Ok(())
 }
 

@@ -79,16 +79,8 @@ fn scan_with_partial(aggregate: &AggregateExec, scan: &ShardScan) -> Option<Arc<
     if !scan.returns_all_rows() {
         return None;
     }
-    let partial = PartialAggregate {
-        group_by: aggregate.group_expr().clone(),
-        aggregates: aggregate.aggr_expr().to_vec(),
-        filters: aggregate.filter_expr().to_vec(),
-        input: scan.schema(),
-        output: aggregate.schema(),
-    };
-    Some(Arc::new(
-        scan.with_stage(Stage::Partial(Arc::new(partial)), aggregate.schema()),
-    ))
+    let partial = Stage::Partial(Arc::new(PartialAggregate::of(aggregate)));
+    Some(Arc::new(scan.with_stage(partial, aggregate.schema())))
 }
 
 fn can_push_down(aggregate: &AggregateExec) -> bool {

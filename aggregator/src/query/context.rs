@@ -12,13 +12,13 @@ use std::{
 use parking_lot::Mutex;
 use plan::{
     functions,
-    scan::{ANSWER_READ_MAX, QueryId, ScanSource},
+    scan::{ANSWER_READ_MAX, QueryId, Scan, ScanSource},
 };
 use proto::{Code, Problem};
 use tokio_util::sync::CancellationToken;
 
 use super::{report::QueryReport, watermarks::ReadWatermarks};
-use crate::{Leaf, answer::QueryOptions};
+use crate::answer::QueryOptions;
 
 /// The state that all scans of one query share.
 pub(super) struct QueryContext {
@@ -26,7 +26,7 @@ pub(super) struct QueryContext {
     pub id: QueryId,
     /// Identifies its read views on the leaves. Always generated, so that two queries never share read views.
     pub read_view_id: QueryId,
-    pub leaf: Arc<dyn Leaf>,
+    pub leaf: Arc<dyn Scan>,
     pub watermarks: Arc<ReadWatermarks>,
     /// What scans read: index and columns where they are exact, or the raw documents only.
     pub read: ScanSource,
@@ -42,7 +42,7 @@ pub(super) struct QueryContext {
 impl QueryContext {
     /// Creates the context of a new query. Its deadline is `timeout` after `started`.
     pub(super) fn new(
-        leaf: Arc<dyn Leaf>,
+        leaf: Arc<dyn Scan>,
         watermarks: Arc<ReadWatermarks>,
         options: &QueryOptions,
         started: Instant,

@@ -1,10 +1,12 @@
 //! The query engine: computes statements and searches from the leaves, within their limits.
 //!
 //! ```text
-//! query ─ admission ─ parse ─ pins ─ resolve ─ planner ─ rules ─ run ─> parts, statistics
-//!                              │                 │         │
-//!                              └ every shard,    └ shard_table, shard_scan ══> leaf
-//!                                one read view
+//! Engine ┬ context, registry, admission
+//!        ├ statement ┬ sql: parse, and the collections that it reads
+//!        │           ├ pins, watermarks ══pin══> leaf: one read view of every shard
+//!        │           ├ sql: resolve
+//!        │           └ planner ─ typing ─ rules of session ─ shard_table, shard_scan
+//!        └ run ══scan══> leaf: a stream for each shard ─> columns, rows, statistics (report)
 //! ```
 //!
 //! A query runs on separate threads (`runtime`) and within its own memory limit (`memory`), until it finishes, passes
@@ -28,14 +30,12 @@ mod registry;
 mod report;
 mod run;
 mod runtime;
-mod schema_context;
 mod search;
 mod session;
 mod shard_scan;
 mod shard_table;
 mod statement;
 mod system;
-mod table_provider;
 mod topk_pushdown;
 mod watermarks;
 mod wide_rows;
@@ -48,18 +48,24 @@ use std::{sync::Arc, time::Instant};
 
 use proto::{
     Catalog, Code, Position, PositionVector, Problem,
+    catalog::Change,
     ingest::ShardId,
     node::{Queries, QueryId, RunningQuery},
     status::TailStatus,
 };
 
+pub(crate) use self::lookup::find_collection;
 pub(crate) use self::pins::no_collection;
 #[cfg(test)]
 pub(crate) use self::planner::parameter;
+pub(crate) use self::shard_table::ShardTable;
 pub(crate) use self::system::CollectionFields;
-pub(crate) use self::table_provider::ShardTableProvider;
 use self::{
-    admission::Admission, context::QueryContext, registry::Registry, runtime::QueryRuntime, session::Sessions,
+    admission::{Admission, QuerySlot},
+    context::QueryContext,
+    registry::{RegisteredQuery, Registry},
+    runtime::QueryRuntime,
+    session::Sessions,
     watermarks::ReadWatermarks,
 };
 use crate::{
@@ -122,12 +128,8 @@ impl Engine {
     /// Runs a SQL statement.
     pub async fn query(self: &Arc<Self>, request: SqlQuery) -> Result<Answer, Problem> {
         let started = Instant::now();
-        let context = self.context(&request.options, started)?;
-        let registered = self
-            .registry
-            .register(context.id, &request.sql, context.cancel.clone())?;
-        let slot = self.admit(&context).await?;
-        let (mut sender, receiver) = run::answer_channel(&context, Some((slot, registered)));
+        let (context, slot) = self.admit(&request.options, &request.sql, started).await?;
+        let (mut sender, answer) = run::answer_channel(&context, Some(slot));
         let engine = Arc::clone(self);
         self.runtime.spawn(async move {
             let work = async {
@@ -138,28 +140,23 @@ impl Engine {
                 sender.fail(problem).await;
             }
         });
-        receiver.into_answer().await
+        answer.await
     }
 
     /// Runs a search.
     pub async fn search(self: &Arc<Self>, request: SearchQuery) -> Result<SearchAnswer, Problem> {
         let started = Instant::now();
-        let context = self.context(&request.options, started)?;
-        let registered = self.registry.register(
-            context.id,
-            &format!("search {}: {}", request.collection, request.query),
-            context.cancel.clone(),
-        )?;
-        let slot = self.admit(&context).await?;
-        let (sender, receiver) = run::single_answer_channel(&context);
+        let text = format!("search {}: {}", request.collection, request.query);
+        let (context, slot) = self.admit(&request.options, &text, started).await?;
+        let (sender, answer) = run::single_answer_channel(&context);
         let engine = Arc::clone(self);
         self.runtime.spawn(async move {
             let result = run::guarded(&context, search::run(&engine, &context, &request, started)).await;
-            drop((slot, registered));
+            drop(slot);
             // The send fails if the client is gone, which needs no handling.
             let _ = sender.send(result);
         });
-        receiver.wait().await
+        answer.await
     }
 
     /// Lists the running queries with the names of their nodes: first those of this node, then those of others, each
@@ -209,12 +206,25 @@ impl Engine {
         self.roles.changes.catalog().borrow().clone()
     }
 
-    /// Waits for a slot among the running queries.
-    async fn admit(&self, context: &QueryContext) -> Result<admission::QuerySlot, Problem> {
-        tokio::select! {
+    /// Changes the catalog, whichever version the changed entry has. Returns the catalog after the change.
+    pub async fn change_catalog(&self, change: Change) -> Result<Arc<Catalog>, Problem> {
+        self.roles.changes.propose(change, None).await
+    }
+
+    /// Creates the context of a query, lists the query under `text`, and waits for a slot among the running queries.
+    async fn admit(
+        &self,
+        options: &QueryOptions,
+        text: &str,
+        started: Instant,
+    ) -> Result<(Arc<QueryContext>, (QuerySlot, RegisteredQuery)), Problem> {
+        let context = self.context(options, started)?;
+        let registered = self.registry.register(context.id, text, context.cancel.clone())?;
+        let slot = tokio::select! {
             slot = self.admission.enter(context.deadline()) => slot,
             () = context.cancel.cancelled() => Err(context::cancelled()),
-        }
+        }?;
+        Ok((context, (slot, registered)))
     }
 
     fn context(&self, options: &QueryOptions, started: Instant) -> Result<Arc<QueryContext>, Problem> {

@@ -1,18 +1,31 @@
 //! The read views of a query: pins every shard that the query reads before it is planned, and unpins them when the
-//! query ends in any way.
+//! query ends in any way. Names are resolved against what they hold.
 
-mod at_watermarks;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use std::{collections::BTreeSet, sync::Arc};
-
+use datafusion::{
+    arrow::datatypes::Schema,
+    common::{Statistics, stats::Precision},
+};
 use futures::future::join_all;
-use plan::{Path, PathKinds, scan::PinnedShard};
+use plan::{
+    Path, PathKinds, Type,
+    scan::{PinnedShard, VIEW_LEASE},
+};
 use proto::{
     Catalog, Code, CollectionName, PositionVector, Problem, catalog::Collection, ingest::ShardId, routing::shard_of,
 };
 
-use super::context::QueryContext;
-use crate::{answer::Stats, sql::nearest};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{context::QueryContext, system};
+use crate::{
+    answer::Stats,
+    sql::{SchemaContext, nearest},
+};
+
+/// How often a query renews the lease of its read views: a lost renewal does no harm.
+const RENEW_EVERY: Duration = VIEW_LEASE.checked_div(3).expect("three is not zero");
 
 /// The pinned shards of one collection.
 #[derive(Debug)]
@@ -29,9 +42,11 @@ pub(super) struct PinnedCollection {
 }
 
 impl PinnedCollection {
-    /// The number of documents in the pinned shards.
-    pub(super) fn documents(&self) -> u64 {
-        self.shards.iter().map(|(_, pinned)| pinned.documents).sum()
+    /// The number of documents as an inexact row count: DataFusion would put an exact one into the plan as a constant.
+    pub(super) fn statistics(&self, schema: &Schema) -> Statistics {
+        let documents: u64 = self.shards.iter().map(|(_, pinned)| pinned.documents).sum();
+        let rows = usize::try_from(documents).unwrap_or(usize::MAX);
+        Statistics::new_unknown(schema).with_num_rows(Precision::Inexact(rows))
     }
 }
 
@@ -39,8 +54,10 @@ impl PinnedCollection {
 #[derive(Debug)]
 pub(super) struct Pins {
     context: Arc<QueryContext>,
+    catalog: Arc<Catalog>,
     /// Ordered by name.
-    pub collections: Vec<PinnedCollection>,
+    collections: Vec<Arc<PinnedCollection>>,
+    _renewal: AbortOnDropHandle<()>,
 }
 
 impl Drop for Pins {
@@ -54,26 +71,29 @@ impl Pins {
     /// routed to its shard.
     pub(super) async fn take(
         context: &Arc<QueryContext>,
-        catalog: &Catalog,
+        catalog: &Arc<Catalog>,
         names: &BTreeSet<CollectionName>,
         at_least: &PositionVector,
     ) -> Result<Self, Problem> {
         // Created first, so that a future dropped half-way unpins whatever it has pinned.
         let mut pins = Self {
             context: Arc::clone(context),
+            catalog: Arc::clone(catalog),
             collections: Vec::new(),
+            _renewal: AbortOnDropHandle::new(tokio::spawn(renew_lease(Arc::clone(context)))),
         };
         let single = names.len() == 1;
         let each = names
             .iter()
             .map(|name| pin_collection(context, catalog, name, at_least, single));
-        pins.collections = join_all(each).await.into_iter().collect::<Result<_, _>>()?;
+        let pinned = join_all(each).await.into_iter().map(|result| result.map(Arc::new));
+        pins.collections = pinned.collect::<Result<_, _>>()?;
         let missed: usize = pins.collections.iter().map(|collection| collection.missing.len()).sum();
         metrics::counter!("rachis_shards_missed_total").increment(missed as u64);
         Ok(pins)
     }
 
-    pub(super) fn collection(&self, name: &CollectionName) -> Option<&PinnedCollection> {
+    pub(super) fn collection(&self, name: &CollectionName) -> Option<&Arc<PinnedCollection>> {
         self.collections.iter().find(|collection| collection.name == *name)
     }
 
@@ -118,6 +138,38 @@ impl Pins {
     }
 }
 
+/// The schema as of the read views: only pinned collections have paths.
+impl SchemaContext for Pins {
+    fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    fn paths(&self, collection: &CollectionName) -> Arc<PathKinds> {
+        self.collection(collection)
+            .map(|pinned| Arc::clone(&pinned.paths))
+            .unwrap_or_default()
+    }
+
+    fn system_table(&self, schema: &str, name: &str) -> Option<Vec<(String, Type)>> {
+        let table = system::find(schema, name)?;
+        Some(
+            table
+                .columns
+                .iter()
+                .map(|(name, column)| ((*name).to_owned(), *column))
+                .collect(),
+        )
+    }
+}
+
+/// Renews the lease of a query's read views for as long as it runs.
+async fn renew_lease(context: Arc<QueryContext>) {
+    loop {
+        tokio::time::sleep(RENEW_EVERY).await;
+        context.leaf.renew(context.read_view_id);
+    }
+}
+
 async fn pin_collection(
     context: &Arc<QueryContext>,
     catalog: &Catalog,
@@ -142,7 +194,7 @@ async fn pin_collection(
         paths: Arc::default(),
         time_path: time_path(collection)?,
     };
-    for (shard, result) in at_watermarks::pin_at_watermarks(context, wanted.collect()).await {
+    for (shard, result) in context.watermarks.pin(context, wanted.collect()).await {
         match result {
             Ok(pinned) => pinned_collection.shards.push((shard, pinned)),
             // NotFound: the leaf's catalog is outdated, or the leaf belongs to another cluster. Busy: the leaf has no

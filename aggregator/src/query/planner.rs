@@ -13,10 +13,7 @@ use datafusion::{
 };
 use proto::{Code, Problem};
 
-use super::{
-    Engine, context::QueryContext, failure, pins::Pins, shard_table::ShardTable, system,
-    table_provider::ShardTableProvider,
-};
+use super::{Engine, context::QueryContext, failure, pins::Pins, shard_table::ShardTable, system};
 use crate::sql::{ResolvedQuery, Table, TableUse};
 
 /// A plan that is ready to run.
@@ -156,11 +153,11 @@ async fn provider(
             let pinned = pins
                 .collection(collection)
                 .ok_or_else(|| super::pins::no_collection(collection, &engine.catalog()))?;
-            Ok(Arc::new(ShardTableProvider(Arc::new(ShardTable::new(
+            Ok(Arc::new(ShardTable::new(
                 Arc::clone(context),
-                pinned,
+                Arc::clone(pinned),
                 columns.clone(),
-            )))))
+            )))
         }
         Table::System { schema, name } => {
             let table = system::find(schema, name)

@@ -20,11 +20,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     admission::QuerySlot,
-    context::{Deadline, QueryContext, cancelled, timed_out},
+    context::{QueryContext, cancelled, timed_out},
     pins::Pins,
     registry::RegisteredQuery,
+    report,
 };
-use crate::answer::{Answer, Part, Stats};
+use crate::answer::{Answer, Part};
 
 /// Parts of an answer that are buffered for a slow reader before the query waits.
 const PARTS_MAX: usize = 4;
@@ -50,19 +51,16 @@ pub(super) struct QueryOutput {
     pub rows_max: Option<usize>,
     /// The read views that the scans use.
     pub pins: Option<Pins>,
-    /// The statistics known before any row is read.
-    pub stats: Stats,
 }
 
 impl QueryOutput {
     /// An output that is already computed.
-    pub(super) fn of_batch(batch: RecordBatch, stats: Stats) -> Self {
+    pub(super) fn of_batch(batch: RecordBatch) -> Self {
         Self {
             schema: batch.schema(),
             rows: futures::stream::once(async { Ok(batch) }).boxed(),
             rows_max: None,
             pins: None,
-            stats,
         }
     }
 }
@@ -129,36 +127,32 @@ impl AnswerSender {
             mut rows,
             rows_max,
             pins,
-            mut stats,
         } = output;
         let schema = distinct_names(&schema);
         if let Some(head) = self.head.take() {
             // If the receiver is gone, its drop guard has cancelled this task already.
             let _ = head.send(Ok(Arc::clone(&schema)));
         }
-        let mut left = rows_max.unwrap_or(usize::MAX);
+        let (mut left, mut truncated) = (rows_max.unwrap_or(usize::MAX), false);
         while let Some(batch) = rows.next().await {
             let batch = batch?;
-            if batch.num_rows() > left {
-                stats.truncated = true;
-            }
+            truncated = batch.num_rows() > left;
             let batch = batch.slice(0, batch.num_rows().min(left));
             left -= batch.num_rows();
             self.send_rows(batch, &schema, context).await?;
-            if stats.truncated {
+            if truncated {
                 break;
             }
         }
         drop(rows);
-        context.report.fill(&mut stats);
-        if stats.truncated {
+        let mut stats = report::statistics(context, pins.as_ref(), started);
+        if truncated {
+            stats.truncated = true;
             let rows_max = rows_max.unwrap_or_default();
             stats.warnings.push(format!(
                 "only the first {rows_max} rows are returned; a statement with a LIMIT may return more"
             ));
         }
-        stats.query_id = Some(context.id);
-        stats.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         drop(pins);
         drop(self.slot.take());
         self.send_part(Part::End(Box::new(stats)), context).await
@@ -237,52 +231,28 @@ impl AnswerSender {
     }
 }
 
-/// The receiving half of an answer. Dropping it, or the answer that it becomes, cancels the query.
-pub(super) struct AnswerReceiver {
-    head: oneshot::Receiver<Result<SchemaRef, Problem>>,
-    parts: mpsc::Receiver<Result<AnswerPart, Problem>>,
-    guard: tokio_util::sync::DropGuard,
-    time: Arc<Deadline>,
-}
-
-/// Creates both halves of an answer.
+/// Creates both halves of an answer. The receiving half is a future that waits for the columns, and times out on behalf
+/// of a query that does not report its own timeout. Dropping it, or the answer that it returns, cancels the query.
 pub(super) fn answer_channel(
     context: &QueryContext,
     slot: Option<(QuerySlot, RegisteredQuery)>,
-) -> (AnswerSender, AnswerReceiver) {
+) -> (AnswerSender, impl Future<Output = Result<Answer, Problem>> + use<>) {
     let (head, head_receiver) = oneshot::channel();
     let (parts, parts_receiver) = mpsc::channel(PARTS_MAX);
-    let time = Arc::clone(&context.time);
-    (
-        AnswerSender {
-            slot,
-            head: Some(head),
-            parts,
-            unread: VecDeque::new(),
-        },
-        AnswerReceiver {
-            head: head_receiver,
-            parts: parts_receiver,
-            guard: context.cancel.clone().drop_guard(),
-            time,
-        },
-    )
-}
-
-impl AnswerReceiver {
-    /// Waits for the columns. Times out on behalf of a query that does not report its own timeout.
-    pub(super) async fn into_answer(self) -> Result<Answer, Problem> {
-        let Self {
-            head,
-            parts,
-            guard,
-            time,
-        } = self;
+    let sender = AnswerSender {
+        slot,
+        head: Some(head),
+        parts,
+        unread: VecDeque::new(),
+    };
+    // The future owns the guard even before its first poll.
+    let (guard, time) = (context.cancel.clone().drop_guard(), Arc::clone(&context.time));
+    let answer = async move {
         let schema = tokio::select! {
-            head = head => head.unwrap_or_else(|_| Err(node_stopping()))?,
+            head = head_receiver => head.unwrap_or_else(|_| Err(node_stopping()))?,
             () = time.passed(GRACE) => return Err(timed_out()),
         };
-        let parts = futures::stream::unfold(Some((parts, guard, time)), |state| async move {
+        let parts = futures::stream::unfold(Some((parts_receiver, guard, time)), |state| async move {
             let (mut parts, guard, time) = state?;
             let part = tokio::select! {
                 biased;
@@ -298,39 +268,29 @@ impl AnswerReceiver {
             schema,
             parts: parts.boxed(),
         })
-    }
+    };
+    (sender, answer)
 }
 
-/// The receiving half of an answer in one piece. Dropping it cancels the query.
-pub(super) struct SingleAnswerReceiver<T> {
-    answer: oneshot::Receiver<Result<T, Problem>>,
-    _guard: tokio_util::sync::DropGuard,
-    deadline: tokio::time::Instant,
-}
-
-/// Creates both halves of an answer in one piece.
+/// Creates both halves of an answer in one piece. The receiving half is a future; dropping it cancels the query.
 pub(super) fn single_answer_channel<T>(
     context: &QueryContext,
-) -> (oneshot::Sender<Result<T, Problem>>, SingleAnswerReceiver<T>) {
-    let (sender, answer) = oneshot::channel();
-    (
-        sender,
-        SingleAnswerReceiver {
-            answer,
-            _guard: context.cancel.clone().drop_guard(),
-            deadline: (context.deadline() + GRACE).into(),
-        },
-    )
-}
-
-impl<T> SingleAnswerReceiver<T> {
-    /// Waits for the answer.
-    pub(super) async fn wait(self) -> Result<T, Problem> {
-        match tokio::time::timeout_at(self.deadline, self.answer).await {
+) -> (
+    oneshot::Sender<Result<T, Problem>>,
+    impl Future<Output = Result<T, Problem>> + use<T>,
+) {
+    let (sender, receiver) = oneshot::channel::<Result<T, Problem>>();
+    let guard = context.cancel.clone().drop_guard();
+    let deadline = tokio::time::Instant::from(context.deadline() + GRACE);
+    let answer = async move {
+        // Named, so that the future owns it even before its first poll.
+        let _cancels_when_dropped = guard;
+        match tokio::time::timeout_at(deadline, receiver).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(node_stopping())),
             Err(_) => Err(timed_out()),
         }
-    }
+    };
+    (sender, answer)
 }
 
 fn too_wide(bytes: u64) -> Problem {

@@ -35,16 +35,17 @@ use plan::{
     Column,
     scan::{ANSWER_READ_MAX, ScanChunk, ScanRequest, ScanStream, SortKey, Stage},
 };
-use proto::{Code, Problem, ingest::ShardId};
+use proto::{Code, CollectionName, Problem, ingest::ShardId};
 
-use super::{failure, shard_table::ShardTable};
+use super::{context::QueryContext, failure, pins::PinnedCollection};
 
 const PARTITIONS_MIN: usize = 2;
 
 /// A scan of all shards of a collection.
 #[derive(Debug, Clone)]
 pub(super) struct ShardScan {
-    pub table: Arc<ShardTable>,
+    context: Arc<QueryContext>,
+    collection: Arc<PinnedCollection>,
     /// The columns that the scan returns or that its stage reads.
     pub columns: Vec<Column>,
     /// Conditions over flat column names, combined by AND.
@@ -59,13 +60,14 @@ pub(super) struct ShardScan {
 impl ShardScan {
     /// Creates a scan; `schema` is the output of its stage.
     pub(super) fn new(
-        table: Arc<ShardTable>,
+        context: Arc<QueryContext>,
+        collection: Arc<PinnedCollection>,
         columns: Vec<Column>,
         filter: Vec<Expr>,
         stage: Stage,
         schema: SchemaRef,
     ) -> Self {
-        let partitions = Partitioning::UnknownPartitioning(table.shards.len().max(PARTITIONS_MIN));
+        let partitions = Partitioning::UnknownPartitioning(collection.shards.len().max(PARTITIONS_MIN));
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema),
             partitions,
@@ -73,9 +75,10 @@ impl ShardScan {
             Boundedness::Bounded,
         )
         .with_scheduling_type(SchedulingType::Cooperative);
-        let number = table.context.next_scan();
+        let number = context.next_scan();
         Self {
-            table,
+            context,
+            collection,
             columns,
             filter,
             stage,
@@ -88,7 +91,8 @@ impl ShardScan {
     /// The same scan with another stage.
     pub(super) fn with_stage(&self, stage: Stage, schema: SchemaRef) -> Self {
         Self::new(
-            Arc::clone(&self.table),
+            Arc::clone(&self.context),
+            Arc::clone(&self.collection),
             self.columns.clone(),
             self.filter.clone(),
             stage,
@@ -102,17 +106,16 @@ impl ShardScan {
     }
 
     fn request(&self, shard: ShardId) -> ScanRequest {
-        let context = &self.table.context;
         ScanRequest {
-            query: context.read_view_id,
+            query: self.context.read_view_id,
             shard,
-            read: context.read,
-            time_path: self.table.time_path.clone(),
+            read: self.context.read,
+            time_path: self.collection.time_path.clone(),
             columns: self.columns.clone(),
             filter: self.filter.clone(),
             stage: self.stage.clone(),
             // A scan may wait for a slow client without passing its own deadline: its query ends it.
-            deadline: context.deadline() + ANSWER_READ_MAX,
+            deadline: self.context.deadline() + ANSWER_READ_MAX,
         }
     }
 
@@ -121,24 +124,26 @@ impl ShardScan {
         struct ShardStream {
             chunks: ScanStream,
             scan: usize,
-            table: Arc<ShardTable>,
+            context: Arc<QueryContext>,
+            collection: Arc<PinnedCollection>,
             schema: SchemaRef,
         }
-        let (request, context) = (self.request(shard), Arc::clone(&self.table.context));
+        let (request, context) = (self.request(shard), Arc::clone(&self.context));
         let chunks = stream::once(async move { context.leaf.scan(request) })
             .flatten()
             .boxed();
         let state = ShardStream {
             chunks,
             scan: self.number,
-            table: Arc::clone(&self.table),
+            context: Arc::clone(&self.context),
+            collection: Arc::clone(&self.collection),
             schema: self.schema(),
         };
         stream::try_unfold(state, move |mut state| async move {
-            if let Some(problem) = state.table.context.interrupted() {
+            if let Some(problem) = state.context.interrupted() {
                 return Err(failure::error(problem));
             }
-            let report = |trailer| state.table.context.report.record(state.scan, shard, trailer);
+            let report = |trailer| state.context.report.record(state.scan, shard, trailer);
             loop {
                 match state.chunks.next().await {
                     Some(Ok(ScanChunk::Rows(batch))) => {
@@ -151,7 +156,7 @@ impl ShardScan {
                         return Ok(None);
                     }
                     Some(Err(problem)) => return Err(failure::error(problem)),
-                    None => return Err(failure::error(unfinished(&state.table, shard))),
+                    None => return Err(failure::error(unfinished(&state.collection.name, shard))),
                 }
             }
         })
@@ -177,13 +182,10 @@ pub(super) fn row_slices(batch: RecordBatch, rows_max: usize) -> impl Iterator<I
 }
 
 /// The error of a stream without an end message: its rows may be incomplete.
-fn unfinished(table: &ShardTable, shard: ShardId) -> Problem {
+fn unfinished(collection: &CollectionName, shard: ShardId) -> Problem {
     Problem::new(
         Code::Incomplete,
-        format!(
-            "the answer of shard {} of {} ended early",
-            shard.number, table.collection
-        ),
+        format!("the answer of shard {} of {collection} ended early", shard.number),
     )
     .hint("retry")
 }
@@ -194,8 +196,8 @@ impl DisplayAs for ShardScan {
         write!(
             f,
             "ShardScan: collection={}, shards={}, columns=[{}]",
-            self.table.collection,
-            self.table.shards.len(),
+            self.collection.name,
+            self.collection.shards.len(),
             columns.join(", ")
         )?;
         if !self.filter.is_empty() {
@@ -266,7 +268,7 @@ impl ExecutionPlan for ShardScan {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let Some(shard) = self.table.shards.get(partition) else {
+        let Some((shard, _)) = self.collection.shards.get(partition) else {
             return Ok(Box::pin(EmptyRecordBatchStream::new(self.schema())));
         };
         let metrics = BaselineMetrics::new(&self.metrics, partition);
@@ -286,6 +288,6 @@ impl ExecutionPlan for ShardScan {
     }
 
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
-        Ok(Arc::new(self.table.statistics_for(&self.schema())))
+        Ok(Arc::new(self.collection.statistics(&self.schema())))
     }
 }

@@ -1,49 +1,46 @@
-//! A collection in one query: the columns that the query reads, over the shards that it has pinned.
+//! A collection in one query: the columns that the query reads, over the shards that it has pinned. DataFusion sees a
+//! table, whose scans are [`ShardScan`]s.
 
 use std::{collections::HashMap, sync::Arc};
 
+use async_trait::async_trait;
 use datafusion::{
     arrow::datatypes::{Schema, SchemaRef},
-    common::{Statistics, stats::Precision},
+    catalog::{Session, TableProvider},
+    common::Statistics,
+    error::{DataFusionError, Result},
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType, expr_rewriter::unnormalize_cols},
+    physical_plan::ExecutionPlan,
 };
-use plan::{Column, ColumnSource, Kinds, Path, PathKinds};
-use proto::{CollectionName, ingest::ShardId};
+use plan::{Column, ColumnSource, Kinds, PathKinds, pushdown::is_exact, scan::Stage};
 
-use super::{context::QueryContext, pins::PinnedCollection};
+use super::{context::QueryContext, pins::PinnedCollection, shard_scan::ShardScan};
+use crate::typing;
 
-/// The state that all scans of a table share.
+/// The pinned shards of a collection as a DataFusion table.
 #[derive(Debug)]
-pub(super) struct ShardTable {
-    pub context: Arc<QueryContext>,
-    pub collection: CollectionName,
-    /// The pinned shards.
-    pub shards: Vec<ShardId>,
-    /// The number of documents in these shards.
-    pub documents: usize,
-    pub time_path: Option<Path>,
+pub(crate) struct ShardTable {
+    context: Arc<QueryContext>,
+    collection: Arc<PinnedCollection>,
     /// Columns in schema order.
-    pub columns: Vec<Column>,
-    pub paths: Arc<PathKinds>,
-    pub schema: SchemaRef,
+    columns: Vec<Column>,
+    schema: SchemaRef,
 }
 
 impl ShardTable {
-    /// Creates a table over the pinned shards.
-    pub(super) fn new(context: Arc<QueryContext>, pinned: &PinnedCollection, columns: Vec<Column>) -> Self {
+    /// A table with these columns.
+    pub(super) fn new(context: Arc<QueryContext>, collection: Arc<PinnedCollection>, columns: Vec<Column>) -> Self {
+        let schema = schema_with(&columns, &collection.paths);
         Self {
             context,
-            collection: pinned.name.clone(),
-            shards: pinned.shards.iter().map(|(shard, _)| *shard).collect(),
-            documents: usize::try_from(pinned.documents()).unwrap_or(usize::MAX),
-            time_path: pinned.time_path.clone(),
-            schema: schema_with(&columns, &pinned.paths),
-            paths: Arc::clone(&pinned.paths),
+            collection,
             columns,
+            schema,
         }
     }
 
     /// Adds columns that are missing. Returns the index of each wanted column.
-    pub(super) fn with_columns(&self, wanted: impl Iterator<Item = Column>) -> (Self, Vec<usize>) {
+    pub(crate) fn with_columns(&self, wanted: impl Iterator<Item = Column>) -> (Self, Vec<usize>) {
         let mut columns = self.columns.clone();
         let mut index_of: HashMap<Column, usize> = columns.iter().cloned().zip(0..).collect();
         let add = |column: Column| {
@@ -53,38 +50,73 @@ impl ShardTable {
             })
         };
         let indexes = wanted.map(add).collect();
-        let schema = schema_with(&columns, &self.paths);
-        let (context, collection, shards) = (Arc::clone(&self.context), self.collection.clone(), self.shards.clone());
-        let (documents, time_path, paths) = (self.documents, self.time_path.clone(), Arc::clone(&self.paths));
-        (
-            Self {
-                context,
-                collection,
-                shards,
-                documents,
-                time_path,
-                columns,
-                paths,
-                schema,
-            },
-            indexes,
-        )
+        let table = Self::new(Arc::clone(&self.context), Arc::clone(&self.collection), columns);
+        (table, indexes)
+    }
+}
+
+#[async_trait]
+impl TableProvider for ShardTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
     }
 
-    /// Reports the document count as an inexact row count: DataFusion would put an exact one into the plan as a
-    /// constant.
-    pub(super) fn statistics_for(&self, schema: &Schema) -> Statistics {
-        Statistics::new_unknown(schema).with_num_rows(Precision::Inexact(self.documents))
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn statistics(&self) -> Option<Statistics> {
+        Some(self.collection.statistics(&self.schema))
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let decide = |filter: &&Expr| {
+            Ok(match is_exact(&typing::condition_over_columns((*filter).clone())?) {
+                true => TableProviderFilterPushDown::Exact,
+                false => TableProviderFilterPushDown::Unsupported,
+            })
+        };
+        filters.iter().map(decide).collect()
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let column = |index: &usize| self.columns.get(*index).cloned();
+        let columns = match projection {
+            None => Some(self.columns.clone()),
+            Some(indexes) => indexes.iter().map(column).collect(),
+        };
+        let columns =
+            columns.ok_or_else(|| DataFusionError::Internal("a projection refers to an unknown column".into()))?;
+        // The leaf knows flat column names only, not the table aliases of the statement.
+        let filter = unnormalize_cols(filters.iter().cloned())
+            .into_iter()
+            .map(typing::condition_over_columns)
+            .collect::<Result<_>>()?;
+        let schema = schema_with(&columns, &self.collection.paths);
+        Ok(Arc::new(ShardScan::new(
+            Arc::clone(&self.context),
+            Arc::clone(&self.collection),
+            columns,
+            filter,
+            Stage::Rows { limit },
+            schema,
+        )))
     }
 }
 
 /// The schema of these columns, without their kinds.
 pub(super) fn schema_of(columns: &[Column]) -> SchemaRef {
-    Arc::new(Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>()))
+    plan::column::schema(columns)
 }
 
 /// The schema of these columns with the kinds that occur in each path.
-pub(super) fn schema_with(columns: &[Column], paths: &PathKinds) -> SchemaRef {
+fn schema_with(columns: &[Column], paths: &PathKinds) -> SchemaRef {
     let kinds = |column: &Column| match &column.source {
         ColumnSource::Path(path) => paths.paths.get(path).copied().unwrap_or_default(),
         _ => Kinds::default(),

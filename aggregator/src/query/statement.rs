@@ -17,11 +17,10 @@ use super::{
     pins::Pins,
     planner::{self, ExecutablePlan},
     run::QueryOutput,
-    schema_context::PinnedSchemaContext,
     system::{self, Cell},
 };
 use crate::{
-    answer::{SqlQuery, Stats, type_name},
+    answer::{SqlQuery, type_name},
     sql::{self, SchemaContext as _, Statement},
 };
 
@@ -47,23 +46,22 @@ pub(super) async fn run(
 const SHOW_DEFINITIONS: &str = "SELECT kind, collection, name, version, text FROM rachis.definitions WHERE in_force \
                                 ORDER BY kind, collection, name LIMIT 100000";
 
-/// Pins the shards of a query, resolves its names and plans it.
+/// Pins the shards of a query, resolves its names and plans it. Also returns how many rows its answer may have, unless
+/// it has a LIMIT.
 async fn prepare(
     engine: &Engine,
     context: &Arc<QueryContext>,
     request: &SqlQuery,
     query: &ast::Query,
-    rows_max: Option<usize>,
-) -> Result<(Pins, ExecutablePlan, Stats), Problem> {
+) -> Result<(Pins, ExecutablePlan, Option<usize>), Problem> {
     let catalog = engine.catalog();
     let names = sql::collections(query, &catalog)?;
     let pins = Pins::take(context, &catalog, &names, &request.options.at_least).await?;
     pins.require_complete(request.options.allow_partial)?;
-    let mut stats = Stats::default();
-    pins.fill(&mut stats);
-    let resolved = sql::resolve(query, &PinnedSchemaContext::new(catalog, &pins), &request.parameters)?;
+    let resolved = sql::resolve(query, &pins, &request.parameters)?;
+    let rows_max = (!planner::has_limit(query)).then_some(engine.options.rows_max);
     let planned = planner::plan(engine, context, &pins, resolved, &request.parameters, rows_max).await?;
-    Ok((pins, planned, stats))
+    Ok((pins, planned, rows_max))
 }
 
 async fn select(
@@ -72,25 +70,18 @@ async fn select(
     request: &SqlQuery,
     query: &ast::Query,
 ) -> Result<QueryOutput, Problem> {
-    let rows_max = (!planner::has_limit(query)).then_some(engine.options.rows_max);
-    let (pins, planned, stats) = prepare(engine, context, request, query, rows_max).await?;
-    execute(pins, planned, stats, rows_max)
+    let (pins, planned, rows_max) = prepare(engine, context, request, query).await?;
+    execute(pins, planned, rows_max)
 }
 
 /// Starts a plan.
-pub(super) fn execute(
-    pins: Pins,
-    planned: ExecutablePlan,
-    stats: Stats,
-    rows_max: Option<usize>,
-) -> Result<QueryOutput, Problem> {
+pub(super) fn execute(pins: Pins, planned: ExecutablePlan, rows_max: Option<usize>) -> Result<QueryOutput, Problem> {
     let rows = execute_stream(planned.physical, planned.task).map_err(failure::problem)?;
     Ok(QueryOutput {
         schema: rows.schema(),
         rows: rows.map_err(failure::problem).boxed(),
         rows_max,
         pins: Some(pins),
-        stats,
     })
 }
 
@@ -114,11 +105,12 @@ async fn explain(
     query: &ast::Query,
     analyze: bool,
 ) -> Result<QueryOutput, Problem> {
-    let rows_max = (!planner::has_limit(query)).then_some(engine.options.rows_max);
-    let (pins, planned, stats) = prepare(engine, context, request, query, rows_max).await?;
+    let (pins, planned, _) = prepare(engine, context, request, query).await?;
     let rows = explain::rows(&planned, analyze).await?;
-    drop(pins);
-    Ok(QueryOutput::of_batch(rows, stats))
+    Ok(QueryOutput {
+        pins: Some(pins),
+        ..QueryOutput::of_batch(rows)
+    })
 }
 
 /// Checks a definition against the current documents and proposes it. The answer is its name and version.
@@ -132,7 +124,7 @@ async fn define(
     let catalog = engine.catalog();
     let names = collections_read_by(engine, id, text, &catalog)?;
     let pins = Pins::take(context, &catalog, &names, &PositionVector::default()).await?;
-    let mut defined = sql::define(id, text, replace, &PinnedSchemaContext::new(catalog, &pins))?;
+    let mut defined = sql::define(id, text, replace, &pins)?;
     // Planning checks its types. Its warnings are reported below, so planning must not repeat them.
     defined.query.warnings.clear();
     match planner::plan(engine, context, &pins, defined.query, &[], None).await {
@@ -203,10 +195,7 @@ async fn undefine(engine: &Engine, id: DefinitionId, if_exists: bool) -> Result<
 fn definition_row(id: &DefinitionId, version: Option<i64>) -> Result<QueryOutput, Problem> {
     let columns = [("definition", Type::Text), ("version", Type::Int)];
     let row = vec![Cell::text(id.to_string()), Cell::Int(version)];
-    Ok(QueryOutput::of_batch(
-        system::batch(&columns, vec![row])?,
-        Stats::default(),
-    ))
+    Ok(QueryOutput::of_batch(system::batch(&columns, vec![row])?))
 }
 
 fn show_tables(catalog: &Catalog) -> Result<QueryOutput, Problem> {
@@ -224,10 +213,8 @@ fn show_tables(catalog: &Catalog) -> Result<QueryOutput, Problem> {
         .iter()
         .map(|table| row(format!("{}.{}", table.schema, table.name), "system table"));
     let rows = collections.chain(views).chain(tables).collect();
-    Ok(QueryOutput::of_batch(
-        system::batch(&[("name", Type::Text), ("kind", Type::Text)], rows)?,
-        Stats::default(),
-    ))
+    let columns = [("name", Type::Text), ("kind", Type::Text)];
+    Ok(QueryOutput::of_batch(system::batch(&columns, rows)?))
 }
 
 /// Returns the columns and types of a collection, a view or a system table.
@@ -253,7 +240,7 @@ async fn describe(
         describe_collection(context, &catalog, &name).await?
     };
     let columns = [("name", Type::Text), ("type", Type::Text), ("seen", Type::Text)];
-    Ok(QueryOutput::of_batch(system::batch(&columns, rows)?, Stats::default()))
+    Ok(QueryOutput::of_batch(system::batch(&columns, rows)?))
 }
 
 fn column_row(name: &str, of: &str, seen: &str) -> Vec<Cell> {
@@ -288,7 +275,6 @@ async fn describe_collection(
         &PositionVector::default(),
     )
     .await?;
-    let schema = PinnedSchemaContext::new(Arc::clone(catalog), &pins);
     let system_columns = plan::column::SYSTEM_COLUMNS
         .iter()
         .map(|(column, _, of)| column_row(column, system::sql_name(*of), "always"));
@@ -298,7 +284,7 @@ async fn describe_collection(
         .filter(|(id, _)| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(name));
     let fields =
         fields.map(|(id, definition)| column_row(&id.name, "", &format!("field: {}", definition.current().text)));
-    let paths = schema.paths(name);
+    let paths = pins.paths(name);
     let paths = paths.paths.iter().filter(|(path, _)| !path.steps().is_empty());
     let paths = paths.map(|(path, kinds)| {
         column_row(

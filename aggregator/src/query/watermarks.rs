@@ -13,8 +13,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use plan::scan::PinnedShard;
 use proto::{
-    Catalog, Position, PositionVector, SourceName,
+    Catalog, Code, Position, PositionVector, Problem, SourceName,
     ingest::ShardId,
     routing::shard_of,
     status::{SourceState, TailStatus},
@@ -22,6 +23,12 @@ use proto::{
 };
 use tokio::sync::watch;
 
+use super::context::QueryContext;
+
+/// How long a query waits for a shard to reach its watermark.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
+/// A leaf gives up waiting this long before the query's deadline, so that it can still answer.
+const ANSWER_MARGIN: Duration = Duration::from_millis(200);
 /// Shards whose watermarks are remembered.
 const SHARDS_MAX: usize = 65_536;
 /// The time limit of one status request to the tailers.
@@ -29,7 +36,8 @@ const TAILERS_WAIT: Duration = Duration::from_secs(1);
 /// The pause before the tailers are asked again, if they did not cover all shards.
 const TAILERS_RETRY: Duration = Duration::from_millis(100);
 
-pub(super) type WantedPositions = Vec<(ShardId, PositionVector)>;
+type WantedPositions = Vec<(ShardId, PositionVector)>;
+type Outcomes = Vec<Result<PinnedShard, Problem>>;
 
 /// The watermark of each shard: the highest positions that any answer or acknowledged push has had.
 pub(super) struct ReadWatermarks {
@@ -87,7 +95,76 @@ impl ReadWatermarks {
         self.shards.lock().entry(shard).positions.merge(positions);
     }
 
-    pub(super) fn has_catch_up_failed(&self, shard: ShardId) -> bool {
+    /// Pins shards at the wanted positions or at their watermarks, whichever are higher. A shard that cannot reach its
+    /// watermark in time is pinned as it is, with a warning.
+    pub(super) async fn pin(
+        &self,
+        context: &QueryContext,
+        wanted: WantedPositions,
+    ) -> Vec<(ShardId, Result<PinnedShard, Problem>)> {
+        let deadline = context.deadline();
+        let end = deadline - (deadline.saturating_duration_since(Instant::now()) / 10).min(ANSWER_MARGIN);
+        let catch_up_until = end.min(Instant::now() + CATCH_UP_WAIT);
+        let initial = self.raised(&wanted);
+        let failed_before: Vec<bool> = wanted
+            .iter()
+            .map(|(shard, _)| self.has_catch_up_failed(*shard))
+            .collect();
+        let requested: WantedPositions = (0..wanted.len())
+            .map(|at| {
+                if failed_before[at] {
+                    wanted[at].clone()
+                } else {
+                    initial[at].clone()
+                }
+            })
+            .collect();
+        let mut outcomes = context
+            .leaf
+            .pin_all(context.read_view_id, &requested, catch_up_until)
+            .await;
+
+        let unconfirmed = self.unconfirmed(&boots(&wanted, &outcomes));
+        // If there is nothing to confirm, the first targets stay, however far other queries have raised the watermarks
+        // since.
+        let (required, uncovered) = if unconfirmed.is_empty() {
+            (initial.clone(), Vec::new())
+        } else {
+            let uncovered = self.confirm(unconfirmed, catch_up_until).await;
+            (self.raised(&wanted), uncovered)
+        };
+
+        let behind = indexes(&outcomes, |at, outcome| {
+            let is_behind =
+                |pinned: &PinnedShard| required[at] != initial[at] && !pinned.positions.covers(&required[at].1);
+            !failed_before[at] && outcome.as_ref().is_ok_and(is_behind)
+        });
+        pin_again(context, &behind, &required, catch_up_until, &mut outcomes).await;
+        let late = indexes(&outcomes, |_, outcome| {
+            outcome.as_ref().is_err_and(|problem| problem.code == Code::Timeout)
+        });
+        pin_again(context, &late, &wanted, end, &mut outcomes).await;
+
+        for at in 0..wanted.len() {
+            let (shard, Ok(pinned)) = (wanted[at].0, &outcomes[at]) else {
+                continue;
+            };
+            let is_uncovered = uncovered.iter().any(|(of, _)| *of == shard);
+            let lags = (failed_before[at] || late.contains(&at)) && !pinned.positions.covers(&required[at].1);
+            if is_uncovered || lags || failed_before[at] {
+                self.set_catch_up_failed(shard, is_uncovered || lags);
+            }
+            if lags {
+                warn_lagging(context, shard, &pinned.positions.describe_missing(&required[at].1));
+            } else if is_uncovered {
+                warn_uncovered(context, shard);
+            }
+            self.advance(shard, &pinned.positions);
+        }
+        wanted.into_iter().map(|(shard, _)| shard).zip(outcomes).collect()
+    }
+
+    fn has_catch_up_failed(&self, shard: ShardId) -> bool {
         self.shards
             .lock()
             .by_shard
@@ -95,12 +172,12 @@ impl ReadWatermarks {
             .is_some_and(|watermark| watermark.catch_up_failed)
     }
 
-    pub(super) fn set_catch_up_failed(&self, shard: ShardId, failed: bool) {
+    fn set_catch_up_failed(&self, shard: ShardId, failed: bool) {
         self.shards.lock().entry(shard).catch_up_failed = failed;
     }
 
     /// The wanted positions, raised to each shard's watermark.
-    pub(super) fn raised(&self, wanted: &[(ShardId, PositionVector)]) -> WantedPositions {
+    fn raised(&self, wanted: &[(ShardId, PositionVector)]) -> WantedPositions {
         let raised = wanted.iter().map(|(shard, at_least)| {
             let mut positions = self.of(*shard);
             positions.merge(at_least);
@@ -111,7 +188,7 @@ impl ReadWatermarks {
 
     /// Of these pinned shards and the boots of their leaves, those that may lack pushes unknown to this aggregator:
     /// their leaf has started since the tailers last covered them.
-    pub(super) fn unconfirmed(&self, pinned: &[(ShardId, u64)]) -> Vec<(ShardId, u64)> {
+    fn unconfirmed(&self, pinned: &[(ShardId, u64)]) -> Vec<(ShardId, u64)> {
         let shards = self.shards.lock();
         let is_confirmed = |shard: &ShardId, boot: u64| {
             let watermark = shards.by_shard.get(shard);
@@ -126,7 +203,7 @@ impl ReadWatermarks {
 
     /// Asks the tailers how far they have written to these shards, until they cover all of them or until the time is
     /// up. It does not ask again for shards that have failed to catch up before. Returns the shards not covered.
-    pub(super) async fn confirm(&self, unconfirmed: Vec<(ShardId, u64)>, until: Instant) -> Vec<(ShardId, u64)> {
+    async fn confirm(&self, unconfirmed: Vec<(ShardId, u64)>, until: Instant) -> Vec<(ShardId, u64)> {
         let mut uncovered = self.ask_tailers(unconfirmed).await;
         while !uncovered.iter().all(|(shard, _)| self.has_catch_up_failed(*shard))
             && Instant::now() + TAILERS_RETRY < until
@@ -157,6 +234,53 @@ impl ReadWatermarks {
             shards.entry(shard).confirmed_boot = Some(boot);
         }
         uncovered
+    }
+}
+
+fn warn_lagging(context: &QueryContext, shard: ShardId, lacking: &str) {
+    context.report.warn(format!(
+        "shard {} is behind earlier answers or acknowledged pushes and lacks {lacking}",
+        shard.number
+    ));
+}
+
+fn warn_uncovered(context: &QueryContext, shard: ShardId) {
+    context.report.warn(format!(
+        "shard {} may lack pushes from before its leaf started: the tailers do not read all its push partitions yet",
+        shard.number
+    ));
+}
+
+/// The shards that are pinned, with the boot ids of their leaves.
+fn boots(wanted: &[(ShardId, PositionVector)], outcomes: &Outcomes) -> Vec<(ShardId, u64)> {
+    wanted
+        .iter()
+        .zip(outcomes)
+        .filter_map(|((shard, _), pinned)| Some((*shard, pinned.as_ref().ok()?.boot)))
+        .collect()
+}
+
+fn indexes(outcomes: &Outcomes, which: impl Fn(usize, &Result<PinnedShard, Problem>) -> bool) -> Vec<usize> {
+    (0..outcomes.len()).filter(|at| which(*at, &outcomes[*at])).collect()
+}
+
+/// Pins the shards at these indexes again and replaces their outcomes.
+async fn pin_again(
+    context: &QueryContext,
+    indexes: &[usize],
+    wanted: &[(ShardId, PositionVector)],
+    until: Instant,
+    outcomes: &mut Outcomes,
+) {
+    if indexes.is_empty() {
+        return;
+    }
+    let again: WantedPositions = indexes.iter().map(|at| wanted[*at].clone()).collect();
+    for (at, outcome) in indexes
+        .iter()
+        .zip(context.leaf.pin_all(context.read_view_id, &again, until).await)
+    {
+        outcomes[*at] = outcome;
     }
 }
 

@@ -131,15 +131,8 @@ fn explain(mut tokens: Tokens) -> Result<Statement, Problem> {
 
 /// Reads `FIELD collection.path` or `VIEW name`. Also returns the index of the token after it.
 fn definition_id(tokens: &Tokens, index: usize) -> Result<(DefinitionId, usize), Problem> {
-    let (kind, mut keys, mut next) = (tokens.word(index), Vec::new(), index + 1);
-    while let Some(Token::Word(word)) = tokens.all.get(next).map(|t| &t.token) {
-        keys.push(word.value.as_str());
-        next += 1;
-        match tokens.all.get(next).map(|t| &t.token) {
-            Some(Token::Period) => next += 1,
-            _ => break,
-        }
-    }
+    let kind = tokens.word(index);
+    let (keys, next) = dotted_name(tokens, index + 1);
     let at = |problem: Problem| match tokens.all.get(index + 1) {
         Some(token) => problem.at(token.span.start.line, token.span.start.column),
         None => problem,
@@ -178,6 +171,20 @@ fn definition_id(tokens: &Tokens, index: usize) -> Result<(DefinitionId, usize),
         )
         .hint(SUPPORTED))),
     }
+}
+
+/// Reads the words of a name with dots, if there is one. Also returns the index of the token after it.
+fn dotted_name(tokens: &Tokens, index: usize) -> (Vec<&str>, usize) {
+    let (mut words, mut next) = (Vec::new(), index);
+    while let Some(Token::Word(word)) = tokens.all.get(next).map(|t| &t.token) {
+        words.push(word.value.as_str());
+        next += 1;
+        match tokens.all.get(next).map(|t| &t.token) {
+            Some(Token::Period) => next += 1,
+            _ => break,
+        }
+    }
+    (words, next)
 }
 
 /// Parses the name of a collection or view in lower case: all of their names are lower case.
@@ -245,21 +252,14 @@ fn show(tokens: &Tokens) -> Result<Statement, Problem> {
 }
 
 fn describe(tokens: &Tokens) -> Result<Statement, Problem> {
-    let mut name = Vec::new();
-    let mut next = 1;
-    while let Some(Token::Word(word)) = tokens.all.get(next).map(|t| &t.token) {
-        name.push(word.value.to_ascii_lowercase());
-        next += 1;
-        match tokens.all.get(next).map(|t| &t.token) {
-            Some(Token::Period) => next += 1,
-            _ => break,
-        }
-    }
-    if name.is_empty() {
+    let (words, next) = dotted_name(tokens, 1);
+    if words.is_empty() {
         return Err(Problem::new(Code::BadSql, "DESCRIBE needs a name").hint("write DESCRIBE events"));
     }
     expect_end(tokens, next)?;
-    Ok(Statement::Describe { name: name.join(".") })
+    Ok(Statement::Describe {
+        name: words.join(".").to_ascii_lowercase(),
+    })
 }
 
 fn expect_end(tokens: &Tokens, index: usize) -> Result<(), Problem> {

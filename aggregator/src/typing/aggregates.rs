@@ -188,22 +188,24 @@ impl AggregateUDFImpl for WindowAggregate {
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let is_long = constants::is_long(args.return_field.data_type());
-        let accumulator = self.0.accumulator(args)?;
-        Ok(if is_long {
-            SizeLimitedAccumulator::boxed(accumulator)
-        } else {
-            accumulator
-        })
+        Ok(limit_size(is_long, self.0.accumulator(args)?))
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let is_long = constants::is_long(args.return_field.data_type());
-        let accumulator = self.0.create_sliding_accumulator(args)?;
-        Ok(if is_long {
-            SizeLimitedAccumulator::boxed(accumulator)
-        } else {
-            accumulator
-        })
+        Ok(limit_size(is_long, self.0.create_sliding_accumulator(args)?))
+    }
+}
+
+/// Limits the bytes of an accumulator's results if they may be long.
+fn limit_size(is_long: bool, inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
+    match is_long {
+        true => Box::new(SizeLimitedAccumulator {
+            inner,
+            rows: 0,
+            bytes: 0,
+        }),
+        false => inner,
     }
 }
 
@@ -221,14 +223,6 @@ struct SizeLimitedAccumulator {
 }
 
 impl SizeLimitedAccumulator {
-    fn boxed(inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
-        Box::new(Self {
-            inner,
-            rows: 0,
-            bytes: 0,
-        })
-    }
-
     fn count_rows(&mut self, values: &[ArrayRef]) {
         self.rows += values.first().map_or(0, |values| values.len());
     }

@@ -93,6 +93,7 @@ impl DevServer {
         };
         let roles = Roles {
             leaf: leaf.clone(),
+            ingest: leaf.clone(),
             pushes: leaf.clone(),
             changes,
             source_admin: tailer.clone(),

@@ -9,8 +9,6 @@ use plan::client::RemoteLeaves;
 use proto::{
     Code, Problem,
     client::{
-        catalog_file::CatalogFile,
-        follower::{CatalogReplica, Follower},
         leaves::Leaves,
         nodes::RemoteNodes,
         tailers::{LoggedPushes, Tailers},
@@ -21,7 +19,7 @@ use proto::{
     tailer::Changes,
     wire::node::node_server::NodeServer,
 };
-use tailer::{Tailer, TailerOptions, TopicChanges, service::PushLog};
+use tailer::{CatalogFile, CatalogReplica, Follower, Tailer, TailerOptions, TopicChanges, service::PushLog};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use tracing::{info, warn};
@@ -223,9 +221,10 @@ impl Node {
     fn aggregator(self, shell: &Shell) -> Result<Running, Failure> {
         let changes = self.follow()?;
         let leaves = Leaves::new(&self.members, self.replica.catalog()).map_err(failed("reach the leaves"))?;
-        let leaf = Arc::new(RemoteLeaves::new(leaves));
+        let leaf = Arc::new(RemoteLeaves::new(leaves.clone()));
+        let ingest = Arc::new(leaves);
         let tailers = Tailers::new(&self.members, self.replica.catalog()).map_err(failed("reach the tailers"))?;
-        let pushes = Arc::new(LoggedPushes::new(tailers.clone(), leaf.clone(), self.replica.catalog()));
+        let pushes = LoggedPushes::new(tailers.clone(), ingest.clone(), self.replica.catalog());
         let mut options = AggregatorOptions {
             push_shards: PUSH_SHARDS,
             ..AggregatorOptions::new(shell.folder.join("spill"))
@@ -235,7 +234,8 @@ impl Node {
         let nodes = RemoteNodes::new(self.name.as_str(), &self.members).map_err(failed("reach the other nodes"))?;
         let roles = Roles {
             leaf,
-            pushes,
+            ingest,
+            pushes: Arc::new(pushes),
             changes: changes.clone(),
             source_admin: Arc::new(tailers),
             nodes: Arc::new(nodes),

@@ -26,6 +26,15 @@ const CLEAR_TIME_MAX: Duration = Duration::from_secs(20);
 const REQUEST_KEY_BYTES_MAX: usize = 255;
 
 impl Leaf {
+    /// The shards of a collection that are placed on this node; none if the collection does not exist.
+    fn placed_shards(&self, collection: CollectionUid) -> Vec<ShardId> {
+        let catalog = self.catalog.borrow().clone();
+        let Some((_, found)) = catalog.collection(collection) else {
+            return Vec::new();
+        };
+        found.shards().filter(|shard| self.owns(found, shard.number)).collect()
+    }
+
     /// The reason if a partition does not belong to a shard.
     fn misrouted(&self, shard: ShardId, source: &SourceName, partition: i32) -> Option<String> {
         let catalog = self.catalog.borrow().clone();
@@ -112,12 +121,8 @@ impl Ingest for Leaf {
     }
 
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
-        let catalog = self.catalog.borrow().clone();
-        let Some((_, found)) = catalog.collection(collection) else {
-            return Ok(Vec::new());
-        };
         let mut partitions = Vec::new();
-        for id in found.shards().filter(|shard| self.owns(found, shard.number)) {
+        for id in self.placed_shards(collection) {
             let rows = match self.info(id).await? {
                 ShardInfo::Closed(summary) => summary.rows,
                 ShardInfo::Open(shard) => shard.with_state(|state| state.rows.clone()),
@@ -147,12 +152,8 @@ impl Ingest for Leaf {
     }
 
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
-        let catalog = self.catalog.borrow().clone();
-        let Some((_, found)) = catalog.collection(collection) else {
-            return Ok(Vec::new());
-        };
         let mut losses = Vec::new();
-        for id in found.shards().filter(|shard| self.owns(found, shard.number)) {
+        for id in self.placed_shards(collection) {
             losses.extend(match self.info(id).await? {
                 ShardInfo::Closed(summary) => summary.losses,
                 ShardInfo::Open(shard) => blocking(move || shard.store().losses()).await?,
@@ -166,16 +167,12 @@ impl Ingest for Leaf {
         collection: CollectionUid,
         source: Option<&SourceName>,
     ) -> Result<ClearedDeadLetters, Problem> {
-        let catalog = self.catalog.borrow().clone();
         let mut cleared = ClearedDeadLetters {
             letters: 0,
             complete: true,
         };
-        let Some((_, found)) = catalog.collection(collection) else {
-            return Ok(cleared);
-        };
         let until = Instant::now() + CLEAR_TIME_MAX;
-        for id in found.shards().filter(|shard| self.owns(found, shard.number)) {
+        for id in self.placed_shards(collection) {
             let shard = match self.info(id).await? {
                 ShardInfo::Closed(summary) if !may_have_dead_letters(&summary, source) => continue,
                 ShardInfo::Closed(_) => self.shard(id).await?,

@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use plan::scan::{
     DeadLetter, Document, PathStatus, PinnedShard, QueryId, Scan, ScanRequest, ScanStream, ShardStatus, SplitStatus,
+    VIEW_LEASE,
 };
 use proto::{Address, Code, PositionVector, Problem, ingest::ShardId};
 
-use super::{Leaf, OPEN_WAIT, PIN_GRACE, Pins, ShardInfo, blocking};
+use super::{Leaf, OPEN_WAIT, Pins, ShardInfo, blocking};
 use crate::{
     error::Error,
     scan,
@@ -28,9 +29,14 @@ const DEAD_LETTERS_MAX: usize = 10_000;
 impl Leaf {
     /// The view that a query has pinned.
     pub fn pinned(&self, query: QueryId, shard: ShardId) -> Result<ReadView, Problem> {
+        Ok(self.start_scan(query, shard)?.0)
+    }
+
+    /// The pinned view, for a scan. The query keeps its pins while the scan holds the `Arc`.
+    fn start_scan(&self, query: QueryId, shard: ShardId) -> Result<(ReadView, Arc<()>), Problem> {
         let pins = self.pins.lock();
-        let pinned = pins.get(&query).and_then(|pins| pins.views.get(&shard));
-        pinned.map(|fresh| fresh.view.clone()).ok_or_else(|| {
+        let pinned = pins.get(&query).and_then(|pins| Some((pins, pins.views.get(&shard)?)));
+        let (pins, fresh) = pinned.ok_or_else(|| {
             Problem::new(
                 Code::Unavailable,
                 format!(
@@ -39,11 +45,12 @@ impl Leaf {
                 ),
             )
             .hint("retry the query")
-        })
+        })?;
+        Ok((fresh.view.clone(), pins.scanned.clone()))
     }
 
     fn add_pin(&self, query: QueryId, shard: ShardId, fresh: &Arc<FreshView>, deadline: Instant) {
-        let until = deadline + PIN_GRACE;
+        let until = deadline + VIEW_LEASE;
         let mut all_pins = self.pins.lock();
         let pins = all_pins.entry(query).or_insert_with(|| Pins {
             until,
@@ -96,14 +103,19 @@ impl Scan for Leaf {
         })
     }
 
+    fn renew(&self, query: QueryId) {
+        if let Some(pins) = self.pins.lock().get_mut(&query) {
+            pins.until = pins.until.max(Instant::now() + VIEW_LEASE);
+        }
+    }
+
     fn unpin(&self, query: QueryId) {
         self.pins.lock().remove(&query);
     }
 
     fn scan(&self, request: ScanRequest) -> ScanStream {
-        match self.pinned(request.query, request.shard) {
-            Ok(view) => {
-                let scanned = self.pins.lock().get(&request.query).map(|pins| pins.scanned.clone());
+        match self.start_scan(request.query, request.shard) {
+            Ok((view, scanned)) => {
                 let chunks = scan::run(view, request, &self.scans);
                 let hold_pins = move |_: &_| {
                     let _while_it_is_read = &scanned;
@@ -217,4 +229,36 @@ fn find(store: &Store, id: &str) -> Result<Option<crate::document::Document>, Er
         newest = document.filter(is_newer).or(newest);
     }
     Ok(newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tests::support::{Fixture, query, small};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_view_is_kept_until_its_lease_expires_and_a_renewal_extends_it() {
+        let fixture = Fixture::start(small);
+        let (leaf, id, second) = (&fixture.leaf, query(), Duration::from_secs(1));
+        let deadline = Instant::now() + 20 * second;
+        let pinned = leaf.pin(id, fixture.shard, &PositionVector::default(), deadline).await;
+        pinned.expect("a view");
+        let is_kept = || leaf.pinned(id, fixture.shard).is_ok();
+        leaf.expire_pins(deadline + VIEW_LEASE - second);
+        assert!(is_kept(), "its lease begins at the deadline");
+        leaf.renew(id);
+        leaf.expire_pins(deadline + VIEW_LEASE - second);
+        assert!(is_kept(), "a renewal never shortens a lease");
+        let renewed = Instant::now();
+        leaf.pins.lock().get_mut(&id).expect("pins").until = renewed;
+        leaf.renew(id);
+        leaf.expire_pins(renewed + VIEW_LEASE - second);
+        assert!(is_kept(), "a renewal extends a lease");
+        leaf.expire_pins(Instant::now() + VIEW_LEASE + second);
+        assert!(!is_kept(), "the lease has expired");
+        leaf.renew(id);
+        assert!(!is_kept(), "what was released stays released");
+    }
 }

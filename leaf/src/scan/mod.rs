@@ -60,21 +60,14 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// Scans a view. The work begins when the stream is first polled.
 pub(crate) fn run(view: ReadView, request: ScanRequest, pool: &ScanPool) -> ScanStream {
-    let (queue, threads) = (pool.queue(), pool.threads());
+    let queue = pool.queue.clone();
     let guard = CancelOnDrop(Arc::default());
-    let input = (view, request, threads, pool.memory(), guard.0.clone());
+    let input = (view, request, pool.threads_max, pool.memory.clone(), guard.0.clone());
     let chunks = async move {
         let workers = queue.submit(input, |(view, request, threads, memory, cancelled)| {
-            StepOutcome::Done(workers(
-                view.clone(),
-                request.clone(),
-                *threads,
-                memory,
-                cancelled.clone(),
-            ))
+            workers(view.clone(), request.clone(), *threads, memory, cancelled.clone()).map(StepOutcome::Done)
         });
-        let (_, workers) = workers.await?;
-        let (scan, workers) = workers?;
+        let (_, (scan, workers)) = workers.await?;
         Ok::<_, Problem>(chunks(scan, workers, &queue, guard))
     };
     chunks.try_flatten_stream().boxed()
@@ -205,27 +198,19 @@ impl Worker {
         let first = queue.submit(self, Worker::step).boxed();
         stream::try_unfold((first, queue), |(pending, queue)| async move {
             let (worker, batch) = pending.await?;
-            let batch: Option<RecordBatch> = batch?;
             Ok(batch.map(|batch| (batch, (queue.submit(worker, Worker::step).boxed(), queue))))
         })
     }
 
-    fn step(&mut self) -> StepOutcome<Result<Option<RecordBatch>, Problem>> {
-        match self.try_step(Instant::now() + TIME_SLICE) {
-            Ok(StepOutcome::Again) => StepOutcome::Again,
-            Ok(StepOutcome::Done(batch)) => StepOutcome::Done(Ok(batch)),
-            Err(error) => StepOutcome::Done(Err(error.into())),
-        }
-    }
-
-    fn try_step(&mut self, slice_end: Instant) -> Result<StepOutcome<Option<RecordBatch>>, Error> {
-        match &mut self.stage {
+    fn step(&mut self) -> Result<StepOutcome<Option<RecordBatch>>, Problem> {
+        let slice_end = Instant::now() + TIME_SLICE;
+        Ok(match &mut self.stage {
             WorkerStage::Rows {
                 blocks,
                 rows_left,
                 counts_only: false,
-            } => collect_rows(blocks, rows_left, &self.schema, slice_end),
-            WorkerStage::Rows { blocks, .. } => count_rows(blocks, slice_end),
+            } => collect_rows(blocks, rows_left, &self.schema, slice_end)?,
+            WorkerStage::Rows { blocks, .. } => count_rows(blocks, slice_end)?,
             WorkerStage::Collect { blocks, top, shared } => {
                 let Some(own) = top else {
                     return Ok(StepOutcome::Done(None));
@@ -243,7 +228,7 @@ impl Worker {
                 let top_rows = all.take_rows();
                 drop(shared);
                 self.stage = WorkerStage::Emit(top_rows);
-                Ok(StepOutcome::Again)
+                StepOutcome::Again
             }
             WorkerStage::Emit(top_rows) => {
                 self.scan.check()?;
@@ -251,10 +236,10 @@ impl Worker {
                     .next(&self.scan)?
                     .map(|(arrays, rows)| batch_of(&self.schema, arrays, rows))
                     .transpose()?;
-                Ok(StepOutcome::Done(batch))
+                StepOutcome::Done(batch)
             }
-            WorkerStage::Aggregate(partial) => partial.step(),
-        }
+            WorkerStage::Aggregate(partial) => partial.step()?,
+        })
     }
 }
 

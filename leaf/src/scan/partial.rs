@@ -17,7 +17,6 @@ use datafusion::{
     execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext, runtime_env::RuntimeEnv},
     physical_plan::{
         EmptyRecordBatchStream, ExecutionPlan,
-        aggregates::{AggregateExec, AggregateMode},
         streaming::{PartitionStream, StreamingTableExec},
     },
     prelude::SessionConfig,
@@ -52,20 +51,12 @@ impl Partial {
                 slice_end: None,
             })),
         };
-        let input = StreamingTableExec::try_new(schema.clone(), vec![Arc::new(rows)], None, [], false, None)?;
-        let plan = AggregateExec::try_new(
-            AggregateMode::Partial,
-            aggregate.group_by.clone(),
-            aggregate.aggregates.clone(),
-            aggregate.filters.clone(),
-            Arc::new(input),
-            schema,
-        )?;
+        let input = StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, [], false, None)?;
         let context = TaskContext::default()
             .with_session_config(SessionConfig::new())
             .with_runtime(runtime);
         Ok(Self {
-            states: plan.execute(0, Arc::new(context))?,
+            states: aggregate.over(Arc::new(input))?.execute(0, Arc::new(context))?,
             output: aggregate.output.clone(),
         })
     }

@@ -33,10 +33,11 @@ const CLOSING_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A fixed number of threads that run scans.
 pub(crate) struct ScanPool {
-    queue: Arc<ScanQueue>,
+    pub(super) queue: Arc<ScanQueue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    threads_max: usize,
-    memory: Arc<RuntimeEnv>,
+    pub(super) threads_max: usize,
+    /// The memory pool that all aggregates share.
+    pub(super) memory: Arc<RuntimeEnv>,
 }
 
 /// The queue in which steps wait for a thread; also the handle of a pool.
@@ -89,19 +90,6 @@ impl ScanPool {
             threads_max,
             memory,
         })
-    }
-
-    /// The memory pool that all aggregates share.
-    pub(super) fn memory(&self) -> Arc<RuntimeEnv> {
-        self.memory.clone()
-    }
-
-    pub(super) fn queue(&self) -> Arc<ScanQueue> {
-        self.queue.clone()
-    }
-
-    pub(super) fn threads(&self) -> usize {
-        self.threads_max
     }
 
     /// Stops the threads. Queued steps fail with "the leaf is shutting down"; running steps have
@@ -196,12 +184,12 @@ impl ScanQueue {
         Ok(())
     }
 
-    /// Runs a job step by step until it has a result. It starts at once, even if the result is not awaited yet. The job
-    /// is returned with its result, so that it can be continued later.
+    /// Runs a job step by step until it has a result or fails. It starts at once, even if the result is not awaited
+    /// yet. The job is returned with its result, so that it can be continued later.
     pub(super) fn submit<J: Send + 'static, T: Send + 'static>(
         &self,
         job: J,
-        step: fn(&mut J) -> StepOutcome<T>,
+        step: fn(&mut J) -> Result<StepOutcome<T>, Problem>,
     ) -> impl Future<Output = Result<(J, T), Problem>> + Send + use<J, T> {
         let (sender, receiver) = oneshot::channel();
         let pushed = self.push(Box::new(move |queue| run_step(queue, job, step, sender)));
@@ -217,19 +205,20 @@ impl ScanQueue {
 fn run_step<J: Send + 'static, T: Send + 'static>(
     queue: &Arc<ScanQueue>,
     mut job: J,
-    step: fn(&mut J) -> StepOutcome<T>,
+    step: fn(&mut J) -> Result<StepOutcome<T>, Problem>,
     sender: oneshot::Sender<Result<(J, T), Problem>>,
 ) {
     let outcome = catch_unwind(AssertUnwindSafe(|| step(&mut job)));
     let result = match outcome {
-        Ok(StepOutcome::Again) => {
+        Ok(Ok(StepOutcome::Again)) => {
             if !sender.is_closed() {
                 // If the pool refuses the next step, the dropped sender fails the receiver.
                 let _refused = queue.push(Box::new(move |queue| run_step(queue, job, step, sender)));
             }
             return;
         }
-        Ok(StepOutcome::Done(result)) => Ok((job, result)),
+        Ok(Ok(StepOutcome::Done(result))) => Ok((job, result)),
+        Ok(Err(problem)) => Err(problem),
         Err(panic) => {
             let detail = panic
                 .downcast_ref::<&str>()
@@ -250,17 +239,17 @@ mod tests {
     #[test]
     fn jobs_take_turns_and_a_panic_affects_no_other_job() {
         let pool = ScanPool::new(1).expect("threads");
-        let queue = pool.queue();
-        let count = |n: &mut u32| {
+        let queue = pool.queue.clone();
+        let count = |n: &mut u32| -> Result<StepOutcome<u32>, Problem> {
             *n += 1;
-            if n.is_multiple_of(100) {
+            Ok(if n.is_multiple_of(100) {
                 StepOutcome::Done(*n)
             } else {
                 StepOutcome::Again
-            }
+            })
         };
         let (first, second) = (queue.submit(0, count), queue.submit(100_000, count));
-        let broken = queue.submit((), |()| -> StepOutcome<()> { panic!("on purpose") });
+        let broken = queue.submit((), |()| -> Result<StepOutcome<()>, Problem> { panic!("on purpose") });
         let (first, second, broken) = futures::executor::block_on(async { futures::join!(first, second, broken) });
         let (job, result) = first.expect("an answer");
         assert_eq!((job, result), (100, 100));
@@ -273,9 +262,9 @@ mod tests {
     #[test]
     fn closing_the_pool_fails_waiting_jobs() {
         let pool = ScanPool::new(1).expect("threads");
-        let queue = pool.queue();
+        let queue = pool.queue.clone();
         drop(pool);
-        let answer = futures::executor::block_on(queue.submit((), |()| StepOutcome::Done(())));
+        let answer = futures::executor::block_on(queue.submit((), |()| Ok(StepOutcome::Done(()))));
         assert_eq!(answer.expect_err("a problem").code, Code::Unavailable);
     }
 }

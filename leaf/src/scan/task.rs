@@ -12,7 +12,7 @@ use datafusion::{
     arrow::{
         array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions},
         compute::{concat, prep_null_mask_filter},
-        datatypes::{DataType, Field, Schema, SchemaRef},
+        datatypes::{DataType, SchemaRef},
     },
     common::{DFSchema, config::ConfigOptions},
     logical_expr::{
@@ -244,12 +244,7 @@ impl ScanTask {
 
     /// The Arrow schema of these columns.
     pub(super) fn schema(&self, columns: &[usize]) -> SchemaRef {
-        Arc::new(Schema::new(
-            columns
-                .iter()
-                .map(|column| self.columns[*column].field())
-                .collect::<Vec<Field>>(),
-        ))
+        plan::column::schema(columns.iter().map(|column| &self.columns[*column]))
     }
 }
 
@@ -324,7 +319,7 @@ impl Conjunct {
             .iter()
             .map(|name| Column::parse(name).ok_or_else(|| unknown(name)))
             .collect::<Result<Vec<_>, _>>()?;
-        let schema = Arc::new(Schema::new(named.iter().map(Column::field).collect::<Vec<Field>>()));
+        let schema = plan::column::schema(&named);
         let df_schema = Arc::new(DFSchema::try_from(schema.clone())?);
         let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(df_schema.clone()).build());
         // Folds casts of literals into literals, which an index can look up.

@@ -8,7 +8,7 @@ mod random;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use datafusion::{
-    arrow::{compute::filter_record_batch, datatypes::Schema, util::pretty::pretty_format_batches},
+    arrow::{compute::filter_record_batch, util::pretty::pretty_format_batches},
     common::{DFSchema, cast::as_boolean_array},
     logical_expr::{Expr, lit, physical_planning_context::PhysicalPlanningContext, simplify::SimplifyContext},
     optimizer::simplify_expressions::ExprSimplifier,
@@ -208,12 +208,7 @@ fn table(documents: &[Arc<Document>], names: &[String]) -> RecordBatch {
         .iter()
         .map(|column| rows.column(column, &places).array)
         .collect();
-    batch_of(
-        &Arc::new(Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>())),
-        arrays,
-        documents.len(),
-    )
-    .expect("a batch")
+    batch_of(&plan::column::schema(&columns), arrays, documents.len()).expect("a batch")
 }
 
 /// The model's rows: DataFusion evaluates the condition on every row of a plain table, without its optimizer.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use datafusion::arrow::{
     array::{Array, ArrayRef, UInt32Array},
-    compute::{SortOptions, concat, take},
-    row::{OwnedRow, Row, RowConverter, SortField},
+    compute::{concat, take},
+    row::{OwnedRow, Row, RowConverter},
 };
 use plan::scan::{PageStart, SortKey};
 use proto::{Address, Code, Problem};
@@ -75,14 +75,7 @@ impl TopK {
         if keys.is_empty() {
             return Err(Problem::new(Code::BadRequest, "a top-k scan needs at least one sort key").into());
         }
-        let field = |key: &SortKey| {
-            let options = SortOptions {
-                descending: key.descending,
-                nulls_first: key.nulls_first,
-            };
-            SortField::new_with_options(key.column.read_as.to.arrow(), options)
-        };
-        let converter = RowConverter::new(keys.iter().map(field).collect())?;
+        let converter = RowConverter::new(keys.iter().map(SortKey::sort_field).collect())?;
         let after = after.map(|after| after_row(&converter, keys, after)).transpose()?;
         Ok(Self {
             converter,

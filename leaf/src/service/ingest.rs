@@ -5,16 +5,15 @@ use std::sync::Arc;
 use proto::{
     Catalog,
     ingest::Ingest,
-    service::wait_for_catalog,
     wire::{
-        ingest::{require, source},
+        ingest::{require, shard, source},
         leaf::{self as wire, ingest_server},
     },
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::{collection, deadline, shard};
+use super::{caught_up, collection, deadline};
 use crate::Leaf;
 
 /// Serves `rachis.leaf.v1.Ingest`.
@@ -28,14 +27,13 @@ pub(super) struct IngestService {
 #[tonic::async_trait]
 impl ingest_server::Ingest for IngestService {
     async fn write(&self, request: Request<wire::Batch>) -> Result<Response<wire::Verdict>, Status> {
-        wait_for_catalog(&request, &self.catalog).await?;
-        let outcome = self.leaf.write(request.into_inner().try_into()?).await?;
+        let batch = caught_up(request, &self.catalog).await?;
+        let outcome = self.leaf.write(batch.try_into()?).await?;
         Ok(Response::new(outcome.into()))
     }
 
     async fn stored(&self, request: Request<wire::PartitionRequest>) -> Result<Response<wire::StoredAnswer>, Status> {
-        wait_for_catalog(&request, &self.catalog).await?;
-        let request = request.into_inner();
+        let request = caught_up(request, &self.catalog).await?;
         let stored = self
             .leaf
             .stored(shard(request.shard)?, &source(&request.source)?, request.partition)
@@ -44,8 +42,7 @@ impl ingest_server::Ingest for IngestService {
     }
 
     async fn pushed(&self, request: Request<wire::PushedRequest>) -> Result<Response<wire::PushAnswer>, Status> {
-        wait_for_catalog(&request, &self.catalog).await?;
-        let request = request.into_inner();
+        let request = caught_up(request, &self.catalog).await?;
         let key = require(request.request, "the request")?.try_into()?;
         let pushed = self
             .leaf
@@ -64,19 +61,15 @@ impl ingest_server::Ingest for IngestService {
         &self,
         request: Request<wire::PartitionsRequest>,
     ) -> Result<Response<wire::PartitionsAnswer>, Status> {
-        wait_for_catalog(&request, &self.catalog).await?;
-        let partitions = self
-            .leaf
-            .partitions(collection(&request.into_inner().collection)?)
-            .await?;
+        let request = caught_up(request, &self.catalog).await?;
+        let partitions = self.leaf.partitions(collection(&request.collection)?).await?;
         Ok(Response::new(wire::PartitionsAnswer {
             partitions: partitions.into_iter().map(Into::into).collect(),
         }))
     }
 
     async fn note_loss(&self, request: Request<wire::LossNote>) -> Result<Response<wire::LossNoted>, Status> {
-        wait_for_catalog(&request, &self.catalog).await?;
-        let note = request.into_inner();
+        let note = caught_up(request, &self.catalog).await?;
         self.leaf
             .note_loss(shard(note.shard)?, require(note.loss, "the loss")?.try_into()?)
             .await?;
@@ -84,8 +77,8 @@ impl ingest_server::Ingest for IngestService {
     }
 
     async fn losses(&self, request: Request<wire::PartitionsRequest>) -> Result<Response<wire::LossesAnswer>, Status> {
-        wait_for_catalog(&request, &self.catalog).await?;
-        let losses = self.leaf.losses(collection(&request.into_inner().collection)?).await?;
+        let request = caught_up(request, &self.catalog).await?;
+        let losses = self.leaf.losses(collection(&request.collection)?).await?;
         Ok(Response::new(wire::LossesAnswer {
             losses: losses.into_iter().map(Into::into).collect(),
         }))
@@ -95,8 +88,7 @@ impl ingest_server::Ingest for IngestService {
         &self,
         request: Request<wire::ClearRequest>,
     ) -> Result<Response<wire::Cleared>, Status> {
-        wait_for_catalog(&request, &self.catalog).await?;
-        let request = request.into_inner();
+        let request = caught_up(request, &self.catalog).await?;
         let of_source = request.source.as_deref().map(source).transpose()?;
         let cleared = self
             .leaf

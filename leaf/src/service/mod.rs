@@ -8,12 +8,12 @@ use std::{sync::Arc, time::Duration};
 
 use proto::{
     Catalog, CollectionUid,
-    ingest::ShardId,
     limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
+    service::wait_for_catalog,
     wire::leaf::{ingest_server::IngestServer, scan_server::ScanServer},
 };
 use tokio::sync::watch;
-use tonic::service::RoutesBuilder;
+use tonic::{Request, Status, service::RoutesBuilder};
 
 use crate::Leaf;
 
@@ -39,12 +39,14 @@ pub fn add(routes: &mut RoutesBuilder, leaf: &Arc<Leaf>, catalog: &watch::Receiv
     );
 }
 
-fn deadline(wait_ms: u64) -> std::time::Instant {
-    std::time::Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX)
+/// The message of a call, once this node's catalog has caught up with the caller's.
+async fn caught_up<T>(request: Request<T>, catalog: &watch::Receiver<Arc<Catalog>>) -> Result<T, Status> {
+    wait_for_catalog(&request, catalog).await?;
+    Ok(request.into_inner())
 }
 
-fn shard(shard: Option<proto::wire::leaf::Shard>) -> Result<ShardId, proto::Problem> {
-    proto::wire::ingest::shard(shard)
+fn deadline(wait_ms: u64) -> std::time::Instant {
+    std::time::Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX)
 }
 
 fn collection(bytes: &[u8]) -> Result<CollectionUid, proto::Problem> {

@@ -6,20 +6,18 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use datafusion::arrow::datatypes::Schema;
 use futures::{Stream, StreamExt as _, stream};
 use parking_lot::Mutex;
 use plan::{
-    PathKinds,
+    PathKinds, column,
     scan::{PinnedShard, Scan, ScanChunk, Stage},
     wire::{PartEncoder, decode_request},
 };
 use proto::{
     Catalog, PositionVector, Problem,
     ingest::ShardId,
-    service::wait_for_catalog,
     wire::{
-        ingest::{positions, query_id, vector},
+        ingest::{positions, query_id, shard, vector},
         leaf::{self as wire, pin_outcome::Outcome, scan_server},
     },
 };
@@ -27,7 +25,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{deadline, shard};
+use super::{caught_up, deadline};
 use crate::Leaf;
 
 /// Stack for decoding a filter expression.
@@ -104,8 +102,7 @@ impl scan_server::Scan for ScanService {
     type DeadLettersStream = ResponseStream<wire::DeadLetter>;
 
     async fn pin(&self, request: Request<wire::PinRequest>) -> Result<Response<wire::PinAnswer>, Status> {
-        wait_for_catalog(&request, &self.catalog).await?;
-        let request = request.into_inner();
+        let request = caught_up(request, &self.catalog).await?;
         let known: Vec<u64> = request.shards.iter().map(|wanted| wanted.paths_known).collect();
         let wanted = request
             .shards
@@ -132,6 +129,11 @@ impl scan_server::Scan for ScanService {
         }))
     }
 
+    async fn renew(&self, request: Request<wire::RenewRequest>) -> Result<Response<wire::Renewed>, Status> {
+        self.leaf.renew(query_id(&request.into_inner().query)?);
+        Ok(Response::new(wire::Renewed {}))
+    }
+
     async fn unpin(&self, request: Request<wire::UnpinRequest>) -> Result<Response<wire::Unpinned>, Status> {
         self.leaf.unpin(query_id(&request.into_inner().query)?);
         Ok(Response::new(wire::Unpinned {}))
@@ -142,9 +144,7 @@ impl scan_server::Scan for ScanService {
         let request = stacker::grow(STACK_BYTES, || decode_request(request.into_inner()))?;
         let schema = match &request.stage {
             Stage::Partial(aggregate) => aggregate.output.clone(),
-            Stage::Rows { .. } | Stage::Top { .. } => Arc::new(Schema::new(
-                request.columns.iter().map(plan::Column::field).collect::<Vec<_>>(),
-            )),
+            Stage::Rows { .. } | Stage::Top { .. } => column::schema(&request.columns),
         };
         let mut parts = PartEncoder::new(&schema)?;
         let chunks = self.leaf.scan(request).flat_map(move |chunk| {
@@ -166,8 +166,7 @@ impl scan_server::Scan for ScanService {
         &self,
         request: Request<wire::DocumentRequest>,
     ) -> Result<Response<wire::DocumentAnswer>, Status> {
-        wait_for_catalog(&request, &self.catalog).await?;
-        let request = request.into_inner();
+        let request = caught_up(request, &self.catalog).await?;
         let document = self.leaf.document(shard(request.shard)?, &request.id).await?;
         Ok(Response::new(wire::DocumentAnswer {
             document: document.map(Into::into),
@@ -175,25 +174,22 @@ impl scan_server::Scan for ScanService {
     }
 
     async fn fields(&self, request: Request<wire::ShardRequest>) -> Result<Response<Self::FieldsStream>, Status> {
-        wait_for_catalog(&request, &self.catalog).await?;
-        Ok(Response::new(stream_of(
-            self.leaf.fields(shard(request.into_inner().shard)?).await?,
-        )))
+        let request = caught_up(request, &self.catalog).await?;
+        let fields = self.leaf.fields(shard(request.shard)?).await?;
+        Ok(Response::new(stream_of(fields)))
     }
 
     async fn status(&self, request: Request<wire::ShardRequest>) -> Result<Response<wire::ShardStatus>, Status> {
-        wait_for_catalog(&request, &self.catalog).await?;
-        Ok(Response::new(
-            self.leaf.status(shard(request.into_inner().shard)?).await?.into(),
-        ))
+        let request = caught_up(request, &self.catalog).await?;
+        let status = self.leaf.status(shard(request.shard)?).await?;
+        Ok(Response::new(status.into()))
     }
 
     async fn dead_letters(
         &self,
         request: Request<wire::DeadLettersRequest>,
     ) -> Result<Response<Self::DeadLettersStream>, Status> {
-        wait_for_catalog(&request, &self.catalog).await?;
-        let request = request.into_inner();
+        let request = caught_up(request, &self.catalog).await?;
         Ok(Response::new(stream_of(
             self.leaf
                 .dead_letters(shard(request.shard)?, request.limit as usize)

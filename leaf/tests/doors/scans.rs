@@ -10,7 +10,7 @@ use datafusion::{
     arrow::{
         array::{Array as _, AsArray as _},
         compute::concat_batches,
-        datatypes::{Int64Type, Schema},
+        datatypes::Int64Type,
         record_batch::RecordBatch,
     },
     functions_aggregate::{count::count_udaf, sum::sum_udaf},
@@ -53,7 +53,7 @@ fn request(served: &ServedLeaf, columns: &[&str], filter: Vec<Expr>, stage: Stag
 
 /// All rows as text, and the trailer.
 async fn rows(served: &ServedLeaf, request: ScanRequest) -> Result<(Vec<String>, ScanTrailer), Problem> {
-    let chunks: Vec<ScanChunk> = served.api.scan(request).try_collect().await?;
+    let chunks: Vec<ScanChunk> = served.scan.scan(request).try_collect().await?;
     let mut batches: Vec<RecordBatch> = Vec::new();
     let mut trailer = None;
     for chunk in chunks {
@@ -118,13 +118,13 @@ async fn check_pin(served: &ServedLeaf) {
     .into_iter()
     .collect();
     let pinned = served
-        .api
+        .scan
         .pin(query(1), served.shard, &through_last, soon())
         .await
         .expect("a view");
     assert_eq!((pinned.documents, &pinned.positions), (5, &through_last));
     let again = served
-        .api
+        .scan
         .pin(query(1), served.shard, &through_last, soon())
         .await
         .expect("the same view");
@@ -138,7 +138,7 @@ async fn check_pin(served: &ServedLeaf) {
     .into_iter()
     .collect();
     let late = served
-        .api
+        .scan
         .pin(
             query(2),
             served.shard,
@@ -215,7 +215,7 @@ fn scans(served: &ServedLeaf) -> Vec<(&'static str, ScanRequest)> {
 
 /// Unpins the view of query 1. Scans must fail once it is released.
 async fn check_unpin(served: &ServedLeaf) {
-    served.api.unpin(query(1));
+    served.scan.unpin(query(1));
     let released = tokio::time::timeout(Duration::from_secs(20), async {
         while served.leaf.pinned(query(1), served.shard).is_ok() {
             tokio::task::yield_now().await;
@@ -232,7 +232,7 @@ fn count_and_sum() -> PartialAggregate {
         .iter()
         .map(|name| Column::parse(name).expect("a column"))
         .collect();
-    let input = Arc::new(Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>()));
+    let input = plan::column::schema(&columns);
     let group_by = PhysicalGroupBy::new_single(vec![(
         Arc::new(PhysicalColumn::new("word:text", 0)) as _,
         "word".to_owned(),
@@ -248,20 +248,14 @@ fn count_and_sum() -> PartialAggregate {
     let empty = Arc::new(EmptyExec::new(input.clone()));
     let plan = AggregateExec::try_new(
         AggregateMode::Partial,
-        group_by.clone(),
-        aggregates.clone(),
-        vec![None, None],
-        empty,
-        input.clone(),
-    )
-    .expect("a plan");
-    PartialAggregate {
         group_by,
         aggregates,
-        filters: vec![None, None],
+        vec![None, None],
+        empty,
         input,
-        output: datafusion::physical_plan::ExecutionPlan::schema(&plan),
-    }
+    )
+    .expect("a plan");
+    PartialAggregate::of(&plan)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,16 +263,19 @@ async fn large_documents_are_sent_in_chunks() {
     for served in serve_both().await {
         let large = format!("{{\"text\":\"{}\"}}", "x".repeat(15 << 20));
         assert_eq!(
-            served.api.write(batch(served.shard, -1, &[&large, "{}", &large])).await,
+            served
+                .ingest
+                .write(batch(served.shard, -1, &[&large, "{}", &large]))
+                .await,
             Ok(BatchOutcome::Applied { stored: 2 })
         );
         served
-            .api
+            .scan
             .pin(query(1), served.shard, &PositionVector::default(), soon())
             .await
             .expect("a view");
         let chunks: Vec<ScanChunk> = served
-            .api
+            .scan
             .scan(request(
                 &served,
                 &["_offset", "_doc"],
@@ -311,7 +308,7 @@ async fn large_documents_are_sent_in_chunks() {
             );
         }
         let found = served
-            .api
+            .scan
             .document(served.shard, "clicks/0@2")
             .await
             .expect("an answer")

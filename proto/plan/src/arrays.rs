@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray as _, ListArray, RecordBatch, RecordBatchOptions},
+        array::{
+            Array, ArrayRef, AsArray as _, GenericListArray, ListArray, OffsetSizeTrait, RecordBatch,
+            RecordBatchOptions,
+        },
         buffer::Buffer,
         datatypes::DataType,
     },
@@ -15,32 +18,10 @@ use datafusion::{
 /// counts its own texts, not the buffers that it shares with others.
 pub fn size(array: &ArrayRef) -> u64 {
     let rows = array.len() as u64;
-    let between = |first: Option<usize>, last: Option<usize>| {
-        (
-            first.unwrap_or_default(),
-            last.unwrap_or_default() - first.unwrap_or_default(),
-        )
-    };
     match array.data_type() {
         DataType::Utf8View => array.as_string_view().lengths().map(u64::from).sum::<u64>() + 16 * rows,
-        DataType::List(_) => {
-            let lists = array.as_list::<i32>();
-            let ends = lists.value_offsets();
-            let (from, length) = between(
-                ends.first().map(|end| *end as usize),
-                ends.last().map(|end| *end as usize),
-            );
-            size(&lists.values().slice(from, length)) + 4 * rows
-        }
-        DataType::LargeList(_) => {
-            let lists = array.as_list::<i64>();
-            let ends = lists.value_offsets();
-            let (from, length) = between(
-                ends.first().map(|end| *end as usize),
-                ends.last().map(|end| *end as usize),
-            );
-            size(&lists.values().slice(from, length)) + 8 * rows
-        }
+        DataType::List(_) => size(&shown_values(array.as_list::<i32>())) + 4 * rows,
+        DataType::LargeList(_) => size(&shown_values(array.as_list::<i64>())) + 8 * rows,
         DataType::FixedSizeList(..) => size(array.as_fixed_size_list().values()),
         DataType::Struct(_) => array.as_struct().columns().iter().map(size).sum(),
         _ => array
@@ -48,6 +29,14 @@ pub fn size(array: &ArrayRef) -> u64 {
             .get_slice_memory_size()
             .unwrap_or_else(|_| array.get_array_memory_size()) as u64,
     }
+}
+
+/// The values in the rows of a list array, which may be a slice of another one.
+fn shown_values<O: OffsetSizeTrait>(lists: &GenericListArray<O>) -> ArrayRef {
+    let ends = lists.value_offsets();
+    let first = ends.first().map_or(0, |end| end.as_usize());
+    let last = ends.last().map_or(0, |end| end.as_usize());
+    lists.values().slice(first, last - first)
 }
 
 /// Bytes of one value.
@@ -63,15 +52,7 @@ pub fn value_size(value: &ScalarValue) -> u64 {
 pub fn count_items(array: &ArrayRef) -> u64 {
     let count = |values: &ArrayRef| (values.len() as u64).max(count_items(values));
     match array.data_type() {
-        DataType::List(_) => {
-            let lists = array.as_list::<i32>();
-            let (first, last) = (lists.value_offsets().first(), lists.value_offsets().last());
-            let (first, last) = (
-                first.copied().unwrap_or_default() as usize,
-                last.copied().unwrap_or_default() as usize,
-            );
-            count(&lists.values().slice(first, last - first))
-        }
+        DataType::List(_) => count(&shown_values(array.as_list::<i32>())),
         DataType::LargeList(_) => count(array.as_list::<i64>().values()),
         DataType::FixedSizeList(..) => count(array.as_fixed_size_list().values()),
         _ => array.len() as u64,

@@ -10,14 +10,11 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, future::join_all, stream};
 use parking_lot::Mutex;
 use proto::{
-    CollectionUid, PositionVector, Problem, SourceName,
+    PositionVector, Problem,
     client::{ASK_WAIT, Peer, leaves::Leaves},
     cluster::NodeName,
-    ingest::{
-        Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, PushResult, ShardId, StoredRange,
-    },
+    ingest::ShardId,
     limits::MESSAGE_BYTES_MAX,
-    record::RequestKey,
     wire::{
         ingest::{self as wire_ingest, query_bytes, require},
         leaf::{self as wire, pin_outcome::Outcome, scan_client::ScanClient, scan_part::Part},
@@ -42,7 +39,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// A path table and its hash.
 type CachedPaths = (u64, Arc<PathKinds>);
 
-/// All leaves of a cluster, as the client of an aggregator.
+/// All leaves of a cluster, as the client of queries. [`Leaves`] is the client of writers.
 pub struct RemoteLeaves {
     leaves: Leaves,
     /// The latest path table of each shard.
@@ -58,6 +55,17 @@ impl RemoteLeaves {
             leaves,
             paths: Mutex::default(),
             pinned: Mutex::default(),
+        }
+    }
+
+    /// Sends a message to these leaves in the background. Best effort: a leaf that does not receive it releases the views
+    /// of the query when their lease has expired.
+    fn notify<F: Future<Output = ()> + Send + 'static>(&self, leaves: HashSet<NodeName>, message: impl Fn(Peer) -> F) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        for peer in leaves.iter().filter_map(|name| self.leaves.peer(name).ok()) {
+            runtime.spawn(message(peer.clone()));
         }
     }
 
@@ -199,23 +207,24 @@ impl Scan for RemoteLeaves {
             .collect()
     }
 
+    fn renew(&self, query: QueryId) {
+        let leaves = self.pinned.lock().get(&query).cloned().unwrap_or_default();
+        self.notify(leaves, move |peer| async move {
+            let message = wire::RenewRequest {
+                query: query_bytes(query),
+            };
+            drop(control(&peer).renew(peer.request(message, ASK_WAIT)).await);
+        });
+    }
+
     fn unpin(&self, query: QueryId) {
-        let Some(leaves) = self.pinned.lock().remove(&query) else {
-            return;
-        };
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        for peer in leaves.iter().filter_map(|name| self.leaves.peer(name).ok()) {
-            let peer = peer.clone();
-            // Best effort: a leaf that does not receive this releases the views itself, some time after the deadline.
-            runtime.spawn(async move {
-                let message = wire::UnpinRequest {
-                    query: query_bytes(query),
-                };
-                drop(control(&peer).unpin(peer.request(message, ASK_WAIT)).await);
-            });
-        }
+        let leaves = self.pinned.lock().remove(&query).unwrap_or_default();
+        self.notify(leaves, move |peer| async move {
+            let message = wire::UnpinRequest {
+                query: query_bytes(query),
+            };
+            drop(control(&peer).unpin(peer.request(message, ASK_WAIT)).await);
+        });
     }
 
     fn scan(&self, request: ScanRequest) -> ScanStream {
@@ -260,12 +269,7 @@ impl Scan for RemoteLeaves {
             .fields(peer.request(message, ASK_WAIT))
             .await
             .map_err(|status| peer.problem(status))?;
-        let fields: Vec<wire::Field> = response
-            .into_inner()
-            .try_collect()
-            .await
-            .map_err(|status| peer.problem(status))?;
-        fields.into_iter().map(TryInto::try_into).collect()
+        collect(peer, response.into_inner()).await
     }
 
     async fn status(&self, shard: ShardId) -> Result<ShardStatus, Problem> {
@@ -290,13 +294,17 @@ impl Scan for RemoteLeaves {
             .dead_letters(peer.request(message, ASK_WAIT * 3))
             .await
             .map_err(|status| peer.problem(status))?;
-        let letters: Vec<wire::DeadLetter> = response
-            .into_inner()
-            .try_collect()
-            .await
-            .map_err(|status| peer.problem(status))?;
-        letters.into_iter().map(TryInto::try_into).collect()
+        collect(peer, response.into_inner()).await
     }
+}
+
+/// Receives and decodes a whole answer.
+async fn collect<M, T: TryFrom<M, Error = Problem>>(
+    peer: &Peer,
+    messages: tonic::Streaming<M>,
+) -> Result<Vec<T>, Problem> {
+    let messages: Vec<M> = messages.try_collect().await.map_err(|status| peer.problem(status))?;
+    messages.into_iter().map(T::try_from).collect()
 }
 
 /// The chunks of an answer, decoded as its parts arrive. The transport's deadline applies only until the first part, so
@@ -332,50 +340,4 @@ fn chunks(
         },
     );
     chunks.try_flatten()
-}
-
-#[async_trait]
-impl Ingest for RemoteLeaves {
-    async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem> {
-        self.leaves.write(batch).await
-    }
-
-    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredRange, Problem> {
-        self.leaves.stored(shard, source, partition).await
-    }
-
-    async fn pushed(
-        &self,
-        shard: ShardId,
-        partition: i32,
-        offset: i64,
-        request: &RequestKey,
-        deadline: Instant,
-    ) -> Result<PushResult, Problem> {
-        self.leaves.pushed(shard, partition, offset, request, deadline).await
-    }
-
-    async fn available_partitions(&self, collection: CollectionUid, shards: u32) -> proto::ingest::Partitions {
-        self.leaves.available_partitions(collection, shards).await
-    }
-
-    async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
-        self.leaves.partitions(collection).await
-    }
-
-    async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
-        self.leaves.note_loss(shard, loss).await
-    }
-
-    async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
-        self.leaves.losses(collection).await
-    }
-
-    async fn clear_dead_letters(
-        &self,
-        collection: CollectionUid,
-        source: Option<&SourceName>,
-    ) -> Result<ClearedDeadLetters, Problem> {
-        self.leaves.clear_dead_letters(collection, source).await
-    }
 }

@@ -7,9 +7,9 @@
 //! A read without a cast is strict: a value of another kind is NULL, and counted. A cast converts what can be converted
 //! (`'12'` is 12 as a number, 12 is `'12'` as text); everything else is NULL and counted.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use crate::{kinds::Kinds, path::Path, search::Clause};
 
@@ -238,6 +238,11 @@ impl Column {
             ),
         }
     }
+}
+
+/// The Arrow schema of these columns.
+pub fn schema<'a>(columns: impl IntoIterator<Item = &'a Column>) -> SchemaRef {
+    Arc::new(Schema::new(columns.into_iter().map(Column::field).collect::<Vec<_>>()))
 }
 
 impl fmt::Display for Column {

@@ -10,10 +10,14 @@ use std::{
 
 use async_trait::async_trait;
 use datafusion::{
-    arrow::{array::RecordBatch, datatypes::SchemaRef},
+    arrow::{array::RecordBatch, compute::SortOptions, datatypes::SchemaRef, row::SortField},
+    error::DataFusionError,
     logical_expr::Expr,
     physical_expr::aggregate::AggregateFunctionExpr,
-    physical_plan::aggregates::PhysicalGroupBy,
+    physical_plan::{
+        ExecutionPlan,
+        aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy},
+    },
 };
 use futures::{future::join_all, stream::BoxStream};
 pub use proto::node::QueryId;
@@ -26,6 +30,10 @@ use crate::{column::Column, kinds::PathKinds, path::Path};
 
 /// How long after the deadline of a query its client may still read the answer.
 pub const ANSWER_READ_MAX: Duration = Duration::from_secs(3_600);
+
+/// How long a leaf keeps the views of a query after the deadline of their pin or their last renewal, unless a scan of
+/// the query is still being read.
+pub const VIEW_LEASE: Duration = Duration::from_secs(10);
 
 /// A read view of one shard, pinned for a query.
 #[derive(Debug, Clone)]
@@ -108,6 +116,17 @@ pub struct SortKey {
     pub nulls_first: bool,
 }
 
+impl SortKey {
+    /// How Arrow compares the rows of this key.
+    pub fn sort_field(&self) -> SortField {
+        let options = SortOptions {
+            descending: self.descending,
+            nulls_first: self.nulls_first,
+        };
+        SortField::new_with_options(self.column.read_as.to.arrow(), options)
+    }
+}
+
 /// The row after which a page begins: the last row of the previous page.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PageStart {
@@ -130,6 +149,31 @@ pub struct PartialAggregate {
     pub input: SchemaRef,
     /// The schema of the output: the aggregates' state.
     pub output: SchemaRef,
+}
+
+impl PartialAggregate {
+    /// The partial aggregate of a plan, without its input.
+    pub fn of(aggregate: &AggregateExec) -> Self {
+        Self {
+            group_by: aggregate.group_expr().clone(),
+            aggregates: aggregate.aggr_expr().to_vec(),
+            filters: aggregate.filter_expr().to_vec(),
+            input: aggregate.input().schema(),
+            output: aggregate.schema(),
+        }
+    }
+
+    /// The operator that computes it over an input.
+    pub fn over(&self, input: Arc<dyn ExecutionPlan>) -> Result<AggregateExec, DataFusionError> {
+        AggregateExec::try_new(
+            AggregateMode::Partial,
+            self.group_by.clone(),
+            self.aggregates.clone(),
+            self.filters.clone(),
+            input,
+            self.input.clone(),
+        )
+    }
 }
 
 /// A part of a scan's answer.
@@ -283,7 +327,7 @@ pub struct DeadLetter {
 #[async_trait]
 pub trait Scan: Send + Sync {
     /// Pins a view of a shard that covers `at_least` for a query. Waits for it until the deadline, then fails with
-    /// `Code::Timeout`.
+    /// `Code::Timeout`. The view is kept until [`VIEW_LEASE`] after the deadline, and longer if it is renewed.
     async fn pin(
         &self,
         query: QueryId,
@@ -307,7 +351,10 @@ pub trait Scan: Send + Sync {
         .await
     }
 
-    /// Releases all views of a query. Otherwise the leaf does so itself some time after the deadline.
+    /// Keeps the views of a query for another [`VIEW_LEASE`]. Returns at once.
+    fn renew(&self, query: QueryId);
+
+    /// Releases all views of a query. Otherwise the leaf does so itself when their lease has expired. Returns at once.
     fn unpin(&self, query: QueryId);
 
     /// Scans a pinned view. Dropping the stream stops the work.

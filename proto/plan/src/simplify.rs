@@ -113,7 +113,10 @@ fn lacks_a_zero(list: &InList) -> bool {
 }
 
 fn is_zero(item: &Expr, negative: bool) -> bool {
-    matches!(item, Expr::Literal(ScalarValue::Float64(Some(zero)), _) if *zero == 0.0 && zero.is_sign_negative() == negative)
+    let Expr::Literal(ScalarValue::Float64(Some(zero)), _) = item else {
+        return false;
+    };
+    *zero == 0.0 && zero.is_sign_negative() == negative
 }
 
 /// Whether the simplifier could merge lists here: two comparisons with constants share a column, an outer reference or

@@ -21,7 +21,6 @@ use datafusion::{
     error::DataFusionError,
     logical_expr::Expr,
     physical_plan::{
-        ExecutionPlan,
         aggregates::{AggregateExec, AggregateMode},
         empty::EmptyExec,
     },
@@ -29,7 +28,7 @@ use datafusion::{
 };
 use datafusion_proto::bytes::{Serializeable as _, physical_plan_from_bytes, physical_plan_to_bytes};
 use proto::{
-    Code, Problem,
+    Address, Code, Problem,
     wire::{
         ingest::{self as wire_ingest, query_bytes, query_id, require},
         leaf as wire,
@@ -60,6 +59,10 @@ fn column(name: &str) -> Result<Column, Problem> {
 
 fn path(text: &str) -> Result<Path, Problem> {
     Path::parse(text).map_err(|e| malformed(&e))
+}
+
+fn address(text: &str) -> Result<Address, Problem> {
+    text.parse().map_err(|e: proto::address::Malformed| undecodable(&e))
 }
 
 /// Encodes a request. Its deadline is sent as the time that is left.
@@ -176,10 +179,7 @@ fn encode_page_start(after: &PageStart) -> Result<wire::After, Problem> {
 }
 
 fn decode_page_start(after: wire::After) -> Result<PageStart, Problem> {
-    let address = after
-        .address
-        .parse()
-        .map_err(|e: proto::address::Malformed| undecodable(&e))?;
+    let address = address(&after.address)?;
     let batches = BatchDecoder::default().decode(after.values)?;
     let row = require(batches.first(), "the row")?;
     let values = row
@@ -194,15 +194,8 @@ fn decode_page_start(after: wire::After) -> Result<PageStart, Problem> {
 }
 
 fn encode_aggregate(aggregate: &PartialAggregate) -> Result<Bytes, DataFusionError> {
-    let plan = AggregateExec::try_new(
-        AggregateMode::Partial,
-        aggregate.group_by.clone(),
-        aggregate.aggregates.clone(),
-        aggregate.filters.clone(),
-        Arc::new(EmptyExec::new(aggregate.input.clone())),
-        aggregate.input.clone(),
-    )?;
-    physical_plan_to_bytes(Arc::new(plan))
+    let empty = EmptyExec::new(aggregate.input.clone());
+    physical_plan_to_bytes(Arc::new(aggregate.over(Arc::new(empty))?))
 }
 
 fn decode_aggregate(bytes: &[u8]) -> Result<PartialAggregate, Problem> {
@@ -213,11 +206,5 @@ fn decode_aggregate(bytes: &[u8]) -> Result<PartialAggregate, Problem> {
     let Some(aggregate) = aggregate.filter(|aggregate| aggregate.input().is::<EmptyExec>()) else {
         return Err(malformed("a leaf runs one partial aggregate and no other plan"));
     };
-    Ok(PartialAggregate {
-        group_by: aggregate.group_expr().clone(),
-        aggregates: aggregate.aggr_expr().to_vec(),
-        filters: aggregate.filter_expr().to_vec(),
-        input: aggregate.input().schema(),
-        output: aggregate.schema(),
-    })
+    Ok(PartialAggregate::of(aggregate))
 }

@@ -14,7 +14,7 @@ use super::non_empty;
 use crate::{
     doors::{
         collections,
-        names::{collection_name, no_collection, no_source, source_name},
+        names::{collection_name, find_collection, find_source, source_name},
         source_config, sources,
     },
     query::Engine,
@@ -89,10 +89,7 @@ impl catalog_server::Catalog for CatalogService {
             time_path: request.time_path.map(non_empty),
         };
         let (_, catalog) = collections::upsert(&self.engine, &name, put).await?;
-        let collection = catalog
-            .collections
-            .get(&name)
-            .ok_or_else(|| no_collection(&name, &catalog))?;
+        let collection = find_collection(&catalog, &name)?;
         Ok(Response::new(wire_collection(&name, collection)))
     }
 
@@ -101,11 +98,7 @@ impl catalog_server::Catalog for CatalogService {
         request: Request<wire::DropCollectionRequest>,
     ) -> Result<Response<wire::Dropped>, Status> {
         let name = collection_name(&request.into_inner().name)?;
-        self.engine
-            .roles
-            .changes
-            .propose(Change::DropCollection { name }, None)
-            .await?;
+        self.engine.change_catalog(Change::DropCollection { name }).await?;
         Ok(Response::new(wire::Dropped {}))
     }
 
@@ -133,11 +126,7 @@ impl catalog_server::Catalog for CatalogService {
 
     async fn drop_source(&self, request: Request<wire::DropSourceRequest>) -> Result<Response<wire::Dropped>, Status> {
         let name = source_name(&request.into_inner().name)?;
-        self.engine
-            .roles
-            .changes
-            .propose(Change::DropSource { name }, None)
-            .await?;
+        self.engine.change_catalog(Change::DropSource { name }).await?;
         Ok(Response::new(wire::Dropped {}))
     }
 
@@ -151,14 +140,13 @@ impl catalog_server::Catalog for CatalogService {
             name: name.clone(),
             suspended: request.suspended,
         };
-        let catalog = self.engine.roles.changes.propose(change, None).await?;
+        let catalog = self.engine.change_catalog(change).await?;
         self.source_response(&name, &catalog)
     }
 }
 
 impl CatalogService {
     fn source_response(&self, name: &SourceName, catalog: &proto::Catalog) -> Result<Response<wire::Source>, Status> {
-        let source = catalog.sources.get(name).ok_or_else(|| no_source(name, catalog))?;
-        Ok(Response::new(wire_source(name, source)))
+        Ok(Response::new(wire_source(name, find_source(catalog, name)?)))
     }
 }

@@ -5,6 +5,7 @@ use std::{io::Read, time::Duration};
 
 use axum::{
     body::Body,
+    extract::Request,
     http::{HeaderMap, header},
 };
 use bytes::{Bytes, BytesMut};
@@ -66,6 +67,16 @@ impl ContentEncoding {
             .hint("send the body uncompressed, or compressed with gzip or zstd")),
         }
     }
+}
+
+/// The media type that a `Content-Type` header names, in lower case and without parameters.
+pub(super) fn media_type(content_type: &str) -> String {
+    content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
 }
 
 /// Reads a body and decompresses it. The result has at most `bytes_max` bytes. `reserved` grows to what the body needs.
@@ -220,8 +231,9 @@ fn too_large(bytes_max: usize) -> Problem {
 }
 
 /// Reads a JSON body into a type. An unknown key is an error that names the key. An empty body is `{}`.
-pub(super) async fn json<T: serde::de::DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Problem> {
-    let bytes = read(headers, body, SETTINGS_BYTES_MAX, None).await?;
+pub(super) async fn json<T: serde::de::DeserializeOwned>(request: Request) -> Result<T, Problem> {
+    let (parts, body) = request.into_parts();
+    let bytes = read(&parts.headers, body, SETTINGS_BYTES_MAX, None).await?;
     let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
     serde_json::from_slice(bytes).map_err(|e| invalid_json(&e))
 }

@@ -2,9 +2,8 @@
 
 use axum::{
     Json,
-    body::Body,
-    extract::{Query, State, rejection::QueryRejection},
-    http::{HeaderMap, StatusCode},
+    extract::{Query, Request, State, rejection::QueryRejection},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use futures::{StreamExt as _, stream};
@@ -25,7 +24,7 @@ use super::{
 use crate::{
     doors::{
         collections::upsert,
-        names::{collection_name, no_collection},
+        names::{collection_name, find_collection},
     },
     query::CollectionFields,
 };
@@ -49,38 +48,24 @@ pub(super) async fn list(State(app): State<AppState>) -> Result<Response, HttpEr
 pub(super) async fn get(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
     let name = collection_name(&path_text(path)?)?;
     let catalog = app.engine.catalog();
-    let collection = catalog
-        .collections
-        .get(&name)
-        .ok_or_else(|| no_collection(&name, &catalog))?;
+    let collection = find_collection(&catalog, &name)?;
     Ok(Json(describe(&app, &catalog, &name, collection).await).into_response())
 }
 
 /// Creates a collection or alters its settings.
-pub(super) async fn put(
-    State(app): State<AppState>,
-    path: PathText,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, HttpError> {
+pub(super) async fn put(State(app): State<AppState>, path: PathText, request: Request) -> Result<Response, HttpError> {
     let name = collection_name(&path_text(path)?)?;
-    let (created, catalog) = upsert(&app.engine, &name, body::json(&headers, body).await?).await?;
+    let (created, catalog) = upsert(&app.engine, &name, body::json(request).await?).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    let collection = catalog
-        .collections
-        .get(&name)
-        .ok_or_else(|| no_collection(&name, &catalog))?;
+    let collection = find_collection(&catalog, &name)?;
     Ok((status, Json(describe(&app, &catalog, &name, collection).await)).into_response())
 }
 
 /// Drops a collection and its documents.
 pub(super) async fn delete(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
     let name = collection_name(&path_text(path)?)?;
-    app.engine
-        .roles
-        .changes
-        .propose(Change::DropCollection { name: name.clone() }, None)
-        .await?;
+    let change = Change::DropCollection { name: name.clone() };
+    app.engine.change_catalog(change).await?;
     Ok(Json(json!({ "dropped": name })).into_response())
 }
 
@@ -110,14 +95,11 @@ pub(super) async fn clear_dead_letters(
     };
     let source = source.map(parse).transpose()?;
     let catalog = app.engine.catalog();
-    let collection = catalog
-        .collections
-        .get(&name)
-        .ok_or_else(|| no_collection(&name, &catalog))?;
+    let collection = find_collection(&catalog, &name)?;
     let cleared = app
         .engine
         .roles
-        .leaf
+        .ingest
         .clear_dead_letters(collection.uid, source.as_ref())
         .await?;
     Ok(
@@ -194,7 +176,7 @@ async fn describe(app: &AppState, catalog: &Catalog, name: &CollectionName, coll
         "position": null,
         "statistics": null,
     });
-    match app.engine.roles.leaf.partitions(collection.uid).await {
+    match app.engine.roles.ingest.partitions(collection.uid).await {
         Ok(partitions) => {
             let position: PositionVector = partitions.iter().map(|partition| partition.position.clone()).collect();
             described["position"] = position.to_string().into();

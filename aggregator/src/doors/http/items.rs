@@ -9,7 +9,7 @@ use bytes::Bytes;
 use proto::{Code, Problem, limits::PUSH_ITEMS_MAX};
 use serde_json::value::RawValue;
 
-use super::sniff;
+use super::{body::media_type, sniff};
 
 /// How a body is split, by its content type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,14 +24,7 @@ impl PushFormat {
     /// Clients send JSON under many content types, so every text type passes. Types that are certainly something else
     /// are rejected.
     pub(super) fn of(content_type: Option<&str>) -> Result<Self, Problem> {
-        let essence = content_type
-            .unwrap_or_default()
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
-        match essence.as_str() {
+        match media_type(content_type.unwrap_or_default()).as_str() {
             "application/x-ndjson"
             | "application/ndjson"
             | "application/jsonl"

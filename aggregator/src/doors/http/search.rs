@@ -1,9 +1,8 @@
 //! `GET` and `POST /v1/collections/{c}/search`: the same search by query string or by JSON body.
 
 use axum::{
-    body::Body,
-    extract::{Query, State, rejection::QueryRejection},
-    http::{HeaderMap, HeaderValue, header},
+    extract::{Query, Request, State, rejection::QueryRejection},
+    http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use proto::{Code, PositionVector, Problem};
@@ -55,10 +54,9 @@ pub(super) async fn by_query(
 pub(super) async fn by_body(
     State(app): State<AppState>,
     path: PathText,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, HttpError> {
-    let parameters = body::json(&headers, body).await?;
+    let parameters = body::json(request).await?;
     search(&app, path, parameters).await
 }
 

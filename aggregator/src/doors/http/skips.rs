@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{
     Json,
-    body::Body,
-    extract::State,
-    http::HeaderMap,
+    extract::{Request, State},
     response::{IntoResponse, Response},
 };
 use proto::{
@@ -25,7 +23,7 @@ use super::{
     sources::source_json,
 };
 use crate::{
-    doors::names::{collection_name, no_collection, no_source, source_name},
+    doors::names::{collection_name, find_collection, find_source, source_name},
     query::Engine,
 };
 
@@ -36,18 +34,14 @@ const HINT: &str = "{\"to\": {\"0\": 1234}} continues partition 0 at offset 1234
 pub(super) async fn skip_source(
     State(app): State<AppState>,
     path: PathText,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, HttpError> {
     let name = source_name(&path_text(path)?)?;
     let catalog = app.engine.catalog();
-    let source = catalog.sources.get(&name).ok_or_else(|| no_source(&name, &catalog))?;
+    let source = find_source(&catalog, &name)?;
     let settings = &source.settings;
-    let collection = catalog
-        .collections
-        .get(&settings.collection)
-        .ok_or_else(|| no_collection(&settings.collection, &catalog))?;
-    let request = body::json(&headers, body).await?;
+    let collection = find_collection(&catalog, &settings.collection)?;
+    let request = body::json(request).await?;
     let ends = app
         .engine
         .roles
@@ -67,18 +61,11 @@ pub(super) async fn skip_source(
         suspended: source.suspended,
     };
     let skips = target.skips(&app.engine, request).await?;
-    let catalog = app
-        .engine
-        .roles
-        .changes
-        .propose(
-            Change::SkipSource {
-                name: name.clone(),
-                skips,
-            },
-            None,
-        )
-        .await?;
+    let change = Change::SkipSource {
+        name: name.clone(),
+        skips,
+    };
+    let catalog = app.engine.change_catalog(change).await?;
     Ok(Json(source_json(&app, &catalog, &name).await?).into_response())
 }
 
@@ -86,15 +73,11 @@ pub(super) async fn skip_source(
 pub(super) async fn skip_pushes(
     State(app): State<AppState>,
     path: PathText,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, HttpError> {
     let name = collection_name(&path_text(path)?)?;
     let catalog = app.engine.catalog();
-    let collection = catalog
-        .collections
-        .get(&name)
-        .ok_or_else(|| no_collection(&name, &catalog))?;
+    let collection = find_collection(&catalog, &name)?;
     if !collection.push_topic {
         return Err(Problem::new(
             Code::BadRequest,
@@ -103,7 +86,7 @@ pub(super) async fn skip_pushes(
         .hint("to skip records of a Kafka source, use POST /v1/sources/{source}/skip")
         .into());
     }
-    let request = body::json(&headers, body).await?;
+    let request = body::json(request).await?;
     let source = SourceName::push();
     let rows = rows(&app.engine, |row| row.collection == name && row.source.is_push()).await?;
     let end = |number| {
@@ -121,18 +104,11 @@ pub(super) async fn skip_pushes(
         suspended: false,
     };
     let skips = target.skips(&app.engine, request).await?;
-    let catalog = app
-        .engine
-        .roles
-        .changes
-        .propose(
-            Change::SkipPushes {
-                collection: name.clone(),
-                skips,
-            },
-            None,
-        )
-        .await?;
+    let change = Change::SkipPushes {
+        collection: name.clone(),
+        skips,
+    };
+    let catalog = app.engine.change_catalog(change).await?;
     let skips = catalog
         .collections
         .get(&name)
@@ -223,7 +199,7 @@ impl SkipTarget<'_> {
             collection: self.collection.uid,
             number: shard_of(self.source, partition, self.collection.settings.shards),
         };
-        let stored = engine.roles.leaf.stored(shard, self.source, partition).await;
+        let stored = engine.roles.ingest.stored(shard, self.source, partition).await;
         let stored = stored
             .map_err(|problem| problem.hint("retry when the leaf responds: a skip begins at its position"))?
             .offset;

@@ -2,9 +2,8 @@
 
 use axum::{
     Json,
-    body::Body,
-    extract::State,
-    http::{HeaderMap, StatusCode},
+    extract::{Request, State},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use proto::{
@@ -21,7 +20,7 @@ use super::{
 };
 use crate::{
     doors::{
-        names::{no_source, source_name},
+        names::{find_source, source_name},
         source_config,
         sources::{check, upsert},
     },
@@ -50,14 +49,9 @@ pub(super) async fn get(State(app): State<AppState>, path: PathText) -> Result<R
 }
 
 /// Creates a source, and its collection if needed, or alters its settings.
-pub(super) async fn put(
-    State(app): State<AppState>,
-    path: PathText,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, HttpError> {
+pub(super) async fn put(State(app): State<AppState>, path: PathText, request: Request) -> Result<Response, HttpError> {
     let name = source_name(&path_text(path)?)?;
-    let (created, catalog) = upsert(&app.engine, &name, parse_settings(body::json(&headers, body).await?)?).await?;
+    let (created, catalog) = upsert(&app.engine, &name, parse_settings(body::json(request).await?)?).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(source_json(&app, &catalog, &name).await?)).into_response())
 }
@@ -80,11 +74,8 @@ fn parse_settings(body: Value) -> Result<SourceSettings, Problem> {
 /// Drops a source. Its documents stay.
 pub(super) async fn delete(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
     let name = source_name(&path_text(path)?)?;
-    app.engine
-        .roles
-        .changes
-        .propose(Change::DropSource { name: name.clone() }, None)
-        .await?;
+    let change = Change::DropSource { name: name.clone() };
+    app.engine.change_catalog(change).await?;
     Ok(Json(json!({ "dropped": name })).into_response())
 }
 
@@ -100,18 +91,11 @@ pub(super) async fn resume(State(app): State<AppState>, path: PathText) -> Resul
 
 async fn set_suspended(app: &AppState, path: PathText, suspended: bool) -> Result<Response, HttpError> {
     let name = source_name(&path_text(path)?)?;
-    let catalog = app
-        .engine
-        .roles
-        .changes
-        .propose(
-            Change::SuspendSource {
-                name: name.clone(),
-                suspended,
-            },
-            None,
-        )
-        .await?;
+    let change = Change::SuspendSource {
+        name: name.clone(),
+        suspended,
+    };
+    let catalog = app.engine.change_catalog(change).await?;
     Ok(Json(source_json(app, &catalog, &name).await?).into_response())
 }
 
@@ -120,13 +104,12 @@ async fn set_suspended(app: &AppState, path: PathText, suspended: bool) -> Resul
 pub(super) async fn preview(
     State(app): State<AppState>,
     path: PathText,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, HttpError> {
     let name = source_name(&path_text(path)?)?;
     let catalog = app.engine.catalog();
     let existing = catalog.sources.get(&name);
-    let mut body: Value = body::json(&headers, body).await?;
+    let mut body: Value = body::json(request).await?;
     let limit = take_limit(&mut body)?;
     let settings = match existing {
         Some(source) if body.as_object().is_some_and(serde_json::Map::is_empty) => source.settings.clone(),
@@ -206,7 +189,7 @@ fn sample_document(bytes: &[u8], format: Format) -> (Value, Option<Value>) {
 }
 
 pub(super) async fn source_json(app: &AppState, catalog: &Catalog, name: &SourceName) -> Result<Value, Problem> {
-    let source = catalog.sources.get(name).ok_or_else(|| no_source(name, catalog))?;
+    let source = find_source(catalog, name)?;
     Ok(describe(name, source, &app.engine.tails().await?))
 }
 
@@ -216,7 +199,15 @@ fn describe(name: &SourceName, source: &Source, tails: &TailStatuses) -> Value {
         .rows
         .iter()
         .filter(|row| row.source == *name)
-        .map(|row| json!({ "partition": row.partition, "state": row.state, "end": row.end, "lag": row.lag, "error": row.error }))
+        .map(|row| {
+            json!({
+                "partition": row.partition,
+                "state": row.state,
+                "end": row.end,
+                "lag": row.lag,
+                "error": row.error,
+            })
+        })
         .collect();
     json!({
         "name": name,

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::{
     AppState,
     answer::respond,
-    body::{self, invalid_json},
+    body::{self, invalid_json, media_type},
     error::HttpError,
 };
 use crate::{
@@ -124,13 +124,7 @@ fn is_json(headers: &HeaderMap, bytes: &[u8]) -> Result<bool, Problem> {
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    let essence = content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    match essence.as_str() {
+    match media_type(content_type).as_str() {
         "application/json" => Ok(true),
         "text/plain" | "application/sql" | "text/sql" => Ok(false),
         "" | "application/x-www-form-urlencoded" | "application/octet-stream" => {

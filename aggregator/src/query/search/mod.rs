@@ -17,8 +17,8 @@ use plan::{
 };
 use proto::{Code, CollectionName, Problem};
 
-use super::{Engine, context::QueryContext, no_collection, pins::Pins, schema_context::PinnedSchemaContext};
-use crate::answer::{Hit, SearchAnswer, SearchQuery, Stats};
+use super::{Engine, context::QueryContext, no_collection, pins::Pins, report};
+use crate::answer::{Hit, SearchAnswer, SearchQuery};
 
 /// Hits of a page if the request sets no limit.
 const HITS_DEFAULT: usize = 20;
@@ -31,7 +31,6 @@ struct SearchContext<'a> {
     context: &'a Arc<QueryContext>,
     request: &'a SearchQuery,
     pins: &'a Pins,
-    schema: &'a PinnedSchemaContext,
     sort: Sort,
     time_range: TimeRange,
     limit: usize,
@@ -66,13 +65,11 @@ pub(super) async fn run(
     };
     let pins = Pins::take(context, &catalog, &collections, &request.options.at_least).await?;
     pins.require_complete(request.options.allow_partial)?;
-    let schema = PinnedSchemaContext::new(catalog, &pins);
     let search = SearchContext {
         engine,
         context,
         request,
         pins: &pins,
-        schema: &schema,
         sort,
         time_range,
         limit,
@@ -88,7 +85,7 @@ pub(super) async fn run(
         hits: page.hits,
         total: page.total,
         after: page.after,
-        stats: stats(context, &pins, started),
+        stats: report::statistics(context, Some(&pins), started),
     })
 }
 
@@ -100,17 +97,6 @@ fn page_limit(request: &SearchQuery) -> Result<usize, Problem> {
         return Err(Problem::new(Code::BadRequest, detail).hint(hint));
     }
     Ok(limit)
-}
-
-fn stats(context: &QueryContext, pins: &Pins, started: Instant) -> Stats {
-    let mut stats = Stats {
-        query_id: Some(context.id),
-        elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        ..Stats::default()
-    };
-    pins.fill(&mut stats);
-    context.report.fill(&mut stats);
-    stats
 }
 
 /// The sort order of the hits.

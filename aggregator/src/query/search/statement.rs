@@ -54,7 +54,7 @@ pub(super) fn collections_of_view(
 }
 
 pub(super) async fn search_view(search: &SearchContext<'_>, view: &CollectionName) -> Result<HitPage, Problem> {
-    let columns = sql::columns(&select_all(view)?, search.schema)?;
+    let columns = sql::columns(&select_all(view)?, search.pins)?;
     let has_time = columns.iter().any(|column| column == "_time");
     if !has_time && (search.time_range.from.is_some() || search.time_range.to.is_some()) {
         return Err(Problem::new(
@@ -135,11 +135,7 @@ async fn page(
     key: &str,
     kind: HitKind,
 ) -> Result<HitPage, Problem> {
-    let resolved = sql::resolve(
-        &parse_query(&search_sql(search, name, columns, key))?,
-        search.schema,
-        &[],
-    )?;
+    let resolved = sql::resolve(&parse_query(&search_sql(search, name, columns, key))?, search.pins, &[])?;
     let typed = planner::type_query(search.engine, search.context, search.pins, resolved, &[]).await?;
     let total = count_rows(search, &typed).await?;
     let order = RowOrder::new(&typed.logical, kind, search.sort.descending)?;
@@ -158,7 +154,7 @@ async fn page(
         });
     }
     let rows = order.page(search, &typed, after.as_ref(), total).await?;
-    let hits = hits(&rows, kind, &order, search.schema.catalog())?;
+    let hits = hits(&rows, kind, &order, search.pins.catalog())?;
     let after = (hits.len() == search.limit)
         .then(|| order.page_end(&rows, after.as_ref()))
         .transpose()?;

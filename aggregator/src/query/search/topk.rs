@@ -8,9 +8,9 @@ use std::sync::{
 use datafusion::{
     arrow::{
         array::{ArrayRef, RecordBatch},
-        compute::{SortOptions, concat_batches},
+        compute::concat_batches,
         error::ArrowError,
-        row::{RowConverter, SortField},
+        row::RowConverter,
     },
     common::DFSchema,
     error::DataFusionError,
@@ -34,7 +34,10 @@ use super::{
 use crate::{
     answer::Hit,
     query::{
-        Engine, context::QueryContext, cursor, failure, pins::PinnedCollection, schema_context::PinnedSchemaContext,
+        Engine,
+        context::QueryContext,
+        cursor, failure,
+        pins::{PinnedCollection, Pins},
         shard_table::schema_of,
     },
     sql::{self, SchemaContext as _},
@@ -50,21 +53,20 @@ pub(super) async fn run(search: &SearchContext<'_>, name: &CollectionName) -> Re
         context,
         request,
         pins,
-        schema,
         limit,
         ..
     } = search;
     let Some(column) = sort_column(search, name)? else {
         return Ok(None);
     };
-    let (condition, columns, warnings) = sql::search_condition(&request.query, name, *schema)?;
+    let (condition, columns, warnings) = sql::search_condition(&request.query, name, *pins)?;
     let Some(filter) = exact_filter(engine, condition, columns, search.time_range)? else {
         return Ok(None);
     };
     warnings.into_iter().for_each(|warning| context.report.warn(warning));
     let pinned = pins
         .collection(name)
-        .ok_or_else(|| crate::query::no_collection(name, schema.catalog()))?;
+        .ok_or_else(|| crate::query::no_collection(name, pins.catalog()))?;
     let keys = vec![SortKey {
         column,
         descending: search.sort.descending,
@@ -83,7 +85,7 @@ pub(super) async fn run(search: &SearchContext<'_>, name: &CollectionName) -> Re
     let (rows, total) = page
         .collect(context, pinned, filter, engine.options.query_bytes_max)
         .await?;
-    let (hits, last) = page.merge(&rows, schema.catalog())?;
+    let (hits, last) = page.merge(&rows, pins.catalog())?;
     let after = last
         .filter(|_| hits.len() == *limit && *limit > 0)
         .map(|last| cursor::write(&page.keys, &last));
@@ -98,12 +100,12 @@ fn sort_column(search: &SearchContext<'_>, collection: &CollectionName) -> Resul
     }
     let path = sort_path(name)?;
     let is_field = search
-        .schema
+        .pins
         .catalog()
         .fields(collection)
         .filter_map(|(field, _)| Path::parse(field).ok())
         .any(|field| has_prefix(&path, &field));
-    Ok((!is_field).then(|| path_column(path, collection, search.schema, search.context)))
+    Ok((!is_field).then(|| path_column(path, collection, search.pins, search.context)))
 }
 
 /// Whether a path begins with the steps of a field, ignoring case.
@@ -154,13 +156,8 @@ fn exact_filter(
 }
 
 /// The column of a path in the path's own type. A path of mixed kinds is sorted by rank, as ORDER BY does.
-fn path_column(
-    path: Path,
-    collection: &CollectionName,
-    schema: &PinnedSchemaContext,
-    context: &QueryContext,
-) -> Column {
-    let known = schema.paths(collection);
+fn path_column(path: Path, collection: &CollectionName, pins: &Pins, context: &QueryContext) -> Column {
+    let known = pins.paths(collection);
     let lower = path.to_string().to_lowercase();
     let mut same_ignoring_case = known
         .paths
@@ -278,16 +275,8 @@ impl TopKPage {
     /// The rows of the page, sorted by the keys and then by address.
     fn first_rows(&self, keys: &[ArrayRef], addresses: &[Address]) -> Result<Vec<usize>, Problem> {
         let arrow_error = |e: ArrowError| failure::problem(DataFusionError::from(e));
-        let sort_field = |key: &SortKey| {
-            SortField::new_with_options(
-                key.column.read_as.to.arrow(),
-                SortOptions {
-                    descending: key.descending,
-                    nulls_first: key.nulls_first,
-                },
-            )
-        };
-        let converter = RowConverter::new(self.keys.iter().map(sort_field).collect()).map_err(arrow_error)?;
+        let sort_fields = self.keys.iter().map(SortKey::sort_field).collect();
+        let converter = RowConverter::new(sort_fields).map_err(arrow_error)?;
         let sort_rows = converter.convert_columns(keys).map_err(arrow_error)?;
         let mut order: Vec<usize> = (0..addresses.len()).collect();
         order.sort_unstable_by(|a, b| {

@@ -7,7 +7,7 @@ use plan::scan::PathStatus;
 use proto::{CollectionName, Problem, catalog::Collection, limits::PATHS_MAX};
 
 use super::{
-    super::{Engine, pins::no_collection},
+    super::{Engine, lookup::find_collection},
     REQUESTS_AT_ONCE_MAX,
     cell::{Cell, sql_name},
 };
@@ -26,11 +26,7 @@ pub(in crate::query) async fn merged_fields(
     name: &CollectionName,
 ) -> Result<CollectionFields, Problem> {
     let catalog = engine.catalog();
-    let collection = catalog
-        .collections
-        .get(name)
-        .ok_or_else(|| no_collection(name, &catalog))?;
-    let (fields, error) = available_fields(engine, collection).await;
+    let (fields, error) = available_fields(engine, find_collection(&catalog, name)?).await;
     error.map_or(Ok(fields), Err)
 }
 

@@ -28,7 +28,7 @@ pub(super) async fn collections(engine: &Engine) -> Result<Vec<Vec<Cell>>, Probl
 
 async fn collection_row(engine: &Engine, name: CollectionName, collection: Collection) -> Vec<Cell> {
     // If a leaf does not answer, the row has only what the catalog contains.
-    let partitions = engine.roles.leaf.partitions(collection.uid).await.ok();
+    let partitions = engine.roles.ingest.partitions(collection.uid).await.ok();
     let sum = |count: fn(&PartitionStatus) -> u64| {
         partitions
             .as_ref()
@@ -114,7 +114,8 @@ pub(super) async fn splits(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
 pub(super) async fn losses(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
     let mut rows = Vec::new();
     for (name, collection) in &engine.catalog().collections {
-        rows.extend(engine.roles.leaf.losses(collection.uid).await?.into_iter().map(|loss| {
+        let losses = engine.roles.ingest.losses(collection.uid).await?;
+        rows.extend(losses.into_iter().map(|loss| {
             vec![
                 Cell::text(name.as_str()),
                 Cell::text(loss.source.as_str()),

@@ -111,7 +111,7 @@ async fn available_partitions(
     collection: Collection,
 ) -> (CollectionName, u32, Partitions) {
     let shards = collection.settings.shards;
-    let partitions = engine.roles.leaf.available_partitions(collection.uid, shards).await;
+    let partitions = engine.roles.ingest.available_partitions(collection.uid, shards).await;
     (name, shards, partitions)
 }
 

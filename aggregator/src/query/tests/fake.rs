@@ -39,6 +39,8 @@ pub(super) struct FakeLeaf {
     pub requests: Mutex<Vec<ScanRequest>>,
     /// The current read views.
     pub pinned: Mutex<BTreeSet<(QueryId, ShardId)>>,
+    /// The queries that have renewed the lease of their views, once for each renewal.
+    pub renewed: Mutex<Vec<QueryId>>,
     /// The positions that each `pin` so far had to cover.
     pub at_least: Mutex<Vec<(ShardId, PositionVector)>>,
     /// The number of restarts.
@@ -117,6 +119,10 @@ impl Scan for FakeLeaf {
             documents: documents.len() as u64,
             freshness_ms: 1,
         })
+    }
+
+    fn renew(&self, query: QueryId) {
+        self.renewed.lock().push(query);
     }
 
     fn unpin(&self, query: QueryId) {

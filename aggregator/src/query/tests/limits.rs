@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use plan::scan::VIEW_LEASE;
 use proto::Code;
 use serde_json::json;
 
@@ -11,6 +12,14 @@ const ALL: &str = r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e""#;
 
 fn numbers(count: i64) -> impl Iterator<Item = Value> {
     (0..count).map(|n| json!({ "n": n }))
+}
+
+/// The answer to [`ALL`].
+async fn answer_all(bench: &Bench) -> Answer {
+    bench
+        .run_resolved(SqlQuery::default(), ALL, &[&["n:int"]])
+        .await
+        .expect("columns")
 }
 
 #[tokio::test]
@@ -60,6 +69,33 @@ async fn a_deadline_ends_a_query_and_its_scans() {
 }
 
 #[tokio::test]
+async fn the_views_of_a_query_are_renewed_for_as_long_as_it_runs() {
+    let bench = bench(numbers(3)).await;
+    let context = bench
+        .engine
+        .context(&QueryOptions::default(), Instant::now())
+        .expect("a context");
+    let (catalog, names) = (bench.engine.catalog(), BTreeSet::from([events()]));
+    let pins = Pins::take(&context, &catalog, &names, &PositionVector::default()).await;
+    let pins = pins.expect("pins");
+    let renewed = async {
+        while bench.leaf.renewed.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let renewed = tokio::time::timeout(VIEW_LEASE / 2, renewed).await;
+    renewed.expect("twice in each lease, so that one renewal may be lost");
+    drop(pins);
+    let ended = async {
+        while Arc::strong_count(&context) > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let ended = tokio::time::timeout(VIEW_LEASE / 2, ended).await;
+    ended.expect("nothing renews the views of a query that has ended");
+}
+
+#[tokio::test]
 async fn planning_ends_at_cancellation_or_deadline() {
     let bench = bench(numbers(3)).await;
     let sql = r#"SELECT count(*) FROM "rachis_0" AS "e" WHERE "e"."n:int" > 1"#;
@@ -103,16 +139,7 @@ async fn planning_ends_at_cancellation_or_deadline() {
 async fn waiting_for_the_reader_does_not_count_towards_the_deadline() {
     let bench = bench_with(numbers(300), |options| options.queries_max = 1).await;
     let timeout = Duration::from_secs(2);
-    let sql = "SELECT a.n FROM events a CROSS JOIN events b LIMIT 90000".to_owned();
-    let slow = SqlQuery {
-        sql,
-        options: QueryOptions {
-            timeout: Some(timeout),
-            ..QueryOptions::default()
-        },
-        ..SqlQuery::default()
-    };
-    let mut answer = bench.engine.query(slow).await.expect("columns");
+    let mut answer = long_answer(&bench, timeout).await;
     let (begun, mut rows) = (Instant::now(), 0);
     let mut pace = tokio::time::interval(timeout / 5);
     let stats = loop {
@@ -255,10 +282,7 @@ async fn a_client_may_choose_the_query_id_and_cancel_with_it() {
 async fn dropping_an_answer_stops_its_scans() {
     let bench = bench(numbers(3)).await;
     *bench.leaf.fault.lock() = Some(Fault::Hang);
-    let answer = bench
-        .run_resolved(SqlQuery::default(), ALL, &[&["n:int"]])
-        .await
-        .expect("columns");
+    let answer = answer_all(&bench).await;
     while bench.leaf.hanging_scans.load(std::sync::atomic::Ordering::SeqCst) < 2 {
         tokio::task::yield_now().await;
     }
@@ -270,10 +294,7 @@ async fn dropping_an_answer_stops_its_scans() {
 async fn a_scan_without_an_end_makes_the_answer_incomplete() {
     let bench = bench(numbers(3)).await;
     *bench.leaf.fault.lock() = Some(Fault::NoTrailer);
-    let answer = bench
-        .run_resolved(SqlQuery::default(), ALL, &[&["n:int"]])
-        .await
-        .expect("columns");
+    let answer = answer_all(&bench).await;
     assert_eq!(read(answer).await.map(drop).map_err(|p| p.code), Err(Code::Incomplete));
 }
 
@@ -281,10 +302,7 @@ async fn a_scan_without_an_end_makes_the_answer_incomplete() {
 async fn a_panic_ends_its_query_and_nothing_else() {
     let bench = bench(numbers(3)).await;
     *bench.leaf.fault.lock() = Some(Fault::Panic);
-    let answer = bench
-        .run_resolved(SqlQuery::default(), ALL, &[&["n:int"]])
-        .await
-        .expect("columns");
+    let answer = answer_all(&bench).await;
     assert_eq!(read(answer).await.map(drop).map_err(|p| p.code), Err(Code::Internal));
     *bench.leaf.fault.lock() = None;
     assert_eq!(bench.rows(ALL, &[&["n:int"]]).await.0.len(), 3);

@@ -16,7 +16,7 @@ use datafusion::{
     sql::sqlparser::{ast, dialect::PostgreSqlDialect, parser::Parser},
 };
 use futures::StreamExt as _;
-use plan::Column;
+use plan::{Column, scan::ScanRequest};
 use proto::{
     CollectionName, PositionVector, Problem,
     catalog::{Change, CollectionSettings},
@@ -92,6 +92,7 @@ async fn bench_with(documents: impl IntoIterator<Item = Value>, limits: impl FnO
     };
     let roles = Roles {
         leaf: leaf.clone(),
+        ingest: leaf.clone(),
         pushes: leaf.clone(),
         changes,
         source_admin: tailer.clone(),
@@ -137,25 +138,22 @@ impl Bench {
         let rows_max = (!planner::has_limit(&resolved.query)).then_some(self.engine.options.rows_max);
         let started = Instant::now();
         let context = self.engine.context(&request.options, started)?;
-        let (mut sender, receiver) = run::answer_channel(&context, None);
+        let (mut sender, answer) = run::answer_channel(&context, None);
         let engine = Arc::clone(&self.engine);
         self.engine.runtime.spawn(async move {
             let work = async {
                 let names = BTreeSet::from([events()]);
                 let pins = Pins::take(&context, &engine.catalog(), &names, &request.options.at_least).await?;
                 pins.require_complete(request.options.allow_partial)?;
-                let mut stats = Stats::default();
-                pins.fill(&mut stats);
                 let planned = planner::plan(&engine, &context, &pins, resolved, &[], rows_max).await?;
-                sender
-                    .send(statement::execute(pins, planned, stats, rows_max)?, &context, started)
-                    .await
+                let output = statement::execute(pins, planned, rows_max)?;
+                sender.send(output, &context, started).await
             };
             if let Err(problem) = run::guarded(&context, work).await {
                 sender.fail(problem).await;
             }
         });
-        receiver.into_answer().await
+        answer.await
     }
 
     /// Runs a resolved query. Returns its rows as lines of text, and the statistics.
@@ -184,6 +182,12 @@ impl Bench {
                 .await?,
         )
         .await
+    }
+
+    /// Asserts that a condition holds for every scan that the leaf was asked for.
+    fn assert_each_request(&self, holds: impl Fn(&ScanRequest) -> bool) {
+        let requests = self.leaf.requests.lock();
+        assert!(requests.iter().all(holds), "{requests:?}");
     }
 
     /// Waits until no query has a read view or a scan at the leaf.

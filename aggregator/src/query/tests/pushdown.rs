@@ -36,14 +36,7 @@ async fn a_count_ships_one_state_per_shard() {
     );
     assert_eq!(stats.position.to_string(), "push/0@4,push/1@4");
     assert!(stats.query_id.is_some() && !stats.partial && !stats.truncated);
-    assert!(
-        bench
-            .leaf
-            .requests
-            .lock()
-            .iter()
-            .all(|r| matches!(r.stage, Stage::Partial(_)) && r.columns.is_empty())
-    );
+    bench.assert_each_request(|r| matches!(r.stage, Stage::Partial(_)) && r.columns.is_empty());
     bench.until_released().await;
 }
 
@@ -62,13 +55,7 @@ async fn groups_and_filters_are_pushed_down() {
         ]
     );
     assert_eq!(stats.rows_shipped, 6, "three groups per shard");
-    let requests = bench.leaf.requests.lock();
-    assert!(
-        requests
-            .iter()
-            .all(|r| matches!(r.stage, Stage::Partial(_)) && r.filter.len() == 2),
-        "{requests:?}"
-    );
+    bench.assert_each_request(|r| matches!(r.stage, Stage::Partial(_)) && r.filter.len() == 2);
 }
 
 #[tokio::test]
@@ -76,14 +63,7 @@ async fn filtered_aggregates_and_the_groups_of_distinct_values_are_pushed_down()
     let bench = bench(clicks(12)).await;
     let sql = r#"SELECT count(*) FILTER (WHERE "e"."n:int" > 5) AS "c" FROM "rachis_0" AS "e""#;
     assert_eq!(bench.rows(sql, &[&["n:int"]]).await.0, ["6"]);
-    assert!(
-        bench
-            .leaf
-            .requests
-            .lock()
-            .drain(..)
-            .all(|r| matches!(r.stage, Stage::Partial(_)))
-    );
+    bench.assert_each_request(|r| matches!(r.stage, Stage::Partial(_)));
     let sql = r#"SELECT count(DISTINCT "e"."user.name:text") AS "c" FROM "rachis_0" AS "e""#;
     let (rows, stats) = bench.rows(sql, &[&["user.name:text"]]).await;
     assert_eq!((rows, stats.rows_shipped), (vec!["3".to_owned()], 6));
@@ -146,13 +126,7 @@ async fn volatile_expressions_are_not_pushed_down() {
         )
         .await;
     assert_eq!(rows, ["6"]);
-    let requests = bench.leaf.requests.lock();
-    assert!(
-        requests
-            .iter()
-            .all(|r| matches!(r.stage, Stage::Rows { .. }) && r.filter.len() == 1),
-        "{requests:?}"
-    );
+    bench.assert_each_request(|r| matches!(r.stage, Stage::Rows { .. }) && r.filter.len() == 1);
 }
 
 #[tokio::test]
@@ -163,11 +137,10 @@ async fn topk_is_pushed_down() {
     let (rows, stats) = bench.rows(sql, &[&["_time", "n:int"]]).await;
     assert_eq!(rows, ["19", "17", "16"]);
     assert_eq!(stats.rows_shipped, 6, "three rows per shard");
-    let requests = bench.leaf.requests.lock();
-    assert!(
-        requests.iter().all(|r| matches!(&r.stage, Stage::Top { keys, limit: 3, .. } if keys[0].descending && keys[0].column.name() == "_time")),
-        "{requests:?}"
-    );
+    bench.assert_each_request(|r| match &r.stage {
+        Stage::Top { keys, limit: 3, .. } => keys[0].descending && keys[0].column.name() == "_time",
+        _ => false,
+    });
 }
 
 #[tokio::test]
@@ -178,14 +151,7 @@ async fn a_limit_is_pushed_down() {
         .await;
     assert_eq!(rows.len(), 4);
     assert!(stats.rows_shipped <= 8 && !stats.truncated, "{stats:?}");
-    assert!(
-        bench
-            .leaf
-            .requests
-            .lock()
-            .iter()
-            .all(|r| matches!(r.stage, Stage::Rows { limit: Some(4) }))
-    );
+    bench.assert_each_request(|r| matches!(r.stage, Stage::Rows { limit: Some(4) }));
 }
 
 #[tokio::test]
@@ -338,14 +304,7 @@ async fn aggregates_with_a_common_subexpression_are_pushed_down() {
         ["u0! | 1 | 64 | 32.5", "u1! | 8 | 50 | 29.0", "u2! | 15 | 57 | 36.0"]
     );
     assert_eq!(stats.rows_shipped, 6);
-    assert!(
-        bench
-            .leaf
-            .requests
-            .lock()
-            .iter()
-            .all(|r| matches!(r.stage, Stage::Partial(_)))
-    );
+    bench.assert_each_request(|r| matches!(r.stage, Stage::Partial(_)));
 }
 
 #[tokio::test]

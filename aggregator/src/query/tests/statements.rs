@@ -245,14 +245,7 @@ async fn search_in_sql_is_pushed_down() {
             .0,
         ["2"]
     );
-    assert!(
-        bench
-            .leaf
-            .requests
-            .lock()
-            .iter()
-            .all(|request| request.filter.len() == 1)
-    );
+    bench.assert_each_request(|request| request.filter.len() == 1);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use datafusion::{
 use plan::{ColumnSource, PathType, Type};
 
 use super::{PathRead, joined};
-use crate::query::ShardTableProvider;
+use crate::query::ShardTable;
 
 /// A plan with added columns, and for each read the column with the same values, if the plan can provide one.
 type ExtendedPlan = (LogicalPlan, Vec<Option<Column>>);
@@ -177,7 +177,7 @@ fn read_below_projection(projection: &Projection, read: &PathRead) -> Option<Pat
 fn add_to_scan(scan: &TableScan, reads: &[PathRead]) -> Result<ExtendedPlan> {
     let provider = source_as_provider(&scan.source)?;
     let wanted: Vec<Option<plan::Column>> = reads.iter().map(PathRead::scan_column).collect();
-    let table = ShardTableProvider::of(provider.as_ref());
+    let table = provider.downcast_ref::<ShardTable>();
     let Some(table) = table.filter(|_| wanted.iter().any(Option::is_some)) else {
         return Ok((LogicalPlan::TableScan(scan.clone()), vec![None; reads.len()]));
     };

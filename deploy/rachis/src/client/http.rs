@@ -50,11 +50,7 @@ impl Client {
         let mut url = self.base.clone();
         url.set_path(path);
         let response = self.http.get(url).send().await.map_err(|e| self.unreachable(&e))?;
-        Ok(response
-            .bytes()
-            .await
-            .map_err(|e| Failure::with_cause("the answer ended early", &e))?
-            .to_vec())
+        Ok(response.bytes().await.map_err(|e| broke_off(&e))?.to_vec())
     }
 
     /// Sends a request; an error status is a failure.
@@ -66,14 +62,15 @@ impl Client {
         }
     }
 
+    /// Sends a request and reads the whole answer.
+    pub(crate) async fn text(&self, request: RequestBuilder) -> Result<String, Failure> {
+        let text = self.send(request).await?.text().await;
+        text.map_err(|e| broke_off(&e))
+    }
+
     /// Sends a request and parses the JSON answer.
     pub(crate) async fn json(&self, request: RequestBuilder) -> Result<Value, Failure> {
-        let text = self
-            .send(request)
-            .await?
-            .text()
-            .await
-            .map_err(|e| Failure::with_cause("the answer ended early", &e))?;
+        let text = self.text(request).await?;
         serde_json::from_str(&text).map_err(|e| {
             Failure::new(format!("the answer is not JSON: {e}")).hint("is the server at this address Rachis?")
         })
@@ -99,6 +96,11 @@ impl RootCause for reqwest::Error {
         }
         std::io::Error::other(deepest.to_string())
     }
+}
+
+/// The failure of an answer that did not arrive completely.
+pub(crate) fn broke_off(error: &reqwest::Error) -> Failure {
+    Failure::with_cause("the answer ended early", error)
 }
 
 /// The failure for an error response.

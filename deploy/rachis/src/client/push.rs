@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     Failure,
-    http::{Client, failure_from_problem, failure_from_response},
+    http::{Client, broke_off, failure_from_problem, failure_from_response},
     output,
     push_blocks::{BLOCK_BYTES_MAX, Blocks, is_multiline},
 };
@@ -294,10 +294,7 @@ enum SendError {
 
 /// The outcome of a block, also if none of its items was accepted.
 async fn read_outcome(status: StatusCode, response: reqwest::Response) -> Result<Value, Failure> {
-    let text = response
-        .text()
-        .await
-        .map_err(|e| Failure::with_cause("the answer ended early", &e))?;
+    let text = response.text().await.map_err(|e| broke_off(&e))?;
     let body: Value =
         serde_json::from_str(&text).map_err(|_| Failure::new(format!("the server returned {status}: {text}")))?;
     match status.is_success() || body["rejected"].is_u64() {

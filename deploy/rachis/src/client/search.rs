@@ -30,12 +30,7 @@ pub(crate) async fn run(arguments: cli::SearchArgs) -> Result<(), Failure> {
     let request = client
         .request(Method::POST, &["collections", &arguments.collection, "search"])
         .json(&request_body(&arguments));
-    let text = client
-        .send(request)
-        .await?
-        .text()
-        .await
-        .map_err(|e| Failure::with_cause("the answer ended early", &e))?;
+    let text = client.text(request).await?;
     let answer: SearchAnswer =
         serde_json::from_str(&text).map_err(|e| Failure::with_cause("cannot parse the answer", &e))?;
     let shown = match arguments.output {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     Failure,
-    http::{Client, failure_from_problem},
+    http::{Client, broke_off, failure_from_problem},
     output::{self, SqlAnswer, note_warnings},
 };
 use crate::cli::{self, Output};
@@ -66,10 +66,6 @@ pub(crate) async fn run(arguments: cli::SqlArgs) -> Result<(), Failure> {
             rows.finish()
         }
     }
-}
-
-fn broke_off(error: &reqwest::Error) -> Failure {
-    Failure::with_cause("the answer ended early", error)
 }
 
 /// Passes each chunk of the body to `write` and returns the trailers.

@@ -11,7 +11,7 @@ use proto::{
     },
 };
 
-use super::{path, undecodable};
+use super::{address, path, undecodable};
 use crate::{
     Kinds, PathKinds,
     scan::{DeadLetter, Document, PathStatus, ShardStatus, SplitStatus},
@@ -71,12 +71,8 @@ impl From<Document> for wire::Document {
 impl TryFrom<wire::Document> for Document {
     type Error = Problem;
     fn try_from(message: wire::Document) -> Result<Self, Problem> {
-        let address = message
-            .address
-            .parse()
-            .map_err(|e: proto::address::Malformed| undecodable(&e))?;
         Ok(Self {
-            address,
+            address: address(&message.address)?,
             id: message.id,
             bytes: message.bytes,
             json: message.json,
@@ -173,12 +169,8 @@ impl From<DeadLetter> for wire::DeadLetter {
 impl TryFrom<wire::DeadLetter> for DeadLetter {
     type Error = Problem;
     fn try_from(message: wire::DeadLetter) -> Result<Self, Problem> {
-        let address = message
-            .address
-            .parse()
-            .map_err(|e: proto::address::Malformed| undecodable(&e))?;
         Ok(Self {
-            address,
+            address: address(&message.address)?,
             ingested_ms: message.ingested_ms,
             code: message.code,
             detail: message.detail,

@@ -5,16 +5,12 @@ use std::sync::Arc;
 use datafusion::{
     arrow::{
         array::{ArrayRef, AsArray as _, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array},
-        compute::{SortOptions, and_kleene, filter_record_batch, take_record_batch},
-        row::{OwnedRow, RowConverter, SortField},
+        compute::{and_kleene, filter_record_batch, take_record_batch},
+        row::{OwnedRow, RowConverter},
     },
     common::DFSchema,
     datasource::memory::MemorySourceConfig,
-    physical_plan::{
-        ExecutionPlan as _,
-        aggregates::{AggregateExec, AggregateMode},
-        collect,
-    },
+    physical_plan::{ExecutionPlan as _, collect},
     prelude::SessionContext,
     scalar::ScalarValue,
 };
@@ -118,16 +114,7 @@ fn top(
     after: Option<&PageStart>,
     limit: usize,
 ) -> RecordBatch {
-    let field = |key: &SortKey| {
-        SortField::new_with_options(
-            key.column.read_as.to.arrow(),
-            SortOptions {
-                descending: key.descending,
-                nulls_first: key.nulls_first,
-            },
-        )
-    };
-    let converter = RowConverter::new(keys.iter().map(field).collect()).expect("a converter");
+    let converter = RowConverter::new(keys.iter().map(SortKey::sort_field).collect()).expect("a converter");
     let arrays = |batch: &RecordBatch| {
         keys.iter()
             .map(|key| Arc::clone(batch.column_by_name(&key.column.name()).expect("a key")))
@@ -164,15 +151,7 @@ fn partial_states(partial: &PartialAggregate, rows: RecordBatch) -> Vec<RecordBa
     let rows = rows.with_schema(Arc::clone(&partial.input));
     let rows = rows.expect("the schema is the planned one");
     let source = MemorySourceConfig::try_new_exec(&[vec![rows]], Arc::clone(&partial.input), None).expect("a source");
-    let aggregate = AggregateExec::try_new(
-        AggregateMode::Partial,
-        partial.group_by.clone(),
-        partial.aggregates.clone(),
-        partial.filters.clone(),
-        source,
-        Arc::clone(&partial.input),
-    );
-    let aggregate = aggregate.expect("an aggregate");
+    let aggregate = partial.over(source).expect("an aggregate");
     assert_eq!(
         aggregate.schema(),
         partial.output,
