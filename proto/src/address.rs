@@ -7,6 +7,38 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+/// The conversions of a name, which is a text that `FromStr` has checked.
+macro_rules! name_conversions {
+    ($name:ident) => {
+        impl $name {
+            /// The name as a string slice.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = $crate::address::Malformed;
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+pub(crate) use name_conversions;
+
 /// The name of a source, unique in its collection: `[a-z0-9_][a-z0-9_.-]{0,127}`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -25,12 +57,9 @@ impl SourceName {
     pub fn is_push(&self) -> bool {
         &*self.0 == Self::PUSH
     }
-
-    /// The name as a string slice.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
+
+name_conversions!(SourceName);
 
 /// A text that is not a valid name, position or address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,25 +97,6 @@ impl FromStr for SourceName {
                 "the name of a source (lower-case letters, digits, `_`, `-` and `.`, at most 128, such as clicks)",
             )),
         }
-    }
-}
-
-impl TryFrom<String> for SourceName {
-    type Error = Malformed;
-    fn try_from(text: String) -> Result<Self, Malformed> {
-        text.parse()
-    }
-}
-
-impl From<SourceName> for String {
-    fn from(name: SourceName) -> String {
-        name.0.as_ref().to_owned()
-    }
-}
-
-impl fmt::Display for SourceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -3,28 +3,26 @@
 //! Each node reads the members from its settings. Placement is part of the catalog: rendezvous hashing computes it
 //! once, when a collection is created.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{address::malformed, catalog::CollectionUid};
+use crate::{
+    address::{Malformed, malformed, name_conversions},
+    catalog::CollectionUid,
+};
 
 /// The name of a node, unique and stable across restarts: `[a-z0-9][a-z0-9.-]{0,62}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeName(Arc<str>);
 
-impl NodeName {
-    /// The name as a string slice.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+name_conversions!(NodeName);
 
 impl FromStr for NodeName {
-    type Err = crate::address::Malformed;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+    type Err = Malformed;
+    fn from_str(text: &str) -> Result<Self, Malformed> {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
         match (1..=63).contains(&text.len()) && text.bytes().all(allowed) && text.as_bytes()[0].is_ascii_alphanumeric()
         {
@@ -34,25 +32,6 @@ impl FromStr for NodeName {
                 "the name of a node (lower-case letters, digits, `-` and `.`, at most 63, such as leaf-1)",
             )),
         }
-    }
-}
-
-impl TryFrom<String> for NodeName {
-    type Error = crate::address::Malformed;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<NodeName> for String {
-    fn from(name: NodeName) -> String {
-        name.0.as_ref().to_owned()
-    }
-}
-
-impl fmt::Display for NodeName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -92,10 +71,7 @@ impl Members {
             let (name, url) = entry
                 .split_once('=')
                 .ok_or_else(|| format!("{entry:?} is not NAME=URL"))?;
-            let name: NodeName = name
-                .trim()
-                .parse()
-                .map_err(|e: crate::address::Malformed| e.to_string())?;
+            let name: NodeName = name.trim().parse().map_err(|e: Malformed| e.to_string())?;
             let url = url.trim().trim_end_matches('/');
             if !url.starts_with("http://") || url.len() <= "http://".len() {
                 return Err(format!(

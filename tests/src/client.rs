@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::WAIT_MAX;
+use crate::{Kafka, WAIT_MAX};
 
 /// A client of one server, or of several servers of one service.
 pub struct Client {
@@ -107,6 +107,17 @@ impl Client {
         self.query(sql, json!({})).await.expect("an answer")
     }
 
+    /// Waits until splits on disk have at least this many documents.
+    pub async fn wait_for_splits(&self, documents: usize) {
+        let sql = "select sum(documents) from rachis.splits where place = 'disk'";
+        crate::eventually(&format!("{documents} documents are in splits on disk"), || async {
+            let answer = self.query(sql, json!({})).await?;
+            ensure!(answer.rows[0][0].as_f64() >= Some(documents as f64), "{answer:?}");
+            Ok(())
+        })
+        .await;
+    }
+
     /// Waits until a statement returns exactly this single value.
     pub async fn eventually(&self, sql: &str, value: Value) {
         crate::eventually(&format!("{sql} is {value}"), || async {
@@ -161,6 +172,24 @@ impl Client {
         self.json(reqwest::Method::PUT, &format!("/v1/sources/{name}"), body)
             .await
     }
+
+    /// Creates a source that reads the topic of its name into the collection of its name.
+    pub async fn source_of_topic(&self, topic: &str, kafka: &Kafka) {
+        self.source(topic, topic, topic, &kafka.bootstrap(), json!({}))
+            .await
+            .expect("a source");
+    }
+}
+
+/// Runs a query from index and columns and from raw documents; both must return the same rows.
+pub async fn query_both(server: &Client, sql: &str) -> Vec<Vec<Value>> {
+    let auto = server.query(sql, json!({})).await.expect("an answer");
+    let raw = server
+        .query(sql, json!({ "scan": "raw" }))
+        .await
+        .expect("an answer from raw documents");
+    assert_eq!(auto.rows, raw.rows, "{sql}: the index and the raw documents differ");
+    auto.rows
 }
 
 async fn read_json(request: reqwest::RequestBuilder) -> Result<Value> {

@@ -34,6 +34,13 @@ impl Default for ClusterSize {
 }
 
 impl ClusterSize {
+    /// One node of each role.
+    pub const ONE_OF_EACH: Self = Self {
+        leaves: 1,
+        tailers: 1,
+        aggregators: 1,
+    };
+
     /// A network with a host for each node and one for Kafka.
     pub fn network(self) -> Network {
         let names: Vec<String> = self

@@ -5,6 +5,7 @@ mod broker_process;
 mod producer;
 
 use std::{
+    fmt::Debug,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -127,8 +128,8 @@ impl Kafka {
         self.wait_until_ready().await;
     }
 
-    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
-        Ok(self.config().create()?)
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.config().create().expect("an admin client")
     }
 
     /// The number of consumers in a group; 0 while it rebalances.
@@ -146,13 +147,8 @@ impl Kafka {
     pub async fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
         let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         topic.config = config.to_vec();
-        let created = self
-            .admin()
-            .expect("an admin client")
-            .create_topics([&topic], &AdminOptions::new())
-            .await
-            .expect("an answer");
-        assert!(created.iter().all(Result::is_ok), "{created:?}");
+        let created = self.admin().create_topics([&topic], &AdminOptions::new()).await;
+        assert_accepted(created);
         self.wait_until_leader(name, partitions).await;
     }
 
@@ -180,13 +176,8 @@ impl Kafka {
 
     /// Deletes a topic.
     pub async fn delete_topic(&self, name: &str) {
-        let deleted = self
-            .admin()
-            .expect("an admin client")
-            .delete_topics(&[name], &AdminOptions::new())
-            .await
-            .expect("an answer");
-        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+        let deleted = self.admin().delete_topics(&[name], &AdminOptions::new()).await;
+        assert_accepted(deleted);
     }
 
     /// Replaces a topic's settings; all others return to their defaults.
@@ -195,13 +186,8 @@ impl Kafka {
         for (key, value) in settings {
             altered = altered.set(key, value);
         }
-        let answer = self
-            .admin()
-            .expect("an admin client")
-            .alter_configs([&altered], &AdminOptions::new())
-            .await
-            .expect("an answer");
-        assert!(answer.iter().all(Result::is_ok), "{answer:?}");
+        let changed = self.admin().alter_configs([&altered], &AdminOptions::new()).await;
+        assert_accepted(changed);
     }
 
     /// Deletes the records of a partition before `offset`, as retention would.
@@ -212,7 +198,6 @@ impl Kafka {
             .expect("an offset");
         let deleted = self
             .admin()
-            .expect("an admin client")
             .delete_records(&before, &AdminOptions::new())
             .await
             .expect("an answer");
@@ -225,13 +210,8 @@ impl Kafka {
     /// Raises a topic's number of partitions to `partitions`.
     pub async fn add_partitions(&self, topic: &str, partitions: usize) {
         let more = NewPartitions::new(topic, partitions);
-        let created = self
-            .admin()
-            .expect("an admin client")
-            .create_partitions([&more], &AdminOptions::new())
-            .await
-            .expect("an answer");
-        assert!(created.iter().all(Result::is_ok), "{created:?}");
+        let created = self.admin().create_partitions([&more], &AdminOptions::new()).await;
+        assert_accepted(created);
         self.wait_until_leader(topic, i32::try_from(partitions).expect("few partitions"))
             .await;
     }
@@ -343,6 +323,12 @@ impl Kafka {
             .set("queue.buffering.max.messages", "1000000");
         KafkaProducer(config)
     }
+}
+
+/// Asserts that the broker accepted every part of a request.
+fn assert_accepted<T: Debug, E: Debug>(answer: Result<Vec<Result<T, E>>, KafkaError>) {
+    let results = answer.expect("an answer");
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
 }
 
 /// The length of a segment's prefix before the first batch that ends at `offset` or later. A batch begins with its base

@@ -10,6 +10,7 @@ pub mod data;
 pub mod kafka;
 pub mod network;
 pub mod oracle;
+mod outcomes;
 pub mod rules;
 pub mod server;
 pub mod service;
@@ -17,10 +18,10 @@ pub mod small_disk;
 pub mod sql_response;
 pub mod statements;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, net::TcpListener, time::Duration};
 
 pub use child_process as process;
-pub use client::{Answer, Client};
+pub use client::{Answer, Client, query_both};
 pub use cluster::Cluster;
 pub use kafka::Kafka;
 pub use network::Network;
@@ -44,6 +45,12 @@ pub async fn eventually<T, F: Future<Output = anyhow::Result<T>>>(what: &str, mu
         }
         pause = (pause * 2).min(Duration::from_millis(200));
     }
+}
+
+/// An address on which no process listens.
+pub fn unused_address() -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("an address").to_string()
 }
 
 /// The seed of a randomized test: `RACHIS_SEED`, else random. Printed, so that a failure can be repeated.

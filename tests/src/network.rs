@@ -149,39 +149,23 @@ impl Network {
         for (name, host) in &self.hosts {
             let namespace = host.namespace.as_deref().unwrap_or_default();
             ip(&["netns", "add", namespace])?;
-            ip(&[
-                "link",
-                "add",
-                &port(host),
-                "netns",
-                &router,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                "eth0",
-                "netns",
-                namespace,
-            ])?;
+            self.link(host, &["eth0", "netns", namespace])?;
             ip(&["-n", namespace, "link", "set", "lo", "up"])?;
             self.connect(&["-n", namespace], "eth0", host)
                 .with_context(|| name.clone())?;
         }
         let test = self.host(TEST_HOST);
         let near = format!("rachis-{}", self.number);
-        ip(&[
-            "link",
-            "add",
-            &port(&test),
-            "netns",
-            &router,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            &near,
-        ])?;
+        self.link(&test, &[&near])?;
         self.connect(&[], &near, &test)
+    }
+
+    /// Links the router to a host. `near` is the name of the host's end, and where it is.
+    fn link(&self, host: &Host, near: &[&str]) -> Result<()> {
+        let (router, far) = (self.router(), port(host));
+        let mut arguments = vec!["link", "add", &far, "netns", &router, "type", "veth", "peer", "name"];
+        arguments.extend(near);
+        ip(&arguments)
     }
 
     /// Gives both ends of a host's link their addresses and routes.

@@ -8,16 +8,8 @@ use tests::{Cluster, Settings, cluster::ClusterSize, eventually, kafka::NewRecor
 /// The topic of the change log.
 const TOPIC: &str = "rachis-changes";
 
-fn small() -> ClusterSize {
-    ClusterSize {
-        leaves: 1,
-        tailers: 1,
-        aggregators: 1,
-    }
-}
-
 async fn start() -> Cluster {
-    let cluster = Cluster::start(small(), Settings::default()).await;
+    let cluster = Cluster::start(ClusterSize::ONE_OF_EACH, Settings::default()).await;
     cluster.push("events", "{\"n\":1}").await.expect("a push");
     cluster
 }

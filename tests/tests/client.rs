@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tests::{Server, Settings, server};
+use tests::{Server, Settings, server, unused_address};
 
 /// Runs the program against a server.
 struct Cli<'a> {
@@ -47,6 +47,16 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Asserts that a command failed with this exit code and a message that contains `text`.
+fn assert_fails(output: &Output, code: i32, text: &str) {
+    let message = stderr(output);
+    assert!(
+        output.status.code() == Some(code) && message.contains(text),
+        "{:?}, not {code} with {text:?}: {message}",
+        output.status
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_pushed_once_however_often_it_is_pushed() {
     let server = Server::start(Settings::default()).await;
@@ -79,11 +89,7 @@ async fn a_file_is_pushed_once_however_often_it_is_pushed() {
     }
     std::fs::write(&plain, lines.clone() + "{\"n\":-1}\n").expect("the file is written");
     let changed = cli.run(&["push", "files", path]);
-    assert!(
-        changed.status.code() == Some(1) && stderr(&changed).contains("--again"),
-        "{}",
-        stderr(&changed)
-    );
+    assert_fails(&changed, 1, "--again");
     assert_no_dead_letters(&server).await;
 }
 
@@ -107,11 +113,7 @@ async fn compressed_files_arrays_and_standard_input_are_pushed() {
     assert_no_dead_letters(&server).await;
 
     let rejected = cli.with_input(&["push", "packed", "-"], "{\"n\":1}\n{oops\n");
-    assert!(
-        rejected.status.code() == Some(1) && stderr(&rejected).contains("item 1"),
-        "{}",
-        stderr(&rejected)
-    );
+    assert_fails(&rejected, 1, "item 1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,11 +138,7 @@ async fn pretty_printed_documents_are_pushed_and_other_formats_are_refused() {
         let file = folder.path().join(name);
         std::fs::write(&file, bytes).expect("the file is written");
         let refused = cli.run(&["push", "foreign", file.to_str().expect("UTF-8")]);
-        assert!(
-            refused.status.code() == Some(1) && stderr(&refused).contains(hint),
-            "{}",
-            stderr(&refused)
-        );
+        assert_fails(&refused, 1, hint);
     }
     assert_no_dead_letters(&server).await;
 }
@@ -257,25 +255,14 @@ async fn failures_have_a_reason_and_an_exit_code() {
         &["collection", "get", "evnets"],
     ] {
         let unknown = cli.run(command);
-        assert!(
-            unknown.status.code() == Some(1) && stderr(&unknown).contains("did you mean events?"),
-            "{command:?}: {}",
-            stderr(&unknown)
-        );
+        assert_fails(&unknown, 1, "did you mean events?");
     }
     assert_eq!(
         cli.run(&["sql", "select 1", "--url", "nonsense"]).status.code(),
         Some(2)
     );
-    let unused = std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port");
-    let unreachable = cli.run(&["sql", "select 1", "--url", &format!("http://{unused}")]);
-    assert!(
-        unreachable.status.code() == Some(1) && stderr(&unreachable).contains("hint: "),
-        "{}",
-        stderr(&unreachable)
-    );
+    let unreachable = cli.run(&["sql", "select 1", "--url", &format!("http://{}", unused_address())]);
+    assert_fails(&unreachable, 1, "hint: ");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,11 +275,7 @@ async fn a_second_server_on_the_same_folder_is_refused() {
         .args(["--listen", "127.0.0.1:0"])
         .output()
         .expect("the program exits");
-    assert!(
-        second.status.code() == Some(1) && stderr(&second).contains("in use"),
-        "{}",
-        stderr(&second)
-    );
+    assert_fails(&second, 1, "in use");
 }
 
 #[test]
@@ -301,19 +284,11 @@ fn a_public_address_and_unknown_settings_are_refused() {
         .args(["dev", "--listen", "0.0.0.0:0"])
         .output()
         .expect("the program exits");
-    assert!(
-        public.status.code() == Some(2) && stderr(&public).contains("--insecure"),
-        "{}",
-        stderr(&public)
-    );
+    assert_fails(&public, 2, "--insecure");
     let unknown = Command::new(server::binary())
         .args(["dev"])
         .env("RACHIS_LEAF__SPLITS", "1")
         .output()
         .expect("the program exits");
-    assert!(
-        unknown.status.code() == Some(2) && stderr(&unknown).contains("splits"),
-        "{}",
-        stderr(&unknown)
-    );
+    assert_fails(&unknown, 2, "splits");
 }

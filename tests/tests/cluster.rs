@@ -33,10 +33,7 @@ async fn an_acknowledged_push_is_visible_at_every_aggregator() {
     }
     let topic = "clicks";
     cluster.kafka.create_topic(topic, 4, &[]).await;
-    cluster
-        .source("clicks", "clicks", topic, &cluster.kafka.bootstrap(), json!({}))
-        .await
-        .expect("a source");
+    cluster.source_of_topic(topic, &cluster.kafka).await;
     cluster
         .kafka
         .produce(
@@ -188,10 +185,7 @@ async fn pushes_avoid_a_dead_leaf(cluster: &Cluster, dead: &str) {
 async fn a_dead_leaf_stalls_its_own_partitions_only() {
     let mut cluster = Cluster::start(ClusterSize::default(), Settings::default()).await;
     cluster.kafka.create_topic("clicks", 3, &[]).await;
-    cluster
-        .source("clicks", "clicks", "clicks", &cluster.kafka.bootstrap(), json!({}))
-        .await
-        .expect("a source");
+    cluster.source_of_topic("clicks", &cluster.kafka).await;
     let value = |partition: i32| {
         move |n: i32| NewRecord {
             partition: Some(partition),

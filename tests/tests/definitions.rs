@@ -2,7 +2,7 @@
 //! query reads the index or raw documents. A definition in use cannot be dropped, and none may use itself.
 
 use serde_json::{Value, json};
-use tests::{Client, Service, data, eventually};
+use tests::{Client, Service, data, query_both};
 
 tests::for_single_process_and_cluster! {
     redefined_fields_and_views_apply_to_all_stored_documents_at_once: tests::Settings::default().small_splits(),
@@ -39,17 +39,6 @@ impl Edits {
     }
 }
 
-/// The rows of a query, which must be the same by index and columns and from raw documents.
-async fn query_by_columns_and_raw(server: &Client, sql: &str) -> Vec<Vec<Value>> {
-    let auto = server.query(sql, json!({})).await.expect("an answer");
-    let raw = server
-        .query(sql, json!({ "scan": "raw" }))
-        .await
-        .expect("an answer from raw documents");
-    assert_eq!(auto.rows, raw.rows, "{sql}: index and raw documents differ");
-    auto.rows
-}
-
 async fn assert_refused(server: &Client, sql: &str, message: &str) {
     let problem = server
         .query(sql, json!({}))
@@ -81,17 +70,7 @@ async fn push_edits(server: &Client, edits: &Edits) {
     for body in edits.documents.chunks(5_000) {
         server.push("wiki", body.join("\n")).await.expect("a push");
     }
-    eventually("most documents are in splits", || async {
-        let answer = server
-            .query(
-                "select sum(documents) from rachis.splits where place = 'disk'",
-                json!({}),
-            )
-            .await?;
-        anyhow::ensure!(answer.rows[0][0].as_f64() >= Some(30_000.0), "{answer:?}");
-        Ok(())
-    })
-    .await;
+    server.wait_for_splits(30_000).await;
 }
 
 async fn a_field_and_a_view_are_created(server: &Client, edits: &Edits) {
@@ -102,7 +81,7 @@ async fn a_field_and_a_view_are_created(server: &Client, edits: &Edits) {
     let expected = edits.count_and_sum(size, |edit| size(edit) > 500);
     assert!(expected[0].as_u64() > Some(100), "some edits match the condition");
     assert_eq!(
-        query_by_columns_and_raw(server, "select count(*), sum(size) from wiki where size > 500").await,
+        query_both(server, "select count(*), sum(size) from wiki where size > 500").await,
         std::slice::from_ref(&expected)
     );
 
@@ -110,7 +89,7 @@ async fn a_field_and_a_view_are_created(server: &Client, edits: &Edits) {
         .sql("create view large as select page, size, channel from wiki where size > 500")
         .await;
     assert_eq!(
-        query_by_columns_and_raw(server, "select count(*), sum(size) from large").await,
+        query_both(server, "select count(*), sum(size) from large").await,
         [expected]
     );
 }
@@ -122,11 +101,11 @@ async fn a_field_and_a_view_are_replaced(server: &Client, edits: &Edits) {
     let doubled = |edit: &Value| Edits::number(edit, "added") * 2;
     let expected = edits.count_and_sum(doubled, |edit| doubled(edit) > 500);
     assert_eq!(
-        query_by_columns_and_raw(server, "select count(*), sum(size) from wiki where size > 500").await,
+        query_both(server, "select count(*), sum(size) from wiki where size > 500").await,
         std::slice::from_ref(&expected)
     );
     assert_eq!(
-        query_by_columns_and_raw(server, "select count(*), sum(size) from large").await,
+        query_both(server, "select count(*), sum(size) from large").await,
         [expected],
         "the view sees the new version of the field"
     );
@@ -136,7 +115,7 @@ async fn a_field_and_a_view_are_replaced(server: &Client, edits: &Edits) {
         .await;
     let expected = edits.count_and_sum(doubled, |edit| doubled(edit) > 5000);
     assert_eq!(
-        query_by_columns_and_raw(server, "select count(*), sum(size) from large").await,
+        query_both(server, "select count(*), sum(size) from large").await,
         std::slice::from_ref(&expected)
     );
     let found = server
@@ -164,7 +143,7 @@ async fn a_field_may_shadow_a_stored_value_which_stays_reachable(mut server: Ser
         [json!(null), json!(null)],
     ];
     let sql = "select price, _doc->'price' as stored from prices order by _offset, _item";
-    assert_eq!(query_by_columns_and_raw(&server, sql).await, rows);
+    assert_eq!(query_both(&server, sql).await, rows);
     assert_refused(
         &server,
         "create or replace field prices.price as price / 100",
@@ -179,13 +158,9 @@ async fn a_field_may_shadow_a_stored_value_which_stays_reachable(mut server: Ser
     )
     .await;
     server.kill_and_restart().await;
+    assert_eq!(query_both(&server, sql).await, rows, "definitions survive kill -9");
     assert_eq!(
-        query_by_columns_and_raw(&server, sql).await,
-        rows,
-        "definitions survive kill -9"
-    );
-    assert_eq!(
-        query_by_columns_and_raw(&server, "select sum(cents) from prices").await,
+        query_both(&server, "select sum(cents) from prices").await,
         [[json!(449.0)]]
     );
 }

@@ -15,9 +15,8 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
 use rand::{SeedableRng as _, rngs::StdRng};
-use serde_json::json;
 use tests::{
-    Client, Server, Settings, data, eventually,
+    Client, Server, Settings, data,
     oracle::SETS,
     process::TestDir,
     statements::{DocumentSet, DuckDb, StatementGenerator},
@@ -116,17 +115,7 @@ async fn load(server: &Client, sets: &[DocumentSet]) {
             .expect("a push");
     }
     let stored: usize = sets.iter().map(first_part).sum();
-    eventually("the first part is in splits on disk", || async {
-        let answer = server
-            .query(
-                "select sum(documents) from rachis.splits where place = 'disk'",
-                json!({}),
-            )
-            .await?;
-        anyhow::ensure!(answer.rows[0][0].as_f64() >= Some(stored as f64), "{answer:?}");
-        Ok(())
-    })
-    .await;
+    server.wait_for_splits(stored).await;
     for set in sets {
         server
             .push(&set.name, set.documents[first_part(set)..].join("\n"))

@@ -174,23 +174,15 @@ async fn a_disk_full_to_the_last_byte_answers_queries_also_after_a_restart_and_r
 
 /// Starts a cluster of one node of each role whose leaf keeps its data on this disk, with a source for topic `clicks`.
 async fn start_cluster_on(disk: &SmallDisk) -> Cluster {
-    let size = ClusterSize {
-        leaves: 1,
-        tailers: 1,
-        aggregators: 1,
-    };
     let cluster = Cluster::start_with_data_dir(
-        size,
+        ClusterSize::ONE_OF_EACH,
         Settings::default().small_splits(),
         "leaf-1",
         disk.path().join("leaf-1"),
     )
     .await;
     cluster.kafka.create_topic("clicks", 2, &[]).await;
-    cluster
-        .source("clicks", "clicks", "clicks", &cluster.kafka.bootstrap(), json!({}))
-        .await
-        .expect("a source");
+    cluster.source_of_topic("clicks", &cluster.kafka).await;
     cluster
 }
 

@@ -107,10 +107,7 @@ fn assert_unchanged(produced: &NewRecord, stored: &Record) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn aborted_transactions_are_skipped_and_a_source_still_catches_up() {
-    let kafka = Kafka::start().await;
-    kafka.create_topic("t", 1, &[]).await;
-    let node = TailerNode::new(&kafka, "one");
-    node.source("t").await;
+    let (kafka, node) = start_with_topic(1, "one").await;
     let mut expected = Vec::new();
     for round in 0..6 {
         let values: Vec<String> = (0..10).map(|i| format!("{{\"round\":{round},\"i\":{i}}}")).collect();
@@ -135,10 +132,7 @@ async fn aborted_transactions_are_skipped_and_a_source_still_catches_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_range_stops_its_partition_until_it_is_skipped() {
-    let kafka = Kafka::start().await;
-    kafka.create_topic("t", 2, &[]).await;
-    let node = TailerNode::new(&kafka, "one");
-    node.source("t").await;
+    let (kafka, node) = start_with_topic(2, "one").await;
     node.produce(&kafka, "t", 0, 0..20).await;
     node.has("t", 20).await;
     node.suspend("t", true).await;
@@ -229,21 +223,14 @@ async fn a_killed_and_a_paused_broker_lose_and_duplicate_nothing() {
     node.has("t", 6_000).await;
     node.state("t", "caught_up", "").await;
     for partition in 0..3 {
-        let numbers: Vec<String> = node.leaf.ingested("t", partition).records.iter().map(text).collect();
-        assert_eq!(
-            numbers,
-            (0..2_000).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>()
-        );
+        assert_numbers(&node, partition, 2_000);
     }
     node.tailer.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_tailers_on_one_source_duplicate_nothing_and_a_successor_starts_at_once() {
-    let kafka = Kafka::start().await;
-    kafka.create_topic("t", 2, &[]).await;
-    let first = TailerNode::new(&kafka, "same");
-    first.source("t").await;
+    let (kafka, first) = start_with_topic(2, "same").await;
     first.produce(&kafka, "t", 0, 0..1_000).await;
     first.has("t", 1_000).await;
     // The first tailer is not shut down: as after a kill -9, the group still counts it as a member.
@@ -256,11 +243,7 @@ async fn two_tailers_on_one_source_duplicate_nothing_and_a_successor_starts_at_o
     first.has("t", 3_000).await;
     assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
     for (partition, count) in [(0, 2_000), (1, 1_000)] {
-        let numbers: Vec<String> = first.leaf.ingested("t", partition).records.iter().map(text).collect();
-        assert_eq!(
-            numbers,
-            (0..count).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>()
-        );
+        assert_numbers(&first, partition, count);
     }
     // Tailers of the same name fence each other; the one that is left continues on its own.
     second.shutdown().await;
@@ -268,6 +251,22 @@ async fn two_tailers_on_one_source_duplicate_nothing_and_a_successor_starts_at_o
     first.produce(&kafka, "t", 1, 1_000..1_100).await;
     first.has("t", 3_100).await;
     first.tailer.shutdown().await;
+}
+
+/// Asserts that a partition of topic `t` was ingested as the numbers below `count`, in order.
+fn assert_numbers(node: &TailerNode, partition: i32, count: usize) {
+    let ingested: Vec<String> = node.leaf.ingested("t", partition).records.iter().map(text).collect();
+    let expected: Vec<String> = (0..count).map(|n| format!("{{\"n\":{n}}}")).collect();
+    assert_eq!(ingested, expected, "partition {partition}");
+}
+
+/// Starts a broker with a topic `t`, and a tailer with a source for it.
+async fn start_with_topic(partitions: i32, node: &str) -> (Kafka, TailerNode) {
+    let kafka = Kafka::start().await;
+    kafka.create_topic("t", partitions, &[]).await;
+    let node = TailerNode::new(&kafka, node);
+    node.source("t").await;
+    (kafka, node)
 }
 
 /// A tailer with its own change log, and a leaf whose contents the test can inspect.

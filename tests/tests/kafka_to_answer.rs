@@ -13,11 +13,10 @@ use stopped::{
     a_lost_range_stops_its_partition_until_it_is_skipped,
     a_source_without_json_stops_until_its_dead_letters_are_cleared,
 };
-use support::{
-    check_by_id, check_caught_up, check_outcomes_add_up, check_rejected, closed_port, numbers, outcomes,
-    wait_for_offsets,
+use support::{check_by_id, check_caught_up, check_rejected, numbers, wait_for_offsets};
+use tests::{
+    Client, Kafka, Server, Service, Settings, data, eventually, kafka::NewRecord, oracle::SETS, unused_address,
 };
-use tests::{Client, Kafka, Server, Service, Settings, data, eventually, kafka::NewRecord, oracle::SETS};
 
 tests::for_single_process_and_cluster! {
     keys_tombstones_text_and_dead_letters_are_queried_as_documented: tests::Settings::default(),
@@ -44,10 +43,7 @@ async fn real_events_are_queried_byte_for_byte() {
         };
         let (first, second) = documents.split_at(documents.len() / 2);
         let mut offsets = kafka.produce(set, first.iter().enumerate().map(record).collect()).await;
-        server
-            .source(set, set, set, &kafka.bootstrap(), json!({}))
-            .await
-            .expect("a source");
+        server.source_of_topic(set, &kafka).await;
         // The second half is produced while the first is read.
         offsets.extend(
             kafka
@@ -55,7 +51,8 @@ async fn real_events_are_queried_byte_for_byte() {
                 .await,
         );
         wait_for_offsets(&server, set, &offsets).await;
-        check_outcomes_add_up(&server, set, documents.len()).await;
+        server.assert_outcomes_add_up(set).await;
+        assert_eq!(server.outcomes(set).await[0], documents.len() as i64);
         check_by_id(&server, set, &documents, &offsets)
             .await
             .expect("each document by its address");
@@ -155,7 +152,7 @@ async fn check_accounts(server: &Client) {
         None,
         "a tombstone removes it"
     );
-    assert_eq!(outcomes(server, "accounts").await, [6, 4, 1, 1, 1, 1, 2]);
+    assert_eq!(server.outcomes("accounts").await, [6, 4, 1, 1, 1, 1, 2]);
     let dead = server
         .sql("select address, bytes from rachis.dead_letters where collection = 'accounts'")
         .await;
@@ -235,7 +232,7 @@ async fn check_rejected_settings(server: &Client, kafka: &Kafka) {
     misspelt["config"]["fetch.mim.bytes"] = json!("1");
     check_rejected(server, misspelt, 400, "fetch.mim.bytes").await;
     let mut unreachable = orders_settings(kafka, "orders");
-    unreachable["config"]["bootstrap.servers"] = json!(format!("127.0.0.1:{}", closed_port()));
+    unreachable["config"]["bootstrap.servers"] = json!(unused_address());
     check_rejected(server, unreachable, 503, "bootstrap.servers").await;
 }
 

@@ -1,7 +1,7 @@
 //! Mixed data is welcome: whatever JSON allows is stored, found and queried; a line that is not JSON is rejected alone.
 
 use serde_json::{Value, json};
-use tests::{Client, Service, eventually};
+use tests::{Client, Service, query_both};
 
 tests::for_single_process_and_cluster! {
     one_stray_value_never_breaks_a_dashboard: tests::Settings::default().small_splits(),
@@ -11,32 +11,6 @@ tests::for_single_process_and_cluster! {
     lines_that_are_not_json_are_rejected_and_the_others_are_stored: tests::Settings::default(),
     documents_of_200_000_keys_and_of_16_mebibytes_are_accepted: tests::Settings::default().small_splits(),
     a_hundred_thousand_paths_in_ten_documents_can_be_queried: tests::Settings::default().small_splits(),
-}
-
-/// Runs a query from index and columns and from raw documents; both must return the same rows.
-async fn query_both(server: &Client, sql: &str) -> Vec<Vec<Value>> {
-    let auto = server.query(sql, json!({})).await.expect("an answer");
-    let raw = server
-        .query(sql, json!({ "scan": "raw" }))
-        .await
-        .expect("an answer from raw documents");
-    assert_eq!(auto.rows, raw.rows, "{sql}: the index and the raw documents differ");
-    auto.rows
-}
-
-/// Waits until this many documents are in splits on disk.
-async fn wait_for_splits(server: &Client, documents: u64) {
-    eventually("all documents are in splits on disk", || async {
-        let answer = server
-            .query(
-                "select sum(documents) from rachis.splits where place = 'disk'",
-                json!({}),
-            )
-            .await?;
-        anyhow::ensure!(answer.rows[0][0].as_f64() >= Some(documents as f64), "{answer:?}");
-        Ok(())
-    })
-    .await;
 }
 
 async fn one_stray_value_never_breaks_a_dashboard(server: Service) {
@@ -58,7 +32,7 @@ async fn one_stray_value_never_breaks_a_dashboard(server: Service) {
     for _ in ["in the tail", "in a split"] {
         check_aggregates_and_filters(&server).await;
         check_values_and_order(&server).await;
-        wait_for_splits(&server, 7).await;
+        server.wait_for_splits(7).await;
     }
 }
 
@@ -67,22 +41,14 @@ async fn check_aggregates_and_filters(server: &Client) {
         query_both(server, "select sum(ms), count(ms), max(ms) from requests").await,
         [[json!(42), json!(5), json!(30)]]
     );
-    assert_eq!(
-        query_both(server, "select count(*) from requests where ms > 20").await,
-        [[json!(1)]]
-    );
-    assert_eq!(
-        query_both(server, "select count(*) from requests where ms = 'slow'").await,
-        [[json!(1)]]
-    );
-    assert_eq!(
-        query_both(server, "select count(*) from requests where ms is null").await,
-        [[json!(2)]]
-    );
-    assert_eq!(
-        query_both(server, "select ms.p99 from requests where ms.p99 is not null").await,
-        [[json!(7)]]
-    );
+    for (sql, value) in [
+        ("select count(*) from requests where ms > 20", 1),
+        ("select count(*) from requests where ms = 'slow'", 1),
+        ("select count(*) from requests where ms is null", 2),
+        ("select ms.p99 from requests where ms.p99 is not null", 7),
+    ] {
+        assert_eq!(query_both(server, sql).await, [[json!(value)]], "{sql}");
+    }
     let answer = server.sql("select sum(ms) from requests").await;
     let warnings = answer.stats["warnings"].to_string();
     assert!(warnings.contains("ms: 3 of 5 values were not numbers"), "{warnings}");
@@ -152,7 +118,7 @@ async fn a_value_without_a_function_result_is_null_and_others_are_unaffected(ser
         );
         let hours = "select count(*), count(distinct date_trunc('hour', at::timestamp)) from stray";
         assert_eq!(query_both(&server, hours).await[0][0], json!(4));
-        wait_for_splits(&server, 4).await;
+        server.wait_for_splits(4).await;
     }
 }
 
@@ -189,7 +155,7 @@ async fn odd_keys_are_queried_like_any_other(server: Service) {
                 "{path}"
             );
         }
-        wait_for_splits(&server, 1).await;
+        server.wait_for_splits(1).await;
     }
 }
 
@@ -245,7 +211,7 @@ async fn documents_are_returned_byte_for_byte(server: Service) {
             .await,
             [[json!("2.50"), json!(null)]]
         );
-        wait_for_splits(&server, documents.len() as u64).await;
+        server.wait_for_splits(documents.len()).await;
     }
 }
 
@@ -299,7 +265,7 @@ async fn documents_of_200_000_keys_and_of_16_mebibytes_are_accepted(server: Serv
             query_both(&server, "select key7 from big where kind = 'small'").await,
             [[json!("seven")]]
         );
-        wait_for_splits(&server, 3).await;
+        server.wait_for_splits(3).await;
     }
     let too_long = server
         .push("big", format!("{{\"x\":\"{}\"}}", "x".repeat(16 << 20)))
@@ -331,6 +297,6 @@ async fn a_hundred_thousand_paths_in_ten_documents_can_be_queried(server: Servic
             query_both(&server, "select (_doc->>'junk_9_42')::bigint from paths where d = 9").await,
             [[json!(42)]]
         );
-        wait_for_splits(&server, 10).await;
+        server.wait_for_splits(10).await;
     }
 }

@@ -11,9 +11,9 @@ use std::{net::UdpSocket, time::Duration};
 use anyhow::ensure;
 use serde_json::json;
 use support::{
-    AGGREGATORS, AT_ONCE, DEADLINE_GRACE, FAR, HEALED_WITHIN, Layout, NEAR, NOTICED_WITHIN, TimedResponse,
-    VIEW_RELEASED_WITHIN, count, documents, eventually_within, open_unread_query, push, query, start,
-    wait_for_no_queries,
+    AGGREGATORS, AT_ONCE, DEADLINE_GRACE, FAR, HEALED_WITHIN, Layout, NEAR, TimedResponse, VIEW_RELEASED_WITHIN,
+    assert_incomplete, count, documents, eventually_within, open_unread_query, push, query, start,
+    wait_for_failed_write, wait_for_no_queries,
 };
 use tests::{Client, Cluster, Network, kafka::NewRecord, network::TEST_HOST};
 
@@ -109,12 +109,7 @@ async fn check_incomplete_answers(cluster: &Cluster, layout: &Layout) {
         query(&first, &near, json!({}))
     );
     for answer in [&answers.0, &answers.1] {
-        assert_eq!(
-            (answer.status, &answer.body["code"]),
-            (503, &json!("incomplete")),
-            "{answer:?}"
-        );
-        assert!(answer.took < NOTICED_WITHIN, "{answer:?}");
+        assert_incomplete(answer);
     }
     assert!(
         answers.2.status == 200 && answers.2.took < AT_ONCE,
@@ -138,10 +133,7 @@ async fn check_partial_answer(client: &Client, documents: u64) {
 async fn a_tailer_cut_off_from_kafka_hands_over_and_one_cut_off_from_leaves_waits() {
     let (network, cluster, _) = start().await;
     cluster.kafka.create_topic("clicks", 4, &[]).await;
-    cluster
-        .source("clicks", "clicks", "clicks", &cluster.kafka.bootstrap(), json!({}))
-        .await
-        .expect("a source");
+    cluster.source_of_topic("clicks", &cluster.kafka).await;
     produce(&cluster, 0).await;
     wait_for_clicks(&cluster, "both tailers read", 100, HEALED_WITHIN).await;
     let [first, second] = AGGREGATORS.map(|aggregator| cluster.client_of(aggregator));
@@ -161,16 +153,7 @@ async fn a_tailer_cut_off_from_kafka_hands_over_and_one_cut_off_from_leaves_wait
     network.cut("tailer-2", NEAR);
     network.cut("tailer-2", FAR);
     produce(&cluster, 200).await;
-    eventually_within(
-        "the tailer reports that the leaves do not answer",
-        NOTICED_WITHIN,
-        || async {
-            let failed = cluster.metric("tailer-2", "rachis_tail_busy_total").await?;
-            ensure!(failed > 0.0, "no write has failed");
-            Ok(())
-        },
-    )
-    .await;
+    wait_for_failed_write(&cluster, "tailer-2").await;
     assert_eq!(
         *cluster.sql("select count(*) from clicks").await.single_value(),
         json!(200),

@@ -19,9 +19,8 @@ use serde_json::{Value, json};
 use tests::{Client, Cluster, Settings, cluster::ClusterSize, eventually};
 
 const SMALL: ClusterSize = ClusterSize {
-    leaves: 1,
-    tailers: 1,
     aggregators: 2,
+    ..ClusterSize::ONE_OF_EACH
 };
 
 /// Far less than the minute for which an aggregator waits for the outcome of something that was sent.
@@ -103,14 +102,7 @@ async fn wait_for_query(client: &Client, sql: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_that_cannot_be_stored_fails_soon_with_the_reason_and_leaves_nothing() {
-    let mut cluster = Cluster::start(
-        ClusterSize {
-            aggregators: 1,
-            ..SMALL
-        },
-        Settings::default(),
-    )
-    .await;
+    let mut cluster = Cluster::start(ClusterSize::ONE_OF_EACH, Settings::default()).await;
     cluster.push("events", "{\"n\":0}").await.expect("a push");
     let url = cluster.url().to_owned();
     cluster.kill("leaf-1");

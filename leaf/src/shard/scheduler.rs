@@ -17,7 +17,7 @@ use proto::ingest::ShardId;
 use tracing::error;
 
 use super::Shard;
-use crate::error::Error;
+use crate::{error::Error, threads};
 
 /// Delay before a failed task runs again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -99,14 +99,7 @@ impl BuildScheduler {
             let _queue = lane.queue.lock();
             lane.wake.notify_all();
         }
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads
-            .into_iter()
-            .filter(|thread| thread.thread().id() != std::thread::current().id())
-        {
-            let ended = thread.join();
-            debug_assert!(ended.is_ok(), "a build thread does not panic");
-        }
+        threads::join(&self.threads);
     }
 
     /// Whether [`Self::stop`] was called.

@@ -23,13 +23,10 @@ use proto::{
 
 use super::{Shard, state::LiveSegment};
 use crate::{
+    codec::{DecodeError, DecodeResult, ValueReader, ValueWriter},
     error::Error,
     split::Segment,
-    store::{
-        Partition, PartitionRow,
-        codec::{DecodeError, DecodeResult, ValueReader, ValueWriter},
-        loss,
-    },
+    store::{Partition, PartitionRow, loss},
 };
 
 const VERSION: u8 = 1;
@@ -137,10 +134,7 @@ impl Summary {
             .number(self.bytes)
             .number(self.rows.len() as u64);
         for (partition, row) in &self.rows {
-            to = to
-                .bytes(partition.source.as_str().as_bytes())
-                .signed(i64::from(partition.number))
-                .bytes(&row.encode());
+            to = partition.encode_into(to).bytes(&row.encode());
         }
         to = to.number(self.losses.len() as u64);
         for one in &self.losses {
@@ -184,14 +178,9 @@ impl Summary {
             ..Self::default()
         };
         for _ in 0..from.number()? {
-            let source = from
-                .text()?
-                .parse()
-                .map_err(|e: proto::address::Malformed| DecodeError(e.to_string()))?;
-            let number = i32::try_from(from.signed()?).map_err(|e| DecodeError(e.to_string()))?;
-            summary
-                .rows
-                .insert(Partition { source, number }, PartitionRow::decode(from.bytes()?)?);
+            let partition = Partition::decode_from(&mut from)?;
+            let row = PartitionRow::decode(from.bytes()?)?;
+            summary.rows.insert(partition, row);
         }
         for _ in 0..from.number()? {
             let key = from.bytes()?;

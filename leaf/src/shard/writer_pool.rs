@@ -14,6 +14,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::Shard;
+use crate::threads;
 
 /// Number of writer threads. They mostly wait for a disk, which serves several requests at once.
 const THREADS: usize = 8;
@@ -72,14 +73,7 @@ impl WriterPool {
         // Dropped outside the lock, because this may drop the last handle of a shard.
         drop(waiting);
         self.wake.notify_all();
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads
-            .into_iter()
-            .filter(|thread| thread.thread().id() != std::thread::current().id())
-        {
-            let ended = thread.join();
-            debug_assert!(ended.is_ok(), "a writer thread does not panic");
-        }
+        threads::join(&self.threads);
     }
 
     fn run(&self) {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use plan::scan::DeadLetter;
 use proto::{Address, limits::DEAD_LETTER_BYTES_MAX};
 
-use super::codec::{DecodeResult, ValueReader, ValueWriter};
+use crate::codec::{DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 

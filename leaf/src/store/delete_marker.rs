@@ -1,7 +1,7 @@
 //! Delete marker. Family `meta`, key: 19 address. Value: why the document at the address is deleted. The marker is
 //! removed together with the document.
 
-use super::codec::{DecodeResult, ValueReader, ValueWriter, decode_error};
+use crate::codec::{DecodeResult, ValueReader, ValueWriter, decode_error};
 
 const VERSION: u8 = 1;
 

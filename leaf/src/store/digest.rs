@@ -7,10 +7,8 @@
 use proto::Address;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{
-    codec::{DecodeResult, ValueReader, ValueWriter},
-    key::{RowKey, RowKind},
-};
+use super::key::{RowKey, RowKind};
+use crate::codec::{DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 const BLOCK_OFFSETS_BITS: u32 = 16;

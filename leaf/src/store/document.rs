@@ -4,8 +4,10 @@
 use bytes::Bytes;
 use proto::{Address, record::TimeKind};
 
-use super::codec::{DecodeResult, ValueReader, ValueWriter, decode_error};
-use crate::document::{Document, Header};
+use crate::{
+    codec::{DecodeResult, ValueReader, ValueWriter, decode_error},
+    document::{Document, Header},
+};
 
 const VERSION: u8 = 1;
 const JSON: u8 = 1;

@@ -1,7 +1,7 @@
 //! Format row. Family `meta`, key: 16. Value: the incarnation, a unique id assigned when the replica was created. A
 //! store whose format row has another version is rejected.
 
-use super::codec::{DecodeResult, ValueReader, ValueWriter};
+use crate::codec::{DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 

@@ -7,7 +7,7 @@ use std::fmt;
 
 use proto::{Address, SourceName};
 
-use super::codec::{DecodeError, DecodeResult, decode_error};
+use crate::codec::{DecodeError, DecodeResult, ValueReader, ValueWriter, decode_error};
 
 /// A partition of a source.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +35,20 @@ impl Partition {
             offset,
             item,
         }
+    }
+
+    /// Appends the partition to a value.
+    pub(crate) fn encode_into(&self, value: ValueWriter) -> ValueWriter {
+        value
+            .bytes(self.source.as_str().as_bytes())
+            .signed(i64::from(self.number))
+    }
+
+    /// Reads a partition from a value.
+    pub(crate) fn decode_from(value: &mut ValueReader) -> DecodeResult<Self> {
+        let source = source_name(value.text()?)?;
+        let number = i32::try_from(value.signed()?).map_err(|e| DecodeError(e.to_string()))?;
+        Ok(Self { source, number })
     }
 }
 
@@ -148,9 +162,7 @@ impl<'a> KeyReader<'a> {
             .position(|b| *b == 0)
             .ok_or_else(|| DecodeError("the source name is not terminated".into()))?;
         let name = std::str::from_utf8(&self.0[..end]).map_err(|e| DecodeError(e.to_string()))?;
-        let source = name
-            .parse()
-            .map_err(|e: proto::address::Malformed| DecodeError(e.to_string()))?;
+        let source = source_name(name)?;
         self.0 = &self.0[end + 1..];
         Ok(Partition {
             source,
@@ -191,6 +203,11 @@ impl<'a> KeyReader<'a> {
         self.0 = rest;
         Ok(*first)
     }
+}
+
+fn source_name(text: &str) -> DecodeResult<SourceName> {
+    text.parse()
+        .map_err(|e: proto::address::Malformed| DecodeError(e.to_string()))
 }
 
 fn flip32(number: i32) -> [u8; 4] {

@@ -6,10 +6,8 @@
 
 use proto::Address;
 
-use super::{
-    codec::{DecodeError, DecodeResult, ValueReader, ValueWriter},
-    key::Partition,
-};
+use super::key::Partition;
+use crate::codec::{DecodeError, DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 

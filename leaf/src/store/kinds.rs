@@ -5,7 +5,7 @@
 
 use plan::Kinds;
 
-use super::codec::{DecodeResult, ValueReader, ValueWriter};
+use crate::codec::{DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 

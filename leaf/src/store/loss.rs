@@ -3,10 +3,8 @@
 
 use proto::ingest::Loss;
 
-use super::{
-    codec::{DecodeResult, ValueReader, ValueWriter},
-    key::{KeyReader, Partition, RowKey, RowKind},
-};
+use super::key::{KeyReader, Partition, RowKey, RowKind};
+use crate::codec::{DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 

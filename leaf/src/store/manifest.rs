@@ -5,10 +5,8 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{
-    codec::{DecodeError, DecodeResult, ValueReader, ValueWriter},
-    key::Partition,
-};
+use super::key::Partition;
+use crate::codec::{DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 
@@ -49,11 +47,7 @@ impl ManifestRow {
             .number(self.documents)
             .number(self.raw_bytes);
         let range = |value: ValueWriter, (partition, (after, through)): (&Partition, &(i64, i64))| {
-            value
-                .bytes(partition.source.as_str().as_bytes())
-                .signed(i64::from(partition.number))
-                .signed(*after)
-                .signed(*through)
+            partition.encode_into(value).signed(*after).signed(*through)
         };
         self.ranges
             .iter()
@@ -68,12 +62,8 @@ impl ManifestRow {
             (reader.number()?, reader.small()?, reader.number()?, reader.number()?);
         let mut ranges = Ranges::new();
         for _ in 0..reader.number()? {
-            let source = reader
-                .text()?
-                .parse()
-                .map_err(|e: proto::address::Malformed| DecodeError(e.to_string()))?;
-            let number = i32::try_from(reader.signed()?).map_err(|e| DecodeError(e.to_string()))?;
-            ranges.insert(Partition { source, number }, (reader.signed()?, reader.signed()?));
+            let partition = Partition::decode_from(&mut reader)?;
+            ranges.insert(partition, (reader.signed()?, reader.signed()?));
         }
         reader.end()?;
         Ok(Self {

@@ -19,7 +19,6 @@
 //! sort as addresses do. Every value begins with a version byte. A batch over several families is atomic because the
 //! write-ahead log is always on.
 
-pub(crate) mod codec;
 pub(crate) mod dead_letter;
 pub(crate) mod delete_marker;
 pub(crate) mod digest;

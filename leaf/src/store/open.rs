@@ -63,14 +63,7 @@ impl Store {
         if let Some(path) = acceptance {
             std::fs::remove_file(&path).map_err(|source| Error::File { path, source })?;
         }
-        let mut store = Self {
-            shard,
-            db,
-            incarnation: 0,
-            read_only: false,
-        };
-        store.incarnation = store.read_or_assign_incarnation()?;
-        Ok(store)
+        Self::over(shard, db, false)
     }
 
     /// Opens an existing store without writing anything, so this works on a full disk, too.
@@ -79,12 +72,16 @@ impl Store {
         // The file that accepts a loss stays in place for the next writable opening.
         reject_damaged_log(folder)?;
         let db = DB::open_cf_descriptors_read_only(&database(tables_open_max), folder, families(), false);
-        let db = db.map_err(|source| Error::Storage { shard, source })?;
+        Self::over(shard, db.map_err(|source| Error::Storage { shard, source })?, true)
+    }
+
+    /// A store over an open database.
+    fn over(shard: ShardId, db: DB, read_only: bool) -> Result<Self, Error> {
         let mut store = Self {
             shard,
             db,
             incarnation: 0,
-            read_only: true,
+            read_only,
         };
         store.incarnation = store.read_or_assign_incarnation()?;
         Ok(store)

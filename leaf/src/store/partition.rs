@@ -3,7 +3,7 @@
 
 use proto::ingest::Outcomes;
 
-use super::codec::{DecodeResult, ValueReader, ValueWriter};
+use crate::codec::{DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 

@@ -4,7 +4,7 @@
 
 use proto::ingest::PushResult;
 
-use super::codec::{DecodeError, DecodeResult, ValueReader, ValueWriter};
+use crate::codec::{DecodeError, DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 

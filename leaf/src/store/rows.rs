@@ -7,10 +7,10 @@ use proto::{Address, ingest::Loss};
 use rocksdb::{DBPinnableSlice, Direction, IteratorMode, ReadOptions};
 
 use super::{
-    Family, KeyIndexRow, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store, codec::DecodeResult,
-    dead_letter, delete_marker::DeleteMarker, digest, document, key::KeyReader, kinds, loss,
+    Family, KeyIndexRow, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store, dead_letter,
+    delete_marker::DeleteMarker, digest, document, key::KeyReader, kinds, loss,
 };
-use crate::{document::Document, error::Error};
+use crate::{codec::DecodeResult, document::Document, error::Error};
 
 /// Key and value.
 type Row = (Box<[u8]>, Box<[u8]>);
@@ -121,14 +121,7 @@ impl Store {
         after: i64,
         through: i64,
     ) -> impl Iterator<Item = Result<Document, Error>> + use<'_> {
-        let from = RowKey::new(RowKind::Document)
-            .partition(partition)
-            .signed(after.saturating_add(1))
-            .bytes();
-        let to = RowKey::new(RowKind::Document)
-            .partition(partition)
-            .signed(through.saturating_add(1))
-            .bytes();
+        let (from, to) = key_range(RowKind::Document, partition, after, through);
         self.rows(Family::Docs, from, to).map(|row| {
             let (key, value) = row?;
             self.check(
@@ -147,14 +140,7 @@ impl Store {
         after: i64,
         through: i64,
     ) -> impl Iterator<Item = Result<Address, Error>> + use<'_> {
-        let from = RowKey::new(RowKind::DeleteMarker)
-            .partition(partition)
-            .signed(after.saturating_add(1))
-            .bytes();
-        let to = RowKey::new(RowKind::DeleteMarker)
-            .partition(partition)
-            .signed(through.saturating_add(1))
-            .bytes();
+        let (from, to) = key_range(RowKind::DeleteMarker, partition, after, through);
         self.rows(Family::Meta, from, to).map(|row| {
             let (key, value) = row?;
             let address = KeyReader::new(&key, RowKind::DeleteMarker).and_then(KeyReader::address);
@@ -274,6 +260,13 @@ impl Store {
     pub(super) fn check<T>(&self, kind: &'static str, decoded: DecodeResult<T>) -> Result<T, Error> {
         decoded.map_err(|reason| self.corrupt(kind, reason.to_string()))
     }
+}
+
+/// The range of the keys of a kind with `after` < offset <= `through`: from a key up to another one, exclusive.
+fn key_range(kind: RowKind, partition: &Partition, after: i64, through: i64) -> (Vec<u8>, Vec<u8>) {
+    let prefix = RowKey::new(kind).partition(partition);
+    let key_after = |offset: i64| prefix.clone().signed(offset.saturating_add(1)).bytes();
+    (key_after(after), key_after(through))
 }
 
 /// The time and the request key from the key of a `RequestAge` row.

@@ -253,9 +253,7 @@ async fn wait_for_repair(fixture: &Fixture) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_split_damaged_while_open_is_detected_and_rebuilt_from_its_documents() {
-    let seed = made_up::seed();
-    eprintln!("seed {seed}");
-    let mut dice = Dice::new(seed);
+    let mut dice = Dice::new(made_up::seed());
     let fixture = Fixture::start(scrubbed);
     let expected = fill(&fixture, 10, 0).await;
     wait_until_on_disk(&fixture).await;
@@ -278,9 +276,7 @@ async fn a_split_damaged_while_open_is_detected_and_rebuilt_from_its_documents()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_split_damaged_while_the_leaf_is_down_is_rebuilt_from_its_documents() {
-    let seed = made_up::seed();
-    eprintln!("seed {seed}");
-    let mut dice = Dice::new(seed);
+    let mut dice = Dice::new(made_up::seed());
     let mut fixture = Fixture::start(scrubbed);
     let expected = fill(&fixture, 10, 0).await;
     wait_until_on_disk(&fixture).await;
@@ -296,9 +292,7 @@ async fn a_split_damaged_while_the_leaf_is_down_is_rebuilt_from_its_documents() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_split_of_an_idle_shard_is_detected_and_rebuilt_from_its_documents() {
-    let seed = made_up::seed();
-    eprintln!("seed {seed}");
-    let mut dice = Dice::new(seed);
+    let mut dice = Dice::new(made_up::seed());
     let fixture = Fixture::start(|options| {
         scrubbed(options);
         close_idle_shards(options);

@@ -11,14 +11,17 @@ use bytes::Bytes;
 use plan::Type;
 use proto::{Address, record::TimeKind};
 
-/// A seed: `SEED` from the environment or, without it, the current time.
+/// The seed of a random test: `SEED` from the environment or, without it, the current time. Printed, so that a failure
+/// can be repeated.
 pub(super) fn seed() -> u64 {
     let from_environment = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    from_environment.unwrap_or_else(|| {
+    let seed = from_environment.unwrap_or_else(|| {
         std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(1, |since| since.as_millis() as u64)
-    })
+    });
+    eprintln!("SEED={seed}");
+    seed
 }
 
 /// A seeded random number generator (SplitMix64).

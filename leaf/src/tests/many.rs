@@ -8,19 +8,21 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::LeafOptions;
-use plan::scan::{QueryId, Scan as _};
+use futures::{StreamExt as _, stream};
+use plan::scan::Scan as _;
 use proto::{
-    Code, PositionVector, SourceName,
+    Code, SourceName,
     catalog::{Collection, CollectionSettings},
     ingest::{Batch, BatchOutcome, Ingest as _, Push, ShardId},
     record::Record,
 };
 
 use super::{
+    made_up,
     replay::model,
     support::{Fixture, all_documents, clicks, close_idle_shards, query, record, small, texts},
     views::stream as records_of,
@@ -71,25 +73,15 @@ impl Fixture {
         assert_eq!((pushed.accepted, pushed.rejected), (1, 0));
     }
 
-    async fn documents_of(&self, shard: ShardId) -> BTreeMap<String, String> {
-        let query = self.pin(shard).await;
-        let view = self.leaf.pinned(query, shard).expect("it is pinned");
-        self.leaf.unpin(query);
-        texts(&all_documents(&view))
+    /// Pushes a document to each of these shards, to `at_once` of them at a time.
+    async fn push_to_each(&self, shards: &[ShardId], at_once: usize, text: &str) {
+        stream::iter(shards)
+            .for_each_concurrent(at_once, |shard| self.push_to(*shard, text))
+            .await;
     }
 
-    async fn pin(&self, shard: ShardId) -> QueryId {
-        let query = query();
-        self.leaf
-            .pin(
-                query,
-                shard,
-                &PositionVector::default(),
-                Instant::now() + Duration::from_secs(20),
-            )
-            .await
-            .expect("a view");
-        query
+    async fn documents_of(&self, shard: ShardId) -> BTreeMap<String, String> {
+        texts(&all_documents(&self.view_of(shard).await))
     }
 }
 
@@ -326,15 +318,7 @@ async fn read_in_turn(fixture: Arc<Fixture>, shards: ShardStreams, done: Arc<Ato
             return;
         }
         let query = query();
-        let pinned = fixture
-            .leaf
-            .pin(
-                query,
-                *shard,
-                &PositionVector::default(),
-                Instant::now() + Duration::from_secs(20),
-            )
-            .await;
+        let pinned = fixture.try_pin(query, *shard).await;
         if pinned.as_ref().is_err_and(is_full) {
             continue;
         }
@@ -386,11 +370,7 @@ async fn write_until_applied(fixture: &Fixture, shard: ShardId, records: &[Recor
 async fn shards_that_open_and_close_continuously_lose_and_repeat_nothing() {
     const BATCH: usize = 9;
     const ROUNDS: usize = 12;
-    let seed: u64 = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| std::process::id().into());
-    eprintln!("SEED={seed}");
+    let seed = made_up::seed();
     let three_open = |options: &mut LeafOptions| {
         two_open(options);
         options.open_shards_max = 3;

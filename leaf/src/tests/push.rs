@@ -105,73 +105,52 @@ async fn a_retried_request_is_applied_once() {
     assert_eq!(fixture.outcomes(&SourceName::push(), 0).await.events, 4);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_key_can_be_reused_after_a_day() {
-    let fixture = Fixture::start(tail_only);
-    let at = |time_ms: i64, key: &str| Push {
+const DAY_MS: i64 = 24 * 3_600 * 1_000;
+
+/// Pushes one document under a request key at this time.
+async fn push_at(fixture: &Fixture, time_ms: i64, key: &str) -> PushResult {
+    let push = Push {
         time_ms,
         ..fixture.keyed_push_request(key, &["1"])
     };
-    let day = 24 * 3600 * 1000;
-    let first = fixture.try_push(at(day, "k")).await.expect("a push");
+    fixture.try_push(push).await.expect("a push")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_key_can_be_reused_after_a_day() {
+    let fixture = Fixture::start(tail_only);
+    let first = push_at(&fixture, DAY_MS, "k").await;
+    assert_eq!(push_at(&fixture, 2 * DAY_MS, "other").await.position.offset, 1);
     assert_eq!(
-        fixture
-            .try_push(at(2 * day, "other"))
-            .await
-            .expect("a push")
-            .position
-            .offset,
-        1
-    );
-    assert_eq!(
-        fixture.try_push(at(2 * day, "k")).await,
-        Ok(PushResult {
+        push_at(&fixture, 2 * DAY_MS, "k").await,
+        PushResult {
             repeated: true,
             ..first
-        }),
+        },
         "not more than a day has passed"
     );
-    fixture.try_push(at(2 * day + 1, "third")).await.expect("a push");
-    assert_eq!(
-        fixture
-            .try_push(at(2 * day + 1, "k"))
-            .await
-            .expect("a push")
-            .position
-            .offset,
-        3
-    );
+    push_at(&fixture, 2 * DAY_MS + 1, "third").await;
+    assert_eq!(push_at(&fixture, 2 * DAY_MS + 1, "k").await.position.offset, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reused_request_key_is_applied_once_again() {
     let fixture = Fixture::start(tail_only);
-    let at = |time_ms: i64, key: &str| Push {
-        time_ms,
-        ..fixture.keyed_push_request(key, &["1"])
-    };
-    let day = 24 * 3600 * 1000;
     // More old requests than one push cleans up, so that the row of `x` still exists when `x` is reused.
     for number in 0..150 {
-        fixture
-            .try_push(at(day, &format!("old {number:03}")))
-            .await
-            .expect("a push");
+        push_at(&fixture, DAY_MS, &format!("old {number:03}")).await;
     }
-    fixture.try_push(at(day, "x")).await.expect("a push");
+    push_at(&fixture, DAY_MS, "x").await;
     for key in ["old 000", "x"] {
-        let again = fixture.try_push(at(2 * day + 1, key)).await.expect("a push");
+        let again = push_at(&fixture, 2 * DAY_MS + 1, key).await;
         assert!(!again.repeated, "{key} can be reused");
-        fixture
-            .try_push(at(2 * day + 1, &format!("after {key}")))
-            .await
-            .expect("a push");
+        push_at(&fixture, 2 * DAY_MS + 1, &format!("after {key}")).await;
         assert_eq!(
-            fixture.try_push(at(2 * day + 1, key)).await,
-            Ok(PushResult {
+            push_at(&fixture, 2 * DAY_MS + 1, key).await,
+            PushResult {
                 repeated: true,
                 ..again
-            }),
+            },
             "{key}"
         );
     }
@@ -215,15 +194,7 @@ async fn every_query_sees_all_pushes_acknowledged_before_it() {
                 for round in 0..50 {
                     let text = format!(r#"{{"pusher":{pusher},"round":{round}}}"#);
                     let pushed = fixture.push(&[&text]).await;
-                    let query = query();
-                    let deadline = Instant::now() + Duration::from_secs(20);
-                    fixture
-                        .leaf
-                        .pin(query, fixture.shard, &PositionVector::default(), deadline)
-                        .await
-                        .expect("a view");
-                    let view = fixture.leaf.pinned(query, fixture.shard).expect("pinned");
-                    fixture.leaf.unpin(query);
+                    let view = fixture.view().await;
                     let at = view.positions.get(&SourceName::push(), 0).expect("a position");
                     assert!(at >= pushed.position.offset);
                     let documents = all_documents(&view);
@@ -284,13 +255,7 @@ async fn a_query_waits_for_a_position_until_its_deadline() {
 async fn a_pinned_view_does_not_change() {
     let fixture = Fixture::start(small);
     fixture.push(&[r#"{"_id":"a","v":1}"#, r#"{"_id":"b","v":1}"#]).await;
-    let query = query();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    fixture
-        .leaf
-        .pin(query, fixture.shard, &PositionVector::default(), deadline)
-        .await
-        .expect("a view");
+    let query = fixture.pin(fixture.shard).await;
     let view = fixture.leaf.pinned(query, fixture.shard).expect("pinned");
     let before = all_documents(&view);
     for round in 0..60 {

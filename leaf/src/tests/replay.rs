@@ -315,10 +315,14 @@ proptest! {
     #[test]
     fn any_batching_and_replay_of_a_stream_produces_the_same_shard(
         records in streams(),
-        cuts in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<bool>()), 0..12),
+        cuts in proptest::collection::vec(
+            (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<bool>()),
+            0..12,
+        ),
         indexed: bool,
     ) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
         runtime.block_on(async {
             let fixture = Fixture::start(if indexed { small } else { tail_only });
             let end = records.last().expect("records").offset;

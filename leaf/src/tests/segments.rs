@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     document::{Document, Header},
+    matches::Matches,
     split::{Literal, Lookup, Segment},
 };
 use datafusion::arrow::array::Array as _;
@@ -69,7 +70,6 @@ fn a_file_answers_like_memory_even_after_reopening() {
 fn a_truncated_file_or_a_broken_footer_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let seed = made_up::seed();
-    eprintln!("seed {seed}");
     let mut dice = Dice::new(seed);
     let file = folder.path().join("1.split");
     Segment::to_file(&mut documents(seed, 60).into_iter().map(Ok), &file).expect("a file");
@@ -124,9 +124,9 @@ fn opening_a_split_reads_little_and_a_query_only_what_it_needs() {
         segment.bytes()
     );
     let found = segment
-        .lookup(&Lookup::In(Path::of_keys(["n"]), Type::Int, vec![Literal::Int(7)]))
+        .find_matches(&Lookup::In(Path::of_keys(["n"]), Type::Int, vec![Literal::Int(7)]))
         .expect("a lookup");
-    assert_eq!(found, Some(RoaringBitmap::from([7])));
+    assert_eq!(found, Some(Matches::certain(RoaringBitmap::from([7]))));
     let read_by_query = segment.bytes_read() - read_by_open;
     assert!(
         read_by_query <= 2 * (64 << 10),
@@ -138,7 +138,6 @@ fn opening_a_split_reads_little_and_a_query_only_what_it_needs() {
 fn a_flipped_bit_is_detected_and_never_used_in_an_answer() {
     let folder = tempfile::tempdir().expect("a folder");
     let seed = made_up::seed();
-    eprintln!("seed {seed}");
     let mut dice = Dice::new(seed);
     let documents = long_documents(400);
     let file = folder.path().join("whole.split");
@@ -227,8 +226,8 @@ fn check_answers(segment: &Segment, documents: &[Arc<Document>]) -> Result<(), c
             matches: Match::Words(words),
         };
         assert_eq!(
-            segment.lookup(&Lookup::Search(clause))?,
-            Some(RoaringBitmap::from([number as u32]))
+            segment.find_matches(&Lookup::Search(clause))?,
+            Some(Matches::certain(RoaringBitmap::from([number as u32])))
         );
         assert_eq!(segment.find(&documents[number].address), Some(number as u32));
     }
@@ -258,9 +257,9 @@ fn a_segment_without_documents_answers_queries() {
         assert!(segment.paths().is_empty());
         assert_eq!(
             segment
-                .lookup(&Lookup::Exists(Path::of_keys(["a"]), Type::Int))
+                .find_matches(&Lookup::Exists(Path::of_keys(["a"]), Type::Int))
                 .expect("a lookup"),
-            Some(RoaringBitmap::new())
+            Some(Matches::default())
         );
         let values = segment
             .values(&Column::path(Path::of_keys(["a"]), Type::Int), None, &[])
@@ -314,9 +313,10 @@ fn ids_are_searched_in_their_dictionary_and_words_in_postings() {
             matches: Match::Words(words.into()),
         };
         segment
-            .lookup(&Lookup::Search(clause))
+            .find_matches(&Lookup::Search(clause))
             .expect("a lookup")
-            .map(|found| found.iter().collect::<Vec<_>>())
+            .filter(Matches::is_exact)
+            .map(|found| found.certain.iter().collect::<Vec<_>>())
     };
     assert_eq!(found(Some("msg"), "Disk full"), Some(vec![0]));
     assert_eq!(found(Some("id"), "a"), Some(vec![0, 2]));
@@ -340,10 +340,8 @@ fn a_document_with_too_many_paths_does_not_affect_the_index_of_others() {
     let documents = documents_with_bodies(&bodies);
     let segment = Segment::in_memory(&documents).expect("a segment");
     let info = Lookup::In(Path::of_keys(["level"]), Type::Text, vec![Literal::Text("info".into())]);
-    assert_eq!(
-        segment.lookup(&info).expect("a lookup").map(|found| found.len()),
-        Some(99)
-    );
+    let found = segment.find_matches(&info).expect("a lookup").expect("matches");
+    assert_eq!((found.certain.len(), found.is_exact()), (99, true));
     let unseen = segment
         .find_matches(&Lookup::Exists(Path::of_keys(["k49999"]), Type::Text))
         .expect("a lookup")

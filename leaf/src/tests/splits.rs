@@ -110,7 +110,6 @@ async fn repeated_merges_preserve_every_document() {
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_match_the_documents_through_builds_and_repeated_merges() {
     let seed = made_up::seed();
-    eprintln!("SEED={seed}");
     let mut dice = Dice::new(seed);
     let fixture = Fixture::start(small);
     let (mut round, mut checked) = (0, None);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use plan::scan::{QueryId, Scan as _};
+use plan::scan::{PinnedShard, QueryId, Scan as _};
 use proto::{
     Catalog, CollectionUid, PositionVector, Problem, SourceName,
     catalog::{Collection, CollectionSettings},
@@ -131,7 +131,17 @@ impl Fixture {
 
     /// Like [`crashed`](Self::crashed), with other options.
     pub(crate) fn crashed_with_options(&self, adjust: fn(&mut LeafOptions)) -> Self {
+        self.crashed_with(|_| (), adjust)
+    }
+
+    /// Like [`crashed`](Self::crashed), with changed files.
+    pub(crate) fn crashed_with_files(&self, change: impl FnOnce(&Path)) -> Self {
+        self.crashed_with(change, self.adjust)
+    }
+
+    fn crashed_with(&self, change: impl FnOnce(&Path), adjust: fn(&mut LeafOptions)) -> Self {
         let folder = snapshot(self.folder.path());
+        change(folder.path());
         let leaf = open(folder.path(), adjust, self.catalog.subscribe());
         let catalog = watch::Sender::new(self.catalog.borrow().clone());
         Self {
@@ -140,21 +150,6 @@ impl Fixture {
             catalog,
             shard: self.shard,
             adjust,
-        }
-    }
-
-    /// Like [`crashed`](Self::crashed), with changed files.
-    pub(crate) fn crashed_with_files(&self, change: impl FnOnce(&Path)) -> Self {
-        let folder = snapshot(self.folder.path());
-        change(folder.path());
-        let leaf = open(folder.path(), self.adjust, self.catalog.subscribe());
-        let catalog = watch::Sender::new(self.catalog.borrow().clone());
-        Self {
-            folder,
-            leaf,
-            catalog,
-            shard: self.shard,
-            adjust: self.adjust,
         }
     }
 
@@ -218,14 +213,25 @@ impl Fixture {
         }
     }
 
-    pub(crate) async fn view(&self) -> ReadView {
-        let query = query();
+    pub(crate) async fn try_pin(&self, query: QueryId, shard: ShardId) -> Result<PinnedShard, Problem> {
         let deadline = Instant::now() + Duration::from_secs(20);
-        self.leaf
-            .pin(query, self.shard, &PositionVector::default(), deadline)
-            .await
-            .expect("a view");
-        let view = self.leaf.pinned(query, self.shard).expect("it is pinned");
+        self.leaf.pin(query, shard, &PositionVector::default(), deadline).await
+    }
+
+    /// Pins a shard for a new query.
+    pub(crate) async fn pin(&self, shard: ShardId) -> QueryId {
+        let query = query();
+        self.try_pin(query, shard).await.expect("a view");
+        query
+    }
+
+    pub(crate) async fn view(&self) -> ReadView {
+        self.view_of(self.shard).await
+    }
+
+    pub(crate) async fn view_of(&self, shard: ShardId) -> ReadView {
+        let query = self.pin(shard).await;
+        let view = self.leaf.pinned(query, shard).expect("it is pinned");
         self.leaf.unpin(query);
         view
     }

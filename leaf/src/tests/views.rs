@@ -10,6 +10,7 @@ use plan::scan::Scan as _;
 use proto::{ingest::BatchOutcome, record::Record};
 
 use super::{
+    made_up,
     replay::model,
     support::{Fixture, all_documents, clicks, record, small, texts},
 };
@@ -33,11 +34,7 @@ pub(super) fn stream(seed: u64, length: i64) -> Vec<Record> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_view_holds_exactly_the_documents_at_its_positions() {
-    let seed: u64 = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| std::process::id().into());
-    eprintln!("SEED={seed}");
+    let seed = made_up::seed();
     let fixture = Arc::new(Fixture::start(small));
     let records = Arc::new(stream(seed, 30_000));
     let done = Arc::new(AtomicBool::new(false));

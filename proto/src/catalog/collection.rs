@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::source::Skips;
 use crate::{
-    address::{Malformed, is_name, malformed},
+    address::{Malformed, is_name, malformed, name_conversions},
     cluster::NodeName,
     ingest::ShardId,
 };
@@ -16,12 +16,7 @@ use crate::{
 #[serde(try_from = "String", into = "String")]
 pub struct CollectionName(Arc<str>);
 
-impl CollectionName {
-    /// The name as a string slice.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+name_conversions!(CollectionName);
 
 impl FromStr for CollectionName {
     type Err = Malformed;
@@ -40,25 +35,6 @@ impl FromStr for CollectionName {
                 "the name of a collection (lower-case letters, digits, `_` and `-`, at most 128, such as events)",
             )),
         }
-    }
-}
-
-impl TryFrom<String> for CollectionName {
-    type Error = Malformed;
-    fn try_from(text: String) -> Result<Self, Malformed> {
-        text.parse()
-    }
-}
-
-impl From<CollectionName> for String {
-    fn from(name: CollectionName) -> String {
-        name.0.as_ref().to_owned()
-    }
-}
-
-impl fmt::Display for CollectionName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -209,38 +209,8 @@ pub(super) async fn assert_documents(cluster: &Cluster, collection: &str, number
 /// Asserts the counts of a source: events, accepted, tombstones, dead letters, superseded, deleted, documents. Also
 /// asserts, for each partition, that they add up.
 pub(super) async fn assert_counts(cluster: &Cluster, source: &str, expected: [i64; 7]) {
-    let columns = [
-        "events",
-        "accepted",
-        "tombstones",
-        "dead_letters",
-        "superseded",
-        "deleted",
-        "documents",
-    ];
-    let sums: Vec<String> = columns
-        .iter()
-        .map(|column| format!("sum({column})::bigint as {column}"))
-        .collect();
-    let answer = cluster
-        .sql(&format!(
-            "select {} from rachis.sources where source = '{source}'",
-            sums.join(", ")
-        ))
-        .await;
-    assert_eq!(
-        answer.rows,
-        [expected.map(|count| json!(count)).to_vec()],
-        "{columns:?} of {source}"
-    );
-    let imbalance = "events <> accepted + tombstones + duplicates + dead_letters \
-                     or documents <> accepted - superseded - deleted - expired";
-    let wrong = cluster
-        .sql(&format!(
-            "select * from rachis.sources where source = '{source}' and ({imbalance})"
-        ))
-        .await;
-    assert!(wrong.rows.is_empty(), "the counts do not add up: {wrong:?}");
+    assert_eq!(cluster.outcomes(source).await, expected, "the outcomes of {source}");
+    cluster.assert_outcomes_add_up(source).await;
 }
 
 /// Asserts the rows of `rachis.losses` for a source: partition, first and last offset, reason.

@@ -2,19 +2,13 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::Service;
+use tests::{Service, unused_address};
 
 use super::refused;
 
 tests::for_single_process_and_cluster! {
     an_invalid_source_is_not_created: tests::Settings::default(),
     a_collection_is_created_changed_and_dropped: tests::Settings::default(),
-}
-
-/// An address with no listener.
-fn unused_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").to_string()
 }
 
 async fn an_invalid_source_is_not_created(server: Service) {

@@ -60,10 +60,7 @@ pub(crate) async fn a_lost_range_stops_its_partition_until_it_is_skipped(server:
     let kafka = Kafka::start().await;
     kafka.create_topic("t", 1, &[]).await;
     kafka.produce("t", numbers_in(0, 0..20)).await;
-    server
-        .source("t", "t", "t", &kafka.bootstrap(), json!({}))
-        .await
-        .expect("a source");
+    server.source_of_topic("t", &kafka).await;
     server.eventually("select count(*) from t", json!(20)).await;
     control(&server, "suspend", json!({})).await;
     kafka.produce("t", numbers_in(0, 20..100)).await;

@@ -1,4 +1,4 @@
-//! What the tests of sources share: waiting for offsets, checks of counters and documents, and records.
+//! What the tests of sources share: waiting for offsets, checks of documents and settings, and records.
 
 use std::collections::BTreeMap;
 
@@ -52,47 +52,6 @@ pub(crate) async fn check_caught_up(server: &Client, source: &str) -> Result<()>
     Ok(())
 }
 
-/// The sums of events, accepted, tombstones, dead letters, superseded, deleted and documents.
-pub(crate) async fn outcomes(server: &Client, source: &str) -> Vec<i64> {
-    let columns = [
-        "events",
-        "accepted",
-        "tombstones",
-        "dead_letters",
-        "superseded",
-        "deleted",
-        "documents",
-    ];
-    let sums: Vec<String> = columns
-        .iter()
-        .map(|column| format!("sum({column}) as {column}"))
-        .collect();
-    let answer = server
-        .sql(&format!(
-            "select {} from rachis.sources where source = '{source}'",
-            sums.join(", ")
-        ))
-        .await;
-    answer.rows[0]
-        .iter()
-        .map(|value| value.as_f64().unwrap_or(-1.0) as i64)
-        .collect()
-}
-
-/// Checks that in each partition every event has one outcome, and that the documents are those accepted less those
-/// removed.
-pub(crate) async fn check_outcomes_add_up(server: &Client, source: &str, events: usize) {
-    let wrong = server
-        .sql(&format!(
-            "select * from rachis.sources where source = '{source}' \
-             and (events <> accepted + tombstones + duplicates + dead_letters \
-             or documents <> accepted - superseded - deleted - expired)"
-        ))
-        .await;
-    assert_eq!(wrong.rows.len(), 0, "{wrong:?}");
-    assert_eq!(outcomes(server, source).await[0], events as i64);
-}
-
 /// Fetches documents by the addresses that follow from the producer's offsets, and compares their bytes.
 pub(crate) async fn check_by_id(
     server: &Client,
@@ -130,14 +89,6 @@ pub(crate) async fn check_rejected(server: &Client, body: Value, status: u16, ca
         problem["detail"].as_str().is_some_and(|detail| detail.contains(cause)),
         "{problem}"
     );
-}
-
-/// A port on which no process listens.
-pub(crate) fn closed_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port()
 }
 
 pub(crate) fn numbers(range: std::ops::Range<usize>) -> Vec<NewRecord> {

@@ -207,6 +207,26 @@ pub(crate) async fn eventually_within<F: Future<Output = Result<()>>>(
     );
 }
 
+/// Asserts that a query failed in time because a shard did not answer.
+pub(crate) fn assert_incomplete(answer: &TimedResponse) {
+    assert_eq!(
+        (answer.status, &answer.body["code"]),
+        (503, &json!("incomplete")),
+        "{answer:?}"
+    );
+    assert!(answer.took < NOTICED_WITHIN, "{answer:?}");
+}
+
+/// Waits until a write of a tailer has failed, because it noticed that a leaf does not answer.
+pub(crate) async fn wait_for_failed_write(cluster: &Cluster, tailer: &str) {
+    eventually_within("the tailer notices that a leaf is silent", NOTICED_WITHIN, || async {
+        let failed = cluster.metric(tailer, "rachis_tail_busy_total").await?;
+        ensure!(failed > 0.0, "no write of {tailer} has failed");
+        Ok(())
+    })
+    .await;
+}
+
 /// Waits until no query runs on any aggregator, and no leaf holds a view for one.
 pub(crate) async fn wait_for_no_queries(cluster: &Cluster, bound: Duration) {
     for aggregator in AGGREGATORS {

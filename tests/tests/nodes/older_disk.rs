@@ -27,10 +27,7 @@ async fn a_leaf_with_an_older_disk_gets_what_it_lacks_and_no_answer_is_older_tha
 /// Fills `clicks` from Kafka and `events` by push, and copies the disk of the leaf halfway.
 async fn fill_and_copy_disk(cluster: &mut Cluster, client: &Client) -> PathBuf {
     cluster.kafka.create_topic("clicks", 2, &[]).await;
-    cluster
-        .source("clicks", "clicks", "clicks", &cluster.kafka.bootstrap(), json!({}))
-        .await
-        .expect("a source");
+    cluster.source_of_topic("clicks", &cluster.kafka).await;
     let records = |range: Range<i32>| {
         range
             .map(|n| NewRecord {
@@ -155,19 +152,9 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn a_refilled_leaf_leaves_out_what_was_skipped_and_nothing_else() {
-    let mut cluster = Cluster::start(
-        ClusterSize {
-            aggregators: 1,
-            ..SMALL
-        },
-        Settings::default(),
-    )
-    .await;
+    let mut cluster = Cluster::start(ClusterSize::ONE_OF_EACH, Settings::default()).await;
     cluster.kafka.create_topic("clicks", 1, &[]).await;
-    cluster
-        .source("clicks", "clicks", "clicks", &cluster.kafka.bootstrap(), json!({}))
-        .await
-        .expect("a source");
+    cluster.source_of_topic("clicks", &cluster.kafka).await;
     let records = |range: Range<i32>| range.map(|n| NewRecord::value(format!("{{\"n\":{n}}}"))).collect();
     let client = cluster.client_of("aggregator-1");
     let post = async |action: &str, body: Value| {

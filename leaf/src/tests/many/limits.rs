@@ -1,14 +1,11 @@
 //! Limits: open shards, open files, threads and memory stay bounded, however many collections there are.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeSet;
 
 use crate::LeafOptions;
 use futures::{StreamExt as _, stream};
 use plan::scan::Scan as _;
-use proto::{Code, PositionVector, ingest::Push};
+use proto::{Code, ingest::Push};
 
 use super::{
     super::support::{Fixture, all_documents, query, small, tail_only},
@@ -110,21 +107,10 @@ async fn the_limit_of_open_shards_holds_while_the_disk_is_full() {
 async fn one_query_may_need_more_shards_than_the_open_limit() {
     let fixture = Fixture::start(two_open);
     let shards = fixture.add_collections(30);
-    stream::iter(&shards)
-        .for_each_concurrent(8, |shard| fixture.push_to(*shard, "1"))
-        .await;
+    fixture.push_to_each(&shards, 8, "1").await;
     let query = query();
     for shard in &shards {
-        fixture
-            .leaf
-            .pin(
-                query,
-                *shard,
-                &PositionVector::default(),
-                Instant::now() + Duration::from_secs(20),
-            )
-            .await
-            .expect("a view");
+        fixture.try_pin(query, *shard).await.expect("a view");
     }
     for shard in &shards {
         assert_eq!(
@@ -146,15 +132,10 @@ async fn opening_a_shard_fails_at_the_file_limit_while_open_shards_keep_working(
     for shard in &shards {
         fixture.push_to(*shard, "1").await;
     }
-    let deadline = || Instant::now() + Duration::from_secs(20);
     let all = query();
     let mut open = 0;
     let refused = loop {
-        match fixture
-            .leaf
-            .pin(all, shards[open], &PositionVector::default(), deadline())
-            .await
-        {
+        match fixture.try_pin(all, shards[open]).await {
             Ok(_) => open += 1,
             Err(refused) => break refused,
         }
@@ -167,12 +148,7 @@ async fn opening_a_shard_fails_at_the_file_limit_while_open_shards_keep_working(
 
     // Many requests wait to open a shard. Meanwhile, open shards accept writes and queries as usual.
     let one = query();
-    let waits = stream::iter(&shards[open..]).map(async |shard| {
-        fixture
-            .leaf
-            .pin(one, *shard, &PositionVector::default(), deadline())
-            .await
-    });
+    let waits = stream::iter(&shards[open..]).map(|shard| fixture.try_pin(one, *shard));
     let mut waits = Box::pin(waits.buffer_unordered(12));
     let keep_working = async {
         for round in 0..100 {
@@ -198,14 +174,10 @@ async fn opening_a_shard_fails_at_the_file_limit_while_open_shards_keep_working(
 async fn the_number_of_threads_does_not_grow_with_collections() {
     let fixture = Fixture::start(small);
     let few = fixture.add_collections(5);
-    stream::iter(&few)
-        .for_each_concurrent(16, |shard| fixture.push_to(*shard, "1"))
-        .await;
+    fixture.push_to_each(&few, 16, "1").await;
     let before = threads();
     let many = fixture.add_collections(120);
-    stream::iter(&many)
-        .for_each_concurrent(16, |shard| fixture.push_to(*shard, "1"))
-        .await;
+    fixture.push_to_each(&many, 16, "1").await;
     assert!(
         fixture.leaf.open_shards() > 100,
         "{} are open",
@@ -224,9 +196,7 @@ async fn open_files_stay_within_their_limit() {
     let fixture = Fixture::start(few);
     let shards = fixture.add_collections(30);
     for _ in 0..4 {
-        stream::iter(&shards)
-            .for_each_concurrent(8, |shard| fixture.push_to(*shard, r#"{"a":1}"#))
-            .await;
+        fixture.push_to_each(&shards, 8, r#"{"a":1}"#).await;
         assert!(
             (1..100).contains(&open_files(&fixture)),
             "{} files are open",
@@ -252,9 +222,7 @@ async fn all_shards_together_stay_within_their_memory_budget() {
     let text = format!(r#"{{"text":"{}"}}"#, "x".repeat(2_000));
     let used = || fixture.leaf.unsplit_bytes();
     for _ in 0..200 {
-        stream::iter(&shards)
-            .for_each_concurrent(8, |shard| fixture.push_to(*shard, &text))
-            .await;
+        fixture.push_to_each(&shards, 8, &text).await;
         assert!(used() <= 1 << 20, "{} bytes are in memory", used());
     }
     let mut on_disk = 0;

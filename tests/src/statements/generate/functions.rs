@@ -47,20 +47,18 @@ impl StatementGenerator<'_> {
         }
     }
 
+    /// A function or an operator of two operands of its own kind.
+    fn call_of_two(&mut self, scope: &[Expr], kind: Kind, template: &str, depth: usize) -> Expr {
+        let operands = vec![self.expr(scope, kind, depth), self.expr(scope, kind, depth)];
+        Expr::call(kind, template, operands)
+    }
+
     pub(super) fn integer(&mut self, scope: &[Expr], depth: usize) -> Expr {
         let kind = Kind::Integer;
         let small = Expr::literal(kind, self.random.random_range(1..10));
         match self.below(14) {
-            0 => Expr::call(
-                kind,
-                "({0} + {1})",
-                vec![self.expr(scope, kind, depth), self.expr(scope, kind, depth)],
-            ),
-            1 => Expr::call(
-                kind,
-                "({0} - {1})",
-                vec![self.expr(scope, kind, depth), self.expr(scope, kind, depth)],
-            ),
+            0 => self.call_of_two(scope, kind, "({0} + {1})", depth),
+            1 => self.call_of_two(scope, kind, "({0} - {1})", depth),
             2 => Expr::call(kind, "({0} * {1})", vec![self.expr(scope, kind, depth), small]),
             3 => {
                 let parts = vec![self.expr(scope, kind, depth), self.expr(scope, kind, 0)];
@@ -68,16 +66,8 @@ impl StatementGenerator<'_> {
             }
             4 => Expr::call(kind, "(- {0})", vec![self.expr(scope, kind, depth)]),
             5 => Expr::call(kind, "abs({0})", vec![self.expr(scope, kind, depth)]),
-            6 => Expr::call(
-                kind,
-                "greatest({0}, {1})",
-                vec![self.expr(scope, kind, depth), self.expr(scope, kind, depth)],
-            ),
-            7 => Expr::call(
-                kind,
-                "least({0}, {1})",
-                vec![self.expr(scope, kind, depth), self.expr(scope, kind, depth)],
-            ),
+            6 => self.call_of_two(scope, kind, "greatest({0}, {1})", depth),
+            7 => self.call_of_two(scope, kind, "least({0}, {1})", depth),
             8 | 9 => Expr::call(kind, "length({0})", vec![self.expr(scope, Kind::Text, depth)]),
             10 => {
                 let text = self.expr(scope, Kind::Text, depth);
