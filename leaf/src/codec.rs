@@ -93,7 +93,7 @@ pub(crate) struct DecodeError(pub String);
 
 impl From<DecodeError> for io::Error {
     fn from(error: DecodeError) -> Self {
-        Self::new(io::ErrorKind::InvalidData, error)
+        Self::new(io::ErrorKind::InvalidData, format!("broken record of a split: {error}"))
     }
 }
 

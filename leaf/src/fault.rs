@@ -57,7 +57,7 @@ pub(crate) fn panic_on(fault: &str, bytes: &[u8]) {
 
 /// True if this bug is switched on.
 #[cfg(feature = "seeded-bugs")]
-pub fn on(fault: &str) -> bool {
+pub(crate) fn on(fault: &str) -> bool {
     static CONFIGURED: std::sync::LazyLock<Option<String>> =
         std::sync::LazyLock::new(|| std::env::var("RACHIS_FAULT").ok());
     CONFIGURED.as_deref() == Some(fault)
@@ -65,7 +65,7 @@ pub fn on(fault: &str) -> bool {
 
 /// Aborts the process here if `RACHIS_CRASH_AT` names this point.
 #[cfg(feature = "seeded-bugs")]
-pub fn crash_point(point: &str) {
+pub(crate) fn crash_point(point: &str) {
     use std::sync::{
         LazyLock,
         atomic::{AtomicU64, Ordering},

@@ -255,6 +255,7 @@ async fn failures_have_a_reason_and_an_exit_code() {
         &["collection", "get", "evnets"],
     ] {
         let unknown = cli.run(command);
+        eprintln!("{command:?}");
         assert_fails(&unknown, 1, "did you mean events?");
     }
     assert_eq!(

@@ -80,7 +80,7 @@ async fn a_leaf_cut_off_from_the_aggregators_is_reported_in_seconds_and_recovers
         })
         .await;
     }
-    // The leaf was not told that the query is over, but it knows the deadline.
+    // The leaf was not told that the query is over, but the lease of its view expires.
     wait_for_no_queries(&cluster, Duration::from_secs(3) + VIEW_RELEASED_WITHIN).await;
 }
 

@@ -17,7 +17,10 @@ use plan::{
 use proto::{Code, Problem};
 use tokio_util::sync::CancellationToken;
 
-use super::{report::QueryReport, watermarks::ReadWatermarks};
+use super::{
+    report::QueryReport,
+    watermarks::{Pinning, ReadWatermarks},
+};
 use crate::answer::QueryOptions;
 
 /// The state that all scans of one query share.
@@ -35,12 +38,14 @@ pub(super) struct QueryContext {
     pub cancel: CancellationToken,
     /// Statistics and warnings of all scans.
     pub report: QueryReport,
+    /// Where background work of the query runs: threads that queries do not keep busy.
+    pub background: tokio::runtime::Handle,
     scans: AtomicUsize,
     ended: Arc<OnceLock<Problem>>,
 }
 
 impl QueryContext {
-    /// Creates the context of a new query. Its deadline is `timeout` after `started`.
+    /// Creates the context of a new query, on a runtime that does not run queries. Its deadline is `timeout` after `started`.
     pub(super) fn new(
         leaf: Arc<dyn Scan>,
         watermarks: Arc<ReadWatermarks>,
@@ -63,6 +68,7 @@ impl QueryContext {
             time,
             cancel,
             report,
+            background: tokio::runtime::Handle::current(),
             scans,
             ended: Arc::default(),
         })
@@ -71,6 +77,16 @@ impl QueryContext {
     /// The deadline as of now; time spent waiting for the reader moves it.
     pub(super) fn deadline(&self) -> Instant {
         self.time.at()
+    }
+
+    /// What pinning needs of the query.
+    pub(super) fn pinning(&self) -> Pinning<'_> {
+        Pinning {
+            leaf: &*self.leaf,
+            read_view_id: self.read_view_id,
+            deadline: self.deadline(),
+            report: &self.report,
+        }
     }
 
     /// The next scan number; numbers are unique within the query.

@@ -1,20 +1,12 @@
-//! Lookups that need no query: a collection by its name, a document by its id, and the paths of a collection.
+//! Lookups that need no query: a document by its id, and the paths of a collection.
 
 use std::time::Instant;
 
 use futures::future::join_all;
 use plan::scan::Document;
-use proto::{Address, Catalog, Code, CollectionName, Problem, catalog::Collection, ingest::ShardId, routing::shard_of};
+use proto::{Address, Code, CollectionName, Problem, ingest::ShardId, routing::shard_of};
 
-use super::{CollectionFields, Engine, context::timed_out, pins::no_collection, system};
-
-/// A collection by its name.
-pub(crate) fn find_collection<'a>(catalog: &'a Catalog, name: &CollectionName) -> Result<&'a Collection, Problem> {
-    catalog
-        .collections
-        .get(name)
-        .ok_or_else(|| no_collection(name, catalog))
-}
+use super::{CollectionFields, Engine, context::timed_out, find_collection::find_collection, system};
 
 impl Engine {
     /// Returns a document by its id, which is its key or its address. A key that occurs in two partitions is two

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Engine ┬ context, registry, admission
+//!        ├ search ─ pins ─ planner ══scan══> leaf: hits
 //!        ├ statement ┬ sql: parse, and the collections that it reads
 //!        │           ├ pins, watermarks ══pin══> leaf: one read view of every shard
 //!        │           ├ sql: resolve
@@ -19,6 +20,7 @@ mod context;
 mod cursor;
 mod explain;
 pub(crate) mod failure;
+mod find_collection;
 mod forget_constants;
 mod interruptible_planning;
 mod lookup;
@@ -54,8 +56,7 @@ use proto::{
     status::TailStatus,
 };
 
-pub(crate) use self::lookup::find_collection;
-pub(crate) use self::pins::no_collection;
+pub(crate) use self::find_collection::{find_collection, no_collection};
 #[cfg(test)]
 pub(crate) use self::planner::parameter;
 pub(crate) use self::shard_table::ShardTable;

@@ -15,14 +15,10 @@ use plan::{
 use proto::{
     Catalog, Code, CollectionName, PositionVector, Problem, catalog::Collection, ingest::ShardId, routing::shard_of,
 };
-
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{context::QueryContext, system};
-use crate::{
-    answer::Stats,
-    sql::{SchemaContext, nearest},
-};
+use super::{context::QueryContext, find_collection::find_collection, system};
+use crate::{answer::Stats, sql::SchemaContext};
 
 /// How often a query renews the lease of its read views: a lost renewal does no harm.
 const RENEW_EVERY: Duration = VIEW_LEASE.checked_div(3).expect("three is not zero");
@@ -57,7 +53,7 @@ pub(super) struct Pins {
     catalog: Arc<Catalog>,
     /// Ordered by name.
     collections: Vec<Arc<PinnedCollection>>,
-    _renewal: AbortOnDropHandle<()>,
+    _renewal: Option<AbortOnDropHandle<()>>,
 }
 
 impl Drop for Pins {
@@ -80,7 +76,8 @@ impl Pins {
             context: Arc::clone(context),
             catalog: Arc::clone(catalog),
             collections: Vec::new(),
-            _renewal: AbortOnDropHandle::new(tokio::spawn(renew_lease(Arc::clone(context)))),
+            _renewal: (!names.is_empty())
+                .then(|| AbortOnDropHandle::new(context.background.spawn(renew_lease(Arc::clone(context))))),
         };
         let single = names.len() == 1;
         let each = names
@@ -162,11 +159,18 @@ impl SchemaContext for Pins {
     }
 }
 
-/// Renews the lease of a query's read views for as long as it runs.
+/// Renews the lease of a query's read views until the query must end.
 async fn renew_lease(context: Arc<QueryContext>) {
-    loop {
-        tokio::time::sleep(RENEW_EVERY).await;
-        context.leaf.renew(context.read_view_id);
+    let renew = async {
+        loop {
+            tokio::time::sleep(RENEW_EVERY).await;
+            context.leaf.renew(context.read_view_id);
+        }
+    };
+    tokio::select! {
+        () = renew => {}
+        () = context.cancel.cancelled() => {}
+        () = context.time.passed(VIEW_LEASE) => {}
     }
 }
 
@@ -177,10 +181,7 @@ async fn pin_collection(
     at_least: &PositionVector,
     single: bool,
 ) -> Result<PinnedCollection, Problem> {
-    let collection = catalog
-        .collections
-        .get(name)
-        .ok_or_else(|| no_collection(name, catalog))?;
+    let collection = find_collection(catalog, name)?;
     let wanted = collection.shards().map(|shard| {
         (
             shard,
@@ -194,7 +195,7 @@ async fn pin_collection(
         paths: Arc::default(),
         time_path: time_path(collection)?,
     };
-    for (shard, result) in context.watermarks.pin(context, wanted.collect()).await {
+    for (shard, result) in context.watermarks.pin(&context.pinning(), wanted.collect()).await {
         match result {
             Ok(pinned) => pinned_collection.shards.push((shard, pinned)),
             // NotFound: the leaf's catalog is outdated, or the leaf belongs to another cluster. Busy: the leaf has no
@@ -258,20 +259,4 @@ fn time_path(collection: &Collection) -> Result<Option<Path>, Problem> {
         })
     };
     collection.settings.time_path.as_ref().map(read).transpose()
-}
-
-/// The error of a name that is not a collection. Its hint suggests a similar name or, for a view, what to do instead.
-pub(crate) fn no_collection(name: &CollectionName, catalog: &Catalog) -> Problem {
-    let similar = || nearest(name.as_str(), catalog.collections.keys().map(CollectionName::as_str));
-    let hint = match catalog.view(name.as_str()) {
-        Some(_) => format!("{name} is a view: query it with SQL or search it"),
-        None => similar().map_or_else(
-            || {
-                "GET /v1/collections or SHOW TABLES lists all collections; a push or a new source creates one"
-                    .to_owned()
-            },
-            |near| format!("did you mean {near}?"),
-        ),
-    };
-    Problem::new(Code::NotFound, format!("collection {name} does not exist")).hint(hint)
 }

@@ -152,7 +152,7 @@ async fn provider(
         Table::Collection { collection, columns } => {
             let pinned = pins
                 .collection(collection)
-                .ok_or_else(|| super::pins::no_collection(collection, &engine.catalog()))?;
+                .ok_or_else(|| super::no_collection(collection, &engine.catalog()))?;
             Ok(Arc::new(ShardTable::new(
                 Arc::clone(context),
                 Arc::clone(pinned),

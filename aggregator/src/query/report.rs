@@ -1,6 +1,6 @@
 //! The statistics and warnings of a query, summed over its scans.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use plan::{
@@ -10,25 +10,10 @@ use plan::{
 };
 use proto::ingest::ShardId;
 
-use super::{context::QueryContext, pins::Pins};
 use crate::answer::Stats;
 
 /// The number of warnings in one answer, at most.
 const WARNINGS_MAX: usize = 100;
-
-/// The statistics of an answer whose rows have all been computed.
-pub(super) fn statistics(context: &QueryContext, pins: Option<&Pins>, started: Instant) -> Stats {
-    let mut stats = Stats {
-        query_id: Some(context.id),
-        elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        ..Stats::default()
-    };
-    if let Some(pins) = pins {
-        pins.fill(&mut stats);
-    }
-    context.report.fill(&mut stats);
-    stats
-}
 
 /// The sums, shared by all scans of a query.
 #[derive(Debug, Default)]
@@ -58,7 +43,7 @@ impl QueryReport {
     }
 
     /// Writes the sums into an answer's statistics.
-    fn fill(&self, stats: &mut Stats) {
+    pub(super) fn fill(&self, stats: &mut Stats) {
         let sums = self.sums.lock();
         // Counts are summed over the shards of a scan. If several scans read a column, only the largest count becomes a
         // warning.

@@ -23,9 +23,8 @@ use super::{
     context::{QueryContext, cancelled, timed_out},
     pins::Pins,
     registry::RegisteredQuery,
-    report,
 };
-use crate::answer::{Answer, Part};
+use crate::answer::{Answer, Part, Stats};
 
 /// Parts of an answer that are buffered for a slow reader before the query waits.
 const PARTS_MAX: usize = 4;
@@ -63,6 +62,20 @@ impl QueryOutput {
             pins: None,
         }
     }
+}
+
+/// The statistics of an answer whose rows have all been computed.
+pub(super) fn statistics(context: &QueryContext, pins: Option<&Pins>, started: Instant) -> Stats {
+    let mut stats = Stats {
+        query_id: Some(context.id),
+        elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        ..Stats::default()
+    };
+    if let Some(pins) = pins {
+        pins.fill(&mut stats);
+    }
+    context.report.fill(&mut stats);
+    stats
 }
 
 /// Runs a query until it finishes, is cancelled or passes its deadline. A panic becomes an error of this query only.
@@ -145,7 +158,7 @@ impl AnswerSender {
             }
         }
         drop(rows);
-        let mut stats = report::statistics(context, pins.as_ref(), started);
+        let mut stats = statistics(context, pins.as_ref(), started);
         if truncated {
             stats.truncated = true;
             let rows_max = rows_max.unwrap_or_default();

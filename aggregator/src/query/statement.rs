@@ -134,7 +134,7 @@ async fn define(
     }
     drop(pins);
     defined.warnings.iter().for_each(|warning| context.report.warn(warning));
-    let catalog = engine.roles.changes.propose(defined.change, None).await?;
+    let catalog = engine.change_catalog(defined.change).await?;
     let version = catalog
         .definitions
         .get(id)
@@ -178,17 +178,11 @@ async fn undefine(engine: &Engine, id: DefinitionId, if_exists: bool) -> Result<
         .definitions
         .get(&id)
         .map(|definition| i64::from(definition.current().number));
-    engine
-        .roles
-        .changes
-        .propose(
-            Change::Undefine {
-                id: id.clone(),
-                if_exists,
-            },
-            None,
-        )
-        .await?;
+    let change = Change::Undefine {
+        id: id.clone(),
+        if_exists,
+    };
+    engine.change_catalog(change).await?;
     definition_row(&id, version)
 }
 

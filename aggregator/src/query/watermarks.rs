@@ -13,7 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use plan::scan::PinnedShard;
+use plan::scan::{PinnedShard, QueryId, Scan};
 use proto::{
     Catalog, Code, Position, PositionVector, Problem, SourceName,
     ingest::ShardId,
@@ -23,7 +23,7 @@ use proto::{
 };
 use tokio::sync::watch;
 
-use super::context::QueryContext;
+use super::report::QueryReport;
 
 /// How long a query waits for a shard to reach its watermark.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
@@ -38,6 +38,14 @@ const TAILERS_RETRY: Duration = Duration::from_millis(100);
 
 type WantedPositions = Vec<(ShardId, PositionVector)>;
 type Outcomes = Vec<Result<PinnedShard, Problem>>;
+
+/// What pinning needs of its query.
+pub(super) struct Pinning<'a> {
+    pub leaf: &'a dyn Scan,
+    pub read_view_id: QueryId,
+    pub deadline: Instant,
+    pub report: &'a QueryReport,
+}
 
 /// The watermark of each shard: the highest positions that any answer or acknowledged push has had.
 pub(super) struct ReadWatermarks {
@@ -99,10 +107,10 @@ impl ReadWatermarks {
     /// watermark in time is pinned as it is, with a warning.
     pub(super) async fn pin(
         &self,
-        context: &QueryContext,
+        query: &Pinning<'_>,
         wanted: WantedPositions,
     ) -> Vec<(ShardId, Result<PinnedShard, Problem>)> {
-        let deadline = context.deadline();
+        let deadline = query.deadline;
         let end = deadline - (deadline.saturating_duration_since(Instant::now()) / 10).min(ANSWER_MARGIN);
         let catch_up_until = end.min(Instant::now() + CATCH_UP_WAIT);
         let initial = self.raised(&wanted);
@@ -119,10 +127,7 @@ impl ReadWatermarks {
                 }
             })
             .collect();
-        let mut outcomes = context
-            .leaf
-            .pin_all(context.read_view_id, &requested, catch_up_until)
-            .await;
+        let mut outcomes = query.leaf.pin_all(query.read_view_id, &requested, catch_up_until).await;
 
         let unconfirmed = self.unconfirmed(&boots(&wanted, &outcomes));
         // If there is nothing to confirm, the first targets stay, however far other queries have raised the watermarks
@@ -139,11 +144,11 @@ impl ReadWatermarks {
                 |pinned: &PinnedShard| required[at] != initial[at] && !pinned.positions.covers(&required[at].1);
             !failed_before[at] && outcome.as_ref().is_ok_and(is_behind)
         });
-        pin_again(context, &behind, &required, catch_up_until, &mut outcomes).await;
+        pin_again(query, &behind, &required, catch_up_until, &mut outcomes).await;
         let late = indexes(&outcomes, |_, outcome| {
             outcome.as_ref().is_err_and(|problem| problem.code == Code::Timeout)
         });
-        pin_again(context, &late, &wanted, end, &mut outcomes).await;
+        pin_again(query, &late, &wanted, end, &mut outcomes).await;
 
         for at in 0..wanted.len() {
             let (shard, Ok(pinned)) = (wanted[at].0, &outcomes[at]) else {
@@ -155,9 +160,9 @@ impl ReadWatermarks {
                 self.set_catch_up_failed(shard, is_uncovered || lags);
             }
             if lags {
-                warn_lagging(context, shard, &pinned.positions.describe_missing(&required[at].1));
+                warn_lagging(query, shard, &pinned.positions.describe_missing(&required[at].1));
             } else if is_uncovered {
-                warn_uncovered(context, shard);
+                warn_uncovered(query, shard);
             }
             self.advance(shard, &pinned.positions);
         }
@@ -237,15 +242,15 @@ impl ReadWatermarks {
     }
 }
 
-fn warn_lagging(context: &QueryContext, shard: ShardId, lacking: &str) {
-    context.report.warn(format!(
+fn warn_lagging(query: &Pinning<'_>, shard: ShardId, lacking: &str) {
+    query.report.warn(format!(
         "shard {} is behind earlier answers or acknowledged pushes and lacks {lacking}",
         shard.number
     ));
 }
 
-fn warn_uncovered(context: &QueryContext, shard: ShardId) {
-    context.report.warn(format!(
+fn warn_uncovered(query: &Pinning<'_>, shard: ShardId) {
+    query.report.warn(format!(
         "shard {} may lack pushes from before its leaf started: the tailers do not read all its push partitions yet",
         shard.number
     ));
@@ -266,7 +271,7 @@ fn indexes(outcomes: &Outcomes, which: impl Fn(usize, &Result<PinnedShard, Probl
 
 /// Pins the shards at these indexes again and replaces their outcomes.
 async fn pin_again(
-    context: &QueryContext,
+    query: &Pinning<'_>,
     indexes: &[usize],
     wanted: &[(ShardId, PositionVector)],
     until: Instant,
@@ -278,7 +283,7 @@ async fn pin_again(
     let again: WantedPositions = indexes.iter().map(|at| wanted[*at].clone()).collect();
     for (at, outcome) in indexes
         .iter()
-        .zip(context.leaf.pin_all(context.read_view_id, &again, until).await)
+        .zip(query.leaf.pin_all(query.read_view_id, &again, until).await)
     {
         outcomes[*at] = outcome;
     }

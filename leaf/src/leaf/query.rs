@@ -40,8 +40,8 @@ impl Leaf {
             Problem::new(
                 Code::Unavailable,
                 format!(
-                    "query {query} has no read view of shard {shard}: the query has ended or is past its deadline, \
-                     or the leaf has restarted"
+                    "query {query} has no read view of shard {shard}: the query has ended, its aggregator could not \
+                     renew the view, or the leaf has restarted"
                 ),
             )
             .hint("retry the query")
@@ -252,7 +252,8 @@ mod tests {
         leaf.expire_pins(deadline + VIEW_LEASE - second);
         assert!(is_kept(), "a renewal never shortens a lease");
         let renewed = Instant::now();
-        leaf.pins.lock().get_mut(&id).expect("pins").until = renewed;
+        // Long enough that housekeeping does not expire it here.
+        leaf.pins.lock().get_mut(&id).expect("pins").until = renewed + 2 * second;
         leaf.renew(id);
         leaf.expire_pins(renewed + VIEW_LEASE - second);
         assert!(is_kept(), "a renewal extends a lease");

@@ -218,8 +218,13 @@ fn run_step<J: Send + 'static, T: Send + 'static>(
             return;
         }
         Ok(Ok(StepOutcome::Done(result))) => Ok((job, result)),
-        Ok(Err(problem)) => Err(problem),
+        // What the job holds is free when the receiver sees the error.
+        Ok(Err(problem)) => {
+            drop(job);
+            Err(problem)
+        }
         Err(panic) => {
+            drop(job);
             let detail = panic
                 .downcast_ref::<&str>()
                 .map(ToString::to_string)

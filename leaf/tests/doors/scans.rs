@@ -24,7 +24,10 @@ use datafusion::{
 use futures::TryStreamExt as _;
 use plan::{
     Column, Path,
-    scan::{PageStart, PartialAggregate, QueryId, ScanChunk, ScanRequest, ScanSource, ScanTrailer, SortKey, Stage},
+    scan::{
+        PageStart, PartialAggregate, QueryId, ScanChunk, ScanRequest, ScanSource, ScanTrailer, SortKey, Stage,
+        VIEW_LEASE,
+    },
 };
 use proto::{Code, Position, PositionVector, Problem, ingest::BatchOutcome};
 
@@ -211,6 +214,33 @@ fn scans(served: &ServedLeaf) -> Vec<(&'static str, ScanRequest)> {
             ),
         ),
     ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_view_outlives_the_lease_of_its_pin() {
+    let leaves = filled().await;
+    let (renewed, forgotten, none) = (query(3), query(4), PositionVector::default());
+    let pinned_until = Instant::now() + Duration::from_millis(500);
+    for served in &leaves {
+        for id in [renewed, forgotten] {
+            let pinned = served.scan.pin(id, served.shard, &none, pinned_until).await;
+            pinned.expect("a view");
+        }
+    }
+    let is_kept = |served: &ServedLeaf, id| served.leaf.pinned(id, served.shard).is_ok();
+    let mut renew_again = tokio::time::interval(VIEW_LEASE / 20);
+    let until_expired = async {
+        while leaves.iter().any(|served| is_kept(served, forgotten)) {
+            leaves.iter().for_each(|served| served.scan.renew(renewed));
+            renew_again.tick().await;
+        }
+    };
+    let expired = tokio::time::timeout(VIEW_LEASE * 3, until_expired).await;
+    expired.expect("what is not renewed expires");
+    assert!(pinned_until.elapsed() >= VIEW_LEASE, "not before its lease");
+    for served in &leaves {
+        assert!(is_kept(served, renewed));
+    }
 }
 
 /// Unpins the view of query 1. Scans must fail once it is released.

@@ -344,14 +344,20 @@ impl Sender {
     }
 
     /// Asks the leaf, until it responds, whether it refused a batch because of too many dead letters: then the
-    /// partition is rechecked. After any other refusal it waits for a change of the source.
+    /// partition is rechecked. So it is if they may have been cleared since. After any other refusal the partition
+    /// waits for a change of the source.
     async fn check_refusal(&self) {
         let mut backoff = Backoff::new(RESOLVE_FIRST, RESOLVE_MAX);
+        let mut may_be_cleared = false;
         while !self.stop.is_cancelled() {
             match self.stored().await {
-                Ok(stored) if stored.stopped_by_dead_letters => return self.stop_dead(),
+                Ok(stored) if stored.stopped_by_dead_letters || may_be_cleared => return self.stop_dead(),
                 Ok(_) => return,
-                Err(_) => self.pause(backoff.next()).await,
+                Err(Error::Leaf(problem)) if is_final(&problem) => return,
+                Err(_) => {
+                    may_be_cleared = true;
+                    self.pause(backoff.next()).await;
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Keeps the consumer of one source running: one poll thread, and a sender for each partition.
 //!
 //! ```text
-//! broker ─ librdkafka ─ poll thread ─ PartitionSlot (window) ─ sender ══Write══> leaf
+//! broker ─ librdkafka ─ poll thread ─ PartitionSlot (window) ─ sender ══Ingest══> leaf
 //!                           ^  where to continue                 │
 //!                           └────────────────────────────────────┘
 //! ```

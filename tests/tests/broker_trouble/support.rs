@@ -209,7 +209,8 @@ pub(super) async fn assert_documents(cluster: &Cluster, collection: &str, number
 /// Asserts the counts of a source: events, accepted, tombstones, dead letters, superseded, deleted, documents. Also
 /// asserts, for each partition, that they add up.
 pub(super) async fn assert_counts(cluster: &Cluster, source: &str, expected: [i64; 7]) {
-    assert_eq!(cluster.outcomes(source).await, expected, "the outcomes of {source}");
+    let names = "events, accepted, tombstones, dead letters, superseded, deleted, documents";
+    assert_eq!(cluster.outcomes(source).await, expected, "{names} of {source}");
     cluster.assert_outcomes_add_up(source).await;
 }
 

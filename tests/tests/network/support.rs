@@ -28,9 +28,9 @@ pub(crate) const DEADLINE_GRACE: Duration = Duration::from_secs(3);
 /// Maximum time from the deadline of a query until a leaf releases its view, if the leaf is not told that the query is
 /// over.
 pub(crate) const VIEW_RELEASED_WITHIN: Duration = Duration::from_secs(35);
-/// Maximum time that a leaf holds the view of a query whose end it was not told: an aggregator requests five seconds,
-/// the leaf adds ten and checks twice a second. The rest is for a slow machine.
-const ORPHANED_VIEW_HELD_MAX: Duration = Duration::from_secs(17);
+/// Maximum time that a leaf holds the view of a query whose end it was not told: ten seconds after the last renewal that
+/// arrives, which a cut may delay by ten, and the leaf checks twice a second. The rest is for a slow machine.
+const ORPHANED_VIEW_HELD_MAX: Duration = Duration::from_secs(22);
 /// The leaf that [`Layout::near`] is on.
 pub(crate) const NEAR: &str = "leaf-1";
 /// The leaf that [`Layout::far`] is on.

@@ -17,7 +17,7 @@ use plan::{
 };
 use proto::{Code, CollectionName, Problem};
 
-use super::{Engine, context::QueryContext, no_collection, pins::Pins, report};
+use super::{Engine, context::QueryContext, no_collection, pins::Pins, run};
 use crate::answer::{Hit, SearchAnswer, SearchQuery};
 
 /// Hits of a page if the request sets no limit.
@@ -85,7 +85,7 @@ pub(super) async fn run(
         hits: page.hits,
         total: page.total,
         after: page.after,
-        stats: report::statistics(context, Some(&pins), started),
+        stats: run::statistics(context, Some(&pins), started),
     })
 }
 

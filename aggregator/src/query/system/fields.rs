@@ -7,7 +7,7 @@ use plan::scan::PathStatus;
 use proto::{CollectionName, Problem, catalog::Collection, limits::PATHS_MAX};
 
 use super::{
-    super::{Engine, lookup::find_collection},
+    super::{Engine, find_collection::find_collection},
     REQUESTS_AT_ONCE_MAX,
     cell::{Cell, sql_name},
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plan::scan::VIEW_LEASE;
+use plan::scan::{QueryId, VIEW_LEASE};
 use proto::Code;
 use serde_json::json;
 
@@ -71,20 +71,23 @@ async fn a_deadline_ends_a_query_and_its_scans() {
 #[tokio::test]
 async fn the_views_of_a_query_are_renewed_for_as_long_as_it_runs() {
     let bench = bench(numbers(3)).await;
-    let context = bench
-        .engine
-        .context(&QueryOptions::default(), Instant::now())
-        .expect("a context");
+    let options = QueryOptions {
+        id: Some(QueryId(7)),
+        ..QueryOptions::default()
+    };
+    let context = bench.engine.context(&options, Instant::now()).expect("a context");
     let (catalog, names) = (bench.engine.catalog(), BTreeSet::from([events()]));
     let pins = Pins::take(&context, &catalog, &names, &PositionVector::default()).await;
     let pins = pins.expect("pins");
+    let mut look_again = tokio::time::interval(Duration::from_millis(10));
     let renewed = async {
         while bench.leaf.renewed.lock().is_empty() {
-            tokio::task::yield_now().await;
+            look_again.tick().await;
         }
     };
     let renewed = tokio::time::timeout(VIEW_LEASE / 2, renewed).await;
     renewed.expect("twice in each lease, so that one renewal may be lost");
+    assert_eq!(bench.leaf.renewed.lock()[..], [context.read_view_id]);
     drop(pins);
     let ended = async {
         while Arc::strong_count(&context) > 1 {

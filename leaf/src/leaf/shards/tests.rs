@@ -37,6 +37,18 @@ fn add_collection(fixture: &Fixture) -> ShardId {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_closes_before_it_is_opened_needs_a_new_reservation() {
+    let fixture = Fixture::start(small);
+    let (shards, id) = (&fixture.leaf.shards, fixture.shard);
+    let slot = shards.slot(id);
+    // As if the shard had been open when room was reserved for it.
+    let opened = shards.open_at(id, &slot, None).expect("it has not failed");
+    assert!(opened.is_none() && slot.shard().is_none());
+    shards.open_unused(id).expect("it opens with a reservation");
+    assert!(slot.shard().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_open_does_not_block_other_shards() {
     let fixture = Fixture::start(small);
     let other = add_collection(&fixture);
