@@ -16,7 +16,7 @@ use proto::{
 
 /// Sends the second half of every batch to the leaf before the batch itself. A correct leaf answers the half with a gap
 /// and stores nothing of it.
-pub struct DuplicateSender(pub Arc<dyn Ingest>);
+pub(crate) struct DuplicateSender(pub(crate) Arc<dyn Ingest>);
 
 #[async_trait]
 impl Ingest for DuplicateSender {
