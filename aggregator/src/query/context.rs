@@ -45,7 +45,8 @@ pub(super) struct QueryContext {
 }
 
 impl QueryContext {
-    /// Creates the context of a new query, on a runtime that does not run queries. Its deadline is `timeout` after `started`.
+    /// Creates the context of a new query. Its deadline is `timeout` after `started`. Must be called on a runtime that
+    /// does not run queries.
     pub(super) fn new(
         leaf: Arc<dyn Scan>,
         watermarks: Arc<ReadWatermarks>,
