@@ -1,11 +1,11 @@
-//! Ends the threads of a component.
+//! Joins the threads of a component when it stops.
 
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
-/// Waits for threads that were told to stop. Leaves out the calling thread: it may be one of them, if it had the last
-/// handle of what stops.
+/// Waits until these threads end. The caller has already signalled them to stop. Skips the calling thread: if a
+/// background thread drops the last handle of its component, that thread runs the shutdown itself.
 pub(crate) fn join(threads: &Mutex<Vec<JoinHandle<()>>>) {
     let threads = std::mem::take(&mut *threads.lock());
     let own = std::thread::current().id();

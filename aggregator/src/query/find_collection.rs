@@ -1,4 +1,4 @@
-//! A collection by its name, and the error of a name that is none.
+//! Finds a collection by its name, and explains why a name refers to no collection.
 
 use proto::{Catalog, Code, CollectionName, Problem, catalog::Collection};
 
