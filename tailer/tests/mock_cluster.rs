@@ -3,7 +3,7 @@
 
 mod model;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use model::{Chaos, Fixture, IngestedRange, LeafModel, eventually, name, states, within};
 use proto::{
@@ -13,6 +13,7 @@ use proto::{
     status::SourceState,
     tailer::SourceAdmin as _,
 };
+use tailer::Tailer;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_record_is_ingested_once_and_in_order_whatever_the_leaf_does() {
@@ -193,8 +194,8 @@ async fn a_missing_topic_is_reported_and_read_once_it_exists() {
     tailer.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_partition_with_too_many_dead_letters_continues_once_they_are_cleared_even_if_its_leaf_was_unreachable() {
+/// A tailer whose source has one partition, and has ingested its first 100 records.
+async fn ingesting() -> (Fixture, Arc<Tailer>) {
     let fixture = Fixture::new(LeafModel::calm());
     fixture.cluster.create_topic("t", 1, 1).expect("a topic");
     fixture.source("s", fixture.settings("t")).await;
@@ -204,6 +205,12 @@ async fn a_partition_with_too_many_dead_letters_continues_once_they_are_cleared_
         (fixture.leaf.ingested("s", 0).records.len() == 100, states(&tailer, "s"))
     })
     .await;
+    (fixture, tailer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_with_too_many_dead_letters_continues_once_they_are_cleared_even_if_its_leaf_was_unreachable() {
+    let (fixture, tailer) = ingesting().await;
     *fixture.leaf.too_many_dead.lock() = true;
     *fixture.leaf.unanswered_stored.lock() = 2;
     fixture.produce("t", 0, 100..200);
@@ -224,6 +231,29 @@ async fn a_partition_with_too_many_dead_letters_continues_once_they_are_cleared_
         "the leaf was unreachable after the refusal"
     );
     *fixture.leaf.too_many_dead.lock() = false;
+    eventually("the rest is ingested", || {
+        (fixture.leaf.ingested("s", 0).records.len() == 200, states(&tailer, "s"))
+    })
+    .await;
+    tailer.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_continues_if_its_dead_letters_were_cleared_while_its_leaf_was_unreachable() {
+    const UNANSWERED: u32 = 1_000;
+    let (fixture, tailer) = ingesting().await;
+    *fixture.leaf.too_many_dead.lock() = true;
+    *fixture.leaf.unanswered_stored.lock() = UNANSWERED;
+    fixture.produce("t", 0, 100..200);
+    eventually("the leaf refused a batch and was unreachable when asked why", || {
+        (
+            *fixture.leaf.unanswered_stored.lock() < UNANSWERED,
+            states(&tailer, "s"),
+        )
+    })
+    .await;
+    *fixture.leaf.too_many_dead.lock() = false;
+    *fixture.leaf.unanswered_stored.lock() = 0;
     eventually("the rest is ingested", || {
         (fixture.leaf.ingested("s", 0).records.len() == 200, states(&tailer, "s"))
     })
