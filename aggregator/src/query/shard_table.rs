@@ -110,11 +110,6 @@ impl TableProvider for ShardTable {
     }
 }
 
-/// The schema of these columns, without their kinds.
-pub(super) fn schema_of(columns: &[Column]) -> SchemaRef {
-    plan::column::schema(columns)
-}
-
 /// The schema of these columns with the kinds that occur in each path.
 fn schema_with(columns: &[Column], paths: &PathKinds) -> SchemaRef {
     let kinds = |column: &Column| match &column.source {

@@ -8,7 +8,6 @@ use datafusion::sql::sqlparser::ast::{
     UnaryOperator, Value as Literal,
 };
 use datafusion::{
-    arrow::datatypes::Schema,
     common::{
         Column as UnqualifiedColumn, DFSchema,
         tree_node::{Transformed, TreeNode},
@@ -277,7 +276,7 @@ pub(super) fn condition(
     });
     let condition = resolver.search_query(&query, &input)?;
     let columns = resolver.table_columns(table);
-    let schema = Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>());
+    let schema = plan::column::schema(&columns);
     let planned = DFSchema::try_from_qualified_schema(ALIAS, &schema).and_then(|schema| {
         let condition = SQLExprWithAlias {
             expr: condition,

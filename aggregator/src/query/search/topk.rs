@@ -38,7 +38,6 @@ use crate::{
         context::QueryContext,
         cursor, failure,
         pins::{PinnedCollection, Pins},
-        shard_table::schema_of,
     },
     sql::{self, SchemaContext as _},
 };
@@ -136,7 +135,7 @@ fn exact_filter(
     }
     let time = Column::system("_time").filter(|time| !columns.contains(time));
     columns.extend(time);
-    let schema = DFSchema::try_from(schema_of(&columns).as_ref().clone()).map_err(failure::problem)?;
+    let schema = DFSchema::try_from(plan::column::schema(&columns).as_ref().clone()).map_err(failure::problem)?;
     let simplify_context = SimplifyContext::builder()
         .with_config_options(Arc::clone(engine.sessions.settings()))
         .with_schema(Arc::new(schema.clone()))
@@ -211,7 +210,7 @@ impl TopKPage {
         bytes_max: usize,
     ) -> Result<(RecordBatch, u64), Problem> {
         let (columns, scan, bytes) = (self.columns(), context.next_scan(), AtomicUsize::new(0));
-        let schema = schema_of(&columns);
+        let schema = plan::column::schema(&columns);
         let request = |shard: ShardId| ScanRequest {
             query: context.read_view_id,
             shard,

@@ -23,8 +23,6 @@ use plan::{
 use proto::Address;
 use serde_json::Value;
 
-use super::super::super::shard_table::schema_of;
-
 /// Computes a scan of these documents.
 pub(super) fn compute(request: &ScanRequest, documents: &[(Address, Value)]) -> (Vec<RecordBatch>, ScanTrailer) {
     let columns = needed_columns(request);
@@ -34,7 +32,7 @@ pub(super) fn compute(request: &ScanRequest, documents: &[(Address, Value)]) -> 
         .map(|column| array(column, documents, &mut cast_failures))
         .collect::<Vec<ArrayRef>>();
     let options = RecordBatchOptions::new().with_row_count(Some(documents.len()));
-    let all = RecordBatch::try_new_with_options(schema_of(&columns), arrays, &options).expect("a batch");
+    let all = RecordBatch::try_new_with_options(plan::column::schema(&columns), arrays, &options).expect("a batch");
     let mask = filter_mask(request, &all);
     let addresses: Vec<Address> = documents
         .iter()
