@@ -47,7 +47,7 @@ async fn no_statement_ends_the_server_or_outlives_its_deadline() {
         .collect();
     let finished = AtomicBool::new(false);
     let begun = Instant::now();
-    let (failures, served) = tokio::join!(
+    let (mut failures, served) = tokio::join!(
         async {
             let failures = run_all(&server, &statements).await;
             finished.store(true, Ordering::SeqCst);
@@ -55,6 +55,10 @@ async fn no_statement_ends_the_server_or_outlives_its_deadline() {
         },
         serve_others(&server, &finished)
     );
+    let served = served.unwrap_or_else(|error| {
+        failures.push(format!("other clients: {error:#}"));
+        0
+    });
     assert!(
         failures.is_empty(),
         "{} of {} statements:\n{}\n{}",
@@ -90,8 +94,8 @@ async fn run_all(server: &Server, statements: &[String]) -> Vec<String> {
     failures
 }
 
-/// Pushes documents and counts them until the statements are finished. Returns how often.
-async fn serve_others(server: &Server, finished: &AtomicBool) -> usize {
+/// Pushes documents and counts them until the statements are finished or a request fails. Returns how often.
+async fn serve_others(server: &Server, finished: &AtomicBool) -> Result<usize> {
     let mut pace = tokio::time::interval(OTHERS_EVERY);
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut served = 0;
@@ -100,15 +104,19 @@ async fn serve_others(server: &Server, finished: &AtomicBool) -> usize {
         server
             .push("others", format!("{{\"n\":{served}}}\n"))
             .await
-            .expect("a push is acknowledged");
+            .with_context(|| format!("push {served} is not acknowledged"))?;
         served += 1;
         let count = server
             .query("SELECT count(*) FROM others", json!({ "timeout_ms": 30_000 }))
             .await
-            .expect("a small query is answered");
-        assert_eq!(count.single_value(), served, "acknowledged documents are visible");
+            .with_context(|| format!("a small query after push {served} is not answered"))?;
+        ensure!(
+            count.single_value() == served,
+            "{served} documents are acknowledged, {} are visible",
+            count.single_value()
+        );
     }
-    served
+    Ok(served)
 }
 
 async fn wait_for_free_memory(server: &Server, initial_bytes: u64) {

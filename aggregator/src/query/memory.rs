@@ -2,7 +2,10 @@
 //!
 //! Operators that can spill do so when a reservation is refused. Repartitioning is never refused: under a memory limit
 //! it hangs forever if two of its inputs spill (apache/datafusion#24883, in 55.2). Its memory is counted all the same,
-//! so other operators spill earlier; at twice the limit the query fails.
+//! so other operators spill earlier. The query fails at twice its limit, or above its limit when the node is at its own.
+//!
+//! One query can thus take all memory of the node for a moment. A small query runs even then: the node never refuses
+//! the first [`SMALL_QUERY_BYTES`] of a query.
 
 use std::{
     fmt,
@@ -19,6 +22,9 @@ use super::context::QueryContext;
 
 /// Marks a refusal by the node's limit, as opposed to the query's own.
 pub(super) const NODE_LIMIT_MARKER: &str = "all queries of the node together";
+
+/// What every query gets, however much the others have taken. Times the queries that run at once, it is little.
+const SMALL_QUERY_BYTES: usize = 1 << 20;
 
 /// The pool that all queries of a node share.
 pub(super) type NodeMemoryPool = Arc<GreedyMemoryPool>;
@@ -45,9 +51,12 @@ impl QueryPool {
         }
     }
 
-    /// Ends the query if it has reserved more than twice its limit.
+    /// Ends the query if it has reserved more than twice its limit, or more than its limit on a node that is full.
     fn end_far_above_limit(&self) {
-        if self.pool.reserved() > self.bytes_max.saturating_mul(2)
+        let reserved = self.pool.reserved();
+        let is_node_full =
+            matches!(self.node.memory_limit(), MemoryLimit::Finite(bytes_max) if self.node.reserved() >= bytes_max);
+        if (reserved > self.bytes_max.saturating_mul(2) || is_node_full && reserved > self.bytes_max)
             && let Some(context) = self.context.upgrade()
         {
             let detail = format!(
@@ -91,13 +100,15 @@ impl MemoryPool for QueryPool {
             return Ok(());
         }
         self.pool.try_grow(reservation, additional)?;
-        self.node.try_grow(reservation, additional).map_err(|_| {
+        if self.pool.reserved() <= SMALL_QUERY_BYTES {
+            self.node.grow(reservation, additional);
+        } else if self.node.try_grow(reservation, additional).is_err() {
             self.pool.shrink(reservation, additional);
-            DataFusionError::ResourcesExhausted(format!(
+            return Err(DataFusionError::ResourcesExhausted(format!(
                 "{NODE_LIMIT_MARKER}: {additional} bytes more for {}",
                 reservation.consumer().name()
-            ))
-        })?;
+            )));
+        }
         self.node_bytes.increment(additional as f64);
         Ok(())
     }
@@ -133,18 +144,27 @@ mod tests {
 
     #[test]
     fn queries_share_the_memory_of_their_node() {
-        let node = Arc::new(GreedyMemoryPool::new(150));
-        let pool = || -> Arc<dyn MemoryPool> { Arc::new(QueryPool::new(100, Arc::clone(&node), Weak::new())) };
+        const MIB: usize = 1 << 20;
+        let node = Arc::new(GreedyMemoryPool::new(150 * MIB));
+        let pool = || -> Arc<dyn MemoryPool> { Arc::new(QueryPool::new(100 * MIB, Arc::clone(&node), Weak::new())) };
         let (one, other) = (pool(), pool());
         let (first, second) = (
             MemoryConsumer::new("a").register(&one),
             MemoryConsumer::new("b").register(&other),
         );
-        assert!(first.try_grow(100).is_ok());
-        assert!(second.try_grow(60).is_err(), "the node has 50 left");
+        assert!(first.try_grow(100 * MIB).is_ok());
+        assert!(second.try_grow(60 * MIB).is_err(), "the node has 50 left");
         assert_eq!(other.reserved(), 0, "a refused reservation is not counted");
-        assert!(second.try_grow(50).is_ok());
+        assert!(second.try_grow(50 * MIB).is_ok());
+        let small = pool();
+        let third = MemoryConsumer::new("c").register(&small);
+        assert!(
+            third.try_grow(SMALL_QUERY_BYTES).is_ok(),
+            "a small query runs on a full node"
+        );
+        assert!(third.try_grow(1).is_err(), "a larger one does not");
+        assert_eq!(small.reserved(), SMALL_QUERY_BYTES);
         drop(first);
-        assert!(second.try_grow(50).is_ok());
+        assert!(second.try_grow(50 * MIB).is_ok());
     }
 }
