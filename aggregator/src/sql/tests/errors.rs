@@ -395,6 +395,16 @@ fn hostile_statements_end_quickly_in_an_error() {
 }
 
 #[test]
+fn a_name_has_at_most_200_dots() {
+    let schema = test_schema();
+    let named = |dots: usize| format!("select {}b, 1.5, {}c from events", "a.".repeat(dots), "a.".repeat(dots));
+    assert!(schema.problem(&named(200)).is_none(), "each name counts on its own");
+    let problem = schema.problem(&named(201)).expect("too many dots");
+    assert_eq!(problem.code, Code::TooComplex);
+    assert!(problem.detail.contains("200 dots"), "{problem:?}");
+}
+
+#[test]
 fn expressions_that_multiply_when_expanded_reach_a_limit() {
     let schema = test_schema();
     let forms = [

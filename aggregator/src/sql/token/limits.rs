@@ -17,14 +17,23 @@ const CALLS_NESTED_MAX: usize = 16;
 const OPERATORS_MAX: usize = 1_000;
 /// Operators from the top of an expression down to its deepest part, including those in parentheses.
 const OPERATORS_DEEP_MAX: usize = 2 * OPERATORS_MAX;
+/// Dots in one name: a collection, and a path into a document, which has at most 100 levels. The parser reads the rest of
+/// a name anew at each dot.
+const DOTS_MAX: usize = 200;
 /// UNION, EXCEPT and INTERSECT at one level of nesting.
 const SET_OPERATIONS_MAX: usize = 200;
 
 /// Checks nesting and the length of operator chains.
 pub(super) fn check_limits(all: &[TokenWithSpan]) -> Result<(), Problem> {
     let mut levels = vec![Level::default()];
+    let mut dots = 0;
     for (index, token) in all.iter().enumerate() {
         let at = token.span.start;
+        if token.token == Token::Period {
+            let continues = index > 1 && all[index - 2].token == Token::Period;
+            dots = if continues { dots + 1 } else { 1 };
+            check_dots(dots).map_err(|problem| problem.at(at.line, at.column))?;
+        }
         let (opens, closes, case) = match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => (true, false, false),
             Token::RParen | Token::RBracket | Token::RBrace => (false, true, false),
@@ -59,6 +68,17 @@ pub(super) fn check_limits(all: &[TokenWithSpan]) -> Result<(), Problem> {
             Role::Plain => {}
         }
         level.check().map_err(|problem| problem.at(at.line, at.column))?;
+    }
+    Ok(())
+}
+
+/// Checks the length of a name.
+fn check_dots(dots: usize) -> Result<(), Problem> {
+    if dots > DOTS_MAX {
+        return Err(too_complex(
+            format!("a name has more than {DOTS_MAX} dots"),
+            "write a key that contains dots in double quotes".into(),
+        ));
     }
     Ok(())
 }
