@@ -9,11 +9,16 @@ use datafusion::arrow::{
     array::{Array, ArrayRef, BooleanArray},
     compute::{concat, filter},
 };
-use plan::{arrays, scan::ScanSource};
+use plan::{Column, arrays, scan::ScanSource};
 use proto::{Address, Problem};
 
 use super::task::{ScanTask, Unit, ViewPart};
-use crate::{document::Document, error::Error, raw::RawRows, split::ColumnValues};
+use crate::{
+    document::Document,
+    error::Error,
+    raw::RawRows,
+    split::{ColumnValues, Groups},
+};
 
 /// Documents per block.
 const BLOCK_DOCUMENTS_MAX: usize = 8_192;
@@ -60,6 +65,8 @@ struct Candidates {
     part: ViewPart,
     documents: std::vec::IntoIter<u32>,
     open_conjuncts: Arc<[usize]>,
+    /// False once their groups could not be counted.
+    may_count_groups: bool,
 }
 
 /// Documents that are being filtered.
@@ -110,25 +117,71 @@ impl Blocks {
         }
     }
 
+    /// Counts the next documents by their values of the wanted columns. None if the next documents must be read one by
+    /// one, by [`next`](Self::next): then some condition is open, or the segment does not store these values as texts.
+    pub(super) fn next_groups(&mut self) -> Result<Option<Vec<Groups>>, Problem> {
+        let scan = self.scan.clone();
+        scan.check()?;
+        if !self.remainders.is_empty() || scan.request.read != ScanSource::Auto {
+            return Ok(None);
+        }
+        let Some(candidates) = self.next_candidates()? else {
+            return Ok(None);
+        };
+        let ViewPart::Segment(number) = candidates.part else {
+            return Ok(None);
+        };
+        if !candidates.may_count_groups || !candidates.open_conjuncts.is_empty() {
+            return Ok(None);
+        }
+        let columns: Vec<&Column> = scan.wanted.iter().map(|column| &scan.columns[*column]).collect();
+        let documents = std::mem::take(&mut candidates.documents);
+        let segment = &scan.view.segments[number].segment;
+        let Some(groups) = segment
+            .count_groups(&columns, documents.as_slice())
+            .map_err(Problem::from)?
+        else {
+            candidates.documents = documents;
+            candidates.may_count_groups = false;
+            return Ok(None);
+        };
+        let mut stats = scan.stats.lock();
+        let counted = documents.len() as u64;
+        stats.documents += counted;
+        stats.matched += counted;
+        stats.counts.columns += counted * columns.len() as u64;
+        for column in groups.iter().flat_map(|groups| scan.wanted.iter().zip(&groups.columns)) {
+            stats.count_values(*column.0, column.1.present, column.1.cast_failures);
+        }
+        Ok(Some(groups))
+    }
+
     fn next_block(&mut self) -> Result<Option<Block>, Problem> {
         if let Some(block) = self.remainders.pop() {
             return Ok(Some(block));
         }
+        let Some(candidates) = self.next_candidates()? else {
+            return Ok(None);
+        };
+        let documents: Vec<u32> = candidates.documents.by_ref().take(BLOCK_DOCUMENTS_MAX).collect();
+        let (part, open_conjuncts) = (candidates.part, candidates.open_conjuncts.clone());
+        self.scan.stats.lock().documents += documents.len() as u64;
+        let wanted = self.scan.wanted.clone();
+        Ok(Some(Block::new(&self.scan, part, documents, open_conjuncts, wanted)))
+    }
+
+    /// The candidates to read next, at least one document.
+    fn next_candidates(&mut self) -> Result<Option<&mut Candidates>, Problem> {
         loop {
-            while let Some(candidates) = self.candidates.last_mut() {
-                let documents: Vec<u32> = candidates.documents.by_ref().take(BLOCK_DOCUMENTS_MAX).collect();
-                if documents.is_empty() {
-                    self.candidates.pop();
-                    continue;
-                }
-                self.scan.stats.lock().documents += documents.len() as u64;
-                return Ok(Some(Block::new(
-                    &self.scan,
-                    candidates.part,
-                    documents,
-                    candidates.open_conjuncts.clone(),
-                    self.scan.wanted.clone(),
-                )));
+            while self
+                .candidates
+                .last()
+                .is_some_and(|candidates| candidates.documents.len() == 0)
+            {
+                self.candidates.pop();
+            }
+            if !self.candidates.is_empty() {
+                return Ok(self.candidates.last_mut());
             }
             match self.scan.take_unit(self.worker, self.workers, &mut self.units_taken) {
                 Some(unit) => self.candidates = candidates_of(&self.scan, unit)?,
@@ -145,6 +198,7 @@ fn candidates_of(scan: &ScanTask, unit: Unit) -> Result<Vec<Candidates>, Problem
         part,
         documents: documents.into_iter(),
         open_conjuncts,
+        may_count_groups: true,
     };
     let ViewPart::Segment(number) = part else {
         return Ok(vec![candidates(
@@ -318,7 +372,7 @@ impl Block {
         let mut stats = scan.stats.lock();
         stats.counts.columns += if stored { values.array.len() as u64 } else { 0 };
         if self.counts_cast_failures || !scan.is_read_to_select(column) {
-            stats.count_values(column, &values);
+            stats.count_values(column, values.present, values.cast_failures);
         }
         self.arrays[column] = Some(values.array.clone());
         Ok(Some(values.array))

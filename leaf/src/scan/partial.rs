@@ -1,4 +1,8 @@
 //! Partial aggregate: DataFusion's aggregate operator over a worker's blocks.
+//!
+//! An aggregate that only groups by columns and counts gets one row for many documents where a segment can count them
+//! by ordinals. A further column says how many documents a row stands for, and the counts are sums of it: both have the
+//! same state.
 
 use std::{
     fmt,
@@ -10,11 +14,17 @@ use std::{
 
 use datafusion::{
     arrow::{
-        array::{RecordBatch, RecordBatchOptions},
-        datatypes::SchemaRef,
+        array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions},
+        datatypes::{DataType, Field, Schema, SchemaRef},
     },
     error::{DataFusionError, Result as DataFusionResult},
     execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext, runtime_env::RuntimeEnv},
+    functions_aggregate::{count::Count, sum::sum_udaf},
+    physical_expr::{
+        PhysicalExpr,
+        aggregate::{AggregateExprBuilder, AggregateFunctionExpr},
+        expressions::{Column as PhysicalColumn, Literal, col},
+    },
     physical_plan::{
         EmptyRecordBatchStream, ExecutionPlan,
         streaming::{PartitionStream, StreamingTableExec},
@@ -28,10 +38,13 @@ use proto::{Code, Problem};
 
 use super::{
     TIME_SLICE,
-    blocks::{Blocks, Next, ScannedBlock},
+    blocks::{Blocks, Next},
     pool::StepOutcome,
 };
-use crate::error::Error;
+use crate::{error::Error, split::Groups};
+
+/// The column with the number of documents that a row stands for.
+const DOCUMENTS: &str = "rachis_documents";
 
 /// A worker's partial aggregate.
 pub(super) struct Partial {
@@ -42,12 +55,16 @@ pub(super) struct Partial {
 impl Partial {
     /// Over a worker's blocks.
     pub(super) fn new(aggregate: &PartialAggregate, blocks: Blocks, runtime: Arc<RuntimeEnv>) -> Result<Self, Error> {
+        let counting = counting(aggregate)?;
+        let (counts_groups, aggregate) = (counting.is_some(), counting.as_ref().unwrap_or(aggregate));
         let schema = aggregate.input.clone();
         let rows = WorkerRows {
             schema: schema.clone(),
             stream: Mutex::new(Some(RowStream {
                 schema: schema.clone(),
                 blocks,
+                counts_groups,
+                groups: Vec::new(),
                 slice_end: None,
             })),
         };
@@ -70,6 +87,44 @@ impl Partial {
             Poll::Ready(Some(states)) => Ok(StepOutcome::Done(Some(with_schema(&states?, &self.output)?))),
         }
     }
+}
+
+/// The same aggregate over rows that stand for several documents each. None if it does more than group by columns and
+/// count documents.
+fn counting(aggregate: &PartialAggregate) -> DataFusionResult<Option<PartialAggregate>> {
+    let keys = aggregate.group_by.expr();
+    let groups_by_columns =
+        aggregate.group_by.is_single() && !keys.is_empty() && keys.iter().all(|(key, _)| key.is::<PhysicalColumn>());
+    let only_counts =
+        aggregate.aggregates.iter().all(|call| counts_documents(call)) && aggregate.filters.iter().all(Option::is_none);
+    if !groups_by_columns || !only_counts {
+        return Ok(None);
+    }
+    let documents = Arc::new(Field::new(DOCUMENTS, DataType::Int64, false));
+    let fields = aggregate.input.fields().iter().cloned().chain([documents]);
+    let input = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let sum = AggregateExprBuilder::new(sum_udaf(), vec![col(DOCUMENTS, &input)?])
+        .schema(input.clone())
+        .alias(DOCUMENTS)
+        .build()?;
+    let sum = Arc::new(sum);
+    Ok(Some(PartialAggregate {
+        group_by: aggregate.group_by.clone(),
+        aggregates: aggregate.aggregates.iter().map(|_| sum.clone()).collect(),
+        filters: aggregate.filters.clone(),
+        input,
+        output: aggregate.output.clone(),
+    }))
+}
+
+/// Whether this is `count(*)` or the count of a constant.
+fn counts_documents(call: &AggregateFunctionExpr) -> bool {
+    let is_constant = |argument: &Arc<dyn PhysicalExpr>| {
+        argument
+            .downcast_ref::<Literal>()
+            .is_some_and(|constant| !constant.value().is_null())
+    };
+    call.fun().inner().is::<Count>() && !call.is_distinct() && call.expressions().iter().all(is_constant)
 }
 
 /// The same columns with the planned schema. Different types mean that leaf and planner disagree.
@@ -114,15 +169,46 @@ impl PartitionStream for WorkerRows {
 struct RowStream {
     schema: SchemaRef,
     blocks: Blocks,
+    /// Whether rows may stand for several documents: the last column says how many.
+    counts_groups: bool,
+    /// Groups that were counted and are not returned yet.
+    groups: Vec<Groups>,
     slice_end: Option<Instant>,
 }
 
 impl RowStream {
-    fn batch(&self, block: ScannedBlock) -> DataFusionResult<RecordBatch> {
-        let options = RecordBatchOptions::new().with_row_count(Some(block.documents.len()));
+    /// The next rows; pending at the end of the time slice.
+    fn next_rows(&mut self, slice_end: Instant) -> Result<Poll<Option<RecordBatch>>, Error> {
+        if self.counts_groups && self.groups.is_empty() {
+            self.groups = self.blocks.next_groups()?.unwrap_or_default();
+        }
+        if let Some(groups) = self.groups.pop() {
+            let Groups { values, documents, .. } = groups;
+            return Ok(Poll::Ready(Some(self.batch(
+                values,
+                documents.len(),
+                Some(documents),
+            )?)));
+        }
+        Ok(match self.blocks.next(slice_end)? {
+            Next::Block(block) => {
+                let documents = block.documents.len();
+                Poll::Ready(Some(self.batch(block.arrays, documents, None)?))
+            }
+            Next::End => Poll::Ready(None),
+            Next::Pause => Poll::Pending,
+        })
+    }
+
+    fn batch(&self, mut values: Vec<ArrayRef>, rows: usize, documents: Option<Vec<i64>>) -> Result<RecordBatch, Error> {
+        if self.counts_groups {
+            let documents = documents.unwrap_or_else(|| vec![1; rows]);
+            values.push(Arc::new(Int64Array::from(documents)));
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(
             self.schema.clone(),
-            block.arrays,
+            values,
             &options,
         )?)
     }
@@ -141,14 +227,13 @@ impl Stream for RowStream {
             None => Instant::now() + TIME_SLICE,
         };
         self.slice_end = Some(slice_end);
-        match self.blocks.next(slice_end) {
-            Ok(Next::Block(block)) => Poll::Ready(Some(self.batch(block))),
-            Ok(Next::End) => Poll::Ready(None),
-            Ok(Next::Pause) => {
+        match self.next_rows(slice_end) {
+            Ok(Poll::Ready(batch)) => Poll::Ready(batch.map(Ok)),
+            Ok(Poll::Pending) => {
                 self.slice_end = None;
                 Poll::Pending
             }
-            Err(problem) => Poll::Ready(Some(Err(DataFusionError::External(Box::new(problem))))),
+            Err(error) => Poll::Ready(Some(Err(DataFusionError::External(Box::new(Problem::from(error)))))),
         }
     }
 }

@@ -6,8 +6,6 @@ use plan::{
     scan::{CastFailure, ReadCounts, ScanTrailer},
 };
 
-use crate::split::ColumnValues;
-
 /// Counters of one scan.
 #[derive(Debug, Default)]
 pub(super) struct ScanStats {
@@ -33,11 +31,11 @@ impl ScanStats {
         }
     }
 
-    /// Counts values that were read from a column.
-    pub(super) fn count_values(&mut self, column: usize, values: &ColumnValues) {
-        let (cast_failures, present) = &mut self.cast_failures[column];
-        *cast_failures += values.cast_failures;
-        *present += values.present;
+    /// Counts the values that were read from a column, and those among them that do not convert to its type.
+    pub(super) fn count_values(&mut self, column: usize, present: u64, cast_failures: u64) {
+        let (failures, total) = &mut self.cast_failures[column];
+        *failures += cast_failures;
+        *total += present;
     }
 
     /// The trailer with the counts so far.

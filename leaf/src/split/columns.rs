@@ -258,6 +258,25 @@ impl TextColumn {
         Ok(())
     }
 
+    /// The ordinals of the first values of these documents (ascending); [`distinct`](Self::distinct) for NULL.
+    pub(super) fn ordinals(&self, documents: &[u32]) -> Vec<u32> {
+        let (ords, null) = (self.column.ords(), self.distinct() as u32);
+        if !matches!(ords.index, ColumnIndex::Full) {
+            let first = first_values(ords, documents).into_iter();
+            return first
+                .map(|ordinal| ordinal.map_or(null, |ordinal| ordinal as u32))
+                .collect();
+        }
+        let mut ordinals = vec![0; documents.len()];
+        match documents {
+            [first, .., last] if (last - first) as usize == documents.len() - 1 => {
+                ords.values.get_range(u64::from(*first), &mut ordinals);
+            }
+            _ => ords.values.get_vals(documents, &mut ordinals),
+        }
+        ordinals.into_iter().map(|ordinal| ordinal as u32).collect()
+    }
+
     /// The values of these ordinals, as views into one buffer of the distinct values.
     pub(super) fn values(&self, ordinals: &[Option<u64>]) -> Result<ArrayRef, Error> {
         // With at most this many distinct values per requested row, decode the whole dictionary.

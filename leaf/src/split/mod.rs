@@ -23,7 +23,8 @@
 //! 2. `part.rs` opens each part and decodes its path tree (`path_tree.rs`) and its runs of addresses (`header.rs`).
 //! 3. `lookup.rs` answers typed conditions and `search.rs` search clauses. Both consult the path tree first, then the
 //!    columns and dictionaries (`columns.rs`), the postings (`text.rs`) and the headers (`header.rs`).
-//! 4. `values.rs` returns a column as an Arrow array, or nothing where the index does not hold it exactly.
+//! 4. `values.rs` returns a column as an Arrow array, or nothing where the index does not hold it exactly. `groups.rs`
+//!    counts documents by the values of text columns.
 //! 5. `mod.rs` joins the results of the parts.
 
 mod build;
@@ -31,6 +32,7 @@ mod bundle;
 mod checksummed_file;
 mod column_name;
 mod columns;
+mod groups;
 mod header;
 mod lookup;
 mod part;
@@ -42,7 +44,7 @@ mod text;
 mod token;
 mod values;
 
-use std::{collections::BTreeMap, io, path::Path as FilePath, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, io, path::Path as FilePath, sync::Arc};
 
 use datafusion::arrow::{
     array::{Array, ArrayRef},
@@ -53,12 +55,14 @@ use proto::Address;
 use roaring::RoaringBitmap;
 use tantivy::HasLen as _;
 
-pub(crate) use self::checksummed_file::ChecksumMismatch;
+#[cfg(test)]
+pub(crate) use self::groups::GroupColumn;
 use self::{
     bundle::{Bundle, BundleWriter},
     checksummed_file::ChecksummedFile,
     part::Part,
 };
+pub(crate) use self::{checksummed_file::ChecksumMismatch, groups::Groups};
 use crate::{codec::ValueReader, document::Document, error::Error, key_tree::ROOT, matches::Matches};
 
 /// Raw bytes of the documents that one build holds in memory. The index under construction takes about as much again.
@@ -295,29 +299,37 @@ impl Segment {
         time_path: Option<&Path>,
         documents: &[u32],
     ) -> Result<Option<ColumnValues>, Error> {
-        let mut values_of_parts: Vec<ColumnValues> = Vec::with_capacity(1);
+        let values = self
+            .parts_with(documents)
+            .map(|(part, documents)| part.values(column, time_path, &documents));
+        match values.collect::<Result<Option<Vec<_>>, _>>()? {
+            Some(values) => join(values),
+            None => Ok(None),
+        }
+    }
+
+    /// Counts these documents (ascending) by their values of text columns, part by part. None if the values of some
+    /// documents must be read one by one.
+    pub fn count_groups(&self, columns: &[&Column], documents: &[u32]) -> Result<Option<Vec<Groups>>, Error> {
+        let groups = self
+            .parts_with(documents)
+            .map(|(part, documents)| part.count_groups(columns, &documents));
+        groups.collect()
+    }
+
+    /// The parts that hold these documents (ascending), each with the documents as it numbers them. The first part, if
+    /// there are none.
+    fn parts_with<'a>(&'a self, documents: &'a [u32]) -> impl Iterator<Item = (&'a Part, Cow<'a, [u32]>)> {
         let mut rest = documents;
-        for (first, part) in &self.parts {
+        self.parts.iter().filter_map(move |(first, part)| {
             let (here, after) = rest.split_at(rest.partition_point(|document| document - first < part.paths.documents));
             rest = after;
-            if here.is_empty() && !(documents.is_empty() && values_of_parts.is_empty()) {
-                continue;
+            match here {
+                [] if !documents.is_empty() || *first > 0 => None,
+                _ if *first == 0 => Some((part, Cow::Borrowed(here))),
+                _ => Some((part, here.iter().map(|document| document - first).collect())),
             }
-            let values = if *first == 0 {
-                part.values(column, time_path, here)?
-            } else {
-                part.values(
-                    column,
-                    time_path,
-                    &here.iter().map(|document| document - first).collect::<Vec<_>>(),
-                )?
-            };
-            match values {
-                Some(values) => values_of_parts.push(values),
-                None => return Ok(None),
-            }
-        }
-        join(values_of_parts)
+        })
     }
 
     /// The paths of its documents, indexed or not.

@@ -15,7 +15,7 @@ use tantivy::columnar::ColumnIndex;
 use self::convert::times;
 use super::{
     ColumnValues,
-    columns::first_values,
+    columns::{TextColumn, first_values},
     header::{Headers, PartitionRun},
     part::{Part, index_error},
     path_tree::{ArrayScope, PathNode},
@@ -27,13 +27,21 @@ type ColumnResult = Result<Option<ColumnValues>, Error>;
 
 /// The documents of a part whose values are requested, ascending.
 #[derive(Clone, Copy)]
-struct RequestedDocuments<'a> {
-    documents: &'a [u32],
+pub(super) struct RequestedDocuments<'a> {
+    pub documents: &'a [u32],
     /// Whether these are all documents of the part.
     all: bool,
 }
 
-impl RequestedDocuments<'_> {
+impl<'a> RequestedDocuments<'a> {
+    /// These documents of a part that has `of` documents.
+    pub(super) fn of(documents: &'a [u32], of: u32) -> Self {
+        Self {
+            documents,
+            all: documents.len() == of as usize,
+        }
+    }
+
     /// How many of them are in a set.
     fn count_in(&self, set: &RoaringBitmap) -> u64 {
         match (set.is_empty(), self.all) {
@@ -64,18 +72,18 @@ impl RequestedDocuments<'_> {
 
 /// How many requested documents have a value of each kind at a path, outside of arrays.
 #[derive(Debug, Clone, Copy, Default)]
-struct KindCounts {
+pub(super) struct KindCounts {
     bools: u64,
     ints: u64,
     floats: u64,
-    texts: u64,
-    long_texts: u64,
+    pub texts: u64,
+    pub long_texts: u64,
     big_numbers: u64,
     nested: u64,
 }
 
 impl KindCounts {
-    fn present(&self) -> u64 {
+    pub(super) fn present(&self) -> u64 {
         self.bools + self.ints + self.floats + self.texts + self.long_texts + self.big_numbers + self.nested
     }
 }
@@ -83,10 +91,7 @@ impl KindCounts {
 impl Part {
     /// The values of a column for these documents (ascending), or None if they must be read from the raw documents.
     pub(super) fn values(&self, column: &Column, time_path: Option<&Path>, documents: &[u32]) -> ColumnResult {
-        let requested = RequestedDocuments {
-            documents,
-            all: documents.len() == self.paths.documents as usize,
-        };
+        let requested = RequestedDocuments::of(documents, self.paths.documents);
         match (&column.source, time_path) {
             (ColumnSource::Doc | ColumnSource::Key, _) => Ok(None),
             (ColumnSource::Path(path), _) => self.path_values(path, column.read_as, requested),
@@ -206,7 +211,16 @@ impl Part {
         (unknown == 0).then(|| nulls(target, requested))
     }
 
-    fn count_kinds(&self, id: u32, requested: RequestedDocuments) -> Result<KindCounts, Error> {
+    /// The column of the texts at a path, if it has one and all requested documents are indexed.
+    pub(super) fn exact_texts(&self, id: u32, requested: RequestedDocuments) -> Result<Option<Arc<TextColumn>>, Error> {
+        let PathNode { outside, column, .. } = self.node(id);
+        if !column || outside.texts == 0 || requested.count_in(&self.paths.header_only) > 0 {
+            return Ok(None);
+        }
+        self.columns.texts(id, false).map(Some).map_err(index_error)
+    }
+
+    pub(super) fn count_kinds(&self, id: u32, requested: RequestedDocuments) -> Result<KindCounts, Error> {
         let ArrayScope {
             bools,
             ints,

@@ -19,7 +19,7 @@ use proto::{Address, record::TimeKind};
 use roaring::RoaringBitmap;
 
 pub(super) use self::check::check_values;
-use self::check::{check, from_bytes, spelled_at};
+use self::check::{check, check_groups, from_bytes, spelled_at};
 use super::made_up::{self, Dice, documents};
 
 #[test]
@@ -41,6 +41,20 @@ fn a_segment_answers_what_the_documents_say() {
             "{what}: the index answers more often than it declines"
         );
     }
+}
+
+#[test]
+fn documents_are_counted_by_texts_as_their_bytes_say() {
+    let first = made_up::seed();
+    let (mut counted, mut declined) = (0, 0);
+    for (seed, count) in (first..).zip([1, 30, 200, 2_000]) {
+        let documents = documents(seed, count);
+        let segment = Segment::in_memory(&documents).expect("a segment");
+        let coverage = check_groups(&segment, &documents, &mut Dice::new(seed));
+        (counted, declined) = (counted + coverage.answered, declined + coverage.declined);
+    }
+    eprintln!("{counted} groupings counted, {declined} declined");
+    assert!(counted > 20, "only {counted} groupings were counted");
 }
 
 #[test]

@@ -71,6 +71,61 @@ fn partial_aggregates_equal_datafusions_over_the_rows() {
     }
 }
 
+#[test]
+fn counts_by_texts_equal_datafusions_over_the_rows() {
+    let mut rng = SeededRng::new("counts_by_texts_equal_datafusions_over_the_rows");
+    let text = |rng: &mut SeededRng| {
+        format!(
+            r#"{{"s":{},"t":{}}}"#,
+            rng.pick(&["\"x\"", "\"y z\"", "1", "null", "[\"x\"]"]),
+            rng.pick(&["\"x\"", "\"ß\"", "\"\""])
+        )
+    };
+    let documents: Vec<_> = (0..2_000).map(|offset| document(offset, &text(&mut rng))).collect();
+    let deleted: Vec<u32> = (0..1_800).filter(|_| rng.below(10) == 0).collect();
+    let live: Vec<_> = (0..)
+        .zip(&documents)
+        .filter(|(number, _)| !deleted.contains(number))
+        .map(|(_, document)| document.clone())
+        .collect();
+    let names = ["s:text", "t:text"];
+    let batch = table(&live, &names.map(ToString::to_string));
+    let schema = batch.schema();
+    let key = |name: &str| (expressions::col(name, &schema).expect("a column"), name.to_owned());
+    let count = vec![count_of_documents(&schema)];
+    for keys in [vec![key("s:text")], vec![key("t:text"), key("s:text")]] {
+        for aggregates in [vec![], count.clone()] {
+            let group_by = PhysicalGroupBy::new_single(keys.clone());
+            let (expected, output) = model_states(&batch, &group_by, &aggregates);
+            let partial = Arc::new(PartialAggregate {
+                group_by,
+                filters: vec![None; aggregates.len()],
+                aggregates,
+                input: schema.clone(),
+                output: output.clone(),
+            });
+            let view = view(&documents, &[1_500, 300], &deleted);
+            let mut failures = Vec::new();
+            for read in [ScanSource::Auto, ScanSource::Raw] {
+                let request = request(read, &names, vec![], Stage::Partial(partial.clone()));
+                let (states, trailer) = scan(&view, request).expect("an answer");
+                let states = concat_batches(&output, &states).expect("one batch");
+                assert_eq!(lines(&[states]), lines(&expected));
+                let counted = (trailer.matched, trailer.documents);
+                assert_eq!(counted, (live.len() as u64, live.len() as u64));
+                failures.push(trailer.cast_failures);
+            }
+            assert_eq!(failures[0], failures[1], "values that are no texts are counted alike");
+        }
+    }
+}
+
+/// `count(*)`.
+fn count_of_documents(schema: &Arc<Schema>) -> Arc<AggregateFunctionExpr> {
+    let count = AggregateExprBuilder::new(count_udaf(), vec![expressions::lit(1i64)]);
+    Arc::new(count.schema(schema.clone()).alias("n").build().expect("an aggregate"))
+}
+
 fn aggregates(schema: &Arc<Schema>) -> Vec<Arc<AggregateFunctionExpr>> {
     let at = |name: &str| expressions::col(name, schema).expect("a column");
     let aggregate = |udaf, arguments, alias: &str| {
@@ -83,7 +138,7 @@ fn aggregates(schema: &Arc<Schema>) -> Vec<Arc<AggregateFunctionExpr>> {
         )
     };
     vec![
-        aggregate(count_udaf(), vec![expressions::lit(1i64)], "n"),
+        count_of_documents(schema),
         aggregate(sum_udaf(), vec![at("a:int")], "sum"),
         aggregate(avg_udaf(), vec![at("a:double")], "avg"),
         aggregate(min_udaf(), vec![at("s:text")], "min"),

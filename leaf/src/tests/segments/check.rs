@@ -1,13 +1,13 @@
 //! Compares what a segment answers with the bytes of its documents: the headers, every path in every type, conditions
 //! and searches.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     document::Document,
     matches::Matches,
     raw::{self, CastResult, Scalar},
-    split::{Literal, Lookup, Segment},
+    split::{GroupColumn, Literal, Lookup, Segment},
 };
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
@@ -115,6 +115,72 @@ pub(crate) fn check_values(segment: &Segment, documents: &[Arc<Document>], dice:
         }
     }
     coverage
+}
+
+/// Checks the groups of random paths, one or two at a time, for all documents and for some.
+pub(crate) fn check_groups(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Coverage {
+    let mut coverage = Coverage::default();
+    let all: Vec<u32> = (0..documents.len() as u32).collect();
+    let paths = paths(segment);
+    for _ in 0..100 {
+        let cast = dice.one_in(2);
+        let keys: Vec<&Path> = (0..1 + dice.below(2)).map(|_| dice.pick(&paths)).collect();
+        let some: Vec<u32> = all.iter().copied().filter(|_| !dice.one_in(4)).collect();
+        let first = dice.below(documents.len());
+        for requested in [&all[..], &some, &all[first..]] {
+            coverage.count(check_groups_of(segment, documents, &keys, cast, requested));
+        }
+    }
+    coverage
+}
+
+/// Checks the groups of some documents; returns whether the segment counts them.
+fn check_groups_of(
+    segment: &Segment,
+    documents: &[Arc<Document>],
+    keys: &[&Path],
+    cast: bool,
+    requested: &[u32],
+) -> bool {
+    let read_as = PathType { to: Type::Text, cast };
+    let column = |path: &&Path| Column {
+        source: ColumnSource::Path((*path).clone()),
+        read_as,
+    };
+    let columns: Vec<Column> = keys.iter().map(column).collect();
+    let columns: Vec<&Column> = columns.iter().collect();
+    let Some(groups) = segment.count_groups(&columns, requested).expect("groups") else {
+        return false;
+    };
+    let mut expected: BTreeMap<Vec<Option<String>>, i64> = BTreeMap::new();
+    let mut counted = vec![GroupColumn::default(); keys.len()];
+    for document in requested {
+        let values = keys.iter().zip(&mut counted).map(|(path, counted)| {
+            let (value, failed) = from_bytes(&documents[*document as usize], path, read_as);
+            counted.cast_failures += u64::from(failed);
+            counted.present += u64::from(failed || value.is_some());
+            value
+        });
+        *expected.entry(values.collect()).or_default() += 1;
+    }
+    let mut found: BTreeMap<Vec<Option<String>>, i64> = BTreeMap::new();
+    let mut found_counted = vec![GroupColumn::default(); keys.len()];
+    for groups in groups {
+        for (row, documents) in groups.documents.iter().enumerate() {
+            let values = groups.values.iter().map(|values| spelled_at(values, Type::Text, row));
+            *found.entry(values.collect()).or_default() += documents;
+        }
+        for (sum, of_part) in found_counted.iter_mut().zip(&groups.columns) {
+            sum.cast_failures += of_part.cast_failures;
+            sum.present += of_part.present;
+        }
+    }
+    assert_eq!(
+        (found, found_counted),
+        (expected, counted),
+        "groups by {keys:?}, cast: {cast}"
+    );
+    true
 }
 
 /// Checks a column of some documents; returns whether the segment has it.
