@@ -207,7 +207,12 @@ fn candidates_of(scan: &ScanTask, unit: Unit) -> Result<Vec<Candidates>, Problem
         )]);
     };
     let outcome = scan.filter_outcome(number)?;
-    let pass = outcome.pass.range(unit.from..unit.to).collect();
+    // Mostly there is no condition, and nothing is deleted.
+    let pass = if outcome.pass.range_cardinality(unit.from..unit.to) == u64::from(unit.to - unit.from) {
+        (unit.from..unit.to).collect()
+    } else {
+        outcome.pass.range(unit.from..unit.to).collect()
+    };
     let undecided = outcome.undecided.range(unit.from..unit.to).collect();
     Ok(vec![
         candidates(undecided, outcome.open_conjuncts.clone()),

@@ -36,14 +36,9 @@ pub struct GroupColumn {
 /// A column to group by.
 struct GroupKey {
     texts: Arc<TextColumn>,
+    /// The number of its ordinals, with the last one for NULL.
+    ordinals: u64,
     counted: GroupColumn,
-}
-
-impl GroupKey {
-    /// The number of ordinals, with the one for NULL.
-    fn ordinals(&self) -> u64 {
-        self.texts.distinct() as u64 + 1
-    }
 }
 
 impl Part {
@@ -58,26 +53,24 @@ impl Part {
                 None => return Ok(None),
             }
         }
-        let slots = keys
-            .iter()
-            .try_fold(1u64, |slots, key| slots.checked_mul(key.ordinals()));
+        let slots = keys.iter().try_fold(1u64, |slots, key| slots.checked_mul(key.ordinals));
         let Some(slots) = slots else { return Ok(None) };
         let mut groups = vec![0u64; documents.len()];
         for key in &keys {
             for (group, ordinal) in groups.iter_mut().zip(key.texts.ordinals(documents)) {
-                *group = *group * key.ordinals() + u64::from(ordinal);
+                *group = *group * key.ordinals + u64::from(ordinal);
             }
         }
         let (mut groups, counts) = count(groups, slots);
         // The last key is the least significant digit of a group.
         let mut values = Vec::with_capacity(keys.len());
         for key in keys.iter().rev() {
-            let null = key.ordinals() - 1;
+            let null = key.ordinals - 1;
             let ordinals: Vec<Option<u64>> = groups
                 .iter_mut()
                 .map(|group| {
-                    let ordinal = *group % key.ordinals();
-                    *group /= key.ordinals();
+                    let ordinal = *group % key.ordinals;
+                    *group /= key.ordinals;
                     (ordinal != null).then_some(ordinal)
                 })
                 .collect();
@@ -101,7 +94,8 @@ impl Part {
         let Some(texts) = self.exact_texts(id, requested)? else {
             return Ok(None);
         };
-        if texts.distinct() > requested.documents.len() / 2 {
+        let distinct = texts.distinct();
+        if distinct > requested.documents.len() / 2 {
             return Ok(None);
         }
         let kinds = self.count_kinds(id, requested)?;
@@ -111,6 +105,7 @@ impl Part {
         }
         Ok(Some(GroupKey {
             texts,
+            ordinals: distinct as u64 + 1,
             counted: GroupColumn {
                 cast_failures,
                 present: kinds.present(),
