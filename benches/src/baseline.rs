@@ -13,6 +13,8 @@ use rdkafka::{
 };
 use serde::Deserialize;
 
+use crate::rivals::cache_dir;
+
 /// DuckDB's figures for the same documents in a table of typed columns.
 #[derive(Debug, Deserialize)]
 pub struct DuckDb {
@@ -47,10 +49,7 @@ fn python() -> Result<PathBuf> {
     if let Some(python) = std::env::var_os("RACHIS_PYTHON") {
         return Ok(python.into());
     }
-    let home = std::env::var_os("HOME").context("HOME is not set")?;
-    let caches = std::env::var_os("XDG_CACHE_HOME")
-        .map_or_else(|| PathBuf::from(home).join(".cache"), PathBuf::from)
-        .join("rachis");
+    let caches = cache_dir()?;
     for entry in std::fs::read_dir(&caches).with_context(|| caches.display().to_string())? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with("python-duckdb-") {

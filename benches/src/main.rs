@@ -1,225 +1,78 @@
-//! Ingest, freshness, size on disk, memory, startup, recovery and query latency of the real server with a real Kafka,
-//! compared with DuckDB and a plain Kafka consumer.
+//! `benches`: measures the server beside what people would pick instead, and alone (`overview`).
 //!
-//! Every figure is printed as a table row with its unit. These are measurements, not tests: a figure cannot fail.
+//! Every figure is printed as a table row with its unit. A figure cannot fail, but a wrong answer of any system ends a
+//! suite before its times are printed.
 
-use std::{io::Write as _, path::Path, time::Instant};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, bail};
 use benches::{
-    baseline::{self, DuckDb},
-    bluesky::Bluesky,
-    measure::{self, PARTITIONS, QUERIES, percentiles, row, row_mib, row_ms},
+    overview::{self, OverviewArgs},
+    rivals,
+    suite::{self, GhArgs, JsonbenchArgs, LoadArgs},
 };
-use clap::Parser;
-use serde_json::json;
-use tests::{Kafka, Server, Settings};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
-/// Measures the server in one process
-#[derive(Parser)]
-struct ServerBenchArgs {
-    /// Documents of the main collection
-    #[arg(long, default_value_t = 1_000_000)]
-    documents: u64,
-    /// Documents that are pushed in addition
-    #[arg(long, default_value_t = 200_000)]
-    pushed: u64,
-    /// Runs of each query
-    #[arg(long, default_value_t = 20)]
-    runs: usize,
-    /// Seconds of the freshness measurement
-    #[arg(long, default_value_t = 30)]
-    fresh_seconds: u64,
-    /// Seed of the documents
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+/// Measures the server beside what people would pick instead
+#[derive(Debug, Parser)]
+struct BenchesArgs {
+    #[command(subcommand)]
+    command: BenchCommand,
 }
 
-const SEARCHES: [(&str, &str); 4] = [
-    ("search, a frequent word", "coffee"),
-    ("search, a word at a path", "commit.record.text:rocket"),
-    ("search, a phrase", "\"open source\""),
-    ("search, two words", "coffee AND rocket"),
-];
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Loads Bluesky-like documents and GitHub events into each system
+    Load(LoadArgs),
+    /// Asks JSONBench's five questions of Bluesky-like documents
+    Jsonbench(JsonbenchArgs),
+    /// Asks twelve questions of GitHub events
+    Gh(GhArgs),
+    /// Sets up the systems to compare with
+    #[command(subcommand)]
+    Rivals(RivalsCommand),
+    /// Measures the server in one process: ingest, freshness, queries, memory, recovery
+    Overview(OverviewArgs),
+    /// Serves a raw tantivy index on standard input and output; the suites start it
+    #[command(hide = true)]
+    TantivyWorker {
+        /// The folder of the index
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RivalsCommand {
+    /// Downloads and builds what is missing, once, into ~/.cache/rachis/rivals
+    Prepare,
+}
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let arguments = ServerBenchArgs::parse();
-    let started = Instant::now();
-    let mut server = Server::start(Settings::default()).await;
-    row_ms("start with an empty folder, until ready", started.elapsed());
-    row_mib("resident memory, empty", server.process().resident_bytes()?);
-
-    let kafka = Kafka::start().await;
-    let lines = tempfile::NamedTempFile::new()?;
-    let raw_bytes = ingest_from_kafka(&server, &kafka, &arguments, lines.as_file()).await?;
-    row_mib(
-        "resident memory, right after ingest",
-        server.process().resident_bytes()?,
-    );
-    measure::wait_until_settled(&server, "bluesky").await?;
-    row_mib("resident memory, settled", server.process().resident_bytes()?);
-    row(
-        "bytes on disk per raw byte",
-        folder_bytes(&server.data_dir())? as f64 / raw_bytes as f64,
-        "",
-    );
-
-    let duckdb = measure_duckdb(lines.path(), raw_bytes, arguments.runs)?;
-    drop(lines);
-    for ((name, sql), duckdb_ms) in QUERIES.into_iter().zip(duckdb.milliseconds) {
-        let times = measure::time_query(&server, name, sql, arguments.runs).await?;
-        let median_ms = percentiles(name, times);
-        row(&format!("{name}, p50 / DuckDB's p50"), median_ms / duckdb_ms, "x");
+    // What runs is dropped when a signal ends the program, and with it every process that was started.
+    tokio::select! {
+        result = run(BenchesArgs::parse().command) => result,
+        signal = interrupted() => bail!("ended by {}", signal?),
     }
-    documents_by_id(&server, &arguments).await?;
-    searches(&server, arguments.runs * 3).await?;
-
-    recover_after_kill(&mut server, arguments.documents).await;
-    ingest_by_push(&server, &arguments).await?;
-    measure::freshness(&server, &kafka, arguments.seed + 2, arguments.fresh_seconds, 2).await?;
-    row_mib("resident memory at the end", server.process().resident_bytes()?);
-    Ok(())
 }
 
-fn folder_bytes(folder: &Path) -> Result<u64> {
-    // The ballast only reserves disk space; it holds no documents.
-    let entries = walkdir::WalkDir::new(folder)
-        .into_iter()
-        .filter_entry(|entry| entry.file_name() != "ballast");
-    let sizes = entries.filter_map(|entry| entry.ok()?.metadata().ok());
-    Ok(sizes.filter(std::fs::Metadata::is_file).map(|file| file.len()).sum())
-}
-
-/// Produces the documents to Kafka and to a file, and ingests them. Returns the raw bytes.
-async fn ingest_from_kafka(
-    server: &Server,
-    kafka: &Kafka,
-    arguments: &ServerBenchArgs,
-    lines: &std::fs::File,
-) -> Result<u64> {
-    let mut lines = std::io::BufWriter::new(lines);
-    let raw_bytes = measure::produce(kafka, arguments.documents, arguments.seed, &mut lines).await?;
-    lines.flush()?;
-    let (bootstrap, documents) = (kafka.bootstrap(), arguments.documents);
-    let consumed =
-        tokio::task::spawn_blocking(move || baseline::consume(&bootstrap, "bluesky", PARTITIONS, documents)).await??;
-    let megabytes = raw_bytes as f64 / 1e6;
-    row("raw documents", megabytes, "MB");
-    row(
-        "baseline: a Kafka consumer that discards everything",
-        megabytes / consumed.as_secs_f64(),
-        "MB/s",
-    );
-    let ingested = measure::ingest(server, kafka, arguments.documents).await?;
-    row(
-        "ingest from Kafka, until all are visible",
-        megabytes / ingested.as_secs_f64(),
-        "MB/s",
-    );
-    row(
-        "ingest from Kafka / baseline",
-        consumed.as_secs_f64() / ingested.as_secs_f64(),
-        "x",
-    );
-    Ok(raw_bytes)
-}
-
-fn measure_duckdb(lines: &Path, raw_bytes: u64, runs: usize) -> Result<DuckDb> {
-    let duckdb = baseline::duckdb(lines, runs)?;
-    row(
-        &format!("DuckDB {}, loading the same documents from a file", duckdb.version),
-        raw_bytes as f64 / 1e6 / duckdb.load_seconds,
-        "MB/s",
-    );
-    row(
-        "DuckDB, bytes on disk per raw byte",
-        duckdb.bytes as f64 / raw_bytes as f64,
-        "",
-    );
-    Ok(duckdb)
-}
-
-async fn documents_by_id(server: &Server, arguments: &ServerBenchArgs) -> Result<()> {
-    let mut times = Vec::new();
-    for i in 0..1000_u64 {
-        let n = i.wrapping_mul(0x9E37_79B9_7F4A_7C15) % arguments.documents;
-        let id = format!("bluesky-source/{}@{}", n % 2, n / 2);
-        let started = Instant::now();
-        server.document("bluesky", &id).await?.with_context(|| id.clone())?;
-        times.push(started.elapsed());
+async fn run(command: BenchCommand) -> Result<()> {
+    match command {
+        BenchCommand::Load(arguments) => suite::load(&arguments).await,
+        BenchCommand::Jsonbench(arguments) => suite::jsonbench(&arguments).await,
+        BenchCommand::Gh(arguments) => suite::gh(&arguments).await,
+        BenchCommand::Rivals(RivalsCommand::Prepare) => rivals::prepare(),
+        BenchCommand::Overview(arguments) => overview::run(arguments).await,
+        BenchCommand::TantivyWorker { folder } => suite::serve_tantivy(&folder),
     }
-    percentiles("a document by id", times);
-    Ok(())
 }
 
-async fn searches(server: &Server, runs: usize) -> Result<()> {
-    for (name, query) in SEARCHES {
-        let mut times = Vec::new();
-        for _ in 0..runs {
-            let started = Instant::now();
-            let body = json!({ "q": query, "limit": 20 });
-            server
-                .json(reqwest::Method::POST, "/v1/collections/bluesky/search", body)
-                .await?;
-            times.push(started.elapsed());
-        }
-        percentiles(name, times);
+/// Waits for Ctrl-C or `SIGTERM` and returns its name.
+async fn interrupted() -> Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result.map(|()| "Ctrl-C").map_err(Into::into),
+        _ = terminate.recv() => Ok("SIGTERM"),
     }
-    Ok(())
-}
-
-async fn recover_after_kill(server: &mut Server, documents: u64) {
-    server.kill();
-    let started = Instant::now();
-    server.restart().await;
-    row_ms("recovery after kill -9, until ready", started.elapsed());
-    server
-        .eventually("select count(*) from bluesky", json!(documents))
-        .await;
-    row_ms("recovery after kill -9, until the count is right", started.elapsed());
-}
-
-async fn ingest_by_push(server: &Server, arguments: &ServerBenchArgs) -> Result<()> {
-    const BODY_DOCUMENTS: u64 = 2_000;
-    const PUSHERS: u64 = 4;
-    let bluesky = Bluesky::new(arguments.seed + 1);
-    let body = |from: u64| {
-        let mut body = String::new();
-        for i in from..(from + BODY_DOCUMENTS).min(arguments.pushed) {
-            bluesky.document(i, &mut body);
-            body.push('\n');
-        }
-        body
-    };
-    let bodies: Vec<String> = (0..arguments.pushed)
-        .step_by(BODY_DOCUMENTS as usize)
-        .map(body)
-        .collect();
-    let bytes: usize = bodies.iter().map(String::len).sum();
-    let started = Instant::now();
-    let push = |pusher: u64| {
-        let own: Vec<String> = bodies
-            .iter()
-            .skip(pusher as usize)
-            .step_by(PUSHERS as usize)
-            .cloned()
-            .collect();
-        async move {
-            for body in own {
-                server.push("pushed", body).await?;
-            }
-            anyhow::Ok(())
-        }
-    };
-    futures::future::try_join_all((0..PUSHERS).map(push)).await?;
-    row(
-        "ingest by push, four pushers, all visible",
-        bytes as f64 / 1e6 / started.elapsed().as_secs_f64(),
-        "MB/s",
-    );
-    server
-        .eventually("select count(*) from pushed", json!(arguments.pushed))
-        .await;
-    Ok(())
 }

@@ -67,10 +67,14 @@ pub fn row_mib(what: &str, bytes: u64) {
 /// Prints the median and the 99th percentile, and returns the median in milliseconds.
 pub fn percentiles(what: &str, mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
-    let quantile = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
-    row_ms(&format!("{what}, p50"), quantile(0.5));
-    row_ms(&format!("{what}, p99 of {}", times.len()), quantile(0.99));
-    quantile(0.5).as_secs_f64() * 1000.0
+    row_ms(&format!("{what}, p50"), quantile(&times, 0.5));
+    row_ms(&format!("{what}, p99 of {}", times.len()), quantile(&times, 0.99));
+    quantile(&times, 0.5).as_secs_f64() * 1000.0
+}
+
+/// The time that this share of the times does not exceed; there must be at least one, in ascending order.
+pub(crate) fn quantile(sorted: &[Duration], share: f64) -> Duration {
+    sorted[((sorted.len() - 1) as f64 * share).round() as usize]
 }
 
 /// The documents of `range` as records, distributed over the partitions.
@@ -106,12 +110,20 @@ pub async fn produce(kafka: &Kafka, documents: u64, seed: u64, lines: &mut impl 
 
 /// Creates a source for the documents and returns the time until all are visible.
 pub async fn ingest(client: &Client, kafka: &Kafka, documents: u64) -> Result<Duration> {
+    ingest_topic(client, kafka, "bluesky", documents).await
+}
+
+/// Creates the source `TOPIC-source`, which reads a topic into the collection of its name, and returns the time until
+/// all documents are visible.
+pub(crate) async fn ingest_topic(client: &Client, kafka: &Kafka, topic: &str, documents: u64) -> Result<Duration> {
     let started = Instant::now();
+    let source = format!("{topic}-source");
     client
-        .source("bluesky-source", "bluesky", "bluesky", &kafka.bootstrap(), json!({}))
+        .source(&source, topic, topic, &kafka.bootstrap(), json!({}))
         .await?;
+    let count = format!("select count(*) from {topic}");
     loop {
-        let answer = client.query("select count(*) from bluesky", json!({})).await?;
+        let answer = client.query(&count, json!({})).await?;
         if answer.rows == [[json!(documents)]] {
             return Ok(started.elapsed());
         }

@@ -1,0 +1,162 @@
+//! The documents of the suites: files of JSON lines, the same bytes for every system.
+
+use std::{
+    fs::File,
+    future::Future,
+    io::{self, BufRead as _, BufReader, BufWriter, Write as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde::Serialize;
+use tempfile::NamedTempFile;
+use tests::{Kafka, kafka::NewRecord};
+
+use crate::{bluesky::Bluesky, github, measure::PARTITIONS};
+
+/// Lines are collected until a body has at least this many bytes.
+const BODY_BYTES: usize = 4 << 20;
+/// Bodies that are sent at once.
+const BODIES_MAX: usize = 4;
+/// Records that are produced at once.
+const PRODUCED_RECORDS: usize = 50_000;
+
+/// The two sets of documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DocumentSet {
+    /// Generated events like those of JSONBench.
+    Bluesky,
+    /// Real GitHub events, copied.
+    Gh,
+}
+
+impl DocumentSet {
+    /// Its name, which is also that of the collection, table or index.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bluesky => "bluesky",
+            Self::Gh => "gh",
+        }
+    }
+}
+
+/// A temporary file with one document a line.
+pub(crate) struct DocumentFile {
+    pub(crate) set: DocumentSet,
+    /// The number of documents.
+    pub(crate) documents: u64,
+    /// The bytes of all documents, without line breaks.
+    pub(crate) bytes: u64,
+    file: NamedTempFile,
+}
+
+impl DocumentFile {
+    /// Generates Bluesky-like documents.
+    pub(crate) fn bluesky(documents: u64, seed: u64) -> Result<Self> {
+        let bluesky = Bluesky::new(seed);
+        Self::write(DocumentSet::Bluesky, documents, |i, out| {
+            bluesky.document(i, out);
+            Ok(())
+        })
+    }
+
+    /// Copies the GitHub events so many times.
+    pub(crate) fn gh(copies: u64) -> Result<Self> {
+        let events = tests::data::documents(github::FILE)?;
+        let count = events.len() as u64;
+        Self::write(DocumentSet::Gh, count * copies, |i, out| {
+            github::write_copy(&events[(i % count) as usize], i / count, out)
+        })
+    }
+
+    fn write(set: DocumentSet, documents: u64, append: impl Fn(u64, &mut String) -> Result<()>) -> Result<Self> {
+        eprintln!("{}: writing {documents} documents", set.name());
+        let file = NamedTempFile::new().context("cannot create a file for the documents")?;
+        let (mut lines, mut line, mut bytes) = (BufWriter::new(file.as_file()), String::new(), 0);
+        for i in 0..documents {
+            line.clear();
+            append(i, &mut line)?;
+            bytes += line.len() as u64;
+            line.push('\n');
+            lines.write_all(line.as_bytes())?;
+        }
+        lines.flush()?;
+        drop(lines);
+        Ok(Self {
+            set,
+            documents,
+            bytes,
+            file,
+        })
+    }
+
+    /// The path of the file.
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    fn bodies(&self) -> Result<Bodies> {
+        Ok(Bodies(BufReader::new(File::open(self.path())?)))
+    }
+
+    /// Sends all documents in bodies of whole lines, several at once, and waits until all are acknowledged.
+    pub(crate) async fn send<F>(&self, send: impl Fn(Vec<u8>) -> F) -> Result<()>
+    where
+        F: Future<Output = Result<()>>,
+    {
+        let sent = |body: io::Result<Vec<u8>>| {
+            let acknowledged = body.map(&send);
+            async move {
+                acknowledged?.await?;
+                anyhow::Ok(())
+            }
+        };
+        stream::iter(self.bodies()?)
+            .map(sent)
+            .buffer_unordered(BODIES_MAX)
+            .try_collect()
+            .await
+    }
+
+    /// Produces all documents to a new topic of the set's name.
+    pub(crate) async fn produce(&self, kafka: &Kafka) -> Result<()> {
+        let topic = self.set.name();
+        kafka.create_topic(topic, PARTITIONS, &[]).await;
+        let mut lines = BufReader::new(File::open(self.path())?).lines();
+        let mut next_partition = (0..PARTITIONS).cycle();
+        loop {
+            let mut records = Vec::with_capacity(PRODUCED_RECORDS);
+            for line in lines.by_ref().take(PRODUCED_RECORDS) {
+                records.push(NewRecord {
+                    partition: next_partition.next(),
+                    ..NewRecord::value(line?)
+                });
+            }
+            if records.is_empty() {
+                return Ok(());
+            }
+            kafka.produce(topic, records).await;
+        }
+    }
+}
+
+/// Whole lines of a file, in bodies of [`BODY_BYTES`] and a little more.
+struct Bodies(BufReader<File>);
+
+impl Iterator for Bodies {
+    type Item = io::Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut body = Vec::with_capacity(BODY_BYTES + BODY_BYTES / 8);
+        while body.len() < BODY_BYTES {
+            match self.0.read_until(b'\n', &mut body) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        (!body.is_empty()).then_some(Ok(body))
+    }
+}

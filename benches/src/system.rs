@@ -1,0 +1,161 @@
+//! The systems that are compared, behind one interface: start in a fresh folder, load, ask, tell what it cost.
+//!
+//! A system is stopped, and its folder removed, when it is dropped. How each is set up is in the README.
+
+mod http;
+mod line_child;
+mod open_search;
+mod python;
+mod rachis;
+mod tantivy;
+mod tantivy_worker;
+mod victoria_logs;
+
+use std::{
+    fmt,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use async_trait::async_trait;
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::Value;
+
+use self::{open_search::OpenSearch, python::PythonDatabase, tantivy::RawTantivy, victoria_logs::VictoriaLogs};
+pub(crate) use self::{rachis::RachisServer, tantivy_worker::serve as serve_tantivy};
+use crate::{
+    documents::DocumentFile,
+    footprint::{folder_bytes, usage},
+    question::Question,
+};
+
+/// A system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SystemName {
+    /// The server of this repository, as one process.
+    Rachis,
+    /// VictoriaLogs.
+    VictoriaLogs,
+    /// OpenSearch.
+    OpenSearch,
+    /// DuckDB.
+    Duckdb,
+    /// ClickHouse within a process.
+    Chdb,
+    /// One tantivy index: the limit for searches.
+    Tantivy,
+}
+
+impl SystemName {
+    /// All systems. Answers are compared with those of the first.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Rachis,
+        Self::VictoriaLogs,
+        Self::OpenSearch,
+        Self::Duckdb,
+        Self::Chdb,
+        Self::Tantivy,
+    ];
+
+    /// The name on the command line and in tables.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Rachis => "rachis",
+            Self::VictoriaLogs => "victoria-logs",
+            Self::OpenSearch => "open-search",
+            Self::Duckdb => "duckdb",
+            Self::Chdb => "chdb",
+            Self::Tantivy => "tantivy",
+        }
+    }
+
+    /// Starts it in a fresh folder and waits until it answers.
+    pub(crate) async fn start(self) -> Result<Box<dyn System>> {
+        let system: Box<dyn System> = match self {
+            Self::Rachis => Box::new(RachisServer::start().await),
+            Self::VictoriaLogs => Box::new(VictoriaLogs::start().await?),
+            Self::OpenSearch => Box::new(OpenSearch::start().await?),
+            Self::Duckdb | Self::Chdb => Box::new(PythonDatabase::start(self)?),
+            Self::Tantivy => Box::new(RawTantivy::start()?),
+        };
+        Ok(system)
+    }
+}
+
+impl fmt::Display for SystemName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// How a system took the documents.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// Until all documents were acknowledged, durable as the system promises it, and visible.
+    pub(crate) time: Duration,
+    /// Documents that it did not take, although it may have acknowledged them.
+    pub(crate) refused: u64,
+    /// Why it refused one of them, if it says.
+    pub(crate) reason: Option<String>,
+}
+
+impl Loaded {
+    /// What a system took that has this many documents afterwards.
+    fn new(time: Duration, documents: &DocumentFile, count: u64) -> Result<Self> {
+        let refused = documents.documents.checked_sub(count);
+        Ok(Self {
+            time,
+            refused: refused.with_context(|| format!("it has {count} documents of {}", documents.documents))?,
+            reason: None,
+        })
+    }
+}
+
+/// Rows, and how long they took.
+#[derive(Debug)]
+pub(crate) struct TimedRows {
+    pub(crate) rows: Vec<Vec<Value>>,
+    pub(crate) time: Duration,
+}
+
+/// A running system.
+#[async_trait(?Send)]
+pub(crate) trait System {
+    /// The id of its process.
+    fn process_id(&self) -> u32;
+
+    /// The folder of its data.
+    fn folder(&self) -> PathBuf;
+
+    /// Loads all documents.
+    async fn load(&mut self, documents: &DocumentFile) -> Result<Loaded>;
+
+    /// Asks a question for which there is a text. Servers are timed by their client, from the request to the last byte
+    /// of the answer; other systems time themselves, so that the pipe does not count.
+    async fn ask(&mut self, question: &Question) -> Result<TimedRows>;
+}
+
+/// Waits until a system has been idle for a while: its files have the same size, and it uses almost no CPU. Returns the
+/// bytes on disk then.
+pub(crate) async fn settle(system: &dyn System) -> Result<u64> {
+    const STEP: Duration = Duration::from_secs(1);
+    const IDLE_STEPS: u32 = 15;
+    const WAIT_MAX: Duration = Duration::from_secs(900);
+    let started = Instant::now();
+    let (mut bytes, mut cpu, mut idle_steps) = (0, Duration::ZERO, 0);
+    while idle_steps < IDLE_STEPS {
+        if started.elapsed() > WAIT_MAX {
+            eprintln!("still not idle after {WAIT_MAX:?}: its figures are those of now");
+            break;
+        }
+        tokio::time::sleep(STEP).await;
+        let (bytes_now, cpu_now) = (folder_bytes(&system.folder()), usage(system.process_id())?.cpu);
+        let is_idle = bytes_now == bytes && cpu_now.saturating_sub(cpu) < STEP / 20;
+        idle_steps = if is_idle { idle_steps + 1 } else { 0 };
+        (bytes, cpu) = (bytes_now, cpu_now);
+    }
+    Ok(bytes)
+}
