@@ -3,14 +3,16 @@
     databases.py duckdb|chdb FOLDER
 
 Reads JSON lines from standard input and answers each with one line: `{"load": {"file": path, "table": name, "types":
-{column: type}}}` with `{"seconds": s, "documents": n}`, `{"sql": text}` with `{"seconds": s, "rows": [[value, ...]]}`;
-or with `{"error": text}`. The seconds are those of the database, without those of the pipe.
+{column: type}, "settings": text}}` (types for DuckDB, settings for chdb) with `{"seconds": s, "documents": n}`,
+`{"sql": text}` with `{"seconds": s, "rows": [[value, ...]]}`; or with `{"error": text}`. The seconds are those of the
+database, without those of the pipe.
 """
 
 import datetime
 import decimal
 import json
 import os
+import resource
 import sys
 import time
 
@@ -26,7 +28,7 @@ class DuckDb:
 
         self.connection = duckdb.connect(os.path.join(folder, "duck.db"))
 
-    def load(self, file, table, types):
+    def load(self, file, table, types, settings):
         objects = f"read_json_objects('{file}', format = 'newline_delimited')"
         sample = f"select json_group_structure(json) from (select json from {objects} limit {self.SAMPLE_DOCUMENTS})"
         structure = json.loads(self.connection.execute(sample).fetchall()[0][0])
@@ -58,8 +60,8 @@ class Chdb:
         self.session.query("create database if not exists benches engine = Atomic")
         self.session.query("use benches")
 
-    def load(self, file, table, types):
-        self.session.query(f"create table {table} (data JSON) engine = MergeTree order by tuple()")
+    def load(self, file, table, types, settings):
+        self.session.query(f"create table {table} (data JSON) engine = MergeTree order by tuple() {settings}")
         self.session.query(f"insert into {table} select data from file('{file}', 'JSONAsObject', 'data JSON')")
 
     def execute(self, sql):
@@ -80,7 +82,7 @@ def respond(database, request):
     started = time.perf_counter()
     if "load" in request:
         load = request["load"]
-        database.load(load["file"], load["table"], load["types"])
+        database.load(**load)
         seconds = time.perf_counter() - started
         count = database.rows(database.execute(f"select count(*) from {load['table']}"))[0][0]
         return {"seconds": seconds, "documents": int(count)}
@@ -90,6 +92,9 @@ def respond(database, request):
 
 
 def main():
+    # ClickHouse's server does this for itself: a part of a table has a file for every path.
+    open_files_max = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files_max, open_files_max))
     database = {"duckdb": DuckDb, "chdb": Chdb}[sys.argv[1]](sys.argv[2])
     # The databases may print; only answers belong on standard output.
     answers = os.fdopen(os.dup(1), "w")

@@ -172,7 +172,7 @@ async fn start_and_load(
         return Ok(None);
     }
     let figures = load_figures(system.as_str(), documents, running.as_ref(), &loaded, cpu_before).await;
-    report.loads.push(figures.with_context(what)?);
+    report.add_load(system, figures.with_context(what)?);
     Ok(Some(running))
 }
 
@@ -184,7 +184,7 @@ async fn load_from_kafka(documents: &DocumentFile, report: &mut SuiteReport) -> 
     let cpu_before = usage(server.process_id())?.cpu;
     let loaded = server.load_from_kafka(&kafka, documents).await?;
     let figures = load_figures("rachis, from Kafka", documents, &server, &loaded, cpu_before).await?;
-    report.loads.push(figures);
+    report.add_load(SystemName::Rachis, figures);
     Ok(())
 }
 

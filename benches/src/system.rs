@@ -26,7 +26,7 @@ use serde_json::Value;
 use self::{open_search::OpenSearch, python::PythonDatabase, tantivy::RawTantivy, victoria_logs::VictoriaLogs};
 pub(crate) use self::{rachis::RachisServer, tantivy_worker::serve as serve_tantivy};
 use crate::{
-    documents::DocumentFile,
+    documents::{DocumentFile, DocumentSet},
     footprint::{folder_bytes, usage},
     question::Question,
 };
@@ -69,6 +69,14 @@ impl SystemName {
             Self::Duckdb => "duckdb",
             Self::Chdb => "chdb",
             Self::Tantivy => "tantivy",
+        }
+    }
+
+    /// What makes its figures for a set of documents worse than those of its defaults.
+    pub(crate) fn handicap(self, set: DocumentSet) -> Option<&'static str> {
+        match (self, set) {
+            (Self::Chdb, DocumentSet::Gh) => Some("compact parts: slower than its default where few paths are read"),
+            _ => None,
         }
     }
 

@@ -18,10 +18,11 @@ pub(super) struct SuiteReport {
     suite: &'static str,
     /// Warm-ups and measured repetitions of each question.
     pub(super) runs: Option<(usize, u32)>,
-    pub(super) loads: Vec<LoadFigures>,
+    loads: Vec<LoadFigures>,
     questions: Vec<QuestionFigures>,
     pub(super) asked: Vec<AskFigures>,
     left_out: Vec<(SystemName, String)>,
+    handicaps: Vec<(SystemName, &'static str)>,
     machine: String,
     /// How many cores other processes kept busy during the suite, on average: near 0 if the figures are to be trusted.
     other_cores: f64,
@@ -108,6 +109,7 @@ impl SuiteReport {
             questions: Vec::new(),
             asked: Vec::new(),
             left_out: left_out.collect(),
+            handicaps: Vec::new(),
             machine: machine(),
             other_cores: 0.0,
             other_load: OtherLoad::begin()?,
@@ -118,6 +120,13 @@ impl SuiteReport {
     pub(super) fn leave_out(&mut self, system: SystemName, reason: &str) {
         eprintln!("{system} is left out: {reason}");
         self.left_out.push((system, reason.to_owned()));
+    }
+
+    /// Notes that a system has loaded a set of documents, with the handicap that it has for it, if any.
+    pub(super) fn add_load(&mut self, system: SystemName, figures: LoadFigures) {
+        self.handicaps
+            .extend(system.handicap(figures.set).map(|handicap| (system, handicap)));
+        self.loads.push(figures);
     }
 
     /// Adds the figures of a question; those of Rachis come first.
@@ -146,6 +155,9 @@ impl SuiteReport {
                 "p50 / p99 in ms of {repetitions} runs after {warmups} warm-ups; in brackets p50 over Rachis's; \
                  ≈ an estimate; with {RUNS_OF_P99} runs or fewer p99 is the slowest"
             )?;
+        }
+        for (system, handicap) in &self.handicaps {
+            writeln!(out, "{system} has {handicap}")?;
         }
         for (system, reason) in &self.left_out {
             writeln!(out, "left out: {system} ({reason})")?;

@@ -50,6 +50,16 @@ fn duckdb_types(set: DocumentSet) -> Value {
     }
 }
 
+/// Settings of chdb's table that are not the default.
+fn chdb_settings(set: DocumentSet) -> &'static str {
+    match set {
+        DocumentSet::Bluesky => "",
+        // A part that is not compact has about 7,500 files for 654 paths. While several are written or merged, they are
+        // more than a process may have open on many machines.
+        DocumentSet::Gh => "settings min_bytes_for_wide_part = '100G'",
+    }
+}
+
 #[async_trait(?Send)]
 impl System for PythonDatabase {
     fn process_id(&self) -> u32 {
@@ -65,6 +75,7 @@ impl System for PythonDatabase {
             "file": documents.path(),
             "table": documents.set.name(),
             "types": duckdb_types(documents.set),
+            "settings": chdb_settings(documents.set),
         }});
         self.child.load(&request, documents).await
     }
