@@ -23,11 +23,7 @@ const PYTHON_FOLDER: &str = "python-duckdb-2.0.0-chdb-4.4.0";
 
 /// The cache folder of this repository.
 pub(crate) fn cache_dir() -> Result<PathBuf> {
-    let caches = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(caches) => PathBuf::from(caches),
-        None => std::env::home_dir().context("there is no home folder")?.join(".cache"),
-    };
-    Ok(caches.join("rachis"))
+    tests::cache_dir().context("there is no home folder; set XDG_CACHE_HOME")
 }
 
 fn place(name: &str) -> Result<PathBuf> {

@@ -18,7 +18,7 @@ pub mod small_disk;
 pub mod sql_response;
 pub mod statements;
 
-use std::{future::Future, net::TcpListener, time::Duration};
+use std::{future::Future, net::TcpListener, path::PathBuf, time::Duration};
 
 pub use child_process as process;
 pub use client::{Answer, Client, query_both};
@@ -30,6 +30,13 @@ pub use service::Service;
 
 /// How long a condition may take to come true. Generous: it is only waited out when the condition never holds.
 pub const WAIT_MAX: Duration = Duration::from_secs(90);
+
+/// Where `tests/run` puts what it downloads: `rachis` in the cache folder. None if there is no home folder.
+pub fn cache_dir() -> Option<PathBuf> {
+    let caches = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let caches = caches.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
+    Some(caches.join("rachis"))
+}
 
 /// Polls `check` until it returns a value; panics with the last error after [`WAIT_MAX`].
 pub async fn eventually<T, F: Future<Output = anyhow::Result<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {

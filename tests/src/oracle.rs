@@ -159,10 +159,7 @@ pub fn python() -> PathBuf {
     if let Some(python) = std::env::var_os("RACHIS_PYTHON") {
         return PathBuf::from(python);
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
-    cache
+    crate::cache_dir()
         .unwrap_or_default()
-        .join("rachis/python-duckdb-2.0.0-grpcio-1.85.1/bin/python")
+        .join("python-duckdb-2.0.0-grpcio-1.85.1/bin/python")
 }

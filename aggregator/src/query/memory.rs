@@ -51,12 +51,16 @@ impl QueryPool {
         }
     }
 
-    /// Ends the query if it has reserved more than twice its limit, or more than its limit on a node that is full.
-    fn end_far_above_limit(&self) {
+    /// Whether the query has reserved more than twice its limit, or more than its limit on a node that is full.
+    fn is_far_above_limit(&self) -> bool {
         let reserved = self.pool.reserved();
         let is_node_full =
             matches!(self.node.memory_limit(), MemoryLimit::Finite(bytes_max) if self.node.reserved() >= bytes_max);
-        if (reserved > self.bytes_max.saturating_mul(2) || is_node_full && reserved > self.bytes_max)
+        reserved > self.bytes_max.saturating_mul(2) || is_node_full && reserved > self.bytes_max
+    }
+
+    fn end_far_above_limit(&self) {
+        if self.is_far_above_limit()
             && let Some(context) = self.context.upgrade()
         {
             let detail = format!(
@@ -140,6 +144,24 @@ mod tests {
         assert!(sort.try_grow(1).is_err(), "other operators are refused");
         drop(repartition);
         assert!(sort.try_grow(40).is_ok());
+    }
+
+    #[test]
+    fn repartitioning_far_above_the_limit_ends_the_query_earlier_on_a_full_node() {
+        let node = Arc::new(GreedyMemoryPool::new(250));
+        let query = || Arc::new(QueryPool::new(100, Arc::clone(&node), Weak::new()));
+        let (large, other) = (query(), query());
+        let pool = |query: &Arc<QueryPool>| -> Arc<dyn MemoryPool> { Arc::clone(query) as _ };
+        let repartition = MemoryConsumer::new("RepartitionExec[0]").register(&pool(&large));
+        let sort = MemoryConsumer::new("ExternalSorter[0]").register(&pool(&other));
+        assert!(repartition.try_grow(160).is_ok());
+        assert!(!large.is_far_above_limit(), "above its limit, and the node has room");
+        assert!(sort.try_grow(90).is_ok());
+        assert!(large.is_far_above_limit(), "the node is full");
+        assert!(!other.is_far_above_limit(), "a query within its limit continues");
+        drop(sort);
+        assert!(repartition.try_grow(41).is_ok());
+        assert!(large.is_far_above_limit(), "more than twice its limit");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
-use plan::{Column, ColumnSource, Type};
+use plan::{Column, ColumnSource, Type, arrays};
 
 use super::{columns::TextColumn, part::Part, values::RequestedDocuments};
 use crate::error::Error;
@@ -74,7 +74,8 @@ impl Part {
                     (ordinal != null).then_some(ordinal)
                 })
                 .collect();
-            values.push(key.texts.values(&ordinals)?);
+            // Without its own buffer, a state that is passed on would carry the whole dictionary along.
+            values.push(arrays::compact(&key.texts.values(&ordinals)?));
         }
         values.reverse();
         Ok(Some(Groups {

@@ -11,12 +11,8 @@ use crate::{
 
 /// The folder of Kafka's jars: `RACHIS_KAFKA_JARS`, else where `tests/run` puts them.
 pub fn jars() -> Result<PathBuf> {
-    let folder = std::env::var_os("RACHIS_KAFKA_JARS").map(PathBuf::from).or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
-        Some(cache.join("rachis/kafka-4.1.1"))
-    });
+    let folder = std::env::var_os("RACHIS_KAFKA_JARS").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(crate::cache_dir()?.join("kafka-4.1.1")));
     let folder = folder.context("there is no home folder; set RACHIS_KAFKA_JARS")?;
     ensure!(
         folder.is_dir(),
