@@ -23,7 +23,8 @@ pub(crate) struct IngestedRange {
     pub compared: Vec<i64>,
 }
 
-/// The probability of each misbehaviour, in percent.
+/// The probability of each misbehaviour, in percent. A misbehaviour of 5 percent happens at least once in 40 chances, so
+/// that every run of a test meets each of them.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Chaos {
     pub busy: u32,
@@ -34,7 +35,8 @@ pub(crate) struct Chaos {
 
 pub(crate) struct LeafModel {
     ingested: Mutex<BTreeMap<(SourceName, i32), IngestedRange>>,
-    chaos: Mutex<(Chaos, StdRng)>,
+    chaos: Chaos,
+    dice: Mutex<Dice>,
     pub refused_partition: Mutex<Option<i32>>,
     /// The dead letters of each partition have reached their limit.
     pub too_many_dead: Mutex<bool>,
@@ -45,13 +47,35 @@ pub(crate) struct LeafModel {
     pub losses: Mutex<Vec<Loss>>,
 }
 
+struct Dice {
+    random: StdRng,
+    /// The number of chances that each misbehaviour had since it last happened.
+    calm: BTreeMap<&'static str, u32>,
+}
+
+impl Dice {
+    fn roll(&mut self, misbehaviour: &'static str, percent: u32) -> bool {
+        let calm = self.calm.entry(misbehaviour).or_default();
+        *calm += 1;
+        let happens = self.random.random_range(0..100) < percent || *calm * percent >= 200;
+        if happens {
+            *calm = 0;
+        }
+        happens
+    }
+}
+
 impl LeafModel {
     pub(crate) fn new(seed: u64, chaos: Chaos) -> Arc<Self> {
         eprintln!("seed {seed}");
         Arc::new(Self {
             losses: Mutex::default(),
             ingested: Mutex::default(),
-            chaos: Mutex::new((chaos, StdRng::seed_from_u64(seed))),
+            chaos,
+            dice: Mutex::new(Dice {
+                random: StdRng::seed_from_u64(seed),
+                calm: BTreeMap::new(),
+            }),
             refused_partition: Mutex::default(),
             too_many_dead: Mutex::default(),
             unanswered_stored: Mutex::default(),
@@ -81,10 +105,8 @@ impl LeafModel {
             .sum()
     }
 
-    fn happens(&self, percent: impl Fn(Chaos) -> u32) -> bool {
-        let mut chaos = self.chaos.lock();
-        let bound = percent(chaos.0);
-        chaos.1.random_range(0..100) < bound
+    fn happens(&self, misbehaviour: &'static str, percent: u32) -> bool {
+        self.dice.lock().roll(misbehaviour, percent)
     }
 
     fn decide(&self, batch: Batch) -> BatchOutcome {
@@ -118,8 +140,8 @@ impl LeafModel {
         if batch.after > stored {
             return BatchOutcome::Gap { stored };
         }
-        if self.happens(|c| c.loses_newest) && !ingested.records.is_empty() {
-            let kept = self.chaos.lock().1.random_range(0..ingested.records.len());
+        if !ingested.records.is_empty() && self.happens("loses newest", self.chaos.loses_newest) {
+            let kept = self.dice.lock().random.random_range(0..ingested.records.len());
             ingested.truncate(kept);
             return BatchOutcome::Gap {
                 stored: ingested.offset.unwrap_or(-1),
@@ -171,11 +193,11 @@ fn assert_well_formed(batch: &Batch) {
 impl Ingest for LeafModel {
     async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem> {
         let count = |outcome| *self.outcomes.lock().entry(outcome).or_default() += 1;
-        if self.happens(|c| c.unreachable) {
+        if self.happens("unreachable", self.chaos.unreachable) {
             count("unreachable");
             return Err(Problem::new(Code::Unavailable, "the model is unreachable"));
         }
-        if self.happens(|c| c.busy) {
+        if self.happens("busy", self.chaos.busy) {
             count("busy");
             return Ok(BatchOutcome::Busy {
                 reason: "the model is busy".into(),
@@ -189,7 +211,7 @@ impl Ingest for LeafModel {
             BatchOutcome::Busy { .. } => "full",
             BatchOutcome::Refused { .. } => "refused",
         });
-        if self.happens(|c| c.applied_but_unanswered) {
+        if self.happens("applied but unanswered", self.chaos.applied_but_unanswered) {
             count("unanswered");
             return Err(Problem::new(Code::Timeout, "the answer of the model is lost"));
         }
