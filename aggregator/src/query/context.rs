@@ -18,6 +18,7 @@ use proto::{Code, Problem};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    collection_kinds::CollectionKinds,
     report::QueryReport,
     watermarks::{Pinning, ReadWatermarks},
 };
@@ -31,6 +32,7 @@ pub(super) struct QueryContext {
     pub read_view_id: QueryId,
     pub leaf: Arc<dyn Scan>,
     pub watermarks: Arc<ReadWatermarks>,
+    pub kinds: Arc<CollectionKinds>,
     /// What scans read: index and columns where they are exact, or the raw documents only.
     pub read: ScanSource,
     pub time: Arc<Deadline>,
@@ -50,6 +52,7 @@ impl QueryContext {
     pub(super) fn new(
         leaf: Arc<dyn Scan>,
         watermarks: Arc<ReadWatermarks>,
+        kinds: Arc<CollectionKinds>,
         options: &QueryOptions,
         started: Instant,
         timeout: Duration,
@@ -65,6 +68,7 @@ impl QueryContext {
             read_view_id,
             leaf,
             watermarks,
+            kinds,
             read: options.read,
             time,
             cancel,

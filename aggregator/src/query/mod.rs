@@ -16,6 +16,7 @@
 
 mod admission;
 mod aggregate_pushdown;
+mod collection_kinds;
 mod context;
 mod cursor;
 mod explain;
@@ -27,6 +28,7 @@ mod lookup;
 mod memory;
 mod paced;
 mod pins;
+mod plan_cache;
 mod planner;
 mod registry;
 mod report;
@@ -63,7 +65,9 @@ pub(crate) use self::shard_table::ShardTable;
 pub(crate) use self::system::CollectionFields;
 use self::{
     admission::{Admission, QuerySlot},
+    collection_kinds::CollectionKinds,
     context::QueryContext,
+    plan_cache::PlanCache,
     registry::{RegisteredQuery, Registry},
     runtime::QueryRuntime,
     session::Sessions,
@@ -84,6 +88,8 @@ pub struct Engine {
     registry: Arc<Registry>,
     runtime: QueryRuntime,
     sessions: Sessions,
+    plans: PlanCache,
+    kinds: Arc<CollectionKinds>,
     watermarks: Arc<ReadWatermarks>,
 }
 
@@ -115,6 +121,8 @@ impl Engine {
             registry: Arc::default(),
             runtime: QueryRuntime::start()?,
             sessions: Sessions::new(&options)?,
+            plans: PlanCache::new(),
+            kinds: Arc::new(CollectionKinds::new()),
             watermarks: Arc::new(ReadWatermarks::new(roles.source_admin.clone(), roles.changes.catalog())),
             roles,
             options,
@@ -243,6 +251,7 @@ impl Engine {
         Ok(QueryContext::new(
             Arc::clone(&self.roles.leaf),
             Arc::clone(&self.watermarks),
+            Arc::clone(&self.kinds),
             options,
             started,
             timeout,

@@ -94,6 +94,19 @@ impl Pins {
         self.collections.iter().find(|collection| collection.name == *name)
     }
 
+    /// The catalog that the collections were found in.
+    pub(super) fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// The pinned collections, by name, with the kinds of their paths.
+    pub(super) fn kinds(&self) -> Vec<(CollectionName, Arc<PathKinds>)> {
+        self.collections
+            .iter()
+            .map(|collection| (collection.name.clone(), Arc::clone(&collection.paths)))
+            .collect()
+    }
+
     /// The first shard that could not be pinned, and why.
     pub(super) fn first_missing(&self) -> Option<(&CollectionName, &ShardId, &Problem)> {
         self.collections.iter().find_map(|collection| {
@@ -211,7 +224,7 @@ async fn pin_collection(
             Err(problem) => return Err(problem),
         }
     }
-    pinned_collection.paths = merged_paths(&pinned_collection.shards);
+    pinned_collection.paths = context.kinds.of(collection.uid, &pinned_collection.shards);
     Ok(pinned_collection)
 }
 
@@ -235,18 +248,6 @@ fn positions_of_shard(
             feeds_collection(&p.source) && shard_of(&p.source, p.partition, collection.settings.shards) == shard
         })
         .collect()
-}
-
-fn merged_paths(shards: &[(ShardId, PinnedShard)]) -> Arc<PathKinds> {
-    match shards {
-        [] => Arc::default(),
-        [(_, only)] => Arc::clone(&only.paths),
-        several => {
-            let mut all = PathKinds::default();
-            several.iter().for_each(|(_, pinned)| all.merge(&pinned.paths));
-            Arc::new(all)
-        }
-    }
 }
 
 fn time_path(collection: &Collection) -> Result<Option<Path>, Problem> {

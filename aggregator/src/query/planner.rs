@@ -13,7 +13,9 @@ use datafusion::{
 };
 use proto::{Code, Problem};
 
-use super::{Engine, context::QueryContext, failure, pins::Pins, shard_table::ShardTable, system};
+use super::{
+    Engine, context::QueryContext, failure, pins::Pins, plan_cache::is_repeatable, shard_table::ShardTable, system,
+};
 use crate::sql::{ResolvedQuery, Table, TableUse};
 
 /// A plan that is ready to run.
@@ -22,6 +24,8 @@ pub(super) struct ExecutablePlan {
     pub logical: LogicalPlan,
     pub physical: Arc<dyn ExecutionPlan>,
     pub task: Arc<TaskContext>,
+    /// Whether the statement means the same at any time.
+    pub repeatable: bool,
 }
 
 /// An analyzed query, in which every expression has its type. Plans are built on it.
@@ -101,6 +105,7 @@ impl TypedQuery {
         logical: LogicalPlan,
     ) -> Result<ExecutablePlan, Problem> {
         let session = &self.session;
+        let repeatable = is_repeatable(&logical);
         let logical = session
             .optimizer()
             .optimize(logical, session, |_, _| {})
@@ -113,16 +118,42 @@ impl TypedQuery {
             )
             .hint("retry; a partial answer would contain wrong rows"));
         }
-        let physical = front::physical_plan(session, &logical)
-            .await
-            .map_err(failure::problem)?;
-        let task = engine.sessions.task(session, &physical, &self.context)?;
+        let (physical, task) = physical_plan(engine, &self.context, session, &logical).await?;
         Ok(ExecutablePlan {
             logical,
             physical,
             task,
+            repeatable,
         })
     }
+}
+
+/// Plans a query whose logical plan is optimized already.
+pub(super) async fn plan_optimized(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    logical: LogicalPlan,
+) -> Result<ExecutablePlan, Problem> {
+    let functions = context.for_functions(engine.options.query_bytes_max);
+    let session = engine.sessions.session(Vec::new(), functions)?;
+    let (physical, task) = physical_plan(engine, context, &session, &logical).await?;
+    Ok(ExecutablePlan {
+        logical,
+        physical,
+        task,
+        repeatable: true,
+    })
+}
+
+async fn physical_plan(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    session: &SessionState,
+    logical: &LogicalPlan,
+) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>), Problem> {
+    let physical = front::physical_plan(session, logical).await.map_err(failure::problem)?;
+    let task = engine.sessions.task(session, &physical, context)?;
+    Ok((physical, task))
 }
 
 /// Converts a parameter from JSON; its type follows from its value.

@@ -42,6 +42,11 @@ impl QueryReport {
         push_distinct(&mut self.sums.lock().warnings, warning.into());
     }
 
+    /// Whether there is no warning so far.
+    pub(super) fn is_silent(&self) -> bool {
+        self.sums.lock().warnings.is_empty() && self.warning_counts.is_empty()
+    }
+
     /// Writes the sums into an answer's statistics.
     pub(super) fn fill(&self, stats: &mut Stats) {
         let sums = self.sums.lock();

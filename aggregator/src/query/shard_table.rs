@@ -9,10 +9,11 @@ use datafusion::{
     catalog::{Session, TableProvider},
     common::Statistics,
     error::{DataFusionError, Result},
-    logical_expr::{Expr, TableProviderFilterPushDown, TableType, expr_rewriter::unnormalize_cols},
+    logical_expr::{Expr, TableProviderFilterPushDown, TableSource, TableType, expr_rewriter::unnormalize_cols},
     physical_plan::ExecutionPlan,
 };
 use plan::{Column, ColumnSource, Kinds, PathKinds, pushdown::is_exact, scan::Stage};
+use proto::CollectionName;
 
 use super::{context::QueryContext, pins::PinnedCollection, shard_scan::ShardScan};
 use crate::typing;
@@ -39,6 +40,15 @@ impl ShardTable {
         }
     }
 
+    /// The table without its query.
+    pub(super) fn unbound(&self) -> UnboundTable {
+        UnboundTable {
+            collection: self.collection.name.clone(),
+            columns: self.columns.clone(),
+            schema: Arc::clone(&self.schema),
+        }
+    }
+
     /// Adds columns that are missing. Returns the index of each wanted column.
     pub(crate) fn with_columns(&self, wanted: impl Iterator<Item = Column>) -> (Self, Vec<usize>) {
         let mut columns = self.columns.clone();
@@ -52,6 +62,31 @@ impl ShardTable {
         let indexes = wanted.map(add).collect();
         let table = Self::new(Arc::clone(&self.context), Arc::clone(&self.collection), columns);
         (table, indexes)
+    }
+}
+
+/// A [`ShardTable`] without a query. Plans that are kept refer to it.
+pub(super) struct UnboundTable {
+    pub collection: CollectionName,
+    columns: Vec<Column>,
+    schema: SchemaRef,
+}
+
+impl UnboundTable {
+    /// The table in a query whose read views have the same kinds.
+    pub(super) fn bind(&self, context: Arc<QueryContext>, collection: Arc<PinnedCollection>) -> ShardTable {
+        ShardTable {
+            context,
+            collection,
+            columns: self.columns.clone(),
+            schema: Arc::clone(&self.schema),
+        }
+    }
+}
+
+impl TableSource for UnboundTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
     }
 }
 

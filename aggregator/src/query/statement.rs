@@ -30,8 +30,23 @@ pub(super) async fn run(
     context: &Arc<QueryContext>,
     request: &SqlQuery,
 ) -> Result<QueryOutput, Problem> {
+    let catalog = engine.catalog();
+    let mut pins = None;
+    if let Some(cached) = engine.plans.get(request, &catalog) {
+        let taken = pin(context, &catalog, &cached.collections(), request).await?;
+        if let Some(logical) = cached.bind(context, &taken) {
+            let logical = logical.map_err(failure::problem)?;
+            let planned = planner::plan_optimized(engine, context, logical).await?;
+            return execute(taken, planned, cached.rows_max);
+        }
+        pins = Some(taken);
+    }
     match sql::parse(&request.sql, engine.options.statement_bytes_max)? {
-        Statement::Query(query) => select(engine, context, request, &query).await,
+        Statement::Query(query) => {
+            let (pins, planned, rows_max) = prepare(engine, context, request, &query, pins).await?;
+            engine.plans.put(request, context, &pins, &planned, rows_max);
+            execute(pins, planned, rows_max)
+        }
         Statement::Explain { query, analyze } => explain(engine, context, request, &query, analyze).await,
         Statement::Define { id, text, at, replace } => define(engine, context, &id, &text, replace)
             .await
@@ -46,18 +61,34 @@ pub(super) async fn run(
 const SHOW_DEFINITIONS: &str = "SELECT kind, collection, name, version, text FROM rachis.definitions WHERE in_force \
                                 ORDER BY kind, collection, name LIMIT 100000";
 
-/// Pins the shards of a query, resolves its names and plans it. Also returns how many rows its answer may have, unless
-/// it has a LIMIT.
+/// Pins the shards of these collections.
+async fn pin(
+    context: &Arc<QueryContext>,
+    catalog: &Arc<Catalog>,
+    names: &BTreeSet<CollectionName>,
+    request: &SqlQuery,
+) -> Result<Pins, Problem> {
+    let pins = Pins::take(context, catalog, names, &request.options.at_least).await?;
+    pins.require_complete(request.options.allow_partial)?;
+    Ok(pins)
+}
+
+/// Pins the shards of a query unless that was done, resolves its names and plans it. Also returns how many rows its
+/// answer may have, unless it has a LIMIT.
 async fn prepare(
     engine: &Engine,
     context: &Arc<QueryContext>,
     request: &SqlQuery,
     query: &ast::Query,
+    pins: Option<Pins>,
 ) -> Result<(Pins, ExecutablePlan, Option<usize>), Problem> {
-    let catalog = engine.catalog();
-    let names = sql::collections(query, &catalog)?;
-    let pins = Pins::take(context, &catalog, &names, &request.options.at_least).await?;
-    pins.require_complete(request.options.allow_partial)?;
+    let pins = match pins {
+        Some(pins) => pins,
+        None => {
+            let catalog = engine.catalog();
+            pin(context, &catalog, &sql::collections(query, &catalog)?, request).await?
+        }
+    };
     let resolved = sql::resolve(query, &pins, &request.parameters)?;
     let rows_max = (!planner::has_limit(query)).then_some(engine.options.rows_max);
     let planned = planner::plan(engine, context, &pins, resolved, &request.parameters, rows_max).await?;
@@ -70,7 +101,7 @@ async fn select(
     request: &SqlQuery,
     query: &ast::Query,
 ) -> Result<QueryOutput, Problem> {
-    let (pins, planned, rows_max) = prepare(engine, context, request, query).await?;
+    let (pins, planned, rows_max) = prepare(engine, context, request, query, None).await?;
     execute(pins, planned, rows_max)
 }
 
@@ -105,7 +136,7 @@ async fn explain(
     query: &ast::Query,
     analyze: bool,
 ) -> Result<QueryOutput, Problem> {
-    let (pins, planned, _) = prepare(engine, context, request, query).await?;
+    let (pins, planned, _) = prepare(engine, context, request, query, None).await?;
     let rows = explain::rows(&planned, analyze).await?;
     Ok(QueryOutput {
         pins: Some(pins),

@@ -39,7 +39,7 @@ use crate::{
         cursor, failure,
         planner::{self, ExecutablePlan, TypedQuery},
     },
-    sql::{self, SchemaContext as _, Statement},
+    sql::{self, Statement},
 };
 
 /// The alias of the collection or view that is searched.

@@ -3,6 +3,7 @@
 mod fake;
 mod field_search;
 mod limits;
+mod plan_cache;
 mod pushdown;
 mod search;
 mod search_support;

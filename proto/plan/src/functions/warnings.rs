@@ -23,6 +23,11 @@ impl WarningCounts {
         }
     }
 
+    /// Whether nothing was counted, not even values that had a result.
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
     /// One text per operation, for example `sqrt: 1 of 4 values had no result and are NULL`.
     pub fn messages(&self) -> Vec<String> {
         let counts = self.0.lock();

@@ -1,0 +1,53 @@
+//! The kinds of each collection's paths, merged over its shards. They are merged again only when those of a shard have
+//! changed: a collection may have a hundred thousand paths in each of many shards.
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use plan::{PathKinds, scan::PinnedShard};
+use proto::{CollectionUid, ingest::ShardId};
+
+/// The number of collections whose merged kinds are kept.
+const COLLECTIONS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+
+/// The merged kinds of the collections that were read most recently.
+pub(super) struct CollectionKinds {
+    merged: Mutex<LruCache<CollectionUid, MergedKinds>>,
+}
+
+struct MergedKinds {
+    shards: Vec<Arc<PathKinds>>,
+    all: Arc<PathKinds>,
+}
+
+impl CollectionKinds {
+    pub(super) fn new() -> Self {
+        Self {
+            merged: Mutex::new(LruCache::new(COLLECTIONS_MAX)),
+        }
+    }
+
+    /// The kinds of a collection's paths in these shards.
+    pub(super) fn of(&self, collection: CollectionUid, shards: &[(ShardId, PinnedShard)]) -> Arc<PathKinds> {
+        if let [(_, only)] = shards {
+            return Arc::clone(&only.paths);
+        }
+        let is_same = |merged: &&MergedKinds| {
+            merged.shards.len() == shards.len()
+                && (merged.shards.iter().zip(shards)).all(|(paths, (_, shard))| Arc::ptr_eq(paths, &shard.paths))
+        };
+        if let Some(merged) = self.merged.lock().get(&collection).filter(is_same) {
+            return Arc::clone(&merged.all);
+        }
+        let mut all = PathKinds::default();
+        shards.iter().for_each(|(_, shard)| all.merge(&shard.paths));
+        let all = Arc::new(all);
+        let merged = MergedKinds {
+            shards: shards.iter().map(|(_, shard)| Arc::clone(&shard.paths)).collect(),
+            all: Arc::clone(&all),
+        };
+        self.merged.lock().put(collection, merged);
+        all
+    }
+}

@@ -1,0 +1,222 @@
+//! Keeps the optimized plans of statements, for statements that are asked again.
+//!
+//! An optimized plan depends on the text and the parameters of its statement, on the catalog and on the kinds of the
+//! paths in the pinned views. It is used again while these are the same. Its tables are kept as [`UnboundTable`]s, and
+//! bound to the read views of each query that uses it. Not kept are plans whose statement calls a function such as
+//! `now()`, that read system tables, or whose planning has warned.
+
+use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc};
+
+use datafusion::{
+    common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
+    datasource::{provider_as_source, source_as_provider},
+    error::Result,
+    logical_expr::{Expr, LogicalPlan, TableScan, TableSource, Volatility},
+};
+use lru::LruCache;
+use parking_lot::Mutex;
+use plan::PathKinds;
+use proto::{Catalog, CollectionName};
+
+use super::{
+    context::QueryContext,
+    pins::Pins,
+    planner::ExecutablePlan,
+    shard_table::{ShardTable, UnboundTable},
+};
+use crate::answer::SqlQuery;
+
+/// The number of plans that are kept.
+const PLANS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+/// A statement that is longer, in bytes with its parameters, is not kept.
+const STATEMENT_BYTES_MAX: usize = 8 << 10;
+/// A plan with more operators and expressions is not kept.
+const NODES_MAX: usize = 500;
+
+/// The plans of the statements that were asked most recently.
+pub(super) struct PlanCache {
+    kept: Mutex<KeptPlans>,
+}
+
+/// Plans that were made under one catalog.
+struct KeptPlans {
+    catalog: Arc<Catalog>,
+    plans: LruCache<StatementKey, Arc<CachedPlan>>,
+}
+
+impl KeptPlans {
+    /// The plans under this catalog. Drops those under another one.
+    fn under(&mut self, catalog: &Arc<Catalog>) -> &mut LruCache<StatementKey, Arc<CachedPlan>> {
+        if !Arc::ptr_eq(&self.catalog, catalog) {
+            self.plans.clear();
+            self.catalog = Arc::clone(catalog);
+        }
+        &mut self.plans
+    }
+}
+
+/// A statement with its parameters as JSON.
+type StatementKey = (String, String);
+
+/// An optimized plan, and what it was made for.
+pub(super) struct CachedPlan {
+    /// The collections that it reads, by name, with the kinds of their paths.
+    collections: Vec<(CollectionName, Arc<PathKinds>)>,
+    /// Its tables are [`UnboundTable`]s.
+    logical: LogicalPlan,
+    /// The answer is cut after this many rows.
+    pub rows_max: Option<usize>,
+}
+
+impl PlanCache {
+    pub(super) fn new() -> Self {
+        Self {
+            kept: Mutex::new(KeptPlans {
+                catalog: Arc::default(),
+                plans: LruCache::new(PLANS_MAX),
+            }),
+        }
+    }
+
+    /// The plan of a statement that was kept under this catalog.
+    pub(super) fn get(&self, request: &SqlQuery, catalog: &Arc<Catalog>) -> Option<Arc<CachedPlan>> {
+        self.kept.lock().under(catalog).get(&key(request)?).cloned()
+    }
+
+    /// Keeps the plan of a statement if it can be used again.
+    pub(super) fn put(
+        &self,
+        request: &SqlQuery,
+        context: &QueryContext,
+        pins: &Pins,
+        planned: &ExecutablePlan,
+        rows_max: Option<usize>,
+    ) {
+        let usable = planned.repeatable && pins.first_missing().is_none() && context.report.is_silent();
+        let Some(key) = key(request).filter(|_| usable) else {
+            return;
+        };
+        let Some(logical) = unbind(&planned.logical) else {
+            return;
+        };
+        let plan = CachedPlan {
+            collections: pins.kinds(),
+            logical,
+            rows_max,
+        };
+        self.kept.lock().under(pins.catalog()).put(key, Arc::new(plan));
+    }
+}
+
+#[cfg(test)]
+impl PlanCache {
+    /// Whether a plan is kept for a statement without parameters.
+    pub(super) fn has(&self, sql: &str) -> bool {
+        self.kept.lock().plans.contains(&(sql.to_owned(), String::new()))
+    }
+
+    /// Removes that plan.
+    pub(super) fn forget(&self, sql: &str) {
+        self.kept.lock().plans.pop(&(sql.to_owned(), String::new()));
+    }
+}
+
+impl CachedPlan {
+    /// The collections that the statement reads.
+    pub(super) fn collections(&self) -> BTreeSet<CollectionName> {
+        self.collections.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The plan over these read views, unless it was made for others: the kinds of a path differ, or a shard is missing.
+    pub(super) fn bind(&self, context: &Arc<QueryContext>, pins: &Pins) -> Option<Result<LogicalPlan>> {
+        let fits = pins.first_missing().is_none() && pins.kinds() == self.collections;
+        let bind = |table: &UnboundTable| {
+            let pinned = pins.collection(&table.collection)?;
+            Some(provider_as_source(Arc::new(
+                table.bind(Arc::clone(context), Arc::clone(pinned)),
+            )))
+        };
+        let bound = |scan: &TableScan| scan.source.downcast_ref::<UnboundTable>().and_then(bind);
+        fits.then(|| replace_sources(self.logical.clone(), bound))
+    }
+}
+
+/// The key of a statement that is short enough.
+fn key(request: &SqlQuery) -> Option<StatementKey> {
+    let parameters = match request.parameters.as_slice() {
+        [] => String::new(),
+        parameters => serde_json::to_string(parameters).ok()?,
+    };
+    (request.sql.len() + parameters.len() <= STATEMENT_BYTES_MAX).then(|| (request.sql.clone(), parameters))
+}
+
+/// The plan without read views, if it is small and reads collections only.
+fn unbind(logical: &LogicalPlan) -> Option<LogicalPlan> {
+    if nodes(logical)? > NODES_MAX {
+        return None;
+    }
+    let mut only_collections = true;
+    let unbound = replace_sources(logical.clone(), |scan| {
+        let provider = source_as_provider(&scan.source).ok();
+        let table = provider
+            .as_ref()
+            .and_then(|provider| provider.downcast_ref::<ShardTable>());
+        only_collections &= table.is_some();
+        table.map(|table| Arc::new(table.unbound()) as Arc<dyn TableSource>)
+    });
+    unbound.ok().filter(|_| only_collections)
+}
+
+/// Replaces the source of each table for which there is another one.
+fn replace_sources(
+    plan: LogicalPlan,
+    mut other: impl FnMut(&TableScan) -> Option<Arc<dyn TableSource>>,
+) -> Result<LogicalPlan> {
+    let replaced = plan.transform_up_with_subqueries(|node| match node {
+        LogicalPlan::TableScan(mut scan) => {
+            if let Some(source) = other(&scan) {
+                scan.source = source;
+            }
+            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        }
+        node => Ok(Transformed::no(node)),
+    })?;
+    Ok(replaced.data)
+}
+
+/// The number of operators and expressions of a plan.
+fn nodes(plan: &LogicalPlan) -> Option<usize> {
+    let mut count = 0;
+    each_node(plan, |_| {
+        count += 1;
+        true
+    })
+    .ok()?;
+    Some(count)
+}
+
+/// Whether a plan means the same at any time: it calls no function such as `now()` or `random()`.
+pub(super) fn is_repeatable(plan: &LogicalPlan) -> bool {
+    let mut repeatable = true;
+    let walked = each_node(plan, |expr| {
+        if let Some(Expr::ScalarFunction(call)) = expr {
+            repeatable &= call.func.signature().volatility == Volatility::Immutable;
+        }
+        repeatable
+    });
+    repeatable && walked.is_ok()
+}
+
+/// Visits each operator (`None`) and each expression of a plan and of its subqueries, until `visit` returns false.
+fn each_node(plan: &LogicalPlan, mut visit: impl FnMut(Option<&Expr>) -> bool) -> Result<TreeNodeRecursion> {
+    let recursion = |goes_on: bool| match goes_on {
+        true => TreeNodeRecursion::Continue,
+        false => TreeNodeRecursion::Stop,
+    };
+    plan.apply_with_subqueries(|node| {
+        if !visit(None) {
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        node.apply_expressions(|expr| expr.apply(|expr| Ok(recursion(visit(Some(expr))))))
+    })
+}
