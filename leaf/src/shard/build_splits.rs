@@ -1,5 +1,6 @@
 //! Builds splits on disk: from micro-splits, by merging adjacent splits, and anew for a split that is damaged or mostly
-//! deleted. The new split is always built from the raw rows of the live documents; index files are never merged.
+//! deleted. The parts of large micro-splits are written as they are. Every other split is built from the raw rows of the
+//! live documents; index files are never merged.
 //!
 //! The file is on disk under its final name before the manifest row that names it, and the row is synced before the
 //! state changes. Replaced segments are removed when no read view holds them any more (`sweep.rs`).
@@ -31,6 +32,9 @@ use crate::{
 /// How often and how long a build waits for a stalled store: a minute in total.
 const STALL_RETRIES_MAX: usize = 600;
 const STALL_PAUSE: Duration = Duration::from_millis(100);
+/// Parts of micro-splits are written as they are if they have this many raw bytes on average. Smaller ones are built
+/// again as fewer and larger parts, because every query opens each part.
+const KEPT_PART_BYTES_MIN: u64 = 4 << 20;
 
 /// Writes the micro-splits to a split on disk, if there are enough of them or ingest is idle. Returns when to run
 /// again.
@@ -154,9 +158,26 @@ fn build_split(shard: &Arc<Shard>, old: &[LiveSegment], generation: u32) -> Resu
 /// Writes the live documents of these segments to a split file. A file that cannot be written or opened is
 /// removed; no manifest row ever names it.
 fn write_file(shard: &Shard, old: &[LiveSegment], ranges: &Ranges, path: &Path) -> Result<Arc<Segment>, Error> {
-    let segment = Segment::to_file(&mut live_documents(&shard.store, old, ranges), path)
-        .inspect_err(|_| drop(std::fs::remove_file(path)))?;
-    Ok(Arc::new(segment))
+    let segments: Vec<&Segment> = old.iter().map(|entry| &*entry.segment).collect();
+    let segment = match keeps_parts(old) {
+        true => Segment::join_to_file(&segments, path),
+        false => Segment::to_file(&mut live_documents(&shard.store, old, ranges), path),
+    };
+    Ok(Arc::new(segment.inspect_err(|_| drop(std::fs::remove_file(path)))?))
+}
+
+/// Whether the parts of these segments can be written as they are: all are in memory, nothing in them is deleted, they
+/// follow one another in address order, and building them again would not make them much larger.
+fn keeps_parts(old: &[LiveSegment]) -> bool {
+    let first = |entry: &LiveSegment| entry.segment.address(0);
+    let last = |entry: &LiveSegment| entry.segment.address(entry.segment.documents() - 1);
+    let (parts, bytes) = old.iter().fold((0, 0), |(parts, bytes), entry| {
+        (parts + entry.segment.parts() as u64, bytes + entry.raw_bytes)
+    });
+    let complete = |entry: &LiveSegment| !entry.on_disk && entry.deleted.is_empty() && entry.segment.documents() > 0;
+    old.iter().all(complete)
+        && old.windows(2).all(|pair| last(&pair[0]) < first(&pair[1]))
+        && (parts == 1 || bytes / parts >= KEPT_PART_BYTES_MIN)
 }
 
 /// Replaces segments in the state, and sweeps.

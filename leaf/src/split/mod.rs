@@ -7,7 +7,7 @@
 //! Building a segment, in the order in which a document passes the files:
 //!
 //! 1. `mod.rs` cuts the documents into parts, so that the memory of a build is bounded.
-//! 2. `part.rs` builds a part and excludes the documents that make the build fail.
+//! 2. `part.rs` builds a part in memory and excludes the documents that make the build fail.
 //! 3. `build.rs` runs the two passes over the documents of a part.
 //! 4. `path_stats.rs` is the first pass: it counts the paths and chooses which get columns and which get postings.
 //! 5. `recorder.rs` is the second pass: it writes values to columns. `header.rs` writes addresses, times and ids, and
@@ -145,7 +145,7 @@ impl Segment {
         let parts = parts_of(documents)
             .map(Part::in_memory)
             .collect::<Result<Vec<_>, _>>()?;
-        let bytes = parts.iter().map(|part| part.bytes).sum();
+        let bytes = parts.iter().map(Part::memory_bytes).sum();
         Ok(Self::of_parts(parts, bytes, None))
     }
 
@@ -157,27 +157,50 @@ impl Segment {
         documents: &mut dyn Iterator<Item = Result<Arc<Document>, Error>>,
         file: &FilePath,
     ) -> Result<Self, Error> {
+        Self::write_file(file, &mut |bundle| {
+            let (mut pending, mut pending_bytes, mut parts) = (Vec::new(), 0, 0);
+            for document in &mut *documents {
+                let document = document?;
+                pending_bytes += document.memory_bytes();
+                pending.push(document);
+                if pending_bytes >= PART_BYTES_MAX || pending.len() >= PART_DOCUMENTS_MAX {
+                    Part::in_memory(&pending)?.write(parts as usize, bundle)?;
+                    (pending_bytes, parts) = (0, parts + 1);
+                    pending.clear();
+                }
+            }
+            if !pending.is_empty() || parts == 0 {
+                Part::in_memory(&pending)?.write(parts as usize, bundle)?;
+                parts += 1;
+            }
+            Ok(parts)
+        })
+    }
+
+    /// Writes the parts of these segments, which are in memory and follow one another in address order, into one new
+    /// file. When this returns, the file has its final name and is synced.
+    pub fn join_to_file(segments: &[&Self], file: &FilePath) -> Result<Self, Error> {
+        Self::write_file(file, &mut |bundle| {
+            let mut parts = 0;
+            for (_, part) in segments.iter().flat_map(|segment| &segment.parts) {
+                part.write(parts as usize, bundle)?;
+                parts += 1;
+            }
+            Ok(parts)
+        })
+    }
+
+    /// Writes a new file and opens it. `write_parts` writes the parts and returns their number.
+    fn write_file(
+        file: &FilePath,
+        write_parts: &mut dyn FnMut(&mut BundleWriter) -> Result<u32, Error>,
+    ) -> Result<Self, Error> {
         let file_error = |source| Error::File {
             path: file.to_owned(),
             source,
         };
         let mut bundle = BundleWriter::create(file).map_err(file_error)?;
-        let (mut pending, mut pending_bytes, mut parts) = (Vec::new(), 0, 0u32);
-        for document in documents {
-            let document = document?;
-            pending_bytes += document.memory_bytes();
-            pending.push(document);
-            if pending_bytes >= PART_BYTES_MAX || pending.len() >= PART_DOCUMENTS_MAX {
-                Part::write(&pending, parts as usize, &mut bundle)?;
-                (pending_bytes, parts) = (0, parts + 1);
-                pending.clear();
-            }
-        }
-        if !pending.is_empty() || parts == 0 {
-            Part::write(&pending, parts as usize, &mut bundle)?;
-            parts += 1;
-        }
-        drop(pending);
+        let parts = write_parts(&mut bundle)?;
         bundle
             .entry(PARTS.to_owned(), |to| to.write_all(&parts.to_le_bytes()))
             .and_then(|()| bundle.publish(file))
@@ -229,6 +252,11 @@ impl Segment {
     /// Documents in the segment, including those deleted since it was built.
     pub fn documents(&self) -> u32 {
         self.documents
+    }
+
+    /// The number of its parts.
+    pub fn parts(&self) -> usize {
+        self.parts.len()
     }
 
     /// Bytes of its file, or of its memory.

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use plan::search::Clause;
 use roaring::RoaringBitmap;
 use tantivy::{
-    Directory, TantivyError,
+    Directory, HasLen as _, TantivyError,
     columnar::ColumnarReader,
     directory::{FileSlice, RamDirectory},
 };
@@ -48,20 +48,19 @@ pub(super) struct Part {
     pub text: Option<TextIndex>,
     /// The last search clauses and their matches, oldest first.
     pub clause_cache: Mutex<Vec<(Clause, Option<Arc<Matches>>)>>,
-    /// Memory that it takes; 0 if it is in a file.
-    pub bytes: u64,
+    /// What it was opened from, if it is in memory. None if it is in a file.
+    memory: Option<PartMemory>,
 }
 
-/// A part in memory, with the serialized columns and postings that a file of it needs.
-struct BuiltPart {
-    part: Part,
+/// The serialized columns and postings of a part in memory, as a file stores them, too.
+struct PartMemory {
     columns: FileSlice,
     text: Option<RamDirectory>,
 }
 
 /// Builds a part and opens it. A panic during the build is returned as an error.
-fn build_part(documents: &[Arc<Document>], excluded: &RoaringBitmap) -> Result<BuiltPart, Error> {
-    let build = || -> Result<BuiltPart, Error> {
+fn build_part(documents: &[Arc<Document>], excluded: &RoaringBitmap) -> Result<Part, Error> {
+    let build = || -> Result<Part, Error> {
         let PartData {
             paths,
             runs,
@@ -74,14 +73,13 @@ fn build_part(documents: &[Arc<Document>], excluded: &RoaringBitmap) -> Result<B
             .map_err(index_error)?;
         drop(columns);
         fail_on_unbuildable(documents, excluded)?;
-        let memory = bytes.len() + text.as_ref().map_or(0, RamDirectory::total_mem_usage);
         let columns = FileSlice::from(bytes);
         let index = text.clone().map(TextIndex::open).transpose()?;
-        Ok(BuiltPart {
-            part: Part::assemble(paths, runs, columns.clone(), index, memory as u64)?,
-            columns,
+        let memory = PartMemory {
+            columns: columns.clone(),
             text,
-        })
+        };
+        Part::assemble(paths, runs, columns, index, Some(memory))
     };
     catch_unwind(AssertUnwindSafe(build))
         .unwrap_or_else(|panic| Err(TantivyError::InternalError(panic_text(&*panic)).into()))
@@ -99,7 +97,7 @@ fn fail_on_unbuildable(documents: &[Arc<Document>], excluded: &RoaringBitmap) ->
 }
 
 /// Builds a part. If that fails, finds the documents that cause it by bisection and excludes them from the index.
-fn build_excluding_bad(documents: &[Arc<Document>]) -> Result<BuiltPart, Error> {
+fn build_excluding_bad(documents: &[Arc<Document>]) -> Result<Part, Error> {
     let mut excluded = RoaringBitmap::new();
     let reason = match build_part(documents, &excluded) {
         Ok(part) => return Ok(part),
@@ -146,7 +144,7 @@ fn find_unbuildable(documents: &[Arc<Document>], first: u32, excluded: &mut Roar
 impl Part {
     /// Indexes documents in memory.
     pub(super) fn in_memory(documents: &[Arc<Document>]) -> Result<Self, Error> {
-        Ok(build_excluding_bad(documents)?.part)
+        build_excluding_bad(documents)
     }
 
     fn assemble(
@@ -154,7 +152,7 @@ impl Part {
         runs: Vec<header::PartitionRun>,
         columns: FileSlice,
         text: Option<TextIndex>,
-        bytes: u64,
+        memory: Option<PartMemory>,
     ) -> Result<Self, Error> {
         let reader = ColumnarReader::open(columns).map_err(index_error)?;
         let headers = Headers::open(&reader, runs).map_err(index_error)?;
@@ -164,19 +162,27 @@ impl Part {
             columns: Columns::new(reader),
             text,
             clause_cache: Mutex::default(),
-            bytes,
+            memory,
         })
     }
 
-    /// Indexes documents and writes them to a file as part `number`.
-    pub(super) fn write(documents: &[Arc<Document>], number: usize, bundle: &mut BundleWriter) -> Result<(), Error> {
-        let BuiltPart { part, columns, text } = build_excluding_bad(documents)?;
-        let encoded = part.paths.encode();
+    /// Memory that it takes; 0 if it is in a file.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let bytes =
+            |memory: &PartMemory| memory.columns.len() + memory.text.as_ref().map_or(0, RamDirectory::total_mem_usage);
+        self.memory.as_ref().map_or(0, bytes) as u64
+    }
+
+    /// Writes the part, which must be in memory, to a file as part `number`.
+    pub(super) fn write(&self, number: usize, bundle: &mut BundleWriter) -> Result<(), Error> {
+        let encoded = self.paths.encode();
         let mut write = || -> io::Result<()> {
+            let PartMemory { columns, text } =
+                (self.memory.as_ref()).ok_or_else(|| io::Error::other("a part of a file is not written again"))?;
             bundle.entry(format!("{number}/columns"), |to| to.write_all(&columns.read_bytes()?))?;
             bundle.entry(format!("{number}/shape"), |to| to.write_all(&encoded))?;
             bundle.entry(format!("{number}/runs"), |to| {
-                to.write_all(&header::encode_runs(&part.headers.runs))
+                to.write_all(&header::encode_runs(&self.headers.runs))
             })?;
             text.iter().try_for_each(|files| write_text(files, number, bundle))
         };
@@ -206,7 +212,7 @@ impl Part {
             runs,
             bundle.get(&format!("{number}/columns")).map_err(index_error)?,
             text,
-            0,
+            None,
         )
     }
 

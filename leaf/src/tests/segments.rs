@@ -58,6 +58,21 @@ fn documents_are_counted_by_texts_as_their_bytes_say() {
 }
 
 #[test]
+fn parts_that_are_joined_in_one_file_answer_what_their_documents_say() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let seed = made_up::seed();
+    let documents = documents(seed, 150);
+    let file = folder.path().join("1.split");
+    let pieces = [&documents[..60], &documents[60..61], &documents[61..]];
+    let pieces = pieces.map(|piece| Segment::in_memory(piece).expect("a segment"));
+    let joined = Segment::join_to_file(&pieces.each_ref(), &file).expect("a file");
+    drop(pieces);
+    assert_eq!(joined.parts(), 3);
+    check(&joined, &documents, seed);
+    check(&Segment::open(&file).expect("the same file"), &documents, seed);
+}
+
+#[test]
 fn a_file_answers_like_memory_even_after_reopening() {
     let folder = tempfile::tempdir().expect("a folder");
     let seed = made_up::seed();

@@ -1,6 +1,6 @@
 //! Splits: documents and outcomes do not change while micro-splits are written to disk and merged repeatedly.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use plan::scan::Scan as _;
 use proto::ingest::{BatchOutcome, Outcomes};
@@ -145,6 +145,56 @@ async fn columns_match_the_documents_through_builds_and_repeated_merges() {
                 );
             }
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_micro_splits_are_written_as_they_are_and_others_are_built_again() {
+    const LARGE: usize = 3 << 20;
+    for (what, bytes, partitions, deletes, parts) in [
+        ("large", LARGE, [0, 0], false, 2),
+        ("large, of two partitions", LARGE, [0, 1], false, 2),
+        ("small", 100, [0, 0], false, 1),
+        ("not in address order", LARGE, [1, 0], false, 1),
+        ("with a deleted document", LARGE, [0, 0], true, 1),
+    ] {
+        let fixture = Fixture::start(|options| {
+            small(options);
+            options.publish_documents = 2;
+            options.publish_after = Duration::from_secs(3_600);
+            options.split_documents = 4;
+            options.split_idle = Duration::from_secs(3_600);
+        });
+        let text = |offset: i64| format!(r#"{{"offset":{offset},"text":"{}"}}"#, "x".repeat(bytes));
+        let document = |offset: i64| record(offset, Some(&format!("k{offset}")), Some(&text(offset)));
+        let mut next = [0, 0];
+        for (round, partition) in partitions.into_iter().enumerate() {
+            let from = next[partition as usize];
+            let mut records = vec![document(from), document(from + 1)];
+            if deletes && round == 1 {
+                records.push(record(from + 2, Some("k0"), None));
+            }
+            let through = from + records.len() as i64 - 1;
+            next[partition as usize] = through + 1;
+            let batch = fixture.batch(partition, from - 1, through, records);
+            assert!(
+                matches!(fixture.write(batch).await, BatchOutcome::Applied { .. }),
+                "{what}"
+            );
+            fixture
+                .eventually("the tail is indexed", async |fixture| {
+                    fixture.leaf.status(fixture.shard).await.expect("a status").tail == 0
+                })
+                .await;
+        }
+        wait_until_on_disk(&fixture).await;
+        let view = fixture.view().await;
+        let splits: Vec<(u32, usize)> = (view.segments.iter())
+            .map(|entry| (entry.segment.documents(), entry.segment.parts()))
+            .collect();
+        assert_eq!(splits, [(4 - u32::from(deletes), parts)], "{what}");
+        let expected = all_documents(&view);
+        assert_eq!(fixture.crashed().documents().await, texts(&expected), "{what}");
     }
 }
 
