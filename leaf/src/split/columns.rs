@@ -10,7 +10,8 @@ use std::{
 };
 
 use datafusion::arrow::{
-    array::{Array, ArrayRef, StringViewArray, StringViewBuilder, UInt32Array},
+    array::{Array, ArrayRef, BooleanBufferBuilder, StringViewArray, StringViewBuilder, UInt32Array},
+    buffer::NullBuffer,
     compute,
 };
 use parking_lot::RwLock;
@@ -108,14 +109,83 @@ fn missing(path: u32, kind: ColumnKind, inside: bool) -> io::Error {
     )
 }
 
-/// The first value of each document.
-pub(super) fn first_values<T: Copy + PartialOrd + std::fmt::Debug + Send + Sync + 'static>(
-    column: &Column<T>,
-    documents: &[u32],
-) -> Vec<Option<T>> {
-    let mut values = vec![None; documents.len()];
-    column.first_vals(documents, &mut values);
-    values
+/// One value for each of some documents.
+pub(super) struct DocumentValues<T> {
+    /// The default where there is none.
+    pub values: Vec<T>,
+    /// Which documents have a value. None if all have one.
+    pub present: Option<NullBuffer>,
+}
+
+/// The first value of each of these documents, which are ascending. A run of documents without gaps is read at once.
+pub(super) fn values_of<T>(column: &Column<T>, documents: &[u32]) -> DocumentValues<T>
+where
+    T: Copy + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static,
+{
+    let mut values = vec![T::default(); documents.len()];
+    let present = match (&column.index, run_of(documents)) {
+        (ColumnIndex::Full, Some(run)) => {
+            column.values.get_range(u64::from(run.start), &mut values);
+            None
+        }
+        (ColumnIndex::Full, None) => {
+            column.values.get_vals(documents, &mut values);
+            None
+        }
+        (ColumnIndex::Optional(_), Some(run)) => {
+            let rows = column.index.docid_range_to_rowids(run.clone());
+            let mut stored = vec![T::default(); rows.len()];
+            column.values.get_range(u64::from(rows.start), &mut stored);
+            let mut with_value: Vec<u32> = rows.collect();
+            column.index.select_batch_in_place(run.start, &mut with_value);
+            let mut present = BooleanBufferBuilder::new(documents.len());
+            present.append_n(documents.len(), false);
+            for (document, value) in with_value.into_iter().zip(stored) {
+                let at = (document - run.start) as usize;
+                values[at] = value;
+                present.set_bit(at, true);
+            }
+            Some(NullBuffer::new(present.finish()))
+        }
+        _ => {
+            let mut first = vec![None; documents.len()];
+            column.first_vals(documents, &mut first);
+            let present = first.iter().map(Option::is_some).collect();
+            values = first.into_iter().map(Option::unwrap_or_default).collect();
+            Some(present)
+        }
+    };
+    DocumentValues { values, present }
+}
+
+/// The same as options.
+pub(super) fn first_values<T>(column: &Column<T>, documents: &[u32]) -> Vec<Option<T>>
+where
+    T: Copy + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static,
+{
+    let DocumentValues { values, present } = values_of(column, documents);
+    match present {
+        None => values.into_iter().map(Some).collect(),
+        Some(present) => (values.into_iter().zip(&present))
+            .map(|(value, present)| present.then_some(value))
+            .collect(),
+    }
+}
+
+/// The number of these documents (ascending) that have a value.
+pub(super) fn count_with_value(index: &ColumnIndex, documents: &[u32]) -> u64 {
+    match (index, run_of(documents)) {
+        (ColumnIndex::Empty { .. }, _) => 0,
+        (ColumnIndex::Full, _) => documents.len() as u64,
+        (ColumnIndex::Optional(_), Some(run)) => index.docid_range_to_rowids(run).len() as u64,
+        _ => documents.iter().filter(|document| index.has_value(**document)).count() as u64,
+    }
+}
+
+/// The range that these documents (ascending) fill without gaps.
+fn run_of(documents: &[u32]) -> Option<std::ops::Range<u32>> {
+    let (first, last) = (*documents.first()?, *documents.last()?);
+    ((last - first) as usize == documents.len() - 1).then_some(first..last + 1)
 }
 
 /// The documents with a value.
@@ -260,28 +330,42 @@ impl TextColumn {
 
     /// The ordinals of the first values of these documents (ascending); [`distinct`](Self::distinct) for NULL.
     pub(super) fn ordinals(&self, documents: &[u32]) -> Vec<u32> {
-        let (ords, null) = (self.column.ords(), self.distinct() as u32);
-        if !matches!(ords.index, ColumnIndex::Full) {
-            let first = first_values(ords, documents).into_iter();
-            return first
-                .map(|ordinal| ordinal.map_or(null, |ordinal| ordinal as u32))
-                .collect();
+        let null = self.distinct() as u32;
+        let DocumentValues { values, present } = values_of(self.column.ords(), documents);
+        let ordinals = values.into_iter().map(|ordinal| ordinal as u32);
+        match present {
+            None => ordinals.collect(),
+            Some(present) => (ordinals.zip(&present))
+                .map(|(ordinal, present)| if present { ordinal } else { null })
+                .collect(),
         }
-        let mut ordinals = vec![0; documents.len()];
-        match documents {
-            [first, .., last] if (last - first) as usize == documents.len() - 1 => {
-                ords.values.get_range(u64::from(*first), &mut ordinals);
-            }
-            _ => ords.values.get_vals(documents, &mut ordinals),
+    }
+
+    /// The first value of each of these documents (ascending).
+    pub(super) fn values_of(&self, documents: &[u32]) -> Result<ArrayRef, Error> {
+        if !self.decodes_all(documents.len()) {
+            return self.values(&first_values(self.column.ords(), documents));
         }
-        ordinals.into_iter().map(|ordinal| ordinal as u32).collect()
+        let DocumentValues { values, present } = values_of(self.column.ords(), documents);
+        let ordinals: Vec<u32> = values.into_iter().map(|ordinal| ordinal as u32).collect();
+        let decoded = self.decoded().map_err(tantivy::TantivyError::from)?;
+        Ok(compute::take(
+            &*decoded,
+            &UInt32Array::new(ordinals.into(), present),
+            None,
+        )?)
+    }
+
+    /// Whether the values of so many rows are found in the whole dictionary, decoded.
+    fn decodes_all(&self, rows: usize) -> bool {
+        // With at most this many distinct values per requested row, decode the whole dictionary.
+        const DENSE: usize = 4;
+        self.decoded.get().is_some() || self.distinct() <= rows.saturating_mul(DENSE)
     }
 
     /// The values of these ordinals, as views into one buffer of the distinct values.
     pub(super) fn values(&self, ordinals: &[Option<u64>]) -> Result<ArrayRef, Error> {
-        // With at most this many distinct values per requested row, decode the whole dictionary.
-        const DENSE: usize = 4;
-        if self.decoded.get().is_some() || self.distinct() <= ordinals.len().saturating_mul(DENSE) {
+        if self.decodes_all(ordinals.len()) {
             let indices: UInt32Array = ordinals
                 .iter()
                 .map(|ordinal| ordinal.and_then(|o| u32::try_from(o).ok()))

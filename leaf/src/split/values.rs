@@ -15,7 +15,7 @@ use tantivy::columnar::ColumnIndex;
 use self::convert::times;
 use super::{
     ColumnValues,
-    columns::{TextColumn, first_values},
+    columns::{TextColumn, count_with_value, first_values},
     header::{Headers, PartitionRun},
     part::{Part, index_error},
     path_tree::{ArrayScope, PathNode},
@@ -57,15 +57,9 @@ impl<'a> RequestedDocuments<'a> {
 
     /// How many of them have a value in the column of this index, which has `count` values in total.
     fn count_with_value(&self, index: &ColumnIndex, count: u32) -> u64 {
-        match index {
-            _ if self.all => u64::from(count),
-            ColumnIndex::Empty { .. } => 0,
-            ColumnIndex::Full => self.documents.len() as u64,
-            index => self
-                .documents
-                .iter()
-                .filter(|document| index.has_value(**document))
-                .count() as u64,
+        match self.all {
+            true => u64::from(count),
+            false => count_with_value(index, self.documents),
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     error::Error,
     raw,
     split::{
-        columns::first_values,
+        columns::{DocumentValues, first_values, values_of},
         part::{Part, index_error},
     },
 };
@@ -103,6 +103,11 @@ impl Part {
         if cast && kinds.long_texts > 0 {
             return Ok(None);
         }
+        if kinds.ints > 0 && !(cast && kinds.floats + kinds.bools + kinds.texts > 0) {
+            let ints = self.columns.ints(id, false).map_err(index_error)?;
+            let DocumentValues { values, present } = values_of(&ints, requested.documents);
+            return Ok(Some(Arc::new(Int64Array::new(values.into(), present))));
+        }
         let mut values = if kinds.ints > 0 {
             self.int_values(id, requested)?
         } else {
@@ -131,6 +136,18 @@ impl Part {
     ) -> Result<Option<ArrayRef>, Error> {
         if cast && kinds.long_texts > 0 {
             return Ok(None);
+        }
+        let others = cast && kinds.bools + kinds.texts > 0;
+        if kinds.floats > 0 && kinds.ints == 0 && !others {
+            let floats = self.columns.floats(id, false).map_err(index_error)?;
+            let DocumentValues { values, present } = values_of(&floats, requested.documents);
+            return Ok(Some(Arc::new(Float64Array::new(values.into(), present))));
+        }
+        if kinds.ints > 0 && kinds.floats == 0 && !others {
+            let ints = self.columns.ints(id, false).map_err(index_error)?;
+            let DocumentValues { values, present } = values_of(&ints, requested.documents);
+            let doubles: Vec<f64> = values.into_iter().map(|int| int as f64).collect();
+            return Ok(Some(Arc::new(Float64Array::new(doubles.into(), present))));
         }
         let mut values = if kinds.floats > 0 {
             self.float_values(id, requested)?
@@ -241,7 +258,7 @@ impl Part {
         }
         let texts = if kinds.texts > 0 {
             let column = self.columns.texts(id, false).map_err(index_error)?;
-            column.values(&first_values(column.column.ords(), requested.documents))?
+            column.values_of(requested.documents)?
         } else {
             new_null_array(&Type::Text.arrow(), requested.documents.len())
         };

@@ -96,7 +96,7 @@ fn paths(segment: &Segment) -> Vec<Path> {
     paths
 }
 
-/// Checks every path in every type, for all documents and for some.
+/// Checks every path in every type, for all documents, for some, and for some that follow one another.
 pub(crate) fn check_values(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Coverage {
     let mut coverage = Coverage::default();
     let all: Vec<u32> = (0..documents.len() as u32).collect();
@@ -108,7 +108,10 @@ pub(crate) fn check_values(segment: &Segment, documents: &[Arc<Document>], dice:
                     source: ColumnSource::Path(path.clone()),
                     read_as: PathType { to, cast },
                 };
-                for requested in [&all, &some] {
+                // Documents without gaps are read in another way.
+                let from = dice.below(documents.len() + 1);
+                let run = &all[from..from + dice.below(documents.len() - from + 1)];
+                for requested in [&all[..], &some, run] {
                     coverage.count(check_column(segment, documents, &column, &path, requested));
                 }
             }
