@@ -19,6 +19,7 @@ mod aggregate_pushdown;
 mod collection_kinds;
 mod context;
 mod cursor;
+mod distinct_groups;
 mod explain;
 pub(crate) mod failure;
 mod find_collection;

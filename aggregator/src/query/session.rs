@@ -25,6 +25,7 @@ use proto::{Code, Problem};
 use super::{
     aggregate_pushdown::AggregatePushdown,
     context::QueryContext,
+    distinct_groups::DistinctGroups,
     failure,
     forget_constants::ForgetConstants,
     interruptible_planning::InterruptiblePlanning,
@@ -70,14 +71,13 @@ impl Sessions {
         let mut builder = typing::session()
             .with_config(config())
             .with_physical_optimizer_rules(interleave(rules(), || Arc::new(InterruptiblePlanning)));
-        *builder.analyzer_rules() = builder
-            .analyzer_rules()
-            .take()
-            .map(|rules| interleave(rules, || Arc::new(InterruptiblePlanning)));
-        *builder.optimizer_rules() = builder
-            .optimizer_rules()
-            .take()
-            .map(|rules| interleave(rules, || Arc::new(InterruptiblePlanning)));
+        if let Some(analyzer) = builder.analyzer() {
+            analyzer.rules = interleave(std::mem::take(&mut analyzer.rules), || Arc::new(InterruptiblePlanning));
+        }
+        if let Some(optimizer) = builder.optimizer() {
+            optimizer.rules.push(Arc::new(DistinctGroups));
+            optimizer.rules = interleave(std::mem::take(&mut optimizer.rules), || Arc::new(InterruptiblePlanning));
+        }
         let template = builder.build();
         Ok(Self {
             template,
@@ -185,4 +185,32 @@ fn empty_folder(folder: &Path) -> std::io::Result<()> {
         _ => fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?,
     }
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::LogicalPlanBuilder;
+
+    use super::{super::context::cancelled, *};
+
+    #[test]
+    fn each_phase_of_planning_ends_when_the_query_must_end() {
+        let folder = std::env::temp_dir().join(format!("rachis-session-test-{}", uuid::Uuid::now_v7()));
+        let sessions = Sessions::new(&AggregatorOptions::new(&folder)).expect("sessions");
+        fs::remove_dir_all(&folder).expect("removed");
+        let query = functions::FunctionContext::new(functions::WarningCounts::default(), || Some(cancelled()));
+        let session = sessions.session(Vec::new(), query).expect("a session");
+        let plan = || LogicalPlanBuilder::empty(true).build().expect("a plan");
+        let analyzed = session
+            .analyzer()
+            .execute_and_check(plan(), session.config_options(), |_, _| {});
+        let optimized = session.optimizer().optimize(plan(), &session, |_, _| {});
+        for (phase, result) in [("analysis", analyzed), ("optimization", optimized)] {
+            assert_eq!(
+                result.map(|_| ()).map_err(|error| failure::problem(error).code),
+                Err(Code::Cancelled),
+                "{phase}"
+            );
+        }
+    }
 }
