@@ -1,6 +1,6 @@
 //! Builds splits on disk: from micro-splits, by merging adjacent splits, and anew for a split that is damaged or mostly
-//! deleted. The parts of large micro-splits are written as they are. Every other split is built from the raw rows of the
-//! live documents; index files are never merged.
+//! deleted. Large parts, of micro-splits or of splits, are copied as they are. Every other split is built from the raw
+//! rows of the live documents; indexes are never merged.
 //!
 //! The file is on disk under its final name before the manifest row that names it, and the row is synced before the
 //! state changes. Replaced segments are removed when no read view holds them any more (`sweep.rs`).
@@ -25,7 +25,7 @@ use crate::{
     document::Document,
     error::Error,
     fault,
-    split::Segment,
+    split::{PART_BYTES_MAX, Segment},
     store::{Family, ManifestRow, Ranges, RowKey, RowKind, Store, WriteBatch, WriteError, manifest::file_name},
 };
 
@@ -34,7 +34,10 @@ const STALL_RETRIES_MAX: usize = 600;
 const STALL_PAUSE: Duration = Duration::from_millis(100);
 /// Parts of micro-splits are written as they are if they have this many raw bytes on average. Smaller ones are built
 /// again as fewer and larger parts, because every query opens each part.
-const KEPT_PART_BYTES_MIN: u64 = 4 << 20;
+const MEMORY_PART_BYTES_MIN: u64 = 4 << 20;
+/// A merge copies the parts of its splits if they have this many raw bytes on average: a new build could make them at
+/// most twice as large.
+const DISK_PART_BYTES_MIN: u64 = PART_BYTES_MAX as u64 / 2;
 
 /// Writes the micro-splits to a split on disk, if there are enough of them or ingest is idle. Returns when to run
 /// again.
@@ -166,18 +169,21 @@ fn write_file(shard: &Shard, old: &[LiveSegment], ranges: &Ranges, path: &Path) 
     Ok(Arc::new(segment.inspect_err(|_| drop(std::fs::remove_file(path)))?))
 }
 
-/// Whether the parts of these segments can be written as they are: all are in memory, nothing in them is deleted, they
-/// follow one another in address order, and building them again would not make them much larger.
+/// Whether the parts of these segments can be written as they are: nothing in them is deleted or damaged, they follow
+/// one another in address order, and building them again would not make them much larger.
 fn keeps_parts(old: &[LiveSegment]) -> bool {
     let first = |entry: &LiveSegment| entry.segment.address(0);
     let last = |entry: &LiveSegment| entry.segment.address(entry.segment.documents() - 1);
     let (parts, bytes) = old.iter().fold((0, 0), |(parts, bytes), entry| {
         (parts + entry.segment.parts() as u64, bytes + entry.raw_bytes)
     });
-    let complete = |entry: &LiveSegment| !entry.on_disk && entry.deleted.is_empty() && entry.segment.documents() > 0;
-    old.iter().all(complete)
-        && old.windows(2).all(|pair| last(&pair[0]) < first(&pair[1]))
-        && (parts == 1 || bytes / parts >= KEPT_PART_BYTES_MIN)
+    let complete =
+        |entry: &LiveSegment| entry.deleted.is_empty() && entry.segment.documents() > 0 && !entry.segment.is_damaged();
+    let large = match old.iter().any(|entry| entry.on_disk) {
+        false => parts == 1 || bytes / parts >= MEMORY_PART_BYTES_MIN,
+        true => old.len() > 1 && bytes / parts >= DISK_PART_BYTES_MIN,
+    };
+    large && old.iter().all(complete) && old.windows(2).all(|pair| last(&pair[0]) < first(&pair[1]))
 }
 
 /// Replaces segments in the state, and sweeps.

@@ -352,9 +352,13 @@ pub(super) struct BundleDirectory {
 }
 
 impl BundleDirectory {
-    /// Whether it has no files.
-    pub(super) fn is_empty(&self) -> bool {
-        self.files.is_empty()
+    /// Its files, by name.
+    pub(super) fn files(&self) -> Vec<(String, FileSlice)> {
+        let mut files: Vec<_> = (self.files.iter())
+            .map(|(name, file)| (name.display().to_string(), file.clone()))
+            .collect();
+        files.sort_by(|(one, _), (other, _)| one.cmp(other));
+        files
     }
 }
 

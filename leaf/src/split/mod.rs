@@ -66,7 +66,7 @@ pub(crate) use self::{checksummed_file::ChecksumMismatch, groups::Groups};
 use crate::{codec::ValueReader, document::Document, error::Error, key_tree::ROOT, matches::Matches};
 
 /// Raw bytes of the documents that one build holds in memory. The index under construction takes about as much again.
-const PART_BYTES_MAX: usize = 48 << 20;
+pub(crate) const PART_BYTES_MAX: usize = 48 << 20;
 /// Documents that one build holds in memory.
 const PART_DOCUMENTS_MAX: usize = 1_000_000;
 
@@ -177,8 +177,8 @@ impl Segment {
         })
     }
 
-    /// Writes the parts of these segments, which are in memory and follow one another in address order, into one new
-    /// file. When this returns, the file has its final name and is synced.
+    /// Writes the parts of these segments, which follow one another in address order, into one new file. When this
+    /// returns, the file has its final name and is synced.
     pub fn join_to_file(segments: &[&Self], file: &FilePath) -> Result<Self, Error> {
         Self::write_file(file, &mut |bundle| {
             let mut parts = 0;

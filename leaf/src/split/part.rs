@@ -40,6 +40,12 @@ pub(super) const CACHED_CLAUSES_MAX: usize = 8;
 /// Documents that a failing build may exclude one by one.
 const EXCLUDED_DOCUMENTS_MAX: u64 = 16;
 
+/// The entries of a part in its file; those of its postings begin with [`TEXT`].
+const COLUMNS: &str = "columns";
+const SHAPE: &str = "shape";
+const RUNS: &str = "runs";
+const TEXT: &str = "text/";
+
 /// An index over documents, numbered from 0.
 pub(super) struct Part {
     pub paths: PathTree,
@@ -48,14 +54,16 @@ pub(super) struct Part {
     pub text: Option<TextIndex>,
     /// The last search clauses and their matches, oldest first.
     pub clause_cache: Mutex<Vec<(Clause, Option<Arc<Matches>>)>>,
-    /// What it was opened from, if it is in memory. None if it is in a file.
-    memory: Option<PartMemory>,
+    files: PartFiles,
 }
 
-/// The serialized columns and postings of a part in memory, as a file stores them, too.
-struct PartMemory {
+/// The bytes that a part was opened from, so that it can be copied to another file.
+struct PartFiles {
     columns: FileSlice,
-    text: Option<RamDirectory>,
+    /// The files of its postings, by name.
+    text: Vec<(String, FileSlice)>,
+    /// Its path tree and its runs, if it is in a file.
+    stored: Option<[FileSlice; 2]>,
 }
 
 /// Builds a part and opens it. A panic during the build is returned as an error.
@@ -75,11 +83,15 @@ fn build_part(documents: &[Arc<Document>], excluded: &RoaringBitmap) -> Result<P
         fail_on_unbuildable(documents, excluded)?;
         let columns = FileSlice::from(bytes);
         let index = text.clone().map(TextIndex::open).transpose()?;
-        let memory = PartMemory {
-            columns: columns.clone(),
+        let text = text
+            .map_or(Ok(Vec::new()), |text| text_files(&text))
+            .map_err(index_error)?;
+        let files = PartFiles {
+            columns,
             text,
+            stored: None,
         };
-        Part::assemble(paths, runs, columns, index, Some(memory))
+        Part::assemble(paths, runs, index, files)
     };
     catch_unwind(AssertUnwindSafe(build))
         .unwrap_or_else(|panic| Err(TantivyError::InternalError(panic_text(&*panic)).into()))
@@ -150,11 +162,10 @@ impl Part {
     fn assemble(
         paths: PathTree,
         runs: Vec<header::PartitionRun>,
-        columns: FileSlice,
         text: Option<TextIndex>,
-        memory: Option<PartMemory>,
+        files: PartFiles,
     ) -> Result<Self, Error> {
-        let reader = ColumnarReader::open(columns).map_err(index_error)?;
+        let reader = ColumnarReader::open(files.columns.clone()).map_err(index_error)?;
         let headers = Headers::open(&reader, runs).map_err(index_error)?;
         Ok(Self {
             paths,
@@ -162,58 +173,62 @@ impl Part {
             columns: Columns::new(reader),
             text,
             clause_cache: Mutex::default(),
-            memory,
+            files,
         })
     }
 
     /// Memory that it takes; 0 if it is in a file.
     pub(super) fn memory_bytes(&self) -> u64 {
-        let bytes =
-            |memory: &PartMemory| memory.columns.len() + memory.text.as_ref().map_or(0, RamDirectory::total_mem_usage);
-        self.memory.as_ref().map_or(0, bytes) as u64
+        let PartFiles { columns, text, stored } = &self.files;
+        let text: usize = text.iter().map(|(_, file)| file.len()).sum();
+        match stored {
+            None => (columns.len() + text) as u64,
+            Some(_) => 0,
+        }
     }
 
-    /// Writes the part, which must be in memory, to a file as part `number`.
+    /// Writes the part to a file as part `number`.
     pub(super) fn write(&self, number: usize, bundle: &mut BundleWriter) -> Result<(), Error> {
-        let encoded = self.paths.encode();
-        let mut write = || -> io::Result<()> {
-            let PartMemory { columns, text } =
-                (self.memory.as_ref()).ok_or_else(|| io::Error::other("a part of a file is not written again"))?;
-            bundle.entry(format!("{number}/columns"), |to| to.write_all(&columns.read_bytes()?))?;
-            bundle.entry(format!("{number}/shape"), |to| to.write_all(&encoded))?;
-            bundle.entry(format!("{number}/runs"), |to| {
-                to.write_all(&header::encode_runs(&self.headers.runs))
-            })?;
-            text.iter().try_for_each(|files| write_text(files, number, bundle))
+        let PartFiles { columns, text, stored } = &self.files;
+        let (shape, runs) = match stored {
+            None => (
+                FileSlice::from(self.paths.encode()),
+                FileSlice::from(header::encode_runs(&self.headers.runs)),
+            ),
+            Some([shape, runs]) => (shape.clone(), runs.clone()),
         };
-        write().map_err(index_error)
+        let mut write = |name: &str, file: &FileSlice| {
+            bundle.entry(format!("{number}/{name}"), |to| to.write_all(&file.read_bytes()?))
+        };
+        write(COLUMNS, columns)
+            .and_then(|()| write(SHAPE, &shape))
+            .and_then(|()| write(RUNS, &runs))
+            .and_then(|()| {
+                text.iter()
+                    .try_for_each(|(name, file)| write(&format!("{TEXT}{name}"), file))
+            })
+            .map_err(index_error)
     }
 
     /// Opens part `number` of a file.
     pub(super) fn open(bundle: &Bundle, number: usize) -> Result<Self, Error> {
-        let bytes = |name: &str| {
-            bundle
-                .get(&format!("{number}/{name}"))
-                .and_then(|slice| slice.read_bytes())
-                .map_err(index_error)
-        };
-        let paths = PathTree::decode(&bytes("shape")?)
+        let entry = |name: &str| bundle.get(&format!("{number}/{name}")).map_err(index_error);
+        let (shape, runs) = (entry(SHAPE)?, entry(RUNS)?);
+        let paths = PathTree::decode(&shape.read_bytes().map_err(index_error)?)
             .map_err(io::Error::from)
             .map_err(index_error)?;
-        let runs = header::decode_runs(&bytes("runs")?).map_err(index_error)?;
-        let files = bundle.directory(&format!("{number}/text/"));
-        let text = if files.is_empty() {
-            None
-        } else {
-            Some(TextIndex::open(files)?)
+        let partition_runs = header::decode_runs(&runs.read_bytes().map_err(index_error)?).map_err(index_error)?;
+        let text = bundle.directory(&format!("{number}/{TEXT}"));
+        let files = PartFiles {
+            columns: entry(COLUMNS)?,
+            text: text.files(),
+            stored: Some([shape, runs]),
         };
-        Self::assemble(
-            paths,
-            runs,
-            bundle.get(&format!("{number}/columns")).map_err(index_error)?,
-            text,
-            None,
-        )
+        let text = match files.text.is_empty() {
+            true => None,
+            false => Some(TextIndex::open(text)?),
+        };
+        Self::assemble(paths, partition_runs, text, files)
     }
 
     /// What is known about a path.
@@ -227,9 +242,10 @@ impl Part {
     }
 }
 
-fn write_text(files: &RamDirectory, number: usize, bundle: &mut BundleWriter) -> io::Result<()> {
+/// The files of an index that are stored with a part.
+fn text_files(directory: &RamDirectory) -> io::Result<Vec<(String, FileSlice)>> {
     use tantivy::index::SegmentComponent as C;
-    let index = tantivy::Index::open(files.clone()).map_err(io::Error::other)?;
+    let index = tantivy::Index::open(directory.clone()).map_err(io::Error::other)?;
     let segments = index.searchable_segments().map_err(io::Error::other)?;
     let components = [
         C::Terms,
@@ -241,11 +257,15 @@ fn write_text(files: &RamDirectory, number: usize, bundle: &mut BundleWriter) ->
     ];
     let files_of = |segment: &tantivy::Segment| components.clone().map(|component| segment.relative_path(component));
     let names = segments.iter().flat_map(files_of).chain(["meta.json".into()]);
-    for name in names.filter(|name: &PathBuf| files.exists(name).unwrap_or(false)) {
-        let bytes = files.open_read(&name).map_err(io::Error::other)?.read_bytes()?;
-        bundle.entry(format!("{number}/text/{}", name.display()), |to| to.write_all(&bytes))?;
-    }
-    Ok(())
+    let files = names
+        .filter(|name: &PathBuf| directory.exists(name).unwrap_or(false))
+        .map(|name| {
+            let file = directory.open_read(&name).map_err(io::Error::other)?;
+            Ok((name.display().to_string(), file))
+        });
+    let mut files = files.collect::<io::Result<Vec<_>>>()?;
+    files.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(files)
 }
 
 /// Converts an error of the file or of the index library.

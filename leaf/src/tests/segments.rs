@@ -69,7 +69,15 @@ fn parts_that_are_joined_in_one_file_answer_what_their_documents_say() {
     drop(pieces);
     assert_eq!(joined.parts(), 3);
     check(&joined, &documents, seed);
-    check(&Segment::open(&file).expect("the same file"), &documents, seed);
+    let opened = Segment::open(&file).expect("the same file");
+    check(&opened, &documents, seed);
+    let copy = folder.path().join("2.split");
+    let copied = Segment::join_to_file(&[&opened], &copy).expect("a copy");
+    check(&copied, &documents, seed);
+    assert_eq!(
+        std::fs::read(&file).expect("a file"),
+        std::fs::read(&copy).expect("a copy")
+    );
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use plan::scan::Scan as _;
 use proto::ingest::{BatchOutcome, Outcomes};
 
+use crate::LeafOptions;
+
 use super::{
     made_up::{self, Dice},
     segments::check_values,
@@ -148,23 +150,38 @@ async fn columns_match_the_documents_through_builds_and_repeated_merges() {
     }
 }
 
+/// Two micro-splits of two documents become one split.
+fn both_at_once(options: &mut LeafOptions) {
+    small(options);
+    options.publish_documents = 2;
+    options.publish_after = Duration::from_secs(3_600);
+    options.split_documents = 4;
+    options.split_idle = Duration::from_secs(3_600);
+}
+
+/// Each micro-split of two documents becomes a split, and two splits are merged.
+fn one_after_another(options: &mut LeafOptions) {
+    both_at_once(options);
+    options.split_documents = 2;
+    options.merge_splits = 2;
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn large_micro_splits_are_written_as_they_are_and_others_are_built_again() {
-    const LARGE: usize = 3 << 20;
-    for (what, bytes, partitions, deletes, parts) in [
-        ("large", LARGE, [0, 0], false, 2),
-        ("large, of two partitions", LARGE, [0, 1], false, 2),
-        ("small", 100, [0, 0], false, 1),
-        ("not in address order", LARGE, [1, 0], false, 1),
-        ("with a deleted document", LARGE, [0, 0], true, 1),
-    ] {
-        let fixture = Fixture::start(|options| {
-            small(options);
-            options.publish_documents = 2;
-            options.publish_after = Duration::from_secs(3_600);
-            options.split_documents = 4;
-            options.split_idle = Duration::from_secs(3_600);
-        });
+async fn large_parts_are_copied_as_they_are_and_others_are_built_again() {
+    const MEDIUM: usize = 3 << 20;
+    const LARGE: usize = 13 << 20;
+    let cases = [
+        ("micro-splits", true, MEDIUM, [0, 0], false, 2),
+        ("micro-splits of two partitions", true, MEDIUM, [0, 1], false, 2),
+        ("small micro-splits", true, 100, [0, 0], false, 1),
+        ("micro-splits not in address order", true, MEDIUM, [1, 0], false, 1),
+        ("micro-splits with a deletion", true, MEDIUM, [0, 0], true, 1),
+        ("splits", false, LARGE, [0, 0], false, 2),
+        ("small splits", false, MEDIUM, [0, 0], false, 1),
+        ("splits with a deletion", false, LARGE, [0, 0], true, 1),
+    ];
+    for (what, at_once, bytes, partitions, deletes, parts) in cases {
+        let fixture = Fixture::start(if at_once { both_at_once } else { one_after_another });
         let text = |offset: i64| format!(r#"{{"offset":{offset},"text":"{}"}}"#, "x".repeat(bytes));
         let document = |offset: i64| record(offset, Some(&format!("k{offset}")), Some(&text(offset)));
         let mut next = [0, 0];
@@ -187,7 +204,12 @@ async fn large_micro_splits_are_written_as_they_are_and_others_are_built_again()
                 })
                 .await;
         }
-        wait_until_on_disk(&fixture).await;
+        fixture
+            .eventually("there is one split", async |fixture| {
+                let status = fixture.leaf.status(fixture.shard).await.expect("a status");
+                matches!(status.splits.as_slice(), [only] if only.place == "disk")
+            })
+            .await;
         let view = fixture.view().await;
         let splits: Vec<(u32, usize)> = (view.segments.iter())
             .map(|entry| (entry.segment.documents(), entry.segment.parts()))
