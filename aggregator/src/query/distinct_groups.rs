@@ -3,7 +3,7 @@
 //! ```text
 //! before                                    after
 //! Aggregate type: count(DISTINCT login)     Projection
-//!   Scan                                      Aggregate type: count(login), coalesce(sum(n), 0)
+//!   Scan                                      Aggregate type: count(login), sum(n)
 //!                                               Aggregate type, login: count(*) AS n
 //!                                                 Scan
 //! ```
@@ -14,20 +14,21 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType},
+    arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, FieldRef},
     common::{Column, DFSchema, Result, tree_node::Transformed},
-    functions::core::expr_fn::coalesce,
     functions_aggregate::sum::sum_udaf,
     logical_expr::{
         Aggregate, Expr, ExprSchemable as _, LogicalPlan, Projection,
         expr::{AggregateFunction, AggregateFunctionParams},
-        lit,
+        lit, when,
     },
     optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule},
 };
 
 /// The column with the values that are counted.
 const VALUE: &str = "rachis_distinct";
+/// How the names of our columns begin.
+const NAMES: &str = "rachis_";
 
 /// Replaces distinct counts of one expression by two aggregates.
 #[derive(Debug)]
@@ -58,6 +59,14 @@ impl OptimizerRule for DistinctGroups {
 
 /// The expression whose distinct values are counted, if all other results can be computed from those of its groups.
 fn counted_value(aggregate: &Aggregate) -> Result<Option<&Expr>> {
+    let has_grouping_sets = matches!(aggregate.group_expr.first(), Some(Expr::GroupingSet(_)));
+    // DataFusion extends the dependencies of its input to the columns of an aggregate. Between two aggregates they would
+    // be wrong, and the second would lose a key.
+    let has_dependencies = !aggregate.input.schema().functional_dependencies().is_empty();
+    let has_our_name = |field: &FieldRef| field.name().starts_with(NAMES);
+    if has_grouping_sets || has_dependencies || aggregate.schema.fields().iter().any(has_our_name) {
+        return Ok(None);
+    }
     let mut value = None;
     for expr in &aggregate.aggr_expr {
         let Some(AggregateFunction { func, params }) = call(expr) else {
@@ -65,7 +74,8 @@ fn counted_value(aggregate: &Aggregate) -> Result<Option<&Expr>> {
         };
         let plain = params.filter.is_none() && params.order_by.is_empty();
         let follows = match (func.name(), params.distinct, params.args.as_slice()) {
-            ("count", true, [arg]) => {
+            // What is computed stays here: leaves do not count the values for which an expression has no result.
+            ("count", true, [arg @ Expr::Column(_)]) => {
                 has_one_spelling(&arg.get_type(aggregate.input.schema())?) && *value.get_or_insert(arg) == arg
             }
             ("count", false, _) => true,
@@ -84,8 +94,7 @@ fn counted_value(aggregate: &Aggregate) -> Result<Option<&Expr>> {
             return Ok(None);
         }
     }
-    let has_grouping_sets = matches!(aggregate.group_expr.first(), Some(Expr::GroupingSet(_)));
-    Ok(value.filter(|_| !has_grouping_sets))
+    Ok(value)
 }
 
 /// The call behind the name of a result.
@@ -138,17 +147,16 @@ fn grouped(aggregate: &Aggregate, value: &Expr) -> Result<LogicalPlan> {
         .map(|(at, (column, (relation, field)))| {
             // Without groups and rows, the sum is NULL and the count is 0.
             let counts = at.checked_sub(group_count).is_some_and(|number| is_count[number]);
-            let value = if counts {
-                coalesce(vec![column, lit(0_i64)])
-            } else {
-                column
+            let value = match counts {
+                true => when(column.clone().is_not_null(), column).otherwise(lit(0_i64))?,
+                false => column,
             };
-            match at < group_count {
+            Ok(match at < group_count {
                 true => value,
                 false => value.alias_qualified(relation.cloned(), field.name()),
-            }
+            })
         })
-        .collect();
+        .collect::<Result<_>>()?;
     Projection::try_new(named, Arc::new(LogicalPlan::Aggregate(outer))).map(LogicalPlan::Projection)
 }
 

@@ -32,6 +32,8 @@ const PLANS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 const STATEMENT_BYTES_MAX: usize = 8 << 10;
 /// A plan with more operators and expressions is not kept.
 const NODES_MAX: usize = 500;
+/// A plan with more bytes of constants is not kept: the value of `repeat('a', 1000000)` is one expression.
+const CONSTANT_BYTES_MAX: usize = 64 << 10;
 
 /// The plans of the statements that were asked most recently.
 pub(super) struct PlanCache {
@@ -104,7 +106,15 @@ impl PlanCache {
             logical,
             rows_max,
         };
-        self.kept.lock().under(pins.catalog()).put(key, Arc::new(plan));
+        let mut kept = self.kept.lock();
+        let plans = kept.under(pins.catalog());
+        // Plans for other kinds of the same paths would only keep those kinds in memory.
+        let outdated: Vec<StatementKey> = (plans.iter())
+            .filter(|(_, other)| !plan.agrees_with(other))
+            .map(|(key, _)| key.clone())
+            .collect();
+        outdated.iter().for_each(|key| drop(plans.pop(key)));
+        plans.put(key, Arc::new(plan));
     }
 }
 
@@ -125,6 +135,14 @@ impl CachedPlan {
     /// The collections that the statement reads.
     pub(super) fn collections(&self) -> BTreeSet<CollectionName> {
         self.collections.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether both plans were made for the same kinds of the collections that both read.
+    fn agrees_with(&self, other: &Self) -> bool {
+        self.collections.iter().all(|(name, kinds)| {
+            let others = other.collections.iter().find(|(other, _)| other == name);
+            others.is_none_or(|(_, other)| Arc::ptr_eq(kinds, other) || kinds == other)
+        })
     }
 
     /// The plan over these read views, unless it was made for others: the kinds of a path differ, or a shard is missing.
@@ -152,7 +170,7 @@ fn key(request: &SqlQuery) -> Option<StatementKey> {
 
 /// The plan without read views, if it is small and reads collections only.
 fn unbind(logical: &LogicalPlan) -> Option<LogicalPlan> {
-    if nodes(logical)? > NODES_MAX {
+    if !is_small(logical) {
         return None;
     }
     let mut only_collections = true;
@@ -184,15 +202,17 @@ fn replace_sources(
     Ok(replaced.data)
 }
 
-/// The number of operators and expressions of a plan.
-fn nodes(plan: &LogicalPlan) -> Option<usize> {
-    let mut count = 0;
-    each_node(plan, |_| {
-        count += 1;
+/// Whether a plan takes little memory.
+fn is_small(plan: &LogicalPlan) -> bool {
+    let (mut nodes, mut constant_bytes) = (0, 0);
+    let walked = each_node(plan, |expr| {
+        nodes += 1;
+        if let Some(Expr::Literal(value, _)) = expr {
+            constant_bytes += value.size();
+        }
         true
-    })
-    .ok()?;
-    Some(count)
+    });
+    walked.is_ok() && nodes <= NODES_MAX && constant_bytes <= CONSTANT_BYTES_MAX
 }
 
 /// Whether a plan means the same at any time: it calls no function such as `now()` or `random()`.

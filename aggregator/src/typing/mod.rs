@@ -62,11 +62,13 @@ pub(crate) fn session() -> SessionStateBuilder {
 /// DataFusion's optimizer rules, adapted to JSON documents.
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules = Optimizer::new().rules;
-    // Documents are not structs, and the resolver itself rewrites ALL and ANY over a subquery.
+    // Documents are not structs, and the resolver itself rewrites ALL and ANY over a subquery. DataFusion's rule for
+    // distinct counts may lose a group key above a join; `query::distinct_groups` replaces it.
     let unused = [
         "extract_leaf_expressions",
         "push_down_leaf_projections",
         "rewrite_set_comparison",
+        "single_distinct_aggregation_to_group_by",
     ];
     rules.retain(|rule| !unused.contains(&rule.name()));
     let simplify: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(plan::simplify::Simplify::default());

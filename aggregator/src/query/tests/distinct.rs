@@ -37,6 +37,18 @@ async fn distinct_counts_beside_other_aggregates_are_right() {
             "SELECT count(DISTINCT user), count(*), count(user), max(user) FROM events WHERE n > 100",
             &["0 | 0 | 0 | "],
         ),
+        // Both keys of the subquery count, although one of them determines the other columns of its table.
+        (
+            "SELECT avg(users) FROM (SELECT count(DISTINCT e.n) AS users, count(*) FROM \
+             (SELECT user, count(*) AS c FROM events GROUP BY 1) d JOIN events e ON e.user = d.user \
+             GROUP BY d.user, e.type) x",
+            &["0.75"],
+        ),
+        (
+            "SELECT rachis_distinct, count(DISTINCT u) FROM (SELECT type AS rachis_distinct, user AS u FROM events) t \
+             GROUP BY 1 ORDER BY 1",
+            &["fork | 1", "push | 2", " | 1"],
+        ),
         ("SELECT count(DISTINCT user), avg(n) FROM events", &["3 | 2.5"]),
         (
             "SELECT count(DISTINCT user), count(DISTINCT type) FROM events",
