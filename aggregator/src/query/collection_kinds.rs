@@ -1,5 +1,5 @@
 //! The kinds of each collection's paths, merged over its shards. They are merged again only when those of a shard have
-//! changed: a collection may have a hundred thousand paths in each of many shards.
+//! changed: a collection may have thousands of paths in each of many shards.
 
 use std::{num::NonZeroUsize, sync::Arc};
 

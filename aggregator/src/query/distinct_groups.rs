@@ -8,8 +8,8 @@
 //!                                                 Scan
 //! ```
 //!
-//! DataFusion has a rule for this. It does not know `count` beside the distinct one, nor the aliases that keep the names
-//! of a statement.
+//! DataFusion has a rule for this, which is switched off: it may lose a group key above a join. It also skips aggregates
+//! with another `count`, or with the aliases that keep the names of a statement.
 
 use std::sync::Arc;
 
@@ -106,7 +106,8 @@ fn call(expr: &Expr) -> Option<&AggregateFunction> {
     }
 }
 
-/// Whether equal values of this type have equal bytes, as distinct counts need it and groups do not.
+/// Whether values of this type are equal exactly if their bytes are. Floating-point numbers are not: groups and distinct
+/// counts could differ in zeros and NaNs.
 fn has_one_spelling(data_type: &DataType) -> bool {
     data_type.is_string() || data_type.is_integer() || matches!(data_type, DataType::Boolean | DataType::Timestamp(..))
 }

@@ -32,7 +32,7 @@ const PLANS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 const STATEMENT_BYTES_MAX: usize = 8 << 10;
 /// A plan with more operators and expressions is not kept.
 const NODES_MAX: usize = 500;
-/// A plan with more bytes of constants is not kept: the value of `repeat('a', 1000000)` is one expression.
+/// A plan with more bytes of constants is not kept: the value of `lpad('a', 10000)` is one expression.
 const CONSTANT_BYTES_MAX: usize = 64 << 10;
 
 /// The plans of the statements that were asked most recently.

@@ -111,7 +111,7 @@ fn missing(path: u32, kind: ColumnKind, inside: bool) -> io::Error {
 
 /// One value for each of some documents.
 pub(super) struct DocumentValues<T> {
-    /// The default where there is none.
+    /// A document without a value has the type's default.
     pub values: Vec<T>,
     /// Which documents have a value. None if all have one.
     pub present: Option<NullBuffer>,

@@ -179,7 +179,13 @@ impl Segment {
 
     /// Writes the parts of these segments, which follow one another in address order, into one new file. When this
     /// returns, the file has its final name and is synced.
+    ///
+    /// Files are verified first, also what was verified when it was read: the copy of a block that was damaged since then
+    /// would have a checksum that matches.
     pub fn join_to_file(segments: &[&Self], file: &FilePath) -> Result<Self, Error> {
+        for segment in segments {
+            segment.scrub(0, u64::MAX).map_err(part::index_error)?;
+        }
         Self::write_file(file, &mut |bundle| {
             let mut parts = 0;
             for (_, part) in segments.iter().flat_map(|segment| &segment.parts) {

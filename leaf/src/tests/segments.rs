@@ -74,9 +74,15 @@ fn parts_that_are_joined_in_one_file_answer_what_their_documents_say() {
     let copy = folder.path().join("2.split");
     let copied = Segment::join_to_file(&[&opened], &copy).expect("a copy");
     check(&copied, &documents, seed);
-    assert_eq!(
-        std::fs::read(&file).expect("a file"),
-        std::fs::read(&copy).expect("a copy")
+    let mut bytes = std::fs::read(&file).expect("a file");
+    assert_eq!(bytes, std::fs::read(&copy).expect("a copy"));
+    // The middle was read and verified before it is damaged.
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).expect("damage");
+    assert!(
+        Segment::join_to_file(&[&opened], &copy).is_err() && opened.is_damaged(),
+        "damage is not copied"
     );
 }
 
