@@ -98,7 +98,7 @@ impl Leaf {
             shards: Arc::new(Shards::new(services.clone())),
             services,
             catalog,
-            scans: ScanPool::new(options.scan_threads).map_err(file_error)?,
+            scans: ScanPool::new(options.scan_threads, options.kept_states_bytes_max).map_err(file_error)?,
             pins: Mutex::default(),
             threads: Mutex::default(),
             closed: Arc::default(),

@@ -49,6 +49,8 @@ pub struct LeafOptions {
     pub index_threads: usize,
     /// Threads that scan for queries.
     pub scan_threads: usize,
+    /// Aggregate states of splits that are kept for queries that are asked again; 0 keeps none.
+    pub kept_states_bytes_max: usize,
     /// Disk usage, in percent, at which ingest stops.
     pub disk_used_percent_max: u8,
     /// Above this many open shards, idle ones are closed at once.
@@ -99,6 +101,7 @@ impl LeafOptions {
             unsplit_bytes_max: 192 << 20,
             index_threads: 2,
             scan_threads: 2,
+            kept_states_bytes_max: 64 << 20,
             disk_used_percent_max: 90,
             open_shards_max: 256,
             idle_shards_max: 64,

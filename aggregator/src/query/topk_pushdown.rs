@@ -94,6 +94,7 @@ fn scan_with_top<'a>(
             keys,
             after: None,
             limit,
+            counts_all: false,
         },
         scan.schema(),
     )))

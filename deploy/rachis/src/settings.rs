@@ -177,6 +177,7 @@ section! {
         unsplit_bytes_max: usize => unsplit_bytes_max,
         index_threads: usize => index_threads,
         scan_threads: usize => scan_threads,
+        kept_states_bytes_max: usize => kept_states_bytes_max,
         disk_used_percent_max: u8 => disk_used_percent_max,
         open_shards_max: usize => open_shards_max,
         idle_shards_max: usize => idle_shards_max,

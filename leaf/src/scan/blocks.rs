@@ -9,8 +9,12 @@ use datafusion::arrow::{
     array::{Array, ArrayRef, BooleanArray},
     compute::{concat, filter},
 };
-use plan::{Column, arrays, scan::ScanSource};
+use plan::{
+    Column, arrays,
+    scan::{ScanSource, Stage},
+};
 use proto::{Address, Problem};
+use roaring::RoaringBitmap;
 
 use super::task::{ScanTask, Unit, ViewPart};
 use crate::{
@@ -183,12 +187,31 @@ impl Blocks {
             if !self.candidates.is_empty() {
                 return Ok(self.candidates.last_mut());
             }
+            self.scan.check()?;
             match self.scan.take_unit(self.worker, self.workers, &mut self.units_taken) {
-                Some(unit) => self.candidates = candidates_of(&self.scan, unit)?,
+                Some((number, unit)) => self.candidates = unit_candidates(&self.scan, number, unit)?,
                 None => return Ok(None),
             }
         }
     }
+}
+
+/// The documents of a unit to scan. If none of them can be among the first rows that the scan returns, they are at most
+/// counted.
+fn unit_candidates(scan: &ScanTask, number: usize, unit: Unit) -> Result<Vec<Candidates>, Problem> {
+    if scan.best_keys.as_ref().is_none_or(|best| best.may_have_rows(number)) {
+        return candidates_of(scan, unit);
+    }
+    let Stage::Top { counts_all: true, .. } = scan.request.stage else {
+        return Ok(Vec::new());
+    };
+    let (decided, undecided): (Vec<_>, Vec<_>) =
+        (candidates_of(scan, unit)?.into_iter()).partition(|candidates| candidates.open_conjuncts.is_empty());
+    let passed: usize = decided.iter().map(|candidates| candidates.documents.len()).sum();
+    let mut stats = scan.stats.lock();
+    stats.documents += passed as u64;
+    stats.matched += passed as u64;
+    Ok(undecided)
 }
 
 /// The live documents of a unit that the index does not exclude.
@@ -200,22 +223,26 @@ fn candidates_of(scan: &ScanTask, unit: Unit) -> Result<Vec<Candidates>, Problem
         open_conjuncts,
         may_count_groups: true,
     };
-    let ViewPart::Segment(number) = part else {
+    let Some(index) = unit.index else {
         return Ok(vec![candidates(
             (unit.from..unit.to).collect(),
             (0..scan.conjuncts.len()).collect(),
         )]);
     };
-    let outcome = scan.filter_outcome(number)?;
+    let outcome = scan.filter_outcome(index)?;
+    let within = unit.from - outcome.first..unit.to - outcome.first;
+    let numbered = |documents: &RoaringBitmap| -> Vec<u32> {
+        let found = documents.range(within.clone());
+        found.map(|document| outcome.first + document).collect()
+    };
     // Mostly there is no condition, and nothing is deleted.
-    let pass = if outcome.pass.range_cardinality(unit.from..unit.to) == u64::from(unit.to - unit.from) {
+    let pass = if outcome.pass.range_cardinality(within.clone()) == within.len() as u64 {
         (unit.from..unit.to).collect()
     } else {
-        outcome.pass.range(unit.from..unit.to).collect()
+        numbered(&outcome.pass)
     };
-    let undecided = outcome.undecided.range(unit.from..unit.to).collect();
     Ok(vec![
-        candidates(undecided, outcome.open_conjuncts.clone()),
+        candidates(numbered(&outcome.undecided), outcome.open_conjuncts.clone()),
         candidates(pass, Arc::default()),
     ])
 }

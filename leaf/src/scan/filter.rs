@@ -21,10 +21,10 @@ use literal::{EXACT_IN_DOUBLE_MAX, Point, canonical_path, constant, is_zero, num
 use crate::{
     error::Error,
     matches::Matches,
-    split::{Literal, Lookup, Segment},
+    split::{Literal, Lookup, SegmentPart},
 };
 
-/// Looks conditions up: a segment, or a reference implementation that checks every document.
+/// Looks conditions up: a part of a segment, or a reference implementation that checks every document.
 pub(crate) trait Index {
     /// Where a condition is true, as far as the index can tell; `None` if it cannot look it up.
     fn lookup(&self, lookup: &Lookup) -> Result<Option<Matches>, Error>;
@@ -32,12 +32,12 @@ pub(crate) trait Index {
     fn documents(&self) -> u32;
 }
 
-impl Index for Segment {
+impl Index for SegmentPart<'_> {
     fn lookup(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
         self.find_matches(lookup)
     }
     fn documents(&self) -> u32 {
-        Segment::documents(self)
+        SegmentPart::documents(self).len() as u32
     }
 }
 

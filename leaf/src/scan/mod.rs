@@ -8,10 +8,12 @@
 //! At most two threads of the leaf's pool work on a scan, one batch ahead of the reader of the stream. Dropping the
 //! stream cancels the work at its next block.
 
+mod best_keys;
 mod blocks;
 mod filter;
 mod partial;
 mod pool;
+mod state_cache;
 mod stats;
 mod task;
 mod top_k;
@@ -44,8 +46,9 @@ pub(crate) use pool::ScanPool;
 
 use self::{
     blocks::{Blocks, Next},
-    partial::Partial,
+    partial::{Partial, Shares, UnknownSplits},
     pool::{ScanQueue, StepOutcome},
+    state_cache::{DividedView, StateCache},
     task::ScanTask,
     top_k::{TopK, TopKRows},
 };
@@ -55,6 +58,8 @@ use crate::{error::Error, view::ReadView};
 const TIME_SLICE: Duration = Duration::from_millis(20);
 /// Rows of a returned batch; its bytes or the time slice may end it earlier.
 const BATCH_ROWS: usize = 4_096;
+/// Threads that work on one scan.
+const WORKERS_MAX: usize = 2;
 /// Bytes of a returned batch.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -62,10 +67,11 @@ const BATCH_BYTES: usize = 1 << 20;
 pub(crate) fn run(view: ReadView, request: ScanRequest, pool: &ScanPool) -> ScanStream {
     let queue = pool.queue.clone();
     let guard = CancelOnDrop(Arc::default());
-    let input = (view, request, pool.threads_max, pool.memory.clone(), guard.0.clone());
+    let states = (pool.memory.clone(), pool.states.clone());
+    let input = (view, request, pool.threads_max, states, guard.0.clone());
     let chunks = async move {
-        let workers = queue.submit(input, |(view, request, threads, memory, cancelled)| {
-            workers(view.clone(), request.clone(), *threads, memory, cancelled.clone()).map(StepOutcome::Done)
+        let workers = queue.submit(input, |(view, request, threads, states, cancelled)| {
+            workers(view.clone(), request.clone(), *threads, states, cancelled.clone()).map(StepOutcome::Done)
         });
         let (_, (scan, workers)) = workers.await?;
         Ok::<_, Problem>(chunks(scan, workers, &queue, guard))
@@ -86,12 +92,23 @@ fn workers(
     view: ReadView,
     request: ScanRequest,
     threads: usize,
-    memory: &Arc<RuntimeEnv>,
+    (memory, cache): &(Arc<RuntimeEnv>, Arc<StateCache>),
     cancelled: Arc<AtomicBool>,
 ) -> Result<(Arc<ScanTask>, Vec<Worker>), Problem> {
+    let divided = cache.divide(&view, &request)?;
+    let (view, divided) = match divided {
+        Some(DividedView {
+            key,
+            known,
+            splits,
+            rest,
+        }) => (rest, Some((key, known, splits))),
+        None => (view, None),
+    };
     let scan = Arc::new(ScanTask::new(view, request, cancelled)?);
     scan.check()?;
-    let count = scan.workers(threads);
+    let splits_to_scan = divided.as_ref().map_or(0, |(_, _, splits)| splits.len());
+    let count = scan.workers(threads).max(splits_to_scan.min(threads).min(WORKERS_MAX));
     let all_blocks = (0..count).map(|worker| Blocks::new(scan.clone(), worker, count));
     let schema = scan.schema(&scan.output);
     let worker = |stage| Worker {
@@ -113,7 +130,7 @@ fn workers(
                 })
                 .collect()
         }
-        Stage::Top { keys, after, limit } => {
+        Stage::Top { keys, after, limit, .. } => {
             let new = || TopK::new(keys, after.as_ref(), *limit);
             let shared = Arc::new(Mutex::new((count, new()?)));
             let collect = |blocks| {
@@ -126,12 +143,24 @@ fn workers(
             all_blocks.map(collect).collect::<Result<_, Error>>()?
         }
         Stage::Partial(aggregate) => {
+            let (mut known, mut splits) = (Vec::new(), None);
+            if let Some((key, states, waiting)) = divided {
+                states
+                    .iter()
+                    .for_each(|states| scan.stats.lock().add_cached(&states.counted));
+                known = states.iter().flat_map(|states| &states.states).cloned().collect();
+                splits = Some(Arc::new(UnknownSplits {
+                    scan: scan.clone(),
+                    key,
+                    cache: cache.clone(),
+                    waiting: Mutex::new(waiting),
+                    memory: memory.clone(),
+                }));
+            }
             let partial = |blocks| {
-                Ok(worker(WorkerStage::Aggregate(Partial::new(
-                    aggregate,
-                    blocks,
-                    memory.clone(),
-                )?)))
+                let rest = Partial::new(aggregate, blocks, memory.clone())?;
+                let shares = Shares::new(std::mem::take(&mut known), splits.clone(), rest);
+                Ok(worker(WorkerStage::Aggregate(shares)))
             };
             all_blocks.map(partial).collect::<Result<_, Error>>()?
         }
@@ -189,7 +218,7 @@ enum WorkerStage {
     },
     Emit(TopKRows),
     /// Aggregates rows.
-    Aggregate(Partial),
+    Aggregate(Shares),
 }
 
 impl Worker {
@@ -238,7 +267,7 @@ impl Worker {
                     .transpose()?;
                 StepOutcome::Done(batch)
             }
-            WorkerStage::Aggregate(partial) => partial.step()?,
+            WorkerStage::Aggregate(shares) => shares.step()?,
         })
     }
 }

@@ -33,20 +33,125 @@ use datafusion::{
 };
 use futures::{Stream, StreamExt, task::noop_waker_ref};
 use parking_lot::Mutex;
-use plan::scan::PartialAggregate;
+use plan::scan::{PartialAggregate, Stage};
 use proto::{Code, Problem};
 
 use super::{
     TIME_SLICE,
     blocks::{Blocks, Next},
     pool::StepOutcome,
+    state_cache::{RequestKey, SplitStates, StateCache},
+    task::ScanTask,
 };
-use crate::{error::Error, split::Groups};
+use crate::{error::Error, split::Groups, view::SegmentView};
 
 /// The column with the number of documents that a row stands for.
 const DOCUMENTS: &str = "rachis_documents";
 
-/// A worker's partial aggregate.
+/// A worker's share of a partial aggregate: states that are known, splits that are aggregated one by one, and the rest.
+pub(super) struct Shares {
+    known: Vec<RecordBatch>,
+    splits: Option<Arc<UnknownSplits>>,
+    current: Option<SplitShare>,
+    rest: Partial,
+}
+
+/// Splits that are aggregated one by one, so that their states can be kept. The workers of a scan take them in turn.
+pub(super) struct UnknownSplits {
+    /// The scan of everything else.
+    pub scan: Arc<ScanTask>,
+    /// The request, as its states are kept.
+    pub key: RequestKey,
+    /// Where they are kept.
+    pub cache: Arc<StateCache>,
+    /// The splits that no worker has taken.
+    pub waiting: Mutex<Vec<SegmentView>>,
+    /// The memory of aggregates.
+    pub memory: Arc<RuntimeEnv>,
+}
+
+/// A split that is being aggregated.
+struct SplitShare {
+    split: SegmentView,
+    scan: Arc<ScanTask>,
+    partial: Partial,
+    states: Vec<RecordBatch>,
+}
+
+impl Shares {
+    /// These states, then a part of these splits, then the rest.
+    pub(super) fn new(known: Vec<RecordBatch>, splits: Option<Arc<UnknownSplits>>, rest: Partial) -> Self {
+        Self {
+            known,
+            splits,
+            current: None,
+            rest,
+        }
+    }
+
+    /// Computes the next batch of aggregate states.
+    pub(super) fn step(&mut self) -> Result<StepOutcome<Option<RecordBatch>>, Error> {
+        if let Some(states) = self.known.pop() {
+            return Ok(StepOutcome::Done(Some(states)));
+        }
+        let Some(splits) = &self.splits else {
+            return self.rest.step();
+        };
+        let Some(share) = &mut self.current else {
+            let next = splits.waiting.lock().pop();
+            return match next {
+                Some(split) => {
+                    self.current = Some(SplitShare::new(splits, split)?);
+                    Ok(StepOutcome::Again)
+                }
+                None => self.rest.step(),
+            };
+        };
+        let outcome = share.partial.step()?;
+        match &outcome {
+            StepOutcome::Again => {}
+            StepOutcome::Done(Some(states)) => share.states.push(states.clone()),
+            StepOutcome::Done(None) => {
+                if let Some(share) = self.current.take() {
+                    share.finish(splits);
+                }
+                return Ok(StepOutcome::Again);
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+impl SplitShare {
+    fn new(splits: &UnknownSplits, split: SegmentView) -> Result<Self, Error> {
+        let scan = Arc::new(splits.scan.of_split(split.clone())?);
+        let Stage::Partial(aggregate) = &scan.request.stage else {
+            return Err(Problem::new(Code::Internal, "only the splits of an aggregate are scanned one by one").into());
+        };
+        let partial = Partial::new(aggregate, Blocks::new(scan.clone(), 0, 1), splits.memory.clone())?;
+        Ok(Self {
+            split,
+            scan,
+            partial,
+            states: Vec::new(),
+        })
+    }
+
+    fn finish(self, splits: &UnknownSplits) {
+        let stats = self.scan.stats.lock();
+        splits.scan.stats.lock().add(&stats);
+        if let Some(counted) = stats.counted() {
+            let states = SplitStates {
+                deleted: self.split.deleted.clone(),
+                states: self.states,
+                counted,
+            };
+            splits.cache.keep(&splits.key, &self.split, states);
+        }
+    }
+}
+
+/// An aggregate over the blocks of one scan.
 pub(super) struct Partial {
     states: SendableRecordBatchStream,
     output: SchemaRef,

@@ -22,6 +22,8 @@ use proto::{Code, Problem};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
+use super::state_cache::StateCache;
+
 /// Steps that may wait for a thread; above it, scans are refused as busy.
 const WAITING_STEPS_MAX: usize = 10_000;
 
@@ -38,6 +40,8 @@ pub(crate) struct ScanPool {
     pub(super) threads_max: usize,
     /// The memory pool that all aggregates share.
     pub(super) memory: Arc<RuntimeEnv>,
+    /// The aggregate states of splits.
+    pub(super) states: Arc<StateCache>,
 }
 
 /// The queue in which steps wait for a thread; also the handle of a pool.
@@ -68,8 +72,8 @@ fn aggregate_memory() -> Result<Arc<RuntimeEnv>, DataFusionError> {
 }
 
 impl ScanPool {
-    /// Starts this many threads, at least one.
-    pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
+    /// Starts this many threads, at least one, and keeps up to this many bytes of aggregate states.
+    pub(crate) fn new(threads: usize, kept_states_bytes_max: usize) -> std::io::Result<Self> {
         let queue = Arc::new(ScanQueue {
             state: Mutex::default(),
             step_queued: Condvar::new(),
@@ -89,6 +93,7 @@ impl ScanPool {
             threads: Mutex::new(threads),
             threads_max,
             memory,
+            states: Arc::new(StateCache::new(kept_states_bytes_max)),
         })
     }
 
@@ -243,7 +248,7 @@ mod tests {
 
     #[test]
     fn jobs_take_turns_and_a_panic_affects_no_other_job() {
-        let pool = ScanPool::new(1).expect("threads");
+        let pool = ScanPool::new(1, 0).expect("threads");
         let queue = pool.queue.clone();
         let count = |n: &mut u32| -> Result<StepOutcome<u32>, Problem> {
             *n += 1;
@@ -266,7 +271,7 @@ mod tests {
 
     #[test]
     fn closing_the_pool_fails_waiting_jobs() {
-        let pool = ScanPool::new(1).expect("threads");
+        let pool = ScanPool::new(1, 0).expect("threads");
         let queue = pool.queue.clone();
         drop(pool);
         let answer = futures::executor::block_on(queue.submit((), |()| Ok(StepOutcome::Done(()))));

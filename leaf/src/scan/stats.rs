@@ -18,10 +18,48 @@ pub(super) struct ScanStats {
     /// How often index, columns and raw documents were read.
     pub counts: ReadCounts,
     cast_failures: Vec<(u64, u64)>,
-    warnings: WarningCounts,
+    /// Values for which an expression had no result.
+    pub warnings: WarningCounts,
+}
+
+/// What a scan counts about the documents themselves, however it reads them.
+#[derive(Debug, Clone)]
+pub(super) struct CountedValues {
+    documents: u64,
+    matched: u64,
+    cast_failures: Vec<(u64, u64)>,
 }
 
 impl ScanStats {
+    /// What was counted, if nothing has warned of it.
+    pub(super) fn counted(&self) -> Option<CountedValues> {
+        self.warnings.is_empty().then(|| CountedValues {
+            documents: self.documents,
+            matched: self.matched,
+            cast_failures: self.cast_failures.clone(),
+        })
+    }
+
+    /// Adds what an earlier scan with the same columns has counted, without reading anything.
+    pub(super) fn add_cached(&mut self, counted: &CountedValues) {
+        self.documents += counted.documents;
+        self.matched += counted.matched;
+        self.counts.cached += counted.documents;
+        for (column, (failures, total)) in counted.cast_failures.iter().enumerate() {
+            self.count_values(column, *total, *failures);
+        }
+    }
+
+    /// Adds what the scan of a part of the view has counted. Its warnings are shared.
+    pub(super) fn add(&mut self, part: &Self) {
+        self.documents += part.documents;
+        self.matched += part.matched;
+        self.counts.add(&part.counts);
+        for (column, (failures, total)) in part.cast_failures.iter().enumerate() {
+            self.count_values(column, *total, *failures);
+        }
+    }
+
     /// For this many columns; the filter adds its warnings to these.
     pub(super) fn new(columns: usize, warnings: WarningCounts) -> Self {
         Self {

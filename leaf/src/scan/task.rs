@@ -1,6 +1,7 @@
 //! Scan task: a prepared scan request with its columns, its filter as conjuncts, and its units of work.
 
 use std::{
+    ops::Range,
     sync::{
         Arc, LazyLock, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -26,13 +27,18 @@ use parking_lot::Mutex;
 use plan::{
     Column,
     functions::{FunctionContext, WarningCounts, constants},
-    scan::{ScanRequest, ScanSource, Stage},
+    scan::{ScanRequest, ScanSource, SortKey, Stage},
 };
 use proto::{Code, Problem};
 use roaring::RoaringBitmap;
 
-use super::{filter, stats::ScanStats};
-use crate::{error::Error, matches::Matches, view::ReadView};
+use super::{WORKERS_MAX, best_keys::BestKeys, filter, stats::ScanStats};
+use crate::{
+    error::Error,
+    matches::Matches,
+    split::SegmentPart,
+    view::{ReadView, SegmentView},
+};
 
 /// Documents per unit of work.
 const UNIT_DOCUMENTS: u32 = 65_536;
@@ -53,9 +59,11 @@ pub(super) struct ScanTask {
     pub conjuncts: Vec<Conjunct>,
     /// Counters so far.
     pub stats: Mutex<ScanStats>,
+    index_parts: Vec<IndexPart>,
     units: Vec<Unit>,
     units_taken: AtomicUsize,
-    filter_outcomes: Vec<OnceLock<Result<FilterOutcome, Problem>>>,
+    /// For a top-k that may leave out documents.
+    pub best_keys: Option<BestKeys>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -64,6 +72,8 @@ pub(super) struct Conjunct {
     expr: Expr,
     /// The columns it names.
     pub columns: Vec<usize>,
+    /// Whether it converts values: those that cannot be converted are counted.
+    pub converts: bool,
     schema: SchemaRef,
     physical: Arc<dyn PhysicalExpr>,
     /// Rows per evaluation.
@@ -75,10 +85,21 @@ pub(super) struct Conjunct {
 pub(super) struct Unit {
     /// The part of the view that contains them.
     pub part: ViewPart,
+    /// The index over them, by its number in the scan; the tail has none.
+    pub index: Option<usize>,
     /// The first document.
     pub from: u32,
     /// The document after the last.
     pub to: u32,
+}
+
+/// An index that decides the filter for some documents of a segment.
+struct IndexPart {
+    /// The segment, by its index in the view.
+    segment: usize,
+    /// The part of the segment, by its number.
+    part: usize,
+    outcome: OnceLock<Result<FilterOutcome, Problem>>,
 }
 
 /// A part of a view, in which documents are numbered from 0.
@@ -90,8 +111,10 @@ pub(super) enum ViewPart {
     Tail,
 }
 
-/// What a segment's index decides about the filter.
+/// What an index decides about the filter.
 pub(super) struct FilterOutcome {
+    /// The number of its first document in the segment. The documents below are numbered from there.
+    pub first: u32,
     /// Documents that pass all conjuncts.
     pub pass: RoaringBitmap,
     /// Documents for which some conjuncts are open …
@@ -103,13 +126,32 @@ pub(super) struct FilterOutcome {
 impl ScanTask {
     /// Prepares a request.
     pub(super) fn new(view: ReadView, request: ScanRequest, cancelled: Arc<AtomicBool>) -> Result<Self, Error> {
+        Self::with_warnings(view, request, cancelled, WarningCounts::default())
+    }
+
+    /// The same request over one split of the view. It counts warnings together with this one.
+    pub(super) fn of_split(&self, split: SegmentView) -> Result<Self, Error> {
+        let view = ReadView {
+            segments: vec![split],
+            tail: Arc::default(),
+            ..self.view.clone()
+        };
+        let warnings = self.stats.lock().warnings.clone();
+        Self::with_warnings(view, self.request.clone(), self.cancelled.clone(), warnings)
+    }
+
+    fn with_warnings(
+        view: ReadView,
+        request: ScanRequest,
+        cancelled: Arc<AtomicBool>,
+        warnings: WarningCounts,
+    ) -> Result<Self, Error> {
         let mut columns: Vec<Column> = Vec::new();
         let output: Arc<[usize]> = request
             .columns
             .iter()
             .map(|column| column_index(&mut columns, column))
             .collect();
-        let warnings = WarningCounts::default();
         let (stop, deadline) = (cancelled.clone(), request.deadline);
         let props = execution_props(FunctionContext::new(warnings.clone(), move || {
             interrupted(&stop, deadline)
@@ -123,8 +165,15 @@ impl ScanTask {
             Stage::Rows { limit: Some(0) } => Arc::default(),
             _ => output.clone(),
         };
-        let units = units_of(&view);
-        let filter_outcomes = view.segments.iter().map(|_| OnceLock::new()).collect();
+        let (index_parts, units) = units_of(&view);
+        let bounds = |key: &SortKey, unit: &Unit| match unit.index.map(|index| &index_parts[index]) {
+            Some(index) => {
+                let part = view.segments[index.segment].segment.part(index.part);
+                part.bounds(&key.column, request.time_path.as_ref())
+            }
+            None => Ok(None),
+        };
+        let (best_keys, units) = BestKeys::sort_units(&request, &conjuncts, units, bounds)?;
         let stats = Mutex::new(ScanStats::new(columns.len(), warnings));
         let units_taken = AtomicUsize::new(0);
         Ok(Self {
@@ -135,16 +184,16 @@ impl ScanTask {
             wanted,
             conjuncts,
             stats,
+            index_parts,
             units,
             units_taken,
-            filter_outcomes,
+            best_keys,
             cancelled,
         })
     }
 
     /// The number of threads that the scan is worth.
     pub(super) fn workers(&self, threads: usize) -> usize {
-        const WORKERS_MAX: usize = 2;
         const DOCUMENTS_WORTH_IT: u64 = 20_000;
         let documents: u64 = self.units.iter().map(|unit| u64::from(unit.to - unit.from)).sum();
         if documents < DOCUMENTS_WORTH_IT {
@@ -154,15 +203,15 @@ impl ScanTask {
         }
     }
 
-    /// The next unit of work. An aggregate's units are assigned to its workers round-robin, however fast each is, so
-    /// that sums of doubles are the same each time.
-    pub(super) fn take_unit(&self, worker: usize, workers: usize, taken: &mut usize) -> Option<Unit> {
+    /// The next unit of work, and its number. An aggregate's units are assigned to its workers round-robin, however fast
+    /// each is, so that sums of doubles are the same each time.
+    pub(super) fn take_unit(&self, worker: usize, workers: usize, taken: &mut usize) -> Option<(usize, Unit)> {
         let number = match self.request.stage {
             Stage::Partial(_) => *taken * workers + worker,
             _ => self.units_taken.fetch_add(1, Ordering::Relaxed),
         };
         *taken += 1;
-        self.units.get(number).copied()
+        Some((number, *self.units.get(number)?))
     }
 
     /// Fails if the scan must stop: the deadline has passed, or its stream was dropped.
@@ -170,24 +219,32 @@ impl ScanTask {
         interrupted(&self.cancelled, self.request.deadline).map_or(Ok(()), Err)
     }
 
-    /// What a segment's index decides about the filter. Computed once, by the first worker that needs it.
-    pub(super) fn filter_outcome(&self, segment: usize) -> Result<&FilterOutcome, Problem> {
-        self.filter_outcomes[segment]
-            .get_or_init(|| self.apply_index(segment).map_err(Problem::from))
+    /// What an index decides about the filter. Computed once, by the first worker that needs it.
+    pub(super) fn filter_outcome(&self, index: usize) -> Result<&FilterOutcome, Problem> {
+        let index = &self.index_parts[index];
+        index
+            .outcome
+            .get_or_init(|| self.apply_index(index).map_err(Problem::from))
             .as_ref()
             .map_err(Clone::clone)
     }
 
-    fn apply_index(&self, number: usize) -> Result<FilterOutcome, Error> {
-        let view = &self.view.segments[number];
-        let segment = &view.segment;
+    fn apply_index(&self, index: &IndexPart) -> Result<FilterOutcome, Error> {
+        let view = &self.view.segments[index.segment];
+        let part = view.segment.part(index.part);
+        let Range { start: first, end } = part.documents();
         let mut live = RoaringBitmap::new();
-        live.insert_range(0..segment.documents());
-        live -= view.deleted.as_ref();
+        live.insert_range(0..end - first);
+        live -= view
+            .deleted
+            .range(first..end)
+            .map(|document| document - first)
+            .collect::<RoaringBitmap>();
         let documents = live.len();
         let all_conjuncts: Vec<usize> = (0..self.conjuncts.len()).collect();
         if self.request.read == ScanSource::Raw && !all_conjuncts.is_empty() {
             return Ok(FilterOutcome {
+                first,
                 pass: RoaringBitmap::new(),
                 undecided: live,
                 open_conjuncts: all_conjuncts.into(),
@@ -196,7 +253,7 @@ impl ScanTask {
         let mut bounds = Matches::certain(live);
         let mut open_conjuncts = Vec::new();
         for (number, conjunct) in self.conjuncts.iter().enumerate() {
-            let found = filter::matches(&conjunct.expr, segment.as_ref(), self.request.time_path.as_ref())?;
+            let found = filter::matches(&conjunct.expr, &part, self.request.time_path.as_ref())?;
             if !found.is_exact() {
                 open_conjuncts.push(number);
             }
@@ -218,21 +275,20 @@ impl ScanTask {
         };
         drop(stats);
         // Conjuncts on stored columns first: then fewer raw documents have to be read for the others.
-        open_conjuncts.sort_by_cached_key(|conjunct| !self.stored(number, *conjunct));
+        open_conjuncts.sort_by_cached_key(|conjunct| !self.is_stored(part, *conjunct));
         Ok(FilterOutcome {
+            first,
             pass,
             undecided,
             open_conjuncts: open_conjuncts.into(),
         })
     }
 
-    fn stored(&self, segment: usize, conjunct: usize) -> bool {
-        let segment = &self.view.segments[segment].segment;
+    fn is_stored(&self, part: SegmentPart, conjunct: usize) -> bool {
         let time_path = self.request.time_path.as_ref();
         let is_stored = |column: &usize| {
-            segment
-                .values(&self.columns[*column], time_path, &[])
-                .is_ok_and(|values| values.is_some())
+            part.stores(&self.columns[*column], time_path)
+                .is_ok_and(|stores| stores)
         };
         self.conjuncts[conjunct].columns.iter().all(is_stored)
     }
@@ -278,26 +334,36 @@ fn execution_props(context: FunctionContext) -> ExecutionProps {
     props
 }
 
-/// All documents as units, the newest segments first, so that a limit without an order is reached sooner. A top-k reads
-/// all units.
-fn units_of(view: &ReadView) -> Vec<Unit> {
-    let cut = |part: ViewPart, documents: u32| {
-        let starts = (0..documents).step_by(UNIT_DOCUMENTS as usize);
+/// The indexes of a view, and all its documents as units. The newest come first, so that a limit without an order is
+/// reached sooner.
+fn units_of(view: &ReadView) -> (Vec<IndexPart>, Vec<Unit>) {
+    let cut = |part: ViewPart, index: Option<usize>, documents: Range<u32>| {
+        let starts = documents.clone().step_by(UNIT_DOCUMENTS as usize);
         starts.map(move |from| Unit {
             part,
+            index,
             from,
-            to: documents.min(from.saturating_add(UNIT_DOCUMENTS)),
+            to: documents.end.min(from.saturating_add(UNIT_DOCUMENTS)),
         })
     };
-    let segments = view
-        .segments
-        .iter()
-        .enumerate()
-        .flat_map(|(number, segment)| cut(ViewPart::Segment(number), segment.segment.documents()));
-    let tail = cut(ViewPart::Tail, u32::try_from(view.tail.len()).unwrap_or(u32::MAX));
-    let mut units: Vec<Unit> = segments.chain(tail).collect();
+    let (mut indexes, mut units) = (Vec::new(), Vec::new());
+    for (segment, SegmentView { segment: parts, .. }) in view.segments.iter().enumerate() {
+        for (number, part) in parts.parts().enumerate() {
+            units.extend(cut(ViewPart::Segment(segment), Some(indexes.len()), part.documents()));
+            indexes.push(IndexPart {
+                segment,
+                part: number,
+                outcome: OnceLock::new(),
+            });
+        }
+    }
+    units.extend(cut(
+        ViewPart::Tail,
+        None,
+        0..u32::try_from(view.tail.len()).unwrap_or(u32::MAX),
+    ));
     units.reverse();
-    units
+    (indexes, units)
 }
 
 impl Conjunct {
@@ -325,11 +391,13 @@ impl Conjunct {
         // Folds casts of literals into literals, which an index can look up.
         let expr = plan::simplify::simplify(simplifier.coerce(expr, &df_schema)?, &simplifier)?;
         let physical = create_physical_expr(&expr, &df_schema, props, &PhysicalPlanningContext::default())?;
+        let converts = named.iter().any(|column| column.read_as.cast);
         let columns = named.iter().map(|column| column_index(columns, column)).collect();
         let batch_rows = constants::rows(constants::bytes(&physical)?);
         Ok(Self {
             expr,
             columns,
+            converts,
             schema,
             physical,
             batch_rows,

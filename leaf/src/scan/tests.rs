@@ -4,6 +4,7 @@ mod aggregates;
 mod index;
 mod paging;
 mod random;
+mod state_cache;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -137,13 +138,17 @@ fn request(read: ScanSource, columns: &[&str], filter: Vec<Expr>, stage: Stage) 
 }
 
 fn pool() -> ScanPool {
-    ScanPool::new(2).expect("threads")
+    ScanPool::new(2, 1 << 20).expect("threads")
 }
 
 /// Runs a scan and returns its batches and its trailer.
 fn scan(view: &ReadView, request: ScanRequest) -> Result<(Vec<RecordBatch>, ScanTrailer), Problem> {
-    let pool = pool();
-    let mut stream = run(view.clone(), request, &pool);
+    scan_in(&pool(), view, request)
+}
+
+/// The same in a pool that has run other scans.
+fn scan_in(pool: &ScanPool, view: &ReadView, request: ScanRequest) -> Result<(Vec<RecordBatch>, ScanTrailer), Problem> {
+    let mut stream = run(view.clone(), request, pool);
     let (mut batches, mut shipped) = (Vec::new(), 0);
     while let Some(chunk) = block_on(stream.next()) {
         match chunk? {
@@ -322,6 +327,7 @@ fn random_filters_find_among(documents: &[Arc<Document>], rng: &mut SeededRng) {
         index: 0,
         columns: 0,
         raw: live.len() as u64,
+        cached: 0,
     };
     for _ in 0..60 {
         let filter = random_condition(rng, 3);
@@ -378,13 +384,15 @@ fn documents_are_not_read_raw_if_index_and_columns_suffice() {
         ReadCounts {
             index: 999,
             columns: 198,
-            raw: 0
+            raw: 0,
+            cached: 0,
         }
     );
     let stage = Stage::Top {
         keys: vec![key("n:int", true)],
         after: None,
         limit: 3,
+        counts_all: true,
     };
     let (rows, trailer) = scan(&view, request(ScanSource::Auto, &["_doc"], vec![], stage)).expect("an answer");
     assert_eq!(in_order(&rows).len(), 3);
@@ -393,7 +401,8 @@ fn documents_are_not_read_raw_if_index_and_columns_suffice() {
         ReadCounts {
             index: 0,
             columns: 999,
-            raw: 3
+            raw: 3,
+            cached: 0,
         },
         "only the documents of the top k are read"
     );
@@ -450,6 +459,7 @@ fn scanning_an_empty_view_returns_a_trailer() {
             keys,
             after: None,
             limit: 10,
+            counts_all: false,
         },
     ] {
         let (rows, trailer) = scan(

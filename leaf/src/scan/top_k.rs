@@ -112,6 +112,12 @@ impl TopK {
                 document: *document,
             })?;
         }
+        if let Some(best) = scan.best_keys.as_ref().filter(|_| self.heap.len() >= self.limit) {
+            self.heap
+                .peek()
+                .into_iter()
+                .for_each(|worst| best.has_enough(&worst.key));
+        }
         Ok(())
     }
 

@@ -175,7 +175,7 @@ fn keeps_parts(old: &[LiveSegment]) -> bool {
     let first = |entry: &LiveSegment| entry.segment.address(0);
     let last = |entry: &LiveSegment| entry.segment.address(entry.segment.documents() - 1);
     let (parts, bytes) = old.iter().fold((0, 0), |(parts, bytes), entry| {
-        (parts + entry.segment.parts() as u64, bytes + entry.raw_bytes)
+        (parts + entry.segment.parts().len() as u64, bytes + entry.raw_bytes)
     });
     let complete =
         |entry: &LiveSegment| entry.deleted.is_empty() && entry.segment.documents() > 0 && !entry.segment.is_damaged();

@@ -240,6 +240,8 @@ pub(super) struct TextColumn {
     decoded: OnceLock<Arc<StringViewArray>>,
     /// The distinct values parsed as times.
     times: OnceLock<Arc<[Option<i64>]>>,
+    bounds: OnceLock<Option<(String, String)>>,
+    time_bounds: OnceLock<(Option<(i64, i64)>, bool)>,
 }
 
 impl Drop for TextColumn {
@@ -264,6 +266,8 @@ impl TextColumn {
             column,
             decoded: OnceLock::new(),
             times: OnceLock::new(),
+            bounds: OnceLock::new(),
+            time_bounds: OnceLock::new(),
         }
     }
 
@@ -305,6 +309,35 @@ impl TextColumn {
         let times: Arc<[Option<i64>]> = times.into();
         cache(&self.times, times.clone(), size_of_val(&*times));
         Ok(times)
+    }
+
+    /// The first and the last of the distinct values, if there is any.
+    pub(super) fn bounds(&self) -> io::Result<&Option<(String, String)>> {
+        if let Some(bounds) = self.bounds.get() {
+            return Ok(bounds);
+        }
+        let value = |ordinal: usize| {
+            let mut value = Vec::new();
+            self.column.dictionary().ord_to_term(ordinal as u64, &mut value)?;
+            String::from_utf8(value).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+        };
+        let bounds = match self.distinct() {
+            0 => None,
+            distinct => Some((value(0)?, value(distinct - 1)?)),
+        };
+        Ok(self.bounds.get_or_init(|| bounds))
+    }
+
+    /// The earliest and the latest time in microseconds since 1970 among the distinct values, if any is a time; and
+    /// whether all are times.
+    pub(super) fn time_bounds(&self) -> io::Result<(Option<(i64, i64)>, bool)> {
+        if let Some(bounds) = self.time_bounds.get() {
+            return Ok(*bounds);
+        }
+        let times = self.times()?;
+        let known = || times.iter().flatten().copied();
+        let bounds = (known().min().zip(known().max()), times.iter().all(Option::is_some));
+        Ok(*self.time_bounds.get_or_init(|| bounds))
     }
 
     /// Converts the values of these ordinals and calls `set` with the position of each. Each distinct value is

@@ -24,9 +24,10 @@
 //! 3. `lookup.rs` answers typed conditions and `search.rs` search clauses. Both consult the path tree first, then the
 //!    columns and dictionaries (`columns.rs`), the postings (`text.rs`) and the headers (`header.rs`).
 //! 4. `values.rs` returns a column as an Arrow array, or nothing where the index does not hold it exactly. `groups.rs`
-//!    counts documents by the values of text columns.
+//!    counts documents by the values of text columns. `bounds.rs` says between which values a column lies.
 //! 5. `mod.rs` joins the results of the parts.
 
+mod bounds;
 mod build;
 mod bundle;
 mod checksummed_file;
@@ -44,7 +45,17 @@ mod text;
 mod token;
 mod values;
 
-use std::{borrow::Cow, collections::BTreeMap, io, path::Path as FilePath, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    io,
+    ops::Range,
+    path::Path as FilePath,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use datafusion::arrow::{
     array::{Array, ArrayRef},
@@ -52,17 +63,16 @@ use datafusion::arrow::{
 };
 use plan::{Column, Path, Type, search::Clause};
 use proto::Address;
-use roaring::RoaringBitmap;
 use tantivy::HasLen as _;
 
 #[cfg(test)]
 pub(crate) use self::groups::GroupColumn;
+pub(crate) use self::{bounds::ColumnBounds, checksummed_file::ChecksumMismatch, groups::Groups};
 use self::{
     bundle::{Bundle, BundleWriter},
     checksummed_file::ChecksummedFile,
     part::Part,
 };
-pub(crate) use self::{checksummed_file::ChecksumMismatch, groups::Groups};
 use crate::{codec::ValueReader, document::Document, error::Error, key_tree::ROOT, matches::Matches};
 
 /// Raw bytes of the documents that one build holds in memory. The index under construction takes about as much again.
@@ -77,6 +87,40 @@ pub struct Segment {
     documents: u32,
     bytes: u64,
     file: Option<Arc<ChecksummedFile>>,
+    uid: u64,
+}
+
+/// The segments that this process has opened or built.
+static SEGMENTS: AtomicU64 = AtomicU64::new(0);
+
+/// An index part of a segment: an index over some of its documents, one after another.
+#[derive(Clone, Copy)]
+pub struct SegmentPart<'a> {
+    first: u32,
+    part: &'a Part,
+}
+
+impl SegmentPart<'_> {
+    /// The numbers of its documents in the segment.
+    pub fn documents(&self) -> Range<u32> {
+        self.first..self.first + self.part.paths.documents
+    }
+
+    /// The documents that match a condition and those that may match, or None if the index knows nothing about it.
+    /// They are numbered from 0 at the first document of the part.
+    pub fn find_matches(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
+        self.part.lookup(lookup)
+    }
+
+    /// Between which values a column lies, or None if that is not known exactly.
+    pub fn bounds(&self, column: &Column, time_path: Option<&Path>) -> Result<Option<ColumnBounds>, Error> {
+        self.part.bounds(column, time_path)
+    }
+
+    /// Whether the part stores a column, so that its values need not be read from the raw documents.
+    pub fn stores(&self, column: &Column, time_path: Option<&Path>) -> Result<bool, Error> {
+        Ok(self.part.values(column, time_path, &[])?.is_some())
+    }
 }
 
 /// A condition that an index may decide.
@@ -252,7 +296,18 @@ impl Segment {
             documents,
             bytes,
             file,
+            uid: SEGMENTS.fetch_add(1, Ordering::Relaxed),
         }
+    }
+
+    /// Distinguishes it from all other segments, as long as the process runs.
+    pub fn uid(&self) -> u64 {
+        self.uid
+    }
+
+    /// Whether it is in a file.
+    pub fn is_stored(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Documents in the segment, including those deleted since it was built.
@@ -260,9 +315,17 @@ impl Segment {
         self.documents
     }
 
-    /// The number of its parts.
-    pub fn parts(&self) -> usize {
-        self.parts.len()
+    /// Its index parts, in the order of their documents.
+    pub fn parts(&self) -> impl ExactSizeIterator<Item = SegmentPart<'_>> {
+        self.parts
+            .iter()
+            .map(|(first, part)| SegmentPart { first: *first, part })
+    }
+
+    /// The index part with this number.
+    pub fn part(&self, number: usize) -> SegmentPart<'_> {
+        let (first, part) = &self.parts[number];
+        SegmentPart { first: *first, part }
     }
 
     /// Bytes of its file, or of its memory.
@@ -311,19 +374,6 @@ impl Segment {
         self.parts
             .iter()
             .find_map(|(first, part)| part.headers.find(address).map(|document| first + document))
-    }
-
-    /// The documents that match a condition and those that may match, or None if the index knows nothing about it.
-    pub fn find_matches(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
-        let mut all = Matches::default();
-        for (first, part) in &self.parts {
-            let Some(Matches { certain, candidates }) = part.lookup(lookup)? else {
-                return Ok(None);
-            };
-            add(&mut all.certain, *first, certain);
-            add(&mut all.candidates, *first, candidates);
-        }
-        Ok(Some(all))
     }
 
     /// The values of a column for these documents (ascending), or None if they must be read from the raw documents.
@@ -460,15 +510,6 @@ fn parts_of(documents: &[Arc<Document>]) -> impl Iterator<Item = &[Arc<Document>
         rest = (!after.is_empty()).then_some(after);
         Some(part)
     })
-}
-
-/// Adds the documents of a part, whose numbers count from `first`.
-fn add(all: &mut RoaringBitmap, first: u32, part: RoaringBitmap) {
-    if first == 0 {
-        *all |= part;
-    } else {
-        all.extend(part.iter().map(|document| first + document));
-    }
 }
 
 /// Concatenates the values of consecutive parts.

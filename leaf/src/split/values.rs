@@ -296,7 +296,7 @@ impl Part {
     }
 }
 
-fn micros(ms: i64) -> i64 {
+pub(super) fn micros(ms: i64) -> i64 {
     ms.saturating_mul(1_000)
 }
 

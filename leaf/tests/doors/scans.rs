@@ -168,6 +168,7 @@ fn scans(served: &ServedLeaf) -> Vec<(&'static str, ScanRequest)> {
         keys: vec![newest],
         after: Some(after),
         limit: 2,
+        counts_all: true,
     };
     let deep = (0..40).fold(col(n).gt(lit(0.0)), |deep, _| {
         deep.or(col(n).lt(lit(-1.0)).and(lit(true))).and(lit(true))

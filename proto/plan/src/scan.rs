@@ -100,6 +100,9 @@ pub enum Stage {
         after: Option<PageStart>,
         /// The maximum number of rows.
         limit: usize,
+        /// Whether the trailer must count every row that passes the filter. If not, documents that come after the
+        /// first `limit` rows need not be looked at.
+        counts_all: bool,
     },
     /// DataFusion's partial aggregate over the columns, in its own state schema.
     Partial(Arc<PartialAggregate>),
@@ -214,6 +217,8 @@ pub struct ReadCounts {
     pub columns: u64,
     /// Raw documents read.
     pub raw: u64,
+    /// Documents whose aggregate states were kept from an earlier query, so that nothing was read of them.
+    pub cached: u64,
 }
 
 impl ReadCounts {
@@ -222,6 +227,7 @@ impl ReadCounts {
         self.index += other.index;
         self.columns += other.columns;
         self.raw += other.raw;
+        self.cached += other.cached;
     }
 }
 

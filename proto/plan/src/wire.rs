@@ -71,10 +71,16 @@ pub fn encode_request(request: &ScanRequest) -> Result<wire::ScanRequest, Proble
         Stage::Rows { limit } => wire::scan_request::Stage::Rows(wire::Rows {
             limit: limit.map(|limit| limit as u64),
         }),
-        Stage::Top { keys, after, limit } => wire::scan_request::Stage::Top(wire::Top {
+        Stage::Top {
+            keys,
+            after,
+            limit,
+            counts_all,
+        } => wire::scan_request::Stage::Top(wire::Top {
             keys: keys.iter().map(encode_sort_key).collect(),
             after: after.as_ref().map(encode_page_start).transpose()?,
             limit: *limit as u64,
+            counts_all: *counts_all,
         }),
         Stage::Partial(aggregate) => {
             wire::scan_request::Stage::Partial(encode_aggregate(aggregate).map_err(|e| unencodable(&e))?)
@@ -97,6 +103,17 @@ pub fn encode_request(request: &ScanRequest) -> Result<wire::ScanRequest, Proble
     })
 }
 
+/// Bytes that are equal only for requests that want the same of the same shard. Different texts of the same condition
+/// may have different bytes.
+pub fn request_key(request: &ScanRequest) -> Result<Vec<u8>, Problem> {
+    let message = wire::ScanRequest {
+        query: bytes::Bytes::new(),
+        wait_ms: 0,
+        ..encode_request(request)?
+    };
+    Ok(proto::wire::bytes_of(&message))
+}
+
 /// Decodes a request. Fails if it contains anything that a leaf must not run.
 pub fn decode_request(message: wire::ScanRequest) -> Result<ScanRequest, Problem> {
     let columns = message
@@ -112,6 +129,7 @@ pub fn decode_request(message: wire::ScanRequest) -> Result<ScanRequest, Problem
             keys: top.keys.iter().map(decode_sort_key).collect::<Result<_, _>>()?,
             after: top.after.map(decode_page_start).transpose()?,
             limit: top.limit as usize,
+            counts_all: top.counts_all,
         },
         wire::scan_request::Stage::Partial(bytes) => Stage::Partial(Arc::new(decode_aggregate(&bytes)?)),
     };

@@ -5,6 +5,11 @@ pub mod ingest;
 pub mod problem;
 pub mod push;
 
+/// A message as bytes.
+pub fn bytes_of(message: &impl prost::Message) -> Vec<u8> {
+    message.encode_to_vec()
+}
+
 /// Messages of the public API, among them errors.
 pub mod v1 {
     #![allow(missing_docs, clippy::all, reason = "generated; the .proto files document them")]

@@ -222,6 +222,7 @@ impl TopKPage {
                 keys: self.keys.clone(),
                 after: self.after.clone(),
                 limit: self.limit,
+                counts_all: true,
             },
             deadline: context.deadline(),
         };

@@ -7,10 +7,11 @@ use crate::{
     document::Document,
     matches::Matches,
     raw::{self, CastResult, Scalar},
-    split::{GroupColumn, Literal, Lookup, Segment},
+    split::{ColumnBounds, GroupColumn, Literal, Lookup, Segment},
 };
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
+use datafusion::scalar::ScalarValue;
 use plan::{
     Column, ColumnSource, Path, PathType, Type,
     matcher::Matcher,
@@ -113,6 +114,9 @@ pub(crate) fn check_values(segment: &Segment, documents: &[Arc<Document>], dice:
                 let run = &all[from..from + dice.below(documents.len() - from + 1)];
                 for requested in [&all[..], &some, run] {
                     coverage.count(check_column(segment, documents, &column, &path, requested));
+                }
+                if !cast {
+                    check_bounds(segment, documents, &column, &path);
                 }
             }
         }
@@ -221,6 +225,55 @@ fn check_column(
     true
 }
 
+/// Checks that every value of a column lies within the bounds of its part, and that a value is NULL only where the
+/// bounds say so.
+fn check_bounds(segment: &Segment, documents: &[Arc<Document>], column: &Column, path: &Path) {
+    for part in segment.parts() {
+        let Some(ColumnBounds { range, has_nulls }) = part.bounds(column, None).expect("bounds") else {
+            continue;
+        };
+        let range = range.map(|(least, greatest)| [least, greatest].map(|bound| bound_of(&bound)));
+        for document in part.documents() {
+            let document = &documents[document as usize];
+            match (strict(document, path, column.read_as.to), &range) {
+                (None, _) => assert!(has_nulls, "{column} of {} is NULL", document.text()),
+                (Some(value), Some([least, greatest])) => assert!(
+                    compare(least, &value).is_le() && compare(&value, greatest).is_le(),
+                    "{column} of {} is not between {least:?} and {greatest:?}",
+                    document.text()
+                ),
+                (Some(_), None) => panic!("{column} of {} is not NULL", document.text()),
+            }
+        }
+    }
+}
+
+fn bound_of(value: &ScalarValue) -> Literal {
+    match value {
+        ScalarValue::Int64(Some(int)) => Literal::Int(*int),
+        ScalarValue::Float64(Some(double)) => Literal::Double(*double),
+        ScalarValue::Utf8View(Some(text)) => Literal::Text(text.clone()),
+        ScalarValue::TimestampMicrosecond(Some(micros), _) => Literal::Time(*micros),
+        other => panic!("{other:?} is a bound"),
+    }
+}
+
+/// The documents of a segment that match a condition, from all of its parts.
+pub(crate) fn find_matches(segment: &Segment, lookup: &Lookup) -> Result<Option<Matches>, crate::Error> {
+    let mut all = Matches::default();
+    for part in segment.parts() {
+        let Some(found) = part.find_matches(lookup)? else {
+            return Ok(None);
+        };
+        let first = part.documents().start;
+        all.certain
+            .extend(found.certain.iter().map(|document| first + document));
+        all.candidates
+            .extend(found.candidates.iter().map(|document| first + document));
+    }
+    Ok(Some(all))
+}
+
 /// Compares lookups of a segment with a scan of its documents.
 struct LookupChecker<'a> {
     segment: &'a Segment,
@@ -243,7 +296,7 @@ impl<'a> LookupChecker<'a> {
             .filter(|(_, document)| is_true(document))
             .map(|(number, _)| number)
             .collect();
-        let matches = self.segment.find_matches(lookup).expect("a lookup");
+        let matches = find_matches(self.segment, lookup).expect("a lookup");
         self.coverage.count(matches.as_ref().is_some_and(Matches::is_exact));
         if let Some(matches) = matches {
             if matches.is_exact() {
@@ -446,6 +499,37 @@ fn check_headers(segment: &Segment, documents: &[Arc<Document>], time_path: Opti
         times.is_some() || time_path.is_some(),
         "without a time path, _time is in the header"
     );
+    check_time_bounds(segment, documents, time_path);
+}
+
+/// Checks that every time lies within the bounds of its part.
+fn check_time_bounds(segment: &Segment, documents: &[Arc<Document>], time_path: Option<&Path>) {
+    for name in ["_ingested", "_time"] {
+        let column = Column::system(name).expect("a column");
+        for part in segment.parts() {
+            let Some(bounds) = part.bounds(&column, time_path).expect("bounds") else {
+                assert!(name == "_time" && time_path.is_some(), "the bounds of {name} are known");
+                continue;
+            };
+            let range = bounds
+                .range
+                .map(|(least, greatest)| [least, greatest].map(|bound| bound_of(&bound)));
+            for document in part.documents() {
+                let document = &documents[document as usize];
+                let micros = match name {
+                    "_ingested" => document.header.ingested_ms * 1_000,
+                    _ => raw::time_of_document(document, Some(&raw::root(document)), time_path),
+                };
+                let [least, greatest] = range.as_ref().expect("every document has a time");
+                let time = Literal::Time(micros);
+                assert!(
+                    compare(least, &time).is_le() && compare(&time, greatest).is_le(),
+                    "{name} of {} is not between {least:?} and {greatest:?}",
+                    document.text()
+                );
+            }
+        }
+    }
 }
 
 fn check_header_lookups(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) {

@@ -46,7 +46,7 @@ pub(super) fn compute(request: &ScanRequest, documents: &[(Address, Value)]) -> 
         .expect("projected");
     let batches = match &request.stage {
         Stage::Rows { limit } => vec![shown.slice(0, shown.num_rows().min(limit.unwrap_or(usize::MAX)))],
-        Stage::Top { keys, after, limit } => vec![top(&matched, &shown, &addresses, keys, after.as_ref(), *limit)],
+        Stage::Top { keys, after, limit, .. } => vec![top(&matched, &shown, &addresses, keys, after.as_ref(), *limit)],
         Stage::Partial(partial) => partial_states(partial, shown),
     };
     let trailer = ScanTrailer {

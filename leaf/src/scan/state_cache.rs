@@ -1,0 +1,207 @@
+//! State cache: the aggregate states of splits, for the next query that asks the same of them.
+//!
+//! A split never changes, and the documents that are deleted of it are known. So its states hold as long as no further
+//! document of it is deleted. A request that is seen for the second time aggregates each split on its own and keeps its
+//! states; from then on it scans only what is not in a split yet.
+//!
+//! ```text
+//! request ─ states of splits that are kept ──────────────┐
+//!           splits without states ─ aggregate ─ keep ────┼─ states
+//!           micro-splits, tail ─ aggregate ──────────────┘
+//! ```
+
+use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
+
+use datafusion::arrow::{array::RecordBatch, datatypes::DataType};
+use lru::LruCache;
+use parking_lot::Mutex;
+use plan::scan::{PartialAggregate, ScanRequest, ScanSource, Stage};
+use roaring::RoaringBitmap;
+
+use super::stats::CountedValues;
+use crate::{
+    error::Error,
+    view::{ReadView, SegmentView},
+};
+
+/// Requests of which states are kept or that were seen once.
+const REQUESTS_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
+/// Bytes of a request that may be kept.
+const REQUEST_BYTES_MAX: usize = 16 << 10;
+/// Bytes of the states of one split.
+const SPLIT_STATES_BYTES_MAX: usize = 1 << 20;
+/// A split with fewer documents is aggregated faster than it is looked up.
+const SPLIT_DOCUMENTS_MIN: u32 = 1_000;
+/// What an entry takes beside its states.
+const ENTRY_BYTES: usize = 256;
+
+/// The functions whose states are the same however the documents of a split are divided among queries. Sums of doubles
+/// are not: they depend on the order in which they are added.
+const FUNCTIONS: [&str; 7] = ["count", "min", "max", "sum", "avg", "bool_and", "bool_or"];
+
+/// The states of splits that were asked most recently.
+pub(crate) struct StateCache {
+    kept: Mutex<KeptRequests>,
+    bytes_max: usize,
+}
+
+struct KeptRequests {
+    by_request: LruCache<RequestKey, KeptRequest>,
+    bytes: usize,
+}
+
+/// A shard and everything that a request wants of it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct RequestKey(Arc<[u8]>);
+
+#[derive(Default)]
+struct KeptRequest {
+    /// By the split's [`Segment::uid`](crate::split::Segment::uid).
+    splits: HashMap<u64, Arc<SplitStates>>,
+    bytes: usize,
+    /// The states of some split are too large.
+    refused: bool,
+}
+
+/// What an aggregate makes of one split.
+pub(super) struct SplitStates {
+    /// The documents that were deleted of the split.
+    pub deleted: Arc<RoaringBitmap>,
+    /// The states.
+    pub states: Vec<RecordBatch>,
+    /// What the scan of the split counted.
+    pub counted: CountedValues,
+}
+
+/// A scan's view, divided into what is known of it and what has to be scanned.
+pub(super) struct DividedView {
+    /// The request, as it is kept.
+    pub key: RequestKey,
+    /// The states that are known.
+    pub known: Vec<Arc<SplitStates>>,
+    /// Splits to aggregate one by one.
+    pub splits: Vec<SegmentView>,
+    /// The rest.
+    pub rest: ReadView,
+}
+
+impl StateCache {
+    /// Keeps states up to this many bytes.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self {
+            kept: Mutex::new(KeptRequests {
+                by_request: LruCache::new(REQUESTS_MAX),
+                bytes: 0,
+            }),
+            bytes_max,
+        }
+    }
+
+    /// Divides a view by what is known of it. None if its splits are not to be aggregated one by one: the request is
+    /// new, or its states cannot be kept.
+    pub(super) fn divide(&self, view: &ReadView, request: &ScanRequest) -> Result<Option<DividedView>, Error> {
+        let (Stage::Partial(aggregate), ScanSource::Auto) = (&request.stage, request.read) else {
+            return Ok(None);
+        };
+        if self.bytes_max == 0 || !view.segments.iter().any(may_be_kept) || !is_independent_of_order(aggregate) {
+            return Ok(None);
+        }
+        let key = plan::wire::request_key(request)?;
+        if key.len() > REQUEST_BYTES_MAX {
+            return Ok(None);
+        }
+        let key = RequestKey(key.into());
+        let mut kept = self.kept.lock();
+        let Some(request) = kept.by_request.get_mut(&key) else {
+            kept.insert(key);
+            return Ok(None);
+        };
+        if request.refused {
+            return Ok(None);
+        }
+        let mut divided = DividedView {
+            key,
+            known: Vec::new(),
+            splits: Vec::new(),
+            rest: view.clone(),
+        };
+        let (splits, rest): (Vec<_>, Vec<_>) = divided.rest.segments.drain(..).partition(may_be_kept);
+        divided.rest.segments = rest;
+        for split in splits {
+            let known = request.splits.get(&split.segment.uid());
+            match known.filter(|states| states.deleted == split.deleted) {
+                Some(states) => divided.known.push(Arc::clone(states)),
+                None => divided.splits.push(split),
+            }
+        }
+        // A merge has replaced the other splits.
+        let before = request.bytes;
+        request
+            .splits
+            .retain(|uid, _| view.segments.iter().any(|split| split.segment.uid() == *uid));
+        request.bytes = request.splits.values().map(|states| states.bytes()).sum();
+        let removed = before - request.bytes;
+        kept.bytes -= removed;
+        Ok(Some(divided))
+    }
+
+    /// Keeps the states of a split.
+    pub(super) fn keep(&self, key: &RequestKey, split: &SegmentView, states: SplitStates) {
+        let bytes = states.bytes();
+        let mut kept = self.kept.lock();
+        let Some(request) = kept.by_request.get_mut(key) else {
+            return;
+        };
+        if bytes > SPLIT_STATES_BYTES_MAX {
+            request.refused = true;
+            return;
+        }
+        let replaced = request.splits.insert(split.segment.uid(), Arc::new(states));
+        let replaced = replaced.map_or(0, |replaced| replaced.bytes());
+        request.bytes = request.bytes + bytes - replaced;
+        kept.bytes = kept.bytes + bytes - replaced;
+        kept.evict(self.bytes_max);
+    }
+}
+
+impl KeptRequests {
+    /// Notes a request that was not seen before.
+    fn insert(&mut self, key: RequestKey) {
+        if let Some((_, evicted)) = self.by_request.push(key, KeptRequest::default()) {
+            self.bytes -= evicted.bytes;
+        }
+    }
+
+    fn evict(&mut self, bytes_max: usize) {
+        while self.bytes > bytes_max {
+            match self.by_request.pop_lru() {
+                Some((_, evicted)) => self.bytes -= evicted.bytes,
+                None => return,
+            }
+        }
+    }
+}
+
+impl SplitStates {
+    fn bytes(&self) -> usize {
+        let states: usize = self.states.iter().map(RecordBatch::get_array_memory_size).sum();
+        ENTRY_BYTES + states
+    }
+}
+
+fn may_be_kept(split: &SegmentView) -> bool {
+    split.segment.is_stored() && split.segment.documents() >= SPLIT_DOCUMENTS_MIN
+}
+
+/// Whether the final result is the same, to the last bit, however the documents are divided.
+fn is_independent_of_order(aggregate: &PartialAggregate) -> bool {
+    aggregate.aggregates.iter().all(|call| {
+        let name = call.fun().name();
+        let adds_doubles = || {
+            call.state_fields().map_or(true, |fields| {
+                fields.iter().any(|field| *field.data_type() == DataType::Float64)
+            })
+        };
+        FUNCTIONS.contains(&name) && (!matches!(name, "sum" | "avg") || !adds_doubles())
+    })
+}
