@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 use clap::ValueEnum;
 use reqwest::RequestBuilder;
@@ -188,6 +188,21 @@ pub(crate) trait PushServer: System {
 
     /// Starts it again on its folder and waits until it says that it is ready.
     async fn restart(&mut self) -> Result<()>;
+}
+
+/// Waits until so many documents are visible: nothing is missing, nothing is there twice.
+pub(crate) async fn wait_for_count(server: &dyn PushServer, set: DocumentSet, documents: u64) -> Result<()> {
+    const WAIT_MAX: Duration = Duration::from_secs(300);
+    let started = Instant::now();
+    loop {
+        let count = server.count(set).await?;
+        if count == documents {
+            return Ok(());
+        }
+        ensure!(count < documents, "{count} documents of {documents}");
+        ensure!(started.elapsed() < WAIT_MAX, "only {count} documents of {documents}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Waits until a system has been idle for a while: its files have the same size, and it uses almost no CPU. Returns the

@@ -68,7 +68,7 @@ pub(crate) static EXPRESSIONS: [Question; 4] = [
         chdb: "select count() as n from texts \
                where extract(JSONExtractString(data, 'did'), '^did:plc:(...)') = 'abc'",
         victoria_logs: LogsQl {
-            query: r#"* | extract_regexp "^did:plc:(?P<head>...)" from did | filter head:="abc" | stats count() n"#,
+            query: r#"* | extract_regexp "^did:plc:(?P<head>...)" from did | filter "head":="abc" | stats count() n"#,
             columns: &["n"],
         },
         open_search: None,

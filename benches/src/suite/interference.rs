@@ -162,7 +162,7 @@ async fn measure_beside(
     let (fed, beside) = ask_in_turn(running, feed(plan)).await?;
     let used_after = usage(running.process_id())?;
     let fed = fed?;
-    wait_for_count(running, count + fed.documents).await?;
+    system::wait_for_count(running, DocumentSet::Bluesky, count + fed.documents).await?;
     system::settle(running).await?;
     let (_, after) = ask_in_turn(running, tokio::time::sleep(plan.time)).await?;
     let rate = rate_name(plan);
@@ -220,20 +220,6 @@ async fn ask(running: &dyn System, question: &Question) -> Result<Duration> {
     let answer = running.ask(question).await.context(question.name)?;
     ensure!(!answer.rows.is_empty(), "{} has no answer", question.name);
     Ok(answer.time)
-}
-
-/// Nothing that was fed is missing.
-pub(super) async fn wait_for_count(running: &dyn PushServer, documents: u64) -> Result<()> {
-    const WAIT_MAX: Duration = Duration::from_secs(300);
-    let started = Instant::now();
-    loop {
-        let count = running.count(DocumentSet::Bluesky).await?;
-        if count == documents {
-            return Ok(());
-        }
-        ensure!(started.elapsed() < WAIT_MAX, "{count} documents of {documents}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 /// A request for a document, and a text that its answer must contain.

@@ -22,7 +22,7 @@ use crate::{
     question::JSONBENCH,
     report::{MEBIBYTE, guarded, percentiles_ms},
     system::{
-        RachisServer, System as _,
+        self, PushServer as _, RachisServer, System as _,
         rachis::{ask_sql, ingest_topic},
     },
 };
@@ -111,6 +111,7 @@ async fn empty_node(system: SystemName, report: &mut SuiteReport) -> Result<()> 
         let started = Instant::now();
         let server = system.start_server().await?.context("no server")?;
         let ready = started.elapsed().as_secs_f64() * 1e3;
+        let resident = usage(server.process_id())?.peak_bytes as f64 / MEBIBYTE;
         server.ask_something().await?;
         let answered = started.elapsed().as_secs_f64() * 1e3;
         let used = usage(server.process_id())?;
@@ -122,12 +123,13 @@ async fn empty_node(system: SystemName, report: &mut SuiteReport) -> Result<()> 
         ));
     }
     starts.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (answered, ready, cpu, resident) = starts[STARTS / 2];
+    let (answered, ready, cpu, resident, peak) = starts[STARTS / 2];
     let figures = [
         ("ready ms", ready),
         (FIRST_ANSWER_MS, answered),
         ("CPU s", cpu),
         (RESIDENT, resident),
+        ("peak MiB after it", peak),
     ];
     report.add(EMPTY, "start", system, &figures);
     Ok(())
@@ -273,8 +275,9 @@ async fn many_documents(arguments: &FootprintArgs, report: &mut SuiteReport) -> 
     };
     let documents = DocumentFile::bluesky(arguments.documents, arguments.seed)?;
     let fed = DocumentFile::bluesky(plan.documents(), arguments.seed + 1)?;
-    let (kafka, server) = (Kafka::start().await, RachisServer::start().await);
+    let (kafka, mut server) = (Kafka::start().await, RachisServer::start().await);
     let name = documents.set.name();
+    server.create(documents.set).await?;
     let before = usage(server.process_id())?;
     eprintln!("rachis: {} documents, ingest and dashboards", documents.documents);
     let ingest = async {
@@ -283,7 +286,7 @@ async fn many_documents(arguments: &FootprintArgs, report: &mut SuiteReport) -> 
         server.push_all(&documents).await?;
         let time = started.elapsed();
         let fed = feed_kafka(&kafka, name, &fed, plan, Marks::default()).await?;
-        super::interference::wait_for_count(&server, documents.documents + fed.documents).await?;
+        system::wait_for_count(&server, documents.set, documents.documents + fed.documents).await?;
         anyhow::Ok(documents.bytes as f64 / 1e6 / time.as_secs_f64())
     };
     let mut times = Vec::new();

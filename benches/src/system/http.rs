@@ -69,6 +69,6 @@ pub(crate) async fn wait_until_ready(process: &mut Process, request: impl Fn() -
             "it does not answer; {}",
             process.log_tail()
         );
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

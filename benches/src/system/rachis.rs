@@ -56,23 +56,26 @@ impl RachisServer {
 /// Creates the source `TOPIC-source`, which reads a topic into the collection of its name, and returns the time until
 /// all documents are visible.
 pub(crate) async fn ingest_topic(client: &Client, kafka: &Kafka, topic: &str, documents: u64) -> Result<Duration> {
-    const WAIT_MAX: Duration = Duration::from_secs(1800);
     let started = Instant::now();
     let source = format!("{topic}-source");
     client
         .source(&source, topic, topic, &kafka.bootstrap(), json!({}))
         .await?;
-    let mut count = 0;
+    wait_for_documents(client, topic, documents).await?;
+    Ok(started.elapsed())
+}
+
+/// Waits until so many documents are visible: nothing is missing, nothing is there twice.
+pub(crate) async fn wait_for_documents(client: &Client, collection: &str, documents: u64) -> Result<()> {
+    const WAIT_MAX: Duration = Duration::from_secs(1800);
+    let (started, mut count) = (Instant::now(), 0);
     while count < documents {
-        ensure!(
-            started.elapsed() < WAIT_MAX,
-            "only {count} documents after {WAIT_MAX:?}"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        count = count_documents(client, topic).await?;
+        ensure!(started.elapsed() < WAIT_MAX, "only {count} documents of {documents}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        count = count_documents(client, collection).await?;
     }
     ensure!(count == documents, "{count} documents of {documents}");
-    Ok(started.elapsed())
+    Ok(())
 }
 
 /// How many documents of a collection are visible.
@@ -143,8 +146,9 @@ impl System for RachisServer {
 
 #[async_trait(?Send)]
 impl PushServer for RachisServer {
-    async fn create(&mut self, _: DocumentSet) -> Result<()> {
-        Ok(())
+    async fn create(&mut self, set: DocumentSet) -> Result<()> {
+        let path = format!("/v1/collections/{}", set.name());
+        self.0.json(Method::PUT, &path, json!({})).await.map(drop)
     }
 
     async fn push(&self, set: DocumentSet, lines: Vec<u8>) -> Result<u64> {
