@@ -5,6 +5,7 @@
 //! An answer is compared with that of the first system before it is timed. What differs, or fails, is reported with its
 //! reason instead of a time; the other systems and questions go on.
 
+mod all;
 mod expression;
 mod fan_out;
 mod freshness;
@@ -24,11 +25,11 @@ use clap::Args;
 use tests::Kafka;
 
 pub use self::{
+    all::{AllArgs, SuiteCommand, all},
     expression::{ExpressionArgs, expression},
     fan_out::{FanOutArgs, fan_out},
     freshness::{FreshnessArgs, freshness},
     giants::{GiantsArgs, giants},
-    goals::{AllArgs, SuiteCommand, all},
     interference::{InterferenceArgs, interference},
     node::{FootprintArgs, footprint},
     recovery::{RecoveryArgs, recovery},

@@ -115,12 +115,8 @@ async fn empty_node(system: SystemName, report: &mut SuiteReport) -> Result<()> 
         server.ask_something().await?;
         let answered = started.elapsed().as_secs_f64() * 1e3;
         let used = usage(server.process_id())?;
-        starts.push((
-            answered,
-            ready,
-            used.cpu.as_secs_f64(),
-            used.peak_bytes as f64 / MEBIBYTE,
-        ));
+        let peak = used.peak_bytes as f64 / MEBIBYTE;
+        starts.push((answered, ready, used.cpu.as_secs_f64(), resident, peak));
     }
     starts.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (answered, ready, cpu, resident, peak) = starts[STARTS / 2];
