@@ -174,6 +174,8 @@ fn goals(measured: &Measured<'_>) -> Vec<Goal> {
     let mut goals = ingest_goals(measured);
     goals.extend(question_goals(measured));
     goals.extend(service_goals(measured));
+    let number = |goal: &Goal| goal.row.trim_end_matches('a').parse::<u32>().unwrap_or_default();
+    goals.sort_by_key(number);
     goals
 }
 
@@ -334,8 +336,12 @@ fn service_goals(measured: &Measured<'_>) -> Vec<Goal> {
     let giants = |name| measured.value("giants", GIANTS, "giants among them", "rachis", name);
     let sixteen = node::catch_up_name(16);
     let catch_up = measured.value("footprint", node::PEAKS, &sixteen, "rachis", "peak MiB");
-    let many_documents = node(node::PEAKS, node::MANY_DOCUMENTS, "peak MiB");
-    let idle = |name| node(node::MANY, node::IDLE, name);
+    // Fewer documents or collections say nothing about these goals.
+    let is_full = |table, what, name, least| node(table, what, name).is_some_and(|measured| measured >= least);
+    let has_documents = is_full(node::PEAKS, node::MANY_DOCUMENTS, node::DOCUMENTS, 10e6);
+    let has_collections = is_full(node::MANY, node::IDLE, node::COLLECTIONS, 1e3);
+    let many_documents = node(node::PEAKS, node::MANY_DOCUMENTS, "peak MiB").filter(|_| has_documents);
+    let idle = |name| node(node::MANY, node::IDLE, name).filter(|_| has_collections);
     vec![
         at_most("10", "p99 beside 20 MB/s, over idle", beside, 1.5, 3.0),
         at_least(

@@ -34,6 +34,8 @@ pub(super) const RESIDENT: &str = "resident MiB";
 pub(super) const THREADS: &str = "threads";
 pub(super) const FIRST_ANSWER_MS: &str = "first answer ms";
 pub(super) const IDLE: &str = "idle";
+pub(super) const DOCUMENTS: &str = "documents";
+pub(super) const COLLECTIONS: &str = "collections";
 /// Concurrent requests.
 const REQUESTS_MAX: usize = 8;
 /// Collections that are queried.
@@ -167,6 +169,7 @@ async fn measure_collections(system: &str, settings: Settings, count: u64, repor
     }
     tokio::time::sleep(IDLE_TIME).await;
     resources(IDLE, system, &server, report)?;
+    report.add(MANY, IDLE, system, &[(COLLECTIONS, count as f64)]);
     query_idle_collections(system, &server, count, report).await?;
     listings("listings", system, &server, report).await?;
     server.stop();
@@ -310,7 +313,7 @@ async fn many_documents(arguments: &FootprintArgs, report: &mut SuiteReport) -> 
         usage(server.process_id())?,
     );
     let figures = [
-        ("documents", documents.documents as f64),
+        (DOCUMENTS, documents.documents as f64),
         ("dashboard p99 ms", percentiles_ms(times).1),
     ];
     report.add(PEAKS, MANY_DOCUMENTS, SystemName::Rachis, &figures);
