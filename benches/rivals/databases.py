@@ -3,7 +3,7 @@
     databases.py duckdb|chdb FOLDER
 
 Reads JSON lines from standard input and answers each with one line: `{"load": {"file": path, "table": name, "types":
-{column: type}, "settings": text}}` (types for DuckDB, settings for chdb) with `{"seconds": s, "documents": n}`,
+{column: type}, "settings": text, "text": bool}}` (types for DuckDB, the others for chdb) with `{"seconds": s, "documents": n}`,
 `{"sql": text}` with `{"seconds": s, "rows": [[value, ...]]}`; or with `{"error": text}`. The seconds are those of the
 database, without those of the pipe.
 """
@@ -28,7 +28,7 @@ class DuckDb:
 
         self.connection = duckdb.connect(os.path.join(folder, "duck.db"))
 
-    def load(self, file, table, types, settings):
+    def load(self, file, table, types, settings, text):
         objects = f"read_json_objects('{file}', format = 'newline_delimited')"
         sample = f"select json_group_structure(json) from (select json from {objects} limit {self.SAMPLE_DOCUMENTS})"
         structure = json.loads(self.connection.execute(sample).fetchall()[0][0])
@@ -47,7 +47,7 @@ class DuckDb:
 
 
 class Chdb:
-    """A MergeTree table with one column `data` of type JSON, without hints. Conditions are not cached."""
+    """A MergeTree table with one column `data`, JSON without hints or text. Conditions are not cached."""
 
     SETTINGS = (
         "settings use_query_condition_cache = 0, session_timezone = 'UTC', output_format_json_quote_64bit_integers = 0"
@@ -60,9 +60,10 @@ class Chdb:
         self.session.query("create database if not exists benches engine = Atomic")
         self.session.query("use benches")
 
-    def load(self, file, table, types, settings):
-        self.session.query(f"create table {table} (data JSON) engine = MergeTree order by tuple() {settings}")
-        self.session.query(f"insert into {table} select data from file('{file}', 'JSONAsObject', 'data JSON')")
+    def load(self, file, table, types, settings, text):
+        kind, format = ("String", "LineAsString") if text else ("JSON", "JSONAsObject")
+        self.session.query(f"create table {table} (data {kind}) engine = MergeTree order by tuple() {settings}")
+        self.session.query(f"insert into {table} select data from file('{file}', '{format}', 'data {kind}')")
 
     def execute(self, sql):
         return self.session.query(f"{sql} {self.SETTINGS}", "JSONCompact").bytes()

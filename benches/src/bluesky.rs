@@ -252,14 +252,14 @@ fn record(out: &mut String, rng: &mut SplitMix64, collection: &str, us: u64, wor
 }
 
 /// Generates the documents of one seed.
-pub struct Bluesky {
+pub(crate) struct Bluesky {
     seed: u64,
     words: Vec<&'static str>,
 }
 
 impl Bluesky {
     /// A generator for this seed.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             seed,
             words: WORDS.split_whitespace().collect(),
@@ -267,7 +267,7 @@ impl Bluesky {
     }
 
     /// Appends document `i`, without a line break.
-    pub fn document(&self, i: u64, out: &mut String) {
+    pub(crate) fn document(&self, i: u64, out: &mut String) {
         let mut rng = SplitMix64(self.seed.wrapping_mul(0xA076_1D64_78BD_642F) ^ i.wrapping_mul(0xE703_7ED1_A0B4_28DB));
         let us = FIRST_US + i * STEP_US + rng.below(3000);
         let total: u64 = SHARES.iter().map(|share| share.events).sum();

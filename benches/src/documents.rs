@@ -1,9 +1,10 @@
 //! The documents of the suites: files of JSON lines, the same bytes for every system.
 
 use std::{
+    fmt::Write as _,
     fs::File,
     future::Future,
-    io::{self, BufRead as _, BufReader, BufWriter, Write as _},
+    io::{self, BufRead as _, BufReader, BufWriter, Lines, Write as _},
     path::Path,
 };
 
@@ -13,7 +14,7 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 use tests::{Kafka, kafka::NewRecord};
 
-use crate::{bluesky::Bluesky, github, measure::PARTITIONS};
+use crate::{bluesky::Bluesky, github};
 
 /// Lines are collected until a body has at least this many bytes.
 const BODY_BYTES: usize = 4 << 20;
@@ -22,7 +23,10 @@ const BODIES_MAX: usize = 4;
 /// Records that are produced at once.
 const PRODUCED_RECORDS: usize = 50_000;
 
-/// The two sets of documents.
+/// Keys of a giant document.
+const GIANT_KEYS: u64 = 100_000;
+
+/// The sets of documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum DocumentSet {
@@ -30,6 +34,10 @@ pub(crate) enum DocumentSet {
     Bluesky,
     /// Real GitHub events, copied.
     Gh,
+    /// Bluesky-like events of which chdb keeps nothing but the text.
+    Texts,
+    /// Bluesky-like events among which are documents with 100,000 keys.
+    Giant,
 }
 
 impl DocumentSet {
@@ -38,6 +46,8 @@ impl DocumentSet {
         match self {
             Self::Bluesky => "bluesky",
             Self::Gh => "gh",
+            Self::Texts => "texts",
+            Self::Giant => "giant",
         }
     }
 }
@@ -55,9 +65,27 @@ pub(crate) struct DocumentFile {
 impl DocumentFile {
     /// Generates Bluesky-like documents.
     pub(crate) fn bluesky(documents: u64, seed: u64) -> Result<Self> {
+        Self::generate(DocumentSet::Bluesky, documents, seed)
+    }
+
+    /// Generates Bluesky-like documents as a set.
+    pub(crate) fn generate(set: DocumentSet, documents: u64, seed: u64) -> Result<Self> {
         let bluesky = Bluesky::new(seed);
-        Self::write(DocumentSet::Bluesky, documents, |i, out| {
+        Self::write(set, documents, |i, out| {
             bluesky.document(i, out);
+            Ok(())
+        })
+    }
+
+    /// Generates Bluesky-like documents; each `every`th is a giant instead.
+    pub(crate) fn giants(documents: u64, every: u64, seed: u64) -> Result<Self> {
+        let bluesky = Bluesky::new(seed);
+        Self::write(DocumentSet::Giant, documents, |i, out| {
+            if i % every == every / 2 {
+                write_giant(i, out)?;
+            } else {
+                bluesky.document(i, out);
+            }
             Ok(())
         })
     }
@@ -97,6 +125,11 @@ impl DocumentFile {
         self.file.path()
     }
 
+    /// Its lines.
+    pub(crate) fn lines(&self) -> Result<Lines<BufReader<File>>> {
+        Ok(BufReader::new(File::open(self.path())?).lines())
+    }
+
     fn bodies(&self) -> Result<Bodies> {
         Ok(Bodies(BufReader::new(File::open(self.path())?)))
     }
@@ -121,11 +154,11 @@ impl DocumentFile {
     }
 
     /// Produces all documents to a new topic of the set's name.
-    pub(crate) async fn produce(&self, kafka: &Kafka) -> Result<()> {
+    pub(crate) async fn produce(&self, kafka: &Kafka, partitions: i32) -> Result<()> {
         let topic = self.set.name();
-        kafka.create_topic(topic, PARTITIONS, &[]).await;
-        let mut lines = BufReader::new(File::open(self.path())?).lines();
-        let mut next_partition = (0..PARTITIONS).cycle();
+        kafka.create_topic(topic, partitions, &[]).await;
+        let mut lines = self.lines()?;
+        let mut next_partition = (0..partitions).cycle();
         loop {
             let mut records = Vec::with_capacity(PRODUCED_RECORDS);
             for line in lines.by_ref().take(PRODUCED_RECORDS) {
@@ -140,6 +173,23 @@ impl DocumentFile {
             kafka.produce(topic, records).await;
         }
     }
+}
+
+/// Appends a document with many keys and numbers, texts and booleans as values.
+fn write_giant(number: u64, out: &mut String) -> Result<()> {
+    write!(
+        out,
+        "{{\"kind\":\"giant\",\"time_us\":1732206349000000,\"number\":{number}"
+    )?;
+    for key in 3..GIANT_KEYS {
+        match key % 3 {
+            0 => write!(out, ",\"key{key}\":{}", key + number)?,
+            1 => write!(out, ",\"key{key}\":\"v{number}\"")?,
+            _ => write!(out, ",\"key{key}\":true")?,
+        }
+    }
+    out.push('}');
+    Ok(())
 }
 
 /// Whole lines of a file, in bodies of [`BODY_BYTES`] and a little more.

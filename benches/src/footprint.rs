@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 const TICKS_PER_SECOND: u64 = 100;
 
 /// What a process and its descendants have used so far.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
     /// User and system time, with that of descendants that have exited.
     pub(crate) cpu: Duration,
@@ -32,10 +32,7 @@ struct ProcessStat {
 pub(crate) fn usage(root: u32) -> Result<Usage> {
     let stats = process_stats()?;
     ensure!(stats.contains_key(&root), "process {root} does not run");
-    let mut usage = Usage {
-        cpu: Duration::ZERO,
-        peak_bytes: 0,
-    };
+    let mut usage = Usage::default();
     for pid in with_descendants(root, &stats) {
         usage.cpu += stats.get(&pid).map_or(Duration::ZERO, |stat| ticks(stat.ticks));
         usage.peak_bytes += peak_bytes(pid);

@@ -1,14 +1,15 @@
 #![doc = include_str!("../README.md")]
 
 mod answer;
-pub mod baseline;
-pub mod bluesky;
+mod bluesky;
+mod consumer;
 mod documents;
+mod feed;
 mod footprint;
 mod github;
-pub mod measure;
-pub mod overview;
+mod measure;
 mod question;
+mod report;
 pub mod rivals;
 pub mod suite;
 mod system;

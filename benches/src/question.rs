@@ -1,8 +1,10 @@
 //! A question of a suite: its text for every system, in one place.
 
+mod expression;
 mod github;
 mod jsonbench;
 
+pub(crate) use expression::{EXPRESSIONS, FIELDS, SELECTIVE, UNSELECTIVE};
 pub(crate) use github::GITHUB;
 pub(crate) use jsonbench::JSONBENCH;
 

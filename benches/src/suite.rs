@@ -1,10 +1,19 @@
-//! The suites `load`, `jsonbench` and `gh`: each loads the same documents into every system, one after the other, in
-//! a fresh folder, and waits until the system is idle before anything is asked.
+//! The suites. `load`, `jsonbench`, `gh` and `expression` load the same documents into every system, one after the
+//! other, in a fresh folder, and wait until the system is idle before anything is asked (here). Each of the others is
+//! a file of its own.
 //!
-//! An answer is compared with that of the first system before it is timed. The first difference ends the suite, and
-//! nothing is printed. A system that refuses documents is left out, and the report says so.
+//! An answer is compared with that of the first system before it is timed. What differs, or fails, is reported with its
+//! reason instead of a time; the other systems and questions go on.
 
-mod report;
+mod all;
+mod expression;
+mod fan_out;
+mod freshness;
+mod giants;
+mod goals;
+mod interference;
+mod node;
+mod recovery;
 
 use std::{
     path::{Path, PathBuf},
@@ -13,18 +22,36 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use report::{AskFigures, LoadFigures, QuestionFigures, SuiteReport};
 use tests::Kafka;
 
-pub use crate::system::SystemName;
+pub use self::{
+    all::{AllArgs, SuiteCommand, all},
+    expression::{ExpressionArgs, expression},
+    fan_out::{FanOutArgs, fan_out},
+    freshness::{FreshnessArgs, freshness},
+    giants::{GiantsArgs, giants},
+    interference::{InterferenceArgs, interference},
+    node::{FootprintArgs, footprint},
+    recovery::{RecoveryArgs, recovery},
+};
 use crate::{
     answer::Answer,
+    consumer,
     documents::{DocumentFile, DocumentSet},
-    footprint::{reset_peaks, usage},
+    footprint::{Usage, reset_peaks, usage},
     question::{GITHUB, JSONBENCH, Question},
+    report::{MEBIBYTE, guarded, runs_note},
     rivals,
     system::{self, Loaded, RachisServer, System},
 };
+pub use crate::{report::SuiteReport, system::SystemName};
+
+/// Partitions of a topic.
+const PARTITIONS: i32 = 2;
+/// What it cost to load documents.
+const LOAD: &str = "load";
+/// What it cost to ask all questions, warm-ups included; the peak is since the system was idle after loading.
+const ASKED: &str = "asked";
 
 /// Which systems take part, and where the figures go.
 #[derive(Debug, Args)]
@@ -95,54 +122,61 @@ pub struct GhArgs {
 }
 
 impl SystemArgs {
-    /// The systems that take part. All of them can be started.
-    fn chosen(&self) -> Result<Vec<SystemName>> {
-        let mut chosen = SystemName::ALL.to_vec();
-        chosen.retain(|system| !self.without.contains(system));
+    /// Those of `systems` that take part. All of them can be started; those left out are noted.
+    fn chosen(&self, systems: &[SystemName], report: &mut SuiteReport) -> Result<Vec<SystemName>> {
+        let (out, chosen): (Vec<SystemName>, Vec<SystemName>) =
+            systems.iter().partition(|system| self.without.contains(system));
+        out.iter()
+            .for_each(|system| report.note(format!("left out: {system} (--without)")));
         chosen.iter().try_for_each(|system| rivals::check(*system))?;
         Ok(chosen)
+    }
+
+    fn json(&self) -> Option<&Path> {
+        self.json.as_deref()
     }
 }
 
 /// Loads both sets of documents into every system, and into Rachis from Kafka too.
-pub async fn load(arguments: &LoadArgs) -> Result<()> {
-    let chosen = arguments.systems.chosen()?;
+pub async fn load(arguments: &LoadArgs) -> Result<SuiteReport> {
+    let mut report = SuiteReport::new("load")?;
+    let chosen = arguments.systems.chosen(&SystemName::ALL, &mut report)?;
     let from_kafka = !arguments.without_kafka && chosen.contains(&SystemName::Rachis);
     if from_kafka {
         tests::kafka::jars()?;
     }
-    let mut report = SuiteReport::new("load", &arguments.systems.without)?;
     for set in [DocumentSet::Bluesky, DocumentSet::Gh] {
         let documents = match set {
-            DocumentSet::Bluesky => DocumentFile::bluesky(arguments.documents, arguments.seed)?,
             DocumentSet::Gh => DocumentFile::gh(arguments.copies)?,
+            _ => DocumentFile::bluesky(arguments.documents, arguments.seed)?,
         };
         for system in &chosen {
-            start_and_load(*system, &documents, &mut report).await?;
+            start_and_load(*system, &documents, &mut report).await;
             if *system == SystemName::Rachis && from_kafka {
-                load_from_kafka(&documents, &mut report).await?;
+                let loaded = guarded(load_from_kafka(&documents, &mut report)).await;
+                loaded.unwrap_or_else(|error| report.fail("rachis, from Kafka", &error));
             }
         }
     }
-    report.finish(arguments.systems.json.as_deref())
+    report.finish(arguments.systems.json())
 }
 
 /// Asks JSONBench's five questions.
-pub async fn jsonbench(arguments: &JsonbenchArgs) -> Result<()> {
-    let chosen = arguments.systems.chosen()?;
-    let mut report = SuiteReport::new("jsonbench", &arguments.systems.without)?;
+pub async fn jsonbench(arguments: &JsonbenchArgs) -> Result<SuiteReport> {
+    let mut report = SuiteReport::new("jsonbench")?;
+    let chosen = arguments.systems.chosen(&SystemName::ALL, &mut report)?;
     let documents = DocumentFile::bluesky(arguments.documents, arguments.seed)?;
-    ask_all(&chosen, &JSONBENCH, &documents, &arguments.runs, &mut report).await?;
-    report.finish(arguments.systems.json.as_deref())
+    ask_all(&chosen, &JSONBENCH, &documents, &arguments.runs, &mut report).await;
+    report.finish(arguments.systems.json())
 }
 
-/// Asks twelve questions about GitHub events.
-pub async fn gh(arguments: &GhArgs) -> Result<()> {
-    let chosen = arguments.systems.chosen()?;
-    let mut report = SuiteReport::new("gh", &arguments.systems.without)?;
+/// Asks questions about GitHub events.
+pub async fn gh(arguments: &GhArgs) -> Result<SuiteReport> {
+    let mut report = SuiteReport::new("gh")?;
+    let chosen = arguments.systems.chosen(&SystemName::ALL, &mut report)?;
     let documents = DocumentFile::gh(arguments.copies)?;
-    ask_all(&chosen, &GITHUB, &documents, &arguments.runs, &mut report).await?;
-    report.finish(arguments.systems.json.as_deref())
+    ask_all(&chosen, &GITHUB, &documents, &arguments.runs, &mut report).await;
+    report.finish(arguments.systems.json())
 }
 
 /// Serves a raw tantivy index in this folder on standard input and output.
@@ -150,64 +184,93 @@ pub fn serve_tantivy(folder: &Path) -> Result<()> {
     system::serve_tantivy(folder)
 }
 
-/// Starts a system and loads the documents. `None` if it refused some of them.
+/// Starts a system and loads the documents. `None` if it failed or refused some of them, which the report then says.
 async fn start_and_load(
     system: SystemName,
     documents: &DocumentFile,
     report: &mut SuiteReport,
-) -> Result<Option<Box<dyn System>>> {
+) -> Option<Box<dyn System>> {
     let set = documents.set.name();
     eprintln!("{set}: {system}: loading");
-    let what = || format!("{system} with {set}");
-    let mut running = system.start().await.with_context(what)?;
-    let cpu_before = usage(running.process_id())?.cpu;
-    let loaded = running.load(documents).await.with_context(what)?;
-    if loaded.refused > 0 {
-        let reason = loaded.reason.unwrap_or_default();
-        let text = format!(
-            "refused {} of {} documents {reason}",
-            loaded.refused, documents.documents
-        );
-        report.leave_out(system, &format!("{set}: {}", text.trim_end()));
-        return Ok(None);
+    let load = async {
+        let mut running = system.start().await?;
+        let before = usage(running.process_id())?;
+        let loaded = running.load(documents).await?;
+        if loaded.refused == 0 {
+            add_load(system.as_str(), documents, running.as_ref(), &loaded, before, report).await?;
+            running.define(documents.set).await?;
+        }
+        Ok((running, loaded))
+    };
+    match guarded(load).await {
+        Ok((running, loaded)) if loaded.refused == 0 => {
+            if let Some(handicap) = system.handicap(documents.set) {
+                report.note(format!("{system} has {handicap}"));
+            }
+            Some(running)
+        }
+        Ok((_, loaded)) => {
+            let (refused, all) = (loaded.refused, documents.documents);
+            let reason = loaded.reason.unwrap_or_default();
+            report.note(format!(
+                "left out: {system} with {set}: refused {refused} of {all} documents {reason}"
+            ));
+            None
+        }
+        Err(error) => {
+            report.fail(&format!("{system} with {set}"), &error);
+            None
+        }
     }
-    let figures = load_figures(system.as_str(), documents, running.as_ref(), &loaded, cpu_before).await;
-    report.add_load(system, figures.with_context(what)?);
-    Ok(Some(running))
 }
 
+/// Loads a topic, and reads it with a consumer that discards everything: the limit.
 async fn load_from_kafka(documents: &DocumentFile, report: &mut SuiteReport) -> Result<()> {
     eprintln!("{}: rachis: loading from Kafka", documents.set.name());
     let kafka = Kafka::start().await;
-    documents.produce(&kafka).await?;
+    documents.produce(&kafka, PARTITIONS).await?;
+    let consumed = consumer::consume(&kafka, documents, PARTITIONS).await?;
+    let rate = documents.bytes as f64 / 1e6 / consumed.as_secs_f64();
+    report.add(LOAD, &what(documents), "a consumer that discards", &[("MB/s", rate)]);
     let server = RachisServer::start().await;
-    let cpu_before = usage(server.process_id())?.cpu;
+    let before = usage(server.process_id())?;
     let loaded = server.load_from_kafka(&kafka, documents).await?;
-    let figures = load_figures("rachis, from Kafka", documents, &server, &loaded, cpu_before).await?;
-    report.add_load(SystemName::Rachis, figures);
-    Ok(())
+    add_load("rachis, from Kafka", documents, &server, &loaded, before, report).await
+}
+
+/// A set of documents in a table.
+fn what(documents: &DocumentFile) -> String {
+    format!("{}, {:.0} MB", documents.set.name(), documents.bytes as f64 / 1e6)
 }
 
 /// Waits until the system is idle; the CPU time until then is part of the load.
-async fn load_figures(
+async fn add_load(
     system: &str,
     documents: &DocumentFile,
     running: &dyn System,
     loaded: &Loaded,
-    cpu_before: Duration,
-) -> Result<LoadFigures> {
+    before: Usage,
+    report: &mut SuiteReport,
+) -> Result<()> {
     let disk_bytes = system::settle(running).await?;
     let used = usage(running.process_id())?;
-    Ok(LoadFigures {
-        set: documents.set,
-        system: system.to_owned(),
-        documents: documents.documents,
-        raw_bytes: documents.bytes,
-        seconds: loaded.time.as_secs_f64(),
-        cpu_seconds: used.cpu.saturating_sub(cpu_before).as_secs_f64(),
-        peak_bytes: used.peak_bytes,
-        disk_bytes,
-    })
+    let (what, bytes) = (what(documents), documents.bytes as f64);
+    let rate = bytes / 1e6 / loaded.time.as_secs_f64();
+    let rachis = report
+        .value(LOAD, &what, SystemName::Rachis.as_str(), "MB/s")
+        .unwrap_or(rate);
+    let figures = [
+        ("MB/s", rate),
+        ("over Rachis", rate / rachis),
+        (
+            "CPU s / GB",
+            used.cpu.saturating_sub(before.cpu).as_secs_f64() / (bytes / 1e9),
+        ),
+        ("peak MiB", used.peak_bytes as f64 / MEBIBYTE),
+        ("disk / raw", disk_bytes as f64 / bytes),
+    ];
+    report.add(LOAD, &what, system, &figures);
+    Ok(())
 }
 
 /// Loads the documents into each system and asks all questions for which it has a text.
@@ -217,70 +280,89 @@ async fn ask_all(
     documents: &DocumentFile,
     runs: &RunArgs,
     report: &mut SuiteReport,
-) -> Result<()> {
-    report.runs = Some((runs.warmups, runs.repetitions));
+) {
+    report.note(runs_note(runs.warmups, runs.repetitions));
     let mut expected: Vec<Option<(SystemName, Answer)>> = vec![None; questions.len()];
     for &system in systems {
         if !questions.iter().any(|question| question.is_for(system)) {
-            report.leave_out(system, "no question has a text for it");
+            report.note(format!("left out: {system} (no question has a text for it)"));
             continue;
         }
-        let Some(mut running) = start_and_load(system, documents, report).await? else {
-            continue;
-        };
-        eprintln!("{}: {system}: asking", documents.set.name());
-        reset_peaks(running.process_id())?;
-        let cpu_before = usage(running.process_id())?.cpu;
-        for (question, expected) in questions.iter().zip(&mut expected) {
-            if question.is_for(system) {
-                let what = || format!("{system}: {}", question.name);
-                check_answer(running.as_mut(), system, question, expected).await?;
-                let times = time_question(running.as_mut(), question, runs).await;
-                report.add_question(QuestionFigures::new(question, system, times.with_context(what)?));
-            }
+        if let Some(running) = start_and_load(system, documents, report).await {
+            let asked = guarded(ask_system(
+                running.as_ref(),
+                system,
+                questions,
+                &mut expected,
+                runs,
+                report,
+            ))
+            .await;
+            asked.unwrap_or_else(|error| report.fail(system.as_str(), &error));
         }
-        let used = usage(running.process_id())?;
-        report.asked.push(AskFigures {
-            system,
-            cpu_seconds: used.cpu.saturating_sub(cpu_before).as_secs_f64(),
-            peak_bytes: used.peak_bytes,
-        });
     }
+    report.add_means();
+}
+
+/// Asks a system that has all documents.
+async fn ask_system(
+    running: &dyn System,
+    system: SystemName,
+    questions: &[Question],
+    expected: &mut [Option<(SystemName, Answer)>],
+    runs: &RunArgs,
+    report: &mut SuiteReport,
+) -> Result<()> {
+    eprintln!("{system}: asking");
+    reset_peaks(running.process_id())?;
+    let before = usage(running.process_id())?;
+    for (question, expected) in questions.iter().zip(expected) {
+        if !question.is_for(system) {
+            continue;
+        }
+        let part = async {
+            check_answer(running, system, question, expected).await?;
+            time_question(running, question, runs).await
+        };
+        match guarded(part).await {
+            Ok(times) => report.add_question(question.name, system, times, question.is_estimate(system)),
+            Err(error) => report.fail(&format!("{system}: {}", question.name), &error),
+        }
+    }
+    report.add_usage(ASKED, "all runs", system, before, usage(running.process_id())?);
     Ok(())
 }
 
 /// Asks a question once. The answer must be the expected one; that of the first system is the expected one.
 async fn check_answer(
-    running: &mut dyn System,
+    running: &dyn System,
     system: SystemName,
     question: &Question,
     expected: &mut Option<(SystemName, Answer)>,
 ) -> Result<()> {
-    let what = || format!("{system}: {}", question.name);
-    let rows = running.ask(question).await.with_context(what)?.rows;
-    ensure!(!rows.is_empty(), "{system} has no answer to {:?}", question.name);
-    let answer = Answer::new(question.answer, &rows).with_context(what)?;
+    let rows = running.ask(question).await?.rows;
+    ensure!(!rows.is_empty(), "no answer");
+    let answer = Answer::new(question.answer, &rows)?;
     match expected {
         None => *expected = Some((system, answer)),
         Some((first, right)) => {
             let is_estimate = question.is_estimate(system) || question.is_estimate(*first);
             ensure!(
                 right.matches(&answer, is_estimate),
-                "{system} and {first} answer {:?} differently\n{first}: {right}\n{system}: {answer}",
-                question.name
+                "the answer differs from that of {first}\n{first}: {right}\n{system}: {answer}"
             );
         }
     }
     Ok(())
 }
 
-async fn time_question(running: &mut dyn System, question: &Question, runs: &RunArgs) -> Result<Vec<Duration>> {
+async fn time_question(running: &dyn System, question: &Question, runs: &RunArgs) -> Result<Vec<Duration>> {
     for _ in 0..runs.warmups {
         running.ask(question).await?;
     }
     let mut times = Vec::new();
     for _ in 0..runs.repetitions {
-        times.push(running.ask(question).await?.time);
+        times.push(running.ask(question).await.context("a repetition")?.time);
     }
     Ok(times)
 }

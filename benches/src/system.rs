@@ -2,11 +2,11 @@
 //!
 //! A system is stopped, and its folder removed, when it is dropped. How each is set up is in the README.
 
-mod http;
+pub(crate) mod http;
 mod line_child;
 mod open_search;
 mod python;
-mod rachis;
+pub(crate) mod rachis;
 mod tantivy;
 mod tantivy_worker;
 mod victoria_logs;
@@ -17,9 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 use clap::ValueEnum;
+use reqwest::RequestBuilder;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -78,6 +79,16 @@ impl SystemName {
             (Self::Chdb, DocumentSet::Gh) => Some("compact parts: slower than its default where few paths are read"),
             _ => None,
         }
+    }
+
+    /// Starts a server that takes pushes; `None` if this is no such system.
+    pub(crate) async fn start_server(self) -> Result<Option<Box<dyn PushServer>>> {
+        Ok(match self {
+            Self::Rachis => Some(Box::new(RachisServer::start().await)),
+            Self::VictoriaLogs => Some(Box::new(VictoriaLogs::start().await?)),
+            Self::OpenSearch => Some(Box::new(OpenSearch::start().await?)),
+            Self::Duckdb | Self::Chdb | Self::Tantivy => None,
+        })
     }
 
     /// Starts it in a fresh folder and waits until it answers.
@@ -141,9 +152,57 @@ pub(crate) trait System {
     /// Loads all documents.
     async fn load(&mut self, documents: &DocumentFile) -> Result<Loaded>;
 
+    /// What must be defined between loading and asking.
+    async fn define(&mut self, _: DocumentSet) -> Result<()> {
+        Ok(())
+    }
+
     /// Asks a question for which there is a text. Servers are timed by their client, from the request to the last byte
     /// of the answer; other systems time themselves, so that the pipe does not count.
-    async fn ask(&mut self, question: &Question) -> Result<TimedRows>;
+    async fn ask(&self, question: &Question) -> Result<TimedRows>;
+}
+
+/// A server that takes documents in requests, as they come.
+#[async_trait(?Send)]
+pub(crate) trait PushServer: System {
+    /// Creates the collection or index of a set of documents, where a server does not do that by itself.
+    async fn create(&mut self, set: DocumentSet) -> Result<()>;
+
+    /// Pushes lines and waits until they are acknowledged. Returns how many documents were refused.
+    async fn push(&self, set: DocumentSet, lines: Vec<u8>) -> Result<u64>;
+
+    /// The visible values of `marker` that are at least `from`.
+    async fn marks_from(&self, set: DocumentSet, from: u64) -> Result<Vec<u64>>;
+
+    /// How many documents are visible.
+    async fn count(&self, set: DocumentSet) -> Result<u64>;
+
+    /// Asks something that a server can answer that has no documents.
+    async fn ask_something(&self) -> Result<()>;
+
+    /// A request for the document that has this value at a path.
+    fn lookup(&self, set: DocumentSet, path: &str, value: &str) -> RequestBuilder;
+
+    /// Kills it with `kill -9`.
+    fn kill(&mut self);
+
+    /// Starts it again on its folder and waits until it says that it is ready.
+    async fn restart(&mut self) -> Result<()>;
+}
+
+/// Waits until so many documents are visible: nothing is missing, nothing is there twice.
+pub(crate) async fn wait_for_count(server: &dyn PushServer, set: DocumentSet, documents: u64) -> Result<()> {
+    const WAIT_MAX: Duration = Duration::from_secs(300);
+    let started = Instant::now();
+    loop {
+        let count = server.count(set).await?;
+        if count == documents {
+            return Ok(());
+        }
+        ensure!(count < documents, "{count} documents of {documents}");
+        ensure!(started.elapsed() < WAIT_MAX, "only {count} documents of {documents}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Waits until a system has been idle for a while: its files have the same size, and it uses almost no CPU. Returns the

@@ -1,4 +1,4 @@
-//! Twelve questions about GitHub events.
+//! Thirteen questions about GitHub events.
 //!
 //! Words are looked up in the bodies of comments, in upper or lower case. They are such that every system's way to
 //! split texts into words finds the same documents. VictoriaLogs keeps these bodies as `_msg`, and `created_at` as
@@ -20,7 +20,7 @@ const fn tantivy(query: &'static str, documents_max: usize) -> Option<TantivySea
 }
 
 /// The questions.
-pub(crate) static GITHUB: [Question; 12] = [
+pub(crate) static GITHUB: [Question; 13] = [
     Question {
         name: "count",
         answer: AnswerKind::Rows,
@@ -132,6 +132,17 @@ pub(crate) static GITHUB: [Question; 12] = [
         victoria_logs: logs_ql(r#"id:="2489368070""#, &[]),
         open_search: dsl(r#"{"query":{"term":{"id.keyword":"2489368070"}}}"#),
         tantivy: tantivy("d.id:2489368070", 1),
+    },
+    Question {
+        // Unique, like an id, but nobody's key. The raw index has no token of 40 characters.
+        name: "document by a field",
+        answer: AnswerKind::Documents,
+        rachis: "select _doc from gh where payload.head = 'fe6d08e43085ed465200ba9bc3ca8ba1799e7ed7'",
+        duckdb: "select json from gh where payload.head::varchar = 'fe6d08e43085ed465200ba9bc3ca8ba1799e7ed7'",
+        chdb: "select data from gh where data.payload.head.:String = 'fe6d08e43085ed465200ba9bc3ca8ba1799e7ed7'",
+        victoria_logs: logs_ql(r#""payload.head":="fe6d08e43085ed465200ba9bc3ca8ba1799e7ed7""#, &[]),
+        open_search: dsl(r#"{"query":{"term":{"payload.head.keyword":"fe6d08e43085ed465200ba9bc3ca8ba1799e7ed7"}}}"#),
+        tantivy: None,
     },
     Question {
         name: "newest 20 of an actor",

@@ -12,12 +12,12 @@ const START_MAX: Duration = Duration::from_secs(120);
 const REQUEST_MAX: Duration = Duration::from_secs(600);
 
 /// A client that keeps its connections.
-pub(super) fn client() -> Result<Client> {
+pub(crate) fn client() -> Result<Client> {
     Ok(Client::builder().no_proxy().timeout(REQUEST_MAX).build()?)
 }
 
 /// Sends a request. Returns the body, and the time from sending until its last byte was read.
-pub(super) async fn timed(request: RequestBuilder) -> Result<(Vec<u8>, Duration)> {
+pub(crate) async fn timed(request: RequestBuilder) -> Result<(Vec<u8>, Duration)> {
     let started = Instant::now();
     let response = request.send().await?;
     let status = response.status();
@@ -28,13 +28,13 @@ pub(super) async fn timed(request: RequestBuilder) -> Result<(Vec<u8>, Duration)
 }
 
 /// Sends a request and parses its answer; an error status becomes an error that contains the body.
-pub(super) async fn json(request: RequestBuilder) -> Result<Value> {
+pub(crate) async fn json(request: RequestBuilder) -> Result<Value> {
     let (body, _) = timed(request).await?;
     serde_json::from_slice(&body).with_context(|| format!("not JSON: {}", String::from_utf8_lossy(&body)))
 }
 
 /// Like [`json`], but sends the request again as long as the server has no room for it (503).
-pub(super) async fn json_when_accepted(request: RequestBuilder) -> Result<Value> {
+pub(crate) async fn json_when_accepted(request: RequestBuilder) -> Result<Value> {
     const PAUSE: Duration = Duration::from_millis(50);
     let started = Instant::now();
     loop {
@@ -51,7 +51,7 @@ pub(super) async fn json_when_accepted(request: RequestBuilder) -> Result<Value>
 }
 
 /// Waits until a server answers this request with success.
-pub(super) async fn wait_until_ready(process: &mut Process, request: impl Fn() -> RequestBuilder) -> Result<()> {
+pub(crate) async fn wait_until_ready(process: &mut Process, request: impl Fn() -> RequestBuilder) -> Result<()> {
     let started = Instant::now();
     loop {
         if let Some(status) = process.exit_status() {
@@ -69,6 +69,6 @@ pub(super) async fn wait_until_ready(process: &mut Process, request: impl Fn() -
             "it does not answer; {}",
             process.log_tail()
         );
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

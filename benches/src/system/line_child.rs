@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
+    sync::Mutex,
 };
 
 use super::{Loaded, TimedRows};
@@ -24,9 +25,13 @@ use crate::documents::DocumentFile;
 pub(super) struct LineChild {
     name: &'static str,
     child: Child,
+    pipes: Mutex<Pipes>,
+    log: PathBuf,
+}
+
+struct Pipes {
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
-    log: PathBuf,
 }
 
 /// An answer of the child.
@@ -53,8 +58,10 @@ impl LineChild {
         Ok(Self {
             name,
             child,
-            input,
-            output: BufReader::new(output).lines(),
+            pipes: Mutex::new(Pipes {
+                input,
+                output: BufReader::new(output).lines(),
+            }),
             log: log.to_owned(),
         })
     }
@@ -64,12 +71,13 @@ impl LineChild {
         self.child.id().unwrap_or_default()
     }
 
-    async fn request(&mut self, request: &impl Serialize) -> Result<LineResponse> {
+    async fn request(&self, request: &impl Serialize) -> Result<LineResponse> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
-        self.input.write_all(line.as_bytes()).await?;
-        self.input.flush().await?;
-        let Some(response) = self.output.next_line().await? else {
+        let mut pipes = self.pipes.lock().await;
+        pipes.input.write_all(line.as_bytes()).await?;
+        pipes.input.flush().await?;
+        let Some(response) = pipes.output.next_line().await? else {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
             bail!("{} has exited: {log}", self.name);
         };
@@ -81,7 +89,7 @@ impl LineChild {
     }
 
     /// Sends a request to load the documents.
-    pub(super) async fn load(&mut self, request: &impl Serialize, documents: &DocumentFile) -> Result<Loaded> {
+    pub(super) async fn load(&self, request: &impl Serialize, documents: &DocumentFile) -> Result<Loaded> {
         match self.request(request).await? {
             LineResponse::Loaded {
                 seconds,
@@ -92,7 +100,7 @@ impl LineChild {
     }
 
     /// Sends a request for rows.
-    pub(super) async fn ask(&mut self, request: &impl Serialize) -> Result<TimedRows> {
+    pub(super) async fn ask(&self, request: &impl Serialize) -> Result<TimedRows> {
         match self.request(request).await? {
             LineResponse::Rows { seconds, rows } => Ok(TimedRows {
                 rows,

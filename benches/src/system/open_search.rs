@@ -15,8 +15,13 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::process::Process;
 
-use super::{Loaded, System, TimedRows, http};
-use crate::{answer::AnswerKind, documents::DocumentFile, question::Question, rivals};
+use super::{Loaded, PushServer, System, TimedRows, http};
+use crate::{
+    answer::AnswerKind,
+    documents::{DocumentFile, DocumentSet},
+    question::Question,
+    rivals,
+};
 
 /// What the runner does not set: one node, on loopback, that ignores how full the disk is.
 const SETTINGS: &str = "\
@@ -24,6 +29,9 @@ network.host: 127.0.0.1
 discovery.type: single-node
 cluster.routing.allocation.disk.threshold_enabled: false
 ";
+
+/// The file of its output.
+const LOG: &str = "output";
 
 /// A running node. Its process is dropped before its folder.
 pub(crate) struct OpenSearch {
@@ -42,46 +50,23 @@ impl OpenSearch {
         let config = folder.path().join("config");
         fs::create_dir(&config)?;
         fs::write(config.join("opensearch.yml"), SETTINGS)?;
-        let mut command = Command::new("java");
-        command
-            .args(["-Xmx2g", "-cp"])
-            .arg(rivals::open_search_jars()?.join("*"))
-            .arg("org.codelibs.opensearch.runner.OpenSearchRunner")
-            .args(["-clusterName", "benches", "-numOfNode", "1", "-basePath"])
-            .arg(folder.path())
-            .arg("-confPath")
-            .arg(&config);
-        let log = folder.path().join("output");
-        let mut process = Process::start("OpenSearch", &mut command, &log)?;
-        let port = wait_for_port(&mut process, &log).await.context("OpenSearch")?;
         let mut started = Self {
-            process,
+            process: spawn(folder.path())?,
             folder,
             client: http::client()?,
-            url: format!("http://127.0.0.1:{port}"),
+            url: String::new(),
             index: "",
         };
-        let (client, health) = (&started.client, format!("{}/_cluster/health", started.url));
-        let health = || client.get(&health).query(&[("wait_for_status", "yellow")]);
-        http::wait_until_ready(&mut started.process, health)
-            .await
-            .context("OpenSearch")?;
+        started.wait_until_ready().await.context("OpenSearch")?;
         Ok(started)
     }
 
-    /// One shard without replicas and the default mapping, but with room for the many paths of real events.
-    async fn create_index(&mut self, index: &'static str) -> Result<()> {
-        self.index = index;
-        let settings = json!({
-            "index.number_of_shards": 1,
-            "index.number_of_replicas": 0,
-            "index.mapping.total_fields.limit": 10_000,
-        });
-        let request = self
-            .client
-            .put(self.index_url(""))
-            .json(&json!({ "settings": settings }));
-        http::json(request).await.map(drop)
+    async fn wait_until_ready(&mut self) -> Result<()> {
+        let port = wait_for_port(&mut self.process, &self.folder.path().join(LOG)).await?;
+        self.url = format!("http://127.0.0.1:{port}");
+        let (client, health) = (&self.client, format!("{}/_cluster/health", self.url));
+        let health = || client.get(&health).query(&[("wait_for_status", "yellow")]);
+        http::wait_until_ready(&mut self.process, health).await
     }
 
     fn index_url(&self, rest: &str) -> String {
@@ -101,6 +86,22 @@ impl OpenSearch {
             .header(CONTENT_TYPE, "application/x-ndjson")
             .body(body)
     }
+}
+
+/// Starts the runner with an empty log, in which it prints its port.
+fn spawn(folder: &Path) -> Result<Process> {
+    let log = folder.join(LOG);
+    let _ = fs::remove_file(&log);
+    let mut command = Command::new("java");
+    command
+        .args(["-Xmx2g", "-cp"])
+        .arg(rivals::open_search_jars()?.join("*"))
+        .arg("org.codelibs.opensearch.runner.OpenSearchRunner")
+        .args(["-clusterName", "benches", "-numOfNode", "1", "-basePath"])
+        .arg(folder)
+        .arg("-confPath")
+        .arg(folder.join("config"));
+    Process::start("OpenSearch", &mut command, &log)
 }
 
 /// The port that the runner prints before it starts the node.
@@ -136,7 +137,7 @@ impl System for OpenSearch {
 
     /// A bulk request is durable when it is answered; the time includes a refresh, which makes all documents visible.
     async fn load(&mut self, documents: &DocumentFile) -> Result<Loaded> {
-        self.create_index(documents.set.name()).await?;
+        self.create(documents.set).await?;
         let (system, reason) = (&*self, OnceCell::new());
         let reason_slot = &reason;
         let insert = |body: Vec<u8>| async move {
@@ -159,7 +160,7 @@ impl System for OpenSearch {
         })
     }
 
-    async fn ask(&mut self, question: &Question) -> Result<TimedRows> {
+    async fn ask(&self, question: &Question) -> Result<TimedRows> {
         let dsl = question.open_search.as_ref().context("no text for OpenSearch")?;
         let request = self
             .client
@@ -210,5 +211,72 @@ fn aggregation_rows(aggregations: &Value, keys: &[Value], rows: &mut Vec<Vec<Val
             keys.push(bucket["doc_count"].clone());
             rows.push(keys);
         }
+    }
+}
+
+#[async_trait(?Send)]
+impl PushServer for OpenSearch {
+    /// One shard without replicas and the default mapping, but with room for the many paths of real events.
+    async fn create(&mut self, set: DocumentSet) -> Result<()> {
+        self.index = set.name();
+        let settings = json!({
+            "index.number_of_shards": 1,
+            "index.number_of_replicas": 0,
+            "index.mapping.total_fields.limit": 10_000,
+        });
+        let request = self.client.put(self.index_url(""));
+        http::json(request.json(&json!({ "settings": settings })))
+            .await
+            .map(drop)
+    }
+
+    async fn push(&self, _: DocumentSet, lines: Vec<u8>) -> Result<u64> {
+        let answer = http::json(self.bulk(&lines)).await?;
+        Ok(answer["items"].as_array().map_or(0, |refused| refused.len() as u64))
+    }
+
+    async fn marks_from(&self, _: DocumentSet, from: u64) -> Result<Vec<u64>> {
+        let search = json!({
+            "size": 1_000,
+            "query": { "range": { "marker": { "gte": from } } },
+            "_source": ["marker"],
+        });
+        let answer = http::json(self.client.post(self.index_url("/_search")).json(&search)).await?;
+        let hits = answer["hits"]["hits"].as_array().context("no hits")?;
+        Ok(hits
+            .iter()
+            .filter_map(|hit| hit["_source"]["marker"].as_u64())
+            .collect())
+    }
+
+    async fn count(&self, _: DocumentSet) -> Result<u64> {
+        http::json(self.client.post(self.index_url("/_refresh"))).await?;
+        let count = http::json(self.client.get(self.index_url("/_count"))).await?;
+        count["count"].as_u64().context("no count")
+    }
+
+    async fn ask_something(&self) -> Result<()> {
+        http::json(
+            self.client
+                .get(format!("{}/_cat/indices", self.url))
+                .query(&[("format", "json")]),
+        )
+        .await
+        .map(drop)
+    }
+
+    fn lookup(&self, _: DocumentSet, path: &str, value: &str) -> RequestBuilder {
+        let search = json!({ "query": { "term": { format!("{path}.keyword"): value } } });
+        let request = self.client.post(self.index_url("/_search"));
+        request.query(&[("request_cache", "false")]).json(&search)
+    }
+
+    fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        self.process = spawn(self.folder.path())?;
+        self.wait_until_ready().await
     }
 }

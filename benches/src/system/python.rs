@@ -45,7 +45,7 @@ impl PythonDatabase {
 /// The types of columns that DuckDB would not infer from JSON, or not so that its functions take them.
 fn duckdb_types(set: DocumentSet) -> Value {
     match set {
-        DocumentSet::Bluesky => json!({ "time_us": "BIGINT" }),
+        DocumentSet::Bluesky | DocumentSet::Texts | DocumentSet::Giant => json!({ "time_us": "BIGINT" }),
         DocumentSet::Gh => json!({ "created_at": "TIMESTAMP" }),
     }
 }
@@ -53,7 +53,7 @@ fn duckdb_types(set: DocumentSet) -> Value {
 /// Settings of chdb's table that are not the default.
 fn chdb_settings(set: DocumentSet) -> &'static str {
     match set {
-        DocumentSet::Bluesky => "",
+        DocumentSet::Bluesky | DocumentSet::Texts | DocumentSet::Giant => "",
         // A part that is not compact has about 7,500 files for 654 paths. While several are written or merged, they are
         // more than a process may have open on many machines.
         DocumentSet::Gh => "settings min_bytes_for_wide_part = '100G'",
@@ -76,11 +76,12 @@ impl System for PythonDatabase {
             "table": documents.set.name(),
             "types": duckdb_types(documents.set),
             "settings": chdb_settings(documents.set),
+            "text": documents.set == DocumentSet::Texts,
         }});
         self.child.load(&request, documents).await
     }
 
-    async fn ask(&mut self, question: &Question) -> Result<TimedRows> {
+    async fn ask(&self, question: &Question) -> Result<TimedRows> {
         let sql = match self.system {
             SystemName::Duckdb => question.duckdb,
             _ => question.chdb,

@@ -46,7 +46,7 @@ impl System for RawTantivy {
         self.child.load(&WorkerRequest::Load { file }, documents).await
     }
 
-    async fn ask(&mut self, question: &Question) -> Result<TimedRows> {
+    async fn ask(&self, question: &Question) -> Result<TimedRows> {
         let search = question.tantivy.as_ref().context("no text for tantivy")?;
         let request = WorkerRequest::Search {
             query: search.query.to_owned(),
