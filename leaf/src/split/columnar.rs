@@ -23,6 +23,9 @@ const VALUE_CODECS: [CodecType; 2] = [CodecType::Bitpacked, CodecType::Blockwise
 const START_CODECS: [CodecType; 2] = [CodecType::Bitpacked, CodecType::Linear];
 /// The code of an index of documents with several values.
 const SEVERAL: u8 = 2;
+/// A dictionary with at most this many bytes of strings is one block: an index of its blocks would cost more to build
+/// than the rest of the column, and more to read than it saves.
+const SINGLE_BLOCK_BYTES_MAX: usize = 32 << 10;
 /// The last bytes of a file.
 const MAGIC: [u8; 4] = [2, 113, 119, 66];
 /// Ends the name of a column in the table of columns.
@@ -164,6 +167,10 @@ impl ColumnarFile {
         let start = self.bytes.len();
         let mut ordinals = vec![TOO_LONG; distinct.len()];
         let mut dictionary = VoidSSTable::writer(&mut self.bytes);
+        if distinct.bytes() <= SINGLE_BLOCK_BYTES_MAX {
+            // No block is full before the last string.
+            dictionary.set_block_len(usize::MAX);
+        }
         let in_dictionary = |number: &u32| distinct.get(*number).len() <= bytes_max;
         for (number, ordinal) in distinct.sorted().into_iter().filter(in_dictionary).zip(0..) {
             dictionary.insert(distinct.get(number), &())?;

@@ -23,6 +23,11 @@ impl DistinctTexts {
         self.ends.len()
     }
 
+    /// The bytes of all texts together.
+    pub(super) fn bytes(&self) -> usize {
+        self.texts.len()
+    }
+
     /// The text with a number.
     pub(super) fn get(&self, number: u32) -> &str {
         let number = number as usize;
