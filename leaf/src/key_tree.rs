@@ -138,13 +138,18 @@ impl<T> KeyTree<T> {
         Path::new(steps)
     }
 
-    /// A tree of the same paths with other values.
-    pub(crate) fn map<U>(&self, mut value: impl FnMut(&T) -> U) -> KeyTree<U> {
-        let mut mapped = KeyTree::new(value(&self[ROOT]));
-        for (parent, key, of) in self.edges() {
-            mapped.add(parent, key, value(of));
+    /// The tree with other values at the same paths.
+    pub(crate) fn into_map<U>(self, mut map: impl FnMut(T) -> U) -> KeyTree<U> {
+        let mapped = self.nodes.into_iter().map(|node| KeyNode {
+            parent: node.parent,
+            key: node.key,
+            children: node.children,
+            by_key: node.by_key,
+            value: map(node.value),
+        });
+        KeyTree {
+            nodes: mapped.collect(),
         }
-        mapped
     }
 
     /// Removes paths, each with everything below it. The root stays; the other ids change.
@@ -220,7 +225,7 @@ mod tests {
                 prop_assert_eq!(tree.find(keys.iter().map(String::as_str)), Some(id));
             }
             prop_assert_eq!(tree.find(["other"]), None);
-            prop_assert_eq!(tree.map(|value| *value), tree);
+            prop_assert_eq!(tree.clone().into_map(|value| value), tree);
         }
     }
 

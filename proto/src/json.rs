@@ -103,7 +103,7 @@ pub fn parse(bytes: &[u8]) -> Result<Value<'_>, JsonError> {
 
 /// Whether brackets outside of strings nest deeper than `max`. Exact for JSON; anything else is left to the parser.
 fn depth_over(bytes: &[u8], max: usize) -> bool {
-    if bytes.iter().filter(|b| matches!(b, b'[' | b'{')).take(max + 1).count() <= max {
+    if count_brackets(bytes) <= max {
         return false;
     }
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
@@ -123,6 +123,16 @@ fn depth_over(bytes: &[u8], max: usize) -> bool {
         }
     }
     false
+}
+
+/// The number of opening brackets. In chunks whose count fits into a byte, so that the compiler uses vector instructions:
+/// this reads every byte of every document.
+fn count_brackets(bytes: &[u8]) -> usize {
+    let of_chunk = |chunk: &[u8]| chunk.iter().map(|b| u8::from(matches!(b, b'[' | b'{'))).sum::<u8>();
+    bytes
+        .chunks(u8::MAX.into())
+        .map(|chunk| usize::from(of_chunk(chunk)))
+        .sum()
 }
 
 /// The verbatim text of the value at a path of keys and indexes, if the document has it; the last of equal keys wins.
@@ -262,21 +272,43 @@ fn number(text: &str) -> Value<'_> {
 
 /// Removes all but the last entry of each key.
 fn last_wins<'a>(mut entries: Vec<(Cow<'a, str>, Value<'a>)>) -> Vec<(Cow<'a, str>, Value<'a>)> {
-    /// Up to this many entries, comparing all pairs is cheaper than hashing.
-    const SMALL: usize = 16;
-    let has_duplicates = if entries.len() <= SMALL {
-        (1..entries.len()).any(|i| entries[..i].iter().any(|(name, _)| *name == entries[i].0))
-    } else {
-        let mut seen = std::collections::HashSet::with_capacity(entries.len());
-        !entries.iter().all(|(name, _)| seen.insert(name.as_ref()))
-    };
-    if has_duplicates {
+    if has_duplicates(&entries) {
         let mut seen = std::collections::HashSet::with_capacity(entries.len());
         entries.reverse();
         entries.retain(|(name, _)| seen.insert(name.clone()));
         entries.reverse();
     }
     entries
+}
+
+/// Whether a key occurs twice. A key is compared with those before it only if one of them has the same mark, so most
+/// keys are compared with none.
+fn has_duplicates(entries: &[(Cow<str>, Value)]) -> bool {
+    /// In an object with more entries, too many keys have the same mark.
+    const MARKED_ENTRIES_MAX: usize = 256;
+    if entries.len() > MARKED_ENTRIES_MAX {
+        let mut seen = std::collections::HashSet::with_capacity(entries.len());
+        return !entries.iter().all(|(name, _)| seen.insert(name.as_ref()));
+    }
+    let mut marks = [0u64; 8];
+    (0..).zip(entries).any(|(index, (name, _))| {
+        let mark = mark(name.as_bytes());
+        let (word, bit) = (&mut marks[mark >> 6], 1 << (mark & 63));
+        let may_be_known = *word & bit != 0;
+        *word |= bit;
+        may_be_known && entries[..index].iter().any(|(other, _)| other == name)
+    })
+}
+
+/// A number below 512 from the length of a key and its first and last bytes.
+fn mark(key: &[u8]) -> usize {
+    /// Odd, with bits well spread (2^64 divided by the golden ratio).
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let word = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+        (Some(first), Some(last)) => u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(29),
+        _ => key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    ((word ^ key.len() as u64).wrapping_mul(SPREAD) >> 55) as usize
 }
 
 struct ValueVisitor;

@@ -1,76 +1,46 @@
 //! Build: documents -> the columns, postings and path tree of one part.
 //!
-//! The first pass counts the paths (`path_stats.rs`), the second records the values (`recorder.rs`). The path tree
-//! lists the documents that are excluded from the index; a query reads those from their bytes.
+//! One pass over the documents records everything (`recorder.rs`). Only if the documents have more paths than a part
+//! tracks, a pass before that chooses the paths (`path_stats.rs`). The path tree lists the documents that are excluded
+//! from the index; a query reads those from their bytes.
 
 use std::sync::Arc;
 
 use proto::json::Value;
 use roaring::RoaringBitmap;
-use tantivy::{columnar::ColumnarWriter, directory::RamDirectory};
 
 use super::{
     header::{self, PartitionRun},
     path_stats::PathStats,
-    path_tree::PathTree,
-    recorder::Recorder,
+    recorder::{RecordedPart, Recorder},
 };
 use crate::{document::Document, error::Error};
 
-/// Raw bytes up to which the parsed documents stay in memory between the passes. Above, the second pass parses them
-/// again.
-const PARSED_BYTES_MAX: usize = 4 << 20;
-
-/// The contents of a part before they are serialized.
-pub(super) struct PartData {
-    pub paths: PathTree,
-    pub runs: Vec<PartitionRun>,
-    pub columns: ColumnarWriter,
-    /// The files of the postings, if any path has postings.
-    pub text: Option<RamDirectory>,
-}
-
 /// Builds a part. Of the `excluded` documents, only the headers are indexed.
-pub(super) fn build(documents: &[Arc<Document>], excluded: &RoaringBitmap) -> Result<PartData, Error> {
-    let bytes: usize = documents.iter().map(|document| document.bytes.len()).sum();
-    let parse = |number: u32, document| {
-        if excluded.contains(number) {
-            None
-        } else {
-            indexed_value(document)
-        }
+pub(super) fn build(
+    documents: &[Arc<Document>],
+    excluded: &RoaringBitmap,
+) -> Result<(RecordedPart, Vec<PartitionRun>), Error> {
+    let values = || {
+        (0..).zip(documents).map(|(number, document)| {
+            let value = (!excluded.contains(number)).then(|| indexed_value(document));
+            (document, value.flatten())
+        })
     };
-    let mut parsed = Vec::new();
-    let mut stats = PathStats::default();
-    for (number, document) in (0..).zip(documents) {
-        let value = parse(number, document);
-        if let Some(value) = &value {
-            stats.document(number, value);
+    let mut recorder = Recorder::new();
+    let all_tracked = values().all(|(document, value)| recorder.document(document, value.as_ref()));
+    if !all_tracked {
+        let mut stats = PathStats::default();
+        for ((_, value), number) in values().zip(0..) {
+            value.iter().for_each(|value| stats.document(number, value));
         }
-        if bytes <= PARSED_BYTES_MAX {
-            parsed.push(value);
-        }
+        recorder = Recorder::of_paths(stats.into_paths());
+        values().for_each(|(document, value)| {
+            recorder.document(document, value.as_ref());
+        });
     }
-    let mut recorder = Recorder::new(stats.nodes(), bytes)?;
-    for (number, document) in (0..).zip(documents) {
-        let parsed_again = if bytes <= PARSED_BYTES_MAX {
-            None
-        } else {
-            parse(number, document)
-        };
-        recorder.document(
-            number,
-            document,
-            parsed.get(number as usize).unwrap_or(&parsed_again).as_ref(),
-        )?;
-    }
-    let (paths, columns, text) = recorder.finish(documents.len() as u32)?;
-    Ok(PartData {
-        paths,
-        runs: header::runs(documents.iter().map(|document| &**document)),
-        columns,
-        text,
-    })
+    let runs = header::runs(documents.iter().map(|document| &**document));
+    Ok((recorder.finish()?, runs))
 }
 
 /// The indexed value of a document: its JSON value, or its text if it is not JSON.
@@ -81,3 +51,6 @@ fn indexed_value(document: &Document) -> Option<Value<'_>> {
         Some(Value::Text(document.text().into()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,12 @@
 use std::{cmp::Ordering, io, sync::OnceLock};
 
 use proto::{Address, SourceName, record::TimeKind};
-use tantivy::columnar::{Column, ColumnType, ColumnarReader, ColumnarWriter, DynamicColumn, DynamicColumnHandle};
+use tantivy::columnar::{Column, ColumnarReader, DynamicColumn, DynamicColumnHandle};
 
-use super::columns::TextColumn;
+use super::{
+    columnar::{BufferedColumn, ColumnBuffer, TextBuffer},
+    columns::TextColumn,
+};
 use crate::{
     codec::{ValueReader, ValueWriter},
     document::Document,
@@ -77,27 +80,42 @@ pub(super) fn decode_runs(bytes: &[u8]) -> io::Result<Vec<PartitionRun>> {
     (0..count).map(|_| run()).collect()
 }
 
-/// Declares the header columns, so that they exist even if no document has a value.
-pub(super) fn declare_columns(columns: &mut ColumnarWriter) {
-    for name in [OFFSET, ITEM, INGESTED, TIME] {
-        columns.record_column_type(name, ColumnType::I64, false);
-    }
-    columns.record_column_type(ID, ColumnType::Str, false);
+/// The headers of the documents of a part that is being built.
+#[derive(Debug, Default)]
+pub(super) struct HeaderBuffers {
+    offset: ColumnBuffer<i64>,
+    item: ColumnBuffer<i64>,
+    ingested: ColumnBuffer<i64>,
+    time: ColumnBuffer<i64>,
+    id: TextBuffer,
 }
 
-/// Records a document's header.
-pub(super) fn record(columns: &mut ColumnarWriter, number: u32, document: &Document) {
-    let Document { address, header, .. } = document;
-    columns.record_numerical(number, OFFSET, address.offset);
-    if let Some(item) = address.item {
-        columns.record_numerical(number, ITEM, i64::from(item));
+impl HeaderBuffers {
+    /// Records the header of the next document.
+    pub(super) fn push(&mut self, number: u32, document: &Document) {
+        let Document { address, header, .. } = document;
+        self.offset.push(number, address.offset);
+        if let Some(item) = address.item {
+            self.item.push(number, i64::from(item));
+        }
+        self.ingested.push(number, header.ingested_ms);
+        if header.time_kind != TimeKind::None {
+            self.time.push(number, header.time_ms);
+        }
+        if let Some(id) = &header.id {
+            self.id.push(number, id);
+        }
     }
-    columns.record_numerical(number, INGESTED, header.ingested_ms);
-    if header.time_kind != TimeKind::None {
-        columns.record_numerical(number, TIME, header.time_ms);
-    }
-    if let Some(id) = &header.id {
-        columns.record_str(number, ID, id);
+
+    /// The columns with their names. They are written even if no document has a value.
+    pub(super) fn columns(&self) -> [(&str, BufferedColumn<'_>); 5] {
+        [
+            (OFFSET, BufferedColumn::Int(&self.offset)),
+            (ITEM, BufferedColumn::Int(&self.item)),
+            (INGESTED, BufferedColumn::Int(&self.ingested)),
+            (TIME, BufferedColumn::Int(&self.time)),
+            (ID, BufferedColumn::Text(&self.id, usize::MAX)),
+        ]
     }
 }
 

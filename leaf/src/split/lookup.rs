@@ -175,7 +175,7 @@ impl Part {
         let is_equality = from.is_some() && from == until;
         let within_dictionary = from
             .as_ref()
-            .is_some_and(|(value, _)| value.len() <= super::path_stats::DICTIONARY_VALUE_BYTES_MAX);
+            .is_some_and(|(value, _)| value.len() <= super::recorder::DICTIONARY_VALUE_BYTES_MAX);
         // A string that fits into the dictionary cannot equal a longer one.
         let none = RoaringBitmap::new();
         let candidates = if is_equality && within_dictionary {

@@ -8,11 +8,13 @@
 //!
 //! 1. `mod.rs` cuts the documents into parts, so that the memory of a build is bounded.
 //! 2. `part.rs` builds a part in memory and excludes the documents that make the build fail.
-//! 3. `build.rs` runs the two passes over the documents of a part.
-//! 4. `path_stats.rs` is the first pass: it counts the paths and chooses which get columns and which get postings.
-//! 5. `recorder.rs` is the second pass: it writes values to columns. `header.rs` writes addresses, times and ids, and
-//!    `text.rs` writes postings of the tokens that `token.rs` produces.
-//! 6. `path_tree.rs` is the path tree that both passes leave behind: which values each path has and which of them are
+//! 3. `build.rs` passes over the documents of a part: once, unless they have too many paths, from which
+//!    `path_stats.rs` then chooses in a pass of its own.
+//! 4. `recorder.rs` buffers the values by path, and `header.rs` addresses, times and ids. At the end the recorder
+//!    chooses which paths get columns and which get postings.
+//! 5. `columnar.rs` writes the columns and `postings.rs` the postings. Both number texts and tokens with
+//!    `distinct_texts.rs`.
+//! 6. `path_tree.rs` is the path tree that the recorder leaves behind: which values each path has and which of them are
 //!    indexed.
 //! 7. `bundle.rs` writes columns, postings, the path tree and the runs of addresses to one file with block checksums.
 //!    `codec.rs` of the crate encodes the records among them.
@@ -32,13 +34,16 @@ mod build;
 mod bundle;
 mod checksummed_file;
 mod column_name;
+mod columnar;
 mod columns;
+mod distinct_texts;
 mod groups;
 mod header;
 mod lookup;
 mod part;
 mod path_stats;
 mod path_tree;
+mod postings;
 mod recorder;
 mod search;
 mod text;

@@ -20,11 +20,12 @@ use tantivy::{
 use tracing::warn;
 
 use super::{
-    build::{self, PartData},
+    build,
     bundle::{Bundle, BundleWriter},
     columns::{Columns, range},
     header::{self, Headers},
     path_tree::{PathNode, PathTree},
+    recorder::RecordedPart,
     text::TextIndex,
 };
 use crate::{
@@ -69,19 +70,9 @@ struct PartFiles {
 /// Builds a part and opens it. A panic during the build is returned as an error.
 fn build_part(documents: &[Arc<Document>], excluded: &RoaringBitmap) -> Result<Part, Error> {
     let build = || -> Result<Part, Error> {
-        let PartData {
-            paths,
-            runs,
-            mut columns,
-            text,
-        } = build::build(documents, excluded)?;
-        let mut bytes = Vec::new();
-        columns
-            .serialize(paths.documents, None, &mut bytes)
-            .map_err(index_error)?;
-        drop(columns);
+        let (RecordedPart { paths, columns, text }, runs) = build::build(documents, excluded)?;
         fail_on_unbuildable(documents, excluded)?;
-        let columns = FileSlice::from(bytes);
+        let columns = FileSlice::from(columns);
         let index = text.clone().map(TextIndex::open).transpose()?;
         let text = text
             .map_or(Ok(Vec::new()), |text| text_files(&text))

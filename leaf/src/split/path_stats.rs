@@ -1,22 +1,17 @@
-//! Path statistics: the first of two passes over the documents of a part. It counts how many documents have each path
-//! and which paths hold running text. This decides which paths get columns and which get postings.
+//! Path statistics: counts how many documents of a part have each path, to choose the paths that the part tracks if it
+//! cannot track all.
 //!
 //! Memory is bounded: a document may add a limited number of new paths, and when there are too many, the rarest are
 //! pruned. So if junk keys arrive before good ones, the junk loses its index and not the good keys.
 
 use proto::json::Value;
 
-use super::path_tree::PathNode;
 use crate::key_tree::{KeyTree, ROOT};
 
 /// Paths that a part tracks, not counting new paths of the latest document.
-const PATHS_MAX: usize = 20_000;
+pub(super) const PATHS_MAX: usize = 20_000;
 /// New paths that one document may add.
-const DOCUMENT_PATHS_MAX: usize = 5_000;
-/// Paths with columns.
-const COLUMN_PATHS_MAX: usize = 2_000;
-/// Bytes of the longest string in a dictionary.
-pub(super) const DICTIONARY_VALUE_BYTES_MAX: usize = 256;
+pub(super) const DOCUMENT_PATHS_MAX: usize = 5_000;
 
 /// The counts of a path.
 #[derive(Debug, Default)]
@@ -25,8 +20,6 @@ struct PathCounts {
     documents: u32,
     /// The last of these documents, counted from 1.
     last_document: u32,
-    scalars: bool,
-    text_like: bool,
 }
 
 /// The paths seen so far.
@@ -52,12 +45,6 @@ impl PathStats {
             counts.documents += 1;
         }
         match value {
-            Value::Null | Value::Big(_) => {}
-            Value::Bool(_) | Value::Int(_) | Value::Float(_) => counts.scalars = true,
-            Value::Text(text) => {
-                counts.scalars = true;
-                counts.text_like = counts.text_like || is_text_like(text);
-            }
             Value::Array(items) => items.iter().for_each(|item| self.visit(at, item, document, paths_max)),
             Value::Object(entries) => {
                 let mut expected = 0;
@@ -70,6 +57,7 @@ impl PathStats {
                     self.visit(child, value, document, paths_max);
                 }
             }
+            _ => {}
         }
     }
 
@@ -81,67 +69,15 @@ impl PathStats {
         self.paths.retain(|counts| counts.documents > threshold);
     }
 
-    /// The same paths with what a recorder needs to know. The most frequent paths get columns, and of these the
-    /// text-like ones get postings.
-    pub(super) fn nodes(&self) -> KeyTree<PathNode> {
-        let with_scalars = self.paths.iter().filter(|(_, counts)| counts.scalars);
-        let mut ranked: Vec<(u32, &PathCounts)> = with_scalars.collect();
-        ranked.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.documents));
-        let mut nodes = self.paths.map(|counts| PathNode {
-            column: !counts.scalars,
-            ..PathNode::default()
-        });
-        for (id, counts) in ranked.into_iter().take(COLUMN_PATHS_MAX) {
-            nodes[id].column = true;
-            nodes[id].postings = counts.text_like;
-        }
-        nodes
+    /// The paths.
+    pub(super) fn into_paths(self) -> KeyTree<()> {
+        self.paths.into_map(|_| ())
     }
-}
-
-/// Whether a string is running text rather than an id: it has white space or non-ASCII letters, or is too long for the
-/// dictionary.
-fn is_text_like(text: &str) -> bool {
-    text.len() > DICTIONARY_VALUE_BYTES_MAX || text.bytes().any(|b| !b.is_ascii() || b.is_ascii_whitespace())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn junk_keys_do_not_displace_good_keys() {
-        let mut stats = PathStats::default();
-        let junk: Vec<String> = (0..10)
-            .map(|d| {
-                format!(
-                    "{{{}}}",
-                    (0..10_000)
-                        .map(|k| format!("\"j{d}_{k}\":{k}"))
-                        .collect::<Vec<_>>()
-                        .join(",")
-                )
-            })
-            .collect();
-        let good = r#"{"level":"error","ms":12}"#;
-        let documents: Vec<&str> = junk
-            .iter()
-            .map(String::as_str)
-            .chain(std::iter::repeat_n(good, 50))
-            .collect();
-        for (number, document) in documents.iter().enumerate() {
-            stats.document(number as u32, &proto::json::parse(document.as_bytes()).expect("JSON"));
-        }
-        assert!(stats.paths.len() <= PATHS_MAX + DOCUMENT_PATHS_MAX);
-        let nodes = stats.nodes();
-        for key in ["level", "ms"] {
-            assert!(
-                nodes.find([key]).is_some_and(|node| nodes[node].column),
-                "{key} has a column"
-            );
-        }
-        assert!(nodes.iter().filter(|(_, node)| node.column).count() <= COLUMN_PATHS_MAX + 1);
-    }
 
     #[test]
     fn pruning_keeps_frequent_paths_with_their_parents() {

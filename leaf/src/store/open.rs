@@ -21,9 +21,9 @@ const WAL_BYTES_MAX: u64 = 128 << 20;
 const DOCS_BUFFER_BYTES: usize = 16 << 20;
 const SMALL_BUFFER_BYTES: usize = 8 << 20;
 const DOCS_BLOCK_BYTES: usize = 32 << 10;
-const ZSTD_LEVEL: i32 = 3;
-const ZSTD_DICTIONARY_BYTES: i32 = 16 << 10;
-const ZSTD_TRAINING_BYTES: i32 = 1 << 20;
+/// Level 3 with a dictionary of 16 KiB made the files 4 % smaller, and a load needed a quarter more CPU time.
+const ZSTD_LEVEL: i32 = 1;
+const ZSTD_DICTIONARY_BYTES: i32 = 0;
 const BLOOM_BITS: f64 = 10.0;
 /// The share of its open file limit that RocksDB reserves for files other than tables.
 const OTHER_FILES: usize = 10;
@@ -217,7 +217,6 @@ fn docs() -> Options {
     // The same compression on all levels lets files move down without being rewritten.
     options.set_compression_type(DBCompressionType::Zstd);
     options.set_compression_options(-14, ZSTD_LEVEL, 0, ZSTD_DICTIONARY_BYTES);
-    options.set_zstd_max_train_bytes(ZSTD_TRAINING_BYTES);
     // Rewriting old files because of their age has no benefit.
     options.set_ttl(0);
     options

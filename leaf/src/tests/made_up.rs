@@ -13,7 +13,7 @@ use proto::{Address, record::TimeKind};
 
 /// The seed of a random test: `SEED` from the environment or, without it, the current time. Printed, so that a failure
 /// can be repeated.
-pub(super) fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let from_environment = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = from_environment.unwrap_or_else(|| {
         std::time::SystemTime::now()
@@ -222,7 +222,7 @@ fn body(dice: &mut Dice, odd: bool) -> String {
 }
 
 /// About `count` documents in address order. Odd seeds produce stranger documents.
-pub(super) fn documents(seed: u64, count: usize) -> Vec<Arc<Document>> {
+pub(crate) fn documents(seed: u64, count: usize) -> Vec<Arc<Document>> {
     let mut dice = Dice::new(seed);
     let odd = seed % 2 == 1;
     let mut documents: Vec<Document> = (0..count)

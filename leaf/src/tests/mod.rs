@@ -2,7 +2,7 @@
 
 mod damage;
 mod dead_letters;
-mod made_up;
+pub(crate) mod made_up;
 mod many;
 mod push;
 mod replay;

@@ -152,3 +152,19 @@ proptest::proptest! {
         proptest::prop_assert_eq!(parse(text.as_bytes()).is_ok(), strict, "{:?}", text);
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn the_last_of_equal_keys_wins_in_objects_of_any_size(
+        keys in proptest::collection::vec("[ab]{0,2}|key_[a-c]{8,10}_url", 0..20),
+        unique in 0..400usize,
+    ) {
+        let unique = (0..unique).map(|number| format!("u{number}"));
+        let keys: Vec<String> = keys.iter().cloned().chain(unique).chain(keys.iter().rev().step_by(3).cloned()).collect();
+        let entries: Vec<String> = keys.iter().zip(0..).map(|(key, value)| format!("\"{key}\":{value}")).collect();
+        let expected = keys.iter().zip(0..).filter(|(key, index)| !keys[index + 1..].contains(key));
+        let expected = expected.map(|(key, value)| (key.as_str().into(), Value::Int(value as i64))).collect();
+        let json = format!("{{{}}}", entries.join(","));
+        proptest::prop_assert_eq!(parse(json.as_bytes()), Ok(Value::Object(expected)));
+    }
+}
