@@ -13,26 +13,27 @@ use proto::Problem;
 
 use super::{
     failure,
-    planner::ExecutablePlan,
+    planner::{ExecutablePlan, QueryPlan},
     system::{Cell, batch},
 };
 
 /// The logical and the physical plan, a row each.
-pub(super) async fn rows(planned: &ExecutablePlan, analyze: bool) -> Result<RecordBatch, Problem> {
+pub(super) async fn rows(planned: &QueryPlan, analyze: bool) -> Result<RecordBatch, Problem> {
     let mut rows = vec![("logical_plan", planned.logical.display_indent().to_string())];
-    let physical = planned.physical.as_ref();
+    let ExecutablePlan { physical, task } = &planned.executable;
     rows.push(match analyze {
         false => (
             "physical_plan",
-            DisplayableExecutionPlan::new(physical).indent(false).to_string(),
+            DisplayableExecutionPlan::new(physical.as_ref())
+                .indent(false)
+                .to_string(),
         ),
         true => {
-            let mut stream =
-                execute_stream(Arc::clone(&planned.physical), Arc::clone(&planned.task)).map_err(failure::problem)?;
+            let mut stream = execute_stream(Arc::clone(physical), Arc::clone(task)).map_err(failure::problem)?;
             while stream.try_next().await.map_err(failure::problem)?.is_some() {}
             (
                 "physical_plan_with_metrics",
-                DisplayableExecutionPlan::with_metrics(physical)
+                DisplayableExecutionPlan::with_metrics(physical.as_ref())
                     .indent(false)
                     .to_string(),
             )

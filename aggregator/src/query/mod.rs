@@ -30,6 +30,7 @@ mod memory;
 mod paced;
 mod pins;
 mod plan_cache;
+mod plan_template;
 mod planner;
 mod registry;
 mod report;

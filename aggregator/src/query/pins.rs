@@ -38,12 +38,16 @@ pub(super) struct PinnedCollection {
 }
 
 impl PinnedCollection {
-    /// The number of documents as an inexact row count: DataFusion would put an exact one into the plan as a constant.
-    pub(super) fn statistics(&self, schema: &Schema) -> Statistics {
-        let documents: u64 = self.shards.iter().map(|(_, pinned)| pinned.documents).sum();
-        let rows = usize::try_from(documents).unwrap_or(usize::MAX);
-        Statistics::new_unknown(schema).with_num_rows(Precision::Inexact(rows))
+    /// The number of documents in its read views.
+    pub(super) fn documents(&self) -> u64 {
+        self.shards.iter().map(|(_, pinned)| pinned.documents).sum()
     }
+}
+
+/// A number of documents as an inexact row count: DataFusion would put an exact one into the plan as a constant.
+pub(super) fn row_count(documents: u64, schema: &Schema) -> Statistics {
+    let rows = usize::try_from(documents).unwrap_or(usize::MAX);
+    Statistics::new_unknown(schema).with_num_rows(Precision::Inexact(rows))
 }
 
 /// All read views of a query. Dropping it unpins them.
@@ -88,6 +92,11 @@ impl Pins {
         let missed: usize = pins.collections.iter().map(|collection| collection.missing.len()).sum();
         metrics::counter!("rachis_shards_missed_total").increment(missed as u64);
         Ok(pins)
+    }
+
+    /// The pinned collections, by name.
+    pub(super) fn collections(&self) -> &[Arc<PinnedCollection>] {
+        &self.collections
     }
 
     pub(super) fn collection(&self, name: &CollectionName) -> Option<&Arc<PinnedCollection>> {

@@ -1,14 +1,16 @@
-//! Keeps the optimized plans of statements, for statements that are asked again.
+//! Keeps the plans of statements, for statements that are asked again.
 //!
-//! An optimized plan depends on the text and the parameters of its statement, on the catalog and on the kinds of the
-//! paths in the pinned views. It is used again while these are the same. Its tables are kept as [`UnboundTable`]s, and
-//! bound to the read views of each query that uses it. Not kept are plans whose statement calls a function such as
-//! `now()`, that read system tables, or whose planning has warned.
+//! A plan depends on the text and the parameters of its statement, on the catalog and on the kinds of the paths in the
+//! pinned views. It is used again while these are the same. If it can have a [`PlanTemplate`], that is kept, as long as
+//! the number of documents is about the same. Otherwise the optimized logical plan is kept: its tables are
+//! [`UnboundTable`]s, which are bound to the read views of each query that uses it. Not kept are plans whose statement
+//! calls a function such as `now()`, that read system tables, or whose planning has warned.
 
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc};
 
 use datafusion::{
     common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
+    config::ConfigOptions,
     datasource::{provider_as_source, source_as_provider},
     error::Result,
     logical_expr::{Expr, LogicalPlan, TableScan, TableSource, Volatility},
@@ -21,7 +23,8 @@ use proto::{Catalog, CollectionName};
 use super::{
     context::QueryContext,
     pins::Pins,
-    planner::ExecutablePlan,
+    plan_template::PlanTemplate,
+    planner::QueryPlan,
     shard_table::{ShardTable, UnboundTable},
 };
 use crate::answer::SqlQuery;
@@ -34,6 +37,11 @@ const STATEMENT_BYTES_MAX: usize = 8 << 10;
 const NODES_MAX: usize = 500;
 /// A plan with more bytes of constants is not kept: the value of `lpad('a', 10000)` is one expression.
 const CONSTANT_BYTES_MAX: usize = 64 << 10;
+
+/// A physical plan is used again while the number of documents is at most this many times larger or smaller.
+const DOCUMENTS_FACTOR_MAX: u64 = 4;
+/// Fewer documents than this make no difference to a plan.
+const DOCUMENTS_FEW: u64 = 1_000;
 
 /// The plans of the statements that were asked most recently.
 pub(super) struct PlanCache {
@@ -60,14 +68,22 @@ impl KeptPlans {
 /// A statement with its parameters as JSON.
 type StatementKey = (String, String);
 
-/// An optimized plan, and what it was made for.
+/// A plan, and what it was made for.
 pub(super) struct CachedPlan {
     /// The collections that it reads, by name, with the kinds of their paths.
     collections: Vec<(CollectionName, Arc<PathKinds>)>,
-    /// Its tables are [`UnboundTable`]s.
-    logical: LogicalPlan,
+    /// The documents in these collections. The shape of a physical plan depends on their number.
+    documents: u64,
+    pub plan: KeptPlan,
     /// The answer is cut after this many rows.
     pub rows_max: Option<usize>,
+}
+
+/// What is kept of a plan.
+pub(super) enum KeptPlan {
+    Physical(PlanTemplate),
+    /// An optimized plan. Its tables are [`UnboundTable`]s.
+    Logical(LogicalPlan),
 }
 
 impl PlanCache {
@@ -91,8 +107,9 @@ impl PlanCache {
         request: &SqlQuery,
         context: &QueryContext,
         pins: &Pins,
-        planned: &ExecutablePlan,
+        planned: &QueryPlan,
         rows_max: Option<usize>,
+        settings: &Arc<ConfigOptions>,
     ) {
         let usable = planned.repeatable && pins.first_missing().is_none() && context.report.is_silent();
         let Some(key) = key(request).filter(|_| usable) else {
@@ -103,7 +120,11 @@ impl PlanCache {
         };
         let plan = CachedPlan {
             collections: pins.kinds(),
-            logical,
+            documents: documents(pins),
+            plan: match PlanTemplate::of(&planned.executable.physical, settings) {
+                Some(template) => KeptPlan::Physical(template),
+                None => KeptPlan::Logical(logical),
+            },
             rows_max,
         };
         let mut kept = self.kept.lock();
@@ -123,6 +144,13 @@ impl PlanCache {
     /// Whether a plan is kept for a statement without parameters.
     pub(super) fn has(&self, sql: &str) -> bool {
         self.kept.lock().plans.contains(&(sql.to_owned(), String::new()))
+    }
+
+    /// Whether a physical plan is kept for it, and for how many documents.
+    pub(super) fn documents_of_template(&self, sql: &str) -> Option<u64> {
+        let mut kept = self.kept.lock();
+        let plan = kept.plans.get(&(sql.to_owned(), String::new()))?;
+        matches!(plan.plan, KeptPlan::Physical(_)).then_some(plan.documents)
     }
 
     /// Removes that plan.
@@ -145,18 +173,32 @@ impl CachedPlan {
         })
     }
 
-    /// The plan over these read views, unless it was made for others: the kinds of a path differ, or a shard is missing.
-    pub(super) fn bind(&self, context: &Arc<QueryContext>, pins: &Pins) -> Option<Result<LogicalPlan>> {
-        let fits = pins.first_missing().is_none() && pins.kinds() == self.collections;
-        let bind = |table: &UnboundTable| {
-            let pinned = pins.collection(&table.collection)?;
-            Some(provider_as_source(Arc::new(
-                table.bind(Arc::clone(context), Arc::clone(pinned)),
-            )))
-        };
-        let bound = |scan: &TableScan| scan.source.downcast_ref::<UnboundTable>().and_then(bind);
-        fits.then(|| replace_sources(self.logical.clone(), bound))
+    /// Whether the plan may run over these read views: the kinds of all paths are the same, and no shard is missing.
+    pub(super) fn fits(&self, pins: &Pins) -> bool {
+        let documents = documents(pins);
+        let (fewer, more) = (self.documents.min(documents), self.documents.max(documents));
+        let is_alike = more <= fewer.max(DOCUMENTS_FEW).saturating_mul(DOCUMENTS_FACTOR_MAX);
+        (is_alike || matches!(self.plan, KeptPlan::Logical(_)))
+            && pins.first_missing().is_none()
+            && pins.kinds() == self.collections
     }
+}
+
+/// The number of documents in all read views.
+fn documents(pins: &Pins) -> u64 {
+    pins.collections().iter().map(|collection| collection.documents()).sum()
+}
+
+/// A logical plan over these read views.
+pub(super) fn bind(logical: &LogicalPlan, context: &Arc<QueryContext>, pins: &Pins) -> Result<LogicalPlan> {
+    let bind = |table: &UnboundTable| {
+        let pinned = pins.collection(&table.collection)?;
+        Some(provider_as_source(Arc::new(
+            table.bind(Arc::clone(context), Arc::clone(pinned)),
+        )))
+    };
+    let bound = |scan: &TableScan| scan.source.downcast_ref::<UnboundTable>().and_then(bind);
+    replace_sources(logical.clone(), bound)
 }
 
 /// The key of a statement that is short enough.

@@ -14,16 +14,22 @@ use datafusion::{
 use proto::{Code, Problem};
 
 use super::{
-    Engine, context::QueryContext, failure, pins::Pins, plan_cache::is_repeatable, shard_table::ShardTable, system,
+    Engine, context::QueryContext, failure, pins::Pins, plan_cache::is_repeatable, plan_template::PlanTemplate,
+    shard_scan::QueryScans, shard_table::ShardTable, system, wide_rows,
 };
 use crate::sql::{ResolvedQuery, Table, TableUse};
 
 /// A plan that is ready to run.
 pub(super) struct ExecutablePlan {
-    /// After DataFusion's logical rules.
-    pub logical: LogicalPlan,
     pub physical: Arc<dyn ExecutionPlan>,
     pub task: Arc<TaskContext>,
+}
+
+/// A new plan of a query.
+pub(super) struct QueryPlan {
+    /// After DataFusion's logical rules.
+    pub logical: LogicalPlan,
+    pub executable: ExecutablePlan,
     /// Whether the statement means the same at any time.
     pub repeatable: bool,
 }
@@ -83,7 +89,7 @@ pub(super) async fn plan(
     resolved: ResolvedQuery,
     parameters: &[serde_json::Value],
     rows_max: Option<usize>,
-) -> Result<ExecutablePlan, Problem> {
+) -> Result<QueryPlan, Problem> {
     let typed = type_query(engine, context, pins, resolved, parameters).await?;
     let logical = match rows_max {
         // The extra row shows that the answer was cut.
@@ -98,12 +104,7 @@ pub(super) async fn plan(
 
 impl TypedQuery {
     /// Optimizes and plans a logical plan that was built on this query.
-    pub(super) async fn plan(
-        &self,
-        engine: &Engine,
-        pins: &Pins,
-        logical: LogicalPlan,
-    ) -> Result<ExecutablePlan, Problem> {
+    pub(super) async fn plan(&self, engine: &Engine, pins: &Pins, logical: LogicalPlan) -> Result<QueryPlan, Problem> {
         let session = &self.session;
         let repeatable = is_repeatable(&logical);
         let logical = session
@@ -118,11 +119,10 @@ impl TypedQuery {
             )
             .hint("retry; a partial answer would contain wrong rows"));
         }
-        let (physical, task) = physical_plan(engine, &self.context, session, &logical).await?;
-        Ok(ExecutablePlan {
+        let executable = physical_plan(engine, &self.context, pins, session, &logical).await?;
+        Ok(QueryPlan {
             logical,
-            physical,
-            task,
+            executable,
             repeatable,
         })
     }
@@ -132,28 +132,50 @@ impl TypedQuery {
 pub(super) async fn plan_optimized(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    logical: LogicalPlan,
+    pins: &Pins,
+    logical: &LogicalPlan,
 ) -> Result<ExecutablePlan, Problem> {
     let functions = context.for_functions(engine.options.query_bytes_max);
     let session = engine.sessions.session(Vec::new(), functions)?;
-    let (physical, task) = physical_plan(engine, context, &session, &logical).await?;
-    Ok(ExecutablePlan {
-        logical,
-        physical,
-        task,
-        repeatable: true,
-    })
+    physical_plan(engine, context, pins, &session, logical).await
 }
 
 async fn physical_plan(
     engine: &Engine,
     context: &Arc<QueryContext>,
+    pins: &Pins,
     session: &SessionState,
     logical: &LogicalPlan,
-) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>), Problem> {
+) -> Result<ExecutablePlan, Problem> {
     let physical = front::physical_plan(session, logical).await.map_err(failure::problem)?;
-    let task = engine.sessions.task(session, &physical, context)?;
-    Ok((physical, task))
+    let batch_rows = wide_rows::batch_rows(&physical).map_err(failure::problem)?;
+    let (config, scans) = (session.config().clone(), query_scans(context, pins));
+    Ok(ExecutablePlan {
+        physical,
+        task: engine.sessions.task(config, batch_rows, scans),
+    })
+}
+
+/// Makes a plan from a template.
+pub(super) fn plan_from_template(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    pins: &Pins,
+    template: &PlanTemplate,
+) -> Result<ExecutablePlan, Problem> {
+    let functions = context.for_functions(engine.options.query_bytes_max);
+    let config = engine.sessions.config(functions);
+    Ok(ExecutablePlan {
+        physical: template.plan(config.options()).map_err(failure::problem)?,
+        task: (engine.sessions).task(config, template.batch_rows, query_scans(context, pins)),
+    })
+}
+
+fn query_scans(context: &Arc<QueryContext>, pins: &Pins) -> QueryScans {
+    QueryScans {
+        context: Arc::clone(context),
+        collections: pins.collections().to_vec(),
+    }
 }
 
 /// Converts a parameter from JSON; its type follows from its value.

@@ -16,7 +16,6 @@ use datafusion::{
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     physical_optimizer::{PhysicalOptimizerRule, optimizer::PhysicalOptimizer},
-    physical_plan::ExecutionPlan,
     prelude::SessionConfig,
 };
 use plan::functions;
@@ -24,14 +23,14 @@ use proto::{Code, Problem};
 
 use super::{
     aggregate_pushdown::AggregatePushdown,
-    context::QueryContext,
     distinct_groups::DistinctGroups,
     failure,
     forget_constants::ForgetConstants,
     interruptible_planning::InterruptiblePlanning,
     memory::{NodeMemoryPool, QueryPool},
+    shard_scan::QueryScans,
     topk_pushdown::TopKPushdown,
-    wide_rows::{self, WatchWideRows},
+    wide_rows::WatchWideRows,
     yielding::Yielding,
 };
 use crate::{AggregatorOptions, typing};
@@ -103,36 +102,38 @@ impl Sessions {
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         let mut session = self.template.clone();
         session.register_catalog_list(Arc::new(catalogs));
-        session.config_mut().options_mut().extensions.insert(query);
+        *session.config_mut() = self.config(query);
         session.mark_start_execution();
         Ok(session)
     }
 
-    /// Creates the task context of a plan: the settings of its session, a batch size that fits the plan, and a memory
-    /// pool of its own.
-    pub(super) fn task(
-        &self,
-        session: &SessionState,
-        plan: &Arc<dyn ExecutionPlan>,
-        context: &Arc<QueryContext>,
-    ) -> Result<Arc<TaskContext>, Problem> {
-        let pool = QueryPool::new(self.query_bytes_max, self.node.clone(), Arc::downgrade(context));
+    /// The settings of one query, in which its functions find it.
+    pub(super) fn config(&self, query: functions::FunctionContext) -> SessionConfig {
+        let mut config = self.template.config().clone();
+        config.options_mut().extensions.insert(query);
+        config
+    }
+
+    /// Creates the task context of a plan: the settings of its query, a batch size that fits the plan, what its scans
+    /// read, and a memory pool of its own.
+    pub(super) fn task(&self, config: SessionConfig, batch_rows: usize, scans: QueryScans) -> Arc<TaskContext> {
+        let query = Arc::downgrade(&scans.context);
+        let pool = QueryPool::new(self.query_bytes_max, self.node.clone(), query);
         let runtime = RuntimeEnv {
             memory_pool: Arc::new(pool),
             ..self.runtime.clone()
         };
-        let batch_rows = wide_rows::batch_rows(plan).map_err(failure::problem)?;
-        Ok(Arc::new(TaskContext::new(
+        Arc::new(TaskContext::new(
             None,
-            session.session_id().to_owned(),
-            session.config().clone().with_batch_size(batch_rows),
+            self.template.session_id().to_owned(),
+            config.with_batch_size(batch_rows).with_extension(Arc::new(scans)),
             // The plan contains its functions.
             Default::default(),
             Default::default(),
             Default::default(),
             Default::default(),
             Arc::new(runtime),
-        )))
+        ))
     }
 
     /// The settings of every session.

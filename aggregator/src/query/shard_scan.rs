@@ -15,14 +15,16 @@ use datafusion::{
         array::{RecordBatch, RecordBatchOptions},
         datatypes::SchemaRef,
     },
-    common::{Statistics, tree_node::TreeNodeRecursion},
+    common::{Statistics, internal_err, tree_node::TreeNodeRecursion},
+    config::ConfigOptions,
     error::{DataFusionError, Result},
     execution::TaskContext,
     logical_expr::Expr,
-    physical_expr::{EquivalenceProperties, PhysicalExpr},
+    physical_expr::{EquivalenceProperties, PhysicalExpr, aggregate::AggregateFunctionExpr},
     physical_plan::{
         DisplayAs, DisplayFormatType, EmptyRecordBatchStream, ExecutionPlan, Partitioning, PlanProperties,
         SendableRecordBatchStream,
+        aggregates::PhysicalGroupBy,
         coop::make_cooperative,
         execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType},
         metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput},
@@ -33,25 +35,42 @@ use datafusion::{
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use plan::{
     Column,
-    scan::{ANSWER_READ_MAX, ScanChunk, ScanRequest, ScanStream, SortKey, Stage},
+    scan::{ANSWER_READ_MAX, PartialAggregate, ScanChunk, ScanRequest, ScanStream, SortKey, Stage},
 };
 use proto::{Code, CollectionName, Problem, ingest::ShardId};
 
-use super::{context::QueryContext, failure, pins::PinnedCollection};
+use super::{
+    context::QueryContext,
+    failure,
+    pins::{PinnedCollection, row_count},
+    plan_template::{has_function, with_settings},
+};
 
 const PARTITIONS_MIN: usize = 2;
+
+/// The query of a running plan and what it reads. The task context of the plan carries it, so that a plan can run for
+/// another query.
+#[derive(Debug)]
+pub(super) struct QueryScans {
+    pub context: Arc<QueryContext>,
+    pub collections: Vec<Arc<PinnedCollection>>,
+}
 
 /// A scan of all shards of a collection.
 #[derive(Debug, Clone)]
 pub(super) struct ShardScan {
-    context: Arc<QueryContext>,
-    collection: Arc<PinnedCollection>,
+    collection: CollectionName,
+    /// The number of shards, the same in all read views that the plan may read.
+    shards: usize,
+    /// The documents in the read views that the plan was made for.
+    documents: u64,
     /// The columns that the scan returns or that its stage reads.
     pub columns: Vec<Column>,
     /// Conditions over flat column names, combined by AND.
     pub filter: Vec<Expr>,
     /// What the leaf does with the filtered rows.
     pub stage: Stage,
+    /// Tells the scans of a plan apart.
     number: usize,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
@@ -60,44 +79,56 @@ pub(super) struct ShardScan {
 impl ShardScan {
     /// Creates a scan; `schema` is the output of its stage.
     pub(super) fn new(
-        context: Arc<QueryContext>,
-        collection: Arc<PinnedCollection>,
+        number: usize,
+        collection: &PinnedCollection,
         columns: Vec<Column>,
         filter: Vec<Expr>,
         stage: Stage,
         schema: SchemaRef,
     ) -> Self {
-        let partitions = Partitioning::UnknownPartitioning(collection.shards.len().max(PARTITIONS_MIN));
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            partitions,
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        )
-        .with_scheduling_type(SchedulingType::Cooperative);
-        let number = context.next_scan();
+        let shards = collection.shards.len();
         Self {
-            context,
-            collection,
+            collection: collection.name.clone(),
+            shards,
+            documents: collection.documents(),
             columns,
             filter,
             stage,
             number,
-            properties: Arc::new(properties),
+            properties: properties(shards, schema),
             metrics: ExecutionPlanMetricsSet::new(),
         }
     }
 
     /// The same scan with another stage.
     pub(super) fn with_stage(&self, stage: Stage, schema: SchemaRef) -> Self {
-        Self::new(
-            Arc::clone(&self.context),
-            Arc::clone(&self.collection),
-            self.columns.clone(),
-            self.filter.clone(),
+        Self {
             stage,
-            schema,
-        )
+            properties: properties(self.shards, schema),
+            metrics: ExecutionPlanMetricsSet::new(),
+            ..self.clone()
+        }
+    }
+
+    /// The expressions of the aggregate that the leaves compute, if any.
+    pub(super) fn aggregated(&self) -> Vec<Arc<dyn PhysicalExpr>> {
+        match &self.stage {
+            Stage::Partial(aggregate) => expressions(aggregate),
+            Stage::Rows { .. } | Stage::Top { .. } => Vec::new(),
+        }
+    }
+
+    /// A copy whose functions find their query in these settings.
+    pub(super) fn with_settings(&self, settings: &Arc<ConfigOptions>) -> Result<Self> {
+        let stage = match &self.stage {
+            Stage::Partial(aggregate) => Stage::Partial(partial_with_settings(aggregate, settings)?),
+            stage => stage.clone(),
+        };
+        Ok(Self {
+            stage,
+            metrics: ExecutionPlanMetricsSet::new(),
+            ..self.clone()
+        })
     }
 
     /// Whether the scan returns all filtered rows. Only then can another stage be pushed down.
@@ -105,38 +136,41 @@ impl ShardScan {
         matches!(self.stage, Stage::Rows { limit: None })
     }
 
-    fn request(&self, shard: ShardId) -> ScanRequest {
+    fn request(&self, context: &QueryContext, collection: &PinnedCollection, shard: ShardId) -> ScanRequest {
         ScanRequest {
-            query: self.context.read_view_id,
+            query: context.read_view_id,
             shard,
-            read: self.context.read,
-            time_path: self.collection.time_path.clone(),
+            read: context.read,
+            time_path: collection.time_path.clone(),
             columns: self.columns.clone(),
             filter: self.filter.clone(),
             stage: self.stage.clone(),
             // A scan may wait for a slow client without passing its own deadline: its query ends it.
-            deadline: self.context.deadline() + ANSWER_READ_MAX,
+            deadline: context.deadline() + ANSWER_READ_MAX,
         }
     }
 
     /// The rows of one shard. The request is sent on the first poll.
-    fn rows(&self, shard: ShardId) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
+    fn rows(
+        &self,
+        context: Arc<QueryContext>,
+        collection: &PinnedCollection,
+        shard: ShardId,
+    ) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
         struct ShardStream {
             chunks: ScanStream,
             scan: usize,
             context: Arc<QueryContext>,
-            collection: Arc<PinnedCollection>,
+            collection: CollectionName,
             schema: SchemaRef,
         }
-        let (request, context) = (self.request(shard), Arc::clone(&self.context));
-        let chunks = stream::once(async move { context.leaf.scan(request) })
-            .flatten()
-            .boxed();
+        let (request, leaf) = (self.request(&context, collection, shard), Arc::clone(&context.leaf));
+        let chunks = stream::once(async move { leaf.scan(request) }).flatten().boxed();
         let state = ShardStream {
             chunks,
             scan: self.number,
-            context: Arc::clone(&self.context),
-            collection: Arc::clone(&self.collection),
+            context,
+            collection: self.collection.clone(),
             schema: self.schema(),
         };
         stream::try_unfold(state, move |mut state| async move {
@@ -156,11 +190,60 @@ impl ShardScan {
                         return Ok(None);
                     }
                     Some(Err(problem)) => return Err(failure::error(problem)),
-                    None => return Err(failure::error(unfinished(&state.collection.name, shard))),
+                    None => return Err(failure::error(unfinished(&state.collection, shard))),
                 }
             }
         })
     }
+}
+
+/// The properties of a scan of this many shards.
+fn properties(shards: usize, schema: SchemaRef) -> Arc<PlanProperties> {
+    let properties = PlanProperties::new(
+        EquivalenceProperties::new(schema),
+        Partitioning::UnknownPartitioning(shards.max(PARTITIONS_MIN)),
+        EmissionType::Incremental,
+        Boundedness::Bounded,
+    );
+    Arc::new(properties.with_scheduling_type(SchedulingType::Cooperative))
+}
+
+fn expressions(aggregate: &PartialAggregate) -> Vec<Arc<dyn PhysicalExpr>> {
+    let groups = aggregate.group_by.input_exprs().into_iter();
+    let arguments = aggregate.aggregates.iter().flat_map(|call| call.expressions());
+    let filters = aggregate.filters.iter().flatten().cloned();
+    groups.chain(arguments).chain(filters).collect()
+}
+
+/// The same aggregate, whose functions find their query in these settings. It has no grouping sets and no order.
+fn partial_with_settings(
+    aggregate: &Arc<PartialAggregate>,
+    settings: &Arc<ConfigOptions>,
+) -> Result<Arc<PartialAggregate>> {
+    if !expressions(aggregate).iter().any(has_function) {
+        return Ok(Arc::clone(aggregate));
+    }
+    let replaced = |expr: &Arc<dyn PhysicalExpr>| with_settings(expr, settings);
+    let group = |(expr, name): &(Arc<dyn PhysicalExpr>, String)| Ok((replaced(expr)?, name.clone()));
+    let groups = aggregate.group_by.expr().iter().map(group).collect::<Result<_>>()?;
+    let call = |call: &Arc<AggregateFunctionExpr>| {
+        let arguments = call.expressions().iter().map(replaced).collect::<Result<_>>()?;
+        match call.with_new_expressions(arguments, Vec::new()) {
+            Some(replaced) => Ok(Arc::new(replaced)),
+            None => internal_err!("the arguments of {} cannot be replaced", call.name()),
+        }
+    };
+    Ok(Arc::new(PartialAggregate {
+        group_by: PhysicalGroupBy::new_single(groups),
+        aggregates: aggregate.aggregates.iter().map(call).collect::<Result<_>>()?,
+        filters: aggregate
+            .filters
+            .iter()
+            .map(|filter| filter.as_ref().map(replaced).transpose())
+            .collect::<Result<_>>()?,
+        input: Arc::clone(&aggregate.input),
+        output: Arc::clone(&aggregate.output),
+    }))
 }
 
 /// Adopts the requested schema; fails if the leaf has returned other columns.
@@ -196,8 +279,8 @@ impl DisplayAs for ShardScan {
         write!(
             f,
             "ShardScan: collection={}, shards={}, columns=[{}]",
-            self.collection.name,
-            self.collection.shards.len(),
+            self.collection,
+            self.shards,
             columns.join(", ")
         )?;
         if !self.filter.is_empty() {
@@ -268,13 +351,20 @@ impl ExecutionPlan for ShardScan {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let Some((shard, _)) = self.collection.shards.get(partition) else {
+        let Some(scans) = context.session_config().get_extension::<QueryScans>() else {
+            return internal_err!("a scan runs outside a query");
+        };
+        let pinned = scans.collections.iter().find(|pinned| pinned.name == self.collection);
+        let Some(pinned) = pinned.filter(|pinned| pinned.shards.len() == self.shards) else {
+            return internal_err!("a scan runs over other shards than it was planned for");
+        };
+        let Some((shard, _)) = pinned.shards.get(partition) else {
             return Ok(Box::pin(EmptyRecordBatchStream::new(self.schema())));
         };
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let batch_rows = context.session_config().batch_size();
         let rows = self
-            .rows(*shard)
+            .rows(Arc::clone(&scans.context), pinned, *shard)
             .map_ok(move |batch| stream::iter(row_slices(batch.record_output(&metrics), batch_rows).map(Ok)))
             .try_flatten();
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(
@@ -288,6 +378,6 @@ impl ExecutionPlan for ShardScan {
     }
 
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
-        Ok(Arc::new(self.collection.statistics(&self.schema())))
+        Ok(Arc::new(row_count(self.documents, &self.schema())))
     }
 }

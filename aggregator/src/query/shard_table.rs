@@ -15,7 +15,11 @@ use datafusion::{
 use plan::{Column, ColumnSource, Kinds, PathKinds, pushdown::is_exact, scan::Stage};
 use proto::CollectionName;
 
-use super::{context::QueryContext, pins::PinnedCollection, shard_scan::ShardScan};
+use super::{
+    context::QueryContext,
+    pins::{PinnedCollection, row_count},
+    shard_scan::ShardScan,
+};
 use crate::typing;
 
 /// The pinned shards of a collection as a DataFusion table.
@@ -101,7 +105,7 @@ impl TableProvider for ShardTable {
     }
 
     fn statistics(&self) -> Option<Statistics> {
-        Some(self.collection.statistics(&self.schema))
+        Some(row_count(self.collection.documents(), &self.schema))
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
@@ -135,8 +139,8 @@ impl TableProvider for ShardTable {
             .collect::<Result<_>>()?;
         let schema = schema_with(&columns, &self.collection.paths);
         Ok(Arc::new(ShardScan::new(
-            Arc::clone(&self.context),
-            Arc::clone(&self.collection),
+            self.context.next_scan(),
+            &self.collection,
             columns,
             filter,
             Stage::Rows { limit },

@@ -15,7 +15,8 @@ use super::{
     context::QueryContext,
     explain, failure,
     pins::Pins,
-    planner::{self, ExecutablePlan},
+    plan_cache::{self, KeptPlan},
+    planner::{self, ExecutablePlan, QueryPlan},
     run::QueryOutput,
     system::{self, Cell},
 };
@@ -34,9 +35,14 @@ pub(super) async fn run(
     let mut pins = None;
     if let Some(cached) = engine.plans.get(request, &catalog) {
         let taken = pin(context, &catalog, &cached.collections(), request).await?;
-        if let Some(logical) = cached.bind(context, &taken) {
-            let logical = logical.map_err(failure::problem)?;
-            let planned = planner::plan_optimized(engine, context, logical).await?;
+        if cached.fits(&taken) {
+            let planned = match &cached.plan {
+                KeptPlan::Physical(template) => planner::plan_from_template(engine, context, &taken, template)?,
+                KeptPlan::Logical(logical) => {
+                    let logical = plan_cache::bind(logical, context, &taken).map_err(failure::problem)?;
+                    planner::plan_optimized(engine, context, &taken, &logical).await?
+                }
+            };
             return execute(taken, planned, cached.rows_max);
         }
         pins = Some(taken);
@@ -44,8 +50,9 @@ pub(super) async fn run(
     match sql::parse(&request.sql, engine.options.statement_bytes_max)? {
         Statement::Query(query) => {
             let (pins, planned, rows_max) = prepare(engine, context, request, &query, pins).await?;
-            engine.plans.put(request, context, &pins, &planned, rows_max);
-            execute(pins, planned, rows_max)
+            let settings = engine.sessions.settings();
+            (engine.plans).put(request, context, &pins, &planned, rows_max, settings);
+            execute(pins, planned.executable, rows_max)
         }
         Statement::Explain { query, analyze } => explain(engine, context, request, &query, analyze).await,
         Statement::Define { id, text, at, replace } => define(engine, context, &id, &text, replace)
@@ -81,7 +88,7 @@ async fn prepare(
     request: &SqlQuery,
     query: &ast::Query,
     pins: Option<Pins>,
-) -> Result<(Pins, ExecutablePlan, Option<usize>), Problem> {
+) -> Result<(Pins, QueryPlan, Option<usize>), Problem> {
     let pins = match pins {
         Some(pins) => pins,
         None => {
@@ -102,7 +109,7 @@ async fn select(
     query: &ast::Query,
 ) -> Result<QueryOutput, Problem> {
     let (pins, planned, rows_max) = prepare(engine, context, request, query, None).await?;
-    execute(pins, planned, rows_max)
+    execute(pins, planned.executable, rows_max)
 }
 
 /// Starts a plan.

@@ -37,7 +37,7 @@ use crate::{
     answer::Hit,
     query::{
         cursor, failure,
-        planner::{self, ExecutablePlan, TypedQuery},
+        planner::{self, QueryPlan, TypedQuery},
     },
     sql::{self, Statement},
 };
@@ -194,8 +194,8 @@ fn hits(rows: &RecordBatch, kind: HitKind, order: &RowOrder, catalog: &Catalog) 
 }
 
 /// Runs a plan that returns few rows.
-async fn collect_rows(search: &SearchContext<'_>, plan: ExecutablePlan) -> Result<RecordBatch, Problem> {
-    let mut stream = execute_stream(plan.physical, plan.task).map_err(failure::problem)?;
+async fn collect_rows(search: &SearchContext<'_>, plan: QueryPlan) -> Result<RecordBatch, Problem> {
+    let mut stream = execute_stream(plan.executable.physical, plan.executable.task).map_err(failure::problem)?;
     let (schema, mut batches, mut bytes) = (stream.schema(), Vec::new(), 0_usize);
     while let Some(batch) = stream.try_next().await.map_err(failure::problem)? {
         bytes = bytes.saturating_add(batch.get_array_memory_size());

@@ -148,7 +148,7 @@ impl Bench {
                 let pins = Pins::take(&context, &engine.catalog(), &names, &request.options.at_least).await?;
                 pins.require_complete(request.options.allow_partial)?;
                 let planned = planner::plan(&engine, &context, &pins, resolved, &[], rows_max).await?;
-                let output = statement::execute(pins, planned, rows_max)?;
+                let output = statement::execute(pins, planned.executable, rows_max)?;
                 sender.send(output, &context, started).await
             };
             if let Err(problem) = run::guarded(&context, work).await {

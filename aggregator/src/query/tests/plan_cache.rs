@@ -1,9 +1,25 @@
 //! A statement that is asked again uses the plan of the first time, and has the answer that a new plan would give.
 
-use proto::ingest::ShardId;
+use std::time::Duration;
+
+use proto::{Code, ingest::ShardId};
 use serde_json::json;
 
-use super::*;
+use super::{fake::Fault, *};
+
+/// Their physical plans are kept.
+const KEPT_PHYSICALLY: [&str; 9] = [
+    "SELECT count(*) FROM events WHERE n > 0",
+    "SELECT type, min(n), max(n) FROM events GROUP BY type ORDER BY type",
+    "SELECT upper(type), count(*) FROM events GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1",
+    "SELECT n, type FROM events ORDER BY n DESC, type LIMIT 2",
+    "SELECT n FROM events WHERE n IS NOT NULL ORDER BY 1",
+    "SELECT count(DISTINCT n), sum(n) / count(*) FROM events",
+    // Functions count values without a result, wherever they run.
+    "SELECT n, sqrt(n - 3) FROM events ORDER BY 1, 2",
+    "SELECT type, sum(sqrt(n - 3)) FROM events GROUP BY type ORDER BY 1",
+    "SELECT type, count(*) FROM events GROUP BY type HAVING sqrt(count(*) - 4) >= 0 ORDER BY 1",
+];
 
 const KEPT: [&str; 12] = [
     "SELECT count(*) FROM events",
@@ -66,6 +82,60 @@ async fn a_plan_is_kept_for_each_list_of_parameters() {
 }
 
 #[tokio::test]
+async fn runs_of_one_statement_at_the_same_time_do_not_disturb_each_other() {
+    let bench = bench((0..40).map(|n| json!({ "n": n % 7, "type": format!("t{}", n % 3) }))).await;
+    for sql in KEPT_PHYSICALLY {
+        let (rows, stats) = bench.sql(sql).await;
+        assert_eq!(bench.engine.plans.documents_of_template(sql), Some(40), "{sql}");
+        let runs = futures::future::join_all((0..12).map(|_| bench.sql(sql))).await;
+        for (again, again_stats) in runs {
+            assert_eq!(again, rows, "{sql}");
+            assert_eq!(again_stats.warnings, stats.warnings, "{sql}");
+            assert_eq!(again_stats.documents_scanned, stats.documents_scanned, "{sql}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_was_cancelled_leaves_nothing_for_the_next_one() {
+    let bench = bench((0..40).map(|n| json!({ "n": n, "type": format!("t{}", n % 3) }))).await;
+    for sql in KEPT_PHYSICALLY {
+        let (rows, _) = bench.sql(sql).await;
+        for (fault, code) in [(Fault::Hang, Code::Timeout), (Fault::NoTrailer, Code::Incomplete)] {
+            *bench.leaf.fault.lock() = Some(fault);
+            let mut request = SqlQuery {
+                sql: sql.to_owned(),
+                ..SqlQuery::default()
+            };
+            request.options.timeout = Some(Duration::from_millis(50));
+            let failed = match bench.engine.query(request).await {
+                Ok(answer) => read(answer).await.map(|_| ()),
+                Err(problem) => Err(problem),
+            };
+            assert_eq!(failed.map_err(|problem| problem.code), Err(code), "{sql}");
+            *bench.leaf.fault.lock() = None;
+            assert_eq!(bench.sql(sql).await.0, rows, "{sql}");
+        }
+    }
+    bench.until_released().await;
+}
+
+#[tokio::test]
+async fn a_physical_plan_is_made_anew_when_there_are_many_more_documents() {
+    let bench = bench((0..40).map(|n| json!({ "n": n }))).await;
+    let sql = "SELECT count(*) FROM events WHERE n > 0";
+    let documents = async || {
+        bench.sql(sql).await;
+        bench.engine.plans.documents_of_template(sql)
+    };
+    assert_eq!(documents().await, Some(40));
+    (40..4_000).for_each(|n| bench.add(json!({ "n": n })));
+    assert_eq!(documents().await, Some(40));
+    (4_000..4_001).for_each(|n| bench.add(json!({ "n": n })));
+    assert_eq!(documents().await, Some(4_001));
+}
+
+#[tokio::test]
 async fn describe_does_not_answer_with_the_rows_of_the_view() {
     let bench = bench([json!({ "n": 1 })]).await;
     bench.sql("CREATE VIEW v AS SELECT n FROM events").await;
@@ -82,7 +152,7 @@ impl Bench {
 
     /// Compares the answers of kept plans with those of new plans.
     async fn check_repetition(&self, when: &str) {
-        for sql in KEPT {
+        for sql in KEPT_PHYSICALLY.into_iter().chain(KEPT) {
             let kept = self.sql(sql).await;
             self.engine.plans.forget(sql);
             let new = self.sql(sql).await;
