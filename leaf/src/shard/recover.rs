@@ -20,6 +20,7 @@ use super::{
     sweep::{SWEPT_ROWS_MAX, remove_rows},
 };
 use crate::{
+    codec::NewerVersion,
     error::Error,
     split::Segment,
     store::{
@@ -128,6 +129,10 @@ fn open_split(store: &Store, splits: &Path, id: u64, row: &ManifestRow) -> Resul
     };
     let reason = match opened {
         Ok(segment) => return Ok(Some(segment)),
+        // A newer release may have reasons to keep this file as it is.
+        Err(Error::File { path, source }) if NewerVersion::of(&source).is_some() => {
+            return Err(Error::File { path, source });
+        }
         Err(reason) => reason,
     };
     warn!(shard = %store.shard(), split = id, error = %reason, "could not open a split; rebuilding it");

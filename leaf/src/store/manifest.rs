@@ -14,7 +14,7 @@ const VERSION: u8 = 1;
 pub(crate) type Ranges = BTreeMap<Partition, (i64, i64)>;
 
 /// A live split.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ManifestRow {
     /// The records it covers.
     pub ranges: Ranges,
@@ -57,7 +57,7 @@ impl ManifestRow {
 
     /// Decodes a row.
     pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
-        let mut reader = ValueReader::new(value, VERSION)?;
+        let mut reader = ValueReader::new(value, "manifest row", VERSION)?;
         let (order, generation, documents, raw_bytes) =
             (reader.number()?, reader.small()?, reader.number()?, reader.number()?);
         let mut ranges = Ranges::new();
@@ -65,7 +65,6 @@ impl ManifestRow {
             let partition = Partition::decode_from(&mut reader)?;
             ranges.insert(partition, (reader.signed()?, reader.signed()?));
         }
-        reader.end()?;
         Ok(Self {
             ranges,
             order,

@@ -98,7 +98,7 @@ impl PartitionRow {
 
     /// Decodes a row.
     pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
-        let mut reader = ValueReader::new(value, VERSION)?;
+        let mut reader = ValueReader::new(value, "partition row", VERSION)?;
         let flags = reader.byte()?;
         let topic = reader.text()?.to_owned();
         let (offset, last_offset, hash) = (reader.signed()?, reader.signed()?, u64::from_be_bytes(reader.fixed()?));
@@ -129,7 +129,6 @@ impl PartitionRow {
             dead_bytes: reader.number()?,
             stopped_by_dead_letters: flags & DEAD != 0,
         };
-        reader.end()?;
         Ok(row)
     }
 }

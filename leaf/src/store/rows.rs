@@ -10,7 +10,11 @@ use super::{
     Family, KeyIndexRow, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store, dead_letter,
     delete_marker::DeleteMarker, digest, document, key::KeyReader, kinds, loss,
 };
-use crate::{codec::DecodeResult, document::Document, error::Error};
+use crate::{
+    codec::{DecodeError, DecodeResult},
+    document::Document,
+    error::Error,
+};
 
 /// Key and value.
 type Row = (Box<[u8]>, Box<[u8]>);
@@ -258,7 +262,13 @@ impl Store {
 
     /// Turns a decode error into an error that names the shard and the kind of row.
     pub(super) fn check<T>(&self, kind: &'static str, decoded: DecodeResult<T>) -> Result<T, Error> {
-        decoded.map_err(|reason| self.corrupt(kind, reason.to_string()))
+        decoded.map_err(|error| match error {
+            DecodeError::Newer(newer) => Error::Newer {
+                shard: self.shard,
+                newer,
+            },
+            DecodeError::Malformed(reason) => self.corrupt(kind, reason),
+        })
     }
 }
 
