@@ -105,7 +105,12 @@ impl Stats {
             "shards": { "total": self.shards_total, "answered": self.shards_answered },
             "documents_scanned": self.documents_scanned,
             "rows_shipped": self.rows_shipped,
-            "read": { "index": self.read.index, "columns": self.read.columns, "raw": self.read.raw },
+            "read": {
+                "index": self.read.index,
+                "columns": self.read.columns,
+                "raw": self.read.raw,
+                "pruned": self.read.pruned,
+            },
             "partial": self.partial,
             "truncated": self.truncated,
             "warnings": self.warnings,

@@ -240,10 +240,15 @@ impl<'a> ValueReader<'a> {
         self.fixed().map(u64::from_le_bytes)
     }
 
+    /// Reads a byte string with its length as four bytes in front.
+    pub(crate) fn u32_bytes(&mut self) -> DecodeResult<&'a [u8]> {
+        let length = self.u32()? as usize;
+        self.take(length)
+    }
+
     /// Reads a string with its length as four bytes in front.
     pub(crate) fn u32_text(&mut self) -> DecodeResult<&'a str> {
-        let length = self.u32()? as usize;
-        utf8(self.take(length)?)
+        utf8(self.u32_bytes()?)
     }
 
     /// Reads a bitmap with its length as four bytes in front.

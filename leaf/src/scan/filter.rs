@@ -21,7 +21,7 @@ use literal::{EXACT_IN_DOUBLE_MAX, Point, canonical_path, constant, is_zero, num
 use crate::{
     error::Error,
     matches::Matches,
-    split::{Literal, Lookup, Segment},
+    split::{Literal, Lookup, PartStatistics, Segment},
 };
 
 /// Looks conditions up: a segment, or a reference implementation that checks every document.
@@ -38,6 +38,66 @@ impl Index for Segment {
     }
     fn documents(&self) -> u32 {
         Segment::documents(self)
+    }
+}
+
+/// The parts of a segment that its statistics do not rule out.
+pub(super) struct KeptParts<'a> {
+    segment: &'a Segment,
+    /// Whether each part is kept.
+    kept: Vec<bool>,
+    /// The documents of the parts that are kept.
+    pub documents: RoaringBitmap,
+}
+
+impl<'a> KeptParts<'a> {
+    /// The parts of which some document may satisfy all conditions.
+    pub(super) fn of<'e>(
+        segment: &'a Segment,
+        conditions: impl Iterator<Item = &'e Expr> + Clone,
+        time_path: Option<&Path>,
+    ) -> Result<Self, Error> {
+        let (mut kept, mut documents) = (Vec::new(), RoaringBitmap::new());
+        for (numbers, part) in segment.statistics() {
+            let mut may_match = true;
+            for condition in conditions.clone() {
+                may_match = may_match && !matches(condition, &part, time_path)?.is_empty();
+            }
+            kept.push(may_match);
+            if may_match {
+                documents.insert_range(numbers);
+            }
+        }
+        Ok(Self {
+            segment,
+            kept,
+            documents,
+        })
+    }
+
+    /// Whether no part is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.kept.contains(&true)
+    }
+}
+
+/// Outside of the parts that are kept, it finds nothing.
+impl Index for KeptParts<'_> {
+    fn lookup(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
+        self.segment.find_matches_in(lookup, &|part| self.kept[part])
+    }
+    fn documents(&self) -> u32 {
+        self.segment.documents()
+    }
+}
+
+/// A part as one document that stands for all: where no lookup can be true of it, the condition is true for none.
+impl Index for PartStatistics<'_> {
+    fn lookup(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
+        Ok((!self.may_match(lookup)).then(Matches::default))
+    }
+    fn documents(&self) -> u32 {
+        1
     }
 }
 

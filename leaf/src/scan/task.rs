@@ -31,7 +31,10 @@ use plan::{
 use proto::{Code, Problem};
 use roaring::RoaringBitmap;
 
-use super::{filter, stats::ScanStats};
+use super::{
+    filter::{self, KeptParts},
+    stats::ScanStats,
+};
 use crate::{error::Error, matches::Matches, view::ReadView};
 
 /// Documents per unit of work.
@@ -193,17 +196,20 @@ impl ScanTask {
                 open_conjuncts: all_conjuncts.into(),
             });
         }
-        let mut bounds = Matches::certain(live);
+        let time_path = self.request.time_path.as_ref();
+        let kept = KeptParts::of(segment, self.conjuncts.iter().map(|conjunct| &conjunct.expr), time_path)?;
+        self.stats.lock().counts.pruned += u64::from(kept.is_empty());
+        let mut bounds = Matches::certain(live & &kept.documents);
         let mut open_conjuncts = Vec::new();
         for (number, conjunct) in self.conjuncts.iter().enumerate() {
-            let found = filter::matches(&conjunct.expr, segment.as_ref(), self.request.time_path.as_ref())?;
+            if bounds.is_empty() {
+                break;
+            }
+            let found = filter::matches(&conjunct.expr, &kept, time_path)?;
             if !found.is_exact() {
                 open_conjuncts.push(number);
             }
             bounds = bounds.and(&found);
-            if bounds.is_empty() {
-                break;
-            }
         }
         let Matches {
             certain: pass,

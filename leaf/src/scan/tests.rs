@@ -322,6 +322,7 @@ fn random_filters_find_among(documents: &[Arc<Document>], rng: &mut SeededRng) {
         index: 0,
         columns: 0,
         raw: live.len() as u64,
+        pruned: 0,
     };
     for _ in 0..60 {
         let filter = random_condition(rng, 3);
@@ -378,7 +379,7 @@ fn documents_are_not_read_raw_if_index_and_columns_suffice() {
         ReadCounts {
             index: 999,
             columns: 198,
-            raw: 0
+            ..ReadCounts::default()
         }
     );
     let stage = Stage::Top {
@@ -393,7 +394,8 @@ fn documents_are_not_read_raw_if_index_and_columns_suffice() {
         ReadCounts {
             index: 0,
             columns: 999,
-            raw: 3
+            raw: 3,
+            pruned: 0
         },
         "only the documents of the top k are read"
     );

@@ -14,9 +14,11 @@ use tantivy::{
 
 use super::{
     column_name::{ColumnKind, ColumnName},
+    footer::BUILDER_LEVEL,
     header,
     path_stats::DICTIONARY_VALUE_BYTES_MAX,
     path_tree::{ArrayScope, PathNode, PathTree},
+    statistics::TimeBounds,
     text::TextWriter,
     token,
 };
@@ -33,6 +35,7 @@ const SAMPLE_CHARS_MAX: usize = 200;
 /// Records the documents of a part in order.
 pub(super) struct Recorder {
     nodes: KeyTree<PathNode>,
+    times: TimeBounds,
     columns: ColumnarWriter,
     text: Option<TextWriter>,
     header_only: RoaringBitmap,
@@ -54,6 +57,7 @@ impl Recorder {
         let none = RoaringBitmap::new;
         Ok(Self {
             nodes,
+            times: TimeBounds::default(),
             columns,
             text,
             header_only: none(),
@@ -66,6 +70,7 @@ impl Recorder {
     /// Records the next document. Without a value, only its header is indexed.
     pub(super) fn document(&mut self, number: u32, document: &Document, value: Option<&Value>) -> Result<(), Error> {
         header::record(&mut self.columns, number, document);
+        self.times.observe(&document.header);
         match value {
             Some(value) => {
                 fault::panic_on("panic-in-build", &document.bytes);
@@ -110,13 +115,16 @@ impl Recorder {
 
     fn scalar(&mut self, document: u32, at: u32, value: &Value, inside: bool) {
         let node = &mut self.nodes[at];
+        let scope = scope_mut(node, inside);
         let (count, kind, column_type) = match value {
-            Value::Bool(_) => (&mut scope_mut(node, inside).bools, ColumnKind::Bool, ColumnType::Bool),
-            Value::Int(_) => (&mut scope_mut(node, inside).ints, ColumnKind::Int, ColumnType::I64),
-            _ => (&mut scope_mut(node, inside).floats, ColumnKind::Float, ColumnType::F64),
+            Value::Int(value) => (scope.add_int(*value), ColumnKind::Int, ColumnType::I64),
+            Value::Float(value) => (scope.add_float(*value), ColumnKind::Float, ColumnType::F64),
+            _ => {
+                scope.bools += 1;
+                (scope.bools, ColumnKind::Bool, ColumnType::Bool)
+            }
         };
-        *count += 1;
-        let is_first = *count == 1;
+        let is_first = count == 1;
         if !node.column {
             insert(&mut self.partly_indexed, document);
             return;
@@ -137,11 +145,7 @@ impl Recorder {
     fn text(&mut self, document: u32, at: u32, text: &str, inside: bool) {
         let node = &mut self.nodes[at];
         let long = text.len() > DICTIONARY_VALUE_BYTES_MAX;
-        if long {
-            insert(&mut scope_mut(node, inside).long_texts, document);
-        } else {
-            scope_mut(node, inside).texts += 1;
-        }
+        scope_mut(node, inside).add_text(document, text, long);
         if !node.column {
             insert(&mut self.partly_indexed, document);
             return;
@@ -180,6 +184,8 @@ impl Recorder {
         }
         let paths = PathTree {
             documents,
+            builder_level: BUILDER_LEVEL,
+            times: self.times,
             nodes,
             header_only: self.header_only,
             untracked: self.untracked,

@@ -1,5 +1,5 @@
-//! Document row. Family `docs`, key: 1 address. Value: header with its length, raw bytes. Immutable; removed once the document is
-//! deleted and no read view needs it.
+//! Document row. Family `docs`, key: 1 address. Value: header with its length, raw bytes. Immutable; removed once the
+//! document is deleted and no read view needs it.
 
 use bytes::Bytes;
 use proto::{Address, record::TimeKind};

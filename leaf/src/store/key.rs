@@ -239,7 +239,7 @@ fn unflip64(bytes: [u8; 8]) -> i64 {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;

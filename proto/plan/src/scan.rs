@@ -214,6 +214,8 @@ pub struct ReadCounts {
     pub columns: u64,
     /// Raw documents read.
     pub raw: u64,
+    /// Splits and micro-splits that were left out, because their statistics exclude the filter.
+    pub pruned: u64,
 }
 
 impl ReadCounts {
@@ -222,6 +224,7 @@ impl ReadCounts {
         self.index += other.index;
         self.columns += other.columns;
         self.raw += other.raw;
+        self.pruned += other.pruned;
     }
 }
 

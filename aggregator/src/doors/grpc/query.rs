@@ -63,6 +63,7 @@ fn wire_stats(stats: &Stats) -> wire::Stats {
         read_index: stats.read.index,
         read_columns: stats.read.columns,
         read_raw: stats.read.raw,
+        read_pruned: stats.read.pruned,
         partial: stats.partial,
         truncated: stats.truncated,
         warnings: stats.warnings.clone(),

@@ -93,6 +93,7 @@ fn encode_trailer(trailer: ScanTrailer) -> wire::Trailer {
         read_index: trailer.counts.index,
         read_columns: trailer.counts.columns,
         read_raw: trailer.counts.raw,
+        read_pruned: trailer.counts.pruned,
         misfits: trailer.cast_failures.into_iter().map(failure).collect(),
         warnings: trailer.warnings,
     }
@@ -115,6 +116,7 @@ pub fn decode_trailer(message: wire::Trailer) -> Result<ScanTrailer, Problem> {
             index: message.read_index,
             columns: message.read_columns,
             raw: message.read_raw,
+            pruned: message.read_pruned,
         },
         cast_failures: message
             .misfits
