@@ -6,8 +6,8 @@
 //! | `docs` | 2 address | dead letter: ingest time, reason, bytes | `dead_letter.rs` |
 //! | `keys` | id | newest document with this id in each partition | `key_index.rs` |
 //! | `meta` | 16 | incarnation, level, cluster, shard | `format.rs` |
-//! | `meta` | 17 partition | position, hash of the last record, counters | `partition.rs` |
-//! | `meta` | 18 split id | live split: the records it covers | `manifest.rs` |
+//! | `meta` | 17 partition | position, hashes of last record and rules, counters, what was removed | `partition.rs` |
+//! | `meta` | 18 split id | live split: the records it covers, its file, its times | `manifest.rs` |
 //! | `meta` | 19 address | delete marker: why the document was deleted | `delete_marker.rs` |
 //! | `meta` | 20 partition, request key | applied push and its response | `request.rs` |
 //! | `meta` | 21 partition, time, request key | the same requests ordered by time | `request.rs` |

@@ -192,6 +192,12 @@ impl Store {
         })
     }
 
+    /// The offset of a dead letter, from the key of its row.
+    pub(crate) fn dead_letter_offset(&self, key: &[u8]) -> Result<i64, Error> {
+        let address = KeyReader::new(key, RowKind::DeadLetter).and_then(KeyReader::address);
+        Ok(self.check("dead letter", address)?.offset)
+    }
+
     /// All recorded losses.
     pub(crate) fn losses(&self) -> Result<Vec<Loss>, Error> {
         let all = RowKey::new(RowKind::Loss);
