@@ -175,16 +175,16 @@ impl<'a> Group<'a> {
             .cloned()
             .unwrap_or_else(|| (self.stored_row)(&partition));
         let stored = row.offset;
+        let key_rule = match KeyRule::of(&batch.rules, batch.source.is_push()) {
+            Ok(key_rule) => key_rule,
+            Err(reason) => return Ok(BatchOutcome::Refused { reason }),
+        };
         match batch_check::check(batch, &row) {
             BatchCheck::Already => return Ok(BatchOutcome::Already { stored }),
             BatchCheck::Gap => return Ok(BatchOutcome::Gap { stored }),
             BatchCheck::Refused(reason) => return Ok(BatchOutcome::Refused { reason }),
             BatchCheck::Take => {}
         }
-        let key_rule = match KeyRule::of(&batch.rules, batch.source.is_push()) {
-            Ok(key_rule) => key_rule,
-            Err(reason) => return Ok(BatchOutcome::Refused { reason }),
-        };
         let context = IngestContext {
             partition,
             rules: batch.rules.clone(),
