@@ -110,6 +110,7 @@ impl Stats {
                 "columns": self.read.columns,
                 "raw": self.read.raw,
                 "cached": self.read.cached,
+                "pruned": self.read.pruned,
             },
             "partial": self.partial,
             "truncated": self.truncated,

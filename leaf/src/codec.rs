@@ -3,6 +3,11 @@
 //! A row begins with a version byte and consists of varints and byte strings. A record of a split has no version of its
 //! own, since its file has one, and consists of little-endian numbers of fixed size, strings and bitmaps.
 //!
+//! Formats grow in two ways. A field that older releases may ignore is appended and the version stays: they read what
+//! they know and leave the rest of the value. Any other change raises the version: it is compared by order, so a
+//! release reads its own version and the older ones, and refuses a newer one with [`NewerVersion`]. Therefore bytes of
+//! unknown length never end a value whose head may grow: the head has its length in front.
+//!
 //! Decoding never panics: whatever is on disk, the result is a value or an error.
 
 use std::io;
@@ -86,14 +91,46 @@ impl ValueWriter {
     }
 }
 
+/// Something stored has a version that this release cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the {thing} has version {found}, but this release reads versions up to {supported}: run the release that wrote it, \
+     or a newer one"
+)]
+pub struct NewerVersion {
+    /// What it is.
+    pub thing: &'static str,
+    /// Its version.
+    pub found: u32,
+    /// The newest version that this release reads.
+    pub supported: u32,
+}
+
+impl NewerVersion {
+    /// The newer version that made reading a file fail, if that was the reason.
+    pub(crate) fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
 /// Why a stored value cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct DecodeError(pub String);
+pub(crate) enum DecodeError {
+    /// It is damaged.
+    #[error("{0}")]
+    Malformed(String),
+    /// A newer release wrote it.
+    #[error(transparent)]
+    Newer(#[from] NewerVersion),
+}
 
 impl From<DecodeError> for io::Error {
     fn from(error: DecodeError) -> Self {
-        Self::new(io::ErrorKind::InvalidData, format!("broken record of a split: {error}"))
+        let error: Box<dyn std::error::Error + Send + Sync> = match error {
+            DecodeError::Malformed(reason) => format!("broken record of a split: {reason}").into(),
+            DecodeError::Newer(newer) => newer.into(),
+        };
+        Self::new(io::ErrorKind::InvalidData, error)
     }
 }
 
@@ -102,20 +139,24 @@ pub(crate) type DecodeResult<T> = Result<T, DecodeError>;
 
 /// Fails with this reason.
 pub(crate) fn decode_error<T>(reason: impl Into<String>) -> DecodeResult<T> {
-    Err(DecodeError(reason.into()))
+    Err(DecodeError::Malformed(reason.into()))
 }
 
 /// Decodes one value.
 pub(crate) struct ValueReader<'a>(&'a [u8]);
 
 impl<'a> ValueReader<'a> {
-    /// Starts decoding a value, which must have this version.
-    pub(crate) fn new(value: &'a [u8], version: u8) -> DecodeResult<Self> {
+    /// Starts decoding a value of at most this version. `thing` names it if it is newer.
+    pub(crate) fn new(value: &'a [u8], thing: &'static str, supported: u8) -> DecodeResult<Self> {
         match value.split_first() {
-            Some((found, rest)) if *found == version => Ok(Self(rest)),
-            Some((found, _)) => decode_error(format!(
-                "its version is {found}, but this release supports only version {version}; a newer release wrote it"
-            )),
+            Some((0, _)) => decode_error("its version is 0"),
+            Some((found, rest)) if *found <= supported => Ok(Self(rest)),
+            Some((found, _)) => Err(NewerVersion {
+                thing,
+                found: u32::from(*found),
+                supported: u32::from(supported),
+            }
+            .into()),
             None => decode_error("it is empty"),
         }
     }
@@ -129,7 +170,7 @@ impl<'a> ValueReader<'a> {
         let (first, rest) = self
             .0
             .split_first()
-            .ok_or_else(|| DecodeError("it ends early".into()))?;
+            .ok_or_else(|| DecodeError::Malformed("it ends early".into()))?;
         self.0 = rest;
         Ok(*first)
     }
@@ -156,7 +197,7 @@ impl<'a> ValueReader<'a> {
     /// Reads an unsigned varint that must fit into a smaller type.
     pub(crate) fn small<N: TryFrom<u64>>(&mut self) -> DecodeResult<N> {
         let number = self.number()?;
-        N::try_from(number).map_err(|_| DecodeError(format!("{number} is out of range")))
+        N::try_from(number).map_err(|_| DecodeError::Malformed(format!("{number} is out of range")))
     }
 
     /// Reads a field of fixed size.
@@ -164,7 +205,7 @@ impl<'a> ValueReader<'a> {
         let (first, rest) = self
             .0
             .split_first_chunk::<N>()
-            .ok_or_else(|| DecodeError("it ends early".into()))?;
+            .ok_or_else(|| DecodeError::Malformed("it ends early".into()))?;
         self.0 = rest;
         Ok(*first)
     }
@@ -179,7 +220,7 @@ impl<'a> ValueReader<'a> {
         let (bytes, rest) = self
             .0
             .split_at_checked(length)
-            .ok_or_else(|| DecodeError("it ends early".into()))?;
+            .ok_or_else(|| DecodeError::Malformed("it ends early".into()))?;
         self.0 = rest;
         Ok(bytes)
     }
@@ -199,17 +240,24 @@ impl<'a> ValueReader<'a> {
         self.fixed().map(u64::from_le_bytes)
     }
 
+    /// Reads a byte string with its length as four bytes in front.
+    pub(crate) fn u32_bytes(&mut self) -> DecodeResult<&'a [u8]> {
+        let length = self.u32()? as usize;
+        self.take(length)
+    }
+
     /// Reads a string with its length as four bytes in front.
     pub(crate) fn u32_text(&mut self) -> DecodeResult<&'a str> {
-        let length = self.u32()? as usize;
-        utf8(self.take(length)?)
+        utf8(self.u32_bytes()?)
     }
 
     /// Reads a bitmap with its length as four bytes in front.
     pub(crate) fn u32_bitmap(&mut self) -> DecodeResult<RoaringBitmap> {
         match self.u32()? as usize {
             0 => Ok(RoaringBitmap::new()),
-            length => RoaringBitmap::deserialize_from(self.take(length)?).map_err(|e| DecodeError(e.to_string())),
+            length => {
+                RoaringBitmap::deserialize_from(self.take(length)?).map_err(|e| DecodeError::Malformed(e.to_string()))
+            }
         }
     }
 
@@ -217,19 +265,10 @@ impl<'a> ValueReader<'a> {
     pub(crate) fn rest(self) -> &'a [u8] {
         self.0
     }
-
-    /// Ends decoding; remaining bytes are an error.
-    pub(crate) fn end(self) -> DecodeResult<()> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            decode_error(format!("{} unexpected bytes at its end", self.0.len()))
-        }
-    }
 }
 
 fn utf8(bytes: &[u8]) -> DecodeResult<&str> {
-    std::str::from_utf8(bytes).map_err(|e| DecodeError(e.to_string()))
+    std::str::from_utf8(bytes).map_err(|e| DecodeError::Malformed(e.to_string()))
 }
 
 #[cfg(test)]
@@ -243,7 +282,7 @@ mod tests {
         fn values_round_trip(number: u64, signed: i64, bytes: Vec<u8>, text: String, rest: Vec<u8>) {
             let value = ValueWriter::new(3).number(number).signed(signed).bytes(&bytes).bytes(text.as_bytes());
             let value = value.byte(7).rest(&rest).finish();
-            let mut reader = ValueReader::new(&value, 3)?;
+            let mut reader = ValueReader::new(&value, "test", 3)?;
             prop_assert_eq!(reader.number()?, number);
             prop_assert_eq!(reader.signed()?, signed);
             prop_assert_eq!(reader.bytes()?, &bytes[..]);
@@ -261,12 +300,27 @@ mod tests {
             prop_assert_eq!(reader.u64()?, large);
             prop_assert_eq!(reader.u32_text()?, &text);
             prop_assert_eq!(reader.u32_bitmap()?, bitmap);
-            reader.end()?;
+            prop_assert!(reader.rest().is_empty());
+        }
+
+        #[test]
+        fn a_version_is_read_up_to_the_supported_one_and_a_newer_one_is_named(found: u8, supported in 1u8..) {
+            let value = [found, 7];
+            let read = ValueReader::new(&value, "example", supported).map(ValueReader::rest);
+            match found {
+                0 => prop_assert!(read.is_err()),
+                found if found <= supported => prop_assert_eq!(read?, &[7]),
+                found => {
+                    let error = read.expect_err("it is newer").to_string();
+                    let says = format!("the example has version {found}, but this release reads versions up to {supported}");
+                    prop_assert!(error.starts_with(&says), "{}", error);
+                }
+            }
         }
 
         #[test]
         fn garbage_is_an_error_and_never_a_panic(garbage: Vec<u8>) {
-            if let Ok(mut reader) = ValueReader::new(&garbage, 1) {
+            if let Ok(mut reader) = ValueReader::new(&garbage, "test", 1) {
                 while reader.bytes().is_ok() && reader.signed().is_ok() {}
             }
             let mut reader = ValueReader::unversioned(&garbage);

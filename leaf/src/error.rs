@@ -4,7 +4,7 @@ use std::{io::ErrorKind, path::PathBuf};
 
 use proto::{Code, Problem, ingest::ShardId};
 
-use crate::split::ChecksumMismatch;
+use crate::{codec::NewerVersion, split::ChecksumMismatch};
 
 /// A failure in a leaf.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,14 @@ pub enum Error {
         kind: &'static str,
         /// Why it cannot be read.
         reason: String,
+    },
+    /// A newer release wrote a row.
+    #[error("shard {shard}: {newer}")]
+    Newer {
+        /// The shard.
+        shard: ShardId,
+        /// The row and its version.
+        newer: NewerVersion,
     },
     /// A file of a split could not be read or written.
     #[error("{path}: {source}")]
@@ -64,6 +72,10 @@ impl Error {
     }
 }
 
+/// What to do about data of a newer release.
+const NEWER_HINT: &str =
+    "nothing was changed; run the release that wrote the data, or a newer one, on this data folder";
+
 impl From<Error> for Problem {
     fn from(error: Error) -> Problem {
         match error {
@@ -71,6 +83,10 @@ impl From<Error> for Problem {
             Error::Query(source) => query_problem(&source),
             full if full.is_no_room() => Problem::new(Code::Busy, full.to_string())
                 .hint("free space on the leaf's disk; the leaf recovers by itself"),
+            Error::Newer { .. } => Problem::new(Code::Unavailable, error.to_string()).hint(NEWER_HINT),
+            Error::File { ref source, .. } if NewerVersion::of(source).is_some() => {
+                Problem::new(Code::Unavailable, error.to_string()).hint(NEWER_HINT)
+            }
             Error::Index(source) if ChecksumMismatch::of(&source).is_some() => {
                 Problem::new(Code::Unavailable, source.to_string())
                     .hint("the split is being rebuilt from its documents; retry in a moment")

@@ -18,6 +18,7 @@ mod store;
 mod threads;
 mod view;
 
+pub use codec::NewerVersion;
 pub use error::Error;
 pub use leaf::Leaf;
 pub use options::LeafOptions;

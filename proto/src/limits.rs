@@ -21,6 +21,8 @@ pub const DEAD_LETTER_BYTES_MAX: usize = 1 << 20;
 pub const PATHS_MAX: usize = 10_000;
 /// Shards of one collection.
 pub const SHARDS_MAX: u32 = 1_024;
+/// Kafka sources of one collection, dropped ones included.
+pub const SOURCES_MAX: usize = 1_000;
 /// Definitions of a catalog.
 pub const DEFINITIONS_MAX: usize = 10_000;
 /// Records of one preview of a source.

@@ -30,6 +30,9 @@ pub struct Record {
     pub time_ms: i64,
     /// Where the timestamp comes from.
     pub time_kind: TimeKind,
+    /// When the first reader of the record read it, in milliseconds since 1970. Every replica stores this time. None if
+    /// nobody did yet: then the leaf is the first.
+    pub ingested_ms: Option<i64>,
     /// The record headers in order; a value may be null.
     pub headers: Vec<(String, Option<Bytes>)>,
     /// The idempotency key, if the record is a push: the same push is applied once.
@@ -121,6 +124,21 @@ pub struct Rules {
     /// Where the key of a document comes from, if documents have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
+}
+
+impl Rules {
+    /// The hash of the rules, never 0. A partition is ingested by the same rules from its first record on.
+    pub fn hash(&self) -> u64 {
+        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+        hasher.update(&[match self.format {
+            Format::Json => 0,
+            Format::Text => 1,
+        }]);
+        if let Some(key) = &self.key {
+            hasher.update(String::from(key.clone()).as_bytes());
+        }
+        hasher.digest().max(1)
+    }
 }
 
 /// The format of record values.

@@ -21,7 +21,7 @@ use literal::{EXACT_IN_DOUBLE_MAX, Point, canonical_path, constant, is_zero, num
 use crate::{
     error::Error,
     matches::Matches,
-    split::{Literal, Lookup, SegmentPart},
+    split::{Literal, Lookup, PartStatistics, SegmentPart},
 };
 
 /// Looks conditions up: a part of a segment, or a reference implementation that checks every document.
@@ -38,6 +38,28 @@ impl Index for SegmentPart<'_> {
     }
     fn documents(&self) -> u32 {
         SegmentPart::documents(self).len() as u32
+    }
+}
+
+/// Whether some document of a part may satisfy all conditions, by the statistics of the part alone.
+pub(super) fn may_match<'e>(
+    part: SegmentPart<'_>,
+    mut conditions: impl Iterator<Item = &'e Expr>,
+    time_path: Option<&Path>,
+) -> Result<bool, Error> {
+    let statistics = part.statistics();
+    conditions.try_fold(true, |may_match, condition| {
+        Ok(may_match && !matches(condition, &statistics, time_path)?.is_empty())
+    })
+}
+
+/// A part as one document that stands for all: where no lookup can be true of it, the condition is true for none.
+impl Index for PartStatistics<'_> {
+    fn lookup(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
+        Ok((!self.may_match(lookup)).then(Matches::default))
+    }
+    fn documents(&self) -> u32 {
+        1
     }
 }
 

@@ -250,17 +250,25 @@ impl ScanTask {
                 open_conjuncts: all_conjuncts.into(),
             });
         }
-        let mut bounds = Matches::certain(live);
+        let time_path = self.request.time_path.as_ref();
+        let conditions = self.conjuncts.iter().map(|conjunct| &conjunct.expr);
+        let mut bounds = match filter::may_match(part, conditions, time_path)? {
+            true => Matches::certain(live),
+            false => {
+                self.stats.lock().counts.pruned += 1;
+                Matches::default()
+            }
+        };
         let mut open_conjuncts = Vec::new();
         for (number, conjunct) in self.conjuncts.iter().enumerate() {
-            let found = filter::matches(&conjunct.expr, &part, self.request.time_path.as_ref())?;
+            if bounds.is_empty() {
+                break;
+            }
+            let found = filter::matches(&conjunct.expr, &part, time_path)?;
             if !found.is_exact() {
                 open_conjuncts.push(number);
             }
             bounds = bounds.and(&found);
-            if bounds.is_empty() {
-                break;
-            }
         }
         let Matches {
             certain: pass,

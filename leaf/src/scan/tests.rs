@@ -30,7 +30,7 @@ use super::*;
 use crate::{
     document::{Document, Header},
     raw::RawRows,
-    split::Segment,
+    split::{Segment, SplitOrigin},
     view::{Documents, SegmentView},
 };
 
@@ -72,6 +72,15 @@ fn document(offset: i64, text: &str) -> Arc<Document> {
 fn shard() -> ShardId {
     let collection: CollectionUid = serde_json::from_str("\"00000000-0000-0000-0000-000000000001\"").expect("a uid");
     ShardId { collection, number: 0 }
+}
+
+/// What the file of a split says of it.
+fn origin() -> SplitOrigin {
+    SplitOrigin {
+        uuid: uuid::Uuid::nil(),
+        shard: shard(),
+        ranges: std::collections::BTreeMap::new(),
+    }
 }
 
 /// A view with all documents in the tail.
@@ -328,6 +337,7 @@ fn random_filters_find_among(documents: &[Arc<Document>], rng: &mut SeededRng) {
         columns: 0,
         raw: live.len() as u64,
         cached: 0,
+        pruned: 0,
     };
     for _ in 0..60 {
         let filter = random_condition(rng, 3);
@@ -385,7 +395,7 @@ fn documents_are_not_read_raw_if_index_and_columns_suffice() {
             index: 999,
             columns: 198,
             raw: 0,
-            cached: 0,
+            ..ReadCounts::default()
         }
     );
     let stage = Stage::Top {
@@ -402,7 +412,7 @@ fn documents_are_not_read_raw_if_index_and_columns_suffice() {
             index: 0,
             columns: 999,
             raw: 3,
-            cached: 0,
+            ..ReadCounts::default()
         },
         "only the documents of the top k are read"
     );

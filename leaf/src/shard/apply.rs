@@ -83,6 +83,16 @@ struct IngestContext {
     logged: bool,
 }
 
+impl IngestContext {
+    /// When a record was ingested: when the log appended it or, if the log does not say, when the first reader read it.
+    fn ingested_ms(&self, record: &Record) -> i64 {
+        match record.time_kind {
+            TimeKind::Append => record.time_ms,
+            TimeKind::None | TimeKind::Create => record.ingested_ms.unwrap_or(self.now_ms),
+        }
+    }
+}
+
 /// A group that is ready to be written.
 pub(crate) struct FinishedGroup {
     /// All of its rows.
@@ -165,16 +175,16 @@ impl<'a> Group<'a> {
             .cloned()
             .unwrap_or_else(|| (self.stored_row)(&partition));
         let stored = row.offset;
+        let key_rule = match KeyRule::of(&batch.rules, batch.source.is_push()) {
+            Ok(key_rule) => key_rule,
+            Err(reason) => return Ok(BatchOutcome::Refused { reason }),
+        };
         match batch_check::check(batch, &row) {
             BatchCheck::Already => return Ok(BatchOutcome::Already { stored }),
             BatchCheck::Gap => return Ok(BatchOutcome::Gap { stored }),
             BatchCheck::Refused(reason) => return Ok(BatchOutcome::Refused { reason }),
             BatchCheck::Take => {}
         }
-        let key_rule = match KeyRule::of(&batch.rules, batch.source.is_push()) {
-            Ok(key_rule) => key_rule,
-            Err(reason) => return Ok(BatchOutcome::Refused { reason }),
-        };
         let context = IngestContext {
             partition,
             rules: batch.rules.clone(),
@@ -195,7 +205,11 @@ impl<'a> Group<'a> {
             }
         }
         let row = self.row(&context.partition);
+        if row.topic.is_none() {
+            row.run_from = batch.after + 1;
+        }
         row.topic = Some(batch.topic.clone());
+        row.rules_hash = batch.rules.hash();
         row.offset = batch.through;
         row.last_ingested_ms = Some(now_ms);
         Ok(BatchOutcome::Applied { stored: batch.through })
@@ -220,6 +234,8 @@ impl<'a> Group<'a> {
         }
         let row = self.row(&removal.partition);
         row.dead_bytes = row.dead_bytes.saturating_sub(removal.bytes);
+        row.dead_letters = row.dead_letters.saturating_sub(removal.keys.len() as u64);
+        row.dead_letters_cleared_through = row.dead_letters_cleared_through.max(removal.through);
         if removal.on_request {
             // The request implies that the remaining events may be usable, so the trial starts again.
             (row.trial_records, row.trial_dead) = (0, 0);

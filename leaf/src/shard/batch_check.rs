@@ -74,6 +74,12 @@ fn check_source(batch: &Batch, row: &PartitionRow) -> Result<(), String> {
             batch.topic
         ));
     }
+    // A shard that is filled again must read the records that it has by the rules by which it read them.
+    if !batch.source.is_push() && row.rules_hash != 0 && row.rules_hash != batch.rules.hash() {
+        return Err(format!(
+            "{name} was ingested with another format or key; create a source with another name for the new ones"
+        ));
+    }
     if row.stopped_by_dead_letters {
         return Err(dead_reason(&name, row));
     }

@@ -14,6 +14,7 @@ use std::{
 use metrics::{counter, histogram};
 use proto::{Address, Code, Problem};
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::{
     Shard,
@@ -25,7 +26,7 @@ use crate::{
     document::Document,
     error::Error,
     fault,
-    split::{PART_BYTES_MAX, Segment},
+    split::{PART_BYTES_MAX, Segment, SplitOrigin},
     store::{Family, ManifestRow, Ranges, RowKey, RowKind, Store, WriteBatch, WriteError, manifest::file_name},
 };
 
@@ -112,12 +113,13 @@ fn build_split(shard: &Arc<Shard>, old: &[LiveSegment], generation: u32) -> Resu
         .sum();
     let id = shard.with_state(|state| state.allocate_id());
     let path = shard.splits.join(file_name(id));
-    let row = ManifestRow {
+    let mut row = ManifestRow {
         ranges: ranges.clone(),
         order: old[0].order,
         generation,
         documents: live,
         raw_bytes: old.iter().map(|entry| entry.raw_bytes).sum(),
+        ..ManifestRow::default()
     };
     if fault::on("manifest-before-files") {
         commit_manifest(shard, Some((id, &row)), old)?;
@@ -130,6 +132,9 @@ fn build_split(shard: &Arc<Shard>, old: &[LiveSegment], generation: u32) -> Resu
     // A split with damaged addresses hides documents, even before the damage is detected.
     if segment.as_ref().map_or(0, |segment| u64::from(segment.documents())) != live {
         return Err(fail_damaged(shard, old, &path));
+    }
+    if let Some(segment) = &segment {
+        row.name_file(segment);
     }
     fault::crash_point("before-manifest");
     let committed = commit_manifest(shard, segment.is_some().then_some((id, &row)), old);
@@ -162,9 +167,14 @@ fn build_split(shard: &Arc<Shard>, old: &[LiveSegment], generation: u32) -> Resu
 /// removed; no manifest row ever names it.
 fn write_file(shard: &Shard, old: &[LiveSegment], ranges: &Ranges, path: &Path) -> Result<Arc<Segment>, Error> {
     let segments: Vec<&Segment> = old.iter().map(|entry| &*entry.segment).collect();
+    let origin = SplitOrigin {
+        uuid: Uuid::now_v7(),
+        shard: shard.id,
+        ranges: ranges.clone(),
+    };
     let segment = match keeps_parts(old) {
-        true => Segment::join_to_file(&segments, path),
-        false => Segment::to_file(&mut live_documents(&shard.store, old, ranges), path),
+        true => Segment::join_to_file(&segments, origin, path),
+        false => Segment::to_file(&mut live_documents(&shard.store, old, ranges), origin, path),
     };
     Ok(Arc::new(segment.inspect_err(|_| drop(std::fs::remove_file(path)))?))
 }

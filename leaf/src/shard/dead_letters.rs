@@ -32,6 +32,8 @@ pub(crate) struct DeadLetterRemoval {
     pub keys: Vec<Vec<u8>>,
     /// Their untruncated bytes.
     pub bytes: u64,
+    /// The offset of the last of them; -1 without any.
+    pub through: i64,
     /// Whether a client requested the removal; otherwise the letters have expired.
     pub on_request: bool,
 }
@@ -143,6 +145,7 @@ impl Shard {
             partition: partition.clone(),
             keys: Vec::new(),
             bytes: 0,
+            through: -1,
             on_request: before_ms.is_none(),
         };
         for row in self.store.dead_letter_rows(partition, from) {
@@ -157,6 +160,7 @@ impl Shard {
             if removal.keys.len() >= REMOVED_ROWS_MAX || removal.bytes >= REMOVED_BYTES_MAX {
                 return Ok((removal, Some(key.into_vec())));
             }
+            removal.through = self.store.dead_letter_offset(&key)?;
             removal.keys.push(key.into_vec());
             removal.bytes += length;
         }

@@ -14,14 +14,16 @@ use std::{
 use plan::PathKinds;
 use proto::{Address, Code, Problem};
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::{
     state::{LiveSegment, ShardState, merge_kinds},
     sweep::{SWEPT_ROWS_MAX, remove_rows},
 };
 use crate::{
+    codec::NewerVersion,
     error::Error,
-    split::Segment,
+    split::{Segment, SplitOrigin},
     store::{
         Family, ManifestRow, Partition, PartitionRow, RowKey, RowKind, Store, WriteBatch, WriteError,
         manifest::file_name,
@@ -43,21 +45,17 @@ pub(crate) fn recover(store: &Arc<Store>, splits: &Path) -> Result<ShardState, E
     let mut cleanup = WriteBatch::default();
     let mut named: Vec<(u64, ManifestRow)> = manifest.into_iter().collect();
     named.sort_by_key(|(_, row)| row.order);
-    for (id, row) in named {
+    for (id, mut row) in named {
         for (partition, (_, through)) in &row.ranges {
             let covered = state.covered.entry(partition.clone()).or_insert(*through);
             *covered = (*covered).max(*through);
         }
-        match open_split(store, splits, id, &row)? {
+        match open_split(store, splits, id, &mut row, &mut cleanup)? {
             Some(segment) => state
                 .segments
                 .push(mark_deleted(store, live_segment(id, row, segment), &mut cleanup)?),
             None if crate::fault::on("manifest-before-files") => (),
-            None => store.delete(
-                &mut cleanup,
-                Family::Meta,
-                &RowKey::new(RowKind::Manifest).signed(id.cast_signed()).bytes(),
-            ),
+            None => store.delete(&mut cleanup, Family::Meta, &manifest_key(id)),
         }
     }
     load_tail(store, &mut state, &rows)?;
@@ -116,8 +114,18 @@ fn live_segment(id: u64, row: ManifestRow, segment: Segment) -> LiveSegment {
     }
 }
 
-/// Opens a split, or rebuilds it; none if it has no live document left.
-fn open_split(store: &Store, splits: &Path, id: u64, row: &ManifestRow) -> Result<Option<Segment>, Error> {
+fn manifest_key(id: u64) -> Vec<u8> {
+    RowKey::new(RowKind::Manifest).signed(id.cast_signed()).bytes()
+}
+
+/// Opens a split, or rebuilds it and names the new file in its row; none if it has no live document left.
+fn open_split(
+    store: &Store,
+    splits: &Path,
+    id: u64,
+    row: &mut ManifestRow,
+    cleanup: &mut WriteBatch,
+) -> Result<Option<Segment>, Error> {
     let path = splits.join(file_name(id));
     if crate::fault::on("manifest-before-files") && !path.exists() {
         return Ok(None);
@@ -127,7 +135,15 @@ fn open_split(store: &Store, splits: &Path, id: u64, row: &ManifestRow) -> Resul
         false => Err(Problem::new(Code::Internal, format!("{} is missing", path.display())).into()),
     };
     let reason = match opened {
-        Ok(segment) => return Ok(Some(segment)),
+        Ok(segment) if row.names_file(&segment) => return Ok(Some(segment)),
+        Ok(_) => {
+            let reason = format!("{} is not the file that the manifest names", path.display());
+            Problem::new(Code::Internal, reason).into()
+        }
+        // A newer release may have reasons to keep this file as it is.
+        Err(Error::File { path, source }) if NewerVersion::of(&source).is_some() => {
+            return Err(Error::File { path, source });
+        }
         Err(reason) => reason,
     };
     warn!(shard = %store.shard(), split = id, error = %reason, "could not open a split; rebuilding it");
@@ -156,7 +172,15 @@ fn open_split(store: &Store, splits: &Path, id: u64, row: &ManifestRow) -> Resul
     if live.peek().is_none() {
         return Ok(None);
     }
-    Segment::to_file(&mut live, &path).map(Some)
+    let origin = SplitOrigin {
+        uuid: Uuid::now_v7(),
+        shard: store.shard(),
+        ranges: row.ranges.clone(),
+    };
+    let segment = Segment::to_file(&mut live, origin, &path)?;
+    row.name_file(&segment);
+    store.put(cleanup, Family::Meta, &manifest_key(id), &row.encode());
+    Ok(Some(segment))
 }
 
 /// Applies the delete markers in the ranges of a segment. Markers of documents that are not in the segment are added to

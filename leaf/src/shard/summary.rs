@@ -1,8 +1,8 @@
 //! Summary: the status of a closed shard. A file beside its rows, written when the shard closes cleanly and removed
 //! when it opens, before the first write. So its content always matches the store.
 //!
-//! It is an optimization. If it is missing, invalid, or belongs to another state of the store, the shard is opened
-//! instead.
+//! It is an optimization. If it is missing, invalid, of another version, or belongs to another state of the store, the
+//! shard is opened instead.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,13 +23,13 @@ use proto::{
 
 use super::{Shard, state::LiveSegment};
 use crate::{
-    codec::{DecodeError, DecodeResult, ValueReader, ValueWriter},
+    codec::{DecodeError, DecodeResult, ValueReader, ValueWriter, decode_error},
     error::Error,
     split::Segment,
     store::{Partition, PartitionRow, loss},
 };
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const FILE_NAME: &str = "SUMMARY";
 /// The file that names RocksDB's manifest. Its content changes with each opening.
 const CURRENT: &str = "CURRENT";
@@ -170,7 +170,10 @@ impl Summary {
     }
 
     fn decode(body: &[u8]) -> DecodeResult<(Vec<u8>, Self)> {
-        let mut from = ValueReader::new(body, VERSION)?;
+        if body.first() != Some(&VERSION) {
+            return decode_error("it has another version");
+        }
+        let mut from = ValueReader::new(body, "summary of the shard", VERSION)?;
         let current = from.bytes()?.to_vec();
         let mut summary = Self {
             tail: from.number()?,
@@ -201,18 +204,17 @@ impl Summary {
             summary.fields.push(decode_field(&mut from)?);
         }
         summary.oldest_dead_letter_ms = (from.byte()? != 0).then(|| from.signed()).transpose()?;
-        from.end()?;
         Ok((current, summary))
     }
 }
 
 fn decode_field(from: &mut ValueReader) -> DecodeResult<PathStatus> {
-    let path = Path::try_from(from.text()?.to_owned()).map_err(DecodeError)?;
+    let path = Path::try_from(from.text()?.to_owned()).map_err(DecodeError::Malformed)?;
     let (kinds, documents, indexed) = (Kinds(from.small()?), from.number()?, from.text()?);
     let indexed = INDEXED
         .into_iter()
         .find(|known| *known == indexed)
-        .ok_or_else(|| DecodeError(format!("unknown kind of index: {indexed}")))?;
+        .ok_or_else(|| DecodeError::Malformed(format!("unknown kind of index: {indexed}")))?;
     let has_sample = from.byte()? != 0;
     let sample = from.text()?.to_owned();
     Ok(PathStatus {

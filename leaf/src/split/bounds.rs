@@ -1,17 +1,18 @@
 //! Bounds: between which values a column lies in a part. A scan that wants the first rows of an order leaves out the
 //! parts that cannot have one of them.
 //!
-//! They come from what the columns store: the first and the last entry of a dictionary, the least and the greatest
-//! number. So they also cover documents that were deleted since the part was built.
+//! They come from the statistics of the part and, for texts, from the first and the last entry of the dictionary. So
+//! they also cover documents that were deleted since the part was built.
+
+use std::cmp::Ordering;
 
 use datafusion::{common::Result as DataFusionResult, scalar::ScalarValue};
 use plan::{Column, ColumnSource, Path, Type};
-use tantivy::columnar::{Column as ValueColumn, MonotonicallyMappableToU64};
 
 use super::{
-    header::Headers,
     part::{Part, index_error},
     path_tree::PathNode,
+    statistics::Bounds,
     values::micros,
 };
 use crate::error::Error;
@@ -25,19 +26,21 @@ pub struct ColumnBounds {
     pub has_nulls: bool,
 }
 
-/// The least and the greatest value, if there is any value; and whether a document may have none.
-type Range<T> = (Option<(T, T)>, bool);
-
 impl Part {
     /// Between which values a column lies, if the part knows it exactly. It does not where values would be converted:
     /// then every document has to be looked at to count those that do not convert.
     pub(super) fn bounds(&self, column: &Column, time_path: Option<&Path>) -> Result<Option<ColumnBounds>, Error> {
         match (&column.source, time_path) {
             (ColumnSource::Path(path), _) if !column.read_as.cast => self.path_bounds(path, column.read_as.to),
-            (ColumnSource::Ingested, _) => Ok(Some(times(ingested(&self.headers)?)?)),
-            (ColumnSource::Time, None) => Ok(Some(times(record_times(&self.headers)?)?)),
+            (ColumnSource::Ingested, _) => Ok(Some(times(in_micros(self.paths.times.ingested_ms))?)),
+            (ColumnSource::Time, None) => Ok(Some(times(in_micros(self.paths.times.time_ms))?)),
             (ColumnSource::Time, Some(path)) => match self.path_times(path)? {
-                Some(by_path) => Ok(Some(times(or_else(by_path, || record_times(&self.headers))?)?)),
+                Some((by_path, true)) => Ok(Some(times(by_path)?)),
+                Some((by_path, false)) => Ok(Some(times(union(
+                    by_path,
+                    in_micros(self.paths.times.time_ms),
+                    i64::cmp,
+                ))?)),
                 None => Ok(None),
             },
             _ => Ok(None),
@@ -73,19 +76,12 @@ impl Part {
         if !column || u64::from(fitting) < outside.present() {
             return Ok(None);
         }
-        let ints = || match outside.ints {
-            0 => Ok(None),
-            _ => Ok::<_, Error>(extremes(&self.columns.ints(id, false).map_err(index_error)?)),
-        };
+        let bounds = &outside.bounds;
         let range = match to {
-            Type::Int => ints()?.map(|(least, greatest)| (ScalarValue::from(least), ScalarValue::from(greatest))),
+            Type::Int => (bounds.ints).map(|(least, greatest)| (ScalarValue::from(least), ScalarValue::from(greatest))),
             Type::Double => {
-                let floats = match outside.floats {
-                    0 => None,
-                    _ => extremes(&self.columns.floats(id, false).map_err(index_error)?),
-                };
-                let ints = ints()?.map(|(least, greatest)| (least as f64, greatest as f64));
-                union(ints, floats, f64::total_cmp)
+                let ints = bounds.ints.map(|(least, greatest)| (least as f64, greatest as f64));
+                union(ints, bounds.floats, f64::total_cmp)
                     .map(|(least, greatest)| (ScalarValue::from(least), ScalarValue::from(greatest)))
             }
             _ => {
@@ -101,35 +97,25 @@ impl Part {
         }))
     }
 
-    /// The times that texts at a path stand for. None if the path has other values, which may be times, too.
-    fn path_times(&self, path: &Path) -> Result<Option<Range<i64>>, Error> {
+    /// The times that texts at a path stand for, in microseconds since 1970, and whether every document has one. None
+    /// if the path has other values, which may be times, too.
+    fn path_times(&self, path: &Path) -> Result<Option<(Bounds<i64>, bool)>, Error> {
         let Some(node) = self.complete_node(path) else {
             return Ok(None);
         };
         let Some((id, PathNode { outside, column, .. })) = node.filter(|(_, node)| node.outside.present() > 0) else {
-            return Ok(Some((None, true)));
+            return Ok(Some((None, false)));
         };
         if !column || u64::from(outside.texts) < outside.present() {
             return Ok(None);
         }
         let texts = self.columns.texts(id, false).map_err(index_error)?;
         let (range, all_are_times) = texts.time_bounds().map_err(index_error)?;
-        Ok(Some((range, !all_are_times || outside.texts < self.paths.documents)))
+        Ok(Some((range, all_are_times && outside.texts == self.paths.documents)))
     }
 }
 
-/// The least and the greatest value of a column, if it has any.
-fn extremes<T: MonotonicallyMappableToU64 + PartialOrd + Default + std::fmt::Debug>(
-    column: &ValueColumn<T>,
-) -> Option<(T, T)> {
-    (column.values.num_vals() > 0).then(|| (column.min_value(), column.max_value()))
-}
-
-fn union<T: Copy>(
-    one: Option<(T, T)>,
-    other: Option<(T, T)>,
-    compare: impl Fn(&T, &T) -> std::cmp::Ordering,
-) -> Option<(T, T)> {
+fn union<T: Copy>(one: Bounds<T>, other: Bounds<T>, compare: impl Fn(&T, &T) -> Ordering) -> Bounds<T> {
     match (one, other) {
         (Some((least, greatest)), Some(other)) => Some((
             std::cmp::min_by(least, other.0, &compare),
@@ -139,36 +125,19 @@ fn union<T: Copy>(
     }
 }
 
-/// The first values or, where they are missing, the second ones.
-fn or_else(first: Range<i64>, second: impl FnOnce() -> Result<Range<i64>, Error>) -> Result<Range<i64>, Error> {
-    let (range, has_nulls) = first;
-    if !has_nulls {
-        return Ok((range, false));
-    }
-    let (other, has_nulls) = second()?;
-    Ok((union(range, other, i64::cmp), has_nulls))
+fn in_micros(bounds: Bounds<i64>) -> Bounds<i64> {
+    bounds.map(|(least, greatest)| (micros(least), micros(greatest)))
 }
 
-fn ingested(headers: &Headers) -> Result<Range<i64>, Error> {
-    let ingested = headers.ingested().map_err(index_error)?;
-    Ok((
-        extremes(ingested).map(|(least, greatest)| (micros(least), micros(greatest))),
-        false,
-    ))
-}
-
-/// The record's time or, if it has none, the time of ingestion.
-fn record_times(headers: &Headers) -> Result<Range<i64>, Error> {
-    let stamped = headers.time().map_err(index_error)?;
-    let range = extremes(stamped).map(|(least, greatest)| (micros(least), micros(greatest)));
-    or_else((range, !stamped.get_cardinality().is_full()), || ingested(headers))
-}
-
-fn times((range, has_nulls): Range<i64>) -> DataFusionResult<ColumnBounds> {
+/// Every document has a time.
+fn times(range: Bounds<i64>) -> DataFusionResult<ColumnBounds> {
     let time = |micros: i64| ScalarValue::from(micros).cast_to(&Type::Time.arrow());
     let range = match range {
         Some((least, greatest)) => Some((time(least)?, time(greatest)?)),
         None => None,
     };
-    Ok(ColumnBounds { range, has_nulls })
+    Ok(ColumnBounds {
+        range,
+        has_nulls: false,
+    })
 }

@@ -3,15 +3,14 @@
 //! ```text
 //! magic | entry … | footer | offset of the footer | xxh3 of the footer | version | magic
 //!
-//! footer: number of entries, then name, offset and bytes of each;
-//!         number of blocks before the footer, then the checksum of each
+//! footer: what the file holds, the entries, the checksum of each block before the footer (`footer.rs`)
 //! ```
 //!
 //! | entry | contents | encoded by |
 //! |---|---|---|
 //! | `parts` | the number of parts | `mod.rs` |
 //! | `N/columns` | the columns of part N, headers included | tantivy's columnar format (`recorder.rs`, `header.rs`) |
-//! | `N/shape` | its path tree | `path_tree.rs` |
+//! | `N/shape` | its path tree: how each path is indexed, and its statistics | `path_tree.rs` |
 //! | `N/runs` | its runs of documents of one partition | `header.rs` |
 //! | `N/text/…` | the files of its postings, if it has any | tantivy (`text.rs`) |
 //!
@@ -21,15 +20,14 @@
 //! final name is complete. Opening it verifies the footer and every length. The blocks before the footer are verified
 //! when they are first read.
 //!
-//! Any change to an entry raises `VERSION`. A version that is still read keeps its files until a merge or a rebuild
-//! replaces them; one that is no longer read makes each split be rebuilt when its shard opens. Version 1 is still read:
-//! there, each entry has one checksum in the footer and is verified as a whole.
+//! What older releases may ignore is appended to a record or becomes an entry with a new name, and `VERSION` stays.
+//! Any other change raises it: older files are read as long as their version is, and otherwise built again when their
+//! shard opens; a newer file is refused and left alone.
 
 use std::{
     collections::HashMap,
     fs::File,
     io::{self, BufWriter, ErrorKind, Write},
-    ops::Range,
     path::{Path as FilePath, PathBuf},
     sync::Arc,
 };
@@ -43,13 +41,16 @@ use tantivy::{
 };
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::checksummed_file::{ChecksummedBlock, ChecksummedFile};
-use crate::codec::{ValueReader, ValueWriter};
+use super::{
+    checksummed_file::{ChecksummedBlock, ChecksummedFile},
+    footer::{Entry, Footer, SplitFacts},
+};
+use crate::codec::{NewerVersion, ValueReader, ValueWriter};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"rachspl\n");
-const VERSION: u32 = 2;
-/// Has one checksum per entry and none per block.
-const VERSION_OF_ENTRY_CHECKSUMS: u32 = 1;
+const VERSION: u32 = 3;
+/// Files of older versions were written before the first release.
+const OLDEST_VERSION: u32 = 3;
 /// Bytes covered by one checksum.
 const BLOCK_BYTES: usize = 64 << 10;
 /// Bytes after the footer: its offset, its checksum, version, magic.
@@ -58,17 +59,10 @@ const TRAILER_BYTES: usize = 8 + 8 + 4 + 8;
 /// The extension of a file that is still being written.
 const TEMPORARY_SUFFIX: &str = "tmp";
 
-#[derive(Debug, Clone)]
-struct BundleEntry {
-    name: String,
-    offset: u64,
-    bytes: u64,
-}
-
 pub(super) struct BundleWriter {
     file: ChecksumWriter,
     temporary: TemporaryFile,
-    entries: Vec<BundleEntry>,
+    entries: Vec<Entry>,
 }
 
 /// Removes the file when it is dropped, unless the file was renamed.
@@ -113,24 +107,20 @@ impl BundleWriter {
     ) -> io::Result<()> {
         let offset = self.file.written;
         write(&mut self.file)?;
-        self.entries.push(BundleEntry {
-            name,
-            offset,
-            bytes: self.file.written - offset,
-        });
+        self.entries.push(Entry::new(name, offset, self.file.written - offset));
         Ok(())
     }
 
-    /// Writes the footer, syncs the file and renames it to its final name.
-    pub(super) fn publish(self, file: &FilePath) -> io::Result<()> {
-        let footer = ValueWriter::unversioned().u32(self.entries.len() as u32);
-        let footer = self.entries.iter().fold(footer, |footer, entry| {
-            footer.u32_text(&entry.name).u64(entry.offset).u64(entry.bytes)
-        });
+    /// Writes the footer, syncs the file and renames it to its final name. The hash of the facts is filled in.
+    pub(super) fn publish(self, file: &FilePath, facts: SplitFacts) -> io::Result<()> {
         let at = self.file.written;
-        let (mut to, checksums) = self.file.finish();
-        let footer = footer.u32(checksums.len() as u32);
-        let footer = checksums.into_iter().fold(footer, ValueWriter::u64).finish();
+        let (mut to, checksums, hash) = self.file.finish();
+        let footer = Footer {
+            facts: SplitFacts { hash, ..facts },
+            entries: self.entries,
+            checksums,
+        };
+        let footer = footer.encode();
         let trailer = ValueWriter::unversioned()
             .u64(at)
             .u64(xxh3_64(&footer))
@@ -153,6 +143,8 @@ struct ChecksumWriter {
     block_hash: Xxh3,
     block_bytes: usize,
     checksums: Vec<u64>,
+    /// The hash of all bytes so far.
+    whole_hash: Xxh3,
 }
 
 impl ChecksumWriter {
@@ -163,10 +155,12 @@ impl ChecksumWriter {
             block_hash: Xxh3::new(),
             block_bytes: 0,
             checksums: Vec::new(),
+            whole_hash: Xxh3::new(),
         }
     }
 
     fn hash(&mut self, mut bytes: &[u8]) {
+        self.whole_hash.update(bytes);
         while !bytes.is_empty() {
             let (here, rest) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.block_bytes));
             self.block_hash.update(here);
@@ -184,11 +178,11 @@ impl ChecksumWriter {
         self.block_bytes = 0;
     }
 
-    fn finish(mut self) -> (BufWriter<File>, Vec<u64>) {
+    fn finish(mut self) -> (BufWriter<File>, Vec<u64>, u128) {
         if self.block_bytes > 0 {
             self.end_block();
         }
-        (self.to, self.checksums)
+        (self.to, self.checksums, self.whole_hash.digest128())
     }
 }
 
@@ -208,7 +202,11 @@ impl Write for ChecksumWriter {
 /// The entries of a bundle by name. Each is a slice of the mapped file.
 #[derive(Debug)]
 pub(super) struct Bundle {
-    entries: HashMap<String, FileSlice>,
+    entries: HashMap<String, Entry>,
+    /// The offset of the footer, where the entries end.
+    end: usize,
+    /// What the file holds.
+    pub facts: SplitFacts,
     /// The file behind the entries.
     pub file: Arc<ChecksummedFile>,
 }
@@ -222,7 +220,7 @@ impl Bundle {
             .checked_sub(TRAILER_BYTES)
             .filter(|end| *end >= 8)
             .ok_or_else(|| broken("it is too short"))?;
-        let Trailer { at, checksum, version } = read_trailer(&whole.read_bytes_slice(footer_end..length)?)?;
+        let Trailer { at, checksum } = read_trailer(&whole.read_bytes_slice(footer_end..length)?)?;
         if at < 8 || at > footer_end {
             return Err(broken("the offset of its footer is out of range"));
         }
@@ -230,36 +228,53 @@ impl Bundle {
         if xxh3_64(&footer) != checksum {
             return Err(broken("its footer does not match its checksum"));
         }
-        let (ranges, mut blocks) = read_footer(ValueReader::unversioned(&footer), at, version)?;
+        let Footer {
+            facts,
+            entries,
+            checksums,
+        } = Footer::decode(&footer)?;
+        if checksums.len() != at.div_ceil(BLOCK_BYTES) {
+            return Err(broken("its number of checksums does not match its number of blocks"));
+        }
+        let starts = (0..at).step_by(BLOCK_BYTES);
+        let mut blocks: Vec<ChecksummedBlock> = starts
+            .zip(checksums)
+            .map(|(start, checksum)| ChecksummedBlock::new(start..at.min(start + BLOCK_BYTES), checksum))
+            .collect();
         // No reader needs the footer again. As a block, the scrubber can detect that it was damaged later.
         blocks.push(ChecksummedBlock::new(
             at..length,
             xxh3_64(&whole.read_bytes_slice(at..length)?),
         ));
         let file = Arc::new(ChecksummedFile::new(path, whole, blocks));
-        let entries = ranges
-            .into_iter()
-            .map(|(name, range)| (name, FileSlice::new(file.clone()).slice(range)))
-            .collect();
-        Ok(Self { entries, file })
+        let entries = entries.into_iter().map(|entry| (entry.name.clone(), entry));
+        Ok(Self {
+            entries: entries.collect(),
+            end: at,
+            facts,
+            file,
+        })
     }
 
     /// The bytes of an entry.
     pub(super) fn get(&self, name: &str) -> io::Result<FileSlice> {
-        self.entries
-            .get(name)
-            .cloned()
-            .ok_or_else(|| broken(&format!("it has no entry {name}")))
+        let entry = self.entries.get(name);
+        self.slice(entry.ok_or_else(|| broken(&format!("it has no entry {name}")))?)
+    }
+
+    fn slice(&self, entry: &Entry) -> io::Result<FileSlice> {
+        Ok(FileSlice::new(self.file.clone()).slice(entry.range(self.end)?))
     }
 
     /// The entries with this prefix, by the rest of their names.
-    pub(super) fn directory(&self, prefix: &str) -> BundleDirectory {
-        let files = self
-            .entries
-            .iter()
-            .filter_map(|(name, slice)| Some((PathBuf::from(name.strip_prefix(prefix)?), slice.clone())))
-            .collect();
-        BundleDirectory { files: Arc::new(files) }
+    pub(super) fn directory(&self, prefix: &str) -> io::Result<BundleDirectory> {
+        let files = self.entries.values().filter_map(|entry| {
+            let name = PathBuf::from(entry.name.strip_prefix(prefix)?);
+            Some(self.slice(entry).map(|slice| (name, slice)))
+        });
+        Ok(BundleDirectory {
+            files: Arc::new(files.collect::<io::Result<_>>()?),
+        })
     }
 }
 
@@ -285,7 +300,6 @@ struct Trailer {
     at: usize,
     /// The checksum of the footer.
     checksum: u64,
-    version: u32,
 }
 
 fn read_trailer(bytes: &[u8]) -> io::Result<Trailer> {
@@ -294,51 +308,19 @@ fn read_trailer(bytes: &[u8]) -> io::Result<Trailer> {
     if magic != MAGIC {
         return Err(broken("it does not end with the magic number of a split"));
     }
-    if version != VERSION && version != VERSION_OF_ENTRY_CHECKSUMS {
+    if version > VERSION {
+        return Err(io::Error::other(NewerVersion {
+            thing: "split",
+            found: version,
+            supported: VERSION,
+        }));
+    }
+    if version < OLDEST_VERSION {
         return Err(broken(&format!(
-            "it has version {version}; this release reads versions {VERSION_OF_ENTRY_CHECKSUMS} to {VERSION}"
+            "it has version {version}; this release reads versions {OLDEST_VERSION} to {VERSION}"
         )));
     }
-    Ok(Trailer { at, checksum, version })
-}
-
-/// The name and range of each entry.
-type EntryRanges = Vec<(String, Range<usize>)>;
-
-/// Reads the footer at offset `at`: the entries and the checksummed blocks before it.
-fn read_footer(mut footer: ValueReader, at: usize, version: u32) -> io::Result<(EntryRanges, Vec<ChecksummedBlock>)> {
-    let has_entry_checksums = version == VERSION_OF_ENTRY_CHECKSUMS;
-    let (mut ranges, mut blocks) = (Vec::new(), Vec::new());
-    for _ in 0..footer.u32()? {
-        let (name, range) = read_entry(&mut footer, at)?;
-        if has_entry_checksums {
-            blocks.push(ChecksummedBlock::new(range.clone(), footer.u64()?));
-        }
-        ranges.push((name, range));
-    }
-    if !has_entry_checksums {
-        let count = footer.u32()? as usize;
-        if count != at.div_ceil(BLOCK_BYTES) {
-            return Err(broken("its number of checksums does not match its number of blocks"));
-        }
-        for start in (0..at).step_by(BLOCK_BYTES) {
-            blocks.push(ChecksummedBlock::new(start..at.min(start + BLOCK_BYTES), footer.u64()?));
-        }
-    }
-    Ok((ranges, blocks))
-}
-
-fn read_entry(footer: &mut ValueReader, end: usize) -> io::Result<(String, Range<usize>)> {
-    let (name, offset, bytes) = (
-        footer.u32_text()?.to_owned(),
-        footer.u64()? as usize,
-        footer.u64()? as usize,
-    );
-    let until = offset
-        .checked_add(bytes)
-        .filter(|until| *until <= end)
-        .ok_or_else(|| broken("the range of an entry is out of bounds"))?;
-    Ok((name, offset..until))
+    Ok(Trailer { at, checksum })
 }
 
 fn broken(reason: &str) -> io::Error {

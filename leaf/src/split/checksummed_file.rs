@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 /// Bytes per read of the scrubber.
 const SCRUB_READ_BYTES: usize = 1 << 20;
 
-/// A run of bytes with one checksum: 64 KiB, the footer or, in a file of version 1, an entry.
+/// A run of bytes with one checksum: 64 KiB, or the footer.
 #[derive(Debug)]
 pub(super) struct ChecksummedBlock {
     range: Range<usize>,

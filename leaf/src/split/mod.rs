@@ -14,20 +14,22 @@
 //!    chooses which paths get columns and which get postings.
 //! 5. `columnar.rs` writes the columns and `postings.rs` the postings. Both number texts and tokens with
 //!    `distinct_texts.rs`.
-//! 6. `path_tree.rs` is the path tree that the recorder leaves behind: which values each path has and which of them are
-//!    indexed.
+//! 6. `path_tree.rs` is the path tree that the recorder leaves behind: which values each path has, which of them are
+//!    indexed, and between which bounds they lie (`statistics.rs`).
 //! 7. `bundle.rs` writes columns, postings, the path tree and the runs of addresses to one file with block checksums.
+//!    Its footer says what it holds (`footer.rs`).
 //!    `codec.rs` of the crate encodes the records among them.
 //!
 //! Reading a segment:
 //!
 //! 1. `bundle.rs` opens the file, and `checksummed_file.rs` verifies each block when it is first read or scrubbed.
 //! 2. `part.rs` opens each part and decodes its path tree (`path_tree.rs`) and its runs of addresses (`header.rs`).
-//! 3. `lookup.rs` answers typed conditions and `search.rs` search clauses. Both consult the path tree first, then the
+//! 3. `prune.rs` leaves out parts of which no document can match, by their statistics.
+//! 4. `lookup.rs` answers typed conditions and `search.rs` search clauses. Both consult the path tree first, then the
 //!    columns and dictionaries (`columns.rs`), the postings (`text.rs`) and the headers (`header.rs`).
-//! 4. `values.rs` returns a column as an Arrow array, or nothing where the index does not hold it exactly. `groups.rs`
+//! 5. `values.rs` returns a column as an Arrow array, or nothing where the index does not hold it exactly. `groups.rs`
 //!    counts documents by the values of text columns. `bounds.rs` says between which values a column lies.
-//! 5. `mod.rs` joins the results of the parts.
+//! 6. `mod.rs` joins the results of the parts.
 
 mod bounds;
 mod build;
@@ -37,6 +39,7 @@ mod column_name;
 mod columnar;
 mod columns;
 mod distinct_texts;
+mod footer;
 mod groups;
 mod header;
 mod lookup;
@@ -44,8 +47,10 @@ mod part;
 mod path_stats;
 mod path_tree;
 mod postings;
+mod prune;
 mod recorder;
 mod search;
+mod statistics;
 mod text;
 mod token;
 mod values;
@@ -72,7 +77,14 @@ use tantivy::HasLen as _;
 
 #[cfg(test)]
 pub(crate) use self::groups::GroupColumn;
-pub(crate) use self::{bounds::ColumnBounds, checksummed_file::ChecksumMismatch, groups::Groups};
+pub(crate) use self::{
+    bounds::ColumnBounds,
+    checksummed_file::ChecksumMismatch,
+    footer::{SplitFacts, SplitOrigin},
+    groups::Groups,
+    prune::PartStatistics,
+    statistics::TimeBounds,
+};
 use self::{
     bundle::{Bundle, BundleWriter},
     checksummed_file::ChecksummedFile,
@@ -91,7 +103,7 @@ pub struct Segment {
     parts: Vec<(u32, Part)>,
     documents: u32,
     bytes: u64,
-    file: Option<Arc<ChecksummedFile>>,
+    file: Option<SegmentFile>,
     uid: u64,
 }
 
@@ -126,6 +138,17 @@ impl SegmentPart<'_> {
     pub fn stores(&self, column: &Column, time_path: Option<&Path>) -> Result<bool, Error> {
         Ok(self.part.values(column, time_path, &[])?.is_some())
     }
+
+    /// Whether a document may match a condition, by the statistics of the part alone.
+    pub(crate) fn statistics(&self) -> PartStatistics<'_> {
+        PartStatistics(self.part)
+    }
+}
+
+/// The file of a segment that has one.
+struct SegmentFile {
+    file: Arc<ChecksummedFile>,
+    facts: SplitFacts,
 }
 
 /// A condition that an index may decide.
@@ -202,27 +225,27 @@ impl Segment {
     ///
     /// When this returns, the file has its final name and is synced. Memory is bounded, however many documents there
     /// are.
-    pub fn to_file(
+    pub(crate) fn to_file(
         documents: &mut dyn Iterator<Item = Result<Arc<Document>, Error>>,
+        origin: SplitOrigin,
         file: &FilePath,
     ) -> Result<Self, Error> {
-        Self::write_file(file, &mut |bundle| {
-            let (mut pending, mut pending_bytes, mut parts) = (Vec::new(), 0, 0);
+        Self::write_file(file, origin, &mut |parts| {
+            let (mut pending, mut pending_bytes) = (Vec::new(), 0);
             for document in &mut *documents {
                 let document = document?;
                 pending_bytes += document.memory_bytes();
                 pending.push(document);
                 if pending_bytes >= PART_BYTES_MAX || pending.len() >= PART_DOCUMENTS_MAX {
-                    Part::in_memory(&pending)?.write(parts as usize, bundle)?;
-                    (pending_bytes, parts) = (0, parts + 1);
+                    parts.write(&Part::in_memory(&pending)?)?;
+                    pending_bytes = 0;
                     pending.clear();
                 }
             }
-            if !pending.is_empty() || parts == 0 {
-                Part::in_memory(&pending)?.write(parts as usize, bundle)?;
-                parts += 1;
+            if !pending.is_empty() || parts.written == 0 {
+                parts.write(&Part::in_memory(&pending)?)?;
             }
-            Ok(parts)
+            Ok(())
         })
     }
 
@@ -231,34 +254,46 @@ impl Segment {
     ///
     /// Files are verified first, also what was verified when it was read: the copy of a block that was damaged since then
     /// would have a checksum that matches.
-    pub fn join_to_file(segments: &[&Self], file: &FilePath) -> Result<Self, Error> {
+    pub(crate) fn join_to_file(segments: &[&Self], origin: SplitOrigin, file: &FilePath) -> Result<Self, Error> {
         for segment in segments {
             segment.scrub(0, u64::MAX).map_err(part::index_error)?;
         }
-        Self::write_file(file, &mut |bundle| {
-            let mut parts = 0;
-            for (_, part) in segments.iter().flat_map(|segment| &segment.parts) {
-                part.write(parts as usize, bundle)?;
-                parts += 1;
-            }
-            Ok(parts)
+        Self::write_file(file, origin, &mut |parts| {
+            let mut all = segments.iter().flat_map(|segment| &segment.parts);
+            all.try_for_each(|(_, part)| parts.write(part))
         })
     }
 
-    /// Writes a new file and opens it. `write_parts` writes the parts and returns their number.
+    /// Writes a new file and opens it. `write_parts` writes the parts.
     fn write_file(
         file: &FilePath,
-        write_parts: &mut dyn FnMut(&mut BundleWriter) -> Result<u32, Error>,
+        origin: SplitOrigin,
+        write_parts: &mut dyn FnMut(&mut PartsWriter) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let file_error = |source| Error::File {
             path: file.to_owned(),
             source,
         };
-        let mut bundle = BundleWriter::create(file).map_err(file_error)?;
-        let parts = write_parts(&mut bundle)?;
+        let mut parts = PartsWriter {
+            bundle: BundleWriter::create(file).map_err(file_error)?,
+            written: 0,
+            facts: SplitFacts {
+                origin,
+                documents: 0,
+                builder_level: footer::BUILDER_LEVEL,
+                times: TimeBounds::default(),
+                hash: 0,
+            },
+        };
+        write_parts(&mut parts)?;
+        let PartsWriter {
+            mut bundle,
+            written,
+            facts,
+        } = parts;
         bundle
-            .entry(PARTS.to_owned(), |to| to.write_all(&parts.to_le_bytes()))
-            .and_then(|()| bundle.publish(file))
+            .entry(PARTS.to_owned(), |to| to.write_all(&written.to_le_bytes()))
+            .and_then(|()| bundle.publish(file, facts))
             .map_err(file_error)?;
         let written = Self::open(file)?;
         // The file is still in the page cache, so verifying it now is cheap.
@@ -285,10 +320,11 @@ impl Segment {
             .collect::<Result<Vec<_>, _>>();
         let parts = parts.map_err(|e| file_error(io::Error::other(e.to_string())))?;
         let bytes = bundle.file.len() as u64;
-        Ok(Self::of_parts(parts, bytes, Some(bundle.file)))
+        let Bundle { file, facts, .. } = bundle;
+        Ok(Self::of_parts(parts, bytes, Some(SegmentFile { file, facts })))
     }
 
-    fn of_parts(parts: Vec<Part>, bytes: u64, file: Option<Arc<ChecksummedFile>>) -> Self {
+    fn of_parts(parts: Vec<Part>, bytes: u64, file: Option<SegmentFile>) -> Self {
         let mut documents = 0;
         let numbered = |part: Part| {
             let first = documents;
@@ -338,14 +374,21 @@ impl Segment {
         self.bytes
     }
 
+    /// What its file says about itself; none in memory.
+    pub(crate) fn facts(&self) -> Option<&SplitFacts> {
+        self.file.as_ref().map(|on_disk| &on_disk.facts)
+    }
+
     /// Bytes of its file that readers have verified so far.
     pub fn bytes_read(&self) -> u64 {
-        self.file.as_ref().map_or(0, |file| file.bytes_verified())
+        self.file.as_ref().map_or(0, |on_disk| on_disk.file.bytes_verified())
     }
 
     /// Whether its file was found to be damaged.
     pub fn is_damaged(&self) -> bool {
-        self.file.as_ref().is_some_and(|file| file.damaged().is_some())
+        self.file
+            .as_ref()
+            .is_some_and(|on_disk| on_disk.file.damaged().is_some())
     }
 
     /// Verifies the checksums of its file, starting at block `from`, until `bytes_max` bytes are read.
@@ -354,7 +397,7 @@ impl Segment {
     pub fn scrub(&self, from: usize, bytes_max: u64) -> io::Result<(Option<usize>, u64)> {
         self.file
             .as_ref()
-            .map_or(Ok((None, 0)), |file| file.scrub(from, bytes_max))
+            .map_or(Ok((None, 0)), |on_disk| on_disk.file.scrub(from, bytes_max))
     }
 
     /// Documents of which only the header is indexed: they could not be parsed, or no index could be built with them.
@@ -455,6 +498,24 @@ impl Segment {
     /// Whether its documents may have paths that [`paths`](Self::paths) does not list.
     pub fn has_untracked(&self) -> bool {
         self.parts.iter().any(|(_, part)| !part.paths.incomplete().is_empty())
+    }
+}
+
+/// Writes the parts of a new file, and sums up what they hold.
+struct PartsWriter {
+    bundle: BundleWriter,
+    written: u32,
+    facts: SplitFacts,
+}
+
+impl PartsWriter {
+    fn write(&mut self, part: &Part) -> Result<(), Error> {
+        part.write(self.written as usize, &mut self.bundle)?;
+        self.written += 1;
+        self.facts.documents += u64::from(part.paths.documents);
+        self.facts.builder_level = self.facts.builder_level.min(part.paths.builder_level);
+        self.facts.times.merge(&part.paths.times);
+        Ok(())
     }
 }
 

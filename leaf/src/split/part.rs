@@ -209,7 +209,7 @@ impl Part {
             .map_err(io::Error::from)
             .map_err(index_error)?;
         let partition_runs = header::decode_runs(&runs.read_bytes().map_err(index_error)?).map_err(index_error)?;
-        let text = bundle.directory(&format!("{number}/{TEXT}"));
+        let text = bundle.directory(&format!("{number}/{TEXT}")).map_err(index_error)?;
         let files = PartFiles {
             columns: entry(COLUMNS)?,
             text: text.files(),

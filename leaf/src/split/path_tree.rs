@@ -3,10 +3,13 @@
 //!
 //! Paths form a tree of keys. Values inside of arrays (`inside`) are separate from all others (`outside`), because a
 //! SQL path sees only the latter and a search sees both.
+//!
+//! Encoded, each path and each of its two scopes is a record with its length in front, so that it can grow.
 
 use plan::{Kinds, Path};
 use roaring::RoaringBitmap;
 
+use super::statistics::{TimeBounds, ValueBounds};
 use crate::{
     codec::{DecodeResult, ValueReader, ValueWriter, decode_error},
     key_tree::{KeyTree, ROOT},
@@ -28,9 +31,34 @@ pub(super) struct ArrayScope {
     pub big_numbers: RoaringBitmap,
     pub arrays: RoaringBitmap,
     pub objects: RoaringBitmap,
+    /// The lowest and the highest of its numbers and strings, long strings included.
+    pub bounds: ValueBounds,
 }
 
 impl ArrayScope {
+    /// Counts an int.
+    pub(super) fn add_int(&mut self, value: i64) {
+        self.bounds.observe_int(value);
+        self.ints += 1;
+    }
+
+    /// Counts a float.
+    pub(super) fn add_float(&mut self, value: f64) {
+        self.bounds.observe_float(value);
+        self.floats += 1;
+    }
+
+    /// Counts a string, which is in the dictionary unless it is `long`.
+    pub(super) fn add_text(&mut self, document: u32, text: &str, long: bool) {
+        self.bounds.observe_text(text);
+        if long {
+            // Documents come in order.
+            let _already_last = self.long_texts.try_push(document);
+        } else {
+            self.texts += 1;
+        }
+    }
+
     /// The kinds of its values.
     pub(super) fn kinds(&self) -> Kinds {
         let seen = [
@@ -58,13 +86,28 @@ impl ArrayScope {
     }
 
     fn write(&self, to: ValueWriter) -> ValueWriter {
+        if *self == Self::default() {
+            return to.u32(0);
+        }
+        let record = self.encode();
+        to.u32(record.len() as u32).rest(&record)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let to = ValueWriter::unversioned();
         let counts = [self.nulls, self.bools, self.ints, self.floats, self.texts];
         let documents = [&self.long_texts, &self.big_numbers, &self.arrays, &self.objects];
         let to = counts.into_iter().fold(to, ValueWriter::u32);
-        documents.into_iter().fold(to, ValueWriter::u32_bitmap)
+        let to = documents.into_iter().fold(to, ValueWriter::u32_bitmap);
+        to.bytes(&self.bounds.encode()).finish()
     }
 
     fn read(from: &mut ValueReader) -> DecodeResult<Self> {
+        let record = from.u32_bytes()?;
+        if record.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut from = ValueReader::unversioned(record);
         Ok(Self {
             nulls: from.u32()?,
             bools: from.u32()?,
@@ -75,6 +118,7 @@ impl ArrayScope {
             big_numbers: from.u32_bitmap()?,
             arrays: from.u32_bitmap()?,
             objects: from.u32_bitmap()?,
+            bounds: ValueBounds::decode(from.bytes()?)?,
         })
     }
 }
@@ -100,6 +144,10 @@ pub(super) struct PathNode {
 pub(super) struct PathTree {
     /// Documents in the part.
     pub documents: u32,
+    /// The level of the code that built it.
+    pub builder_level: u32,
+    /// The times of all documents.
+    pub times: TimeBounds,
     /// All paths except those of the `untracked` documents.
     pub nodes: KeyTree<PathNode>,
     /// Documents of which only the header is indexed: they could not be parsed, or no index could be built with them.
@@ -131,6 +179,8 @@ impl PathTree {
     pub(super) fn encode(&self) -> Vec<u8> {
         let to = ValueWriter::unversioned()
             .u32(self.documents)
+            .u32(self.builder_level)
+            .bytes(&self.times.encode())
             .u32(self.nodes.len() as u32);
         let to = write_node(to, ROOT, "", &self.nodes[ROOT]);
         let to = self
@@ -149,7 +199,9 @@ impl PathTree {
     /// Decodes the result of [`encode`](Self::encode).
     pub(super) fn decode(bytes: &[u8]) -> DecodeResult<Self> {
         let mut from = ValueReader::unversioned(bytes);
-        let (documents, count) = (from.u32()?, from.u32()?);
+        let (documents, builder_level) = (from.u32()?, from.u32()?);
+        let times = TimeBounds::decode(from.bytes()?)?;
+        let count = from.u32()?;
         if count == 0 {
             return decode_error("the paths of the split have no root");
         }
@@ -164,6 +216,8 @@ impl PathTree {
         }
         Ok(Self {
             documents,
+            builder_level,
+            times,
             nodes,
             header_only: from.u32_bitmap()?,
             untracked: from.u32_bitmap()?,
@@ -175,15 +229,21 @@ impl PathTree {
 
 fn write_node(to: ValueWriter, parent: u32, key: &str, node: &PathNode) -> ValueWriter {
     let flags = u32::from(node.column) | u32::from(node.postings) << 1 | u32::from(node.sample.is_some()) << 2;
-    let to = node.outside.write(to.u32(parent).u32_text(key).u32(flags));
-    let to = node.inside.write(to);
-    node.sample.iter().fold(to, |to, sample| to.u32_text(sample))
+    let record = ValueWriter::unversioned().u32(parent).u32_text(key).u32(flags);
+    let record = node.inside.write(node.outside.write(record));
+    let record = node
+        .sample
+        .iter()
+        .fold(record, |to, sample| to.u32_text(sample))
+        .finish();
+    to.u32(record.len() as u32).rest(&record)
 }
 
 /// Parent, last key and the rest of a path.
 fn read_node<'a>(from: &mut ValueReader<'a>) -> DecodeResult<(u32, &'a str, PathNode)> {
+    let mut from = ValueReader::unversioned(from.u32_bytes()?);
     let (parent, key, flags) = (from.u32()?, from.u32_text()?, from.u32()?);
-    let (outside, inside) = (ArrayScope::read(from)?, ArrayScope::read(from)?);
+    let (outside, inside) = (ArrayScope::read(&mut from)?, ArrayScope::read(&mut from)?);
     let sample = if flags & 4 != 0 {
         Some(from.u32_text()?.to_owned())
     } else {

@@ -13,10 +13,12 @@ use tantivy::{TantivyError, directory::RamDirectory};
 use super::{
     column_name::{ColumnKind, ColumnName},
     columnar::{BufferedColumn, ColumnBuffer, ColumnarFile, TextBuffer},
+    footer::BUILDER_LEVEL,
     header::HeaderBuffers,
     path_stats::{DOCUMENT_PATHS_MAX, PATHS_MAX},
     path_tree::{ArrayScope, PathNode, PathTree},
     postings::write_postings,
+    statistics::TimeBounds,
     token,
 };
 use crate::{
@@ -102,6 +104,7 @@ pub(super) struct RecordedPart {
 pub(super) struct Recorder {
     paths: KeyTree<RecordedPath>,
     headers: HeaderBuffers,
+    times: TimeBounds,
     /// Whether new paths are added.
     grows: bool,
     /// The number of paths from which on the current document adds none.
@@ -118,6 +121,7 @@ impl Recorder {
         Self {
             paths: KeyTree::default(),
             headers: HeaderBuffers::default(),
+            times: TimeBounds::default(),
             grows: true,
             paths_max: 0,
             documents: 0,
@@ -141,6 +145,7 @@ impl Recorder {
     pub(super) fn document(&mut self, document: &Document, value: Option<&Value>) -> bool {
         let number = self.documents;
         self.headers.push(number, document);
+        self.times.observe(&document.header);
         self.documents += 1;
         let Some(value) = value else {
             self.header_only.insert(number);
@@ -170,19 +175,15 @@ impl Recorder {
                 buffers.bools.push(document, *value);
             }
             Value::Int(value) => {
-                scope.ints += 1;
+                scope.add_int(*value);
                 buffers.ints.push(document, *value);
             }
             Value::Float(value) => {
-                scope.floats += 1;
+                scope.add_float(*value);
                 buffers.floats.push(document, *value);
             }
             Value::Text(text) => {
-                if text.len() > DICTIONARY_VALUE_BYTES_MAX {
-                    insert(&mut scope.long_texts, document);
-                } else {
-                    scope.texts += 1;
-                }
+                scope.add_text(document, text, text.len() > DICTIONARY_VALUE_BYTES_MAX);
                 buffers.texts.push(document, text);
             }
             Value::Array(items) => {
@@ -222,6 +223,8 @@ impl Recorder {
             .transpose()?;
         let paths = PathTree {
             documents: self.documents,
+            builder_level: BUILDER_LEVEL,
+            times: self.times,
             partly_indexed: self.partly_indexed(),
             oversized_tokens: self.oversized_tokens(),
             nodes: self.paths.into_map(|path| compact(path.node)),

@@ -1,5 +1,5 @@
-//! Dead letter row. Family `docs`, key: 2 address. Value: ingest time, error code and detail, length and hash of all
-//! bytes, then the bytes, truncated to `DEAD_LETTER_BYTES_MAX`.
+//! Dead letter row. Family `docs`, key: 2 address. Value: a head with its length: ingest time, error code and detail,
+//! length and hash of all bytes; then the bytes, truncated to `DEAD_LETTER_BYTES_MAX`.
 
 use bytes::Bytes;
 use plan::scan::DeadLetter;
@@ -12,19 +12,20 @@ const VERSION: u8 = 1;
 /// Encodes a dead letter; `bytes` are the untruncated bytes.
 pub(crate) fn encode(ingested_ms: i64, code: &str, detail: &str, bytes: &[u8]) -> Vec<u8> {
     let truncated = &bytes[..bytes.len().min(DEAD_LETTER_BYTES_MAX)];
-    ValueWriter::new(VERSION)
+    let head = ValueWriter::unversioned()
         .signed(ingested_ms)
         .bytes(code.as_bytes())
         .bytes(detail.as_bytes())
         .number(bytes.len() as u64)
         .rest(&xxhash_rust::xxh3::xxh3_128(bytes).to_be_bytes())
-        .rest(truncated)
-        .finish()
+        .finish();
+    ValueWriter::new(VERSION).bytes(&head).rest(truncated).finish()
 }
 
 /// Decodes a dead letter and the hash of its untruncated bytes.
 pub(crate) fn decode(address: Address, value: &[u8]) -> DecodeResult<(DeadLetter, u128)> {
-    let mut reader = ValueReader::new(value, VERSION)?;
+    let mut value = ValueReader::new(value, "dead letter", VERSION)?;
+    let mut reader = ValueReader::unversioned(value.bytes()?);
     let ingested_ms = reader.signed()?;
     let (code, detail) = (reader.text()?.to_owned(), reader.text()?.to_owned());
     let length = reader.number()?;
@@ -35,7 +36,7 @@ pub(crate) fn decode(address: Address, value: &[u8]) -> DecodeResult<(DeadLetter
             ingested_ms,
             code,
             detail,
-            bytes: Bytes::copy_from_slice(reader.rest()),
+            bytes: Bytes::copy_from_slice(value.rest()),
             length,
         },
         hash,
@@ -44,7 +45,8 @@ pub(crate) fn decode(address: Address, value: &[u8]) -> DecodeResult<(DeadLetter
 
 /// Decodes only the ingest time and the untruncated length of a dead letter.
 pub(crate) fn age_and_length(value: &[u8]) -> DecodeResult<(i64, u64)> {
-    let mut reader = ValueReader::new(value, VERSION)?;
+    let mut value = ValueReader::new(value, "dead letter", VERSION)?;
+    let mut reader = ValueReader::unversioned(value.bytes()?);
     let ingested_ms = reader.signed()?;
     reader.bytes()?;
     reader.bytes()?;

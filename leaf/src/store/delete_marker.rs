@@ -22,13 +22,12 @@ impl DeleteMarker {
 
     /// Decodes a marker.
     pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
-        let mut reader = ValueReader::new(value, VERSION)?;
+        let mut reader = ValueReader::new(value, "delete marker", VERSION)?;
         let why = match reader.byte()? {
             0 => Self::Superseded,
             1 => Self::Deleted,
             other => return decode_error(format!("unknown reason: {other}")),
         };
-        reader.end()?;
         Ok(why)
     }
 }

@@ -49,9 +49,8 @@ pub(crate) fn encode(sum: u128) -> Vec<u8> {
 
 /// Decodes a digest.
 pub(crate) fn decode(value: &[u8]) -> DecodeResult<u128> {
-    let mut reader = ValueReader::new(value, VERSION)?;
+    let mut reader = ValueReader::new(value, "digest", VERSION)?;
     let sum = u128::from_be_bytes(reader.fixed()?);
-    reader.end()?;
     Ok(sum)
 }
 

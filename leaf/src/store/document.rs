@@ -1,5 +1,5 @@
-//! Document row. Family `docs`, key: 1 address. Value: header + raw bytes. Immutable; removed once the document is
-//! deleted and no read view needs it.
+//! Document row. Family `docs`, key: 1 address. Value: header with its length, raw bytes. Immutable; removed once the
+//! document is deleted and no read view needs it.
 
 use bytes::Bytes;
 use proto::{Address, record::TimeKind};
@@ -25,7 +25,7 @@ pub(crate) fn encode(document: &Document) -> Vec<u8> {
         | flag(header.id.is_some() && !same, ID)
         | flag(header.record_key.is_some(), RECORD_KEY)
         | flag(same, ID_IS_RECORD_KEY);
-    let mut value = ValueWriter::new(VERSION)
+    let mut value = ValueWriter::unversioned()
         .byte(flags)
         .byte(time_kind(header.time_kind))
         .signed(header.ingested_ms)
@@ -41,12 +41,14 @@ pub(crate) fn encode(document: &Document) -> Vec<u8> {
         value = value.bytes(name.as_bytes()).byte(u8::from(content.is_some()));
         value = value.bytes(content.as_deref().unwrap_or_default());
     }
-    value.rest(&document.bytes).finish()
+    let head = value.finish();
+    ValueWriter::new(VERSION).bytes(&head).rest(&document.bytes).finish()
 }
 
 /// Decodes a document.
 pub(crate) fn decode(address: Address, value: &[u8]) -> DecodeResult<Document> {
-    let mut reader = ValueReader::new(value, VERSION)?;
+    let mut value = ValueReader::new(value, "document", VERSION)?;
+    let mut reader = ValueReader::unversioned(value.bytes()?);
     let flags = reader.byte()?;
     let time_kind = time_kind_of(reader.byte()?)?;
     let (ingested_ms, time_ms) = (reader.signed()?, reader.signed()?);
@@ -82,7 +84,7 @@ pub(crate) fn decode(address: Address, value: &[u8]) -> DecodeResult<Document> {
     Ok(Document {
         address,
         header,
-        bytes: Bytes::copy_from_slice(reader.rest()),
+        bytes: Bytes::copy_from_slice(value.rest()),
     })
 }
 

@@ -1,5 +1,5 @@
-//! Key index row. Family `keys`, key: the bytes of the id. Value: the address of the newest document with this id in
-//! each partition that has one.
+//! Key index row. Family `keys`, key: the bytes of the id. Value: the addresses of the newest documents with this id,
+//! one for each partition that has one, with their number in front.
 //!
 //! One point lookup answers both questions of an ingest: which document a new one replaces in its own partition, and
 //! whether other partitions have the key, too.
@@ -52,7 +52,7 @@ impl KeyIndexRow {
 
     /// Encodes the row.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut value = ValueWriter::new(VERSION);
+        let mut value = ValueWriter::new(VERSION).number(self.0.len() as u64);
         for address in &self.0 {
             value = value
                 .bytes(address.source.as_str().as_bytes())
@@ -65,17 +65,18 @@ impl KeyIndexRow {
 
     /// Decodes a row.
     pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
-        let mut reader = ValueReader::new(value, VERSION)?;
+        let mut reader = ValueReader::new(value, "key row", VERSION)?;
         let mut addresses = Vec::new();
-        while let Ok(source) = reader.text() {
-            let source = source
+        for _ in 0..reader.number()? {
+            let source = reader
+                .text()?
                 .parse()
-                .map_err(|e: proto::address::Malformed| DecodeError(e.to_string()))?;
-            let partition = i32::try_from(reader.signed()?).map_err(|e| DecodeError(e.to_string()))?;
+                .map_err(|e: proto::address::Malformed| DecodeError::Malformed(e.to_string()))?;
+            let partition = i32::try_from(reader.signed()?).map_err(|e| DecodeError::Malformed(e.to_string()))?;
             let offset = reader.signed()?;
             let item = match reader.number()? {
                 0 => None,
-                item => Some(u32::try_from(item - 1).map_err(|e| DecodeError(e.to_string()))?),
+                item => Some(u32::try_from(item - 1).map_err(|e| DecodeError::Malformed(e.to_string()))?),
             };
             addresses.push(Address {
                 source,
@@ -84,7 +85,6 @@ impl KeyIndexRow {
                 item,
             });
         }
-        reader.end()?;
         Ok(Self(addresses))
     }
 }

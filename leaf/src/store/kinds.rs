@@ -16,9 +16,8 @@ pub(crate) fn encode(kinds: Kinds) -> Vec<u8> {
 
 /// Decodes a set of kinds.
 pub(crate) fn decode(value: &[u8]) -> DecodeResult<Kinds> {
-    let mut reader = ValueReader::new(value, VERSION)?;
+    let mut reader = ValueReader::new(value, "kinds row", VERSION)?;
     let kinds = Kinds(reader.small()?);
-    reader.end()?;
     Ok(kinds)
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn encode(loss: &Loss) -> Vec<u8> {
 pub(crate) fn decode(key: &[u8], value: &[u8]) -> DecodeResult<Loss> {
     let mut key = KeyReader::new(key, RowKind::Loss)?;
     let (partition, from) = (key.partition()?, key.signed()?);
-    let mut reader = ValueReader::new(value, VERSION)?;
+    let mut reader = ValueReader::new(value, "loss", VERSION)?;
     let loss = Loss {
         source: partition.source,
         partition: partition.number,
@@ -41,7 +41,6 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> DecodeResult<Loss> {
         noticed_ms: reader.signed()?,
         reason: reader.text()?.to_owned(),
     };
-    reader.end()?;
     Ok(loss)
 }
 

@@ -5,19 +5,20 @@
 //! | `docs` | 1 address | document: header + raw bytes | `document.rs` |
 //! | `docs` | 2 address | dead letter: ingest time, reason, bytes | `dead_letter.rs` |
 //! | `keys` | id | newest document with this id in each partition | `key_index.rs` |
-//! | `meta` | 16 | incarnation | `format.rs` |
-//! | `meta` | 17 partition | position, hash of the last record, counters | `partition.rs` |
-//! | `meta` | 18 split id | live split: the records it covers | `manifest.rs` |
+//! | `meta` | 16 | incarnation, level, cluster, shard | `format.rs` |
+//! | `meta` | 17 partition | position, hashes of last record and rules, counters, what was removed | `partition.rs` |
+//! | `meta` | 18 split id | live split: the records it covers, its file, its times | `manifest.rs` |
 //! | `meta` | 19 address | delete marker: why the document was deleted | `delete_marker.rs` |
 //! | `meta` | 20 partition, request key | applied push and its response | `request.rs` |
 //! | `meta` | 21 partition, time, request key | the same requests ordered by time | `request.rs` |
 //! | `meta` | 22 partition, path | kinds of values seen | `kinds.rs` |
 //! | `meta` | 23 partition, block | hash over the input of the block | `digest.rs` |
 //! | `meta` | 24 partition, first offset | lost records: last offset, reason | `loss.rs` |
+//! | `meta` | 25 to 28 | reserved, see [`RowKind`] | `key.rs` |
 //!
 //! An address is source, 0, partition, offset and optional item. Numbers are big-endian with the sign flipped, so rows
-//! sort as addresses do. Every value begins with a version byte. A batch over several families is atomic because the
-//! write-ahead log is always on.
+//! sort as addresses do. Every value begins with a version byte; `codec.rs` says how values grow. A batch over several
+//! families is atomic because the write-ahead log is always on.
 
 pub(crate) mod dead_letter;
 pub(crate) mod delete_marker;
@@ -250,3 +251,6 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

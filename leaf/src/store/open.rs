@@ -11,7 +11,7 @@ use rocksdb::{
     WriteBufferManager,
 };
 
-use super::{Family, RowKey, RowKind, Store, WriteBatch, WriteError, format, wal};
+use super::{Family, RowKey, RowKind, Store, WriteBatch, WriteError, format::Format, wal};
 use crate::{error::Error, fault};
 
 /// Size of the block cache that all shards share, in decompressed bytes.
@@ -90,13 +90,21 @@ impl Store {
     fn read_or_assign_incarnation(&self) -> Result<u128, Error> {
         let key = RowKey::new(RowKind::Format).bytes();
         if let Some(value) = self.get(Family::Meta, &key)? {
-            return self.check("format", format::decode(&value));
+            let format = self.check("format", Format::decode(&value))?;
+            if format.shard != self.shard {
+                let reason = format!(
+                    "the store belongs to shard {}; its folder was moved or copied",
+                    format.shard
+                );
+                return Err(self.corrupt("format", reason));
+            }
+            return Ok(format.incarnation);
         }
-        let incarnation = uuid::Uuid::now_v7().as_u128();
+        let format = Format::new(self.shard);
         let mut batch = WriteBatch::default();
-        self.put(&mut batch, Family::Meta, &key, &format::encode(incarnation));
+        self.put(&mut batch, Family::Meta, &key, &format.encode());
         match self.commit_synced(batch) {
-            Ok(()) => Ok(incarnation),
+            Ok(()) => Ok(format.incarnation),
             Err(WriteError::Failed(source)) => Err(self.failed(source)),
             Err(WriteError::Stalled) => Err(proto::Problem::new(
                 proto::Code::Busy,

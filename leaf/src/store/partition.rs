@@ -1,5 +1,5 @@
-//! Partition row. Family `meta`, key: 17 partition. Value: position, hash of the last record, counters. Every write
-//! batch contains it.
+//! Partition row. Family `meta`, key: 17 partition. Value: position, hash of the last record and of the rules,
+//! counters, how far documents and dead letters were removed. Every write batch contains it.
 
 use proto::ingest::Outcomes;
 
@@ -34,6 +34,16 @@ pub(crate) struct PartitionRow {
     pub dead_bytes: u64,
     /// Whether too many of its events, or too many bytes of them, became dead letters, so that it accepts no more.
     pub stopped_by_dead_letters: bool,
+    /// The hash of the rules by which its records are ingested; 0 before the first record and for pushes.
+    pub rules_hash: u64,
+    /// The first offset that the shard is to hold.
+    pub run_from: i64,
+    /// The offset through which retention has removed documents; -1 while it has removed none.
+    pub expired_through: i64,
+    /// The number of its dead letters that are stored.
+    pub dead_letters: u64,
+    /// The last offset of which dead letters were removed; -1 before.
+    pub dead_letters_cleared_through: i64,
 }
 
 impl Default for PartitionRow {
@@ -51,6 +61,11 @@ impl Default for PartitionRow {
             trial_dead: 0,
             dead_bytes: 0,
             stopped_by_dead_letters: false,
+            rules_hash: 0,
+            run_from: 0,
+            expired_through: -1,
+            dead_letters: 0,
+            dead_letters_cleared_through: -1,
         }
     }
 }
@@ -93,12 +108,20 @@ impl PartitionRow {
             self.trial_dead,
             self.dead_bytes,
         ];
-        counters.into_iter().fold(value, ValueWriter::number).finish()
+        counters
+            .into_iter()
+            .fold(value, ValueWriter::number)
+            .rest(&self.rules_hash.to_be_bytes())
+            .signed(self.run_from)
+            .signed(self.expired_through)
+            .number(self.dead_letters)
+            .signed(self.dead_letters_cleared_through)
+            .finish()
     }
 
     /// Decodes a row.
     pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
-        let mut reader = ValueReader::new(value, VERSION)?;
+        let mut reader = ValueReader::new(value, "partition row", VERSION)?;
         let flags = reader.byte()?;
         let topic = reader.text()?.to_owned();
         let (offset, last_offset, hash) = (reader.signed()?, reader.signed()?, u64::from_be_bytes(reader.fixed()?));
@@ -128,8 +151,12 @@ impl PartitionRow {
             trial_dead: reader.number()?,
             dead_bytes: reader.number()?,
             stopped_by_dead_letters: flags & DEAD != 0,
+            rules_hash: u64::from_be_bytes(reader.fixed()?),
+            run_from: reader.signed()?,
+            expired_through: reader.signed()?,
+            dead_letters: reader.number()?,
+            dead_letters_cleared_through: reader.signed()?,
         };
-        reader.end()?;
         Ok(row)
     }
 }
@@ -148,6 +175,7 @@ mod tests {
             times in any::<(Option<i64>, Option<i64>)>(),
             c in proptest::collection::vec(any::<u64>(), 14),
             stopped_by_dead_letters: bool,
+            removed in any::<(u64, i64, i64, u64, i64)>(),
         ) {
             let outcomes = Outcomes {
                 events: c[0],
@@ -174,6 +202,11 @@ mod tests {
                 trial_dead: c[12],
                 dead_bytes: c[13],
                 stopped_by_dead_letters,
+                rules_hash: removed.0,
+                run_from: removed.1,
+                expired_through: removed.2,
+                dead_letters: removed.3,
+                dead_letters_cleared_through: removed.4,
             };
             prop_assert_eq!(PartitionRow::decode(&row.encode())?, row);
         }

@@ -26,15 +26,15 @@ impl RequestRow {
         ValueWriter::new(VERSION)
             .rest(&self.body.to_be_bytes())
             .signed(self.time_ms)
-            .rest(&answer)
+            .bytes(&answer)
             .finish()
     }
 
     /// Decodes a row.
     pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
-        let mut reader = ValueReader::new(value, VERSION)?;
+        let mut reader = ValueReader::new(value, "request", VERSION)?;
         let (body, time_ms) = (u128::from_be_bytes(reader.fixed()?), reader.signed()?);
-        let answer = serde_json::from_slice(reader.rest()).map_err(|e| DecodeError(e.to_string()))?;
+        let answer = serde_json::from_slice(reader.bytes()?).map_err(|e| DecodeError::Malformed(e.to_string()))?;
         Ok(Self { body, time_ms, answer })
     }
 }

@@ -10,7 +10,11 @@ use super::{
     Family, KeyIndexRow, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store, dead_letter,
     delete_marker::DeleteMarker, digest, document, key::KeyReader, kinds, loss,
 };
-use crate::{codec::DecodeResult, document::Document, error::Error};
+use crate::{
+    codec::{DecodeError, DecodeResult},
+    document::Document,
+    error::Error,
+};
 
 /// Key and value.
 type Row = (Box<[u8]>, Box<[u8]>);
@@ -188,6 +192,12 @@ impl Store {
         })
     }
 
+    /// The offset of a dead letter, from the key of its row.
+    pub(crate) fn dead_letter_offset(&self, key: &[u8]) -> Result<i64, Error> {
+        let address = KeyReader::new(key, RowKind::DeadLetter).and_then(KeyReader::address);
+        Ok(self.check("dead letter", address)?.offset)
+    }
+
     /// All recorded losses.
     pub(crate) fn losses(&self) -> Result<Vec<Loss>, Error> {
         let all = RowKey::new(RowKind::Loss);
@@ -258,7 +268,13 @@ impl Store {
 
     /// Turns a decode error into an error that names the shard and the kind of row.
     pub(super) fn check<T>(&self, kind: &'static str, decoded: DecodeResult<T>) -> Result<T, Error> {
-        decoded.map_err(|reason| self.corrupt(kind, reason.to_string()))
+        decoded.map_err(|error| match error {
+            DecodeError::Newer(newer) => Error::Newer {
+                shard: self.shard,
+                newer,
+            },
+            DecodeError::Malformed(reason) => self.corrupt(kind, reason),
+        })
     }
 }
 

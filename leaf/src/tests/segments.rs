@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use crate::{
     document::{Document, Header},
     matches::Matches,
-    split::{Literal, Lookup, Segment},
+    split::{Literal, Lookup, Segment, SplitOrigin},
 };
 use datafusion::arrow::array::Array as _;
 use plan::{
@@ -21,6 +21,16 @@ use roaring::RoaringBitmap;
 pub(super) use self::check::check_values;
 use self::check::{check, check_groups, find_matches, from_bytes, spelled_at};
 use super::made_up::{self, Dice, documents};
+
+/// Where a split of a test comes from.
+fn origin() -> SplitOrigin {
+    SplitOrigin {
+        uuid: uuid::Uuid::nil(),
+        shard: serde_json::from_str(r#"{"collection":"00000000-0000-0000-0000-000000000001","number":0}"#)
+            .expect("a shard"),
+        ranges: std::collections::BTreeMap::new(),
+    }
+}
 
 #[test]
 fn a_segment_answers_what_the_documents_say() {
@@ -65,14 +75,14 @@ fn parts_that_are_joined_in_one_file_answer_what_their_documents_say() {
     let file = folder.path().join("1.split");
     let pieces = [&documents[..60], &documents[60..61], &documents[61..]];
     let pieces = pieces.map(|piece| Segment::in_memory(piece).expect("a segment"));
-    let joined = Segment::join_to_file(&pieces.each_ref(), &file).expect("a file");
+    let joined = Segment::join_to_file(&pieces.each_ref(), origin(), &file).expect("a file");
     drop(pieces);
     assert_eq!(joined.parts().len(), 3);
     check(&joined, &documents, seed);
     let opened = Segment::open(&file).expect("the same file");
     check(&opened, &documents, seed);
     let copy = folder.path().join("2.split");
-    let copied = Segment::join_to_file(&[&opened], &copy).expect("a copy");
+    let copied = Segment::join_to_file(&[&opened], origin(), &copy).expect("a copy");
     check(&copied, &documents, seed);
     let mut bytes = std::fs::read(&file).expect("a file");
     assert_eq!(bytes, std::fs::read(&copy).expect("a copy"));
@@ -81,7 +91,7 @@ fn parts_that_are_joined_in_one_file_answer_what_their_documents_say() {
     bytes[middle] ^= 1;
     std::fs::write(&file, bytes).expect("damage");
     assert!(
-        Segment::join_to_file(&[&opened], &copy).is_err() && opened.is_damaged(),
+        Segment::join_to_file(&[&opened], origin(), &copy).is_err() && opened.is_damaged(),
         "damage is not copied"
     );
 }
@@ -92,7 +102,7 @@ fn a_file_answers_like_memory_even_after_reopening() {
     let seed = made_up::seed();
     let documents = documents(seed, 150);
     let file = folder.path().join("1.split");
-    let written = Segment::to_file(&mut documents.iter().cloned().map(Ok), &file).expect("a file");
+    let written = Segment::to_file(&mut documents.iter().cloned().map(Ok), origin(), &file).expect("a file");
     check(&written, &documents, seed);
     assert_eq!(written.bytes(), std::fs::metadata(&file).expect("a file").len());
     let opened = Segment::open(&file).expect("the same file");
@@ -115,7 +125,7 @@ fn a_truncated_file_or_a_broken_footer_is_refused() {
     let seed = made_up::seed();
     let mut dice = Dice::new(seed);
     let file = folder.path().join("1.split");
-    Segment::to_file(&mut documents(seed, 60).into_iter().map(Ok), &file).expect("a file");
+    Segment::to_file(&mut documents(seed, 60).into_iter().map(Ok), origin(), &file).expect("a file");
     let whole = std::fs::read(&file).expect("bytes");
     assert!(Segment::open(&folder.path().join("2.split")).is_err(), "a missing file");
     let broken = folder.path().join("broken.split");
@@ -157,7 +167,7 @@ fn opening_a_split_reads_little_and_a_query_only_what_it_needs() {
     let folder = tempfile::tempdir().expect("a folder");
     let documents = long_documents(2_000);
     let file = folder.path().join("1.split");
-    drop(Segment::to_file(&mut documents.iter().cloned().map(Ok), &file).expect("a file"));
+    drop(Segment::to_file(&mut documents.iter().cloned().map(Ok), origin(), &file).expect("a file"));
     let segment = Segment::open(&file).expect("the file");
     let read_by_open = segment.bytes_read();
     assert!(segment.bytes() > 4 << 20, "{}", segment.bytes());
@@ -186,7 +196,7 @@ fn a_flipped_bit_is_detected_and_never_used_in_an_answer() {
     let mut dice = Dice::new(seed);
     let documents = long_documents(400);
     let file = folder.path().join("whole.split");
-    drop(Segment::to_file(&mut documents.iter().cloned().map(Ok), &file).expect("a file"));
+    drop(Segment::to_file(&mut documents.iter().cloned().map(Ok), origin(), &file).expect("a file"));
     let whole = std::fs::read(&file).expect("bytes");
     let (mut refused, mut failed, mut unread) = (0, 0, 0);
     for round in 0..150 {
@@ -288,7 +298,7 @@ fn an_error_during_a_build_leaves_no_file() {
             .into_iter()
             .map(Ok)
             .chain([Err(proto::Problem::new(proto::Code::Internal, "no more").into())]);
-    assert!(Segment::to_file(&mut failing.collect::<Vec<_>>().into_iter(), &file).is_err());
+    assert!(Segment::to_file(&mut failing.collect::<Vec<_>>().into_iter(), origin(), &file).is_err());
     assert!(!file.exists());
 }
 
@@ -296,7 +306,7 @@ fn an_error_during_a_build_leaves_no_file() {
 fn a_segment_without_documents_answers_queries() {
     let folder = tempfile::tempdir().expect("a folder");
     let memory = Segment::in_memory(&[]).expect("a segment");
-    let file = Segment::to_file(&mut std::iter::empty(), &folder.path().join("0.split")).expect("a file");
+    let file = Segment::to_file(&mut std::iter::empty(), origin(), &folder.path().join("0.split")).expect("a file");
     for segment in [memory, file] {
         assert_eq!(segment.documents(), 0);
         assert!(segment.paths().is_empty());

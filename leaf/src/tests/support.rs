@@ -333,6 +333,7 @@ pub(crate) fn record(offset: i64, key: Option<&str>, value: Option<&str>) -> Rec
         time_kind: TimeKind::Create,
         headers: vec![],
         request: None,
+        ingested_ms: None,
     }
 }
 

@@ -219,6 +219,8 @@ pub struct ReadCounts {
     pub raw: u64,
     /// Documents whose aggregate states were kept from an earlier query, so that nothing was read of them.
     pub cached: u64,
+    /// Index parts that were left out, because their statistics exclude the filter.
+    pub pruned: u64,
 }
 
 impl ReadCounts {
@@ -228,6 +230,7 @@ impl ReadCounts {
         self.columns += other.columns;
         self.raw += other.raw;
         self.cached += other.cached;
+        self.pruned += other.pruned;
     }
 }
 

@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Catalog, Collection, CollectionName, CollectionSettings, CollectionUid, DefinitionId, Skips, Source, SourceSettings,
+    Catalog, Collection, CollectionName, CollectionSettings, CollectionUid, DefinitionId, RetiredSource, Skips, Source,
+    SourceSettings,
 };
 use crate::{
     address::SourceName,
     cluster::NodeName,
-    limits::SHARDS_MAX,
+    limits::{SHARDS_MAX, SOURCES_MAX},
     problem::{Code, Problem},
 };
 
@@ -59,7 +60,7 @@ pub enum Change {
     DropCollection { name: CollectionName },
     /// Creates a source, or changes its config; collection, topic, format and key are immutable.
     PutSource { name: SourceName, settings: SourceSettings },
-    /// Drops a source; its documents stay.
+    /// Drops a source; its documents stay, and the collection remembers its rules and its skips.
     DropSource { name: SourceName },
     /// Suspends or resumes reading.
     SuspendSource { name: SourceName, suspended: bool },
@@ -137,7 +138,7 @@ impl Catalog {
             Change::AlterCollection { name, settings } => self.alter_collection(name, settings),
             Change::DropCollection { name } => self.drop_collection(record.uid, name),
             Change::PutSource { name, settings } => self.put_source(name, settings),
-            Change::DropSource { name } => self.sources.remove(name).map(drop).ok_or_else(|| no_source(name)),
+            Change::DropSource { name } => self.drop_source(name),
             Change::SuspendSource { name, suspended } => {
                 self.update_source(name, |source| source.suspended = *suspended)
             }
@@ -270,14 +271,7 @@ impl Catalog {
             return Err(no_collection(&settings.collection));
         }
         let Some(existing) = self.sources.get(name) else {
-            let source = Source {
-                version: self.version,
-                settings: settings.clone(),
-                suspended: false,
-                skips: Skips::default(),
-            };
-            self.sources.insert(name.clone(), source);
-            return Ok(());
+            return self.create_source(name, settings);
         };
         let fixed = |s: &SourceSettings| (s.collection.clone(), s.topic.clone(), s.rules.clone());
         if fixed(&existing.settings) != fixed(settings) {
@@ -292,6 +286,57 @@ impl Catalog {
             source.settings = settings;
             source.version = version;
         })
+    }
+
+    /// Creates a source. One that has a retired name continues that source: with its rules, and with its skips.
+    fn create_source(&mut self, name: &SourceName, settings: &SourceSettings) -> Result<(), Problem> {
+        let live = self.sources_of(&settings.collection).count();
+        let found = self.collections.get_mut(&settings.collection);
+        let collection = found.ok_or_else(|| no_collection(&settings.collection))?;
+        let retired = collection.retired_sources.get(name);
+        if retired.is_some_and(|retired| (&retired.topic, &retired.rules) != (&settings.topic, &settings.rules)) {
+            return Err(Problem::new(
+                Code::Conflict,
+                format!(
+                    "collection {} still has the documents of an earlier source {name} with another topic, format or key",
+                    settings.collection
+                ),
+            )
+            .hint("create a source with another name, or with the topic, format and key of the earlier one"));
+        }
+        if retired.is_none() && live + collection.retired_sources.len() >= SOURCES_MAX {
+            return Err(Problem::new(
+                Code::LimitReached,
+                format!(
+                    "collection {} has reached the limit of {SOURCES_MAX} sources, dropped ones included",
+                    settings.collection
+                ),
+            )
+            .hint("use the name of a dropped source, or another collection"));
+        }
+        let skips = collection.retired_sources.remove(name).map(|retired| retired.skips);
+        let source = Source {
+            version: self.version,
+            settings: settings.clone(),
+            suspended: false,
+            skips: skips.unwrap_or_default(),
+        };
+        self.sources.insert(name.clone(), source);
+        Ok(())
+    }
+
+    /// Drops a source. Its documents stay, and so does what decided them, for a later source of the same name.
+    fn drop_source(&mut self, name: &SourceName) -> Result<(), Problem> {
+        let Source { settings, skips, .. } = self.sources.remove(name).ok_or_else(|| no_source(name))?;
+        if let Some(collection) = self.collections.get_mut(&settings.collection) {
+            let retired = RetiredSource {
+                topic: settings.topic,
+                rules: settings.rules,
+                skips,
+            };
+            collection.retired_sources.insert(name.clone(), retired);
+        }
+        Ok(())
     }
 
     fn update_source<T>(&mut self, name: &SourceName, change: impl FnOnce(&mut Source) -> T) -> Result<T, Problem> {

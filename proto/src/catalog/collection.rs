@@ -1,12 +1,12 @@
 //! Collection: a named set of documents, its settings and its placement.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::source::Skips;
+use super::source::{RetiredSource, Skips};
 use crate::{
-    address::{Malformed, is_name, malformed, name_conversions},
+    address::{Malformed, SourceName, is_name, malformed, name_conversions},
     cluster::NodeName,
     ingest::ShardId,
 };
@@ -72,6 +72,9 @@ pub struct Collection {
     /// The ranges of its pushes that are skipped on request.
     #[serde(default)]
     pub push_skips: Skips,
+    /// Dropped sources of which the collection may have documents.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub retired_sources: BTreeMap<SourceName, RetiredSource>,
 }
 
 impl Collection {
@@ -84,6 +87,7 @@ impl Collection {
             placement: Vec::new(),
             push_topic: false,
             push_skips: Skips::default(),
+            retired_sources: BTreeMap::new(),
         }
     }
 

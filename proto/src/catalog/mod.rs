@@ -16,7 +16,7 @@ pub use change::{CATALOG_RULES_LEVEL, Change, ChangeRecord};
 pub use collection::{Collection, CollectionName, CollectionSettings, CollectionUid, push_topic_of};
 pub use definition::{Definition, DefinitionId, DefinitionKind, DefinitionVersion};
 use serde::{Deserialize, Serialize};
-pub use source::{Skip, Skips, Source, SourceSettings, Start};
+pub use source::{RetiredSource, Skip, Skips, Source, SourceSettings, Start};
 pub use state::{Entry, LogChange, LogFault, LogHeader, LogRecord, Outcome, ReadUpTo, RequestOutcome, State};
 
 use crate::address::SourceName;

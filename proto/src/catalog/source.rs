@@ -25,6 +25,18 @@ pub struct Source {
     pub skips: Skips,
 }
 
+/// What remains of a dropped source. A replica that is filled later reads the same records by the same rules.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetiredSource {
+    /// The topic.
+    pub topic: String,
+    /// How records became documents.
+    pub rules: Rules,
+    /// The ranges that were skipped on request.
+    #[serde(default)]
+    pub skips: Skips,
+}
+
 /// A skipped range of offsets: `from` inclusive, `to` exclusive. An empty range skips no record; it only suppresses the
 /// comparison of the record before it with what is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -164,6 +164,7 @@ impl From<Record> for wire::Record {
                 .map(|(name, value)| wire::Header { name, value })
                 .collect(),
             request: record.request.map(Into::into),
+            ingested_ms: record.ingested_ms,
         }
     }
 }
@@ -192,6 +193,7 @@ impl TryFrom<wire::Record> for Record {
                 .map(|header| (header.name, header.value))
                 .collect(),
             request: record.request.map(TryInto::try_into).transpose()?,
+            ingested_ms: record.ingested_ms,
         })
     }
 }

@@ -1,5 +1,8 @@
 //! The copy of the catalog state in a node's data folder. With it, the node can start while the change log is
 //! unavailable.
+//!
+//! It names the level of the rules by which the state was reached. An older level is read; a newer one is refused,
+//! because a state read in part would go on to decide differently than on other nodes.
 
 use std::{
     fs::{self, File},
@@ -7,9 +10,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proto::catalog::State;
+use proto::catalog::{CATALOG_RULES_LEVEL, State};
+use serde::{Deserialize, Serialize};
 
 const FILE_NAME: &str = "catalog.json";
+
+/// The content of the file: a state, which is read without the level, too.
+#[derive(Serialize)]
+struct Saved<'a> {
+    /// The level of the rules, see [`CATALOG_RULES_LEVEL`].
+    level: u16,
+    #[serde(flatten)]
+    state: &'a State,
+}
+
+/// As much of the file as every release can read.
+#[derive(Deserialize)]
+struct SavedLevel {
+    level: u16,
+}
 
 /// The file with a node's copy of the catalog state.
 #[derive(Debug, Clone)]
@@ -31,16 +50,24 @@ impl CatalogFile {
         self.folder.join(FILE_NAME)
     }
 
-    /// Reads the saved state; `None` if there is no file. An unreadable file is an error, so that it is not overwritten
-    /// unnoticed.
+    /// Reads the saved state; `None` if there is no file. An unreadable file is an error (`InvalidData`), so that it is
+    /// not overwritten unnoticed. So is one of a newer release (`Unsupported`).
     pub(super) fn load(&self) -> io::Result<Option<State>> {
-        match fs::read(self.path()) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
+        let bytes = match fs::read(self.path()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes?,
+        };
+        let unreadable = |e| io::Error::new(io::ErrorKind::InvalidData, e);
+        let SavedLevel { level } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        if level > CATALOG_RULES_LEVEL {
+            let reason = format!(
+                "the saved catalog {} has level {level}, but this release reads levels up to {CATALOG_RULES_LEVEL}: run \
+                 the release that wrote it, or a newer one",
+                self.path().display()
+            );
+            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
         }
+        serde_json::from_slice(&bytes).map(Some).map_err(unreadable)
     }
 
     /// Renames an unreadable file, and returns its new path.
@@ -54,7 +81,11 @@ impl CatalogFile {
     pub(super) fn save(&self, state: &State) -> io::Result<()> {
         let new = self.folder.join(format!("{FILE_NAME}.new"));
         let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec(state)?)?;
+        let saved = Saved {
+            level: CATALOG_RULES_LEVEL,
+            state,
+        };
+        file.write_all(&serde_json::to_vec(&saved)?)?;
         file.sync_all()?;
         fs::rename(&new, self.path())?;
         File::open(&self.folder)?.sync_all()
@@ -77,6 +108,16 @@ mod tests {
         };
         copy.save(&state).expect("saved");
         assert_eq!(copy.load().expect("read"), Some(state));
+        let newer = format!(r#"{{"level":{},"offset":"?"}}"#, CATALOG_RULES_LEVEL + 1);
+        fs::write(copy.path(), newer).expect("written");
+        let error = copy.load().expect_err("it is newer");
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert!(
+            error
+                .to_string()
+                .contains("has level 2, but this release reads levels up to 1"),
+            "{error}"
+        );
         fs::write(copy.path(), "{").expect("damaged");
         assert!(copy.load().is_err());
         let aside = copy.set_aside().expect("set aside");

@@ -1,6 +1,9 @@
 //! Converts a Kafka message into a record, copying it out of the client's memory.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use proto::{
@@ -30,7 +33,14 @@ pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
         time_kind,
         headers,
         request: None,
+        ingested_ms: Some(now_ms()),
     }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Decodes a record of a push topic. A record that is not a push, because another program wrote it, stays a single

@@ -64,6 +64,7 @@ fn wire_stats(stats: &Stats) -> wire::Stats {
         read_columns: stats.read.columns,
         read_raw: stats.read.raw,
         read_cached: stats.read.cached,
+        read_pruned: stats.read.pruned,
         partial: stats.partial,
         truncated: stats.truncated,
         warnings: stats.warnings.clone(),

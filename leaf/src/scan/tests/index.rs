@@ -1,14 +1,17 @@
 //! The index lookups of a filter agree with the values of the documents.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use datafusion::scalar::ScalarValue;
-use plan::{Column, ColumnSource, Path, Type};
+use plan::{
+    Column, ColumnSource, Path, Type,
+    scan::{ScanSource, Stage},
+};
 use roaring::RoaringBitmap;
 
 use super::{
     model,
-    random::{SeededRng, random_condition, random_documents},
+    random::{SeededRng, random_condition, random_documents, rising_condition, rising_documents},
     table,
 };
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
     matches::Matches,
     raw::{self, matcher::Matcher},
     scan::filter::{self, Index},
-    split::{Literal, Lookup},
+    split::{Literal, Lookup, Segment},
 };
 
 /// A reference index: evaluates each lookup on every document.
@@ -156,4 +159,72 @@ fn index_decisions_agree_with_the_values() {
         decided > 80,
         "only {decided} of 400 conditions were decided by the index"
     );
+}
+
+/// A segment of several parts.
+fn segment_of_parts(documents: &[Arc<Document>], part_documents: usize) -> Segment {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pieces = documents.chunks(part_documents);
+    let pieces: Vec<Segment> = pieces
+        .map(|piece| Segment::in_memory(piece).expect("a segment"))
+        .collect();
+    let pieces: Vec<&Segment> = pieces.iter().collect();
+    Segment::join_to_file(&pieces, super::origin(), &folder.path().join("1.split")).expect("a file")
+}
+
+#[test]
+fn a_scan_that_leaves_parts_out_finds_what_the_index_and_the_bytes_say() {
+    const PARTS: usize = 8;
+    let mut rng = SeededRng::new("a_scan_that_leaves_parts_out_finds_what_the_index_and_the_bytes_say");
+    let documents = rising_documents(&mut rng, 25 * PARTS);
+    let numbers: HashMap<String, u32> = documents.iter().map(|document| document.id()).zip(0..).collect();
+    let segment = segment_of_parts(&documents, 25);
+    assert_eq!(segment.parts().len(), PARTS);
+    let (mut left_out, mut all) = (0, 0);
+    for _ in 0..400 {
+        let filter = rising_condition(&mut rng, documents.len(), 2);
+        let expected: RoaringBitmap = model(&documents, &["_id"], &filter)
+            .iter()
+            .filter_map(|line| numbers.get(line.trim_matches('|')).copied())
+            .collect();
+        for part in segment.parts() {
+            all += 1;
+            if filter::may_match(part, std::iter::once(&filter), None).expect("statistics") {
+                continue;
+            }
+            left_out += 1;
+            let found = expected.range_cardinality(part.documents());
+            assert_eq!(found, 0, "{filter}: a part with matches is left out");
+            let unpruned = filter::matches(&filter, &part, None).expect("matches");
+            assert!(unpruned.certain.is_empty(), "{filter}: certain matches are left out");
+        }
+    }
+    eprintln!("{left_out} of {all} parts were left out");
+    assert!(left_out > all / 10, "only {left_out} of {all} parts were left out");
+}
+
+#[test]
+fn splits_that_are_left_out_are_counted_and_change_no_answer() {
+    let mut rng = SeededRng::new("splits_that_are_left_out_are_counted_and_change_no_answer");
+    let documents = rising_documents(&mut rng, 200);
+    let view = super::view(&documents, &[50, 50, 50, 30], &[3, 60]);
+    let live: Vec<Arc<Document>> = (0..)
+        .zip(&documents)
+        .filter(|(n, _)| ![3, 60].contains(n))
+        .map(|(_, d)| d.clone())
+        .collect();
+    let mut pruned = 0;
+    for _ in 0..100 {
+        let filter = rising_condition(&mut rng, documents.len(), 2);
+        let expected = model(&live, &["_id"], &filter);
+        for read in [ScanSource::Auto, ScanSource::Raw] {
+            let request = super::request(read, &["_id"], vec![filter.clone()], Stage::Rows { limit: None });
+            let (batches, trailer) = super::scan(&view, request).expect("an answer");
+            assert_eq!(super::lines(&batches), expected, "{filter} by {read:?}");
+            assert_eq!(trailer.documents, live.len() as u64, "every document is accounted for");
+            assert!(read == ScanSource::Auto || trailer.counts.pruned == 0);
+            pruned += trailer.counts.pruned;
+        }
+    }
+    assert!(pruned > 40, "only {pruned} of 400 splits were left out");
 }

@@ -93,6 +93,60 @@ pub(super) fn random_documents(rng: &mut SeededRng, count: usize) -> Vec<Arc<Doc
         .collect()
 }
 
+/// Documents whose values rise with their number, beside random ones.
+pub(super) fn rising_documents(rng: &mut SeededRng, count: usize) -> Vec<Arc<Document>> {
+    let rising = |number: usize| {
+        let rest = random_document(rng);
+        let long = "k".repeat(30);
+        let (low, high) = (number / 3, number * 1_000);
+        let texts = format!(r#""k":"k{number:04}","l":"{long}{number:04}""#);
+        let numbers = format!(
+            r#""n":{number},"f":{low}.25,"m":{}"#,
+            if number.is_multiple_of(50) { "\"x\"" } else { "7" }
+        );
+        document(high as i64, &format!("{{{texts},{numbers},{}", &rest[1..]))
+    };
+    (0..count).map(rising).collect()
+}
+
+/// A random condition over the columns of rising documents.
+pub(super) fn rising_condition(rng: &mut SeededRng, documents: usize, depth: usize) -> Expr {
+    if depth > 0 && rng.below(3) > 0 {
+        let left = rising_condition(rng, documents, depth - 1);
+        let right = match rng.below(3) {
+            0 => random_condition(rng, 1),
+            _ => rising_condition(rng, documents, depth - 1),
+        };
+        return match rng.below(5) {
+            0 => not(left),
+            1 => or(left, right),
+            _ => and(left, right),
+        };
+    }
+    let number = rng.below(documents + 20) as i64 - 10;
+    let text = |prefix: &str| lit(format!("{prefix}{number:04}"));
+    let time = |ms: i64| lit(ScalarValue::TimestampMicrosecond(Some(ms * 1_000), Some("UTC".into())));
+    let (subject, value) = match rng.below(9) {
+        0 => (column("n:int"), lit(number)),
+        1 => (column("n:double"), lit(number as f64 + 0.5)),
+        2 => (column("f:double"), lit(number as f64 / 3.0)),
+        3 => (column("k:text"), text("k")),
+        4 => (column("l:text"), text(&"k".repeat(30))),
+        5 => (column("_ingested"), time(1_700_000_000_000 + number * 1_000)),
+        6 => (column("_time"), time(number * 1_000_000)),
+        7 => (column("_offset"), lit(number * 1_000)),
+        _ => (column("m:text"), lit("x")),
+    };
+    match rng.below(6) {
+        0 => subject.eq(value),
+        1 => subject.gt(value),
+        2 => subject.lt_eq(value),
+        3 => subject.in_list(vec![value], rng.below(4) == 0),
+        4 => column("k:text").like(lit(format!("k{:03}%", number / 10))),
+        _ => subject.lt(value),
+    }
+}
+
 pub(super) fn column(name: &str) -> Expr {
     Expr::Column(datafusion::common::Column::new_unqualified(name))
 }

@@ -18,7 +18,7 @@ use plan::{
 };
 use roaring::RoaringBitmap;
 
-use super::{ScanPool, column, document, random::SeededRng, request, scan_in, view};
+use super::{ScanPool, column, document, origin, random::SeededRng, request, scan_in, view};
 use crate::{document::Document, split::Segment, view::ReadView};
 
 /// Documents per split.
@@ -43,7 +43,8 @@ fn view_with_splits(documents: &[Arc<Document>], folder: &std::path::Path) -> Re
     for number in 0..2 {
         let of_split = documents[number * SPLIT..(number + 1) * SPLIT].iter().cloned().map(Ok);
         let file = folder.join(number.to_string());
-        view.segments[number].segment = Arc::new(Segment::to_file(&mut of_split.into_iter(), &file).expect("a split"));
+        view.segments[number].segment =
+            Arc::new(Segment::to_file(&mut of_split.into_iter(), origin(), &file).expect("a split"));
     }
     view
 }

@@ -1,10 +1,7 @@
 //! Applies the events of a group: documents, tombstones and dead letters, with the key index and the outcome counters.
 
 use bytes::Bytes;
-use proto::{
-    Address,
-    record::{Record, TimeKind},
-};
+use proto::{Address, record::Record};
 
 use super::{Group, IngestContext, TRIAL_EVENTS};
 use crate::{
@@ -28,11 +25,7 @@ impl Group<'_> {
         on_dead: &mut dyn FnMut(u64, &str, &str),
     ) -> Result<(), Error> {
         let address = context.partition.address(record.offset, item);
-        let ingested_ms = if record.time_kind == TimeKind::Append {
-            record.time_ms
-        } else {
-            context.now_ms
-        };
+        let ingested_ms = context.ingested_ms(record);
         let classify = || {
             event::classify(
                 bytes.map(|b| &b[..]),
@@ -74,6 +67,7 @@ impl Group<'_> {
                 let bytes = bytes.map(|b| &b[..]).unwrap_or_default();
                 row.trial_dead += u64::from(on_trial);
                 row.dead_bytes += bytes.len() as u64;
+                row.dead_letters += 1;
                 on_dead(u64::from(item.unwrap_or_default()), code, &detail);
                 if !fault::on("dead-letter-dropped") {
                     row.outcomes.dead_letters += 1;

@@ -106,3 +106,18 @@ fn an_invalid_batch_is_rejected_with_a_reason() {
     };
     assert!(refusal(&batch(4, 9), &stopped).contains("dead_letters"));
 }
+
+#[test]
+fn other_rules_than_those_of_the_stored_records_are_refused() {
+    let row = PartitionRow {
+        rules_hash: Rules::default().hash(),
+        ..stored(4)
+    };
+    assert_eq!(check(&batch(4, 9), &row), BatchCheck::Take);
+    let rules = Rules {
+        format: proto::record::Format::Text,
+        key: None,
+    };
+    let other = Batch { rules, ..batch(4, 9) };
+    assert!(refusal(&other, &row).contains("another format or key"));
+}

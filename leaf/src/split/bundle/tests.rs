@@ -1,6 +1,25 @@
 //! Tests of `bundle`.
 
 use super::*;
+use crate::{
+    split::{SplitOrigin, statistics::TimeBounds},
+    store::Ranges,
+};
+
+fn facts() -> SplitFacts {
+    SplitFacts {
+        origin: SplitOrigin {
+            uuid: uuid::Uuid::nil(),
+            shard: serde_json::from_str(r#"{"collection":"00000000-0000-0000-0000-000000000001","number":2}"#)
+                .expect("a shard"),
+            ranges: Ranges::new(),
+        },
+        documents: 3,
+        builder_level: 1,
+        times: TimeBounds::default(),
+        hash: 0,
+    }
+}
 
 #[test]
 fn an_unfinished_file_is_removed() {
@@ -22,56 +41,50 @@ fn an_unfinished_file_is_removed() {
     assert_eq!(names(), [""; 0]);
     let mut finished = BundleWriter::create(&file).expect("a file");
     finished.entry("a".into(), |to| to.write_all(b"1")).expect("an entry");
-    finished.publish(&file).expect("a bundle");
+    finished.publish(&file, facts()).expect("a bundle");
     assert_eq!(names(), ["7.split"]);
 }
 
-/// A file of version 1 with these entries.
-fn version_1_file(entries: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut file = MAGIC.to_le_bytes().to_vec();
-    let mut footer = ValueWriter::unversioned().u32(entries.len() as u32);
-    for (name, bytes) in entries {
-        footer = footer
-            .u32_text(name)
-            .u64(file.len() as u64)
-            .u64(bytes.len() as u64)
-            .u64(xxh3_64(bytes));
-        file.extend_from_slice(bytes);
-    }
-    let footer = footer.finish();
-    let trailer = ValueWriter::unversioned()
-        .u64(file.len() as u64)
-        .u64(xxh3_64(&footer))
-        .u32(VERSION_OF_ENTRY_CHECKSUMS)
-        .u64(MAGIC)
-        .finish();
-    [file, footer, trailer].concat()
+/// A file with an entry `a`.
+fn bundle(file: &FilePath) -> Vec<u8> {
+    let mut bundle = BundleWriter::create(file).expect("a file");
+    bundle.entry("a".into(), |to| to.write_all(b"one")).expect("an entry");
+    bundle.publish(file, facts()).expect("a bundle");
+    std::fs::read(file).expect("bytes")
 }
 
 #[test]
-fn a_version_1_file_is_readable_and_its_damage_is_detected() {
+fn a_file_says_what_it_holds() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("7.split");
-    let entries: [(&str, &[u8]); 3] = [("a", b"first"), ("empty", b""), ("b", b"second")];
-    let whole = version_1_file(&entries);
-    std::fs::write(&file, &whole).expect("written");
-    let bundle = Bundle::open(&file).expect("a bundle");
-    for (name, bytes) in entries {
-        assert_eq!(
-            &*bundle.get(name).and_then(|slice| slice.read_bytes()).expect("an entry"),
-            bytes
-        );
-    }
-    assert_eq!(bundle.file.scrub(0, u64::MAX).expect("it is whole").0, None);
-    let mut damaged = whole;
-    damaged[8 + 5] ^= 1;
-    std::fs::write(&file, &damaged).expect("written");
-    let bundle = Bundle::open(&file).expect("a bundle");
-    assert_eq!(
-        &*bundle.get("a").and_then(|slice| slice.read_bytes()).expect("an entry"),
-        b"first"
+    let bytes = bundle(&file);
+    let opened = Bundle::open(&file).expect("a bundle");
+    let hash = xxhash_rust::xxh3::xxh3_128(&bytes[..opened.end]);
+    assert_eq!(opened.facts, SplitFacts { hash, ..facts() });
+    assert_eq!(&bytes[8..opened.end], b"one");
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("7.split");
+    let mut bytes = bundle(&file);
+    let version = bytes.len() - 12;
+    bytes[version] += 1;
+    std::fs::write(&file, &bytes).expect("written");
+    let error = Bundle::open(&file).expect_err("it is newer");
+    assert!(
+        error
+            .to_string()
+            .starts_with("the split has version 4, but this release reads versions up to 3"),
+        "{error}"
     );
-    assert!(bundle.file.damaged().is_none());
-    assert!(bundle.get("b").and_then(|slice| slice.read_bytes()).is_err());
-    assert!(bundle.file.damaged().is_some());
+    assert!(NewerVersion::of(&error).is_some());
+    bytes[version] = 1;
+    std::fs::write(&file, &bytes).expect("written");
+    let error = Bundle::open(&file).expect_err("it is too old");
+    assert!(
+        NewerVersion::of(&error).is_none() && error.to_string().contains("version 1"),
+        "{error}"
+    );
 }

@@ -94,6 +94,7 @@ fn encode_trailer(trailer: ScanTrailer) -> wire::Trailer {
         read_columns: trailer.counts.columns,
         read_raw: trailer.counts.raw,
         read_cached: trailer.counts.cached,
+        read_pruned: trailer.counts.pruned,
         misfits: trailer.cast_failures.into_iter().map(failure).collect(),
         warnings: trailer.warnings,
     }
@@ -117,6 +118,7 @@ pub fn decode_trailer(message: wire::Trailer) -> Result<ScanTrailer, Problem> {
             columns: message.read_columns,
             raw: message.read_raw,
             cached: message.read_cached,
+            pruned: message.read_pruned,
         },
         cast_failures: message
             .misfits

@@ -115,3 +115,36 @@ fn a_change_based_on_an_old_version_is_a_conflict() {
     assert_eq!(catalog.apply(&record(7)).1.map_err(|p| p.code), Err(Code::Conflict));
     assert_eq!(catalog.apply(&record(1)).1, Ok(()));
 }
+
+fn put_source(topic: &str, format: &str) -> Change {
+    let settings = format!(r#"{{"collection":"events","topic":"{topic}","config":{{}},"format":"{format}"}}"#);
+    Change::PutSource {
+        name: "clicks".parse().expect("a name"),
+        settings: serde_json::from_str(&settings).expect("settings"),
+    }
+}
+
+#[test]
+fn a_source_with_the_name_of_a_dropped_one_keeps_its_rules_and_skips() {
+    let source: SourceName = "clicks".parse().expect("a name");
+    let skips: Skips = serde_json::from_str(r#"{"3":[{"from":1,"to":7}]}"#).expect("skips");
+    let skip = Change::SkipSource {
+        name: source.clone(),
+        skips: skips.clone(),
+    };
+    let drop = Change::DropSource { name: source.clone() };
+    let begin = vec![create("events"), put_source("t", "json"), skip, drop];
+    let (catalog, result) = with(begin.clone());
+    assert_eq!(result, Ok(()));
+    let json = serde_json::to_string(&catalog).expect("json");
+    assert_eq!(serde_json::from_str::<Catalog>(&json).ok(), Some(catalog));
+    for other in [put_source("other", "json"), put_source("t", "text")] {
+        let (catalog, result) = with([begin.clone(), vec![other]].concat());
+        assert_eq!(result.map_err(|p| p.code), Err(Code::Conflict));
+        assert!(catalog.sources.is_empty());
+    }
+    let (catalog, result) = with([begin, vec![put_source("t", "json")]].concat());
+    assert_eq!(result, Ok(()));
+    assert_eq!(catalog.sources[&source].skips, skips);
+    assert!(catalog.collections[&name("events")].retired_sources.is_empty());
+}

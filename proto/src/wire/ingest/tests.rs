@@ -24,8 +24,9 @@ fn record() -> impl Strategy<Value = Record> {
         0..3,
         headers,
         request,
+        any::<Option<i64>>(),
     )
-        .prop_map(|(offset, key, value, time_ms, kind, headers, request)| {
+        .prop_map(|(offset, key, value, time_ms, kind, headers, request, ingested_ms)| {
             let time_kind = [TimeKind::None, TimeKind::Create, TimeKind::Append][kind as usize];
             Record {
                 offset,
@@ -35,6 +36,7 @@ fn record() -> impl Strategy<Value = Record> {
                 time_kind,
                 headers,
                 request,
+                ingested_ms,
             }
         })
 }

@@ -1,0 +1,154 @@
+//! Rows of other releases: a longer tail is read, a newer version is refused by name.
+
+use proto::{
+    Position, SourceName,
+    ingest::{Loss, PushResult},
+};
+
+use super::{
+    KeyIndexRow, ManifestRow, PartitionRow, RequestRow, dead_letter, delete_marker::DeleteMarker, digest, document,
+    format::Format, kinds, loss,
+};
+use crate::{
+    codec::{DecodeError, DecodeResult},
+    document::{Document, Header},
+};
+
+/// Whether a value decodes to what was encoded.
+type Decodes = Box<dyn Fn(&[u8]) -> DecodeResult<bool>>;
+
+fn decodes<T: PartialEq + 'static>(row: T, decode: impl Fn(&[u8]) -> DecodeResult<T> + 'static) -> Decodes {
+    Box::new(move |value| decode(value).map(|decoded| decoded == row))
+}
+
+fn address() -> proto::Address {
+    "clicks/0@7".parse().expect("an address")
+}
+
+/// Rows that end with a field: what they are called, their value and how it is decoded.
+fn rows_with_a_tail() -> Vec<(&'static str, Vec<u8>, Decodes)> {
+    let format = Format::new(
+        serde_json::from_str(r#"{"collection":"00000000-0000-0000-0000-000000000001","number":2}"#).expect("a shard"),
+    );
+    let lost = Loss {
+        source: "clicks".parse().expect("a name"),
+        partition: 1,
+        from: 2,
+        through: 3,
+        noticed_ms: 4,
+        reason: "retention".into(),
+    };
+    let answer = PushResult {
+        accepted: 1,
+        rejected: 0,
+        errors: Vec::new(),
+        position: Position {
+            source: SourceName::push(),
+            partition: 0,
+            offset: 1,
+        },
+        repeated: false,
+    };
+    let request = RequestRow {
+        body: 5,
+        time_ms: 6,
+        answer,
+    };
+    let mut keys = KeyIndexRow::default();
+    keys.put(address());
+    let partition = PartitionRow {
+        offset: 7,
+        ..PartitionRow::default()
+    };
+    let manifest = ManifestRow::default();
+    let loss_key = loss::key(&lost);
+    vec![
+        ("store", format.encode(), decodes(format, Format::decode)),
+        (
+            "loss",
+            loss::encode(&lost),
+            decodes(lost, move |value| loss::decode(&loss_key, value)),
+        ),
+        ("request", request.encode(), decodes(request, RequestRow::decode)),
+        ("key row", keys.encode(), decodes(keys, KeyIndexRow::decode)),
+        (
+            "partition row",
+            partition.encode(),
+            decodes(partition, PartitionRow::decode),
+        ),
+        (
+            "manifest row",
+            manifest.encode(),
+            decodes(manifest, ManifestRow::decode),
+        ),
+        ("digest", digest::encode(7), decodes(7, digest::decode)),
+        (
+            "kinds row",
+            kinds::encode(plan::Kinds(9)),
+            decodes(plan::Kinds(9), kinds::decode),
+        ),
+        (
+            "delete marker",
+            DeleteMarker::Deleted.encode(),
+            decodes(DeleteMarker::Deleted, DeleteMarker::decode),
+        ),
+    ]
+}
+
+/// Rows that end with the bytes of an event. A newer release appends to the head before them.
+fn rows_of_events() -> Vec<(&'static str, Vec<u8>, Decodes)> {
+    let document = Document {
+        address: address(),
+        header: Header::default(),
+        bytes: b"{}".as_slice().into(),
+    };
+    let letter = dead_letter::encode(1, "not_json", "", b"{");
+    let decoded = dead_letter::decode(address(), &letter).expect("a dead letter");
+    vec![
+        (
+            "document",
+            document::encode(&document),
+            decodes(document, |value| document::decode(address(), value)),
+        ),
+        (
+            "dead letter",
+            letter,
+            decodes(decoded, |value| dead_letter::decode(address(), value)),
+        ),
+    ]
+}
+
+#[test]
+fn a_row_with_a_longer_tail_is_read() {
+    for (name, value, decodes) in rows_with_a_tail() {
+        assert_eq!(decodes(&value), Ok(true), "{name}");
+        assert_eq!(
+            decodes(&[&value[..], b"more"].concat()),
+            Ok(true),
+            "{name} of a later release"
+        );
+    }
+    for (name, value, decodes) in rows_of_events() {
+        assert_eq!(decodes(&value), Ok(true), "{name}");
+        let head = usize::from(value[1]);
+        let longer = [
+            &[value[0], value[1] + 4],
+            &value[2..2 + head],
+            b"more",
+            &value[2 + head..],
+        ]
+        .concat();
+        assert_eq!(decodes(&longer), Ok(true), "{name} of a later release");
+    }
+}
+
+#[test]
+fn a_row_of_a_newer_version_is_refused_by_name() {
+    for (name, mut value, decodes) in rows_with_a_tail().into_iter().chain(rows_of_events()) {
+        value[0] += 1;
+        match decodes(&value) {
+            Err(DecodeError::Newer(newer)) => assert_eq!((newer.thing, newer.found), (name, newer.supported + 1)),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
