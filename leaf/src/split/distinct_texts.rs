@@ -1,6 +1,14 @@
 //! Distinct texts: numbers the texts of a column, or the tokens of a path, in the order of their first occurrence.
 
-use xxhash_rust::xxh3::xxh3_64;
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::LazyLock,
+};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Differs from process to process, so that nobody can choose texts that all have the same hash.
+static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
 
 /// Slots of the first table.
 const FIRST_SLOTS: usize = 16;
@@ -45,7 +53,7 @@ impl DistinctTexts {
         if self.len() * 2 >= self.slots.len() {
             self.grow();
         }
-        let hash = xxh3_64(text.as_bytes()) >> 32;
+        let hash = xxh3_64_with_seed(text.as_bytes(), *SEED) >> 32;
         let mask = self.slots.len() - 1;
         let mut at = hash as usize & mask;
         loop {

@@ -73,7 +73,7 @@ use datafusion::arrow::{
 };
 use plan::{Column, Path, Type, search::Clause};
 use proto::Address;
-use tantivy::HasLen as _;
+use tantivy::{HasLen as _, TantivyError};
 
 #[cfg(test)]
 pub(crate) use self::groups::GroupColumn;
@@ -90,7 +90,13 @@ use self::{
     checksummed_file::ChecksummedFile,
     part::Part,
 };
-use crate::{codec::ValueReader, document::Document, error::Error, key_tree::ROOT, matches::Matches};
+use crate::{
+    codec::{NewerVersion, ValueReader},
+    document::Document,
+    error::Error,
+    key_tree::ROOT,
+    matches::Matches,
+};
 
 /// Raw bytes of the documents that one build holds in memory. The index under construction takes about as much again.
 pub(crate) const PART_BYTES_MAX: usize = 48 << 20;
@@ -318,7 +324,16 @@ impl Segment {
         let parts = (0..count as usize)
             .map(|number| Part::open(&bundle, number))
             .collect::<Result<Vec<_>, _>>();
-        let parts = parts.map_err(|e| file_error(io::Error::other(e.to_string())))?;
+        let parts = parts.map_err(|error| {
+            let newer = match &error {
+                Error::Index(TantivyError::IoError(source)) => NewerVersion::of(source),
+                _ => None,
+            };
+            file_error(match newer {
+                Some(newer) => io::Error::other(newer.clone()),
+                None => io::Error::other(error.to_string()),
+            })
+        })?;
         let bytes = bundle.file.len() as u64;
         let Bundle { file, facts, .. } = bundle;
         Ok(Self::of_parts(parts, bytes, Some(SegmentFile { file, facts })))
