@@ -86,8 +86,14 @@ pub fn workspace_binary(name: &str) -> PathBuf {
 impl Server {
     /// Starts a server on an empty folder and waits until it is ready.
     pub async fn start(settings: Settings) -> Self {
+        Self::start_on(settings, |_| ()).await
+    }
+
+    /// Starts a server on a folder that `fill` has filled; the server's data is in its `data`.
+    pub async fn start_on(settings: Settings, fill: impl FnOnce(&Path)) -> Self {
         let parent = settings.parent_dir.clone().unwrap_or_else(std::env::temp_dir);
         let folder = TestDir::new_in(&parent, "server").expect("a temporary folder");
+        fill(&folder.path());
         let process = spawn(&folder.path(), &settings).expect("the server starts");
         let mut server = Self {
             process,
