@@ -230,21 +230,23 @@ async fn splits_on_disk(server: &Client) -> u64 {
 
 /// Asserts that leaves ship partial aggregates and not the rows below them.
 async fn assert_aggregates_are_pushed_down(server: &Client) {
+    // Two shards with two scans each; and splits are aggregated one by one when a question is asked again.
+    let states_max = 4 + splits_on_disk(server).await;
     let answer = server
         .sql("select type, count(*), sum(actor.id) from github group by type")
         .await;
     let shipped = answer.stats["rows_shipped"].as_u64().expect("a count");
     let groups = answer.rows.len() as u64;
     assert!(
-        shipped >= groups && shipped <= groups * 4,
-        "{shipped} rows shipped for {groups} groups from at most 4 scans"
+        shipped >= groups && shipped <= groups * states_max,
+        "{shipped} rows shipped for {groups} groups from at most {states_max} scans"
     );
     let count = server
         .sql("select count(*) from wiki where channel = '#en.wikipedia'")
         .await;
     assert!(
-        count.stats["rows_shipped"].as_u64() <= Some(4),
-        "one row per scan: {}",
+        count.stats["rows_shipped"].as_u64() <= Some(states_max),
+        "one row per scan, at most {states_max}: {}",
         count.stats
     );
 }

@@ -19,15 +19,16 @@ pub(super) struct BestKeys {
 
 impl BestKeys {
     /// Sorts units by their best keys. None, and the units as they were, if the scan must look at every document: if
-    /// it reads raw documents, or counts the values that a filter cannot convert.
+    /// it reads raw documents, or its filter counts values. `bounds` returns those of the first key, or None if some key
+    /// has values that do not convert, which are counted.
     ///
     /// # Errors
-    /// If an index cannot be read.
+    /// If an index cannot be read, or the scan must stop.
     pub(super) fn sort_units(
         request: &ScanRequest,
         conjuncts: &[Conjunct],
         units: Vec<Unit>,
-        bounds: impl Fn(&SortKey, &Unit) -> Result<Option<ColumnBounds>, Error>,
+        bounds: impl Fn(&[SortKey], &Unit) -> Result<Option<ColumnBounds>, Error>,
     ) -> Result<(Option<Self>, Vec<Unit>), Error> {
         let Stage::Top { keys, limit: 1.., .. } = &request.stage else {
             return Ok((None, units));
@@ -35,7 +36,7 @@ impl BestKeys {
         let (Some(key), ScanSource::Auto) = (keys.first(), request.read) else {
             return Ok((None, units));
         };
-        if units.len() < 2 || conjuncts.iter().any(|conjunct| conjunct.converts) {
+        if units.len() < 2 || conjuncts.iter().any(|conjunct| conjunct.warns) {
             return Ok((None, units));
         }
         let encoder = RowConverter::new(vec![key.sort_field()])?;
@@ -52,7 +53,7 @@ impl BestKeys {
             };
             Ok(encoder.convert_columns(&[value])?.row(0).owned())
         };
-        let with_best = |unit: Unit| Ok((bounds(key, &unit)?.map(encode).transpose()?, unit));
+        let with_best = |unit: Unit| Ok((bounds(keys, &unit)?.map(encode).transpose()?, unit));
         let mut sorted = units.into_iter().map(with_best).collect::<Result<Vec<_>, Error>>()?;
         if sorted.iter().all(|(best, _)| best.is_none()) {
             return Ok((None, sorted.into_iter().map(|(_, unit)| unit).collect()));

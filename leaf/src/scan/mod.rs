@@ -95,7 +95,7 @@ fn workers(
     (memory, cache): &(Arc<RuntimeEnv>, Arc<StateCache>),
     cancelled: Arc<AtomicBool>,
 ) -> Result<(Arc<ScanTask>, Vec<Worker>), Problem> {
-    let divided = cache.divide(&view, &request)?;
+    let divided = cache.divide(&view, &request);
     let (view, divided) = match divided {
         Some(DividedView {
             key,

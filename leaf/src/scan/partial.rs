@@ -40,7 +40,7 @@ use super::{
     TIME_SLICE,
     blocks::{Blocks, Next},
     pool::StepOutcome,
-    state_cache::{RequestKey, SplitStates, StateCache},
+    state_cache::{RequestKey, SPLIT_STATES_BYTES_MAX, SplitStates, StateCache},
     task::ScanTask,
 };
 use crate::{error::Error, split::Groups, view::SegmentView};
@@ -75,7 +75,9 @@ struct SplitShare {
     split: SegmentView,
     scan: Arc<ScanTask>,
     partial: Partial,
-    states: Vec<RecordBatch>,
+    /// Its states so far; None if they are too large to be kept.
+    states: Option<Vec<RecordBatch>>,
+    states_bytes: usize,
 }
 
 impl Shares {
@@ -110,7 +112,7 @@ impl Shares {
         let outcome = share.partial.step()?;
         match &outcome {
             StepOutcome::Again => {}
-            StepOutcome::Done(Some(states)) => share.states.push(states.clone()),
+            StepOutcome::Done(Some(states)) => share.add(states, splits),
             StepOutcome::Done(None) => {
                 if let Some(share) = self.current.take() {
                     share.finish(splits);
@@ -133,17 +135,27 @@ impl SplitShare {
             split,
             scan,
             partial,
-            states: Vec::new(),
+            states: Some(Vec::new()),
+            states_bytes: 0,
         })
+    }
+
+    fn add(&mut self, states: &RecordBatch, splits: &UnknownSplits) {
+        self.states_bytes += states.get_array_memory_size();
+        if self.states_bytes > SPLIT_STATES_BYTES_MAX {
+            self.states = None;
+            splits.cache.refuse(&splits.key);
+        }
+        self.states.iter_mut().for_each(|kept| kept.push(states.clone()));
     }
 
     fn finish(self, splits: &UnknownSplits) {
         let stats = self.scan.stats.lock();
         splits.scan.stats.lock().add(&stats);
-        if let Some(counted) = stats.counted() {
+        if let (Some(counted), Some(states)) = (stats.counted(), self.states) {
             let states = SplitStates {
                 deleted: self.split.deleted.clone(),
-                states: self.states,
+                states,
                 counted,
             };
             splits.cache.keep(&splits.key, &self.split, states);

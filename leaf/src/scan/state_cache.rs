@@ -10,26 +10,35 @@
 //!           micro-splits, tail ─ aggregate ──────────────┘
 //! ```
 
-use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroUsize,
+    sync::Arc,
+};
 
-use datafusion::arrow::{array::RecordBatch, datatypes::DataType};
+use datafusion::{
+    arrow::{array::RecordBatch, datatypes::DataType},
+    common::tree_node::TreeNode as _,
+    physical_expr::{HigherOrderFunctionExpr, PhysicalExpr, ScalarFunctionExpr},
+};
 use lru::LruCache;
 use parking_lot::Mutex;
 use plan::scan::{PartialAggregate, ScanRequest, ScanSource, Stage};
 use roaring::RoaringBitmap;
 
 use super::stats::CountedValues;
-use crate::{
-    error::Error,
-    view::{ReadView, SegmentView},
-};
+use crate::view::{ReadView, SegmentView};
 
 /// Requests of which states are kept or that were seen once.
 const REQUESTS_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
 /// Bytes of a request that may be kept.
 const REQUEST_BYTES_MAX: usize = 16 << 10;
 /// Bytes of the states of one split.
-const SPLIT_STATES_BYTES_MAX: usize = 1 << 20;
+pub(super) const SPLIT_STATES_BYTES_MAX: usize = 1 << 20;
+/// Bytes of known states that a scan returns for its splits. Above it, scanning them all returns less.
+const KNOWN_BYTES_MAX: usize = 4 << 20;
+/// Stack for encoding a request.
+const ENCODING_STACK_BYTES: usize = 16 << 20;
 /// A split with fewer documents is aggregated faster than it is looked up.
 const SPLIT_DOCUMENTS_MIN: u32 = 1_000;
 /// What an entry takes beside its states.
@@ -99,25 +108,27 @@ impl StateCache {
 
     /// Divides a view by what is known of it. None if its splits are not to be aggregated one by one: the request is
     /// new, or its states cannot be kept.
-    pub(super) fn divide(&self, view: &ReadView, request: &ScanRequest) -> Result<Option<DividedView>, Error> {
+    pub(super) fn divide(&self, view: &ReadView, request: &ScanRequest) -> Option<DividedView> {
         let (Stage::Partial(aggregate), ScanSource::Auto) = (&request.stage, request.read) else {
-            return Ok(None);
+            return None;
         };
         if self.bytes_max == 0 || !view.segments.iter().any(may_be_kept) || !is_independent_of_order(aggregate) {
-            return Ok(None);
+            return None;
         }
-        let key = plan::wire::request_key(request)?;
-        if key.len() > REQUEST_BYTES_MAX {
-            return Ok(None);
-        }
+        // A request nests as deep as its statement, and its encoding is recursive.
+        let key = match stacker::grow(ENCODING_STACK_BYTES, || plan::wire::request_key(request)) {
+            Ok(key) if key.len() <= REQUEST_BYTES_MAX => key,
+            _ => return None,
+        };
         let key = RequestKey(key.into());
+        let live: HashSet<u64> = view.segments.iter().map(|split| split.segment.uid()).collect();
         let mut kept = self.kept.lock();
         let Some(request) = kept.by_request.get_mut(&key) else {
             kept.insert(key);
-            return Ok(None);
+            return None;
         };
         if request.refused {
-            return Ok(None);
+            return None;
         }
         let mut divided = DividedView {
             key,
@@ -129,20 +140,27 @@ impl StateCache {
         divided.rest.segments = rest;
         for split in splits {
             let known = request.splits.get(&split.segment.uid());
-            match known.filter(|states| states.deleted == split.deleted) {
+            let is_current = |states: &&Arc<SplitStates>| {
+                Arc::ptr_eq(&states.deleted, &split.deleted) || states.deleted == split.deleted
+            };
+            match known.filter(is_current) {
                 Some(states) => divided.known.push(Arc::clone(states)),
                 None => divided.splits.push(split),
             }
         }
+        let known_bytes: usize = divided.known.iter().map(|states| states.bytes()).sum();
+        if known_bytes > KNOWN_BYTES_MAX {
+            return None;
+        }
         // A merge has replaced the other splits.
-        let before = request.bytes;
-        request
-            .splits
-            .retain(|uid, _| view.segments.iter().any(|split| split.segment.uid() == *uid));
-        request.bytes = request.splits.values().map(|states| states.bytes()).sum();
-        let removed = before - request.bytes;
-        kept.bytes -= removed;
-        Ok(Some(divided))
+        if request.splits.len() > live.len() {
+            let before = request.bytes;
+            request.splits.retain(|uid, _| live.contains(uid));
+            request.bytes = divided.key.0.len() + request.splits.values().map(|states| states.bytes()).sum::<usize>();
+            let removed = before - request.bytes;
+            kept.bytes -= removed;
+        }
+        Some(divided)
     }
 
     /// Keeps the states of a split.
@@ -152,22 +170,31 @@ impl StateCache {
         let Some(request) = kept.by_request.get_mut(key) else {
             return;
         };
-        if bytes > SPLIT_STATES_BYTES_MAX {
-            request.refused = true;
-            return;
-        }
         let replaced = request.splits.insert(split.segment.uid(), Arc::new(states));
         let replaced = replaced.map_or(0, |replaced| replaced.bytes());
         request.bytes = request.bytes + bytes - replaced;
         kept.bytes = kept.bytes + bytes - replaced;
         kept.evict(self.bytes_max);
     }
+
+    /// Notes that the states of some split are too large to be kept.
+    pub(super) fn refuse(&self, key: &RequestKey) {
+        if let Some(request) = self.kept.lock().by_request.get_mut(key) {
+            request.refused = true;
+        }
+    }
 }
 
 impl KeptRequests {
     /// Notes a request that was not seen before.
     fn insert(&mut self, key: RequestKey) {
-        if let Some((_, evicted)) = self.by_request.push(key, KeptRequest::default()) {
+        let bytes = key.0.len();
+        self.bytes += bytes;
+        let request = KeptRequest {
+            bytes,
+            ..KeptRequest::default()
+        };
+        if let Some((_, evicted)) = self.by_request.push(key, request) {
             self.bytes -= evicted.bytes;
         }
     }
@@ -185,7 +212,7 @@ impl KeptRequests {
 impl SplitStates {
     fn bytes(&self) -> usize {
         let states: usize = self.states.iter().map(RecordBatch::get_array_memory_size).sum();
-        ENTRY_BYTES + states
+        ENTRY_BYTES + self.deleted.serialized_size() + states
     }
 }
 
@@ -193,8 +220,17 @@ fn may_be_kept(split: &SegmentView) -> bool {
     split.segment.is_stored() && split.segment.documents() >= SPLIT_DOCUMENTS_MIN
 }
 
-/// Whether the final result is the same, to the last bit, however the documents are divided.
+/// Whether the answer is the same, to the last bit, however the documents are divided. It is not if functions are called,
+/// because they warn of values without a result.
 fn is_independent_of_order(aggregate: &PartialAggregate) -> bool {
+    let keys = aggregate.group_by.expr().iter().map(|(key, _)| key.clone());
+    let arguments = aggregate.aggregates.iter().flat_map(|call| call.expressions());
+    let mut expressions = keys.chain(arguments).chain(aggregate.filters.iter().flatten().cloned());
+    let calls =
+        |part: &Arc<dyn PhysicalExpr>| Ok(part.is::<ScalarFunctionExpr>() || part.is::<HigherOrderFunctionExpr>());
+    if expressions.any(|expression| expression.exists(calls).unwrap_or(true)) {
+        return false;
+    }
     aggregate.aggregates.iter().all(|call| {
         let name = call.fun().name();
         let adds_doubles = || {

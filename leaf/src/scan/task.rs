@@ -15,7 +15,7 @@ use datafusion::{
         compute::{concat, prep_null_mask_filter},
         datatypes::{DataType, SchemaRef},
     },
-    common::{DFSchema, config::ConfigOptions},
+    common::{DFSchema, config::ConfigOptions, tree_node::TreeNode as _},
     logical_expr::{
         Expr, physical_planning_context::PhysicalPlanningContext, simplify::SimplifyContext,
         utils::split_conjunction_owned,
@@ -72,8 +72,8 @@ pub(super) struct Conjunct {
     expr: Expr,
     /// The columns it names.
     pub columns: Vec<usize>,
-    /// Whether it converts values: those that cannot be converted are counted.
-    pub converts: bool,
+    /// Whether it counts values: those that it cannot convert, and those without a result of a function.
+    pub warns: bool,
     schema: SchemaRef,
     physical: Arc<dyn PhysicalExpr>,
     /// Rows per evaluation.
@@ -166,12 +166,15 @@ impl ScanTask {
             _ => output.clone(),
         };
         let (index_parts, units) = units_of(&view);
-        let bounds = |key: &SortKey, unit: &Unit| match unit.index.map(|index| &index_parts[index]) {
-            Some(index) => {
-                let part = view.segments[index.segment].segment.part(index.part);
-                part.bounds(&key.column, request.time_path.as_ref())
-            }
-            None => Ok(None),
+        let bounds = |keys: &[SortKey], unit: &Unit| {
+            interrupted(&cancelled, request.deadline).map_or(Ok(()), Err)?;
+            let Some(index) = unit.index.map(|index| &index_parts[index]) else {
+                return Ok(None);
+            };
+            let part = view.segments[index.segment].segment.part(index.part);
+            let bounds = |key: &SortKey| part.bounds(&key.column, request.time_path.as_ref());
+            let bounds = keys.iter().map(bounds).collect::<Result<Option<Vec<_>>, _>>()?;
+            Ok(bounds.and_then(|bounds| bounds.into_iter().next()))
         };
         let (best_keys, units) = BestKeys::sort_units(&request, &conjuncts, units, bounds)?;
         let stats = Mutex::new(ScanStats::new(columns.len(), warnings));
@@ -399,13 +402,14 @@ impl Conjunct {
         // Folds casts of literals into literals, which an index can look up.
         let expr = plan::simplify::simplify(simplifier.coerce(expr, &df_schema)?, &simplifier)?;
         let physical = create_physical_expr(&expr, &df_schema, props, &PhysicalPlanningContext::default())?;
-        let converts = named.iter().any(|column| column.read_as.cast);
+        let calls = |part: &Expr| Ok(matches!(part, Expr::ScalarFunction(_)));
+        let warns = named.iter().any(|column| column.read_as.cast) || expr.exists(calls)?;
         let columns = named.iter().map(|column| column_index(columns, column)).collect();
         let batch_rows = constants::rows(constants::bytes(&physical)?);
         Ok(Self {
             expr,
             columns,
-            converts,
+            warns,
             schema,
             physical,
             batch_rows,

@@ -25,7 +25,7 @@ use crate::{document::Document, split::Segment, view::ReadView};
 const SPLIT: usize = 1_500;
 
 /// Per text: the number of documents and the greatest number.
-type Groups = BTreeMap<Option<String>, (i64, Option<i64>)>;
+type ExpectedGroups = BTreeMap<Option<String>, (i64, Option<i64>)>;
 
 fn random_documents(rng: &mut SeededRng) -> Vec<Arc<Document>> {
     let text = |rng: &mut SeededRng| {
@@ -79,7 +79,7 @@ fn counts_by_kind() -> Stage {
     Stage::Partial(Arc::new(partial))
 }
 
-fn ask(pool: &ScanPool, view: &ReadView, filter: &[Expr]) -> (Groups, ScanTrailer) {
+fn ask(pool: &ScanPool, view: &ReadView, filter: &[Expr]) -> (ExpectedGroups, ScanTrailer) {
     let request = request(
         ScanSource::Auto,
         &["kind:text", "n:int"],
@@ -91,8 +91,8 @@ fn ask(pool: &ScanPool, view: &ReadView, filter: &[Expr]) -> (Groups, ScanTraile
 }
 
 /// The groups that the states add up to.
-fn united(states: &[RecordBatch]) -> Groups {
-    let mut groups = Groups::new();
+fn united(states: &[RecordBatch]) -> ExpectedGroups {
+    let mut groups = ExpectedGroups::new();
     for batch in states {
         let (kinds, counts, greatest) = (
             batch.column(0).as_string_view(),
@@ -110,8 +110,8 @@ fn united(states: &[RecordBatch]) -> Groups {
 }
 
 /// The groups of the documents whose number is at least `from`, from their JSON.
-fn expected(documents: &[Arc<Document>], from: i64, deleted: &[usize]) -> Groups {
-    let mut groups = Groups::new();
+fn expected(documents: &[Arc<Document>], from: i64, deleted: &[usize]) -> ExpectedGroups {
+    let mut groups = ExpectedGroups::new();
     for (number, document) in documents.iter().enumerate() {
         let json: serde_json::Value = serde_json::from_slice(&document.bytes).expect("JSON");
         let n = json["n"].as_i64().expect("a number");
@@ -186,5 +186,19 @@ fn nothing_is_kept_beyond_the_limit_of_the_memory() {
             assert_eq!(groups, expected(&documents, 0, &[]));
             assert_eq!(trailer.counts.cached, 0);
         }
+    }
+}
+
+#[test]
+fn a_deeply_nested_condition_does_not_exhaust_the_stack() {
+    let mut rng = SeededRng::new("a_deeply_nested_condition_does_not_exhaust_the_stack");
+    let documents = random_documents(&mut rng);
+    let folder = tempfile::tempdir().expect("a folder");
+    let view = view_with_splits(&documents, folder.path());
+    let pool = ScanPool::new(2, 1 << 20).expect("threads");
+    let sum = (0..500).fold(column("n:int"), |sum, _| sum + lit(1i64) - lit(1i64));
+    for _ in 0..3 {
+        let (groups, _) = ask(&pool, &view, &[sum.clone().gt_eq(lit(500i64))]);
+        assert_eq!(groups, expected(&documents, 500, &[]));
     }
 }
