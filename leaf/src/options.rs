@@ -49,7 +49,7 @@ pub struct LeafOptions {
     pub index_threads: usize,
     /// Threads that scan for queries.
     pub scan_threads: usize,
-    /// Aggregate states of splits that are kept for queries that are asked again; 0 keeps none.
+    /// Aggregate states of splits that are kept for queries that are asked again; 1 keeps none.
     pub kept_states_bytes_max: usize,
     /// Disk usage, in percent, at which ingest stops.
     pub disk_used_percent_max: u8,

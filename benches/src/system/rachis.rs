@@ -23,7 +23,7 @@ pub(crate) struct RachisServer(Server);
 impl RachisServer {
     /// Starts it in a fresh folder. It keeps no aggregate states: the suites compare how fast an answer is computed.
     pub(crate) async fn start() -> Self {
-        let settings = Settings::default().with("RACHIS_LEAF__KEPT_STATES_BYTES_MAX", 0);
+        let settings = Settings::default().with("RACHIS_LEAF__KEPT_STATES_BYTES_MAX", 1);
         Self(Server::start(settings).await)
     }
 

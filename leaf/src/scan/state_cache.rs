@@ -112,7 +112,8 @@ impl StateCache {
         let (Stage::Partial(aggregate), ScanSource::Auto) = (&request.stage, request.read) else {
             return None;
         };
-        if self.bytes_max == 0 || !view.segments.iter().any(may_be_kept) || !is_independent_of_order(aggregate) {
+        if self.bytes_max < ENTRY_BYTES || !view.segments.iter().any(may_be_kept) || !is_independent_of_order(aggregate)
+        {
             return None;
         }
         // A request nests as deep as its statement, and its encoding is recursive.
