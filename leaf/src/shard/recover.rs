@@ -12,7 +12,7 @@ use std::{
 };
 
 use plan::PathKinds;
-use proto::{Address, Code, Problem};
+use proto::{Address, Code, Problem, ingest::ShardId};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -50,7 +50,7 @@ pub(crate) fn recover(store: &Arc<Store>, splits: &Path) -> Result<ShardState, E
             let covered = state.covered.entry(partition.clone()).or_insert(*through);
             *covered = (*covered).max(*through);
         }
-        match open_split(store, splits, id, &mut row, &mut cleanup)? {
+        match open_split(store, splits, id, &mut row)? {
             Some(segment) => state
                 .segments
                 .push(mark_deleted(store, live_segment(id, row, segment), &mut cleanup)?),
@@ -119,13 +119,7 @@ fn manifest_key(id: u64) -> Vec<u8> {
 }
 
 /// Opens a split, or rebuilds it and names the new file in its row; none if it has no live document left.
-fn open_split(
-    store: &Store,
-    splits: &Path,
-    id: u64,
-    row: &mut ManifestRow,
-    cleanup: &mut WriteBatch,
-) -> Result<Option<Segment>, Error> {
+fn open_split(store: &Store, splits: &Path, id: u64, row: &mut ManifestRow) -> Result<Option<Segment>, Error> {
     let path = splits.join(file_name(id));
     if crate::fault::on("manifest-before-files") && !path.exists() {
         return Ok(None);
@@ -136,6 +130,8 @@ fn open_split(
     };
     let reason = match opened {
         Ok(segment) if row.names_file(&segment) => return Ok(Some(segment)),
+        // It was rebuilt, but a full disk kept the manifest from naming it. There may be no room to build it again.
+        Ok(segment) if store.is_read_only() && is_rebuilt(&segment, store.shard(), row) => return Ok(Some(segment)),
         Ok(_) => {
             let reason = format!("{} is not the file that the manifest names", path.display());
             Problem::new(Code::Internal, reason).into()
@@ -179,8 +175,18 @@ fn open_split(
     };
     let segment = Segment::to_file(&mut live, origin, &path)?;
     row.name_file(&segment);
-    store.put(cleanup, Family::Meta, &manifest_key(id), &row.encode());
+    // At once: if a later step fails, the next opening would take the new file for a wrong one.
+    let mut named = WriteBatch::default();
+    store.put(&mut named, Family::Meta, &manifest_key(id), &row.encode());
+    commit(store, named)?;
     Ok(Some(segment))
+}
+
+/// Whether a file was built for the records of this row, but is not the one that the row names.
+fn is_rebuilt(segment: &Segment, shard: ShardId, row: &ManifestRow) -> bool {
+    segment
+        .facts()
+        .is_some_and(|facts| facts.origin.shard == shard && facts.origin.ranges == row.ranges)
 }
 
 /// Applies the delete markers in the ranges of a segment. Markers of documents that are not in the segment are added to
@@ -233,3 +239,6 @@ fn commit(store: &Store, batch: WriteBatch) -> Result<(), Error> {
         .into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

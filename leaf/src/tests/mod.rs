@@ -7,6 +7,6 @@ mod many;
 mod push;
 mod replay;
 mod segments;
-mod splits;
+pub(crate) mod splits;
 pub(crate) mod support;
 mod views;

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Writes rounds of keyed and unkeyed records with a few tombstones; returns the expected documents.
-pub(super) async fn fill(fixture: &Fixture, rounds: i64, from: i64) -> BTreeMap<String, String> {
+pub(crate) async fn fill(fixture: &Fixture, rounds: i64, from: i64) -> BTreeMap<String, String> {
     let mut documents = BTreeMap::new();
     let mut by_key: BTreeMap<String, String> = BTreeMap::new();
     const ROUND: i64 = 30;
@@ -58,7 +58,7 @@ async fn generations(fixture: &Fixture) -> Vec<u32> {
         .collect()
 }
 
-pub(super) async fn wait_until_on_disk(fixture: &Fixture) {
+pub(crate) async fn wait_until_on_disk(fixture: &Fixture) {
     fixture
         .eventually("all documents are in splits on disk", async |fixture| {
             let status = fixture.leaf.status(fixture.shard).await.expect("a status");
