@@ -20,7 +20,7 @@ pub(crate) async fn consume(kafka: &Kafka, documents: &DocumentFile, partitions:
 fn read(bootstrap: &str, topic: &str, partitions: i32, records: u64) -> Result<Duration> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
-        .set("group.id", "nobody")
+        .set("group.id", "benches")
         .set("enable.auto.commit", "false")
         .set("check.crcs", "true")
         .create()

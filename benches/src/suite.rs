@@ -26,7 +26,7 @@ use tests::Kafka;
 
 pub use self::{
     all::{AllArgs, SuiteCommand, all},
-    expression::{ExpressionArgs, expression},
+    expression::expression,
     fan_out::{FanOutArgs, fan_out},
     freshness::{FreshnessArgs, freshness},
     giants::{GiantsArgs, giants},
@@ -94,9 +94,9 @@ pub struct LoadArgs {
     systems: SystemArgs,
 }
 
-/// What `benches jsonbench` measures.
+/// What `benches jsonbench` and `benches expression` measure.
 #[derive(Debug, Args)]
-pub struct JsonbenchArgs {
+pub struct GeneratedArgs {
     /// Bluesky-like documents
     #[arg(long, default_value_t = 1_000_000)]
     documents: u64,
@@ -162,7 +162,7 @@ pub async fn load(arguments: &LoadArgs) -> Result<SuiteReport> {
 }
 
 /// Asks JSONBench's five questions.
-pub async fn jsonbench(arguments: &JsonbenchArgs) -> Result<SuiteReport> {
+pub async fn jsonbench(arguments: &GeneratedArgs) -> Result<SuiteReport> {
     let mut report = SuiteReport::new("jsonbench")?;
     let chosen = arguments.systems.chosen(&SystemName::ALL, &mut report)?;
     let documents = DocumentFile::bluesky(arguments.documents, arguments.seed)?;

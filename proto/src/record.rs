@@ -30,8 +30,9 @@ pub struct Record {
     pub time_ms: i64,
     /// Where the timestamp comes from.
     pub time_kind: TimeKind,
-    /// When the first reader of the record read it, in milliseconds since 1970. Every replica stores this time. None if
-    /// nobody did yet: then the leaf is the first.
+    /// When the sender of the batch read the record from its log, in milliseconds since 1970. Every leaf that gets the
+    /// batch stores this time; a record that is read again gets a new one. None if the sender does not say: then the
+    /// leaf takes its own time.
     pub ingested_ms: Option<i64>,
     /// The record headers in order; a value may be null.
     pub headers: Vec<(String, Option<Bytes>)>,

@@ -4,7 +4,8 @@
 //! views in the task ([`QueryScans`]). Only what refers to a query in another way is replaced in the copy: scalar
 //! functions, which find their query in the settings that they were planned with. There is a template only of plans
 //! whose operators are all listed here, because other ones may share a state with their copies, and only if functions
-//! occur where they can be replaced.
+//! occur where they can be replaced. A final aggregate keeps the functions of the first run in its arguments, which it
+//! does not evaluate.
 //!
 //! [`QueryScans`]: super::shard_scan::QueryScans
 

@@ -1,4 +1,4 @@
-//! Four questions about an expression over all documents, which nobody indexed when they came.
+//! Four questions about an expression over all documents. No index was built for it when they were loaded.
 //!
 //! Rachis has the fields of [`FIELDS`], created after loading; DuckDB and chdb compute from the text of the document.
 //! VictoriaLogs keeps no text: it computes from its fields. OpenSearch and tantivy have no such expression.

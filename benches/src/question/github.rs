@@ -134,7 +134,7 @@ pub(crate) static GITHUB: [Question; 13] = [
         tantivy: tantivy("d.id:2489368070", 1),
     },
     Question {
-        // Unique, like an id, but nobody's key. The raw index has no token of 40 characters.
+        // Unique, like an id, but not the key of a system. The raw index has no token of 40 characters.
         name: "document by a field",
         answer: AnswerKind::Documents,
         rachis: "select _doc from gh where payload.head = 'fe6d08e43085ed465200ba9bc3ca8ba1799e7ed7'",

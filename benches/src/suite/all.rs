@@ -11,11 +11,11 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    FanOutArgs, FootprintArgs, FreshnessArgs, GhArgs, GiantsArgs, InterferenceArgs, JsonbenchArgs, LoadArgs,
+    FanOutArgs, FootprintArgs, FreshnessArgs, GeneratedArgs, GhArgs, GiantsArgs, InterferenceArgs, LoadArgs,
     RecoveryArgs, SuiteReport, expression, fan_out, footprint, freshness, gh, giants, goals, interference, jsonbench,
     load, recovery,
 };
-use crate::{report::guarded, suite::ExpressionArgs};
+use crate::report::guarded;
 
 /// A suite, with its own arguments.
 #[derive(Debug, Subcommand)]
@@ -23,7 +23,7 @@ pub enum SuiteCommand {
     /// Loads Bluesky-like documents and GitHub events into each system
     Load(LoadArgs),
     /// Asks JSONBench's five questions of Bluesky-like documents
-    Jsonbench(JsonbenchArgs),
+    Jsonbench(GeneratedArgs),
     /// Asks thirteen questions of GitHub events
     Gh(GhArgs),
     /// Produces at a constant rate and asks until each marked record is found
@@ -31,7 +31,7 @@ pub enum SuiteCommand {
     /// Asks questions while documents come in, and while none do
     Interference(InterferenceArgs),
     /// Asks for an expression over all documents
-    Expression(ExpressionArgs),
+    Expression(GeneratedArgs),
     /// Loads documents with 100,000 keys among normal ones
     Giants(GiantsArgs),
     /// Asks clusters of one to eight leaves and of one to 64 shards

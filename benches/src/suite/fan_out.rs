@@ -21,7 +21,7 @@ pub(super) const LEAVES: &str = "leaves";
 pub(super) const SHARDS: &str = "shards of one leaf";
 pub(super) const SMALL: &str = "small question";
 const QUESTIONS: [(&str, &str); 2] = [
-    (SMALL, "select count(*) as n from bluesky where did = 'nobody'"),
+    (SMALL, "select count(*) as n from bluesky where did = 'did:plc:unknown'"),
     (
         "group by",
         "select commit.collection as event, count(*) as n from bluesky group by event",

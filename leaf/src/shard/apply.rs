@@ -84,7 +84,7 @@ struct IngestContext {
 }
 
 impl IngestContext {
-    /// When a record was ingested: when the log appended it or, if the log does not say, when the first reader read it.
+    /// When a record was ingested: when the log appended it or, if the log does not say, when it was read from there.
     fn ingested_ms(&self, record: &Record) -> i64 {
         match record.time_kind {
             TimeKind::Append => record.time_ms,

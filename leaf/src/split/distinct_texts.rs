@@ -7,7 +7,7 @@ use std::{
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Differs from process to process, so that nobody can choose texts that all have the same hash.
+/// Differs from process to process, so a client cannot choose texts that all have the same hash.
 static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
 
 /// Slots of the first table.

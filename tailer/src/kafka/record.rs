@@ -33,14 +33,14 @@ pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
         time_kind,
         headers,
         request: None,
-        ingested_ms: Some(now_ms()),
+        ingested_ms: now_ms(),
     }
 }
 
-/// Milliseconds since 1970.
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+/// Milliseconds since 1970. None if the clock was not set yet.
+fn now_ms() -> Option<i64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_millis()).ok()
 }
 
 /// Decodes a record of a push topic. A record that is not a push, because another program wrote it, stays a single
