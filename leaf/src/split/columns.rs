@@ -10,18 +10,20 @@ use std::{
 };
 
 use datafusion::arrow::{
-    array::{Array, ArrayRef, BooleanBufferBuilder, StringViewArray, StringViewBuilder, UInt32Array},
-    buffer::NullBuffer,
+    array::{Array, ArrayRef, StringViewArray, StringViewBuilder, UInt32Array},
     compute,
 };
 use parking_lot::RwLock;
 use roaring::RoaringBitmap;
 use tantivy::columnar::{Column, ColumnIndex, ColumnarReader, DynamicColumn, StrColumn};
 
-use super::column_name::{ColumnKind, ColumnName};
+use super::{
+    column_name::{ColumnKind, ColumnName},
+    stored_column::{DocumentValues, StoredColumn},
+};
 use crate::{error::Error, raw};
 
-/// Bytes of decoded dictionaries that this process caches.
+/// Bytes of decoded dictionaries and of presence that this process caches.
 const DECODED_BYTES_MAX: usize = 256 << 20;
 static DECODED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
@@ -36,9 +38,9 @@ pub(super) struct Columns {
 
 #[derive(Clone)]
 enum OpenColumn {
-    Bool(Column<bool>),
-    Int(Column<i64>),
-    Float(Column<f64>),
+    Bool(StoredColumn<bool>),
+    Int(StoredColumn<i64>),
+    Float(StoredColumn<f64>),
     Text(Arc<TextColumn>),
 }
 
@@ -50,21 +52,21 @@ impl Columns {
         }
     }
 
-    pub(super) fn bools(&self, path: u32, inside: bool) -> io::Result<Column<bool>> {
+    pub(super) fn bools(&self, path: u32, inside: bool) -> io::Result<StoredColumn<bool>> {
         match self.open(path, ColumnKind::Bool, inside)? {
             OpenColumn::Bool(column) => Ok(column),
             _ => Err(missing(path, ColumnKind::Bool, inside)),
         }
     }
 
-    pub(super) fn ints(&self, path: u32, inside: bool) -> io::Result<Column<i64>> {
+    pub(super) fn ints(&self, path: u32, inside: bool) -> io::Result<StoredColumn<i64>> {
         match self.open(path, ColumnKind::Int, inside)? {
             OpenColumn::Int(column) => Ok(column),
             _ => Err(missing(path, ColumnKind::Int, inside)),
         }
     }
 
-    pub(super) fn floats(&self, path: u32, inside: bool) -> io::Result<Column<f64>> {
+    pub(super) fn floats(&self, path: u32, inside: bool) -> io::Result<StoredColumn<f64>> {
         match self.open(path, ColumnKind::Float, inside)? {
             OpenColumn::Float(column) => Ok(column),
             _ => Err(missing(path, ColumnKind::Float, inside)),
@@ -86,9 +88,9 @@ impl Columns {
         let handles = self.reader.read_columns(ColumnName::new(path, kind, inside).as_str())?;
         let handle = handles.first().ok_or_else(|| missing(path, kind, inside))?;
         let opened = match handle.open()? {
-            DynamicColumn::Bool(column) => OpenColumn::Bool(column),
-            DynamicColumn::I64(column) => OpenColumn::Int(column),
-            DynamicColumn::F64(column) => OpenColumn::Float(column),
+            DynamicColumn::Bool(column) => OpenColumn::Bool(StoredColumn::new(column)),
+            DynamicColumn::I64(column) => OpenColumn::Int(StoredColumn::new(column)),
+            DynamicColumn::F64(column) => OpenColumn::Float(StoredColumn::new(column)),
             DynamicColumn::Str(column) => OpenColumn::Text(Arc::new(TextColumn::new(column))),
             _ => return Err(missing(path, kind, inside)),
         };
@@ -107,85 +109,6 @@ fn missing(path: u32, kind: ColumnKind, inside: bool) -> io::Error {
         io::ErrorKind::InvalidData,
         format!("the split has no {kind:?} column for path {path} {scope} of arrays"),
     )
-}
-
-/// One value for each of some documents.
-pub(super) struct DocumentValues<T> {
-    /// A document without a value has the type's default.
-    pub values: Vec<T>,
-    /// Which documents have a value. None if all have one.
-    pub present: Option<NullBuffer>,
-}
-
-/// The first value of each of these documents, which are ascending. A run of documents without gaps is read at once.
-pub(super) fn values_of<T>(column: &Column<T>, documents: &[u32]) -> DocumentValues<T>
-where
-    T: Copy + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static,
-{
-    let mut values = vec![T::default(); documents.len()];
-    let present = match (&column.index, run_of(documents)) {
-        (ColumnIndex::Full, Some(run)) => {
-            column.values.get_range(u64::from(run.start), &mut values);
-            None
-        }
-        (ColumnIndex::Full, None) => {
-            column.values.get_vals(documents, &mut values);
-            None
-        }
-        (ColumnIndex::Optional(_), Some(run)) => {
-            let rows = column.index.docid_range_to_rowids(run.clone());
-            let mut stored = vec![T::default(); rows.len()];
-            column.values.get_range(u64::from(rows.start), &mut stored);
-            let mut with_value: Vec<u32> = rows.collect();
-            column.index.select_batch_in_place(run.start, &mut with_value);
-            let mut present = BooleanBufferBuilder::new(documents.len());
-            present.append_n(documents.len(), false);
-            for (document, value) in with_value.into_iter().zip(stored) {
-                let at = (document - run.start) as usize;
-                values[at] = value;
-                present.set_bit(at, true);
-            }
-            Some(NullBuffer::new(present.finish()))
-        }
-        _ => {
-            let mut first = vec![None; documents.len()];
-            column.first_vals(documents, &mut first);
-            let present = first.iter().map(Option::is_some).collect();
-            values = first.into_iter().map(Option::unwrap_or_default).collect();
-            Some(present)
-        }
-    };
-    DocumentValues { values, present }
-}
-
-/// The same as options.
-pub(super) fn first_values<T>(column: &Column<T>, documents: &[u32]) -> Vec<Option<T>>
-where
-    T: Copy + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static,
-{
-    let DocumentValues { values, present } = values_of(column, documents);
-    match present {
-        None => values.into_iter().map(Some).collect(),
-        Some(present) => (values.into_iter().zip(&present))
-            .map(|(value, present)| present.then_some(value))
-            .collect(),
-    }
-}
-
-/// The number of these documents (ascending) that have a value.
-pub(super) fn count_with_value(index: &ColumnIndex, documents: &[u32]) -> u64 {
-    match (index, run_of(documents)) {
-        (ColumnIndex::Empty { .. }, _) => 0,
-        (ColumnIndex::Full, _) => documents.len() as u64,
-        (ColumnIndex::Optional(_), Some(run)) => index.docid_range_to_rowids(run).len() as u64,
-        _ => documents.iter().filter(|document| index.has_value(**document)).count() as u64,
-    }
-}
-
-/// The range that these documents (ascending) fill without gaps.
-fn run_of(documents: &[u32]) -> Option<std::ops::Range<u32>> {
-    let (first, last) = (*documents.first()?, *documents.last()?);
-    ((last - first) as usize == documents.len() - 1).then_some(first..last + 1)
 }
 
 /// The documents with a value.
@@ -236,7 +159,10 @@ pub(super) fn sorted(documents: Vec<u32>) -> RoaringBitmap {
 
 /// A column of strings: ordinals of a sorted dictionary.
 pub(super) struct TextColumn {
+    /// The dictionary, and the ordinals.
     pub column: StrColumn,
+    /// The ordinals.
+    pub ordinals: StoredColumn<u64>,
     decoded: OnceLock<Arc<StringViewArray>>,
     /// The distinct values parsed as times.
     times: OnceLock<Arc<[Option<i64>]>>,
@@ -248,12 +174,17 @@ impl Drop for TextColumn {
     fn drop(&mut self) {
         let decoded = self.decoded.get().map_or(0, |values| values.get_array_memory_size());
         let times: usize = self.times.get().map_or(0, |times| size_of_val(&**times));
-        DECODED_BYTES.fetch_sub(decoded + times, Ordering::Relaxed);
+        uncache(decoded + times);
     }
 }
 
+/// Returns bytes to the budget.
+pub(super) fn uncache(bytes: usize) {
+    DECODED_BYTES.fetch_sub(bytes, Ordering::Relaxed);
+}
+
 /// Stores a value in `slot` if the budget has `bytes` left.
-fn cache<T>(slot: &OnceLock<T>, value: T, bytes: usize) {
+pub(super) fn cache<T>(slot: &OnceLock<T>, value: T, bytes: usize) {
     let fits = DECODED_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes <= DECODED_BYTES_MAX;
     if !fits || slot.set(value).is_err() {
         DECODED_BYTES.fetch_sub(bytes, Ordering::Relaxed);
@@ -263,6 +194,7 @@ fn cache<T>(slot: &OnceLock<T>, value: T, bytes: usize) {
 impl TextColumn {
     pub(super) fn new(column: StrColumn) -> Self {
         Self {
+            ordinals: StoredColumn::new(column.ords().clone()),
             column,
             decoded: OnceLock::new(),
             times: OnceLock::new(),
@@ -362,9 +294,9 @@ impl TextColumn {
     }
 
     /// The ordinals of the first values of these documents (ascending); [`distinct`](Self::distinct) for NULL.
-    pub(super) fn ordinals(&self, documents: &[u32]) -> Vec<u32> {
+    pub(super) fn ordinals_of(&self, documents: &[u32]) -> Vec<u32> {
         let null = self.distinct() as u32;
-        let DocumentValues { values, present } = values_of(self.column.ords(), documents);
+        let DocumentValues { values, present } = self.ordinals.values_of(documents);
         let ordinals = values.into_iter().map(|ordinal| ordinal as u32);
         match present {
             None => ordinals.collect(),
@@ -377,9 +309,9 @@ impl TextColumn {
     /// The first value of each of these documents (ascending).
     pub(super) fn values_of(&self, documents: &[u32]) -> Result<ArrayRef, Error> {
         if !self.decodes_all(documents.len()) {
-            return self.values(&first_values(self.column.ords(), documents));
+            return self.values(&self.ordinals.first_values(documents));
         }
-        let DocumentValues { values, present } = values_of(self.column.ords(), documents);
+        let DocumentValues { values, present } = self.ordinals.values_of(documents);
         let ordinals: Vec<u32> = values.into_iter().map(|ordinal| ordinal as u32).collect();
         let decoded = self.decoded().map_err(tantivy::TantivyError::from)?;
         Ok(compute::take(

@@ -57,7 +57,7 @@ impl Part {
         let Some(slots) = slots else { return Ok(None) };
         let mut groups = vec![0u64; documents.len()];
         for key in &keys {
-            for (group, ordinal) in groups.iter_mut().zip(key.texts.ordinals(documents)) {
+            for (group, ordinal) in groups.iter_mut().zip(key.texts.ordinals_of(documents)) {
                 *group = *group * key.ordinals + u64::from(ordinal);
             }
         }

@@ -134,12 +134,12 @@ impl Part {
         };
         let mut certain = RoaringBitmap::new();
         if self.outside(id).ints > 0 {
-            certain |= documents_where(&self.columns.ints(id, false).map_err(index_error)?, |int| {
+            certain |= documents_where(&*self.columns.ints(id, false).map_err(index_error)?, |int| {
                 holds(int as f64)
             });
         }
         if self.outside(id).floats > 0 {
-            certain |= documents_where(&self.columns.floats(id, false).map_err(index_error)?, holds);
+            certain |= documents_where(&*self.columns.floats(id, false).map_err(index_error)?, holds);
         }
         Ok(Some(Matches::certain(certain)))
     }
@@ -277,17 +277,19 @@ impl Part {
 
     fn with_bools(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
         self.with_value(self.scope(id, inside).bools, || {
-            Ok(self.columns.bools(id, inside)?.index)
+            Ok(self.columns.bools(id, inside)?.index.clone())
         })
     }
 
     fn with_ints(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
-        self.with_value(self.scope(id, inside).ints, || Ok(self.columns.ints(id, inside)?.index))
+        self.with_value(self.scope(id, inside).ints, || {
+            Ok(self.columns.ints(id, inside)?.index.clone())
+        })
     }
 
     fn with_floats(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
         self.with_value(self.scope(id, inside).floats, || {
-            Ok(self.columns.floats(id, inside)?.index)
+            Ok(self.columns.floats(id, inside)?.index.clone())
         })
     }
 

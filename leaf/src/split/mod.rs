@@ -51,6 +51,7 @@ mod prune;
 mod recorder;
 mod search;
 mod statistics;
+mod stored_column;
 mod text;
 mod token;
 mod values;

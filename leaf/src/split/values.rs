@@ -10,15 +10,15 @@ use datafusion::arrow::array::{
 };
 use plan::{Column, ColumnSource, Path, PathType, Type};
 use roaring::RoaringBitmap;
-use tantivy::columnar::ColumnIndex;
 
 use self::convert::times;
 use super::{
     ColumnValues,
-    columns::{TextColumn, count_with_value, first_values},
+    columns::TextColumn,
     header::{Headers, PartitionRun},
     part::{Part, index_error},
     path_tree::{ArrayScope, PathNode},
+    stored_column::first_values,
 };
 use crate::error::Error;
 
@@ -52,14 +52,6 @@ impl<'a> RequestedDocuments<'a> {
                 .iter()
                 .filter(|document| set.contains(**document))
                 .count() as u64,
-        }
-    }
-
-    /// How many of them have a value in the column of this index, which has `count` values in total.
-    fn count_with_value(&self, index: &ColumnIndex, count: u32) -> u64 {
-        match self.all {
-            true => u64::from(count),
-            false => count_with_value(index, self.documents),
         }
     }
 }
@@ -135,7 +127,7 @@ impl Part {
 
     fn ids(&self, requested: RequestedDocuments) -> Result<ArrayRef, Error> {
         let id = self.headers.id().map_err(index_error)?;
-        let own = first_values(id.column.ords(), requested.documents);
+        let own = id.ordinals.first_values(requested.documents);
         if own.iter().all(Option::is_some) && !own.is_empty() {
             return id.values(&own);
         }
@@ -226,19 +218,19 @@ impl Part {
             objects,
             ..
         } = &self.node(id).outside;
-        let count_with_value = |count: u32, index: &dyn Fn() -> io::Result<ColumnIndex>| match count {
+        let (columns, documents) = (&self.columns, requested.documents);
+        // `all` is the number of values in the column.
+        let count_of = |all: u32, count: &dyn Fn() -> io::Result<u64>| match all {
             0 => Ok(0),
-            _ if requested.all => Ok(u64::from(count)),
-            _ => index()
-                .map(|index| requested.count_with_value(&index, count))
-                .map_err(index_error),
+            _ if requested.all => Ok(u64::from(all)),
+            _ => count().map_err(index_error),
         };
         Ok(KindCounts {
-            bools: count_with_value(*bools, &|| Ok(self.columns.bools(id, false)?.index))?,
-            ints: count_with_value(*ints, &|| Ok(self.columns.ints(id, false)?.index))?,
-            floats: count_with_value(*floats, &|| Ok(self.columns.floats(id, false)?.index))?,
-            texts: count_with_value(*texts, &|| {
-                Ok(self.columns.texts(id, false)?.column.ords().index.clone())
+            bools: count_of(*bools, &|| Ok(columns.bools(id, false)?.count_with_value(documents)))?,
+            ints: count_of(*ints, &|| Ok(columns.ints(id, false)?.count_with_value(documents)))?,
+            floats: count_of(*floats, &|| Ok(columns.floats(id, false)?.count_with_value(documents)))?,
+            texts: count_of(*texts, &|| {
+                Ok(columns.texts(id, false)?.ordinals.count_with_value(documents))
             })?,
             long_texts: requested.count_in(long_texts),
             big_numbers: requested.count_in(big_numbers),

@@ -23,8 +23,8 @@ use crate::{
     error::Error,
     raw,
     split::{
-        columns::{DocumentValues, first_values, values_of},
         part::{Part, index_error},
+        stored_column::DocumentValues,
     },
 };
 
@@ -77,13 +77,10 @@ impl Part {
         if cast && kinds.long_texts > 0 {
             return Ok(None);
         }
-        let mut values = vec![None; requested.documents.len()];
-        if kinds.bools > 0 {
-            self.columns
-                .bools(id, false)
-                .map_err(index_error)?
-                .first_vals(requested.documents, &mut values);
-        }
+        let mut values = match kinds.bools {
+            0 => vec![None; requested.documents.len()],
+            _ => self.bool_values(id, requested)?,
+        };
         if cast && kinds.ints > 0 {
             overlay(&mut values, self.int_values(id, requested)?, |int| Some(int != 0));
         }
@@ -105,7 +102,7 @@ impl Part {
         }
         if kinds.ints > 0 && !(cast && kinds.floats + kinds.bools + kinds.texts > 0) {
             let ints = self.columns.ints(id, false).map_err(index_error)?;
-            let DocumentValues { values, present } = values_of(&ints, requested.documents);
+            let DocumentValues { values, present } = ints.values_of(requested.documents);
             return Ok(Some(Arc::new(Int64Array::new(values.into(), present))));
         }
         let mut values = if kinds.ints > 0 {
@@ -140,12 +137,12 @@ impl Part {
         let others = cast && kinds.bools + kinds.texts > 0;
         if kinds.floats > 0 && kinds.ints == 0 && !others {
             let floats = self.columns.floats(id, false).map_err(index_error)?;
-            let DocumentValues { values, present } = values_of(&floats, requested.documents);
+            let DocumentValues { values, present } = floats.values_of(requested.documents);
             return Ok(Some(Arc::new(Float64Array::new(values.into(), present))));
         }
         if kinds.ints > 0 && kinds.floats == 0 && !others {
             let ints = self.columns.ints(id, false).map_err(index_error)?;
-            let DocumentValues { values, present } = values_of(&ints, requested.documents);
+            let DocumentValues { values, present } = ints.values_of(requested.documents);
             let doubles: Vec<f64> = values.into_iter().map(|int| int as f64).collect();
             return Ok(Some(Arc::new(Float64Array::new(doubles.into(), present))));
         }
@@ -194,11 +191,7 @@ impl Part {
             let column = self.columns.texts(id, false).map_err(index_error)?;
             let times = column.times().map_err(index_error)?;
             let time = |ordinal: u64| times.get(ordinal as usize).copied().flatten();
-            overlay(
-                &mut values,
-                first_values(column.column.ords(), requested.documents),
-                time,
-            );
+            overlay(&mut values, column.ordinals.first_values(requested.documents), time);
         }
         if cast && kinds.ints > 0 {
             overlay(&mut values, self.int_values(id, requested)?, raw::time_of_int);
@@ -284,24 +277,18 @@ impl Part {
     }
 
     fn int_values(&self, id: u32, requested: RequestedDocuments) -> Result<Vec<Option<i64>>, Error> {
-        Ok(first_values(
-            &self.columns.ints(id, false).map_err(index_error)?,
-            requested.documents,
-        ))
+        let column = self.columns.ints(id, false).map_err(index_error)?;
+        Ok(column.first_values(requested.documents))
     }
 
     fn float_values(&self, id: u32, requested: RequestedDocuments) -> Result<Vec<Option<f64>>, Error> {
-        Ok(first_values(
-            &self.columns.floats(id, false).map_err(index_error)?,
-            requested.documents,
-        ))
+        let column = self.columns.floats(id, false).map_err(index_error)?;
+        Ok(column.first_values(requested.documents))
     }
 
     fn bool_values(&self, id: u32, requested: RequestedDocuments) -> Result<Vec<Option<bool>>, Error> {
-        Ok(first_values(
-            &self.columns.bools(id, false).map_err(index_error)?,
-            requested.documents,
-        ))
+        let column = self.columns.bools(id, false).map_err(index_error)?;
+        Ok(column.first_values(requested.documents))
     }
 
     /// Overwrites the values of documents with a string by the converted string. Each distinct string is converted
@@ -314,7 +301,7 @@ impl Part {
         convert: impl Fn(&str) -> Option<T>,
     ) -> Result<(), Error> {
         let column = self.columns.texts(id, false).map_err(index_error)?;
-        let ordinals = first_values(column.column.ords(), requested.documents);
+        let ordinals = column.ordinals.first_values(requested.documents);
         column
             .convert(&ordinals, convert, |row, value| onto[row] = value)
             .map_err(index_error)
