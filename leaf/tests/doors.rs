@@ -2,6 +2,8 @@
 
 #[path = "doors/scans.rs"]
 mod scans;
+#[path = "doors/shared_scans.rs"]
+mod shared_scans;
 
 use std::{
     sync::Arc,

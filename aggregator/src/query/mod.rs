@@ -7,7 +7,7 @@
 //!        │           ├ pins, watermarks ══pin══> leaf: one read view of every shard
 //!        │           ├ sql: resolve
 //!        │           └ planner ─ typing ─ rules of session ─ shard_table, shard_scan
-//!        └ run ══scan══> leaf: a stream for each shard ─> columns, rows, statistics (report)
+//!        └ run ══scan══> leaf: a stream for all its shards ─> columns, rows, statistics (report)
 //! ```
 //!
 //! A query runs on separate threads (`runtime`) and within its own memory limit (`memory`), until it finishes, passes

@@ -14,8 +14,15 @@ use datafusion::{
 use proto::{Code, Problem};
 
 use super::{
-    Engine, context::QueryContext, failure, pins::Pins, plan_cache::is_repeatable, plan_template::PlanTemplate,
-    shard_scan::QueryScans, shard_table::ShardTable, system, wide_rows,
+    Engine,
+    context::QueryContext,
+    failure,
+    pins::Pins,
+    plan_cache::is_repeatable,
+    plan_template::PlanTemplate,
+    shard_scan::{Answers, QueryScans},
+    shard_table::ShardTable,
+    system, wide_rows,
 };
 use crate::sql::{ResolvedQuery, Table, TableUse};
 
@@ -175,6 +182,7 @@ fn query_scans(context: &Arc<QueryContext>, pins: &Pins) -> QueryScans {
     QueryScans {
         context: Arc::clone(context),
         collections: pins.collections().to_vec(),
+        answers: Answers::default(),
     }
 }
 

@@ -1,14 +1,14 @@
 //! The operator that scans the shards on the leaves. Everything above it is plain DataFusion.
 //!
 //! ```text
-//!   partition 0 ── ScanRequest ──> shard 0 ──> batches, trailer
-//!   partition 1 ── ScanRequest ──> shard 1 ──> batches, trailer
+//!   partition 0 ─┬─ ScanRequest ──> leaves ─┬─ shard 0 ──> batches, trailer
+//!   partition 1 ─┘                          └─ shard 1 ──> batches, trailer
 //! ```
 //!
 //! There are at least two partitions, if need be an empty one: DataFusion plans an aggregate over a single partition in
 //! one phase, which leaves no partial phase to push down.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use datafusion::{
     arrow::{
@@ -33,6 +33,7 @@ use datafusion::{
     },
 };
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use parking_lot::Mutex;
 use plan::{
     Column,
     scan::{ANSWER_READ_MAX, PartialAggregate, ScanChunk, ScanRequest, ScanStream, SortKey, Stage},
@@ -54,6 +55,18 @@ const PARTITIONS_MIN: usize = 2;
 pub(super) struct QueryScans {
     pub context: Arc<QueryContext>,
     pub collections: Vec<Arc<PinnedCollection>>,
+    /// The answers that no partition has read yet, by the number of their scan: one for each shard.
+    pub answers: Answers,
+}
+
+/// The answers of scans, see [`QueryScans`].
+#[derive(Default)]
+pub(super) struct Answers(Mutex<HashMap<usize, Vec<Option<ScanStream>>>>);
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers").finish_non_exhaustive()
+    }
 }
 
 /// A scan of all shards of a collection.
@@ -136,10 +149,10 @@ impl ShardScan {
         matches!(self.stage, Stage::Rows { limit: None })
     }
 
-    fn request(&self, context: &QueryContext, collection: &PinnedCollection, shard: ShardId) -> ScanRequest {
+    fn request(&self, context: &QueryContext, collection: &PinnedCollection, shards: Vec<ShardId>) -> ScanRequest {
         ScanRequest {
             query: context.read_view_id,
-            shard,
+            shards,
             read: context.read,
             time_path: collection.time_path.clone(),
             columns: self.columns.clone(),
@@ -150,12 +163,30 @@ impl ShardScan {
         }
     }
 
-    /// The rows of one shard. The request is sent on the first poll.
+    /// The answer of the shard with this index. The first partition that runs requests those of all shards.
+    fn answer(&self, scans: &QueryScans, collection: &PinnedCollection, index: usize) -> Option<ScanStream> {
+        let scan = |shards| {
+            scans
+                .context
+                .leaf
+                .scan(self.request(&scans.context, collection, shards))
+        };
+        let mut answers = scans.answers.0.lock();
+        let of_scan = answers.entry(self.number).or_insert_with(|| {
+            let shards = collection.shards.iter().map(|(shard, _)| *shard).collect();
+            scan(shards).into_iter().map(Some).collect()
+        });
+        let answer = of_scan.get_mut(index).and_then(Option::take);
+        // A partition that runs again scans its shard again.
+        answer.or_else(|| scan(vec![collection.shards[index].0]).pop())
+    }
+
+    /// The rows of the shard with this index. It is asked on the first poll.
     fn rows(
         &self,
-        context: Arc<QueryContext>,
+        scans: &QueryScans,
         collection: &PinnedCollection,
-        shard: ShardId,
+        index: usize,
     ) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
         struct ShardStream {
             chunks: ScanStream,
@@ -164,12 +195,13 @@ impl ShardScan {
             collection: CollectionName,
             schema: SchemaRef,
         }
-        let (request, leaf) = (self.request(&context, collection, shard), Arc::clone(&context.leaf));
-        let chunks = stream::once(async move { leaf.scan(request) }).flatten().boxed();
+        let shard = collection.shards[index].0;
         let state = ShardStream {
-            chunks,
+            chunks: self
+                .answer(scans, collection, index)
+                .unwrap_or_else(|| stream::empty().boxed()),
             scan: self.number,
-            context,
+            context: Arc::clone(&scans.context),
             collection: self.collection.clone(),
             schema: self.schema(),
         };
@@ -358,13 +390,13 @@ impl ExecutionPlan for ShardScan {
         let Some(pinned) = pinned.filter(|pinned| pinned.shards.len() == self.shards) else {
             return internal_err!("a scan runs over other shards than it was planned for");
         };
-        let Some((shard, _)) = pinned.shards.get(partition) else {
+        if partition >= pinned.shards.len() {
             return Ok(Box::pin(EmptyRecordBatchStream::new(self.schema())));
-        };
+        }
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let batch_rows = context.session_config().batch_size();
         let rows = self
-            .rows(Arc::clone(&scans.context), pinned, *shard)
+            .rows(&scans, pinned, partition)
             .map_ok(move |batch| stream::iter(row_slices(batch.record_output(&metrics), batch_rows).map(Ok)))
             .try_flatten();
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(

@@ -13,7 +13,7 @@ use proto::{Address, Code, PositionVector, Problem, ingest::ShardId};
 use super::{Leaf, OPEN_WAIT, Pins, ShardInfo, blocking};
 use crate::{
     error::Error,
-    scan,
+    scan::{self, SharedRequest},
     shard::{
         state::FreshView,
         summary::{self, fields, split_status},
@@ -113,17 +113,19 @@ impl Scan for Leaf {
         self.pins.lock().remove(&query);
     }
 
-    fn scan(&self, request: ScanRequest) -> ScanStream {
-        match self.start_scan(request.query, request.shard) {
+    fn scan(&self, request: ScanRequest) -> Vec<ScanStream> {
+        let shared = Arc::new(SharedRequest::new(request));
+        let scan = |shard: &ShardId| match self.start_scan(shared.request.query, *shard) {
             Ok((view, scanned)) => {
-                let chunks = scan::run(view, request, &self.scans);
+                let chunks = scan::run(view, shared.clone(), &self.scans);
                 let hold_pins = move |_: &_| {
                     let _while_it_is_read = &scanned;
                 };
                 chunks.inspect(hold_pins).boxed()
             }
             Err(problem) => futures::stream::iter([Err(problem)]).boxed(),
-        }
+        };
+        shared.request.shards.iter().map(scan).collect()
     }
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {

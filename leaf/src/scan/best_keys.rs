@@ -6,7 +6,7 @@ use datafusion::arrow::row::{OwnedRow, RowConverter};
 use parking_lot::Mutex;
 use plan::scan::{ScanRequest, ScanSource, SortKey, Stage};
 
-use super::task::{Conjunct, Unit};
+use super::{prepared::Conjunct, task::Unit};
 use crate::{error::Error, split::ColumnBounds};
 
 /// The best first keys of the units of a top-k, and what they must be better than.
@@ -36,7 +36,7 @@ impl BestKeys {
         let (Some(key), ScanSource::Auto) = (keys.first(), request.read) else {
             return Ok((None, units));
         };
-        if units.len() < 2 || conjuncts.iter().any(|conjunct| conjunct.warns) {
+        if units.len() < 2 || conjuncts.iter().any(|conjunct| conjunct.condition.warns) {
             return Ok((None, units));
         }
         let encoder = RowConverter::new(vec![key.sort_field()])?;

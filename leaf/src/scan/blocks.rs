@@ -126,7 +126,7 @@ impl Blocks {
     pub(super) fn next_groups(&mut self) -> Result<Option<Vec<Groups>>, Problem> {
         let scan = self.scan.clone();
         scan.check()?;
-        if !self.remainders.is_empty() || scan.request.read != ScanSource::Auto {
+        if !self.remainders.is_empty() || scan.prepared.request.read != ScanSource::Auto {
             return Ok(None);
         }
         let Some(candidates) = self.next_candidates()? else {
@@ -138,7 +138,12 @@ impl Blocks {
         if !candidates.may_count_groups || !candidates.open_conjuncts.is_empty() {
             return Ok(None);
         }
-        let columns: Vec<&Column> = scan.wanted.iter().map(|column| &scan.columns[*column]).collect();
+        let columns: Vec<&Column> = scan
+            .prepared
+            .wanted
+            .iter()
+            .map(|column| &scan.prepared.columns[*column])
+            .collect();
         let documents = std::mem::take(&mut candidates.documents);
         let segment = &scan.view.segments[number].segment;
         let Some(groups) = segment
@@ -154,7 +159,10 @@ impl Blocks {
         stats.documents += counted;
         stats.matched += counted;
         stats.counts.columns += counted * columns.len() as u64;
-        for column in groups.iter().flat_map(|groups| scan.wanted.iter().zip(&groups.columns)) {
+        for column in groups
+            .iter()
+            .flat_map(|groups| scan.prepared.wanted.iter().zip(&groups.columns))
+        {
             stats.count_values(*column.0, column.1.present, column.1.cast_failures);
         }
         Ok(Some(groups))
@@ -170,7 +178,7 @@ impl Blocks {
         let documents: Vec<u32> = candidates.documents.by_ref().take(BLOCK_DOCUMENTS_MAX).collect();
         let (part, open_conjuncts) = (candidates.part, candidates.open_conjuncts.clone());
         self.scan.stats.lock().documents += documents.len() as u64;
-        let wanted = self.scan.wanted.clone();
+        let wanted = self.scan.prepared.wanted.clone();
         Ok(Some(Block::new(&self.scan, part, documents, open_conjuncts, wanted)))
     }
 
@@ -202,7 +210,7 @@ fn unit_candidates(scan: &ScanTask, number: usize, unit: Unit) -> Result<Vec<Can
     if scan.best_keys.as_ref().is_none_or(|best| best.may_have_rows(number)) {
         return candidates_of(scan, unit);
     }
-    let Stage::Top { counts_all: true, .. } = scan.request.stage else {
+    let Stage::Top { counts_all: true, .. } = scan.prepared.request.stage else {
         return Ok(Vec::new());
     };
     let (decided, undecided): (Vec<_>, Vec<_>) =
@@ -280,7 +288,7 @@ pub(super) fn fetch(
 
 /// Filters and reads a block. If it is too large to be read at once, the remainder is put into `remainders`.
 fn process(scan: &ScanTask, mut block: Block, remainders: &mut Vec<Block>) -> Result<Option<ScannedBlock>, Error> {
-    let from_columns = scan.request.read == ScanSource::Auto && block.advance(scan, None)?;
+    let from_columns = scan.prepared.request.read == ScanSource::Auto && block.advance(scan, None)?;
     if from_columns {
         return Ok(block.finish());
     }
@@ -292,7 +300,7 @@ fn process(scan: &ScanTask, mut block: Block, remainders: &mut Vec<Block>) -> Re
     block.rows = (0..u32::try_from(documents.len()).unwrap_or(u32::MAX)).collect();
     let rows = RawRows::new(
         documents.iter().map(Arc::as_ref).collect(),
-        scan.request.time_path.as_ref(),
+        scan.prepared.request.time_path.as_ref(),
     );
     block.advance(scan, Some(&rows))?;
     Ok(block.finish())
@@ -345,7 +353,7 @@ impl Block {
             part,
             documents,
             rows: Vec::new(),
-            arrays: vec![None; scan.columns.len()],
+            arrays: vec![None; scan.prepared.columns.len()],
             open_conjuncts,
             evaluated: 0,
             wanted,
@@ -357,7 +365,7 @@ impl Block {
     fn advance(&mut self, scan: &ScanTask, raw: Option<&RawRows<'_>>) -> Result<bool, Error> {
         while let Some(conjunct) = self.open_conjuncts.get(self.evaluated) {
             let conjunct = &scan.conjuncts[*conjunct];
-            let Some(values) = self.load_all(scan, &conjunct.columns, raw)? else {
+            let Some(values) = self.load_all(scan, &conjunct.condition.columns, raw)? else {
                 return Ok(false);
             };
             let passes = conjunct.passes(values, self.documents.len())?;
@@ -393,7 +401,7 @@ impl Block {
         }
         let (values, stored) = match (self.stored(scan, column)?, raw) {
             (Some(values), _) => (values, true),
-            (None, Some(rows)) => (rows.column(&scan.columns[column], &self.rows), false),
+            (None, Some(rows)) => (rows.column(&scan.prepared.columns[column], &self.rows), false),
             (None, None) => return Ok(None),
         };
         assert_eq!(
@@ -413,9 +421,13 @@ impl Block {
     /// The column's values in the segment, if it stores them.
     fn stored(&self, scan: &ScanTask, column: usize) -> Result<Option<ColumnValues>, Error> {
         match self.part {
-            ViewPart::Segment(number) if scan.request.read == ScanSource::Auto => {
+            ViewPart::Segment(number) if scan.prepared.request.read == ScanSource::Auto => {
                 let segment = &scan.view.segments[number].segment;
-                segment.values(&scan.columns[column], scan.request.time_path.as_ref(), &self.documents)
+                segment.values(
+                    &scan.prepared.columns[column],
+                    scan.prepared.request.time_path.as_ref(),
+                    &self.documents,
+                )
             }
             _ => Ok(None),
         }

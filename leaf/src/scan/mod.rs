@@ -13,6 +13,7 @@ mod blocks;
 mod filter;
 mod partial;
 mod pool;
+mod prepared;
 mod state_cache;
 mod stats;
 mod task;
@@ -37,12 +38,16 @@ use datafusion::{
     },
     execution::runtime_env::RuntimeEnv,
 };
-use futures::{FutureExt, Stream, StreamExt, TryFutureExt, TryStreamExt, stream};
+use futures::{
+    FutureExt, Stream, StreamExt, TryFutureExt, TryStreamExt,
+    future::{self, BoxFuture},
+    stream,
+};
 use parking_lot::Mutex;
-use plan::scan::{ScanChunk, ScanRequest, ScanStream, Stage};
+use plan::scan::{ScanChunk, ScanStream, Stage};
 use proto::Problem;
 
-pub(crate) use pool::ScanPool;
+pub(crate) use self::{pool::ScanPool, prepared::SharedRequest};
 
 use self::{
     blocks::{Blocks, Next},
@@ -64,19 +69,135 @@ const WORKERS_MAX: usize = 2;
 const BATCH_BYTES: usize = 1 << 20;
 
 /// Scans a view. The work begins when the stream is first polled.
-pub(crate) fn run(view: ReadView, request: ScanRequest, pool: &ScanPool) -> ScanStream {
+pub(crate) fn run(view: ReadView, request: Arc<SharedRequest>, pool: &ScanPool) -> ScanStream {
     let queue = pool.queue.clone();
     let guard = CancelOnDrop(Arc::default());
-    let states = (pool.memory.clone(), pool.states.clone());
-    let input = (view, request, pool.threads_max, states, guard.0.clone());
+    let start = Start {
+        view,
+        request,
+        threads_max: pool.threads_max,
+        memory: pool.memory.clone(),
+        cache: pool.states.clone(),
+        cancelled: guard.0.clone(),
+        queue: queue.clone(),
+    };
     let chunks = async move {
-        let workers = queue.submit(input, |(view, request, threads, states, cancelled)| {
-            workers(view.clone(), request.clone(), *threads, states, cancelled.clone()).map(StepOutcome::Done)
-        });
-        let (_, (scan, workers)) = workers.await?;
-        Ok::<_, Problem>(chunks(scan, workers, &queue, guard))
+        let (_, (scan, pending)) = queue.submit(start, Start::step).await?;
+        Ok::<_, Problem>(chunks(scan, pending, &queue, guard))
     };
     chunks.try_flatten_stream().boxed()
+}
+
+/// The first step of a scan: it creates the workers and runs the first step of one of them, because a small scan needs
+/// no other.
+struct Start {
+    view: ReadView,
+    request: Arc<SharedRequest>,
+    threads_max: usize,
+    memory: Arc<RuntimeEnv>,
+    cache: Arc<StateCache>,
+    cancelled: Arc<AtomicBool>,
+    queue: Arc<ScanQueue>,
+}
+
+/// The next batch of a worker, which computes it meanwhile. None at its end.
+type PendingBatch = BoxFuture<'static, Result<(Worker, Option<RecordBatch>), Problem>>;
+
+/// A scan, and the first batch of each worker.
+type Started = (Arc<ScanTask>, Vec<PendingBatch>);
+
+impl Start {
+    fn step(&mut self) -> Result<StepOutcome<Started>, Problem> {
+        let (scan, mut workers) = self.workers()?;
+        let own = workers.pop();
+        let submit = |worker| self.queue.submit(worker, Worker::step).boxed();
+        let mut pending: Vec<PendingBatch> = workers.into_iter().map(submit).collect();
+        if let Some(mut worker) = own {
+            pending.push(match worker.step()? {
+                StepOutcome::Done(batch) => future::ready(Ok((worker, batch))).boxed(),
+                StepOutcome::Again => submit(worker),
+            });
+        }
+        Ok(StepOutcome::Done((scan, pending)))
+    }
+
+    fn workers(&self) -> Result<(Arc<ScanTask>, Vec<Worker>), Problem> {
+        let (view, divided) = match self.cache.divide(&self.view, &self.request) {
+            Some(DividedView {
+                key,
+                known,
+                splits,
+                rest,
+            }) => (rest, Some((key, known, splits))),
+            None => (self.view.clone(), None),
+        };
+        let scan = Arc::new(ScanTask::new(view, self.request.prepared()?, self.cancelled.clone())?);
+        scan.check()?;
+        let splits_to_scan = divided.as_ref().map_or(0, |(_, _, splits)| splits.len());
+        let threads = self.threads_max;
+        let count = scan.workers(threads).max(splits_to_scan.min(threads).min(WORKERS_MAX));
+        let all_blocks = (0..count).map(|worker| Blocks::new(scan.clone(), worker, count));
+        let schema = scan.schema(&scan.prepared.output);
+        let worker = |stage| Worker {
+            scan: scan.clone(),
+            schema: schema.clone(),
+            stage,
+            next: None,
+            has_ended: false,
+        };
+        let workers = match &scan.prepared.request.stage {
+            Stage::Rows { limit } => {
+                let rows_left = Arc::new(AtomicUsize::new(limit.unwrap_or(usize::MAX)));
+                let counts_only = *limit == Some(0);
+                all_blocks
+                    .map(|blocks| {
+                        worker(WorkerStage::Rows {
+                            blocks,
+                            rows_left: rows_left.clone(),
+                            counts_only,
+                        })
+                    })
+                    .collect()
+            }
+            Stage::Top { keys, after, limit, .. } => {
+                let new = || TopK::new(keys, after.as_ref(), *limit);
+                let shared = Arc::new(Mutex::new((count, new()?)));
+                let collect = |blocks| {
+                    Ok(worker(WorkerStage::Collect {
+                        blocks,
+                        top: Some(new()?),
+                        shared: shared.clone(),
+                    }))
+                };
+                all_blocks.map(collect).collect::<Result<_, Error>>()?
+            }
+            Stage::Partial(aggregate) => {
+                let (mut known, mut splits) = (Vec::new(), None);
+                if let Some((key, states, waiting)) = divided {
+                    states
+                        .iter()
+                        .for_each(|states| scan.stats.lock().add_cached(&states.counted));
+                    known = states.iter().flat_map(|states| &states.states).cloned().collect();
+                    splits = Some(Arc::new(UnknownSplits {
+                        scan: scan.clone(),
+                        key,
+                        cache: self.cache.clone(),
+                        waiting: Mutex::new(waiting),
+                        memory: self.memory.clone(),
+                    }));
+                }
+                let partial = |blocks| {
+                    let has_rest = splits.is_none() || !scan.is_empty();
+                    let rest = has_rest.then(|| Partial::new(aggregate, blocks, self.memory.clone()));
+                    let rest = rest.transpose()?;
+                    let shares = Shares::new(std::mem::take(&mut known), splits.clone(), rest);
+                    Ok(worker(WorkerStage::Aggregate(shares)))
+                };
+                all_blocks.map(partial).collect::<Result<_, Error>>()?
+            }
+        };
+        Ok((scan, workers))
+    }
 }
 
 /// Cancels a scan when its stream is dropped.
@@ -88,101 +209,21 @@ impl Drop for CancelOnDrop {
     }
 }
 
-fn workers(
-    view: ReadView,
-    request: ScanRequest,
-    threads: usize,
-    (memory, cache): &(Arc<RuntimeEnv>, Arc<StateCache>),
-    cancelled: Arc<AtomicBool>,
-) -> Result<(Arc<ScanTask>, Vec<Worker>), Problem> {
-    let divided = cache.divide(&view, &request);
-    let (view, divided) = match divided {
-        Some(DividedView {
-            key,
-            known,
-            splits,
-            rest,
-        }) => (rest, Some((key, known, splits))),
-        None => (view, None),
-    };
-    let scan = Arc::new(ScanTask::new(view, request, cancelled)?);
-    scan.check()?;
-    let splits_to_scan = divided.as_ref().map_or(0, |(_, _, splits)| splits.len());
-    let count = scan.workers(threads).max(splits_to_scan.min(threads).min(WORKERS_MAX));
-    let all_blocks = (0..count).map(|worker| Blocks::new(scan.clone(), worker, count));
-    let schema = scan.schema(&scan.output);
-    let worker = |stage| Worker {
-        scan: scan.clone(),
-        schema: schema.clone(),
-        stage,
-    };
-    let workers = match &scan.request.stage {
-        Stage::Rows { limit } => {
-            let rows_left = Arc::new(AtomicUsize::new(limit.unwrap_or(usize::MAX)));
-            let counts_only = *limit == Some(0);
-            all_blocks
-                .map(|blocks| {
-                    worker(WorkerStage::Rows {
-                        blocks,
-                        rows_left: rows_left.clone(),
-                        counts_only,
-                    })
-                })
-                .collect()
-        }
-        Stage::Top { keys, after, limit, .. } => {
-            let new = || TopK::new(keys, after.as_ref(), *limit);
-            let shared = Arc::new(Mutex::new((count, new()?)));
-            let collect = |blocks| {
-                Ok(worker(WorkerStage::Collect {
-                    blocks,
-                    top: Some(new()?),
-                    shared: shared.clone(),
-                }))
-            };
-            all_blocks.map(collect).collect::<Result<_, Error>>()?
-        }
-        Stage::Partial(aggregate) => {
-            let (mut known, mut splits) = (Vec::new(), None);
-            if let Some((key, states, waiting)) = divided {
-                states
-                    .iter()
-                    .for_each(|states| scan.stats.lock().add_cached(&states.counted));
-                known = states.iter().flat_map(|states| &states.states).cloned().collect();
-                splits = Some(Arc::new(UnknownSplits {
-                    scan: scan.clone(),
-                    key,
-                    cache: cache.clone(),
-                    waiting: Mutex::new(waiting),
-                    memory: memory.clone(),
-                }));
-            }
-            let partial = |blocks| {
-                let rest = Partial::new(aggregate, blocks, memory.clone())?;
-                let shares = Shares::new(std::mem::take(&mut known), splits.clone(), rest);
-                Ok(worker(WorkerStage::Aggregate(shares)))
-            };
-            all_blocks.map(partial).collect::<Result<_, Error>>()?
-        }
-    };
-    Ok((scan, workers))
-}
-
 /// The batches of all workers as they arrive, each preceded by the progress so far, then the trailer. Ends at the first
 /// problem.
 fn chunks(
     scan: Arc<ScanTask>,
-    workers: Vec<Worker>,
+    pending: Vec<PendingBatch>,
     queue: &Arc<ScanQueue>,
     guard: CancelOnDrop,
 ) -> impl Stream<Item = Result<ScanChunk, Problem>> + use<> {
-    let batches = stream::select_all(workers.into_iter().map(|worker| worker.batches(queue.clone()).boxed()));
+    let batches = stream::select_all(pending.into_iter().map(|first| batches(first, queue.clone()).boxed()));
     let chunks = stream::try_unfold((batches, Some(scan), guard), |(mut batches, scan, guard)| async move {
         let Some(scan) = scan else { return Ok(None) };
         let batch = batches.next().await.transpose()?;
         let mut stats = scan.stats.lock();
         stats.shipped += batch.as_ref().map_or(0, |batch| batch.num_rows() as u64);
-        let trailer = stats.trailer(&scan.columns);
+        let trailer = stats.trailer(&scan.prepared.columns);
         drop(stats);
         Ok::<_, Problem>(Some(match batch {
             Some(batch) => (
@@ -200,6 +241,10 @@ struct Worker {
     scan: Arc<ScanTask>,
     schema: SchemaRef,
     stage: WorkerStage,
+    /// A batch that is ready when the reader has taken the current one.
+    next: Option<RecordBatch>,
+    /// Whether the current batch is its last one.
+    has_ended: bool,
 }
 
 enum WorkerStage {
@@ -221,18 +266,38 @@ enum WorkerStage {
     Aggregate(Shares),
 }
 
+/// The batches of a worker. It computes the next batch while the reader has the current one.
+fn batches(first: PendingBatch, queue: Arc<ScanQueue>) -> impl Stream<Item = Result<RecordBatch, Problem>> {
+    stream::try_unfold((Some(first), queue), |(pending, queue)| async move {
+        let Some(pending) = pending else { return Ok(None) };
+        let (worker, batch) = pending.await?;
+        let Some(batch) = batch else { return Ok(None) };
+        let next = (!worker.has_ended).then(|| queue.submit(worker, Worker::step).boxed());
+        Ok(Some((batch, (next, queue))))
+    })
+}
+
 impl Worker {
-    /// The worker's batches. It computes the next batch while the reader has the current one.
-    fn batches(self, queue: Arc<ScanQueue>) -> impl Stream<Item = Result<RecordBatch, Problem>> {
-        let first = queue.submit(self, Worker::step).boxed();
-        stream::try_unfold((first, queue), |(pending, queue)| async move {
-            let (worker, batch) = pending.await?;
-            Ok(batch.map(|batch| (batch, (queue.submit(worker, Worker::step).boxed(), queue))))
-        })
+    /// Computes a batch. A small one is mostly the last, and to find that out at once saves a step.
+    fn step(&mut self) -> Result<StepOutcome<Option<RecordBatch>>, Problem> {
+        if let Some(batch) = self.next.take() {
+            return Ok(StepOutcome::Done(Some(batch)));
+        }
+        let slice_end = Instant::now() + TIME_SLICE;
+        let outcome = self.advance(slice_end)?;
+        let is_small = matches!(&outcome, StepOutcome::Done(Some(batch)) if batch.num_rows() < BATCH_ROWS);
+        if is_small && Instant::now() < slice_end {
+            match self.advance(slice_end)? {
+                StepOutcome::Done(None) => self.has_ended = true,
+                StepOutcome::Done(next) => self.next = next,
+                StepOutcome::Again => {}
+            }
+        }
+        Ok(outcome)
     }
 
-    fn step(&mut self) -> Result<StepOutcome<Option<RecordBatch>>, Problem> {
-        let slice_end = Instant::now() + TIME_SLICE;
+    /// Computes a batch, or the part of it for which there is time.
+    fn advance(&mut self, slice_end: Instant) -> Result<StepOutcome<Option<RecordBatch>>, Problem> {
         Ok(match &mut self.stage {
             WorkerStage::Rows {
                 blocks,

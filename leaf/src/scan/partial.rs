@@ -53,7 +53,8 @@ pub(super) struct Shares {
     known: Vec<RecordBatch>,
     splits: Option<Arc<UnknownSplits>>,
     current: Option<SplitShare>,
-    rest: Partial,
+    /// None if there is nothing else.
+    rest: Option<Partial>,
 }
 
 /// Splits that are aggregated one by one, so that their states can be kept. The workers of a scan take them in turn.
@@ -82,7 +83,7 @@ struct SplitShare {
 
 impl Shares {
     /// These states, then a part of these splits, then the rest.
-    pub(super) fn new(known: Vec<RecordBatch>, splits: Option<Arc<UnknownSplits>>, rest: Partial) -> Self {
+    pub(super) fn new(known: Vec<RecordBatch>, splits: Option<Arc<UnknownSplits>>, rest: Option<Partial>) -> Self {
         Self {
             known,
             splits,
@@ -97,7 +98,7 @@ impl Shares {
             return Ok(StepOutcome::Done(Some(states)));
         }
         let Some(splits) = &self.splits else {
-            return self.rest.step();
+            return step_rest(&mut self.rest);
         };
         let Some(share) = &mut self.current else {
             let next = splits.waiting.lock().pop();
@@ -106,7 +107,7 @@ impl Shares {
                     self.current = Some(SplitShare::new(splits, split)?);
                     Ok(StepOutcome::Again)
                 }
-                None => self.rest.step(),
+                None => step_rest(&mut self.rest),
             };
         };
         let outcome = share.partial.step()?;
@@ -124,10 +125,14 @@ impl Shares {
     }
 }
 
+fn step_rest(rest: &mut Option<Partial>) -> Result<StepOutcome<Option<RecordBatch>>, Error> {
+    rest.as_mut().map_or(Ok(StepOutcome::Done(None)), Partial::step)
+}
+
 impl SplitShare {
     fn new(splits: &UnknownSplits, split: SegmentView) -> Result<Self, Error> {
         let scan = Arc::new(splits.scan.of_split(split.clone())?);
-        let Stage::Partial(aggregate) = &scan.request.stage else {
+        let Stage::Partial(aggregate) = &scan.prepared.request.stage else {
             return Err(Problem::new(Code::Internal, "only the splits of an aggregate are scanned one by one").into());
         };
         let partial = Partial::new(aggregate, Blocks::new(scan.clone(), 0, 1), splits.memory.clone())?;

@@ -24,13 +24,14 @@ use datafusion::{
 use lru::LruCache;
 use parking_lot::Mutex;
 use plan::scan::{PartialAggregate, ScanRequest, ScanSource, Stage};
+use proto::ingest::ShardId;
 use roaring::RoaringBitmap;
 
-use super::stats::CountedValues;
+use super::{prepared::SharedRequest, stats::CountedValues};
 use crate::view::{ReadView, SegmentView};
 
-/// Requests of which states are kept or that were seen once.
-const REQUESTS_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
+/// Requests of which states are kept or that were seen once, each for one shard.
+const REQUESTS_MAX: NonZeroUsize = NonZeroUsize::new(8_192).expect("not zero");
 /// Bytes of a request that may be kept.
 const REQUEST_BYTES_MAX: usize = 16 << 10;
 /// Bytes of the states of one split.
@@ -61,7 +62,10 @@ struct KeptRequests {
 
 /// A shard and everything that a request wants of it.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct RequestKey(Arc<[u8]>);
+pub(super) struct RequestKey {
+    shard: ShardId,
+    request: Arc<[u8]>,
+}
 
 #[derive(Default)]
 struct KeptRequest {
@@ -108,24 +112,19 @@ impl StateCache {
 
     /// Divides a view by what is known of it. None if its splits are not to be aggregated one by one: the request is
     /// new, or its states cannot be kept.
-    pub(super) fn divide(&self, view: &ReadView, request: &ScanRequest) -> Option<DividedView> {
-        let (Stage::Partial(aggregate), ScanSource::Auto) = (&request.stage, request.read) else {
-            return None;
-        };
-        if self.bytes_max < ENTRY_BYTES || !view.segments.iter().any(may_be_kept) || !is_independent_of_order(aggregate)
-        {
+    pub(super) fn divide(&self, view: &ReadView, request: &SharedRequest) -> Option<DividedView> {
+        if self.bytes_max < ENTRY_BYTES || !view.segments.iter().any(may_be_kept) {
             return None;
         }
-        // A request nests as deep as its statement, and its encoding is recursive.
-        let key = match stacker::grow(ENCODING_STACK_BYTES, || plan::wire::request_key(request)) {
-            Ok(key) if key.len() <= REQUEST_BYTES_MAX => key,
-            _ => return None,
+        let key = RequestKey {
+            shard: view.shard,
+            request: request.encoded(encode)?,
         };
-        let key = RequestKey(key.into());
         let live: HashSet<u64> = view.segments.iter().map(|split| split.segment.uid()).collect();
         let mut kept = self.kept.lock();
         let Some(request) = kept.by_request.get_mut(&key) else {
             kept.insert(key);
+            kept.evict(self.bytes_max);
             return None;
         };
         if request.refused {
@@ -157,7 +156,8 @@ impl StateCache {
         if request.splits.len() > live.len() {
             let before = request.bytes;
             request.splits.retain(|uid, _| live.contains(uid));
-            request.bytes = divided.key.0.len() + request.splits.values().map(|states| states.bytes()).sum::<usize>();
+            request.bytes =
+                divided.key.request.len() + request.splits.values().map(|states| states.bytes()).sum::<usize>();
             let removed = before - request.bytes;
             kept.bytes -= removed;
         }
@@ -189,7 +189,7 @@ impl StateCache {
 impl KeptRequests {
     /// Notes a request that was not seen before.
     fn insert(&mut self, key: RequestKey) {
-        let bytes = key.0.len();
+        let bytes = ENTRY_BYTES + key.request.len();
         self.bytes += bytes;
         let request = KeptRequest {
             bytes,
@@ -215,6 +215,19 @@ impl SplitStates {
         let states: usize = self.states.iter().map(RecordBatch::get_array_memory_size).sum();
         ENTRY_BYTES + self.deleted.serialized_size() + states
     }
+}
+
+/// The bytes of a request whose states may be kept.
+fn encode(request: &ScanRequest) -> Option<Arc<[u8]>> {
+    let (Stage::Partial(aggregate), ScanSource::Auto) = (&request.stage, request.read) else {
+        return None;
+    };
+    if !is_independent_of_order(aggregate) {
+        return None;
+    }
+    // A request nests as deep as its statement, and its encoding is recursive.
+    let bytes = stacker::grow(ENCODING_STACK_BYTES, || plan::wire::request_key(request)).ok()?;
+    (bytes.len() <= REQUEST_BYTES_MAX).then(|| bytes.into())
 }
 
 fn may_be_kept(split: &SegmentView) -> bool {

@@ -1,38 +1,30 @@
-//! Scan task: a prepared scan request with its columns, its filter as conjuncts, and its units of work.
+//! Scan task: a prepared request over one view, and its units of work.
 
 use std::{
     ops::Range,
     sync::{
-        Arc, LazyLock, OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
-use datafusion::{
-    arrow::{
-        array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions},
-        compute::{concat, prep_null_mask_filter},
-        datatypes::{DataType, SchemaRef},
-    },
-    common::{DFSchema, config::ConfigOptions, tree_node::TreeNode as _},
-    logical_expr::{
-        Expr, physical_planning_context::PhysicalPlanningContext, simplify::SimplifyContext,
-        utils::split_conjunction_owned,
-    },
-    optimizer::simplify_expressions::ExprSimplifier,
-    physical_expr::{PhysicalExpr, create_physical_expr, execution_props::ExecutionProps},
-};
+use datafusion::arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 use plan::{
-    Column,
-    functions::{FunctionContext, WarningCounts, constants},
-    scan::{ScanRequest, ScanSource, SortKey, Stage},
+    functions::{FunctionContext, WarningCounts},
+    scan::{ScanSource, SortKey, Stage},
 };
 use proto::{Code, Problem};
 use roaring::RoaringBitmap;
 
-use super::{WORKERS_MAX, best_keys::BestKeys, filter, stats::ScanStats};
+use super::{
+    WORKERS_MAX,
+    best_keys::BestKeys,
+    filter,
+    prepared::{Conjunct, PreparedScan},
+    stats::ScanStats,
+};
 use crate::{
     error::Error,
     matches::Matches,
@@ -47,14 +39,8 @@ const UNIT_DOCUMENTS: u32 = 65_536;
 pub(super) struct ScanTask {
     /// The view to read.
     pub view: ReadView,
-    /// The request.
-    pub request: ScanRequest,
-    /// Every column that the request names: in its output, its filter, its sort keys.
-    pub columns: Vec<Column>,
-    /// The columns that are returned or aggregated, in order, as indexes into `columns`.
-    pub output: Arc<[usize]>,
-    /// The columns that blocks read of each document that passes: the output or, for a top-k, its keys.
-    pub wanted: Arc<[usize]>,
+    /// The request, prepared for all shards.
+    pub prepared: Arc<PreparedScan>,
     /// The filter, as a conjunction.
     pub conjuncts: Vec<Conjunct>,
     /// Counters so far.
@@ -65,19 +51,6 @@ pub(super) struct ScanTask {
     /// For a top-k that may leave out documents.
     pub best_keys: Option<BestKeys>,
     cancelled: Arc<AtomicBool>,
-}
-
-/// One condition of the filter, ready to be evaluated.
-pub(super) struct Conjunct {
-    expr: Expr,
-    /// The columns it names.
-    pub columns: Vec<usize>,
-    /// Whether it counts values: those that it cannot convert, and those without a result of a function.
-    pub warns: bool,
-    schema: SchemaRef,
-    physical: Arc<dyn PhysicalExpr>,
-    /// Rows per evaluation.
-    batch_rows: usize,
 }
 
 /// Documents that one thread scans.
@@ -124,9 +97,9 @@ pub(super) struct FilterOutcome {
 }
 
 impl ScanTask {
-    /// Prepares a request.
-    pub(super) fn new(view: ReadView, request: ScanRequest, cancelled: Arc<AtomicBool>) -> Result<Self, Error> {
-        Self::with_warnings(view, request, cancelled, WarningCounts::default())
+    /// A scan of a view.
+    pub(super) fn new(view: ReadView, prepared: Arc<PreparedScan>, cancelled: Arc<AtomicBool>) -> Result<Self, Error> {
+        Self::with_warnings(view, prepared, cancelled, WarningCounts::default())
     }
 
     /// The same request over one split of the view. It counts warnings together with this one.
@@ -137,34 +110,19 @@ impl ScanTask {
             ..self.view.clone()
         };
         let warnings = self.stats.lock().warnings.clone();
-        Self::with_warnings(view, self.request.clone(), self.cancelled.clone(), warnings)
+        Self::with_warnings(view, self.prepared.clone(), self.cancelled.clone(), warnings)
     }
 
     fn with_warnings(
         view: ReadView,
-        request: ScanRequest,
+        prepared: Arc<PreparedScan>,
         cancelled: Arc<AtomicBool>,
         warnings: WarningCounts,
     ) -> Result<Self, Error> {
-        let mut columns: Vec<Column> = Vec::new();
-        let output: Arc<[usize]> = request
-            .columns
-            .iter()
-            .map(|column| column_index(&mut columns, column))
-            .collect();
+        let request = prepared.request.clone();
         let (stop, deadline) = (cancelled.clone(), request.deadline);
-        let props = execution_props(FunctionContext::new(warnings.clone(), move || {
-            interrupted(&stop, deadline)
-        }));
-        let filters = request.filter.iter().cloned().flat_map(split_conjunction_owned);
-        let conjuncts = filters
-            .map(|filter| Conjunct::new(filter, &mut columns, &props))
-            .collect::<Result<Vec<_>, _>>()?;
-        let wanted: Arc<[usize]> = match &request.stage {
-            Stage::Top { keys, .. } => keys.iter().map(|key| column_index(&mut columns, &key.column)).collect(),
-            Stage::Rows { limit: Some(0) } => Arc::default(),
-            _ => output.clone(),
-        };
+        let context = FunctionContext::new(warnings.clone(), move || interrupted(&stop, deadline));
+        let conjuncts = prepared.conjuncts(context)?;
         let (index_parts, units) = units_of(&view);
         let bounds = |keys: &[SortKey], unit: &Unit| {
             interrupted(&cancelled, request.deadline).map_or(Ok(()), Err)?;
@@ -177,14 +135,11 @@ impl ScanTask {
             Ok(bounds.and_then(|bounds| bounds.into_iter().next()))
         };
         let (best_keys, units) = BestKeys::sort_units(&request, &conjuncts, units, bounds)?;
-        let stats = Mutex::new(ScanStats::new(columns.len(), warnings));
+        let stats = Mutex::new(ScanStats::new(prepared.columns.len(), warnings));
         let units_taken = AtomicUsize::new(0);
         Ok(Self {
             view,
-            request,
-            columns,
-            output,
-            wanted,
+            prepared,
             conjuncts,
             stats,
             index_parts,
@@ -193,6 +148,11 @@ impl ScanTask {
             best_keys,
             cancelled,
         })
+    }
+
+    /// Whether the view has no document.
+    pub(super) fn is_empty(&self) -> bool {
+        self.units.is_empty()
     }
 
     /// The number of threads that the scan is worth.
@@ -209,7 +169,7 @@ impl ScanTask {
     /// The next unit of work, and its number. An aggregate's units are assigned to its workers round-robin, however fast
     /// each is, so that sums of doubles are the same each time.
     pub(super) fn take_unit(&self, worker: usize, workers: usize, taken: &mut usize) -> Option<(usize, Unit)> {
-        let number = match self.request.stage {
+        let number = match self.prepared.request.stage {
             Stage::Partial(_) => *taken * workers + worker,
             _ => self.units_taken.fetch_add(1, Ordering::Relaxed),
         };
@@ -219,7 +179,7 @@ impl ScanTask {
 
     /// Fails if the scan must stop: the deadline has passed, or its stream was dropped.
     pub(super) fn check(&self) -> Result<(), Problem> {
-        interrupted(&self.cancelled, self.request.deadline).map_or(Ok(()), Err)
+        interrupted(&self.cancelled, self.prepared.request.deadline).map_or(Ok(()), Err)
     }
 
     /// What an index decides about the filter. Computed once, by the first worker that needs it.
@@ -245,7 +205,7 @@ impl ScanTask {
             .collect::<RoaringBitmap>();
         let documents = live.len();
         let all_conjuncts: Vec<usize> = (0..self.conjuncts.len()).collect();
-        if self.request.read == ScanSource::Raw && !all_conjuncts.is_empty() {
+        if self.prepared.request.read == ScanSource::Raw && !all_conjuncts.is_empty() {
             return Ok(FilterOutcome {
                 first,
                 pass: RoaringBitmap::new(),
@@ -253,8 +213,8 @@ impl ScanTask {
                 open_conjuncts: all_conjuncts.into(),
             });
         }
-        let time_path = self.request.time_path.as_ref();
-        let conditions = self.conjuncts.iter().map(|conjunct| &conjunct.expr);
+        let time_path = self.prepared.request.time_path.as_ref();
+        let conditions = self.conjuncts.iter().map(|conjunct| &conjunct.condition.expr);
         let mut bounds = match filter::may_match(part, conditions, time_path)? {
             true => Matches::certain(live),
             false => {
@@ -267,7 +227,7 @@ impl ScanTask {
             if bounds.is_empty() {
                 break;
             }
-            let found = filter::matches(&conjunct.expr, &part, time_path)?;
+            let found = filter::matches(&conjunct.condition.expr, &part, time_path)?;
             if !found.is_exact() {
                 open_conjuncts.push(number);
             }
@@ -296,22 +256,26 @@ impl ScanTask {
     }
 
     fn is_stored(&self, part: SegmentPart, conjunct: usize) -> bool {
-        let time_path = self.request.time_path.as_ref();
+        let time_path = self.prepared.request.time_path.as_ref();
         let is_stored = |column: &usize| {
-            part.stores(&self.columns[*column], time_path)
+            part.stores(&self.prepared.columns[*column], time_path)
                 .is_ok_and(|stores| stores)
         };
-        self.conjuncts[conjunct].columns.iter().all(is_stored)
+        self.conjuncts[conjunct].condition.columns.iter().all(is_stored)
     }
 
     /// True if the column is read while documents are selected, not only for the output of those selected.
     pub(super) fn is_read_to_select(&self, column: usize) -> bool {
-        self.wanted.contains(&column) || self.conjuncts.iter().any(|conjunct| conjunct.columns.contains(&column))
+        self.prepared.wanted.contains(&column)
+            || self
+                .conjuncts
+                .iter()
+                .any(|conjunct| conjunct.condition.columns.contains(&column))
     }
 
     /// The Arrow schema of these columns.
     pub(super) fn schema(&self, columns: &[usize]) -> SchemaRef {
-        plan::column::schema(columns.iter().map(|column| &self.columns[*column]))
+        plan::column::schema(columns.iter().map(|column| &self.prepared.columns[*column]))
     }
 }
 
@@ -325,24 +289,6 @@ fn interrupted(cancelled: &AtomicBool, deadline: Instant) -> Option<Problem> {
             .hint("select fewer rows, or raise timeout_ms")
     };
     (Instant::now() >= deadline).then(late)
-}
-
-/// The index of a column in the list; a new column is appended.
-fn column_index(columns: &mut Vec<Column>, column: &Column) -> usize {
-    columns.iter().position(|known| known == column).unwrap_or_else(|| {
-        columns.push(column.clone());
-        columns.len() - 1
-    })
-}
-
-/// Properties for evaluating conditions: functions count warnings, and a long evaluation stops with its query.
-fn execution_props(context: FunctionContext) -> ExecutionProps {
-    static SETTINGS: LazyLock<ConfigOptions> = LazyLock::new(|| plan::functions::settings().options().as_ref().clone());
-    let mut options = SETTINGS.clone();
-    options.extensions.insert(context);
-    let mut props = ExecutionProps::new();
-    props.mark_start_execution(Arc::new(options));
-    props
 }
 
 /// The indexes of a view, and all its documents as units. The newest come first, so that a limit without an order is
@@ -375,70 +321,4 @@ fn units_of(view: &ReadView) -> (Vec<IndexPart>, Vec<Unit>) {
     ));
     units.reverse();
     (indexes, units)
-}
-
-impl Conjunct {
-    fn new(expr: Expr, columns: &mut Vec<Column>, props: &ExecutionProps) -> Result<Self, Error> {
-        let mut names: Vec<&str> = expr
-            .column_refs()
-            .into_iter()
-            .map(|column| column.name.as_str())
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        let unknown = |name: &str| {
-            Problem::new(
-                Code::BadRequest,
-                format!("the filter names {name:?}, which is not a column of a scan"),
-            )
-        };
-        let named = names
-            .iter()
-            .map(|name| Column::parse(name).ok_or_else(|| unknown(name)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let schema = plan::column::schema(&named);
-        let df_schema = Arc::new(DFSchema::try_from(schema.clone())?);
-        let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(df_schema.clone()).build());
-        // Folds casts of literals into literals, which an index can look up.
-        let expr = plan::simplify::simplify(simplifier.coerce(expr, &df_schema)?, &simplifier)?;
-        let physical = create_physical_expr(&expr, &df_schema, props, &PhysicalPlanningContext::default())?;
-        let calls = |part: &Expr| Ok(matches!(part, Expr::ScalarFunction(_)));
-        let warns = named.iter().any(|column| column.read_as.cast) || expr.exists(calls)?;
-        let columns = named.iter().map(|column| column_index(columns, column)).collect();
-        let batch_rows = constants::rows(constants::bytes(&physical)?);
-        Ok(Self {
-            expr,
-            columns,
-            warns,
-            schema,
-            physical,
-            batch_rows,
-        })
-    }
-
-    /// Which rows pass, given the values of the conjunct's columns.
-    pub(super) fn passes(&self, values: Vec<ArrayRef>, rows: usize) -> Result<BooleanArray, Error> {
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let batch = RecordBatch::try_new_with_options(self.schema.clone(), values, &options)?;
-        if rows <= self.batch_rows {
-            return self.passes_batch(&batch);
-        }
-        let parts = (0..rows)
-            .step_by(self.batch_rows)
-            .map(|from| self.passes_batch(&batch.slice(from, self.batch_rows.min(rows - from))));
-        let parts = parts.collect::<Result<Vec<_>, _>>()?;
-        let passes = concat(&parts.iter().map(|part| part as &dyn Array).collect::<Vec<_>>())?;
-        Ok(passes.as_boolean().clone())
-    }
-
-    fn passes_batch(&self, batch: &RecordBatch) -> Result<BooleanArray, Error> {
-        let rows = batch.num_rows();
-        let passes = self.physical.evaluate(batch)?.into_array(rows)?;
-        match passes.data_type() {
-            DataType::Boolean if passes.null_count() == 0 => Ok(passes.as_boolean().clone()),
-            DataType::Boolean => Ok(prep_null_mask_filter(passes.as_boolean())),
-            DataType::Null => Ok(BooleanArray::from(vec![false; rows])),
-            other => Err(Problem::new(Code::BadRequest, format!("a condition must be boolean, not {other}")).into()),
-        }
-    }
 }

@@ -18,7 +18,7 @@ use datafusion::{
 use futures::executor::block_on;
 use plan::{
     Column, PathKinds,
-    scan::{QueryId, ReadCounts, ScanSource, ScanTrailer, SortKey},
+    scan::{QueryId, ReadCounts, ScanRequest, ScanSource, ScanTrailer, SortKey},
     search::Match,
 };
 use proto::{Address, Code, PositionVector, SourceName, catalog::CollectionUid, ingest::ShardId, record::TimeKind};
@@ -136,7 +136,7 @@ fn request(read: ScanSource, columns: &[&str], filter: Vec<Expr>, stage: Stage) 
     let deadline = Instant::now() + Duration::from_secs(60);
     ScanRequest {
         query: QueryId(1),
-        shard: shard(),
+        shards: vec![shard()],
         read,
         time_path: None,
         columns,
@@ -157,7 +157,7 @@ fn scan(view: &ReadView, request: ScanRequest) -> Result<(Vec<RecordBatch>, Scan
 
 /// The same in a pool that has run other scans.
 fn scan_in(pool: &ScanPool, view: &ReadView, request: ScanRequest) -> Result<(Vec<RecordBatch>, ScanTrailer), Problem> {
-    let mut stream = run(view.clone(), request, pool);
+    let mut stream = run(view.clone(), Arc::new(SharedRequest::new(request)), pool);
     let (mut batches, mut shipped) = (Vec::new(), 0);
     while let Some(chunk) = block_on(stream.next()) {
         match chunk? {
@@ -541,7 +541,12 @@ fn a_dropped_stream_stops_the_work() {
     let tail = view.tail.clone();
     let mut stream = run(
         view,
-        request(ScanSource::Raw, &["_doc"], vec![], Stage::Rows { limit: None }),
+        Arc::new(SharedRequest::new(request(
+            ScanSource::Raw,
+            &["_doc"],
+            vec![],
+            Stage::Rows { limit: None },
+        ))),
         &pool,
     );
     assert!(matches!(block_on(stream.next()), Some(Ok(ScanChunk::Progress(_)))));

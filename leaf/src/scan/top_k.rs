@@ -226,7 +226,7 @@ impl TopKRows {
                 scan,
                 part,
                 documents.into_iter().map(|(document, _)| document).collect(),
-                &scan.output,
+                &scan.prepared.output,
             )?);
         }
         let order = UInt32Array::from(fetched_at);
@@ -235,7 +235,7 @@ impl TopKRows {
             Ok(take(&concat(&pieces)?, &order, None)?)
         };
         Ok(Some((
-            (0..scan.output.len()).map(column).collect::<Result<_, _>>()?,
+            (0..scan.prepared.output.len()).map(column).collect::<Result<_, _>>()?,
             order.len(),
         )))
     }

@@ -3,6 +3,7 @@
 
 mod ingest;
 mod scan;
+mod waiting_answers;
 
 use std::{sync::Arc, time::Duration};
 

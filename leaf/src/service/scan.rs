@@ -10,11 +10,11 @@ use futures::{Stream, StreamExt as _, stream};
 use parking_lot::Mutex;
 use plan::{
     PathKinds, column,
-    scan::{PinnedShard, Scan, ScanChunk, Stage},
+    scan::{PinnedShard, Scan, ScanChunk, ScanStream, Stage},
     wire::{PartEncoder, decode_request},
 };
 use proto::{
-    Catalog, PositionVector, Problem,
+    Catalog, Code, PositionVector, Problem,
     ingest::ShardId,
     wire::{
         ingest::{positions, query_id, shard, vector},
@@ -23,9 +23,13 @@ use proto::{
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{caught_up, deadline};
+use super::{
+    caught_up, deadline,
+    waiting_answers::{Parts, WaitingAnswers},
+};
 use crate::Leaf;
 
 /// Stack for decoding a filter expression.
@@ -37,6 +41,7 @@ pub(super) struct ScanService {
     catalog: watch::Receiver<Arc<Catalog>>,
     /// Cached hash of each shard's path table, valid while the shard has the same table.
     path_hashes: Mutex<HashMap<ShardId, (Weak<PathKinds>, u64)>>,
+    waiting: Arc<WaitingAnswers>,
 }
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -52,6 +57,7 @@ impl ScanService {
             leaf,
             catalog,
             path_hashes: Mutex::default(),
+            waiting: Arc::default(),
         }
     }
 
@@ -82,6 +88,20 @@ impl ScanService {
     }
 }
 
+/// The parts of the answer of one shard.
+fn parts(mut parts: PartEncoder, chunks: ScanStream) -> Parts {
+    let encode = move |chunk| {
+        let encoded: Result<Vec<wire::ScanPart>, Problem> = match chunk {
+            Ok(ScanChunk::Rows(batch)) => parts.encode(&batch),
+            Ok(ScanChunk::Progress(trailer)) => Ok(vec![parts.progress(trailer)]),
+            Ok(ScanChunk::End(trailer)) => parts.end(trailer),
+            Err(problem) => Err(problem),
+        };
+        stream::iter(encoded.unwrap_or_else(|problem| vec![parts.problem(problem)]))
+    };
+    chunks.flat_map(encode).boxed()
+}
+
 /// The hash of a path table. Never 0, which clients send if they have no table.
 fn hash_of(paths: &PathKinds) -> u64 {
     let mut hasher = Xxh3::new();
@@ -98,6 +118,7 @@ fn hash_of(paths: &PathKinds) -> u64 {
 #[tonic::async_trait]
 impl scan_server::Scan for ScanService {
     type ScanStream = ResponseStream<wire::ScanPart>;
+    type ScanRestStream = ResponseStream<wire::ScanPart>;
     type FieldsStream = ResponseStream<wire::Field>;
     type DeadLettersStream = ResponseStream<wire::DeadLetter>;
 
@@ -146,20 +167,26 @@ impl scan_server::Scan for ScanService {
             Stage::Partial(aggregate) => aggregate.output.clone(),
             Stage::Rows { .. } | Stage::Top { .. } => column::schema(&request.columns),
         };
-        let mut parts = PartEncoder::new(&schema)?;
-        let chunks = self.leaf.scan(request).flat_map(move |chunk| {
-            let encoded: Result<Vec<wire::ScanPart>, Problem> = match chunk {
-                Ok(ScanChunk::Rows(batch)) => parts.encode(&batch),
-                Ok(ScanChunk::Progress(trailer)) => Ok(vec![PartEncoder::progress(trailer)]),
-                Ok(ScanChunk::End(trailer)) => parts.end(trailer),
-                Err(problem) => Err(problem),
-            };
-            match encoded {
-                Ok(parts) => stream::iter(parts.into_iter().map(Ok).collect::<Vec<_>>()),
-                Err(problem) => stream::iter(vec![Err(problem.into())]),
-            }
-        });
-        Ok(Response::new(chunks.boxed()))
+        let answers = (0..).zip(self.leaf.scan(request));
+        let answers = answers.map(|(shard, chunks)| Ok(parts(PartEncoder::new(shard, &schema)?, chunks)));
+        let mut answers: Vec<Parts> = answers.collect::<Result<_, Problem>>()?;
+        let parts = match answers.len() {
+            1 => answers.remove(0),
+            _ => self.waiting.share(answers).boxed(),
+        };
+        Ok(Response::new(parts.map(Ok).boxed()))
+    }
+
+    async fn scan_rest(
+        &self,
+        request: Request<wire::ScanRestRequest>,
+    ) -> Result<Response<Self::ScanRestStream>, Status> {
+        let id = Uuid::from_slice(&request.into_inner().waiting).ok();
+        let rest = id.and_then(|id| self.waiting.take(&id)).ok_or_else(|| {
+            let detail = "the rest of this answer does not wait here: its call has ended, or the leaf has restarted";
+            Problem::new(Code::Unavailable, detail).hint("retry the query")
+        })?;
+        Ok(Response::new(rest.map(Ok).boxed()))
     }
 
     async fn document(

@@ -33,18 +33,18 @@ use proto::{Code, Position, PositionVector, Problem, ingest::BatchOutcome};
 
 use super::{ServedLeaf, batch, clicks, filled, serve_both, soon};
 
-fn query(number: u128) -> QueryId {
+pub(super) fn query(number: u128) -> QueryId {
     QueryId(number)
 }
 
-fn request(served: &ServedLeaf, columns: &[&str], filter: Vec<Expr>, stage: Stage) -> ScanRequest {
+pub(super) fn request(served: &ServedLeaf, columns: &[&str], filter: Vec<Expr>, stage: Stage) -> ScanRequest {
     let columns = columns
         .iter()
         .map(|name| Column::parse(name).expect("a column"))
         .collect();
     ScanRequest {
         query: query(1),
-        shard: served.shard,
+        shards: vec![served.shard],
         read: ScanSource::Auto,
         time_path: None,
         columns,
@@ -56,7 +56,8 @@ fn request(served: &ServedLeaf, columns: &[&str], filter: Vec<Expr>, stage: Stag
 
 /// All rows as text, and the trailer.
 async fn rows(served: &ServedLeaf, request: ScanRequest) -> Result<(Vec<String>, ScanTrailer), Problem> {
-    let chunks: Vec<ScanChunk> = served.scan.scan(request).try_collect().await?;
+    let answer = served.scan.scan(request).pop().expect("an answer");
+    let chunks: Vec<ScanChunk> = answer.try_collect().await?;
     let mut batches: Vec<RecordBatch> = Vec::new();
     let mut trailer = None;
     for chunk in chunks {
@@ -313,6 +314,8 @@ async fn large_documents_are_sent_in_chunks() {
                 vec![],
                 Stage::Rows { limit: None },
             ))
+            .pop()
+            .expect("an answer")
             .try_collect()
             .await
             .expect("rows");

@@ -1,9 +1,11 @@
 //! Makes all leaves of a cluster look like one: pins views and runs scans on the leaf that owns the shard.
 
+mod leaf_scan;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use async_trait::async_trait;
@@ -17,24 +19,24 @@ use proto::{
     limits::MESSAGE_BYTES_MAX,
     wire::{
         ingest::{self as wire_ingest, query_bytes, require},
-        leaf::{self as wire, pin_outcome::Outcome, scan_client::ScanClient, scan_part::Part},
+        leaf::{self as wire, pin_outcome::Outcome, scan_client::ScanClient},
         problem::malformed,
     },
 };
 use tonic::transport::Channel;
 
+use self::leaf_scan::scan_leaf;
 use crate::{
     PathKinds,
-    scan::{
-        DeadLetter, Document, PathStatus, PinnedShard, QueryId, Scan, ScanChunk, ScanRequest, ScanStream, ShardStatus,
-    },
-    wire::{BatchDecoder, decode_trailer, encode_request},
+    scan::{DeadLetter, Document, PathStatus, PinnedShard, QueryId, Scan, ScanRequest, ScanStream, ShardStatus},
+    wire::encode_request,
 };
 
 /// Shards whose path tables are cached.
 const CACHED_PATHS_MAX: usize = 4_096;
-/// How much longer than the leaf the transport waits: a leaf that is alive reports the timeout itself.
-const GRACE: Duration = Duration::from_secs(1);
+
+/// A leaf, and indexes of shards that it holds.
+type IndexesOnLeaf<'a> = (&'a Peer, Vec<usize>);
 
 /// A path table and its hash.
 type CachedPaths = (u64, Arc<PathKinds>);
@@ -67,6 +69,19 @@ impl RemoteLeaves {
         for peer in leaves.iter().filter_map(|name| self.leaves.peer(name).ok()) {
             runtime.spawn(message(peer.clone()));
         }
+    }
+
+    /// The leaves that hold these shards, each with the indexes of its shards, and why some have none.
+    fn by_leaf(&self, shards: impl Iterator<Item = ShardId>) -> (Vec<IndexesOnLeaf<'_>>, Vec<(usize, Problem)>) {
+        let mut by_leaf: BTreeMap<&NodeName, (&Peer, Vec<usize>)> = BTreeMap::new();
+        let mut without_leaf = Vec::new();
+        for (index, shard) in shards.enumerate() {
+            match self.leaves.holder(shard) {
+                Ok(peer) => by_leaf.entry(&peer.name).or_insert((peer, Vec::new())).1.push(index),
+                Err(problem) => without_leaf.push((index, problem)),
+            }
+        }
+        (by_leaf.into_values().collect(), without_leaf)
     }
 
     fn cached_paths(&self, shard: ShardId) -> Option<CachedPaths> {
@@ -150,6 +165,10 @@ impl RemoteLeaves {
     }
 }
 
+fn failed(problem: Problem) -> ScanStream {
+    stream::iter([Err(problem)]).boxed()
+}
+
 fn control(peer: &Peer) -> ScanClient<Channel> {
     ScanClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
@@ -178,14 +197,11 @@ impl Scan for RemoteLeaves {
         deadline: Instant,
     ) -> Vec<Result<PinnedShard, Problem>> {
         let mut outcomes: Vec<Option<Result<PinnedShard, Problem>>> = vec![None; wanted.len()];
-        let mut by_leaf: BTreeMap<&NodeName, (&Peer, Vec<usize>)> = BTreeMap::new();
-        for (index, (shard, _)) in wanted.iter().enumerate() {
-            match self.leaves.holder(*shard) {
-                Ok(peer) => by_leaf.entry(&peer.name).or_insert((peer, Vec::new())).1.push(index),
-                Err(problem) => outcomes[index] = Some(Err(problem)),
-            }
+        let (by_leaf, without_leaf) = self.by_leaf(wanted.iter().map(|(shard, _)| *shard));
+        for (index, problem) in without_leaf {
+            outcomes[index] = Some(Err(problem));
         }
-        let calls = by_leaf.into_values().map(|(peer, indices)| async move {
+        let calls = by_leaf.into_iter().map(|(peer, indices)| async move {
             let shards: Vec<&(ShardId, PositionVector)> = indices.iter().map(|index| &wanted[*index]).collect();
             let pinned = self.pin_on(peer, query, &shards, deadline).await;
             (indices, pinned)
@@ -227,24 +243,22 @@ impl Scan for RemoteLeaves {
         });
     }
 
-    fn scan(&self, request: ScanRequest) -> ScanStream {
-        let opened = self
-            .leaves
-            .holder(request.shard)
-            .cloned()
-            .and_then(|peer| Ok((peer, encode_request(&request)?, request.deadline)));
-        stream::once(async move {
-            let (peer, message, deadline) = opened?;
-            let wait = deadline.saturating_duration_since(Instant::now()) + GRACE;
-            let parts = data(&peer)
-                .scan(peer.request(message, wait))
-                .await
-                .map_err(|status| peer.problem(status))?
-                .into_inner();
-            Ok::<_, Problem>(chunks(parts, peer, deadline + GRACE))
-        })
-        .try_flatten()
-        .boxed()
+    fn scan(&self, request: ScanRequest) -> Vec<ScanStream> {
+        let (by_leaf, without_leaf) = self.by_leaf(request.shards.iter().copied());
+        let mut answers: Vec<(usize, ScanStream)> = without_leaf
+            .into_iter()
+            .map(|(index, problem)| (index, failed(problem)))
+            .collect();
+        for (peer, indices) in by_leaf {
+            let shards: Vec<ShardId> = indices.iter().map(|index| request.shards[*index]).collect();
+            let of_leaf = match encode_request(&request, &shards) {
+                Ok(message) => scan_leaf(peer.clone(), message, request.deadline),
+                Err(problem) => shards.iter().map(|_| failed(problem.clone())).collect(),
+            };
+            answers.extend(indices.into_iter().zip(of_leaf));
+        }
+        answers.sort_by_key(|(index, _)| *index);
+        answers.into_iter().map(|(_, answer)| answer).collect()
     }
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {
@@ -305,39 +319,4 @@ async fn collect<M, T: TryFrom<M, Error = Problem>>(
 ) -> Result<Vec<T>, Problem> {
     let messages: Vec<M> = messages.try_collect().await.map_err(|status| peer.problem(status))?;
     messages.into_iter().map(T::try_from).collect()
-}
-
-/// The chunks of an answer, decoded as its parts arrive. The transport's deadline applies only until the first part, so
-/// each part is awaited with a deadline here.
-fn chunks(
-    parts: tonic::Streaming<wire::ScanPart>,
-    peer: Peer,
-    deadline: Instant,
-) -> impl futures::Stream<Item = Result<ScanChunk, Problem>> + Send + 'static {
-    let chunks = stream::try_unfold(
-        (parts, BatchDecoder::default(), peer),
-        move |(mut parts, mut decoder, peer)| async move {
-            let part = match tokio::time::timeout_at(deadline.into(), parts.message()).await {
-                Ok(part) => part.map_err(|status| peer.problem(status))?,
-                Err(_) => {
-                    return Err(Problem::new(
-                        proto::Code::Timeout,
-                        format!("{} did not continue its answer before the deadline", peer.name),
-                    ));
-                }
-            };
-            let Some(part) = part else { return Ok(None) };
-            let chunks: Vec<Result<ScanChunk, Problem>> = match require(part.part, "the part")? {
-                Part::Arrow(bytes) => decoder
-                    .decode(bytes)?
-                    .into_iter()
-                    .map(|batch| Ok(ScanChunk::Rows(batch)))
-                    .collect(),
-                Part::SoFar(trailer) => vec![Ok(ScanChunk::Progress(decode_trailer(trailer)?))],
-                Part::End(trailer) => vec![Ok(ScanChunk::End(decode_trailer(trailer)?))],
-            };
-            Ok(Some((stream::iter(chunks), (parts, decoder, peer))))
-        },
-    );
-    chunks.try_flatten()
 }

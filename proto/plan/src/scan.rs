@@ -61,13 +61,13 @@ pub enum ScanSource {
     Raw,
 }
 
-/// One scan of one shard: filter, project, then one stage.
+/// One scan of some shards, each on its own: filter, project, then one stage.
 #[derive(Debug, Clone)]
 pub struct ScanRequest {
     /// The query whose pinned view is read.
     pub query: QueryId,
-    /// The shard to scan.
-    pub shard: ShardId,
+    /// The shards to scan.
+    pub shards: Vec<ShardId>,
     /// Which data to read.
     pub read: ScanSource,
     /// The collection's time path, for `_time`.
@@ -366,8 +366,10 @@ pub trait Scan: Send + Sync {
     /// Releases all views of a query. Otherwise the leaf does so itself when their lease has expired. Returns at once.
     fn unpin(&self, query: QueryId);
 
-    /// Scans a pinned view. Dropping the stream stops the work.
-    fn scan(&self, request: ScanRequest) -> ScanStream;
+    /// Scans pinned views; returns an answer for each shard, in the order of the request. The work starts when an answer
+    /// is polled, for one shard or for all. An answer that is not read never blocks another one; dropping it stops the
+    /// work for its shard, at the latest when all answers of its leaf are dropped.
+    fn scan(&self, request: ScanRequest) -> Vec<ScanStream>;
 
     /// A document by its id: its key or, without a key, its address.
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem>;

@@ -29,6 +29,8 @@ use datafusion::{
 use datafusion_proto::bytes::{Serializeable as _, physical_plan_from_bytes, physical_plan_to_bytes};
 use proto::{
     Address, Code, Problem,
+    ingest::ShardId,
+    limits::SHARDS_MAX,
     wire::{
         ingest::{self as wire_ingest, query_bytes, query_id, require},
         leaf as wire,
@@ -65,8 +67,8 @@ fn address(text: &str) -> Result<Address, Problem> {
     text.parse().map_err(|e: proto::address::Malformed| undecodable(&e))
 }
 
-/// Encodes a request. Its deadline is sent as the time that is left.
-pub fn encode_request(request: &ScanRequest) -> Result<wire::ScanRequest, Problem> {
+/// Encodes a request for some of its shards. Its deadline is sent as the time that is left.
+pub fn encode_request(request: &ScanRequest, shards: &[ShardId]) -> Result<wire::ScanRequest, Problem> {
     let stage = match &request.stage {
         Stage::Rows { limit } => wire::scan_request::Stage::Rows(wire::Rows {
             limit: limit.map(|limit| limit as u64),
@@ -88,7 +90,7 @@ pub fn encode_request(request: &ScanRequest) -> Result<wire::ScanRequest, Proble
     };
     Ok(wire::ScanRequest {
         query: query_bytes(request.query),
-        shard: Some(request.shard.into()),
+        shards: shards.iter().map(|shard| (*shard).into()).collect(),
         raw: request.read == ScanSource::Raw,
         time_path: request.time_path.as_ref().map(Path::to_string),
         columns: request.columns.iter().map(Column::name).collect(),
@@ -103,13 +105,13 @@ pub fn encode_request(request: &ScanRequest) -> Result<wire::ScanRequest, Proble
     })
 }
 
-/// Bytes that are equal only for requests that want the same of the same shard. Different texts of the same condition
+/// Bytes that are equal only for requests that want the same, of whatever shards. Different texts of the same condition
 /// may have different bytes.
 pub fn request_key(request: &ScanRequest) -> Result<Vec<u8>, Problem> {
     let message = wire::ScanRequest {
         query: bytes::Bytes::new(),
         wait_ms: 0,
-        ..encode_request(request)?
+        ..encode_request(request, &[])?
     };
     Ok(proto::wire::bytes_of(&message))
 }
@@ -138,9 +140,14 @@ pub fn decode_request(message: wire::ScanRequest) -> Result<ScanRequest, Problem
         .iter()
         .map(|bytes| decode_condition(bytes))
         .collect::<Result<_, _>>()?;
+    let shards = message.shards.into_iter().map(|shard| wire_ingest::shard(Some(shard)));
+    let shards = shards.collect::<Result<Vec<ShardId>, _>>()?;
+    if !(1..=SHARDS_MAX as usize).contains(&shards.len()) {
+        return Err(malformed(&format!("a scan of {} shards", shards.len())));
+    }
     Ok(ScanRequest {
         query: query_id(&message.query)?,
-        shard: wire_ingest::shard(message.shard)?,
+        shards,
         read: if message.raw { ScanSource::Raw } else { ScanSource::Auto },
         time_path: message.time_path.as_deref().map(path).transpose()?,
         columns,

@@ -31,6 +31,8 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Large enough that only the window of a stream limits it: a stream that is not read must not stop the other streams
 /// of its connection.
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 30;
+/// Streams that were reset a moment ago, of which parts may still arrive.
+const RESET_STREAMS_MAX: usize = 4_096;
 /// How long a small request may take.
 pub const ASK_WAIT: Duration = Duration::from_secs(10);
 
@@ -98,6 +100,10 @@ fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
         .http2_keep_alive_interval(KEEPALIVE_EVERY)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
+        // Queries that are cancelled reset their streams, and the answers that are on the way then are no error of the
+        // peer. By default, 1,024 of them close the connection, with every other query on it.
+        .http2_max_concurrent_reset_streams(RESET_STREAMS_MAX)
+        .http2_max_local_error_reset_streams(None)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
 }

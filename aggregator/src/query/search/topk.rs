@@ -18,11 +18,11 @@ use datafusion::{
     optimizer::simplify_expressions::ExprSimplifier,
     scalar::ScalarValue,
 };
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{TryStreamExt as _, future::try_join_all};
 use plan::{
     Column, Kinds, Path, Type,
     pushdown::is_exact,
-    scan::{PageStart, ScanChunk, ScanRequest, SortKey, Stage},
+    scan::{PageStart, ScanChunk, ScanRequest, ScanStream, SortKey, Stage},
 };
 use proto::{Address, Catalog, Code, CollectionName, Problem, ingest::ShardId};
 
@@ -211,9 +211,9 @@ impl TopKPage {
     ) -> Result<(RecordBatch, u64), Problem> {
         let (columns, scan, bytes) = (self.columns(), context.next_scan(), AtomicUsize::new(0));
         let schema = plan::column::schema(&columns);
-        let request = |shard: ShardId| ScanRequest {
+        let request = |shards: Vec<ShardId>| ScanRequest {
             query: context.read_view_id,
-            shard,
+            shards,
             read: context.read,
             time_path: pinned.time_path.clone(),
             columns: columns.clone(),
@@ -226,14 +226,16 @@ impl TopKPage {
             },
             deadline: context.deadline(),
         };
-        let requests: Vec<ScanRequest> = pinned.shards.iter().map(|(shard, _)| request(*shard)).collect();
-        let shards = stream::iter(requests)
-            .map(|request| scan_shard(context, request, scan, &bytes, bytes_max))
-            .buffer_unordered(SHARDS_AT_ONCE_MAX);
         let (mut batches, mut total) = (Vec::new(), 0);
-        for (rows, matched) in shards.try_collect::<Vec<_>>().await? {
-            batches.extend(rows);
-            total += matched;
+        for at_once in pinned.shards.chunks(SHARDS_AT_ONCE_MAX) {
+            let shards: Vec<ShardId> = at_once.iter().map(|(shard, _)| *shard).collect();
+            let answers = context.leaf.scan(request(shards.clone()));
+            let answers = shards.into_iter().zip(answers);
+            let answers = answers.map(|(shard, chunks)| read_shard(context, shard, chunks, scan, &bytes, bytes_max));
+            for (rows, matched) in try_join_all(answers).await? {
+                batches.extend(rows);
+                total += matched;
+            }
         }
         Ok((
             concat_batches(&schema, &batches).map_err(|e| failure::problem(DataFusionError::from(e)))?,
@@ -291,15 +293,15 @@ impl TopKPage {
 }
 
 /// Reads the first documents of one shard. Also returns how many match in it.
-async fn scan_shard(
+async fn read_shard(
     context: &QueryContext,
-    request: ScanRequest,
+    shard: ShardId,
+    mut chunks: ScanStream,
     scan: usize,
     bytes: &AtomicUsize,
     bytes_max: usize,
 ) -> Result<(Vec<RecordBatch>, u64), Problem> {
-    let (shard, mut batches) = (request.shard, Vec::new());
-    let mut chunks = context.leaf.scan(request);
+    let mut batches = Vec::new();
     while let Some(chunk) = chunks.try_next().await? {
         match chunk {
             ScanChunk::Rows(batch) => {

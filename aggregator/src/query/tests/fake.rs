@@ -87,6 +87,33 @@ impl FakeLeaf {
         self.shards.lock().get(&shard).cloned().unwrap_or_default()
     }
 
+    fn scan_shard(&self, request: &ScanRequest, shard: ShardId) -> ScanStream {
+        assert!(
+            self.pinned.lock().contains(&(request.query, shard)),
+            "a scan reads a pinned read view"
+        );
+        match *self.fault.lock() {
+            Some(Fault::Hang) => {
+                self.hanging_scans.fetch_add(1, Ordering::SeqCst);
+                let scan = HangingScan(Arc::clone(&self.hanging_scans));
+                return stream::once(async move {
+                    let _scan = scan;
+                    std::future::pending().await
+                })
+                .boxed();
+            }
+            Some(Fault::Panic) => panic!("a scan that panics"),
+            _ => {}
+        }
+        let (batches, trailer) = compute(request, &self.documents(shard));
+        let batches = batches
+            .into_iter()
+            .flat_map(|batch| [Ok(ScanChunk::Progress(trailer.clone())), Ok(ScanChunk::Rows(batch))])
+            .collect::<Vec<_>>();
+        let end = (*self.fault.lock() != Some(Fault::NoTrailer)).then_some(Ok(ScanChunk::End(trailer)));
+        stream::iter(batches.into_iter().chain(end)).boxed()
+    }
+
     fn check_available(&self, shard: ShardId) -> Result<(), Problem> {
         match self.unavailable.lock().contains(&shard.number) {
             true => Err(Problem::new(Code::Unavailable, "the leaf is unavailable")),
@@ -129,32 +156,13 @@ impl Scan for FakeLeaf {
         self.pinned.lock().retain(|(pinned_by, _)| *pinned_by != query);
     }
 
-    fn scan(&self, request: ScanRequest) -> ScanStream {
-        assert!(
-            self.pinned.lock().contains(&(request.query, request.shard)),
-            "a scan reads a pinned read view"
-        );
+    fn scan(&self, request: ScanRequest) -> Vec<ScanStream> {
         self.requests.lock().push(request.clone());
-        match *self.fault.lock() {
-            Some(Fault::Hang) => {
-                self.hanging_scans.fetch_add(1, Ordering::SeqCst);
-                let scan = HangingScan(Arc::clone(&self.hanging_scans));
-                return stream::once(async move {
-                    let _scan = scan;
-                    std::future::pending().await
-                })
-                .boxed();
-            }
-            Some(Fault::Panic) => panic!("a scan that panics"),
-            _ => {}
-        }
-        let (batches, trailer) = compute(&request, &self.documents(request.shard));
-        let batches = batches
-            .into_iter()
-            .flat_map(|batch| [Ok(ScanChunk::Progress(trailer.clone())), Ok(ScanChunk::Rows(batch))])
-            .collect::<Vec<_>>();
-        let end = (*self.fault.lock() != Some(Fault::NoTrailer)).then_some(Ok(ScanChunk::End(trailer)));
-        stream::iter(batches.into_iter().chain(end)).boxed()
+        request
+            .shards
+            .iter()
+            .map(|shard| self.scan_shard(&request, *shard))
+            .collect()
     }
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {

@@ -7,20 +7,27 @@ use datafusion::arrow::{
     datatypes::SchemaRef,
     ipc::{reader::StreamDecoder, writer::StreamWriter},
 };
-use proto::{Problem, limits::PART_BYTES_MAX, wire::leaf as wire};
+use proto::{
+    Problem,
+    limits::PART_BYTES_MAX,
+    wire::leaf::{self as wire, scan_part::Part},
+};
 
 use super::{column, undecodable, unencodable};
 use crate::scan::{CastFailure, ReadCounts, ScanTrailer};
 
-/// Encodes batches as one Arrow IPC stream, split into parts.
+/// Encodes the answer of one shard: its batches, as one Arrow IPC stream that is split into parts, and its statistics.
 pub struct PartEncoder {
+    /// The index of the shard in the request.
+    shard: u32,
     writer: StreamWriter<Vec<u8>>,
 }
 
 impl PartEncoder {
-    /// An encoder for batches of this schema.
-    pub fn new(schema: &SchemaRef) -> Result<Self, Problem> {
+    /// An encoder for batches of this schema, for the shard with this index in the request.
+    pub fn new(shard: u32, schema: &SchemaRef) -> Result<Self, Problem> {
         Ok(Self {
+            shard,
             writer: StreamWriter::try_new(Vec::new(), schema).map_err(|e| unencodable(&e))?,
         })
     }
@@ -36,29 +43,34 @@ impl PartEncoder {
     pub fn end(&mut self, trailer: ScanTrailer) -> Result<Vec<wire::ScanPart>, Problem> {
         self.writer.finish().map_err(|e| unencodable(&e))?;
         let mut parts = self.written();
-        parts.push(wire::ScanPart {
-            part: Some(wire::scan_part::Part::End(encode_trailer(trailer))),
-        });
+        parts.push(self.part(Part::End(encode_trailer(trailer))));
         Ok(parts)
     }
 
     /// The statistics so far.
-    pub fn progress(trailer: ScanTrailer) -> wire::ScanPart {
+    pub fn progress(&self, trailer: ScanTrailer) -> wire::ScanPart {
+        self.part(Part::SoFar(encode_trailer(trailer)))
+    }
+
+    /// The end of an answer that has failed.
+    pub fn problem(&self, problem: Problem) -> wire::ScanPart {
+        self.part(Part::Problem(problem.into()))
+    }
+
+    fn part(&self, part: Part) -> wire::ScanPart {
         wire::ScanPart {
-            part: Some(wire::scan_part::Part::SoFar(encode_trailer(trailer))),
+            part: Some(part),
+            shard: self.shard,
         }
     }
 
     fn written(&mut self) -> Vec<wire::ScanPart> {
         let written = Bytes::from(std::mem::take(self.writer.get_mut()));
         let slice = |from: usize| written.slice(from..(from + PART_BYTES_MAX).min(written.len()));
-        let part = |bytes| wire::ScanPart {
-            part: Some(wire::scan_part::Part::Arrow(bytes)),
-        };
         (0..written.len())
             .step_by(PART_BYTES_MAX)
             .map(slice)
-            .map(part)
+            .map(|bytes| self.part(Part::Arrow(bytes)))
             .collect()
     }
 }

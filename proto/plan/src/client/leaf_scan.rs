@@ -1,0 +1,211 @@
+//! The answers of one leaf: a call for all its shards, whose parts are handed to a reader for each shard.
+//!
+//! ```text
+//! Scan ──> leaf ══ parts of shard 0, 1, 0, 1 … ══> receive ─┬─> reader of shard 0 ──> chunks
+//!                                                           └─> reader of shard 1 ──> chunks
+//!                                        waiting: shard 1 ══ ScanRest ══════^
+//! ```
+//!
+//! The leaf sends little of each shard in the call that all share, so that it is always read to its end, however slow
+//! the readers are. The rest of a large answer has a call of its own.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt as _, TryStreamExt as _, future::join_all, stream};
+use parking_lot::Mutex;
+use proto::{
+    Code, Problem,
+    client::Peer,
+    wire::{
+        ingest::require,
+        leaf::{self as wire, scan_part::Part},
+    },
+};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::data;
+use crate::{
+    scan::{ScanChunk, ScanStream},
+    wire::{BatchDecoder, decode_trailer},
+};
+
+/// How much longer than the leaf the transport waits: a leaf that is alive reports the timeout itself.
+const GRACE: Duration = Duration::from_secs(1);
+
+type PartOrProblem = Result<wire::ScanPart, Problem>;
+
+/// Scans shards of one leaf; returns an answer for each. The call is made when the first answer is polled.
+pub(super) fn scan_leaf(peer: Peer, request: wire::ScanRequest, deadline: Instant) -> Vec<ScanStream> {
+    let call = Call {
+        peer,
+        deadline: deadline + GRACE,
+    };
+    if request.shards.len() == 1 {
+        let own = async move {
+            let parts = call.scan(request).await?;
+            Ok::<_, Problem>(AnswerReader::new(call, Parts::Own(Box::new(parts))).chunks())
+        };
+        return vec![stream::once(own).try_flatten().boxed()];
+    }
+    let (senders, receivers): (Vec<_>, Vec<_>) = request.shards.iter().map(|_| unbounded_channel()).unzip();
+    let shared = Arc::new(Mutex::new(Some((call.clone(), request, senders))));
+    let reader = |parts| AnswerReader::new(call.clone(), Parts::Shared(shared.clone(), parts)).chunks();
+    receivers.into_iter().map(reader).collect()
+}
+
+/// A leaf, and the time until which its answers are awaited. The transport's own deadline applies only until the first
+/// part of an answer.
+#[derive(Clone)]
+struct Call {
+    peer: Peer,
+    deadline: Instant,
+}
+
+/// A call that no reader has made yet, and where the parts of each shard go.
+type SharedCall = Arc<Mutex<Option<(Call, wire::ScanRequest, Vec<UnboundedSender<PartOrProblem>>)>>>;
+
+impl Call {
+    fn wait(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    async fn scan(&self, request: wire::ScanRequest) -> Result<tonic::Streaming<wire::ScanPart>, Problem> {
+        let response = data(&self.peer).scan(self.peer.request(request, self.wait())).await;
+        Ok(response.map_err(|status| self.peer.problem(status))?.into_inner())
+    }
+
+    async fn scan_rest(&self, waiting: bytes::Bytes) -> Result<tonic::Streaming<wire::ScanPart>, Problem> {
+        let request = wire::ScanRestRequest { waiting };
+        let response = data(&self.peer)
+            .scan_rest(self.peer.request(request, self.wait()))
+            .await;
+        Ok(response.map_err(|status| self.peer.problem(status))?.into_inner())
+    }
+
+    async fn next(&self, parts: &mut tonic::Streaming<wire::ScanPart>) -> Result<Option<wire::ScanPart>, Problem> {
+        parts.message().await.map_err(|status| self.peer.problem(status))
+    }
+
+    /// Makes the call and hands out its parts, until its end or until nobody reads them any more. If it fails, all
+    /// readers learn why.
+    async fn receive(self, request: wire::ScanRequest, readers: Vec<UnboundedSender<PartOrProblem>>) {
+        let ended = AtomicUsize::new(0);
+        let received = async {
+            let mut parts = self.scan(request).await?;
+            while let Some(part) = self.next(&mut parts).await? {
+                let reader = require(readers.get(part.shard as usize), "the shard")?;
+                if matches!(part.part, Some(Part::End(_) | Part::Problem(_))) {
+                    ended.fetch_add(1, Ordering::Relaxed);
+                }
+                // A reader that is gone needs no more of its shard.
+                let _gone = reader.send(Ok(part));
+            }
+            Ok::<(), Problem>(())
+        };
+        let unread = async {
+            join_all(readers.iter().map(UnboundedSender::closed)).await;
+            // A call that is dropped before its end costs the connection a reset; here its end is about to arrive.
+            if ended.load(Ordering::Relaxed) == readers.len() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let result = tokio::select! {
+            result = received => result,
+            () = unread => return,
+            () = tokio::time::sleep_until(self.deadline.into()) => Err(self.late()),
+        };
+        if let Err(problem) = result {
+            for reader in &readers {
+                let _gone = reader.send(Err(problem.clone()));
+            }
+        }
+    }
+
+    fn late(&self) -> Problem {
+        let detail = format!("{} did not continue its answer before the deadline", self.peer.name);
+        Problem::new(Code::Timeout, detail)
+    }
+}
+
+/// Where the parts of a shard come from.
+enum Parts {
+    /// From the call for all shards of the leaf.
+    Shared(SharedCall, UnboundedReceiver<PartOrProblem>),
+    /// From a call for this shard.
+    Own(Box<tonic::Streaming<wire::ScanPart>>),
+}
+
+/// Reads the answer of one shard.
+struct AnswerReader {
+    call: Call,
+    parts: Parts,
+    decoder: BatchDecoder,
+}
+
+impl AnswerReader {
+    fn new(call: Call, parts: Parts) -> Self {
+        Self {
+            call,
+            parts,
+            decoder: BatchDecoder::default(),
+        }
+    }
+
+    /// The chunks of the answer, decoded as its parts are read.
+    fn chunks(self) -> ScanStream {
+        let chunks = stream::try_unfold(self, |mut reader| async move {
+            let Some(part) = reader.next().await? else {
+                return Ok(None);
+            };
+            let chunks: Vec<Result<ScanChunk, Problem>> = match require(part.part, "the part")? {
+                Part::Arrow(bytes) => {
+                    let batches = reader.decoder.decode(bytes)?.into_iter();
+                    batches.map(|batch| Ok(ScanChunk::Rows(batch))).collect()
+                }
+                Part::SoFar(trailer) => vec![Ok(ScanChunk::Progress(decode_trailer(trailer)?))],
+                Part::End(trailer) => {
+                    reader.read_to_end().await;
+                    vec![Ok(ScanChunk::End(decode_trailer(trailer)?))]
+                }
+                Part::Problem(problem) => return Err(Problem::from(problem)),
+                Part::Waiting(waiting) => {
+                    reader.parts = Parts::Own(Box::new(reader.call.scan_rest(waiting).await?));
+                    Vec::new()
+                }
+            };
+            Ok(Some((stream::iter(chunks), reader)))
+        });
+        chunks.try_flatten().boxed()
+    }
+
+    async fn next(&mut self) -> Result<Option<wire::ScanPart>, Problem> {
+        let call = &self.call;
+        let next = async {
+            match &mut self.parts {
+                Parts::Shared(shared, parts) => {
+                    if let Some((call, request, readers)) = shared.lock().take() {
+                        tokio::spawn(call.receive(request, readers));
+                    }
+                    parts.recv().await.transpose()
+                }
+                Parts::Own(parts) => call.next(parts).await,
+            }
+        };
+        let part = tokio::time::timeout_at(call.deadline.into(), next).await;
+        part.unwrap_or_else(|_| Err(call.late()))
+    }
+
+    /// Reads what follows the last part, nothing but the transport's end: a call that is dropped before costs the
+    /// connection a reset, and too many of them close it.
+    async fn read_to_end(&mut self) {
+        if let Parts::Own(_) = self.parts {
+            let _nothing_follows = self.next().await;
+        }
+    }
+}
