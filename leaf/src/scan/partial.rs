@@ -1,8 +1,8 @@
 //! Partial aggregate: DataFusion's aggregate operator over a worker's blocks.
 //!
-//! An aggregate that only groups by columns and counts gets one row for many documents where a segment can count them
-//! by ordinals. A further column says how many documents a row stands for, and the counts are sums of it: both have the
-//! same state.
+//! An aggregate that only counts, all rows or groups by columns, gets one row for many documents where a segment can
+//! count them by ordinals. A further column says how many documents a row stands for, and the counts are sums of it:
+//! both have the same state.
 
 use std::{
     fmt,
@@ -15,6 +15,7 @@ use std::{
 use datafusion::{
     arrow::{
         array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions},
+        compute::concat_batches,
         datatypes::{DataType, Field, Schema, SchemaRef},
     },
     error::{DataFusionError, Result as DataFusionResult},
@@ -37,7 +38,7 @@ use plan::scan::{PartialAggregate, Stage};
 use proto::{Code, Problem};
 
 use super::{
-    TIME_SLICE,
+    BATCH_ROWS, TIME_SLICE,
     blocks::{Blocks, Next},
     pool::StepOutcome,
     state_cache::{RequestKey, SPLIT_STATES_BYTES_MAX, SplitStates, StateCache},
@@ -186,7 +187,11 @@ impl Partial {
                 schema: schema.clone(),
                 blocks,
                 counts_groups,
-                groups: Vec::new(),
+                // Without any row, a count is 0 and a sum is NULL.
+                groups: match counts_groups && aggregate.group_by.is_true_no_grouping() {
+                    true => vec![Groups::empty()],
+                    false => Vec::new(),
+                },
                 slice_end: None,
             })),
         };
@@ -211,12 +216,11 @@ impl Partial {
     }
 }
 
-/// The same aggregate over rows that stand for several documents each. None if it does more than group by columns and
-/// count documents.
+/// The same aggregate over rows that stand for several documents each. None if it does more than count
+/// documents, grouped by columns or not.
 pub(super) fn counting(aggregate: &PartialAggregate) -> DataFusionResult<Option<PartialAggregate>> {
     let keys = aggregate.group_by.expr();
-    let groups_by_columns =
-        aggregate.group_by.is_single() && !keys.is_empty() && keys.iter().all(|(key, _)| key.is::<PhysicalColumn>());
+    let groups_by_columns = aggregate.group_by.is_single() && keys.iter().all(|(key, _)| key.is::<PhysicalColumn>());
     let only_counts =
         aggregate.aggregates.iter().all(|call| counts_documents(call)) && aggregate.filters.iter().all(Option::is_none);
     if !groups_by_columns || !only_counts {
@@ -293,7 +297,7 @@ struct RowStream {
     blocks: Blocks,
     /// Whether rows may stand for several documents: the last column says how many.
     counts_groups: bool,
-    /// Groups that were counted and are not returned yet.
+    /// Groups that were counted before the next ones.
     groups: Vec<Groups>,
     slice_end: Option<Instant>,
 }
@@ -301,16 +305,10 @@ struct RowStream {
 impl RowStream {
     /// The next rows; pending at the end of the time slice.
     fn next_rows(&mut self, slice_end: Instant) -> Result<Poll<Option<RecordBatch>>, Error> {
-        if self.counts_groups && self.groups.is_empty() {
-            self.groups = self.blocks.next_groups()?.unwrap_or_default();
-        }
-        if let Some(groups) = self.groups.pop() {
-            let Groups { values, documents, .. } = groups;
-            return Ok(Poll::Ready(Some(self.batch(
-                values,
-                documents.len(),
-                Some(documents),
-            )?)));
+        if self.counts_groups
+            && let Some(batch) = self.next_groups(slice_end)?
+        {
+            return Ok(Poll::Ready(Some(batch)));
         }
         Ok(match self.blocks.next(slice_end)? {
             Next::Block(block) => {
@@ -319,6 +317,27 @@ impl RowStream {
             }
             Next::End => Poll::Ready(None),
             Next::Pause => Poll::Pending,
+        })
+    }
+
+    /// The next groups. Those of several parts are one batch, which is aggregated faster than many small ones.
+    fn next_groups(&mut self, slice_end: Instant) -> Result<Option<RecordBatch>, Error> {
+        let mut rows = 0;
+        while rows < BATCH_ROWS && (rows == 0 || Instant::now() < slice_end) {
+            let Some(groups) = self.blocks.next_groups()? else {
+                break;
+            };
+            rows += groups.iter().map(|groups| groups.documents.len()).sum::<usize>();
+            self.groups.extend(groups);
+        }
+        let batches = std::mem::take(&mut self.groups).into_iter().map(|groups| {
+            let Groups { values, documents, .. } = groups;
+            self.batch(values, documents.len(), Some(documents))
+        });
+        let batches = batches.collect::<Result<Vec<_>, _>>()?;
+        Ok(match batches.is_empty() {
+            true => None,
+            false => Some(concat_batches(&self.schema, &batches)?),
         })
     }
 

@@ -294,16 +294,14 @@ impl TextColumn {
     }
 
     /// The ordinals of the first values of these documents (ascending); [`distinct`](Self::distinct) for NULL.
-    pub(super) fn ordinals_of(&self, documents: &[u32]) -> Vec<u32> {
-        let null = self.distinct() as u32;
-        let DocumentValues { values, present } = self.ordinals.values_of(documents);
-        let ordinals = values.into_iter().map(|ordinal| ordinal as u32);
-        match present {
-            None => ordinals.collect(),
-            Some(present) => (ordinals.zip(&present))
-                .map(|(ordinal, present)| if present { ordinal } else { null })
-                .collect(),
+    pub(super) fn ordinals_of(&self, documents: &[u32]) -> Vec<u64> {
+        let null = self.distinct() as u64;
+        let DocumentValues { mut values, present } = self.ordinals.values_of(documents);
+        if let Some(present) = present {
+            let missing = !present.inner();
+            missing.set_indices().for_each(|document| values[document] = null);
         }
+        values
     }
 
     /// The first value of each of these documents (ascending).

@@ -13,6 +13,8 @@ use crate::error::Error;
 
 /// Groups are counted in an array of this many slots for each document, and by sorting if there may be more groups.
 const SLOTS_PER_DOCUMENT: u64 = 4;
+/// Documents whose ordinals are read at once: they stay in the processor's first cache.
+const BLOCK_DOCUMENTS: usize = 1_024;
 
 /// Documents counted by their values of some text columns.
 pub struct Groups {
@@ -22,6 +24,17 @@ pub struct Groups {
     pub documents: Vec<i64>,
     /// What each column has counted.
     pub columns: Vec<GroupColumn>,
+}
+
+impl Groups {
+    /// No documents, in one group without columns.
+    pub(crate) fn empty() -> Self {
+        Self {
+            values: Vec::new(),
+            documents: vec![0],
+            columns: Vec::new(),
+        }
+    }
 }
 
 /// What one column has counted in the requested documents.
@@ -42,9 +55,16 @@ struct GroupKey {
 }
 
 impl Part {
-    /// Counts these documents (ascending) by their values of the columns. None if a column is no text column that the
+    /// Counts these documents (ascending) by their values of the columns; without columns, all are one group. None if a column is no text column that the
     /// part stores exactly, or if its values are so different that grouping would save nothing.
     pub(super) fn count_groups(&self, columns: &[&Column], documents: &[u32]) -> Result<Option<Groups>, Error> {
+        if columns.is_empty() {
+            return Ok(Some(Groups {
+                values: Vec::new(),
+                documents: vec![documents.len() as i64],
+                columns: Vec::new(),
+            }));
+        }
         let requested = RequestedDocuments::of(documents, self.paths.documents);
         let mut keys = Vec::with_capacity(columns.len());
         for column in columns {
@@ -55,13 +75,22 @@ impl Part {
         }
         let slots = keys.iter().try_fold(1u64, |slots, key| slots.checked_mul(key.ordinals));
         let Some(slots) = slots else { return Ok(None) };
-        let mut groups = vec![0u64; documents.len()];
-        for key in &keys {
-            for (group, ordinal) in groups.iter_mut().zip(key.texts.ordinals_of(documents)) {
-                *group = *group * key.ordinals + u64::from(ordinal);
+        let mut counter = GroupCounter::new(slots, documents.len());
+        for block in documents.chunks(BLOCK_DOCUMENTS) {
+            let mut groups = Vec::new();
+            for key in &keys {
+                let ordinals = key.texts.ordinals_of(block);
+                if groups.is_empty() {
+                    groups = ordinals;
+                    continue;
+                }
+                for (group, ordinal) in groups.iter_mut().zip(ordinals) {
+                    *group = *group * key.ordinals + ordinal;
+                }
             }
+            counter.add(groups);
         }
-        let (mut groups, counts) = count(groups, slots);
+        let (mut groups, counts) = counter.finish();
         // The last key is the least significant digit of a group.
         let mut values = Vec::with_capacity(keys.len());
         for key in keys.iter().rev() {
@@ -115,22 +144,46 @@ impl Part {
     }
 }
 
-/// The distinct groups, ascending, and how often each occurs. All groups are below `slots`.
-fn count(mut groups: Vec<u64>, slots: u64) -> (Vec<u64>, Vec<i64>) {
-    if slots <= groups.len() as u64 * SLOTS_PER_DOCUMENT {
-        let mut counts = vec![0u32; slots as usize];
-        groups.iter().for_each(|group| counts[*group as usize] += 1);
-        return (0..)
-            .zip(counts)
-            .filter(|(_, count)| *count > 0)
-            .map(|(group, count)| (group, i64::from(count)))
-            .unzip();
+/// Counts how often each group occurs.
+enum GroupCounter {
+    /// A counter for each possible group.
+    Array(Vec<u32>),
+    /// All groups, to be sorted.
+    Sort(Vec<u64>),
+}
+
+impl GroupCounter {
+    /// For groups below `slots` of this many documents.
+    fn new(slots: u64, documents: usize) -> Self {
+        match slots <= documents as u64 * SLOTS_PER_DOCUMENT {
+            true => Self::Array(vec![0; slots as usize]),
+            false => Self::Sort(Vec::with_capacity(documents)),
+        }
     }
-    groups.sort_unstable();
-    groups
-        .chunk_by(|one, other| one == other)
-        .map(|same| (same[0], same.len() as i64))
-        .unzip()
+
+    fn add(&mut self, groups: Vec<u64>) {
+        match self {
+            Self::Array(counts) => groups.into_iter().for_each(|group| counts[group as usize] += 1),
+            Self::Sort(all) => all.extend(groups),
+        }
+    }
+
+    /// The distinct groups, ascending, and how often each occurs.
+    fn finish(self) -> (Vec<u64>, Vec<i64>) {
+        match self {
+            Self::Array(counts) => (0..)
+                .zip(counts)
+                .filter(|(_, count)| *count > 0)
+                .map(|(group, count)| (group, i64::from(count)))
+                .unzip(),
+            Self::Sort(mut all) => {
+                all.sort_unstable();
+                all.chunk_by(|one, other| one == other)
+                    .map(|same| (same[0], same.len() as i64))
+                    .unzip()
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -143,8 +196,12 @@ mod tests {
         #[test]
         fn groups_are_counted_alike_in_an_array_and_by_sorting(groups in prop::collection::vec(0..50u64, 1..40)) {
             let repeated: Vec<u64> = groups.iter().copied().cycle().take(groups.len() * 50).collect();
-            let dense = count(repeated.clone(), 50);
-            let sorted = count(repeated.clone(), u64::MAX);
+            let count = |slots| {
+                let mut counter = GroupCounter::new(slots, repeated.len());
+                repeated.chunks(7).for_each(|block| counter.add(block.to_vec()));
+                counter.finish()
+            };
+            let (dense, sorted) = (count(50), count(u64::MAX));
             prop_assert_eq!(&dense, &sorted);
             prop_assert_eq!(dense.1.iter().sum::<i64>(), repeated.len() as i64);
             prop_assert!(dense.0.is_sorted_by(|one, next| one < next));
