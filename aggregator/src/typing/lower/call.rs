@@ -1,7 +1,7 @@
 //! Lowers calls of untyped functions and operators.
 
 use datafusion::{
-    arrow::datatypes::DataType,
+    arrow::datatypes::{DataType, TimeUnit},
     common::{Result, ScalarValue},
     logical_expr::{Case, Expr, Operator, lit},
 };
@@ -89,7 +89,18 @@ fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Ex
         ("to_timestamp_seconds" | "to_timestamp_millis" | "to_timestamp_micros" | "to_timestamp_nanos", [value])
             if value.class() == TypeClass::Int || value.kinds().is_some_and(|kinds| kinds != Kinds::TEXT) =>
         {
-            Ok(try_cast(typed_call(vec![value.integer()?])?, time_type()))
+            // The library's result has no zone, and to give it one costs a look into the zone's table for each value.
+            let unit = match name {
+                "to_timestamp_seconds" => TimeUnit::Second,
+                "to_timestamp_millis" => TimeUnit::Millisecond,
+                "to_timestamp_micros" => TimeUnit::Microsecond,
+                _ => TimeUnit::Nanosecond,
+            };
+            let time = try_cast(value.integer()?, DataType::Timestamp(unit, Some("UTC".into())));
+            Ok(match unit {
+                TimeUnit::Microsecond => time,
+                _ => try_cast(time, time_type()),
+            })
         }
         ("round" | "trunc", [value, places]) => typed_call(vec![value.number()?, places.integer()?]),
         (

@@ -24,6 +24,7 @@ use super::{
     bounded,
     context::FunctionContext,
     function::{schema_name, unbounded_result},
+    in_utc,
 };
 
 /// Makes a function lenient: if it has no result for some values, the result is NULL and counted.
@@ -118,7 +119,7 @@ impl Lenient {
     /// DataFusion's result, with NULL if it has none.
     fn compute(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         let has_columns = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
-        match self.function.inner().invoke_with_args(args.clone()) {
+        match in_utc::invoke(&self.function, args.clone()) {
             Err(_) if has_columns => self.compute_by_row(args),
             // Scalars are the values of subqueries, and literals only if the result is a text or a list.
             Err(error) if is_caused_by_values(&error) => self.null(args),
@@ -191,7 +192,7 @@ impl Lenient {
             number_rows: 1,
             ..args.clone()
         };
-        match self.function.inner().invoke_with_args(row_args) {
+        match in_utc::invoke(&self.function, row_args) {
             Ok(ColumnarValue::Scalar(value)) => Ok(Some(value)),
             Ok(ColumnarValue::Array(array)) => ScalarValue::try_from_array(&array, 0).map(Some),
             Err(_) => Ok(None),

@@ -14,6 +14,7 @@ pub mod convert;
 mod distinct_count;
 pub mod extreme;
 mod function;
+mod in_utc;
 pub mod interval;
 pub mod json;
 pub mod lenient;
