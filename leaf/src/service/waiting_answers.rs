@@ -86,12 +86,12 @@ fn beginning(answer: Parts, call: Arc<Call>) -> impl Stream<Item = ScanPart> + S
     })
 }
 
-/// The bytes of a part; those without rows count a little, too.
+/// What a part counts: its bytes, or a little for the smallest, which bounds their number.
 fn bytes_of(part: &ScanPart) -> usize {
-    const OTHERS: usize = 256;
+    const SMALLEST: usize = 256;
     match &part.part {
-        Some(Part::Arrow(bytes)) => bytes.len(),
-        _ => OTHERS,
+        Some(Part::Arrow(bytes)) => bytes.len().max(SMALLEST),
+        _ => SMALLEST,
     }
 }
 

@@ -98,7 +98,7 @@ const GRPC_FILES: [&str; 10] = [
     "proto/src/wire/",
     "proto/src/client/",
     "/service/",
-    "proto/plan/src/client.rs",
+    "proto/plan/src/client",
     "proto/plan/src/wire.rs",
     "aggregator/src/doors/mod.rs",
     "aggregator/src/doors/grpc/",

@@ -25,9 +25,10 @@ use proto::{
     wire::{
         ingest::require,
         leaf::{self as wire, scan_part::Part},
+        problem::malformed,
     },
 };
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 
 use super::data;
 use crate::{
@@ -38,11 +39,14 @@ use crate::{
 /// How much longer than the leaf the transport waits: a leaf that is alive reports the timeout itself.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// Parts that a leaf sends of an answer in the call that all shards share, and a problem.
+const SHARED_PARTS_MAX: usize = 1_024;
+
 type PartOrProblem = Result<wire::ScanPart, Problem>;
 
 /// Scans shards of one leaf; returns an answer for each. The call is made when the first answer is polled.
 pub(super) fn scan_leaf(peer: Peer, request: wire::ScanRequest, deadline: Instant) -> Vec<ScanStream> {
-    let call = Call {
+    let call = LeafCall {
         peer,
         deadline: deadline + GRACE,
     };
@@ -53,7 +57,7 @@ pub(super) fn scan_leaf(peer: Peer, request: wire::ScanRequest, deadline: Instan
         };
         return vec![stream::once(own).try_flatten().boxed()];
     }
-    let (senders, receivers): (Vec<_>, Vec<_>) = request.shards.iter().map(|_| unbounded_channel()).unzip();
+    let (senders, receivers): (Vec<_>, Vec<_>) = request.shards.iter().map(|_| channel(SHARED_PARTS_MAX)).unzip();
     let shared = Arc::new(Mutex::new(Some((call.clone(), request, senders))));
     let reader = |parts| AnswerReader::new(call.clone(), Parts::Shared(shared.clone(), parts)).chunks();
     receivers.into_iter().map(reader).collect()
@@ -62,15 +66,15 @@ pub(super) fn scan_leaf(peer: Peer, request: wire::ScanRequest, deadline: Instan
 /// A leaf, and the time until which its answers are awaited. The transport's own deadline applies only until the first
 /// part of an answer.
 #[derive(Clone)]
-struct Call {
+struct LeafCall {
     peer: Peer,
     deadline: Instant,
 }
 
 /// A call that no reader has made yet, and where the parts of each shard go.
-type SharedCall = Arc<Mutex<Option<(Call, wire::ScanRequest, Vec<UnboundedSender<PartOrProblem>>)>>>;
+type SharedCall = Arc<Mutex<Option<(LeafCall, wire::ScanRequest, Vec<Sender<PartOrProblem>>)>>>;
 
-impl Call {
+impl LeafCall {
     fn wait(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
@@ -94,7 +98,7 @@ impl Call {
 
     /// Makes the call and hands out its parts, until its end or until nobody reads them any more. If it fails, all
     /// readers learn why.
-    async fn receive(self, request: wire::ScanRequest, readers: Vec<UnboundedSender<PartOrProblem>>) {
+    async fn receive(self, request: wire::ScanRequest, readers: Vec<Sender<PartOrProblem>>) {
         let ended = AtomicUsize::new(0);
         let received = async {
             let mut parts = self.scan(request).await?;
@@ -103,13 +107,16 @@ impl Call {
                 if matches!(part.part, Some(Part::End(_) | Part::Problem(_))) {
                     ended.fetch_add(1, Ordering::Relaxed);
                 }
-                // A reader that is gone needs no more of its shard.
-                let _gone = reader.send(Ok(part));
+                match reader.try_send(Ok(part)) {
+                    // A reader that is gone needs no more of its shard.
+                    Ok(()) | Err(TrySendError::Closed(_)) => {}
+                    Err(TrySendError::Full(_)) => return Err(malformed("an answer has too many small parts")),
+                }
             }
             Ok::<(), Problem>(())
         };
         let unread = async {
-            join_all(readers.iter().map(UnboundedSender::closed)).await;
+            join_all(readers.iter().map(Sender::closed)).await;
             // A call that is dropped before its end costs the connection a reset; here its end is about to arrive.
             if ended.load(Ordering::Relaxed) == readers.len() {
                 std::future::pending::<()>().await;
@@ -122,7 +129,8 @@ impl Call {
         };
         if let Err(problem) = result {
             for reader in &readers {
-                let _gone = reader.send(Err(problem.clone()));
+                // A full queue ends without the end of the answer, which its reader reports.
+                let _gone_or_full = reader.try_send(Err(problem.clone()));
             }
         }
     }
@@ -136,20 +144,20 @@ impl Call {
 /// Where the parts of a shard come from.
 enum Parts {
     /// From the call for all shards of the leaf.
-    Shared(SharedCall, UnboundedReceiver<PartOrProblem>),
+    Shared(SharedCall, Receiver<PartOrProblem>),
     /// From a call for this shard.
     Own(Box<tonic::Streaming<wire::ScanPart>>),
 }
 
 /// Reads the answer of one shard.
 struct AnswerReader {
-    call: Call,
+    call: LeafCall,
     parts: Parts,
     decoder: BatchDecoder,
 }
 
 impl AnswerReader {
-    fn new(call: Call, parts: Parts) -> Self {
+    fn new(call: LeafCall, parts: Parts) -> Self {
         Self {
             call,
             parts,
