@@ -223,7 +223,9 @@ pub(super) fn counting(aggregate: &PartialAggregate) -> DataFusionResult<Option<
     let groups_by_columns = aggregate.group_by.is_single() && keys.iter().all(|(key, _)| key.is::<PhysicalColumn>());
     let only_counts =
         aggregate.aggregates.iter().all(|call| counts_documents(call)) && aggregate.filters.iter().all(Option::is_none);
-    if !groups_by_columns || !only_counts {
+    // One group of all rows is counted without their values.
+    let has_values = keys.is_empty() && !aggregate.input.fields().is_empty();
+    if !groups_by_columns || !only_counts || has_values {
         return Ok(None);
     }
     let documents = Arc::new(Field::new(DOCUMENTS, DataType::Int64, false));

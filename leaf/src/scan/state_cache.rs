@@ -156,8 +156,9 @@ impl StateCache {
         if request.splits.len() > live.len() {
             let before = request.bytes;
             request.splits.retain(|uid, _| live.contains(uid));
-            request.bytes =
-                divided.key.request.len() + request.splits.values().map(|states| states.bytes()).sum::<usize>();
+            request.bytes = ENTRY_BYTES
+                + divided.key.request.len()
+                + request.splits.values().map(|states| states.bytes()).sum::<usize>();
             let removed = before - request.bytes;
             kept.bytes -= removed;
         }

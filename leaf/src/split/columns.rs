@@ -178,6 +178,11 @@ impl Drop for TextColumn {
     }
 }
 
+/// Whether the budget has `bytes` left.
+pub(super) fn has_room(bytes: usize) -> bool {
+    DECODED_BYTES.load(Ordering::Relaxed) + bytes <= DECODED_BYTES_MAX
+}
+
 /// Returns bytes to the budget.
 pub(super) fn uncache(bytes: usize) {
     DECODED_BYTES.fetch_sub(bytes, Ordering::Relaxed);

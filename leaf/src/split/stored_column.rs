@@ -15,10 +15,12 @@ use datafusion::arrow::{
 };
 use tantivy::columnar::{Column, ColumnIndex};
 
-use super::columns::{cache, uncache};
+use super::columns::{cache, has_room, uncache};
 
 /// Documents per requested document, up to which all of them are read at once.
 const SPARSE_MAX: usize = 8;
+/// Requested documents that are worth decoding which documents of the part have a value.
+const WORTH_DECODING: usize = 512;
 
 /// A column of one type.
 #[derive(Clone)]
@@ -46,8 +48,9 @@ impl Drop for Presence {
 }
 
 impl Presence {
-    /// A bit for each document of the part; None if the column has a value for every document, or several for some.
-    fn bits(&self, index: &ColumnIndex) -> Option<BooleanBuffer> {
+    /// A bit for each document of the part. None if the column has a value for every document, or several for some; or
+    /// if the bits are not there yet and so few requested documents, or a full cache, are not worth decoding them.
+    fn bits(&self, index: &ColumnIndex, requested: usize) -> Option<BooleanBuffer> {
         let ColumnIndex::Optional(optional) = index else {
             return None;
         };
@@ -55,6 +58,9 @@ impl Presence {
             return Some(bits.clone());
         }
         let documents = optional.num_docs() as usize;
+        if requested < WORTH_DECODING || !has_room(documents / 8) {
+            return None;
+        }
         let mut bits = BooleanBufferBuilder::new(documents);
         bits.append_n(documents, false);
         optional
@@ -98,12 +104,13 @@ where
 
     /// The first value of each of these documents, which are ascending.
     pub(super) fn values_of(&self, documents: &[u32]) -> DocumentValues<T> {
-        let (Some(span), Some(bits)) = (span_of(documents), self.presence.bits(&self.column.index)) else {
+        let is_dense = |span: &Range<u32>| span.len() <= documents.len().saturating_mul(SPARSE_MAX);
+        let Some(span) = span_of(documents).filter(is_dense) else {
             return values_of(&self.column, documents);
         };
-        if span.len() > documents.len().saturating_mul(SPARSE_MAX) {
+        let Some(bits) = self.presence.bits(&self.column.index, documents.len()) else {
             return values_of(&self.column, documents);
-        }
+        };
         let present = bits.slice(span.start as usize, span.len());
         let rows = self.column.index.docid_range_to_rowids(span.clone());
         let mut values = vec![T::default(); rows.len()];
@@ -142,7 +149,7 @@ where
             (ColumnIndex::Optional(_), Some(span)) if span.len() == documents.len() => {
                 index.docid_range_to_rowids(span).len() as u64
             }
-            _ => match self.presence.bits(index) {
+            _ => match self.presence.bits(index, documents.len()) {
                 Some(bits) => documents
                     .iter()
                     .filter(|document| bits.value(**document as usize))
@@ -168,6 +175,21 @@ where
         (ColumnIndex::Full, None) => {
             column.values.get_vals(documents, &mut values);
             None
+        }
+        (ColumnIndex::Optional(_), Some(span)) => {
+            let rows = column.index.docid_range_to_rowids(span.clone());
+            let mut stored = vec![T::default(); rows.len()];
+            column.values.get_range(u64::from(rows.start), &mut stored);
+            let mut with_value: Vec<u32> = rows.collect();
+            column.index.select_batch_in_place(span.start, &mut with_value);
+            let mut present = BooleanBufferBuilder::new(documents.len());
+            present.append_n(documents.len(), false);
+            for (document, value) in with_value.into_iter().zip(stored) {
+                let at = (document - span.start) as usize;
+                values[at] = value;
+                present.set_bit(at, true);
+            }
+            Some(NullBuffer::new(present.finish()))
         }
         _ => {
             let mut first = vec![None; documents.len()];
