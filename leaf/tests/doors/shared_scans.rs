@@ -1,8 +1,8 @@
-//! Scans of several shards in one call: no answer blocks another, and a reader that stops costs nobody else anything.
+//! Scans of several shards in one call: the answers can be read in any order, and dropping one does not fail another.
 
 use futures::{StreamExt as _, TryStreamExt as _, future::join_all};
 use plan::scan::{ScanChunk, ScanStream, Stage};
-use proto::PositionVector;
+use proto::{PositionVector, ingest::ShardId};
 
 use super::{
     ServedLeaf, batch,
@@ -66,6 +66,27 @@ async fn large_answers_of_one_call_are_read_in_any_order() {
         assert_eq!(rows(unread.pop().expect("an answer")).await, documents);
         let small = answers(&served, 3, Stage::Rows { limit: Some(2) });
         assert_eq!(join_all(small.into_iter().map(rows)).await, [2; 3]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_answer_ends_while_a_large_one_is_not_read() {
+    for served in large().await {
+        let empty = ShardId {
+            number: 1 - served.shard.number,
+            ..served.shard
+        };
+        served
+            .scan
+            .pin(query(1), empty, &PositionVector::default(), soon())
+            .await
+            .expect("a view");
+        let mut request = request(&served, &["_doc"], vec![], Stage::Rows { limit: None });
+        request.shards = vec![empty, served.shard];
+        let mut answers = served.scan.scan(request);
+        let large = answers.pop().expect("an answer");
+        assert_eq!(rows(answers.pop().expect("an answer")).await, 0);
+        assert_eq!(rows(large).await, ANSWER_BYTES / 10_000);
     }
 }
 

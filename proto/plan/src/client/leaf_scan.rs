@@ -96,8 +96,8 @@ impl LeafCall {
         parts.message().await.map_err(|status| self.peer.problem(status))
     }
 
-    /// Makes the call and hands out its parts, until its end or until nobody reads them any more. If it fails, all
-    /// readers learn why.
+    /// Makes the call and sends each part to the reader of its shard. Returns when the call ends or all readers are
+    /// dropped. If the call fails, every reader gets the error.
     async fn receive(self, request: wire::ScanRequest, readers: Vec<Sender<PartOrProblem>>) {
         let ended = AtomicUsize::new(0);
         let received = async {
@@ -167,10 +167,13 @@ impl AnswerReader {
 
     /// The chunks of the answer, decoded as its parts are read.
     fn chunks(self) -> ScanStream {
-        let chunks = stream::try_unfold(self, |mut reader| async move {
+        let chunks = stream::try_unfold(Some(self), |reader| async move {
+            let Some(mut reader) = reader else { return Ok(None) };
             let Some(part) = reader.next().await? else {
                 return Ok(None);
             };
+            // Dropped with its last part: otherwise the call would wait for a reader that needs nothing more.
+            let mut has_ended = false;
             let chunks: Vec<Result<ScanChunk, Problem>> = match require(part.part, "the part")? {
                 Part::Arrow(bytes) => {
                     let batches = reader.decoder.decode(bytes)?.into_iter();
@@ -178,16 +181,20 @@ impl AnswerReader {
                 }
                 Part::SoFar(trailer) => vec![Ok(ScanChunk::Progress(decode_trailer(trailer)?))],
                 Part::End(trailer) => {
+                    has_ended = true;
                     reader.read_to_end().await;
                     vec![Ok(ScanChunk::End(decode_trailer(trailer)?))]
                 }
-                Part::Problem(problem) => return Err(Problem::from(problem)),
+                Part::Problem(problem) => {
+                    reader.read_to_end().await;
+                    return Err(Problem::from(problem));
+                }
                 Part::Waiting(waiting) => {
                     reader.parts = Parts::Own(Box::new(reader.call.scan_rest(waiting).await?));
                     Vec::new()
                 }
             };
-            Ok(Some((stream::iter(chunks), reader)))
+            Ok(Some((stream::iter(chunks), (!has_ended).then_some(reader))))
         });
         chunks.try_flatten().boxed()
     }
@@ -213,7 +220,7 @@ impl AnswerReader {
     /// connection a reset, and too many of them close it.
     async fn read_to_end(&mut self) {
         if let Parts::Own(_) = self.parts {
-            let _nothing_follows = self.next().await;
+            let _nothing_follows = tokio::time::timeout(GRACE, self.next()).await;
         }
     }
 }
