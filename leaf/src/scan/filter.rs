@@ -7,6 +7,7 @@
 //! possibly match. For those only in the second set, the caller evaluates the condition on values.
 
 mod literal;
+mod preimage;
 
 use datafusion::{
     logical_expr::{BinaryExpr, Expr, Like, Operator},
@@ -17,6 +18,7 @@ use proto::json::Value;
 use roaring::RoaringBitmap;
 
 use literal::{EXACT_IN_DOUBLE_MAX, Point, canonical_path, constant, is_zero, number, point, subject, text};
+use preimage::{TextSet, where_equal, where_true};
 
 use crate::{
     error::Error,
@@ -107,6 +109,10 @@ impl FilterAnalyzer<'_> {
                 op: Operator::Or,
                 right,
             }) => self.combine(left, right, truth, !truth),
+            Expr::BinaryExpr(BinaryExpr {
+                op: Operator::RegexMatch,
+                ..
+            }) if truth => self.in_text_set(where_true(condition)),
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => self.comparison(left, *op, right, truth),
             Expr::IsNull(inner) => self.is_null(inner, truth),
             Expr::IsNotNull(inner) => self.is_null(inner, !truth),
@@ -135,6 +141,7 @@ impl FilterAnalyzer<'_> {
                 [subject, Expr::Literal(prefix, _)] => self.prefix(subject, prefix.try_as_str().flatten(), truth),
                 _ => self.unknown(),
             },
+            condition if truth => self.in_text_set(where_true(condition)),
             _ => self.unknown(),
         }
     }
@@ -209,6 +216,30 @@ impl FilterAnalyzer<'_> {
         Ok(self.present(column)?.into_candidates())
     }
 
+    /// Documents whose text may lie in a set.
+    fn in_text_set(&self, set: Option<TextSet>) -> MatchResult {
+        let Some(TextSet { column, path, patterns }) = set else {
+            return self.unknown();
+        };
+        let mut found = Matches::default();
+        for pattern in patterns {
+            found = found.or(&self.text_lookup(&column, &pattern.lookup(path.clone()))?);
+        }
+        Ok(found.into_candidates())
+    }
+
+    /// A lookup of strings at the path of a column of texts. If the column is read with a cast, other values have a
+    /// text, too, which is in no dictionary.
+    fn text_lookup(&self, column: &Column, lookup: &Lookup) -> MatchResult {
+        let found = self.lookup(lookup)?;
+        match &column.source {
+            ColumnSource::Path(path) if column.read_as.cast => {
+                Ok(found.or(&self.lookup(&Lookup::NoText(path.clone()))?.into_candidates()))
+            }
+            _ => Ok(found),
+        }
+    }
+
     fn in_list(&self, needle: &Expr, list: &[Expr], truth: bool) -> MatchResult {
         let Some(values) = list.iter().map(constant).collect::<Option<Vec<_>>>() else {
             return self.unknown();
@@ -219,7 +250,13 @@ impl FilterAnalyzer<'_> {
         }
         let values: Vec<&ScalarValue> = values.into_iter().filter(|value| !value.is_null()).collect();
         let Some(column) = subject(needle) else {
-            return self.unknown();
+            let equal = |value: &&ScalarValue| where_equal(needle, value.try_as_str()??);
+            return match values.iter().map(equal).collect::<Option<Vec<_>>>() {
+                Some(sets) if truth => sets.into_iter().try_fold(Matches::default(), |found, set| {
+                    Ok(found.or(&self.in_text_set(Some(set))?))
+                }),
+                _ => self.unknown(),
+            };
         };
         if let Some(path) = canonical_path(&column) {
             let values: Option<Vec<&str>> = values.iter().map(|value| value.try_as_str().flatten()).collect();
@@ -244,7 +281,9 @@ impl FilterAnalyzer<'_> {
     fn one_of(&self, column: &Column, literals: Vec<Literal>, truth: bool) -> MatchResult {
         let found = match &column.source {
             ColumnSource::Path(_) if literals.is_empty() => Matches::default(),
-            ColumnSource::Path(path) => self.lookup(&Lookup::In(path.clone(), column.read_as.to, literals))?,
+            ColumnSource::Path(path) => {
+                self.text_lookup(column, &Lookup::In(path.clone(), column.read_as.to, literals))?
+            }
             ColumnSource::Id => self.lookup(&Lookup::Id(literals.into_iter().filter_map(text).collect()))?,
             ColumnSource::Source => {
                 let mut found = Matches::default();
@@ -313,7 +352,10 @@ impl FilterAnalyzer<'_> {
             return self.unknown();
         };
         let Some(column) = subject(subject_expr) else {
-            return self.unknown();
+            return match (op, value.try_as_str()) {
+                (Operator::Eq, Some(Some(value))) => self.in_text_set(where_equal(subject_expr, value)),
+                _ => self.unknown(),
+            };
         };
         if value.is_null() {
             return if is_comparison(op) {
@@ -364,7 +406,7 @@ impl FilterAnalyzer<'_> {
             ColumnSource::Path(path) => {
                 let bound = Some((literal, inclusive));
                 let (from, to) = if above { (bound, None) } else { (None, bound) };
-                self.lookup(&Lookup::Range(path.clone(), column.read_as.to, from, to))
+                self.text_lookup(column, &Lookup::Range(path.clone(), column.read_as.to, from, to))
             }
             ColumnSource::Id | ColumnSource::Source => self.unknown(),
             _ => {
@@ -411,12 +453,12 @@ impl FilterAnalyzer<'_> {
         let ColumnSource::Path(path) = &column.source else {
             return self.unknown();
         };
-        if column.read_as.to != Type::Text || column.read_as.cast {
+        if column.read_as.to != Type::Text {
             return self.where_present(&column);
         }
         let found = match prefix {
             "" => self.present(&column)?,
-            prefix => self.lookup(&Lookup::StringPrefix(path.clone(), prefix.to_owned()))?,
+            prefix => self.text_lookup(&column, &Lookup::StringPrefix(path.clone(), prefix.to_owned()))?,
         };
         Ok(if truth {
             found

@@ -17,7 +17,7 @@ use datafusion::{
     physical_expr::{PhysicalExpr, create_physical_expr, execution_props::ExecutionProps},
 };
 use plan::{
-    Column,
+    Column, ColumnSource, Type,
     functions::{FunctionContext, constants},
     scan::{ScanRequest, Stage},
 };
@@ -55,6 +55,8 @@ pub(super) struct Condition {
     pub columns: Vec<usize>,
     /// Whether it counts values: those that it cannot convert, and those without a result of a function.
     pub warns: bool,
+    /// Whether only the text at one path decides it.
+    pub is_of_one_text: bool,
     schema: SchemaRef,
     df_schema: Arc<DFSchema>,
     /// None if it calls functions: they need the context of one scan.
@@ -134,16 +136,7 @@ impl PreparedScan {
             true => execution_props(context),
             false => ExecutionProps::new(),
         };
-        let conjunct = |condition: &Arc<Condition>| {
-            let evaluation = match &condition.evaluation {
-                Some(evaluation) => evaluation.clone(),
-                None => Evaluation::new(&condition.expr, &condition.df_schema, &props)?,
-            };
-            Ok(Conjunct {
-                condition: condition.clone(),
-                evaluation,
-            })
-        };
+        let conjunct = |condition| Conjunct::new(condition, &props);
         self.conditions.iter().map(conjunct).collect()
     }
 }
@@ -196,7 +189,12 @@ impl Condition {
             true => None,
             false => Some(Evaluation::new(&expr, &df_schema, &ExecutionProps::new())?),
         };
+        let is_of_one_text = match named.as_slice() {
+            [column] => column.read_as.to == Type::Text && matches!(column.source, ColumnSource::Path(_)),
+            _ => false,
+        };
         Ok(Self {
+            is_of_one_text,
             expr,
             columns: named.iter().map(|column| column_index(columns, column)).collect(),
             warns: calls_functions || named.iter().any(|column| column.read_as.cast),
@@ -216,6 +214,25 @@ impl Evaluation {
 }
 
 impl Conjunct {
+    fn new(condition: &Arc<Condition>, props: &ExecutionProps) -> Result<Self, Error> {
+        let evaluation = match &condition.evaluation {
+            Some(evaluation) => evaluation.clone(),
+            None => Evaluation::new(&condition.expr, &condition.df_schema, props)?,
+        };
+        Ok(Self {
+            condition: condition.clone(),
+            evaluation,
+        })
+    }
+
+    /// The same condition, whose functions run in this context.
+    pub(super) fn in_context(&self, context: FunctionContext) -> Result<Self, Error> {
+        match self.condition.evaluation {
+            Some(_) => Self::new(&self.condition, &ExecutionProps::new()),
+            None => Self::new(&self.condition, &execution_props(context)),
+        }
+    }
+
     /// Which rows pass, given the values of the condition's columns.
     pub(super) fn passes(&self, values: Vec<ArrayRef>, rows: usize) -> Result<BooleanArray, Error> {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));

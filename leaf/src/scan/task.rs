@@ -9,9 +9,13 @@ use std::{
     time::Instant,
 };
 
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::{
+    array::{Array as _, ArrayRef},
+    datatypes::SchemaRef,
+};
 use parking_lot::Mutex;
 use plan::{
+    ColumnSource,
     functions::{FunctionContext, WarningCounts},
     scan::{ScanSource, SortKey, Stage},
 };
@@ -19,7 +23,6 @@ use proto::{Code, Problem};
 use roaring::RoaringBitmap;
 
 use super::{
-    WORKERS_MAX,
     best_keys::BestKeys,
     filter,
     prepared::{Conjunct, PreparedScan},
@@ -162,7 +165,7 @@ impl ScanTask {
         if documents < DOCUMENTS_WORTH_IT {
             1
         } else {
-            WORKERS_MAX.min(threads).min(self.units.len()).max(1)
+            threads.min(self.units.len()).max(1)
         }
     }
 
@@ -227,7 +230,14 @@ impl ScanTask {
             if bounds.is_empty() {
                 break;
             }
-            let found = filter::matches(&conjunct.condition.expr, &part, time_path)?;
+            let mut found = filter::matches(&conjunct.condition.expr, &part, time_path)?;
+            if let Some(decided) = self.decide_texts(part, conjunct, &(bounds.possible() & &found.candidates))? {
+                let certain = found.certain | (decided.certain & &found.candidates);
+                found = Matches {
+                    certain,
+                    candidates: decided.candidates & found.candidates,
+                };
+            }
             if !found.is_exact() {
                 open_conjuncts.push(number);
             }
@@ -253,6 +263,43 @@ impl ScanTask {
             undecided,
             open_conjuncts: open_conjuncts.into(),
         })
+    }
+
+    /// Where a condition on one text is true, decided once for each distinct text of the part. None if that is not worth
+    /// while for these documents.
+    fn decide_texts(
+        &self,
+        part: SegmentPart,
+        conjunct: &Conjunct,
+        candidates: &RoaringBitmap,
+    ) -> Result<Option<Matches>, Error> {
+        let (true, [column]) = (conjunct.condition.is_of_one_text, conjunct.condition.columns.as_slice()) else {
+            return Ok(None);
+        };
+        let column = &self.prepared.columns[*column];
+        let ColumnSource::Path(path) = &column.source else {
+            return Ok(None);
+        };
+        // A text may be of no document of the answer. So failures must not count, and if there are any, the condition
+        // is evaluated for documents.
+        let warnings = WarningCounts::default();
+        let (stop, deadline) = (self.cancelled.clone(), self.prepared.request.deadline);
+        let context = FunctionContext::new(warnings.clone(), move || interrupted(&stop, deadline));
+        let mut own = None;
+        let passes = |texts: ArrayRef| {
+            let rows = texts.len();
+            let own = match &mut own {
+                Some(own) => own,
+                none => none.insert(conjunct.in_context(context.clone())?),
+            };
+            own.passes(vec![texts], rows)
+        };
+        let decided = match part.decide_texts(path, column.read_as.cast, candidates, passes) {
+            Err(Error::Query(_) | Error::Arrow(_) | Error::Problem(_)) => None,
+            decided => decided?,
+        };
+        self.check()?;
+        Ok(decided.filter(|_| warnings.is_empty()))
     }
 
     fn is_stored(&self, part: SegmentPart, conjunct: usize) -> bool {

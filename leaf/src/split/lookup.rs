@@ -1,7 +1,8 @@
 //! Lookup: the documents of a part that match a condition on a path or a header, from dictionaries and columns.
 
-use std::{io, ops::Range};
+use std::{io, ops::Range, sync::Arc};
 
+use datafusion::arrow::array::{Array as _, ArrayRef, BooleanArray, new_null_array};
 use plan::{ColumnSource, Path, Type};
 use proto::Address;
 use roaring::RoaringBitmap;
@@ -28,6 +29,7 @@ impl Part {
             }
             Lookup::StringPrefix(path, prefix) => self.on_path(path, |id| self.with_prefix(id, prefix)),
             Lookup::Exists(path, to) => self.on_path(path, |id| self.non_null(id, *to)),
+            Lookup::NoText(path) => self.on_path(path, |id| Ok(Some(Matches::certain(self.no_text(id, false)?)))),
             Lookup::Search(clause) => Ok(self.search(clause)?.map(|found| found.as_ref().clone())),
             Lookup::Id(ids) => self.with_ids(ids).map(Some),
             Lookup::Header(source, low, high) => Ok(self
@@ -41,6 +43,46 @@ impl Part {
                 }))))
             }
         }
+    }
+
+    /// See [`SegmentPart::decide_texts`](super::SegmentPart::decide_texts).
+    pub(super) fn decide_texts(
+        &self,
+        path: &Path,
+        cast: bool,
+        candidates: &RoaringBitmap,
+        mut passes: impl FnMut(ArrayRef) -> Result<BooleanArray, Error>,
+    ) -> Result<Option<Matches>, Error> {
+        /// Documents per distinct text that make it worth while.
+        const DOCUMENTS_PER_TEXT: u64 = 2;
+        const BLOCK_TEXTS: usize = 8_192;
+        let Some(id) = path.keys().and_then(|keys| self.paths.find(keys)) else {
+            return Ok(None);
+        };
+        let scope = self.outside(id);
+        if !self.node(id).column || scope.texts == 0 {
+            return Ok(None);
+        }
+        let column = self.columns.texts(id, false).map_err(index_error)?;
+        if column.distinct() as u64 * DOCUMENTS_PER_TEXT > candidates.len() {
+            return Ok(None);
+        }
+        let texts = column.decoded().map_err(index_error)?;
+        let mut ordinals = RoaringBitmap::new();
+        for from in (0..texts.len()).step_by(BLOCK_TEXTS) {
+            let block = texts.slice(from, BLOCK_TEXTS.min(texts.len() - from));
+            let found = passes(Arc::new(block))?;
+            ordinals.extend(found.values().set_indices().map(|at| (from + at) as u32));
+        }
+        let mut unlisted = &self.paths.header_only | &scope.long_texts;
+        if cast {
+            unlisted |= self.no_text(id, false)?;
+        }
+        let mut certain = column.documents(&ordinals);
+        if passes(new_null_array(texts.data_type(), 1))?.value(0) {
+            certain |= self.all() - self.with_texts(id, false)?;
+        }
+        Ok(Some(Matches::certain(certain).with_candidates(&unlisted)))
     }
 
     /// Resolves a path of keys and calls `find` with it. Only incompletely indexed documents may have values at a path
@@ -261,18 +303,20 @@ impl Part {
 
     /// The documents with a non-null value at a path with columns, inside or outside of arrays.
     pub(super) fn present(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
+        let texts = self.with_texts(id, inside)? | &self.scope(id, inside).long_texts;
+        Ok(texts | self.no_text(id, inside)?)
+    }
+
+    /// The documents with a value that is neither null nor a string.
+    fn no_text(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
         let ArrayScope {
-            long_texts,
             big_numbers,
             arrays,
             objects,
             ..
         } = self.scope(id, inside);
-        let scalars = self.with_bools(id, inside)?
-            | self.with_ints(id, inside)?
-            | self.with_floats(id, inside)?
-            | self.with_texts(id, inside)?;
-        Ok(scalars | long_texts | big_numbers | arrays | objects)
+        let scalars = self.with_bools(id, inside)? | self.with_ints(id, inside)? | self.with_floats(id, inside)?;
+        Ok(scalars | big_numbers | arrays | objects)
     }
 
     fn with_bools(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {

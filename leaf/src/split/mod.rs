@@ -69,11 +69,12 @@ use std::{
 };
 
 use datafusion::arrow::{
-    array::{Array, ArrayRef},
+    array::{Array, ArrayRef, BooleanArray},
     compute,
 };
 use plan::{Column, Path, Type, search::Clause};
 use proto::Address;
+use roaring::RoaringBitmap;
 use tantivy::{HasLen as _, TantivyError};
 
 #[cfg(test)]
@@ -136,6 +137,19 @@ impl SegmentPart<'_> {
         self.part.lookup(lookup)
     }
 
+    /// Where a condition on the text at a path is true, given the documents whose values must be read. It is evaluated
+    /// once for each distinct text, by `passes`; None if there are too many of them. The text of another value is NULL
+    /// or, with a cast, has to be read. Documents are numbered like those of [`find_matches`](Self::find_matches).
+    pub fn decide_texts(
+        &self,
+        path: &Path,
+        cast: bool,
+        candidates: &RoaringBitmap,
+        passes: impl FnMut(ArrayRef) -> Result<BooleanArray, Error>,
+    ) -> Result<Option<Matches>, Error> {
+        self.part.decide_texts(path, cast, candidates, passes)
+    }
+
     /// Between which values a column lies, or None if that is not known exactly.
     pub fn bounds(&self, column: &Column, time_path: Option<&Path>) -> Result<Option<ColumnBounds>, Error> {
         self.part.bounds(column, time_path)
@@ -170,6 +184,8 @@ pub enum Lookup {
     StringPrefix(Path, String),
     /// The value at the path, read strictly as this type, is not NULL (as JSON: it is a value other than null).
     Exists(Path, Type),
+    /// The value at the path is neither null nor a string.
+    NoText(Path),
     /// A search clause matches.
     Search(Clause),
     /// `_id` equals one of these ids.

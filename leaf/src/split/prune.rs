@@ -29,6 +29,9 @@ impl PartStatistics<'_> {
             }),
             Lookup::StringPrefix(path, prefix) => self.may_have(path, |scope| scope.bounds.may_have_prefix(prefix)),
             Lookup::Exists(path, to) => self.may_have(path, |scope| may_exist(scope, *to)),
+            Lookup::NoText(path) => self.may_have(path, |scope| {
+                scope.present() > u64::from(scope.texts) + scope.long_texts.len()
+            }),
             Lookup::Header(source, low, high) => self.may_have_header(source, *low, *high),
             Lookup::Source(name) => self.0.headers.runs.iter().any(|run| run.source.as_str() == name),
             Lookup::Search(_) | Lookup::Id(_) => true,

@@ -67,11 +67,14 @@ pub(super) enum Point {
 }
 
 /// The position of a literal among a column's values, if it is exact and an index can look the column up. That excludes
-/// paths read with a cast, and JSON text.
+/// paths read with a cast, but for casts to text, and JSON text.
 pub(super) fn point(column: &Column, expr: &Expr, value: &ScalarValue) -> Option<Point> {
-    if matches!(column.source, ColumnSource::Path(_))
-        && (column.read_as.cast || matches!(column.read_as.to, Type::Json | Type::Canonical | Type::Rank))
-    {
+    let is_looked_up = match column.read_as.to {
+        Type::Text => true,
+        Type::Json | Type::Canonical | Type::Rank => false,
+        _ => !column.read_as.cast,
+    };
+    if matches!(column.source, ColumnSource::Path(_)) && !is_looked_up {
         return None;
     }
     let at = |literal| Some(Point::At(literal));

@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use datafusion::scalar::ScalarValue;
+use datafusion::{
+    functions::expr_fn::{regexp_replace, right},
+    logical_expr::lit,
+    scalar::ScalarValue,
+};
 use plan::{
     Column, ColumnSource, Path, Type,
     scan::{ScanSource, Stage},
@@ -11,7 +15,7 @@ use roaring::RoaringBitmap;
 
 use super::{
     model,
-    random::{SeededRng, random_condition, random_documents, rising_condition, rising_documents},
+    random::{SeededRng, column, random_condition, random_documents, rising_condition, rising_documents},
     table,
 };
 use crate::{
@@ -98,6 +102,10 @@ impl Index for EveryDocument<'_> {
                 &|cell| matches!(cell, Literal::Text(text) if text.starts_with(prefix)),
             ),
             Lookup::Exists(path, to) => find(self.cells(path, *to), &|_| true),
+            Lookup::NoText(path) => {
+                let texts: RoaringBitmap = find(self.cells(path, Type::Text), &|_| true);
+                find(self.cells(path, Type::Json), &|_| true) - texts
+            }
             Lookup::Search(clause) => header(&|document| Matcher::new(clause).matches(&raw::root(document))),
             Lookup::Id(ids) => header(&|document| ids.contains(&document.id())),
             Lookup::Source(source) => header(&|document| document.address.source.as_str() == source),
@@ -227,4 +235,82 @@ fn splits_that_are_left_out_are_counted_and_change_no_answer() {
         }
     }
     assert!(pruned > 40, "only {pruned} of 400 splits were left out");
+}
+
+#[test]
+fn conditions_on_functions_of_a_text_are_decided_by_the_index_of_the_texts() {
+    let text = |n: i64| format!(r#"{{"user":"did:plc:u{n:04}","kind":"kind {}","n":{n}}}"#, n % 10);
+    let documents: Vec<_> = (0..1_000).map(|n| super::document(n, &text(n))).collect();
+    let view = super::view(&documents, &[1_000], &[]);
+    let user = || regexp_replace(column("user:text!"), lit(r"^did:plc:(u...).*$"), lit(r"\1"), None);
+    let conditions = [
+        (user().eq(lit("u012")), 10, 990, "only texts with the prefix are read"),
+        (
+            user().in_list(vec![lit("u012"), lit("u034")], false),
+            20,
+            980,
+            "of one of two prefixes",
+        ),
+        (
+            column("kind:text").like(lit("%d 5")),
+            100,
+            1_000,
+            "ten texts decide for all",
+        ),
+        (
+            right(column("kind:text!"), lit(1_i64)).gt(lit("7")),
+            200,
+            1_000,
+            "with a cast, too",
+        ),
+        (
+            column("kind:text")
+                .eq(lit("kind 5"))
+                .or(column("user:text!").eq(lit("did:plc:u0001"))),
+            101,
+            1_000,
+            "equal",
+        ),
+    ];
+    for (condition, found, decided, what) in conditions {
+        let request = super::request(
+            ScanSource::Auto,
+            &["n:int"],
+            vec![condition.clone()],
+            Stage::Rows { limit: None },
+        );
+        let (batches, trailer) = super::scan(&view, request).expect("an answer");
+        assert_eq!(
+            super::lines(&batches),
+            model(&documents, &["n:int"], &condition),
+            "{condition}"
+        );
+        assert_eq!(
+            (trailer.matched, trailer.counts.index),
+            (found, decided),
+            "{what}: {condition}"
+        );
+    }
+}
+
+#[test]
+fn a_function_that_fails_for_a_text_counts_only_documents() {
+    let text = |n: i64| format!(r#"{{"kind":"{}","n":{n}}}"#, ["1", "(", "2"][n as usize % 3]);
+    let documents: Vec<_> = (0..300).map(|n| super::document(n, &text(n))).collect();
+    let deleted: Vec<u32> = (0..300).filter(|n| n % 6 == 1).collect();
+    let view = super::view(&documents, &[300], &deleted);
+    let functions = plan::functions::scalar();
+    let regexp_like = functions.iter().find(|function| function.name() == "regexp_like");
+    let matches = regexp_like
+        .expect("a function")
+        .call(vec![lit("12"), column("kind:text")]);
+    let warnings = [ScanSource::Auto, ScanSource::Raw].map(|read| {
+        let stage = Stage::Rows { limit: None };
+        let request = super::request(read, &["n:int"], vec![matches.clone()], stage);
+        let (batches, trailer) = super::scan(&view, request).expect("an answer");
+        assert_eq!(super::lines(&batches).len(), 200);
+        trailer.warnings
+    });
+    assert_eq!(warnings[0], warnings[1]);
+    assert!(!warnings[0].is_empty(), "a pattern of the documents is invalid");
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::datatypes::DataType,
-    logical_expr::{Expr, and, lit, not, or},
+    functions::expr_fn::{left, regexp_replace, split_part, substr},
+    logical_expr::{Expr, Operator, and, binary_expr, lit, not, or},
     prelude::cast,
     scalar::ScalarValue,
 };
@@ -187,6 +188,10 @@ pub(super) fn random_condition(rng: &mut SeededRng, depth: usize) -> Expr {
     random_predicate(rng)
 }
 
+fn regexp_match(text: Expr, pattern: &str) -> Expr {
+    binary_expr(text, Operator::RegexMatch, lit(pattern))
+}
+
 fn random_predicate(rng: &mut SeededRng) -> Expr {
     let path = rng.pick(&PATHS);
     let cast_mark = rng.pick(&["", "", "!"]);
@@ -198,13 +203,29 @@ fn random_predicate(rng: &mut SeededRng) -> Expr {
             (*rng.pick(&["0", "1", "1.5", "\"ab\"", "\"7\"", "true", "9007199254740993", "[]"])).into(),
         )))
     };
-    match rng.below(18) {
+    match rng.below(24) {
         15 => canonical.eq(json(rng)),
         16 => canonical.not_eq(json(rng)),
         17 => {
             let list = vec![json(rng), json(rng)];
             canonical.in_list(list, rng.below(2) == 0)
         }
+        18 => regexp_match(typed("text"), rng.pick(&["^w1", "^(?i)W[1-3] a", "^(ab|7)", "b$", "^"])),
+        19 | 20 => {
+            let (pattern, replacement) = [
+                ("^w(.) (.*)$", r"\2"),
+                ("^w(.)", "$1"),
+                ("^(.*) (ab|x)$", "${2}"),
+                (" ", ""),
+                ("^([a-z])?", r"\1"),
+            ][rng.below(5)];
+            let replaced = regexp_replace(typed("text"), lit(pattern), lit(replacement), None);
+            replaced.eq(lit(rng.pick(&["ab", "x", "1 ab", "w1ab", "7", ""])))
+        }
+        21 => left(typed("text"), lit([1i64, 2, -1][rng.below(3)])).eq(lit(rng.pick(&["w", "w1", "a", "7", "1"]))),
+        22 => split_part(typed("text"), lit(rng.pick(&[" ", "b"])), lit(1i64))
+            .in_list(vec![lit(rng.pick(&["w2", "a", "7"])), lit("w1")], rng.below(4) == 0),
+        23 => substr(typed("text"), lit(rng.below(3) as i64)).not_eq(lit(rng.pick(&["ab", "7", "w1 ab"]))),
         0 => typed("int").gt(int),
         1 => typed("int").in_list(vec![int, lit(1i64), lit(ScalarValue::Int64(None))], rng.below(2) == 0),
         2 => typed("double").lt_eq(lit([0.0, 1.5, -0.0, 7.0][rng.below(4)])),

@@ -348,6 +348,9 @@ fn strict(document: &Document, path: &Path, to: Type) -> Option<Literal> {
 fn check_conditions(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Coverage {
     let mut checker = LookupChecker::new(segment, documents);
     for path in paths(segment) {
+        checker.check(&Lookup::NoText(path.clone()), |document| {
+            strict(document, &path, Type::Json).is_some() && strict(document, &path, Type::Text).is_none()
+        });
         for (to, ..) in Type::TABLE {
             checker.check(&Lookup::Exists(path.clone(), to), |document| {
                 strict(document, &path, to).is_some()
