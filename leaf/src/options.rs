@@ -45,9 +45,9 @@ pub struct LeafOptions {
     pub tail_bytes_max: usize,
     /// Bytes in memory, over all shards, that are in no split on disk yet; above it, writes are refused as busy.
     pub unsplit_bytes_max: usize,
-    /// Threads that build indexes.
+    /// Threads that index tails; one for each of four of these, and at least one, writes splits, and as many merge them.
     pub index_threads: usize,
-    /// Threads that scan for queries.
+    /// Threads that scan for queries. A scan's doubles are summed in an order that depends on their number.
     pub scan_threads: usize,
     /// Aggregate states of splits that are kept for queries that are asked again; 1 keeps none.
     pub kept_states_bytes_max: usize,
@@ -99,8 +99,8 @@ impl LeafOptions {
             tail_documents_max: 200_000,
             tail_bytes_max: 128 << 20,
             unsplit_bytes_max: 192 << 20,
-            index_threads: 2,
-            scan_threads: 2,
+            index_threads: cores(),
+            scan_threads: cores(),
             kept_states_bytes_max: 64 << 20,
             disk_used_percent_max: 90,
             open_shards_max: 256,
@@ -115,4 +115,9 @@ impl LeafOptions {
             dropped_kept: Duration::from_secs(24 * 3600),
         }
     }
+}
+
+/// The number of cores, at least two, so that one long task does not block all others.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).max(2)
 }

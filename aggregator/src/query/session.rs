@@ -35,8 +35,8 @@ use super::{
 };
 use crate::{AggregatorOptions, typing};
 
-/// Target partitions of the operators above the scans.
-const PARTITIONS: usize = 2;
+/// Least and most target partitions of the operators above the scans: one for each core, between these.
+const PARTITIONS: [usize; 2] = [2, 16];
 const CATALOG: &str = "rachis";
 const SCHEMA: &str = "public";
 
@@ -143,8 +143,10 @@ impl Sessions {
 }
 
 fn config() -> SessionConfig {
+    let [least, most] = PARTITIONS;
+    let cores = std::thread::available_parallelism().map_or(least, usize::from);
     functions::settings()
-        .with_target_partitions(PARTITIONS)
+        .with_target_partitions(cores.clamp(least, most))
         .with_batch_size(functions::constants::BATCH_ROWS)
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_create_default_catalog_and_schema(false)

@@ -5,7 +5,7 @@
 //!                                                    rows | top-k | partial ─ chunks, trailer
 //! ```
 //!
-//! At most two threads of the leaf's pool work on a scan, one batch ahead of the reader of the stream. Dropping the
+//! All threads of the leaf's pool may work on a scan, one batch ahead of the reader of the stream. Dropping the
 //! stream cancels the work at its next block.
 
 mod best_keys;
@@ -63,8 +63,6 @@ use crate::{error::Error, view::ReadView};
 const TIME_SLICE: Duration = Duration::from_millis(20);
 /// Rows of a returned batch; its bytes or the time slice may end it earlier.
 const BATCH_ROWS: usize = 4_096;
-/// Threads that work on one scan.
-const WORKERS_MAX: usize = 2;
 /// Bytes of a returned batch.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -135,7 +133,7 @@ impl Start {
         scan.check()?;
         let splits_to_scan = divided.as_ref().map_or(0, |(_, _, splits)| splits.len());
         let threads = self.threads_max;
-        let count = scan.workers(threads).max(splits_to_scan.min(threads).min(WORKERS_MAX));
+        let count = scan.workers(threads).max(splits_to_scan.min(threads));
         let all_blocks = (0..count).map(|worker| Blocks::new(scan.clone(), worker, count));
         let schema = scan.schema(&scan.prepared.output);
         let worker = |stage| Worker {

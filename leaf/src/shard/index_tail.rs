@@ -1,24 +1,15 @@
 //! Indexes the tail in memory: builds a micro-split of all its documents and wakes the queries that wait for it. The
 //! documents are visible before that, because a query scans a short tail.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use metrics::histogram;
 
 use super::{Shard, scheduler::Task};
 use crate::{error::Error, split::Segment};
 
-/// Delay before a retry while another thread indexes the tail of the same shard.
-const RETRY_AFTER: Duration = Duration::from_millis(2);
-
 /// Replaces the tail by a micro-split. Returns when to run again, if that is already known.
 pub(crate) fn index_tail(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
-    let Some(_one_at_a_time) = shard.build_lock.try_lock() else {
-        return Ok(Some(Instant::now() + RETRY_AFTER));
-    };
     let started = Instant::now();
     let build = {
         let mut state = shard.state.lock();

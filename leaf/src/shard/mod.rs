@@ -92,7 +92,6 @@ pub(crate) struct Shard {
     scheduler: Arc<BuildScheduler>,
     failed: OnceLock<String>,
     opened_at: Instant,
-    build_lock: Mutex<()>,
     obsolete: Mutex<Vec<ObsoleteSegments>>,
     /// Serializes the removal of dead letters, so that no letter's bytes are subtracted twice.
     dead_letter_removal: Mutex<()>,
@@ -146,7 +145,6 @@ impl Shard {
             services,
             failed: OnceLock::new(),
             opened_at: Instant::now(),
-            build_lock: Mutex::new(()),
             obsolete: Mutex::new(Vec::new()),
             dead_letter_removal: Mutex::new(()),
             split_requested: AtomicBool::new(false),

@@ -6,7 +6,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap},
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
     sync::{Arc, Weak},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -38,6 +38,8 @@ struct TaskQueue {
     times: BinaryHeap<Reverse<(Instant, ShardId)>>,
     /// The effective time of each shard in the queue; other entries of `times` are stale.
     due: HashMap<ShardId, (Instant, Weak<Shard>)>,
+    /// The shards whose task runs. It runs only once at a time for each shard.
+    running: HashSet<ShardId>,
 }
 
 #[derive(Default)]
@@ -54,7 +56,8 @@ pub(crate) struct BuildScheduler {
 }
 
 impl BuildScheduler {
-    /// Starts the threads: `indexers` for tails, one for splits, and one for merges and rebuilds.
+    /// Starts the threads: `indexers` for tails, and a quarter as many, at least one, each for splits and for merges and
+    /// rebuilds.
     pub(crate) fn start(indexers: usize) -> std::io::Result<Arc<Self>> {
         let lanes = [Task::IndexTail, Task::Split, Task::Merge].map(|task| (task, Lane::default()));
         let scheduler = Arc::new(Self {
@@ -62,9 +65,16 @@ impl BuildScheduler {
             threads: Mutex::default(),
             stopped: false.into(),
         });
-        let indexers = std::iter::repeat_n((Task::IndexTail, "publish"), indexers.max(1));
         // `tests/tests/fresh.rs` finds the threads by these names.
-        for (task, name) in indexers.chain([(Task::Split, "split"), (Task::Merge, "compact")]) {
+        let threads = [
+            (Task::IndexTail, "publish", indexers),
+            (Task::Split, "split", indexers / 4),
+            (Task::Merge, "compact", indexers / 4),
+        ];
+        let threads = threads
+            .into_iter()
+            .flat_map(|(task, name, count)| std::iter::repeat_n((task, name), count.max(1)));
+        for (task, name) in threads {
             let worker = scheduler.clone();
             let thread = std::thread::Builder::new()
                 .name(name.to_owned())
@@ -108,7 +118,8 @@ impl BuildScheduler {
     }
 
     fn run(&self, task: Task) {
-        while let Some(shard) = self.next(&self.lanes[&task]) {
+        let lane = &self.lanes[&task];
+        while let Some(shard) = self.next(lane) {
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shard.run(task)));
             let failure: Option<String> = match done {
                 Ok(Ok(next)) => {
@@ -127,6 +138,7 @@ impl BuildScheduler {
                 shard.changed.send_modify(|count| *count += 1);
                 self.schedule(task, &shard, Instant::now() + RETRY_AFTER);
             }
+            lane.end(shard.id);
         }
     }
 
@@ -147,12 +159,27 @@ impl BuildScheduler {
             }
             queue.times.pop();
             let current = queue.due.get(&id).is_some_and(|(due, _)| *due == at);
-            if !current {
+            if !current || queue.running.contains(&id) {
                 continue;
             }
             if let Some(shard) = queue.due.remove(&id).and_then(|(_, shard)| shard.upgrade()) {
+                queue.running.insert(id);
                 return Some(shard);
             }
+        }
+    }
+}
+
+impl Lane {
+    /// The task of a shard no longer runs. What was due meanwhile is found again.
+    fn end(&self, shard: ShardId) {
+        let mut queue = self.queue.lock();
+        queue.running.remove(&shard);
+        if let Some((at, _)) = queue.due.get(&shard) {
+            let at = *at;
+            queue.times.push(Reverse((at, shard)));
+            drop(queue);
+            self.wake.notify_one();
         }
     }
 }
