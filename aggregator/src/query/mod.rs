@@ -32,6 +32,7 @@ mod pins;
 mod plan_cache;
 mod plan_template;
 mod planner;
+mod quoted_texts;
 mod registry;
 mod report;
 mod run;

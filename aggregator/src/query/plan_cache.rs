@@ -1,12 +1,17 @@
 //! Keeps the plans of statements, for statements that are asked again.
 //!
 //! A plan depends on the text and the parameters of its statement, on the catalog and on the kinds of the paths in the
-//! pinned views. It is used again while these are the same. If it can have a [`PlanTemplate`], that is kept, as long as
+//! pinned views. It is used again while these are the same, also for a statement with other texts if these are only
+//! [compared with columns](super::quoted_texts). If it can have a [`PlanTemplate`], that is kept, as long as
 //! the number of documents is about the same. Otherwise the optimized logical plan is kept: its tables are
 //! [`UnboundTable`]s, which are bound to the read views of each query that uses it. Not kept are plans whose statement
 //! calls a function such as `now()`, that read system tables, or whose planning has warned.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    num::NonZeroUsize,
+    sync::Arc,
+};
 
 use datafusion::{
     common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
@@ -25,6 +30,7 @@ use super::{
     pins::Pins,
     plan_template::PlanTemplate,
     planner::QueryPlan,
+    quoted_texts::{StatementShape, are_replaceable},
     shard_table::{ShardTable, UnboundTable},
 };
 use crate::answer::SqlQuery;
@@ -52,6 +58,8 @@ pub(super) struct PlanCache {
 struct KeptPlans {
     catalog: Arc<Catalog>,
     plans: LruCache<StatementKey, Arc<CachedPlan>>,
+    /// Shapes of statements that cannot share a plan.
+    unshared: LruCache<StatementKey, ()>,
 }
 
 impl KeptPlans {
@@ -59,6 +67,7 @@ impl KeptPlans {
     fn under(&mut self, catalog: &Arc<Catalog>) -> &mut LruCache<StatementKey, Arc<CachedPlan>> {
         if !Arc::ptr_eq(&self.catalog, catalog) {
             self.plans.clear();
+            self.unshared.clear();
             self.catalog = Arc::clone(catalog);
         }
         &mut self.plans
@@ -77,6 +86,15 @@ pub(super) struct CachedPlan {
     pub plan: KeptPlan,
     /// The answer is cut after this many rows.
     pub rows_max: Option<usize>,
+    /// The marks in its conditions, if it is kept for all statements of a shape.
+    marks: Vec<String>,
+}
+
+/// A plan that was kept, for a statement with other texts.
+pub(super) struct FoundPlan {
+    pub cached: Arc<CachedPlan>,
+    /// The text of the statement for each mark in the plan.
+    pub texts: HashMap<String, String>,
 }
 
 /// What is kept of a plan.
@@ -92,13 +110,22 @@ impl PlanCache {
             kept: Mutex::new(KeptPlans {
                 catalog: Arc::default(),
                 plans: LruCache::new(PLANS_MAX),
+                unshared: LruCache::new(PLANS_MAX),
             }),
         }
     }
 
     /// The plan of a statement that was kept under this catalog.
-    pub(super) fn get(&self, request: &SqlQuery, catalog: &Arc<Catalog>) -> Option<Arc<CachedPlan>> {
-        self.kept.lock().under(catalog).get(&key(request)?).cloned()
+    pub(super) fn get(&self, request: &SqlQuery, catalog: &Arc<Catalog>) -> Option<FoundPlan> {
+        let find = |key: &StatementKey| self.kept.lock().under(catalog).get(key).cloned();
+        if let Some(cached) = find(&key(request)?) {
+            let texts = HashMap::new();
+            return Some(FoundPlan { cached, texts });
+        }
+        let shape = StatementShape::of(request)?;
+        let cached = find(&shape.key())?;
+        let texts = cached.marks.iter().cloned().zip(shape.texts).collect();
+        Some(FoundPlan { cached, texts })
     }
 
     /// Keeps the plan of a statement if it can be used again.
@@ -111,21 +138,70 @@ impl PlanCache {
         rows_max: Option<usize>,
         settings: &Arc<ConfigOptions>,
     ) {
-        let usable = planned.repeatable && pins.first_missing().is_none() && context.report.is_silent();
-        let Some(key) = key(request).filter(|_| usable) else {
-            return;
-        };
+        if let Some(key) = key(request) {
+            self.keep(key, Vec::new(), context, pins, planned, rows_max, settings);
+        }
+    }
+
+    /// Whether it is not known that statements of this shape cannot share a plan.
+    pub(super) fn may_share(&self, shape: &StatementShape<'_>, catalog: &Arc<Catalog>) -> bool {
+        let mut kept = self.kept.lock();
+        kept.under(catalog);
+        !kept.unshared.contains(&shape.key())
+    }
+
+    /// Keeps a plan that was made for these marks for all statements of a shape. Returns false if it cannot be shared.
+    #[allow(clippy::too_many_arguments, reason = "what the plan was made for")]
+    pub(super) fn put_shared(
+        &self,
+        shape: &StatementShape<'_>,
+        marks: Vec<String>,
+        context: &QueryContext,
+        pins: &Pins,
+        planned: &QueryPlan,
+        rows_max: Option<usize>,
+        settings: &Arc<ConfigOptions>,
+    ) -> bool {
+        are_replaceable(&marks, &planned.logical, &planned.executable.physical)
+            && self.keep(shape.key(), marks, context, pins, planned, rows_max, settings)
+    }
+
+    /// From now on, statements of this shape are not tried again.
+    pub(super) fn never_share(&self, shape: &StatementShape<'_>, catalog: &Arc<Catalog>) {
+        let mut kept = self.kept.lock();
+        kept.under(catalog);
+        kept.unshared.put(shape.key(), ());
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "what the plan was made for")]
+    fn keep(
+        &self,
+        key: StatementKey,
+        marks: Vec<String>,
+        context: &QueryContext,
+        pins: &Pins,
+        planned: &QueryPlan,
+        rows_max: Option<usize>,
+        settings: &Arc<ConfigOptions>,
+    ) -> bool {
+        if !(planned.repeatable && pins.first_missing().is_none() && context.report.is_silent()) {
+            return false;
+        }
         let Some(logical) = unbind(&planned.logical) else {
-            return;
+            return false;
+        };
+        let plan = match PlanTemplate::of(&planned.executable.physical, settings) {
+            Some(template) => KeptPlan::Physical(template),
+            None if marks.is_empty() => KeptPlan::Logical(logical),
+            // Only a template has other texts for each run.
+            None => return false,
         };
         let plan = CachedPlan {
             collections: pins.kinds(),
             documents: documents(pins),
-            plan: match PlanTemplate::of(&planned.executable.physical, settings) {
-                Some(template) => KeptPlan::Physical(template),
-                None => KeptPlan::Logical(logical),
-            },
+            plan,
             rows_max,
+            marks,
         };
         let mut kept = self.kept.lock();
         let plans = kept.under(pins.catalog());
@@ -136,6 +212,7 @@ impl PlanCache {
             .collect();
         outdated.iter().for_each(|key| drop(plans.pop(key)));
         plans.put(key, Arc::new(plan));
+        true
     }
 }
 
@@ -151,6 +228,16 @@ impl PlanCache {
         let mut kept = self.kept.lock();
         let plan = kept.plans.get(&(sql.to_owned(), String::new()))?;
         matches!(plan.plan, KeptPlan::Physical(_)).then_some(plan.documents)
+    }
+
+    /// How many plans are kept.
+    pub(super) fn count(&self) -> usize {
+        self.kept.lock().plans.len()
+    }
+
+    /// Removes all plans.
+    pub(super) fn clear(&self) {
+        self.kept.lock().plans.clear();
     }
 
     /// Removes that plan.
@@ -270,7 +357,7 @@ pub(super) fn is_repeatable(plan: &LogicalPlan) -> bool {
 }
 
 /// Visits each operator (`None`) and each expression of a plan and of its subqueries, until `visit` returns false.
-fn each_node(plan: &LogicalPlan, mut visit: impl FnMut(Option<&Expr>) -> bool) -> Result<TreeNodeRecursion> {
+pub(super) fn each_node(plan: &LogicalPlan, mut visit: impl FnMut(Option<&Expr>) -> bool) -> Result<TreeNodeRecursion> {
     let recursion = |goes_on: bool| match goes_on {
         true => TreeNodeRecursion::Continue,
         false => TreeNodeRecursion::Stop,

@@ -9,7 +9,7 @@
 //!
 //! [`QueryScans`]: super::shard_scan::QueryScans
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use datafusion::{
     arrow::datatypes::Schema,
@@ -61,14 +61,19 @@ impl PlanTemplate {
             return None;
         }
         Some(Self {
-            root: copy(plan, settings).ok()?,
+            root: copy(plan, settings, &HashMap::new()).ok()?,
             batch_rows: wide_rows::batch_rows(plan).ok()?,
         })
     }
 
-    /// A plan for one run. Its functions find their query in these settings.
-    pub(super) fn plan(&self, settings: &Arc<ConfigOptions>) -> Result<Arc<dyn ExecutionPlan>> {
-        copy(&self.root, settings)
+    /// A plan for one run. Its functions find their query in these settings, and its scans have other texts instead of
+    /// those of the first run.
+    pub(super) fn plan(
+        &self,
+        settings: &Arc<ConfigOptions>,
+        texts: &HashMap<String, String>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        copy(&self.root, settings, texts)
     }
 }
 
@@ -128,15 +133,19 @@ fn is_bound(expr: &dyn PhysicalExpr) -> bool {
     expr.is::<HigherOrderFunctionExpr>()
 }
 
-/// A copy of a plan, with other settings for its functions.
-fn copy(node: &Arc<dyn ExecutionPlan>, settings: &Arc<ConfigOptions>) -> Result<Arc<dyn ExecutionPlan>> {
+/// A copy of a plan, with other settings for its functions and other texts in its scans.
+fn copy(
+    node: &Arc<dyn ExecutionPlan>,
+    settings: &Arc<ConfigOptions>,
+    texts: &HashMap<String, String>,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let inputs = node
         .children()
         .into_iter()
-        .map(|input| copy(input, settings))
+        .map(|input| copy(input, settings, texts))
         .collect::<Result<Vec<_>>>()?;
     if let Some(scan) = node.downcast_ref::<ShardScan>() {
-        return Ok(Arc::new(scan.with_settings(settings)?));
+        return Ok(Arc::new(scan.for_run(settings, texts)?));
     }
     let with_functions = any_expression(node.as_ref(), is_function)?;
     if let (true, Some(projection), [input]) =

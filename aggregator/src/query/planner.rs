@@ -1,6 +1,6 @@
 //! Plans a resolved query over the read views that it has pinned.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use datafusion::{
     catalog::TableProvider,
@@ -163,17 +163,18 @@ async fn physical_plan(
     })
 }
 
-/// Makes a plan from a template.
+/// Makes a plan from a template, with other texts in its conditions.
 pub(super) fn plan_from_template(
     engine: &Engine,
     context: &Arc<QueryContext>,
     pins: &Pins,
     template: &PlanTemplate,
+    texts: &HashMap<String, String>,
 ) -> Result<ExecutablePlan, Problem> {
     let functions = context.for_functions(engine.options.query_bytes_max);
     let config = engine.sessions.config(functions);
     Ok(ExecutablePlan {
-        physical: template.plan(config.options()).map_err(failure::problem)?,
+        physical: template.plan(config.options(), texts).map_err(failure::problem)?,
         task: (engine.sessions).task(config, template.batch_rows, query_scans(context, pins)),
     })
 }

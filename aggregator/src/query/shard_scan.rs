@@ -45,6 +45,7 @@ use super::{
     failure,
     pins::{PinnedCollection, row_count},
     plan_template::{has_function, with_settings},
+    quoted_texts::with_texts,
 };
 
 const PARTITIONS_MIN: usize = 2;
@@ -131,14 +132,21 @@ impl ShardScan {
         }
     }
 
-    /// A copy whose functions find their query in these settings.
-    pub(super) fn with_settings(&self, settings: &Arc<ConfigOptions>) -> Result<Self> {
+    /// A copy whose functions find their query in these settings, and whose conditions have other texts.
+    pub(super) fn for_run(&self, settings: &Arc<ConfigOptions>, texts: &HashMap<String, String>) -> Result<Self> {
         let stage = match &self.stage {
             Stage::Partial(aggregate) => Stage::Partial(partial_with_settings(aggregate, settings)?),
             stage => stage.clone(),
         };
+        let filter = match texts.is_empty() {
+            true => self.filter.clone(),
+            false => (self.filter.iter())
+                .map(|condition| with_texts(condition, texts))
+                .collect::<Result<_>>()?,
+        };
         Ok(Self {
             stage,
+            filter,
             metrics: ExecutionPlanMetricsSet::new(),
             ..self.clone()
         })

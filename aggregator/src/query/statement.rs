@@ -1,6 +1,6 @@
 //! Dispatches a statement by its kind and starts it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use datafusion::{physical_plan::execute_stream, sql::sqlparser::ast};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -15,8 +15,9 @@ use super::{
     context::QueryContext,
     explain, failure,
     pins::Pins,
-    plan_cache::{self, KeptPlan},
+    plan_cache::{self, FoundPlan, KeptPlan},
     planner::{self, ExecutablePlan, QueryPlan},
+    quoted_texts::StatementShape,
     run::QueryOutput,
     system::{self, Cell},
 };
@@ -33,11 +34,11 @@ pub(super) async fn run(
 ) -> Result<QueryOutput, Problem> {
     let catalog = engine.catalog();
     let mut pins = None;
-    if let Some(cached) = engine.plans.get(request, &catalog) {
+    if let Some(FoundPlan { cached, texts }) = engine.plans.get(request, &catalog) {
         let taken = pin(context, &catalog, &cached.collections(), request).await?;
         if cached.fits(&taken) {
             let planned = match &cached.plan {
-                KeptPlan::Physical(template) => planner::plan_from_template(engine, context, &taken, template)?,
+                KeptPlan::Physical(template) => planner::plan_from_template(engine, context, &taken, template, &texts)?,
                 KeptPlan::Logical(logical) => {
                     let logical = plan_cache::bind(logical, context, &taken).map_err(failure::problem)?;
                     planner::plan_optimized(engine, context, &taken, &logical).await?
@@ -50,8 +51,7 @@ pub(super) async fn run(
     match sql::parse(&request.sql, engine.options.statement_bytes_max)? {
         Statement::Query(query) => {
             let (pins, planned, rows_max) = prepare(engine, context, request, &query, pins).await?;
-            let settings = engine.sessions.settings();
-            (engine.plans).put(request, context, &pins, &planned, rows_max, settings);
+            keep_plan(engine, context, request, &pins, &planned, rows_max).await;
             execute(pins, planned.executable, rows_max)
         }
         Statement::Explain { query, analyze } => explain(engine, context, request, &query, analyze).await,
@@ -63,6 +63,46 @@ pub(super) async fn run(
         Statement::ShowTables => show_tables(&engine.catalog()),
         Statement::Describe { name } => describe(engine, context, request, &name).await,
     }
+}
+
+/// Keeps the plan of a statement: if statements of its shape can share one, that one, else its own.
+async fn keep_plan(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    request: &SqlQuery,
+    pins: &Pins,
+    planned: &QueryPlan,
+    rows_max: Option<usize>,
+) {
+    let (plans, settings) = (&engine.plans, engine.sessions.settings());
+    let shape = StatementShape::of(request).filter(|shape| plans.may_share(shape, pins.catalog()));
+    if let Some(shape) = shape {
+        let (marked, marks) = shape.marked();
+        let shared = plan_again(engine, &marked, pins, rows_max).await;
+        let is_kept = shared
+            .is_ok_and(|(own, planned)| plans.put_shared(&shape, marks, &own, pins, &planned, rows_max, settings));
+        if is_kept {
+            return;
+        }
+        plans.never_share(&shape, pins.catalog());
+    }
+    plans.put(request, context, pins, planned, rows_max, settings);
+}
+
+/// Plans a statement over the same read views, in a context of its own: it does not run, and nobody reads its warnings.
+async fn plan_again(
+    engine: &Engine,
+    request: &SqlQuery,
+    pins: &Pins,
+    rows_max: Option<usize>,
+) -> Result<(Arc<QueryContext>, QueryPlan), Problem> {
+    let Statement::Query(query) = sql::parse(&request.sql, engine.options.statement_bytes_max)? else {
+        return Err(Problem::new(Code::Internal, "the statement is not a query"));
+    };
+    let context = engine.context(&request.options, Instant::now())?;
+    let resolved = sql::resolve(&query, pins, &request.parameters)?;
+    let planned = planner::plan(engine, &context, pins, resolved, &request.parameters, rows_max).await?;
+    Ok((context, planned))
 }
 
 const SHOW_DEFINITIONS: &str = "SELECT kind, collection, name, version, text FROM rachis.definitions WHERE in_force \

@@ -9,7 +9,7 @@ mod search;
 mod statement;
 mod token;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use datafusion::sql::sqlparser::ast;
 use plan::{Column, PathKinds};
@@ -123,6 +123,23 @@ pub(crate) fn on_deep_stack<T>(work: impl FnOnce() -> T) -> T {
 /// Parses one statement. Length, tokens, nesting and operator chains are limited before anything recursive runs.
 pub(crate) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
     on_deep_stack(|| statement::parse(sql, statement_bytes_max))
+}
+
+/// A quoted text of a statement, or the place of a parameter.
+pub(crate) struct StatementText {
+    /// Where it is in the statement, in bytes.
+    pub span: Range<usize>,
+    /// `$1`, …; none for a quoted text.
+    pub parameter: Option<String>,
+    /// The text without quotes; empty for a parameter.
+    pub text: String,
+    /// Whether it is the right operand of `=` or `<>`, or in a list after IN.
+    pub is_compared: bool,
+}
+
+/// The quoted texts and the parameters of a statement, in order. None if it cannot be split into tokens.
+pub(crate) fn texts(sql: &str) -> Option<Vec<StatementText>> {
+    token::texts(sql)
 }
 
 /// The collections that a query reads, directly or through views.

@@ -14,6 +14,8 @@ use datafusion::sql::sqlparser::{
 };
 use proto::{Code, Problem};
 
+use super::StatementText;
+
 /// Tokens of one statement.
 pub(super) const TOKENS_MAX: usize = 50_000;
 
@@ -84,6 +86,76 @@ pub(super) fn tokenize(sql: &str, statement_bytes_max: usize) -> Result<Tokens, 
     Ok(Tokens {
         all: with_distinct_operators(all),
     })
+}
+
+/// See [`super::texts`].
+pub(super) fn texts(sql: &str) -> Option<Vec<StatementText>> {
+    let mut raw = Vec::new();
+    Tokenizer::new(&PostgreSqlDialect {}, sql)
+        .tokenize_with_location_into_buf(&mut raw)
+        .ok()?;
+    let all: Vec<&TokenWithSpan> = (raw.iter())
+        .filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF))
+        .collect();
+    let is_text = |token: &Token| matches!(token, Token::SingleQuotedString(_) | Token::Placeholder(_));
+    let at = |index: usize| all.get(index).map(|token| &token.token);
+    let mut texts = Vec::new();
+    for (index, token) in all.iter().enumerate() {
+        if !is_text(&token.token) {
+            continue;
+        }
+        texts.push(StatementText {
+            is_compared: ends_operand(at(index + 1)) && begins_operand(&all[..index]),
+            span: offset(sql, token.span.start)..offset(sql, token.span.end),
+            parameter: match &token.token {
+                Token::Placeholder(name) => Some(name.clone()),
+                _ => None,
+            },
+            text: match &token.token {
+                Token::SingleQuotedString(text) => text.clone(),
+                _ => String::new(),
+            },
+        });
+    }
+    Some(texts)
+}
+
+/// Whether what follows these tokens is the right operand of `=` or `<>`, or in a list after IN.
+fn begins_operand(before: &[&TokenWithSpan]) -> bool {
+    let is_item = |token: &&&TokenWithSpan| {
+        matches!(
+            token.token,
+            Token::Comma | Token::SingleQuotedString(_) | Token::Placeholder(_) | Token::Number(..)
+        )
+    };
+    match before.last().map(|token| &token.token) {
+        Some(Token::Eq | Token::Neq) => true,
+        Some(Token::LParen | Token::Comma) => {
+            let mut rest = before.iter().rev().skip_while(is_item);
+            let opens = rest.next().is_some_and(|token| matches!(token.token, Token::LParen));
+            let is_in = |token: &Token| matches!(token, Token::Word(word) if word.keyword == Keyword::IN && word.quote_style.is_none());
+            opens && rest.next().is_some_and(|token| is_in(&token.token))
+        }
+        _ => false,
+    }
+}
+
+/// Whether an operand before this token is complete.
+fn ends_operand(next: Option<&Token>) -> bool {
+    match next {
+        None | Some(Token::SemiColon | Token::RParen | Token::Comma) => true,
+        Some(Token::Word(word)) => {
+            let ends = [
+                Keyword::AND,
+                Keyword::OR,
+                Keyword::GROUP,
+                Keyword::ORDER,
+                Keyword::LIMIT,
+            ];
+            word.quote_style.is_none() && ends.contains(&word.keyword)
+        }
+        _ => false,
+    }
 }
 
 fn too_complex(detail: String, hint: String) -> Problem {

@@ -81,6 +81,156 @@ async fn a_plan_is_kept_for_each_list_of_parameters() {
     }
 }
 
+/// Statements with texts for `?`, and whether their plan is used for all texts.
+const WITH_TEXTS: [(&str, bool); 18] = [
+    ("SELECT n FROM events WHERE type = '?' ORDER BY 1", true),
+    (
+        "SELECT n, _doc FROM events WHERE type = '?' OR id IN ('?', '?', '?') ORDER BY 1",
+        true,
+    ),
+    (
+        "SELECT type, count(*) FROM events WHERE type <> '?' AND id = '?' GROUP BY 1 ORDER BY 1",
+        true,
+    ),
+    ("SELECT n FROM events WHERE id = '?' ORDER BY n DESC LIMIT 1", true),
+    ("SELECT n FROM events WHERE n::text = '?' ORDER BY 1", true),
+    (
+        "SELECT n FROM events WHERE NOT (type = '?') AND _doc->>'id' = '?' ORDER BY 1",
+        false,
+    ),
+    // The text decides how the values are compared, or it is more than a value.
+    ("SELECT n FROM events WHERE mixed = '?' ORDER BY 1", false),
+    ("SELECT n FROM events WHERE type LIKE '?' ORDER BY 1", false),
+    ("SELECT n FROM events WHERE type = lower('?') ORDER BY 1", false),
+    ("SELECT n FROM events WHERE type = '?'::text ORDER BY 1", false),
+    ("SELECT n AS '?' FROM pushes WHERE n > 1 ORDER BY 1", false),
+    ("SELECT _doc->>'?' FROM pushes ORDER BY 1", false),
+    // The view compares with one of the texts, too.
+    ("SELECT n FROM pushes WHERE type = '?' ORDER BY 1", true),
+    ("SELECT n FROM pushes WHERE id = '?' ORDER BY 1", true),
+    ("SELECT n FROM events WHERE search('type:x?') ORDER BY 1", false),
+    ("SELECT n, type = '?' FROM events ORDER BY 1", false),
+    (
+        "SELECT n FROM events WHERE type = '?' AND id || '?' = 'i1x' ORDER BY 1",
+        false,
+    ),
+    (
+        "SELECT n FROM events WHERE CASE WHEN n > 3 THEN 'push' ELSE type END = '?' ORDER BY 1",
+        false,
+    ),
+];
+
+#[tokio::test]
+async fn a_plan_is_used_for_other_texts_only_if_it_means_the_same_for_all() {
+    let types = ["push", "fork", "7", "2026-01-31", "it's", "true"];
+    let mixed = [
+        json!("push"),
+        json!(7),
+        json!("7"),
+        json!(true),
+        json!(null),
+        json!([1]),
+    ];
+    let document = |n: usize| json!({ "n": n, "id": format!("i{}", n % 9), "type": types[n % types.len()], "mixed": mixed[n % mixed.len()] });
+    let bench = bench((0..40).map(document)).await;
+    bench
+        .sql("CREATE VIEW pushes AS SELECT *, _doc FROM events WHERE type = 'push'")
+        .await;
+    let texts = [
+        "push",
+        "fork",
+        "7",
+        "7.0",
+        "2026-01-31",
+        "it''s",
+        "true",
+        "",
+        "i1",
+        "i2",
+        "é%_\\x",
+        "x",
+    ];
+    for (statement, shared) in WITH_TEXTS {
+        bench.engine.plans.clear();
+        let mut answers = Vec::new();
+        for first in 0..texts.len() {
+            let mut next = first;
+            let sql: String = statement
+                .split_inclusive('?')
+                .map(|piece| {
+                    next += 5;
+                    // No name is empty.
+                    let name_or_text = match texts[next % texts.len()] {
+                        "" if statement.contains(" AS '?'") => "empty",
+                        text => text,
+                    };
+                    piece.replace('?', name_or_text)
+                })
+                .collect();
+            answers.push((bench.sql(&sql).await, sql));
+        }
+        let kept = bench.engine.plans.count();
+        assert_eq!(kept == 1, shared, "{statement}: {kept} plans");
+        for ((rows, stats), sql) in answers {
+            bench.engine.plans.clear();
+            let (expected, expected_stats) = bench.sql(&sql).await;
+            assert_eq!(rows, expected, "{sql}");
+            assert_eq!(stats.warnings, expected_stats.warnings, "{sql}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn texts_that_are_equal_by_chance_do_not_share_a_plan_with_others() {
+    let bench = bench((0..9).map(|n| json!({ "a": format!("t{}", n % 3), "b": format!("t{}", n % 2), "n": n }))).await;
+    let ask = async |a: &str, b: &str| {
+        let sql = format!("SELECT n FROM events WHERE a = '{a}' AND b = '{b}' ORDER BY 1");
+        bench.sql(&sql).await.0
+    };
+    assert_eq!(ask("t1", "t1").await, ["1", "7"]);
+    assert_eq!(ask("t1", "t0").await, ["4"]);
+    assert_eq!(ask("t2", "t1").await, ["5"]);
+    assert_eq!(ask("t0", "t0").await, ["0", "6"]);
+    assert_eq!(ask("t0", "t1").await, ["3"]);
+    let asked_with = async |a: &str, n: i64| {
+        let request = SqlQuery {
+            sql: "SELECT n FROM events WHERE a = $1 AND n > $2 ORDER BY 1".into(),
+            parameters: vec![json!(a), json!(n)],
+            ..SqlQuery::default()
+        };
+        let answer = bench.engine.query(request).await.expect("an answer");
+        lines(&read(answer).await.expect("rows").0)
+    };
+    bench.engine.plans.clear();
+    assert_eq!(asked_with("t1", 1).await, ["4", "7"]);
+    assert_eq!(asked_with("t2", 1).await, ["2", "5", "8"]);
+    assert_eq!(bench.engine.plans.count(), 1, "one plan for all texts");
+    assert_eq!(asked_with("t2", 4).await, ["5", "8"]);
+    assert_eq!(bench.engine.plans.count(), 2, "and another one for another number");
+    let texts = [
+        "SELECT E'a\\'||E\\'b' AS v FROM events WHERE b = 't0'",
+        "SELECT E'a'||E'b' AS v FROM events WHERE a = 't0'",
+    ];
+    let asked = [bench.sql(texts[0]).await.0, bench.sql(texts[1]).await.0];
+    assert_eq!(asked.map(|rows| rows[0].clone()), ["a' |  | E'b", "ab"]);
+    let asked_like = async |parameter: Value| {
+        let request = SqlQuery {
+            sql: "SELECT n FROM events WHERE a = $1 ORDER BY 1".into(),
+            parameters: vec![parameter],
+            ..SqlQuery::default()
+        };
+        let answer = bench.engine.query(request).await.expect("an answer");
+        lines(&read(answer).await.expect("rows").0)
+    };
+    for _ in 0..2 {
+        assert_eq!(asked_like(json!("t1")).await, ["1", "4", "7"]);
+        assert_eq!(asked_like(json!(null)).await, [""; 0], "nothing equals NULL");
+        assert_eq!(asked_like(json!("t2")).await, ["2", "5", "8"]);
+        bench.engine.plans.clear();
+        assert_eq!(asked_like(json!(null)).await, [""; 0], "nothing equals NULL");
+    }
+}
+
 #[tokio::test]
 async fn runs_of_one_statement_at_the_same_time_do_not_disturb_each_other() {
     let bench = bench((0..40).map(|n| json!({ "n": n % 7, "type": format!("t{}", n % 3) }))).await;
