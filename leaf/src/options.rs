@@ -12,12 +12,13 @@ pub struct LeafOptions {
     pub folder: PathBuf,
     /// This node's name, if shards are placed on several nodes.
     pub node: Option<NodeName>,
-    /// A query scans a tail of at most this many documents instead of waiting for it to be indexed.
+    /// A query that finds a tail of more documents than this has it indexed, but scans it without waiting for that …
+    pub index_tail_documents: usize,
+    /// … if it has at most this many documents …
     pub scan_tail_documents_max: usize,
-    /// The tail is indexed in memory, as a micro-split, at this many documents …
-    ///
-    /// Documents are visible before that. A query that needs the index sooner (see `scan_tail_documents_max`) has it
-    /// built at once and waits for it.
+    /// … and bytes. For a longer tail it waits until it is indexed.
+    pub scan_tail_bytes_max: usize,
+    /// Without a query, the tail is indexed in memory, as a micro-split, at this many documents …
     pub publish_documents: usize,
     /// … or this many bytes …
     pub publish_bytes: usize,
@@ -84,11 +85,13 @@ impl LeafOptions {
         Self {
             folder: folder.into(),
             node: None,
-            scan_tail_documents_max: 300,
+            index_tail_documents: 1_000,
+            scan_tail_documents_max: 40_000,
+            scan_tail_bytes_max: 16 << 20,
             publish_documents: 20_000,
             publish_bytes: 8 << 20,
             publish_after: Duration::from_secs(1),
-            publish_pause: Duration::from_millis(20),
+            publish_pause: Duration::from_millis(100),
             split_documents: 20_000,
             split_bytes: 32 << 20,
             split_idle: Duration::from_secs(10),

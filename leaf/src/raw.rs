@@ -4,6 +4,7 @@
 //! How values are cast and what a search clause matches is defined in `plan`; this module defines a document's value
 //! and its event time.
 
+pub(crate) mod parts;
 pub(crate) mod rows;
 
 use std::borrow::Cow;

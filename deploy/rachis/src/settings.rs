@@ -160,7 +160,9 @@ macro_rules! section {
 section! {
     /// Limits of the leaf: see `LeafOptions`.
     LeafSettings of LeafOptions {
+        index_tail_documents: usize => index_tail_documents,
         scan_tail_documents_max: usize => scan_tail_documents_max,
+        scan_tail_bytes_max: usize => scan_tail_bytes_max,
         publish_documents: usize => publish_documents,
         publish_bytes: usize => publish_bytes,
         publish_after_ms: u64 => publish_after as Duration::from_millis,
@@ -221,8 +223,10 @@ section! {
 
 const SECTIONS: [&str; 5] = ["log", "leaf", "aggregator", "tailer", "cluster"];
 /// Keys for which zero (none, or at once) is a sensible value.
-const MAY_BE_ZERO: [&str; 8] = [
+const MAY_BE_ZERO: [&str; 10] = [
+    "index_tail_documents",
     "scan_tail_documents_max",
+    "scan_tail_bytes_max",
     "publish_after_ms",
     "publish_pause_ms",
     "split_idle_ms",

@@ -323,7 +323,7 @@ impl Shards {
             }
             let unfinished = self
                 .summary(*id)
-                .is_none_or(|summary| summary.tail > self.services.options.scan_tail_documents_max as u64);
+                .is_none_or(|summary| summary.tail > self.services.options.index_tail_documents as u64);
             if !unfinished {
                 continue;
             }

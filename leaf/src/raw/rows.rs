@@ -5,22 +5,24 @@ use std::{borrow::Cow, cell::OnceCell};
 use plan::{Column, ColumnSource, Path, builder::Builder};
 use proto::{json, json::Value};
 
-use super::{CastResult, Scalar, matcher::Matcher};
+use super::{CastResult, Scalar, matcher::Matcher, parts::ReadParts};
 use crate::{document::Document, split::ColumnValues};
 
 /// Raw documents to read columns from. They are parsed when the first column needs it.
 pub(crate) struct RawRows<'a> {
     documents: Vec<&'a Document>,
     time_path: Option<&'a Path>,
+    parts: &'a ReadParts,
     roots: OnceCell<Vec<Value<'a>>>,
 }
 
 impl<'a> RawRows<'a> {
-    /// Over these documents; `time_path` is where `_time` is read.
-    pub(crate) fn new(documents: Vec<&'a Document>, time_path: Option<&'a Path>) -> Self {
+    /// Over these documents, of which only these parts are read; `time_path` is where `_time` is read.
+    pub(crate) fn new(documents: Vec<&'a Document>, parts: &'a ReadParts, time_path: Option<&'a Path>) -> Self {
         Self {
             documents,
             time_path,
+            parts,
             roots: OnceCell::new(),
         }
     }
@@ -45,8 +47,12 @@ impl<'a> RawRows<'a> {
     }
 
     fn roots(&self) -> &[Value<'a>] {
-        self.roots
-            .get_or_init(|| self.documents.iter().map(|document| super::root(document)).collect())
+        self.roots.get_or_init(|| {
+            self.documents
+                .iter()
+                .map(|document| root(document, self.parts))
+                .collect()
+        })
     }
 
     fn path(&self, path: &Path, column: &Column, indexes: &[u32]) -> ColumnValues {
@@ -87,6 +93,14 @@ impl<'a> RawRows<'a> {
             .iter()
             .for_each(|index| builder.push(CastResult::Fits(value(*index as usize))));
         values(builder)
+    }
+}
+
+/// The document as a value; parts that are not read may be missing.
+fn root<'d>(document: &'d Document, parts: &ReadParts) -> Value<'d> {
+    match document.header.json {
+        true => parts.parse(document.text()),
+        false => super::root(document),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Columns that the segment stores are read from there. The others are read from raw documents, a bounded number of
 //! bytes at once, each parsed once.
 
-use std::{sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 use datafusion::arrow::{
     array::{Array, ArrayRef, BooleanArray},
@@ -16,7 +16,10 @@ use plan::{
 use proto::{Address, Problem};
 use roaring::RoaringBitmap;
 
-use super::task::{ScanTask, Unit, ViewPart};
+use super::{
+    filter::Needles,
+    task::{ScanTask, Unit, ViewPart},
+};
 use crate::{
     document::Document,
     error::Error,
@@ -233,7 +236,7 @@ fn candidates_of(scan: &ScanTask, unit: Unit) -> Result<Vec<Candidates>, Problem
     };
     let Some(index) = unit.index else {
         return Ok(vec![candidates(
-            (unit.from..unit.to).collect(),
+            tail_candidates(scan, unit.from..unit.to),
             (0..scan.conjuncts.len()).collect(),
         )]);
     };
@@ -253,6 +256,26 @@ fn candidates_of(scan: &ScanTask, unit: Unit) -> Result<Vec<Candidates>, Problem
         candidates(numbered(&outcome.undecided), outcome.open_conjuncts.clone()),
         candidates(pass, Arc::default()),
     ])
+}
+
+/// The documents of the tail whose bytes do not exclude them. The others are not parsed.
+fn tail_candidates(scan: &ScanTask, documents: Range<u32>) -> Vec<u32> {
+    let needles = scan
+        .conjuncts
+        .iter()
+        .filter_map(|conjunct| conjunct.condition.needles.as_ref());
+    let needles: Vec<&Needles> = needles.collect();
+    if needles.is_empty() || scan.prepared.request.read != ScanSource::Auto {
+        return documents.collect();
+    }
+    let all = documents.len();
+    let may_pass = |document: &u32| {
+        let bytes = &scan.view.tail[*document as usize].bytes;
+        needles.iter().all(|needles| needles.may_be_in(bytes))
+    };
+    let candidates: Vec<u32> = documents.filter(may_pass).collect();
+    scan.stats.lock().documents += (all - candidates.len()) as u64;
+    candidates
 }
 
 /// Reads columns of documents that passed the filter before; their document numbers must be ascending.
@@ -300,6 +323,7 @@ fn process(scan: &ScanTask, mut block: Block, remainders: &mut Vec<Block>) -> Re
     block.rows = (0..u32::try_from(documents.len()).unwrap_or(u32::MAX)).collect();
     let rows = RawRows::new(
         documents.iter().map(Arc::as_ref).collect(),
+        &scan.prepared.parts,
         scan.prepared.request.time_path.as_ref(),
     );
     block.advance(scan, Some(&rows))?;

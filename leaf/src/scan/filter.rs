@@ -7,6 +7,7 @@
 //! possibly match. For those only in the second set, the caller evaluates the condition on values.
 
 mod literal;
+mod needles;
 mod preimage;
 
 use datafusion::{
@@ -18,6 +19,7 @@ use proto::json::Value;
 use roaring::RoaringBitmap;
 
 use literal::{EXACT_IN_DOUBLE_MAX, Point, canonical_path, constant, is_zero, number, point, subject, text};
+pub(super) use needles::Needles;
 use preimage::{TextSet, where_equal, where_true};
 
 use crate::{

@@ -23,7 +23,8 @@ use plan::{
 };
 use proto::{Code, Problem};
 
-use crate::error::Error;
+use super::filter::Needles;
+use crate::{error::Error, raw::parts::ReadParts};
 
 /// A scan request, ready to run over any view.
 pub(super) struct PreparedScan {
@@ -35,6 +36,8 @@ pub(super) struct PreparedScan {
     pub output: Arc<[usize]>,
     /// The columns that blocks read of each document that passes: the output or, for a top-k, its keys.
     pub wanted: Arc<[usize]>,
+    /// What is read of raw documents.
+    pub parts: ReadParts,
     /// The filter, as a conjunction.
     conditions: Vec<Arc<Condition>>,
 }
@@ -57,6 +60,8 @@ pub(super) struct Condition {
     pub warns: bool,
     /// Whether only the text at one path decides it.
     pub is_of_one_text: bool,
+    /// What documents must contain for it to be true.
+    pub needles: Option<Needles>,
     schema: SchemaRef,
     df_schema: Arc<DFSchema>,
     /// None if it calls functions: they need the context of one scan.
@@ -121,6 +126,7 @@ impl PreparedScan {
             _ => output.clone(),
         };
         Ok(Self {
+            parts: ReadParts::of(&columns, request.time_path.as_ref()),
             request,
             columns,
             output,
@@ -195,6 +201,7 @@ impl Condition {
         };
         Ok(Self {
             is_of_one_text,
+            needles: Needles::of(&expr),
             expr,
             columns: named.iter().map(|column| column_index(columns, column)).collect(),
             warns: calls_functions || named.iter().any(|column| column.read_as.cast),

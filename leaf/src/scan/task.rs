@@ -37,6 +37,8 @@ use crate::{
 
 /// Documents per unit of work.
 const UNIT_DOCUMENTS: u32 = 65_536;
+/// Those of a unit that has no index take longer.
+const TAIL_UNIT_DOCUMENTS: u32 = UNIT_DOCUMENTS / 16;
 
 /// A scan request over a view, and the state that its threads share.
 pub(super) struct ScanTask {
@@ -161,7 +163,11 @@ impl ScanTask {
     /// The number of threads that the scan is worth.
     pub(super) fn workers(&self, threads: usize) -> usize {
         const DOCUMENTS_WORTH_IT: u64 = 20_000;
-        let documents: u64 = self.units.iter().map(|unit| u64::from(unit.to - unit.from)).sum();
+        let documents = |unit: &Unit| match unit.part {
+            ViewPart::Segment(_) => u64::from(unit.to - unit.from),
+            ViewPart::Tail => u64::from(unit.to - unit.from) * u64::from(UNIT_DOCUMENTS / TAIL_UNIT_DOCUMENTS),
+        };
+        let documents: u64 = self.units.iter().map(documents).sum();
         if documents < DOCUMENTS_WORTH_IT {
             1
         } else {
@@ -342,12 +348,16 @@ fn interrupted(cancelled: &AtomicBool, deadline: Instant) -> Option<Problem> {
 /// reached sooner.
 fn units_of(view: &ReadView) -> (Vec<IndexPart>, Vec<Unit>) {
     let cut = |part: ViewPart, index: Option<usize>, documents: Range<u32>| {
-        let starts = documents.clone().step_by(UNIT_DOCUMENTS as usize);
+        let most = match index {
+            Some(_) => UNIT_DOCUMENTS,
+            None => TAIL_UNIT_DOCUMENTS,
+        };
+        let starts = documents.clone().step_by(most as usize);
         starts.map(move |from| Unit {
             part,
             index,
             from,
-            to: documents.end.min(from.saturating_add(UNIT_DOCUMENTS)),
+            to: documents.end.min(from.saturating_add(most)),
         })
     };
     let (mut indexes, mut units) = (Vec::new(), Vec::new());

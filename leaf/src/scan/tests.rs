@@ -29,7 +29,7 @@ use random::{SeededRng, clause, column, random_condition, random_documents};
 use super::*;
 use crate::{
     document::{Document, Header},
-    raw::RawRows,
+    raw::{RawRows, parts::ReadParts},
     split::{Segment, SplitOrigin},
     view::{Documents, SegmentView},
 };
@@ -216,7 +216,7 @@ fn table(documents: &[Arc<Document>], names: &[String]) -> RecordBatch {
         .iter()
         .map(|name| Column::parse(name).expect("a column"))
         .collect();
-    let rows = RawRows::new(documents.iter().map(Arc::as_ref).collect(), None);
+    let rows = RawRows::new(documents.iter().map(Arc::as_ref).collect(), &ReadParts::All, None);
     let places: Vec<u32> = (0..documents.len() as u32).collect();
     let arrays = columns
         .iter()

@@ -1,5 +1,5 @@
 //! Indexes the tail in memory: builds a micro-split of all its documents and wakes the queries that wait for it. The
-//! documents are visible before that, because a query scans a short tail.
+//! documents are visible before that, because a query scans the tail, unless it is long.
 
 use std::{sync::Arc, time::Instant};
 

@@ -107,26 +107,29 @@ impl Shard {
         }
     }
 
-    /// The read view, if it is available without a build; otherwise schedules a build.
+    /// The read view, if its tail is short enough to be scanned, or indexed. Has a longer tail indexed.
     fn fresh_view_if_ready(self: &Arc<Self>, wanted: u64, at_least: &PositionVector) -> Option<Arc<FreshView>> {
         let mut state = self.state.lock();
         if !state.positions().covers(at_least) {
             return None;
         }
-        if state.tail.documents() <= self.options.scan_tail_documents_max || state.unindexable {
-            return Some(state.fresh_view());
-        }
-        let indexed = state
-            .last_indexed()
-            .filter(|fresh| fresh.sequence >= wanted && fresh.view.positions.covers(at_least));
-        if indexed.is_none() {
+        let (documents, bytes) = (state.tail.documents(), state.tail.bytes());
+        let is_short = documents <= self.options.scan_tail_documents_max && bytes <= self.options.scan_tail_bytes_max;
+        let ready = match is_short || state.unindexable {
+            true => Some(state.fresh_view()),
+            false => state
+                .last_indexed()
+                .filter(|fresh| fresh.sequence >= wanted && fresh.view.positions.covers(at_least)),
+        };
+        // What failed is tried again by itself, after a while.
+        if ready.is_none() || (documents > self.options.index_tail_documents && !state.unindexable) {
             let pause = state.built_at.map_or(Duration::ZERO, |at| {
                 self.options.publish_pause.saturating_sub(at.elapsed())
             });
             drop(state);
             self.scheduler.schedule(Task::IndexTail, self, Instant::now() + pause);
         }
-        indexed
+        ready
     }
 
     fn reopening(&self, reason: &str) -> Problem {

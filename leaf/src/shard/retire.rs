@@ -30,7 +30,7 @@ impl Shard {
             return false;
         }
         let (documents, bytes) = self.with_state(|state| state.unsplit());
-        let small = documents <= self.options.scan_tail_documents_max && bytes <= UNSPLIT_BYTES_MAX;
+        let small = documents <= self.options.index_tail_documents && bytes <= UNSPLIT_BYTES_MAX;
         if self.store.is_read_only() || self.failure().is_some() {
             return true;
         }

@@ -22,6 +22,9 @@ use crate::{error::Error, threads};
 /// Delay before a failed task runs again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
+/// Threads that write splits, and threads that merge them, on a machine with many cores: each build takes memory.
+const WRITERS_MAX: usize = 4;
+
 /// A background task that builds an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Task {
@@ -56,7 +59,7 @@ pub(crate) struct BuildScheduler {
 }
 
 impl BuildScheduler {
-    /// Starts the threads: `indexers` for tails, and a quarter as many, at least one, each for splits and for merges and
+    /// Starts the threads: `indexers` for tails, and a quarter as many, one to four, each for splits and for merges and
     /// rebuilds.
     pub(crate) fn start(indexers: usize) -> std::io::Result<Arc<Self>> {
         let lanes = [Task::IndexTail, Task::Split, Task::Merge].map(|task| (task, Lane::default()));
@@ -68,8 +71,8 @@ impl BuildScheduler {
         // `tests/tests/fresh.rs` finds the threads by these names.
         let threads = [
             (Task::IndexTail, "publish", indexers),
-            (Task::Split, "split", indexers / 4),
-            (Task::Merge, "compact", indexers / 4),
+            (Task::Split, "split", (indexers / 4).min(WRITERS_MAX)),
+            (Task::Merge, "compact", (indexers / 4).min(WRITERS_MAX)),
         ];
         let threads = threads
             .into_iter()

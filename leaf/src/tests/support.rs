@@ -33,6 +33,7 @@ pub(crate) struct Fixture {
 
 /// Small thresholds, so that builds and merges happen with few documents.
 pub(crate) fn small(options: &mut LeafOptions) {
+    options.index_tail_documents = 3;
     options.scan_tail_documents_max = 5;
     options.publish_documents = 40;
     options.publish_after = Duration::from_millis(20);
@@ -44,7 +45,9 @@ pub(crate) fn small(options: &mut LeafOptions) {
 
 /// Nothing is ever indexed; queries scan the tail.
 pub(crate) fn tail_only(options: &mut LeafOptions) {
+    options.index_tail_documents = usize::MAX;
     options.scan_tail_documents_max = usize::MAX;
+    options.scan_tail_bytes_max = usize::MAX;
     options.publish_documents = usize::MAX;
     options.publish_bytes = usize::MAX;
     options.publish_after = Duration::from_secs(3600);

@@ -124,7 +124,11 @@ fn replaced_by(pattern: &str, replacement: &str, value: &str) -> Option<Vec<Text
 fn group(replacement: &str) -> Option<u32> {
     let braced = |text: &str| -> Option<String> { Some(text.strip_prefix("${")?.strip_suffix('}')?.to_owned()) };
     let plain = replacement.strip_prefix(['\\', '$'])?;
-    braced(replacement).as_deref().unwrap_or(plain).parse().ok()
+    let number = braced(replacement).unwrap_or_else(|| plain.to_owned());
+    number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| number.parse().ok())?
 }
 
 /// The expression with a constant instead of a group that takes part in every match exactly once.
@@ -205,6 +209,7 @@ mod tests {
             ("^did:(...)+$", r"\1"),
             ("^did:(?:(a)|b)$", r"\1"),
             ("^did:(...)$", r"\2"),
+            ("^did:(...)$", r"\+1"),
         ] {
             assert_eq!(
                 replaced(pattern, replacement),

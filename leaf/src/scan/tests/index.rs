@@ -314,3 +314,58 @@ fn a_function_that_fails_for_a_text_counts_only_documents() {
     assert_eq!(warnings[0], warnings[1]);
     assert!(!warnings[0].is_empty(), "a pattern of the documents is invalid");
 }
+
+#[test]
+fn documents_of_the_tail_are_read_only_if_their_bytes_may_match() {
+    let mut documents: Vec<_> = (0..100)
+        .map(|n| super::document(n, &format!(r#"{{"k":"key {n}","n":{n}}}"#)))
+        .collect();
+    // The same text with an escape, and another value with this text.
+    documents.push(super::document(100, r#"{"k":"key\u0020\u0037","n":100}"#));
+    documents.push(super::document(101, r#"{"k":["key 7"],"n":101}"#));
+    let view = super::tail(&documents);
+    let equal = |text: &str| column("k:text!").eq(lit(text));
+    let conditions = [
+        (equal("key 7"), 2, 13, "equal"),
+        (
+            equal("key 7").or(column("k:text").like(lit("%y 8"))),
+            3,
+            24,
+            "one of two",
+        ),
+        (
+            equal("key 7").and(column("n:int").gt(lit(50_i64))),
+            1,
+            13,
+            "with another condition",
+        ),
+        (
+            column("k:text").in_list(vec![lit("key 1"), lit("x")], false),
+            1,
+            12,
+            "of a list",
+        ),
+        (
+            column("k:text").in_list(vec![lit("key 1")], true),
+            100,
+            102,
+            "not of a list",
+        ),
+        (equal(r#"["key 7"]"#), 1, 102, "the text of a list"),
+    ];
+    for (condition, found, read, what) in conditions {
+        let stage = Stage::Rows { limit: None };
+        let request = super::request(ScanSource::Auto, &["n:int"], vec![condition.clone()], stage);
+        let (batches, trailer) = super::scan(&view, request).expect("an answer");
+        assert_eq!(
+            super::lines(&batches),
+            model(&documents, &["n:int"], &condition),
+            "{condition}"
+        );
+        assert_eq!(
+            (trailer.documents, trailer.matched, trailer.counts.raw),
+            (102, found, read),
+            "{what}: {condition}"
+        );
+    }
+}

@@ -240,8 +240,9 @@ fn random_predicate(rng: &mut SeededRng) -> Expr {
         11 => column("_offset").gt_eq(lit(rng.below(2_000) as i64)),
         12 => column("_id").in_list(vec![lit("push/0@3"), lit("push/0@40"), lit("x")], rng.below(3) == 0),
         13 => column(&clause(
-            Some(path),
-            Match::Words(rng.pick(&["ab", "7", "true", "w1 ab"]).into()),
+            // In the objects of an array, too.
+            Some(rng.pick(&[path, "a.x", "o.\"p q\".x"])),
+            Match::Words(rng.pick(&["ab", "7", "true", "w1 ab", "1", "2"]).into()),
         )),
         _ => match rng.below(3) {
             0 => cast(typed("int"), DataType::Float64).gt(lit([1.5, 2.0, -0.5][rng.below(3)])),
