@@ -1,9 +1,11 @@
 //! Turns an answer into an HTTP response in the format that the client accepts.
 //!
-//! The first bytes are buffered: until they are sent, a problem still gets its own status. Longer answers are streamed.
-//! A problem in the middle of a stream becomes the last line in NDJSON and aborts the response in every other format,
-//! so that half an answer never looks complete. If the client disconnects, the body is dropped and with it the answer,
-//! which cancels the query.
+//! The first bytes are buffered: until they are sent, a problem still gets its own status. Longer answers are streamed,
+//! in NDJSON also those whose rows come slowly. A problem in the middle of a stream becomes the last line in NDJSON and
+//! aborts the response in every other format, so that half an answer never looks complete. If the client disconnects,
+//! the body is dropped and with it the answer, which cancels the query.
+
+use std::time::Duration;
 
 use axum::{
     body::Body,
@@ -15,6 +17,7 @@ use futures::{StreamExt, stream};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use proto::{Code, Problem};
+use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use crate::{
@@ -24,6 +27,8 @@ use crate::{
 
 /// Bytes of an answer that are buffered before the response begins.
 const BUFFERED_BYTES_MAX: usize = 4 << 20;
+/// How long the first rows of an NDJSON answer wait for others before the response begins.
+const FIRST_ROWS_HELD_MAX: Duration = Duration::from_millis(100);
 /// The header or trailer with the statistics of an answer, for formats that have no place for them.
 const STATS_HEADER: &str = "rachis-stats";
 const STATS_HEADER_BYTES_MAX: usize = 8 << 10;
@@ -31,9 +36,24 @@ const STATS_HEADER_BYTES_MAX: usize = 8 << 10;
 /// The response for an answer: complete if it is short, streamed if it is long.
 pub(super) async fn respond(mut answer: Answer, format: AnswerFormat) -> Result<Response, Problem> {
     let mut writer = AnswerWriter::new(format, answer.schema.clone())?;
+    // Only this format can report a problem behind rows.
+    let begins_early = format == AnswerFormat::Ndjson;
+    let mut begin_at = None;
     while writer.buffered() < BUFFERED_BYTES_MAX {
-        match next(&mut answer).await? {
-            Part::Rows(batch) => writer.rows(&batch)?,
+        let part = match begin_at {
+            None => next(&mut answer).await,
+            Some(time) => match timeout_at(time, next(&mut answer)).await {
+                Ok(part) => part,
+                Err(_) => break,
+            },
+        };
+        match part? {
+            Part::Rows(batch) => {
+                writer.rows(&batch)?;
+                if begins_early && begin_at.is_none() {
+                    begin_at = Some(Instant::now() + FIRST_ROWS_HELD_MAX);
+                }
+            }
             Part::End(stats) => {
                 writer.end(&stats)?;
                 return Ok(complete(writer.take(), format, &stats));

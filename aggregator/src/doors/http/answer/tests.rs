@@ -162,6 +162,37 @@ async fn a_problem_before_anything_was_sent_has_its_own_status() {
 }
 
 #[tokio::test]
+async fn rows_of_an_ndjson_answer_are_sent_while_others_are_computed() {
+    let slow = || {
+        let (parts, later) = tokio::sync::mpsc::channel(1);
+        let first = stream::iter([Ok(Part::Rows(batch(0, 2)))]);
+        let later = stream::unfold(later, |mut later| async move { Some((later.recv().await?, later)) });
+        let answer = Answer {
+            schema: schema(),
+            parts: first.chain(later).boxed(),
+        };
+        (parts, answer)
+    };
+    let too_slow = Problem::new(Code::Timeout, "too slow");
+    let (json_parts, json) = slow();
+    let (ndjson_parts, ndjson) = slow();
+    let ndjson = async {
+        let response = respond(ndjson, AnswerFormat::Ndjson).await.expect("it begins");
+        json_parts.send(Err(too_slow.clone())).await.expect("it is read");
+        response
+    };
+    // The one in JSON is asked first, and could not report the problem if it had begun as well.
+    let (json, ndjson) = futures::join!(respond(json, AnswerFormat::Json), ndjson);
+    assert_eq!(json.err(), Some(too_slow.clone()), "with its own status");
+    let mut body = ndjson.into_body().into_data_stream();
+    let first = body.next().await.expect("rows").expect("rows");
+    assert_eq!(first, "{\"n\":0,\"t,x\":\"row 0\"}\n{\"n\":1,\"t,x\":null}\n");
+    ndjson_parts.send(Err(too_slow)).await.expect("it is read");
+    let last = body.next().await.expect("a line").expect("a line");
+    assert!(last.starts_with(b"{\"error\":"), "{last:?}");
+}
+
+#[tokio::test]
 async fn half_an_answer_never_looks_complete() {
     let long = |last: Result<Part, Problem>| {
         let parts = (0..60).map(|i| Ok(Part::Rows(batch(i * 8_192, 8_192)))).chain([last]);
