@@ -25,6 +25,7 @@ pub(crate) mod failure;
 mod find_collection;
 mod forget_constants;
 mod interruptible_planning;
+mod join_filter;
 mod lookup;
 mod memory;
 mod paced;

@@ -80,7 +80,7 @@ impl PlanTemplate {
 /// Whether a copy of an operator shares nothing with it that a run changes, and knows of no query.
 fn is_reusable(node: &dyn ExecutionPlan) -> Result<bool> {
     if let Some(scan) = node.downcast_ref::<ShardScan>() {
-        return Ok(!scan.aggregated().iter().any(|expr| contains(expr, is_bound)));
+        return Ok(!scan.has_join_filters() && !scan.aggregated().iter().any(|expr| contains(expr, is_bound)));
     }
     if node.is::<ProjectionExec>() || node.is::<FilterExec>() {
         // Their functions are replaced.

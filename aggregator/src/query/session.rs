@@ -27,6 +27,7 @@ use super::{
     failure,
     forget_constants::ForgetConstants,
     interruptible_planning::InterruptiblePlanning,
+    join_filter,
     memory::{NodeMemoryPool, QueryPool},
     shard_scan::QueryScans,
     topk_pushdown::TopKPushdown,
@@ -151,6 +152,13 @@ fn config() -> SessionConfig {
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(false)
+        .set_usize(
+            "datafusion.optimizer.hash_join_inlist_pushdown_max_distinct_values",
+            join_filter::KEYS_MAX,
+        )
+        // Scans ask for a condition once, when these do not know any yet.
+        .set_bool("datafusion.optimizer.enable_topk_dynamic_filter_pushdown", false)
+        .set_bool("datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown", false)
         // This optimization produces plans that cannot run if their input is sorted.
         .set_bool("datafusion.optimizer.enable_distinct_aggregation_soft_limit", false)
         .set("datafusion.sql_parser.collect_spans", &ScalarValue::from(true))

@@ -5,6 +5,9 @@
 //!   partition 1 ─┘                          └─ shard 1 ──> batches, trailer
 //! ```
 //!
+//! The leaves are asked when the first partition is polled. Then the build side of a hash join above has been read, and
+//! the leaves leave out documents that cannot join ([`join_filter`](super::join_filter)).
+//!
 //! There are at least two partitions, if need be an empty one: DataFusion plans an aggregate over a single partition in
 //! one phase, which leaves no partial phase to push down.
 
@@ -27,12 +30,13 @@ use datafusion::{
         aggregates::PhysicalGroupBy,
         coop::make_cooperative,
         execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType},
+        filter_pushdown::{ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation, PushedDown},
         metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput},
         statistics::StatisticsArgs,
         stream::RecordBatchStreamAdapter,
     },
 };
-use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 use plan::{
     Column,
@@ -42,7 +46,7 @@ use proto::{Code, CollectionName, Problem, ingest::ShardId};
 
 use super::{
     context::QueryContext,
-    failure,
+    failure, join_filter,
     pins::{PinnedCollection, row_count},
     plan_template::{has_function, with_settings},
     quoted_texts::with_texts,
@@ -82,6 +86,8 @@ pub(super) struct ShardScan {
     pub columns: Vec<Column>,
     /// Conditions over flat column names, combined by AND.
     pub filter: Vec<Expr>,
+    /// What hash joins above know about the rows that can join. It changes while the plan runs.
+    join_filters: Vec<Arc<dyn PhysicalExpr>>,
     /// What the leaf does with the filtered rows.
     pub stage: Stage,
     /// Tells the scans of a plan apart.
@@ -107,6 +113,7 @@ impl ShardScan {
             documents: collection.documents(),
             columns,
             filter,
+            join_filters: Vec::new(),
             stage,
             number,
             properties: properties(shards, schema),
@@ -152,19 +159,27 @@ impl ShardScan {
         })
     }
 
+    /// Whether a hash join above says which documents to read. It belongs to one run of one plan.
+    pub(super) fn has_join_filters(&self) -> bool {
+        !self.join_filters.is_empty()
+    }
+
     /// Whether the scan returns all filtered rows. Only then can another stage be pushed down.
     pub(super) fn returns_all_rows(&self) -> bool {
         matches!(self.stage, Stage::Rows { limit: None })
     }
 
     fn request(&self, context: &QueryContext, collection: &PinnedCollection, shards: Vec<ShardId>) -> ScanRequest {
+        let joinable = (self.join_filters.iter())
+            .flat_map(|filter| join_filter::known_conditions(filter, &self.columns))
+            .collect::<Vec<_>>();
         ScanRequest {
             query: context.read_view_id,
             shards,
             read: context.read,
             time_path: collection.time_path.clone(),
             columns: self.columns.clone(),
-            filter: self.filter.clone(),
+            filter: self.filter.iter().cloned().chain(joinable).collect(),
             stage: self.stage.clone(),
             // A scan may wait for a slow client without passing its own deadline: its query ends it.
             deadline: context.deadline() + ANSWER_READ_MAX,
@@ -192,8 +207,8 @@ impl ShardScan {
     /// The rows of the shard with this index. It is asked on the first poll.
     fn rows(
         &self,
-        scans: &QueryScans,
-        collection: &PinnedCollection,
+        scans: &Arc<QueryScans>,
+        collection: &Arc<PinnedCollection>,
         index: usize,
     ) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
         struct ShardStream {
@@ -204,10 +219,13 @@ impl ShardScan {
             schema: SchemaRef,
         }
         let shard = collection.shards[index].0;
+        let (scan, asked, pinned) = (self.clone(), Arc::clone(scans), Arc::clone(collection));
+        let answer = async move {
+            scan.answer(&asked, &pinned, index)
+                .unwrap_or_else(|| stream::empty().boxed())
+        };
         let state = ShardStream {
-            chunks: self
-                .answer(scans, collection, index)
-                .unwrap_or_else(|| stream::empty().boxed()),
+            chunks: answer.flatten_stream().boxed(),
             scan: self.number,
             context: Arc::clone(&scans.context),
             collection: self.collection.clone(),
@@ -327,6 +345,11 @@ impl DisplayAs for ShardScan {
             let filter: Vec<String> = self.filter.iter().map(ToString::to_string).collect();
             write!(f, ", filter=[{}]", filter.join(" AND "))?;
         }
+        if self.has_join_filters() {
+            let keys = self.join_filters.iter().flat_map(|filter| filter.children());
+            let keys: Vec<String> = keys.map(ToString::to_string).collect();
+            write!(f, ", joinable=[{}]", keys.join(", "))?;
+        }
         match &self.stage {
             Stage::Rows { limit: None } => Ok(()),
             Stage::Rows { limit: Some(limit) } => write!(f, ", limit={limit}"),
@@ -373,9 +396,35 @@ impl ExecutionPlan for ShardScan {
 
     fn apply_expressions(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+        visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
+        for filter in &self.join_filters {
+            if visit(filter)? == TreeNodeRecursion::Stop {
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
         Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn handle_child_pushdown_result(
+        &self,
+        _: FilterPushdownPhase,
+        pushed: ChildPushdownResult,
+        _: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let conditions = pushed.parent_filters.into_iter().map(|condition| condition.filter);
+        let (dynamic, others): (Vec<_>, Vec<_>) = conditions.partition(join_filter::is_dynamic);
+        // Whatever the scan uses of them, the join compares all rows itself.
+        let unsupported = vec![PushedDown::No; dynamic.len() + others.len()];
+        let propagation = FilterPushdownPropagation::with_parent_pushdown_result(unsupported);
+        if dynamic.is_empty() || !self.returns_all_rows() {
+            return Ok(propagation);
+        }
+        let scan = Self {
+            join_filters: self.join_filters.iter().cloned().chain(dynamic).collect(),
+            ..self.clone()
+        };
+        Ok(propagation.with_updated_node(Arc::new(scan)))
     }
 
     fn replace_children(

@@ -312,21 +312,25 @@ impl FilterAnalyzer<'_> {
 
     /// Where the value at a path equals one of these canonical JSON texts or, if `truth` is false, is another value.
     fn equal_to_one_of(&self, column: &Column, path: &Path, values: &[&str], truth: bool) -> MatchResult {
-        let mut found = Matches::default();
+        let (mut bools, mut texts, mut doubles) = (Vec::new(), Vec::new(), Vec::new());
         for value in values {
-            let value = proto::json::parse(value.as_bytes()).unwrap_or(Value::Null);
-            let (to, literals) = match &value {
-                Value::Bool(bool) => (Type::Bool, vec![Literal::Bool(*bool)]),
-                Value::Text(text) => (Type::Text, vec![Literal::Text(text.to_string())]),
+            match proto::json::parse(value.as_bytes()).unwrap_or(Value::Null) {
+                Value::Bool(bool) => bools.push(Literal::Bool(bool)),
+                Value::Text(text) => texts.push(Literal::Text(text.to_string())),
                 // Columns distinguish -0 from 0.
-                Value::Int(0) => (Type::Double, vec![Literal::Double(0.0), Literal::Double(-0.0)]),
-                Value::Int(int) if (*int as f64).abs() < EXACT_IN_DOUBLE_MAX => {
-                    (Type::Double, vec![Literal::Double(*int as f64)])
+                Value::Int(0) => doubles.extend([Literal::Double(0.0), Literal::Double(-0.0)]),
+                Value::Int(int) if (int as f64).abs() < EXACT_IN_DOUBLE_MAX => {
+                    doubles.push(Literal::Double(int as f64));
                 }
-                Value::Float(double) if double.fract() != 0.0 => (Type::Double, vec![Literal::Double(*double)]),
+                Value::Float(double) if double.fract() != 0.0 => doubles.push(Literal::Double(double)),
                 _ => return self.where_present(column),
-            };
-            found = found.or(&self.lookup(&Lookup::In(path.clone(), to, literals))?);
+            }
+        }
+        let mut found = Matches::default();
+        for (to, literals) in [(Type::Bool, bools), (Type::Text, texts), (Type::Double, doubles)] {
+            if !literals.is_empty() {
+                found = found.or(&self.lookup(&Lookup::In(path.clone(), to, literals))?);
+            }
         }
         Ok(if truth {
             found

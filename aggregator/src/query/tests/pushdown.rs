@@ -184,6 +184,31 @@ async fn a_self_join_reads_one_read_view() {
 }
 
 #[tokio::test]
+async fn a_join_reads_only_documents_that_can_join() {
+    for (key, pairs) in [("user.name:text", 9), ("n:int", 1), ("ms:json", 1)] {
+        let bench = bench(clicks(27)).await;
+        let sql = format!(
+            r#"SELECT count(*) AS "c" FROM "rachis_0" AS "a" JOIN "rachis_1" AS "b" ON "a"."{key}" = "b"."{key}"
+               WHERE "a"."at:int" = 4"#
+        );
+        let (rows, stats) = bench.rows(&sql, &[&[key, "at:int"], &[key]]).await;
+        assert_eq!(rows, [pairs.to_string()], "{key}");
+        assert_eq!(
+            stats.rows_shipped,
+            1 + pairs,
+            "one document, and those that can join: {key}"
+        );
+    }
+    let bench = bench(clicks(27)).await;
+    let sql = r#"SELECT count(*) AS "c" FROM "rachis_0" AS "a" LEFT JOIN "rachis_1" AS "b" ON "a"."n:int" = "b"."n:int" + 1
+                 WHERE "a"."user.name:text" = 'u0'"#;
+    assert_eq!(
+        bench.rows(sql, &[&["n:int", "user.name:text"], &["n:int"]]).await.0,
+        ["9"]
+    );
+}
+
+#[tokio::test]
 async fn subqueries_and_unions_work() {
     let bench = bench(clicks(9)).await;
     let sql = r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e" WHERE "e"."n:int" > (SELECT avg("f"."n:int") FROM "rachis_1" AS "f") ORDER BY 1"#;
