@@ -1,8 +1,14 @@
-//! Joins the threads of a component when it stops.
+//! The threads of a component: how they end, and which of them can wait.
 
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
+use thread_priority::{ThreadPriority, set_current_thread_priority};
+use tracing::warn;
+
+/// The priority of background threads, from 0 to 99: a nice value of 5, which is a third of the time of another thread
+/// that competes for the same core.
+const BACKGROUND_PRIORITY: u8 = 37;
 
 /// Waits until these threads end. The caller has already signalled them to stop. Skips the calling thread: if a
 /// background thread drops the last handle of its component, that thread runs the shutdown itself.
@@ -12,5 +18,15 @@ pub(crate) fn join(threads: &Mutex<Vec<JoinHandle<()>>>) {
     for thread in threads.into_iter().filter(|thread| thread.thread().id() != own) {
         let ended = thread.join();
         debug_assert!(ended.is_ok(), "the threads of a leaf do not panic");
+    }
+}
+
+/// Lets queries and ingest go before the current thread if all cores are busy.
+pub(crate) fn run_in_background() {
+    let lowered = ThreadPriority::try_from(BACKGROUND_PRIORITY)
+        .map_err(str::to_owned)
+        .and_then(|priority| set_current_thread_priority(priority).map_err(|e| format!("{e:?}")));
+    if let Err(error) = lowered {
+        warn!(error, "a background thread keeps its priority: queries may wait for it");
     }
 }

@@ -79,9 +79,13 @@ impl BuildScheduler {
             .flat_map(|(task, name, count)| std::iter::repeat_n((task, name), count.max(1)));
         for (task, name) in threads {
             let worker = scheduler.clone();
-            let thread = std::thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(move || worker.run(task))?;
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+                // Queries wait for the index of a tail, but not for a larger part.
+                if task != Task::IndexTail {
+                    threads::run_in_background();
+                }
+                worker.run(task);
+            })?;
             scheduler.threads.lock().push(thread);
         }
         Ok(scheduler)
