@@ -153,10 +153,12 @@ impl Part {
     }
 
     fn equal_to_any_text(&self, id: u32, values: &[Literal]) -> Result<Option<Matches>, Error> {
-        let text = |value| match value {
-            &Literal::Text(ref text) => Some(text.as_str()),
-            _ => None,
-        };
+        fn text(value: &Literal) -> Option<&str> {
+            match value {
+                Literal::Text(text) => Some(text),
+                _ => None,
+            }
+        }
         let Some(texts) = values.iter().map(text).collect::<Option<Vec<&str>>>() else {
             return Ok(None);
         };
