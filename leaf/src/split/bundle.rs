@@ -20,6 +20,9 @@
 //! final name is complete. Opening it verifies the footer and every length. The blocks before the footer are verified
 //! when they are first read.
 //!
+//! A flipped bit of the version must not look like a newer release, whose file nobody may touch. So from version 4 on,
+//! the checksum of the footer is seeded with the version, and what does not match it is damaged, whatever its version.
+//!
 //! What older releases may ignore is appended to a record or becomes an entry with a new name, and `VERSION` stays.
 //! Any other change raises it: older files are read as long as their version is, and otherwise built again when their
 //! shard opens; a newer file is refused and left alone.
@@ -39,7 +42,7 @@ use tantivy::{
         error::{DeleteError, OpenReadError, OpenWriteError},
     },
 };
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
 use super::{
     checksummed_file::{ChecksummedBlock, ChecksummedFile},
@@ -121,14 +124,8 @@ impl BundleWriter {
             checksums,
         };
         let footer = footer.encode();
-        let trailer = ValueWriter::unversioned()
-            .u64(at)
-            .u64(xxh3_64(&footer))
-            .u32(VERSION)
-            .u64(MAGIC)
-            .finish();
         to.write_all(&footer)?;
-        to.write_all(&trailer)?;
+        to.write_all(&trailer(at, &footer, VERSION))?;
         to.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         std::fs::rename(&self.temporary.0, file)?;
         File::open(folder_of(file))?.sync_all()
@@ -220,14 +217,15 @@ impl Bundle {
             .checked_sub(TRAILER_BYTES)
             .filter(|end| *end >= 8)
             .ok_or_else(|| broken("it is too short"))?;
-        let Trailer { at, checksum } = read_trailer(&whole.read_bytes_slice(footer_end..length)?)?;
+        let Trailer { at, checksum, version } = read_trailer(&whole.read_bytes_slice(footer_end..length)?)?;
         if at < 8 || at > footer_end {
             return Err(broken("the offset of its footer is out of range"));
         }
         let footer = whole.read_bytes_slice(at..footer_end)?;
-        if xxh3_64(&footer) != checksum {
+        if footer_checksum(&footer, version) != checksum {
             return Err(broken("its footer does not match its checksum"));
         }
+        check_version(version)?;
         let Footer {
             facts,
             entries,
@@ -300,6 +298,21 @@ struct Trailer {
     at: usize,
     /// The checksum of the footer.
     checksum: u64,
+    version: u32,
+}
+
+/// The checksum of a footer in a file of this version.
+fn footer_checksum(footer: &[u8], version: u32) -> u64 {
+    match version {
+        ..=3 => xxh3_64(footer),
+        _ => xxh3_64_with_seed(footer, version.into()),
+    }
+}
+
+fn trailer(at: u64, footer: &[u8], version: u32) -> Vec<u8> {
+    let trailer = ValueWriter::unversioned().u64(at);
+    let trailer = trailer.u64(footer_checksum(footer, version));
+    trailer.u32(version).u64(MAGIC).finish()
 }
 
 fn read_trailer(bytes: &[u8]) -> io::Result<Trailer> {
@@ -308,6 +321,10 @@ fn read_trailer(bytes: &[u8]) -> io::Result<Trailer> {
     if magic != MAGIC {
         return Err(broken("it does not end with the magic number of a split"));
     }
+    Ok(Trailer { at, checksum, version })
+}
+
+fn check_version(version: u32) -> io::Result<()> {
     if version > VERSION {
         return Err(io::Error::other(NewerVersion {
             thing: "split",
@@ -320,7 +337,7 @@ fn read_trailer(bytes: &[u8]) -> io::Result<Trailer> {
             "it has version {version}; this release reads versions {OLDEST_VERSION} to {VERSION}"
         )));
     }
-    Ok(Trailer { at, checksum })
+    Ok(())
 }
 
 fn broken(reason: &str) -> io::Error {
@@ -402,3 +419,6 @@ impl Directory for BundleDirectory {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use self::tests::of_newer_version;

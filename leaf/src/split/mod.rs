@@ -77,8 +77,6 @@ use proto::Address;
 use roaring::RoaringBitmap;
 use tantivy::{HasLen as _, TantivyError};
 
-#[cfg(test)]
-pub(crate) use self::groups::GroupColumn;
 pub(crate) use self::{
     bounds::ColumnBounds,
     checksummed_file::ChecksumMismatch,
@@ -87,6 +85,8 @@ pub(crate) use self::{
     prune::PartStatistics,
     statistics::TimeBounds,
 };
+#[cfg(test)]
+pub(crate) use self::{bundle::of_newer_version, groups::GroupColumn};
 use self::{
     bundle::{Bundle, BundleWriter},
     checksummed_file::ChecksummedFile,

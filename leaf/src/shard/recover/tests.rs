@@ -13,7 +13,7 @@ use super::recover;
 use crate::{
     error::Error,
     shard::{SPLITS_FOLDER, STORE_FOLDER},
-    split::Segment,
+    split::{Segment, of_newer_version},
     store::{Store, manifest::file_name},
     tests::{
         splits::{fill, wait_until_on_disk},
@@ -86,9 +86,7 @@ async fn a_split_is_rebuilt_once_although_a_later_split_keeps_the_shard_from_ope
             // The last split seems to be of a newer release.
             let last = shard.files.last().expect("two");
             let whole = std::fs::read(last).expect("a split");
-            let mut newer = whole.clone();
-            newer[whole.len() - 12] += 1;
-            std::fs::write(last, &newer).expect("written");
+            std::fs::write(last, of_newer_version(&whole)).expect("written");
             shard.open().expect_err("a newer split is refused");
             let rebuilt = shard.uuid_of_first();
             assert_ne!(rebuilt, first);

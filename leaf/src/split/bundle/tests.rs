@@ -64,14 +64,33 @@ fn a_file_says_what_it_holds() {
     assert_eq!(&bytes[8..opened.end], b"one");
 }
 
+/// The file as a newer release would write it.
+pub(crate) fn of_newer_version(file: &[u8]) -> Vec<u8> {
+    let (rest, trailer) = file.split_at(file.len() - TRAILER_BYTES);
+    let at = read_trailer(trailer).expect("a trailer").at;
+    [rest, &super::trailer(at as u64, &rest[at..], VERSION + 1)].concat()
+}
+
+#[test]
+fn no_flipped_bit_of_a_file_looks_like_a_newer_version() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("7.split");
+    let whole = bundle(&file);
+    for bit in 0..8 * whole.len() {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&file, &bytes).expect("written");
+        let is_newer = Bundle::open(&file).is_err_and(|error| NewerVersion::of(&error).is_some());
+        assert!(!is_newer, "bit {bit} of {}", 8 * whole.len());
+    }
+}
+
 #[test]
 fn a_file_of_a_newer_version_is_refused_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("7.split");
     let mut bytes = bundle(&file);
-    let version = bytes.len() - 12;
-    bytes[version] += 1;
-    std::fs::write(&file, &bytes).expect("written");
+    std::fs::write(&file, of_newer_version(&bytes)).expect("written");
     let error = Bundle::open(&file).expect_err("it is newer");
     assert!(
         error
@@ -80,6 +99,7 @@ fn a_file_of_a_newer_version_is_refused_by_name() {
         "{error}"
     );
     assert!(NewerVersion::of(&error).is_some());
+    let version = bytes.len() - 12;
     bytes[version] = 1;
     std::fs::write(&file, &bytes).expect("written");
     let error = Bundle::open(&file).expect_err("it is too old");
