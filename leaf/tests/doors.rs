@@ -1,5 +1,7 @@
 //! A leaf behaves the same within the process and over gRPC: requests, responses and errors are equal.
 
+#[path = "doors/begun_scans.rs"]
+mod begun_scans;
 #[path = "doors/scans.rs"]
 mod scans;
 #[path = "doors/shared_scans.rs"]

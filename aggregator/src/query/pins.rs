@@ -10,7 +10,7 @@ use datafusion::{
 use futures::future::join_all;
 use plan::{
     Path, PathKinds, Type,
-    scan::{PinnedShard, VIEW_LEASE},
+    scan::{PinnedShard, ScanRequest, VIEW_LEASE},
 };
 use proto::{
     Catalog, Code, CollectionName, PositionVector, Problem, catalog::Collection, ingest::ShardId, routing::shard_of,
@@ -22,6 +22,9 @@ use crate::{answer::Stats, sql::SchemaContext};
 
 /// How often a query renews the lease of its read views: a lost renewal does no harm.
 const RENEW_EVERY: Duration = VIEW_LEASE.checked_div(3).expect("three is not zero");
+
+/// Computes the scan that a query will probably ask for: of all shards of a collection with this time path.
+pub(super) type ScanOfShards<'a> = &'a (dyn Fn(Option<Path>, Vec<ShardId>) -> Option<ScanRequest> + Send + Sync);
 
 /// The pinned shards of one collection.
 #[derive(Debug)]
@@ -75,6 +78,17 @@ impl Pins {
         names: &BTreeSet<CollectionName>,
         at_least: &PositionVector,
     ) -> Result<Self, Problem> {
+        Self::take_to_scan(context, catalog, names, at_least, &|_, _| None).await
+    }
+
+    /// Like [`Self::take`], for a query that will probably ask for this scan: of one collection, once.
+    pub(super) async fn take_to_scan(
+        context: &Arc<QueryContext>,
+        catalog: &Arc<Catalog>,
+        names: &BTreeSet<CollectionName>,
+        at_least: &PositionVector,
+        expected: ScanOfShards<'_>,
+    ) -> Result<Self, Problem> {
         // Created first, so that a future dropped half-way unpins whatever it has pinned.
         let mut pins = Self {
             context: Arc::clone(context),
@@ -86,7 +100,7 @@ impl Pins {
         let single = names.len() == 1;
         let each = names
             .iter()
-            .map(|name| pin_collection(context, catalog, name, at_least, single));
+            .map(|name| pin_collection(context, catalog, name, at_least, single, expected));
         let pinned = join_all(each).await.into_iter().map(|result| result.map(Arc::new));
         pins.collections = pinned.collect::<Result<_, _>>()?;
         let missed: usize = pins.collections.iter().map(|collection| collection.missing.len()).sum();
@@ -202,8 +216,11 @@ async fn pin_collection(
     name: &CollectionName,
     at_least: &PositionVector,
     single: bool,
+    expected: ScanOfShards<'_>,
 ) -> Result<PinnedCollection, Problem> {
     let collection = find_collection(catalog, name)?;
+    let time_path = time_path(collection)?;
+    let expected = || expected(time_path.clone(), collection.shards().collect());
     let wanted = collection.shards().map(|shard| {
         (
             shard,
@@ -215,9 +232,11 @@ async fn pin_collection(
         shards: Vec::new(),
         missing: Vec::new(),
         paths: Arc::default(),
-        time_path: time_path(collection)?,
+        time_path: time_path.clone(),
     };
-    for (shard, result) in context.watermarks.pin(&context.pinning(), wanted.collect()).await {
+    let pinning = context.pinning();
+    let pinned = context.watermarks.pin(&pinning, wanted.collect(), &expected).await;
+    for (shard, result) in pinned {
         match result {
             Ok(pinned) => pinned_collection.shards.push((shard, pinned)),
             // NotFound: the leaf's catalog is outdated, or the leaf belongs to another cluster. Busy: the leaf has no

@@ -39,7 +39,7 @@ use datafusion::{
 use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 use plan::{
-    Column,
+    Column, Path,
     scan::{ANSWER_READ_MAX, PartialAggregate, ScanChunk, ScanRequest, ScanStream, SortKey, Stage},
 };
 use proto::{Code, CollectionName, Problem, ingest::ShardId};
@@ -145,15 +145,9 @@ impl ShardScan {
             Stage::Partial(aggregate) => Stage::Partial(partial_with_settings(aggregate, settings)?),
             stage => stage.clone(),
         };
-        let filter = match texts.is_empty() {
-            true => self.filter.clone(),
-            false => (self.filter.iter())
-                .map(|condition| with_texts(condition, texts))
-                .collect::<Result<_>>()?,
-        };
         Ok(Self {
             stage,
-            filter,
+            filter: self.filter_with(texts)?,
             metrics: ExecutionPlanMetricsSet::new(),
             ..self.clone()
         })
@@ -169,7 +163,32 @@ impl ShardScan {
         matches!(self.stage, Stage::Rows { limit: None })
     }
 
-    fn request(&self, context: &QueryContext, collection: &PinnedCollection, shards: Vec<ShardId>) -> ScanRequest {
+    /// The request of a run with these texts in its conditions, before its views are pinned.
+    pub(super) fn expected(
+        &self,
+        context: &QueryContext,
+        time_path: Option<Path>,
+        shards: Vec<ShardId>,
+        texts: &HashMap<String, String>,
+    ) -> Result<ScanRequest> {
+        let scan = Self {
+            filter: self.filter_with(texts)?,
+            ..self.clone()
+        };
+        Ok(scan.request(context, time_path, shards))
+    }
+
+    /// Its conditions with other texts.
+    fn filter_with(&self, texts: &HashMap<String, String>) -> Result<Vec<Expr>> {
+        match texts.is_empty() {
+            true => Ok(self.filter.clone()),
+            false => (self.filter.iter())
+                .map(|condition| with_texts(condition, texts))
+                .collect(),
+        }
+    }
+
+    fn request(&self, context: &QueryContext, time_path: Option<Path>, shards: Vec<ShardId>) -> ScanRequest {
         let joinable = (self.join_filters.iter())
             .flat_map(|filter| join_filter::known_conditions(filter, &self.columns))
             .collect::<Vec<_>>();
@@ -177,7 +196,7 @@ impl ShardScan {
             query: context.read_view_id,
             shards,
             read: context.read,
-            time_path: collection.time_path.clone(),
+            time_path,
             columns: self.columns.clone(),
             filter: self.filter.iter().cloned().chain(joinable).collect(),
             stage: self.stage.clone(),
@@ -192,7 +211,7 @@ impl ShardScan {
             scans
                 .context
                 .leaf
-                .scan(self.request(&scans.context, collection, shards))
+                .scan(self.request(&scans.context, collection.time_path.clone(), shards))
         };
         let mut answers = scans.answers.0.lock();
         let of_scan = answers.entry(self.number).or_insert_with(|| {

@@ -4,10 +4,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use datafusion::{physical_plan::execute_stream, sql::sqlparser::ast};
 use futures::{StreamExt as _, TryStreamExt as _};
-use plan::Type;
+use plan::{Path, Type};
 use proto::{
     Catalog, Code, CollectionName, PositionVector, Problem,
     catalog::{Change, DefinitionId, DefinitionKind},
+    ingest::ShardId,
 };
 
 use super::{
@@ -35,7 +36,16 @@ pub(super) async fn run(
     let catalog = engine.catalog();
     let mut pins = None;
     if let Some(FoundPlan { cached, texts }) = engine.plans.get(request, &catalog) {
-        let taken = pin(context, &catalog, &cached.collections(), request).await?;
+        let expected = |time_path: Option<Path>, shards: Vec<ShardId>| match &cached.plan {
+            KeptPlan::Physical(template) => {
+                let scan = template.only_scan()?;
+                scan.expected(context, time_path, shards, &texts).ok()
+            }
+            KeptPlan::Logical(_) => None,
+        };
+        let names = cached.collections();
+        let taken = Pins::take_to_scan(context, &catalog, &names, &request.options.at_least, &expected).await?;
+        taken.require_complete(request.options.allow_partial)?;
         if cached.fits(&taken) {
             let planned = match &cached.plan {
                 KeptPlan::Physical(template) => planner::plan_from_template(engine, context, &taken, template, &texts)?,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use plan::scan::{PinnedShard, QueryId, Scan};
+use plan::scan::{ExpectedScan, PinnedShard, QueryId, Scan};
 use proto::{
     Catalog, Code, Position, PositionVector, Problem, SourceName,
     ingest::ShardId,
@@ -104,11 +104,12 @@ impl ReadWatermarks {
     }
 
     /// Pins shards at the wanted positions or at their watermarks, whichever are higher. A shard that cannot reach its
-    /// watermark in time is pinned as it is, with a warning.
+    /// watermark in time is pinned as it is, with a warning. The query will probably ask for the expected scan.
     pub(super) async fn pin(
         &self,
         query: &Pinning<'_>,
         wanted: WantedPositions,
+        expected: ExpectedScan<'_>,
     ) -> Vec<(ShardId, Result<PinnedShard, Problem>)> {
         let deadline = query.deadline;
         let end = deadline - (deadline.saturating_duration_since(Instant::now()) / 10).min(ANSWER_MARGIN);
@@ -127,7 +128,8 @@ impl ReadWatermarks {
                 }
             })
             .collect();
-        let mut outcomes = query.leaf.pin_all(query.read_view_id, &requested, catch_up_until).await;
+        let pinned = (query.leaf).pin_and_scan(query.read_view_id, &requested, catch_up_until, expected);
+        let mut outcomes = pinned.await;
 
         let unconfirmed = self.unconfirmed(&boots(&wanted, &outcomes));
         // If there is nothing to confirm, the first targets stay, however far other queries have raised the watermarks

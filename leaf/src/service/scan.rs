@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 use plan::{
     PathKinds, column,
     scan::{PinnedShard, Scan, ScanChunk, ScanStream, Stage},
-    wire::{PartEncoder, decode_request},
+    wire::{PartEncoder, decode_request, is_scanned},
 };
 use proto::{
     Catalog, Code, PositionVector, Problem,
     ingest::ShardId,
     wire::{
-        ingest::{positions, query_id, shard, vector},
-        leaf::{self as wire, pin_outcome::Outcome, scan_server},
+        ingest::{positions, query_id, require, shard, vector},
+        leaf::{self as wire, pin_outcome::Outcome, scan_part::Part, scan_server},
     },
 };
 use tokio::sync::watch;
@@ -74,6 +74,50 @@ impl ScanService {
         }
     }
 
+    async fn pin_shards(&self, request: wire::PinRequest) -> Result<wire::PinAnswer, Problem> {
+        let known: Vec<u64> = request.shards.iter().map(|wanted| wanted.paths_known).collect();
+        let wanted = request
+            .shards
+            .into_iter()
+            .map(|wanted| Ok((shard(wanted.shard)?, vector(wanted.at_least)?)));
+        let wanted: Vec<(ShardId, PositionVector)> = wanted.collect::<Result<_, Problem>>()?;
+        let outcomes = self
+            .leaf
+            .pin_all(query_id(&request.query)?, &wanted, deadline(request.wait_ms))
+            .await;
+        let outcomes = wanted
+            .iter()
+            .zip(known)
+            .zip(outcomes)
+            .map(|(((shard, _), known), outcome)| {
+                let outcome = match outcome {
+                    Ok(pinned) => Outcome::Pinned(self.pinned(*shard, &pinned, known)),
+                    Err(problem) => Outcome::Problem(problem.into()),
+                };
+                wire::PinOutcome { outcome: Some(outcome) }
+            });
+        Ok(wire::PinAnswer {
+            outcomes: outcomes.collect(),
+        })
+    }
+
+    /// The parts of the answers of all shards.
+    fn scan_shards(&self, request: wire::ScanRequest) -> Result<Parts, Problem> {
+        // The filter is decoded recursively; the aggregator limits its depth.
+        let request = stacker::grow(STACK_BYTES, || decode_request(request))?;
+        let schema = match &request.stage {
+            Stage::Partial(aggregate) => aggregate.output.clone(),
+            Stage::Rows { .. } | Stage::Top { .. } => column::schema(&request.columns),
+        };
+        let answers = (0..).zip(self.leaf.scan(request));
+        let answers = answers.map(|(shard, chunks)| Ok(parts(PartEncoder::new(shard, &schema)?, chunks)));
+        let mut answers: Vec<Parts> = answers.collect::<Result<_, Problem>>()?;
+        Ok(match answers.len() {
+            1 => answers.remove(0),
+            _ => self.waiting.share(answers).boxed(),
+        })
+    }
+
     fn hash(&self, shard: ShardId, paths: &Arc<PathKinds>) -> u64 {
         let mut hashes = self.path_hashes.lock();
         match hashes.get(&shard) {
@@ -117,6 +161,7 @@ fn hash_of(paths: &PathKinds) -> u64 {
 
 #[tonic::async_trait]
 impl scan_server::Scan for ScanService {
+    type PinAndScanStream = ResponseStream<wire::ScanPart>;
     type ScanStream = ResponseStream<wire::ScanPart>;
     type ScanRestStream = ResponseStream<wire::ScanPart>;
     type FieldsStream = ResponseStream<wire::Field>;
@@ -124,30 +169,24 @@ impl scan_server::Scan for ScanService {
 
     async fn pin(&self, request: Request<wire::PinRequest>) -> Result<Response<wire::PinAnswer>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        let known: Vec<u64> = request.shards.iter().map(|wanted| wanted.paths_known).collect();
-        let wanted = request
-            .shards
-            .into_iter()
-            .map(|wanted| Ok((shard(wanted.shard)?, vector(wanted.at_least)?)));
-        let wanted: Vec<(ShardId, PositionVector)> = wanted.collect::<Result<_, Problem>>()?;
-        let outcomes = self
-            .leaf
-            .pin_all(query_id(&request.query)?, &wanted, deadline(request.wait_ms))
-            .await;
-        let outcomes = wanted
-            .iter()
-            .zip(known)
-            .zip(outcomes)
-            .map(|(((shard, _), known), outcome)| {
-                let outcome = match outcome {
-                    Ok(pinned) => Outcome::Pinned(self.pinned(*shard, &pinned, known)),
-                    Err(problem) => Outcome::Problem(problem.into()),
-                };
-                wire::PinOutcome { outcome: Some(outcome) }
-            });
-        Ok(Response::new(wire::PinAnswer {
-            outcomes: outcomes.collect(),
-        }))
+        Ok(Response::new(self.pin_shards(request).await?))
+    }
+
+    async fn pin_and_scan(
+        &self,
+        request: Request<wire::PinAndScanRequest>,
+    ) -> Result<Response<Self::PinAndScanStream>, Status> {
+        let request = caught_up(request, &self.catalog).await?;
+        let answer = self.pin_shards(require(request.pin, "the pin")?).await?;
+        let scan = match is_scanned(&answer) {
+            true => self.scan_shards(require(request.scan, "the scan")?)?,
+            false => stream::empty().boxed(),
+        };
+        let pinned = wire::ScanPart {
+            shard: 0,
+            part: Some(Part::Pinned(answer)),
+        };
+        Ok(Response::new(stream::iter([pinned]).chain(scan).map(Ok).boxed()))
     }
 
     async fn renew(&self, request: Request<wire::RenewRequest>) -> Result<Response<wire::Renewed>, Status> {
@@ -156,24 +195,14 @@ impl scan_server::Scan for ScanService {
     }
 
     async fn unpin(&self, request: Request<wire::UnpinRequest>) -> Result<Response<wire::Unpinned>, Status> {
-        self.leaf.unpin(query_id(&request.into_inner().query)?);
+        for query in request.into_inner().queries {
+            self.leaf.unpin(query_id(&query)?);
+        }
         Ok(Response::new(wire::Unpinned {}))
     }
 
     async fn scan(&self, request: Request<wire::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
-        // The filter is decoded recursively; the aggregator limits its depth.
-        let request = stacker::grow(STACK_BYTES, || decode_request(request.into_inner()))?;
-        let schema = match &request.stage {
-            Stage::Partial(aggregate) => aggregate.output.clone(),
-            Stage::Rows { .. } | Stage::Top { .. } => column::schema(&request.columns),
-        };
-        let answers = (0..).zip(self.leaf.scan(request));
-        let answers = answers.map(|(shard, chunks)| Ok(parts(PartEncoder::new(shard, &schema)?, chunks)));
-        let mut answers: Vec<Parts> = answers.collect::<Result<_, Problem>>()?;
-        let parts = match answers.len() {
-            1 => answers.remove(0),
-            _ => self.waiting.share(answers).boxed(),
-        };
+        let parts = self.scan_shards(request.into_inner())?;
         Ok(Response::new(parts.map(Ok).boxed()))
     }
 

@@ -1,11 +1,14 @@
 //! Makes all leaves of a cluster look like one: pins views and runs scans on the leaf that owns the shard.
+//!
+//! A query whose scan is known beforehand makes one call to each leaf, which pins and scans. Views are released a
+//! little later, those of many queries in one call.
 
 mod leaf_scan;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -19,21 +22,27 @@ use proto::{
     limits::MESSAGE_BYTES_MAX,
     wire::{
         ingest::{self as wire_ingest, query_bytes, require},
-        leaf::{self as wire, pin_outcome::Outcome, scan_client::ScanClient},
+        leaf::{self as wire, pin_outcome::Outcome, scan_client::ScanClient, scan_part::Part},
         problem::malformed,
     },
 };
-use tonic::transport::Channel;
+use tonic::{Status, transport::Channel};
 
-use self::leaf_scan::scan_leaf;
+use self::leaf_scan::{LeafParts, scan_leaf};
 use crate::{
     PathKinds,
-    scan::{DeadLetter, Document, PathStatus, PinnedShard, QueryId, Scan, ScanRequest, ScanStream, ShardStatus},
-    wire::encode_request,
+    scan::{
+        DeadLetter, Document, ExpectedScan, PathStatus, PinnedShard, QueryId, Scan, ScanRequest, ScanStream,
+        ShardStatus,
+    },
+    wire::{encode_request, is_scanned},
 };
 
 /// Shards whose path tables are cached.
 const CACHED_PATHS_MAX: usize = 4_096;
+
+/// How long released views are collected before the leaves are told.
+const RELEASE_AFTER: Duration = Duration::from_millis(20);
 
 /// A leaf, and indexes of shards that it holds.
 type IndexesOnLeaf<'a> = (&'a Peer, Vec<usize>);
@@ -48,6 +57,37 @@ pub struct RemoteLeaves {
     paths: Mutex<HashMap<ShardId, CachedPaths>>,
     /// The leaves on which each query has pinned views.
     pinned: Mutex<HashMap<QueryId, HashSet<NodeName>>>,
+    /// The scans that began when the views of a query were pinned, until it asks for them.
+    begun: Mutex<HashMap<QueryId, BegunScan>>,
+    /// The queries whose views each leaf will be told to release.
+    released: Arc<Mutex<HashMap<NodeName, Vec<QueryId>>>>,
+}
+
+/// A scan of all shards of a query, which was begun before the query asked for it.
+struct BegunScan {
+    /// What was asked for, of no shards.
+    message: wire::ScanRequest,
+    shards: Vec<ShardId>,
+    leaves: Vec<BegunOnLeaf>,
+}
+
+/// The answers of one leaf, and the indexes of their shards.
+type BegunOnLeaf = (Peer, Vec<usize>, Parts);
+
+/// The parts of the answers of a leaf.
+type Parts = Box<tonic::Streaming<wire::ScanPart>>;
+
+impl BegunScan {
+    /// The answers, if this request asks for just that.
+    fn of(self, request: &ScanRequest, message: &wire::ScanRequest) -> Option<Vec<BegunOnLeaf>> {
+        let wait_ms = message.wait_ms;
+        let is_asked_for = self.shards == request.shards
+            && wire::ScanRequest {
+                wait_ms,
+                ..self.message
+            } == *message;
+        is_asked_for.then_some(self.leaves)
+    }
 }
 
 impl RemoteLeaves {
@@ -57,18 +97,31 @@ impl RemoteLeaves {
             leaves,
             paths: Mutex::default(),
             pinned: Mutex::default(),
+            begun: Mutex::default(),
+            released: Arc::default(),
         }
     }
 
-    /// Sends a message to these leaves in the background. Best effort: a leaf that does not receive it releases the views
-    /// of the query when their lease has expired.
-    fn notify<F: Future<Output = ()> + Send + 'static>(&self, leaves: HashSet<NodeName>, message: impl Fn(Peer) -> F) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+    /// Tells a leaf to release the views of this query and of all others that end within [`RELEASE_AFTER`]. Best
+    /// effort: a leaf that is not told releases the views of a query when their lease has expired.
+    fn release(&self, leaf: &NodeName, query: QueryId) {
+        let (Ok(runtime), Ok(peer)) = (tokio::runtime::Handle::try_current(), self.leaves.peer(leaf)) else {
             return;
         };
-        for peer in leaves.iter().filter_map(|name| self.leaves.peer(name).ok()) {
-            runtime.spawn(message(peer.clone()));
+        let mut released = self.released.lock();
+        let queries = released.entry(leaf.clone()).or_default();
+        queries.push(query);
+        if queries.len() > 1 {
+            return;
         }
+        let (peer, released) = (peer.clone(), Arc::clone(&self.released));
+        runtime.spawn(async move {
+            tokio::time::sleep(RELEASE_AFTER).await;
+            let queries = released.lock().remove(&peer.name).unwrap_or_default();
+            let queries = queries.into_iter().map(query_bytes).collect();
+            let message = peer.request(wire::UnpinRequest { queries }, ASK_WAIT);
+            drop(control(&peer).unpin(message).await);
+        });
     }
 
     /// The leaves that hold these shards, each with the indexes of its shards, and why some have none.
@@ -88,17 +141,16 @@ impl RemoteLeaves {
         self.paths.lock().get(&shard).cloned()
     }
 
-    /// Pins shards of one leaf, in one call.
-    async fn pin_on(
+    /// The message that pins shards of one leaf, and the path tables that are known of them.
+    fn pin_request(
         &self,
         peer: &Peer,
         query: QueryId,
         wanted: &[&(ShardId, PositionVector)],
-        deadline: Instant,
-    ) -> Result<Vec<Result<PinnedShard, Problem>>, Problem> {
-        // Recorded first, so that `unpin` also releases what is pinned if this future is dropped half-way.
+        wait: Duration,
+    ) -> (wire::PinRequest, Vec<Option<CachedPaths>>) {
+        // Recorded first, so that `unpin` also releases what is pinned if the call is dropped half-way.
         self.pinned.lock().entry(query).or_default().insert(peer.name.clone());
-        let wait = deadline.saturating_duration_since(Instant::now());
         let cached: Vec<Option<CachedPaths>> = wanted.iter().map(|(shard, _)| self.cached_paths(*shard)).collect();
         let shards = wanted
             .iter()
@@ -108,21 +160,81 @@ impl RemoteLeaves {
                 at_least: wire_ingest::positions(at_least),
                 paths_known: cached.as_ref().map_or(0, |(hash, _)| *hash),
             });
-        let message = wire::PinRequest {
+        let request = wire::PinRequest {
             query: query_bytes(query),
             shards: shards.collect(),
             wait_ms: wait.as_millis() as u64,
         };
+        (request, cached)
+    }
+
+    /// Pins shards of one leaf, in one call.
+    async fn pin_on(
+        &self,
+        peer: &Peer,
+        query: QueryId,
+        wanted: &[&(ShardId, PositionVector)],
+        deadline: Instant,
+    ) -> Result<Vec<Result<PinnedShard, Problem>>, Problem> {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        let (message, cached) = self.pin_request(peer, query, wanted, wait);
         // The leaf waits up to `wait` for the positions; after that it still needs time to build the view.
         let response = control(peer)
             .pin(peer.request(message, wait + ASK_WAIT))
             .await
             .map_err(|status| peer.problem(status))?;
-        let outcomes = response.into_inner().outcomes;
-        if outcomes.len() != wanted.len() {
+        self.decode_outcomes(wanted, response.into_inner(), cached)
+    }
+
+    /// Pins shards of one leaf, and begins to scan them, in one call. There are no parts of a scan if the leaf could
+    /// not pin all of them, or their path tables are not those that were known.
+    async fn pin_and_scan_on(
+        &self,
+        peer: &Peer,
+        query: QueryId,
+        wanted: &[&(ShardId, PositionVector)],
+        deadline: Instant,
+        scan: wire::ScanRequest,
+    ) -> Result<(Vec<Result<PinnedShard, Problem>>, Option<Parts>), Problem> {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        let (pin, cached) = self.pin_request(peer, query, wanted, wait);
+        let message = wire::PinAndScanRequest {
+            pin: Some(pin),
+            scan: Some(wire::ScanRequest {
+                shards: wanted.iter().map(|(shard, _)| (*shard).into()).collect(),
+                ..scan
+            }),
+        };
+        let first = async {
+            let response = data(peer).pin_and_scan(peer.request(message, wait + ASK_WAIT)).await?;
+            let mut parts = Box::new(response.into_inner());
+            let first = parts.message().await?;
+            Ok((first, parts))
+        };
+        let answered = tokio::time::timeout(wait + ASK_WAIT, first).await;
+        let answered = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("it did not pin the read views")));
+        let (first, parts) = answered.map_err(|status| peer.problem(status))?;
+        let Some(Part::Pinned(pinned)) = first.and_then(|first| first.part) else {
+            return Err(malformed("the read views are missing"));
+        };
+        let is_scanned = is_scanned(&pinned);
+        Ok((
+            self.decode_outcomes(wanted, pinned, cached)?,
+            is_scanned.then_some(parts),
+        ))
+    }
+
+    fn decode_outcomes(
+        &self,
+        wanted: &[&(ShardId, PositionVector)],
+        answer: wire::PinAnswer,
+        cached: Vec<Option<CachedPaths>>,
+    ) -> Result<Vec<Result<PinnedShard, Problem>>, Problem> {
+        if answer.outcomes.len() != wanted.len() {
             return Err(malformed("the number of views differs from the number of shards"));
         }
-        let pinned = outcomes
+        let pinned = answer
+            .outcomes
             .into_iter()
             .zip(wanted)
             .zip(cached)
@@ -165,6 +277,25 @@ impl RemoteLeaves {
     }
 }
 
+/// The outcomes of the pins on each leaf, by the indexes of their shards.
+fn in_order(
+    shards: usize,
+    by_leaf: Vec<(Vec<usize>, Result<Vec<Result<PinnedShard, Problem>>, Problem>)>,
+    without_leaf: Vec<(usize, Problem)>,
+) -> Vec<Result<PinnedShard, Problem>> {
+    let mut outcomes: Vec<_> = (0..shards).map(|_| Err(malformed("a view is missing"))).collect();
+    for (index, problem) in without_leaf {
+        outcomes[index] = Err(problem);
+    }
+    for (indices, pinned) in by_leaf {
+        match pinned {
+            Ok(pinned) => (indices.into_iter().zip(pinned)).for_each(|(index, outcome)| outcomes[index] = outcome),
+            Err(problem) => (indices.into_iter()).for_each(|index| outcomes[index] = Err(problem.clone())),
+        }
+    }
+    outcomes
+}
+
 fn failed(problem: Problem) -> ScanStream {
     stream::iter([Err(problem)]).boxed()
 }
@@ -196,65 +327,114 @@ impl Scan for RemoteLeaves {
         wanted: &[(ShardId, PositionVector)],
         deadline: Instant,
     ) -> Vec<Result<PinnedShard, Problem>> {
-        let mut outcomes: Vec<Option<Result<PinnedShard, Problem>>> = vec![None; wanted.len()];
+        // It would read other views.
+        drop(self.begun.lock().remove(&query));
         let (by_leaf, without_leaf) = self.by_leaf(wanted.iter().map(|(shard, _)| *shard));
-        for (index, problem) in without_leaf {
-            outcomes[index] = Some(Err(problem));
-        }
         let calls = by_leaf.into_iter().map(|(peer, indices)| async move {
             let shards: Vec<&(ShardId, PositionVector)> = indices.iter().map(|index| &wanted[*index]).collect();
             let pinned = self.pin_on(peer, query, &shards, deadline).await;
             (indices, pinned)
         });
-        for (indices, pinned) in join_all(calls).await {
-            match pinned {
-                Ok(pinned) => indices
-                    .into_iter()
-                    .zip(pinned)
-                    .for_each(|(index, outcome)| outcomes[index] = Some(outcome)),
-                Err(problem) => indices
-                    .into_iter()
-                    .for_each(|index| outcomes[index] = Some(Err(problem.clone()))),
+        in_order(wanted.len(), join_all(calls).await, without_leaf)
+    }
+
+    async fn pin_and_scan(
+        &self,
+        query: QueryId,
+        wanted: &[(ShardId, PositionVector)],
+        deadline: Instant,
+        expected: ExpectedScan<'_>,
+    ) -> Vec<Result<PinnedShard, Problem>> {
+        let (by_leaf, without_leaf) = self.by_leaf(wanted.iter().map(|(shard, _)| *shard));
+        let message = match without_leaf.is_empty() {
+            true => expected().and_then(|request| encode_request(&request, &[]).ok()),
+            false => None,
+        };
+        let Some(message) = message else {
+            return self.pin_all(query, wanted, deadline).await;
+        };
+        let calls = by_leaf.into_iter().map(|(peer, indices)| {
+            let message = message.clone();
+            async move {
+                let shards: Vec<&(ShardId, PositionVector)> = indices.iter().map(|index| &wanted[*index]).collect();
+                let answer = self.pin_and_scan_on(peer, query, &shards, deadline, message).await;
+                (peer, indices, answer)
             }
+        });
+        let (mut pinned, mut begun) = (Vec::new(), Some(Vec::new()));
+        for (peer, indices, answer) in join_all(calls).await {
+            let (outcomes, parts) = match answer {
+                Ok((outcomes, parts)) => (Ok(outcomes), parts),
+                Err(problem) => (Err(problem), None),
+            };
+            begun = begun.zip(parts).map(|(mut begun, parts)| {
+                begun.push((peer.clone(), indices.clone(), parts));
+                begun
+            });
+            pinned.push((indices, outcomes));
         }
-        outcomes
-            .into_iter()
-            .map(|outcome| outcome.unwrap_or_else(|| Err(malformed("a view is missing"))))
-            .collect()
+        if let Some(leaves) = begun {
+            let shards = wanted.iter().map(|(shard, _)| *shard).collect();
+            let begun = BegunScan {
+                message,
+                shards,
+                leaves,
+            };
+            self.begun.lock().insert(query, begun);
+        }
+        in_order(wanted.len(), pinned, Vec::new())
     }
 
     fn renew(&self, query: QueryId) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
         let leaves = self.pinned.lock().get(&query).cloned().unwrap_or_default();
-        self.notify(leaves, move |peer| async move {
-            let message = wire::RenewRequest {
-                query: query_bytes(query),
-            };
-            drop(control(&peer).renew(peer.request(message, ASK_WAIT)).await);
-        });
+        for peer in leaves.iter().filter_map(|name| self.leaves.peer(name).ok().cloned()) {
+            let query = query_bytes(query);
+            runtime.spawn(async move {
+                let message = peer.request(wire::RenewRequest { query }, ASK_WAIT);
+                drop(control(&peer).renew(message).await);
+            });
+        }
     }
 
     fn unpin(&self, query: QueryId) {
+        drop(self.begun.lock().remove(&query));
         let leaves = self.pinned.lock().remove(&query).unwrap_or_default();
-        self.notify(leaves, move |peer| async move {
-            let message = wire::UnpinRequest {
-                query: query_bytes(query),
-            };
-            drop(control(&peer).unpin(peer.request(message, ASK_WAIT)).await);
-        });
+        leaves.iter().for_each(|leaf| self.release(leaf, query));
     }
 
     fn scan(&self, request: ScanRequest) -> Vec<ScanStream> {
-        let (by_leaf, without_leaf) = self.by_leaf(request.shards.iter().copied());
+        let message = match encode_request(&request, &[]) {
+            Ok(message) => message,
+            Err(problem) => return request.shards.iter().map(|_| failed(problem.clone())).collect(),
+        };
+        let begun = self.begun.lock().remove(&request.query);
+        let begun = begun.and_then(|begun| begun.of(&request, &message));
+        let (by_leaf, without_leaf) = match begun {
+            Some(leaves) => {
+                let begun = |(peer, indices, parts)| (peer, indices, LeafParts::Begun(parts));
+                (leaves.into_iter().map(begun).collect(), Vec::new())
+            }
+            None => {
+                let (by_leaf, without_leaf) = self.by_leaf(request.shards.iter().copied());
+                let unasked = |(peer, indices): (&Peer, Vec<usize>)| {
+                    let message = wire::ScanRequest {
+                        shards: indices.iter().map(|index| request.shards[*index].into()).collect(),
+                        ..message.clone()
+                    };
+                    (peer.clone(), indices, LeafParts::Unasked(message))
+                };
+                (by_leaf.into_iter().map(unasked).collect::<Vec<_>>(), without_leaf)
+            }
+        };
         let mut answers: Vec<(usize, ScanStream)> = without_leaf
             .into_iter()
             .map(|(index, problem)| (index, failed(problem)))
             .collect();
-        for (peer, indices) in by_leaf {
-            let shards: Vec<ShardId> = indices.iter().map(|index| request.shards[*index]).collect();
-            let of_leaf = match encode_request(&request, &shards) {
-                Ok(message) => scan_leaf(peer.clone(), message, request.deadline),
-                Err(problem) => shards.iter().map(|_| failed(problem.clone())).collect(),
-            };
+        for (peer, indices, parts) in by_leaf {
+            let of_leaf = scan_leaf(peer, indices.len(), parts, request.deadline);
             answers.extend(indices.into_iter().zip(of_leaf));
         }
         answers.sort_by_key(|(index, _)| *index);

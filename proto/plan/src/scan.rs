@@ -332,6 +332,9 @@ pub struct DeadLetter {
     pub length: u64,
 }
 
+/// Computes the scan that a query will probably ask for, if it can be known before its views are pinned.
+pub type ExpectedScan<'a> = &'a (dyn Fn() -> Option<ScanRequest> + Send + Sync);
+
 /// The read interface of a leaf.
 #[async_trait]
 pub trait Scan: Send + Sync {
@@ -360,10 +363,24 @@ pub trait Scan: Send + Sync {
         .await
     }
 
+    /// Like [`Self::pin_all`], for a query that is expected to scan all of these shards once. A leaf on another node
+    /// may begin this scan in the same call. If the query then asks for exactly this scan, [`Self::scan`] returns its
+    /// answers.
+    async fn pin_and_scan(
+        &self,
+        query: QueryId,
+        wanted: &[(ShardId, PositionVector)],
+        deadline: Instant,
+        _expected: ExpectedScan<'_>,
+    ) -> Vec<Result<PinnedShard, Problem>> {
+        self.pin_all(query, wanted, deadline).await
+    }
+
     /// Keeps the views of a query for another [`VIEW_LEASE`]. Returns at once.
     fn renew(&self, query: QueryId);
 
-    /// Releases all views of a query. Otherwise the leaf does so itself when their lease has expired. Returns at once.
+    /// Releases all views of a query, a little later if they are on another node. Otherwise the leaf does so itself
+    /// when their lease has expired. Returns at once.
     fn unpin(&self, query: QueryId);
 
     /// Scans pinned views; returns an answer for each shard, in the order of the request. The work starts when an answer

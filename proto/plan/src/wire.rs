@@ -116,6 +116,16 @@ pub fn request_key(request: &ScanRequest) -> Result<Vec<u8>, Problem> {
     Ok(proto::wire::bytes_of(&message))
 }
 
+/// Whether a leaf scans the shards that it has pinned in the same call: it pinned all of them, and the caller, who
+/// planned the scan, knows the path table of each.
+pub fn is_scanned(pinned: &wire::PinAnswer) -> bool {
+    let is_known = |outcome: &wire::PinOutcome| match &outcome.outcome {
+        Some(wire::pin_outcome::Outcome::Pinned(pinned)) => pinned.paths.is_none(),
+        _ => false,
+    };
+    pinned.outcomes.iter().all(is_known)
+}
+
 /// Decodes a request. Fails if it contains anything that a leaf must not run.
 pub fn decode_request(message: wire::ScanRequest) -> Result<ScanRequest, Problem> {
     let columns = message

@@ -44,21 +44,30 @@ const SHARED_PARTS_MAX: usize = 1_024;
 
 type PartOrProblem = Result<wire::ScanPart, Problem>;
 
-/// Scans shards of one leaf; returns an answer for each. The call is made when the first answer is polled.
-pub(super) fn scan_leaf(peer: Peer, request: wire::ScanRequest, deadline: Instant) -> Vec<ScanStream> {
+/// The parts that a leaf sends for some of its shards.
+pub(super) enum LeafParts {
+    /// They are to be asked for.
+    Unasked(wire::ScanRequest),
+    /// They follow in this call.
+    Begun(Box<tonic::Streaming<wire::ScanPart>>),
+}
+
+/// Scans this number of shards of one leaf; returns an answer for each. If a call is to be made, this happens when the
+/// first answer is polled.
+pub(super) fn scan_leaf(peer: Peer, shards: usize, parts: LeafParts, deadline: Instant) -> Vec<ScanStream> {
     let call = LeafCall {
         peer,
         deadline: deadline + GRACE,
     };
-    if request.shards.len() == 1 {
+    if shards == 1 {
         let own = async move {
-            let parts = call.scan(request).await?;
-            Ok::<_, Problem>(AnswerReader::new(call, Parts::Own(Box::new(parts))).chunks())
+            let parts = call.parts(parts).await?;
+            Ok::<_, Problem>(AnswerReader::new(call, Parts::Own(parts)).chunks())
         };
         return vec![stream::once(own).try_flatten().boxed()];
     }
-    let (senders, receivers): (Vec<_>, Vec<_>) = request.shards.iter().map(|_| channel(SHARED_PARTS_MAX)).unzip();
-    let shared = Arc::new(Mutex::new(Some((call.clone(), request, senders))));
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| channel(SHARED_PARTS_MAX)).unzip();
+    let shared = Arc::new(Mutex::new(Some((call.clone(), parts, senders))));
     let reader = |parts| AnswerReader::new(call.clone(), Parts::Shared(shared.clone(), parts)).chunks();
     receivers.into_iter().map(reader).collect()
 }
@@ -71,17 +80,24 @@ struct LeafCall {
     deadline: Instant,
 }
 
-/// A call that no reader has made yet, and where the parts of each shard go.
-type SharedCall = Arc<Mutex<Option<(LeafCall, wire::ScanRequest, Vec<Sender<PartOrProblem>>)>>>;
+/// A call that no reader has made or read yet, and where the parts of each shard go.
+type SharedCall = Arc<Mutex<Option<(LeafCall, LeafParts, Vec<Sender<PartOrProblem>>)>>>;
 
 impl LeafCall {
     fn wait(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    async fn scan(&self, request: wire::ScanRequest) -> Result<tonic::Streaming<wire::ScanPart>, Problem> {
-        let response = data(&self.peer).scan(self.peer.request(request, self.wait())).await;
-        Ok(response.map_err(|status| self.peer.problem(status))?.into_inner())
+    async fn parts(&self, parts: LeafParts) -> Result<Box<tonic::Streaming<wire::ScanPart>>, Problem> {
+        match parts {
+            LeafParts::Begun(parts) => Ok(parts),
+            LeafParts::Unasked(request) => {
+                let response = data(&self.peer).scan(self.peer.request(request, self.wait())).await;
+                Ok(Box::new(
+                    response.map_err(|status| self.peer.problem(status))?.into_inner(),
+                ))
+            }
+        }
     }
 
     async fn scan_rest(&self, waiting: bytes::Bytes) -> Result<tonic::Streaming<wire::ScanPart>, Problem> {
@@ -96,12 +112,12 @@ impl LeafCall {
         parts.message().await.map_err(|status| self.peer.problem(status))
     }
 
-    /// Makes the call and sends each part to the reader of its shard. Returns when the call ends or all readers are
-    /// dropped. If the call fails, every reader gets the error.
-    async fn receive(self, request: wire::ScanRequest, readers: Vec<Sender<PartOrProblem>>) {
+    /// Makes the call unless it is made, and sends each part to the reader of its shard. Returns when the call ends or
+    /// all readers are dropped. If the call fails, every reader gets the error.
+    async fn receive(self, parts: LeafParts, readers: Vec<Sender<PartOrProblem>>) {
         let ended = AtomicUsize::new(0);
         let received = async {
-            let mut parts = self.scan(request).await?;
+            let mut parts = self.parts(parts).await?;
             while let Some(part) = self.next(&mut parts).await? {
                 let reader = require(readers.get(part.shard as usize), "the shard")?;
                 if matches!(part.part, Some(Part::End(_) | Part::Problem(_))) {
@@ -189,6 +205,7 @@ impl AnswerReader {
                     reader.read_to_end().await;
                     return Err(Problem::from(problem));
                 }
+                Part::Pinned(_) => return Err(malformed("a part of an answer is a read view")),
                 Part::Waiting(waiting) => {
                     reader.parts = Parts::Own(Box::new(reader.call.scan_rest(waiting).await?));
                     Vec::new()
@@ -204,8 +221,8 @@ impl AnswerReader {
         let next = async {
             match &mut self.parts {
                 Parts::Shared(shared, parts) => {
-                    if let Some((call, request, readers)) = shared.lock().take() {
-                        tokio::spawn(call.receive(request, readers));
+                    if let Some((call, parts, readers)) = shared.lock().take() {
+                        tokio::spawn(call.receive(parts, readers));
                     }
                     parts.recv().await.transpose()
                 }
