@@ -49,6 +49,22 @@ impl Leaf {
         Ok((fresh.view.clone(), pins.scanned.clone()))
     }
 
+    /// Scans pinned views of these shards; returns an answer for each.
+    pub(crate) fn scan_prepared(&self, query: QueryId, shards: &[ShardId], request: SharedRequest) -> Vec<ScanStream> {
+        let shared = Arc::new(request);
+        let scan = |shard: &ShardId| match self.start_scan(query, *shard) {
+            Ok((view, scanned)) => {
+                let chunks = scan::run(view, shared.clone(), &self.scans);
+                let hold_pins = move |_: &_| {
+                    let _while_it_is_read = &scanned;
+                };
+                chunks.inspect(hold_pins).boxed()
+            }
+            Err(problem) => futures::stream::iter([Err(problem)]).boxed(),
+        };
+        shards.iter().map(scan).collect()
+    }
+
     fn add_pin(&self, query: QueryId, shard: ShardId, fresh: &Arc<FreshView>, deadline: Instant) {
         let until = deadline + VIEW_LEASE;
         let mut all_pins = self.pins.lock();
@@ -114,18 +130,8 @@ impl Scan for Leaf {
     }
 
     fn scan(&self, request: ScanRequest) -> Vec<ScanStream> {
-        let shared = Arc::new(SharedRequest::new(request));
-        let scan = |shard: &ShardId| match self.start_scan(shared.request.query, *shard) {
-            Ok((view, scanned)) => {
-                let chunks = scan::run(view, shared.clone(), &self.scans);
-                let hold_pins = move |_: &_| {
-                    let _while_it_is_read = &scanned;
-                };
-                chunks.inspect(hold_pins).boxed()
-            }
-            Err(problem) => futures::stream::iter([Err(problem)]).boxed(),
-        };
-        shared.request.shards.iter().map(scan).collect()
+        let (query, shards) = (request.query, request.shards.clone());
+        self.scan_prepared(query, &shards, SharedRequest::new(request))
     }
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {

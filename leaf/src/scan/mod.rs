@@ -47,7 +47,10 @@ use parking_lot::Mutex;
 use plan::scan::{ScanChunk, ScanStream, Stage};
 use proto::Problem;
 
-pub(crate) use self::{pool::ScanPool, prepared::SharedRequest};
+pub(crate) use self::{
+    pool::ScanPool,
+    prepared::{Preparation, SharedRequest},
+};
 
 use self::{
     blocks::{Blocks, Next},
@@ -129,7 +132,8 @@ impl Start {
             }) => (rest, Some((key, known, splits))),
             None => (self.view.clone(), None),
         };
-        let scan = Arc::new(ScanTask::new(view, self.request.prepared()?, self.cancelled.clone())?);
+        let (prepared, deadline) = (self.request.prepared()?, self.request.deadline);
+        let scan = Arc::new(ScanTask::new(view, prepared, self.cancelled.clone(), deadline)?);
         scan.check()?;
         let splits_to_scan = divided.as_ref().map_or(0, |(_, _, splits)| splits.len());
         let threads = self.threads_max;

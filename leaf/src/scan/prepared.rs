@@ -1,6 +1,9 @@
 //! Prepared scan: a request with its columns and its filter as conjuncts, prepared once for all shards of the leaf.
 
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::{
+    sync::{Arc, LazyLock, OnceLock},
+    time::Instant,
+};
 
 use datafusion::{
     arrow::{
@@ -42,10 +45,17 @@ pub(super) struct PreparedScan {
     conditions: Vec<Arc<Condition>>,
 }
 
-/// A request that several shards share. The first of them prepares it.
+/// A request of one query, which several shards share.
 pub(crate) struct SharedRequest {
-    /// The request.
-    pub request: Arc<ScanRequest>,
+    /// When the query must end.
+    pub deadline: Instant,
+    preparation: Arc<Preparation>,
+}
+
+/// What all requests that want the same share, whoever asks. The first that needs a part of it makes it.
+pub(crate) struct Preparation {
+    /// What is wanted. Its query, shards and deadline are those of the first request.
+    request: Arc<ScanRequest>,
     prepared: OnceLock<Result<Arc<PreparedScan>, Problem>>,
     encoded: OnceLock<Option<Arc<[u8]>>>,
 }
@@ -84,8 +94,42 @@ pub(super) struct Conjunct {
 }
 
 impl SharedRequest {
-    /// Nothing is prepared yet.
+    /// A request for which nothing is prepared yet.
     pub(crate) fn new(request: ScanRequest) -> Self {
+        Self {
+            deadline: request.deadline,
+            preparation: Arc::new(Preparation::of(request)),
+        }
+    }
+
+    /// A request that wants the same as an earlier one.
+    pub(crate) fn like(preparation: &Arc<Preparation>, deadline: Instant) -> Self {
+        Self {
+            deadline,
+            preparation: preparation.clone(),
+        }
+    }
+
+    /// The prepared request.
+    pub(super) fn prepared(&self) -> Result<Arc<PreparedScan>, Problem> {
+        let request = &self.preparation.request;
+        let prepare = || {
+            let prepared = PreparedScan::new(request.clone());
+            prepared.map(Arc::new).map_err(Problem::from)
+        };
+        self.preparation.prepared.get_or_init(prepare).clone()
+    }
+
+    /// The bytes of the request, without its shards. They are made by the first caller.
+    pub(super) fn encoded(&self, encode: impl FnOnce(&ScanRequest) -> Option<Arc<[u8]>>) -> Option<Arc<[u8]>> {
+        let encode = || encode(&self.preparation.request);
+        self.preparation.encoded.get_or_init(encode).clone()
+    }
+}
+
+impl Preparation {
+    /// Nothing is prepared yet.
+    pub(crate) fn of(request: ScanRequest) -> Self {
         Self {
             request: Arc::new(request),
             prepared: OnceLock::new(),
@@ -93,18 +137,12 @@ impl SharedRequest {
         }
     }
 
-    /// The prepared request.
-    pub(super) fn prepared(&self) -> Result<Arc<PreparedScan>, Problem> {
-        let prepare = || {
-            let prepared = PreparedScan::new(self.request.clone());
-            prepared.map(Arc::new).map_err(Problem::from)
-        };
-        self.prepared.get_or_init(prepare).clone()
-    }
-
-    /// The bytes of the request, without its shards. They are made by the first caller.
-    pub(super) fn encoded(&self, encode: impl FnOnce(&ScanRequest) -> Option<Arc<[u8]>>) -> Option<Arc<[u8]>> {
-        self.encoded.get_or_init(|| encode(&self.request)).clone()
+    /// The schema of the answers.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        match &self.request.stage {
+            Stage::Partial(aggregate) => aggregate.output.clone(),
+            Stage::Rows { .. } | Stage::Top { .. } => plan::column::schema(&self.request.columns),
+        }
     }
 }
 

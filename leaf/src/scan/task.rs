@@ -56,6 +56,7 @@ pub(super) struct ScanTask {
     /// For a top-k that may leave out documents.
     pub best_keys: Option<BestKeys>,
     cancelled: Arc<AtomicBool>,
+    deadline: Instant,
 }
 
 /// Documents that one thread scans.
@@ -103,8 +104,13 @@ pub(super) struct FilterOutcome {
 
 impl ScanTask {
     /// A scan of a view.
-    pub(super) fn new(view: ReadView, prepared: Arc<PreparedScan>, cancelled: Arc<AtomicBool>) -> Result<Self, Error> {
-        Self::with_warnings(view, prepared, cancelled, WarningCounts::default())
+    pub(super) fn new(
+        view: ReadView,
+        prepared: Arc<PreparedScan>,
+        cancelled: Arc<AtomicBool>,
+        deadline: Instant,
+    ) -> Result<Self, Error> {
+        Self::with_warnings(view, prepared, cancelled, deadline, WarningCounts::default())
     }
 
     /// The same request over one split of the view. It counts warnings together with this one.
@@ -115,22 +121,29 @@ impl ScanTask {
             ..self.view.clone()
         };
         let warnings = self.stats.lock().warnings.clone();
-        Self::with_warnings(view, self.prepared.clone(), self.cancelled.clone(), warnings)
+        Self::with_warnings(
+            view,
+            self.prepared.clone(),
+            self.cancelled.clone(),
+            self.deadline,
+            warnings,
+        )
     }
 
     fn with_warnings(
         view: ReadView,
         prepared: Arc<PreparedScan>,
         cancelled: Arc<AtomicBool>,
+        deadline: Instant,
         warnings: WarningCounts,
     ) -> Result<Self, Error> {
         let request = prepared.request.clone();
-        let (stop, deadline) = (cancelled.clone(), request.deadline);
+        let stop = cancelled.clone();
         let context = FunctionContext::new(warnings.clone(), move || interrupted(&stop, deadline));
         let conjuncts = prepared.conjuncts(context)?;
         let (index_parts, units) = units_of(&view);
         let bounds = |keys: &[SortKey], unit: &Unit| {
-            interrupted(&cancelled, request.deadline).map_or(Ok(()), Err)?;
+            interrupted(&cancelled, deadline).map_or(Ok(()), Err)?;
             let Some(index) = unit.index.map(|index| &index_parts[index]) else {
                 return Ok(None);
             };
@@ -152,6 +165,7 @@ impl ScanTask {
             units_taken,
             best_keys,
             cancelled,
+            deadline,
         })
     }
 
@@ -188,7 +202,7 @@ impl ScanTask {
 
     /// Fails if the scan must stop: the deadline has passed, or its stream was dropped.
     pub(super) fn check(&self) -> Result<(), Problem> {
-        interrupted(&self.cancelled, self.prepared.request.deadline).map_or(Ok(()), Err)
+        interrupted(&self.cancelled, self.deadline).map_or(Ok(()), Err)
     }
 
     /// What an index decides about the filter. Computed once, by the first worker that needs it.
@@ -289,7 +303,7 @@ impl ScanTask {
         // A text may be of no document of the answer. So failures must not count, and if there are any, the condition
         // is evaluated for documents.
         let warnings = WarningCounts::default();
-        let (stop, deadline) = (self.cancelled.clone(), self.prepared.request.deadline);
+        let (stop, deadline) = (self.cancelled.clone(), self.deadline);
         let context = FunctionContext::new(warnings.clone(), move || interrupted(&stop, deadline));
         let mut own = None;
         let passes = |texts: ArrayRef| {

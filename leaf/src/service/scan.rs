@@ -2,21 +2,25 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroUsize,
     pin::Pin,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use futures::{Stream, StreamExt as _, stream};
+use lru::LruCache;
 use parking_lot::Mutex;
 use plan::{
-    PathKinds, column,
-    scan::{PinnedShard, Scan, ScanChunk, ScanStream, Stage},
-    wire::{PartEncoder, decode_request, is_scanned},
+    PathKinds,
+    scan::{PinnedShard, Scan, ScanChunk, ScanStream},
+    wire::{PartEncoder, ScanHead, decode_request, is_scanned, take_head},
 };
 use proto::{
     Catalog, Code, PositionVector, Problem,
     ingest::ShardId,
     wire::{
+        bytes_of,
         ingest::{positions, query_id, require, shard, vector},
         leaf::{self as wire, pin_outcome::Outcome, scan_part::Part, scan_server},
     },
@@ -30,10 +34,18 @@ use super::{
     caught_up, deadline,
     waiting_answers::{Parts, WaitingAnswers},
 };
-use crate::Leaf;
+use crate::{
+    Leaf,
+    scan::{Preparation, SharedRequest},
+};
 
 /// Stack for decoding a filter expression.
 const STACK_BYTES: usize = 16 << 20;
+/// The number of requests that are kept prepared, and the most bytes of each.
+const RECENT_MAX: NonZeroUsize = NonZeroUsize::new(128).expect("not zero");
+const RECENT_BYTES_MAX: usize = 16 << 10;
+/// How long the views of a scan wait for its first rows, to be sent together with them.
+const TOGETHER_MAX: Duration = Duration::from_millis(1);
 
 /// Serves `rachis.leaf.v1.Scan`.
 pub(super) struct ScanService {
@@ -42,6 +54,9 @@ pub(super) struct ScanService {
     /// Cached hash of each shard's path table, valid while the shard has the same table.
     path_hashes: Mutex<HashMap<ShardId, (Weak<PathKinds>, u64)>>,
     waiting: Arc<WaitingAnswers>,
+    /// What was asked for most recently, by the bytes of the request without its head. To decode and prepare it again
+    /// would cost more than a small scan.
+    recent: Mutex<LruCache<Vec<u8>, Arc<Preparation>>>,
 }
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -58,6 +73,7 @@ impl ScanService {
             catalog,
             path_hashes: Mutex::default(),
             waiting: Arc::default(),
+            recent: Mutex::new(LruCache::new(RECENT_MAX)),
         }
     }
 
@@ -102,20 +118,31 @@ impl ScanService {
     }
 
     /// The parts of the answers of all shards.
-    fn scan_shards(&self, request: wire::ScanRequest) -> Result<Parts, Problem> {
-        // The filter is decoded recursively; the aggregator limits its depth.
-        let request = stacker::grow(STACK_BYTES, || decode_request(request))?;
-        let schema = match &request.stage {
-            Stage::Partial(aggregate) => aggregate.output.clone(),
-            Stage::Rows { .. } | Stage::Top { .. } => column::schema(&request.columns),
-        };
-        let answers = (0..).zip(self.leaf.scan(request));
+    fn scan_shards(&self, mut request: wire::ScanRequest) -> Result<Parts, Problem> {
+        let head = take_head(&mut request)?;
+        let preparation = self.preparation(&head, request)?;
+        let (schema, like) = (preparation.schema(), SharedRequest::like(&preparation, head.deadline));
+        let answers = (0..).zip(self.leaf.scan_prepared(head.query, &head.shards, like));
         let answers = answers.map(|(shard, chunks)| Ok(parts(PartEncoder::new(shard, &schema)?, chunks)));
         let mut answers: Vec<Parts> = answers.collect::<Result<_, Problem>>()?;
         Ok(match answers.len() {
             1 => answers.remove(0),
             _ => self.waiting.share(answers).boxed(),
         })
+    }
+
+    fn preparation(&self, head: &ScanHead, request: wire::ScanRequest) -> Result<Arc<Preparation>, Problem> {
+        let key = bytes_of(&request);
+        if let Some(known) = self.recent.lock().get(&key) {
+            return Ok(known.clone());
+        }
+        // The filter is decoded recursively; the aggregator limits its depth.
+        let request = stacker::grow(STACK_BYTES, || decode_request(head.clone(), request))?;
+        let new = Arc::new(Preparation::of(request));
+        if key.len() <= RECENT_BYTES_MAX {
+            self.recent.lock().put(key, new.clone());
+        }
+        Ok(new)
     }
 
     fn hash(&self, shard: ShardId, paths: &Arc<PathKinds>) -> u64 {
@@ -186,6 +213,9 @@ impl scan_server::Scan for ScanService {
             shard: 0,
             part: Some(Part::Pinned(answer)),
         };
+        // A small scan then takes one packet instead of four.
+        let mut scan = scan.peekable();
+        let _ready_or_late = tokio::time::timeout(TOGETHER_MAX, Pin::new(&mut scan).peek()).await;
         Ok(Response::new(stream::iter([pinned]).chain(scan).map(Ok).boxed()))
     }
 

@@ -41,7 +41,7 @@ use proto::{
 pub use self::answer::{BatchDecoder, PartEncoder, decode_trailer};
 use crate::{
     Column, Path, functions, pushdown,
-    scan::{PageStart, PartialAggregate, ScanRequest, ScanSource, SortKey, Stage},
+    scan::{PageStart, PartialAggregate, QueryId, ScanRequest, ScanSource, SortKey, Stage},
 };
 
 fn unencodable(error: &impl std::fmt::Display) -> Problem {
@@ -126,8 +126,34 @@ pub fn is_scanned(pinned: &wire::PinAnswer) -> bool {
     pinned.outcomes.iter().all(is_known)
 }
 
-/// Decodes a request. Fails if it contains anything that a leaf must not run.
-pub fn decode_request(message: wire::ScanRequest) -> Result<ScanRequest, Problem> {
+/// Who asks for a scan, of what, and until when.
+#[derive(Debug, Clone)]
+pub struct ScanHead {
+    /// The query.
+    pub query: QueryId,
+    /// The shards, at least one.
+    pub shards: Vec<ShardId>,
+    /// When the scan must end.
+    pub deadline: Instant,
+}
+
+/// Takes out of a request what differs between requests that want the same.
+pub fn take_head(message: &mut wire::ScanRequest) -> Result<ScanHead, Problem> {
+    let shards = std::mem::take(&mut message.shards).into_iter();
+    let shards = shards.map(|shard| wire_ingest::shard(Some(shard)));
+    let shards = shards.collect::<Result<Vec<ShardId>, _>>()?;
+    if !(1..=SHARDS_MAX as usize).contains(&shards.len()) {
+        return Err(malformed(&format!("a scan of {} shards", shards.len())));
+    }
+    Ok(ScanHead {
+        query: query_id(&std::mem::take(&mut message.query))?,
+        shards,
+        deadline: Instant::now() + Duration::from_millis(std::mem::take(&mut message.wait_ms)),
+    })
+}
+
+/// Decodes a request whose head was taken. Fails if it contains anything that a leaf must not run.
+pub fn decode_request(head: ScanHead, message: wire::ScanRequest) -> Result<ScanRequest, Problem> {
     let columns = message
         .columns
         .iter()
@@ -150,20 +176,20 @@ pub fn decode_request(message: wire::ScanRequest) -> Result<ScanRequest, Problem
         .iter()
         .map(|bytes| decode_condition(bytes))
         .collect::<Result<_, _>>()?;
-    let shards = message.shards.into_iter().map(|shard| wire_ingest::shard(Some(shard)));
-    let shards = shards.collect::<Result<Vec<ShardId>, _>>()?;
-    if !(1..=SHARDS_MAX as usize).contains(&shards.len()) {
-        return Err(malformed(&format!("a scan of {} shards", shards.len())));
-    }
+    let ScanHead {
+        query,
+        shards,
+        deadline,
+    } = head;
     Ok(ScanRequest {
-        query: query_id(&message.query)?,
+        query,
         shards,
         read: if message.raw { ScanSource::Raw } else { ScanSource::Auto },
         time_path: message.time_path.as_deref().map(path).transpose()?,
         columns,
         filter,
         stage,
-        deadline: Instant::now() + Duration::from_millis(message.wait_ms),
+        deadline,
     })
 }
 
