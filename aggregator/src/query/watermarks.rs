@@ -13,7 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use plan::scan::{ExpectedScan, PinnedShard, QueryId, Scan};
+use plan::scan::{ExpectedScan, PinOutcomes, PinnedShard, QueryId, Scan};
 use proto::{
     Catalog, Code, Position, PositionVector, Problem, SourceName,
     ingest::ShardId,
@@ -37,7 +37,6 @@ const TAILERS_WAIT: Duration = Duration::from_secs(1);
 const TAILERS_RETRY: Duration = Duration::from_millis(100);
 
 type WantedPositions = Vec<(ShardId, PositionVector)>;
-type Outcomes = Vec<Result<PinnedShard, Problem>>;
 
 /// What pinning needs of its query.
 pub(super) struct Pinning<'a> {
@@ -259,7 +258,7 @@ fn warn_uncovered(query: &Pinning<'_>, shard: ShardId) {
 }
 
 /// The shards that are pinned, with the boot ids of their leaves.
-fn boots(wanted: &[(ShardId, PositionVector)], outcomes: &Outcomes) -> Vec<(ShardId, u64)> {
+fn boots(wanted: &[(ShardId, PositionVector)], outcomes: &PinOutcomes) -> Vec<(ShardId, u64)> {
     wanted
         .iter()
         .zip(outcomes)
@@ -267,7 +266,7 @@ fn boots(wanted: &[(ShardId, PositionVector)], outcomes: &Outcomes) -> Vec<(Shar
         .collect()
 }
 
-fn indexes(outcomes: &Outcomes, which: impl Fn(usize, &Result<PinnedShard, Problem>) -> bool) -> Vec<usize> {
+fn indexes(outcomes: &PinOutcomes, which: impl Fn(usize, &Result<PinnedShard, Problem>) -> bool) -> Vec<usize> {
     (0..outcomes.len()).filter(|at| which(*at, &outcomes[*at])).collect()
 }
 
@@ -277,7 +276,7 @@ async fn pin_again(
     indexes: &[usize],
     wanted: &[(ShardId, PositionVector)],
     until: Instant,
-    outcomes: &mut Outcomes,
+    outcomes: &mut PinOutcomes,
 ) {
     if indexes.is_empty() {
         return;

@@ -1,6 +1,8 @@
 //! Scans that begin in the call that pins their views: a query gets them only if it asks for just that scan of just
 //! those views.
 
+use std::time::{Duration, Instant};
+
 use futures::TryStreamExt as _;
 use plan::scan::{ExpectedScan, Scan as _, ScanChunk, ScanRequest, Stage};
 use proto::{Code, Position, PositionVector, Problem, ingest::ShardId};
@@ -156,4 +158,34 @@ async fn a_begun_scan_that_nobody_asks_for_ends_with_its_query() {
     released.await.expect("the view is released");
     let late = rows(&remote, ids(&remote, ALL)).await;
     assert_eq!(late.map_err(|problem| problem.code), Err(Code::Unavailable));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_requests_have_their_own_views_and_deadlines() {
+    for served in filled().await {
+        let pin = async |id, through| {
+            let wanted = Position {
+                source: clicks(),
+                partition: 0,
+                offset: through,
+            };
+            let wanted: PositionVector = [wanted].into_iter().collect();
+            served.scan.pin(query(id), served.shard, &wanted, soon()).await
+        };
+        let of_query = |id, deadline| ScanRequest {
+            query: query(id),
+            deadline,
+            ..request(&served, &["_id"], vec![], ALL)
+        };
+        pin(1, 5).await.expect("a view");
+        let soon_over = Instant::now() + Duration::from_millis(200);
+        while rows(&served, of_query(1, soon_over)).await == Ok(DOCUMENTS) {}
+        let late = rows(&served, of_query(1, soon_over)).await;
+        assert_eq!(late.map_err(|problem| problem.code), Err(Code::Timeout));
+        let more = batch(served.shard, 5, &["{}", "{}"]);
+        served.ingest.write(more).await.expect("it is written");
+        pin(2, 7).await.expect("a newer view");
+        assert_eq!(rows(&served, of_query(2, soon())).await, Ok(DOCUMENTS + 2));
+        assert_eq!(rows(&served, of_query(1, soon())).await, Ok(DOCUMENTS));
+    }
 }

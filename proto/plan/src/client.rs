@@ -32,8 +32,8 @@ use self::leaf_scan::{LeafParts, scan_leaf};
 use crate::{
     PathKinds,
     scan::{
-        DeadLetter, Document, ExpectedScan, PathStatus, PinnedShard, QueryId, Scan, ScanRequest, ScanStream,
-        ShardStatus,
+        DeadLetter, Document, ExpectedScan, PathStatus, PinOutcomes, PinnedShard, QueryId, Scan, ScanRequest,
+        ScanStream, ShardStatus,
     },
     wire::{encode_request, is_scanned},
 };
@@ -175,7 +175,7 @@ impl RemoteLeaves {
         query: QueryId,
         wanted: &[&(ShardId, PositionVector)],
         deadline: Instant,
-    ) -> Result<Vec<Result<PinnedShard, Problem>>, Problem> {
+    ) -> Result<PinOutcomes, Problem> {
         let wait = deadline.saturating_duration_since(Instant::now());
         let (message, cached) = self.pin_request(peer, query, wanted, wait);
         // The leaf waits up to `wait` for the positions; after that it still needs time to build the view.
@@ -195,7 +195,7 @@ impl RemoteLeaves {
         wanted: &[&(ShardId, PositionVector)],
         deadline: Instant,
         scan: wire::ScanRequest,
-    ) -> Result<(Vec<Result<PinnedShard, Problem>>, Option<Parts>), Problem> {
+    ) -> Result<(PinOutcomes, Option<Parts>), Problem> {
         let wait = deadline.saturating_duration_since(Instant::now());
         let (pin, cached) = self.pin_request(peer, query, wanted, wait);
         let message = wire::PinAndScanRequest {
@@ -229,7 +229,7 @@ impl RemoteLeaves {
         wanted: &[&(ShardId, PositionVector)],
         answer: wire::PinAnswer,
         cached: Vec<Option<CachedPaths>>,
-    ) -> Result<Vec<Result<PinnedShard, Problem>>, Problem> {
+    ) -> Result<PinOutcomes, Problem> {
         if answer.outcomes.len() != wanted.len() {
             return Err(malformed("the number of views differs from the number of shards"));
         }
@@ -280,9 +280,9 @@ impl RemoteLeaves {
 /// The outcomes of the pins on each leaf, by the indexes of their shards.
 fn in_order(
     shards: usize,
-    by_leaf: Vec<(Vec<usize>, Result<Vec<Result<PinnedShard, Problem>>, Problem>)>,
+    by_leaf: Vec<(Vec<usize>, Result<PinOutcomes, Problem>)>,
     without_leaf: Vec<(usize, Problem)>,
-) -> Vec<Result<PinnedShard, Problem>> {
+) -> PinOutcomes {
     let mut outcomes: Vec<_> = (0..shards).map(|_| Err(malformed("a view is missing"))).collect();
     for (index, problem) in without_leaf {
         outcomes[index] = Err(problem);
@@ -321,12 +321,7 @@ impl Scan for RemoteLeaves {
         outcome.unwrap_or_else(|| Err(malformed("the view is missing")))
     }
 
-    async fn pin_all(
-        &self,
-        query: QueryId,
-        wanted: &[(ShardId, PositionVector)],
-        deadline: Instant,
-    ) -> Vec<Result<PinnedShard, Problem>> {
+    async fn pin_all(&self, query: QueryId, wanted: &[(ShardId, PositionVector)], deadline: Instant) -> PinOutcomes {
         // It would read other views.
         drop(self.begun.lock().remove(&query));
         let (by_leaf, without_leaf) = self.by_leaf(wanted.iter().map(|(shard, _)| *shard));
@@ -344,7 +339,7 @@ impl Scan for RemoteLeaves {
         wanted: &[(ShardId, PositionVector)],
         deadline: Instant,
         expected: ExpectedScan<'_>,
-    ) -> Vec<Result<PinnedShard, Problem>> {
+    ) -> PinOutcomes {
         let (by_leaf, without_leaf) = self.by_leaf(wanted.iter().map(|(shard, _)| *shard));
         let message = match without_leaf.is_empty() {
             true => expected().and_then(|request| encode_request(&request, &[]).ok()),
@@ -424,7 +419,7 @@ impl Scan for RemoteLeaves {
                         shards: indices.iter().map(|index| request.shards[*index].into()).collect(),
                         ..message.clone()
                     };
-                    (peer.clone(), indices, LeafParts::Unasked(message))
+                    (peer.clone(), indices, LeafParts::Unasked(Box::new(message)))
                 };
                 (by_leaf.into_iter().map(unasked).collect::<Vec<_>>(), without_leaf)
             }

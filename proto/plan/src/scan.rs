@@ -35,6 +35,9 @@ pub const ANSWER_READ_MAX: Duration = Duration::from_secs(3_600);
 /// the query is still being read.
 pub const VIEW_LEASE: Duration = Duration::from_secs(10);
 
+/// What became of each pin of a call, in the order of its shards.
+pub type PinOutcomes = Vec<Result<PinnedShard, Problem>>;
+
 /// A read view of one shard, pinned for a query.
 #[derive(Debug, Clone)]
 pub struct PinnedShard {
@@ -349,12 +352,7 @@ pub trait Scan: Send + Sync {
     ) -> Result<PinnedShard, Problem>;
 
     /// Pins views of several shards at once; returns an outcome for each, in the order of `wanted`.
-    async fn pin_all(
-        &self,
-        query: QueryId,
-        wanted: &[(ShardId, PositionVector)],
-        deadline: Instant,
-    ) -> Vec<Result<PinnedShard, Problem>> {
+    async fn pin_all(&self, query: QueryId, wanted: &[(ShardId, PositionVector)], deadline: Instant) -> PinOutcomes {
         join_all(
             wanted
                 .iter()
@@ -372,7 +370,7 @@ pub trait Scan: Send + Sync {
         wanted: &[(ShardId, PositionVector)],
         deadline: Instant,
         _expected: ExpectedScan<'_>,
-    ) -> Vec<Result<PinnedShard, Problem>> {
+    ) -> PinOutcomes {
         self.pin_all(query, wanted, deadline).await
     }
 

@@ -47,7 +47,7 @@ type PartOrProblem = Result<wire::ScanPart, Problem>;
 /// The parts that a leaf sends for some of its shards.
 pub(super) enum LeafParts {
     /// They are to be asked for.
-    Unasked(wire::ScanRequest),
+    Unasked(Box<wire::ScanRequest>),
     /// They follow in this call.
     Begun(Box<tonic::Streaming<wire::ScanPart>>),
 }
@@ -92,7 +92,7 @@ impl LeafCall {
         match parts {
             LeafParts::Begun(parts) => Ok(parts),
             LeafParts::Unasked(request) => {
-                let response = data(&self.peer).scan(self.peer.request(request, self.wait())).await;
+                let response = data(&self.peer).scan(self.peer.request(*request, self.wait())).await;
                 Ok(Box::new(
                     response.map_err(|status| self.peer.problem(status))?.into_inner(),
                 ))
