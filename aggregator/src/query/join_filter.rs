@@ -6,6 +6,9 @@
 //!        └───────── probe side: ShardScan <──────┘ ──> leaves: only documents that may have one of the keys
 //! ```
 //!
+//! DataFusion's rule passes the condition through operators that know columns by their names. So no join gets one
+//! whose probe side has two columns of one name ([`JoinFilterPushdown`]).
+//!
 //! A scan asks for the condition when it is first polled. A hash join polls its probe side only when it knows all keys
 //! of its build side. The join compares every row itself, so a scan uses the parts of the condition that an index can
 //! look up and leaves out the others.
@@ -13,7 +16,8 @@
 use std::{collections::HashSet, sync::Arc};
 
 use datafusion::{
-    common::{Column as ColumnName, ScalarValue},
+    arrow::datatypes::Schema,
+    common::{Column as ColumnName, Result, ScalarValue, config::ConfigOptions},
     logical_expr::{Expr, Operator, expr::InList, lit, or},
     physical_expr::{
         PhysicalExpr,
@@ -21,12 +25,70 @@ use datafusion::{
             BinaryExpr, CaseExpr, Column as ColumnExpr, DynamicFilterPhysicalExpr, InListExpr, IsNullExpr, Literal,
         },
     },
+    physical_optimizer::PhysicalOptimizerRule,
+    physical_plan::{
+        ExecutionPlan,
+        coalesce_partitions::CoalescePartitionsExec,
+        joins::{HashJoinExec, PartitionMode},
+        repartition::RepartitionExec,
+    },
 };
 use plan::{Column, Type};
 
 /// Most different keys of a build side (of each of its partitions) that are sent to the leaves. Of more keys, only the
 /// least and the greatest are.
 pub(super) const KEYS_MAX: usize = 1_000;
+
+/// DataFusion's rule that connects joins with the scans of their probe sides, for plans that it connects rightly.
+#[derive(Debug)]
+pub(super) struct JoinFilterPushdown(pub Arc<dyn PhysicalOptimizerRule + Send + Sync>);
+
+impl PhysicalOptimizerRule for JoinFilterPushdown {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        match all_joins_have(&plan, &|join| is_connectable(join)) {
+            true => self.0.optimize(plan, config),
+            false => Ok(plan),
+        }
+    }
+
+    fn name(&self) -> &str {
+        "JoinFilterPushdown"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+fn all_joins_have(plan: &Arc<dyn ExecutionPlan>, holds: &dyn Fn(&HashJoinExec) -> bool) -> bool {
+    plan.downcast_ref::<HashJoinExec>().is_none_or(holds)
+        && plan.children().into_iter().all(|child| all_joins_have(child, holds))
+}
+
+/// Whether DataFusion's rule finds the columns of the condition in the probe side, and all partitions of the probe side
+/// are read.
+fn is_connectable(join: &HashJoinExec) -> bool {
+    let by_partition = *join.partition_mode() == PartitionMode::Partitioned;
+    !names_repeat(join.right()) && !(by_partition && waits_for_partitions(join.right()))
+}
+
+fn names_repeat(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    fn repeats(schema: &Schema) -> bool {
+        let mut names = HashSet::new();
+        !schema.fields().iter().all(|field| names.insert(field.name()))
+    }
+    repeats(&plan.schema()) || plan.children().into_iter().any(names_repeat)
+}
+
+/// Whether a join below waits until each of its partitions was read. A join above leaves out those for which it has no
+/// keys, unless an operator between them reads all.
+fn waits_for_partitions(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    if plan.is::<RepartitionExec>() || plan.is::<CoalescePartitionsExec>() {
+        return false;
+    }
+    let collects = |join: &HashJoinExec| *join.partition_mode() == PartitionMode::CollectLeft;
+    plan.downcast_ref::<HashJoinExec>().is_some_and(collects) || plan.children().into_iter().any(waits_for_partitions)
+}
 
 /// Whether a pushed down condition changes while the plan runs. All others were pushed down as conditions of the
 /// statement.
@@ -78,8 +140,11 @@ fn collect(condition: &Arc<dyn PhysicalExpr>, columns: &[Column], known: &mut Ve
 fn implied(condition: &Arc<dyn PhysicalExpr>, columns: &[Column]) -> Option<Expr> {
     if let Some(list) = condition.downcast_ref::<InListExpr>() {
         let (column, _) = column(list.expr(), columns)?;
-        let values: Option<Vec<Expr>> = list.list().iter().map(|value| Some(lit(constant(value)?))).collect();
-        return (!list.negated()).then_some(column.in_list(values?, false));
+        let values: Option<Vec<ScalarValue>> = list.list().iter().map(constant).collect();
+        // The build side has a value for each of its rows.
+        let mut found = HashSet::new();
+        let values = values?.into_iter().filter(|value| found.insert(value.clone()));
+        return (!list.negated()).then(|| column.in_list(values.map(lit).collect(), false));
     }
     if let Some(case) = condition.downcast_ref::<CaseExpr>() {
         // One branch for each partition of the build side.
@@ -149,10 +214,7 @@ fn constant(expr: &Arc<dyn PhysicalExpr>) -> Option<ScalarValue> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::{
-        arrow::datatypes::Schema,
-        physical_expr::expressions::{case, in_list, is_null, lit as constant_of},
-    };
+    use datafusion::physical_expr::expressions::{case, in_list, is_null, lit as constant_of};
     use plan::{Path, column::schema};
 
     use super::*;

@@ -98,6 +98,8 @@ impl Pins {
                 .then(|| AbortOnDropHandle::new(context.background.spawn(renew_lease(Arc::clone(context))))),
         };
         let single = names.len() == 1;
+        // Of several collections, it is not known which one the scan is of.
+        let expected = if single { expected } else { &|_, _| None };
         let each = names
             .iter()
             .map(|name| pin_collection(context, catalog, name, at_least, single, expected));

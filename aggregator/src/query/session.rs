@@ -27,7 +27,7 @@ use super::{
     failure,
     forget_constants::ForgetConstants,
     interruptible_planning::InterruptiblePlanning,
-    join_filter,
+    join_filter::{self, JoinFilterPushdown},
     memory::{NodeMemoryPool, QueryPool},
     shard_scan::QueryScans,
     topk_pushdown::TopKPushdown,
@@ -175,6 +175,11 @@ fn rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     // It rejects valid plans: it mistakes an order by a constant, or by one column twice, for a missing order.
     rules.retain(|rule| rule.name() != "SanityCheckPlan");
+    for rule in &mut rules {
+        if rule.name() == "FilterPushdown(Post)" {
+            *rule = Arc::new(JoinFilterPushdown(Arc::clone(rule)));
+        }
+    }
     let at = rules
         .iter()
         .position(|rule| rule.name() == "EnsureCooperative")

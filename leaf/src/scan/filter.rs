@@ -295,13 +295,11 @@ impl FilterAnalyzer<'_> {
                 found
             }
             ColumnSource::Search(_) | ColumnSource::Doc | ColumnSource::Key => return self.unknown(),
-            _ => {
-                let mut found = Matches::default();
-                for number in literals.iter().filter_map(number) {
-                    found = found.or(&self.header(column, number, number)?);
-                }
-                found
+            _ if self.is_indexed_header(column) => {
+                let numbers = literals.iter().filter_map(number).collect();
+                self.lookup(&Lookup::HeaderIn(column.source.clone(), numbers))?
             }
+            _ => return self.unknown(),
         };
         Ok(if truth {
             found
@@ -341,15 +339,18 @@ impl FilterAnalyzer<'_> {
 
     /// A numeric header column between two inclusive bounds.
     fn header(&self, column: &Column, low: i64, high: i64) -> MatchResult {
-        let is_indexed = match column.source {
-            ColumnSource::Partition | ColumnSource::Offset | ColumnSource::Ingested => true,
-            ColumnSource::Time => self.time_path.is_none(),
-            _ => false,
-        };
-        match is_indexed {
+        match self.is_indexed_header(column) {
             true if low > high => Ok(Matches::default()),
             true => self.lookup(&Lookup::Header(column.source.clone(), low, high)),
             false => self.unknown(),
+        }
+    }
+
+    fn is_indexed_header(&self, column: &Column) -> bool {
+        match column.source {
+            ColumnSource::Partition | ColumnSource::Offset | ColumnSource::Ingested => true,
+            ColumnSource::Time => self.time_path.is_none(),
+            _ => false,
         }
     }
 

@@ -250,6 +250,7 @@ impl ScanTask {
             if bounds.is_empty() {
                 break;
             }
+            self.check()?;
             let mut found = filter::matches(&conjunct.condition.expr, &part, time_path)?;
             if let Some(decided) = self.decide_texts(part, conjunct, &(bounds.possible() & &found.candidates))? {
                 let certain = found.certain | (decided.certain & &found.candidates);

@@ -1,6 +1,6 @@
 //! Lookup: the documents of a part that match a condition on a path or a header, from dictionaries and columns.
 
-use std::{collections::HashSet, io, ops::Range, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use datafusion::arrow::array::{Array as _, ArrayRef, BooleanArray, new_null_array};
 use plan::{ColumnSource, Path, Type};
@@ -33,10 +33,11 @@ impl Part {
             Lookup::NoText(path) => self.on_path(path, |id| Ok(Some(Matches::certain(self.no_text(id, false)?)))),
             Lookup::Search(clause) => Ok(self.search(clause)?.map(|found| found.as_ref().clone())),
             Lookup::Id(ids) => self.with_ids(ids).map(Some),
-            Lookup::Header(source, low, high) => Ok(self
-                .header_between(source, *low, *high)
-                .map_err(index_error)?
-                .map(Matches::certain)),
+            Lookup::Header(source, low, high) => self.header_between(source, *low, *high),
+            Lookup::HeaderIn(source, values) => {
+                let values: HashSet<i64> = values.iter().copied().collect();
+                self.header_where(source, |value| values.contains(&value))
+            }
             Lookup::Source(name) => {
                 let runs = self.headers.runs.iter().filter(|run| run.source.as_str() == name);
                 Ok(Some(Matches::certain(runs.fold(RoaringBitmap::new(), |all, run| {
@@ -137,6 +138,16 @@ impl Part {
                 Ok(Some(Matches::certain(documents_where(&column, |int| {
                     ints.contains(&int)
                 }))))
+            }
+            Type::Time if values.len() > ONE_BY_ONE_MAX => {
+                let times = values.iter().map(|value| match value {
+                    Literal::Time(time) => Some(*time),
+                    _ => None,
+                });
+                let Some(times) = times.collect::<Option<HashSet<i64>>>() else {
+                    return Ok(None);
+                };
+                self.times_where(id, |time| times.contains(&time)).map(Some)
             }
             _ => {
                 let mut found = Matches::default();
@@ -436,33 +447,42 @@ impl Part {
         Ok(Matches::certain(certain))
     }
 
-    fn header_between(&self, source: &ColumnSource, low: i64, high: i64) -> io::Result<Option<RoaringBitmap>> {
+    fn header_between(&self, source: &ColumnSource, low: i64, high: i64) -> Result<Option<Matches>, Error> {
+        match source {
+            ColumnSource::Offset => Ok(Some(Matches::certain(in_range(&self.headers.offset, low, high)))),
+            _ => self.header_where(source, |value| low <= value && value <= high),
+        }
+    }
+
+    /// The documents for whose header number `holds` is true. The column is read once.
+    fn header_where(&self, source: &ColumnSource, holds: impl Fn(i64) -> bool) -> Result<Option<Matches>, Error> {
         let headers = &self.headers;
-        let inside = |value: i64| low <= value && value <= high;
-        let inside_ms = |ms: i64| inside(ms.saturating_mul(1_000));
-        Ok(match source {
-            ColumnSource::Offset => Some(in_range(&headers.offset, low, high)),
+        let ms_holds = |ms: i64| holds(ms.saturating_mul(1_000));
+        let found = match source {
+            ColumnSource::Offset => documents_where(&headers.offset, holds),
             ColumnSource::Partition => {
-                let runs = headers.runs.iter().filter(|run| inside(i64::from(run.partition)));
-                Some(runs.fold(RoaringBitmap::new(), |all, run| all | range(run.first..run.end)))
+                let runs = headers.runs.iter().filter(|run| holds(i64::from(run.partition)));
+                runs.fold(RoaringBitmap::new(), |all, run| all | range(run.first..run.end))
             }
             ColumnSource::Item => {
-                let without_item = if inside(0) {
+                let without_item = if holds(0) {
                     self.all() - documents_with(&headers.item.index, self.paths.documents)
                 } else {
                     RoaringBitmap::new()
                 };
-                Some(without_item | in_range(&headers.item, low, high))
+                without_item | documents_where(&headers.item, holds)
             }
-            ColumnSource::Ingested => Some(documents_where(headers.ingested()?, inside_ms)),
+            ColumnSource::Ingested => documents_where(headers.ingested().map_err(index_error)?, ms_holds),
             ColumnSource::Time => {
-                let (time, ingested) = (headers.time()?, headers.ingested()?);
+                let time = headers.time().map_err(index_error)?;
+                let ingested = headers.ingested().map_err(index_error)?;
                 let without_time =
-                    documents_where(ingested, inside_ms) - documents_with(&time.index, self.paths.documents);
-                Some(documents_where(time, inside_ms) | without_time)
+                    documents_where(ingested, ms_holds) - documents_with(&time.index, self.paths.documents);
+                documents_where(time, ms_holds) | without_time
             }
-            _ => None,
-        })
+            _ => return Ok(None),
+        };
+        Ok(Some(Matches::certain(found)))
     }
 }
 

@@ -193,6 +193,8 @@ pub enum Lookup {
     /// A header number (`_partition`, `_offset`, `_item`) or a header time in microseconds (`_ingested`, and `_time`
     /// without a time path) lies between the inclusive bounds.
     Header(plan::ColumnSource, i64, i64),
+    /// Such a header number or time equals one of these.
+    HeaderIn(plan::ColumnSource, Vec<i64>),
     /// `_source` equals this name.
     Source(String),
 }

@@ -33,6 +33,7 @@ impl PartStatistics<'_> {
                 scope.present() > u64::from(scope.texts) + scope.long_texts.len()
             }),
             Lookup::Header(source, low, high) => self.may_have_header(source, *low, *high),
+            Lookup::HeaderIn(source, values) => values.iter().any(|value| self.may_have_header(source, *value, *value)),
             Lookup::Source(name) => self.0.headers.runs.iter().any(|run| run.source.as_str() == name),
             Lookup::Search(_) | Lookup::Id(_) => true,
         }

@@ -72,10 +72,10 @@ struct BegunScan {
 }
 
 /// The answers of one leaf, and the indexes of their shards.
-type BegunOnLeaf = (Peer, Vec<usize>, Parts);
+type BegunOnLeaf = (Peer, Vec<usize>, PartStream);
 
 /// The parts of the answers of a leaf.
-type Parts = Box<tonic::Streaming<wire::ScanPart>>;
+type PartStream = Box<tonic::Streaming<wire::ScanPart>>;
 
 impl BegunScan {
     /// The answers, if this request asks for just that.
@@ -195,7 +195,7 @@ impl RemoteLeaves {
         wanted: &[&(ShardId, PositionVector)],
         deadline: Instant,
         scan: wire::ScanRequest,
-    ) -> Result<(PinOutcomes, Option<Parts>), Problem> {
+    ) -> Result<(PinOutcomes, Option<PartStream>), Problem> {
         let wait = deadline.saturating_duration_since(Instant::now());
         let (pin, cached) = self.pin_request(peer, query, wanted, wait);
         let message = wire::PinAndScanRequest {

@@ -209,6 +209,17 @@ async fn a_join_reads_only_documents_that_can_join() {
 }
 
 #[tokio::test]
+async fn a_join_with_a_join_reads_the_documents_of_the_right_table() {
+    let documents = (0..27).map(|i| json!({ "n": i, "next": i + 3, "user": i % 3 }));
+    let bench = bench(documents).await;
+    // Both keys of c are called n.
+    let sql = "SELECT a.n, b.n FROM (SELECT * FROM events WHERE n = 4) c \
+               JOIN (events a JOIN events b ON a.user = b.user) ON b.n = c.n AND a.n = c.next";
+    let (rows, _) = bench.sql(sql).await;
+    assert_eq!(rows, ["7 | 4"], "a key of b is no key of a");
+}
+
+#[tokio::test]
 async fn subqueries_and_unions_work() {
     let bench = bench(clicks(9)).await;
     let sql = r#"SELECT "e"."n:int" AS "n" FROM "rachis_0" AS "e" WHERE "e"."n:int" > (SELECT avg("f"."n:int") FROM "rachis_1" AS "f") ORDER BY 1"#;

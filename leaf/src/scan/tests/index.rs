@@ -63,6 +63,16 @@ fn order(a: &Literal, b: &Literal) -> std::cmp::Ordering {
     }
 }
 
+/// A number of a document's header.
+fn number(document: &Document, what: &ColumnSource) -> i64 {
+    match what {
+        ColumnSource::Partition => i64::from(document.address.partition),
+        ColumnSource::Offset => document.address.offset,
+        ColumnSource::Ingested => document.header.ingested_ms * 1_000,
+        _ => raw::time_of_document(document, None, None),
+    }
+}
+
 impl Index for EveryDocument<'_> {
     fn documents(&self) -> u32 {
         self.documents.len() as u32
@@ -109,15 +119,8 @@ impl Index for EveryDocument<'_> {
             Lookup::Search(clause) => header(&|document| Matcher::new(clause).matches(&raw::root(document))),
             Lookup::Id(ids) => header(&|document| ids.contains(&document.id())),
             Lookup::Source(source) => header(&|document| document.address.source.as_str() == source),
-            Lookup::Header(what, low, high) => header(&|document| {
-                let number = match what {
-                    ColumnSource::Partition => i64::from(document.address.partition),
-                    ColumnSource::Offset => document.address.offset,
-                    ColumnSource::Ingested => document.header.ingested_ms * 1_000,
-                    _ => raw::time_of_document(document, None, None),
-                };
-                (*low..=*high).contains(&number)
-            }),
+            Lookup::Header(what, low, high) => header(&|document| (*low..=*high).contains(&number(document, what))),
+            Lookup::HeaderIn(what, values) => header(&|document| values.contains(&number(document, what))),
         })))
     }
 }

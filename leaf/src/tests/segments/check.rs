@@ -564,6 +564,14 @@ fn check_addresses(checker: &mut LookupChecker, address: &Address) {
         (offset..=offset + 5).contains(&document.address.offset)
     });
     checker.check(&Lookup::Header(ColumnSource::Offset, 5, 3), |_| false);
+    let offsets = vec![offset - 2, offset, offset + 1_000_000];
+    checker.check(&Lookup::HeaderIn(ColumnSource::Offset, offsets.clone()), |document| {
+        offsets.contains(&document.address.offset)
+    });
+    checker.check(
+        &Lookup::HeaderIn(ColumnSource::Partition, vec![partition, partition + 1]),
+        |document| (partition..=partition + 1).contains(&i64::from(document.address.partition)),
+    );
     checker.check(
         &Lookup::Header(ColumnSource::Partition, partition, partition),
         |document| i64::from(document.address.partition) == partition,
@@ -584,6 +592,13 @@ fn check_header_times(checker: &mut LookupChecker, micros: i64) {
     });
     checker.check(&Lookup::Header(ColumnSource::Time, low, high), |document| {
         near.contains(&raw::time_of_document(document, None, None))
+    });
+    let times = vec![micros, micros + 1_000, micros + 2_000, micros - 1];
+    checker.check(&Lookup::HeaderIn(ColumnSource::Ingested, times.clone()), |document| {
+        times.contains(&(document.header.ingested_ms * 1_000))
+    });
+    checker.check(&Lookup::HeaderIn(ColumnSource::Time, times.clone()), |document| {
+        times.contains(&raw::time_of_document(document, None, None))
     });
 }
 
