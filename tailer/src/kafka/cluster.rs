@@ -19,7 +19,7 @@ use rdkafka::{
     producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
 };
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Error, config::KEYS_THAT_LOAD_CODE, error::ClientError};
 
@@ -145,7 +145,10 @@ fn admin_options() -> AdminOptions {
 ///
 /// The producer is not idempotent: every record carries its own id, so readers detect duplicates.
 pub(crate) struct Appender {
-    producer: Arc<ThreadedProducer<DeliveryCallback>>,
+    config: ClientConfig,
+    /// Replaced once it does not deliver a record in time: if a broker was frozen, a client of it may send no record
+    /// any more although the broker answers its other requests.
+    producer: Mutex<Arc<RecordProducer>>,
     /// The topic to check: it exists as long as the cluster does.
     changes_topic: String,
     /// The result of the last health check, and its time.
@@ -153,6 +156,8 @@ pub(crate) struct Appender {
     /// Held during a health check; other callers wait for its result.
     checking: tokio::sync::Mutex<()>,
 }
+
+type RecordProducer = ThreadedProducer<DeliveryCallback>;
 
 struct DeliveryCallback;
 
@@ -190,14 +195,40 @@ impl Appender {
             ("queue.buffering.max.messages", &records),
             ("queue.buffering.max.kbytes", &kbytes),
         ]);
-        let producer = ThreadedProducer::from_config_and_context(&config, DeliveryCallback)
+        let producer = RecordProducer::from_config_and_context(&config, DeliveryCallback)
             .map_err(|error| Error::cluster(&error))?;
         Ok(Self {
-            producer: Arc::new(producer),
+            config,
+            producer: Mutex::new(Arc::new(producer)),
             changes_topic: kafka.changes_topic.clone(),
             checked: Mutex::default(),
             checking: Default::default(),
         })
+    }
+
+    fn producer(&self) -> Arc<RecordProducer> {
+        self.producer.lock().clone()
+    }
+
+    /// Replaces a producer that did not deliver a record in time, unless it was replaced already.
+    async fn replace(&self, late: Arc<RecordProducer>) {
+        {
+            let mut producer = self.producer.lock();
+            if Arc::ptr_eq(&producer, &late) {
+                match RecordProducer::from_config_and_context(&self.config, DeliveryCallback) {
+                    Ok(new) => {
+                        warn!(
+                            "Kafka did not acknowledge a record in {DELIVERY_WAIT:?}; a new client replaces this one"
+                        );
+                        *producer = Arc::new(new);
+                    }
+                    Err(error) => warn!(%error, "cannot start a new Kafka client"),
+                }
+            }
+        }
+        // The last one to drop a producer waits for its threads.
+        let dropped = tokio::task::spawn_blocking(move || drop(late)).await;
+        dropped.unwrap_or_else(|error| warn!(%error, "a Kafka client did not end"));
     }
 
     /// Checks that the broker answers. Callers check it before they send: if the broker is silent while a record is
@@ -210,7 +241,7 @@ impl Appender {
         if let Some(result) = self.recent_check() {
             return result;
         }
-        let (producer, topic) = (Arc::clone(&self.producer), self.changes_topic.clone());
+        let (producer, topic) = (self.producer(), self.changes_topic.clone());
         let answer =
             tokio::task::spawn_blocking(move || producer.client().fetch_metadata(Some(&topic), CHECK_WAIT).map(drop))
                 .await;
@@ -246,7 +277,8 @@ impl Appender {
             .partition(partition)
             .payload(payload);
         let started = Instant::now();
-        match self.producer.send(record) {
+        let producer = self.producer();
+        match producer.send(record) {
             Ok(()) => {}
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
                 return Err(
@@ -266,6 +298,9 @@ impl Appender {
             .map_err(|_| Problem::new(Code::UnknownOutcome, "the Kafka client is shutting down"))?;
         metrics::histogram!("rachis_append_seconds").record(started.elapsed().as_secs_f64());
         *self.checked.lock() = delivered.is_ok().then(|| (Instant::now(), Ok(())));
+        if is_late(&delivered) {
+            self.replace(producer).await;
+        }
         delivered.map_err(|error| Problem {
             code: Code::UnknownOutcome,
             ..Problem::from(Error::cluster(&error))
@@ -274,8 +309,47 @@ impl Appender {
 
     /// Waits until all records are delivered.
     pub(crate) fn flush(&self, wait: Duration) {
-        if let Err(error) = self.producer.flush(wait) {
-            tracing::warn!(%error, "Kafka did not acknowledge all records in time");
+        if let Err(error) = self.producer().flush(wait) {
+            warn!(%error, "Kafka did not acknowledge all records in time");
         }
+    }
+}
+
+/// Whether the client gave up a record.
+fn is_late(delivered: &Result<i64, KafkaError>) -> bool {
+    matches!(
+        delivered,
+        Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut))
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_does_not_deliver_is_replaced() {
+        let broker = MockCluster::new(1).expect("a broker");
+        broker.create_topic("changes", 1, 1).expect("a topic");
+        let kafka = ClusterKafka {
+            servers: broker.bootstrap_servers(),
+            changes_topic: "changes".to_owned(),
+            replication: 1,
+            ..ClusterKafka::default()
+        };
+        let appender = Appender::new(&kafka).expect("a client");
+        let first = appender.producer();
+        assert_eq!(appender.append("changes", 0, b"first").await, Ok(0));
+        assert!(Arc::ptr_eq(&first, &appender.producer()), "it delivers");
+        let answer_after = |delay| broker.broker_round_trip_time(1, delay).expect("a delay");
+        answer_after(Duration::from_secs(3_600));
+        let late = appender.append("changes", 0, b"second").await;
+        assert_eq!(late.map_err(|problem| problem.code), Err(Code::UnknownOutcome));
+        assert!(!Arc::ptr_eq(&first, &appender.producer()), "it does not deliver");
+        answer_after(Duration::ZERO);
+        let third = appender.append("changes", 0, b"third").await;
+        assert!(third.is_ok(), "{third:?}");
     }
 }
