@@ -68,8 +68,8 @@ fn all_joins_have(plan: &Arc<dyn ExecutionPlan>, holds: &dyn Fn(&HashJoinExec) -
 /// Whether DataFusion's rule finds the columns of the condition in the probe side, and all partitions of the probe side
 /// are read.
 fn is_connectable(join: &HashJoinExec) -> bool {
-    let by_partition = *join.partition_mode() == PartitionMode::Partitioned;
-    !names_repeat(join.right()) && !(by_partition && waits_for_partitions(join.right()))
+    let reads_all = *join.partition_mode() != PartitionMode::Partitioned || !waits_for_partitions(join.right());
+    reads_all && !names_repeat(join.right())
 }
 
 fn names_repeat(plan: &Arc<dyn ExecutionPlan>) -> bool {
