@@ -6,8 +6,8 @@
 //!        └───────── probe side: ShardScan <──────┘ ──> leaves: only documents that may have one of the keys
 //! ```
 //!
-//! DataFusion's rule passes the condition through operators that know columns by their names. So no join gets one
-//! whose probe side has two columns of one name ([`JoinFilterPushdown`]).
+//! DataFusion's rule maps the columns of the condition by name from operator to operator. If the probe side of any join
+//! has two columns of one name, no join of the plan gets a condition ([`JoinFilterPushdown`]).
 //!
 //! A scan asks for the condition when it is first polled. A hash join polls its probe side only when it knows all keys
 //! of its build side. The join compares every row itself, so a scan uses the parts of the condition that an index can
@@ -39,13 +39,14 @@ use plan::{Column, Type};
 /// least and the greatest are.
 pub(super) const KEYS_MAX: usize = 1_000;
 
-/// DataFusion's rule that connects joins with the scans of their probe sides, for plans that it connects rightly.
+/// DataFusion's rule that passes the conditions of joins down to the scans. It runs only on plans for which it finds the
+/// right columns.
 #[derive(Debug)]
 pub(super) struct JoinFilterPushdown(pub Arc<dyn PhysicalOptimizerRule + Send + Sync>);
 
 impl PhysicalOptimizerRule for JoinFilterPushdown {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        match all_joins_have(&plan, &|join| is_connectable(join)) {
+        match can_push_down(&plan) {
             true => self.0.optimize(plan, config),
             false => Ok(plan),
         }
@@ -60,16 +61,14 @@ impl PhysicalOptimizerRule for JoinFilterPushdown {
     }
 }
 
-fn all_joins_have(plan: &Arc<dyn ExecutionPlan>, holds: &dyn Fn(&HashJoinExec) -> bool) -> bool {
-    plan.downcast_ref::<HashJoinExec>().is_none_or(holds)
-        && plan.children().into_iter().all(|child| all_joins_have(child, holds))
-}
-
-/// Whether DataFusion's rule finds the columns of the condition in the probe side, and all partitions of the probe side
-/// are read.
-fn is_connectable(join: &HashJoinExec) -> bool {
-    let reads_all = *join.partition_mode() != PartitionMode::Partitioned || !waits_for_partitions(join.right());
-    reads_all && !names_repeat(join.right())
+/// Whether, for every join, DataFusion's rule finds the right columns in the probe side, and no join in the probe side
+/// waits for a partition that is never read.
+fn can_push_down(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let is_safe = |join: &HashJoinExec| {
+        let reads_all = *join.partition_mode() != PartitionMode::Partitioned || !waits_for_partitions(join.right());
+        reads_all && !names_repeat(join.right())
+    };
+    plan.downcast_ref::<HashJoinExec>().is_none_or(is_safe) && plan.children().into_iter().all(can_push_down)
 }
 
 fn names_repeat(plan: &Arc<dyn ExecutionPlan>) -> bool {
@@ -80,8 +79,8 @@ fn names_repeat(plan: &Arc<dyn ExecutionPlan>) -> bool {
     repeats(&plan.schema()) || plan.children().into_iter().any(names_repeat)
 }
 
-/// Whether a join below waits until each of its partitions was read. A join above leaves out those for which it has no
-/// keys, unless an operator between them reads all.
+/// Whether a join below waits until each of its partitions is read. A partitioned join above does not read those for
+/// which its build side is empty, unless an operator in between reads all of them.
 fn waits_for_partitions(plan: &Arc<dyn ExecutionPlan>) -> bool {
     if plan.is::<RepartitionExec>() || plan.is::<CoalescePartitionsExec>() {
         return false;
@@ -141,7 +140,7 @@ fn implied(condition: &Arc<dyn PhysicalExpr>, columns: &[Column]) -> Option<Expr
     if let Some(list) = condition.downcast_ref::<InListExpr>() {
         let (column, _) = column(list.expr(), columns)?;
         let values: Option<Vec<ScalarValue>> = list.list().iter().map(constant).collect();
-        // The build side has a value for each of its rows.
+        // DataFusion lists the key of every row of the build side, with repetitions.
         let mut found = HashSet::new();
         let values = values?.into_iter().filter(|value| found.insert(value.clone()));
         return (!list.negated()).then(|| column.in_list(values.map(lit).collect(), false));
@@ -262,7 +261,7 @@ mod tests {
             ["n:int >= Int64(1)", "n:int <= Int64(9)"]
         );
         assert_eq!(
-            known(binary(texts, Operator::And, one_of(&["a", "c"]))),
+            known(binary(texts, Operator::And, one_of(&["a", "c", "a"]))),
             [r#"name:text IN ([Utf8View("a"), Utf8View("c")])"#]
         );
     }

@@ -295,11 +295,13 @@ impl FilterAnalyzer<'_> {
                 found
             }
             ColumnSource::Search(_) | ColumnSource::Doc | ColumnSource::Key => return self.unknown(),
-            _ if self.is_indexed_header(column) => {
-                let numbers = literals.iter().filter_map(number).collect();
-                self.lookup(&Lookup::HeaderIn(column.source.clone(), numbers))?
-            }
-            _ => return self.unknown(),
+            _ => match literals.iter().filter_map(number).collect::<Vec<i64>>()[..] {
+                [number] => self.header(column, number, number)?,
+                ref numbers if self.is_indexed_header(column) => {
+                    self.lookup(&Lookup::HeaderIn(column.source.clone(), numbers.to_vec()))?
+                }
+                _ => return self.unknown(),
+            },
         };
         Ok(if truth {
             found

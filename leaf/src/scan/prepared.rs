@@ -52,9 +52,9 @@ pub(crate) struct SharedRequest {
     preparation: Arc<Preparation>,
 }
 
-/// What all requests that want the same share, whoever asks. The first that needs a part of it makes it.
+/// What equal requests of all queries share. The first of them to need a part computes it.
 pub(crate) struct Preparation {
-    /// What is wanted. Its query, shards and deadline are those of the first request.
+    /// The first of the requests. Only this one has its query, shards and deadline.
     request: Arc<ScanRequest>,
     prepared: OnceLock<Result<Arc<PreparedScan>, Problem>>,
     encoded: OnceLock<Option<Arc<[u8]>>>,
@@ -102,7 +102,7 @@ impl SharedRequest {
         }
     }
 
-    /// A request that wants the same as an earlier one.
+    /// A request that equals an earlier one but for its query, shards and deadline.
     pub(crate) fn like(preparation: &Arc<Preparation>, deadline: Instant) -> Self {
         Self {
             deadline,

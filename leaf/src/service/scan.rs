@@ -44,7 +44,7 @@ const STACK_BYTES: usize = 16 << 20;
 /// The number of requests that are kept prepared, and the most bytes of each.
 const RECENT_MAX: NonZeroUsize = NonZeroUsize::new(128).expect("not zero");
 const RECENT_BYTES_MAX: usize = 16 << 10;
-/// How long the views of a scan wait for its first rows, to be sent together with them.
+/// How long the leaf holds back the answer about pinned views to send it together with the first rows.
 const TOGETHER_MAX: Duration = Duration::from_millis(1);
 
 /// Serves `rachis.leaf.v1.Scan`.
@@ -54,8 +54,8 @@ pub(super) struct ScanService {
     /// Cached hash of each shard's path table, valid while the shard has the same table.
     path_hashes: Mutex<HashMap<ShardId, (Weak<PathKinds>, u64)>>,
     waiting: Arc<WaitingAnswers>,
-    /// What was asked for most recently, by the bytes of the request without its head. To decode and prepare it again
-    /// would cost more than a small scan.
+    /// The most recent requests, by their bytes without the head. To decode and prepare one again would cost more than a
+    /// small scan.
     recent: Mutex<LruCache<Vec<u8>, Arc<Preparation>>>,
 }
 
@@ -213,7 +213,7 @@ impl scan_server::Scan for ScanService {
             shard: 0,
             part: Some(Part::Pinned(answer)),
         };
-        // A small scan then takes one packet instead of four.
+        // If the first rows are ready in time, the whole answer of a small scan fits into one packet.
         let mut scan = scan.peekable();
         let _ready_or_late = tokio::time::timeout(TOGETHER_MAX, Pin::new(&mut scan).peek()).await;
         Ok(Response::new(stream::iter([pinned]).chain(scan).map(Ok).boxed()))

@@ -20,8 +20,9 @@
 //! final name is complete. Opening it verifies the footer and every length. The blocks before the footer are verified
 //! when they are first read.
 //!
-//! A flipped bit of the version must not look like a newer release, whose file nobody may touch. So from version 4 on,
-//! the checksum of the footer is seeded with the version, and what does not match it is damaged, whatever its version.
+//! A leaf refuses a file of a newer release and leaves it alone, so a flipped bit in the version must not look like one.
+//! From version 4 on, the version seeds the checksum of the footer. A file whose footer does not match its checksum is
+//! damaged, whatever version it states.
 //!
 //! What older releases may ignore is appended to a record or becomes an entry with a new name, and `VERSION` stays.
 //! Any other change raises it: older files are read as long as their version is, and otherwise built again when their

@@ -113,24 +113,20 @@ impl Part {
         match to {
             Type::Text => self.equal_to_any_text(id, values),
             Type::Double if values.len() > ONE_BY_ONE_MAX => {
-                let bits = values.iter().map(|value| match value {
+                let bits = distinct(values, |value| match value {
                     Literal::Double(double) if !double.is_nan() => Some(double.to_bits()),
                     _ => None,
                 });
-                let Some(bits) = bits.collect::<Option<HashSet<u64>>>() else {
-                    return Ok(None);
-                };
+                let Some(bits) = bits else { return Ok(None) };
                 self.doubles_where(id, |double| bits.contains(&double.to_bits()))
                     .map(Some)
             }
             Type::Int if values.len() > ONE_BY_ONE_MAX => {
-                let ints = values.iter().map(|value| match value {
+                let ints = distinct(values, |value| match value {
                     Literal::Int(int) => Some(*int),
                     _ => None,
                 });
-                let Some(ints) = ints.collect::<Option<HashSet<i64>>>() else {
-                    return Ok(None);
-                };
+                let Some(ints) = ints else { return Ok(None) };
                 if self.outside(id).ints == 0 {
                     return Ok(Some(Matches::default()));
                 }
@@ -140,13 +136,11 @@ impl Part {
                 }))))
             }
             Type::Time if values.len() > ONE_BY_ONE_MAX => {
-                let times = values.iter().map(|value| match value {
+                let times = distinct(values, |value| match value {
                     Literal::Time(time) => Some(*time),
                     _ => None,
                 });
-                let Some(times) = times.collect::<Option<HashSet<i64>>>() else {
-                    return Ok(None);
-                };
+                let Some(times) = times else { return Ok(None) };
                 self.times_where(id, |time| times.contains(&time)).map(Some)
             }
             _ => {
@@ -484,6 +478,11 @@ impl Part {
         };
         Ok(Some(Matches::certain(found)))
     }
+}
+
+/// The different values of a list, or None if one of them has another type.
+fn distinct<T: Eq + std::hash::Hash>(values: &[Literal], value: impl Fn(&Literal) -> Option<T>) -> Option<HashSet<T>> {
+    values.iter().map(value).collect()
 }
 
 /// The typed value of a bound, or None if the bound has another type.

@@ -73,6 +73,12 @@ async fn rows(served: &ServedLeaf, request: ScanRequest) -> Result<usize, Proble
     Ok(rows)
 }
 
+/// The views of query 1 are released, and no scan of them has begun.
+async fn expect_no_views(served: &ServedLeaf) {
+    let late = rows(served, ids(served, ALL)).await;
+    assert_eq!(late.map_err(|problem| problem.code), Err(Code::Unavailable));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_expected_scan_begins_in_the_call_that_pins() {
     let [direct, remote] = filled().await;
@@ -89,8 +95,7 @@ async fn the_expected_scan_begins_in_the_call_that_pins() {
     // A scan that has not begun would find no view any more.
     remote.leaf.unpin(query(1));
     assert_eq!(rows(&remote, ids(&remote, ALL)).await, Ok(DOCUMENTS));
-    let late = rows(&remote, ids(&remote, ALL)).await;
-    assert_eq!(late.map_err(|problem| problem.code), Err(Code::Unavailable));
+    expect_no_views(&remote).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,8 +122,7 @@ async fn no_scan_begins_for_a_caller_who_does_not_know_the_paths() {
     let [_, remote] = filled().await;
     pin_to_scan(&remote, &|| Some(ids(&remote, ALL))).await;
     remote.leaf.unpin(query(1));
-    let late = rows(&remote, ids(&remote, ALL)).await;
-    assert_eq!(late.map_err(|problem| problem.code), Err(Code::Unavailable));
+    expect_no_views(&remote).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,14 +154,13 @@ async fn a_begun_scan_that_nobody_asks_for_ends_with_its_query() {
     learn_paths(&remote).await;
     pin_to_scan(&remote, &|| Some(ids(&remote, ALL))).await;
     remote.scan.unpin(query(1));
-    let released = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+    let released = tokio::time::timeout(Duration::from_secs(20), async {
         while remote.leaf.pinned(query(1), remote.shard).is_ok() {
             tokio::task::yield_now().await;
         }
     });
     released.await.expect("the view is released");
-    let late = rows(&remote, ids(&remote, ALL)).await;
-    assert_eq!(late.map_err(|problem| problem.code), Err(Code::Unavailable));
+    expect_no_views(&remote).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,7 +41,7 @@ use crate::{
 /// Shards whose path tables are cached.
 const CACHED_PATHS_MAX: usize = 4_096;
 
-/// How long released views are collected before the leaves are told.
+/// The client collects ended queries for this long and then sends each leaf one `Unpin`.
 const RELEASE_AFTER: Duration = Duration::from_millis(20);
 
 /// A leaf, and indexes of shards that it holds.
@@ -57,9 +57,9 @@ pub struct RemoteLeaves {
     paths: Mutex<HashMap<ShardId, CachedPaths>>,
     /// The leaves on which each query has pinned views.
     pinned: Mutex<HashMap<QueryId, HashSet<NodeName>>>,
-    /// The scans that began when the views of a query were pinned, until it asks for them.
+    /// Scans that leaves began when they pinned the views of a query. The query has not asked for them yet.
     begun: Mutex<HashMap<QueryId, BegunScan>>,
-    /// The queries whose views each leaf will be told to release.
+    /// Ended queries that the next `Unpin` to each leaf will list.
     released: Arc<Mutex<HashMap<NodeName, Vec<QueryId>>>>,
 }
 
@@ -322,7 +322,7 @@ impl Scan for RemoteLeaves {
     }
 
     async fn pin_all(&self, query: QueryId, wanted: &[(ShardId, PositionVector)], deadline: Instant) -> PinOutcomes {
-        // It would read other views.
+        // That scan reads the views from before this pin.
         drop(self.begun.lock().remove(&query));
         let (by_leaf, without_leaf) = self.by_leaf(wanted.iter().map(|(shard, _)| *shard));
         let calls = by_leaf.into_iter().map(|(peer, indices)| async move {

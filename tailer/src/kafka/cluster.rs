@@ -146,8 +146,8 @@ fn admin_options() -> AdminOptions {
 /// The producer is not idempotent: every record carries its own id, so readers detect duplicates.
 pub(crate) struct Appender {
     config: ClientConfig,
-    /// Replaced once it does not deliver a record in time: if a broker was frozen, a client of it may send no record
-    /// any more although the broker answers its other requests.
+    /// It is replaced when it does not deliver a record in time: after a broker froze for some seconds, producers were
+    /// seen to send nothing any more, although the broker answered their other requests.
     producer: Mutex<Arc<RecordProducer>>,
     /// The topic to check: it exists as long as the cluster does.
     changes_topic: String,
@@ -211,24 +211,19 @@ impl Appender {
     }
 
     /// Replaces a producer that did not deliver a record in time, unless it was replaced already.
-    async fn replace(&self, late: Arc<RecordProducer>) {
-        {
-            let mut producer = self.producer.lock();
-            if Arc::ptr_eq(&producer, &late) {
-                match RecordProducer::from_config_and_context(&self.config, DeliveryCallback) {
-                    Ok(new) => {
-                        warn!(
-                            "Kafka did not acknowledge a record in {DELIVERY_WAIT:?}; a new client replaces this one"
-                        );
-                        *producer = Arc::new(new);
-                    }
-                    Err(error) => warn!(%error, "cannot start a new Kafka client"),
+    fn replace(&self, late: Arc<RecordProducer>) {
+        let mut producer = self.producer.lock();
+        if Arc::ptr_eq(&producer, &late) {
+            match RecordProducer::from_config_and_context(&self.config, DeliveryCallback) {
+                Ok(new) => {
+                    warn!("Kafka did not acknowledge a record in {DELIVERY_WAIT:?}; a new client replaces this one");
+                    *producer = Arc::new(new);
                 }
+                Err(error) => warn!(%error, "cannot start a new Kafka client"),
             }
         }
-        // The last one to drop a producer waits for its threads.
-        let dropped = tokio::task::spawn_blocking(move || drop(late)).await;
-        dropped.unwrap_or_else(|error| warn!(%error, "a Kafka client did not end"));
+        // Dropping the last handle waits for the threads of the client, which may take long or forever.
+        std::thread::spawn(move || drop(late));
     }
 
     /// Checks that the broker answers. Callers check it before they send: if the broker is silent while a record is
@@ -299,7 +294,7 @@ impl Appender {
         metrics::histogram!("rachis_append_seconds").record(started.elapsed().as_secs_f64());
         *self.checked.lock() = delivered.is_ok().then(|| (Instant::now(), Ok(())));
         if is_late(&delivered) {
-            self.replace(producer).await;
+            self.replace(producer);
         }
         delivered.map_err(|error| Problem {
             code: Code::UnknownOutcome,
