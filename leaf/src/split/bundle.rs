@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | `parts` | the number of parts | `mod.rs` |
 //! | `N/columns` | the columns of part N, headers included | tantivy's columnar format (`recorder.rs`, `header.rs`) |
+//! | `N/dictionaries` | the strings of its text columns, packed | tantivy's dictionaries (`dictionaries.rs`, `packed.rs`) |
 //! | `N/shape` | its path tree: how each path is indexed, and its statistics | `path_tree.rs` |
 //! | `N/runs` | its runs of documents of one partition | `header.rs` |
 //! | `N/text/…` | the files of its postings, if it has any | tantivy (`text.rs`) |
@@ -47,12 +48,14 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
 use super::{
     checksummed_file::{ChecksummedBlock, ChecksummedFile},
-    footer::{Entry, Footer, SplitFacts},
+    footer::{Entry, Footer, PACKED, SplitFacts},
+    packed::PackedFile,
 };
 use crate::codec::{NewerVersion, ValueReader, ValueWriter};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"rachspl\n");
-const VERSION: u32 = 3;
+/// Version 3 had the dictionaries in the columns.
+const VERSION: u32 = 4;
 /// Files of older versions were written before the first release.
 const OLDEST_VERSION: u32 = 3;
 /// Bytes covered by one checksum.
@@ -103,15 +106,17 @@ impl BundleWriter {
         })
     }
 
-    /// Adds an entry, which `write` fills.
+    /// Adds an entry, which `write` fills with bytes of this codec.
     pub(super) fn entry(
         &mut self,
         name: String,
+        codec: u32,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
         let offset = self.file.written;
         write(&mut self.file)?;
-        self.entries.push(Entry::new(name, offset, self.file.written - offset));
+        self.entries
+            .push(Entry::new(name, codec, offset, self.file.written - offset));
         Ok(())
     }
 
@@ -261,8 +266,21 @@ impl Bundle {
         self.slice(entry.ok_or_else(|| broken(&format!("it has no entry {name}")))?)
     }
 
+    /// The bytes of an entry as they are stored, and their codec. None if there is no such entry.
+    pub(super) fn stored(&self, name: &str) -> io::Result<Option<(FileSlice, u32)>> {
+        let Some(entry) = self.entries.get(name) else {
+            return Ok(None);
+        };
+        let stored = FileSlice::new(self.file.clone()).slice(entry.range(self.end)?);
+        Ok(Some((stored, entry.codec)))
+    }
+
     fn slice(&self, entry: &Entry) -> io::Result<FileSlice> {
-        Ok(FileSlice::new(self.file.clone()).slice(entry.range(self.end)?))
+        let stored = FileSlice::new(self.file.clone()).slice(entry.range(self.end)?);
+        Ok(match entry.codec {
+            PACKED => FileSlice::new(Arc::new(PackedFile::open(&stored)?)),
+            _ => stored,
+        })
     }
 
     /// The entries with this prefix, by the rest of their names.

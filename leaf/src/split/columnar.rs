@@ -5,13 +5,18 @@
 //! column   [sorted dictionary, if text] index of the documents with a value, values or ordinals, length of the index
 //!          [length of the dictionary, if text]
 //! ```
+//!
+//! Without its dictionary, a column of text is one of unsigned integers: `take_dictionaries` makes it one.
 
 use std::io::{self, Write as _};
 
-use tantivy::columnar::{
-    CURRENT_VERSION, ColumnType, MonotonicallyMappableToU64,
-    column_index::{SerializableColumnIndex, SerializableOptionalIndex, serialize_column_index},
-    column_values::{CodecType, serialize_u64_based_column_values},
+use tantivy::{
+    columnar::{
+        CURRENT_VERSION, ColumnType, MonotonicallyMappableToU64,
+        column_index::{SerializableColumnIndex, SerializableOptionalIndex, serialize_column_index},
+        column_values::{CodecType, serialize_u64_based_column_values},
+    },
+    directory::OwnedBytes,
 };
 use tantivy_sstable::{Dictionary, RangeSSTable, SSTable as _, VoidSSTable, Writer, value::RangeValueWriter};
 
@@ -199,4 +204,50 @@ impl ColumnarFile {
         bytes.extend(MAGIC);
         Ok(bytes)
     }
+}
+
+/// Copies a file without the dictionaries of its text columns. `take` gets the name and the dictionary of each.
+pub(super) fn take_dictionaries(
+    file: &[u8],
+    mut take: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
+) -> io::Result<Vec<u8>> {
+    const END_BYTES: usize = 8 + 4 + 4 + MAGIC.len();
+    let early = || io::Error::new(io::ErrorKind::InvalidData, "a file of columns ends early");
+    let (rest, end) = split_from_end(file, END_BYTES).ok_or_else(early)?;
+    let table_bytes = end.first_chunk().copied().map_or(0, u64::from_le_bytes);
+    let (columns, table) = split_from_end(rest, table_bytes as usize).ok_or_else(early)?;
+    let table = Dictionary::<RangeSSTable>::from_bytes(OwnedBytes::new(table.to_vec()))?;
+    let mut copy = Vec::new();
+    let mut copy_table = Dictionary::<RangeSSTable>::builder(Vec::new())?;
+    let mut entries = table.stream()?;
+    while entries.advance() {
+        let range = entries.value();
+        let column = columns
+            .get(range.start as usize..range.end as usize)
+            .ok_or_else(early)?;
+        let start = copy.len() as u64;
+        let mut key = entries.key().to_vec();
+        match key.split_last() {
+            Some((code, name)) if *code == ColumnType::Str.to_code() => {
+                let (column, length) = column.split_last_chunk().ok_or_else(early)?;
+                let dictionary_bytes = u32::from_le_bytes(*length) as usize;
+                let (dictionary, ordinals) = column.split_at_checked(dictionary_bytes).ok_or_else(early)?;
+                take(name.strip_suffix(&[END_OF_NAME]).unwrap_or(name), dictionary)?;
+                copy.extend(ordinals);
+                key.pop();
+                key.push(ColumnType::U64.to_code());
+            }
+            _ => copy.extend(column),
+        }
+        copy_table.insert(&key, &(start..copy.len() as u64))?;
+    }
+    let copy_table = copy_table.finish()?;
+    copy.extend(&copy_table);
+    copy.extend((copy_table.len() as u64).to_le_bytes());
+    copy.extend(&end[8..]);
+    Ok(copy)
+}
+
+fn split_from_end(bytes: &[u8], length: usize) -> Option<(&[u8], &[u8])> {
+    bytes.split_at_checked(bytes.len().checked_sub(length)?)
 }

@@ -15,10 +15,11 @@ use datafusion::arrow::{
 };
 use parking_lot::RwLock;
 use roaring::RoaringBitmap;
-use tantivy::columnar::{Column, ColumnIndex, ColumnarReader, DynamicColumn, StrColumn};
+use tantivy::columnar::{Column, ColumnIndex, ColumnarReader, DynamicColumn};
 
 use super::{
     column_name::{ColumnKind, ColumnName},
+    dictionaries::{Dictionaries, TextDictionary},
     stored_column::{DocumentValues, StoredColumn},
 };
 use crate::{error::Error, raw};
@@ -33,6 +34,8 @@ const BLOCK_ROWS: usize = 1_024;
 /// The columns of a part.
 pub(super) struct Columns {
     reader: ColumnarReader,
+    /// None if the text columns have their dictionaries.
+    dictionaries: Option<Arc<Dictionaries>>,
     opened: RwLock<HashMap<(u32, ColumnKind, bool), OpenColumn>>,
 }
 
@@ -45,9 +48,10 @@ enum OpenColumn {
 }
 
 impl Columns {
-    pub(super) fn new(reader: ColumnarReader) -> Self {
+    pub(super) fn new(reader: ColumnarReader, dictionaries: Option<Arc<Dictionaries>>) -> Self {
         Self {
             reader,
+            dictionaries,
             opened: RwLock::default(),
         }
     }
@@ -85,14 +89,17 @@ impl Columns {
         if let Some(opened) = self.opened.read().get(&(path, kind, inside)) {
             return Ok(opened.clone());
         }
-        let handles = self.reader.read_columns(ColumnName::new(path, kind, inside).as_str())?;
+        let name = ColumnName::new(path, kind, inside);
+        let handles = self.reader.read_columns(name.as_str())?;
         let handle = handles.first().ok_or_else(|| missing(path, kind, inside))?;
         let opened = match handle.open()? {
             DynamicColumn::Bool(column) => OpenColumn::Bool(StoredColumn::new(column)),
             DynamicColumn::I64(column) => OpenColumn::Int(StoredColumn::new(column)),
             DynamicColumn::F64(column) => OpenColumn::Float(StoredColumn::new(column)),
-            DynamicColumn::Str(column) => OpenColumn::Text(Arc::new(TextColumn::new(column))),
-            _ => return Err(missing(path, kind, inside)),
+            column => {
+                let column = TextColumn::open(column, name.as_str(), self.dictionaries.as_deref())?;
+                OpenColumn::Text(Arc::new(column.ok_or_else(|| missing(path, kind, inside))?))
+            }
         };
         Ok(self
             .opened
@@ -159,8 +166,7 @@ pub(super) fn sorted(documents: Vec<u32>) -> RoaringBitmap {
 
 /// A column of strings: ordinals of a sorted dictionary.
 pub(super) struct TextColumn {
-    /// The dictionary, and the ordinals.
-    pub column: StrColumn,
+    dictionary: Arc<TextDictionary>,
     /// The ordinals.
     pub ordinals: StoredColumn<u64>,
     decoded: OnceLock<Arc<StringViewArray>>,
@@ -197,10 +203,26 @@ pub(super) fn cache<T>(slot: &OnceLock<T>, value: T, bytes: usize) {
 }
 
 impl TextColumn {
-    pub(super) fn new(column: StrColumn) -> Self {
+    /// Opens a column that has its dictionary, or whose dictionary is among these. None if it is not one of text.
+    pub(super) fn open(
+        column: DynamicColumn,
+        name: &str,
+        dictionaries: Option<&Dictionaries>,
+    ) -> io::Result<Option<Self>> {
+        Ok(match (column, dictionaries) {
+            (DynamicColumn::Str(column), _) => {
+                let (dictionary, ordinals) = column.into_parts();
+                Some(Self::new(dictionary, ordinals))
+            }
+            (DynamicColumn::U64(ordinals), Some(dictionaries)) => Some(Self::new(dictionaries.get(name)?, ordinals)),
+            _ => None,
+        })
+    }
+
+    fn new(dictionary: Arc<TextDictionary>, ordinals: Column<u64>) -> Self {
         Self {
-            ordinals: StoredColumn::new(column.ords().clone()),
-            column,
+            dictionary,
+            ordinals: StoredColumn::new(ordinals),
             decoded: OnceLock::new(),
             times: OnceLock::new(),
             bounds: OnceLock::new(),
@@ -210,12 +232,12 @@ impl TextColumn {
 
     /// The number of distinct values.
     pub(super) fn distinct(&self) -> usize {
-        self.column.num_terms()
+        self.dictionary.num_terms()
     }
 
     /// Calls `visit` with the ordinal and text of every distinct value, in order.
     pub(super) fn for_each(&self, mut visit: impl FnMut(u64, &str)) -> io::Result<()> {
-        let mut stream = self.column.dictionary().stream()?;
+        let mut stream = self.dictionary.stream()?;
         let mut ordinal = 0;
         while stream.advance() {
             visit(ordinal, text(stream.key())?);
@@ -255,7 +277,7 @@ impl TextColumn {
         }
         let value = |ordinal: usize| {
             let mut value = Vec::new();
-            self.column.dictionary().ord_to_term(ordinal as u64, &mut value)?;
+            self.dictionary.ord_to_term(ordinal as u64, &mut value)?;
             String::from_utf8(value).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
         };
         let bounds = match self.distinct() {
@@ -287,7 +309,7 @@ impl TextColumn {
     ) -> io::Result<()> {
         let distinct = distinct(ordinals);
         let mut converted = Vec::with_capacity(distinct.len());
-        self.column.dictionary().sorted_ords_to_term_cb(&distinct, |value| {
+        self.dictionary.sorted_ords_to_term_cb(&distinct, |value| {
             converted.push(std::str::from_utf8(value).ok().and_then(&convert))
         })?;
         for (row, ordinal) in ordinals.iter().enumerate() {
@@ -327,7 +349,7 @@ impl TextColumn {
     /// Whether the values of so many rows are found in the whole dictionary, decoded.
     fn decodes_all(&self, rows: usize) -> bool {
         // With at most this many distinct values per requested row, decode the whole dictionary.
-        const DENSE: usize = 4;
+        const DENSE: usize = 16;
         self.decoded.get().is_some() || self.distinct() <= rows.saturating_mul(DENSE)
     }
 
@@ -347,13 +369,12 @@ impl TextColumn {
         let distinct = distinct(ordinals);
         let mut values = StringViewBuilder::with_capacity(distinct.len());
         let mut invalid = false;
-        let all =
-            self.column
-                .dictionary()
-                .sorted_ords_to_term_cb(&distinct, |value| match std::str::from_utf8(value) {
-                    Ok(value) => values.append_value(value),
-                    Err(_) => invalid = true,
-                });
+        let all = self
+            .dictionary
+            .sorted_ords_to_term_cb(&distinct, |value| match std::str::from_utf8(value) {
+                Ok(value) => values.append_value(value),
+                Err(_) => invalid = true,
+            });
         if invalid || !all.map_err(tantivy::TantivyError::from)? {
             return Err(tantivy::TantivyError::InternalError("a dictionary of the split lacks a value".into()).into());
         }
@@ -385,7 +406,7 @@ impl TextColumn {
         ordinals
             .iter()
             .for_each(|ordinal| set[ordinal as usize / 64] |= 1 << (ordinal % 64));
-        documents_where(self.column.ords(), |ordinal| {
+        documents_where(&self.ordinals, |ordinal| {
             set[ordinal as usize / 64] >> (ordinal % 64) & 1 == 1
         })
     }
@@ -393,7 +414,7 @@ impl TextColumn {
     /// Adds the documents with an ordinal in this range. Ordinals are dense, so a range of existing ones lies within
     /// the column's bounds.
     fn range(&self, ordinals: std::ops::Range<u64>, hits: &mut Vec<u32>, found: &mut RoaringBitmap) {
-        let ords = self.column.ords();
+        let ords = &self.ordinals;
         hits.clear();
         ords.get_docids_for_value_range(ordinals.start..=ordinals.end - 1, 0..ords.num_docs(), hits);
         *found |= sorted(std::mem::take(hits));
@@ -422,7 +443,7 @@ impl TextColumn {
     /// The documents with a value that has this prefix.
     pub(super) fn documents_with_prefix(&self, prefix: &str) -> io::Result<RoaringBitmap> {
         let start = self.lower_bound(prefix)?;
-        let mut stream = self.column.dictionary().prefix_range(prefix).into_stream()?;
+        let mut stream = self.dictionary.prefix_range(prefix).into_stream()?;
         let mut end = start;
         while stream.advance() {
             end += 1;
@@ -434,14 +455,14 @@ impl TextColumn {
     pub(super) fn lower_bound(&self, value: &str) -> io::Result<u64> {
         use tantivy::columnar::TermOrdHit;
         let distinct = self.distinct() as u64;
-        Ok(match self.column.dictionary().term_ord_or_next(value)? {
+        Ok(match self.dictionary.term_ord_or_next(value)? {
             TermOrdHit::Exact(ordinal) | TermOrdHit::Next(ordinal) => ordinal.min(distinct),
         })
     }
 
     /// The ordinal of a value, if the dictionary has it.
     pub(super) fn ordinal(&self, value: &str) -> io::Result<Option<u64>> {
-        self.column.dictionary().term_ord(value)
+        self.dictionary.term_ord(value)
     }
 }
 

@@ -17,8 +17,10 @@ use crate::{
 /// The level of the code that builds parts: it is raised when a part that is built anew would become better. Parts of
 /// every level are read; what they index is in their path trees.
 pub(super) const BUILDER_LEVEL: u32 = 1;
-/// The codec of an entry that is stored as it is, which is the only one so far.
-const STORED: u32 = 0;
+/// The codec of an entry that is stored as it is.
+pub(super) const STORED: u32 = 0;
+/// The codec of a packed entry (`packed.rs`).
+pub(super) const PACKED: u32 = 1;
 
 /// Whose documents a new file gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,29 +55,29 @@ pub(super) struct Entry {
     pub offset: u64,
     pub bytes: u64,
     /// How its bytes are encoded.
-    codec: u32,
+    pub codec: u32,
     /// None are defined yet.
     flags: u32,
 }
 
 impl Entry {
-    pub(super) fn new(name: String, offset: u64, bytes: u64) -> Self {
+    pub(super) fn new(name: String, codec: u32, offset: u64, bytes: u64) -> Self {
         Self {
             name,
             offset,
             bytes,
-            codec: STORED,
+            codec,
             flags: 0,
         }
     }
 
     /// The bytes of the entry in a file whose footer begins at `end`.
     pub(super) fn range(&self, end: usize) -> io::Result<Range<usize>> {
-        if self.codec != STORED {
+        if self.codec > PACKED {
             return Err(io::Error::other(NewerVersion {
                 thing: "codec of an entry of a split",
                 found: self.codec,
-                supported: STORED,
+                supported: PACKED,
             }));
         }
         let start = self.offset as usize;
@@ -248,12 +250,12 @@ mod tests {
     fn an_entry_with_an_unknown_codec_is_refused_by_name() {
         let entry = Entry {
             codec: 7,
-            ..Entry::new("0/columns".into(), 8, 8)
+            ..Entry::new("0/columns".into(), STORED, 8, 8)
         };
         let error = entry.range(100).expect_err("it is unknown");
         assert!(NewerVersion::of(&error).is_some(), "{error}");
         assert!(
-            Entry::new("a".into(), 8, 8).range(15).is_err(),
+            Entry::new("a".into(), STORED, 8, 8).range(15).is_err(),
             "it ends after the entries"
         );
     }

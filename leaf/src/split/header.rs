@@ -2,7 +2,11 @@
 //!
 //! Addresses ascend. So source and partition are stored once per run, and a binary search finds an address.
 
-use std::{cmp::Ordering, io, sync::OnceLock};
+use std::{
+    cmp::Ordering,
+    io,
+    sync::{Arc, OnceLock},
+};
 
 use proto::{Address, SourceName, record::TimeKind};
 use tantivy::columnar::{Column, ColumnarReader, DynamicColumn, DynamicColumnHandle};
@@ -10,6 +14,7 @@ use tantivy::columnar::{Column, ColumnarReader, DynamicColumn, DynamicColumnHand
 use super::{
     columnar::{BufferedColumn, ColumnBuffer, TextBuffer},
     columns::TextColumn,
+    dictionaries::Dictionaries,
 };
 use crate::{
     codec::{ValueReader, ValueWriter},
@@ -127,6 +132,8 @@ pub(super) struct Headers {
     ingested: LazyColumn<Column<i64>>,
     time: LazyColumn<Column<i64>>,
     id: LazyColumn<TextColumn>,
+    /// None if the text columns have their dictionaries.
+    dictionaries: Option<Arc<Dictionaries>>,
 }
 
 /// A column that is opened on first use. The columns of addresses are opened eagerly: deletes need them.
@@ -143,17 +150,21 @@ impl<T> LazyColumn<T> {
         })
     }
 
-    fn get(&self, name: &str, typed: impl FnOnce(DynamicColumn) -> Option<T>) -> io::Result<&T> {
+    fn get(&self, name: &str, typed: impl FnOnce(DynamicColumn) -> io::Result<Option<T>>) -> io::Result<&T> {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
-        let opened = typed(self.handle.open()?).ok_or_else(|| missing(name))?;
+        let opened = typed(self.handle.open()?)?.ok_or_else(|| missing(name))?;
         Ok(self.opened.get_or_init(|| opened))
     }
 }
 
 impl Headers {
-    pub(super) fn open(columns: &ColumnarReader, runs: Vec<PartitionRun>) -> io::Result<Self> {
+    pub(super) fn open(
+        columns: &ColumnarReader,
+        dictionaries: Option<Arc<Dictionaries>>,
+        runs: Vec<PartitionRun>,
+    ) -> io::Result<Self> {
         let open = |name: &str| ints(handle(columns, name)?.open()?).ok_or_else(|| missing(name));
         let (offset, item) = (open(OFFSET)?, open(ITEM)?);
         Ok(Self {
@@ -163,26 +174,24 @@ impl Headers {
             ingested: LazyColumn::new(columns, INGESTED)?,
             time: LazyColumn::new(columns, TIME)?,
             id: LazyColumn::new(columns, ID)?,
+            dictionaries,
         })
     }
 
     /// When each document was ingested, in milliseconds since 1970.
     pub(super) fn ingested(&self) -> io::Result<&Column<i64>> {
-        self.ingested.get(INGESTED, ints)
+        self.ingested.get(INGESTED, |column| Ok(ints(column)))
     }
 
     /// The record's time in milliseconds since 1970, for records that have one.
     pub(super) fn time(&self) -> io::Result<&Column<i64>> {
-        self.time.get(TIME, ints)
+        self.time.get(TIME, |column| Ok(ints(column)))
     }
 
     /// The ids of documents that have one of their own.
     pub(super) fn id(&self) -> io::Result<&TextColumn> {
-        let typed = |column| match column {
-            DynamicColumn::Str(column) => Some(TextColumn::new(column)),
-            _ => None,
-        };
-        self.id.get(ID, typed)
+        self.id
+            .get(ID, |column| TextColumn::open(column, ID, self.dictionaries.as_deref()))
     }
 
     pub(super) fn run(&self, document: u32) -> Option<&PartitionRun> {

@@ -399,7 +399,7 @@ impl Part {
 
     fn with_texts(&self, id: u32, inside: bool) -> Result<RoaringBitmap, Error> {
         self.with_value(self.scope(id, inside).texts, || {
-            Ok(self.columns.texts(id, inside)?.column.ords().index.clone())
+            Ok(self.columns.texts(id, inside)?.ordinals.index.clone())
         })
     }
 
@@ -434,7 +434,7 @@ impl Part {
             }
             // An address is the id only of a document without an id of its own.
             let by_address = id.parse::<Address>().ok().and_then(|address| headers.find(&address));
-            if let Some(document) = by_address.filter(|document| own.column.ords().first(*document).is_none()) {
+            if let Some(document) = by_address.filter(|document| own.ordinals.first(*document).is_none()) {
                 certain.insert(document);
             }
         }

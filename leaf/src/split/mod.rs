@@ -38,11 +38,13 @@ mod checksummed_file;
 mod column_name;
 mod columnar;
 mod columns;
+mod dictionaries;
 mod distinct_texts;
 mod footer;
 mod groups;
 mod header;
 mod lookup;
+mod packed;
 mod part;
 mod path_stats;
 mod path_tree;
@@ -317,7 +319,9 @@ impl Segment {
             facts,
         } = parts;
         bundle
-            .entry(PARTS.to_owned(), |to| to.write_all(&written.to_le_bytes()))
+            .entry(PARTS.to_owned(), footer::STORED, |to| {
+                to.write_all(&written.to_le_bytes())
+            })
             .and_then(|()| bundle.publish(file, facts))
             .map_err(file_error)?;
         let written = Self::open(file)?;

@@ -23,6 +23,8 @@ use super::{
     build,
     bundle::{Bundle, BundleWriter},
     columns::{Columns, range},
+    dictionaries::{self, Dictionaries},
+    footer::{PACKED, STORED},
     header::{self, Headers},
     path_tree::{PathNode, PathTree},
     recorder::RecordedPart,
@@ -43,6 +45,7 @@ const EXCLUDED_DOCUMENTS_MAX: u64 = 16;
 
 /// The entries of a part in its file; those of its postings begin with [`TEXT`].
 const COLUMNS: &str = "columns";
+const DICTIONARIES: &str = "dictionaries";
 const SHAPE: &str = "shape";
 const RUNS: &str = "runs";
 const TEXT: &str = "text/";
@@ -61,6 +64,8 @@ pub(super) struct Part {
 /// The bytes that a part was opened from, so that it can be copied to another file.
 struct PartFiles {
     columns: FileSlice,
+    /// The dictionaries of its text columns as they are stored, and their codec, unless the columns have them.
+    dictionaries: Option<(FileSlice, u32)>,
     /// The files of its postings, by name.
     text: Vec<(String, FileSlice)>,
     /// Its path tree and its runs, if it is in a file.
@@ -79,10 +84,11 @@ fn build_part(documents: &[Arc<Document>], excluded: &RoaringBitmap) -> Result<P
             .map_err(index_error)?;
         let files = PartFiles {
             columns,
+            dictionaries: None,
             text,
             stored: None,
         };
-        Part::assemble(paths, runs, index, files)
+        Part::assemble(paths, runs, index, None, files)
     };
     catch_unwind(AssertUnwindSafe(build))
         .unwrap_or_else(|panic| Err(TantivyError::InternalError(panic_text(&*panic)).into()))
@@ -154,14 +160,15 @@ impl Part {
         paths: PathTree,
         runs: Vec<header::PartitionRun>,
         text: Option<TextIndex>,
+        dictionaries: Option<Arc<Dictionaries>>,
         files: PartFiles,
     ) -> Result<Self, Error> {
         let reader = ColumnarReader::open(files.columns.clone()).map_err(index_error)?;
-        let headers = Headers::open(&reader, runs).map_err(index_error)?;
+        let headers = Headers::open(&reader, dictionaries.clone(), runs).map_err(index_error)?;
         Ok(Self {
             paths,
             headers,
-            columns: Columns::new(reader),
+            columns: Columns::new(reader, dictionaries),
             text,
             clause_cache: Mutex::default(),
             files,
@@ -170,7 +177,9 @@ impl Part {
 
     /// Memory that it takes; 0 if it is in a file.
     pub(super) fn memory_bytes(&self) -> u64 {
-        let PartFiles { columns, text, stored } = &self.files;
+        let PartFiles {
+            columns, text, stored, ..
+        } = &self.files;
         let text: usize = text.iter().map(|(_, file)| file.len()).sum();
         match stored {
             None => (columns.len() + text) as u64,
@@ -180,7 +189,22 @@ impl Part {
 
     /// Writes the part to a file as part `number`.
     pub(super) fn write(&self, number: usize, bundle: &mut BundleWriter) -> Result<(), Error> {
-        let PartFiles { columns, text, stored } = &self.files;
+        let PartFiles {
+            columns,
+            dictionaries,
+            text,
+            stored,
+        } = &self.files;
+        let (columns, (dictionaries, codec)) = match dictionaries {
+            Some(dictionaries) => (columns.clone(), dictionaries.clone()),
+            None => {
+                let separate = columns
+                    .read_bytes()
+                    .and_then(|columns| dictionaries::separate(&columns));
+                let (columns, dictionaries) = separate.map_err(index_error)?;
+                (FileSlice::from(columns), (FileSlice::from(dictionaries), PACKED))
+            }
+        };
         let (shape, runs) = match stored {
             None => (
                 FileSlice::from(self.paths.encode()),
@@ -188,15 +212,18 @@ impl Part {
             ),
             Some([shape, runs]) => (shape.clone(), runs.clone()),
         };
-        let mut write = |name: &str, file: &FileSlice| {
-            bundle.entry(format!("{number}/{name}"), |to| to.write_all(&file.read_bytes()?))
+        let mut write = |name: &str, codec: u32, file: &FileSlice| {
+            bundle.entry(format!("{number}/{name}"), codec, |to| {
+                to.write_all(&file.read_bytes()?)
+            })
         };
-        write(COLUMNS, columns)
-            .and_then(|()| write(SHAPE, &shape))
-            .and_then(|()| write(RUNS, &runs))
+        write(COLUMNS, STORED, &columns)
+            .and_then(|()| write(DICTIONARIES, codec, &dictionaries))
+            .and_then(|()| write(SHAPE, STORED, &shape))
+            .and_then(|()| write(RUNS, STORED, &runs))
             .and_then(|()| {
                 text.iter()
-                    .try_for_each(|(name, file)| write(&format!("{TEXT}{name}"), file))
+                    .try_for_each(|(name, file)| write(&format!("{TEXT}{name}"), STORED, file))
             })
             .map_err(index_error)
     }
@@ -210,8 +237,18 @@ impl Part {
             .map_err(index_error)?;
         let partition_runs = header::decode_runs(&runs.read_bytes().map_err(index_error)?).map_err(index_error)?;
         let text = bundle.directory(&format!("{number}/{TEXT}")).map_err(index_error)?;
+        let name = format!("{number}/{DICTIONARIES}");
+        let stored_dictionaries = bundle.stored(&name).map_err(index_error)?;
+        let dictionaries = match &stored_dictionaries {
+            None => None,
+            Some(_) => {
+                let dictionaries = bundle.get(&name).and_then(|entry| Dictionaries::open(&entry));
+                Some(Arc::new(dictionaries.map_err(index_error)?))
+            }
+        };
         let files = PartFiles {
             columns: entry(COLUMNS)?,
+            dictionaries: stored_dictionaries,
             text: text.files(),
             stored: Some([shape, runs]),
         };
@@ -219,7 +256,7 @@ impl Part {
             true => None,
             false => Some(TextIndex::open(text)?),
         };
-        Self::assemble(paths, partition_runs, text, files)
+        Self::assemble(paths, partition_runs, text, dictionaries, files)
     }
 
     /// What is known about a path.

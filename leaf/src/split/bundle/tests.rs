@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    split::{SplitOrigin, statistics::TimeBounds},
+    split::{SplitOrigin, footer::STORED, statistics::TimeBounds},
     store::Ranges,
 };
 
@@ -32,7 +32,7 @@ fn an_unfinished_file_is_removed() {
     };
     let file = folder.path().join("7.split");
     let mut unfinished = BundleWriter::create(&file).expect("a file");
-    let full = unfinished.entry("a".into(), |to| {
+    let full = unfinished.entry("a".into(), STORED, |to| {
         to.write_all(&[1; 4 << 20])
             .and_then(|()| Err(io::ErrorKind::StorageFull.into()))
     });
@@ -40,7 +40,9 @@ fn an_unfinished_file_is_removed() {
     drop(unfinished);
     assert_eq!(names(), [""; 0]);
     let mut finished = BundleWriter::create(&file).expect("a file");
-    finished.entry("a".into(), |to| to.write_all(b"1")).expect("an entry");
+    finished
+        .entry("a".into(), STORED, |to| to.write_all(b"1"))
+        .expect("an entry");
     finished.publish(&file, facts()).expect("a bundle");
     assert_eq!(names(), ["7.split"]);
 }
@@ -48,7 +50,9 @@ fn an_unfinished_file_is_removed() {
 /// A file with an entry `a`.
 fn bundle(file: &FilePath) -> Vec<u8> {
     let mut bundle = BundleWriter::create(file).expect("a file");
-    bundle.entry("a".into(), |to| to.write_all(b"one")).expect("an entry");
+    bundle
+        .entry("a".into(), STORED, |to| to.write_all(b"one"))
+        .expect("an entry");
     bundle.publish(file, facts()).expect("a bundle");
     std::fs::read(file).expect("bytes")
 }
@@ -66,9 +70,13 @@ fn a_file_says_what_it_holds() {
 
 /// The file as a newer release would write it.
 pub(crate) fn of_newer_version(file: &[u8]) -> Vec<u8> {
+    of_version(file, VERSION + 1)
+}
+
+fn of_version(file: &[u8], version: u32) -> Vec<u8> {
     let (rest, trailer) = file.split_at(file.len() - TRAILER_BYTES);
     let at = read_trailer(trailer).expect("a trailer").at;
-    [rest, &super::trailer(at as u64, &rest[at..], VERSION + 1)].concat()
+    [rest, &super::trailer(at as u64, &rest[at..], version)].concat()
 }
 
 #[test]
@@ -89,19 +97,17 @@ fn no_flipped_bit_of_a_file_looks_like_a_newer_version() {
 fn a_file_of_a_newer_version_is_refused_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("7.split");
-    let mut bytes = bundle(&file);
+    let bytes = bundle(&file);
     std::fs::write(&file, of_newer_version(&bytes)).expect("written");
     let error = Bundle::open(&file).expect_err("it is newer");
     assert!(
         error
             .to_string()
-            .starts_with("the split has version 4, but this release reads versions up to 3"),
+            .starts_with("the split has version 5, but this release reads versions up to 4"),
         "{error}"
     );
     assert!(NewerVersion::of(&error).is_some());
-    let version = bytes.len() - 12;
-    bytes[version] = 1;
-    std::fs::write(&file, &bytes).expect("written");
+    std::fs::write(&file, of_version(&bytes, 1)).expect("written");
     let error = Bundle::open(&file).expect_err("it is too old");
     assert!(
         NewerVersion::of(&error).is_none() && error.to_string().contains("version 1"),
