@@ -322,10 +322,20 @@ impl Partition {
         self.paused = false;
     }
 
-    /// The change of the flow, if one is due: above this limit the partition is paused, below half of it resumed.
-    pub(super) fn flow(&mut self, window_bytes_max: usize) -> Option<Flow> {
+    /// Whether more records than this limit wait, and the partition is not paused.
+    pub(super) fn is_full(&self, window_bytes_max: usize) -> bool {
+        !self.paused && self.buffered_bytes() > window_bytes_max
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// The change of the flow, if one is due: above this limit the partition may be paused, below half of it it is
+    /// resumed.
+    pub(super) fn flow(&mut self, window_bytes_max: usize, may_pause: bool) -> Option<Flow> {
         let bytes = self.buffered_bytes();
-        if !self.paused && bytes > window_bytes_max {
+        if may_pause && self.is_full(window_bytes_max) {
             self.paused = true;
             return Some(Flow::Pause);
         }

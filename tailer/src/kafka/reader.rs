@@ -35,6 +35,11 @@ use super::{
 const POLL: Duration = Duration::from_millis(20);
 /// The most records that are polled before the thread handles everything else.
 const BURST_RECORDS_MAX: usize = 1_000;
+/// How long a full window keeps the thread from polling before its partition is paused. A pause is for a leaf that
+/// accepts nothing: it drops what the client has prefetched, and the client fetches again up to a second after it ends.
+const HELD_BACK_MAX: Duration = Duration::from_secs(1);
+/// How often the thread checks meanwhile whether there is room again.
+const HELD_BACK_CHECK: Duration = Duration::from_millis(5);
 /// A partition that needs a seek waits this long for others that need one too.
 const SEEK_TOGETHER: Duration = Duration::from_millis(50);
 /// How often offsets are committed and metrics recorded.
@@ -64,6 +69,8 @@ pub(super) struct Reader {
     senders_stop: CancellationToken,
     senders: TaskTracker,
     committed: BTreeMap<i32, i64>,
+    /// Since when a window has been full without a pause.
+    full_since: Option<Instant>,
     /// Whether the group has assigned partitions and the consumer is not positioned yet.
     must_seek: bool,
     /// Since when at least one partition has needed a seek.
@@ -98,6 +105,7 @@ impl Reader {
             slots: BTreeMap::new(),
             senders: TaskTracker::new(),
             committed: BTreeMap::new(),
+            full_since: None,
             must_seek: false,
             seek_needed_since: None,
             unassigned_since: Some(Instant::now()),
@@ -172,17 +180,9 @@ impl Reader {
 
     fn poll(&mut self, consumer: &Consumer, handle: &Handle) -> Result<(), Error> {
         while !self.stop.is_cancelled() {
-            let mut wait = POLL;
-            for _ in 0..BURST_RECORDS_MAX {
-                match consumer.poll(wait) {
-                    None => break,
-                    Some(Ok(message)) => {
-                        self.check_topic_recreated(consumer);
-                        self.receive(message.partition(), record(&message));
-                    }
-                    Some(Err(error)) => self.handle_error(&error),
-                }
-                wait = Duration::ZERO;
+            match self.full_since {
+                Some(_) => std::thread::sleep(HELD_BACK_CHECK),
+                None => self.poll_records(consumer),
             }
             for change in consumer.context().rebalances() {
                 self.rebalance(change, consumer, handle);
@@ -199,6 +199,21 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    fn poll_records(&mut self, consumer: &Consumer) {
+        let mut wait = POLL;
+        for _ in 0..BURST_RECORDS_MAX {
+            match consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    self.check_topic_recreated(consumer);
+                    self.receive(message.partition(), record(&message));
+                }
+                Some(Err(error)) => self.handle_error(&error),
+            }
+            wait = Duration::ZERO;
+        }
     }
 
     fn receive(&mut self, partition: i32, record: Record) {
@@ -357,7 +372,7 @@ impl Reader {
         consumer.resume(&list)
     }
 
-    /// Pauses partitions whose window is full, and resumes those with room.
+    /// Pauses partitions whose window stays full, and resumes those with room.
     fn control_flow(&mut self, consumer: &Consumer) {
         let bytes = self
             .slots
@@ -367,8 +382,9 @@ impl Reader {
         let window_bytes_max = self
             .windows
             .update(self.slots.len(), bytes, self.task.options.window_bytes_max);
+        let may_pause = self.hold_back(window_bytes_max);
         for slot in self.slots.values() {
-            let Some(flow) = slot.partition.lock().flow(window_bytes_max) else {
+            let Some(flow) = slot.partition.lock().flow(window_bytes_max, may_pause) else {
                 continue;
             };
             let mut list = TopicPartitionList::new();
@@ -383,6 +399,21 @@ impl Reader {
                 warn!(%source, partition = slot.number, ?flow, %error, "could not pause or resume the partition");
             }
         }
+    }
+
+    /// Holds this thread back while a window is full. Returns whether to pause full partitions instead: if one is paused
+    /// already, or if a window has been full for too long.
+    fn hold_back(&mut self, window_bytes_max: usize) -> bool {
+        let (mut full, mut paused) = (false, false);
+        for slot in self.slots.values() {
+            let partition = slot.partition.lock();
+            full |= partition.is_full(window_bytes_max);
+            paused |= partition.is_paused();
+        }
+        let since = full.then(|| self.full_since.unwrap_or_else(Instant::now));
+        let may_pause = paused || since.is_some_and(|since| since.elapsed() >= HELD_BACK_MAX);
+        self.full_since = since.filter(|_| !may_pause);
+        may_pause
     }
 
     fn report(&mut self, consumer: &Consumer) {

@@ -117,18 +117,26 @@ fn a_refused_batch_stops_the_partition_with_the_reason() {
 fn reading_pauses_above_the_limit_of_the_window_and_resumes_below_half() {
     let mut partition = reading(-1, 0);
     let mut offset = 0;
-    while partition.flow(WINDOW_BYTES_MAX).is_none() {
+    while !partition.is_full(WINDOW_BYTES_MAX) {
+        assert_eq!(partition.flow(WINDOW_BYTES_MAX, true), None);
         partition.push(record(offset, 1_000));
         offset += 1;
     }
     assert!(partition.buffered_bytes() > WINDOW_BYTES_MAX);
-    assert_eq!(partition.flow(WINDOW_BYTES_MAX), None, "reported once");
+    assert_eq!(
+        partition.flow(WINDOW_BYTES_MAX, false),
+        None,
+        "the thread is held back first"
+    );
+    assert_eq!(partition.flow(WINDOW_BYTES_MAX, true), Some(Flow::Pause));
+    assert!(partition.is_paused() && !partition.is_full(WINDOW_BYTES_MAX));
+    assert_eq!(partition.flow(WINDOW_BYTES_MAX, true), None, "reported once");
     let mut resumed = None;
     while resumed.is_none() {
         let (_, through, _) = sent(&mut partition);
         partition.settle(&BatchOutcome::Applied { stored: through });
-        assert!(partition.buffered_bytes() > 0 || partition.flow(WINDOW_BYTES_MAX).is_some());
-        resumed = partition.flow(WINDOW_BYTES_MAX);
+        assert!(partition.buffered_bytes() > 0 || partition.flow(WINDOW_BYTES_MAX, true).is_some());
+        resumed = partition.flow(WINDOW_BYTES_MAX, true);
     }
     assert_eq!(resumed, Some(Flow::Resume));
     assert!(partition.buffered_bytes() < WINDOW_BYTES_MAX / 2);
