@@ -3,10 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use datafusion::arrow::{
@@ -19,14 +16,11 @@ use tantivy::columnar::{Column, ColumnIndex, ColumnarReader, DynamicColumn};
 
 use super::{
     column_name::{ColumnKind, ColumnName},
+    decoded::DecodedSlot,
     dictionaries::{Dictionaries, TextDictionary},
     stored_column::{DocumentValues, StoredColumn},
 };
 use crate::{error::Error, raw};
-
-/// Bytes of decoded dictionaries and of presence that this process caches.
-const DECODED_BYTES_MAX: usize = 256 << 20;
-static DECODED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// Rows per read of a column.
 const BLOCK_ROWS: usize = 1_024;
@@ -169,37 +163,11 @@ pub(super) struct TextColumn {
     dictionary: Arc<TextDictionary>,
     /// The ordinals.
     pub ordinals: StoredColumn<u64>,
-    decoded: OnceLock<Arc<StringViewArray>>,
+    decoded: DecodedSlot<StringViewArray>,
     /// The distinct values parsed as times.
-    times: OnceLock<Arc<[Option<i64>]>>,
+    times: DecodedSlot<Vec<Option<i64>>>,
     bounds: OnceLock<Option<(String, String)>>,
     time_bounds: OnceLock<(Option<(i64, i64)>, bool)>,
-}
-
-impl Drop for TextColumn {
-    fn drop(&mut self) {
-        let decoded = self.decoded.get().map_or(0, |values| values.get_array_memory_size());
-        let times: usize = self.times.get().map_or(0, |times| size_of_val(&**times));
-        uncache(decoded + times);
-    }
-}
-
-/// Whether the budget has `bytes` left.
-pub(super) fn has_room(bytes: usize) -> bool {
-    DECODED_BYTES.load(Ordering::Relaxed) + bytes <= DECODED_BYTES_MAX
-}
-
-/// Returns bytes to the budget.
-pub(super) fn uncache(bytes: usize) {
-    DECODED_BYTES.fetch_sub(bytes, Ordering::Relaxed);
-}
-
-/// Stores a value in `slot` if the budget has `bytes` left.
-pub(super) fn cache<T>(slot: &OnceLock<T>, value: T, bytes: usize) {
-    let fits = DECODED_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes <= DECODED_BYTES_MAX;
-    if !fits || slot.set(value).is_err() {
-        DECODED_BYTES.fetch_sub(bytes, Ordering::Relaxed);
-    }
 }
 
 impl TextColumn {
@@ -223,8 +191,8 @@ impl TextColumn {
         Self {
             dictionary,
             ordinals: StoredColumn::new(ordinals),
-            decoded: OnceLock::new(),
-            times: OnceLock::new(),
+            decoded: DecodedSlot::default(),
+            times: DecodedSlot::default(),
             bounds: OnceLock::new(),
             time_bounds: OnceLock::new(),
         }
@@ -249,24 +217,24 @@ impl TextColumn {
     /// All distinct values, indexed by ordinal.
     pub(super) fn decoded(&self) -> io::Result<Arc<StringViewArray>> {
         if let Some(decoded) = self.decoded.get() {
-            return Ok(decoded.clone());
+            return Ok(decoded);
         }
         let mut values = StringViewBuilder::with_capacity(self.distinct());
         self.for_each(|_, value| values.append_value(value))?;
         let values = Arc::new(values.finish());
-        cache(&self.decoded, values.clone(), values.get_array_memory_size());
+        self.decoded.keep(values.clone(), values.get_array_memory_size());
         Ok(values)
     }
 
     /// The distinct values parsed as times in microseconds since 1970, indexed by ordinal.
-    pub(super) fn times(&self) -> io::Result<Arc<[Option<i64>]>> {
+    pub(super) fn times(&self) -> io::Result<Arc<Vec<Option<i64>>>> {
         if let Some(times) = self.times.get() {
-            return Ok(times.clone());
+            return Ok(times);
         }
         let mut times = Vec::with_capacity(self.distinct());
         self.for_each(|_, value| times.push(raw::time_of_text(value)))?;
-        let times: Arc<[Option<i64>]> = times.into();
-        cache(&self.times, times.clone(), size_of_val(&*times));
+        let times = Arc::new(times);
+        self.times.keep(times.clone(), size_of_val(&times[..]));
         Ok(times)
     }
 
@@ -348,9 +316,9 @@ impl TextColumn {
 
     /// Whether the values of so many rows are found in the whole dictionary, decoded.
     fn decodes_all(&self, rows: usize) -> bool {
-        // With at most this many distinct values per requested row, decode the whole dictionary.
+        // With at most this many distinct values per requested row, decode the whole dictionary: the next rows need it.
         const DENSE: usize = 16;
-        self.decoded.get().is_some() || self.distinct() <= rows.saturating_mul(DENSE)
+        self.distinct() <= rows.saturating_mul(DENSE) || self.decoded.get().is_some()
     }
 
     /// The values of these ordinals, as views into one buffer of the distinct values.

@@ -55,8 +55,9 @@ struct GroupKey {
 }
 
 impl Part {
-    /// Counts these documents (ascending) by their values of the columns; without columns, all are one group. None if a column is no text column that the
-    /// part stores exactly, or if its values are so different that grouping would save nothing.
+    /// Counts these documents (ascending) by their values of the columns; without columns, all are one group. None if a
+    /// column is no text column that the part stores exactly, or if its values are so different that grouping would save
+    /// nothing.
     pub(super) fn count_groups(&self, columns: &[&Column], documents: &[u32]) -> Result<Option<Groups>, Error> {
         if columns.is_empty() {
             return Ok(Some(Groups {

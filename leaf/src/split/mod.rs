@@ -38,6 +38,7 @@ mod checksummed_file;
 mod column_name;
 mod columnar;
 mod columns;
+mod decoded;
 mod dictionaries;
 mod distinct_texts;
 mod footer;

@@ -6,7 +6,7 @@
 
 use std::{
     ops::{Deref, Range},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use datafusion::arrow::{
@@ -15,7 +15,7 @@ use datafusion::arrow::{
 };
 use tantivy::columnar::{Column, ColumnIndex};
 
-use super::columns::{cache, has_room, uncache};
+use super::decoded::DecodedSlot;
 
 /// Documents per requested document, up to which all of them are read at once.
 const SPARSE_MAX: usize = 8;
@@ -39,26 +39,20 @@ impl<T> Deref for StoredColumn<T> {
 
 /// Which documents have a value, decoded on first use.
 #[derive(Default)]
-struct Presence(OnceLock<BooleanBuffer>);
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        uncache(self.0.get().map_or(0, |bits| bits.inner().len()));
-    }
-}
+struct Presence(DecodedSlot<BooleanBuffer>);
 
 impl Presence {
     /// A bit for each document of the part. None if the column has a value for every document, or several for some; or
-    /// if the bits are not there yet and so few requested documents, or a full cache, are not worth decoding them.
+    /// if the bits are not there yet and so few requested documents are not worth decoding them.
     fn bits(&self, index: &ColumnIndex, requested: usize) -> Option<BooleanBuffer> {
         let ColumnIndex::Optional(optional) = index else {
             return None;
         };
         if let Some(bits) = self.0.get() {
-            return Some(bits.clone());
+            return Some((*bits).clone());
         }
         let documents = optional.num_docs() as usize;
-        if requested < WORTH_DECODING || !has_room(documents / 8) {
+        if requested < WORTH_DECODING {
             return None;
         }
         let mut bits = BooleanBufferBuilder::new(documents);
@@ -67,7 +61,7 @@ impl Presence {
             .iter_non_null_docs()
             .for_each(|document| bits.set_bit(document as usize, true));
         let bits = bits.finish();
-        cache(&self.0, bits.clone(), bits.inner().len());
+        self.0.keep(Arc::new(bits.clone()), bits.inner().len());
         Some(bits)
     }
 }
