@@ -230,7 +230,7 @@ impl<'a> Group<'a> {
     /// counters do not change.
     pub(crate) fn remove_dead_letters(&mut self, removal: &DeadLetterRemoval) {
         for key in &removal.keys {
-            self.store.delete(&mut self.batch, Family::Docs, key);
+            self.store.delete(&mut self.batch, Family::DeadLetters, key);
         }
         let row = self.row(&removal.partition);
         row.dead_bytes = row.dead_bytes.saturating_sub(removal.bytes);

@@ -1,4 +1,4 @@
-//! Dead letter row. Family `docs`, key: 2 address. Value: a head with its length: ingest time, error code and detail,
+//! Dead letter row. Family `dead_letters`, key: 2 address. Value: a head with its length: ingest time, error code and detail,
 //! length and hash of all bytes; then the bytes, truncated to `DEAD_LETTER_BYTES_MAX`.
 
 use bytes::Bytes;

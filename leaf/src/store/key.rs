@@ -64,7 +64,7 @@ impl fmt::Display for Partition {
 pub(crate) enum RowKind {
     /// A document, in `docs`.
     Document = 1,
-    /// A dead letter, in `docs`.
+    /// A dead letter, in `dead_letters`.
     DeadLetter = 2,
     /// What the store is, in `meta` like all kinds below.
     Format = 16,

@@ -3,7 +3,7 @@
 //! | family | key | value | file |
 //! |---|---|---|---|
 //! | `docs` | 1 address | document: header + raw bytes | `document.rs` |
-//! | `docs` | 2 address | dead letter: ingest time, reason, bytes | `dead_letter.rs` |
+//! | `dead_letters` | 2 address | dead letter: ingest time, reason, bytes | `dead_letter.rs` |
 //! | `keys` | id | newest document with this id in each partition | `key_index.rs` |
 //! | `meta` | 16 | incarnation, level, cluster, shard | `format.rs` |
 //! | `meta` | 17 partition | position, hashes of last record and rules, counters, what was removed | `partition.rs` |
@@ -58,8 +58,11 @@ const LEVELS: usize = 7;
 /// A column family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
-    /// Documents and dead letters.
+    /// Documents.
     Docs,
+    /// Dead letters. Among the documents, a few of them would make the key range of every flush overlap all others, so
+    /// that RocksDB rewrites the documents instead of moving files down.
+    DeadLetters,
     /// Ids of documents.
     Keys,
     /// Everything else.
@@ -67,11 +70,12 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    const ALL: [Self; 3] = [Self::Docs, Self::Keys, Self::Meta];
+    const ALL: [Self; 4] = [Self::Docs, Self::DeadLetters, Self::Keys, Self::Meta];
 
     fn name(self) -> &'static str {
         match self {
             Self::Docs => "docs",
+            Self::DeadLetters => "dead_letters",
             Self::Keys => "keys",
             Self::Meta => "meta",
         }
@@ -226,7 +230,7 @@ impl Store {
         })
     }
 
-    fn families(&self) -> [&ColumnFamily; 3] {
+    fn families(&self) -> [&ColumnFamily; 4] {
         Family::ALL.map(|family| self.family(family))
     }
 

@@ -63,7 +63,9 @@ impl Store {
         if let Some(path) = acceptance {
             std::fs::remove_file(&path).map_err(|source| Error::File { path, source })?;
         }
-        Self::over(shard, db, false)
+        let store = Self::over(shard, db, false)?;
+        store.move_dead_letters()?;
+        Ok(store)
     }
 
     /// Opens an existing store without writing anything, so this works on a full disk, too.
@@ -71,6 +73,7 @@ impl Store {
         reject_missing_current(folder)?;
         // The file that accepts a loss stays in place for the next writable opening.
         reject_damaged_log(folder)?;
+        reject_missing_family(folder)?;
         let db = DB::open_cf_descriptors_read_only(&database(tables_open_max), folder, families(), false);
         Self::over(shard, db.map_err(|source| Error::Storage { shard, source })?, true)
     }
@@ -103,22 +106,28 @@ impl Store {
         let format = Format::new(self.shard);
         let mut batch = WriteBatch::default();
         self.put(&mut batch, Family::Meta, &key, &format.encode());
-        match self.commit_synced(batch) {
-            Ok(()) => Ok(format.incarnation),
-            Err(WriteError::Failed(source)) => Err(self.failed(source)),
-            Err(WriteError::Stalled) => Err(proto::Problem::new(
+        self.commit_to_open(batch)?;
+        Ok(format.incarnation)
+    }
+
+    /// Writes what a store needs before it is open.
+    pub(super) fn commit_to_open(&self, batch: WriteBatch) -> Result<(), Error> {
+        self.commit_synced(batch).map_err(|error| match error {
+            WriteError::Failed(source) => self.failed(source),
+            WriteError::Stalled => proto::Problem::new(
                 proto::Code::Busy,
                 format!("shard {}: the store is stalling writes", self.shard),
             )
-            .into()),
-        }
+            .into(),
+        })
     }
 }
 
-fn families() -> [ColumnFamilyDescriptor; 4] {
+fn families() -> [ColumnFamilyDescriptor; 5] {
     [
         ColumnFamilyDescriptor::new("default", small()),
         ColumnFamilyDescriptor::new(Family::Docs.name(), docs()),
+        ColumnFamilyDescriptor::new(Family::DeadLetters.name(), small()),
         ColumnFamilyDescriptor::new(Family::Keys.name(), keys()),
         ColumnFamilyDescriptor::new(Family::Meta.name(), small()),
     ]
@@ -152,6 +161,21 @@ fn reject_missing_current(folder: &Path) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// Rejects a store of release 0.1, which has no family of dead letters, if it cannot be created on a full disk.
+fn reject_missing_family(folder: &Path) -> Result<(), Error> {
+    let names = DB::list_cf(&Options::default(), folder).unwrap_or_default();
+    if names.is_empty() || names.iter().any(|name| name == Family::DeadLetters.name()) {
+        return Ok(());
+    }
+    let detail = format!(
+        "{} was written by release 0.1, and the disk is too full to convert it",
+        folder.display()
+    );
+    Err(proto::Problem::new(proto::Code::Unavailable, detail)
+        .hint("free some space on the disk")
+        .into())
 }
 
 /// The file in the folder of a store by which an operator accepts the loss of all writes after a damaged record.

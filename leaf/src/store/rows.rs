@@ -7,8 +7,8 @@ use proto::{Address, ingest::Loss};
 use rocksdb::{DBPinnableSlice, Direction, IteratorMode, ReadOptions};
 
 use super::{
-    Family, KeyIndexRow, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store, dead_letter,
-    delete_marker::DeleteMarker, digest, document, key::KeyReader, kinds, loss,
+    Family, KeyIndexRow, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store, WriteBatch,
+    dead_letter, delete_marker::DeleteMarker, digest, document, key::KeyReader, kinds, loss,
 };
 use crate::{
     codec::{DecodeError, DecodeResult},
@@ -160,7 +160,7 @@ impl Store {
         options.set_iterate_upper_bound(prefix.after_prefix());
         let rows = self
             .db
-            .iterator_cf_opt(self.family(Family::Docs), options, IteratorMode::End)
+            .iterator_cf_opt(self.family(Family::DeadLetters), options, IteratorMode::End)
             .take(limit);
         rows.map(|row| {
             let (key, value) = row.map_err(|source| self.failed(source))?;
@@ -181,7 +181,7 @@ impl Store {
     ) -> impl Iterator<Item = Result<(Box<[u8]>, i64, u64), Error>> + use<'_> {
         let prefix = RowKey::new(RowKind::DeadLetter).partition(partition);
         let rows = self.rows(
-            Family::Docs,
+            Family::DeadLetters,
             from.unwrap_or_else(|| prefix.clone().bytes()),
             prefix.after_prefix(),
         );
@@ -190,6 +190,28 @@ impl Store {
             let (ingested_ms, length) = self.check("dead letter", dead_letter::age_and_length(&value))?;
             Ok((key, ingested_ms, length))
         })
+    }
+
+    /// Moves dead letters out of the family of documents, where release 0.1 kept them.
+    pub(super) fn move_dead_letters(&self) -> Result<(), Error> {
+        /// The bytes of one write.
+        const WRITE_BYTES: usize = 4 << 20;
+        let all = RowKey::new(RowKind::DeadLetter);
+        loop {
+            let mut batch = WriteBatch::default();
+            for row in self.rows(Family::Docs, all.clone().bytes(), all.clone().after_prefix()) {
+                let (key, value) = row?;
+                self.put(&mut batch, Family::DeadLetters, &key, &value);
+                self.delete(&mut batch, Family::Docs, &key);
+                if batch.size_in_bytes() > WRITE_BYTES {
+                    break;
+                }
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.commit_to_open(batch)?;
+        }
     }
 
     /// The offset of a dead letter, from the key of its row.

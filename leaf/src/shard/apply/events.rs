@@ -73,7 +73,7 @@ impl Group<'_> {
                     row.outcomes.dead_letters += 1;
                     let key = RowKey::new(RowKind::DeadLetter).address(&address).bytes();
                     let value = dead_letter::encode(ingested_ms, code, &detail, bytes);
-                    self.store.put(&mut self.batch, Family::Docs, &key, &value);
+                    self.store.put(&mut self.batch, Family::DeadLetters, &key, &value);
                 }
                 self.digest(&address, DigestTag::Dead, bytes)
             }
