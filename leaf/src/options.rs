@@ -36,8 +36,10 @@ pub struct LeafOptions {
     pub memory_segments_max: usize,
     /// Raw bytes of documents in a shard's micro-splits; above it, writes to the shard are refused as busy.
     pub memory_bytes_max: u64,
-    /// This many adjacent splits of one merge level (`generation`) are merged into one.
+    /// This many adjacent splits of one merge level (`generation`) are merged into one, or fewer …
     pub merge_splits: usize,
+    /// … when nothing was ingested for this long.
+    pub merge_idle: Duration,
     /// Splits are merged only if together they have at most this many documents, deleted ones included.
     pub merge_documents_max: usize,
     /// Documents of a shard that wait to be indexed; above it, writes to the shard are refused as busy.
@@ -98,6 +100,7 @@ impl LeafOptions {
             memory_segments_max: 16,
             memory_bytes_max: 192 << 20,
             merge_splits: 8,
+            merge_idle: Duration::from_secs(10),
             merge_documents_max: 2_000_000,
             tail_documents_max: 200_000,
             tail_bytes_max: 128 << 20,

@@ -173,6 +173,7 @@ section! {
         memory_segments_max: usize => memory_segments_max,
         memory_bytes_max: u64 => memory_bytes_max,
         merge_splits: usize => merge_splits,
+        merge_idle_ms: u64 => merge_idle as Duration::from_millis,
         merge_documents_max: usize => merge_documents_max,
         tail_documents_max: usize => tail_documents_max,
         tail_bytes_max: usize => tail_bytes_max,

@@ -37,8 +37,8 @@ const STALL_PAUSE: Duration = Duration::from_millis(100);
 /// again as fewer and larger parts, because every query opens each part.
 const MEMORY_PART_BYTES_MIN: u64 = 4 << 20;
 /// A merge copies the parts of its splits if they have this many raw bytes on average: a new build could make them at
-/// most twice as large.
-const DISK_PART_BYTES_MIN: u64 = PART_BYTES_MAX as u64 / 2;
+/// most half as large again.
+const DISK_PART_BYTES_MIN: u64 = PART_BYTES_MAX as u64 * 2 / 3;
 
 /// Writes the micro-splits to a split on disk, if there are enough of them or ingest is idle. Returns when to run
 /// again.
@@ -75,11 +75,18 @@ pub(crate) fn merge(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
         return Ok(None);
     }
     let options = &shard.options;
-    let disk: Vec<LiveSegment> =
-        shard.with_state(|state| state.segments.iter().filter(|entry| entry.on_disk).cloned().collect());
-    let Some((chosen, generation)) = choose(&disk, options.merge_splits.max(2), options.merge_documents_max as u64)
-    else {
-        return Ok(None);
+    let (disk, idle_from) = shard.with_state(|state| {
+        let disk: Vec<LiveSegment> = state.segments.iter().filter(|entry| entry.on_disk).cloned().collect();
+        (disk, state.changed_at)
+    });
+    let (enough, documents_max) = (options.merge_splits.max(2), options.merge_documents_max as u64);
+    let (chosen, generation) = match choose(&disk, enough, documents_max) {
+        Some(chosen) => chosen,
+        None => match first_splits(&disk, enough, documents_max) {
+            None => return Ok(None),
+            Some(_) if idle_from.elapsed() < options.merge_idle => return Ok(Some(idle_from + options.merge_idle)),
+            Some(chosen) => (chosen, 1),
+        },
     };
     build_split(shard, chosen, generation)?;
     Ok(Some(Instant::now()))
@@ -100,6 +107,17 @@ fn choose(disk: &[LiveSegment], count: usize, documents_max: u64) -> Option<(&[L
     }
     let mostly_deleted = disk.iter().position(LiveSegment::is_mostly_deleted)?;
     Some((&disk[mostly_deleted..=mostly_deleted], disk[mostly_deleted].generation))
+}
+
+/// The longest run of splits that were never merged, of at least two and fewer than `enough`. Their parts are small, and
+/// every question opens each part, so what a burst has left is merged after it.
+fn first_splits(disk: &[LiveSegment], enough: usize, documents_max: u64) -> Option<&[LiveSegment]> {
+    let mergeable = |run: &&[LiveSegment]| {
+        let documents: u64 = run.iter().map(|entry| u64::from(entry.segment.documents())).sum();
+        run.iter().all(|entry| entry.generation == 0) && documents <= documents_max
+    };
+    let counts = 2..enough.min(disk.len() + 1);
+    counts.rev().find_map(|count| disk.windows(count).find(mergeable))
 }
 
 /// Builds the split that replaces these adjacent segments, and commits it.

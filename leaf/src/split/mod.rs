@@ -104,7 +104,7 @@ use crate::{
 };
 
 /// Raw bytes of the documents that one build holds in memory. The index under construction takes about as much again.
-pub(crate) const PART_BYTES_MAX: usize = 48 << 20;
+pub(crate) const PART_BYTES_MAX: usize = 96 << 20;
 /// Documents that one build holds in memory.
 const PART_DOCUMENTS_MAX: usize = 1_000_000;
 

@@ -167,6 +167,32 @@ fn one_after_another(options: &mut LeafOptions) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_burst_has_left_is_merged_when_ingest_is_idle() {
+    let fixture = Fixture::start(|options| {
+        one_after_another(options);
+        options.merge_splits = 100;
+    });
+    for from in [0, 2, 4] {
+        let records = (from..from + 2).map(|offset| record(offset, None, Some("{}"))).collect();
+        fixture.write(fixture.batch(0, from - 1, from + 1, records)).await;
+        wait_until_on_disk(&fixture).await;
+    }
+    assert_eq!(generations(&fixture).await, [0, 0, 0]);
+    let fixture = fixture
+        .restart_with_options(|options| {
+            one_after_another(options);
+            options.merge_splits = 100;
+            options.merge_idle = Duration::from_millis(50);
+        })
+        .await;
+    assert_eq!(fixture.documents().await.len(), 6);
+    fixture
+        .eventually("the splits are merged", async |fixture| generations(fixture).await == [1])
+        .await;
+    assert_eq!(fixture.documents().await.len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn large_parts_are_copied_as_they_are_and_others_are_built_again() {
     const MEDIUM: usize = 3 << 20;
     const LARGE: usize = 13 << 20;
@@ -178,18 +204,21 @@ async fn large_parts_are_copied_as_they_are_and_others_are_built_again() {
         ("micro-splits with a deletion", true, MEDIUM, [0, 0], true, 1),
         ("splits", false, LARGE, [0, 0], false, 2),
         ("small splits", false, MEDIUM, [0, 0], false, 1),
-        ("splits with a deletion", false, LARGE, [0, 0], true, 1),
+        // Two, because they are too large for one.
+        ("splits with a deletion", false, LARGE, [0, 0], true, 2),
     ];
     for (what, at_once, bytes, partitions, deletes, parts) in cases {
         let fixture = Fixture::start(if at_once { both_at_once } else { one_after_another });
         let text = |offset: i64| format!(r#"{{"offset":{offset},"text":"{}"}}"#, "x".repeat(bytes));
         let document = |offset: i64| record(offset, Some(&format!("k{offset}")), Some(&text(offset)));
+        // So many documents are a split whose part is copied, if they are large.
+        let count = if bytes == LARGE { 5 } else { 2 };
         let mut next = [0, 0];
         for (round, partition) in partitions.into_iter().enumerate() {
             let from = next[partition as usize];
-            let mut records = vec![document(from), document(from + 1)];
+            let mut records: Vec<_> = (from..from + count).map(document).collect();
             if deletes && round == 1 {
-                records.push(record(from + 2, Some("k0"), None));
+                records.push(record(from + count, Some("k0"), None));
             }
             let through = from + records.len() as i64 - 1;
             next[partition as usize] = through + 1;
@@ -214,7 +243,7 @@ async fn large_parts_are_copied_as_they_are_and_others_are_built_again() {
         let splits: Vec<(u32, usize)> = (view.segments.iter())
             .map(|entry| (entry.segment.documents(), entry.segment.parts().len()))
             .collect();
-        assert_eq!(splits, [(4 - u32::from(deletes), parts)], "{what}");
+        assert_eq!(splits, [(2 * count as u32 - u32::from(deletes), parts)], "{what}");
         let expected = all_documents(&view);
         assert_eq!(fixture.crashed().documents().await, texts(&expected), "{what}");
     }

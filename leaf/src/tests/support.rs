@@ -41,6 +41,7 @@ pub(crate) fn small(options: &mut LeafOptions) {
     options.split_documents = 100;
     options.split_idle = Duration::from_millis(50);
     options.merge_splits = 3;
+    options.merge_idle = Duration::from_secs(3600);
 }
 
 /// Nothing is ever indexed; queries scan the tail.
