@@ -154,7 +154,7 @@ pub async fn load(arguments: &LoadArgs) -> Result<SuiteReport> {
             start_and_load(*system, &documents, &mut report).await;
             if *system == SystemName::Rachis && from_kafka {
                 let loaded = guarded(load_from_kafka(&documents, &mut report)).await;
-                loaded.unwrap_or_else(|error| report.fail("rachis, from Kafka", &error));
+                loaded.unwrap_or_else(|error| report.fail(freshness::VIA_KAFKA, &error));
             }
         }
     }
@@ -235,7 +235,7 @@ async fn load_from_kafka(documents: &DocumentFile, report: &mut SuiteReport) -> 
     let server = RachisServer::start().await;
     let before = usage(server.process_id())?;
     let loaded = server.load_from_kafka(&kafka, documents).await?;
-    add_load("rachis, from Kafka", documents, &server, &loaded, before, report).await
+    add_load(freshness::VIA_KAFKA, documents, &server, &loaded, before, report).await
 }
 
 /// A set of documents in a table.
