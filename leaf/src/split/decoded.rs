@@ -4,6 +4,7 @@
 use std::{
     any::Any,
     marker::PhantomData,
+    num::NonZeroUsize,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
@@ -15,6 +16,9 @@ use parking_lot::Mutex;
 
 /// Bytes of decoded values that the process keeps.
 const DECODED_BYTES_MAX: usize = 256 << 20;
+
+/// Decoded values that the process keeps, however small they are.
+const DECODED_VALUES_MAX: NonZeroUsize = NonZeroUsize::new(1 << 20).unwrap();
 
 static NEXT_SLOT: AtomicU64 = AtomicU64::new(0);
 static DECODED: LazyLock<Mutex<DecodedValues>> = LazyLock::new(|| Mutex::new(DecodedValues::new(DECODED_BYTES_MAX)));
@@ -69,7 +73,7 @@ impl DecodedValues {
         Self {
             bytes_max,
             bytes: 0,
-            values: LruCache::unbounded(),
+            values: LruCache::new(DECODED_VALUES_MAX),
         }
     }
 
@@ -82,16 +86,18 @@ impl DecodedValues {
         if bytes > self.bytes_max {
             return vec![value];
         }
-        let mut dropped: Vec<Value> = self.remove(slot).into_iter().collect();
-        self.values.put(slot, (value, bytes));
         self.bytes += bytes;
-        while self.bytes > self.bytes_max
-            && let Some((_, (value, bytes))) = self.values.pop_lru()
+        // Displaced: the value kept for this slot before, or the one that is too many.
+        let mut dropped: Vec<_> = self.values.push(slot, (value, bytes)).into_iter().collect();
+        let mut bytes = self.bytes - dropped.iter().map(|(_, (_, bytes))| bytes).sum::<usize>();
+        while bytes > self.bytes_max
+            && let Some(oldest) = self.values.pop_lru()
         {
-            self.bytes -= bytes;
-            dropped.push(value);
+            bytes -= oldest.1.1;
+            dropped.push(oldest);
         }
-        dropped
+        self.bytes = bytes;
+        dropped.into_iter().map(|(_, (value, _))| value).collect()
     }
 
     fn remove(&mut self, slot: u64) -> Option<Value> {

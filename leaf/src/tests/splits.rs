@@ -173,7 +173,9 @@ async fn what_a_burst_has_left_is_merged_when_ingest_is_idle() {
         options.merge_splits = 100;
     });
     for from in [0, 2, 4] {
-        let records = (from..from + 2).map(|offset| record(offset, None, Some("{}"))).collect();
+        let records = (from..from + 2)
+            .map(|offset| record(offset, None, Some("{}")))
+            .collect();
         fixture.write(fixture.batch(0, from - 1, from + 1, records)).await;
         wait_until_on_disk(&fixture).await;
     }
@@ -187,7 +189,9 @@ async fn what_a_burst_has_left_is_merged_when_ingest_is_idle() {
         .await;
     assert_eq!(fixture.documents().await.len(), 6);
     fixture
-        .eventually("the splits are merged", async |fixture| generations(fixture).await == [1])
+        .eventually("the splits are merged", async |fixture| {
+            generations(fixture).await == [1]
+        })
         .await;
     assert_eq!(fixture.documents().await.len(), 6);
 }
