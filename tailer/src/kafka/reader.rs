@@ -239,7 +239,11 @@ impl Reader {
             KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 self.out_of_range = true
             }
-            other => debug!(source = %self.task.source, error = %other, "the Kafka client reports an error"),
+            other => {
+                debug!(source = %self.task.source, error = %other, "the Kafka client reports an error");
+                // Records from before do not show that it is over.
+                self.received = 0;
+            }
         }
     }
 

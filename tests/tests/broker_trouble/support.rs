@@ -49,10 +49,12 @@ pub(super) async fn source(cluster: &Cluster, name: &str, topic: &str, options: 
         body[key] = value.clone();
     }
     body["config"] = config;
-    cluster
-        .json(Method::PUT, &format!("/v1/sources/{name}"), body)
-        .await
-        .expect("a source");
+    // A broker that has just started may take longer than a change waits for it.
+    eventually(&format!("the source {name} is accepted"), async || {
+        let path = format!("/v1/sources/{name}");
+        cluster.json(Method::PUT, &path, body.clone()).await.map(drop)
+    })
+    .await;
 }
 
 pub(super) fn values(numbers: Range<usize>) -> Vec<String> {
