@@ -86,6 +86,8 @@ pub struct Stats {
     pub rows_shipped: u64,
     /// What the scans read.
     pub read: ReadCounts,
+    /// The time that threads of leaves spent deciding conditions by indexes, in sum.
+    pub index_time: Duration,
     /// Whether shards are missing.
     pub partial: bool,
     /// Whether the answer was cut at the row limit for queries without LIMIT.
@@ -112,6 +114,7 @@ impl Stats {
                 "cached": self.read.cached,
                 "pruned": self.read.pruned,
             },
+            "index_us": u64::try_from(self.index_time.as_micros()).unwrap_or(u64::MAX),
             "partial": self.partial,
             "truncated": self.truncated,
             "warnings": self.warnings,

@@ -92,6 +92,7 @@ async fn answers_equal_the_oracle_however_they_are_computed() {
     eventually_merged_twice(&server).await;
     let merged = comparison.run(&server, "after merging").await;
     assert!(merged.columns > 0 && merged.index > 0, "splits were used: {merged:?}");
+    assert!(merged.index_us > 0, "their time is counted: {merged:?}");
 
     server.kill();
     server.restart().await;
@@ -256,6 +257,7 @@ async fn assert_aggregates_are_pushed_down(server: &Client) {
 struct ReadCounts {
     index: u64,
     columns: u64,
+    index_us: u64,
 }
 
 /// Everything that is asked, with the oracle's answers.
@@ -303,10 +305,11 @@ impl Comparison<'_> {
                 Ok(answer) if scan == "auto" => {
                     reads.index += answer.stats["read"]["index"].as_u64().unwrap_or_default();
                     reads.columns += answer.stats["read"]["columns"].as_u64().unwrap_or_default();
+                    reads.index_us += answer.stats["index_us"].as_u64().unwrap_or_default();
                 }
                 Ok(answer) => {
                     let read = &answer.stats["read"];
-                    if read["index"] != 0 || read["columns"] != 0 {
+                    if read["index"] != 0 || read["columns"] != 0 || answer.stats["index_us"] != 0 {
                         complaints.push(format!("{scan}: {}\n    read {read}", statement.sql));
                     }
                 }

@@ -57,6 +57,7 @@ impl QueryReport {
             stats.documents_scanned += trailer.documents;
             stats.rows_shipped += trailer.shipped;
             stats.read.add(&trailer.counts);
+            stats.index_time += trailer.index_time;
             for failure in &trailer.cast_failures {
                 let sum = failures
                     .entry((failure.column.name(), *scan))

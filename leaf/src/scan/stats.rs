@@ -1,5 +1,7 @@
 //! Scan statistics: what a scan counts for its trailer.
 
+use std::time::Duration;
+
 use plan::{
     Column,
     functions::WarningCounts,
@@ -17,6 +19,8 @@ pub(super) struct ScanStats {
     pub shipped: u64,
     /// How often index, columns and raw documents were read.
     pub counts: ReadCounts,
+    /// The time that was spent deciding conditions by indexes, by all threads.
+    pub index_time: Duration,
     cast_failures: Vec<(u64, u64)>,
     /// Values for which an expression had no result.
     pub warnings: WarningCounts,
@@ -55,6 +59,7 @@ impl ScanStats {
         self.documents += part.documents;
         self.matched += part.matched;
         self.counts.add(&part.counts);
+        self.index_time += part.index_time;
         for (column, (failures, total)) in part.cast_failures.iter().enumerate() {
             self.count_values(column, *total, *failures);
         }
@@ -94,6 +99,7 @@ impl ScanStats {
             matched: self.matched,
             shipped: self.shipped,
             counts: self.counts,
+            index_time: self.index_time,
             cast_failures,
             warnings: self.warnings.messages(),
         }

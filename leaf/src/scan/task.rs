@@ -216,6 +216,7 @@ impl ScanTask {
     }
 
     fn apply_index(&self, index: &IndexPart) -> Result<FilterOutcome, Error> {
+        let started = Instant::now();
         let view = &self.view.segments[index.segment];
         let part = view.segment.part(index.part);
         let Range { start: first, end } = part.documents();
@@ -270,11 +271,10 @@ impl ScanTask {
         } = bounds;
         let mut stats = self.stats.lock();
         stats.documents += documents - undecided.len() - pass.len();
-        stats.counts.index += if self.conjuncts.is_empty() {
-            0
-        } else {
-            documents - undecided.len()
-        };
+        if !self.conjuncts.is_empty() {
+            stats.counts.index += documents - undecided.len();
+            stats.index_time += started.elapsed();
+        }
         drop(stats);
         // Conjuncts on stored columns first: then fewer raw documents have to be read for the others.
         open_conjuncts.sort_by_cached_key(|conjunct| !self.is_stored(part, *conjunct));

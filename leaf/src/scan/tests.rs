@@ -398,6 +398,7 @@ fn documents_are_not_read_raw_if_index_and_columns_suffice() {
             ..ReadCounts::default()
         }
     );
+    assert!(trailer.index_time > Duration::ZERO);
     let stage = Stage::Top {
         keys: vec![key("n:int", true)],
         after: None,
@@ -416,6 +417,7 @@ fn documents_are_not_read_raw_if_index_and_columns_suffice() {
         },
         "only the documents of the top k are read"
     );
+    assert_eq!(trailer.index_time, Duration::ZERO, "there is no condition");
 }
 
 fn key(name: &str, descending: bool) -> SortKey {

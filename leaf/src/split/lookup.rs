@@ -31,7 +31,7 @@ impl Part {
             Lookup::StringPrefix(path, prefix) => self.on_path(path, |id| self.with_prefix(id, prefix)),
             Lookup::Exists(path, to) => self.on_path(path, |id| self.non_null(id, *to)),
             Lookup::NoText(path) => self.on_path(path, |id| Ok(Some(Matches::certain(self.no_text(id, false)?)))),
-            Lookup::Search(clause) => Ok(self.search(clause)?.map(|found| found.as_ref().clone())),
+            Lookup::Search(clause) => self.search(clause),
             Lookup::Id(ids) => self.with_ids(ids).map(Some),
             Lookup::Header(source, low, high) => self.header_between(source, *low, *high),
             Lookup::HeaderIn(source, values) => {

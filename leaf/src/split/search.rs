@@ -94,13 +94,12 @@ fn within_bound(order: Ordering, inclusive: bool) -> bool {
 }
 
 impl Part {
-    /// The documents that match a clause, or None if this part knows nothing about it. The result is cached for the
-    /// next block of the same scan.
-    pub(super) fn search(&self, clause: &Clause) -> Result<Option<Arc<Matches>>, Error> {
+    /// The documents that match a clause, as [`Self::search`], cached for the next block of the same scan.
+    pub(super) fn search_for_blocks(&self, clause: &Clause) -> Result<Option<Arc<Matches>>, Error> {
         if let Some((_, matches)) = self.clause_cache.lock().iter().find(|(cached, _)| cached == clause) {
             return Ok(matches.clone());
         }
-        let found = self.search_uncached(clause)?.map(Arc::new);
+        let found = self.search(clause)?.map(Arc::new);
         let mut cache = self.clause_cache.lock();
         if cache.len() >= CACHED_CLAUSES_MAX {
             cache.remove(0);
@@ -109,7 +108,8 @@ impl Part {
         Ok(found)
     }
 
-    fn search_uncached(&self, clause: &Clause) -> Result<Option<Matches>, Error> {
+    /// The documents that match a clause, or None if this part knows nothing about it.
+    pub(super) fn search(&self, clause: &Clause) -> Result<Option<Matches>, Error> {
         let test = ValueTest::new(&clause.matches);
         match (&clause.path, &test) {
             (None, ValueTest::Exists) if self.node(ROOT).column => Ok(Some(Matches {

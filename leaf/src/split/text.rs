@@ -80,7 +80,11 @@ impl TextIndex {
         let mut block = [0; tantivy::COLLECT_BLOCK_BUFFER_LEN];
         loop {
             let filled = postings.fill_buffer(&mut block);
-            found.extend(block[..filled].iter().copied());
+            let documents = block[..filled].iter().copied();
+            // Much faster, but only for documents after all others.
+            if found.append(documents.clone()).is_err() {
+                found.extend(documents);
+            }
             if filled < block.len() {
                 return Ok(());
             }

@@ -204,6 +204,8 @@ pub struct ScanTrailer {
     pub shipped: u64,
     /// What the scan read.
     pub counts: ReadCounts,
+    /// The time that threads spent deciding conditions by indexes, in sum.
+    pub index_time: Duration,
     /// Values that did not fit the type of their column, by column. Includes columns whose values all fit, so that sums
     /// over shards are correct.
     pub cast_failures: Vec<CastFailure>,

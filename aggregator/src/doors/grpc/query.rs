@@ -65,6 +65,7 @@ fn wire_stats(stats: &Stats) -> wire::Stats {
         read_raw: stats.read.raw,
         read_cached: stats.read.cached,
         read_pruned: stats.read.pruned,
+        index_us: u64::try_from(stats.index_time.as_micros()).unwrap_or(u64::MAX),
         partial: stats.partial,
         truncated: stats.truncated,
         warnings: stats.warnings.clone(),

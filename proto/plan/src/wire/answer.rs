@@ -1,5 +1,7 @@
 //! Converts the parts of a scan's answer, rows and statistics, to and from their wire form.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use datafusion::arrow::{
     array::RecordBatch,
@@ -107,6 +109,7 @@ fn encode_trailer(trailer: ScanTrailer) -> wire::Trailer {
         read_raw: trailer.counts.raw,
         read_cached: trailer.counts.cached,
         read_pruned: trailer.counts.pruned,
+        index_us: u64::try_from(trailer.index_time.as_micros()).unwrap_or(u64::MAX),
         misfits: trailer.cast_failures.into_iter().map(failure).collect(),
         warnings: trailer.warnings,
     }
@@ -132,6 +135,7 @@ pub fn decode_trailer(message: wire::Trailer) -> Result<ScanTrailer, Problem> {
             cached: message.read_cached,
             pruned: message.read_pruned,
         },
+        index_time: Duration::from_micros(message.index_us),
         cast_failures: message
             .misfits
             .into_iter()
