@@ -33,7 +33,11 @@ impl Question {
         match system {
             SystemName::OpenSearch => self.open_search.is_some(),
             SystemName::Tantivy => self.tantivy.is_some(),
-            SystemName::Rachis | SystemName::Duckdb | SystemName::Chdb | SystemName::VictoriaLogs => true,
+            SystemName::Rachis
+            | SystemName::RachisWithCache
+            | SystemName::Duckdb
+            | SystemName::Chdb
+            | SystemName::VictoriaLogs => true,
         }
     }
 

@@ -63,7 +63,7 @@ pub(crate) fn check(system: SystemName) -> Result<()> {
         SystemName::VictoriaLogs => victoria_logs().map(drop),
         SystemName::OpenSearch => open_search_jars().map(drop),
         SystemName::Duckdb | SystemName::Chdb => python(system).map(drop),
-        SystemName::Rachis | SystemName::Tantivy => Ok(()),
+        SystemName::Rachis | SystemName::RachisWithCache | SystemName::Tantivy => Ok(()),
     }
 }
 

@@ -52,6 +52,8 @@ const PARTITIONS: i32 = 2;
 const LOAD: &str = "load";
 /// What it cost to ask all questions, warm-ups included; the peak is since the system was idle after loading.
 const ASKED: &str = "asked";
+/// The time that threads spent looking up conditions in indexes.
+pub(crate) const IN_INDEX: &str = "searches, within the index";
 
 /// Which systems take part, and where the figures go.
 #[derive(Debug, Args)]
@@ -164,7 +166,8 @@ pub async fn load(arguments: &LoadArgs) -> Result<SuiteReport> {
 /// Asks JSONBench's five questions.
 pub async fn jsonbench(arguments: &GeneratedArgs) -> Result<SuiteReport> {
     let mut report = SuiteReport::new("jsonbench")?;
-    let chosen = arguments.systems.chosen(&SystemName::ALL, &mut report)?;
+    let systems = [SystemName::ALL.as_slice(), &[SystemName::RachisWithCache]].concat();
+    let chosen = arguments.systems.chosen(&systems, &mut report)?;
     let documents = DocumentFile::bluesky(arguments.documents, arguments.seed)?;
     ask_all(&chosen, &JSONBENCH, &documents, &arguments.runs, &mut report).await;
     report.finish(arguments.systems.json())
@@ -325,7 +328,12 @@ async fn ask_system(
             time_question(running, question, runs).await
         };
         match guarded(part).await {
-            Ok(times) => report.add_question(question.name, system, times, question.is_estimate(system)),
+            Ok(times) => {
+                report.add_question(question.name, system, times.whole, question.is_estimate(system));
+                if question.is_for(SystemName::Tantivy) && !times.in_index.is_empty() {
+                    report.add_times(IN_INDEX, question.name, system, times.in_index);
+                }
+            }
             Err(error) => report.fail(&format!("{system}: {}", question.name), &error),
         }
     }
@@ -356,13 +364,23 @@ async fn check_answer(
     Ok(())
 }
 
-async fn time_question(running: &dyn System, question: &Question, runs: &RunArgs) -> Result<Vec<Duration>> {
+/// The times of all repetitions of a question.
+#[derive(Default)]
+struct QuestionTimes {
+    whole: Vec<Duration>,
+    /// Of systems that say it.
+    in_index: Vec<Duration>,
+}
+
+async fn time_question(running: &dyn System, question: &Question, runs: &RunArgs) -> Result<QuestionTimes> {
     for _ in 0..runs.warmups {
         running.ask(question).await?;
     }
-    let mut times = Vec::new();
+    let mut times = QuestionTimes::default();
     for _ in 0..runs.repetitions {
-        times.push(running.ask(question).await.context("a repetition")?.time);
+        let asked = running.ask(question).await.context("a repetition")?;
+        times.whole.push(asked.time);
+        times.in_index.extend(asked.index_time);
     }
     Ok(times)
 }

@@ -38,6 +38,8 @@ use crate::{
 pub enum SystemName {
     /// The server of this repository, as one process.
     Rachis,
+    /// The same, keeping aggregate states between questions, as it does by default.
+    RachisWithCache,
     /// VictoriaLogs.
     VictoriaLogs,
     /// OpenSearch.
@@ -51,7 +53,7 @@ pub enum SystemName {
 }
 
 impl SystemName {
-    /// All systems. Answers are compared with those of the first.
+    /// All systems, without caches of results. Answers are compared with those of the first.
     pub(crate) const ALL: [Self; 6] = [
         Self::Rachis,
         Self::VictoriaLogs,
@@ -65,6 +67,7 @@ impl SystemName {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Rachis => "rachis",
+            Self::RachisWithCache => "rachis-with-cache",
             Self::VictoriaLogs => "victoria-logs",
             Self::OpenSearch => "open-search",
             Self::Duckdb => "duckdb",
@@ -85,6 +88,7 @@ impl SystemName {
     pub(crate) async fn start_server(self) -> Result<Option<Box<dyn PushServer>>> {
         Ok(match self {
             Self::Rachis => Some(Box::new(RachisServer::start().await)),
+            Self::RachisWithCache => Some(Box::new(RachisServer::start_with_cache().await)),
             Self::VictoriaLogs => Some(Box::new(VictoriaLogs::start().await?)),
             Self::OpenSearch => Some(Box::new(OpenSearch::start().await?)),
             Self::Duckdb | Self::Chdb | Self::Tantivy => None,
@@ -95,6 +99,7 @@ impl SystemName {
     pub(crate) async fn start(self) -> Result<Box<dyn System>> {
         let system: Box<dyn System> = match self {
             Self::Rachis => Box::new(RachisServer::start().await),
+            Self::RachisWithCache => Box::new(RachisServer::start_with_cache().await),
             Self::VictoriaLogs => Box::new(VictoriaLogs::start().await?),
             Self::OpenSearch => Box::new(OpenSearch::start().await?),
             Self::Duckdb | Self::Chdb => Box::new(PythonDatabase::start(self)?),
@@ -138,6 +143,8 @@ impl Loaded {
 pub(crate) struct TimedRows {
     pub(crate) rows: Vec<Vec<Value>>,
     pub(crate) time: Duration,
+    /// The time that threads spent looking up the conditions in indexes, if the system says.
+    pub(crate) index_time: Option<Duration>,
 }
 
 /// A running system.

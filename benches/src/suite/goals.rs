@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use anyhow::Result;
 
-use super::{LOAD, SuiteReport, SystemName, node, recovery};
+use super::{IN_INDEX, LOAD, SuiteReport, SystemName, node, recovery};
 use crate::{
     documents::DocumentSet,
     question::{SELECTIVE, UNSELECTIVE},
@@ -102,6 +102,14 @@ impl Measured<'_> {
     fn disk(&self) -> Option<f64> {
         let disks = LOADED_SETS.map(|set| self.load(set, SystemName::Rachis.as_str(), "disk / raw"));
         disks.into_iter().flatten().reduce(f64::max)
+    }
+
+    /// The worst p50 of a search within Rachis' index, over that of raw tantivy.
+    fn in_index_over_tantivy(&self, questions: &[&str]) -> Option<f64> {
+        let p50 = |question: &str, system: SystemName| self.value("gh", IN_INDEX, question, system.as_str(), P50_MS);
+        let ratio = |question: &&str| over(p50(question, SystemName::Rachis), p50(question, SystemName::Tantivy));
+        let ratios: Option<Vec<f64>> = questions.iter().map(ratio).collect();
+        ratios?.into_iter().reduce(f64::max)
     }
 
     fn question(&self, suite: &str, question: &str, system: SystemName, name: &str) -> Option<f64> {
@@ -293,12 +301,14 @@ fn question_goals(measured: &Measured<'_>) -> Vec<Goal> {
     ];
     const NEWEST: [&str; 2] = ["newest 20 of an actor", "newest 20 with a word"];
     const FIELD: &str = "document by a field";
+    const WORDS: [&str; 3] = ["word", "two words", "phrase"];
     let (rachis, open_search) = (SystemName::Rachis, [SystemName::OpenSearch]);
     let mean = |system| measured.question("jsonbench", MEAN, system, P50_MS);
     let mean_over = |system| over(mean(rachis), mean(system));
     let field = |name| measured.question("gh", FIELD, rachis, name);
     let best = [SystemName::Duckdb, SystemName::VictoriaLogs];
-    let words = measured.worst(&["word", "two words", "phrase"], &[]);
+    let words = measured.worst(&WORDS, &[]);
+    let in_index = measured.in_index_over_tantivy(&WORDS);
     let unselective = measured.expression(&UNSELECTIVE, false);
     let selective = measured.expression(&SELECTIVE, true);
     vec![
@@ -316,6 +326,13 @@ fn question_goals(measured: &Measured<'_>) -> Vec<Goal> {
             1.0,
             None,
         ),
+        at_most(
+            "4",
+            "JSONBench mean with cache, over VictoriaLogs",
+            over(mean(SystemName::RachisWithCache), mean(SystemName::VictoriaLogs)),
+            0.1,
+            None,
+        ),
         at_most("5", "by any field's value, p50 ms", field(P50_MS), 0.5, None),
         at_most("5", "by any field's value, p99 ms", field(P99_MS), 2.0, None),
         at_most(
@@ -326,6 +343,7 @@ fn question_goals(measured: &Measured<'_>) -> Vec<Goal> {
             1.0,
         ),
         at_most("6", "word, two words, phrase: worst p50 ms", words, 0.3, 0.8),
+        at_most("6", "the same within the index, over tantivy", in_index, 1.2, 2.0),
         at_most(
             "7",
             "newest 20 with a filter: worst p50 ms",

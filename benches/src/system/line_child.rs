@@ -105,6 +105,7 @@ impl LineChild {
             LineResponse::Rows { seconds, rows } => Ok(TimedRows {
                 rows,
                 time: Duration::from_secs_f64(seconds),
+                index_time: None,
             }),
             other => bail!("{} answered a question with {other:?}", self.name),
         }

@@ -174,6 +174,7 @@ impl System for OpenSearch {
         Ok(TimedRows {
             rows: rows(question.answer, &answer)?,
             time,
+            index_time: None,
         })
     }
 }

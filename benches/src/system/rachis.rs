@@ -27,6 +27,11 @@ impl RachisServer {
         Self(Server::start(settings).await)
     }
 
+    /// Starts it in a fresh folder with its default settings: it keeps aggregate states.
+    pub(crate) async fn start_with_cache() -> Self {
+        Self(Server::start(Settings::default()).await)
+    }
+
     /// Its client.
     pub(crate) fn client(&self) -> &Client {
         &self.0
@@ -104,6 +109,7 @@ pub(crate) async fn ask_sql(client: &Client, sql: &str) -> Result<TimedRows> {
     Ok(TimedRows {
         rows: rows.iter().map(values).collect(),
         time,
+        index_time: answer["stats"]["index_us"].as_u64().map(Duration::from_micros),
     })
 }
 

@@ -52,6 +52,10 @@ impl System for RawTantivy {
             query: search.query.to_owned(),
             documents_max: search.documents_max,
         };
-        self.child.ask(&request).await
+        let rows = self.child.ask(&request).await?;
+        Ok(TimedRows {
+            index_time: Some(rows.time),
+            ..rows
+        })
     }
 }

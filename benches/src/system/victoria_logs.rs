@@ -132,6 +132,7 @@ impl System for VictoriaLogs {
         Ok(TimedRows {
             rows: Self::lines(&body)?.into_iter().map(row).collect(),
             time,
+            index_time: None,
         })
     }
 }
